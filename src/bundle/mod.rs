@@ -1,0 +1,1 @@
+//! A model directory: layouts, components, the roles of each graph's inputs and outputs.

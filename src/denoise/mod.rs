@@ -1,0 +1,1 @@
+//! The denoising loop, guidance, and the conditions a model takes.

@@ -1,0 +1,192 @@
+//! What can go wrong, sorted by whose fault it is.
+
+use std::path::{Path, PathBuf};
+
+/// Everything `ldm_ort` can fail with.
+///
+/// Each variant says where (file, component, key or tensor), what was found, and what to do about it.
+/// [`Error::exit_code`] is the one mapping to the command line's exit codes.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The pipeline file, a flag or a `--set` override is wrong. Holds every problem found, not only the first.
+    #[error("{}", render_problems(.0))]
+    Spec(Vec<Problem>),
+
+    /// The model directory, or a file in it, is not what it has to be.
+    #[error("{}: {problem}{}", .path.display(), help_line(.help))]
+    Model {
+        /// The file or directory at fault.
+        path: PathBuf,
+        /// What was expected and what was found.
+        problem: String,
+        /// What to do; may be empty.
+        help: String,
+    },
+
+    /// An input of the request (picture, mask, latents, prompt) cannot be used.
+    #[error("{what}: {problem}{}", help_line(.help))]
+    Input {
+        /// The key or the file, as the user named it.
+        what: String,
+        /// What was expected and what was found.
+        problem: String,
+        /// What to do; may be empty.
+        help: String,
+    },
+
+    /// A scheduler cannot be built from its configuration.
+    #[error("scheduler {scheduler}: {key}: {problem}{}", help_line(.help))]
+    Scheduler {
+        /// The scheduler's name in pipeline.toml, such as `ddim`.
+        scheduler: &'static str,
+        /// The configuration key at fault.
+        key: String,
+        /// What was expected and what was found.
+        problem: String,
+        /// What to do; may be empty.
+        help: String,
+    },
+
+    /// ONNX Runtime's library was not found, could not be fetched, or cannot be used.
+    #[error("ONNX Runtime: {problem}{}", help_line(.help))]
+    Runtime {
+        /// What was tried and what came of it.
+        problem: String,
+        /// What to do; may be empty.
+        help: String,
+    },
+
+    /// An execution provider was asked for that cannot be used here.
+    #[error("provider {provider}: {problem}{}", help_line(.help))]
+    Provider {
+        /// The provider's name in pipeline.toml, such as `cuda`.
+        provider: String,
+        /// What is missing.
+        problem: String,
+        /// What to do; may be empty.
+        help: String,
+    },
+
+    /// ONNX Runtime failed to open or to run a graph.
+    #[error("{component} ({}): {action} failed: {problem}", .path.display())]
+    Graph {
+        /// The component, such as `unet`.
+        component: String,
+        /// The graph's file.
+        path: PathBuf,
+        /// What was being done: `opening` or `running`.
+        action: &'static str,
+        /// The runtime's own message.
+        problem: String,
+    },
+
+    /// A tensor holds NaN or infinity where a picture was to come out of it.
+    #[error("{what} at step {step} of {steps} holds {count} non-finite values of {total}{}", help_line(.help))]
+    NonFinite {
+        /// The tensor, and the component that made it.
+        what: String,
+        /// The step, counted from 1; 0 before the first step.
+        step: usize,
+        /// The number of steps of the run.
+        steps: usize,
+        /// How many values are NaN or infinite.
+        count: usize,
+        /// How many values the tensor has.
+        total: usize,
+        /// What to do.
+        help: String,
+    },
+
+    /// A file could not be read or written.
+    #[error("{}: {action} failed: {source}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was being done, such as `reading`.
+        action: &'static str,
+        /// The operating system's error.
+        source: std::io::Error,
+    },
+
+    /// The run was stopped by Ctrl-C or by an observer.
+    #[error("interrupted{}", .at_step.map(|s| format!(" at step {s}")).unwrap_or_default())]
+    Interrupted {
+        /// The step during which the run was stopped, counted from 1, where it had begun.
+        at_step: Option<usize>,
+    },
+}
+
+/// A result with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// One thing wrong with a pipeline file or with a flag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The file, as it was named; `None` for flags and `--set` overrides.
+    pub file: Option<PathBuf>,
+    /// The line in that file, counted from 1.
+    pub line: Option<usize>,
+    /// The full key, such as `task.text-to-image.prompt`, or the flag.
+    pub key: String,
+    /// What was expected and what was found, with the valid choices where there are few.
+    pub message: String,
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (&self.file, self.line) {
+            (Some(file), Some(line)) => write!(f, "{}:{line}: ", file.display())?,
+            (Some(file), None) => write!(f, "{}: ", file.display())?,
+            _ => {}
+        }
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+fn render_problems(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+fn help_line(help: &str) -> String {
+    if help.is_empty() { String::new() } else { format!("\n  help: {help}") }
+}
+
+impl Error {
+    /// Makes an [`Error::Model`].
+    pub fn model(path: impl AsRef<Path>, problem: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::Model { path: path.as_ref().to_path_buf(), problem: problem.into(), help: help.into() }
+    }
+
+    /// Makes an [`Error::Input`].
+    pub fn input(what: impl Into<String>, problem: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::Input { what: what.into(), problem: problem.into(), help: help.into() }
+    }
+
+    /// Makes an [`Error::Runtime`].
+    pub fn runtime(problem: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::Runtime { problem: problem.into(), help: help.into() }
+    }
+
+    /// Makes an [`Error::Io`].
+    pub fn io(path: impl AsRef<Path>, action: &'static str, source: std::io::Error) -> Self {
+        Self::Io { path: path.as_ref().to_path_buf(), action, source }
+    }
+
+    /// The command line's exit code for this error: 1 the run failed, 2 usage, pipeline file or model
+    /// directory at fault, 130 interrupted.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Spec(_)
+            | Self::Model { .. }
+            | Self::Input { .. }
+            | Self::Scheduler { .. }
+            | Self::Provider { .. } => 2,
+            Self::Runtime { .. } | Self::Graph { .. } | Self::NonFinite { .. } | Self::Io { .. } => 1,
+            Self::Interrupted { .. } => 130,
+        }
+    }
+}

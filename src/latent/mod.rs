@@ -1,0 +1,1 @@
+//! First stages: latents to pixels and back.

@@ -1,0 +1,1 @@
+//! Load a pipeline once, run any number of requests, watch every step.

@@ -1,0 +1,1 @@
+//! pipeline.toml: as written, checked, and planned.

@@ -1,0 +1,1 @@
+//! Tasks: what each needs, how it starts and how it finishes.

@@ -1,0 +1,154 @@
+//! What the two doors to the world agree on: element types, shapes and host tensors.
+
+use ndarray::ArrayD;
+
+/// An ONNX element type that diffusion graphs use at their edges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DType {
+    /// IEEE single precision.
+    F32,
+    /// IEEE half precision.
+    F16,
+    /// bfloat16.
+    Bf16,
+    /// IEEE double precision.
+    F64,
+    /// 64-bit signed integer.
+    I64,
+    /// 32-bit signed integer.
+    I32,
+    /// Boolean.
+    Bool,
+    /// Anything else, by its number in ONNX's `TensorProto.DataType`.
+    Other(i32),
+}
+
+impl DType {
+    /// The type with this number in ONNX's `TensorProto.DataType`.
+    pub fn from_onnx(code: i32) -> Self {
+        match code {
+            1 => Self::F32,
+            6 => Self::I32,
+            7 => Self::I64,
+            9 => Self::Bool,
+            10 => Self::F16,
+            11 => Self::F64,
+            16 => Self::Bf16,
+            other => Self::Other(other),
+        }
+    }
+
+    /// Whether this is a floating-point type.
+    pub fn is_float(self) -> bool {
+        matches!(self, Self::F32 | Self::F16 | Self::Bf16 | Self::F64)
+    }
+
+    /// Whether this is an integer type.
+    pub fn is_integer(self) -> bool {
+        matches!(self, Self::I32 | Self::I64)
+    }
+}
+
+impl std::fmt::Display for DType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::F32 => f.write_str("float32"),
+            Self::F16 => f.write_str("float16"),
+            Self::Bf16 => f.write_str("bfloat16"),
+            Self::F64 => f.write_str("float64"),
+            Self::I64 => f.write_str("int64"),
+            Self::I32 => f.write_str("int32"),
+            Self::Bool => f.write_str("bool"),
+            Self::Other(code) => write!(f, "onnx type {code}"),
+        }
+    }
+}
+
+/// One axis of a graph's input or output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Dim {
+    /// A length fixed in the graph.
+    Fixed(usize),
+    /// A free axis, with the name the exporter gave it (empty where it gave none).
+    Free(String),
+}
+
+impl Dim {
+    /// The length, where the graph fixes it.
+    pub fn fixed(&self) -> Option<usize> {
+        match self {
+            Self::Fixed(n) => Some(*n),
+            Self::Free(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Dim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Fixed(n) => write!(f, "{n}"),
+            Self::Free(name) if name.is_empty() => f.write_str("?"),
+            Self::Free(name) => f.write_str(name),
+        }
+    }
+}
+
+/// Name, element type and shape of a graph's input or output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// The name in the graph.
+    pub name: String,
+    /// The element type.
+    pub dtype: DType,
+    /// One entry an axis; empty for a scalar.
+    pub shape: Vec<Dim>,
+}
+
+impl std::fmt::Display for TensorInfo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} [", self.name, self.dtype)?;
+        for (i, d) in self.shape.iter().enumerate() {
+            if i > 0 {
+                f.write_str(", ")?;
+            }
+            write!(f, "{d}")?;
+        }
+        f.write_str("]")
+    }
+}
+
+/// A tensor handed to a graph. Whatever the graph's own element type is, floats are handed over as `f32`
+/// and integers as `i64`; the session converts to the type its graph declares.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Tensor {
+    /// Floating-point values.
+    F32(ArrayD<f32>),
+    /// Integers: token ids, class labels.
+    I64(ArrayD<i64>),
+    /// Switches left over from tracing, such as `return_dict`.
+    Bool(ArrayD<bool>),
+}
+
+impl Tensor {
+    /// The shape.
+    pub fn shape(&self) -> &[usize] {
+        match self {
+            Self::F32(a) => a.shape(),
+            Self::I64(a) => a.shape(),
+            Self::Bool(a) => a.shape(),
+        }
+    }
+}
+
+impl From<ArrayD<f32>> for Tensor {
+    fn from(a: ArrayD<f32>) -> Self {
+        Self::F32(a)
+    }
+}
+
+impl From<ArrayD<i64>> for Tensor {
+    fn from(a: ArrayD<i64>) -> Self {
+        Self::I64(a)
+    }
+}
