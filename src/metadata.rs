@@ -1,1 +1,206 @@
-//! What goes into a picture file beside its pixels.
+//! What goes into a picture file beside its pixels: how it was made, so that it can be made again.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// The keyword of the PNG text chunk that holds the [`Record`] as JSON.
+pub const RECORD_KEYWORD: &str = "ldm-ort";
+
+/// The keyword of the PNG text chunk that AUTOMATIC1111's web UI and the tools around it read.
+pub const PARAMETERS_KEYWORD: &str = "parameters";
+
+/// The version of the record that this version of the program writes and reads.
+pub const SCHEMA: u32 = 1;
+
+/// How a picture was made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The version of this record.
+    pub schema: u32,
+    /// The program and its version.
+    pub engine: String,
+    /// The version of ONNX Runtime.
+    pub runtime: String,
+    /// The execution providers asked for, in order of preference.
+    pub providers: Vec<String>,
+    /// The model directory's name.
+    pub model: String,
+    /// sha256 over all graphs and their weights, in hexadecimal.
+    pub model_digest: String,
+    /// The task's name in pipeline.toml.
+    pub task: String,
+    /// The prompt of this picture.
+    pub prompt: String,
+    /// What it was steered away from.
+    pub negative_prompt: String,
+    /// The scheduler's name in pipeline.toml.
+    pub scheduler: String,
+    /// The user's number of steps.
+    pub steps: usize,
+    /// The guidance scale.
+    pub guidance_scale: f64,
+    /// The share of the steps that was run, where the picture was made from another.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub strength: Option<f64>,
+    /// This picture's own seed.
+    pub seed: u64,
+    /// Width in pixels.
+    pub width: usize,
+    /// Height in pixels.
+    pub height: usize,
+    /// The pipeline that makes this picture, as the text of a pipeline file with absolute paths.
+    pub pipeline: String,
+    /// Which of that pipeline's pictures this is, counted from 0.
+    pub index: usize,
+}
+
+impl Record {
+    /// The text chunks of the picture file, keyword and text.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where the record cannot be written as JSON.
+    pub fn chunks(&self) -> Result<Vec<(&'static str, String)>> {
+        let json = serde_json::to_string(self)
+            .map_err(|e| Error::input("record", format!("cannot be written as JSON: {e}"), ""))?;
+        Ok(vec![(PARAMETERS_KEYWORD, self.parameters()), (RECORD_KEYWORD, json)])
+    }
+
+    /// The text that AUTOMATIC1111's web UI writes under `parameters`.
+    pub fn parameters(&self) -> String {
+        let mut text = self.prompt.clone();
+        if !self.negative_prompt.is_empty() {
+            text.push_str("\nNegative prompt: ");
+            text.push_str(&self.negative_prompt);
+        }
+        let digest: String = self.model_digest.chars().take(10).collect();
+        text.push_str(&format!(
+            "\nSteps: {}, Sampler: {}, CFG scale: {}, Seed: {}, Size: {}x{}, Model hash: {digest}, Model: {}",
+            self.steps, self.scheduler, self.guidance_scale, self.seed, self.width, self.height, self.model
+        ));
+        if let Some(strength) = self.strength {
+            text.push_str(&format!(", Denoising strength: {strength}"));
+        }
+        text.push_str(", Version: ");
+        text.push_str(&self.engine);
+        text
+    }
+}
+
+/// Reads the record of a picture that `ldm-ort` made.
+///
+/// # Errors
+/// [`Error::Input`] where the file is no PNG, holds no record, or one of a later version; [`Error::Io`] where it
+/// cannot be read.
+pub fn read_png(path: &Path) -> Result<Record> {
+    let named = || path.display().to_string();
+    let file = File::open(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Error::input(named(), "no such file", "name a picture that ldm-ort made"),
+        _ => Error::io(path, "reading", e),
+    })?;
+    let mut reader = png::Decoder::new(BufReader::new(file))
+        .read_info()
+        .map_err(|e| Error::input(named(), format!("is no PNG file: {e}"), "name a picture that ldm-ort made"))?;
+    let mut found = text_of(reader.info());
+    if found.is_none() {
+        // Text may also stand behind the pixels; a file cut short there has simply no record.
+        let _ = reader.finish();
+        found = text_of(reader.info());
+    }
+    let Some(json) = found else {
+        return Err(Error::input(
+            named(),
+            format!("holds no record of how it was made (a text chunk {RECORD_KEYWORD})"),
+            "name a picture that ldm-ort made; editing programs often drop the record",
+        ));
+    };
+    let schema = serde_json::from_str::<serde_json::Value>(&json)
+        .ok()
+        .and_then(|value| value.get("schema").and_then(serde_json::Value::as_u64));
+    if schema.is_some_and(|schema| schema > u64::from(SCHEMA)) {
+        return Err(Error::input(
+            named(),
+            format!("its record has version {}, and this program reads up to {SCHEMA}", schema.unwrap_or(0)),
+            "use the version of ldm-ort that made it, or a later one",
+        ));
+    }
+    serde_json::from_str(&json).map_err(|e| Error::input(named(), format!("its record cannot be read: {e}"), ""))
+}
+
+fn text_of(info: &png::Info<'_>) -> Option<String> {
+    let utf8 = info.utf8_text.iter().find(|c| c.keyword == RECORD_KEYWORD).and_then(|c| c.get_text().ok());
+    let latin = || info.uncompressed_latin1_text.iter().find(|c| c.keyword == RECORD_KEYWORD).map(|c| c.text.clone());
+    utf8.or_else(latin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        Record {
+            schema: SCHEMA,
+            engine: "ldm-ort 0.1.0".into(),
+            runtime: "1.31.1".into(),
+            providers: vec!["cpu".into()],
+            model: "shapes".into(),
+            model_digest: "0123456789abcdef".into(),
+            task: "text-to-image".into(),
+            prompt: "a red circle".into(),
+            negative_prompt: "blue".into(),
+            scheduler: "ddim".into(),
+            steps: 20,
+            guidance_scale: 7.5,
+            strength: None,
+            seed: 42,
+            width: 64,
+            height: 48,
+            pipeline: "[model]\n".into(),
+            index: 0,
+        }
+    }
+
+    #[test]
+    fn parameters_are_in_the_form_other_tools_read() {
+        assert_eq!(
+            record().parameters(),
+            "a red circle\nNegative prompt: blue\nSteps: 20, Sampler: ddim, CFG scale: 7.5, Seed: 42, Size: 64x48, \
+             Model hash: 0123456789, Model: shapes, Version: ldm-ort 0.1.0"
+        );
+    }
+
+    fn png_with(chunks: &[(&str, String)]) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut encoder = png::Encoder::new(file.reopen().unwrap(), 1, 1);
+        encoder.set_color(png::ColorType::Rgb);
+        for (keyword, text) in chunks {
+            encoder.add_itxt_chunk((*keyword).to_owned(), text.clone()).unwrap();
+        }
+        encoder.write_header().unwrap().write_image_data(&[1, 2, 3]).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_record_comes_back_out_of_its_picture() {
+        let mut record = record();
+        record.prompt = "日本の山 \"naïve\"".into();
+        let file = png_with(&record.chunks().unwrap());
+        assert_eq!(read_png(file.path()).unwrap(), record);
+    }
+
+    #[test]
+    fn what_holds_no_record_says_so() {
+        let error = |file: &Path| read_png(file).unwrap_err().to_string();
+        let none = png_with(&[("parameters", "x".into())]);
+        assert!(error(none.path()).contains("holds no record"));
+        let later = png_with(&[(RECORD_KEYWORD, r#"{"schema": 9}"#.into())]);
+        assert!(error(later.path()).contains("version 9"));
+        let text = tempfile::NamedTempFile::new().unwrap();
+        assert!(error(text.path()).contains("is no PNG file"));
+        assert!(error(Path::new("not-there.png")).contains("no such file"));
+    }
+}
