@@ -1,6 +1,6 @@
 //! What the two doors to the world agree on: element types, shapes and host tensors.
 
-use ndarray::ArrayD;
+use ndarray::{ArrayD, ArrayView, ArrayViewD, Dimension};
 
 /// An ONNX element type that diffusion graphs use at their edges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -139,6 +139,15 @@ impl Tensor {
             Self::Bool(a) => a.shape(),
         }
     }
+
+    /// Borrows the values.
+    pub fn view(&self) -> TensorView<'_> {
+        match self {
+            Self::F32(a) => TensorView::F32(a.view()),
+            Self::I64(a) => TensorView::I64(a.view()),
+            Self::Bool(a) => TensorView::Bool(a.view()),
+        }
+    }
 }
 
 impl From<ArrayD<f32>> for Tensor {
@@ -150,5 +159,51 @@ impl From<ArrayD<f32>> for Tensor {
 impl From<ArrayD<i64>> for Tensor {
     fn from(a: ArrayD<i64>) -> Self {
         Self::I64(a)
+    }
+}
+
+/// A borrowed [`Tensor`]: what a session is handed without giving the values away.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TensorView<'a> {
+    /// Floating-point values.
+    F32(ArrayViewD<'a, f32>),
+    /// Integers: token ids, class labels.
+    I64(ArrayViewD<'a, i64>),
+    /// Switches left over from tracing, such as `return_dict`.
+    Bool(ArrayViewD<'a, bool>),
+}
+
+impl TensorView<'_> {
+    /// The shape.
+    pub fn shape(&self) -> &[usize] {
+        match self {
+            Self::F32(a) => a.shape(),
+            Self::I64(a) => a.shape(),
+            Self::Bool(a) => a.shape(),
+        }
+    }
+}
+
+impl<'a> From<&'a Tensor> for TensorView<'a> {
+    fn from(tensor: &'a Tensor) -> Self {
+        tensor.view()
+    }
+}
+
+impl<'a, D: Dimension> From<ArrayView<'a, f32, D>> for TensorView<'a> {
+    fn from(a: ArrayView<'a, f32, D>) -> Self {
+        Self::F32(a.into_dyn())
+    }
+}
+
+impl<'a, D: Dimension> From<ArrayView<'a, i64, D>> for TensorView<'a> {
+    fn from(a: ArrayView<'a, i64, D>) -> Self {
+        Self::I64(a.into_dyn())
+    }
+}
+
+impl<'a, D: Dimension> From<ArrayView<'a, bool, D>> for TensorView<'a> {
+    fn from(a: ArrayView<'a, bool, D>) -> Self {
+        Self::Bool(a.into_dyn())
     }
 }

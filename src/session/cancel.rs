@@ -1,0 +1,132 @@
+//! Stopping a run from another thread.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ort::session::{HasSelectedOutputs, RunOptions};
+
+/// A switch that stops runs. All clones are one switch.
+///
+/// ONNX Runtime looks at it between the nodes of a graph, so a run ends within the length of one node. A switch once
+/// thrown stays thrown: later runs that are handed it end at once with [`Error::Interrupted`](crate::Error).
+#[derive(Debug, Clone, Default)]
+pub struct Cancel(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    cancelled: AtomicBool,
+    running: Mutex<Running>,
+}
+
+/// What is under way, each under a number of its own.
+#[derive(Debug, Default)]
+struct Running {
+    next_id: u64,
+    entries: Vec<(u64, Stoppable)>,
+}
+
+/// Something under way that [`Cancel::cancel`] can end.
+#[derive(Debug, Clone)]
+enum Stoppable {
+    Run(SharedRunOptions),
+    Open(ort::session::builder::LoadCanceler),
+}
+
+impl Stoppable {
+    fn stop(&self) {
+        // Both only set a flag in an object that is alive; there is nothing to do about a failure of that.
+        let _ = match self {
+            Self::Run(options) => options.0.terminate(),
+            Self::Open(canceler) => canceler.cancel(),
+        };
+    }
+}
+
+/// Run options of which another thread may set the terminate flag while a run reads them.
+#[derive(Clone)]
+pub(super) struct SharedRunOptions(Arc<RunOptions<HasSelectedOutputs>>);
+
+// SAFETY: ort withholds `Sync` from run options with selected outputs because two runs could write to one preallocated
+// output. `SharedRunOptions::new` is handed options by `Session` alone, which preallocates no outputs, and the only
+// thing done from another thread is `terminate`, which ONNX Runtime documents as safe during a run.
+unsafe impl Send for SharedRunOptions {}
+// SAFETY: as above.
+unsafe impl Sync for SharedRunOptions {}
+
+impl std::fmt::Debug for SharedRunOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SharedRunOptions")
+    }
+}
+
+impl SharedRunOptions {
+    /// Shares `options`, which must hold no preallocated outputs.
+    pub(super) fn new(options: RunOptions<HasSelectedOutputs>) -> Self {
+        // `SharedRunOptions` is what is `Send` and `Sync`; the `Arc` never leaves it.
+        #[expect(clippy::arc_with_non_send_sync, reason = "the wrapper carries the argument for sharing it")]
+        Self(Arc::new(options))
+    }
+
+    /// The options, for the run itself.
+    pub(super) fn get(&self) -> &RunOptions<HasSelectedOutputs> {
+        &self.0
+    }
+}
+
+impl Cancel {
+    /// Makes a switch that is not thrown.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Throws the switch: stops every run in flight that was handed it, and every later one.
+    pub fn cancel(&self) {
+        self.0.cancelled.store(true, Ordering::SeqCst);
+        for (_, stoppable) in &self.running().entries {
+            stoppable.stop();
+        }
+    }
+
+    /// Whether the switch was thrown.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.cancelled.load(Ordering::SeqCst)
+    }
+
+    /// Calls `run` so that [`Cancel::cancel`] stops it through `options`.
+    pub(super) fn during_run<T>(&self, options: &SharedRunOptions, run: impl FnOnce() -> T) -> T {
+        self.during(Stoppable::Run(options.clone()), run)
+    }
+
+    /// Calls `open` so that [`Cancel::cancel`] stops it through `canceler`.
+    pub(super) fn during_open<T>(&self, canceler: ort::session::builder::LoadCanceler, open: impl FnOnce() -> T) -> T {
+        self.during(Stoppable::Open(canceler), open)
+    }
+
+    fn during<T>(&self, stoppable: Stoppable, work: impl FnOnce() -> T) -> T {
+        /// Takes the entry out again, also when `work` panics.
+        struct Registered<'a>(&'a Cancel, u64);
+        impl Drop for Registered<'_> {
+            fn drop(&mut self) {
+                self.0.running().entries.retain(|(id, _)| *id != self.1);
+            }
+        }
+        let registered = {
+            let mut running = self.running();
+            running.next_id += 1;
+            let id = running.next_id;
+            running.entries.push((id, stoppable.clone()));
+            Registered(self, id)
+        };
+        // A switch thrown before the entry was in the list has not seen it; one thrown later has.
+        if self.is_cancelled() {
+            stoppable.stop();
+        }
+        let result = work();
+        drop(registered);
+        result
+    }
+
+    fn running(&self) -> MutexGuard<'_, Running> {
+        self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

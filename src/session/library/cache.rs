@@ -1,0 +1,93 @@
+//! The user's cache of fetched builds: `runtime/<version>-<flavour>/`, each holding one build whole.
+
+use std::path::PathBuf;
+
+use super::{Env, Flavour};
+use crate::error::{Error, Result};
+
+/// A build in the cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cached {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its version.
+    pub version: String,
+    /// Its flavour.
+    pub flavour: Flavour,
+    /// The size of its files, in bytes.
+    pub bytes: u64,
+}
+
+/// The folder that holds the fetched builds.
+///
+/// # Errors
+/// [`Error::Runtime`] where the system does not say where the user's cache is.
+pub(in crate::session) fn directory(env: &Env) -> Result<PathBuf> {
+    let root = match &env.cache_dir {
+        Some(dir) => Some(dir.clone()),
+        None => directories::ProjectDirs::from("", "", "ldm-ort").map(|dirs| dirs.cache_dir().to_path_buf()),
+    };
+    root.map(|root| root.join("runtime")).ok_or_else(|| {
+        Error::runtime("this system does not say where a user's cache lies", "name a folder with LDM_ORT_CACHE_DIR")
+    })
+}
+
+/// The name of a build's folder in [`directory`].
+pub(in crate::session) fn flavour_directory(version: &str, flavour: Flavour) -> String {
+    format!("{version}-{flavour}")
+}
+
+/// What is in the cache, best first: `preferred`, then in the order of [`Flavour::ALL`]; within a flavour the version
+/// this program pins, then the newest.
+pub fn cached(env: &Env, preferred: Option<Flavour>) -> Vec<Cached> {
+    let Ok(entries) = directory(env).and_then(|dir| std::fs::read_dir(&dir).map_err(|e| Error::io(&dir, "listing", e)))
+    else {
+        return Vec::new();
+    };
+    let mut found: Vec<Cached> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let (version, flavour) = name.rsplit_once('-')?;
+            let flavour = Flavour::from_name(flavour)?;
+            if version.is_empty() || !version.chars().all(|c| c.is_ascii_digit() || c == '.') {
+                return None;
+            }
+            let files = std::fs::read_dir(entry.path()).ok()?;
+            let bytes = files.flatten().filter_map(|file| file.metadata().ok()).map(|m| m.len()).sum();
+            Some(Cached { folder: entry.path(), version: version.to_string(), flavour, bytes })
+        })
+        .collect();
+    found.sort_by_key(|c| {
+        let parts: Vec<u32> = c.version.split('.').map(|part| part.parse().unwrap_or(0)).collect();
+        (
+            Some(c.flavour) != preferred,
+            Flavour::ALL.iter().position(|f| *f == c.flavour),
+            c.version != crate::session::fetch::pinned_version(c.flavour),
+            std::cmp::Reverse(parts),
+        )
+    });
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_the_preferred_flavour_first_and_passes_over_the_rest() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["1.31.1-cpu", "1.40.0-cpu", "1.9.0-cpu", "1.31.1-cuda", "download-x", "notes", "1.x-cpu"] {
+            std::fs::create_dir_all(dir.path().join("runtime").join(name)).unwrap();
+        }
+        let env = Env { cache_dir: Some(dir.path().to_path_buf()), ..Env::default() };
+        let names = |preferred| {
+            cached(&env, preferred)
+                .iter()
+                .map(|c| c.folder.file_name().unwrap().to_string_lossy().into_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(names(None), ["1.31.1-cpu", "1.40.0-cpu", "1.9.0-cpu", "1.31.1-cuda"]);
+        assert_eq!(names(Some(Flavour::Cuda))[0], "1.31.1-cuda");
+    }
+}

@@ -1,0 +1,298 @@
+//! The search for the library, and its record.
+
+use std::path::{Path, PathBuf};
+
+use super::cache::{cached, directory};
+use super::loaded::loaded;
+use super::probe::probe;
+use super::{Env, Flavour, RuntimeOptions};
+use crate::error::Error;
+
+/// Where a library was looked for. In this order; the first one that can be used is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// `--runtime`. Nothing else is tried when it is given.
+    Option,
+    /// The environment variable `ORT_DYLIB_PATH`. Nothing further is tried when it is set.
+    Variable,
+    /// A copy this process had loaded already.
+    Loaded,
+    /// The user's cache of fetched builds.
+    Cache,
+    /// The folders in which the system looks for libraries, and the program's own.
+    System,
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Option => "--runtime",
+            Self::Variable => "ORT_DYLIB_PATH",
+            Self::Loaded => "loaded already",
+            Self::Cache => "cache",
+            Self::System => "system",
+        })
+    }
+}
+
+/// What came of a candidate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is taken, and is of this version.
+    Taken(String),
+    /// It cannot be used, for this reason.
+    Rejected(String),
+    /// Nothing was there to look at, for this reason.
+    Absent(String),
+    /// It was not looked at, because an earlier one was taken or failed.
+    Passed,
+}
+
+/// One place in which the library was looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// The kind of place.
+    pub source: Source,
+    /// The file or folder, where there is one to name.
+    pub path: Option<PathBuf>,
+    /// What came of it.
+    pub verdict: Verdict,
+}
+
+/// The record of a search.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Search {
+    /// All candidates, in the order in which they were looked at.
+    pub candidates: Vec<Candidate>,
+}
+
+impl Search {
+    /// File and version of the library that is taken.
+    pub fn taken(&self) -> Option<(&Path, &str)> {
+        self.candidates.iter().find_map(|c| match (&c.path, &c.verdict) {
+            (Some(path), Verdict::Taken(version)) => Some((path.as_path(), version.as_str())),
+            _ => None,
+        })
+    }
+
+    /// Why the search ended without a result that could be made good by fetching one: a library that was named
+    /// outright cannot be used.
+    pub fn error(&self) -> Option<Error> {
+        self.candidates.iter().find_map(|c| match (c.source, &c.path, &c.verdict) {
+            (Source::Option | Source::Variable, Some(path), Verdict::Rejected(problem)) => Some(Error::runtime(
+                format!("{} ({}) {problem}", path.display(), c.source),
+                format!("name a library of version {} or newer, or leave {} out", super::minimum_version(), c.source),
+            )),
+            _ => None,
+        })
+    }
+
+    fn absent(&mut self, source: Source, reason: &str) {
+        self.candidates.push(Candidate { source, path: None, verdict: Verdict::Absent(reason.to_string()) });
+    }
+
+    /// Records `path`, looking at it unless the search is over.
+    fn consider(&mut self, source: Source, path: PathBuf) {
+        let verdict = if self.taken().is_some() || self.error().is_some() {
+            Verdict::Passed
+        } else {
+            match probe(&path) {
+                Ok(version) => Verdict::Taken(version),
+                Err(problem) => Verdict::Rejected(problem),
+            }
+        };
+        self.candidates.push(Candidate { source, path: Some(path), verdict });
+    }
+
+    /// Records what lies at `path`, a file or a folder that was named outright.
+    fn consider_named(&mut self, source: Source, path: &Path) {
+        match files_named(path).into_iter().next() {
+            Some(file) => self.consider(source, file),
+            None => self.candidates.push(Candidate {
+                source,
+                path: Some(path.to_path_buf()),
+                verdict: match self.taken().is_some() || self.error().is_some() {
+                    true => Verdict::Passed,
+                    false => Verdict::Rejected(format!("is a folder without {}", file_name())),
+                },
+            }),
+        }
+    }
+}
+
+impl std::fmt::Display for Search {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (i, c) in self.candidates.iter().enumerate() {
+            let end = if i + 1 < self.candidates.len() { "\n" } else { "" };
+            let path = c.path.as_ref().map(|p| format!("{} ", p.display())).unwrap_or_default();
+            match &c.verdict {
+                Verdict::Taken(version) => write!(f, "{}: {path}is taken, version {version}{end}", c.source)?,
+                Verdict::Rejected(problem) => write!(f, "{}: {path}{problem}{end}", c.source)?,
+                Verdict::Absent(reason) => write!(f, "{}: {reason}{end}", c.source)?,
+                Verdict::Passed => write!(f, "{}: {path}was not looked at{end}", c.source)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Looks for a library where `options` say, without loading it into ort and without fetching.
+pub fn search(options: &RuntimeOptions) -> Search {
+    let mut search = Search::default();
+    let env = &options.env;
+    match &options.path {
+        Some(path) => search.consider_named(Source::Option, path),
+        None => search.absent(Source::Option, "not given"),
+    }
+    match env.ort_dylib_path.as_ref().filter(|path| !path.as_os_str().is_empty()) {
+        Some(path) => search.consider_named(Source::Variable, path),
+        None => search.absent(Source::Variable, "not set"),
+    }
+    let copies = loaded();
+    if copies.is_empty() {
+        search.absent(Source::Loaded, "no copy is loaded in this process");
+    }
+    for path in copies {
+        search.consider(Source::Loaded, path);
+    }
+    consider_cache(&mut search, env, options.flavour);
+    let mut any = false;
+    for folder in system_folders(env) {
+        if let Some(path) = files_in(&folder).into_iter().next() {
+            any = true;
+            search.consider(Source::System, path);
+        }
+    }
+    if !any {
+        search.absent(Source::System, &format!("no {} in the system's library folders", file_name()));
+    }
+    search
+}
+
+fn consider_cache(search: &mut Search, env: &Env, flavour: Option<Flavour>) {
+    let builds = cached(env, flavour);
+    if builds.is_empty() {
+        match directory(env) {
+            Ok(dir) => search.absent(Source::Cache, &format!("nothing in {}", dir.display())),
+            Err(e) => search.absent(Source::Cache, &e.to_string()),
+        }
+    }
+    for build in builds {
+        match files_in(&build.folder).into_iter().next() {
+            Some(path) => search.consider(Source::Cache, path),
+            None => search.absent(Source::Cache, &format!("{} holds no {}", build.folder.display(), file_name())),
+        }
+    }
+}
+
+/// The library's usual file name on this system.
+fn file_name() -> String {
+    super::library_file_name("onnxruntime")
+}
+
+/// The libraries meant by a path that a user gave: the file itself, or those in the folder and in the folders in which
+/// archives and wheels keep them.
+pub(super) fn files_named(path: &Path) -> Vec<PathBuf> {
+    if !path.is_dir() {
+        return vec![path.to_path_buf()];
+    }
+    ["", "lib", "bin", "capi", "onnxruntime/capi"].iter().flat_map(|sub| files_in(&path.join(sub))).collect()
+}
+
+/// The copies of ONNX Runtime in a folder, the plain name first, then the newest version.
+fn files_in(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut files: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| is_runtime(p)).collect();
+    let version = |path: &PathBuf| {
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        name.split('.').filter_map(|part| part.parse::<u32>().ok()).collect::<Vec<_>>()
+    };
+    files.sort_by_key(|path| (path.file_name() != Some(file_name().as_ref()), std::cmp::Reverse(version(path))));
+    files
+}
+
+/// Whether this is the name of ONNX Runtime's own library, versioned or not, and not of one of its providers.
+pub(super) fn is_runtime(path: &Path) -> bool {
+    let Some(name) = path.file_name().and_then(|n| n.to_str()) else { return false };
+    let digits = |s: &str| s.split('.').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()));
+    if cfg!(windows) {
+        return name.eq_ignore_ascii_case("onnxruntime.dll");
+    }
+    let Some(rest) = name.strip_prefix("libonnxruntime.") else { return false };
+    if cfg!(target_os = "macos") {
+        return rest == "dylib" || rest.strip_suffix(".dylib").is_some_and(digits);
+    }
+    rest == "so" || rest.strip_prefix("so.").is_some_and(digits)
+}
+
+/// The folders in which the system's loader looks, the program's own first.
+fn system_folders(env: &Env) -> Vec<PathBuf> {
+    let mut folders: Vec<PathBuf> = env.program_dir.iter().cloned().collect();
+    folders.extend(env.library_path.iter().filter(|path| !path.as_os_str().is_empty()).cloned());
+    if cfg!(target_os = "linux") {
+        folders.extend(ld_so_conf());
+        let arch = std::env::consts::ARCH;
+        folders.extend(["/usr/local/lib", "/usr/local/lib64"].map(PathBuf::from));
+        folders.extend([format!("/usr/lib/{arch}-linux-gnu"), format!("/lib/{arch}-linux-gnu")].map(PathBuf::from));
+        folders.extend(["/usr/lib64", "/usr/lib", "/lib64", "/lib"].map(PathBuf::from));
+    } else if cfg!(target_os = "macos") {
+        folders.extend(["/opt/homebrew/lib", "/usr/local/lib", "/opt/local/lib"].map(PathBuf::from));
+    }
+    let mut seen = std::collections::HashSet::new();
+    folders.retain(|folder| seen.insert(folder.canonicalize().unwrap_or_else(|_| folder.clone())));
+    folders
+}
+
+/// The folders that /etc/ld.so.conf.d adds to the loader's.
+fn ld_so_conf() -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir("/etc/ld.so.conf.d") else { return Vec::new() };
+    let mut files: Vec<PathBuf> = entries.flatten().map(|e| e.path()).collect();
+    files.sort();
+    let texts = files.iter().filter_map(|file| std::fs::read_to_string(file).ok());
+    texts
+        .flat_map(|text| {
+            text.lines().map(str::trim).filter(|l| l.starts_with('/')).map(PathBuf::from).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn knows_the_library_from_its_providers() {
+        for name in ["libonnxruntime.so", "libonnxruntime.so.1", "libonnxruntime.so.1.31.1"] {
+            assert!(is_runtime(Path::new(name)), "{name}");
+        }
+        for name in ["libonnxruntime_providers_shared.so", "libonnxruntime.so.bak", "libonnxruntime.dylib", "x.so"] {
+            assert!(!is_runtime(Path::new(name)), "{name}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn takes_the_plain_name_then_the_newest_version() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["libonnxruntime.so.1.9.0", "libonnxruntime.so.1.31.1", "libonnxruntime.so"] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        let names: Vec<_> =
+            files_in(dir.path()).iter().map(|p| p.file_name().unwrap().to_string_lossy().into_owned()).collect();
+        assert_eq!(names, ["libonnxruntime.so", "libonnxruntime.so.1.31.1", "libonnxruntime.so.1.9.0"]);
+    }
+
+    #[test]
+    fn a_library_named_outright_must_be_usable() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = RuntimeOptions { path: Some(dir.path().join("none.so")), ..RuntimeOptions::default() };
+        let search = search(&options);
+        let error = search.error().unwrap().to_string();
+        assert!(error.contains("none.so (--runtime) does not exist"), "{error}");
+        assert!(search.candidates.iter().all(|c| !matches!(c.verdict, Verdict::Taken(_))));
+        let options = RuntimeOptions { path: Some(dir.path().to_path_buf()), ..RuntimeOptions::default() };
+        let error = super::search(&options).error().unwrap().to_string();
+        assert!(error.contains("is a folder without"), "{error}");
+    }
+}

@@ -1,0 +1,195 @@
+//! Which execution provider took which nodes of a graph.
+//!
+//! ONNX Runtime hands a node that no other provider takes to the processor without a word, so that "ran on the GPU"
+//! can mean three nodes of three thousand. Its switch against that (`session.disable_cpu_ep_fallback`) refuses every
+//! graph with a node on the processor, and ONNX Runtime itself puts the shape arithmetic of a graph with free axes
+//! there, because it is faster so: with the switch on, practically no exported diffusion graph opens on CUDA.
+//! So the placement is read from what ONNX Runtime logs when it opens a graph at its most talkative level, the one
+//! account of it that every supported version gives, and judged here.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ort::logging::LogLevel;
+use ort::session::builder::SessionBuilder;
+
+use super::provider::{self, ProviderChoice};
+use crate::error::{Error, Result};
+
+/// ONNX Runtime's name of the processor's provider.
+const CPU: &str = "CPUExecutionProvider";
+
+/// Operators whose place decides how fast a graph runs. Everything else is arithmetic on shapes or on single tensors.
+const HEAVY: &[&str] = &[
+    "Attention",
+    "Conv",
+    "ConvTranspose",
+    "Einsum",
+    "FusedConv",
+    "FusedMatMul",
+    "Gemm",
+    "GroupQueryAttention",
+    "MatMul",
+    "MatMulNBits",
+    "MultiHeadAttention",
+    "NhwcConv",
+    "PackedMultiHeadAttention",
+    "QLinearConv",
+    "QLinearMatMul",
+];
+
+/// How many nodes of a graph each execution provider took.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// ONNX Runtime's name of each provider that took nodes, and how many. A part of the graph that a provider
+    /// compiled into one counts as one. Empty where only the processor was asked for.
+    pub nodes: Vec<(String, usize)>,
+    /// The heavy operators that landed on the processor, one entry a node.
+    pub heavy_on_cpu: Vec<String>,
+}
+
+impl Placement {
+    /// Reads one line of ONNX Runtime's account.
+    fn read_line(&mut self, line: &str) {
+        let line = line.trim();
+        if let Some((_, rest)) = line.split_once("placed on [")
+            && let Some((provider, rest)) = rest.split_once("]. Number of nodes: ")
+            && let Ok(count) = rest.trim().parse()
+        {
+            self.nodes.push((provider.to_string(), count));
+        } else if self.nodes.last().is_some_and(|(provider, _)| provider == CPU)
+            && let Some((op, _)) = line.split_once(" (")
+            && HEAVY.contains(&op)
+        {
+            self.heavy_on_cpu.push(op.to_string());
+        }
+    }
+
+    /// Checks that the graph runs where `providers` says.
+    pub(super) fn check(&self, providers: &[ProviderChoice], component: &str, path: &Path) -> Result<()> {
+        let asked: Vec<_> = providers.iter().filter_map(|p| provider::find_provider(&p.name).ok()).collect();
+        let Some(first) = asked.iter().find(|p| p.ort_name != CPU) else { return Ok(()) };
+        if self.nodes.is_empty() {
+            tracing::debug!(component, "ONNX Runtime gave no account of the nodes' placement");
+            return Ok(());
+        }
+        let names: Vec<_> = asked.iter().map(|p| p.name).collect();
+        let allowed = |help: &str| {
+            format!("{help}; [\"{}\", \"cpu\"] lets the processor take what is left", names.join("\", \""))
+        };
+        let error = |problem: String, help: String| Error::Provider { provider: first.name.to_string(), problem, help };
+
+        let cpu_allowed = asked.iter().any(|p| p.ort_name == CPU);
+        let took = self.nodes.iter().any(|(name, _)| name != CPU && asked.iter().any(|p| p.ort_name == name));
+        if !took && !cpu_allowed {
+            return Err(error(
+                format!("took no node of {component} ({})", path.display()),
+                allowed("the graph's operators or element types are not the provider's"),
+            ));
+        }
+        if !took {
+            tracing::warn!(
+                component,
+                provider = first.name,
+                "the provider took no node; the graph runs on the processor"
+            );
+        }
+        if !self.heavy_on_cpu.is_empty() && !cpu_allowed {
+            let mut kinds = self.heavy_on_cpu.clone();
+            kinds.sort();
+            kinds.dedup();
+            return Err(error(
+                format!(
+                    "did not take {} heavy nodes ({}) of {component} ({}), which would run on the processor",
+                    self.heavy_on_cpu.len(),
+                    kinds.join(", "),
+                    path.display()
+                ),
+                allowed("use a graph made for this provider"),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Listens to what ONNX Runtime says while it opens a graph.
+pub(super) struct Recorder(Option<Arc<Mutex<Placement>>>);
+
+impl Recorder {
+    /// Listens if any provider besides the processor is in the list.
+    pub(super) fn for_providers(providers: &[ProviderChoice]) -> Self {
+        let only_cpu = providers.iter().all(|p| provider::find_provider(&p.name).is_ok_and(|p| p.ort_name == CPU));
+        Self((!only_cpu).then(Arc::default))
+    }
+
+    /// Sets the level at which ONNX Runtime speaks about the session, and who listens.
+    pub(super) fn attach(&self, builder: SessionBuilder) -> ort::Result<SessionBuilder> {
+        let Some(placement) = self.0.clone() else { return Ok(builder.with_log_level(LogLevel::Warning)?) };
+        let logger = move |level: LogLevel, category: &str, id: &str, location: &str, message: &str| {
+            if level == LogLevel::Verbose {
+                placement.lock().unwrap_or_else(PoisonError::into_inner).read_line(message);
+            } else {
+                super::library::log(level, category, id, location, message);
+            }
+        };
+        Ok(builder.with_log_level(LogLevel::Verbose)?.with_logger(Arc::new(logger))?)
+    }
+
+    /// What was heard.
+    pub(super) fn placement(&self) -> Placement {
+        match &self.0 {
+            Some(placement) => placement.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            None => Placement::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn choices(names: &[&str]) -> Vec<ProviderChoice> {
+        names.iter().map(|name| ProviderChoice::new(*name)).collect()
+    }
+
+    fn placement(lines: &[&str]) -> Placement {
+        let mut placement = Placement::default();
+        lines.iter().for_each(|line| placement.read_line(line));
+        placement
+    }
+
+    const MIXED: &[&str] = &[
+        "Node placements",
+        " Node(s) placed on [CPUExecutionProvider]. Number of nodes: 3",
+        "  Shape (/Shape)",
+        "  Gather (/Gather)",
+        "  Conv (/conv_in/Conv)",
+        " Node(s) placed on [CUDAExecutionProvider]. Number of nodes: 2",
+        "  Conv (/conv_out/Conv)",
+        "  Add (/Add)",
+    ];
+
+    #[test]
+    fn counts_nodes_and_finds_the_heavy_ones_on_the_processor() {
+        let placement = placement(MIXED);
+        assert_eq!(placement.nodes, [(CPU.to_string(), 3), ("CUDAExecutionProvider".to_string(), 2)]);
+        assert_eq!(placement.heavy_on_cpu, ["Conv"]);
+    }
+
+    #[test]
+    fn refuses_heavy_nodes_on_the_processor_unless_the_list_allows_them() {
+        let path = Path::new("unet.onnx");
+        let placement = placement(MIXED);
+        let error = placement.check(&choices(&["cuda"]), "unet", path).unwrap_err().to_string();
+        assert!(error.contains("1 heavy nodes (Conv)") && error.contains(r#"["cuda", "cpu"]"#), "{error}");
+        placement.check(&choices(&["cuda", "cpu"]), "unet", path).unwrap();
+        placement.check(&choices(&["cpu"]), "unet", path).unwrap();
+    }
+
+    #[test]
+    fn refuses_a_provider_that_took_nothing() {
+        let placement = placement(&[" All nodes placed on [CPUExecutionProvider]. Number of nodes: 7"]);
+        let error = placement.check(&choices(&["cuda"]), "unet", Path::new("unet.onnx")).unwrap_err().to_string();
+        assert!(error.contains("took no node of unet"), "{error}");
+    }
+}

@@ -1,0 +1,183 @@
+//! The table of execution providers.
+
+use ort::ep::{self, ExecutionProvider};
+use ort::session::builder::SessionBuilder;
+
+use super::register::{self, Options};
+use crate::session::Flavour;
+
+/// One row of the table of execution providers.
+#[derive(Debug)]
+pub struct Provider {
+    /// The name in pipeline.toml.
+    pub name: &'static str,
+    /// Other names it goes by.
+    pub aliases: &'static [&'static str],
+    /// ONNX Runtime's own name.
+    pub ort_name: &'static str,
+    /// One sentence for `ldm-ort list providers`.
+    pub about: &'static str,
+    /// The operating systems it exists for, as [`std::env::consts::OS`] spells them; empty means all.
+    pub systems: &'static [&'static str],
+    /// The libraries that must lie beside ONNX Runtime's own, without prefix and extension; empty where the provider
+    /// is part of ONNX Runtime's own.
+    pub libraries: &'static [&'static str],
+    /// The build of ONNX Runtime that holds it, where this program can fetch one.
+    pub flavour: Option<Flavour>,
+    /// How to get it.
+    pub obtain: &'static str,
+    /// Whether the loaded ONNX Runtime was built with it.
+    pub(super) is_built_in: fn() -> ort::Result<bool>,
+    /// Registers it with a session's options.
+    pub(super) register: fn(&mut SessionBuilder, &Options) -> ort::Result<()>,
+}
+
+const DESKTOP: &[&str] = &["linux", "windows"];
+
+/// All execution providers this program can register, in the order of `ldm-ort list providers`.
+pub const PROVIDERS: &[Provider] = &[
+    Provider {
+        name: "cpu",
+        aliases: &[],
+        ort_name: "CPUExecutionProvider",
+        about: "the processor; part of every build of ONNX Runtime",
+        systems: &[],
+        libraries: &[],
+        flavour: Some(Flavour::Cpu),
+        obtain: "`ldm-ort runtime install cpu`",
+        is_built_in: || Ok(true),
+        register: register::nothing,
+    },
+    Provider {
+        name: "cuda",
+        aliases: &["nvidia"],
+        ort_name: "CUDAExecutionProvider",
+        about: "NVIDIA GPUs through CUDA and cuDNN",
+        systems: DESKTOP,
+        libraries: &["onnxruntime_providers_cuda"],
+        flavour: Some(Flavour::Cuda),
+        obtain: "`ldm-ort runtime install cuda`, and CUDA 13 and cuDNN 9 from NVIDIA where the system's loader finds them",
+        is_built_in: ep::CUDA::is_available,
+        register: register::by_name::<ep::CUDA>,
+    },
+    Provider {
+        name: "tensorrt",
+        aliases: &["trt"],
+        ort_name: "TensorrtExecutionProvider",
+        about: "NVIDIA GPUs through TensorRT, which compiles the graph when it is opened",
+        systems: DESKTOP,
+        libraries: &["onnxruntime_providers_tensorrt"],
+        flavour: Some(Flavour::Cuda),
+        obtain: "`ldm-ort runtime install cuda`, and CUDA 13, cuDNN 9 and TensorRT 10 from NVIDIA where the system's loader finds them",
+        is_built_in: ep::TensorRT::is_available,
+        register: register::by_name::<ep::TensorRT>,
+    },
+    Provider {
+        name: "nvrtx",
+        aliases: &["tensorrt-rtx", "nv-tensorrt-rtx"],
+        ort_name: "NvTensorRTRTXExecutionProvider",
+        about: "NVIDIA RTX GPUs through TensorRT for RTX",
+        systems: DESKTOP,
+        libraries: &["onnxruntime_providers_nv_tensorrt_rtx"],
+        flavour: None,
+        obtain: "a build of ONNX Runtime with TensorRT for RTX, given with `--runtime`, and NVIDIA's TensorRT for RTX",
+        is_built_in: ep::NVRTX::is_available,
+        register: register::by_name::<ep::NVRTX>,
+    },
+    Provider {
+        name: "directml",
+        aliases: &["dml"],
+        ort_name: "DmlExecutionProvider",
+        about: "any DirectX 12 GPU on Windows",
+        systems: &["windows"],
+        libraries: &[],
+        flavour: None,
+        obtain: "the onnxruntime.dll and DirectML.dll of a DirectML build of ONNX Runtime, given with `--runtime`",
+        is_built_in: ep::DirectML::is_available,
+        register: register::directml,
+    },
+    Provider {
+        name: "openvino",
+        aliases: &[],
+        ort_name: "OpenVINOExecutionProvider",
+        about: "Intel processors, GPUs and NPUs through OpenVINO",
+        systems: DESKTOP,
+        libraries: &["onnxruntime_providers_openvino"],
+        flavour: Some(Flavour::OpenVino),
+        obtain: "`ldm-ort runtime install openvino`, and on Windows OpenVINO itself on the PATH",
+        is_built_in: ep::OpenVINO::is_available,
+        register: register::by_name::<ep::OpenVINO>,
+    },
+    Provider {
+        name: "coreml",
+        aliases: &["apple"],
+        ort_name: "CoreMLExecutionProvider",
+        about: "Apple's processors, GPUs and neural engines through Core ML",
+        systems: &["macos", "ios"],
+        libraries: &[],
+        flavour: Some(Flavour::Cpu),
+        obtain: "`ldm-ort runtime install cpu` on macOS: the official build there holds it",
+        is_built_in: ep::CoreML::is_available,
+        register: register::by_name::<ep::CoreML>,
+    },
+    Provider {
+        name: "webgpu",
+        aliases: &[],
+        ort_name: "WebGpuExecutionProvider",
+        about: "any GPU with Vulkan, Metal or Direct3D 12, through Dawn",
+        systems: &[],
+        libraries: &[],
+        flavour: None,
+        obtain: "a build of ONNX Runtime with WebGPU, given with `--runtime`",
+        is_built_in: ep::WebGPU::is_available,
+        register: register::by_name::<ep::WebGPU>,
+    },
+    Provider {
+        name: "migraphx",
+        aliases: &["amd"],
+        ort_name: "MIGraphXExecutionProvider",
+        about: "AMD GPUs through MIGraphX",
+        systems: DESKTOP,
+        libraries: &["onnxruntime_providers_migraphx"],
+        flavour: None,
+        obtain: "AMD's build of ONNX Runtime with MIGraphX, given with `--runtime`, and ROCm",
+        is_built_in: ep::MIGraphX::is_available,
+        register: register::migraphx,
+    },
+    Provider {
+        name: "rocm",
+        aliases: &[],
+        ort_name: "ROCMExecutionProvider",
+        about: "AMD GPUs through ROCm; ONNX Runtime dropped it in version 1.23, where migraphx took its place",
+        systems: &["linux"],
+        libraries: &["onnxruntime_providers_rocm"],
+        flavour: None,
+        obtain: "AMD's build of ONNX Runtime 1.22 with ROCm, given with `--runtime`; or use migraphx",
+        is_built_in: ep::ROCm::is_available,
+        register: register::by_name::<ep::ROCm>,
+    },
+    Provider {
+        name: "xnnpack",
+        aliases: &[],
+        ort_name: "XnnpackExecutionProvider",
+        about: "processors, mainly of phones, through XNNPACK",
+        systems: &[],
+        libraries: &[],
+        flavour: None,
+        obtain: "a build of ONNX Runtime with XNNPACK, given with `--runtime`",
+        is_built_in: ep::XNNPACK::is_available,
+        register: register::by_name::<ep::XNNPACK>,
+    },
+    Provider {
+        name: "qnn",
+        aliases: &["qualcomm"],
+        ort_name: "QNNExecutionProvider",
+        about: "Qualcomm's NPUs",
+        systems: &["windows", "linux", "android"],
+        libraries: &["onnxruntime_providers_qnn"],
+        flavour: None,
+        obtain: "a build of ONNX Runtime with QNN, given with `--runtime`",
+        is_built_in: ep::QNN::is_available,
+        register: register::by_name::<ep::QNN>,
+    },
+];

@@ -1,0 +1,240 @@
+//! Opening and running graphs on a real ONNX Runtime, found as the program finds it (and fetched where the machine has
+//! none).
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use ldm_ort::Error;
+use ldm_ort::cli::runtime::environment;
+use ldm_ort::session::{Cancel, Placement, ProviderChoice, Runtime, RuntimeOptions, Session, SessionOptions};
+use ldm_ort::tensor::{DType, Dim, TensorInfo, TensorView};
+use ndarray::{Array4, ArrayD, IxDyn, arr0, arr1};
+
+fn runtime() -> Runtime {
+    let options = RuntimeOptions { env: environment(), ..RuntimeOptions::default() };
+    Runtime::load(&options).expect("an ONNX Runtime is found or fetched")
+}
+
+fn graph(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/graphs").join(format!("{name}.onnx"))
+}
+
+fn open(name: &str) -> Session {
+    Session::open(&runtime(), &graph(name), &SessionOptions { component: name.into(), ..Default::default() }).unwrap()
+}
+
+fn open_error(name: &str) -> String {
+    let error = Session::open(&runtime(), &graph(name), &SessionOptions::default()).unwrap_err();
+    assert_eq!(error.exit_code(), 2, "{error}");
+    error.to_string()
+}
+
+/// Values that every element type but bool holds exactly.
+fn latents() -> Array4<f32> {
+    Array4::from_shape_fn((2, 4, 3, 5), |(b, c, y, x)| (b * 60 + c * 15 + y * 5 + x) as f32 - 50.0)
+}
+
+#[test]
+fn every_element_type_goes_in_and_comes_out() {
+    let x = latents();
+    for name in ["f32", "f16", "bf16", "f64", "i64", "i32"] {
+        let mut session = open(&format!("identity_{name}"));
+        let y = session.run(&[("x", x.view().into())], &["y"], &Cancel::new()).unwrap();
+        assert_eq!(y, [x.clone().into_dyn()], "{name}");
+        let ints = x.mapv(|v| v as i64);
+        let y = session.run(&[("x", ints.view().into())], &["y"], &Cancel::new()).unwrap();
+        assert_eq!(y, [x.clone().into_dyn()], "{name} from int64");
+    }
+    let mut session = open("identity_bool");
+    let bits = x.mapv(|v| v > 0.0);
+    let y = session.run(&[("x", bits.view().into())], &["y"], &Cancel::new()).unwrap();
+    assert_eq!(y, [x.mapv(|v| f32::from(v > 0.0)).into_dyn()]);
+}
+
+#[test]
+fn half_precision_rounds_to_nearest() {
+    let x = ArrayD::from_shape_vec(IxDyn(&[1, 4, 1, 1]), vec![0.1, -1.0 / 3.0, 1e-8, 70000.0]).unwrap();
+    let y = open("identity_f16").run(&[("x", x.view().into())], &["y"], &Cancel::new()).unwrap();
+    assert_eq!(y[0].iter().copied().collect::<Vec<_>>(), [0.099975586, -0.33325195, 0.0, f32::INFINITY]);
+}
+
+#[test]
+fn a_view_in_another_order_is_read_as_it_looks() {
+    let x = latents();
+    let turned = x.view().permuted_axes([0, 1, 3, 2]);
+    for name in ["f32", "f16"] {
+        let y = open(&format!("identity_{name}")).run(&[("x", turned.into())], &["y"], &Cancel::new()).unwrap();
+        assert_eq!(y[0], turned.to_owned().into_dyn(), "{name}");
+    }
+}
+
+#[test]
+fn inputs_and_outputs_are_told() {
+    let session = open("unet");
+    let free = |name: &str| Dim::Free(name.into());
+    let latent = vec![free("batch"), Dim::Fixed(4), free("height"), free("width")];
+    assert_eq!(
+        session.inputs(),
+        [
+            TensorInfo { name: "sample".into(), dtype: DType::F32, shape: latent },
+            TensorInfo { name: "timestep".into(), dtype: DType::I32, shape: vec![free("batch")] },
+            TensorInfo { name: "scale".into(), dtype: DType::F16, shape: vec![] },
+        ]
+    );
+    assert_eq!(session.outputs().iter().map(|o| o.name.as_str()).collect::<Vec<_>>(), ["out_sample", "sum"]);
+    assert_eq!(session.placement(), &Placement::default());
+}
+
+#[test]
+fn runs_with_several_inputs_and_chosen_outputs() {
+    let (x, t, s) = (latents(), arr1(&[10_i64, 20]), arr0(0.5_f32));
+    let inputs = [("timestep", t.view().into()), ("scale", s.view().into()), ("sample", x.view().into())];
+    let mut session = open("unet");
+    let expected = Array4::from_shape_fn(x.raw_dim(), |(b, c, h, w)| x[(b, c, h, w)] * 0.5 + [10.0, 20.0][b]);
+    let y = session.run(&inputs, &["sum", "out_sample"], &Cancel::new()).unwrap();
+    assert_eq!(y, [arr0(x.sum()).into_dyn(), expected.clone().into_dyn()]);
+
+    let mut out = vec![0.0; x.len()];
+    for _ in 0..3 {
+        out.fill(0.0);
+        session.run_into(&inputs, "out_sample", &mut out, &Cancel::new()).unwrap();
+        assert_eq!(out, expected.as_slice().unwrap());
+    }
+    let error = session.run_into(&inputs, "out_sample", &mut out[1..], &Cancel::new()).unwrap_err().to_string();
+    assert!(error.contains("output out_sample: expected 119 values, found [2, 4, 3, 5] with 120"), "{error}");
+}
+
+#[test]
+fn a_scalar_goes_in_and_comes_out() {
+    let t = arr0(981.0_f32);
+    let y = open("scalar").run(&[("timestep", t.view().into())], &["y"], &Cancel::new()).unwrap();
+    assert_eq!(y, [t.into_dyn()]);
+}
+
+#[test]
+fn what_the_graph_does_not_take_is_told_before_it_runs() {
+    let (x, t, s) = (latents(), arr1(&[10_i64, 20]), arr0(0.5_f32));
+    let flat = arr1(&[1.0_f32]);
+    let wrong_channels = Array4::<f32>::zeros((1, 3, 8, 8));
+    let (big, odd) = (arr1(&[1_i64 << 31, 0]), arr1(&[0.5_f32, 0.0]));
+    let mut session = open("unet");
+    let mut error = |inputs: &[(&str, TensorView<'_>)], outputs: &[&str]| {
+        let error = session.run(inputs, outputs, &Cancel::new()).unwrap_err();
+        assert_eq!(error.exit_code(), 1);
+        error.to_string()
+    };
+    let scale = || ("scale", TensorView::from(s.view()));
+    let sample = || ("sample", TensorView::from(x.view()));
+    let timestep = || ("timestep", TensorView::from(t.view()));
+
+    let e = error(&[("sample", flat.view().into()), timestep(), scale()], &["sum"]);
+    assert!(e.contains("input sample float32 [batch, 4, height, width] was given float32 [1]"), "{e}");
+    let e = error(&[("sample", wrong_channels.view().into()), timestep(), scale()], &["sum"]);
+    assert!(e.contains("was given float32 [1, 3, 8, 8]"), "{e}");
+    let e = error(&[sample(), ("timestep", big.view().into()), scale()], &["sum"]);
+    assert!(e.contains("input timestep: value 2147483648 does not fit int32"), "{e}");
+    let e = error(&[sample(), ("timestep", odd.view().into()), scale()], &["sum"]);
+    assert!(e.contains("input timestep: value 0.5 is not an integer"), "{e}");
+    let e = error(&[sample(), scale()], &["sum"]);
+    assert!(e.contains("no value was given for input timestep int32 [batch]"), "{e}");
+    let e = error(&[sample(), timestep(), scale(), ("mask", x.view().into())], &["sum"]);
+    assert!(e.contains("no input mask; its inputs are sample, timestep, scale"), "{e}");
+    let e = error(&[sample(), sample(), timestep(), scale()], &["sum"]);
+    assert!(e.contains("input sample was given twice"), "{e}");
+    let e = error(&[sample(), timestep(), scale()], &["noise"]);
+    assert!(e.contains("no output noise; its outputs are out_sample, sum"), "{e}");
+}
+
+#[test]
+fn what_is_not_a_graph_is_told_what_it_is() {
+    for (name, expected) in [
+        ("page", "is a web page, not an ONNX graph"),
+        ("pointer", "is a Git LFS pointer, not an ONNX graph"),
+        ("empty", "is empty"),
+        ("truncated", "is not a whole ONNX graph"),
+        ("garbage", "is not a whole ONNX graph"),
+        ("none", "does not exist"),
+    ] {
+        let error = open_error(name);
+        assert!(error.contains(expected) && error.contains(&format!("{name}.onnx")), "{error}");
+    }
+}
+
+#[test]
+fn a_run_is_stopped_from_another_thread() {
+    let mut session = open("loop");
+    let rounds = arr0(i64::MAX);
+    let cancel = Cancel::new();
+    let other = cancel.clone();
+    let begin = Instant::now();
+    let stopper = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(100));
+        other.cancel();
+    });
+    let result = session.run(&[("rounds", rounds.view().into())], &["y"], &cancel);
+    assert!(matches!(result, Err(Error::Interrupted { at_step: None })), "{result:?}");
+    assert!(begin.elapsed() < Duration::from_secs(20));
+    stopper.join().unwrap();
+
+    // The switch stays thrown; the session itself goes on with another one.
+    let ten = arr0(10_i64);
+    let result = session.run(&[("rounds", ten.view().into())], &["y"], &cancel);
+    assert!(matches!(result, Err(Error::Interrupted { .. })));
+    let y = session.run(&[("rounds", ten.view().into())], &["y"], &Cancel::new()).unwrap();
+    assert_eq!(y, [arr0(10.0_f32).into_dyn()]);
+}
+
+#[test]
+fn a_thrown_switch_stops_an_opening() {
+    let options = SessionOptions::default();
+    options.cancel.cancel();
+    let result = Session::open(&runtime(), &graph("unet"), &options);
+    assert!(matches!(result, Err(Error::Interrupted { .. })));
+}
+
+#[test]
+fn a_session_moves_to_another_thread() {
+    let mut session = open("identity_f32");
+    let x = latents();
+    let y = std::thread::spawn(move || {
+        let x = latents();
+        session.run(&[("x", x.view().into())], &["y"], &Cancel::new()).unwrap()
+    });
+    assert_eq!(y.join().unwrap(), [x.into_dyn()]);
+}
+
+#[test]
+fn a_provider_that_cannot_be_used_is_an_error() {
+    let open_on = |names: &[&str]| {
+        let providers = names.iter().map(|name| ProviderChoice::new(*name)).collect();
+        let options = SessionOptions { providers, ..SessionOptions::default() };
+        Session::open(&runtime(), &graph("unet"), &options).map(|_| ())
+    };
+    let error = open_on(&["qnn", "cpu"]).unwrap_err();
+    assert_eq!(error.exit_code(), 2);
+    let error = error.to_string();
+    assert!(error.contains("provider qnn: ") && error.contains("help: get "), "{error}");
+    let error = open_on(&["cpu", "cuda"]).unwrap_err().to_string();
+    assert!(error.contains("stands before cuda"), "{error}");
+    let error = open_on(&["cudaa"]).unwrap_err().to_string();
+    assert!(error.contains("did you mean cuda?"), "{error}");
+    open_on(&["cpu"]).unwrap();
+}
+
+#[test]
+fn every_provider_says_whether_it_can_be_used() {
+    let statuses = ldm_ort::session::provider_statuses(&runtime());
+    assert_eq!(statuses.len(), ldm_ort::session::PROVIDERS.len());
+    assert!(statuses.iter().any(|s| s.provider.name == "cpu" && s.obstacle.is_none()));
+    assert!(statuses.iter().all(|s| s.obstacle.as_ref().is_none_or(|(problem, _)| !problem.is_empty())));
+}
+
+#[test]
+fn a_process_holds_one_runtime() {
+    let first = runtime();
+    let again = RuntimeOptions { path: Some(first.path().to_path_buf()), ..RuntimeOptions::default() };
+    assert_eq!(Runtime::load(&again).unwrap().path(), first.path());
+    let other = RuntimeOptions { path: Some(graph("unet")), ..RuntimeOptions::default() };
+    let error = Runtime::load(&other).unwrap_err().to_string();
+    assert!(error.contains("this process already runs"), "{error}");
+}
