@@ -1,1 +1,164 @@
 //! A model directory: layouts, components, the roles of each graph's inputs and outputs.
+//!
+//! [`Bundle::open`] reads everything a directory says without loading a weight or needing a runtime: which graphs are
+//! there, what they take and give, how they were exported, the scheduler's configuration, the tokenizers, and the
+//! [`Facts`] that the engine needs, each with where it was read. The contracts ([`DenoiserContract`] and its kin) say
+//! which input of a graph plays which role, found by name, then by shape, then by element type, never assumed.
+
+mod component;
+mod facts;
+mod init;
+mod json;
+mod layout;
+mod onnx;
+mod operators;
+mod render;
+mod report;
+mod roles;
+mod tasks;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+pub use component::{Component, ComponentKind};
+pub use facts::{Fact, Facts, FirstStage, LatentStatistics};
+pub use init::init_toml;
+pub use json::read_object;
+pub use layout::{Layout, Overrides, SchedulerFile, open_controlnet};
+pub use onnx::{ExternalFile, GraphFile, Operator, Upsamplings};
+pub use operators::{Obstacle, obstacles};
+pub use report::{ComponentReport, FactReport, ProviderReport, Report, SchedulerReport, TensorReport, inspect};
+pub use roles::{
+    ControlNetContract, DenoiserContract, Residuals, Switch, TextEncoderContract, VaeDecoderContract,
+    VaeEncoderContract, VaeEncoderKind,
+};
+pub use tasks::{TaskFit, task_fits};
+
+use crate::error::{Error, Result};
+
+/// A model directory, read and checked.
+#[derive(Debug, Clone)]
+pub struct Bundle {
+    /// The directory, as it was named.
+    pub dir: PathBuf,
+    /// How its files are laid out.
+    pub layout: Layout,
+    /// model_index.json; empty where there is none.
+    pub index: Map<String, Value>,
+    /// The components that have a graph.
+    pub components: BTreeMap<ComponentKind, Component>,
+    /// The scheduler's configuration, with the `prediction_type` of the [`Overrides`] put in where they have one.
+    pub scheduler: Option<SchedulerFile>,
+    /// The scheduler that adds noise to the small picture, where the model is an upscaler.
+    pub low_res_scheduler: Option<SchedulerFile>,
+    /// The tokenizers' directories, by their number counted from 1.
+    pub tokenizers: BTreeMap<usize, PathBuf>,
+    /// What the engine needs to know, each with where it was read.
+    pub facts: Facts,
+    /// What the directory's own index names but the directory lacks, one sentence each.
+    pub missing: Vec<String>,
+}
+
+impl Bundle {
+    /// Reads a model directory.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] where the directory holds no model, or where any of its graphs or configurations is damaged,
+    /// incomplete or ambiguous; [`Error::Io`] where a file cannot be read.
+    pub fn open(dir: &Path, overrides: &Overrides) -> Result<Self> {
+        let (bundle, faults) = layout::survey(dir, overrides)?;
+        match faults.into_iter().next() {
+            None => Ok(bundle),
+            Some(fault) => Err(fault),
+        }
+    }
+
+    /// The pipeline class that model_index.json names, such as `StableDiffusionPipeline`.
+    pub fn class(&self) -> Option<&str> {
+        json::string(&self.index, "_class_name")
+    }
+
+    /// The component of this kind, where the directory has one.
+    pub fn component(&self, kind: ComponentKind) -> Option<&Component> {
+        self.components.get(&kind)
+    }
+
+    /// The component of this kind.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] where the directory has none, saying what `wanted_for` needs it.
+    pub fn require(&self, kind: ComponentKind, wanted_for: &str) -> Result<&Component> {
+        self.component(kind).ok_or_else(|| self.lacks(&[kind], wanted_for))
+    }
+
+    /// The graph that predicts.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] where the directory has neither `unet` nor `transformer`.
+    pub fn denoiser(&self) -> Result<&Component> {
+        self.first_of(&[ComponentKind::Unet, ComponentKind::Transformer])
+            .ok_or_else(|| self.lacks(&[ComponentKind::Unet, ComponentKind::Transformer], "every task"))
+    }
+
+    /// The first stage's decoder; `None` for a pixel-space model.
+    pub fn decoder(&self) -> Option<&Component> {
+        self.first_of(&[ComponentKind::VaeDecoder, ComponentKind::VqDecoder])
+    }
+
+    /// The first stage's decoder; `None` for a pixel-space model.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] where the model has a first stage but the directory has no decoder for it.
+    pub fn require_decoder(&self, wanted_for: &str) -> Result<Option<&Component>> {
+        match (self.decoder(), self.facts.first_stage) {
+            (Some(decoder), _) => Ok(Some(decoder)),
+            (None, FirstStage::Pixels) => Ok(None),
+            (None, FirstStage::Kl) => Err(self.lacks(&[ComponentKind::VaeDecoder], wanted_for)),
+            (None, FirstStage::Vq) => Err(self.lacks(&[ComponentKind::VqDecoder], wanted_for)),
+        }
+    }
+
+    /// The first stage's encoder, where the directory has one.
+    pub fn encoder(&self) -> Option<&Component> {
+        self.first_of(&[ComponentKind::VaeEncoder, ComponentKind::VqEncoder])
+    }
+
+    /// The first stage's encoder.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] where the directory has none, saying what `wanted_for` needs it.
+    pub fn require_encoder(&self, wanted_for: &str) -> Result<&Component> {
+        self.encoder().ok_or_else(|| self.lacks(&[ComponentKind::VaeEncoder, ComponentKind::VqEncoder], wanted_for))
+    }
+
+    /// The text encoders, first to third, those that are there.
+    pub fn text_encoders(&self) -> impl Iterator<Item = &Component> {
+        self.components.values().filter(|c| c.kind.text_encoder_number().is_some())
+    }
+
+    /// The directory of the tokenizer that belongs to a text encoder.
+    pub fn tokenizer(&self, encoder: ComponentKind) -> Option<&Path> {
+        self.tokenizers.get(&encoder.text_encoder_number()?).map(PathBuf::as_path)
+    }
+
+    fn first_of(&self, kinds: &[ComponentKind]) -> Option<&Component> {
+        kinds.iter().find_map(|&k| self.component(k))
+    }
+
+    fn lacks(&self, kinds: &[ComponentKind], wanted_for: &str) -> Error {
+        let names: Vec<_> = kinds.iter().map(|k| k.name()).collect();
+        let present: Vec<_> = self.components.keys().map(|k| k.name()).collect();
+        Error::model(
+            &self.dir,
+            format!("{wanted_for} needs {}, the directory has {}", names.join(" or "), present.join(", ")),
+            format!("export that part too, or name its graph: [model.{}] graph = \"…\"", names[0]),
+        )
+    }
+}

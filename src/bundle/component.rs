@@ -1,0 +1,130 @@
+//! The parts a model is made of.
+
+use std::path::PathBuf;
+
+use serde_json::{Map, Value};
+
+use super::onnx::GraphFile;
+use crate::error::Result;
+
+/// What a graph is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum ComponentKind {
+    /// The first text encoder.
+    TextEncoder,
+    /// The second text encoder.
+    TextEncoder2,
+    /// The third text encoder.
+    TextEncoder3,
+    /// The denoiser of the latent diffusion paper and of Stable Diffusion up to XL.
+    Unet,
+    /// The denoiser of later families.
+    Transformer,
+    /// A control network.
+    ControlNet,
+    /// The encoder of a KL-regularised first stage.
+    VaeEncoder,
+    /// The decoder of a KL-regularised first stage.
+    VaeDecoder,
+    /// The encoder of a vector-quantised first stage.
+    VqEncoder,
+    /// The decoder of a vector-quantised first stage, quantising inside.
+    VqDecoder,
+    /// The classifier of unwanted pictures; recognised, not run.
+    SafetyChecker,
+}
+
+impl ComponentKind {
+    /// All kinds, in the order in which they are reported.
+    pub const ALL: [Self; 11] = [
+        Self::TextEncoder,
+        Self::TextEncoder2,
+        Self::TextEncoder3,
+        Self::Unet,
+        Self::Transformer,
+        Self::ControlNet,
+        Self::VaeEncoder,
+        Self::VaeDecoder,
+        Self::VqEncoder,
+        Self::VqDecoder,
+        Self::SafetyChecker,
+    ];
+
+    /// The name in pipeline.toml, such as `unet`; also that of the component's directory.
+    pub fn name(self) -> &'static str {
+        self.directories()[0]
+    }
+
+    /// The kind with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|k| k.name() == name)
+    }
+
+    /// The directories in which exporters put this component, the usual one first.
+    pub(crate) fn directories(self) -> &'static [&'static str] {
+        match self {
+            Self::Unet => &["unet", "unetxl"],
+            Self::Transformer => &["transformer"],
+            Self::TextEncoder => &["text_encoder", "clip"],
+            Self::TextEncoder2 => &["text_encoder_2", "clip2"],
+            Self::TextEncoder3 => &["text_encoder_3", "t5"],
+            Self::VaeEncoder => &["vae_encoder"],
+            // Diffusers' old export of the x4 upscaler, and ONNX Runtime's own, have one directory for the decoder.
+            Self::VaeDecoder => &["vae_decoder", "vae"],
+            Self::VqEncoder => &["vqvae_encoder"],
+            Self::VqDecoder => &["vqvae_decoder", "vqvae"],
+            Self::ControlNet => &["controlnet", "cnet"],
+            Self::SafetyChecker => &["safety_checker"],
+        }
+    }
+
+    /// The directories whose config.json describes this component where its own has none.
+    pub(crate) fn config_directories(self) -> &'static [&'static str] {
+        match self {
+            Self::VaeEncoder | Self::VaeDecoder => &["vae_decoder", "vae_encoder", "vae"],
+            Self::VqEncoder | Self::VqDecoder => &["vqvae_decoder", "vqvae_encoder", "vqvae"],
+            _ => &[],
+        }
+    }
+
+    /// For a text encoder, its number counted from 1; the tokenizer that belongs to it has the same.
+    pub fn text_encoder_number(self) -> Option<usize> {
+        match self {
+            Self::TextEncoder => Some(1),
+            Self::TextEncoder2 => Some(2),
+            Self::TextEncoder3 => Some(3),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for ComponentKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One component: a graph and what is written beside it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Component {
+    /// What it is for.
+    pub kind: ComponentKind,
+    /// Its graph.
+    pub graph: GraphFile,
+    /// Its config.json; empty where there is none.
+    pub config: Map<String, Value>,
+    /// Where that config.json lies.
+    pub config_path: Option<PathBuf>,
+}
+
+impl Component {
+    /// The digest of its graph: see [`GraphFile::digest`].
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Io`] where a file cannot be read.
+    pub fn digest(&self) -> Result<String> {
+        self.graph.digest()
+    }
+}

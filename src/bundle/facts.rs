@@ -1,0 +1,383 @@
+//! The numbers that the engine needs and that directories state in different places, or not at all.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::component::{Component, ComponentKind};
+use super::layout::{Overrides, SchedulerFile};
+use super::{json, roles};
+
+/// A value and where it was read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fact<T> {
+    /// The value.
+    pub value: T,
+    /// Where it comes from, such as `vae_decoder/config.json`, or why it is assumed.
+    pub source: String,
+}
+
+impl<T> Fact<T> {
+    fn new(value: T, source: impl Into<String>) -> Self {
+        Self { value, source: source.into() }
+    }
+}
+
+/// What stands between pixels and what is denoised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FirstStage {
+    /// An autoencoder regularised towards a normal distribution.
+    Kl,
+    /// An autoencoder with a codebook.
+    Vq,
+    /// Nothing: the denoiser works on pixels.
+    Pixels,
+}
+
+impl std::fmt::Display for FirstStage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Kl => "KL autoencoder",
+            Self::Vq => "VQ autoencoder",
+            Self::Pixels => "none (pixel space)",
+        })
+    }
+}
+
+/// Mean and standard deviation of each latent channel.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LatentStatistics {
+    /// The means.
+    pub mean: Vec<f64>,
+    /// The standard deviations.
+    pub std: Vec<f64>,
+}
+
+/// What the engine needs to know about a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Facts {
+    /// The kind of first stage.
+    pub first_stage: FirstStage,
+    /// Channels of a latent; of a picture where there is no first stage.
+    pub latent_channels: Fact<usize>,
+    /// What latents are multiplied by after encoding and divided by before decoding.
+    pub scaling_factor: Fact<f64>,
+    /// What is subtracted from latents before scaling and added back before decoding.
+    pub shift_factor: Fact<f64>,
+    /// Statistics that replace the plain scaling: a latent is decoded from `z * std / scaling_factor + mean`.
+    pub latent_statistics: Option<Fact<LatentStatistics>>,
+    /// Pixels an edge per latent value (the `f` of the paper): a power of two, 1 where there is no first stage.
+    pub spatial_factor: Fact<usize>,
+    /// What a latent's height and width must be a multiple of for the denoiser's graph to run.
+    pub latent_multiple: Fact<usize>,
+    /// The size, width and height in pixels, that the model was trained at.
+    pub default_size: Fact<(usize, usize)>,
+    /// The size, width and height in pixels, that the denoiser's graph is fixed to, where it is.
+    pub fixed_size: Option<Fact<(usize, usize)>>,
+    /// What the denoiser predicts, in diffusers' words, where anything says so.
+    pub prediction_type: Option<Fact<String>>,
+}
+
+impl Facts {
+    /// What a picture's width and height, in pixels, must be a multiple of.
+    pub fn size_multiple(&self) -> usize {
+        self.spatial_factor.value * self.latent_multiple.value
+    }
+
+    /// Collects the facts from what was found in a directory.
+    pub(super) fn gather(
+        components: &BTreeMap<ComponentKind, Component>,
+        [scheduler, low_res_scheduler]: [Option<&SchedulerFile>; 2],
+        index: &Map<String, Value>,
+        overrides: &Overrides,
+    ) -> Self {
+        let evidence = Evidence::new(components, [scheduler, low_res_scheduler], index);
+        let spatial_factor = evidence.spatial_factor();
+        let latent_channels = match overrides.latent_channels {
+            Some(n) => Fact::new(n, PIPELINE),
+            None => evidence.latent_channels(),
+        };
+        let family = evidence.family(latent_channels.value);
+        let fixed_size = evidence.fixed_size(spatial_factor.value);
+        let default_size = match (overrides.sample_size, &fixed_size) {
+            (Some(n), _) => Fact::new((n * spatial_factor.value, n * spatial_factor.value), PIPELINE),
+            (None, Some(fixed)) => fixed.clone(),
+            (None, None) => evidence.default_size(spatial_factor.value, family),
+        };
+        Self {
+            first_stage: evidence.first_stage,
+            scaling_factor: evidence.scaling_factor(overrides, family),
+            shift_factor: evidence.shift_factor(overrides, family),
+            latent_statistics: evidence.latent_statistics(),
+            latent_multiple: evidence.latent_multiple(),
+            prediction_type: evidence.prediction_type(overrides),
+            latent_channels,
+            spatial_factor,
+            default_size,
+            fixed_size,
+        }
+    }
+}
+
+const PIPELINE: &str = "the pipeline file";
+
+/// The families whose constants differ, told apart where no configuration gives the constants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    StableDiffusion,
+    Xl,
+    Upscaler,
+    StableDiffusion3,
+    Flux,
+}
+
+impl Family {
+    /// The name, the scaling factor and the shift factor of the family's published first stage.
+    fn constants(self) -> (&'static str, f64, f64) {
+        match self {
+            Self::StableDiffusion => ("Stable Diffusion 1 and 2", 0.18215, 0.0),
+            Self::Xl => ("Stable Diffusion XL", 0.13025, 0.0),
+            Self::Upscaler => ("the x4 upscaler", 0.08333, 0.0),
+            Self::StableDiffusion3 => ("Stable Diffusion 3", 1.5305, 0.0609),
+            Self::Flux => ("Flux", 0.3611, 0.1159),
+        }
+    }
+}
+
+/// What the facts are drawn from.
+struct Evidence<'a> {
+    components: &'a BTreeMap<ComponentKind, Component>,
+    scheduler: Option<&'a SchedulerFile>,
+    is_upscaler: bool,
+    first_stage: FirstStage,
+    denoiser: Option<&'a Component>,
+    encoder: Option<&'a Component>,
+    decoder: Option<&'a Component>,
+}
+
+impl<'a> Evidence<'a> {
+    fn new(
+        components: &'a BTreeMap<ComponentKind, Component>,
+        [scheduler, low_res_scheduler]: [Option<&'a SchedulerFile>; 2],
+        index: &Map<String, Value>,
+    ) -> Self {
+        use ComponentKind::{Transformer, Unet, VaeDecoder, VaeEncoder, VqDecoder, VqEncoder};
+        let first = |kinds: [ComponentKind; 2]| kinds.iter().find_map(|k| components.get(k));
+        let is_named = |name: &str| index.get(name).and_then(|entry| entry.get(1)).is_some_and(Value::is_string);
+        let has = |kinds: [ComponentKind; 2]| kinds.iter().any(|k| components.contains_key(k));
+        let first_stage = if has([VaeDecoder, VaeEncoder]) || is_named("vae") {
+            FirstStage::Kl
+        } else if has([VqDecoder, VqEncoder]) || is_named("vqvae") {
+            FirstStage::Vq
+        } else {
+            FirstStage::Pixels
+        };
+        Self {
+            components,
+            scheduler,
+            is_upscaler: low_res_scheduler.is_some() || is_named("low_res_scheduler"),
+            first_stage,
+            denoiser: first([Unet, Transformer]),
+            encoder: first([VaeEncoder, VqEncoder]),
+            decoder: first([VaeDecoder, VqDecoder]),
+        }
+    }
+
+    /// What `read` finds in the first stage's configuration, with the file it was found in.
+    fn stage_config<T>(&self, read: impl Fn(&Map<String, Value>) -> Option<T>) -> Option<Fact<T>> {
+        [self.decoder, self.encoder].into_iter().flatten().find_map(|c| from_config(c, &read))
+    }
+
+    fn family(&self, latent_channels: usize) -> Family {
+        let takes = |name: &str| self.denoiser.is_some_and(|d| d.graph.input(name).is_some());
+        if latent_channels >= 16 {
+            if takes("txt_ids") || takes("img_ids") { Family::Flux } else { Family::StableDiffusion3 }
+        } else if self.is_upscaler {
+            Family::Upscaler
+        } else if takes("text_embeds")
+            || takes("time_ids")
+            || self.components.contains_key(&ComponentKind::TextEncoder2)
+        {
+            Family::Xl
+        } else {
+            Family::StableDiffusion
+        }
+    }
+
+    fn latent_channels(&self) -> Fact<usize> {
+        if let Some(fact) = self.stage_config(|c| json::count(c, "latent_channels")) {
+            return fact;
+        }
+        if let Some((decoder, input)) = self.decoder.and_then(|d| Some((d, roles::picture_input(&d.graph)?))) {
+            if let Some(n) = input.shape.get(1).and_then(|d| d.fixed()) {
+                return Fact::new(n, format!("the shape of {}'s {}", decoder.kind, input.name));
+            }
+            if let Some(&n) = decoder.graph.convolved_channels.get(&input.name) {
+                return Fact::new(n, format!("the first convolution of {}", decoder.kind));
+            }
+        }
+        if let Some(denoiser) = self.denoiser {
+            if let Some(n) = roles::picture_output(&denoiser.graph).and_then(|o| o.shape.get(1)?.fixed()) {
+                return Fact::new(n, format!("the shape of {}'s output", denoiser.kind));
+            }
+            if let Some(fact) = from_config(denoiser, &|c| json::count(c, "out_channels")) {
+                return fact;
+            }
+        }
+        match self.first_stage {
+            FirstStage::Kl => Fact::new(4, "assumed, as nothing says otherwise"),
+            FirstStage::Vq | FirstStage::Pixels => Fact::new(3, "assumed, as nothing says otherwise"),
+        }
+    }
+
+    fn scaling_factor(&self, overrides: &Overrides, family: Family) -> Fact<f64> {
+        if let Some(value) = overrides.scaling_factor {
+            return Fact::new(value, PIPELINE);
+        }
+        if let Some(fact) = self.stage_config(|c| json::number(c, "scaling_factor")) {
+            return fact;
+        }
+        match self.first_stage {
+            FirstStage::Kl => {
+                let (name, scale, _) = family.constants();
+                Fact::new(scale, format!("that of {name}, as no config.json gives one"))
+            }
+            FirstStage::Vq => Fact::new(1.0, "a VQ first stage without one has 1"),
+            FirstStage::Pixels => Fact::new(1.0, "pixels are not scaled"),
+        }
+    }
+
+    fn shift_factor(&self, overrides: &Overrides, family: Family) -> Fact<f64> {
+        if let Some(value) = overrides.shift_factor {
+            return Fact::new(value, PIPELINE);
+        }
+        if let Some(fact) = self.stage_config(|c| json::number(c, "shift_factor")) {
+            return fact;
+        }
+        let (name, _, shift) = family.constants();
+        let has_config = [self.decoder, self.encoder].into_iter().flatten().any(|c| !c.config.is_empty());
+        if self.first_stage == FirstStage::Kl && !has_config && shift != 0.0 {
+            Fact::new(shift, format!("that of {name}, as there is no config.json"))
+        } else {
+            Fact::new(0.0, "none is given")
+        }
+    }
+
+    fn latent_statistics(&self) -> Option<Fact<LatentStatistics>> {
+        let numbers = |c: &Map<String, Value>, key: &str| -> Option<Vec<f64>> {
+            c.get(key)?.as_array()?.iter().map(Value::as_f64).collect()
+        };
+        self.stage_config(|c| {
+            Some(LatentStatistics { mean: numbers(c, "latents_mean")?, std: numbers(c, "latents_std")? })
+        })
+    }
+
+    fn spatial_factor(&self) -> Fact<usize> {
+        if self.first_stage == FirstStage::Pixels {
+            return Fact::new(1, "there is no first stage");
+        }
+        /// Each level of an autoencoder but the last halves the picture.
+        const LEVELS: [&str; 4] = [
+            "block_out_channels",
+            "encoder_block_out_channels",
+            "decoder_block_out_channels",
+            "down_block_out_channels",
+        ];
+        let levels = |c: &Map<String, Value>| LEVELS.iter().find_map(|key| c.get(*key)?.as_array().map(Vec::len));
+        if let Some(fact) = self.stage_config(|c| levels(c).filter(|n| (1..=8).contains(n))) {
+            return Fact::new(1 << (fact.value - 1), format!("{} levels in {}", fact.value, fact.source));
+        }
+        if let Some(decoder) = self.decoder {
+            let fixed = |t: Option<&crate::tensor::TensorInfo>| t.and_then(|t| t.shape.last()?.fixed());
+            let (input, output) = (roles::picture_input(&decoder.graph), roles::picture_output(&decoder.graph));
+            if let (Some(from), Some(to)) = (fixed(input), fixed(output))
+                && to >= from
+                && to % from == 0
+            {
+                return Fact::new(to / from, format!("the shapes of {}", decoder.kind));
+            }
+            let counted = decoder.graph.upsamplings.by_scale + decoder.graph.upsamplings.by_size;
+            if (1..=6).contains(&counted) {
+                return Fact::new(1 << counted, doublings(counted, decoder));
+            }
+        }
+        Fact::new(8, "assumed, as in nearly all first stages")
+    }
+
+    /// A UNet that halves its input and doubles it again by a fixed factor meets its own skip connections only where
+    /// every level's size was even. One that enlarges to a size taken from the skip connection takes any size.
+    fn latent_multiple(&self) -> Fact<usize> {
+        let Some(denoiser) = self.denoiser else { return Fact::new(1, "there is no denoiser") };
+        if denoiser.kind == ComponentKind::Transformer {
+            return from_config(denoiser, &|c| json::count(c, "patch_size"))
+                .unwrap_or_else(|| Fact::new(1, "nothing asks for more"));
+        }
+        match denoiser.graph.upsamplings.by_scale {
+            0 => Fact::new(1, "the graph has no doublings by a fixed factor"),
+            n => Fact::new(1 << n.min(6), doublings(n, denoiser)),
+        }
+    }
+
+    fn fixed_size(&self, factor: usize) -> Option<Fact<(usize, usize)>> {
+        let denoiser = self.denoiser?;
+        let sample = roles::picture_input(&denoiser.graph)?;
+        let (height, width) = (sample.shape.get(2)?.fixed()?, sample.shape.get(3)?.fixed()?);
+        Some(Fact::new((width * factor, height * factor), format!("the shape of {}'s {}", denoiser.kind, sample.name)))
+    }
+
+    fn default_size(&self, factor: usize, family: Family) -> Fact<(usize, usize)> {
+        let sizes = |c: &Map<String, Value>| match c.get("sample_size")? {
+            Value::Array(pair) => {
+                let at = |i: usize| pair.get(i).and_then(Value::as_u64).filter(|&n| n > 0).map(|n| n as usize);
+                Some((at(1)?, at(0)?))
+            }
+            _ => json::count(c, "sample_size").map(|n| (n, n)),
+        };
+        if let Some(Fact { value: (width, height), source }) = self.denoiser.and_then(|d| from_config(d, &sizes)) {
+            return Fact::new(
+                (width * factor, height * factor),
+                format!("sample_size {width} in {source}, × {factor}"),
+            );
+        }
+        let square = |latent: usize, why: &str| Fact::new((latent * factor, latent * factor), why);
+        if self.first_stage == FirstStage::Pixels {
+            return square(64, "assumed, as nothing says otherwise");
+        }
+        let context_width = self.denoiser.and_then(|d| d.graph.input("encoder_hidden_states")?.shape.get(2)?.fixed());
+        let predicts_v =
+            self.scheduler.is_some_and(|s| json::string(&s.config, "prediction_type") == Some("v_prediction"));
+        match family {
+            Family::Xl | Family::StableDiffusion3 | Family::Flux => {
+                square(128, "that of the family: 128 latent values")
+            }
+            Family::StableDiffusion if context_width == Some(1024) && predicts_v => {
+                square(96, "that of Stable Diffusion 2 with v-prediction: 96 latent values")
+            }
+            Family::StableDiffusion | Family::Upscaler => square(64, "that of the family: 64 latent values"),
+        }
+    }
+
+    fn prediction_type(&self, overrides: &Overrides) -> Option<Fact<String>> {
+        if let Some(kind) = &overrides.prediction_type {
+            return Some(Fact::new(kind.clone(), PIPELINE));
+        }
+        let kind = json::string(&self.scheduler?.config, "prediction_type")?;
+        Some(Fact::new(kind.to_owned(), "the scheduler's configuration"))
+    }
+}
+
+fn from_config<T>(component: &Component, read: &impl Fn(&Map<String, Value>) -> Option<T>) -> Option<Fact<T>> {
+    let value = read(&component.config)?;
+    let file = component.config_path.as_deref().map(short_path).unwrap_or_default();
+    Some(Fact::new(value, file))
+}
+
+fn doublings(count: usize, component: &Component) -> String {
+    format!("{count} doubling{} in {}", if count == 1 { "" } else { "s" }, component.kind)
+}
+
+/// The last two parts of a path, such as `unet/config.json`.
+fn short_path(path: &std::path::Path) -> String {
+    let parts: Vec<_> = path.iter().rev().take(2).map(|p| p.to_string_lossy()).collect();
+    parts.iter().rev().map(AsRef::as_ref).collect::<Vec<&str>>().join("/")
+}

@@ -1,0 +1,145 @@
+//! A pipeline file to start from.
+
+use std::fmt::Write;
+
+use super::tasks::task_fits;
+use super::{Bundle, DenoiserContract, json};
+
+/// Writes a complete, commented pipeline.toml for a model directory.
+///
+/// `model_path` goes into `[model] path` as it is given, so it should be relative to where the file will lie.
+pub fn init_toml(bundle: &Bundle, model_path: &str) -> String {
+    let fits = task_fits(bundle);
+    let possible: Vec<&str> = fits.iter().filter(|t| t.possible).map(|t| t.task).collect();
+    let task = possible.first().copied().unwrap_or("text-to-image");
+    let facts = &bundle.facts;
+    let style = Style::of(bundle);
+    let mut out = String::new();
+    // Writing to a string does not fail.
+    let mut line = |text: &str| {
+        let _ = writeln!(out, "{text}");
+    };
+
+    line("[model]");
+    line(&format!("path = {}    # relative to this file", quoted(model_path)));
+    line(&format!(
+        "# scaling_factor = {:?}    # read from the directory: {}",
+        facts.scaling_factor.value, facts.scaling_factor.source
+    ));
+    if let Ok(denoiser) = bundle.denoiser() {
+        line(&format!("# [model.{}]", denoiser.kind));
+        line(&format!("# graph = \"{}/model.onnx\"    # another graph, relative to this file", denoiser.kind));
+    }
+    line("");
+    match possible.as_slice() {
+        [] => line("# This directory lacks something for every task; `ldm-ort inspect` says what."),
+        names => line(&format!("# This model can do: {}.", names.join(", "))),
+    }
+    line(&format!("[task.{task}]"));
+    for text in task_keys(task, bundle, style) {
+        line(&text);
+    }
+    line("");
+    match bundle.scheduler.as_ref().and_then(|s| s.class.as_deref()) {
+        Some(class) => line(&format!("# Without a scheduler's table the model's own is used: {class}.")),
+        None => line("# The directory names no scheduler, so one has to be chosen (`ldm-ort list schedulers`)."),
+    }
+    if bundle.scheduler.as_ref().is_some_and(|s| s.class.is_some()) {
+        line("# [scheduler.dpm-multistep]    # see `ldm-ort list schedulers`");
+        line("# use_karras_sigmas = true");
+    } else {
+        line("[scheduler.ddim]");
+    }
+    line("");
+    line("[run]");
+    line(&format!("steps = {}", style.steps));
+    line("seed = 42          # image i of a run is drawn from seed + i");
+    line("images = 1         # for each prompt");
+    let (width, height) = facts.default_size.value;
+    if matches!(task, "text-to-image" | "class-conditional" | "unconditional") {
+        line(&format!(
+            "width = {width}       # multiples of {}; default: {}",
+            facts.size_multiple(),
+            facts.default_size.source
+        ));
+        line(&format!("height = {height}"));
+    } else {
+        line("# The picture's size is taken from the picture that goes in.");
+    }
+    line("");
+    line("[device]");
+    line("provider = \"cpu\"    # or a list in order of preference, such as [\"tensorrt\", \"cuda\"]");
+    line("");
+    line("[output]");
+    line("dir = \"outputs\"");
+    out
+}
+
+/// Steps and guidance that suit the way a model was trained.
+#[derive(Debug, Clone, Copy)]
+struct Style {
+    steps: usize,
+    guidance: f64,
+}
+
+impl Style {
+    fn of(bundle: &Bundle) -> Self {
+        let class = bundle.scheduler.as_ref().and_then(|s| s.class.as_deref()).unwrap_or_default();
+        let contract = bundle.denoiser().and_then(DenoiserContract::resolve).ok();
+        let has = |role: fn(&DenoiserContract) -> bool| contract.as_ref().is_some_and(role);
+        let trailing =
+            bundle.scheduler.as_ref().is_some_and(|s| json::string(&s.config, "timestep_spacing") == Some("trailing"));
+        if has(|c| c.timestep_cond.is_some()) || class == "LCMScheduler" {
+            Self { steps: 4, guidance: 8.5 }
+        } else if class == "EulerAncestralDiscreteScheduler" && trailing {
+            // The settings with which the distilled "turbo" models are published.
+            Self { steps: 4, guidance: 0.0 }
+        } else if has(|c| c.text_embeds.is_some()) {
+            Self { steps: 30, guidance: 5.0 }
+        } else {
+            Self { steps: 30, guidance: 7.5 }
+        }
+    }
+}
+
+fn task_keys(task: &str, bundle: &Bundle, style: Style) -> Vec<String> {
+    let takes_text = bundle.text_encoders().next().is_some();
+    let prompt = "prompt = \"a photograph of an astronaut riding a horse\"    # or a list of prompts".to_owned();
+    let negative = "# negative_prompt = \"blurry\"".to_owned();
+    let image = "image = \"input.png\"    # relative to this file".to_owned();
+    let guidance = format!("guidance_scale = {:?}", style.guidance);
+    match task {
+        "image-to-image" => {
+            vec![prompt, negative, image, "strength = 0.6    # 0 keeps the picture, 1 forgets it".to_owned(), guidance]
+        }
+        "inpaint" => vec![
+            prompt,
+            negative,
+            image,
+            "mask = \"mask.png\"    # white is painted anew".to_owned(),
+            "strength = 1.0".to_owned(),
+            guidance,
+        ],
+        "instruct" => vec![
+            "prompt = \"make it snow\"".to_owned(),
+            image,
+            guidance,
+            "image_guidance_scale = 1.5    # higher stays closer to the picture".to_owned(),
+        ],
+        "super-resolution" if takes_text => vec![
+            "prompt = \"a photograph\"".to_owned(),
+            image,
+            "guidance_scale = 9.0".to_owned(),
+            "noise_level = 20    # noise added to the small picture".to_owned(),
+        ],
+        "super-resolution" => vec![image],
+        "class-conditional" => vec!["class = 0    # an id, a name, or a list of them".to_owned()],
+        "unconditional" => Vec::new(),
+        _ => vec![prompt, negative, guidance],
+    }
+}
+
+/// A TOML string.
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}

@@ -1,0 +1,122 @@
+//! Telling a graph file from the things that are found in its place.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// Checks that the file begins like an ONNX model and holds all the bytes it says it holds.
+///
+/// A web page, a Git LFS pointer and a download that broke off are the three things users meet most, and the runtime
+/// calls all of them "protobuf parsing failed".
+pub fn check(path: &Path, bytes: &[u8]) -> Result<()> {
+    let again = "download or copy the file again";
+    if bytes.is_empty() {
+        return Err(Error::model(path, "the file is empty", again));
+    }
+    if let Some((problem, help)) = foreign(bytes) {
+        return Err(Error::model(path, problem, help));
+    }
+    match walk(bytes) {
+        Walk::Model => Ok(()),
+        Walk::Cut { needed } => Err(Error::model(
+            path,
+            format!("the file is cut off: its contents need at least {needed} bytes, it has {}", bytes.len()),
+            again,
+        )),
+        Walk::Other => Err(Error::model(
+            path,
+            "is not an ONNX graph: the bytes are not those of a protobuf ModelProto",
+            "this place wants a .onnx file made by an exporter such as scripts/export.py",
+        )),
+    }
+}
+
+/// Whether these bytes are a Git LFS pointer, the stand-in that a clone without LFS has for a large file.
+pub fn is_lfs_pointer(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"version https://git-lfs.github.com/spec/")
+}
+
+/// What a file is that is certainly not a graph, and what to do about it.
+fn foreign(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
+    if is_lfs_pointer(bytes) {
+        return Some((
+            "is a Git LFS pointer, not the file it points to",
+            "fetch the file itself: `git lfs install`, then `git lfs pull` in the clone",
+        ));
+    }
+    let head = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let head = head[..head.len().min(64)].trim_ascii_start();
+    if head.first() == Some(&b'<') {
+        return Some((
+            "looks like a web page: the download failed, maybe a licence page or a Git LFS pointer's address",
+            "open the address in a browser, accept what it asks, and download the file itself",
+        ));
+    }
+    if bytes.get(4..8) == Some(b"ORTM") {
+        return Some((
+            "is a graph in ONNX Runtime's own .ort format, which tells too little about its inputs",
+            "use the .onnx file it was converted from",
+        ));
+    }
+    if bytes.starts_with(b"PK\x03\x04") || bytes.get(8..10) == Some(b"{\"") {
+        return Some((
+            "holds PyTorch weights, not an ONNX graph",
+            "export the checkpoint with scripts/export.py and use the directory that it writes",
+        ));
+    }
+    None
+}
+
+enum Walk {
+    Model,
+    Cut { needed: u64 },
+    Other,
+}
+
+/// Walks the top-level fields of a `ModelProto`, skipping over what they hold.
+fn walk(bytes: &[u8]) -> Walk {
+    /// The highest field number that ModelProto may plausibly grow to; today it is 26.
+    const LAST_FIELD: u64 = 64;
+    let mut at = 0usize;
+    while at < bytes.len() {
+        let first = at == 0;
+        let Some(key) = varint(bytes, &mut at) else { return Walk::Cut { needed: bytes.len() as u64 + 1 } };
+        let (field, wire) = (key >> 3, key & 7);
+        if field == 0 || field > LAST_FIELD || (first && field > 8) {
+            return Walk::Other;
+        }
+        let length = match wire {
+            0 => match varint(bytes, &mut at) {
+                Some(_) => 0,
+                None => return Walk::Cut { needed: bytes.len() as u64 + 1 },
+            },
+            1 => 8,
+            2 => match varint(bytes, &mut at) {
+                Some(n) => n,
+                None => return Walk::Cut { needed: bytes.len() as u64 + 1 },
+            },
+            5 => 4,
+            _ => return Walk::Other,
+        };
+        let end = (at as u64).saturating_add(length);
+        if end > bytes.len() as u64 {
+            // Only the graph is long: another field that reaches past the end is noise read as a length.
+            return if field == 7 || at > 8 { Walk::Cut { needed: end } } else { Walk::Other };
+        }
+        at = end as usize;
+    }
+    Walk::Model
+}
+
+fn varint(bytes: &[u8], at: &mut usize) -> Option<u64> {
+    let mut value = 0u64;
+    for shift in (0..64).step_by(7) {
+        let byte = *bytes.get(*at)?;
+        *at += 1;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}

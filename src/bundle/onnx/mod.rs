@@ -1,0 +1,306 @@
+//! What a .onnx file says about itself, read without its weights and without a runtime.
+
+mod external;
+mod frame;
+mod proto;
+mod trace;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use prost::Message;
+use sha2::{Digest, Sha256};
+
+pub use external::ExternalFile;
+
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Dim, TensorInfo};
+
+/// An operator's name and the domain that defines it (empty for ONNX's own).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Operator {
+    /// The domain, such as `com.microsoft`; empty for ONNX's own operators.
+    pub domain: String,
+    /// The name, such as `Conv`.
+    pub name: String,
+}
+
+impl std::fmt::Display for Operator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.domain.is_empty() { f.write_str(&self.name) } else { write!(f, "{}:{}", self.domain, self.name) }
+    }
+}
+
+/// How a graph enlarges pictures on its way, which tells the sizes it can take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Upsamplings {
+    /// Enlargements by a factor fixed in the graph (`Resize` by scales, `Upsample`, `ConvTranspose`).
+    pub by_scale: usize,
+    /// Enlargements to a size computed while running (`Resize` by sizes).
+    pub by_size: usize,
+}
+
+/// One graph's file and what it says about itself.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GraphFile {
+    /// The .onnx file.
+    pub path: PathBuf,
+    /// Its size in bytes.
+    pub file_bytes: u64,
+    /// The version of the file format.
+    pub ir_version: i64,
+    /// The program that wrote it, with its version; may be empty.
+    pub producer: String,
+    /// The version of each operator set it uses, by domain (empty for ONNX's own).
+    pub opsets: BTreeMap<String, i64>,
+    /// The inputs that have to be fed, in the graph's order (those with a stored value left out).
+    pub inputs: Vec<TensorInfo>,
+    /// The outputs, in the graph's order.
+    pub outputs: Vec<TensorInfo>,
+    /// How often each operator occurs, branches and functions included.
+    pub operators: BTreeMap<Operator, usize>,
+    /// How the graph enlarges pictures.
+    pub upsamplings: Upsamplings,
+    /// Bytes of the weights, wherever they are stored.
+    pub weight_bytes: u64,
+    /// Names of the weights' element types with the bytes stored in each, the largest first.
+    pub weight_types: Vec<(DType, u64)>,
+    /// The files beside the graph that hold weights.
+    pub external: Vec<ExternalFile>,
+    /// For each integer input that indexes a table of vectors, how many rows that table has.
+    pub table_rows: BTreeMap<String, usize>,
+    /// For each input that a convolution reads first, how many channels that convolution expects.
+    pub convolved_channels: BTreeMap<String, usize>,
+}
+
+impl GraphFile {
+    /// Reads a graph's facts. `root` is the directory in which its external files have to lie.
+    ///
+    /// The file is mapped, not loaded: only the pages that hold its structure are touched, so that a file of several
+    /// gigabytes takes milliseconds and no memory to speak of.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] where the file cannot be read; [`Error::Model`] where it is empty, a web page, a Git LFS pointer,
+    /// cut off or no ONNX graph, has no inputs, or where a file of external weights is missing, too short or outside
+    /// of `root`.
+    pub fn open(path: &Path, root: &Path) -> Result<Self> {
+        let file = open_file(path)?;
+        let file_bytes = file.metadata().map_err(|e| Error::io(path, "reading", e))?.len();
+        let model = if file_bytes == 0 {
+            frame::check(path, &[])?;
+            proto::Model::default()
+        } else {
+            // SAFETY: the mapping is read-only and dropped before this block ends. Should another process shorten the
+            // file meanwhile, reading it ends the process, as it would for every program that maps its models.
+            let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, "mapping", e))?;
+            frame::check(path, &bytes)?;
+            proto::Model::decode(&bytes[..])
+                .map_err(|e| Error::model(path, format!("is damaged: {e}"), "download or copy the file again"))?
+        };
+        Self::from_model(path, root, file_bytes, model)
+    }
+
+    fn from_model(path: &Path, root: &Path, file_bytes: u64, model: proto::Model) -> Result<Self> {
+        let graph = model
+            .graph
+            .ok_or_else(|| Error::model(path, "holds no graph", "this place wants a .onnx file made by an exporter"))?;
+        let stored: BTreeSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
+        let inputs: Vec<TensorInfo> =
+            graph.input.iter().filter(|v| !stored.contains(v.name.as_str())).map(tensor_info).collect();
+        if inputs.is_empty() {
+            return Err(Error::model(path, "the graph has no inputs", "export the model again"));
+        }
+        let mut contents = Contents::default();
+        contents.visit_graph(&graph);
+        for function in &model.functions {
+            contents.visit_nodes(&function.node);
+        }
+        let external = external::check(path, root, contents.tensors.iter().copied())?;
+        let mut weights: BTreeMap<i32, u64> = BTreeMap::new();
+        for tensor in &contents.tensors {
+            *weights.entry(tensor.data_type).or_default() += tensor_bytes(tensor);
+        }
+        let mut weight_types: Vec<(DType, u64)> =
+            weights.iter().map(|(&code, &bytes)| (DType::from_onnx(code), bytes)).collect();
+        weight_types.sort_by_key(|&(_, bytes)| std::cmp::Reverse(bytes));
+        let trace = trace::Trace::new(&graph);
+        let named = |name: &String, rows: Option<usize>| rows.map(|n| (name.clone(), n));
+        Ok(Self {
+            path: path.to_path_buf(),
+            file_bytes,
+            ir_version: model.ir_version,
+            producer: format!("{} {}", model.producer_name, model.producer_version).trim().to_owned(),
+            opsets: model.opset_import.iter().map(|o| (domain(&o.domain), o.version)).collect(),
+            outputs: graph.output.iter().map(tensor_info).collect(),
+            table_rows: inputs
+                .iter()
+                .filter(|i| i.dtype.is_integer())
+                .filter_map(|i| named(&i.name, trace.table_rows(&i.name)))
+                .collect(),
+            convolved_channels: inputs
+                .iter()
+                .filter(|i| i.shape.len() == 4)
+                .filter_map(|i| named(&i.name, trace.convolved_channels(&i.name)))
+                .collect(),
+            inputs,
+            operators: contents.operators,
+            upsamplings: contents.upsamplings,
+            weight_bytes: weights.values().sum(),
+            weight_types,
+            external,
+        })
+    }
+
+    /// The input of this name.
+    pub fn input(&self, name: &str) -> Option<&TensorInfo> {
+        self.inputs.iter().find(|i| i.name == name)
+    }
+
+    /// The output of this name.
+    pub fn output(&self, name: &str) -> Option<&TensorInfo> {
+        self.outputs.iter().find(|o| o.name == name)
+    }
+
+    /// Whether the graph draws random numbers itself, which no seed of a request can reach.
+    pub fn draws_noise(&self) -> bool {
+        self.operators.keys().any(|o| o.domain.is_empty() && o.name.starts_with("RandomNormal"))
+    }
+
+    /// The sha256 of the .onnx file followed by its external files in the order of their names, in hexadecimal.
+    ///
+    /// For a graph without external files it is what `sha256sum` prints. All bytes are read: a second or two a
+    /// gigabyte.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] where a file cannot be read.
+    pub fn digest(&self) -> Result<String> {
+        let mut hash = Sha256::new();
+        for path in std::iter::once(&self.path).chain(self.external.iter().map(|e| &e.path)) {
+            let mut file = File::open(path).map_err(|e| Error::io(path, "reading", e))?;
+            let mut buffer = vec![0u8; 1 << 20];
+            loop {
+                let n = std::io::Read::read(&mut file, &mut buffer).map_err(|e| Error::io(path, "reading", e))?;
+                if n == 0 {
+                    break;
+                }
+                hash.update(&buffer[..n]);
+            }
+        }
+        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+/// Opens a file, telling a dangling link from a missing file.
+fn open_file(path: &Path) -> Result<File> {
+    let not_there = |e: std::io::Error| {
+        if e.kind() != std::io::ErrorKind::NotFound {
+            return Error::io(path, "reading", e);
+        }
+        match std::fs::read_link(path) {
+            Ok(target) => Error::model(
+                path,
+                format!("is a link to {}, which does not exist", target.display()),
+                "the download is not complete; fetch the model again",
+            ),
+            Err(_) => Error::model(path, "no such file", "give the path of a .onnx file"),
+        }
+    };
+    let file = File::open(path).map_err(not_there)?;
+    let metadata = file.metadata().map_err(|e| Error::io(path, "reading", e))?;
+    if metadata.is_dir() {
+        return Err(Error::model(
+            path,
+            "is a directory where a .onnx file is wanted",
+            "give the path of the file in it",
+        ));
+    }
+    Ok(file)
+}
+
+/// All that hangs below a graph: operators, weights and enlargements, branches included.
+#[derive(Default)]
+struct Contents<'a> {
+    operators: BTreeMap<Operator, usize>,
+    tensors: Vec<&'a proto::Tensor>,
+    upsamplings: Upsamplings,
+}
+
+impl<'a> Contents<'a> {
+    fn visit_graph(&mut self, graph: &'a proto::Graph) {
+        self.tensors.extend(&graph.initializer);
+        self.visit_nodes(&graph.node);
+    }
+
+    fn visit_nodes(&mut self, nodes: &'a [proto::Node]) {
+        for node in nodes {
+            let mut name = node.op_type.clone();
+            let domain = domain(&node.domain);
+            if domain == "com.microsoft" && name == "MultiHeadAttention" && is_packed(node) {
+                name.push_str(PACKED);
+            }
+            match (domain.as_str(), node.op_type.as_str()) {
+                ("", "Resize") if node.input.get(3).is_some_and(|sizes| !sizes.is_empty()) => {
+                    self.upsamplings.by_size += 1;
+                }
+                ("", "Resize" | "Upsample" | "ConvTranspose") => self.upsamplings.by_scale += 1,
+                _ => {}
+            }
+            *self.operators.entry(Operator { domain, name }).or_default() += 1;
+            for attribute in &node.attribute {
+                self.tensors.extend(attribute.t.iter().chain(&attribute.tensors));
+                for graph in attribute.g.iter().chain(&attribute.graphs) {
+                    self.visit_graph(graph);
+                }
+            }
+        }
+    }
+}
+
+/// What is appended to the name of an attention operator that takes its queries, keys and values in one tensor: it
+/// is another kernel than the operator with three inputs, and fewer providers have it.
+pub(crate) const PACKED: &str = " (packed)";
+
+fn is_packed(node: &proto::Node) -> bool {
+    node.input.get(2).is_none_or(String::is_empty)
+}
+
+/// ONNX's own domain has two spellings.
+fn domain(name: &str) -> String {
+    if name == "ai.onnx" { String::new() } else { name.to_owned() }
+}
+
+fn tensor_info(value: &proto::ValueInfo) -> TensorInfo {
+    let tensor = value.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
+    let shape = tensor.and_then(|t| t.shape.as_ref());
+    TensorInfo {
+        name: value.name.clone(),
+        dtype: DType::from_onnx(tensor.map_or(0, |t| t.elem_type)),
+        shape: shape.map(|s| s.dim.iter().map(dim).collect()).unwrap_or_default(),
+    }
+}
+
+fn dim(d: &proto::Dimension) -> Dim {
+    match usize::try_from(d.dim_value) {
+        Ok(n) if n > 0 => Dim::Fixed(n),
+        _ => Dim::Free(d.dim_param.clone()),
+    }
+}
+
+/// Bytes that a tensor's values take, from its shape and type; 0 for strings.
+fn tensor_bytes(tensor: &proto::Tensor) -> u64 {
+    let bits: u64 = match tensor.data_type {
+        2 | 3 | 9 | 17..=20 | 24 => 8,
+        4 | 5 | 10 | 16 => 16,
+        1 | 6 | 12 => 32,
+        7 | 11 | 13 | 14 => 64,
+        15 => 128,
+        21..=23 => 4,
+        25 | 26 => 2,
+        _ => 0,
+    };
+    let count = tensor.dims.iter().fold(1u64, |n, &d| n.saturating_mul(u64::try_from(d).unwrap_or(0)));
+    count.saturating_mul(bits).div_ceil(8)
+}

@@ -1,0 +1,94 @@
+//! Following a graph's input to what reads it first.
+
+use std::collections::{HashMap, HashSet};
+
+use super::proto::{Graph, Node, Tensor};
+
+/// A graph with its wires indexed.
+pub struct Trace<'a> {
+    stored: HashMap<&'a str, &'a Tensor>,
+    makers: HashMap<&'a str, &'a Node>,
+    readers: HashMap<&'a str, Vec<&'a Node>>,
+}
+
+impl<'a> Trace<'a> {
+    pub fn new(graph: &'a Graph) -> Self {
+        let mut trace = Self {
+            stored: graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect(),
+            makers: HashMap::new(),
+            readers: HashMap::new(),
+        };
+        for node in &graph.node {
+            for name in node.output.iter().filter(|n| !n.is_empty()) {
+                trace.makers.insert(name, node);
+            }
+            for name in node.input.iter().filter(|n| !n.is_empty()) {
+                trace.readers.entry(name).or_default().push(node);
+            }
+        }
+        trace
+    }
+
+    /// How many rows the smallest table has that is indexed by the values of this input.
+    pub fn table_rows(&self, input: &str) -> Option<usize> {
+        self.follow(input, &["Cast", "Identity", "Reshape", "Flatten", "Unsqueeze", "Squeeze"], |name, node| {
+            let table = match node.op_type.as_str() {
+                "Gather" | "GatherBlockQuantized" if node.input.get(1).is_some_and(|ids| ids == name) => 0,
+                "EmbedLayerNormalization" if node.input.first().is_some_and(|ids| ids == name) => 2,
+                _ => return None,
+            };
+            self.dims(node.input.get(table)?)?.first().and_then(|&rows| usize::try_from(rows).ok())
+        })
+        .into_iter()
+        .min()
+    }
+
+    /// How many channels the convolution takes that reads this input.
+    pub fn convolved_channels(&self, input: &str) -> Option<usize> {
+        self.follow(input, &["Cast", "Identity"], |name, node| {
+            let reads = node.op_type == "Conv" && node.input.first().is_some_and(|x| x == name);
+            let weights = self.dims(node.input.get(1).filter(|_| reads)?)?;
+            weights.get(1).and_then(|&n| usize::try_from(n).ok())
+        })
+        .into_iter()
+        .max()
+    }
+
+    /// What `found` says of the nodes that read `input`, directly or through nodes that leave its values as they are.
+    fn follow<T>(&self, input: &str, through: &[&str], found: impl Fn(&str, &Node) -> Option<T>) -> Vec<T> {
+        let mut results = Vec::new();
+        let mut seen = HashSet::from([input]);
+        let mut open = vec![input];
+        while let Some(name) = open.pop() {
+            for node in self.readers.get(name).into_iter().flatten() {
+                results.extend(found(name, node));
+                if through.contains(&node.op_type.as_str())
+                    && node.input.first().is_some_and(|x| x == name)
+                    && let Some(output) = node.output.first()
+                    && seen.insert(output)
+                {
+                    open.push(output);
+                }
+            }
+        }
+        results
+    }
+
+    /// The shape of a stored tensor, also behind nodes that only change how its values are stored.
+    fn dims(&self, name: &str) -> Option<&'a [i64]> {
+        let mut name = name;
+        // Stored weights are a cast and a dequantisation away at most; the bound keeps a cyclic file from looping.
+        for _ in 0..8 {
+            if let Some(tensor) = self.stored.get(name) {
+                return Some(&tensor.dims);
+            }
+            let node = self.makers.get(name)?;
+            match node.op_type.as_str() {
+                "Constant" => return node.attribute.iter().find_map(|a| a.t.as_ref()).map(|t| t.dims.as_slice()),
+                "Cast" | "Identity" | "DequantizeLinear" => name = node.input.first()?,
+                _ => return None,
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,93 @@
+//! Operators that only some providers have kernels for.
+
+use super::onnx::{GraphFile, Operator, PACKED};
+
+/// An operator in a graph that rules most providers out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Obstacle {
+    /// The operator.
+    pub operator: Operator,
+    /// How often it occurs.
+    pub count: usize,
+    /// The providers that can run it, under their names in pipeline.toml; empty where none is known to.
+    pub runs_on: &'static [&'static str],
+    /// Why, in a few words.
+    pub reason: &'static str,
+}
+
+impl Obstacle {
+    /// Whether this provider cannot run the graph on its own.
+    pub fn rules_out(&self, provider: &str) -> bool {
+        !self.runs_on.contains(&provider)
+    }
+}
+
+impl std::fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} × {}: {}; ", self.count, self.operator, self.reason)?;
+        match self.runs_on {
+            [] => f.write_str("no provider is known to run it"),
+            names => write!(f, "only {} can run it", names.join(", ")),
+        }
+    }
+}
+
+const FUSED: &str = "a fused operator without a CPU kernel";
+
+/// Operators of `com.microsoft` that have no CPU kernel, with the providers that have one. Compiled from the kernels
+/// registered by ONNX Runtime 1.31 for the CPU and from its table of operator kernels for CUDA and DirectML.
+const FUSED_OPERATORS: &[(&str, &[&str])] = &[
+    ("BiasAdd", &["cuda", "rocm", "directml"]),
+    ("BiasSplitGelu", &["cuda", "rocm", "directml"]),
+    ("GroupNorm", &["cuda", "rocm", "directml"]),
+    ("NhwcConv", &["cuda", "rocm", "directml"]),
+    ("NhwcFusedConv", &["xnnpack"]),
+    ("SkipGroupNorm", &["cuda", "rocm"]),
+    ("BiasSoftmax", &["cuda", "rocm"]),
+    ("BiasDropout", &["cuda", "rocm"]),
+    ("GatedRelativePositionBias", &["cuda", "rocm"]),
+    ("RelativePositionBias", &["cuda", "rocm"]),
+    ("GemmFastGelu", &["rocm"]),
+    ("PackedAttention", &["cuda"]),
+    ("PackedMultiHeadAttention", &["cuda"]),
+    ("GemmFloat8", &["cuda"]),
+    ("QOrderedAttention", &["cuda"]),
+    ("QOrderedGelu", &["cuda"]),
+    ("QOrderedLayerNormalization", &["cuda"]),
+    ("QOrderedMatMul", &["cuda"]),
+    ("RemovePadding", &["cuda"]),
+    ("RestorePadding", &["cuda"]),
+    ("FusedMatMulActivation", &["directml"]),
+];
+
+/// The operators of a graph that rule providers out, in the order of their names.
+pub fn obstacles(graph: &GraphFile) -> Vec<Obstacle> {
+    graph
+        .operators
+        .iter()
+        .filter_map(|(operator, &count)| {
+            let (runs_on, reason) = restriction(operator)?;
+            Some(Obstacle { operator: operator.clone(), count, runs_on, reason })
+        })
+        .collect()
+}
+
+fn restriction(operator: &Operator) -> Option<(&'static [&'static str], &'static str)> {
+    match operator.domain.as_str() {
+        "" | "ai.onnx.ml" | "ai.onnx.training" | "ai.onnx.preview.training" => None,
+        "com.microsoft" if operator.name == "EPContext" => {
+            Some((&["openvino", "qnn", "tensorrt"], "a blob compiled for one provider and device"))
+        }
+        "com.microsoft" if operator.name == format!("MultiHeadAttention{PACKED}") => {
+            Some((&["cuda", "rocm", "directml"], "attention over packed keys and values has no CPU kernel"))
+        }
+        "com.microsoft" => {
+            FUSED_OPERATORS.iter().find(|(name, _)| *name == operator.name).map(|&(_, runs_on)| (runs_on, FUSED))
+        }
+        "com.microsoft.nchwc" => Some((&["cpu"], "the graph was saved after optimisation for one processor")),
+        "com.microsoft.dml" => Some((&["directml"], "the graph was saved after optimisation for DirectML")),
+        "com.ms.internal.nhwc" => Some((&[], "the graph was saved after optimisation for another provider")),
+        "trt.plugins" => Some((&["tensorrt"], "a plugin of TensorRT")),
+        _ => Some((&[], "an operator that a separate library has to define")),
+    }
+}

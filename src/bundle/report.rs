@@ -1,0 +1,313 @@
+//! What a model directory holds, as a text to read or to paste into an issue, and as data.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::component::{Component, ComponentKind};
+use super::layout::{self, Overrides, SchedulerFile};
+use super::roles::{ControlNetContract, DenoiserContract, TextEncoderContract, VaeDecoderContract, VaeEncoderContract};
+use super::{Bundle, TaskFit, json, operators, tasks};
+use crate::error::Result;
+use crate::tensor::TensorInfo;
+
+/// Everything that can be said about a model directory without running it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// The directory, as it was named.
+    pub directory: String,
+    /// How it is laid out.
+    pub layout: String,
+    /// The pipeline class that its index names.
+    pub class: Option<String>,
+    /// What seems to have exported it, and how that was told.
+    pub exporter: String,
+    /// The components.
+    pub components: Vec<ComponentReport>,
+    /// The scheduler's configuration.
+    pub scheduler: Option<SchedulerReport>,
+    /// The configuration of the scheduler that noises the small picture.
+    pub low_res_scheduler: Option<SchedulerReport>,
+    /// The tokenizers' directories.
+    pub tokenizers: Vec<String>,
+    /// What the engine takes from the directory.
+    pub facts: Vec<FactReport>,
+    /// Operators that rule providers out.
+    pub providers: Vec<ProviderReport>,
+    /// What each task needs and whether it is there.
+    pub tasks: Vec<TaskFit>,
+    /// What the index names and the directory lacks.
+    pub missing: Vec<String>,
+    /// What is wrong, each as the error that a run would end with.
+    pub faults: Vec<String>,
+}
+
+/// One component of a [`Report`].
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ComponentReport {
+    /// Its name, such as `unet`.
+    pub name: String,
+    /// Its graph's file, relative to the model directory where it lies inside.
+    pub file: String,
+    /// Its class, where its config.json names one.
+    pub class: Option<String>,
+    /// Bytes of its weights.
+    pub weight_bytes: u64,
+    /// The bytes of its weights by element type.
+    pub weight_types: Vec<(String, u64)>,
+    /// The files beside the graph that hold weights, with their sizes in bytes.
+    pub external: BTreeMap<String, u64>,
+    /// The version of the file format.
+    pub ir_version: i64,
+    /// The operator sets' versions; ONNX's own is called `ai.onnx`.
+    pub opsets: BTreeMap<String, i64>,
+    /// What wrote the file.
+    pub producer: String,
+    /// The number of nodes by domain; ONNX's own is called `ai.onnx`.
+    pub nodes: BTreeMap<String, usize>,
+    /// The inputs.
+    pub inputs: Vec<TensorReport>,
+    /// The outputs.
+    pub outputs: Vec<TensorReport>,
+    /// What else is worth knowing.
+    pub notes: Vec<String>,
+}
+
+/// One input or output of a graph.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TensorReport {
+    /// Its name.
+    pub name: String,
+    /// The role it plays; empty for an output that is not used.
+    pub role: String,
+    /// Its element type.
+    pub dtype: String,
+    /// Its axes, lengths or names.
+    pub shape: Vec<String>,
+}
+
+/// A scheduler's configuration.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SchedulerReport {
+    /// The file.
+    pub file: String,
+    /// diffusers' class.
+    pub class: Option<String>,
+    /// The keys and their values.
+    pub config: serde_json::Map<String, serde_json::Value>,
+}
+
+/// A fact and where it comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FactReport {
+    /// The fact's name.
+    pub name: &'static str,
+    /// Its value.
+    pub value: String,
+    /// Where it was read, or why it is assumed.
+    pub source: String,
+}
+
+/// An operator that rules providers out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ProviderReport {
+    /// The component in whose graph it is.
+    pub component: String,
+    /// The operator, with its domain.
+    pub operator: String,
+    /// How often it occurs.
+    pub count: usize,
+    /// The providers that can run it.
+    pub runs_on: Vec<&'static str>,
+    /// Why others cannot.
+    pub reason: &'static str,
+}
+
+/// Reads a model directory and reports on it, damaged parts included.
+///
+/// # Errors
+///
+/// [`crate::Error::Model`] where the directory holds no model at all, [`crate::Error::Io`] where it cannot be listed.
+pub fn inspect(dir: &Path, overrides: &Overrides) -> Result<Report> {
+    let (bundle, faults) = layout::survey(dir, overrides)?;
+    let mut report = Report::new(&bundle);
+    report.faults.extend(faults.iter().map(ToString::to_string));
+    Ok(report)
+}
+
+impl Report {
+    /// Reports on a directory that was read.
+    pub fn new(bundle: &Bundle) -> Self {
+        let mut faults = Vec::new();
+        let components = bundle.components.values().map(|c| component(bundle, c, &mut faults)).collect();
+        Self {
+            directory: bundle.dir.display().to_string(),
+            layout: bundle.layout.to_string(),
+            class: bundle.class().map(str::to_owned),
+            exporter: exporter(bundle),
+            components,
+            scheduler: bundle.scheduler.as_ref().map(|s| scheduler(bundle, s)),
+            low_res_scheduler: bundle.low_res_scheduler.as_ref().map(|s| scheduler(bundle, s)),
+            tokenizers: bundle.tokenizers.values().map(|p| relative(bundle, p)).collect(),
+            facts: facts(bundle),
+            providers: providers(bundle),
+            tasks: tasks::task_fits(bundle),
+            missing: bundle.missing.clone(),
+            faults,
+        }
+    }
+}
+
+fn relative(bundle: &Bundle, path: &Path) -> String {
+    path.strip_prefix(&bundle.dir).unwrap_or(path).display().to_string()
+}
+
+fn scheduler(bundle: &Bundle, file: &SchedulerFile) -> SchedulerReport {
+    let config = file.config.iter().filter(|(key, _)| !key.starts_with('_'));
+    SchedulerReport {
+        file: relative(bundle, &file.path),
+        class: file.class.clone(),
+        config: config.map(|(key, value)| (key.clone(), value.clone())).collect(),
+    }
+}
+
+fn component(bundle: &Bundle, component: &Component, faults: &mut Vec<String>) -> ComponentReport {
+    let graph = &component.graph;
+    let mut notes = Vec::new();
+    let roles = roles(bundle, component, &mut notes).unwrap_or_else(|error| {
+        faults.push(error.to_string());
+        BTreeMap::new()
+    });
+    let tensor = |t: &TensorInfo| TensorReport {
+        name: t.name.clone(),
+        role: roles.get(&t.name).cloned().unwrap_or_default(),
+        dtype: t.dtype.to_string(),
+        shape: t.shape.iter().map(ToString::to_string).collect(),
+    };
+    let domain = |name: &str| if name.is_empty() { "ai.onnx".to_owned() } else { name.to_owned() };
+    let mut nodes = BTreeMap::new();
+    for (operator, count) in &graph.operators {
+        *nodes.entry(domain(&operator.domain)).or_insert(0) += count;
+    }
+    ComponentReport {
+        name: component.kind.to_string(),
+        file: relative(bundle, &graph.path),
+        class: json::string(&component.config, "_class_name")
+            .or_else(|| component.config.get("architectures")?.get(0)?.as_str())
+            .map(str::to_owned),
+        weight_bytes: graph.weight_bytes,
+        weight_types: graph.weight_types.iter().map(|(dtype, bytes)| (dtype.to_string(), *bytes)).collect(),
+        external: graph.external.iter().map(|e| (e.location.clone(), e.bytes)).collect(),
+        ir_version: graph.ir_version,
+        opsets: graph.opsets.iter().map(|(name, &version)| (domain(name), version)).collect(),
+        producer: graph.producer.clone(),
+        nodes,
+        inputs: graph.inputs.iter().map(tensor).collect(),
+        outputs: graph.outputs.iter().map(tensor).collect(),
+        notes,
+    }
+}
+
+/// The role of each of a component's inputs and outputs by name, and what else its contract tells.
+fn roles(bundle: &Bundle, component: &Component, notes: &mut Vec<String>) -> Result<BTreeMap<String, String>> {
+    use ComponentKind as Kind;
+    let named = |roles: Vec<(&TensorInfo, String)>| roles.into_iter().map(|(t, role)| (t.name.clone(), role)).collect();
+    Ok(match component.kind {
+        Kind::Unet | Kind::Transformer => {
+            let contract = DenoiserContract::resolve(component)?;
+            notes.extend(contract.batch.map(|n| format!("fixed to batches of {n}")));
+            notes.extend(contract.class_rows.map(|n| format!("{n} classes")));
+            named(contract.roles())
+        }
+        Kind::TextEncoder | Kind::TextEncoder2 | Kind::TextEncoder3 => {
+            let contract = TextEncoderContract::resolve(component)?;
+            notes.extend(contract.embedding_rows.map(|n| format!("{n} rows in the embedding table")));
+            notes.extend(contract.sequence_length.map(|n| format!("fixed to {n} tokens")));
+            named(contract.roles())
+        }
+        Kind::VaeDecoder | Kind::VqDecoder => {
+            let contract = VaeDecoderContract::resolve(component)?;
+            notes.extend(contract.batch.map(|n| format!("fixed to batches of {n}")));
+            named(contract.roles())
+        }
+        Kind::VaeEncoder | Kind::VqEncoder => {
+            let contract = VaeEncoderContract::resolve(component, Some(bundle.facts.latent_channels.value))?;
+            if contract.samples_inside {
+                notes.push("draws its own noise, so image-to-image does not repeat with the seed".to_owned());
+            }
+            named(contract.roles())
+        }
+        Kind::ControlNet => named(ControlNetContract::resolve(component)?.roles()),
+        Kind::SafetyChecker => {
+            notes.push("recognised, not run".to_owned());
+            BTreeMap::new()
+        }
+    })
+}
+
+fn facts(bundle: &Bundle) -> Vec<FactReport> {
+    let facts = &bundle.facts;
+    let size = |(width, height): (usize, usize)| format!("{width} × {height}");
+    let row = |name, value: String, source: &str| FactReport { name, value, source: source.to_owned() };
+    let mut rows = vec![
+        row("first stage", facts.first_stage.to_string(), ""),
+        row("latent channels", facts.latent_channels.value.to_string(), &facts.latent_channels.source),
+        row("scaling factor", facts.scaling_factor.value.to_string(), &facts.scaling_factor.source),
+        row("shift factor", facts.shift_factor.value.to_string(), &facts.shift_factor.source),
+        row("pixels per latent", facts.spatial_factor.value.to_string(), &facts.spatial_factor.source),
+        row("latent sizes in steps of", facts.latent_multiple.value.to_string(), &facts.latent_multiple.source),
+        row("picture sizes in steps of", facts.size_multiple().to_string(), "the two above, multiplied"),
+        row("default size", size(facts.default_size.value), &facts.default_size.source),
+    ];
+    rows.extend(facts.fixed_size.as_ref().map(|f| row("only size", size(f.value), &f.source)));
+    rows.extend(
+        facts.latent_statistics.as_ref().map(|f| {
+            row("latent statistics", format!("mean {:?}, deviation {:?}", f.value.mean, f.value.std), &f.source)
+        }),
+    );
+    rows.extend(facts.prediction_type.as_ref().map(|f| row("prediction type", f.value.clone(), &f.source)));
+    rows
+}
+
+fn providers(bundle: &Bundle) -> Vec<ProviderReport> {
+    let of = |component: &Component| {
+        let name = component.kind.to_string();
+        operators::obstacles(&component.graph).into_iter().map(move |o| ProviderReport {
+            component: name.clone(),
+            operator: o.operator.to_string(),
+            count: o.count,
+            runs_on: o.runs_on.to_vec(),
+            reason: o.reason,
+        })
+    };
+    bundle.components.values().flat_map(of).collect()
+}
+
+/// What seems to have exported a directory: exporters leave no name, but their habits changed with their versions.
+fn exporter(bundle: &Bundle) -> String {
+    let Some(denoiser) = bundle.denoiser().ok() else { return "not recognised: there is no denoiser".to_owned() };
+    let graph = &denoiser.graph;
+    let encoder_output = bundle.encoder().and_then(|e| e.graph.outputs.first()).map(|o| o.name.as_str());
+    let timestep = graph.input("timestep");
+    let scalar_float = timestep.is_some_and(|t| t.shape.is_empty() && t.dtype.is_float());
+    let axis = graph.input("sample").and_then(|s| s.shape.first()).map(ToString::to_string).unwrap_or_default();
+    let optimum = bundle.components.values().any(|c| c.config.contains_key("export_model_type"))
+        || axis == "batch_size"
+        || timestep.is_some_and(|t| t.shape.first().is_some_and(|d| d.to_string() == "steps"));
+    let has_fused = graph.operators.keys().any(|o| o.domain == "com.microsoft");
+    let who = if axis.starts_with("unet_") {
+        "Olive or OnnxStack (axes named unet_…)"
+    } else if optimum && scalar_float {
+        "Optimum 1.24 or later (scalar float timestep)"
+    } else if optimum && encoder_output == Some("latent_parameters") {
+        "Optimum 1.23 (the encoder gives moments, the timestep is a list)"
+    } else if optimum {
+        "Optimum up to 1.22"
+    } else if bundle.layout == layout::Layout::Legacy {
+        "diffusers' convert_stable_diffusion_checkpoint_to_onnx.py, or one that writes as it does"
+    } else {
+        "not recognised"
+    };
+    if has_fused { format!("{who}; optimised by ONNX Runtime afterwards") } else { who.to_owned() }
+}

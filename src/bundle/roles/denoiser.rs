@@ -1,0 +1,173 @@
+//! What a denoiser takes and gives.
+
+use super::{Switch, Unassigned, fixed_batch, is_float, is_number, output};
+use crate::bundle::component::Component;
+use crate::bundle::json;
+use crate::error::Result;
+use crate::tensor::{DType, Dim, TensorInfo};
+
+/// The inputs through which a control network reaches a UNet.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Residuals {
+    /// What is added to the skip connections, from the first to the last.
+    pub down: Vec<TensorInfo>,
+    /// What is added in the middle.
+    pub mid: Option<TensorInfo>,
+}
+
+impl Residuals {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.down.is_empty() && self.mid.is_none()
+    }
+}
+
+/// The roles of a denoiser's inputs and its output.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DenoiserContract {
+    /// The noisy latents, `[n, c, h, w]`.
+    pub sample: TensorInfo,
+    /// The model's t: a scalar, `[1]` or `[n]`; integer or float.
+    pub timestep: TensorInfo,
+    /// The tokens attended to, `[n, tokens, width]`.
+    pub context: Option<TensorInfo>,
+    /// The pooled text, `[n, width]`.
+    pub text_embeds: Option<TensorInfo>,
+    /// Sizes and crop, `[n, 6]`, or with an aesthetic score `[n, 5]`.
+    pub time_ids: Option<TensorInfo>,
+    /// The embedded guidance scale, `[n, width]`.
+    pub timestep_cond: Option<TensorInfo>,
+    /// Class ids or the noise level, `[n]`.
+    pub class_labels: Option<TensorInfo>,
+    /// Rows of the table that `class_labels` indexes, where it indexes one.
+    pub class_rows: Option<usize>,
+    /// The inputs for a control network's residuals.
+    pub residuals: Residuals,
+    /// Switches left over from tracing, each with what to feed.
+    pub constants: Vec<Switch>,
+    /// The prediction, `[n, c, h, w]`.
+    pub output: TensorInfo,
+    /// The batch the graph is fixed to, where it is.
+    pub batch: Option<usize>,
+    /// The channels of `sample`, from its shape, the configuration or the first convolution.
+    pub in_channels: Option<usize>,
+    /// The channels of `output`, from its shape or the configuration.
+    pub out_channels: Option<usize>,
+    /// The latent height the graph is fixed to, where it is.
+    pub height: Option<usize>,
+    /// The latent width the graph is fixed to, where it is.
+    pub width: Option<usize>,
+}
+
+impl DenoiserContract {
+    /// Finds the roles of a denoiser's inputs and its output.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Model`] with a table of names, types and shapes, where a role that every denoiser has is not
+    /// found, or where an input is left that nothing can fill.
+    pub fn resolve(component: &Component) -> Result<Self> {
+        let graph = &component.graph;
+        let mut inputs = Unassigned::new(component);
+        let constants = inputs.switches();
+        let picture = |t: &TensorInfo| is_float(t, 4);
+        let scalar_or_list = |t: &TensorInfo| is_number(t) && t.shape.len() <= 1;
+        let wide = |t: &TensorInfo| is_float(t, 2);
+        let residuals = residuals(&mut inputs);
+
+        let mut sample = inputs.named(&["sample", "latent_model_input", "latent", "hidden_states", "x"], picture);
+        let mut timestep =
+            inputs.named(&["timestep", "timesteps", "time", "t", "sigma", "timestep_ratio"], scalar_or_list);
+        let mut context =
+            inputs.named(&["encoder_hidden_states", "context", "text_embeddings", "c_crossattn"], |t| is_float(t, 3));
+        let mut text_embeds = inputs.named(&["text_embeds", "pooled_projections", "add_text_embeds", "y"], wide);
+        let mut time_ids = inputs.named(&["time_ids", "add_time_ids"], |t| t.shape.len() == 2 && is_number(t));
+        let timestep_cond = inputs.named(&["timestep_cond"], wide);
+        let mut class_labels =
+            inputs.named(&["class_labels", "class_label", "class_ids", "noise_level"], scalar_or_list);
+
+        // What the names did not settle, shape does: the most telling shapes first.
+        sample = sample.or_else(|| inputs.only(picture));
+        context = context.or_else(|| inputs.only(|t| is_float(t, 3)));
+        timestep = timestep.or_else(|| inputs.only(scalar_or_list));
+        time_ids = time_ids.or_else(|| inputs.only(|t| is_number(t) && has_time_ids_shape(t)));
+        text_embeds = text_embeds.or_else(|| inputs.only(|t| wide(t) && t.name.starts_with("onnx::")));
+        class_labels = class_labels.or_else(|| inputs.only(|t| t.dtype.is_integer() && t.shape.len() == 1));
+
+        let Some(sample) = sample else { return Err(inputs.lacks("sample", "float, [n, c, h, w]")) };
+        let Some(timestep) = timestep else { return Err(inputs.lacks("timestep", "a number, [], [1] or [n]")) };
+        inputs.finish()?;
+        let output = output(component, 4, &["out_sample", "noise_pred", "latent", "sample", "out_hidden_states"])?;
+
+        let axis = |t: &TensorInfo, at: usize| t.shape.get(at).and_then(Dim::fixed);
+        let batched = [Some(&sample), context.as_ref(), text_embeds.as_ref(), time_ids.as_ref()];
+        Ok(Self {
+            batch: fixed_batch(batched.into_iter().flatten()),
+            in_channels: axis(&sample, 1)
+                .or_else(|| json::count(&component.config, "in_channels"))
+                .or_else(|| graph.convolved_channels.get(&sample.name).copied()),
+            out_channels: axis(&output, 1).or_else(|| json::count(&component.config, "out_channels")),
+            height: axis(&sample, 2),
+            width: axis(&sample, 3),
+            class_rows: class_labels.as_ref().and_then(|c| graph.table_rows.get(&c.name).copied()),
+            sample,
+            timestep,
+            context,
+            text_embeds,
+            time_ids,
+            timestep_cond,
+            class_labels,
+            residuals,
+            constants,
+            output,
+        })
+    }
+
+    /// The width of the tokens attended to, where the graph fixes it.
+    pub fn context_width(&self) -> Option<usize> {
+        self.context.as_ref()?.shape.get(2)?.fixed()
+    }
+
+    /// How many numbers `time_ids` holds a picture: 6, or 5 where one of them is an aesthetic score.
+    pub fn time_ids_width(&self) -> Option<usize> {
+        self.time_ids.as_ref()?.shape.get(1)?.fixed()
+    }
+
+    /// Each input and the output with the word for its role.
+    pub fn roles(&self) -> Vec<(&TensorInfo, String)> {
+        let plain = [
+            (Some(&self.sample), "sample"),
+            (Some(&self.timestep), "timestep"),
+            (self.context.as_ref(), "context"),
+            (self.text_embeds.as_ref(), "pooled text"),
+            (self.time_ids.as_ref(), "sizes and crop"),
+            (self.timestep_cond.as_ref(), "embedded guidance scale"),
+            (self.class_labels.as_ref(), "class labels"),
+            (self.residuals.mid.as_ref(), "control residual, middle"),
+            (Some(&self.output), "prediction"),
+        ];
+        let mut roles: Vec<_> = plain.into_iter().filter_map(|(t, role)| Some((t?, role.to_owned()))).collect();
+        roles.extend(self.residuals.down.iter().enumerate().map(|(i, t)| (t, format!("control residual {i}"))));
+        roles.extend(self.constants.iter().map(|s| (&s.input, format!("switch, {}", s.value))));
+        roles
+    }
+}
+
+fn has_time_ids_shape(t: &TensorInfo) -> bool {
+    matches!(t.shape.as_slice(), [_, Dim::Fixed(5 | 6)]) && t.dtype != DType::Bool
+}
+
+/// Takes the residual inputs: their names differ by exporter, their order does not.
+fn residuals(inputs: &mut Unassigned<'_>) -> Residuals {
+    let is_mid = |t: &TensorInfo| is_float(t, 4) && t.name.starts_with("mid_block");
+    let mid = inputs.only(is_mid);
+    let down = inputs.all(|t| if is_float(t, 4) { down_block_number(&t.name) } else { None });
+    Residuals { down: down.into_iter().map(|(_, t)| t).collect(), mid }
+}
+
+/// The number in a name such as `down_block_3_additional_residual`, `down_block_3` or `down_block_additional_residual_3`.
+pub(super) fn down_block_number(name: &str) -> Option<usize> {
+    let rest = name.strip_prefix("down_block")?;
+    let digits: String = rest.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}

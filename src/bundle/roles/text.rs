@@ -1,0 +1,123 @@
+//! What a text encoder takes and gives.
+
+use super::{Switch, Unassigned, fixed_batch, is_float, table};
+use crate::bundle::component::Component;
+use crate::error::{Error, Result};
+use crate::tensor::{Dim, TensorInfo};
+
+/// The roles of a text encoder's inputs and outputs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TextEncoderContract {
+    /// The token ids, `[n, tokens]`, 32 or 64 bits wide.
+    pub input_ids: TensorInfo,
+    /// 1 for each token and 0 for each filler, `[n, tokens]`.
+    pub attention_mask: Option<TensorInfo>,
+    /// Switches left over from tracing, each with what to feed.
+    pub switches: Vec<Switch>,
+    /// The states after the last layer, `[n, tokens, width]`.
+    pub last_hidden_state: TensorInfo,
+    /// The text as one vector, `[n, width]`: the projected one where the graph gives two.
+    pub pooled: Option<TensorInfo>,
+    /// The states after each layer with the layer's number; 0 is the embedding.
+    pub hidden_states: Vec<(usize, TensorInfo)>,
+    /// Rows of the embedding table: ids at or above it cannot be looked up.
+    pub embedding_rows: Option<usize>,
+    /// The number of tokens the graph is fixed to, where it is.
+    pub sequence_length: Option<usize>,
+    /// The batch the graph is fixed to, where it is.
+    pub batch: Option<usize>,
+}
+
+impl TextEncoderContract {
+    /// Finds the roles of a text encoder's inputs and outputs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] with a table of names, types and shapes, where no input takes token ids, no output gives
+    /// states, or an input is left that nothing can fill.
+    pub fn resolve(component: &Component) -> Result<Self> {
+        let graph = &component.graph;
+        let mut inputs = Unassigned::new(component);
+        let switches = inputs.switches();
+        let ids = |t: &TensorInfo| t.dtype.is_integer() && t.shape.len() == 2;
+        let input_ids = inputs.named(&["input_ids", "tokens", "ids"], ids);
+        let attention_mask = inputs.named(&["attention_mask", "encoder_attention_mask"], |t| t.shape.len() == 2);
+        let Some(input_ids) = input_ids.or_else(|| inputs.only(ids)) else {
+            return Err(inputs.lacks("token ids", "int32 or int64, [n, tokens]"));
+        };
+        inputs.finish()?;
+
+        let of_rank = |rank: usize| graph.outputs.iter().filter(move |o| is_float(o, rank));
+        let mut hidden_states: Vec<(usize, TensorInfo)> =
+            of_rank(3).filter_map(|o| Some((layer_number(&o.name)?, o.clone()))).collect();
+        hidden_states.sort_by_key(|&(layer, _)| layer);
+        let plain = || of_rank(3).filter(|o| layer_number(&o.name).is_none());
+        let last_hidden_state = ["last_hidden_state", "text_embeddings", "hidden_states"]
+            .iter()
+            .find_map(|name| plain().find(|o| o.name == *name))
+            .or_else(|| plain().next().filter(|_| plain().count() == 1))
+            .cloned();
+        let Some(last_hidden_state) = last_hidden_state else {
+            return Err(Error::model(
+                &graph.path,
+                format!(
+                    "{} gives no states [n, tokens, width]; its outputs are{}",
+                    component.kind,
+                    table(&graph.outputs)
+                ),
+                "export the text encoder with its last_hidden_state",
+            ));
+        };
+        let pooled = ["text_embeds", "pooled_embeddings", "text_embeddings", "pooler_output"]
+            .iter()
+            .find_map(|name| of_rank(2).find(|o| o.name == *name))
+            .or_else(|| of_rank(2).next().filter(|_| of_rank(2).count() == 1))
+            .cloned();
+        Ok(Self {
+            embedding_rows: graph.table_rows.get(&input_ids.name).copied(),
+            sequence_length: input_ids.shape.get(1).and_then(Dim::fixed),
+            batch: fixed_batch([&input_ids]),
+            input_ids,
+            attention_mask,
+            switches,
+            last_hidden_state,
+            pooled,
+            hidden_states,
+        })
+    }
+
+    /// The width of the states, where the graph fixes it.
+    pub fn width(&self) -> Option<usize> {
+        self.last_hidden_state.shape.get(2).and_then(Dim::fixed)
+    }
+
+    /// The number of layers, where the graph gives their states.
+    pub fn layers(&self) -> Option<usize> {
+        self.hidden_states.last().map(|&(layer, _)| layer)
+    }
+
+    /// The states before the last layer's, which Stable Diffusion XL attends to.
+    pub fn penultimate(&self) -> Option<&TensorInfo> {
+        let wanted = self.layers()?.checked_sub(1)?;
+        self.hidden_states.iter().find(|&&(layer, _)| layer == wanted).map(|(_, state)| state)
+    }
+
+    /// Each input and output with the word for its role.
+    pub fn roles(&self) -> Vec<(&TensorInfo, String)> {
+        let plain = [
+            (Some(&self.input_ids), "token ids"),
+            (self.attention_mask.as_ref(), "attention mask"),
+            (Some(&self.last_hidden_state), "last state"),
+            (self.pooled.as_ref(), "pooled text"),
+        ];
+        let mut roles: Vec<_> = plain.into_iter().filter_map(|(t, role)| Some((t?, role.to_owned()))).collect();
+        roles.extend(self.hidden_states.iter().map(|(layer, t)| (t, format!("state after layer {layer}"))));
+        roles.extend(self.switches.iter().map(|s| (&s.input, format!("switch, {}", s.value))));
+        roles
+    }
+}
+
+/// The number in a name such as `hidden_states.11`, `hidden_states_11` or `hidden_states/11`.
+fn layer_number(name: &str) -> Option<usize> {
+    name.strip_prefix("hidden_states")?.trim_start_matches(['.', '_', '/']).parse().ok()
+}

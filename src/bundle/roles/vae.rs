@@ -1,0 +1,160 @@
+//! What the two halves of a first stage take and give.
+
+use super::{Switch, Unassigned, fixed_batch, is_float, output};
+use crate::bundle::component::{Component, ComponentKind};
+use crate::bundle::json;
+use crate::error::{Error, Result};
+use crate::tensor::{Dim, TensorInfo};
+
+/// The roles of a decoder's inputs and its output.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VaeDecoderContract {
+    /// The latents, `[n, c, h, w]`.
+    pub latent: TensorInfo,
+    /// The picture, `[n, 3, h * f, w * f]`, in -1 to 1.
+    pub output: TensorInfo,
+    /// Channels of a latent, from the shape, the configuration or the first convolution.
+    pub latent_channels: Option<usize>,
+    /// The batch the graph is fixed to, where it is.
+    pub batch: Option<usize>,
+    /// The latent height the graph is fixed to, where it is.
+    pub height: Option<usize>,
+    /// The latent width the graph is fixed to, where it is.
+    pub width: Option<usize>,
+    /// Switches left over from tracing, each with what to feed.
+    pub switches: Vec<Switch>,
+}
+
+impl VaeDecoderContract {
+    /// Finds the roles of a decoder's inputs and its output.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] with a table of names, types and shapes, where the latents or the picture are not found, or
+    /// where an input is left that nothing can fill.
+    pub fn resolve(component: &Component) -> Result<Self> {
+        let mut inputs = Unassigned::new(component);
+        let switches = inputs.switches();
+        let latent = inputs
+            .named(&["latent_sample", "latent", "latents", "sample", "z"], |t| is_float(t, 4))
+            .or_else(|| inputs.only(|t| is_float(t, 4)));
+        let Some(latent) = latent else { return Err(inputs.lacks("latents", "float, [n, c, h, w]")) };
+        inputs.finish()?;
+        let output = output(component, 4, &["sample", "images", "image"])?;
+        Ok(Self {
+            latent_channels: latent_channels(component, &latent),
+            batch: fixed_batch([&latent, &output]),
+            height: latent.shape.get(2).and_then(Dim::fixed),
+            width: latent.shape.get(3).and_then(Dim::fixed),
+            latent,
+            output,
+            switches,
+        })
+    }
+
+    /// Each input and the output with the word for its role.
+    pub fn roles(&self) -> Vec<(&TensorInfo, String)> {
+        let mut roles = vec![(&self.latent, "latents".to_owned()), (&self.output, "picture".to_owned())];
+        roles.extend(self.switches.iter().map(|s| (&s.input, format!("switch, {}", s.value))));
+        roles
+    }
+}
+
+fn latent_channels(component: &Component, latent: &TensorInfo) -> Option<usize> {
+    let fixed = latent.shape.get(1).and_then(Dim::fixed);
+    fixed
+        .or_else(|| json::count(&component.config, "latent_channels"))
+        .or_else(|| component.graph.convolved_channels.get(&latent.name).copied())
+}
+
+/// What an encoder gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VaeEncoderKind {
+    /// Means, then logarithms of variances, of a normal distribution: `[n, 2 * c, h, w]`.
+    Moments,
+    /// The latents themselves: `[n, c, h, w]`.
+    Sample,
+}
+
+/// The roles of an encoder's inputs and its output.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VaeEncoderContract {
+    /// The picture, `[n, 3, h * f, w * f]`, in -1 to 1.
+    pub sample: TensorInfo,
+    /// The latents or their distribution.
+    pub output: TensorInfo,
+    /// Which of the two.
+    pub kind: VaeEncoderKind,
+    /// Whether the graph draws its sample itself, so that no seed governs it.
+    pub samples_inside: bool,
+    /// The batch the graph is fixed to, where it is.
+    pub batch: Option<usize>,
+    /// The picture's height that the graph is fixed to, where it is.
+    pub height: Option<usize>,
+    /// The picture's width that the graph is fixed to, where it is.
+    pub width: Option<usize>,
+    /// Switches left over from tracing, each with what to feed.
+    pub switches: Vec<Switch>,
+}
+
+impl VaeEncoderContract {
+    /// Finds the roles of an encoder's inputs and its output, given the channels of a latent where they are known.
+    ///
+    /// Moments are told from latents by their number of channels, twice that of a latent; where the graph leaves that
+    /// open, by a noise operator in the graph (a graph that draws gives latents), then by the output's name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] where the picture or the latents are not found, the channels are neither those of a latent nor
+    /// of its moments, or an input is left that nothing can fill.
+    pub fn resolve(component: &Component, latent_channels: Option<usize>) -> Result<Self> {
+        let graph = &component.graph;
+        let mut inputs = Unassigned::new(component);
+        let switches = inputs.switches();
+        let sample = inputs
+            .named(&["sample", "images", "image", "pixel_values", "x"], |t| is_float(t, 4))
+            .or_else(|| inputs.only(|t| is_float(t, 4)));
+        let Some(sample) = sample else { return Err(inputs.lacks("picture", "float, [n, 3, h, w]")) };
+        inputs.finish()?;
+        let output = output(component, 4, &["latent_parameters", "latent_sample", "latent", "moments"])?;
+        let samples_inside = graph.draws_noise();
+        let kind = match (output.shape.get(1).and_then(Dim::fixed), latent_channels) {
+            (Some(n), Some(c)) if n == 2 * c => VaeEncoderKind::Moments,
+            (Some(n), Some(c)) if n == c => VaeEncoderKind::Sample,
+            (Some(n), Some(c)) => {
+                return Err(Error::model(
+                    &graph.path,
+                    format!("{} gives {n} channels; latents have {c}, their moments {}", component.kind, 2 * c),
+                    "encoder and decoder are not of one model, or latent_channels in [model] is wrong",
+                ));
+            }
+            _ if samples_inside || component.kind == ComponentKind::VqEncoder => VaeEncoderKind::Sample,
+            _ => match output.name.as_str() {
+                "latent_parameters" | "moments" | "parameters" => VaeEncoderKind::Moments,
+                _ => VaeEncoderKind::Sample,
+            },
+        };
+        Ok(Self {
+            batch: fixed_batch([&sample, &output]),
+            height: sample.shape.get(2).and_then(Dim::fixed),
+            width: sample.shape.get(3).and_then(Dim::fixed),
+            sample,
+            output,
+            kind,
+            samples_inside,
+            switches,
+        })
+    }
+
+    /// Each input and the output with the word for its role.
+    pub fn roles(&self) -> Vec<(&TensorInfo, String)> {
+        let result = match (self.kind, self.samples_inside) {
+            (VaeEncoderKind::Moments, _) => "moments of the latents",
+            (VaeEncoderKind::Sample, true) => "latents, drawn inside the graph",
+            (VaeEncoderKind::Sample, false) => "latents",
+        };
+        let mut roles = vec![(&self.sample, "picture".to_owned()), (&self.output, result.to_owned())];
+        roles.extend(self.switches.iter().map(|s| (&s.input, format!("switch, {}", s.value))));
+        roles
+    }
+}

@@ -1,0 +1,147 @@
+//! Which tasks a model directory can do.
+
+use super::roles::DenoiserContract;
+use super::{Bundle, FirstStage};
+
+/// Whether a model can do a task.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct TaskFit {
+    /// The task's name in pipeline.toml, such as `text-to-image`.
+    pub task: &'static str,
+    /// Whether the directory has what it takes.
+    pub possible: bool,
+    /// Why not; empty where it can.
+    pub reason: String,
+}
+
+/// Tells for each task whether this model can do it, the task it was made for first.
+pub fn task_fits(bundle: &Bundle) -> Vec<TaskFit> {
+    let model = match bundle.denoiser().and_then(DenoiserContract::resolve) {
+        Ok(contract) => Model::new(bundle, &contract),
+        Err(error) => {
+            let reason = error.to_string().lines().next().unwrap_or_default().to_owned();
+            return TASKS.iter().map(|t| TaskFit { task: t.0, possible: false, reason: reason.clone() }).collect();
+        }
+    };
+    TASKS
+        .iter()
+        .map(|&(task, judge)| {
+            let verdict = judge(&model);
+            TaskFit { task, possible: verdict.is_ok(), reason: verdict.err().unwrap_or_default() }
+        })
+        .collect()
+}
+
+/// What of a model decides its tasks.
+struct Model {
+    in_channels: usize,
+    latent_channels: usize,
+    text: Result<(), String>,
+    encoder: Result<(), String>,
+    decoder: Result<(), String>,
+    has_context: bool,
+    has_classes: bool,
+    is_refiner: bool,
+    in_pixels: bool,
+}
+
+type Judge = fn(&Model) -> Result<(), String>;
+
+const TASKS: [(&str, Judge); 7] = [
+    ("text-to-image", text_to_image),
+    ("image-to-image", image_to_image),
+    ("inpaint", inpaint),
+    ("instruct", instruct),
+    ("super-resolution", super_resolution),
+    ("class-conditional", class_conditional),
+    ("unconditional", unconditional),
+];
+
+impl Model {
+    fn new(bundle: &Bundle, contract: &DenoiserContract) -> Self {
+        let latent_channels = bundle.facts.latent_channels.value;
+        let in_pixels = bundle.facts.first_stage == FirstStage::Pixels;
+        let need = |there: bool, what: &str| if there { Ok(()) } else { Err(format!("the directory has no {what}")) };
+        let has_tokenizer = bundle.text_encoders().any(|e| bundle.tokenizer(e.kind).is_some());
+        let text = if contract.context.is_none() {
+            Err("the denoiser takes no text".to_owned())
+        } else {
+            need(bundle.text_encoders().next().is_some(), "text encoder")
+                .and_then(|()| need(has_tokenizer, "tokenizer"))
+        };
+        Self {
+            in_channels: contract.in_channels.unwrap_or(latent_channels),
+            latent_channels,
+            text,
+            encoder: need(bundle.encoder().is_some() || in_pixels, "first stage's encoder"),
+            decoder: need(bundle.decoder().is_some() || in_pixels, "first stage's decoder"),
+            has_context: contract.context.is_some(),
+            has_classes: contract.class_labels.is_some(),
+            is_refiner: contract.time_ids_width() == Some(5),
+            in_pixels,
+        }
+    }
+
+    /// Checks that the denoiser takes this many channels beside the latents'.
+    fn extra(&self, wanted: usize, what: &str) -> Result<(), String> {
+        let expected = self.latent_channels + wanted;
+        if self.in_channels == expected {
+            return Ok(());
+        }
+        Err(format!("the denoiser takes {} channels, not {expected} ({what})", self.in_channels))
+    }
+}
+
+fn text_to_image(m: &Model) -> Result<(), String> {
+    m.extra(0, "latents alone")?;
+    if m.is_refiner {
+        return Err("the model is a refiner: it finishes pictures that another model began".to_owned());
+    }
+    m.text.clone().and(m.decoder.clone())
+}
+
+fn image_to_image(m: &Model) -> Result<(), String> {
+    m.extra(0, "latents alone")?;
+    m.text.clone().and(m.encoder.clone()).and(m.decoder.clone())
+}
+
+fn inpaint(m: &Model) -> Result<(), String> {
+    let what = "latents, mask and masked latents";
+    m.extra(0, what).or_else(|_| m.extra(m.latent_channels + 1, what))?;
+    m.text.clone().and(m.encoder.clone()).and(m.decoder.clone())
+}
+
+fn instruct(m: &Model) -> Result<(), String> {
+    m.extra(m.latent_channels, "latents twice")?;
+    if m.in_pixels {
+        return Err("the model has no first stage".to_owned());
+    }
+    m.text.clone().and(m.encoder.clone()).and(m.decoder.clone())
+}
+
+fn super_resolution(m: &Model) -> Result<(), String> {
+    m.extra(3, "latents and the small picture")?;
+    if m.in_pixels {
+        return Err("the model has no first stage".to_owned());
+    }
+    if m.has_context { m.text.clone().and(m.decoder.clone()) } else { m.decoder.clone() }
+}
+
+fn class_conditional(m: &Model) -> Result<(), String> {
+    m.extra(0, "latents alone")?;
+    if !m.has_classes {
+        return Err("the denoiser takes no class".to_owned());
+    }
+    if m.has_context {
+        return Err("the denoiser wants text".to_owned());
+    }
+    m.decoder.clone()
+}
+
+fn unconditional(m: &Model) -> Result<(), String> {
+    m.extra(0, "latents alone")?;
+    if m.has_context || m.has_classes {
+        return Err("the denoiser wants a condition".to_owned());
+    }
+    m.decoder.clone()
+}
