@@ -81,7 +81,7 @@ pub struct Facts {
 impl Facts {
     /// What a picture's width and height, in pixels, must be a multiple of.
     pub fn size_multiple(&self) -> usize {
-        self.spatial_factor.value * self.latent_multiple.value
+        self.spatial_factor.value.saturating_mul(self.latent_multiple.value)
     }
 
     /// Collects the facts from what was found in a directory.
@@ -100,7 +100,9 @@ impl Facts {
         let family = evidence.family(latent_channels.value);
         let fixed_size = evidence.fixed_size(spatial_factor.value);
         let default_size = match (overrides.sample_size, &fixed_size) {
-            (Some(n), _) => Fact::new((n * spatial_factor.value, n * spatial_factor.value), PIPELINE),
+            (Some(n), _) => {
+                Fact::new((n.saturating_mul(spatial_factor.value), n.saturating_mul(spatial_factor.value)), PIPELINE)
+            }
             (None, Some(fixed)) => fixed.clone(),
             (None, None) => evidence.default_size(spatial_factor.value, family),
         };
@@ -322,7 +324,10 @@ impl<'a> Evidence<'a> {
         let denoiser = self.denoiser?;
         let sample = roles::picture_input(&denoiser.graph)?;
         let (height, width) = (sample.shape.get(2)?.fixed()?, sample.shape.get(3)?.fixed()?);
-        Some(Fact::new((width * factor, height * factor), format!("the shape of {}'s {}", denoiser.kind, sample.name)))
+        Some(Fact::new(
+            (width.saturating_mul(factor), height.saturating_mul(factor)),
+            format!("the shape of {}'s {}", denoiser.kind, sample.name),
+        ))
     }
 
     fn default_size(&self, factor: usize, family: Family) -> Fact<(usize, usize)> {
@@ -335,11 +340,12 @@ impl<'a> Evidence<'a> {
         };
         if let Some(Fact { value: (width, height), source }) = self.denoiser.and_then(|d| from_config(d, &sizes)) {
             return Fact::new(
-                (width * factor, height * factor),
+                (width.saturating_mul(factor), height.saturating_mul(factor)),
                 format!("sample_size {width} in {source}, × {factor}"),
             );
         }
-        let square = |latent: usize, why: &str| Fact::new((latent * factor, latent * factor), why);
+        let square =
+            |latent: usize, why: &str| Fact::new((latent.saturating_mul(factor), latent.saturating_mul(factor)), why);
         if self.first_stage == FirstStage::Pixels {
             return square(64, "assumed, as nothing says otherwise");
         }

@@ -71,8 +71,16 @@ pub(super) fn survey(dir: &Path, overrides: &Overrides) -> Result<(Bundle, Vec<E
     let index = kept(&mut faults, read_if_there(&dir.join("model_index.json"))).flatten().unwrap_or_default();
     let mut components = BTreeMap::new();
     let mut places = BTreeMap::new();
+    let mut missing = Vec::new();
     for kind in ComponentKind::ALL {
-        let found = kept(&mut faults, find_component(dir, kind, overrides)).flatten();
+        let found = match find_component(dir, kind, overrides) {
+            // Nothing runs it, so that a model is whole without it.
+            Err(fault) if kind == ComponentKind::SafetyChecker => {
+                missing.push(format!("{kind}, which is not used: {}", first_line(&fault)));
+                None
+            }
+            found => kept(&mut faults, found).flatten(),
+        };
         if let Some((component, place)) = found {
             places.insert(kind, place);
             components.insert(kind, component);
@@ -98,7 +106,6 @@ pub(super) fn survey(dir: &Path, overrides: &Overrides) -> Result<(Bundle, Vec<E
     };
     let facts = Facts::gather(&components, [scheduler.as_ref(), low_res_scheduler.as_ref()], &index, overrides);
     let tokenizers = find_tokenizers(dir);
-    let missing = Vec::new();
     let mut bundle = Bundle {
         dir: dir.to_path_buf(),
         layout,
@@ -110,13 +117,18 @@ pub(super) fn survey(dir: &Path, overrides: &Overrides) -> Result<(Bundle, Vec<E
         facts,
         missing,
     };
-    bundle.missing = absent_parts(&bundle);
+    let absent = absent_parts(&bundle);
+    bundle.missing.extend(absent);
     Ok((bundle, faults))
 }
 
 /// What came of reading one part; where nothing did, the fault is put with the others.
 fn kept<T>(faults: &mut Vec<Error>, result: Result<T>) -> Option<T> {
     result.map_err(|fault| faults.push(fault)).ok()
+}
+
+fn first_line(error: &Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 /// Reads a control network: a directory that holds one (with `controlnet/` in it or the graph itself), or its .onnx.

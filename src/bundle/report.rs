@@ -296,7 +296,9 @@ fn exporter(bundle: &Bundle) -> String {
         || axis == "batch_size"
         || timestep.is_some_and(|t| t.shape.first().is_some_and(|d| d.to_string() == "steps"));
     let has_fused = graph.operators.keys().any(|o| o.domain == "com.microsoft");
-    let who = if axis.starts_with("unet_") {
+    let who = if graph.producer.starts_with("ldm-ort") {
+        "this project's scripts/export.py"
+    } else if axis.starts_with("unet_") {
         "Olive or OnnxStack (axes named unet_…)"
     } else if optimum && scalar_float {
         "Optimum 1.24 or later (scalar float timestep)"

@@ -84,7 +84,7 @@ impl Model {
 
     /// Checks that the denoiser takes this many channels beside the latents'.
     fn extra(&self, wanted: usize, what: &str) -> Result<(), String> {
-        let expected = self.latent_channels + wanted;
+        let expected = self.latent_channels.saturating_add(wanted);
         if self.in_channels == expected {
             return Ok(());
         }
@@ -107,7 +107,7 @@ fn image_to_image(m: &Model) -> Result<(), String> {
 
 fn inpaint(m: &Model) -> Result<(), String> {
     let what = "latents, mask and masked latents";
-    m.extra(0, what).or_else(|_| m.extra(m.latent_channels + 1, what))?;
+    m.extra(0, what).or_else(|_| m.extra(m.latent_channels.saturating_add(1), what))?;
     m.text.clone().and(m.encoder.clone()).and(m.decoder.clone())
 }
 

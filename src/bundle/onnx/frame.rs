@@ -73,50 +73,71 @@ enum Walk {
     Other,
 }
 
+/// Why a number could not be read.
+enum Unread {
+    /// The bytes end within it.
+    Ended,
+    /// It is longer than any number may be.
+    TooLong,
+}
+
 /// Walks the top-level fields of a `ModelProto`, skipping over what they hold.
 fn walk(bytes: &[u8]) -> Walk {
-    /// The highest field number that ModelProto may plausibly grow to; today it is 26.
-    const LAST_FIELD: u64 = 64;
     let mut at = 0usize;
     while at < bytes.len() {
-        let first = at == 0;
-        let Some(key) = varint(bytes, &mut at) else { return Walk::Cut { needed: bytes.len() as u64 + 1 } };
-        let (field, wire) = (key >> 3, key & 7);
-        if field == 0 || field > LAST_FIELD || (first && field > 8) {
-            return Walk::Other;
+        let is_first = at == 0;
+        match field(bytes, &mut at, is_first) {
+            Ok(()) => {}
+            Err(end) => return end,
         }
-        let length = match wire {
-            0 => match varint(bytes, &mut at) {
-                Some(_) => 0,
-                None => return Walk::Cut { needed: bytes.len() as u64 + 1 },
-            },
-            1 => 8,
-            2 => match varint(bytes, &mut at) {
-                Some(n) => n,
-                None => return Walk::Cut { needed: bytes.len() as u64 + 1 },
-            },
-            5 => 4,
-            _ => return Walk::Other,
-        };
-        let end = (at as u64).saturating_add(length);
-        if end > bytes.len() as u64 {
-            // Only the graph is long: another field that reaches past the end is noise read as a length.
-            return if field == 7 || at > 8 { Walk::Cut { needed: end } } else { Walk::Other };
-        }
-        at = end as usize;
     }
     Walk::Model
 }
 
-fn varint(bytes: &[u8], at: &mut usize) -> Option<u64> {
+/// Moves `at` past one field.
+fn field(bytes: &[u8], at: &mut usize, is_first: bool) -> Result<(), Walk> {
+    /// The highest field number that ModelProto may plausibly grow to; today it is 26.
+    const LAST_FIELD: u64 = 64;
+    /// The number of the field that holds the graph, the only long one.
+    const GRAPH: u64 = 7;
+    let cut = Walk::Cut { needed: bytes.len() as u64 + 1 };
+    let number = |at: &mut usize| match varint(bytes, at) {
+        Ok(n) => Ok(Some(n)),
+        Err(Unread::Ended) => Ok(None),
+        Err(Unread::TooLong) => Err(Walk::Other),
+    };
+    let Some(key) = number(at)? else { return Err(cut) };
+    let (field, wire) = (key >> 3, key & 7);
+    if field == 0 || field > LAST_FIELD || (is_first && field > 8) {
+        return Err(Walk::Other);
+    }
+    let length = match wire {
+        0 => number(at)?.map(|_| 0),
+        1 => Some(8),
+        2 => number(at)?,
+        5 => Some(4),
+        _ => return Err(Walk::Other),
+    };
+    let Some(length) = length else { return Err(cut) };
+    let end = (*at as u64).saturating_add(length);
+    if end > bytes.len() as u64 {
+        // At the start of a file, another field than the graph that reaches past the end is noise read as a length.
+        let is_noise = is_first && field != GRAPH;
+        return Err(if is_noise { Walk::Other } else { Walk::Cut { needed: end } });
+    }
+    *at = end as usize;
+    Ok(())
+}
+
+fn varint(bytes: &[u8], at: &mut usize) -> Result<u64, Unread> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
-        let byte = *bytes.get(*at)?;
+        let byte = *bytes.get(*at).ok_or(Unread::Ended)?;
         *at += 1;
         value |= u64::from(byte & 0x7f) << shift;
         if byte & 0x80 == 0 {
-            return Some(value);
+            return Ok(value);
         }
     }
-    None
+    Err(Unread::TooLong)
 }

@@ -120,7 +120,8 @@ impl GraphFile {
         let external = external::check(path, root, contents.tensors.iter().copied())?;
         let mut weights: BTreeMap<i32, u64> = BTreeMap::new();
         for tensor in &contents.tensors {
-            *weights.entry(tensor.data_type).or_default() += tensor_bytes(tensor);
+            let bytes = weights.entry(tensor.data_type).or_default();
+            *bytes = bytes.saturating_add(tensor_bytes(tensor));
         }
         let mut weight_types: Vec<(DType, u64)> =
             weights.iter().map(|(&code, &bytes)| (DType::from_onnx(code), bytes)).collect();
@@ -147,7 +148,7 @@ impl GraphFile {
             inputs,
             operators: contents.operators,
             upsamplings: contents.upsamplings,
-            weight_bytes: weights.values().sum(),
+            weight_bytes: weights.values().fold(0, |sum, &bytes| sum.saturating_add(bytes)),
             weight_types,
             external,
         })

@@ -67,6 +67,11 @@ fn latent_channels(component: &Component, latent: &TensorInfo) -> Option<usize> 
         .or_else(|| component.graph.convolved_channels.get(&latent.name).copied())
 }
 
+/// Channels of the moments of a latent with this many.
+fn moments(latent_channels: usize) -> usize {
+    latent_channels.saturating_mul(2)
+}
+
 /// What an encoder gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VaeEncoderKind {
@@ -119,12 +124,12 @@ impl VaeEncoderContract {
         let output = output(component, 4, &["latent_parameters", "latent_sample", "latent", "moments"])?;
         let samples_inside = graph.draws_noise();
         let kind = match (output.shape.get(1).and_then(Dim::fixed), latent_channels) {
-            (Some(n), Some(c)) if n == 2 * c => VaeEncoderKind::Moments,
+            (Some(n), Some(c)) if n == moments(c) => VaeEncoderKind::Moments,
             (Some(n), Some(c)) if n == c => VaeEncoderKind::Sample,
             (Some(n), Some(c)) => {
                 return Err(Error::model(
                     &graph.path,
-                    format!("{} gives {n} channels; latents have {c}, their moments {}", component.kind, 2 * c),
+                    format!("{} gives {n} channels; latents have {c}, their moments {}", component.kind, moments(c)),
                     "encoder and decoder are not of one model, or latent_channels in [model] is wrong",
                 ));
             }

@@ -1,0 +1,106 @@
+//! The numbers the engine takes from a directory, and where they come from.
+
+use ldm_ort::bundle::{Facts, FirstStage};
+
+use crate::writer::{Dir, F32, Model, decoder, legacy, read, text_encoder, unet, unet_with};
+
+fn facts(dir: Dir) -> Facts {
+    dir.open().unwrap().facts
+}
+
+fn doubled(model: Model, times: usize) -> Model {
+    (0..times).fold(model, |m, _| m.node("Resize", &["x", "", "scales"], &["y"]))
+}
+
+#[test]
+fn families_without_configs_have_their_constants() {
+    let facts_of = |dir: Dir| facts(dir).scaling_factor.value;
+    assert_eq!(facts_of(legacy()), 0.18215);
+    assert_eq!(facts_of(legacy().graph("text_encoder_2/model.onnx", text_encoder())), 0.13025);
+    let xl = unet().input("time_ids", F32, "b, 6").input("text_embeds", F32, "b, 8");
+    assert_eq!(facts_of(legacy().graph("unet/model.onnx", xl)), 0.13025);
+    assert_eq!(facts_of(legacy().put("low_res_scheduler/scheduler_config.json", "{}")), 0.08333);
+    let deep = Model::new().input("latent_sample", F32, "b, 16, h, w").output("sample", F32, "b, 3, h, w");
+    let facts = facts(Dir::new().graph("transformer/model.onnx", unet()).graph("vae_decoder/model.onnx", deep));
+    assert_eq!((facts.scaling_factor.value, facts.shift_factor.value), (1.5305, 0.0609));
+}
+
+#[test]
+fn a_configuration_comes_before_the_family() {
+    let facts = facts(legacy().put("vae_encoder/config.json", r#"{"scaling_factor": 0.25, "shift_factor": null}"#));
+    assert_eq!(facts.scaling_factor.value, 0.25);
+    assert_eq!(facts.scaling_factor.source, "vae_encoder/config.json");
+    assert_eq!(facts.shift_factor.value, 0.0);
+}
+
+#[test]
+fn a_vq_stage_is_not_scaled_unless_it_says_so() {
+    let vq = || Dir::new().graph("unet/model.onnx", unet()).graph("vqvae_decoder/model.onnx", decoder());
+    let plain = facts(vq());
+    assert_eq!((plain.first_stage, plain.scaling_factor.value), (FirstStage::Vq, 1.0));
+    let scaled =
+        facts(vq().put("vqvae_decoder/config.json", r#"{"scaling_factor": 0.18215, "block_out_channels": [1, 2, 4]}"#));
+    assert_eq!((scaled.scaling_factor.value, scaled.spatial_factor.value), (0.18215, 4));
+}
+
+#[test]
+fn statistics_of_the_latents_are_read() {
+    let config = r#"{"latents_mean": [1, 2, 3, 4], "latents_std": [5, 6, 7, 8.5]}"#;
+    let statistics = facts(legacy().put("vae_decoder/config.json", config)).latent_statistics.unwrap().value;
+    assert_eq!((statistics.mean[3], statistics.std[3]), (4.0, 8.5));
+    assert!(facts(legacy()).latent_statistics.is_none());
+}
+
+#[test]
+fn the_spatial_factor_is_read_where_it_can_be() {
+    let with = |model: Model| facts(Dir::new().graph("unet/model.onnx", unet()).graph("vae_decoder/model.onnx", model));
+    assert_eq!(with(doubled(decoder(), 3)).spatial_factor.value, 8);
+    assert_eq!(with(doubled(decoder(), 2)).spatial_factor.value, 4);
+    let fixed = Model::new().input("z", F32, "1, 4, 32, 32").output("sample", F32, "1, 3, 512, 512");
+    assert_eq!(with(fixed).spatial_factor.value, 16);
+    let unknown = with(decoder());
+    assert_eq!(unknown.spatial_factor.value, 8);
+    assert!(unknown.spatial_factor.source.contains("assumed"));
+}
+
+#[test]
+fn only_sizes_that_cannot_work_are_ruled_out() {
+    let with = |model: Model| facts(legacy().graph("unet/model.onnx", model));
+    let fixed = with(doubled(unet(), 3));
+    assert_eq!((fixed.latent_multiple.value, fixed.size_multiple()), (8, 64));
+    let free = unet().node("Resize", &["x", "", "", "sizes"], &["y"]);
+    assert_eq!(with(free).size_multiple(), 8);
+}
+
+#[test]
+fn default_sizes_come_from_config_shape_or_family() {
+    assert_eq!(facts(legacy()).default_size.value, (512, 512));
+    let fixed = facts(legacy().graph("unet/model.onnx", unet_with("1, 4, 40, 64", F32, "")));
+    assert_eq!(fixed.default_size.value, (512, 320));
+    assert_eq!(fixed.fixed_size.unwrap().value, (512, 320));
+    let pair = facts(legacy().put("unet/config.json", r#"{"sample_size": [48, 64]}"#));
+    assert_eq!(pair.default_size.value, (512, 384));
+    let none = facts(legacy().put("unet/config.json", r#"{"sample_size": null}"#));
+    assert_eq!(none.default_size.value, (512, 512));
+}
+
+#[test]
+fn latent_channels_fall_back_from_shape_to_convolution() {
+    let free = Model::new()
+        .input("latent_sample", F32, "batch, channels, height, width")
+        .output("sample", F32, "batch, 3, height, width")
+        .weight("post_quant_conv", &[4, 4, 1, 1])
+        .node("Conv", &["latent_sample", "post_quant_conv"], &["z"]);
+    let facts = facts(legacy().graph("vae_decoder/model.onnx", free));
+    assert_eq!(facts.latent_channels.value, 4);
+    assert!(facts.latent_channels.source.contains("first convolution"));
+}
+
+#[test]
+fn weights_are_counted_by_type() {
+    let graph = read(unet().weight("a", &[10, 10]).weight("b", &[5])).unwrap();
+    assert_eq!(graph.weight_bytes, 420);
+    assert_eq!(graph.opsets[""], 17);
+    assert_eq!(graph.producer, "writer 1.0");
+    assert_eq!(graph.ir_version, 8);
+}

@@ -1,0 +1,114 @@
+//! What `inspect` and `init` print.
+
+use ldm_ort::bundle::{Overrides, init_toml, inspect, obstacles, task_fits};
+
+use crate::writer::{Dir, F32, I64, Model, decoder, legacy, read, unet, unet_with};
+
+fn possible(dir: &Dir) -> Vec<&'static str> {
+    task_fits(&dir.open().unwrap()).into_iter().filter(|t| t.possible).map(|t| t.task).collect()
+}
+
+#[test]
+fn the_report_names_what_an_issue_needs() {
+    let text = inspect(legacy().path(), &Overrides::default()).unwrap().to_string();
+    for part in [
+        "legacy ONNX layout",
+        "OnnxStableDiffusionPipeline",
+        "unet/model.onnx",
+        "encoder_hidden_states  float32  [batch, sequence, 768]",
+        "context",
+        "opsets ai.onnx 17; format 8; written by writer 1.0",
+        "50 rows in the embedding table",
+        "class PNDMScheduler",
+        "prediction_type = \"epsilon\"",
+        "0.18215",
+        "no operator rules one out",
+        "text-to-image, image-to-image, inpaint",
+    ] {
+        assert!(text.contains(part), "{part} in\n{text}");
+    }
+}
+
+#[test]
+fn the_report_serialises() {
+    let report = inspect(legacy().path(), &Overrides::default()).unwrap();
+    let value = serde_json::to_value(&report).unwrap();
+    assert_eq!(value["components"][1]["inputs"][0]["role"], "sample");
+    assert_eq!(value["facts"][1]["value"], "4");
+}
+
+#[test]
+fn a_damaged_part_does_not_hide_the_rest() {
+    let dir =
+        legacy().put("vae_encoder/model.onnx", "<html>").graph("unet/model.onnx", unet().input("odd", I64, "a, b, c"));
+    let report = inspect(dir.path(), &Overrides::default()).unwrap();
+    assert_eq!(report.faults.len(), 2, "{:?}", report.faults);
+    let text = report.to_string();
+    assert!(text.contains("web page") && text.contains("odd") && text.contains("vae_decoder/model.onnx"), "{text}");
+}
+
+#[test]
+fn fused_operators_rule_providers_out() {
+    let model = unet()
+        .node("com.microsoft:GroupNorm", &["x"], &["y"])
+        .node("com.microsoft:MultiHeadAttention", &["qkv"], &["z"])
+        .node("com.microsoft:SkipLayerNormalization", &["x"], &["y"])
+        .node("my.company:Thing", &["x"], &["y"]);
+    let found = obstacles(&read(model.clone()).unwrap());
+    assert_eq!(found.len(), 3, "{found:?}");
+    assert!(found.iter().all(|o| o.rules_out("cpu")));
+    assert!(!found[0].rules_out("cuda") && found[0].rules_out("openvino"));
+    assert!(found[0].to_string().contains("com.microsoft:GroupNorm"));
+    assert!(found[2].to_string().contains("no provider is known"));
+    let unpacked = unet().node("com.microsoft:MultiHeadAttention", &["q", "k", "v"], &["z"]);
+    assert!(obstacles(&read(unpacked).unwrap()).is_empty());
+    let text = inspect(legacy().graph("unet/model.onnx", model).path(), &Overrides::default()).unwrap().to_string();
+    assert!(text.contains("runs on: cuda, rocm, directml"), "{text}");
+}
+
+#[test]
+fn tasks_follow_from_channels_and_parts() {
+    let with = |channels: usize| legacy().graph("unet/model.onnx", unet_with(&format!("b, {channels}, h, w"), F32, ""));
+    assert_eq!(possible(&with(4)), ["text-to-image", "image-to-image", "inpaint"]);
+    assert_eq!(possible(&with(9)), ["inpaint"]);
+    assert_eq!(possible(&with(8)), ["instruct"]);
+    assert_eq!(possible(&with(7)), ["super-resolution"]);
+    let dir = with(4);
+    std::fs::remove_dir_all(dir.join("vae_encoder")).unwrap();
+    assert_eq!(possible(&dir), ["text-to-image"]);
+    let fits = task_fits(&dir.open().unwrap());
+    assert_eq!(fits[1].reason, "the directory has no first stage's encoder");
+    let refiner = unet().input("text_embeds", F32, "b, 8").input("time_ids", F32, "b, 5");
+    assert_eq!(possible(&legacy().graph("unet/model.onnx", refiner)), ["image-to-image", "inpaint"]);
+}
+
+#[test]
+fn models_without_text_have_their_tasks() {
+    let plain = |channels: usize| {
+        Model::new().input("sample", F32, &format!("b, {channels}, h, w")).input("timestep", I64, "1").output(
+            "out_sample",
+            F32,
+            "b, 4, h, w",
+        )
+    };
+    let dir = |model| Dir::new().graph("unet/model.onnx", model).graph("vqvae_decoder/model.onnx", decoder());
+    assert_eq!(possible(&dir(plain(4))), ["unconditional"]);
+    assert_eq!(possible(&dir(plain(7))), ["super-resolution"]);
+    assert_eq!(possible(&dir(plain(4).input("class_labels", I64, "b"))), ["class-conditional"]);
+}
+
+#[test]
+fn the_written_pipeline_parses() {
+    let dir = legacy();
+    let text = init_toml(&dir.open().unwrap(), "models/my \"model\"");
+    let table: toml::Table = toml::from_str(&text).unwrap();
+    assert_eq!(table["model"]["path"].as_str(), Some("models/my \"model\""));
+    assert_eq!(table["run"]["width"].as_integer(), Some(512));
+    assert!(table["task"].as_table().unwrap().contains_key("text-to-image"));
+    assert!(text.contains("PNDMScheduler"));
+    let bare = Dir::new().graph("unet/model.onnx", unet());
+    let text = init_toml(&bare.open().unwrap(), "m");
+    assert!(text.contains("lacks something for every task"), "{text}");
+    let table: toml::Table = toml::from_str(&text).unwrap();
+    assert!(table["scheduler"].as_table().unwrap().contains_key("ddim"));
+}
