@@ -1,1 +1,165 @@
-//! pipeline.toml: as written, checked, and planned.
+//! pipeline.toml as it is written: what is to be made, from which model, how, on what, and where it goes.
+//!
+//! A file has one table for each of these: [`Model`] `[model]`, [`Task`] `[task.NAME]`, [`Scheduler`]
+//! `[scheduler.NAME]`, [`Run`] `[run]`, [`Device`] `[device]`, [`Output`] `[output]`. The documentation of those
+//! types is the reference of the file's keys. Paths are relative to the file. Only `[model]` and one task table have
+//! to be there:
+//!
+//! ```
+//! use ldm_ort::spec::{Overrides, Spec};
+//!
+//! let text = r#"
+//! [model]
+//! path = "models/shapes"
+//!
+//! [task.text-to-image]
+//! prompt = "a red circle"
+//! "#;
+//! let spec = Spec::parse(text, None, &Overrides::default())?;
+//! assert_eq!(spec.run.steps, 50);
+//! # Ok::<(), ldm_ort::Error>(())
+//! ```
+//!
+//! A file is either right as a whole or answered with everything that is wrong with it: an unknown key or table, a
+//! wrong type, a value out of range, a key that is missing, each with its line, its full key and what is valid there.
+//! What can only be judged with the model directory at hand is not judged here.
+
+mod device;
+mod model;
+mod nearest;
+mod output;
+mod overrides;
+mod reader;
+mod run;
+mod scheduler;
+mod task;
+mod tree;
+mod writer;
+
+use std::path::Path;
+
+pub use device::Device;
+pub use model::{COMPONENTS, ComponentSpec, Model};
+pub use output::Output;
+pub use overrides::Overrides;
+pub use run::Run;
+pub use scheduler::Scheduler;
+pub use task::{ImageToImage, Prompting, TASKS, Task, TaskEntry, TextToImage};
+
+use crate::error::{Error, Problem, Result};
+use reader::Reading;
+use writer::Writer;
+
+/// A pipeline, as written. Its fields are the tables of the file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spec {
+    /// `[model]`: the model directory.
+    pub model: Model,
+    /// `[task.NAME]`: what is to be made.
+    pub task: Task,
+    /// `[scheduler.NAME]`: the scheduler; absent, the model's own.
+    pub scheduler: Option<Scheduler>,
+    /// `[run]`: steps, seed, sizes.
+    pub run: Run,
+    /// `[device]`: execution providers and threads.
+    pub device: Device,
+    /// `[output]`: where pictures go.
+    pub output: Output,
+}
+
+impl Spec {
+    /// Makes the spec of a task on a model directory, with everything else at its default.
+    pub fn new(model: impl AsRef<Path>, task: Task) -> Self {
+        Self {
+            model: Model::at(model),
+            task,
+            scheduler: None,
+            run: Run::default(),
+            device: Device::default(),
+            output: Output::default(),
+        }
+    }
+
+    /// Reads a pipeline file, with flags over it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Spec`], holding every problem of the file and of the flags, also where the file cannot be read.
+    pub fn load(path: &Path, overrides: &Overrides) -> Result<Self> {
+        let text = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
+        let text = String::from_utf8(text).map_err(|error| not_text(path, error.as_bytes()))?;
+        Self::parse(&text, Some(path), overrides)
+    }
+
+    /// Reads the text of a pipeline file, with flags over it.
+    ///
+    /// `file` is the file it came from: problems name it, and the paths in the text are relative to the folder it is
+    /// in. Without one they are relative to the current directory.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Spec`], holding every problem of the text and of the flags. Where the text is not TOML, only that is
+    /// told, since what such a text means is a guess.
+    pub fn parse(text: &str, file: Option<&Path>, overrides: &Overrides) -> Result<Self> {
+        let mut entries = tree::parse_document(text).map_err(|errors| {
+            let problem = |error: tree::SyntaxError| Problem {
+                file: file.map(Path::to_path_buf),
+                line: Some(error.line),
+                key: error.key,
+                message: error.message,
+            };
+            Error::Spec(errors.into_iter().map(problem).collect())
+        })?;
+        let reading = Reading::new(file);
+        overrides.apply(&mut entries, &reading);
+
+        let mut root = reading.root(&entries);
+        let model = Model::read(root.table("model"));
+        let task = Task::read(root.table("task"));
+        let scheduler = Scheduler::read(root.table("scheduler"));
+        let run = Run::read(root.table("run"));
+        let device = Device::read(root.table("device"));
+        let output = Output::read(root.table("output"), &reading);
+        root.finish();
+
+        let spec = task.map(|task| Self { model, task, scheduler, run, device, output });
+        match reading.finish(spec)? {
+            Some(spec) => Ok(spec),
+            // A task that could not be read has said why, so this is never seen.
+            None => Err(Error::Spec(Vec::new())),
+        }
+    }
+
+    /// Writes the whole spec as the text of a pipeline file, every default spelled out and every path absolute, so
+    /// that [`Spec::parse`] of it gives this spec wherever it is read. A path that is not Unicode, which no TOML can
+    /// hold, is written with replacement characters.
+    pub fn to_toml(&self) -> String {
+        let mut writer = Writer::default();
+        self.model.write(&mut writer);
+        self.task.write(&mut writer);
+        if let Some(scheduler) = &self.scheduler {
+            scheduler.write(&mut writer);
+        }
+        self.run.write(&mut writer);
+        self.device.write(&mut writer);
+        self.output.write(&mut writer);
+        writer.finish()
+    }
+}
+
+fn of_file(path: &Path, message: String) -> Error {
+    Error::Spec(vec![Problem { file: Some(path.to_path_buf()), line: None, key: String::new(), message }])
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Error {
+    if path.is_dir() {
+        return of_file(path, "is a directory; expected a pipeline file such as pipeline.toml".into());
+    }
+    of_file(path, format!("cannot be read: {error}"))
+}
+
+fn not_text(path: &Path, bytes: &[u8]) -> Error {
+    let is_png = bytes.starts_with(b"\x89PNG\r\n\x1a\n");
+    let help = if is_png { "; it is a PNG picture, which is run again with --from" } else { "" };
+    of_file(path, format!("is not UTF-8 text{help}"))
+}

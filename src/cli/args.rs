@@ -1,0 +1,258 @@
+//! The command line's commands and flags.
+
+use std::path::PathBuf;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+
+use crate::spec::Overrides;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    the run failed
+  2    the command line, the pipeline file or the model directory is at fault
+  130  interrupted
+
+Results go to stdout, everything else to stderr.";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  ldm-ort run pipeline.toml
+  ldm-ort run pipeline.toml --prompt 'a green star' --seed 7 --images 4
+  ldm-ort run pipeline.toml --scheduler ddim --set scheduler.ddim.eta=1.0 --steps 20
+  ldm-ort run pipeline.toml --provider tensorrt,cuda
+  ldm-ort run --from outputs/picture.png";
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+/// Runs latent diffusion models on ONNX Runtime: a model directory and a pipeline.toml go in, pictures come out.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "ldm-ort", version, after_help = EXIT_CODES, styles = STYLES, max_term_width = 100)]
+#[command(propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// What is to be done.
+    #[command(subcommand)]
+    pub command: Command,
+    /// What every command takes.
+    #[command(flatten)]
+    pub global: Global,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Runs a pipeline: makes its pictures.
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(Box<RunArgs>),
+    /// Tells all that is wrong with a pipeline, without running it.
+    Check(Box<CheckArgs>),
+    /// Tells what a model directory holds: components, the inputs and outputs of their graphs, what is missing.
+    Inspect(InspectArgs),
+    /// Prints a pipeline.toml for a model directory.
+    #[command(after_help = "Example:\n  ldm-ort init models/shapes > pipeline.toml")]
+    Init(InitArgs),
+    /// Lists the schedulers, tasks or execution providers there are.
+    List(ListArgs),
+    /// Tells which ONNX Runtime is used and why, or fetches one.
+    #[command(after_help = "Examples:\n  ldm-ort runtime\n  ldm-ort runtime install cuda\n  ldm-ort runtime list")]
+    Runtime(RuntimeArgs),
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Says nothing on stderr but errors: no progress, no notes.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Says more on stderr; twice, everything, the messages of ONNX Runtime too.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Where ONNX Runtime's library is, and whether one may be fetched.
+    #[command(flatten)]
+    pub library: LibraryArgs,
+}
+
+/// Where ONNX Runtime's library is, and whether one may be fetched.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "ONNX Runtime")]
+pub struct LibraryArgs {
+    /// Takes ONNX Runtime's shared library from here, a file or the folder it is in, and looks nowhere else.
+    #[arg(long, global = true, value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub runtime: Option<PathBuf>,
+    /// Fetches nothing: where ONNX Runtime is not installed, says what to install by hand.
+    #[arg(long, global = true)]
+    pub offline: bool,
+    /// Fetches ONNX Runtime from this Python package index instead of the public one.
+    #[arg(long, global = true, value_name = "URL", value_hint = ValueHint::Url)]
+    pub index_url: Option<String>,
+}
+
+/// `ldm-ort run`.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// The pipeline file.
+    #[arg(value_name = "PIPELINE.toml", value_hint = ValueHint::FilePath)]
+    #[arg(required_unless_present = "from", conflicts_with = "from")]
+    pub pipeline: Option<PathBuf>,
+    /// Runs the pipeline recorded in a picture that this program made, to the same picture again.
+    #[arg(long, value_name = "PICTURE.png", value_hint = ValueHint::FilePath)]
+    pub from: Option<PathBuf>,
+    /// What stands over the pipeline file's keys.
+    #[command(flatten)]
+    pub overrides: OverrideArgs,
+    /// Writes the final latents of all pictures here, float32 [n, c, h/f, w/f], before they are divided by the
+    /// scaling factor.
+    #[arg(long, value_name = "F.npy", value_hint = ValueHint::FilePath)]
+    pub save_latents: Option<PathBuf>,
+    /// Prints one JSON object a picture on stdout, and nothing else there.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The flags that stand over a pipeline file's keys.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Instead of the pipeline file's keys")]
+pub struct OverrideArgs {
+    /// What is to be seen; given several times, several prompts.
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Vec<String>,
+    /// What guidance leads away from.
+    #[arg(long, value_name = "TEXT")]
+    pub negative_prompt: Option<String>,
+    /// The seed of the first picture; picture i has seed + i.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Steps of the scheduler.
+    #[arg(long, value_name = "N")]
+    pub steps: Option<u64>,
+    /// Pictures per prompt.
+    #[arg(long, value_name = "N")]
+    pub images: Option<u64>,
+    /// Width of the pictures in pixels.
+    #[arg(long, value_name = "PIXELS")]
+    pub width: Option<u64>,
+    /// Height of the pictures in pixels.
+    #[arg(long, value_name = "PIXELS")]
+    pub height: Option<u64>,
+    /// The scheduler, with nothing of its table set; see `ldm-ort list schedulers`.
+    #[arg(long, value_name = "NAME")]
+    pub scheduler: Option<String>,
+    /// The execution provider, or several in order of preference; see `ldm-ort list providers`.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub provider: Vec<String>,
+    /// The folder pictures are written to, relative to the current directory.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub output: Option<PathBuf>,
+    /// Any key, such as `task.text-to-image.guidance_scale=5`; paths are relative to the current directory.
+    #[arg(long, value_name = "TABLE.KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+impl OverrideArgs {
+    /// The same for the library.
+    pub fn to_overrides(&self) -> Overrides {
+        Overrides {
+            prompts: self.prompt.clone(),
+            negative_prompt: self.negative_prompt.clone(),
+            seed: self.seed,
+            steps: self.steps,
+            images: self.images,
+            width: self.width,
+            height: self.height,
+            providers: self.provider.clone(),
+            scheduler: self.scheduler.clone(),
+            output: self.output.clone(),
+            set: self.set.clone(),
+        }
+    }
+}
+
+/// `ldm-ort check`.
+#[derive(Debug, Clone, Args)]
+pub struct CheckArgs {
+    /// The pipeline file.
+    #[arg(value_name = "PIPELINE.toml", value_hint = ValueHint::FilePath)]
+    pub pipeline: PathBuf,
+    /// Opens the graphs too, on the providers they would run on.
+    #[arg(long)]
+    pub open: bool,
+    /// What stands over the pipeline file's keys.
+    #[command(flatten)]
+    pub overrides: OverrideArgs,
+}
+
+/// `ldm-ort inspect`.
+#[derive(Debug, Clone, Args)]
+pub struct InspectArgs {
+    /// The model directory.
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub model: PathBuf,
+    /// Prints JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `ldm-ort init`.
+#[derive(Debug, Clone, Args)]
+pub struct InitArgs {
+    /// The model directory.
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub model: PathBuf,
+}
+
+/// `ldm-ort list`.
+#[derive(Debug, Clone, Args)]
+pub struct ListArgs {
+    /// Which table.
+    pub what: Listing,
+    /// Prints JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `ldm-ort list` lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Listing {
+    /// The schedulers: names for [scheduler.NAME] and --scheduler.
+    Schedulers,
+    /// The tasks: names for [task.NAME], and their keys.
+    Tasks,
+    /// The execution providers: names for --provider, and whether each can be used now.
+    Providers,
+}
+
+/// `ldm-ort runtime`.
+#[derive(Debug, Clone, Args)]
+pub struct RuntimeArgs {
+    /// What to do; without one, which library is used is told.
+    #[command(subcommand)]
+    pub action: Option<RuntimeAction>,
+}
+
+/// What `ldm-ort runtime` does.
+#[derive(Debug, Clone, Subcommand)]
+pub enum RuntimeAction {
+    /// Fetches a build of ONNX Runtime into the cache ahead of time.
+    Install {
+        /// Which build.
+        build: Build,
+    },
+    /// Lists the builds in the cache.
+    List,
+}
+
+/// A build of ONNX Runtime that can be fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Build {
+    /// For processors alone.
+    Cpu,
+    /// For NVIDIA cards too (CUDA and TensorRT).
+    Cuda,
+    /// For Intel's processors and cards (OpenVINO).
+    Openvino,
+}

@@ -1,0 +1,122 @@
+//! `[device]`: which execution providers run the graphs.
+
+use std::collections::BTreeMap;
+
+use super::model::COMPONENTS;
+use super::reader::{Item, Table, unknown_name};
+use super::tree::Value;
+use super::writer::{Writer, integer};
+
+/// A provider's own options, under the names ONNX Runtime gives them.
+pub type Options = BTreeMap<String, String>;
+
+/// `[device]`: which execution providers run the graphs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// `provider = "cpu"`: an execution provider, or a list in order of preference. Nothing falls to the CPU unless
+    /// the list names it.
+    pub providers: Vec<String>,
+    /// `threads`: of the CPU, 1 to 1024. Absent: as many as ONNX Runtime takes by itself.
+    pub threads: Option<usize>,
+    /// `[device.COMPONENT]` with `provider`: components that run elsewhere, by a name of
+    /// [`COMPONENTS`](super::COMPONENTS).
+    pub components: BTreeMap<String, Vec<String>>,
+    /// `[device.PROVIDER]`: a provider's own options, under the names ONNX Runtime gives them. Strings, numbers and
+    /// booleans are handed to it as they are written.
+    pub options: BTreeMap<String, Options>,
+}
+
+impl Default for Device {
+    fn default() -> Self {
+        Self { providers: vec!["cpu".into()], threads: None, components: BTreeMap::new(), options: BTreeMap::new() }
+    }
+}
+
+impl Device {
+    /// The providers a component runs on, in order of preference.
+    pub fn providers_of(&self, component: &str) -> &[String] {
+        self.components.get(component).unwrap_or(&self.providers)
+    }
+
+    pub(super) fn read(mut table: Table<'_>) -> Self {
+        let mut device = Self::default();
+        if let Some(providers) = providers(&mut table) {
+            device.providers = providers;
+        }
+        device.threads = table.integer("threads", 1, 1024);
+        for name in COMPONENTS {
+            if table.get(name).is_none() {
+                continue;
+            }
+            let mut component = table.table(name);
+            component.require("provider", "an execution provider or an array of them");
+            if let Some(providers) = providers(&mut component) {
+                device.components.insert((*name).to_owned(), providers);
+            }
+            component.finish();
+        }
+        for name in names() {
+            if table.get(name).is_some() {
+                device.options.insert(name.to_owned(), options(table.table(name)));
+            }
+        }
+        table.finish();
+        device
+    }
+
+    pub(super) fn write(&self, writer: &mut Writer) {
+        writer.table(&["device"]);
+        writer.strings("provider", &self.providers);
+        writer.key_if("threads", self.threads.map(integer));
+        for (name, providers) in &self.components {
+            writer.table(&["device", name]);
+            writer.strings("provider", providers);
+        }
+        for (name, options) in &self.options {
+            writer.table(&["device", name]);
+            for (key, value) in options {
+                writer.key(key, value.clone());
+            }
+        }
+    }
+}
+
+fn names() -> impl Iterator<Item = &'static str> + Clone {
+    [
+        "cpu", "cuda", "tensorrt", "nvrtx", "directml", "openvino", "coreml", "webgpu", "migraphx", "rocm", "xnnpack",
+        "qnn",
+    ]
+    .into_iter()
+}
+
+fn providers(table: &mut Table<'_>) -> Option<Vec<String>> {
+    let items = table.strings("provider")?;
+    let mut providers = Vec::new();
+    for item in items {
+        let name = item.string("the name of a provider")?;
+        if !names().any(|known| known == name) {
+            item.report(unknown_name("provider", &name, names()));
+        } else if providers.contains(&name) {
+            item.report(format!("`{name}` stands in the list twice"));
+        }
+        providers.push(name);
+    }
+    Some(providers)
+}
+
+fn options(table: Table<'_>) -> Options {
+    table.any_keys().into_iter().filter_map(|(name, item)| Some((name.to_owned(), option(&item)?))).collect()
+}
+
+fn option(item: &Item<'_>) -> Option<String> {
+    match item.value() {
+        Value::String(text) => Some(text.clone()),
+        Value::Integer(n) => Some(n.to_string()),
+        Value::Float(x) => Some(x.to_string()),
+        Value::Boolean(b) => Some(b.to_string()),
+        other => {
+            item.report(format!("expected a string, a number or a boolean, found {}", other.describe()));
+            None
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! `[model]`: the model directory, and what overrides it.
+
+use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Unbounded};
+use std::path::{Path, PathBuf};
+
+use super::reader::Table;
+use super::writer::{Writer, integer};
+
+/// The components a model may be made of, as their tables `[model.NAME]` and `[device.NAME]` are called.
+pub const COMPONENTS: &[&str] = &[
+    "unet",
+    "transformer",
+    "text_encoder",
+    "text_encoder_2",
+    "text_encoder_3",
+    "vae_encoder",
+    "vae_decoder",
+    "vqvae_encoder",
+    "vqvae_decoder",
+];
+
+const PREDICTION_TYPES: &[&str] = &["epsilon", "v_prediction", "sample"];
+
+/// `[model]`: the model directory. Everything but `path` overrides what the directory says, and is not needed for a
+/// directory in a known layout.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Model {
+    /// `path`, required: the model directory.
+    pub path: PathBuf,
+    /// `scaling_factor`: what the first stage's latents are multiplied by to become the model's, greater than 0.
+    pub scaling_factor: Option<f64>,
+    /// `shift_factor`: what is subtracted from the first stage's latents before they are scaled.
+    pub shift_factor: Option<f64>,
+    /// `latent_channels`: the channels of a latent, 1 to 1024.
+    pub latent_channels: Option<usize>,
+    /// `prediction_type`: what the model predicts, `epsilon`, `v_prediction` or `sample`.
+    pub prediction_type: Option<String>,
+    /// `sample_size`: the width and height of the latents the model was trained at, 1 to 16384.
+    pub sample_size: Option<usize>,
+    /// `[model.NAME]`: single components, by a name of [`COMPONENTS`].
+    pub components: BTreeMap<String, ComponentSpec>,
+}
+
+/// `[model.NAME]`: one component of the model.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ComponentSpec {
+    /// `graph`: the ONNX file, relative to the pipeline file.
+    pub graph: Option<PathBuf>,
+}
+
+impl Model {
+    /// The model in this directory, with nothing overridden.
+    pub fn at(path: impl AsRef<Path>) -> Self {
+        Self { path: path.as_ref().to_path_buf(), ..Self::default() }
+    }
+
+    pub(super) fn read(mut table: Table<'_>) -> Self {
+        table.require("path", "the path of a model directory");
+        let path = table.file_path("path").unwrap_or_default();
+        let scaling_factor = table.number("scaling_factor", Excluded(0.0), Unbounded);
+        let shift_factor = table.number("shift_factor", Unbounded, Unbounded);
+        let latent_channels = table.integer("latent_channels", 1, 1024);
+        let prediction_type = table.choice("prediction_type", "prediction type", PREDICTION_TYPES).map(str::to_owned);
+        let sample_size = table.integer("sample_size", 1, 16384);
+
+        let mut components = BTreeMap::new();
+        for name in COMPONENTS {
+            if table.get(name).is_some() {
+                let mut component = table.table(name);
+                let graph = component.file_path("graph");
+                component.finish();
+                components.insert((*name).to_owned(), ComponentSpec { graph });
+            }
+        }
+        table.finish();
+        Self { path, scaling_factor, shift_factor, latent_channels, prediction_type, sample_size, components }
+    }
+
+    pub(super) fn write(&self, writer: &mut Writer) {
+        writer.table(&["model"]);
+        writer.path("path", &self.path);
+        writer.key_if("scaling_factor", self.scaling_factor);
+        writer.key_if("shift_factor", self.shift_factor);
+        writer.key_if("latent_channels", self.latent_channels.map(integer));
+        writer.key_if("prediction_type", self.prediction_type.clone());
+        writer.key_if("sample_size", self.sample_size.map(integer));
+        for (name, component) in &self.components {
+            writer.table(&["model", name]);
+            if let Some(graph) = &component.graph {
+                writer.path("graph", graph);
+            }
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The flags that stand over a pipeline file's keys.
+
+use std::collections::btree_map::Entry;
+use std::path::PathBuf;
+
+use super::reader::Reading;
+use super::tree::{Entries, Node, Origin, Value, parse_key, parse_value, quote};
+
+/// What is said on the command line over a pipeline file: flags override the keys they name.
+///
+/// `scheduler` is applied first, then `set` in its order, then the others. Paths are relative to the current
+/// directory, not to the file.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Overrides {
+    /// `--prompt`, any number: the task's `prompt`.
+    pub prompts: Vec<String>,
+    /// `--negative-prompt`: the task's `negative_prompt`.
+    pub negative_prompt: Option<String>,
+    /// `--seed`: `run.seed`.
+    pub seed: Option<u64>,
+    /// `--steps`: `run.steps`.
+    pub steps: Option<u64>,
+    /// `--images`: `run.images`.
+    pub images: Option<u64>,
+    /// `--width`: `run.width`.
+    pub width: Option<u64>,
+    /// `--height`: `run.height`.
+    pub height: Option<u64>,
+    /// `--provider`, one or several in order of preference: `device.provider`. A component with a provider of its
+    /// own keeps it.
+    pub providers: Vec<String>,
+    /// `--scheduler`: puts an empty table of this name in the place of the scheduler's.
+    pub scheduler: Option<String>,
+    /// `--output`: `output.dir`.
+    pub output: Option<PathBuf>,
+    /// `--set`, any number, each `table.key=value`. The value is read as TOML and, where it is none, as a string. A
+    /// key of another scheduler than the file's puts that scheduler in its place.
+    pub set: Vec<String>,
+}
+
+impl Overrides {
+    /// Writes the overrides into what was read from the file.
+    pub(super) fn apply(&self, entries: &mut Entries, reading: &Reading<'_>) {
+        if let Some(name) = &self.scheduler {
+            let origin = Origin::Flag("--scheduler");
+            let table = Entries::from([(name.clone(), Node { origin, value: Value::Table(Entries::new()) })]);
+            entries.insert("scheduler".into(), Node { origin, value: Value::Table(table) });
+        }
+        for text in &self.set {
+            set(entries, text, reading);
+        }
+        let mut put = |path: &[&str], flag: &'static str, value: Option<Value>| {
+            if let Some(value) = value {
+                put(entries, path, Origin::Flag(flag), value, reading);
+            }
+        };
+        let integer = |n: Option<u64>| n.map(|n| Value::Integer(n.into()));
+        put(&["run", "seed"], "--seed", integer(self.seed));
+        put(&["run", "steps"], "--steps", integer(self.steps));
+        put(&["run", "images"], "--images", integer(self.images));
+        put(&["run", "width"], "--width", integer(self.width));
+        put(&["run", "height"], "--height", integer(self.height));
+        put(&["device", "provider"], "--provider", strings("--provider", &self.providers));
+        if let Some(dir) = &self.output {
+            match dir.to_str() {
+                Some(dir) => put(&["output", "dir"], "--output", Some(Value::String(dir.into()))),
+                None => reading.report(
+                    Origin::Flag("--output"),
+                    "output.dir",
+                    format!("expected a path in Unicode, found {}", dir.display()),
+                ),
+            }
+        }
+        let task = |entries: &Entries| match &entries.get("task")?.value {
+            Value::Table(tasks) => tasks.keys().next().cloned(),
+            _ => None,
+        };
+        // Without a task there is no place for a prompt, and that the task is missing is told anyhow.
+        if let Some(task) = task(entries) {
+            let prompts = strings("--prompt", &self.prompts);
+            let negative = self.negative_prompt.clone().map(Value::String);
+            for (key, flag, value) in
+                [("prompt", "--prompt", prompts), ("negative_prompt", "--negative-prompt", negative)]
+            {
+                if let Some(value) = value {
+                    self::put(entries, &["task", &task, key], Origin::Flag(flag), value, reading);
+                }
+            }
+        }
+    }
+}
+
+/// One string as such, several as an array, none as nothing.
+fn strings(flag: &'static str, texts: &[String]) -> Option<Value> {
+    let nodes = texts.iter().map(|text| Node { origin: Origin::Flag(flag), value: Value::String(text.clone()) });
+    match texts {
+        [] => None,
+        [one] => Some(Value::String(one.clone())),
+        _ => Some(Value::Array(nodes.collect())),
+    }
+}
+
+fn set(entries: &mut Entries, text: &str, reading: &Reading<'_>) {
+    let parsed = text.split_once('=').and_then(|(key, value)| Some((parse_key(key)?, value.trim())));
+    let Some((key, value)) = parsed else {
+        let message = format!("expected table.key=value, found {}", quote(text));
+        reading.report(Origin::Flag("--set"), "", message);
+        return;
+    };
+    let value = parse_value(value, Origin::Set).unwrap_or_else(|| Value::String(value.to_owned()));
+    let key: Vec<_> = key.iter().map(String::as_str).collect();
+    if let ["scheduler", name, ..] = key[..] {
+        let other = |node: &Node| matches!(&node.value, Value::Table(tables) if !tables.contains_key(name));
+        if entries.get("scheduler").is_some_and(other) {
+            entries.remove("scheduler");
+        }
+    }
+    put(entries, &key, Origin::Set, value, reading);
+}
+
+/// Puts a value at a path, making the tables that lead to it.
+fn put(entries: &mut Entries, path: &[&str], origin: Origin, value: Value, reading: &Reading<'_>) {
+    let Some((last, tables)) = path.split_last() else { return };
+    let mut entries = entries;
+    for (depth, name) in tables.iter().enumerate() {
+        let node = match entries.entry((*name).to_owned()) {
+            Entry::Occupied(node) => node.into_mut(),
+            Entry::Vacant(place) => place.insert(Node { origin, value: Value::Table(Entries::new()) }),
+        };
+        let found = node.value.describe();
+        let Value::Table(inner) = &mut node.value else {
+            let table = path[..=depth].join(".");
+            reading.report(origin, &path.join("."), format!("expected a table [{table}], found {found}"));
+            return;
+        };
+        entries = inner;
+    }
+    entries.insert((*last).to_owned(), Node { origin, value });
+}

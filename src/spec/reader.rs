@@ -1,0 +1,443 @@
+//! Reads tables by asking for keys: what is asked for is what is valid.
+//!
+//! A [`Table`] remembers every key it was asked for. What was written and never asked for is unknown, and what was
+//! asked for is the list of valid keys that the error shows, so there is no second list to keep. Mistakes do not
+//! stop the reading: they are gathered in a [`Reading`], and the answer for a mistaken key is `None`.
+
+use std::cell::RefCell;
+use std::fmt::Display;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+
+use super::nearest::nearest;
+use super::tree::{Entries, Node, Origin, Value, quote};
+use crate::error::{Error, Problem, Result};
+
+/// One reading of a pipeline: the file it is from, and what was found wrong so far.
+pub(super) struct Reading<'f> {
+    file: Option<&'f Path>,
+    found: RefCell<Found>,
+}
+
+#[derive(Default)]
+struct Found {
+    problems: Vec<(Origin, Problem)>,
+    unknown: Vec<Unknown>,
+    /// Every key that some table was asked for, in full.
+    asked: Vec<String>,
+}
+
+/// A key nobody asked for. What to say about it is known when all tables were read.
+struct Unknown {
+    origin: Origin,
+    table: String,
+    name: String,
+    noun: &'static str,
+    valid: Vec<String>,
+}
+
+impl<'f> Reading<'f> {
+    pub(super) fn new(file: Option<&'f Path>) -> Self {
+        Self { file, found: RefCell::default() }
+    }
+
+    /// Reports a mistake at a full key such as `run.steps`.
+    pub(super) fn report(&self, origin: Origin, key: &str, message: impl Into<String>) {
+        let problem = self.problem(origin, key, message.into());
+        self.found.borrow_mut().problems.push((origin, problem));
+    }
+
+    fn problem(&self, origin: Origin, key: &str, message: String) -> Problem {
+        let (line, key) = match origin {
+            Origin::Line(line) => (Some(line), key.to_owned()),
+            Origin::Flag(flag) => (None, flag.to_owned()),
+            Origin::Set => (None, format!("--set {key}")),
+            Origin::Nowhere => (None, key.to_owned()),
+        };
+        let file = if origin.is_command_line() { None } else { self.file.map(Path::to_path_buf) };
+        Problem { file, line, key, message }
+    }
+
+    /// Makes a path of the file relative to the file, and leaves one of the command line as it is.
+    pub(super) fn resolve(&self, origin: Origin, path: &str) -> PathBuf {
+        match self.file.and_then(Path::parent) {
+            Some(folder) if !origin.is_command_line() => folder.join(path),
+            _ => PathBuf::from(path),
+        }
+    }
+
+    /// The file's top level.
+    pub(super) fn root<'r>(&'r self, entries: &'r Entries) -> Table<'r> {
+        Table::new(self, String::new(), Origin::Nowhere, Some(entries))
+    }
+
+    /// Gives `value` where nothing was wrong, and everything that was wrong otherwise.
+    pub(super) fn finish<T>(self, value: T) -> Result<T> {
+        let found = self.found.take();
+        let mut problems = found.problems;
+        for unknown in found.unknown {
+            let key = join(&unknown.table, &unknown.name);
+            let problem = self.problem(unknown.origin, &key, unknown.message(&found.asked));
+            problems.push((unknown.origin, problem));
+        }
+        if problems.is_empty() {
+            return Ok(value);
+        }
+        problems.sort_by_key(|(origin, _)| origin.rank());
+        Err(Error::Spec(problems.into_iter().map(|(_, problem)| problem).collect()))
+    }
+}
+
+impl Unknown {
+    fn message(&self, asked: &[String]) -> String {
+        let Self { table, name, noun, valid, .. } = self;
+        let place = if table.is_empty() { String::new() } else { format!(" in [{table}]") };
+        let elsewhere = |key: &&String| key.rsplit_once('.').is_some_and(|(_, leaf)| leaf == name);
+        let hint = if let Some(meant) = nearest(name, valid.iter().map(String::as_str)) {
+            format!("did you mean {}? ", tick(meant))
+        } else if let Some(key) = asked.iter().find(elsewhere) {
+            format!("there is {}; ", tick(key))
+        } else {
+            String::new()
+        };
+        let valid = if valid.is_empty() { "it takes no keys".into() } else { format!("valid: {}", valid.join(", ")) };
+        format!("unknown {noun} {}{place}; {hint}{valid}", tick(name))
+    }
+}
+
+/// A table being read.
+pub(super) struct Table<'r> {
+    reading: &'r Reading<'r>,
+    path: String,
+    origin: Origin,
+    /// `None` where the table is not there.
+    entries: Option<&'r Entries>,
+    /// Whether something else stands in the table's place, so that what is missing in it is not worth telling.
+    displaced: bool,
+    asked: Vec<String>,
+}
+
+impl<'r> Table<'r> {
+    fn new(reading: &'r Reading<'r>, path: String, origin: Origin, entries: Option<&'r Entries>) -> Self {
+        Self { reading, path, origin, entries, displaced: false, asked: Vec::new() }
+    }
+
+    /// The keys asked for so far.
+    pub(super) fn asked(&self) -> &[String] {
+        &self.asked
+    }
+
+    /// Asks for a key: its value, where it was written.
+    pub(super) fn get(&mut self, key: &str) -> Option<Item<'r>> {
+        if !self.asked.iter().any(|asked| asked == key) {
+            self.asked.push(key.to_owned());
+        }
+        let node = self.entries?.get(key)?;
+        Some(Item { reading: self.reading, key: join(&self.path, key), node })
+    }
+
+    /// Reports that a key without a default is not there, unless it is. `expected` says what it would hold.
+    pub(super) fn require(&mut self, key: &str, expected: &str) {
+        if self.get(key).is_none() && !self.displaced {
+            self.reading.report(
+                // A flag that made the table is not where the key is missing.
+                if self.origin.is_command_line() { Origin::Nowhere } else { self.origin },
+                &join(&self.path, key),
+                format!("missing; expected {expected}"),
+            );
+        }
+    }
+
+    /// Reads a string or an array of at least one, each an item of its own.
+    pub(super) fn strings(&mut self, key: &str) -> Option<Vec<Item<'r>>> {
+        self.get(key)?.strings()
+    }
+
+    /// Reads one of a few names.
+    pub(super) fn choice(&mut self, key: &str, noun: &str, names: &[&'static str]) -> Option<&'static str> {
+        self.get(key)?.choice(noun, names)
+    }
+
+    /// Reads a path, relative to where it was written: to the file, or to the current directory for a flag.
+    pub(super) fn file_path(&mut self, key: &str) -> Option<PathBuf> {
+        let item = self.get(key)?;
+        let path = item.string("a path")?;
+        if path.is_empty() {
+            item.report("expected a path, found an empty string");
+            return None;
+        }
+        Some(self.reading.resolve(item.node.origin, &path))
+    }
+
+    /// Reads a finite number; an integer is one too.
+    pub(super) fn number(&mut self, key: &str, low: Bound<f64>, high: Bound<f64>) -> Option<f64> {
+        self.get(key)?.number(low, high)
+    }
+
+    /// Reads an integer from `low` to `high`.
+    pub(super) fn integer(&mut self, key: &str, low: usize, high: usize) -> Option<usize> {
+        self.get(key)?.integer(low as u64, high as u64).and_then(|n| usize::try_from(n).ok())
+    }
+
+    /// Reads a table. Where there is none, the answer is one without keys.
+    pub(super) fn table(&mut self, key: &str) -> Table<'r> {
+        let path = join(&self.path, key);
+        match self.get(key) {
+            Some(item) => item.table(),
+            None => Table::new(self.reading, path, Origin::Nowhere, None),
+        }
+    }
+
+    /// Gives all that was written here, in the order of writing, for tables whose keys the caller judges.
+    pub(super) fn any_keys(&self) -> Vec<(&'r str, Item<'r>)> {
+        let mut items: Vec<_> = self
+            .entries
+            .into_iter()
+            .flatten()
+            .map(|(name, node)| (name.as_str(), Item { reading: self.reading, key: join(&self.path, name), node }))
+            .collect();
+        items.sort_by_key(|(_, item)| item.node.origin.rank());
+        items
+    }
+
+    /// Reads a table of which one table's name is a choice, as in `[task.NAME]`. Gives the tables whose names are
+    /// known; a name that is not known and a second table are reported.
+    pub(super) fn named_tables<T>(
+        &self,
+        noun: &str,
+        names: impl Iterator<Item = &'static str> + Clone,
+        find: impl Fn(&str) -> Option<T>,
+    ) -> Vec<(T, Table<'r>)> {
+        let mut known = Vec::new();
+        let mut first: Option<(&str, Origin)> = None;
+        for (name, item) in self.any_keys() {
+            let Some(found) = find(name) else {
+                let mut message = unknown_name(noun, name, names.clone());
+                if !matches!(item.value(), Value::Table(_)) {
+                    message += &format!("; its keys stand in a table of its own, [{}.NAME]", self.path);
+                }
+                item.report(message);
+                continue;
+            };
+            match first {
+                None => first = Some((name, item.origin())),
+                Some((name, Origin::Line(line))) => {
+                    item.report(format!("a second {noun}, beside `{name}` on line {line}; keep one"));
+                }
+                Some((name, _)) => item.report(format!("a second {noun}, beside `{name}`; keep one")),
+            }
+            known.push((found, item.table()));
+        }
+        known
+    }
+
+    /// Whether anything stands in the table, or in its place.
+    pub(super) fn holds_anything(&self) -> bool {
+        self.displaced || self.entries.is_some_and(|entries| !entries.is_empty())
+    }
+
+    /// Reports a mistake in the value of a key.
+    pub(super) fn report_at(&mut self, key: &str, message: impl Into<String>) {
+        match self.get(key) {
+            Some(item) => item.report(message),
+            None => self.reading.report(self.origin, &join(&self.path, key), message),
+        }
+    }
+
+    /// Reports a mistake of the table as a whole.
+    pub(super) fn report(&self, message: impl Into<String>) {
+        self.reading.report(self.origin, &self.path, message);
+    }
+
+    /// Ends the reading of this table: what was written and not asked for is unknown.
+    pub(super) fn finish(self) {
+        let mut found = self.reading.found.borrow_mut();
+        for (name, node) in self.entries.into_iter().flatten() {
+            if self.asked.contains(name) {
+                continue;
+            }
+            let is_table = match &node.value {
+                Value::Table(_) => true,
+                Value::Array(items) => items.iter().any(|item| matches!(item.value, Value::Table(_))),
+                _ => false,
+            };
+            found.unknown.push(Unknown {
+                origin: node.origin,
+                table: self.path.clone(),
+                name: name.clone(),
+                noun: if is_table { "table" } else { "key" },
+                valid: self.asked.clone(),
+            });
+        }
+        found.asked.extend(self.asked.iter().map(|key| join(&self.path, key)));
+    }
+}
+
+/// A value being read, with its full key.
+#[derive(Clone)]
+pub(super) struct Item<'r> {
+    reading: &'r Reading<'r>,
+    key: String,
+    node: &'r Node,
+}
+
+impl<'r> Item<'r> {
+    /// The value itself, for keys whose types are somebody else's to judge.
+    pub(super) fn value(&self) -> &'r Value {
+        &self.node.value
+    }
+
+    /// Where the value was written.
+    pub(super) fn origin(&self) -> Origin {
+        self.node.origin
+    }
+
+    /// Reports a mistake in this value.
+    pub(super) fn report(&self, message: impl Into<String>) {
+        self.reading.report(self.node.origin, &self.key, message);
+    }
+
+    fn expected(&self, expected: impl Display) {
+        self.report(format!("expected {expected}, found {}", self.node.value.describe()));
+    }
+
+    /// Reads a string; `expected` says what it is to hold.
+    pub(super) fn string(&self, expected: &str) -> Option<String> {
+        match &self.node.value {
+            Value::String(text) => Some(text.clone()),
+            _ => {
+                self.expected(expected);
+                None
+            }
+        }
+    }
+
+    /// Reads a string or an array of at least one string, each an item of its own.
+    pub(super) fn strings(&self) -> Option<Vec<Item<'r>>> {
+        match &self.node.value {
+            Value::String(_) => Some(vec![self.clone()]),
+            Value::Array(items) if !items.is_empty() => {
+                let items = items.iter().enumerate().map(|(at, node)| Item {
+                    reading: self.reading,
+                    key: format!("{}[{at}]", self.key),
+                    node,
+                });
+                let (strings, others): (Vec<_>, Vec<_>) =
+                    items.partition(|item| matches!(item.node.value, Value::String(_)));
+                others.iter().for_each(|item| item.expected("a string"));
+                others.is_empty().then_some(strings)
+            }
+            _ => {
+                self.expected("a string or an array of strings");
+                None
+            }
+        }
+    }
+
+    /// Reads one of a few names of a kind of thing, such as `provider`.
+    pub(super) fn choice(&self, noun: &str, names: &[&'static str]) -> Option<&'static str> {
+        let text = self.string(&format!("the name of a {noun}"))?;
+        let found = names.iter().find(|name| **name == text);
+        if found.is_none() {
+            self.report(unknown_name(noun, &text, names.iter().copied()));
+        }
+        found.copied()
+    }
+
+    /// Reads a finite number within bounds; an integer is a number too.
+    pub(super) fn number(&self, low: Bound<f64>, high: Bound<f64>) -> Option<f64> {
+        let number = match self.node.value {
+            Value::Float(x) => x,
+            // The nearest double is what a number written without a point means.
+            Value::Integer(n) => n as f64,
+            _ => {
+                self.expected(range("a number", low, high));
+                return None;
+            }
+        };
+        let above = match low {
+            Bound::Included(low) => number >= low,
+            Bound::Excluded(low) => number > low,
+            Bound::Unbounded => true,
+        };
+        let below = match high {
+            Bound::Included(high) => number <= high,
+            Bound::Excluded(high) => number < high,
+            Bound::Unbounded => true,
+        };
+        if number.is_finite() && above && below {
+            return Some(number);
+        }
+        self.report(format!("expected {}, found {number}", range("a number", low, high)));
+        None
+    }
+
+    /// Reads an integer from `low` to `high`.
+    pub(super) fn integer(&self, low: u64, high: u64) -> Option<u64> {
+        let expected = || range("an integer", Bound::Included(low), Bound::Included(high));
+        match &self.node.value {
+            Value::Integer(n) => {
+                let number = u64::try_from(*n).ok().filter(|n| (low..=high).contains(n));
+                if number.is_none() {
+                    self.report(format!("expected {}, found {n}", expected()));
+                }
+                number
+            }
+            _ => {
+                self.expected(expected());
+                None
+            }
+        }
+    }
+
+    /// Reads a table.
+    pub(super) fn table(&self) -> Table<'r> {
+        let mut table = Table::new(self.reading, self.key.clone(), self.node.origin, None);
+        match &self.node.value {
+            Value::Table(entries) => table.entries = Some(entries),
+            _ => {
+                self.expected(format!("a table [{}]", self.key));
+                table.displaced = true;
+            }
+        }
+        table
+    }
+}
+
+/// Says that a name is unknown, which is like it, and which there are.
+pub(super) fn unknown_name<'a>(noun: &str, name: &str, names: impl Iterator<Item = &'a str> + Clone) -> String {
+    let meant = match nearest(name, names.clone()) {
+        Some(meant) => format!("did you mean {}? ", tick(meant)),
+        None => String::new(),
+    };
+    format!("unknown {noun} {}; {meant}valid: {}", quote(name), names.collect::<Vec<_>>().join(", "))
+}
+
+fn tick(name: &str) -> String {
+    format!("`{}`", name.escape_debug())
+}
+
+fn range<T: Display>(what: &str, low: Bound<T>, high: Bound<T>) -> String {
+    match (low, high) {
+        (Bound::Included(low), Bound::Included(high)) => format!("{what} from {low} to {high}"),
+        (low, high) => {
+            let low = match low {
+                Bound::Included(low) => format!(" of at least {low}"),
+                Bound::Excluded(low) => format!(" greater than {low}"),
+                Bound::Unbounded => String::new(),
+            };
+            let high = match high {
+                Bound::Included(high) => format!(" of at most {high}"),
+                Bound::Excluded(high) => format!(" less than {high}"),
+                Bound::Unbounded => String::new(),
+            };
+            let and = if low.is_empty() || high.is_empty() { "" } else { " and" };
+            format!("{what}{low}{and}{high}")
+        }
+    }
+}
+
+/// A table's path and a key in it, as one key.
+pub(super) fn join(table: &str, key: &str) -> String {
+    if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") }
+}

@@ -1,0 +1,116 @@
+//! `[task.NAME]`: what is to be made.
+//!
+//! A task is one file here, with a struct whose fields are the table's keys, one variant of [`Task`] and one row of
+//! [`TASKS`].
+
+mod image_to_image;
+mod prompting;
+mod text_to_image;
+
+pub use image_to_image::ImageToImage;
+pub use prompting::Prompting;
+pub use text_to_image::TextToImage;
+
+use super::reader::{Reading, Table};
+use super::tree::Entries;
+use super::writer::Writer;
+
+/// `[task.NAME]`: what is to be made. A pipeline has exactly one task table.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Task {
+    /// `[task.text-to-image]`: a prompt becomes a picture.
+    TextToImage(TextToImage),
+    /// `[task.image-to-image]`: a picture and a prompt become a picture like the one and after the other.
+    ImageToImage(ImageToImage),
+    /// `[task.unconditional]`: a picture of what the model was trained on. The table has no keys.
+    Unconditional,
+}
+
+/// One row of the table of tasks.
+pub struct TaskEntry {
+    /// The name in pipeline.toml, such as `text-to-image`.
+    pub name: &'static str,
+    /// One sentence for `ldm-ort list tasks`.
+    pub about: &'static str,
+    read: fn(&mut Table<'_>) -> Task,
+}
+
+/// The tasks there are.
+pub const TASKS: &[TaskEntry] = &[
+    TaskEntry {
+        name: "text-to-image",
+        about: "A prompt becomes a picture.",
+        read: |table| Task::TextToImage(TextToImage::read(table)),
+    },
+    TaskEntry {
+        name: "image-to-image",
+        about: "A picture is noised in part and denoised after a prompt.",
+        read: |table| Task::ImageToImage(ImageToImage::read(table)),
+    },
+    TaskEntry {
+        name: "unconditional",
+        about: "A picture of what the model was trained on, without a prompt.",
+        read: |_| Task::Unconditional,
+    },
+];
+
+impl TaskEntry {
+    /// The keys of the task's table, those that have to be there first.
+    pub fn keys(&self) -> Vec<String> {
+        // What reading asks an empty table for is what the table takes.
+        let nothing = Entries::new();
+        let reading = Reading::new(None);
+        let mut table = reading.root(&nothing);
+        (self.read)(&mut table);
+        table.asked().to_vec()
+    }
+}
+
+impl Task {
+    /// The task's name in pipeline.toml, such as `text-to-image`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::TextToImage(_) => "text-to-image",
+            Self::ImageToImage(_) => "image-to-image",
+            Self::Unconditional => "unconditional",
+        }
+    }
+
+    /// The prompts and their guidance, where the task has them.
+    pub fn prompting(&self) -> Option<&Prompting> {
+        match self {
+            Self::TextToImage(task) => Some(&task.prompting),
+            Self::ImageToImage(task) => Some(&task.prompting),
+            Self::Unconditional => None,
+        }
+    }
+
+    /// Reads `[task]`; `None` where no task could be made out.
+    pub(super) fn read(table: Table<'_>) -> Option<Self> {
+        let names = TASKS.iter().map(|entry| entry.name);
+        let found = table.named_tables("task", names.clone(), |name| TASKS.iter().find(|entry| entry.name == name));
+        if !table.holds_anything() {
+            let names: Vec<_> = names.collect();
+            table.report(format!("missing; expected one task table, [task.NAME] with a name of {}", names.join(", ")));
+        }
+        let mut tasks = found.into_iter().map(|(entry, mut table)| {
+            let task = (entry.read)(&mut table);
+            table.finish();
+            task
+        });
+        // All of them are read, so that what is wrong in any of them is told.
+        let first = tasks.next();
+        tasks.for_each(drop);
+        first
+    }
+
+    pub(super) fn write(&self, writer: &mut Writer) {
+        writer.table(&["task", self.name()]);
+        match self {
+            Self::TextToImage(task) => task.write(writer),
+            Self::ImageToImage(task) => task.write(writer),
+            Self::Unconditional => {}
+        }
+    }
+}
