@@ -167,10 +167,11 @@ impl<'a> Evidence<'a> {
         let first = |kinds: [ComponentKind; 2]| kinds.iter().find_map(|k| components.get(k));
         let is_named = |name: &str| index.get(name).and_then(|entry| entry.get(1)).is_some_and(Value::is_string);
         let has = |kinds: [ComponentKind; 2]| kinds.iter().any(|k| components.contains_key(k));
-        let first_stage = if has([VaeDecoder, VaeEncoder]) || is_named("vae") {
-            FirstStage::Kl
-        } else if has([VqDecoder, VqEncoder]) || is_named("vqvae") {
+        let is_vq = |c: &Component| json::string(&c.config, "_class_name") == Some("VQModel");
+        let first_stage = if has([VqDecoder, VqEncoder]) || is_named("vqvae") || components.values().any(is_vq) {
             FirstStage::Vq
+        } else if has([VaeDecoder, VaeEncoder]) || is_named("vae") {
+            FirstStage::Kl
         } else {
             FirstStage::Pixels
         };
