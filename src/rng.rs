@@ -1,1 +1,0 @@
-//! Seeded unit normal noise.
