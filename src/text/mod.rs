@@ -1,1 +1,3 @@
 //! Prompts: tokenizers and text encoders.
+
+pub mod tokenizer;

@@ -1,0 +1,165 @@
+//! Turns prompts into token ids, exactly as transformers' fast CLIP tokenizer does.
+
+mod clip;
+mod files;
+mod special;
+
+use std::path::{Path, PathBuf};
+
+use tokenizers::TruncationDirection;
+
+use crate::error::{Error, Result};
+
+/// The number of tokens that CLIP's text encoders were trained on, taken where the files give no usable number.
+const CLIP_LENGTH: usize = 77;
+
+/// A tokenizer opened from a model directory.
+///
+/// ```no_run
+/// let tokenizer = ldm_ort::text::tokenizer::Tokenizer::open("model/tokenizer".as_ref())?;
+/// let encoding = tokenizer.encode("a red circle")?;
+/// assert_eq!(encoding.ids.len(), tokenizer.max_length());
+/// # Ok::<(), ldm_ort::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    dir: PathBuf,
+    max_length: usize,
+    vocab_size: usize,
+    /// How many special tokens the post-processor puts around a prompt.
+    around: usize,
+    pad_id: i64,
+    pads_left: bool,
+    truncates_left: bool,
+}
+
+/// A prompt's tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoding {
+    /// [`Tokenizer::max_length`] ids: beginning of text, the prompt, end of text, padding.
+    pub ids: Vec<i64>,
+    /// How many of the ids are not padding.
+    pub length: usize,
+    /// How many of the prompt's tokens did not fit.
+    pub cut: usize,
+    /// The part of the prompt that did not fit, as it was written; empty where all of it did.
+    pub cut_text: String,
+}
+
+impl Tokenizer {
+    /// Opens the tokenizer in `dir`: its `tokenizer.json`, or else its `vocab.json` and `merges.txt`.
+    ///
+    /// The special tokens and the length come from `tokenizer_config.json`, `special_tokens_map.json` and
+    /// `added_tokens.json`, in the precedence that transformers gives them; files that are not there leave CLIP's
+    /// own. A length left open (transformers writes 1e30) is 77.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] where a file is missing, is not what its name says, or contradicts another;
+    /// [`Error::Io`] where one cannot be read.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let settings = special::Settings::read(dir)?;
+        let json = dir.join("tokenizer.json");
+        let mut inner = if json.is_file() {
+            clip::from_tokenizer_json(&json)?
+        } else {
+            clip::from_vocab_and_merges(dir, &settings)?
+        };
+        settings.register(&mut inner, dir)?;
+        if inner.get_post_processor().is_none() {
+            clip::surround(&mut inner, dir, &settings)?;
+        }
+
+        // The file's own truncation and padding are those of some other program's last call.
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|e| Error::model(dir, e.to_string(), ""))?;
+
+        let pad_id = settings.pad_id(&inner, dir)?;
+        let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
+        let around = inner
+            .encode("", true)
+            .map_err(|e| Error::model(dir, format!("cannot encode an empty prompt: {e}"), ""))?
+            .len();
+        let tokenizer = Self {
+            inner,
+            dir: dir.to_path_buf(),
+            max_length: CLIP_LENGTH,
+            vocab_size,
+            around,
+            pad_id: i64::from(pad_id),
+            pads_left: settings.pads_left,
+            truncates_left: settings.truncates_left,
+        };
+        tokenizer.with_max_length(settings.max_length.unwrap_or(CLIP_LENGTH))
+    }
+
+    /// Gives the tokenizer another length, such as that of the text encoder's position embeddings.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] where not even the tokens around a prompt fit.
+    pub fn with_max_length(mut self, max_length: usize) -> Result<Self> {
+        if max_length < self.around.max(1) {
+            let problem =
+                format!("a length of {max_length} tokens has no room for the {} around every prompt", self.around);
+            return Err(Error::model(&self.dir, problem, "correct model_max_length in tokenizer_config.json"));
+        }
+        self.max_length = max_length;
+        Ok(self)
+    }
+
+    /// The number of ids an encoded prompt has.
+    pub fn max_length(&self) -> usize {
+        self.max_length
+    }
+
+    /// One more than the largest id the tokenizer can give.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// Turns a prompt into ids.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] where the vocabulary lacks a part of the prompt and the token for unknown parts as well.
+    pub fn encode(&self, text: &str) -> Result<Encoding> {
+        let fail = |e: tokenizers::Error| {
+            Error::model(&self.dir, format!("cannot encode the prompt: {e}"), "take the tokenizer the model came with")
+        };
+        let mut encoding = self.inner.encode(text, false).map_err(fail)?;
+
+        let room = self.max_length - self.around;
+        let cut = encoding.len().saturating_sub(room);
+        let mut cut_text = String::new();
+        if cut > 0 {
+            let offsets = encoding.get_offsets();
+            let lost = if self.truncates_left { offsets.get(..cut) } else { offsets.get(room..) };
+            if let Some([first, .., last] | [first @ last]) = lost {
+                cut_text = slice(text, first.0, last.1).trim().to_owned();
+            }
+            let direction = if self.truncates_left { TruncationDirection::Left } else { TruncationDirection::Right };
+            encoding.truncate(room, 0, direction);
+            encoding.take_overflowing();
+        }
+
+        let encoding = self.inner.post_process(encoding, None, true).map_err(fail)?;
+        let mut ids: Vec<i64> = encoding.get_ids().iter().map(|&id| i64::from(id)).collect();
+        let length = ids.len();
+        ids.resize(self.max_length.max(length), self.pad_id);
+        if self.pads_left {
+            ids.rotate_left(length);
+        }
+        Ok(Encoding { ids, length, cut, cut_text })
+    }
+}
+
+/// The part of `text` between two byte offsets, widened to whole characters.
+fn slice(text: &str, begin: usize, end: usize) -> &str {
+    let (begin, end) = (text.floor_char_boundary(begin), text.ceil_char_boundary(end));
+    text.get(begin..end).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

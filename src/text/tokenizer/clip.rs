@@ -1,0 +1,165 @@
+//! The stages of the tokenizer: from a `tokenizer.json` that spells them out, or put together from `vocab.json` and
+//! `merges.txt` as transformers' `CLIPConverter` puts them together.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use serde_json::Value;
+use tokenizers::models::bpe::BPE;
+use tokenizers::normalizers::{Lowercase, NFC, Replace, Sequence as Normalizers, replace::ReplacePattern};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::processors::roberta::RobertaProcessing;
+use tokenizers::{ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior, Tokenizer};
+
+use super::files::{read_json, read_text};
+use super::special::Settings;
+use crate::error::{Error, Result};
+
+const FETCH: &str = "fetch the file again, or take the tokenizer the model came with";
+
+/// What a prompt is split into before pairs are merged: contractions, words, single digits, runs of anything else.
+const SPLIT: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+
+/// The lines of `merges.txt` that transformers reads after the first, which it takes for the version.
+const MAX_MERGES: usize = 49152 - 256 - 2;
+
+/// Opens a `tokenizer.json`.
+pub(super) fn from_tokenizer_json(path: &Path) -> Result<Tokenizer> {
+    let text = read_text(path)?.unwrap_or_default();
+    let broken =
+        |e: &dyn std::fmt::Display| Error::model(path, format!("is not a tokenizer that can be read: {e}"), FETCH);
+    let json: Value = serde_json::from_str(&text).map_err(|e| broken(&e))?;
+    check_model(path, &json)?;
+    let tokenizer = Tokenizer::from_bytes(text).map_err(|e| broken(&e))?;
+
+    // Written before transformers 4.17, such a file splits words otherwise than the model was trained with.
+    let clip = matches!(tokenizer.get_model(), ModelWrapper::BPE(bpe) if bpe.end_of_word_suffix.is_some());
+    if clip && !matches!(tokenizer.get_pre_tokenizer(), Some(PreTokenizerWrapper::Sequence(_))) {
+        let help = "remove it, so that vocab.json and merges.txt beside it are read, or save it anew";
+        return Err(Error::model(path, "was written by a version of transformers whose ids were wrong", help));
+    }
+    Ok(tokenizer)
+}
+
+/// Puts CLIP's tokenizer together from `vocab.json` and `merges.txt`, without its special tokens.
+pub(super) fn from_vocab_and_merges(dir: &Path, settings: &Settings) -> Result<Tokenizer> {
+    let (vocab_path, merges_path) = (dir.join("vocab.json"), dir.join("merges.txt"));
+    let vocab: Option<HashMap<String, u32>> = read_json(&vocab_path)?;
+    let merges = read_text(&merges_path)?;
+    let (vocab, merges) = match (vocab, merges) {
+        (Some(vocab), Some(merges)) => (vocab, merges),
+        (vocab, merges) => {
+            let missing = match (vocab, merges) {
+                (None, None) => "holds neither tokenizer.json nor vocab.json and merges.txt",
+                (None, _) => "holds merges.txt but neither vocab.json nor tokenizer.json",
+                _ => "holds vocab.json but neither merges.txt nor tokenizer.json",
+            };
+            return Err(Error::model(dir, missing, "copy the files of the model's tokenizer there"));
+        }
+    };
+    let merges = parse_merges(&merges_path, &merges, &vocab)?;
+
+    let fail = |e: tokenizers::Error| Error::model(dir, format!("the tokenizer cannot be built: {e}"), FETCH);
+    let bpe = BPE::builder()
+        .vocab_and_merges(vocab.into_iter().collect::<tokenizers::models::bpe::Vocab>(), merges)
+        .continuing_subword_prefix(String::new())
+        .end_of_word_suffix("</w>".to_owned())
+        .unk_token(settings.unk.content.clone())
+        .build()
+        .map_err(fail)?;
+
+    let mut tokenizer = Tokenizer::new(bpe);
+    let white = Replace::new(ReplacePattern::Regex(r"\s+".to_owned()), " ").map_err(fail)?;
+    let normalizers: Vec<NormalizerWrapper> = vec![NFC.into(), white.into(), Lowercase.into()];
+    tokenizer.with_normalizer(Some(Normalizers::new(normalizers))).map_err(fail)?;
+
+    let split = Split::new(SplitPattern::Regex(SPLIT.to_owned()), SplitDelimiterBehavior::Removed, true);
+    let stages: Vec<PreTokenizerWrapper> = vec![split.map_err(fail)?.into(), ByteLevel::new(false, true, true).into()];
+    tokenizer.with_pre_tokenizer(Some(PreTokenizers::new(stages)));
+    Ok(tokenizer)
+}
+
+/// Puts the beginning and the end of text around every prompt.
+pub(super) fn surround(tokenizer: &mut Tokenizer, dir: &Path, settings: &Settings) -> Result<()> {
+    let pair = |key, content: &str| {
+        let id = tokenizer.token_to_id(content);
+        id.map(|id| (content.to_owned(), id)).ok_or_else(|| settings.unknown(dir, key, content))
+    };
+    let end = pair("eos_token", &settings.eos.content)?;
+    let begin = pair("bos_token", &settings.bos.content)?;
+    let around = RobertaProcessing::new(end, begin).add_prefix_space(false).trim_offsets(false);
+    tokenizer.with_post_processor(Some(around));
+    Ok(())
+}
+
+/// Reads the pairs of `merges.txt`, the most frequent first. A pair that stands there twice counts where it stands
+/// first.
+fn parse_merges(path: &Path, text: &str, vocab: &HashMap<String, u32>) -> Result<Vec<(String, String)>> {
+    let mut merges = Vec::new();
+    let mut seen = HashSet::new();
+    for (i, line) in text.trim().split('\n').enumerate().skip(1).take(MAX_MERGES + 1) {
+        let mut parts = line.split_whitespace();
+        let (Some(a), Some(b), None) = (parts.next(), parts.next(), parts.next()) else {
+            let problem = format!("line {}: expected two tokens, found \"{}\"", i + 1, line.trim());
+            return Err(Error::model(path, problem, FETCH));
+        };
+        if let Some(token) = missing_token(vocab, a, b, 0) {
+            let problem = format!("line {}: token \"{token}\" is not in vocab.json", i + 1);
+            return Err(Error::model(path, problem, "take vocab.json and merges.txt of the same model"));
+        }
+        if seen.insert((a, b)) {
+            merges.push((a.to_owned(), b.to_owned()));
+        }
+    }
+    Ok(merges)
+}
+
+/// Checks the merges in a `tokenizer.json` against its vocabulary, which its reader takes on trust.
+fn check_model(path: &Path, json: &Value) -> Result<()> {
+    let model = &json["model"];
+    let (Some(vocab), Some(merges)) = (model["vocab"].as_object(), model["merges"].as_array()) else { return Ok(()) };
+    let prefix = model["continuing_subword_prefix"].as_str().map_or(0, str::len);
+    for (i, merge) in merges.iter().enumerate() {
+        // Files before tokenizers 0.20 write "a b", later ones ["a", "b"].
+        let pair = match merge {
+            Value::String(line) => line.split_once(' '),
+            Value::Array(pair) => pair.first().and_then(Value::as_str).zip(pair.get(1).and_then(Value::as_str)),
+            _ => None,
+        };
+        let problem = match pair {
+            None => format!("merge {i} is not a pair of tokens: {merge}"),
+            Some((a, b)) => match missing_token(vocab, a, b, prefix) {
+                None => continue,
+                Some(token) => format!("merge {i}: token \"{token}\" is not in the vocabulary"),
+            },
+        };
+        return Err(Error::model(path, problem, FETCH));
+    }
+    Ok(())
+}
+
+/// A set of tokens.
+trait Tokens {
+    fn has(&self, token: &str) -> bool;
+}
+
+impl Tokens for HashMap<String, u32> {
+    fn has(&self, token: &str) -> bool {
+        self.contains_key(token)
+    }
+}
+
+impl Tokens for serde_json::Map<String, Value> {
+    fn has(&self, token: &str) -> bool {
+        self.contains_key(token)
+    }
+}
+
+/// The first of a pair's two tokens and the one they merge into that the vocabulary lacks. `prefix` bytes of the
+/// second token mark that it goes on a word, and are not part of what it merges into.
+fn missing_token(vocab: &impl Tokens, a: &str, b: &str, prefix: usize) -> Option<String> {
+    let merged = format!("{a}{}", b.get(prefix..).unwrap_or(b));
+    [a, b, &merged].into_iter().find(|token| !vocab.has(token)).map(str::to_owned)
+}

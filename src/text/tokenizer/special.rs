@@ -1,0 +1,191 @@
+//! Special and added tokens, lengths and sides, gathered from the files beside a tokenizer in the precedence that
+//! transformers' `from_pretrained` gives them.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+use tokenizers::{AddedToken, Tokenizer};
+
+use super::files::read_json;
+use crate::error::{Error, Result};
+
+/// No text encoder takes more tokens than this; what transformers writes for "not known" is 1e30.
+const MAX_LENGTH: f64 = 100_000.0;
+
+/// What the files beside a tokenizer say.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) max_length: Option<usize>,
+    pub(super) bos: AddedToken,
+    pub(super) eos: AddedToken,
+    pub(super) unk: AddedToken,
+    pad: AddedToken,
+    /// Further special tokens, such as those of textual inversion.
+    additional: Vec<AddedToken>,
+    /// Tokens with the flags that a file gives them, by rising id.
+    added: Vec<AddedToken>,
+    pub(super) pads_left: bool,
+    pub(super) truncates_left: bool,
+    split_special: bool,
+}
+
+impl Settings {
+    pub(super) fn read(dir: &Path) -> Result<Self> {
+        let config_path = dir.join("tokenizer_config.json");
+        let mut config: Map<String, Value> = read_json(&config_path)?.unwrap_or_default();
+
+        let mut added = Vec::new();
+        if let Some(decoder) = config.get("added_tokens_decoder") {
+            // Written since transformers 4.34, this key makes the two older files be passed over.
+            added = added_tokens(&config_path, decoder)?;
+        } else {
+            let map: Option<Map<String, Value>> = read_json(&dir.join("special_tokens_map.json"))?;
+            for (key, mut value) in map.unwrap_or_default() {
+                if let Some(token) = value.as_object_mut() {
+                    token.insert("special".to_owned(), true.into());
+                }
+                config.insert(key, value);
+            }
+            let ids: Option<HashMap<String, u32>> = read_json(&dir.join("added_tokens.json"))?;
+            let mut ids: Vec<_> = ids.unwrap_or_default().into_iter().collect();
+            ids.sort_by_key(|&(_, id)| id);
+            let names = special_names(&config);
+            for (content, _) in ids {
+                let special = names.contains(&content);
+                added.push(AddedToken::from(content, special));
+            }
+        }
+
+        // CLIP's class makes tokens of the three names it knows best before the general code does, with other flags.
+        let token = |key: &str, normalized: bool| -> Result<AddedToken> {
+            let default = if key == "bos_token" { "<|startoftext|>" } else { "<|endoftext|>" };
+            let found = match config.get(key) {
+                None | Some(Value::Null) => AddedToken::from(default, true).normalized(normalized),
+                Some(Value::String(content)) => AddedToken::from(content, true).normalized(normalized),
+                Some(value) => parse_token(&config_path, key, value)?,
+            };
+            Ok(added.iter().find(|token| token.content == found.content).cloned().unwrap_or(found).special(true))
+        };
+        let additional = match config.get("additional_special_tokens") {
+            Some(Value::Array(tokens)) => tokens
+                .iter()
+                .map(|token| Ok(parse_token(&config_path, "additional_special_tokens", token)?.special(true)))
+                .collect::<Result<_>>()?,
+            _ => Vec::new(),
+        };
+        let is_left = |key: &str| config.get(key).and_then(Value::as_str) == Some("left");
+
+        Ok(Self {
+            max_length: max_length(&config_path, config.get("model_max_length"))?,
+            bos: token("bos_token", true)?,
+            eos: token("eos_token", true)?,
+            unk: token("unk_token", true)?,
+            pad: token("pad_token", false)?,
+            additional,
+            pads_left: is_left("padding_side"),
+            truncates_left: is_left("truncation_side"),
+            split_special: config.get("split_special_tokens").and_then(Value::as_bool).unwrap_or(false),
+            added,
+        })
+    }
+
+    /// Makes the tokenizer know the added and special tokens, so that it finds them inside prompts. A special token
+    /// that it knows already keeps the flags it has.
+    pub(super) fn register(&self, tokenizer: &mut Tokenizer, dir: &Path) -> Result<()> {
+        let special = [("bos_token", &self.bos), ("eos_token", &self.eos), ("unk_token", &self.unk)];
+        for (key, token) in special.into_iter().chain([("pad_token", &self.pad)]) {
+            let declared = self.added.iter().any(|added| added.content == token.content);
+            if !declared && tokenizer.token_to_id(&token.content).is_none() {
+                return Err(self.unknown(dir, key, &token.content));
+            }
+        }
+        let names: Vec<&str> = special.iter().map(|(_, token)| token.content.as_str()).collect();
+        let declared = self.added.iter().cloned().map(|token| {
+            let special = token.special || token.content == self.pad.content || names.contains(&&*token.content);
+            token.special(special)
+        });
+        let all = declared
+            .chain(special.into_iter().map(|(_, token)| token.clone()))
+            .chain([self.pad.clone()])
+            .chain(self.additional.iter().cloned());
+        for token in all {
+            if !tokenizer.get_added_vocabulary().is_special_token(&token.content) {
+                tokenizer.add_tokens([token]).map_err(|e| Error::model(dir, e.to_string(), ""))?;
+            }
+        }
+        tokenizer.set_encode_special_tokens(self.split_special);
+        Ok(())
+    }
+
+    /// The id of the padding token.
+    pub(super) fn pad_id(&self, tokenizer: &Tokenizer, dir: &Path) -> Result<u32> {
+        tokenizer.token_to_id(&self.pad.content).ok_or_else(|| self.unknown(dir, "pad_token", &self.pad.content))
+    }
+
+    /// The error for a special token without an id.
+    pub(super) fn unknown(&self, dir: &Path, key: &str, content: &str) -> Error {
+        let problem = format!("{key} is \"{content}\", which the vocabulary does not have");
+        Error::model(dir, problem, "take all files of the tokenizer from the same model")
+    }
+}
+
+/// The contents of all special tokens that a configuration names.
+fn special_names(config: &Map<String, Value>) -> Vec<String> {
+    const KEYS: [&str; 7] =
+        ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+    let additional = config.get("additional_special_tokens").and_then(Value::as_array).into_iter().flatten();
+    let content = |value: &Value| Some(value.as_str().or_else(|| value.get("content")?.as_str())?.to_owned());
+    KEYS.iter().filter_map(|&key| config.get(key)).chain(additional).filter_map(content).collect()
+}
+
+/// Reads `added_tokens_decoder`, tokens by id.
+fn added_tokens(path: &Path, decoder: &Value) -> Result<Vec<AddedToken>> {
+    const KEY: &str = "added_tokens_decoder";
+    let fail = |found: &dyn std::fmt::Display| {
+        Error::model(path, format!("{KEY}: expected tokens by their ids, found {found}"), "fetch the file again")
+    };
+    let mut tokens = Vec::new();
+    for (id, token) in decoder.as_object().ok_or_else(|| fail(decoder))? {
+        let id: u32 = id.parse().map_err(|_| fail(&format!("\"{id}\"")))?;
+        tokens.push((id, parse_token(path, KEY, token)?));
+    }
+    tokens.sort_by_key(|&(id, _)| id);
+    Ok(tokens.into_iter().map(|(_, token)| token).collect())
+}
+
+/// Reads a token written as a string or as an object with `content` and flags.
+fn parse_token(path: &Path, key: &str, value: &Value) -> Result<AddedToken> {
+    let flag = |name: &str, default: bool| value.get(name).and_then(Value::as_bool).unwrap_or(default);
+    match (value, value.get("content")) {
+        (Value::String(content), _) => Ok(AddedToken::from(content, true)),
+        (_, Some(Value::String(content))) => {
+            let special = flag("special", false);
+            Ok(AddedToken {
+                content: content.clone(),
+                special,
+                normalized: flag("normalized", !special),
+                lstrip: flag("lstrip", false),
+                rstrip: flag("rstrip", false),
+                single_word: flag("single_word", false),
+            })
+        }
+        _ => {
+            let problem = format!("{key}: expected a token, as text or as an object with a content, found {value}");
+            Err(Error::model(path, problem, "fetch the file again"))
+        }
+    }
+}
+
+/// Reads `model_max_length`; nothing where it is absent or left open.
+fn max_length(path: &Path, value: Option<&Value>) -> Result<Option<usize>> {
+    let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(None) };
+    match value.as_f64() {
+        Some(length) if length > MAX_LENGTH => Ok(None),
+        Some(length) if length >= 1.0 && length.fract() == 0.0 => Ok(Some(length as usize)),
+        _ => {
+            let problem = format!("model_max_length: expected a number of tokens, found {value}");
+            Err(Error::model(path, problem, "77 is the length of CLIP's text encoders"))
+        }
+    }
+}

@@ -1,0 +1,174 @@
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::*;
+
+fn fixture(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/tokenizer-{name}"))
+}
+
+/// The named fixture's files with, unless it has a `tokenizer.json`, the vocabulary they all share.
+fn directory(name: &str) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let shared = ["vocab.json", "merges.txt"].map(|file| fixture("sd1").join(file));
+    let own = std::fs::read_dir(fixture(name)).unwrap().map(|entry| entry.unwrap().path());
+    for file in own.chain(shared.into_iter().filter(|_| name != "json")) {
+        std::fs::copy(&file, dir.path().join(file.file_name().unwrap())).unwrap();
+    }
+    dir
+}
+
+fn write(dir: &TempDir, file: &str, content: impl AsRef<[u8]>) {
+    std::fs::write(dir.path().join(file), content).unwrap();
+}
+
+#[test]
+fn gives_the_ids_that_transformers_gives() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/tokenizer/prompts.json");
+    let golden: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let prompts = golden["prompts"].as_array().unwrap();
+    for name in ["sd1", "sd2", "json", "objects", "strings"] {
+        let tokenizer = Tokenizer::open(directory(name).path()).unwrap();
+        assert_eq!(tokenizer.max_length(), 77);
+        assert_eq!(tokenizer.vocab_size(), if name == "strings" { 1201 } else { 1200 });
+        let pad = golden[name]["pad"].as_i64().unwrap();
+        let rows = golden[name]["rows"].as_array().unwrap();
+        assert_eq!(rows.len(), prompts.len());
+        for (prompt, row) in prompts.iter().zip(rows) {
+            let prompt = prompt.as_str().unwrap();
+            let mut want: Vec<i64> = serde_json::from_value(row["ids"].clone()).unwrap();
+            want.resize(77, pad);
+            let got = tokenizer.encode(prompt).unwrap();
+            assert_eq!(got.ids, want, "{name}: {prompt:?}");
+            assert_eq!(got.cut as u64, row["cut"].as_u64().unwrap(), "{name}: {prompt:?}");
+            assert_eq!(got.cut > 0, !got.cut_text.is_empty(), "{name}: {prompt:?}");
+        }
+    }
+}
+
+#[test]
+fn says_what_was_cut() {
+    let tokenizer = Tokenizer::open(&fixture("sd1")).unwrap();
+    let kept = "the ".repeat(75);
+    let whole = tokenizer.encode(&kept).unwrap();
+    assert_eq!((whole.length, whole.cut, whole.cut_text.as_str()), (77, 0, ""));
+    let long = tokenizer.encode(&format!("{kept}  The \u{c9}nd, \u{1f600} ")).unwrap();
+    assert_eq!(long.cut_text, "The \u{c9}nd, \u{1f600}");
+    assert_eq!(long.ids, whole.ids);
+    assert!(long.cut > 3);
+
+    let left = Tokenizer::open(directory("strings").path()).unwrap();
+    assert_eq!(left.encode(&format!("Of the {kept}")).unwrap().cut_text, "Of the");
+}
+
+#[test]
+fn takes_another_length() {
+    let tokenizer = Tokenizer::open(&fixture("sd1")).unwrap().with_max_length(4).unwrap();
+    let encoding = tokenizer.encode("the the the").unwrap();
+    assert_eq!((encoding.ids.len(), encoding.cut, encoding.cut_text.as_str()), (4, 1, "the"));
+    let tokenizer = tokenizer.with_max_length(2).unwrap();
+    assert_eq!(tokenizer.encode("the the").unwrap().ids, [1198, 1199]);
+    assert!(tokenizer.with_max_length(1).is_err());
+}
+
+#[test]
+fn pads_on_the_left_where_the_files_say_so() {
+    let dir = directory("sd1");
+    write(&dir, "tokenizer_config.json", json!({"padding_side": "left", "model_max_length": 5}).to_string());
+    let encoding = Tokenizer::open(dir.path()).unwrap().encode("the").unwrap();
+    assert_eq!(encoding.ids[..3], [1199, 1199, 1198]);
+    assert_eq!((encoding.ids[4], encoding.length), (1199, 3));
+}
+
+#[test]
+fn damaged_files_are_named() {
+    let merges = std::fs::read_to_string(fixture("sd1").join("merges.txt")).unwrap();
+    let config = |value: Value| ("tokenizer_config.json", value.to_string());
+    for ((file, content), words) in [
+        (("vocab.json", "{\"a\": 1,".to_owned()), vec!["vocab.json", "JSON"]),
+        (("vocab.json", "<html>".to_owned()), vec!["vocab.json", "JSON"]),
+        (("vocab.json", "version https://git-lfs.github.com/spec/v1\n".to_owned()), vec!["vocab.json", "Git LFS"]),
+        (("merges.txt", merges.replacen("i n\n", "i \u{2603}\n", 1)), vec!["merges.txt", "line 2", "\u{2603}"]),
+        (("merges.txt", merges.replacen("i n\n", "i\n", 1)), vec!["merges.txt", "line 2", "two tokens"]),
+        (("merges.txt", merges.replacen("i n\n", "<|startoftext|> n\n", 1)), vec!["line 2", "<|startoftext|>n"]),
+        (("special_tokens_map.json", "[]".to_owned()), vec!["special_tokens_map.json"]),
+        (("added_tokens.json", "{\"a\": \"b\"}".to_owned()), vec!["added_tokens.json"]),
+        (config(json!({"bos_token": "<s>"})), vec!["bos_token", "<s>", "vocabulary"]),
+        (config(json!({"pad_token": "<pad>"})), vec!["pad_token", "<pad>", "vocabulary"]),
+        (config(json!({"pad_token": 7})), vec!["pad_token", "7"]),
+        (config(json!({"model_max_length": "long"})), vec!["model_max_length", "long"]),
+        (config(json!({"model_max_length": 1})), vec!["length of 1"]),
+        (config(json!({"added_tokens_decoder": {"x": "y"}})), vec!["added_tokens_decoder", "\"x\""]),
+    ] {
+        let dir = directory("sd1");
+        // The older files count only where the newer configuration is not there.
+        std::fs::remove_file(dir.path().join("tokenizer_config.json")).unwrap();
+        if file == "tokenizer_config.json" {
+            std::fs::remove_file(dir.path().join("special_tokens_map.json")).unwrap();
+        }
+        write(&dir, file, content);
+        let error = Tokenizer::open(dir.path()).unwrap_err();
+        assert!(matches!(error, Error::Model { .. }), "{error}");
+        for word in words {
+            assert!(error.to_string().contains(word), "{word}: {error}");
+        }
+    }
+}
+
+#[test]
+fn missing_files_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = |dir: &TempDir| Tokenizer::open(dir.path()).unwrap_err().to_string();
+    assert!(error(&dir).contains("neither tokenizer.json nor vocab.json and merges.txt"), "{}", error(&dir));
+    let dir = directory("sd1");
+    std::fs::remove_file(dir.path().join("merges.txt")).unwrap();
+    assert!(error(&dir).contains("neither merges.txt nor tokenizer.json"), "{}", error(&dir));
+    std::fs::remove_file(dir.path().join("vocab.json")).unwrap();
+    std::fs::copy(fixture("sd1").join("merges.txt"), dir.path().join("merges.txt")).unwrap();
+    assert!(error(&dir).contains("neither vocab.json nor tokenizer.json"), "{}", error(&dir));
+}
+
+#[test]
+fn damaged_tokenizer_json_is_refused() {
+    let good: Value =
+        serde_json::from_str(&std::fs::read_to_string(fixture("json").join("tokenizer.json")).unwrap()).unwrap();
+    let with = |path: &str, value: Value| {
+        let mut json = good.clone();
+        *json.pointer_mut(path).unwrap() = value;
+        json.to_string()
+    };
+    for (content, word) in [
+        (String::new(), "can be read"),
+        ("[]".to_owned(), "can be read"),
+        (with("/model/merges/3", json!(["a", "\u{2603}"])), "merge 3"),
+        (with("/model/merges/3", json!(["<|startoftext|>", "<|endoftext|>"])), "merge 3"),
+        (with("/model/merges/0", json!("in")), "merge 0"),
+        (
+            with("/pre_tokenizer", json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true})),
+            "wrong",
+        ),
+        (with("/model/type", json!("Markov")), "can be read"),
+    ] {
+        let dir = directory("json");
+        write(&dir, "tokenizer.json", content);
+        let error = Tokenizer::open(dir.path()).unwrap_err();
+        assert!(matches!(error, Error::Model { .. }), "{error}");
+        assert!(error.to_string().contains("tokenizer.json: "), "{error}");
+        assert!(error.to_string().contains(word), "{error}");
+    }
+}
+
+#[test]
+fn merges_written_the_older_way_are_read() {
+    let text = std::fs::read_to_string(fixture("json").join("tokenizer.json")).unwrap();
+    let mut json: Value = serde_json::from_str(&text).unwrap();
+    for merge in json["model"]["merges"].as_array_mut().unwrap() {
+        *merge = format!("{} {}", merge[0].as_str().unwrap(), merge[1].as_str().unwrap()).into();
+    }
+    let dir = directory("json");
+    let want = Tokenizer::open(dir.path()).unwrap().encode("a red circle").unwrap();
+    write(&dir, "tokenizer.json", json.to_string());
+    assert_eq!(Tokenizer::open(dir.path()).unwrap().encode("a red circle").unwrap(), want);
+}
