@@ -38,6 +38,8 @@ fn a_vq_stage_is_not_scaled_unless_it_says_so() {
     let vq = || Dir::new().graph("unet/model.onnx", unet()).graph("vqvae_decoder/model.onnx", decoder());
     let plain = facts(vq());
     assert_eq!((plain.first_stage, plain.scaling_factor.value), (FirstStage::Vq, 1.0));
+    let elsewhere = facts(legacy().put("vae_decoder/config.json", r#"{"_class_name": "VQModel"}"#));
+    assert_eq!((elsewhere.first_stage, elsewhere.scaling_factor.value), (FirstStage::Vq, 1.0));
     let scaled =
         facts(vq().put("vqvae_decoder/config.json", r#"{"scaling_factor": 0.18215, "block_out_channels": [1, 2, 4]}"#));
     assert_eq!((scaled.scaling_factor.value, scaled.spatial_factor.value), (0.18215, 4));
