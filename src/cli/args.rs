@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+use crate::session::{Flavour, RuntimeOptions};
 use crate::spec::Overrides;
 
 const EXIT_CODES: &str = "\
@@ -84,12 +86,24 @@ pub struct LibraryArgs {
     /// Takes ONNX Runtime's shared library from here, a file or the folder it is in, and looks nowhere else.
     #[arg(long, global = true, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub runtime: Option<PathBuf>,
-    /// Fetches nothing: where ONNX Runtime is not installed, says what to install by hand.
+    /// Fetches nothing: where ONNX Runtime is not installed, says what to install by hand. LDM_ORT_OFFLINE=1 in the
+    /// environment does the same.
     #[arg(long, global = true)]
     pub offline: bool,
     /// Fetches ONNX Runtime from this Python package index instead of the public one.
     #[arg(long, global = true, value_name = "URL", value_hint = ValueHint::Url)]
     pub index_url: Option<String>,
+}
+
+impl LibraryArgs {
+    /// The same for the library, together with what the environment says. `flavour` is the build preferred where
+    /// several are in the cache.
+    pub fn to_options(&self, flavour: Option<Flavour>) -> RuntimeOptions {
+        let forbidden = std::env::var_os("LDM_ORT_OFFLINE").is_some_and(|value| !value.is_empty() && value != "0");
+        let mut env = super::runtime::environment();
+        env.index_url = self.index_url.clone().or(env.index_url);
+        RuntimeOptions { path: self.runtime.clone(), flavour, offline: self.offline || forbidden, env }
+    }
 }
 
 /// `ldm-ort run`.
@@ -239,20 +253,65 @@ pub struct RuntimeArgs {
 pub enum RuntimeAction {
     /// Fetches a build of ONNX Runtime into the cache ahead of time.
     Install {
-        /// Which build.
-        build: Build,
+        /// Which build: for the processor alone, for NVIDIA's cards too, for Intel's processors and cards.
+        #[arg(value_parser = PossibleValuesParser::new(Flavour::ALL.map(Flavour::name)).try_map(flavour))]
+        build: Flavour,
     },
     /// Lists the builds in the cache.
     List,
 }
 
-/// A build of ONNX Runtime that can be fetched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Build {
-    /// For processors alone.
-    Cpu,
-    /// For NVIDIA cards too (CUDA and TensorRT).
-    Cuda,
-    /// For Intel's processors and cards (OpenVINO).
-    Openvino,
+fn flavour(name: String) -> Result<Flavour, String> {
+    Flavour::from_name(&name).ok_or_else(|| format!("there is no build {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definitions_hold_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_is_read() {
+        let read = |line: &str| Cli::try_parse_from(line.split(' ')).map(|cli| cli.command);
+        let Ok(Command::Run(run)) = read("ldm-ort run p.toml --prompt a --prompt b --provider cuda,cpu --json -q")
+        else {
+            panic!("run is not read");
+        };
+        assert_eq!(run.overrides.prompt, ["a", "b"]);
+        assert_eq!(run.overrides.to_overrides().providers, ["cuda", "cpu"]);
+        assert!(matches!(read("ldm-ort run --from x.png"), Ok(Command::Run(run)) if run.pipeline.is_none()));
+        assert!(matches!(read("ldm-ort runtime"), Ok(Command::Runtime(RuntimeArgs { action: None }))));
+        let install = read("ldm-ort runtime install openvino --offline");
+        let Ok(Command::Runtime(RuntimeArgs { action: Some(RuntimeAction::Install { build }) })) = install else {
+            panic!("{install:?}");
+        };
+        assert_eq!(build, Flavour::OpenVino);
+        for line in [
+            "ldm-ort",
+            "ldm-ort run",
+            "ldm-ort run p.toml --from x.png",
+            "ldm-ort run p.toml --steps -1",
+            "ldm-ort run p.toml --steps 1.5",
+            "ldm-ort run p.toml -q -v",
+            "ldm-ort list models",
+            "ldm-ort runtime install rocm",
+            "ldm-ort paint",
+        ] {
+            assert_eq!(read(line).map_err(|error| error.exit_code()).err(), Some(2), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_slip_is_answered_with_what_was_meant() {
+        let error = |line: &str| Cli::try_parse_from(line.split(' ')).map(|_| ()).unwrap_err().to_string();
+        assert!(error("ldm-ort inspct d").contains("'inspect'"));
+        assert!(error("ldm-ort run p.toml --step 5").contains("'--steps'"));
+        assert!(error("ldm-ort list scheduler").contains("'schedulers'"));
+    }
 }

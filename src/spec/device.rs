@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::model::COMPONENTS;
+use super::model::component_kinds;
 use super::reader::{Item, Table, unknown_name};
 use super::tree::Value;
 use super::writer::{Writer, integer};
+use crate::bundle::ComponentKind;
+use crate::session::{PROVIDERS, find_provider};
 
 /// A provider's own options, under the names ONNX Runtime gives them.
 pub type Options = BTreeMap<String, String>;
@@ -13,14 +15,13 @@ pub type Options = BTreeMap<String, String>;
 /// `[device]`: which execution providers run the graphs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
-    /// `provider = "cpu"`: an execution provider, or a list in order of preference. Nothing falls to the CPU unless
+    /// `provider = "cpu"`: an execution provider by a name or an alias of [`PROVIDERS`], here by its name, or a list in order of preference. Nothing falls to the CPU unless
     /// the list names it.
     pub providers: Vec<String>,
     /// `threads`: of the CPU, 1 to 1024. Absent: as many as ONNX Runtime takes by itself.
     pub threads: Option<usize>,
-    /// `[device.COMPONENT]` with `provider`: components that run elsewhere, by a name of
-    /// [`COMPONENTS`](super::COMPONENTS).
-    pub components: BTreeMap<String, Vec<String>>,
+    /// `[device.COMPONENT]` with `provider`: components that run elsewhere.
+    pub components: BTreeMap<ComponentKind, Vec<String>>,
     /// `[device.PROVIDER]`: a provider's own options, under the names ONNX Runtime gives them. Strings, numbers and
     /// booleans are handed to it as they are written.
     pub options: BTreeMap<String, Options>,
@@ -34,8 +35,8 @@ impl Default for Device {
 
 impl Device {
     /// The providers a component runs on, in order of preference.
-    pub fn providers_of(&self, component: &str) -> &[String] {
-        self.components.get(component).unwrap_or(&self.providers)
+    pub fn providers_of(&self, component: ComponentKind) -> &[String] {
+        self.components.get(&component).unwrap_or(&self.providers)
     }
 
     pub(super) fn read(mut table: Table<'_>) -> Self {
@@ -44,14 +45,14 @@ impl Device {
             device.providers = providers;
         }
         device.threads = table.integer("threads", 1, 1024);
-        for name in COMPONENTS {
-            if table.get(name).is_none() {
+        for kind in component_kinds() {
+            if table.get(kind.name()).is_none() {
                 continue;
             }
-            let mut component = table.table(name);
+            let mut component = table.table(kind.name());
             component.require("provider", "an execution provider or an array of them");
             if let Some(providers) = providers(&mut component) {
-                device.components.insert((*name).to_owned(), providers);
+                device.components.insert(kind, providers);
             }
             component.finish();
         }
@@ -68,8 +69,8 @@ impl Device {
         writer.table(&["device"]);
         writer.strings("provider", &self.providers);
         writer.key_if("threads", self.threads.map(integer));
-        for (name, providers) in &self.components {
-            writer.table(&["device", name]);
+        for (kind, providers) in &self.components {
+            writer.table(&["device", kind.name()]);
             writer.strings("provider", providers);
         }
         for (name, options) in &self.options {
@@ -82,21 +83,20 @@ impl Device {
 }
 
 fn names() -> impl Iterator<Item = &'static str> + Clone {
-    [
-        "cpu", "cuda", "tensorrt", "nvrtx", "directml", "openvino", "coreml", "webgpu", "migraphx", "rocm", "xnnpack",
-        "qnn",
-    ]
-    .into_iter()
+    PROVIDERS.iter().map(|provider| provider.name)
 }
 
 fn providers(table: &mut Table<'_>) -> Option<Vec<String>> {
     let items = table.strings("provider")?;
     let mut providers = Vec::new();
     for item in items {
-        let name = item.string("the name of a provider")?;
-        if !names().any(|known| known == name) {
-            item.report(unknown_name("provider", &name, names()));
-        } else if providers.contains(&name) {
+        let written = item.string("the name of a provider")?;
+        let Ok(provider) = find_provider(&written) else {
+            item.report(unknown_name("provider", &written, names()));
+            continue;
+        };
+        let name = provider.name.to_owned();
+        if providers.contains(&name) {
             item.report(format!("`{name}` stands in the list twice"));
         }
         providers.push(name);

@@ -39,7 +39,7 @@ mod writer;
 use std::path::Path;
 
 pub use device::Device;
-pub use model::{COMPONENTS, ComponentSpec, Model};
+pub use model::{ComponentSpec, Model};
 pub use output::Output;
 pub use overrides::Overrides;
 pub use run::Run;

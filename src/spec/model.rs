@@ -6,19 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::reader::Table;
 use super::writer::{Writer, integer};
-
-/// The components a model may be made of, as their tables `[model.NAME]` and `[device.NAME]` are called.
-pub const COMPONENTS: &[&str] = &[
-    "unet",
-    "transformer",
-    "text_encoder",
-    "text_encoder_2",
-    "text_encoder_3",
-    "vae_encoder",
-    "vae_decoder",
-    "vqvae_encoder",
-    "vqvae_decoder",
-];
+use crate::bundle::{self, ComponentKind};
 
 const PREDICTION_TYPES: &[&str] = &["epsilon", "v_prediction", "sample"];
 
@@ -38,8 +26,9 @@ pub struct Model {
     pub prediction_type: Option<String>,
     /// `sample_size`: the width and height of the latents the model was trained at, 1 to 16384.
     pub sample_size: Option<usize>,
-    /// `[model.NAME]`: single components, by a name of [`COMPONENTS`].
-    pub components: BTreeMap<String, ComponentSpec>,
+    /// `[model.NAME]`: single components, by their name: unet, transformer, text_encoder, text_encoder_2,
+    /// text_encoder_3, vae_encoder, vae_decoder, vqvae_encoder or vqvae_decoder.
+    pub components: BTreeMap<ComponentKind, ComponentSpec>,
 }
 
 /// `[model.NAME]`: one component of the model.
@@ -55,6 +44,19 @@ impl Model {
         Self { path: path.as_ref().to_path_buf(), ..Self::default() }
     }
 
+    /// What stands here over the model directory's own words, for reading that directory.
+    pub fn overrides(&self) -> bundle::Overrides {
+        let graph = |(kind, component): (&ComponentKind, &ComponentSpec)| Some((*kind, component.graph.clone()?));
+        bundle::Overrides {
+            graphs: self.components.iter().filter_map(graph).collect(),
+            scaling_factor: self.scaling_factor,
+            shift_factor: self.shift_factor,
+            latent_channels: self.latent_channels,
+            prediction_type: self.prediction_type.clone(),
+            sample_size: self.sample_size,
+        }
+    }
+
     pub(super) fn read(mut table: Table<'_>) -> Self {
         table.require("path", "the path of a model directory");
         let path = table.file_path("path").unwrap_or_default();
@@ -65,12 +67,12 @@ impl Model {
         let sample_size = table.integer("sample_size", 1, 16384);
 
         let mut components = BTreeMap::new();
-        for name in COMPONENTS {
-            if table.get(name).is_some() {
-                let mut component = table.table(name);
+        for kind in component_kinds() {
+            if table.get(kind.name()).is_some() {
+                let mut component = table.table(kind.name());
                 let graph = component.file_path("graph");
                 component.finish();
-                components.insert((*name).to_owned(), ComponentSpec { graph });
+                components.insert(kind, ComponentSpec { graph });
             }
         }
         table.finish();
@@ -85,11 +87,17 @@ impl Model {
         writer.key_if("latent_channels", self.latent_channels.map(integer));
         writer.key_if("prediction_type", self.prediction_type.clone());
         writer.key_if("sample_size", self.sample_size.map(integer));
-        for (name, component) in &self.components {
-            writer.table(&["model", name]);
+        for (kind, component) in &self.components {
+            writer.table(&["model", kind.name()]);
             if let Some(graph) = &component.graph {
                 writer.path("graph", graph);
             }
         }
     }
+}
+
+/// The components that have tables: those that a pipeline runs.
+pub(super) fn component_kinds() -> impl Iterator<Item = ComponentKind> {
+    let without_table = [ComponentKind::ControlNet, ComponentKind::SafetyChecker];
+    ComponentKind::ALL.into_iter().filter(move |kind| !without_table.contains(kind))
 }

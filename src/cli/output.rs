@@ -1,0 +1,26 @@
+//! Writing results.
+
+use std::io::{ErrorKind, Write};
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+
+/// Writes a text.
+pub(super) fn text(out: &mut dyn Write, text: &str) -> Result<()> {
+    written(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+/// Writes a value as JSON to read, with a line end.
+pub(super) fn json(out: &mut dyn Write, value: &impl Serialize) -> Result<()> {
+    let json = serde_json::to_string_pretty(value).map_err(|error| Error::io("stdout", "writing", error.into()))?;
+    text(out, &(json + "\n"))
+}
+
+/// A reader that has seen enough, such as `head`, is no failure.
+fn written(result: std::io::Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Error::io("stdout", "writing", error)),
+        _ => Ok(()),
+    }
+}
