@@ -1,6 +1,7 @@
 //! What `inspect` and `init` print.
 
 use ldm_ort::bundle::{Overrides, init_toml, inspect, obstacles, task_fits};
+use ldm_ort::spec::Spec;
 
 use crate::writer::{Dir, F32, I64, Model, decoder, legacy, read, unet, unet_with};
 
@@ -95,6 +96,28 @@ fn models_without_text_have_their_tasks() {
     assert_eq!(possible(&dir(plain(4))), ["unconditional"]);
     assert_eq!(possible(&dir(plain(7))), ["super-resolution"]);
     assert_eq!(possible(&dir(plain(4).input("class_labels", I64, "b"))), ["class-conditional"]);
+}
+
+#[test]
+fn the_written_pipeline_is_a_valid_one() {
+    let textless = Model::new().input("sample", F32, "b, 4, h, w").input("timestep", I64, "1").output(
+        "out_sample",
+        F32,
+        "b, 4, h, w",
+    );
+    let refiner = unet().input("text_embeds", F32, "b, 8").input("time_ids", F32, "b, 5");
+    let dirs = [
+        legacy(),
+        legacy().graph("unet/model.onnx", refiner),
+        Dir::new().graph("unet/model.onnx", textless).graph("vqvae_decoder/model.onnx", decoder()),
+        Dir::new().graph("unet/model.onnx", unet()),
+    ];
+    for dir in dirs {
+        let text = init_toml(&dir.open().unwrap(), "models/shapes");
+        if let Err(error) = Spec::parse(&text, None, &Default::default()) {
+            panic!("{error} in\n{text}");
+        }
+    }
 }
 
 #[test]
