@@ -1,6 +1,36 @@
 //! Schedulers: which timesteps the model is asked about, and how a sample moves from one to the next.
+//!
+//! [`table`] lists them, [`find`] looks one up by any of its names, and [`build`] makes one for a run:
+//!
+//! ```
+//! use ldm_ort::scheduler::{self, Config, Request};
+//!
+//! let euler = scheduler::build("Euler a", None, &Config::new(), &Request::new(20, 1))?;
+//! assert_eq!(euler.timesteps().len(), 20);
+//! # Ok::<(), ldm_ort::Error>(())
+//! ```
+//!
+//! The numbers are those of diffusers 0.39.0, in the arithmetic it uses: tables in the precision of the class at hand,
+//! samples in float32. `tests/schedulers.rs` holds every scheduler to whole tensors recorded there.
 
-use crate::error::Result;
+mod beta_quantile;
+mod config;
+mod ddim;
+mod ddpm;
+mod dpm_multistep;
+mod euler;
+mod euler_ancestral;
+mod noise;
+mod pndm;
+mod sample;
+mod sigmas;
+mod solver;
+mod spacing;
+
+pub use config::{Key, Kind, Settings};
+
+use crate::error::{Error, Result};
+use serde_json::Value;
 
 /// Draws unit normal noise for a batch, each picture from its own generator.
 pub trait Noise {
@@ -12,7 +42,9 @@ pub trait Noise {
 ///
 /// Built whole for a number of steps, so that no call order can be wrong: `step` is an index into
 /// [`Scheduler::timesteps`], one entry a call of the model, and a run is `begin..timesteps().len()` in order, where
-/// `begin` is 0 or, for image-to-image, where [`Scheduler::add_noise`] entered the schedule.
+/// `begin` is 0 or, for image-to-image, where [`Scheduler::add_noise`] entered the schedule: a multiple of
+/// [`Scheduler::order`]. A scheduler serves one run: multistep solvers remember what the model said, starting with the
+/// first [`Scheduler::step`].
 /// Samples are flat slices, `images` pictures of equal size one after the other.
 pub trait Scheduler: Send {
     /// The model's `t` of each call, in the order of the calls.
@@ -27,11 +59,21 @@ pub trait Scheduler: Send {
     }
 
     /// Writes to `out` what the model is given at `step` for the sample `x`.
-    fn scale_input(&self, step: usize, x: &[f32], out: &mut [f32]);
+    fn scale_input(&self, step: usize, x: &[f32], out: &mut [f32]) {
+        let _ = step;
+        out.copy_from_slice(x);
+    }
 
     /// Moves the sample `x` one call on, given what the model answered. `noise` is drawn from exactly when and as
     /// often as diffusers' pipeline draws.
-    fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], noise: &mut dyn Noise);
+    ///
+    /// `model_output` has the length of `x`, or twice that where the model predicts variances too: then each picture's
+    /// second half holds them.
+    ///
+    /// # Errors
+    /// [`Error::Scheduler`] if the model's answer is not what the configuration says it is, as one without variances
+    /// under a learned `variance_type`.
+    fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], noise: &mut dyn Noise) -> Result<()>;
 
     /// Writes to `out` the sample that stands at `step` of a run whose end is `x0`, given unit normal `noise`.
     fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]);
@@ -39,17 +81,26 @@ pub trait Scheduler: Send {
 
 /// What a scheduler is built for, beside its configuration.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Request {
     /// The user's number of steps, at least 1.
     pub steps: usize,
     /// Pictures in a batch: how many equal parts a sample slice has.
     pub images: usize,
+    /// The shift of the schedule that goes with the picture's size, for schedulers with `use_dynamic_shifting`.
+    pub mu: Option<f64>,
 }
 
-/// A scheduler's configuration: the keys that stand in a scheduler_config.json merged with those of the pipeline's
-/// table, as diffusers' `from_config` merges them. Keys the class does not know are passed over; a value that nobody
-/// knows is an error.
-pub type Config = serde_json::Map<String, serde_json::Value>;
+impl Request {
+    /// A request for a run of `steps` steps over batches of `images` pictures.
+    pub fn new(steps: usize, images: usize) -> Self {
+        Self { steps, images, mu: None }
+    }
+}
+
+/// A scheduler's configuration: the keys of a scheduler_config.json or of the pipeline's table. Infinities, which JSON
+/// has no numbers for, are the strings `"Infinity"` and `"-Infinity"`.
+pub type Config = serde_json::Map<String, Value>;
 
 /// One row of the table of schedulers.
 pub struct Entry {
@@ -57,16 +108,182 @@ pub struct Entry {
     pub name: &'static str,
     /// diffusers' class, such as `DDIMScheduler`.
     pub class: &'static str,
-    /// The names by which AUTOMATIC1111 and ComfyUI know it.
-    pub aliases: &'static [&'static str],
+    /// The names by which AUTOMATIC1111 and ComfyUI know it, and the keys those names stand for beside the class.
+    pub aliases: &'static [Alias],
     /// Calls of the model per step.
     pub order: usize,
     /// Whether its steps draw noise (with the class's defaults).
     pub stochastic: bool,
     /// One sentence for `ldm-ort list schedulers`.
     pub about: &'static str,
-    /// The configuration keys the class takes (and `eta` where `step()` takes it), for checking a pipeline's table.
-    pub keys: &'static [&'static str],
-    /// Builds it.
-    pub build: fn(&Config, &Request) -> Result<Box<dyn Scheduler>>,
+    /// The configuration keys the class takes (and `eta` and the like where `step()` takes them).
+    pub keys: &'static [Key],
+    build: fn(&Settings, &Request) -> Result<Box<dyn Scheduler>>,
+}
+
+/// A name under which another program knows a scheduler.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Alias {
+    /// The name, such as `DPM++ 2M Karras` or `dpmpp_2m`.
+    pub name: &'static str,
+    /// The configuration keys the name stands for, with their values.
+    pub settings: &'static [(&'static str, Setting)],
+}
+
+/// The value of a key that an [`Alias`] stands for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum Setting {
+    /// A switch.
+    Switch(bool),
+    /// A whole number.
+    Integer(i64),
+    /// A number.
+    Float(f64),
+    /// A word.
+    Word(&'static str),
+}
+
+impl Setting {
+    /// The value as it stands in a [`Config`].
+    pub fn value(self) -> Value {
+        match self {
+            Self::Switch(on) => Value::from(on),
+            Self::Integer(n) => Value::from(n),
+            Self::Float(f) => Value::from(f),
+            Self::Word(word) => Value::from(word),
+        }
+    }
+}
+
+impl Alias {
+    const fn plain(name: &'static str) -> Self {
+        Self { name, settings: &[] }
+    }
+}
+
+impl Entry {
+    /// Whether the class has this key.
+    pub fn has_key(&self, name: &str) -> bool {
+        self.keys.iter().any(|key| key.name == name)
+    }
+}
+
+static TABLE: &[Entry] = &[
+    ddpm::ENTRY,
+    ddim::ENTRY,
+    pndm::ENTRY,
+    euler::ENTRY,
+    euler_ancestral::ENTRY,
+    dpm_multistep::ENTRY,
+];
+
+/// All schedulers.
+pub fn table() -> &'static [Entry] {
+    TABLE
+}
+
+/// The scheduler with this name, class (`Scheduler` at its end may be left off) or alias; case, spaces, `-` and `_` do
+/// not matter.
+pub fn find(name: &str) -> Option<&'static Entry> {
+    find_alias(name).map(|(entry, _)| entry)
+}
+
+/// As [`find`], with the keys that the name stands for beside the class, `use_karras_sigmas` for `DPM++ 2M Karras`.
+pub fn find_alias(name: &str) -> Option<(&'static Entry, &'static [(&'static str, Setting)])> {
+    let wanted = plain(name);
+    let direct = TABLE.iter().find(|entry| {
+        let class = plain(entry.class);
+        plain(entry.name) == wanted || class == wanted || class.strip_suffix("scheduler") == Some(wanted.as_str())
+    });
+    if let Some(entry) = direct {
+        return Some((entry, &[]));
+    }
+    TABLE.iter().find_map(|entry| {
+        entry.aliases.iter().find(|alias| plain(alias.name) == wanted).map(|alias| (entry, alias.settings))
+    })
+}
+
+fn plain(name: &str) -> String {
+    name.chars().filter(|c| !matches!(c, ' ' | '-' | '_')).flat_map(char::to_lowercase).collect()
+}
+
+/// The names nearest to one that [`find`] does not know, at most three; may be empty.
+pub fn suggest(name: &str) -> Vec<&'static str> {
+    let names = TABLE.iter().flat_map(|entry| {
+        [entry.name, entry.class].into_iter().chain(entry.aliases.iter().map(|alias| alias.name))
+    });
+    config::nearest(name, names)
+}
+
+/// Every problem of a pipeline's table for this scheduler, as pairs of key and message: unknown keys, wrong types,
+/// unknown values.
+pub fn check_table(entry: &Entry, table: &Config) -> Vec<(String, String)> {
+    config::check(entry.keys, entry.name, table)
+}
+
+/// Builds the scheduler called `name` for a run.
+///
+/// Its configuration is what diffusers' `from_config` makes of the model's scheduler_config.json, whose class may be
+/// another: keys the new class knows are kept, keys listed in the file's `_use_default_values` and all others take the
+/// new class's defaults. Above that stand the keys an alias implies, and above those the pipeline's table.
+///
+/// # Errors
+/// [`Error::Scheduler`] naming the key for a value that the class does not know or that no run can have, and for a name
+/// that nobody knows.
+pub fn build(
+    name: &str,
+    model_config: Option<&Config>,
+    table: &Config,
+    request: &Request,
+) -> Result<Box<dyn Scheduler>> {
+    let Some((entry, implied)) = find_alias(name) else {
+        let near = suggest(name);
+        let known = TABLE.iter().map(|entry| entry.name).collect::<Vec<_>>().join(", ");
+        return Err(Error::Scheduler {
+            scheduler: "?",
+            key: "name".to_owned(),
+            problem: format!("no scheduler is called {name:?}"),
+            help: if near.is_empty() { format!("there are {known}") } else { format!("did you mean {}?", near.join(" or ")) },
+        });
+    };
+    let merged = merge(entry, model_config, implied, table);
+    let settings = Settings::new(entry.name, entry.keys, &merged);
+    if request.steps == 0 {
+        return Err(settings.error("steps", "a run of 0 steps makes no picture", "ask for at least 1"));
+    }
+    (entry.build)(&settings, request)
+}
+
+/// What `from_config` makes of a model's file, and a pipeline's table over it.
+fn merge(
+    entry: &Entry,
+    model_config: Option<&Config>,
+    implied: &[(&'static str, Setting)],
+    table: &Config,
+) -> Config {
+    let mut merged = Config::new();
+    if let Some(model) = model_config {
+        let defaults: Vec<&str> = model
+            .get("_use_default_values")
+            .and_then(Value::as_array)
+            .map(|names| names.iter().filter_map(Value::as_str).collect())
+            .unwrap_or_default();
+        let argument = |name: &str| entry.keys.iter().any(|key| key.name == name && key.argument);
+        for (name, value) in model {
+            if !name.starts_with('_') && !defaults.contains(&name.as_str()) && !argument(name) {
+                merged.insert(name.clone(), value.clone());
+            }
+        }
+    }
+    for (name, setting) in implied {
+        merged.insert((*name).to_owned(), setting.value());
+    }
+    for (name, value) in table {
+        // A key of the table that the class does not have must not reach it as one that a model's file carries along.
+        if entry.has_key(name) {
+            merged.insert(name.clone(), value.clone());
+        }
+    }
+    merged
 }

@@ -1,0 +1,329 @@
+//! DPM-Solver and DPM-Solver++ in their multistep forms: Lu et al. 2022, "DPM-Solver: A Fast ODE Solver for Diffusion
+//! Probabilistic Model Sampling in Around 10 Steps" and "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion
+//! Probabilistic Models", with the stochastic variants of the latter's appendix.
+
+use super::config::{Key, Kind, Settings, keys};
+use super::noise::exp_f32;
+use super::sample::{Bounds, History, Prediction, mix};
+use super::solver::{self, Level};
+use super::{Alias, Entry, Noise, Request, Scheduler, Setting, noise};
+use crate::error::Result;
+
+const KARRAS: (&str, Setting) = ("use_karras_sigmas", Setting::Switch(true));
+const SDE: (&str, Setting) = ("algorithm_type", Setting::Word("sde-dpmsolver++"));
+
+pub(super) const ENTRY: Entry = Entry {
+    name: "dpm-multistep",
+    class: "DPMSolverMultistepScheduler",
+    aliases: &[
+        Alias::plain("DPM++ 2M"),
+        Alias::plain("dpmpp_2m"),
+        Alias { name: "DPM++ 2M Karras", settings: &[KARRAS] },
+        Alias { name: "DPM++ 2M SDE", settings: &[SDE] },
+        Alias { name: "dpmpp_2m_sde", settings: &[SDE] },
+        Alias { name: "DPM++ 2M SDE Karras", settings: &[SDE, KARRAS] },
+        Alias { name: "DPM++ 3M", settings: &[("solver_order", Setting::Integer(3))] },
+        Alias {
+            name: "DPM++ 2M SDE Heun",
+            settings: &[SDE, ("solver_type", Setting::Word("heun"))],
+        },
+    ],
+    order: 1,
+    stochastic: false,
+    about: "DPM-Solver++ of order 1 to 3, one call a step; a good choice at 15 to 30 steps.",
+    keys: &[
+        keys::NUM_TRAIN_TIMESTEPS,
+        keys::beta_start(0.0001),
+        keys::beta_end(0.02),
+        keys::beta_schedule("linear"),
+        keys::TRAINED_BETAS,
+        Key::new("solver_order", Kind::Count(2)),
+        keys::prediction_type(&["epsilon", "sample", "v_prediction", "flow_prediction"]),
+        keys::THRESHOLDING,
+        keys::DYNAMIC_THRESHOLDING_RATIO,
+        keys::SAMPLE_MAX_VALUE,
+        Key::new(
+            "algorithm_type",
+            Kind::Choice {
+                default: "dpmsolver++",
+                valid: &["dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++"],
+                foreign: &["deis"],
+            },
+        ),
+        Key::new(
+            "solver_type",
+            Kind::Choice { default: "midpoint", valid: &["midpoint", "heun"], foreign: &["logrho", "bh1", "bh2"] },
+        ),
+        Key::switch("lower_order_final", true),
+        Key::switch("euler_at_final", false),
+        keys::USE_KARRAS_SIGMAS,
+        keys::USE_EXPONENTIAL_SIGMAS,
+        keys::USE_BETA_SIGMAS,
+        Key::switch("use_lu_lambdas", false),
+        Key::switch("use_flow_sigmas", false),
+        Key::float("flow_shift", 1.0),
+        keys::FINAL_SIGMAS_TYPE,
+        Key::float("lambda_min_clipped", f64::NEG_INFINITY),
+        solver::VARIANCE_TYPE,
+        keys::timestep_spacing("linspace"),
+        keys::STEPS_OFFSET,
+        keys::RESCALE_BETAS_ZERO_SNR,
+        Key::switch("use_dynamic_shifting", false),
+        Key::choice("time_shift_type", "exponential", &["exponential"]),
+    ],
+    build,
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Algorithm {
+    /// Integrates the noise prediction.
+    Noise,
+    /// Integrates the picture prediction.
+    Picture,
+    /// The stochastic differential equation of the noise prediction.
+    NoiseSde,
+    /// The stochastic differential equation of the picture prediction.
+    PictureSde,
+}
+
+#[derive(Debug)]
+struct DpmMultistep {
+    timesteps: Vec<f64>,
+    sigmas: Vec<f32>,
+    flow: bool,
+    algorithm: Algorithm,
+    heun: bool,
+    order: usize,
+    prediction: Prediction,
+    bounds: Bounds,
+    images: usize,
+    lower_order_final: bool,
+    first_order_final: bool,
+    made: usize,
+    answers: History,
+    drawn: Vec<f32>,
+}
+
+fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
+    let algorithm = match settings.choice("algorithm_type")? {
+        "dpmsolver" => Algorithm::Noise,
+        "sde-dpmsolver" => Algorithm::NoiseSde,
+        "sde-dpmsolver++" => Algorithm::PictureSde,
+        _ => Algorithm::Picture,
+    };
+    let of_noise = matches!(algorithm, Algorithm::Noise | Algorithm::NoiseSde);
+    let final_sigma = settings.choice("final_sigmas_type")?;
+    if of_noise && final_sigma == "zero" {
+        let problem = "zero cannot be reached by a solver that integrates the noise prediction";
+        return Err(settings.error("final_sigmas_type", problem, "set final_sigmas_type = \"sigma_min\""));
+    }
+    let prediction = Prediction::from_settings(settings)?;
+    if of_noise && prediction == Prediction::Flow {
+        let help = "set algorithm_type = \"dpmsolver++\" or \"sde-dpmsolver++\"";
+        return Err(settings.error("prediction_type", "flow_prediction needs a solver of the picture", help));
+    }
+    let order = settings.count("solver_order")?;
+    if order > 3 {
+        return Err(settings.error("solver_order", format!("expected 1, 2 or 3, found {order}"), ""));
+    }
+    if order == 3 && algorithm == Algorithm::NoiseSde {
+        return Err(settings.error("solver_order", "sde-dpmsolver has no third order", "set solver_order = 2"));
+    }
+    settings.maybe_choice("variance_type")?;
+    let alphas = noise::positive_alphas_cumprod(settings)?;
+    let schedule = solver::schedule(settings, request, &alphas)?;
+    let lower_order_final = settings.switch("lower_order_final")?;
+    let few = schedule.timesteps.len() < 15;
+    Ok(Box::new(DpmMultistep {
+        timesteps: schedule.timesteps,
+        sigmas: schedule.sigmas,
+        flow: settings.switch("use_flow_sigmas")?,
+        algorithm,
+        heun: settings.choice("solver_type")? == "heun",
+        order,
+        prediction,
+        bounds: Bounds::from_settings(settings, request.images)?,
+        images: request.images.max(1),
+        lower_order_final: lower_order_final && few,
+        first_order_final: settings.switch("euler_at_final")? || lower_order_final && few || final_sigma == "zero",
+        made: 0,
+        answers: History::new(order),
+        drawn: Vec::new(),
+    }))
+}
+
+/// The weights of sample, answer, its first and second differences and noise in one update.
+#[derive(Debug, Clone, Copy, Default)]
+struct Weights {
+    sample: f32,
+    answer: f32,
+    first: f32,
+    second: f32,
+    noise: f32,
+}
+
+impl DpmMultistep {
+    fn level(&self, step: usize) -> Level {
+        Level::new(self.sigmas[step], self.flow)
+    }
+
+    /// The order this step can take: a run begins with the first, and ends with lower ones where it is short.
+    fn order_at(&self, step: usize) -> usize {
+        let last = self.timesteps.len() - 1;
+        if self.order == 1 || self.made < 1 || step == last && self.first_order_final {
+            1
+        } else if self.order == 2 || self.made < 2 || step + 1 == last && self.lower_order_final {
+            2
+        } else {
+            3
+        }
+    }
+
+    fn weights(&self, order: usize, to: Level, from: Level, h: f32) -> Weights {
+        let (alpha, sigma) = (to.alpha, to.sigma);
+        let mut w = Weights::default();
+        let heun = order == 3 || self.heun;
+        match self.algorithm {
+            Algorithm::Picture => {
+                let decay = exp_f32(-h) - 1.0;
+                w.sample = sigma / from.sigma;
+                w.answer = -(alpha * decay);
+                w.first = if heun { alpha * (decay / h + 1.0) } else { -(0.5 * (alpha * decay)) };
+                w.second = -(alpha * ((decay + h) / (h * h) - 0.5));
+            }
+            Algorithm::Noise => {
+                let growth = exp_f32(h) - 1.0;
+                w.sample = alpha / from.alpha;
+                w.answer = -(sigma * growth);
+                w.first = if heun { -(sigma * (growth / h - 1.0)) } else { -(0.5 * (sigma * growth)) };
+                w.second = -(sigma * ((growth - h) / (h * h) - 0.5));
+            }
+            Algorithm::PictureSde => {
+                let decay = 1.0 - exp_f32(-2.0 * h);
+                w.sample = sigma / from.sigma * exp_f32(-h);
+                w.answer = alpha * decay;
+                w.first = if heun { alpha * (decay / (-2.0 * h) + 1.0) } else { 0.5 * (alpha * decay) };
+                w.second = alpha * ((decay - 2.0 * h) / ((2.0 * h) * (2.0 * h)) - 0.5);
+                w.noise = sigma * decay.sqrt();
+            }
+            Algorithm::NoiseSde => {
+                let growth = exp_f32(h) - 1.0;
+                w.sample = alpha / from.alpha;
+                w.answer = -(2.0 * (sigma * growth));
+                w.first = if heun { -(2.0 * (sigma * (growth / h - 1.0))) } else { -(sigma * growth) };
+                w.noise = sigma * (exp_f32(2.0 * h) - 1.0).sqrt();
+            }
+        }
+        w
+    }
+
+    /// Turns the model's answer into what the algorithm integrates, as the newest entry of the history.
+    fn convert(&mut self, step: usize, model_output: &[f32], x: &[f32]) {
+        let Level { alpha, sigma, .. } = self.level(step);
+        let raw = self.sigmas[step];
+        let prediction = self.prediction;
+        let of_noise = matches!(self.algorithm, Algorithm::Noise | Algorithm::NoiseSde);
+        let size = (x.len() / self.images).max(1);
+        // Where the model predicts variances too, they are the second half of each picture's answer, and unused.
+        let stride = if model_output.len() == 2 * x.len() { 2 * size } else { size };
+        let answer = self.answers.advance(x.len());
+        for ((answer, x), m) in answer.chunks_mut(size).zip(x.chunks(size)).zip(model_output.chunks(stride)) {
+            let values = answer.iter_mut().zip(x).zip(m);
+            if of_noise {
+                for ((answer, x), m) in values {
+                    *answer = match prediction {
+                        Prediction::Sample => (x - alpha * m) / sigma,
+                        Prediction::Velocity => alpha * m + sigma * x,
+                        Prediction::Epsilon | Prediction::Flow => *m,
+                    };
+                }
+            } else {
+                for ((answer, x), m) in values {
+                    *answer = match prediction {
+                        Prediction::Sample => *m,
+                        Prediction::Velocity => alpha * x - sigma * m,
+                        Prediction::Flow => x - raw * m,
+                        Prediction::Epsilon => (x - sigma * m) / alpha,
+                    };
+                }
+            }
+        }
+        if matches!(self.bounds, Bounds::None) {
+            return;
+        }
+        if of_noise {
+            for (answer, x) in answer.iter_mut().zip(x) {
+                *answer = (x - sigma * *answer) / alpha;
+            }
+        }
+        self.bounds.apply(answer);
+        if of_noise {
+            for (answer, x) in answer.iter_mut().zip(x) {
+                *answer = (x - alpha * *answer) / sigma;
+            }
+        }
+    }
+}
+
+impl Scheduler for DpmMultistep {
+    fn timesteps(&self) -> &[f64] {
+        &self.timesteps
+    }
+
+    fn initial_noise_sigma(&self) -> f64 {
+        1.0
+    }
+
+    fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], noise: &mut dyn Noise) -> Result<()> {
+        self.convert(step, model_output, x);
+        let stochastic = matches!(self.algorithm, Algorithm::NoiseSde | Algorithm::PictureSde);
+        if stochastic {
+            self.drawn.resize(x.len(), 0.0);
+            noise.fill(&mut self.drawn);
+        }
+        let order = self.order_at(step);
+        let (to, from) = (self.level(step + 1), self.level(step));
+        let h = to.lambda - from.lambda;
+        let w = self.weights(order, to, from, h);
+        let m = &self.answers;
+        match order {
+            1 => {
+                for (x, m0) in x.iter_mut().zip(&m[0]) {
+                    *x = w.sample * *x + w.answer * m0;
+                }
+            }
+            2 => {
+                let r0 = (from.lambda - self.level(step - 1).lambda) / h;
+                let slope = 1.0 / r0;
+                for ((x, m0), m1) in x.iter_mut().zip(&m[0]).zip(&m[1]) {
+                    let d1 = slope * (m0 - m1);
+                    *x = w.sample * *x + w.answer * m0 + w.first * d1;
+                }
+            }
+            _ => {
+                let (one, two) = (self.level(step - 1), self.level(step - 2));
+                let (r0, r1) = ((from.lambda - one.lambda) / h, (one.lambda - two.lambda) / h);
+                let (slope0, slope1) = (1.0 / r0, 1.0 / r1);
+                let (share, curve) = (r0 / (r0 + r1), 1.0 / (r0 + r1));
+                for (((x, m0), m1), m2) in x.iter_mut().zip(&m[0]).zip(&m[1]).zip(&m[2]) {
+                    let (d10, d11) = (slope0 * (m0 - m1), slope1 * (m1 - m2));
+                    let d1 = d10 + share * (d10 - d11);
+                    let d2 = curve * (d10 - d11);
+                    *x = w.sample * *x + w.answer * m0 + w.first * d1 + w.second * d2;
+                }
+            }
+        }
+        if stochastic {
+            for (x, drawn) in x.iter_mut().zip(&self.drawn) {
+                *x += w.noise * drawn;
+            }
+        }
+        self.made += 1;
+        Ok(())
+    }
+
+    fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]) {
+        let level = self.level(step);
+        mix(level.alpha, x0, level.sigma, noise, out);
+    }
+}

@@ -1,0 +1,130 @@
+//! Euler's method on the probability flow, with optional churn: Karras et al. 2022, "Elucidating the Design Space of
+//! Diffusion-Based Generative Models", algorithm 2 without its second-order correction.
+
+use super::config::{Key, Kind, Settings, keys};
+use super::noise::exp_f32;
+use super::sample::Prediction;
+use super::sigmas::{self, Ramp};
+use super::{Alias, Entry, Noise, Request, Scheduler, Setting, noise, spacing};
+use crate::error::Result;
+
+pub(super) const ENTRY: Entry = Entry {
+    name: "euler",
+    class: "EulerDiscreteScheduler",
+    aliases: &[
+        Alias { name: "Euler Karras", settings: &[("use_karras_sigmas", Setting::Switch(true))] },
+    ],
+    order: 1,
+    stochastic: false,
+    about: "Euler's method on the probability flow; a good default.",
+    keys: &[
+        keys::NUM_TRAIN_TIMESTEPS,
+        keys::beta_start(0.0001),
+        keys::beta_end(0.02),
+        keys::beta_schedule("linear"),
+        keys::TRAINED_BETAS,
+        keys::prediction_type(&["epsilon", "sample", "original_sample", "v_prediction"]),
+        Key::choice("interpolation_type", "linear", &["linear", "log_linear"]),
+        keys::USE_KARRAS_SIGMAS,
+        keys::USE_EXPONENTIAL_SIGMAS,
+        keys::USE_BETA_SIGMAS,
+        Key::new("sigma_min", Kind::MaybeFloat),
+        Key::new("sigma_max", Kind::MaybeFloat),
+        keys::timestep_spacing("linspace"),
+        Key::choice("timestep_type", "discrete", &["discrete", "continuous"]),
+        keys::STEPS_OFFSET,
+        keys::RESCALE_BETAS_ZERO_SNR,
+        keys::FINAL_SIGMAS_TYPE,
+        Key::argument("s_churn", Kind::Float(0.0)),
+        Key::argument("s_tmin", Kind::Float(0.0)),
+        Key::argument("s_tmax", Kind::Float(f64::INFINITY)),
+        Key::argument("s_noise", Kind::Float(1.0)),
+    ],
+    build,
+};
+
+#[derive(Debug)]
+struct Euler {
+    timesteps: Vec<f64>,
+    sigmas: Vec<f32>,
+    initial: f32,
+    prediction: Prediction,
+    /// How much noise a step adds before it removes more, as a fraction of its sigma.
+    churn: f64,
+    churn_min: f64,
+    churn_max: f64,
+    churn_noise: f32,
+    drawn: Vec<f32>,
+}
+
+fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
+    let steps = request.steps;
+    let prediction = Prediction::from_settings(settings)?;
+    let training = sigmas::training_sigmas(&noise::positive_alphas_cumprod(settings)?);
+    let logs = sigmas::log_sigmas(&training);
+    let mut timesteps = spacing::timesteps(settings, steps, false)?;
+    let mut levels: Vec<f64> = if settings.choice("interpolation_type")? == "log_linear" {
+        noise::linspace_f32(logs[logs.len() - 1], logs[0], steps + 1).into_iter().map(|l| f64::from(exp_f32(l))).collect()
+    } else {
+        timesteps.iter().map(|t| sigmas::interpolate(*t, &training)).collect()
+    };
+    if let Some(ramp) = Ramp::from_settings(settings)? {
+        levels = ramp.sigmas(settings, levels[levels.len() - 1], levels[0], steps)?;
+        timesteps = levels.iter().map(|sigma| sigmas::timestep_of(*sigma, &logs)).collect();
+    }
+    levels.push(if settings.choice("final_sigmas_type")? == "sigma_min" { f64::from(training[0]) } else { 0.0 });
+    let levels: Vec<f32> = levels.into_iter().map(|sigma| sigma as f32).collect();
+    if settings.choice("timestep_type")? == "continuous" && prediction == Prediction::Velocity {
+        timesteps = levels[..levels.len() - 1].iter().map(|sigma| f64::from(0.25 * noise::ln_f32(*sigma))).collect();
+    }
+    let largest = levels.iter().copied().fold(0.0, f32::max);
+    Ok(Box::new(Euler {
+        timesteps: timesteps.into_iter().map(|t| f64::from(t as f32)).collect(),
+        initial: match settings.choice("timestep_spacing")? {
+            "leading" => (largest * largest + 1.0).sqrt(),
+            _ => largest,
+        },
+        prediction,
+        churn: (settings.float("s_churn")? / (levels.len() - 1) as f64).min(std::f64::consts::SQRT_2 - 1.0),
+        churn_min: settings.float("s_tmin")?,
+        churn_max: settings.float("s_tmax")?,
+        churn_noise: settings.float("s_noise")? as f32,
+        sigmas: levels,
+        drawn: Vec::new(),
+    }))
+}
+
+impl Scheduler for Euler {
+    fn timesteps(&self) -> &[f64] {
+        &self.timesteps
+    }
+
+    fn initial_noise_sigma(&self) -> f64 {
+        f64::from(self.initial)
+    }
+
+    fn scale_input(&self, step: usize, x: &[f32], out: &mut [f32]) {
+        sigmas::scale_input(self.sigmas[step], x, out);
+    }
+
+    fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], noise: &mut dyn Noise) -> Result<()> {
+        let sigma = self.sigmas[step];
+        let churned = (self.churn_min..=self.churn_max).contains(&f64::from(sigma)) && self.churn > 0.0;
+        let raised = if churned { sigma * (self.churn + 1.0) as f32 } else { sigma };
+        if churned {
+            self.drawn.resize(x.len(), 0.0);
+            noise.fill(&mut self.drawn);
+            let added = (raised * raised - sigma * sigma).sqrt();
+            for (x, drawn) in x.iter_mut().zip(&self.drawn) {
+                *x += drawn * self.churn_noise * added;
+            }
+        }
+        let change = self.sigmas[step + 1] - raised;
+        sigmas::euler(self.prediction, sigma, raised, change, model_output, x);
+        Ok(())
+    }
+
+    fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]) {
+        sigmas::add_noise(self.sigmas[step], x0, noise, out);
+    }
+}

@@ -1,0 +1,88 @@
+//! Ancestral Euler, k-diffusion's `sample_euler_ancestral`: each step goes below its target and adds noise to reach it.
+
+use super::config::{Settings, keys};
+use super::sample::Prediction;
+use super::{Alias, Entry, Noise, Request, Scheduler, noise, sigmas, spacing};
+use crate::error::Result;
+
+pub(super) const ENTRY: Entry = Entry {
+    name: "euler-ancestral",
+    class: "EulerAncestralDiscreteScheduler",
+    aliases: &[Alias::plain("Euler a")],
+    order: 1,
+    stochastic: true,
+    about: "Euler's method with fresh noise at every step; never settles on one picture as steps grow.",
+    keys: &[
+        keys::NUM_TRAIN_TIMESTEPS,
+        keys::beta_start(0.0001),
+        keys::beta_end(0.02),
+        keys::beta_schedule("linear"),
+        keys::TRAINED_BETAS,
+        keys::prediction_type(&["epsilon", "v_prediction"]),
+        keys::timestep_spacing("linspace"),
+        keys::STEPS_OFFSET,
+        keys::RESCALE_BETAS_ZERO_SNR,
+    ],
+    build,
+};
+
+#[derive(Debug)]
+struct EulerAncestral {
+    timesteps: Vec<f64>,
+    sigmas: Vec<f32>,
+    initial: f32,
+    prediction: Prediction,
+    drawn: Vec<f32>,
+}
+
+fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
+    let training = sigmas::training_sigmas(&noise::positive_alphas_cumprod(settings)?);
+    let timesteps = spacing::timesteps(settings, request.steps, false)?;
+    let mut levels: Vec<f32> = timesteps.iter().map(|t| sigmas::interpolate(*t, &training) as f32).collect();
+    levels.push(0.0);
+    let largest = levels.iter().copied().fold(0.0, f32::max);
+    Ok(Box::new(EulerAncestral {
+        timesteps,
+        initial: match settings.choice("timestep_spacing")? {
+            "leading" => (largest * largest + 1.0).sqrt(),
+            _ => largest,
+        },
+        sigmas: levels,
+        prediction: Prediction::from_settings(settings)?,
+        drawn: Vec::new(),
+    }))
+}
+
+impl Scheduler for EulerAncestral {
+    fn timesteps(&self) -> &[f64] {
+        &self.timesteps
+    }
+
+    fn initial_noise_sigma(&self) -> f64 {
+        f64::from(self.initial)
+    }
+
+    fn scale_input(&self, step: usize, x: &[f32], out: &mut [f32]) {
+        sigmas::scale_input(self.sigmas[step], x, out);
+    }
+
+    fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], noise: &mut dyn Noise) -> Result<()> {
+        let (from, to) = (self.sigmas[step], self.sigmas[step + 1]);
+        let (from2, to2) = (from * from, to * to);
+        let up = (to2 * (from2 - to2) / from2).sqrt();
+        let down = (to2 - up * up).sqrt();
+        self.drawn.resize(x.len(), 0.0);
+        noise.fill(&mut self.drawn);
+        let picture_of = sigmas::picture_of(self.prediction, from, from);
+        let change = down - from;
+        for ((x, m), drawn) in x.iter_mut().zip(model_output).zip(&self.drawn) {
+            let derivative = (*x - picture_of(*x, *m)) / from;
+            *x = *x + derivative * change + drawn * up;
+        }
+        Ok(())
+    }
+
+    fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]) {
+        sigmas::add_noise(self.sigmas[step], x0, noise, out);
+    }
+}

@@ -1,0 +1,137 @@
+//! The forward process: betas, and how much of the picture is left at each training timestep.
+//!
+//! diffusers holds these tables as torch float32 tensors, and the smallest of them are differences of numbers near
+//! one. So every rounding here stands where torch rounds, or the last steps of a run would differ visibly.
+
+use super::config::Settings;
+use crate::error::Result;
+
+/// `torch.linspace` in float32, which fills from both ends and fuses multiplication and addition.
+pub(super) fn linspace_f32(start: f32, end: f32, n: usize) -> Vec<f32> {
+    if n == 1 {
+        return vec![start];
+    }
+    let step = (end - start) / (n - 1) as f32;
+    (0..n)
+        .map(|i| if i < n / 2 { step.mul_add(i as f32, start) } else { (-step).mul_add((n - i - 1) as f32, end) })
+        .collect()
+}
+
+/// `torch.cumprod` of a float32 tensor, which accumulates in double precision.
+fn cumulative_product(values: impl Iterator<Item = f32>) -> Vec<f32> {
+    values
+        .scan(1.0_f64, |product, value| {
+            *product *= f64::from(value);
+            Some(*product as f32)
+        })
+        .collect()
+}
+
+/// The betas whose cumulative product of `1 - beta` follows `alpha_bar` over the unit interval (Nichol and Dhariwal
+/// 2021, "Improved Denoising Diffusion Probabilistic Models", equation 17), no beta above 0.999.
+fn betas_for_alpha_bar(n: usize, alpha_bar: impl Fn(f64) -> f64) -> Vec<f32> {
+    (0..n)
+        .map(|i| {
+            let (t1, t2) = (i as f64 / n as f64, (i + 1) as f64 / n as f64);
+            (1.0 - alpha_bar(t2) / alpha_bar(t1)).min(0.999) as f32
+        })
+        .collect()
+}
+
+fn cosine_alpha_bar(t: f64) -> f64 {
+    ((t + 0.008) / 1.008 * std::f64::consts::PI / 2.0).cos().powi(2)
+}
+
+fn laplace_alpha_bar(t: f64) -> f64 {
+    let centred = 0.5 - t;
+    let lambda = -0.5 * 1.0_f64.copysign(centred) * (1.0 - 2.0 * centred.abs() + 1e-6).ln();
+    let snr = lambda.exp();
+    (snr / (1.0 + snr)).sqrt()
+}
+
+/// The betas the configuration names, one a training timestep.
+fn betas(settings: &Settings) -> Result<Vec<f32>> {
+    if let Some(trained) = settings.maybe_floats("trained_betas")? {
+        if trained.is_empty() {
+            return Err(settings.error("trained_betas", "the list is empty", "give one beta a training timestep"));
+        }
+        return Ok(trained.into_iter().map(|beta| beta as f32).collect());
+    }
+    let n = settings.count("num_train_timesteps")?;
+    let (start, end) = (settings.float("beta_start")?, settings.float("beta_end")?);
+    Ok(match settings.choice("beta_schedule")? {
+        "scaled_linear" => {
+            let roots = linspace_f32(start.sqrt() as f32, end.sqrt() as f32, n);
+            roots.into_iter().map(|root| root * root).collect()
+        }
+        "squaredcos_cap_v2" => betas_for_alpha_bar(n, cosine_alpha_bar),
+        "laplace" => betas_for_alpha_bar(n, laplace_alpha_bar),
+        "sigmoid" => linspace_f32(-6.0, 6.0, n)
+            .into_iter()
+            .map(|x| 1.0 / (1.0 + exp_f32(-x)) * ((end - start) as f32) + start as f32)
+            .collect(),
+        _ => linspace_f32(start as f32, end as f32, n),
+    })
+}
+
+/// Shifts and scales the betas so that nothing of the picture is left at the last timestep (Lin et al. 2023, "Common
+/// Diffusion Noise Schedules and Sample Steps are Flawed", algorithm 1).
+fn rescale_zero_terminal_snr(betas: Vec<f32>) -> Vec<f32> {
+    let roots: Vec<f32> =
+        cumulative_product(betas.iter().map(|beta| 1.0 - beta)).into_iter().map(f32::sqrt).collect();
+    let (Some(&first), Some(&last)) = (roots.first(), roots.last()) else { return betas };
+    let scale = first / (first - last);
+    let bars: Vec<f32> = roots
+        .into_iter()
+        .map(|root| {
+            let root = (root - last) * scale;
+            root * root
+        })
+        .collect();
+    let mut previous = 1.0;
+    bars.into_iter()
+        .enumerate()
+        .map(|(i, bar)| {
+            let alpha = if i == 0 { bar } else { bar / previous };
+            previous = bar;
+            1.0 - alpha
+        })
+        .collect()
+}
+
+/// The cumulative products of `1 - beta`, one a training timestep, falling.
+///
+/// # Errors
+/// A beta schedule that nobody knows, or an empty list of betas.
+pub(super) fn alphas_cumprod(settings: &Settings) -> Result<Vec<f32>> {
+    let mut betas = betas(settings)?;
+    if settings.switch("rescale_betas_zero_snr")? {
+        betas = rescale_zero_terminal_snr(betas);
+    }
+    Ok(cumulative_product(betas.into_iter().map(|beta| 1.0 - beta)))
+}
+
+/// [`alphas_cumprod`] for the solvers that divide by it: under `rescale_betas_zero_snr` its last entry is 2⁻²⁴,
+/// the smallest step of half precision, and not zero.
+///
+/// # Errors
+/// As [`alphas_cumprod`].
+pub(super) fn positive_alphas_cumprod(settings: &Settings) -> Result<Vec<f32>> {
+    let mut alphas = alphas_cumprod(settings)?;
+    if settings.switch("rescale_betas_zero_snr")?
+        && let Some(last) = alphas.last_mut()
+    {
+        *last = 2.0_f32.powi(-24);
+    }
+    Ok(alphas)
+}
+
+/// The exponential as torch rounds it in float32.
+pub(super) fn exp_f32(x: f32) -> f32 {
+    f64::from(x).exp() as f32
+}
+
+/// The natural logarithm as torch rounds it in float32.
+pub(super) fn ln_f32(x: f32) -> f32 {
+    f64::from(x).ln() as f32
+}

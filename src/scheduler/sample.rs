@@ -1,0 +1,179 @@
+//! What solvers do to samples: bounding a predicted picture, and remembering what the model said.
+
+use super::config::Settings;
+use crate::error::Result;
+use std::collections::VecDeque;
+
+/// What a model's answer is an estimate of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Prediction {
+    /// The noise in the sample.
+    Epsilon,
+    /// The picture.
+    Sample,
+    /// `sqrt(alpha) noise - sqrt(1 - alpha) picture` (Salimans and Ho 2022, appendix D).
+    Velocity,
+    /// The noise less the picture, the direction of a straight path between them.
+    Flow,
+}
+
+impl Prediction {
+    /// Reads the key `prediction_type`.
+    ///
+    /// # Errors
+    /// A word that is not among the class's choices.
+    pub(super) fn from_settings(settings: &Settings) -> Result<Self> {
+        Ok(match settings.choice("prediction_type")? {
+            "sample" | "original_sample" => Self::Sample,
+            "v_prediction" => Self::Velocity,
+            "flow_prediction" => Self::Flow,
+            _ => Self::Epsilon,
+        })
+    }
+}
+
+/// How a predicted picture is kept in bounds.
+#[derive(Debug)]
+pub(super) enum Bounds {
+    /// It is not.
+    None,
+    /// Cut off at plus and minus this value.
+    Clip(f32),
+    /// Dynamic thresholding (Saharia et al. 2022, "Photorealistic Text-to-Image Diffusion Models with Deep Language
+    /// Understanding", section 2.3): each picture is cut off at a quantile of its own magnitudes, and divided by it.
+    Threshold {
+        /// Which quantile.
+        ratio: f32,
+        /// The most a picture is cut off at; the least is 1.
+        max: f32,
+        /// Pictures in a batch.
+        images: usize,
+        /// Holds one picture's magnitudes; kept from step to step.
+        magnitudes: Vec<f32>,
+    },
+}
+
+impl Bounds {
+    /// Reads `thresholding` and, where the class has it, `clip_sample`; the former goes first.
+    ///
+    /// # Errors
+    /// A value of the wrong type.
+    pub(super) fn from_settings(settings: &Settings, images: usize) -> Result<Self> {
+        if settings.switch("thresholding")? {
+            let ratio = settings.float("dynamic_thresholding_ratio")? as f32;
+            if !(0.0..=1.0).contains(&ratio) {
+                return Err(settings.error("dynamic_thresholding_ratio", "expected 0 to 1", "0.995 is usual"));
+            }
+            let max = settings.float("sample_max_value")? as f32;
+            return Ok(Self::Threshold { ratio, max, images: images.max(1), magnitudes: Vec::new() });
+        }
+        if settings.switch("clip_sample")? {
+            return Ok(Self::Clip(settings.float("clip_sample_range")? as f32));
+        }
+        Ok(Self::None)
+    }
+
+    /// Bounds the predicted pictures of a batch in place.
+    pub(super) fn apply(&mut self, pictures: &mut [f32]) {
+        match self {
+            Self::None => {}
+            Self::Clip(range) => pictures.iter_mut().for_each(|v| *v = v.clamp(-range.abs(), range.abs())),
+            Self::Threshold { ratio, max, images, magnitudes } => {
+                let size = pictures.len() / *images;
+                for picture in pictures.chunks_mut(size.max(1)) {
+                    magnitudes.clear();
+                    magnitudes.extend(picture.iter().map(|v| v.abs()));
+                    let limit = quantile(magnitudes, *ratio).max(1.0).min(*max);
+                    picture.iter_mut().for_each(|v| *v = v.max(-limit).min(limit) / limit);
+                }
+            }
+        }
+    }
+}
+
+/// `torch.quantile` with linear interpolation, in float32. Reorders `values`.
+fn quantile(values: &mut [f32], ratio: f32) -> f32 {
+    let rank = ratio * (values.len() - 1) as f32;
+    let below = (rank.floor() as usize).min(values.len() - 1);
+    let weight = rank - rank.floor();
+    let (_, low, rest) = values.select_nth_unstable_by(below, f32::total_cmp);
+    let low = *low;
+    if weight == 0.0 {
+        return low;
+    }
+    let high = rest.iter().copied().min_by(f32::total_cmp).unwrap_or(low);
+    if weight < 0.5 { low + weight * (high - low) } else { high - (high - low) * (1.0 - weight) }
+}
+
+/// The last few tensors of a run, the newest first; buffers are used again once it is full.
+#[derive(Debug)]
+pub(super) struct History {
+    entries: VecDeque<Vec<f32>>,
+    capacity: usize,
+}
+
+impl History {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { entries: VecDeque::with_capacity(capacity), capacity }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Makes room for a newest entry of `len` values and hands it out to be written; what it holds is unspecified.
+    pub(super) fn advance(&mut self, len: usize) -> &mut [f32] {
+        let mut buffer = if self.entries.len() == self.capacity { self.entries.pop_back() } else { None }
+            .unwrap_or_default();
+        buffer.resize(len, 0.0);
+        self.entries.push_front(buffer);
+        &mut self.entries[0]
+    }
+
+    /// Remembers a copy of `values`.
+    pub(super) fn push(&mut self, values: &[f32]) {
+        self.advance(values.len()).copy_from_slice(values);
+    }
+}
+
+/// Counted from the newest, 0, backwards.
+impl std::ops::Index<usize> for History {
+    type Output = [f32];
+
+    fn index(&self, age: usize) -> &[f32] {
+        &self.entries[age]
+    }
+}
+
+/// Entry `index` of a table as Python indexes it, from the end where negative.
+pub(super) fn at(table: &[f32], index: i64) -> Option<f32> {
+    let index = if index < 0 { index + table.len() as i64 } else { index };
+    usize::try_from(index).ok().and_then(|index| table.get(index)).copied()
+}
+
+/// As [`at`], for a timestep of a schedule; an error about the number of training timesteps where there is none.
+///
+/// # Errors
+/// The table has no such entry.
+pub(super) fn at_timestep(settings: &Settings, table: &[f32], timestep: i64) -> Result<f32> {
+    at(table, timestep).ok_or_else(|| {
+        settings.error(
+            "num_train_timesteps",
+            format!("the schedule asks for timestep {timestep}, and there are {} of them", table.len()),
+            "lower steps_offset, or match num_train_timesteps to trained_betas",
+        )
+    })
+}
+
+/// Writes `sqrt(alpha) x0 + sqrt(1 - alpha) noise` to `out`.
+pub(super) fn add_noise(alpha: f32, x0: &[f32], noise: &[f32], out: &mut [f32]) {
+    let (keep, add) = (alpha.sqrt(), (1.0 - alpha).sqrt());
+    mix(keep, x0, add, noise, out);
+}
+
+/// Writes `a x + b y` to `out`.
+pub(super) fn mix(a: f32, x: &[f32], b: f32, y: &[f32], out: &mut [f32]) {
+    for ((out, x), y) in out.iter_mut().zip(x).zip(y) {
+        *out = a * x + b * y;
+    }
+}

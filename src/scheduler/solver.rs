@@ -1,0 +1,116 @@
+//! What the solvers of the DPM family share: their schedules, and noise levels as they see them.
+
+use super::Request;
+use super::config::{Key, Kind, Settings};
+use super::noise::ln_f32;
+use super::sigmas::{self, Ramp};
+use super::spacing::{linspace, solver_timesteps};
+use crate::error::Result;
+
+/// A learned variance is cut off and ignored by these solvers; the words of DDPM's fixed ones mean nothing to them.
+pub(super) const VARIANCE_TYPE: Key = Key::new(
+    "variance_type",
+    Kind::MaybeChoice {
+        valid: &["learned", "learned_range"],
+        foreign: &["fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"],
+    },
+);
+
+/// A noise level: how much of the picture, how much noise, and half the logarithm of the signal-to-noise ratio.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Level {
+    pub alpha: f32,
+    pub sigma: f32,
+    pub lambda: f32,
+}
+
+impl Level {
+    /// From the ratio `sigma` of noise to picture, or, under `flow`, from the fraction of noise.
+    pub(super) fn new(sigma: f32, flow: bool) -> Self {
+        let (alpha, sigma) = if flow {
+            (1.0 - sigma, sigma)
+        } else {
+            let alpha = 1.0 / (sigma * sigma + 1.0).sqrt();
+            (alpha, sigma * alpha)
+        };
+        Self { alpha, sigma, lambda: ln_f32(alpha) - ln_f32(sigma) }
+    }
+}
+
+/// Timesteps of a run, and the sigma of each with the final one after them.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    pub timesteps: Vec<f64>,
+    pub sigmas: Vec<f32>,
+}
+
+/// The schedule that the configuration of a solver of this family asks for.
+///
+/// # Errors
+/// Switches that exclude each other, or values that leave no timestep.
+pub(super) fn schedule(settings: &Settings, request: &Request, alphas: &[f32]) -> Result<Schedule> {
+    let steps = request.steps;
+    let train = settings.count("num_train_timesteps")?;
+    let training = sigmas::training_sigmas(alphas);
+    let logs = sigmas::log_sigmas(&training);
+    let (least, most) = (f64::from(training[0]), f64::from(training[training.len() - 1]));
+    let last = last_timestep(settings, alphas, train)?;
+    let cosine = settings.choice("beta_schedule")? == "squaredcos_cap_v2";
+    let lu = settings.switch("use_lu_lambdas")?;
+
+    let mut timesteps;
+    let mut levels: Vec<f64>;
+    let ramp = Ramp::from_settings(settings)?;
+    if ramp == Some(Ramp::Karras) || ramp.is_some() && !lu {
+        let ramp = ramp.unwrap_or(Ramp::Karras);
+        levels = ramp.sigmas(settings, least, most, steps)?;
+        timesteps = levels.iter().map(|sigma| sigmas::timestep_of(*sigma, &logs)).collect::<Vec<_>>();
+        if ramp == Ramp::Karras && !cosine {
+            timesteps.iter_mut().for_each(|t| *t = t.round_ties_even());
+        }
+    } else if lu {
+        let (low, high) = (f64::from(logs[0]), f64::from(logs[logs.len() - 1]));
+        let ramp = linspace(0.0, 1.0, steps);
+        levels = ramp.into_iter().map(|ramp| (high + ramp * (low - high)).exp()).collect();
+        timesteps = levels.iter().map(|sigma| sigmas::timestep_of(*sigma, &logs)).collect();
+        if !cosine {
+            timesteps.iter_mut().for_each(|t| *t = t.round_ties_even());
+        }
+    } else if settings.switch("use_flow_sigmas")? {
+        let shift = if let Some(mu) = request.mu { mu.exp() } else { settings.float("flow_shift")? };
+        levels = linspace(1.0, 1.0 / train as f64, steps + 1)
+            .into_iter()
+            .skip(1)
+            .rev()
+            .map(|alpha| {
+                let sigma = 1.0 - alpha;
+                shift * sigma / (1.0 + (shift - 1.0) * sigma)
+            })
+            .collect();
+        timesteps = levels.iter().map(|sigma| sigma * train as f64).collect();
+    } else {
+        timesteps = solver_timesteps(settings, steps, last)?;
+        levels = timesteps.iter().map(|t| sigmas::interpolate(*t, &training)).collect();
+    }
+    levels.push(if settings.choice("final_sigmas_type")? == "sigma_min" { least } else { 0.0 });
+    Ok(Schedule {
+        timesteps: timesteps.into_iter().map(f64::trunc).collect(),
+        sigmas: levels.into_iter().map(|sigma| sigma as f32).collect(),
+    })
+}
+
+/// The highest timestep of a run and one more: lower than the last one of training where `lambda_min_clipped` cuts off
+/// the noisiest levels.
+fn last_timestep(settings: &Settings, alphas: &[f32], train: usize) -> Result<usize> {
+    let clip = settings.float("lambda_min_clipped")? as f32;
+    let clipped = alphas
+        .iter()
+        .rev()
+        .take_while(|alpha| ln_f32(alpha.sqrt()) - ln_f32((1.0 - **alpha).sqrt()) < clip)
+        .count();
+    if clipped >= train {
+        let problem = format!("{clip} leaves no timestep");
+        return Err(settings.error("lambda_min_clipped", problem, "-5.1 is usual for the cosine schedule"));
+    }
+    Ok(train - clipped)
+}

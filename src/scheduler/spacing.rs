@@ -1,0 +1,70 @@
+//! Which training timesteps a run visits.
+
+use super::config::Settings;
+use crate::error::Result;
+
+/// `numpy.linspace` in double precision.
+pub(super) fn linspace(start: f64, end: f64, n: usize) -> Vec<f64> {
+    if n == 1 {
+        return vec![start];
+    }
+    let step = (end - start) / (n - 1) as f64;
+    (0..n).map(|i| if i + 1 == n { end } else { i as f64 * step + start }).collect()
+}
+
+/// `numpy.arange(start, 0, -step)`. Its length is a rounded-up quotient, which floating point sometimes carries over
+/// a whole number, so that one value near zero too many comes out; diffusers' schedules have that step too.
+fn descend_to_zero(start: f64, step: f64) -> Vec<f64> {
+    let n = (-start / -step).ceil().max(0.0) as usize;
+    let delta = (start - step) - start;
+    (0..n).map(|i| start + i as f64 * delta).collect()
+}
+
+/// The timesteps of a run of `steps` steps, falling: the three ways of table 2 of Lin et al. 2023, "Common Diffusion
+/// Noise Schedules and Sample Steps are Flawed". With `whole`, `linspace` rounds to whole timesteps.
+///
+/// # Errors
+/// A spacing that nobody knows.
+pub(super) fn timesteps(settings: &Settings, steps: usize, whole: bool) -> Result<Vec<f64>> {
+    let train = settings.count("num_train_timesteps")?;
+    Ok(match settings.choice("timestep_spacing")? {
+        "leading" => {
+            let (ratio, offset) = (train / steps, settings.integer("steps_offset")? as f64);
+            (0..steps).rev().map(|i| (i * ratio) as f64 + offset).collect()
+        }
+        "trailing" => descend_to_zero(train as f64, train as f64 / steps as f64)
+            .into_iter()
+            .map(|t| t.round_ties_even() - 1.0)
+            .collect(),
+        _ => linspace(0.0, (train - 1) as f64, steps)
+            .into_iter()
+            .rev()
+            .map(|t| if whole { t.round_ties_even() } else { f64::from(t as f32) })
+            .collect(),
+    })
+}
+
+/// The timesteps of the solvers of the DPM family, falling from `last`: as [`timesteps`], but `linspace` and `leading`
+/// take one point more and drop it, so that no step is spent at timestep zero.
+///
+/// # Errors
+/// A spacing that nobody knows.
+pub(super) fn solver_timesteps(settings: &Settings, steps: usize, last: usize) -> Result<Vec<f64>> {
+    let train = settings.count("num_train_timesteps")?;
+    Ok(match settings.choice("timestep_spacing")? {
+        "leading" => {
+            let (ratio, offset) = (last / (steps + 1), settings.integer("steps_offset")? as f64);
+            (1..=steps).rev().map(|i| (i * ratio) as f64 + offset).collect()
+        }
+        "trailing" => descend_to_zero(last as f64, train as f64 / steps as f64)
+            .into_iter()
+            .map(|t| t.round_ties_even() - 1.0)
+            .collect(),
+        _ => linspace(0.0, last as f64 - 1.0, steps + 1)
+            .into_iter()
+            .skip(1)
+            .rev()
+            .map(f64::round_ties_even)
+            .collect(),
+    })
+}
