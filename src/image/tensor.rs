@@ -1,0 +1,93 @@
+//! Pixels to tensors and back, in the arithmetic of diffusers' `VaeImageProcessor`.
+
+use ndarray::{Array4, ArrayViewD, Axis};
+
+use super::Rgb8;
+use crate::error::{Error, Result};
+
+/// Turns pixels in [0, 255] into `[1, 3, h, w]` float32 in [-1, 1]: `2 (v / 255) − 1`.
+pub fn to_tensor(picture: &Rgb8) -> Array4<f32> {
+    let values: [f32; 256] = std::array::from_fn(|v| 2.0 * (v as f32 / 255.0) - 1.0);
+    let mut tensor = Array4::zeros((1, 3, picture.height, picture.width));
+    for (c, mut plane) in tensor.index_axis_mut(Axis(0), 0).outer_iter_mut().enumerate() {
+        for (value, pixel) in plane.iter_mut().zip(picture.pixels()) {
+            *value = values[usize::from(pixel[c])];
+        }
+    }
+    tensor
+}
+
+/// Turns `[1, 3, h, w]` or `[3, h, w]` float32 in about [-1, 1] into pixels: `255 clamp(v / 2 + 1/2, 0, 1)`, rounded
+/// half to even. One channel becomes three equal ones. A value that is not a number becomes 0.
+///
+/// # Errors
+///
+/// [`Error::Input`] for another number of channels or of pictures, or no pixels.
+pub fn from_tensor(pixels: ArrayViewD<'_, f32>) -> Result<Rgb8> {
+    let shape = pixels.shape().to_vec();
+    let fail = || {
+        let problem = format!("the model ends in a tensor of shape {shape:?}, and a picture is [1, 3, height, width]");
+        Error::input("picture", problem, "check that the directory's vae_decoder is one")
+    };
+    let picture = match shape.as_slice() {
+        [1, _, _, _] => pixels.index_axis_move(Axis(0), 0),
+        _ => pixels,
+    };
+    let &[channels @ (1 | 3), height, width] = picture.shape() else { return Err(fail()) };
+    let mut data = vec![0_u8; 3 * height * width];
+    for c in 0..3 {
+        let plane = picture.index_axis(Axis(0), c % channels);
+        for (pixel, &v) in data.as_chunks_mut::<3>().0.iter_mut().zip(&plane) {
+            pixel[c] = ((v * 0.5 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8;
+        }
+    }
+    Rgb8::new(width, height, data).ok_or_else(fail)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::super::load;
+    use super::*;
+    use crate::npy::read_f32;
+
+    fn golden(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/image").join(name)
+    }
+
+    #[test]
+    fn pixels_become_the_tensor_that_diffusers_makes() {
+        let picture = load(&golden("levels.png")).unwrap();
+        assert_eq!(to_tensor(&picture).into_dyn(), read_f32(golden("levels.npy")).unwrap());
+    }
+
+    #[test]
+    fn a_tensor_becomes_the_pixels_that_diffusers_makes() {
+        let tensor = read_f32(golden("decoded.npy")).unwrap();
+        assert_eq!(from_tensor(tensor.view()).unwrap(), load(&golden("decoded.png")).unwrap());
+        let three = tensor.index_axis(Axis(0), 0);
+        assert_eq!(from_tensor(three).unwrap(), load(&golden("decoded.png")).unwrap());
+    }
+
+    #[test]
+    fn every_byte_survives_the_way_there_and_back() {
+        let data: Vec<u8> = (0..=255).flat_map(|v| [v, 255 - v, v / 2]).collect();
+        let picture = Rgb8::new(16, 16, data).unwrap();
+        assert_eq!(from_tensor(to_tensor(&picture).into_dyn().view()).unwrap(), picture);
+    }
+
+    #[test]
+    fn one_channel_becomes_grey() {
+        let grey = ndarray::arr3(&[[[-1.0_f32, 0.2], [f32::NAN, 9.0]]]).into_dyn();
+        assert_eq!(from_tensor(grey.view()).unwrap().data(), [0, 0, 0, 153, 153, 153, 0, 0, 0, 255, 255, 255]);
+    }
+
+    #[test]
+    fn other_shapes_are_refused() {
+        for shape in [&[1, 4, 2, 2][..], &[2, 3, 2, 2], &[3, 2], &[1, 3, 0, 2]] {
+            let tensor = ndarray::ArrayD::zeros(shape);
+            assert!(from_tensor(tensor.view()).unwrap_err().to_string().contains(&format!("{shape:?}")));
+        }
+    }
+}
