@@ -11,6 +11,7 @@ pub mod latent;
 pub mod metadata;
 pub mod npy;
 pub mod pipeline;
+pub mod plan;
 pub mod rng;
 pub mod scheduler;
 pub mod session;

@@ -1,6 +1,8 @@
 //! What the two doors to the world agree on: element types, shapes and host tensors.
 
-use ndarray::{ArrayD, ArrayView, ArrayViewD, Dimension};
+use ndarray::{ArrayD, ArrayView, ArrayViewD, Dimension, IxDyn};
+
+use crate::error::{Error, Result};
 
 /// An ONNX element type that diffusion graphs use at their edges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -205,5 +207,46 @@ impl<'a, D: Dimension> From<ArrayView<'a, i64, D>> for TensorView<'a> {
 impl<'a, D: Dimension> From<ArrayView<'a, bool, D>> for TensorView<'a> {
     fn from(a: ArrayView<'a, bool, D>) -> Self {
         Self::Bool(a.into_dyn())
+    }
+}
+
+/// The value of a Boolean input that tracing left in a graph, in the shape the graph declares.
+pub(crate) fn switch(info: &TensorInfo, on: bool) -> ArrayD<bool> {
+    let shape: Vec<usize> = info.shape.iter().map(|d| d.fixed().unwrap_or(1)).collect();
+    ArrayD::from_elem(IxDyn(&shape), on)
+}
+
+/// Refuses NaN and infinity in `values`.
+///
+/// # Errors
+/// [`Error::NonFinite`] with the count.
+pub fn require_finite(values: &[f32], what: &str, step: usize, steps: usize) -> Result<()> {
+    // A sum of v × 0 is NaN exactly when some v is not finite, and it vectorises where a per-value branch does not.
+    let poison: f32 = values.chunks(8).map(|c| c.iter().map(|v| v * 0.0).sum::<f32>()).sum();
+    if poison == 0.0 {
+        return Ok(());
+    }
+    Err(Error::NonFinite {
+        what: what.to_owned(),
+        step,
+        steps,
+        count: values.iter().filter(|v| !v.is_finite()).count(),
+        total: values.len(),
+        help: "the model's weights or its precision produce values out of range; try its float32 export, another \
+               scheduler, or a lower guidance_scale"
+            .to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn non_finite_values_are_counted() {
+        assert!(require_finite(&[0.0, -1.0, f32::MAX, f32::MIN_POSITIVE], "x", 1, 2).is_ok());
+        let error = require_finite(&[0.0, f32::NAN, f32::INFINITY], "the latents", 3, 20).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("the latents at step 3 of 20 holds 2 non-finite values of 3"), "{text}");
     }
 }

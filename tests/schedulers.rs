@@ -80,9 +80,11 @@ fn number(case: &Value, name: &str) -> usize {
 fn difference(got: &[f32], expected: &[f32]) -> f64 {
     assert_eq!(got.len(), expected.len());
     let largest = expected.iter().map(|v| v.abs()).fold(0.0, f32::max);
-    let apart = got.iter().zip(expected).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, |worst, d| {
-        if d.is_nan() { f64::INFINITY } else { d.max(worst) }
-    });
+    let apart = got
+        .iter()
+        .zip(expected)
+        .map(|(a, b)| f64::from((a - b).abs()))
+        .fold(0.0, |worst, d| if d.is_nan() { f64::INFINITY } else { d.max(worst) });
     apart / f64::from(largest.max(f32::MIN_POSITIVE))
 }
 
@@ -273,8 +275,7 @@ fn a_start_in_the_middle_is_the_tail_of_a_full_run() {
 
 #[test]
 fn the_orders_of_a_multistep_solver_differ() {
-    let at_order =
-        |order: u64| run("dpm-multistep", &table_of(&[("solver_order", order.into())]), 20, 0, 5).1;
+    let at_order = |order: u64| run("dpm-multistep", &table_of(&[("solver_order", order.into())]), 20, 0, 5).1;
     assert!(difference(&at_order(1), &at_order(2)) > 1e-4);
     assert!(difference(&at_order(2), &at_order(3)) > 1e-4);
 }

@@ -1,7 +1,55 @@
-//! The command line.
+//! The command line: arguments, progress, printing, environment variables, exit codes.
 
 pub mod args;
-pub mod init;
-pub mod inspect;
+mod check;
+mod init;
+mod inspect;
+mod interrupt;
 mod output;
-pub mod runtime;
+mod progress;
+mod run;
+mod runtime;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing::level_filters::LevelFilter;
+
+use crate::error::Result;
+use args::{Cli, Command, Global};
+
+/// Runs the program: reads the arguments, does what they say, and turns an error into a message on standard error and
+/// an exit code (0 done, 1 the run failed, 2 usage, pipeline file or model directory at fault, 130 interrupted).
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log(&cli.global);
+    match dispatch(&cli, &mut std::io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn dispatch(cli: &Cli, out: &mut dyn Write) -> Result<()> {
+    match &cli.command {
+        Command::Run(args) => run::run(args, &cli.global, out),
+        Command::Check(args) => check::check(args, &cli.global, out),
+        Command::Inspect(args) => inspect::inspect(args, out),
+        Command::Init(args) => init::init(args, out),
+        Command::List(_) => Ok(()),
+        Command::Runtime(_) => Ok(()),
+    }
+}
+
+/// Sends what the program and ONNX Runtime log to standard error, as much of it as `-v` asks for.
+fn log(global: &Global) {
+    let level = match (global.quiet, global.verbose) {
+        (true, _) | (_, 0) => LevelFilter::ERROR,
+        (_, 1) => LevelFilter::INFO,
+        _ => LevelFilter::TRACE,
+    };
+    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).without_time().init();
+}

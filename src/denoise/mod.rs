@@ -1,1 +1,100 @@
 //! The denoising loop, guidance, and the conditions a model takes.
+
+mod graph;
+mod guidance;
+mod noise;
+
+use std::ops::ControlFlow;
+
+use ndarray::{ArrayD, ArrayViewD, IxDyn};
+
+use crate::error::{Error, Result};
+use crate::scheduler::{Noise, Scheduler};
+use crate::tensor::require_finite;
+
+pub use graph::GraphDenoiser;
+pub use guidance::Guidance;
+pub use noise::BatchNoise;
+
+/// What a denoiser is told about the picture beside the noisy sample and the time.
+///
+/// The latent diffusion paper (arXiv 2112.10752, section 3.3) knows two ways, channels to concatenate and tokens to
+/// attend to; later families add vectors. With guidance on, every tensor holds the unconditional rows first and the
+/// conditional rows after them, `2n` in all.
+#[derive(Debug, Clone, Default)]
+pub struct Condition {
+    /// Tokens to attend to, `[rows, tokens, width]`.
+    pub context: Option<ArrayD<f32>>,
+    /// Channels to concatenate behind the sample's own, `[rows, c, h, w]`, never scaled by the scheduler.
+    pub channels: Option<ArrayD<f32>>,
+    /// Whatever else the graph takes, by the name of its input, `[rows, ...]`.
+    pub extra: Vec<(String, ArrayD<f32>)>,
+}
+
+/// What predicts noise (or velocity, or the clean sample) from a noisy sample.
+pub trait Denoiser {
+    /// Writes the guided prediction for `sample` (flat `[n, c, h, w]`, already scaled for the model) at time `t` to
+    /// `prediction`, one part a picture.
+    ///
+    /// # Errors
+    /// Whatever the model fails with, and [`Error::Interrupted`].
+    fn predict(&mut self, sample: &[f32], t: f64, prediction: &mut [f32]) -> Result<()>;
+
+    /// How many values a prediction has for each value of the sample: 2 where the model predicts a variance too.
+    fn outputs_per_input(&self) -> usize {
+        1
+    }
+}
+
+/// What an observer is shown after each step.
+#[derive(Debug)]
+pub struct Step<'a> {
+    /// The model call just made, counted from 1.
+    pub call: usize,
+    /// Model calls of this run.
+    pub calls: usize,
+    /// The model's time of this call.
+    pub timestep: f64,
+    /// The sample after the step, `[n, c, h/f, w/f]`, float32.
+    pub sample: ArrayViewD<'a, f32>,
+}
+
+/// Moves `sample` from step `begin` of the schedule to its end.
+///
+/// The one loop of every task and family: scale, predict, step. `watch` sees the sample after each call and may stop
+/// the run.
+///
+/// # Errors
+/// [`Error::NonFinite`] naming the step as soon as a prediction holds NaN or infinity, [`Error::Interrupted`] when
+/// `watch` breaks, and whatever the denoiser fails with.
+pub fn denoise(
+    denoiser: &mut dyn Denoiser,
+    scheduler: &mut dyn Scheduler,
+    sample: &mut ArrayD<f32>,
+    begin: usize,
+    noise: &mut dyn Noise,
+    watch: &mut dyn FnMut(Step<'_>) -> ControlFlow<()>,
+) -> Result<()> {
+    let shape = IxDyn(sample.shape());
+    let x = sample
+        .as_slice_mut()
+        .ok_or_else(|| Error::input("latents", "the sample is not laid out in row-major order", ""))?;
+    let mut scaled = vec![0.0; x.len()];
+    let mut prediction = vec![0.0; x.len() * denoiser.outputs_per_input()];
+    let steps = scheduler.timesteps().len();
+    for step in begin..steps {
+        let t = scheduler.timesteps()[step];
+        scheduler.scale_input(step, x, &mut scaled);
+        denoiser.predict(&scaled, t, &mut prediction)?;
+        require_finite(&prediction, "the denoiser's prediction", step - begin + 1, steps - begin)?;
+        scheduler.step(step, &prediction, x, noise)?;
+        require_finite(x, "the latents", step - begin + 1, steps - begin)?;
+        let view = ndarray::ArrayView::from_shape(shape.clone(), &*x)
+            .map_err(|e| Error::input("latents", format!("the sample does not have its own shape: {e}"), ""))?;
+        let seen = Step { call: step - begin + 1, calls: steps - begin, timestep: t, sample: view };
+        if watch(seen).is_break() {
+            return Err(Error::Interrupted { at_step: Some(step - begin + 1) });
+        }
+    }
+    Ok(())
+}

@@ -155,12 +155,7 @@ impl<'a> Settings<'a> {
 
     /// An error about `key`.
     pub(super) fn error(&self, key: &str, problem: impl Into<String>, help: impl Into<String>) -> Error {
-        Error::Scheduler {
-            scheduler: self.scheduler,
-            key: key.to_owned(),
-            problem: problem.into(),
-            help: help.into(),
-        }
+        Error::Scheduler { scheduler: self.scheduler, key: key.to_owned(), problem: problem.into(), help: help.into() }
     }
 
     /// Whether the class has this key.

@@ -19,11 +19,7 @@ pub(super) const ENTRY: Entry = Entry {
         keys::NUM_TRAIN_TIMESTEPS,
         keys::beta_start(0.0001),
         keys::beta_end(0.02),
-        Key::choice(
-            "beta_schedule",
-            "linear",
-            &["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace"],
-        ),
+        Key::choice("beta_schedule", "linear", &["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace"]),
         keys::TRAINED_BETAS,
         Key::new(
             "variance_type",
@@ -193,9 +189,7 @@ impl Scheduler for Ddpm {
         let from_picture = previous_alpha.sqrt() * current_beta / (1.0 - alpha);
         let from_sample = current_alpha.sqrt() * (1.0 - previous_alpha) / (1.0 - alpha);
         self.picture.resize(x.len(), 0.0);
-        for ((picture, x), m) in
-            self.picture.chunks_mut(size).zip(x.chunks(size)).zip(model_output.chunks(stride))
-        {
+        for ((picture, x), m) in self.picture.chunks_mut(size).zip(x.chunks(size)).zip(model_output.chunks(stride)) {
             for ((picture, x), m) in picture.iter_mut().zip(x).zip(m) {
                 *picture = picture_of(*x, *m);
             }

@@ -23,10 +23,7 @@ pub(super) const ENTRY: Entry = Entry {
         Alias { name: "dpmpp_2m_sde", settings: &[SDE] },
         Alias { name: "DPM++ 2M SDE Karras", settings: &[SDE, KARRAS] },
         Alias { name: "DPM++ 3M", settings: &[("solver_order", Setting::Integer(3))] },
-        Alias {
-            name: "DPM++ 2M SDE Heun",
-            settings: &[SDE, ("solver_type", Setting::Word("heun"))],
-        },
+        Alias { name: "DPM++ 2M SDE Heun", settings: &[SDE, ("solver_type", Setting::Word("heun"))] },
     ],
     order: 1,
     stochastic: false,

@@ -11,9 +11,7 @@ use crate::error::Result;
 pub(super) const ENTRY: Entry = Entry {
     name: "euler",
     class: "EulerDiscreteScheduler",
-    aliases: &[
-        Alias { name: "Euler Karras", settings: &[("use_karras_sigmas", Setting::Switch(true))] },
-    ],
+    aliases: &[Alias { name: "Euler Karras", settings: &[("use_karras_sigmas", Setting::Switch(true))] }],
     order: 1,
     stochastic: false,
     about: "Euler's method on the probability flow; a good default.",
@@ -64,7 +62,10 @@ fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
     let logs = sigmas::log_sigmas(&training);
     let mut timesteps = spacing::timesteps(settings, steps, false)?;
     let mut levels: Vec<f64> = if settings.choice("interpolation_type")? == "log_linear" {
-        noise::linspace_f32(logs[logs.len() - 1], logs[0], steps + 1).into_iter().map(|l| f64::from(exp_f32(l))).collect()
+        noise::linspace_f32(logs[logs.len() - 1], logs[0], steps + 1)
+            .into_iter()
+            .map(|l| f64::from(exp_f32(l)))
+            .collect()
     } else {
         timesteps.iter().map(|t| sigmas::interpolate(*t, &training)).collect()
     };

@@ -169,14 +169,8 @@ impl Entry {
     }
 }
 
-static TABLE: &[Entry] = &[
-    ddpm::ENTRY,
-    ddim::ENTRY,
-    pndm::ENTRY,
-    euler::ENTRY,
-    euler_ancestral::ENTRY,
-    dpm_multistep::ENTRY,
-];
+static TABLE: &[Entry] =
+    &[ddpm::ENTRY, ddim::ENTRY, pndm::ENTRY, euler::ENTRY, euler_ancestral::ENTRY, dpm_multistep::ENTRY];
 
 /// All schedulers.
 pub fn table() -> &'static [Entry] {
@@ -210,9 +204,9 @@ fn plain(name: &str) -> String {
 
 /// The names nearest to one that [`find`] does not know, at most three; may be empty.
 pub fn suggest(name: &str) -> Vec<&'static str> {
-    let names = TABLE.iter().flat_map(|entry| {
-        [entry.name, entry.class].into_iter().chain(entry.aliases.iter().map(|alias| alias.name))
-    });
+    let names = TABLE
+        .iter()
+        .flat_map(|entry| [entry.name, entry.class].into_iter().chain(entry.aliases.iter().map(|alias| alias.name)));
     config::nearest(name, names)
 }
 
@@ -244,7 +238,11 @@ pub fn build(
             scheduler: "?",
             key: "name".to_owned(),
             problem: format!("no scheduler is called {name:?}"),
-            help: if near.is_empty() { format!("there are {known}") } else { format!("did you mean {}?", near.join(" or ")) },
+            help: if near.is_empty() {
+                format!("there are {known}")
+            } else {
+                format!("did you mean {}?", near.join(" or "))
+            },
         });
     };
     let merged = merge(entry, model_config, implied, table);
@@ -256,12 +254,7 @@ pub fn build(
 }
 
 /// What `from_config` makes of a model's file, and a pipeline's table over it.
-fn merge(
-    entry: &Entry,
-    model_config: Option<&Config>,
-    implied: &[(&'static str, Setting)],
-    table: &Config,
-) -> Config {
+fn merge(entry: &Entry, model_config: Option<&Config>, implied: &[(&'static str, Setting)], table: &Config) -> Config {
     let mut merged = Config::new();
     if let Some(model) = model_config {
         let defaults: Vec<&str> = model

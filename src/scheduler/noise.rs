@@ -77,8 +77,7 @@ fn betas(settings: &Settings) -> Result<Vec<f32>> {
 /// Shifts and scales the betas so that nothing of the picture is left at the last timestep (Lin et al. 2023, "Common
 /// Diffusion Noise Schedules and Sample Steps are Flawed", algorithm 1).
 fn rescale_zero_terminal_snr(betas: Vec<f32>) -> Vec<f32> {
-    let roots: Vec<f32> =
-        cumulative_product(betas.iter().map(|beta| 1.0 - beta)).into_iter().map(f32::sqrt).collect();
+    let roots: Vec<f32> = cumulative_product(betas.iter().map(|beta| 1.0 - beta)).into_iter().map(f32::sqrt).collect();
     let (Some(&first), Some(&last)) = (roots.first(), roots.last()) else { return betas };
     let scale = first / (first - last);
     let bars: Vec<f32> = roots

@@ -160,8 +160,7 @@ impl Pndm {
                 }
             }
             _ => {
-                for (((x, held), sum), m) in x.iter_mut().zip(&self.held_sample).zip(&mut self.sum).zip(model_output)
-                {
+                for (((x, held), sum), m) in x.iter_mut().zip(&self.held_sample).zip(&mut self.sum).zip(model_output) {
                     *sum += third * m;
                     *x = transfer.apply(*held, *m);
                 }

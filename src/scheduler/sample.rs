@@ -123,8 +123,8 @@ impl History {
 
     /// Makes room for a newest entry of `len` values and hands it out to be written; what it holds is unspecified.
     pub(super) fn advance(&mut self, len: usize) -> &mut [f32] {
-        let mut buffer = if self.entries.len() == self.capacity { self.entries.pop_back() } else { None }
-            .unwrap_or_default();
+        let mut buffer =
+            if self.entries.len() == self.capacity { self.entries.pop_back() } else { None }.unwrap_or_default();
         buffer.resize(len, 0.0);
         self.entries.push_front(buffer);
         &mut self.entries[0]

@@ -103,11 +103,8 @@ pub(super) fn schedule(settings: &Settings, request: &Request, alphas: &[f32]) -
 /// the noisiest levels.
 fn last_timestep(settings: &Settings, alphas: &[f32], train: usize) -> Result<usize> {
     let clip = settings.float("lambda_min_clipped")? as f32;
-    let clipped = alphas
-        .iter()
-        .rev()
-        .take_while(|alpha| ln_f32(alpha.sqrt()) - ln_f32((1.0 - **alpha).sqrt()) < clip)
-        .count();
+    let clipped =
+        alphas.iter().rev().take_while(|alpha| ln_f32(alpha.sqrt()) - ln_f32((1.0 - **alpha).sqrt()) < clip).count();
     if clipped >= train {
         let problem = format!("{clip} leaves no timestep");
         return Err(settings.error("lambda_min_clipped", problem, "-5.1 is usual for the cosine schedule"));

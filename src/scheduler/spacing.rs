@@ -60,11 +60,6 @@ pub(super) fn solver_timesteps(settings: &Settings, steps: usize, last: usize) -
             .into_iter()
             .map(|t| t.round_ties_even() - 1.0)
             .collect(),
-        _ => linspace(0.0, last as f64 - 1.0, steps + 1)
-            .into_iter()
-            .skip(1)
-            .rev()
-            .map(f64::round_ties_even)
-            .collect(),
+        _ => linspace(0.0, last as f64 - 1.0, steps + 1).into_iter().skip(1).rev().map(f64::round_ties_even).collect(),
     })
 }

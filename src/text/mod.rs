@@ -1,3 +1,6 @@
 //! Prompts: tokenizers and text encoders.
 
+mod encoder;
 pub mod tokenizer;
+
+pub use encoder::{Embedding, TextEncoder};

@@ -86,6 +86,15 @@ impl Task {
         }
     }
 
+    /// As [`Task::prompting`], to change them.
+    pub fn prompting_mut(&mut self) -> Option<&mut Prompting> {
+        match self {
+            Self::TextToImage(task) => Some(&mut task.prompting),
+            Self::ImageToImage(task) => Some(&mut task.prompting),
+            Self::Unconditional => None,
+        }
+    }
+
     /// Reads `[task]`; `None` where no task could be made out.
     pub(super) fn read(table: Table<'_>) -> Option<Self> {
         let names = TASKS.iter().map(|entry| entry.name);

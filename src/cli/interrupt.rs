@@ -1,0 +1,44 @@
+//! Ctrl-C.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::{Error, Result};
+use crate::session::Cancel;
+
+/// Turns Ctrl-C into an orderly stop: the first one stops the run within an operator of its graph, a second one ends
+/// the process at once.
+#[derive(Clone, Default)]
+pub struct Interrupt {
+    flag: Arc<AtomicBool>,
+    cancel: Cancel,
+}
+
+impl Interrupt {
+    /// Takes over the process's handling of Ctrl-C (and of the signal to terminate, where the system has one).
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the system refuses a handler.
+    pub fn install() -> Result<Self> {
+        let interrupt = Self::default();
+        let handler = interrupt.clone();
+        ctrlc::set_handler(move || {
+            if handler.flag.swap(true, Ordering::SeqCst) {
+                std::process::exit(130);
+            }
+            handler.cancel.cancel();
+        })
+        .map_err(|e| Error::io("Ctrl-C", "taking over", std::io::Error::other(e)))?;
+        Ok(interrupt)
+    }
+
+    /// Is set by the first Ctrl-C.
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.flag)
+    }
+
+    /// Is thrown by the first Ctrl-C.
+    pub fn cancel(&self) -> Cancel {
+        self.cancel.clone()
+    }
+}

@@ -1,0 +1,127 @@
+//! What a person sees while a pipeline loads and runs: bars on a terminal, a few lines elsewhere.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::pipeline::{Event, Observer};
+use crate::session;
+
+/// Draws progress on standard error, and stops the run once `interrupted` is set.
+pub struct Progress {
+    bar: ProgressBar,
+    interrupted: Arc<AtomicBool>,
+    quiet: bool,
+}
+
+impl Progress {
+    /// `quiet` keeps bars away; warnings are shown all the same. Where standard error is no terminal, there are no
+    /// bars either.
+    pub fn new(quiet: bool, interrupted: Arc<AtomicBool>) -> Self {
+        Self { bar: ProgressBar::hidden(), interrupted, quiet }
+    }
+
+    /// Shows a spinner with `message`, in place of the bar before it.
+    pub fn spin(&mut self, message: String) {
+        self.replace(ProgressBar::new_spinner(), "{spinner} {msg} {elapsed}", message);
+        self.bar.enable_steady_tick(Duration::from_millis(120));
+    }
+
+    /// Shows how the runtime library is fetched.
+    pub fn fetching(&mut self, event: &session::Event) {
+        match event {
+            session::Event::Waiting { folder } => {
+                self.line(&format!("waiting for another process that fetches {}", folder.display()));
+            }
+            session::Event::Begin { file, host, bytes, folder } => {
+                let size = indicatif::HumanBytes(*bytes);
+                self.line(&format!("fetching {file} ({size}) from {host} into {}", folder.display()));
+                let template = "fetching {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
+                self.replace(ProgressBar::new(*bytes), template, String::new());
+            }
+            session::Event::Progress { done, .. } => self.bar.set_position(*done),
+            session::Event::Done { .. } => self.clear(),
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn clear(&mut self) {
+        self.bar.finish_and_clear();
+        self.bar = ProgressBar::hidden();
+    }
+
+    fn replace(&mut self, bar: ProgressBar, template: &str, message: String) {
+        self.bar.finish_and_clear();
+        if self.quiet {
+            return;
+        }
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("━╸ "));
+        }
+        bar.set_message(message);
+        self.bar = bar;
+    }
+
+    fn line(&self, text: &str) {
+        self.bar.suspend(|| eprintln!("{text}"));
+    }
+}
+
+impl Observer for Progress {
+    fn notice(&mut self, event: Event<'_>) -> ControlFlow<()> {
+        match event {
+            Event::Opening { component, weight_bytes } => {
+                self.spin(format!("opening {component} ({})", indicatif::HumanBytes(weight_bytes)));
+            }
+            Event::Warning(warning) => self.line(&format!("warning: {warning}")),
+            Event::Preparing { first, images, of } => self.spin(format!("preparing {}", pictures(first, images, of))),
+            Event::Step { first, of, step } => {
+                if step.call == 1 {
+                    let images = step.sample.shape().first().copied().unwrap_or(1);
+                    let bar = ProgressBar::new(step.calls as u64);
+                    let template = "{msg} {bar:30} {pos}/{len} steps {per_sec} {eta} left";
+                    self.replace(bar, template, pictures(first, images, of));
+                }
+                self.bar.set_position(step.call as u64);
+            }
+            Event::Decoding { index, of } => self.spin(format!("decoding {}", pictures(index, 1, of))),
+            Event::Picture(_) | Event::Opened { .. } => self.clear(),
+        }
+        if self.interrupted.load(Ordering::Relaxed) {
+            self.clear();
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn pictures(first: usize, images: usize, of: usize) -> String {
+    match (images, of) {
+        (_, 1) => "picture".to_owned(),
+        (1, _) => format!("picture {} of {of}", first + 1),
+        _ => format!("pictures {} to {} of {of}", first + 1, first + images),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_flag_stops_the_run_at_the_next_event() {
+        let flag = Arc::new(AtomicBool::new(false));
+        let mut progress = Progress::new(true, Arc::clone(&flag));
+        assert!(progress.notice(Event::Decoding { index: 0, of: 1 }).is_continue());
+        flag.store(true, Ordering::Relaxed);
+        assert!(progress.notice(Event::Decoding { index: 0, of: 1 }).is_break());
+    }
+
+    #[test]
+    fn pictures_are_counted_from_one() {
+        assert_eq!(pictures(2, 1, 5), "picture 3 of 5");
+        assert_eq!(pictures(0, 4, 8), "pictures 1 to 4 of 8");
+    }
+}

@@ -1,0 +1,167 @@
+//! `ldm-ort run`.
+
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use ndarray::{ArrayD, Axis, stack};
+use serde_json::json;
+
+use super::args::{Global, RunArgs};
+use super::interrupt::Interrupt;
+use super::progress::Progress;
+use crate::error::{Error, Result};
+use crate::metadata;
+use crate::npy;
+use crate::pipeline::{Event, Observer, Picture, Pipeline, Recorder, Saver, Timings};
+use crate::plan::Plan;
+use crate::session::{self, Flavour, Runtime};
+use crate::spec::Spec;
+
+/// Runs a pipeline: loads it, makes its pictures, writes each as soon as it is finished.
+///
+/// `out` gets the pictures' paths, or with `--json` an object for each; everything else goes to standard error.
+///
+/// # Errors
+/// Whatever is wrong with the pipeline, the model directory, the runtime or the run.
+pub fn run(args: &RunArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
+    let interrupt = Interrupt::install()?;
+    let mut progress = Progress::new(global.quiet || args.json, interrupt.flag());
+    let started = Instant::now();
+
+    let (spec, only) = read_spec(args)?;
+    let mut plan = Plan::new(spec)?;
+    plan.request.only = only;
+    let saver = Saver::new(&plan.spec.output.dir)?;
+    if let Some(path) = &args.save_latents {
+        require_folder(path)?;
+    }
+
+    let runtime = load_runtime(global, &plan, &mut progress)?;
+    let found = started.elapsed().as_secs_f64();
+    let opening = Instant::now();
+    let recorder = Recorder::new(&plan, &runtime);
+    let mut pipeline = Pipeline::load(plan.model, &runtime, &interrupt.cancel(), &mut progress)?;
+    let opened = opening.elapsed().as_secs_f64();
+
+    let mut writer = PictureWriter { saver, recorder, args, out, latents: Vec::new(), seconds: 0.0, failed: None };
+    let cancel = interrupt.cancel();
+    let result = pipeline.run(&plan.request, &cancel, &mut |event: Event<'_>| {
+        if let Event::Picture(picture) = &event
+            && let Err(error) = writer.write(picture)
+        {
+            writer.failed = Some(error);
+            return ControlFlow::Break(());
+        }
+        progress.notice(event)
+    });
+    progress.clear();
+    let PictureWriter { latents, seconds: saving, failed, .. } = writer;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let timings = result?;
+    if let Some(path) = &args.save_latents {
+        let views: Vec<_> = latents.iter().map(|l| l.view()).collect();
+        let all = stack(Axis(0), &views).map_err(|e| Error::input("--save-latents", e.to_string(), ""))?;
+        npy::write_f32(path, all.view().into_dyn())?;
+    }
+    if !global.quiet {
+        summary(&timings, found, opened, saving, started.elapsed().as_secs_f64());
+    }
+    Ok(())
+}
+
+/// The pipeline of the command line: a file with flags over it, or the record in a picture.
+fn read_spec(args: &RunArgs) -> Result<(Spec, Option<usize>)> {
+    let overrides = args.overrides.to_overrides();
+    match (&args.pipeline, &args.from) {
+        (Some(path), _) => Ok((Spec::load(path, &overrides)?, None)),
+        (None, Some(picture)) => {
+            let record = metadata::read_png(picture)?;
+            let spec = Spec::parse(&record.pipeline, Some(picture), &overrides)?;
+            Ok((spec, Some(record.index)))
+        }
+        (None, None) => Err(Error::input(
+            "ldm-ort run",
+            "no pipeline file was named",
+            "name one (ldm-ort run pipeline.toml), or a picture made by ldm-ort (--from PICTURE.png)",
+        )),
+    }
+}
+
+pub(super) fn load_runtime(global: &Global, plan: &Plan, progress: &mut Progress) -> Result<Runtime> {
+    let options = global.library.to_options(flavour(&plan.spec.device.providers));
+    let runtime = Runtime::load_with(&options, &mut |event| progress.fetching(event));
+    progress.clear();
+    runtime
+}
+
+/// The build of the runtime that the providers of a pipeline need.
+pub(super) fn flavour(providers: &[String]) -> Option<Flavour> {
+    providers.iter().find_map(|name| session::find_provider(name).ok()?.flavour)
+}
+
+fn require_folder(path: &Path) -> Result<()> {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => Err(Error::input(
+            "--save-latents",
+            format!("{} is no folder", folder.display()),
+            "make it first, or choose another path",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Writes each finished picture and its line.
+struct PictureWriter<'a> {
+    saver: Saver,
+    recorder: Recorder,
+    args: &'a RunArgs,
+    out: &'a mut dyn Write,
+    latents: Vec<ArrayD<f32>>,
+    seconds: f64,
+    failed: Option<Error>,
+}
+
+impl PictureWriter<'_> {
+    fn write(&mut self, picture: &Picture) -> Result<()> {
+        let start = Instant::now();
+        let path = self.saver.save(picture, &self.recorder.record(picture)?)?;
+        if self.args.save_latents.is_some() {
+            self.latents.push(picture.latents.clone());
+        }
+        self.seconds += start.elapsed().as_secs_f64();
+        let line = if self.args.json { self.json(picture, &path) } else { path.display().to_string() };
+        match writeln!(self.out, "{line}").and_then(|()| self.out.flush()) {
+            // A reader that has seen enough, such as `head`, does not make the run a failure.
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            other => other.map_err(|e| Error::io("standard output", "writing", e)),
+        }
+    }
+
+    fn json(&self, picture: &Picture, path: &PathBuf) -> String {
+        json!({
+            "path": path,
+            "index": picture.index,
+            "seed": picture.seed,
+            "prompt": picture.prompt,
+            "width": picture.pixels.width(),
+            "height": picture.pixels.height(),
+            "steps": self.recorder.steps(),
+            "calls": picture.calls,
+            "seconds": picture.seconds,
+        })
+        .to_string()
+    }
+}
+
+fn summary(timings: &Timings, found: f64, opened: f64, saving: f64, total: f64) {
+    let Timings { prepare, denoise, decode, calls } = *timings;
+    let rate = if denoise > 0.0 { calls as f64 / denoise } else { 0.0 };
+    eprintln!(
+        "runtime {found:.2} s · model {opened:.2} s · prompts {prepare:.2} s · denoising {denoise:.2} s ({calls} steps, \
+         {rate:.1}/s) · decoding {decode:.2} s · writing {saving:.2} s · in all {total:.2} s"
+    );
+}

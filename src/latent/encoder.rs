@@ -1,0 +1,96 @@
+//! Pixels to latents.
+
+use ndarray::{ArrayD, ArrayViewD, Axis, Slice};
+
+use super::Scaling;
+use crate::bundle::{VaeEncoderContract, VaeEncoderKind};
+use crate::error::{Error, Result};
+use crate::session::{Cancel, Session};
+use crate::tensor::{TensorView, require_finite};
+
+/// The distribution a KL first stage encodes a picture to, before scaling.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Posterior {
+    /// A diagonal normal distribution: mean and standard deviation, each `[1, c, h/f, w/f]`.
+    Normal {
+        /// The mean.
+        mean: ArrayD<f32>,
+        /// The standard deviation, of a log-variance held to [-30, 20].
+        deviation: ArrayD<f32>,
+    },
+    /// Latents that need no more drawing: the graph is deterministic, or draws inside, where no seed reaches.
+    Sample(ArrayD<f32>),
+}
+
+/// A first stage's encoder graph.
+pub struct Encoder {
+    session: Session,
+    contract: VaeEncoderContract,
+    scaling: Scaling,
+}
+
+impl Encoder {
+    /// Joins an open graph with the scaling of its latents.
+    pub fn new(session: Session, contract: VaeEncoderContract, scaling: Scaling) -> Self {
+        Self { session, contract, scaling }
+    }
+
+    /// The scaling of this first stage's latents.
+    pub fn scaling(&self) -> Scaling {
+        self.scaling
+    }
+
+    /// Encodes one picture, `[1, 3, h, w]` in [-1, 1].
+    ///
+    /// # Errors
+    /// [`Error::Model`] where the moments cannot be halved, [`Error::NonFinite`], and whatever the graph fails with.
+    pub fn encode(&mut self, pixels: ArrayViewD<'_, f32>, cancel: &Cancel) -> Result<Posterior> {
+        let inputs = [(self.contract.sample.name.as_str(), TensorView::F32(pixels))];
+        let mut outputs = self.session.run(&inputs, &[&self.contract.output.name], cancel)?;
+        let output = outputs.swap_remove(0);
+        if let Some(values) = output.as_slice() {
+            require_finite(values, "the encoded picture", 0, 0)?;
+        }
+        match self.contract.kind {
+            VaeEncoderKind::Sample => Ok(Posterior::Sample(output)),
+            VaeEncoderKind::Moments => {
+                let channels = output.shape().get(1).copied().unwrap_or(0);
+                if output.ndim() != 4 || channels % 2 != 0 {
+                    return Err(Error::model(
+                        self.session.path(),
+                        format!(
+                            "output {} should hold mean and log-variance, an even number of channels, and is {:?}",
+                            self.contract.output.name,
+                            output.shape()
+                        ),
+                        "",
+                    ));
+                }
+                let mean = output.slice_axis(Axis(1), Slice::from(..channels / 2)).as_standard_layout().into_owned();
+                let deviation = output
+                    .slice_axis(Axis(1), Slice::from(channels / 2..))
+                    .mapv(|log_variance| (0.5 * log_variance.clamp(-30.0, 20.0)).exp());
+                Ok(Posterior::Normal { mean, deviation })
+            }
+        }
+    }
+}
+
+impl Posterior {
+    /// Draws latents for the diffusion, with `draw` giving as many unit normal values as it is asked for; it is asked
+    /// only where there is something to draw.
+    pub fn sample(&self, scaling: Scaling, draw: impl FnOnce(&mut [f32])) -> ArrayD<f32> {
+        match self {
+            Self::Sample(latents) => latents.mapv(|v| scaling.apply(v)),
+            Self::Normal { mean, deviation } => {
+                let mut noise = vec![0.0; mean.len()];
+                draw(&mut noise);
+                let mut latents = mean.clone();
+                for ((z, s), n) in latents.iter_mut().zip(deviation).zip(&noise) {
+                    *z = scaling.apply(*z + s * n);
+                }
+                latents
+            }
+        }
+    }
+}

@@ -1,1 +1,0 @@
-//! Load a pipeline once, run any number of requests, watch every step.

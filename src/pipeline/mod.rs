@@ -1,0 +1,213 @@
+//! Load a pipeline once, run any number of requests, watch every step.
+
+mod observe;
+mod save;
+
+use std::ops::{ControlFlow, Range};
+use std::time::Instant;
+
+use ndarray::{ArrayD, Axis, Slice};
+
+use crate::bundle::{ComponentKind, DenoiserContract, GraphFile};
+use crate::denoise::{BatchNoise, GraphDenoiser, Step, denoise};
+use crate::error::{Error, Result};
+use crate::image::Rgb8;
+use crate::latent::{Decoder, Encoder};
+use crate::plan::{ModelPlan, Request};
+use crate::scheduler;
+use crate::session::{Cancel, Runtime, Session, SessionOptions};
+use crate::task::{self, Stage};
+use crate::text::{TextEncoder, tokenizer::Tokenizer};
+
+pub use observe::{Event, Observer, Unwatched};
+pub use save::{Recorder, Saver, model_digest};
+
+/// A model, opened and ready.
+pub struct Pipeline {
+    plan: ModelPlan,
+    denoiser: Session,
+    contract: DenoiserContract,
+    text: Option<TextEncoder>,
+    encoder: Option<Encoder>,
+    decoder: Option<Decoder>,
+}
+
+/// A finished picture.
+#[derive(Debug, Clone)]
+pub struct Picture {
+    /// Its index in the request, prompts outermost.
+    pub index: usize,
+    /// Its prompt.
+    pub prompt: String,
+    /// What it was steered away from.
+    pub negative_prompt: String,
+    /// Its own seed.
+    pub seed: u64,
+    /// Its pixels.
+    pub pixels: Rgb8,
+    /// Its final latents `[c, h/f, w/f]`, before the division by the scaling factor.
+    pub latents: ArrayD<f32>,
+    /// Calls of the denoiser.
+    pub calls: usize,
+    /// Seconds from the start of its batch to its pixels, its share of the batch's denoising.
+    pub seconds: f64,
+}
+
+/// How long the parts of a request took, in seconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Timings {
+    /// Prompts, noise and starting pictures.
+    pub prepare: f64,
+    /// The denoising loop.
+    pub denoise: f64,
+    /// Latents to pixels.
+    pub decode: f64,
+    /// Calls of the denoiser, each for a whole batch.
+    pub calls: usize,
+}
+
+impl Pipeline {
+    /// Opens every graph that the plan needs.
+    ///
+    /// # Errors
+    /// [`Error::Graph`] where the runtime refuses a graph, [`Error::Provider`] where a provider cannot be used,
+    /// [`Error::Model`] where graph and tokenizer do not fit, [`Error::Interrupted`] when the observer breaks.
+    pub fn load(plan: ModelPlan, runtime: &Runtime, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Self> {
+        let mut open = |graph: &GraphFile, kind: ComponentKind| -> Result<Session> {
+            let opening = Event::Opening { component: kind, weight_bytes: graph.weight_bytes };
+            stop_if(observer.notice(opening), None)?;
+            let start = Instant::now();
+            let options = SessionOptions { cancel: cancel.clone(), ..plan.session_options(kind) };
+            let session = Session::open(runtime, &graph.path, &options)?;
+            let opened = Event::Opened { component: kind, seconds: start.elapsed().as_secs_f64() };
+            stop_if(observer.notice(opened), None)?;
+            Ok(session)
+        };
+        let text = match &plan.text {
+            Some(part) => {
+                let tokenizer = Tokenizer::open(&part.tokenizer)?;
+                let session = open(&part.part.graph, part.part.kind)?;
+                Some(TextEncoder::new(tokenizer, session, part.part.contract.clone())?)
+            }
+            None => None,
+        };
+        let encoder = match &plan.encoder {
+            Some(part) => Some(Encoder::new(open(&part.graph, part.kind)?, part.contract.clone(), plan.scaling)),
+            None => None,
+        };
+        let denoiser = open(&plan.denoiser.graph, plan.denoiser.kind)?;
+        let decoder = match &plan.decoder {
+            Some(part) => Some(Decoder::new(open(&part.graph, part.kind)?, part.contract.clone(), plan.scaling)),
+            None => None,
+        };
+        let contract = plan.denoiser.contract.clone();
+        Ok(Self { plan, denoiser, contract, text, encoder, decoder })
+    }
+
+    /// What was opened.
+    pub fn plan(&self) -> &ModelPlan {
+        &self.plan
+    }
+
+    /// Makes the pictures of a request, handing each to the observer as soon as it is finished. `cancel` stops the
+    /// run from another thread, down to the length of one operator.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] naming the step, [`Error::Interrupted`], [`Error::Input`] where an input does not fit, and
+    /// whatever the graphs fail with.
+    pub fn run(&mut self, request: &Request, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Timings> {
+        let total = request.pictures();
+        let (mut first, end) = request.only.map_or((0, total), |index| (index, (index + 1).min(total)));
+        let mut timings = Timings::default();
+        while first < end {
+            let images = request.batch.min(end - first).max(1);
+            self.run_batch(request, first..first + images, cancel, observer, &mut timings)?;
+            first += images;
+        }
+        Ok(timings)
+    }
+
+    fn run_batch(
+        &mut self,
+        request: &Request,
+        indices: Range<usize>,
+        cancel: &Cancel,
+        observer: &mut dyn Observer,
+        timings: &mut Timings,
+    ) -> Result<()> {
+        let of = request.pictures();
+        let (first, images) = (indices.start, indices.len());
+        let started = Instant::now();
+        stop_if(observer.notice(Event::Preparing { first, images, of }), None)?;
+        let prompts: Vec<usize> = indices.clone().map(|i| i / request.images).collect();
+        let seeds: Vec<u64> = indices.clone().map(|i| request.seed_of(i)).collect();
+        let mut noise = BatchNoise::new(&seeds);
+        let mut scheduler = request.scheduler.build(&scheduler::Request::new(request.steps, images))?;
+        let sample_shape = self.plan.sample_shape(request.width, request.height);
+        let mut warnings = Vec::new();
+        let start = request.task.start(&mut Stage {
+            prompts: &prompts,
+            sample_shape,
+            size: (request.width, request.height),
+            steps: request.steps,
+            scheduler: scheduler.as_ref(),
+            noise: &mut noise,
+            given: request.latents.as_ref().map(|given| task::rows(given, indices.clone())),
+            text: self.text.as_mut(),
+            encoder: self.encoder.as_mut(),
+            cancel,
+            warn: &mut |warning| warnings.push(warning),
+        })?;
+        for warning in warnings {
+            stop_if(observer.notice(Event::Warning(warning)), None)?;
+        }
+        let task::Start { mut sample, begin, condition, guidance } = start;
+        let prepared = Instant::now();
+        timings.prepare += (prepared - started).as_secs_f64();
+
+        let mut model =
+            GraphDenoiser::new(&mut self.denoiser, &self.contract, sample_shape, images, condition, guidance, cancel)?;
+        let mut calls = 0;
+        let mut watch = |step: Step<'_>| {
+            calls = step.call;
+            observer.notice(Event::Step { first, of, step })
+        };
+        denoise(&mut model, scheduler.as_mut(), &mut sample, begin, &mut noise, &mut watch)?;
+        let denoised = Instant::now();
+        timings.calls += calls;
+        timings.denoise += (denoised - prepared).as_secs_f64();
+        let shared = (denoised - started).as_secs_f64() / images as f64;
+
+        for (row, index) in indices.enumerate() {
+            stop_if(observer.notice(Event::Decoding { index, of }), None)?;
+            let decoding = Instant::now();
+            let latents = sample.slice_axis(Axis(0), Slice::from(row..=row));
+            let pixels = match &mut self.decoder {
+                Some(decoder) => decoder.decode(latents.view(), cancel)?,
+                None => latents.to_owned(),
+            };
+            let took = decoding.elapsed().as_secs_f64();
+            timings.decode += took;
+            let picture = Picture {
+                index,
+                prompt: request.task.prompts().get(prompts[row]).cloned().unwrap_or_default(),
+                negative_prompt: request.negative_prompt(prompts[row]).to_owned(),
+                seed: seeds[row],
+                pixels: crate::image::from_tensor(pixels.view())?,
+                latents: latents.index_axis(Axis(0), 0).to_owned(),
+                calls,
+                seconds: shared + took,
+            };
+            stop_if(observer.notice(Event::Picture(&picture)), None)?;
+        }
+        Ok(())
+    }
+}
+
+fn stop_if(flow: ControlFlow<()>, at_step: Option<usize>) -> Result<()> {
+    match flow {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(Error::Interrupted { at_step }),
+    }
+}

@@ -1,0 +1,81 @@
+//! What can be watched while a pipeline loads and runs.
+
+use std::ops::ControlFlow;
+
+use super::Picture;
+use crate::bundle::ComponentKind;
+use crate::denoise::Step;
+
+/// Something that happened, in the order in which it happens.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A graph is about to be opened.
+    Opening {
+        /// Which.
+        component: ComponentKind,
+        /// The size of its weights in bytes.
+        weight_bytes: u64,
+    },
+    /// A graph was opened.
+    Opened {
+        /// Which.
+        component: ComponentKind,
+        /// How long it took.
+        seconds: f64,
+    },
+    /// Something the user should know although the run goes on.
+    Warning(String),
+    /// A batch is about to be prepared: prompts encoded, noise drawn.
+    Preparing {
+        /// The index of its first picture.
+        first: usize,
+        /// Its number of pictures.
+        images: usize,
+        /// Pictures of the whole request.
+        of: usize,
+    },
+    /// A step of a batch was made.
+    Step {
+        /// The index of the batch's first picture.
+        first: usize,
+        /// Pictures of the whole request.
+        of: usize,
+        /// The step.
+        step: Step<'a>,
+    },
+    /// A picture's latents are about to be decoded.
+    Decoding {
+        /// The picture's index.
+        index: usize,
+        /// Pictures of the whole request.
+        of: usize,
+    },
+    /// A picture is finished.
+    Picture(&'a Picture),
+}
+
+/// Sees everything that happens and may stop it.
+///
+/// Every `FnMut(Event<'_>) -> ControlFlow<()>` is an observer. `ControlFlow::Break` ends the run with
+/// [`Error::Interrupted`](crate::Error::Interrupted).
+pub trait Observer {
+    /// Called with each event.
+    fn notice(&mut self, event: Event<'_>) -> ControlFlow<()>;
+}
+
+impl<F: FnMut(Event<'_>) -> ControlFlow<()>> Observer for F {
+    fn notice(&mut self, event: Event<'_>) -> ControlFlow<()> {
+        self(event)
+    }
+}
+
+/// Watches nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unwatched;
+
+impl Observer for Unwatched {
+    fn notice(&mut self, _: Event<'_>) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+}
