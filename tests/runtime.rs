@@ -5,8 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ldm_ort::Error;
-use ldm_ort::cli::runtime::environment;
-use ldm_ort::session::{Cancel, Placement, ProviderChoice, Runtime, RuntimeOptions, Session, SessionOptions};
+use ldm_ort::cli::args::RuntimeAction;
+use ldm_ort::cli::runtime::{environment, run};
+use ldm_ort::session::{
+    Cancel, Env, Flavour, Placement, ProviderChoice, Runtime, RuntimeOptions, Session, SessionOptions, Source, Verdict,
+    search,
+};
 use ldm_ort::tensor::{DType, Dim, TensorInfo, TensorView};
 use ndarray::{Array4, ArrayD, IxDyn, arr0, arr1};
 
@@ -230,6 +234,19 @@ fn every_provider_says_whether_it_can_be_used() {
 }
 
 #[test]
+fn a_copy_that_the_process_holds_is_taken() {
+    let runtime = runtime();
+    let nowhere = tempfile::tempdir().unwrap();
+    let env = Env { cache_dir: Some(nowhere.path().to_path_buf()), ..Env::default() };
+    let search = search(&RuntimeOptions { env, ..RuntimeOptions::default() });
+    let (path, version) = search.taken().unwrap();
+    assert_eq!(path.canonicalize().unwrap(), runtime.path().canonicalize().unwrap());
+    assert_eq!(version, runtime.version());
+    let taken = search.candidates.iter().find(|c| matches!(c.verdict, Verdict::Taken(_))).unwrap();
+    assert_eq!(taken.source, Source::Loaded);
+}
+
+#[test]
 fn a_process_holds_one_runtime() {
     let first = runtime();
     let again = RuntimeOptions { path: Some(first.path().to_path_buf()), ..RuntimeOptions::default() };
@@ -237,4 +254,41 @@ fn a_process_holds_one_runtime() {
     let other = RuntimeOptions { path: Some(graph("unet")), ..RuntimeOptions::default() };
     let error = Runtime::load(&other).unwrap_err().to_string();
     assert!(error.contains("this process already runs"), "{error}");
+}
+
+/// What `ldm-ort runtime` prints with a cache at `cache`.
+fn shown(action: Option<RuntimeAction>, cache: &Path) -> String {
+    let env = Env { cache_dir: Some(cache.to_path_buf()), ..Env::default() };
+    let options = RuntimeOptions { offline: true, env, ..RuntimeOptions::default() };
+    let mut out = Vec::new();
+    run(action.as_ref(), &options, &mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn the_search_is_shown_with_its_reasons() {
+    let (runtime, cache) = (runtime(), tempfile::tempdir().unwrap());
+    let text = shown(None, cache.path());
+    assert!(text.contains("  --runtime: not given\n"), "{text}");
+    assert!(text.contains("  ORT_DYLIB_PATH: not set\n"), "{text}");
+    assert!(
+        text.contains("* loaded already: ") && text.contains(&format!("version {}\n", runtime.version())),
+        "{text}"
+    );
+    assert!(text.contains(&format!("  cache: nothing in {}", cache.path().join("runtime").display())), "{text}");
+    assert!(text.ends_with("taken because this process holds it already\n"), "{text}");
+}
+
+#[test]
+fn the_fetched_builds_are_listed() {
+    let (runtime, cache) = (runtime(), tempfile::tempdir().unwrap());
+    let elsewhere = format!("* taken from elsewhere: {}\n", runtime.path().canonicalize().unwrap().display());
+    assert_eq!(shown(Some(RuntimeAction::List), cache.path()), format!("no build was fetched yet\n{elsewhere}"));
+    let folder = cache.path().join("runtime/1.31.1-cuda");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("libonnxruntime.so"), vec![0; 1_500_000]).unwrap();
+    let text = shown(Some(RuntimeAction::List), cache.path());
+    assert_eq!(text, format!("  cuda      1.31.1      1.5 MB  {}\n{elsewhere}", folder.display()));
+    let text = shown(Some(RuntimeAction::Install { build: Flavour::Cuda }), cache.path());
+    assert_eq!(text, format!("ONNX Runtime 1.31.1 (cuda) was there already: {}\n", folder.display()));
 }

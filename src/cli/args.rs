@@ -102,7 +102,13 @@ impl LibraryArgs {
         let forbidden = std::env::var_os("LDM_ORT_OFFLINE").is_some_and(|value| !value.is_empty() && value != "0");
         let mut env = super::runtime::environment();
         env.index_url = self.index_url.clone().or(env.index_url);
-        RuntimeOptions { path: self.runtime.clone(), flavour, offline: self.offline || forbidden, env }
+        RuntimeOptions {
+            path: self.runtime.clone(),
+            flavour,
+            offline: self.offline || forbidden,
+            env,
+            ..Default::default()
+        }
     }
 }
 

@@ -1,8 +1,130 @@
 //! `ldm-ort runtime`: which ONNX Runtime is used, which builds are there, and fetching one ahead of time.
 
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
-use crate::session::Env;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::args::RuntimeAction;
+use super::output;
+use crate::error::Result;
+use crate::session::{self, Env, Event, Runtime, RuntimeOptions, Source, Verdict, cached, minimum_version};
+
+/// Runs `ldm-ort runtime`, with results on `out` and everything else on standard error.
+///
+/// # Errors
+/// Those of fetching, for `install`; [`Error::Io`](crate::Error::Io) where `out` cannot be written.
+pub fn run(action: Option<&RuntimeAction>, options: &RuntimeOptions, out: &mut dyn Write) -> Result<()> {
+    let text = match action {
+        None => show(options),
+        Some(RuntimeAction::List) => list(options),
+        Some(RuntimeAction::Install { build }) => {
+            let installed = session::install(*build, options, &mut progress())?;
+            let how = if installed.was_there { "was there already" } else { "is there" };
+            format!("ONNX Runtime {} ({build}) {how}: {}\n", installed.version, installed.folder.display())
+        }
+    };
+    output::text(out, &text)
+}
+
+/// Loads ONNX Runtime, showing on standard error what is fetched.
+///
+/// # Errors
+/// As [`Runtime::load`].
+pub fn load(options: &RuntimeOptions) -> Result<Runtime> {
+    Runtime::load_with(options, &mut progress())
+}
+
+/// Tells which library would be taken, and why.
+fn show(options: &RuntimeOptions) -> String {
+    let search = session::search(options);
+    let mut text = String::new();
+    for candidate in &search.candidates {
+        let place = match &candidate.path {
+            Some(path) => format!("{}: {}", candidate.source, path.display()),
+            None => candidate.source.to_string(),
+        };
+        text += &match &candidate.verdict {
+            Verdict::Taken(version) => format!("* {place}: taken, version {version}\n"),
+            Verdict::Rejected(problem) => format!("  {place}: {problem}\n"),
+            Verdict::Absent(reason) => format!("  {place}: {reason}\n"),
+            Verdict::Passed => format!("  {place}: not looked at\n"),
+        };
+    }
+    if search.taken().is_some() {
+        let because =
+            search.candidates.iter().find(|c| matches!(c.verdict, Verdict::Taken(_))).map(|c| match c.source {
+                Source::Option => "it was asked for with --runtime",
+                Source::Variable => "ORT_DYLIB_PATH names it",
+                Source::Loaded => "this process holds it already",
+                Source::Cache => "it is the first usable one, in the user's cache",
+                Source::System => "it is the first usable one, in the system's library folders",
+            });
+        text += &because.map(|why| format!("taken because {why}\n")).unwrap_or_default();
+    } else if search.error().is_some() {
+        text += &format!(
+            "none is taken: the one that was named cannot be used; {} or newer is needed\n",
+            minimum_version()
+        );
+    } else if options.offline {
+        text += "none is found, and --offline forbids fetching one; `ldm-ort run` would say what to install by hand\n";
+    } else {
+        let version = session::PINNED_VERSION;
+        text += &format!("none is found; `ldm-ort run` would fetch the official build of version {version}\n");
+    }
+    text
+}
+
+/// Lists the fetched builds, marking the one that would be taken.
+fn list(options: &RuntimeOptions) -> String {
+    let search = session::search(options);
+    let taken = search.taken().map(|(path, _)| path.to_path_buf());
+    let mut text = String::new();
+    for build in cached(&options.env, options.flavour) {
+        let mark = if taken.as_ref().is_some_and(|path| path.starts_with(&build.folder)) { '*' } else { ' ' };
+        text += &format!(
+            "{mark} {:<9} {:<8} {:>6.1} MB  {}\n",
+            build.flavour.name(),
+            build.version,
+            build.bytes as f64 / 1e6,
+            build.folder.display()
+        );
+    }
+    if text.is_empty() {
+        text += "no build was fetched yet\n";
+    }
+    if let Some(path) = taken.filter(|_| !text.contains('*')) {
+        text += &format!("* taken from elsewhere: {}\n", path.display());
+    }
+    text
+}
+
+/// An observer that says on standard error what is fetched, with a bar where that is a terminal.
+pub fn progress() -> impl FnMut(&Event) {
+    let mut bar = ProgressBar::hidden();
+    move |event| match event {
+        Event::Waiting { folder } => {
+            eprintln!("waiting for another process that fetches ONNX Runtime into {}", folder.display());
+        }
+        Event::Begin { file, host, bytes, folder } => {
+            eprintln!(
+                "fetching ONNX Runtime: {file} ({:.1} MB) from {host} into {}",
+                *bytes as f64 / 1e6,
+                folder.display()
+            );
+            if std::io::stderr().is_terminal() {
+                bar = ProgressBar::with_draw_target(Some(*bytes), ProgressDrawTarget::stderr());
+                if let Ok(style) =
+                    ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
+                {
+                    bar.set_style(style);
+                }
+            }
+        }
+        Event::Progress { done, .. } => bar.set_position(*done),
+        Event::Done { .. } => bar.finish_and_clear(),
+    }
+}
 
 /// What the process's environment says about ONNX Runtime.
 pub fn environment() -> Env {

@@ -49,7 +49,7 @@ pub(super) fn input<'v>(
             value(shape, &buffer.bf16)
         }
         (TensorView::F32(a), DType::F64) => converted(a, shape, &mut buffer.f64, |x| Ok(f64::from(x))),
-        (TensorView::F32(a), DType::I64) => converted(a, shape, &mut buffer.i64, |x| whole(x)),
+        (TensorView::F32(a), DType::I64) => converted(a, shape, &mut buffer.i64, whole),
         (TensorView::F32(a), DType::I32) => converted(a, shape, &mut buffer.i32, |x| narrow(whole(x)?)),
 
         (TensorView::I64(a), DType::I32) => converted(a, shape, &mut buffer.i32, narrow),

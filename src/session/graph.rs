@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 
 use ndarray::{ArrayD, IxDyn};
 use ort::ErrorCode;
+use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{OutputSelector, RunOptions, SessionOutputs};
 use ort::value::Outlet;
 
 use super::cancel::SharedRunOptions;
 use super::convert::{self, Buffer};
-use super::library::Runtime;
-use super::options::{Optimization, SessionOptions};
+use super::library::{Runtime, plain};
+use super::options::{Optimization, SessionOptions, limited_threads};
 use super::placement::{Placement, Recorder};
 use super::{Cancel, provider};
 use crate::error::{Error, Result};
@@ -202,13 +203,13 @@ impl Session {
         }
 
         let selector = outputs.iter().fold(OutputSelector::no_default(), |s, name| s.with(*name));
-        let options = RunOptions::new().map_err(|e| failed(e.to_string()))?.with_outputs(selector);
+        let options = run_options().map_err(|e| failed(plain(&e)))?.with_outputs(selector);
         let options = SharedRunOptions::new(options);
         let ran = cancel.during_run(&options, || inner.run_with_options(values, options.get()));
         match ran {
             Ok(outputs) => read(&outputs).map_err(failed),
             Err(_) if cancel.is_cancelled() => Err(Error::Interrupted { at_step: None }),
-            Err(e) => Err(failed(e.to_string())),
+            Err(e) => Err(failed(plain(&e))),
         }
     }
 }
@@ -225,7 +226,7 @@ fn builder(runtime: &Runtime, options: &SessionOptions, recorder: &Recorder) -> 
         .with_optimization_level(level)?
         .with_memory_pattern(options.memory_pattern)?;
     builder = recorder.attach(builder)?;
-    if let Some(threads) = options.threads {
+    if let Some(threads) = options.threads.or_else(limited_threads) {
         builder = builder.with_intra_threads(threads)?;
     }
     for (key, value) in &options.config {
@@ -234,18 +235,25 @@ fn builder(runtime: &Runtime, options: &SessionOptions, recorder: &Recorder) -> 
     Ok(builder)
 }
 
+/// Options of one run. A session that was opened at ONNX Runtime's most talkative level would go on at it otherwise.
+fn run_options() -> ort::Result<RunOptions> {
+    let mut options = RunOptions::new()?;
+    options.set_log_level(LogLevel::Warning)?;
+    Ok(options)
+}
+
 fn opening_failed(component: &str, path: &Path, error: &ort::Error) -> Error {
     match error.code() {
         ErrorCode::InvalidProtobuf | ErrorCode::NoModel => Error::model(
             path,
-            format!("is not a whole ONNX graph: {}", error.message()),
+            format!("is not a whole ONNX graph: {}", plain(error)),
             "the file is damaged or was not downloaded to its end; fetch or export it again",
         ),
         _ => Error::Graph {
             component: component.to_string(),
             path: path.to_path_buf(),
             action: "opening",
-            problem: error.message().to_string(),
+            problem: plain(error),
         },
     }
 }

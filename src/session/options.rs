@@ -29,7 +29,8 @@ pub struct SessionOptions {
     /// nodes (convolutions, matrix products, attention) without a provider are an error. Light nodes, such as the
     /// shape arithmetic that ONNX Runtime itself moves off a GPU, may run on the processor in any case.
     pub providers: Vec<ProviderChoice>,
-    /// Threads within one node on the processor; `None` is one for each physical core.
+    /// Threads within one node on the processor; `None` is one for each physical core, or for each processor the
+    /// process may use where a container or an affinity mask leaves it fewer than the machine has.
     pub threads: Option<usize>,
     /// Whether memory is laid out once for all runs of one shape.
     ///
@@ -56,5 +57,39 @@ impl Default for SessionOptions {
             config: Vec::new(),
             cancel: Cancel::new(),
         }
+    }
+}
+
+/// The number of processors this process may use, where that is fewer than the machine has.
+///
+/// ONNX Runtime counts the machine's cores. Where a container may use only a few of them, it starts a thread for each
+/// all the same, and they spend their time waiting for each other.
+pub(super) fn limited_threads() -> Option<usize> {
+    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").ok()?;
+    let available = std::thread::available_parallelism().ok()?.get();
+    (available < count_ranges(online.trim())?).then_some(available)
+}
+
+/// How many numbers a list such as `0-3,8` holds.
+fn count_ranges(list: &str) -> Option<usize> {
+    list.split(',')
+        .map(|range| {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+            last.checked_sub(first)?.checked_add(1)
+        })
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_processors() {
+        assert_eq!(count_ranges("0"), Some(1));
+        assert_eq!(count_ranges("0-3,8-11,15"), Some(9));
+        assert_eq!(count_ranges(""), None);
+        assert_eq!(count_ranges("3-1"), None);
     }
 }

@@ -1,28 +1,40 @@
-//! Fetching an official build of ONNX Runtime from the Python package index.
+//! Fetching an official build of ONNX Runtime from the Python package index into the user's cache.
 
-use std::path::PathBuf;
+mod http;
+mod index;
+mod unpack;
+mod wheel;
 
+#[cfg(test)]
+mod tests;
+
+use std::fs::{File, TryLockError};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use super::Cancel;
 use super::library::{self, Flavour, RuntimeOptions};
 use crate::error::{Error, Result};
+use wheel::Wheel;
 
-/// The version of the builds `cpu` and `cuda` that this program fetches.
-pub const PINNED_VERSION: &str = "1.31.1";
+pub use wheel::PINNED_VERSION;
+pub(super) use wheel::pinned_version;
 
-/// The version of the build that is fetched of a flavour.
-pub(super) fn pinned_version(flavour: Flavour) -> &'static str {
-    match flavour {
-        Flavour::Cpu | Flavour::Cuda => PINNED_VERSION,
-        // The newest one there is.
-        Flavour::OpenVino => "1.24.1",
-    }
-}
+/// What the names of unfinished downloads begin with.
+const UNFINISHED: &str = ".fetch-";
+
+/// The file whose lock is held by the one process that changes the cache.
+const LOCK: &str = ".lock";
 
 /// What happens while a build is fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// Another process is fetching the same build; its result will be used.
+    /// Another process is changing the cache; what it leaves there will be used.
     Waiting {
-        /// The build's folder.
+        /// The cache's folder.
         folder: PathBuf,
     },
     /// The download begins.
@@ -33,7 +45,7 @@ pub enum Event {
         host: String,
         /// Its size in bytes.
         bytes: u64,
-        /// The folder in which the library will lie.
+        /// The folder in which the libraries will lie.
         folder: PathBuf,
     },
     /// So many bytes are there.
@@ -43,7 +55,7 @@ pub enum Event {
         /// The file's size in bytes.
         total: u64,
     },
-    /// The library lies in its folder.
+    /// The libraries lie in their folder.
     Done {
         /// The folder.
         folder: PathBuf,
@@ -63,16 +75,193 @@ pub struct Installed {
 
 /// Fetches a build into the user's cache, unless it is there.
 ///
+/// The file is checked against a digest that stands in this program, and its libraries appear in the cache all at once.
+///
 /// # Errors
-/// [`Error::Runtime`] where it may not be fetched, does not exist for this machine, or is not what it should be.
-pub fn install(flavour: Flavour, options: &RuntimeOptions, _observer: &mut dyn FnMut(&Event)) -> Result<Installed> {
+/// [`Error::Runtime`] where the network may not be used or fails, where no build of this flavour exists for this
+/// machine, or where the file is not the one it should be; [`Error::Io`] where the cache cannot be written;
+/// [`Error::Interrupted`] when `options.cancel` was thrown.
+pub fn install(flavour: Flavour, options: &RuntimeOptions, observer: &mut dyn FnMut(&Event)) -> Result<Installed> {
+    let cache = library::directory(&options.env)?;
     let version = pinned_version(flavour);
-    let folder = library::directory(&options.env)?.join(library::flavour_directory(version, flavour));
+    let folder = cache.join(library::flavour_directory(version, flavour));
     if folder.is_dir() {
         return Ok(Installed { folder, version, was_there: true });
     }
-    Err(Error::runtime(
-        "no library was found on this machine",
-        format!("put ONNX Runtime {version} into {} or name its file with --runtime", folder.display()),
-    ))
+    let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
+    let by_hand = by_hand(flavour, version, &folder);
+    if options.offline {
+        return Err(Error::runtime(
+            format!("the build {flavour} is not there, and the network may not be used"),
+            by_hand,
+        ));
+    }
+    let wheel = wheel::wheel(flavour, os, arch).filter(|_| !cfg!(target_env = "musl")).ok_or_else(|| {
+        Error::runtime(format!("there is no official build {flavour} for {os} on {arch}"), by_hand.clone())
+    })?;
+    let job = Job {
+        wheel,
+        index: index::address(&options.env),
+        agent: http::agent(options.env.ca_bundle.as_deref())?,
+        cancel: &options.cancel,
+        cache: &cache,
+        folder: &folder,
+        by_hand: &by_hand,
+    };
+    let was_there = job.run(observer)?;
+    Ok(Installed { folder, version, was_there })
+}
+
+/// Removes what downloads that were cut off left in the cache, unless one is under way.
+pub(super) fn tidy(options: &RuntimeOptions) {
+    let Ok(cache) = library::directory(&options.env) else { return };
+    if unfinished(&cache).next().is_some()
+        && let Ok(lock) = File::create(cache.join(LOCK))
+        && lock.try_lock().is_ok()
+    {
+        remove_unfinished(&cache);
+    }
+}
+
+fn unfinished(cache: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = std::fs::read_dir(cache).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(UNFINISHED)).map(|entry| entry.path())
+}
+
+/// Removes the remains of downloads; only for the holder of the lock.
+fn remove_unfinished(cache: &Path) {
+    for path in unfinished(cache) {
+        if let Err(e) = std::fs::remove_dir_all(&path) {
+            tracing::warn!("{}: cannot be removed: {e}", path.display());
+        }
+    }
+}
+
+/// How to do without the network.
+fn by_hand(flavour: Flavour, version: &str, folder: &Path) -> String {
+    format!(
+        "on a machine with network, `pip download --no-deps {}=={version}`; copy the libraries of its folder \
+         onnxruntime/capi into {}, or name a library of ONNX Runtime {} or newer with --runtime or ORT_DYLIB_PATH",
+        wheel::project(flavour),
+        folder.display(),
+        library::minimum_version(),
+    )
+}
+
+/// One fetch.
+struct Job<'a> {
+    wheel: &'a Wheel<'a>,
+    index: String,
+    agent: ureq::Agent,
+    cancel: &'a Cancel,
+    cache: &'a Path,
+    /// Where the libraries shall lie, in `cache`.
+    folder: &'a Path,
+    /// What to do where this fails.
+    by_hand: &'a str,
+}
+
+impl Job<'_> {
+    /// Fetches, unless another process did so first; returns whether that was so.
+    fn run(&self, observer: &mut dyn FnMut(&Event)) -> Result<bool> {
+        std::fs::create_dir_all(self.cache).map_err(|e| Error::io(self.cache, "creating the folder", e))?;
+        let _lock = self.lock(observer)?;
+        if self.folder.is_dir() {
+            return Ok(true);
+        }
+        remove_unfinished(self.cache);
+        // Removed again when this function is left, whatever the reason.
+        let room = tempfile::Builder::new()
+            .prefix(UNFINISHED)
+            .tempdir_in(self.cache)
+            .map_err(|e| Error::io(self.cache, "writing", e))?;
+
+        let url = index::find(&self.agent, &self.index, self.wheel).map_err(|problem| self.failed(problem))?;
+        observer(&Event::Begin {
+            file: self.wheel.file.to_string(),
+            host: http::host(&url),
+            bytes: self.wheel.bytes,
+            folder: self.folder.to_path_buf(),
+        });
+        let archive = room.path().join(self.wheel.file);
+        self.download(&url, &archive, observer)?;
+
+        let libraries = room.path().join("libraries");
+        std::fs::create_dir(&libraries).map_err(|e| Error::io(&libraries, "creating the folder", e))?;
+        let file = File::open(&archive).map_err(|e| Error::io(&archive, "opening", e))?;
+        let count = unpack::unpack(file, &libraries).map_err(|e| Error::io(&libraries, "unpacking into", e))?;
+        if count == 0 {
+            return Err(self.failed(format!("{} holds no libraries", self.wheel.file)));
+        }
+        match std::fs::rename(&libraries, self.folder) {
+            Ok(()) => {}
+            // Another process was first, on a file system without locks.
+            Err(_) if self.folder.is_dir() => return Ok(true),
+            Err(e) => return Err(Error::io(self.folder, "creating the folder", e)),
+        }
+        // The name itself is on the disk once the folder around it is; where that cannot be asked for, the worst that
+        // follows is another download.
+        let _ = File::open(self.cache).and_then(|folder| folder.sync_all());
+        observer(&Event::Done { folder: self.folder.to_path_buf() });
+        Ok(false)
+    }
+
+    /// Waits until no other process changes the cache.
+    fn lock(&self, observer: &mut dyn FnMut(&Event)) -> Result<File> {
+        let path = self.cache.join(LOCK);
+        let file = File::create(&path).map_err(|e| Error::io(&path, "creating", e))?;
+        let mut told = false;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::WouldBlock) => {}
+                // Some network file systems have no locks. Two processes may then both download; each still puts its
+                // result in place whole, and the second finds the first's.
+                Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => return Ok(file),
+                Err(TryLockError::Error(e)) => return Err(Error::io(&path, "locking", e)),
+            }
+            if !told {
+                observer(&Event::Waiting { folder: self.cache.to_path_buf() });
+                told = true;
+            }
+            self.check_cancel()?;
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Reads `url` into the file `archive`, and checks that it is what it should be.
+    fn download(&self, url: &str, archive: &Path, observer: &mut dyn FnMut(&Event)) -> Result<()> {
+        let failed = |e: &dyn std::fmt::Display| self.failed(format!("fetching {} failed: {e}", http::shown(url)));
+        let response = self.agent.get(url).call().map_err(|e| failed(&e))?;
+        let mut reader = response.into_body().into_with_config().limit(u64::MAX).reader();
+        let mut file = File::create_new(archive).map_err(|e| Error::io(archive, "creating", e))?;
+        let (mut digest, mut done, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 16]);
+        loop {
+            self.check_cancel()?;
+            let count = reader.read(&mut buffer).map_err(|e| failed(&e))?;
+            let Some(chunk) = buffer.get(..count).filter(|chunk| !chunk.is_empty()) else { break };
+            digest.update(chunk);
+            file.write_all(chunk).map_err(|e| Error::io(archive, "writing", e))?;
+            done += count as u64;
+            observer(&Event::Progress { done, total: self.wheel.bytes });
+        }
+        let found: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        if found != self.wheel.sha256 {
+            return Err(self.failed(format!(
+                "{} from {} is not the official file: expected sha256 {}, found {found} ({done} bytes)",
+                self.wheel.file,
+                http::host(url),
+                self.wheel.sha256
+            )));
+        }
+        Ok(())
+    }
+
+    fn failed(&self, problem: String) -> Error {
+        Error::runtime(problem, self.by_hand)
+    }
+
+    fn check_cancel(&self) -> Result<()> {
+        if self.cancel.is_cancelled() { Err(Error::Interrupted { at_step: None }) } else { Ok(()) }
+    }
 }

@@ -10,12 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ort::logging::LogLevel;
 
-use super::fetch;
+use super::{Cancel, fetch};
 use crate::error::{Error, Result};
 
 pub use cache::{Cached, cached};
 pub(super) use cache::{directory, flavour_directory};
-pub(super) use probe::load_error;
 pub use search::{Candidate, Search, Source, Verdict, search};
 
 /// The oldest ONNX Runtime this program works with.
@@ -65,12 +64,15 @@ pub struct RuntimeOptions {
     /// The library's file or folder, as `--runtime` gave it. Nothing else is then considered.
     pub path: Option<PathBuf>,
     /// The build preferred in the cache, because a provider in use needs it. `None` prefers `cpu`. Where the preferred
-    /// build is not in the cache, another one that is there is taken all the same: it may hold the provider too.
+    /// build is not in the cache, another one that is there is taken all the same: it may hold the provider too. Where
+    /// nothing at all is found, the preferred build is the one that is fetched.
     pub flavour: Option<Flavour>,
     /// Whether the network may not be used.
     pub offline: bool,
     /// What the environment says.
     pub env: Env,
+    /// Stops a download.
+    pub cancel: Cancel,
 }
 
 /// The environment, as the program found it. The library itself reads no environment variables; a caller that leaves
@@ -131,6 +133,7 @@ impl Runtime {
         if let Some(runtime) = &*loaded {
             return runtime.reused(options);
         }
+        fetch::tidy(options);
         let mut search = search(options);
         if search.taken().is_none() {
             if let Some(error) = search.error() {
@@ -225,6 +228,13 @@ pub(super) fn log(level: LogLevel, _category: &str, id: &str, location: &str, me
         LogLevel::Warning => tracing::warn!(target: "onnxruntime", id, location, "{message}"),
         LogLevel::Error | LogLevel::Fatal => tracing::error!(target: "onnxruntime", id, location, "{message}"),
     }
+}
+
+/// What ONNX Runtime says of a failure, without the place in its source and the name of the code in front.
+pub(super) fn plain<R>(error: &ort::Error<R>) -> String {
+    let message = error.message();
+    let rest = message.split_once("[ONNXRuntimeError] : ").and_then(|(_, rest)| rest.splitn(3, " : ").nth(2));
+    rest.unwrap_or(message).trim().to_string()
 }
 
 /// A library's file name on this system.

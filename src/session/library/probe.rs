@@ -58,7 +58,7 @@ fn load(path: &Path) -> Result<libloading::Library, String> {
 }
 
 /// What the system's loader said, without the layers around it.
-pub(in crate::session) fn load_error(error: &libloading::Error) -> String {
+fn load_error(error: &libloading::Error) -> String {
     use std::error::Error as _;
     match error.source() {
         Some(source) => source.to_string(),

@@ -1,9 +1,10 @@
 //! Whether an execution provider can be used here and now, and if not, why and what to do.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::Path;
 
 use super::table::{PROVIDERS, Provider};
-use crate::session::library::{Runtime, library_file_name};
+use crate::session::library::{Runtime, library_file_name, plain};
 
 /// Whether an execution provider can be used now.
 #[derive(Debug, Clone)]
@@ -17,15 +18,24 @@ pub struct ProviderStatus {
 }
 
 /// The status of every provider of [`PROVIDERS`] with this library.
+///
+/// ONNX Runtime is made to set each of them up for a session that is never opened, which loads the libraries they need.
 pub fn provider_statuses(runtime: &Runtime) -> Vec<ProviderStatus> {
-    PROVIDERS.iter().map(|provider| check(provider, runtime)).collect()
+    let status = |provider: &'static Provider| {
+        let obstacle = obstacle(provider, runtime).and_then(|()| try_out(provider, runtime));
+        ProviderStatus { provider, obstacle: obstacle.err() }
+    };
+    PROVIDERS.iter().map(status).collect()
 }
 
-pub(super) fn check(provider: &'static Provider, runtime: &Runtime) -> ProviderStatus {
-    ProviderStatus { provider, obstacle: obstacle(provider, runtime).err() }
+fn try_out(provider: &Provider, runtime: &Runtime) -> Result<(), (String, String)> {
+    let session = ort::session::Session::builder(runtime.environment());
+    let registered = session.and_then(|mut builder| (provider.register)(&mut builder, &BTreeMap::new()));
+    registered.map_err(|e| (format!("cannot be set up: {}", plain(&e)), format!("get {}", provider.obtain)))
 }
 
-fn obstacle(provider: &Provider, runtime: &Runtime) -> Result<(), (String, String)> {
+/// What can be seen to stand in the way without setting the provider up.
+pub(super) fn obstacle(provider: &Provider, runtime: &Runtime) -> Result<(), (String, String)> {
     let os = std::env::consts::OS;
     if !provider.systems.is_empty() && !provider.systems.contains(&os) {
         return Err((format!("exists only on {}, this is {os}", provider.systems.join(", ")), String::new()));
@@ -38,7 +48,7 @@ fn obstacle(provider: &Provider, runtime: &Runtime) -> Result<(), (String, Strin
                 format!("is not part of the ONNX Runtime in use ({}, {})", runtime.path().display(), runtime.version());
             return Err((problem, help()));
         }
-        Err(e) => return Err((format!("ONNX Runtime does not say whether it has it: {}", e.message()), help())),
+        Err(e) => return Err((format!("ONNX Runtime does not say whether it has it: {}", plain(&e)), help())),
     }
     let folder = runtime.path().parent().unwrap_or(Path::new("."));
     for library in provider.libraries {
@@ -46,43 +56,6 @@ fn obstacle(provider: &Provider, runtime: &Runtime) -> Result<(), (String, Strin
         if !file.exists() {
             return Err((format!("{} is missing", file.display()), help()));
         }
-        load(folder, &file).map_err(|problem| (problem, help()))?;
     }
     Ok(())
-}
-
-/// Loads a provider's library as ONNX Runtime will, to learn which of its dependencies is missing.
-fn load(folder: &Path, file: &PathBuf) -> Result<(), String> {
-    // Providers take ONNX Runtime's side of the interface from this library, whose symbols must be visible to them.
-    let shared = folder.join(library_file_name("onnxruntime_providers_shared"));
-    if shared.exists() {
-        keep_loaded(&shared, true)?;
-    }
-    keep_loaded(file, false)
-}
-
-/// Loads a library for the life of the process. Taking a GPU's libraries out again runs their destructors, which is
-/// where they crash.
-fn keep_loaded(file: &Path, visible: bool) -> Result<(), String> {
-    // SAFETY: these libraries are ONNX Runtime's own parts, lying beside the one in use, which loads them in the same
-    // way when a session asks for the provider; their initialisers have no preconditions.
-    #[cfg(unix)]
-    let loaded = unsafe {
-        use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_LAZY, RTLD_LOCAL};
-        Library::open(Some(file), RTLD_LAZY | if visible { RTLD_GLOBAL } else { RTLD_LOCAL })
-    };
-    // SAFETY: as above.
-    #[cfg(windows)]
-    let loaded = unsafe {
-        use libloading::os::windows::{LOAD_WITH_ALTERED_SEARCH_PATH, Library};
-        let _ = visible;
-        Library::load_with_flags(file, LOAD_WITH_ALTERED_SEARCH_PATH)
-    };
-    match loaded {
-        Ok(library) => {
-            std::mem::forget(library);
-            Ok(())
-        }
-        Err(e) => Err(format!("{} cannot be loaded: {}", file.display(), crate::session::library::load_error(&e))),
-    }
 }

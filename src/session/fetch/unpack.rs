@@ -1,0 +1,63 @@
+//! Taking the libraries out of a wheel.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+/// The folder of a wheel in which the libraries lie.
+const FOLDER: &str = "onnxruntime/capi/";
+
+/// Copies the shared libraries of the wheel in `archive` into `folder`, and returns how many there were.
+///
+/// All libraries of the folder are copied: ONNX Runtime's own, its providers, and what those bring along. Python's
+/// extension module is left out, because nothing here uses it and it is as large as the rest.
+pub(super) fn unpack(archive: File, folder: &Path) -> io::Result<usize> {
+    let mut archive = zip::ZipArchive::new(io::BufReader::new(archive)).map_err(io::Error::other)?;
+    let mut count = 0;
+    for i in 0..archive.len() {
+        let mut entry = archive.by_index(i).map_err(io::Error::other)?;
+        // What follows the folder has no separator in it, so that it cannot lead anywhere else.
+        let name = match entry.name().map_err(io::Error::other)?.strip_prefix(FOLDER) {
+            Some(name) if is_library(name) => name.to_string(),
+            _ => continue,
+        };
+        let mut file = File::create_new(folder.join(name))?;
+        io::copy(&mut entry, &mut file)?;
+        // The folder takes its final name after this; a machine that loses power in between must not find it there
+        // with empty files.
+        file.sync_all()?;
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// Whether this is the plain name of a shared library for any system, and not of Python's extension module.
+fn is_library(name: &str) -> bool {
+    if name.contains(['/', '\\', ':']) || name.contains("pybind11_state") {
+        return false;
+    }
+    let lower = name.to_ascii_lowercase();
+    lower.ends_with(".dll") || lower.ends_with(".dylib") || lower.ends_with(".so") || lower.contains(".so.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_libraries() {
+        for name in ["libonnxruntime.so.1.31.1", "onnxruntime.dll", "libonnxruntime.1.31.1.dylib", "libtbb.so.12"] {
+            assert!(is_library(name), "{name}");
+        }
+        for name in [
+            "onnxruntime_pybind11_state.cpython-312-x86_64-linux-gnu.so",
+            "onnxruntime_pybind11_state.pyd",
+            "__init__.py",
+            "sub/libx.so",
+            "..\\x.dll",
+            "c:x.dll",
+        ] {
+            assert!(!is_library(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The official builds: one wheel for each flavour, system and processor.
+//!
+//! A wheel is a zip archive made for Python; the libraries in it do not depend on Python or on its version, so one
+//! Python tag stands for all. The digests are those the package index states for these files, which never change once
+//! published.
+
+use crate::session::Flavour;
+
+/// The version of the builds `cpu` and `cuda` that this program fetches.
+pub const PINNED_VERSION: &str = "1.31.1";
+
+/// The newest build with OpenVINO.
+const OPENVINO_VERSION: &str = "1.24.1";
+
+/// The version of the build that is fetched of a flavour.
+pub(in crate::session) fn pinned_version(flavour: Flavour) -> &'static str {
+    match flavour {
+        Flavour::Cpu | Flavour::Cuda => PINNED_VERSION,
+        Flavour::OpenVino => OPENVINO_VERSION,
+    }
+}
+
+/// The name of a flavour's project on the package index.
+pub(super) fn project(flavour: Flavour) -> &'static str {
+    match flavour {
+        Flavour::Cpu => "onnxruntime",
+        Flavour::Cuda => "onnxruntime-gpu",
+        Flavour::OpenVino => "onnxruntime-openvino",
+    }
+}
+
+/// One file of the package index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wheel<'a> {
+    pub flavour: Flavour,
+    /// As [`std::env::consts::OS`] spells it.
+    pub os: &'a str,
+    /// As [`std::env::consts::ARCH`] spells it.
+    pub arch: &'a str,
+    pub file: &'a str,
+    /// Lower-case hexadecimal.
+    pub sha256: &'a str,
+    pub bytes: u64,
+}
+
+/// The wheel of a flavour for a system and a processor, if there is one.
+pub(super) fn wheel(flavour: Flavour, os: &str, arch: &str) -> Option<&'static Wheel<'static>> {
+    WHEELS.iter().find(|w| w.flavour == flavour && w.os == os && w.arch == arch)
+}
+
+const WHEELS: &[Wheel<'static>] = &[
+    Wheel {
+        flavour: Flavour::Cpu,
+        os: "linux",
+        arch: "aarch64",
+        file: "onnxruntime-1.31.1-cp312-cp312-manylinux_2_28_aarch64.whl",
+        sha256: "0b9a492176886992e0e875f06bc0367e333f5fff11711a2d642e18b02f3009cc",
+        bytes: 21_420_803,
+    },
+    Wheel {
+        flavour: Flavour::Cpu,
+        os: "linux",
+        arch: "x86_64",
+        file: "onnxruntime-1.31.1-cp312-cp312-manylinux_2_28_x86_64.whl",
+        sha256: "1f3dea47f2f0e5117c2404cea7d21fd253ae7836a3bf167a501cdfbb2600d536",
+        bytes: 23_760_988,
+    },
+    Wheel {
+        flavour: Flavour::Cpu,
+        os: "macos",
+        arch: "aarch64",
+        file: "onnxruntime-1.31.1-cp312-cp312-macosx_14_0_arm64.whl",
+        sha256: "96dd2564b10ea7153ad9c207e7cd8e5917cb3ba521e0e0a62ac03486fdc8d56c",
+        bytes: 20_882_125,
+    },
+    Wheel {
+        flavour: Flavour::Cpu,
+        os: "windows",
+        arch: "aarch64",
+        file: "onnxruntime-1.31.1-cp312-cp312-win_arm64.whl",
+        sha256: "fe8b9ac1ae8e894e12c47ee82e4f6dfc1835768133687257866469fda80d0bf1",
+        bytes: 14_740_724,
+    },
+    Wheel {
+        flavour: Flavour::Cpu,
+        os: "windows",
+        arch: "x86_64",
+        file: "onnxruntime-1.31.1-cp312-cp312-win_amd64.whl",
+        sha256: "ae8a9a351efda685cc59a66226cdefaa37a126c1d66872ca23a2de9425326130",
+        bytes: 14_888_466,
+    },
+    Wheel {
+        flavour: Flavour::Cuda,
+        os: "linux",
+        arch: "aarch64",
+        file: "onnxruntime_gpu-1.31.1-cp312-cp312-manylinux_2_34_aarch64.whl",
+        sha256: "a0f1725c5a6d1ef82d63498b5ebc25e2c90c9560e91dc76db9be4a49162d4d33",
+        bytes: 212_341_829,
+    },
+    Wheel {
+        flavour: Flavour::Cuda,
+        os: "linux",
+        arch: "x86_64",
+        file: "onnxruntime_gpu-1.31.1-cp312-cp312-manylinux_2_28_x86_64.whl",
+        sha256: "05d548956197b9d01f59b625de740e0d6be3593f874e241a12dc0362650ecdf7",
+        bytes: 255_569_273,
+    },
+    Wheel {
+        flavour: Flavour::Cuda,
+        os: "windows",
+        arch: "x86_64",
+        file: "onnxruntime_gpu-1.31.1-cp312-cp312-win_amd64.whl",
+        sha256: "2bb1e9373baba88f6415257f5b6a589d23e23c16004f7d89adf4344eada5749e",
+        bytes: 168_098_228,
+    },
+    Wheel {
+        flavour: Flavour::OpenVino,
+        os: "linux",
+        arch: "x86_64",
+        file: "onnxruntime_openvino-1.24.1-cp312-cp312-manylinux_2_28_x86_64.whl",
+        sha256: "d617fac2f59a6ab5ea59a788c3e1592240a129642519aaeaa774761dfe35150e",
+        bytes: 84_433_207,
+    },
+    Wheel {
+        flavour: Flavour::OpenVino,
+        os: "windows",
+        arch: "x86_64",
+        file: "onnxruntime_openvino-1.24.1-cp312-cp312-win_amd64.whl",
+        sha256: "f186335a9c9b255633275290da7521d3d4d14c7773fee3127bfa040234d3fa5a",
+        bytes: 13_658_075,
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_wheel_is_of_its_flavours_version_and_has_a_digest() {
+        for w in WHEELS {
+            let start = format!("{}-{}-", project(w.flavour).replace('-', "_"), pinned_version(w.flavour));
+            assert!(w.file.starts_with(&start) && w.file.ends_with(".whl"), "{}", w.file);
+            assert!(w.sha256.len() == 64 && w.sha256.bytes().all(|b| b.is_ascii_hexdigit()), "{}", w.file);
+            assert_eq!(wheel(w.flavour, w.os, w.arch), Some(w));
+        }
+    }
+
+    #[test]
+    fn chooses_by_flavour_system_and_processor() {
+        let file = |flavour, os, arch| wheel(flavour, os, arch).map(|w| w.file);
+        assert!(file(Flavour::Cpu, "linux", "x86_64").unwrap().contains("manylinux_2_28_x86_64"));
+        assert!(file(Flavour::Cpu, "linux", "aarch64").unwrap().contains("manylinux_2_28_aarch64"));
+        assert!(file(Flavour::Cpu, "windows", "x86_64").unwrap().contains("win_amd64"));
+        assert!(file(Flavour::Cpu, "windows", "aarch64").unwrap().contains("win_arm64"));
+        assert!(file(Flavour::Cpu, "macos", "aarch64").unwrap().contains("macosx_14_0_arm64"));
+        assert!(file(Flavour::Cuda, "linux", "x86_64").unwrap().starts_with("onnxruntime_gpu-"));
+        // The last one for Intel Macs was far too old.
+        assert_eq!(file(Flavour::Cpu, "macos", "x86_64"), None);
+        assert_eq!(file(Flavour::Cuda, "macos", "aarch64"), None);
+        assert_eq!(file(Flavour::Cpu, "freebsd", "x86_64"), None);
+    }
+}
