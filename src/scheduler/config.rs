@@ -227,6 +227,13 @@ impl<'a> Settings<'a> {
         Ok(value.and_then(Value::as_str).unwrap_or(default))
     }
 
+    /// Whether the value given is one of another class, which this one reads as its default.
+    pub(super) fn is_foreign(&self, name: &str) -> Result<bool> {
+        let (kind, _) = self.get(name)?;
+        let given = self.config.get(name).and_then(Value::as_str);
+        Ok(matches!(kind, Kind::Choice { foreign, .. } if given.is_some_and(|given| foreign.contains(&given))))
+    }
+
     pub(super) fn maybe_choice(&self, name: &str) -> Result<Option<&'a str>> {
         Ok(self.get(name)?.1.and_then(Value::as_str))
     }

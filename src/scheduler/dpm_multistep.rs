@@ -110,7 +110,8 @@ fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
     };
     let of_noise = matches!(algorithm, Algorithm::Noise | Algorithm::NoiseSde);
     let final_sigma = settings.choice("final_sigmas_type")?;
-    if of_noise && final_sigma == "zero" {
+    // diffusers looks at the value as it was given, before it reads another class's as its own default.
+    if (of_noise || settings.is_foreign("algorithm_type")?) && final_sigma == "zero" {
         let problem = "zero cannot be reached by a solver that integrates the noise prediction";
         return Err(settings.error("final_sigmas_type", problem, "set final_sigmas_type = \"sigma_min\""));
     }
