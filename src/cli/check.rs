@@ -44,7 +44,7 @@ pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<(
     }
     let interrupt = Interrupt::install()?;
     let mut progress = Progress::new(global.quiet, interrupt.flag());
-    let runtime = load_runtime(global, &plan, &mut progress)?;
+    let runtime = load_runtime(global, &plan, &interrupt)?;
     Pipeline::load(plan.model, &runtime, &interrupt.cancel(), &mut progress)?;
     output::text(out, &format!("its graphs open on ONNX Runtime {}\n", runtime.version()))
 }

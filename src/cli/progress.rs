@@ -8,7 +8,6 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::pipeline::{Event, Observer};
-use crate::session;
 
 /// Draws progress on standard error, and stops the run once `interrupted` is set.
 pub struct Progress {
@@ -28,23 +27,6 @@ impl Progress {
     pub fn spin(&mut self, message: String) {
         self.replace(ProgressBar::new_spinner(), "{spinner} {msg} {elapsed}", message);
         self.bar.enable_steady_tick(Duration::from_millis(120));
-    }
-
-    /// Shows how the runtime library is fetched.
-    pub fn fetching(&mut self, event: &session::Event) {
-        match event {
-            session::Event::Waiting { folder } => {
-                self.line(&format!("waiting for another process that fetches {}", folder.display()));
-            }
-            session::Event::Begin { file, host, bytes, folder } => {
-                let size = indicatif::HumanBytes(*bytes);
-                self.line(&format!("fetching {file} ({size}) from {host} into {}", folder.display()));
-                let template = "fetching {bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
-                self.replace(ProgressBar::new(*bytes), template, String::new());
-            }
-            session::Event::Progress { done, .. } => self.bar.set_position(*done),
-            session::Event::Done { .. } => self.clear(),
-        }
     }
 
     /// Takes the bar away.

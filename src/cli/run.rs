@@ -11,12 +11,13 @@ use serde_json::json;
 use super::args::{Global, RunArgs};
 use super::interrupt::Interrupt;
 use super::progress::Progress;
+use super::runtime;
 use crate::error::{Error, Result};
 use crate::metadata;
 use crate::npy;
 use crate::pipeline::{Event, Observer, Picture, Pipeline, Recorder, Saver, Timings};
 use crate::plan::Plan;
-use crate::session::{self, Flavour, Runtime};
+use crate::session::{self, Flavour, Runtime, RuntimeOptions};
 use crate::spec::Spec;
 
 /// Runs a pipeline: loads it, makes its pictures, writes each as soon as it is finished.
@@ -38,7 +39,7 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
         require_folder(path)?;
     }
 
-    let runtime = load_runtime(global, &plan, &mut progress)?;
+    let runtime = load_runtime(global, &plan, &interrupt)?;
     let found = started.elapsed().as_secs_f64();
     let opening = Instant::now();
     let recorder = Recorder::new(&plan, &runtime);
@@ -91,15 +92,14 @@ fn read_spec(args: &RunArgs) -> Result<(Spec, Option<usize>)> {
     }
 }
 
-pub(super) fn load_runtime(global: &Global, plan: &Plan, progress: &mut Progress) -> Result<Runtime> {
+/// Finds or fetches the runtime that a plan's providers need.
+pub(super) fn load_runtime(global: &Global, plan: &Plan, interrupt: &Interrupt) -> Result<Runtime> {
     let options = global.library.to_options(flavour(&plan.spec.device.providers));
-    let runtime = Runtime::load_with(&options, &mut |event| progress.fetching(event));
-    progress.clear();
-    runtime
+    runtime::load(&RuntimeOptions { cancel: interrupt.cancel(), ..options })
 }
 
 /// The build of the runtime that the providers of a pipeline need.
-pub(super) fn flavour(providers: &[String]) -> Option<Flavour> {
+fn flavour(providers: &[String]) -> Option<Flavour> {
     providers.iter().find_map(|name| session::find_provider(name).ok()?.flavour)
 }
 
