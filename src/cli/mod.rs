@@ -5,10 +5,12 @@ mod check;
 mod init;
 mod inspect;
 mod interrupt;
+mod list;
 mod output;
 mod progress;
 mod run;
 mod runtime;
+mod table;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -17,6 +19,7 @@ use clap::Parser;
 use tracing::level_filters::LevelFilter;
 
 use crate::error::Result;
+use crate::session::{Runtime, RuntimeOptions};
 use args::{Cli, Command, Global};
 
 /// Runs the program: reads the arguments, does what they say, and turns an error into a message on standard error and
@@ -39,9 +42,14 @@ fn dispatch(cli: &Cli, out: &mut dyn Write) -> Result<()> {
         Command::Check(args) => check::check(args, &cli.global, out),
         Command::Inspect(args) => inspect::inspect(args, out),
         Command::Init(args) => init::init(args, out),
-        Command::List(_) => Ok(()),
+        Command::List(args) => list::list(args, || list_runtime(&cli.global), out),
         Command::Runtime(args) => runtime::run(args.action.as_ref(), &cli.global.library.to_options(None), out),
     }
+}
+
+/// Loads ONNX Runtime for a list, which is no reason to fetch it.
+fn list_runtime(global: &Global) -> Result<Runtime> {
+    Runtime::load(&RuntimeOptions { offline: true, ..global.library.to_options(None) })
 }
 
 /// Sends what the program and ONNX Runtime log to standard error, as much of it as `-v` asks for.

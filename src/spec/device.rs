@@ -92,7 +92,8 @@ fn providers(table: &mut Table<'_>) -> Option<Vec<String>> {
     for item in items {
         let written = item.string("the name of a provider")?;
         let Ok(provider) = find_provider(&written) else {
-            item.report(unknown_name("provider", &written, names()));
+            let aliases = PROVIDERS.iter().flat_map(|provider| provider.aliases.iter().copied());
+            item.report(unknown_name("provider", &written, names(), aliases));
             continue;
         };
         let name = provider.name.to_owned();

@@ -4,6 +4,7 @@ use std::collections::btree_map::Entry;
 use std::path::PathBuf;
 
 use super::reader::Reading;
+use super::scheduler;
 use super::tree::{Entries, Node, Origin, Value, parse_key, parse_value, quote};
 
 /// What is said on the command line over a pipeline file: flags override the keys they name.
@@ -108,13 +109,17 @@ fn set(entries: &mut Entries, text: &str, reading: &Reading<'_>) {
         return;
     };
     let value = parse_value(value, Origin::Set).unwrap_or_else(|| Value::String(value.to_owned()));
-    let key: Vec<_> = key.iter().map(String::as_str).collect();
-    if let ["scheduler", name, ..] = key[..] {
-        let other = |node: &Node| matches!(&node.value, Value::Table(tables) if !tables.contains_key(name));
-        if entries.get("scheduler").is_some_and(other) {
-            entries.remove("scheduler");
+    let mut key = key;
+    if let [first, name, ..] = key.as_mut_slice()
+        && first == "scheduler"
+        && let Some(Node { value: Value::Table(tables), .. }) = entries.get_mut("scheduler")
+    {
+        match tables.keys().find(|written| scheduler::is_same(written, name)) {
+            Some(written) => name.clone_from(written),
+            None => tables.clear(),
         }
     }
+    let key: Vec<_> = key.iter().map(String::as_str).collect();
     put(entries, &key, Origin::Set, value, reading);
 }
 

@@ -93,10 +93,11 @@ impl Unknown {
         let Self { table, name, noun, valid, .. } = self;
         let place = if table.is_empty() { String::new() } else { format!(" in [{table}]") };
         let elsewhere = |key: &&String| key.rsplit_once('.').is_some_and(|(_, leaf)| leaf == name);
-        let hint = if let Some(meant) = nearest(name, valid.iter().map(String::as_str)) {
-            format!("did you mean {}? ", tick(meant))
-        } else if let Some(key) = asked.iter().find(elsewhere) {
+        // A key of another table, under the very same name, is likelier than one that resembles it.
+        let hint = if let Some(key) = asked.iter().filter(elsewhere).min_by_key(|key| key.len()) {
             format!("there is {}; ", tick(key))
+        } else if let Some(meant) = nearest(name, valid.iter().map(String::as_str)) {
+            format!("did you mean {}? ", tick(meant))
         } else {
             String::new()
         };
@@ -201,18 +202,19 @@ impl<'r> Table<'r> {
     }
 
     /// Reads a table of which one table's name is a choice, as in `[task.NAME]`. Gives the tables whose names are
-    /// known; a name that is not known and a second table are reported.
+    /// known; a name that is not known and a second table are reported. Aliases are known too, but not worth listing.
     pub(super) fn named_tables<T>(
         &self,
         noun: &str,
         names: impl Iterator<Item = &'static str> + Clone,
+        aliases: impl Iterator<Item = &'static str> + Clone,
         find: impl Fn(&str) -> Option<T>,
     ) -> Vec<(T, Table<'r>)> {
         let mut known = Vec::new();
         let mut first: Option<(&str, Origin)> = None;
         for (name, item) in self.any_keys() {
             let Some(found) = find(name) else {
-                let mut message = unknown_name(noun, name, names.clone());
+                let mut message = unknown_name(noun, name, names.clone(), aliases.clone());
                 if !matches!(item.value(), Value::Table(_)) {
                     message += &format!("; its keys stand in a table of its own, [{}.NAME]", self.path);
                 }
@@ -339,7 +341,7 @@ impl<'r> Item<'r> {
         let text = self.string(&format!("the name of a {noun}"))?;
         let found = names.iter().find(|name| **name == text);
         if found.is_none() {
-            self.report(unknown_name(noun, &text, names.iter().copied()));
+            self.report(unknown_name(noun, &text, names.iter().copied(), std::iter::empty()));
         }
         found.copied()
     }
@@ -404,9 +406,14 @@ impl<'r> Item<'r> {
     }
 }
 
-/// Says that a name is unknown, which is like it, and which there are.
-pub(super) fn unknown_name<'a>(noun: &str, name: &str, names: impl Iterator<Item = &'a str> + Clone) -> String {
-    let meant = match nearest(name, names.clone()) {
+/// Says that a name is unknown, which name or alias is like it, and which names there are.
+pub(super) fn unknown_name<'a>(
+    noun: &str,
+    name: &str,
+    names: impl Iterator<Item = &'a str> + Clone,
+    aliases: impl Iterator<Item = &'a str>,
+) -> String {
+    let meant = match nearest(name, names.clone().chain(aliases)) {
         Some(meant) => format!("did you mean {}? ", tick(meant)),
         None => String::new(),
     };

@@ -1,10 +1,11 @@
 //! `[scheduler.NAME]`: the scheduler, and what of its configuration is set.
 
-use serde_json::{Map, Value as Json};
+use serde_json::Value as Json;
 
 use super::reader::Table;
 use super::tree::Value;
 use super::writer::Writer;
+use crate::scheduler::{self, Config, Entry};
 
 /// `[scheduler.NAME]`: the scheduler, where it is not the model's own.
 ///
@@ -12,26 +13,28 @@ use super::writer::Writer;
 /// class than the model's keeps what the model's scheduler_config.json says and the class knows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scheduler {
-    /// The scheduler's name, such as `ddim`.
+    /// The scheduler's name, as it is written: such as `ddim`, its class, or an alias such as `DPM++ 2M Karras`.
     pub name: String,
     /// The keys of the table.
-    pub table: Map<String, Json>,
+    pub table: Config,
 }
 
 impl Scheduler {
     /// The scheduler of this name, with every key as the model or the class has it.
     pub fn named(name: impl Into<String>) -> Self {
-        Self { name: name.into(), table: Map::new() }
+        Self { name: name.into(), table: Config::new() }
     }
 
     /// Reads `[scheduler]`; `None` where the model's own is to be taken.
     pub(super) fn read(table: Table<'_>) -> Option<Self> {
-        let names = ["ddim", "ddpm", "pndm", "euler", "euler-ancestral", "dpm-multistep"];
-        let found = table.named_tables("scheduler", names.into_iter(), |name| names.into_iter().find(|n| *n == name));
-        let mut schedulers = found.into_iter().map(|(name, table)| {
-            let keys = table.any_keys().into_iter().map(|(key, item)| (key.to_owned(), json(item.value())));
-            Self { name: name.to_owned(), table: keys.collect() }
-        });
+        let entries = scheduler::table().iter();
+        let names = entries.clone().map(|entry| entry.name);
+        let aliases = entries.flat_map(|entry| entry.aliases.iter().map(|alias| alias.name));
+        // A name stays as it is written, since an alias may stand for more than a class.
+        let find = |name: &str| Some((scheduler::find(name)?, name.to_owned()));
+        let found = table.named_tables("scheduler", names, aliases, find);
+        let mut schedulers =
+            found.into_iter().map(|((entry, name), table)| Self { name, table: read_keys(entry, table) });
         // All of them are read, so that what is wrong in any of them is told.
         let first = schedulers.next();
         schedulers.for_each(drop);
@@ -46,12 +49,36 @@ impl Scheduler {
     }
 }
 
+/// Whether two names stand for the same class with the same keys set.
+pub(super) fn is_same(one: &str, other: &str) -> bool {
+    match (scheduler::find_alias(one), scheduler::find_alias(other)) {
+        (Some(one), Some(other)) => one.0.name == other.0.name && one.1 == other.1,
+        _ => one == other,
+    }
+}
+
+fn read_keys(entry: &Entry, mut table: Table<'_>) -> Config {
+    let mut keys = Config::new();
+    for key in entry.keys {
+        if let Some(item) = table.get(key.name) {
+            keys.insert(key.name.to_owned(), json(item.value()));
+        }
+    }
+    for (key, message) in scheduler::check_table(entry, &keys) {
+        table.report_at(&key, message);
+    }
+    table.finish();
+    keys
+}
+
 /// What is not finite has no number in JSON and stands there as a string, as Python writes it.
 fn json(value: &Value) -> Json {
     match value {
         Value::String(text) | Value::Datetime(text) => Json::from(text.as_str()),
         Value::Integer(n) => i64::try_from(*n).map_or_else(|_| Json::from(*n as f64), Json::from),
-        Value::Float(x) => Json::from(*x),
+        Value::Float(x) if x.is_finite() => Json::from(*x),
+        Value::Float(x) if x.is_nan() => Json::from("NaN"),
+        Value::Float(x) => Json::from(if *x > 0.0 { "Infinity" } else { "-Infinity" }),
         Value::Boolean(b) => Json::from(*b),
         Value::Array(items) => items.iter().map(|item| json(&item.value)).collect(),
         Value::Table(entries) => entries.iter().map(|(key, node)| (key.clone(), json(&node.value))).collect(),

@@ -98,7 +98,9 @@ impl Task {
     /// Reads `[task]`; `None` where no task could be made out.
     pub(super) fn read(table: Table<'_>) -> Option<Self> {
         let names = TASKS.iter().map(|entry| entry.name);
-        let found = table.named_tables("task", names.clone(), |name| TASKS.iter().find(|entry| entry.name == name));
+        let found = table.named_tables("task", names.clone(), std::iter::empty(), |name| {
+            TASKS.iter().find(|entry| entry.name == name)
+        });
         if !table.holds_anything() {
             let names: Vec<_> = names.collect();
             table.report(format!("missing; expected one task table, [task.NAME] with a name of {}", names.join(", ")));

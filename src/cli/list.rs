@@ -1,0 +1,160 @@
+//! `ldm-ort list`.
+
+use std::io::Write;
+
+use serde_json::{Value, json};
+
+use super::args::{ListArgs, Listing};
+use super::output;
+use super::table::columns;
+use crate::error::Result;
+use crate::scheduler;
+use crate::session::{PROVIDERS, Provider, ProviderStatus, Runtime, provider_statuses};
+use crate::spec::TASKS;
+
+/// Prints the table of schedulers, tasks or providers. `load` loads ONNX Runtime, which alone knows what it was built
+/// with; it is called for providers only, and where it fails the list says why none can be used.
+///
+/// # Errors
+///
+/// [`Error::Io`](crate::Error::Io) where `out` cannot be written.
+pub fn list(args: &ListArgs, load: impl FnOnce() -> Result<Runtime>, out: &mut dyn Write) -> Result<()> {
+    match (args.what, args.json) {
+        (Listing::Schedulers, false) => output::text(out, &schedulers()),
+        (Listing::Schedulers, true) => output::json(out, &schedulers_json()),
+        (Listing::Tasks, false) => output::text(out, &tasks()),
+        (Listing::Tasks, true) => output::json(out, &tasks_json()),
+        (Listing::Providers, false) => output::text(out, &providers(&load())),
+        (Listing::Providers, true) => output::json(out, &providers_json(&load())),
+    }
+}
+
+fn heading<const N: usize>(names: [&str; N]) -> [String; N] {
+    names.map(str::to_uppercase)
+}
+
+fn schedulers() -> String {
+    let mut rows = vec![heading(["name", "class", "calls", "noise", "about"])];
+    let mut names = vec![heading(["also called", "is"])];
+    for entry in scheduler::table() {
+        let noise = if entry.stochastic { "yes" } else { "no" };
+        let calls = entry.order.to_string();
+        rows.push([entry.name.into(), entry.class.into(), calls, noise.into(), entry.about.into()]);
+        for alias in entry.aliases {
+            let settings = alias.settings.iter().map(|(key, value)| format!("{key} = {}", value.value()));
+            let settings: Vec<_> = settings.collect();
+            let with = if settings.is_empty() { String::new() } else { format!(" with {}", settings.join(", ")) };
+            names.push([alias.name.into(), format!("{}{with}", entry.name)]);
+        }
+    }
+    format!(
+        "{}\ncalls: how often the model is asked in a step. noise: whether steps draw noise.\n\n{}",
+        columns(&rows),
+        columns(&names)
+    )
+}
+
+fn schedulers_json() -> Value {
+    let entry = |entry: &scheduler::Entry| {
+        json!({
+            "name": entry.name,
+            "class": entry.class,
+            "aliases": entry.aliases.iter().map(|alias| alias.name).collect::<Vec<_>>(),
+            "order": entry.order,
+            "stochastic": entry.stochastic,
+            "keys": entry.keys.iter().map(|key| key.name).collect::<Vec<_>>(),
+            "about": entry.about,
+        })
+    };
+    scheduler::table().iter().map(entry).collect()
+}
+
+fn tasks() -> String {
+    let mut rows = vec![heading(["name", "about", "keys"])];
+    rows.extend(TASKS.iter().map(|entry| [entry.name.into(), entry.about.into(), entry.keys().join(", ")]));
+    columns(&rows)
+}
+
+fn tasks_json() -> Value {
+    TASKS.iter().map(|entry| json!({"name": entry.name, "about": entry.about, "keys": entry.keys()})).collect()
+}
+
+fn providers(runtime: &Result<Runtime>) -> String {
+    let mut rows = vec![heading(["name", "usable", "about"])];
+    match runtime {
+        Ok(runtime) => {
+            for ProviderStatus { provider, obstacle } in provider_statuses(runtime) {
+                let usable = if obstacle.is_none() { "yes" } else { "no" };
+                rows.push([provider.name.into(), usable.into(), provider.about.into()]);
+                let (problem, help) = obstacle.unwrap_or_default();
+                for line in problem.lines().chain(help.lines()) {
+                    rows.push([String::new(), String::new(), format!("  {}", line.trim())]);
+                }
+            }
+            columns(&rows)
+        }
+        Err(error) => {
+            rows.extend(PROVIDERS.iter().map(|p| [p.name.into(), "no".into(), p.about.into()]));
+            format!("{}\nNone can be used without ONNX Runtime.\n{error}\n", columns(&rows))
+        }
+    }
+}
+
+fn providers_json(runtime: &Result<Runtime>) -> Value {
+    let row = |provider: &Provider, obstacle: Option<(String, String)>| {
+        json!({
+            "name": provider.name,
+            "aliases": provider.aliases,
+            "about": provider.about,
+            "usable": obstacle.is_none(),
+            "problem": obstacle.as_ref().map(|(problem, _)| problem),
+            "help": obstacle.as_ref().map(|(_, help)| help),
+        })
+    };
+    match runtime {
+        Ok(runtime) => provider_statuses(runtime).into_iter().map(|s| row(s.provider, s.obstacle)).collect(),
+        Err(error) => PROVIDERS.iter().map(|p| row(p, Some((error.to_string(), String::new())))).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    fn print(what: Listing, json: bool) -> String {
+        let load = || Err(Error::runtime("no library was found", "install one"));
+        let mut out = Vec::new();
+        list(&ListArgs { what, json }, load, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn every_row_of_the_tables_is_printed() {
+        let text = print(Listing::Schedulers, false);
+        assert!(
+            scheduler::table().iter().all(|entry| text.contains(entry.name) && text.contains(entry.class)),
+            "{text}"
+        );
+        let text = print(Listing::Tasks, false);
+        assert!(TASKS.iter().all(|entry| text.contains(entry.name)), "{text}");
+        let text = print(Listing::Providers, false);
+        assert!(PROVIDERS.iter().all(|provider| text.contains(provider.name)), "{text}");
+    }
+
+    #[test]
+    fn the_json_holds_a_row_for_each() {
+        let rows = |what| serde_json::from_str::<Vec<Value>>(&print(what, true)).unwrap();
+        assert_eq!(rows(Listing::Schedulers).len(), scheduler::table().len());
+        assert_eq!(rows(Listing::Tasks).len(), TASKS.len());
+        assert_eq!(rows(Listing::Providers).len(), PROVIDERS.len());
+    }
+
+    #[test]
+    fn without_a_runtime_no_provider_is_usable_and_why_is_told_once() {
+        let text = print(Listing::Providers, false);
+        assert_eq!(text.matches("no library was found").count(), 1, "{text}");
+        let rows: Vec<Value> = serde_json::from_str(&print(Listing::Providers, true)).unwrap();
+        assert!(rows.iter().all(|row| row["usable"] == false), "{rows:?}");
+    }
+}
