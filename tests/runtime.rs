@@ -2,21 +2,19 @@
 //! none).
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use ldm_ort::Error;
-use ldm_ort::cli::args::RuntimeAction;
-use ldm_ort::cli::runtime::{environment, run};
+use ldm_ort::cli::args::LibraryArgs;
 use ldm_ort::session::{
-    Cancel, Env, Flavour, Placement, ProviderChoice, Runtime, RuntimeOptions, Session, SessionOptions, Source, Verdict,
-    search,
+    Cancel, Env, Placement, ProviderChoice, Runtime, RuntimeOptions, Session, SessionOptions, Source, Verdict, search,
 };
 use ldm_ort::tensor::{DType, Dim, TensorInfo, TensorView};
 use ndarray::{Array4, ArrayD, IxDyn, arr0, arr1};
 
 fn runtime() -> Runtime {
-    let options = RuntimeOptions { env: environment(), ..RuntimeOptions::default() };
-    Runtime::load(&options).expect("an ONNX Runtime is found or fetched")
+    Runtime::load(&LibraryArgs::default().to_options(None)).expect("an ONNX Runtime is found or fetched")
 }
 
 fn graph(name: &str) -> PathBuf {
@@ -256,39 +254,53 @@ fn a_process_holds_one_runtime() {
     assert!(error.contains("this process already runs"), "{error}");
 }
 
-/// What `ldm-ort runtime` prints with a cache at `cache`.
-fn shown(action: Option<RuntimeAction>, cache: &Path) -> String {
-    let env = Env { cache_dir: Some(cache.to_path_buf()), ..Env::default() };
-    let options = RuntimeOptions { offline: true, env, ..RuntimeOptions::default() };
-    let mut out = Vec::new();
-    run(action.as_ref(), &options, &mut out).unwrap();
-    String::from_utf8(out).unwrap()
+/// What `ldm-ort runtime` with `args` prints, or its error, where the cache is `cache` and ORT_DYLIB_PATH names `library`.
+fn printed(args: &[&str], cache: &Path, library: Option<&Path>) -> Result<String, (Option<i32>, String)> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ldm-ort"));
+    command.arg("runtime").args(args).env("LDM_ORT_CACHE_DIR", cache).env_remove("ORT_DYLIB_PATH");
+    command.envs(library.map(|path| ("ORT_DYLIB_PATH", path)));
+    let output = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    if output.status.success() { Ok(text(output.stdout)) } else { Err((output.status.code(), text(output.stderr))) }
 }
 
 #[test]
 fn the_search_is_shown_with_its_reasons() {
     let (runtime, cache) = (runtime(), tempfile::tempdir().unwrap());
-    let text = shown(None, cache.path());
+    let text = printed(&[], cache.path(), Some(runtime.path())).unwrap();
     assert!(text.contains("  --runtime: not given\n"), "{text}");
-    assert!(text.contains("  ORT_DYLIB_PATH: not set\n"), "{text}");
-    assert!(
-        text.contains("* loaded already: ") && text.contains(&format!("version {}\n", runtime.version())),
-        "{text}"
-    );
+    let taken = format!("* ORT_DYLIB_PATH: {}: taken, version {}\n", runtime.path().display(), runtime.version());
+    assert!(text.contains(&taken), "{text}");
+    assert!(text.contains("  loaded already: no copy is loaded in this process\n"), "{text}");
     assert!(text.contains(&format!("  cache: nothing in {}", cache.path().join("runtime").display())), "{text}");
-    assert!(text.ends_with("taken because this process holds it already\n"), "{text}");
+    assert!(text.ends_with("taken because ORT_DYLIB_PATH names it\n"), "{text}");
+
+    let text = printed(&["--runtime", "nowhere.so"], cache.path(), Some(runtime.path())).unwrap();
+    assert!(text.contains("  --runtime: nowhere.so: does not exist\n"), "{text}");
+    assert!(text.contains("ORT_DYLIB_PATH: ") && text.contains(": not looked at\n"), "{text}");
+    assert!(text.contains("none is taken: the one that was named cannot be used"), "{text}");
 }
 
 #[test]
 fn the_fetched_builds_are_listed() {
     let (runtime, cache) = (runtime(), tempfile::tempdir().unwrap());
-    let elsewhere = format!("* taken from elsewhere: {}\n", runtime.path().canonicalize().unwrap().display());
-    assert_eq!(shown(Some(RuntimeAction::List), cache.path()), format!("no build was fetched yet\n{elsewhere}"));
+    let elsewhere = format!("* taken from elsewhere: {}\n", runtime.path().display());
+    let list = || printed(&["list"], cache.path(), Some(runtime.path())).unwrap();
+    assert_eq!(list(), format!("no build was fetched yet\n{elsewhere}"));
     let folder = cache.path().join("runtime/1.31.1-cuda");
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("libonnxruntime.so"), vec![0; 1_500_000]).unwrap();
-    let text = shown(Some(RuntimeAction::List), cache.path());
-    assert_eq!(text, format!("  cuda      1.31.1      1.5 MB  {}\n{elsewhere}", folder.display()));
-    let text = shown(Some(RuntimeAction::Install { build: Flavour::Cuda }), cache.path());
+    assert_eq!(list(), format!("  cuda      1.31.1      1.5 MB  {}\n{elsewhere}", folder.display()));
+}
+
+#[test]
+fn a_build_is_installed_once_and_never_offline() {
+    let cache = tempfile::tempdir().unwrap();
+    let (code, error) = printed(&["install", "cuda", "--offline"], cache.path(), None).unwrap_err();
+    assert_eq!(code, Some(1), "{error}");
+    assert!(error.contains("the network may not be used") && error.contains("onnxruntime-gpu==1.31.1"), "{error}");
+    let folder = cache.path().join("runtime/1.31.1-cuda");
+    std::fs::create_dir_all(&folder).unwrap();
+    let text = printed(&["install", "cuda", "--offline"], cache.path(), None).unwrap();
     assert_eq!(text, format!("ONNX Runtime 1.31.1 (cuda) was there already: {}\n", folder.display()));
 }

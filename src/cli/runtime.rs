@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::args::RuntimeAction;
+use super::interrupt::Interrupt;
 use super::output;
 use crate::error::Result;
 use crate::session::{self, Env, Event, Runtime, RuntimeOptions, Source, Verdict, cached, minimum_version};
@@ -19,7 +20,8 @@ pub fn run(action: Option<&RuntimeAction>, options: &RuntimeOptions, out: &mut d
         None => show(options),
         Some(RuntimeAction::List) => list(options),
         Some(RuntimeAction::Install { build }) => {
-            let installed = session::install(*build, options, &mut progress())?;
+            let options = RuntimeOptions { cancel: Interrupt::install()?.cancel(), ..options.clone() };
+            let installed = session::install(*build, &options, &mut progress())?;
             let how = if installed.was_there { "was there already" } else { "is there" };
             format!("ONNX Runtime {} ({build}) {how}: {}\n", installed.version, installed.folder.display())
         }

@@ -37,6 +37,4 @@ pub use library::{
 };
 pub use options::{Optimization, SessionOptions};
 pub use placement::Placement;
-pub use provider::{
-    PROVIDERS, Provider, ProviderChoice, ProviderStatus, find_provider, preferred_flavour, provider_statuses,
-};
+pub use provider::{PROVIDERS, Provider, ProviderChoice, ProviderStatus, find_provider, provider_statuses};

@@ -140,6 +140,8 @@ impl std::fmt::Display for Search {
 pub fn search(options: &RuntimeOptions) -> Search {
     let mut search = Search::default();
     let env = &options.env;
+    // Looking at a library loads it, so what the process held before is asked for before any is looked at.
+    let copies = loaded();
     match &options.path {
         Some(path) => search.consider_named(Source::Option, path),
         None => search.absent(Source::Option, "not given"),
@@ -148,7 +150,6 @@ pub fn search(options: &RuntimeOptions) -> Search {
         Some(path) => search.consider_named(Source::Variable, path),
         None => search.absent(Source::Variable, "not set"),
     }
-    let copies = loaded();
     if copies.is_empty() {
         search.absent(Source::Loaded, "no copy is loaded in this process");
     }

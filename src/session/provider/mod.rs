@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use ort::session::builder::SessionBuilder;
 
-use super::library::{Flavour, Runtime, plain};
+use super::library::{Runtime, plain};
 use crate::error::{Error, Result};
 
 pub use status::{ProviderStatus, provider_statuses};
@@ -55,18 +55,6 @@ pub fn find_provider(name: &str) -> Result<&'static Provider> {
         },
         help: format!("the providers are {known}"),
     })
-}
-
-/// The build of ONNX Runtime to prefer for `choices`: that of the first provider in the list for which there is one
-/// besides `cpu`. `None` where any build will do.
-///
-/// For [`RuntimeOptions::flavour`](super::RuntimeOptions): a process has one runtime, so it is chosen for the whole list
-/// before the first session is opened. Unknown names are passed over; opening a session reports them.
-pub fn preferred_flavour(choices: &[ProviderChoice]) -> Option<Flavour> {
-    choices
-        .iter()
-        .filter_map(|choice| find_provider(&choice.name).ok()?.flavour)
-        .find(|flavour| *flavour != Flavour::Cpu)
 }
 
 /// Registers `choices` with a session's options, in their order.
@@ -129,17 +117,6 @@ mod tests {
         assert!(error.contains("did you mean cuda?") && error.contains("openvino"), "{error}");
         let error = find_provider("abacus").unwrap_err().to_string();
         assert!(!error.contains("did you mean"), "{error}");
-    }
-
-    #[test]
-    fn the_first_provider_with_a_build_of_its_own_chooses_the_runtime() {
-        let flavour = |names: &[&str]| {
-            preferred_flavour(&names.iter().map(|name| ProviderChoice::new(*name)).collect::<Vec<_>>())
-        };
-        assert_eq!(flavour(&["tensorrt", "cuda", "cpu"]), Some(Flavour::Cuda));
-        assert_eq!(flavour(&["qnn", "openvino"]), Some(Flavour::OpenVino));
-        assert_eq!(flavour(&["cpu"]), None);
-        assert_eq!(flavour(&["abacus"]), None);
     }
 
     #[test]
