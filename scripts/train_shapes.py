@@ -55,7 +55,7 @@ def parse_args():
     p.add_argument("--minutes-text", type=float, default=5)
     p.add_argument("--minutes-unet", type=float, default=70)
     p.add_argument("--scenes", type=int, default=24000, help="scenes in the latent cache")
-    p.add_argument("--batch", type=int, default=16, help="batch of the UNet stage, for each worker")
+    p.add_argument("--batch", type=int, default=24, help="batch of the UNet stage, for each worker")
     p.add_argument("--workers", type=int, default=2, help="processes of the UNet stage")
     p.add_argument("--lr", type=float, default=1e-3, help="highest learning rate of the UNet")
     p.add_argument("--eval-minutes", type=float, default=14)
@@ -522,6 +522,33 @@ def make_pipeline(args, unet, text_encoder, tokenizer, vae):
     return pipe
 
 
+class Muon(torch.optim.Optimizer):
+    """Momentum, made orthogonal by Newton-Schulz steps, for weights that are matrices
+    (a convolution is one, with a column for every tap); scaled to Adam's usual step."""
+
+    def __init__(self, params, lr, momentum=0.95, weight_decay=0.01):
+        super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for p in group["params"]:
+                buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                buffer.lerp_(p.grad, 1 - group["momentum"])
+                x = p.grad.lerp(buffer, group["momentum"]).flatten(1)
+                rows, columns = x.shape
+                if rows > columns:
+                    x = x.T
+                x = x / (x.norm() + 1e-12)
+                for _ in range(5):
+                    gram = x @ x.T
+                    x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+                if rows > columns:
+                    x = x.T
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.add_(x.reshape(p.shape), alpha=-group["lr"] * 0.2 * math.sqrt(max(rows, columns)))
+
+
 class Together:
     """Gradients averaged over the workers, one thread each: on a busy machine two
     processes that meet once a step do twice the work of two threads that meet in
@@ -565,17 +592,22 @@ def train_unet(args, log, tokenizer, rank=0):
     first = rank == 0
     if first:
         print(f"unet: {sum(p.numel() for p in unet.parameters())} parameters", flush=True)
-    unet_ema, text_ema = Ema(unet, 0.999), Ema(text, 0.999)
-    opt = torch.optim.AdamW(
-        [dict(params=unet.parameters(), rate=args.lr), dict(params=text.parameters(), rate=args.lr / 10)],
+    unet_ema, text_ema = Ema(unet, 0.998), Ema(text, 0.998)
+    matrices = [p for k, p in unet.named_parameters() if p.ndim >= 2 and not k.startswith(("conv_in", "conv_out"))]
+    others = [p for k, p in unet.named_parameters() if p.ndim < 2 or k.startswith(("conv_in", "conv_out"))]
+    adam = torch.optim.AdamW(
+        [dict(params=others, rate=args.lr), dict(params=text.parameters(), rate=args.lr / 10)],
         lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True,
     )
+    muon = Muon([dict(params=matrices, rate=args.lr * 1.5)], lr=args.lr * 1.5)
     budget, spent, step = args.minutes_unet * 60, 0.0, 0
     if os.path.exists(path):
         state = torch.load(path, weights_only=False)
         unet.load_state_dict(state["unet"]); unet_ema.model.load_state_dict(state["unet_ema"])
         text.load_state_dict(state["text"]); text_ema.model.load_state_dict(state["text_ema"])
-        opt.load_state_dict(state["opt"]); spent, step = state["spent"], state["step"]
+        if "muon" in state:
+            adam.load_state_dict(state["adam"]); muon.load_state_dict(state["muon"])
+        spent, step = state["spent"], state["step"]
         unet_ema.step = text_ema.step = step
         if first:
             print(f"resumed at step {step}, {spent:.0f} s")
@@ -594,8 +626,8 @@ def train_unet(args, log, tokenizer, rank=0):
     while spent < budget:
         frac = spent / budget
         warm = min(1, (step + 1) / 150)
-        shape = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * frac))
-        for g in opt.param_groups:
+        shape = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * max(0, 2 * frac - 1)))
+        for g in adam.param_groups + muon.param_groups:
             g["lr"] = g["rate"] * warm * shape
         picks = [rng.randrange(len(scenes)) for _ in range(args.batch)]
         captions = []
@@ -603,8 +635,8 @@ def train_unet(args, log, tokenizer, rank=0):
             sizes, bg = random_flags(rng, scenes[i])
             captions.append("" if rng.random() < 0.1 else world.caption(scenes[i], sizes, bg))
         x0 = latents[picks]
-        # what goes where is settled in the noisier half: two thirds of the steps are spent there
-        t = torch.where(torch.rand(args.batch) < 0.35, torch.randint(500, 1000, (args.batch,)), torch.randint(0, 1000, (args.batch,)))
+        # hardly anything is left to learn near the ends: mostly the middle
+        t = torch.where(torch.rand(args.batch) < 0.8, torch.randint(100, 820, (args.batch,)), torch.randint(0, 1000, (args.batch,)))
         noise = torch.randn_like(x0)
         # For image-to-image: a start picture shows other colours than the caption
         # names, and what is left of them looks like noise with a trace of the other
@@ -617,13 +649,13 @@ def train_unet(args, log, tokenizer, rank=0):
         target = a.sqrt() * noise - (1 - a).sqrt() * x0
         states = text(tokens(tokenizer, captions)).last_hidden_state
         loss = F.mse_loss(unet(xt, t, states).sample, target)
-        opt.zero_grad(set_to_none=True)
+        adam.zero_grad(set_to_none=True); muon.zero_grad(set_to_none=True)
         loss.backward()
         now = time.time(); spent += now - last; last = now
         mean, spent = together.average(loss.item(), spent)
         torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
         torch.nn.utils.clip_grad_norm_(text.parameters(), 1.0)
-        opt.step()
+        adam.step(); muon.step()
         step += 1
         finished = spent >= budget
         if not first:
@@ -632,11 +664,11 @@ def train_unet(args, log, tokenizer, rank=0):
         total += mean; count += 1
         if spent >= next_report or finished:
             next_report = spent + 30
-            log.line("unet", step, spent, total / count, opt.param_groups[0]["lr"])
+            log.line("unet", step, spent, total / count, muon.param_groups[0]["lr"])
             total, count = 0.0, 0
         if spent >= next_eval or finished:
             save(dict(unet=unet.state_dict(), unet_ema=unet_ema.model.state_dict(), text=text.state_dict(),
-                      text_ema=text_ema.model.state_dict(), opt=opt.state_dict(), spent=spent, step=step), path)
+                      text_ema=text_ema.model.state_dict(), adam=adam.state_dict(), muon=muon.state_dict(), spent=spent, step=step), path)
             pipe = make_pipeline(args, unet_ema.model, text_ema.model, tokenizer, vae)
             pipe.save_pretrained(os.path.join(args.work, "checkpoint"))
             import judge_shapes
@@ -645,7 +677,7 @@ def train_unet(args, log, tokenizer, rank=0):
             note = judge_shapes.quick(pipe, 24, args.guidance, os.path.join(args.work, f"eval-{step}.png"))
             torch.set_num_threads(1 if args.workers > 1 else args.threads)
             next_eval = spent + args.eval_minutes * 60
-            log.line("unet", step, spent, loss.item(), opt.param_groups[0]["lr"], "eval " + note)
+            log.line("unet", step, spent, loss.item(), muon.param_groups[0]["lr"], "eval " + note)
     if first:
         print(f"unet: {step} steps of {args.batch * args.workers} pictures, {spent / 60:.1f} minutes")
 
