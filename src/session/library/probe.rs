@@ -21,10 +21,15 @@ pub(super) fn probe(path: &Path) -> Result<String, String> {
     let base = unsafe { api_base().as_ref() }.ok_or("its OrtGetApiBase returns nothing")?;
     // SAFETY: the table's functions are there in every version; the string is the library's own and ends in NUL.
     let version = unsafe { CStr::from_ptr((base.GetVersionString)()) }.to_string_lossy().into_owned();
+    let old = || format!("is version {version}; {} or newer is needed", minimum_version());
+    // Asked for an interface it does not have, the library complains on standard error, so its version is looked at
+    // first.
+    if minor(&version).is_none_or(|minor| minor < ort::MINOR_VERSION) {
+        return Err(old());
+    }
     // SAFETY: as above.
-    let api = unsafe { (base.GetApi)(ort::MINOR_VERSION) };
-    if minor(&version).is_none_or(|minor| minor < ort::MINOR_VERSION) || api.is_null() {
-        return Err(format!("is version {version}; {} or newer is needed", minimum_version()));
+    if unsafe { (base.GetApi)(ort::MINOR_VERSION) }.is_null() {
+        return Err(old());
     }
     std::mem::forget(library);
     Ok(version)

@@ -106,6 +106,8 @@ impl Search {
 
     /// Records what lies at `path`, a file or a folder that was named outright.
     fn consider_named(&mut self, source: Source, path: &Path) {
+        // A bare file name means the file in the current folder here, but a search to the system's loader.
+        let path = &std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
         match files_named(path).into_iter().next() {
             Some(file) => self.consider(source, file),
             None => self.candidates.push(Candidate {
