@@ -140,6 +140,20 @@ fn the_table_of_tasks_tells_the_keys_each_takes() {
 }
 
 #[test]
+fn a_file_cut_short_anywhere_is_read_or_answered() {
+    for path in cases("good") {
+        let text = fs::read_to_string(&path).unwrap();
+        for (end, _) in text.char_indices() {
+            match Spec::parse(&text[..end], Some(&path), &Overrides::default()) {
+                Ok(_) => {}
+                Err(Error::Spec(problems)) => assert!(!problems.is_empty(), "{}, cut at {end}", path.display()),
+                Err(other) => panic!("{}, cut at {end}: {other}", path.display()),
+            }
+        }
+    }
+}
+
+#[test]
 fn files_that_are_no_text_are_told_apart() {
     let folder = tempfile::tempdir().unwrap();
     let message = |path: &Path| match Spec::load(path, &Overrides::default()) {

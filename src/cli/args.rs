@@ -122,9 +122,6 @@ pub struct RunArgs {
     /// Runs the pipeline recorded in a picture that this program made, to the same picture again.
     #[arg(long, value_name = "PICTURE.png", value_hint = ValueHint::FilePath)]
     pub from: Option<PathBuf>,
-    /// What stands over the pipeline file's keys.
-    #[command(flatten)]
-    pub overrides: OverrideArgs,
     /// Writes the final latents of all pictures here, float32 [n, c, h/f, w/f], before they are divided by the
     /// scaling factor.
     #[arg(long, value_name = "F.npy", value_hint = ValueHint::FilePath)]
@@ -132,6 +129,9 @@ pub struct RunArgs {
     /// Prints one JSON object a picture on stdout, and nothing else there.
     #[arg(long)]
     pub json: bool,
+    /// What stands over the pipeline file's keys. Last, since the heading of these flags holds for all that follow.
+    #[command(flatten)]
+    pub overrides: OverrideArgs,
 }
 
 /// The flags that stand over a pipeline file's keys.
