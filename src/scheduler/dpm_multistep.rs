@@ -110,10 +110,11 @@ fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
     };
     let of_noise = matches!(algorithm, Algorithm::Noise | Algorithm::NoiseSde);
     let final_sigma = settings.choice("final_sigmas_type")?;
-    // diffusers looks at the value as it was given, before it reads another class's as its own default.
-    if (of_noise || settings.is_foreign("algorithm_type")?) && final_sigma == "zero" {
+    // The word "deis" stands for dpmsolver++, but diffusers asks of it what it asks of a solver of the noise.
+    if final_sigma == "zero" && (of_noise || settings.choice("algorithm_type")? == "deis") {
         let problem = "zero cannot be reached by a solver that integrates the noise prediction";
-        return Err(settings.error("final_sigmas_type", problem, "set final_sigmas_type = \"sigma_min\""));
+        let help = "set final_sigmas_type = \"sigma_min\", or algorithm_type = \"dpmsolver++\"";
+        return Err(settings.error("final_sigmas_type", problem, help));
     }
     let prediction = Prediction::from_settings(settings)?;
     if of_noise && prediction == Prediction::Flow {
