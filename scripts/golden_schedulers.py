@@ -50,6 +50,7 @@ RAMPS = {
     "use_beta_sigmas": [False, False, False, False, True],
 }
 THREE = ["epsilon", "sample", "v_prediction"]
+TWO = ["epsilon", "v_prediction"]
 FOUR = THREE + ["flow_prediction"]
 CHURN = {
     "s_churn": [0.0, 0.0, 1.0, 20.0],
@@ -66,6 +67,22 @@ SOLVER = {
     "flow_shift": [1.0, 3.0],
     "prediction_type": FOUR,
     "lower_order_final": [True, False],
+}
+
+EDM = {
+    "sigma_min": [0.002, 0.01],
+    "sigma_max": [80.0, 20.0],
+    "sigma_data": [0.5, 1.0],
+    "sigma_schedule": ["karras", "exponential"],
+    "num_train_timesteps": [1000, 100],
+    "rho": [7.0, 5.0],
+    "final_sigmas_type": ["zero", "sigma_min"],
+}
+CONSISTENCY = {
+    "original_inference_steps": [50, 50, 20],
+    "set_alpha_to_one": [True, False],
+    "timestep_scaling": [10.0, 1.0],
+    "prediction_type": THREE,
 }
 
 # name: (class, order, keys, arguments of step())
@@ -137,6 +154,85 @@ GRID = {
             "lambda_min_clipped": [-float("inf"), -5.1, -3.0],
             "variance_type": [None, None, "learned", "learned_range", "fixed_small"],
         },
+        {},
+    ),
+    "lms": ("LMSDiscreteScheduler", 1, {**COMMON, **RAMPS, "prediction_type": THREE}, {}),
+    "heun": (
+        "HeunDiscreteScheduler",
+        2,
+        {**COMMON, **RAMPS, **CLIPPING, "beta_schedule": SCHEDULES + ["exp"], "prediction_type": THREE},
+        {},
+    ),
+    "kdpm2": ("KDPM2DiscreteScheduler", 2, {**COMMON, **RAMPS, "prediction_type": TWO}, {}),
+    "kdpm2-ancestral": ("KDPM2AncestralDiscreteScheduler", 2, {**COMMON, **RAMPS, "prediction_type": TWO}, {}),
+    "dpm-singlestep": (
+        "DPMSolverSinglestepScheduler",
+        1,
+        {
+            **{k: v for k, v in SOLVER.items() if k not in (*ZERO_SNR, "timestep_spacing", "steps_offset")},
+            "solver_order": [1, 2, 3],
+            "algorithm_type": ["dpmsolver++", "sde-dpmsolver++", "dpmsolver", "deis"],
+            "solver_type": ["midpoint", "heun", "bh2"],
+            "final_sigmas_type": ["zero", "sigma_min", "sigma_min"],
+            "lambda_min_clipped": [-float("inf"), -5.1, -3.0],
+            "variance_type": [None, None, "learned", "learned_range", "fixed_small"],
+        },
+        {},
+    ),
+    "deis": (
+        "DEISMultistepScheduler",
+        1,
+        {
+            **{k: v for k, v in SOLVER.items() if k not in ZERO_SNR},
+            "solver_order": [1, 2, 3],
+            "algorithm_type": ["deis", "dpmsolver++"],
+            "solver_type": ["logrho", "midpoint"],
+        },
+        {},
+    ),
+    "ipndm": ("IPNDMScheduler", 1, {"num_train_timesteps": [1000, 100]}, {}),
+    "edm-euler": ("EDMEulerScheduler", 1, {**EDM, "prediction_type": TWO}, CHURN),
+    "edm-dpm-multistep": (
+        "EDMDPMSolverMultistepScheduler",
+        1,
+        {
+            **EDM,
+            **THRESHOLDING,
+            "prediction_type": TWO,
+            "solver_order": [1, 2, 3],
+            "algorithm_type": ["dpmsolver++", "sde-dpmsolver++", "deis"],
+            "solver_type": ["midpoint", "heun", "bh2"],
+            "lower_order_final": [True, False],
+            "euler_at_final": [False, False, True],
+        },
+        {},
+    ),
+    "lcm": ("LCMScheduler", 1, {**COMMON, **THRESHOLDING, **CLIPPING, **ZERO_SNR, **CONSISTENCY}, {}),
+    "tcd": (
+        "TCDScheduler",
+        1,
+        {**COMMON, **THRESHOLDING, **CLIPPING, **ZERO_SNR, **CONSISTENCY},
+        {"eta": [0.0, 0.3, 0.6, 1.0]},
+    ),
+    "flow-match-euler": (
+        "FlowMatchEulerDiscreteScheduler",
+        1,
+        {
+            **RAMPS,
+            "num_train_timesteps": COMMON["num_train_timesteps"],
+            "shift": [1.0, 3.0, 1.5],
+            "use_dynamic_shifting": [False, False, True],
+            "time_shift_type": ["exponential", "linear"],
+            "shift_terminal": [None, None, 0.02, 0.1],
+            "invert_sigmas": [False, False, False, True],
+            "stochastic_sampling": [False, False, True],
+        },
+        {},
+    ),
+    "flow-match-heun": (
+        "FlowMatchHeunDiscreteScheduler",
+        2,
+        {"num_train_timesteps": COMMON["num_train_timesteps"], "shift": [1.0, 3.0, 1.5]},
         {},
     ),
 }
@@ -261,8 +357,10 @@ def main():
             config, table, arguments, order = configuration(rng, name)
             steps = rng.choice([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16])
             seed = rng.randrange(2**31)
-            begin = rng.randrange(steps) * order if rng.random() < 0.3 else 0
+            begin = rng.randrange(steps) * order if rng.random() < 0.3 and name != "ipndm" else 0
             case = {"name": name, "steps": steps, "begin": begin, "seed": seed}
+            if {**config, **table}.get("use_dynamic_shifting") and rng.random() < 0.8:
+                case["mu"] = rng.choice([0.5, 0.9, 1.15])
             for group, content in (("config", config), ("table", table), ("arguments", arguments)):
                 case[group] = {key: text(value) for key, value in content.items()}
             try:

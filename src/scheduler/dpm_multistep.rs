@@ -3,9 +3,9 @@
 //! Probabilistic Models", with the stochastic variants of the latter's appendix.
 
 use super::config::{Key, Kind, Settings, keys};
-use super::noise::exp_f32;
-use super::sample::{Bounds, History, Prediction, mix};
-use super::solver::{self, Level};
+use super::dpm_update::{Algorithm, Converter};
+use super::sample::{History, mix};
+use super::solver::{self, Level, Manner};
 use super::{Alias, Entry, Noise, Request, Scheduler, Setting, noise};
 use crate::error::Result;
 
@@ -71,29 +71,15 @@ pub(super) const ENTRY: Entry = Entry {
     build,
 };
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Algorithm {
-    /// Integrates the noise prediction.
-    Noise,
-    /// Integrates the picture prediction.
-    Picture,
-    /// The stochastic differential equation of the noise prediction.
-    NoiseSde,
-    /// The stochastic differential equation of the picture prediction.
-    PictureSde,
-}
-
 #[derive(Debug)]
 struct DpmMultistep {
     timesteps: Vec<f64>,
     sigmas: Vec<f32>,
     flow: bool,
     algorithm: Algorithm,
+    converter: Converter,
     heun: bool,
     order: usize,
-    prediction: Prediction,
-    bounds: Bounds,
-    images: usize,
     lower_order_final: bool,
     first_order_final: bool,
     made: usize,
@@ -102,25 +88,8 @@ struct DpmMultistep {
 }
 
 fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
-    let algorithm = match settings.choice("algorithm_type")? {
-        "dpmsolver" => Algorithm::Noise,
-        "sde-dpmsolver" => Algorithm::NoiseSde,
-        "sde-dpmsolver++" => Algorithm::PictureSde,
-        _ => Algorithm::Picture,
-    };
-    let of_noise = matches!(algorithm, Algorithm::Noise | Algorithm::NoiseSde);
+    let algorithm = Algorithm::from_settings(settings)?;
     let final_sigma = settings.choice("final_sigmas_type")?;
-    // The word "deis" stands for dpmsolver++, but diffusers asks of it what it asks of a solver of the noise.
-    if final_sigma == "zero" && (of_noise || settings.choice("algorithm_type")? == "deis") {
-        let problem = "zero cannot be reached by a solver that integrates the noise prediction";
-        let help = "set final_sigmas_type = \"sigma_min\", or algorithm_type = \"dpmsolver++\"";
-        return Err(settings.error("final_sigmas_type", problem, help));
-    }
-    let prediction = Prediction::from_settings(settings)?;
-    if of_noise && prediction == Prediction::Flow {
-        let help = "set algorithm_type = \"dpmsolver++\" or \"sde-dpmsolver++\"";
-        return Err(settings.error("prediction_type", "flow_prediction needs a solver of the picture", help));
-    }
     let order = settings.count("solver_order")?;
     if order > 3 {
         return Err(settings.error("solver_order", format!("expected 1, 2 or 3, found {order}"), ""));
@@ -128,9 +97,9 @@ fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
     if order == 3 && algorithm == Algorithm::NoiseSde {
         return Err(settings.error("solver_order", "sde-dpmsolver has no third order", "set solver_order = 2"));
     }
-    settings.maybe_choice("variance_type")?;
     let alphas = noise::positive_alphas_cumprod(settings)?;
-    let schedule = solver::schedule(settings, request, &alphas)?;
+    let manner = Manner { cosine_fractions: true, repeats_last: false };
+    let schedule = solver::schedule(settings, request, &alphas, manner)?;
     let lower_order_final = settings.switch("lower_order_final")?;
     let few = schedule.timesteps.len() < 15;
     Ok(Box::new(DpmMultistep {
@@ -138,27 +107,15 @@ fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
         sigmas: schedule.sigmas,
         flow: settings.switch("use_flow_sigmas")?,
         algorithm,
+        converter: Converter::from_settings(settings, algorithm, request.images)?,
         heun: settings.choice("solver_type")? == "heun",
         order,
-        prediction,
-        bounds: Bounds::from_settings(settings, request.images)?,
-        images: request.images.max(1),
         lower_order_final: lower_order_final && few,
         first_order_final: settings.switch("euler_at_final")? || lower_order_final && few || final_sigma == "zero",
         made: 0,
         answers: History::new(order),
         drawn: Vec::new(),
     }))
-}
-
-/// The weights of sample, answer, its first and second differences and noise in one update.
-#[derive(Debug, Clone, Copy, Default)]
-struct Weights {
-    sample: f32,
-    answer: f32,
-    first: f32,
-    second: f32,
-    noise: f32,
 }
 
 impl DpmMultistep {
@@ -177,91 +134,6 @@ impl DpmMultistep {
             3
         }
     }
-
-    fn weights(&self, order: usize, to: Level, from: Level, h: f32) -> Weights {
-        let (alpha, sigma) = (to.alpha, to.sigma);
-        let mut w = Weights::default();
-        let heun = order == 3 || self.heun;
-        match self.algorithm {
-            Algorithm::Picture => {
-                let decay = exp_f32(-h) - 1.0;
-                w.sample = sigma / from.sigma;
-                w.answer = -(alpha * decay);
-                w.first = if heun { alpha * (decay / h + 1.0) } else { -(0.5 * (alpha * decay)) };
-                w.second = -(alpha * ((decay + h) / (h * h) - 0.5));
-            }
-            Algorithm::Noise => {
-                let growth = exp_f32(h) - 1.0;
-                w.sample = alpha / from.alpha;
-                w.answer = -(sigma * growth);
-                w.first = if heun { -(sigma * (growth / h - 1.0)) } else { -(0.5 * (sigma * growth)) };
-                w.second = -(sigma * ((growth - h) / (h * h) - 0.5));
-            }
-            Algorithm::PictureSde => {
-                let decay = 1.0 - exp_f32(-2.0 * h);
-                w.sample = sigma / from.sigma * exp_f32(-h);
-                w.answer = alpha * decay;
-                w.first = if heun { alpha * (decay / (-2.0 * h) + 1.0) } else { 0.5 * (alpha * decay) };
-                w.second = alpha * ((decay - 2.0 * h) / ((2.0 * h) * (2.0 * h)) - 0.5);
-                w.noise = sigma * decay.sqrt();
-            }
-            Algorithm::NoiseSde => {
-                let growth = exp_f32(h) - 1.0;
-                w.sample = alpha / from.alpha;
-                w.answer = -(2.0 * (sigma * growth));
-                w.first = if heun { -(2.0 * (sigma * (growth / h - 1.0))) } else { -(sigma * growth) };
-                w.noise = sigma * (exp_f32(2.0 * h) - 1.0).sqrt();
-            }
-        }
-        w
-    }
-
-    /// Turns the model's answer into what the algorithm integrates, as the newest entry of the history.
-    fn convert(&mut self, step: usize, model_output: &[f32], x: &[f32]) {
-        let Level { alpha, sigma, .. } = self.level(step);
-        let raw = self.sigmas[step];
-        let prediction = self.prediction;
-        let of_noise = matches!(self.algorithm, Algorithm::Noise | Algorithm::NoiseSde);
-        let size = (x.len() / self.images).max(1);
-        // Where the model predicts variances too, they are the second half of each picture's answer, and unused.
-        let stride = if model_output.len() == 2 * x.len() { 2 * size } else { size };
-        let answer = self.answers.advance(x.len());
-        for ((answer, x), m) in answer.chunks_mut(size).zip(x.chunks(size)).zip(model_output.chunks(stride)) {
-            let values = answer.iter_mut().zip(x).zip(m);
-            if of_noise {
-                for ((answer, x), m) in values {
-                    *answer = match prediction {
-                        Prediction::Sample => (x - alpha * m) / sigma,
-                        Prediction::Velocity => alpha * m + sigma * x,
-                        Prediction::Epsilon | Prediction::Flow => *m,
-                    };
-                }
-            } else {
-                for ((answer, x), m) in values {
-                    *answer = match prediction {
-                        Prediction::Sample => *m,
-                        Prediction::Velocity => alpha * x - sigma * m,
-                        Prediction::Flow => x - raw * m,
-                        Prediction::Epsilon => (x - sigma * m) / alpha,
-                    };
-                }
-            }
-        }
-        if matches!(self.bounds, Bounds::None) {
-            return;
-        }
-        if of_noise {
-            for (answer, x) in answer.iter_mut().zip(x) {
-                *answer = (x - sigma * *answer) / alpha;
-            }
-        }
-        self.bounds.apply(answer);
-        if of_noise {
-            for (answer, x) in answer.iter_mut().zip(x) {
-                *answer = (x - alpha * *answer) / sigma;
-            }
-        }
-    }
 }
 
 impl Scheduler for DpmMultistep {
@@ -274,16 +146,17 @@ impl Scheduler for DpmMultistep {
     }
 
     fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], noise: &mut dyn Noise) -> Result<()> {
-        self.convert(step, model_output, x);
-        let stochastic = matches!(self.algorithm, Algorithm::NoiseSde | Algorithm::PictureSde);
+        let level = self.level(step);
+        self.converter.convert(level, self.sigmas[step], model_output, x, self.answers.advance(x.len()));
+        let stochastic = self.algorithm.is_stochastic();
         if stochastic {
             self.drawn.resize(x.len(), 0.0);
             noise.fill(&mut self.drawn);
         }
         let order = self.order_at(step);
-        let (to, from) = (self.level(step + 1), self.level(step));
+        let (to, from) = (self.level(step + 1), level);
         let h = to.lambda - from.lambda;
-        let w = self.weights(order, to, from, h);
+        let w = self.algorithm.weights(order == 3 || self.heun, to, from, h);
         let m = &self.answers;
         match order {
             1 => {

@@ -15,17 +15,35 @@
 
 mod beta_quantile;
 mod config;
+mod consistency;
 mod ddim;
 mod ddpm;
+mod deis;
+mod discrete;
 mod dpm_multistep;
+mod dpm_singlestep;
+mod dpm_update;
+mod edm;
+mod edm_dpm_multistep;
+mod edm_euler;
 mod euler;
 mod euler_ancestral;
+mod flow;
+mod flow_match_euler;
+mod flow_match_heun;
+mod heun;
+mod ipndm;
+mod kdpm2;
+mod kdpm2_ancestral;
+mod lcm;
+mod lms;
 mod noise;
 mod pndm;
 mod sample;
 mod sigmas;
 mod solver;
 mod spacing;
+mod tcd;
 
 pub use config::{Key, Kind, Settings};
 
@@ -169,8 +187,27 @@ impl Entry {
     }
 }
 
-static TABLE: &[Entry] =
-    &[ddpm::ENTRY, ddim::ENTRY, pndm::ENTRY, euler::ENTRY, euler_ancestral::ENTRY, dpm_multistep::ENTRY];
+static TABLE: &[Entry] = &[
+    ddpm::ENTRY,
+    ddim::ENTRY,
+    pndm::ENTRY,
+    lms::ENTRY,
+    euler::ENTRY,
+    euler_ancestral::ENTRY,
+    heun::ENTRY,
+    kdpm2::ENTRY,
+    kdpm2_ancestral::ENTRY,
+    dpm_multistep::ENTRY,
+    dpm_singlestep::ENTRY,
+    deis::ENTRY,
+    ipndm::ENTRY,
+    edm_euler::ENTRY,
+    edm_dpm_multistep::ENTRY,
+    lcm::ENTRY,
+    tcd::ENTRY,
+    flow_match_euler::ENTRY,
+    flow_match_heun::ENTRY,
+];
 
 /// All schedulers.
 pub fn table() -> &'static [Entry] {

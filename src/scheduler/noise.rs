@@ -65,6 +65,7 @@ fn betas(settings: &Settings) -> Result<Vec<f32>> {
             roots.into_iter().map(|root| root * root).collect()
         }
         "squaredcos_cap_v2" => betas_for_alpha_bar(n, cosine_alpha_bar),
+        "exp" => betas_for_alpha_bar(n, |t| (t * -12.0).exp()),
         "laplace" => betas_for_alpha_bar(n, laplace_alpha_bar),
         "sigmoid" => linspace_f32(-6.0, 6.0, n)
             .into_iter()
@@ -133,4 +134,42 @@ pub(super) fn exp_f32(x: f32) -> f32 {
 /// The natural logarithm as torch rounds it in float32.
 pub(super) fn ln_f32(x: f32) -> f32 {
     f64::from(x).ln() as f32
+}
+
+/// The natural logarithm as numpy rounds it in float32 on processors with vector units: a ratio of two polynomials,
+/// one unit in the last place off for one value in thirteen. Solvers that look up which timestep a sigma belongs to
+/// round down whole timesteps, so that such a unit decides between two of them.
+pub(super) fn numpy_ln_f32(x: f32) -> f32 {
+    if !x.is_normal() || x < 0.0 {
+        return ln_f32(x);
+    }
+    // The mantissa lies in [1/sqrt(2), sqrt(2)).
+    let bits = x.to_bits();
+    let mut exponent = (bits >> 23) as i32 - 127;
+    let mut mantissa = f32::from_bits((bits & 0x007f_ffff) | 0x3f80_0000);
+    if mantissa > std::f32::consts::SQRT_2 {
+        mantissa *= 0.5;
+        exponent += 1;
+    }
+    let m = mantissa - 1.0;
+    let polynomial = |coefficients: [f64; 6]| {
+        coefficients.into_iter().rev().map(|c| c as f32).reduce(|sum, c| sum.mul_add(m, c)).unwrap_or(0.0)
+    };
+    let numerator = polynomial([
+        0.0,
+        0.999_999_999_999_999_9,
+        2.112_677_543_073_053,
+        1.480_000_633_576_506_6,
+        0.380_883_774_138_840_8,
+        0.025_899_791_179_079_227,
+    ]);
+    let denominator = polynomial([
+        1.0,
+        2.612_677_543_073_109,
+        2.453_006_071_784_736_4,
+        0.986_494_295_851_942,
+        0.154_647_637_498_390_67,
+        0.005_875_095_403_124_574,
+    ]);
+    (exponent as f32).mul_add(std::f32::consts::LN_2, numerator / denominator)
 }

@@ -24,9 +24,9 @@ pub(super) fn interpolate(at: f64, table: &[f32]) -> f64 {
     (high - low) * (at - below) + low
 }
 
-/// The logarithms of [`training_sigmas`], in float32 as diffusers holds them.
+/// The logarithms of [`training_sigmas`], in float32 as numpy computes them.
 pub(super) fn log_sigmas(sigmas: &[f32]) -> Vec<f32> {
-    sigmas.iter().map(|sigma| super::noise::ln_f32(*sigma)).collect()
+    sigmas.iter().map(|sigma| super::noise::numpy_ln_f32(*sigma)).collect()
 }
 
 /// The training timestep, a fraction of one included, at which the noise is `sigma`.

@@ -44,11 +44,20 @@ pub(super) struct Schedule {
     pub sigmas: Vec<f32>,
 }
 
+/// Where the classes of this family differ in their schedules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Manner {
+    /// Karras sigmas keep fractional timesteps under cosine betas.
+    pub cosine_fractions: bool,
+    /// A final sigma that is not zero repeats the last one of spaced sigmas, and is not the least one of training.
+    pub repeats_last: bool,
+}
+
 /// The schedule that the configuration of a solver of this family asks for.
 ///
 /// # Errors
 /// Switches that exclude each other, or values that leave no timestep.
-pub(super) fn schedule(settings: &Settings, request: &Request, alphas: &[f32]) -> Result<Schedule> {
+pub(super) fn schedule(settings: &Settings, request: &Request, alphas: &[f32], manner: Manner) -> Result<Schedule> {
     let steps = request.steps;
     let train = settings.count("num_train_timesteps")?;
     let training = sigmas::training_sigmas(alphas);
@@ -60,12 +69,13 @@ pub(super) fn schedule(settings: &Settings, request: &Request, alphas: &[f32]) -
 
     let mut timesteps;
     let mut levels: Vec<f64>;
+    let mut spaced = true;
     let ramp = Ramp::from_settings(settings)?;
     if ramp == Some(Ramp::Karras) || ramp.is_some() && !lu {
         let ramp = ramp.unwrap_or(Ramp::Karras);
         levels = ramp.sigmas(settings, least, most, steps)?;
         timesteps = levels.iter().map(|sigma| sigmas::timestep_of(*sigma, &logs)).collect::<Vec<_>>();
-        if ramp == Ramp::Karras && !cosine {
+        if ramp == Ramp::Karras && !(cosine && manner.cosine_fractions) {
             timesteps.iter_mut().for_each(|t| *t = t.round_ties_even());
         }
     } else if lu {
@@ -89,10 +99,16 @@ pub(super) fn schedule(settings: &Settings, request: &Request, alphas: &[f32]) -
             .collect();
         timesteps = levels.iter().map(|sigma| sigma * train as f64).collect();
     } else {
+        spaced = false;
         timesteps = solver_timesteps(settings, steps, last)?;
         levels = timesteps.iter().map(|t| sigmas::interpolate(*t, &training)).collect();
     }
-    levels.push(if settings.choice("final_sigmas_type")? == "sigma_min" { least } else { 0.0 });
+    let to_zero = settings.has("final_sigmas_type") && settings.choice("final_sigmas_type")? == "zero";
+    levels.push(match levels.last() {
+        _ if to_zero => 0.0,
+        Some(lowest) if spaced && manner.repeats_last => *lowest,
+        _ => least,
+    });
     Ok(Schedule {
         timesteps: timesteps.into_iter().map(f64::trunc).collect(),
         sigmas: levels.into_iter().map(|sigma| sigma as f32).collect(),
@@ -102,6 +118,9 @@ pub(super) fn schedule(settings: &Settings, request: &Request, alphas: &[f32]) -
 /// The highest timestep of a run and one more: lower than the last one of training where `lambda_min_clipped` cuts off
 /// the noisiest levels.
 fn last_timestep(settings: &Settings, alphas: &[f32], train: usize) -> Result<usize> {
+    if !settings.has("lambda_min_clipped") {
+        return Ok(train);
+    }
     let clip = settings.float("lambda_min_clipped")? as f32;
     let clipped =
         alphas.iter().rev().take_while(|alpha| ln_f32(alpha.sqrt()) - ln_f32((1.0 - **alpha).sqrt()) < clip).count();

@@ -51,7 +51,8 @@ pub(super) fn timesteps(settings: &Settings, steps: usize, whole: bool) -> Resul
 /// A spacing that nobody knows.
 pub(super) fn solver_timesteps(settings: &Settings, steps: usize, last: usize) -> Result<Vec<f64>> {
     let train = settings.count("num_train_timesteps")?;
-    Ok(match settings.choice("timestep_spacing")? {
+    let spacing = if settings.has("timestep_spacing") { settings.choice("timestep_spacing")? } else { "linspace" };
+    Ok(match spacing {
         "leading" => {
             let (ratio, offset) = (last / (steps + 1), settings.integer("steps_offset")? as f64);
             (1..=steps).rev().map(|i| (i * ratio) as f64 + offset).collect()

@@ -1,0 +1,190 @@
+//! DEIS: Zhang and Chen 2022, "Fast Sampling of Diffusion Models with Exponential Integrator", in its log-rho form.
+
+use super::config::{Key, Kind, Settings, keys};
+use super::noise::{exp_f32, numpy_ln_f32 as ln_f32};
+use super::sample::{Bounds, History, Prediction, mix};
+use super::solver::{self, Level, Manner};
+use super::{Entry, Noise, Request, Scheduler, noise};
+use crate::error::Result;
+
+pub(super) const ENTRY: Entry = Entry {
+    name: "deis",
+    class: "DEISMultistepScheduler",
+    aliases: &[],
+    order: 1,
+    stochastic: false,
+    about: "Exponential integrator with multistep polynomials of order 1 to 3 in log-rho.",
+    keys: &[
+        keys::NUM_TRAIN_TIMESTEPS,
+        keys::beta_start(0.0001),
+        keys::beta_end(0.02),
+        keys::beta_schedule("linear"),
+        keys::TRAINED_BETAS,
+        Key::new("solver_order", Kind::Count(2)),
+        keys::prediction_type(&["epsilon", "sample", "v_prediction", "flow_prediction"]),
+        keys::THRESHOLDING,
+        keys::DYNAMIC_THRESHOLDING_RATIO,
+        keys::SAMPLE_MAX_VALUE,
+        Key::new(
+            "algorithm_type",
+            Kind::Choice { default: "deis", valid: &["deis"], foreign: &["dpmsolver", "dpmsolver++"] },
+        ),
+        Key::new(
+            "solver_type",
+            Kind::Choice { default: "logrho", valid: &["logrho"], foreign: &["midpoint", "heun", "bh1", "bh2"] },
+        ),
+        Key::switch("lower_order_final", true),
+        keys::USE_KARRAS_SIGMAS,
+        keys::USE_EXPONENTIAL_SIGMAS,
+        keys::USE_BETA_SIGMAS,
+        Key::switch("use_flow_sigmas", false),
+        Key::float("flow_shift", 1.0),
+        keys::timestep_spacing("linspace"),
+        keys::STEPS_OFFSET,
+        Key::switch("use_dynamic_shifting", false),
+        Key::choice("time_shift_type", "exponential", &["exponential"]),
+    ],
+    build,
+};
+
+#[derive(Debug)]
+struct Deis {
+    timesteps: Vec<f64>,
+    sigmas: Vec<f32>,
+    flow: bool,
+    order: usize,
+    prediction: Prediction,
+    bounds: Bounds,
+    lower_order_final: bool,
+    made: usize,
+    answers: History,
+}
+
+fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
+    settings.choice("algorithm_type")?;
+    settings.choice("solver_type")?;
+    let order = settings.count("solver_order")?;
+    if order > 3 {
+        return Err(settings.error("solver_order", format!("expected 1, 2 or 3, found {order}"), ""));
+    }
+    let alphas = noise::alphas_cumprod(settings)?;
+    let manner = Manner { cosine_fractions: false, repeats_last: true };
+    let schedule = solver::schedule(settings, request, &alphas, manner)?;
+    let few = schedule.timesteps.len() < 15;
+    Ok(Box::new(Deis {
+        timesteps: schedule.timesteps,
+        sigmas: schedule.sigmas,
+        flow: settings.switch("use_flow_sigmas")?,
+        order,
+        prediction: Prediction::from_settings(settings)?,
+        bounds: Bounds::from_settings(settings, request.images)?,
+        lower_order_final: settings.switch("lower_order_final")? && few,
+        made: 0,
+        answers: History::new(order),
+    }))
+}
+
+impl Deis {
+    fn level(&self, step: usize) -> Level {
+        Level::new(self.sigmas[step], self.flow)
+    }
+
+    fn order_at(&self, step: usize) -> usize {
+        let last = self.timesteps.len() - 1;
+        if self.order == 1 || self.made < 1 || step == last && self.lower_order_final {
+            1
+        } else if self.order == 2 || self.made < 2 || step + 1 == last && self.lower_order_final {
+            2
+        } else {
+            3
+        }
+    }
+
+    /// The noise prediction, by way of the picture so that it can be bounded, as the newest entry of the history.
+    fn convert(&mut self, level: Level, raw: f32, model_output: &[f32], x: &[f32]) {
+        let Level { alpha, sigma, .. } = level;
+        let prediction = self.prediction;
+        let answer = self.answers.advance(x.len());
+        for ((answer, x), m) in answer.iter_mut().zip(x).zip(model_output) {
+            *answer = match prediction {
+                Prediction::Sample => *m,
+                Prediction::Velocity => alpha * x - sigma * m,
+                Prediction::Flow => x - raw * m,
+                Prediction::Epsilon => (x - sigma * m) / alpha,
+            };
+        }
+        self.bounds.apply(answer);
+        // diffusers goes on with the schedule's own sigma where the model predicts a flow.
+        let sigma = if prediction == Prediction::Flow { raw } else { sigma };
+        for (answer, x) in answer.iter_mut().zip(x) {
+            *answer = (x - alpha * *answer) / sigma;
+        }
+    }
+}
+
+/// The integral from `from` to `to` in rho of the line in log-rho that is 1 at `b` and 0 at `c`.
+fn line(to: f32, from: f32, b: f32, c: f32) -> f32 {
+    let antiderivative = |t: f32| t * (-ln_f32(c) + ln_f32(t) - 1.0) / (ln_f32(b) - ln_f32(c));
+    antiderivative(to) - antiderivative(from)
+}
+
+/// The integral from `from` to `to` in rho of the parabola in log-rho that is 1 at `b` and 0 at `c` and `d`.
+fn parabola(to: f32, from: f32, b: f32, c: f32, d: f32) -> f32 {
+    let (b, c, d) = (ln_f32(b), ln_f32(c), ln_f32(d));
+    let antiderivative = |t: f32| {
+        let l = ln_f32(t);
+        let numerator = t * (c * (d - l + 1.0) - d * l + d + l * l - 2.0 * l + 2.0);
+        numerator / ((b - c) * (b - d))
+    };
+    antiderivative(to) - antiderivative(from)
+}
+
+impl Scheduler for Deis {
+    fn timesteps(&self) -> &[f64] {
+        &self.timesteps
+    }
+
+    fn initial_noise_sigma(&self) -> f64 {
+        1.0
+    }
+
+    fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], _: &mut dyn Noise) -> Result<()> {
+        let (from, to) = (self.level(step), self.level(step + 1));
+        self.convert(from, self.sigmas[step], model_output, x);
+        let rho = |level: Level| level.sigma / level.alpha;
+        let (rho_t, rho0) = (rho(to), rho(from));
+        let m = &self.answers;
+        match self.order_at(step) {
+            1 => {
+                let keep = to.alpha / from.alpha;
+                let weight = to.sigma * (exp_f32(to.lambda - from.lambda) - 1.0);
+                for (x, m0) in x.iter_mut().zip(&m[0]) {
+                    *x = keep * *x - weight * m0;
+                }
+            }
+            2 => {
+                let rho1 = rho(self.level(step - 1));
+                let (c0, c1) = (line(rho_t, rho0, rho0, rho1), line(rho_t, rho0, rho1, rho0));
+                for ((x, m0), m1) in x.iter_mut().zip(&m[0]).zip(&m[1]) {
+                    *x = to.alpha * (*x / from.alpha + c0 * m0 + c1 * m1);
+                }
+            }
+            _ => {
+                let (rho1, rho2) = (rho(self.level(step - 1)), rho(self.level(step - 2)));
+                let c0 = parabola(rho_t, rho0, rho0, rho1, rho2);
+                let c1 = parabola(rho_t, rho0, rho1, rho2, rho0);
+                let c2 = parabola(rho_t, rho0, rho2, rho0, rho1);
+                for (((x, m0), m1), m2) in x.iter_mut().zip(&m[0]).zip(&m[1]).zip(&m[2]) {
+                    *x = to.alpha * (*x / from.alpha + c0 * m0 + c1 * m1 + c2 * m2);
+                }
+            }
+        }
+        self.made += 1;
+        Ok(())
+    }
+
+    fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]) {
+        let level = self.level(step);
+        mix(level.alpha, x0, level.sigma, noise, out);
+    }
+}

@@ -1,0 +1,101 @@
+//! Euler's method for EDM's networks: Karras et al. 2022, algorithm 2 without its second-order correction.
+
+use super::config::{Key, Kind, Settings};
+use super::edm::{self, Scalings};
+use super::{Entry, Noise, Request, Scheduler, sigmas};
+use crate::error::Result;
+
+pub(super) const ENTRY: Entry = Entry {
+    name: "edm-euler",
+    class: "EDMEulerScheduler",
+    aliases: &[],
+    order: 1,
+    stochastic: false,
+    about: "Euler's method for networks with EDM's scalings.",
+    keys: &[
+        edm::KEYS[0],
+        edm::KEYS[1],
+        edm::KEYS[2],
+        edm::KEYS[3],
+        edm::KEYS[4],
+        edm::KEYS[5],
+        edm::KEYS[6],
+        edm::KEYS[7],
+        Key::argument("s_churn", Kind::Float(0.0)),
+        Key::argument("s_tmin", Kind::Float(0.0)),
+        Key::argument("s_tmax", Kind::Float(f64::INFINITY)),
+        Key::argument("s_noise", Kind::Float(1.0)),
+    ],
+    build,
+};
+
+#[derive(Debug)]
+struct EdmEuler {
+    timesteps: Vec<f64>,
+    sigmas: Vec<f32>,
+    initial: f64,
+    scalings: Scalings,
+    /// How much noise a step adds before it removes more, as a fraction of its sigma.
+    churn: f64,
+    churn_min: f64,
+    churn_max: f64,
+    churn_noise: f32,
+    drawn: Vec<f32>,
+}
+
+fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
+    let mut levels = edm::sigmas(settings, request.steps, true)?;
+    let timesteps = edm::timesteps(&levels);
+    let last = if settings.choice("final_sigmas_type")? == "zero" { 0.0 } else { levels[levels.len() - 1] };
+    levels.push(last);
+    Ok(Box::new(EdmEuler {
+        timesteps,
+        initial: edm::initial(settings)?,
+        scalings: Scalings::from_settings(settings)?,
+        churn: (settings.float("s_churn")? / (levels.len() - 1) as f64).min(std::f64::consts::SQRT_2 - 1.0),
+        churn_min: settings.float("s_tmin")?,
+        churn_max: settings.float("s_tmax")?,
+        churn_noise: settings.float("s_noise")? as f32,
+        sigmas: levels,
+        drawn: Vec::new(),
+    }))
+}
+
+impl Scheduler for EdmEuler {
+    fn timesteps(&self) -> &[f64] {
+        &self.timesteps
+    }
+
+    fn initial_noise_sigma(&self) -> f64 {
+        self.initial
+    }
+
+    fn scale_input(&self, step: usize, x: &[f32], out: &mut [f32]) {
+        self.scalings.scale_input(self.sigmas[step], x, out);
+    }
+
+    fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], noise: &mut dyn Noise) -> Result<()> {
+        let sigma = self.sigmas[step];
+        let churned = (self.churn_min..=self.churn_max).contains(&f64::from(sigma)) && self.churn > 0.0;
+        let raised = if churned { sigma * (self.churn + 1.0) as f32 } else { sigma };
+        if churned {
+            self.drawn.resize(x.len(), 0.0);
+            noise.fill(&mut self.drawn);
+            let added = (raised * raised - sigma * sigma).sqrt();
+            for (x, drawn) in x.iter_mut().zip(&self.drawn) {
+                *x += drawn * self.churn_noise * added;
+            }
+        }
+        let picture_of = self.scalings.picture_of(raised);
+        let change = self.sigmas[step + 1] - raised;
+        for (x, m) in x.iter_mut().zip(model_output) {
+            let derivative = (*x - picture_of(*x, *m)) / raised;
+            *x += derivative * change;
+        }
+        Ok(())
+    }
+
+    fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]) {
+        sigmas::add_noise(self.sigmas[step], x0, noise, out);
+    }
+}

@@ -1,0 +1,108 @@
+//! Improved PNDM, the linear multistep of Liu et al. 2022 over angles between picture and noise, without a
+//! Runge-Kutta start.
+
+use super::config::{Settings, keys};
+use super::noise::linspace_f32;
+use super::sample::{History, mix};
+use super::{Entry, Noise, Request, Scheduler};
+use crate::error::Result;
+
+pub(super) const ENTRY: Entry = Entry {
+    name: "ipndm",
+    class: "IPNDMScheduler",
+    aliases: &[],
+    order: 1,
+    stochastic: false,
+    about: "Linear multistep of order 4 for models told an angle in place of a timestep.",
+    keys: &[keys::NUM_TRAIN_TIMESTEPS, keys::TRAINED_BETAS],
+    build,
+};
+
+#[derive(Debug)]
+struct Ipndm {
+    timesteps: Vec<f64>,
+    /// How much of the picture a level holds; one entry more than there are calls.
+    alphas: Vec<f32>,
+    /// How much noise a level holds.
+    betas: Vec<f32>,
+    directions: History,
+}
+
+fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
+    let betas: Vec<f32> = match settings.maybe_floats("trained_betas")? {
+        Some(trained) if trained.len() < 2 => {
+            let problem = format!("{} values are too few", trained.len());
+            return Err(settings.error("trained_betas", problem, "give one a call and one for the end"));
+        }
+        Some(trained) => trained.into_iter().map(|beta| beta as f32).collect(),
+        None => linspace_f32(1.0, 0.0, request.steps + 1)
+            .into_iter()
+            .map(|level| {
+                let angle = level * std::f32::consts::PI / 2.0;
+                let sine = f64::from(angle).sin() as f32;
+                sine * sine
+            })
+            .collect(),
+    };
+    let alphas: Vec<f32> = betas.iter().map(|beta| (1.0 - beta * beta).sqrt()).collect();
+    let angle = |(beta, alpha): (&f32, &f32)| {
+        let angle = f64::from(*beta).atan2(f64::from(*alpha)) as f32;
+        f64::from(angle / std::f32::consts::PI * 2.0)
+    };
+    Ok(Box::new(Ipndm {
+        timesteps: betas.iter().zip(&alphas).map(angle).take(betas.len() - 1).collect(),
+        alphas,
+        betas,
+        directions: History::new(4),
+    }))
+}
+
+impl Scheduler for Ipndm {
+    fn timesteps(&self) -> &[f64] {
+        &self.timesteps
+    }
+
+    fn initial_noise_sigma(&self) -> f64 {
+        1.0
+    }
+
+    fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], _: &mut dyn Noise) -> Result<()> {
+        let (alpha, sigma) = (self.alphas[step], self.betas[step]);
+        let (next_alpha, next_sigma) = (self.alphas[step + 1], self.betas[step + 1]);
+        let divisor = alpha.max(1e-8);
+        mix(sigma, x, alpha, model_output, self.directions.advance(x.len()));
+        let transfer = |x: f32, direction: f32| {
+            let picture = (x - sigma * direction) / divisor;
+            next_alpha * picture + direction * next_sigma
+        };
+        let d = &self.directions;
+        match d.len() {
+            1 => {
+                for (x, d0) in x.iter_mut().zip(&d[0]) {
+                    *x = transfer(*x, *d0);
+                }
+            }
+            2 => {
+                for ((x, d0), d1) in x.iter_mut().zip(&d[0]).zip(&d[1]) {
+                    *x = transfer(*x, (3.0 * d0 - d1) / 2.0);
+                }
+            }
+            3 => {
+                for (((x, d0), d1), d2) in x.iter_mut().zip(&d[0]).zip(&d[1]).zip(&d[2]) {
+                    *x = transfer(*x, (23.0 * d0 - 16.0 * d1 + 5.0 * d2) / 12.0);
+                }
+            }
+            _ => {
+                let weight = (1.0 / 24.0) as f32;
+                for ((((x, d0), d1), d2), d3) in x.iter_mut().zip(&d[0]).zip(&d[1]).zip(&d[2]).zip(&d[3]) {
+                    *x = transfer(*x, weight * (55.0 * d0 - 59.0 * d1 + 37.0 * d2 - 9.0 * d3));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]) {
+        mix(self.alphas[step], x0, self.betas[step], noise, out);
+    }
+}

@@ -1,0 +1,106 @@
+//! Sampling of latent consistency models: Luo et al. 2023, "Latent Consistency Models", algorithm 3.
+
+use super::config::Settings;
+use super::sample::{Bounds, Prediction, add_noise, at_timestep};
+use super::{Entry, Noise, Request, Scheduler, consistency, noise};
+use crate::error::Result;
+
+pub(super) const ENTRY: Entry = Entry {
+    name: "lcm",
+    class: "LCMScheduler",
+    aliases: &[],
+    order: 1,
+    stochastic: true,
+    about: "For latent consistency models and LCM-LoRA: 2 to 8 steps.",
+    keys: &consistency::KEYS,
+    build,
+};
+
+/// The noise levels of one step.
+#[derive(Debug, Clone, Copy)]
+struct Level {
+    alpha: f32,
+    next_alpha: f32,
+    skip: f32,
+    out: f32,
+}
+
+#[derive(Debug)]
+struct Lcm {
+    timesteps: Vec<f64>,
+    levels: Vec<Level>,
+    prediction: Prediction,
+    bounds: Bounds,
+    picture: Vec<f32>,
+    drawn: Vec<f32>,
+}
+
+fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
+    let alphas = noise::alphas_cumprod(settings)?;
+    let timesteps = consistency::timesteps(settings, request.steps)?;
+    let scaling = settings.float("timestep_scaling")? as f32;
+    let mut levels = Vec::with_capacity(timesteps.len());
+    for (i, t) in timesteps.iter().enumerate() {
+        let next = timesteps.get(i + 1).unwrap_or(t);
+        // The boundary condition of equation 5 with a data deviation of one half.
+        let scaled = *t as f32 * scaling;
+        let variance = scaled * scaled + 0.25;
+        levels.push(Level {
+            alpha: at_timestep(settings, &alphas, *t as i64)?,
+            next_alpha: at_timestep(settings, &alphas, *next as i64)?,
+            skip: 0.25 / variance,
+            out: scaled / variance.sqrt(),
+        });
+    }
+    Ok(Box::new(Lcm {
+        timesteps,
+        levels,
+        prediction: Prediction::from_settings(settings)?,
+        bounds: Bounds::from_settings(settings, request.images)?,
+        picture: Vec::new(),
+        drawn: Vec::new(),
+    }))
+}
+
+impl Scheduler for Lcm {
+    fn timesteps(&self) -> &[f64] {
+        &self.timesteps
+    }
+
+    fn initial_noise_sigma(&self) -> f64 {
+        1.0
+    }
+
+    fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], noise: &mut dyn Noise) -> Result<()> {
+        let Level { alpha, next_alpha, skip, out } = self.levels[step];
+        let (signal, sigma) = (alpha.sqrt(), (1.0 - alpha).sqrt());
+        let prediction = self.prediction;
+        self.picture.resize(x.len(), 0.0);
+        for ((picture, x), m) in self.picture.iter_mut().zip(x.iter()).zip(model_output) {
+            *picture = match prediction {
+                Prediction::Sample => *m,
+                Prediction::Velocity => signal * x - sigma * m,
+                Prediction::Epsilon | Prediction::Flow => (x - sigma * m) / signal,
+            };
+        }
+        self.bounds.apply(&mut self.picture);
+        if step + 1 == self.levels.len() {
+            for (x, picture) in x.iter_mut().zip(&self.picture) {
+                *x = out * picture + skip * *x;
+            }
+        } else {
+            self.drawn.resize(x.len(), 0.0);
+            noise.fill(&mut self.drawn);
+            let (signal, sigma) = (next_alpha.sqrt(), (1.0 - next_alpha).sqrt());
+            for ((x, picture), drawn) in x.iter_mut().zip(&self.picture).zip(&self.drawn) {
+                let denoised = out * picture + skip * *x;
+                *x = signal * denoised + sigma * drawn;
+            }
+        }
+        Ok(())
+    }
+
+    fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]) {
+        add_noise(self.levels[step].alpha, x0, noise, out);
+    }
+}
