@@ -36,15 +36,15 @@ impl Algorithm {
     /// # Errors
     /// A word nobody knows, a final sigma of zero for a solver of the noise.
     pub(super) fn from_settings(settings: &Settings) -> Result<Self> {
-        let word = settings.choice("algorithm_type")?;
-        let algorithm = match word {
+        let algorithm = match settings.choice("algorithm_type")? {
             "dpmsolver" => Self::Noise,
             "sde-dpmsolver" => Self::NoiseSde,
             "sde-dpmsolver++" => Self::PictureSde,
             _ => Self::Picture,
         };
-        // The word "deis" stands for dpmsolver++, but diffusers asks of it what it asks of a solver of the noise.
-        if settings.choice("final_sigmas_type")? == "zero" && (algorithm.is_of_noise() || word == "deis") {
+        // diffusers looks at the value as it was given, before it reads another class's as its own default.
+        let of_noise = algorithm.is_of_noise() || settings.is_foreign("algorithm_type")?;
+        if of_noise && settings.choice("final_sigmas_type")? == "zero" {
             let problem = "zero cannot be reached by a solver that integrates the noise prediction";
             let help = "set final_sigmas_type = \"sigma_min\", or algorithm_type = \"dpmsolver++\"";
             return Err(settings.error("final_sigmas_type", problem, help));
