@@ -622,9 +622,12 @@ def train_unet(args, log, tokenizer, rank=0):
     torch.manual_seed(args.seed + step + 1000003 * rank)
     total, count, last, started = 0.0, 0, time.time(), time.time()
     next_report = spent + 30
+    parent = os.getppid()
     next_eval = spent + (args.eval_minutes * 60 if spent else 300)
     while spent < budget:
         frac = spent / budget
+        if os.getppid() != parent:
+            sys.exit("the program that started this worker is gone")
         warm = min(1, (step + 1) / 150)
         shape = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * max(0, 2 * frac - 1)))
         for g in adam.param_groups + muon.param_groups:
