@@ -133,7 +133,12 @@ impl Converter {
         }
         settings.maybe_choice("variance_type")?;
         let bounds = Bounds::from_settings(settings, images)?;
-        Ok(Self { prediction, of_noise: algorithm.is_of_noise(), bounds, images: images.max(1) })
+        Ok(Self::new(prediction, algorithm.is_of_noise(), bounds, images))
+    }
+
+    /// For a model with this kind of answer, to the noise prediction or to the picture prediction within bounds.
+    pub(super) fn new(prediction: Prediction, of_noise: bool, bounds: Bounds, images: usize) -> Self {
+        Self { prediction, of_noise, bounds, images: images.max(1) }
     }
 
     /// Writes to `answer` what stands for the model's output on the sample `x`. `level` is the sample's, `raw` its

@@ -44,6 +44,7 @@ mod sigmas;
 mod solver;
 mod spacing;
 mod tcd;
+mod unipc;
 
 pub use config::{Key, Kind, Settings};
 
@@ -200,6 +201,7 @@ static TABLE: &[Entry] = &[
     dpm_multistep::ENTRY,
     dpm_singlestep::ENTRY,
     deis::ENTRY,
+    unipc::ENTRY,
     ipndm::ENTRY,
     edm_euler::ENTRY,
     edm_dpm_multistep::ENTRY,
