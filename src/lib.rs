@@ -1,4 +1,52 @@
-//! Runs latent diffusion models on ONNX Runtime.
+//! Runs latent diffusion models on ONNX Runtime: a model directory and a pipeline.toml go in, pictures come out.
+//!
+//! A pipeline passes through three types. A [`Spec`] is the TOML as written, with every key checked. A [`Plan`] is that
+//! spec held against the model directory it names, with every choice made. A [`Pipeline`] has the graphs open and runs
+//! any number of requests.
+//!
+//! ```
+//! use std::ops::ControlFlow;
+//!
+//! use ldm_ort::{Cancel, Event, Overrides, Pipeline, Plan, Runtime, RuntimeOptions, Spec};
+//!
+//! # fn main() -> ldm_ort::Result<()> {
+//! let text = r#"
+//! [model]
+//! path = "models/shapes"
+//!
+//! [task.text-to-image]
+//! prompt = "a red circle on a white background"
+//! guidance_scale = 4.0
+//!
+//! [run]
+//! steps = 2
+//! seed = 42
+//! "#;
+//! let plan = Plan::new(Spec::parse(text, None, &Overrides::default())?)?;
+//! let runtime = Runtime::load(&RuntimeOptions::default())?;
+//! let cancel = Cancel::new();
+//!
+//! let mut pictures = Vec::new();
+//! let mut watch = |event: Event<'_>| {
+//!     if let Event::Picture(picture) = &event {
+//!         pictures.push(picture.pixels.clone());
+//!     }
+//!     ControlFlow::Continue(())
+//! };
+//! let mut pipeline = Pipeline::load(plan.model, &runtime, &cancel, &mut watch)?;
+//! pipeline.run(&plan.request, &cancel, &mut watch)?;
+//! assert_eq!((pictures[0].width(), pictures[0].height()), (64, 64));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Paths in a pipeline are relative to its file, or to the current directory where the text came from elsewhere. What
+//! happens is told to an [`Observer`], which may stop the run; a [`Cancel`] stops it from another thread. Everything
+//! that goes wrong is one [`Error`], which says whose fault it is.
+//!
+//! The rooms below the front: [`bundle`] reads model directories, [`session`] finds ONNX Runtime and runs graphs,
+//! [`scheduler`], [`rng`], [`text`], [`latent`], [`denoise`] and [`task`] are the parts of a diffusion model that are
+//! not graphs.
 #![deny(missing_docs)]
 
 pub mod bundle;
@@ -20,4 +68,14 @@ pub mod task;
 pub mod tensor;
 pub mod text;
 
+pub use bundle::Bundle;
 pub use error::{Error, Problem, Result};
+pub use pipeline::{Event, Observer, Picture, Pipeline};
+pub use plan::{Plan, Request};
+pub use session::{Cancel, Runtime, RuntimeOptions};
+pub use spec::{Overrides, Spec};
+
+/// The README's Rust compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

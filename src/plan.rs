@@ -311,7 +311,7 @@ fn plan_model(spec: &Spec, bundle: &Bundle, task: &dyn Task) -> Result<ModelPlan
 }
 
 /// The inputs of a denoiser that no task of this version fills.
-fn unfilled(contract: &DenoiserContract) -> Vec<String> {
+pub fn unfilled(contract: &DenoiserContract) -> Vec<String> {
     let optional = [&contract.text_embeds, &contract.time_ids, &contract.timestep_cond, &contract.class_labels];
     let residuals = contract.residuals.down.iter().chain(&contract.residuals.mid);
     optional.into_iter().flatten().chain(residuals).map(ToString::to_string).collect()

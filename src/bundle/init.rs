@@ -2,14 +2,14 @@
 
 use std::fmt::Write;
 
-use super::tasks::task_fits;
+use super::tasks::TaskFit;
 use super::{Bundle, DenoiserContract, json};
 
 /// Writes a complete, commented pipeline.toml for a model directory.
 ///
-/// `model_path` goes into `[model] path` as it is given, so it should be relative to where the file will lie.
-pub fn init_toml(bundle: &Bundle, model_path: &str) -> String {
-    let fits = task_fits(bundle);
+/// `model_path` goes into `[model] path` as it is given, so it should be relative to where the file will lie. The task is
+/// the first possible one of `fits`.
+pub fn init_toml(bundle: &Bundle, model_path: &str, fits: &[TaskFit]) -> String {
     let possible: Vec<&str> = fits.iter().filter(|t| t.possible).map(|t| t.task).collect();
     let task = possible.first().copied().unwrap_or("text-to-image");
     let facts = &bundle.facts;

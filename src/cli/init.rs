@@ -3,9 +3,10 @@
 use std::io::Write;
 
 use super::args::InitArgs;
+use super::fits::fits;
 use super::output;
 use crate::bundle::{Bundle, Overrides, init_toml};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Prints a pipeline.toml for a model directory, to be written into the current directory.
 ///
@@ -15,5 +16,14 @@ use crate::error::Result;
 /// [`Error::Io`](crate::Error::Io) where it cannot be read or `out` cannot be written.
 pub fn init(args: &InitArgs, out: &mut dyn Write) -> Result<()> {
     let bundle = Bundle::open(&args.model, &Overrides::default())?;
-    output::text(out, &init_toml(&bundle, &args.model.to_string_lossy()))
+    let fits = fits(&bundle);
+    if !fits.iter().any(|fit| fit.possible) {
+        let reasons: Vec<_> = fits.iter().map(|fit| format!("\n    {}: {}", fit.task, fit.reason)).collect();
+        return Err(Error::model(
+            &args.model,
+            format!("there is no task that could be run with it:{}", reasons.concat()),
+            "`ldm-ort inspect` tells more",
+        ));
+    }
+    output::text(out, &init_toml(&bundle, &args.model.to_string_lossy(), &fits))
 }

@@ -2,6 +2,7 @@
 
 pub mod args;
 mod check;
+mod fits;
 mod init;
 mod inspect;
 mod interrupt;

@@ -1,9 +1,13 @@
 //! What `inspect` and `init` print.
 
-use ldm_ort::bundle::{Overrides, init_toml, inspect, obstacles, task_fits};
+use ldm_ort::bundle::{Bundle, Overrides, init_toml, inspect, obstacles, task_fits};
 use ldm_ort::spec::Spec;
 
 use crate::writer::{Dir, F32, I64, Model, decoder, legacy, read, unet, unet_with};
+
+fn init_of(bundle: &Bundle, model_path: &str) -> String {
+    init_toml(bundle, model_path, &task_fits(bundle))
+}
 
 fn possible(dir: &Dir) -> Vec<&'static str> {
     task_fits(&dir.open().unwrap()).into_iter().filter(|t| t.possible).map(|t| t.task).collect()
@@ -113,7 +117,7 @@ fn the_written_pipeline_is_a_valid_one() {
         Dir::new().graph("unet/model.onnx", unet()),
     ];
     for dir in dirs {
-        let text = init_toml(&dir.open().unwrap(), "models/shapes");
+        let text = init_of(&dir.open().unwrap(), "models/shapes");
         if let Err(error) = Spec::parse(&text, None, &Default::default()) {
             panic!("{error} in\n{text}");
         }
@@ -123,14 +127,14 @@ fn the_written_pipeline_is_a_valid_one() {
 #[test]
 fn the_written_pipeline_parses() {
     let dir = legacy();
-    let text = init_toml(&dir.open().unwrap(), "models/my \"model\"");
+    let text = init_of(&dir.open().unwrap(), "models/my \"model\"");
     let table: toml::Table = toml::from_str(&text).unwrap();
     assert_eq!(table["model"]["path"].as_str(), Some("models/my \"model\""));
     assert_eq!(table["run"]["width"].as_integer(), Some(512));
     assert!(table["task"].as_table().unwrap().contains_key("text-to-image"));
     assert!(text.contains("PNDMScheduler"));
     let bare = Dir::new().graph("unet/model.onnx", unet());
-    let text = init_toml(&bare.open().unwrap(), "m");
+    let text = init_of(&bare.open().unwrap(), "m");
     assert!(text.contains("lacks something for every task"), "{text}");
     let table: toml::Table = toml::from_str(&text).unwrap();
     assert!(table["scheduler"].as_table().unwrap().contains_key("ddim"));
