@@ -124,7 +124,10 @@ fn arrows_point_down() {
             continue;
         }
         let Some(floor) = floor_of(&room) else {
-            wrong.push(format!("{}: room `{room}` has no floor; give it one here and in ARCHITECTURE.md", source.path.display()));
+            wrong.push(format!(
+                "{}: room `{room}` has no floor; give it one here and in ARCHITECTURE.md",
+                source.path.display()
+            ));
             continue;
         };
         for used in used_rooms(&source.code) {
@@ -135,7 +138,9 @@ fn arrows_point_down() {
             }
             match floor_of(&used) {
                 Some(below) if below < floor => {}
-                Some(_) => wrong.push(format!("{}: `{room}` uses `{used}`, which is not below it", source.path.display())),
+                Some(_) => {
+                    wrong.push(format!("{}: `{room}` uses `{used}`, which is not below it", source.path.display()))
+                }
                 None => wrong.push(format!("{}: uses `crate::{used}`, which is no room", source.path.display())),
             }
         }

@@ -20,20 +20,22 @@ pub fn rows() -> Vec<Row> {
                 encoder.write_header().expect("a header");
             })
             .says(&["in.png", "60000", "large"]),
-        Row::new("a folder for a picture")
-            .image_to_image()
-            .change("'in.png'", "'.'")
-            .says(&["image", "directory"]),
+        Row::new("a folder for a picture").image_to_image().change("'in.png'", "'.'").says(&["image", "directory"]),
         Row::new("too little strength for a step")
             .image_to_image()
             .change("strength = 0.8", "strength = 0.1")
             .says(&["strength", "0.1", "5", "step"]),
-        Row::new("a width that the model cannot draw")
-            .change("width = 64", "width = 60")
-            .says(&["width", "60", "multiple of", "56", "64"]),
-        Row::new("latents that are not there").add("[run.x]\n").change("[run]", "[run]\nlatents = 'noise.npy'").says(&[
-            "run.x",
+        Row::new("a width that the model cannot draw").change("width = 64", "width = 60").says(&[
+            "width",
+            "60",
+            "multiple of",
+            "56",
+            "64",
         ]),
+        Row::new("latents that are not there")
+            .add("[run.x]\n")
+            .change("[run]", "[run]\nlatents = 'noise.npy'")
+            .says(&["run.x"]),
         Row::new("latents in a file that is not there")
             .change("seed = 1", "latents = 'noise.npy'")
             .says(&["noise.npy", "latents"]),
@@ -78,9 +80,7 @@ pub fn rows() -> Vec<Row> {
             .files(|f| f.picture("plain.png", 16, 16))
             .command(&["run", "--from", "plain.png"])
             .says(&["plain.png", "record"]),
-        Row::new("a record of nothing")
-            .command(&["run", "--from", "nowhere.png"])
-            .says(&["nowhere.png"]),
+        Row::new("a record of nothing").command(&["run", "--from", "nowhere.png"]).says(&["nowhere.png"]),
         Row::new("a record and a pipeline")
             .files(|f| f.picture("plain.png", 16, 16))
             .command(&["run", "pipeline.toml", "--from", "plain.png"])

@@ -34,13 +34,19 @@ pub fn rows() -> Vec<Row> {
         Row::new("a truncated graph")
             .files(|f| f.cut("model/unet/model.onnx", 150_000))
             .says(&["model/unet/model.onnx", "truncated"]),
-        Row::new("an empty graph").files(|f| f.write("model/unet/model.onnx", "")).says(&["model/unet/model.onnx", "empty"]),
+        Row::new("an empty graph")
+            .files(|f| f.write("model/unet/model.onnx", ""))
+            .says(&["model/unet/model.onnx", "empty"]),
         Row::new("a web page for a graph")
-            .files(|f| f.write("model/unet/model.onnx", "<!DOCTYPE html>\n<html><head><title>Sign in</title></head></html>"))
+            .files(|f| {
+                f.write("model/unet/model.onnx", "<!DOCTYPE html>\n<html><head><title>Sign in</title></head></html>")
+            })
             .says(&["model/unet/model.onnx", "HTML", "download"]),
-        Row::new("a pointer for a graph")
-            .files(|f| f.write("model/vae_decoder/model.onnx", POINTER))
-            .says(&["model/vae_decoder/model.onnx", "Git LFS", "git lfs pull"]),
+        Row::new("a pointer for a graph").files(|f| f.write("model/vae_decoder/model.onnx", POINTER)).says(&[
+            "model/vae_decoder/model.onnx",
+            "Git LFS",
+            "git lfs pull",
+        ]),
         Row::new("a picture for a graph")
             .files(|f| {
                 f.picture("model.png", 16, 16);

@@ -7,7 +7,9 @@ pub fn rows() -> Vec<Row> {
         Row::new("a file in the place of the output folder")
             .files(|f| f.write("out", "in the way"))
             .says(&["out", "directory"]),
-        Row::new("an output folder below a file").change("dir = 'out'", "dir = 'pipeline.toml/out'").says(&["pipeline.toml/out"]),
+        Row::new("an output folder below a file")
+            .change("dir = 'out'", "dir = 'pipeline.toml/out'")
+            .says(&["pipeline.toml/out"]),
         Row::new("latents into a folder that is not there")
             .flags(&["--save-latents", "nowhere/latents.npy"])
             .says(&["nowhere"]),
@@ -18,10 +20,11 @@ pub fn rows() -> Vec<Row> {
         Row::new("a list of providers that this build lacks")
             .flags(&["--set", "device.provider=['tensorrt', 'cuda']"])
             .says(&["tensorrt", "cuda"]),
-        Row::new("a runtime that is not there")
-            .flags(&["--runtime", "nowhere/libonnxruntime.so"])
-            .fails()
-            .says(&["ONNX Runtime", "nowhere/libonnxruntime.so", "--runtime"]),
+        Row::new("a runtime that is not there").flags(&["--runtime", "nowhere/libonnxruntime.so"]).fails().says(&[
+            "ONNX Runtime",
+            "nowhere/libonnxruntime.so",
+            "--runtime",
+        ]),
         Row::new("a runtime that is no library")
             .files(|f| f.write("libonnxruntime.so", "not a library"))
             .flags(&["--runtime", "libonnxruntime.so"])

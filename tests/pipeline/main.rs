@@ -139,7 +139,8 @@ fn every_pipeline_is_drawn_as_diffusers_draws_it() {
 /// starts from a picture, and a graph whose batch is fixed.
 #[test]
 fn a_picture_does_not_depend_on_its_neighbours() {
-    for (name, seed) in [("batch-of-three", 115), ("ddim-eta", 102), ("image-to-image-ancestral", 125), ("fixed-batch", 130)]
+    for (name, seed) in
+        [("batch-of-three", 115), ("ddim-eta", 102), ("image-to-image-ancestral", 125), ("fixed-batch", 130)]
     {
         let together = tempfile::tempdir().expect("a folder");
         let pipeline = case(name);
@@ -175,7 +176,10 @@ fn the_same_command_gives_the_same_bytes() {
 fn a_picture_is_drawn_again_from_its_record() {
     let cases: [(&str, &[&str]); 4] = [
         ("batch-of-three", &[]),
-        ("two-prompts", &["--seed", "7", "--steps", "3", "--set", "scheduler.euler-ancestral.timestep_spacing=trailing"]),
+        (
+            "two-prompts",
+            &["--seed", "7", "--steps", "3", "--set", "scheduler.euler-ancestral.timestep_spacing=trailing"],
+        ),
         ("image-to-image-80", &[]),
         ("given-latents", &[]),
     ];
@@ -230,7 +234,8 @@ fn saved_latents_are_those_of_all_pictures() {
 fn a_flag_is_its_key() {
     let one = tempfile::tempdir().expect("a folder");
     let pipeline = case("plain");
-    let flags = ["--prompt", "a black cat", "--negative-prompt", "blurry", "--steps", "3", "--seed", "9", "--images", "2"];
+    let flags =
+        ["--prompt", "a black cat", "--negative-prompt", "blurry", "--steps", "3", "--seed", "9", "--images", "2"];
     let size = ["--width", "48", "--height", "80", "--set", "task.text-to-image.guidance_scale=3"];
     let flagged = draw(one.path(), [text(&pipeline)].into_iter().chain(flags).chain(size));
 
