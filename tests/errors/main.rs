@@ -129,7 +129,13 @@ impl Row {
         self
     }
 
-    /// Adds flags to `run pipeline.toml`. They are not flags of `check`.
+    /// Adds flags that stand over keys, which `check` takes as well.
+    fn over(mut self, flags: &[&'static str]) -> Self {
+        self.arguments.extend(flags);
+        self
+    }
+
+    /// Adds flags to `run pipeline.toml` that are not flags of `check`.
     fn flags(mut self, flags: &[&'static str]) -> Self {
         self.arguments.extend(flags);
         self.check = Check::None;
@@ -210,7 +216,8 @@ impl Row {
         if self.check == Check::None {
             return Ok(());
         }
-        let got = self.start(scratch.path(), &["check", "pipeline.toml"]);
+        let arguments: Vec<&str> = std::iter::once("check").chain(self.arguments[1..].iter().copied()).collect();
+        let got = self.start(scratch.path(), &arguments);
         match self.check {
             Check::Nothing if got.code == Some(0) => Ok(()),
             Check::Nothing => Err(format!("check finds what only a run should find: {got}")),

@@ -138,14 +138,14 @@ pub fn rows() -> Vec<Row> {
             "model.unett",
             "unet",
         ]),
-        Row::new("a flag out of range").flags(&["--steps", "0"]).says(&["--steps", "1", "found 0"]),
-        Row::new("a flag that is no number").flags(&["--seed", "lucky"]).says(&["--seed", "lucky"]),
+        Row::new("a flag out of range").over(&["--steps", "0"]).says(&["--steps", "1", "found 0"]),
+        Row::new("a flag that is no number").over(&["--seed", "lucky"]).says(&["--seed", "lucky"]),
         Row::new("a flag for a key of another task")
-            .flags(&["--set", "task.text-to-image.strength=0.5"])
+            .over(&["--set", "task.text-to-image.strength=0.5"])
             .says(&["--set task.text-to-image.strength", "unknown key"]),
-        Row::new("a flag that sets nothing").flags(&["--set", "run.steps"]).says(&["--set", "run.steps", "="]),
-        Row::new("an unknown flag").flags(&["--step", "3"]).says(&["--step", "--steps"]),
-        Row::new("an unknown provider on the command line").flags(&["--provider", "gpu"]).says(&[
+        Row::new("a flag that sets nothing").over(&["--set", "run.steps"]).says(&["--set", "run.steps", "="]),
+        Row::new("an unknown flag").over(&["--step", "3"]).says(&["--step", "--steps"]),
+        Row::new("an unknown provider on the command line").over(&["--provider", "gpu"]).says(&[
             "--provider",
             "gpu",
             "cuda",

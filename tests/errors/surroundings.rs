@@ -15,10 +15,10 @@ pub fn rows() -> Vec<Row> {
             .says(&["nowhere"]),
         Row::new("latents over a folder").flags(&["--save-latents", "."]).says(&["--save-latents", "directory"]),
         Row::new("a provider that this build of the runtime lacks")
-            .flags(&["--provider", "cuda"])
+            .over(&["--provider", "cuda"])
             .says(&["provider cuda", "cpu"]),
         Row::new("a list of providers that this build lacks")
-            .flags(&["--set", "device.provider=['tensorrt', 'cuda']"])
+            .over(&["--set", "device.provider=['tensorrt', 'cuda']"])
             .says(&["tensorrt", "cuda"]),
         Row::new("a runtime that is not there").flags(&["--runtime", "nowhere/libonnxruntime.so"]).fails().says(&[
             "ONNX Runtime",
