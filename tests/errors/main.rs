@@ -78,6 +78,7 @@ struct Row {
     shell: Option<&'static str>,
     code: i32,
     says: Vec<&'static str>,
+    leaves: usize,
     check: Check,
 }
 
@@ -95,6 +96,7 @@ impl Row {
             shell: None,
             code: 2,
             says: Vec::new(),
+            leaves: 0,
             check: Check::Same,
         }
     }
@@ -168,6 +170,12 @@ impl Row {
         self
     }
 
+    /// Leaves so many pictures behind, which were finished before it went wrong.
+    fn leaves(mut self, pictures: usize) -> Self {
+        self.leaves = pictures;
+        self
+    }
+
     /// Passes `check`.
     fn unseen_by_check(mut self) -> Self {
         self.check = Check::Nothing;
@@ -210,8 +218,8 @@ impl Row {
         let got = self.start(scratch.path(), &self.arguments);
         self.judge(&got, self.code)?;
         let left = folder.files_below("out");
-        if !left.is_empty() {
-            return Err(format!("left {left:?} behind"));
+        if left.len() != self.leaves {
+            return Err(format!("expected {} files to be left behind, found {left:?}", self.leaves));
         }
         if self.check == Check::None {
             return Ok(());
@@ -250,8 +258,8 @@ impl Row {
         if got.stderr.contains("panicked") {
             return Err(format!("panicked: {got}"));
         }
-        if !got.stdout.is_empty() {
-            return Err(format!("an error belongs on stderr alone: {got}"));
+        if got.stdout.lines().count() != self.leaves {
+            return Err(format!("an error belongs on stderr, and results alone on stdout: {got}"));
         }
         // Messages wrap nowhere, but a path may be written with either separator.
         let said = got.stderr.replace('\\', "/");

@@ -8,7 +8,9 @@ const POINTER: &str = "version https://git-lfs.github.com/spec/v1\n\
 
 pub fn rows() -> Vec<Row> {
     vec![
-        Row::new("no such directory").change("'MODEL'", "'models/nowhere'").says(&["models/nowhere", "model.path"]),
+        Row::new("no such directory")
+            .change("'MODEL'", "'models/nowhere'")
+            .says(&["models/nowhere", "path in [model]"]),
         Row::new("a file for a directory").change("'MODEL'", "'pipeline.toml'").says(&["pipeline.toml", "directory"]),
         Row::new("an empty directory")
             .change("'MODEL'", "'empty'")
@@ -23,17 +25,19 @@ pub fn rows() -> Vec<Row> {
                 f.write("model/unet/diffusion_pytorch_model.safetensors", [0; 64]);
                 f.write("model/vae/diffusion_pytorch_model.safetensors", [0; 64]);
             })
-            .says(&["model", "safetensors", "ONNX", "export"]),
+            .says(&["model", "unet/model.onnx", "PyTorch", "export"]),
         Row::new("a single-file checkpoint")
             .change("'MODEL'", "'model.safetensors'")
             .files(|f| f.write("model.safetensors", [0; 64]))
             .says(&["model.safetensors", "directory", "export"]),
-        Row::new("no UNet").files(|f| f.remove("model/unet/model.onnx")).says(&["model", "unet/model.onnx"]),
+        Row::new("no UNet").files(|f| f.remove("model/unet/model.onnx")).says(&["model", "unet", "[model.unet] graph"]),
         Row::new("no text encoder").files(|f| f.remove("model/text_encoder")).says(&["model", "text_encoder"]),
         Row::new("no decoder").files(|f| f.remove("model/vae_decoder")).says(&["model", "vae_decoder"]),
-        Row::new("a truncated graph")
-            .files(|f| f.cut("model/unet/model.onnx", 150_000))
-            .says(&["model/unet/model.onnx", "truncated"]),
+        Row::new("a truncated graph").files(|f| f.cut("model/unet/model.onnx", 150_000)).says(&[
+            "model/unet/model.onnx",
+            "cut off",
+            "150000",
+        ]),
         Row::new("an empty graph")
             .files(|f| f.write("model/unet/model.onnx", ""))
             .says(&["model/unet/model.onnx", "empty"]),
@@ -41,7 +45,7 @@ pub fn rows() -> Vec<Row> {
             .files(|f| {
                 f.write("model/unet/model.onnx", "<!DOCTYPE html>\n<html><head><title>Sign in</title></head></html>")
             })
-            .says(&["model/unet/model.onnx", "HTML", "download"]),
+            .says(&["model/unet/model.onnx", "web page", "download"]),
         Row::new("a pointer for a graph").files(|f| f.write("model/vae_decoder/model.onnx", POINTER)).says(&[
             "model/vae_decoder/model.onnx",
             "Git LFS",
@@ -93,7 +97,7 @@ pub fn rows() -> Vec<Row> {
             .says(&["model/tokenizer/merges.txt", "zebra", "vocab.json"]),
         Row::new("ids beyond the embedding")
             .files(|f| f.replace("model/tokenizer/vocab.json", "\"circle</w>\":", "\"circle</w>\":9"))
-            .says(&["634", "text_encoder", "vocab.json"]),
+            .says(&["text_encoder", "9593", "634", "tokenizer"]),
         Row::new("no scheduler configuration")
             .files(|f| f.remove("model/scheduler"))
             .says(&["scheduler_config.json", "[scheduler."]),
@@ -119,7 +123,7 @@ pub fn rows() -> Vec<Row> {
             .add("[model.unet]\ngraph = 'FIXTURES/variants/unet-nan.onnx'\n")
             .fails()
             .unseen_by_check()
-            .says(&["unet", "step 1 of", "1024", "non-finite"]),
+            .says(&["denoiser", "step 1 of 3", "256 non-finite values of 256"]),
         Row::new("inspecting nothing").command(&["inspect", "nowhere"]).says(&["nowhere"]),
         Row::new("a pipeline for nothing").command(&["init", "nowhere"]).says(&["nowhere"]),
     ]

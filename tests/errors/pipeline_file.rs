@@ -47,7 +47,7 @@ pub fn rows() -> Vec<Row> {
         ]),
         Row::new("a number that is none")
             .change("prompt = 'a red circle'", "prompt = 'a red circle'\nguidance_scale = nan")
-            .says(&["pipeline.toml:6", "task.text-to-image.guidance_scale", "nan"]),
+            .says(&["pipeline.toml:6", "task.text-to-image.guidance_scale", "found NaN"]),
         Row::new("no prompt in an empty list")
             .change("prompt = 'a red circle'", "prompt = []")
             .says(&["pipeline.toml:5", "task.text-to-image.prompt"]),
@@ -92,18 +92,13 @@ pub fn rows() -> Vec<Row> {
         ]),
         Row::new("a task under its old name").change("text-to-image", "txt2img").says(&[
             "pipeline.toml:4",
-            "unknown task `txt2img`",
+            "unknown task \"txt2img\"",
             "text-to-image",
         ]),
         Row::new("an unknown scheduler").add("[scheduler.eular]\n").says(&[
             "pipeline.toml:15",
-            "unknown scheduler `eular`",
+            "unknown scheduler \"eular\"",
             "did you mean `euler`",
-        ]),
-        Row::new("a scheduler by its class").add("[scheduler.EulerDiscreteScheduler]\n").says(&[
-            "pipeline.toml:15",
-            "EulerDiscreteScheduler",
-            "euler",
         ]),
         Row::new("two schedulers").add("[scheduler.euler]\n[scheduler.ddim]\n").says(&[
             "pipeline.toml:16",
