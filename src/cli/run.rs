@@ -104,6 +104,13 @@ fn flavour(providers: &[String]) -> Option<Flavour> {
 }
 
 fn require_folder(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Err(Error::input(
+            "--save-latents",
+            format!("{} is a directory, and the latents need a file", path.display()),
+            "name a file in it, such as latents.npy",
+        ));
+    }
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => Err(Error::input(
             "--save-latents",

@@ -22,7 +22,7 @@ pub fn rows() -> Vec<Row> {
                 let lines = [0x78, 0x9c, 0xec, 0xc1, 0x01, 0x0d, 0x00];
                 writer.write_chunk(png::chunk::IDAT, &lines).expect("a chunk");
             })
-            .says(&["in.png", "60000", "large"]),
+            .says(&["in.png", "60000×60000", "16384 a side"]),
         Row::new("a folder for a picture").image_to_image().change("'in.png'", "'.'").says(&[".: is a directory"]),
         Row::new("too little strength for a step")
             .image_to_image()
