@@ -1,6 +1,11 @@
 //! Mistakes in what surrounds a run: the folder it writes to, the runtime, the providers, the command line itself.
 
+use std::path::Path;
+use std::process::Command;
+
 use crate::Row;
+use crate::common::{answer, ldm_ort};
+use crate::folder::Folder;
 
 pub fn rows() -> Vec<Row> {
     let mut rows = vec![
@@ -14,14 +19,10 @@ pub fn rows() -> Vec<Row> {
             .flags(&["--save-latents", "nowhere/latents.npy"])
             .says(&["nowhere"]),
         Row::new("latents over a folder").flags(&["--save-latents", "."]).says(&["--save-latents", "directory"]),
-        Row::new("a provider that this build of the runtime lacks")
-            .over(&["--provider", "cuda"])
+        Row::new("a provider of another system")
+            .over(&["--provider", if cfg!(windows) { "coreml" } else { "directml" }])
             .unseen_by_check()
-            .says(&["provider cuda"]),
-        Row::new("a list of providers that this build lacks")
-            .over(&["--set", "device.provider=['tensorrt', 'cuda']"])
-            .unseen_by_check()
-            .says(&["provider tensorrt", "cuda"]),
+            .says(&["provider", "exists only on"]),
         Row::new("a runtime that is not there").flags(&["--runtime", "nowhere/libonnxruntime.so"]).fails().says(&[
             "ONNX Runtime",
             "nowhere/libonnxruntime.so",
@@ -45,7 +46,28 @@ pub fn rows() -> Vec<Row> {
         Row::new("a list of nothing").command(&["list", "samplers"]).says(&["samplers", "schedulers"]),
         Row::new("a runtime that is not built").command(&["runtime", "install", "metal"]).says(&["metal", "cpu"]),
     ];
+    if !can_use("cuda") {
+        rows.push(
+            Row::new("a provider that cannot be used")
+                .over(&["--provider", "cuda"])
+                .unseen_by_check()
+                .says(&["provider cuda", "help:"]),
+        );
+        rows.push(
+            Row::new("a list of providers that cannot be used")
+                .over(&["--set", "device.provider=['tensorrt', 'cuda']"])
+                .unseen_by_check()
+                .says(&["tensorrt", "cuda", "help:"]),
+        );
+    }
     if cfg!(unix) {
+        rows.push(
+            Row::new("a runtime that is too old")
+                .files(old_runtime)
+                .flags(&["--runtime", "libonnxruntime.so"])
+                .fails()
+                .says(&["ONNX Runtime", "libonnxruntime.so", "1.17.3", "1.22"]),
+        );
         rows.push(
             Row::new("a full disk")
                 .after_shell("trap '' XFSZ; ulimit -f 4")
@@ -63,8 +85,8 @@ pub fn rows() -> Vec<Row> {
                 .says(&["latents.npy", "writing failed"]),
         );
     }
-    if cfg!(target_os = "linux") {
-        // Every place that is searched lies in the empty folder; the system's own are empty where none is installed.
+    // A runtime that the system's loader finds would be taken, and nothing would be wrong.
+    if cfg!(target_os = "linux") && !system_has_a_runtime() {
         rows.push(
             Row::new("no runtime, and none to be fetched")
                 .environment("ORT_DYLIB_PATH", "")
@@ -76,4 +98,50 @@ pub fn rows() -> Vec<Row> {
         );
     }
     rows
+}
+
+/// Whether `ldm-ort list providers` says that a provider can be used here.
+fn can_use(provider: &str) -> bool {
+    let mut command = ldm_ort(Path::new("."));
+    command.args(["list", "providers"]);
+    let listed = answer(command);
+    let of_provider = |line: &&str| line.split_whitespace().next() == Some(provider);
+    let line = listed.stdout.lines().find(of_provider).unwrap_or_else(|| panic!("{provider} is not listed: {listed}"));
+    line.split_whitespace().nth(1) == Some("yes")
+}
+
+fn system_has_a_runtime() -> bool {
+    let folders = ["/lib", "/usr/lib", "/usr/local/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"];
+    let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten();
+    entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("libonnxruntime.so"))
+}
+
+/// A library that answers what ONNX Runtime 1.17.3 answers: its version, and that it has no newer interface.
+const OLD_RUNTIME: &str = r#"
+use std::ffi::{c_char, c_void};
+#[repr(C)]
+pub struct Base {
+    api: extern "C" fn(u32) -> *const c_void,
+    version: extern "C" fn() -> *const c_char,
+}
+extern "C" fn api(_: u32) -> *const c_void {
+    std::ptr::null()
+}
+extern "C" fn version() -> *const c_char {
+    c"1.17.3".as_ptr()
+}
+static BASE: Base = Base { api, version };
+#[unsafe(no_mangle)]
+pub extern "C" fn OrtGetApiBase() -> *const Base {
+    &BASE
+}
+"#;
+
+fn old_runtime(folder: &Folder) {
+    folder.write("old.rs", OLD_RUNTIME);
+    let mut command = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    command.args(["--edition", "2024", "--crate-type", "cdylib", "-C", "panic=abort", "-o"]);
+    let built =
+        command.arg(folder.path("libonnxruntime.so")).arg(folder.path("old.rs")).output().expect("rustc starts");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
 }
