@@ -18,7 +18,7 @@ use crate::npy;
 use crate::pipeline::{Event, Observer, Picture, Pipeline, Recorder, Saver, Timings};
 use crate::plan::Plan;
 use crate::session::{self, Flavour, Runtime, RuntimeOptions};
-use crate::spec::Spec;
+use crate::spec::{Output, Spec};
 
 /// Runs a pipeline: loads it, makes its pictures, writes each as soon as it is finished.
 ///
@@ -81,7 +81,10 @@ fn read_spec(args: &RunArgs) -> Result<(Spec, Option<usize>)> {
         (Some(path), _) => Ok((Spec::load(path, &overrides)?, None)),
         (None, Some(picture)) => {
             let record = metadata::read_png(picture)?;
-            let spec = Spec::parse(&record.pipeline, Some(picture), &overrides)?;
+            let mut spec = Spec::parse(&record.pipeline, Some(picture), &overrides)?;
+            // A record says what a picture is, not where it went.
+            spec.output =
+                args.overrides.output.as_ref().map_or_else(Output::default, |dir| Output { dir: dir.clone() });
             Ok((spec, Some(record.index)))
         }
         (None, None) => Err(Error::input(
