@@ -54,14 +54,15 @@ def t2i(prompt=CIRCLE, model="sd1", steps=4, seed=1, scheduler=None, run=None, v
     }
 
 
-def i2i(strength, prompt=CIRCLE, steps=8, seed=1, scheduler=None, run=None, model="sd1", **task):
-    """One image-to-image case."""
+def i2i(strength, prompt=CIRCLE, steps=8, seed=1, scheduler=None, run=None, model="sd1", picture=(64, 64), **task):
+    """One image-to-image case. `picture` is the size of the picture it starts from."""
     return {
         "model": model,
         "variant": None,
         "task": ("image-to-image", {"prompt": prompt, "image": "in.png", "strength": strength} | task),
         "scheduler": scheduler,
         "run": {"steps": steps, "seed": seed} | (run or {}),
+        "picture": picture,
         "case": {},
     }
 
@@ -83,7 +84,7 @@ CASES = {
     "dpm-multistep-sde": t2i(
         scheduler=("dpm-multistep", {"algorithm_type": "sde-dpmsolver++"}), steps=5, seed=111, run={"images": 2}
     ),
-    "negative": t2i(ASTRONAUT, seed=112, negative_prompt="blurry, low quality"),
+    "negative": t2i([ASTRONAUT, CIRCLE], seed=112, negative_prompt="blurry, low quality"),
     "no-guidance": t2i(ASTRONAUT, seed=113, guidance_scale=1.0),
     "guidance-rescale": t2i(ASTRONAUT, seed=114, guidance_scale=9.0, guidance_rescale=0.7),
     "batch-of-three": t2i(ASTRONAUT, seed=115, run={"images": 3}),
@@ -97,12 +98,14 @@ CASES = {
     "image-to-image-100": i2i(1.0, seed=123, run={"images": 2}),
     "image-to-image-euler": i2i(0.6, seed=124, scheduler=("euler", {}), guidance_scale=4.0),
     "image-to-image-ancestral": i2i(0.5, seed=125, scheduler=("euler-ancestral", {}), run={"images": 2}),
+    "image-to-image-odd-size": i2i(0.5, seed=134, picture=(70, 67)),
     "sd2v": t2i(model="sd2v", seed=126),
     "sd2v-euler-zero-snr": t2i(
         model="sd2v",
         seed=127,
         scheduler=("euler", {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}),
         guidance_rescale=0.7,
+        case={"rel": 5e-5},
     ),
     "sd2v-image-to-image": i2i(0.5, seed=128, model="sd2v"),
     "legacy": t2i(ASTRONAUT, model="sd1-legacy", seed=129, run={"images": 2}),
@@ -143,10 +146,11 @@ def pipeline_toml(spec):
     return "\n".join(lines) + "\n"
 
 
-def picture():
+def picture(width, height):
     """A picture with edges and gradients to start image-to-image from."""
-    y, x = np.mgrid[0:64, 0:64] / 63.0
+    y, x = np.mgrid[0:height, 0:width] / 63.0
     rgb = np.stack([x, y, 1.0 - x * y], axis=-1)
+    rgb = rgb.clip(0, 1)
     rgb[(x - 0.4) ** 2 + (y - 0.5) ** 2 < 0.06] = (0.9, 0.1, 0.1)
     return Image.fromarray((rgb * 255).round().astype(np.uint8))
 
@@ -243,7 +247,7 @@ def main(only):
         with open(f"{folder}/pipeline.toml", "w", encoding="utf-8") as f:
             f.write(pipeline_toml(spec))
         if spec["task"][0] == "image-to-image":
-            picture().save(f"{folder}/in.png")
+            picture(*spec["picture"]).save(f"{folder}/in.png")
         if "latents" in spec["run"]:
             noise = np.random.RandomState(7).randn(spec["run"]["images"], 4, 8, 8).astype(np.float32)
             np.save(f"{folder}/noise.npy", noise)

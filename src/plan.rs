@@ -197,6 +197,7 @@ impl Plan {
         let model = plan_model(&spec, &bundle, task.as_ref())?;
         let scheduler = choose_scheduler(&spec, &bundle)?;
         scheduler.build(&scheduler::Request::new(spec.run.steps, 1))?;
+        task.check(spec.run.steps)?;
 
         let factor = model.spatial_factor;
         let natural = task.natural_size()?.map(|(w, h)| (w - w % factor, h - h % factor));
@@ -378,6 +379,14 @@ fn read_latents(path: &Path, pictures: usize, [c, h, w]: [usize; 3]) -> Result<A
             path.display().to_string(),
             format!("holds an array of shape {:?}, and this run starts from {wanted:?}", latents.shape()),
             "run.latents is unit normal noise, [pictures, channels, height/f, width/f]",
+        ));
+    }
+    let not_finite = latents.iter().filter(|value| !value.is_finite()).count();
+    if not_finite > 0 {
+        return Err(Error::input(
+            path.display().to_string(),
+            format!("{not_finite} of its {} values are not finite", latents.len()),
+            "run.latents is unit normal noise; draw it anew",
         ));
     }
     Ok(latents)

@@ -18,7 +18,7 @@ use crate::npy;
 use crate::pipeline::{Event, Observer, Picture, Pipeline, Recorder, Saver, Timings};
 use crate::plan::Plan;
 use crate::session::{self, Flavour, Runtime, RuntimeOptions};
-use crate::spec::Spec;
+use crate::spec::{Output, Spec};
 
 /// Runs a pipeline: loads it, makes its pictures, writes each as soon as it is finished.
 ///
@@ -81,7 +81,10 @@ fn read_spec(args: &RunArgs) -> Result<(Spec, Option<usize>)> {
         (Some(path), _) => Ok((Spec::load(path, &overrides)?, None)),
         (None, Some(picture)) => {
             let record = metadata::read_png(picture)?;
-            let spec = Spec::parse(&record.pipeline, Some(picture), &overrides)?;
+            let mut spec = Spec::parse(&record.pipeline, Some(picture), &overrides)?;
+            // A record says what a picture is, not where it went.
+            spec.output =
+                args.overrides.output.as_ref().map_or_else(Output::default, |dir| Output { dir: dir.clone() });
             Ok((spec, Some(record.index)))
         }
         (None, None) => Err(Error::input(
@@ -104,6 +107,13 @@ fn flavour(providers: &[String]) -> Option<Flavour> {
 }
 
 fn require_folder(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Err(Error::input(
+            "--save-latents",
+            format!("{} is a directory, and the latents need a file", path.display()),
+            "name a file in it, such as latents.npy",
+        ));
+    }
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => Err(Error::input(
             "--save-latents",

@@ -25,15 +25,24 @@ impl Saver {
     /// # Errors
     /// [`Error::Io`] or [`Error::Input`] where there can be no such folder.
     pub fn new(dir: &Path) -> Result<Self> {
-        if dir.exists() && !dir.is_dir() {
-            return Err(Error::input(
-                "output.dir",
-                format!("{} is a file, and pictures need a folder", dir.display()),
-                "choose another folder, or move the file away",
-            ));
-        }
+        Self::check(dir)?;
         std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, "making the folder", e))?;
         Ok(Self { dir: dir.to_path_buf() })
+    }
+
+    /// Requires that `dir` is a folder or can become one, and makes none.
+    ///
+    /// # Errors
+    /// [`Error::Input`] naming the file that stands in the place of it or of a folder above it.
+    pub fn check(dir: &Path) -> Result<()> {
+        match dir.ancestors().find(|path| path.exists()) {
+            Some(there) if !there.is_dir() => Err(Error::input(
+                "output.dir",
+                format!("{} is a file, and pictures need a folder", there.display()),
+                "choose another folder, or move the file away",
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Writes a picture, whole or not at all, and returns its path.

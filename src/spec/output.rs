@@ -30,7 +30,10 @@ impl Output {
     }
 
     pub(super) fn write(&self, writer: &mut Writer) {
-        writer.table(&["output"]);
-        writer.path("dir", &self.dir);
+        // The default is not made absolute, or a record that means it would name the folder it was written from.
+        if *self != Self::default() {
+            writer.table(&["output"]);
+            writer.path("dir", &self.dir);
+        }
     }
 }

@@ -34,21 +34,16 @@ impl Task for ImageToImage {
         image::dimensions(&self.image).map(Some)
     }
 
+    fn check(&self, steps: usize) -> Result<()> {
+        steps_run(self.strength, steps).map(drop)
+    }
+
     fn strength(&self) -> Option<f64> {
         Some(self.strength)
     }
 
     fn start(&self, stage: &mut Stage<'_>) -> Result<Start> {
-        // The arithmetic of diffusers' `get_timesteps`: whole steps, rounded down.
-        let run = ((stage.steps as f64 * self.strength) as usize).min(stage.steps);
-        if run == 0 {
-            return Err(Error::input(
-                "task.image-to-image.strength",
-                format!("{} of {} steps is less than one step", self.strength, stage.steps),
-                format!("raise strength to at least {:.3}, or raise run.steps", 1.0 / stage.steps as f64),
-            ));
-        }
-        let begin = (stage.steps - run) * stage.scheduler.order();
+        let begin = (stage.steps - steps_run(self.strength, stage.steps)?) * stage.scheduler.order();
 
         let condition = condition(&self.prompting, stage)?;
         let picture = image::load(&self.image)?;
@@ -77,5 +72,18 @@ impl Task for ImageToImage {
             _ => return Err(Error::input("latents", "not laid out in row-major order", "")),
         }
         Ok(Start { sample, begin, condition, guidance: self.guidance() })
+    }
+}
+
+/// How many of the user's steps are run: whole ones, rounded down, which is the arithmetic of diffusers'
+/// `get_timesteps`.
+fn steps_run(strength: f64, steps: usize) -> Result<usize> {
+    match ((steps as f64 * strength) as usize).min(steps) {
+        0 => Err(Error::input(
+            "task.image-to-image.strength",
+            format!("{strength} of {steps} steps is less than one step"),
+            format!("raise strength to at least {:.3}, or raise run.steps", 1.0 / steps as f64),
+        )),
+        run => Ok(run),
     }
 }

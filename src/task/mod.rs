@@ -135,6 +135,14 @@ pub trait Task: std::fmt::Debug + Send + Sync {
         Ok(None)
     }
 
+    /// Requires that the task can be done in so many steps of the user's.
+    ///
+    /// # Errors
+    /// [`Error::Input`] naming the key that does not go with the number of steps.
+    fn check(&self, _steps: usize) -> Result<()> {
+        Ok(())
+    }
+
     /// The share of the schedule that is run, in (0, 1], where the task starts from a picture.
     fn strength(&self) -> Option<f64> {
         None

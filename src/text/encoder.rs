@@ -1,6 +1,7 @@
 //! A text encoder's ONNX graph and its tokenizer.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use ndarray::{Array2, ArrayD, Axis, IxDyn};
@@ -29,6 +30,22 @@ pub struct TextEncoder {
     contract: TextEncoderContract,
     /// Prompts met before: several pictures of one prompt, or the empty negative prompt of every request.
     known: HashMap<String, Arc<Embedding>>,
+}
+
+/// Requires that every id of a prompt is a row of the graph's embedding.
+///
+/// # Errors
+/// [`Error::Model`] naming the graph, the first id beyond, and the number of rows.
+pub fn require_embedded(encoding: &Encoding, contract: &TextEncoderContract, graph: &Path) -> Result<()> {
+    let Some(rows) = contract.embedding_rows else { return Ok(()) };
+    let Some(id) = encoding.ids.iter().find(|&&id| usize::try_from(id).map_or(true, |id| id >= rows)) else {
+        return Ok(());
+    };
+    Err(Error::model(
+        graph,
+        format!("the tokenizer gives token id {id}, and the graph's embedding has {rows} rows (ids 0 to {})", rows - 1),
+        "the tokenizer belongs to another text encoder: copy the one this graph was exported with",
+    ))
 }
 
 /// Prompts remembered before all are forgotten, which bounds the memory of a long-lived pipeline.
@@ -64,28 +81,13 @@ impl TextEncoder {
             return Ok(Arc::clone(known));
         }
         let encoding = self.tokenizer.encode(prompt)?;
-        self.check_range(&encoding)?;
+        require_embedded(&encoding, &self.contract, self.session.path())?;
         let embedding = Arc::new(self.run(encoding, cancel)?);
         if self.known.len() >= REMEMBERED {
             self.known.clear();
         }
         self.known.insert(prompt.to_owned(), Arc::clone(&embedding));
         Ok(embedding)
-    }
-
-    fn check_range(&self, encoding: &Encoding) -> Result<()> {
-        let Some(rows) = self.contract.embedding_rows else { return Ok(()) };
-        let Some(id) = encoding.ids.iter().find(|&&id| usize::try_from(id).map_or(true, |id| id >= rows)) else {
-            return Ok(());
-        };
-        Err(Error::model(
-            self.session.path(),
-            format!(
-                "the tokenizer gives token id {id}, and the graph's embedding has {rows} rows (ids 0 to {})",
-                rows - 1
-            ),
-            "the tokenizer belongs to another text encoder: copy the one this graph was exported with",
-        ))
     }
 
     fn run(&mut self, encoding: Encoding, cancel: &Cancel) -> Result<Embedding> {

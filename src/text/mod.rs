@@ -3,4 +3,4 @@
 mod encoder;
 pub mod tokenizer;
 
-pub use encoder::{Embedding, TextEncoder};
+pub use encoder::{Embedding, TextEncoder, require_embedded};

@@ -1,0 +1,222 @@
+//! The house keeps its shape: who may use whom, and who may speak to the world. See ARCHITECTURE.md.
+
+use std::path::{Path, PathBuf};
+
+/// The rooms of `src/` from the ground up. A room uses rooms of lower floors and itself, never its own floor's others.
+const FLOORS: &[&[&str]] = &[
+    &["error"],
+    &["tensor", "rng", "files"],
+    &["scheduler", "image", "metadata", "npy"],
+    &["bundle", "session"],
+    &["text", "latent", "denoise", "spec"],
+    &["task"],
+    &["plan"],
+    &["pipeline"],
+    &["cli"],
+];
+
+/// The one place outside the command line that touches the environment: ONNX Runtime takes the switch that turns its
+/// telemetry off from a variable only, and it has to stand before the library is loaded, whoever loads it.
+const TELEMETRY_SWITCH: &str = "session/library/mod.rs";
+
+/// One source file: its path below `src/`, and its code without comments and without its unit tests.
+struct Source {
+    path: PathBuf,
+    code: String,
+}
+
+impl Source {
+    /// The room: the folder or file right below `src/`.
+    fn room(&self) -> String {
+        let first = self.path.components().next().expect("a path has a beginning").as_os_str().to_string_lossy();
+        first.trim_end_matches(".rs").to_owned()
+    }
+
+    /// The module's own name: that of the file, or of the folder for `mod.rs`.
+    fn module(&self) -> String {
+        let name = self.path.file_stem().expect("a file has a name").to_string_lossy().into_owned();
+        match self.path.parent().and_then(Path::file_name) {
+            Some(folder) if name == "mod" => folder.to_string_lossy().into_owned(),
+            _ => name,
+        }
+    }
+}
+
+fn sources() -> Vec<Source> {
+    fn collect(folder: &Path, root: &Path, into: &mut Vec<Source>) {
+        for entry in std::fs::read_dir(folder).expect("a folder of sources") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                collect(&path, root, into);
+            } else if path.extension().is_some_and(|e| e == "rs") && path.file_stem().is_some_and(|s| s != "tests") {
+                let text = std::fs::read_to_string(&path).expect("a source is text");
+                let path = path.strip_prefix(root).expect("a source is below src").to_path_buf();
+                into.push(Source { path, code: code_of(&text) });
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut all = Vec::new();
+    collect(&root, &root, &mut all);
+    assert!(all.len() > 20, "only {} sources found", all.len());
+    all
+}
+
+/// A source without the lines that are comments, and without its module of tests, which stands last.
+fn code_of(text: &str) -> String {
+    let text = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+    let code = |line: &&str| !line.trim_start().starts_with("//");
+    text.lines().filter(code).collect::<Vec<_>>().join("\n")
+}
+
+/// Whether a word stands in the code with nothing around it that would make it another word.
+fn names(code: &str, word: &str) -> bool {
+    let joins = |c: char| c.is_alphanumeric() || c == '_';
+    code.match_indices(word).any(|(at, _)| {
+        let before = code[..at].chars().next_back().is_some_and(joins) && word.starts_with(joins);
+        let after = code[at + word.len()..].chars().next().is_some_and(joins) && word.ends_with(joins);
+        !before && !after
+    })
+}
+
+/// The rooms whose names follow `crate::`, also within braces.
+fn used_rooms(code: &str) -> Vec<String> {
+    let mut rooms = Vec::new();
+    for (at, prefix) in code.match_indices("crate::") {
+        let rest = &code[at + prefix.len()..];
+        // `$crate::` and the like are the same crate.
+        if let Some(list) = rest.strip_prefix('{') {
+            let mut depth = 0usize;
+            let mut word = String::new();
+            let mut first = true;
+            for c in list.chars() {
+                match c {
+                    '{' => depth += 1,
+                    '}' if depth == 0 => break,
+                    '}' => depth -= 1,
+                    ',' if depth == 0 => {
+                        rooms.push(std::mem::take(&mut word));
+                        first = true;
+                    }
+                    c if depth == 0 && first && (c.is_alphanumeric() || c == '_') => word.push(c),
+                    ':' if depth == 0 => first = false,
+                    _ => {}
+                }
+            }
+            rooms.push(word);
+        } else {
+            rooms.push(rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect());
+        }
+    }
+    rooms.retain(|room| !room.is_empty());
+    rooms
+}
+
+fn floor_of(room: &str) -> Option<usize> {
+    FLOORS.iter().position(|floor| floor.contains(&room))
+}
+
+fn assert_none(wrong: Vec<String>) {
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn arrows_point_down() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let room = source.room();
+        if room == "lib" || room == "main" {
+            continue;
+        }
+        let Some(floor) = floor_of(&room) else {
+            wrong.push(format!(
+                "{}: room `{room}` has no floor; give it one here and in ARCHITECTURE.md",
+                source.path.display()
+            ));
+            continue;
+        };
+        for used in used_rooms(&source.code) {
+            // What lib.rs re-exports is named without its room; those are the errors.
+            let used = if used.starts_with(char::is_uppercase) { "error".to_owned() } else { used };
+            if used == room {
+                continue;
+            }
+            match floor_of(&used) {
+                Some(below) if below < floor => {}
+                Some(_) => {
+                    wrong.push(format!("{}: `{room}` uses `{used}`, which is not below it", source.path.display()))
+                }
+                None => wrong.push(format!("{}: uses `crate::{used}`, which is no room", source.path.display())),
+            }
+        }
+    }
+    assert_none(wrong);
+}
+
+#[test]
+fn only_the_session_room_knows_the_runtime() {
+    let knows = |code: &str| names(code, "ort::") || names(code, "use ort");
+    let inside = sources().iter().any(|source| source.room() == "session" && knows(&source.code));
+    assert!(inside, "the session room does use ort, or this test sees nothing");
+    let outside = sources().into_iter().filter(|source| source.room() != "session" && knows(&source.code));
+    assert_none(outside.map(|source| format!("{}: uses ort", source.path.display())).collect());
+}
+
+#[test]
+fn only_the_command_line_speaks_and_reads_the_environment() {
+    const WORDS: &[&str] = &[
+        "println!",
+        "print!",
+        "eprintln!",
+        "eprint!",
+        "dbg!",
+        "io::stdout",
+        "io::stderr",
+        "io::stdin",
+        "process::exit",
+        "std::env",
+        "env::var",
+        "env::args",
+        "env::current_dir",
+        "env::temp_dir",
+        "env::home_dir",
+    ];
+    let mut wrong = Vec::new();
+    for source in sources() {
+        if ["cli", "main"].contains(&source.room().as_str()) {
+            continue;
+        }
+        // The operating system and processor that the program was built for are no part of the environment.
+        let code = source.code.replace("std::env::consts", "");
+        let code = if source.path == Path::new(TELEMETRY_SWITCH) {
+            code.replace("std::env::var_os(TELEMETRY_OFF)", "").replace("std::env::set_var(TELEMETRY_OFF, ", "")
+        } else {
+            code
+        };
+        let spoken = WORDS.iter().filter(|word| names(&code, word));
+        wrong.extend(spoken.map(|word| format!("{}: {word}", source.path.display())));
+    }
+    assert_none(wrong);
+}
+
+/// One scheduler never leans on another, nor one task on another: each can be read, changed and removed alone.
+#[test]
+fn siblings_do_not_know_each_other() {
+    let mut wrong = Vec::new();
+    for (room, seam) in [("scheduler", "Scheduler for "), ("task", "Task for ")] {
+        let all = sources();
+        let siblings: Vec<&Source> =
+            all.iter().filter(|source| source.room() == room && source.code.contains(seam)).collect();
+        assert!(siblings.len() >= 2, "{room}: only {} siblings found", siblings.len());
+        for one in &siblings {
+            for other in siblings.iter().filter(|other| other.module() != one.module()) {
+                let module = other.module();
+                let paths = [format!("super::{module}"), format!("{room}::{module}")];
+                if paths.iter().any(|path| names(&one.code, path)) {
+                    wrong.push(format!("{}: uses its sibling {module}", one.path.display()));
+                }
+            }
+        }
+    }
+    assert_none(wrong);
+}

@@ -1,0 +1,152 @@
+//! The commands beside `run`, and stopping a run.
+
+mod common;
+
+use std::path::Path;
+
+use common::{Answer, answer, ldm_ort, models};
+
+fn call(folder: &Path, arguments: &[&str]) -> Answer {
+    let mut command = ldm_ort(folder);
+    command.args(arguments).env("NO_COLOR", "1");
+    let answer = answer(command);
+    assert!(!answer.stderr.contains("panicked"), "{answer}");
+    answer
+}
+
+/// What a command that succeeds prints.
+fn printed(folder: &Path, arguments: &[&str]) -> String {
+    let answer = call(folder, arguments);
+    assert_eq!(answer.code, Some(0), "{arguments:?}: {answer}");
+    assert!(!answer.stdout.is_empty(), "{arguments:?} prints its result on stdout: {answer}");
+    answer.stdout
+}
+
+fn assert_says(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is not in:\n{text}");
+    }
+}
+
+#[test]
+fn inspect_tells_what_a_directory_holds() {
+    let text = printed(&models(), &["inspect", "sd1"]);
+    assert_says(&text, &["text_encoder", "unet", "vae_encoder", "vae_decoder", "tokenizer", "PNDMScheduler"]);
+    assert_says(&text, &["encoder_hidden_states", "latent_parameters", "int64", "float32", "batch_size", "height"]);
+
+    let text = printed(&models(), &["inspect", "sd1-legacy"]);
+    assert_says(&text, &["legacy", "int32", "latent_sample", "weights.pb"]);
+
+    let text = printed(&models(), &["inspect", "pixel"]);
+    assert_says(&text, &["unet", "DDPMScheduler", "timestep"]);
+    assert!(!text.contains("text_encoder:"), "{text}");
+}
+
+#[test]
+fn inspect_tells_what_is_missing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir_all(folder.path().join("model/unet")).expect("a folder");
+    std::fs::copy(models().join("sd1/unet/model.onnx"), folder.path().join("model/unet/model.onnx")).expect("a copy");
+    std::fs::copy(models().join("sd1/model_index.json"), folder.path().join("model/model_index.json")).expect("a copy");
+    let text = printed(folder.path(), &["inspect", "model"]);
+    assert_says(&text, &["missing", "text_encoder/model.onnx", "scheduler/scheduler_config.json", "tokenizer/"]);
+}
+
+/// What `init` prints for a directory is a pipeline that passes `check`.
+#[test]
+fn init_prints_a_pipeline_that_passes_check() {
+    for model in ["sd1", "sd1-legacy", "sd2v"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = models().join(model);
+        let text = printed(folder.path(), &["init", path.to_str().expect("the path is Unicode")]);
+        let table: toml::Table = text.parse().unwrap_or_else(|error| panic!("{error}\n{text}"));
+        assert_eq!(table["task"].as_table().map(toml::Table::len), Some(1), "{text}");
+        std::fs::write(folder.path().join("pipeline.toml"), &text).expect("a file");
+        let answer = call(folder.path(), &["check", "pipeline.toml"]);
+        assert_eq!(answer.code, Some(0), "{model}: {answer}\n{text}");
+        let answer = call(folder.path(), &["check", "pipeline.toml", "--open"]);
+        assert_eq!(answer.code, Some(0), "{model}: {answer}\n{text}");
+    }
+}
+
+#[test]
+fn lists_hold_what_can_be_written() {
+    let text = printed(&models(), &["list", "schedulers"]);
+    assert_says(&text, &["ddim", "ddpm", "pndm", "euler", "euler-ancestral", "dpm-multistep"]);
+    let text = printed(&models(), &["list", "tasks"]);
+    assert_says(&text, &["text-to-image", "image-to-image"]);
+    let text = printed(&models(), &["list", "providers"]);
+    assert_says(&text, &["cpu", "cuda", "tensorrt", "directml", "openvino", "coreml", "webgpu"]);
+}
+
+#[test]
+fn runtime_tells_which_library_is_used_and_why() {
+    let text = printed(&models(), &["runtime"]);
+    assert_says(&text, &["onnxruntime"]);
+    let answer = call(&models(), &["runtime", "list"]);
+    assert_eq!(answer.code, Some(0), "{answer}");
+}
+
+#[test]
+fn help_and_version_are_results() {
+    assert_says(&printed(&models(), &["--help"]), &["run", "check", "inspect", "init", "list", "runtime"]);
+    let flags = ["--prompt", "--negative-prompt", "--seed", "--steps", "--images", "--width", "--height", "--provider"];
+    let help = printed(&models(), &["run", "--help"]);
+    assert_says(&help, &flags);
+    assert_says(&help, &["--output", "--set", "--save-latents", "--json", "--from"]);
+    assert_says(&printed(&models(), &["--version"]), &[env!("CARGO_PKG_VERSION")]);
+}
+
+/// Only the result is on stdout: the pictures' paths without `--json`, and none of the talk around them.
+#[test]
+fn what_is_no_result_goes_to_stderr() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pipeline = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pipelines/plain/pipeline.toml");
+    let pipeline = pipeline.to_str().expect("the path is Unicode");
+    let answer = call(folder.path(), &["run", pipeline, "--output", "out", "--steps", "1", "--seed", "5"]);
+    assert_eq!(answer.code, Some(0), "{answer}");
+    assert_says(&answer.stdout, &["out", ".png"]);
+    assert!(!answer.stderr.contains('\u{1b}'), "no colours and no bars where there is no terminal: {answer}");
+    assert!(!answer.stdout.contains('\u{1b}'), "no colours and no bars where there is no terminal: {answer}");
+
+    let quiet = call(folder.path(), &["run", pipeline, "--output", "out", "--steps", "1", "--seed", "5", "--json"]);
+    assert_eq!(quiet.stdout.lines().count(), 1, "{quiet}");
+}
+
+/// A prompt that is longer than the model can take is cut, and the run says so.
+#[test]
+fn a_prompt_that_is_cut_is_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pipeline = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pipelines/long-prompt/pipeline.toml");
+    let pipeline = pipeline.to_str().expect("the path is Unicode");
+    let answer = call(folder.path(), &["run", pipeline, "--output", "out", "--steps", "1"]);
+    assert_eq!(answer.code, Some(0), "{answer}");
+    assert_says(&answer.stderr, &["16 tokens", "last 88 tokens"]);
+}
+
+/// Ctrl-C during a run that would take minutes: it ends within seconds, with exit code 130 and nothing half-written.
+#[cfg(unix)]
+#[test]
+fn an_interrupt_stops_a_run_cleanly() {
+    use std::time::{Duration, Instant};
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let pipeline = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pipelines/plain/pipeline.toml");
+    let mut command = ldm_ort(folder.path());
+    command.arg("run").arg(&pipeline).args(["--output", "out", "--save-latents", "latents.npy"]);
+    command.args(["--steps", "900", "--images", "4", "--width", "512", "--height", "512"]);
+    let child = command.spawn().expect("the program starts");
+    let id = child.id().to_string();
+    std::thread::sleep(Duration::from_secs(3));
+    let sent = std::process::Command::new("kill").args(["-INT", &id]).status().expect("kill is there");
+    assert!(sent.success(), "the run was over before it could be interrupted");
+    let start = Instant::now();
+    let answer: Answer = child.wait_with_output().expect("the child ends").into();
+    assert_eq!(answer.code, Some(130), "{answer}");
+    assert!(start.elapsed() < Duration::from_secs(10), "it took {:?} to stop", start.elapsed());
+    assert!(answer.stderr.contains("interrupted"), "{answer}");
+    assert!(!answer.stderr.contains("panicked"), "{answer}");
+    let files = |name: &str| std::fs::read_dir(folder.path().join(name)).map_or(0, Iterator::count);
+    assert_eq!(files("out"), 0, "a picture was left: {answer}");
+    assert!(files("") <= 1, "something beside the empty output folder was left: {answer}");
+}

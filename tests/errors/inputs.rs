@@ -1,0 +1,81 @@
+//! Mistakes in the pictures, latents and prompts that a pipeline takes.
+
+use crate::Row;
+use crate::folder::npy_header;
+
+pub fn rows() -> Vec<Row> {
+    vec![
+        Row::new("no picture").image_to_image().files(|f| f.remove("in.png")).says(&["in.png", "no such file"]),
+        Row::new("a text for a picture")
+            .image_to_image()
+            .files(|f| f.write("in.png", "not a picture at all"))
+            .says(&["in.png", "picture"]),
+        Row::new("half a picture").image_to_image().files(|f| f.cut("in.png", 120)).unseen_by_check().says(&["in.png"]),
+        Row::new("a picture of three and a half gigapixels")
+            .image_to_image()
+            .files(|f| {
+                let file = std::fs::File::create(f.path("in.png")).expect("a file");
+                let mut encoder = png::Encoder::new(file, 60_000, 60_000);
+                encoder.set_color(png::ColorType::Rgb);
+                let mut writer = encoder.write_header().expect("a header");
+                // The first bytes of compressed lines of zeros; who reads on would find the rest missing.
+                let lines = [0x78, 0x9c, 0xec, 0xc1, 0x01, 0x0d, 0x00];
+                writer.write_chunk(png::chunk::IDAT, &lines).expect("a chunk");
+            })
+            .says(&["in.png", "60000×60000", "16384 a side"]),
+        Row::new("a folder for a picture").image_to_image().change("'in.png'", "'.'").says(&[".: is a directory"]),
+        Row::new("too little strength for a step")
+            .image_to_image()
+            .change("strength = 0.8", "strength = 0.1")
+            .says(&["strength", "0.1", "5", "step"]),
+        Row::new("a width that the model cannot draw").change("width = 64", "width = 60").says(&[
+            "width",
+            "60",
+            "multiple of",
+            "56",
+            "64",
+        ]),
+        Row::new("latents in a file that is not there")
+            .change("seed = 1", "latents = 'noise.npy'")
+            .says(&["noise.npy", "no such file"]),
+        Row::new("latents of another shape")
+            .change("seed = 1", "latents = 'noise.npy'")
+            .files(|f| f.array("noise.npy", &[1, 4, 8, 16]))
+            .says(&["noise.npy", "[1, 4, 8, 8]", "[1, 4, 8, 16]"]),
+        Row::new("latents of another number of pictures")
+            .change("seed = 1", "latents = 'noise.npy'\nimages = 3")
+            .files(|f| f.array("noise.npy", &[2, 4, 8, 8]))
+            .says(&["noise.npy", "[3, 4, 8, 8]", "[2, 4, 8, 8]"]),
+        Row::new("latents of another type")
+            .change("seed = 1", "latents = 'noise.npy'")
+            .files(|f| f.write("noise.npy", [npy_header("<i8", &[1, 4, 8, 8]), vec![0; 2048]].concat()))
+            .says(&["noise.npy", "float32", "<i8"]),
+        Row::new("half of the latents")
+            .change("seed = 1", "latents = 'noise.npy'")
+            .files(|f| {
+                f.array("noise.npy", &[1, 4, 8, 8]);
+                f.cut("noise.npy", 600);
+            })
+            .says(&["noise.npy", "[1, 4, 8, 8]", "1024 bytes", "472 follow"]),
+        Row::new("latents that are none")
+            .change("seed = 1", "latents = 'noise.npy'")
+            .files(|f| f.write("noise.npy", "1.0 2.0 3.0"))
+            .says(&["noise.npy", ".npy"]),
+        Row::new("latents that are not finite")
+            .change("seed = 1", "latents = 'noise.npy'")
+            .files(|f| {
+                let numbers: Vec<u8> = [f32::NAN; 256].iter().flat_map(|n| n.to_le_bytes()).collect();
+                f.write("noise.npy", [npy_header("<f4", &[1, 4, 8, 8]), numbers].concat());
+            })
+            .says(&["noise.npy", "256", "finite"]),
+        Row::new("a picture without a record")
+            .files(|f| f.picture("plain.png", 16, 16))
+            .command(&["run", "--from", "plain.png"])
+            .says(&["plain.png", "record"]),
+        Row::new("a record of nothing").command(&["run", "--from", "nowhere.png"]).says(&["nowhere.png"]),
+        Row::new("a record and a pipeline")
+            .files(|f| f.picture("plain.png", 16, 16))
+            .command(&["run", "pipeline.toml", "--from", "plain.png"])
+            .says(&["--from"]),
+    ]
+}

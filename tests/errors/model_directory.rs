@@ -1,0 +1,130 @@
+//! Mistakes in the model directory.
+
+use crate::Row;
+
+/// What a clone without Git LFS holds in the place of a large file.
+const POINTER: &str = "version https://git-lfs.github.com/spec/v1\n\
+    oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 3438167540\n";
+
+pub fn rows() -> Vec<Row> {
+    vec![
+        Row::new("no such directory")
+            .change("'MODEL'", "'models/nowhere'")
+            .says(&["models/nowhere", "path in [model]"]),
+        Row::new("a file for a directory").change("'MODEL'", "'pipeline.toml'").says(&["pipeline.toml", "directory"]),
+        Row::new("an empty directory")
+            .change("'MODEL'", "'empty'")
+            .files(|f| std::fs::create_dir(f.path("empty")).expect("a folder"))
+            .says(&["empty", "model.onnx"]),
+        Row::new("a PyTorch checkpoint")
+            .files(|f| {
+                f.remove("model/unet/model.onnx");
+                f.remove("model/text_encoder/model.onnx");
+                f.remove("model/vae_decoder");
+                f.remove("model/vae_encoder");
+                f.write("model/unet/diffusion_pytorch_model.safetensors", [0; 64]);
+                f.write("model/vae/diffusion_pytorch_model.safetensors", [0; 64]);
+            })
+            .says(&["model", "unet/model.onnx", "PyTorch", "export"]),
+        Row::new("a single-file checkpoint")
+            .change("'MODEL'", "'model.safetensors'")
+            .files(|f| f.write("model.safetensors", [0; 64]))
+            .says(&["model.safetensors", "directory", "export"]),
+        Row::new("no UNet").files(|f| f.remove("model/unet/model.onnx")).says(&["model", "unet", "[model.unet] graph"]),
+        Row::new("no text encoder").files(|f| f.remove("model/text_encoder")).says(&["model", "text_encoder"]),
+        Row::new("no decoder").files(|f| f.remove("model/vae_decoder")).says(&["model", "vae_decoder"]),
+        Row::new("a truncated graph").files(|f| f.cut("model/unet/model.onnx", 150_000)).says(&[
+            "model/unet/model.onnx",
+            "cut off",
+            "150000",
+        ]),
+        Row::new("an empty graph")
+            .files(|f| f.write("model/unet/model.onnx", ""))
+            .says(&["model/unet/model.onnx", "empty"]),
+        Row::new("a web page for a graph")
+            .files(|f| {
+                f.write("model/unet/model.onnx", "<!DOCTYPE html>\n<html><head><title>Sign in</title></head></html>")
+            })
+            .says(&["model/unet/model.onnx", "web page", "download"]),
+        Row::new("a pointer for a graph").files(|f| f.write("model/vae_decoder/model.onnx", POINTER)).says(&[
+            "model/vae_decoder/model.onnx",
+            "Git LFS",
+            "git lfs pull",
+        ]),
+        Row::new("a picture for a graph")
+            .files(|f| {
+                f.picture("model.png", 16, 16);
+                f.write("model/unet/model.onnx", f.read("model.png"));
+            })
+            .says(&["model/unet/model.onnx", "ONNX"]),
+        Row::new("a graph that the pipeline names and that is not there")
+            .add("[model.unet]\ngraph = 'unet-fp16.onnx'\n")
+            .says(&["unet-fp16.onnx"]),
+        Row::new("a graph of another role")
+            .files(|f| f.write("model/unet/model.onnx", f.read("model/vae_decoder/model.onnx")))
+            .says(&["model/unet/model.onnx", "latent_sample"]),
+        Row::new("no external data")
+            .model("sd1-legacy")
+            .files(|f| f.remove("model/unet/weights.pb"))
+            .says(&["model/unet/", "weights.pb"]),
+        Row::new("external data that is too short")
+            .model("sd1-legacy")
+            .files(|f| f.cut("model/unet/weights.pb", 100_000))
+            .says(&["model/unet/weights.pb", "100", "255"]),
+        Row::new("a pointer for external data")
+            .model("sd1-legacy")
+            .files(|f| f.write("model/unet/weights.pb", POINTER))
+            .says(&["model/unet/weights.pb", "Git LFS"]),
+        Row::new("external data outside the directory")
+            .model("sd1-legacy")
+            .files(|f| {
+                let all = String::from_utf8_lossy(&f.read("model/unet/model.onnx")).matches("weights.pb").count();
+                for _ in 0..all {
+                    f.replace("model/unet/model.onnx", "weights.pb", "../../a.pb");
+                }
+                f.write("a.pb", f.read("model/unet/weights.pb"));
+            })
+            .says(&["model/unet/model.onnx", "../../a.pb", "outside"]),
+        Row::new("no tokenizer").files(|f| f.remove("model/tokenizer")).says(&["model", "tokenizer", "vocab.json"]),
+        Row::new("half a tokenizer")
+            .files(|f| f.remove("model/tokenizer/merges.txt"))
+            .says(&["model/tokenizer", "merges.txt"]),
+        Row::new("a broken vocabulary")
+            .files(|f| f.cut("model/tokenizer/vocab.json", 1000))
+            .says(&["model/tokenizer/vocab.json"]),
+        Row::new("merges of another vocabulary")
+            .files(|f| f.write("model/tokenizer/merges.txt", "#version: 0.2\nzebra xylophone</w>\n"))
+            .says(&["model/tokenizer/merges.txt", "zebra", "vocab.json"]),
+        Row::new("ids beyond the embedding")
+            .files(|f| f.replace("model/tokenizer/vocab.json", "\"circle</w>\":", "\"circle</w>\":9"))
+            .says(&["text_encoder", "9593", "634", "tokenizer"]),
+        Row::new("no scheduler configuration")
+            .files(|f| f.remove("model/scheduler"))
+            .says(&["scheduler_config.json", "[scheduler."]),
+        Row::new("a broken scheduler configuration")
+            .files(|f| f.cut("model/scheduler/scheduler_config.json", 40))
+            .says(&["model/scheduler/scheduler_config.json"]),
+        Row::new("a scheduler that nobody knows")
+            .files(|f| f.replace("model/scheduler/scheduler_config.json", "PNDMScheduler", "DreamScheduler"))
+            .says(&["model/scheduler/scheduler_config.json", "DreamScheduler", "pndm"]),
+        Row::new("betas that nobody knows")
+            .files(|f| f.replace("model/scheduler/scheduler_config.json", "scaled_linear", "scaled_linnear"))
+            .says(&["beta_schedule", "scaled_linnear", "scaled_linear"]),
+        Row::new("a prediction that nobody knows")
+            .model("sd2v")
+            .files(|f| f.replace("model/scheduler/scheduler_config.json", "v_prediction", "w_prediction"))
+            .says(&["prediction_type", "w_prediction", "v_prediction"]),
+        Row::new("no encoder to start from a picture")
+            .image_to_image()
+            .files(|f| f.remove("model/vae_encoder"))
+            .says(&["image-to-image", "vae_encoder"]),
+        Row::new("a prompt for a model that takes none").model("pixel").says(&["text-to-image", "text_encoder"]),
+        Row::new("a UNet that answers with NaN")
+            .add("[model.unet]\ngraph = 'FIXTURES/variants/unet-nan.onnx'\n")
+            .fails()
+            .unseen_by_check()
+            .says(&["denoiser", "step 1 of 3", "256 non-finite values of 256"]),
+        Row::new("inspecting nothing").command(&["inspect", "nowhere"]).says(&["nowhere"]),
+        Row::new("a pipeline for nothing").command(&["init", "nowhere"]).says(&["nowhere"]),
+    ]
+}

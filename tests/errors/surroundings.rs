@@ -1,0 +1,147 @@
+//! Mistakes in what surrounds a run: the folder it writes to, the runtime, the providers, the command line itself.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::Row;
+use crate::common::{answer, ldm_ort};
+use crate::folder::Folder;
+
+pub fn rows() -> Vec<Row> {
+    let mut rows = vec![
+        Row::new("a file in the place of the output folder")
+            .files(|f| f.write("out", "in the way"))
+            .says(&["output.dir", "out is a file"]),
+        Row::new("an output folder below a file")
+            .change("dir = 'out'", "dir = 'pipeline.toml/out'")
+            .says(&["output.dir", "pipeline.toml is a file"]),
+        Row::new("latents into a folder that is not there")
+            .flags(&["--save-latents", "nowhere/latents.npy"])
+            .says(&["nowhere"]),
+        Row::new("latents over a folder").flags(&["--save-latents", "."]).says(&["--save-latents", "directory"]),
+        Row::new("a provider of another system")
+            .over(&["--provider", if cfg!(windows) { "coreml" } else { "directml" }])
+            .unseen_by_check()
+            .says(&["provider", "exists only on"]),
+        Row::new("a runtime that is not there").flags(&["--runtime", "nowhere/libonnxruntime.so"]).fails().says(&[
+            "ONNX Runtime",
+            "nowhere/libonnxruntime.so",
+            "--runtime",
+        ]),
+        Row::new("a runtime that is no library")
+            .files(|f| f.write("libonnxruntime.so", "not a library"))
+            .flags(&["--runtime", "libonnxruntime.so"])
+            .fails()
+            .says(&["ONNX Runtime", "libonnxruntime.so"]),
+        Row::new("a variable that names no library")
+            .files(|f| f.write("libonnxruntime.so", "not a library"))
+            .environment("ORT_DYLIB_PATH", "libonnxruntime.so")
+            .command(&["run", "pipeline.toml"])
+            .fails()
+            .says(&["ONNX Runtime", "libonnxruntime.so", "ORT_DYLIB_PATH"]),
+        Row::new("an error and --json").change("steps = 2", "steps = 0").flags(&["--json"]).says(&["run.steps"]),
+        Row::new("no arguments").command(&[]).says(&["Usage", "run"]),
+        Row::new("an unknown command").command(&["draw", "pipeline.toml"]).says(&["draw", "Usage", "--help"]),
+        Row::new("run, and no more").command(&["run"]).says(&["<PIPELINE.toml>"]),
+        Row::new("a list of nothing").command(&["list", "samplers"]).says(&["samplers", "schedulers"]),
+        Row::new("a runtime that is not built").command(&["runtime", "install", "metal"]).says(&["metal", "cpu"]),
+    ];
+    if !can_use("cuda") {
+        rows.push(
+            Row::new("a provider that cannot be used")
+                .over(&["--provider", "cuda"])
+                .unseen_by_check()
+                .says(&["provider cuda", "help:"]),
+        );
+        rows.push(
+            Row::new("a list of providers that cannot be used")
+                .over(&["--set", "device.provider=['tensorrt', 'cuda']"])
+                .unseen_by_check()
+                .says(&["tensorrt", "cuda", "help:"]),
+        );
+    }
+    if cfg!(unix) {
+        rows.push(
+            Row::new("a runtime that is too old")
+                .files(old_runtime)
+                .flags(&["--runtime", "libonnxruntime.so"])
+                .fails()
+                .says(&["ONNX Runtime", "libonnxruntime.so", "1.17.3", "1.22"]),
+        );
+        rows.push(
+            Row::new("a full disk")
+                .after_shell("trap '' XFSZ; ulimit -f 4")
+                .change("width = 64", "width = 128")
+                .fails()
+                .says(&["out/", "writing failed"]),
+        );
+        rows.push(
+            Row::new("a full disk for the latents")
+                .after_shell("trap '' XFSZ; ulimit -f 40")
+                .change("seed = 1", "seed = 1\nimages = 48")
+                .flags(&["--save-latents", "latents.npy"])
+                .fails()
+                .leaves(48)
+                .says(&["latents.npy", "writing failed"]),
+        );
+    }
+    // A runtime that the system's loader finds would be taken, and nothing would be wrong.
+    if cfg!(target_os = "linux") && !system_has_a_runtime() {
+        rows.push(
+            Row::new("no runtime, and none to be fetched")
+                .environment("ORT_DYLIB_PATH", "")
+                .environment("XDG_CACHE_HOME", "/nonexistent/cache")
+                .environment("HOME", "/nonexistent")
+                .flags(&["--offline"])
+                .fails()
+                .says(&["ONNX Runtime", "the network may not be used", "pip download", "ORT_DYLIB_PATH"]),
+        );
+    }
+    rows
+}
+
+/// Whether `ldm-ort list providers` says that a provider can be used here.
+fn can_use(provider: &str) -> bool {
+    let mut command = ldm_ort(Path::new("."));
+    command.args(["list", "providers"]);
+    let listed = answer(command);
+    let of_provider = |line: &&str| line.split_whitespace().next() == Some(provider);
+    let line = listed.stdout.lines().find(of_provider).unwrap_or_else(|| panic!("{provider} is not listed: {listed}"));
+    line.split_whitespace().nth(1) == Some("yes")
+}
+
+fn system_has_a_runtime() -> bool {
+    let folders = ["/lib", "/usr/lib", "/usr/local/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"];
+    let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten();
+    entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("libonnxruntime.so"))
+}
+
+/// A library that answers what ONNX Runtime 1.17.3 answers: its version, and that it has no newer interface.
+const OLD_RUNTIME: &str = r#"
+use std::ffi::{c_char, c_void};
+#[repr(C)]
+pub struct Base {
+    api: extern "C" fn(u32) -> *const c_void,
+    version: extern "C" fn() -> *const c_char,
+}
+extern "C" fn api(_: u32) -> *const c_void {
+    std::ptr::null()
+}
+extern "C" fn version() -> *const c_char {
+    c"1.17.3".as_ptr()
+}
+static BASE: Base = Base { api, version };
+#[unsafe(no_mangle)]
+pub extern "C" fn OrtGetApiBase() -> *const Base {
+    &BASE
+}
+"#;
+
+fn old_runtime(folder: &Folder) {
+    folder.write("old.rs", OLD_RUNTIME);
+    let mut command = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    command.args(["--edition", "2024", "--crate-type", "cdylib", "-C", "panic=abort", "-o"]);
+    let built =
+        command.arg(folder.path("libonnxruntime.so")).arg(folder.path("old.rs")).output().expect("rustc starts");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+}

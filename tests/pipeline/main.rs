@@ -1,0 +1,261 @@
+//! Pipelines from end to end: what diffusers draws for a pipeline, the program draws.
+//!
+//! The references are in `tests/golden/pipelines`, made by `scripts/golden_pipelines.py`; a folder more there is a
+//! test more.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod npy;
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use common::{Answer, answer, ldm_ort};
+use serde_json::Value;
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pipelines")
+}
+
+fn case(name: &str) -> PathBuf {
+    golden().join(name).join("pipeline.toml")
+}
+
+/// What a run left behind.
+struct Drawn {
+    answer: Answer,
+    /// The objects of `--json`.
+    pictures: Vec<Value>,
+    /// The pictures' files, in the same order.
+    paths: Vec<PathBuf>,
+}
+
+/// Runs `ldm-ort run` with its pictures in `folder`, and expects it to succeed.
+fn draw<'a>(folder: &Path, arguments: impl IntoIterator<Item = &'a str>) -> Drawn {
+    let mut command = ldm_ort(folder);
+    command.arg("run").args(arguments).arg("--output").arg(folder).arg("--json");
+    let answer = answer(command);
+    assert_eq!(answer.code, Some(0), "{answer}");
+    let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line:?}\n{answer}"));
+    let pictures: Vec<Value> = answer.stdout.lines().map(parse).collect();
+    let path = |picture: &Value| folder.join(picture["path"].as_str().expect("a picture has a path"));
+    let paths = pictures.iter().map(path).collect();
+    Drawn { pictures, paths, answer }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("the test's folders are named in Unicode")
+}
+
+fn pixels(path: &Path) -> image::RgbImage {
+    let picture = image::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    picture.to_rgb8()
+}
+
+/// The part of all values that is off by more than `levels` of 255.
+fn far_off(got: &image::RgbImage, want: &image::RgbImage, levels: u8) -> f64 {
+    let far = got.as_raw().iter().zip(want.as_raw()).filter(|(a, b)| a.abs_diff(**b) > levels).count();
+    far as f64 / want.as_raw().len() as f64
+}
+
+/// Compares one case with its reference; says how far they are apart, or what is wrong.
+fn compare(folder: &Path) -> Result<String, String> {
+    let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let limits = std::fs::read_to_string(folder.join("case.json")).map_err(|error| error.to_string())?;
+    let limits: Value = serde_json::from_str(&limits).map_err(|error| error.to_string())?;
+    let pipeline = folder.join("pipeline.toml");
+    let reference = folder.join("latents.npy");
+    let mut arguments = vec![text(&pipeline)];
+    if reference.exists() {
+        arguments.extend(["--save-latents", "latents.npy"]);
+    }
+    let drawn = draw(scratch.path(), arguments);
+
+    let mut notes = Vec::new();
+    if reference.exists() {
+        let got = npy::read(&scratch.path().join("latents.npy"));
+        let want = npy::read(&reference);
+        if got.shape != want.shape {
+            return Err(format!("latents are {:?}, not {:?}", got.shape, want.shape));
+        }
+        let apart = f64::from(got.difference(&want));
+        if apart > limits["rel"].as_f64().ok_or("case.json has no rel")? {
+            return Err(format!("latents differ by {apart:.1e} of the largest"));
+        }
+        notes.push(format!("latents {apart:.1e}"));
+    }
+    let levels = limits["levels"].as_u64().and_then(|n| u8::try_from(n).ok()).ok_or("case.json has no levels")?;
+    let references = (0..).map(|i| folder.join(format!("image-{i}.png"))).take_while(|path| path.exists()).count();
+    if drawn.paths.len() != references {
+        return Err(format!("{} pictures, not {references}", drawn.paths.len()));
+    }
+    let mut worst = 0f64;
+    for (i, path) in drawn.paths.iter().enumerate() {
+        let (got, want) = (pixels(path), pixels(&folder.join(format!("image-{i}.png"))));
+        if got.dimensions() != want.dimensions() {
+            return Err(format!("picture {i} is {:?}, not {:?}", got.dimensions(), want.dimensions()));
+        }
+        let far = far_off(&got, &want, levels);
+        if far > 1e-3 {
+            return Err(format!("picture {i}: {:.1} % of values off by more than {levels} levels", far * 100.0));
+        }
+        worst = worst.max(far_off(&got, &want, 0));
+    }
+    notes.push(format!("{:.2} % of values one level off", worst * 100.0));
+    Ok(notes.join(", "))
+}
+
+#[test]
+fn every_pipeline_is_drawn_as_diffusers_draws_it() {
+    let mut folders: Vec<PathBuf> =
+        std::fs::read_dir(golden()).expect("the references are there").map(|e| e.expect("an entry").path()).collect();
+    folders.sort();
+    assert!(folders.len() >= 30, "only {} references found", folders.len());
+    let wrong = Mutex::new(Vec::new());
+    let queue = Mutex::new(folders.iter());
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(2, |n| n.get().min(8)) {
+            scope.spawn(|| {
+                while let Some(folder) = { queue.lock().expect("no worker panicked").next() } {
+                    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                    // A case that panics is a failed case; the others are still worth knowing.
+                    let result = std::panic::catch_unwind(|| compare(folder)).unwrap_or_else(|cause| {
+                        Err(cause.downcast_ref::<String>().cloned().unwrap_or_else(|| "panicked".into()))
+                    });
+                    match result {
+                        Ok(note) => println!("{name:26} {note}"),
+                        Err(problem) => wrong.lock().expect("no worker panicked").push(format!("{name}: {problem}")),
+                    }
+                }
+            });
+        }
+    });
+    let mut wrong = wrong.into_inner().expect("no worker panicked");
+    wrong.sort();
+    assert!(wrong.is_empty(), "{} of {} pipelines:\n{}", wrong.len(), folders.len(), wrong.join("\n"));
+}
+
+/// Pictures of a batch and the same pictures alone, for what runs a doubled batch, what draws noise at every step, what
+/// starts from a picture, and a graph whose batch is fixed.
+#[test]
+fn a_picture_does_not_depend_on_its_neighbours() {
+    for (name, seed) in
+        [("batch-of-three", 115), ("ddim-eta", 102), ("image-to-image-ancestral", 125), ("fixed-batch", 130)]
+    {
+        let together = tempfile::tempdir().expect("a folder");
+        let pipeline = case(name);
+        let batch = draw(together.path(), [text(&pipeline), "--save-latents", "latents.npy"]);
+        let latents = npy::read(&together.path().join("latents.npy"));
+        for (i, picture) in batch.paths.iter().enumerate() {
+            let folder = tempfile::tempdir().expect("a folder");
+            let seed = (seed + i).to_string();
+            let arguments = [text(&pipeline), "--seed", &seed, "--images", "1", "--save-latents", "latents.npy"];
+            let alone = draw(folder.path(), arguments);
+            let apart = npy::read(&folder.path().join("latents.npy")).difference(&latents.entry(i));
+            assert!(apart < 2e-6, "{name}: latents {i} are {apart:.1e} apart");
+            let off = far_off(&pixels(&alone.paths[0]), &pixels(picture), 0);
+            assert!(off < 1e-3, "{name}: picture {i} differs in {:.2} % of its values", off * 100.0);
+        }
+    }
+}
+
+#[test]
+fn the_same_command_gives_the_same_bytes() {
+    let folders = [tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder")];
+    let pipeline = case("ddim-eta");
+    let drawn = folders.each_ref().map(|folder| draw(folder.path(), [text(&pipeline)]));
+    assert_eq!(drawn[0].paths.len(), 2);
+    for (a, b) in drawn[0].paths.iter().zip(&drawn[1].paths) {
+        assert_eq!(a.file_name(), b.file_name());
+        assert!(bytes(a) == bytes(b), "{} has other bytes the second time", a.display());
+    }
+}
+
+/// A picture's record is enough to draw it again: one of a batch, one drawn with flags, one that began as a picture.
+#[test]
+fn a_picture_is_drawn_again_from_its_record() {
+    let cases: [(&str, &[&str]); 4] = [
+        ("batch-of-three", &[]),
+        (
+            "two-prompts",
+            &["--seed", "7", "--steps", "3", "--set", "scheduler.euler-ancestral.timestep_spacing=trailing"],
+        ),
+        ("image-to-image-80", &[]),
+        ("given-latents", &[]),
+    ];
+    for (name, flags) in cases {
+        let first = tempfile::tempdir().expect("a folder");
+        let pipeline = case(name);
+        let drawn = draw(first.path(), [text(&pipeline)].into_iter().chain(flags.iter().copied()));
+        let picture = drawn.paths.last().expect("a picture");
+        let second = tempfile::tempdir().expect("a folder");
+        let again = draw(second.path(), ["--from", text(picture)]);
+        assert_eq!(again.paths.len(), 1, "{name}: one picture comes from one picture\n{}", again.answer);
+        assert!(bytes(picture) == bytes(&again.paths[0]), "{name}: the picture drawn again has other bytes");
+    }
+}
+
+#[test]
+fn json_is_one_object_a_picture_and_nothing_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pipeline = case("two-prompts");
+    let drawn = draw(folder.path(), [text(&pipeline), "--seed", "40", "--width", "96"]);
+    assert_eq!(drawn.pictures.len(), 4);
+    for (i, (picture, path)) in drawn.pictures.iter().zip(&drawn.paths).enumerate() {
+        assert_eq!(picture["seed"], 40 + i as u64);
+        assert_eq!(picture["width"], 96);
+        assert_eq!(picture["height"], 64);
+        assert_eq!(picture["steps"], 4);
+        assert!(picture["seconds"].as_f64().is_some_and(|s| s > 0.0), "{picture}");
+        assert_eq!(pixels(path).dimensions(), (96, 64));
+    }
+    let mut distinct = drawn.paths.clone();
+    distinct.sort();
+    distinct.dedup();
+    assert_eq!(distinct.len(), 4, "every picture has a file of its own: {:?}", drawn.paths);
+    assert_eq!(files_in(folder.path()), 4, "nothing but the pictures was written");
+}
+
+#[test]
+fn saved_latents_are_those_of_all_pictures() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pipeline = case("batch-of-three");
+    draw(folder.path(), [text(&pipeline), "--width", "80", "--height", "48", "--save-latents", "latents.npy"]);
+    assert_eq!(npy::read(&folder.path().join("latents.npy")).shape, [3, 4, 6, 10]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let pipeline = case("sd2v");
+    draw(folder.path(), [text(&pipeline), "--save-latents", "latents.npy"]);
+    assert_eq!(npy::read(&folder.path().join("latents.npy")).shape, [1, 4, 16, 16], "a first stage that shrinks by 4");
+}
+
+/// Flags stand for the keys they override.
+#[test]
+fn a_flag_is_its_key() {
+    let one = tempfile::tempdir().expect("a folder");
+    let pipeline = case("plain");
+    let flags =
+        ["--prompt", "a black cat", "--negative-prompt", "blurry", "--steps", "3", "--seed", "9", "--images", "2"];
+    let size = ["--width", "48", "--height", "80", "--set", "task.text-to-image.guidance_scale=3"];
+    let flagged = draw(one.path(), [text(&pipeline)].into_iter().chain(flags).chain(size));
+
+    let two = tempfile::tempdir().expect("a folder");
+    let written = format!(
+        "[model]\npath = '{}'\n[task.text-to-image]\nprompt = 'a black cat'\nnegative_prompt = 'blurry'\n\
+         guidance_scale = 3\n[run]\nsteps = 3\nseed = 9\nimages = 2\nwidth = 48\nheight = 80\n",
+        common::models().join("sd1").display()
+    );
+    std::fs::write(two.path().join("written.toml"), written).expect("a file");
+    let keyed = draw(two.path(), ["written.toml"]);
+    assert_eq!(flagged.paths.len(), keyed.paths.len());
+    for (a, b) in flagged.paths.iter().zip(&keyed.paths) {
+        assert_eq!(pixels(a), pixels(b));
+    }
+}
+
+fn bytes(picture: &Path) -> Vec<u8> {
+    std::fs::read(picture).unwrap_or_else(|error| panic!("{}: {error}", picture.display()))
+}
+
+fn files_in(folder: &Path) -> usize {
+    std::fs::read_dir(folder).expect("a folder").count()
+}

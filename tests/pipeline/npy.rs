@@ -1,0 +1,48 @@
+//! Just enough of NumPy's file format to read a reference.
+
+use std::path::Path;
+
+/// A float32 array and its shape.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Array {
+    pub shape: Vec<usize>,
+    pub values: Vec<f32>,
+}
+
+/// Reads a float32 array in C order from a version 1 file.
+pub fn read(path: &Path) -> Array {
+    let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert_eq!(&bytes[..8], b"\x93NUMPY\x01\x00", "{} is a version 1 .npy file", path.display());
+    let start = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    let header = std::str::from_utf8(&bytes[10..start]).expect("the header is text");
+    assert!(header.contains("'descr': '<f4'"), "{}: {header}", path.display());
+    assert!(header.contains("'fortran_order': False"), "{}: {header}", path.display());
+    let shape = header.split_once("'shape': (").and_then(|(_, rest)| rest.split_once(')')).expect("there is a shape").0;
+    let shape: Vec<usize> =
+        shape.split(',').map(str::trim).filter(|n| !n.is_empty()).map(|n| n.parse().expect("a number")).collect();
+    let values: Vec<f32> =
+        bytes[start..].chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("four bytes"))).collect();
+    assert_eq!(values.len(), shape.iter().product::<usize>(), "{}: {shape:?}", path.display());
+    Array { shape, values }
+}
+
+impl Array {
+    /// The largest difference from `reference`, as a part of the reference's largest magnitude.
+    pub fn difference(&self, reference: &Self) -> f32 {
+        assert_eq!(self.shape, reference.shape, "the arrays have one shape");
+        let largest = reference.values.iter().fold(0f32, |m, v| m.max(v.abs()));
+        let apart = self.values.iter().zip(&reference.values).fold(0f32, |m, (a, b)| {
+            let d = (a - b).abs();
+            if d.is_nan() { f32::INFINITY } else { m.max(d) }
+        });
+        apart / largest
+    }
+
+    /// Entry `i` of the first axis, as an array with one entry.
+    pub fn entry(&self, i: usize) -> Self {
+        let size = self.values.len() / self.shape[0];
+        let mut shape = self.shape.clone();
+        shape[0] = 1;
+        Self { shape, values: self.values[i * size..(i + 1) * size].to_vec() }
+    }
+}
