@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 ///
-/// [`Error::Model`](crate::Error::Model) where the directory is not one that can be run,
-/// [`Error::Io`](crate::Error::Io) where it cannot be read or `out` cannot be written.
+/// [`Error::Model`] where the directory is not one that can be run,
+/// [`Error::Io`] where it cannot be read or `out` cannot be written.
 pub fn init(args: &InitArgs, out: &mut dyn Write) -> Result<()> {
     let bundle = Bundle::open(&args.model, &Overrides::default())?;
     let fits = fits(&bundle);
