@@ -275,7 +275,15 @@ fn the_search_is_shown_with_its_reasons() {
     assert!(text.contains(&format!("  cache: nothing in {}", cache.path().join("runtime").display())), "{text}");
     assert!(text.ends_with("taken because ORT_DYLIB_PATH names it\n"), "{text}");
 
-    let text = printed(&["--runtime", "nowhere.so"], cache.path(), Some(runtime.path())).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_ldm-ort"))
+        .args(["runtime", "--runtime", "nowhere.so"])
+        .env("LDM_ORT_CACHE_DIR", cache.path())
+        .env("ORT_DYLIB_PATH", runtime.path())
+        .output()
+        .unwrap();
+    let (text, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("nowhere.so (--runtime) does not exist"), "{error}");
     assert!(text.contains("  --runtime: ") && text.contains("nowhere.so: does not exist\n"), "{text}");
     assert!(text.contains("ORT_DYLIB_PATH: ") && text.contains(": not looked at\n"), "{text}");
     assert!(text.contains("none is taken: the one that was named cannot be used"), "{text}");

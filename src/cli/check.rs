@@ -11,8 +11,6 @@ use crate::error::Result;
 use crate::pipeline::{Pipeline, Saver};
 use crate::plan::Plan;
 use crate::spec::Spec;
-use crate::text::require_embedded;
-use crate::text::tokenizer::Tokenizer;
 
 /// Checks a pipeline as far as that goes without running it, and with `--open` opens its graphs too.
 ///
@@ -21,13 +19,6 @@ use crate::text::tokenizer::Tokenizer;
 pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
     let spec = Spec::load(&args.pipeline, &args.overrides.to_overrides())?;
     let plan = Plan::new(spec)?;
-    if let Some(text) = &plan.model.text {
-        let tokenizer = Tokenizer::open(&text.tokenizer)?;
-        let task = &plan.request.task;
-        for prompt in task.prompts().iter().chain(task.negative_prompts()) {
-            require_embedded(&tokenizer.encode(prompt)?, &text.part.contract, &text.part.graph.path)?;
-        }
-    }
     Saver::check(&plan.spec.output.dir)?;
     let request = &plan.request;
     output::text(

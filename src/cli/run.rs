@@ -98,7 +98,7 @@ fn read_spec(args: &RunArgs) -> Result<(Spec, Option<usize>)> {
 /// Finds or fetches the runtime that a plan's providers need.
 pub(super) fn load_runtime(global: &Global, plan: &Plan, interrupt: &Interrupt) -> Result<Runtime> {
     let options = global.library.to_options(flavour(&plan.spec.device.providers));
-    runtime::load(&RuntimeOptions { cancel: interrupt.cancel(), ..options })
+    runtime::load(&RuntimeOptions { cancel: interrupt.cancel(), ..options }, global.quiet)
 }
 
 /// The build of the runtime that the providers of a pipeline need.

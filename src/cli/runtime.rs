@@ -9,15 +9,21 @@ use super::args::RuntimeAction;
 use super::interrupt::Interrupt;
 use super::output;
 use crate::error::Result;
-use crate::session::{self, Env, Event, Runtime, RuntimeOptions, Source, Verdict, cached, minimum_version};
+use crate::session::{self, Env, Event, Runtime, RuntimeOptions, Search, Source, Verdict, cached, minimum_version};
 
 /// Runs `ldm-ort runtime`, with results on `out` and everything else on standard error.
 ///
 /// # Errors
-/// Those of fetching, for `install`; [`Error::Io`](crate::Error::Io) where `out` cannot be written.
+/// Those of fetching, for `install`; [`Error::Runtime`](crate::Error::Runtime) where a library named outright cannot be
+/// used; [`Error::Io`](crate::Error::Io) where `out` cannot be written.
 pub fn run(action: Option<&RuntimeAction>, options: &RuntimeOptions, out: &mut dyn Write) -> Result<()> {
     let text = match action {
-        None => show(options),
+        None => {
+            let search = session::search(options);
+            output::text(out, &show(&search, options))?;
+            // What was named outright and cannot be used is a failure also where it is only shown.
+            return search.error().map_or(Ok(()), Err);
+        }
         Some(RuntimeAction::List) => list(options),
         Some(RuntimeAction::Install { build }) => {
             let options = RuntimeOptions { cancel: Interrupt::install()?.cancel(), ..options.clone() };
@@ -29,17 +35,19 @@ pub fn run(action: Option<&RuntimeAction>, options: &RuntimeOptions, out: &mut d
     output::text(out, &text)
 }
 
-/// Loads ONNX Runtime, showing on standard error what is fetched.
+/// Loads ONNX Runtime, showing on standard error what is fetched unless `quiet`.
 ///
 /// # Errors
 /// As [`Runtime::load`].
-pub fn load(options: &RuntimeOptions) -> Result<Runtime> {
+pub fn load(options: &RuntimeOptions, quiet: bool) -> Result<Runtime> {
+    if quiet {
+        return Runtime::load(options);
+    }
     Runtime::load_with(options, &mut progress())
 }
 
 /// Tells which library would be taken, and why.
-fn show(options: &RuntimeOptions) -> String {
-    let search = session::search(options);
+fn show(search: &Search, options: &RuntimeOptions) -> String {
     let mut text = String::new();
     for candidate in &search.candidates {
         let place = match &candidate.path {

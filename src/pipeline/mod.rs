@@ -17,7 +17,7 @@ use crate::plan::{ModelPlan, Request};
 use crate::scheduler;
 use crate::session::{Cancel, Runtime, Session, SessionOptions};
 use crate::task::{self, Stage};
-use crate::text::{TextEncoder, tokenizer::Tokenizer};
+use crate::text::TextEncoder;
 
 pub use observe::{Event, Observer, Unwatched};
 pub use save::{Recorder, Saver, model_digest};
@@ -86,9 +86,8 @@ impl Pipeline {
         };
         let text = match &plan.text {
             Some(part) => {
-                let tokenizer = Tokenizer::open(&part.tokenizer)?;
                 let session = open(&part.part.graph, part.part.kind)?;
-                Some(TextEncoder::new(tokenizer, session, part.part.contract.clone())?)
+                Some(TextEncoder::new(part.tokenizer.clone(), session, part.part.contract.clone())?)
             }
             None => None,
         };

@@ -25,7 +25,7 @@ pub struct Embedding {
 
 /// A tokenizer and the graph that turns its ids into tokens to attend to.
 pub struct TextEncoder {
-    tokenizer: Tokenizer,
+    tokenizer: Arc<Tokenizer>,
     session: Session,
     contract: TextEncoderContract,
     /// Prompts met before: several pictures of one prompt, or the empty negative prompt of every request.
@@ -56,7 +56,7 @@ impl TextEncoder {
     ///
     /// # Errors
     /// [`Error::Model`] where the graph's fixed sequence length is not the tokenizer's.
-    pub fn new(tokenizer: Tokenizer, session: Session, contract: TextEncoderContract) -> Result<Self> {
+    pub fn new(tokenizer: Arc<Tokenizer>, session: Session, contract: TextEncoderContract) -> Result<Self> {
         if let Some(fixed) = contract.sequence_length.filter(|&n| n != tokenizer.max_length()) {
             return Err(Error::model(
                 session.path(),

@@ -1,0 +1,162 @@
+//! A pipeline file checked against its model directory: every choice made.
+//!
+//! [`Plan::new`] joins a [`Spec`] with the [`Bundle`] it names. What comes out holds no option that means "not checked
+//! yet": sizes are known and fit the graphs, the scheduler builds, the contract of every graph the task needs is
+//! resolved. `ldm-ort check` stops here; [`Pipeline::load`](crate::pipeline::Pipeline::load) goes on.
+
+mod model;
+mod scheduler;
+
+use std::path::Path;
+
+use ndarray::ArrayD;
+
+use crate::bundle::Bundle;
+use crate::error::{Error, Result};
+use crate::npy;
+use crate::session::find_provider;
+use crate::spec::Spec;
+use crate::task::{self, Task};
+
+pub use model::{ModelPlan, Part, TextPart, unfilled};
+pub use scheduler::SchedulerChoice;
+
+/// What is to be made with an open pipeline.
+#[derive(Debug)]
+pub struct Request {
+    /// The task.
+    pub task: Box<dyn Task>,
+    /// The scheduler.
+    pub scheduler: SchedulerChoice,
+    /// The number of steps.
+    pub steps: usize,
+    /// The seed of the first picture; picture i has `seed + i`.
+    pub seed: u64,
+    /// Pictures a prompt.
+    pub images: usize,
+    /// Width in pixels.
+    pub width: usize,
+    /// Height in pixels.
+    pub height: usize,
+    /// Unit normal noise to start from, `[n, c, h/f, w/f]`.
+    pub latents: Option<ArrayD<f32>>,
+    /// Pictures denoised at once.
+    pub batch: usize,
+    /// Where set, the only picture of these that is made.
+    pub only: Option<usize>,
+}
+
+impl Request {
+    /// Pictures in all.
+    pub fn pictures(&self) -> usize {
+        self.task.prompts().len() * self.images
+    }
+
+    /// The seed of picture `index`.
+    pub fn seed_of(&self, index: usize) -> u64 {
+        self.seed.wrapping_add(index as u64)
+    }
+
+    /// What the pictures of prompt `prompt` are steered away from.
+    pub fn negative_prompt(&self, prompt: usize) -> &str {
+        self.task.negative_prompts().get(prompt).map_or("", String::as_str)
+    }
+}
+
+/// A pipeline, checked.
+#[derive(Debug)]
+pub struct Plan {
+    /// The pipeline as written, with the seed and the sizes that were chosen where it left them open.
+    pub spec: Spec,
+    /// What is opened.
+    pub model: ModelPlan,
+    /// What is made.
+    pub request: Request,
+}
+
+impl Plan {
+    /// Opens the model directory that `spec` names and makes every choice that it leaves open.
+    ///
+    /// # Errors
+    /// [`Error::Model`] where the directory cannot do the task, [`Error::Input`] where a size, a picture or given
+    /// latents do not fit, [`Error::Scheduler`] and [`Error::Provider`] where those cannot be had.
+    pub fn new(mut spec: Spec) -> Result<Self> {
+        let bundle = Bundle::open(&spec.model.path, &spec.model.overrides())?;
+        let task = task::of(&spec.task);
+        for name in spec.device.providers.iter().chain(spec.device.components.values().flatten()) {
+            find_provider(name)?;
+        }
+        let model = ModelPlan::new(&spec, &bundle, task.as_ref())?;
+        let scheduler = SchedulerChoice::new(&spec, &bundle)?;
+        scheduler.build(&crate::scheduler::Request::new(spec.run.steps, 1))?;
+        task.check(spec.run.steps)?;
+        model.check_prompts(task.as_ref())?;
+
+        let factor = model.spatial_factor;
+        let natural = task.natural_size()?.map(|(w, h)| (w - w % factor, h - h % factor));
+        let (default_width, default_height) = natural.unwrap_or(bundle.facts.default_size.value);
+        let width = spec.run.width.unwrap_or(default_width);
+        let height = spec.run.height.unwrap_or(default_height);
+        for (key, length) in [("run.width", width), ("run.height", height)] {
+            if length == 0 || length % factor != 0 {
+                let near = (length / factor).max(1) * factor;
+                return Err(Error::input(
+                    key,
+                    format!("{length} is not a multiple of {factor}, the pixels a side of one latent of this model"),
+                    format!("choose {near} or {}", near + factor),
+                ));
+            }
+        }
+        let seed = *spec.run.seed.get_or_insert_with(any_seed);
+        spec.run.width = Some(width);
+        spec.run.height = Some(height);
+
+        let pictures = task.prompts().len() * spec.run.images;
+        let latents = match &spec.run.latents {
+            Some(path) => Some(read_latents(path, pictures, model.sample_shape(width, height))?),
+            None => None,
+        };
+        let on_cpu = spec.device.providers_of(model.denoiser.kind).iter().all(|name| name == "cpu");
+        let request = Request {
+            task,
+            scheduler,
+            steps: spec.run.steps,
+            seed,
+            images: spec.run.images,
+            width,
+            height,
+            latents,
+            // A processor is kept busy by one picture; a GPU is not.
+            batch: if on_cpu { 1 } else { pictures.min(4) },
+            only: None,
+        };
+        Ok(Self { spec, model, request })
+    }
+}
+
+fn read_latents(path: &Path, pictures: usize, [c, h, w]: [usize; 3]) -> Result<ArrayD<f32>> {
+    let latents = npy::read_f32(path)?;
+    let wanted = [pictures, c, h, w];
+    if latents.shape() != wanted {
+        return Err(Error::input(
+            path.display().to_string(),
+            format!("holds an array of shape {:?}, and this run starts from {wanted:?}", latents.shape()),
+            "run.latents is unit normal noise, [pictures, channels, height/f, width/f]",
+        ));
+    }
+    let not_finite = latents.iter().filter(|value| !value.is_finite()).count();
+    if not_finite > 0 {
+        return Err(Error::input(
+            path.display().to_string(),
+            format!("{not_finite} of its {} values are not finite", latents.len()),
+            "run.latents is unit normal noise; draw it anew",
+        ));
+    }
+    Ok(latents)
+}
+
+/// A seed nobody chose: 32 bits from the hasher that the standard library seeds at random.
+fn any_seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish() & 0xffff_ffff
+}
