@@ -150,3 +150,18 @@ fn an_interrupt_stops_a_run_cleanly() {
     assert_eq!(files("out"), 0, "a picture was left: {answer}");
     assert!(files("") <= 1, "something beside the empty output folder was left: {answer}");
 }
+
+/// The README's first command, but for the release build.
+#[test]
+fn the_shipped_pipeline_draws() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let out = tempfile::tempdir().unwrap();
+    let folder = out.path().to_str().unwrap();
+    let path = printed(root, &["run", "pipeline.toml", "--output", folder]);
+    assert!(std::fs::metadata(path.trim()).unwrap().len() > 500, "{path}");
+
+    // 72 is a multiple of the first stage's factor, 4, but not of what the UNet's halvings need.
+    let answer = call(root, &["check", "pipeline.toml", "--width", "72"]);
+    assert_eq!(answer.code, Some(2), "{answer}");
+    assert_says(&answer.stderr, &["run.width: 72 is not a multiple of", "64"]);
+}

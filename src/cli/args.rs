@@ -51,7 +51,7 @@ pub enum Command {
     /// Runs a pipeline: makes its pictures.
     #[command(after_help = RUN_EXAMPLES)]
     Run(Box<RunArgs>),
-    /// Tells all that is wrong with a pipeline, without running it.
+    /// Tells what is wrong with a pipeline, without running it.
     Check(Box<CheckArgs>),
     /// Tells what a model directory holds: components, the inputs and outputs of their graphs, what is missing.
     Inspect(InspectArgs),
@@ -68,7 +68,7 @@ pub enum Command {
 /// What every command takes.
 #[derive(Debug, Clone, Args)]
 pub struct Global {
-    /// Says nothing on stderr but errors: no progress, no notes.
+    /// Says nothing on stderr but warnings and errors: no progress, no notes.
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
     /// Says more on stderr; twice, everything, the messages of ONNX Runtime too.
@@ -90,7 +90,8 @@ pub struct LibraryArgs {
     /// environment does the same.
     #[arg(long, global = true)]
     pub offline: bool,
-    /// Fetches ONNX Runtime from this Python package index instead of the public one.
+    /// Fetches ONNX Runtime from this Python package index instead of the public one, or the one that LDM_ORT_INDEX_URL,
+    /// PIP_INDEX_URL, UV_DEFAULT_INDEX or pip's configuration names.
     #[arg(long, global = true, value_name = "URL", value_hint = ValueHint::Url)]
     pub index_url: Option<String>,
 }

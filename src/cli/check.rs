@@ -19,6 +19,9 @@ use crate::spec::Spec;
 pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
     let spec = Spec::load(&args.pipeline, &args.overrides.to_overrides())?;
     let plan = Plan::new(spec)?;
+    for warning in plan.model.check_prompts(plan.request.task.as_ref())? {
+        output::say(&format!("warning: {warning}"));
+    }
     Saver::check(&plan.spec.output.dir)?;
     let request = &plan.request;
     output::text(

@@ -6,6 +6,11 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 
+/// Says something to the person at the terminal. Where nobody listens any more, that is no reason to fail.
+pub(super) fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// Writes a text.
 pub(super) fn text(out: &mut dyn Write, text: &str) -> Result<()> {
     written(out.write_all(text.as_bytes()).and_then(|()| out.flush()))

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::output;
 use crate::pipeline::{Event, Observer};
 
 /// Draws progress on standard error, and stops the run once `interrupted` is set.
@@ -48,7 +49,7 @@ impl Progress {
     }
 
     fn line(&self, text: &str) {
-        self.bar.suspend(|| eprintln!("{text}"));
+        self.bar.suspend(|| output::say(text));
     }
 }
 
@@ -68,6 +69,10 @@ impl Observer for Progress {
                     self.replace(bar, template, pictures(first, images, of));
                 }
                 self.bar.set_position(step.call as u64);
+                if step.call == 1 {
+                    // The bar knows nothing of the time the first step took.
+                    self.bar.reset_eta();
+                }
             }
             Event::Decoding { index, of } => self.spin(format!("decoding {}", pictures(index, 1, of))),
             Event::Picture(_) | Event::Opened { .. } => self.clear(),

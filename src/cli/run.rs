@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use ndarray::{ArrayD, Axis, stack};
@@ -10,15 +10,16 @@ use serde_json::json;
 
 use super::args::{Global, RunArgs};
 use super::interrupt::Interrupt;
+use super::output;
 use super::progress::Progress;
 use super::runtime;
 use crate::error::{Error, Result};
-use crate::metadata;
+use crate::metadata::{self, Record};
 use crate::npy;
 use crate::pipeline::{Event, Observer, Picture, Pipeline, Recorder, Saver, Timings};
 use crate::plan::Plan;
 use crate::session::{self, Flavour, Runtime, RuntimeOptions};
-use crate::spec::{Output, Spec};
+use crate::spec::{Device, Spec};
 
 /// Runs a pipeline: loads it, makes its pictures, writes each as soon as it is finished.
 ///
@@ -31,9 +32,12 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
     let mut progress = Progress::new(global.quiet || args.json, interrupt.flag());
     let started = Instant::now();
 
-    let (spec, only) = read_spec(args)?;
+    let (spec, record) = read_spec(args)?;
     let mut plan = Plan::new(spec)?;
-    plan.request.only = only;
+    if let Some(record) = &record {
+        // With noise given for all pictures, the record holds the whole pipeline, and this is one of its pictures.
+        plan.request.only = plan.request.latents.is_some().then_some(record.index);
+    }
     let saver = Saver::new(&plan.spec.output.dir)?;
     if let Some(path) = &args.save_latents {
         require_folder(path)?;
@@ -46,7 +50,16 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
     let mut pipeline = Pipeline::load(plan.model, &runtime, &interrupt.cancel(), &mut progress)?;
     let opened = opening.elapsed().as_secs_f64();
 
-    let mut writer = PictureWriter { saver, recorder, args, out, latents: Vec::new(), seconds: 0.0, failed: None };
+    let mut writer = PictureWriter {
+        saver,
+        recorder,
+        args,
+        out,
+        made_with: record.map(|record| record.model_digest),
+        latents: Vec::new(),
+        seconds: 0.0,
+        failed: None,
+    };
     let cancel = interrupt.cancel();
     let result = pipeline.run(&plan.request, &cancel, &mut |event: Event<'_>| {
         if let Event::Picture(picture) = &event
@@ -75,17 +88,15 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
 }
 
 /// The pipeline of the command line: a file with flags over it, or the record in a picture.
-fn read_spec(args: &RunArgs) -> Result<(Spec, Option<usize>)> {
+fn read_spec(args: &RunArgs) -> Result<(Spec, Option<Record>)> {
     let overrides = args.overrides.to_overrides();
     match (&args.pipeline, &args.from) {
         (Some(path), _) => Ok((Spec::load(path, &overrides)?, None)),
         (None, Some(picture)) => {
             let record = metadata::read_png(picture)?;
-            let mut spec = Spec::parse(&record.pipeline, Some(picture), &overrides)?;
-            // A record says what a picture is, not where it went.
-            spec.output =
-                args.overrides.output.as_ref().map_or_else(Output::default, |dir| Output { dir: dir.clone() });
-            Ok((spec, Some(record.index)))
+            // The record's paths are absolute, and it has no [output]: it says what a picture is, not where it went.
+            let spec = Spec::parse(&record.pipeline, None, &overrides)?;
+            Ok((spec, Some(record)))
         }
         (None, None) => Err(Error::input(
             "ldm-ort run",
@@ -97,13 +108,15 @@ fn read_spec(args: &RunArgs) -> Result<(Spec, Option<usize>)> {
 
 /// Finds or fetches the runtime that a plan's providers need.
 pub(super) fn load_runtime(global: &Global, plan: &Plan, interrupt: &Interrupt) -> Result<Runtime> {
-    let options = global.library.to_options(flavour(&plan.spec.device.providers));
+    let options = global.library.to_options(flavour(&plan.spec.device));
     runtime::load(&RuntimeOptions { cancel: interrupt.cancel(), ..options }, global.quiet)
 }
 
 /// The build of the runtime that the providers of a pipeline need.
-fn flavour(providers: &[String]) -> Option<Flavour> {
-    providers.iter().find_map(|name| session::find_provider(name).ok()?.flavour)
+fn flavour(device: &Device) -> Option<Flavour> {
+    let names = device.providers.iter().chain(device.components.values().flatten());
+    let mut flavours = names.filter_map(|name| session::find_provider(name).ok()?.flavour);
+    flavours.find(|flavour| *flavour != Flavour::Cpu)
 }
 
 fn require_folder(path: &Path) -> Result<()> {
@@ -130,6 +143,8 @@ struct PictureWriter<'a> {
     recorder: Recorder,
     args: &'a RunArgs,
     out: &'a mut dyn Write,
+    /// The digest of the model that the picture to be made again was made with.
+    made_with: Option<String>,
     latents: Vec<ArrayD<f32>>,
     seconds: f64,
     failed: Option<Error>,
@@ -138,7 +153,13 @@ struct PictureWriter<'a> {
 impl PictureWriter<'_> {
     fn write(&mut self, picture: &Picture) -> Result<()> {
         let start = Instant::now();
-        let path = self.saver.save(picture, &self.recorder.record(picture)?)?;
+        let record = self.recorder.record(picture)?;
+        if self.made_with.take().is_some_and(|digest| digest != record.model_digest) {
+            output::say(
+                "warning: the model's files are not those the picture was made with; it will be another picture",
+            );
+        }
+        let path = self.saver.save(picture, &record)?;
         if self.args.save_latents.is_some() {
             self.latents.push(picture.latents.clone());
         }
@@ -151,9 +172,9 @@ impl PictureWriter<'_> {
         }
     }
 
-    fn json(&self, picture: &Picture, path: &PathBuf) -> String {
+    fn json(&self, picture: &Picture, path: &Path) -> String {
         json!({
-            "path": path,
+            "path": path.to_string_lossy(),
             "index": picture.index,
             "seed": picture.seed,
             "prompt": picture.prompt,
@@ -170,8 +191,8 @@ impl PictureWriter<'_> {
 fn summary(timings: &Timings, found: f64, opened: f64, saving: f64, total: f64) {
     let Timings { prepare, denoise, decode, calls } = *timings;
     let rate = if denoise > 0.0 { calls as f64 / denoise } else { 0.0 };
-    eprintln!(
+    output::say(&format!(
         "runtime {found:.2} s · model {opened:.2} s · prompts {prepare:.2} s · denoising {denoise:.2} s ({calls} steps, \
          {rate:.1}/s) · decoding {decode:.2} s · writing {saving:.2} s · in all {total:.2} s"
-    );
+    ));
 }

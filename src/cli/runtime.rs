@@ -114,14 +114,14 @@ pub fn progress() -> impl FnMut(&Event) {
     let mut bar = ProgressBar::hidden();
     move |event| match event {
         Event::Waiting { folder } => {
-            eprintln!("waiting for another process that fetches ONNX Runtime into {}", folder.display());
+            output::say(&format!("waiting for another process that fetches ONNX Runtime into {}", folder.display()));
         }
         Event::Begin { file, host, bytes, folder } => {
-            eprintln!(
+            output::say(&format!(
                 "fetching ONNX Runtime: {file} ({:.1} MB) from {host} into {}",
                 *bytes as f64 / 1e6,
                 folder.display()
-            );
+            ));
             if std::io::stderr().is_terminal() {
                 bar = ProgressBar::with_draw_target(Some(*bytes), ProgressDrawTarget::stderr());
                 if let Ok(style) =

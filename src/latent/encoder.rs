@@ -3,10 +3,10 @@
 use ndarray::{ArrayD, ArrayViewD, Axis, Slice};
 
 use super::Scaling;
+use super::single::{self, Ports};
 use crate::bundle::{VaeEncoderContract, VaeEncoderKind};
 use crate::error::{Error, Result};
 use crate::session::{Cancel, Session};
-use crate::tensor::{TensorView, require_finite};
 
 /// The distribution a KL first stage encodes a picture to, before scaling.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,12 +45,13 @@ impl Encoder {
     /// # Errors
     /// [`Error::Model`] where the moments cannot be halved, [`Error::NonFinite`], and whatever the graph fails with.
     pub fn encode(&mut self, pixels: ArrayViewD<'_, f32>, cancel: &Cancel) -> Result<Posterior> {
-        let inputs = [(self.contract.sample.name.as_str(), TensorView::F32(pixels))];
-        let mut outputs = self.session.run(&inputs, &[&self.contract.output.name], cancel)?;
-        let output = outputs.swap_remove(0);
-        if let Some(values) = output.as_slice() {
-            require_finite(values, "the encoded picture", 0, 0)?;
-        }
+        let ports = Ports {
+            input: &self.contract.sample,
+            output: &self.contract.output,
+            switches: &self.contract.switches,
+            batch: self.contract.batch,
+        };
+        let output = single::run(&mut self.session, &ports, pixels, "the encoded picture", cancel)?;
         match self.contract.kind {
             VaeEncoderKind::Sample => Ok(Posterior::Sample(output)),
             VaeEncoderKind::Moments => {

@@ -118,6 +118,9 @@ impl Pipeline {
     pub fn run(&mut self, request: &Request, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Timings> {
         let total = request.pictures();
         let (mut first, end) = request.only.map_or((0, total), |index| (index, (index + 1).min(total)));
+        if let Some(index) = request.only.filter(|&index| index >= total) {
+            return Err(Error::input("index", format!("{index} is asked for, and there are {total} pictures"), ""));
+        }
         let mut timings = Timings::default();
         while first < end {
             let images = request.batch.min(end - first).max(1);

@@ -71,13 +71,19 @@ fn slug(prompt: &str) -> String {
     const LONGEST: usize = 60;
     let mut slug = String::new();
     for word in prompt.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()) {
+        let word = word.to_lowercase();
         if !slug.is_empty() && slug.len() + word.len() >= LONGEST {
             break;
         }
         if !slug.is_empty() {
             slug.push('-');
         }
-        slug.extend(word.to_lowercase().chars().take(LONGEST));
+        for c in word.chars().filter(|c| c.is_alphanumeric()) {
+            if slug.len() + c.len_utf8() > LONGEST {
+                break;
+            }
+            slug.push(c);
+        }
     }
     if slug.is_empty() { "picture".to_owned() } else { slug }
 }
@@ -206,5 +212,6 @@ mod tests {
         assert_eq!(slug("../../etc/passwd"), "etc-passwd");
         assert!(slug(&"long ".repeat(50)).len() <= 60);
         assert!(slug(&"x".repeat(500)).len() <= 60);
+        assert!(slug(&"𝒳".repeat(500)).len() <= 60);
     }
 }

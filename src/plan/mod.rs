@@ -92,26 +92,40 @@ impl Plan {
         task.check(spec.run.steps)?;
         model.check_prompts(task.as_ref())?;
 
-        let factor = model.spatial_factor;
-        let natural = task.natural_size()?.map(|(w, h)| (w - w % factor, h - h % factor));
+        let step = bundle.facts.size_multiple();
+        let whole = |length: usize| (length - length % step).max(step);
+        let natural = task.natural_size()?.map(|(w, h)| (whole(w), whole(h)));
         let (default_width, default_height) = natural.unwrap_or(bundle.facts.default_size.value);
         let width = spec.run.width.unwrap_or(default_width);
         let height = spec.run.height.unwrap_or(default_height);
         for (key, length) in [("run.width", width), ("run.height", height)] {
-            if length == 0 || length % factor != 0 {
-                let near = (length / factor).max(1) * factor;
+            if length == 0 || length % step != 0 {
                 return Err(Error::input(
                     key,
-                    format!("{length} is not a multiple of {factor}, the pixels a side of one latent of this model"),
-                    format!("choose {near} or {}", near + factor),
+                    format!("{length} is not a multiple of {step}, which this model's graphs need"),
+                    format!("choose {} or {}", whole(length), whole(length) + step),
                 ));
             }
+        }
+        if let Some(fixed) = bundle.facts.fixed_size.as_ref().filter(|fixed| fixed.value != (width, height)) {
+            return Err(Error::input(
+                "run.width, run.height",
+                format!("{width}×{height} is asked for, and the model's graphs are fixed ({})", fixed.source),
+                format!("choose {}×{}, or export the model with free axes", fixed.value.0, fixed.value.1),
+            ));
         }
         let seed = *spec.run.seed.get_or_insert_with(any_seed);
         spec.run.width = Some(width);
         spec.run.height = Some(height);
 
         let pictures = task.prompts().len() * spec.run.images;
+        if seed.checked_add(pictures as u64).is_none_or(|end| end > i64::MAX as u64) {
+            return Err(Error::input(
+                "run.seed",
+                format!("{seed} and the {pictures} after it go beyond {}, the largest seed", i64::MAX),
+                "choose a smaller seed",
+            ));
+        }
         let latents = match &spec.run.latents {
             Some(path) => Some(read_latents(path, pictures, model.sample_shape(width, height))?),
             None => None,

@@ -95,6 +95,25 @@ impl ModelPlan {
                 "such models (inpainting, instruction, upscaling, depth) need a task of their own, which this version lacks",
             ));
         }
+        if let Some(given) = denoiser.contract.out_channels.filter(|&given| given != channels && given != 2 * channels)
+        {
+            return Err(Error::model(
+                &denoiser.graph.path,
+                format!(
+                    "output {} gives {given} channels, and the first stage's latents have {channels}",
+                    denoiser.contract.output.name
+                ),
+                "denoiser and first stage are not of one model, or [model] latent_channels is wrong",
+            ));
+        }
+        if bundle.facts.latent_statistics.is_some() {
+            return Err(Error::model(
+                &bundle.dir,
+                "its first stage scales each channel of the latents by itself (latents_mean, latents_std)",
+                "this version scales all channels alike, and would draw wrong pictures",
+            ));
+        }
+        check_context(&denoiser, text.as_ref(), &wanted_for)?;
         Ok(Self {
             dir: bundle.dir.clone(),
             denoiser,
@@ -108,13 +127,20 @@ impl ModelPlan {
         })
     }
 
-    /// Requires that every prompt of `task` becomes ids that the text encoder knows.
-    pub(super) fn check_prompts(&self, task: &dyn Task) -> Result<()> {
-        let Some(text) = &self.text else { return Ok(()) };
+    /// Requires that every prompt of `task` becomes ids that the text encoder knows, and tells of those that are too
+    /// long for it.
+    ///
+    /// # Errors
+    /// [`Error::Model`] naming the first id beyond the encoder's embedding.
+    pub fn check_prompts(&self, task: &dyn Task) -> Result<Vec<String>> {
+        let Some(text) = &self.text else { return Ok(Vec::new()) };
+        let mut warnings = Vec::new();
         for prompt in task.prompts().iter().chain(task.negative_prompts()) {
-            require_embedded(&text.tokenizer.encode(prompt)?, &text.part.contract, &text.part.graph.path)?;
+            let encoding = text.tokenizer.encode(prompt)?;
+            require_embedded(&encoding, &text.part.contract, &text.part.graph.path)?;
+            warnings.extend(encoding.warning().filter(|warning| !warnings.contains(warning)));
         }
-        Ok(())
+        Ok(warnings)
     }
 
     /// `[c, h/f, w/f]` of a sample for pictures of this size.
@@ -155,6 +181,35 @@ impl ModelPlan {
 
 fn part<C>(component: &Component, contract: C) -> Part<C> {
     Part { kind: component.kind, graph: component.graph.clone(), contract }
+}
+
+/// Requires that the denoiser attends to tokens exactly where the task has some, and to such as the encoder gives.
+fn check_context(denoiser: &Part<DenoiserContract>, text: Option<&TextPart>, wanted_for: &str) -> Result<()> {
+    let at_fault = |problem: String, help: &str| Err(Error::model(&denoiser.graph.path, problem, help));
+    match (&denoiser.contract.context, text) {
+        (Some(context), None) => at_fault(
+            format!("{wanted_for} has no prompt, and input {} wants the tokens of one", context.name),
+            "choose a task with a prompt, such as [task.text-to-image]",
+        ),
+        (None, Some(_)) => at_fault(
+            format!("{wanted_for} has a prompt, and no input of this graph takes its tokens"),
+            "choose [task.unconditional]",
+        ),
+        (Some(context), Some(text)) => {
+            let (wanted, given) = (denoiser.contract.context_width(), text.part.contract.width());
+            match wanted.zip(given).filter(|(wanted, given)| wanted != given) {
+                Some((wanted, given)) => at_fault(
+                    format!(
+                        "input {} takes tokens of width {wanted}, and the text encoder gives {given}",
+                        context.name
+                    ),
+                    "denoiser and text encoder are not of one model",
+                ),
+                None => Ok(()),
+            }
+        }
+        (None, None) => Ok(()),
+    }
 }
 
 /// The inputs of a denoiser that no task of this version fills.

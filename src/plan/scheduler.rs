@@ -12,8 +12,8 @@ pub struct SchedulerChoice {
     pub name: String,
     /// Its row of the table.
     pub entry: &'static scheduler::Entry,
-    /// The model's scheduler_config.json.
-    pub model: Option<Config>,
+    /// The model's scheduler_config.json, with `[model] prediction_type` over it.
+    pub model: Config,
     /// The pipeline's table, which goes over it.
     pub table: Config,
 }
@@ -57,7 +57,11 @@ impl SchedulerChoice {
                 format!("name another in the pipeline file: [scheduler.NAME] with a name of {}", names()),
             ));
         };
-        Ok(Self { name: wanted.to_owned(), entry, model: model.map(|file| file.config.clone()), table })
+        let mut config = model.map(|file| file.config.clone()).unwrap_or_default();
+        if let Some(prediction) = &spec.model.prediction_type {
+            config.insert("prediction_type".to_owned(), prediction.clone().into());
+        }
+        Ok(Self { name: wanted.to_owned(), entry, model: config, table })
     }
 
     /// Builds the schedule of a run.
@@ -65,6 +69,6 @@ impl SchedulerChoice {
     /// # Errors
     /// [`Error::Scheduler`] naming the key at fault.
     pub fn build(&self, request: &scheduler::Request) -> Result<Box<dyn Scheduler>> {
-        scheduler::build(&self.name, self.model.as_ref(), &self.table, request)
+        scheduler::build(&self.name, Some(&self.model), &self.table, request)
     }
 }

@@ -25,23 +25,25 @@ pub(super) fn condition(prompting: &Prompting, stage: &mut Stage<'_>) -> Result<
         ));
     };
     let at = |texts: &[String], index: usize| texts.get(index).cloned().unwrap_or_default();
+    let mut encode = |prompt: &str| {
+        let embedding = match text.known(prompt) {
+            Some(known) => known,
+            None => {
+                let embedding = text.encode(prompt, stage.cancel)?;
+                embedding.warning.iter().for_each(|warning| (stage.warn)(warning.clone()));
+                embedding
+            }
+        };
+        Ok::<_, Error>(embedding)
+    };
     let mut rows = Vec::with_capacity(2 * stage.prompts.len());
     if guidance(prompting).is_on() {
         for &prompt in stage.prompts {
-            rows.push(text.encode(&at(&prompting.negative_prompts, prompt), stage.cancel)?);
+            rows.push(encode(&at(&prompting.negative_prompts, prompt))?);
         }
     }
     for &prompt in stage.prompts {
-        let embedding = text.encode(&at(&prompting.prompts, prompt), stage.cancel)?;
-        if embedding.cut > 0 {
-            (stage.warn)(format!(
-                "the model reads {} tokens; the last {} tokens of the prompt are cut off: \"{}\"",
-                embedding.hidden.shape()[0],
-                embedding.cut,
-                embedding.cut_text.trim()
-            ));
-        }
-        rows.push(embedding);
+        rows.push(encode(&at(&prompting.prompts, prompt))?);
     }
     let views: Vec<_> = rows.iter().map(|row| row.hidden.view()).collect();
     let context: ArrayD<f32> = stack(Axis(0), &views).map_err(|e| Error::input("prompt", e.to_string(), ""))?;

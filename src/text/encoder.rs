@@ -17,10 +17,8 @@ use crate::tensor::{TensorView, require_finite, switch};
 pub struct Embedding {
     /// The last hidden state, `[tokens, width]` float32.
     pub hidden: ArrayD<f32>,
-    /// How many tokens of the prompt were beyond the model's length and are not in it.
-    pub cut: usize,
-    /// The text of those tokens.
-    pub cut_text: String,
+    /// What was cut off, where the prompt is longer than the model reads.
+    pub warning: Option<String>,
 }
 
 /// A tokenizer and the graph that turns its ids into tokens to attend to.
@@ -71,14 +69,19 @@ impl TextEncoder {
         Ok(Self { tokenizer, session, contract, known: HashMap::new() })
     }
 
+    /// What a prompt met before became.
+    pub fn known(&self, prompt: &str) -> Option<Arc<Embedding>> {
+        self.known.get(prompt).cloned()
+    }
+
     /// Encodes one prompt.
     ///
     /// # Errors
     /// [`Error::Model`] where the tokenizer gives ids that the graph's embedding does not hold, and whatever the
     /// graph fails with.
     pub fn encode(&mut self, prompt: &str, cancel: &Cancel) -> Result<Arc<Embedding>> {
-        if let Some(known) = self.known.get(prompt) {
-            return Ok(Arc::clone(known));
+        if let Some(known) = self.known(prompt) {
+            return Ok(known);
         }
         let encoding = self.tokenizer.encode(prompt)?;
         require_embedded(&encoding, &self.contract, self.session.path())?;
@@ -119,6 +122,6 @@ impl TextEncoder {
         if let Some(values) = hidden.as_slice() {
             require_finite(values, "the text encoder's output", 0, 0)?;
         }
-        Ok(Embedding { hidden, cut: encoding.cut, cut_text: encoding.cut_text })
+        Ok(Embedding { hidden, warning: encoding.warning() })
     }
 }

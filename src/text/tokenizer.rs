@@ -47,6 +47,17 @@ pub struct Encoding {
     pub cut_text: String,
 }
 
+impl Encoding {
+    /// What to tell of a prompt that did not fit.
+    pub fn warning(&self) -> Option<String> {
+        let Self { ids, cut, cut_text, .. } = self;
+        (*cut > 0).then(|| {
+            let text = cut_text.trim();
+            format!("the model reads {} tokens; the last {cut} tokens of the prompt are cut off: \"{text}\"", ids.len())
+        })
+    }
+}
+
 impl Tokenizer {
     /// Opens the tokenizer in `dir`: its `tokenizer.json`, or else its `vocab.json` and `merges.txt`.
     ///

@@ -32,7 +32,7 @@ pub fn rows() -> Vec<Row> {
             "width",
             "60",
             "multiple of",
-            "56",
+            "48",
             "64",
         ]),
         Row::new("latents in a file that is not there")

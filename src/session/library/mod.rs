@@ -203,8 +203,8 @@ fn start(path: &Path) -> Result<ort::environment::Environment> {
     // SAFETY: changing the environment is unsound while another thread reads it outside Rust's standard library. It is
     // done once in a process, under `LOADED`'s lock, before the first thread of ONNX Runtime exists. The command line
     // gets here with no other thread that reads the environment; a program that embeds this library and has such
-    // threads sets the variable itself before it starts them, and then nothing is changed here.
-    if std::env::var_os(TELEMETRY_OFF).is_none() {
+    // threads sets the variable to 1 itself before it starts them, and then nothing is changed here.
+    if std::env::var_os(TELEMETRY_OFF).is_none_or(|value| value != "1") {
         unsafe { std::env::set_var(TELEMETRY_OFF, "1") };
     }
     let environment = ort::init_from(path)
