@@ -16,7 +16,7 @@
 //!
 //! [task.text-to-image]
 //! prompt = "a red circle on a white background"
-//! guidance_scale = 4.0
+//! guidance_scale = 3.0
 //!
 //! [run]
 //! steps = 2
