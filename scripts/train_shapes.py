@@ -10,7 +10,7 @@ pictures are drawn by shapes_world.py.  Four stages, each resumable:
   cache   the latents of the training scenes, computed once
   unet    the UNet (and, slowly, the text encoder) on the cached latents
 
-Run it (from the repository root; about two hours, in the background):
+Run it (from the repository root; about two hours and a quarter, in the background):
 
     python -m pip install -r scripts/requirements.txt
     nohup python scripts/train_shapes.py --work shapes-run > shapes-run.log 2>&1 &
@@ -53,13 +53,13 @@ def parse_args():
     p.add_argument("--stage", choices=["all", "ae", "text", "cache", "unet"], default="all")
     p.add_argument("--minutes-ae", type=float, default=9)
     p.add_argument("--minutes-text", type=float, default=5)
-    p.add_argument("--minutes-unet", type=float, default=70)
+    p.add_argument("--minutes-unet", type=float, default=120)
     p.add_argument("--scenes", type=int, default=24000, help="scenes in the latent cache")
-    p.add_argument("--batch", type=int, default=24, help="batch of the UNet stage, for each worker")
+    p.add_argument("--batch", type=int, default=32, help="batch of the UNet stage, for each worker")
     p.add_argument("--workers", type=int, default=2, help="processes of the UNet stage")
     p.add_argument("--lr", type=float, default=1e-3, help="highest learning rate of the UNet")
     p.add_argument("--eval-minutes", type=float, default=14)
-    p.add_argument("--guidance", type=float, default=4.0, help="guidance scale of the evaluations")
+    p.add_argument("--guidance", type=float, default=3.0, help="guidance scale of the evaluations")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--seed", type=int, default=0)
     return p.parse_args()
@@ -486,11 +486,17 @@ def new_unet():
         out_channels=4,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        block_out_channels=(48, 96, 112),
+        block_out_channels=(48, 96, 96),
         layers_per_block=1,
         attention_head_dim=4,  # heads, as in SD 1.x
         cross_attention_dim=128,
         norm_num_groups=16,
+        # The caption reaches every block twice: by cross-attention, and pooled into the
+        # time embedding, which scales and shifts. Without the second a UNet this small
+        # learns colours late and shapes hardly at all.
+        addition_embed_type="text",
+        addition_embed_type_num_heads=8,
+        resnet_time_scale_shift="scale_shift",
     )
 
 
@@ -524,29 +530,41 @@ def make_pipeline(args, unet, text_encoder, tokenizer, vae):
 
 class Muon(torch.optim.Optimizer):
     """Momentum, made orthogonal by Newton-Schulz steps, for weights that are matrices
-    (a convolution is one, with a column for every tap); scaled to Adam's usual step."""
+    (a convolution is one, with a column for every tap); scaled to Adam's usual step.
+    Every worker makes its share of the matrices orthogonal and has the rest from the
+    others."""
 
-    def __init__(self, params, lr, momentum=0.95, weight_decay=0.01):
+    def __init__(self, params, together, lr, momentum=0.95, weight_decay=0.01):
         super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
+        self.together = together
+        self.updates = torch.zeros(sum(p.numel() for g in self.param_groups for p in g["params"]))
 
     @torch.no_grad()
     def step(self):
-        for group in self.param_groups:
-            for p in group["params"]:
-                buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
-                buffer.lerp_(p.grad, 1 - group["momentum"])
-                x = p.grad.lerp(buffer, group["momentum"]).flatten(1)
-                rows, columns = x.shape
-                if rows > columns:
-                    x = x.T
-                x = x / (x.norm() + 1e-12)
-                for _ in range(5):
-                    gram = x @ x.T
-                    x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
-                if rows > columns:
-                    x = x.T
-                p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(x.reshape(p.shape), alpha=-group["lr"] * 0.2 * math.sqrt(max(rows, columns)))
+        self.updates.zero_()
+        weights = [(group, p) for group in self.param_groups for p in group["params"]]
+        parts = self.updates.split([p.numel() for _, p in weights])
+        for turn, ((group, p), part) in enumerate(zip(weights, parts)):
+            buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
+            buffer.lerp_(p.grad, 1 - group["momentum"])
+            if turn % self.together.count == self.together.rank:
+                part.copy_(orthogonal(p.grad.lerp(buffer, group["momentum"]).flatten(1)).flatten())
+        self.together.add_up(self.updates)
+        for (group, p), part in zip(weights, parts):
+            p.mul_(1 - group["lr"] * group["weight_decay"])
+            p.add_(part.view_as(p), alpha=-group["lr"] * 0.2 * math.sqrt(max(len(p), p[0].numel())))
+
+
+def orthogonal(x):
+    """Nearly the closest matrix with singular values of 1, by five Newton-Schulz steps."""
+    rows, columns = x.shape
+    if rows > columns:
+        return orthogonal(x.T).T
+    x = x / (x.norm() + 1e-12)
+    for _ in range(5):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+    return x
 
 
 class Together:
@@ -564,6 +582,10 @@ class Together:
             meet = "file://" + os.path.abspath(os.path.join(folder, "meeting-point"))
             dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=count)
 
+    def add_up(self, buffer):
+        if self.count > 1:
+            self.dist.all_reduce(buffer)
+
     def average(self, loss, spent):
         """Every worker's gradients become their mean; also the mean loss, and the
         first worker's clock."""
@@ -571,7 +593,7 @@ class Together:
             return loss, spent
         grads = [p.grad for p in self.params]
         torch.cat([g.flatten() for g in grads] + [torch.tensor([loss, spent if self.rank == 0 else 0.0])], out=self.buffer)
-        self.dist.all_reduce(self.buffer)
+        self.add_up(self.buffer)
         at = 0
         for g in grads:
             g.copy_(self.buffer[at : at + g.numel()].view_as(g)).div_(self.count)
@@ -593,20 +615,21 @@ def train_unet(args, log, tokenizer, rank=0):
     if first:
         print(f"unet: {sum(p.numel() for p in unet.parameters())} parameters", flush=True)
     unet_ema, text_ema = Ema(unet, 0.998), Ema(text, 0.998)
-    matrices = [p for k, p in unet.named_parameters() if p.ndim >= 2 and not k.startswith(("conv_in", "conv_out"))]
-    others = [p for k, p in unet.named_parameters() if p.ndim < 2 or k.startswith(("conv_in", "conv_out"))]
+    is_matrix = lambda name, p: p.ndim >= 2 and len(p) > 1 and not name.startswith(("conv_in", "conv_out"))
+    matrices = [p for name, p in unet.named_parameters() if is_matrix(name, p)]
+    others = [p for name, p in unet.named_parameters() if not is_matrix(name, p)]
     adam = torch.optim.AdamW(
         [dict(params=others, rate=args.lr), dict(params=text.parameters(), rate=args.lr / 10)],
         lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True,
     )
-    muon = Muon([dict(params=matrices, rate=args.lr * 1.5)], lr=args.lr * 1.5)
+    together = Together(rank, args.workers, args.work, [*unet.parameters(), *text.parameters()])
+    muon = Muon([dict(params=matrices, rate=args.lr * 1.5)], together, lr=args.lr * 1.5)
     budget, spent, step = args.minutes_unet * 60, 0.0, 0
     if os.path.exists(path):
         state = torch.load(path, weights_only=False)
         unet.load_state_dict(state["unet"]); unet_ema.model.load_state_dict(state["unet_ema"])
         text.load_state_dict(state["text"]); text_ema.model.load_state_dict(state["text_ema"])
-        if "muon" in state:
-            adam.load_state_dict(state["adam"]); muon.load_state_dict(state["muon"])
+        adam.load_state_dict(state["adam"]); muon.load_state_dict(state["muon"])
         spent, step = state["spent"], state["step"]
         unet_ema.step = text_ema.step = step
         if first:
@@ -617,7 +640,6 @@ def train_unet(args, log, tokenizer, rank=0):
     latents = (cache["latents"].float() * vae.config.scaling_factor).contiguous(memory_format=torch.contiguous_format)
     twins = (cache["twins"].float() * vae.config.scaling_factor).contiguous(memory_format=torch.contiguous_format)
     alphas = new_scheduler().alphas_cumprod.float()
-    together = Together(rank, args.workers, args.work, [p for p in [*unet.parameters(), *text.parameters()]])
     rng = random.Random(args.seed + 4000 + step + 1000003 * rank)
     torch.manual_seed(args.seed + step + 1000003 * rank)
     total, count, last, started = 0.0, 0, time.time(), time.time()
