@@ -4,13 +4,15 @@
 //! asked for is the list of valid keys that the error shows, so there is no second list to keep. Mistakes do not
 //! stop the reading: they are gathered in a [`Reading`], and the answer for a mistaken key is `None`.
 
+mod item;
+
 use std::cell::RefCell;
-use std::fmt::Display;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use super::nearest::nearest;
-use super::tree::{Entries, Node, Origin, Value, quote};
+use super::tree::{Entries, Origin, Value, quote};
+pub(super) use item::Item;
 use crate::error::{Error, Problem, Result};
 
 /// One reading of a pipeline: the file it is from, and what was found wrong so far.
@@ -134,7 +136,7 @@ impl<'r> Table<'r> {
             self.asked.push(key.to_owned());
         }
         let node = self.entries?.get(key)?;
-        Some(Item { reading: self.reading, key: join(&self.path, key), node })
+        Some(Item::new(self.reading, join(&self.path, key), node))
     }
 
     /// Reports that a key without a default is not there, unless it is. `expected` says what it would hold.
@@ -167,7 +169,7 @@ impl<'r> Table<'r> {
             item.report("expected a path, found an empty string");
             return None;
         }
-        Some(self.reading.resolve(item.node.origin, &path))
+        Some(self.reading.resolve(item.origin(), &path))
     }
 
     /// Reads a finite number; an integer is one too.
@@ -195,9 +197,9 @@ impl<'r> Table<'r> {
             .entries
             .into_iter()
             .flatten()
-            .map(|(name, node)| (name.as_str(), Item { reading: self.reading, key: join(&self.path, name), node }))
+            .map(|(name, node)| (name.as_str(), Item::new(self.reading, join(&self.path, name), node)))
             .collect();
-        items.sort_by_key(|(_, item)| item.node.origin.rank());
+        items.sort_by_key(|(_, item)| item.origin().rank());
         items
     }
 
@@ -275,137 +277,6 @@ impl<'r> Table<'r> {
     }
 }
 
-/// A value being read, with its full key.
-#[derive(Clone)]
-pub(super) struct Item<'r> {
-    reading: &'r Reading<'r>,
-    key: String,
-    node: &'r Node,
-}
-
-impl<'r> Item<'r> {
-    /// The value itself, for keys whose types are somebody else's to judge.
-    pub(super) fn value(&self) -> &'r Value {
-        &self.node.value
-    }
-
-    /// Where the value was written.
-    pub(super) fn origin(&self) -> Origin {
-        self.node.origin
-    }
-
-    /// Reports a mistake in this value.
-    pub(super) fn report(&self, message: impl Into<String>) {
-        self.reading.report(self.node.origin, &self.key, message);
-    }
-
-    fn expected(&self, expected: impl Display) {
-        self.report(format!("expected {expected}, found {}", self.node.value.describe()));
-    }
-
-    /// Reads a string; `expected` says what it is to hold.
-    pub(super) fn string(&self, expected: &str) -> Option<String> {
-        match &self.node.value {
-            Value::String(text) => Some(text.clone()),
-            _ => {
-                self.expected(expected);
-                None
-            }
-        }
-    }
-
-    /// Reads a string or an array of at least one string, each an item of its own.
-    pub(super) fn strings(&self) -> Option<Vec<Item<'r>>> {
-        match &self.node.value {
-            Value::String(_) => Some(vec![self.clone()]),
-            Value::Array(items) if !items.is_empty() => {
-                let items = items.iter().enumerate().map(|(at, node)| Item {
-                    reading: self.reading,
-                    key: format!("{}[{at}]", self.key),
-                    node,
-                });
-                let (strings, others): (Vec<_>, Vec<_>) =
-                    items.partition(|item| matches!(item.node.value, Value::String(_)));
-                others.iter().for_each(|item| item.expected("a string"));
-                others.is_empty().then_some(strings)
-            }
-            _ => {
-                self.expected("a string or an array of strings");
-                None
-            }
-        }
-    }
-
-    /// Reads one of a few names of a kind of thing, such as `provider`.
-    pub(super) fn choice(&self, noun: &str, names: &[&'static str]) -> Option<&'static str> {
-        let text = self.string(&format!("the name of a {noun}"))?;
-        let found = names.iter().find(|name| **name == text);
-        if found.is_none() {
-            self.report(unknown_name(noun, &text, names.iter().copied(), std::iter::empty()));
-        }
-        found.copied()
-    }
-
-    /// Reads a finite number within bounds; an integer is a number too.
-    pub(super) fn number(&self, low: Bound<f64>, high: Bound<f64>) -> Option<f64> {
-        let number = match self.node.value {
-            Value::Float(x) => x,
-            // The nearest double is what a number written without a point means.
-            Value::Integer(n) => n as f64,
-            _ => {
-                self.expected(range("a number", low, high));
-                return None;
-            }
-        };
-        let above = match low {
-            Bound::Included(low) => number >= low,
-            Bound::Excluded(low) => number > low,
-            Bound::Unbounded => true,
-        };
-        let below = match high {
-            Bound::Included(high) => number <= high,
-            Bound::Excluded(high) => number < high,
-            Bound::Unbounded => true,
-        };
-        if number.is_finite() && above && below {
-            return Some(number);
-        }
-        self.report(format!("expected {}, found {number}", range("a number", low, high)));
-        None
-    }
-
-    /// Reads an integer from `low` to `high`.
-    pub(super) fn integer(&self, low: u64, high: u64) -> Option<u64> {
-        let expected = || range("an integer", Bound::Included(low), Bound::Included(high));
-        match &self.node.value {
-            Value::Integer(n) => {
-                let number = u64::try_from(*n).ok().filter(|n| (low..=high).contains(n));
-                if number.is_none() {
-                    self.report(format!("expected {}, found {n}", expected()));
-                }
-                number
-            }
-            _ => {
-                self.expected(expected());
-                None
-            }
-        }
-    }
-
-    /// Reads a table.
-    pub(super) fn table(&self) -> Table<'r> {
-        let mut table = Table::new(self.reading, self.key.clone(), self.node.origin, None);
-        match &self.node.value {
-            Value::Table(entries) => table.entries = Some(entries),
-            _ => {
-                self.expected(format!("a table [{}]", self.key));
-                table.displaced = true;
-            }
-        }
-        table
-    }
-}
-
 /// Says that a name is unknown, which name or alias is like it, and which names there are.
 pub(super) fn unknown_name<'a>(
     noun: &str,
@@ -422,26 +293,6 @@ pub(super) fn unknown_name<'a>(
 
 fn tick(name: &str) -> String {
     format!("`{}`", name.escape_debug())
-}
-
-fn range<T: Display>(what: &str, low: Bound<T>, high: Bound<T>) -> String {
-    match (low, high) {
-        (Bound::Included(low), Bound::Included(high)) => format!("{what} from {low} to {high}"),
-        (low, high) => {
-            let low = match low {
-                Bound::Included(low) => format!(" of at least {low}"),
-                Bound::Excluded(low) => format!(" greater than {low}"),
-                Bound::Unbounded => String::new(),
-            };
-            let high = match high {
-                Bound::Included(high) => format!(" of at most {high}"),
-                Bound::Excluded(high) => format!(" less than {high}"),
-                Bound::Unbounded => String::new(),
-            };
-            let and = if low.is_empty() || high.is_empty() { "" } else { " and" };
-            format!("{what}{low}{and}{high}")
-        }
-    }
 }
 
 /// A table's path and a key in it, as one key.
