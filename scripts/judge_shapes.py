@@ -52,7 +52,7 @@ UNIT_AREA = {
     "triangle": 3 * math.sqrt(3) / 4,
     "star": 10 * 0.5 * world.STAR_INNER * math.sin(math.pi / 5),
 }
-SMALL_OR_LARGE = 10.0  # radius between the small ones' largest and the large ones' smallest
+SMALL_OR_LARGE = 11.6  # radius between the small ones' largest and the large ones' smallest
 NOT_A_SHAPE = 0.16  # root mean square difference of outlines from which it is none of the four
 
 
@@ -83,7 +83,7 @@ def outline(alpha):
 def templates():
     out = []
     for shape in world.SHAPES:
-        for radius in (7.0, 7.8, 8.5, 10.0, 11.5, 12.5, 13.5):
+        for radius in (9.0, 9.6, 10.2, 11.6, 13.0, 13.6, 14.2):
             for dx, dy in ((0, 0), (0.5, 0.25)):
                 thing = world.Thing("black", shape, "small", 32 + dx, 32 + dy, radius)
                 image = world.draw(world.Scene((thing,), "white"))

@@ -35,7 +35,7 @@ COLOUR_NAMES = list(COLOURS)
 SHAPES = ["circle", "square", "triangle", "star"]
 SIZES = ["small", "large"]
 # The radius of the circle around the shape, in pixels of a 64-pixel picture.
-RADII = {"small": (7.0, 8.5), "large": (11.5, 13.5)}
+RADII = {"small": (9.0, 10.2), "large": (13.0, 14.2)}
 RELATIONS = ["to the left of", "to the right of", "above", "below"]
 STAR_INNER = 0.45
 SUPERSAMPLE = 4

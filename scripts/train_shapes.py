@@ -51,7 +51,7 @@ def parse_args():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--work", default="shapes-run", help="folder for checkpoints, log and result")
     p.add_argument("--stage", choices=["all", "ae", "text", "cache", "unet"], default="all")
-    p.add_argument("--minutes-ae", type=float, default=9)
+    p.add_argument("--minutes-ae", type=float, default=14)
     p.add_argument("--minutes-text", type=float, default=5)
     p.add_argument("--minutes-unet", type=float, default=120)
     p.add_argument("--scenes", type=int, default=24000, help="scenes in the latent cache")
@@ -132,6 +132,66 @@ class Ema:
         torch._foreach_lerp_(self.targets, [s.detach() for s in self.sources], 1 - d)
 
 
+# ---------------------------------------------------------------- optimiser
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, made orthogonal by Newton-Schulz steps, for weights that are matrices
+    (a convolution is one, with a column for every tap); scaled to Adam's usual step.
+    Every worker makes its share of the matrices orthogonal and has the rest from the
+    others."""
+
+    def __init__(self, params, lr, together=None, momentum=0.95, weight_decay=0.01):
+        super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
+        self.together = together or Alone()
+        self.updates = torch.zeros(sum(p.numel() for g in self.param_groups for p in g["params"]))
+
+    @torch.no_grad()
+    def step(self):
+        self.updates.zero_()
+        weights = [(group, p) for group in self.param_groups for p in group["params"]]
+        parts = self.updates.split([p.numel() for _, p in weights])
+        for turn, ((group, p), part) in enumerate(zip(weights, parts)):
+            buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
+            buffer.lerp_(p.grad, 1 - group["momentum"])
+            if turn % self.together.count == self.together.rank:
+                part.copy_(orthogonal(p.grad.lerp(buffer, group["momentum"]).flatten(1)).flatten())
+        self.together.add_up(self.updates)
+        for (group, p), part in zip(weights, parts):
+            p.mul_(1 - group["lr"] * group["weight_decay"])
+            p.add_(part.view_as(p), alpha=-group["lr"] * 0.2 * math.sqrt(max(len(p), p[0].numel())))
+
+
+def orthogonal(x):
+    """Nearly the closest matrix with singular values of 1, by five Newton-Schulz steps."""
+    rows, columns = x.shape
+    if rows > columns:
+        return orthogonal(x.T).T
+    x = x / (x.norm() + 1e-12)
+    for _ in range(5):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+    return x
+
+
+class Alone:
+    """A worker without others."""
+
+    rank, count = 0, 1
+
+    def add_up(self, buffer):
+        pass
+
+
+def matrices_and_others(module):
+    """Parameters for Muon, and those for AdamW: vectors, and the layers at both ends."""
+    ends = ("conv_in", "conv_out", "encoder.conv_in", "encoder.conv_out", "decoder.conv_in", "decoder.conv_out",
+            "quant_conv", "post_quant_conv")
+    is_matrix = lambda name, p: p.ndim >= 2 and len(p) > 1 and not name.startswith(ends)
+    matrices = [p for name, p in module.named_parameters() if is_matrix(name, p)]
+    return matrices, [p for name, p in module.named_parameters() if not is_matrix(name, p)]
+
+
 # ---------------------------------------------------------------- autoencoder
 
 
@@ -186,12 +246,15 @@ def train_ae(args, log):
     vae = new_vae().to(memory_format=torch.channels_last)
     ema = Ema(vae, 0.99)
     print(f"autoencoder: {sum(p.numel() for p in vae.parameters())} parameters")
-    opt = torch.optim.AdamW(vae.parameters(), lr=2e-3, betas=(0.9, 0.99), weight_decay=1e-4)
+    matrices, others = matrices_and_others(vae)
+    adam = torch.optim.AdamW(others, lr=2e-3, betas=(0.9, 0.99), weight_decay=1e-4)
+    muon = Muon(matrices, lr=2e-3)
     budget, spent, step = args.minutes_ae * 60, 0.0, 0
     if os.path.exists(path):
         state = torch.load(path, weights_only=False)
         vae.load_state_dict(state["model"]); ema.model.load_state_dict(state["ema"])
-        opt.load_state_dict(state["opt"]); spent, step = state["spent"], state["step"]
+        adam.load_state_dict(state["adam"]); muon.load_state_dict(state["muon"])
+        spent, step = state["spent"], state["step"]
         ema.step = step
         if state.get("done"):
             return
@@ -201,7 +264,7 @@ def train_ae(args, log):
     while spent < budget:
         frac = spent / budget
         lr = 2e-3 * min(1, (step + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * frac)))
-        for g in opt.param_groups:
+        for g in adam.param_groups + muon.param_groups:
             g["lr"] = lr
         images = [busy_picture(rng) for _ in range(12)]
         if frac < 0.7:  # crops first, at a quarter of the price, then whole pictures
@@ -209,14 +272,16 @@ def train_ae(args, log):
         x = to_tensor(images)
         post = vae.encode(x).latent_dist
         y = vae.decode(post.sample()).sample
-        # L1 keeps the flats flat, squares hold the edges; KL as a mean over elements
+        # L1 keeps the flats flat, squares hold the edges; KL as a mean over elements. Its
+        # weight makes the posterior a third as wide as the latents, so that what tells one
+        # shape from another stands well above the errors a UNet makes.
         rec = F.mse_loss(y, x) + 0.5 * F.l1_loss(y, x)
         kl = 0.5 * (post.mean.square() + post.var - 1 - post.logvar).mean()
-        loss = rec + 1e-5 * kl
-        opt.zero_grad(set_to_none=True)
+        loss = rec + 1e-2 * kl
+        adam.zero_grad(set_to_none=True); muon.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        opt.step()
+        adam.step(); muon.step()
         ema.update()
         step += 1
         total += rec.item(); count += 1
@@ -225,7 +290,7 @@ def train_ae(args, log):
             next_report = spent + 60
             log.line("ae", step, spent, total / count, lr, f"psnr {psnr(ema.model):.2f} kl {kl.item():.2f}")
             total, count = 0.0, 0
-            save(dict(model=vae.state_dict(), ema=ema.model.state_dict(), opt=opt.state_dict(), spent=spent, step=step, done=spent >= budget), path)
+            save(dict(model=vae.state_dict(), ema=ema.model.state_dict(), adam=adam.state_dict(), muon=muon.state_dict(), spent=spent, step=step, done=spent >= budget), path)
             last = time.time()
 
 
@@ -528,45 +593,6 @@ def make_pipeline(args, unet, text_encoder, tokenizer, vae):
     return pipe
 
 
-class Muon(torch.optim.Optimizer):
-    """Momentum, made orthogonal by Newton-Schulz steps, for weights that are matrices
-    (a convolution is one, with a column for every tap); scaled to Adam's usual step.
-    Every worker makes its share of the matrices orthogonal and has the rest from the
-    others."""
-
-    def __init__(self, params, together, lr, momentum=0.95, weight_decay=0.01):
-        super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
-        self.together = together
-        self.updates = torch.zeros(sum(p.numel() for g in self.param_groups for p in g["params"]))
-
-    @torch.no_grad()
-    def step(self):
-        self.updates.zero_()
-        weights = [(group, p) for group in self.param_groups for p in group["params"]]
-        parts = self.updates.split([p.numel() for _, p in weights])
-        for turn, ((group, p), part) in enumerate(zip(weights, parts)):
-            buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
-            buffer.lerp_(p.grad, 1 - group["momentum"])
-            if turn % self.together.count == self.together.rank:
-                part.copy_(orthogonal(p.grad.lerp(buffer, group["momentum"]).flatten(1)).flatten())
-        self.together.add_up(self.updates)
-        for (group, p), part in zip(weights, parts):
-            p.mul_(1 - group["lr"] * group["weight_decay"])
-            p.add_(part.view_as(p), alpha=-group["lr"] * 0.2 * math.sqrt(max(len(p), p[0].numel())))
-
-
-def orthogonal(x):
-    """Nearly the closest matrix with singular values of 1, by five Newton-Schulz steps."""
-    rows, columns = x.shape
-    if rows > columns:
-        return orthogonal(x.T).T
-    x = x / (x.norm() + 1e-12)
-    for _ in range(5):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
-    return x
-
-
 class Together:
     """Gradients averaged over the workers, one thread each: on a busy machine two
     processes that meet once a step do twice the work of two threads that meet in
@@ -615,15 +641,13 @@ def train_unet(args, log, tokenizer, rank=0):
     if first:
         print(f"unet: {sum(p.numel() for p in unet.parameters())} parameters", flush=True)
     unet_ema, text_ema = Ema(unet, 0.998), Ema(text, 0.998)
-    is_matrix = lambda name, p: p.ndim >= 2 and len(p) > 1 and not name.startswith(("conv_in", "conv_out"))
-    matrices = [p for name, p in unet.named_parameters() if is_matrix(name, p)]
-    others = [p for name, p in unet.named_parameters() if not is_matrix(name, p)]
+    matrices, others = matrices_and_others(unet)
     adam = torch.optim.AdamW(
         [dict(params=others, rate=args.lr), dict(params=text.parameters(), rate=args.lr / 10)],
         lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True,
     )
     together = Together(rank, args.workers, args.work, [*unet.parameters(), *text.parameters()])
-    muon = Muon([dict(params=matrices, rate=args.lr * 1.5)], together, lr=args.lr * 1.5)
+    muon = Muon([dict(params=matrices, rate=args.lr * 1.5)], lr=args.lr * 1.5, together=together)
     budget, spent, step = args.minutes_unet * 60, 0.0, 0
     if os.path.exists(path):
         state = torch.load(path, weights_only=False)
