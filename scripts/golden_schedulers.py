@@ -328,7 +328,8 @@ def run(case, stream):
         module.randn_tensor = lambda shape, **_: stream.tensor(shape)
     scheduler = cls.from_config(config, **table)
     options = {"mu": case["mu"]} if case.get("mu") is not None else {}
-    scheduler.set_timesteps(case["steps"], **options)
+    given = {key: np.array(case[key]) if key == "sigmas" else case[key] for key in ("timesteps", "sigmas") if key in case}
+    scheduler.set_timesteps(**(given or {"num_inference_steps": case["steps"]}), **options)
     begin = case["begin"]
     timesteps = scheduler.timesteps[begin:]
     if begin > 0:

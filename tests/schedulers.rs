@@ -1,10 +1,10 @@
 //! Every scheduler against whole tensors recorded from diffusers by scripts/golden_schedulers.py, and what must hold
 //! for all of them.
 
-use ldm_ort::scheduler::{self, Config, Noise, Request};
+use ldm_ort::scheduler::{self, Config, Custom, NAMED, Noise, Request};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 const IMAGES: usize = 2;
 const LENGTH: usize = 12;
@@ -95,6 +95,8 @@ fn replay(case: &Value, recorded: &[f32]) -> Result<(usize, f64), String> {
     let name = case["name"].as_str().ok_or("no name")?;
     let mut request = Request::new(number(case, "steps"), IMAGES);
     request.mu = case.get("mu").and_then(Value::as_f64);
+    let list = |key: &str| Some(case.get(key)?.as_array()?.iter().filter_map(Value::as_f64).collect::<Vec<_>>());
+    request.custom = list("timesteps").map(Custom::Timesteps).or_else(|| list("sigmas").map(Custom::Sigmas));
     let built = scheduler::build(name, Some(&section(case, "config")), &table, &request);
     let mut scheduler = built.map_err(|error| error.to_string())?;
     let learned = case.get("learned").and_then(Value::as_bool).unwrap_or(false);
@@ -162,11 +164,26 @@ fn folder() -> PathBuf {
 
 #[test]
 fn every_step_is_that_of_diffusers() {
+    hold_to(&folder(), &|_| true);
+}
+
+#[test]
+fn every_step_of_a_schedule_given_outright_is_that_of_diffusers() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/custom-schedules");
+    // diffusers gives no list to the others that take one here.
+    let ours_alone = ["lms", "euler-ancestral", "kdpm2", "kdpm2-ancestral"];
+    hold_to(&folder, &|entry| {
+        (entry.accepts.timesteps || entry.accepts.sigmas.is_some()) && !ours_alone.contains(&entry.name)
+    });
+}
+
+/// Holds the schedulers chosen to the recordings in a folder.
+fn hold_to(folder: &Path, chosen: &dyn Fn(&scheduler::Entry) -> bool) {
     let mut failures = Vec::new();
     let mut rows = BTreeMap::new();
-    for entry in scheduler::table() {
-        let lines = std::fs::read_to_string(folder().join(format!("{}.jsonl", entry.name)));
-        let values = std::fs::read(folder().join(format!("{}.f32", entry.name)));
+    for entry in scheduler::table().iter().filter(|entry| chosen(entry)) {
+        let lines = std::fs::read_to_string(folder.join(format!("{}.jsonl", entry.name)));
+        let values = std::fs::read(folder.join(format!("{}.f32", entry.name)));
         let (Ok(lines), Ok(values)) = (lines, values) else {
             failures.push(format!("{}: no recording", entry.name));
             continue;
@@ -270,6 +287,98 @@ fn a_start_in_the_middle_is_the_tail_of_a_full_run() {
             }
         }
         assert_eq!(x, y, "{name}");
+    }
+}
+
+/// The samplers of the latent diffusion paper's own code, recorded by scripts/golden_compvis.py, are configurations.
+#[test]
+fn the_papers_own_samplers_are_configurations() {
+    let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let lines = std::fs::read_to_string(golden.join("compvis.jsonl")).expect("the recording's lines");
+    let values = std::fs::read(golden.join("compvis.f32")).expect("the recording's values");
+    let values: Vec<f32> = values.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+    let mut rest = values.as_slice();
+    for line in lines.lines() {
+        let case: Value = serde_json::from_str(line).expect("a line of JSON");
+        let plms = case["name"] == "plms";
+        let mut table = table_of(&[
+            ("beta_start", 0.00085.into()),
+            ("beta_end", 0.012.into()),
+            ("beta_schedule", "scaled_linear".into()),
+            ("set_alpha_to_one", false.into()),
+            ("timestep_spacing", "compvis".into()),
+        ]);
+        let (more, name) =
+            if plms { (("skip_prk_steps", true.into()), "pndm") } else { (("clip_sample", false.into()), "ddim") };
+        table.extend(table_of(&[more]));
+        if !plms {
+            table.insert("eta".to_owned(), case["eta"].clone());
+        }
+        let request = Request::new(number(&case, "steps"), IMAGES);
+        let mut scheduler = scheduler::build(name, None, &table, &request).expect("it builds");
+        let asked = rest.split_off(..number(&case, "calls")).expect("timesteps");
+        assert_eq!(scheduler.timesteps().iter().map(|t| *t as f32).collect::<Vec<_>>(), asked, "{line}");
+        let mut stream = Stream::new(case["seed"].as_u64().expect("a seed"));
+        let mut x = stream.take(LENGTH);
+        assert_eq!(rest.split_off(..LENGTH), Some(&x[..]));
+        for step in 0..asked.len() {
+            let output = model(&x, scheduler.timesteps()[step], false);
+            scheduler.step(step, &output, &mut x, &mut stream).expect("it steps");
+            // The paper's PLMS asks twice in its first step, where diffusers counts two.
+            if !(plms && step == 0) {
+                let expected = rest.split_off(..LENGTH).expect("a sample");
+                let apart = difference(&x, expected);
+                assert!(apart < 1e-5, "{apart:.1e} apart after call {step}: {line}");
+            }
+        }
+    }
+    assert!(rest.is_empty());
+}
+
+#[test]
+fn lists_that_are_no_schedule_are_refused_with_what_to_do() {
+    let problem = |name: &str, steps: usize, custom: Custom, table: &[(&str, Value)]| {
+        let mut request = Request::new(steps, 1);
+        request.custom = Some(custom);
+        match scheduler::build(name, None, &table_of(table), &request) {
+            Ok(_) => panic!("{name} took {:?}", request.custom),
+            Err(error) => error.to_string(),
+        }
+    };
+    let times = |list: &[f64]| Custom::Timesteps(list.to_vec());
+    let levels = |list: &[f64]| Custom::Sigmas(list.to_vec());
+    for (message, part) in [
+        (problem("ddim", 2, times(&[900.0, 100.0]), &[]), "choose one of ddpm, lms, euler"),
+        (problem("heun", 2, times(&[100.0, 900.0]), &[]), "900 comes after 100; expected a falling list"),
+        (problem("euler", 2, times(&[900.0, f64::NAN]), &[]), "NaN comes after 900"),
+        (problem("euler", 3, times(&[900.0, 100.0]), &[]), "2 entries are 2 steps, and steps = 3"),
+        (problem("euler", 2, levels(&[9.0, 1.0]), &[]), "2 entries are 1 steps, and steps = 2"),
+        (problem("euler", 2, times(&[1000.0, 1.0]), &[]), "1000 is no timestep of training; expected 0 to 999"),
+        (problem("flow-match-euler", 1, times(&[0.0]), &[]), "expected above 0 to 1000"),
+        (problem("euler", 1, levels(&[1.0, -1.0]), &[]), "-1 is no noise level"),
+        (problem("euler", 1, times(&[9.0]), &[("use_karras_sigmas", true.into())]), "set use_karras_sigmas = false"),
+        (problem("unipc", 1, levels(&[1.0]), &[]), "set use_flow_sigmas = true"),
+        (problem("ddim", 600, times(&[9.0]), &[("timestep_spacing", "compvis".into())]), "takes no such list"),
+    ] {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[test]
+fn a_list_may_name_what_the_scheduler_would_choose() {
+    for name in ["euler", "euler-ancestral", "lms", "heun", "kdpm2", "kdpm2-ancestral"] {
+        let plain = scheduler::build(name, None, &Config::new(), &Request::new(8, IMAGES)).expect("it builds");
+        let own: Vec<f64> = (0..8).rev().map(|i| f64::from((i as f64 * (999.0 / 7.0)) as f32)).collect();
+        let mut request = Request::new(8, IMAGES);
+        request.custom = Some(Custom::Timesteps(own));
+        let listed = scheduler::build(name, None, &Config::new(), &request).expect("it builds");
+        assert_eq!(plain.timesteps(), listed.timesteps(), "{name}");
+        for named in NAMED {
+            request.custom = Some(named.sigmas(8));
+            let listed = scheduler::build(name, None, &Config::new(), &request).expect("it builds");
+            assert_eq!(listed.timesteps().len(), plain.timesteps().len(), "{name}");
+            assert!(listed.timesteps().iter().all(|t| t.is_finite()), "{name}: {:?}", listed.timesteps());
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use ldm_ort::cli::args::{Cli, Command};
-use ldm_ort::spec::{ImageToImage, Overrides, Prompting, Scheduler, Spec, TASKS, Task, TextToImage};
+use ldm_ort::spec::{Beginning, ImageToImage, Overrides, Prompting, Scheduler, Spec, TASKS, Task, TextToImage};
 use ldm_ort::{Error, Result};
 
 fn folder(name: &str) -> PathBuf {
@@ -97,10 +97,10 @@ fn a_spec_made_in_code_reads_back_the_same() {
     let mut prompting = Prompting::new(vec!["a \"circle\"\n\t\\ of 日本 \u{7f}".into(), String::new()]);
     prompting.negative_prompts = vec!["x".into(), "y".into()];
     prompting.guidance_scale = 0.1 + 0.2;
-    let image = "/in'.png".into();
+    let begin = Beginning::Image("/in'.png".into());
     let tasks = [
         Task::TextToImage(TextToImage { prompting: prompting.clone() }),
-        Task::ImageToImage(ImageToImage { prompting, image, strength: 1e-9 }),
+        Task::ImageToImage(ImageToImage { prompting, begin, strength: Some(1e-9) }),
         Task::Unconditional,
     ];
     for task in tasks {
@@ -128,14 +128,14 @@ fn paths_are_relative_to_where_they_were_written() {
     let spec = Spec::parse(text, Some(file), &overrides).unwrap();
     assert_eq!(spec.output.dir, Path::new("here"));
     let Task::ImageToImage(task) = &spec.task else { panic!("{:?}", spec.task) };
-    assert_eq!(task.image, Path::new("other.png"));
+    assert_eq!(task.begin, Beginning::Image("other.png".into()));
 }
 
 #[test]
 fn the_table_of_tasks_tells_the_keys_each_takes() {
     let keys = |name| TASKS.iter().find(|entry| entry.name == name).unwrap().keys().join(" ");
     assert_eq!(keys("text-to-image"), "prompt negative_prompt guidance_scale guidance_rescale");
-    assert_eq!(keys("image-to-image"), "prompt negative_prompt guidance_scale guidance_rescale image strength");
+    assert_eq!(keys("image-to-image"), "prompt negative_prompt guidance_scale guidance_rescale latents image strength");
     assert_eq!(keys("unconditional"), "");
 }
 

@@ -35,8 +35,8 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
     let (spec, record) = read_spec(args)?;
     let mut plan = Plan::new(spec)?;
     if let Some(record) = &record {
-        // With noise given for all pictures, the record holds the whole pipeline, and this is one of its pictures.
-        plan.request.only = plan.request.latents.is_some().then_some(record.index);
+        // Where the pictures share a file, the record holds the whole pipeline, and this is one of its pictures.
+        plan.request.only = plan.spec.shares_a_file().then_some(record.index);
     }
     let saver = Saver::new(&plan.spec.output.dir)?;
     if let Some(path) = &args.save_latents {

@@ -4,7 +4,7 @@ mod graph;
 mod guidance;
 mod noise;
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use ndarray::{ArrayD, ArrayViewD, IxDyn};
 
@@ -59,7 +59,8 @@ pub struct Step<'a> {
     pub sample: ArrayViewD<'a, f32>,
 }
 
-/// Moves `sample` from step `begin` of the schedule to its end.
+/// Moves `sample` through the calls of the model that `span` names, from the first's place in the schedule to where
+/// the last leads.
 ///
 /// The one loop of every task and family: scale, predict, step. `watch` sees the sample after each call and may stop
 /// the run.
@@ -71,7 +72,7 @@ pub fn denoise(
     denoiser: &mut dyn Denoiser,
     scheduler: &mut dyn Scheduler,
     sample: &mut ArrayD<f32>,
-    begin: usize,
+    span: Range<usize>,
     noise: &mut dyn Noise,
     watch: &mut dyn FnMut(Step<'_>) -> ControlFlow<()>,
 ) -> Result<()> {
@@ -81,17 +82,17 @@ pub fn denoise(
         .ok_or_else(|| Error::input("latents", "the sample is not laid out in row-major order", ""))?;
     let mut scaled = vec![0.0; x.len()];
     let mut prediction = vec![0.0; x.len() * denoiser.outputs_per_input()];
-    let steps = scheduler.timesteps().len();
-    for step in begin..steps {
+    let (begin, calls) = (span.start, span.len());
+    for step in span {
         let t = scheduler.timesteps()[step];
         scheduler.scale_input(step, x, &mut scaled);
         denoiser.predict(&scaled, t, &mut prediction)?;
-        require_finite(&prediction, "the denoiser's prediction", step - begin + 1, steps - begin)?;
+        require_finite(&prediction, "the denoiser's prediction", step - begin + 1, calls)?;
         scheduler.step(step, &prediction, x, noise)?;
-        require_finite(x, "the latents", step - begin + 1, steps - begin)?;
+        require_finite(x, "the latents", step - begin + 1, calls)?;
         let view = ndarray::ArrayView::from_shape(shape.clone(), &*x)
             .map_err(|e| Error::input("latents", format!("the sample does not have its own shape: {e}"), ""))?;
-        let seen = Step { call: step - begin + 1, calls: steps - begin, timestep: t, sample: view };
+        let seen = Step { call: step - begin + 1, calls, timestep: t, sample: view };
         if watch(seen).is_break() {
             return Err(Error::Interrupted { at_step: Some(step - begin + 1) });
         }

@@ -14,7 +14,6 @@ use crate::error::{Error, Result};
 use crate::image::Rgb8;
 use crate::latent::{Decoder, Encoder};
 use crate::plan::{ModelPlan, Request};
-use crate::scheduler;
 use crate::session::{Cancel, Runtime, Session, SessionOptions};
 use crate::task::{self, Stage};
 use crate::text::TextEncoder;
@@ -145,14 +144,18 @@ impl Pipeline {
         let prompts: Vec<usize> = indices.clone().map(|i| i / request.images).collect();
         let seeds: Vec<u64> = indices.clone().map(|i| request.seed_of(i)).collect();
         let mut noise = BatchNoise::new(&seeds);
-        let mut scheduler = request.scheduler.build(&scheduler::Request::new(request.steps, images))?;
+        let mut scheduler = request.scheduler.build(&request.schedule(images))?;
+        let span = request.scheduler.span(scheduler.as_ref(), request.denoising_start, request.denoising_end)?;
         let sample_shape = self.plan.sample_shape(request.width, request.height);
         let mut warnings = Vec::new();
         let start = request.task.start(&mut Stage {
+            pictures: of,
+            first,
             prompts: &prompts,
             sample_shape,
             size: (request.width, request.height),
             steps: request.steps,
+            denoising_start: request.denoising_start.map(|_| span.start),
             scheduler: scheduler.as_ref(),
             noise: &mut noise,
             given: request.latents.as_ref().map(|given| task::rows(given, indices.clone())),
@@ -175,7 +178,7 @@ impl Pipeline {
             calls = step.call;
             observer.notice(Event::Step { first, of, step })
         };
-        denoise(&mut model, scheduler.as_mut(), &mut sample, begin, &mut noise, &mut watch)?;
+        denoise(&mut model, scheduler.as_mut(), &mut sample, begin..span.end, &mut noise, &mut watch)?;
         let denoised = Instant::now();
         timings.calls += calls;
         timings.denoise += (denoised - prepared).as_secs_f64();

@@ -11,7 +11,7 @@ use crate::image::save_png;
 use crate::metadata::{self, Record};
 use crate::plan::{ModelPlan, Plan};
 use crate::session::Runtime;
-use crate::spec::{Output, Spec};
+use crate::spec::{Output, Run, Spec};
 
 /// Writes pictures into a folder.
 #[derive(Debug, Clone)]
@@ -128,7 +128,7 @@ impl Recorder {
             runtime: runtime.version().to_owned(),
             task: plan.request.task.name(),
             scheduler: plan.request.scheduler.entry.name,
-            strength: plan.request.task.strength(),
+            strength: plan.request.task.strength().filter(|_| plan.request.denoising_start.is_none()),
             guidance_scale: plan.request.task.guidance().scale,
             digest: Digesting::Working(std::thread::spawn(move || model_digest(&model))),
         }
@@ -136,7 +136,7 @@ impl Recorder {
 
     /// The user's number of steps.
     pub fn steps(&self) -> usize {
-        self.spec.run.steps
+        self.spec.run.steps.unwrap_or(Run::DEFAULT_STEPS)
     }
 
     /// The record of one picture.
@@ -158,7 +158,7 @@ impl Recorder {
             prompt: picture.prompt.clone(),
             negative_prompt: picture.negative_prompt.clone(),
             scheduler: self.scheduler.to_owned(),
-            steps: self.spec.run.steps,
+            steps: self.steps(),
             guidance_scale: self.guidance_scale,
             strength: self.strength,
             seed: picture.seed,
@@ -183,12 +183,12 @@ impl Recorder {
         Ok(digest)
     }
 
-    /// The pipeline that makes one picture of a request by itself: its prompt alone, its seed. Where the noise was given
-    /// for all pictures the whole pipeline is kept, and the index tells which of its pictures this one is.
+    /// The pipeline that makes one picture of a request by itself: its prompt alone, its seed. Where noise or latents
+    /// were given for all pictures the whole pipeline is kept, and the index tells which of its pictures this one is.
     fn own_spec(&self, picture: &Picture) -> (Spec, usize) {
         let mut own = self.spec.clone();
         own.output = Output::default();
-        if own.run.latents.is_some() {
+        if own.shares_a_file() {
             return (own, picture.index);
         }
         own.run.seed = Some(picture.seed);

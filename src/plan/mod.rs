@@ -14,6 +14,7 @@ use ndarray::ArrayD;
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::npy;
+use crate::scheduler::Custom;
 use crate::session::find_provider;
 use crate::spec::Spec;
 use crate::task::{self, Task};
@@ -30,6 +31,12 @@ pub struct Request {
     pub scheduler: SchedulerChoice,
     /// The number of steps.
     pub steps: usize,
+    /// The schedule itself, where it is given outright.
+    pub custom: Option<Custom>,
+    /// The share of the schedule that another run has done already.
+    pub denoising_start: Option<f64>,
+    /// The share of the schedule after which the run stops.
+    pub denoising_end: Option<f64>,
     /// The seed of the first picture; picture i has `seed + i`.
     pub seed: u64,
     /// Pictures a prompt.
@@ -47,6 +54,11 @@ pub struct Request {
 }
 
 impl Request {
+    /// What the scheduler of a batch of `images` pictures is built for.
+    pub fn schedule(&self, images: usize) -> crate::scheduler::Request {
+        scheduler::request(self.steps, self.custom.clone(), images)
+    }
+
     /// Pictures in all.
     pub fn pictures(&self) -> usize {
         self.task.prompts().len() * self.images
@@ -88,8 +100,12 @@ impl Plan {
         }
         let model = ModelPlan::new(&spec, &bundle, task.as_ref())?;
         let scheduler = SchedulerChoice::new(&spec, &bundle)?;
-        scheduler.build(&crate::scheduler::Request::new(spec.run.steps, 1))?;
-        task.check(spec.run.steps)?;
+        let (steps, custom) = spec.run.schedule(scheduler.entry);
+        spec.run.steps = Some(steps);
+        let schedule = scheduler.build(&scheduler::request(steps, custom.clone(), 1))?;
+        let (denoising_start, denoising_end) = (spec.run.denoising_start, spec.run.denoising_end);
+        task.check(steps, denoising_start)?;
+        scheduler.span(schedule.as_ref(), denoising_start, denoising_end)?;
         model.check_prompts(task.as_ref())?;
 
         let step = bundle.facts.size_multiple();
@@ -115,6 +131,11 @@ impl Plan {
             ));
         }
         let seed = *spec.run.seed.get_or_insert_with(any_seed);
+        if let crate::spec::Task::ImageToImage(task) = &mut spec.task
+            && denoising_start.is_none()
+        {
+            task.strength = Some(task.strength());
+        }
         spec.run.width = Some(width);
         spec.run.height = Some(height);
 
@@ -134,7 +155,10 @@ impl Plan {
         let request = Request {
             task,
             scheduler,
-            steps: spec.run.steps,
+            steps,
+            custom,
+            denoising_start,
+            denoising_end,
             seed,
             images: spec.run.images,
             width,

@@ -1,8 +1,10 @@
 //! Which scheduler a request runs on.
 
+use std::ops::Range;
+
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
-use crate::scheduler::{self, Config, Scheduler};
+use crate::scheduler::{self, Config, Custom, Scheduler};
 use crate::spec::Spec;
 
 /// The scheduler of a request: whose class, from which configuration.
@@ -22,6 +24,13 @@ impl std::fmt::Debug for SchedulerChoice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SchedulerChoice").field("name", &self.name).field("table", &self.table).finish_non_exhaustive()
     }
+}
+
+/// What a scheduler is built for.
+pub(super) fn request(steps: usize, custom: Option<Custom>, images: usize) -> scheduler::Request {
+    let mut request = scheduler::Request::new(steps, images);
+    request.custom = custom;
+    request
 }
 
 impl SchedulerChoice {
@@ -64,11 +73,86 @@ impl SchedulerChoice {
         Ok(Self { name: wanted.to_owned(), entry, model: config, table })
     }
 
+    /// The calls of the model that a run on this schedule makes: those from `start` of it to `end`, shares of the
+    /// training timesteps from noise to picture.
+    ///
+    /// A share is turned into a training timestep, and the run has the calls before it (for `end`) or after it (for
+    /// `start`), as in diffusers' pipelines for Stable Diffusion XL.
+    ///
+    /// # Errors
+    /// [`Error::Input`] naming the share that leaves no call.
+    pub fn span(&self, schedule: &dyn Scheduler, start: Option<f64>, end: Option<f64>) -> Result<Range<usize>> {
+        let train = self.setting("num_train_timesteps").unwrap_or(1000.0);
+        let timestep = |share: f64| (train - share * train).round_ties_even();
+        let timesteps = schedule.timesteps();
+        let calls = timesteps.len();
+        let none = |key: &str, share: f64| {
+            let problem = format!("{share} leaves none of the {calls} calls of the model");
+            Error::input(format!("run.{key}"), problem, "choose another share, or more steps")
+        };
+        let mut span = 0..calls;
+        if let Some(share) = start {
+            let cut = timestep(share);
+            let mut left = timesteps.iter().filter(|t| **t < cut).count();
+            // A step of two calls is begun with its first.
+            if schedule.order() == 2 && left.is_multiple_of(2) {
+                left += 1;
+            }
+            span.start = calls - left.min(calls);
+            if left == 0 {
+                return Err(none("denoising_start", share));
+            }
+        }
+        if let Some(share) = end {
+            let cut = timestep(share);
+            span.end = span.start + timesteps[span.clone()].iter().filter(|t| **t >= cut).count();
+            if span.is_empty() {
+                return Err(none("denoising_end", share));
+            }
+        }
+        Ok(span)
+    }
+
+    /// A number of the merged configuration, where it is set.
+    fn setting(&self, key: &str) -> Option<f64> {
+        self.table.get(key).or_else(|| self.model.get(key)).and_then(serde_json::Value::as_f64)
+    }
+
     /// Builds the schedule of a run.
     ///
     /// # Errors
     /// [`Error::Scheduler`] naming the key at fault.
     pub fn build(&self, request: &scheduler::Request) -> Result<Box<dyn Scheduler>> {
         scheduler::build(&self.name, Some(&self.model), &self.table, request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where diffusers' pipelines for Stable Diffusion XL cut schedules in two, recorded by
+    /// scripts/golden_custom_schedules.py.
+    #[test]
+    fn schedules_are_cut_where_diffusers_cuts_them() {
+        type Row = (String, usize, Option<f64>, Option<f64>, usize, usize);
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/custom-schedules/spans.json");
+        let rows: Vec<Row> = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        assert_eq!(rows.len(), 126);
+        for (name, steps, start, end, first, after) in rows {
+            let betas = [("beta_start", 0.00085.into()), ("beta_end", 0.012.into())];
+            let words = [("beta_schedule", "scaled_linear".into())];
+            let mut table: Config = betas.into_iter().chain(words).map(|(k, v)| (k.to_owned(), v)).collect();
+            if name == "pndm" {
+                table.insert("skip_prk_steps".to_owned(), true.into());
+            }
+            let entry = scheduler::find(&name).unwrap();
+            let choice = SchedulerChoice { name: name.clone(), entry, model: Config::new(), table };
+            let schedule = choice.build(&request(steps, None, 1)).unwrap();
+            match choice.span(schedule.as_ref(), start, end) {
+                Ok(span) => assert_eq!(span, first..after, "{name}, {steps} steps, {start:?} to {end:?}"),
+                Err(error) => assert_eq!(first, after, "{name}, {steps} steps, {start:?} to {end:?}: {error}"),
+            }
+        }
     }
 }

@@ -135,6 +135,12 @@ pub(super) mod keys {
         Key::choice("prediction_type", "epsilon", valid)
     }
 
+    /// [`timestep_spacing`] with one way more: every `num_train_timesteps / steps`-th timestep and one, as the latent
+    /// diffusion paper's own samplers have it, which is more steps than asked for where these do not divide.
+    pub const fn timestep_spacing_or_compvis(default: &'static str) -> Key {
+        Key::choice("timestep_spacing", default, &["linspace", "leading", "trailing", "compvis"])
+    }
+
     pub const fn timestep_spacing(default: &'static str) -> Key {
         Key::choice("timestep_spacing", default, &["linspace", "leading", "trailing"])
     }

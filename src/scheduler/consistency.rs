@@ -1,6 +1,7 @@
 //! What the samplers of distilled consistency models share: they visit timesteps of the schedule they were distilled on.
 
 use super::config::{Key, Kind, Settings, keys};
+use super::{Request, custom};
 use crate::error::Result;
 
 /// The keys of both classes.
@@ -24,16 +25,20 @@ pub(super) const KEYS: [Key; 17] = [
     keys::RESCALE_BETAS_ZERO_SNR,
 ];
 
-/// `steps` of the `original_inference_steps` timesteps of distillation, falling.
+/// The run's timesteps, falling: the user's, or evenly some of the `original_inference_steps` of distillation.
 ///
 /// # Errors
 /// More steps than there are timesteps.
-pub(super) fn timesteps(settings: &Settings, steps: usize) -> Result<Vec<f64>> {
+pub(super) fn timesteps(settings: &Settings, request: &Request) -> Result<Vec<f64>> {
+    let steps = request.steps;
     let train = settings.count("num_train_timesteps")?;
     let original = settings.count("original_inference_steps")?;
     if original > train {
         let problem = format!("{original} are more than the {train} timesteps of training");
         return Err(settings.error("original_inference_steps", problem, "50 is usual"));
+    }
+    if let Some(list) = custom::timesteps(request) {
+        return Ok(list.iter().map(|t| t.trunc()).collect());
     }
     if steps > original {
         let problem = format!("{steps} steps are more than the {original} of original_inference_steps");

@@ -2,7 +2,7 @@
 
 use super::config::{Key, Kind, Settings, keys};
 use super::sample::{Bounds, Prediction, add_noise, at_timestep};
-use super::{Entry, Noise, Request, Scheduler, noise, spacing};
+use super::{Accepts, Entry, Noise, Request, Scheduler, noise, spacing};
 use crate::error::Result;
 
 pub(super) const ENTRY: Entry = Entry {
@@ -11,6 +11,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[],
     order: 1,
     stochastic: false,
+    accepts: Accepts::NOTHING,
     about: "Denoising diffusion implicit models: deterministic, or stochastic with eta above 0.",
     keys: &[
         keys::NUM_TRAIN_TIMESTEPS,
@@ -26,7 +27,7 @@ pub(super) const ENTRY: Entry = Entry {
         keys::DYNAMIC_THRESHOLDING_RATIO,
         Key::float("clip_sample_range", 1.0),
         keys::SAMPLE_MAX_VALUE,
-        keys::timestep_spacing("leading"),
+        keys::timestep_spacing_or_compvis("leading"),
         keys::RESCALE_BETAS_ZERO_SNR,
         Key::argument("eta", Kind::Float(0.0)),
     ],
@@ -59,7 +60,7 @@ fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
     }
     let alphas = noise::alphas_cumprod(settings)?;
     let final_alpha = if settings.switch("set_alpha_to_one")? { 1.0 } else { at_timestep(settings, &alphas, 0)? };
-    let timesteps = spacing::timesteps(settings, request.steps, true)?;
+    let timesteps = spacing::timesteps(settings, request, true)?;
     let ratio = (train / request.steps) as i64;
     let levels = timesteps
         .iter()

@@ -3,7 +3,7 @@
 use super::config::{Key, Kind, Settings, keys};
 use super::noise::{exp_f32, ln_f32};
 use super::sample::{Bounds, Prediction, add_noise, at_timestep};
-use super::{Entry, Noise, Request, Scheduler, noise, spacing};
+use super::{Accepts, Entry, Noise, Request, Scheduler, noise, spacing};
 use crate::error::{Error, Result};
 
 const NAME: &str = "ddpm";
@@ -14,6 +14,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[],
     order: 1,
     stochastic: true,
+    accepts: Accepts::TIMESTEPS,
     about: "Ancestral sampling of the diffusion model as it was trained; wants many steps.",
     keys: &[
         keys::NUM_TRAIN_TIMESTEPS,
@@ -78,7 +79,7 @@ fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
         return Err(settings.error("steps", problem, "ask for fewer"));
     }
     let alphas = noise::alphas_cumprod(settings)?;
-    let timesteps = spacing::timesteps(settings, request.steps, true)?;
+    let timesteps = spacing::timesteps(settings, request, true)?;
     let mut levels = Vec::with_capacity(timesteps.len());
     for (i, t) in timesteps.iter().enumerate() {
         let previous = timesteps.get(i + 1).map_or(-1, |t| *t as i64);

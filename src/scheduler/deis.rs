@@ -4,7 +4,7 @@ use super::config::{Key, Kind, Settings, keys};
 use super::noise::{exp_f32, numpy_ln_f32 as ln_f32};
 use super::sample::{Bounds, History, Prediction, mix};
 use super::solver::{self, Level, Manner};
-use super::{Entry, Noise, Request, Scheduler, noise};
+use super::{Accepts, Entry, Noise, Request, Scheduler, noise};
 use crate::error::Result;
 
 pub(super) const ENTRY: Entry = Entry {
@@ -13,6 +13,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[],
     order: 1,
     stochastic: false,
+    accepts: Accepts::NOTHING,
     about: "Exponential integrator with multistep polynomials of order 1 to 3 in log-rho.",
     keys: &[
         keys::NUM_TRAIN_TIMESTEPS,

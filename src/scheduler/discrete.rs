@@ -3,7 +3,7 @@
 use super::Request;
 use super::config::{Key, Settings, keys};
 use super::sigmas::{self, Ramp};
-use super::{noise, spacing};
+use super::{custom, noise, spacing};
 use crate::error::Result;
 
 /// The keys of [`schedule`] for a class with these ends of its betas.
@@ -51,8 +51,28 @@ pub(super) enum Karras {
 pub(super) fn schedule(settings: &Settings, request: &Request, karras: Karras) -> Result<Schedule> {
     let training = sigmas::training_sigmas(&noise::alphas_cumprod(settings)?);
     let logs = sigmas::log_sigmas(&training);
-    let mut timesteps = spacing::timesteps(settings, request.steps, false)?;
-    let mut levels: Vec<f64> = timesteps.iter().map(|t| sigmas::interpolate(*t, &training)).collect();
+    let (timesteps, levels) = match custom::levels(request, &logs) {
+        Some(given) => given,
+        None => spaced(settings, request, karras, &training, &logs)?,
+    };
+    let largest = levels.iter().copied().fold(0.0, f32::max);
+    let initial = match settings.choice("timestep_spacing")? {
+        "leading" => (largest * largest + 1.0).sqrt(),
+        _ => largest,
+    };
+    Ok(Schedule { timesteps, sigmas: levels, logs, initial })
+}
+
+/// The timesteps that the configuration asks for and their noise levels, with the zero at the end.
+fn spaced(
+    settings: &Settings,
+    request: &Request,
+    karras: Karras,
+    training: &[f32],
+    logs: &[f32],
+) -> Result<(Vec<f64>, Vec<f32>)> {
+    let mut timesteps = spacing::timesteps(settings, request, false)?;
+    let mut levels: Vec<f64> = timesteps.iter().map(|t| sigmas::interpolate(*t, training)).collect();
     if let Some(ramp) = Ramp::from_settings(settings)? {
         let (least, most) = (levels[levels.len() - 1], levels[0]);
         levels = if ramp == Ramp::Karras && karras == Karras::OwnEnds {
@@ -60,19 +80,14 @@ pub(super) fn schedule(settings: &Settings, request: &Request, karras: Karras) -
         } else {
             ramp.sigmas(settings, least, most, request.steps)?
         };
-        timesteps = levels.iter().map(|sigma| sigmas::timestep_of(*sigma, &logs)).collect();
+        timesteps = levels.iter().map(|sigma| sigmas::timestep_of(*sigma, logs)).collect();
         if ramp == Ramp::Karras && karras == Karras::Whole {
             timesteps.iter_mut().for_each(|t| *t = t.round_ties_even());
         }
     }
     let mut levels: Vec<f32> = levels.into_iter().map(|sigma| sigma as f32).collect();
     levels.push(0.0);
-    let largest = levels.iter().copied().fold(0.0, f32::max);
-    let initial = match settings.choice("timestep_spacing")? {
-        "leading" => (largest * largest + 1.0).sqrt(),
-        _ => largest,
-    };
-    Ok(Schedule { timesteps, sigmas: levels, logs, initial })
+    Ok((timesteps, levels))
 }
 
 /// One timestep for the first step and two for each later one: `[t0, a1, b1, a2, b2, ...]`.

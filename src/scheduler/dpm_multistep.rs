@@ -6,7 +6,7 @@ use super::config::{Key, Kind, Settings, keys};
 use super::dpm_update::{Algorithm, Converter};
 use super::sample::{History, mix};
 use super::solver::{self, Level, Manner};
-use super::{Alias, Entry, Noise, Request, Scheduler, Setting, noise};
+use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, Setting, noise};
 use crate::error::Result;
 
 const KARRAS: (&str, Setting) = ("use_karras_sigmas", Setting::Switch(true));
@@ -27,6 +27,7 @@ pub(super) const ENTRY: Entry = Entry {
     ],
     order: 1,
     stochastic: false,
+    accepts: Accepts::TIMESTEPS,
     about: "DPM-Solver++ of order 1 to 3, one call a step; a good choice at 15 to 30 steps.",
     keys: &[
         keys::NUM_TRAIN_TIMESTEPS,

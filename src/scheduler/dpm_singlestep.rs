@@ -4,7 +4,7 @@ use super::config::{Key, Kind, Settings, keys};
 use super::dpm_update::{Algorithm, Converter};
 use super::sample::{Bounds, History, mix};
 use super::solver::{self, Level, Manner};
-use super::{Alias, Entry, Noise, Request, Scheduler, Setting, noise};
+use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, Setting, noise};
 use crate::error::Result;
 
 pub(super) const ENTRY: Entry = Entry {
@@ -16,6 +16,7 @@ pub(super) const ENTRY: Entry = Entry {
     ],
     order: 1,
     stochastic: false,
+    accepts: Accepts::TIMESTEPS,
     about: "DPM-Solver++ whose steps of order 2 or 3 span as many calls of the model.",
     keys: &[
         keys::NUM_TRAIN_TIMESTEPS,

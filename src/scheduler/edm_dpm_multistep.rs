@@ -6,7 +6,7 @@ use super::edm::{self, Scalings};
 use super::noise::ln_f32;
 use super::sample::{Bounds, History};
 use super::solver::Level;
-use super::{Entry, Noise, Request, Scheduler, sigmas};
+use super::{Accepts, Entry, Noise, Request, Scheduler, sigmas};
 use crate::error::Result;
 
 pub(super) const ENTRY: Entry = Entry {
@@ -15,6 +15,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[],
     order: 1,
     stochastic: false,
+    accepts: Accepts::NOTHING,
     about: "DPM-Solver++ of order 1 to 3 for networks with EDM's scalings (Playground v2.5).",
     keys: &[
         edm::KEYS[0],

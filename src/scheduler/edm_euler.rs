@@ -2,7 +2,7 @@
 
 use super::config::{Key, Kind, Settings};
 use super::edm::{self, Scalings};
-use super::{Entry, Noise, Request, Scheduler, sigmas};
+use super::{Accepts, Entry, Noise, Request, Scheduler, sigmas};
 use crate::error::Result;
 
 pub(super) const ENTRY: Entry = Entry {
@@ -11,6 +11,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[],
     order: 1,
     stochastic: false,
+    accepts: Accepts::NOTHING,
     about: "Euler's method for networks with EDM's scalings.",
     keys: &[
         edm::KEYS[0],

@@ -5,7 +5,7 @@ use super::config::{Key, Kind, Settings, keys};
 use super::noise::exp_f32;
 use super::sample::Prediction;
 use super::sigmas::{self, Ramp};
-use super::{Alias, Entry, Noise, Request, Scheduler, Setting, noise, spacing};
+use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, Setting, custom, noise, spacing};
 use crate::error::Result;
 
 pub(super) const ENTRY: Entry = Entry {
@@ -14,6 +14,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[Alias { name: "Euler Karras", settings: &[("use_karras_sigmas", Setting::Switch(true))] }],
     order: 1,
     stochastic: false,
+    accepts: Accepts::BOTH,
     about: "Euler's method on the probability flow; a good default.",
     keys: &[
         keys::NUM_TRAIN_TIMESTEPS,
@@ -56,25 +57,13 @@ struct Euler {
 }
 
 fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
-    let steps = request.steps;
     let prediction = Prediction::from_settings(settings)?;
     let training = sigmas::training_sigmas(&noise::positive_alphas_cumprod(settings)?);
     let logs = sigmas::log_sigmas(&training);
-    let mut timesteps = spacing::timesteps(settings, steps, false)?;
-    let mut levels: Vec<f64> = if settings.choice("interpolation_type")? == "log_linear" {
-        noise::linspace_f32(logs[logs.len() - 1], logs[0], steps + 1)
-            .into_iter()
-            .map(|l| f64::from(exp_f32(l)))
-            .collect()
-    } else {
-        timesteps.iter().map(|t| sigmas::interpolate(*t, &training)).collect()
+    let (mut timesteps, levels) = match custom::levels(request, &logs) {
+        Some(given) => given,
+        None => spaced(settings, request, &training, &logs)?,
     };
-    if let Some(ramp) = Ramp::from_settings(settings)? {
-        levels = ramp.sigmas(settings, levels[levels.len() - 1], levels[0], steps)?;
-        timesteps = levels.iter().map(|sigma| sigmas::timestep_of(*sigma, &logs)).collect();
-    }
-    levels.push(if settings.choice("final_sigmas_type")? == "sigma_min" { f64::from(training[0]) } else { 0.0 });
-    let levels: Vec<f32> = levels.into_iter().map(|sigma| sigma as f32).collect();
     if settings.choice("timestep_type")? == "continuous" && prediction == Prediction::Velocity {
         timesteps = levels[..levels.len() - 1].iter().map(|sigma| f64::from(0.25 * noise::ln_f32(*sigma))).collect();
     }
@@ -93,6 +82,26 @@ fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
         sigmas: levels,
         drawn: Vec::new(),
     }))
+}
+
+/// The timesteps that the configuration asks for and their noise levels, with the end of the last step.
+fn spaced(settings: &Settings, request: &Request, training: &[f32], logs: &[f32]) -> Result<(Vec<f64>, Vec<f32>)> {
+    let steps = request.steps;
+    let mut timesteps = spacing::timesteps(settings, request, false)?;
+    let mut levels: Vec<f64> = if settings.choice("interpolation_type")? == "log_linear" {
+        noise::linspace_f32(logs[logs.len() - 1], logs[0], steps + 1)
+            .into_iter()
+            .map(|l| f64::from(exp_f32(l)))
+            .collect()
+    } else {
+        timesteps.iter().map(|t| sigmas::interpolate(*t, training)).collect()
+    };
+    if let Some(ramp) = Ramp::from_settings(settings)? {
+        levels = ramp.sigmas(settings, levels[levels.len() - 1], levels[0], steps)?;
+        timesteps = levels.iter().map(|sigma| sigmas::timestep_of(*sigma, logs)).collect();
+    }
+    levels.push(if settings.choice("final_sigmas_type")? == "sigma_min" { f64::from(training[0]) } else { 0.0 });
+    Ok((timesteps, levels.into_iter().map(|sigma| sigma as f32).collect()))
 }
 
 impl Scheduler for Euler {

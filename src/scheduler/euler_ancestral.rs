@@ -2,7 +2,7 @@
 
 use super::config::{Settings, keys};
 use super::sample::Prediction;
-use super::{Alias, Entry, Noise, Request, Scheduler, noise, sigmas, spacing};
+use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, custom, noise, sigmas, spacing};
 use crate::error::Result;
 
 pub(super) const ENTRY: Entry = Entry {
@@ -11,6 +11,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[Alias::plain("Euler a")],
     order: 1,
     stochastic: true,
+    accepts: Accepts::BOTH,
     about: "Euler's method with fresh noise at every step; never settles on one picture as steps grow.",
     keys: &[
         keys::NUM_TRAIN_TIMESTEPS,
@@ -37,9 +38,15 @@ struct EulerAncestral {
 
 fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
     let training = sigmas::training_sigmas(&noise::positive_alphas_cumprod(settings)?);
-    let timesteps = spacing::timesteps(settings, request.steps, false)?;
-    let mut levels: Vec<f32> = timesteps.iter().map(|t| sigmas::interpolate(*t, &training) as f32).collect();
-    levels.push(0.0);
+    let (timesteps, levels) = match custom::levels(request, &sigmas::log_sigmas(&training)) {
+        Some(given) => given,
+        None => {
+            let timesteps = spacing::timesteps(settings, request, false)?;
+            let mut levels: Vec<f32> = timesteps.iter().map(|t| sigmas::interpolate(*t, &training) as f32).collect();
+            levels.push(0.0);
+            (timesteps, levels)
+        }
+    };
     let largest = levels.iter().copied().fold(0.0, f32::max);
     Ok(Box::new(EulerAncestral {
         timesteps,

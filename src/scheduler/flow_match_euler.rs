@@ -3,7 +3,7 @@
 
 use super::config::{Key, Kind, Settings, keys};
 use super::sigmas::Ramp;
-use super::{Entry, Noise, Request, Scheduler, flow};
+use super::{Accepts, Custom, Entry, Noise, Request, Scheduler, flow};
 use crate::error::Result;
 
 pub(super) const ENTRY: Entry = Entry {
@@ -12,6 +12,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[],
     order: 1,
     stochastic: false,
+    accepts: Accepts::FLOW,
     about: "Euler's method for rectified flows (Stable Diffusion 3, Flux).",
     keys: &[
         keys::NUM_TRAIN_TIMESTEPS,
@@ -44,28 +45,39 @@ fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
     let train = settings.count("num_train_timesteps")? as f32;
     let dynamic = settings.switch("use_dynamic_shifting")?;
     let linear = settings.choice("time_shift_type")? == "linear";
-    let mut levels = flow::fractions(settings, request.steps, !dynamic)?;
+    let mut levels = match &request.custom {
+        Some(Custom::Timesteps(list)) => list.iter().map(|t| f64::from(*t as f32 / train)).collect(),
+        Some(Custom::Sigmas(list)) => list.iter().map(|s| f64::from(*s as f32)).collect(),
+        None => flow::fractions(settings, request.steps, !dynamic)?,
+    };
+    // diffusers shapes a list that it was given in float32, and its own in float64.
+    let round = |x: f64| if request.custom.is_some() { f64::from(x as f32) } else { x };
     if dynamic {
         let Some(mu) = request.mu else {
             let help = "set use_dynamic_shifting = false and a shift";
             return Err(settings.error("use_dynamic_shifting", "the task gives no shift for the picture's size", help));
         };
         let factor = if linear { mu } else { mu.exp() };
-        levels.iter_mut().for_each(|s| *s = factor / (factor + (1.0 / *s - 1.0)));
+        let factor = round(factor);
+        levels.iter_mut().for_each(|s| *s = round(factor / round(factor + round(round(1.0 / *s) - 1.0))));
     } else {
         let factor = settings.float("shift")?;
-        levels.iter_mut().for_each(|s| *s = flow::shift(factor, *s));
+        let (factor, less_one) = (round(factor), round(factor - 1.0));
+        levels.iter_mut().for_each(|s| *s = round(round(factor * *s) / round(1.0 + round(less_one * *s))));
     }
     if let Some(terminal) = settings.maybe_float("shift_terminal")?.filter(|terminal| *terminal != 0.0) {
-        let scale = (1.0 - levels[levels.len() - 1]) / (1.0 - terminal);
-        levels.iter_mut().for_each(|s| *s = 1.0 - (1.0 - *s) / scale);
+        let scale = round(round(1.0 - levels[levels.len() - 1]) / round(1.0 - terminal));
+        levels.iter_mut().for_each(|s| *s = round(1.0 - round(round(1.0 - *s) / scale)));
     }
     if let Some(ramp) = Ramp::from_settings(settings)? {
         levels = ramp.sigmas(settings, levels[levels.len() - 1], levels[0], request.steps)?;
     }
     let inverted = settings.switch("invert_sigmas")?;
     let mut levels: Vec<f32> = levels.into_iter().map(|s| if inverted { 1.0 - s as f32 } else { s as f32 }).collect();
-    let timesteps = levels.iter().map(|s| f64::from(s * train)).collect();
+    let timesteps = match &request.custom {
+        Some(Custom::Timesteps(list)) if !inverted => list.iter().map(|t| f64::from(*t as f32)).collect(),
+        _ => levels.iter().map(|s| f64::from(s * train)).collect(),
+    };
     levels.push(if inverted { 1.0 } else { 0.0 });
     Ok(Box::new(FlowMatchEuler {
         timesteps,

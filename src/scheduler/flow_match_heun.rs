@@ -2,7 +2,7 @@
 
 use super::config::{Key, Settings, keys};
 use super::discrete::interleave;
-use super::{Entry, Noise, Request, Scheduler, flow};
+use super::{Accepts, Entry, Noise, Request, Scheduler, flow};
 use crate::error::Result;
 
 pub(super) const ENTRY: Entry = Entry {
@@ -11,6 +11,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[],
     order: 2,
     stochastic: false,
+    accepts: Accepts::NOTHING,
     about: "Heun's second-order method for rectified flows: two calls a step.",
     keys: &[keys::NUM_TRAIN_TIMESTEPS, Key::float("shift", 1.0)],
     build,

@@ -4,7 +4,7 @@
 use super::config::{Key, Settings, keys};
 use super::discrete::{self, interleave};
 use super::sample::Prediction;
-use super::{Alias, Entry, Noise, Request, Scheduler, Setting, sigmas};
+use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, Setting, sigmas};
 use crate::error::Result;
 
 const SCHEDULE: [Key; 10] = discrete::schedule_keys(
@@ -19,6 +19,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[Alias { name: "Heun Karras", settings: &[("use_karras_sigmas", Setting::Switch(true))] }],
     order: 2,
     stochastic: false,
+    accepts: Accepts::BOTH,
     about: "Heun's second-order method: two calls a step, each step corrected at its end.",
     keys: &[
         SCHEDULE[0],

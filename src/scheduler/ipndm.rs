@@ -4,7 +4,7 @@
 use super::config::{Settings, keys};
 use super::noise::linspace_f32;
 use super::sample::{History, mix};
-use super::{Entry, Noise, Request, Scheduler};
+use super::{Accepts, Entry, Noise, Request, Scheduler};
 use crate::error::Result;
 
 pub(super) const ENTRY: Entry = Entry {
@@ -13,6 +13,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[],
     order: 1,
     stochastic: false,
+    accepts: Accepts::NOTHING,
     about: "Linear multistep of order 4 for models told an angle in place of a timestep.",
     keys: &[keys::NUM_TRAIN_TIMESTEPS, keys::TRAINED_BETAS],
     build,

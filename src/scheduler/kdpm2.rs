@@ -4,7 +4,7 @@ use super::config::{Key, Settings, keys};
 use super::discrete::{self, interleave};
 use super::noise::{exp_f32, ln_f32};
 use super::sample::Prediction;
-use super::{Alias, Entry, Noise, Request, Scheduler, Setting, sigmas};
+use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, Setting, sigmas};
 use crate::error::Result;
 
 const SCHEDULE: [Key; 10] = discrete::schedule_keys(0.00085, 0.012, keys::beta_schedule("linear"));
@@ -19,6 +19,7 @@ pub(super) const ENTRY: Entry = Entry {
     ],
     order: 2,
     stochastic: false,
+    accepts: Accepts::BOTH,
     about: "DPM-Solver-2 as k-diffusion has it: two calls a step, the first to its middle.",
     keys: &[
         SCHEDULE[0],

@@ -2,7 +2,7 @@
 
 use super::config::Settings;
 use super::sample::{Bounds, Prediction, add_noise, at_timestep};
-use super::{Entry, Noise, Request, Scheduler, consistency, noise};
+use super::{Accepts, Entry, Noise, Request, Scheduler, consistency, noise};
 use crate::error::Result;
 
 pub(super) const ENTRY: Entry = Entry {
@@ -11,6 +11,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[],
     order: 1,
     stochastic: true,
+    accepts: Accepts::TIMESTEPS,
     about: "For latent consistency models and LCM-LoRA: 2 to 8 steps.",
     keys: &consistency::KEYS,
     build,
@@ -37,7 +38,7 @@ struct Lcm {
 
 fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
     let alphas = noise::alphas_cumprod(settings)?;
-    let timesteps = consistency::timesteps(settings, request.steps)?;
+    let timesteps = consistency::timesteps(settings, request)?;
     let scaling = settings.float("timestep_scaling")? as f32;
     let mut levels = Vec::with_capacity(timesteps.len());
     for (i, t) in timesteps.iter().enumerate() {

@@ -2,7 +2,7 @@
 
 use super::config::{Key, Settings, keys};
 use super::sample::{History, Prediction};
-use super::{Alias, Entry, Noise, Request, Scheduler, Setting, discrete, sigmas};
+use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, Setting, discrete, sigmas};
 use crate::error::Result;
 
 const SCHEDULE: [Key; 10] = discrete::schedule_keys(0.0001, 0.02, keys::beta_schedule("linear"));
@@ -13,6 +13,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[Alias { name: "LMS Karras", settings: &[("use_karras_sigmas", Setting::Switch(true))] }],
     order: 1,
     stochastic: false,
+    accepts: Accepts::BOTH,
     about: "Linear multistep of order 4 on the probability flow.",
     keys: &[
         SCHEDULE[0],

@@ -13,9 +13,11 @@
 //! The numbers are those of diffusers 0.39.0, in the arithmetic it uses: tables in the precision of the class at hand,
 //! samples in float32. `tests/schedulers.rs` holds every scheduler to whole tensors recorded there.
 
+mod align_your_steps;
 mod beta_quantile;
 mod config;
 mod consistency;
+mod custom;
 mod ddim;
 mod ddpm;
 mod deis;
@@ -46,7 +48,9 @@ mod spacing;
 mod tcd;
 mod unipc;
 
+pub use align_your_steps::{NAMED, Named};
 pub use config::{Key, Kind, Settings};
+pub use custom::{Accepts, Custom, Ends};
 
 use crate::error::{Error, Result};
 use serde_json::Value;
@@ -108,12 +112,14 @@ pub struct Request {
     pub images: usize,
     /// The shift of the schedule that goes with the picture's size, for schedulers with `use_dynamic_shifting`.
     pub mu: Option<f64>,
+    /// The schedule itself, where it is given outright; it then has `steps` steps.
+    pub custom: Option<Custom>,
 }
 
 impl Request {
     /// A request for a run of `steps` steps over batches of `images` pictures.
     pub fn new(steps: usize, images: usize) -> Self {
-        Self { steps, images, mu: None }
+        Self { steps, images, mu: None, custom: None }
     }
 }
 
@@ -133,6 +139,8 @@ pub struct Entry {
     pub order: usize,
     /// Whether its steps draw noise (with the class's defaults).
     pub stochastic: bool,
+    /// The schedules it can be given outright.
+    pub accepts: Accepts,
     /// One sentence for `ldm-ort list schedulers`.
     pub about: &'static str,
     /// The configuration keys the class takes (and `eta` and the like where `step()` takes them).
@@ -288,6 +296,9 @@ pub fn build(
     let settings = Settings::new(entry.name, entry.keys, &merged);
     if request.steps == 0 {
         return Err(settings.error("steps", "a run of 0 steps makes no picture", "ask for at least 1"));
+    }
+    if let Some(custom) = &request.custom {
+        custom.check(&settings, entry, request)?;
     }
     (entry.build)(&settings, request)
 }

@@ -2,7 +2,7 @@
 
 use super::config::{Key, Settings, keys};
 use super::sample::{History, Prediction, add_noise, at, at_timestep};
-use super::{Alias, Entry, Noise, Request, Scheduler, noise, spacing};
+use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, noise, spacing};
 use crate::error::Result;
 
 pub(super) const ENTRY: Entry = Entry {
@@ -11,6 +11,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[Alias::plain("PLMS")],
     order: 1,
     stochastic: false,
+    accepts: Accepts::NOTHING,
     about: "Pseudo numerical methods: linear multistep, begun with Runge-Kutta unless skip_prk_steps.",
     keys: &[
         keys::NUM_TRAIN_TIMESTEPS,
@@ -21,7 +22,7 @@ pub(super) const ENTRY: Entry = Entry {
         Key::switch("skip_prk_steps", false),
         Key::switch("set_alpha_to_one", false),
         keys::prediction_type(&["epsilon", "v_prediction"]),
-        keys::timestep_spacing("leading"),
+        keys::timestep_spacing_or_compvis("leading"),
         keys::STEPS_OFFSET,
     ],
     build,
@@ -54,7 +55,7 @@ fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
     let ratio = (train / steps) as i64;
     let alphas = noise::alphas_cumprod(settings)?;
     let first = at_timestep(settings, &alphas, 0)?;
-    let spaced: Vec<i64> = spacing::timesteps(settings, steps, true)?.into_iter().map(|t| t as i64).collect();
+    let spaced: Vec<i64> = spacing::timesteps(settings, request, true)?.into_iter().map(|t| t as i64).collect();
 
     let mut calls = Vec::with_capacity(spaced.len() + 3 * ORDER);
     let runge_kutta;

@@ -39,6 +39,16 @@ pub(super) fn timestep_of(sigma: f64, log_sigmas: &[f32]) -> f64 {
     (1.0 - weight) * low_index as f64 + weight * (low_index + 1) as f64
 }
 
+/// As [`timestep_of`] for a noise level in float32, in whose arithmetic diffusers then looks it up.
+pub(super) fn timestep_of_f32(sigma: f32, log_sigmas: &[f32]) -> f64 {
+    let log_sigma = super::noise::numpy_ln_f32(sigma.max(1e-10));
+    let below = log_sigmas.iter().rposition(|log| log_sigma - log >= 0.0).unwrap_or(0);
+    let low_index = below.min(log_sigmas.len().saturating_sub(2));
+    let (low, high) = (log_sigmas[low_index], log_sigmas[low_index + 1]);
+    let weight = ((low - log_sigma) / (low - high)).clamp(0.0, 1.0);
+    f64::from(1.0 - weight) * low_index as f64 + f64::from(weight) * (low_index + 1) as f64
+}
+
 /// Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models", equation 5.
 pub(super) fn karras(min: f64, max: f64, n: usize, rho: f64) -> Vec<f64> {
     let (low, high) = (min.powf(1.0 / rho), max.powf(1.0 / rho));

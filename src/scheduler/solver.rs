@@ -100,7 +100,7 @@ pub(super) fn schedule(settings: &Settings, request: &Request, alphas: &[f32], m
         timesteps = levels.iter().map(|sigma| sigma * train as f64).collect();
     } else {
         spaced = false;
-        timesteps = solver_timesteps(settings, steps, last)?;
+        timesteps = solver_timesteps(settings, request, last)?;
         levels = timesteps.iter().map(|t| sigmas::interpolate(*t, &training)).collect();
     }
     let to_zero = settings.has("final_sigmas_type") && settings.choice("final_sigmas_type")? == "zero";

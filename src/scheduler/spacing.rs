@@ -1,6 +1,7 @@
 //! Which training timesteps a run visits.
 
 use super::config::Settings;
+use super::{Request, custom};
 use crate::error::Result;
 
 /// `numpy.linspace` in double precision.
@@ -20,14 +21,30 @@ fn descend_to_zero(start: f64, step: f64) -> Vec<f64> {
     (0..n).map(|i| start + i as f64 * delta).collect()
 }
 
-/// The timesteps of a run of `steps` steps, falling: the three ways of table 2 of Lin et al. 2023, "Common Diffusion
+/// The timesteps of a run, falling: the user's, or one of the three ways of table 2 of Lin et al. 2023, "Common Diffusion
 /// Noise Schedules and Sample Steps are Flawed". With `whole`, `linspace` rounds to whole timesteps.
 ///
 /// # Errors
 /// A spacing that nobody knows.
-pub(super) fn timesteps(settings: &Settings, steps: usize, whole: bool) -> Result<Vec<f64>> {
+pub(super) fn timesteps(settings: &Settings, request: &Request, whole: bool) -> Result<Vec<f64>> {
+    if let Some(list) = custom::timesteps(request) {
+        return Ok(list.iter().map(|t| if whole { t.trunc() } else { f64::from(*t as f32) }).collect());
+    }
+    let steps = request.steps;
     let train = settings.count("num_train_timesteps")?;
     Ok(match settings.choice("timestep_spacing")? {
+        "compvis" => {
+            let ratio = train / steps;
+            if ratio == 0 || (train - 1).is_multiple_of(ratio) {
+                let problem = format!("compvis spaces {steps} steps beyond the {train} timesteps of training");
+                return Err(settings.error(
+                    "timestep_spacing",
+                    problem,
+                    "ask for a step more or less, and at most half",
+                ));
+            }
+            (0..train).step_by(ratio).rev().map(|t| t as f64 + 1.0).collect()
+        }
         "leading" => {
             let (ratio, offset) = (train / steps, settings.integer("steps_offset")? as f64);
             (0..steps).rev().map(|i| (i * ratio) as f64 + offset).collect()
@@ -49,7 +66,11 @@ pub(super) fn timesteps(settings: &Settings, steps: usize, whole: bool) -> Resul
 ///
 /// # Errors
 /// A spacing that nobody knows.
-pub(super) fn solver_timesteps(settings: &Settings, steps: usize, last: usize) -> Result<Vec<f64>> {
+pub(super) fn solver_timesteps(settings: &Settings, request: &Request, last: usize) -> Result<Vec<f64>> {
+    if let Some(list) = custom::timesteps(request) {
+        return Ok(list.iter().map(|t| t.trunc()).collect());
+    }
+    let steps = request.steps;
     let train = settings.count("num_train_timesteps")?;
     let spacing = if settings.has("timestep_spacing") { settings.choice("timestep_spacing")? } else { "linspace" };
     Ok(match spacing {

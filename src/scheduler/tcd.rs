@@ -2,7 +2,7 @@
 
 use super::config::{Key, Kind, Settings};
 use super::sample::{Prediction, add_noise, at_timestep};
-use super::{Entry, Noise, Request, Scheduler, consistency, noise};
+use super::{Accepts, Entry, Noise, Request, Scheduler, consistency, noise};
 use crate::error::Result;
 
 const KEYS: [Key; 18] = {
@@ -21,6 +21,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[],
     order: 1,
     stochastic: true,
+    accepts: Accepts::TIMESTEPS,
     about: "For trajectory consistency distillation: few steps, eta between detail (0) and repair (1).",
     keys: &KEYS,
     build,
@@ -49,7 +50,7 @@ fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
         return Err(settings.error("eta", format!("expected 0 to 1, found {eta}"), ""));
     }
     let alphas = noise::alphas_cumprod(settings)?;
-    let timesteps = consistency::timesteps(settings, request.steps)?;
+    let timesteps = consistency::timesteps(settings, request)?;
     let mut levels = Vec::with_capacity(timesteps.len());
     for (i, t) in timesteps.iter().enumerate() {
         let next = timesteps.get(i + 1).copied().unwrap_or(0.0);

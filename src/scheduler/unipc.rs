@@ -6,7 +6,7 @@ use super::sample::{Bounds, History, Prediction, mix};
 use super::sigmas::{self, Ramp};
 use super::solver::{self, Level, Manner, Schedule};
 use super::spacing::linspace;
-use super::{Alias, Entry, Noise, Request, Scheduler, flow, noise};
+use super::{Accepts, Alias, Custom, Entry, Noise, Request, Scheduler, flow, noise};
 use crate::error::Result;
 
 pub(super) const ENTRY: Entry = Entry {
@@ -15,6 +15,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[Alias::plain("uni_pc_bh2")],
     order: 1,
     stochastic: false,
+    accepts: Accepts::FLOW_SIGMAS,
     about: "Predictor and corrector of any order at one call a step; strong at 5 to 15 steps.",
     keys: &[
         keys::NUM_TRAIN_TIMESTEPS,
@@ -134,8 +135,14 @@ fn schedule(settings: &Settings, request: &Request) -> Result<Schedule> {
         None if in_flow => {
             let linear = settings.choice("time_shift_type")? == "linear";
             let shift = settings.float("flow_shift")?;
-            let mut levels = linspace(1.0, 1.0 / train, request.steps + 1);
-            levels.pop();
+            let mut levels = match &request.custom {
+                Some(Custom::Sigmas(list)) => list.clone(),
+                _ => {
+                    let mut levels = linspace(1.0, 1.0 / train, request.steps + 1);
+                    levels.pop();
+                    levels
+                }
+            };
             for level in &mut levels {
                 *level = match request.mu.filter(|_| dynamic) {
                     Some(mu) => {

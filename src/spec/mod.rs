@@ -16,7 +16,7 @@
 //! prompt = "a red circle"
 //! "#;
 //! let spec = Spec::parse(text, None, &Overrides::default())?;
-//! assert_eq!(spec.run.steps, 50);
+//! assert_eq!(spec.run.images, 1);
 //! # Ok::<(), ldm_ort::Error>(())
 //! ```
 //!
@@ -42,9 +42,9 @@ pub use device::Device;
 pub use model::{ComponentSpec, Model};
 pub use output::Output;
 pub use overrides::Overrides;
-pub use run::Run;
+pub use run::{Listed, Run};
 pub use scheduler::Scheduler;
-pub use task::{ImageToImage, Prompting, TASKS, Task, TaskEntry, TextToImage};
+pub use task::{Beginning, ImageToImage, Prompting, TASKS, Task, TaskEntry, TextToImage};
 
 use crate::error::{Error, Problem, Result};
 use reader::Reading;
@@ -130,7 +130,15 @@ impl Spec {
         }
     }
 
-    /// Writes the whole spec as the text of a pipeline file, every default spelled out and every path absolute, so
+    /// Whether noise or latents for all pictures of the run stand in one file, so that which picture is which of the
+    /// run matters.
+    pub fn shares_a_file(&self) -> bool {
+        let latents = |task: &ImageToImage| matches!(task.begin, Beginning::Latents(_));
+        self.run.latents.is_some() || matches!(&self.task, Task::ImageToImage(task) if latents(task))
+    }
+
+    /// Writes the whole spec as the text of a pipeline file, every default that stands by itself spelled out and every
+    /// path absolute, so
     /// that [`Spec::parse`] of it gives this spec wherever it is read. A path that is not Unicode, which no TOML can
     /// hold, is written with replacement characters.
     pub fn to_toml(&self) -> String {

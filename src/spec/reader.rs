@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use super::nearest::nearest;
 use super::tree::{Entries, Origin, Value, quote};
-pub(super) use item::Item;
 use crate::error::{Error, Problem, Result};
+pub(super) use item::Item;
 
 /// One reading of a pipeline: the file it is from, and what was found wrong so far.
 pub(super) struct Reading<'f> {

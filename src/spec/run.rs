@@ -1,18 +1,34 @@
 //! `[run]`: how many steps, which seed, how many pictures of what size.
 
+use std::ops::Bound::Excluded;
 use std::path::PathBuf;
 
-use super::reader::Table;
+use super::reader::{Item, Table, unknown_name};
+use super::tree::Value;
 use super::writer::{Writer, integer};
+use crate::scheduler::{Custom, Entry, NAMED, Named};
 
 /// The largest seed: the end of TOML's integers.
 const LAST_SEED: u64 = i64::MAX as u64;
 
 /// `[run]`: how many steps, which seed, how many pictures of what size.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Run {
-    /// `steps = 50`: steps of the scheduler, 1 to 1000.
-    pub steps: usize,
+    /// `steps`: steps of the scheduler, 1 to 1000. Absent: as many as `timesteps` or `sigmas` are, or 50.
+    pub steps: Option<usize>,
+    /// `timesteps`: the training timestep of each step, falling, or the name of a schedule, for schedulers that take
+    /// such a list.
+    pub timesteps: Option<Listed>,
+    /// `sigmas`: the noise level of each step, falling, or the name of a schedule, for schedulers that take such a
+    /// list. Schedulers of diffusion models take one level more, at which the last step ends (mostly 0); those of
+    /// flows do not.
+    pub sigmas: Option<Listed>,
+    /// `denoising_start`: the share of the schedule that another run has done already, above 0 and below 1. The run
+    /// begins there, and with what it is given as it is: no noise is added.
+    pub denoising_start: Option<f64>,
+    /// `denoising_end`: the share of the schedule after which the run stops, above 0 and below 1, leaving the rest to
+    /// another run that takes up its latents.
+    pub denoising_end: Option<f64>,
     /// `seed`: image number i of the run is drawn from a generator of its own, seeded `seed + i`; 0 to 2^63 - 1.
     /// Absent: chosen anew for each run, and told.
     pub seed: Option<u64>,
@@ -27,30 +43,84 @@ pub struct Run {
     pub latents: Option<PathBuf>,
 }
 
+/// A schedule given outright: `[999, 850, 736]`, or a name of [`NAMED`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Listed {
+    /// Numbers.
+    Numbers(Vec<f64>),
+    /// A schedule known by name.
+    Named(&'static Named),
+}
+
 impl Default for Run {
     fn default() -> Self {
-        Self { steps: 50, seed: None, images: 1, width: None, height: None, latents: None }
+        Self {
+            steps: None,
+            timesteps: None,
+            sigmas: None,
+            denoising_start: None,
+            denoising_end: None,
+            seed: None,
+            images: 1,
+            width: None,
+            height: None,
+            latents: None,
+        }
     }
 }
 
 impl Run {
+    /// The steps of a run where nothing says how many.
+    pub const DEFAULT_STEPS: usize = 50;
+
+    /// The number of steps with this scheduler, and the schedule where it is given outright.
+    pub fn schedule(&self, entry: &Entry) -> (usize, Option<Custom>) {
+        let named_steps = self.steps.unwrap_or(Named::STEPS);
+        let custom = match (&self.timesteps, &self.sigmas) {
+            (Some(Listed::Numbers(list)), _) => Some(Custom::Timesteps(list.clone())),
+            (Some(Listed::Named(named)), _) => named.timesteps(),
+            (_, Some(Listed::Numbers(list))) => Some(Custom::Sigmas(list.clone())),
+            (_, Some(Listed::Named(named))) => Some(named.sigmas(named_steps)),
+            (None, None) => None,
+        };
+        let given = custom.as_ref().map(|custom| custom.steps(entry));
+        (self.steps.or(given).unwrap_or(Self::DEFAULT_STEPS), custom)
+    }
+
     pub(super) fn read(mut table: Table<'_>) -> Self {
         let default = Self::default();
+        let share = |table: &mut Table<'_>, key: &str| table.number(key, Excluded(0.0), Excluded(1.0));
         let run = Self {
-            steps: table.integer("steps", 1, 1000).unwrap_or(default.steps),
+            steps: table.integer("steps", 1, 1000),
+            timesteps: listed(&mut table, "timesteps", |named| named.timesteps().is_some()),
+            sigmas: listed(&mut table, "sigmas", |_| true),
+            denoising_start: share(&mut table, "denoising_start"),
+            denoising_end: share(&mut table, "denoising_end"),
             seed: table.get("seed").and_then(|seed| seed.integer(0, LAST_SEED)),
             images: table.integer("images", 1, 10_000).unwrap_or(default.images),
             width: table.integer("width", 1, 16384),
             height: table.integer("height", 1, 16384),
             latents: table.file_path("latents"),
         };
+        if run.timesteps.is_some() && run.sigmas.is_some() {
+            table.report_at("sigmas", "given beside `timesteps`; keep one");
+        }
+        if let (Some(start), Some(end)) = (run.denoising_start, run.denoising_end)
+            && start >= end
+        {
+            table.report_at("denoising_end", format!("expected above denoising_start, which is {start}, found {end}"));
+        }
         table.finish();
         run
     }
 
     pub(super) fn write(&self, writer: &mut Writer) {
         writer.table(&["run"]);
-        writer.key("steps", integer(self.steps));
+        writer.key_if("steps", self.steps.map(integer));
+        writer.key_if("timesteps", self.timesteps.as_ref().map(Listed::toml));
+        writer.key_if("sigmas", self.sigmas.as_ref().map(Listed::toml));
+        writer.key_if("denoising_start", self.denoising_start);
+        writer.key_if("denoising_end", self.denoising_end);
         writer.key_if("seed", self.seed.and_then(|seed| i64::try_from(seed).ok()));
         writer.key("images", integer(self.images));
         writer.key_if("width", self.width.map(integer));
@@ -59,4 +129,27 @@ impl Run {
             writer.path("latents", latents);
         }
     }
+}
+
+impl Listed {
+    fn toml(&self) -> toml::Value {
+        match self {
+            Self::Numbers(list) => list.clone().into(),
+            Self::Named(named) => named.name.into(),
+        }
+    }
+}
+
+/// Reads a list of numbers, or the name of a schedule that has such a list.
+fn listed(table: &mut Table<'_>, key: &str, has: impl Fn(&Named) -> bool) -> Option<Listed> {
+    let item: Item<'_> = table.get(key)?;
+    if let Value::String(name) = item.value() {
+        let found = NAMED.iter().find(|named| named.name == name && has(named));
+        if found.is_none() {
+            let names = NAMED.iter().filter(|named| has(named)).map(|named| named.name);
+            item.report(unknown_name("schedule", name, names, std::iter::empty()));
+        }
+        return found.map(Listed::Named);
+    }
+    item.numbers("an array of numbers or the name of a schedule").map(Listed::Numbers)
 }

@@ -32,6 +32,10 @@ pub struct Start {
 
 /// What a task prepares its start with: the loaded parts of the pipeline and one batch of pictures.
 pub struct Stage<'a> {
+    /// Pictures of the whole request.
+    pub pictures: usize,
+    /// The index of this batch's first picture among them.
+    pub first: usize,
     /// For each picture of the batch, the index of its prompt.
     pub prompts: &'a [usize],
     /// `[c, h/f, w/f]` of one sample.
@@ -40,6 +44,8 @@ pub struct Stage<'a> {
     pub size: (usize, usize),
     /// The user's number of steps.
     pub steps: usize,
+    /// The call of the model at which the run takes up what another has done, where it does.
+    pub denoising_start: Option<usize>,
     /// The schedule of this run.
     pub scheduler: &'a dyn Scheduler,
     /// One generator a picture.
@@ -135,12 +141,20 @@ pub trait Task: std::fmt::Debug + Send + Sync {
         Ok(None)
     }
 
-    /// Requires that the task can be done in so many steps of the user's.
+    /// Requires that the task can be done in so many steps of the user's, and that it can begin at a share of the
+    /// schedule where one is asked for.
     ///
     /// # Errors
-    /// [`Error::Input`] naming the key that does not go with the number of steps.
-    fn check(&self, _steps: usize) -> Result<()> {
-        Ok(())
+    /// [`Error::Input`] naming the key that does not go with the number of steps, or with this task.
+    fn check(&self, _steps: usize, denoising_start: Option<f64>) -> Result<()> {
+        match denoising_start {
+            None => Ok(()),
+            Some(_) => Err(Error::input(
+                "run.denoising_start",
+                format!("{} begins with pure noise", self.name()),
+                "hand over to [task.image-to-image], whose latents are those that the first run saved (--save-latents)",
+            )),
+        }
     }
 
     /// The share of the schedule that is run, in (0, 1], where the task starts from a picture.

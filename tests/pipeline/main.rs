@@ -228,6 +228,60 @@ fn saved_latents_are_those_of_all_pictures() {
     assert_eq!(npy::read(&folder.path().join("latents.npy")).shape, [1, 4, 16, 16], "a first stage that shrinks by 4");
 }
 
+/// A run cut in two by `denoising_end` and `denoising_start` is the whole run, where the scheduler remembers nothing.
+#[test]
+fn a_run_handed_over_in_the_middle_is_the_whole_run() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let head = format!("[model]\npath = '{}'\n", common::models().join("sd1").display());
+    let prompt = "prompt = 'a black cat'\n";
+    let run = "[scheduler.euler]\n[run]\nsteps = 7\nseed = 5\nimages = 2\n";
+    let write = |name: &str, task: &str, more: &str| {
+        std::fs::write(folder.path().join(name), format!("{head}{task}{prompt}{run}{more}")).expect("a file");
+    };
+    write("whole.toml", "[task.text-to-image]\n", "");
+    write("first.toml", "[task.text-to-image]\n", "denoising_end = 0.6\n");
+    write("second.toml", "[task.image-to-image]\nlatents = 'first.npy'\n", "denoising_start = 0.6\n");
+    let latents = |name: &str| {
+        let file = format!("{name}.npy");
+        let drawn = draw(folder.path(), [&*format!("{name}.toml"), "--save-latents", &file]);
+        let calls: Vec<_> = drawn.pictures.iter().map(|picture| picture["calls"].as_u64()).collect();
+        (npy::read(&folder.path().join(file)), calls, drawn.paths)
+    };
+    let (whole, all, _) = latents("whole");
+    let (first, before, _) = latents("first");
+    let (second, after, paths) = latents("second");
+    assert_eq!((all, before, after), (vec![Some(7); 2], vec![Some(4); 2], vec![Some(3); 2]));
+    assert_ne!(first.values, whole.values);
+    assert_eq!(second.values, whole.values);
+    // A record of the second run finds its latents again, and its place among them.
+    let again = tempfile::tempdir().expect("a folder");
+    let redrawn = draw(again.path(), ["--from", text(&paths[1])]);
+    assert_eq!(pixels(&redrawn.paths[0]), pixels(&paths[1]));
+}
+
+/// A schedule given outright is taken, by numbers and by name.
+#[test]
+fn schedules_are_given_by_numbers_and_by_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, more: &str| {
+        let head = format!("[model]\npath = '{}'\n", common::models().join("sd1").display());
+        let text = format!("{head}[task.text-to-image]\nprompt = 'a black cat'\n[scheduler.euler]\n[run]\nseed = 5\n");
+        std::fs::write(folder.path().join(name), format!("{text}{more}")).expect("a file");
+        draw(folder.path(), [name])
+    };
+    let named = write("named.toml", "timesteps = 'align-your-steps-sd15'\n");
+    let listed = write("listed.toml", "timesteps = [999, 850, 736, 645, 545, 455, 343, 233, 124, 24]\n");
+    assert_eq!(named.pictures[0]["steps"], 10);
+    assert_eq!(pixels(&named.paths[0]), pixels(&listed.paths[0]));
+    let levels = write("levels.toml", "sigmas = [14.6, 3.0, 0.5, 0.0]\n");
+    assert_eq!(levels.pictures[0]["steps"], 3);
+    let interpolated = write("more.toml", "sigmas = 'align-your-steps-sd15'\nsteps = 4\n");
+    assert_eq!(interpolated.pictures[0]["steps"], 4);
+    assert_ne!(pixels(&named.paths[0]), pixels(&interpolated.paths[0]));
+    let again = draw(folder.path(), ["--from", text(&interpolated.paths[0])]);
+    assert_eq!(pixels(&again.paths[0]), pixels(&interpolated.paths[0]));
+}
+
 /// Flags stand for the keys they override.
 #[test]
 fn a_flag_is_its_key() {

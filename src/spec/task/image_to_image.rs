@@ -12,24 +12,52 @@ use crate::spec::writer::Writer;
 pub struct ImageToImage {
     /// The prompt and its guidance.
     pub prompting: Prompting,
-    /// `image`, required: the picture to begin with.
-    pub image: PathBuf,
-    /// `strength = 0.8`: how much of the run is done, and so how far the result goes from the picture, 0 to 1.
-    pub strength: f64,
+    /// `image` or `latents`, one of which is required: what to begin with.
+    pub begin: Beginning,
+    /// `strength = 0.8`: how much of the run is done, and so how far the result goes from the picture, 0 to 1. Not
+    /// beside `run.denoising_start`, which says the same in another way.
+    pub strength: Option<f64>,
+}
+
+/// What a run begins with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Beginning {
+    /// `image`: a picture.
+    Image(PathBuf),
+    /// `latents`: a .npy file as `--save-latents` writes it, float32 `[pictures or 1, c, h/f, w/f]`, scaled as the
+    /// denoiser takes them.
+    Latents(PathBuf),
 }
 
 impl ImageToImage {
+    /// The share of the run that is done where nothing says which.
+    pub const DEFAULT_STRENGTH: f64 = 0.8;
+
+    /// The share of the run that is done.
+    pub fn strength(&self) -> f64 {
+        self.strength.unwrap_or(Self::DEFAULT_STRENGTH)
+    }
+
     pub(super) fn read(table: &mut Table<'_>) -> Self {
         let prompting = Prompting::read(table);
-        table.require("image", "the path of a picture");
-        let image = table.file_path("image").unwrap_or_default();
-        let strength = table.number("strength", Included(0.0), Included(1.0)).unwrap_or(0.8);
-        Self { prompting, image, strength }
+        let latents = table.get("latents").is_some();
+        if !latents {
+            table.require("image", "the path of a picture");
+        } else if table.get("image").is_some() {
+            table.report_at("latents", "given beside `image`; keep one");
+        }
+        let path = table.file_path(if latents { "latents" } else { "image" }).unwrap_or_default();
+        let begin = if latents { Beginning::Latents(path) } else { Beginning::Image(path) };
+        let strength = table.number("strength", Included(0.0), Included(1.0));
+        Self { prompting, begin, strength }
     }
 
     pub(super) fn write(&self, writer: &mut Writer) {
         self.prompting.write(writer);
-        writer.path("image", &self.image);
-        writer.key("strength", self.strength);
+        match &self.begin {
+            Beginning::Image(path) => writer.path("image", path),
+            Beginning::Latents(path) => writer.path("latents", path),
+        }
+        writer.key_if("strength", self.strength);
     }
 }

@@ -7,7 +7,7 @@ mod image_to_image;
 mod prompting;
 mod text_to_image;
 
-pub use image_to_image::ImageToImage;
+pub use image_to_image::{Beginning, ImageToImage};
 pub use prompting::Prompting;
 pub use text_to_image::TextToImage;
 
