@@ -398,11 +398,24 @@ fn names_used_elsewhere_resolve() {
         ("EulerDiscrete", "euler"),
         ("DDIM", "ddim"),
         ("dpm_multistep", "dpm-multistep"),
+        ("Euler a Exponential", "euler-ancestral?"),
+        ("dpmpp_2m_karras", "dpm-multistep"),
+        ("DPM++ 3M SDE Karras", "dpm-multistep"),
+        ("Heun SGM Uniform", "heun"),
+        ("euler_k", "euler"),
+        ("LMS Karras", "lms"),
     ] {
+        // Ancestral Euler has no other spacing than by timesteps.
+        if let Some(name_of_none) = expected.strip_suffix('?') {
+            assert!(scheduler::find(name).is_none(), "{name} is no {name_of_none}");
+            continue;
+        }
         assert_eq!(scheduler::find(name).map(|entry| entry.name), Some(expected), "{name}");
     }
     assert!(scheduler::find("magic").is_none());
     assert_eq!(scheduler::suggest("eulr").first(), Some(&"euler"));
+    let (entry, settings) = scheduler::find_alias("dpmpp 3m sde beta").expect("it is known");
+    assert_eq!((entry.name, settings.len()), ("dpm-multistep", 3));
     let karras = scheduler::build("DPM++ 2M Karras", None, &Config::new(), &Request::new(10, 1)).expect("it builds");
     let table = table_of(&[("use_karras_sigmas", true.into())]);
     let spelled = scheduler::build("dpm-multistep", None, &table, &Request::new(10, 1)).expect("it builds");

@@ -8,7 +8,7 @@ use super::args::{ListArgs, Listing};
 use super::output;
 use super::table::columns;
 use crate::error::Result;
-use crate::scheduler;
+use crate::scheduler::{self, Setting};
 use crate::session::{PROVIDERS, Provider, ProviderStatus, Runtime, provider_statuses};
 use crate::spec::TASKS;
 
@@ -36,6 +36,8 @@ fn heading<const N: usize>(names: [&str; N]) -> [String; N] {
 fn schedulers() -> String {
     let mut rows = vec![heading(["name", "class", "calls", "noise", "about"])];
     let mut names = vec![heading(["also called", "is"])];
+    let suffix = |(suffix, (key, value)): &(&str, (&str, Setting))| format!("{suffix} ({key} = {})", value.value());
+    let suffixes: Vec<_> = scheduler::SUFFIXES.iter().map(suffix).collect();
     for entry in scheduler::table() {
         let noise = if entry.stochastic { "yes" } else { "no" };
         let calls = entry.order.to_string();
@@ -48,9 +50,11 @@ fn schedulers() -> String {
         }
     }
     format!(
-        "{}\ncalls: how often the model is asked in a step. noise: whether steps draw noise.\n\n{}",
+        "{}\ncalls: how often the model is asked in a step. noise: whether steps draw noise.\n\n{}\nNames and classes of the \
+         first table are known too, in any case and with or without spaces, - and _. Behind a name may stand {}.\n",
         columns(&rows),
-        columns(&names)
+        columns(&names),
+        suffixes.join(", ")
     )
 }
 
@@ -62,6 +66,8 @@ fn schedulers_json() -> Value {
             "aliases": entry.aliases.iter().map(|alias| alias.name).collect::<Vec<_>>(),
             "order": entry.order,
             "stochastic": entry.stochastic,
+            "timesteps": entry.accepts.timesteps,
+            "sigmas": entry.accepts.sigmas.is_some(),
             "keys": entry.keys.iter().map(|key| key.name).collect::<Vec<_>>(),
             "about": entry.about,
         })

@@ -9,8 +9,8 @@ use super::solver::{self, Level, Manner};
 use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, Setting, noise};
 use crate::error::Result;
 
-const KARRAS: (&str, Setting) = ("use_karras_sigmas", Setting::Switch(true));
 const SDE: (&str, Setting) = ("algorithm_type", Setting::Word("sde-dpmsolver++"));
+const THIRD: (&str, Setting) = ("solver_order", Setting::Integer(3));
 
 pub(super) const ENTRY: Entry = Entry {
     name: "dpm-multistep",
@@ -18,12 +18,12 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[
         Alias::plain("DPM++ 2M"),
         Alias::plain("dpmpp_2m"),
-        Alias { name: "DPM++ 2M Karras", settings: &[KARRAS] },
         Alias { name: "DPM++ 2M SDE", settings: &[SDE] },
         Alias { name: "dpmpp_2m_sde", settings: &[SDE] },
-        Alias { name: "DPM++ 2M SDE Karras", settings: &[SDE, KARRAS] },
-        Alias { name: "DPM++ 3M", settings: &[("solver_order", Setting::Integer(3))] },
         Alias { name: "DPM++ 2M SDE Heun", settings: &[SDE, ("solver_type", Setting::Word("heun"))] },
+        Alias { name: "DPM++ 3M", settings: &[THIRD] },
+        Alias { name: "DPM++ 3M SDE", settings: &[SDE, THIRD] },
+        Alias { name: "dpmpp_3m_sde", settings: &[SDE, THIRD] },
     ],
     order: 1,
     stochastic: false,

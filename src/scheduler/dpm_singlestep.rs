@@ -4,16 +4,13 @@ use super::config::{Key, Kind, Settings, keys};
 use super::dpm_update::{Algorithm, Converter};
 use super::sample::{Bounds, History, mix};
 use super::solver::{self, Level, Manner};
-use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, Setting, noise};
+use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, noise};
 use crate::error::Result;
 
 pub(super) const ENTRY: Entry = Entry {
     name: "dpm-singlestep",
     class: "DPMSolverSinglestepScheduler",
-    aliases: &[
-        Alias::plain("DPM++ 2S"),
-        Alias { name: "DPM++ 2S Karras", settings: &[("use_karras_sigmas", Setting::Switch(true))] },
-    ],
+    aliases: &[Alias::plain("DPM++ 2S"), Alias::plain("dpmpp_2s")],
     order: 1,
     stochastic: false,
     accepts: Accepts::TIMESTEPS,

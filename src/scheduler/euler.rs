@@ -5,13 +5,13 @@ use super::config::{Key, Kind, Settings, keys};
 use super::noise::exp_f32;
 use super::sample::Prediction;
 use super::sigmas::{self, Ramp};
-use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, Setting, custom, noise, spacing};
+use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, custom, noise, spacing};
 use crate::error::Result;
 
 pub(super) const ENTRY: Entry = Entry {
     name: "euler",
     class: "EulerDiscreteScheduler",
-    aliases: &[Alias { name: "Euler Karras", settings: &[("use_karras_sigmas", Setting::Switch(true))] }],
+    aliases: &[Alias::plain("k_euler")],
     order: 1,
     stochastic: false,
     accepts: Accepts::BOTH,

@@ -8,7 +8,7 @@ use crate::error::Result;
 pub(super) const ENTRY: Entry = Entry {
     name: "euler-ancestral",
     class: "EulerAncestralDiscreteScheduler",
-    aliases: &[Alias::plain("Euler a")],
+    aliases: &[Alias::plain("Euler a"), Alias::plain("k_euler_a")],
     order: 1,
     stochastic: true,
     accepts: Accepts::BOTH,

@@ -4,7 +4,7 @@
 use super::config::{Key, Settings, keys};
 use super::discrete::{self, interleave};
 use super::sample::Prediction;
-use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, Setting, sigmas};
+use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, sigmas};
 use crate::error::Result;
 
 const SCHEDULE: [Key; 10] = discrete::schedule_keys(
@@ -16,7 +16,7 @@ const SCHEDULE: [Key; 10] = discrete::schedule_keys(
 pub(super) const ENTRY: Entry = Entry {
     name: "heun",
     class: "HeunDiscreteScheduler",
-    aliases: &[Alias { name: "Heun Karras", settings: &[("use_karras_sigmas", Setting::Switch(true))] }],
+    aliases: &[Alias::plain("k_heun")],
     order: 2,
     stochastic: false,
     accepts: Accepts::BOTH,

@@ -4,7 +4,7 @@ use super::config::{Key, Settings, keys};
 use super::discrete::{self, interleave};
 use super::noise::{exp_f32, ln_f32};
 use super::sample::Prediction;
-use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, Setting, sigmas};
+use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, sigmas};
 use crate::error::Result;
 
 const SCHEDULE: [Key; 10] = discrete::schedule_keys(0.00085, 0.012, keys::beta_schedule("linear"));
@@ -12,11 +12,7 @@ const SCHEDULE: [Key; 10] = discrete::schedule_keys(0.00085, 0.012, keys::beta_s
 pub(super) const ENTRY: Entry = Entry {
     name: "kdpm2",
     class: "KDPM2DiscreteScheduler",
-    aliases: &[
-        Alias::plain("DPM2"),
-        Alias::plain("dpm_2"),
-        Alias { name: "DPM2 Karras", settings: &[("use_karras_sigmas", Setting::Switch(true))] },
-    ],
+    aliases: &[Alias::plain("DPM2"), Alias::plain("dpm_2")],
     order: 2,
     stochastic: false,
     accepts: Accepts::BOTH,

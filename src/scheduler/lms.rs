@@ -2,7 +2,7 @@
 
 use super::config::{Key, Settings, keys};
 use super::sample::{History, Prediction};
-use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, Setting, discrete, sigmas};
+use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, discrete, sigmas};
 use crate::error::Result;
 
 const SCHEDULE: [Key; 10] = discrete::schedule_keys(0.0001, 0.02, keys::beta_schedule("linear"));
@@ -10,7 +10,7 @@ const SCHEDULE: [Key; 10] = discrete::schedule_keys(0.0001, 0.02, keys::beta_sch
 pub(super) const ENTRY: Entry = Entry {
     name: "lms",
     class: "LMSDiscreteScheduler",
-    aliases: &[Alias { name: "LMS Karras", settings: &[("use_karras_sigmas", Setting::Switch(true))] }],
+    aliases: &[Alias::plain("k_lms")],
     order: 1,
     stochastic: false,
     accepts: Accepts::BOTH,

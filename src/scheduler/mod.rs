@@ -39,6 +39,7 @@ mod kdpm2;
 mod kdpm2_ancestral;
 mod lcm;
 mod lms;
+mod names;
 mod noise;
 mod pndm;
 mod sample;
@@ -51,6 +52,7 @@ mod unipc;
 pub use align_your_steps::{NAMED, Named};
 pub use config::{Key, Kind, Settings};
 pub use custom::{Accepts, Custom, Ends};
+pub use names::{Alias, SUFFIXES, Setting, find, find_alias, suggest};
 
 use crate::error::{Error, Result};
 use serde_json::Value;
@@ -148,47 +150,6 @@ pub struct Entry {
     build: fn(&Settings, &Request) -> Result<Box<dyn Scheduler>>,
 }
 
-/// A name under which another program knows a scheduler.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Alias {
-    /// The name, such as `DPM++ 2M Karras` or `dpmpp_2m`.
-    pub name: &'static str,
-    /// The configuration keys the name stands for, with their values.
-    pub settings: &'static [(&'static str, Setting)],
-}
-
-/// The value of a key that an [`Alias`] stands for.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub enum Setting {
-    /// A switch.
-    Switch(bool),
-    /// A whole number.
-    Integer(i64),
-    /// A number.
-    Float(f64),
-    /// A word.
-    Word(&'static str),
-}
-
-impl Setting {
-    /// The value as it stands in a [`Config`].
-    pub fn value(self) -> Value {
-        match self {
-            Self::Switch(on) => Value::from(on),
-            Self::Integer(n) => Value::from(n),
-            Self::Float(f) => Value::from(f),
-            Self::Word(word) => Value::from(word),
-        }
-    }
-}
-
-impl Alias {
-    const fn plain(name: &'static str) -> Self {
-        Self { name, settings: &[] }
-    }
-}
-
 impl Entry {
     /// Whether the class has this key.
     pub fn has_key(&self, name: &str) -> bool {
@@ -222,39 +183,6 @@ static TABLE: &[Entry] = &[
 /// All schedulers.
 pub fn table() -> &'static [Entry] {
     TABLE
-}
-
-/// The scheduler with this name, class (`Scheduler` at its end may be left off) or alias; case, spaces, `-` and `_` do
-/// not matter.
-pub fn find(name: &str) -> Option<&'static Entry> {
-    find_alias(name).map(|(entry, _)| entry)
-}
-
-/// As [`find`], with the keys that the name stands for beside the class, `use_karras_sigmas` for `DPM++ 2M Karras`.
-pub fn find_alias(name: &str) -> Option<(&'static Entry, &'static [(&'static str, Setting)])> {
-    let wanted = plain(name);
-    let direct = TABLE.iter().find(|entry| {
-        let class = plain(entry.class);
-        plain(entry.name) == wanted || class == wanted || class.strip_suffix("scheduler") == Some(wanted.as_str())
-    });
-    if let Some(entry) = direct {
-        return Some((entry, &[]));
-    }
-    TABLE.iter().find_map(|entry| {
-        entry.aliases.iter().find(|alias| plain(alias.name) == wanted).map(|alias| (entry, alias.settings))
-    })
-}
-
-fn plain(name: &str) -> String {
-    name.chars().filter(|c| !matches!(c, ' ' | '-' | '_')).flat_map(char::to_lowercase).collect()
-}
-
-/// The names nearest to one that [`find`] does not know, at most three; may be empty.
-pub fn suggest(name: &str) -> Vec<&'static str> {
-    let names = TABLE
-        .iter()
-        .flat_map(|entry| [entry.name, entry.class].into_iter().chain(entry.aliases.iter().map(|alias| alias.name)));
-    config::nearest(name, names)
 }
 
 /// Every problem of a pipeline's table for this scheduler, as pairs of key and message: unknown keys, wrong types,
@@ -292,7 +220,7 @@ pub fn build(
             },
         });
     };
-    let merged = merge(entry, model_config, implied, table);
+    let merged = merge(entry, model_config, &implied, table);
     let settings = Settings::new(entry.name, entry.keys, &merged);
     if request.steps == 0 {
         return Err(settings.error("steps", "a run of 0 steps makes no picture", "ask for at least 1"));

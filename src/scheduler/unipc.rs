@@ -6,13 +6,16 @@ use super::sample::{Bounds, History, Prediction, mix};
 use super::sigmas::{self, Ramp};
 use super::solver::{self, Level, Manner, Schedule};
 use super::spacing::linspace;
-use super::{Accepts, Alias, Custom, Entry, Noise, Request, Scheduler, flow, noise};
+use super::{Accepts, Alias, Custom, Entry, Noise, Request, Scheduler, Setting, flow, noise};
 use crate::error::Result;
 
 pub(super) const ENTRY: Entry = Entry {
     name: "unipc",
     class: "UniPCMultistepScheduler",
-    aliases: &[Alias::plain("uni_pc_bh2")],
+    aliases: &[
+        Alias { name: "uni_pc_bh1", settings: &[("solver_type", Setting::Word("bh1"))] },
+        Alias { name: "uni_pc_bh2", settings: &[("solver_type", Setting::Word("bh2"))] },
+    ],
     order: 1,
     stochastic: false,
     accepts: Accepts::FLOW_SIGMAS,
