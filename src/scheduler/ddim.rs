@@ -1,7 +1,7 @@
 //! DDIM: Song et al. 2021, "Denoising Diffusion Implicit Models".
 
 use super::config::{Key, Kind, Settings, keys};
-use super::sample::{Bounds, Prediction, add_noise, at_timestep};
+use super::sample::{Bounds, Prediction, add_noise, at_timestep, clamp};
 use super::{Accepts, Entry, Noise, Request, Scheduler, noise, spacing};
 use crate::error::Result;
 
@@ -111,9 +111,10 @@ impl Scheduler for Ddim {
             Prediction::Velocity => signal * m + sigma * x,
             Prediction::Epsilon | Prediction::Flow => m,
         };
-        if matches!(self.bounds, Bounds::None) {
+        if let Some(limit) = self.bounds.limit() {
             for (x, m) in x.iter_mut().zip(model_output) {
-                *x = towards_picture * picture_of(*x, *m) + towards_noise * noise_of(*x, *m);
+                let picture = clamp(picture_of(*x, *m), -limit, limit);
+                *x = towards_picture * picture + towards_noise * noise_of(*x, *m);
             }
         } else {
             self.picture.resize(x.len(), 0.0);

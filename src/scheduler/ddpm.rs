@@ -2,7 +2,7 @@
 
 use super::config::{Key, Kind, Settings, keys};
 use super::noise::{exp_f32, ln_f32};
-use super::sample::{Bounds, Prediction, add_noise, at_timestep};
+use super::sample::{Bounds, Prediction, add_noise, at_timestep, clamp};
 use super::{Accepts, Entry, Noise, Request, Scheduler, noise, spacing};
 use crate::error::{Error, Result};
 
@@ -189,15 +189,25 @@ impl Scheduler for Ddpm {
         };
         let from_picture = previous_alpha.sqrt() * current_beta / (1.0 - alpha);
         let from_sample = current_alpha.sqrt() * (1.0 - previous_alpha) / (1.0 - alpha);
-        self.picture.resize(x.len(), 0.0);
-        for ((picture, x), m) in self.picture.chunks_mut(size).zip(x.chunks(size)).zip(model_output.chunks(stride)) {
-            for ((picture, x), m) in picture.iter_mut().zip(x).zip(m) {
-                *picture = picture_of(*x, *m);
+        let answers = model_output.chunks(stride);
+        if let Some(limit) = self.bounds.limit() {
+            for (x, m) in x.chunks_mut(size).zip(answers) {
+                for (x, m) in x.iter_mut().zip(m) {
+                    let picture = clamp(picture_of(*x, *m), -limit, limit);
+                    *x = from_picture * picture + from_sample * *x;
+                }
             }
-        }
-        self.bounds.apply(&mut self.picture);
-        for (x, picture) in x.iter_mut().zip(&self.picture) {
-            *x = from_picture * picture + from_sample * *x;
+        } else {
+            self.picture.resize(x.len(), 0.0);
+            for ((picture, x), m) in self.picture.chunks_mut(size).zip(x.chunks(size)).zip(answers) {
+                for ((picture, x), m) in picture.iter_mut().zip(x).zip(m) {
+                    *picture = picture_of(*x, *m);
+                }
+            }
+            self.bounds.apply(&mut self.picture);
+            for (x, picture) in x.iter_mut().zip(&self.picture) {
+                *x = from_picture * picture + from_sample * *x;
+            }
         }
         if draws {
             self.drawn.resize(x.len(), 0.0);

@@ -54,8 +54,7 @@ struct Deis {
     sigmas: Vec<f32>,
     flow: bool,
     order: usize,
-    prediction: Prediction,
-    bounds: Bounds,
+    converter: Converter,
     lower_order_final: bool,
     made: usize,
     answers: History,
@@ -77,8 +76,10 @@ fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
         sigmas: schedule.sigmas,
         flow: settings.switch("use_flow_sigmas")?,
         order,
-        prediction: Prediction::from_settings(settings)?,
-        bounds: Bounds::from_settings(settings, request.images)?,
+        converter: Converter {
+            prediction: Prediction::from_settings(settings)?,
+            bounds: Bounds::from_settings(settings, request.images)?,
+        },
         lower_order_final: settings.switch("lower_order_final")? && few,
         made: 0,
         answers: History::new(order),
@@ -100,12 +101,20 @@ impl Deis {
             3
         }
     }
+}
 
-    /// The noise prediction, by way of the picture so that it can be bounded, as the newest entry of the history.
-    fn convert(&mut self, level: Level, raw: f32, model_output: &[f32], x: &[f32]) {
+/// Turns a model's answers into noise predictions.
+#[derive(Debug)]
+struct Converter {
+    prediction: Prediction,
+    bounds: Bounds,
+}
+
+impl Converter {
+    /// Writes the noise prediction, by way of the picture so that it can be bounded, to `answer`.
+    fn convert(&mut self, level: Level, raw: f32, model_output: &[f32], x: &[f32], answer: &mut [f32]) {
         let Level { alpha, sigma, .. } = level;
         let prediction = self.prediction;
-        let answer = self.answers.advance(x.len());
         for ((answer, x), m) in answer.iter_mut().zip(x).zip(model_output) {
             *answer = match prediction {
                 Prediction::Sample => *m,
@@ -151,32 +160,46 @@ impl Scheduler for Deis {
 
     fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], _: &mut dyn Noise) -> Result<()> {
         let (from, to) = (self.level(step), self.level(step + 1));
-        self.convert(from, self.sigmas[step], model_output, x);
         let rho = |level: Level| level.sigma / level.alpha;
         let (rho_t, rho0) = (rho(to), rho(from));
-        let m = &self.answers;
-        match self.order_at(step) {
-            1 => {
-                let keep = to.alpha / from.alpha;
-                let weight = to.sigma * (exp_f32(to.lambda - from.lambda) - 1.0);
-                for (x, m0) in x.iter_mut().zip(&m[0]) {
-                    *x = keep * *x - weight * m0;
-                }
-            }
+        let order = self.order_at(step);
+        let keep = to.alpha / from.alpha;
+        let weight = to.sigma * (exp_f32(to.lambda - from.lambda) - 1.0);
+        let [c0, c1, c2] = match order {
+            1 => [0.0; 3],
             2 => {
                 let rho1 = rho(self.level(step - 1));
-                let (c0, c1) = (line(rho_t, rho0, rho0, rho1), line(rho_t, rho0, rho1, rho0));
-                for ((x, m0), m1) in x.iter_mut().zip(&m[0]).zip(&m[1]) {
-                    *x = to.alpha * (*x / from.alpha + c0 * m0 + c1 * m1);
-                }
+                [line(rho_t, rho0, rho0, rho1), line(rho_t, rho0, rho1, rho0), 0.0]
             }
             _ => {
                 let (rho1, rho2) = (rho(self.level(step - 1)), rho(self.level(step - 2)));
-                let c0 = parabola(rho_t, rho0, rho0, rho1, rho2);
-                let c1 = parabola(rho_t, rho0, rho1, rho2, rho0);
-                let c2 = parabola(rho_t, rho0, rho2, rho0, rho1);
-                for (((x, m0), m1), m2) in x.iter_mut().zip(&m[0]).zip(&m[1]).zip(&m[2]) {
-                    *x = to.alpha * (*x / from.alpha + c0 * m0 + c1 * m1 + c2 * m2);
+                [
+                    parabola(rho_t, rho0, rho0, rho1, rho2),
+                    parabola(rho_t, rho0, rho1, rho2, rho0),
+                    parabola(rho_t, rho0, rho2, rho0, rho1),
+                ]
+            }
+        };
+        let (newest, older) = self.answers.advance_beside(x.len());
+        for (block, model_output) in self.converter.bounds.blocks(x.len(), model_output) {
+            let (x, m0) = (&mut x[block.clone()], &mut newest[block.clone()]);
+            self.converter.convert(from, self.sigmas[step], model_output, x, m0);
+            match order {
+                1 => {
+                    for (x, m0) in x.iter_mut().zip(m0) {
+                        *x = keep * *x - weight * *m0;
+                    }
+                }
+                2 => {
+                    for ((x, m0), m1) in x.iter_mut().zip(m0).zip(&older[0][block]) {
+                        *x = to.alpha * (*x / from.alpha + c0 * *m0 + c1 * m1);
+                    }
+                }
+                _ => {
+                    let older = older[0][block.clone()].iter().zip(&older[1][block]);
+                    for ((x, m0), (m1, m2)) in x.iter_mut().zip(m0).zip(older) {
+                        *x = to.alpha * (*x / from.alpha + c0 * *m0 + c1 * m1 + c2 * m2);
+                    }
                 }
             }
         }

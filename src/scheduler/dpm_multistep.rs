@@ -148,7 +148,6 @@ impl Scheduler for DpmMultistep {
 
     fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], noise: &mut dyn Noise) -> Result<()> {
         let level = self.level(step);
-        self.converter.convert(level, self.sigmas[step], model_output, x, self.answers.advance(x.len()));
         let stochastic = self.algorithm.is_stochastic();
         if stochastic {
             self.drawn.resize(x.len(), 0.0);
@@ -158,37 +157,45 @@ impl Scheduler for DpmMultistep {
         let (to, from) = (self.level(step + 1), level);
         let h = to.lambda - from.lambda;
         let w = self.algorithm.weights(order == 3 || self.heun, to, from, h);
-        let m = &self.answers;
-        match order {
-            1 => {
-                for (x, m0) in x.iter_mut().zip(&m[0]) {
-                    *x = w.sample * *x + w.answer * m0;
-                }
-            }
-            2 => {
-                let r0 = (from.lambda - self.level(step - 1).lambda) / h;
-                let slope = 1.0 / r0;
-                for ((x, m0), m1) in x.iter_mut().zip(&m[0]).zip(&m[1]) {
-                    let d1 = slope * (m0 - m1);
-                    *x = w.sample * *x + w.answer * m0 + w.first * d1;
-                }
-            }
+        let [slope0, slope1, share, curve] = match order {
+            1 => [0.0; 4],
+            2 => [1.0 / ((from.lambda - self.level(step - 1).lambda) / h), 0.0, 0.0, 0.0],
             _ => {
                 let (one, two) = (self.level(step - 1), self.level(step - 2));
                 let (r0, r1) = ((from.lambda - one.lambda) / h, (one.lambda - two.lambda) / h);
-                let (slope0, slope1) = (1.0 / r0, 1.0 / r1);
-                let (share, curve) = (r0 / (r0 + r1), 1.0 / (r0 + r1));
-                for (((x, m0), m1), m2) in x.iter_mut().zip(&m[0]).zip(&m[1]).zip(&m[2]) {
-                    let (d10, d11) = (slope0 * (m0 - m1), slope1 * (m1 - m2));
-                    let d1 = d10 + share * (d10 - d11);
-                    let d2 = curve * (d10 - d11);
-                    *x = w.sample * *x + w.answer * m0 + w.first * d1 + w.second * d2;
+                [1.0 / r0, 1.0 / r1, r0 / (r0 + r1), 1.0 / (r0 + r1)]
+            }
+        };
+        let (newest, older) = self.answers.advance_beside(x.len());
+        for (block, model_output) in self.converter.blocks(x.len(), model_output) {
+            let (x, m0) = (&mut x[block.clone()], &mut newest[block.clone()]);
+            self.converter.convert(level, self.sigmas[step], model_output, x, m0);
+            match order {
+                1 => {
+                    for (x, m0) in x.iter_mut().zip(m0) {
+                        *x = w.sample * *x + w.answer * *m0;
+                    }
+                }
+                2 => {
+                    for ((x, m0), m1) in x.iter_mut().zip(m0).zip(&older[0][block.clone()]) {
+                        let d1 = slope0 * (*m0 - m1);
+                        *x = w.sample * *x + w.answer * *m0 + w.first * d1;
+                    }
+                }
+                _ => {
+                    let older = older[0][block.clone()].iter().zip(&older[1][block.clone()]);
+                    for ((x, m0), (m1, m2)) in x.iter_mut().zip(m0).zip(older) {
+                        let (d10, d11) = (slope0 * (*m0 - m1), slope1 * (m1 - m2));
+                        let d1 = d10 + share * (d10 - d11);
+                        let d2 = curve * (d10 - d11);
+                        *x = w.sample * *x + w.answer * *m0 + w.first * d1 + w.second * d2;
+                    }
                 }
             }
-        }
-        if stochastic {
-            for (x, drawn) in x.iter_mut().zip(&self.drawn) {
-                *x += w.noise * drawn;
+            if stochastic {
+                for (x, drawn) in x.iter_mut().zip(&self.drawn[block]) {
+                    *x += w.noise * drawn;
+                }
             }
         }
         self.made += 1;

@@ -132,56 +132,62 @@ impl Scheduler for DpmSinglestep {
 
     fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], noise: &mut dyn Noise) -> Result<()> {
         let level = self.level(step);
-        self.converter.convert(level, self.sigmas[step], model_output, x, self.answers.advance(x.len()));
-        if self.algorithm.is_stochastic() {
+        let stochastic = self.algorithm.is_stochastic();
+        if stochastic {
             self.drawn.resize(x.len(), 0.0);
             noise.fill(&mut self.drawn);
         }
         self.made += 1;
         // A run that began in the middle of a step has no earlier answers yet.
         let order = self.orders[step].min(self.made);
-        if order == 1 {
-            self.held_sample.clear();
-            self.held_sample.extend_from_slice(x);
-        }
         let to = self.level(step + 1);
         let from = self.level(step + 1 - order);
         let h = to.lambda - from.lambda;
         let w = self.algorithm.weights(order == 3 || self.heun, to, from, h);
-        let m = &self.answers;
-        let held = &self.held_sample;
-        match order {
-            1 => {
-                for ((x, held), m0) in x.iter_mut().zip(held).zip(&m[0]) {
-                    *x = w.sample * held + w.answer * m0;
+        // How far the later answers of a step lie from its first one, as fractions of it.
+        let [r0, r1] = match order {
+            1 => [0.0; 2],
+            2 => [(level.lambda - from.lambda) / h, 0.0],
+            _ => [(level.lambda - from.lambda) / h, (self.level(step - 1).lambda - from.lambda) / h],
+        };
+        let (slope0, slope1) = (1.0 / r0, 1.0 / r1);
+        let second = if self.heun { w.second } else { 0.0 };
+        self.held_sample.resize(x.len(), 0.0);
+        let (newest, older) = self.answers.advance_beside(x.len());
+        for (block, model_output) in self.converter.blocks(x.len(), model_output) {
+            let (x, m0) = (&mut x[block.clone()], &mut newest[block.clone()]);
+            let held = &mut self.held_sample[block.clone()];
+            self.converter.convert(level, self.sigmas[step], model_output, x, m0);
+            match order {
+                1 => {
+                    held.copy_from_slice(x);
+                    for (x, m0) in x.iter_mut().zip(m0) {
+                        *x = w.sample * *x + w.answer * *m0;
+                    }
+                }
+                2 => {
+                    for (((x, held), m0), m1) in x.iter_mut().zip(held).zip(m0).zip(&older[0][block.clone()]) {
+                        let d1 = slope0 * (*m0 - m1);
+                        *x = w.sample * *held + w.answer * m1 + w.first * d1;
+                    }
+                }
+                _ => {
+                    let older = older[0][block.clone()].iter().zip(&older[1][block.clone()]);
+                    for (((x, held), m0), (m1, m2)) in x.iter_mut().zip(held).zip(m0).zip(older) {
+                        let (d10, d11) = (slope1 * (m1 - m2), slope0 * (*m0 - m2));
+                        let (d1, d2) = if self.heun {
+                            ((r0 * d10 - r1 * d11) / (r0 - r1), 2.0 * (d11 - d10) / (r0 - r1))
+                        } else {
+                            (d11, 0.0)
+                        };
+                        *x = w.sample * *held + w.answer * m2 + w.first * d1 + second * d2;
+                    }
                 }
             }
-            2 => {
-                let slope = 1.0 / ((level.lambda - from.lambda) / h);
-                for (((x, held), m0), m1) in x.iter_mut().zip(held).zip(&m[0]).zip(&m[1]) {
-                    let d1 = slope * (m0 - m1);
-                    *x = w.sample * held + w.answer * m1 + w.first * d1;
+            if stochastic {
+                for (x, drawn) in x.iter_mut().zip(&self.drawn[block]) {
+                    *x += w.noise * drawn;
                 }
-            }
-            _ => {
-                let middle = self.level(step - 1);
-                let (r0, r1) = ((level.lambda - from.lambda) / h, (middle.lambda - from.lambda) / h);
-                let (slope0, slope1) = (1.0 / r1, 1.0 / r0);
-                let second = if self.heun { w.second } else { 0.0 };
-                for ((((x, held), m0), m1), m2) in x.iter_mut().zip(held).zip(&m[0]).zip(&m[1]).zip(&m[2]) {
-                    let (d10, d11) = (slope0 * (m1 - m2), slope1 * (m0 - m2));
-                    let (d1, d2) = if self.heun {
-                        ((r0 * d10 - r1 * d11) / (r0 - r1), 2.0 * (d11 - d10) / (r0 - r1))
-                    } else {
-                        (d11, 0.0)
-                    };
-                    *x = w.sample * held + w.answer * m2 + w.first * d1 + second * d2;
-                }
-            }
-        }
-        if self.algorithm.is_stochastic() {
-            for (x, drawn) in x.iter_mut().zip(&self.drawn) {
-                *x += w.noise * drawn;
             }
         }
         Ok(())

@@ -6,6 +6,7 @@ use super::noise::exp_f32;
 use super::sample::{Bounds, Prediction};
 use super::solver::Level;
 use crate::error::Result;
+use std::ops::Range;
 
 /// Which equation is integrated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,6 +140,15 @@ impl Converter {
     /// For a model with this kind of answer, to the noise prediction or to the picture prediction within bounds.
     pub(super) fn new(prediction: Prediction, of_noise: bool, bounds: Bounds, images: usize) -> Self {
         Self { prediction, of_noise, bounds, images: images.max(1) }
+    }
+
+    /// The parts of a batch that [`Self::convert`] can be given one after the other; see [`Bounds::blocks`].
+    pub(super) fn blocks<'a>(
+        &self,
+        len: usize,
+        model_output: &'a [f32],
+    ) -> impl Iterator<Item = (Range<usize>, &'a [f32])> + use<'a> {
+        self.bounds.blocks(len, model_output)
     }
 
     /// Writes to `answer` what stands for the model's output on the sample `x`. `level` is the sample's, `raw` its

@@ -126,12 +126,8 @@ impl Scheduler for EdmDpmMultistep {
 
     fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], noise: &mut dyn Noise) -> Result<()> {
         let picture_of = self.scalings.picture_of(self.sigmas[step]);
-        let answer = self.answers.advance(x.len());
-        for ((answer, x), m) in answer.iter_mut().zip(x.iter()).zip(model_output) {
-            *answer = picture_of(*x, *m);
-        }
-        self.bounds.apply(answer);
-        if self.algorithm.is_stochastic() {
+        let stochastic = self.algorithm.is_stochastic();
+        if stochastic {
             self.drawn.resize(x.len(), 0.0);
             noise.fill(&mut self.drawn);
         }
@@ -139,34 +135,46 @@ impl Scheduler for EdmDpmMultistep {
         let (to, from) = (self.level(step + 1), self.level(step));
         let h = to.lambda - from.lambda;
         let w = self.algorithm.weights(order == 3 || self.heun, to, from, h);
-        let m = &self.answers;
-        match order {
-            1 => {
-                for (x, m0) in x.iter_mut().zip(&m[0]) {
-                    *x = w.sample * *x + w.answer * m0;
-                }
-            }
-            2 => {
-                let slope = 1.0 / ((from.lambda - self.level(step - 1).lambda) / h);
-                for ((x, m0), m1) in x.iter_mut().zip(&m[0]).zip(&m[1]) {
-                    *x = w.sample * *x + w.answer * m0 + w.first * (slope * (m0 - m1));
-                }
-            }
+        let [slope0, slope1, share, curve] = match order {
+            1 => [0.0; 4],
+            2 => [1.0 / ((from.lambda - self.level(step - 1).lambda) / h), 0.0, 0.0, 0.0],
             _ => {
                 let (one, two) = (self.level(step - 1), self.level(step - 2));
                 let (r0, r1) = ((from.lambda - one.lambda) / h, (one.lambda - two.lambda) / h);
-                let (slope0, slope1) = (1.0 / r0, 1.0 / r1);
-                let (share, curve) = (r0 / (r0 + r1), 1.0 / (r0 + r1));
-                for (((x, m0), m1), m2) in x.iter_mut().zip(&m[0]).zip(&m[1]).zip(&m[2]) {
-                    let (d10, d11) = (slope0 * (m0 - m1), slope1 * (m1 - m2));
-                    let (d1, d2) = (d10 + share * (d10 - d11), curve * (d10 - d11));
-                    *x = w.sample * *x + w.answer * m0 + w.first * d1 + w.second * d2;
+                [1.0 / r0, 1.0 / r1, r0 / (r0 + r1), 1.0 / (r0 + r1)]
+            }
+        };
+        let (newest, older) = self.answers.advance_beside(x.len());
+        for (block, model_output) in self.bounds.blocks(x.len(), model_output) {
+            let (x, m0) = (&mut x[block.clone()], &mut newest[block.clone()]);
+            for ((answer, x), m) in m0.iter_mut().zip(x.iter()).zip(model_output) {
+                *answer = picture_of(*x, *m);
+            }
+            self.bounds.apply(m0);
+            match order {
+                1 => {
+                    for (x, m0) in x.iter_mut().zip(m0) {
+                        *x = w.sample * *x + w.answer * *m0;
+                    }
+                }
+                2 => {
+                    for ((x, m0), m1) in x.iter_mut().zip(m0).zip(&older[0][block.clone()]) {
+                        *x = w.sample * *x + w.answer * *m0 + w.first * (slope0 * (*m0 - m1));
+                    }
+                }
+                _ => {
+                    let older = older[0][block.clone()].iter().zip(&older[1][block.clone()]);
+                    for ((x, m0), (m1, m2)) in x.iter_mut().zip(m0).zip(older) {
+                        let (d10, d11) = (slope0 * (*m0 - m1), slope1 * (m1 - m2));
+                        let (d1, d2) = (d10 + share * (d10 - d11), curve * (d10 - d11));
+                        *x = w.sample * *x + w.answer * *m0 + w.first * d1 + w.second * d2;
+                    }
                 }
             }
-        }
-        if self.algorithm.is_stochastic() {
-            for (x, drawn) in x.iter_mut().zip(&self.drawn) {
-                *x += w.noise * drawn;
+            if stochastic {
+                for (x, drawn) in x.iter_mut().zip(&self.drawn[block]) {
+                    *x += w.noise * drawn;
+                }
             }
         }
         self.made += 1;

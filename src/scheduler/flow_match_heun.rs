@@ -2,6 +2,7 @@
 
 use super::config::{Key, Settings, keys};
 use super::discrete::interleave;
+use super::sample::blocks;
 use super::{Accepts, Entry, Noise, Request, Scheduler, flow};
 use crate::error::Result;
 
@@ -60,12 +61,15 @@ impl Scheduler for FlowMatchHeun {
         // The model's answer is the derivative; it goes by way of the picture to round as diffusers does.
         if step.is_multiple_of(2) {
             self.held_sample.resize(x.len(), 0.0);
-            self.held_sample.copy_from_slice(x);
             self.derivative.resize(x.len(), 0.0);
-            for ((x, m), derivative) in x.iter_mut().zip(model_output).zip(&mut self.derivative) {
-                let picture = *x - m * sigma;
-                *derivative = (*x - picture) / sigma;
-                *x += *derivative * change;
+            for block in blocks(x.len()) {
+                let (x, model_output) = (&mut x[block.clone()], &model_output[block.clone()]);
+                self.held_sample[block.clone()].copy_from_slice(x);
+                for ((x, m), derivative) in x.iter_mut().zip(model_output).zip(&mut self.derivative[block]) {
+                    let picture = *x - m * sigma;
+                    *derivative = (*x - picture) / sigma;
+                    *x += *derivative * change;
+                }
             }
         } else {
             let held = self.held_sample.iter().zip(&self.derivative);

@@ -3,7 +3,7 @@
 
 use super::config::{Key, Settings, keys};
 use super::discrete::{self, interleave};
-use super::sample::Prediction;
+use super::sample::{Prediction, blocks};
 use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, sigmas};
 use crate::error::Result;
 
@@ -91,11 +91,14 @@ impl Scheduler for Heun {
         let (low, high) = self.clip.map_or((f32::NEG_INFINITY, f32::INFINITY), |range| (-range, range));
         if step.is_multiple_of(2) {
             self.held_sample.resize(x.len(), 0.0);
-            self.held_sample.copy_from_slice(x);
             self.derivative.resize(x.len(), 0.0);
-            for ((x, m), derivative) in x.iter_mut().zip(model_output).zip(&mut self.derivative) {
-                *derivative = (*x - picture_of(*x, *m).max(low).min(high)) / sigma;
-                *x += *derivative * change;
+            for block in blocks(x.len()) {
+                let (x, model_output) = (&mut x[block.clone()], &model_output[block.clone()]);
+                self.held_sample[block.clone()].copy_from_slice(x);
+                for ((x, m), derivative) in x.iter_mut().zip(model_output).zip(&mut self.derivative[block]) {
+                    *derivative = (*x - picture_of(*x, *m).max(low).min(high)) / sigma;
+                    *x += *derivative * change;
+                }
             }
         } else {
             let held = self.held_sample.iter().zip(&self.derivative);

@@ -3,7 +3,7 @@
 
 use super::config::{Settings, keys};
 use super::noise::linspace_f32;
-use super::sample::{History, mix};
+use super::sample::{History, blocks, mix};
 use super::{Accepts, Entry, Noise, Request, Scheduler};
 use crate::error::Result;
 
@@ -71,32 +71,36 @@ impl Scheduler for Ipndm {
         let (alpha, sigma) = (self.alphas[step], self.betas[step]);
         let (next_alpha, next_sigma) = (self.alphas[step + 1], self.betas[step + 1]);
         let divisor = alpha.max(1e-8);
-        mix(sigma, x, alpha, model_output, self.directions.advance(x.len()));
         let transfer = |x: f32, direction: f32| {
             let picture = (x - sigma * direction) / divisor;
             next_alpha * picture + direction * next_sigma
         };
-        let d = &self.directions;
-        match d.len() {
-            1 => {
-                for (x, d0) in x.iter_mut().zip(&d[0]) {
-                    *x = transfer(*x, *d0);
+        let weight = (1.0 / 24.0) as f32;
+        let (newest, older) = self.directions.advance_beside(x.len());
+        for block in blocks(x.len()) {
+            let (x, d0) = (&mut x[block.clone()], &mut newest[block.clone()]);
+            mix(sigma, x, alpha, &model_output[block.clone()], d0);
+            match older {
+                [] => {
+                    for (x, d0) in x.iter_mut().zip(d0) {
+                        *x = transfer(*x, *d0);
+                    }
                 }
-            }
-            2 => {
-                for ((x, d0), d1) in x.iter_mut().zip(&d[0]).zip(&d[1]) {
-                    *x = transfer(*x, (3.0 * d0 - d1) / 2.0);
+                [d1] => {
+                    for ((x, d0), d1) in x.iter_mut().zip(d0).zip(&d1[block]) {
+                        *x = transfer(*x, (3.0 * *d0 - d1) / 2.0);
+                    }
                 }
-            }
-            3 => {
-                for (((x, d0), d1), d2) in x.iter_mut().zip(&d[0]).zip(&d[1]).zip(&d[2]) {
-                    *x = transfer(*x, (23.0 * d0 - 16.0 * d1 + 5.0 * d2) / 12.0);
+                [d1, d2] => {
+                    for (((x, d0), d1), d2) in x.iter_mut().zip(d0).zip(&d1[block.clone()]).zip(&d2[block]) {
+                        *x = transfer(*x, (23.0 * *d0 - 16.0 * d1 + 5.0 * d2) / 12.0);
+                    }
                 }
-            }
-            _ => {
-                let weight = (1.0 / 24.0) as f32;
-                for ((((x, d0), d1), d2), d3) in x.iter_mut().zip(&d[0]).zip(&d[1]).zip(&d[2]).zip(&d[3]) {
-                    *x = transfer(*x, weight * (55.0 * d0 - 59.0 * d1 + 37.0 * d2 - 9.0 * d3));
+                [d1, d2, d3, ..] => {
+                    let older = d1[block.clone()].iter().zip(&d2[block.clone()]).zip(&d3[block]);
+                    for ((x, d0), ((d1, d2), d3)) in x.iter_mut().zip(d0).zip(older) {
+                        *x = transfer(*x, weight * (55.0 * *d0 - 59.0 * d1 + 37.0 * d2 - 9.0 * d3));
+                    }
                 }
             }
         }

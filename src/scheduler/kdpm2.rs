@@ -3,7 +3,7 @@
 use super::config::{Key, Settings, keys};
 use super::discrete::{self, interleave};
 use super::noise::{exp_f32, ln_f32};
-use super::sample::Prediction;
+use super::sample::{Prediction, blocks};
 use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, sigmas};
 use crate::error::Result;
 
@@ -67,6 +67,14 @@ fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
     }))
 }
 
+impl Kdpm2 {
+    /// The sigma of the sample that a call is given.
+    fn sigma_at(&self, call: usize) -> f32 {
+        let levels = if call.is_multiple_of(2) { &self.sigmas } else { &self.middles };
+        levels[call / 2]
+    }
+}
+
 impl Scheduler for Kdpm2 {
     fn timesteps(&self) -> &[f64] {
         &self.timesteps
@@ -81,16 +89,18 @@ impl Scheduler for Kdpm2 {
     }
 
     fn scale_input(&self, step: usize, x: &[f32], out: &mut [f32]) {
-        let levels = if step.is_multiple_of(2) { &self.sigmas } else { &self.middles };
-        sigmas::scale_input(levels[step / 2], x, out);
+        sigmas::scale_input(self.sigma_at(step), x, out);
     }
 
     fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], _: &mut dyn Noise) -> Result<()> {
         let (sigma, middle, next) = (self.sigmas[step / 2], self.middles[step / 2], self.sigmas[step / 2 + 1]);
         if step.is_multiple_of(2) {
             self.held_sample.resize(x.len(), 0.0);
-            self.held_sample.copy_from_slice(x);
-            sigmas::euler(self.prediction, sigma, sigma, middle - sigma, model_output, x);
+            for block in blocks(x.len()) {
+                let (x, model_output) = (&mut x[block.clone()], &model_output[block.clone()]);
+                self.held_sample[block].copy_from_slice(x);
+                sigmas::euler(self.prediction, sigma, sigma, middle - sigma, model_output, x);
+            }
         } else {
             let picture_of = sigmas::picture_of(self.prediction, middle, middle);
             let change = next - sigma;
@@ -102,6 +112,6 @@ impl Scheduler for Kdpm2 {
     }
 
     fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]) {
-        sigmas::add_noise(self.sigmas[step.div_ceil(2)], x0, noise, out);
+        sigmas::add_noise(self.sigma_at(step), x0, noise, out);
     }
 }

@@ -3,7 +3,7 @@
 use super::config::{Key, Settings, keys};
 use super::discrete::{self, interleave};
 use super::noise::{exp_f32, ln_f32};
-use super::sample::Prediction;
+use super::sample::{Prediction, blocks};
 use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, sigmas};
 use crate::error::Result;
 
@@ -84,6 +84,14 @@ fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
     }))
 }
 
+impl Kdpm2Ancestral {
+    /// The sigma of the sample that a call is given.
+    fn sigma_at(&self, call: usize) -> f32 {
+        let level = self.levels[call / 2];
+        if call.is_multiple_of(2) { level.sigma } else { level.middle }
+    }
+}
+
 impl Scheduler for Kdpm2Ancestral {
     fn timesteps(&self) -> &[f64] {
         &self.timesteps
@@ -98,16 +106,18 @@ impl Scheduler for Kdpm2Ancestral {
     }
 
     fn scale_input(&self, step: usize, x: &[f32], out: &mut [f32]) {
-        let level = self.levels[step / 2];
-        sigmas::scale_input(if step.is_multiple_of(2) { level.sigma } else { level.middle }, x, out);
+        sigmas::scale_input(self.sigma_at(step), x, out);
     }
 
     fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], noise: &mut dyn Noise) -> Result<()> {
         let Level { sigma, middle, down, up } = self.levels[step / 2];
         if step.is_multiple_of(2) {
             self.held_sample.resize(x.len(), 0.0);
-            self.held_sample.copy_from_slice(x);
-            sigmas::euler(self.prediction, sigma, sigma, middle - sigma, model_output, x);
+            for block in blocks(x.len()) {
+                let (x, model_output) = (&mut x[block.clone()], &model_output[block.clone()]);
+                self.held_sample[block].copy_from_slice(x);
+                sigmas::euler(self.prediction, sigma, sigma, middle - sigma, model_output, x);
+            }
         } else {
             self.drawn.resize(x.len(), 0.0);
             noise.fill(&mut self.drawn);
@@ -122,6 +132,6 @@ impl Scheduler for Kdpm2Ancestral {
     }
 
     fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]) {
-        sigmas::add_noise(self.levels[step.div_ceil(2)].sigma, x0, noise, out);
+        sigmas::add_noise(self.sigma_at(step), x0, noise, out);
     }
 }

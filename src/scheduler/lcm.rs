@@ -1,7 +1,7 @@
 //! Sampling of latent consistency models: Luo et al. 2023, "Latent Consistency Models", algorithm 3.
 
 use super::config::Settings;
-use super::sample::{Bounds, Prediction, add_noise, at_timestep};
+use super::sample::{Bounds, Prediction, add_noise, at_timestep, clamp};
 use super::{Accepts, Entry, Noise, Request, Scheduler, consistency, noise};
 use crate::error::Result;
 
@@ -76,26 +76,37 @@ impl Scheduler for Lcm {
         let Level { alpha, next_alpha, skip, out } = self.levels[step];
         let (signal, sigma) = (alpha.sqrt(), (1.0 - alpha).sqrt());
         let prediction = self.prediction;
-        self.picture.resize(x.len(), 0.0);
-        for ((picture, x), m) in self.picture.iter_mut().zip(x.iter()).zip(model_output) {
-            *picture = match prediction {
-                Prediction::Sample => *m,
-                Prediction::Velocity => signal * x - sigma * m,
-                Prediction::Epsilon | Prediction::Flow => (x - sigma * m) / signal,
-            };
-        }
-        self.bounds.apply(&mut self.picture);
-        if step + 1 == self.levels.len() {
-            for (x, picture) in x.iter_mut().zip(&self.picture) {
-                *x = out * picture + skip * *x;
-            }
-        } else {
+        let last = step + 1 == self.levels.len();
+        if !last {
             self.drawn.resize(x.len(), 0.0);
             noise.fill(&mut self.drawn);
-            let (signal, sigma) = (next_alpha.sqrt(), (1.0 - next_alpha).sqrt());
-            for ((x, picture), drawn) in x.iter_mut().zip(&self.picture).zip(&self.drawn) {
-                let denoised = out * picture + skip * *x;
-                *x = signal * denoised + sigma * drawn;
+        }
+        let (next_signal, next_sigma) = (next_alpha.sqrt(), (1.0 - next_alpha).sqrt());
+        let picture_of = |x: f32, m: f32| match prediction {
+            Prediction::Sample => m,
+            Prediction::Velocity => signal * x - sigma * m,
+            Prediction::Epsilon | Prediction::Flow => (x - sigma * m) / signal,
+        };
+        for (block, model_output) in self.bounds.blocks(x.len(), model_output) {
+            let x = &mut x[block.clone()];
+            if let Some(limit) = self.bounds.limit() {
+                for (x, m) in x.iter_mut().zip(model_output) {
+                    *x = out * clamp(picture_of(*x, *m), -limit, limit) + skip * *x;
+                }
+            } else {
+                self.picture.resize(x.len(), 0.0);
+                for ((picture, x), m) in self.picture.iter_mut().zip(x.iter()).zip(model_output) {
+                    *picture = picture_of(*x, *m);
+                }
+                self.bounds.apply(&mut self.picture);
+                for (x, picture) in x.iter_mut().zip(&self.picture) {
+                    *x = out * picture + skip * *x;
+                }
+            }
+            if !last {
+                for (x, drawn) in x.iter_mut().zip(&self.drawn[block]) {
+                    *x = next_signal * *x + next_sigma * drawn;
+                }
             }
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! Linear multistep on the probability flow, k-diffusion's `sample_lms`: Adams-Bashforth on uneven sigmas.
 
 use super::config::{Key, Settings, keys};
-use super::sample::{History, Prediction};
+use super::sample::{History, Prediction, blocks};
 use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, discrete, sigmas};
 use crate::error::Result;
 
@@ -110,33 +110,37 @@ impl Scheduler for Lms {
     fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], _: &mut dyn Noise) -> Result<()> {
         let sigma = self.sigmas[step];
         let picture_of = sigmas::picture_of(self.prediction, sigma, sigma);
-        let newest = self.derivatives.advance(x.len());
-        for ((derivative, x), m) in newest.iter_mut().zip(x.iter()).zip(model_output) {
-            *derivative = (x - picture_of(*x, *m)) / sigma;
-        }
         // A run that began in the middle weighs as if the earlier derivatives were there, and lacks them.
         let order = ORDER.min(step + 1);
+        let remembered = ORDER.min(self.derivatives.len() + 1);
         let mut weights = [0.0; ORDER];
-        for (age, weight) in weights.iter_mut().enumerate().take(order.min(self.derivatives.len())) {
+        for (age, weight) in weights.iter_mut().enumerate().take(order.min(remembered)) {
             *weight = self.coefficient(step, order, age);
         }
-        let d = &self.derivatives;
         let [w0, w1, w2, w3] = weights;
-        match d.len().min(order) {
-            1 => x.iter_mut().zip(&d[0]).for_each(|(x, d0)| *x += w0 * d0),
-            2 => {
-                for ((x, d0), d1) in x.iter_mut().zip(&d[0]).zip(&d[1]) {
-                    *x += w0 * d0 + w1 * d1;
-                }
+        let (newest, older) = self.derivatives.advance_beside(x.len());
+        for block in blocks(x.len()) {
+            let (x, d0) = (&mut x[block.clone()], &mut newest[block.clone()]);
+            for ((derivative, x), m) in d0.iter_mut().zip(x.iter()).zip(&model_output[block.clone()]) {
+                *derivative = (x - picture_of(*x, *m)) / sigma;
             }
-            3 => {
-                for (((x, d0), d1), d2) in x.iter_mut().zip(&d[0]).zip(&d[1]).zip(&d[2]) {
-                    *x += w0 * d0 + w1 * d1 + w2 * d2;
+            let older = |age: usize| &older[age - 1][block.clone()];
+            match remembered.min(order) {
+                1 => x.iter_mut().zip(d0).for_each(|(x, d0)| *x += w0 * *d0),
+                2 => {
+                    for ((x, d0), d1) in x.iter_mut().zip(d0).zip(older(1)) {
+                        *x += w0 * *d0 + w1 * d1;
+                    }
                 }
-            }
-            _ => {
-                for ((((x, d0), d1), d2), d3) in x.iter_mut().zip(&d[0]).zip(&d[1]).zip(&d[2]).zip(&d[3]) {
-                    *x += w0 * d0 + w1 * d1 + w2 * d2 + w3 * d3;
+                3 => {
+                    for (((x, d0), d1), d2) in x.iter_mut().zip(d0).zip(older(1)).zip(older(2)) {
+                        *x += w0 * *d0 + w1 * d1 + w2 * d2;
+                    }
+                }
+                _ => {
+                    for ((((x, d0), d1), d2), d3) in x.iter_mut().zip(d0).zip(older(1)).zip(older(2)).zip(older(3)) {
+                        *x += w0 * *d0 + w1 * d1 + w2 * d2 + w3 * d3;
+                    }
                 }
             }
         }

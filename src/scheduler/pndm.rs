@@ -1,7 +1,7 @@
 //! PNDM: Liu et al. 2022, "Pseudo Numerical Methods for Diffusion Models on Manifolds".
 
 use super::config::{Key, Settings, keys};
-use super::sample::{History, Prediction, add_noise, at, at_timestep};
+use super::sample::{History, Prediction, add_noise, at, at_timestep, blocks};
 use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, noise, spacing};
 use crate::error::Result;
 
@@ -180,31 +180,37 @@ impl Pndm {
             }
             return;
         }
-        self.answers.push(model_output);
         let transfer = self.transfer(called, called - self.ratio);
-        let e = &self.answers;
-        match e.len() {
-            1 => {
-                self.held_sample.clear();
-                self.held_sample.extend_from_slice(x);
-                for (x, m) in x.iter_mut().zip(model_output) {
-                    *x = transfer.apply(*x, *m);
+        if self.answers.len() == 0 {
+            self.held_sample.clear();
+            self.held_sample.extend_from_slice(x);
+        }
+        let weight = (1.0 / 24.0) as f32;
+        let (newest, older) = self.answers.advance_beside(x.len());
+        for block in blocks(x.len()) {
+            let (x, e0) = (&mut x[block.clone()], &model_output[block.clone()]);
+            newest[block.clone()].copy_from_slice(e0);
+            match older {
+                [] => {
+                    for (x, e0) in x.iter_mut().zip(e0) {
+                        *x = transfer.apply(*x, *e0);
+                    }
                 }
-            }
-            2 => {
-                for ((x, e0), e1) in x.iter_mut().zip(&e[0]).zip(&e[1]) {
-                    *x = transfer.apply(*x, (3.0 * e0 - e1) / 2.0);
+                [e1] => {
+                    for ((x, e0), e1) in x.iter_mut().zip(e0).zip(&e1[block]) {
+                        *x = transfer.apply(*x, (3.0 * e0 - e1) / 2.0);
+                    }
                 }
-            }
-            3 => {
-                for (((x, e0), e1), e2) in x.iter_mut().zip(&e[0]).zip(&e[1]).zip(&e[2]) {
-                    *x = transfer.apply(*x, (23.0 * e0 - 16.0 * e1 + 5.0 * e2) / 12.0);
+                [e1, e2] => {
+                    for (((x, e0), e1), e2) in x.iter_mut().zip(e0).zip(&e1[block.clone()]).zip(&e2[block]) {
+                        *x = transfer.apply(*x, (23.0 * e0 - 16.0 * e1 + 5.0 * e2) / 12.0);
+                    }
                 }
-            }
-            _ => {
-                let weight = (1.0 / 24.0) as f32;
-                for ((((x, e0), e1), e2), e3) in x.iter_mut().zip(&e[0]).zip(&e[1]).zip(&e[2]).zip(&e[3]) {
-                    *x = transfer.apply(*x, weight * (55.0 * e0 - 59.0 * e1 + 37.0 * e2 - 9.0 * e3));
+                [e1, e2, e3, ..] => {
+                    let older = e1[block.clone()].iter().zip(&e2[block.clone()]).zip(&e3[block]);
+                    for ((x, e0), ((e1, e2), e3)) in x.iter_mut().zip(e0).zip(older) {
+                        *x = transfer.apply(*x, weight * (55.0 * e0 - 59.0 * e1 + 37.0 * e2 - 9.0 * e3));
+                    }
                 }
             }
         }

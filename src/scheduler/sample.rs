@@ -2,7 +2,7 @@
 
 use super::config::Settings;
 use crate::error::Result;
-use std::collections::VecDeque;
+use std::ops::Range;
 
 /// What a model's answer is an estimate of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,22 +73,51 @@ impl Bounds {
         Ok(Self::None)
     }
 
-    /// Bounds the predicted pictures of a batch in place.
+    /// The parts of a batch of `len` values that can be worked on one after the other, each with its part of the
+    /// model's answer: blocks, or the whole batch where a picture's bounds depend on all of it or the answer holds
+    /// variances too.
+    pub(super) fn blocks<'a>(
+        &self,
+        len: usize,
+        model_output: &'a [f32],
+    ) -> impl Iterator<Item = (Range<usize>, &'a [f32])> + use<'a> {
+        let whole = matches!(self, Self::Threshold { .. }) || model_output.len() != len;
+        blocks_of(if whole { len } else { BLOCK }, len)
+            .map(move |block| (block.clone(), if whole { model_output } else { &model_output[block] }))
+    }
+
+    /// What each value is cut off at by itself, infinity where it is not; `None` where its bounds depend on the whole
+    /// picture, which only [`Self::apply`] knows.
+    pub(super) fn limit(&self) -> Option<f32> {
+        match self {
+            Self::None => Some(f32::INFINITY),
+            Self::Clip(range) => Some(*range),
+            Self::Threshold { .. } => None,
+        }
+    }
+
+    /// Bounds the predicted pictures of a batch, or of a block of it, in place.
     pub(super) fn apply(&mut self, pictures: &mut [f32]) {
         match self {
             Self::None => {}
-            Self::Clip(range) => pictures.iter_mut().for_each(|v| *v = v.clamp(-range.abs(), range.abs())),
+            Self::Clip(range) => pictures.iter_mut().for_each(|v| *v = clamp(*v, -*range, *range)),
             Self::Threshold { ratio, max, images, magnitudes } => {
                 let size = pictures.len() / *images;
                 for picture in pictures.chunks_mut(size.max(1)) {
                     magnitudes.clear();
                     magnitudes.extend(picture.iter().map(|v| v.abs()));
-                    let limit = quantile(magnitudes, *ratio).max(1.0).min(*max);
-                    picture.iter_mut().for_each(|v| *v = v.max(-limit).min(limit) / limit);
+                    let limit = clamp(quantile(magnitudes, *ratio), 1.0, *max);
+                    picture.iter_mut().for_each(|v| *v = clamp(*v, -limit, limit) / limit);
                 }
             }
         }
     }
+}
+
+/// `torch.clamp`: what is not a number stays so, and where the bounds cross, the upper one counts.
+pub(super) fn clamp(value: f32, low: f32, high: f32) -> f32 {
+    let value = if value < low { low } else { value };
+    if value > high { high } else { value }
 }
 
 /// `torch.quantile` with linear interpolation, in float32. Reorders `values`.
@@ -105,29 +134,50 @@ fn quantile(values: &mut [f32], ratio: f32) -> f32 {
     if weight < 0.5 { low + weight * (high - low) } else { high - (high - low) * (1.0 - weight) }
 }
 
-/// The last few tensors of a run, the newest first; buffers are used again once it is full.
+/// How many values a block has: what a step reads and writes of it stays in the nearest cache, so that several passes
+/// over a block cost the memory no more than one.
+const BLOCK: usize = 1024;
+
+/// The blocks of `len` values.
+pub(super) fn blocks(len: usize) -> impl Iterator<Item = Range<usize>> {
+    blocks_of(BLOCK, len)
+}
+
+fn blocks_of(size: usize, len: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..len).step_by(size.max(1)).map(move |start| start..len.min(start + size))
+}
+
+/// The last few tensors of a run, the newest first. All of its memory is taken at the first entry.
 #[derive(Debug)]
 pub(super) struct History {
-    entries: VecDeque<Vec<f32>>,
-    capacity: usize,
+    /// Never empty.
+    buffers: Vec<Vec<f32>>,
+    len: usize,
 }
 
 impl History {
+    /// Room for so many tensors, at least one.
     pub(super) fn new(capacity: usize) -> Self {
-        Self { entries: VecDeque::with_capacity(capacity), capacity }
+        Self { buffers: vec![Vec::new(); capacity.max(1)], len: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.entries.len()
+        self.len
+    }
+
+    /// Makes room for a newest entry of `len` values and hands it out to be written, beside those before it, the
+    /// newest first; what it holds is unspecified.
+    pub(super) fn advance_beside(&mut self, len: usize) -> (&mut [f32], &[Vec<f32>]) {
+        self.buffers.iter_mut().for_each(|buffer| buffer.resize(len, 0.0));
+        self.buffers.rotate_right(1);
+        self.len = self.buffers.len().min(self.len + 1);
+        let (newest, older) = self.buffers.split_at_mut(1);
+        (&mut newest[0], &older[..self.len - 1])
     }
 
     /// Makes room for a newest entry of `len` values and hands it out to be written; what it holds is unspecified.
     pub(super) fn advance(&mut self, len: usize) -> &mut [f32] {
-        let mut buffer =
-            if self.entries.len() == self.capacity { self.entries.pop_back() } else { None }.unwrap_or_default();
-        buffer.resize(len, 0.0);
-        self.entries.push_front(buffer);
-        &mut self.entries[0]
+        self.advance_beside(len).0
     }
 
     /// Remembers a copy of `values`.
@@ -141,7 +191,7 @@ impl std::ops::Index<usize> for History {
     type Output = [f32];
 
     fn index(&self, age: usize) -> &[f32] {
-        &self.entries[age]
+        &self.buffers[..self.len][age]
     }
 }
 

@@ -1,7 +1,7 @@
 //! Strategic stochastic sampling: Zheng et al. 2024, "Trajectory Consistency Distillation", algorithm 2.
 
 use super::config::{Key, Kind, Settings};
-use super::sample::{Prediction, add_noise, at_timestep};
+use super::sample::{Prediction, add_noise, at_timestep, blocks};
 use super::{Accepts, Entry, Noise, Request, Scheduler, consistency, noise};
 use crate::error::Result;
 
@@ -78,21 +78,27 @@ impl Scheduler for Tcd {
         let (signal, sigma) = (alpha.sqrt(), (1.0 - alpha).sqrt());
         let (target_signal, target_sigma) = (target_alpha.sqrt(), (1.0 - target_alpha).sqrt());
         let prediction = self.prediction;
-        for (x, m) in x.iter_mut().zip(model_output) {
-            let (picture, noise) = match prediction {
-                Prediction::Sample => (*m, (*x - signal * m) / sigma),
-                Prediction::Velocity => (signal * *x - sigma * m, signal * m + sigma * *x),
-                Prediction::Epsilon | Prediction::Flow => ((*x - sigma * m) / signal, *m),
-            };
-            *x = target_signal * picture + target_sigma * noise;
-        }
-        if self.eta > 0.0 && step + 1 < self.levels.len() {
+        let draws = self.eta > 0.0 && step + 1 < self.levels.len();
+        if draws {
             self.drawn.resize(x.len(), 0.0);
             noise.fill(&mut self.drawn);
-            let ratio = next_alpha / target_alpha;
-            let (keep, add) = (ratio.sqrt(), (1.0 - ratio).sqrt());
-            for (x, drawn) in x.iter_mut().zip(&self.drawn) {
-                *x = keep * *x + add * drawn;
+        }
+        let ratio = next_alpha / target_alpha;
+        let (keep, add) = (ratio.sqrt(), (1.0 - ratio).sqrt());
+        for block in blocks(x.len()) {
+            let x = &mut x[block.clone()];
+            for (x, m) in x.iter_mut().zip(&model_output[block.clone()]) {
+                let (picture, noise) = match prediction {
+                    Prediction::Sample => (*m, (*x - signal * m) / sigma),
+                    Prediction::Velocity => (signal * *x - sigma * m, signal * m + sigma * *x),
+                    Prediction::Epsilon | Prediction::Flow => ((*x - sigma * m) / signal, *m),
+                };
+                *x = target_signal * picture + target_sigma * noise;
+            }
+            if draws {
+                for (x, drawn) in x.iter_mut().zip(&self.drawn[block]) {
+                    *x = keep * *x + add * drawn;
+                }
             }
         }
         Ok(())

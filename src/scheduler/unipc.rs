@@ -8,6 +8,7 @@ use super::solver::{self, Level, Manner, Schedule};
 use super::spacing::linspace;
 use super::{Accepts, Alias, Custom, Entry, Noise, Request, Scheduler, Setting, flow, noise};
 use crate::error::Result;
+use std::ops::Range;
 
 pub(super) const ENTRY: Entry = Entry {
     name: "unipc",
@@ -56,6 +57,9 @@ pub(super) const ENTRY: Entry = Entry {
     build,
 };
 
+/// The highest order.
+const MOST: usize = 6;
+
 #[derive(Debug)]
 struct UniPc {
     timesteps: Vec<f64>,
@@ -71,17 +75,16 @@ struct UniPc {
     made: usize,
     /// The order of the latest prediction.
     predicted_order: usize,
+    /// One more than the order: the corrector looks from the newest answer to all those that the predictor knew.
     answers: History,
-    /// The newest answer, before it joins the others.
-    answer: Vec<f32>,
     last_sample: Vec<f32>,
     residual: Vec<f32>,
 }
 
 fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
     let order = settings.count("solver_order")?;
-    if order > 6 {
-        return Err(settings.error("solver_order", format!("expected 1 to 6, found {order}"), "2 or 3 is usual"));
+    if order > MOST {
+        return Err(settings.error("solver_order", format!("expected 1 to {MOST}, found {order}"), "2 or 3 is usual"));
     }
     let prediction = Prediction::from_settings(settings)?;
     let of_picture = settings.switch("predict_x0")?;
@@ -107,8 +110,7 @@ fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
         converter: Converter::new(prediction, !of_picture, bounds, request.images),
         made: 0,
         predicted_order: 0,
-        answers: History::new(order),
-        answer: Vec::new(),
+        answers: History::new(order + 1),
         last_sample: Vec::new(),
         residual: Vec::new(),
     }))
@@ -176,39 +178,55 @@ fn schedule(settings: &Settings, request: &Request) -> Result<Schedule> {
     Ok(Schedule { timesteps, sigmas: levels.into_iter().map(|level| level as f32).collect() })
 }
 
-/// The solution of a small system of linear equations, by elimination with pivots; `rows` hold the right side last.
-fn solve(mut rows: Vec<Vec<f32>>) -> Vec<f32> {
-    let n = rows.len();
+/// The solution of a system of `n` linear equations, by elimination with pivots.
+fn solve(mut rows: [[f32; MOST]; MOST], mut right: [f32; MOST], n: usize) -> [f32; MOST] {
     for column in 0..n {
         let pivot = (column..n).max_by(|a, b| rows[*a][column].abs().total_cmp(&rows[*b][column].abs()));
-        rows.swap(column, pivot.unwrap_or(column));
-        let pivot_row = rows[column].clone();
-        for row in rows.iter_mut().skip(column + 1) {
-            let factor = row[column] / pivot_row[column];
-            for (value, pivot) in row.iter_mut().zip(&pivot_row).skip(column) {
+        let pivot = pivot.unwrap_or(column);
+        rows.swap(column, pivot);
+        right.swap(column, pivot);
+        let pivot_row = rows[column];
+        for i in column + 1..n {
+            let factor = rows[i][column] / pivot_row[column];
+            for (value, pivot) in rows[i][..n].iter_mut().zip(&pivot_row).skip(column) {
                 *value -= factor * pivot;
             }
+            right[i] -= factor * right[column];
         }
     }
-    let mut solution = vec![0.0; n];
+    let mut solution = [0.0; MOST];
     for i in (0..n).rev() {
         let known: f32 = (i + 1..n).map(|j| rows[i][j] * solution[j]).sum();
-        solution[i] = (rows[i][n] - known) / rows[i][i];
+        solution[i] = (right[i] - known) / rows[i][i];
     }
     solution
 }
 
-/// One update from `from` to `to`: the weights of sample and answer, and of the differences of earlier answers.
+/// One update from a step to the next: the weights of sample and answer, and of the differences of earlier answers.
 #[derive(Debug)]
 struct Update {
+    order: usize,
     sample: f32,
     answer: f32,
     /// The factor of all differences.
     scale: f32,
-    /// The distance of each earlier answer in lambda, as a fraction of the step.
-    distances: Vec<f32>,
+    /// The distance of each earlier answer in lambda, as a fraction of the step; one less than the order.
+    distances: [f32; MOST],
     /// The weights of the differences; the corrector's has one more, for the newest answer.
-    rhos: Vec<f32>,
+    rhos: [f32; MOST],
+}
+
+impl Update {
+    /// Writes to `sum` the weighted differences of earlier answers from `m0`, all of them at this block.
+    fn gather(&self, m0: &[f32], earlier: &[Vec<f32>], block: &Range<usize>, sum: &mut [f32]) {
+        sum.fill(0.0);
+        let weights = self.distances.iter().zip(&self.rhos).take(self.order - 1);
+        for ((distance, rho), earlier) in weights.zip(earlier) {
+            for ((sum, m), m0) in sum.iter_mut().zip(&earlier[block.clone()]).zip(m0) {
+                *sum += rho * ((m - m0) / distance);
+            }
+        }
+    }
 }
 
 impl UniPc {
@@ -220,48 +238,33 @@ impl UniPc {
     fn update(&self, at: usize, order: usize, corrects: bool) -> Update {
         let (from, to) = (self.level(at), self.level(at + 1));
         let h = to.lambda - from.lambda;
-        let distances: Vec<f32> = (1..order).map(|i| (self.level(at - i).lambda - from.lambda) / h).collect();
+        let mut distances = [0.0; MOST];
+        for (i, distance) in (1..order).zip(&mut distances) {
+            *distance = (self.level(at - i).lambda - from.lambda) / h;
+        }
         let signed = if self.of_picture { -h } else { h };
         let phi = f64::from(signed).exp_m1() as f32;
         let b_h = if self.bh1 { signed } else { phi };
-        let nodes: Vec<f32> = distances.iter().copied().chain([1.0]).collect();
+        let mut nodes = distances;
+        nodes[order - 1] = 1.0;
         let mut term = phi / signed - 1.0;
         let mut factorial = 1.0_f64;
-        let mut rows: Vec<Vec<f32>> = Vec::with_capacity(order);
+        let (mut rows, mut right) = ([[0.0; MOST]; MOST], [0.0; MOST]);
         for i in 0..order {
-            let mut row: Vec<f32> = nodes.iter().map(|node| node.powi(i as i32)).collect();
-            row.push(term * factorial as f32 / b_h);
-            rows.push(row);
+            rows[i] = nodes.map(|node: f32| node.powi(i as i32));
+            right[i] = term * factorial as f32 / b_h;
             factorial *= (i + 2) as f64;
             term = term / signed - (1.0 / factorial) as f32;
         }
         let rhos = match (corrects, order) {
-            (true, 1) | (false, 2) => vec![0.5],
-            (true, _) => solve(rows),
-            (false, 1) => Vec::new(),
-            (false, _) => {
-                rows.pop();
-                rows.iter_mut().for_each(|row| {
-                    row.remove(order - 1);
-                });
-                solve(rows)
-            }
+            (true, 1) | (false, 2) => [0.5; MOST],
+            (true, _) => solve(rows, right, order),
+            // The predictor does without the newest answer.
+            (false, _) => solve(rows, right, order - 1),
         };
         let (sample, weight) =
             if self.of_picture { (to.sigma / from.sigma, to.alpha) } else { (to.alpha / from.alpha, to.sigma) };
-        Update { sample, answer: weight * phi, scale: weight * b_h, distances, rhos }
-    }
-
-    /// Fills the residual with the weighted differences of earlier answers.
-    fn gather(&mut self, update: &Update) {
-        let m0 = &self.answers[0];
-        self.residual.clear();
-        self.residual.resize(m0.len(), 0.0);
-        for (i, (distance, rho)) in update.distances.iter().zip(&update.rhos).enumerate() {
-            for ((sum, m), m0) in self.residual.iter_mut().zip(&self.answers[i + 1]).zip(m0) {
-                *sum += rho * ((m - m0) / distance);
-            }
-        }
+        Update { order, sample, answer: weight * phi, scale: weight * b_h, distances, rhos }
     }
 }
 
@@ -276,34 +279,40 @@ impl Scheduler for UniPc {
 
     fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], _: &mut dyn Noise) -> Result<()> {
         let level = self.level(step);
-        self.answer.resize(x.len(), 0.0);
-        self.converter.convert(level, self.sigmas[step], model_output, x, &mut self.answer);
-        if self.made > 0 && !self.uncorrected.contains(&(step - 1)) {
-            let update = self.update(step - 1, self.predicted_order, true);
-            self.gather(&update);
-            let rho = update.rhos[update.rhos.len() - 1];
-            let m0 = &self.answers[0];
-            let values = x.iter_mut().zip(&self.last_sample).zip(m0).zip(&self.answer).zip(&self.residual);
-            for ((((x, last), m0), m), residual) in values {
-                let base = update.sample * last - update.answer * m0;
-                *x = base - update.scale * (residual + rho * (m - m0));
-            }
-        }
-        self.answers.push(&self.answer);
+        let corrects = self.made > 0 && !self.uncorrected.contains(&(step - 1));
+        let corrector = corrects.then(|| self.update(step - 1, self.predicted_order, true));
         let left = self.timesteps.len() - step;
         let order = if self.lower_order_final { self.order.min(left) } else { self.order };
         self.predicted_order = order.min(self.made + 1);
+        let predictor = self.update(step, self.predicted_order, false);
         self.last_sample.resize(x.len(), 0.0);
-        self.last_sample.copy_from_slice(x);
-        let update = self.update(step, self.predicted_order, false);
-        if self.predicted_order == 1 {
-            for (x, m0) in x.iter_mut().zip(&self.answers[0]) {
-                *x = update.sample * *x - update.answer * m0;
+        let (newest, older) = self.answers.advance_beside(x.len());
+        for (block, model_output) in self.converter.blocks(x.len(), model_output) {
+            let (x, answer) = (&mut x[block.clone()], &mut newest[block.clone()]);
+            let last = &mut self.last_sample[block.clone()];
+            self.converter.convert(level, self.sigmas[step], model_output, x, answer);
+            self.residual.resize(x.len(), 0.0);
+            if let (Some(update), [m0, earlier @ ..]) = (&corrector, older) {
+                let m0 = &m0[block.clone()];
+                update.gather(m0, earlier, &block, &mut self.residual);
+                let rho = update.rhos[update.order - 1];
+                let answers = m0.iter().zip(answer.iter());
+                for (((x, last), (m0, m)), residual) in x.iter_mut().zip(last.iter()).zip(answers).zip(&self.residual) {
+                    let base = update.sample * last - update.answer * m0;
+                    *x = base - update.scale * (residual + rho * (m - m0));
+                }
             }
-        } else {
-            self.gather(&update);
-            for ((x, m0), residual) in x.iter_mut().zip(&self.answers[0]).zip(&self.residual) {
-                *x = update.sample * *x - update.answer * m0 - update.scale * residual;
+            last.copy_from_slice(x);
+            let update = &predictor;
+            if update.order == 1 {
+                for (x, m0) in x.iter_mut().zip(answer) {
+                    *x = update.sample * *x - update.answer * *m0;
+                }
+            } else {
+                update.gather(answer, older, &block, &mut self.residual);
+                for ((x, m0), residual) in x.iter_mut().zip(answer).zip(&self.residual) {
+                    *x = update.sample * *x - update.answer * *m0 - update.scale * residual;
+                }
             }
         }
         self.made += 1;
