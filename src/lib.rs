@@ -46,7 +46,7 @@
 //!
 //! The rooms below the front: [`bundle`] reads model directories, [`session`] finds ONNX Runtime and runs graphs,
 //! [`scheduler`], [`rng`], [`text`], [`latent`], [`denoise`] and [`task`] are the parts of a diffusion model that are
-//! not graphs.
+//! not graphs. [`plot`] draws schedules.
 #![deny(missing_docs)]
 
 pub mod bundle;
@@ -60,6 +60,7 @@ pub mod metadata;
 pub mod npy;
 pub mod pipeline;
 pub mod plan;
+pub mod plot;
 pub mod rng;
 pub mod scheduler;
 pub mod session;

@@ -7,7 +7,7 @@ const FLOORS: &[&[&str]] = &[
     &["error"],
     &["tensor", "rng", "files"],
     &["scheduler", "image", "metadata", "npy"],
-    &["bundle", "session"],
+    &["bundle", "session", "plot"],
     &["text", "latent", "denoise", "spec"],
     &["task"],
     &["plan"],

@@ -89,7 +89,7 @@ fn runtime_tells_which_library_is_used_and_why() {
 
 #[test]
 fn help_and_version_are_results() {
-    assert_says(&printed(&models(), &["--help"]), &["run", "check", "inspect", "init", "list", "runtime"]);
+    assert_says(&printed(&models(), &["--help"]), &["run", "check", "inspect", "init", "list", "plot", "runtime"]);
     let flags = ["--prompt", "--negative-prompt", "--seed", "--steps", "--images", "--width", "--height", "--provider"];
     let help = printed(&models(), &["run", "--help"]);
     assert_says(&help, &flags);

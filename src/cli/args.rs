@@ -26,6 +26,11 @@ Examples:
   ldm-ort run pipeline.toml --provider tensorrt,cuda
   ldm-ort run --from outputs/picture.png";
 
+const PLOT_EXAMPLES: &str = "\
+Examples:
+  ldm-ort plot pipeline.toml
+  ldm-ort plot pipeline.toml --scheduler euler --scheduler 'DPM++ 2M Karras' --steps 12 --output schedules.svg";
+
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
     .usage(AnsiColor::Green.on_default().bold())
@@ -60,6 +65,9 @@ pub enum Command {
     Init(InitArgs),
     /// Lists the schedulers, tasks or execution providers there are.
     List(ListArgs),
+    /// Draws the schedules of one or several schedulers: timesteps, sigmas and signal-to-noise over the steps.
+    #[command(after_help = PLOT_EXAMPLES)]
+    Plot(Box<PlotArgs>),
     /// Tells which ONNX Runtime is used and why, or fetches one.
     #[command(after_help = "Examples:\n  ldm-ort runtime\n  ldm-ort runtime install cuda\n  ldm-ort runtime list")]
     Runtime(RuntimeArgs),
@@ -139,6 +147,28 @@ pub struct RunArgs {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Instead of the pipeline file's keys")]
 pub struct OverrideArgs {
+    /// Those that every command on a pipeline takes.
+    #[command(flatten)]
+    pub keys: KeyArgs,
+    /// The scheduler, with nothing of its table set; see `ldm-ort list schedulers`.
+    #[arg(long, value_name = "NAME")]
+    pub scheduler: Option<String>,
+    /// The folder pictures are written to, relative to the current directory.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub output: Option<PathBuf>,
+}
+
+impl OverrideArgs {
+    /// The same for the library.
+    pub fn to_overrides(&self) -> Overrides {
+        Overrides { scheduler: self.scheduler.clone(), output: self.output.clone(), ..self.keys.to_overrides() }
+    }
+}
+
+/// The flags that stand over a pipeline file's keys and mean the same to every command.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Instead of the pipeline file's keys")]
+pub struct KeyArgs {
     /// What is to be seen; given several times, several prompts.
     #[arg(long, value_name = "TEXT")]
     pub prompt: Vec<String>,
@@ -160,21 +190,15 @@ pub struct OverrideArgs {
     /// Height of the pictures in pixels.
     #[arg(long, value_name = "PIXELS")]
     pub height: Option<u64>,
-    /// The scheduler, with nothing of its table set; see `ldm-ort list schedulers`.
-    #[arg(long, value_name = "NAME")]
-    pub scheduler: Option<String>,
     /// The execution provider, or several in order of preference; see `ldm-ort list providers`.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub provider: Vec<String>,
-    /// The folder pictures are written to, relative to the current directory.
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub output: Option<PathBuf>,
     /// Any key, such as `task.text-to-image.guidance_scale=5`; paths are relative to the current directory.
     #[arg(long, value_name = "TABLE.KEY=VALUE")]
     pub set: Vec<String>,
 }
 
-impl OverrideArgs {
+impl KeyArgs {
     /// The same for the library.
     pub fn to_overrides(&self) -> Overrides {
         Overrides {
@@ -186,9 +210,8 @@ impl OverrideArgs {
             width: self.width,
             height: self.height,
             providers: self.provider.clone(),
-            scheduler: self.scheduler.clone(),
-            output: self.output.clone(),
             set: self.set.clone(),
+            ..Default::default()
         }
     }
 }
@@ -205,6 +228,28 @@ pub struct CheckArgs {
     /// What stands over the pipeline file's keys.
     #[command(flatten)]
     pub overrides: OverrideArgs,
+}
+
+/// `ldm-ort plot`.
+#[derive(Debug, Clone, Args)]
+pub struct PlotArgs {
+    /// The pipeline file.
+    #[arg(value_name = "PIPELINE.toml", value_hint = ValueHint::FilePath)]
+    pub pipeline: PathBuf,
+    /// Another scheduler beside the pipeline's, over the same model's configuration and as many steps; may be given
+    /// several times. Any name of `ldm-ort list schedulers`.
+    #[arg(long, value_name = "NAME")]
+    pub scheduler: Vec<String>,
+    /// Where the picture goes; without it, beside the pipeline file, under its name with .svg at the end.
+    #[arg(long, value_name = "F.svg", value_hint = ValueHint::FilePath)]
+    pub output: Option<PathBuf>,
+    /// Prints a JSON object on stdout: the picture's path, and for each scheduler the position in steps, timestep,
+    /// sigma (noise for one part of picture) and signal-to-noise ratio of every call; null is infinite.
+    #[arg(long)]
+    pub json: bool,
+    /// What stands over the pipeline file's keys.
+    #[command(flatten)]
+    pub overrides: KeyArgs,
 }
 
 /// `ldm-ort inspect`.
@@ -290,7 +335,7 @@ mod tests {
         else {
             panic!("run is not read");
         };
-        assert_eq!(run.overrides.prompt, ["a", "b"]);
+        assert_eq!(run.overrides.keys.prompt, ["a", "b"]);
         assert_eq!(run.overrides.to_overrides().providers, ["cuda", "cpu"]);
         assert!(matches!(read("ldm-ort run --from x.png"), Ok(Command::Run(run)) if run.pipeline.is_none()));
         assert!(matches!(read("ldm-ort runtime"), Ok(Command::Runtime(RuntimeArgs { action: None }))));

@@ -8,6 +8,7 @@ mod inspect;
 mod interrupt;
 mod list;
 mod output;
+mod plot;
 mod progress;
 mod run;
 mod runtime;
@@ -44,6 +45,7 @@ fn dispatch(cli: &Cli, out: &mut dyn Write) -> Result<()> {
         Command::Inspect(args) => inspect::inspect(args, out),
         Command::Init(args) => init::init(args, out),
         Command::List(args) => list::list(args, || list_runtime(&cli.global), out),
+        Command::Plot(args) => plot::plot(args, out),
         Command::Runtime(args) => runtime::run(args.action.as_ref(), &cli.global.library.to_options(None), out),
     }
 }

@@ -40,7 +40,7 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
     }
     let saver = Saver::new(&plan.spec.output.dir)?;
     if let Some(path) = &args.save_latents {
-        require_folder(path)?;
+        output::require_place("--save-latents", path, "latents.npy")?;
     }
 
     let runtime = load_runtime(global, &plan, &interrupt)?;
@@ -117,24 +117,6 @@ fn flavour(device: &Device) -> Option<Flavour> {
     let names = device.providers.iter().chain(device.components.values().flatten());
     let mut flavours = names.filter_map(|name| session::find_provider(name).ok()?.flavour);
     flavours.find(|flavour| *flavour != Flavour::Cpu)
-}
-
-fn require_folder(path: &Path) -> Result<()> {
-    if path.is_dir() {
-        return Err(Error::input(
-            "--save-latents",
-            format!("{} is a directory, and the latents need a file", path.display()),
-            "name a file in it, such as latents.npy",
-        ));
-    }
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => Err(Error::input(
-            "--save-latents",
-            format!("{} is no folder", folder.display()),
-            "make it first, or choose another path",
-        )),
-        _ => Ok(()),
-    }
 }
 
 /// Writes each finished picture and its line.

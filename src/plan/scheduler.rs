@@ -35,7 +35,10 @@ pub(super) fn request(steps: usize, custom: Option<Custom>, images: usize) -> sc
 
 impl SchedulerChoice {
     /// The pipeline's scheduler, or else the model's own.
-    pub(super) fn new(spec: &Spec, bundle: &Bundle) -> Result<Self> {
+    ///
+    /// # Errors
+    /// [`Error::Model`] where neither names one, or the model names one that nobody knows.
+    pub fn new(spec: &Spec, bundle: &Bundle) -> Result<Self> {
         let names = || scheduler::table().iter().map(|entry| entry.name).collect::<Vec<_>>().join(", ");
         let model = bundle.scheduler.as_ref();
         let (wanted, table) = match (&spec.scheduler, model) {
@@ -116,6 +119,13 @@ impl SchedulerChoice {
     /// A number of the merged configuration, where it is set.
     fn setting(&self, key: &str) -> Option<f64> {
         self.table.get(key).or_else(|| self.model.get(key)).and_then(serde_json::Value::as_f64)
+    }
+
+    /// Another scheduler over the same model's configuration, with nothing of its table set; `None` where `name` is no
+    /// scheduler's.
+    pub fn another(&self, name: &str) -> Option<Self> {
+        let entry = scheduler::find(name)?;
+        Some(Self { name: name.to_owned(), entry, model: self.model.clone(), table: Config::new() })
     }
 
     /// Builds the schedule of a run.

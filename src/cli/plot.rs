@@ -1,0 +1,134 @@
+//! `ldm-ort plot`.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::args::PlotArgs;
+use super::output;
+use crate::bundle::Bundle;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::plan::SchedulerChoice;
+use crate::plot::{self, Curve};
+use crate::scheduler::{self, Custom, Setting};
+use crate::spec::Spec;
+
+/// Draws the schedule of a pipeline, and those that other schedulers would make over the same model. Needs no runtime
+/// and opens no graph.
+///
+/// `out` gets the picture's path, or with `--json` the path and the numbers.
+///
+/// # Errors
+/// Whatever is wrong with the pipeline file, the model directory or a scheduler's name; [`Error::Io`] where the picture
+/// cannot be written.
+pub fn plot(args: &PlotArgs, out: &mut dyn Write) -> Result<()> {
+    let path = place(args)?;
+    let spec = Spec::load(&args.pipeline, &args.overrides.to_overrides())?;
+    let bundle = Bundle::open(&spec.model.path, &spec.model.overrides())?;
+    let own = SchedulerChoice::new(&spec, &bundle)?;
+    let (steps, custom) = spec.run.schedule(own.entry);
+    let mut others = Vec::new();
+    for name in &args.scheduler {
+        let choice = own.another(name).ok_or_else(|| unknown(name))?;
+        others.push(Drawn { choice, custom: None });
+    }
+    let mut all = vec![Drawn { choice: own, custom }];
+    for drawn in others {
+        if !all.iter().any(|other| other.is_same(&drawn)) {
+            all.push(drawn);
+        }
+    }
+    let curves = all.iter().map(|drawn| drawn.curve(steps)).collect::<Result<Vec<Curve>>>()?;
+    let model = spec
+        .model
+        .path
+        .file_name()
+        .map_or_else(|| spec.model.path.display().to_string(), |name| name.to_string_lossy().into_owned());
+    let picture = plot::svg(&format!("{model}, {steps} steps"), &curves)?;
+    files::write_whole(&path, |file| file.write_all(picture.as_bytes()))?;
+    if args.json {
+        let object =
+            json!({"path": path.to_string_lossy(), "schedulers": curves.iter().map(numbers).collect::<Value>()});
+        return output::text(out, &format!("{object}\n"));
+    }
+    output::text(out, &format!("{}\n", path.display()))
+}
+
+/// Where the picture goes.
+fn place(args: &PlotArgs) -> Result<PathBuf> {
+    let Some(path) = &args.output else { return Ok(args.pipeline.with_extension("svg")) };
+    if !path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("svg")) {
+        return Err(Error::input(
+            "--output",
+            format!("{} does not end in .svg, and schedules are drawn as SVG only", path.display()),
+            format!("name {}; browsers show it, and rsvg-convert or Inkscape make a PNG of it", svg_name(path)),
+        ));
+    }
+    output::require_place("--output", path, "schedules.svg")?;
+    Ok(path.clone())
+}
+
+fn svg_name(path: &Path) -> String {
+    path.with_extension("svg").display().to_string()
+}
+
+/// One scheduler of the picture.
+struct Drawn {
+    choice: SchedulerChoice,
+    /// The schedule itself, where the pipeline gives it outright.
+    custom: Option<Custom>,
+}
+
+impl Drawn {
+    /// The keys that its name stands for beside the class.
+    fn implied(&self) -> Vec<(&'static str, Setting)> {
+        scheduler::find_alias(&self.choice.name).map(|(_, implied)| implied).unwrap_or_default()
+    }
+
+    /// Whether two have one schedule, as `heun` and `HeunDiscreteScheduler` have.
+    fn is_same(&self, other: &Self) -> bool {
+        let parts = |drawn: &Self| (drawn.choice.entry.name, drawn.implied());
+        parts(self) == parts(other) && self.choice.table == other.choice.table && self.custom == other.custom
+    }
+
+    /// The name in the legend: ours, and what goes beyond it.
+    fn name(&self) -> String {
+        let mut beyond = Vec::new();
+        if !self.implied().is_empty() {
+            beyond.push(self.choice.name.as_str());
+        }
+        if !self.choice.table.is_empty() || self.custom.is_some() {
+            beyond.push("with the pipeline's keys");
+        }
+        let name = self.choice.entry.name;
+        if beyond.is_empty() { name.to_owned() } else { format!("{name} ({})", beyond.join(", ")) }
+    }
+
+    fn curve(&self, steps: usize) -> Result<Curve> {
+        let mut request = scheduler::Request::new(steps, 1);
+        request.custom.clone_from(&self.custom);
+        Ok(Curve::of(self.name(), self.choice.build(&request)?.as_ref(), steps))
+    }
+}
+
+fn unknown(name: &str) -> Error {
+    let near = scheduler::suggest(name);
+    let help = if near.is_empty() {
+        format!("choose {}", scheduler::table().iter().map(|entry| entry.name).collect::<Vec<_>>().join(", "))
+    } else {
+        format!("did you mean {}?", near.join(" or "))
+    };
+    Error::input("--scheduler", format!("no scheduler is called {name:?}"), help)
+}
+
+fn numbers(curve: &Curve) -> Value {
+    json!({
+        "name": curve.name,
+        "positions": curve.positions,
+        "timesteps": curve.timesteps,
+        "sigmas": curve.sigmas,
+        "snr": curve.snr,
+    })
+}
