@@ -1,6 +1,7 @@
 //! Every scheduler against whole tensors recorded from diffusers by scripts/golden_schedulers.py, and what must hold
 //! for all of them.
 
+use ldm_ort::rng::{Generator, TorchCpu};
 use ldm_ort::scheduler::{self, Config, Custom, NAMED, Noise, Request};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -31,6 +32,14 @@ impl Noise for Stream {
             self.drawn += 1;
             *value = (total - 6.0) as f32;
         }
+    }
+
+    fn seed(&self, image: usize) -> u64 {
+        self.seed + image as u64
+    }
+
+    fn fill_seeded(&self, seed: u64, out: &mut [f32]) {
+        TorchCpu::new(seed).normal(out);
     }
 }
 

@@ -1,22 +1,23 @@
 //! One generator a picture, so that a picture does not depend on its neighbours in the batch.
 
-use crate::rng::TorchCpu;
+use crate::rng::{Generator, Stream};
 use crate::scheduler::Noise;
 
 /// The generators of a batch: picture `i` draws from the stream seeded with its own seed.
 pub struct BatchNoise {
-    generators: Vec<TorchCpu>,
+    stream: Stream,
+    pictures: Vec<(u64, Box<dyn Generator>)>,
 }
 
 impl BatchNoise {
-    /// Seeds one generator for each of `seeds`.
-    pub fn new(seeds: &[u64]) -> Self {
-        Self { generators: seeds.iter().map(|&seed| TorchCpu::new(seed)).collect() }
+    /// Seeds one generator of `stream` for each of `seeds`.
+    pub fn new(stream: Stream, seeds: &[u64]) -> Self {
+        Self { stream, pictures: seeds.iter().map(|&seed| (seed, stream.seeded(seed))).collect() }
     }
 
     /// Fills `out` from the stream of picture `image` of the batch.
     pub fn draw(&mut self, image: usize, out: &mut [f32]) {
-        if let Some(generator) = self.generators.get_mut(image) {
+        if let Some((_, generator)) = self.pictures.get_mut(image) {
             generator.normal(out);
         }
     }
@@ -24,9 +25,17 @@ impl BatchNoise {
 
 impl Noise for BatchNoise {
     fn fill(&mut self, out: &mut [f32]) {
-        let each = out.len() / self.generators.len().max(1);
-        for (generator, part) in self.generators.iter_mut().zip(out.chunks_mut(each.max(1))) {
+        let each = out.len() / self.pictures.len().max(1);
+        for ((_, generator), part) in self.pictures.iter_mut().zip(out.chunks_mut(each.max(1))) {
             generator.normal(part);
         }
+    }
+
+    fn seed(&self, image: usize) -> u64 {
+        self.pictures.get(image).map_or(0, |(seed, _)| *seed)
+    }
+
+    fn fill_seeded(&self, seed: u64, out: &mut [f32]) {
+        self.stream.seeded(seed).normal(out);
     }
 }

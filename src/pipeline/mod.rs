@@ -143,7 +143,7 @@ impl Pipeline {
         stop_if(observer.notice(Event::Preparing { first, images, of }), None)?;
         let prompts: Vec<usize> = indices.clone().map(|i| i / request.images).collect();
         let seeds: Vec<u64> = indices.clone().map(|i| request.seed_of(i)).collect();
-        let mut noise = BatchNoise::new(&seeds);
+        let mut noise = BatchNoise::new(request.noise, &seeds);
         let mut scheduler = request.scheduler.build(&request.schedule(images))?;
         let span = request.scheduler.span(scheduler.as_ref(), request.denoising_start, request.denoising_end)?;
         let sample_shape = self.plan.sample_shape(request.width, request.height);

@@ -14,6 +14,7 @@ use ndarray::ArrayD;
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::npy;
+use crate::rng::Stream;
 use crate::scheduler::Custom;
 use crate::session::find_provider;
 use crate::spec::Spec;
@@ -39,6 +40,8 @@ pub struct Request {
     pub denoising_end: Option<f64>,
     /// The seed of the first picture; picture i has `seed + i`.
     pub seed: u64,
+    /// The stream that each picture draws its noise from.
+    pub noise: Stream,
     /// Pictures a prompt.
     pub images: usize,
     /// Width in pixels.
@@ -140,10 +143,14 @@ impl Plan {
         spec.run.height = Some(height);
 
         let pictures = task.prompts().len() * spec.run.images;
-        if seed.checked_add(pictures as u64).is_none_or(|end| end > i64::MAX as u64) {
+        let last_seed = spec.run.noise.last_seed().min(i64::MAX as u64);
+        if seed.checked_add(pictures.saturating_sub(1) as u64).is_none_or(|last| last > last_seed) {
             return Err(Error::input(
                 "run.seed",
-                format!("{seed} and the {pictures} after it go beyond {}, the largest seed", i64::MAX),
+                format!(
+                    "the last of {pictures} pictures from seed {seed} on goes beyond {last_seed}, the largest of {} noise",
+                    spec.run.noise.name()
+                ),
                 "choose a smaller seed",
             ));
         }
@@ -160,6 +167,7 @@ impl Plan {
             denoising_start,
             denoising_end,
             seed,
+            noise: spec.run.noise,
             images: spec.run.images,
             width,
             height,
@@ -193,8 +201,9 @@ fn read_latents(path: &Path, pictures: usize, [c, h, w]: [usize; 3]) -> Result<A
     Ok(latents)
 }
 
-/// A seed nobody chose: 32 bits from the hasher that the standard library seeds at random.
+/// A seed nobody chose: 31 bits from the hasher that the standard library seeds at random, so that a seed that every
+/// stream takes comes after it for each of its pictures.
 fn any_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
-    std::collections::hash_map::RandomState::new().build_hasher().finish() & 0xffff_ffff
+    std::collections::hash_map::RandomState::new().build_hasher().finish() & 0x7fff_ffff
 }

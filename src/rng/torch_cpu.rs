@@ -1,5 +1,6 @@
 //! The stream of `torch.Generator("cpu")`.
 
+use super::Generator;
 use super::mt19937::Mt19937;
 use super::normal16::box_muller;
 
@@ -12,12 +13,14 @@ use super::normal16::box_muller;
 /// the last place for shorter ones (other builds of torch differ from that one by up to 2e-6).
 ///
 /// ```
+/// use ldm_ort::rng::{Generator, TorchCpu};
+///
 /// let mut noise = [0.0; 16];
-/// ldm_ort::rng::TorchCpu::new(42).normal(&mut noise);
+/// TorchCpu::new(42).normal(&mut noise);
 /// assert_eq!(noise[..4], [1.9269153, 1.4872841, 0.9007172, -2.1055210]);
 ///
 /// let mut noise = [0.0; 4];
-/// ldm_ort::rng::TorchCpu::new(0).normal(&mut noise);
+/// TorchCpu::new(0).normal(&mut noise);
 /// assert_eq!(noise, [1.5409961, -0.2934289, -2.1787894, 0.56843126]);
 /// ```
 ///
@@ -35,29 +38,8 @@ impl TorchCpu {
         Self { engine: Mt19937::new(seed as u32), waiting: None }
     }
 
-    /// Fills `out` with what `torch.randn` of that many float32 values draws next from this generator.
-    ///
-    /// The number of values of one call is part of the stream: two calls for half the values give what one call for
-    /// all of them gives only where each half is a multiple of 16.
-    pub fn normal(&mut self, out: &mut [f32]) {
-        if out.len() < 16 {
-            for value in out {
-                *value = self.single() as f32;
-            }
-            return;
-        }
-        self.uniform(out);
-        box_muller(out);
-        // A last block that is not full is drawn anew, and takes some values of the block before it along.
-        if !out.len().is_multiple_of(16) {
-            let last = out.len() - 16;
-            self.uniform(&mut out[last..]);
-            box_muller(&mut out[last..]);
-        }
-    }
-
     /// One value by the scalar path, in double precision.
-    fn single(&mut self) -> f64 {
+    pub(super) fn single(&mut self) -> f64 {
         if let Some(value) = self.waiting.take() {
             return value;
         }
@@ -67,13 +49,15 @@ impl TorchCpu {
         radius * angle.cos()
     }
 
-    /// Uniform values in `[0, 1)` of 24 bits, one word each.
-    fn uniform(&mut self, mut out: &mut [f32]) {
+    /// Uniform values in `[0, 1)`, the low `bits` of a word each, of which there are at most 24.
+    pub(super) fn uniform(&mut self, bits: u32, mut out: &mut [f32]) {
+        let values = 1_u32 << bits;
+        let least = 1.0 / values as f32;
         while !out.is_empty() {
             let words = self.engine.take(out.len());
             let (now, later) = out.split_at_mut(words.len());
             for (value, &word) in now.iter_mut().zip(words) {
-                *value = (word & 0x00ff_ffff) as f32 * (1.0 / 16_777_216.0);
+                *value = (word & (values - 1)) as f32 * least;
             }
             out = later;
         }
@@ -87,36 +71,37 @@ impl TorchCpu {
     }
 }
 
+impl Generator for TorchCpu {
+    /// Fills `out` with what `torch.randn` of that many float32 values draws next from this generator.
+    ///
+    /// Two calls for half the values give what one call for all of them gives only where each half is a multiple of
+    /// 16.
+    fn normal(&mut self, out: &mut [f32]) {
+        if out.len() < 16 {
+            for value in out {
+                *value = self.single() as f32;
+            }
+            return;
+        }
+        self.uniform(24, out);
+        box_muller(out);
+        // A last block that is not full is drawn anew, and takes some values of the block before it along.
+        if !out.len().is_multiple_of(16) {
+            let last = out.len() - 16;
+            self.uniform(24, &mut out[last..]);
+            box_muller(&mut out[last..]);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[derive(serde::Deserialize)]
-    struct Case {
-        seed: u64,
-        calls: Vec<usize>,
-    }
-
     #[test]
     fn draws_what_torch_draws() {
-        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/rng");
-        let cases = std::fs::read_to_string(format!("{dir}/torch_cpu.json")).unwrap();
-        let cases: Vec<Case> = serde_json::from_str(&cases).unwrap();
-        let values = crate::npy::read_f32(format!("{dir}/torch_cpu.npy")).unwrap();
-        let mut rest = values.as_slice().unwrap();
-        for Case { seed, calls } in cases {
-            let mut generator = TorchCpu::new(seed);
-            for n in calls {
-                let want = rest.split_off(..n).unwrap();
-                let mut got = vec![0.0; n];
-                generator.normal(&mut got);
-                for (i, (&got, &want)) in got.iter().zip(want).enumerate() {
-                    let bound = if n < 16 { f32::EPSILON * want.abs() } else { 0.0 };
-                    assert!((got - want).abs() <= bound, "seed {seed}, {n} values, value {i}: {got} {want}");
-                }
-            }
-        }
-        assert!(rest.is_empty());
+        let bound = |n, want: f32| if n < 16 { f32::EPSILON * want.abs() } else { 0.0 };
+        crate::rng::golden::hold("torch_cpu", TorchCpu::new, bound);
     }
 
     #[test]

@@ -61,6 +61,13 @@ use serde_json::Value;
 pub trait Noise {
     /// Fills `out`, the values of all pictures of the batch one after the other, with unit normal values.
     fn fill(&mut self, out: &mut [f32]);
+
+    /// The seed of picture `image` of the batch.
+    fn seed(&self, image: usize) -> u64;
+
+    /// Fills `out` with the first values of a new generator of the same kind with this seed, for schedulers that make
+    /// noise of many seeds.
+    fn fill_seeded(&self, seed: u64, out: &mut [f32]);
 }
 
 /// One run's schedule and solver.

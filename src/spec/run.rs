@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::reader::{Item, Table, unknown_name};
 use super::tree::Value;
 use super::writer::{Writer, integer};
+use crate::rng::{Gpu, Stream};
 use crate::scheduler::{Custom, Entry, NAMED, Named};
 
 /// The largest seed: the end of TOML's integers.
@@ -41,6 +42,16 @@ pub struct Run {
     pub height: Option<usize>,
     /// `latents`: a .npy file of unit normal noise to start from, float32 `[n, c, h/f, w/f]`.
     pub latents: Option<PathBuf>,
+    /// `noise = "torch-cpu"`: the stream that noise is drawn from, the first and that of the steps.
+    ///
+    /// - `torch-cpu`: what diffusers draws with `torch.Generator("cpu")` in float32.
+    /// - `torch-cpu-float16`, `torch-cpu-bfloat16`: the same generator in half precision, which is what diffusers draws
+    ///   where the pipeline is loaded in it. The noise is drawn in half and used in float32, as all between the graphs.
+    /// - `torch-cuda`: what diffusers draws with `torch.Generator("cuda")`, and AUTOMATIC1111's web UI by default.
+    ///   `noise_gpu` tells on which GPU, which matters only for samples of more values than it holds threads: a name
+    ///   such as `"A100"`, or the number of those threads, its multiprocessors times the threads of each.
+    /// - `numpy`: `numpy.random.RandomState(seed).randn`, for diffusers' old ONNX pipelines; seeds to 2^32 - 1.
+    pub noise: Stream,
 }
 
 /// A schedule given outright: `[999, 850, 736]`, or a name of [`NAMED`].
@@ -65,6 +76,7 @@ impl Default for Run {
             width: None,
             height: None,
             latents: None,
+            noise: Stream::default(),
         }
     }
 }
@@ -101,6 +113,7 @@ impl Run {
             width: table.integer("width", 1, 16384),
             height: table.integer("height", 1, 16384),
             latents: table.file_path("latents"),
+            noise: read_noise(&mut table),
         };
         if run.timesteps.is_some() && run.sigmas.is_some() {
             table.report_at("sigmas", "given beside `timesteps`; keep one");
@@ -128,6 +141,10 @@ impl Run {
         if let Some(latents) = &self.latents {
             writer.path("latents", latents);
         }
+        writer.key("noise", self.noise.name());
+        if let Stream::TorchCuda { gpu: Some(gpu) } = self.noise {
+            writer.key("noise_gpu", i64::from(gpu.threads()));
+        }
     }
 }
 
@@ -152,4 +169,34 @@ fn listed(table: &mut Table<'_>, key: &str, has: impl Fn(&Named) -> bool) -> Opt
         return found.map(Listed::Named);
     }
     item.numbers("an array of numbers or the name of a schedule").map(Listed::Numbers)
+}
+
+fn read_noise(table: &mut Table<'_>) -> Stream {
+    let names = Stream::TABLE.map(|(name, _)| name);
+    let chosen = table.choice("noise", "noise", &names);
+    let stream = Stream::TABLE.into_iter().find(|(name, _)| Some(*name) == chosen).map(|(_, stream)| stream);
+    let Some(item) = table.get("noise_gpu") else { return stream.unwrap_or_default() };
+    if !matches!(stream, Some(Stream::TorchCuda { .. })) {
+        item.report("only the noise \"torch-cuda\" is that of a GPU; expected it beside noise = \"torch-cuda\"");
+        return stream.unwrap_or_default();
+    }
+    let gpu = match item.value() {
+        Value::Integer(_) => {
+            let threads = item.integer(1, u64::from(u32::MAX)).and_then(|threads| u32::try_from(threads).ok());
+            let gpu = threads.and_then(Gpu::with_threads);
+            if let (Some(threads), None) = (threads, gpu) {
+                item.report(format!("expected a GPU's threads, which are a multiple of 256, found {threads}"));
+            }
+            gpu
+        }
+        _ => item.string("the name of a GPU or the number of its threads").and_then(|name| {
+            let gpu = Gpu::named(&name);
+            if gpu.is_none() {
+                let unknown = unknown_name("GPU", &name, Gpu::names(), std::iter::empty());
+                item.report(format!("{unknown}, or the number of its threads (multiprocessors × threads of each)"));
+            }
+            gpu
+        }),
+    };
+    Stream::TorchCuda { gpu }
 }

@@ -35,6 +35,12 @@ pub fn rows() -> Vec<Row> {
             "48",
             "64",
         ]),
+        Row::new("a seed that numpy does not take").change("seed = 1", "seed = 4294967296\nnoise = 'numpy'").says(&[
+            "run.seed",
+            "4294967295",
+            "the largest",
+            "numpy",
+        ]),
         Row::new("latents in a file that is not there")
             .change("seed = 1", "latents = 'noise.npy'")
             .says(&["noise.npy", "no such file"]),

@@ -1,0 +1,86 @@
+//! The choice between streams.
+
+use super::{Generator, Gpu, Half, NumPy, TorchCpu, TorchCpuHalf, TorchCuda};
+
+/// A stream of noise: a kind of generator, to be seeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Stream {
+    /// `torch-cpu`: [`TorchCpu`].
+    #[default]
+    TorchCpu,
+    /// `torch-cpu-float16`: [`TorchCpuHalf`] in float16.
+    TorchCpuFloat16,
+    /// `torch-cpu-bfloat16`: [`TorchCpuHalf`] in bfloat16.
+    TorchCpuBfloat16,
+    /// `torch-cuda`: [`TorchCuda`].
+    TorchCuda {
+        /// The GPU that the noise is that of; absent, one large enough for every call.
+        gpu: Option<Gpu>,
+    },
+    /// `numpy`: [`NumPy`].
+    NumPy,
+}
+
+impl Stream {
+    /// Every stream under its name.
+    pub const TABLE: [(&str, Self); 5] = [
+        ("torch-cpu", Self::TorchCpu),
+        ("torch-cpu-float16", Self::TorchCpuFloat16),
+        ("torch-cpu-bfloat16", Self::TorchCpuBfloat16),
+        ("torch-cuda", Self::TorchCuda { gpu: None }),
+        ("numpy", Self::NumPy),
+    ];
+
+    /// The name of the stream, whichever GPU it is that of.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TorchCpu => "torch-cpu",
+            Self::TorchCpuFloat16 => "torch-cpu-float16",
+            Self::TorchCpuBfloat16 => "torch-cpu-bfloat16",
+            Self::TorchCuda { .. } => "torch-cuda",
+            Self::NumPy => "numpy",
+        }
+    }
+
+    /// Makes a generator of this stream.
+    pub fn seeded(self, seed: u64) -> Box<dyn Generator> {
+        match self {
+            Self::TorchCpu => Box::new(TorchCpu::new(seed)),
+            Self::TorchCpuFloat16 => Box::new(TorchCpuHalf::new(Half::Float16, seed)),
+            Self::TorchCpuBfloat16 => Box::new(TorchCpuHalf::new(Half::Bfloat16, seed)),
+            Self::TorchCuda { gpu } => Box::new(TorchCuda::new(seed, gpu)),
+            Self::NumPy => Box::new(NumPy::new(seed)),
+        }
+    }
+
+    /// The largest seed that the stream's own program takes.
+    pub fn last_seed(self) -> u64 {
+        match self {
+            Self::NumPy => u64::from(u32::MAX),
+            _ => u64::MAX,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_names_each_stream_as_it_names_itself_and_each_is_its_own() {
+        let mut firsts = Vec::new();
+        for (name, stream) in Stream::TABLE {
+            assert_eq!(stream.name(), name);
+            let mut values = [0.0; 64];
+            stream.seeded(42).normal(&mut values);
+            let mean = values.iter().sum::<f32>() / 64.0;
+            let power = values.iter().map(|v| v * v).sum::<f32>() / 64.0;
+            assert!(mean.abs() < 0.5 && (0.5..2.0).contains(&power), "{name}: {mean} {power}");
+            firsts.push(values[0]);
+        }
+        firsts.sort_by(f32::total_cmp);
+        firsts.dedup();
+        assert_eq!(firsts.len(), Stream::TABLE.len());
+    }
+}

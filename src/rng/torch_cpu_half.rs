@@ -1,0 +1,109 @@
+//! The streams of `torch.Generator("cpu")` in the two half precisions.
+
+use half::{bf16, f16};
+
+use super::{Generator, TorchCpu};
+
+/// A half-precision number format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Half {
+    /// IEEE 754 binary16, torch's `float16`: 11 bits of significand.
+    Float16,
+    /// The upper half of a float32, torch's `bfloat16`: 8 bits of significand.
+    Bfloat16,
+}
+
+impl Half {
+    /// Bits of the significand, the leading one included: as many as torch gives a uniform number of the format.
+    fn digits(self) -> u32 {
+        match self {
+            Self::Float16 => f16::MANTISSA_DIGITS,
+            Self::Bfloat16 => bf16::MANTISSA_DIGITS,
+        }
+    }
+
+    /// The nearest number of the format, ties to even.
+    fn round(self, value: f32) -> f32 {
+        match self {
+            Self::Float16 => f16::from_f32(value).to_f32(),
+            Self::Bfloat16 => bf16::from_f32(value).to_f32(),
+        }
+    }
+
+    /// The Box-Muller transform of sixteen uniform values, every result rounded to the format before it is used.
+    fn box_muller(self, block: &mut [f32]) {
+        let (firsts, seconds) = block.split_at_mut(block.len() / 2);
+        for (first, second) in firsts.iter_mut().zip(seconds) {
+            let log = self.round(f64::from(self.round(1.0 - *first)).ln() as f32);
+            let radius = self.round(self.round(-2.0 * log).sqrt());
+            let angle = f64::from(self.round((std::f64::consts::TAU * f64::from(*second)) as f32));
+            // The mean, 0, is added to what may be a negative zero.
+            *first = self.round(radius * self.round(angle.cos() as f32)) + 0.0;
+            *second = self.round(radius * self.round(angle.sin() as f32)) + 0.0;
+        }
+    }
+}
+
+/// `torch.Generator("cpu").manual_seed(seed)`, drawn from with `torch.randn` in float16 or bfloat16.
+///
+/// The words are those of [`TorchCpu`] and the values are others: a uniform number has 11 or 8 bits instead of 24, and
+/// the transform to normal ones is in half precision. Calls for fewer than 16 values are float32's, rounded. The values
+/// are torch's to the last bit; they are handed out as float32, which holds every half-precision number exactly.
+///
+/// diffusers draws in the precision of the prompt's embedding, so this is the noise of a pipeline loaded in half
+/// precision and given a CPU generator.
+///
+/// ```
+/// use ldm_ort::rng::{Generator, Half, TorchCpuHalf};
+///
+/// let mut noise = [0.0; 16];
+/// TorchCpuHalf::new(Half::Float16, 42).normal(&mut noise);
+/// assert_eq!(noise[..4], [0.38696289, 1.4707031, 0.14685059, -1.1181641]);
+/// ```
+///
+/// Source: `aten/src/ATen/native/cpu/DistributionTemplates.h` and `aten/src/ATen/core/TransformationHelper.h` of
+/// PyTorch.
+#[derive(Debug, Clone)]
+pub struct TorchCpuHalf {
+    words: TorchCpu,
+    precision: Half,
+}
+
+impl TorchCpuHalf {
+    /// Makes the generator that `manual_seed(seed)` makes. As in torch, only the low 32 bits of the seed count.
+    pub fn new(precision: Half, seed: u64) -> Self {
+        Self { words: TorchCpu::new(seed), precision }
+    }
+}
+
+impl Generator for TorchCpuHalf {
+    fn normal(&mut self, out: &mut [f32]) {
+        let Self { words, precision } = self;
+        if out.len() < 16 {
+            for value in out {
+                *value = precision.round(words.single() as f32);
+            }
+            return;
+        }
+        words.uniform(precision.digits(), out);
+        out.chunks_exact_mut(16).for_each(|block| precision.box_muller(block));
+        if !out.len().is_multiple_of(16) {
+            let last = out.len() - 16;
+            words.uniform(precision.digits(), &mut out[last..]);
+            precision.box_muller(&mut out[last..]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::golden;
+
+    #[test]
+    fn draws_what_torch_draws_to_the_bit() {
+        for (name, precision) in [("torch_cpu_float16", Half::Float16), ("torch_cpu_bfloat16", Half::Bfloat16)] {
+            golden::hold(name, |seed| TorchCpuHalf::new(precision, seed), |_, _| 0.0);
+        }
+    }
+}
