@@ -18,7 +18,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::Criterion;
-use ldm_ort::rng::TorchCpu;
+use ldm_ort::rng::{Generator, TorchCpu};
 use ldm_ort::scheduler::{self, Config, Noise, Request, Scheduler};
 
 const IMAGES: usize = 4;
@@ -61,6 +61,12 @@ struct Drawn;
 
 impl Noise for Drawn {
     fn fill(&mut self, _: &mut [f32]) {}
+
+    fn seed(&self, image: usize) -> u64 {
+        image as u64
+    }
+
+    fn fill_seeded(&self, _: u64, _: &mut [f32]) {}
 }
 
 /// A run of a scheduler, begun again when it is over.

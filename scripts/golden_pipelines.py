@@ -8,7 +8,7 @@ Run from the root of the repository, after scripts/make_fixtures.py and with the
 Each case is a folder with pipeline.toml, the pictures and noise that it takes, case.json (the tolerances), latents.npy
 (the final latents in float32, before the division by the scaling factor) and image-N.png. The reference is the
 PyTorch pipeline of diffusers in float32 on the CPU; picture i of a run is drawn with
-torch.Generator("cpu").manual_seed(seed + i).
+torch.Generator("cpu").manual_seed(seed + i), and follows the Brownian path of that seed where the scheduler has one.
 """
 
 import json
@@ -35,6 +35,7 @@ CLASSES = {
     "euler": "EulerDiscreteScheduler",
     "euler-ancestral": "EulerAncestralDiscreteScheduler",
     "dpm-multistep": "DPMSolverMultistepScheduler",
+    "dpm-sde": "DPMSolverSDEScheduler",
 }
 
 ASTRONAUT = "a photograph of an astronaut riding a horse on the moon"
@@ -84,6 +85,12 @@ CASES = {
     "dpm-multistep-sde": t2i(
         scheduler=("dpm-multistep", {"algorithm_type": "sde-dpmsolver++"}), steps=5, seed=111, run={"images": 2}
     ),
+    "dpm-sde": t2i(scheduler=("dpm-sde", {}), seed=135, run={"images": 2}),
+    "dpm-sde-seeded": t2i(
+        scheduler=("dpm-sde", {"noise_sampler_seed": 7, "use_karras_sigmas": True}), steps=5, seed=136
+    ),
+    "noise-float16": t2i(seed=137, run={"images": 2, "noise": "torch-cpu-float16"}),
+    "noise-numpy": t2i(seed=138, run={"images": 2, "noise": "numpy"}),
     "negative": t2i([ASTRONAUT, CIRCLE], seed=112, negative_prompt="blurry, low quality"),
     "no-guidance": t2i(ASTRONAUT, seed=113, guidance_scale=1.0),
     "guidance-rescale": t2i(ASTRONAUT, seed=114, guidance_scale=9.0, guidance_rescale=0.7),
@@ -168,6 +175,15 @@ def scheduler_of(spec):
     return getattr(diffusers, CLASSES[name]).from_config(base.config, **keys), eta
 
 
+def drawn_otherwise(stream, seeds, shape):
+    """The first noise of pictures of these seeds, from another stream than torch's for float32."""
+    if stream == "numpy":
+        return torch.cat([torch.from_numpy(np.random.RandomState(s).randn(*shape).astype(np.float32)) for s in seeds])
+    dtype = {"torch-cpu-float16": torch.float16, "torch-cpu-bfloat16": torch.bfloat16}[stream]
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    return torch.cat([torch.randn(shape, generator=g, dtype=dtype).float() for g in generators])
+
+
 class InHalf(torch.nn.Module):
     """A half-precision UNet between float32 neighbours, as a graph of that type stands in a pipeline."""
 
@@ -189,7 +205,10 @@ def draw(spec, parts, folder):
     prompts = keys.pop("prompt", "")
     prompts = [prompts] if isinstance(prompts, str) else prompts
     count = len(prompts) * run.get("images", 1)
-    generators = [torch.Generator("cpu").manual_seed(run["seed"] + i) for i in range(count)]
+    seeds = [run["seed"] + i for i in range(count)]
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    if getattr(scheduler, "noise_sampler_seed", 0) is None:
+        scheduler.noise_sampler_seed = seeds
 
     if task == "unconditional":
         pipe = DDPMPipeline(unet=parts["unet"], scheduler=scheduler)
@@ -220,6 +239,8 @@ def draw(spec, parts, folder):
         keys |= {"width": run["width"], "height": run["height"]}
         if "latents" in run:
             keys["latents"] = torch.from_numpy(np.load(f"{folder}/{run['latents']}"))
+        if "noise" in run:
+            keys["latents"] = drawn_otherwise(run["noise"], seeds, (1, 4, run["height"] // 8, run["width"] // 8))
     latents = pipe(
         prompt=prompts,
         num_inference_steps=run["steps"],

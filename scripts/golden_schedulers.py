@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Records what diffusers' schedulers compute, for tests/schedulers.rs.
 
-Needs: pip install "diffusers==0.39.0" "torch==2.8.0" numpy scipy
+Needs: pip install "diffusers==0.39.0" "torch==2.8.0" numpy scipy torchsde
 Run:   OMP_NUM_THREADS=1 python scripts/golden_schedulers.py [--count N] [--seed S] [--out DIR] [NAME ...]
 
 Configurations are drawn at random from all keys of each class, loaded with `from_config` as a pipeline loads them, and
@@ -12,8 +12,10 @@ refuses by a ValueError or NotImplementedError are recorded as refused.
 """
 
 import argparse
+import contextlib
 import importlib
 import json
+import math
 import pathlib
 import random
 import struct
@@ -179,6 +181,12 @@ GRID = {
         },
         {},
     ),
+    "dpm-sde": (
+        "DPMSolverSDEScheduler",
+        2,
+        {**COMMON, **RAMPS, "prediction_type": TWO, "noise_sampler_seed": [None, 0, 7, 2**40 + 3]},
+        {"s_noise": [1.0, 1.003, 0.8]},
+    ),
     "deis": (
         "DEISMultistepScheduler",
         1,
@@ -327,6 +335,10 @@ def run(case, stream):
     if hasattr(module, "randn_tensor"):
         module.randn_tensor = lambda shape, **_: stream.tensor(shape)
     scheduler = cls.from_config(config, **table)
+    if hasattr(scheduler, "noise_sampler_seed"):
+        seed = scheduler.noise_sampler_seed
+        # One path a picture, so that a picture does not depend on its neighbours.
+        scheduler.noise_sampler_seed = [case["seed"] + i if seed is None else seed for i in range(SHAPE[0])]
     options = {"mu": case["mu"]} if case.get("mu") is not None else {}
     given = {key: np.array(case[key]) if key == "sigmas" else case[key] for key in ("timesteps", "sigmas") if key in case}
     scheduler.set_timesteps(**(given or {"num_inference_steps": case["steps"]}), **options)
@@ -352,6 +364,30 @@ def run(case, stream):
     case["learned"] = learned
     case["calls"] = len(scheduler.timesteps)
     return np.concatenate(record).astype(np.float32)
+
+
+@contextlib.contextmanager
+def nearest_roundings():
+    """Exponentials, logarithms and square roots of tensors rounded to the nearest float32.
+
+    torch's own are one unit in the last place off for one exponential in a hundred, others on other processors. Where
+    times of a Brownian path are rounded to six decimals, that unit decides between two of them.
+    """
+    power = torch.Tensor.__pow__
+    torch.Tensor.__pow__ = lambda self, exponent: power(self.double(), exponent).to(self.dtype)
+    torch.Tensor.exp = lambda self: self.double().apply_(math.exp).to(self.dtype)
+    torch.Tensor.log = lambda self: self.double().apply_(lambda x: math.log(x) if x > 0 else -math.inf).to(self.dtype)
+    try:
+        yield
+    finally:
+        del torch.Tensor.exp, torch.Tensor.log
+        torch.Tensor.__pow__ = power
+
+
+def depends_on_the_processor(case, record):
+    with nearest_roundings():
+        other = run(case, Stream(case["seed"]))
+    return not np.allclose(other, record, rtol=0, atol=2e-6 * np.abs(record).max())
 
 
 def text(value):
@@ -393,6 +429,9 @@ def main():
             except Exception as error:
                 kind = f"{type(error).__name__}: {str(error)[:70]}"
                 skipped[kind] = skipped.get(kind, 0) + 1
+                continue
+            if "DPMSolverSDE" in GRID[name][0] and depends_on_the_processor(case, record):
+                skipped["depends on the processor"] = skipped.get("depends on the processor", 0) + 1
                 continue
             if not np.isfinite(record).all():
                 skipped["not finite"] = skipped.get("not finite", 0) + 1

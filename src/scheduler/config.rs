@@ -12,6 +12,8 @@ pub enum Kind {
     Count(usize),
     /// A whole number.
     Integer(i64),
+    /// A whole number or nothing; nothing by default.
+    MaybeInteger,
     /// A number. Infinities are also read from the strings `"Infinity"` and `"-Infinity"`.
     Float(f64),
     /// A number or nothing; nothing by default.
@@ -43,7 +45,7 @@ impl Kind {
     fn expected(&self) -> String {
         match self {
             Self::Count(_) => "a whole number of at least 1".to_owned(),
-            Self::Integer(_) => "a whole number".to_owned(),
+            Self::Integer(_) | Self::MaybeInteger => "a whole number".to_owned(),
             Self::Float(_) | Self::MaybeFloat => "a number".to_owned(),
             Self::MaybeFloats => "a list of numbers".to_owned(),
             Self::Switch(_) => "true or false".to_owned(),
@@ -56,7 +58,7 @@ impl Kind {
         match self {
             _ if value.is_null() => true,
             Self::Count(_) => integer_of(value).is_some_and(|n| n >= 1),
-            Self::Integer(_) => integer_of(value).is_some(),
+            Self::Integer(_) | Self::MaybeInteger => integer_of(value).is_some(),
             Self::Float(_) | Self::MaybeFloat => float_of(value).is_some(),
             Self::MaybeFloats => value.as_array().is_some_and(|list| list.iter().all(|v| float_of(v).is_some())),
             Self::Switch(_) => value.is_boolean(),
@@ -194,6 +196,10 @@ impl<'a> Settings<'a> {
         let (kind, value) = self.get(name)?;
         let default = if let Kind::Integer(default) = kind { default } else { 0 };
         Ok(value.and_then(integer_of).unwrap_or(default))
+    }
+
+    pub(super) fn maybe_integer(&self, name: &str) -> Result<Option<i64>> {
+        Ok(self.get(name)?.1.and_then(integer_of))
     }
 
     pub(super) fn float(&self, name: &str) -> Result<f64> {

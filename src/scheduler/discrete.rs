@@ -27,6 +27,8 @@ pub(super) const fn schedule_keys(beta_start: f64, beta_end: f64, beta_schedule:
 pub(super) struct Schedule {
     pub timesteps: Vec<f64>,
     pub sigmas: Vec<f32>,
+    /// The sigmas before they were rounded, without the last.
+    pub spaced: Vec<f64>,
     /// The logarithms of the training timesteps' sigmas.
     pub logs: Vec<f32>,
     /// What unit normal noise is multiplied by.
@@ -49,29 +51,49 @@ pub(super) enum Karras {
 /// # Errors
 /// A value that nobody knows, or more than one kind of sigmas.
 pub(super) fn schedule(settings: &Settings, request: &Request, karras: Karras) -> Result<Schedule> {
+    schedule_over(spacing::timesteps(settings, request, false)?, settings, request, karras)
+}
+
+/// As [`schedule`], over timesteps that were spaced already.
+///
+/// # Errors
+/// As [`schedule`].
+pub(super) fn schedule_over(
+    timesteps: Vec<f64>,
+    settings: &Settings,
+    request: &Request,
+    karras: Karras,
+) -> Result<Schedule> {
     let training = sigmas::training_sigmas(&noise::alphas_cumprod(settings)?);
     let logs = sigmas::log_sigmas(&training);
-    let (timesteps, levels) = match custom::levels(request, &logs) {
-        Some(given) => given,
-        None => spaced(settings, request, karras, &training, &logs)?,
+    let (timesteps, sigmas, spaced) = match custom::levels(request, &logs) {
+        Some((timesteps, sigmas)) => {
+            let spaced = sigmas.iter().take(sigmas.len().saturating_sub(1)).map(|sigma| f64::from(*sigma)).collect();
+            (timesteps, sigmas, spaced)
+        }
+        None => {
+            let (timesteps, spaced) = ramped(timesteps, settings, request, karras, &training, &logs)?;
+            let sigmas: Vec<f32> = spaced.iter().map(|sigma| *sigma as f32).chain([0.0]).collect();
+            (timesteps, sigmas, spaced)
+        }
     };
-    let largest = levels.iter().copied().fold(0.0, f32::max);
+    let largest = sigmas.iter().copied().fold(0.0, f32::max);
     let initial = match settings.choice("timestep_spacing")? {
         "leading" => (largest * largest + 1.0).sqrt(),
         _ => largest,
     };
-    Ok(Schedule { timesteps, sigmas: levels, logs, initial })
+    Ok(Schedule { timesteps, sigmas, spaced, logs, initial })
 }
 
-/// The timesteps that the configuration asks for and their noise levels, with the zero at the end.
-fn spaced(
+/// The noise levels at spaced timesteps, or those of the ramp that the configuration asks for and their timesteps.
+fn ramped(
+    mut timesteps: Vec<f64>,
     settings: &Settings,
     request: &Request,
     karras: Karras,
     training: &[f32],
     logs: &[f32],
-) -> Result<(Vec<f64>, Vec<f32>)> {
-    let mut timesteps = spacing::timesteps(settings, request, false)?;
+) -> Result<(Vec<f64>, Vec<f64>)> {
     let mut levels: Vec<f64> = timesteps.iter().map(|t| sigmas::interpolate(*t, training)).collect();
     if let Some(ramp) = Ramp::from_settings(settings)? {
         let (least, most) = (levels[levels.len() - 1], levels[0]);
@@ -85,8 +107,6 @@ fn spaced(
             timesteps.iter_mut().for_each(|t| *t = t.round_ties_even());
         }
     }
-    let mut levels: Vec<f32> = levels.into_iter().map(|sigma| sigma as f32).collect();
-    levels.push(0.0);
     Ok((timesteps, levels))
 }
 

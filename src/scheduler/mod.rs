@@ -23,6 +23,7 @@ mod ddpm;
 mod deis;
 mod discrete;
 mod dpm_multistep;
+mod dpm_sde;
 mod dpm_singlestep;
 mod dpm_update;
 mod edm;
@@ -176,6 +177,7 @@ static TABLE: &[Entry] = &[
     kdpm2_ancestral::ENTRY,
     dpm_multistep::ENTRY,
     dpm_singlestep::ENTRY,
+    dpm_sde::ENTRY,
     deis::ENTRY,
     unipc::ENTRY,
     ipndm::ENTRY,

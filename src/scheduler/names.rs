@@ -27,7 +27,7 @@ pub enum Setting {
 }
 
 impl Setting {
-    /// The value as it stands in a [`Config`].
+    /// The value as it stands in a [`Config`](super::Config).
     pub fn value(self) -> Value {
         match self {
             Self::Switch(on) => Value::from(on),

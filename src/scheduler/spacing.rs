@@ -61,6 +61,18 @@ pub(super) fn timesteps(settings: &Settings, request: &Request, whole: bool) -> 
     })
 }
 
+/// As [`timesteps`], with the fractions of `linspace` in double precision.
+///
+/// # Errors
+/// A spacing that nobody knows.
+pub(super) fn precise_timesteps(settings: &Settings, request: &Request) -> Result<Vec<f64>> {
+    if custom::timesteps(request).is_some() || settings.choice("timestep_spacing")? != "linspace" {
+        return timesteps(settings, request, false);
+    }
+    let train = settings.count("num_train_timesteps")?;
+    Ok(linspace(0.0, (train - 1) as f64, request.steps).into_iter().rev().collect())
+}
+
 /// The timesteps of the solvers of the DPM family, falling from `last`: as [`timesteps`], but `linspace` and `leading`
 /// take one point more and drop it, so that no step is spent at timestep zero.
 ///

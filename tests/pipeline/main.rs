@@ -139,9 +139,13 @@ fn every_pipeline_is_drawn_as_diffusers_draws_it() {
 /// starts from a picture, and a graph whose batch is fixed.
 #[test]
 fn a_picture_does_not_depend_on_its_neighbours() {
-    for (name, seed) in
-        [("batch-of-three", 115), ("ddim-eta", 102), ("image-to-image-ancestral", 125), ("fixed-batch", 130)]
-    {
+    for (name, seed) in [
+        ("batch-of-three", 115),
+        ("ddim-eta", 102),
+        ("image-to-image-ancestral", 125),
+        ("fixed-batch", 130),
+        ("dpm-sde", 135),
+    ] {
         let together = tempfile::tempdir().expect("a folder");
         let pipeline = case(name);
         let batch = draw(together.path(), [text(&pipeline), "--save-latents", "latents.npy"]);
@@ -193,6 +197,47 @@ fn a_picture_is_drawn_again_from_its_record() {
         assert_eq!(again.paths.len(), 1, "{name}: one picture comes from one picture\n{}", again.answer);
         assert!(bytes(picture) == bytes(&again.paths[0]), "{name}: the picture drawn again has other bytes");
     }
+}
+
+/// Each stream of noise is its own, for the first sample as for the steps, and the picture's record names it.
+#[test]
+fn the_stream_of_noise_is_a_key() {
+    let pipeline = case("ddim-eta");
+    let noise = |flags: &[&str]| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let arguments = [text(&pipeline), "--images", "1", "--save-latents", "latents.npy"];
+        let drawn = draw(folder.path(), arguments.into_iter().chain(flags.iter().copied()));
+        (bytes(&drawn.paths[0]), npy::read(&folder.path().join("latents.npy")), drawn, folder)
+    };
+    let (unnamed, first, ..) = noise(&[]);
+    let (named, ..) = noise(&["--set", "run.noise=torch-cpu"]);
+    assert!(unnamed == named, "torch-cpu is what a pipeline without the key draws from");
+
+    let mut all = vec![("torch-cpu", first)];
+    for name in ["torch-cpu-float16", "torch-cpu-bfloat16", "torch-cuda", "numpy"] {
+        let (picture, latents, drawn, _folder) = noise(&["--set", &format!("run.noise={name}")]);
+        for (other, theirs) in &all {
+            let apart = latents.difference(theirs);
+            assert!(apart > 1e-2, "{name} and {other} are only {apart:.1e} apart");
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let again = draw(folder.path(), ["--from", text(&drawn.paths[0])]);
+        assert!(picture == bytes(&again.paths[0]), "{name}: the picture drawn again has other bytes");
+        all.push((name, latents));
+    }
+
+    // 256 values on a GPU of 256 threads are as on any other; those of a larger picture are not.
+    let on_a_small_gpu = ["--set", "run.noise=torch-cuda", "--set", "run.noise_gpu=256"];
+    let (_, small, ..) = noise(&on_a_small_gpu);
+    let cuda = all.iter().find(|(name, _)| *name == "torch-cuda").map(|(_, latents)| latents).expect("it was drawn");
+    assert_eq!(small.difference(cuda), 0.0);
+    let wide = ["--set", "run.noise=torch-cuda", "--width", "128"];
+    let (_, any, ..) = noise(&wide);
+    let (_, small, drawn, _folder) = noise(&[&wide[..], &["--set", "run.noise_gpu=256"]].concat());
+    assert!(small.difference(&any) > 1e-2);
+    let folder = tempfile::tempdir().expect("a folder");
+    let again = draw(folder.path(), ["--from", text(&drawn.paths[0])]);
+    assert!(bytes(&drawn.paths[0]) == bytes(&again.paths[0]), "the record keeps the GPU");
 }
 
 #[test]
