@@ -15,7 +15,7 @@ use super::mt19937::Mt19937;
 ///
 /// let mut noise = [0.0; 4];
 /// NumPy::new(42).normal(&mut noise);
-/// assert_eq!(noise, [0.49671415, -0.1382643, 0.64768854, 1.5230299]);
+/// assert_eq!(noise, [0.49671414, -0.1382643, 0.64768857, 1.5230298]);
 /// ```
 ///
 /// Source: `legacy_gauss` in `numpy/random/src/legacy/legacy-distributions.c`; Marsaglia and Bray 1964, "A Convenient
