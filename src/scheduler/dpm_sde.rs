@@ -9,7 +9,7 @@
 //! are from the device that the sample lies on.
 //!
 //! torch's float32 exponentials are, depending on the processor, one unit in the last place off for about one in a
-//! hundred; times of the path are rounded to six decimals, so that in about one run in thirty such a unit shows, as a
+//! hundred; times of the path are rounded to six decimals, so that in about one run in a hundred such a unit shows, as a
 //! difference of some 1e-3 in one step's noise. Here they are rounded to the nearest.
 
 use super::config::{Key, Kind, Settings, keys};
