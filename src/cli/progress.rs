@@ -53,11 +53,23 @@ impl Progress {
     }
 }
 
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
 impl Observer for Progress {
     fn notice(&mut self, event: Event<'_>) -> ControlFlow<()> {
         match event {
-            Event::Opening { component, weight_bytes } => {
-                self.spin(format!("opening {component} ({})", indicatif::HumanBytes(weight_bytes)));
+            Event::Opening { component, weight_bytes, opened_bytes, of_bytes } => {
+                if opened_bytes == 0 {
+                    let template = "{spinner} {msg} {bar:30} {bytes} of {total_bytes} {elapsed}";
+                    self.replace(ProgressBar::new(of_bytes), template, String::new());
+                    self.bar.enable_steady_tick(Duration::from_millis(120));
+                }
+                self.bar.set_message(format!("opening {component} ({})", indicatif::HumanBytes(weight_bytes)));
+                self.bar.set_position(opened_bytes);
             }
             Event::Warning(warning) => self.line(&format!("warning: {warning}")),
             Event::Preparing { first, images, of } => self.spin(format!("preparing {}", pictures(first, images, of))),
@@ -75,7 +87,8 @@ impl Observer for Progress {
                 }
             }
             Event::Decoding { index, of } => self.spin(format!("decoding {}", pictures(index, 1, of))),
-            Event::Picture(_) | Event::Opened { .. } => self.clear(),
+            Event::Opened { .. } => {}
+            Event::Picture(_) => self.clear(),
         }
         if self.interrupted.load(Ordering::Relaxed) {
             self.clear();

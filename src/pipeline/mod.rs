@@ -73,12 +73,16 @@ impl Pipeline {
     /// [`Error::Graph`] where the runtime refuses a graph, [`Error::Provider`] where a provider cannot be used,
     /// [`Error::Model`] where graph and tokenizer do not fit, [`Error::Interrupted`] when the observer breaks.
     pub fn load(plan: ModelPlan, runtime: &Runtime, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Self> {
+        let of_bytes = plan.graphs().iter().map(|(_, graph)| graph.weight_bytes).sum();
+        let mut opened_bytes = 0;
         let mut open = |graph: &GraphFile, kind: ComponentKind| -> Result<Session> {
-            let opening = Event::Opening { component: kind, weight_bytes: graph.weight_bytes };
+            let weight_bytes = graph.weight_bytes;
+            let opening = Event::Opening { component: kind, weight_bytes, opened_bytes, of_bytes };
             stop_if(observer.notice(opening), None)?;
             let start = Instant::now();
             let options = SessionOptions { cancel: cancel.clone(), ..plan.session_options(kind) };
             let session = Session::open(runtime, &graph.path, &options)?;
+            opened_bytes += weight_bytes;
             let opened = Event::Opened { component: kind, seconds: start.elapsed().as_secs_f64() };
             stop_if(observer.notice(opened), None)?;
             Ok(session)

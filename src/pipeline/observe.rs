@@ -16,6 +16,10 @@ pub enum Event<'a> {
         component: ComponentKind,
         /// The size of its weights in bytes.
         weight_bytes: u64,
+        /// The size of the weights opened before it.
+        opened_bytes: u64,
+        /// The size of all the pipeline's weights.
+        of_bytes: u64,
     },
     /// A graph was opened.
     Opened {
