@@ -47,12 +47,12 @@ SPECK = 6.0
 ANGLES = np.linspace(0, 2 * math.pi, 90, endpoint=False)
 # Area of each shape with the circle around it of radius 1.
 UNIT_AREA = {
-    "circle": math.pi,
-    "square": 4 * 0.86**2,
+    "circle": math.pi * world.ROUND**2,
+    "square": 4 * (0.86 * world.ROUND) ** 2,
     "triangle": 3 * math.sqrt(3) / 4,
     "star": 10 * 0.5 * world.STAR_INNER * math.sin(math.pi / 5),
 }
-SMALL_OR_LARGE = 11.6  # radius between the small ones' largest and the large ones' smallest
+SMALL_OR_LARGE = 12.0  # radius between the small ones' largest and the large ones' smallest
 NOT_A_SHAPE = 0.16  # root mean square difference of outlines from which it is none of the four
 
 
@@ -83,7 +83,7 @@ def outline(alpha):
 def templates():
     out = []
     for shape in world.SHAPES:
-        for radius in (9.0, 9.6, 10.2, 11.6, 13.0, 13.6, 14.2):
+        for radius in (9.8, 10.4, 11.0, 12.0, 13.0, 13.6, 14.2):
             for dx, dy in ((0, 0), (0.5, 0.25)):
                 thing = world.Thing("black", shape, "small", 32 + dx, 32 + dy, radius)
                 image = world.draw(world.Scene((thing,), "white"))

@@ -35,9 +35,12 @@ COLOUR_NAMES = list(COLOURS)
 SHAPES = ["circle", "square", "triangle", "star"]
 SIZES = ["small", "large"]
 # The radius of the circle around the shape, in pixels of a 64-pixel picture.
-RADII = {"small": (9.0, 10.2), "large": (13.0, 14.2)}
+RADII = {"small": (9.8, 11.0), "large": (13.0, 14.2)}
 RELATIONS = ["to the left of", "to the right of", "above", "below"]
-STAR_INNER = 0.45
+STAR_INNER = 0.42
+# Circles and squares fill the circle around them, triangles and stars do not: by this
+# much the former are drawn smaller.
+ROUND = 0.9
 SUPERSAMPLE = 4
 
 
@@ -181,7 +184,7 @@ def caption(scene, sizes=True, background=True):
 
 def polygon(shape, x, y, r):
     if shape == "square":
-        h = r * 0.86
+        h = r * 0.86 * ROUND
         return [(x - h, y - h), (x + h, y - h), (x + h, y + h), (x - h, y + h)]
     if shape == "triangle":
         # moved down so that its box, not its centroid, is centred
@@ -198,6 +201,7 @@ def polygon(shape, x, y, r):
 def draw_shape(pen, shape, x, y, r, fill, scale):
     x, y, r = x * scale - 0.5, y * scale - 0.5, r * scale
     if shape == "circle":
+        r *= ROUND
         pen.ellipse([x - r, y - r, x + r, y + r], fill=fill)
     else:
         pen.polygon(polygon(shape, x, y, r), fill=fill)
