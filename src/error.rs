@@ -13,6 +13,10 @@ pub enum Error {
     #[error("{}", render_problems(.0))]
     Spec(Vec<Problem>),
 
+    /// More than one thing is wrong. None of them is [`Error::Several`] itself.
+    #[error("{}", render_problems(.0))]
+    Several(Vec<Error>),
+
     /// The model directory, or a file in it, is not what it has to be.
     #[error("{}: {problem}{}", .path.display(), help_line(.help))]
     Model {
@@ -147,7 +151,7 @@ impl std::fmt::Display for Problem {
     }
 }
 
-fn render_problems(problems: &[Problem]) -> String {
+fn render_problems(problems: &[impl std::fmt::Display]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
@@ -180,6 +184,7 @@ impl Error {
     /// directory at fault, 130 interrupted.
     pub fn exit_code(&self) -> u8 {
         match self {
+            Self::Several(errors) => errors.iter().map(Self::exit_code).max().unwrap_or(1),
             Self::Spec(_)
             | Self::Model { .. }
             | Self::Input { .. }

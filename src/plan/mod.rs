@@ -94,70 +94,49 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::Model`] where the directory cannot do the task, [`Error::Input`] where a size, a picture or given
-    /// latents do not fit, [`Error::Scheduler`] and [`Error::Provider`] where those cannot be had.
+    /// latents do not fit, [`Error::Scheduler`] and [`Error::Provider`] where those cannot be had; [`Error::Several`]
+    /// where more than one thing is wrong.
     pub fn new(mut spec: Spec) -> Result<Self> {
         let bundle = Bundle::open(&spec.model.path, &spec.model.overrides())?;
         let task = task::of(&spec.task);
+        let mut wrong = Wrong::default();
         for name in spec.device.providers.iter().chain(spec.device.components.values().flatten()) {
-            find_provider(name)?;
+            wrong.unless(find_provider(name));
         }
-        let model = ModelPlan::new(&spec, &bundle, task.as_ref())?;
-        let scheduler = SchedulerChoice::new(&spec, &bundle)?;
-        let (steps, custom) = spec.run.schedule(scheduler.entry);
-        spec.run.steps = Some(steps);
-        let schedule = scheduler.build(&scheduler::request(steps, custom.clone(), 1))?;
-        let (denoising_start, denoising_end) = (spec.run.denoising_start, spec.run.denoising_end);
-        task.check(steps, denoising_start)?;
-        scheduler.span(schedule.as_ref(), denoising_start, denoising_end)?;
-        model.check_prompts(task.as_ref())?;
-
-        let step = bundle.facts.size_multiple();
-        let whole = |length: usize| (length - length % step).max(step);
-        let natural = task.natural_size()?.map(|(w, h)| (whole(w), whole(h)));
-        let (default_width, default_height) = natural.unwrap_or(bundle.facts.default_size.value);
-        let width = spec.run.width.unwrap_or(default_width);
-        let height = spec.run.height.unwrap_or(default_height);
-        for (key, length) in [("run.width", width), ("run.height", height)] {
-            if length == 0 || length % step != 0 {
-                return Err(Error::input(
-                    key,
-                    format!("{length} is not a multiple of {step}, which this model's graphs need"),
-                    format!("choose {} or {}", whole(length), whole(length) + step),
-                ));
+        let model = wrong.unless(ModelPlan::new(&spec, &bundle, task.as_ref()));
+        let chosen = wrong.unless(SchedulerChoice::new(&spec, &bundle));
+        let schedule = chosen.and_then(|scheduler| wrong.unless(schedule(&spec, scheduler, task.as_ref())));
+        if let Some(model) = &model {
+            wrong.unless(model.check_prompts(task.as_ref()));
+        }
+        let size = wrong.unless(size(&spec, &bundle, task.as_ref()));
+        let pictures = task.prompts().len() * spec.run.images;
+        let seed = wrong.unless(seed(&spec, pictures));
+        let latents = match (&spec.run.latents, &model, size) {
+            (Some(path), Some(model), Some((width, height))) => {
+                wrong.unless(read_latents(path, pictures, model.sample_shape(width, height)))
             }
+            _ => None,
+        };
+        let (Some(model), Some((scheduler, steps, custom)), Some((width, height)), Some(seed)) =
+            (model, schedule, size, seed)
+        else {
+            return Err(wrong.into_error());
+        };
+        if !wrong.0.is_empty() {
+            return Err(wrong.into_error());
         }
-        if let Some(fixed) = bundle.facts.fixed_size.as_ref().filter(|fixed| fixed.value != (width, height)) {
-            return Err(Error::input(
-                "run.width, run.height",
-                format!("{width}×{height} is asked for, and the model's graphs are fixed ({})", fixed.source),
-                format!("choose {}×{}, or export the model with free axes", fixed.value.0, fixed.value.1),
-            ));
-        }
-        let seed = *spec.run.seed.get_or_insert_with(any_seed);
+
+        let (denoising_start, denoising_end) = (spec.run.denoising_start, spec.run.denoising_end);
         if let crate::spec::Task::ImageToImage(task) = &mut spec.task
             && denoising_start.is_none()
         {
             task.strength = Some(task.strength());
         }
+        spec.run.steps = Some(steps);
+        spec.run.seed = Some(seed);
         spec.run.width = Some(width);
         spec.run.height = Some(height);
-
-        let pictures = task.prompts().len() * spec.run.images;
-        let last_seed = spec.run.noise.last_seed().min(i64::MAX as u64);
-        if seed.checked_add(pictures.saturating_sub(1) as u64).is_none_or(|last| last > last_seed) {
-            return Err(Error::input(
-                "run.seed",
-                format!(
-                    "the last of {pictures} pictures from seed {seed} on goes beyond {last_seed}, the largest of {} noise",
-                    spec.run.noise.name()
-                ),
-                "choose a smaller seed",
-            ));
-        }
-        let latents = match &spec.run.latents {
-            Some(path) => Some(read_latents(path, pictures, model.sample_shape(width, height))?),
-            None => None,
-        };
         let on_cpu = spec.device.providers_of(model.denoiser.kind).iter().all(|name| name == "cpu");
         let request = Request {
             task,
@@ -177,6 +156,89 @@ impl Plan {
             only: None,
         };
         Ok(Self { spec, model, request })
+    }
+}
+
+/// What was found wrong so far, so that all of it is told at once.
+#[derive(Default)]
+struct Wrong(Vec<Error>);
+
+impl Wrong {
+    /// Takes down what is wrong with a result, or gives its value.
+    fn unless<T>(&mut self, result: Result<T>) -> Option<T> {
+        result.map_err(|error| self.0.push(error)).ok()
+    }
+
+    fn into_error(self) -> Error {
+        let mut flat = Vec::new();
+        for error in self.0 {
+            match error {
+                Error::Several(errors) => flat.extend(errors),
+                one => flat.push(one),
+            }
+        }
+        if flat.len() == 1 { flat.remove(0) } else { Error::Several(flat) }
+    }
+}
+
+/// The scheduler with its steps, and the schedule where it is given outright, once all of them were found to agree.
+fn schedule(
+    spec: &Spec,
+    scheduler: SchedulerChoice,
+    task: &dyn Task,
+) -> Result<(SchedulerChoice, usize, Option<Custom>)> {
+    let (steps, custom) = spec.run.schedule(scheduler.entry);
+    let built = scheduler.build(&scheduler::request(steps, custom.clone(), 1))?;
+    task.check(steps, spec.run.denoising_start)?;
+    scheduler.span(built.as_ref(), spec.run.denoising_start, spec.run.denoising_end)?;
+    Ok((scheduler, steps, custom))
+}
+
+/// Width and height of the pictures in pixels.
+fn size(spec: &Spec, bundle: &Bundle, task: &dyn Task) -> Result<(usize, usize)> {
+    let step = bundle.facts.size_multiple();
+    let whole = |length: usize| (length - length % step).max(step);
+    let natural = task.natural_size()?.map(|(w, h)| (whole(w), whole(h)));
+    let (default_width, default_height) = natural.unwrap_or(bundle.facts.default_size.value);
+    let width = spec.run.width.unwrap_or(default_width);
+    let height = spec.run.height.unwrap_or(default_height);
+    let mut wrong = Wrong::default();
+    for (key, length) in [("run.width", width), ("run.height", height)] {
+        if length == 0 || length % step != 0 {
+            wrong.0.push(Error::input(
+                key,
+                format!("{length} is not a multiple of {step}, which this model's graphs need"),
+                format!("choose {} or {}", whole(length), whole(length) + step),
+            ));
+        }
+    }
+    if !wrong.0.is_empty() {
+        return Err(wrong.into_error());
+    }
+    match bundle.facts.fixed_size.as_ref().filter(|fixed| fixed.value != (width, height)) {
+        None => Ok((width, height)),
+        Some(fixed) => Err(Error::input(
+            "run.width, run.height",
+            format!("{width}×{height} is asked for, and the model's graphs are fixed ({})", fixed.source),
+            format!("choose {}×{}, or export the model with free axes", fixed.value.0, fixed.value.1),
+        )),
+    }
+}
+
+/// The seed of the first picture: the user's, or one nobody chose.
+fn seed(spec: &Spec, pictures: usize) -> Result<u64> {
+    let seed = spec.run.seed.unwrap_or_else(any_seed);
+    let largest = spec.run.noise.last_seed().min(i64::MAX as u64);
+    match seed.checked_add(pictures.saturating_sub(1) as u64) {
+        Some(last) if last <= largest => Ok(seed),
+        _ => Err(Error::input(
+            "run.seed",
+            format!(
+                "the last of {pictures} pictures from seed {seed} on goes beyond {largest}, the largest of {} noise",
+                spec.run.noise.name()
+            ),
+            "choose a smaller seed",
+        )),
     }
 }
 
