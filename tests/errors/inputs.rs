@@ -41,6 +41,32 @@ pub fn rows() -> Vec<Row> {
             "the largest",
             "numpy",
         ]),
+        Row::new("several mistakes are told at once")
+            .image_to_image()
+            .change("strength = 0.8", "strength = 0.1")
+            .change("seed = 1", "seed = 1\nwidth = 60")
+            .says(&["strength", "less than one step", "run.width", "60"]),
+        Row::new("a task that begins with noise, to go on in the middle")
+            .change("seed = 1", "denoising_start = 0.5")
+            .says(&["run.denoising_start", "text-to-image begins with pure noise", "task.image-to-image"]),
+        Row::new("a strength beside a start")
+            .image_to_image()
+            .change("seed = 1", "denoising_start = 0.5")
+            .says(&["strength", "0.8", "denoising_start = 0.5", "keep one"]),
+        Row::new("an end before the first step")
+            .change("seed = 1", "denoising_end = 0.0001")
+            .says(&["run.denoising_end", "0.0001", "leaves none of the"]),
+        Row::new("a schedule for a scheduler that takes none")
+            .change("seed = 1", "timesteps = [900, 100]")
+            .change("[run]", "[scheduler.ddim]\n[run]")
+            .change("steps = 2", "")
+            .says(&["scheduler ddim", "timesteps", "choose one of", "euler"]),
+        Row::new("a picture's latents of another shape")
+            .image_to_image()
+            .change("image = 'in.png'", "latents = 'first.npy'")
+            .files(|f| f.array("first.npy", &[1, 4, 8, 16]))
+            .unseen_by_check()
+            .says(&["first.npy", "[1, 4, 8, 16]", "[1, 4, 8, 8]"]),
         Row::new("latents in a file that is not there")
             .change("seed = 1", "latents = 'noise.npy'")
             .says(&["noise.npy", "no such file"]),
