@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Records what diffusers' schedulers compute on schedules given outright, for tests/schedulers.rs.
+"""Records what diffusers' schedulers compute on schedules given outright, for tests/schedulers.
 
 Needs: pip install "diffusers==0.39.0" "torch==2.8.0" numpy scipy
 Run:   OMP_NUM_THREADS=1 python scripts/golden_custom_schedules.py
 
-As golden_schedulers.py, whose formats it writes (tests/golden/custom-schedules/NAME.jsonl and NAME.f32), but with
+As golden_schedulers.py, whose formats it writes (tests/golden/custom-schedules/NAME.zip), but with
 `set_timesteps(timesteps=...)` or `set_timesteps(sigmas=...)`. Also spans.json: where diffusers' pipelines for Stable
 Diffusion XL cut schedules in two for `denoising_start` and `denoising_end`.
 """
@@ -12,7 +12,6 @@ Diffusion XL cut schedules in two for `denoising_start` and `denoising_end`.
 import json
 import pathlib
 import random
-import struct
 import warnings
 
 import diffusers
@@ -22,6 +21,7 @@ from diffusers.schedulers.scheduling_utils import AysSchedules
 from diffusers.utils import logging
 
 import golden_schedulers as grid
+from scheduler_grid import GRID, RAMPS
 
 OUT = pathlib.Path(__file__).parent.parent / "tests/golden/custom-schedules"
 COUNT = 16
@@ -56,7 +56,7 @@ def record(name, kind, rng):
     config, table, arguments, order = grid.configuration(rng, name)
     train = {**config, **table}.get("num_train_timesteps", 1000)
     # A list beside a switch that makes a schedule of its own: diffusers lets one of them win, ldm-ort asks which.
-    switches = ["use_flow_sigmas"] if kind == "timesteps" else list(grid.RAMPS)
+    switches = ["use_flow_sigmas"] if kind == "timesteps" else list(RAMPS)
     if name != "euler" and name != "flow-match-euler" and any({**config, **table}.get(key) for key in switches):
         raise ValueError("a list beside a switch")
     values = given(rng, name, kind, train)
@@ -75,7 +75,7 @@ def spans():
     """[scheduler, steps, start or null, end or null, first call, call after the last]"""
     rows = []
     for name in ("ddim", "euler", "heun", "dpm-multistep", "unipc", "pndm", "kdpm2"):
-        cls = getattr(diffusers, grid.GRID[name][0])
+        cls = getattr(diffusers, GRID[name][0])
         for steps in (3, 10, 25):
             for start, end in ((None, 0.8), (0.8, None), (0.3, 0.7), (0.05, None), (None, 0.05), (0.5, 0.51)):
                 more = {"skip_prk_steps": True} if name == "pndm" else {}
@@ -101,7 +101,7 @@ def main():
     OUT.mkdir(parents=True, exist_ok=True)
     for name, kinds in LISTS.items():
         rng = random.Random(f"{name} custom")
-        lines, values, left_out = [], b"", {}
+        lines, values, left_out = [], [], {}
         for kind in kinds:
             made = 0
             while made < COUNT:
@@ -113,12 +113,10 @@ def main():
                 if not np.isfinite(whole).all():
                     left_out["not finite"] = left_out.get("not finite", 0) + 1
                     continue
-                lines.append({key: value for key, value in case.items() if value or key in ("steps", "begin", "seed")})
-                values += struct.pack(f"<{whole.size}f", *whole)
+                lines.append(case)
+                values.append(whole.astype("<f4").tobytes())
                 made += 1
-        text = "".join(json.dumps(case, separators=(",", ":")) + "\n" for case in lines)
-        (OUT / f"{name}.jsonl").write_text(text)
-        (OUT / f"{name}.f32").write_bytes(values)
+        grid.write(OUT / f"{name}.zip", lines, values)
         print(f"{name}: {len(lines)} configurations; left out {left_out}")
     rows = ",\n".join(json.dumps(row) for row in spans())
     (OUT / "spans.json").write_text(f"[\n{rows}\n]\n")

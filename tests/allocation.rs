@@ -124,6 +124,9 @@ fn no_variant_allocates_in_its_steps() {
         ("unipc", json!({"solver_order": 6, "solver_type": "bh1"})),
         ("unipc", json!({"predict_x0": false, "final_sigmas_type": "sigma_min"})),
         ("lcm", json!({"thresholding": true})),
+        ("sa-solver", json!({"predictor_order": 4, "corrector_order": 3})),
+        ("dpm-multistep-inverse", json!({"algorithm_type": "sde-dpmsolver++"})),
+        ("flow-match-heun", json!({"s_churn": 20.0})),
         ("flow-match-euler", json!({"stochastic_sampling": true})),
     ];
     assert_none(cases.into_iter().map(|(name, table)| (name, table, LENGTH)));

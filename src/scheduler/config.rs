@@ -1,6 +1,6 @@
 //! Reading a scheduler's configuration: one place for types, defaults, valid choices and their errors.
 
-use super::Config;
+use super::{Config, Entry};
 use crate::error::{Error, Result};
 use serde_json::Value;
 
@@ -8,8 +8,17 @@ use serde_json::Value;
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Kind {
-    /// A whole number of at least 1.
+    /// A whole number from 1 to 100,000.
     Count(usize),
+    /// The order of a solver: a whole number of at least 1.
+    Order {
+        /// The class's default.
+        default: usize,
+        /// The highest order there is.
+        most: usize,
+        /// Whether a model's file may name a higher one, as other classes have; the class then takes its highest.
+        lowers: bool,
+    },
     /// A whole number.
     Integer(i64),
     /// A whole number or nothing; nothing by default.
@@ -22,6 +31,8 @@ pub enum Kind {
     MaybeFloats,
     /// `true` or `false`; nothing (`null`) is `false`, as it is in Python.
     Switch(bool),
+    /// `true`, `false` or nothing; nothing by default.
+    MaybeSwitch,
     /// One of a few words.
     Choice {
         /// The class's default.
@@ -38,18 +49,25 @@ pub enum Kind {
         /// Words other classes' files hold under this key, which mean nothing to this class.
         foreign: &'static [&'static str],
     },
+    /// Another scheduler or nothing: a table of its keys, in which `_class_name` names it as [`super::find`] knows it.
+    MaybeScheduler,
 }
+
+/// The most that a count is read as: a table of training timesteps of that length is built in a moment.
+const MOST: usize = 100_000;
 
 impl Kind {
     /// What is expected, for an error message.
     fn expected(&self) -> String {
         match self {
-            Self::Count(_) => "a whole number of at least 1".to_owned(),
+            Self::Count(_) => format!("a whole number from 1 to {MOST}"),
+            Self::Order { most, .. } => format!("a whole number from 1 to {most}"),
             Self::Integer(_) | Self::MaybeInteger => "a whole number".to_owned(),
             Self::Float(_) | Self::MaybeFloat => "a number".to_owned(),
             Self::MaybeFloats => "a list of numbers".to_owned(),
-            Self::Switch(_) => "true or false".to_owned(),
+            Self::Switch(_) | Self::MaybeSwitch => "true or false".to_owned(),
             Self::Choice { valid, .. } | Self::MaybeChoice { valid, .. } => format!("one of {}", valid.join(", ")),
+            Self::MaybeScheduler => "a table whose _class_name names a scheduler".to_owned(),
         }
     }
 
@@ -57,17 +75,39 @@ impl Kind {
     fn accepts(&self, value: &Value) -> bool {
         match self {
             _ if value.is_null() => true,
-            Self::Count(_) => integer_of(value).is_some_and(|n| n >= 1),
-            Self::Integer(_) | Self::MaybeInteger => integer_of(value).is_some(),
+            Self::Count(_) => integer_of(value).is_some_and(|n| (1..=MOST as i64).contains(&n)),
+            Self::Order { most, .. } => integer_of(value).is_some_and(|n| (1..=*most as i64).contains(&n)),
+            // Sums of it and a few timesteps stay whole numbers, in double precision too.
+            Self::Integer(_) => integer_of(value).is_some_and(|n| n.unsigned_abs() < 1 << 52),
+            Self::MaybeInteger => integer_of(value).is_some(),
             Self::Float(_) | Self::MaybeFloat => float_of(value).is_some(),
             Self::MaybeFloats => value.as_array().is_some_and(|list| list.iter().all(|v| float_of(v).is_some())),
-            Self::Switch(_) => value.is_boolean(),
+            Self::Switch(_) | Self::MaybeSwitch => value.is_boolean(),
             Self::Choice { valid, foreign, .. } | Self::MaybeChoice { valid, foreign } => {
                 value.as_str().is_some_and(|word| valid.contains(&word) || foreign.contains(&word))
             }
+            Self::MaybeScheduler => nested_entry(value).is_some(),
+        }
+    }
+
+    /// The value of a model's file as the class reads it.
+    pub(super) fn lowered(&self, value: &Value) -> Value {
+        match self {
+            Self::Order { most, lowers: true, .. } if integer_of(value).is_some_and(|n| n > *most as i64) => {
+                Value::from(*most)
+            }
+            _ => value.clone(),
         }
     }
 }
+
+/// The scheduler that a nested table names.
+fn nested_entry(value: &Value) -> Option<&'static Entry> {
+    super::find(value.as_object()?.get(CLASS_NAME)?.as_str()?)
+}
+
+/// The key under which a scheduler_config.json names its class.
+pub(super) const CLASS_NAME: &str = "_class_name";
 
 /// One configuration key of a scheduler.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -188,7 +228,10 @@ impl<'a> Settings<'a> {
 
     pub(super) fn count(&self, name: &str) -> Result<usize> {
         let (kind, value) = self.get(name)?;
-        let default = if let Kind::Count(default) = kind { default } else { 1 };
+        let default = match kind {
+            Kind::Count(default) | Kind::Order { default, .. } => default,
+            _ => 1,
+        };
         Ok(value.and_then(integer_of).and_then(|n| usize::try_from(n).ok()).unwrap_or(default))
     }
 
@@ -223,6 +266,12 @@ impl<'a> Settings<'a> {
         self.config.get(name).and_then(float_of)
     }
 
+    /// As [`Self::undeclared_float`], for a word, whether or not it is among the class's choices: diffusers compares with
+    /// some that it makes no other use of.
+    pub(super) fn unchecked_word(&self, name: &str) -> Option<&'a str> {
+        self.config.get(name).and_then(Value::as_str)
+    }
+
     /// Whether a switch is on; off where the class does not have it.
     pub(super) fn switch(&self, name: &str) -> Result<bool> {
         if !self.has(name) {
@@ -231,6 +280,24 @@ impl<'a> Settings<'a> {
         let (kind, value) = self.get(name)?;
         let default = matches!(kind, Kind::Switch(true)) && !self.config.get(name).is_some_and(Value::is_null);
         Ok(value.and_then(Value::as_bool).unwrap_or(default))
+    }
+
+    pub(super) fn maybe_switch(&self, name: &str) -> Result<Option<bool>> {
+        Ok(self.get(name)?.1.and_then(Value::as_bool))
+    }
+
+    /// The table of a nested scheduler.
+    pub(super) fn maybe_scheduler(&self, name: &str) -> Result<Option<&'a Config>> {
+        Ok(self.get(name)?.1.and_then(Value::as_object))
+    }
+
+    /// Refuses a run of more steps than there are timesteps of training.
+    pub(super) fn limit_steps(&self, steps: usize, train: usize) -> Result<()> {
+        if steps > train {
+            let problem = format!("{steps} steps are more than the {train} timesteps of training");
+            return Err(self.error("steps", problem, "ask for fewer"));
+        }
+        Ok(())
     }
 
     pub(super) fn choice(&self, name: &str) -> Result<&'a str> {
@@ -263,6 +330,12 @@ pub(super) fn check(keys: &'static [Key], scheduler: &str, table: &Config) -> Ve
                     None => format!("; it has {}", keys.iter().map(|key| key.name).collect::<Vec<_>>().join(", ")),
                 };
                 problems.push((name.clone(), format!("{scheduler} has no such key{advice}")));
+            }
+            Some(Key { kind: Kind::MaybeScheduler, .. }) if let Some(entry) = nested_entry(value) => {
+                let mut nested = value.as_object().cloned().unwrap_or_default();
+                nested.remove(CLASS_NAME);
+                let inner = check(entry.keys, entry.name, &nested).into_iter();
+                problems.extend(inner.map(|(key, problem)| (name.clone(), format!("{key}: {problem}"))));
             }
             Some(key) if !key.kind.accepts(value) => {
                 let advice =

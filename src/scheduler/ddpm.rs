@@ -74,10 +74,7 @@ struct Ddpm {
 
 fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
     let train = settings.count("num_train_timesteps")?;
-    if request.steps > train {
-        let problem = format!("{} steps are more than the {train} timesteps of training", request.steps);
-        return Err(settings.error("steps", problem, "ask for fewer"));
-    }
+    settings.limit_steps(request.steps, train)?;
     let alphas = noise::alphas_cumprod(settings)?;
     let timesteps = spacing::timesteps(settings, request, true)?;
     let mut levels = Vec::with_capacity(timesteps.len());

@@ -1,6 +1,7 @@
 //! DEIS: Zhang and Chen 2022, "Fast Sampling of Diffusion Models with Exponential Integrator", in its log-rho form.
 
 use super::config::{Key, Kind, Settings, keys};
+use super::multistep::Orders;
 use super::noise::{exp_f32, numpy_ln_f32 as ln_f32};
 use super::sample::{Bounds, History, Prediction, mix};
 use super::solver::{self, Level, Manner};
@@ -21,7 +22,7 @@ pub(super) const ENTRY: Entry = Entry {
         keys::beta_end(0.02),
         keys::beta_schedule("linear"),
         keys::TRAINED_BETAS,
-        Key::new("solver_order", Kind::Count(2)),
+        Key::new("solver_order", Kind::Order { default: 2, most: 3, lowers: true }),
         keys::prediction_type(&["epsilon", "sample", "v_prediction", "flow_prediction"]),
         keys::THRESHOLDING,
         keys::DYNAMIC_THRESHOLDING_RATIO,
@@ -43,7 +44,7 @@ pub(super) const ENTRY: Entry = Entry {
         keys::timestep_spacing("linspace"),
         keys::STEPS_OFFSET,
         Key::switch("use_dynamic_shifting", false),
-        Key::choice("time_shift_type", "exponential", &["exponential"]),
+        solver::TIME_SHIFT_TYPE,
     ],
     build,
 };
@@ -53,10 +54,8 @@ struct Deis {
     timesteps: Vec<f64>,
     sigmas: Vec<f32>,
     flow: bool,
-    order: usize,
+    orders: Orders,
     converter: Converter,
-    lower_order_final: bool,
-    made: usize,
     answers: History,
 }
 
@@ -64,24 +63,21 @@ fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
     settings.choice("algorithm_type")?;
     settings.choice("solver_type")?;
     let order = settings.count("solver_order")?;
-    if order > 3 {
-        return Err(settings.error("solver_order", format!("expected 1, 2 or 3, found {order}"), ""));
-    }
     let alphas = noise::alphas_cumprod(settings)?;
-    let manner = Manner { cosine_fractions: false, repeats_last: true };
+    let manner = Manner { cosine_fractions: false, repeats_last: true, inverse: false };
     let schedule = solver::schedule(settings, request, &alphas, manner)?;
-    let few = schedule.timesteps.len() < 15;
+    let steps = schedule.timesteps.len();
+    let lower = settings.switch("lower_order_final")? && steps < 15;
+    let last = steps.saturating_sub(1);
     Ok(Box::new(Deis {
         timesteps: schedule.timesteps,
         sigmas: schedule.sigmas,
         flow: settings.switch("use_flow_sigmas")?,
-        order,
+        orders: Orders { order, second_before_last: lower, first_at_last: lower, last, made: 0 },
         converter: Converter {
             prediction: Prediction::from_settings(settings)?,
             bounds: Bounds::from_settings(settings, request.images)?,
         },
-        lower_order_final: settings.switch("lower_order_final")? && few,
-        made: 0,
         answers: History::new(order),
     }))
 }
@@ -89,17 +85,6 @@ fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
 impl Deis {
     fn level(&self, step: usize) -> Level {
         Level::new(self.sigmas[step], self.flow)
-    }
-
-    fn order_at(&self, step: usize) -> usize {
-        let last = self.timesteps.len() - 1;
-        if self.order == 1 || self.made < 1 || step == last && self.lower_order_final {
-            1
-        } else if self.order == 2 || self.made < 2 || step + 1 == last && self.lower_order_final {
-            2
-        } else {
-            3
-        }
     }
 }
 
@@ -162,7 +147,7 @@ impl Scheduler for Deis {
         let (from, to) = (self.level(step), self.level(step + 1));
         let rho = |level: Level| level.sigma / level.alpha;
         let (rho_t, rho0) = (rho(to), rho(from));
-        let order = self.order_at(step);
+        let order = self.orders.at(step);
         let keep = to.alpha / from.alpha;
         let weight = to.sigma * (exp_f32(to.lambda - from.lambda) - 1.0);
         let [c0, c1, c2] = match order {
@@ -203,7 +188,7 @@ impl Scheduler for Deis {
                 }
             }
         }
-        self.made += 1;
+        self.orders.made += 1;
         Ok(())
     }
 

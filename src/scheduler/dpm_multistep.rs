@@ -4,7 +4,8 @@
 
 use super::config::{Key, Kind, Settings, keys};
 use super::dpm_update::{Algorithm, Converter};
-use super::sample::{History, mix};
+use super::multistep::Multistep;
+use super::sample::mix;
 use super::solver::{self, Level, Manner};
 use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, Setting, noise};
 use crate::error::Result;
@@ -35,7 +36,7 @@ pub(super) const ENTRY: Entry = Entry {
         keys::beta_end(0.02),
         keys::beta_schedule("linear"),
         keys::TRAINED_BETAS,
-        Key::new("solver_order", Kind::Count(2)),
+        Key::new("solver_order", Kind::Order { default: 2, most: 3, lowers: true }),
         keys::prediction_type(&["epsilon", "sample", "v_prediction", "flow_prediction"]),
         keys::THRESHOLDING,
         keys::DYNAMIC_THRESHOLDING_RATIO,
@@ -67,7 +68,7 @@ pub(super) const ENTRY: Entry = Entry {
         keys::STEPS_OFFSET,
         keys::RESCALE_BETAS_ZERO_SNR,
         Key::switch("use_dynamic_shifting", false),
-        Key::choice("time_shift_type", "exponential", &["exponential"]),
+        solver::TIME_SHIFT_TYPE,
     ],
     build,
 };
@@ -77,64 +78,23 @@ struct DpmMultistep {
     timesteps: Vec<f64>,
     sigmas: Vec<f32>,
     flow: bool,
-    algorithm: Algorithm,
     converter: Converter,
-    heun: bool,
-    order: usize,
-    lower_order_final: bool,
-    first_order_final: bool,
-    made: usize,
-    answers: History,
-    drawn: Vec<f32>,
+    multistep: Multistep,
 }
 
 fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
     let algorithm = Algorithm::from_settings(settings)?;
-    let final_sigma = settings.choice("final_sigmas_type")?;
-    let order = settings.count("solver_order")?;
-    if order > 3 {
-        return Err(settings.error("solver_order", format!("expected 1, 2 or 3, found {order}"), ""));
-    }
-    if order == 3 && algorithm == Algorithm::NoiseSde {
-        return Err(settings.error("solver_order", "sde-dpmsolver has no third order", "set solver_order = 2"));
-    }
     let alphas = noise::positive_alphas_cumprod(settings)?;
-    let manner = Manner { cosine_fractions: true, repeats_last: false };
+    let manner = Manner { cosine_fractions: true, repeats_last: false, inverse: false };
     let schedule = solver::schedule(settings, request, &alphas, manner)?;
-    let lower_order_final = settings.switch("lower_order_final")?;
-    let few = schedule.timesteps.len() < 15;
+    let without_third = algorithm == Algorithm::NoiseSde;
     Ok(Box::new(DpmMultistep {
+        multistep: Multistep::from_settings(settings, algorithm, schedule.timesteps.len(), without_third)?,
         timesteps: schedule.timesteps,
         sigmas: schedule.sigmas,
         flow: settings.switch("use_flow_sigmas")?,
-        algorithm,
         converter: Converter::from_settings(settings, algorithm, request.images)?,
-        heun: settings.choice("solver_type")? == "heun",
-        order,
-        lower_order_final: lower_order_final && few,
-        first_order_final: settings.switch("euler_at_final")? || lower_order_final && few || final_sigma == "zero",
-        made: 0,
-        answers: History::new(order),
-        drawn: Vec::new(),
     }))
-}
-
-impl DpmMultistep {
-    fn level(&self, step: usize) -> Level {
-        Level::new(self.sigmas[step], self.flow)
-    }
-
-    /// The order this step can take: a run begins with the first, and ends with lower ones where it is short.
-    fn order_at(&self, step: usize) -> usize {
-        let last = self.timesteps.len() - 1;
-        if self.order == 1 || self.made < 1 || step == last && self.first_order_final {
-            1
-        } else if self.order == 2 || self.made < 2 || step + 1 == last && self.lower_order_final {
-            2
-        } else {
-            3
-        }
-    }
 }
 
 impl Scheduler for DpmMultistep {
@@ -147,63 +107,18 @@ impl Scheduler for DpmMultistep {
     }
 
     fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], noise: &mut dyn Noise) -> Result<()> {
-        let level = self.level(step);
-        let stochastic = self.algorithm.is_stochastic();
-        if stochastic {
-            self.drawn.resize(x.len(), 0.0);
-            noise.fill(&mut self.drawn);
-        }
-        let order = self.order_at(step);
-        let (to, from) = (self.level(step + 1), level);
-        let h = to.lambda - from.lambda;
-        let w = self.algorithm.weights(order == 3 || self.heun, to, from, h);
-        let [slope0, slope1, share, curve] = match order {
-            1 => [0.0; 4],
-            2 => [1.0 / ((from.lambda - self.level(step - 1).lambda) / h), 0.0, 0.0, 0.0],
-            _ => {
-                let (one, two) = (self.level(step - 1), self.level(step - 2));
-                let (r0, r1) = ((from.lambda - one.lambda) / h, (one.lambda - two.lambda) / h);
-                [1.0 / r0, 1.0 / r1, r0 / (r0 + r1), 1.0 / (r0 + r1)]
-            }
+        let Self { sigmas, flow, converter, multistep, .. } = self;
+        let level = |step: usize| Level::new(sigmas[step], *flow);
+        let blocks = converter.blocks(x.len(), model_output);
+        let convert = |model_output: &[f32], x: &[f32], out: &mut [f32]| {
+            converter.convert(level(step), sigmas[step], model_output, x, out);
         };
-        let (newest, older) = self.answers.advance_beside(x.len());
-        for (block, model_output) in self.converter.blocks(x.len(), model_output) {
-            let (x, m0) = (&mut x[block.clone()], &mut newest[block.clone()]);
-            self.converter.convert(level, self.sigmas[step], model_output, x, m0);
-            match order {
-                1 => {
-                    for (x, m0) in x.iter_mut().zip(m0) {
-                        *x = w.sample * *x + w.answer * *m0;
-                    }
-                }
-                2 => {
-                    for ((x, m0), m1) in x.iter_mut().zip(m0).zip(&older[0][block.clone()]) {
-                        let d1 = slope0 * (*m0 - m1);
-                        *x = w.sample * *x + w.answer * *m0 + w.first * d1;
-                    }
-                }
-                _ => {
-                    let older = older[0][block.clone()].iter().zip(&older[1][block.clone()]);
-                    for ((x, m0), (m1, m2)) in x.iter_mut().zip(m0).zip(older) {
-                        let (d10, d11) = (slope0 * (*m0 - m1), slope1 * (m1 - m2));
-                        let d1 = d10 + share * (d10 - d11);
-                        let d2 = curve * (d10 - d11);
-                        *x = w.sample * *x + w.answer * *m0 + w.first * d1 + w.second * d2;
-                    }
-                }
-            }
-            if stochastic {
-                for (x, drawn) in x.iter_mut().zip(&self.drawn[block]) {
-                    *x += w.noise * drawn;
-                }
-            }
-        }
-        self.made += 1;
+        multistep.step(step, blocks, level, convert, x, noise);
         Ok(())
     }
 
     fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]) {
-        let level = self.level(step);
+        let level = Level::new(self.sigmas[step], self.flow);
         mix(level.alpha, x0, level.sigma, noise, out);
     }
 }

@@ -21,7 +21,7 @@ pub(super) const ENTRY: Entry = Entry {
         keys::beta_end(0.02),
         keys::beta_schedule("linear"),
         keys::TRAINED_BETAS,
-        Key::new("solver_order", Kind::Count(2)),
+        Key::new("solver_order", Kind::Order { default: 2, most: 3, lowers: false }),
         keys::prediction_type(&["epsilon", "sample", "v_prediction", "flow_prediction"]),
         keys::THRESHOLDING,
         keys::DYNAMIC_THRESHOLDING_RATIO,
@@ -48,7 +48,7 @@ pub(super) const ENTRY: Entry = Entry {
         Key::float("lambda_min_clipped", f64::NEG_INFINITY),
         solver::VARIANCE_TYPE,
         Key::switch("use_dynamic_shifting", false),
-        Key::choice("time_shift_type", "exponential", &["exponential"]),
+        solver::TIME_SHIFT_TYPE,
     ],
     build,
 };
@@ -72,15 +72,12 @@ struct DpmSinglestep {
 fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
     let algorithm = Algorithm::from_settings(settings)?;
     let order = settings.count("solver_order")?;
-    if order > 3 {
-        return Err(settings.error("solver_order", format!("expected 1, 2 or 3, found {order}"), ""));
-    }
     if algorithm == Algorithm::Noise && !matches!(Bounds::from_settings(settings, 1)?, Bounds::None) {
         let help = "set algorithm_type = \"dpmsolver++\"";
         return Err(settings.error("thresholding", "the solver of the noise has no picture to bound", help));
     }
     let alphas = noise::alphas_cumprod(settings)?;
-    let manner = Manner { cosine_fractions: false, repeats_last: false };
+    let manner = Manner { cosine_fractions: false, repeats_last: false, inverse: false };
     let schedule = solver::schedule(settings, request, &alphas, manner)?;
     let to_zero = settings.choice("final_sigmas_type")? == "zero";
     let lower = settings.switch("lower_order_final")? || !request.steps.is_multiple_of(order) || to_zero;

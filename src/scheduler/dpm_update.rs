@@ -45,7 +45,7 @@ impl Algorithm {
         };
         // diffusers looks at the value as it was given, before it reads another class's as its own default.
         let of_noise = algorithm.is_of_noise() || settings.is_foreign("algorithm_type")?;
-        if of_noise && settings.choice("final_sigmas_type")? == "zero" {
+        if of_noise && settings.has("final_sigmas_type") && settings.choice("final_sigmas_type")? == "zero" {
             let problem = "zero cannot be reached by a solver that integrates the noise prediction";
             let help = "set final_sigmas_type = \"sigma_min\", or algorithm_type = \"dpmsolver++\"";
             return Err(settings.error("final_sigmas_type", problem, help));

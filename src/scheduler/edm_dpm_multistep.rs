@@ -3,8 +3,9 @@
 use super::config::{Key, Kind, Settings, keys};
 use super::dpm_update::Algorithm;
 use super::edm::{self, Scalings};
+use super::multistep::Multistep;
 use super::noise::ln_f32;
-use super::sample::{Bounds, History};
+use super::sample::Bounds;
 use super::solver::Level;
 use super::{Accepts, Entry, Noise, Request, Scheduler, sigmas};
 use crate::error::Result;
@@ -26,7 +27,7 @@ pub(super) const ENTRY: Entry = Entry {
         edm::KEYS[5],
         edm::KEYS[6],
         edm::KEYS[7],
-        Key::new("solver_order", Kind::Count(2)),
+        Key::new("solver_order", Kind::Order { default: 2, most: 3, lowers: true }),
         keys::THRESHOLDING,
         keys::DYNAMIC_THRESHOLDING_RATIO,
         keys::SAMPLE_MAX_VALUE,
@@ -50,65 +51,24 @@ struct EdmDpmMultistep {
     sigmas: Vec<f32>,
     initial: f64,
     scalings: Scalings,
-    algorithm: Algorithm,
-    heun: bool,
-    order: usize,
     bounds: Bounds,
-    lower_order_final: bool,
-    first_order_final: bool,
-    made: usize,
-    answers: History,
-    drawn: Vec<f32>,
+    multistep: Multistep,
 }
 
 fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
     let algorithm = Algorithm::from_settings(settings)?;
-    let order = settings.count("solver_order")?;
-    if order > 3 {
-        return Err(settings.error("solver_order", format!("expected 1, 2 or 3, found {order}"), ""));
-    }
-    if order == 3 && algorithm.is_stochastic() {
-        return Err(settings.error("solver_order", "sde-dpmsolver++ has no third order here", "set solver_order = 2"));
-    }
     let mut levels = edm::sigmas(settings, request.steps, false)?;
     let timesteps = edm::timesteps(&levels);
     let to_zero = settings.choice("final_sigmas_type")? == "zero";
     levels.push(if to_zero { 0.0 } else { settings.float("sigma_min")? as f32 });
-    let lower = settings.switch("lower_order_final")? && timesteps.len() < 15;
     Ok(Box::new(EdmDpmMultistep {
+        multistep: Multistep::from_settings(settings, algorithm, timesteps.len(), algorithm.is_stochastic())?,
         timesteps,
         sigmas: levels,
         initial: edm::initial(settings)?,
         scalings: Scalings::from_settings(settings)?,
-        algorithm,
-        heun: settings.choice("solver_type")? == "heun",
-        order,
         bounds: Bounds::from_settings(settings, request.images)?,
-        lower_order_final: lower,
-        first_order_final: settings.switch("euler_at_final")? || lower || to_zero,
-        made: 0,
-        answers: History::new(order),
-        drawn: Vec::new(),
     }))
-}
-
-impl EdmDpmMultistep {
-    /// The whole picture stands in every sample, with noise on top.
-    fn level(&self, step: usize) -> Level {
-        let sigma = self.sigmas[step];
-        Level { alpha: 1.0, sigma, lambda: 0.0 - ln_f32(sigma) }
-    }
-
-    fn order_at(&self, step: usize) -> usize {
-        let last = self.timesteps.len() - 1;
-        if self.order == 1 || self.made < 1 || step == last && self.first_order_final {
-            1
-        } else if self.order == 2 || self.made < 2 || step + 1 == last && self.lower_order_final {
-            2
-        } else {
-            3
-        }
-    }
 }
 
 impl Scheduler for EdmDpmMultistep {
@@ -125,59 +85,18 @@ impl Scheduler for EdmDpmMultistep {
     }
 
     fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], noise: &mut dyn Noise) -> Result<()> {
-        let picture_of = self.scalings.picture_of(self.sigmas[step]);
-        let stochastic = self.algorithm.is_stochastic();
-        if stochastic {
-            self.drawn.resize(x.len(), 0.0);
-            noise.fill(&mut self.drawn);
-        }
-        let order = self.order_at(step);
-        let (to, from) = (self.level(step + 1), self.level(step));
-        let h = to.lambda - from.lambda;
-        let w = self.algorithm.weights(order == 3 || self.heun, to, from, h);
-        let [slope0, slope1, share, curve] = match order {
-            1 => [0.0; 4],
-            2 => [1.0 / ((from.lambda - self.level(step - 1).lambda) / h), 0.0, 0.0, 0.0],
-            _ => {
-                let (one, two) = (self.level(step - 1), self.level(step - 2));
-                let (r0, r1) = ((from.lambda - one.lambda) / h, (one.lambda - two.lambda) / h);
-                [1.0 / r0, 1.0 / r1, r0 / (r0 + r1), 1.0 / (r0 + r1)]
+        let Self { sigmas, scalings, bounds, multistep, .. } = self;
+        // The whole picture stands in every sample, with noise on top.
+        let level = |step: usize| Level { alpha: 1.0, sigma: sigmas[step], lambda: 0.0 - ln_f32(sigmas[step]) };
+        let picture_of = scalings.picture_of(sigmas[step]);
+        let blocks = bounds.blocks(x.len(), model_output);
+        let convert = |model_output: &[f32], x: &[f32], out: &mut [f32]| {
+            for ((out, x), m) in out.iter_mut().zip(x).zip(model_output) {
+                *out = picture_of(*x, *m);
             }
+            bounds.apply(out);
         };
-        let (newest, older) = self.answers.advance_beside(x.len());
-        for (block, model_output) in self.bounds.blocks(x.len(), model_output) {
-            let (x, m0) = (&mut x[block.clone()], &mut newest[block.clone()]);
-            for ((answer, x), m) in m0.iter_mut().zip(x.iter()).zip(model_output) {
-                *answer = picture_of(*x, *m);
-            }
-            self.bounds.apply(m0);
-            match order {
-                1 => {
-                    for (x, m0) in x.iter_mut().zip(m0) {
-                        *x = w.sample * *x + w.answer * *m0;
-                    }
-                }
-                2 => {
-                    for ((x, m0), m1) in x.iter_mut().zip(m0).zip(&older[0][block.clone()]) {
-                        *x = w.sample * *x + w.answer * *m0 + w.first * (slope0 * (*m0 - m1));
-                    }
-                }
-                _ => {
-                    let older = older[0][block.clone()].iter().zip(&older[1][block.clone()]);
-                    for ((x, m0), (m1, m2)) in x.iter_mut().zip(m0).zip(older) {
-                        let (d10, d11) = (slope0 * (*m0 - m1), slope1 * (m1 - m2));
-                        let (d1, d2) = (d10 + share * (d10 - d11), curve * (d10 - d11));
-                        *x = w.sample * *x + w.answer * *m0 + w.first * d1 + w.second * d2;
-                    }
-                }
-            }
-            if stochastic {
-                for (x, drawn) in x.iter_mut().zip(&self.drawn[block]) {
-                    *x += w.noise * drawn;
-                }
-            }
-        }
-        self.made += 1;
+        multistep.step(step, blocks, level, convert, x, noise);
         Ok(())
     }
 

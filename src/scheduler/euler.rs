@@ -1,6 +1,7 @@
 //! Euler's method on the probability flow, with optional churn: Karras et al. 2022, "Elucidating the Design Space of
 //! Diffusion-Based Generative Models", algorithm 2 without its second-order correction.
 
+use super::churn::{self, Churn};
 use super::config::{Key, Kind, Settings, keys};
 use super::noise::exp_f32;
 use super::sample::Prediction;
@@ -34,10 +35,10 @@ pub(super) const ENTRY: Entry = Entry {
         keys::STEPS_OFFSET,
         keys::RESCALE_BETAS_ZERO_SNR,
         keys::FINAL_SIGMAS_TYPE,
-        Key::argument("s_churn", Kind::Float(0.0)),
-        Key::argument("s_tmin", Kind::Float(0.0)),
-        Key::argument("s_tmax", Kind::Float(f64::INFINITY)),
-        Key::argument("s_noise", Kind::Float(1.0)),
+        churn::KEYS[0],
+        churn::KEYS[1],
+        churn::KEYS[2],
+        churn::KEYS[3],
     ],
     build,
 };
@@ -48,12 +49,7 @@ struct Euler {
     sigmas: Vec<f32>,
     initial: f32,
     prediction: Prediction,
-    /// How much noise a step adds before it removes more, as a fraction of its sigma.
-    churn: f64,
-    churn_min: f64,
-    churn_max: f64,
-    churn_noise: f32,
-    drawn: Vec<f32>,
+    churn: Churn,
 }
 
 fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
@@ -75,12 +71,8 @@ fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
             _ => largest,
         },
         prediction,
-        churn: (settings.float("s_churn")? / (levels.len() - 1) as f64).min(std::f64::consts::SQRT_2 - 1.0),
-        churn_min: settings.float("s_tmin")?,
-        churn_max: settings.float("s_tmax")?,
-        churn_noise: settings.float("s_noise")? as f32,
+        churn: Churn::from_settings(settings, levels.len() - 1)?,
         sigmas: levels,
-        drawn: Vec::new(),
     }))
 }
 
@@ -119,16 +111,7 @@ impl Scheduler for Euler {
 
     fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], noise: &mut dyn Noise) -> Result<()> {
         let sigma = self.sigmas[step];
-        let churned = (self.churn_min..=self.churn_max).contains(&f64::from(sigma)) && self.churn > 0.0;
-        let raised = if churned { sigma * (self.churn + 1.0) as f32 } else { sigma };
-        if churned {
-            self.drawn.resize(x.len(), 0.0);
-            noise.fill(&mut self.drawn);
-            let added = (raised * raised - sigma * sigma).sqrt();
-            for (x, drawn) in x.iter_mut().zip(&self.drawn) {
-                *x += drawn * self.churn_noise * added;
-            }
-        }
+        let raised = self.churn.raise(sigma, x, noise);
         let change = self.sigmas[step + 1] - raised;
         sigmas::euler(self.prediction, sigma, raised, change, model_output, x);
         Ok(())

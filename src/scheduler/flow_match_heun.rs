@@ -1,5 +1,6 @@
 //! Heun's method on a rectified flow.
 
+use super::churn::{self, Churn};
 use super::config::{Key, Settings, keys};
 use super::discrete::interleave;
 use super::sample::blocks;
@@ -14,7 +15,14 @@ pub(super) const ENTRY: Entry = Entry {
     stochastic: false,
     accepts: Accepts::NOTHING,
     about: "Heun's second-order method for rectified flows: two calls a step.",
-    keys: &[keys::NUM_TRAIN_TIMESTEPS, Key::float("shift", 1.0)],
+    keys: &[
+        keys::NUM_TRAIN_TIMESTEPS,
+        Key::float("shift", 1.0),
+        churn::KEYS[0],
+        churn::KEYS[1],
+        churn::KEYS[2],
+        churn::KEYS[3],
+    ],
     build,
 };
 
@@ -23,6 +31,9 @@ struct FlowMatchHeun {
     timesteps: Vec<f64>,
     /// One a step of the user's, and the zero at the end.
     sigmas: Vec<f32>,
+    churn: Churn,
+    /// From one sigma to the next, as the first call of a step found it.
+    change: f32,
     held_sample: Vec<f32>,
     derivative: Vec<f32>,
 }
@@ -36,6 +47,8 @@ fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
     levels.push(0.0);
     Ok(Box::new(FlowMatchHeun {
         timesteps: interleave(timesteps[0], timesteps.iter().skip(1).map(|t| (*t, *t))),
+        churn: Churn::from_settings(settings, 2 * timesteps.len() - 1)?,
+        change: 0.0,
         sigmas: levels,
         held_sample: Vec::new(),
         derivative: Vec::new(),
@@ -55,11 +68,12 @@ impl Scheduler for FlowMatchHeun {
         2
     }
 
-    fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], _: &mut dyn Noise) -> Result<()> {
+    fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], noise: &mut dyn Noise) -> Result<()> {
         let (sigma, next) = (self.sigmas[step / 2], self.sigmas[step / 2 + 1]);
-        let change = next - sigma;
+        let raised = self.churn.raise(sigma, x, noise);
         // The model's answer is the derivative; it goes by way of the picture to round as diffusers does.
         if step.is_multiple_of(2) {
+            self.change = next - raised;
             self.held_sample.resize(x.len(), 0.0);
             self.derivative.resize(x.len(), 0.0);
             for block in blocks(x.len()) {
@@ -67,8 +81,8 @@ impl Scheduler for FlowMatchHeun {
                 self.held_sample[block.clone()].copy_from_slice(x);
                 for ((x, m), derivative) in x.iter_mut().zip(model_output).zip(&mut self.derivative[block]) {
                     let picture = *x - m * sigma;
-                    *derivative = (*x - picture) / sigma;
-                    *x += *derivative * change;
+                    *derivative = (*x - picture) / raised;
+                    *x += *derivative * self.change;
                 }
             }
         } else {
@@ -76,7 +90,7 @@ impl Scheduler for FlowMatchHeun {
             for ((x, m), (held, first)) in x.iter_mut().zip(model_output).zip(held) {
                 let picture = *x - m * next;
                 let second = (*x - picture) / next;
-                *x = held + 0.5 * (first + second) * change;
+                *x = held + 0.5 * (first + second) * self.change;
             }
         }
         Ok(())

@@ -3,7 +3,7 @@
 
 use super::config::{Key, Settings, keys};
 use super::discrete::{self, interleave};
-use super::sample::{Prediction, blocks};
+use super::sample::{Prediction, blocks, clamp};
 use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, sigmas};
 use crate::error::Result;
 
@@ -96,14 +96,14 @@ impl Scheduler for Heun {
                 let (x, model_output) = (&mut x[block.clone()], &model_output[block.clone()]);
                 self.held_sample[block.clone()].copy_from_slice(x);
                 for ((x, m), derivative) in x.iter_mut().zip(model_output).zip(&mut self.derivative[block]) {
-                    *derivative = (*x - picture_of(*x, *m).max(low).min(high)) / sigma;
+                    *derivative = (*x - clamp(picture_of(*x, *m), low, high)) / sigma;
                     *x += *derivative * change;
                 }
             }
         } else {
             let held = self.held_sample.iter().zip(&self.derivative);
             for ((x, m), (held, first)) in x.iter_mut().zip(model_output).zip(held) {
-                let second = (*x - picture_of(*x, *m).max(low).min(high)) / next;
+                let second = (*x - clamp(picture_of(*x, *m), low, high)) / next;
                 *x = held + (first + second) / 2.0 * change;
             }
         }

@@ -1,6 +1,6 @@
 //! Linear multistep on the probability flow, k-diffusion's `sample_lms`: Adams-Bashforth on uneven sigmas.
 
-use super::config::{Key, Settings, keys};
+use super::config::{Key, Kind, Settings, keys};
 use super::sample::{History, Prediction, blocks};
 use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, discrete, sigmas};
 use crate::error::Result;
@@ -27,6 +27,7 @@ pub(super) const ENTRY: Entry = Entry {
         SCHEDULE[8],
         SCHEDULE[9],
         keys::prediction_type(&["epsilon", "sample", "v_prediction"]),
+        Key::argument("order", Kind::Order { default: 4, most: ORDER, lowers: false }),
     ],
     build,
 };
@@ -40,6 +41,7 @@ struct Lms {
     sigmas: Vec<f32>,
     initial: f32,
     prediction: Prediction,
+    order: usize,
     derivatives: History,
 }
 
@@ -50,6 +52,7 @@ fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
         sigmas: schedule.sigmas,
         initial: schedule.initial,
         prediction: Prediction::from_settings(settings)?,
+        order: settings.count("order")?,
         derivatives: History::new(ORDER),
     }))
 }
@@ -111,7 +114,7 @@ impl Scheduler for Lms {
         let sigma = self.sigmas[step];
         let picture_of = sigmas::picture_of(self.prediction, sigma, sigma);
         // A run that began in the middle weighs as if the earlier derivatives were there, and lacks them.
-        let order = ORDER.min(step + 1);
+        let order = self.order.min(step + 1);
         let remembered = ORDER.min(self.derivatives.len() + 1);
         let mut weights = [0.0; ORDER];
         for (age, weight) in weights.iter_mut().enumerate().take(order.min(remembered)) {

@@ -11,18 +11,21 @@
 //! ```
 //!
 //! The numbers are those of diffusers 0.39.0, in the arithmetic it uses: tables in the precision of the class at hand,
-//! samples in float32. `tests/schedulers.rs` holds every scheduler to whole tensors recorded there.
+//! samples in float32. `tests/schedulers` holds every scheduler to whole tensors recorded there.
 
 mod align_your_steps;
 mod beta_quantile;
+mod churn;
 mod config;
 mod consistency;
 mod custom;
 mod ddim;
+mod ddim_inverse;
 mod ddpm;
 mod deis;
 mod discrete;
 mod dpm_multistep;
+mod dpm_multistep_inverse;
 mod dpm_sde;
 mod dpm_singlestep;
 mod dpm_update;
@@ -35,15 +38,20 @@ mod flow;
 mod flow_match_euler;
 mod flow_match_heun;
 mod heun;
+mod implicit;
 mod ipndm;
 mod kdpm2;
 mod kdpm2_ancestral;
 mod lcm;
 mod lms;
+mod multistep;
 mod names;
 mod noise;
 mod pndm;
+mod sa_solver;
+mod sa_update;
 mod sample;
+mod scm;
 mod sigmas;
 mod solver;
 mod spacing;
@@ -73,6 +81,9 @@ pub trait Noise {
 
 /// One run's schedule and solver.
 ///
+/// A run goes from noise to a picture, or, with the classes called inverse, from a picture to the noise it comes from:
+/// then the timesteps rise, and the first sample is the picture's own.
+///
 /// Built whole for a number of steps, so that no call order can be wrong: `step` is an index into
 /// [`Scheduler::timesteps`], one entry a call of the model, and a run is `begin..timesteps().len()` in order, where
 /// `begin` is 0 or, for image-to-image, where [`Scheduler::add_noise`] entered the schedule: a multiple of
@@ -83,7 +94,7 @@ pub trait Scheduler: Send {
     /// The model's `t` of each call, in the order of the calls.
     fn timesteps(&self) -> &[f64];
 
-    /// What unit normal noise is multiplied by to become the first sample.
+    /// What unit normal noise is multiplied by to become the first sample; 1 where the run begins with a picture.
     fn initial_noise_sigma(&self) -> f64;
 
     /// Calls of the model per step of the user's (2 for second-order methods such as Heun).
@@ -108,7 +119,7 @@ pub trait Scheduler: Send {
     /// under a learned `variance_type`.
     fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], noise: &mut dyn Noise) -> Result<()>;
 
-    /// Writes to `out` the sample that stands at `step` of a run whose end is `x0`, given unit normal `noise`.
+    /// Writes to `out` the sample that stands at `step` of a run whose picture is `x0`, given unit normal `noise`.
     fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]);
 }
 
@@ -165,6 +176,9 @@ impl Entry {
     }
 }
 
+/// The steps of a run at most, so that a slip of the pen does not fill the memory with a schedule.
+const MOST_STEPS: usize = 10_000;
+
 static TABLE: &[Entry] = &[
     ddpm::ENTRY,
     ddim::ENTRY,
@@ -187,6 +201,10 @@ static TABLE: &[Entry] = &[
     tcd::ENTRY,
     flow_match_euler::ENTRY,
     flow_match_heun::ENTRY,
+    sa_solver::ENTRY,
+    scm::ENTRY,
+    ddim_inverse::ENTRY,
+    dpm_multistep_inverse::ENTRY,
 ];
 
 /// All schedulers.
@@ -234,6 +252,10 @@ pub fn build(
     if request.steps == 0 {
         return Err(settings.error("steps", "a run of 0 steps makes no picture", "ask for at least 1"));
     }
+    if request.steps > MOST_STEPS {
+        let problem = format!("{} steps are more than the {MOST_STEPS} that a run has at most", request.steps);
+        return Err(settings.error("steps", problem, "20 to 50 is usual"));
+    }
     if let Some(custom) = &request.custom {
         custom.check(&settings, entry, request)?;
     }
@@ -252,7 +274,8 @@ fn merge(entry: &Entry, model_config: Option<&Config>, implied: &[(&'static str,
         let argument = |name: &str| entry.keys.iter().any(|key| key.name == name && key.argument);
         for (name, value) in model {
             if !name.starts_with('_') && !defaults.contains(&name.as_str()) && !argument(name) {
-                merged.insert(name.clone(), value.clone());
+                let key = entry.keys.iter().find(|key| key.name == name);
+                merged.insert(name.clone(), key.map_or_else(|| value.clone(), |key| key.kind.lowered(value)));
             }
         }
     }

@@ -33,7 +33,10 @@ pub(super) fn log_sigmas(sigmas: &[f32]) -> Vec<f32> {
 pub(super) fn timestep_of(sigma: f64, log_sigmas: &[f32]) -> f64 {
     let log_sigma = sigma.max(1e-10).ln();
     let below = log_sigmas.iter().rposition(|log| log_sigma - f64::from(*log) >= 0.0).unwrap_or(0);
-    let low_index = below.min(log_sigmas.len().saturating_sub(2));
+    if log_sigmas.len() < 2 {
+        return 0.0;
+    }
+    let low_index = below.min(log_sigmas.len() - 2);
     let (low, high) = (log_sigmas[low_index], log_sigmas[low_index + 1]);
     let weight = ((f64::from(low) - log_sigma) / f64::from(low - high)).clamp(0.0, 1.0);
     (1.0 - weight) * low_index as f64 + weight * (low_index + 1) as f64
@@ -43,7 +46,10 @@ pub(super) fn timestep_of(sigma: f64, log_sigmas: &[f32]) -> f64 {
 pub(super) fn timestep_of_f32(sigma: f32, log_sigmas: &[f32]) -> f64 {
     let log_sigma = super::noise::numpy_ln_f32(sigma.max(1e-10));
     let below = log_sigmas.iter().rposition(|log| log_sigma - log >= 0.0).unwrap_or(0);
-    let low_index = below.min(log_sigmas.len().saturating_sub(2));
+    if log_sigmas.len() < 2 {
+        return 0.0;
+    }
+    let low_index = below.min(log_sigmas.len() - 2);
     let (low, high) = (log_sigmas[low_index], log_sigmas[low_index + 1]);
     let weight = ((low - log_sigma) / (low - high)).clamp(0.0, 1.0);
     f64::from(1.0 - weight) * low_index as f64 + f64::from(weight) * (low_index + 1) as f64

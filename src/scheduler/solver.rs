@@ -3,8 +3,9 @@
 use super::Request;
 use super::config::{Key, Kind, Settings};
 use super::noise::ln_f32;
+use super::sample::at_timestep;
 use super::sigmas::{self, Ramp};
-use super::spacing::{linspace, solver_timesteps};
+use super::spacing::{inverse_solver_timesteps, linspace, solver_timesteps};
 use crate::error::Result;
 
 /// A learned variance is cut off and ignored by these solvers; the words of DDPM's fixed ones mean nothing to them.
@@ -15,6 +16,10 @@ pub(super) const VARIANCE_TYPE: Key = Key::new(
         foreign: &["fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"],
     },
 );
+
+/// How the shift of flow sigmas goes with a picture's size; other classes' files say "linear".
+pub(super) const TIME_SHIFT_TYPE: Key =
+    Key::new("time_shift_type", Kind::Choice { default: "exponential", valid: &["exponential"], foreign: &["linear"] });
 
 /// A noise level: how much of the picture, how much noise, and half the logarithm of the signal-to-noise ratio.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +56,8 @@ pub(super) struct Manner {
     pub cosine_fractions: bool,
     /// A final sigma that is not zero repeats the last one of spaced sigmas, and is not the least one of training.
     pub repeats_last: bool,
+    /// The run goes from the picture to its noise; timesteps that come out twice are visited once.
+    pub inverse: bool,
 }
 
 /// The schedule that the configuration of a solver of this family asks for.
@@ -63,9 +70,12 @@ pub(super) fn schedule(settings: &Settings, request: &Request, alphas: &[f32], m
     let training = sigmas::training_sigmas(alphas);
     let logs = sigmas::log_sigmas(&training);
     let (least, most) = (f64::from(training[0]), f64::from(training[training.len() - 1]));
+    let (start, end) = if manner.inverse { (least, most) } else { (most, least) };
     let last = last_timestep(settings, alphas, train)?;
-    let cosine = settings.choice("beta_schedule")? == "squaredcos_cap_v2";
+    let cosine = settings.unchecked_word("beta_schedule") == Some("squaredcos_cap_v2");
     let lu = settings.switch("use_lu_lambdas")?;
+    let dynamic = settings.switch("use_dynamic_shifting")?;
+    let linear = settings.has("time_shift_type") && settings.choice("time_shift_type")? == "linear";
 
     let mut timesteps;
     let mut levels: Vec<f64>;
@@ -73,7 +83,7 @@ pub(super) fn schedule(settings: &Settings, request: &Request, alphas: &[f32], m
     let ramp = Ramp::from_settings(settings)?;
     if ramp == Some(Ramp::Karras) || ramp.is_some() && !lu {
         let ramp = ramp.unwrap_or(Ramp::Karras);
-        levels = ramp.sigmas(settings, least, most, steps)?;
+        levels = ramp.sigmas(settings, end, start, steps)?;
         timesteps = levels.iter().map(|sigma| sigmas::timestep_of(*sigma, &logs)).collect::<Vec<_>>();
         if ramp == Ramp::Karras && !(cosine && manner.cosine_fractions) {
             timesteps.iter_mut().for_each(|t| *t = t.round_ties_even());
@@ -87,7 +97,14 @@ pub(super) fn schedule(settings: &Settings, request: &Request, alphas: &[f32], m
             timesteps.iter_mut().for_each(|t| *t = t.round_ties_even());
         }
     } else if settings.switch("use_flow_sigmas")? {
-        let shift = if let Some(mu) = request.mu { mu.exp() } else { settings.float("flow_shift")? };
+        let shift = match request.mu.filter(|_| dynamic) {
+            Some(_) if linear => {
+                let help = "set time_shift_type = \"exponential\"";
+                return Err(settings.error("time_shift_type", "the class has no linear shift", help));
+            }
+            Some(mu) => mu.exp(),
+            None => settings.float("flow_shift")?,
+        };
         levels = linspace(1.0, 1.0 / train as f64, steps + 1)
             .into_iter()
             .skip(1)
@@ -100,15 +117,29 @@ pub(super) fn schedule(settings: &Settings, request: &Request, alphas: &[f32], m
         timesteps = levels.iter().map(|sigma| sigma * train as f64).collect();
     } else {
         spaced = false;
-        timesteps = solver_timesteps(settings, request, last)?;
+        timesteps = if manner.inverse {
+            inverse_solver_timesteps(settings, steps, last)?
+        } else {
+            solver_timesteps(settings, request, last)?
+        };
         levels = timesteps.iter().map(|t| sigmas::interpolate(*t, &training)).collect();
     }
     let to_zero = settings.has("final_sigmas_type") && settings.choice("final_sigmas_type")? == "zero";
     levels.push(match levels.last() {
         _ if to_zero => 0.0,
         Some(lowest) if spaced && manner.repeats_last => *lowest,
+        _ if manner.inverse => f64::from(at_timestep(settings, &training, last as i64 - 1)?),
         _ => least,
     });
+    if manner.inverse {
+        let mut seen = Vec::new();
+        timesteps.retain(|t| {
+            !seen.contains(t) && {
+                seen.push(*t);
+                true
+            }
+        });
+    }
     Ok(Schedule {
         timesteps: timesteps.into_iter().map(f64::trunc).collect(),
         sigmas: levels.into_iter().map(|sigma| sigma as f32).collect(),

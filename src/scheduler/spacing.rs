@@ -97,3 +97,23 @@ pub(super) fn solver_timesteps(settings: &Settings, request: &Request, last: usi
         _ => linspace(0.0, last as f64 - 1.0, steps + 1).into_iter().skip(1).rev().map(f64::round_ties_even).collect(),
     })
 }
+
+/// As [`solver_timesteps`], for a run that goes from the picture up to the timestep below `last`.
+///
+/// # Errors
+/// A spacing that nobody knows.
+pub(super) fn inverse_solver_timesteps(settings: &Settings, steps: usize, last: usize) -> Result<Vec<f64>> {
+    let train = settings.count("num_train_timesteps")?;
+    Ok(match settings.choice("timestep_spacing")? {
+        "leading" => {
+            let (ratio, offset) = (last / (steps + 1), settings.integer("steps_offset")? as f64);
+            (0..steps).map(|i| (i * ratio) as f64 + offset).collect()
+        }
+        "trailing" => descend_to_zero(last as f64, train as f64 / steps as f64)
+            .into_iter()
+            .rev()
+            .map(|t| t.round_ties_even() - 1.0)
+            .collect(),
+        _ => linspace(0.0, last as f64 - 1.0, steps + 1).into_iter().take(steps).map(f64::round_ties_even).collect(),
+    })
+}

@@ -1,6 +1,6 @@
 //! UniPC: Zhao et al. 2023, "UniPC: A Unified Predictor-Corrector Framework for Fast Sampling of Diffusion Models".
 
-use super::config::{Key, Kind, Settings, keys};
+use super::config::{CLASS_NAME, Key, Kind, Settings, keys};
 use super::dpm_update::Converter;
 use super::sample::{Bounds, History, Prediction, mix};
 use super::sigmas::{self, Ramp};
@@ -8,6 +8,7 @@ use super::solver::{self, Level, Manner, Schedule};
 use super::spacing::linspace;
 use super::{Accepts, Alias, Custom, Entry, Noise, Request, Scheduler, Setting, flow, noise};
 use crate::error::Result;
+use serde_json::Value;
 use std::ops::Range;
 
 pub(super) const ENTRY: Entry = Entry {
@@ -27,7 +28,7 @@ pub(super) const ENTRY: Entry = Entry {
         keys::beta_end(0.02),
         keys::beta_schedule("linear"),
         keys::TRAINED_BETAS,
-        Key::new("solver_order", Kind::Count(2)),
+        Key::new("solver_order", Kind::Order { default: 2, most: MOST, lowers: false }),
         keys::prediction_type(&["epsilon", "sample", "v_prediction", "flow_prediction"]),
         keys::THRESHOLDING,
         keys::DYNAMIC_THRESHOLDING_RATIO,
@@ -39,6 +40,7 @@ pub(super) const ENTRY: Entry = Entry {
         ),
         Key::switch("lower_order_final", true),
         Key::new("disable_corrector", Kind::MaybeFloats),
+        Key::new("solver_p", Kind::MaybeScheduler),
         keys::USE_KARRAS_SIGMAS,
         keys::USE_EXPONENTIAL_SIGMAS,
         keys::USE_BETA_SIGMAS,
@@ -60,7 +62,6 @@ pub(super) const ENTRY: Entry = Entry {
 /// The highest order.
 const MOST: usize = 6;
 
-#[derive(Debug)]
 struct UniPc {
     timesteps: Vec<f64>,
     sigmas: Vec<f32>,
@@ -70,7 +71,9 @@ struct UniPc {
     bh1: bool,
     lower_order_final: bool,
     /// Steps that are not corrected by the answer after them.
-    uncorrected: Vec<usize>,
+    uncorrected: Vec<f64>,
+    /// A scheduler that predicts in this one's place, which then only corrects.
+    solver_p: Option<Box<dyn Scheduler>>,
     converter: Converter,
     made: usize,
     /// The order of the latest prediction.
@@ -83,9 +86,6 @@ struct UniPc {
 
 fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
     let order = settings.count("solver_order")?;
-    if order > MOST {
-        return Err(settings.error("solver_order", format!("expected 1 to {MOST}, found {order}"), "2 or 3 is usual"));
-    }
     let prediction = Prediction::from_settings(settings)?;
     let of_picture = settings.switch("predict_x0")?;
     if prediction == Prediction::Flow && !of_picture {
@@ -98,6 +98,7 @@ fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
     let bounds = if of_picture { Bounds::from_settings(settings, request.images)? } else { Bounds::None };
     let schedule = schedule(settings, request)?;
     let uncorrected = settings.maybe_floats("disable_corrector")?.unwrap_or_default();
+    let solver_p = solver_p(settings, request, &schedule.timesteps)?;
     Ok(Box::new(UniPc {
         timesteps: schedule.timesteps,
         sigmas: schedule.sigmas,
@@ -106,7 +107,8 @@ fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
         of_picture,
         bh1: settings.choice("solver_type")? == "bh1",
         lower_order_final: settings.switch("lower_order_final")?,
-        uncorrected: uncorrected.into_iter().map(|step| step as usize).collect(),
+        uncorrected,
+        solver_p,
         converter: Converter::new(prediction, !of_picture, bounds, request.images),
         made: 0,
         predicted_order: 0,
@@ -114,6 +116,26 @@ fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
         last_sample: Vec::new(),
         residual: Vec::new(),
     }))
+}
+
+/// The scheduler of `solver_p`, which has to be asked about the same timesteps.
+fn solver_p(settings: &Settings, request: &Request, timesteps: &[f64]) -> Result<Option<Box<dyn Scheduler>>> {
+    let Some(table) = settings.maybe_scheduler("solver_p")? else { return Ok(None) };
+    let name = table.get(CLASS_NAME).and_then(Value::as_str).unwrap_or_default();
+    let predictor = super::build(name, None, table, &Request::new(timesteps.len(), request.images))?;
+    if predictor.initial_noise_sigma() != 1.0 {
+        let help = "take one of ddpm, ddim, dpm-multistep, dpm-singlestep, deis, unipc or sa-solver";
+        return Err(settings.error("solver_p", format!("{name} scales its samples otherwise"), help));
+    }
+    if predictor.timesteps() != timesteps {
+        let first = |timesteps: &[f64]| timesteps.iter().take(3).map(f64::to_string).collect::<Vec<_>>().join(", ");
+        return Err(settings.error(
+            "solver_p",
+            format!("{name} visits timesteps {} ..., not {} ...", first(predictor.timesteps()), first(timesteps)),
+            "give both the same timestep_spacing, \"trailing\" for ddim",
+        ));
+    }
+    Ok(Some(predictor))
 }
 
 fn schedule(settings: &Settings, request: &Request) -> Result<Schedule> {
@@ -168,7 +190,7 @@ fn schedule(settings: &Settings, request: &Request) -> Result<Schedule> {
             levels
         }
         _ => {
-            let manner = Manner { cosine_fractions: false, repeats_last: true };
+            let manner = Manner { cosine_fractions: false, repeats_last: true, inverse: false };
             return solver::schedule(settings, request, &alphas, manner);
         }
     };
@@ -277,9 +299,9 @@ impl Scheduler for UniPc {
         1.0
     }
 
-    fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], _: &mut dyn Noise) -> Result<()> {
+    fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], noise: &mut dyn Noise) -> Result<()> {
         let level = self.level(step);
-        let corrects = self.made > 0 && !self.uncorrected.contains(&(step - 1));
+        let corrects = self.made > 0 && !self.uncorrected.contains(&(step as f64 - 1.0));
         let corrector = corrects.then(|| self.update(step - 1, self.predicted_order, true));
         let left = self.timesteps.len() - step;
         let order = if self.lower_order_final { self.order.min(left) } else { self.order };
@@ -304,6 +326,9 @@ impl Scheduler for UniPc {
             }
             last.copy_from_slice(x);
             let update = &predictor;
+            if self.solver_p.is_some() {
+                continue;
+            }
             if update.order == 1 {
                 for (x, m0) in x.iter_mut().zip(answer) {
                     *x = update.sample * *x - update.answer * *m0;
@@ -316,7 +341,10 @@ impl Scheduler for UniPc {
             }
         }
         self.made += 1;
-        Ok(())
+        match &mut self.solver_p {
+            Some(predictor) => predictor.step(step, model_output, x, noise),
+            None => Ok(()),
+        }
     }
 
     fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]) {
