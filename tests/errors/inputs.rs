@@ -49,13 +49,17 @@ pub fn rows() -> Vec<Row> {
         Row::new("a task that begins with noise, to go on in the middle")
             .change("seed = 1", "denoising_start = 0.5")
             .says(&["run.denoising_start", "text-to-image begins with pure noise", "task.image-to-image"]),
-        Row::new("a strength beside a start")
-            .image_to_image()
-            .change("seed = 1", "denoising_start = 0.5")
-            .says(&["strength", "0.8", "denoising_start = 0.5", "keep one"]),
-        Row::new("an end before the first step")
-            .change("seed = 1", "denoising_end = 0.0001")
-            .says(&["run.denoising_end", "0.0001", "leaves none of the"]),
+        Row::new("a strength beside a start").image_to_image().change("seed = 1", "denoising_start = 0.5").says(&[
+            "strength",
+            "0.8",
+            "denoising_start = 0.5",
+            "keep one",
+        ]),
+        Row::new("an end before the first step").change("seed = 1", "denoising_end = 0.0001").says(&[
+            "run.denoising_end",
+            "0.0001",
+            "leaves none of the",
+        ]),
         Row::new("a schedule for a scheduler that takes none")
             .change("seed = 1", "timesteps = [900, 100]")
             .change("[run]", "[scheduler.ddim]\n[run]")
