@@ -158,8 +158,9 @@ def unet_part(folder, text_length, pooled_width):
     c = unet.config
     if c.class_embed_type is not None or c.num_class_embeds:
         fail(f"{folder}: a UNet with class embeddings is not supported")
-    if c.addition_embed_type not in (None, "text_time"):
-        fail(f"{folder}: addition_embed_type {c.addition_embed_type!r} is not supported, only SDXL's text_time")
+    # "text" pools the caption that the UNet is given anyhow.
+    if c.addition_embed_type not in (None, "text", "text_time"):
+        fail(f"{folder}: addition_embed_type {c.addition_embed_type!r} is not supported, only text and SDXL's text_time")
     inputs = ["sample", "timestep", "encoder_hidden_states"]
     xl = c.addition_embed_type == "text_time"
     if xl:
