@@ -54,6 +54,54 @@ impl Implicit {
     }
 }
 
+impl Implicit {
+    /// Moves `x`, which holds picture and noise with the weights `levels`, to where it holds them with the weights
+    /// `towards`, given what sample and answer say of the two. Bounding the picture leaves the noise as the model gave
+    /// it, unless it is to be what remains beside the picture.
+    fn follow(
+        &mut self,
+        levels: [f32; 2],
+        towards: [f32; 2],
+        model_output: &[f32],
+        x: &mut [f32],
+        picture_of: impl Fn(f32, f32) -> f32,
+        noise_of: impl Fn(f32, f32) -> f32,
+    ) {
+        let [signal, sigma] = levels;
+        if self.clipped_output {
+            self.mix(towards, model_output, x, picture_of, |x, _, picture| (x - signal * picture) / sigma);
+        } else {
+            self.mix(towards, model_output, x, picture_of, |x, m, _| noise_of(x, m));
+        }
+    }
+
+    /// Writes to `x` the mix of bounded picture and noise with the weights `towards`.
+    fn mix(
+        &mut self,
+        [towards_picture, towards_noise]: [f32; 2],
+        model_output: &[f32],
+        x: &mut [f32],
+        picture_of: impl Fn(f32, f32) -> f32,
+        noise_of: impl Fn(f32, f32, f32) -> f32,
+    ) {
+        if let Some(limit) = self.bounds.limit() {
+            for (x, m) in x.iter_mut().zip(model_output) {
+                let picture = clamp(picture_of(*x, *m), -limit, limit);
+                *x = towards_picture * picture + towards_noise * noise_of(*x, *m, picture);
+            }
+        } else {
+            self.picture.resize(x.len(), 0.0);
+            for ((picture, x), m) in self.picture.iter_mut().zip(x.iter()).zip(model_output) {
+                *picture = picture_of(*x, *m);
+            }
+            self.bounds.apply(&mut self.picture);
+            for ((x, m), picture) in x.iter_mut().zip(model_output).zip(&self.picture) {
+                *x = towards_picture * picture + towards_noise * noise_of(*x, *m, *picture);
+            }
+        }
+    }
+}
+
 impl Scheduler for Implicit {
     fn timesteps(&self) -> &[f64] {
         &self.timesteps
@@ -68,37 +116,19 @@ impl Scheduler for Implicit {
         let (signal, sigma) = (alpha.sqrt(), (1.0 - alpha).sqrt());
         let variance = (1.0 - next_alpha) / (1.0 - alpha) * (1.0 - alpha / next_alpha);
         let deviation = self.eta.map_or(0.0, |eta| eta * variance.sqrt());
-        let towards_picture = next_alpha.sqrt();
-        let towards_noise = (1.0 - next_alpha - deviation * deviation).sqrt();
-        let prediction = self.prediction;
-        let picture_of = |x: f32, m: f32| match prediction {
-            Prediction::Sample => m,
-            Prediction::Velocity => signal * x - sigma * m,
-            Prediction::Epsilon | Prediction::Flow => (x - sigma * m) / signal,
-        };
-        // Bounding the picture leaves the direction towards the noise as the model gave it.
-        let noise_of = |x: f32, m: f32| match prediction {
-            Prediction::Sample => (x - signal * m) / sigma,
-            Prediction::Velocity => signal * m + sigma * x,
-            Prediction::Epsilon | Prediction::Flow => m,
-        };
-        let clipped_output = self.clipped_output;
-        let next = |x: f32, m: f32, picture: f32| {
-            let noise = if clipped_output { (x - signal * picture) / sigma } else { noise_of(x, m) };
-            towards_picture * picture + towards_noise * noise
-        };
-        if let Some(limit) = self.bounds.limit() {
-            for (x, m) in x.iter_mut().zip(model_output) {
-                *x = next(*x, *m, clamp(picture_of(*x, *m), -limit, limit));
+        let towards = [next_alpha.sqrt(), (1.0 - next_alpha - deviation * deviation).sqrt()];
+        // A loop for each prediction, since a choice within one would be made at every value.
+        let levels = [signal, sigma];
+        match self.prediction {
+            Prediction::Sample => {
+                self.follow(levels, towards, model_output, x, |_, m| m, |x, m| (x - signal * m) / sigma);
             }
-        } else {
-            self.picture.resize(x.len(), 0.0);
-            for ((picture, x), m) in self.picture.iter_mut().zip(x.iter()).zip(model_output) {
-                *picture = picture_of(*x, *m);
+            Prediction::Velocity => {
+                let noise_of = |x: f32, m: f32| signal * m + sigma * x;
+                self.follow(levels, towards, model_output, x, |x, m| signal * x - sigma * m, noise_of);
             }
-            self.bounds.apply(&mut self.picture);
-            for ((x, m), picture) in x.iter_mut().zip(model_output).zip(&self.picture) {
-                *x = next(*x, *m, *picture);
+            Prediction::Epsilon | Prediction::Flow => {
+                self.follow(levels, towards, model_output, x, |x, m| (x - sigma * m) / signal, |_, m| m);
             }
         }
         if self.eta.is_some_and(|eta| eta > 0.0) {
