@@ -32,9 +32,9 @@ const VARIANTS: [&str; 2] = ["DPM++ 3M", "DPM++ 2M SDE"];
 /// nobody has counted them.
 fn arrays(name: &str, call: usize) -> Option<(usize, usize)> {
     Some(match (name, call.is_multiple_of(2)) {
-        ("ddim" | "euler" | "edm-euler" | "flow-match-euler", _) => (0, 0),
+        ("ddim" | "ddim-inverse" | "euler" | "edm-euler" | "flow-match-euler", _) => (0, 0),
         // The noise drawn.
-        ("ddpm" | "euler-ancestral" | "lcm" | "tcd", _) => (1, 0),
+        ("ddpm" | "euler-ancestral" | "lcm" | "scm" | "tcd", _) => (1, 0),
         // The three answers before, and the new one.
         ("pndm" | "lms" | "ipndm", _) => (3, 1),
         // Sample and derivative of the first of two calls.
@@ -48,8 +48,10 @@ fn arrays(name: &str, call: usize) -> Option<(usize, usize)> {
         ("dpm-singlestep", true) => (0, 2),
         ("dpm-singlestep", false) => (2, 0),
         // The answers before, the new one, and noise.
-        ("dpm-multistep" | "edm-dpm-multistep" | "deis", _) => (1, 1),
+        ("dpm-multistep" | "dpm-multistep-inverse" | "edm-dpm-multistep" | "deis", _) => (1, 1),
         ("DPM++ 3M" | "DPM++ 2M SDE", _) => (2, 1),
+        // The answer and the sample before, the noise of two steps; the new answer and the corrected sample.
+        ("sa-solver", _) => (4, 2),
         // Two answers and the sample before, the new answer and the corrected sample.
         ("unipc", _) => (3, 2),
         _ => return None,
@@ -136,7 +138,7 @@ struct Plain {
 impl Plain {
     fn new() -> Self {
         let arrays = |n| (0..n).map(|i| vec![i; LENGTH]).collect();
-        Self { sample: vec![0; LENGTH], read: arrays(4), written: arrays(2) }
+        Self { sample: vec![0; LENGTH], read: arrays(5), written: arrays(2) }
     }
 
     /// Reads sample, model output and so many more arrays; writes the sample and so many more.

@@ -4,7 +4,7 @@ use super::config::{Key, Kind, Settings, keys};
 use super::dpm_update::Converter;
 use super::noise::exp_f32;
 use super::sa_update::{Interval, MOST, Tau, second_order_shift, weights};
-use super::sample::{Bounds, History, Prediction, add_noise, at_timestep};
+use super::sample::{Bounds, History, Prediction, add_noise, at_timestep, blocks};
 use super::solver::{self, Level, Manner};
 use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, noise};
 use crate::error::Result;
@@ -68,6 +68,8 @@ struct SaSolver {
     answers: History,
     last_sample: Vec<f32>,
     drawn: Vec<f32>,
+    /// Of one block, as an update adds it up.
+    gradient: Vec<f32>,
 }
 
 fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
@@ -107,6 +109,7 @@ fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
         answers: History::new(predictor_order.max(corrector_order)),
         last_sample: Vec::new(),
         drawn: Vec::new(),
+        gradient: Vec::new(),
     }))
 }
 
@@ -117,7 +120,7 @@ impl SaSolver {
 
     /// Writes to `x` where the latest sample comes to on the way from step `at` to the next, by a polynomial through
     /// the answers at the `order` steps up to `newest`: `at` itself for the predictor, the step after for the corrector.
-    fn update(&self, at: usize, newest: usize, order: usize, x: &mut [f32]) {
+    fn update(&mut self, at: usize, newest: usize, order: usize, x: &mut [f32]) {
         let (from, to, tau) = (self.level(at), self.level(at + 1), self.taus[at]);
         let interval = Interval { start: from.lambda, end: to.lambda };
         let mut lambdas = [0.0; MOST];
@@ -143,12 +146,20 @@ impl SaSolver {
             let growth = exp_f32(2.0 * h) - 1.0;
             (to.alpha / from.alpha, -tau.rate as f32 * to.alpha, tau.size as f32 * to.sigma * growth.sqrt())
         };
-        for (i, x) in x.iter_mut().enumerate() {
-            let mut gradient = 0.0;
+        for block in blocks(x.len()) {
+            let x = &mut x[block.clone()];
+            self.gradient.clear();
+            self.gradient.resize(x.len(), 0.0);
             for (age, weight) in weights[..order].iter().enumerate() {
-                gradient += scale * weight * self.answers[age][i];
+                let weight = scale * weight;
+                for (gradient, answer) in self.gradient.iter_mut().zip(&self.answers[age][block.clone()]) {
+                    *gradient += weight * answer;
+                }
             }
-            *x = keep * self.last_sample[i] + gradient + add * self.drawn[i];
+            let held = self.last_sample[block.clone()].iter().zip(&self.drawn[block]);
+            for ((x, gradient), (last, drawn)) in x.iter_mut().zip(&self.gradient).zip(held) {
+                *x = keep * last + gradient + add * drawn;
+            }
         }
     }
 }

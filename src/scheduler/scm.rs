@@ -3,7 +3,6 @@
 
 use super::config::{Key, Kind, Settings, keys};
 use super::noise::linspace_f32;
-use super::sample::mix;
 use super::{Accepts, Entry, Noise, Request, Scheduler};
 use crate::error::Result;
 
@@ -48,7 +47,6 @@ struct Scm {
     /// The deviation of the data, and so of the noise.
     deviation: f32,
     drawn: Vec<f32>,
-    picture: Vec<f32>,
 }
 
 fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
@@ -72,7 +70,6 @@ fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
         timesteps: angles[..steps].iter().map(|angle| f64::from(*angle)).collect(),
         deviation: settings.float("sigma_data")? as f32,
         drawn: Vec::new(),
-        picture: Vec::new(),
     }))
 }
 
@@ -87,13 +84,13 @@ impl Scheduler for Scm {
 
     fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], noise: &mut dyn Noise) -> Result<()> {
         let (from, to) = (self.levels[step], self.levels[step + 1]);
-        self.picture.resize(x.len(), 0.0);
-        mix(from.cosine, x, -from.sine, model_output, &mut self.picture);
         // The last step draws too, and leads to where no noise is.
         self.drawn.resize(x.len(), 0.0);
         noise.fill(&mut self.drawn);
-        self.drawn.iter_mut().for_each(|drawn| *drawn *= self.deviation);
-        mix(to.cosine, &self.picture, to.sine, &self.drawn, x);
+        for ((x, m), drawn) in x.iter_mut().zip(model_output).zip(&self.drawn) {
+            let picture = from.cosine * *x + -from.sine * m;
+            *x = to.cosine * picture + to.sine * (drawn * self.deviation);
+        }
         Ok(())
     }
 
