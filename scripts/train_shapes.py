@@ -684,8 +684,9 @@ def train_unet(args, log, tokenizer, rank=0):
             sizes, bg = random_flags(rng, scenes[i])
             captions.append("" if rng.random() < 0.1 else world.caption(scenes[i], sizes, bg))
         x0 = latents[picks]
-        # hardly anything is left to learn near the ends: mostly the middle
-        t = torch.where(torch.rand(args.batch) < 0.8, torch.randint(100, 820, (args.batch,)), torch.randint(0, 1000, (args.batch,)))
+        # Outlines are made in the middle, and what stands on which side near the noisy
+        # end; of the other end there is little to learn.
+        t = torch.where(torch.rand(args.batch) < 0.6, torch.randint(100, 820, (args.batch,)), torch.randint(600, 1000, (args.batch,)))
         noise = torch.randn_like(x0)
         # For image-to-image: a start picture shows other colours than the caption
         # names, and what is left of them looks like noise with a trace of the other

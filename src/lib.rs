@@ -51,6 +51,7 @@
 
 pub mod bundle;
 pub mod cli;
+pub mod conditioner;
 pub mod denoise;
 pub mod error;
 mod files;

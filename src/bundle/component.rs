@@ -31,19 +31,24 @@ pub enum ComponentKind {
     VqEncoder,
     /// The decoder of a vector-quantised first stage, quantising inside.
     VqDecoder,
+    /// The table of a class-conditional model that turns a class into a token.
+    ClassEmbedder,
+    /// A graph for another condition, which the pipeline file names.
+    Conditioner,
     /// The classifier of unwanted pictures; recognised, not run.
     SafetyChecker,
 }
 
 impl ComponentKind {
-    /// All kinds, in the order in which they are reported.
-    pub const ALL: [Self; 11] = [
+    /// All kinds that have a place in a model directory, in the order in which they are reported.
+    pub const ALL: [Self; 12] = [
         Self::TextEncoder,
         Self::TextEncoder2,
         Self::TextEncoder3,
         Self::Unet,
         Self::Transformer,
         Self::ControlNet,
+        Self::ClassEmbedder,
         Self::VaeEncoder,
         Self::VaeDecoder,
         Self::VqEncoder,
@@ -75,6 +80,8 @@ impl ComponentKind {
             Self::VqEncoder => &["vqvae_encoder"],
             Self::VqDecoder => &["vqvae_decoder", "vqvae"],
             Self::ControlNet => &["controlnet", "cnet"],
+            Self::ClassEmbedder => &["class_embedder"],
+            Self::Conditioner => &["conditioner"],
             Self::SafetyChecker => &["safety_checker"],
         }
     }

@@ -137,7 +137,19 @@ fn first_line(error: &Error) -> String {
 ///
 /// As [`Bundle::open`].
 pub fn open_controlnet(path: &Path) -> Result<Component> {
-    let kind = ComponentKind::ControlNet;
+    open_alone(path, ComponentKind::ControlNet)
+}
+
+/// Reads a graph for conditions: a directory that holds it, or its .onnx.
+///
+/// # Errors
+///
+/// As [`Bundle::open`].
+pub fn open_conditioner(path: &Path) -> Result<Component> {
+    open_alone(path, ComponentKind::Conditioner)
+}
+
+fn open_alone(path: &Path, kind: ComponentKind) -> Result<Component> {
     if path.is_file() {
         let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         return component(kind, path.to_path_buf(), dir, &[dir.join("config.json")]);

@@ -26,12 +26,12 @@ pub use component::{Component, ComponentKind};
 pub use facts::{Fact, Facts, FirstStage, LatentStatistics};
 pub use init::init_toml;
 pub use json::read_object;
-pub use layout::{Layout, Overrides, SchedulerFile, open_controlnet};
+pub use layout::{Layout, Overrides, SchedulerFile, open_conditioner, open_controlnet};
 pub use onnx::{ExternalFile, GraphFile, Operator, Upsamplings};
 pub use operators::{Obstacle, obstacles};
 pub use report::{ComponentReport, FactReport, ProviderReport, Report, SchedulerReport, TensorReport, inspect};
 pub use roles::{
-    ControlNetContract, DenoiserContract, Residuals, Switch, TextEncoderContract, VaeDecoderContract,
+    ConditionerContract, ControlNetContract, DenoiserContract, Residuals, Switch, TextEncoderContract, VaeDecoderContract,
     VaeEncoderContract, VaeEncoderKind,
 };
 pub use tasks::{TaskFit, task_fits};

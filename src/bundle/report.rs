@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::component::{Component, ComponentKind};
 use super::layout::{self, Overrides, SchedulerFile};
-use super::roles::{ControlNetContract, DenoiserContract, TextEncoderContract, VaeDecoderContract, VaeEncoderContract};
+use super::roles::{ConditionerContract, ControlNetContract, DenoiserContract, TextEncoderContract, VaeDecoderContract, VaeEncoderContract};
 use super::{Bundle, TaskFit, json, operators, tasks};
 use crate::error::Result;
 use crate::tensor::TensorInfo;
@@ -236,6 +236,11 @@ fn roles(bundle: &Bundle, component: &Component, notes: &mut Vec<String>) -> Res
             if contract.samples_inside {
                 notes.push("draws its own noise, so image-to-image does not repeat with the seed".to_owned());
             }
+            named(contract.roles())
+        }
+        Kind::ClassEmbedder | Kind::Conditioner => {
+            let contract = ConditionerContract::resolve(component)?;
+            notes.extend(contract.rows.map(|n| format!("{n} classes")));
             named(contract.roles())
         }
         Kind::ControlNet => named(ControlNetContract::resolve(component)?.roles()),

@@ -1,17 +1,17 @@
 //! A UNet's ONNX graph as a denoiser.
 
-use ndarray::{ArrayD, Axis, IxDyn, Slice, concatenate};
+use ndarray::{ArrayD, ArrayViewD, Axis, IxDyn, Slice, concatenate};
 
-use super::{Condition, Denoiser, Guidance};
-use crate::bundle::DenoiserContract;
+use super::{Call, Condition, Control, Denoiser, Guidance};
+use crate::bundle::{DenoiserContract, Switch};
 use crate::error::{Error, Result};
 use crate::session::{Cancel, Session};
-use crate::tensor::{Dim, TensorView, switch};
+use crate::tensor::{Dim, Tensor, TensorInfo, TensorView, switch};
 
 /// A UNet graph, set up for one batch of pictures: its buffers are made once and serve every step.
 ///
-/// With guidance on, a graph whose batch axis is free runs once a step on a doubled batch; a graph whose batch is
-/// fixed runs as often as that takes.
+/// With guidance on, a graph whose batch axis is free runs once a step on all branches together; a graph whose batch
+/// is fixed runs as often as that takes.
 pub struct GraphDenoiser<'a> {
     session: &'a mut Session,
     contract: &'a DenoiserContract,
@@ -24,10 +24,24 @@ pub struct GraphDenoiser<'a> {
     input: ArrayD<f32>,
     /// `[padded rows, outputs, h, w]`
     output: ArrayD<f32>,
+    channels: usize,
     sample_len: usize,
-    context: Option<ArrayD<f32>>,
-    extra: Vec<(String, ArrayD<f32>)>,
+    condition: Condition,
+    controls: Vec<Control<'a>>,
+    /// For each row, whether it is told the prompt.
+    prompted: Vec<bool>,
     outputs_per_input: usize,
+}
+
+/// What a control network is told at one call: the rows of the denoiser's own inputs.
+pub(super) struct Told<'a> {
+    /// `[rows, c, h, w]`, scaled for the model.
+    pub sample: ArrayViewD<'a, f32>,
+    pub context: Option<&'a ArrayD<f32>>,
+    pub text_embeds: Option<&'a ArrayD<f32>>,
+    pub time_ids: Option<&'a ArrayD<f32>>,
+    /// For each row, whether it is told the prompt.
+    pub prompted: &'a [bool],
 }
 
 impl<'a> GraphDenoiser<'a> {
@@ -46,21 +60,17 @@ impl<'a> GraphDenoiser<'a> {
         cancel: &Cancel,
     ) -> Result<Self> {
         let [channels, height, width] = sample;
-        let rows = if guidance.is_on() { 2 * images } else { images };
+        let rows = guidance.branches().len() * images;
         let chunk = contract.batch.unwrap_or(rows).max(1);
         let padded = rows.div_ceil(chunk) * chunk;
         let concatenated = condition.channels.as_ref().map_or(0, |c| c.shape()[1]);
         let taken = channels + concatenated;
         let expected = [contract.in_channels, contract.height, contract.width];
         for ((axis, want), got) in ["channels", "height", "width"].iter().zip(expected).zip([taken, height, width]) {
-            if want.is_some_and(|want| want != got) {
+            if let Some(want) = want.filter(|&want| want != got) {
                 return Err(Error::model(
                     session.path(),
-                    format!(
-                        "input {}: {axis} is fixed at {}, the run needs {got}",
-                        contract.sample.name,
-                        want.unwrap_or(0)
-                    ),
+                    format!("input {}: {axis} is fixed at {want}, the run needs {got}", contract.sample.name),
                     "choose the width and height the graph was exported for, or export it with free axes",
                 ));
             }
@@ -70,19 +80,25 @@ impl<'a> GraphDenoiser<'a> {
             let filled = pad_rows(extra.clone(), padded)?;
             input.slice_axis_mut(Axis(1), Slice::from(channels..)).assign(&filled);
         }
-        let context = condition.context.map(|c| pad_rows(c, padded)).transpose()?;
-        if contract.context.is_some() && context.is_none() {
-            return Err(Error::model(
-                session.path(),
-                format!("the graph attends to tokens ({}), and this task has none", TensorName(&contract.context)),
-                "choose a task with a prompt, such as [task.text-to-image]",
-            ));
+        for (info, value) in by_role(contract, &condition) {
+            if let (Some(info), None) = (info, value) {
+                return Err(Error::model(
+                    session.path(),
+                    format!("nothing in this task fills input {}", info.name),
+                    "choose a task that does (`ldm-ort inspect` says which this model can do)",
+                ));
+            }
         }
-        let extra = condition
-            .extra
-            .into_iter()
-            .map(|(name, value)| Ok((name, pad_rows(value, padded)?)))
-            .collect::<Result<Vec<_>>>()?;
+        let pad = |value: Option<ArrayD<f32>>| value.map(|value| pad_rows(value, padded)).transpose();
+        let condition = Condition {
+            context: pad(condition.context)?,
+            channels: None,
+            text_embeds: pad(condition.text_embeds)?,
+            time_ids: pad(condition.time_ids)?,
+            timestep_cond: pad(condition.timestep_cond)?,
+            class_labels: pad(condition.class_labels)?,
+        };
+        let prompted = guidance.branches().iter().flat_map(|b| std::iter::repeat_n(b.prompt, images)).collect();
         let outputs = contract.out_channels.unwrap_or(channels);
         let output = ArrayD::zeros(IxDyn(&[padded, outputs, height, width]));
         Ok(Self {
@@ -94,45 +110,67 @@ impl<'a> GraphDenoiser<'a> {
             chunk,
             input,
             output,
+            channels,
             sample_len: channels * height * width,
-            context,
-            extra,
+            condition,
+            controls: Vec::new(),
+            prompted,
             outputs_per_input: (outputs / channels).max(1),
         })
     }
 
-    /// The timestep tensor in the shape the graph declares: a scalar, `[1]`, or one value a row.
-    fn timestep_shape(&self) -> Vec<usize> {
-        match self.contract.timestep.shape.as_slice() {
-            [] => vec![],
-            [Dim::Fixed(n)] => vec![*n],
-            [free] if self.contract.sample.shape.first() == Some(free) => vec![self.chunk],
-            _ => vec![1],
-        }
+    /// Adds control networks, whose residuals add up.
+    pub fn with_controls(mut self, controls: Vec<Control<'a>>) -> Self {
+        self.controls = controls;
+        self
     }
 
-    fn run_graph(&mut self, t: f64) -> Result<()> {
-        let shape = IxDyn(&self.timestep_shape());
-        let integer = self.contract.timestep.dtype.is_integer();
-        let t_float = ArrayD::from_elem(shape.clone(), t as f32);
-        let t_whole = ArrayD::from_elem(shape, t as i64);
-        let timestep = if integer { TensorView::I64(t_whole.view()) } else { TensorView::F32(t_float.view()) };
-        let switches: Vec<_> =
-            self.contract.constants.iter().map(|s| (s.input.name.clone(), switch(&s.input, s.value))).collect();
+    /// The sum of all control networks' residuals for each place, `[padded rows, ...]`.
+    fn residuals(&mut self, call: Call) -> Result<Vec<ArrayD<f32>>> {
+        let told = Told {
+            sample: self.input.slice_axis(Axis(1), Slice::from(..self.channels)),
+            context: self.condition.context.as_ref(),
+            text_embeds: self.condition.text_embeds.as_ref(),
+            time_ids: self.condition.time_ids.as_ref(),
+            prompted: &self.prompted,
+        };
+        let mut sum: Vec<ArrayD<f32>> = Vec::new();
+        for control in &mut self.controls {
+            let residuals = control.residuals(&told, call, &self.cancel)?;
+            if sum.is_empty() {
+                sum = residuals;
+                continue;
+            }
+            for (sum, more) in sum.iter_mut().zip(&residuals) {
+                if sum.shape() != more.shape() {
+                    let problem = format!("residuals of {:?} and of {:?} do not add up", sum.shape(), more.shape());
+                    return Err(Error::input("control", problem, "take control networks of one family"));
+                }
+                *sum += more;
+            }
+        }
+        Ok(sum)
+    }
+
+    fn run_graph(&mut self, call: Call) -> Result<()> {
+        let residuals = self.residuals(call)?;
+        let t = timestep(&self.contract.timestep, &self.contract.sample, self.chunk, call.timestep);
+        let switches = switches(&self.contract.constants);
+        let places = self.contract.residuals.down.iter().chain(&self.contract.residuals.mid);
+        let by_row: Vec<(&TensorInfo, &ArrayD<f32>)> = by_role(self.contract, &self.condition)
+            .into_iter()
+            .filter_map(|(info, value)| info.zip(value))
+            .chain(places.zip(&residuals))
+            .chain([(&self.contract.sample, &self.input)])
+            .collect();
         for start in (0..self.input.shape()[0]).step_by(self.chunk) {
             let part = Slice::from(start..start + self.chunk);
-            let mut inputs: Vec<(&str, TensorView<'_>)> = Vec::with_capacity(8);
-            inputs.push((&self.contract.sample.name, TensorView::F32(self.input.slice_axis(Axis(0), part))));
-            inputs.push((&self.contract.timestep.name, timestep.clone()));
-            if let (Some(info), Some(context)) = (&self.contract.context, &self.context) {
-                inputs.push((&info.name, TensorView::F32(context.slice_axis(Axis(0), part))));
-            }
-            for (name, value) in &self.extra {
-                inputs.push((name, TensorView::F32(value.slice_axis(Axis(0), part))));
-            }
-            for (name, value) in &switches {
-                inputs.push((name, TensorView::Bool(value.view())));
-            }
+            let mut inputs: Vec<(&str, TensorView<'_>)> = Vec::with_capacity(by_row.len() + switches.len() + 1);
+            inputs.push((&self.contract.timestep.name, t.view()));
+            inputs.extend(
+                by_row.iter().map(|(info, all)| (info.name.as_str(), TensorView::F32(all.slice_axis(Axis(0), part)))),
+            );
+            inputs.extend(switches.iter().map(|(name, value)| (*name, TensorView::Bool(value.view()))));
             let mut out = self.output.slice_axis_mut(Axis(0), part);
             let out = out.as_slice_mut().ok_or_else(|| Error::input("latents", "not laid out row by row", ""))?;
             self.session.run_into(&inputs, &self.contract.output.name, out, &self.cancel)?;
@@ -142,9 +180,8 @@ impl<'a> GraphDenoiser<'a> {
 }
 
 impl Denoiser for GraphDenoiser<'_> {
-    fn predict(&mut self, sample: &[f32], t: f64, prediction: &mut [f32]) -> Result<()> {
-        let copies = if self.guidance.is_on() { 2 } else { 1 };
-        let rows = copies * self.images;
+    fn predict(&mut self, sample: &[f32], call: Call, prediction: &mut [f32]) -> Result<()> {
+        let rows = self.prompted.len();
         for (row, mut target) in self.input.axis_iter_mut(Axis(0)).enumerate() {
             let picture = row.min(rows - 1) % self.images;
             let source = &sample[picture * self.sample_len..][..self.sample_len];
@@ -152,15 +189,8 @@ impl Denoiser for GraphDenoiser<'_> {
                 target[..self.sample_len].copy_from_slice(source);
             }
         }
-        self.run_graph(t)?;
-        let all = self.output.as_slice().unwrap_or_default();
-        let half = prediction.len();
-        if self.guidance.is_on() {
-            let (unconditional, conditional) = all[..2 * half].split_at(half);
-            self.guidance.combine(unconditional, conditional, self.images, prediction);
-        } else {
-            prediction.copy_from_slice(&all[..half]);
-        }
+        self.run_graph(call)?;
+        self.guidance.combine(self.output.as_slice().unwrap_or_default(), self.images, prediction);
         Ok(())
     }
 
@@ -169,8 +199,41 @@ impl Denoiser for GraphDenoiser<'_> {
     }
 }
 
+/// The inputs that a condition fills one row a sample, each with what fills it.
+fn by_role<'c>(
+    contract: &'c DenoiserContract,
+    condition: &'c Condition,
+) -> [(Option<&'c TensorInfo>, Option<&'c ArrayD<f32>>); 5] {
+    [
+        (contract.context.as_ref(), condition.context.as_ref()),
+        (contract.text_embeds.as_ref(), condition.text_embeds.as_ref()),
+        (contract.time_ids.as_ref(), condition.time_ids.as_ref()),
+        (contract.timestep_cond.as_ref(), condition.timestep_cond.as_ref()),
+        (contract.class_labels.as_ref(), condition.class_labels.as_ref()),
+    ]
+}
+
+/// The time in the type and the shape that a graph declares: a scalar, `[1]`, or one value for each of `rows`.
+pub(super) fn timestep(info: &TensorInfo, sample: &TensorInfo, rows: usize, t: f64) -> Tensor {
+    let shape = match info.shape.as_slice() {
+        [] => vec![],
+        [Dim::Fixed(n)] => vec![*n],
+        [free] if sample.shape.first() == Some(free) => vec![rows],
+        _ => vec![1],
+    };
+    match info.dtype.is_integer() {
+        true => Tensor::I64(ArrayD::from_elem(IxDyn(&shape), t.round() as i64)),
+        false => Tensor::F32(ArrayD::from_elem(IxDyn(&shape), t as f32)),
+    }
+}
+
+/// The switches of a graph with their values.
+pub(super) fn switches(switches: &[Switch]) -> Vec<(&str, ArrayD<bool>)> {
+    switches.iter().map(|s| (s.input.name.as_str(), switch(&s.input, s.value))).collect()
+}
+
 /// Repeats the last row until there are `rows`, so that a graph with a fixed batch is always given whole batches.
-fn pad_rows(tensor: ArrayD<f32>, rows: usize) -> Result<ArrayD<f32>> {
+pub(super) fn pad_rows(tensor: ArrayD<f32>, rows: usize) -> Result<ArrayD<f32>> {
     let have = tensor.shape()[0];
     if have >= rows {
         return Ok(tensor);
@@ -179,12 +242,4 @@ fn pad_rows(tensor: ArrayD<f32>, rows: usize) -> Result<ArrayD<f32>> {
     let mut parts = vec![tensor.view()];
     parts.extend(std::iter::repeat_n(last.view(), rows - have));
     concatenate(Axis(0), &parts).map_err(|e| Error::input("condition", e.to_string(), ""))
-}
-
-struct TensorName<'a>(&'a Option<crate::tensor::TensorInfo>);
-
-impl std::fmt::Display for TensorName<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.0.as_ref().map_or("", |info| &info.name))
-    }
 }

@@ -1,7 +1,9 @@
 //! The denoising loop, guidance, and the conditions a model takes.
 
+mod control;
 mod graph;
 mod guidance;
+mod keep;
 mod noise;
 
 use std::ops::{ControlFlow, Range};
@@ -12,33 +14,52 @@ use crate::error::{Error, Result};
 use crate::scheduler::{Noise, Scheduler};
 use crate::tensor::require_finite;
 
+pub use control::{Control, ControlWeight};
 pub use graph::GraphDenoiser;
-pub use guidance::Guidance;
+pub use guidance::{Branch, Guidance};
+pub use keep::Keep;
 pub use noise::BatchNoise;
 
 /// What a denoiser is told about the picture beside the noisy sample and the time.
 ///
 /// The latent diffusion paper (arXiv 2112.10752, section 3.3) knows two ways, channels to concatenate and tokens to
-/// attend to; later families add vectors. With guidance on, every tensor holds the unconditional rows first and the
-/// conditional rows after them, `2n` in all.
+/// attend to; later families add vectors and classes. Every tensor has `n` rows, one a picture, for each branch of the
+/// guidance (see [`Guidance::branches`]), one branch after the other.
 #[derive(Debug, Clone, Default)]
 pub struct Condition {
     /// Tokens to attend to, `[rows, tokens, width]`.
     pub context: Option<ArrayD<f32>>,
     /// Channels to concatenate behind the sample's own, `[rows, c, h, w]`, never scaled by the scheduler.
     pub channels: Option<ArrayD<f32>>,
-    /// Whatever else the graph takes, by the name of its input, `[rows, ...]`.
-    pub extra: Vec<(String, ArrayD<f32>)>,
+    /// The text as one vector, `[rows, width]`.
+    pub text_embeds: Option<ArrayD<f32>>,
+    /// Sizes and crop, `[rows, 6]`, or with an aesthetic score `[rows, 5]`.
+    pub time_ids: Option<ArrayD<f32>>,
+    /// The guidance scale as one vector, `[rows, width]`.
+    pub timestep_cond: Option<ArrayD<f32>>,
+    /// A class or a noise level, `[rows]`, whole numbers.
+    pub class_labels: Option<ArrayD<f32>>,
+}
+
+/// One call of the model among those of a run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Call {
+    /// Its index, counted from 0.
+    pub index: usize,
+    /// The calls of the run.
+    pub of: usize,
+    /// The model's time.
+    pub timestep: f64,
 }
 
 /// What predicts noise (or velocity, or the clean sample) from a noisy sample.
 pub trait Denoiser {
-    /// Writes the guided prediction for `sample` (flat `[n, c, h, w]`, already scaled for the model) at time `t` to
+    /// Writes the guided prediction for `sample` (flat `[n, c, h, w]`, already scaled for the model) at one call to
     /// `prediction`, one part a picture.
     ///
     /// # Errors
     /// Whatever the model fails with, and [`Error::Interrupted`].
-    fn predict(&mut self, sample: &[f32], t: f64, prediction: &mut [f32]) -> Result<()>;
+    fn predict(&mut self, sample: &[f32], call: Call, prediction: &mut [f32]) -> Result<()>;
 
     /// How many values a prediction has for each value of the sample: 2 where the model predicts a variance too.
     fn outputs_per_input(&self) -> usize {
@@ -62,8 +83,8 @@ pub struct Step<'a> {
 /// Moves `sample` through the calls of the model that `span` names, from the first's place in the schedule to where
 /// the last leads.
 ///
-/// The one loop of every task and family: scale, predict, step. `watch` sees the sample after each call and may stop
-/// the run.
+/// The one loop of every task and family: scale, predict, step, and put back what is given. `watch` sees the sample
+/// after each call and may stop the run.
 ///
 /// # Errors
 /// [`Error::NonFinite`] naming the step as soon as a prediction holds NaN or infinity, [`Error::Interrupted`] when
@@ -73,6 +94,7 @@ pub fn denoise(
     scheduler: &mut dyn Scheduler,
     sample: &mut ArrayD<f32>,
     span: Range<usize>,
+    keep: Option<&Keep>,
     noise: &mut dyn Noise,
     watch: &mut dyn FnMut(Step<'_>) -> ControlFlow<()>,
 ) -> Result<()> {
@@ -83,18 +105,23 @@ pub fn denoise(
     let mut scaled = vec![0.0; x.len()];
     let mut prediction = vec![0.0; x.len() * denoiser.outputs_per_input()];
     let (begin, calls) = (span.start, span.len());
+    let end = span.end;
     for step in span {
-        let t = scheduler.timesteps()[step];
+        let call = Call { index: step - begin, of: calls, timestep: scheduler.timesteps()[step] };
         scheduler.scale_input(step, x, &mut scaled);
-        denoiser.predict(&scaled, t, &mut prediction)?;
-        require_finite(&prediction, "the denoiser's prediction", step - begin + 1, calls)?;
+        denoiser.predict(&scaled, call, &mut prediction)?;
+        require_finite(&prediction, "the denoiser's prediction", call.index + 1, calls)?;
         scheduler.step(step, &prediction, x, noise)?;
-        require_finite(x, "the latents", step - begin + 1, calls)?;
+        if let Some(keep) = keep {
+            let next = Some(step + 1).filter(|&next| next < end);
+            keep.restore(scheduler, next, x);
+        }
+        require_finite(x, "the latents", call.index + 1, calls)?;
         let view = ndarray::ArrayView::from_shape(shape.clone(), &*x)
             .map_err(|e| Error::input("latents", format!("the sample does not have its own shape: {e}"), ""))?;
-        let seen = Step { call: step - begin + 1, calls, timestep: t, sample: view };
+        let seen = Step { call: call.index + 1, calls, timestep: call.timestep, sample: view };
         if watch(seen).is_break() {
-            return Err(Error::Interrupted { at_step: Some(step - begin + 1) });
+            return Err(Error::Interrupted { at_step: Some(call.index + 1) });
         }
     }
     Ok(())

@@ -65,11 +65,17 @@ fn open(path: &Path) -> Result<impl ImageDecoder + use<>> {
     let reader = ImageReader::new(file).with_guessed_format().map_err(|e| Error::io(path, "reading", e))?;
     let decoder = reader.into_decoder().map_err(|e| unreadable(path, &e))?;
     let (width, height) = size(&decoder);
+    check_size(path, width, height)?;
+    Ok(decoder)
+}
+
+/// Refuses a picture of more pixels than are read.
+pub(super) fn check_size(path: &Path, width: usize, height: usize) -> Result<()> {
     if width > MAX_SIDE || height > MAX_SIDE || width * height > MAX_PIXELS {
         let problem = format!("is {width}×{height} pixels; at most {MAX_SIDE} a side and {MAX_PIXELS} in all are read");
         return Err(Error::input(path.display().to_string(), problem, "scale the picture down first"));
     }
-    Ok(decoder)
+    Ok(())
 }
 
 fn size(decoder: &impl ImageDecoder) -> (usize, usize) {

@@ -4,14 +4,16 @@
 //! [`to_tensor`] and [`from_tensor`] convert as diffusers' `VaeImageProcessor` does.
 
 mod encode;
+mod labels;
 mod load;
 mod resize;
 mod tensor;
 
 pub use encode::{encode_png, save_png};
+pub use labels::{LabelMap, load_labels};
 pub use load::{MAX_PIXELS, MAX_SIDE, dimensions, load};
 pub use resize::resize;
-pub use tensor::{from_tensor, to_tensor};
+pub use tensor::{from_tensor, luma, to_tensor, to_unit_tensor};
 
 /// A picture of three 8-bit channels.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,7 +7,16 @@ use crate::error::{Error, Result};
 
 /// Turns pixels in [0, 255] into `[1, 3, h, w]` float32 in [-1, 1]: `2 (v / 255) − 1`.
 pub fn to_tensor(picture: &Rgb8) -> Array4<f32> {
-    let values: [f32; 256] = std::array::from_fn(|v| 2.0 * (v as f32 / 255.0) - 1.0);
+    mapped(picture, |v| 2.0 * (v / 255.0) - 1.0)
+}
+
+/// Turns pixels in [0, 255] into `[1, 3, h, w]` float32 in [0, 1]: `v / 255`.
+pub fn to_unit_tensor(picture: &Rgb8) -> Array4<f32> {
+    mapped(picture, |v| v / 255.0)
+}
+
+fn mapped(picture: &Rgb8, value: impl Fn(f32) -> f32) -> Array4<f32> {
+    let values: [f32; 256] = std::array::from_fn(|v| value(v as f32));
     let mut tensor = Array4::zeros((1, 3, picture.height, picture.width));
     for (c, mut plane) in tensor.index_axis_mut(Axis(0), 0).outer_iter_mut().enumerate() {
         for (value, pixel) in plane.iter_mut().zip(picture.pixels()) {
@@ -15,6 +24,12 @@ pub fn to_tensor(picture: &Rgb8) -> Array4<f32> {
         }
     }
     tensor
+}
+
+/// The brightness of each pixel in [0, 255], rows from the top, as Pillow's conversion to `L` rounds it: ITU-R 601-2.
+pub fn luma(picture: &Rgb8) -> Vec<u8> {
+    let weigh = |&[r, g, b]: &[u8; 3]| u32::from(r) * 19_595 + u32::from(g) * 38_470 + u32::from(b) * 7_471;
+    picture.pixels().iter().map(|pixel| ((weigh(pixel) + 0x8000) >> 16) as u8).collect()
 }
 
 /// Turns `[1, 3, h, w]` or `[3, h, w]` float32 in about [-1, 1] into pixels: `255 clamp(v / 2 + 1/2, 0, 1)`, rounded

@@ -26,18 +26,12 @@ pub enum Posterior {
 pub struct Encoder {
     session: Session,
     contract: VaeEncoderContract,
-    scaling: Scaling,
 }
 
 impl Encoder {
-    /// Joins an open graph with the scaling of its latents.
-    pub fn new(session: Session, contract: VaeEncoderContract, scaling: Scaling) -> Self {
-        Self { session, contract, scaling }
-    }
-
-    /// The scaling of this first stage's latents.
-    pub fn scaling(&self) -> Scaling {
-        self.scaling
+    /// Takes an open graph.
+    pub fn new(session: Session, contract: VaeEncoderContract) -> Self {
+        Self { session, contract }
     }
 
     /// Encodes one picture, `[1, 3, h, w]` in [-1, 1].
@@ -78,6 +72,14 @@ impl Encoder {
 }
 
 impl Posterior {
+    /// The likeliest latents, `[1, c, h/f, w/f]`, not scaled.
+    pub fn mode(&self) -> &ArrayD<f32> {
+        match self {
+            Self::Normal { mean, .. } => mean,
+            Self::Sample(latents) => latents,
+        }
+    }
+
     /// Draws latents for the diffusion, with `draw` giving as many unit normal values as it is asked for; it is asked
     /// only where there is something to draw.
     pub fn sample(&self, scaling: Scaling, draw: impl FnOnce(&mut [f32])) -> ArrayD<f32> {

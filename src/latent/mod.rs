@@ -8,7 +8,7 @@ mod encoder;
 mod single;
 
 pub use decoder::Decoder;
-pub use encoder::Encoder;
+pub use encoder::{Encoder, Posterior};
 
 /// The affine map between a first stage's latents and those of the diffusion.
 #[derive(Debug, Clone, Copy, PartialEq)]

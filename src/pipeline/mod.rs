@@ -8,15 +8,16 @@ use std::time::Instant;
 
 use ndarray::{ArrayD, Axis, Slice};
 
-use crate::bundle::{ComponentKind, DenoiserContract, GraphFile};
-use crate::denoise::{BatchNoise, GraphDenoiser, Step, denoise};
+use crate::bundle::{ComponentKind, GraphFile};
+use crate::conditioner::Conditioner;
+use crate::denoise::{BatchNoise, Control, GraphDenoiser, Step, denoise};
 use crate::error::{Error, Result};
-use crate::image::Rgb8;
+use crate::image::{self, Rgb8};
 use crate::latent::{Decoder, Encoder};
-use crate::plan::{ModelPlan, Request};
+use crate::plan::{ControlPart, ModelPlan, Request};
 use crate::session::{Cancel, Runtime, Session, SessionOptions};
-use crate::task::{self, Stage};
-use crate::text::TextEncoder;
+use crate::task::{self, Given, Stage};
+use crate::text::{TextEncoder, TextEncoders};
 
 pub use observe::{Event, Observer, Unwatched};
 pub use save::{Recorder, Saver, model_digest};
@@ -25,8 +26,10 @@ pub use save::{Recorder, Saver, model_digest};
 pub struct Pipeline {
     plan: ModelPlan,
     denoiser: Session,
-    contract: DenoiserContract,
-    text: Option<TextEncoder>,
+    text: Option<TextEncoders>,
+    class_embedder: Option<Conditioner>,
+    conditioners: Vec<Option<Conditioner>>,
+    controls: Vec<Session>,
     encoder: Option<Encoder>,
     decoder: Option<Decoder>,
 }
@@ -87,24 +90,35 @@ impl Pipeline {
             stop_if(observer.notice(opened), None)?;
             Ok(session)
         };
-        let text = match &plan.text {
-            Some(part) => {
-                let session = open(&part.part.graph, part.part.kind)?;
-                Some(TextEncoder::new(part.tokenizer.clone(), session, part.part.contract.clone())?)
-            }
+        let mut encoders = Vec::new();
+        for text in plan.text.iter().flat_map(|text| &text.encoders) {
+            let session = open(&text.part.graph, text.part.kind)?;
+            let contract = text.part.contract.clone();
+            let encoder = TextEncoder::new(text.tokenizer.clone(), session, contract, text.taken.clone())?;
+            encoders.push((text.group, encoder));
+        }
+        let text = plan.text.is_some().then(|| TextEncoders::new(encoders));
+        let class_embedder = match &plan.class_embedder {
+            Some(part) => Some(Conditioner::new(open(&part.graph, part.kind)?, part.contract.clone())),
             None => None,
         };
+        let conditioners = plan.conditions.iter().map(|condition| match &condition.part {
+            Some(part) => Ok(Some(Conditioner::new(open(&part.graph, part.kind)?, part.contract.clone()))),
+            None => Ok(None),
+        });
+        let conditioners = conditioners.collect::<Result<Vec<_>>>()?;
         let encoder = match &plan.encoder {
-            Some(part) => Some(Encoder::new(open(&part.graph, part.kind)?, part.contract.clone(), plan.scaling)),
+            Some(part) => Some(Encoder::new(open(&part.graph, part.kind)?, part.contract.clone())),
             None => None,
         };
+        let controls = plan.controls.iter().map(|control| open(&control.part.graph, control.part.kind));
+        let controls = controls.collect::<Result<Vec<_>>>()?;
         let denoiser = open(&plan.denoiser.graph, plan.denoiser.kind)?;
         let decoder = match &plan.decoder {
-            Some(part) => Some(Decoder::new(open(&part.graph, part.kind)?, part.contract.clone(), plan.scaling)),
+            Some(part) => Some(Decoder::new(open(&part.graph, part.kind)?, part.contract.clone(), plan.model.scaling)),
             None => None,
         };
-        let contract = plan.denoiser.contract.clone();
-        Ok(Self { plan, denoiser, contract, text, encoder, decoder })
+        Ok(Self { plan, denoiser, text, class_embedder, conditioners, controls, encoder, decoder })
     }
 
     /// What was opened.
@@ -152,7 +166,8 @@ impl Pipeline {
         let span = request.scheduler.span(scheduler.as_ref(), request.denoising_start, request.denoising_end)?;
         let sample_shape = self.plan.sample_shape(request.width, request.height);
         let mut warnings = Vec::new();
-        let start = request.task.start(&mut Stage {
+        let mut start = request.task.start(&mut Stage {
+            model: &self.plan.model,
             pictures: of,
             first,
             prompts: &prompts,
@@ -164,28 +179,46 @@ impl Pipeline {
             noise: &mut noise,
             given: request.latents.as_ref().map(|given| task::rows(given, indices.clone())),
             text: self.text.as_mut(),
+            class_embedder: self.class_embedder.as_mut(),
             encoder: self.encoder.as_mut(),
             cancel,
             warn: &mut |warning| warnings.push(warning),
         })?;
+        let conditions = self.plan.conditions.iter().zip(&mut self.conditioners);
+        let conditions = conditions.map(|(part, graph)| Given {
+            condition: &part.condition,
+            graph: graph.as_mut(),
+            known: part.known,
+        });
+        start.tell(conditions.collect(), images, (request.width, request.height), cancel)?;
         for warning in warnings {
             stop_if(observer.notice(Event::Warning(warning)), None)?;
         }
-        let task::Start { mut sample, begin, condition, guidance } = start;
+        let task::Start { mut sample, begin, condition, guidance, keep, paste } = start;
+        let controlling = self.controlling_pictures(request)?;
         let prepared = Instant::now();
         timings.prepare += (prepared - started).as_secs_f64();
 
-        let mut model =
-            GraphDenoiser::new(&mut self.denoiser, &self.contract, sample_shape, images, condition, guidance, cancel)?;
+        let contract = &self.plan.model.denoiser;
+        let model =
+            GraphDenoiser::new(&mut self.denoiser, contract, sample_shape, images, condition, guidance, cancel)?;
+        let controls = self.controls.iter_mut().zip(&self.plan.controls).zip(&controlling);
+        let mut model = model.with_controls(
+            controls
+                .map(|((session, part), picture)| Control::new(session, &part.part.contract, picture, part.weight))
+                .collect(),
+        );
         let mut calls = 0;
         let mut watch = |step: Step<'_>| {
             calls = step.call;
             observer.notice(Event::Step { first, of, step })
         };
-        denoise(&mut model, scheduler.as_mut(), &mut sample, begin..span.end, &mut noise, &mut watch)?;
+        let calls_made = begin..span.end;
+        denoise(&mut model, scheduler.as_mut(), &mut sample, calls_made, keep.as_ref(), &mut noise, &mut watch)?;
         let denoised = Instant::now();
         timings.calls += calls;
         timings.denoise += (denoised - prepared).as_secs_f64();
+        let labels = request.task.labels();
         let shared = (denoised - started).as_secs_f64() / images as f64;
 
         for (row, index) in indices.enumerate() {
@@ -196,14 +229,15 @@ impl Pipeline {
                 Some(decoder) => decoder.decode(latents.view(), cancel)?,
                 None => latents.to_owned(),
             };
+            let pixels = paste.as_ref().map_or_else(|| pixels.clone(), |paste| paste.into(&pixels));
             let took = decoding.elapsed().as_secs_f64();
             timings.decode += took;
             let picture = Picture {
                 index,
-                prompt: request.task.prompts().get(prompts[row]).cloned().unwrap_or_default(),
+                prompt: labels.get(prompts[row]).cloned().unwrap_or_default(),
                 negative_prompt: request.negative_prompt(prompts[row]).to_owned(),
                 seed: seeds[row],
-                pixels: crate::image::from_tensor(pixels.view())?,
+                pixels: image::from_tensor(pixels.view())?,
                 latents: latents.index_axis(Axis(0), 0).to_owned(),
                 calls,
                 seconds: shared + took,
@@ -211,6 +245,17 @@ impl Pipeline {
             stop_if(observer.notice(Event::Picture(&picture)), None)?;
         }
         Ok(())
+    }
+}
+
+impl Pipeline {
+    /// The pictures that the control networks follow, `[1, 3, h, w]` in [0, 1].
+    fn controlling_pictures(&self, request: &Request) -> Result<Vec<ArrayD<f32>>> {
+        let read = |control: &ControlPart| {
+            let picture = image::resize(&image::load(&control.image)?, request.width, request.height)?;
+            Ok(image::to_unit_tensor(&picture).into_dyn())
+        };
+        self.plan.controls.iter().map(read).collect()
     }
 }
 

@@ -129,7 +129,7 @@ impl Recorder {
             task: plan.request.task.name(),
             scheduler: plan.request.scheduler.entry.name,
             strength: plan.request.task.strength().filter(|_| plan.request.denoising_start.is_none()),
-            guidance_scale: plan.request.task.guidance().scale,
+            guidance_scale: plan.request.task.guidance_scale(),
             digest: Digesting::Working(std::thread::spawn(move || model_digest(&model))),
         }
     }
@@ -193,10 +193,7 @@ impl Recorder {
         }
         own.run.seed = Some(picture.seed);
         own.run.images = 1;
-        if let Some(prompting) = own.task.prompting_mut() {
-            prompting.prompts = vec![picture.prompt.clone()];
-            prompting.negative_prompts = vec![picture.negative_prompt.clone()];
-        }
+        own.task.keep_only(picture.index / self.spec.run.images.max(1));
         (own, 0)
     }
 }

@@ -4,8 +4,12 @@
 //! yet": sizes are known and fit the graphs, the scheduler builds, the contract of every graph the task needs is
 //! resolved. `ldm-ort check` stops here; [`Pipeline::load`](crate::pipeline::Pipeline::load) goes on.
 
+mod classes;
+mod conditions;
+mod control;
 mod model;
 mod scheduler;
+mod text;
 
 use std::path::Path;
 
@@ -13,6 +17,7 @@ use ndarray::ArrayD;
 
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
+use crate::image;
 use crate::npy;
 use crate::rng::Stream;
 use crate::scheduler::Custom;
@@ -20,8 +25,11 @@ use crate::session::find_provider;
 use crate::spec::Spec;
 use crate::task::{self, Task};
 
-pub use model::{ModelPlan, Part, TextPart, unfilled};
+pub use conditions::ConditionPart;
+pub use control::ControlPart;
+pub use model::{ModelPlan, Part};
 pub use scheduler::SchedulerChoice;
+pub use text::{TextPart, TextPlan};
 
 /// What is to be made with an open pipeline.
 #[derive(Debug)]
@@ -64,7 +72,7 @@ impl Request {
 
     /// Pictures in all.
     pub fn pictures(&self) -> usize {
-        self.task.prompts().len() * self.images
+        self.task.labels().len() * self.images
     }
 
     /// The seed of picture `index`.
@@ -74,7 +82,7 @@ impl Request {
 
     /// What the pictures of prompt `prompt` are steered away from.
     pub fn negative_prompt(&self, prompt: usize) -> &str {
-        self.task.negative_prompts().get(prompt).map_or("", String::as_str)
+        self.task.prompting().and_then(|p| p.negative_prompts.get(prompt)).map_or("", String::as_str)
     }
 }
 
@@ -110,7 +118,7 @@ impl Plan {
             wrong.unless(model.check_prompts(task.as_ref()));
         }
         let size = wrong.unless(size(&spec, &bundle, task.as_ref()));
-        let pictures = task.prompts().len() * spec.run.images;
+        let pictures = task.labels().len() * spec.run.images;
         let seed = wrong.unless(seed(&spec, pictures));
         let latents = match (&spec.run.latents, &model, size) {
             (Some(path), Some(model), Some((width, height))) => {
@@ -198,7 +206,13 @@ fn schedule(
 fn size(spec: &Spec, bundle: &Bundle, task: &dyn Task) -> Result<(usize, usize)> {
     let step = bundle.facts.size_multiple();
     let whole = |length: usize| (length - length % step).max(step);
-    let natural = task.natural_size()?.map(|(w, h)| (whole(w), whole(h)));
+    let led_by = spec.controls.first().map(|control| image::dimensions(&control.image)).transpose()?;
+    let natural = task.natural_size(bundle.facts.spatial_factor.value)?.or(led_by);
+    let natural = match natural {
+        None => conditions::natural_size(&spec.conditions)?,
+        found => found,
+    };
+    let natural = natural.map(|(w, h)| (whole(w), whole(h)));
     let (default_width, default_height) = natural.unwrap_or(bundle.facts.default_size.value);
     let width = spec.run.width.unwrap_or(default_width);
     let height = spec.run.height.unwrap_or(default_height);

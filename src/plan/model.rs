@@ -1,18 +1,21 @@
 //! What a pipeline opens.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
+use super::classes;
+use super::conditions::ConditionPart;
+use super::control::ControlPart;
+use super::text::TextPlan;
 use crate::bundle::{
-    Bundle, Component, ComponentKind, DenoiserContract, GraphFile, TextEncoderContract, VaeDecoderContract,
+    Bundle, Component, ComponentKind, ConditionerContract, DenoiserContract, GraphFile, VaeDecoderContract,
     VaeEncoderContract,
 };
 use crate::error::{Error, Result};
 use crate::latent::Scaling;
+use crate::scheduler::ForwardProcess;
 use crate::session::{ProviderChoice, SessionOptions};
 use crate::spec::{Device, Spec};
-use crate::task::Task;
-use crate::text::{require_embedded, tokenizer::Tokenizer};
+use crate::task::{Model, Task};
 
 /// A graph that will be opened, and what its inputs and outputs are for.
 #[derive(Debug, Clone)]
@@ -25,30 +28,27 @@ pub struct Part<C> {
     pub contract: C,
 }
 
-/// A text encoder and its tokenizer.
-#[derive(Debug, Clone)]
-pub struct TextPart {
-    /// The graph.
-    pub part: Part<TextEncoderContract>,
-    /// Its tokenizer.
-    pub tokenizer: Arc<Tokenizer>,
-}
-
 /// What a pipeline opens.
 #[derive(Debug, Clone)]
 pub struct ModelPlan {
     /// The model directory.
     pub dir: PathBuf,
+    /// What the task has to know of the model, the roles of the denoiser's inputs among it.
+    pub model: Model,
     /// The denoiser.
-    pub denoiser: Part<DenoiserContract>,
-    /// The text encoder, where the task has prompts.
-    pub text: Option<TextPart>,
+    pub denoiser: Part<()>,
+    /// The text encoders, where the task has prompts.
+    pub text: Option<TextPlan>,
+    /// The graph that turns classes into tokens, where the task has classes and the denoiser attends to tokens.
+    pub class_embedder: Option<Part<ConditionerContract>>,
+    /// What the picture is to show other than in words.
+    pub conditions: Vec<ConditionPart>,
+    /// The control networks.
+    pub controls: Vec<ControlPart>,
     /// The first stage's encoder, where the task starts from a picture.
     pub encoder: Option<Part<VaeEncoderContract>>,
     /// The first stage's decoder; absent for a model that works on pixels.
     pub decoder: Option<Part<VaeDecoderContract>>,
-    /// The scaling of the latents.
-    pub scaling: Scaling,
     /// f: pixels a side for one latent.
     pub spatial_factor: usize,
     /// c: channels of a sample.
@@ -61,8 +61,8 @@ impl ModelPlan {
     /// Resolves what `task` needs from a model directory.
     pub(super) fn new(spec: &Spec, bundle: &Bundle, task: &dyn Task) -> Result<Self> {
         let wanted_for = format!("[task.{}]", task.name());
-        let denoiser = bundle.denoiser()?;
-        let denoiser = part(denoiser, DenoiserContract::resolve(denoiser)?);
+        let component = bundle.denoiser()?;
+        let contract = DenoiserContract::resolve(component)?;
         let decoder = match bundle.require_decoder(&wanted_for)? {
             Some(component) => Some(part(component, VaeDecoderContract::resolve(component)?)),
             None => None,
@@ -73,74 +73,62 @@ impl ModelPlan {
         } else {
             None
         };
-        let text = if task.needs_text() { Some(plan_text(bundle, &wanted_for)?) } else { None };
-        let out_of_reach = unfilled(&denoiser.contract);
-        if !out_of_reach.is_empty() {
-            return Err(Error::model(
-                &denoiser.graph.path,
-                format!("{wanted_for} cannot fill {}", out_of_reach.join(", ")),
-                "this version runs denoisers that take a sample, a timestep and the tokens of one text encoder",
-            ));
-        }
-        let channels = bundle.facts.latent_channels.value;
-        if let Some(taken) = denoiser.contract.in_channels.filter(|&taken| taken != channels) {
-            return Err(Error::model(
-                &denoiser.graph.path,
-                format!(
-                    "input {} takes {taken} channels, and the first stage's latents have {channels}: {wanted_for} has \
-                     nothing to fill the other {} with",
-                    denoiser.contract.sample.name,
-                    taken.saturating_sub(channels)
-                ),
-                "such models (inpainting, instruction, upscaling, depth) need a task of their own, which this version lacks",
-            ));
-        }
-        if let Some(given) = denoiser.contract.out_channels.filter(|&given| given != channels && given != 2 * channels)
-        {
-            return Err(Error::model(
-                &denoiser.graph.path,
-                format!(
-                    "output {} gives {given} channels, and the first stage's latents have {channels}",
-                    denoiser.contract.output.name
-                ),
-                "denoiser and first stage are not of one model, or [model] latent_channels is wrong",
-            ));
-        }
-        if bundle.facts.latent_statistics.is_some() {
-            return Err(Error::model(
-                &bundle.dir,
-                "its first stage scales each channel of the latents by itself (latents_mean, latents_std)",
-                "this version scales all channels alike, and would draw wrong pictures",
-            ));
-        }
-        check_context(&denoiser, text.as_ref(), &wanted_for)?;
+        let conditions = ConditionPart::all(&spec.conditions, bundle)?;
+        let asked =
+            Asked { task, bundle, component, contract: &contract, wanted_for: &wanted_for, conditions: &conditions };
+        let concatenated = asked.concatenated()?;
+        asked.out_channels()?;
+        asked.plain_scaling()?;
+        let class_embedder = match (task.classes(), &contract.context) {
+            (Some(_), Some(_)) => {
+                let component = bundle.require(ComponentKind::ClassEmbedder, &wanted_for)?;
+                Some(part(component, ConditionerContract::resolve(component)?))
+            }
+            _ => None,
+        };
+        asked.fills_inputs(class_embedder.is_some())?;
+        let text = match task.prompting() {
+            Some(_) => Some(TextPlan::new(bundle, &contract, &wanted_for)?),
+            None => None,
+        };
+        let classes = match task.classes() {
+            Some(spec) => Some(classes::resolve(spec, bundle, &contract, class_embedder.as_ref())?),
+            None => None,
+        };
+        let controls = ControlPart::all(&spec.controls, bundle, component, &contract)?;
         Ok(Self {
             dir: bundle.dir.clone(),
-            denoiser,
+            model: Model {
+                scaling: scaling(spec, bundle, task),
+                concatenated,
+                zeros_for_no_prompt: text.as_ref().is_some_and(|text| text.zeros_for_no_prompt),
+                classes,
+                low_res: asked.low_res()?,
+                denoiser: contract,
+            },
+            denoiser: part(component, ()),
             text,
+            class_embedder,
+            conditions,
+            controls,
             encoder,
             decoder,
-            scaling: Scaling { factor: bundle.facts.scaling_factor.value, shift: bundle.facts.shift_factor.value },
             spatial_factor: bundle.facts.spatial_factor.value,
-            channels,
+            channels: bundle.facts.latent_channels.value,
             device: spec.device.clone(),
         })
     }
 
-    /// Requires that every prompt of `task` becomes ids that the text encoder knows, and tells of those that are too
-    /// long for it.
+    /// Requires that every prompt of `task` becomes ids that the text encoders know, and tells of those that are too
+    /// long for them.
     ///
     /// # Errors
-    /// [`Error::Model`] naming the first id beyond the encoder's embedding.
+    /// [`Error::Model`] naming the first id beyond an encoder's embedding.
     pub fn check_prompts(&self, task: &dyn Task) -> Result<Vec<String>> {
-        let Some(text) = &self.text else { return Ok(Vec::new()) };
-        let mut warnings = Vec::new();
-        for prompt in task.prompts().iter().chain(task.negative_prompts()) {
-            let encoding = text.tokenizer.encode(prompt)?;
-            require_embedded(&encoding, &text.part.contract, &text.part.graph.path)?;
-            warnings.extend(encoding.warning().filter(|warning| !warnings.contains(warning)));
+        match (&self.text, task.prompting()) {
+            (Some(text), Some(prompting)) => text.check_prompts(prompting),
+            _ => Ok(Vec::new()),
         }
-        Ok(warnings)
     }
 
     /// `[c, h/f, w/f]` of a sample for pictures of this size.
@@ -165,75 +153,196 @@ impl ModelPlan {
     /// The graphs that are opened.
     pub fn graphs(&self) -> Vec<(ComponentKind, &GraphFile)> {
         let mut graphs = Vec::new();
-        if let Some(text) = &self.text {
-            graphs.push((text.part.kind, &text.part.graph));
-        }
-        if let Some(part) = &self.encoder {
-            graphs.push((part.kind, &part.graph));
-        }
+        let text = self.text.iter().flat_map(|text| &text.encoders);
+        graphs.extend(text.map(|text| (text.part.kind, &text.part.graph)));
+        graphs.extend(self.class_embedder.iter().map(|part| (part.kind, &part.graph)));
+        let conditions = self.conditions.iter().filter_map(|condition| condition.part.as_ref());
+        graphs.extend(conditions.map(|part| (part.kind, &part.graph)));
+        graphs.extend(self.encoder.iter().map(|part| (part.kind, &part.graph)));
+        graphs.extend(self.controls.iter().map(|control| (control.part.kind, &control.part.graph)));
         graphs.push((self.denoiser.kind, &self.denoiser.graph));
-        if let Some(part) = &self.decoder {
-            graphs.push((part.kind, &part.graph));
-        }
+        graphs.extend(self.decoder.iter().map(|part| (part.kind, &part.graph)));
         graphs
     }
 }
 
-fn part<C>(component: &Component, contract: C) -> Part<C> {
+pub(super) fn part<C>(component: &Component, contract: C) -> Part<C> {
     Part { kind: component.kind, graph: component.graph.clone(), contract }
 }
 
-/// Requires that the denoiser attends to tokens exactly where the task has some, and to such as the encoder gives.
-fn check_context(denoiser: &Part<DenoiserContract>, text: Option<&TextPart>, wanted_for: &str) -> Result<()> {
-    let at_fault = |problem: String, help: &str| Err(Error::model(&denoiser.graph.path, problem, help));
-    match (&denoiser.contract.context, text) {
-        (Some(context), None) => at_fault(
-            format!("{wanted_for} has no prompt, and input {} wants the tokens of one", context.name),
-            "choose a task with a prompt, such as [task.text-to-image]",
-        ),
-        (None, Some(_)) => at_fault(
-            format!("{wanted_for} has a prompt, and no input of this graph takes its tokens"),
-            "choose [task.unconditional]",
-        ),
-        (Some(context), Some(text)) => {
-            let (wanted, given) = (denoiser.contract.context_width(), text.part.contract.width());
-            match wanted.zip(given).filter(|(wanted, given)| wanted != given) {
-                Some((wanted, given)) => at_fault(
-                    format!(
-                        "input {} takes tokens of width {wanted}, and the text encoder gives {given}",
-                        context.name
-                    ),
-                    "denoiser and text encoder are not of one model",
+/// The scaling of the latents.
+///
+/// Super-resolution on a VQ first stage is the latent diffusion paper's, which works on latents as they are; what
+/// diffusers writes into every VQ configuration is its class's default and not the model's.
+fn scaling(spec: &Spec, bundle: &Bundle, task: &dyn Task) -> Scaling {
+    let facts = &bundle.facts;
+    let is_papers = task.name() == "super-resolution" && facts.first_stage == crate::bundle::FirstStage::Vq;
+    let factor = if is_papers { spec.model.scaling_factor.unwrap_or(1.0) } else { facts.scaling_factor.value };
+    Scaling { factor, shift: facts.shift_factor.value }
+}
+
+/// A task asked of a model.
+struct Asked<'a> {
+    task: &'a dyn Task,
+    bundle: &'a Bundle,
+    component: &'a Component,
+    contract: &'a DenoiserContract,
+    wanted_for: &'a str,
+    conditions: &'a [ConditionPart],
+}
+
+impl Asked<'_> {
+    fn at_fault(&self, problem: String, help: &str) -> Error {
+        Error::model(&self.component.graph.path, problem, help)
+    }
+
+    /// How many channels the task puts behind the latents, once that is what the graph takes.
+    fn concatenated(&self) -> Result<usize> {
+        let channels = self.bundle.facts.latent_channels.value;
+        let Some(taken) = self.contract.in_channels else { return Ok(self.task.concatenated(channels, channels)) };
+        let told: usize = self.conditions.iter().map(ConditionPart::channels).sum();
+        let more = self.task.concatenated(channels, taken.saturating_sub(told)) + told;
+        if taken == channels + more {
+            return Ok(more - told);
+        }
+        Err(self.at_fault(
+            format!(
+                "input {} takes {taken} channels, and {} gives it {}: {channels} of the latents{}",
+                self.contract.sample.name,
+                self.wanted_for,
+                channels + more,
+                if more == 0 { String::new() } else { format!(" and {more} more") }
+            ),
+            match taken.checked_sub(channels) {
+                Some(3) => "such a model enlarges pictures: [task.super-resolution]",
+                Some(more) if more == channels => "such a model follows instructions: [task.instruct]",
+                Some(more) if more == channels + 1 => "such a model fills holes: [task.inpaint]",
+                Some(0) => "choose a task for plain models, such as [task.text-to-image] or [task.inpaint]",
+                _ => "choose the task that the model was made for (`ldm-ort inspect`)",
+            },
+        ))
+    }
+
+    fn out_channels(&self) -> Result<()> {
+        let channels = self.bundle.facts.latent_channels.value;
+        match self.contract.out_channels.filter(|&given| given != channels && given != 2 * channels) {
+            None => Ok(()),
+            Some(given) => Err(self.at_fault(
+                format!(
+                    "output {} gives {given} channels, and the first stage's latents have {channels}",
+                    self.contract.output.name
                 ),
-                None => Ok(()),
+                "denoiser and first stage are not of one model, or [model] latent_channels is wrong",
+            )),
+        }
+    }
+
+    fn plain_scaling(&self) -> Result<()> {
+        match self.bundle.facts.latent_statistics {
+            None => Ok(()),
+            Some(_) => Err(Error::model(
+                &self.bundle.dir,
+                "its first stage scales each channel of the latents by itself (latents_mean, latents_std)",
+                "this version scales all channels alike, and would draw wrong pictures",
+            )),
+        }
+    }
+
+    /// Requires that the task tells the denoiser what it takes, and that the denoiser takes what the task tells.
+    fn fills_inputs(&self, embeds_classes: bool) -> Result<()> {
+        let Self { contract, task, wanted_for, .. } = self;
+        let has_prompt = task.prompting().is_some();
+        let told_tokens = self.conditions.iter().any(ConditionPart::is_tokens);
+        if task.name() == "conditional" && self.conditions.is_empty() {
+            return Err(Error::input(
+                "task.conditional",
+                "there is no [[condition]] table, and so nothing that the picture is to show",
+                "add one, or choose [task.unconditional]",
+            ));
+        }
+        match &contract.context {
+            Some(context) if !has_prompt && !embeds_classes && !told_tokens => {
+                return Err(self.at_fault(
+                    format!("{wanted_for} has no prompt, and input {} wants the tokens of one", context.name),
+                    match task.name() {
+                        "inpaint" | "super-resolution" => "give the task a prompt",
+                        _ => "choose a task with a prompt, such as [task.text-to-image]",
+                    },
+                ));
+            }
+            None if told_tokens => {
+                return Err(self.at_fault(
+                    "a [[condition]] tells tokens, and no input of this graph takes any".to_owned(),
+                    "leave the condition out, or choose the model it was made for",
+                ));
+            }
+            None if has_prompt => {
+                return Err(self.at_fault(
+                    format!("{wanted_for} has a prompt, and no input of this graph takes its tokens"),
+                    match task.name() {
+                        "inpaint" | "super-resolution" => "leave the prompt out",
+                        _ => "choose [task.unconditional]",
+                    },
+                ));
+            }
+            _ => {}
+        }
+        let of_prompts = [&contract.text_embeds, &contract.time_ids, &contract.timestep_cond];
+        let unfilled = of_prompts.into_iter().flatten().filter(|_| !has_prompt);
+        let classes = contract.class_labels.iter().filter(|_| !task.tells_class());
+        let unfilled: Vec<String> = unfilled.chain(classes).map(ToString::to_string).collect();
+        if !unfilled.is_empty() {
+            return Err(self.at_fault(
+                format!("{wanted_for} has nothing to fill {} with", unfilled.join(", ")),
+                "choose the task that the model was made for (`ldm-ort inspect`)",
+            ));
+        }
+        let sizes = task.prompting().and_then(|prompting| Some((prompting, prompting.sizes.given()?)));
+        if let Some((prompting, key)) = sizes {
+            let is_score = key.ends_with("aesthetic_score") || prompting.sizes.aesthetic_score.is_some();
+            let takes_score = contract.time_ids_width() == Some(5);
+            if contract.time_ids.is_none() || is_score != takes_score && is_score {
+                return Err(Error::input(
+                    format!("task.{}.{key}", task.name()),
+                    "this model is not told such a thing",
+                    "leave the key out; sizes belong to Stable Diffusion XL, aesthetic scores to its refiner",
+                ));
             }
         }
-        (None, None) => Ok(()),
+        Ok(())
     }
-}
 
-/// The inputs of a denoiser that no task of this version fills.
-pub fn unfilled(contract: &DenoiserContract) -> Vec<String> {
-    let optional = [&contract.text_embeds, &contract.time_ids, &contract.timestep_cond, &contract.class_labels];
-    let residuals = contract.residuals.down.iter().chain(&contract.residuals.mid);
-    optional.into_iter().flatten().chain(residuals).map(ToString::to_string).collect()
-}
-
-fn plan_text(bundle: &Bundle, wanted_for: &str) -> Result<TextPart> {
-    let component = bundle.component(ComponentKind::TextEncoder).ok_or_else(|| {
-        Error::model(
-            &bundle.dir,
-            format!("{wanted_for} needs text_encoder, and the directory has none"),
-            "choose [task.unconditional], or export the text encoder too",
-        )
-    })?;
-    let tokenizer = bundle.tokenizer(component.kind).ok_or_else(|| {
-        Error::model(
-            bundle.dir.join("tokenizer"),
-            format!("{wanted_for} needs a tokenizer: tokenizer.json, or vocab.json and merges.txt"),
-            "copy the tokenizer/ folder of the checkpoint that was exported",
-        )
-    })?;
-    let contract = TextEncoderContract::resolve(component)?;
-    Ok(TextPart { part: part(component, contract), tokenizer: Arc::new(Tokenizer::open(tokenizer)?) })
+    /// The forward process of the small picture, for a task with a small picture on a model that is told its noise.
+    fn low_res(&self) -> Result<Option<ForwardProcess>> {
+        let key = "task.super-resolution.noise_level";
+        match (&self.contract.class_labels, &self.bundle.low_res_scheduler) {
+            (Some(_), Some(file)) if self.task.name() == "super-resolution" => {
+                let process = ForwardProcess::new(file.class.as_deref().unwrap_or("DDPMScheduler"), &file.config)?;
+                let rows = self.contract.class_rows.unwrap_or(process.len()).min(process.len());
+                let most = self.bundle.index.get("max_noise_level").and_then(serde_json::Value::as_u64).unwrap_or(350);
+                let most = rows.saturating_sub(1).min(most as usize);
+                match self.task.noise_level().filter(|&level| level > most) {
+                    None => Ok(Some(process)),
+                    Some(level) => Err(Error::input(
+                        key,
+                        format!("{level} is more noise than the model was trained on, which is up to {most}"),
+                        "20 is usual",
+                    )),
+                }
+            }
+            (Some(info), None) if self.task.name() == "super-resolution" => Err(Error::model(
+                self.bundle.dir.join("low_res_scheduler/scheduler_config.json"),
+                format!("missing, and input {} is told how much noise lies over the small picture", info.name),
+                "copy the low_res_scheduler/ folder of the checkpoint that was exported",
+            )),
+            _ => match self.task.noise_level() {
+                None => Ok(None),
+                Some(level) => Err(Error::input(
+                    key,
+                    format!("{level} is given, and this model takes the small picture without noise"),
+                    "leave the key out",
+                )),
+            },
+        }
+    }
 }

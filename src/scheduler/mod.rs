@@ -262,6 +262,44 @@ pub fn build(
     (entry.build)(&settings, request)
 }
 
+/// The forward process of diffusion at every training timestep (Ho et al. 2020, equation 4).
+#[derive(Debug, Clone, PartialEq)]
+pub struct ForwardProcess(Vec<f32>);
+
+impl ForwardProcess {
+    /// That of a model's configuration file, whose class is diffusers' `class`.
+    ///
+    /// # Errors
+    /// [`Error::Scheduler`] for a class that nobody knows or that has no betas, and naming the key that is wrong.
+    pub fn new(class: &str, config: &Config) -> Result<Self> {
+        let entry = find(class).filter(|entry| entry.has_key("beta_schedule"));
+        let entry = entry.ok_or_else(|| Error::Scheduler {
+            scheduler: "?",
+            key: "_class_name".to_owned(),
+            problem: format!("no scheduler with betas is called {class:?}"),
+            help: "DDPMScheduler is usual".to_owned(),
+        })?;
+        let merged = merge(entry, Some(config), &[], &Config::new());
+        Ok(Self(noise::alphas_cumprod(&Settings::new(entry.name, entry.keys, &merged))?))
+    }
+
+    /// How much of a picture is left at a training timestep, and the deviation of the noise over it; `None` beyond the
+    /// last.
+    pub fn at(&self, timestep: usize) -> Option<(f32, f32)> {
+        self.0.get(timestep).map(|&alpha| (alpha.sqrt(), (1.0 - alpha).sqrt()))
+    }
+
+    /// The number of training timesteps.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// What `from_config` makes of a model's file, and a pipeline's table over it.
 fn merge(entry: &Entry, model_config: Option<&Config>, implied: &[(&'static str, Setting)], table: &Config) -> Config {
     let mut merged = Config::new();

@@ -1,7 +1,7 @@
 //! pipeline.toml as it is written: what is to be made, from which model, how, on what, and where it goes.
 //!
 //! A file has one table for each of these: [`Model`] `[model]`, [`Task`] `[task.NAME]`, [`Scheduler`]
-//! `[scheduler.NAME]`, [`Run`] `[run]`, [`Device`] `[device]`, [`Output`] `[output]`. The documentation of those
+//! `[scheduler.NAME]`, [`Condition`] `[[condition]]`, [`Control`] `[[control]]`, [`Run`] `[run]`, [`Device`] `[device]`, [`Output`] `[output]`. The documentation of those
 //! types is the reference of the file's keys. Paths are relative to the file. Only `[model]` and one task table have
 //! to be there:
 //!
@@ -24,6 +24,8 @@
 //! wrong type, a value out of range, a key that is missing, each with its line, its full key and what is valid there.
 //! What can only be judged with the model directory at hand is not judged here.
 
+mod condition;
+mod control;
 mod device;
 mod model;
 mod nearest;
@@ -38,13 +40,18 @@ mod writer;
 
 use std::path::Path;
 
+pub use condition::{Condition, LayoutBox, Source, ToldAs};
+pub use control::Control;
 pub use device::Device;
 pub use model::{ComponentSpec, Model};
 pub use output::Output;
 pub use overrides::Overrides;
 pub use run::{Listed, Run};
 pub use scheduler::Scheduler;
-pub use task::{Beginning, ImageToImage, Prompting, TASKS, Task, TaskEntry, TextToImage};
+pub use task::{
+    Beginning, Class, ClassConditional, ImageToImage, Inpaint, Instruct, Prompting, Sizes, SuperResolution, TASKS, Task,
+    TaskEntry, TextToImage,
+};
 
 use crate::error::{Error, Problem, Result};
 use reader::Reading;
@@ -59,6 +66,10 @@ pub struct Spec {
     pub task: Task,
     /// `[scheduler.NAME]`: the scheduler; absent, the model's own.
     pub scheduler: Option<Scheduler>,
+    /// `[[condition]]`: what the picture is to show other than in words, any number.
+    pub conditions: Vec<Condition>,
+    /// `[[control]]`: control networks, any number.
+    pub controls: Vec<Control>,
     /// `[run]`: steps, seed, sizes.
     pub run: Run,
     /// `[device]`: execution providers and threads.
@@ -74,6 +85,8 @@ impl Spec {
             model: Model::at(model),
             task,
             scheduler: None,
+            conditions: Vec::new(),
+            controls: Vec::new(),
             run: Run::default(),
             device: Device::default(),
             output: Output::default(),
@@ -117,12 +130,14 @@ impl Spec {
         let model = Model::read(root.table("model"));
         let task = Task::read(root.table("task"));
         let scheduler = Scheduler::read(root.table("scheduler"));
+        let conditions = root.tables("condition").into_iter().filter_map(Condition::read).collect();
+        let controls = root.tables("control").into_iter().map(Control::read).collect();
         let run = Run::read(root.table("run"));
         let device = Device::read(root.table("device"));
         let output = Output::read(root.table("output"), &reading);
         root.finish();
 
-        let spec = task.map(|task| Self { model, task, scheduler, run, device, output });
+        let spec = task.map(|task| Self { model, task, scheduler, conditions, controls, run, device, output });
         match reading.finish(spec)? {
             Some(spec) => Ok(spec),
             // A task that could not be read has said why, so this is never seen.
@@ -148,6 +163,8 @@ impl Spec {
         if let Some(scheduler) = &self.scheduler {
             scheduler.write(&mut writer);
         }
+        self.conditions.iter().for_each(|condition| condition.write(&mut writer));
+        self.controls.iter().for_each(|control| control.write(&mut writer));
         self.run.write(&mut writer);
         self.device.write(&mut writer);
         self.output.write(&mut writer);

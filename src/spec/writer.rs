@@ -18,6 +18,14 @@ impl Writer {
         self.0 += &format!("[{}]\n", path.join("."));
     }
 
+    /// Begins one of several tables of this path, such as `["control"]`.
+    pub(super) fn item_of(&mut self, path: &[&str]) {
+        let begin = self.0.len();
+        self.table(path);
+        let header = self.0.split_off(begin);
+        self.0 += &header.replacen('[', "[[", 1).replacen("]\n", "]]\n", 1);
+    }
+
     /// Writes a key of the table begun last.
     pub(super) fn key(&mut self, name: &str, value: impl Into<Value>) {
         self.0 += &format!("{} = {}\n", key(name), value.into());

@@ -1,21 +1,30 @@
 //! Tasks: what each needs from a model directory, how it starts and what it tells the denoiser.
 
+mod class_conditional;
+mod conditions;
+mod from_noise;
 mod image_to_image;
+mod inpaint;
+mod instruct;
+mod picture;
 mod prompt;
+mod super_resolution;
 mod text_to_image;
-mod unconditional;
 
 use ndarray::{ArrayD, Axis, IxDyn, Slice};
 
-use crate::denoise::{BatchNoise, Condition, Guidance};
+use crate::denoise::{BatchNoise, Condition, Guidance, Keep};
 use crate::error::{Error, Result};
-use crate::latent::Encoder;
-use crate::scheduler::{Noise, Scheduler};
+use crate::bundle::DenoiserContract;
+use crate::conditioner::Conditioner;
+use crate::latent::{Encoder, Scaling};
+use crate::scheduler::{ForwardProcess, Noise, Scheduler};
 use crate::session::Cancel;
-use crate::spec;
-use crate::text::TextEncoder;
+use crate::spec::{self, ClassConditional, Prompting};
+use crate::text::TextEncoders;
 
-pub use unconditional::Unconditional;
+pub use conditions::Given;
+pub use from_noise::FromNoise;
 
 /// What a run of the denoiser starts from.
 #[derive(Debug)]
@@ -24,14 +33,70 @@ pub struct Start {
     pub sample: ArrayD<f32>,
     /// The scheduler step it stands at.
     pub begin: usize,
-    /// What the denoiser is told, with `2n` rows where `guidance` is on.
+    /// What the denoiser is told, with `n` rows for each branch of `guidance`.
     pub condition: Condition,
-    /// How the two halves are joined.
+    /// How the branches are joined.
     pub guidance: Guidance,
+    /// What is put back after every step.
+    pub keep: Option<Keep>,
+    /// What the finished picture is pasted into.
+    pub paste: Option<Paste>,
+}
+
+impl Start {
+    /// A run from the first step on, with nothing kept and nothing pasted.
+    fn from_noise(sample: ArrayD<f32>, condition: Condition, guidance: Guidance) -> Self {
+        Self { sample, begin: 0, condition, guidance, keep: None, paste: None }
+    }
+}
+
+/// A picture into which the finished one is pasted.
+#[derive(Debug, Clone)]
+pub struct Paste {
+    /// `[1, 3, h, w]` in [-1, 1].
+    pub pixels: ArrayD<f32>,
+    /// 1 where the finished picture is seen and 0 where this one is, `[1, 1, h, w]`.
+    pub mask: ArrayD<f32>,
+}
+
+impl Paste {
+    /// Pastes `[1, 3, h, w]` pixels.
+    pub fn into(&self, drawn: &ArrayD<f32>) -> ArrayD<f32> {
+        drawn.mapv(|v| v.clamp(-1.0, 1.0)) * &self.mask + &self.pixels * &self.mask.mapv(|m| 1.0 - m)
+    }
+}
+
+/// What tasks have to know of a model.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// The roles of the denoiser's inputs.
+    pub denoiser: DenoiserContract,
+    /// The scaling of the latents.
+    pub scaling: Scaling,
+    /// How many channels the task puts behind the latents.
+    pub concatenated: usize,
+    /// Whether a negative prompt that nobody gave is zeros rather than the encoded empty text: diffusers'
+    /// `force_zeros_for_empty_prompt`.
+    pub zeros_for_no_prompt: bool,
+    /// The classes asked for, where the task has some.
+    pub classes: Option<Classes>,
+    /// How noise is laid over the small picture, for an upscaler that is told how much.
+    pub low_res: Option<ForwardProcess>,
+}
+
+/// Classes as the model numbers them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Classes {
+    /// The id of each group of pictures.
+    pub ids: Vec<i64>,
+    /// The class that stands for none, where guidance needs it.
+    pub null: i64,
 }
 
 /// What a task prepares its start with: the loaded parts of the pipeline and one batch of pictures.
 pub struct Stage<'a> {
+    /// What was opened.
+    pub model: &'a Model,
     /// Pictures of the whole request.
     pub pictures: usize,
     /// The index of this batch's first picture among them.
@@ -52,8 +117,10 @@ pub struct Stage<'a> {
     pub noise: &'a mut BatchNoise,
     /// Unit normal noise given by the user for this batch, `[n, c, h/f, w/f]`.
     pub given: Option<ArrayD<f32>>,
-    /// The text encoder, where the model has one.
-    pub text: Option<&'a mut TextEncoder>,
+    /// The text encoders, where the task has prompts.
+    pub text: Option<&'a mut TextEncoders>,
+    /// The graph that turns classes into tokens, where the model has one and the task has classes.
+    pub class_embedder: Option<&'a mut Conditioner>,
     /// The first stage's encoder, where the task asked for it.
     pub encoder: Option<&'a mut Encoder>,
     /// Stops the run.
@@ -110,17 +177,24 @@ pub trait Task: std::fmt::Debug + Send + Sync {
     /// The name of its table in pipeline.toml.
     fn name(&self) -> &'static str;
 
-    /// The prompts, one group of pictures each; one empty prompt where the task takes none.
-    fn prompts(&self) -> &[String];
-
-    /// The prompts the pictures are steered away from: one for all, or one a prompt.
-    fn negative_prompts(&self) -> &[String] {
-        &[]
+    /// What is to be seen, where the task has prompts; one group of pictures for each of them.
+    fn prompting(&self) -> Option<&Prompting> {
+        None
     }
 
-    /// The guidance asked for.
-    fn guidance(&self) -> Guidance {
-        Guidance::OFF
+    /// The classes to be seen, where the task has some; one group of pictures for each of them.
+    fn classes(&self) -> Option<&ClassConditional> {
+        None
+    }
+
+    /// What each group of pictures is called: its prompt, its class, or nothing.
+    fn labels(&self) -> Vec<String> {
+        self.prompting().map_or_else(|| vec![String::new()], |prompting| prompting.prompts.clone())
+    }
+
+    /// The guidance scale asked for; 1 is none.
+    fn guidance_scale(&self) -> f64 {
+        self.prompting().map_or(1.0, |prompting| prompting.guidance_scale)
     }
 
     /// Whether the first stage's encoder is needed.
@@ -128,16 +202,27 @@ pub trait Task: std::fmt::Debug + Send + Sync {
         false
     }
 
-    /// Whether a text encoder is needed.
-    fn needs_text(&self) -> bool {
-        true
+    /// How many channels the task puts behind the latents of a model that takes `in_channels` in all.
+    fn concatenated(&self, _latent_channels: usize, _in_channels: usize) -> usize {
+        0
     }
 
-    /// The width and height that the task's own input suggests, in pixels.
+    /// Whether the task fills an input for classes, be they classes or the noise level.
+    fn tells_class(&self) -> bool {
+        false
+    }
+
+    /// The noise level asked for.
+    fn noise_level(&self) -> Option<usize> {
+        None
+    }
+
+    /// The width and height that the task's own input suggests, in pixels, on a model of `spatial_factor` pixels a
+    /// latent.
     ///
     /// # Errors
     /// [`Error::Input`] where that input cannot be read.
-    fn natural_size(&self) -> Result<Option<(usize, usize)>> {
+    fn natural_size(&self, _spatial_factor: usize) -> Result<Option<(usize, usize)>> {
         Ok(None)
     }
 
@@ -147,14 +232,7 @@ pub trait Task: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// [`Error::Input`] naming the key that does not go with the number of steps, or with this task.
     fn check(&self, _steps: usize, denoising_start: Option<f64>) -> Result<()> {
-        match denoising_start {
-            None => Ok(()),
-            Some(_) => Err(Error::input(
-                "run.denoising_start",
-                format!("{} begins with pure noise", self.name()),
-                "hand over to [task.image-to-image], whose latents are those that the first run saved (--save-latents)",
-            )),
-        }
+        begins_by_itself(self.name(), denoising_start)
     }
 
     /// The share of the schedule that is run, in (0, 1], where the task starts from a picture.
@@ -169,12 +247,41 @@ pub trait Task: std::fmt::Debug + Send + Sync {
     fn start(&self, stage: &mut Stage<'_>) -> Result<Start>;
 }
 
+/// How many of the user's steps are run under a strength that stands at `key`: whole ones, rounded down, which is the
+/// arithmetic of diffusers' `get_timesteps`.
+fn steps_run(key: &str, strength: f64, steps: usize) -> Result<usize> {
+    match ((steps as f64 * strength) as usize).min(steps) {
+        0 => Err(Error::input(
+            key,
+            format!("{strength} of {steps} steps is less than one step"),
+            format!("raise strength to at least {:.3}, or raise run.steps", 1.0 / steps as f64),
+        )),
+        run => Ok(run),
+    }
+}
+
+/// Refuses to take up another run's latents in a task that begins with noise of its own.
+fn begins_by_itself(task: &str, denoising_start: Option<f64>) -> Result<()> {
+    match denoising_start {
+        None => Ok(()),
+        Some(_) => Err(Error::input(
+            "run.denoising_start",
+            format!("{task} begins with pure noise"),
+            "hand over to [task.image-to-image], whose latents are those that the first run saved (--save-latents)",
+        )),
+    }
+}
+
 /// The task that a pipeline file asks for.
 pub fn of(spec: &spec::Task) -> Box<dyn Task> {
     match spec {
         spec::Task::TextToImage(task) => Box::new(task.clone()),
         spec::Task::ImageToImage(task) => Box::new(task.clone()),
-        spec::Task::Unconditional => Box::new(Unconditional::default()),
+        spec::Task::Inpaint(task) => Box::new(task.clone()),
+        spec::Task::Instruct(task) => Box::new(task.clone()),
+        spec::Task::SuperResolution(task) => Box::new(task.clone()),
+        spec::Task::ClassConditional(task) => Box::new(task.clone()),
+        spec::Task::Conditional | spec::Task::Unconditional => Box::new(FromNoise { name: spec.name() }),
     }
 }
 

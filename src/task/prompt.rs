@@ -1,22 +1,82 @@
-//! The prompts of a task that has some, and the tokens they become.
+//! The prompts of a task that has some, and what the denoiser is told of them.
 
-use ndarray::{ArrayD, Axis, stack};
+use std::sync::Arc;
+
+use ndarray::{ArrayD, ArrayViewD, Axis, IxDyn, stack};
 
 use super::Stage;
+use crate::bundle::DenoiserContract;
 use crate::denoise::{Condition, Guidance};
 use crate::error::{Error, Result};
 use crate::spec::Prompting;
+use crate::tensor::Dim;
+use crate::text::Embedding;
 
-/// The guidance that a task's prompts ask for.
-pub(super) fn guidance(prompting: &Prompting) -> Guidance {
-    Guidance { scale: prompting.guidance_scale, rescale: prompting.guidance_rescale }
+/// The guidance that a task's prompts ask for. A model that is told the scale is not guided from outside.
+pub(super) fn guidance(prompting: &Prompting, stage: &Stage<'_>) -> Guidance {
+    match stage.model.denoiser.timestep_cond {
+        Some(_) => Guidance::Off,
+        None => Guidance::classifier_free(prompting.guidance_scale, prompting.guidance_rescale),
+    }
 }
 
-/// Encodes the prompts of the batch's pictures: context tokens `[n or 2n, tokens, width]`, unconditional rows first.
+/// What the denoiser is told of the batch's prompts, a row for each picture in each branch of `guidance`: tokens,
+/// and where the graph takes them the pooled text, the sizes and the guidance scale.
 ///
 /// # Errors
 /// [`Error::Input`] where the model has no text encoder, and whatever that fails with.
-pub(super) fn condition(prompting: &Prompting, stage: &mut Stage<'_>) -> Result<Condition> {
+pub(super) fn condition(prompting: &Prompting, guidance: Guidance, stage: &mut Stage<'_>) -> Result<Condition> {
+    let contract = &stage.model.denoiser.clone();
+    let mut rows: Vec<Arc<Embedding>> = Vec::new();
+    let mut sizes = Vec::new();
+    for branch in guidance.branches() {
+        for &prompt in stage.prompts {
+            rows.push(match branch.prompt {
+                true => encode(&at(&prompting.prompts, prompt), stage)?,
+                false => negative(prompting, prompt, stage)?,
+            });
+            sizes.extend(time_ids(prompting, contract, stage.size, branch.prompt));
+        }
+    }
+    let pooled: Option<Vec<_>> = rows.iter().map(|row| row.pooled.as_ref()).collect();
+    let of_rows = |width: usize, values: Vec<f32>| {
+        ArrayD::from_shape_vec(IxDyn(&[rows.len(), width]), values)
+            .map_err(|e| Error::input("prompt", e.to_string(), ""))
+    };
+    let time_ids = match &contract.time_ids {
+        Some(_) => Some(of_rows(sizes.len() / rows.len().max(1), sizes)?),
+        None => None,
+    };
+    let timestep_cond = match &contract.timestep_cond {
+        Some(info) => {
+            let width = info.shape.get(1).and_then(Dim::fixed).unwrap_or(256);
+            let one = guidance_embedding(prompting.guidance_scale, width);
+            Some(of_rows(width, one.iter().copied().cycle().take(width * rows.len()).collect())?)
+        }
+        None => None,
+    };
+    Ok(Condition {
+        context: Some(stacked(rows.iter().map(|row| row.tokens.view()))?),
+        text_embeds: match (pooled, &contract.text_embeds) {
+            (Some(pooled), Some(_)) => Some(stacked(pooled.iter().map(|row| row.view()))?),
+            _ => None,
+        },
+        time_ids,
+        timestep_cond,
+        ..Condition::default()
+    })
+}
+
+fn stacked<'a>(rows: impl Iterator<Item = ArrayViewD<'a, f32>>) -> Result<ArrayD<f32>> {
+    let rows: Vec<_> = rows.collect();
+    stack(Axis(0), &rows).map_err(|e| Error::input("prompt", e.to_string(), "give prompts of equal length"))
+}
+
+fn at(texts: &[String], index: usize) -> String {
+    texts.get(index).cloned().unwrap_or_default()
+}
+
+fn encode(prompt: &str, stage: &mut Stage<'_>) -> Result<Arc<Embedding>> {
     let Some(text) = stage.text.as_deref_mut() else {
         return Err(Error::input(
             "prompt",
@@ -24,28 +84,59 @@ pub(super) fn condition(prompting: &Prompting, stage: &mut Stage<'_>) -> Result<
             "choose [task.unconditional], or a model directory with text_encoder/ and tokenizer/",
         ));
     };
-    let at = |texts: &[String], index: usize| texts.get(index).cloned().unwrap_or_default();
-    let mut encode = |prompt: &str| {
-        let embedding = match text.known(prompt) {
-            Some(known) => known,
-            None => {
-                let embedding = text.encode(prompt, stage.cancel)?;
-                embedding.warning.iter().for_each(|warning| (stage.warn)(warning.clone()));
-                embedding
-            }
-        };
-        Ok::<_, Error>(embedding)
-    };
-    let mut rows = Vec::with_capacity(2 * stage.prompts.len());
-    if guidance(prompting).is_on() {
-        for &prompt in stage.prompts {
-            rows.push(encode(&at(&prompting.negative_prompts, prompt))?);
-        }
+    if let Some(known) = text.known(prompt) {
+        return Ok(known);
     }
-    for &prompt in stage.prompts {
-        rows.push(encode(&at(&prompting.prompts, prompt))?);
+    let embedding = text.encode(prompt, stage.cancel)?;
+    embedding.warnings.iter().for_each(|warning| (stage.warn)(warning.clone()));
+    Ok(embedding)
+}
+
+/// What stands for a negative prompt: the one given, or nothing as the model was trained on it.
+fn negative(prompting: &Prompting, prompt: usize, stage: &mut Stage<'_>) -> Result<Arc<Embedding>> {
+    let zeros = stage.model.zeros_for_no_prompt;
+    match prompting.negative_prompts.get(prompt) {
+        None if zeros => Ok(Arc::new(encode(&at(&prompting.prompts, prompt), stage)?.zeros())),
+        given => encode(given.map_or("", String::as_str), stage),
     }
-    let views: Vec<_> = rows.iter().map(|row| row.hidden.view()).collect();
-    let context: ArrayD<f32> = stack(Axis(0), &views).map_err(|e| Error::input("prompt", e.to_string(), ""))?;
-    Ok(Condition { context: Some(context), ..Condition::default() })
+}
+
+/// The numbers of `time_ids` for one picture: height and width before scaling, what was cropped at the top and the
+/// left, and then height and width after that, or where the graph takes five numbers the aesthetic score.
+fn time_ids(
+    prompting: &Prompting,
+    contract: &DenoiserContract,
+    (width, height): (usize, usize),
+    is_prompt: bool,
+) -> Vec<f32> {
+    if contract.time_ids.is_none() {
+        return Vec::new();
+    }
+    let sizes = &prompting.sizes;
+    let [original_width, original_height] = sizes.original_size.unwrap_or([width, height]);
+    let [left, top] = sizes.crop.unwrap_or([0, 0]);
+    let mut ids = [original_height, original_width, top, left].map(|v| v as f32).to_vec();
+    if contract.time_ids_width() == Some(5) {
+        ids.push(match is_prompt {
+            true => sizes.aesthetic_score.unwrap_or(6.0),
+            false => sizes.negative_aesthetic_score.unwrap_or(2.5),
+        } as f32);
+    } else {
+        let [target_width, target_height] = sizes.target_size.unwrap_or([width, height]);
+        ids.extend([target_height as f32, target_width as f32]);
+    }
+    ids
+}
+
+/// The guidance scale as latent consistency models take it: sines, then cosines, of `1000 (scale − 1)` times falling
+/// frequencies (Luo et al. 2023, arXiv 2310.04378; diffusers' `get_guidance_scale_embedding`).
+fn guidance_embedding(scale: f64, width: usize) -> Vec<f32> {
+    let w = (scale - 1.0) as f32 * 1000.0;
+    let half = width / 2;
+    let step = (10_000.0_f64.ln() / half.saturating_sub(1).max(1) as f64) as f32;
+    let angles: Vec<f32> = (0..half).map(|i| w * (f64::from(i as f32 * -step).exp() as f32)).collect();
+    let mut embedding: Vec<f32> = angles.iter().map(|a| f64::from(*a).sin() as f32).collect();
+    embedding.extend(angles.iter().map(|a| f64::from(*a).cos() as f32));
+    embedding.resize(width, 0.0);
+    embedding
 }

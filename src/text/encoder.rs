@@ -1,6 +1,5 @@
 //! A text encoder's ONNX graph and its tokenizer.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,14 +9,24 @@ use super::tokenizer::{Encoding, Tokenizer};
 use crate::bundle::TextEncoderContract;
 use crate::error::{Error, Result};
 use crate::session::{Cancel, Session};
-use crate::tensor::{TensorView, require_finite, switch};
+use crate::tensor::{TensorInfo, TensorView, require_finite, switch};
 
-/// What a text encoder makes of one prompt.
+/// Which of a text encoder's outputs are taken.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Embedding {
-    /// The last hidden state, `[tokens, width]` float32.
-    pub hidden: ArrayD<f32>,
-    /// What was cut off, where the prompt is longer than the model reads.
+pub struct Taken {
+    /// What becomes tokens to attend to: states `[n, tokens, width]`, or a vector `[n, width]` that is one token.
+    pub tokens: Option<TensorInfo>,
+    /// The text as one vector, `[n, width]`.
+    pub pooled: Option<TensorInfo>,
+}
+
+/// What one text encoder makes of one prompt.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Encoded {
+    /// `[tokens, width]`
+    pub tokens: Option<ArrayD<f32>>,
+    /// `[width]`
+    pub pooled: Option<ArrayD<f32>>,
     pub warning: Option<String>,
 }
 
@@ -26,8 +35,7 @@ pub struct TextEncoder {
     tokenizer: Arc<Tokenizer>,
     session: Session,
     contract: TextEncoderContract,
-    /// Prompts met before: several pictures of one prompt, or the empty negative prompt of every request.
-    known: HashMap<String, Arc<Embedding>>,
+    taken: Taken,
 }
 
 /// Requires that every id of a prompt is a row of the graph's embedding.
@@ -46,15 +54,17 @@ pub fn require_embedded(encoding: &Encoding, contract: &TextEncoderContract, gra
     ))
 }
 
-/// Prompts remembered before all are forgotten, which bounds the memory of a long-lived pipeline.
-const REMEMBERED: usize = 256;
-
 impl TextEncoder {
     /// Joins an open graph with its tokenizer.
     ///
     /// # Errors
     /// [`Error::Model`] where the graph's fixed sequence length is not the tokenizer's.
-    pub fn new(tokenizer: Arc<Tokenizer>, session: Session, contract: TextEncoderContract) -> Result<Self> {
+    pub fn new(
+        tokenizer: Arc<Tokenizer>,
+        session: Session,
+        contract: TextEncoderContract,
+        taken: Taken,
+    ) -> Result<Self> {
         if let Some(fixed) = contract.sequence_length.filter(|&n| n != tokenizer.max_length()) {
             return Err(Error::model(
                 session.path(),
@@ -66,34 +76,13 @@ impl TextEncoder {
                 "set model_max_length in tokenizer_config.json to the graph's length",
             ));
         }
-        Ok(Self { tokenizer, session, contract, known: HashMap::new() })
-    }
-
-    /// What a prompt met before became.
-    pub fn known(&self, prompt: &str) -> Option<Arc<Embedding>> {
-        self.known.get(prompt).cloned()
+        Ok(Self { tokenizer, session, contract, taken })
     }
 
     /// Encodes one prompt.
-    ///
-    /// # Errors
-    /// [`Error::Model`] where the tokenizer gives ids that the graph's embedding does not hold, and whatever the
-    /// graph fails with.
-    pub fn encode(&mut self, prompt: &str, cancel: &Cancel) -> Result<Arc<Embedding>> {
-        if let Some(known) = self.known(prompt) {
-            return Ok(known);
-        }
+    pub(super) fn encode(&mut self, prompt: &str, cancel: &Cancel) -> Result<Encoded> {
         let encoding = self.tokenizer.encode(prompt)?;
         require_embedded(&encoding, &self.contract, self.session.path())?;
-        let embedding = Arc::new(self.run(encoding, cancel)?);
-        if self.known.len() >= REMEMBERED {
-            self.known.clear();
-        }
-        self.known.insert(prompt.to_owned(), Arc::clone(&embedding));
-        Ok(embedding)
-    }
-
-    fn run(&mut self, encoding: Encoding, cancel: &Cancel) -> Result<Embedding> {
         let rows = self.contract.batch.unwrap_or(1).max(1);
         let length = encoding.ids.len();
         let ids: Vec<i64> = encoding.ids.iter().copied().cycle().take(rows * length).collect();
@@ -110,18 +99,25 @@ impl TextEncoder {
         for (name, value) in &switches {
             inputs.push((name, TensorView::Bool(value.view())));
         }
-        let outputs = self.session.run(&inputs, &[&self.contract.last_hidden_state.name], cancel)?;
-        let hidden = outputs.into_iter().next().filter(|h| h.ndim() == 3 && h.shape()[0] == rows).ok_or_else(|| {
-            Error::model(
-                self.session.path(),
-                format!("output {} is not [{rows}, tokens, width]", self.contract.last_hidden_state.name),
-                "",
-            )
-        })?;
-        let hidden = hidden.index_axis_move(Axis(0), 0);
-        if let Some(values) = hidden.as_slice() {
-            require_finite(values, "the text encoder's output", 0, 0)?;
-        }
-        Ok(Embedding { hidden, warning: encoding.warning() })
+        let wanted: Vec<&TensorInfo> = [&self.taken.tokens, &self.taken.pooled].into_iter().flatten().collect();
+        let names: Vec<&str> = wanted.iter().map(|info| info.name.as_str()).collect();
+        let outputs = self.session.run(&inputs, &names, cancel)?;
+        let mut outputs = outputs.into_iter().zip(wanted);
+        let mut next = |is_wanted: bool| -> Result<Option<ArrayD<f32>>> {
+            let Some((output, info)) = is_wanted.then(|| outputs.next()).flatten() else { return Ok(None) };
+            if output.ndim() < 2 || output.ndim() > 3 || output.shape()[0] != rows {
+                return Err(Error::model(
+                    self.session.path(),
+                    format!("output {} should have {rows} rows and is {:?}", info.name, output.shape()),
+                    "export the text encoder with scripts/export.py",
+                ));
+            }
+            require_finite(output.as_slice().unwrap_or_default(), "the text encoder's output", 0, 0)?;
+            Ok(Some(output.index_axis_move(Axis(0), 0)))
+        };
+        let tokens = next(self.taken.tokens.is_some())?;
+        let pooled = next(self.taken.pooled.is_some())?;
+        let tokens = tokens.map(|t| if t.ndim() == 1 { t.insert_axis(Axis(0)) } else { t });
+        Ok(Encoded { tokens, pooled, warning: encoding.warning() })
     }
 }

@@ -4,11 +4,13 @@
 //! then by what is left with the right rank; whatever nobody can fill is an error that shows a table, since a graph
 //! that runs with an input guessed wrong makes pictures that are wrong in ways hard to see.
 
+mod conditioner;
 mod control;
 mod denoiser;
 mod text;
 mod vae;
 
+pub use conditioner::ConditionerContract;
 pub use control::ControlNetContract;
 pub use denoiser::{DenoiserContract, Residuals};
 pub use text::TextEncoderContract;

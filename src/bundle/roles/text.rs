@@ -14,8 +14,8 @@ pub struct TextEncoderContract {
     pub attention_mask: Option<TensorInfo>,
     /// Switches left over from tracing, each with what to feed.
     pub switches: Vec<Switch>,
-    /// The states after the last layer, `[n, tokens, width]`.
-    pub last_hidden_state: TensorInfo,
+    /// The states after the last layer, `[n, tokens, width]`; absent where the graph gives the text as one vector only.
+    pub last_hidden_state: Option<TensorInfo>,
     /// The text as one vector, `[n, width]`: the projected one where the graph gives two.
     pub pooled: Option<TensorInfo>,
     /// The states after each layer with the layer's number; 0 is the embedding.
@@ -57,22 +57,22 @@ impl TextEncoderContract {
             .find_map(|name| plain().find(|o| o.name == *name))
             .or_else(|| plain().next().filter(|_| plain().count() == 1))
             .cloned();
-        let Some(last_hidden_state) = last_hidden_state else {
-            return Err(Error::model(
-                &graph.path,
-                format!(
-                    "{} gives no states [n, tokens, width]; its outputs are{}",
-                    component.kind,
-                    table(&graph.outputs)
-                ),
-                "export the text encoder with its last_hidden_state",
-            ));
-        };
         let pooled = ["text_embeds", "pooled_embeddings", "text_embeddings", "pooler_output"]
             .iter()
             .find_map(|name| of_rank(2).find(|o| o.name == *name))
             .or_else(|| of_rank(2).next().filter(|_| of_rank(2).count() == 1))
             .cloned();
+        if last_hidden_state.is_none() && pooled.is_none() {
+            return Err(Error::model(
+                &graph.path,
+                format!(
+                    "{} gives neither states [n, tokens, width] nor a vector [n, width]; its outputs are{}",
+                    component.kind,
+                    table(&graph.outputs)
+                ),
+                "export the text encoder with its last_hidden_state",
+            ));
+        }
         Ok(Self {
             embedding_rows: graph.table_rows.get(&input_ids.name).copied(),
             sequence_length: input_ids.shape.get(1).and_then(Dim::fixed),
@@ -84,11 +84,6 @@ impl TextEncoderContract {
             pooled,
             hidden_states,
         })
-    }
-
-    /// The width of the states, where the graph fixes it.
-    pub fn width(&self) -> Option<usize> {
-        self.last_hidden_state.shape.get(2).and_then(Dim::fixed)
     }
 
     /// The number of layers, where the graph gives their states.
@@ -107,7 +102,7 @@ impl TextEncoderContract {
         let plain = [
             (Some(&self.input_ids), "token ids"),
             (self.attention_mask.as_ref(), "attention mask"),
-            (Some(&self.last_hidden_state), "last state"),
+            (self.last_hidden_state.as_ref(), "last state"),
             (self.pooled.as_ref(), "pooled text"),
         ];
         let mut roles: Vec<_> = plain.into_iter().filter_map(|(t, role)| Some((t?, role.to_owned()))).collect();

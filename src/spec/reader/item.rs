@@ -68,6 +68,21 @@ impl<'r> Item<'r> {
         }
     }
 
+    /// Reads a value, or an array of at least one, each an item of its own.
+    pub(in crate::spec) fn one_or_more(&self, expected: &str) -> Vec<Item<'r>> {
+        match &self.node.value {
+            Value::Array(items) if !items.is_empty() => {
+                let item = |(at, node)| Item::new(self.reading, format!("{}[{at}]", self.key), node);
+                items.iter().enumerate().map(item).collect()
+            }
+            Value::Array(_) | Value::Table(_) => {
+                self.expected(expected);
+                Vec::new()
+            }
+            _ => vec![self.clone()],
+        }
+    }
+
     /// Reads one of a few names of a kind of thing, such as `provider`.
     pub(in crate::spec) fn choice(&self, noun: &str, names: &[&'static str]) -> Option<&'static str> {
         let text = self.string(&format!("the name of a {noun}"))?;
@@ -152,6 +167,29 @@ impl<'r> Item<'r> {
             }
         }
         table
+    }
+}
+
+impl<'r> Item<'r> {
+    /// Reads an array of tables, each with its own place in it as its key.
+    pub(in crate::spec) fn tables(&self) -> Vec<Table<'r>> {
+        let Value::Array(items) = &self.node.value else {
+            self.expected(format!("tables [[{}]]", self.key));
+            return Vec::new();
+        };
+        let item = |(at, node)| Item::new(self.reading, format!("{}[{at}]", self.key), node);
+        items.iter().enumerate().map(item).map(|item| item.table()).collect()
+    }
+
+    /// Reads true or false.
+    pub(in crate::spec) fn switch(&self) -> Option<bool> {
+        match self.node.value {
+            Value::Boolean(on) => Some(on),
+            _ => {
+                self.expected("true or false");
+                None
+            }
+        }
     }
 }
 

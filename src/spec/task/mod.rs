@@ -3,12 +3,22 @@
 //! A task is one file here, with a struct whose fields are the table's keys, one variant of [`Task`] and one row of
 //! [`TASKS`].
 
+mod class_conditional;
 mod image_to_image;
+mod inpaint;
+mod instruct;
 mod prompting;
+mod sizes;
+mod super_resolution;
 mod text_to_image;
 
+pub use class_conditional::{Class, ClassConditional};
 pub use image_to_image::{Beginning, ImageToImage};
+pub use inpaint::Inpaint;
+pub use instruct::Instruct;
 pub use prompting::Prompting;
+pub use sizes::Sizes;
+pub use super_resolution::SuperResolution;
 pub use text_to_image::TextToImage;
 
 use super::reader::{Reading, Table};
@@ -23,6 +33,16 @@ pub enum Task {
     TextToImage(TextToImage),
     /// `[task.image-to-image]`: a picture and a prompt become a picture like the one and after the other.
     ImageToImage(ImageToImage),
+    /// `[task.inpaint]`: a part of a picture is drawn anew.
+    Inpaint(Inpaint),
+    /// `[task.instruct]`: a picture is changed as a prompt says.
+    Instruct(Instruct),
+    /// `[task.super-resolution]`: a small picture becomes a large one.
+    SuperResolution(SuperResolution),
+    /// `[task.class-conditional]`: a picture of a class.
+    ClassConditional(ClassConditional),
+    /// `[task.conditional]`: a picture of what the `[[condition]]` tables say. The table has no keys.
+    Conditional,
     /// `[task.unconditional]`: a picture of what the model was trained on. The table has no keys.
     Unconditional,
 }
@@ -49,6 +69,31 @@ pub const TASKS: &[TaskEntry] = &[
         read: |table| Task::ImageToImage(ImageToImage::read(table)),
     },
     TaskEntry {
+        name: "inpaint",
+        about: "A part of a picture is drawn anew.",
+        read: |table| Task::Inpaint(Inpaint::read(table)),
+    },
+    TaskEntry {
+        name: "instruct",
+        about: "A picture is changed as a prompt says.",
+        read: |table| Task::Instruct(Instruct::read(table)),
+    },
+    TaskEntry {
+        name: "super-resolution",
+        about: "A small picture becomes a large one.",
+        read: |table| Task::SuperResolution(SuperResolution::read(table)),
+    },
+    TaskEntry {
+        name: "class-conditional",
+        about: "A picture of a class.",
+        read: |table| Task::ClassConditional(ClassConditional::read(table)),
+    },
+    TaskEntry {
+        name: "conditional",
+        about: "A picture of what the [[condition]] tables say.",
+        read: |_| Task::Conditional,
+    },
+    TaskEntry {
         name: "unconditional",
         about: "A picture of what the model was trained on, without a prompt.",
         read: |_| Task::Unconditional,
@@ -73,6 +118,11 @@ impl Task {
         match self {
             Self::TextToImage(_) => "text-to-image",
             Self::ImageToImage(_) => "image-to-image",
+            Self::Inpaint(_) => "inpaint",
+            Self::Instruct(_) => "instruct",
+            Self::SuperResolution(_) => "super-resolution",
+            Self::ClassConditional(_) => "class-conditional",
+            Self::Conditional => "conditional",
             Self::Unconditional => "unconditional",
         }
     }
@@ -82,7 +132,10 @@ impl Task {
         match self {
             Self::TextToImage(task) => Some(&task.prompting),
             Self::ImageToImage(task) => Some(&task.prompting),
-            Self::Unconditional => None,
+            Self::Inpaint(task) => task.prompting.as_ref(),
+            Self::Instruct(task) => Some(&task.prompting),
+            Self::SuperResolution(task) => task.prompting.as_ref(),
+            Self::ClassConditional(_) | Self::Conditional | Self::Unconditional => None,
         }
     }
 
@@ -91,7 +144,20 @@ impl Task {
         match self {
             Self::TextToImage(task) => Some(&mut task.prompting),
             Self::ImageToImage(task) => Some(&mut task.prompting),
-            Self::Unconditional => None,
+            Self::Inpaint(task) => task.prompting.as_mut(),
+            Self::Instruct(task) => Some(&mut task.prompting),
+            Self::SuperResolution(task) => task.prompting.as_mut(),
+            Self::ClassConditional(_) | Self::Conditional | Self::Unconditional => None,
+        }
+    }
+
+    /// Leaves one prompt or class of several.
+    pub fn keep_only(&mut self, index: usize) {
+        if let Some(prompting) = self.prompting_mut() {
+            prompting.keep_only(index);
+        }
+        if let Self::ClassConditional(task) = self {
+            task.keep_only(index);
         }
     }
 
@@ -121,7 +187,11 @@ impl Task {
         match self {
             Self::TextToImage(task) => task.write(writer),
             Self::ImageToImage(task) => task.write(writer),
-            Self::Unconditional => {}
+            Self::Inpaint(task) => task.write(writer),
+            Self::Instruct(task) => task.write(writer),
+            Self::SuperResolution(task) => task.write(writer),
+            Self::ClassConditional(task) => task.write(writer),
+            Self::Conditional | Self::Unconditional => {}
         }
     }
 }

@@ -2,34 +2,49 @@
 
 use std::ops::Bound::{Included, Unbounded};
 
+use super::sizes::Sizes;
 use crate::spec::reader::Table;
 use crate::spec::writer::Writer;
 
 /// What is to be seen and how strictly, for every task that follows a prompt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prompting {
-    /// `prompt`, required: what is to be seen, a string or a list of them.
+    /// `prompt`, required where the model reads one: what is to be seen, a string or a list of them.
     pub prompts: Vec<String>,
-    /// `negative_prompt = ""`: what guidance leads away from, one string for all prompts or a list as long as
-    /// theirs. Here there is one for each prompt.
+    /// `negative_prompt`: what guidance leads away from, one string for all prompts or a list as long as theirs. Here
+    /// there is one for each prompt, and none at all where none was given: that is the empty text, or zeros in its
+    /// place for models that were trained so (Stable Diffusion XL).
     pub negative_prompts: Vec<String>,
     /// `guidance_scale = 7.5`: the weight w of classifier-free guidance, `uncond + w (cond - uncond)`, 0 or more; up
-    /// to 1 there is no guidance.
+    /// to 1 there is no guidance. Models that are told the scale (latent consistency models) run once a step.
     pub guidance_scale: f64,
     /// `guidance_rescale = 0.0`: how far the guided prediction is brought back to the deviation of the unguided one
     /// against overexposure, 0 to 1.
     pub guidance_rescale: f64,
+    /// The sizes that Stable Diffusion XL is told.
+    pub sizes: Sizes,
 }
 
 impl Prompting {
     /// Makes the prompting of these prompts, with everything else at its default.
     pub fn new(prompts: Vec<String>) -> Self {
-        let negative_prompts = vec![String::new(); prompts.len()];
-        Self { prompts, negative_prompts, guidance_scale: 7.5, guidance_rescale: 0.0 }
+        Self {
+            prompts,
+            negative_prompts: Vec::new(),
+            guidance_scale: 7.5,
+            guidance_rescale: 0.0,
+            sizes: Sizes::default(),
+        }
     }
 
     pub(super) fn read(table: &mut Table<'_>) -> Self {
         table.require("prompt", "a string or an array of strings");
+        Self::read_if_there(table).unwrap_or_else(|| Self::new(Vec::new()))
+    }
+
+    /// Reads the prompting of a task that some models do without a prompt.
+    pub(super) fn read_if_there(table: &mut Table<'_>) -> Option<Self> {
+        let is_there = table.get("prompt").is_some();
         let prompts = texts(table, "prompt");
         let mut prompting = Self::new(prompts.unwrap_or_default());
         let count = prompting.prompts.len();
@@ -52,12 +67,28 @@ impl Prompting {
         if let Some(rescale) = table.number("guidance_rescale", Included(0.0), Included(1.0)) {
             prompting.guidance_rescale = rescale;
         }
-        prompting
+        prompting.sizes = Sizes::read(table);
+        if !is_there {
+            for key in ["negative_prompt", "guidance_scale", "guidance_rescale"].iter().chain(Sizes::KEYS) {
+                if table.get(key).is_some() {
+                    table.report_at(key, "goes with `prompt`, and there is none");
+                }
+            }
+        }
+        is_there.then_some(prompting)
+    }
+
+    /// Leaves one prompt of several.
+    pub(super) fn keep_only(&mut self, index: usize) {
+        let only = |texts: &[String]| texts.get(index).cloned().into_iter().collect();
+        self.negative_prompts = only(&self.negative_prompts);
+        self.prompts = only(&self.prompts);
     }
 
     pub(super) fn write(&self, writer: &mut Writer) {
         writer.strings("prompt", &self.prompts);
         match self.negative_prompts.as_slice() {
+            [] => {}
             [first, rest @ ..] if rest.iter().all(|other| other == first) => {
                 writer.key("negative_prompt", first.clone());
             }
@@ -65,6 +96,7 @@ impl Prompting {
         }
         writer.key("guidance_scale", self.guidance_scale);
         writer.key("guidance_rescale", self.guidance_rescale);
+        self.sizes.write(writer);
     }
 }
 

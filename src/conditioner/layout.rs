@@ -1,0 +1,79 @@
+//! Boxes as tokens (arXiv 2112.10752, section 4.3.1; appendix D.4).
+
+use crate::error::{Error, Result};
+
+/// Something in a layout.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Thing {
+    /// What it is, as the model numbers it.
+    pub class: usize,
+    /// Left, top, right and bottom, in shares of the picture's width and height.
+    pub place: [f64; 4],
+    /// What more is known of it: bits for a group, an occluded thing, a depiction, a view from inside.
+    pub modifiers: usize,
+}
+
+/// The things that a layout has room for.
+pub const MOST: usize = 30;
+/// The points a side of the grid that corners are snapped to.
+const GRID: usize = 90;
+/// The token of a place without a thing, thrice for each.
+const NOTHING: i64 = 8191;
+
+/// The 92 tokens of a layout: for each of 30 things its class, its upper left and its lower right corner, and then
+/// the corners of the part of the picture that is seen, which is all of it.
+///
+/// A corner is `90 round(89 y) + round(89 x)`; a class is `class + n_classes · modifiers`.
+///
+/// # Errors
+/// [`Error::Input`] for more than 30 things, and for a class beyond `n_classes` where that is known.
+pub fn tokens(things: &[Thing], n_classes: Option<usize>) -> Result<Vec<i64>> {
+    if things.len() > MOST {
+        return Err(Error::input(
+            "condition.boxes",
+            format!("{} boxes are given, and a layout has room for {MOST}", things.len()),
+            "leave the smallest out",
+        ));
+    }
+    let corner = |x: f64, y: f64| {
+        let point = |share: f64| (share * (GRID - 1) as f64).round_ties_even() as i64;
+        point(y) * GRID as i64 + point(x)
+    };
+    let mut tokens = Vec::with_capacity(3 * MOST + 2);
+    for (at, thing) in things.iter().enumerate() {
+        if let Some(n) = n_classes.filter(|&n| thing.class >= n) {
+            return Err(Error::input(
+                format!("condition.boxes[{at}].class"),
+                format!("{} is asked for, and the model knows classes 0 to {}", thing.class, n.saturating_sub(1)),
+                "choose one of those",
+            ));
+        }
+        let [left, top, right, bottom] = thing.place;
+        let modified = n_classes.unwrap_or(0) * thing.modifiers;
+        tokens.extend([(thing.class + modified) as i64, corner(left, top), corner(right, bottom)]);
+    }
+    tokens.resize(3 * MOST, NOTHING);
+    tokens.extend([corner(0.0, 0.0), corner(1.0, 1.0)]);
+    Ok(tokens)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layout_is_92_tokens() {
+        let thing = Thing { class: 3, place: [0.0, 0.5, 1.0, 1.0], modifiers: 2 };
+        let tokens = tokens(&[thing], Some(10)).unwrap();
+        assert_eq!(tokens.len(), 92);
+        assert_eq!(tokens[..4], [23, 44 * 90, 8099, 8191]);
+        assert_eq!(tokens[90..], [0, 8099]);
+    }
+
+    #[test]
+    fn too_many_things_and_unknown_classes_are_refused() {
+        let thing = Thing { class: 3, place: [0.0, 0.0, 1.0, 1.0], modifiers: 0 };
+        assert!(tokens(&[thing; 31], None).unwrap_err().to_string().contains("31 boxes"));
+        assert!(tokens(&[thing], Some(3)).unwrap_err().to_string().contains("classes 0 to 2"));
+    }
+}

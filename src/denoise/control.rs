@@ -1,0 +1,144 @@
+//! Control networks: what they add to a UNet's skip connections (Zhang et al. 2023, arXiv 2302.05543).
+
+use ndarray::{ArrayD, Axis, IxDyn, Slice, concatenate};
+
+use super::Call;
+use super::graph::{Told, pad_rows, switches, timestep};
+use crate::bundle::ControlNetContract;
+use crate::error::{Error, Result};
+use crate::session::{Cancel, Session};
+use crate::tensor::{TensorInfo, TensorView};
+
+/// How a control network takes part in a run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ControlWeight {
+    /// What its residuals are multiplied by.
+    pub scale: f64,
+    /// The share of the run before which it is silent, in [0, 1].
+    pub start: f64,
+    /// The share of the run after which it is silent, in [0, 1].
+    pub end: f64,
+    /// Whether it leads without a prompt: its residuals grow from a tenth at the first skip connection to the whole in
+    /// the middle, and only the branch that is told the prompt gets them.
+    pub guess: bool,
+}
+
+impl ControlWeight {
+    /// The scale at one call of the model.
+    fn scale_at(&self, call: Call) -> f64 {
+        let of = call.of as f64;
+        let is_silent = (call.index as f64) / of < self.start || (call.index + 1) as f64 / of > self.end;
+        if is_silent { 0.0 } else { self.scale }
+    }
+}
+
+/// An open control network with the picture that it follows.
+pub struct Control<'a> {
+    session: &'a mut Session,
+    contract: &'a ControlNetContract,
+    /// `[1, 3, h, w]`
+    picture: &'a ArrayD<f32>,
+    weight: ControlWeight,
+    /// The shapes of the residuals, once the graph has told them.
+    shapes: Vec<IxDyn>,
+}
+
+impl<'a> Control<'a> {
+    /// Joins an open graph with its picture, `[1, 3, h, w]` in [0, 1].
+    pub fn new(
+        session: &'a mut Session,
+        contract: &'a ControlNetContract,
+        picture: &'a ArrayD<f32>,
+        weight: ControlWeight,
+    ) -> Self {
+        Self { session, contract, picture, weight, shapes: Vec::new() }
+    }
+
+    /// Residuals of all rows for each place, from the first skip connection to the middle.
+    ///
+    /// # Errors
+    /// Whatever the graph fails with, and [`Error::Model`] where its outputs have not a row for each of its inputs'.
+    pub(super) fn residuals(&mut self, told: &Told<'_>, call: Call, cancel: &Cancel) -> Result<Vec<ArrayD<f32>>> {
+        let scale = self.weight.scale_at(call);
+        if scale == 0.0 && !self.shapes.is_empty() {
+            return Ok(self.shapes.iter().map(|shape| ArrayD::zeros(shape.clone())).collect());
+        }
+        // What the prompt has no part in is multiplied place by place, outside of the graph.
+        let has_input = self.contract.scale.is_some();
+        let (inside, outside) = if has_input && !self.weight.guess { (scale, 1.0) } else { (1.0, scale) };
+        let mut residuals = self.run(told, inside, call, cancel)?;
+        let last = residuals.len().saturating_sub(1).max(1) as f64;
+        for (place, all) in residuals.iter_mut().enumerate() {
+            let grown = if self.weight.guess { 10.0_f64.powf(place as f64 / last - 1.0) } else { 1.0 };
+            let factor = (outside * grown) as f32;
+            if factor != 1.0 {
+                all.mapv_inplace(|v| v * factor);
+            }
+            if self.weight.guess {
+                for (mut row, branch) in all.axis_iter_mut(Axis(0)).zip(told.prompted) {
+                    if !branch {
+                        row.fill(0.0);
+                    }
+                }
+            }
+        }
+        self.shapes = residuals.iter().map(|all| all.raw_dim()).collect();
+        Ok(residuals)
+    }
+
+    fn run(&mut self, told: &Told<'_>, scale: f64, call: Call, cancel: &Cancel) -> Result<Vec<ArrayD<f32>>> {
+        let rows = told.sample.shape()[0];
+        let chunk = self.contract.batch.unwrap_or(rows).max(1);
+        let padded = rows.div_ceil(chunk) * chunk;
+        let shape = IxDyn(&[&[chunk], &self.picture.shape()[1..]].concat());
+        let Some(picture) = self.picture.broadcast(shape) else {
+            return Err(Error::input("control.image", "one picture does not stand for a batch", "report this"));
+        };
+        let t = timestep(&self.contract.timestep, &self.contract.sample, chunk, call.timestep);
+        let scale = self.contract.scale.as_ref().map(|info| {
+            let ones = vec![1; info.shape.len()];
+            (info, ArrayD::from_elem(IxDyn(&ones), scale as f32))
+        });
+        let switches = switches(&self.contract.constants);
+        let by_row = [
+            (Some(&self.contract.sample), Some(told.sample.to_owned())),
+            (self.contract.context.as_ref(), told.context.cloned()),
+            (self.contract.text_embeds.as_ref(), told.text_embeds.cloned()),
+            (self.contract.time_ids.as_ref(), told.time_ids.cloned()),
+        ];
+        let by_row = by_row
+            .into_iter()
+            .filter_map(|(info, value)| info.zip(value))
+            .map(|(info, value)| Ok((info, pad_rows(value, padded)?)))
+            .collect::<Result<Vec<_>>>()?;
+        let places: Vec<&TensorInfo> = self.contract.down.iter().chain([&self.contract.mid]).collect();
+        let names: Vec<&str> = places.iter().map(|info| info.name.as_str()).collect();
+
+        let mut parts: Vec<Vec<ArrayD<f32>>> = vec![Vec::new(); places.len()];
+        for start in (0..padded).step_by(chunk) {
+            let mut inputs = vec![
+                (self.contract.timestep.name.as_str(), t.view()),
+                (self.contract.control.name.as_str(), TensorView::F32(picture.view())),
+            ];
+            let part = Slice::from(start..start + chunk);
+            inputs.extend(
+                by_row.iter().map(|(info, all)| (info.name.as_str(), TensorView::F32(all.slice_axis(Axis(0), part)))),
+            );
+            inputs.extend(scale.iter().map(|(info, value)| (info.name.as_str(), TensorView::F32(value.view()))));
+            inputs.extend(switches.iter().map(|(name, value)| (*name, TensorView::Bool(value.view()))));
+            for (place, output) in parts.iter_mut().zip(self.session.run(&inputs, &names, cancel)?) {
+                place.push(output);
+            }
+        }
+        let joined = |(info, parts): (&&TensorInfo, &Vec<ArrayD<f32>>)| {
+            let views: Vec<_> = parts.iter().map(|part| part.view()).collect();
+            let all = concatenate(Axis(0), &views).ok().filter(|all| all.shape()[0] == padded);
+            let all = all.ok_or_else(|| {
+                let problem = format!("output {} has not a row for each of the {padded} put in", info.name);
+                Error::model(self.session.path(), problem, "export the control network with scripts/export.py")
+            })?;
+            Ok(all.slice_axis(Axis(0), Slice::from(..rows)).to_owned())
+        };
+        places.iter().zip(&parts).map(joined).collect()
+    }
+}

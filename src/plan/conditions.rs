@@ -1,0 +1,87 @@
+//! The graphs and the inputs of the `[[condition]]` tables.
+
+use super::model::{Part, part};
+use crate::bundle::{Bundle, Component, ComponentKind, ConditionerContract, open_conditioner};
+use crate::error::{Error, Result};
+use crate::image;
+use crate::spec::{Condition, Source, ToldAs};
+use crate::tensor::Dim;
+
+/// A condition with the graph that makes tensors of it.
+#[derive(Debug, Clone)]
+pub struct ConditionPart {
+    /// Where it comes from and how the denoiser is told.
+    pub condition: Condition,
+    /// The graph, where there is one.
+    pub part: Option<Part<ConditionerContract>>,
+    /// The number of classes or labels that the graph knows, where anything says so.
+    pub known: Option<usize>,
+}
+
+impl ConditionPart {
+    /// Resolves the conditions of a pipeline.
+    pub(super) fn all(conditions: &[Condition], bundle: &Bundle) -> Result<Vec<Self>> {
+        conditions.iter().enumerate().map(|(at, condition)| Self::new(at, condition, bundle)).collect()
+    }
+
+    fn new(at: usize, condition: &Condition, bundle: &Bundle) -> Result<Self> {
+        if let Source::LabelMap(path) = &condition.source {
+            image::load_labels(path)?;
+        }
+        let Some(graph) = &condition.graph else {
+            return Ok(Self { condition: condition.clone(), part: None, known: None });
+        };
+        let inside = bundle.dir.join(&graph.name);
+        let path = if inside.exists() { &inside } else { &graph.path };
+        if !path.exists() {
+            return Err(Error::input(
+                format!("condition[{at}].graph"),
+                format!("there is neither {} nor {}", inside.display(), graph.path.display()),
+                "name a folder of the model directory that holds a graph, or the path of one",
+            ));
+        }
+        let component = open_conditioner(path)?;
+        let contract = ConditionerContract::resolve(&component)?;
+        let rank = match condition.source {
+            Source::Boxes(_) => 2,
+            Source::LabelMap(_) => 4,
+            Source::Vectors(_) | Source::Index { .. } => 3,
+        };
+        if contract.input.shape.len() != rank {
+            return Err(Error::model(
+                &component.graph.path,
+                format!("input {} has {} axes, and such a condition has {rank}", contract.input, contract.input.shape.len()),
+                "name the graph that was exported for this condition",
+            ));
+        }
+        Ok(Self { condition: condition.clone(), known: known(&component, &contract), part: Some(part(&component, contract)) })
+    }
+
+    /// The channels that the denoiser is told, where they are known.
+    pub(super) fn channels(&self) -> usize {
+        let is_channels = self.condition.told_as == ToldAs::Channels;
+        let given = self.part.as_ref().and_then(|part| part.contract.output.shape.get(1)?.fixed());
+        given.filter(|_| is_channels).unwrap_or(0)
+    }
+
+    /// Whether it tells the denoiser tokens.
+    pub(super) fn is_tokens(&self) -> bool {
+        self.condition.told_as == ToldAs::Tokens
+    }
+}
+
+/// The width and height of the first label map, which the picture then has.
+pub(super) fn natural_size(conditions: &[Condition]) -> Result<Option<(usize, usize)>> {
+    let path = conditions.iter().find_map(|condition| match &condition.source {
+        Source::LabelMap(path) => Some(path),
+        _ => None,
+    });
+    path.map(|path| image::load_labels(path).map(|map| (map.width, map.height))).transpose()
+}
+
+fn known(component: &Component, contract: &ConditionerContract) -> Option<usize> {
+    debug_assert_eq!(component.kind, ComponentKind::Conditioner);
+    let stated = |key: &str| component.config.get(key)?.as_u64().map(|n| n as usize);
+    let labels = || contract.input.shape.get(1).and_then(Dim::fixed).filter(|_| contract.input.shape.len() == 4);
+    stated("n_classes").or_else(|| stated("n_labels")).or_else(labels)
+}

@@ -1,0 +1,117 @@
+//! Which control networks take part in a run.
+
+use std::path::PathBuf;
+
+use super::model::{Part, part};
+use crate::bundle::{Bundle, Component, ComponentKind, ControlNetContract, DenoiserContract, open_controlnet};
+use crate::denoise::ControlWeight;
+use crate::error::{Error, Result};
+use crate::spec;
+use crate::tensor::{Dim, TensorInfo};
+
+/// A control network and the picture it follows.
+#[derive(Debug, Clone)]
+pub struct ControlPart {
+    /// The graph.
+    pub part: Part<ControlNetContract>,
+    /// The picture.
+    pub image: PathBuf,
+    /// How it takes part.
+    pub weight: ControlWeight,
+}
+
+impl ControlPart {
+    /// Resolves the control networks of a pipeline.
+    pub(super) fn all(
+        controls: &[spec::Control],
+        bundle: &Bundle,
+        denoiser: &Component,
+        contract: &DenoiserContract,
+    ) -> Result<Vec<Self>> {
+        if controls.is_empty() && !contract.residuals.is_empty() {
+            let names: Vec<&str> = contract.residuals.down.iter().take(1).map(|info| info.name.as_str()).collect();
+            return Err(Error::model(
+                &denoiser.graph.path,
+                format!("was exported for control networks (input {} and its like), and none is given", names.join(", ")),
+                "add a [[control]] table with an image, or name the graph that was exported without: [model.unet] graph",
+            ));
+        }
+        controls.iter().enumerate().map(|(at, control)| Self::new(at, control, bundle, denoiser, contract)).collect()
+    }
+
+    fn new(
+        at: usize,
+        control: &spec::Control,
+        bundle: &Bundle,
+        denoiser: &Component,
+        contract: &DenoiserContract,
+    ) -> Result<Self> {
+        let opened;
+        let component = match &control.path {
+            Some(path) => {
+                opened = open_controlnet(path)?;
+                &opened
+            }
+            None => bundle.component(ComponentKind::ControlNet).ok_or_else(|| {
+                Error::input(
+                    format!("control[{at}].path"),
+                    format!("missing, and {} has no controlnet/", bundle.dir.display()),
+                    "name the directory of the control network",
+                )
+            })?,
+        };
+        let network = ControlNetContract::resolve(component)?;
+        if contract.residuals.is_empty() {
+            return Err(Error::model(
+                &denoiser.graph.path,
+                "has no inputs for a control network's residuals",
+                "export it with them: scripts/export.py --control",
+            ));
+        }
+        let fits = network.down.len() == contract.residuals.down.len()
+            && network.down.iter().zip(&contract.residuals.down).all(|(given, taken)| same_channels(given, taken));
+        if !fits {
+            return Err(Error::model(
+                &component.graph.path,
+                format!(
+                    "gives residuals of {} channels, and {} takes {}",
+                    channels(&network.down),
+                    denoiser.kind,
+                    channels(&contract.residuals.down)
+                ),
+                "the control network was trained for a model of another family",
+            ));
+        }
+        let width = |info: &Option<TensorInfo>| info.as_ref().and_then(|info| info.shape.get(2)?.fixed());
+        if let (Some(a), Some(b)) = (width(&network.context), width(&contract.context))
+            && a != b
+        {
+            return Err(Error::model(
+                &component.graph.path,
+                format!("attends to tokens of width {a}, and {} to tokens of width {b}", denoiser.kind),
+                "the control network was trained for a model of another family",
+            ));
+        }
+        crate::image::dimensions(&control.image)?;
+        Ok(Self {
+            part: part(component, network),
+            image: control.image.clone(),
+            weight: ControlWeight {
+                scale: control.scale,
+                start: control.start,
+                end: control.end,
+                guess: control.guess,
+            },
+        })
+    }
+}
+
+fn same_channels(given: &TensorInfo, taken: &TensorInfo) -> bool {
+    let of = |info: &TensorInfo| info.shape.get(1).and_then(Dim::fixed);
+    of(given).zip(of(taken)).is_none_or(|(given, taken)| given == taken)
+}
+
+fn channels(places: &[TensorInfo]) -> String {
+    let of = |info: &TensorInfo| info.shape.get(1).map(ToString::to_string).unwrap_or_default();
+    places.iter().map(of).collect::<Vec<_>>().join(", ")
+}

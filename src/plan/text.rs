@@ -1,0 +1,165 @@
+//! Which text encoders a denoiser reads, and what of each.
+
+use std::sync::Arc;
+
+use super::model::{Part, part};
+use crate::bundle::{Bundle, Component, ComponentKind, DenoiserContract, TextEncoderContract};
+use crate::error::{Error, Result};
+use crate::spec::Prompting;
+use crate::tensor::{Dim, TensorInfo};
+use crate::text::{Taken, require_embedded, tokenizer::Tokenizer};
+
+/// A text encoder and its tokenizer.
+#[derive(Debug, Clone)]
+pub struct TextPart {
+    /// The graph.
+    pub part: Part<TextEncoderContract>,
+    /// Its tokenizer.
+    pub tokenizer: Arc<Tokenizer>,
+    /// Which of its outputs are taken.
+    pub taken: Taken,
+    /// Which group of tokens its own belong to; see [`crate::text::TextEncoders`].
+    pub group: usize,
+}
+
+/// How prompts become what the denoiser is told.
+#[derive(Debug, Clone)]
+pub struct TextPlan {
+    /// The text encoders, in the model's order.
+    pub encoders: Vec<TextPart>,
+    /// Whether a negative prompt that nobody gave is zeros rather than the encoded empty text: diffusers'
+    /// `force_zeros_for_empty_prompt`.
+    pub zeros_for_no_prompt: bool,
+}
+
+impl TextPlan {
+    pub(super) fn new(bundle: &Bundle, denoiser: &DenoiserContract, wanted_for: &str) -> Result<Self> {
+        let components: Vec<&Component> = bundle.text_encoders().collect();
+        if components.is_empty() {
+            return Err(Error::model(
+                &bundle.dir,
+                format!("{wanted_for} needs {}, and the directory has none", ComponentKind::TextEncoder),
+                "choose [task.unconditional], or export the text encoder too",
+            ));
+        }
+        // Stable Diffusion XL and what came of it is told sizes, a pooled vector and the states before the last layer's.
+        let is_xl = denoiser.time_ids.is_some();
+        let mut encoders = Vec::with_capacity(components.len());
+        for component in components {
+            let contract = TextEncoderContract::resolve(component)?;
+            let tokens = if is_xl { Some(penultimate(component, &contract)?.clone()) } else { tokens(&contract) };
+            // The projected text comes with the last encoder; what the first pools is not asked for.
+            let pooled = contract.pooled.clone().filter(|_| is_xl && is_last(bundle, component));
+            encoders.push(TextPart {
+                tokenizer: Arc::new(Tokenizer::open(tokenizer_dir(bundle, component, wanted_for)?)?),
+                taken: Taken { tokens, pooled },
+                part: part(component, contract),
+                group: 0,
+            });
+        }
+        let plan = Self { zeros_for_no_prompt: zeros_for_no_prompt(bundle, denoiser), encoders };
+        plan.check(denoiser, bundle)?;
+        Ok(plan)
+    }
+
+    /// Requires that the encoders fit each other and give what the denoiser takes.
+    fn check(&self, denoiser: &DenoiserContract, bundle: &Bundle) -> Result<()> {
+        let lengths: Vec<usize> = self.encoders.iter().map(|text| text.tokenizer.max_length()).collect();
+        if lengths.iter().any(|&length| length != lengths[0]) {
+            return Err(Error::model(
+                &bundle.dir,
+                format!("its tokenizers give {lengths:?} tokens, and the denoiser wants as many of each"),
+                "set the same model_max_length in each tokenizer_config.json",
+            ));
+        }
+        let path = &bundle.denoiser()?.graph.path;
+        if let Some(info) = denoiser.text_embeds.as_ref().filter(|_| self.width_of(|taken| &taken.pooled) == Some(0)) {
+            return Err(Error::model(
+                path,
+                format!("input {} wants the text as one vector, and no text encoder gives one", info.name),
+                "export the second text encoder with its projection (output text_embeds)",
+            ));
+        }
+        for (wanted, given, what) in [
+            (denoiser.context.as_ref().map(|info| (info, 2)), self.width_of(|taken| &taken.tokens), "tokens"),
+            (denoiser.text_embeds.as_ref().map(|info| (info, 1)), self.width_of(|taken| &taken.pooled), "a vector"),
+        ] {
+            let Some((info, axis)) = wanted else { continue };
+            let (Some(wanted), Some(given)) = (info.shape.get(axis).and_then(Dim::fixed), given) else { continue };
+            if wanted != given {
+                return Err(Error::model(
+                    path,
+                    format!("input {} takes {what} of width {wanted}, and the text encoders give {given}", info.name),
+                    "denoiser and text encoders are not of one model",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The widths of one output of all encoders added up, where all of them are known.
+    fn width_of(&self, output: fn(&Taken) -> &Option<TensorInfo>) -> Option<usize> {
+        self.encoders.iter().filter_map(|text| output(&text.taken).as_ref()).map(last_axis).sum()
+    }
+
+    /// Requires that every prompt becomes ids that the text encoders know, and tells of those that are too
+    /// long for them.
+    pub(super) fn check_prompts(&self, prompting: &Prompting) -> Result<Vec<String>> {
+        let mut warnings = Vec::new();
+        for prompt in prompting.prompts.iter().chain(&prompting.negative_prompts) {
+            for text in &self.encoders {
+                let encoding = text.tokenizer.encode(prompt)?;
+                require_embedded(&encoding, &text.part.contract, &text.part.graph.path)?;
+                warnings.extend(encoding.warning().filter(|warning| !warnings.contains(warning)));
+            }
+        }
+        Ok(warnings)
+    }
+}
+
+/// An exporter that writes a pooled vector's width as the tokens' is not to be believed, so names are left out.
+fn last_axis(info: &TensorInfo) -> Option<usize> {
+    info.shape.last().and_then(Dim::fixed)
+}
+
+fn tokens(contract: &TextEncoderContract) -> Option<TensorInfo> {
+    contract.last_hidden_state.clone().or_else(|| contract.pooled.clone())
+}
+
+fn penultimate<'c>(component: &Component, contract: &'c TextEncoderContract) -> Result<&'c TensorInfo> {
+    contract.penultimate().ok_or_else(|| {
+        let outputs: Vec<&str> = component.graph.outputs.iter().map(|o| o.name.as_str()).collect();
+        Error::model(
+            &component.graph.path,
+            format!(
+                "the denoiser attends to the states before the last layer, and {} gives only {}",
+                component.kind,
+                outputs.join(", ")
+            ),
+            "export the text encoder with its hidden states (Optimum does; scripts/export.py too)",
+        )
+    })
+}
+
+fn is_last(bundle: &Bundle, component: &Component) -> bool {
+    bundle.text_encoders().last().is_some_and(|last| last.kind == component.kind)
+}
+
+fn tokenizer_dir<'b>(bundle: &'b Bundle, component: &Component, wanted_for: &str) -> Result<&'b std::path::Path> {
+    bundle.tokenizer(component.kind).ok_or_else(|| {
+        let number = component.kind.text_encoder_number().filter(|&n| n > 1);
+        let name = number.map_or("tokenizer".to_owned(), |n| format!("tokenizer_{n}"));
+        Error::model(
+            bundle.dir.join(&name),
+            format!("{wanted_for} needs a tokenizer: tokenizer.json, or vocab.json and merges.txt"),
+            format!("copy the {name}/ folder of the checkpoint that was exported"),
+        )
+    })
+}
+
+/// What model_index.json says of prompts nobody gave; where it is silent, zeros belong to Stable Diffusion XL. The refiner of Stable Diffusion XL, known by its five
+/// `time_ids`, encodes the empty text where nothing says otherwise.
+fn zeros_for_no_prompt(bundle: &Bundle, denoiser: &DenoiserContract) -> bool {
+    let stated = bundle.index.get("force_zeros_for_empty_prompt").and_then(serde_json::Value::as_bool);
+    stated.unwrap_or(denoiser.time_ids_width().is_some_and(|width| width != 5))
+}

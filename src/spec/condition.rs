@@ -1,0 +1,186 @@
+//! `[[condition]]`: what a picture is to show, other than in words.
+
+use std::path::PathBuf;
+
+use super::reader::{Item, Table};
+use super::tree::Value;
+use super::writer::{Writer, integer};
+
+/// `[[condition]]`: what a picture is to show, other than in words: where it comes from, which graph makes tensors of
+/// it, and how the denoiser is told. Any number of such tables may stand in a file; their tokens follow those of the
+/// prompt and each other, their channels those of the sample.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Condition {
+    /// `as`, required: how the denoiser is told, by `tokens` to attend to or by `channels` behind the sample's.
+    pub told_as: ToldAs,
+    /// `boxes`, `label_map`, `vectors` or `index`, one of which is required: where the condition comes from.
+    pub source: Source,
+    /// `graph`: the graph that makes tokens or channels of it, the name of a folder of the model directory or a path.
+    /// Required for boxes and label maps.
+    pub graph: Option<Graph>,
+}
+
+/// How a denoiser is told something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ToldAs {
+    /// `"tokens"`: tokens to attend to.
+    Tokens,
+    /// `"channels"`: channels behind the sample's own.
+    Channels,
+}
+
+/// Where a condition comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Source {
+    /// `boxes = [{ class = 3, box = [0.1, 0.2, 0.5, 0.9] }]`: things of a class and where they are.
+    Boxes(Vec<LayoutBox>),
+    /// `label_map = "labels.png"`: a picture with a label for each pixel, 8 bits, grey or by palette.
+    LabelMap(PathBuf),
+    /// `vectors = "neighbours.npy"`: tokens as they are, float32 `[tokens, width]`.
+    Vectors(PathBuf),
+    /// `index = "index.safetensors"` and `k = 10`: of the vectors in a file, float32 `[n, width]` under the name
+    /// `vectors`, the k nearest to the prompt's.
+    Index {
+        /// The file.
+        path: PathBuf,
+        /// How many of its vectors are taken, 1 to 1000.
+        k: usize,
+    },
+}
+
+/// A thing in a layout.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayoutBox {
+    /// `class`: what it is, as the model numbers it.
+    pub class: usize,
+    /// `box = [left, top, right, bottom]`: where it is, in shares of the picture's width and height.
+    pub place: [f64; 4],
+    /// `group`: several of a kind as one.
+    pub group: bool,
+    /// `occluded`: partly behind something else.
+    pub occluded: bool,
+    /// `depiction`: a drawing or a statue of one.
+    pub depiction: bool,
+    /// `inside`: seen from within.
+    pub inside: bool,
+}
+
+/// Which graph is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Graph {
+    /// As it is written: a folder of the model directory.
+    pub name: String,
+    /// As a path relative to the pipeline file.
+    pub path: PathBuf,
+}
+
+const SOURCES: [&str; 4] = ["boxes", "label_map", "vectors", "index"];
+
+impl Condition {
+    pub(super) fn read(mut table: Table<'_>) -> Option<Self> {
+        table.require("as", "\"tokens\" or \"channels\"");
+        let told_as = table.choice("as", "kind of condition", &["tokens", "channels"]).map(|name| match name {
+            "channels" => ToldAs::Channels,
+            _ => ToldAs::Tokens,
+        });
+        let graph = table.file_path("graph").zip(table.get("graph").and_then(|item| item.string("a name or a path")));
+        let graph = graph.map(|(path, name)| Graph { name, path });
+        let given: Vec<&str> = SOURCES.into_iter().filter(|key| table.get(key).is_some()).collect();
+        let k = table.integer("k", 1, 1000);
+        if k.is_some() && given != ["index"] {
+            table.report_at("k", "goes with `index`, and there is none");
+        }
+        let source = match given.as_slice() {
+            ["boxes"] => table.get("boxes").map(|item| Source::Boxes(boxes(&item))),
+            ["label_map"] => table.file_path("label_map").map(Source::LabelMap),
+            ["vectors"] => table.file_path("vectors").map(Source::Vectors),
+            [_] => table.file_path("index").map(|path| Source::Index { path, k: k.unwrap_or(10) }),
+            [] => {
+                table.report(format!("says not where it comes from; expected one of {}", SOURCES.join(", ")));
+                None
+            }
+            [first, second, ..] => {
+                table.report_at(second, format!("given beside `{first}`; keep one"));
+                None
+            }
+        };
+        let needs_graph = matches!(source, Some(Source::Boxes(_) | Source::LabelMap(_)));
+        if needs_graph && graph.is_none() {
+            table.require("graph", "the folder of the graph that makes tensors of it");
+        }
+        let is_tokens = matches!(source, Some(Source::Vectors(_) | Source::Index { .. } | Source::Boxes(_)));
+        if is_tokens && told_as == Some(ToldAs::Channels) {
+            table.report_at("as", "expected \"tokens\", which boxes and vectors become");
+        }
+        table.finish();
+        Some(Self { told_as: told_as?, source: source?, graph })
+    }
+
+    pub(super) fn write(&self, writer: &mut Writer) {
+        writer.item_of(&["condition"]);
+        writer.key("as", if self.told_as == ToldAs::Tokens { "tokens" } else { "channels" });
+        match &self.source {
+            Source::Boxes(boxes) => writer.key("boxes", boxes.iter().map(LayoutBox::value).collect::<Vec<_>>()),
+            Source::LabelMap(path) => writer.path("label_map", path),
+            Source::Vectors(path) => writer.path("vectors", path),
+            Source::Index { path, k } => {
+                writer.path("index", path);
+                writer.key("k", integer(*k));
+            }
+        }
+        if let Some(graph) = &self.graph {
+            let is_folder = !graph.path.exists();
+            if is_folder { writer.key("graph", graph.name.clone()) } else { writer.path("graph", &graph.path) }
+        }
+    }
+}
+
+impl LayoutBox {
+    fn value(&self) -> toml::Value {
+        let mut table = toml::map::Map::new();
+        table.insert("class".into(), integer(self.class));
+        table.insert("box".into(), self.place.to_vec().into());
+        for (name, on) in self.modifiers() {
+            if on {
+                table.insert(name.into(), true.into());
+            }
+        }
+        table.into()
+    }
+
+    /// What more is known of the thing, in the order of the bits that stand for it.
+    pub fn modifiers(&self) -> [(&'static str, bool); 4] {
+        let Self { group, occluded, depiction, inside, .. } = *self;
+        [("group", group), ("occluded", occluded), ("depiction", depiction), ("inside", inside)]
+    }
+}
+
+fn boxes(item: &Item<'_>) -> Vec<LayoutBox> {
+    if let Value::Array(items) = item.value()
+        && items.is_empty()
+    {
+        item.report("expected at least one { class = …, box = [left, top, right, bottom] }, found none");
+    }
+    item.tables().into_iter().map(layout_box).collect()
+}
+
+fn layout_box(mut table: Table<'_>) -> LayoutBox {
+    const EXPECTED: &str = "[left, top, right, bottom] in shares of the picture, 0 to 1";
+    table.require("class", "a class");
+    table.require("box", EXPECTED);
+    let class = table.integer("class", 0, 1_000_000).unwrap_or(0);
+    let place = table.get("box").and_then(|item| {
+        let numbers = item.numbers(EXPECTED)?;
+        let place = <[f64; 4]>::try_from(numbers.clone()).ok();
+        let place = place.filter(|p| p.iter().all(|v| (0.0..=1.0).contains(v)) && p[0] < p[2] && p[1] < p[3]);
+        if place.is_none() {
+            item.report(format!("expected {EXPECTED}, found {numbers:?}"));
+        }
+        place
+    });
+    let mut switch = |key: &str| table.get(key).and_then(|item| item.switch()).unwrap_or(false);
+    let (group, occluded) = (switch("group"), switch("occluded"));
+    let (depiction, inside) = (switch("depiction"), switch("inside"));
+    table.finish();
+    LayoutBox { class, place: place.unwrap_or([0.0, 0.0, 1.0, 1.0]), group, occluded, depiction, inside }
+}

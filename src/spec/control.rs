@@ -1,0 +1,58 @@
+//! `[[control]]`: control networks that lead a run by a picture.
+
+use std::ops::Bound::{Included, Unbounded};
+use std::path::PathBuf;
+
+use super::reader::Table;
+use super::writer::Writer;
+
+/// `[[control]]`: a control network (ControlNet, Zhang et al. 2023, arXiv 2302.05543) and the picture that it follows.
+/// Any number of such tables may stand in a file; what they add to the denoiser adds up.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Control {
+    /// `image`, required: the picture to follow, as the network was trained on such: edges, poses, depths.
+    pub image: PathBuf,
+    /// `path`: the network's directory or its .onnx file. Absent: the model directory's own `controlnet/`.
+    pub path: Option<PathBuf>,
+    /// `scale = 1.0`: how strictly the picture is followed.
+    pub scale: f64,
+    /// `start = 0.0`: the share of the run before which the network is silent, 0 to 1.
+    pub start: f64,
+    /// `end = 1.0`: the share of the run after which the network is silent, 0 to 1.
+    pub end: f64,
+    /// `guess = false`: whether the picture leads where the prompt says little: the network is felt less in the upper
+    /// blocks of the denoiser, and not at all in the unconditional half of guidance.
+    pub guess: bool,
+}
+
+impl Control {
+    pub(super) fn read(mut table: Table<'_>) -> Self {
+        table.require("image", "the path of a picture");
+        let share = |table: &mut Table<'_>, key: &str| table.number(key, Included(0.0), Included(1.0));
+        let control = Self {
+            image: table.file_path("image").unwrap_or_default(),
+            path: table.file_path("path"),
+            scale: table.number("scale", Unbounded, Unbounded).unwrap_or(1.0),
+            start: share(&mut table, "start").unwrap_or(0.0),
+            end: share(&mut table, "end").unwrap_or(1.0),
+            guess: table.get("guess").and_then(|item| item.switch()).unwrap_or(false),
+        };
+        if control.start >= control.end {
+            table.report_at("end", format!("expected more than start = {}, found {}", control.start, control.end));
+        }
+        table.finish();
+        control
+    }
+
+    pub(super) fn write(&self, writer: &mut Writer) {
+        writer.item_of(&["control"]);
+        writer.path("image", &self.image);
+        if let Some(path) = &self.path {
+            writer.path("path", path);
+        }
+        writer.key("scale", self.scale);
+        writer.key("start", self.start);
+        writer.key("end", self.end);
+        writer.key("guess", self.guess);
+    }
+}

@@ -1,0 +1,44 @@
+//! `[task.inpaint]`: a part of a picture is drawn anew.
+
+use std::ops::Bound::Included;
+use std::path::PathBuf;
+
+use super::prompting::Prompting;
+use crate::spec::reader::Table;
+use crate::spec::writer::Writer;
+
+/// `[task.inpaint]`: a part of a picture is drawn anew. Models that take the masked picture beside the sample
+/// see what is around the hole; for others the known part is put back after every step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inpaint {
+    /// The prompt and its guidance, for models that read one.
+    pub prompting: Option<Prompting>,
+    /// `image`, required: the picture.
+    pub image: PathBuf,
+    /// `mask`, required: a picture that is white where the other is to be drawn anew and black where it is to stay.
+    pub mask: PathBuf,
+    /// `strength = 1.0`: how much of the run is done, 0 to 1; at 1 nothing is kept of what was in the hole.
+    pub strength: f64,
+}
+
+impl Inpaint {
+    pub(super) fn read(table: &mut Table<'_>) -> Self {
+        table.require("image", "the path of a picture");
+        table.require("mask", "the path of a picture that is white where the other is to be drawn anew");
+        Self {
+            prompting: Prompting::read_if_there(table),
+            image: table.file_path("image").unwrap_or_default(),
+            mask: table.file_path("mask").unwrap_or_default(),
+            strength: table.number("strength", Included(0.0), Included(1.0)).unwrap_or(1.0),
+        }
+    }
+
+    pub(super) fn write(&self, writer: &mut Writer) {
+        if let Some(prompting) = &self.prompting {
+            prompting.write(writer);
+        }
+        writer.path("image", &self.image);
+        writer.path("mask", &self.mask);
+        writer.key("strength", self.strength);
+    }
+}

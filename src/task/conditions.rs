@@ -1,0 +1,194 @@
+//! What the `[[condition]]` tables tell a denoiser, behind what the task tells it.
+
+use std::io::Read;
+use std::path::Path;
+
+use ndarray::{Array2, ArrayD, ArrayView1, Axis, IxDyn, concatenate, stack};
+use safetensors::SafeTensors;
+
+use super::Start;
+use crate::conditioner::{Conditioner, layout};
+use crate::error::{Error, Result};
+use crate::files::open_input;
+use crate::session::Cancel;
+use crate::spec::{Condition, LayoutBox, Source, ToldAs};
+use crate::tensor::{DType, Tensor};
+use crate::{image, npy};
+
+/// A condition, ready to be told.
+pub struct Given<'a> {
+    /// Where it comes from and how the denoiser is told.
+    pub condition: &'a Condition,
+    /// The graph that makes tensors of it, where there is one.
+    pub graph: Option<&'a mut Conditioner>,
+    /// The number of classes or labels that the graph knows, where that is known.
+    pub known: Option<usize>,
+}
+
+impl Start {
+    /// Adds conditions to what `images` pictures of `size` pixels are told. The branches of guidance that are not told
+    /// the prompt are told zeros in their place.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where a condition cannot be read or does not fit, and whatever its graph fails with.
+    pub fn tell(
+        &mut self,
+        conditions: Vec<Given<'_>>,
+        images: usize,
+        size: (usize, usize),
+        cancel: &Cancel,
+    ) -> Result<()> {
+        for (at, given) in conditions.into_iter().enumerate() {
+            let told_as = given.condition.told_as;
+            let rows = given.rows(at, self.condition.context.as_ref(), self.guidance.branches().len() * images, size, cancel)?;
+            let branches = self.guidance.branches().iter().flat_map(|b| std::iter::repeat_n(b.prompt, images));
+            let told: Vec<ArrayD<f32>> = branches
+                .zip(rows)
+                .map(|(told, row)| if told { row } else { ArrayD::zeros(row.raw_dim()) })
+                .collect();
+            let views: Vec<_> = told.iter().map(|row| row.view()).collect();
+            let misfit = |what: &str| {
+                let key = format!("condition[{at}]");
+                Error::input(key, format!("its {what} do not fit those told before"), "are all of one model?")
+            };
+            let all = stack(Axis(0), &views).map_err(|_| misfit("rows"))?;
+            let (place, what) = match told_as {
+                ToldAs::Tokens => (&mut self.condition.context, "tokens"),
+                ToldAs::Channels => (&mut self.condition.channels, "channels"),
+            };
+            *place = Some(match place.take() {
+                Some(before) => {
+                    concatenate(Axis(1), &[before.view(), all.view()]).map_err(|_| misfit(what))?
+                }
+                None => all,
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Given<'_> {
+    /// What each row is told: `[tokens, width]` or `[c, h, w]`.
+    fn rows(
+        self,
+        at: usize,
+        context: Option<&ArrayD<f32>>,
+        rows: usize,
+        size: (usize, usize),
+        cancel: &Cancel,
+    ) -> Result<Vec<ArrayD<f32>>> {
+        let key = |name: &str| format!("condition[{at}].{name}");
+        let made = match &self.condition.source {
+            Source::Boxes(boxes) => {
+                let things: Vec<_> = boxes.iter().map(thing).collect();
+                let tokens = layout::tokens(&things, self.known)?;
+                Tensor::I64(ndarray::Array1::from(tokens).insert_axis(Axis(0)).into_dyn())
+            }
+            Source::LabelMap(path) => Tensor::F32(one_hot(path, size, self.known, &key("label_map"))?),
+            Source::Vectors(path) => Tensor::F32(vectors(path)?.insert_axis(Axis(0))),
+            Source::Index { path, k } => {
+                let Some(context) = context else {
+                    return Err(Error::input(
+                        key("index"),
+                        "the neighbours are those of a prompt, and this task has none",
+                        "choose [task.text-to-image], or give the neighbours themselves: vectors",
+                    ));
+                };
+                let index = index(path)?;
+                return context
+                    .outer_iter()
+                    .map(|row| {
+                        let query = row.index_axis(Axis(0), 0);
+                        let query = query.into_dimensionality().map_err(|e| Error::input(key("index"), e.to_string(), ""))?;
+                        nearest(&index, query, *k, path)
+                    })
+                    .collect();
+            }
+        };
+        let told = match self.graph {
+            Some(graph) => graph.run(&made, cancel)?,
+            None => match made {
+                Tensor::F32(told) => told,
+                other => return Err(Error::input(key("graph"), format!("missing for {:?}", other.shape()), "")),
+            },
+        };
+        let row = told.index_axis(Axis(0), 0).to_owned();
+        Ok(vec![row; rows])
+    }
+}
+
+fn thing(written: &LayoutBox) -> layout::Thing {
+    let bits = written.modifiers().iter().enumerate().map(|(bit, (_, on))| usize::from(*on) << bit).sum();
+    layout::Thing { class: written.class, place: written.place, modifiers: bits }
+}
+
+/// A plane for each label, 1 where it stands: `[1, labels, h, w]`.
+fn one_hot(path: &Path, (width, height): (usize, usize), known: Option<usize>, key: &str) -> Result<ArrayD<f32>> {
+    let map = image::load_labels(path)?.resized(width, height);
+    let Some(count) = known else {
+        return Err(Error::input(
+            key,
+            "nothing says how many labels there are",
+            "write n_labels into the config.json beside the graph",
+        ));
+    };
+    if let Some(beyond) = map.labels.iter().find(|&&label| usize::from(label) >= count) {
+        return Err(Error::input(
+            path.display().to_string(),
+            format!("holds label {beyond}, and the model knows labels 0 to {}", count.saturating_sub(1)),
+            "number the labels as the model does",
+        ));
+    }
+    let mut planes = ArrayD::zeros(IxDyn(&[1, count, height, width]));
+    for (pixel, &label) in map.labels.iter().enumerate() {
+        planes[[0, usize::from(label), pixel / width, pixel % width]] = 1.0;
+    }
+    Ok(planes)
+}
+
+/// `[tokens, width]` of a file; a single vector is one token.
+fn vectors(path: &Path) -> Result<ArrayD<f32>> {
+    let vectors = npy::read_f32(path)?;
+    match vectors.ndim() {
+        1 => Ok(vectors.insert_axis(Axis(0))),
+        2 => Ok(vectors),
+        _ => Err(Error::input(
+            path.display().to_string(),
+            format!("holds an array of shape {:?}", vectors.shape()),
+            "vectors are [tokens, width]",
+        )),
+    }
+}
+
+/// The vectors of an index file, `[n, width]`.
+fn index(path: &Path) -> Result<Array2<f32>> {
+    let fail = |problem: String| {
+        Error::input(path.display().to_string(), problem, "an index is a safetensors file with float32 vectors [n, width]")
+    };
+    let mut bytes = Vec::new();
+    open_input(path)?.read_to_end(&mut bytes).map_err(|e| Error::io(path, "reading", e))?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|e| fail(format!("is no safetensors file: {e}")))?;
+    let tensor = file.tensor("vectors").map_err(|_| fail("holds no tensor called vectors".to_owned()))?;
+    let &[n, width] = tensor.shape() else { return Err(fail(format!("vectors has shape {:?}", tensor.shape()))) };
+    if tensor.dtype() != safetensors::Dtype::F32 {
+        return Err(fail(format!("vectors is {:?}, not {}", tensor.dtype(), DType::F32)));
+    }
+    let values = tensor.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+    Array2::from_shape_vec((n, width), values).map_err(|e| fail(e.to_string()))
+}
+
+/// The k vectors with the largest inner products with `query`, the largest first; of equals the earlier first.
+fn nearest(index: &Array2<f32>, query: ArrayView1<'_, f32>, k: usize, path: &Path) -> Result<ArrayD<f32>> {
+    let (n, width) = index.dim();
+    if query.len() != width || n < k {
+        return Err(Error::input(
+            path.display().to_string(),
+            format!("holds {n} vectors of width {width}, and {k} of width {} are wanted", query.len()),
+            "make the index with the model's own encoders, or ask for fewer neighbours: k",
+        ));
+    }
+    let mut order: Vec<(usize, f32)> = index.outer_iter().map(|row| row.dot(&query)).enumerate().collect();
+    order.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    let picks: Vec<usize> = order.iter().take(k).map(|(at, _)| *at).collect();
+    Ok(index.select(Axis(0), &picks).into_dyn())
+}

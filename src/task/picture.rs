@@ -1,0 +1,102 @@
+//! Pictures that go in: pixels, latents, masks.
+
+use std::path::Path;
+
+use ndarray::{Array4, ArrayD, Axis, IxDyn, concatenate};
+
+use super::Stage;
+use crate::error::{Error, Result};
+use crate::image;
+use crate::latent::Posterior;
+
+/// A picture as the first stage takes it, at the size of this run: `[1, 3, h, w]` in [-1, 1].
+pub(super) fn pixels(path: &Path, (width, height): (usize, usize)) -> Result<ArrayD<f32>> {
+    let picture = image::resize(&image::load(path)?, width, height)?;
+    Ok(image::to_tensor(&picture).into_dyn())
+}
+
+/// What the first stage makes of `[1, 3, h, w]` pixels.
+pub(super) fn posterior(pixels: &ArrayD<f32>, what: &Path, stage: &mut Stage<'_>) -> Result<Posterior> {
+    let Some(encoder) = stage.encoder.as_deref_mut() else {
+        return Err(Error::input("task", "this model directory has no encoder for pictures", "export vae_encoder too"));
+    };
+    let posterior = encoder.encode(pixels.view(), stage.cancel)?;
+    let shape = &posterior.mode().shape()[1..];
+    if shape != stage.sample_shape {
+        return Err(Error::input(
+            what.display().to_string(),
+            format!("encoded to {shape:?}, and the denoiser takes {:?}", stage.sample_shape),
+            "encoder and denoiser are not of one model",
+        ));
+    }
+    Ok(posterior)
+}
+
+/// Latents for the diffusion, drawn for each picture of the batch: `[n, c, h/f, w/f]`.
+pub(super) fn drawn(posterior: &Posterior, stage: &mut Stage<'_>) -> Result<ArrayD<f32>> {
+    let scaling = stage.model.scaling;
+    let latents: Vec<_> =
+        (0..stage.images()).map(|i| posterior.sample(scaling, |out| stage.noise.draw(i, out))).collect();
+    let views: Vec<_> = latents.iter().map(|l| l.view()).collect();
+    concatenate(Axis(0), &views).map_err(|e| Error::input("image", e.to_string(), ""))
+}
+
+/// A mask at the size of this run, `[1, 1, h, w]`: 1 where its picture is at least half white, else 0.
+///
+/// # Errors
+/// [`Error::Input`] where it is all black, which leaves nothing to draw.
+pub(super) fn mask(path: &Path, (width, height): (usize, usize)) -> Result<Array4<f32>> {
+    let picture = image::resize(&image::load(path)?, width, height)?;
+    let values = image::luma(&picture).iter().map(|&v| if f32::from(v) / 255.0 < 0.5 { 0.0 } else { 1.0 }).collect();
+    let mask = Array4::from_shape_vec((1, 1, height, width), values)
+        .map_err(|e| Error::input(path.display().to_string(), e.to_string(), ""))?;
+    if mask.iter().all(|&v| v == 0.0) {
+        return Err(Error::input(
+            path.display().to_string(),
+            "is black all over, so that nothing is to be drawn",
+            "a mask is white where the picture is to be drawn anew",
+        ));
+    }
+    Ok(mask)
+}
+
+/// The nearest values of `[1, 1, h, w]` at another height and width, as torch's `interpolate` picks them.
+pub(super) fn nearest(mask: &Array4<f32>, height: usize, width: usize) -> Array4<f32> {
+    let (_, _, from_height, from_width) = mask.dim();
+    // torch rounds the ratio to float32 before it multiplies.
+    let at = |i: usize, from: usize, to: usize| ((i as f32 * (from as f32 / to as f32)) as usize).min(from - 1);
+    Array4::from_shape_fn((1, 1, height, width), |(_, _, y, x)| {
+        mask[[0, 0, at(y, from_height, height), at(x, from_width, width)]]
+    })
+}
+
+/// One `[1, c, h, w]` for each of `rows`.
+pub(super) fn repeated(one: ArrayD<f32>, rows: usize) -> ArrayD<f32> {
+    let mut shape = one.shape().to_vec();
+    if let Some(first) = shape.first_mut() {
+        *first = rows;
+    }
+    one.broadcast(IxDyn(&shape)).map_or_else(|| one.clone(), |all| all.as_standard_layout().into_owned())
+}
+
+/// `tensor` for each branch, one after the other.
+pub(super) fn for_branches(tensor: &ArrayD<f32>, branches: usize) -> Result<ArrayD<f32>> {
+    let views = vec![tensor.view(); branches];
+    concatenate(Axis(0), &views).map_err(|e| Error::input("image", e.to_string(), ""))
+}
+
+/// Requires that a mask has the shape of its picture, be it larger or smaller.
+pub(super) fn same_shape(picture: &Path, mask: &Path) -> Result<()> {
+    let (width, height) = image::dimensions(picture)?;
+    let (mask_width, mask_height) = image::dimensions(mask)?;
+    // Up to a pixel of rounding in either.
+    let (a, b) = (width * mask_height, height * mask_width);
+    if a.abs_diff(b) <= width.max(height).max(mask_width).max(mask_height) {
+        return Ok(());
+    }
+    Err(Error::input(
+        mask.display().to_string(),
+        format!("is {mask_width}×{mask_height} pixels, another shape than the picture's {width}×{height}"),
+        "make the mask from the picture, so that their edges meet",
+    ))
+}

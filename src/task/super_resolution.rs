@@ -1,0 +1,66 @@
+//! A small picture made large: the latent diffusion paper's (arXiv 2112.10752, section 4.4), whose model takes the small
+//! picture's pixels behind the latents, and Stable Diffusion's upscaler, which takes them under some noise and is told
+//! how much and what the picture shows.
+
+use ndarray::ArrayD;
+
+use super::picture::{for_branches, pixels, repeated};
+use super::prompt::{condition, guidance};
+use super::{Stage, Start, Task};
+use crate::denoise::{Condition, Guidance};
+use crate::error::{Error, Result};
+use crate::image;
+use crate::spec::{Prompting, SuperResolution};
+
+impl Task for SuperResolution {
+    fn name(&self) -> &'static str {
+        "super-resolution"
+    }
+
+    fn prompting(&self) -> Option<&Prompting> {
+        self.prompting.as_ref()
+    }
+
+    fn concatenated(&self, _latent_channels: usize, _in_channels: usize) -> usize {
+        3
+    }
+
+    fn noise_level(&self) -> Option<usize> {
+        self.noise_level
+    }
+
+    fn tells_class(&self) -> bool {
+        true
+    }
+
+    fn natural_size(&self, spatial_factor: usize) -> Result<Option<(usize, usize)>> {
+        image::dimensions(&self.image).map(|(w, h)| Some((w * spatial_factor, h * spatial_factor)))
+    }
+
+    fn start(&self, stage: &mut Stage<'_>) -> Result<Start> {
+        let guidance = self.prompting.as_ref().map_or(Guidance::Off, |prompting| guidance(prompting, stage));
+        let mut told = match &self.prompting {
+            Some(prompting) => condition(prompting, guidance, stage)?,
+            None => Condition::default(),
+        };
+        let [_, height, width] = stage.sample_shape;
+        let mut small = repeated(pixels(&self.image, (width, height))?, stage.images());
+        let branches = guidance.branches().len();
+        if let Some(low_res) = &stage.model.low_res {
+            let level = self.noise_level.unwrap_or(Self::DEFAULT_NOISE_LEVEL);
+            let Some((signal, deviation)) = low_res.at(level) else {
+                return Err(Error::input(
+                    "task.super-resolution.noise_level",
+                    format!("{level} is beyond the {} timesteps of low_res_scheduler", low_res.len()),
+                    "20 is usual",
+                ));
+            };
+            let mut noise = ArrayD::zeros(small.raw_dim());
+            crate::scheduler::Noise::fill(stage.noise, noise.as_slice_mut().unwrap_or_default());
+            small.zip_mut_with(&noise, |x, n| *x = signal * *x + deviation * n);
+            told.class_labels = Some(ArrayD::from_elem(vec![branches * stage.images()], level as f32));
+        }
+        told.channels = Some(for_branches(&small, branches)?);
+        Ok(Start::from_noise(stage.noise_start()?, told, guidance))
+    }
+}
