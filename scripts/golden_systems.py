@@ -507,9 +507,9 @@ def write_layout_tokens():
         BOXES[:3],
         [{"class": 11, "box": [0.0, 0.0, 1.0, 1.0]}],
         # halves: 0.5 * 89 is 44.5, and goes to the even one
-        [{"class": 5, "box": [0.5, 0.5, 0.5, 0.5]}, {"class": 6, "box": [1.5 / 89, 2.5 / 89, 3.5 / 89, 4.5 / 89]}],
+        [{"class": 5, "box": [0.5, 0.5, 1.0, 1.0]}, {"class": 6, "box": [1.5 / 89, 2.5 / 89, 3.5 / 89, 4.5 / 89]}],
         [{"class": 7, "box": [0.1234567, 0.7654321, 0.9999, 0.8]} | {name: True for name in MODIFIERS}],
-        [{"class": i % 12, "box": [i / 60, i / 45, 0.5 + i / 60, i / 30]} for i in range(30)],
+        [{"class": i % 12, "box": [i / 60, i / 45, 0.5 + i / 60, (i + 1) / 30]} for i in range(30)],
     ]
     rows = [json.dumps({"boxes": boxes, "tokens": layout_tokens(boxes)}) for boxes in edges]
     with open(f"{ROOT}/layout-tokens.json", "w") as f:
