@@ -15,14 +15,7 @@ pub(super) const ENTRY: Entry = Entry {
     stochastic: false,
     accepts: Accepts::NOTHING,
     about: "Heun's second-order method for rectified flows: two calls a step.",
-    keys: &[
-        keys::NUM_TRAIN_TIMESTEPS,
-        Key::float("shift", 1.0),
-        churn::KEYS[0],
-        churn::KEYS[1],
-        churn::KEYS[2],
-        churn::KEYS[3],
-    ],
+    keys: &keys::joined::<6>(&[keys::NUM_TRAIN_TIMESTEPS, Key::float("shift", 1.0)], &churn::KEYS),
     build,
 };
 

@@ -28,6 +28,7 @@ mod dpm_multistep;
 mod dpm_multistep_inverse;
 mod dpm_sde;
 mod dpm_singlestep;
+mod dpm_solver;
 mod dpm_update;
 mod edm;
 mod edm_dpm_multistep;
