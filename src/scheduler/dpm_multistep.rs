@@ -26,6 +26,7 @@ pub(super) const ENTRY: Entry = Entry {
     ],
     order: 1,
     stochastic: false,
+    inverse: false,
     accepts: Accepts::TIMESTEPS,
     about: "DPM-Solver++ of order 1 to 3, one call a step; a good choice at 15 to 30 steps.",
     keys: &keys::joined::<28>(

@@ -13,6 +13,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[],
     order: 1,
     stochastic: false,
+    inverse: true,
     accepts: Accepts::NOTHING,
     about: "DPM-Solver++ run backwards, from a picture to the noise it comes from.",
     keys: &dpm_solver::KEYS,

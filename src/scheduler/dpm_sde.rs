@@ -26,6 +26,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[Alias::plain("DPM++ SDE"), Alias::plain("dpmpp_sde")],
     order: 2,
     stochastic: true,
+    inverse: false,
     accepts: Accepts::BOTH,
     about: "DPM-Solver++ on the SDE: two calls a step, with noise that more steps refine and do not change.",
     keys: &keys::joined::<13>(

@@ -16,6 +16,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[],
     order: 1,
     stochastic: false,
+    inverse: false,
     accepts: Accepts::NOTHING,
     about: "DPM-Solver++ of order 1 to 3 for networks with EDM's scalings (Playground v2.5).",
     keys: &keys::joined::<16>(

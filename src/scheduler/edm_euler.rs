@@ -12,6 +12,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[],
     order: 1,
     stochastic: false,
+    inverse: false,
     accepts: Accepts::NOTHING,
     about: "Euler's method for networks with EDM's scalings.",
     keys: &keys::joined::<12>(&edm::KEYS, &churn::KEYS),

@@ -15,6 +15,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[Alias::plain("k_euler")],
     order: 1,
     stochastic: false,
+    inverse: false,
     accepts: Accepts::BOTH,
     about: "Euler's method on the probability flow; a good default.",
     keys: &keys::joined::<21>(

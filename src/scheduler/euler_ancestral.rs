@@ -11,6 +11,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[Alias::plain("Euler a"), Alias::plain("k_euler_a")],
     order: 1,
     stochastic: true,
+    inverse: false,
     accepts: Accepts::BOTH,
     about: "Euler's method with fresh noise at every step; never settles on one picture as steps grow.",
     keys: &[

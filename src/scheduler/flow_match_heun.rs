@@ -13,6 +13,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[],
     order: 2,
     stochastic: false,
+    inverse: false,
     accepts: Accepts::NOTHING,
     about: "Heun's second-order method for rectified flows: two calls a step.",
     keys: &keys::joined::<6>(&[keys::NUM_TRAIN_TIMESTEPS, Key::float("shift", 1.0)], &churn::KEYS),

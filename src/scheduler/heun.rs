@@ -13,6 +13,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[Alias::plain("k_heun")],
     order: 2,
     stochastic: false,
+    inverse: false,
     accepts: Accepts::BOTH,
     about: "Heun's second-order method: two calls a step, each step corrected at its end.",
     keys: &keys::joined::<13>(

@@ -13,6 +13,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[Alias::plain("DPM2"), Alias::plain("dpm_2")],
     order: 2,
     stochastic: false,
+    inverse: false,
     accepts: Accepts::BOTH,
     about: "DPM-Solver-2 as k-diffusion has it: two calls a step, the first to its middle.",
     keys: &keys::joined::<11>(

@@ -13,6 +13,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[Alias::plain("DPM2 a"), Alias::plain("dpm_2_ancestral"), Alias::plain("kdpm_2_a")],
     order: 2,
     stochastic: true,
+    inverse: false,
     accepts: Accepts::BOTH,
     about: "DPM-Solver-2 with fresh noise at every step.",
     keys: &keys::joined::<11>(

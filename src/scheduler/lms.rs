@@ -11,6 +11,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[Alias::plain("k_lms")],
     order: 1,
     stochastic: false,
+    inverse: false,
     accepts: Accepts::BOTH,
     about: "Linear multistep of order 4 on the probability flow.",
     keys: &keys::joined::<12>(

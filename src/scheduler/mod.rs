@@ -161,6 +161,8 @@ pub struct Entry {
     pub order: usize,
     /// Whether its steps draw noise (with the class's defaults).
     pub stochastic: bool,
+    /// Whether its runs go from a picture to the noise it comes from.
+    pub inverse: bool,
     /// The schedules it can be given outright.
     pub accepts: Accepts,
     /// One sentence for `ldm-ort list schedulers`.

@@ -11,6 +11,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[],
     order: 1,
     stochastic: true,
+    inverse: false,
     accepts: Accepts::TIMESTEPS,
     about: "For trajectory consistency distillation: few steps, eta between detail (0) and repair (1).",
     keys: &keys::joined::<18>(&consistency::KEYS, &[Key::argument("eta", Kind::Float(0.3))]),
