@@ -17,6 +17,9 @@ pub const PARAMETERS_KEYWORD: &str = "parameters";
 /// The version of the record that this version of the program writes and reads.
 pub const SCHEMA: u32 = 1;
 
+/// The most bytes that a compressed record is unpacked to.
+const LONGEST_RECORD: usize = 16 << 20;
+
 /// How a picture was made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -128,11 +131,18 @@ pub fn read_png(path: &Path) -> Result<Record> {
             "use the version of ldm-ort that made it, or a later one",
         ));
     }
-    serde_json::from_str(&json).map_err(|e| Error::input(named(), format!("its record cannot be read: {e}"), ""))
+    serde_json::from_str(&json).map_err(|e| {
+        Error::input(named(), format!("its record cannot be read: {e}"), "name a picture as ldm-ort wrote it")
+    })
 }
 
 fn text_of(info: &png::Info<'_>) -> Option<String> {
-    let utf8 = info.utf8_text.iter().find(|c| c.keyword == RECORD_KEYWORD).and_then(|c| c.get_text().ok());
+    let unpacked = |chunk: &png::text_metadata::ITXtChunk| {
+        let mut chunk = chunk.clone();
+        chunk.decompress_text_with_limit(LONGEST_RECORD).ok()?;
+        chunk.get_text().ok()
+    };
+    let utf8 = info.utf8_text.iter().find(|c| c.keyword == RECORD_KEYWORD).and_then(unpacked);
     let latin = || info.uncompressed_latin1_text.iter().find(|c| c.keyword == RECORD_KEYWORD).map(|c| c.text.clone());
     utf8.or_else(latin)
 }

@@ -66,6 +66,7 @@ fn schedulers_json() -> Value {
             "aliases": entry.aliases.iter().map(|alias| alias.name).collect::<Vec<_>>(),
             "order": entry.order,
             "stochastic": entry.stochastic,
+            "inverse": entry.inverse,
             "timesteps": entry.accepts.timesteps,
             "sigmas": entry.accepts.sigmas.is_some(),
             "keys": entry.keys.iter().map(|key| key.name).collect::<Vec<_>>(),

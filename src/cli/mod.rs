@@ -19,6 +19,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::error::Result;
 use crate::session::{Runtime, RuntimeOptions};
@@ -57,16 +60,17 @@ fn list_runtime(global: &Global) -> Result<Runtime> {
 
 /// Sends what the program and ONNX Runtime log to standard error, as much of it as `-v` asks for.
 fn log(global: &Global) {
-    let level = match (global.quiet, global.verbose) {
-        (true, _) | (_, 0) => LevelFilter::ERROR,
-        (_, 1) => LevelFilter::INFO,
-        _ => LevelFilter::TRACE,
+    // ONNX Runtime warns of much that is of no use to know; what this program warns of is said in any case.
+    let (own, others) = match global.verbose {
+        0 => (LevelFilter::WARN, LevelFilter::ERROR),
+        1 => (LevelFilter::INFO, LevelFilter::INFO),
+        _ => (LevelFilter::TRACE, LevelFilter::TRACE),
     };
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    tracing_subscriber::fmt()
-        .with_max_level(level)
+    let lines = tracing_subscriber::fmt::layer()
         .with_ansi(!plain && std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
-        .without_time()
-        .init();
+        .without_time();
+    let levels = Targets::new().with_default(others).with_target(env!("CARGO_CRATE_NAME"), own);
+    tracing_subscriber::registry().with(lines).with(levels).init();
 }

@@ -196,8 +196,33 @@ fn schedule(
     task: &dyn Task,
 ) -> Result<(SchedulerChoice, usize, Option<Custom>)> {
     let (steps, custom) = spec.run.schedule(scheduler.entry);
+    let name = scheduler.entry.name;
+    if scheduler.entry.inverse && task.strength().is_none() {
+        return Err(Error::input(
+            format!("scheduler.{name}"),
+            format!("it leads from a picture to the noise it comes from, and {} begins with noise", task.name()),
+            "choose another scheduler, or give the picture to [task.image-to-image] with strength = 1",
+        ));
+    }
+    if let (Some(start), Some(_)) = (spec.run.denoising_start, &spec.run.latents) {
+        return Err(Error::input(
+            "run.latents",
+            format!("it is noise, and a run with denoising_start = {start} begins without any"),
+            "leave latents out; those of the first run belong into [task.image-to-image]",
+        ));
+    }
     let built = scheduler.build(&scheduler::request(steps, custom.clone(), 1))?;
     task.check(steps, spec.run.denoising_start)?;
+    // A strength is counted in steps, and a few configurations make fewer of them than they are asked for.
+    let calls = built.timesteps().len();
+    let by_strength = task.strength().is_some() && spec.run.denoising_start.is_none();
+    if by_strength && calls <= (steps - 1) * scheduler.entry.order {
+        return Err(Error::input(
+            "run.steps",
+            format!("{steps} are asked for, and {name} as configured has a schedule of {calls} calls of the model"),
+            format!("set steps = {}", calls.div_ceil(scheduler.entry.order).max(1)),
+        ));
+    }
     scheduler.span(built.as_ref(), spec.run.denoising_start, spec.run.denoising_end)?;
     Ok((scheduler, steps, custom))
 }
@@ -222,7 +247,7 @@ fn size(spec: &Spec, bundle: &Bundle, task: &dyn Task) -> Result<(usize, usize)>
             wrong.0.push(Error::input(
                 key,
                 format!("{length} is not a multiple of {step}, which this model's graphs need"),
-                format!("choose {} or {}", whole(length), whole(length) + step),
+                format!("choose {} or {}", whole(length), whole(length).saturating_add(step)),
             ));
         }
     }

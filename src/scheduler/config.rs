@@ -1,5 +1,7 @@
 //! Reading a scheduler's configuration: one place for types, defaults, valid choices and their errors.
 
+pub(super) mod keys;
+
 use super::{Config, Entry};
 use crate::error::{Error, Result};
 use serde_json::Value;
@@ -142,49 +144,6 @@ impl Key {
 
     pub(super) const fn choice(name: &'static str, default: &'static str, valid: &'static [&'static str]) -> Self {
         Self::new(name, Kind::Choice { default, valid, foreign: &[] })
-    }
-}
-
-/// Keys that many classes share.
-pub(super) mod keys {
-    use super::{Key, Kind};
-
-    pub const NUM_TRAIN_TIMESTEPS: Key = Key::new("num_train_timesteps", Kind::Count(1000));
-    pub const TRAINED_BETAS: Key = Key::new("trained_betas", Kind::MaybeFloats);
-    pub const STEPS_OFFSET: Key = Key::new("steps_offset", Kind::Integer(0));
-    pub const RESCALE_BETAS_ZERO_SNR: Key = Key::switch("rescale_betas_zero_snr", false);
-    pub const THRESHOLDING: Key = Key::switch("thresholding", false);
-    pub const DYNAMIC_THRESHOLDING_RATIO: Key = Key::float("dynamic_thresholding_ratio", 0.995);
-    pub const SAMPLE_MAX_VALUE: Key = Key::float("sample_max_value", 1.0);
-    pub const USE_KARRAS_SIGMAS: Key = Key::switch("use_karras_sigmas", false);
-    pub const USE_EXPONENTIAL_SIGMAS: Key = Key::switch("use_exponential_sigmas", false);
-    pub const USE_BETA_SIGMAS: Key = Key::switch("use_beta_sigmas", false);
-    pub const FINAL_SIGMAS_TYPE: Key = Key::choice("final_sigmas_type", "zero", &["zero", "sigma_min"]);
-
-    pub const fn beta_start(default: f64) -> Key {
-        Key::float("beta_start", default)
-    }
-
-    pub const fn beta_end(default: f64) -> Key {
-        Key::float("beta_end", default)
-    }
-
-    pub const fn beta_schedule(default: &'static str) -> Key {
-        Key::choice("beta_schedule", default, &["linear", "scaled_linear", "squaredcos_cap_v2"])
-    }
-
-    pub const fn prediction_type(valid: &'static [&'static str]) -> Key {
-        Key::choice("prediction_type", "epsilon", valid)
-    }
-
-    /// [`timestep_spacing`] with one way more: every `num_train_timesteps / steps`-th timestep and one, as the latent
-    /// diffusion paper's own samplers have it, which is more steps than asked for where these do not divide.
-    pub const fn timestep_spacing_or_compvis(default: &'static str) -> Key {
-        Key::choice("timestep_spacing", default, &["linspace", "leading", "trailing", "compvis"])
-    }
-
-    pub const fn timestep_spacing(default: &'static str) -> Key {
-        Key::choice("timestep_spacing", default, &["linspace", "leading", "trailing"])
     }
 }
 

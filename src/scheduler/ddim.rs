@@ -12,6 +12,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[],
     order: 1,
     stochastic: false,
+    inverse: false,
     accepts: Accepts::NOTHING,
     about: "Denoising diffusion implicit models: deterministic, or stochastic with eta above 0.",
     keys: &[

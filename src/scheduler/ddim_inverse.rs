@@ -12,6 +12,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[],
     order: 1,
     stochastic: false,
+    inverse: true,
     accepts: Accepts::NOTHING,
     about: "DDIM run backwards, from a picture to the noise it comes from.",
     keys: &[

@@ -14,6 +14,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[],
     order: 1,
     stochastic: true,
+    inverse: false,
     accepts: Accepts::TIMESTEPS,
     about: "Ancestral sampling of the diffusion model as it was trained; wants many steps.",
     keys: &[

@@ -14,6 +14,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[],
     order: 1,
     stochastic: false,
+    inverse: false,
     accepts: Accepts::NOTHING,
     about: "Exponential integrator with multistep polynomials of order 1 to 3 in log-rho.",
     keys: &[

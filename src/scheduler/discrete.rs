@@ -77,12 +77,19 @@ pub(super) fn schedule_over(
             (timesteps, sigmas, spaced)
         }
     };
+    Ok(Schedule { timesteps, initial: initial(settings, &sigmas)?, sigmas, spaced, logs })
+}
+
+/// What unit normal noise is multiplied by to become the first sample of a run over these sigmas.
+///
+/// # Errors
+/// A spacing that nobody knows.
+pub(super) fn initial(settings: &Settings, sigmas: &[f32]) -> Result<f32> {
     let largest = sigmas.iter().copied().fold(0.0, f32::max);
-    let initial = match settings.choice("timestep_spacing")? {
+    Ok(match settings.choice("timestep_spacing")? {
         "leading" => (largest * largest + 1.0).sqrt(),
         _ => largest,
-    };
-    Ok(Schedule { timesteps, sigmas, spaced, logs, initial })
+    })
 }
 
 /// The noise levels at spaced timesteps, or those of the ramp that the configuration asks for and their timesteps.

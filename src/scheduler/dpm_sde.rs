@@ -20,31 +20,23 @@ use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, sigmas, spacing};
 use crate::error::Result;
 use crate::rng::BrownianTree;
 
-const SCHEDULE: [Key; 10] = discrete::schedule_keys(0.00085, 0.012, keys::beta_schedule("linear"));
-
 pub(super) const ENTRY: Entry = Entry {
     name: "dpm-sde",
     class: "DPMSolverSDEScheduler",
     aliases: &[Alias::plain("DPM++ SDE"), Alias::plain("dpmpp_sde")],
     order: 2,
     stochastic: true,
+    inverse: false,
     accepts: Accepts::BOTH,
     about: "DPM-Solver++ on the SDE: two calls a step, with noise that more steps refine and do not change.",
-    keys: &[
-        SCHEDULE[0],
-        SCHEDULE[1],
-        SCHEDULE[2],
-        SCHEDULE[3],
-        SCHEDULE[4],
-        SCHEDULE[5],
-        SCHEDULE[6],
-        SCHEDULE[7],
-        SCHEDULE[8],
-        SCHEDULE[9],
-        keys::prediction_type(&["epsilon", "v_prediction"]),
-        Key::new("noise_sampler_seed", Kind::MaybeInteger),
-        Key::argument("s_noise", Kind::Float(1.0)),
-    ],
+    keys: &keys::joined::<13>(
+        &discrete::schedule_keys(0.00085, 0.012, keys::beta_schedule("linear")),
+        &[
+            keys::prediction_type(&["epsilon", "v_prediction"]),
+            Key::new("noise_sampler_seed", Kind::MaybeInteger),
+            Key::argument("s_noise", Kind::Float(1.0)),
+        ],
+    ),
     build,
 };
 

@@ -13,6 +13,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[Alias::plain("DPM++ 2S"), Alias::plain("dpmpp_2s")],
     order: 1,
     stochastic: false,
+    inverse: false,
     accepts: Accepts::TIMESTEPS,
     about: "DPM-Solver++ whose steps of order 2 or 3 span as many calls of the model.",
     keys: &[

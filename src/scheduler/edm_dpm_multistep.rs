@@ -16,32 +16,28 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[],
     order: 1,
     stochastic: false,
+    inverse: false,
     accepts: Accepts::NOTHING,
     about: "DPM-Solver++ of order 1 to 3 for networks with EDM's scalings (Playground v2.5).",
-    keys: &[
-        edm::KEYS[0],
-        edm::KEYS[1],
-        edm::KEYS[2],
-        edm::KEYS[3],
-        edm::KEYS[4],
-        edm::KEYS[5],
-        edm::KEYS[6],
-        edm::KEYS[7],
-        Key::new("solver_order", Kind::Order { default: 2, most: 3, lowers: true }),
-        keys::THRESHOLDING,
-        keys::DYNAMIC_THRESHOLDING_RATIO,
-        keys::SAMPLE_MAX_VALUE,
-        Key::new(
-            "algorithm_type",
-            Kind::Choice { default: "dpmsolver++", valid: &["dpmsolver++", "sde-dpmsolver++"], foreign: &["deis"] },
-        ),
-        Key::new(
-            "solver_type",
-            Kind::Choice { default: "midpoint", valid: &["midpoint", "heun"], foreign: &["logrho", "bh1", "bh2"] },
-        ),
-        Key::switch("lower_order_final", true),
-        Key::switch("euler_at_final", false),
-    ],
+    keys: &keys::joined::<16>(
+        &edm::KEYS,
+        &[
+            Key::new("solver_order", Kind::Order { default: 2, most: 3, lowers: true }),
+            keys::THRESHOLDING,
+            keys::DYNAMIC_THRESHOLDING_RATIO,
+            keys::SAMPLE_MAX_VALUE,
+            Key::new(
+                "algorithm_type",
+                Kind::Choice { default: "dpmsolver++", valid: &["dpmsolver++", "sde-dpmsolver++"], foreign: &["deis"] },
+            ),
+            Key::new(
+                "solver_type",
+                Kind::Choice { default: "midpoint", valid: &["midpoint", "heun"], foreign: &["logrho", "bh1", "bh2"] },
+            ),
+            Key::switch("lower_order_final", true),
+            Key::switch("euler_at_final", false),
+        ],
+    ),
     build,
 };
 

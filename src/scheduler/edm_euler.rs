@@ -1,7 +1,7 @@
 //! Euler's method for EDM's networks: Karras et al. 2022, algorithm 2 without its second-order correction.
 
 use super::churn::{self, Churn};
-use super::config::Settings;
+use super::config::{Settings, keys};
 use super::edm::{self, Scalings};
 use super::{Accepts, Entry, Noise, Request, Scheduler, sigmas};
 use crate::error::Result;
@@ -12,22 +12,10 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[],
     order: 1,
     stochastic: false,
+    inverse: false,
     accepts: Accepts::NOTHING,
     about: "Euler's method for networks with EDM's scalings.",
-    keys: &[
-        edm::KEYS[0],
-        edm::KEYS[1],
-        edm::KEYS[2],
-        edm::KEYS[3],
-        edm::KEYS[4],
-        edm::KEYS[5],
-        edm::KEYS[6],
-        edm::KEYS[7],
-        churn::KEYS[0],
-        churn::KEYS[1],
-        churn::KEYS[2],
-        churn::KEYS[3],
-    ],
+    keys: &keys::joined::<12>(&edm::KEYS, &churn::KEYS),
     build,
 };
 

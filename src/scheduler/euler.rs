@@ -6,7 +6,7 @@ use super::config::{Key, Kind, Settings, keys};
 use super::noise::exp_f32;
 use super::sample::Prediction;
 use super::sigmas::{self, Ramp};
-use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, custom, noise, spacing};
+use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, custom, discrete, noise, spacing};
 use crate::error::Result;
 
 pub(super) const ENTRY: Entry = Entry {
@@ -15,31 +15,31 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[Alias::plain("k_euler")],
     order: 1,
     stochastic: false,
+    inverse: false,
     accepts: Accepts::BOTH,
     about: "Euler's method on the probability flow; a good default.",
-    keys: &[
-        keys::NUM_TRAIN_TIMESTEPS,
-        keys::beta_start(0.0001),
-        keys::beta_end(0.02),
-        keys::beta_schedule("linear"),
-        keys::TRAINED_BETAS,
-        keys::prediction_type(&["epsilon", "sample", "original_sample", "v_prediction"]),
-        Key::choice("interpolation_type", "linear", &["linear", "log_linear"]),
-        keys::USE_KARRAS_SIGMAS,
-        keys::USE_EXPONENTIAL_SIGMAS,
-        keys::USE_BETA_SIGMAS,
-        Key::new("sigma_min", Kind::MaybeFloat),
-        Key::new("sigma_max", Kind::MaybeFloat),
-        keys::timestep_spacing("linspace"),
-        Key::choice("timestep_type", "discrete", &["discrete", "continuous"]),
-        keys::STEPS_OFFSET,
-        keys::RESCALE_BETAS_ZERO_SNR,
-        keys::FINAL_SIGMAS_TYPE,
-        churn::KEYS[0],
-        churn::KEYS[1],
-        churn::KEYS[2],
-        churn::KEYS[3],
-    ],
+    keys: &keys::joined::<21>(
+        &[
+            keys::NUM_TRAIN_TIMESTEPS,
+            keys::beta_start(0.0001),
+            keys::beta_end(0.02),
+            keys::beta_schedule("linear"),
+            keys::TRAINED_BETAS,
+            keys::prediction_type(&["epsilon", "sample", "original_sample", "v_prediction"]),
+            Key::choice("interpolation_type", "linear", &["linear", "log_linear"]),
+            keys::USE_KARRAS_SIGMAS,
+            keys::USE_EXPONENTIAL_SIGMAS,
+            keys::USE_BETA_SIGMAS,
+            Key::new("sigma_min", Kind::MaybeFloat),
+            Key::new("sigma_max", Kind::MaybeFloat),
+            keys::timestep_spacing("linspace"),
+            Key::choice("timestep_type", "discrete", &["discrete", "continuous"]),
+            keys::STEPS_OFFSET,
+            keys::RESCALE_BETAS_ZERO_SNR,
+            keys::FINAL_SIGMAS_TYPE,
+        ],
+        &churn::KEYS,
+    ),
     build,
 };
 
@@ -63,13 +63,9 @@ fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
     if settings.choice("timestep_type")? == "continuous" && prediction == Prediction::Velocity {
         timesteps = levels[..levels.len() - 1].iter().map(|sigma| f64::from(0.25 * noise::ln_f32(*sigma))).collect();
     }
-    let largest = levels.iter().copied().fold(0.0, f32::max);
     Ok(Box::new(Euler {
         timesteps: timesteps.into_iter().map(|t| f64::from(t as f32)).collect(),
-        initial: match settings.choice("timestep_spacing")? {
-            "leading" => (largest * largest + 1.0).sqrt(),
-            _ => largest,
-        },
+        initial: discrete::initial(settings, &levels)?,
         prediction,
         churn: Churn::from_settings(settings, levels.len() - 1)?,
         sigmas: levels,

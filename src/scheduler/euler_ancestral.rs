@@ -2,7 +2,7 @@
 
 use super::config::{Settings, keys};
 use super::sample::Prediction;
-use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, custom, noise, sigmas, spacing};
+use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, custom, discrete, noise, sigmas, spacing};
 use crate::error::Result;
 
 pub(super) const ENTRY: Entry = Entry {
@@ -11,6 +11,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[Alias::plain("Euler a"), Alias::plain("k_euler_a")],
     order: 1,
     stochastic: true,
+    inverse: false,
     accepts: Accepts::BOTH,
     about: "Euler's method with fresh noise at every step; never settles on one picture as steps grow.",
     keys: &[
@@ -47,13 +48,9 @@ fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
             (timesteps, levels)
         }
     };
-    let largest = levels.iter().copied().fold(0.0, f32::max);
     Ok(Box::new(EulerAncestral {
         timesteps,
-        initial: match settings.choice("timestep_spacing")? {
-            "leading" => (largest * largest + 1.0).sqrt(),
-            _ => largest,
-        },
+        initial: discrete::initial(settings, &levels)?,
         sigmas: levels,
         prediction: Prediction::from_settings(settings)?,
         drawn: Vec::new(),
@@ -75,9 +72,7 @@ impl Scheduler for EulerAncestral {
 
     fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], noise: &mut dyn Noise) -> Result<()> {
         let (from, to) = (self.sigmas[step], self.sigmas[step + 1]);
-        let (from2, to2) = (from * from, to * to);
-        let up = (to2 * (from2 - to2) / from2).sqrt();
-        let down = (to2 - up * up).sqrt();
+        let (down, up) = sigmas::ancestral(from, to);
         self.drawn.resize(x.len(), 0.0);
         noise.fill(&mut self.drawn);
         let picture_of = sigmas::picture_of(self.prediction, from, from);

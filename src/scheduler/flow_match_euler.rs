@@ -12,6 +12,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[],
     order: 1,
     stochastic: false,
+    inverse: false,
     accepts: Accepts::FLOW,
     about: "Euler's method for rectified flows (Stable Diffusion 3, Flux).",
     keys: &[

@@ -13,16 +13,10 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[],
     order: 2,
     stochastic: false,
+    inverse: false,
     accepts: Accepts::NOTHING,
     about: "Heun's second-order method for rectified flows: two calls a step.",
-    keys: &[
-        keys::NUM_TRAIN_TIMESTEPS,
-        Key::float("shift", 1.0),
-        churn::KEYS[0],
-        churn::KEYS[1],
-        churn::KEYS[2],
-        churn::KEYS[3],
-    ],
+    keys: &keys::joined::<6>(&[keys::NUM_TRAIN_TIMESTEPS, Key::float("shift", 1.0)], &churn::KEYS),
     build,
 };
 

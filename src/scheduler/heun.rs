@@ -7,35 +7,27 @@ use super::sample::{Prediction, blocks, clamp};
 use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, sigmas};
 use crate::error::Result;
 
-const SCHEDULE: [Key; 10] = discrete::schedule_keys(
-    0.00085,
-    0.012,
-    Key::choice("beta_schedule", "linear", &["linear", "scaled_linear", "squaredcos_cap_v2", "exp"]),
-);
-
 pub(super) const ENTRY: Entry = Entry {
     name: "heun",
     class: "HeunDiscreteScheduler",
     aliases: &[Alias::plain("k_heun")],
     order: 2,
     stochastic: false,
+    inverse: false,
     accepts: Accepts::BOTH,
     about: "Heun's second-order method: two calls a step, each step corrected at its end.",
-    keys: &[
-        SCHEDULE[0],
-        SCHEDULE[1],
-        SCHEDULE[2],
-        SCHEDULE[3],
-        SCHEDULE[4],
-        SCHEDULE[5],
-        SCHEDULE[6],
-        SCHEDULE[7],
-        SCHEDULE[8],
-        SCHEDULE[9],
-        keys::prediction_type(&["epsilon", "sample", "v_prediction"]),
-        Key::switch("clip_sample", false),
-        Key::float("clip_sample_range", 1.0),
-    ],
+    keys: &keys::joined::<13>(
+        &discrete::schedule_keys(
+            0.00085,
+            0.012,
+            Key::choice("beta_schedule", "linear", &["linear", "scaled_linear", "squaredcos_cap_v2", "exp"]),
+        ),
+        &[
+            keys::prediction_type(&["epsilon", "sample", "v_prediction"]),
+            Key::switch("clip_sample", false),
+            Key::float("clip_sample_range", 1.0),
+        ],
+    ),
     build,
 };
 

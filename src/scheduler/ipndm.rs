@@ -13,6 +13,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[],
     order: 1,
     stochastic: false,
+    inverse: false,
     accepts: Accepts::NOTHING,
     about: "Linear multistep of order 4 for models told an angle in place of a timestep.",
     keys: &[keys::NUM_TRAIN_TIMESTEPS, keys::TRAINED_BETAS],

@@ -1,13 +1,11 @@
 //! k-diffusion's `sample_dpm_2`: the midpoint method with the midpoint taken on the logarithm of sigma.
 
-use super::config::{Key, Settings, keys};
+use super::config::{Settings, keys};
 use super::discrete::{self, interleave};
 use super::noise::{exp_f32, ln_f32};
 use super::sample::{Prediction, blocks};
 use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, sigmas};
 use crate::error::Result;
-
-const SCHEDULE: [Key; 10] = discrete::schedule_keys(0.00085, 0.012, keys::beta_schedule("linear"));
 
 pub(super) const ENTRY: Entry = Entry {
     name: "kdpm2",
@@ -15,21 +13,13 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[Alias::plain("DPM2"), Alias::plain("dpm_2")],
     order: 2,
     stochastic: false,
+    inverse: false,
     accepts: Accepts::BOTH,
     about: "DPM-Solver-2 as k-diffusion has it: two calls a step, the first to its middle.",
-    keys: &[
-        SCHEDULE[0],
-        SCHEDULE[1],
-        SCHEDULE[2],
-        SCHEDULE[3],
-        SCHEDULE[4],
-        SCHEDULE[5],
-        SCHEDULE[6],
-        SCHEDULE[7],
-        SCHEDULE[8],
-        SCHEDULE[9],
-        keys::prediction_type(&["epsilon", "v_prediction"]),
-    ],
+    keys: &keys::joined::<11>(
+        &discrete::schedule_keys(0.00085, 0.012, keys::beta_schedule("linear")),
+        &[keys::prediction_type(&["epsilon", "v_prediction"])],
+    ),
     build,
 };
 

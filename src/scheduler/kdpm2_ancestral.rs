@@ -1,13 +1,11 @@
 //! k-diffusion's `sample_dpm_2_ancestral`: the midpoint method to below the target, and noise to reach it.
 
-use super::config::{Key, Settings, keys};
+use super::config::{Settings, keys};
 use super::discrete::{self, interleave};
 use super::noise::{exp_f32, ln_f32};
 use super::sample::{Prediction, blocks};
 use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, sigmas};
 use crate::error::Result;
-
-const SCHEDULE: [Key; 10] = discrete::schedule_keys(0.00085, 0.012, keys::beta_schedule("linear"));
 
 pub(super) const ENTRY: Entry = Entry {
     name: "kdpm2-ancestral",
@@ -15,21 +13,13 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[Alias::plain("DPM2 a"), Alias::plain("dpm_2_ancestral"), Alias::plain("kdpm_2_a")],
     order: 2,
     stochastic: true,
+    inverse: false,
     accepts: Accepts::BOTH,
     about: "DPM-Solver-2 with fresh noise at every step.",
-    keys: &[
-        SCHEDULE[0],
-        SCHEDULE[1],
-        SCHEDULE[2],
-        SCHEDULE[3],
-        SCHEDULE[4],
-        SCHEDULE[5],
-        SCHEDULE[6],
-        SCHEDULE[7],
-        SCHEDULE[8],
-        SCHEDULE[9],
-        keys::prediction_type(&["epsilon", "v_prediction"]),
-    ],
+    keys: &keys::joined::<11>(
+        &discrete::schedule_keys(0.00085, 0.012, keys::beta_schedule("linear")),
+        &[keys::prediction_type(&["epsilon", "v_prediction"])],
+    ),
     build,
 };
 
@@ -64,9 +54,7 @@ fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
         .enumerate()
         .map(|(i, pair)| {
             let (sigma, next) = (pair[0], pair[1]);
-            let (sigma2, next2) = (sigma * sigma, next * next);
-            let up = (next2 * (sigma2 - next2) / sigma2).sqrt();
-            let down = (next2 - up * up).sqrt();
+            let (down, up) = sigmas::ancestral(sigma, next);
             let (from, to) = (ln_f32(sigma), ln_f32(down));
             let middle = if i == last { 0.0 } else { exp_f32(to - (to - from) * 0.5) };
             Level { sigma, middle, down, up }

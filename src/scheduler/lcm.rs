@@ -11,6 +11,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[],
     order: 1,
     stochastic: true,
+    inverse: false,
     accepts: Accepts::TIMESTEPS,
     about: "For latent consistency models and LCM-LoRA: 2 to 8 steps.",
     keys: &consistency::KEYS,

@@ -5,30 +5,22 @@ use super::sample::{History, Prediction, blocks};
 use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, discrete, sigmas};
 use crate::error::Result;
 
-const SCHEDULE: [Key; 10] = discrete::schedule_keys(0.0001, 0.02, keys::beta_schedule("linear"));
-
 pub(super) const ENTRY: Entry = Entry {
     name: "lms",
     class: "LMSDiscreteScheduler",
     aliases: &[Alias::plain("k_lms")],
     order: 1,
     stochastic: false,
+    inverse: false,
     accepts: Accepts::BOTH,
     about: "Linear multistep of order 4 on the probability flow.",
-    keys: &[
-        SCHEDULE[0],
-        SCHEDULE[1],
-        SCHEDULE[2],
-        SCHEDULE[3],
-        SCHEDULE[4],
-        SCHEDULE[5],
-        SCHEDULE[6],
-        SCHEDULE[7],
-        SCHEDULE[8],
-        SCHEDULE[9],
-        keys::prediction_type(&["epsilon", "sample", "v_prediction"]),
-        Key::argument("order", Kind::Order { default: 4, most: ORDER, lowers: false }),
-    ],
+    keys: &keys::joined::<12>(
+        &discrete::schedule_keys(0.0001, 0.02, keys::beta_schedule("linear")),
+        &[
+            keys::prediction_type(&["epsilon", "sample", "v_prediction"]),
+            Key::argument("order", Kind::Order { default: 4, most: ORDER, lowers: false }),
+        ],
+    ),
     build,
 };
 

@@ -28,6 +28,7 @@ mod dpm_multistep;
 mod dpm_multistep_inverse;
 mod dpm_sde;
 mod dpm_singlestep;
+mod dpm_solver;
 mod dpm_update;
 mod edm;
 mod edm_dpm_multistep;
@@ -160,6 +161,8 @@ pub struct Entry {
     pub order: usize,
     /// Whether its steps draw noise (with the class's defaults).
     pub stochastic: bool,
+    /// Whether its runs go from a picture to the noise it comes from.
+    pub inverse: bool,
     /// The schedules it can be given outright.
     pub accepts: Accepts,
     /// One sentence for `ldm-ort list schedulers`.

@@ -11,6 +11,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[Alias::plain("PLMS")],
     order: 1,
     stochastic: false,
+    inverse: false,
     accepts: Accepts::NOTHING,
     about: "Pseudo numerical methods: linear multistep, begun with Runge-Kutta unless skip_prk_steps.",
     keys: &[

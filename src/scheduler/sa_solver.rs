@@ -15,6 +15,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[Alias::plain("sa_solver")],
     order: 1,
     stochastic: true,
+    inverse: false,
     accepts: Accepts::NOTHING,
     about: "Stochastic Adams, predictor and corrector; tau sets how much noise, within a window of timesteps.",
     keys: &[

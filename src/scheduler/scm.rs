@@ -12,6 +12,7 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[],
     order: 1,
     stochastic: true,
+    inverse: false,
     accepts: Accepts::NOTHING,
     about: "For continuous-time consistency models told an angle between picture and noise: 1 to 4 steps.",
     keys: &[

@@ -137,6 +137,13 @@ pub(super) fn add_noise(sigma: f32, x0: &[f32], noise: &[f32], out: &mut [f32]) 
     }
 }
 
+/// How far an ancestral step from one noise level to another goes down, and how much noise then comes on top.
+pub(super) fn ancestral(from: f32, to: f32) -> (f32, f32) {
+    let (from2, to2) = (from * from, to * to);
+    let up = (to2 * (from2 - to2) / from2).sqrt();
+    ((to2 - up * up).sqrt(), up)
+}
+
 /// The picture that the model's answer `m` on the sample `x` stands for. `raised` is the sample's noise level, `sigma`
 /// the one the model was told.
 pub(super) fn picture_of(prediction: Prediction, sigma: f32, raised: f32) -> impl Fn(f32, f32) -> f32 + Copy {

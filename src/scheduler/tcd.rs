@@ -1,19 +1,9 @@
 //! Strategic stochastic sampling: Zheng et al. 2024, "Trajectory Consistency Distillation", algorithm 2.
 
-use super::config::{Key, Kind, Settings};
+use super::config::{Key, Kind, Settings, keys};
 use super::sample::{Prediction, add_noise, at_timestep, blocks};
 use super::{Accepts, Entry, Noise, Request, Scheduler, consistency, noise};
 use crate::error::Result;
-
-const KEYS: [Key; 18] = {
-    let mut keys = [Key::argument("eta", Kind::Float(0.3)); 18];
-    let mut i = 0;
-    while i < consistency::KEYS.len() {
-        keys[i] = consistency::KEYS[i];
-        i += 1;
-    }
-    keys
-};
 
 pub(super) const ENTRY: Entry = Entry {
     name: "tcd",
@@ -21,9 +11,10 @@ pub(super) const ENTRY: Entry = Entry {
     aliases: &[],
     order: 1,
     stochastic: true,
+    inverse: false,
     accepts: Accepts::TIMESTEPS,
     about: "For trajectory consistency distillation: few steps, eta between detail (0) and repair (1).",
-    keys: &KEYS,
+    keys: &keys::joined::<18>(&consistency::KEYS, &[Key::argument("eta", Kind::Float(0.3))]),
     build,
 };
 
@@ -47,7 +38,7 @@ struct Tcd {
 fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
     let eta = settings.float("eta")?;
     if !(0.0..=1.0).contains(&eta) {
-        return Err(settings.error("eta", format!("expected 0 to 1, found {eta}"), ""));
+        return Err(settings.error("eta", format!("expected 0 to 1, found {eta}"), "0.3 is usual"));
     }
     let alphas = noise::alphas_cumprod(settings)?;
     let timesteps = consistency::timesteps(settings, request)?;

@@ -20,6 +20,7 @@ pub(super) const ENTRY: Entry = Entry {
     ],
     order: 1,
     stochastic: false,
+    inverse: false,
     accepts: Accepts::FLOW_SIGMAS,
     about: "Predictor and corrector of any order at one call a step; strong at 5 to 15 steps.",
     keys: &[

@@ -263,7 +263,7 @@ fn opening_failed(component: &str, path: &Path, error: &ort::Error) -> Error {
 fn check_file(path: &Path) -> Result<()> {
     let mut head = Vec::with_capacity(64);
     let file = std::fs::File::open(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Error::model(path, "does not exist", ""),
+        std::io::ErrorKind::NotFound => Error::model(path, "does not exist", "give the path of a .onnx file"),
         _ => Error::io(path, "opening", e),
     })?;
     file.take(64).read_to_end(&mut head).map_err(|e| Error::io(path, "reading", e))?;

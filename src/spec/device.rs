@@ -22,8 +22,8 @@ pub struct Device {
     pub threads: Option<usize>,
     /// `[device.COMPONENT]` with `provider`: components that run elsewhere.
     pub components: BTreeMap<ComponentKind, Vec<String>>,
-    /// `[device.PROVIDER]`: a provider's own options, under the names ONNX Runtime gives them. Strings, numbers and
-    /// booleans are handed to it as they are written.
+    /// `[device.PROVIDER]`: the own options of a provider that a list names, under the names ONNX Runtime gives them.
+    /// Strings, numbers and booleans are handed to it as they are written.
     pub options: BTreeMap<String, Options>,
 }
 
@@ -37,6 +37,11 @@ impl Device {
     /// The providers a component runs on, in order of preference.
     pub fn providers_of(&self, component: ComponentKind) -> &[String] {
         self.components.get(&component).unwrap_or(&self.providers)
+    }
+
+    /// Whether any component may run on the provider of this name.
+    fn uses(&self, name: &str) -> bool {
+        self.providers.iter().chain(self.components.values().flatten()).any(|used| used == name)
     }
 
     pub(super) fn read(mut table: Table<'_>) -> Self {
@@ -56,9 +61,17 @@ impl Device {
             }
             component.finish();
         }
+        let named_by_flag = table.get("provider").is_some_and(|item| item.origin().is_command_line());
         for name in names() {
-            if table.get(name).is_some() {
-                device.options.insert(name.to_owned(), options(table.table(name)));
+            if table.get(name).is_none() {
+                continue;
+            }
+            let options = options(table.table(name));
+            if device.uses(name) {
+                device.options.insert(name.to_owned(), options);
+            } else if !named_by_flag {
+                // Where a flag chooses another provider, the file's options are those of the one it passed over.
+                table.report_at(name, format!("no list of providers names `{name}`, whose options these are; put it into provider, or leave the table out"));
             }
         }
         table.finish();

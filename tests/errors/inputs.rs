@@ -104,6 +104,22 @@ pub fn rows() -> Vec<Row> {
                 f.write("noise.npy", [npy_header("<f4", &[1, 4, 8, 8]), numbers].concat());
             })
             .says(&["noise.npy", "256", "finite"]),
+        Row::new("noise for a run that takes none")
+            .image_to_image()
+            .change("strength = 0.8", "")
+            .change("seed = 1", "latents = 'noise.npy'\ndenoising_start = 0.5")
+            .files(|f| {
+                f.picture("in.png", 64, 64);
+                f.array("noise.npy", &[1, 4, 8, 8]);
+            })
+            .says(&["run.latents", "denoising_start", "leave latents out"]),
+        Row::new("a scheduler that leads to noise where a picture is wanted")
+            .change("[run]", "[scheduler.ddim-inverse]\n[run]")
+            .says(&["scheduler.ddim-inverse", "text-to-image begins with noise", "[task.image-to-image]"]),
+        Row::new("a schedule of fewer calls than strength counts")
+            .image_to_image()
+            .change("[run]", "[scheduler.ipndm]\ntrained_betas = [0.9, 0.5, 0.1]\n[run]")
+            .says(&["run.steps", "5 are asked for", "2 calls", "steps = 2"]),
         Row::new("a picture without a record")
             .files(|f| f.picture("plain.png", 16, 16))
             .command(&["run", "--from", "plain.png"])

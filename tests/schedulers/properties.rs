@@ -52,9 +52,8 @@ fn timesteps_fall_or_rise_all_the_way() {
     // Runge-Kutta goes back to the timestep at which its step began.
     for entry in scheduler::table().iter().filter(|entry| entry.name != "pndm") {
         let scheduler = built(entry.name, &Config::new(), 10);
-        let inverse = entry.name.ends_with("-inverse");
         let steps: Vec<f64> = scheduler.timesteps().iter().step_by(entry.order).copied().collect();
-        let ordered = |pair: &[f64]| if inverse { pair[0] < pair[1] } else { pair[0] > pair[1] };
+        let ordered = |pair: &[f64]| if entry.inverse { pair[0] < pair[1] } else { pair[0] > pair[1] };
         assert!(steps.windows(2).all(ordered), "{}: {steps:?}", entry.name);
     }
 }

@@ -37,7 +37,10 @@ impl<'a> Trace<'a> {
                 "EmbedLayerNormalization" if node.input.first().is_some_and(|ids| ids == name) => 2,
                 _ => return None,
             };
-            self.dims(node.input.get(table)?)?.first().and_then(|&rows| usize::try_from(rows).ok())
+            self.dims(node.input.get(table)?)?
+                .first()
+                .and_then(|&rows| usize::try_from(rows).ok())
+                .filter(|&rows| rows > 0)
         })
         .into_iter()
         .min()
