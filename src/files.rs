@@ -1,8 +1,10 @@
 //! Opening what the user names, and writing files whole or not at all.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
+
+use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 
@@ -20,6 +22,28 @@ pub(crate) fn open_input(path: &Path) -> Result<File> {
         Err(_) if path.is_dir() => Err(at_fault("is a directory")),
         Err(e) => Err(Error::io(path, "opening", e)),
     }
+}
+
+/// Adds all bytes of a file to a digest.
+///
+/// # Errors
+///
+/// [`Error::Io`] where the file cannot be read.
+pub(crate) fn digest_into(path: &Path, hash: &mut Sha256) -> Result<()> {
+    let failed = |e| Error::io(path, "reading", e);
+    let mut file = File::open(path).map_err(failed)?;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer).map_err(failed)? {
+            0 => return Ok(()),
+            n => hash.update(&buffer[..n]),
+        }
+    }
+}
+
+/// A digest as it is written, in hexadecimal.
+pub(crate) fn hexadecimal(hash: Sha256) -> String {
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Writes a file whole or not at all: `write` fills a temporary file in the same directory, which is flushed to the

@@ -1,5 +1,6 @@
 //! What goes into a picture file beside its pixels: how it was made, so that it can be made again.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
@@ -60,6 +61,9 @@ pub struct Record {
     pub pipeline: String,
     /// Which of that pipeline's pictures this is, counted from 0.
     pub index: usize,
+    /// sha256 of each file that the pipeline begins with beside the model, by its key, in hexadecimal.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub inputs: BTreeMap<String, String>,
 }
 
 impl Record {
@@ -171,6 +175,7 @@ mod tests {
             height: 48,
             pipeline: "[model]\n".into(),
             index: 0,
+            inputs: BTreeMap::from([("run.latents".into(), "0123".into())]),
         }
     }
 

@@ -317,7 +317,12 @@ impl<'a> Evidence<'a> {
         }
         match denoiser.graph.upsamplings.by_scale {
             0 => Fact::new(1, "the graph has no doublings by a fixed factor"),
-            n => Fact::new(1 << n.min(6), doublings(n, denoiser)),
+            // A residual block that enlarges does so twice, to what it learns from and to what it adds that to.
+            n => {
+                let levels = from_config(denoiser, &|c| Some(c.get("block_out_channels")?.as_array()?.len()));
+                let n = levels.map_or(n, |levels| n.min(levels.value.saturating_sub(1)));
+                Fact::new(1 << n.min(6), doublings(n, denoiser))
+            }
         }
     }
 

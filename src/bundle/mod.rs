@@ -31,8 +31,8 @@ pub use onnx::{ExternalFile, GraphFile, Operator, Upsamplings};
 pub use operators::{Obstacle, obstacles};
 pub use report::{ComponentReport, FactReport, ProviderReport, Report, SchedulerReport, TensorReport, inspect};
 pub use roles::{
-    ConditionerContract, ControlNetContract, DenoiserContract, Residuals, Switch, TextEncoderContract, VaeDecoderContract,
-    VaeEncoderContract, VaeEncoderKind,
+    ConditionerContract, ControlNetContract, DenoiserContract, Residuals, Switch, TextEncoderContract,
+    VaeDecoderContract, VaeEncoderContract, VaeEncoderKind,
 };
 pub use tasks::{TaskFit, task_fits};
 

@@ -7,7 +7,10 @@ use serde::Serialize;
 
 use super::component::{Component, ComponentKind};
 use super::layout::{self, Overrides, SchedulerFile};
-use super::roles::{ConditionerContract, ControlNetContract, DenoiserContract, TextEncoderContract, VaeDecoderContract, VaeEncoderContract};
+use super::roles::{
+    ConditionerContract, ControlNetContract, DenoiserContract, TextEncoderContract, VaeDecoderContract,
+    VaeEncoderContract,
+};
 use super::{Bundle, TaskFit, json, operators, tasks};
 use crate::error::Result;
 use crate::tensor::TensorInfo;

@@ -37,6 +37,14 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
     if let Some(record) = &record {
         // Where the pictures share a file, the record holds the whole pipeline, and this is one of its pictures.
         plan.request.only = plan.spec.shares_a_file().then_some(record.index);
+        let now = plan.spec.input_digests()?;
+        for (key, digest) in &record.inputs {
+            if now.get(key) != Some(digest) {
+                output::say(&format!(
+                    "warning: {key} is not the file that the picture was made with; it will be another picture"
+                ));
+            }
+        }
     }
     let saver = Saver::new(&plan.spec.output.dir)?;
     if let Some(path) = &args.save_latents {

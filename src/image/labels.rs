@@ -54,9 +54,8 @@ impl LabelMap {
     /// The same map at another size, each pixel that of the nearest.
     pub fn resized(&self, width: usize, height: usize) -> Self {
         let at = |i: usize, from: usize, to: usize| ((2 * i + 1) * from / (2 * to)).min(from.saturating_sub(1));
-        let pixel = |y: usize, x: usize| {
-            self.labels[at(y, self.height, height) * self.width + at(x, self.width, width)]
-        };
+        let pixel =
+            |y: usize, x: usize| self.labels[at(y, self.height, height) * self.width + at(x, self.width, width)];
         let labels = (0..height).flat_map(|y| (0..width).map(move |x| (y, x))).map(|(y, x)| pixel(y, x)).collect();
         Self { width, height, labels }
     }

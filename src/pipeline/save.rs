@@ -1,5 +1,6 @@
 //! Finished pictures on disk, with the record they can be made again from.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
@@ -109,6 +110,8 @@ pub struct Recorder {
     scheduler: &'static str,
     strength: Option<f64>,
     guidance_scale: f64,
+    /// The digests of the files that the pipeline begins with, once they are known.
+    inputs: Option<BTreeMap<String, String>>,
     /// Reads every file of the model, which for a large one takes seconds that the run need not wait for.
     digest: Digesting,
 }
@@ -130,6 +133,7 @@ impl Recorder {
             scheduler: plan.request.scheduler.entry.name,
             strength: plan.request.task.strength().filter(|_| plan.request.denoising_start.is_none()),
             guidance_scale: plan.request.task.guidance_scale(),
+            inputs: None,
             digest: Digesting::Working(std::thread::spawn(move || model_digest(&model))),
         }
     }
@@ -145,6 +149,9 @@ impl Recorder {
     /// [`Error::Io`] where a file of the model cannot be read.
     pub fn record(&mut self, picture: &Picture) -> Result<Record> {
         let model_digest = self.model_digest()?;
+        if self.inputs.is_none() {
+            self.inputs = Some(self.spec.input_digests()?);
+        }
         let (pipeline, index) = self.own_spec(picture);
         let model = &self.spec.model.path;
         Ok(Record {
@@ -166,6 +173,7 @@ impl Recorder {
             height: picture.pixels.height(),
             pipeline: pipeline.to_toml(),
             index,
+            inputs: self.inputs.clone().unwrap_or_default(),
         })
     }
 

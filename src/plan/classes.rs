@@ -61,7 +61,10 @@ fn null_class(spec: &ClassConditional, bundle: &Bundle, rows: Option<usize>) -> 
         )),
         (None, _) if spec.guidance_scale > 1.0 => Err(Error::input(
             "task.class-conditional.guidance_scale",
-            format!("{} is guidance away from the null class, and nothing says which class that is", spec.guidance_scale),
+            format!(
+                "{} is guidance away from the null class, and nothing says which class that is",
+                spec.guidance_scale
+            ),
             "give null_class (1000 for the paper's guided ImageNet model), or set guidance_scale = 1.0",
         )),
         _ => Ok(null),

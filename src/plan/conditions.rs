@@ -50,11 +50,19 @@ impl ConditionPart {
         if contract.input.shape.len() != rank {
             return Err(Error::model(
                 &component.graph.path,
-                format!("input {} has {} axes, and such a condition has {rank}", contract.input, contract.input.shape.len()),
+                format!(
+                    "input {} has {} axes, and such a condition has {rank}",
+                    contract.input,
+                    contract.input.shape.len()
+                ),
                 "name the graph that was exported for this condition",
             ));
         }
-        Ok(Self { condition: condition.clone(), known: known(&component, &contract), part: Some(part(&component, contract)) })
+        Ok(Self {
+            condition: condition.clone(),
+            known: known(&component, &contract),
+            part: Some(part(&component, contract)),
+        })
     }
 
     /// The channels that the denoiser is told, where they are known.

@@ -32,7 +32,10 @@ impl ControlPart {
             let names: Vec<&str> = contract.residuals.down.iter().take(1).map(|info| info.name.as_str()).collect();
             return Err(Error::model(
                 &denoiser.graph.path,
-                format!("was exported for control networks (input {} and its like), and none is given", names.join(", ")),
+                format!(
+                    "was exported for control networks (input {} and its like), and none is given",
+                    names.join(", ")
+                ),
                 "add a [[control]] table with an image, or name the graph that was exported without: [model.unet] graph",
             ));
         }

@@ -1,6 +1,6 @@
 //! `[[condition]]`: what a picture is to show, other than in words.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::reader::{Item, Table};
 use super::tree::Value;
@@ -46,6 +46,18 @@ pub enum Source {
         /// How many of its vectors are taken, 1 to 1000.
         k: usize,
     },
+}
+
+impl Source {
+    /// The file it comes from: key and path.
+    pub fn file(&self) -> Option<(&'static str, &Path)> {
+        match self {
+            Self::Boxes(_) => None,
+            Self::LabelMap(path) => Some(("label_map", path)),
+            Self::Vectors(path) => Some(("vectors", path)),
+            Self::Index { path, .. } => Some(("index", path)),
+        }
+    }
 }
 
 /// A thing in a layout.

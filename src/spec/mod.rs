@@ -38,7 +38,10 @@ mod task;
 mod tree;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::path::Path;
+
+use sha2::Sha256;
 
 pub use condition::{Condition, LayoutBox, Source, ToldAs};
 pub use control::Control;
@@ -49,11 +52,12 @@ pub use overrides::Overrides;
 pub use run::{Listed, Run};
 pub use scheduler::Scheduler;
 pub use task::{
-    Beginning, Class, ClassConditional, ImageToImage, Inpaint, Instruct, Prompting, Sizes, SuperResolution, TASKS, Task,
-    TaskEntry, TextToImage,
+    Beginning, Class, ClassConditional, ImageToImage, Inpaint, Instruct, Prompting, Sizes, SuperResolution, TASKS,
+    Task, TaskEntry, TextToImage,
 };
 
 use crate::error::{Error, Problem, Result};
+use crate::files;
 use reader::Reading;
 use writer::Writer;
 
@@ -150,6 +154,34 @@ impl Spec {
     pub fn shares_a_file(&self) -> bool {
         let latents = |task: &ImageToImage| matches!(task.begin, Beginning::Latents(_));
         self.run.latents.is_some() || matches!(&self.task, Task::ImageToImage(task) if latents(task))
+    }
+
+    /// The files that the pipeline begins with, beside the model: key and path.
+    pub fn inputs(&self) -> Vec<(String, &Path)> {
+        let mut inputs = Vec::new();
+        inputs.extend(self.run.latents.iter().map(|path| ("run.latents".to_owned(), path.as_path())));
+        let of_task = |(key, path)| (format!("task.{}.{key}", self.task.name()), path);
+        inputs.extend(self.task.files().into_iter().map(of_task));
+        for (at, condition) in self.conditions.iter().enumerate() {
+            inputs.extend(condition.source.file().map(|(key, path)| (format!("condition[{at}].{key}"), path)));
+        }
+        for (at, control) in self.controls.iter().enumerate() {
+            inputs.push((format!("control[{at}].image"), control.image.as_path()));
+        }
+        inputs
+    }
+
+    /// sha256 of each of [`Spec::inputs`] by its key, in hexadecimal.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where one of them cannot be read.
+    pub fn input_digests(&self) -> Result<BTreeMap<String, String>> {
+        let digest = |(key, path): (String, &Path)| {
+            let mut hash = Sha256::default();
+            files::digest_into(path, &mut hash)?;
+            Ok((key, files::hexadecimal(hash)))
+        };
+        self.inputs().into_iter().map(digest).collect()
     }
 
     /// Writes the whole spec as the text of a pipeline file, every default that stands by itself spelled out and every

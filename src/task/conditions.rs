@@ -40,12 +40,16 @@ impl Start {
     ) -> Result<()> {
         for (at, given) in conditions.into_iter().enumerate() {
             let told_as = given.condition.told_as;
-            let rows = given.rows(at, self.condition.context.as_ref(), self.guidance.branches().len() * images, size, cancel)?;
+            let rows = given.rows(
+                at,
+                self.condition.context.as_ref(),
+                self.guidance.branches().len() * images,
+                size,
+                cancel,
+            )?;
             let branches = self.guidance.branches().iter().flat_map(|b| std::iter::repeat_n(b.prompt, images));
-            let told: Vec<ArrayD<f32>> = branches
-                .zip(rows)
-                .map(|(told, row)| if told { row } else { ArrayD::zeros(row.raw_dim()) })
-                .collect();
+            let told: Vec<ArrayD<f32>> =
+                branches.zip(rows).map(|(told, row)| if told { row } else { ArrayD::zeros(row.raw_dim()) }).collect();
             let views: Vec<_> = told.iter().map(|row| row.view()).collect();
             let misfit = |what: &str| {
                 let key = format!("condition[{at}]");
@@ -57,9 +61,7 @@ impl Start {
                 ToldAs::Channels => (&mut self.condition.channels, "channels"),
             };
             *place = Some(match place.take() {
-                Some(before) => {
-                    concatenate(Axis(1), &[before.view(), all.view()]).map_err(|_| misfit(what))?
-                }
+                Some(before) => concatenate(Axis(1), &[before.view(), all.view()]).map_err(|_| misfit(what))?,
                 None => all,
             });
         }
@@ -99,7 +101,8 @@ impl Given<'_> {
                     .outer_iter()
                     .map(|row| {
                         let query = row.index_axis(Axis(0), 0);
-                        let query = query.into_dimensionality().map_err(|e| Error::input(key("index"), e.to_string(), ""))?;
+                        let query =
+                            query.into_dimensionality().map_err(|e| Error::input(key("index"), e.to_string(), ""))?;
                         nearest(&index, query, *k, path)
                     })
                     .collect();
@@ -163,7 +166,11 @@ fn vectors(path: &Path) -> Result<ArrayD<f32>> {
 /// The vectors of an index file, `[n, width]`.
 fn index(path: &Path) -> Result<Array2<f32>> {
     let fail = |problem: String| {
-        Error::input(path.display().to_string(), problem, "an index is a safetensors file with float32 vectors [n, width]")
+        Error::input(
+            path.display().to_string(),
+            problem,
+            "an index is a safetensors file with float32 vectors [n, width]",
+        )
     };
     let mut bytes = Vec::new();
     open_input(path)?.read_to_end(&mut bytes).map_err(|e| Error::io(path, "reading", e))?;

@@ -58,8 +58,8 @@ impl Task for Inpaint {
         let pixels = pixels(&self.image, stage.size)?;
         let hole = mask(&self.mask, stage.size)?;
         let small = nearest(&hole, height, width);
-        let begin = (stage.steps - steps_run("task.inpaint.strength", self.strength, stage.steps)?)
-            * stage.scheduler.order();
+        let begin =
+            (stage.steps - steps_run("task.inpaint.strength", self.strength, stage.steps)?) * stage.scheduler.order();
 
         // The generators are drawn from in this order: the picture's latents where they are needed, the noise, the
         // masked picture's latents.

@@ -13,10 +13,10 @@ mod text_to_image;
 
 use ndarray::{ArrayD, Axis, IxDyn, Slice};
 
-use crate::denoise::{BatchNoise, Condition, Guidance, Keep};
-use crate::error::{Error, Result};
 use crate::bundle::DenoiserContract;
 use crate::conditioner::Conditioner;
+use crate::denoise::{BatchNoise, Condition, Guidance, Keep};
+use crate::error::{Error, Result};
 use crate::latent::{Encoder, Scaling};
 use crate::scheduler::{ForwardProcess, Noise, Scheduler};
 use crate::session::Cancel;

@@ -199,6 +199,29 @@ fn a_picture_is_drawn_again_from_its_record() {
     }
 }
 
+/// A file that a pipeline begins with and that is another one by now gives another picture, and the run says so.
+#[test]
+fn an_input_that_changed_is_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let shade = |level: u8| image::RgbImage::from_pixel(64, 64, image::Rgb([level, 90, 200]));
+    let input = folder.path().join("in.png");
+    shade(10).save(&input).expect("a picture");
+    let model = common::models().join("sd1");
+    let text_of = format!(
+        "[model]\npath = '{}'\n[task.image-to-image]\nprompt = 'a cat'\nimage = 'in.png'\n[run]\nsteps = 4\nseed = 3\n",
+        model.display()
+    );
+    std::fs::write(folder.path().join("pipeline.toml"), text_of).expect("a file");
+    let first = draw(folder.path(), ["pipeline.toml"]);
+    let again = tempfile::tempdir().expect("a folder");
+    let same = draw(again.path(), ["--from", text(&first.paths[0])]);
+    assert!(!same.answer.stderr.contains("warning"), "{}", same.answer);
+    shade(250).save(&input).expect("a picture");
+    let other = draw(again.path(), ["--from", text(&first.paths[0])]);
+    assert!(other.answer.stderr.contains("warning: task.image-to-image.image is not the file"), "{}", other.answer);
+    assert_ne!(pixels(&other.paths[0]), pixels(&first.paths[0]));
+}
+
 /// Each stream of noise is its own, for the first sample as for the steps, and the picture's record names it.
 #[test]
 fn the_stream_of_noise_is_a_key() {

@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 pub use external::ExternalFile;
 
 use crate::error::{Error, Result};
+use crate::files;
 use crate::tensor::{DType, Dim, TensorInfo};
 
 /// An operator's name and the domain that defines it (empty for ONNX's own).
@@ -180,17 +181,9 @@ impl GraphFile {
     pub fn digest(&self) -> Result<String> {
         let mut hash = Sha256::new();
         for path in std::iter::once(&self.path).chain(self.external.iter().map(|e| &e.path)) {
-            let mut file = File::open(path).map_err(|e| Error::io(path, "reading", e))?;
-            let mut buffer = vec![0u8; 1 << 20];
-            loop {
-                let n = std::io::Read::read(&mut file, &mut buffer).map_err(|e| Error::io(path, "reading", e))?;
-                if n == 0 {
-                    break;
-                }
-                hash.update(&buffer[..n]);
-            }
+            files::digest_into(path, &mut hash)?;
         }
-        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(files::hexadecimal(hash))
     }
 }
 

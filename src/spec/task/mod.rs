@@ -21,6 +21,8 @@ pub use sizes::Sizes;
 pub use super_resolution::SuperResolution;
 pub use text_to_image::TextToImage;
 
+use std::path::Path;
+
 use super::reader::{Reading, Table};
 use super::tree::Entries;
 use super::writer::Writer;
@@ -148,6 +150,23 @@ impl Task {
             Self::Instruct(task) => Some(&mut task.prompting),
             Self::SuperResolution(task) => task.prompting.as_mut(),
             Self::ClassConditional(_) | Self::Conditional | Self::Unconditional => None,
+        }
+    }
+
+    /// The files that the task begins with: key and path.
+    pub fn files(&self) -> Vec<(&'static str, &Path)> {
+        match self {
+            Self::ImageToImage(task) => match &task.begin {
+                Beginning::Image(path) => vec![("image", path)],
+                Beginning::Latents(path) => vec![("latents", path)],
+            },
+            Self::Inpaint(task) => vec![("image", &task.image), ("mask", &task.mask)],
+            Self::Instruct(task) => vec![("image", &task.image)],
+            Self::SuperResolution(task) => vec![("image", &task.image)],
+            Self::ClassConditional(task) => {
+                task.class_names.iter().map(|path| ("class_names", path.as_path())).collect()
+            }
+            Self::TextToImage(_) | Self::Conditional | Self::Unconditional => Vec::new(),
         }
     }
 
