@@ -57,7 +57,7 @@ impl TextPlan {
                 group: 0,
             });
         }
-        let plan = Self { zeros_for_no_prompt: zeros_for_no_prompt(bundle, denoiser), encoders };
+        let plan = Self { zeros_for_no_prompt: zeros_for_no_prompt(bundle, denoiser, &encoders), encoders };
         plan.check(denoiser, bundle)?;
         Ok(plan)
     }
@@ -157,9 +157,11 @@ fn tokenizer_dir<'b>(bundle: &'b Bundle, component: &Component, wanted_for: &str
     })
 }
 
-/// What model_index.json says of prompts nobody gave; where it is silent, zeros belong to Stable Diffusion XL. The refiner of Stable Diffusion XL, known by its five
-/// `time_ids`, encodes the empty text where nothing says otherwise.
-fn zeros_for_no_prompt(bundle: &Bundle, denoiser: &DenoiserContract) -> bool {
+/// What model_index.json says of prompts nobody gave. Where it is silent, zeros belong to Stable Diffusion XL but for its
+/// refiner, known by its five `time_ids`, and to models that read a prompt as one vector (retrieval-augmented diffusion).
+fn zeros_for_no_prompt(bundle: &Bundle, denoiser: &DenoiserContract, encoders: &[TextPart]) -> bool {
     let stated = bundle.index.get("force_zeros_for_empty_prompt").and_then(serde_json::Value::as_bool);
-    stated.unwrap_or(denoiser.time_ids_width().is_some_and(|width| width != 5))
+    let is_vector = |text: &TextPart| text.taken.tokens.as_ref().is_some_and(|info| info.shape.len() == 2);
+    let is_xl_base = denoiser.time_ids_width().is_some_and(|width| width != 5);
+    stated.unwrap_or(is_xl_base || encoders.iter().any(is_vector))
 }

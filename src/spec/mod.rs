@@ -52,7 +52,7 @@ pub use overrides::Overrides;
 pub use run::{Listed, Run};
 pub use scheduler::Scheduler;
 pub use task::{
-    Beginning, Class, ClassConditional, ImageToImage, Inpaint, Instruct, Prompting, Sizes, SuperResolution, TASKS,
+    Beginning, Class, ClassConditional, Conditional, ImageToImage, Inpaint, Instruct, Prompting, Sizes, SuperResolution, TASKS,
     Task, TaskEntry, TextToImage,
 };
 

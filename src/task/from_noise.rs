@@ -3,21 +3,33 @@
 use super::{Stage, Start, Task};
 use crate::denoise::{Condition, Guidance};
 use crate::error::Result;
+use crate::spec::Conditional;
 
-/// `[task.unconditional]`: from pure noise, towards whatever the model was trained on; and `[task.conditional]`, where
-/// the tables for conditions say what that is to show.
-#[derive(Debug, Clone, PartialEq)]
-pub struct FromNoise {
-    /// The name of the task's table.
-    pub name: &'static str,
-}
+/// `[task.unconditional]`: from pure noise, towards whatever the model was trained on.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Unconditional;
 
-impl Task for FromNoise {
+impl Task for Unconditional {
     fn name(&self) -> &'static str {
-        self.name
+        "unconditional"
     }
 
     fn start(&self, stage: &mut Stage<'_>) -> Result<Start> {
         Ok(Start::from_noise(stage.noise_start()?, Condition::default(), Guidance::Off))
+    }
+}
+
+impl Task for Conditional {
+    fn name(&self) -> &'static str {
+        "conditional"
+    }
+
+    fn guidance_scale(&self) -> f64 {
+        self.guidance_scale
+    }
+
+    fn start(&self, stage: &mut Stage<'_>) -> Result<Start> {
+        let guidance = Guidance::classifier_free(self.guidance_scale, 0.0);
+        Ok(Start::from_noise(stage.noise_start()?, Condition::default(), guidance))
     }
 }

@@ -24,7 +24,7 @@ use crate::spec::{self, ClassConditional, Prompting};
 use crate::text::TextEncoders;
 
 pub use conditions::Given;
-pub use from_noise::FromNoise;
+pub use from_noise::Unconditional;
 
 /// What a run of the denoiser starts from.
 #[derive(Debug)]
@@ -281,7 +281,8 @@ pub fn of(spec: &spec::Task) -> Box<dyn Task> {
         spec::Task::Instruct(task) => Box::new(task.clone()),
         spec::Task::SuperResolution(task) => Box::new(task.clone()),
         spec::Task::ClassConditional(task) => Box::new(task.clone()),
-        spec::Task::Conditional | spec::Task::Unconditional => Box::new(FromNoise { name: spec.name() }),
+        spec::Task::Conditional(task) => Box::new(task.clone()),
+        spec::Task::Unconditional => Box::new(Unconditional),
     }
 }
 

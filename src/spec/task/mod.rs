@@ -4,6 +4,7 @@
 //! [`TASKS`].
 
 mod class_conditional;
+mod conditional;
 mod image_to_image;
 mod inpaint;
 mod instruct;
@@ -13,6 +14,7 @@ mod super_resolution;
 mod text_to_image;
 
 pub use class_conditional::{Class, ClassConditional};
+pub use conditional::Conditional;
 pub use image_to_image::{Beginning, ImageToImage};
 pub use inpaint::Inpaint;
 pub use instruct::Instruct;
@@ -43,8 +45,8 @@ pub enum Task {
     SuperResolution(SuperResolution),
     /// `[task.class-conditional]`: a picture of a class.
     ClassConditional(ClassConditional),
-    /// `[task.conditional]`: a picture of what the `[[condition]]` tables say. The table has no keys.
-    Conditional,
+    /// `[task.conditional]`: a picture of what the `[[condition]]` tables say.
+    Conditional(Conditional),
     /// `[task.unconditional]`: a picture of what the model was trained on. The table has no keys.
     Unconditional,
 }
@@ -93,7 +95,7 @@ pub const TASKS: &[TaskEntry] = &[
     TaskEntry {
         name: "conditional",
         about: "A picture of what the [[condition]] tables say.",
-        read: |_| Task::Conditional,
+        read: |table| Task::Conditional(Conditional::read(table)),
     },
     TaskEntry {
         name: "unconditional",
@@ -124,7 +126,7 @@ impl Task {
             Self::Instruct(_) => "instruct",
             Self::SuperResolution(_) => "super-resolution",
             Self::ClassConditional(_) => "class-conditional",
-            Self::Conditional => "conditional",
+            Self::Conditional(_) => "conditional",
             Self::Unconditional => "unconditional",
         }
     }
@@ -137,7 +139,7 @@ impl Task {
             Self::Inpaint(task) => task.prompting.as_ref(),
             Self::Instruct(task) => Some(&task.prompting),
             Self::SuperResolution(task) => task.prompting.as_ref(),
-            Self::ClassConditional(_) | Self::Conditional | Self::Unconditional => None,
+            Self::ClassConditional(_) | Self::Conditional(_) | Self::Unconditional => None,
         }
     }
 
@@ -149,7 +151,7 @@ impl Task {
             Self::Inpaint(task) => task.prompting.as_mut(),
             Self::Instruct(task) => Some(&mut task.prompting),
             Self::SuperResolution(task) => task.prompting.as_mut(),
-            Self::ClassConditional(_) | Self::Conditional | Self::Unconditional => None,
+            Self::ClassConditional(_) | Self::Conditional(_) | Self::Unconditional => None,
         }
     }
 
@@ -166,7 +168,7 @@ impl Task {
             Self::ClassConditional(task) => {
                 task.class_names.iter().map(|path| ("class_names", path.as_path())).collect()
             }
-            Self::TextToImage(_) | Self::Conditional | Self::Unconditional => Vec::new(),
+            Self::TextToImage(_) | Self::Conditional(_) | Self::Unconditional => Vec::new(),
         }
     }
 
@@ -210,7 +212,8 @@ impl Task {
             Self::Instruct(task) => task.write(writer),
             Self::SuperResolution(task) => task.write(writer),
             Self::ClassConditional(task) => task.write(writer),
-            Self::Conditional | Self::Unconditional => {}
+            Self::Conditional(task) => task.write(writer),
+            Self::Unconditional => {}
         }
     }
 }
