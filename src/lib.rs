@@ -69,6 +69,7 @@ pub mod spec;
 pub mod task;
 pub mod tensor;
 pub mod text;
+pub mod tiles;
 
 pub use bundle::Bundle;
 pub use error::{Error, Problem, Result};

@@ -7,6 +7,7 @@ use crate::bundle::{DenoiserContract, Switch};
 use crate::error::{Error, Result};
 use crate::session::{Cancel, Session};
 use crate::tensor::{Dim, Tensor, TensorInfo, TensorView, switch};
+use crate::tiles::Tiles;
 
 /// A UNet graph, set up for one batch of pictures: its buffers are made once and serve every step.
 ///
@@ -17,7 +18,7 @@ pub struct GraphDenoiser<'a> {
     contract: &'a DenoiserContract,
     cancel: Cancel,
     guidance: Guidance,
-    images: usize,
+    batch: Batch,
     /// Rows of one run of the graph.
     chunk: usize,
     /// `[padded rows, c + concatenated, h, w]`; behind the sample's channels stand the condition's.
@@ -33,6 +34,25 @@ pub struct GraphDenoiser<'a> {
     outputs_per_input: usize,
 }
 
+/// What is denoised at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batch {
+    /// Pictures.
+    pub images: usize,
+    /// `[c, h, w]` of each sample.
+    pub sample: [usize; 3],
+    /// The tiles in which a sample larger than one of them is denoised.
+    pub tiles: Option<Tiles>,
+}
+
+impl Batch {
+    /// The tiles, where there is more than one.
+    fn split(&self) -> Option<Tiles> {
+        let [_, height, width] = self.sample;
+        self.tiles.filter(|tiles| tiles.split(height, width))
+    }
+}
+
 /// What a control network is told at one call: the rows of the denoiser's own inputs.
 pub(super) struct Told<'a> {
     /// `[rows, c, h, w]`, scaled for the model.
@@ -45,7 +65,7 @@ pub(super) struct Told<'a> {
 }
 
 impl<'a> GraphDenoiser<'a> {
-    /// Prepares `images` samples of shape `[c, h, w]` under `condition`.
+    /// Prepares a batch of samples under `condition`.
     ///
     /// # Errors
     /// [`Error::Model`] where the graph takes other channels or another size, or needs something the condition does
@@ -53,20 +73,22 @@ impl<'a> GraphDenoiser<'a> {
     pub fn new(
         session: &'a mut Session,
         contract: &'a DenoiserContract,
-        sample: [usize; 3],
-        images: usize,
+        batch: Batch,
         condition: Condition,
         guidance: Guidance,
         cancel: &Cancel,
     ) -> Result<Self> {
-        let [channels, height, width] = sample;
+        let Batch { images, sample: [channels, height, width], .. } = batch;
+        let (run_height, run_width) = batch.split().map_or((height, width), |tiles| tiles.of(height, width));
         let rows = guidance.branches().len() * images;
         let chunk = contract.batch.unwrap_or(rows).max(1);
         let padded = rows.div_ceil(chunk) * chunk;
         let concatenated = condition.channels.as_ref().map_or(0, |c| c.shape()[1]);
         let taken = channels + concatenated;
         let expected = [contract.in_channels, contract.height, contract.width];
-        for ((axis, want), got) in ["channels", "height", "width"].iter().zip(expected).zip([taken, height, width]) {
+        for ((axis, want), got) in
+            ["channels", "height", "width"].iter().zip(expected).zip([taken, run_height, run_width])
+        {
             if let Some(want) = want.filter(|&want| want != got) {
                 return Err(Error::model(
                     session.path(),
@@ -106,7 +128,7 @@ impl<'a> GraphDenoiser<'a> {
             contract,
             cancel: cancel.clone(),
             guidance,
-            images,
+            batch,
             chunk,
             input,
             output,
@@ -161,20 +183,33 @@ impl<'a> GraphDenoiser<'a> {
             .into_iter()
             .filter_map(|(info, value)| info.zip(value))
             .chain(places.zip(&residuals))
-            .chain([(&self.contract.sample, &self.input)])
             .collect();
-        for start in (0..self.input.shape()[0]).step_by(self.chunk) {
-            let part = Slice::from(start..start + self.chunk);
-            let mut inputs: Vec<(&str, TensorView<'_>)> = Vec::with_capacity(by_row.len() + switches.len() + 1);
-            inputs.push((&self.contract.timestep.name, t.view()));
-            inputs.extend(
-                by_row.iter().map(|(info, all)| (info.name.as_str(), TensorView::F32(all.slice_axis(Axis(0), part)))),
-            );
-            inputs.extend(switches.iter().map(|(name, value)| (*name, TensorView::Bool(value.view()))));
-            let mut out = self.output.slice_axis_mut(Axis(0), part);
-            let out = out.as_slice_mut().ok_or_else(|| Error::input("latents", "not laid out row by row", ""))?;
-            self.session.run_into(&inputs, &self.contract.output.name, out, &self.cancel)?;
-        }
+        let (session, contract, chunk, cancel) = (&mut *self.session, self.contract, self.chunk, &self.cancel);
+        let mut run = |sample: ArrayViewD<'_, f32>, output: &mut ArrayD<f32>| -> Result<()> {
+            for start in (0..sample.shape()[0]).step_by(chunk) {
+                let part = Slice::from(start..start + chunk);
+                let mut inputs: Vec<(&str, TensorView<'_>)> = Vec::with_capacity(by_row.len() + switches.len() + 2);
+                inputs.push((&contract.timestep.name, t.view()));
+                inputs.push((&contract.sample.name, TensorView::F32(sample.slice_axis(Axis(0), part))));
+                inputs.extend(
+                    by_row
+                        .iter()
+                        .map(|(info, all)| (info.name.as_str(), TensorView::F32(all.slice_axis(Axis(0), part)))),
+                );
+                inputs.extend(switches.iter().map(|(name, value)| (*name, TensorView::Bool(value.view()))));
+                let mut out = output.slice_axis_mut(Axis(0), part);
+                let out = out.as_slice_mut().ok_or_else(|| Error::input("latents", "not laid out row by row", ""))?;
+                session.run_into(&inputs, &contract.output.name, out, cancel)?;
+            }
+            Ok(())
+        };
+        let Some(tiles) = self.batch.split() else { return run(self.input.view(), &mut self.output) };
+        let outputs = self.output.shape()[1];
+        self.output = tiles.blend(self.input.view(), 1, |tile| {
+            let mut made = ArrayD::zeros(IxDyn(&[tile.shape()[0], outputs, tile.shape()[2], tile.shape()[3]]));
+            run(tile.view(), &mut made)?;
+            Ok(made)
+        })?;
         Ok(())
     }
 }
@@ -183,14 +218,14 @@ impl Denoiser for GraphDenoiser<'_> {
     fn predict(&mut self, sample: &[f32], call: Call, prediction: &mut [f32]) -> Result<()> {
         let rows = self.prompted.len();
         for (row, mut target) in self.input.axis_iter_mut(Axis(0)).enumerate() {
-            let picture = row.min(rows - 1) % self.images;
+            let picture = row.min(rows - 1) % self.batch.images;
             let source = &sample[picture * self.sample_len..][..self.sample_len];
             if let Some(target) = target.as_slice_mut() {
                 target[..self.sample_len].copy_from_slice(source);
             }
         }
         self.run_graph(call)?;
-        self.guidance.combine(self.output.as_slice().unwrap_or_default(), self.images, prediction);
+        self.guidance.combine(self.output.as_slice().unwrap_or_default(), self.batch.images, prediction);
         Ok(())
     }
 

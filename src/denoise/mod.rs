@@ -15,7 +15,7 @@ use crate::scheduler::{Noise, Scheduler};
 use crate::tensor::require_finite;
 
 pub use control::{Control, ControlWeight};
-pub use graph::GraphDenoiser;
+pub use graph::{Batch, GraphDenoiser};
 pub use guidance::{Branch, Guidance};
 pub use keep::Keep;
 pub use noise::BatchNoise;

@@ -7,6 +7,7 @@ use super::single::{self, Ports};
 use crate::bundle::VaeDecoderContract;
 use crate::error::Result;
 use crate::session::{Cancel, Session};
+use crate::tiles::Tiles;
 
 /// A first stage's decoder graph.
 pub struct Decoder {
@@ -28,6 +29,25 @@ impl Decoder {
     /// [`Error::NonFinite`](crate::Error::NonFinite) where the pixels hold NaN or infinity, and whatever the graph fails with.
     pub fn decode(&mut self, latents: ArrayViewD<'_, f32>, cancel: &Cancel) -> Result<ArrayD<f32>> {
         let z = latents.mapv(|v| self.scaling.undo(v));
+        self.run(z, cancel)
+    }
+
+    /// As [`Decoder::decode`], tile by tile; `factor` is f.
+    ///
+    /// # Errors
+    /// As [`Decoder::decode`].
+    pub fn decode_tiled(
+        &mut self,
+        latents: ArrayViewD<'_, f32>,
+        tiles: Tiles,
+        factor: usize,
+        cancel: &Cancel,
+    ) -> Result<ArrayD<f32>> {
+        let z = latents.mapv(|v| self.scaling.undo(v));
+        tiles.blend(z.view(), factor, |tile| self.run(tile, cancel))
+    }
+
+    fn run(&mut self, z: ArrayD<f32>, cancel: &Cancel) -> Result<ArrayD<f32>> {
         let ports = Ports {
             input: &self.contract.latent,
             output: &self.contract.output,

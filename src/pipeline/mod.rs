@@ -10,7 +10,7 @@ use ndarray::{ArrayD, Axis, Slice};
 
 use crate::bundle::{ComponentKind, GraphFile};
 use crate::conditioner::Conditioner;
-use crate::denoise::{BatchNoise, Control, GraphDenoiser, Step, denoise};
+use crate::denoise::{Batch, BatchNoise, Control, GraphDenoiser, Step, denoise};
 use crate::error::{Error, Result};
 use crate::image::{self, Rgb8};
 use crate::latent::{Decoder, Encoder};
@@ -200,8 +200,8 @@ impl Pipeline {
         timings.prepare += (prepared - started).as_secs_f64();
 
         let contract = &self.plan.model.denoiser;
-        let model =
-            GraphDenoiser::new(&mut self.denoiser, contract, sample_shape, images, condition, guidance, cancel)?;
+        let batch = Batch { images, sample: sample_shape, tiles: request.tiles };
+        let model = GraphDenoiser::new(&mut self.denoiser, contract, batch, condition, guidance, cancel)?;
         let controls = self.controls.iter_mut().zip(&self.plan.controls).zip(&controlling);
         let mut model = model.with_controls(
             controls
@@ -225,9 +225,13 @@ impl Pipeline {
             stop_if(observer.notice(Event::Decoding { index, of }), None)?;
             let decoding = Instant::now();
             let latents = sample.slice_axis(Axis(0), Slice::from(row..=row));
-            let pixels = match &mut self.decoder {
-                Some(decoder) => decoder.decode(latents.view(), cancel)?,
-                None => latents.to_owned(),
+            let tiles = request.tiles.filter(|tiles| tiles.split(sample_shape[1], sample_shape[2]));
+            let pixels = match (&mut self.decoder, tiles) {
+                (Some(decoder), None) => decoder.decode(latents.view(), cancel)?,
+                (Some(decoder), Some(tiles)) => {
+                    decoder.decode_tiled(latents.view(), tiles, self.plan.spatial_factor, cancel)?
+                }
+                (None, _) => latents.to_owned(),
             };
             let pixels = paste.as_ref().map_or_else(|| pixels.clone(), |paste| paste.into(&pixels));
             let took = decoding.elapsed().as_secs_f64();

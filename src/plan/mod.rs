@@ -24,6 +24,7 @@ use crate::scheduler::Custom;
 use crate::session::find_provider;
 use crate::spec::Spec;
 use crate::task::{self, Task};
+use crate::tiles::Tiles;
 
 pub use conditions::ConditionPart;
 pub use control::ControlPart;
@@ -58,6 +59,8 @@ pub struct Request {
     pub height: usize,
     /// Unit normal noise to start from, `[n, c, h/f, w/f]`.
     pub latents: Option<ArrayD<f32>>,
+    /// The tiles in which denoiser and decoder work, where they do.
+    pub tiles: Option<Tiles>,
     /// Pictures denoised at once.
     pub batch: usize,
     /// Where set, the only picture of these that is made.
@@ -120,6 +123,7 @@ impl Plan {
         let size = wrong.unless(size(&spec, &bundle, task.as_ref()));
         let pictures = task.labels().len() * spec.run.images;
         let seed = wrong.unless(seed(&spec, pictures));
+        wrong.unless(tiles(&spec, &bundle));
         let latents = match (&spec.run.latents, &model, size) {
             (Some(path), Some(model), Some((width, height))) => {
                 wrong.unless(read_latents(path, pictures, model.sample_shape(width, height)))
@@ -159,6 +163,7 @@ impl Plan {
             width,
             height,
             latents,
+            tiles: spec.run.tiles,
             // A processor is kept busy by one picture; a GPU is not.
             batch: if on_cpu { 1 } else { pictures.min(4) },
             only: None,
@@ -262,6 +267,27 @@ fn size(spec: &Spec, bundle: &Bundle, task: &dyn Task) -> Result<(usize, usize)>
             format!("choose {}×{}, or export the model with free axes", fixed.value.0, fixed.value.1),
         )),
     }
+}
+
+/// Requires that tiles are of a size that the graphs take, and that nothing reaches across them.
+fn tiles(spec: &Spec, bundle: &Bundle) -> Result<()> {
+    let Some(tiles) = spec.run.tiles else { return Ok(()) };
+    let step = bundle.facts.latent_multiple.value;
+    if tiles.size % step != 0 {
+        return Err(Error::input(
+            "run.tile",
+            format!("{} is not a multiple of {step}, which this model's denoiser needs", tiles.size),
+            format!("choose {}", tiles.size.next_multiple_of(step)),
+        ));
+    }
+    if !spec.controls.is_empty() {
+        return Err(Error::input(
+            "run.tile",
+            "is given beside [[control]], whose residuals belong to the whole picture",
+            "leave one of them out",
+        ));
+    }
+    Ok(())
 }
 
 /// The seed of the first picture: the user's, or one nobody chose.

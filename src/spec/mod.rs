@@ -52,8 +52,8 @@ pub use overrides::Overrides;
 pub use run::{Listed, Run};
 pub use scheduler::Scheduler;
 pub use task::{
-    Beginning, Class, ClassConditional, Conditional, ImageToImage, Inpaint, Instruct, Prompting, Sizes, SuperResolution, TASKS,
-    Task, TaskEntry, TextToImage,
+    Beginning, Class, ClassConditional, Conditional, ImageToImage, Inpaint, Instruct, Prompting, Sizes,
+    SuperResolution, TASKS, Task, TaskEntry, TextToImage,
 };
 
 use crate::error::{Error, Problem, Result};

@@ -8,6 +8,7 @@ use super::tree::Value;
 use super::writer::{Writer, integer};
 use crate::rng::{Gpu, Stream};
 use crate::scheduler::{Custom, Entry, NAMED, Named};
+use crate::tiles::Tiles;
 
 /// The largest seed: the end of TOML's integers.
 const LAST_SEED: u64 = i64::MAX as u64;
@@ -42,6 +43,10 @@ pub struct Run {
     pub height: Option<usize>,
     /// `latents`: a .npy file of unit normal noise to start from, float32 `[n, c, h/f, w/f]`.
     pub latents: Option<PathBuf>,
+    /// `tile` and `tile_stride`: the side of the tiles in which denoiser and decoder work on a sample larger than one, and
+    /// the distance from one to the next, in latents, 8 to 4096; a stride that is not given is half the side. For
+    /// pictures larger than memory, on models that look no further than that: super-resolution, inpainting.
+    pub tiles: Option<Tiles>,
     /// `noise = "torch-cpu"`: the stream that noise is drawn from, the first and that of the steps.
     ///
     /// - `torch-cpu`: what diffusers draws with `torch.Generator("cpu")` in float32.
@@ -76,6 +81,7 @@ impl Default for Run {
             width: None,
             height: None,
             latents: None,
+            tiles: None,
             noise: Stream::default(),
         }
     }
@@ -113,6 +119,7 @@ impl Run {
             width: table.integer("width", 1, 16384),
             height: table.integer("height", 1, 16384),
             latents: table.file_path("latents"),
+            tiles: read_tiles(&mut table),
             noise: read_noise(&mut table),
         };
         if run.timesteps.is_some() && run.sigmas.is_some() {
@@ -141,6 +148,8 @@ impl Run {
         if let Some(latents) = &self.latents {
             writer.path("latents", latents);
         }
+        writer.key_if("tile", self.tiles.map(|tiles| integer(tiles.size)));
+        writer.key_if("tile_stride", self.tiles.map(|tiles| integer(tiles.stride)));
         writer.key("noise", self.noise.name());
         if let Stream::TorchCuda { gpu: Some(gpu) } = self.noise {
             writer.key("noise_gpu", i64::from(gpu.threads()));
@@ -154,6 +163,22 @@ impl Listed {
             Self::Numbers(list) => list.clone().into(),
             Self::Named(named) => named.name.into(),
         }
+    }
+}
+
+fn read_tiles(table: &mut Table<'_>) -> Option<Tiles> {
+    let size = table.integer("tile", 8, 4096);
+    let stride = table.integer("tile_stride", 1, 4096);
+    match (size, stride) {
+        (None, Some(_)) => {
+            table.report_at("tile_stride", "goes with `tile`, and there is none");
+            None
+        }
+        (Some(size), Some(stride)) if stride > size => {
+            table.report_at("tile_stride", format!("expected at most tile = {size}, found {stride}"));
+            None
+        }
+        (size, stride) => size.map(|size| Tiles { size, stride: stride.unwrap_or(size / 2) }),
     }
 }
 

@@ -157,8 +157,12 @@ fn text_encoders_are_read_by_rank() {
     assert_eq!(contract.penultimate().unwrap().name, "hidden_states.9");
 
     let second = Model::new().input("ids", I64, "b, s").output("text_embeddings", F32, "b, 1280");
-    let message = text(second).unwrap_err().to_string();
-    assert!(message.contains("no states"), "{message}");
+    let vector_only = text(second).unwrap();
+    assert!(vector_only.last_hidden_state.is_none());
+    assert_eq!(vector_only.pooled.unwrap().name, "text_embeddings");
+    let neither = Model::new().input("ids", I64, "b, s").output("logits", F32, "b");
+    let message = text(neither).unwrap_err().to_string();
+    assert!(message.contains("neither states"), "{message}");
     let baked = Model::new().input("input_embeddings", F32, "b, s, 768").output("last_hidden_state", F32, "b, s, 768");
     assert!(text(baked).unwrap_err().to_string().contains("token ids"));
     let masked = text(text_encoder().input("attention_mask", I64, "b, s")).unwrap();

@@ -58,14 +58,56 @@ fn far_off(got: &image::RgbImage, want: &image::RgbImage, levels: u8) -> f64 {
     far as f64 / want.as_raw().len() as f64
 }
 
+/// A pipeline and what it is to draw: its files, whose names all begin with the same path.
+struct Reference {
+    name: String,
+    pipeline: PathBuf,
+    limits: PathBuf,
+    latents: PathBuf,
+    pictures: Vec<PathBuf>,
+}
+
+impl Reference {
+    /// The folders of `tests/golden/pipelines`.
+    fn of_diffusers() -> Vec<Self> {
+        let folders = std::fs::read_dir(golden()).expect("the references are there");
+        let reference = |folder: PathBuf| Self {
+            name: folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            pipeline: folder.join("pipeline.toml"),
+            limits: folder.join("case.json"),
+            latents: folder.join("latents.npy"),
+            pictures: numbered(|i| folder.join(format!("image-{i}.png"))),
+        };
+        folders.map(|entry| reference(entry.expect("an entry").path())).collect()
+    }
+
+    /// The pipelines of `tests/golden/systems`.
+    fn of_systems() -> Vec<Self> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/systems");
+        let paths = std::fs::read_dir(&folder).expect("the references are there").map(|e| e.expect("an entry").path());
+        let reference = |pipeline: PathBuf| Self {
+            name: pipeline.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+            limits: pipeline.with_extension("json"),
+            latents: pipeline.with_extension("latents.npy"),
+            pictures: numbered(|i| pipeline.with_extension(format!("{i}.png"))),
+            pipeline,
+        };
+        paths.filter(|path| path.extension().is_some_and(|e| e == "toml")).map(reference).collect()
+    }
+}
+
+/// The files that are there, counted from 0.
+fn numbered(path: impl Fn(usize) -> PathBuf) -> Vec<PathBuf> {
+    (0..).map(path).take_while(|path| path.exists()).collect()
+}
+
 /// Compares one case with its reference; says how far they are apart, or what is wrong.
-fn compare(folder: &Path) -> Result<String, String> {
+fn compare(case: &Reference) -> Result<String, String> {
     let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let limits = std::fs::read_to_string(folder.join("case.json")).map_err(|error| error.to_string())?;
+    let limits = std::fs::read_to_string(&case.limits).map_err(|error| error.to_string())?;
     let limits: Value = serde_json::from_str(&limits).map_err(|error| error.to_string())?;
-    let pipeline = folder.join("pipeline.toml");
-    let reference = folder.join("latents.npy");
-    let mut arguments = vec![text(&pipeline)];
+    let (pipeline, reference) = (&case.pipeline, &case.latents);
+    let mut arguments = vec![text(pipeline)];
     if reference.exists() {
         arguments.extend(["--save-latents", "latents.npy"]);
     }
@@ -74,7 +116,7 @@ fn compare(folder: &Path) -> Result<String, String> {
     let mut notes = Vec::new();
     if reference.exists() {
         let got = npy::read(&scratch.path().join("latents.npy"));
-        let want = npy::read(&reference);
+        let want = npy::read(reference);
         if got.shape != want.shape {
             return Err(format!("latents are {:?}, not {:?}", got.shape, want.shape));
         }
@@ -85,13 +127,12 @@ fn compare(folder: &Path) -> Result<String, String> {
         notes.push(format!("latents {apart:.1e}"));
     }
     let levels = limits["levels"].as_u64().and_then(|n| u8::try_from(n).ok()).ok_or("case.json has no levels")?;
-    let references = (0..).map(|i| folder.join(format!("image-{i}.png"))).take_while(|path| path.exists()).count();
-    if drawn.paths.len() != references {
-        return Err(format!("{} pictures, not {references}", drawn.paths.len()));
+    if drawn.paths.len() != case.pictures.len() {
+        return Err(format!("{} pictures, not {}", drawn.paths.len(), case.pictures.len()));
     }
     let mut worst = 0f64;
-    for (i, path) in drawn.paths.iter().enumerate() {
-        let (got, want) = (pixels(path), pixels(&folder.join(format!("image-{i}.png"))));
+    for (i, (path, want)) in drawn.paths.iter().zip(&case.pictures).enumerate() {
+        let (got, want) = (pixels(path), pixels(want));
         if got.dimensions() != want.dimensions() {
             return Err(format!("picture {i} is {:?}, not {:?}", got.dimensions(), want.dimensions()));
         }
@@ -107,19 +148,28 @@ fn compare(folder: &Path) -> Result<String, String> {
 
 #[test]
 fn every_pipeline_is_drawn_as_diffusers_draws_it() {
-    let mut folders: Vec<PathBuf> =
-        std::fs::read_dir(golden()).expect("the references are there").map(|e| e.expect("an entry").path()).collect();
-    folders.sort();
-    assert!(folders.len() >= 30, "only {} references found", folders.len());
+    assert_drawn(Reference::of_diffusers(), 39);
+}
+
+/// The systems of the latent diffusion paper, each on a tiny model of its architecture, as loops in PyTorch draw them
+/// (`scripts/golden_systems.py`).
+#[test]
+fn every_system_of_the_paper_is_drawn_as_its_reference_loop_draws_it() {
+    assert_drawn(Reference::of_systems(), 20);
+}
+
+fn assert_drawn(mut cases: Vec<Reference>, at_least: usize) {
+    cases.sort_by(|a, b| a.name.cmp(&b.name));
+    assert!(cases.len() >= at_least, "only {} references found", cases.len());
     let wrong = Mutex::new(Vec::new());
-    let queue = Mutex::new(folders.iter());
+    let queue = Mutex::new(cases.iter());
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(2, |n| n.get().min(8)) {
             scope.spawn(|| {
-                while let Some(folder) = { queue.lock().expect("no worker panicked").next() } {
-                    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                while let Some(case) = { queue.lock().expect("no worker panicked").next() } {
+                    let name = &case.name;
                     // A case that panics is a failed case; the others are still worth knowing.
-                    let result = std::panic::catch_unwind(|| compare(folder)).unwrap_or_else(|cause| {
+                    let result = std::panic::catch_unwind(|| compare(case)).unwrap_or_else(|cause| {
                         Err(cause.downcast_ref::<String>().cloned().unwrap_or_else(|| "panicked".into()))
                     });
                     match result {
@@ -132,7 +182,7 @@ fn every_pipeline_is_drawn_as_diffusers_draws_it() {
     });
     let mut wrong = wrong.into_inner().expect("no worker panicked");
     wrong.sort();
-    assert!(wrong.is_empty(), "{} of {} pipelines:\n{}", wrong.len(), folders.len(), wrong.join("\n"));
+    assert!(wrong.is_empty(), "{} of {} pipelines:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
 }
 
 /// Pictures of a batch and the same pictures alone, for what runs a doubled batch, what draws noise at every step, what
