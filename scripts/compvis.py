@@ -459,20 +459,25 @@ class Decoder(nn.Module):
         return h.tanh() if self.tanh_out else h
 
 
+def distances(z, book):
+    """The squared distance of each position of z to each entry of a codebook, [positions, entries]."""
+    flat = z.permute(0, 2, 3, 1).reshape(-1, z.shape[1])
+    return (flat**2).sum(dim=1, keepdim=True) + (book**2).sum(dim=1) - 2 * (flat @ book.t())
+
+
+def quantised(z, book):
+    """The entry of a codebook that is nearest to each position of z."""
+    b, c, h, w = z.shape
+    return book[distances(z, book).argmin(dim=1)].reshape(b, h, w, c).permute(0, 3, 1, 2)
+
+
 class Quantizer(nn.Module):
     def __init__(self, entries, width):
         super().__init__()
         self.embedding = nn.Embedding(entries, width)
 
-    def distances(self, z):
-        """The squared distance of each position to each entry, [positions, entries]."""
-        flat = z.permute(0, 2, 3, 1).reshape(-1, z.shape[1])
-        book = self.embedding.weight
-        return (flat**2).sum(dim=1, keepdim=True) + (book**2).sum(dim=1) - 2 * (flat @ book.t())
-
     def forward(self, z):
-        b, c, h, w = z.shape
-        return self.embedding(self.distances(z).argmin(dim=1)).reshape(b, h, w, c).permute(0, 3, 1, 2)
+        return quantised(z, self.embedding.weight)
 
 
 class FirstStage(nn.Module):
@@ -752,7 +757,8 @@ def read_state(path):
     try:
         holds = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        reader = types.SimpleNamespace(Unpickler=OnlyWeights, load=None, __name__="only_weights")
+        load = lambda f, **keys: OnlyWeights(f, **keys).load()
+        reader = types.SimpleNamespace(Unpickler=OnlyWeights, load=load, __name__="only_weights")
         holds = torch.load(path, map_location="cpu", pickle_module=reader, weights_only=False)
     return holds.get("state_dict", holds)
 

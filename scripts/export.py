@@ -6,8 +6,11 @@
     python scripts/export.py MODEL.ckpt OUT --config MODEL.yaml   # of the latent diffusion paper's code
 
 FOLDER is in the layout of StableDiffusionPipeline (SD 1.x, 2.x and models of that
-form) or StableDiffusionXLPipeline: model_index.json, text_encoder, tokenizer, unet,
-vae, scheduler, and for XL text_encoder_2 and tokenizer_2. models/shapes was made with
+form) or StableDiffusionXLPipeline (base or refiner): model_index.json, text_encoder,
+tokenizer, unet, vae, scheduler, and for XL text_encoder_2 and tokenizer_2; inpainting,
+instruction, depth and upscaling UNets are of that form too. So are LDMPipeline,
+LDMTextToImagePipeline and LDMSuperResolutionPipeline, and pipelines of a UNet and a
+scheduler alone. models/shapes was made with
 
     python scripts/export.py shapes-run/checkpoint models/shapes --dtype half
 
@@ -17,9 +20,13 @@ What is written to OUT, every batch, size and sequence axis free:
                                (XL: and hidden_states.0 ... hidden_states.N)
     text_encoder_2/model.onnx  XL: input_ids -> text_embeds, last_hidden_state, hidden_states.i
     unet/model.onnx            sample, timestep ([batch], float), encoder_hidden_states
-                               (XL: text_embeds, time_ids; LCM: timestep_cond) -> out_sample
+                               (XL: text_embeds, time_ids; LCM: timestep_cond; with a table
+                               of classes or noise levels: class_labels) -> out_sample
     vae_encoder/model.onnx     sample -> latent_parameters (mean and log variance)
     vae_decoder/model.onnx     latent_sample -> sample
+    controlnet[_1 ...]         sample, timestep, encoder_hidden_states, controlnet_cond,
+                               conditioning_scale -> down_block_N_additional_residual,
+                               mid_block_additional_residual, which the UNet then takes too
 
 with each part's config.json, scheduler/, tokenizer/ and model_index.json copied.
 
@@ -69,6 +76,7 @@ def arguments(given=None):
     p.add_argument("--hidden-states", action="store_true", help="give every hidden state of text_encoder, as XL always does (for clip skip)")
     p.add_argument("--no-check", action="store_true", help="do not compare with PyTorch")
     p.add_argument("--tolerance", type=float, help="largest difference from PyTorch (default 1e-3; half 2e-2)")
+    p.add_argument("--controlnet", action="append", default=[], metavar="FOLDER", help="a ControlNet to export beside; as often as there are")
     g = p.add_argument_group("checkpoints of the paper's code")
     g.add_argument("--config", help="the model's YAML")
     g.add_argument("--tokenizer", help="folder with the tokenizer's files")

@@ -6,6 +6,7 @@ import shutil
 
 import torch
 
+import compvis
 from export_graphs import Part, export, fail, write_json
 
 
@@ -25,22 +26,47 @@ class TextEncoder(torch.nn.Module):
         return tuple(result)
 
 
+def residual_names(count):
+    return [f"down_block_{i}_additional_residual" for i in range(count)] + ["mid_block_additional_residual"]
+
+
 class Unet(torch.nn.Module):
+    """A UNet whose inputs after sample and timestep are given by name, in whatever order."""
+
     def __init__(self, model, names):
         super().__init__()
         self.model, self.names = model, names
 
-    def forward(self, sample, timestep, encoder_hidden_states, *more):
-        more = dict(zip(self.names[3:], more))
+    def forward(self, sample, timestep, *more):
+        more = dict(zip(self.names[2:], more))
+        keys = {k: more[k] for k in ("encoder_hidden_states", "timestep_cond", "class_labels") if k in more}
         added = {k: more[k] for k in ("text_embeds", "time_ids") if k in more}
-        return self.model(
+        if added:
+            keys["added_cond_kwargs"] = added
+        residuals = [more[k] for k in self.names if k.endswith("_additional_residual")]
+        if residuals:
+            keys["down_block_additional_residuals"] = tuple(residuals[:-1])
+            keys["mid_block_additional_residual"] = residuals[-1]
+        return self.model(sample, timestep, return_dict=False, **keys)[0]
+
+
+class ControlNet(torch.nn.Module):
+    def __init__(self, model, names):
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, sample, timestep, encoder_hidden_states, controlnet_cond, conditioning_scale, *more):
+        added = dict(zip(self.names[5:], more)) or None
+        down, mid = self.model(
             sample,
             timestep,
             encoder_hidden_states,
-            timestep_cond=more.get("timestep_cond"),
-            added_cond_kwargs=added or None,
+            controlnet_cond,
+            conditioning_scale,
+            added_cond_kwargs=added,
             return_dict=False,
-        )[0]
+        )
+        return (*down, mid)
 
 
 class VaeEncoder(torch.nn.Module):
@@ -54,15 +80,33 @@ class VaeEncoder(torch.nn.Module):
 
 
 class VaeDecoder(torch.nn.Module):
+    """The decoder of a first stage; where that has a codebook the latents are quantised first."""
+
     def __init__(self, vae):
         super().__init__()
         self.vae = vae
 
     def forward(self, latent_sample):
         z = latent_sample
+        if hasattr(self.vae, "quantize"):
+            z = compvis.quantised(z, self.vae.quantize.embedding.weight)  # torch.cdist has no ONNX form
         if self.vae.post_quant_conv is not None:
             z = self.vae.post_quant_conv(z)
         return self.vae.decoder(z)
+
+
+class BertEncoder(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids):
+        return self.model(input_ids, return_dict=False)[0]
+
+
+def config_of(folder):
+    with open(os.path.join(folder, "config.json"), encoding="utf-8") as f:
+        return json.load(f)
 
 
 def text_part(name, folder, with_projection, hidden_states):
@@ -92,60 +136,160 @@ def text_part(name, folder, with_projection, hidden_states):
     return Part(name, TextEncoder(model, with_projection, hidden_states), ["input_ids"], outputs, make, axes, folder)
 
 
-def unet_part(folder, text_length, pooled_width):
-    from diffusers import UNet2DConditionModel
+SIZE = {0: "batch", 2: "height", 3: "width"}
+LATENT = {0: "batch", 2: "latent_height", 3: "latent_width"}
+AXES = {
+    "sample": SIZE,
+    "timestep": {0: "batch"},
+    "encoder_hidden_states": {0: "batch", 1: "sequence"},
+    "text_embeds": {0: "batch"},
+    "time_ids": {0: "batch"},
+    "timestep_cond": {0: "batch"},
+    "class_labels": {0: "batch"},
+    "out_sample": SIZE,
+}
 
-    unet = UNet2DConditionModel.from_pretrained(folder, torch_dtype=torch.float32)
+
+def levels_of(c):
+    return 2 ** (len(c.down_block_types) - 1)
+
+
+def size_of(c, scale):
+    steps = levels_of(c)
+    return (2 * steps, 4 * steps) if scale == 1 else (3 * steps, 2 * steps)
+
+
+def added_inputs(c, pooled_width):
+    """What SDXL's UNets and ControlNets take beside the text's tokens, each with how to make it up."""
+    if c.addition_embed_type != "text_time":
+        return {}
+    ids = (c.projection_class_embeddings_input_dim - pooled_width) // c.addition_time_embed_dim
+    return {
+        "text_embeds": lambda batch: torch.randn(batch, pooled_width),
+        "time_ids": lambda batch: torch.rand(batch, ids) * 1024,
+    }
+
+
+def class_labels(c, folder):
+    """How to make up the class labels that a UNet takes, or None."""
+    kind = getattr(c, "class_embed_type", None)
+    if kind is None:
+        return (lambda batch: torch.randint(0, c.num_class_embeds, (batch,))) if c.num_class_embeds else None
+    if kind == "timestep":
+        return lambda batch: torch.randint(0, 1000, (batch,))
+    if kind in ("projection", "simple_projection"):
+        return lambda batch: torch.randn(batch, c.projection_class_embeddings_input_dim)
+    if kind == "identity":
+        return lambda batch: torch.randn(batch, c.block_out_channels[0] * 4)
+    fail(f"{folder}: class_embed_type {kind!r} is not supported")
+
+
+def residual_shapes(unet, h, w):
+    """Channels, height and width of every skip connection and of the middle, for a picture of this size."""
+    c, shapes = unet.config, [(unet.config.block_out_channels[0], h, w)]
+    for i, block in enumerate(unet.down_blocks):
+        shapes += [(c.block_out_channels[i], h, w)] * len(block.resnets)
+        if block.downsamplers:
+            h, w = h // 2, w // 2
+            shapes.append((c.block_out_channels[i], h, w))
+    return shapes + [shapes[-1]]
+
+
+def residual_axes(names, shapes, h):
+    """Every size that residuals come in has axes of its own."""
+    axes = {}
+    for name, shape in zip(names, shapes):
+        f = h // shape[1]
+        axes[name] = SIZE if f == 1 else {0: "batch", 2: f"height_{f}", 3: f"width_{f}"}
+    return axes
+
+
+def unet_part(folder, text_length, pooled_width, controlled=False):
+    from diffusers import UNet2DConditionModel, UNet2DModel
+
+    plain = config_of(folder).get("_class_name") == "UNet2DModel"
+    unet = (UNet2DModel if plain else UNet2DConditionModel).from_pretrained(folder, torch_dtype=torch.float32)
     c = unet.config
-    if c.class_embed_type is not None or c.num_class_embeds:
-        fail(f"{folder}: a UNet with class embeddings is not supported")
-    # "text" pools the caption that the UNet is given anyhow.
-    if c.addition_embed_type not in (None, "text", "text_time"):
-        fail(f"{folder}: addition_embed_type {c.addition_embed_type!r} is not supported, only text and SDXL's text_time")
-    inputs = ["sample", "timestep", "encoder_hidden_states"]
-    xl = c.addition_embed_type == "text_time"
-    if xl:
-        inputs += ["text_embeds", "time_ids"]
-        per_id = c.addition_time_embed_dim
-        ids = (c.projection_class_embeddings_input_dim - pooled_width) // per_id
-    if c.time_cond_proj_dim is not None:
-        inputs += ["timestep_cond"]
-    steps = 2 ** (len(c.down_block_types) - 1)
+    made = {}
+    if not plain:
+        # "text" pools the caption that the UNet is given anyhow.
+        if c.addition_embed_type not in (None, "text", "text_time"):
+            kind = c.addition_embed_type
+            fail(f"{folder}: addition_embed_type {kind!r} is not supported, only text and SDXL's text_time")
+        made = added_inputs(c, pooled_width)
+        if c.time_cond_proj_dim is not None:
+            made["timestep_cond"] = lambda batch: torch.randn(batch, c.time_cond_proj_dim)
+    if class_labels(c, folder):
+        made["class_labels"] = class_labels(c, folder)
+    inputs = ["sample", "timestep"] + ([] if plain else ["encoder_hidden_states"]) + list(made)
+    axes = {k: v for k, v in AXES.items() if k in inputs or k == "out_sample"}
+    if controlled:
+        h, w = size_of(c, 1)
+        shapes = residual_shapes(unet, h, w)
+        names = residual_names(len(shapes) - 1)
+        inputs += names
+        axes |= residual_axes(names, shapes, h)
 
     def make(batch, scale):
-        h, w = (2 * steps, 4 * steps) if scale == 1 else (3 * steps, 2 * steps)
-        length = text_length if scale == 1 else text_length * 2
-        out = [
-            torch.randn(batch, c.in_channels, h, w),
-            torch.rand(batch) * 999,
-            torch.randn(batch, length, c.cross_attention_dim),
-        ]
-        if xl:
-            out += [torch.randn(batch, pooled_width), torch.rand(batch, ids) * 1024]
-        if c.time_cond_proj_dim is not None:
-            out += [torch.randn(batch, c.time_cond_proj_dim)]
+        h, w = size_of(c, scale)
+        out = [torch.randn(batch, c.in_channels, h, w), torch.rand(batch) * 999]
+        if not plain:
+            out.append(torch.randn(batch, text_length * scale, c.cross_attention_dim))
+        out += [value(batch) for value in made.values()]
+        if controlled:
+            out += [torch.randn(batch, *shape) for shape in residual_shapes(unet, h, w)]
         return tuple(out)
 
-    size = {0: "batch", 2: "height", 3: "width"}
-    axes = {
-        "sample": size,
-        "timestep": {0: "batch"},
-        "encoder_hidden_states": {0: "batch", 1: "sequence"},
-        "text_embeds": {0: "batch"},
-        "time_ids": {0: "batch"},
-        "timestep_cond": {0: "batch"},
-        "out_sample": size,
-    }
-    axes = {k: v for k, v in axes.items() if k in inputs or k == "out_sample"}
     return Part("unet", Unet(unet, inputs), inputs, ["out_sample"], make, axes, folder)
 
 
-def vae_parts(folder):
-    from diffusers import AutoencoderKL
+def controlnet_part(name, folder, text_length, pooled_width):
+    from diffusers import ControlNetModel
 
-    vae = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32)
+    net = ControlNetModel.from_pretrained(folder, torch_dtype=torch.float32)
+    c = net.config
+    if c.addition_embed_type not in (None, "text", "text_time") or class_labels(c, folder):
+        fail(f"{folder}: a ControlNet with class labels or with addition_embed_type {c.addition_embed_type!r}")
+    made = added_inputs(c, pooled_width)
+    inputs = ["sample", "timestep", "encoder_hidden_states", "controlnet_cond", "conditioning_scale"] + list(made)
+    f = 2 ** (len(c.conditioning_embedding_out_channels) - 1)
+    h, w = size_of(c, 1)
+    shapes = residual_shapes(net, h, w)
+    outputs = residual_names(len(shapes) - 1)
+
+    def make(batch, scale):
+        h, w = size_of(c, scale)
+        out = [
+            torch.randn(batch, c.in_channels, h, w),
+            torch.rand(batch) * 999,
+            torch.randn(batch, text_length * scale, c.cross_attention_dim),
+            torch.rand(batch, c.conditioning_channels, h * f, w * f),
+            torch.rand(1) + 0.5,
+        ]
+        return tuple(out + [value(batch) for value in made.values()])
+
+    axes = {k: v for k, v in AXES.items() if k in inputs} | residual_axes(outputs, shapes, h)
+    axes["controlnet_cond"] = {0: "batch", 2: "control_height", 3: "control_width"}
+    return Part(name, ControlNet(net, inputs), inputs, outputs, make, axes, folder)
+
+
+def vae_parts(folder, scaling=None):
+    """The two halves of a first stage: AutoencoderKL, or VQModel, whose latents need no scaling unless its configuration
+    or `scaling` says so."""
+    from diffusers import AutoencoderKL, VQModel
+
+    config = config_of(folder)
+    vq = config.get("_class_name") == "VQModel"
+    vae = (VQModel if vq else AutoencoderKL).from_pretrained(folder, torch_dtype=torch.float32)
     c = vae.config
-    f = 2 ** (len(c.down_block_types) - 1)
+    f = levels_of(c)
+    if vq:
+        if c.norm_type != "group" or vae.quantize.remap is not None:
+            fail(f"{folder}: a VQModel of norm_type {c.norm_type!r} or with a remapped codebook is not supported")
+        config = {k: v for k, v in config.items() if k != "_name_or_path"}
+        config["scaling_factor"] = scaling or config.get("scaling_factor", 1.0)
+        if config["scaling_factor"] != 1.0:
+            print(f"note: {folder} says scaling_factor {config['scaling_factor']}; the paper's VQ models have 1.0")
 
     def picture(batch, scale):
         h, w = (8 * f, 6 * f) if scale == 1 else (4 * f, 10 * f)
@@ -153,56 +297,100 @@ def vae_parts(folder):
 
     def latent(batch, scale):
         h, w = (8, 6) if scale == 1 else (4, 10)
-        return (torch.randn(batch, c.latent_channels, h, w),)
+        if not vq:
+            return (torch.randn(batch, c.latent_channels, h, w),)
+        # entries of the codebook: halfway between two, rounding would choose
+        book = vae.quantize.embedding.weight
+        return (book[torch.randint(0, len(book), (batch, h, w))].permute(0, 3, 1, 2).contiguous(),)
 
-    size = {0: "batch", 2: "height", 3: "width"}
-    small = {0: "batch", 2: "latent_height", 3: "latent_width"}
-    return [
-        Part("vae_encoder", VaeEncoder(vae), ["sample"], ["latent_parameters"], picture, {"sample": size, "latent_parameters": small}, folder),
-        Part("vae_decoder", VaeDecoder(vae), ["latent_sample"], ["sample"], latent, {"latent_sample": small, "sample": size}, folder),
-    ]
+    name, answer = ("vqvae", "latent_sample") if vq else ("vae", "latent_parameters")
+    config = config if vq else folder
+    encode = Part(
+        f"{name}_encoder", VaeEncoder(vae), ["sample"], [answer], picture, {"sample": SIZE, answer: LATENT}, config
+    )
+    axes = {"latent_sample": LATENT, "sample": SIZE}
+    return [encode, Part(f"{name}_decoder", VaeDecoder(vae), ["latent_sample"], ["sample"], latent, axes, config)]
+
+
+def bert_part(folder):
+    from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertModel
+
+    model = LDMBertModel.from_pretrained(folder, torch_dtype=torch.float32)
+    c = model.config
+
+    def make(batch, scale):
+        return (torch.randint(0, c.vocab_size, (batch, c.max_position_embeddings // scale)),)
+
+    axes = {"input_ids": {0: "batch", 1: "sequence"}, "last_hidden_state": {0: "batch", 1: "sequence"}}
+    return Part("text_encoder", BertEncoder(model), ["input_ids"], ["last_hidden_state"], make, axes, folder)
+
+
+# ---------------------------------------------------------------- whole pipelines
+
+LATENT_DIFFUSION = {
+    "LDMPipeline": "unconditional",
+    "LDMTextToImagePipeline": "text-to-image",
+    "LDMSuperResolutionPipeline": "super-resolution",
+}
+COPIED = ["scheduler", "low_res_scheduler", "tokenizer", "tokenizer_2"]
+SETTINGS = ["force_zeros_for_empty_prompt", "requires_aesthetics_score"]
 
 
 def main(args):
     at = lambda *names: os.path.join(args.checkpoint, *names)
-    if not os.path.isdir(args.checkpoint):
-        fail(f"there is no folder {args.checkpoint}")
+    has = lambda name: os.path.isdir(at(name))
     if not os.path.exists(at("model_index.json")):
-        fail(f"{args.checkpoint} has no model_index.json: it is not a diffusers checkpoint "
-             "(a single .safetensors file must first be opened and saved with diffusers)")
-    index = json.load(open(at("model_index.json"), encoding="utf-8"))
-    xl = os.path.isdir(at("text_encoder_2"))
-    for needed in ["unet", "vae", "scheduler", "text_encoder", "tokenizer"] + (["tokenizer_2"] if xl else []):
-        if not os.path.isdir(at(needed)):
-            fail(f"{args.checkpoint} has no {needed} folder; only checkpoints of Stable Diffusion's and SDXL's form are exported")
-    kind = json.load(open(at("text_encoder", "config.json"))).get("model_type", "clip_text_model")
-    if kind != "clip_text_model":
-        fail(f"the text encoder is of type {kind!r}, only CLIP's is supported")
+        fail(
+            f"{args.checkpoint} has no model_index.json: it is not a diffusers checkpoint (a single .safetensors file "
+            "of Stable Diffusion must first be opened and saved with diffusers)"
+        )
+    with open(at("model_index.json"), encoding="utf-8") as f:
+        index = json.load(f)
+    for needed in ("unet", "scheduler"):
+        if not has(needed):
+            fail(f"{args.checkpoint} has no {needed} folder; only pipelines with a UNet are exported")
+    for encoder, tokenizer in (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2"), ("bert", "tokenizer")):
+        if has(encoder) and not has(tokenizer):
+            fail(f"{args.checkpoint} has {encoder} but no {tokenizer} folder")
+    for name in ("text_encoder", "text_encoder_2"):
+        kind = config_of(at(name)).get("model_type", "clip_text_model") if has(name) else "clip_text_model"
+        if kind not in ("clip_text_model", "clip"):
+            fail(f"{name} is of type {kind!r}, only CLIP's is supported")
+    system = LATENT_DIFFUSION.get(index.get("_class_name"))
+    controls = [at(n) for n in ["controlnet"] + [f"controlnet_{i}" for i in range(1, 9)] if has(n)]
+    controls += args.controlnet
 
-    from transformers import CLIPTextConfig
-
-    first = CLIPTextConfig.from_pretrained(at("text_encoder"))
-    pooled = CLIPTextConfig.from_pretrained(at("text_encoder_2")).projection_dim if xl else 0
+    length, pooled = 7, 0
+    if has("text_encoder"):
+        length = config_of(at("text_encoder"))["max_position_embeddings"]
+    if has("text_encoder_2"):
+        pooled = config_of(at("text_encoder_2"))["projection_dim"]
 
     def parts():
-        yield text_part("text_encoder", at("text_encoder"), False, xl or args.hidden_states)
-        if xl:
+        if has("bert"):
+            yield bert_part(at("bert"))
+        if has("text_encoder"):
+            yield text_part("text_encoder", at("text_encoder"), False, has("text_encoder_2") or args.hidden_states)
+        if has("text_encoder_2"):
             yield text_part("text_encoder_2", at("text_encoder_2"), True, True)
-        yield unet_part(at("unet"), first.max_position_embeddings, pooled)
-        yield from vae_parts(at("vae"))
+        yield unet_part(at("unet"), length, pooled, bool(controls))
+        for i, folder in enumerate(controls):
+            yield controlnet_part(f"controlnet_{i}" if i else "controlnet", folder, length, pooled)
+        for name in ("vae", "vqvae"):
+            if has(name):
+                # the pipeline for super-resolution does not scale, whatever the configuration was saved with
+                yield from vae_parts(at(name), 1.0 if system == "super-resolution" else None)
 
-    export(parts(), args)
-
-    for folder in ["scheduler", "tokenizer"] + (["tokenizer_2"] if xl else []):
+    names = export(parts(), args)
+    for folder in filter(has, COPIED):
         shutil.copytree(at(folder), os.path.join(args.out, folder), dirs_exist_ok=True)
-    part = ["diffusers", "OnnxRuntimeModel"]
-    kept = {k: v for k, v in index.items() if k.startswith("_") or k in ("scheduler", "tokenizer", "tokenizer_2", "force_zeros_for_empty_prompt", "requires_aesthetics_score")}
+    kept = {k: v for k, v in index.items() if k.startswith("_") or k in SETTINGS or k in COPIED and has(k)}
     kept.pop("_name_or_path", None)
-    for k in ["text_encoder", "unet", "vae_encoder", "vae_decoder"] + (["text_encoder_2"] if xl else []):
-        kept[k] = part
+    if system:
+        kept |= {"_class_name": "LatentDiffusion", "system": system}
+    kept |= {name: ["diffusers", "OnnxRuntimeModel"] for name in names}
     write_json(os.path.join(args.out, "model_index.json"), kept)
-    if index.get("safety_checker", [None])[0]:
-        print("note: the checkpoint's safety checker is not exported")
+    for left in ("safety_checker", "depth_estimator", "image_encoder"):
+        if (index.get(left) or [None])[0]:
+            print(f"note: the checkpoint's {left} is not exported")
     print(f"written to {args.out}")
-
-

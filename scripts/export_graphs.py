@@ -200,11 +200,15 @@ def check(part, path, args):
 
 
 def export(parts, args):
-    """Writes every part to args.out and says how it went; `parts` may be a generator, to hold one at a time."""
+    """Writes every part to args.out and says how it went; `parts` may be a generator, to hold one at a time.
+    Returns their names."""
     os.makedirs(args.out, exist_ok=True)
+    names = []
     for part in parts:
         path, size = write(part, args.out, args)
         line = f"{part.name}: {size / 1e6:.2f} MB of weights"
         if not args.no_check:
             line += f", largest difference from PyTorch {check(part, path, args):.1e}"
         print(line, flush=True)
+        names.append(part.name)
+    return names

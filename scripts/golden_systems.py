@@ -174,7 +174,7 @@ def decode(model, latent, tile=None):
     """Pixels in [0, 1]."""
     z = latent / model.scale_factor
     if model.first_stage.kind == "vq":  # rounding must not decide on a code
-        apart = model.first_stage.quantize.distances(z).topk(2, dim=1, largest=False).values
+        apart = compvis.distances(z, model.first_stage.quantize.embedding.weight).topk(2, dim=1, largest=False).values
         model.margin = min(getattr(model, "margin", 9), float((apart[:, 1] - apart[:, 0]).min()))
     made = tiled(model.first_stage.decode, z, *tile, factor=4) if tile else model.first_stage.decode(z)
     return (made / 2 + 0.5).clamp(0, 1)

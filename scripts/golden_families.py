@@ -1,0 +1,202 @@
+#!/usr/bin/env python3
+"""Makes tests/golden/families: pipelines over Stable Diffusion's relatives, and what diffusers draws for them.
+
+Run from the root of the repository, after scripts/make_families.py and with the same packages:
+
+    python scripts/golden_families.py [NAME...]
+
+A case is a folder like those of scripts/golden_pipelines.py: pipeline.toml, the pictures it takes, case.json,
+latents.npy (the final latents before the division by the scaling factor) and image-N.png. The reference is the PyTorch
+pipeline of diffusers in float32 on the CPU; each picture is drawn alone, with torch.Generator("cpu").manual_seed(seed + i).
+"""
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+
+import numpy as np
+import torch
+from PIL import Image
+
+from golden_pipelines import picture, toml_value
+from golden_systems import hole
+from make_families import pipelines, tiny_tokenizer
+
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "golden", "families")
+CIRCLE = "a red circle above a blue square"
+ASTRONAUT = "a photograph of an astronaut riding a horse on the moon"
+
+
+def edges(width, height, at):
+    """A line drawing, white on black."""
+    y, x = np.mgrid[0:height, 0:width]
+    lines = (np.abs(np.hypot(x - at * width, y - height / 2) - height / 3) < 1.2) | (x == y)
+    return Image.fromarray((lines * 255).astype(np.uint8)).convert("RGB")
+
+
+def slope(width, height):
+    y, x = np.mgrid[0:height, 0:width]
+    return Image.fromarray((40 + 150 * y / height + 50 * ((x - width / 2) ** 2 < 30)).astype(np.uint8), "L")
+
+
+def case(family, task, keys, steps, seed, images=1, files=None, controls=(), run=None, scheduler=None, **call):
+    """`keys` are those of the task's table, `call` what the pipeline is called with beside the same keys."""
+    return locals()
+
+
+CASES = {
+    "control": case(
+        "control",
+        "text-to-image",
+        {"prompt": CIRCLE, "negative_prompt": "blurry", "guidance_scale": 5.0},
+        4,
+        300,
+        2,
+        {"a.png": edges(32, 32, 0.4), "b.png": edges(32, 32, 0.7)},
+        [{"image": "a.png", "scale": 0.8}, {"image": "b.png", "scale": 0.5, "start": 0.25, "end": 0.75}],
+    ),
+    "inpaint": case(
+        "inpaint",
+        "inpaint",
+        {"prompt": CIRCLE, "image": "in.png", "mask": "mask.png", "guidance_scale": 5.0},
+        5,
+        310,
+        2,
+        {"in.png": picture(32, 32), "mask.png": hole(32, 32)},
+        strength=1.0,
+    ),
+    "inpaint-strength": case(
+        "inpaint",
+        "inpaint",
+        {"prompt": CIRCLE, "image": "in.png", "mask": "mask.png", "strength": 0.6},
+        5,
+        311,
+        1,
+        {"in.png": picture(48, 32), "mask.png": hole(48, 32)},
+        width=48,
+        height=32,
+    ),
+    "instruct": case(
+        "instruct",
+        "instruct",
+        {"prompt": "turn the circle blue", "image": "in.png", "guidance_scale": 6.0, "image_guidance_scale": 1.5},
+        5,
+        320,
+        2,
+        {"in.png": picture(32, 32)},
+    ),
+    "upscale": case(
+        "upscale",
+        "super-resolution",
+        {"prompt": CIRCLE, "image": "low.png", "guidance_scale": 4.0, "noise_level": 20},
+        5,
+        330,
+        2,
+        {"low.png": picture(8, 8)},
+    ),
+    "lcm": case("lcm", "text-to-image", {"prompt": ASTRONAUT, "guidance_scale": 8.5}, 4, 340, 2),
+    "depth": case(
+        "depth",
+        "image-to-image",
+        {"prompt": ASTRONAUT, "image": "in.png", "strength": 0.75, "guidance_scale": 4.0},
+        8,
+        350,
+        1,
+        {"in.png": picture(32, 32), "depth.png": slope(32, 32)},
+        depth_map="depth.png",
+    ),
+    "xl": case("xl", "text-to-image", {"prompt": ASTRONAUT, "guidance_scale": 5.0}, 4, 360, 2),
+    "xl-negative": case(
+        "xl",
+        "text-to-image",
+        {"prompt": CIRCLE, "negative_prompt": "blurry", "guidance_scale": 5.0},
+        4,
+        361,
+        run={"width": 48, "height": 32},
+        width=48,
+        height=32,
+    ),
+    "refiner": case(
+        "refiner",
+        "image-to-image",
+        {"prompt": CIRCLE, "image": "in.png", "strength": 0.5, "guidance_scale": 5.0},
+        8,
+        370,
+        1,
+        {"in.png": picture(32, 32)},
+    ),
+}
+
+
+def pipeline_toml(spec):
+    lines = ["[model]", f'path = "../../../fixtures/families/{spec["family"]}"', "", f"[task.{spec['task']}]"]
+    lines += [f"{k} = {toml_value(v)}" for k, v in spec["keys"].items()]
+    if "depth_map" in spec["call"]:
+        lines += ["", "[[condition]]", 'as = "channels"', f'depth_map = "{spec["call"]["depth_map"]}"']
+    for control in spec["controls"]:
+        lines += ["", "[[control]]"] + [f"{k} = {toml_value(v)}" for k, v in control.items()]
+    run = {"steps": spec["steps"], "seed": spec["seed"], "images": spec["images"]} | (spec["run"] or {})
+    lines += ["", "[run]"] + [f"{k} = {toml_value(v)}" for k, v in run.items()]
+    return "\n".join(lines) + "\n"
+
+
+def called_with(spec, folder):
+    """The arguments of diffusers' pipeline."""
+    opened = lambda name: Image.open(f"{folder}/{name}")
+    keys = {k: v for k, v in spec["keys"].items() if k not in ("image", "mask")} | spec["call"]
+    if "image" in spec["keys"]:
+        keys["image"] = opened(spec["keys"]["image"]).convert("RGB")
+    if "mask" in spec["keys"]:
+        keys["mask_image"] = opened(spec["keys"]["mask"])
+    if "depth_map" in keys:
+        keys["depth_map"] = torch.from_numpy(np.asarray(opened(keys["depth_map"]), dtype=np.float32) / 255)[None]
+    if spec["controls"]:
+        keys["image"] = [opened(c["image"]) for c in spec["controls"]]
+        keys["controlnet_conditioning_scale"] = [c["scale"] for c in spec["controls"]]
+        keys["control_guidance_start"] = [c.get("start", 0.0) for c in spec["controls"]]
+        keys["control_guidance_end"] = [c.get("end", 1.0) for c in spec["controls"]]
+    return keys
+
+
+def main(only):
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    with tempfile.TemporaryDirectory() as temp:
+        built = pipelines(tiny_tokenizer(temp))
+        for name, spec in CASES.items():
+            if only and name not in only:
+                continue
+            folder = f"{ROOT}/{name}"
+            shutil.rmtree(folder, ignore_errors=True)
+            os.makedirs(folder)
+            with open(f"{folder}/pipeline.toml", "w", encoding="utf-8") as f:
+                f.write(pipeline_toml(spec))
+            for file, image in (spec["files"] or {}).items():
+                image.save(f"{folder}/{file}")
+            pipe = built[spec["family"]]()
+            pipe.set_progress_bar_config(disable=True)
+            latents = []
+            for i in range(spec["images"]):
+                generator = torch.Generator("cpu").manual_seed(spec["seed"] + i)
+                keys = called_with(spec, folder)
+                answer = pipe(num_inference_steps=spec["steps"], generator=generator, output_type="latent", **keys)
+                latents.append(answer.images)
+            latents = torch.cat(latents)
+            decoded = pipe.vae.decode(latents / pipe.vae.config.scaling_factor, return_dict=False)[0]
+            pictures = (decoded / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+            np.save(f"{folder}/latents.npy", latents.numpy().astype(np.float32))
+            for i, p in enumerate(pictures):
+                Image.fromarray((p * 255).round().astype(np.uint8)).save(f"{folder}/image-{i}.png", optimize=True)
+            with open(f"{folder}/case.json", "w") as f:
+                json.dump({"levels": 1, "rel": 1e-5}, f, sort_keys=True)
+                f.write("\n")
+            print(
+                f"{name:18} {len(pictures)} of {pictures.shape[2]}x{pictures.shape[1]}, mean {pictures.mean():.2f}, "
+                f"spread {pictures.std():.2f}, latents up to {latents.abs().max():.1f}"
+            )
+
+
+if __name__ == "__main__":
+    main(set(sys.argv[1:]))

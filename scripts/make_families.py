@@ -1,0 +1,209 @@
+#!/usr/bin/env python3
+"""Makes tests/fixtures/families: Stable Diffusion's relatives, each a few kilobytes of random weights.
+
+Run from the root of the repository:
+
+    python -m pip install -r scripts/requirements.txt
+    python scripts/make_families.py [NAME...]
+
+Each is built from diffusers' and transformers' classes, saved as a checkpoint and exported by scripts/export.py. Every
+weight comes from a fixed seed and is one that float16 holds, so half precision stores it as it is;
+scripts/golden_families.py runs the same modules in PyTorch.
+
+    control    two ControlNets beside the UNet        depth      5 channels: the latent and a depth map
+    inpaint    9 channels: latent, mask, masked       lcm        told of the guidance scale, as consistency models are
+    instruct   8 channels: latent and picture         xl         two text encoders, sizes and crop
+    upscale    7 channels and the noise's level       refiner    the second encoder alone, and an aesthetic score
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+import warnings
+
+import diffusers
+import onnx
+import torch
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+import export
+from make_fixtures import CONTEXT, VOCABULARY, seeded, shorten, write_tokenizer
+
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "fixtures", "families")
+
+
+def holdable(model):
+    """With the weights rounded to what float16 holds."""
+    return model.half().float()
+
+
+def text_encoder(seed, projected=False):
+    config = CLIPTextConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=CONTEXT,
+        projection_dim=16,
+        bos_token_id=VOCABULARY - 2,
+        eos_token_id=VOCABULARY - 1,
+        pad_token_id=VOCABULARY - 1,
+        hidden_act="gelu" if projected else "quick_gelu",
+        attn_implementation="eager",
+    )
+    kind = CLIPTextModelWithProjection if projected else CLIPTextModel
+    return holdable(seeded(seed, lambda: kind(config), loud=("embedding.weight",), gain=20.0))
+
+
+LOUD = ("attn2.to_v", "attn2.to_out.0.weight", "proj_out.weight", "time_emb_proj.weight")
+
+
+def unet(seed, channels=4, context=16, **more):
+    make = lambda: UNet2DConditionModel(
+        sample_size=8,
+        in_channels=channels,
+        out_channels=4,
+        block_out_channels=(8, 8),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        norm_num_groups=4,
+        cross_attention_dim=context,
+        attention_head_dim=4,
+        **more,
+    )
+    return holdable(seeded(seed, make, loud=LOUD, gain=2.0))
+
+
+def first_stage(seed, scaling=0.18215):
+    make = lambda: AutoencoderKL(
+        block_out_channels=(8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        layers_per_block=1,
+        norm_num_groups=4,
+        latent_channels=4,
+        sample_size=32,
+        scaling_factor=scaling,
+    )
+    return holdable(seeded(seed, make, loud=("decoder.conv_out.weight", "encoder.conv_out.weight"), gain=2.0))
+
+
+def controlnet(seed, of):
+    """A ControlNet with a say: its last layers are zero in one that is new."""
+    net = ControlNetModel.from_unet(of, conditioning_embedding_out_channels=(4, 8, 8))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(torch.randn(p.shape, generator=generator) * 0.15)
+    return holdable(net.eval().requires_grad_(False))
+
+
+def scheduler(name="DDIMScheduler", **keys):
+    betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+    if name == "DDIMScheduler":
+        betas |= {"clip_sample": False, "set_alpha_to_one": False}
+    return getattr(diffusers, name)(**(betas | keys))
+
+
+XL = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8}
+
+
+def pipelines(tokenizer):
+    """Every pipeline by name, as a function that builds it."""
+    plain = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    parts = lambda seed: {"text_encoder": text_encoder(seed), "tokenizer": tokenizer, "vae": first_stage(seed + 1)}
+
+    def control():
+        base = unet(503)
+        nets = [controlnet(504, base), controlnet(505, base)]
+        return diffusers.StableDiffusionControlNetPipeline(
+            unet=base, controlnet=nets, scheduler=scheduler(), **parts(501), **plain
+        )
+
+    def inpaint():
+        return diffusers.StableDiffusionInpaintPipeline(unet=unet(513, 9), scheduler=scheduler(), **parts(511), **plain)
+
+    def instruct():
+        sampler = scheduler("EulerAncestralDiscreteScheduler")
+        return diffusers.StableDiffusionInstructPix2PixPipeline(unet=unet(523, 8), scheduler=sampler, **parts(521), **plain)
+
+    def upscale():
+        made = parts(531) | {"vae": first_stage(532, 0.08333)}
+        return diffusers.StableDiffusionUpscalePipeline(
+            unet=unet(533, 7, num_class_embeds=40),
+            scheduler=scheduler(prediction_type="v_prediction", beta_schedule="scaled_linear", beta_start=1e-4, beta_end=0.02),
+            low_res_scheduler=diffusers.DDPMScheduler(beta_schedule="scaled_linear", beta_start=1e-4, beta_end=0.02),
+            max_noise_level=39,
+            **made,
+        )
+
+    def lcm():
+        sampler = diffusers.LCMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+        return diffusers.LatentConsistencyModelPipeline(
+            unet=unet(543, time_cond_proj_dim=8), scheduler=sampler, **parts(541), **plain
+        )
+
+    def depth():
+        # what estimates depth is not run: the depth map is given
+        return diffusers.StableDiffusionDepth2ImgPipeline(
+            unet=unet(573, 5), scheduler=scheduler(), depth_estimator=None, feature_extractor=None, **parts(571)
+        )
+
+    def xl():
+        return diffusers.StableDiffusionXLPipeline(
+            text_encoder_2=text_encoder(552, True),
+            tokenizer_2=tokenizer,
+            unet=unet(553, context=32, projection_class_embeddings_input_dim=16 + 6 * 8, **XL),
+            scheduler=scheduler("EulerDiscreteScheduler", timestep_spacing="leading"),
+            **(parts(551) | {"vae": first_stage(554, 0.13025)}),
+        )
+
+    def refiner():
+        return diffusers.StableDiffusionXLImg2ImgPipeline(
+            text_encoder=None,
+            tokenizer=None,
+            text_encoder_2=text_encoder(552, True),
+            tokenizer_2=tokenizer,
+            unet=unet(563, context=16, projection_class_embeddings_input_dim=16 + 5 * 8, **XL),
+            vae=first_stage(554, 0.13025),
+            scheduler=scheduler("EulerDiscreteScheduler", timestep_spacing="leading"),
+            requires_aesthetics_score=True,
+            force_zeros_for_empty_prompt=False,
+        )
+
+    return {f.__name__: f for f in (control, inpaint, instruct, upscale, lcm, depth, xl, refiner)}
+
+
+def tiny_tokenizer(folder):
+    write_tokenizer(folder, "<|endoftext|>")
+    return CLIPTokenizer.from_pretrained(folder)
+
+
+def main(only):
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    with tempfile.TemporaryDirectory() as temp:
+        for name, build in pipelines(tiny_tokenizer(f"{temp}/tokenizer")).items():
+            if only and name not in only:
+                continue
+            print(f"--- {name}")
+            build().save_pretrained(f"{temp}/{name}")
+            out = f"{ROOT}/{name}"
+            shutil.rmtree(out, ignore_errors=True)
+            export.main([f"{temp}/{name}", out, "--dtype", "half", "--tolerance", "1e-5"])
+            total = 0
+            for base, _, files in os.walk(out):
+                for f in files:
+                    path = os.path.join(base, f)
+                    if f == "model.onnx":
+                        onnx.save(shorten(onnx.load(path)), path)
+                    total += os.path.getsize(path)
+            print(f"{total:,} bytes")
+
+
+if __name__ == "__main__":
+    main(set(sys.argv[1:]))
