@@ -55,7 +55,16 @@ CASES = {
         300,
         2,
         {"a.png": edges(32, 32, 0.4), "b.png": edges(32, 32, 0.7)},
-        [{"image": "a.png", "scale": 0.8}, {"image": "b.png", "scale": 0.5, "start": 0.25, "end": 0.75}],
+        [
+            {"image": "a.png", "scale": 0.8},
+            {
+                "image": "b.png",
+                "path": "../../../fixtures/families/control/controlnet_1",
+                "scale": 0.5,
+                "start": 0.25,
+                "end": 0.75,
+            },
+        ],
     ),
     "inpaint": case(
         "inpaint",

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Makes tests/fixtures/systems: the latent diffusion paper's systems, each a few kilobytes of random weights.
+"""Makes tests/fixtures/systems: the latent diffusion paper's systems, each a few kilobytes of random weights, and
+tests/fixtures/tokenizer-bert-json: the tokenizer of text-bert as the one file tokenizer.json.
 
 Run from the root of the repository:
 
@@ -341,6 +342,18 @@ def write_bert(folder):
     write_json(f"{folder}/tokenizer_config.json", special | more)
 
 
+def write_bert_as_json(folder):
+    """The same tokenizer in the one file that newer checkpoints have."""
+    from transformers import BertTokenizerFast
+
+    with tempfile.TemporaryDirectory() as plain:
+        write_bert(plain)
+        tokenizer = BertTokenizerFast.from_pretrained(plain)
+        os.makedirs(folder, exist_ok=True)
+        tokenizer.backend_tokenizer.save(f"{folder}/tokenizer.json", pretty=False)
+        shutil.copyfile(f"{plain}/tokenizer_config.json", f"{folder}/tokenizer_config.json")
+
+
 def clip_model():
     from transformers import CLIPConfig, CLIPModel
 
@@ -414,6 +427,8 @@ def main(only):
                     onnx.save(shorten(onnx.load(path)), path)
                 total += os.path.getsize(path)
         print(f"{total:,} bytes")
+        if name == "text-bert":
+            write_bert_as_json(f"{ROOT}/../tokenizer-bert-json")
 
 
 if __name__ == "__main__":
