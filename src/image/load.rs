@@ -45,10 +45,7 @@ pub fn dimensions(path: &Path) -> Result<(usize, usize)> {
 /// than [`MAX_SIDE`] pixels a side or [`MAX_PIXELS`] in all, which is known before any of them is decoded;
 /// [`Error::Io`] where it cannot be opened.
 pub fn load(path: &Path) -> Result<Rgb8> {
-    let mut decoder = open(path)?;
-    let orientation = orientation(&mut decoder);
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| unreadable(path, &e))?;
-    picture.apply_orientation(orientation);
+    let picture = decode(path)?;
     let (width, height) = (picture.width() as usize, picture.height() as usize);
     let data = match picture {
         DynamicImage::ImageLuma16(p) => p.iter().flat_map(|&v| [high(v); 3]).collect(),
@@ -58,6 +55,15 @@ pub fn load(path: &Path) -> Result<Rgb8> {
         other => other.into_rgb8().into_raw(),
     };
     Rgb8::new(width, height, data).ok_or_else(|| Error::input(path.display().to_string(), "has no pixels", HELP))
+}
+
+/// The picture as the file holds it, turned as EXIF says.
+pub(super) fn decode(path: &Path) -> Result<DynamicImage> {
+    let mut decoder = open(path)?;
+    let orientation = orientation(&mut decoder);
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| unreadable(path, &e))?;
+    picture.apply_orientation(orientation);
+    Ok(picture)
 }
 
 fn open(path: &Path) -> Result<impl ImageDecoder + use<>> {

@@ -4,12 +4,14 @@
 //! [`to_tensor`] and [`from_tensor`] convert as diffusers' `VaeImageProcessor` does.
 
 mod encode;
+mod grey;
 mod labels;
 mod load;
 mod resize;
 mod tensor;
 
 pub use encode::{encode_png, save_png};
+pub use grey::{bicubic, load_grey};
 pub use labels::{LabelMap, load_labels};
 pub use load::{MAX_PIXELS, MAX_SIDE, dimensions, load};
 pub use resize::resize;

@@ -4,7 +4,7 @@ use super::model::{Part, part};
 use crate::bundle::{Bundle, Component, ComponentKind, ConditionerContract, open_conditioner};
 use crate::error::{Error, Result};
 use crate::image;
-use crate::spec::{Condition, Source, ToldAs};
+use crate::spec::{Condition, Graph, Source, ToldAs};
 use crate::tensor::Dim;
 
 /// A condition with the graph that makes tensors of it.
@@ -25,26 +25,30 @@ impl ConditionPart {
     }
 
     fn new(at: usize, condition: &Condition, bundle: &Bundle) -> Result<Self> {
-        if let Source::LabelMap(path) = &condition.source {
-            image::load_labels(path)?;
+        match &condition.source {
+            Source::LabelMap(path) => drop(image::load_labels(path)?),
+            Source::DepthMap(path) => drop(image::dimensions(path)?),
+            Source::Boxes(_) | Source::Vectors(_) | Source::Index { .. } => {}
         }
         let Some(graph) = &condition.graph else {
             return Ok(Self { condition: condition.clone(), part: None, known: None });
         };
-        let inside = bundle.dir.join(&graph.name);
-        let path = if inside.exists() { &inside } else { &graph.path };
+        let path = match graph {
+            Graph::Folder(name) => bundle.dir.join(name),
+            Graph::Path(path) => path.clone(),
+        };
         if !path.exists() {
             return Err(Error::input(
                 format!("condition[{at}].graph"),
-                format!("there is neither {} nor {}", inside.display(), graph.path.display()),
-                "name a folder of the model directory that holds a graph, or the path of one",
+                format!("there is no {}", path.display()),
+                "name a folder of the model directory that holds a graph, or the path of one, such as ./encoder",
             ));
         }
-        let component = open_conditioner(path)?;
+        let component = open_conditioner(&path)?;
         let contract = ConditionerContract::resolve(&component)?;
         let rank = match condition.source {
             Source::Boxes(_) => 2,
-            Source::LabelMap(_) => 4,
+            Source::LabelMap(_) | Source::DepthMap(_) => 4,
             Source::Vectors(_) | Source::Index { .. } => 3,
         };
         if contract.input.shape.len() != rank {
@@ -68,6 +72,9 @@ impl ConditionPart {
     /// The channels that the denoiser is told, where they are known.
     pub(super) fn channels(&self) -> usize {
         let is_channels = self.condition.told_as == ToldAs::Channels;
+        if let Source::DepthMap(_) = self.condition.source {
+            return 1;
+        }
         let given = self.part.as_ref().and_then(|part| part.contract.output.shape.get(1)?.fixed());
         given.filter(|_| is_channels).unwrap_or(0)
     }

@@ -13,7 +13,7 @@ use super::writer::{Writer, integer};
 pub struct Condition {
     /// `as`, required: how the denoiser is told, by `tokens` to attend to or by `channels` behind the sample's.
     pub told_as: ToldAs,
-    /// `boxes`, `label_map`, `vectors` or `index`, one of which is required: where the condition comes from.
+    /// `boxes`, `label_map`, `depth_map`, `vectors` or `index`, one of which is required: where the condition comes from.
     pub source: Source,
     /// `graph`: the graph that makes tokens or channels of it, the name of a folder of the model directory or a path.
     /// Required for boxes and label maps.
@@ -36,6 +36,9 @@ pub enum Source {
     Boxes(Vec<LayoutBox>),
     /// `label_map = "labels.png"`: a picture with a label for each pixel, 8 bits, grey or by palette.
     LabelMap(PathBuf),
+    /// `depth_map = "depth.png"`: a picture that is the brighter the nearer, 8 or 16 bits. It becomes one channel, from -1
+    /// at its darkest to 1.
+    DepthMap(PathBuf),
     /// `vectors = "neighbours.npy"`: tokens as they are, float32 `[tokens, width]`.
     Vectors(PathBuf),
     /// `index = "index.safetensors"` and `k = 10`: of the vectors in a file, float32 `[n, width]` under the name
@@ -54,6 +57,7 @@ impl Source {
         match self {
             Self::Boxes(_) => None,
             Self::LabelMap(path) => Some(("label_map", path)),
+            Self::DepthMap(path) => Some(("depth_map", path)),
             Self::Vectors(path) => Some(("vectors", path)),
             Self::Index { path, .. } => Some(("index", path)),
         }
@@ -79,14 +83,14 @@ pub struct LayoutBox {
 
 /// Which graph is meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Graph {
-    /// As it is written: a folder of the model directory.
-    pub name: String,
-    /// As a path relative to the pipeline file.
-    pub path: PathBuf,
+pub enum Graph {
+    /// A folder of the model directory, by its bare name.
+    Folder(String),
+    /// A path with more than one part: a folder or an .onnx file, relative to the pipeline file.
+    Path(PathBuf),
 }
 
-const SOURCES: [&str; 4] = ["boxes", "label_map", "vectors", "index"];
+const SOURCES: [&str; 5] = ["boxes", "label_map", "depth_map", "vectors", "index"];
 
 impl Condition {
     pub(super) fn read(mut table: Table<'_>) -> Option<Self> {
@@ -95,8 +99,11 @@ impl Condition {
             "channels" => ToldAs::Channels,
             _ => ToldAs::Tokens,
         });
-        let graph = table.file_path("graph").zip(table.get("graph").and_then(|item| item.string("a name or a path")));
-        let graph = graph.map(|(path, name)| Graph { name, path });
+        let name = table.get("graph").and_then(|item| item.string("a name or a path"));
+        let graph = name.and_then(|name| {
+            let is_path = name.contains(['/', '\\']) || name.ends_with(".onnx");
+            if is_path { table.file_path("graph").map(Graph::Path) } else { Some(Graph::Folder(name)) }
+        });
         let given: Vec<&str> = SOURCES.into_iter().filter(|key| table.get(key).is_some()).collect();
         let k = table.integer("k", 1, 1000);
         if k.is_some() && given != ["index"] {
@@ -105,6 +112,7 @@ impl Condition {
         let source = match given.as_slice() {
             ["boxes"] => table.get("boxes").map(|item| Source::Boxes(boxes(&item))),
             ["label_map"] => table.file_path("label_map").map(Source::LabelMap),
+            ["depth_map"] => table.file_path("depth_map").map(Source::DepthMap),
             ["vectors"] => table.file_path("vectors").map(Source::Vectors),
             [_] => table.file_path("index").map(|path| Source::Index { path, k: k.unwrap_or(10) }),
             [] => {
@@ -124,6 +132,14 @@ impl Condition {
         if is_tokens && told_as == Some(ToldAs::Channels) {
             table.report_at("as", "expected \"tokens\", which boxes and vectors become");
         }
+        if matches!(source, Some(Source::DepthMap(_))) {
+            if graph.is_some() {
+                table.report_at("graph", "given beside `depth_map`, which goes to the denoiser as it is");
+            }
+            if told_as == Some(ToldAs::Tokens) {
+                table.report_at("as", "expected \"channels\", which a depth map becomes");
+            }
+        }
         table.finish();
         Some(Self { told_as: told_as?, source: source?, graph })
     }
@@ -134,15 +150,17 @@ impl Condition {
         match &self.source {
             Source::Boxes(boxes) => writer.key("boxes", boxes.iter().map(LayoutBox::value).collect::<Vec<_>>()),
             Source::LabelMap(path) => writer.path("label_map", path),
+            Source::DepthMap(path) => writer.path("depth_map", path),
             Source::Vectors(path) => writer.path("vectors", path),
             Source::Index { path, k } => {
                 writer.path("index", path);
                 writer.key("k", integer(*k));
             }
         }
-        if let Some(graph) = &self.graph {
-            let is_folder = !graph.path.exists();
-            if is_folder { writer.key("graph", graph.name.clone()) } else { writer.path("graph", &graph.path) }
+        match &self.graph {
+            Some(Graph::Folder(name)) => writer.key("graph", name.clone()),
+            Some(Graph::Path(path)) => writer.path("graph", path),
+            None => {}
         }
     }
 }

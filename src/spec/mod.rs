@@ -43,7 +43,7 @@ use std::path::Path;
 
 use sha2::Sha256;
 
-pub use condition::{Condition, LayoutBox, Source, ToldAs};
+pub use condition::{Condition, Graph, LayoutBox, Source, ToldAs};
 pub use control::Control;
 pub use device::Device;
 pub use model::{ComponentSpec, Model};

@@ -8,6 +8,7 @@ use safetensors::SafeTensors;
 
 use super::Start;
 use crate::conditioner::{Conditioner, layout};
+use crate::denoise::Branch;
 use crate::error::{Error, Result};
 use crate::files::open_input;
 use crate::session::Cancel;
@@ -27,7 +28,7 @@ pub struct Given<'a> {
 
 impl Start {
     /// Adds conditions to what `images` pictures of `size` pixels are told. The branches of guidance that are not told
-    /// the prompt are told zeros in their place.
+    /// the prompt are told zeros in place of tokens, and those that are told no picture zeros in place of channels.
     ///
     /// # Errors
     /// [`Error::Input`] where a condition cannot be read or does not fit, and whatever its graph fails with.
@@ -38,16 +39,13 @@ impl Start {
         size: (usize, usize),
         cancel: &Cancel,
     ) -> Result<()> {
+        let latent = self.sample.shape().last_chunk::<2>().copied().unwrap_or_default();
         for (at, given) in conditions.into_iter().enumerate() {
             let told_as = given.condition.told_as;
-            let rows = given.rows(
-                at,
-                self.condition.context.as_ref(),
-                self.guidance.branches().len() * images,
-                size,
-                cancel,
-            )?;
-            let branches = self.guidance.branches().iter().flat_map(|b| std::iter::repeat_n(b.prompt, images));
+            let context = self.condition.context.as_ref();
+            let rows = given.rows(at, context, self.guidance.branches().len() * images, (size, latent), cancel)?;
+            let is_told = |branch: &Branch| if told_as == ToldAs::Tokens { branch.prompt } else { branch.image };
+            let branches = self.guidance.branches().iter().flat_map(|b| std::iter::repeat_n(is_told(b), images));
             let told: Vec<ArrayD<f32>> =
                 branches.zip(rows).map(|(told, row)| if told { row } else { ArrayD::zeros(row.raw_dim()) }).collect();
             let views: Vec<_> = told.iter().map(|row| row.view()).collect();
@@ -76,7 +74,7 @@ impl Given<'_> {
         at: usize,
         context: Option<&ArrayD<f32>>,
         rows: usize,
-        size: (usize, usize),
+        (size, latent): ((usize, usize), [usize; 2]),
         cancel: &Cancel,
     ) -> Result<Vec<ArrayD<f32>>> {
         let key = |name: &str| format!("condition[{at}].{name}");
@@ -87,6 +85,7 @@ impl Given<'_> {
                 Tensor::I64(ndarray::Array1::from(tokens).insert_axis(Axis(0)).into_dyn())
             }
             Source::LabelMap(path) => Tensor::F32(one_hot(path, size, self.known, &key("label_map"))?),
+            Source::DepthMap(path) => Tensor::F32(depth(path, latent)?),
             Source::Vectors(path) => Tensor::F32(vectors(path)?.insert_axis(Axis(0))),
             Source::Index { path, k } => {
                 let Some(context) = context else {
@@ -147,6 +146,17 @@ fn one_hot(path: &Path, (width, height): (usize, usize), known: Option<usize>, k
         planes[[0, usize::from(label), pixel / width, pixel % width]] = 1.0;
     }
     Ok(planes)
+}
+
+/// A picture of depth at the size of the latents, from −1 to 1: `[1, 1, h/f, w/f]`.
+fn depth(path: &Path, [height, width]: [usize; 2]) -> Result<ArrayD<f32>> {
+    let map = image::bicubic(&image::load_grey(path)?, height, width);
+    let (low, high) = map.iter().fold((f32::MAX, f32::MIN), |(low, high), &v| (low.min(v), high.max(v)));
+    if low >= high {
+        return Err(Error::input(path.display().to_string(), "is of one depth all over", "give a map with some depth"));
+    }
+    let map = map.mapv(|v| 2.0 * (v - low) / (high - low) - 1.0);
+    Ok(map.insert_axis(Axis(0)).insert_axis(Axis(0)).into_dyn())
 }
 
 /// `[tokens, width]` of a file; a single vector is one token.

@@ -68,9 +68,10 @@ struct Reference {
 }
 
 impl Reference {
-    /// The folders of `tests/golden/pipelines`.
-    fn of_diffusers() -> Vec<Self> {
-        let folders = std::fs::read_dir(golden()).expect("the references are there");
+    /// The folders of one of the folders of `tests/golden`.
+    fn of_diffusers(folder: &str) -> Vec<Self> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(folder);
+        let folders = std::fs::read_dir(folder).expect("the references are there");
         let reference = |folder: PathBuf| Self {
             name: folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             pipeline: folder.join("pipeline.toml"),
@@ -148,7 +149,13 @@ fn compare(case: &Reference) -> Result<String, String> {
 
 #[test]
 fn every_pipeline_is_drawn_as_diffusers_draws_it() {
-    assert_drawn(Reference::of_diffusers(), 39);
+    assert_drawn(Reference::of_diffusers("pipelines"), 39);
+}
+
+/// The families that came of Stable Diffusion, each on a tiny model of its architecture (`scripts/golden_families.py`).
+#[test]
+fn every_family_is_drawn_as_diffusers_draws_it() {
+    assert_drawn(Reference::of_diffusers("families"), 10);
 }
 
 /// The systems of the latent diffusion paper, each on a tiny model of its architecture, as loops in PyTorch draw them

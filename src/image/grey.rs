@@ -1,0 +1,64 @@
+//! Pictures that are a measure for each pixel, such as depth.
+
+use std::path::Path;
+
+use ::image::DynamicImage;
+use ndarray::Array2;
+
+use super::load::decode;
+use super::{Rgb8, luma};
+use crate::error::{Error, Result};
+
+/// Loads a picture as brightness in [0, 1], `[height, width]`: eight or sixteen bits, colours by their brightness.
+///
+/// # Errors
+///
+/// As [`load`](super::load).
+pub fn load_grey(path: &Path) -> Result<Array2<f32>> {
+    let picture = decode(path)?;
+    let (width, height) = (picture.width() as usize, picture.height() as usize);
+    let values = match picture {
+        DynamicImage::ImageLuma16(p) => p.iter().map(|&v| f32::from(v) / 65535.0).collect(),
+        DynamicImage::ImageLumaA16(p) => p.pixels().map(|p| f32::from(p.0[0]) / 65535.0).collect(),
+        DynamicImage::ImageLuma8(p) => p.iter().map(|&v| f32::from(v) / 255.0).collect(),
+        other => match Rgb8::new(width, height, other.into_rgb8().into_raw()) {
+            Some(picture) => luma(&picture).iter().map(|&v| f32::from(v) / 255.0).collect(),
+            None => Vec::new(),
+        },
+    };
+    Array2::from_shape_vec((height, width), values)
+        .map_err(|e| Error::input(path.display().to_string(), e.to_string(), "save the picture again"))
+}
+
+/// Resizes `[h, w]` with cubic convolution, without smoothing when shrinking: torch's `interpolate` in its mode
+/// `bicubic` (Keys 1981, with a = −3/4).
+pub fn bicubic(from: &Array2<f32>, height: usize, width: usize) -> Array2<f32> {
+    let (from_height, from_width) = from.dim();
+    let (rows, columns) = (taps(from_height, height), taps(from_width, width));
+    Array2::from_shape_fn((height, width), |(y, x)| {
+        let (ys, by_row) = &rows[y];
+        let (xs, by_column) = &columns[x];
+        let row = |y: usize| xs.iter().zip(by_column).map(|(&x, w)| from[[y, x]] * w).sum::<f32>();
+        ys.iter().zip(by_row).map(|(&y, w)| row(y) * w).sum()
+    })
+}
+
+/// For each place of the result the four places it is made of, and their weights.
+fn taps(from: usize, to: usize) -> Vec<([usize; 4], [f32; 4])> {
+    const A: f32 = -0.75;
+    let near = |x: f32| ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0;
+    let far = |x: f32| ((A * x - 5.0 * A) * x + 8.0 * A) * x - 4.0 * A;
+    let scale = from as f32 / to as f32;
+    (0..to)
+        .map(|i| {
+            let at = scale * (i as f32 + 0.5) - 0.5;
+            let part = at - at.floor();
+            let place = |offset: isize| {
+                let place = at.floor() as isize + offset;
+                place.clamp(0, from.saturating_sub(1) as isize) as usize
+            };
+            let weights = [far(part + 1.0), near(part), near(1.0 - part), far(2.0 - part)];
+            ([-1, 0, 1, 2].map(place), weights)
+        })
+        .collect()
+}
