@@ -151,7 +151,7 @@ fn tokenizer_dir<'b>(bundle: &'b Bundle, component: &Component, wanted_for: &str
         let name = number.map_or("tokenizer".to_owned(), |n| format!("tokenizer_{n}"));
         Error::model(
             bundle.dir.join(&name),
-            format!("{wanted_for} needs a tokenizer: tokenizer.json, or vocab.json and merges.txt"),
+            format!("{wanted_for} needs a tokenizer: tokenizer.json, vocab.json and merges.txt, or vocab.txt"),
             format!("copy the {name}/ folder of the checkpoint that was exported"),
         )
     })

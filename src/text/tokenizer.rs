@@ -1,7 +1,9 @@
-//! Turns prompts into token ids, exactly as transformers' fast CLIP tokenizer does.
+//! Turns prompts into token ids, exactly as transformers' fast CLIP and BERT tokenizers do.
 
+mod bert;
 mod clip;
 mod files;
+mod json;
 mod special;
 
 use std::path::{Path, PathBuf};
@@ -9,8 +11,9 @@ use std::path::{Path, PathBuf};
 use tokenizers::TruncationDirection;
 
 use crate::error::{Error, Result};
+use special::{Family, Settings};
 
-/// The number of tokens that CLIP's text encoders were trained on, taken where the files give no usable number.
+/// The number of tokens that CLIP's text encoders and the latent diffusion paper's were trained on, taken where the files give no usable number.
 const CLIP_LENGTH: usize = 77;
 
 /// A tokenizer opened from a model directory.
@@ -59,27 +62,41 @@ impl Encoding {
 }
 
 impl Tokenizer {
-    /// Opens the tokenizer in `dir`: its `tokenizer.json`, or else its `vocab.json` and `merges.txt`.
+    /// Opens the tokenizer in `dir`: its `tokenizer.json`, or else its `vocab.json` and `merges.txt` (CLIP) or its
+    /// `vocab.txt` (BERT).
     ///
     /// The special tokens and the length come from `tokenizer_config.json`, `special_tokens_map.json` and
-    /// `added_tokens.json`, in the precedence that transformers gives them; files that are not there leave CLIP's
-    /// own. A length left open (transformers writes 1e30) is 77.
+    /// `added_tokens.json`, in the precedence that transformers gives them; files that are not there leave the
+    /// family's own. A length left open (transformers writes 1e30) is 77.
     ///
     /// # Errors
     ///
     /// [`Error::Model`] where a file is missing, is not what its name says, or contradicts another;
     /// [`Error::Io`] where one cannot be read.
     pub fn open(dir: &Path) -> Result<Self> {
-        let settings = special::Settings::read(dir)?;
-        let json = dir.join("tokenizer.json");
-        let mut inner = if json.is_file() {
-            clip::from_tokenizer_json(&json)?
-        } else {
-            clip::from_vocab_and_merges(dir, &settings)?
+        let (json, pieces) = (dir.join("tokenizer.json"), dir.join("vocab.txt"));
+        let opened = if json.is_file() { Some(json::open(&json)?) } else { None };
+        let family = match &opened {
+            Some(opened) => json::family(opened),
+            None if pieces.is_file() && !dir.join("vocab.json").is_file() => Family::Bert,
+            None => Family::Clip,
+        };
+        let settings = Settings::read(dir, family)?;
+        let mut inner = match (opened, family) {
+            (Some(mut opened), _) => {
+                bert::make_plain(&mut opened, &json, settings.plain)?;
+                opened
+            }
+            (None, Family::Clip) => clip::from_vocab_and_merges(dir, &settings)?,
+            (None, Family::Bert) => bert::from_vocab(&pieces, &settings)?,
         };
         settings.register(&mut inner, dir)?;
         if inner.get_post_processor().is_none() {
-            clip::surround(&mut inner, dir, &settings)?;
+            let around = settings.around(&inner, dir)?;
+            match family {
+                Family::Clip => clip::surround(&mut inner, around),
+                Family::Bert => bert::surround(&mut inner, around),
+            }
         }
 
         // The file's own truncation and padding are those of some other program's last call.

@@ -1,5 +1,5 @@
-//! The stages of the tokenizer: from a `tokenizer.json` that spells them out, or put together from `vocab.json` and
-//! `merges.txt` as transformers' `CLIPConverter` puts them together.
+//! The stages of CLIP's tokenizer, put together from `vocab.json` and `merges.txt` as transformers' `CLIPConverter` puts
+//! them together.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -11,37 +11,19 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::processors::roberta::RobertaProcessing;
-use tokenizers::{ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior, Tokenizer};
+use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior, Tokenizer};
 
 use super::files::{read_json, read_text};
 use super::special::Settings;
 use crate::error::{Error, Result};
 
-const FETCH: &str = "fetch the file again, or take the tokenizer the model came with";
+pub(super) const FETCH: &str = "fetch the file again, or take the tokenizer the model came with";
 
 /// What a prompt is split into before pairs are merged: contractions, words, single digits, runs of anything else.
 const SPLIT: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
 /// The lines of `merges.txt` that transformers reads after the first, which it takes for the version.
 const MAX_MERGES: usize = 49152 - 256 - 2;
-
-/// Opens a `tokenizer.json`.
-pub(super) fn from_tokenizer_json(path: &Path) -> Result<Tokenizer> {
-    let text = read_text(path)?.unwrap_or_default();
-    let broken =
-        |e: &dyn std::fmt::Display| Error::model(path, format!("is not a tokenizer that can be read: {e}"), FETCH);
-    let json: Value = serde_json::from_str(&text).map_err(|e| broken(&e))?;
-    check_model(path, &json)?;
-    let tokenizer = Tokenizer::from_bytes(text).map_err(|e| broken(&e))?;
-
-    // Written before transformers 4.17, such a file splits words otherwise than the model was trained with.
-    let clip = matches!(tokenizer.get_model(), ModelWrapper::BPE(bpe) if bpe.end_of_word_suffix.is_some());
-    if clip && !matches!(tokenizer.get_pre_tokenizer(), Some(PreTokenizerWrapper::Sequence(_))) {
-        let help = "remove it, so that vocab.json and merges.txt beside it are read, or save it anew";
-        return Err(Error::model(path, "was written by a version of transformers whose ids were wrong", help));
-    }
-    Ok(tokenizer)
-}
 
 /// Puts CLIP's tokenizer together from `vocab.json` and `merges.txt`, without its special tokens.
 pub(super) fn from_vocab_and_merges(dir: &Path, settings: &Settings) -> Result<Tokenizer> {
@@ -52,7 +34,7 @@ pub(super) fn from_vocab_and_merges(dir: &Path, settings: &Settings) -> Result<T
         (Some(vocab), Some(merges)) => (vocab, merges),
         (vocab, merges) => {
             let missing = match (vocab, merges) {
-                (None, None) => "holds neither tokenizer.json nor vocab.json and merges.txt",
+                (None, None) => "holds neither tokenizer.json nor vocab.json and merges.txt nor vocab.txt",
                 (None, _) => "holds merges.txt but neither vocab.json nor tokenizer.json",
                 _ => "holds vocab.json but neither merges.txt nor tokenizer.json",
             };
@@ -82,16 +64,9 @@ pub(super) fn from_vocab_and_merges(dir: &Path, settings: &Settings) -> Result<T
 }
 
 /// Puts the beginning and the end of text around every prompt.
-pub(super) fn surround(tokenizer: &mut Tokenizer, dir: &Path, settings: &Settings) -> Result<()> {
-    let pair = |key, content: &str| {
-        let id = tokenizer.token_to_id(content);
-        id.map(|id| (content.to_owned(), id)).ok_or_else(|| settings.unknown(dir, key, content))
-    };
-    let end = pair("eos_token", &settings.eos.content)?;
-    let begin = pair("bos_token", &settings.bos.content)?;
+pub(super) fn surround(tokenizer: &mut Tokenizer, [begin, end]: [(String, u32); 2]) {
     let around = RobertaProcessing::new(end, begin).add_prefix_space(false).trim_offsets(false);
     tokenizer.with_post_processor(Some(around));
-    Ok(())
 }
 
 /// Reads the pairs of `merges.txt`, the most frequent first. A pair that stands there twice counts where it stands
@@ -116,32 +91,8 @@ fn parse_merges(path: &Path, text: &str, vocab: &HashMap<String, u32>) -> Result
     Ok(merges)
 }
 
-/// Checks the merges in a `tokenizer.json` against its vocabulary, which its reader takes on trust.
-fn check_model(path: &Path, json: &Value) -> Result<()> {
-    let model = &json["model"];
-    let (Some(vocab), Some(merges)) = (model["vocab"].as_object(), model["merges"].as_array()) else { return Ok(()) };
-    let prefix = model["continuing_subword_prefix"].as_str().map_or(0, str::len);
-    for (i, merge) in merges.iter().enumerate() {
-        // Files before tokenizers 0.20 write "a b", later ones ["a", "b"].
-        let pair = match merge {
-            Value::String(line) => line.split_once(' '),
-            Value::Array(pair) => pair.first().and_then(Value::as_str).zip(pair.get(1).and_then(Value::as_str)),
-            _ => None,
-        };
-        let problem = match pair {
-            None => format!("merge {i} is not a pair of tokens: {merge}"),
-            Some((a, b)) => match missing_token(vocab, a, b, prefix) {
-                None => continue,
-                Some(token) => format!("merge {i}: token \"{token}\" is not in the vocabulary"),
-            },
-        };
-        return Err(Error::model(path, problem, FETCH));
-    }
-    Ok(())
-}
-
 /// A set of tokens.
-trait Tokens {
+pub(super) trait Tokens {
     fn has(&self, token: &str) -> bool;
 }
 
@@ -159,7 +110,7 @@ impl Tokens for serde_json::Map<String, Value> {
 
 /// The first of a pair's two tokens and the one they merge into that the vocabulary lacks. `prefix` bytes of the
 /// second token mark that it goes on a word, and are not part of what it merges into.
-fn missing_token(vocab: &impl Tokens, a: &str, b: &str, prefix: usize) -> Option<String> {
+pub(super) fn missing_token(vocab: &impl Tokens, a: &str, b: &str, prefix: usize) -> Option<String> {
     let merged = format!("{a}{}", b.get(prefix..).unwrap_or(b));
     [a, b, &merged].into_iter().find(|token| !vocab.has(token)).map(str::to_owned)
 }

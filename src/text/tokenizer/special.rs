@@ -13,14 +13,63 @@ use crate::error::{Error, Result};
 /// No text encoder takes more tokens than this; what transformers writes for "not known" is 1e30.
 const MAX_LENGTH: f64 = 100_000.0;
 
+/// A family of tokenizers, with names of its own for what stands around a prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Family {
+    /// Byte pairs, `<|startoftext|>` … `<|endoftext|>`.
+    Clip,
+    /// Pieces of words, `[CLS]` … `[SEP]`.
+    Bert,
+}
+
+impl Family {
+    /// The keys of the token before a prompt and of the one behind it.
+    fn around(self) -> [&'static str; 2] {
+        match self {
+            Self::Clip => ["bos_token", "eos_token"],
+            Self::Bert => ["cls_token", "sep_token"],
+        }
+    }
+
+    /// The special token of a key that no file names.
+    fn default(self, key: &str) -> &'static str {
+        match (self, key) {
+            (Self::Clip, "bos_token") => "<|startoftext|>",
+            (Self::Clip, _) => "<|endoftext|>",
+            (Self::Bert, "cls_token") => "[CLS]",
+            (Self::Bert, "sep_token") => "[SEP]",
+            (Self::Bert, "unk_token") => "[UNK]",
+            (Self::Bert, "mask_token") => "[MASK]",
+            (Self::Bert, _) => "[PAD]",
+        }
+    }
+}
+
+/// How text is made plain before it is split into words: the keys of transformers' `BertTokenizer`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Plain {
+    /// `do_lower_case = true`
+    pub(super) lowercase: Option<bool>,
+    /// `strip_accents`: as `do_lower_case`, where it is null.
+    pub(super) strip_accents: Option<bool>,
+    /// `tokenize_chinese_chars = true`: each is a word of its own.
+    pub(super) chinese: Option<bool>,
+}
+
 /// What the files beside a tokenizer say.
 #[derive(Debug)]
 pub(super) struct Settings {
+    family: Family,
     pub(super) max_length: Option<usize>,
-    pub(super) bos: AddedToken,
-    pub(super) eos: AddedToken,
+    /// The token before a prompt.
+    pub(super) begin: AddedToken,
+    /// The token behind it.
+    pub(super) end: AddedToken,
     pub(super) unk: AddedToken,
     pad: AddedToken,
+    /// BERT's token for a word left out.
+    mask: Option<AddedToken>,
+    pub(super) plain: Plain,
     /// Further special tokens, such as those of textual inversion.
     additional: Vec<AddedToken>,
     /// Tokens with the flags that a file gives them, by rising id.
@@ -31,7 +80,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    pub(super) fn read(dir: &Path) -> Result<Self> {
+    pub(super) fn read(dir: &Path, family: Family) -> Result<Self> {
         let config_path = dir.join("tokenizer_config.json");
         let mut config: Map<String, Value> = read_json(&config_path)?.unwrap_or_default();
 
@@ -59,7 +108,7 @@ impl Settings {
 
         // CLIP's class makes tokens of the three names it knows best before the general code does, with other flags.
         let token = |key: &str, normalized: bool| -> Result<AddedToken> {
-            let default = if key == "bos_token" { "<|startoftext|>" } else { "<|endoftext|>" };
+            let (default, normalized) = (family.default(key), normalized && family == Family::Clip);
             let found = match config.get(key) {
                 None | Some(Value::Null) => AddedToken::from(default, true).normalized(normalized),
                 Some(Value::String(content)) => AddedToken::from(content, true).normalized(normalized),
@@ -74,14 +123,23 @@ impl Settings {
                 .collect::<Result<_>>()?,
             _ => Vec::new(),
         };
+        let [begin, end] = family.around();
+        let is_on = |key: &str| config.get(key).and_then(Value::as_bool);
         let is_left = |key: &str| config.get(key).and_then(Value::as_str) == Some("left");
 
         Ok(Self {
             max_length: max_length(&config_path, config.get("model_max_length"))?,
-            bos: token("bos_token", true)?,
-            eos: token("eos_token", true)?,
+            begin: token(begin, true)?,
+            end: token(end, true)?,
             unk: token("unk_token", true)?,
             pad: token("pad_token", false)?,
+            mask: if family == Family::Bert { Some(token("mask_token", false)?) } else { None },
+            plain: Plain {
+                lowercase: is_on("do_lower_case"),
+                strip_accents: is_on("strip_accents"),
+                chinese: is_on("tokenize_chinese_chars"),
+            },
+            family,
             additional,
             pads_left: is_left("padding_side"),
             truncates_left: is_left("truncation_side"),
@@ -93,7 +151,8 @@ impl Settings {
     /// Makes the tokenizer know the added and special tokens, so that it finds them inside prompts. A special token
     /// that it knows already keeps the flags it has.
     pub(super) fn register(&self, tokenizer: &mut Tokenizer, dir: &Path) -> Result<()> {
-        let special = [("bos_token", &self.bos), ("eos_token", &self.eos), ("unk_token", &self.unk)];
+        let [begin, end] = self.family.around();
+        let special = [(begin, &self.begin), (end, &self.end), ("unk_token", &self.unk)];
         for (key, token) in special.into_iter().chain([("pad_token", &self.pad)]) {
             let declared = self.added.iter().any(|added| added.content == token.content);
             if !declared && tokenizer.token_to_id(&token.content).is_none() {
@@ -108,8 +167,9 @@ impl Settings {
         let all = declared
             .chain(special.into_iter().map(|(_, token)| token.clone()))
             .chain([self.pad.clone()])
+            .chain(self.mask.iter().filter(|mask| tokenizer.token_to_id(&mask.content).is_some()).cloned())
             .chain(self.additional.iter().cloned());
-        for token in all {
+        for token in all.collect::<Vec<_>>() {
             if !tokenizer.get_added_vocabulary().is_special_token(&token.content) {
                 tokenizer.add_tokens([token]).map_err(|e| Error::model(dir, e.to_string(), ""))?;
             }
@@ -123,8 +183,21 @@ impl Settings {
         tokenizer.token_to_id(&self.pad.content).ok_or_else(|| self.unknown(dir, "pad_token", &self.pad.content))
     }
 
+    /// The tokens before and behind a prompt, each with its id.
+    ///
+    /// # Errors
+    /// [`Error::Model`] where the vocabulary does not have one.
+    pub(super) fn around(&self, tokenizer: &Tokenizer, dir: &Path) -> Result<[(String, u32); 2]> {
+        let pair = |key, content: &str| {
+            let id = tokenizer.token_to_id(content);
+            id.map(|id| (content.to_owned(), id)).ok_or_else(|| self.unknown(dir, key, content))
+        };
+        let [begin, end] = self.family.around();
+        Ok([pair(begin, &self.begin.content)?, pair(end, &self.end.content)?])
+    }
+
     /// The error for a special token without an id.
-    pub(super) fn unknown(&self, dir: &Path, key: &str, content: &str) -> Error {
+    fn unknown(&self, dir: &Path, key: &str, content: &str) -> Error {
         let problem = format!("{key} is \"{content}\", which the vocabulary does not have");
         Error::model(dir, problem, "take all files of the tokenizer from the same model")
     }

@@ -48,6 +48,68 @@ fn gives_the_ids_that_transformers_gives() {
     }
 }
 
+/// A folder with the files of the BERT fixture.
+fn bert() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let from = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/systems/text-bert/tokenizer");
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
+    }
+    dir
+}
+
+#[test]
+fn gives_the_ids_that_transformers_gives_for_bert() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/systems/bert-ids.json");
+    let golden: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let built = bert();
+    // The same tokenizer, written out as tokenizer.json.
+    let saved = bert();
+    let inner = Tokenizer::open(built.path()).unwrap().inner;
+    inner.save(saved.path().join("tokenizer.json"), false).unwrap();
+    std::fs::remove_file(saved.path().join("vocab.txt")).unwrap();
+    for dir in [built, saved] {
+        let tokenizer = Tokenizer::open(dir.path()).unwrap();
+        assert_eq!(tokenizer.max_length(), 77);
+        let pad = golden["bert"]["pad"].as_i64().unwrap();
+        let rows = golden["bert"]["rows"].as_array().unwrap();
+        for (prompt, row) in golden["prompts"].as_array().unwrap().iter().zip(rows) {
+            let prompt = prompt.as_str().unwrap();
+            let mut want: Vec<i64> = serde_json::from_value(row["ids"].clone()).unwrap();
+            want.resize(77, pad);
+            let got = tokenizer.encode(prompt).unwrap();
+            assert_eq!(got.ids, want, "{prompt:?}");
+            assert_eq!(got.cut as u64, row["cut"].as_u64().unwrap(), "{prompt:?}");
+        }
+    }
+}
+
+#[test]
+fn the_configuration_says_how_text_is_made_plain() {
+    let dir = bert();
+    let plain = Tokenizer::open(dir.path()).unwrap().encode("A CAF\u{c9}").unwrap();
+    assert_eq!(plain, Tokenizer::open(dir.path()).unwrap().encode("a cafe").unwrap());
+    write(&dir, "tokenizer_config.json", json!({"do_lower_case": false}).to_string());
+    let tokenizer = Tokenizer::open(dir.path()).unwrap();
+    assert_ne!(tokenizer.encode("A CAF\u{c9}").unwrap().ids, plain.ids);
+    assert_eq!(tokenizer.encode("a cafe").unwrap().ids, plain.ids);
+}
+
+#[test]
+fn damaged_vocabularies_are_refused() {
+    for (content, word) in [
+        ("<html>\n<body>\n", "token on each line"),
+        ("version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
+        ("[PAD]\n[CLS]\n[UNK]\na\n", "sep_token is \"[SEP]\""),
+    ] {
+        let dir = bert();
+        write(&dir, "vocab.txt", content);
+        let error = Tokenizer::open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains(word), "{error}");
+    }
+}
+
 #[test]
 fn says_what_was_cut() {
     let tokenizer = Tokenizer::open(&fixture("sd1")).unwrap();

@@ -1,0 +1,61 @@
+//! A `tokenizer.json`, which spells out the stages of a tokenizer.
+
+use std::path::Path;
+
+use serde_json::Value;
+use tokenizers::{ModelWrapper, PreTokenizerWrapper, Tokenizer};
+
+use super::clip::{FETCH, missing_token};
+use super::files::read_text;
+use super::special::Family;
+use crate::error::{Error, Result};
+
+/// Opens a `tokenizer.json`.
+pub(super) fn open(path: &Path) -> Result<Tokenizer> {
+    let text = read_text(path)?.unwrap_or_default();
+    let broken =
+        |e: &dyn std::fmt::Display| Error::model(path, format!("is not a tokenizer that can be read: {e}"), FETCH);
+    let json: Value = serde_json::from_str(&text).map_err(|e| broken(&e))?;
+    check_model(path, &json)?;
+    let tokenizer = Tokenizer::from_bytes(text).map_err(|e| broken(&e))?;
+
+    // Written before transformers 4.17, such a file splits words otherwise than the model was trained with.
+    let clip = matches!(tokenizer.get_model(), ModelWrapper::BPE(bpe) if bpe.end_of_word_suffix.is_some());
+    if clip && !matches!(tokenizer.get_pre_tokenizer(), Some(PreTokenizerWrapper::Sequence(_))) {
+        let help = "remove it, so that vocab.json and merges.txt beside it are read, or save it anew";
+        return Err(Error::model(path, "was written by a version of transformers whose ids were wrong", help));
+    }
+    Ok(tokenizer)
+}
+
+/// The family that a tokenizer's model is of.
+pub(super) fn family(tokenizer: &Tokenizer) -> Family {
+    match tokenizer.get_model() {
+        ModelWrapper::WordPiece(_) => Family::Bert,
+        _ => Family::Clip,
+    }
+}
+
+/// Checks the merges in a `tokenizer.json` against its vocabulary, which its reader takes on trust.
+fn check_model(path: &Path, json: &Value) -> Result<()> {
+    let model = &json["model"];
+    let (Some(vocab), Some(merges)) = (model["vocab"].as_object(), model["merges"].as_array()) else { return Ok(()) };
+    let prefix = model["continuing_subword_prefix"].as_str().map_or(0, str::len);
+    for (i, merge) in merges.iter().enumerate() {
+        // Files before tokenizers 0.20 write "a b", later ones ["a", "b"].
+        let pair = match merge {
+            Value::String(line) => line.split_once(' '),
+            Value::Array(pair) => pair.first().and_then(Value::as_str).zip(pair.get(1).and_then(Value::as_str)),
+            _ => None,
+        };
+        let problem = match pair {
+            None => format!("merge {i} is not a pair of tokens: {merge}"),
+            Some((a, b)) => match missing_token(vocab, a, b, prefix) {
+                None => continue,
+                Some(token) => format!("merge {i}: token \"{token}\" is not in the vocabulary"),
+            },
+        };
+        return Err(Error::model(path, problem, FETCH));
+    }
+    Ok(())
+}
