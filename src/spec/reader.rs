@@ -191,6 +191,12 @@ impl<'r> Table<'r> {
         }
     }
 
+    /// Reads an array of tables, each written under `[[key]]`. Where there is none, the answer is empty.
+    #[expect(dead_code)]
+    pub(super) fn tables(&mut self, key: &str) -> Vec<Table<'r>> {
+        self.get(key).map(|item| item.tables()).unwrap_or_default()
+    }
+
     /// Gives all that was written here, in the order of writing, for tables whose keys the caller judges.
     pub(super) fn any_keys(&self) -> Vec<(&'r str, Item<'r>)> {
         let mut items: Vec<_> = self

@@ -11,11 +11,22 @@ pub(super) struct Writer(String);
 impl Writer {
     /// Begins a table of this path, such as `["task", "text-to-image"]`.
     pub(super) fn table(&mut self, path: &[&str]) {
+        self.begin();
+        let path: Vec<_> = path.iter().map(|part| key(part)).collect();
+        self.0 += &format!("[{}]\n", path.join("."));
+    }
+
+    /// Begins one more table of the array of this name.
+    #[expect(dead_code)]
+    pub(super) fn array_table(&mut self, name: &str) {
+        self.begin();
+        self.0 += &format!("[[{}]]\n", key(name));
+    }
+
+    fn begin(&mut self) {
         if !self.0.is_empty() {
             self.0.push('\n');
         }
-        let path: Vec<_> = path.iter().map(|part| key(part)).collect();
-        self.0 += &format!("[{}]\n", path.join("."));
     }
 
     /// Writes a key of the table begun last.
