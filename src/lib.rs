@@ -56,6 +56,7 @@ pub mod error;
 mod files;
 pub mod image;
 pub mod latent;
+pub mod lora;
 pub mod metadata;
 pub mod npy;
 pub mod pipeline;

@@ -8,7 +8,7 @@ const FLOORS: &[&[&str]] = &[
     &["tensor", "rng", "files"],
     &["scheduler", "image", "metadata", "npy"],
     &["bundle", "session", "plot"],
-    &["text", "latent", "denoise", "spec"],
+    &["text", "latent", "denoise", "lora", "spec"],
     &["task"],
     &["plan"],
     &["pipeline"],

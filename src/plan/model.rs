@@ -9,8 +9,9 @@ use crate::bundle::{
 };
 use crate::error::{Error, Result};
 use crate::latent::Scaling;
+use crate::lora::Lora;
 use crate::session::{ProviderChoice, SessionOptions};
-use crate::spec::{Device, Spec};
+use crate::spec::{self, Device, Spec};
 use crate::task::Task;
 use crate::text::{require_embedded, tokenizer::Tokenizer};
 
@@ -55,6 +56,8 @@ pub struct ModelPlan {
     pub channels: usize,
     /// Providers and threads.
     pub device: Device,
+    /// What is added to the graphs' weights, in this order.
+    pub loras: Vec<Lora>,
 }
 
 impl ModelPlan {
@@ -124,6 +127,7 @@ impl ModelPlan {
             spatial_factor: bundle.facts.spatial_factor.value,
             channels,
             device: spec.device.clone(),
+            loras: spec.loras.iter().map(lora).collect(),
         })
     }
 
@@ -176,6 +180,14 @@ impl ModelPlan {
             graphs.push((part.kind, &part.graph));
         }
         graphs
+    }
+}
+
+fn lora(spec: &spec::Lora) -> Lora {
+    Lora {
+        path: spec.path.clone(),
+        denoiser_scale: spec.unet_scale.unwrap_or(spec.scale),
+        text_encoder_scale: spec.text_encoder_scale.unwrap_or(spec.scale),
     }
 }
 

@@ -1,7 +1,7 @@
 //! pipeline.toml as it is written: what is to be made, from which model, how, on what, and where it goes.
 //!
 //! A file has one table for each of these: [`Model`] `[model]`, [`Task`] `[task.NAME]`, [`Scheduler`]
-//! `[scheduler.NAME]`, [`Run`] `[run]`, [`Device`] `[device]`, [`Output`] `[output]`. The documentation of those
+//! `[scheduler.NAME]`, [`Lora`] `[[lora]]`, [`Run`] `[run]`, [`Device`] `[device]`, [`Output`] `[output]`. The documentation of those
 //! types is the reference of the file's keys. Paths are relative to the file. Only `[model]` and one task table have
 //! to be there:
 //!
@@ -25,6 +25,7 @@
 //! What can only be judged with the model directory at hand is not judged here.
 
 mod device;
+mod lora;
 mod model;
 mod nearest;
 mod output;
@@ -39,6 +40,7 @@ mod writer;
 use std::path::Path;
 
 pub use device::Device;
+pub use lora::Lora;
 pub use model::{ComponentSpec, Model};
 pub use output::Output;
 pub use overrides::Overrides;
@@ -59,6 +61,8 @@ pub struct Spec {
     pub task: Task,
     /// `[scheduler.NAME]`: the scheduler; absent, the model's own.
     pub scheduler: Option<Scheduler>,
+    /// `[[lora]]`: changes of the model's weights, in the order in which they are added.
+    pub loras: Vec<Lora>,
     /// `[run]`: steps, seed, sizes.
     pub run: Run,
     /// `[device]`: execution providers and threads.
@@ -74,6 +78,7 @@ impl Spec {
             model: Model::at(model),
             task,
             scheduler: None,
+            loras: Vec::new(),
             run: Run::default(),
             device: Device::default(),
             output: Output::default(),
@@ -117,12 +122,13 @@ impl Spec {
         let model = Model::read(root.table("model"));
         let task = Task::read(root.table("task"));
         let scheduler = Scheduler::read(root.table("scheduler"));
+        let loras = root.tables("lora").into_iter().map(Lora::read).collect();
         let run = Run::read(root.table("run"));
         let device = Device::read(root.table("device"));
         let output = Output::read(root.table("output"), &reading);
         root.finish();
 
-        let spec = task.map(|task| Self { model, task, scheduler, run, device, output });
+        let spec = task.map(|task| Self { model, task, scheduler, loras, run, device, output });
         match reading.finish(spec)? {
             Some(spec) => Ok(spec),
             // A task that could not be read has said why, so this is never seen.
@@ -148,6 +154,7 @@ impl Spec {
         if let Some(scheduler) = &self.scheduler {
             scheduler.write(&mut writer);
         }
+        self.loras.iter().for_each(|lora| lora.write(&mut writer));
         self.run.write(&mut writer);
         self.device.write(&mut writer);
         self.output.write(&mut writer);

@@ -192,7 +192,6 @@ impl<'r> Table<'r> {
     }
 
     /// Reads an array of tables, each written under `[[key]]`. Where there is none, the answer is empty.
-    #[expect(dead_code)]
     pub(super) fn tables(&mut self, key: &str) -> Vec<Table<'r>> {
         self.get(key).map(|item| item.tables()).unwrap_or_default()
     }

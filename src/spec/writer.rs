@@ -17,7 +17,6 @@ impl Writer {
     }
 
     /// Begins one more table of the array of this name.
-    #[expect(dead_code)]
     pub(super) fn array_table(&mut self, name: &str) {
         self.begin();
         self.0 += &format!("[[{}]]\n", key(name));
