@@ -6,9 +6,9 @@ and peft:
 
     python scripts/golden_lora.py [CASE...]
 
-`files/` holds the LoRAs, random ones for the tiny models, and a graph that none can be merged into. Each case is a folder with pipeline.toml, case.json (the
-tolerance) and latents.npy: the final latents of the PyTorch pipeline in float32 after `load_lora_weights` and
-`set_adapters`. What the LoRAs change is large, so that one left out shows in the first digit.
+`files/` holds the LoRAs, random ones for the tiny models, and two graphs for tests of their own. Each case is a folder
+with pipeline.toml, case.json (the tolerance) and latents.npy: the final latents of the PyTorch pipeline in float32 after
+`load_lora_weights` and `set_adapters`. What the LoRAs change is large, so that one left out shows in the first digit.
 """
 
 import copy
@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 import torch
 from diffusers import StableDiffusionPipeline
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 from transformers import CLIPTokenizerFast
 
@@ -259,6 +259,28 @@ def fused_unet(path):
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
 
 
+def mixed(path):
+    """Two linear layers and a convolution, y = conv(x · a · b): the weight of b lies in a file beside the graph."""
+    ones = lambda n, *shape: numpy_helper.from_array(np.ones(shape, np.float32), n)
+    value = lambda n: helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 8, 2, 2])
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "onnx::MatMul_1"], ["ax"], name="/a/MatMul"),
+            helper.make_node("MatMul", ["ax", "onnx::MatMul_2"], ["bx"], name="/b/MatMul"),
+            helper.make_node("Conv", ["bx", "conv.weight"], ["y"], name="/conv/Conv"),
+        ],
+        "main",
+        [value("x")],
+        [value("y")],
+        [ones("onnx::MatMul_1", 2, 2), ones("onnx::MatMul_2", 2, 2), ones("conv.weight", 8, 8, 1, 1)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    weight = graph.initializer[1]
+    onnx.external_data_helper.set_external_data(model.graph.initializer[1], os.path.basename(path) + ".data", 0, 16)
+    onnx.save(model, path)
+    assert os.path.getsize(path + ".data") == len(weight.raw_data)
+
+
 def main(only):
     torch.set_num_threads(1)
     made = models()
@@ -268,6 +290,7 @@ def main(only):
         header = {"lora_adapter_metadata": json.dumps({f"unet.{k}": v for k, v in settings.items()})} if settings else None
         save_file(tensors, f"{ROOT}/files/{name}.safetensors", metadata=header)
     fused_unet(f"{ROOT}/files/fused.onnx")
+    mixed(f"{ROOT}/files/mixed.onnx")
     plain = {}
     for name, spec in CASES.items():
         if only and name not in only:

@@ -14,8 +14,12 @@ use std::sync::Mutex;
 
 use common::{answer, ldm_ort};
 use ldm_ort::bundle::{ComponentKind, GraphFile, Weights};
+use ldm_ort::cli::args::LibraryArgs;
 use ldm_ort::lora::{Lora, merge};
+use ldm_ort::pipeline::model_digest;
+use ldm_ort::session::{Cancel, Optimization, Runtime, Session, SessionOptions};
 use ldm_ort::tensor::{DType, WeightValues};
+use ldm_ort::{Overrides, Plan, Spec};
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/lora")
@@ -170,6 +174,21 @@ fn a_graph_that_changes_meanwhile_is_an_error_at_most() {
     }
 }
 
+/// A record's digest is one over the files that were opened, the LoRAs' included.
+#[test]
+fn the_digest_takes_in_the_loras() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let digest = |tables: &str| {
+        let path = pipeline(scratch.path(), "pipeline.toml", "sd1", tables);
+        let plan = Plan::new(Spec::load(&path, &Overrides::default()).expect("a spec")).expect("a plan");
+        model_digest(&plan.model).expect("files")
+    };
+    let (none, kohya, peft) =
+        (digest(""), digest(&table("kohya.safetensors", "")), digest(&table("peft.safetensors", "")));
+    assert!(none != kohya && kohya != peft && peft != none);
+    assert_eq!(kohya, digest(&table("kohya.safetensors", "scale = 0.5")));
+}
+
 /// What is added and taken away again leaves halves as they were, since all is added up before it is rounded.
 #[test]
 fn halves_are_rounded_once() {
@@ -190,4 +209,50 @@ fn halves_are_rounded_once() {
         assert!(once.values != stored, "{} is not changed", once.name);
         assert!(back.values == stored, "{} is not what it was", back.name);
     }
+}
+
+/// Weights within a graph's file and beside it, a convolution's among them, which a processor repacks: at every level of
+/// optimisation the runtime works on what it is handed.
+#[test]
+fn a_session_runs_on_the_weights_it_is_handed() {
+    let path = golden().join("files/mixed.onnx");
+    let graph = GraphFile::open(&path, &golden()).expect("a graph");
+    let weights = Weights::open(&graph).expect("weights");
+    let replaced = |module: &str, value: f32| {
+        let weight = weights.of_modules.iter().find(|weight| weight.module == module).expect("a module");
+        let values = weights.read(weight).expect("values");
+        weight.replaced_by(vec![value; values.len()]).expect("floats")
+    };
+    let runtime = Runtime::load(&LibraryArgs::default().to_options(None)).expect("an ONNX Runtime is found or fetched");
+    let x = ndarray::ArrayD::from_elem(ndarray::IxDyn(&[1, 8, 2, 2]), 1.0f32);
+    for optimization in [Optimization::None, Optimization::Basic, Optimization::Extended, Optimization::All] {
+        let options = SessionOptions { component: "mixed".into(), optimization, ..SessionOptions::default() };
+        // Each linear layer doubles what it is given, and the convolution makes eight of it.
+        for (modules, want) in [
+            (vec![], 32.0),
+            (vec![("a", 3.0)], 96.0),
+            (vec![("b", 5.0)], 160.0),
+            (vec![("conv", 2.0)], 64.0),
+            (vec![("b", 5.0), ("conv", 2.0), ("a", 3.0)], 960.0),
+        ] {
+            let handed = modules.iter().map(|(module, value)| replaced(module, *value)).collect();
+            let mut session = Session::open_with(&runtime, &path, &options, handed).expect("a session");
+            let y = session.run(&[("x", x.view().into())], &["y"], &Cancel::new()).expect("a run");
+            assert!(
+                y[0].iter().all(|y| *y == want),
+                "{optimization:?} {modules:?}: {} and not {want}",
+                y[0][[0, 0, 0, 0]]
+            );
+        }
+    }
+    let mut wrong = replaced("b", 1.0);
+    wrong.name = "nowhere".into();
+    let error =
+        Session::open_with(&runtime, &path, &SessionOptions::default(), vec![wrong]).expect_err("no such weight");
+    assert!(error.to_string().contains("nowhere"), "{error}");
+    let mut wrong = replaced("b", 1.0);
+    (wrong.shape, wrong.values) = (vec![1], WeightValues::F32(vec![1.0]));
+    let error =
+        Session::open_with(&runtime, &path, &SessionOptions::default(), vec![wrong]).expect_err("another shape");
+    assert!(error.to_string().contains("dimensions do not match"), "{error}");
 }

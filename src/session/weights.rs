@@ -61,7 +61,7 @@ pub(super) fn replace(
         let WeightPlace::Inside(start) = weight.place else { continue };
         let place = usize::try_from(start).ok().and_then(|start| bytes.get_mut(start..));
         let written = place.map(|place| (place.len(), weight.values.write_to(place)));
-        if !written.is_some_and(|(room, written)| written <= room) {
+        if written.is_none_or(|(room, written)| written > room) {
             let problem = format!("weight {} is no longer where it was when the file was checked", weight.name);
             return Err(Error::model(path, problem, "the file was changed meanwhile; run again"));
         }

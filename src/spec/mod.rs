@@ -1,9 +1,9 @@
 //! pipeline.toml as it is written: what is to be made, from which model, how, on what, and where it goes.
 //!
 //! A file has one table for each of these: [`Model`] `[model]`, [`Task`] `[task.NAME]`, [`Scheduler`]
-//! `[scheduler.NAME]`, [`Lora`] `[[lora]]`, [`Run`] `[run]`, [`Device`] `[device]`, [`Output`] `[output]`. The documentation of those
-//! types is the reference of the file's keys. Paths are relative to the file. Only `[model]` and one task table have
-//! to be there:
+//! `[scheduler.NAME]`, [`Run`] `[run]`, [`Device`] `[device]`, [`Output`] `[output]`, and any number of [`Lora`]
+//! `[[lora]]`. The documentation of those types is the reference of the file's keys. Paths are relative to the file.
+//! Only `[model]` and one task table have to be there:
 //!
 //! ```
 //! use ldm_ort::spec::{Overrides, Spec};
