@@ -287,9 +287,9 @@ class Call(torch.nn.Module):
         return self.function(self.model, *inputs)
 
 
-def export(path, model, forward, inputs, outputs, external=None):
+def export(path, model, forward, inputs, outputs, external=None, modules=False):
     """Exports `forward(model, *inputs)`. `inputs` maps a name to (example, names of its free axes); `outputs` maps a
-    name to the names of its free axes."""
+    name to the names of its free axes. With `modules` the graph goes on telling which module a weight belongs to."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     axes = {n: dict(a) for n, (_, a) in inputs.items()} | {n: dict(a) for n, a in outputs.items()}
     scratch = path + ".scratch"
@@ -303,7 +303,7 @@ def export(path, model, forward, inputs, outputs, external=None):
         opset_version=OPSET,
         dynamo=False,
     )
-    proto = shorten(onnx.load(scratch))
+    proto = shorten(onnx.load(scratch), modules)
     os.remove(scratch)
     if external:
         data = os.path.join(os.path.dirname(path), external)
@@ -321,10 +321,19 @@ def export(path, model, forward, inputs, outputs, external=None):
         onnx.save(proto, path)
 
 
-def shorten(proto):
-    """Gives every inner tensor a short name and drops what only a reader needs: half of a tiny graph is names."""
+def shorten(proto, modules):
+    """Gives every inner tensor a short name and drops what only a reader needs: half of a tiny graph is names.
+
+    With `modules` it keeps what LoRAs find their weights by: the name under which a weight is stored and, where the
+    exporter stored it transposed under a name that tells nothing, the path of the MatMul that reads it."""
     graph = proto.graph
     kept = {v.name for v in (*graph.input, *graph.output)}
+    stored = {i.name for i in graph.initializer}
+    pathed = []
+    if modules:
+        kept |= {n.input[1] for n in graph.node if n.op_type in ("Conv", "Gemm") and n.input[1] in stored}
+        pathed = [n for n in graph.node if n.op_type == "MatMul" and n.input[1] in stored]
+    paths = [n.name for n in pathed]
     short = {}
 
     def name(old):
@@ -339,6 +348,8 @@ def shorten(proto):
         node.input[:] = [name(n) for n in node.input]
         node.output[:] = [name(n) for n in node.output]
         assert not any(a.HasField("g") for a in node.attribute), "a subgraph would need its names changed as well"
+    for node, path in zip(pathed, paths):
+        node.name = path
     del graph.value_info[:]
     graph.name, graph.doc_string, proto.doc_string = "main", "", ""
     onnx.checker.check_model(proto)
@@ -352,6 +363,7 @@ def export_text_encoder(folder, model, ids, batch="batch_size", sequence="sequen
         lambda m, input_ids: tuple(m(input_ids=input_ids, return_dict=False)[:2]),
         {"input_ids": (torch.zeros(2, CONTEXT, dtype=ids), {0: batch, 1: sequence})},
         {"last_hidden_state": {0: batch, 1: sequence}, "pooler_output": {0: batch}},
+        modules=True,
     )
 
 
@@ -370,6 +382,7 @@ def export_unet(path, model, timestep, batch="batch_size", dtype=torch.float32, 
         },
         {"out_sample": first | {2: "height", 3: "width"}},
         external,
+        modules=True,
     )
 
 

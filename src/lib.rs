@@ -46,7 +46,7 @@
 //!
 //! The rooms below the front: [`bundle`] reads model directories, [`session`] finds ONNX Runtime and runs graphs,
 //! [`scheduler`], [`rng`], [`text`], [`latent`], [`denoise`] and [`task`] are the parts of a diffusion model that are
-//! not graphs. [`plot`] draws schedules.
+//! not graphs, [`lora`] changes the weights of those. [`plot`] draws schedules.
 #![deny(missing_docs)]
 
 pub mod bundle;
@@ -57,6 +57,7 @@ pub mod error;
 mod files;
 pub mod image;
 pub mod latent;
+pub mod lora;
 pub mod metadata;
 pub mod npy;
 pub mod pipeline;

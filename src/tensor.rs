@@ -1,6 +1,10 @@
 //! What the two doors to the world agree on: element types, shapes and host tensors.
 
+mod weight;
+
 use ndarray::{ArrayD, ArrayView, ArrayViewD, Dimension, IxDyn};
+
+pub use weight::{Weight, WeightPlace, WeightValues};
 
 use crate::error::{Error, Result};
 

@@ -14,6 +14,7 @@ use crate::denoise::{Batch, BatchNoise, Control, GraphDenoiser, Step, denoise};
 use crate::error::{Error, Result};
 use crate::image::{self, Rgb8};
 use crate::latent::{Decoder, Encoder};
+use crate::lora;
 use crate::plan::{ControlPart, ModelPlan, Request};
 use crate::session::{Cancel, Runtime, Session, SessionOptions};
 use crate::task::{self, Given, Stage};
@@ -84,7 +85,8 @@ impl Pipeline {
             stop_if(observer.notice(opening), None)?;
             let start = Instant::now();
             let options = SessionOptions { cancel: cancel.clone(), ..plan.session_options(kind) };
-            let session = Session::open(runtime, &graph.path, &options)?;
+            let weights = lora::merge(&plan.loras, kind, graph)?;
+            let session = Session::open_with(runtime, &graph.path, &options, weights)?;
             opened_bytes += weight_bytes;
             let opened = Event::Opened { component: kind, seconds: start.elapsed().as_secs_f64() };
             stop_if(observer.notice(opened), None)?;

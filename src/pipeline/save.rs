@@ -99,6 +99,10 @@ pub fn model_digest(plan: &ModelPlan) -> Result<String> {
         all.update(kind.name());
         all.update(graph.digest()?);
     }
+    for lora in &plan.loras {
+        all.update("lora");
+        all.update(lora.digest()?);
+    }
     Ok(all.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 

@@ -119,6 +119,9 @@ impl Plan {
         let schedule = chosen.and_then(|scheduler| wrong.unless(schedule(&spec, scheduler, task.as_ref())));
         if let Some(model) = &model {
             wrong.unless(model.check_prompts(task.as_ref()));
+            for lora in &model.loras {
+                wrong.unless(lora.check(&model.graphs()));
+            }
         }
         let size = wrong.unless(size(&spec, &bundle, task.as_ref()));
         let pictures = task.labels().len() * spec.run.images;

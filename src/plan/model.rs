@@ -12,9 +12,10 @@ use crate::bundle::{
 };
 use crate::error::{Error, Result};
 use crate::latent::Scaling;
+use crate::lora::Lora;
 use crate::scheduler::ForwardProcess;
 use crate::session::{ProviderChoice, SessionOptions};
-use crate::spec::{Device, Spec};
+use crate::spec::{self, Device, Spec};
 use crate::task::{Model, Task};
 
 /// A graph that will be opened, and what its inputs and outputs are for.
@@ -55,6 +56,8 @@ pub struct ModelPlan {
     pub channels: usize,
     /// Providers and threads.
     pub device: Device,
+    /// What is added to the graphs' weights, in this order.
+    pub loras: Vec<Lora>,
 }
 
 impl ModelPlan {
@@ -116,6 +119,7 @@ impl ModelPlan {
             spatial_factor: bundle.facts.spatial_factor.value,
             channels: bundle.facts.latent_channels.value,
             device: spec.device.clone(),
+            loras: spec.loras.iter().map(lora).collect(),
         })
     }
 
@@ -163,6 +167,14 @@ impl ModelPlan {
         graphs.push((self.denoiser.kind, &self.denoiser.graph));
         graphs.extend(self.decoder.iter().map(|part| (part.kind, &part.graph)));
         graphs
+    }
+}
+
+fn lora(spec: &spec::Lora) -> Lora {
+    Lora {
+        path: spec.path.clone(),
+        denoiser_scale: spec.unet_scale.unwrap_or(spec.scale),
+        text_encoder_scale: spec.text_encoder_scale.unwrap_or(spec.scale),
     }
 }
 

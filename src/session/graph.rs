@@ -15,9 +15,9 @@ use super::convert::{self, Buffer};
 use super::library::{Runtime, plain};
 use super::options::{Optimization, SessionOptions, limited_threads};
 use super::placement::{Placement, Recorder};
-use super::{Cancel, provider};
+use super::{Cancel, provider, weights};
 use crate::error::{Error, Result};
-use crate::tensor::{DType, Dim, TensorInfo, TensorView};
+use crate::tensor::{DType, Dim, TensorInfo, TensorView, Weight};
 
 /// A graph opened on its execution providers, ready to run.
 ///
@@ -56,6 +56,16 @@ impl Session {
     /// graph; [`Error::Interrupted`] when `options.cancel` was thrown; [`Error::Graph`] for all else that the runtime
     /// refuses.
     pub fn open(runtime: &Runtime, path: &Path, options: &SessionOptions) -> Result<Self> {
+        Self::open_with(runtime, path, options, Vec::new())
+    }
+
+    /// Opens the graph in the file `path` on `weights` in the place of those of their names that it stores; the others
+    /// stay as they are, and so does the file.
+    ///
+    /// # Errors
+    /// As [`Session::open`]; [`Error::Graph`] too for a weight that the graph does not store, or not in that shape and
+    /// type, beside it.
+    pub fn open_with(runtime: &Runtime, path: &Path, options: &SessionOptions, weights: Vec<Weight>) -> Result<Self> {
         check_file(path)?;
         if options.cancel.is_cancelled() {
             return Err(Error::Interrupted { at_step: None });
@@ -64,8 +74,9 @@ impl Session {
         let recorder = Recorder::for_providers(&options.providers);
         let mut builder = builder(runtime, options, &recorder).map_err(failed)?;
         provider::register(&mut builder, runtime, &options.providers)?;
+        let (mut builder, source) = weights::replace(builder, path, weights, failed)?;
 
-        let opened = options.cancel.during_open(builder.canceler(), || builder.commit_from_file(path));
+        let opened = options.cancel.during_open(builder.canceler(), || source.commit(&mut builder));
         let inner = match opened {
             Ok(inner) => inner,
             Err(_) if options.cancel.is_cancelled() => return Err(Error::Interrupted { at_step: None }),

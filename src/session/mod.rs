@@ -28,6 +28,7 @@ mod library;
 mod options;
 mod placement;
 mod provider;
+mod weights;
 
 pub use cancel::Cancel;
 pub use fetch::{Event, Installed, PINNED_VERSION, install};

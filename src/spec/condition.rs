@@ -145,7 +145,7 @@ impl Condition {
     }
 
     pub(super) fn write(&self, writer: &mut Writer) {
-        writer.item_of(&["condition"]);
+        writer.array_table("condition");
         writer.key("as", if self.told_as == ToldAs::Tokens { "tokens" } else { "channels" });
         match &self.source {
             Source::Boxes(boxes) => writer.key("boxes", boxes.iter().map(LayoutBox::value).collect::<Vec<_>>()),

@@ -45,7 +45,7 @@ impl Control {
     }
 
     pub(super) fn write(&self, writer: &mut Writer) {
-        writer.item_of(&["control"]);
+        writer.array_table("control");
         writer.path("image", &self.image);
         if let Some(path) = &self.path {
             writer.path("path", path);

@@ -1,9 +1,9 @@
 //! pipeline.toml as it is written: what is to be made, from which model, how, on what, and where it goes.
 //!
 //! A file has one table for each of these: [`Model`] `[model]`, [`Task`] `[task.NAME]`, [`Scheduler`]
-//! `[scheduler.NAME]`, [`Condition`] `[[condition]]`, [`Control`] `[[control]]`, [`Run`] `[run]`, [`Device`] `[device]`, [`Output`] `[output]`. The documentation of those
-//! types is the reference of the file's keys. Paths are relative to the file. Only `[model]` and one task table have
-//! to be there:
+//! `[scheduler.NAME]`, [`Run`] `[run]`, [`Device`] `[device]`, [`Output`] `[output]`, and any number of [`Lora`]
+//! `[[lora]]`, [`Condition`] `[[condition]]` and [`Control`] `[[control]]`. The documentation of those types is the
+//! reference of the file's keys. Paths are relative to the file. Only `[model]` and one task table have to be there:
 //!
 //! ```
 //! use ldm_ort::spec::{Overrides, Spec};
@@ -27,6 +27,7 @@
 mod condition;
 mod control;
 mod device;
+mod lora;
 mod model;
 mod nearest;
 mod output;
@@ -46,6 +47,7 @@ use sha2::Sha256;
 pub use condition::{Condition, Graph, LayoutBox, Source, ToldAs};
 pub use control::Control;
 pub use device::Device;
+pub use lora::Lora;
 pub use model::{ComponentSpec, Model};
 pub use output::Output;
 pub use overrides::Overrides;
@@ -74,6 +76,8 @@ pub struct Spec {
     pub conditions: Vec<Condition>,
     /// `[[control]]`: control networks, any number.
     pub controls: Vec<Control>,
+    /// `[[lora]]`: changes of the model's weights, in the order in which they are added.
+    pub loras: Vec<Lora>,
     /// `[run]`: steps, seed, sizes.
     pub run: Run,
     /// `[device]`: execution providers and threads.
@@ -91,6 +95,7 @@ impl Spec {
             scheduler: None,
             conditions: Vec::new(),
             controls: Vec::new(),
+            loras: Vec::new(),
             run: Run::default(),
             device: Device::default(),
             output: Output::default(),
@@ -136,12 +141,13 @@ impl Spec {
         let scheduler = Scheduler::read(root.table("scheduler"));
         let conditions = root.tables("condition").into_iter().filter_map(Condition::read).collect();
         let controls = root.tables("control").into_iter().map(Control::read).collect();
+        let loras = root.tables("lora").into_iter().map(Lora::read).collect();
         let run = Run::read(root.table("run"));
         let device = Device::read(root.table("device"));
         let output = Output::read(root.table("output"), &reading);
         root.finish();
 
-        let spec = task.map(|task| Self { model, task, scheduler, conditions, controls, run, device, output });
+        let spec = task.map(|task| Self { model, task, scheduler, loras, conditions, controls, run, device, output });
         match reading.finish(spec)? {
             Some(spec) => Ok(spec),
             // A task that could not be read has said why, so this is never seen.
@@ -197,6 +203,7 @@ impl Spec {
         }
         self.conditions.iter().for_each(|condition| condition.write(&mut writer));
         self.controls.iter().for_each(|control| control.write(&mut writer));
+        self.loras.iter().for_each(|lora| lora.write(&mut writer));
         self.run.write(&mut writer);
         self.device.write(&mut writer);
         self.output.write(&mut writer);

@@ -11,19 +11,21 @@ pub(super) struct Writer(String);
 impl Writer {
     /// Begins a table of this path, such as `["task", "text-to-image"]`.
     pub(super) fn table(&mut self, path: &[&str]) {
-        if !self.0.is_empty() {
-            self.0.push('\n');
-        }
+        self.begin();
         let path: Vec<_> = path.iter().map(|part| key(part)).collect();
         self.0 += &format!("[{}]\n", path.join("."));
     }
 
-    /// Begins one of several tables of this path, such as `["control"]`.
-    pub(super) fn item_of(&mut self, path: &[&str]) {
-        let begin = self.0.len();
-        self.table(path);
-        let header = self.0.split_off(begin);
-        self.0 += &header.replacen('[', "[[", 1).replacen("]\n", "]]\n", 1);
+    /// Begins one more table of the array of this name.
+    pub(super) fn array_table(&mut self, name: &str) {
+        self.begin();
+        self.0 += &format!("[[{}]]\n", key(name));
+    }
+
+    fn begin(&mut self) {
+        if !self.0.is_empty() {
+            self.0.push('\n');
+        }
     }
 
     /// Writes a key of the table begun last.

@@ -8,6 +8,7 @@
 mod common;
 mod folder;
 mod inputs;
+mod lora;
 mod model_directory;
 mod pipeline_file;
 mod surroundings;
@@ -303,6 +304,11 @@ fn in_the_model_directory() {
 #[test]
 fn in_what_the_pipeline_takes() {
     expect(&inputs::rows());
+}
+
+#[test]
+fn in_loras() {
+    expect(&lora::rows());
 }
 
 #[test]

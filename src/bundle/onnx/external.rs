@@ -50,13 +50,18 @@ pub fn check<'a>(
 }
 
 /// Where one tensor's values lie.
-struct Reference {
-    location: String,
-    end: u64,
+pub struct Reference {
+    /// The file, relative to the graph's directory.
+    pub location: String,
+    /// The first of its bytes.
+    pub offset: u64,
+    /// The byte after its last.
+    pub end: u64,
 }
 
 impl Reference {
-    fn read(graph: &Path, tensor: &proto::Tensor) -> Result<Self> {
+    /// Reads where the values of `tensor` lie. Whether the file is one to be read is for [`check`] to say.
+    pub fn read(graph: &Path, tensor: &proto::Tensor) -> Result<Self> {
         let entry = |key: &str| tensor.external_data.iter().find(|e| e.key == key).map(|e| e.value.as_str());
         let bad =
             |what: String| Error::model(graph, format!("tensor {}: {what}", tensor.name), "export the model again");
@@ -70,7 +75,7 @@ impl Reference {
         let length = number("length")?.unwrap_or_else(|| super::tensor_bytes(tensor));
         let end =
             offset.checked_add(length).ok_or_else(|| bad(format!("offset {offset} + length {length} overflows")))?;
-        Ok(Self { location: location.to_owned(), end })
+        Ok(Self { location: location.to_owned(), offset, end })
     }
 }
 

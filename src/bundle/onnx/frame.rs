@@ -1,5 +1,6 @@
 //! Telling a graph file from the things that are found in its place.
 
+use std::ops::Range;
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -127,6 +128,29 @@ fn field(bytes: &[u8], at: &mut usize, is_first: bool) -> Result<(), Walk> {
     }
     *at = end as usize;
     Ok(())
+}
+
+/// Calls `visit` with the number and the contents' place of every field with a length in a message, which is the part
+/// `message` of `bytes`; `None` where that part is not a message.
+pub fn fields(bytes: &[u8], message: Range<usize>, mut visit: impl FnMut(u64, Range<usize>)) -> Option<()> {
+    let bytes = bytes.get(..message.end)?;
+    let mut at = message.start;
+    while at < bytes.len() {
+        let key = varint(bytes, &mut at).ok()?;
+        let length = match key & 7 {
+            0 => varint(bytes, &mut at).map(|_| 0).ok()?,
+            1 => 8,
+            2 => usize::try_from(varint(bytes, &mut at).ok()?).ok()?,
+            5 => 4,
+            _ => return None,
+        };
+        let end = at.checked_add(length).filter(|&end| end <= bytes.len())?;
+        if key & 7 == 2 {
+            visit(key >> 3, at..end);
+        }
+        at = end;
+    }
+    Some(())
 }
 
 fn varint(bytes: &[u8], at: &mut usize) -> Result<u64, Unread> {

@@ -2,7 +2,9 @@
 
 mod external;
 mod frame;
+mod modules;
 mod proto;
+mod stored;
 mod trace;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +15,7 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 
 pub use external::ExternalFile;
+pub use stored::{ModuleWeight, Weights};
 
 use crate::error::{Error, Result};
 use crate::files;

@@ -156,29 +156,30 @@ impl<'r> Item<'r> {
         }
     }
 
+    /// Reads an array of tables, each written under `[[key]]`.
+    pub(in crate::spec) fn tables(&self) -> Vec<Table<'r>> {
+        let Value::Array(items) = &self.node.value else {
+            self.expected(format!("an array of tables, each written under [[{}]]", self.key));
+            return Vec::new();
+        };
+        let items = items.iter().enumerate();
+        items.map(|(at, node)| Item::new(self.reading, format!("{}[{at}]", self.key), node).table()).collect()
+    }
+
     /// Reads a table.
     pub(in crate::spec) fn table(&self) -> Table<'r> {
         let mut table = Table::new(self.reading, self.key.clone(), self.node.origin, None);
         match &self.node.value {
             Value::Table(entries) => table.entries = Some(entries),
             _ => {
-                self.expected(format!("a table [{}]", self.key));
+                self.expected(match self.key.split_once('[') {
+                    Some((array, _)) => format!("a table [[{array}]]"),
+                    None => format!("a table [{}]", self.key),
+                });
                 table.displaced = true;
             }
         }
         table
-    }
-}
-
-impl<'r> Item<'r> {
-    /// Reads an array of tables, each with its own place in it as its key.
-    pub(in crate::spec) fn tables(&self) -> Vec<Table<'r>> {
-        let Value::Array(items) = &self.node.value else {
-            self.expected(format!("tables [[{}]]", self.key));
-            return Vec::new();
-        };
-        let item = |(at, node)| Item::new(self.reading, format!("{}[{at}]", self.key), node);
-        items.iter().enumerate().map(item).map(|item| item.table()).collect()
     }
 
     /// Reads true or false.

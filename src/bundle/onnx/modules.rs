@@ -1,0 +1,164 @@
+//! Which module of the model that was exported a stored weight belongs to.
+//!
+//! torch's exporter stores a convolution's weight under its name in the model's state dict. That of a linear layer it
+//! transposes while exporting, under a name that tells nothing (`onnx::MatMul_1632`); there the path of the node that
+//! reads it tells the module (`/down_blocks.1/attentions.0/proj_in/MatMul`), or, from the newer exporter, what that
+//! node notes about where it came from.
+
+use std::collections::HashMap;
+
+use super::proto::{Attribute, Graph, Node};
+
+/// A stored tensor that a module multiplies by.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Reader {
+    /// The module's path with dots, as the exporter saw it: `model.down_blocks.1.attentions.0.proj_in`.
+    pub module: String,
+    /// The index of the tensor among the graph's initializers.
+    pub initializer: usize,
+    /// Whether the tensor is stored as `[in, out]`.
+    pub transposed: bool,
+}
+
+/// All stored tensors that linear layers and convolutions multiply by, in the order of the graph's nodes. Nodes within
+/// branches are not looked at.
+pub fn readers(graph: &Graph) -> Vec<Reader> {
+    let stored = graph.initializer.iter().enumerate().map(|(at, tensor)| (tensor.name.as_str(), at)).collect();
+    let mut makers = HashMap::new();
+    for node in &graph.node {
+        makers.extend(node.output.iter().filter(|name| !name.is_empty()).map(|name| (name.as_str(), node)));
+    }
+    let wires = Wires { stored, makers };
+    graph.node.iter().filter_map(|node| wires.read(node)).collect()
+}
+
+struct Wires<'a> {
+    stored: HashMap<&'a str, usize>,
+    makers: HashMap<&'a str, &'a Node>,
+}
+
+impl<'a> Wires<'a> {
+    fn read(&self, node: &'a Node) -> Option<Reader> {
+        let attribute = |name: &str| node.attribute.iter().find(|a| a.name == name);
+        let is_on = |name: &str| attribute(name).is_some_and(|a| a.i != 0);
+        let is_plain = attribute("alpha").is_none_or(|a| a.f == 1.0) && !is_on("transA");
+        let is_convolution = matches!(node.op_type.as_str(), "Conv" | "FusedConv");
+        let transposed = match node.op_type.as_str() {
+            _ if is_convolution => false,
+            "MatMul" => true,
+            "Gemm" | "FusedMatMul" if is_plain => !is_on("transB"),
+            _ => return None,
+        };
+        let found = self.origin(node.input.get(1)?)?;
+        if is_convolution && found.turned {
+            return None;
+        }
+        let module = found.module.or_else(|| noted(node)).or_else(|| on_path(node))?;
+        Some(Reader { module, initializer: found.initializer, transposed: transposed != found.turned })
+    }
+
+    /// Follows a name back to the tensor that is stored, through nodes that leave its values as they are.
+    fn origin(&self, name: &'a str) -> Option<Origin> {
+        let (mut name, mut module, mut turned) = (name, None, false);
+        // The bound keeps a cyclic file from looping.
+        for _ in 0..8 {
+            module = module.or_else(|| name.strip_suffix(".weight").map(str::to_owned));
+            if let Some(&initializer) = self.stored.get(name) {
+                return Some(Origin { initializer, module, turned });
+            }
+            let node = self.makers.get(name)?;
+            match node.op_type.as_str() {
+                "Identity" | "Cast" => {}
+                "Transpose" if node.attribute.iter().all(swaps_two) => turned = !turned,
+                _ => return None,
+            }
+            name = node.input.first()?;
+        }
+        None
+    }
+}
+
+struct Origin {
+    initializer: usize,
+    /// The module that the tensor's own name tells.
+    module: Option<String>,
+    /// Whether it passes through a transposition on its way.
+    turned: bool,
+}
+
+fn swaps_two(attribute: &Attribute) -> bool {
+    attribute.name != "perm" || attribute.ints == [1, 0]
+}
+
+/// The module from a node's name, which ends in the operator: `/down_blocks.0/resnets.0/conv1/Conv`.
+fn on_path(node: &Node) -> Option<String> {
+    let (module, _) = node.name.strip_prefix('/')?.rsplit_once('/')?;
+    Some(module.replace('/', "."))
+}
+
+/// The module from the scopes that the newer exporter notes, a list printed by Python of which the last but one is the
+/// module: `['', 'blk.0', 'blk.0.to_q', 'linear']`.
+fn noted(node: &Node) -> Option<String> {
+    let note = node.metadata_props.iter().find(|entry| entry.key == "pkg.torch.onnx.name_scopes")?;
+    let scopes: Vec<&str> = note.value.split('\'').skip(1).step_by(2).collect();
+    let module = scopes.get(scopes.len().checked_sub(2)?)?;
+    (!module.is_empty()).then(|| (*module).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::proto::{StringEntry, Tensor};
+    use super::*;
+
+    fn node(op: &str, name: &str, input: &[&str], output: &str) -> Node {
+        let input = input.iter().map(|&name| name.to_owned()).collect();
+        Node { name: name.into(), op_type: op.into(), input, output: vec![output.into()], ..Node::default() }
+    }
+
+    fn with(mut node: Node, name: &str, i: i64, ints: &[i64]) -> Node {
+        node.attribute.push(Attribute { name: name.into(), i, ints: ints.to_vec(), ..Attribute::default() });
+        node
+    }
+
+    fn read(stored: &[&str], nodes: Vec<Node>) -> Vec<(String, usize, bool)> {
+        let tensor = |&name: &&str| Tensor { name: name.into(), dims: vec![2, 2], ..Tensor::default() };
+        let graph = Graph { node: nodes, initializer: stored.iter().map(tensor).collect(), ..Graph::default() };
+        readers(&graph).into_iter().map(|r| (r.module, r.initializer, r.transposed)).collect()
+    }
+
+    #[test]
+    fn a_module_is_told_by_name_by_path_or_by_note() {
+        let mut noting = node("MatMul", "node_linear", &["x", "w2"], "c");
+        let (key, value) = ("pkg.torch.onnx.name_scopes".into(), "['', 'mid', 'mid.to_q', 'linear']".into());
+        noting.metadata_props.push(StringEntry { key, value });
+        let nodes = vec![
+            node("Conv", "/elsewhere/Conv", &["x", "conv_in.weight", "b"], "a"),
+            node("MatMul", "/mid/attn1/to_out.0/MatMul", &["x", "onnx::MatMul_7"], "b"),
+            noting,
+            node("MatMul", "", &["x", "w2"], "d"),
+            node("MatMul", "/mid/attn1/MatMul", &["x", "b"], "e"),
+        ];
+        let got = read(&["conv_in.weight", "onnx::MatMul_7", "w2"], nodes);
+        let wanted = [("conv_in", 0, false), ("mid.attn1.to_out.0", 1, true), ("mid.to_q", 2, true)];
+        assert_eq!(got, wanted.map(|(module, at, turned)| (module.to_owned(), at, turned)));
+    }
+
+    #[test]
+    fn a_weight_is_followed_through_what_leaves_its_values() {
+        let nodes = vec![
+            node("Identity", "", &["one.weight"], "two.weight"),
+            with(node("Transpose", "", &["two.weight"], "t"), "perm", 0, &[1, 0]),
+            node("Cast", "", &["t"], "cast"),
+            node("MatMul", "/ignored/MatMul", &["x", "cast"], "a"),
+            with(node("Gemm", "/fc/Gemm", &["x", "w", "b"], "c"), "transB", 1, &[]),
+            node("Gemm", "/gc/Gemm", &["x", "w", "b"], "d"),
+            with(node("Transpose", "", &["k.weight"], "kt"), "perm", 0, &[1, 0, 2, 3]),
+            node("Conv", "/k/Conv", &["x", "kt"], "e"),
+            node("Identity", "", &["loop"], "loop"),
+            node("MatMul", "/loop/MatMul", &["x", "loop"], "f"),
+        ];
+        let got = read(&["one.weight", "w", "k.weight"], nodes);
+        let wanted = [("two", 0, false), ("fc", 1, false), ("gc", 1, true)];
+        assert_eq!(got, wanted.map(|(module, at, turned)| (module.to_owned(), at, turned)));
+    }
+}

@@ -1,0 +1,255 @@
+//! A LoRA file, read.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+use ndarray::Array2;
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use safetensors::{SafeTensorError, SafeTensors};
+
+use super::alpha::Alphas;
+use super::names::{Key, Part, Role, flat};
+use crate::error::{Error, Result};
+use crate::tensor::{DType, WeightValues};
+
+/// A LoRA file: the modules that it changes. Its matrices stay in the file until they are asked for.
+pub struct LoraFile {
+    path: PathBuf,
+    bytes: Mmap,
+    /// The modules it changes, by part and by their name with `_` for `.`.
+    pub modules: BTreeMap<(Part, String), Module>,
+    /// What the file's header says it was trained on, where it says so.
+    pub made_for: Option<String>,
+}
+
+/// A module's change: `scale · alpha / rank · up · down`.
+pub struct Module {
+    /// The module as the file writes it.
+    pub written: String,
+    down: Stored,
+    up: Stored,
+    /// alpha / rank.
+    pub factor: f32,
+}
+
+/// A matrix or kernel in the file.
+#[derive(Clone)]
+struct Stored {
+    dtype: DType,
+    shape: Vec<usize>,
+    place: Range<usize>,
+}
+
+/// What a file holds of one module while it is being read.
+#[derive(Default)]
+struct Pieces {
+    written: String,
+    /// The order in the file, which is that of the first matrix.
+    order: usize,
+    down: Option<Stored>,
+    up: Option<Stored>,
+    alpha: Option<f32>,
+}
+
+impl LoraFile {
+    /// Reads what a file changes, and checks that it is a LoRA through and through.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where it cannot be read; [`Error::Model`] where it is no safetensors file, is cut off, or holds
+    /// something else than plain LoRA.
+    pub fn open(path: &Path) -> Result<Self> {
+        let bytes = map(path)?;
+        let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| not_safetensors(path, &bytes, &e))?;
+        // The matrices lie behind eight bytes of length and the header of that length.
+        let data = header + 8;
+        let mut pieces: BTreeMap<(Part, String), Pieces> = BTreeMap::new();
+        let mut foreign: Vec<(String, Option<&'static str>)> = Vec::new();
+        for (order, name) in metadata.offset_keys().into_iter().enumerate() {
+            let (Some(info), key) = (metadata.info(&name), Key::parse(&name)) else { continue };
+            let key = match key {
+                Ok(key) => key,
+                Err(what) => {
+                    foreign.push((name, what));
+                    continue;
+                }
+            };
+            let stored = Stored::new(path, &name, info, data)?;
+            let piece = pieces.entry((key.part, flat(&key.module))).or_default();
+            match key.role {
+                Role::Alpha => piece.alpha = Some(stored.scalar(path, &name, &bytes)?),
+                Role::Down => piece.down = Some(stored),
+                Role::Up => (piece.up, piece.order) = (Some(stored), order),
+            }
+            piece.written = key.module;
+        }
+        if let Some((name, what)) = foreign.first() {
+            return Err(refuse(path, name, *what, foreign.len()));
+        }
+        let made_for = metadata.metadata().as_ref().and_then(made_for);
+        let modules = join(path, pieces, &metadata)?;
+        Ok(Self { path: path.to_path_buf(), bytes, modules, made_for })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the file adds to a module's weight at scale 1: `[out, in · kernel]`.
+    ///
+    /// # Errors
+    /// [`Error::Model`] where the file was changed since it was opened.
+    pub fn delta(&self, module: &Module) -> Result<Array2<f32>> {
+        let (rank, inputs) = (module.rank(), module.down.shape.iter().skip(1).product());
+        let matrix = |stored: &Stored, rows: usize, columns: usize| {
+            let values = self.bytes.get(stored.place.clone()).and_then(|b| WeightValues::widen(b, stored.dtype));
+            let array = values.and_then(|values| Array2::from_shape_vec((rows, columns), values).ok());
+            array.ok_or_else(|| Error::model(&self.path, "was changed while it was read", "run again"))
+        };
+        let up = matrix(&module.up, module.outputs(), rank)?;
+        let down = matrix(&module.down, rank, inputs)?;
+        Ok(up.dot(&down) * module.factor)
+    }
+}
+
+impl Module {
+    /// The rank of the change.
+    pub fn rank(&self) -> usize {
+        self.down.shape.first().copied().unwrap_or(0)
+    }
+
+    fn outputs(&self) -> usize {
+        self.up.shape.first().copied().unwrap_or(0)
+    }
+
+    /// The shape of the weight that it changes: `[out, in]` with the kernel's sides behind, where it has one.
+    pub fn shape(&self) -> Vec<usize> {
+        std::iter::once(self.outputs()).chain(self.down.shape.iter().skip(1).copied()).collect()
+    }
+}
+
+impl Stored {
+    fn new(path: &Path, name: &str, info: &TensorInfo, data: usize) -> Result<Self> {
+        let dtype = match info.dtype {
+            Dtype::F32 => DType::F32,
+            Dtype::F16 => DType::F16,
+            Dtype::BF16 => DType::Bf16,
+            other => {
+                let problem = format!("tensor {name} is of type {other:?}; expected float32, float16 or bfloat16");
+                return Err(Error::model(path, problem, "save the LoRA in one of these"));
+            }
+        };
+        let (start, end) = info.data_offsets;
+        Ok(Self { dtype, shape: info.shape.clone(), place: data.saturating_add(start)..data.saturating_add(end) })
+    }
+
+    fn scalar(&self, path: &Path, name: &str, bytes: &[u8]) -> Result<f32> {
+        let values = bytes.get(self.place.clone()).and_then(|b| WeightValues::widen(b, self.dtype));
+        match values.as_deref() {
+            Some([alpha]) if alpha.is_finite() => Ok(*alpha),
+            _ => Err(Error::model(path, format!("tensor {name} is to be one finite number"), "the file is damaged")),
+        }
+    }
+}
+
+/// Joins the pieces of every module, and requires that each has both matrices and that they fit each other.
+fn join(
+    path: &Path,
+    pieces: BTreeMap<(Part, String), Pieces>,
+    metadata: &Metadata,
+) -> Result<BTreeMap<(Part, String), Module>> {
+    if pieces.is_empty() {
+        return Err(Error::model(path, "holds no LoRA", "this place wants a LoRA's .safetensors file"));
+    }
+    let mut alphas = Alphas::new(metadata.metadata().as_ref());
+    let mut whole = Vec::new();
+    for ((part, name), piece) in pieces {
+        let Pieces { written, order, down, up, alpha } = piece;
+        let (Some(down), Some(up)) = (down, up) else {
+            let problem = format!("module {written} is not whole: it has not both matrices (down or A, up or B)");
+            return Err(Error::model(path, problem, "the file is damaged, or of a kind that is not known here"));
+        };
+        let rank = down.shape.first().copied().unwrap_or(0);
+        let is_matrix = down.shape.len() >= 2 && up.shape.len() >= 2 && rank > 0;
+        if !is_matrix || up.shape.get(1) != Some(&rank) || up.shape.iter().skip(2).any(|&n| n != 1) {
+            let problem = format!(
+                "module {written}: its matrices are {:?} and {:?}; expected [rank, in, …] and [out, rank], with a \
+                 kernel in the first alone",
+                down.shape, up.shape
+            );
+            return Err(Error::model(path, problem, "the file is damaged, or of a kind that is not known here"));
+        }
+        alphas.take(part, &name, order, rank, alpha);
+        whole.push(((part, name), written, down, up, alpha));
+    }
+    let module = |(key, written, down, up, alpha): ((Part, String), String, Stored, Stored, Option<f32>)| {
+        let rank = down.shape.first().copied().unwrap_or(1);
+        let factor = alphas.factor(key.0, &key.1, rank, alpha);
+        (key, Module { written, down, up, factor })
+    };
+    Ok(whole.into_iter().map(module).collect())
+}
+
+fn map(path: &Path) -> Result<Mmap> {
+    let file = File::open(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Error::model(path, "no such file", "a [[lora]] path is a .safetensors file"),
+        _ => Error::io(path, "reading", e),
+    })?;
+    let metadata = file.metadata().map_err(|e| Error::io(path, "reading", e))?;
+    if metadata.is_dir() {
+        return Err(Error::model(
+            path,
+            "is a directory",
+            "a [[lora]] path is a .safetensors file: name the file in it",
+        ));
+    }
+    if metadata.len() == 0 {
+        return Err(Error::model(path, "the file is empty", "download or copy it again"));
+    }
+    // SAFETY: the mapping is read-only. Should another process shorten the file meanwhile, reading it ends the process,
+    // as it would for every program that maps its models.
+    unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, "mapping", e))
+}
+
+fn not_safetensors(path: &Path, bytes: &[u8], error: &SafeTensorError) -> Error {
+    let head = bytes.get(..64).unwrap_or(bytes).trim_ascii_start();
+    let again = "download or copy the file again";
+    let (problem, help) = if bytes.starts_with(b"version https://git-lfs.github.com/spec/") {
+        ("is a Git LFS pointer, not the file it points to".to_owned(), "fetch the file itself with `git lfs pull`")
+    } else if head.first() == Some(&b'<') {
+        ("is a web page, not a safetensors file".to_owned(), "download the file itself")
+    } else if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(&[0x80]) {
+        ("is a PyTorch pickle, which runs code when it is read".to_owned(), "use the .safetensors file of this LoRA")
+    } else if matches!(error, SafeTensorError::MetadataIncompleteBuffer) {
+        let problem =
+            format!("the file is cut off: it has {} bytes, and its header tells of another number", bytes.len());
+        (problem, again)
+    } else {
+        (format!("is not a whole safetensors file: {error}"), again)
+    };
+    Error::model(path, problem, help)
+}
+
+fn refuse(path: &Path, name: &str, what: Option<&'static str>, count: usize) -> Error {
+    let more = if count > 1 { format!(" and {} more like it", count - 1) } else { String::new() };
+    match what {
+        Some(what) => Error::model(
+            path,
+            format!("holds {what}: tensor {name}{more}"),
+            "plain LoRA is what can be merged here; use a plain LoRA of it, which trainers' tools can extract",
+        ),
+        None => Error::model(
+            path,
+            format!("tensor {name}{more} belongs to no LoRA in a naming that is known (kohya, diffusers, PEFT)"),
+            "a [[lora]] path is a LoRA's .safetensors file, not a whole model",
+        ),
+    }
+}
+
+/// What kohya's scripts and Stability AI's convention write down of the model that a LoRA was trained on.
+fn made_for(header: &std::collections::HashMap<String, String>) -> Option<String> {
+    ["modelspec.architecture", "ss_base_model_version"].iter().find_map(|key| header.get(*key)).cloned()
+}
