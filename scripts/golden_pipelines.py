@@ -118,6 +118,9 @@ CASES = {
     "legacy": t2i(ASTRONAUT, model="sd1-legacy", seed=129, run={"images": 2}),
     "fixed-batch": t2i(variant="unet-fixed-batch", seed=130, run={"images": 2}),
     "int64-timestep": t2i(variant="unet-int64-timestep", seed=131, scheduler=("ddim", {"clip_sample": False})),
+    "int64-timestep-between": t2i(
+        variant="unet-int64-timestep", seed=136, scheduler=("euler", {"timestep_spacing": "linspace"})
+    ),
     "half": t2i(variant="unet-half", seed=132, scheduler=("ddim", {"clip_sample": False}), case={"rel": 1e-2, "levels": 4}),
     "pixel": {
         "model": "pixel",

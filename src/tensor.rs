@@ -4,7 +4,7 @@ mod weight;
 
 use ndarray::{ArrayD, ArrayView, ArrayViewD, Dimension, IxDyn};
 
-pub use weight::{Weight, WeightPlace, WeightValues};
+pub use weight::{ByteEdit, Weight, WeightPlace, WeightValues};
 
 use crate::error::{Error, Result};
 
@@ -31,6 +31,20 @@ pub enum DType {
 }
 
 impl DType {
+    /// Its number in ONNX's `TensorProto.DataType`.
+    pub fn to_onnx(self) -> i32 {
+        match self {
+            Self::F32 => 1,
+            Self::I32 => 6,
+            Self::I64 => 7,
+            Self::Bool => 9,
+            Self::F16 => 10,
+            Self::F64 => 11,
+            Self::Bf16 => 16,
+            Self::Other(code) => code,
+        }
+    }
+
     /// The type with this number in ONNX's `TensorProto.DataType`.
     pub fn from_onnx(code: i32) -> Self {
         match code {

@@ -18,6 +18,7 @@ use crate::lora;
 use crate::plan::{ControlPart, ModelPlan, Request};
 use crate::session::{Cancel, Runtime, Session, SessionOptions};
 use crate::task::{self, Given, Stage};
+use crate::tensor::ByteEdit;
 use crate::text::{TextEncoder, TextEncoders};
 
 pub use observe::{Event, Observer, Unwatched};
@@ -79,12 +80,13 @@ impl Pipeline {
     pub fn load(plan: ModelPlan, runtime: &Runtime, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Self> {
         let of_bytes = plan.graphs().iter().map(|(_, graph)| graph.weight_bytes).sum();
         let mut opened_bytes = 0;
-        let mut open = |graph: &GraphFile, kind: ComponentKind| -> Result<Session> {
+        let mut open = |graph: &GraphFile, kind: ComponentKind, edits: &[ByteEdit]| -> Result<Session> {
             let weight_bytes = graph.weight_bytes;
             let opening = Event::Opening { component: kind, weight_bytes, opened_bytes, of_bytes };
             stop_if(observer.notice(opening), None)?;
             let start = Instant::now();
-            let options = SessionOptions { cancel: cancel.clone(), ..plan.session_options(kind) };
+            let edits = edits.to_vec();
+            let options = SessionOptions { cancel: cancel.clone(), edits, ..plan.session_options(kind) };
             let weights = lora::merge(&plan.loras, kind, graph)?;
             let session = Session::open_with(runtime, &graph.path, &options, weights)?;
             opened_bytes += weight_bytes;
@@ -94,30 +96,35 @@ impl Pipeline {
         };
         let mut encoders = Vec::new();
         for text in plan.text.iter().flat_map(|text| &text.encoders) {
-            let session = open(&text.part.graph, text.part.kind)?;
+            let session = open(&text.part.graph, text.part.kind, &[])?;
             let contract = text.part.contract.clone();
             let encoder = TextEncoder::new(text.tokenizer.clone(), session, contract, text.taken.clone())?;
             encoders.push((text.group, encoder));
         }
         let text = plan.text.is_some().then(|| TextEncoders::new(encoders));
         let class_embedder = match &plan.class_embedder {
-            Some(part) => Some(Conditioner::new(open(&part.graph, part.kind)?, part.contract.clone())),
+            Some(part) => Some(Conditioner::new(open(&part.graph, part.kind, &part.edits)?, part.contract.clone())),
             None => None,
         };
         let conditioners = plan.conditions.iter().map(|condition| match &condition.part {
-            Some(part) => Ok(Some(Conditioner::new(open(&part.graph, part.kind)?, part.contract.clone()))),
+            Some(part) => Ok(Some(Conditioner::new(open(&part.graph, part.kind, &part.edits)?, part.contract.clone()))),
             None => Ok(None),
         });
         let conditioners = conditioners.collect::<Result<Vec<_>>>()?;
         let encoder = match &plan.encoder {
-            Some(part) => Some(Encoder::new(open(&part.graph, part.kind)?, part.contract.clone())),
+            Some(part) => Some(Encoder::new(open(&part.graph, part.kind, &part.edits)?, part.contract.clone())),
             None => None,
         };
-        let controls = plan.controls.iter().map(|control| open(&control.part.graph, control.part.kind));
+        let controls = plan.controls.iter().map(|control| &control.part);
+        let controls = controls.map(|part| open(&part.graph, part.kind, &part.edits));
         let controls = controls.collect::<Result<Vec<_>>>()?;
-        let denoiser = open(&plan.denoiser.graph, plan.denoiser.kind)?;
+        let denoiser = open(&plan.denoiser.graph, plan.denoiser.kind, &plan.denoiser.edits)?;
         let decoder = match &plan.decoder {
-            Some(part) => Some(Decoder::new(open(&part.graph, part.kind)?, part.contract.clone(), plan.model.scaling)),
+            Some(part) => Some(Decoder::new(
+                open(&part.graph, part.kind, &part.edits)?,
+                part.contract.clone(),
+                plan.model.scaling,
+            )),
             None => None,
         };
         Ok(Self { plan, denoiser, text, class_embedder, conditioners, controls, encoder, decoder })
@@ -168,6 +175,17 @@ impl Pipeline {
         let span = request.scheduler.span(scheduler.as_ref(), request.denoising_start, request.denoising_end)?;
         let sample_shape = self.plan.sample_shape(request.width, request.height);
         let mut warnings = Vec::new();
+        let timestep = &self.plan.model.denoiser.timestep;
+        if first == 0
+            && timestep.dtype.is_integer()
+            && scheduler.timesteps()[span.clone()].iter().any(|t| t.fract() != 0.0)
+        {
+            warnings.push(format!(
+                "the schedule steps between whole timesteps and the denoiser's input {} takes whole ones only, so they \
+                 are rounded; export the model with a float timestep for the exact picture",
+                timestep.name
+            ));
+        }
         let mut start = request.task.start(&mut Stage {
             model: &self.plan.model,
             pictures: of,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::model::{Part, part};
+use super::model::{Part, between_whole_times, part};
 use crate::bundle::{Bundle, Component, ComponentKind, ControlNetContract, DenoiserContract, open_controlnet};
 use crate::denoise::ControlWeight;
 use crate::error::{Error, Result};
@@ -63,7 +63,8 @@ impl ControlPart {
                 )
             })?,
         };
-        let network = ControlNetContract::resolve(component)?;
+        let mut network = ControlNetContract::resolve(component)?;
+        let edits = between_whole_times(&component.graph, &mut network.timestep);
         if contract.residuals.is_empty() {
             return Err(Error::model(
                 &denoiser.graph.path,
@@ -97,7 +98,7 @@ impl ControlPart {
         }
         crate::image::dimensions(&control.image)?;
         Ok(Self {
-            part: part(component, network),
+            part: Part { edits, ..part(component, network) },
             image: control.image.clone(),
             weight: ControlWeight {
                 scale: control.scale,

@@ -17,6 +17,7 @@ use crate::scheduler::ForwardProcess;
 use crate::session::{ProviderChoice, SessionOptions};
 use crate::spec::{self, Device, Spec};
 use crate::task::{Model, Task};
+use crate::tensor::{ByteEdit, DType, TensorInfo};
 
 /// A graph that will be opened, and what its inputs and outputs are for.
 #[derive(Debug, Clone)]
@@ -27,6 +28,8 @@ pub struct Part<C> {
     pub graph: GraphFile,
     /// The roles of its inputs and outputs.
     pub contract: C,
+    /// What is read otherwise when the graph is opened.
+    pub edits: Vec<ByteEdit>,
 }
 
 /// What a pipeline opens.
@@ -65,7 +68,8 @@ impl ModelPlan {
     pub(super) fn new(spec: &Spec, bundle: &Bundle, task: &dyn Task) -> Result<Self> {
         let wanted_for = format!("[task.{}]", task.name());
         let component = bundle.denoiser()?;
-        let contract = DenoiserContract::resolve(component)?;
+        let mut contract = DenoiserContract::resolve(component)?;
+        let edits = between_whole_times(&component.graph, &mut contract.timestep);
         let decoder = match bundle.require_decoder(&wanted_for)? {
             Some(component) => Some(part(component, VaeDecoderContract::resolve(component)?)),
             None => None,
@@ -109,7 +113,7 @@ impl ModelPlan {
                 low_res: asked.low_res()?,
                 denoiser: contract,
             },
-            denoiser: part(component, ()),
+            denoiser: Part { edits, ..part(component, ()) },
             text,
             class_embedder,
             conditions,
@@ -179,7 +183,16 @@ fn lora(spec: &spec::Lora) -> Lora {
 }
 
 pub(super) fn part<C>(component: &Component, contract: C) -> Part<C> {
-    Part { kind: component.kind, graph: component.graph.clone(), contract }
+    Part { kind: component.kind, graph: component.graph.clone(), contract, edits: Vec::new() }
+}
+
+/// Makes the input for the timestep take times between whole ones, where the graph lets it.
+pub(super) fn between_whole_times(graph: &GraphFile, timestep: &mut TensorInfo) -> Vec<ByteEdit> {
+    let edit = graph.float_inputs.get(&timestep.name);
+    if edit.is_some() {
+        timestep.dtype = DType::F32;
+    }
+    edit.copied().into_iter().collect()
 }
 
 /// The scaling of the latents.

@@ -74,7 +74,7 @@ impl Session {
         let recorder = Recorder::for_providers(&options.providers);
         let mut builder = builder(runtime, options, &recorder).map_err(failed)?;
         provider::register(&mut builder, runtime, &options.providers)?;
-        let (mut builder, source) = weights::replace(builder, path, weights, failed)?;
+        let (mut builder, source) = weights::replace(builder, path, weights, &options.edits, failed)?;
 
         let opened = options.cancel.during_open(builder.canceler(), || source.commit(&mut builder));
         let inner = match opened {

@@ -2,6 +2,7 @@
 
 use super::Cancel;
 use super::provider::ProviderChoice;
+use crate::tensor::ByteEdit;
 
 /// How far ONNX Runtime rewrites a graph when it opens it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -42,6 +43,8 @@ pub struct SessionOptions {
     /// Further entries of ONNX Runtime's session configuration, key and value, under its own names such as
     /// `session.disable_prepacking`.
     pub config: Vec<(String, String)>,
+    /// Bytes of the graph's file that are read as others; the file stays as it is.
+    pub edits: Vec<ByteEdit>,
     /// Stops the opening, which can take minutes where a provider compiles.
     pub cancel: Cancel,
 }
@@ -55,6 +58,7 @@ impl Default for SessionOptions {
             memory_pattern: false,
             optimization: Optimization::default(),
             config: Vec::new(),
+            edits: Vec::new(),
             cancel: Cancel::new(),
         }
     }

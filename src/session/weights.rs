@@ -13,7 +13,7 @@ use ort::session::builder::SessionBuilder;
 use ort::value::{DynValue, Tensor};
 
 use crate::error::{Error, Result};
-use crate::tensor::{Weight, WeightPlace, WeightValues};
+use crate::tensor::{ByteEdit, Weight, WeightPlace, WeightValues};
 
 /// Where the runtime looks for files of weights of a graph that it is handed as bytes.
 const FOLDER: &str = "session.model_external_initializers_file_folder_path";
@@ -37,12 +37,13 @@ impl Source<'_> {
 ///
 /// Memory: a weight beside the graph lives as long as the session, held by its builder; of one inside, the pages that
 /// hold it live until the graph is open.
-pub(super) fn replace(
+pub(super) fn replace<'p>(
     mut builder: SessionBuilder,
-    path: &Path,
+    path: &'p Path,
     weights: Vec<Weight>,
+    edits: &[ByteEdit],
     failed: impl Fn(ort::Error) -> Error,
-) -> Result<(SessionBuilder, Source<'_>)> {
+) -> Result<(SessionBuilder, Source<'p>)> {
     let (inside, beside): (Vec<_>, Vec<_>) =
         weights.into_iter().partition(|weight| matches!(weight.place, WeightPlace::Inside(_)));
     for weight in beside {
@@ -50,7 +51,7 @@ pub(super) fn replace(
         let value = value(weight).map_err(&failed)?;
         builder = builder.with_external_initializer(name, value).map_err(|e| failed(e.into()))?;
     }
-    if inside.is_empty() {
+    if inside.is_empty() && edits.is_empty() {
         return Ok((builder, Source::File(path)));
     }
     let file = std::fs::File::open(path).map_err(|e| Error::io(path, "opening", e))?;
@@ -64,6 +65,15 @@ pub(super) fn replace(
         if written.is_none_or(|(room, written)| written > room) {
             let problem = format!("weight {} is no longer where it was when the file was checked", weight.name);
             return Err(Error::model(path, problem, "the file was changed meanwhile; run again"));
+        }
+    }
+    for edit in edits {
+        match usize::try_from(edit.at).ok().and_then(|at| bytes.get_mut(at)).filter(|byte| **byte == edit.from) {
+            Some(byte) => *byte = edit.to,
+            None => {
+                let problem = format!("byte {} is no longer {}, as when the file was checked", edit.at, edit.from);
+                return Err(Error::model(path, problem, "the file was changed meanwhile; run again"));
+            }
         }
     }
     // The runtime knows no folder of a graph that it is handed as bytes.

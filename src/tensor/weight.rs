@@ -17,6 +17,17 @@ pub struct Weight {
     pub place: WeightPlace,
 }
 
+/// One byte of a graph's file, read as another when the graph is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ByteEdit {
+    /// Where it is.
+    pub at: u64,
+    /// What it is.
+    pub from: u8,
+    /// What it is read as.
+    pub to: u8,
+}
+
 /// Where a graph stores a weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WeightPlace {

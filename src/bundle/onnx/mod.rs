@@ -4,6 +4,7 @@ mod external;
 mod frame;
 mod modules;
 mod proto;
+mod retype;
 mod stored;
 mod trace;
 
@@ -19,7 +20,7 @@ pub use stored::{ModuleWeight, Weights};
 
 use crate::error::{Error, Result};
 use crate::files;
-use crate::tensor::{DType, Dim, TensorInfo};
+use crate::tensor::{ByteEdit, DType, Dim, TensorInfo};
 
 /// An operator's name and the domain that defines it (empty for ONNX's own).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,6 +75,8 @@ pub struct GraphFile {
     pub external: Vec<ExternalFile>,
     /// For each integer input that indexes a table of vectors, how many rows that table has.
     pub table_rows: BTreeMap<String, usize>,
+    /// For each whole-number input that might as well be float32, the byte of the file that makes it so.
+    pub float_inputs: BTreeMap<String, ByteEdit>,
     /// For each input that a convolution reads first, how many channels that convolution expects.
     pub convolved_channels: BTreeMap<String, usize>,
 }
@@ -92,18 +95,20 @@ impl GraphFile {
     pub fn open(path: &Path, root: &Path) -> Result<Self> {
         let file = open_file(path)?;
         let file_bytes = file.metadata().map_err(|e| Error::io(path, "reading", e))?.len();
-        let model = if file_bytes == 0 {
+        let (model, float_inputs) = if file_bytes == 0 {
             frame::check(path, &[])?;
-            proto::Model::default()
+            (proto::Model::default(), BTreeMap::new())
         } else {
             // SAFETY: the mapping is read-only and dropped before this block ends. Should another process shorten the
             // file meanwhile, reading it ends the process, as it would for every program that maps its models.
             let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, "mapping", e))?;
             frame::check(path, &bytes)?;
-            proto::Model::decode(&bytes[..])
-                .map_err(|e| Error::model(path, format!("is damaged: {e}"), "download or copy the file again"))?
+            let model = proto::Model::decode(&bytes[..])
+                .map_err(|e| Error::model(path, format!("is damaged: {e}"), "download or copy the file again"))?;
+            let float_inputs = model.graph.as_ref().map(|graph| retype::as_float(&bytes, graph));
+            (model, float_inputs.unwrap_or_default())
         };
-        Self::from_model(path, root, file_bytes, model)
+        Ok(Self { float_inputs, ..Self::from_model(path, root, file_bytes, model)? })
     }
 
     fn from_model(path: &Path, root: &Path, file_bytes: u64, model: proto::Model) -> Result<Self> {
@@ -139,6 +144,7 @@ impl GraphFile {
             producer: format!("{} {}", model.producer_name, model.producer_version).trim().to_owned(),
             opsets: model.opset_import.iter().map(|o| (domain(&o.domain), o.version)).collect(),
             outputs: graph.output.iter().map(tensor_info).collect(),
+            float_inputs: BTreeMap::new(),
             table_rows: inputs
                 .iter()
                 .filter(|i| i.dtype.is_integer())
