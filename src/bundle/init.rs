@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::tasks::TaskFit;
-use super::{Bundle, DenoiserContract, json};
+use super::{Bundle, ComponentKind, DenoiserContract, json};
 
 /// Writes a complete, commented pipeline.toml for a model directory.
 ///
@@ -39,6 +39,17 @@ pub fn init_toml(bundle: &Bundle, model_path: &str, fits: &[TaskFit]) -> String 
     for text in task_keys(task, bundle, style) {
         line(&text);
     }
+    let takes_residuals =
+        bundle.denoiser().and_then(DenoiserContract::resolve).is_ok_and(|contract| !contract.residuals.is_empty());
+    if takes_residuals {
+        line("");
+        line("[[control]]");
+        line("image = \"edges.png\"    # what the control network follows; relative to this file");
+        if bundle.component(ComponentKind::ControlNet).is_none() {
+            line("path = \"controlnet\"    # its directory");
+        }
+        line("scale = 1.0");
+    }
     line("");
     match bundle.scheduler.as_ref().and_then(|s| s.class.as_deref()) {
         Some(class) => line(&format!("# Without a scheduler's table the model's own is used: {class}.")),
@@ -56,7 +67,7 @@ pub fn init_toml(bundle: &Bundle, model_path: &str, fits: &[TaskFit]) -> String 
     line("seed = 42          # image i of a run is drawn from seed + i");
     line("images = 1         # for each prompt");
     let (width, height) = facts.default_size.value;
-    if matches!(task, "text-to-image" | "class-conditional" | "unconditional") {
+    if matches!(task, "text-to-image" | "class-conditional" | "conditional" | "unconditional") {
         line(&format!(
             "width = {width}       # multiples of {}; default: {}",
             facts.size_multiple(),
@@ -112,6 +123,7 @@ fn task_keys(task: &str, bundle: &Bundle, style: Style) -> Vec<String> {
         "image-to-image" => {
             vec![prompt, negative, image, "strength = 0.6    # 0 keeps the picture, 1 forgets it".to_owned(), guidance]
         }
+        "inpaint" if !takes_text => vec![image, "mask = \"mask.png\"    # white is painted anew".to_owned()],
         "inpaint" => vec![
             prompt,
             negative,
@@ -133,10 +145,31 @@ fn task_keys(task: &str, bundle: &Bundle, style: Style) -> Vec<String> {
             "noise_level = 20    # noise added to the small picture".to_owned(),
         ],
         "super-resolution" => vec![image],
-        "class-conditional" => vec!["class = 0    # an id, a name, or a list of them".to_owned()],
+        "class-conditional" => vec![
+            "class = 0    # an id, a name, or a list of them".to_owned(),
+            "# guidance_scale = 3.0    # where the model knows a null class".to_owned(),
+        ],
+        "conditional" => bundle.conditioners.iter().flat_map(|name| condition_table(name)).collect(),
         "unconditional" => Vec::new(),
         _ => vec![prompt, negative, guidance],
     }
+}
+
+/// A table for what the graph in a folder makes tensors of, to be filled in.
+fn condition_table(folder: &str) -> Vec<String> {
+    let (told_as, source) = match folder.contains("label") || folder.contains("segmentation") {
+        true => ("channels", "label_map = \"labels.png\"    # a label a pixel".to_owned()),
+        false => {
+            ("tokens", "boxes = [{ class = 0, box = [0.1, 0.1, 0.9, 0.9] }]    # left, top, right, bottom".to_owned())
+        }
+    };
+    vec![
+        String::new(),
+        "[[condition]]".to_owned(),
+        format!("as = \"{told_as}\""),
+        format!("graph = {}", quoted(folder)),
+        source,
+    ]
 }
 
 /// A TOML string.

@@ -106,6 +106,7 @@ pub(super) fn survey(dir: &Path, overrides: &Overrides) -> Result<(Bundle, Vec<E
     };
     let facts = Facts::gather(&components, [scheduler.as_ref(), low_res_scheduler.as_ref()], &index, overrides);
     let tokenizers = find_tokenizers(dir);
+    let conditioners = find_conditioners(dir, &entries);
     let mut bundle = Bundle {
         dir: dir.to_path_buf(),
         layout,
@@ -114,6 +115,7 @@ pub(super) fn survey(dir: &Path, overrides: &Overrides) -> Result<(Bundle, Vec<E
         scheduler,
         low_res_scheduler,
         tokenizers,
+        conditioners,
         facts,
         missing,
     };
@@ -241,6 +243,15 @@ fn find_scheduler(dir: &Path, name: &str, index: &Map<String, Value>) -> Result<
         }
     }
     Ok(None)
+}
+
+/// The folders of a graph that is no part of the model by its name, another control network's aside.
+fn find_conditioners(dir: &Path, entries: &[String]) -> Vec<String> {
+    let is_known = |name: &str| {
+        let of_kind = |kind: ComponentKind| kind.directories().iter().any(|known| name.starts_with(known));
+        ComponentKind::ALL.into_iter().any(of_kind)
+    };
+    entries.iter().filter(|name| !is_known(name) && exists(&dir.join(name).join("model.onnx"))).cloned().collect()
 }
 
 fn find_tokenizers(dir: &Path) -> BTreeMap<usize, PathBuf> {

@@ -55,6 +55,8 @@ pub struct Bundle {
     pub low_res_scheduler: Option<SchedulerFile>,
     /// The tokenizers' directories, by their number counted from 1.
     pub tokenizers: BTreeMap<usize, PathBuf>,
+    /// The other folders that hold a graph: those that `[[condition]]` tables name.
+    pub conditioners: Vec<String>,
     /// What the engine needs to know, each with where it was read.
     pub facts: Facts,
     /// What the directory's own index names but the directory lacks, one sentence each.

@@ -1,7 +1,7 @@
 //! Which tasks a model directory can do.
 
 use super::roles::DenoiserContract;
-use super::{Bundle, FirstStage};
+use super::{Bundle, ComponentKind, FirstStage};
 
 /// Whether a model can do a task.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -41,19 +41,23 @@ struct Model {
     decoder: Result<(), String>,
     has_context: bool,
     has_classes: bool,
+    embeds_classes: bool,
+    /// The folders of the directory with graphs for other conditions.
+    conditioners: Vec<String>,
     is_refiner: bool,
     in_pixels: bool,
 }
 
 type Judge = fn(&Model) -> Result<(), String>;
 
-const TASKS: [(&str, Judge); 7] = [
+const TASKS: [(&str, Judge); 8] = [
     ("text-to-image", text_to_image),
     ("image-to-image", image_to_image),
     ("inpaint", inpaint),
     ("instruct", instruct),
     ("super-resolution", super_resolution),
     ("class-conditional", class_conditional),
+    ("conditional", conditional),
     ("unconditional", unconditional),
 ];
 
@@ -77,6 +81,8 @@ impl Model {
             decoder: need(bundle.decoder().is_some() || in_pixels, "first stage's decoder"),
             has_context: contract.context.is_some(),
             has_classes: contract.class_labels.is_some(),
+            embeds_classes: bundle.component(ComponentKind::ClassEmbedder).is_some(),
+            conditioners: bundle.conditioners.clone(),
             is_refiner: contract.time_ids_width() == Some(5),
             in_pixels,
         }
@@ -94,6 +100,9 @@ impl Model {
 
 fn text_to_image(m: &Model) -> Result<(), String> {
     m.extra(0, "latents alone")?;
+    if m.embeds_classes {
+        return Err("the denoiser wants classes".to_owned());
+    }
     if m.is_refiner {
         return Err("the model is a refiner: it finishes pictures that another model began".to_owned());
     }
@@ -108,7 +117,8 @@ fn image_to_image(m: &Model) -> Result<(), String> {
 fn inpaint(m: &Model) -> Result<(), String> {
     let what = "latents, mask and masked latents";
     m.extra(0, what).or_else(|_| m.extra(m.latent_channels.saturating_add(1), what))?;
-    m.text.clone().and(m.encoder.clone()).and(m.decoder.clone())
+    let text = if m.has_context || m.in_channels == m.latent_channels { m.text.clone() } else { Ok(()) };
+    text.and(m.encoder.clone()).and(m.decoder.clone())
 }
 
 fn instruct(m: &Model) -> Result<(), String> {
@@ -129,11 +139,16 @@ fn super_resolution(m: &Model) -> Result<(), String> {
 
 fn class_conditional(m: &Model) -> Result<(), String> {
     m.extra(0, "latents alone")?;
-    if !m.has_classes {
-        return Err("the denoiser takes no class".to_owned());
+    match (m.has_context, m.embeds_classes, m.has_classes) {
+        (true, true, _) | (false, _, true) => m.decoder.clone(),
+        (true, false, _) => Err("the denoiser wants text".to_owned()),
+        (false, _, false) => Err("the denoiser takes no class".to_owned()),
     }
-    if m.has_context {
-        return Err("the denoiser wants text".to_owned());
+}
+
+fn conditional(m: &Model) -> Result<(), String> {
+    if m.conditioners.is_empty() {
+        return Err("the directory has no graph for another condition".to_owned());
     }
     m.decoder.clone()
 }
