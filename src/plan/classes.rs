@@ -1,5 +1,6 @@
 //! Which classes a class-conditional run draws.
 
+use std::io::Read;
 use std::path::Path;
 
 use serde_json::Value;
@@ -7,6 +8,7 @@ use serde_json::Value;
 use super::Part;
 use crate::bundle::{Bundle, ComponentKind, ConditionerContract, DenoiserContract};
 use crate::error::{Error, Result};
+use crate::files::open_input;
 use crate::spec::{Class, ClassConditional};
 use crate::task::Classes;
 
@@ -75,7 +77,8 @@ fn null_class(spec: &ClassConditional, bundle: &Bundle, rows: Option<usize>) -> 
 fn names(spec: &ClassConditional, bundle: &Bundle) -> Result<Vec<String>> {
     let beside = bundle.dir.join("classes.txt");
     let lines = |path: &Path| {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, "reading", e))?;
+        let mut text = String::new();
+        open_input(path)?.read_to_string(&mut text).map_err(|e| Error::io(path, "reading", e))?;
         Ok::<_, Error>(text.lines().map(|line| line.trim().to_owned()).collect())
     };
     if let Some(path) = &spec.class_names {

@@ -2,10 +2,12 @@
 
 use super::model::{Part, part};
 use crate::bundle::{Bundle, Component, ComponentKind, ConditionerContract, open_conditioner};
+use crate::conditioner::layout;
 use crate::error::{Error, Result};
-use crate::image;
 use crate::spec::{Condition, Graph, Source, ToldAs};
+use crate::task::{check_labels, things};
 use crate::tensor::Dim;
+use crate::{files, image, npy};
 
 /// A condition with the graph that makes tensors of it.
 #[derive(Debug, Clone)]
@@ -26,9 +28,10 @@ impl ConditionPart {
 
     fn new(at: usize, condition: &Condition, bundle: &Bundle) -> Result<Self> {
         match &condition.source {
-            Source::LabelMap(path) => drop(image::load_labels(path)?),
             Source::DepthMap(path) => drop(image::dimensions(path)?),
-            Source::Boxes(_) | Source::Vectors(_) | Source::Index { .. } => {}
+            Source::Vectors(path) => drop(npy::read_f32(path)?),
+            Source::Index { path, .. } => drop(files::open_input(path)?),
+            Source::Boxes(_) | Source::LabelMap(_) => {}
         }
         let Some(graph) = &condition.graph else {
             return Ok(Self { condition: condition.clone(), part: None, known: None });
@@ -62,11 +65,13 @@ impl ConditionPart {
                 "name the graph that was exported for this condition",
             ));
         }
-        Ok(Self {
-            condition: condition.clone(),
-            known: known(&component, &contract),
-            part: Some(part(&component, contract)),
-        })
+        let known = known(&component, &contract);
+        match &condition.source {
+            Source::Boxes(boxes) => drop(layout::tokens(&things(boxes), known)?),
+            Source::LabelMap(path) => check_labels(path, &image::load_labels(path)?, known)?,
+            Source::DepthMap(_) | Source::Vectors(_) | Source::Index { .. } => {}
+        }
+        Ok(Self { condition: condition.clone(), known, part: Some(part(&component, contract)) })
     }
 
     /// The channels that the denoiser is told, where they are known.

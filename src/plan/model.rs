@@ -312,6 +312,12 @@ impl Asked<'_> {
             }
             _ => {}
         }
+        if task.classes().is_some() && !embeds_classes && contract.class_labels.is_none() {
+            return Err(self.at_fault(
+                format!("{wanted_for} has classes, and this graph takes no class"),
+                "choose [task.unconditional], or a model directory with class_embedder/",
+            ));
+        }
         let of_prompts = [&contract.text_embeds, &contract.time_ids, &contract.timestep_cond];
         let unfilled = of_prompts.into_iter().flatten().filter(|_| !has_prompt);
         let classes = contract.class_labels.iter().filter(|_| !task.tells_class());

@@ -90,7 +90,10 @@ impl TextPlan {
                 return Err(Error::model(
                     path,
                     format!("input {} takes {what} of width {wanted}, and the text encoders give {given}", info.name),
-                    "denoiser and text encoders are not of one model",
+                    match bundle.missing.first() {
+                        Some(missing) => format!("the directory lacks {missing}"),
+                        None => "denoiser and text encoders are not of one model".to_owned(),
+                    },
                 ));
             }
         }

@@ -11,10 +11,11 @@ use crate::conditioner::{Conditioner, layout};
 use crate::denoise::Branch;
 use crate::error::{Error, Result};
 use crate::files::open_input;
+use crate::image::{self, LabelMap};
+use crate::npy;
 use crate::session::Cancel;
 use crate::spec::{Condition, LayoutBox, Source, ToldAs};
 use crate::tensor::{DType, Tensor};
-use crate::{image, npy};
 
 /// A condition, ready to be told.
 pub struct Given<'a> {
@@ -80,11 +81,10 @@ impl Given<'_> {
         let key = |name: &str| format!("condition[{at}].{name}");
         let made = match &self.condition.source {
             Source::Boxes(boxes) => {
-                let things: Vec<_> = boxes.iter().map(thing).collect();
-                let tokens = layout::tokens(&things, self.known)?;
+                let tokens = layout::tokens(&things(boxes), self.known)?;
                 Tensor::I64(ndarray::Array1::from(tokens).insert_axis(Axis(0)).into_dyn())
             }
-            Source::LabelMap(path) => Tensor::F32(one_hot(path, size, self.known, &key("label_map"))?),
+            Source::LabelMap(path) => Tensor::F32(one_hot(path, size, self.known)?),
             Source::DepthMap(path) => Tensor::F32(depth(path, latent)?),
             Source::Vectors(path) => Tensor::F32(vectors(path)?.insert_axis(Axis(0))),
             Source::Index { path, k } => {
@@ -119,28 +119,38 @@ impl Given<'_> {
     }
 }
 
-fn thing(written: &LayoutBox) -> layout::Thing {
-    let bits = written.modifiers().iter().enumerate().map(|(bit, (_, on))| usize::from(*on) << bit).sum();
-    layout::Thing { class: written.class, place: written.place, modifiers: bits }
+/// The boxes of a pipeline file as a layout takes them.
+pub fn things(boxes: &[LayoutBox]) -> Vec<layout::Thing> {
+    let thing = |written: &LayoutBox| {
+        let bits = written.modifiers().iter().enumerate().map(|(bit, (_, on))| usize::from(*on) << bit).sum();
+        layout::Thing { class: written.class, place: written.place, modifiers: bits }
+    };
+    boxes.iter().map(thing).collect()
+}
+
+/// Requires that a map holds only labels that the model knows, and that it is known how many those are.
+///
+/// # Errors
+/// [`Error::Input`] naming the map and the label, or the file that should say how many there are.
+pub fn check_labels(path: &Path, map: &LabelMap, known: Option<usize>) -> Result<()> {
+    let fail = |problem: String, help: &str| Err(Error::input(path.display().to_string(), problem, help));
+    let Some(count) = known else {
+        return fail("nothing says how many labels there are".into(), "write n_labels into the graph's config.json");
+    };
+    match map.labels.iter().find(|&&label| usize::from(label) >= count) {
+        None => Ok(()),
+        Some(beyond) => fail(
+            format!("holds label {beyond}, and the model knows labels 0 to {}", count.saturating_sub(1)),
+            "number the labels as the model does",
+        ),
+    }
 }
 
 /// A plane for each label, 1 where it stands: `[1, labels, h, w]`.
-fn one_hot(path: &Path, (width, height): (usize, usize), known: Option<usize>, key: &str) -> Result<ArrayD<f32>> {
+fn one_hot(path: &Path, (width, height): (usize, usize), known: Option<usize>) -> Result<ArrayD<f32>> {
     let map = image::load_labels(path)?.resized(width, height);
-    let Some(count) = known else {
-        return Err(Error::input(
-            key,
-            "nothing says how many labels there are",
-            "write n_labels into the config.json beside the graph",
-        ));
-    };
-    if let Some(beyond) = map.labels.iter().find(|&&label| usize::from(label) >= count) {
-        return Err(Error::input(
-            path.display().to_string(),
-            format!("holds label {beyond}, and the model knows labels 0 to {}", count.saturating_sub(1)),
-            "number the labels as the model does",
-        ));
-    }
+    check_labels(path, &map, known)?;
+    let count = known.unwrap_or_default();
     let mut planes = ArrayD::zeros(IxDyn(&[1, count, height, width]));
     for (pixel, &label) in map.labels.iter().enumerate() {
         planes[[0, usize::from(label), pixel / width, pixel % width]] = 1.0;

@@ -23,7 +23,7 @@ use crate::session::Cancel;
 use crate::spec::{self, ClassConditional, Prompting};
 use crate::text::TextEncoders;
 
-pub use conditions::Given;
+pub use conditions::{Given, check_labels, things};
 pub use from_noise::Unconditional;
 
 /// What a run of the denoiser starts from.

@@ -63,6 +63,16 @@ impl Folder {
         self.write(name, [&bytes[..at], to.as_bytes(), &bytes[at + from.len()..]].concat());
     }
 
+    /// Writes a grey PNG, each pixel of which is told by its place, counted from the upper left.
+    pub fn grey(&self, name: &str, width: usize, height: usize, level: fn(usize) -> u8) {
+        let file = std::fs::File::create(self.path(name)).expect("a file");
+        let mut encoder = png::Encoder::new(file, width as u32, height as u32);
+        encoder.set_color(png::ColorType::Grayscale);
+        let mut writer = encoder.write_header().expect("a header");
+        let levels: Vec<u8> = (0..width * height).map(level).collect();
+        writer.write_image_data(&levels).expect("a picture");
+    }
+
     /// Writes a picture with a gradient.
     pub fn picture(&self, name: &str, width: u32, height: u32) {
         let shade = |n: u32, of: u32| u8::try_from(n * 255 / of).unwrap_or(255);

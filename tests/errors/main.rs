@@ -12,6 +12,7 @@ mod lora;
 mod model_directory;
 mod pipeline_file;
 mod surroundings;
+mod tasks;
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -105,6 +106,12 @@ impl Row {
     /// Begins with the pipeline that starts from a picture.
     fn image_to_image(mut self) -> Self {
         self.base = IMAGE_TO_IMAGE;
+        self
+    }
+
+    /// Begins with another pipeline.
+    fn base(mut self, base: &'static str) -> Self {
+        self.base = base;
         self
     }
 
@@ -209,8 +216,11 @@ impl Row {
             text = text.replace("MODEL", &fixture.display().to_string());
         }
         folder.write("pipeline.toml", text.replace("FIXTURES", &common::models().display().to_string()));
-        if self.base == IMAGE_TO_IMAGE {
+        if self.base.contains("'in.png'") {
             folder.picture("in.png", 64, 64);
+        }
+        if self.base.contains("'mask.png'") {
+            folder.grey("mask.png", 64, 64, |at| if at % 64 < 32 { 255 } else { 0 });
         }
         if let Some(change) = self.files {
             change(&folder);
@@ -309,6 +319,11 @@ fn in_what_the_pipeline_takes() {
 #[test]
 fn in_loras() {
     expect(&lora::rows());
+}
+
+#[test]
+fn in_what_other_tasks_are_given() {
+    expect(&tasks::rows());
 }
 
 #[test]
