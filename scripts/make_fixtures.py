@@ -13,7 +13,8 @@ models from here and runs them in PyTorch.
                 an encoder that draws inside the graph, no config.json
     sd2v        v-prediction, padding with "!", a first stage that shrinks by 4 instead of 8
     pixel       a UNet over pixels and a scheduler, nothing else
-    variants/   UNets that a pipeline names as `[model.unet] graph` to put in the place of the one of sd1
+    variants/   graphs that a pipeline names as `[model.unet] graph` or `[model.text_encoder] graph` to put in the place
+                of those of sd1
 """
 
 import json
@@ -159,6 +160,15 @@ def text_encoder(seed, layers=2, act="quick_gelu"):
     return seeded(seed, lambda: CLIPTextModel(config), loud=("embedding.weight",), gain=20.0)
 
 
+def normed(model):
+    """Gives a text encoder a last norm of its own: an untrained one multiplies by 1 and adds 0."""
+    norm = model.text_model.final_layer_norm
+    torch.manual_seed(52)
+    norm.weight.copy_(1.0 + 0.5 * torch.randn(norm.weight.shape))
+    norm.bias.copy_(0.5 * torch.randn(norm.bias.shape))
+    return model
+
+
 def unet(seed, levels=2, linear=False):
     down = ("DownBlock2D", "CrossAttnDownBlock2D")[-levels:]
     return seeded(
@@ -234,6 +244,7 @@ def models():
         "unet-fixed-batch": sd1 | {"unet": unet(41, levels=1)},
         "unet-int64-timestep": sd1 | {"unet": unet(41, levels=1)},
         "unet-half": sd1 | {"unet": unet(41, levels=1).half()},
+        "text-encoder-hidden": sd1 | {"text_encoder": normed(text_encoder(51, layers=3))},
     }
 
 
@@ -364,6 +375,25 @@ def export_text_encoder(folder, model, ids, batch="batch_size", sequence="sequen
         {"input_ids": (torch.zeros(2, CONTEXT, dtype=ids), {0: batch, 1: sequence})},
         {"last_hidden_state": {0: batch, 1: sequence}, "pooler_output": {0: batch}},
         modules=True,
+    )
+
+
+def export_text_encoder_hidden(path, model):
+    """Exports a text encoder with the states after each layer, as scripts/export.py does with --hidden-states."""
+    axes = {0: "batch_size", 1: "sequence_length"}
+
+    def forward(m, input_ids):
+        out = m(input_ids=input_ids, output_hidden_states=True)
+        return (out.last_hidden_state, out.pooler_output, *out.hidden_states)
+
+    count = model.config.num_hidden_layers + 1
+    export(
+        path,
+        model,
+        forward,
+        {"input_ids": (torch.zeros(2, CONTEXT, dtype=torch.int64), axes)},
+        {"last_hidden_state": axes, "pooler_output": {0: "batch_size"}}
+        | {f"hidden_states.{i}": axes for i in range(count)},
     )
 
 
@@ -528,6 +558,7 @@ def main():
         dtype=torch.float16,
     )
     nan_unet(f"{variants}/unet-nan.onnx")
+    export_text_encoder_hidden(f"{variants}/text-encoder-hidden.onnx", made["text-encoder-hidden"]["text_encoder"])
 
     total = 0
     for base, _, files in sorted(os.walk(ROOT)):

@@ -98,7 +98,9 @@ impl Pipeline {
         for text in plan.text.iter().flat_map(|text| &text.encoders) {
             let session = open(&text.part.graph, text.part.kind, &[])?;
             let contract = text.part.contract.clone();
-            let encoder = TextEncoder::new(text.tokenizer.clone(), session, contract, text.taken.clone())?;
+            let (taken, negative) = (text.taken.clone(), text.negative.clone());
+            let reading = text.reading.clone();
+            let encoder = TextEncoder::new(text.tokenizer.clone(), session, contract, taken, negative, reading)?;
             encoders.push((text.group, encoder));
         }
         let text = plan.text.is_some().then(|| TextEncoders::new(encoders));

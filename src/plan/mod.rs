@@ -22,7 +22,7 @@ use crate::npy;
 use crate::rng::Stream;
 use crate::scheduler::Custom;
 use crate::session::find_provider;
-use crate::spec::Spec;
+use crate::spec::{LongPrompts, Spec};
 use crate::task::{self, Task};
 use crate::tiles::Tiles;
 
@@ -168,7 +168,7 @@ impl Plan {
             latents,
             tiles: spec.run.tiles,
             // A processor is kept busy by one picture; a GPU is not.
-            batch: if on_cpu { 1 } else { pictures.min(4) },
+            batch: if on_cpu { 1 } else { largest_batch(&spec, pictures) },
             only: None,
         };
         Ok(Self { spec, model, request })
@@ -233,6 +233,15 @@ fn schedule(
     }
     scheduler.span(built.as_ref(), spec.run.denoising_start, spec.run.denoising_end)?;
     Ok((scheduler, steps, custom))
+}
+
+/// How many pictures a GPU makes at once. Prompts that are read in chunks may differ in length, and then pictures of one
+/// prompt only go together.
+fn largest_batch(spec: &Spec, pictures: usize) -> usize {
+    const MOST: usize = 4;
+    let in_chunks = spec.task.prompting().is_some_and(|p| p.reading.long_prompts == LongPrompts::Chunk);
+    let fits = |batch: &usize| !in_chunks || spec.run.images.is_multiple_of(*batch);
+    (1..=pictures.min(MOST)).rev().find(fits).unwrap_or(1)
 }
 
 /// Width and height of the pictures in pixels.

@@ -95,7 +95,7 @@ impl ModelPlan {
         };
         asked.fills_inputs(class_embedder.is_some())?;
         let text = match task.prompting() {
-            Some(_) => Some(TextPlan::new(bundle, &contract, &wanted_for)?),
+            Some(prompting) => Some(TextPlan::new(bundle, &contract, prompting, &wanted_for)?),
             None => None,
         };
         let classes = match task.classes() {
@@ -134,7 +134,7 @@ impl ModelPlan {
     /// [`Error::Model`] naming the first id beyond an encoder's embedding.
     pub fn check_prompts(&self, task: &dyn Task) -> Result<Vec<String>> {
         match (&self.text, task.prompting()) {
-            (Some(text), Some(prompting)) => text.check_prompts(prompting),
+            (Some(text), Some(prompting)) => text.check_prompts(prompting, &self.model.denoiser),
             _ => Ok(Vec::new()),
         }
     }

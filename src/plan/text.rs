@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::model::{Part, part};
-use crate::bundle::{Bundle, Component, ComponentKind, DenoiserContract, TextEncoderContract};
+use crate::bundle::{Bundle, Component, ComponentKind, DenoiserContract, LayerNorm, TextEncoderContract};
 use crate::error::{Error, Result};
-use crate::spec::Prompting;
+use crate::spec::{LongPrompts, PromptReading, Prompting, Weights};
 use crate::tensor::{Dim, TensorInfo};
-use crate::text::{Taken, require_embedded, tokenizer::Tokenizer};
+use crate::text::{Chunks, Taken, require_embedded, tokenizer::Tokenizer};
 
 /// A text encoder and its tokenizer.
 #[derive(Debug, Clone)]
@@ -18,6 +18,10 @@ pub struct TextPart {
     pub tokenizer: Arc<Tokenizer>,
     /// Which of its outputs are taken.
     pub taken: Taken,
+    /// Which are taken of a negative prompt, where those are others.
+    pub negative: Option<Taken>,
+    /// How it reads prompts.
+    pub reading: PromptReading,
     /// Which group of tokens its own belong to; see [`crate::text::TextEncoders`].
     pub group: usize,
 }
@@ -33,7 +37,12 @@ pub struct TextPlan {
 }
 
 impl TextPlan {
-    pub(super) fn new(bundle: &Bundle, denoiser: &DenoiserContract, wanted_for: &str) -> Result<Self> {
+    pub(super) fn new(
+        bundle: &Bundle,
+        denoiser: &DenoiserContract,
+        prompting: &Prompting,
+        wanted_for: &str,
+    ) -> Result<Self> {
         let components: Vec<&Component> = bundle.text_encoders().collect();
         if components.is_empty() {
             return Err(Error::model(
@@ -48,11 +57,19 @@ impl TextPlan {
         for component in components {
             let contract = TextEncoderContract::resolve(component)?;
             let tokens = if is_xl { Some(penultimate(component, &contract)?.clone()) } else { tokens(&contract) };
+            readable(component, tokens.as_ref(), &prompting.reading, wanted_for)?;
             // The projected text comes with the last encoder; what the first pools is not asked for.
             let pooled = contract.pooled.clone().filter(|_| is_xl && is_last(bundle, component));
+            let whole = Taken { tokens, norm: None, pooled };
+            let skipping = match prompting.reading.clip_skip {
+                Some(skip) => Some(skipped(component, &contract, skip, is_xl, &whole, wanted_for)?),
+                None => None,
+            };
             encoders.push(TextPart {
                 tokenizer: Arc::new(Tokenizer::open(tokenizer_dir(bundle, component, wanted_for)?)?),
-                taken: Taken { tokens, pooled },
+                negative: skipping.as_ref().map(|_| whole.clone()),
+                taken: skipping.unwrap_or(whole),
+                reading: prompting.reading.clone(),
                 part: part(component, contract),
                 group: 0,
             });
@@ -107,13 +124,25 @@ impl TextPlan {
 
     /// Requires that every prompt becomes ids that the text encoders know, and tells of those that are too
     /// long for them.
-    pub(super) fn check_prompts(&self, prompting: &Prompting) -> Result<Vec<String>> {
+    pub(super) fn check_prompts(&self, prompting: &Prompting, denoiser: &DenoiserContract) -> Result<Vec<String>> {
         let mut warnings = Vec::new();
+        let fixed = denoiser.context.as_ref().and_then(|info| Some((info, info.shape.get(1)?.fixed()?)));
         for prompt in prompting.prompts.iter().chain(&prompting.negative_prompts) {
             for text in &self.encoders {
-                let encoding = text.tokenizer.encode(prompt)?;
-                require_embedded(&encoding, &text.part.contract, &text.part.graph.path)?;
-                warnings.extend(encoding.warning().filter(|warning| !warnings.contains(warning)));
+                let read = Chunks::new(prompt, &text.tokenizer, &text.reading)?;
+                require_embedded(&read, &text.part.contract, &text.part.graph.path)?;
+                warnings.extend(read.warning.filter(|warning| !warnings.contains(warning)));
+                if let (Some((info, length)), 2..) = (fixed, read.chunks.len()) {
+                    return Err(Error::input(
+                        "long_prompts",
+                        format!(
+                            "a prompt is read in {} chunks, and input {} of the denoiser takes exactly {length} tokens",
+                            read.chunks.len(),
+                            info.name
+                        ),
+                        "shorten the prompt, or export the denoiser with a free number of tokens",
+                    ));
+                }
             }
         }
         Ok(warnings)
@@ -142,6 +171,79 @@ fn penultimate<'c>(component: &Component, contract: &'c TextEncoderContract) -> 
             "export the text encoder with its hidden states (Optimum does; scripts/export.py too)",
         )
     })
+}
+
+/// What is taken where `skip` layers are left out: other states than of the `whole` encoder, and the norm over them,
+/// which Stable Diffusion XL does without.
+fn skipped(
+    component: &Component,
+    contract: &TextEncoderContract,
+    skip: usize,
+    is_xl: bool,
+    whole: &Taken,
+    wanted_for: &str,
+) -> Result<Taken> {
+    let at_fault = |problem: String, help: &str| Error::model(&component.graph.path, problem, help);
+    let Some(layers) = contract.layers() else {
+        return Err(at_fault(
+            format!("{wanted_for} has clip_skip = {skip}, and {} does not give its hidden states", component.kind),
+            "leave clip_skip out, or export the text encoder with its hidden states (scripts/export.py \
+             --hidden-states)",
+        ));
+    };
+    let most = layers.saturating_sub(usize::from(is_xl));
+    let wanted = most.checked_sub(skip);
+    let found = wanted.and_then(|wanted| contract.hidden_states.iter().find(|(layer, _)| *layer == wanted));
+    let Some((_, states)) = found else {
+        return Err(Error::input(
+            "clip_skip",
+            format!("{skip} layers are to be left out, and {} has {most} that can be", component.kind),
+            "1 and 2 are usual",
+        ));
+    };
+    if is_xl {
+        return Ok(Taken { tokens: Some(states.clone()), ..whole.clone() });
+    }
+    let norm = match &contract.last_hidden_state {
+        Some(output) => LayerNorm::making(&component.graph, &output.name)?,
+        None => None,
+    };
+    // A norm of another width is none over these states.
+    let width = states.shape.last().and_then(Dim::fixed);
+    let norm = norm.filter(|norm| width.is_none_or(|width| width == norm.scale.len()));
+    let norm = norm.ok_or_else(|| {
+        at_fault(
+            format!(
+                "{wanted_for} has clip_skip = {skip}, and the norm behind the last layer of {} cannot be read",
+                component.kind
+            ),
+            "leave clip_skip out, or export the text encoder anew in float32 or float16, without fusing its operators \
+             (scripts/export.py --hidden-states)",
+        )
+    })?;
+    Ok(Taken { tokens: Some(states.clone()), norm: Some(norm), pooled: whole.pooled.clone() })
+}
+
+/// Requires that weights and chunks have a sense for what an encoder gives.
+fn readable(
+    component: &Component,
+    tokens: Option<&TensorInfo>,
+    reading: &PromptReading,
+    wanted_for: &str,
+) -> Result<()> {
+    let key = match reading {
+        PromptReading { weights: Weights::A1111, .. } => "weights",
+        PromptReading { long_prompts: LongPrompts::Chunk, .. } => "long_prompts",
+        _ => return Ok(()),
+    };
+    if tokens.is_none_or(|info| info.shape.len() != 2) {
+        return Ok(());
+    }
+    Err(Error::model(
+        &component.graph.path,
+        format!("{wanted_for} has {key}, and {} makes one vector of a whole text", component.kind),
+        format!("leave {key} out"),
+    ))
 }
 
 fn is_last(bundle: &Bundle, component: &Component) -> bool {

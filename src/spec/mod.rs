@@ -54,8 +54,8 @@ pub use overrides::Overrides;
 pub use run::{Listed, Run};
 pub use scheduler::Scheduler;
 pub use task::{
-    Beginning, Class, ClassConditional, Conditional, ImageToImage, Inpaint, Instruct, Prompting, Sizes,
-    SuperResolution, TASKS, Task, TaskEntry, TextToImage,
+    Beginning, Class, ClassConditional, Conditional, ImageToImage, Inpaint, Instruct, LongPrompts, PromptReading,
+    Prompting, Sizes, SuperResolution, TASKS, Task, TaskEntry, TextToImage, Weights,
 };
 
 use crate::error::{Error, Problem, Result};

@@ -10,7 +10,7 @@ use crate::denoise::{Condition, Guidance};
 use crate::error::{Error, Result};
 use crate::spec::Prompting;
 use crate::tensor::Dim;
-use crate::text::Embedding;
+use crate::text::{Asked, Embedding, TextEncoders};
 
 /// The guidance that a task's prompts ask for. A model that is told the scale is not guided from outside.
 pub(super) fn guidance(prompting: &Prompting, stage: &Stage<'_>) -> Guidance {
@@ -29,11 +29,18 @@ pub(super) fn condition(prompting: &Prompting, guidance: Guidance, stage: &mut S
     let contract = &stage.model.denoiser.clone();
     let mut rows: Vec<Arc<Embedding>> = Vec::new();
     let mut sizes = Vec::new();
-    for branch in guidance.branches() {
+    let branches = guidance.branches();
+    let zeros = stage.model.zeros_for_no_prompt;
+    for branch in branches {
         for &prompt in stage.prompts {
-            rows.push(match branch.prompt {
-                true => encode(&at(&prompting.prompts, prompt), stage)?,
-                false => negative(prompting, prompt, stage)?,
+            // All that one picture is told has the same length, and nothing that another picture is told changes it.
+            let texts = branches.iter().filter_map(|branch| text_of(prompting, prompt, branch.prompt, zeros));
+            let chunks = texts.map(|text| encoders(stage.text.as_deref_mut())?.chunks(&text));
+            let chunks = chunks.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(1);
+            let asked = Asked { chunks, is_negative: !branch.prompt };
+            rows.push(match text_of(prompting, prompt, branch.prompt, zeros) {
+                Some(text) => encode(&text, asked, stage)?,
+                None => Arc::new(encode(&at(&prompting.prompts, prompt), asked, stage)?.zeros()),
             });
             sizes.extend(time_ids(prompting, contract, stage.size, branch.prompt));
         }
@@ -76,28 +83,33 @@ fn at(texts: &[String], index: usize) -> String {
     texts.get(index).cloned().unwrap_or_default()
 }
 
-fn encode(prompt: &str, stage: &mut Stage<'_>) -> Result<Arc<Embedding>> {
-    let Some(text) = stage.text.as_deref_mut() else {
-        return Err(Error::input(
+fn encoders(text: Option<&mut TextEncoders>) -> Result<&mut TextEncoders> {
+    text.ok_or_else(|| {
+        Error::input(
             "prompt",
             "this model directory has no text encoder",
             "choose [task.unconditional], or a model directory with text_encoder/ and tokenizer/",
-        ));
-    };
-    if let Some(known) = text.known(prompt) {
+        )
+    })
+}
+
+fn encode(prompt: &str, asked: Asked, stage: &mut Stage<'_>) -> Result<Arc<Embedding>> {
+    let text = encoders(stage.text.as_deref_mut())?;
+    if let Some(known) = text.known(prompt, asked) {
         return Ok(known);
     }
-    let embedding = text.encode(prompt, stage.cancel)?;
+    let embedding = text.encode(prompt, asked, stage.cancel)?;
     embedding.warnings.iter().for_each(|warning| (stage.warn)(warning.clone()));
     Ok(embedding)
 }
 
-/// What stands for a negative prompt: the one given, or nothing as the model was trained on it.
-fn negative(prompting: &Prompting, prompt: usize, stage: &mut Stage<'_>) -> Result<Arc<Embedding>> {
-    let zeros = stage.model.zeros_for_no_prompt;
-    match prompting.negative_prompts.get(prompt) {
-        None if zeros => Ok(Arc::new(encode(&at(&prompting.prompts, prompt), stage)?.zeros())),
-        given => encode(given.map_or("", String::as_str), stage),
+/// The text that a branch is told: the prompt or the negative prompt. Where nobody gave one and
+/// `zeros` are to take its place, there is none.
+fn text_of(prompting: &Prompting, prompt: usize, is_prompt: bool, zeros: bool) -> Option<String> {
+    match (is_prompt, prompting.negative_prompts.get(prompt)) {
+        (true, _) => Some(at(&prompting.prompts, prompt)),
+        (false, None) if zeros => None,
+        (false, given) => Some(given.cloned().unwrap_or_default()),
     }
 }
 

@@ -3,12 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use ndarray::{Array2, ArrayD, Axis, IxDyn};
+use ndarray::{Array2, ArrayD, Axis, IxDyn, concatenate};
 
-use super::tokenizer::{Encoding, Tokenizer};
-use crate::bundle::TextEncoderContract;
+use super::chunks::{Chunk, Chunks};
+use super::tokenizer::Tokenizer;
+use crate::bundle::{LayerNorm, TextEncoderContract};
 use crate::error::{Error, Result};
 use crate::session::{Cancel, Session};
+use crate::spec::PromptReading;
 use crate::tensor::{TensorInfo, TensorView, require_finite, switch};
 
 /// Which of a text encoder's outputs are taken.
@@ -16,19 +18,33 @@ use crate::tensor::{TensorInfo, TensorView, require_finite, switch};
 pub struct Taken {
     /// What becomes tokens to attend to: states `[n, tokens, width]`, or a vector `[n, width]` that is one token.
     pub tokens: Option<TensorInfo>,
+    /// What those states go through that the graph did not put them through.
+    pub norm: Option<LayerNorm>,
     /// The text as one vector, `[n, width]`.
     pub pooled: Option<TensorInfo>,
+}
+
+/// What is to be made of a prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Asked {
+    /// The number of chunks it is read in, as many as it needs or more.
+    pub chunks: usize,
+    /// Whether it is a negative prompt, of which no layers are left out.
+    pub is_negative: bool,
 }
 
 /// What one text encoder makes of one prompt.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Encoded {
-    /// `[tokens, width]`
+    /// `[tokens, width]`, the tokens of all its chunks.
     pub tokens: Option<ArrayD<f32>>,
     /// `[width]`
     pub pooled: Option<ArrayD<f32>>,
     pub warning: Option<String>,
 }
+
+/// The states of one chunk, `[tokens, width]`, and the vector pooled of it, `[width]`.
+type Made = (Option<ArrayD<f32>>, Option<ArrayD<f32>>);
 
 /// A tokenizer and the graph that turns its ids into tokens to attend to.
 pub struct TextEncoder {
@@ -36,15 +52,19 @@ pub struct TextEncoder {
     session: Session,
     contract: TextEncoderContract,
     taken: Taken,
+    /// What is taken of a negative prompt, where that is something else.
+    negative: Option<Taken>,
+    reading: PromptReading,
 }
 
 /// Requires that every id of a prompt is a row of the graph's embedding.
 ///
 /// # Errors
 /// [`Error::Model`] naming the graph, the first id beyond, and the number of rows.
-pub fn require_embedded(encoding: &Encoding, contract: &TextEncoderContract, graph: &Path) -> Result<()> {
+pub fn require_embedded(chunks: &Chunks, contract: &TextEncoderContract, graph: &Path) -> Result<()> {
     let Some(rows) = contract.embedding_rows else { return Ok(()) };
-    let Some(id) = encoding.ids.iter().find(|&&id| usize::try_from(id).map_or(true, |id| id >= rows)) else {
+    let mut ids = chunks.chunks.iter().flat_map(|chunk| &chunk.ids);
+    let Some(id) = ids.find(|&&id| usize::try_from(id).map_or(true, |id| id >= rows)) else {
         return Ok(());
     };
     Err(Error::model(
@@ -55,7 +75,8 @@ pub fn require_embedded(encoding: &Encoding, contract: &TextEncoderContract, gra
 }
 
 impl TextEncoder {
-    /// Joins an open graph with its tokenizer.
+    /// Joins an open graph with its tokenizer. `negative` is what is taken of a negative prompt, where that is something
+    /// else than what is taken of a prompt.
     ///
     /// # Errors
     /// [`Error::Model`] where the graph's fixed sequence length is not the tokenizer's.
@@ -64,6 +85,8 @@ impl TextEncoder {
         session: Session,
         contract: TextEncoderContract,
         taken: Taken,
+        negative: Option<Taken>,
+        reading: PromptReading,
     ) -> Result<Self> {
         if let Some(fixed) = contract.sequence_length.filter(|&n| n != tokenizer.max_length()) {
             return Err(Error::model(
@@ -76,16 +99,45 @@ impl TextEncoder {
                 "set model_max_length in tokenizer_config.json to the graph's length",
             ));
         }
-        Ok(Self { tokenizer, session, contract, taken })
+        Ok(Self { tokenizer, session, contract, taken, negative, reading })
     }
 
-    /// Encodes one prompt.
-    pub(super) fn encode(&mut self, prompt: &str, cancel: &Cancel) -> Result<Encoded> {
-        let encoding = self.tokenizer.encode(prompt)?;
-        require_embedded(&encoding, &self.contract, self.session.path())?;
+    /// The chunks that a prompt is read in.
+    pub(super) fn chunks(&self, prompt: &str) -> Result<Chunks> {
+        let chunks = Chunks::new(prompt, &self.tokenizer, &self.reading)?;
+        require_embedded(&chunks, &self.contract, self.session.path())?;
+        Ok(chunks)
+    }
+
+    /// Encodes one prompt, the chunks behind its own empty.
+    pub(super) fn encode(&mut self, prompt: &str, asked: Asked, cancel: &Cancel) -> Result<Encoded> {
+        let Chunks { mut chunks, warning } = self.chunks(prompt)?;
+        if chunks.len() < asked.chunks {
+            let empty = self.chunks("")?.chunks;
+            chunks.extend(empty.into_iter().cycle().take(asked.chunks - chunks.len()));
+        }
+        let taken = self.negative.as_ref().filter(|_| asked.is_negative).unwrap_or(&self.taken).clone();
+        let mut tokens = Vec::with_capacity(chunks.len());
+        let mut pooled = None;
+        for (at, chunk) in chunks.iter().enumerate() {
+            let (states, vector) = self.encode_chunk(chunk, &taken, cancel)?;
+            tokens.extend(states.map(|states| weighted(states, &chunk.weights)));
+            if at == 0 {
+                pooled = vector;
+            }
+        }
+        let views: Vec<_> = tokens.iter().map(|states| states.view()).collect();
+        let tokens = match views.is_empty() {
+            true => None,
+            false => Some(concatenate(Axis(0), &views).map_err(|e| Error::input("prompt", e.to_string(), ""))?),
+        };
+        Ok(Encoded { tokens, pooled, warning })
+    }
+
+    fn encode_chunk(&mut self, chunk: &Chunk, taken: &Taken, cancel: &Cancel) -> Result<Made> {
         let rows = self.contract.batch.unwrap_or(1).max(1);
-        let length = encoding.ids.len();
-        let ids: Vec<i64> = encoding.ids.iter().copied().cycle().take(rows * length).collect();
+        let length = chunk.ids.len();
+        let ids: Vec<i64> = chunk.ids.iter().copied().cycle().take(rows * length).collect();
         let ids = Array2::from_shape_vec((rows, length), ids)
             .map_err(|e| Error::input("prompt", e.to_string(), ""))?
             .into_dyn();
@@ -99,7 +151,7 @@ impl TextEncoder {
         for (name, value) in &switches {
             inputs.push((name, TensorView::Bool(value.view())));
         }
-        let wanted: Vec<&TensorInfo> = [&self.taken.tokens, &self.taken.pooled].into_iter().flatten().collect();
+        let wanted: Vec<&TensorInfo> = [&taken.tokens, &taken.pooled].into_iter().flatten().collect();
         let names: Vec<&str> = wanted.iter().map(|info| info.name.as_str()).collect();
         let outputs = self.session.run(&inputs, &names, cancel)?;
         let mut outputs = outputs.into_iter().zip(wanted);
@@ -115,9 +167,28 @@ impl TextEncoder {
             require_finite(output.as_slice().unwrap_or_default(), "the text encoder's output", 0, 0)?;
             Ok(Some(output.index_axis_move(Axis(0), 0)))
         };
-        let tokens = next(self.taken.tokens.is_some())?;
-        let pooled = next(self.taken.pooled.is_some())?;
-        let tokens = tokens.map(|t| if t.ndim() == 1 { t.insert_axis(Axis(0)) } else { t });
-        Ok(Encoded { tokens, pooled, warning: encoding.warning() })
+        let tokens = next(taken.tokens.is_some())?;
+        let pooled = next(taken.pooled.is_some())?;
+        let mut tokens = tokens.map(|t| if t.ndim() == 1 { t.insert_axis(Axis(0)) } else { t });
+        if let (Some(states), Some(norm)) = (&mut tokens, &taken.norm) {
+            states.as_slice_mut().into_iter().for_each(|states| norm.apply(states));
+        }
+        Ok((tokens, pooled))
     }
+}
+
+/// Multiplies each token's states `[tokens, width]` by its weight, and then all of them by what brings their mean back
+/// to where it was: the emphasis that AUTOMATIC1111 calls original.
+fn weighted(mut states: ArrayD<f32>, weights: &[f32]) -> ArrayD<f32> {
+    if weights.iter().all(|&weight| weight == 1.0) {
+        return states;
+    }
+    let sum = |states: &ArrayD<f32>| states.iter().map(|&v| f64::from(v)).sum::<f64>();
+    let before = sum(&states);
+    states.outer_iter_mut().zip(weights).for_each(|(mut state, &weight)| state *= weight);
+    let by = before / sum(&states);
+    if by.is_finite() {
+        states *= by as f32;
+    }
+    states
 }

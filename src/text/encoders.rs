@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ndarray::{ArrayD, Axis, IxDyn, Slice, concatenate};
 
-use super::encoder::{Encoded, TextEncoder};
+use super::encoder::{Asked, Encoded, TextEncoder};
 use crate::error::{Error, Result};
 use crate::session::Cancel;
 
@@ -35,7 +35,7 @@ impl Embedding {
 pub struct TextEncoders {
     encoders: Vec<(usize, TextEncoder)>,
     /// Prompts met before: several pictures of one prompt, or the empty negative prompt of every request.
-    known: HashMap<String, Arc<Embedding>>,
+    known: HashMap<(String, Asked), Arc<Embedding>>,
 }
 
 /// Prompts remembered before all are forgotten, which bounds the memory of a long-lived pipeline.
@@ -47,29 +47,38 @@ impl TextEncoders {
         Self { encoders, known: HashMap::new() }
     }
 
-    /// What a prompt met before became.
-    pub fn known(&self, prompt: &str) -> Option<Arc<Embedding>> {
-        self.known.get(prompt).cloned()
+    /// How many chunks a prompt is read in, by the encoder that needs the most; 1 unless long prompts are read so.
+    ///
+    /// # Errors
+    /// [`Error::Model`] where a tokenizer gives ids that its graph's embedding does not hold.
+    pub fn chunks(&self, prompt: &str) -> Result<usize> {
+        let counts = self.encoders.iter().map(|(_, encoder)| Ok(encoder.chunks(prompt)?.chunks.len()));
+        Ok(counts.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(1))
     }
 
-    /// Encodes one prompt.
+    /// What a prompt met before became.
+    pub fn known(&self, prompt: &str, asked: Asked) -> Option<Arc<Embedding>> {
+        self.known.get(&(prompt.to_owned(), asked)).cloned()
+    }
+
+    /// Encodes one prompt in as many chunks as [`TextEncoders::chunks`] gives for it, or more.
     ///
     /// # Errors
     /// [`Error::Model`] where a tokenizer gives ids that its graph's embedding does not hold or the encoders' outputs
     /// do not fit together, and whatever the graphs fail with.
-    pub fn encode(&mut self, prompt: &str, cancel: &Cancel) -> Result<Arc<Embedding>> {
-        if let Some(known) = self.known(prompt) {
+    pub fn encode(&mut self, prompt: &str, asked: Asked, cancel: &Cancel) -> Result<Arc<Embedding>> {
+        if let Some(known) = self.known(prompt, asked) {
             return Ok(known);
         }
         let mut encoded = Vec::with_capacity(self.encoders.len());
         for (group, encoder) in &mut self.encoders {
-            encoded.push((*group, encoder.encode(prompt, cancel)?));
+            encoded.push((*group, encoder.encode(prompt, asked, cancel)?));
         }
         let embedding = Arc::new(join(encoded)?);
         if self.known.len() >= REMEMBERED {
             self.known.clear();
         }
-        self.known.insert(prompt.to_owned(), Arc::clone(&embedding));
+        self.known.insert((prompt.to_owned(), asked), Arc::clone(&embedding));
         Ok(embedding)
     }
 }

@@ -1,8 +1,11 @@
 //! Prompts: tokenizers and text encoders.
 
+mod chunks;
+mod emphasis;
 mod encoder;
 mod encoders;
 pub mod tokenizer;
 
-pub use encoder::{Taken, TextEncoder, require_embedded};
+pub use chunks::{Chunk, Chunks};
+pub use encoder::{Asked, Taken, TextEncoder, require_embedded};
 pub use encoders::{Embedding, TextEncoders};

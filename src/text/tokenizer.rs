@@ -32,6 +32,9 @@ pub struct Tokenizer {
     vocab_size: usize,
     /// How many special tokens the post-processor puts around a prompt.
     around: usize,
+    /// The special tokens before a prompt, and those behind it.
+    before: Vec<i64>,
+    behind: Vec<i64>,
     pad_id: i64,
     pads_left: bool,
     truncates_left: bool,
@@ -109,7 +112,11 @@ impl Tokenizer {
             .encode("", true)
             .map_err(|e| Error::model(dir, format!("cannot encode an empty prompt: {e}"), ""))?
             .len();
+        let (before, behind) = surroundings(&inner)
+            .map_err(|e| Error::model(dir, format!("cannot encode a prompt: {e}"), "fetch the tokenizer again"))?;
         let tokenizer = Self {
+            before,
+            behind,
             inner,
             dir: dir.to_path_buf(),
             max_length: CLIP_LENGTH,
@@ -147,18 +154,55 @@ impl Tokenizer {
         self.vocab_size
     }
 
+    /// How many tokens of a prompt have room beside those around it.
+    pub fn room(&self) -> usize {
+        self.max_length - self.around
+    }
+
+    /// The token of a comma, where it has one of its own.
+    pub(super) fn comma(&self) -> Option<i64> {
+        <[i64; 1]>::try_from(self.tokens(",").ok()?).ok().map(|[comma]| comma)
+    }
+
+    /// The tokens of a text alone, without those around a prompt and however many they are.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tokenizer::encode`].
+    pub fn tokens(&self, text: &str) -> Result<Vec<i64>> {
+        let encoding = self.inner.encode(text, false).map_err(|e| self.unencoded(&e))?;
+        Ok(encoding.get_ids().iter().map(|&id| i64::from(id)).collect())
+    }
+
+    /// Puts the special tokens and the padding around up to [`Tokenizer::room`] tokens, and ones around their weights.
+    pub(super) fn around(&self, tokens: &[i64], weights: &[f32]) -> (Vec<i64>, Vec<f32>) {
+        let mut ids: Vec<i64> = self.before.iter().chain(tokens).chain(&self.behind).copied().collect();
+        let mut around = vec![1.0; self.before.len()];
+        around.extend_from_slice(weights);
+        let length = ids.len();
+        ids.resize(self.max_length.max(length), self.pad_id);
+        around.resize(ids.len(), 1.0);
+        if self.pads_left {
+            ids.rotate_left(length);
+            around.rotate_left(length);
+        }
+        (ids, around)
+    }
+
+    fn unencoded(&self, e: &tokenizers::Error) -> Error {
+        Error::model(&self.dir, format!("cannot encode the prompt: {e}"), "take the tokenizer the model came with")
+    }
+
     /// Turns a prompt into ids.
     ///
     /// # Errors
     ///
     /// [`Error::Model`] where the vocabulary lacks a part of the prompt and the token for unknown parts as well.
     pub fn encode(&self, text: &str) -> Result<Encoding> {
-        let fail = |e: tokenizers::Error| {
-            Error::model(&self.dir, format!("cannot encode the prompt: {e}"), "take the tokenizer the model came with")
-        };
+        let fail = |e: tokenizers::Error| self.unencoded(&e);
         let mut encoding = self.inner.encode(text, false).map_err(fail)?;
 
-        let room = self.max_length - self.around;
+        let room = self.room();
         let cut = encoding.len().saturating_sub(room);
         let mut cut_text = String::new();
         if cut > 0 {
@@ -181,6 +225,17 @@ impl Tokenizer {
         }
         Ok(Encoding { ids, length, cut, cut_text })
     }
+}
+
+/// The special tokens that are put before a text and behind it.
+fn surroundings(inner: &tokenizers::Tokenizer) -> tokenizers::Result<(Vec<i64>, Vec<i64>)> {
+    let ids = |special: bool| -> tokenizers::Result<Vec<i64>> {
+        Ok(inner.encode("a", special)?.get_ids().iter().map(|&id| i64::from(id)).collect())
+    };
+    let (bare, whole) = (ids(false)?, ids(true)?);
+    let start = (0..whole.len()).find(|&at| whole.get(at..).is_some_and(|rest| rest.starts_with(&bare)));
+    let (before, rest) = whole.split_at(start.unwrap_or(0));
+    Ok((before.to_vec(), rest.get(bare.len()..).unwrap_or_default().to_vec()))
 }
 
 /// The part of `text` between two byte offsets, widened to whole characters.

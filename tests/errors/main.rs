@@ -11,6 +11,7 @@ mod inputs;
 mod lora;
 mod model_directory;
 mod pipeline_file;
+mod prompts;
 mod surroundings;
 mod tasks;
 
@@ -304,6 +305,11 @@ fn expect(rows: &[Row]) {
 #[test]
 fn in_the_pipeline_file() {
     expect(&pipeline_file::rows());
+}
+
+#[test]
+fn in_prompts() {
+    expect(&prompts::rows());
 }
 
 #[test]

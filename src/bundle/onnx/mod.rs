@@ -3,6 +3,7 @@
 mod external;
 mod frame;
 mod modules;
+mod norm;
 mod proto;
 mod retype;
 mod stored;
@@ -16,6 +17,7 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 
 pub use external::ExternalFile;
+pub use norm::LayerNorm;
 pub use stored::{ModuleWeight, Weights};
 
 use crate::error::{Error, Result};

@@ -7,6 +7,7 @@ use std::path::Path;
 use memmap2::Mmap;
 use prost::Message;
 
+use super::modules::Reader;
 use super::{GraphFile, domain, external, frame, modules, open_file, proto, tensor_bytes};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Weight, WeightPlace, WeightValues};
@@ -55,6 +56,13 @@ impl<'g> Weights<'g> {
     /// [`Error::Io`] where a file cannot be read, [`Error::Model`] where it has changed into something else than it was
     /// when `graph` was opened.
     pub fn open(graph: &'g GraphFile) -> Result<Self> {
+        let mut weights = Self::open_for(graph, |parsed| modules::readers(parsed))?;
+        weights.of_modules.retain(|w| w.shape.len() == 2 || (w.shape.len() > 2 && !w.transposed));
+        Ok(weights)
+    }
+
+    /// Finds those of a graph's stored tensors that `readers` names, in its order, as [`Weights::open`] does.
+    pub(super) fn open_for(graph: &'g GraphFile, readers: impl FnOnce(&proto::Graph) -> Vec<Reader>) -> Result<Self> {
         let file = map(&graph.path)?;
         let beside = graph.external.iter().map(|e| Ok((e.location.as_str(), (e.path.as_path(), map(&e.path)?))));
         let beside = beside.collect::<Result<BTreeMap<_, _>>>()?;
@@ -64,13 +72,12 @@ impl<'g> Weights<'g> {
         let inside = initializers(&file)
             .filter(|found| found.len() == parsed.initializer.len())
             .ok_or_else(|| damaged("is damaged: its initializers cannot be told apart".into()))?;
-        let of_modules = modules::readers(&parsed)
+        let of_modules = readers(&parsed)
             .into_iter()
             .filter_map(|reader| {
                 let (tensor, place) = (parsed.initializer.get(reader.initializer)?, inside.get(reader.initializer)?);
                 let shape = tensor.dims.iter().map(|&n| usize::try_from(n)).collect::<Result<Vec<_>, _>>().ok()?;
-                let is_linear = shape.len() == 2;
-                (is_linear || (shape.len() > 2 && !reader.transposed)).then(|| ModuleWeight {
+                Some(ModuleWeight {
                     module: reader.module,
                     name: tensor.name.clone(),
                     dtype: DType::from_onnx(tensor.data_type),

@@ -77,6 +77,34 @@ impl<'a> Trace<'a> {
         results
     }
 
+    /// The stored tensor of this name, also behind nodes that leave its values as they are.
+    pub fn stored_behind(&self, name: &str) -> Option<&'a Tensor> {
+        self.stored.get(name).copied().or_else(|| self.stored.get(self.name_behind(name)?).copied())
+    }
+
+    /// The node that makes the values of this name, seen through nodes that leave them as they are.
+    pub fn maker_behind(&self, name: &str) -> Option<&'a Node> {
+        let node = *self.makers.get(name)?;
+        if !is_plain(node) {
+            return Some(node);
+        }
+        self.makers.get(self.name_behind(name)?).copied()
+    }
+
+    /// The name that a name goes back to through nodes that leave its values as they are.
+    fn name_behind(&self, name: &str) -> Option<&'a str> {
+        let mut node = *self.makers.get(name)?;
+        // The bound keeps a cyclic file from looping.
+        for _ in 0..8 {
+            let before = node.input.first().filter(|_| is_plain(node))?;
+            match self.makers.get(before.as_str()) {
+                Some(maker) if is_plain(maker) => node = maker,
+                _ => return Some(before),
+            }
+        }
+        None
+    }
+
     /// The shape of a stored tensor, also behind nodes that only change how its values are stored.
     fn dims(&self, name: &str) -> Option<&'a [i64]> {
         let mut name = name;
@@ -94,4 +122,9 @@ impl<'a> Trace<'a> {
         }
         None
     }
+}
+
+/// Whether a node leaves the values of its input as they are.
+fn is_plain(node: &Node) -> bool {
+    matches!(node.op_type.as_str(), "Cast" | "Identity")
 }

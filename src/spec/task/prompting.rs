@@ -2,6 +2,7 @@
 
 use std::ops::Bound::{Included, Unbounded};
 
+use super::reading::PromptReading;
 use super::sizes::Sizes;
 use crate::spec::reader::Table;
 use crate::spec::writer::Writer;
@@ -21,6 +22,8 @@ pub struct Prompting {
     /// `guidance_rescale = 0.0`: how far the guided prediction is brought back to the deviation of the unguided one
     /// against overexposure, 0 to 1.
     pub guidance_rescale: f64,
+    /// How the texts are read.
+    pub reading: PromptReading,
     /// The sizes that Stable Diffusion XL is told.
     pub sizes: Sizes,
 }
@@ -33,6 +36,7 @@ impl Prompting {
             negative_prompts: Vec::new(),
             guidance_scale: 7.5,
             guidance_rescale: 0.0,
+            reading: PromptReading::default(),
             sizes: Sizes::default(),
         }
     }
@@ -67,9 +71,11 @@ impl Prompting {
         if let Some(rescale) = table.number("guidance_rescale", Included(0.0), Included(1.0)) {
             prompting.guidance_rescale = rescale;
         }
+        prompting.reading = PromptReading::read(table);
         prompting.sizes = Sizes::read(table);
         if !is_there {
-            for key in ["negative_prompt", "guidance_scale", "guidance_rescale"].iter().chain(Sizes::KEYS) {
+            let keys = ["negative_prompt", "guidance_scale", "guidance_rescale"];
+            for key in keys.iter().chain(PromptReading::KEYS).chain(Sizes::KEYS) {
                 if table.get(key).is_some() {
                     table.report_at(key, "goes with `prompt`, and there is none");
                 }
@@ -96,6 +102,7 @@ impl Prompting {
         }
         writer.key("guidance_scale", self.guidance_scale);
         writer.key("guidance_rescale", self.guidance_rescale);
+        self.reading.write(writer);
         self.sizes.write(writer);
     }
 }

@@ -1,0 +1,72 @@
+//! How the text of prompts is read.
+
+use crate::spec::reader::Table;
+use crate::spec::writer::{Writer, integer};
+
+/// How a model's text encoders read prompts. The defaults are those of diffusers' pipelines.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PromptReading {
+    /// `weights = "none"`: whether brackets in a prompt weigh its words.
+    pub weights: Weights,
+    /// `long_prompts = "cut"`: what becomes of a prompt that is longer than the text encoder reads.
+    pub long_prompts: LongPrompts,
+    /// `clip_skip`: how many of the text encoder's last layers are left out, 1 or more. Stable Diffusion 1 and 2 then
+    /// attend to the states after an earlier layer, with the encoder's last norm over them; Stable Diffusion XL, which
+    /// leaves one out by itself, leaves out so many more. The negative prompt is read with all layers. Absent: what the
+    /// model was trained on. All of this is as diffusers' argument of that name has it; AUTOMATIC1111's "Clip skip" is
+    /// greater by one, and goes for the negative prompt too.
+    pub clip_skip: Option<usize>,
+}
+
+/// `weights`: how brackets in a prompt are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Weights {
+    /// `"none"`: they are part of the text.
+    #[default]
+    None,
+    /// `"a1111"`: as AUTOMATIC1111's web UI reads them. `(a)` weighs 1.1, `((a))` 1.21, `(a:1.3)` 1.3 and `[a]` 1/1.1;
+    /// `\(` is a bracket that is part of the text. A bracket that is never closed reaches to the end of the prompt, one
+    /// that was never opened is text.
+    A1111,
+}
+
+/// `long_prompts`: what becomes of a prompt that is longer than the text encoder reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LongPrompts {
+    /// `"cut"`: the rest is left out, with a warning.
+    #[default]
+    Cut,
+    /// `"chunk"`: it is read in pieces of the length that the text encoder reads (75 tokens and the two around them for
+    /// CLIP), whose states follow each other; a piece ends at a comma where there is one among its last 20 tokens, and
+    /// at the word `BREAK`. Prompt and negative prompt get equally many pieces, the shorter one empty ones.
+    Chunk,
+}
+
+impl PromptReading {
+    pub(super) const KEYS: &'static [&'static str] = &["weights", "long_prompts", "clip_skip"];
+
+    /// No text encoder has as many layers.
+    const MOST_LAYERS: usize = 255;
+
+    pub(super) fn read(table: &mut Table<'_>) -> Self {
+        Self {
+            weights: match table.choice("weights", "way to read weights", &["none", "a1111"]) {
+                Some("a1111") => Weights::A1111,
+                _ => Weights::None,
+            },
+            long_prompts: match table.choice("long_prompts", "way to read long prompts", &["cut", "chunk"]) {
+                Some("chunk") => LongPrompts::Chunk,
+                _ => LongPrompts::Cut,
+            },
+            clip_skip: table.integer("clip_skip", 1, Self::MOST_LAYERS),
+        }
+    }
+
+    pub(super) fn write(&self, writer: &mut Writer) {
+        let weights = (self.weights == Weights::A1111).then_some("a1111");
+        let long_prompts = (self.long_prompts == LongPrompts::Chunk).then_some("chunk");
+        writer.key_if("weights", weights);
+        writer.key_if("long_prompts", long_prompts);
+        writer.key_if("clip_skip", self.clip_skip.map(integer));
+    }
+}

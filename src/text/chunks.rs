@@ -1,0 +1,177 @@
+//! A prompt's tokens with their weights, in pieces of the length that a text encoder reads.
+
+use super::emphasis::{Part, broken, weighted};
+use super::tokenizer::Tokenizer;
+use crate::error::Result;
+use crate::spec::{LongPrompts, PromptReading, Weights};
+
+/// How far before the end of a piece a comma may stand for the piece to end there.
+const BACKTRACK: usize = 20;
+
+/// As many tokens as the text encoder reads.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chunk {
+    /// [`Tokenizer::max_length`] ids, the tokens around the text and the padding among them.
+    pub ids: Vec<i64>,
+    /// What the state of each is multiplied by.
+    pub weights: Vec<f32>,
+}
+
+/// A prompt, ready for its text encoder.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chunks {
+    /// One at least.
+    pub chunks: Vec<Chunk>,
+    /// What was cut off, where something was.
+    pub warning: Option<String>,
+}
+
+impl Chunks {
+    /// Reads a prompt.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn new(prompt: &str, tokenizer: &Tokenizer, reading: &PromptReading) -> Result<Self> {
+        let in_chunks = reading.long_prompts == LongPrompts::Chunk;
+        if !in_chunks && reading.weights == Weights::None {
+            let encoding = tokenizer.encode(prompt)?;
+            let warning = encoding.warning();
+            let weights = vec![1.0; encoding.ids.len()];
+            return Ok(Self { chunks: vec![Chunk { ids: encoding.ids, weights }], warning });
+        }
+        let parts = match reading.weights {
+            Weights::A1111 => weighted(prompt),
+            Weights::None => broken(prompt),
+        };
+        let mut filling =
+            Filling { tokenizer, comma: tokenizer.comma(), done: Vec::new(), open: Vec::new(), last_comma: None };
+        for part in parts {
+            match part {
+                Part::Text(text, weight) => {
+                    tokenizer.tokens(&text)?.into_iter().for_each(|id| filling.push(id, weight as f32, in_chunks));
+                }
+                Part::Break if in_chunks => filling.close(),
+                Part::Break => {}
+            }
+        }
+        Ok(filling.finish(in_chunks))
+    }
+}
+
+/// Chunks being filled.
+struct Filling<'t> {
+    tokenizer: &'t Tokenizer,
+    comma: Option<i64>,
+    done: Vec<Chunk>,
+    open: Vec<(i64, f32)>,
+    /// Where the last comma of the open chunk stands.
+    last_comma: Option<usize>,
+}
+
+impl Filling<'_> {
+    fn push(&mut self, id: i64, weight: f32, in_chunks: bool) {
+        let room = self.tokenizer.room();
+        let is_full = in_chunks && self.open.len() >= room;
+        if self.comma == Some(id) {
+            self.last_comma = Some(self.open.len());
+        } else if let Some(comma) = self.last_comma.filter(|comma| is_full && self.open.len() - comma <= BACKTRACK) {
+            let moved = self.open.split_off((comma + 1).min(self.open.len()));
+            self.close();
+            self.open = moved;
+        }
+        if in_chunks && self.open.len() >= room {
+            self.close();
+        }
+        self.open.push((id, weight));
+    }
+
+    fn close(&mut self) {
+        let (ids, weights): (Vec<_>, Vec<_>) = self.open.drain(..).unzip();
+        self.last_comma = None;
+        let (ids, weights) = self.tokenizer.around(&ids, &weights);
+        self.done.push(Chunk { ids, weights });
+    }
+
+    fn finish(mut self, in_chunks: bool) -> Chunks {
+        let mut warning = None;
+        let (length, room) = (self.open.len(), self.tokenizer.room());
+        if !in_chunks && length > room {
+            let cut = length - room;
+            self.open.truncate(room);
+            warning = Some(format!(
+                "the model reads {} tokens; the last {cut} tokens of the prompt are cut off (long_prompts = \"chunk\" \
+                 reads them too)",
+                self.tokenizer.max_length()
+            ));
+        }
+        if !self.open.is_empty() || self.done.is_empty() {
+            self.close();
+        }
+        Chunks { chunks: self.done, warning }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokenizer() -> Tokenizer {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/models/sd1/tokenizer");
+        Tokenizer::open(dir.as_ref()).unwrap()
+    }
+
+    fn read(prompt: &str, weights: Weights, long_prompts: LongPrompts) -> Chunks {
+        Chunks::new(prompt, &tokenizer(), &PromptReading { weights, long_prompts, clip_skip: None }).unwrap()
+    }
+
+    #[test]
+    fn a_short_prompt_is_one_chunk_of_the_same_ids() {
+        let plain = tokenizer().encode("a red circle").unwrap();
+        for (weights, long_prompts) in [
+            (Weights::None, LongPrompts::Cut),
+            (Weights::A1111, LongPrompts::Cut),
+            (Weights::None, LongPrompts::Chunk),
+            (Weights::A1111, LongPrompts::Chunk),
+        ] {
+            let got = read("a red circle", weights, long_prompts);
+            assert_eq!(got.chunks.len(), 1);
+            assert_eq!(got.chunks[0].ids, plain.ids);
+            assert!(got.chunks[0].weights.iter().all(|&w| w == 1.0));
+            assert_eq!(read("", weights, long_prompts).chunks[0].ids, tokenizer().encode("").unwrap().ids);
+        }
+    }
+
+    #[test]
+    fn the_weights_are_those_of_the_tokens() {
+        let got = read("a (red:1.5) circle", Weights::A1111, LongPrompts::Cut);
+        let red = tokenizer().tokens("red").unwrap().len();
+        let weights = &got.chunks[0].weights;
+        assert_eq!(weights.iter().filter(|&&w| w == 1.5).count(), red);
+        assert_eq!((weights[0], weights[1], weights[2]), (1.0, 1.0, 1.5));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_cut_or_goes_on() {
+        // The fixture's encoder reads 16 tokens, 14 of the text.
+        let long = "the ".repeat(40);
+        let cut = read(&long, Weights::A1111, LongPrompts::Cut);
+        assert_eq!(cut.chunks.len(), 1);
+        assert_eq!(cut.chunks[0].ids, tokenizer().encode(&long).unwrap().ids);
+        assert!(cut.warning.unwrap().contains("last 26 tokens"));
+        let chunked = read(&long, Weights::None, LongPrompts::Chunk);
+        assert_eq!((chunked.chunks.len(), chunked.warning), (3, None));
+        assert_eq!(chunked.chunks[0].ids, cut.chunks[0].ids);
+        assert_eq!(chunked.chunks[2].ids, tokenizer().encode(&"the ".repeat(12)).unwrap().ids);
+    }
+
+    #[test]
+    fn a_chunk_ends_at_a_comma_and_at_break() {
+        let ids = |text: &str| tokenizer().encode(text).unwrap().ids;
+        let got = read(&format!("the the, {}", "the ".repeat(20)), Weights::None, LongPrompts::Chunk);
+        let got: Vec<_> = got.chunks.into_iter().map(|chunk| chunk.ids).collect();
+        assert_eq!(got, [ids("the the,"), ids(&"the ".repeat(14)), ids(&"the ".repeat(6))]);
+        let got = read("the BREAK the the", Weights::None, LongPrompts::Chunk);
+        let got: Vec<_> = got.chunks.into_iter().map(|chunk| chunk.ids).collect();
+        assert_eq!(got, [ids("the"), ids("the the")]);
+    }
+}
