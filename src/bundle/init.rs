@@ -121,7 +121,19 @@ fn task_keys(task: &str, bundle: &Bundle, style: Style) -> Vec<String> {
     let guidance = format!("guidance_scale = {:?}", style.guidance);
     match task {
         "image-to-image" => {
-            vec![prompt, negative, image, "strength = 0.6    # 0 keeps the picture, 1 forgets it".to_owned(), guidance]
+            let mut keys = vec![
+                prompt,
+                negative,
+                image,
+                "strength = 0.6    # 0 keeps the picture, 1 forgets it".to_owned(),
+                guidance,
+            ];
+            let taken = bundle.denoiser().and_then(DenoiserContract::resolve).ok().and_then(|c| c.in_channels);
+            if taken == Some(bundle.facts.latent_channels.value.saturating_add(1)) {
+                keys.extend(["", "[[condition]]", "as = \"channels\""].map(str::to_owned));
+                keys.push("depth_map = \"depth.png\"    # brighter is nearer".to_owned());
+            }
+            keys
         }
         "inpaint" if !takes_text => vec![image, "mask = \"mask.png\"    # white is painted anew".to_owned()],
         "inpaint" => vec![

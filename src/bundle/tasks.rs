@@ -109,8 +109,10 @@ fn text_to_image(m: &Model) -> Result<(), String> {
     m.text.clone().and(m.decoder.clone())
 }
 
+/// Models that are told the depth take one channel more, which a `[[condition]]` gives.
 fn image_to_image(m: &Model) -> Result<(), String> {
-    m.extra(0, "latents alone")?;
+    let what = "latents alone";
+    m.extra(0, what).or_else(|problem| m.extra(1, what).map_err(|_| problem))?;
     m.text.clone().and(m.encoder.clone()).and(m.decoder.clone())
 }
 
@@ -131,6 +133,9 @@ fn instruct(m: &Model) -> Result<(), String> {
 
 fn super_resolution(m: &Model) -> Result<(), String> {
     m.extra(3, "latents and the small picture")?;
+    if let Some(conditioner) = m.conditioners.first() {
+        return Err(format!("the denoiser's further channels are those of {conditioner}/"));
+    }
     if m.in_pixels {
         return Err("the model has no first stage".to_owned());
     }

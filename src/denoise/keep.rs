@@ -17,14 +17,14 @@ pub struct Keep {
 
 impl Keep {
     /// Puts the kept latents back into `sample`, as noisy as the sample is at the step `next`; without noise where no
-    /// step follows.
-    pub fn restore(&self, scheduler: &dyn Scheduler, next: Option<usize>, sample: &mut [f32]) {
+    /// step follows. `kept` is room of the sample's length.
+    pub fn restore(&self, scheduler: &dyn Scheduler, next: Option<usize>, sample: &mut [f32], kept: &mut [f32]) {
         let latents = self.latents.as_slice().unwrap_or_default();
-        let mut kept = latents.to_vec();
-        if let (Some(next), Some(noise)) = (next, self.noise.as_slice()) {
-            scheduler.add_noise(next, latents, noise, &mut kept);
+        match (next, self.noise.as_slice()) {
+            (Some(next), Some(noise)) => scheduler.add_noise(next, latents, noise, kept),
+            _ => kept.copy_from_slice(latents),
         }
-        for ((x, k), m) in sample.iter_mut().zip(kept).zip(&self.mask) {
+        for ((x, k), m) in sample.iter_mut().zip(&*kept).zip(&self.mask) {
             *x = (1.0 - m) * k + m * *x;
         }
     }

@@ -114,7 +114,7 @@ pub fn denoise(
         scheduler.step(step, &prediction, x, noise)?;
         if let Some(keep) = keep {
             let next = Some(step + 1).filter(|&next| next < end);
-            keep.restore(scheduler, next, x);
+            keep.restore(scheduler, next, x, &mut scaled);
         }
         require_finite(x, "the latents", call.index + 1, calls)?;
         let view = ndarray::ArrayView::from_shape(shape.clone(), &*x)

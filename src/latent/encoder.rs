@@ -26,12 +26,14 @@ pub enum Posterior {
 pub struct Encoder {
     session: Session,
     contract: VaeEncoderContract,
+    /// The picture encoded last and what came of it: every picture of a request begins with the same.
+    last: Option<(ArrayD<f32>, Posterior)>,
 }
 
 impl Encoder {
     /// Takes an open graph.
     pub fn new(session: Session, contract: VaeEncoderContract) -> Self {
-        Self { session, contract }
+        Self { session, contract, last: None }
     }
 
     /// Encodes one picture, `[1, 3, h, w]` in [-1, 1].
@@ -39,6 +41,18 @@ impl Encoder {
     /// # Errors
     /// [`Error::Model`] where the moments cannot be halved, [`Error::NonFinite`], and whatever the graph fails with.
     pub fn encode(&mut self, pixels: ArrayViewD<'_, f32>, cancel: &Cancel) -> Result<Posterior> {
+        if let Some((_, posterior)) = self.last.as_ref().filter(|(before, _)| before.view() == pixels) {
+            return Ok(posterior.clone());
+        }
+        let posterior = self.run(pixels.view(), cancel)?;
+        // A graph that draws inside draws anew for every picture.
+        if !self.contract.samples_inside {
+            self.last = Some((pixels.to_owned(), posterior.clone()));
+        }
+        Ok(posterior)
+    }
+
+    fn run(&mut self, pixels: ArrayViewD<'_, f32>, cancel: &Cancel) -> Result<Posterior> {
         let ports = Ports {
             input: &self.contract.sample,
             output: &self.contract.output,

@@ -27,7 +27,7 @@ impl Task for ImageToImage {
     fn natural_size(&self, _spatial_factor: usize) -> Result<Option<(usize, usize)>> {
         match &self.begin {
             Beginning::Image(path) => image::dimensions(path).map(Some),
-            Beginning::Latents(_) => Ok(None),
+            Beginning::Latents(path) => read(path).map(|_| None),
         }
     }
 
@@ -73,9 +73,18 @@ impl Task for ImageToImage {
 
 const STRENGTH: &str = "task.image-to-image.strength";
 
+/// The latents of a file, of which every value is a number.
+fn read(path: &Path) -> Result<ArrayD<f32>> {
+    let latents = npy::read_f32(path)?;
+    if latents.iter().any(|value| !value.is_finite()) {
+        return Err(Error::input(path.display().to_string(), "holds values that are not finite", "make it anew"));
+    }
+    Ok(latents)
+}
+
 /// The latents of a file for this batch: one for all pictures, or one a picture.
 fn given(path: &Path, stage: &Stage<'_>) -> Result<ArrayD<f32>> {
-    let latents = npy::read_f32(path)?;
+    let latents = read(path)?;
     let [c, h, w] = stage.sample_shape;
     let fits = latents.ndim() == 4 && latents.shape()[1..] == [c, h, w];
     let rows = if fits { latents.shape()[0] } else { 0 };
@@ -89,9 +98,6 @@ fn given(path: &Path, stage: &Stage<'_>) -> Result<ArrayD<f32>> {
             ),
             "latents are [pictures or 1, channels, height/f, width/f], as --save-latents writes them",
         ));
-    }
-    if latents.iter().any(|value| !value.is_finite()) {
-        return Err(Error::input(path.display().to_string(), "holds values that are not finite", "make it anew"));
     }
     let first = if rows == 1 { 0 } else { stage.first };
     let last = if rows == 1 { 1 } else { stage.first + stage.images() };
