@@ -99,8 +99,7 @@ impl Pipeline {
             let session = open(&text.part.graph, text.part.kind, &[])?;
             let contract = text.part.contract.clone();
             let (taken, negative) = (text.taken.clone(), text.negative.clone());
-            let reading = text.reading.clone();
-            let encoder = TextEncoder::new(text.tokenizer.clone(), session, contract, taken, negative, reading)?;
+            let encoder = TextEncoder::new(text.tokenizer.clone(), session, contract, taken, negative, text.style)?;
             encoders.push((text.group, encoder));
         }
         let text = plan.text.is_some().then(|| TextEncoders::new(encoders));

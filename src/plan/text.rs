@@ -7,7 +7,7 @@ use crate::bundle::{Bundle, Component, ComponentKind, DenoiserContract, LayerNor
 use crate::error::{Error, Result};
 use crate::spec::{LongPrompts, PromptReading, Prompting, Weights};
 use crate::tensor::{Dim, TensorInfo};
-use crate::text::{Chunks, Taken, require_embedded, tokenizer::Tokenizer};
+use crate::text::{Chunks, Style, Taken, require_embedded, tokenizer::Tokenizer};
 
 /// A text encoder and its tokenizer.
 #[derive(Debug, Clone)]
@@ -21,7 +21,7 @@ pub struct TextPart {
     /// Which are taken of a negative prompt, where those are others.
     pub negative: Option<Taken>,
     /// How it reads prompts.
-    pub reading: PromptReading,
+    pub style: Style,
     /// Which group of tokens its own belong to; see [`crate::text::TextEncoders`].
     pub group: usize,
 }
@@ -53,6 +53,10 @@ impl TextPlan {
         }
         // Stable Diffusion XL and what came of it is told sizes, a pooled vector and the states before the last layer's.
         let is_xl = denoiser.time_ids.is_some();
+        let style = Style {
+            weighs: prompting.reading.weights == Weights::A1111,
+            goes_on: prompting.reading.long_prompts == LongPrompts::Chunk,
+        };
         let mut encoders = Vec::with_capacity(components.len());
         for component in components {
             let contract = TextEncoderContract::resolve(component)?;
@@ -69,7 +73,7 @@ impl TextPlan {
                 tokenizer: Arc::new(Tokenizer::open(tokenizer_dir(bundle, component, wanted_for)?)?),
                 negative: skipping.as_ref().map(|_| whole.clone()),
                 taken: skipping.unwrap_or(whole),
-                reading: prompting.reading.clone(),
+                style,
                 part: part(component, contract),
                 group: 0,
             });
@@ -129,7 +133,7 @@ impl TextPlan {
         let fixed = denoiser.context.as_ref().and_then(|info| Some((info, info.shape.get(1)?.fixed()?)));
         for prompt in prompting.prompts.iter().chain(&prompting.negative_prompts) {
             for text in &self.encoders {
-                let read = Chunks::new(prompt, &text.tokenizer, &text.reading)?;
+                let read = Chunks::new(prompt, &text.tokenizer, text.style)?;
                 require_embedded(&read, &text.part.contract, &text.part.graph.path)?;
                 warnings.extend(read.warning.filter(|warning| !warnings.contains(warning)));
                 if let (Some((info, length)), 2..) = (fixed, read.chunks.len()) {

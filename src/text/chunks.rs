@@ -3,7 +3,15 @@
 use super::emphasis::{Part, broken, weighted};
 use super::tokenizer::Tokenizer;
 use crate::error::Result;
-use crate::spec::{LongPrompts, PromptReading, Weights};
+
+/// How prompts are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Style {
+    /// Whether brackets weigh words, as AUTOMATIC1111's web UI has it; else they are part of the text.
+    pub weighs: bool,
+    /// Whether a prompt that is longer than the text encoder reads goes on in another chunk; else it is cut.
+    pub goes_on: bool,
+}
 
 /// How far before the end of a piece a comma may stand for the piece to end there.
 const BACKTRACK: usize = 20;
@@ -31,18 +39,15 @@ impl Chunks {
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
-    pub fn new(prompt: &str, tokenizer: &Tokenizer, reading: &PromptReading) -> Result<Self> {
-        let in_chunks = reading.long_prompts == LongPrompts::Chunk;
-        if !in_chunks && reading.weights == Weights::None {
+    pub fn new(prompt: &str, tokenizer: &Tokenizer, style: Style) -> Result<Self> {
+        let in_chunks = style.goes_on;
+        if style == Style::default() {
             let encoding = tokenizer.encode(prompt)?;
             let warning = encoding.warning();
             let weights = vec![1.0; encoding.ids.len()];
             return Ok(Self { chunks: vec![Chunk { ids: encoding.ids, weights }], warning });
         }
-        let parts = match reading.weights {
-            Weights::A1111 => weighted(prompt),
-            Weights::None => broken(prompt),
-        };
+        let parts = if style.weighs { weighted(prompt) } else { broken(prompt) };
         let mut filling =
             Filling { tokenizer, comma: tokenizer.comma(), done: Vec::new(), open: Vec::new(), last_comma: None };
         for part in parts {
@@ -120,30 +125,25 @@ mod tests {
         Tokenizer::open(dir.as_ref()).unwrap()
     }
 
-    fn read(prompt: &str, weights: Weights, long_prompts: LongPrompts) -> Chunks {
-        Chunks::new(prompt, &tokenizer(), &PromptReading { weights, long_prompts, clip_skip: None }).unwrap()
+    fn read(prompt: &str, weighs: bool, goes_on: bool) -> Chunks {
+        Chunks::new(prompt, &tokenizer(), Style { weighs, goes_on }).unwrap()
     }
 
     #[test]
     fn a_short_prompt_is_one_chunk_of_the_same_ids() {
         let plain = tokenizer().encode("a red circle").unwrap();
-        for (weights, long_prompts) in [
-            (Weights::None, LongPrompts::Cut),
-            (Weights::A1111, LongPrompts::Cut),
-            (Weights::None, LongPrompts::Chunk),
-            (Weights::A1111, LongPrompts::Chunk),
-        ] {
-            let got = read("a red circle", weights, long_prompts);
+        for (weighs, goes_on) in [(false, false), (true, false), (false, true), (true, true)] {
+            let got = read("a red circle", weighs, goes_on);
             assert_eq!(got.chunks.len(), 1);
             assert_eq!(got.chunks[0].ids, plain.ids);
             assert!(got.chunks[0].weights.iter().all(|&w| w == 1.0));
-            assert_eq!(read("", weights, long_prompts).chunks[0].ids, tokenizer().encode("").unwrap().ids);
+            assert_eq!(read("", weighs, goes_on).chunks[0].ids, tokenizer().encode("").unwrap().ids);
         }
     }
 
     #[test]
     fn the_weights_are_those_of_the_tokens() {
-        let got = read("a (red:1.5) circle", Weights::A1111, LongPrompts::Cut);
+        let got = read("a (red:1.5) circle", true, false);
         let red = tokenizer().tokens("red").unwrap().len();
         let weights = &got.chunks[0].weights;
         assert_eq!(weights.iter().filter(|&&w| w == 1.5).count(), red);
@@ -154,11 +154,11 @@ mod tests {
     fn what_does_not_fit_is_cut_or_goes_on() {
         // The fixture's encoder reads 16 tokens, 14 of the text.
         let long = "the ".repeat(40);
-        let cut = read(&long, Weights::A1111, LongPrompts::Cut);
+        let cut = read(&long, true, false);
         assert_eq!(cut.chunks.len(), 1);
         assert_eq!(cut.chunks[0].ids, tokenizer().encode(&long).unwrap().ids);
         assert!(cut.warning.unwrap().contains("last 26 tokens"));
-        let chunked = read(&long, Weights::None, LongPrompts::Chunk);
+        let chunked = read(&long, false, true);
         assert_eq!((chunked.chunks.len(), chunked.warning), (3, None));
         assert_eq!(chunked.chunks[0].ids, cut.chunks[0].ids);
         assert_eq!(chunked.chunks[2].ids, tokenizer().encode(&"the ".repeat(12)).unwrap().ids);
@@ -167,10 +167,10 @@ mod tests {
     #[test]
     fn a_chunk_ends_at_a_comma_and_at_break() {
         let ids = |text: &str| tokenizer().encode(text).unwrap().ids;
-        let got = read(&format!("the the, {}", "the ".repeat(20)), Weights::None, LongPrompts::Chunk);
+        let got = read(&format!("the the, {}", "the ".repeat(20)), false, true);
         let got: Vec<_> = got.chunks.into_iter().map(|chunk| chunk.ids).collect();
         assert_eq!(got, [ids("the the,"), ids(&"the ".repeat(14)), ids(&"the ".repeat(6))]);
-        let got = read("the BREAK the the", Weights::None, LongPrompts::Chunk);
+        let got = read("the BREAK the the", false, true);
         let got: Vec<_> = got.chunks.into_iter().map(|chunk| chunk.ids).collect();
         assert_eq!(got, [ids("the"), ids("the the")]);
     }

@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use ndarray::{Array2, ArrayD, Axis, IxDyn, concatenate};
 
-use super::chunks::{Chunk, Chunks};
+use super::chunks::{Chunk, Chunks, Style};
 use super::tokenizer::Tokenizer;
 use crate::bundle::{LayerNorm, TextEncoderContract};
 use crate::error::{Error, Result};
 use crate::session::{Cancel, Session};
-use crate::spec::PromptReading;
 use crate::tensor::{TensorInfo, TensorView, require_finite, switch};
 
 /// Which of a text encoder's outputs are taken.
@@ -54,7 +53,7 @@ pub struct TextEncoder {
     taken: Taken,
     /// What is taken of a negative prompt, where that is something else.
     negative: Option<Taken>,
-    reading: PromptReading,
+    style: Style,
 }
 
 /// Requires that every id of a prompt is a row of the graph's embedding.
@@ -86,7 +85,7 @@ impl TextEncoder {
         contract: TextEncoderContract,
         taken: Taken,
         negative: Option<Taken>,
-        reading: PromptReading,
+        style: Style,
     ) -> Result<Self> {
         if let Some(fixed) = contract.sequence_length.filter(|&n| n != tokenizer.max_length()) {
             return Err(Error::model(
@@ -99,12 +98,12 @@ impl TextEncoder {
                 "set model_max_length in tokenizer_config.json to the graph's length",
             ));
         }
-        Ok(Self { tokenizer, session, contract, taken, negative, reading })
+        Ok(Self { tokenizer, session, contract, taken, negative, style })
     }
 
     /// The chunks that a prompt is read in.
     pub(super) fn chunks(&self, prompt: &str) -> Result<Chunks> {
-        let chunks = Chunks::new(prompt, &self.tokenizer, &self.reading)?;
+        let chunks = Chunks::new(prompt, &self.tokenizer, self.style)?;
         require_embedded(&chunks, &self.contract, self.session.path())?;
         Ok(chunks)
     }

@@ -6,6 +6,6 @@ mod encoder;
 mod encoders;
 pub mod tokenizer;
 
-pub use chunks::{Chunk, Chunks};
+pub use chunks::{Chunk, Chunks, Style};
 pub use encoder::{Asked, Taken, TextEncoder, require_embedded};
 pub use encoders::{Embedding, TextEncoders};
