@@ -4,7 +4,7 @@ mod weight;
 
 use ndarray::{ArrayD, ArrayView, ArrayViewD, Dimension, IxDyn};
 
-pub use weight::{ByteEdit, Weight, WeightPlace, WeightValues};
+pub use weight::{ByteEdit, Field, Weight, WeightPlace, WeightValues};
 
 use crate::error::{Error, Result};
 

@@ -87,7 +87,8 @@ impl Pipeline {
             let start = Instant::now();
             let edits = edits.to_vec();
             let options = SessionOptions { cancel: cancel.clone(), edits, ..plan.session_options(kind) };
-            let weights = lora::merge(&plan.loras, kind, graph)?;
+            let mut weights = lora::merge(&plan.loras, kind, graph)?;
+            weights.extend(plan.learnt(kind, graph)?);
             let session = Session::open_with(runtime, &graph.path, &options, weights)?;
             opened_bytes += weight_bytes;
             let opened = Event::Opened { component: kind, seconds: start.elapsed().as_secs_f64() };

@@ -99,6 +99,10 @@ pub fn model_digest(plan: &ModelPlan) -> Result<String> {
         all.update(kind.name());
         all.update(graph.digest()?);
     }
+    for inversion in plan.text.iter().flat_map(|text| &text.inversions) {
+        all.update("embedding");
+        all.update(inversion.digest());
+    }
     for lora in &plan.loras {
         all.update("lora");
         all.update(lora.digest()?);

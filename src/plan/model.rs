@@ -17,7 +17,7 @@ use crate::scheduler::ForwardProcess;
 use crate::session::{ProviderChoice, SessionOptions};
 use crate::spec::{self, Device, Spec};
 use crate::task::{Model, Task};
-use crate::tensor::{ByteEdit, DType, TensorInfo};
+use crate::tensor::{ByteEdit, DType, TensorInfo, Weight};
 
 /// A graph that will be opened, and what its inputs and outputs are for.
 #[derive(Debug, Clone)]
@@ -95,7 +95,7 @@ impl ModelPlan {
         };
         asked.fills_inputs(class_embedder.is_some())?;
         let text = match task.prompting() {
-            Some(prompting) => Some(TextPlan::new(bundle, &contract, prompting, &wanted_for)?),
+            Some(prompting) => Some(TextPlan::new(bundle, &contract, prompting, &spec.embeddings, &wanted_for)?),
             None => None,
         };
         let classes = match task.classes() {
@@ -156,6 +156,15 @@ impl ModelPlan {
             threads: self.device.threads,
             ..SessionOptions::default()
         }
+    }
+
+    /// The vectors of words of a user's own, for the text encoder that this is.
+    ///
+    /// # Errors
+    /// As [`TokenTable::grown`](crate::bundle::TokenTable::grown).
+    pub fn learnt(&self, kind: ComponentKind, graph: &GraphFile) -> Result<Option<Weight>> {
+        let text = self.text.iter().flat_map(|text| &text.encoders).find(|text| text.part.kind == kind);
+        text.and_then(|text| text.learnt.as_ref()).map(|learnt| learnt.weight(graph)).transpose()
     }
 
     /// The graphs that are opened.

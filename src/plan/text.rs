@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use super::model::{Part, part};
-use crate::bundle::{Bundle, Component, ComponentKind, DenoiserContract, LayerNorm, TextEncoderContract};
+use crate::bundle::{
+    Bundle, Component, ComponentKind, DenoiserContract, GraphFile, LayerNorm, TextEncoderContract, TokenTable,
+};
 use crate::error::{Error, Result};
-use crate::spec::{LongPrompts, PromptReading, Prompting, Weights};
-use crate::tensor::{Dim, TensorInfo};
-use crate::text::{Chunks, Style, Taken, require_embedded, tokenizer::Tokenizer};
+use crate::spec::{Embedding, LongPrompts, PromptReading, Prompting, Weights};
+use crate::tensor::{Dim, TensorInfo, Weight};
+use crate::text::{Chunks, Inversion, Style, Taken, require_embedded, tokenizer::Tokenizer};
+use ndarray::{Array2, Axis};
 
 /// A text encoder and its tokenizer.
 #[derive(Debug, Clone)]
@@ -22,8 +25,73 @@ pub struct TextPart {
     pub negative: Option<Taken>,
     /// How it reads prompts.
     pub style: Style,
+    /// The vectors of words of a user's own that its graph is opened with, where there are some.
+    pub learnt: Option<Learnt>,
     /// Which group of tokens its own belong to; see [`crate::text::TextEncoders`].
     pub group: usize,
+}
+
+/// Vectors behind those that a graph stores for its tokens.
+#[derive(Debug, Clone)]
+pub struct Learnt {
+    table: TokenTable,
+    /// `[n, width]`
+    vectors: Array2<f32>,
+}
+
+impl Learnt {
+    /// What the graph is opened with.
+    ///
+    /// # Errors
+    /// As [`TokenTable::grown`].
+    pub fn weight(&self, graph: &GraphFile) -> Result<Weight> {
+        self.table.grown(graph, &self.vectors)
+    }
+
+    /// Lets `tokenizer` and `contract` know the words of `inversions`.
+    fn new(
+        inversions: &[Inversion],
+        component: &Component,
+        encoders: usize,
+        contract: &mut TextEncoderContract,
+        mut tokenizer: Tokenizer,
+    ) -> Result<(Option<Self>, Tokenizer)> {
+        if inversions.is_empty() {
+            return Ok((None, tokenizer));
+        }
+        let Some(table) = TokenTable::of(&component.graph, &contract.input_ids.name)? else {
+            return Err(Error::model(
+                &component.graph.path,
+                format!(
+                    "does not tell where {} keeps the vectors of its tokens, and [[embedding]] adds some",
+                    component.kind
+                ),
+                "use an export in float32 or float16, without fused operators",
+            ));
+        };
+        let mut vectors = Array2::zeros((0, table.width));
+        for inversion in inversions {
+            let number = component.kind.text_encoder_number().unwrap_or(1);
+            let own = inversion.of_encoder(number, encoders)?;
+            let first = table.rows + vectors.nrows();
+            if vectors.append(Axis(0), own.view()).is_err() {
+                return Err(Error::model(
+                    &inversion.path,
+                    format!(
+                        "its vectors are {} wide, and those of {} are {}",
+                        own.ncols(),
+                        component.kind,
+                        table.width
+                    ),
+                    "it was made for another family of models; use one that was made for this",
+                ));
+            }
+            let ids = (first..first + own.nrows()).map(|id| id as i64).collect();
+            tokenizer = tokenizer.with_word(&inversion.token, ids)?;
+        }
+        contract.embedding_rows = Some(table.rows + vectors.nrows());
+        Ok((Some(Self { table, vectors }), tokenizer))
+    }
 }
 
 /// How prompts become what the denoiser is told.
@@ -34,6 +102,8 @@ pub struct TextPlan {
     /// Whether a negative prompt that nobody gave is zeros rather than the encoded empty text: diffusers'
     /// `force_zeros_for_empty_prompt`.
     pub zeros_for_no_prompt: bool,
+    /// Words of a user's own.
+    pub inversions: Vec<Inversion>,
 }
 
 impl TextPlan {
@@ -41,6 +111,7 @@ impl TextPlan {
         bundle: &Bundle,
         denoiser: &DenoiserContract,
         prompting: &Prompting,
+        embeddings: &[Embedding],
         wanted_for: &str,
     ) -> Result<Self> {
         let components: Vec<&Component> = bundle.text_encoders().collect();
@@ -53,13 +124,18 @@ impl TextPlan {
         }
         // Stable Diffusion XL and what came of it is told sizes, a pooled vector and the states before the last layer's.
         let is_xl = denoiser.time_ids.is_some();
+        let inversions =
+            embeddings.iter().map(|embedding| Inversion::open(&embedding.path, embedding.token.as_deref()));
+        let inversions = inversions.collect::<Result<Vec<_>>>()?;
         let style = Style {
             weighs: prompting.reading.weights == Weights::A1111,
             goes_on: prompting.reading.long_prompts == LongPrompts::Chunk,
         };
         let mut encoders = Vec::with_capacity(components.len());
-        for component in components {
-            let contract = TextEncoderContract::resolve(component)?;
+        for &component in &components {
+            let mut contract = TextEncoderContract::resolve(component)?;
+            let tokenizer = Tokenizer::open(tokenizer_dir(bundle, component, wanted_for)?)?;
+            let (learnt, tokenizer) = Learnt::new(&inversions, component, components.len(), &mut contract, tokenizer)?;
             let tokens = if is_xl { Some(penultimate(component, &contract)?.clone()) } else { tokens(&contract) };
             readable(component, tokens.as_ref(), &prompting.reading, wanted_for)?;
             // The projected text comes with the last encoder; what the first pools is not asked for.
@@ -70,7 +146,8 @@ impl TextPlan {
                 None => None,
             };
             encoders.push(TextPart {
-                tokenizer: Arc::new(Tokenizer::open(tokenizer_dir(bundle, component, wanted_for)?)?),
+                tokenizer: Arc::new(tokenizer),
+                learnt,
                 negative: skipping.as_ref().map(|_| whole.clone()),
                 taken: skipping.unwrap_or(whole),
                 style,
@@ -78,7 +155,7 @@ impl TextPlan {
                 group: 0,
             });
         }
-        let plan = Self { zeros_for_no_prompt: zeros_for_no_prompt(bundle, denoiser, &encoders), encoders };
+        let plan = Self { zeros_for_no_prompt: zeros_for_no_prompt(bundle, denoiser, &encoders), encoders, inversions };
         plan.check(denoiser, bundle)?;
         Ok(plan)
     }

@@ -22,6 +22,7 @@ const FOLDER: &str = "session.model_external_initializers_file_folder_path";
 pub(super) enum Source<'p> {
     File(&'p Path),
     Bytes(memmap2::MmapMut),
+    Grown(Vec<u8>),
 }
 
 impl Source<'_> {
@@ -29,6 +30,7 @@ impl Source<'_> {
         match self {
             Self::File(path) => builder.commit_from_file(path),
             Self::Bytes(bytes) => builder.commit_from_memory(bytes),
+            Self::Grown(bytes) => builder.commit_from_memory(bytes),
         }
     }
 }
@@ -44,6 +46,8 @@ pub(super) fn replace<'p>(
     edits: &[ByteEdit],
     failed: impl Fn(ort::Error) -> Error,
 ) -> Result<(SessionBuilder, Source<'p>)> {
+    let (grown, weights): (Vec<_>, Vec<_>) =
+        weights.into_iter().partition(|weight| matches!(weight.place, WeightPlace::Grown { .. }));
     let (inside, beside): (Vec<_>, Vec<_>) =
         weights.into_iter().partition(|weight| matches!(weight.place, WeightPlace::Inside(_)));
     for weight in beside {
@@ -51,7 +55,7 @@ pub(super) fn replace<'p>(
         let value = value(weight).map_err(&failed)?;
         builder = builder.with_external_initializer(name, value).map_err(|e| failed(e.into()))?;
     }
-    if inside.is_empty() && edits.is_empty() {
+    if inside.is_empty() && grown.is_empty() && edits.is_empty() {
         return Ok((builder, Source::File(path)));
     }
     let file = std::fs::File::open(path).map_err(|e| Error::io(path, "opening", e))?;
@@ -80,7 +84,86 @@ pub(super) fn replace<'p>(
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let folder = folder.to_string_lossy();
     builder = builder.with_config_entry(FOLDER, folder).map_err(|e| failed(e.into()))?;
-    Ok((builder, Source::Bytes(bytes)))
+    match grown.as_slice() {
+        [] => Ok((builder, Source::Bytes(bytes))),
+        [weight] => match grow(&bytes, weight) {
+            Some(bytes) => Ok((builder, Source::Grown(bytes))),
+            None => {
+                let problem = format!("weight {} is no longer where it was when the file was checked", weight.name);
+                Err(Error::model(path, problem, "the file was changed meanwhile; run again"))
+            }
+        },
+        several => Err(Error::Graph {
+            component: "graph".to_owned(),
+            path: path.to_path_buf(),
+            action: "opening",
+            problem: format!("{} weights are to grow at once, and one can", several.len()),
+        }),
+    }
+}
+
+/// A graph's bytes with one initializer written anew, its values within; `None` where it does not lie where it should.
+fn grow(bytes: &[u8], weight: &Weight) -> Option<Vec<u8>> {
+    /// The first bytes of the fields `ModelProto.graph` and `GraphProto.initializer`.
+    const GRAPH: u8 = 7 << 3 | 2;
+    const INITIALIZER: u8 = 5 << 3 | 2;
+    let WeightPlace::Grown { graph, tensor } = weight.place else { return None };
+    if bytes.get(graph.start) != Some(&GRAPH) || bytes.get(tensor.start) != Some(&INITIALIZER) {
+        return None;
+    }
+    let (before, behind) = (bytes.get(graph.body..tensor.start)?, bytes.get(tensor.end..graph.end)?);
+    let written = initializer(weight);
+    let mut head = vec![INITIALIZER];
+    varint(&mut head, written.len() as u64);
+    let mut grown = Vec::with_capacity(bytes.len() + written.len() + 32);
+    grown.extend_from_slice(bytes.get(..graph.start)?);
+    grown.push(GRAPH);
+    varint(&mut grown, (before.len() + head.len() + written.len() + behind.len()) as u64);
+    for part in [before, &head, &written, behind, bytes.get(graph.end..)?] {
+        grown.extend_from_slice(part);
+    }
+    Some(grown)
+}
+
+/// A weight as a `TensorProto`.
+fn initializer(weight: &Weight) -> Vec<u8> {
+    /// The first bytes of the fields `dims`, `data_type`, `name` and `raw_data`.
+    const DIMS: u8 = 1 << 3;
+    const DATA_TYPE: u8 = 2 << 3;
+    const NAME: u8 = 8 << 3 | 2;
+    const RAW_DATA: u8 = 9 << 3 | 2;
+    let (data_type, size) = match &weight.values {
+        WeightValues::F32(values) => (1, 4 * values.len()),
+        WeightValues::F16(values) => (10, 2 * values.len()),
+        WeightValues::Bf16(values) => (16, 2 * values.len()),
+    };
+    let mut out = Vec::with_capacity(size + weight.name.len() + 64);
+    for &length in &weight.shape {
+        out.push(DIMS);
+        varint(&mut out, length as u64);
+    }
+    out.push(DATA_TYPE);
+    varint(&mut out, data_type);
+    out.push(NAME);
+    varint(&mut out, weight.name.len() as u64);
+    out.extend_from_slice(weight.name.as_bytes());
+    out.push(RAW_DATA);
+    varint(&mut out, size as u64);
+    let start = out.len();
+    out.resize(start + size, 0);
+    if let Some(place) = out.get_mut(start..) {
+        weight.values.write_to(place);
+    }
+    out
+}
+
+/// Writes a number as protobuf does: seven bits a byte, the lowest first.
+fn varint(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push((number & 0x7f) as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
 }
 
 fn value(weight: Weight) -> ort::Result<DynValue> {

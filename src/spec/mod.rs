@@ -2,7 +2,7 @@
 //!
 //! A file has one table for each of these: [`Model`] `[model]`, [`Task`] `[task.NAME]`, [`Scheduler`]
 //! `[scheduler.NAME]`, [`Run`] `[run]`, [`Device`] `[device]`, [`Output`] `[output]`, and any number of [`Lora`]
-//! `[[lora]]`, [`Condition`] `[[condition]]` and [`Control`] `[[control]]`. The documentation of those types is the
+//! `[[lora]]`, [`Embedding`] `[[embedding]]`, [`Condition`] `[[condition]]` and [`Control`] `[[control]]`. The documentation of those types is the
 //! reference of the file's keys. Paths are relative to the file. Only `[model]` and one task table have to be there:
 //!
 //! ```
@@ -27,6 +27,7 @@
 mod condition;
 mod control;
 mod device;
+mod embedding;
 mod lora;
 mod model;
 mod nearest;
@@ -47,6 +48,7 @@ use sha2::Sha256;
 pub use condition::{Condition, Graph, LayoutBox, Source, ToldAs};
 pub use control::Control;
 pub use device::Device;
+pub use embedding::Embedding;
 pub use lora::Lora;
 pub use model::{ComponentSpec, Model};
 pub use output::Output;
@@ -76,6 +78,8 @@ pub struct Spec {
     pub conditions: Vec<Condition>,
     /// `[[control]]`: control networks, any number.
     pub controls: Vec<Control>,
+    /// `[[embedding]]`: words of a user's own.
+    pub embeddings: Vec<Embedding>,
     /// `[[lora]]`: changes of the model's weights, in the order in which they are added.
     pub loras: Vec<Lora>,
     /// `[run]`: steps, seed, sizes.
@@ -95,6 +99,7 @@ impl Spec {
             scheduler: None,
             conditions: Vec::new(),
             controls: Vec::new(),
+            embeddings: Vec::new(),
             loras: Vec::new(),
             run: Run::default(),
             device: Device::default(),
@@ -142,12 +147,24 @@ impl Spec {
         let conditions = root.tables("condition").into_iter().filter_map(Condition::read).collect();
         let controls = root.tables("control").into_iter().map(Control::read).collect();
         let loras = root.tables("lora").into_iter().map(Lora::read).collect();
+        let embeddings = root.tables("embedding").into_iter().map(Embedding::read).collect();
         let run = Run::read(root.table("run"));
         let device = Device::read(root.table("device"));
         let output = Output::read(root.table("output"), &reading);
         root.finish();
 
-        let spec = task.map(|task| Self { model, task, scheduler, loras, conditions, controls, run, device, output });
+        let spec = task.map(|task| Self {
+            model,
+            task,
+            scheduler,
+            embeddings,
+            loras,
+            conditions,
+            controls,
+            run,
+            device,
+            output,
+        });
         match reading.finish(spec)? {
             Some(spec) => Ok(spec),
             // A task that could not be read has said why, so this is never seen.
@@ -204,6 +221,7 @@ impl Spec {
         self.conditions.iter().for_each(|condition| condition.write(&mut writer));
         self.controls.iter().for_each(|control| control.write(&mut writer));
         self.loras.iter().for_each(|lora| lora.write(&mut writer));
+        self.embeddings.iter().for_each(|embedding| embedding.write(&mut writer));
         self.run.write(&mut writer);
         self.device.write(&mut writer);
         self.output.write(&mut writer);

@@ -35,6 +35,24 @@ pub enum WeightPlace {
     Inside(u64),
     /// In a file beside it.
     Beside,
+    /// Anywhere, and its shape is another one: the initializer itself is written anew.
+    Grown {
+        /// The graph's message in the .onnx file.
+        graph: Field,
+        /// The initializer's.
+        tensor: Field,
+    },
+}
+
+/// The place of a protobuf message in a file, as the field of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Field {
+    /// Where the field begins, which is with its number.
+    pub start: usize,
+    /// Where its contents begin.
+    pub body: usize,
+    /// The byte after its last.
+    pub end: usize,
 }
 
 /// Values of a weight, in an element type that weights of diffusion models have.

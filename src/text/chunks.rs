@@ -41,13 +41,17 @@ impl Chunks {
     /// As [`Tokenizer::encode`].
     pub fn new(prompt: &str, tokenizer: &Tokenizer, style: Style) -> Result<Self> {
         let in_chunks = style.goes_on;
-        if style == Style::default() {
+        if style == Style::default() && !tokenizer.has_words() {
             let encoding = tokenizer.encode(prompt)?;
             let warning = encoding.warning();
             let weights = vec![1.0; encoding.ids.len()];
             return Ok(Self { chunks: vec![Chunk { ids: encoding.ids, weights }], warning });
         }
-        let parts = if style.weighs { weighted(prompt) } else { broken(prompt) };
+        let parts = match style {
+            Style { weighs: true, .. } => weighted(prompt),
+            Style { goes_on: true, .. } => broken(prompt),
+            _ => vec![Part::Text(prompt.to_owned(), 1.0)],
+        };
         let mut filling =
             Filling { tokenizer, comma: tokenizer.comma(), done: Vec::new(), open: Vec::new(), last_comma: None };
         for part in parts {

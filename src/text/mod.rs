@@ -4,8 +4,10 @@ mod chunks;
 mod emphasis;
 mod encoder;
 mod encoders;
+mod inversion;
 pub mod tokenizer;
 
 pub use chunks::{Chunk, Chunks, Style};
 pub use encoder::{Asked, Taken, TextEncoder, require_embedded};
 pub use encoders::{Embedding, TextEncoders};
+pub use inversion::Inversion;

@@ -6,9 +6,10 @@ mod files;
 mod json;
 mod special;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use tokenizers::TruncationDirection;
+use tokenizers::{AddedToken, TruncationDirection};
 
 use crate::error::{Error, Result};
 use special::{Family, Settings};
@@ -36,6 +37,8 @@ pub struct Tokenizer {
     before: Vec<i64>,
     behind: Vec<i64>,
     pad_id: i64,
+    /// The ids that words of a user's own become, by the ids that the tokenizer gives them.
+    words: HashMap<i64, Vec<i64>>,
     pads_left: bool,
     truncates_left: bool,
 }
@@ -117,6 +120,7 @@ impl Tokenizer {
         let tokenizer = Self {
             before,
             behind,
+            words: HashMap::new(),
             inner,
             dir: dir.to_path_buf(),
             max_length: CLIP_LENGTH,
@@ -171,7 +175,31 @@ impl Tokenizer {
     /// As [`Tokenizer::encode`].
     pub fn tokens(&self, text: &str) -> Result<Vec<i64>> {
         let encoding = self.inner.encode(text, false).map_err(|e| self.unencoded(&e))?;
-        Ok(encoding.get_ids().iter().map(|&id| i64::from(id)).collect())
+        let ids = encoding.get_ids().iter().map(|&id| i64::from(id));
+        Ok(ids.flat_map(|id| self.words.get(&id).cloned().unwrap_or_else(|| vec![id])).collect())
+    }
+
+    /// Lets a word of a user's own become `ids`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] where the tokenizer knows the word already.
+    pub fn with_word(mut self, word: &str, ids: Vec<i64>) -> Result<Self> {
+        if self.inner.token_to_id(word).is_some() {
+            let problem = format!("has the token \"{word}\" already");
+            return Err(Error::model(&self.dir, problem, "give the [[embedding]] another word: token"));
+        }
+        let add = self.inner.add_tokens([AddedToken::from(word, false)]);
+        add.map_err(|e| Error::model(&self.dir, format!("cannot take \"{word}\" in: {e}"), ""))?;
+        if let Some(id) = self.inner.token_to_id(word) {
+            self.words.insert(i64::from(id), ids);
+        }
+        Ok(self)
+    }
+
+    /// Whether it knows words of a user's own, which [`Tokenizer::encode`] does not read.
+    pub(super) fn has_words(&self) -> bool {
+        !self.words.is_empty()
     }
 
     /// Puts the special tokens and the padding around up to [`Tokenizer::room`] tokens, and ones around their weights.

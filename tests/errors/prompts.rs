@@ -12,8 +12,48 @@ fn with_hidden_states(folder: &Folder) {
     folder.write("model/text_encoder/model.onnx", bytes);
 }
 
+/// A safetensors file with one tensor of zeros.
+fn safetensors(name: &str, dtype: &str, shape: &[usize], size: usize) -> Vec<u8> {
+    let bytes = shape.iter().product::<usize>() * size;
+    let tensor = serde_json::json!({ "dtype": dtype, "shape": shape, "data_offsets": [0, bytes] });
+    let header = serde_json::json!({ name: tensor }).to_string();
+    [(header.len() as u64).to_le_bytes().to_vec(), header.into_bytes(), vec![0; bytes]].concat()
+}
+
+/// A word of the user's own.
+const CAT: &str = "[[embedding]]\npath = 'cat.safetensors'\n";
+
 pub fn rows() -> Vec<Row> {
     vec![
+        Row::new("a learnt word in a file that is not there").add(CAT).says(&["cat.safetensors", "no such file"]),
+        Row::new("a learnt word in a pickle")
+            .add("[[embedding]]\npath = 'cat.pt'\n")
+            .files(|f| f.write("cat.pt", b"PK\x03\x04archive/data.pkl"))
+            .says(&["cat.pt", "pickle", "runs code", "safetensors"]),
+        Row::new("a learnt word in a picture")
+            .add("[[embedding]]\npath = 'cat.png'\n")
+            .files(|f| f.picture("cat.png", 8, 8))
+            .says(&["cat.png", "safetensors"]),
+        Row::new("a learnt word of another model")
+            .add(CAT)
+            .files(|f| f.write("cat.safetensors", safetensors("<cat>", "F32", &[1, 768], 4)))
+            .says(&["cat.safetensors", "768 wide", "16", "another family"]),
+        Row::new("a learnt word for Stable Diffusion XL")
+            .add(CAT)
+            .files(|f| f.write("cat.safetensors", safetensors("clip_g", "F16", &[1, 16], 2)))
+            .says(&["cat.safetensors", "no vectors for text encoder 1", "clip_l"]),
+        Row::new("a learnt word that the tokenizer knows")
+            .add("[[embedding]]\npath = 'red.safetensors'\n")
+            .files(|f| f.write("red.safetensors", safetensors("a</w>", "F32", &[1, 16], 4)))
+            .says(&["tokenizer", "a</w>", "already", "token"]),
+        Row::new("a learnt word in whole numbers")
+            .add(CAT)
+            .files(|f| f.write("cat.safetensors", safetensors("<cat>", "I32", &[1, 16], 4)))
+            .says(&["cat.safetensors", "<cat>", "I32", "float32"]),
+        Row::new("a learnt word with a shape that is none")
+            .add(CAT)
+            .files(|f| f.write("cat.safetensors", safetensors("<cat>", "F32", &[1, 4, 4], 4)))
+            .says(&["cat.safetensors", "[1, 4, 4]", "[n, width]"]),
         Row::new("a layer left out of a text encoder that does not give its states")
             .change("prompt = 'a red circle'", "prompt = 'a red circle'\nclip_skip = 1")
             .says(&["text_encoder/model.onnx", "clip_skip = 1", "hidden states", "--hidden-states"]),

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::tensor::Field;
 
 /// Checks that the file begins like an ONNX model and holds all the bytes it says it holds.
 ///
@@ -133,9 +134,15 @@ fn field(bytes: &[u8], at: &mut usize, is_first: bool) -> Result<(), Walk> {
 /// Calls `visit` with the number and the contents' place of every field with a length in a message, which is the part
 /// `message` of `bytes`; `None` where that part is not a message.
 pub fn fields(bytes: &[u8], message: Range<usize>, mut visit: impl FnMut(u64, Range<usize>)) -> Option<()> {
+    whole_fields(bytes, message, |number, field| visit(number, field.body..field.end))
+}
+
+/// As [`fields`], with the place of all of a field.
+pub fn whole_fields(bytes: &[u8], message: Range<usize>, mut visit: impl FnMut(u64, Field)) -> Option<()> {
     let bytes = bytes.get(..message.end)?;
     let mut at = message.start;
     while at < bytes.len() {
+        let start = at;
         let key = varint(bytes, &mut at).ok()?;
         let length = match key & 7 {
             0 => varint(bytes, &mut at).map(|_| 0).ok()?,
@@ -146,7 +153,7 @@ pub fn fields(bytes: &[u8], message: Range<usize>, mut visit: impl FnMut(u64, Ra
         };
         let end = at.checked_add(length).filter(|&end| end <= bytes.len())?;
         if key & 7 == 2 {
-            visit(key >> 3, at..end);
+            visit(key >> 3, Field { start, body: at, end });
         }
         at = end;
     }

@@ -7,6 +7,7 @@ mod norm;
 mod proto;
 mod retype;
 mod stored;
+mod table;
 mod trace;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,7 @@ use sha2::{Digest, Sha256};
 pub use external::ExternalFile;
 pub use norm::LayerNorm;
 pub use stored::{ModuleWeight, Weights};
+pub use table::TokenTable;
 
 use crate::error::{Error, Result};
 use crate::files;

@@ -31,19 +31,28 @@ impl<'a> Trace<'a> {
 
     /// How many rows the smallest table has that is indexed by the values of this input.
     pub fn table_rows(&self, input: &str) -> Option<usize> {
+        let rows = |name: &&String| self.dims(name)?.first().and_then(|&rows| usize::try_from(rows).ok());
+        self.tables(input).iter().filter_map(rows).filter(|&rows| rows > 0).min()
+    }
+
+    /// The stored table that is indexed by the values of this input, where it is one.
+    pub fn table(&self, input: &str) -> Option<&'a Tensor> {
+        let mut tables = self.tables(input);
+        tables.dedup();
+        let [table] = tables.as_slice() else { return None };
+        self.stored_behind(table)
+    }
+
+    /// The names of the tables that are indexed by the values of this input.
+    fn tables(&self, input: &str) -> Vec<&'a String> {
         self.follow(input, &["Cast", "Identity", "Reshape", "Flatten", "Unsqueeze", "Squeeze"], |name, node| {
             let table = match node.op_type.as_str() {
                 "Gather" | "GatherBlockQuantized" if node.input.get(1).is_some_and(|ids| ids == name) => 0,
                 "EmbedLayerNormalization" if node.input.first().is_some_and(|ids| ids == name) => 2,
                 _ => return None,
             };
-            self.dims(node.input.get(table)?)?
-                .first()
-                .and_then(|&rows| usize::try_from(rows).ok())
-                .filter(|&rows| rows > 0)
+            node.input.get(table)
         })
-        .into_iter()
-        .min()
     }
 
     /// How many channels the convolution takes that reads this input.
@@ -58,7 +67,7 @@ impl<'a> Trace<'a> {
     }
 
     /// What `found` says of the nodes that read `input`, directly or through nodes that leave its values as they are.
-    fn follow<T>(&self, input: &str, through: &[&str], found: impl Fn(&str, &Node) -> Option<T>) -> Vec<T> {
+    fn follow<T>(&self, input: &str, through: &[&str], found: impl Fn(&str, &'a Node) -> Option<T>) -> Vec<T> {
         let mut results = Vec::new();
         let mut seen = HashSet::from([input]);
         let mut open = vec![input];
