@@ -10,12 +10,14 @@ latents.npy (the final latents before the division by the scaling factor) and im
 pipeline of diffusers in float32 on the CPU; each picture is drawn alone, with torch.Generator("cpu").manual_seed(seed + i).
 """
 
+import inspect
 import json
 import os
 import shutil
 import sys
 import tempfile
 
+import diffusers
 import numpy as np
 import torch
 from PIL import Image
@@ -41,8 +43,9 @@ def slope(width, height):
     return Image.fromarray((40 + 150 * y / height + 50 * ((x - width / 2) ** 2 < 30)).astype(np.uint8), "L")
 
 
-def case(family, task, keys, steps, seed, images=1, files=None, controls=(), run=None, scheduler=None, **call):
-    """`keys` are those of the task's table, `call` what the pipeline is called with beside the same keys."""
+def case(family, task, keys, steps, seed, images=1, files=None, controls=(), run=None, pipeline=None, **call):
+    """`keys` are those of the task's table, `call` what the pipeline is called with beside the same keys; `pipeline` names
+    another class of diffusers for the same parts."""
     return locals()
 
 
@@ -106,6 +109,39 @@ CASES = {
         {"low.png": picture(8, 8)},
     ),
     "lcm": case("lcm", "text-to-image", {"prompt": ASTRONAUT, "guidance_scale": 8.5}, 4, 340, 2),
+    "lcm-image-to-image": case(
+        "lcm",
+        "image-to-image",
+        {"prompt": CIRCLE, "image": "in.png", "strength": 0.5, "guidance_scale": 8.5},
+        4,
+        341,
+        2,
+        {"in.png": picture(32, 32)},
+        pipeline="LatentConsistencyModelImg2ImgPipeline",
+    ),
+    "xl-inpaint": case(
+        "xl",
+        "inpaint",
+        {"prompt": CIRCLE, "image": "in.png", "mask": "mask.png", "guidance_scale": 5.0, "strength": 0.8},
+        6,
+        362,
+        1,
+        {"in.png": picture(32, 32), "mask.png": hole(32, 32)},
+        pipeline="StableDiffusionXLInpaintPipeline",
+        width=32,
+        height=32,
+    ),
+    "control-guess": case(
+        "control",
+        "text-to-image",
+        {"prompt": CIRCLE, "guidance_scale": 5.0},
+        4,
+        301,
+        1,
+        {"a.png": edges(32, 32, 0.4)},
+        [{"image": "a.png", "scale": 0.9, "guess": True}],
+        guess_mode=True,
+    ),
     "depth": case(
         "depth",
         "image-to-image",
@@ -166,6 +202,9 @@ def called_with(spec, folder):
         keys["controlnet_conditioning_scale"] = [c["scale"] for c in spec["controls"]]
         keys["control_guidance_start"] = [c.get("start", 0.0) for c in spec["controls"]]
         keys["control_guidance_end"] = [c.get("end", 1.0) for c in spec["controls"]]
+        if len(spec["controls"]) == 1:
+            of_control = ("image", "controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end")
+            keys |= {k: keys[k][0] for k in of_control}
     return keys
 
 
@@ -185,6 +224,13 @@ def main(only):
             for file, image in (spec["files"] or {}).items():
                 image.save(f"{folder}/{file}")
             pipe = built[spec["family"]]()
+            if spec["pipeline"]:
+                made = getattr(diffusers, spec["pipeline"])
+                taken = inspect.signature(made.__init__).parameters
+                checked = {"requires_safety_checker": False} if "requires_safety_checker" in taken else {}
+                pipe = made(**{k: v for k, v in pipe.components.items() if k in taken}, **checked)
+            if len(spec["controls"]) == 1:
+                pipe.controlnet = pipe.controlnet.nets[0]
             pipe.set_progress_bar_config(disable=True)
             latents = []
             for i in range(spec["images"]):

@@ -196,6 +196,7 @@ impl Pipeline {
             sample_shape,
             size: (request.width, request.height),
             steps: request.steps,
+            is_planned: request.planned_strength.is_some(),
             denoising_start: request.denoising_start.map(|_| span.start),
             scheduler: scheduler.as_ref(),
             noise: &mut noise,

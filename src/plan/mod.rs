@@ -43,6 +43,8 @@ pub struct Request {
     pub steps: usize,
     /// The schedule itself, where it is given outright.
     pub custom: Option<Custom>,
+    /// The strength, where the schedule is planned for it and run from its first step on.
+    pub planned_strength: Option<f64>,
     /// The share of the schedule that another run has done already.
     pub denoising_start: Option<f64>,
     /// The share of the schedule after which the run stops.
@@ -70,7 +72,7 @@ pub struct Request {
 impl Request {
     /// What the scheduler of a batch of `images` pictures is built for.
     pub fn schedule(&self, images: usize) -> crate::scheduler::Request {
-        scheduler::request(self.steps, self.custom.clone(), images)
+        scheduler::request(self.steps, self.custom.clone(), self.planned_strength, images)
     }
 
     /// Pictures in all.
@@ -116,7 +118,14 @@ impl Plan {
         }
         let model = wrong.unless(ModelPlan::new(&spec, &bundle, task.as_ref()));
         let chosen = wrong.unless(SchedulerChoice::new(&spec, &bundle));
-        let schedule = chosen.and_then(|scheduler| wrong.unless(schedule(&spec, scheduler, task.as_ref())));
+        let schedule = chosen.and_then(|scheduler| {
+            wrong.unless(schedule(
+                &spec,
+                scheduler,
+                task.as_ref(),
+                planned_strength(&spec, model.as_ref(), task.as_ref()),
+            ))
+        });
         if let Some(model) = &model {
             wrong.unless(model.check_prompts(task.as_ref()));
             for lora in &model.loras {
@@ -133,7 +142,7 @@ impl Plan {
             }
             _ => None,
         };
-        let (Some(model), Some((scheduler, steps, custom)), Some((width, height)), Some(seed)) =
+        let (Some(model), Some((scheduler, steps, custom, planned_strength)), Some((width, height)), Some(seed)) =
             (model, schedule, size, seed)
         else {
             return Err(wrong.into_error());
@@ -158,6 +167,7 @@ impl Plan {
             scheduler,
             steps,
             custom,
+            planned_strength,
             denoising_start,
             denoising_end,
             seed,
@@ -202,7 +212,9 @@ fn schedule(
     spec: &Spec,
     scheduler: SchedulerChoice,
     task: &dyn Task,
-) -> Result<(SchedulerChoice, usize, Option<Custom>)> {
+    planned_strength: Option<f64>,
+) -> Result<(SchedulerChoice, usize, Option<Custom>, Option<f64>)> {
+    let planned_strength = planned_strength.filter(|_| scheduler.entry.takes_strength());
     let (steps, custom) = spec.run.schedule(scheduler.entry);
     let name = scheduler.entry.name;
     if scheduler.entry.inverse && task.strength().is_none() {
@@ -219,7 +231,7 @@ fn schedule(
             "leave latents out; those of the first run belong into [task.image-to-image]",
         ));
     }
-    let built = scheduler.build(&scheduler::request(steps, custom.clone(), 1))?;
+    let built = scheduler.build(&scheduler::request(steps, custom.clone(), planned_strength, 1))?;
     task.check(steps, spec.run.denoising_start)?;
     // A strength is counted in steps, and a few configurations make fewer of them than they are asked for.
     let calls = built.timesteps().len();
@@ -232,7 +244,15 @@ fn schedule(
         ));
     }
     scheduler.span(built.as_ref(), spec.run.denoising_start, spec.run.denoising_end)?;
-    Ok((scheduler, steps, custom))
+    Ok((scheduler, steps, custom, planned_strength))
+}
+
+/// The strength that a schedule may be planned for: models that are told the guidance scale (latent consistency models)
+/// run as many steps as are asked for from whatever picture.
+fn planned_strength(spec: &Spec, model: Option<&ModelPlan>, task: &dyn Task) -> Option<f64> {
+    let is_told_guidance = model.is_some_and(|model| model.model.denoiser.timestep_cond.is_some());
+    let is_planned = is_told_guidance && spec.run.denoising_start.is_none() && task.name() == "image-to-image";
+    task.strength().filter(|_| is_planned)
 }
 
 /// How many pictures a GPU makes at once. Prompts that are read in chunks may differ in length, and then pictures of one

@@ -27,9 +27,15 @@ impl std::fmt::Debug for SchedulerChoice {
 }
 
 /// What a scheduler is built for.
-pub(super) fn request(steps: usize, custom: Option<Custom>, images: usize) -> scheduler::Request {
+pub(super) fn request(
+    steps: usize,
+    custom: Option<Custom>,
+    strength: Option<f64>,
+    images: usize,
+) -> scheduler::Request {
     let mut request = scheduler::Request::new(steps, images);
     request.custom = custom;
+    request.strength = strength.unwrap_or(1.0);
     request
 }
 
@@ -158,7 +164,7 @@ mod tests {
             }
             let entry = scheduler::find(&name).unwrap();
             let choice = SchedulerChoice { name: name.clone(), entry, model: Config::new(), table };
-            let schedule = choice.build(&request(steps, None, 1)).unwrap();
+            let schedule = choice.build(&request(steps, None, None, 1)).unwrap();
             match choice.span(schedule.as_ref(), start, end) {
                 Ok(span) => assert_eq!(span, first..after, "{name}, {steps} steps, {start:?} to {end:?}"),
                 Err(error) => assert_eq!(first, after, "{name}, {steps} steps, {start:?} to {end:?}: {error}"),

@@ -44,12 +44,20 @@ pub(super) fn timesteps(settings: &Settings, request: &Request) -> Result<Vec<f6
         let problem = format!("{steps} steps are more than the {original} of original_inference_steps");
         return Err(settings.error("steps", problem, "ask for 4 to 8"));
     }
+    let used = (original as f64 * request.strength) as usize;
+    if steps > used {
+        let problem = format!(
+            "{steps} steps are more than the {used} that a strength of {} leaves of original_inference_steps",
+            request.strength
+        );
+        return Err(settings.error("steps", problem, "ask for fewer steps, or for more strength"));
+    }
     let ratio = train / original;
-    let stride = original as f64 / steps as f64;
+    let stride = used as f64 / steps as f64;
     Ok((0..steps)
         .map(|i| {
             let index = (i as f64 * stride).floor() as usize;
-            ((original - index) * ratio) as f64 - 1.0
+            ((used - index) * ratio) as f64 - 1.0
         })
         .collect())
 }

@@ -134,6 +134,9 @@ pub struct Request {
     pub images: usize,
     /// The shift of the schedule that goes with the picture's size, for schedulers with `use_dynamic_shifting`.
     pub mu: Option<f64>,
+    /// The share of the schedule in which all steps lie, counted from its end, for schedulers that are told how far a run
+    /// goes from a picture ([`Entry::takes_strength`]); 1 is all of it.
+    pub strength: f64,
     /// The schedule itself, where it is given outright; it then has `steps` steps.
     pub custom: Option<Custom>,
 }
@@ -141,7 +144,7 @@ pub struct Request {
 impl Request {
     /// A request for a run of `steps` steps over batches of `images` pictures.
     pub fn new(steps: usize, images: usize) -> Self {
-        Self { steps, images, mu: None, custom: None }
+        Self { steps, images, mu: None, strength: 1.0, custom: None }
     }
 }
 
@@ -176,6 +179,12 @@ impl Entry {
     /// Whether the class has this key.
     pub fn has_key(&self, name: &str) -> bool {
         self.keys.iter().any(|key| key.name == name)
+    }
+
+    /// Whether a run from a picture is planned into the part of the schedule that the picture is noised to, and not cut
+    /// out of the whole of it: the consistency models' own way.
+    pub fn takes_strength(&self) -> bool {
+        self.has_key("original_inference_steps")
     }
 }
 

@@ -60,7 +60,10 @@ impl Task for ImageToImage {
         if let Some(begin) = stage.denoising_start {
             return Ok(Start { begin, ..Start::from_noise(latents, told, guidance) });
         }
-        let begin = (stage.steps - steps_run(STRENGTH, self.strength(), stage.steps)?) * stage.scheduler.order();
+        let begin = match stage.is_planned {
+            true => 0,
+            false => (stage.steps - steps_run(STRENGTH, self.strength(), stage.steps)?) * stage.scheduler.order(),
+        };
         let noise = stage.unit_noise()?;
         let mut sample = noise.clone();
         match (latents.as_slice(), noise.as_slice(), sample.as_slice_mut()) {

@@ -109,6 +109,8 @@ pub struct Stage<'a> {
     pub size: (usize, usize),
     /// The user's number of steps.
     pub steps: usize,
+    /// Whether the schedule was planned for the strength, so that the run has all of it.
+    pub is_planned: bool,
     /// The call of the model at which the run takes up what another has done, where it does.
     pub denoising_start: Option<usize>,
     /// The schedule of this run.
