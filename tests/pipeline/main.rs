@@ -6,11 +6,13 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod npy;
+mod reference;
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use common::{Answer, answer, ldm_ort};
+use reference::Reference;
 use serde_json::Value;
 
 fn golden() -> PathBuf {
@@ -56,50 +58,6 @@ fn pixels(path: &Path) -> image::RgbImage {
 fn far_off(got: &image::RgbImage, want: &image::RgbImage, levels: u8) -> f64 {
     let far = got.as_raw().iter().zip(want.as_raw()).filter(|(a, b)| a.abs_diff(**b) > levels).count();
     far as f64 / want.as_raw().len() as f64
-}
-
-/// A pipeline and what it is to draw: its files, whose names all begin with the same path.
-struct Reference {
-    name: String,
-    pipeline: PathBuf,
-    limits: PathBuf,
-    latents: PathBuf,
-    pictures: Vec<PathBuf>,
-}
-
-impl Reference {
-    /// The folders of one of the folders of `tests/golden`.
-    fn of_diffusers(folder: &str) -> Vec<Self> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(folder);
-        let folders = std::fs::read_dir(folder).expect("the references are there");
-        let reference = |folder: PathBuf| Self {
-            name: folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-            pipeline: folder.join("pipeline.toml"),
-            limits: folder.join("case.json"),
-            latents: folder.join("latents.npy"),
-            pictures: numbered(|i| folder.join(format!("image-{i}.png"))),
-        };
-        folders.map(|entry| reference(entry.expect("an entry").path())).collect()
-    }
-
-    /// The pipelines of `tests/golden/systems`.
-    fn of_systems() -> Vec<Self> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/systems");
-        let paths = std::fs::read_dir(&folder).expect("the references are there").map(|e| e.expect("an entry").path());
-        let reference = |pipeline: PathBuf| Self {
-            name: pipeline.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
-            limits: pipeline.with_extension("json"),
-            latents: pipeline.with_extension("latents.npy"),
-            pictures: numbered(|i| pipeline.with_extension(format!("{i}.png"))),
-            pipeline,
-        };
-        paths.filter(|path| path.extension().is_some_and(|e| e == "toml")).map(reference).collect()
-    }
-}
-
-/// The files that are there, counted from 0.
-fn numbered(path: impl Fn(usize) -> PathBuf) -> Vec<PathBuf> {
-    (0..).map(path).take_while(|path| path.exists()).collect()
 }
 
 /// Compares one case with its reference; says how far they are apart, or what is wrong.
