@@ -124,9 +124,9 @@ fn rows(path: &Path, name: &str, view: &TensorView<'_>) -> Result<Array2<f32>> {
             return Err(Error::model(path, problem, "save it in one of these"));
         }
     };
-    let shape = match view.shape() {
-        &[width] if width > 0 => Some((1, width)),
-        &[n, width] if n > 0 && width > 0 => Some((n, width)),
+    let shape = match *view.shape() {
+        [width] if width > 0 => Some((1, width)),
+        [n, width] if n > 0 && width > 0 => Some((n, width)),
         _ => None,
     };
     let values = WeightValues::widen(view.data(), dtype).filter(|values| values.iter().all(|v| v.is_finite()));

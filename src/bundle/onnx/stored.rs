@@ -56,7 +56,7 @@ impl<'g> Weights<'g> {
     /// [`Error::Io`] where a file cannot be read, [`Error::Model`] where it has changed into something else than it was
     /// when `graph` was opened.
     pub fn open(graph: &'g GraphFile) -> Result<Self> {
-        let mut weights = Self::open_for(graph, |parsed| modules::readers(parsed))?;
+        let mut weights = Self::open_for(graph, modules::readers)?;
         weights.of_modules.retain(|w| w.shape.len() == 2 || (w.shape.len() > 2 && !w.transposed));
         Ok(weights)
     }
