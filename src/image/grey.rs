@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 ///
-/// As [`load`](super::load).
+/// As [`load`](fn@super::load).
 pub fn load_grey(path: &Path) -> Result<Array2<f32>> {
     let picture = decode(path)?;
     let (width, height) = (picture.width() as usize, picture.height() as usize);
