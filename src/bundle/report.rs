@@ -143,7 +143,8 @@ impl Report {
     /// Reports on a directory that was read.
     pub fn new(bundle: &Bundle) -> Self {
         let mut faults = Vec::new();
-        let components = bundle.components.values().map(|c| component(bundle, c, &mut faults)).collect();
+        let graphs = bundle.components.values().chain(&bundle.controlled_denoiser);
+        let components = graphs.map(|c| component(bundle, c, &mut faults)).collect();
         Self {
             directory: bundle.dir.display().to_string(),
             layout: bundle.layout.to_string(),
@@ -221,6 +222,9 @@ fn roles(bundle: &Bundle, component: &Component, notes: &mut Vec<String>) -> Res
             let contract = DenoiserContract::resolve(component)?;
             notes.extend(contract.batch.map(|n| format!("fixed to batches of {n}")));
             notes.extend(contract.class_rows.map(|n| format!("{n} classes")));
+            if !contract.residuals.is_empty() {
+                notes.push("a denoiser that takes a control network's residuals".to_owned());
+            }
             named(contract.roles())
         }
         Kind::TextEncoder | Kind::TextEncoder2 | Kind::TextEncoder3 => {
@@ -289,7 +293,7 @@ fn providers(bundle: &Bundle) -> Vec<ProviderReport> {
             reason: o.reason,
         })
     };
-    bundle.components.values().flat_map(of).collect()
+    bundle.components.values().chain(&bundle.controlled_denoiser).flat_map(of).collect()
 }
 
 /// What seems to have exported a directory: exporters leave no name, but their habits changed with their versions.
