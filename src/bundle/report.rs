@@ -307,9 +307,16 @@ fn exporter(bundle: &Bundle) -> String {
     let optimum = bundle.components.values().any(|c| c.config.contains_key("export_model_type"))
         || axis == "batch_size"
         || timestep.is_some_and(|t| t.shape.first().is_some_and(|d| d.to_string() == "steps"));
+    let decoder = bundle.decoder().map(|d| &d.graph);
+    let names_images =
+        decoder.is_some_and(|d| d.input("latent").is_some() && d.outputs.iter().any(|o| o.name == "images"));
     let has_fused = graph.operators.keys().any(|o| o.domain == "com.microsoft");
     let who = if graph.producer.starts_with("ldm-ort") {
         "this project's scripts/export.py"
+    } else if bundle.dir.join("pyke-diffusers.toml").is_file() {
+        "pyke's exporter (pyke-diffusers.toml)"
+    } else if names_images {
+        "TensorRT's demo, or ONNX Runtime's CUDA demo after it (the decoder makes images of latent)"
     } else if axis.starts_with("unet_") {
         "Olive or OnnxStack (axes named unet_…)"
     } else if optimum && scalar_float {

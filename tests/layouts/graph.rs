@@ -197,6 +197,28 @@ impl Graph {
         self
     }
 
+    /// Fixes the first axis of all inputs and outputs that have axes, but for lists of one.
+    pub fn rows(&mut self, rows: u64) -> &mut Self {
+        for tag in [INPUT, OUTPUT] {
+            self.graph.each(tag, |info| {
+                let mut first = true;
+                info.each(2, |kind| {
+                    kind.each(1, |tensor| {
+                        tensor.each(2, |shape| {
+                            shape.each(1, |dim| {
+                                let is_name = dim.0.iter().any(|(tag, _)| *tag == 2);
+                                if std::mem::take(&mut first) && is_name {
+                                    *dim = Message::default().number(1, rows);
+                                }
+                            });
+                        });
+                    });
+                });
+            });
+        }
+        self
+    }
+
     /// Writes another type and other axes over a declaration; gives the old type and number of axes.
     fn declare(&mut self, tag: u64, name: &str, dtype: u64, shape: &str) -> (u64, usize) {
         let mut old = None;

@@ -1,11 +1,12 @@
 //! Layouts: what each exporter writes is read and draws what the same model draws as diffusers exported it.
 //!
 //! Each row makes a layout out of a tiny model of `tests/fixtures`, has `inspect` and `check` read it, and runs the
-//! pipeline of one of `tests/golden` on it.
+//! pipeline of one of `tests/golden` on it. `LAYOUT=Olive cargo test --test layouts` runs the rows with that in their name.
 
 #[path = "../common/mod.rs"]
 mod common;
 mod files;
+mod free;
 mod graph;
 #[allow(dead_code)]
 #[path = "../pipeline/npy.rs"]

@@ -6,15 +6,14 @@ use crate::program;
 
 const PIPELINE: &str = "[model]\npath = 'model'\n[task.text-to-image]\nprompt = 'a cat'\n[run]\nsteps = 2\nseed = 1\n";
 
-/// Has `check` refuse a layout made of a fixture, with all of these texts in what it says.
+/// Has `inspect` open and `check` and `run` refuse a layout made of a fixture, with all of these texts in what it says.
 fn refuses(fixture: &str, change: impl FnOnce(&mut Files), texts: &[&str]) {
     let folder = tempfile::tempdir().expect("a folder");
     let mut files = Files::of(fixture);
     change(&mut files);
     files.write(&folder.path().join("model"));
     std::fs::write(folder.path().join("pipeline.toml"), PIPELINE).expect("a file can be written");
-    let inspect = program(folder.path(), &["inspect", "model"]);
-    assert_eq!(inspect.code, Some(0), "{inspect}");
+    assert_eq!(program(folder.path(), &["inspect", "model"]).code, Some(0));
     for command in ["check", "run"] {
         let answer = program(folder.path(), &[command, "pipeline.toml"]);
         assert_eq!(answer.code, Some(2), "{answer}");
@@ -82,6 +81,26 @@ fn states_chosen_by_nobody_are_refused() {
         |g| g.without_output("hidden_states.0").without_output("hidden_states.1").without_output("hidden_states.2"),
         &["text_encoder/model.onnx", "before the last layer", "last_hidden_state", "hidden states"],
     );
+}
+
+#[test]
+fn a_denoiser_is_no_control_network() {
+    let control = format!("{PIPELINE}[[control]]\nimage = 'in.png'\n");
+    let folder = tempfile::tempdir().expect("a folder");
+    Files::of("families/control").write(&folder.path().join("model"));
+    let refused = |path: &str| {
+        let pipeline = format!("{control}{path}");
+        std::fs::write(folder.path().join("pipeline.toml"), pipeline).expect("a file can be written");
+        let answer = program(folder.path(), &["check", "pipeline.toml"]);
+        assert_eq!(answer.code, Some(2), "{answer}");
+        answer.stderr
+    };
+    let said = refused("path = 'model/unet'\n");
+    assert!(said.contains("unet/model.onnx: is no control network, but a denoiser"), "{said}");
+    std::fs::remove_dir_all(folder.path().join("model/controlnet")).expect("a folder can be removed");
+    std::fs::rename(folder.path().join("model/unet"), folder.path().join("model/controlnet")).expect("a folder");
+    let said = refused("");
+    assert!(said.contains("control[0].path") && said.contains("model holds no control network"), "{said}");
 }
 
 #[test]

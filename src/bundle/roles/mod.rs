@@ -174,12 +174,11 @@ impl<'a> Unassigned<'a> {
                 (Some(known), _) => known.to_owned(),
                 (None, []) => "export the model with scripts/export.py".to_owned(),
                 (None, words) => format!(
-                    "where one of them is a {}, say so in the pipeline file: [model.{}] inputs = {{ \"{}\" = \"{}\" }}; \
-                     else export the model with scripts/export.py",
-                    words.join(", "),
+                    "if one of them has a role under another name, say so: [model.{}] inputs = {{ \"{}\" = \"ROLE\" }}, \
+                     ROLE one of {}; else export the model with scripts/export.py",
                     self.component.kind,
                     self.left.first().map_or("", |input| &input.name),
-                    words.last().copied().unwrap_or_default()
+                    words.join(", "),
                 ),
             },
         ))
