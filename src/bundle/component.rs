@@ -1,5 +1,6 @@
 //! The parts a model is made of.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde_json::{Map, Value};
@@ -123,6 +124,8 @@ pub struct Component {
     pub config: Map<String, Value>,
     /// Where that config.json lies.
     pub config_path: Option<PathBuf>,
+    /// What the pipeline file says of the graph's inputs: words of [`super::role_words`] by the input's name.
+    pub roles: BTreeMap<String, String>,
 }
 
 impl Component {

@@ -193,14 +193,17 @@ impl<'a> Evidence<'a> {
 
     fn family(&self, latent_channels: usize) -> Family {
         let takes = |name: &str| self.denoiser.is_some_and(|d| d.graph.input(name).is_some());
+        let contract = self.denoiser.and_then(|d| roles::DenoiserContract::resolve(d).ok());
+        let is_told_sizes = contract.as_ref().is_some_and(|c| c.text_embeds.is_some() || c.time_ids.is_some());
+        // A small picture of three channels behind the latents, and how much noise lies over it.
+        let takes_picture = contract
+            .as_ref()
+            .is_some_and(|c| c.class_labels.is_some() && c.in_channels == Some(latent_channels.saturating_add(3)));
         if latent_channels >= 16 {
             if takes("txt_ids") || takes("img_ids") { Family::Flux } else { Family::StableDiffusion3 }
-        } else if self.is_upscaler {
+        } else if self.is_upscaler || takes_picture {
             Family::Upscaler
-        } else if takes("text_embeds")
-            || takes("time_ids")
-            || self.components.contains_key(&ComponentKind::TextEncoder2)
-        {
+        } else if is_told_sizes || self.components.contains_key(&ComponentKind::TextEncoder2) {
             Family::Xl
         } else {
             Family::StableDiffusion

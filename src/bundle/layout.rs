@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 
 use super::component::{Component, ComponentKind};
 use super::facts::Facts;
-use super::onnx::GraphFile;
+use super::roles;
+use super::search::{Place, component, exists, find_component, graph_in, list, read_if_there};
 use super::{Bundle, json};
 use crate::error::{Error, Result};
 
@@ -41,6 +42,9 @@ impl std::fmt::Display for Layout {
 pub struct Overrides {
     /// Graph files by component, as absolute paths or relative to the current directory.
     pub graphs: BTreeMap<ComponentKind, PathBuf>,
+    /// By component, the roles of its graph's inputs that names and shapes do not tell: words of
+    /// [`super::role_words`] by the input's name.
+    pub roles: BTreeMap<ComponentKind, BTreeMap<String, String>>,
     /// What latents are multiplied by after encoding and divided by before decoding.
     pub scaling_factor: Option<f64>,
     /// What is subtracted from latents before scaling.
@@ -89,6 +93,7 @@ pub(super) fn survey(dir: &Path, overrides: &Overrides) -> Result<(Bundle, Vec<E
     if components.is_empty() && faults.is_empty() {
         return Err(no_model(dir, &entries));
     }
+    let controlled_denoiser = take_controlled_denoiser(&mut components, overrides);
     let mut scheduler = kept(&mut faults, find_scheduler(dir, "scheduler", &index)).flatten();
     let low_res_scheduler = kept(&mut faults, find_scheduler(dir, "low_res_scheduler", &index)).flatten();
     if let (Some(scheduler), Some(kind)) = (&mut scheduler, &overrides.prediction_type) {
@@ -112,6 +117,7 @@ pub(super) fn survey(dir: &Path, overrides: &Overrides) -> Result<(Bundle, Vec<E
         layout,
         index,
         components,
+        controlled_denoiser,
         scheduler,
         low_res_scheduler,
         tokenizers,
@@ -122,6 +128,26 @@ pub(super) fn survey(dir: &Path, overrides: &Overrides) -> Result<(Bundle, Vec<E
     let absent = absent_parts(&bundle);
     bundle.missing.extend(absent);
     Ok((bundle, faults))
+}
+
+/// Takes the graph out of the control network's folder where it is none but a UNet that takes a control network's
+/// residuals, as OnnxStack and onnx-web lay them out. Where there is no other denoiser, it is the denoiser.
+fn take_controlled_denoiser(
+    components: &mut BTreeMap<ComponentKind, Component>,
+    overrides: &Overrides,
+) -> Option<Component> {
+    if !roles::takes_residuals(&components.get(&ComponentKind::ControlNet)?.graph) {
+        return None;
+    }
+    let denoiser = Component { kind: ComponentKind::Unet, ..components.remove(&ComponentKind::ControlNet)? };
+    if overrides.graphs.contains_key(&ComponentKind::Unet) {
+        return None;
+    }
+    if !components.contains_key(&ComponentKind::Unet) && !components.contains_key(&ComponentKind::Transformer) {
+        components.insert(ComponentKind::Unet, denoiser);
+        return None;
+    }
+    Some(denoiser)
 }
 
 /// What came of reading one part; where nothing did, the fault is put with the others.
@@ -163,73 +189,6 @@ fn open_alone(path: &Path, kind: ComponentKind) -> Result<Component> {
     match graph_in(path, kind)? {
         Some(graph) => component(kind, graph, path, &[path.join("config.json")]),
         None => Err(no_model(path, &entries)),
-    }
-}
-
-/// Where a component's graph was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Directory,
-    Flat,
-    Named,
-}
-
-fn find_component(dir: &Path, kind: ComponentKind, overrides: &Overrides) -> Result<Option<(Component, Place)>> {
-    let mut configs = Vec::new();
-    let mut found = None;
-    if let Some(path) = overrides.graphs.get(&kind) {
-        let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        configs.push(parent.join("config.json"));
-        configs.push(dir.join(kind.name()).join("config.json"));
-        let inside = parent.canonicalize().ok().zip(dir.canonicalize().ok()).is_some_and(|(p, d)| p.starts_with(d));
-        found = Some((path.clone(), if inside { dir } else { parent }, Place::Named));
-    }
-    for name in kind.directories() {
-        if found.is_some() {
-            break;
-        }
-        let place = dir.join(name);
-        if place.is_dir()
-            && let Some(graph) = graph_in(&place, kind)?
-        {
-            configs.push(place.join("config.json"));
-            found = Some((graph, dir, Place::Directory));
-        }
-    }
-    let flat = dir.join(format!("{}.onnx", kind.name()));
-    if found.is_none() && exists(&flat) {
-        found = Some((flat, dir, Place::Flat));
-    }
-    let Some((graph, root, place)) = found else { return Ok(None) };
-    configs.extend(kind.config_directories().iter().map(|name| dir.join(name).join("config.json")));
-    Ok(Some((component(kind, graph, root, &configs)?, place)))
-}
-
-fn component(kind: ComponentKind, graph: PathBuf, root: &Path, configs: &[PathBuf]) -> Result<Component> {
-    let graph = GraphFile::open(&graph, root)?;
-    for path in configs {
-        if let Some(config) = read_if_there(path)? {
-            return Ok(Component { kind, graph, config, config_path: Some(path.clone()) });
-        }
-    }
-    Ok(Component { kind, graph, config: Map::new(), config_path: None })
-}
-
-/// The graph in a component's directory: `model.onnx`, or else the only .onnx file there.
-fn graph_in(dir: &Path, kind: ComponentKind) -> Result<Option<PathBuf>> {
-    let usual = dir.join("model.onnx");
-    if exists(&usual) {
-        return Ok(Some(usual));
-    }
-    let graphs: Vec<String> = list(dir)?.into_iter().filter(|n| n.to_lowercase().ends_with(".onnx")).collect();
-    match graphs.as_slice() {
-        [] => Ok(None),
-        [only] => Ok(Some(dir.join(only))),
-        several => Err(Error::model(
-            dir,
-            format!("holds {} graphs and none is called model.onnx: {}", several.len(), several.join(", ")),
-            format!("say which one: [model.{kind}] graph = \"…/{}\"", several[0]),
-        )),
     }
 }
 
@@ -337,40 +296,4 @@ fn no_model(dir: &Path, entries: &[String]) -> Error {
         ),
         help,
     )
-}
-
-/// The names in a directory, sorted.
-fn list(dir: &Path) -> Result<Vec<String>> {
-    let metadata = std::fs::metadata(dir).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => {
-            Error::model(dir, "no such directory", "path in [model] is relative to the pipeline file")
-        }
-        _ => Error::io(dir, "reading", e),
-    })?;
-    if !metadata.is_dir() {
-        let name = dir.to_string_lossy().to_lowercase();
-        let checkpoint = [".safetensors", ".ckpt", ".pt", ".bin"].iter().any(|e| name.ends_with(e));
-        let help = if checkpoint {
-            "this is a PyTorch checkpoint; export it with scripts/export.py"
-        } else {
-            "give the directory that holds unet/, scheduler/ and so on"
-        };
-        return Err(Error::model(dir, "is a file where a model directory is wanted", help));
-    }
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(|e| Error::io(dir, "listing", e))? {
-        let entry = entry.map_err(|e| Error::io(dir, "listing", e))?;
-        names.push(entry.file_name().to_string_lossy().into_owned());
-    }
-    names.sort();
-    Ok(names)
-}
-
-fn read_if_there(path: &Path) -> Result<Option<Map<String, Value>>> {
-    if exists(path) { json::read_object(path).map(Some) } else { Ok(None) }
-}
-
-/// Whether there is a file or a link of this name, be it a dangling one: that is a fault to tell, not an absence.
-fn exists(path: &Path) -> bool {
-    path.symlink_metadata().is_ok_and(|m| !m.is_dir())
 }

@@ -15,6 +15,7 @@ mod operators;
 mod render;
 mod report;
 mod roles;
+mod search;
 mod tasks;
 
 use std::collections::BTreeMap;
@@ -32,7 +33,7 @@ pub use operators::{Obstacle, obstacles};
 pub use report::{ComponentReport, FactReport, ProviderReport, Report, SchedulerReport, TensorReport, inspect};
 pub use roles::{
     ConditionerContract, ControlNetContract, DenoiserContract, Residuals, Switch, TextEncoderContract,
-    VaeDecoderContract, VaeEncoderContract, VaeEncoderKind,
+    VaeDecoderContract, VaeEncoderContract, VaeEncoderKind, role_words,
 };
 pub use tasks::{TaskFit, task_fits};
 
@@ -49,6 +50,9 @@ pub struct Bundle {
     pub index: Map<String, Value>,
     /// The components that have a graph.
     pub components: BTreeMap<ComponentKind, Component>,
+    /// Another denoiser, which takes the residuals of control networks, where the directory has one beside the plain
+    /// one.
+    pub controlled_denoiser: Option<Component>,
     /// The scheduler's configuration, with the `prediction_type` of the [`Overrides`] put in where they have one.
     pub scheduler: Option<SchedulerFile>,
     /// The scheduler that adds noise to the small picture, where the model is an upscaler.
@@ -105,6 +109,15 @@ impl Bundle {
     pub fn denoiser(&self) -> Result<&Component> {
         self.first_of(&[ComponentKind::Unet, ComponentKind::Transformer])
             .ok_or_else(|| self.lacks(&[ComponentKind::Unet, ComponentKind::Transformer], "every task"))
+    }
+
+    /// The graph that predicts where control networks take part: the one that takes their residuals, where there are two.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bundle::denoiser`].
+    pub fn denoiser_under_control(&self) -> Result<&Component> {
+        self.controlled_denoiser.as_ref().map_or_else(|| self.denoiser(), Ok)
     }
 
     /// The first stage's decoder; `None` for a pixel-space model.

@@ -143,7 +143,8 @@ impl Report {
     /// Reports on a directory that was read.
     pub fn new(bundle: &Bundle) -> Self {
         let mut faults = Vec::new();
-        let components = bundle.components.values().map(|c| component(bundle, c, &mut faults)).collect();
+        let graphs = bundle.components.values().chain(&bundle.controlled_denoiser);
+        let components = graphs.map(|c| component(bundle, c, &mut faults)).collect();
         Self {
             directory: bundle.dir.display().to_string(),
             layout: bundle.layout.to_string(),
@@ -221,6 +222,9 @@ fn roles(bundle: &Bundle, component: &Component, notes: &mut Vec<String>) -> Res
             let contract = DenoiserContract::resolve(component)?;
             notes.extend(contract.batch.map(|n| format!("fixed to batches of {n}")));
             notes.extend(contract.class_rows.map(|n| format!("{n} classes")));
+            if !contract.residuals.is_empty() {
+                notes.push("a denoiser that takes a control network's residuals".to_owned());
+            }
             named(contract.roles())
         }
         Kind::TextEncoder | Kind::TextEncoder2 | Kind::TextEncoder3 => {
@@ -289,7 +293,7 @@ fn providers(bundle: &Bundle) -> Vec<ProviderReport> {
             reason: o.reason,
         })
     };
-    bundle.components.values().flat_map(of).collect()
+    bundle.components.values().chain(&bundle.controlled_denoiser).flat_map(of).collect()
 }
 
 /// What seems to have exported a directory: exporters leave no name, but their habits changed with their versions.
@@ -303,9 +307,16 @@ fn exporter(bundle: &Bundle) -> String {
     let optimum = bundle.components.values().any(|c| c.config.contains_key("export_model_type"))
         || axis == "batch_size"
         || timestep.is_some_and(|t| t.shape.first().is_some_and(|d| d.to_string() == "steps"));
+    let decoder = bundle.decoder().map(|d| &d.graph);
+    let names_images =
+        decoder.is_some_and(|d| d.input("latent").is_some() && d.outputs.iter().any(|o| o.name == "images"));
     let has_fused = graph.operators.keys().any(|o| o.domain == "com.microsoft");
     let who = if graph.producer.starts_with("ldm-ort") {
         "this project's scripts/export.py"
+    } else if bundle.dir.join("pyke-diffusers.toml").is_file() {
+        "pyke's exporter (pyke-diffusers.toml)"
+    } else if names_images {
+        "TensorRT's demo, or ONNX Runtime's CUDA demo after it (the decoder makes images of latent)"
     } else if axis.starts_with("unet_") {
         "Olive or OnnxStack (axes named unet_…)"
     } else if optimum && scalar_float {

@@ -19,7 +19,8 @@ use crate::spec::Spec;
 pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
     let spec = Spec::load(&args.pipeline, &args.overrides.to_overrides())?;
     let plan = Plan::new(spec)?;
-    for warning in plan.model.check_prompts(plan.request.task.as_ref())? {
+    let of_prompts = plan.model.check_prompts(plan.request.task.as_ref())?;
+    for warning in plan.model.warnings().into_iter().chain(of_prompts) {
         output::say(&format!("warning: {warning}"));
     }
     Saver::check(&plan.spec.output.dir)?;

@@ -176,7 +176,7 @@ impl Pipeline {
         let mut scheduler = request.scheduler.build(&request.schedule(images))?;
         let span = request.scheduler.span(scheduler.as_ref(), request.denoising_start, request.denoising_end)?;
         let sample_shape = self.plan.sample_shape(request.width, request.height);
-        let mut warnings = Vec::new();
+        let mut warnings = if first == 0 { self.plan.warnings() } else { Vec::new() };
         let timestep = &self.plan.model.denoiser.timestep;
         if first == 0
             && timestep.dtype.is_integer()

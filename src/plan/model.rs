@@ -67,7 +67,7 @@ impl ModelPlan {
     /// Resolves what `task` needs from a model directory.
     pub(super) fn new(spec: &Spec, bundle: &Bundle, task: &dyn Task) -> Result<Self> {
         let wanted_for = format!("[task.{}]", task.name());
-        let component = bundle.denoiser()?;
+        let component = if spec.controls.is_empty() { bundle.denoiser()? } else { bundle.denoiser_under_control()? };
         let mut contract = DenoiserContract::resolve(component)?;
         let edits = between_whole_times(&component.graph, &mut contract.timestep);
         let decoder = match bundle.require_decoder(&wanted_for)? {
@@ -137,6 +137,20 @@ impl ModelPlan {
             (Some(text), Some(prompting)) => text.check_prompts(prompting, &self.model.denoiser),
             _ => Ok(Vec::new()),
         }
+    }
+
+    /// What is worth knowing before a run: a first stage whose encoder draws where no seed reaches.
+    pub fn warnings(&self) -> Vec<String> {
+        let drawing = self.encoder.iter().filter(|part| part.contract.samples_inside);
+        let warning = |part: &Part<VaeEncoderContract>| {
+            format!(
+                "{} draws its noise inside the graph, where the seed does not reach it, so that no picture of this \
+                 pipeline can be drawn again; export the first stage so that it gives moments (Optimum from 1.23 on, \
+                 or scripts/export.py)",
+                part.kind
+            )
+        };
+        drawing.map(warning).collect()
     }
 
     /// `[c, h/f, w/f]` of a sample for pictures of this size.

@@ -36,6 +36,11 @@ pub struct Model {
 pub struct ComponentSpec {
     /// `graph`: the ONNX file, relative to the pipeline file.
     pub graph: Option<PathBuf>,
+    /// `inputs = { "NAME" = "ROLE" }`: what inputs of the graph are for, where neither their names nor their shapes
+    /// tell. The roles of a unet or a transformer are sample, timestep, context, text_embeds, time_ids, timestep_cond
+    /// and class_labels; of a text encoder, input_ids and attention_mask; of a first stage's encoder, sample; of its
+    /// decoder, latent.
+    pub inputs: BTreeMap<String, String>,
 }
 
 impl Model {
@@ -49,6 +54,7 @@ impl Model {
         let graph = |(kind, component): (&ComponentKind, &ComponentSpec)| Some((*kind, component.graph.clone()?));
         bundle::Overrides {
             graphs: self.components.iter().filter_map(graph).collect(),
+            roles: self.components.iter().map(|(kind, component)| (*kind, component.inputs.clone())).collect(),
             scaling_factor: self.scaling_factor,
             shift_factor: self.shift_factor,
             latent_channels: self.latent_channels,
@@ -71,8 +77,10 @@ impl Model {
             if table.get(kind.name()).is_some() {
                 let mut component = table.table(kind.name());
                 let graph = component.file_path("graph");
+                let takes_roles = !bundle::role_words(kind).is_empty();
+                let inputs = if takes_roles { inputs(&component.table("inputs"), kind) } else { BTreeMap::new() };
                 component.finish();
-                components.insert(kind, ComponentSpec { graph });
+                components.insert(kind, ComponentSpec { graph, inputs });
             }
         }
         table.finish();
@@ -92,8 +100,26 @@ impl Model {
             if let Some(graph) = &component.graph {
                 writer.path("graph", graph);
             }
+            if !component.inputs.is_empty() {
+                writer.table(&["model", kind.name(), "inputs"]);
+                component.inputs.iter().for_each(|(input, role)| writer.key(input, role.clone()));
+            }
         }
     }
+}
+
+/// The roles of a graph's inputs: each a word that is known for this component, and no two of them the same.
+fn inputs(table: &Table<'_>, kind: ComponentKind) -> BTreeMap<String, String> {
+    let words = bundle::role_words(kind);
+    let mut inputs = BTreeMap::new();
+    for (name, item) in table.any_keys() {
+        let Some(role) = item.choice("role", words) else { continue };
+        if let Some((other, _)) = inputs.iter().find(|(_, given)| *given == role) {
+            item.report(format!("`{other}` is the {role} already; give the role to one input"));
+        }
+        inputs.insert(name.to_owned(), role.to_owned());
+    }
+    inputs
 }
 
 /// The components that have tables: those that a pipeline runs.

@@ -235,3 +235,55 @@ fn control_networks_are_read() {
     let message = resolve(unet().input("controlnet_cond", F32, "b, 3, h, w")).unwrap_err().to_string();
     assert!(message.contains("no residuals"), "{message}");
 }
+
+/// Each word that a pipeline file may give as a role is one that the contract of that component asks for.
+#[test]
+fn every_role_word_is_heeded() {
+    use ldm_ort::bundle::{Bundle, ComponentKind, Overrides, role_words};
+    let model = |kind: ComponentKind| match kind {
+        ComponentKind::Unet => Model::new().output("out", F32, "b, 4, h, w"),
+        ComponentKind::TextEncoder => Model::new().output("last_hidden_state", F32, "b, s, 8"),
+        ComponentKind::VaeEncoder => Model::new().output("out", F32, "b, 8, h, w"),
+        _ => Model::new().output("out", F32, "b, 3, h, w"),
+    };
+    let form = |word: &str| match word {
+        "sample" | "latent" => (F32, "b, 4, h, w"),
+        "timestep" => (F32, ""),
+        "class_labels" => (I64, "b"),
+        "context" => (F32, "b, s, 8"),
+        "input_ids" | "attention_mask" => (I64, "b, s"),
+        _ => (F32, "b, 6"),
+    };
+    for kind in [ComponentKind::Unet, ComponentKind::TextEncoder, ComponentKind::VaeEncoder, ComponentKind::VaeDecoder]
+    {
+        let mut graph = model(kind);
+        let mut overrides = Overrides::default();
+        for word in role_words(kind) {
+            let (dtype, shape) = form(word);
+            graph = graph.input(&format!("x.{word}"), dtype, shape);
+            overrides.roles.entry(kind).or_default().insert(format!("x.{word}"), (*word).to_owned());
+        }
+        let dir = Dir::new().graph(&format!("{kind}/model.onnx"), graph);
+        let bundle = Bundle::open(dir.path(), &overrides).unwrap();
+        let component = bundle.component(kind).unwrap();
+        let filled = match kind {
+            ComponentKind::Unet => DenoiserContract::resolve(component).unwrap().roles().len(),
+            ComponentKind::TextEncoder => TextEncoderContract::resolve(component).unwrap().roles().len(),
+            ComponentKind::VaeEncoder => VaeEncoderContract::resolve(component, Some(4)).unwrap().roles().len(),
+            _ => VaeDecoderContract::resolve(component).unwrap().roles().len(),
+        };
+        assert_eq!(filled, role_words(kind).len() + 1, "{kind}");
+    }
+}
+
+#[test]
+fn a_state_without_a_number_was_chosen_at_export() {
+    let model = Model::new().input("input_ids", I32, "B, 77").output("text_embeddings", F32, "B, 77, 768").output(
+        "hidden_states",
+        F32,
+        "B, 77, 768",
+    );
+    let contract = text(model).unwrap();
+    assert_eq!(contract.penultimate().unwrap().name, "hidden_states");
+    assert_eq!(contract.last_hidden_state.unwrap().name, "text_embeddings");
+}

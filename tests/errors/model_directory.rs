@@ -60,6 +60,23 @@ pub fn rows() -> Vec<Row> {
         Row::new("a graph that the pipeline names and that is not there")
             .add("[model.unet]\ngraph = 'unet-fp16.onnx'\n")
             .says(&["unet-fp16.onnx"]),
+        Row::new("a role for an input that the graph lacks").add("[model.unet.inputs]\ncontext = 'context'\n").says(&[
+            "model.unet.inputs.context",
+            "no such input",
+            "encoder_hidden_states",
+            "float32",
+            "inspect",
+        ]),
+        Row::new("a role for an input of another form").add("[model.unet.inputs]\ntimestep = 'context'\n").says(&[
+            "model.unet.inputs.timestep",
+            "float32",
+            "form of the context",
+        ]),
+        Row::new("a role that nobody knows").add("[model.unet.inputs]\nsample = 'latents'\n").says(&[
+            "model.unet.inputs.sample",
+            "latents",
+            "timestep_cond",
+        ]),
         Row::new("a graph of another role")
             .files(|f| f.write("model/unet/model.onnx", f.read("model/vae_decoder/model.onnx")))
             .says(&["model/unet/model.onnx", "latent_sample"]),

@@ -1,7 +1,7 @@
 //! What a control network takes and gives.
 
 use super::denoiser::down_block_number;
-use super::{Switch, Unassigned, fixed_batch, is_float, is_number, table};
+use super::{Switch, Unassigned, fixed_batch, is_float, is_number, table, takes_residuals};
 use crate::bundle::component::Component;
 use crate::error::{Error, Result};
 use crate::tensor::TensorInfo;
@@ -43,6 +43,13 @@ impl ControlNetContract {
     /// nothing can fill.
     pub fn resolve(component: &Component) -> Result<Self> {
         let graph = &component.graph;
+        if takes_residuals(graph) {
+            return Err(Error::model(
+                &graph.path,
+                "is no control network, but a denoiser that takes the residuals of one",
+                "name the control network's own graph; beside such a denoiser it lies in a folder of its own",
+            ));
+        }
         let mut inputs = Unassigned::new(component);
         let constants = inputs.switches();
         let picture = |t: &TensorInfo| is_float(t, 4);

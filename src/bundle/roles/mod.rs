@@ -16,7 +16,7 @@ pub use denoiser::{DenoiserContract, Residuals};
 pub use text::TextEncoderContract;
 pub use vae::{VaeDecoderContract, VaeEncoderContract, VaeEncoderKind};
 
-use super::component::Component;
+use super::component::{Component, ComponentKind};
 use super::onnx::GraphFile;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, TensorInfo};
@@ -30,22 +30,47 @@ pub struct Switch {
     pub value: bool,
 }
 
+/// The words under which a pipeline file gives roles to the inputs of a component's graph, in `[model.NAME] inputs`.
+pub fn role_words(kind: ComponentKind) -> &'static [&'static str] {
+    use ComponentKind as Kind;
+    match kind {
+        Kind::Unet | Kind::Transformer => {
+            &["sample", "timestep", "context", "text_embeds", "time_ids", "timestep_cond", "class_labels"]
+        }
+        Kind::TextEncoder | Kind::TextEncoder2 | Kind::TextEncoder3 => &["input_ids", "attention_mask"],
+        Kind::VaeEncoder | Kind::VqEncoder => &["sample"],
+        Kind::VaeDecoder | Kind::VqDecoder => &["latent"],
+        Kind::ControlNet | Kind::ClassEmbedder | Kind::Conditioner | Kind::SafetyChecker => &[],
+    }
+}
+
 /// The inputs of a graph that have no role yet.
 struct Unassigned<'a> {
     component: &'a Component,
     left: Vec<&'a TensorInfo>,
+    /// The inputs to which the pipeline file gives a role, by its word.
+    mapped: Vec<(&'a str, &'a TensorInfo)>,
     /// The roles looked for, with what they asked for, for the table.
     tried: Vec<String>,
 }
 
 impl<'a> Unassigned<'a> {
     fn new(component: &'a Component) -> Self {
-        Self { component, left: component.graph.inputs.iter().collect(), tried: Vec::new() }
+        let role = |input: &TensorInfo| component.roles.get(&input.name).map(String::as_str);
+        let (mapped, left) = component.graph.inputs.iter().partition::<Vec<_>, _>(|input| role(input).is_some());
+        let mapped = mapped.into_iter().filter_map(|input| Some((role(input)?, input))).collect();
+        Self { component, left, mapped, tried: Vec::new() }
     }
 
-    /// Takes the input that has one of these names and this form.
+    /// Takes the input that was given a role by one of these words, or has one of these names and this form.
     fn named(&mut self, names: &[&str], fits: impl Fn(&TensorInfo) -> bool) -> Option<TensorInfo> {
         self.tried.push(names.first().copied().unwrap_or_default().to_owned());
+        if let Some(at) = self.mapped.iter().position(|(word, _)| names.contains(word)) {
+            let (_, input) = self.mapped.get(at).filter(|(_, input)| fits(input))?;
+            let input = (*input).clone();
+            self.mapped.remove(at);
+            return Some(input);
+        }
         for name in names {
             if let Some(at) = self.left.iter().position(|i| i.name == *name && fits(i)) {
                 return Some(self.left.remove(at).clone());
@@ -88,6 +113,10 @@ impl<'a> Unassigned<'a> {
 
     /// Fails with the role that nothing fills.
     fn lacks(&self, role: &str, form: &str) -> Error {
+        if let Err(error) = self.heeded() {
+            return error;
+        }
+        let known = self.component.graph.inputs.iter().find_map(|i| explain(&i.name));
         Error::model(
             &self.component.graph.path,
             format!(
@@ -95,12 +124,38 @@ impl<'a> Unassigned<'a> {
                 self.component.kind,
                 table(&self.component.graph.inputs)
             ),
-            "this graph is of a kind that is not run; export the model with scripts/export.py",
+            known.unwrap_or("this graph is of a kind that is not run; export the model with scripts/export.py"),
         )
+    }
+
+    /// Fails where the pipeline file gives a role to an input that the graph lacks or that has not the role's form.
+    fn heeded(&self) -> Result<()> {
+        let Component { kind, graph, roles, .. } = self.component;
+        let key = |name: &str| format!("model.{kind}.inputs.{name}");
+        if let Some((name, role)) = roles.iter().find(|(name, _)| graph.input(name).is_none()) {
+            return Err(Error::input(
+                key(name),
+                format!(
+                    "is to be the {role}, and {} has no such input; its inputs are{}",
+                    graph.path.display(),
+                    table(&graph.inputs)
+                ),
+                "write an input's name as `ldm-ort inspect` shows it",
+            ));
+        }
+        match self.mapped.first() {
+            None => Ok(()),
+            Some((role, input)) => Err(Error::input(
+                key(&input.name),
+                format!("the input{} has not the form of the {role}", table(&[(*input).clone()])),
+                "give the role to another input; each role has one",
+            )),
+        }
     }
 
     /// Fails where an input is left that nobody can fill.
     fn finish(self) -> Result<()> {
+        self.heeded()?;
         if self.left.is_empty() {
             return Ok(());
         }
@@ -115,7 +170,17 @@ impl<'a> Unassigned<'a> {
                 table(&left),
                 self.tried.join(", ")
             ),
-            known.unwrap_or("export the model with scripts/export.py, or report this graph with `ldm-ort inspect`"),
+            match (known, role_words(self.component.kind)) {
+                (Some(known), _) => known.to_owned(),
+                (None, []) => "export the model with scripts/export.py".to_owned(),
+                (None, words) => format!(
+                    "if one of them has a role under another name, say so: [model.{}] inputs = {{ \"{}\" = \"ROLE\" }}, \
+                     ROLE one of {}; else export the model with scripts/export.py",
+                    self.component.kind,
+                    self.left.first().map_or("", |input| &input.name),
+                    words.join(", "),
+                ),
+            },
         ))
     }
 }
@@ -180,6 +245,11 @@ fn is_float(t: &TensorInfo, rank: usize) -> bool {
 /// The first axis, where the graph fixes it for any of these.
 fn fixed_batch<'a>(tensors: impl IntoIterator<Item = &'a TensorInfo>) -> Option<usize> {
     tensors.into_iter().find_map(|t| t.shape.first()?.fixed())
+}
+
+/// Whether a graph is a denoiser that control networks reach, whatever folder it lies in.
+pub(super) fn takes_residuals(graph: &GraphFile) -> bool {
+    graph.inputs.iter().any(|i| is_float(i, 4) && denoiser::down_block_number(&i.name).is_some())
 }
 
 /// The names under which the picture-shaped input of a denoiser, an encoder or a decoder goes.

@@ -20,6 +20,9 @@ pub struct TextEncoderContract {
     pub pooled: Option<TensorInfo>,
     /// The states after each layer with the layer's number; 0 is the embedding.
     pub hidden_states: Vec<(usize, TensorInfo)>,
+    /// The states that were chosen when the graph was exported, as an output `hidden_states` without a number: those
+    /// before the last layer's.
+    pub chosen_state: Option<TensorInfo>,
     /// Rows of the embedding table: ids at or above it cannot be looked up.
     pub embedding_rows: Option<usize>,
     /// The number of tokens the graph is fixed to, where it is.
@@ -80,6 +83,7 @@ impl TextEncoderContract {
             input_ids,
             attention_mask,
             switches,
+            chosen_state: plain().find(|o| o.name == "hidden_states").cloned(),
             last_hidden_state,
             pooled,
             hidden_states,
@@ -93,7 +97,8 @@ impl TextEncoderContract {
 
     /// The states before the last layer's, which Stable Diffusion XL attends to.
     pub fn penultimate(&self) -> Option<&TensorInfo> {
-        let wanted = self.layers()?.checked_sub(1)?;
+        let Some(layers) = self.layers() else { return self.chosen_state.as_ref() };
+        let wanted = layers.checked_sub(1)?;
         self.hidden_states.iter().find(|&&(layer, _)| layer == wanted).map(|(_, state)| state)
     }
 
@@ -106,6 +111,7 @@ impl TextEncoderContract {
             (self.pooled.as_ref(), "pooled text"),
         ];
         let mut roles: Vec<_> = plain.into_iter().filter_map(|(t, role)| Some((t?, role.to_owned()))).collect();
+        roles.extend(self.chosen_state.iter().map(|t| (t, "state chosen at export".to_owned())));
         roles.extend(self.hidden_states.iter().map(|(layer, t)| (t, format!("state after layer {layer}"))));
         roles.extend(self.switches.iter().map(|s| (&s.input, format!("switch, {}", s.value))));
         roles

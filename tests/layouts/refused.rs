@@ -1,0 +1,124 @@
+//! Layouts that are known and not run: what is said of them.
+
+use crate::files::Files;
+use crate::graph::{BOOL, F32, Graph};
+use crate::program;
+
+const PIPELINE: &str = "[model]\npath = 'model'\n[task.text-to-image]\nprompt = 'a cat'\n[run]\nsteps = 2\nseed = 1\n";
+
+/// Has `inspect` open and `check` and `run` refuse a layout made of a fixture, with all of these texts in what it says.
+fn refuses(fixture: &str, change: impl FnOnce(&mut Files), texts: &[&str]) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut files = Files::of(fixture);
+    change(&mut files);
+    files.write(&folder.path().join("model"));
+    std::fs::write(folder.path().join("pipeline.toml"), PIPELINE).expect("a file can be written");
+    assert_eq!(program(folder.path(), &["inspect", "model"]).code, Some(0));
+    for command in ["check", "run"] {
+        let answer = program(folder.path(), &[command, "pipeline.toml"]);
+        assert_eq!(answer.code, Some(2), "{answer}");
+        for text in texts {
+            assert!(answer.stderr.contains(text), "{text:?} is not said by {command}: {answer}");
+        }
+    }
+}
+
+fn edits(fixture: &str, graph: &str, change: impl for<'g> FnOnce(&'g mut Graph) -> &'g mut Graph, texts: &[&str]) {
+    let change = |files: &mut Files| {
+        files.edit(graph, change);
+    };
+    refuses(fixture, change, texts);
+}
+
+#[test]
+fn a_text_encoder_without_its_table_is_refused() {
+    refuses(
+        "models/sd1",
+        |files| {
+            for part in ["text_encoder", "unet", "vae_decoder", "vae_encoder"] {
+                files.shift(&format!("{part}/model.onnx"), &format!("{part}.onnx"));
+            }
+            files.edit("text_encoder.onnx", |g| {
+                g.rename("input_ids", "input_embeddings").redeclare("input_embeddings", F32, "batch, sequence, 16")
+            });
+            files.put("pyke-diffusers.toml", "").put("text_embeddings.bin", [0; 64]);
+        },
+        &["text_encoder.onnx", "input_embeddings", "float32", "export it with input_ids"],
+    );
+}
+
+#[test]
+fn a_control_network_built_into_the_denoiser_is_refused() {
+    edits(
+        "models/sd1",
+        "unet/model.onnx",
+        |g| g.leftover("controlnet_images", F32, "n, 2B, 3, H, W").leftover("controlnet_scales", F32, "n"),
+        &["controlnet_images", "[n, 2B, 3, H, W]", "built in", "export the two apart"],
+    );
+}
+
+#[test]
+fn what_nobody_can_fill_is_refused_with_a_table() {
+    edits(
+        "models/sd1",
+        "unet/model.onnx",
+        |g| g.leftover("mystery", F32, "batch, 3, 5").leftover("is_odd", BOOL, ""),
+        &[
+            "2 inputs that nothing here can fill",
+            "mystery  float32  [batch, 3, 5]",
+            "is_odd   bool  []",
+            "tried by name, by shape and by type",
+            "[model.unet] inputs",
+        ],
+    );
+}
+
+#[test]
+fn states_chosen_by_nobody_are_refused() {
+    edits(
+        "families/xl",
+        "text_encoder/model.onnx",
+        |g| g.without_output("hidden_states.0").without_output("hidden_states.1").without_output("hidden_states.2"),
+        &["text_encoder/model.onnx", "before the last layer", "last_hidden_state", "hidden states"],
+    );
+}
+
+#[test]
+fn a_denoiser_is_no_control_network() {
+    let control = format!("{PIPELINE}[[control]]\nimage = 'in.png'\n");
+    let folder = tempfile::tempdir().expect("a folder");
+    Files::of("families/control").write(&folder.path().join("model"));
+    let refused = |path: &str| {
+        let pipeline = format!("{control}{path}");
+        std::fs::write(folder.path().join("pipeline.toml"), pipeline).expect("a file can be written");
+        let answer = program(folder.path(), &["check", "pipeline.toml"]);
+        assert_eq!(answer.code, Some(2), "{answer}");
+        answer.stderr
+    };
+    let said = refused("path = 'model/unet'\n");
+    assert!(said.contains("unet/model.onnx: is no control network, but a denoiser"), "{said}");
+    std::fs::remove_dir_all(folder.path().join("model/controlnet")).expect("a folder can be removed");
+    std::fs::rename(folder.path().join("model/unet"), folder.path().join("model/controlnet")).expect("a folder");
+    let said = refused("");
+    assert!(said.contains("control[0].path") && said.contains("model holds no control network"), "{said}");
+}
+
+#[test]
+fn graphs_to_choose_from_are_named() {
+    refuses(
+        "models/sd1",
+        |files| {
+            let graph = files.get("unet/model.onnx");
+            files.shift("unet/model.onnx", "unet/model_fp16.onnx").put("unet/model_quantized.onnx", graph);
+        },
+        &["unet", "model_fp16.onnx, model_quantized.onnx", "[model.unet] graph"],
+    );
+    refuses(
+        "models/sd1",
+        |files| {
+            let graph = files.get("unet/model.onnx");
+            files.shift("unet", "unet.opt").put("unet.fp8/model.onnx", graph);
+        },
+        &["2 graphs for unet", "unet.fp8/model.onnx", "unet.opt/model.onnx", "[model.unet] graph"],
+    );
+}
