@@ -226,7 +226,9 @@ fn conditions() -> Vec<Row> {
 fn controls() -> Vec<Row> {
     let control = |name| Row::new(name).base(CONTROL).model("../families/control");
     vec![
-        control("a control network for a plain model").model("sd1").says(&["control[0].path", "no controlnet/"]),
+        control("a control network for a plain model")
+            .model("sd1")
+            .says(&["control[0].path", "holds no control network"]),
         control("a model for control networks without one")
             .change("[[control]]\nimage = 'in.png'\n", "")
             .says(&["down_block_0_additional_residual", "[[control]]"]),
