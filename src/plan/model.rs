@@ -139,18 +139,9 @@ impl ModelPlan {
         }
     }
 
-    /// What is worth knowing before a run: a first stage whose encoder draws where no seed reaches.
+    /// What is worth knowing before a run.
     pub fn warnings(&self) -> Vec<String> {
-        let drawing = self.encoder.iter().filter(|part| part.contract.samples_inside);
-        let warning = |part: &Part<VaeEncoderContract>| {
-            format!(
-                "{} draws its noise inside the graph, where the seed does not reach it, so that no picture of this \
-                 pipeline can be drawn again; export the first stage so that it gives moments (Optimum from 1.23 on, \
-                 or scripts/export.py)",
-                part.kind
-            )
-        };
-        drawing.map(warning).collect()
+        self.encoder.iter().filter_map(|part| part.contract.warning(part.kind)).collect()
     }
 
     /// `[c, h/f, w/f]` of a sample for pictures of this size.

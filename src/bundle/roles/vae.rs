@@ -151,6 +151,17 @@ impl VaeEncoderContract {
         })
     }
 
+    /// That no seed governs what the encoder gives, where that is so.
+    pub fn warning(&self, kind: ComponentKind) -> Option<String> {
+        self.samples_inside.then(|| {
+            format!(
+                "{kind} draws its noise inside the graph, where the seed does not reach it, so that no picture of this \
+                 pipeline can be drawn again; export the first stage so that it gives moments (Optimum from 1.23 on, \
+                 or scripts/export.py)"
+            )
+        })
+    }
+
     /// Each input and the output with the word for its role.
     pub fn roles(&self) -> Vec<(&TensorInfo, String)> {
         let result = match (self.kind, self.samples_inside) {
