@@ -58,7 +58,7 @@ impl ControlPart {
             None => bundle.component(ComponentKind::ControlNet).ok_or_else(|| {
                 Error::input(
                     format!("control[{at}].path"),
-                    format!("missing, and {} has no controlnet/ with a control network in it", bundle.dir.display()),
+                    format!("missing, and {} holds no control network", bundle.dir.display()),
                     "name the directory of the control network",
                 )
             })?,

@@ -100,7 +100,7 @@ fn a_denoiser_is_no_control_network() {
     std::fs::remove_dir_all(folder.path().join("model/controlnet")).expect("a folder can be removed");
     std::fs::rename(folder.path().join("model/unet"), folder.path().join("model/controlnet")).expect("a folder");
     let said = refused("");
-    assert!(said.contains("control[0].path") && said.contains("with a control network in it"), "{said}");
+    assert!(said.contains("control[0].path") && said.contains("model holds no control network"), "{said}");
 }
 
 #[test]
