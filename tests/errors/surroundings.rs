@@ -90,6 +90,7 @@ pub fn rows() -> Vec<Row> {
         rows.push(
             Row::new("no runtime, and none to be fetched")
                 .environment("ORT_DYLIB_PATH", "")
+                .environment("LDM_ORT_CACHE_DIR", "")
                 .environment("XDG_CACHE_HOME", "/nonexistent/cache")
                 .environment("HOME", "/nonexistent")
                 .flags(&["--offline"])
