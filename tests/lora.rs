@@ -5,7 +5,6 @@
 
 #[path = "common/mod.rs"]
 mod common;
-#[allow(dead_code, reason = "not all of it is needed here")]
 #[path = "pipeline/npy.rs"]
 mod npy;
 

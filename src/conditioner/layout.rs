@@ -49,8 +49,8 @@ pub fn tokens(things: &[Thing], n_classes: Option<usize>) -> Result<Vec<i64>> {
             ));
         }
         let [left, top, right, bottom] = thing.place;
-        let modified = n_classes.unwrap_or(0) * thing.modifiers;
-        tokens.extend([(thing.class + modified) as i64, corner(left, top), corner(right, bottom)]);
+        let modified = n_classes.unwrap_or(0).saturating_mul(thing.modifiers);
+        tokens.extend([thing.class.saturating_add(modified) as i64, corner(left, top), corner(right, bottom)]);
     }
     tokens.resize(3 * MOST, NOTHING);
     tokens.extend([corner(0.0, 0.0), corner(1.0, 1.0)]);

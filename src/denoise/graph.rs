@@ -83,7 +83,7 @@ impl<'a> GraphDenoiser<'a> {
         let rows = guidance.branches().len() * images;
         let chunk = contract.batch.unwrap_or(rows).max(1);
         let padded = rows.div_ceil(chunk) * chunk;
-        let concatenated = condition.channels.as_ref().map_or(0, |c| c.shape()[1]);
+        let concatenated = condition.channels.as_ref().and_then(|c| c.shape().get(1).copied()).unwrap_or(0);
         let taken = channels + concatenated;
         let expected = [contract.in_channels, contract.height, contract.width];
         for ((axis, want), got) in
@@ -99,6 +99,13 @@ impl<'a> GraphDenoiser<'a> {
         }
         let mut input = ArrayD::zeros(IxDyn(&[padded, taken, height, width]));
         if let Some(extra) = &condition.channels {
+            if extra.ndim() != 4 || extra.shape()[2..] != [height, width] {
+                return Err(Error::input(
+                    "condition",
+                    format!("channels of shape {:?} do not fit behind samples of {height}×{width}", extra.shape()),
+                    "take the graph that was exported with this model, or another width and height",
+                ));
+            }
             let filled = pad_rows(extra.clone(), padded)?;
             input.slice_axis_mut(Axis(1), Slice::from(channels..)).assign(&filled);
         }

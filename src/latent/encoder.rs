@@ -72,7 +72,7 @@ impl Encoder {
                             self.contract.output.name,
                             output.shape()
                         ),
-                        "",
+                        "export the first stage with scripts/export.py",
                     ));
                 }
                 let mean = output.slice_axis(Axis(1), Slice::from(..channels / 2)).as_standard_layout().into_owned();

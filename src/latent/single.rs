@@ -41,7 +41,7 @@ pub(super) fn run(
         return Err(Error::model(
             session.path(),
             format!("output {} should have {rows} rows and is {:?}", ports.output.name, result.shape()),
-            "",
+            "export the first stage with scripts/export.py",
         ));
     }
     result.slice_axis_inplace(Axis(0), Slice::from(..1));

@@ -147,7 +147,8 @@ impl Pipeline {
         let total = request.pictures();
         let (mut first, end) = request.only.map_or((0, total), |index| (index, (index + 1).min(total)));
         if let Some(index) = request.only.filter(|&index| index >= total) {
-            return Err(Error::input("index", format!("{index} is asked for, and there are {total} pictures"), ""));
+            let problem = format!("{index} is asked for, and there are {total} pictures");
+            return Err(Error::input("index", problem, "the record that names it does not fit this pipeline"));
         }
         let mut timings = Timings::default();
         while first < end {
@@ -256,7 +257,10 @@ impl Pipeline {
                 }
                 (None, _) => latents.to_owned(),
             };
-            let pixels = paste.as_ref().map_or_else(|| pixels.clone(), |paste| paste.into(&pixels));
+            let pixels = match &paste {
+                Some(paste) => paste.into(&pixels)?,
+                None => pixels,
+            };
             let took = decoding.elapsed().as_secs_f64();
             timings.decode += took;
             let picture = Picture {

@@ -21,7 +21,9 @@ pub(super) fn resolve(
 ) -> Result<Classes> {
     let rows = embedder.map_or(denoiser.class_rows, |part| part.contract.rows).or_else(|| stated_rows(bundle));
     let null = null_class(spec, bundle, rows)?;
-    let last = rows.map(|rows| rows.saturating_sub(1)).map(|last| if null == Some(last) { last - 1 } else { last });
+    let last = rows
+        .map(|rows| rows.saturating_sub(1))
+        .map(|last| if null == Some(last) { last.saturating_sub(1) } else { last });
     let names = names(spec, bundle)?;
     let mut ids = Vec::with_capacity(spec.classes.len());
     for class in &spec.classes {

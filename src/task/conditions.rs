@@ -99,7 +99,13 @@ impl Given<'_> {
                 return context
                     .outer_iter()
                     .map(|row| {
-                        let query = row.index_axis(Axis(0), 0);
+                        let Some(query) = row.outer_iter().next() else {
+                            return Err(Error::input(
+                                key("index"),
+                                "the prompt has no token to seek by",
+                                "give a prompt",
+                            ));
+                        };
                         let query =
                             query.into_dimensionality().map_err(|e| Error::input(key("index"), e.to_string(), ""))?;
                         nearest(&index, query, *k, path)
@@ -111,7 +117,13 @@ impl Given<'_> {
             Some(graph) => graph.run(&made, cancel)?,
             None => match made {
                 Tensor::F32(told) => told,
-                other => return Err(Error::input(key("graph"), format!("missing for {:?}", other.shape()), "")),
+                other => {
+                    return Err(Error::input(
+                        key("graph"),
+                        format!("missing for {:?}", other.shape()),
+                        "name the graph that makes tokens of it",
+                    ));
+                }
             },
         };
         let row = told.index_axis(Axis(0), 0).to_owned();
@@ -128,6 +140,9 @@ pub fn things(boxes: &[LayoutBox]) -> Vec<layout::Thing> {
     boxes.iter().map(thing).collect()
 }
 
+/// The most planes that are made of a label map; its labels are bytes.
+const MOST_LABELS: usize = 1024;
+
 /// Requires that a map holds only labels that the model knows, and that it is known how many those are.
 ///
 /// # Errors
@@ -137,6 +152,12 @@ pub fn check_labels(path: &Path, map: &LabelMap, known: Option<usize>) -> Result
     let Some(count) = known else {
         return fail("nothing says how many labels there are".into(), "write n_labels into the graph's config.json");
     };
+    if count > MOST_LABELS {
+        return fail(
+            format!("the model is said to know {count} labels, and a map has planes for {MOST_LABELS} at most"),
+            "correct n_labels in the graph's config.json",
+        );
+    }
     match map.labels.iter().find(|&&label| usize::from(label) >= count) {
         None => Ok(()),
         Some(beyond) => fail(

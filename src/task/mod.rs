@@ -61,8 +61,19 @@ pub struct Paste {
 
 impl Paste {
     /// Pastes `[1, 3, h, w]` pixels.
-    pub fn into(&self, drawn: &ArrayD<f32>) -> ArrayD<f32> {
-        drawn.mapv(|v| v.clamp(-1.0, 1.0)) * &self.mask + &self.pixels * &self.mask.mapv(|m| 1.0 - m)
+    ///
+    /// # Errors
+    /// [`Error::Input`] where the decoder drew another size than the picture has.
+    pub fn into(&self, drawn: &ArrayD<f32>) -> Result<ArrayD<f32>> {
+        if drawn.shape() != self.pixels.shape() {
+            let problem = format!("the decoder drew {:?}, and the picture is {:?}", drawn.shape(), self.pixels.shape());
+            return Err(Error::input(
+                "task.inpaint.image",
+                problem,
+                "the first stage's configuration is of another model",
+            ));
+        }
+        Ok(drawn.mapv(|v| v.clamp(-1.0, 1.0)) * &self.mask + &self.pixels * &self.mask.mapv(|m| 1.0 - m))
     }
 }
 

@@ -56,7 +56,7 @@ pub(super) fn condition(prompting: &Prompting, guidance: Guidance, stage: &mut S
     };
     let timestep_cond = match &contract.timestep_cond {
         Some(info) => {
-            let width = info.shape.get(1).and_then(Dim::fixed).unwrap_or(256);
+            let width = info.shape.get(1).and_then(Dim::fixed).filter(|&width| width <= 65_536).unwrap_or(256);
             let one = guidance_embedding(prompting.guidance_scale, width);
             Some(of_rows(width, one.iter().copied().cycle().take(width * rows.len()).collect())?)
         }

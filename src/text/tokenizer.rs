@@ -190,7 +190,7 @@ impl Tokenizer {
             return Err(Error::model(&self.dir, problem, "give the [[embedding]] another word: token"));
         }
         let add = self.inner.add_tokens([AddedToken::from(word, false)]);
-        add.map_err(|e| Error::model(&self.dir, format!("cannot take \"{word}\" in: {e}"), ""))?;
+        add.map_err(|e| Error::model(&self.dir, format!("cannot take \"{word}\" in: {e}"), "choose another token"))?;
         if let Some(id) = self.inner.token_to_id(word) {
             self.words.insert(i64::from(id), ids);
         }

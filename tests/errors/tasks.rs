@@ -215,6 +215,22 @@ fn conditions() -> Vec<Row> {
             "0 to 11",
         ]),
         labels("colours for labels").files(|f| f.picture("labels.png", 32, 32)).says(&["labels.png", "single numbers"]),
+        labels("more labels than a map has planes for")
+            .files(|f| {
+                f.grey("labels.png", 32, 32, |_| 0);
+                f.write("model/label_encoder/config.json", "{\"n_labels\": 1000000000000}");
+            })
+            .says(&["1000000000000", "1024", "n_labels"]),
+        labels("channels of another size than the latents")
+            .files(|f| {
+                f.grey("labels.png", 32, 32, |_| 0);
+                for half in ["encoder", "decoder"] {
+                    let config = "{\"latent_channels\": 3, \"block_out_channels\": [8, 8]}";
+                    f.write(&format!("model/vqvae_{half}/config.json"), config);
+                }
+            })
+            .unseen_by_check()
+            .says(&["channels of shape [1, 3, 8, 8]", "16×16"]),
         labels("no label map").says(&["labels.png", "no such file"]),
         labels("a label map cut short").files(|f| {
             f.grey("labels.png", 32, 32, |at| (at % 7) as u8);

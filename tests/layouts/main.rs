@@ -8,7 +8,6 @@ mod common;
 mod files;
 mod free;
 mod graph;
-#[allow(dead_code)]
 #[path = "../pipeline/npy.rs"]
 mod npy;
 mod refused;

@@ -37,12 +37,4 @@ impl Array {
         });
         apart / largest
     }
-
-    /// Entry `i` of the first axis, as an array with one entry.
-    pub fn entry(&self, i: usize) -> Self {
-        let size = self.values.len() / self.shape[0];
-        let mut shape = self.shape.clone();
-        shape[0] = 1;
-        Self { shape, values: self.values[i * size..(i + 1) * size].to_vec() }
-    }
 }
