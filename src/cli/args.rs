@@ -31,6 +31,11 @@ Examples:
   ldm-ort plot pipeline.toml
   ldm-ort plot pipeline.toml --scheduler euler --scheduler 'DPM++ 2M Karras' --steps 12 --output schedules.svg";
 
+const COMPILE_EXAMPLES: &str = "\
+Examples:
+  ldm-ort compile pipeline.toml
+  ldm-ort compile pipeline.toml --width 768 --height 512";
+
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
     .usage(AnsiColor::Green.on_default().bold())
@@ -68,6 +73,12 @@ pub enum Command {
     /// Draws the schedules of one or several schedulers: timesteps, sigmas and signal-to-noise over the steps.
     #[command(after_help = PLOT_EXAMPLES)]
     Plot(Box<PlotArgs>),
+    /// Optimises a pipeline's graphs for this machine ahead of its first run, which does so otherwise.
+    #[command(after_help = COMPILE_EXAMPLES)]
+    Compile(Box<CompileArgs>),
+    /// Tells what is kept of graphs that were optimised for this machine, or removes it.
+    #[command(after_help = "Examples:\n  ldm-ort cache list\n  ldm-ort cache clear --stale")]
+    Cache(CacheArgs),
     /// Tells which ONNX Runtime is used and why, or fetches one.
     #[command(after_help = "Examples:\n  ldm-ort runtime\n  ldm-ort runtime install cuda\n  ldm-ort runtime list")]
     Runtime(RuntimeArgs),
@@ -292,6 +303,42 @@ pub enum Listing {
     Providers,
 }
 
+/// `ldm-ort compile`.
+#[derive(Debug, Clone, Args)]
+pub struct CompileArgs {
+    /// The pipeline file.
+    #[arg(value_name = "PIPELINE.toml", value_hint = ValueHint::FilePath)]
+    pub pipeline: PathBuf,
+    /// What stands over the pipeline file's keys.
+    #[command(flatten)]
+    pub overrides: OverrideArgs,
+}
+
+/// `ldm-ort cache`.
+#[derive(Debug, Clone, Args)]
+pub struct CacheArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub action: CacheAction,
+}
+
+/// What `ldm-ort cache` does.
+#[derive(Debug, Clone, Subcommand)]
+pub enum CacheAction {
+    /// Lists the graphs that are kept: component, sizes, room on the disk, and the graph that each was made from.
+    List {
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Removes them; the next run makes anew what it needs.
+    Clear {
+        /// Only those whose graph is gone, or that were made for another processor.
+        #[arg(long)]
+        stale: bool,
+    },
+}
+
 /// `ldm-ort runtime`.
 #[derive(Debug, Clone, Args)]
 pub struct RuntimeArgs {
@@ -353,6 +400,8 @@ mod tests {
             "ldm-ort run p.toml -q -v",
             "ldm-ort list models",
             "ldm-ort runtime install rocm",
+            "ldm-ort cache",
+            "ldm-ort compile",
             "ldm-ort paint",
         ] {
             assert_eq!(read(line).map_err(|error| error.exit_code()).err(), Some(2), "{line}");

@@ -5,6 +5,7 @@ use std::io::Write;
 use super::args::{CheckArgs, Global};
 use super::interrupt::Interrupt;
 use super::output;
+use super::prepared;
 use super::progress::Progress;
 use super::run::load_runtime;
 use crate::error::Result;
@@ -18,7 +19,7 @@ use crate::spec::Spec;
 /// Whatever is wrong with the pipeline file or the model directory; with `--open`, with the runtime and the providers.
 pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
     let spec = Spec::load(&args.pipeline, &args.overrides.to_overrides())?;
-    let plan = Plan::new(spec)?;
+    let mut plan = Plan::new(spec)?;
     let of_prompts = plan.model.check_prompts(plan.request.task.as_ref())?;
     for warning in plan.model.warnings().into_iter().chain(of_prompts) {
         output::say(&format!("warning: {warning}"));
@@ -46,6 +47,8 @@ pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<(
     let interrupt = Interrupt::install()?;
     let mut progress = Progress::new(global.quiet, interrupt.flag());
     let runtime = load_runtime(global, &plan, &interrupt)?;
-    Pipeline::load(plan.model, &runtime, &interrupt.cancel(), &mut progress)?;
+    plan.model.prepared = prepared::cache(global)?;
+    let cancel = interrupt.cancel();
+    Pipeline::load(plan.model, &runtime, &cancel, &mut progress)?.open_all(&cancel, &mut progress)?;
     output::text(out, &format!("its graphs open on ONNX Runtime {}\n", runtime.version()))
 }

@@ -9,6 +9,7 @@ mod interrupt;
 mod list;
 mod output;
 mod plot;
+mod prepared;
 mod progress;
 mod run;
 mod runtime;
@@ -49,6 +50,8 @@ fn dispatch(cli: &Cli, out: &mut dyn Write) -> Result<()> {
         Command::Init(args) => init::init(args, out),
         Command::List(args) => list::list(args, || list_runtime(&cli.global), out),
         Command::Plot(args) => plot::plot(args, out),
+        Command::Compile(args) => prepared::compile(args, &cli.global, out),
+        Command::Cache(args) => prepared::run(&args.action, &cli.global, out),
         Command::Runtime(args) => runtime::run(args.action.as_ref(), &cli.global.library.to_options(None), out),
     }
 }

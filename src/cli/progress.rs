@@ -71,6 +71,19 @@ impl Observer for Progress {
                 self.bar.set_message(format!("opening {component} ({})", indicatif::HumanBytes(weight_bytes)));
                 self.bar.set_position(opened_bytes);
             }
+            Event::Optimizing { component, bytes, folder } => {
+                if !self.quiet {
+                    self.line(&format!(
+                        "optimising {component} for this machine, once: about {} into {}",
+                        indicatif::HumanBytes(bytes),
+                        folder.display()
+                    ));
+                }
+                self.bar.set_message(format!("optimising {component}, once"));
+            }
+            Event::WaitingForOptimized { component } => {
+                self.bar.set_message(format!("waiting for another process that optimises {component}"));
+            }
             Event::Warning(warning) => self.line(&format!("warning: {warning}")),
             Event::Preparing { first, images, of } => self.spin(format!("preparing {}", pictures(first, images, of))),
             Event::Step { first, of, step } => {
@@ -87,7 +100,7 @@ impl Observer for Progress {
                 }
             }
             Event::Decoding { index, of } => self.spin(format!("decoding {}", pictures(index, 1, of))),
-            Event::Opened { .. } => {}
+            Event::Opened { .. } | Event::Denoising { .. } => {}
             Event::Picture(_) => self.clear(),
         }
         if self.interrupted.load(Ordering::Relaxed) {

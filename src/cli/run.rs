@@ -11,6 +11,7 @@ use serde_json::json;
 use super::args::{Global, RunArgs};
 use super::interrupt::Interrupt;
 use super::output;
+use super::prepared;
 use super::progress::Progress;
 use super::runtime;
 use crate::error::{Error, Result};
@@ -51,6 +52,7 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
         output::require_place("--save-latents", path, "latents.npy")?;
     }
 
+    plan.model.prepared = prepared::cache(global)?;
     let runtime = load_runtime(global, &plan, &interrupt)?;
     let found = started.elapsed().as_secs_f64();
     let opening = Instant::now();
@@ -67,9 +69,11 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
         latents: Vec::new(),
         seconds: 0.0,
         failed: None,
+        pace: Pace::new(started),
     };
     let cancel = interrupt.cancel();
     let result = pipeline.run(&plan.request, &cancel, &mut |event: Event<'_>| {
+        writer.pace.notice(&event);
         if let Event::Picture(picture) = &event
             && let Err(error) = writer.write(picture)
         {
@@ -138,6 +142,39 @@ struct PictureWriter<'a> {
     latents: Vec<ArrayD<f32>>,
     seconds: f64,
     failed: Option<Error>,
+    pace: Pace,
+}
+
+/// When what happened, for `--json`.
+struct Pace {
+    started: Instant,
+    /// When the picture's denoising began, in seconds from the program's start.
+    denoising: f64,
+    /// When the call before the next one ended.
+    last: f64,
+    /// Seconds of each call of the denoiser.
+    calls: Vec<f64>,
+}
+
+impl Pace {
+    fn new(started: Instant) -> Self {
+        Self { started, denoising: 0.0, last: 0.0, calls: Vec::new() }
+    }
+
+    fn notice(&mut self, event: &Event<'_>) {
+        let now = self.started.elapsed().as_secs_f64();
+        match event {
+            Event::Denoising { .. } => {
+                (self.denoising, self.last) = (now, now);
+                self.calls.clear();
+            }
+            Event::Step { .. } => {
+                self.calls.push(now - self.last);
+                self.last = now;
+            }
+            _ => {}
+        }
+    }
 }
 
 impl PictureWriter<'_> {
@@ -173,13 +210,19 @@ impl PictureWriter<'_> {
             "steps": self.recorder.steps(),
             "calls": picture.calls,
             "seconds": picture.seconds,
+            "timings": {
+                "until_denoising": self.pace.denoising,
+                "calls": self.pace.calls,
+                "until_decoded": self.pace.started.elapsed().as_secs_f64() - self.pace.last,
+            },
         })
         .to_string()
     }
 }
 
 fn summary(timings: &Timings, found: f64, opened: f64, saving: f64, total: f64) {
-    let Timings { prepare, denoise, decode, calls } = *timings;
+    let Timings { open, prepare, denoise, decode, calls } = *timings;
+    let opened = opened + open;
     let rate = if denoise > 0.0 { calls as f64 / denoise } else { 0.0 };
     output::say(&format!(
         "runtime {found:.2} s · model {opened:.2} s · prompts {prepare:.2} s · denoising {denoise:.2} s ({calls} steps, \

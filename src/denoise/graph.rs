@@ -5,14 +5,15 @@ use ndarray::{ArrayD, ArrayViewD, Axis, IxDyn, Slice, concatenate};
 use super::{Call, Condition, Control, Denoiser, Guidance};
 use crate::bundle::{DenoiserContract, Switch};
 use crate::error::{Error, Result};
-use crate::session::{Cancel, Session};
+use crate::session::{Cancel, Run, Session};
 use crate::tensor::{Dim, Tensor, TensorInfo, TensorView, switch};
 use crate::tiles::Tiles;
 
 /// A UNet graph, set up for one batch of pictures: its buffers are made once and serve every step.
 ///
-/// With guidance on, a graph whose batch axis is free runs once a step on all branches together; a graph whose batch
-/// is fixed runs as often as that takes.
+/// A graph whose batch axis is free runs once a step on all rows together, pictures times branches of the guidance, or
+/// on each by itself ([`Batch::by_row`]); a graph whose batch is fixed runs as often as that takes. The session says
+/// how many of these runs are made at the same time.
 pub struct GraphDenoiser<'a> {
     session: &'a mut Session,
     contract: &'a DenoiserContract,
@@ -43,6 +44,8 @@ pub struct Batch {
     pub sample: [usize; 3],
     /// The tiles in which a sample larger than one of them is denoised.
     pub tiles: Option<Tiles>,
+    /// Whether each row is a run of the graph by itself, where the graph leaves the choice.
+    pub by_row: bool,
 }
 
 impl Batch {
@@ -78,10 +81,10 @@ impl<'a> GraphDenoiser<'a> {
         guidance: Guidance,
         cancel: &Cancel,
     ) -> Result<Self> {
-        let Batch { images, sample: [channels, height, width], .. } = batch;
+        let Batch { images, sample: [channels, height, width], by_row: is_by_row, .. } = batch;
         let (run_height, run_width) = batch.split().map_or((height, width), |tiles| tiles.of(height, width));
         let rows = guidance.branches().len() * images;
-        let chunk = contract.batch.unwrap_or(rows).max(1);
+        let chunk = contract.batch.unwrap_or(if is_by_row { 1 } else { rows }).max(1);
         let padded = rows.div_ceil(chunk) * chunk;
         let concatenated = condition.channels.as_ref().and_then(|c| c.shape().get(1).copied()).unwrap_or(0);
         let taken = channels + concatenated;
@@ -193,22 +196,22 @@ impl<'a> GraphDenoiser<'a> {
             .collect();
         let (session, contract, chunk, cancel) = (&mut *self.session, self.contract, self.chunk, &self.cancel);
         let mut run = |sample: ArrayViewD<'_, f32>, output: &mut ArrayD<f32>| -> Result<()> {
-            for start in (0..sample.shape()[0]).step_by(chunk) {
-                let part = Slice::from(start..start + chunk);
+            let chunks = sample.axis_chunks_iter(Axis(0), chunk).zip(output.axis_chunks_iter_mut(Axis(0), chunk));
+            let runs = chunks.enumerate().map(|(at, (sample, out))| {
+                let part = Slice::from(at * chunk..(at + 1) * chunk);
                 let mut inputs: Vec<(&str, TensorView<'_>)> = Vec::with_capacity(by_row.len() + switches.len() + 2);
                 inputs.push((&contract.timestep.name, t.view()));
-                inputs.push((&contract.sample.name, TensorView::F32(sample.slice_axis(Axis(0), part))));
+                inputs.push((&contract.sample.name, TensorView::F32(sample)));
                 inputs.extend(
                     by_row
                         .iter()
                         .map(|(info, all)| (info.name.as_str(), TensorView::F32(all.slice_axis(Axis(0), part)))),
                 );
                 inputs.extend(switches.iter().map(|(name, value)| (*name, TensorView::Bool(value.view()))));
-                let mut out = output.slice_axis_mut(Axis(0), part);
-                let out = out.as_slice_mut().ok_or_else(|| Error::input("latents", "not laid out row by row", ""))?;
-                session.run_into(&inputs, &contract.output.name, out, cancel)?;
-            }
-            Ok(())
+                let not_by_row = || Error::input("latents", "not laid out row by row", "report this");
+                Ok(Run { inputs, out: out.into_slice().ok_or_else(not_by_row)? })
+            });
+            session.run_each(runs.collect::<Result<_>>()?, &contract.output.name, cancel)
         };
         let Some(tiles) = self.batch.split() else { return run(self.input.view(), &mut self.output) };
         let outputs = self.output.shape()[1];

@@ -1,6 +1,7 @@
 //! Load a pipeline once, run any number of requests, watch every step.
 
 mod observe;
+mod parts;
 mod save;
 
 use std::ops::{ControlFlow, Range};
@@ -8,18 +9,15 @@ use std::time::Instant;
 
 use ndarray::{ArrayD, Axis, Slice};
 
-use crate::bundle::{ComponentKind, GraphFile};
-use crate::conditioner::Conditioner;
 use crate::denoise::{Batch, BatchNoise, Control, GraphDenoiser, Step, denoise};
 use crate::error::{Error, Result};
 use crate::image::{self, Rgb8};
-use crate::latent::{Decoder, Encoder};
-use crate::lora;
-use crate::plan::{ControlPart, ModelPlan, Request};
-use crate::session::{Cancel, Runtime, Session, SessionOptions};
+use crate::plan::{ControlPart, ModelPlan, Request, Sizes};
+use crate::prepared::Entry;
+use crate::session::{Cancel, Runtime};
 use crate::task::{self, Given, Stage};
-use crate::tensor::ByteEdit;
-use crate::text::{TextEncoder, TextEncoders};
+
+use parts::{Beginning, Decoding, Denoising, Opener, Parts};
 
 pub use observe::{Event, Observer, Unwatched};
 pub use save::{Recorder, Saver, model_digest};
@@ -27,13 +25,8 @@ pub use save::{Recorder, Saver, model_digest};
 /// A model, opened and ready.
 pub struct Pipeline {
     plan: ModelPlan,
-    denoiser: Session,
-    text: Option<TextEncoders>,
-    class_embedder: Option<Conditioner>,
-    conditioners: Vec<Option<Conditioner>>,
-    controls: Vec<Session>,
-    encoder: Option<Encoder>,
-    decoder: Option<Decoder>,
+    runtime: Runtime,
+    parts: Parts,
 }
 
 /// A finished picture.
@@ -61,6 +54,8 @@ pub struct Picture {
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Timings {
+    /// Opening graphs whose turn it was.
+    pub open: f64,
     /// Prompts, noise and starting pictures.
     pub prepare: f64,
     /// The denoising loop.
@@ -72,64 +67,41 @@ pub struct Timings {
 }
 
 impl Pipeline {
-    /// Opens every graph that the plan needs.
+    /// Opens the graphs that the plan needs, or sees to it that they can be opened in an instant
+    /// ([`ModelPlan::prepared`]); those are opened when it is their turn.
     ///
     /// # Errors
     /// [`Error::Graph`] where the runtime refuses a graph, [`Error::Provider`] where a provider cannot be used,
     /// [`Error::Model`] where graph and tokenizer do not fit, [`Error::Interrupted`] when the observer breaks.
     pub fn load(plan: ModelPlan, runtime: &Runtime, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Self> {
-        let of_bytes = plan.graphs().iter().map(|(_, graph)| graph.weight_bytes).sum();
-        let mut opened_bytes = 0;
-        let mut open = |graph: &GraphFile, kind: ComponentKind, edits: &[ByteEdit]| -> Result<Session> {
-            let weight_bytes = graph.weight_bytes;
-            let opening = Event::Opening { component: kind, weight_bytes, opened_bytes, of_bytes };
-            stop_if(observer.notice(opening), None)?;
-            let start = Instant::now();
-            let edits = edits.to_vec();
-            let options = SessionOptions { cancel: cancel.clone(), edits, ..plan.session_options(kind) };
-            let mut weights = lora::merge(&plan.loras, kind, graph)?;
-            weights.extend(plan.learnt(kind, graph)?);
-            let session = Session::open_with(runtime, &graph.path, &options, weights)?;
-            opened_bytes += weight_bytes;
-            let opened = Event::Opened { component: kind, seconds: start.elapsed().as_secs_f64() };
-            stop_if(observer.notice(opened), None)?;
-            Ok(session)
-        };
-        let mut encoders = Vec::new();
-        for text in plan.text.iter().flat_map(|text| &text.encoders) {
-            let session = open(&text.part.graph, text.part.kind, &[])?;
-            let contract = text.part.contract.clone();
-            let (taken, negative) = (text.taken.clone(), text.negative.clone());
-            let encoder = TextEncoder::new(text.tokenizer.clone(), session, contract, taken, negative, text.style)?;
-            encoders.push((text.group, encoder));
-        }
-        let text = plan.text.is_some().then(|| TextEncoders::new(encoders));
-        let class_embedder = match &plan.class_embedder {
-            Some(part) => Some(Conditioner::new(open(&part.graph, part.kind, &part.edits)?, part.contract.clone())),
-            None => None,
-        };
-        let conditioners = plan.conditions.iter().map(|condition| match &condition.part {
-            Some(part) => Ok(Some(Conditioner::new(open(&part.graph, part.kind, &part.edits)?, part.contract.clone()))),
-            None => Ok(None),
-        });
-        let conditioners = conditioners.collect::<Result<Vec<_>>>()?;
-        let encoder = match &plan.encoder {
-            Some(part) => Some(Encoder::new(open(&part.graph, part.kind, &part.edits)?, part.contract.clone())),
-            None => None,
-        };
-        let controls = plan.controls.iter().map(|control| &control.part);
-        let controls = controls.map(|part| open(&part.graph, part.kind, &part.edits));
-        let controls = controls.collect::<Result<Vec<_>>>()?;
-        let denoiser = open(&plan.denoiser.graph, plan.denoiser.kind, &plan.denoiser.edits)?;
-        let decoder = match &plan.decoder {
-            Some(part) => Some(Decoder::new(
-                open(&part.graph, part.kind, &part.edits)?,
-                part.contract.clone(),
-                plan.model.scaling,
-            )),
-            None => None,
-        };
-        Ok(Self { plan, denoiser, text, class_embedder, conditioners, controls, encoder, decoder })
+        let mut parts = Parts::default();
+        Opener::new(&plan, runtime, cancel, observer).load(&mut parts)?;
+        Ok(Self { plan, runtime: runtime.clone(), parts })
+    }
+
+    /// Optimises ahead what can be ([`ModelPlan::prepared`]), and returns what is kept of each graph.
+    ///
+    /// # Errors
+    /// As [`Pipeline::load`]; [`Error::Io`] besides where something cannot be kept.
+    pub fn prepare(
+        plan: &ModelPlan,
+        runtime: &Runtime,
+        cancel: &Cancel,
+        observer: &mut dyn Observer,
+    ) -> Result<Vec<Entry>> {
+        Opener::new(plan, runtime, cancel, observer).prepare().into_iter().map(|(_, entry)| entry).collect()
+    }
+
+    /// Opens every graph that is not open yet.
+    ///
+    /// # Errors
+    /// As [`Pipeline::load`].
+    pub fn open_all(&mut self, cancel: &Cancel, observer: &mut dyn Observer) -> Result<()> {
+        let mut opener = Opener::new(&self.plan, &self.runtime, cancel, observer);
+        opener.beginning(&mut self.parts)?;
+        opener.denoising(&mut self.parts)?;
+        opener.decoding(&mut self.parts)?;
+        Ok(())
     }
 
     /// What was opened.
@@ -149,6 +121,11 @@ impl Pipeline {
         if let Some(index) = request.only.filter(|&index| index >= total) {
             let problem = format!("{index} is asked for, and there are {total} pictures");
             return Err(Error::input("index", problem, "the record that names it does not fit this pipeline"));
+        }
+        let sizes = Sizes::of(request, &self.plan.model.denoiser);
+        if self.plan.sizes.is_some_and(|opened| opened != sizes) {
+            self.plan.sizes = Some(sizes);
+            self.parts = Parts::default();
         }
         let mut timings = Timings::default();
         while first < end {
@@ -189,6 +166,10 @@ impl Pipeline {
                 timestep.name
             ));
         }
+        let opening = Instant::now();
+        let mut opener = Opener::new(&self.plan, &self.runtime, cancel, observer);
+        let Beginning { text, class_embedder, conditioners, encoder } = opener.beginning(&mut self.parts)?;
+        let mut opened = opening.elapsed();
         let mut start = request.task.start(&mut Stage {
             model: &self.plan.model,
             pictures: of,
@@ -202,13 +183,13 @@ impl Pipeline {
             scheduler: scheduler.as_ref(),
             noise: &mut noise,
             given: request.latents.as_ref().map(|given| task::rows(given, indices.clone())),
-            text: self.text.as_mut(),
-            class_embedder: self.class_embedder.as_mut(),
-            encoder: self.encoder.as_mut(),
+            text: text.as_mut(),
+            class_embedder: class_embedder.as_mut(),
+            encoder: encoder.as_mut(),
             cancel,
             warn: &mut |warning| warnings.push(warning),
         })?;
-        let conditions = self.plan.conditions.iter().zip(&mut self.conditioners);
+        let conditions = self.plan.conditions.iter().zip(conditioners);
         let conditions = conditions.map(|(part, graph)| Given {
             condition: &part.condition,
             graph: graph.as_mut(),
@@ -220,18 +201,25 @@ impl Pipeline {
         }
         let task::Start { mut sample, begin, condition, guidance, keep, paste } = start;
         let controlling = self.controlling_pictures(request)?;
+        let opening = Instant::now();
+        self.release(|parts| &mut parts.beginning);
+        let mut opener = Opener::new(&self.plan, &self.runtime, cancel, observer);
+        let Denoising { denoiser, controls } = opener.denoising(&mut self.parts)?;
+        opened += opening.elapsed();
         let prepared = Instant::now();
-        timings.prepare += (prepared - started).as_secs_f64();
+        timings.open += opened.as_secs_f64();
+        timings.prepare += (prepared - started - opened).as_secs_f64();
 
         let contract = &self.plan.model.denoiser;
-        let batch = Batch { images, sample: sample_shape, tiles: request.tiles };
-        let model = GraphDenoiser::new(&mut self.denoiser, contract, batch, condition, guidance, cancel)?;
-        let controls = self.controls.iter_mut().zip(&self.plan.controls).zip(&controlling);
+        let batch = Batch { images, sample: sample_shape, tiles: request.tiles, by_row: self.plan.runs_by_row() };
+        let model = GraphDenoiser::new(denoiser, contract, batch, condition, guidance, cancel)?;
+        let controls = controls.iter_mut().zip(&self.plan.controls).zip(&controlling);
         let mut model = model.with_controls(
             controls
                 .map(|((session, part), picture)| Control::new(session, &part.part.contract, picture, part.weight))
                 .collect(),
         );
+        stop_if(observer.notice(Event::Denoising { first, of }), None)?;
         let mut calls = 0;
         let mut watch = |step: Step<'_>| {
             calls = step.call;
@@ -242,6 +230,10 @@ impl Pipeline {
         let denoised = Instant::now();
         timings.calls += calls;
         timings.denoise += (denoised - prepared).as_secs_f64();
+        self.release(|parts| &mut parts.denoising);
+        let mut opener = Opener::new(&self.plan, &self.runtime, cancel, observer);
+        let Decoding { decoder } = opener.decoding(&mut self.parts)?;
+        timings.open += denoised.elapsed().as_secs_f64();
         let labels = request.task.labels();
         let shared = (denoised - started).as_secs_f64() / images as f64;
 
@@ -250,7 +242,7 @@ impl Pipeline {
             let decoding = Instant::now();
             let latents = sample.slice_axis(Axis(0), Slice::from(row..=row));
             let tiles = request.tiles.filter(|tiles| tiles.split(sample_shape[1], sample_shape[2]));
-            let pixels = match (&mut self.decoder, tiles) {
+            let pixels = match (&mut *decoder, tiles) {
                 (Some(decoder), None) => decoder.decode(latents.view(), cancel)?,
                 (Some(decoder), Some(tiles)) => {
                     decoder.decode_tiled(latents.view(), tiles, self.plan.spatial_factor, cancel)?
@@ -275,11 +267,19 @@ impl Pipeline {
             };
             stop_if(observer.notice(Event::Picture(&picture)), None)?;
         }
+        self.release(|parts| &mut parts.decoding);
         Ok(())
     }
 }
 
 impl Pipeline {
+    /// Closes a part that has done its work, where parts are not kept open.
+    fn release<T>(&mut self, part: impl FnOnce(&mut Parts) -> &mut Option<T>) {
+        if !self.plan.keeps_open() {
+            *part(&mut self.parts) = None;
+        }
+    }
+
     /// The pictures that the control networks follow, `[1, 3, h, w]` in [0, 1].
     fn controlling_pictures(&self, request: &Request) -> Result<Vec<ArrayD<f32>>> {
         let read = |control: &ControlPart| {

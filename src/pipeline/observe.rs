@@ -1,6 +1,7 @@
 //! What can be watched while a pipeline loads and runs.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 
 use super::Picture;
 use crate::bundle::ComponentKind;
@@ -21,6 +22,20 @@ pub enum Event<'a> {
         /// The size of all the pipeline's weights.
         of_bytes: u64,
     },
+    /// A graph is about to be optimised for this machine, which happens once.
+    Optimizing {
+        /// Which.
+        component: ComponentKind,
+        /// About as much room as it will take, in bytes.
+        bytes: u64,
+        /// Where it will be kept.
+        folder: &'a Path,
+    },
+    /// Another process optimises the same graph, and that is waited for.
+    WaitingForOptimized {
+        /// Which.
+        component: ComponentKind,
+    },
     /// A graph was opened.
     Opened {
         /// Which.
@@ -36,6 +51,13 @@ pub enum Event<'a> {
         first: usize,
         /// Its number of pictures.
         images: usize,
+        /// Pictures of the whole request.
+        of: usize,
+    },
+    /// The first call of the denoiser for a batch is about to be made.
+    Denoising {
+        /// The index of the batch's first picture.
+        first: usize,
         /// Pictures of the whole request.
         of: usize,
     },

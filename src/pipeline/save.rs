@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::image::save_png;
 use crate::metadata::{self, Record};
 use crate::plan::{ModelPlan, Plan};
+use crate::prepared;
 use crate::session::Runtime;
 use crate::spec::{Output, Run, Spec};
 
@@ -97,7 +98,7 @@ pub fn model_digest(plan: &ModelPlan) -> Result<String> {
     let mut all = Sha256::new();
     for (kind, graph) in plan.graphs() {
         all.update(kind.name());
-        all.update(graph.digest()?);
+        all.update(prepared::digest(plan.prepared.as_ref(), graph)?);
     }
     for inversion in plan.text.iter().flat_map(|text| &text.inversions) {
         all.update("embedding");

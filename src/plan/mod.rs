@@ -9,6 +9,7 @@ mod conditions;
 mod control;
 mod model;
 mod scheduler;
+mod sizes;
 mod text;
 
 use std::path::Path;
@@ -22,7 +23,7 @@ use crate::npy;
 use crate::rng::Stream;
 use crate::scheduler::Custom;
 use crate::session::find_provider;
-use crate::spec::{LongPrompts, Spec};
+use crate::spec::{Batching, LongPrompts, Spec};
 use crate::task::{self, Task};
 use crate::tiles::Tiles;
 
@@ -30,6 +31,7 @@ pub use conditions::ConditionPart;
 pub use control::ControlPart;
 pub use model::{ModelPlan, Part};
 pub use scheduler::SchedulerChoice;
+pub use sizes::Sizes;
 pub use text::{TextPart, TextPlan};
 
 /// What is to be made with an open pipeline.
@@ -132,6 +134,14 @@ impl Plan {
                 wrong.unless(lora.check(&model.graphs()));
             }
         }
+        if spec.device.batching == Batching::Split && model.as_ref().is_some_and(|model| !model.denoises_on_processor())
+        {
+            wrong.0.push(Error::input(
+                "device.batching",
+                "\"split\" makes several runs at the same time, and only the processor stands that",
+                "choose \"auto\", or provider = \"cpu\"",
+            ));
+        }
         let size = wrong.unless(size(&spec, &bundle, task.as_ref()));
         let pictures = task.labels().len() * spec.run.images;
         let seed = wrong.unless(seed(&spec, pictures));
@@ -142,7 +152,7 @@ impl Plan {
             }
             _ => None,
         };
-        let (Some(model), Some((scheduler, steps, custom, planned_strength)), Some((width, height)), Some(seed)) =
+        let (Some(mut model), Some((scheduler, steps, custom, planned_strength)), Some((width, height)), Some(seed)) =
             (model, schedule, size, seed)
         else {
             return Err(wrong.into_error());
@@ -161,7 +171,9 @@ impl Plan {
         spec.run.seed = Some(seed);
         spec.run.width = Some(width);
         spec.run.height = Some(height);
-        let on_cpu = spec.device.providers_of(model.denoiser.kind).iter().all(|name| name == "cpu");
+        let on_cpu = model.denoises_on_processor();
+        // A processor is kept busy by one picture; a GPU is not.
+        let batch = if on_cpu { 1 } else { largest_batch(&spec, pictures) };
         let request = Request {
             task,
             scheduler,
@@ -177,10 +189,10 @@ impl Plan {
             height,
             latents,
             tiles: spec.run.tiles,
-            // A processor is kept busy by one picture; a GPU is not.
-            batch: if on_cpu { 1 } else { largest_batch(&spec, pictures) },
+            batch,
             only: None,
         };
+        model.sizes = Some(Sizes::of(&request, &model.model.denoiser));
         Ok(Self { spec, model, request })
     }
 }

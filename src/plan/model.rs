@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::classes;
 use super::conditions::ConditionPart;
 use super::control::ControlPart;
+use super::sizes::Sizes;
 use super::text::TextPlan;
 use crate::bundle::{
     Bundle, Component, ComponentKind, ConditionerContract, DenoiserContract, GraphFile, VaeDecoderContract,
@@ -13,9 +14,10 @@ use crate::bundle::{
 use crate::error::{Error, Result};
 use crate::latent::Scaling;
 use crate::lora::Lora;
+use crate::prepared::Cache;
 use crate::scheduler::ForwardProcess;
 use crate::session::{ProviderChoice, SessionOptions};
-use crate::spec::{self, Device, Spec};
+use crate::spec::{self, Batching, Device, Spec};
 use crate::task::{Model, Task};
 use crate::tensor::{ByteEdit, DType, TensorInfo, Weight};
 
@@ -57,10 +59,15 @@ pub struct ModelPlan {
     pub spatial_factor: usize,
     /// c: channels of a sample.
     pub channels: usize,
+    /// The sizes of the request that the graphs are opened for; `None` opens them for any.
+    pub sizes: Option<Sizes>,
     /// Providers and threads.
     pub device: Device,
     /// What is added to the graphs' weights, in this order.
     pub loras: Vec<Lora>,
+    /// Where graphs are kept that were optimised for this machine; `None` opens them as they lie. Whoever runs the plan
+    /// says so.
+    pub prepared: Option<Cache>,
 }
 
 impl ModelPlan {
@@ -122,8 +129,10 @@ impl ModelPlan {
             decoder,
             spatial_factor: bundle.facts.spatial_factor.value,
             channels: bundle.facts.latent_channels.value,
+            sizes: None,
             device: spec.device.clone(),
             loras: spec.loras.iter().map(lora).collect(),
+            prepared: None,
         })
     }
 
@@ -149,6 +158,24 @@ impl ModelPlan {
         [self.channels, height / self.spatial_factor, width / self.spatial_factor]
     }
 
+    /// Where the graph of this component is kept once it was optimised for this machine, if it is.
+    ///
+    /// Graphs that are opened on other weights than they store are not, and those that run on another provider than the
+    /// processor go through that provider's own hands.
+    pub fn prepared(&self, kind: ComponentKind) -> Option<&Cache> {
+        let on_processor = self.device.providers_of(kind).iter().all(|name| name == "cpu");
+        let of_text = kind.text_encoder_number().is_some();
+        let learns =
+            self.text.iter().flat_map(|text| &text.encoders).any(|t| t.part.kind == kind && t.learnt.is_some());
+        let is_changed = learns || (!self.loras.is_empty() && (of_text || kind == self.denoiser.kind));
+        self.prepared.as_ref().filter(|_| on_processor && self.device.prepare && !is_changed)
+    }
+
+    /// Whether parts stay open for the next picture once they have done their work.
+    pub fn keeps_open(&self) -> bool {
+        self.device.keep
+    }
+
     /// How a component's session is opened.
     pub fn session_options(&self, kind: ComponentKind) -> SessionOptions {
         let choice = |name: &String| ProviderChoice {
@@ -159,8 +186,37 @@ impl ModelPlan {
             component: kind.name().to_owned(),
             providers: self.device.providers_of(kind).iter().map(choice).collect(),
             threads: self.device.threads,
+            axes: if self.prepared(kind).is_some() { self.axes(kind) } else { Vec::new() },
+            callers: if kind == self.denoiser.kind { self.callers() } else { 1 },
             ..SessionOptions::default()
         }
+    }
+
+    /// Whether each row of the denoiser's calls is a run of its graph by itself.
+    pub fn runs_by_row(&self) -> bool {
+        match self.device.batching {
+            Batching::Auto => self.denoises_on_processor(),
+            Batching::Batched => false,
+            Batching::Split | Batching::Sequential => true,
+        }
+    }
+
+    /// How many runs of the denoiser's graph are made at the same time.
+    fn callers(&self) -> usize {
+        /// Of the splits of two rows measured on two cores the fastest, by 15 %; more rows are more runs, one after the
+        /// other.
+        const MOST: usize = 2;
+        let rows = self.sizes.map_or(1, |sizes| sizes.rows);
+        match self.device.batching {
+            Batching::Auto if self.denoises_on_processor() => rows.min(MOST),
+            Batching::Split => rows.min(MOST),
+            _ => 1,
+        }
+    }
+
+    /// Whether the denoiser runs on the processor alone.
+    pub fn denoises_on_processor(&self) -> bool {
+        self.device.providers_of(self.denoiser.kind).iter().all(|name| name == "cpu")
     }
 
     /// The vectors of words of a user's own, for the text encoder that this is.
@@ -174,16 +230,23 @@ impl ModelPlan {
 
     /// The graphs that are opened.
     pub fn graphs(&self) -> Vec<(ComponentKind, &GraphFile)> {
+        self.openings().into_iter().map(|(kind, graph, _)| (kind, graph)).collect()
+    }
+
+    /// The graphs that are opened, in the order in which a picture needs them, each with what is read otherwise.
+    pub fn openings(&self) -> Vec<(ComponentKind, &GraphFile, &[ByteEdit])> {
+        fn opening<C>(part: &Part<C>) -> (ComponentKind, &GraphFile, &[ByteEdit]) {
+            (part.kind, &part.graph, &part.edits)
+        }
         let mut graphs = Vec::new();
         let text = self.text.iter().flat_map(|text| &text.encoders);
-        graphs.extend(text.map(|text| (text.part.kind, &text.part.graph)));
-        graphs.extend(self.class_embedder.iter().map(|part| (part.kind, &part.graph)));
-        let conditions = self.conditions.iter().filter_map(|condition| condition.part.as_ref());
-        graphs.extend(conditions.map(|part| (part.kind, &part.graph)));
-        graphs.extend(self.encoder.iter().map(|part| (part.kind, &part.graph)));
-        graphs.extend(self.controls.iter().map(|control| (control.part.kind, &control.part.graph)));
-        graphs.push((self.denoiser.kind, &self.denoiser.graph));
-        graphs.extend(self.decoder.iter().map(|part| (part.kind, &part.graph)));
+        graphs.extend(text.map(|text| opening(&text.part)));
+        graphs.extend(self.class_embedder.iter().map(opening));
+        graphs.extend(self.conditions.iter().filter_map(|condition| condition.part.as_ref()).map(opening));
+        graphs.extend(self.encoder.iter().map(opening));
+        graphs.extend(self.controls.iter().map(|control| opening(&control.part)));
+        graphs.push(opening(&self.denoiser));
+        graphs.extend(self.decoder.iter().map(opening));
         graphs
     }
 }

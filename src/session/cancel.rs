@@ -3,32 +3,38 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ort::session::{HasSelectedOutputs, RunOptions};
+use ort::session::RunOptions;
 
 /// A switch that stops runs. All clones are one switch.
 ///
 /// ONNX Runtime looks at it between the nodes of a graph, so a run ends within the length of one node. A switch once
 /// thrown stays thrown: later runs that are handed it end at once with [`Error::Interrupted`](crate::Error).
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Cancel(Arc<State>);
 
-#[derive(Debug, Default)]
+impl std::fmt::Debug for Cancel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Cancel").field(&self.is_cancelled()).finish()
+    }
+}
+
+#[derive(Default)]
 struct State {
     cancelled: AtomicBool,
     running: Mutex<Running>,
 }
 
 /// What is under way, each under a number of its own.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Running {
     next_id: u64,
     entries: Vec<(u64, Stoppable)>,
 }
 
 /// Something under way that [`Cancel::cancel`] can end.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 enum Stoppable {
-    Run(SharedRunOptions),
+    Run(Arc<RunOptions>),
     Open(ort::session::builder::LoadCanceler),
 }
 
@@ -36,40 +42,9 @@ impl Stoppable {
     fn stop(&self) {
         // Both only set a flag in an object that is alive; there is nothing to do about a failure of that.
         let _ = match self {
-            Self::Run(options) => options.0.terminate(),
+            Self::Run(options) => options.terminate(),
             Self::Open(canceler) => canceler.cancel(),
         };
-    }
-}
-
-/// Run options of which another thread may set the terminate flag while a run reads them.
-#[derive(Clone)]
-pub(super) struct SharedRunOptions(Arc<RunOptions<HasSelectedOutputs>>);
-
-// SAFETY: ort withholds `Sync` from run options with selected outputs because two runs could write to one preallocated
-// output. `SharedRunOptions::new` is handed options by `Session` alone, which preallocates no outputs, and the only
-// thing done from another thread is `terminate`, which ONNX Runtime documents as safe during a run.
-unsafe impl Send for SharedRunOptions {}
-// SAFETY: as above.
-unsafe impl Sync for SharedRunOptions {}
-
-impl std::fmt::Debug for SharedRunOptions {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("SharedRunOptions")
-    }
-}
-
-impl SharedRunOptions {
-    /// Shares `options`, which must hold no preallocated outputs.
-    pub(super) fn new(options: RunOptions<HasSelectedOutputs>) -> Self {
-        // `SharedRunOptions` is what is `Send` and `Sync`; the `Arc` never leaves it.
-        #[expect(clippy::arc_with_non_send_sync, reason = "the wrapper carries the argument for sharing it")]
-        Self(Arc::new(options))
-    }
-
-    /// The options, for the run itself.
-    pub(super) fn get(&self) -> &RunOptions<HasSelectedOutputs> {
-        &self.0
     }
 }
 
@@ -93,8 +68,8 @@ impl Cancel {
     }
 
     /// Calls `run` so that [`Cancel::cancel`] stops it through `options`.
-    pub(super) fn during_run<T>(&self, options: &SharedRunOptions, run: impl FnOnce() -> T) -> T {
-        self.during(Stoppable::Run(options.clone()), run)
+    pub(super) fn during_run<T>(&self, options: &Arc<RunOptions>, run: impl FnOnce() -> T) -> T {
+        self.during(Stoppable::Run(Arc::clone(options)), run)
     }
 
     /// Calls `open` so that [`Cancel::cancel`] stops it through `canceler`.

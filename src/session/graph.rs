@@ -2,18 +2,17 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ndarray::{ArrayD, IxDyn};
 use ort::ErrorCode;
-use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
-use ort::session::{OutputSelector, RunOptions, SessionOutputs};
-use ort::value::Outlet;
+use ort::value::{DynValue, Outlet};
 
-use super::cancel::SharedRunOptions;
 use super::convert::{self, Buffer};
+use super::invoke::Graph;
 use super::library::{Runtime, plain};
-use super::options::{Optimization, SessionOptions, limited_threads};
+use super::options::{Optimization, SessionOptions, limited_threads, threads};
 use super::placement::{Placement, Recorder};
 use super::{Cancel, provider, weights};
 use crate::error::{Error, Result};
@@ -21,27 +20,44 @@ use crate::tensor::{DType, Dim, TensorInfo, TensorView, Weight};
 
 /// A graph opened on its execution providers, ready to run.
 ///
-/// A session runs one thing at a time, hence `&mut self`; it may move between threads.
+/// Who runs it has it for himself, hence `&mut self`; it may move between threads.
 pub struct Session {
     // Released before the runtime below it.
-    inner: ort::session::Session,
-    inputs: Vec<TensorInfo>,
-    outputs: Vec<TensorInfo>,
-    /// One an input, in the order of `inputs`.
+    graph: Graph,
+    /// One an input, in the order of the graph's.
     buffers: Vec<Buffer>,
-    component: String,
-    path: PathBuf,
+    /// As many for each further caller, from the first time on that there is one.
+    others: Vec<Vec<Buffer>>,
+    callers: usize,
+    /// What a run takes that no other is made beside, where the threads are shared among several.
+    alone: Option<Alone>,
     placement: Placement,
-    _runtime: Runtime,
+    runtime: Runtime,
+}
+
+/// The graph opened a second time, with all threads for one run.
+enum Alone {
+    /// Not yet: where it lies, and how it is opened.
+    Closed(PathBuf, SessionOptions),
+    Open(Graph),
+}
+
+/// One of several runs of a graph.
+#[derive(Debug)]
+pub struct Run<'a> {
+    /// The inputs, as [`Session::run`] takes them.
+    pub inputs: Vec<(&'a str, TensorView<'a>)>,
+    /// Where the output is written, row-major.
+    pub out: &'a mut [f32],
 }
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Session")
-            .field("component", &self.component)
-            .field("path", &self.path)
-            .field("inputs", &self.inputs)
-            .field("outputs", &self.outputs)
+            .field("component", &self.graph.component)
+            .field("path", &self.graph.path)
+            .field("inputs", &self.graph.inputs)
+            .field("outputs", &self.graph.outputs)
             .field("placement", &self.placement)
             .finish_non_exhaustive()
     }
@@ -67,56 +83,59 @@ impl Session {
     /// type, beside it.
     pub fn open_with(runtime: &Runtime, path: &Path, options: &SessionOptions, weights: Vec<Weight>) -> Result<Self> {
         check_file(path)?;
-        if options.cancel.is_cancelled() {
-            return Err(Error::Interrupted { at_step: None });
-        }
-        let failed = |e: ort::Error| opening_failed(&options.component, path, &e);
-        let recorder = Recorder::for_providers(&options.providers);
-        let mut builder = builder(runtime, options, &recorder).map_err(failed)?;
-        provider::register(&mut builder, runtime, &options.providers)?;
-        let (mut builder, source) = weights::replace(builder, path, weights, &options.edits, failed)?;
-
-        let opened = options.cancel.during_open(builder.canceler(), || source.commit(&mut builder));
-        let inner = match opened {
-            Ok(inner) => inner,
-            Err(_) if options.cancel.is_cancelled() => return Err(Error::Interrupted { at_step: None }),
-            Err(e) => return Err(failed(e)),
-        };
-        let placement = recorder.placement();
-        placement.check(&options.providers, &options.component, path)?;
-
-        let inputs: Vec<_> = inner.inputs().iter().map(tensor_info).collect();
-        let outputs = inner.outputs().iter().map(tensor_info).collect();
+        let on_processor = options.providers.iter().all(|choice| choice.name == "cpu");
+        let callers = if on_processor { options.callers.max(1) } else { 1 };
+        let stored = weights.is_empty();
+        let (graph, placement) = open(runtime, path, options, weights, Opening::shared(options, callers))?;
         Ok(Self {
-            buffers: inputs.iter().map(|_| Buffer::default()).collect(),
-            inner,
-            inputs,
-            outputs,
-            component: options.component.clone(),
-            path: path.to_path_buf(),
+            buffers: graph.buffers(),
+            others: Vec::new(),
+            graph,
+            alone: (callers > 1 && stored).then(|| Alone::Closed(path.to_path_buf(), options.clone())),
+            callers,
             placement,
-            _runtime: runtime.clone(),
+            runtime: runtime.clone(),
         })
+    }
+
+    /// Writes the graph in the file `path`, as ONNX Runtime has it once it is opened with `options`, to the file `to`,
+    /// with its weights in a file beside it.
+    ///
+    /// What is written belongs to this machine and this version of ONNX Runtime. It is to be opened with
+    /// [`Optimization::None`], and without the edits that are in it already.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub fn save_optimized(runtime: &Runtime, path: &Path, options: &SessionOptions, to: &Path) -> Result<()> {
+        check_file(path)?;
+        let weights = to.with_extension("weights");
+        let name = weights.file_name().unwrap_or_default().to_string_lossy();
+        let mut options = options.clone();
+        for (key, value) in [(SAVED_WEIGHTS, &*name), (SAVED_WEIGHT_BYTES, "1024"), (SAVED_PREPACKED, "1")] {
+            options.config.push((key.to_owned(), value.to_owned()));
+        }
+        let opening = Opening { threads: options.threads, save_to: Some(to) };
+        open(runtime, path, &options, Vec::new(), opening).map(|_| ())
     }
 
     /// The graph's inputs, in its own order.
     pub fn inputs(&self) -> &[TensorInfo] {
-        &self.inputs
+        &self.graph.inputs
     }
 
     /// The graph's outputs, in its own order.
     pub fn outputs(&self) -> &[TensorInfo] {
-        &self.outputs
+        &self.graph.outputs
     }
 
     /// The component's name, as [`SessionOptions::component`] gave it.
     pub fn component(&self) -> &str {
-        &self.component
+        &self.graph.component
     }
 
     /// The graph's file.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.graph.path
     }
 
     /// How many nodes each execution provider took. Known only where a provider besides the processor was asked for.
@@ -139,20 +158,17 @@ impl Session {
         outputs: &[&str],
         cancel: &Cancel,
     ) -> Result<Vec<ArrayD<f32>>> {
-        self.run_raw(inputs, outputs, cancel, |values| {
-            outputs
-                .iter()
-                .map(|&name| {
-                    let value = values.get(name).ok_or_else(|| format!("output {name} is missing"))?;
-                    let about = |problem| format!("output {name}: {problem}");
-                    let shape = convert::output_shape(value).map_err(about)?;
-                    let mut array = ArrayD::zeros(IxDyn(&shape));
-                    if let Some(slice) = array.as_slice_mut() {
-                        convert::output(value, slice).map_err(about)?;
-                    }
-                    Ok(array)
-                })
-                .collect()
+        self.graph.run(&mut self.buffers, inputs, outputs, cancel, |values| {
+            let read = |(&name, value): (&&str, &DynValue)| {
+                let about = |problem| format!("output {name}: {problem}");
+                let shape = convert::output_shape(value).map_err(about)?;
+                let mut array = ArrayD::zeros(IxDyn(&shape));
+                if let Some(slice) = array.as_slice_mut() {
+                    convert::output(value, slice).map_err(about)?;
+                }
+                Ok(array)
+            };
+            outputs.iter().zip(values).map(read).collect()
         })
     }
 
@@ -170,62 +186,120 @@ impl Session {
         out: &mut [f32],
         cancel: &Cancel,
     ) -> Result<()> {
-        self.run_raw(inputs, &[output], cancel, |values| {
-            let value = values.get(output).ok_or_else(|| format!("output {output} is missing"))?;
-            let about = |problem| format!("output {output}: {problem}");
-            let shape = convert::output_shape(value).map_err(about)?;
-            if shape.iter().product::<usize>() != out.len() {
-                return Err(format!(
-                    "output {output}: expected {} values, found {shape:?} with {}",
-                    out.len(),
-                    shape.iter().product::<usize>(),
-                ));
-            }
-            convert::output(value, out).map_err(about)
-        })
+        self.graph.run_into(&mut self.buffers, inputs, output, out, cancel)
     }
 
-    fn run_raw<T>(
-        &mut self,
-        inputs: &[(&str, TensorView<'_>)],
-        outputs: &[&str],
-        cancel: &Cancel,
-        read: impl FnOnce(&SessionOutputs<'_>) -> Result<T, String>,
-    ) -> Result<T> {
-        if cancel.is_cancelled() {
-            return Err(Error::Interrupted { at_step: None });
+    /// Makes all of `runs`, as many of them at the same time as [`SessionOptions::callers`] says, each writing the output
+    /// named `output` where it says, as [`Session::run_into`] does.
+    ///
+    /// What a run makes does not depend on how many there are at a time. Where one fails, those not yet begun are left.
+    ///
+    /// Threads are shared by the runs of one time. The first time that there is one run only, the graph is opened again
+    /// with all threads for it, unless it was opened on other weights than it stores.
+    ///
+    /// # Errors
+    /// As [`Session::run_into`]: the first error met; as [`Session::open`] where the graph is opened again.
+    pub fn run_each(&mut self, runs: Vec<Run<'_>>, output: &str, cancel: &Cancel) -> Result<()> {
+        let callers = self.callers.min(runs.len()).max(1);
+        if let (1, Some(Alone::Closed(path, options))) = (callers, &self.alone) {
+            let options = SessionOptions { cancel: cancel.clone(), ..options.clone() };
+            let (graph, _) = open(&self.runtime, path, &options, Vec::new(), Opening::shared(&options, 1))?;
+            self.alone = Some(Alone::Open(graph));
         }
-        let Self { inner, inputs: infos, outputs: output_infos, buffers, component, path, .. } = self;
-        let failed = |problem: String| Error::Graph {
-            component: component.clone(),
-            path: path.clone(),
-            action: "running",
-            problem,
+        let graph = match &self.alone {
+            Some(Alone::Open(graph)) if callers == 1 => graph,
+            _ => &self.graph,
         };
-        check_names(inputs, infos, outputs, output_infos).map_err(failed)?;
-
-        let mut values = Vec::with_capacity(infos.len());
-        for (info, buffer) in infos.iter().zip(buffers.iter_mut()) {
-            let Some((_, view)) = inputs.iter().find(|(name, _)| *name == info.name) else { continue };
-            check_shape(info, view).map_err(failed)?;
-            let value =
-                convert::input(view, info.dtype, buffer).map_err(|p| failed(format!("input {}: {p}", info.name)))?;
-            values.push((info.name.as_str(), value));
-        }
-
-        let selector = outputs.iter().fold(OutputSelector::no_default(), |s, name| s.with(*name));
-        let options = run_options().map_err(|e| failed(plain(&e)))?.with_outputs(selector);
-        let options = SharedRunOptions::new(options);
-        let ran = cancel.during_run(&options, || inner.run_with_options(values, options.get()));
-        match ran {
-            Ok(outputs) => read(&outputs).map_err(failed),
-            Err(_) if cancel.is_cancelled() => Err(Error::Interrupted { at_step: None }),
-            Err(e) => Err(failed(plain(&e))),
-        }
+        let others = callers.saturating_sub(self.others.len() + 1);
+        self.others.extend((0..others).map(|_| graph.buffers()));
+        let failure = Mutex::new(None);
+        let runs = Mutex::new(runs.into_iter());
+        let work = |buffers: &mut [Buffer]| {
+            // The lock is held while the next run is taken, and no longer.
+            let next = || lock(&runs).next().filter(|_| lock(&failure).is_none());
+            while let Some(run) = next() {
+                if let Err(error) = graph.run_into(buffers, &run.inputs, output, run.out, cancel) {
+                    lock(&failure).get_or_insert(error);
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for buffers in self.others.iter_mut().take(callers - 1) {
+                scope.spawn(|| work(buffers));
+            }
+            work(&mut self.buffers);
+        });
+        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 }
 
-fn builder(runtime: &Runtime, options: &SessionOptions, recorder: &Recorder) -> ort::Result<SessionBuilder> {
+/// ONNX Runtime's names for where the weights of a graph that it saves go, from which size on, and whether in the layout
+/// that its kernels want.
+const SAVED_WEIGHTS: &str = "session.optimized_model_external_initializers_file_name";
+const SAVED_WEIGHT_BYTES: &str = "session.optimized_model_external_initializers_min_size_in_bytes";
+const SAVED_PREPACKED: &str = "session.save_external_prepacked_constant_initializers";
+
+/// What an opening is for.
+#[derive(Clone, Copy)]
+struct Opening<'a> {
+    /// Threads of one run, the caller's among them.
+    threads: Option<usize>,
+    /// Where the optimised graph is written.
+    save_to: Option<&'a Path>,
+}
+
+impl Opening<'_> {
+    /// For as many runs at a time as there are `callers`.
+    fn shared(options: &SessionOptions, callers: usize) -> Self {
+        Self { threads: threads(options.threads, callers), save_to: None }
+    }
+}
+
+/// Opens a graph.
+fn open(
+    runtime: &Runtime,
+    path: &Path,
+    options: &SessionOptions,
+    weights: Vec<Weight>,
+    opening: Opening<'_>,
+) -> Result<(Graph, Placement)> {
+    if options.cancel.is_cancelled() {
+        return Err(Error::Interrupted { at_step: None });
+    }
+    let failed = |e: ort::Error| opening_failed(&options.component, path, &e);
+    let recorder = Recorder::for_providers(&options.providers);
+    let mut builder = builder(runtime, options, opening, &recorder).map_err(failed)?;
+    provider::register(&mut builder, runtime, &options.providers)?;
+    let (mut builder, source) = weights::replace(builder, path, weights, &options.edits, failed)?;
+
+    let opened = options.cancel.during_open(builder.canceler(), || source.commit(&mut builder));
+    let inner = match opened {
+        Ok(inner) => inner,
+        Err(_) if options.cancel.is_cancelled() => return Err(Error::Interrupted { at_step: None }),
+        Err(e) => return Err(failed(e)),
+    };
+    let placement = recorder.placement();
+    placement.check(&options.providers, &options.component, path)?;
+    let graph = Graph {
+        inputs: inner.inputs().iter().map(tensor_info).collect(),
+        outputs: inner.outputs().iter().map(tensor_info).collect(),
+        inner,
+        component: options.component.clone(),
+        path: options.of.clone().unwrap_or_else(|| path.to_path_buf()),
+    };
+    Ok((graph, placement))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn builder(
+    runtime: &Runtime,
+    options: &SessionOptions,
+    opening: Opening<'_>,
+    recorder: &Recorder,
+) -> ort::Result<SessionBuilder> {
     let level = match options.optimization {
         Optimization::None => GraphOptimizationLevel::Disable,
         Optimization::Basic => GraphOptimizationLevel::Level1,
@@ -237,20 +311,19 @@ fn builder(runtime: &Runtime, options: &SessionOptions, recorder: &Recorder) -> 
         .with_optimization_level(level)?
         .with_memory_pattern(options.memory_pattern)?;
     builder = recorder.attach(builder)?;
-    if let Some(threads) = options.threads.or_else(limited_threads) {
+    if let Some(threads) = opening.threads.or_else(limited_threads) {
         builder = builder.with_intra_threads(threads)?;
+    }
+    for (name, length) in &options.axes {
+        builder = builder.with_dimension_override(name, *length as i64)?;
+    }
+    if let Some(path) = opening.save_to {
+        builder = builder.with_optimized_model_path(path)?;
     }
     for (key, value) in &options.config {
         builder = builder.with_config_entry(key, value)?;
     }
     Ok(builder)
-}
-
-/// Options of one run. A session that was opened at ONNX Runtime's most talkative level would go on at it otherwise.
-fn run_options() -> ort::Result<RunOptions> {
-    let mut options = RunOptions::new()?;
-    options.set_log_level(LogLevel::Warning)?;
-    Ok(options)
 }
 
 fn opening_failed(component: &str, path: &Path, error: &ort::Error) -> Error {
@@ -314,39 +387,4 @@ fn tensor_info(outlet: &Outlet) -> TensorInfo {
     };
     let code = dtype.tensor_type().map_or(0, |ty| ort::sys::ONNXTensorElementDataType::from(ty) as i32);
     TensorInfo { name: outlet.name().to_string(), dtype: DType::from_onnx(code), shape }
-}
-
-fn check_names(
-    inputs: &[(&str, TensorView<'_>)],
-    infos: &[TensorInfo],
-    outputs: &[&str],
-    output_infos: &[TensorInfo],
-) -> Result<(), String> {
-    let list = |infos: &[TensorInfo]| infos.iter().map(|i| i.name.as_str()).collect::<Vec<_>>().join(", ");
-    for (i, (name, _)) in inputs.iter().enumerate() {
-        if !infos.iter().any(|info| info.name == *name) {
-            return Err(format!("the graph has no input {name}; its inputs are {}", list(infos)));
-        }
-        if inputs.iter().take(i).any(|(other, _)| other == name) {
-            return Err(format!("input {name} was given twice"));
-        }
-    }
-    let missing: Vec<_> = infos.iter().filter(|info| !inputs.iter().any(|(name, _)| info.name == *name)).collect();
-    if !missing.is_empty() {
-        let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
-        return Err(format!("no value was given for input {}", missing.join(" and input ")));
-    }
-    for name in outputs {
-        if !output_infos.iter().any(|info| info.name == *name) {
-            return Err(format!("the graph has no output {name}; its outputs are {}", list(output_infos)));
-        }
-    }
-    Ok(())
-}
-
-fn check_shape(info: &TensorInfo, view: &TensorView<'_>) -> Result<(), String> {
-    let shape = view.shape();
-    let fits = shape.len() == info.shape.len()
-        && shape.iter().zip(&info.shape).all(|(n, dim)| dim.fixed().is_none_or(|fixed| fixed == *n));
-    if fits { Ok(()) } else { Err(format!("input {info} was given {} {shape:?}", convert::kind(view))) }
 }

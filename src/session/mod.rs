@@ -24,6 +24,7 @@ mod cancel;
 mod convert;
 mod fetch;
 mod graph;
+mod invoke;
 mod library;
 mod options;
 mod placement;
@@ -32,9 +33,10 @@ mod weights;
 
 pub use cancel::Cancel;
 pub use fetch::{Event, Installed, PINNED_VERSION, install};
-pub use graph::Session;
+pub use graph::{Run, Session};
 pub use library::{
     Cached, Candidate, Env, Flavour, Runtime, RuntimeOptions, Search, Source, Verdict, cached, minimum_version, search,
+    user_cache,
 };
 pub use options::{Optimization, SessionOptions};
 pub use placement::Placement;

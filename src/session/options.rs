@@ -1,5 +1,7 @@
 //! How a session is opened.
 
+use std::path::PathBuf;
+
 use super::Cancel;
 use super::provider::ProviderChoice;
 use crate::tensor::ByteEdit;
@@ -33,6 +35,9 @@ pub struct SessionOptions {
     /// Threads within one node on the processor; `None` is one for each physical core, or for each processor the
     /// process may use where a container or an affinity mask leaves it fewer than the machine has.
     pub threads: Option<usize>,
+    /// How many runs [`Session::run_each`](super::Session::run_each) makes at the same time; more than one on the
+    /// processor alone. The threads are shared by all of them.
+    pub callers: usize,
     /// Whether memory is laid out once for all runs of one shape.
     ///
     /// Off by default: for the few large runs of a diffusion model laying out costs more than it saves (the first
@@ -43,8 +48,13 @@ pub struct SessionOptions {
     /// Further entries of ONNX Runtime's session configuration, key and value, under its own names such as
     /// `session.disable_prepacking`.
     pub config: Vec<(String, String)>,
+    /// Free axes of the inputs, by name, and the lengths that they are fixed at: a graph of which all is known folds to
+    /// a third of its nodes.
+    pub axes: Vec<(String, usize)>,
     /// Bytes of the graph's file that are read as others; the file stays as it is.
     pub edits: Vec<ByteEdit>,
+    /// The file that messages name, where the one opened stands for it.
+    pub of: Option<PathBuf>,
     /// Stops the opening, which can take minutes where a provider compiles.
     pub cancel: Cancel,
 }
@@ -55,13 +65,26 @@ impl Default for SessionOptions {
             component: "graph".into(),
             providers: Vec::new(),
             threads: None,
+            callers: 1,
             memory_pattern: false,
             optimization: Optimization::default(),
             config: Vec::new(),
+            axes: Vec::new(),
             edits: Vec::new(),
+            of: None,
             cancel: Cancel::new(),
         }
     }
+}
+
+/// The threads of each of `callers` runs made at the same time where `asked` for is what all of them may use; the
+/// caller's own is one of a run's threads, and those beside it are shared by all.
+pub(super) fn threads(asked: Option<usize>, callers: usize) -> Option<usize> {
+    if callers < 2 {
+        return asked;
+    }
+    let all = asked.or_else(limited_threads).unwrap_or_else(num_cpus::get_physical);
+    Some(all.saturating_sub(callers - 1).max(1))
 }
 
 /// The number of processors this process may use, where that is fewer than the machine has.
@@ -88,6 +111,16 @@ fn count_ranges(list: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn callers_share_the_threads() {
+        assert_eq!(threads(Some(2), 2), Some(1));
+        assert_eq!(threads(Some(8), 2), Some(7));
+        assert_eq!(threads(Some(1), 2), Some(1));
+        assert_eq!(threads(Some(8), 1), Some(8));
+        assert_eq!(threads(None, 1), None);
+        assert!(threads(None, 2).is_some_and(|n| n >= 1));
+    }
 
     #[test]
     fn counts_processors() {

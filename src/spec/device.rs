@@ -20,6 +20,13 @@ pub struct Device {
     pub providers: Vec<String>,
     /// `threads`: of the CPU, 1 to 1024. Absent: as many as ONNX Runtime takes by itself.
     pub threads: Option<usize>,
+    /// `batching`: how the rows of one call of the denoiser are run.
+    pub batching: Batching,
+    /// `prepare = true`: whether graphs that run on the processor alone are optimised once and kept.
+    pub prepare: bool,
+    /// `keep = true`: whether graphs stay open for the next picture once they have done their work, or make room for those
+    /// that come after them.
+    pub keep: bool,
     /// `[device.COMPONENT]` with `provider`: components that run elsewhere.
     pub components: BTreeMap<ComponentKind, Vec<String>>,
     /// `[device.PROVIDER]`: the own options of a provider that a list names, under the names ONNX Runtime gives them.
@@ -27,9 +34,40 @@ pub struct Device {
     pub options: BTreeMap<String, Options>,
 }
 
+/// How the rows of one call of the denoiser are run: pictures, times the branches of the guidance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Batching {
+    /// `auto`: split on a processor, batched elsewhere.
+    #[default]
+    Auto,
+    /// `batched`: all rows in one run of the graph.
+    Batched,
+    /// `split`: each row a run by itself, two of them at the same time. On a processor only.
+    Split,
+    /// `sequential`: each row a run by itself, one after the other, which takes the least memory.
+    Sequential,
+}
+
+impl Batching {
+    const NAMES: [(&'static str, Self); 4] =
+        [("auto", Self::Auto), ("batched", Self::Batched), ("split", Self::Split), ("sequential", Self::Sequential)];
+
+    fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, batching)| *batching == self).map_or("auto", |(name, _)| name)
+    }
+}
+
 impl Default for Device {
     fn default() -> Self {
-        Self { providers: vec!["cpu".into()], threads: None, components: BTreeMap::new(), options: BTreeMap::new() }
+        Self {
+            providers: vec!["cpu".into()],
+            threads: None,
+            batching: Batching::default(),
+            prepare: true,
+            keep: true,
+            components: BTreeMap::new(),
+            options: BTreeMap::new(),
+        }
     }
 }
 
@@ -50,6 +88,13 @@ impl Device {
             device.providers = providers;
         }
         device.threads = table.integer("threads", 1, 1024);
+        let ways = Batching::NAMES.map(|(name, _)| name);
+        if let Some(name) = table.choice("batching", "way to run the rows", &ways) {
+            let way = Batching::NAMES.iter().find(|(known, _)| *known == name);
+            device.batching = way.map_or(Batching::Auto, |(_, batching)| *batching);
+        }
+        let mut switch = |key: &str| table.get(key).and_then(|item| item.switch()).unwrap_or(true);
+        (device.prepare, device.keep) = (switch("prepare"), switch("keep"));
         for kind in component_kinds() {
             if table.get(kind.name()).is_none() {
                 continue;
@@ -82,6 +127,9 @@ impl Device {
         writer.table(&["device"]);
         writer.strings("provider", &self.providers);
         writer.key_if("threads", self.threads.map(integer));
+        writer.key_if("batching", (self.batching != Batching::Auto).then(|| self.batching.name()));
+        writer.key_if("prepare", (!self.prepare).then_some(false));
+        writer.key_if("keep", (!self.keep).then_some(false));
         for (kind, providers) in &self.components {
             writer.table(&["device", kind.name()]);
             writer.strings("provider", providers);

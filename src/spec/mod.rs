@@ -47,7 +47,7 @@ use sha2::Sha256;
 
 pub use condition::{Condition, Graph, LayoutBox, Source, ToldAs};
 pub use control::Control;
-pub use device::Device;
+pub use device::{Batching, Device};
 pub use embedding::Embedding;
 pub use lora::Lora;
 pub use model::{ComponentSpec, Model};

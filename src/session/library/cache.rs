@@ -18,18 +18,26 @@ pub struct Cached {
     pub bytes: u64,
 }
 
-/// The folder that holds the fetched builds.
+/// This program's own folder in the user's cache.
 ///
 /// # Errors
 /// [`Error::Runtime`] where the system does not say where the user's cache is.
-pub(in crate::session) fn directory(env: &Env) -> Result<PathBuf> {
+pub fn user_cache(env: &Env) -> Result<PathBuf> {
     let root = match &env.cache_dir {
         Some(dir) => Some(dir.clone()),
         None => directories::ProjectDirs::from("", "", "ldm-ort").map(|dirs| dirs.cache_dir().to_path_buf()),
     };
-    root.map(|root| root.join("runtime")).ok_or_else(|| {
+    root.ok_or_else(|| {
         Error::runtime("this system does not say where a user's cache lies", "name a folder with LDM_ORT_CACHE_DIR")
     })
+}
+
+/// The folder that holds the fetched builds.
+///
+/// # Errors
+/// As [`user_cache`].
+pub(in crate::session) fn directory(env: &Env) -> Result<PathBuf> {
+    user_cache(env).map(|root| root.join("runtime"))
 }
 
 /// The name of a build's folder in [`directory`].

@@ -13,7 +13,7 @@ use ort::logging::LogLevel;
 use super::{Cancel, fetch};
 use crate::error::{Error, Result};
 
-pub use cache::{Cached, cached};
+pub use cache::{Cached, cached, user_cache};
 pub(super) use cache::{directory, flavour_directory};
 pub use search::{Candidate, Search, Source, Verdict, search};
 

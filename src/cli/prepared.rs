@@ -1,0 +1,116 @@
+//! `ldm-ort compile` and `ldm-ort cache`.
+
+use std::io::Write;
+
+use indicatif::HumanBytes;
+use serde_json::json;
+
+use super::args::{CacheAction, CompileArgs, Global};
+use super::interrupt::Interrupt;
+use super::output;
+use super::progress::Progress;
+use super::run::load_runtime;
+use crate::error::{Error, Result};
+use crate::pipeline::Pipeline;
+use crate::plan::Plan;
+use crate::prepared::{Cache, Entry};
+use crate::session;
+use crate::spec::Spec;
+
+/// Where prepared graphs are kept: in the program's folder of the user's cache, or nowhere where LDM_ORT_PREPARE is 0.
+///
+/// # Errors
+/// [`Error::Runtime`] where the system does not say where that is.
+pub(super) fn cache(global: &Global) -> Result<Option<Cache>> {
+    if std::env::var_os("LDM_ORT_PREPARE").is_some_and(|value| value == "0") {
+        return Ok(None);
+    }
+    let root = session::user_cache(&global.library.to_options(None).env)?;
+    Ok(Some(Cache::new(root.join("graphs"))))
+}
+
+/// Optimises what a pipeline opens, and lists it.
+///
+/// # Errors
+/// Whatever is wrong with the pipeline, the model directory or the runtime; [`Error::Io`] where the outcome cannot be
+/// kept.
+pub fn compile(args: &CompileArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
+    let interrupt = Interrupt::install()?;
+    let mut progress = Progress::new(global.quiet, interrupt.flag());
+    let mut plan = Plan::new(Spec::load(&args.pipeline, &args.overrides.to_overrides())?)?;
+    plan.model.prepared = cache(global)?;
+    let kinds: Vec<_> = plan.model.openings().into_iter().map(|(kind, ..)| kind).collect();
+    let (kept, left): (Vec<_>, Vec<_>) = kinds.into_iter().partition(|&kind| plan.model.prepared(kind).is_some());
+    if kept.is_empty() {
+        return Err(Error::input(
+            args.pipeline.display().to_string(),
+            "none of its graphs is one that would be optimised ahead",
+            "that is done for graphs on the processor, with the weights that they store, unless [device] prepare = false",
+        ));
+    }
+    let runtime = load_runtime(global, &plan, &interrupt)?;
+    let entries = Pipeline::prepare(&plan.model, &runtime, &interrupt.cancel(), &mut progress)?;
+    progress.clear();
+    for kind in left {
+        output::say(&format!("{kind} is opened as it lies: it is not on the processor, or its weights are changed"));
+    }
+    output::text(out, &table(&entries))
+}
+
+/// Lists or clears the cache.
+///
+/// # Errors
+/// [`Error::Io`] where it cannot be read or something in it not be removed.
+pub fn run(action: &CacheAction, global: &Global, out: &mut dyn Write) -> Result<()> {
+    let Some(cache) = cache(global)? else { return Ok(()) };
+    match action {
+        CacheAction::List { json: true } => {
+            let entry = |entry: &Entry| {
+                json!({
+                    "component": entry.component,
+                    "source": entry.source,
+                    "axes": entry.axes.iter().map(|(name, length)| (name.clone(), json!(length))).collect::<serde_json::Map<_, _>>(),
+                    "bytes": entry.bytes(),
+                    "runtime": entry.runtime,
+                    "processor": entry.processor,
+                    "made": entry.made,
+                    "seconds": entry.seconds,
+                    "stale": entry.stale(),
+                    "folder": entry.folder(),
+                })
+            };
+            let entries: Vec<_> = cache.entries()?.iter().map(entry).collect();
+            output::text(out, &format!("{}\n", json!(entries)))
+        }
+        CacheAction::List { json: false } => {
+            let entries = cache.entries()?;
+            let sum = entries.iter().map(Entry::bytes).sum();
+            let text = match entries.len() {
+                0 => format!("nothing is kept in {}\n", cache.folder().display()),
+                _ => format!("{}{} in {}\n", table(&entries), HumanBytes(sum), cache.folder().display()),
+            };
+            output::text(out, &text)
+        }
+        CacheAction::Clear { stale } => {
+            let freed = cache.clear(|entry| !stale || entry.stale().is_some())?;
+            output::text(out, &format!("{} freed in {}\n", HumanBytes(freed), cache.folder().display()))
+        }
+    }
+}
+
+fn table(entries: &[Entry]) -> String {
+    let line = |entry: &Entry| {
+        let axes: Vec<_> = entry.axes.iter().map(|(name, length)| format!("{name}={length}")).collect();
+        let stale = entry.stale().map(|why| format!("  ({why})")).unwrap_or_default();
+        format!(
+            "{:<16} {:>10}  {:>5.1} s  ONNX Runtime {}  {}{stale}\n    {}\n",
+            entry.component,
+            HumanBytes(entry.bytes()).to_string(),
+            entry.seconds,
+            entry.runtime,
+            if axes.is_empty() { "any size".to_owned() } else { axes.join(" ") },
+            entry.source.display(),
+        )
+    };
+    entries.iter().map(line).collect()
+}

@@ -1,0 +1,112 @@
+//! What a request makes of the axes that graphs leave free.
+
+use std::collections::BTreeMap;
+
+use super::model::ModelPlan;
+use super::{Request, TextPart};
+use crate::bundle::{ComponentKind, DenoiserContract};
+use crate::tensor::{Dim, TensorInfo};
+use crate::tiles::Tiles;
+
+/// The sizes of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// Rows of one call of the denoiser: pictures denoised at once, times the branches of their guidance.
+    pub rows: usize,
+    /// Width of the pictures in pixels.
+    pub width: usize,
+    /// Height of the pictures in pixels.
+    pub height: usize,
+    /// The tiles in which denoiser and decoder work, where they do.
+    pub tiles: Option<Tiles>,
+}
+
+impl Sizes {
+    /// Those of `request`, made with a denoiser of this contract.
+    pub fn of(request: &Request, contract: &DenoiserContract) -> Self {
+        let is_guided = request.task.guidance_scale() > 1.0 && contract.timestep_cond.is_none();
+        Self {
+            rows: request.batch * if is_guided { 2 } else { 1 },
+            width: request.width,
+            height: request.height,
+            tiles: request.tiles,
+        }
+    }
+}
+
+/// Lengths by the names of axes; a name that stands for two lengths is left out.
+#[derive(Default)]
+struct Axes(BTreeMap<String, Option<usize>>);
+
+impl Axes {
+    fn add(&mut self, info: &TensorInfo, lengths: &[Option<usize>]) {
+        for (dim, length) in info.shape.iter().zip(lengths) {
+            if let Dim::Free(name) = dim
+                && !name.is_empty()
+            {
+                let known = self.0.entry(name.clone()).or_insert(*length);
+                if *known != *length {
+                    *known = None;
+                }
+            }
+        }
+    }
+}
+
+impl ModelPlan {
+    /// The lengths of a graph's free axes in a request of these sizes, by name; those that differ from run to run, and
+    /// those of graphs whose inputs nobody counts on, are left out.
+    pub fn axes(&self, kind: ComponentKind) -> Vec<(String, usize)> {
+        let mut axes = Axes::default();
+        let Some(sizes) = self.sizes else { return Vec::new() };
+        let [_, height, width] = self.sample_shape(sizes.width, sizes.height);
+        let (height, width) = sizes.tiles.map_or((height, width), |tiles| tiles.of(height, width));
+        if kind == self.denoiser.kind {
+            self.denoiser_axes(sizes, (height, width), &mut axes);
+        }
+        let text = self.text.iter().flat_map(|text| &text.encoders).find(|text| text.part.kind == kind);
+        if let Some(TextPart { part, tokenizer, .. }) = text {
+            let shape = [part.contract.batch.or(Some(1)), Some(tokenizer.max_length())];
+            axes.add(&part.contract.input_ids, &shape);
+            part.contract.attention_mask.iter().for_each(|mask| axes.add(mask, &shape));
+        }
+        if let Some(part) = self.decoder.as_ref().filter(|part| part.kind == kind) {
+            axes.add(&part.contract.latent, &[part.contract.batch.or(Some(1)), None, Some(height), Some(width)]);
+        }
+        axes.0.into_iter().filter_map(|(name, length)| Some((name, length?))).collect()
+    }
+
+    fn denoiser_axes(&self, sizes: Sizes, (height, width): (usize, usize), axes: &mut Axes) {
+        let contract = &self.model.denoiser;
+        let rows = contract.batch.unwrap_or(if self.runs_by_row() { 1 } else { sizes.rows });
+        let by_row = |info: &TensorInfo| {
+            let mut shape = vec![None; info.shape.len()];
+            shape.iter_mut().take(1).for_each(|first| *first = Some(rows));
+            shape
+        };
+        axes.add(&contract.sample, &[Some(rows), None, Some(height), Some(width)]);
+        if let Some(context) = &contract.context {
+            axes.add(context, &[Some(rows), self.tokens(), None]);
+        }
+        let vectors = [&contract.text_embeds, &contract.time_ids, &contract.timestep_cond, &contract.class_labels];
+        let residuals = contract.residuals.down.iter().chain(&contract.residuals.mid);
+        vectors.into_iter().flatten().chain(residuals).for_each(|info| axes.add(info, &by_row(info)));
+        let own = contract.timestep.shape.first() != contract.sample.shape.first();
+        axes.add(&contract.timestep, &[if own { Some(1) } else { Some(rows) }]);
+    }
+
+    /// How many tokens the denoiser attends to, where every prompt is as long as any other.
+    fn tokens(&self) -> Option<usize> {
+        let text = self.text.as_ref().filter(|_| self.conditions.is_empty())?;
+        let mut groups = BTreeMap::new();
+        for encoder in &text.encoders {
+            if encoder.style.goes_on {
+                return None;
+            }
+            if encoder.taken.tokens.is_some() {
+                groups.insert(encoder.group, encoder.tokenizer.max_length());
+            }
+        }
+        Some(groups.values().sum()).filter(|&tokens| tokens > 0)
+    }
+}

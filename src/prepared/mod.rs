@@ -1,0 +1,281 @@
+//! Graphs optimised once for a machine, and kept.
+//!
+//! Opening an exported graph as it lies costs ONNX Runtime seconds to half a minute of one thread at every start: it
+//! folds constants, fuses nodes and rearranges weights for the processor, and holds the rearranged weights in memory of
+//! its own. [`Cache::open`] has that done once, keeps the outcome in a folder of the user's cache, and opens it from
+//! there, its weights mapped from the file rather than copied.
+//!
+//! What is kept belongs to one graph at one size of its axes, one version of ONNX Runtime and one kind of processor, all
+//! of which its [key](Entry::key) is made of. It is no file to ship.
+
+mod digest;
+mod entry;
+mod lock;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use sha2::{Digest, Sha256};
+
+use crate::bundle::GraphFile;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::session::{Cancel, Optimization, Runtime, Session, SessionOptions};
+
+pub use digest::digest;
+pub use entry::Entry;
+
+/// What is told while a graph is opened.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// The graph is about to be optimised, which happens once.
+    Optimizing {
+        /// About as much room as it will take, in bytes.
+        bytes: u64,
+        /// Where it will be kept.
+        folder: &'a Path,
+    },
+    /// Another process optimises it, and that is waited for.
+    Waiting {
+        /// Where it will be kept.
+        folder: &'a Path,
+    },
+    /// It could not be kept, and is opened as it lies.
+    NotKept {
+        /// Why, as a sentence without its full stop.
+        problem: String,
+    },
+}
+
+/// The folder that prepared graphs are kept in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cache {
+    root: PathBuf,
+}
+
+/// What is changed when what is kept would no longer be what this version makes of a graph.
+const FORM: &str = "1";
+
+impl Cache {
+    /// The cache in the folder `root`, which is made when the first graph is kept.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        &self.root
+    }
+
+    /// Opens a graph that runs on the processor alone, optimising it first where that was not done yet.
+    ///
+    /// What is damaged, half written or made by another version is made anew. Two processes that want the same graph
+    /// wait for each other. Where a graph cannot be kept, the disk being full for example, it is opened as it lies and
+    /// `observer` told why.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub fn open(
+        &self,
+        runtime: &Runtime,
+        graph: &GraphFile,
+        options: &SessionOptions,
+        observer: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Session> {
+        let kept = match self.ensure(runtime, graph, options, observer) {
+            Ok(kept) => kept,
+            Err(error @ Error::Interrupted { .. }) => return Err(error),
+            Err(error) => {
+                observer(Event::NotKept { problem: error.to_string() });
+                return Session::open(runtime, &graph.path, options);
+            }
+        };
+        match kept.entry.open(runtime, graph, options) {
+            Err(error @ Error::Interrupted { .. }) => Err(error),
+            Err(_) if !kept.is_new => {
+                // Its files are as they were when they were written, and still it does not open.
+                kept.entry.remove()?;
+                let again = self.ensure(runtime, graph, options, observer)?;
+                again.entry.open(runtime, graph, options)
+            }
+            opened => opened,
+        }
+    }
+
+    /// Optimises a graph that runs on the processor alone, unless that was done already, and returns what is kept of it.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where it cannot be kept; as [`Session::open`] besides.
+    pub fn prepare(
+        &self,
+        runtime: &Runtime,
+        graph: &GraphFile,
+        options: &SessionOptions,
+        observer: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Entry> {
+        self.ensure(runtime, graph, options, observer).map(|kept| kept.entry)
+    }
+
+    /// All that is kept, the oldest first; half-written and damaged ones left out.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the folder cannot be read.
+    pub fn entries(&self) -> Result<Vec<Entry>> {
+        let mut entries: Vec<Entry> = self.folders()?.iter().filter_map(|folder| Entry::read(folder)).collect();
+        entries.sort_by(|a, b| (a.made, &a.key).cmp(&(b.made, &b.key)));
+        Ok(entries)
+    }
+
+    /// Removes all that is kept and `of` says so, and whatever is half written or damaged; returns the bytes that are
+    /// free now. What another process is about to make is left alone.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming what cannot be removed.
+    pub fn clear(&self, of: impl Fn(&Entry) -> bool) -> Result<u64> {
+        let mut freed = 0;
+        for folder in self.folders()? {
+            if Entry::read(&folder).is_some_and(|entry| !of(&entry)) {
+                continue;
+            }
+            let Some(_lock) = lock::try_lock(&self.root, &folder)? else { continue };
+            freed += entry::bytes_in(&folder);
+            entry::remove(&folder)?;
+        }
+        Ok(freed)
+    }
+
+    fn folders(&self) -> Result<Vec<PathBuf>> {
+        let listed = match std::fs::read_dir(&self.root) {
+            Ok(listed) => listed,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(Error::io(&self.root, "listing", e)),
+        };
+        let folders = listed.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
+        Ok(folders.filter(|path| path.file_name() != Some(digest::FOLDER.as_ref())).collect())
+    }
+
+    fn ensure(
+        &self,
+        runtime: &Runtime,
+        graph: &GraphFile,
+        options: &SessionOptions,
+        observer: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Kept> {
+        let source = digest(Some(self), graph)?;
+        let key = key(&source, runtime, options);
+        let folder = self.root.join(&key);
+        if let Some(entry) = Entry::read(&folder) {
+            return Ok(Kept { entry, is_new: false });
+        }
+        std::fs::create_dir_all(&self.root).map_err(|e| Error::io(&self.root, "creating the folder", e))?;
+        let _lock = lock::lock(&self.root, &folder, &options.cancel, || observer(Event::Waiting { folder: &folder }))?;
+        if let Some(entry) = Entry::read(&folder) {
+            return Ok(Kept { entry, is_new: false });
+        }
+        // The lock is held, so that nobody works on what is unfinished here.
+        let unfinished = format!("{}{key}-", entry::UNFINISHED);
+        for left in self.folders()? {
+            let name = left.file_name().unwrap_or_default().to_string_lossy();
+            if *name == key || name.starts_with(&unfinished) {
+                entry::remove(&left)?;
+            }
+        }
+        let bytes = graph.weight_bytes + graph.file_bytes;
+        observer(Event::Optimizing { bytes, folder: &folder });
+        self.room_for(bytes)?;
+        let entry = self.make(runtime, graph, options, Entry::new(&key, graph, &source, runtime, options))?;
+        Ok(Kept { entry, is_new: true })
+    }
+
+    /// Makes an entry under another name, and gives it its own when it is whole.
+    fn make(&self, runtime: &Runtime, graph: &GraphFile, options: &SessionOptions, mut entry: Entry) -> Result<Entry> {
+        let began = Instant::now();
+        let place = self.root.join(&entry.key);
+        let room = tempfile::Builder::new()
+            .prefix(&format!("{}{}-", entry::UNFINISHED, entry.key))
+            .tempdir_in(&self.root)
+            .map_err(|e| Error::io(&self.root, "writing", e))?;
+        let best = SessionOptions { optimization: Optimization::All, ..options.clone() };
+        Session::save_optimized(runtime, &graph.path, &best, &room.path().join(entry::GRAPH))?;
+        stop_if(&options.cancel)?;
+        entry.seconds = began.elapsed().as_secs_f64();
+        entry.write(room.path())?;
+        std::fs::rename(room.path(), &place).map_err(|e| Error::io(&place, "creating the folder", e))?;
+        let _ = room.keep();
+        Entry::read(&place).ok_or_else(|| Error::io(&place, "reading", std::io::ErrorKind::InvalidData.into()))
+    }
+
+    /// Requires that the disk has so many bytes free.
+    fn room_for(&self, bytes: u64) -> Result<()> {
+        // A file system that does not say how much is free is believed to have enough.
+        let free = fs4::available_space(&self.root).unwrap_or(u64::MAX);
+        if free > bytes + bytes / 10 {
+            return Ok(());
+        }
+        Err(Error::input(
+            self.root.display().to_string(),
+            format!("the prepared graph takes {:.1} GB, and the disk has {:.1} GB free", gb(bytes), gb(free)),
+            "make room, name another folder with LDM_ORT_CACHE_DIR, or set [device] prepare = false",
+        ))
+    }
+}
+
+struct Kept {
+    entry: Entry,
+    is_new: bool,
+}
+
+fn gb(bytes: u64) -> f64 {
+    bytes as f64 / 1e9
+}
+
+fn stop_if(cancel: &Cancel) -> Result<()> {
+    if cancel.is_cancelled() { Err(Error::Interrupted { at_step: None }) } else { Ok(()) }
+}
+
+/// What one graph becomes on one machine: a name for it.
+fn key(source: &str, runtime: &Runtime, options: &SessionOptions) -> String {
+    let mut hash = Sha256::new();
+    let edits = options.edits.iter().map(|edit| format!("{edit:?}"));
+    let config = options.config.iter().map(|(key, value)| format!("{key}={value}"));
+    let parts = [FORM, source, runtime.version(), &processor()].map(str::to_owned);
+    let axes = options.axes.iter().map(|(name, length)| format!("{name}={length}"));
+    for part in parts.into_iter().chain(edits).chain(config).chain(axes) {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    let mut name = files::hexadecimal(hash);
+    name.truncate(32);
+    name
+}
+
+/// What of this machine's processor decides how weights are laid out.
+fn processor() -> String {
+    let mut parts = vec![std::env::consts::ARCH];
+    #[cfg(target_arch = "x86_64")]
+    {
+        let features = [
+            ("avx", std::arch::is_x86_feature_detected!("avx")),
+            ("avx2", std::arch::is_x86_feature_detected!("avx2")),
+            ("fma", std::arch::is_x86_feature_detected!("fma")),
+            ("avx512f", std::arch::is_x86_feature_detected!("avx512f")),
+            ("avx512bw", std::arch::is_x86_feature_detected!("avx512bw")),
+            ("avx512vnni", std::arch::is_x86_feature_detected!("avx512vnni")),
+            ("avx512bf16", std::arch::is_x86_feature_detected!("avx512bf16")),
+            ("avxvnni", std::arch::is_x86_feature_detected!("avxvnni")),
+        ];
+        parts.extend(features.iter().filter(|(_, has)| *has).map(|(name, _)| *name));
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        let features = [
+            ("dotprod", std::arch::is_aarch64_feature_detected!("dotprod")),
+            ("fp16", std::arch::is_aarch64_feature_detected!("fp16")),
+            ("i8mm", std::arch::is_aarch64_feature_detected!("i8mm")),
+            ("bf16", std::arch::is_aarch64_feature_detected!("bf16")),
+        ];
+        parts.extend(features.iter().filter(|(_, has)| *has).map(|(name, _)| *name));
+    }
+    parts.join(" ")
+}

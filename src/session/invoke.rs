@@ -1,0 +1,175 @@
+//! One run of an open graph, while other threads may run it too.
+
+use std::ffi::CString;
+use std::path::PathBuf;
+use std::ptr::{NonNull, null_mut};
+use std::sync::Arc;
+
+use ort::AsPointer;
+use ort::logging::LogLevel;
+use ort::session::{RunOptions, SessionInputValue};
+use ort::value::DynValue;
+
+use super::Cancel;
+use super::convert::{self, Buffer};
+use super::library::plain;
+use crate::error::{Error, Result};
+use crate::tensor::{TensorInfo, TensorView};
+
+/// An open graph as a run sees it.
+pub(super) struct Graph {
+    pub inner: ort::session::Session,
+    pub inputs: Vec<TensorInfo>,
+    pub outputs: Vec<TensorInfo>,
+    pub component: String,
+    pub path: PathBuf,
+}
+
+impl Graph {
+    /// Buffers for one run at a time, one an input.
+    pub(super) fn buffers(&self) -> Vec<Buffer> {
+        self.inputs.iter().map(|_| Buffer::default()).collect()
+    }
+
+    /// Runs the graph and has `read` look at the outputs named in `outputs`, which are handed over in that order.
+    pub(super) fn run<T>(
+        &self,
+        buffers: &mut [Buffer],
+        inputs: &[(&str, TensorView<'_>)],
+        outputs: &[&str],
+        cancel: &Cancel,
+        read: impl FnOnce(&[DynValue]) -> Result<T, String>,
+    ) -> Result<T> {
+        if cancel.is_cancelled() {
+            return Err(Error::Interrupted { at_step: None });
+        }
+        let failed = |problem: String| Error::Graph {
+            component: self.component.clone(),
+            path: self.path.clone(),
+            action: "running",
+            problem,
+        };
+        check_names(inputs, &self.inputs, outputs, &self.outputs).map_err(failed)?;
+
+        let mut values = Vec::with_capacity(self.inputs.len());
+        for (info, buffer) in self.inputs.iter().zip(buffers) {
+            let Some((_, view)) = inputs.iter().find(|(name, _)| *name == info.name) else { continue };
+            check_shape(info, view).map_err(failed)?;
+            let value =
+                convert::input(view, info.dtype, buffer).map_err(|p| failed(format!("input {}: {p}", info.name)))?;
+            values.push((info.name.as_str(), value));
+        }
+        let options = Arc::new(run_options().map_err(|e| failed(plain(&e)))?);
+        match cancel.during_run(&options, || invoke(&self.inner, &options, &values, outputs)) {
+            Ok(made) => read(&made).map_err(failed),
+            Err(_) if cancel.is_cancelled() => Err(Error::Interrupted { at_step: None }),
+            Err(e) => Err(failed(plain(&e))),
+        }
+    }
+
+    /// Runs the graph and writes the output named `output` to `out`.
+    pub(super) fn run_into(
+        &self,
+        buffers: &mut [Buffer],
+        inputs: &[(&str, TensorView<'_>)],
+        output: &str,
+        out: &mut [f32],
+        cancel: &Cancel,
+    ) -> Result<()> {
+        self.run(buffers, inputs, &[output], cancel, |values| {
+            let about = |problem| format!("output {output}: {problem}");
+            let value = values.first().ok_or_else(|| about("is missing".into()))?;
+            let shape = convert::output_shape(value).map_err(about)?;
+            let found = shape.iter().product::<usize>();
+            if found != out.len() {
+                return Err(about(format!("expected {} values, found {shape:?} with {found}", out.len())));
+            }
+            convert::output(value, out).map_err(about)
+        })
+    }
+}
+
+/// Runs a session.
+///
+/// ort's own `Session::run` wants the session for itself, because some execution providers do not stand several runs at
+/// a time. The processor's does, and so does ONNX Runtime's interface (`OrtApi::Run`), which takes turns where a
+/// provider says that it needs them; who runs a graph several times at once is [`super::Session::run_each`] alone.
+fn invoke(
+    session: &ort::session::Session,
+    options: &RunOptions,
+    inputs: &[(&str, SessionInputValue<'_>)],
+    outputs: &[&str],
+) -> ort::Result<Vec<DynValue>> {
+    let name = |name: &str| CString::new(name).map_err(|_| ort::Error::new(format!("{name:?} holds a NUL character")));
+    let names = inputs.iter().map(|(input, _)| name(input)).collect::<ort::Result<Vec<_>>>()?;
+    let names: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
+    let values: Vec<_> = inputs.iter().map(|(_, value)| value.ptr()).collect();
+    let wanted = outputs.iter().map(|output| name(output)).collect::<ort::Result<Vec<_>>>()?;
+    let wanted: Vec<_> = wanted.iter().map(|name| name.as_ptr()).collect();
+    let mut made = vec![null_mut(); wanted.len()];
+    // SAFETY: all pointers are to live objects of the lengths given: the session and the options are borrowed, names and
+    // values stand in the vectors above until the call returns. ONNX Runtime documents a session's run as safe from
+    // several threads at once; it writes to nothing of these but to `made`, which is this call's own.
+    let status = unsafe {
+        (ort::api().Run)(
+            session.ptr().cast_mut(),
+            options.ptr(),
+            names.as_ptr(),
+            values.as_ptr(),
+            values.len(),
+            wanted.as_ptr(),
+            wanted.len(),
+            made.as_mut_ptr(),
+        )
+    };
+    // SAFETY: what `Run` returned, and not released by anyone yet.
+    unsafe { ort::Error::result_from_status(status) }?;
+    let value = |pointer| {
+        let pointer = NonNull::new(pointer).ok_or_else(|| ort::Error::new("an output was not made"))?;
+        // SAFETY: `Run` made this value and handed it over to the caller; it lies where the session's allocator puts it.
+        Ok(unsafe { DynValue::from_ptr(pointer, Some(session.allocator())) })
+    };
+    made.into_iter().map(value).collect()
+}
+
+/// Options of one run. A session that was opened at ONNX Runtime's most talkative level would go on at it otherwise.
+fn run_options() -> ort::Result<RunOptions> {
+    let mut options = RunOptions::new()?;
+    options.set_log_level(LogLevel::Warning)?;
+    Ok(options)
+}
+
+fn check_names(
+    inputs: &[(&str, TensorView<'_>)],
+    infos: &[TensorInfo],
+    outputs: &[&str],
+    output_infos: &[TensorInfo],
+) -> Result<(), String> {
+    let list = |infos: &[TensorInfo]| infos.iter().map(|i| i.name.as_str()).collect::<Vec<_>>().join(", ");
+    for (i, (name, _)) in inputs.iter().enumerate() {
+        if !infos.iter().any(|info| info.name == *name) {
+            return Err(format!("the graph has no input {name}; its inputs are {}", list(infos)));
+        }
+        if inputs.iter().take(i).any(|(other, _)| other == name) {
+            return Err(format!("input {name} was given twice"));
+        }
+    }
+    let missing: Vec<_> = infos.iter().filter(|info| !inputs.iter().any(|(name, _)| info.name == *name)).collect();
+    if !missing.is_empty() {
+        let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
+        return Err(format!("no value was given for input {}", missing.join(" and input ")));
+    }
+    for name in outputs {
+        if !output_infos.iter().any(|info| info.name == *name) {
+            return Err(format!("the graph has no output {name}; its outputs are {}", list(output_infos)));
+        }
+    }
+    Ok(())
+}
+
+fn check_shape(info: &TensorInfo, view: &TensorView<'_>) -> Result<(), String> {
+    let shape = view.shape();
+    let fits = shape.len() == info.shape.len()
+        && shape.iter().zip(&info.shape).all(|(n, dim)| dim.fixed().is_none_or(|fixed| fixed == *n));
+    if fits { Ok(()) } else { Err(format!("input {info} was given {} {shape:?}", convert::kind(view))) }
+}
