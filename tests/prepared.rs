@@ -1,0 +1,281 @@
+//! Graphs optimised once and kept, rows of a call run in different ways, parts that make room: the same latents each
+//! time.
+
+mod common;
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use common::{answer, ldm_ort, models};
+use ldm_ort::pipeline::{Event, Pipeline};
+use ldm_ort::plan::Plan;
+use ldm_ort::prepared::{Cache, Entry};
+use ldm_ort::session::{Cancel, Runtime};
+use ldm_ort::spec::{Overrides, Spec};
+use ndarray::ArrayD;
+
+/// What a run did.
+struct Run {
+    latents: Vec<ArrayD<f32>>,
+    /// Graphs optimised.
+    optimised: usize,
+    warnings: Vec<String>,
+}
+
+fn runtime() -> Runtime {
+    let options = ldm_ort::cli::args::LibraryArgs::default().to_options(None);
+    Runtime::load(&options).expect("ONNX Runtime is found or fetched")
+}
+
+fn plan(cache: Option<&Path>, set: &[&str]) -> Plan {
+    let model = models().join("sd1");
+    let text = format!(
+        "[model]\npath = {:?}\n[task.text-to-image]\nprompt = \"a red circle\"\nguidance_scale = 5.0\n[run]\nsteps = 3\nseed = 7\nimages = 2\n",
+        model.to_str().expect("the test's folders are named in Unicode")
+    );
+    let set = set.iter().map(|&key| key.to_owned()).collect();
+    let spec = Spec::parse(&text, None, &Overrides { set, ..Overrides::default() }).expect("a pipeline");
+    let mut plan = Plan::new(spec).expect("a plan");
+    plan.model.prepared = cache.map(Cache::new);
+    plan
+}
+
+fn run(cache: Option<&Path>, set: &[&str]) -> Run {
+    let Plan { model, request, .. } = plan(cache, set);
+    let mut run = Run { latents: Vec::new(), optimised: 0, warnings: Vec::new() };
+    let mut observe = |event: Event<'_>| {
+        match event {
+            Event::Optimizing { .. } => run.optimised += 1,
+            Event::Warning(warning) => run.warnings.push(warning),
+            Event::Picture(picture) => run.latents.push(picture.latents.clone()),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    };
+    let mut pipeline = Pipeline::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+    pipeline.run(&request, &Cancel::new(), &mut observe).expect("pictures");
+    run
+}
+
+/// How far two runs are apart, in parts of the largest latent.
+fn apart(a: &Run, b: &Run) -> f32 {
+    assert_eq!((a.latents.len(), b.latents.len()), (2, 2));
+    let pairs = || a.latents.iter().zip(&b.latents).flat_map(|(a, b)| a.iter().zip(b));
+    let largest = pairs().map(|(a, _)| a.abs()).fold(0.0, f32::max);
+    pairs().map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / largest
+}
+
+#[test]
+fn a_graph_is_optimised_once_and_draws_the_same() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let plain = run(None, &[]);
+    assert_eq!(plain.optimised, 0);
+    let first = run(Some(folder.path()), &[]);
+    assert_eq!((first.optimised, &first.warnings), (3, &Vec::new()));
+    let second = run(Some(folder.path()), &[]);
+    assert_eq!(second.optimised, 0);
+    assert!(apart(&plain, &first) < 1e-5, "{}", apart(&plain, &first));
+    assert_eq!(apart(&first, &second), 0.0);
+
+    let off = run(Some(folder.path()), &["device.prepare=false"]);
+    assert_eq!((off.optimised, apart(&plain, &off)), (0, 0.0));
+}
+
+#[test]
+fn another_size_is_another_entry() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let wide = ["run.width=128"];
+    assert_eq!(run(Some(folder.path()), &[]).optimised, 3);
+    // The text encoder does not depend on the size.
+    let kept = run(Some(folder.path()), &wide);
+    assert_eq!(kept.optimised, 2);
+    assert!(apart(&run(None, &wide), &kept) < 1e-5);
+
+    let entries = Cache::new(folder.path()).entries().expect("a list");
+    assert_eq!(entries.len(), 5);
+    let widths: Vec<_> = entries.iter().filter(|e| e.component == "unet").flat_map(|e| &e.axes).collect();
+    let is_told = |name: &str, length: usize| widths.iter().any(|(n, l)| n == name && *l == length);
+    assert!(is_told("width", 8) && is_told("width", 16), "{widths:?}");
+}
+
+/// A pipeline that was opened for one size makes pictures of another.
+#[test]
+fn one_pipeline_makes_pictures_of_two_sizes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (small, wide) = (plan(Some(folder.path()), &[]), plan(None, &["run.width=128"]));
+    let mut latents = Vec::new();
+    let mut observe = |event: Event<'_>| {
+        if let Event::Picture(picture) = event {
+            latents.push(picture.latents.clone());
+        }
+        ControlFlow::Continue(())
+    };
+    let mut pipeline = Pipeline::load(small.model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+    for request in [&small.request, &wide.request, &small.request] {
+        pipeline.run(request, &Cancel::new(), &mut observe).expect("pictures");
+    }
+    assert_eq!(latents[2].shape()[2], 16);
+    assert_eq!((&latents[0], &latents[1]), (&latents[4], &latents[5]));
+}
+
+#[test]
+fn every_way_to_run_the_rows_draws_the_same() {
+    let batched = run(None, &["device.batching=batched"]);
+    for way in ["auto", "split", "sequential"] {
+        let other = run(None, &[&format!("device.batching={way}")]);
+        assert!(apart(&batched, &other) < 1e-5, "{way}: {}", apart(&batched, &other));
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let kept = run(Some(folder.path()), &["device.batching=batched", "device.threads=2"]);
+    assert!(apart(&batched, &kept) < 1e-5);
+}
+
+#[test]
+fn parts_that_make_room_are_opened_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let kept = run(None, &[]);
+    for cache in [None, Some(folder.path())] {
+        assert!(apart(&kept, &run(cache, &["device.keep=false"])) < 1e-5);
+    }
+}
+
+fn entries(folder: &Path) -> Vec<Entry> {
+    Cache::new(folder).entries().expect("a list")
+}
+
+/// The files of the UNet's entry.
+fn files(folder: &Path) -> [PathBuf; 3] {
+    let entry = entries(folder).into_iter().find(|entry| entry.component == "unet").expect("a UNet");
+    ["entry.json", "model.onnx", "model.weights"].map(|name| entry.folder().join(name))
+}
+
+#[test]
+fn what_is_damaged_is_made_anew() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let first = run(Some(folder.path()), &[]);
+    let damages: [(&str, fn(&[PathBuf; 3])); 5] = [
+        ("no card", |[card, ..]| std::fs::remove_file(card).unwrap()),
+        ("half a card", |[card, ..]| std::fs::write(card, "{").unwrap()),
+        ("no weights", |[.., weights]| std::fs::remove_file(weights).unwrap()),
+        ("half the weights", |[.., weights]| {
+            let file = std::fs::File::options().write(true).open(weights).unwrap();
+            file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+        }),
+        ("other bytes of the same number", |[_, graph, _]| {
+            let length = std::fs::metadata(graph).unwrap().len();
+            std::fs::write(graph, vec![0; length as usize]).unwrap();
+        }),
+    ];
+    for (what, damage) in damages {
+        damage(&files(folder.path()));
+        assert_eq!(entries(folder.path()).len(), 2, "{what}");
+        let again = run(Some(folder.path()), &[]);
+        assert_eq!((again.optimised, apart(&first, &again)), (1, 0.0), "{what}");
+    }
+}
+
+/// What a process that was killed leaves behind is removed by the next that wants the same graph.
+#[test]
+fn what_is_half_written_is_removed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    run(Some(folder.path()), &[]);
+    let unet = entries(folder.path()).into_iter().find(|entry| entry.component == "unet").expect("a UNet");
+    let half = folder.path().join(format!("unfinished-{}-abc", unet.key));
+    std::fs::rename(unet.folder(), &half).unwrap();
+    assert_eq!(run(Some(folder.path()), &[]).optimised, 1);
+    assert!(!half.exists());
+}
+
+#[test]
+fn several_processes_at_once_do_not_clash() {
+    let (folder, runtime) = (tempfile::tempdir().expect("a folder"), runtime());
+    let pipeline = folder.path().join("pipeline.toml");
+    std::fs::write(
+        &pipeline,
+        format!(
+            "[model]\npath = {:?}\n[task.text-to-image]\nprompt = \"a red circle\"\n[run]\nsteps = 2\nseed = 7\n",
+            models().join("sd1").to_str().expect("Unicode")
+        ),
+    )
+    .unwrap();
+    let start = |name: &str| {
+        let mut command = ldm_ort(folder.path());
+        command.args(["run", "pipeline.toml", "--save-latents", name]);
+        command.env_remove("LDM_ORT_PREPARE").env("ORT_DYLIB_PATH", runtime.path());
+        command.env("LDM_ORT_CACHE_DIR", folder.path().join("cache"));
+        std::thread::spawn(move || answer(command))
+    };
+    let names = ["a.npy", "b.npy", "c.npy"];
+    for answer in names.map(start) {
+        let answer = answer.join().expect("an answer");
+        assert_eq!(answer.code, Some(0), "{answer}");
+    }
+    let latents = names.map(|name| std::fs::read(folder.path().join(name)).unwrap());
+    assert!(latents.iter().all(|other| *other == latents[0]));
+    assert_eq!(entries(&folder.path().join("cache/graphs")).len(), 3);
+}
+
+#[test]
+fn the_command_line_prepares_lists_and_clears() {
+    let (folder, runtime) = (tempfile::tempdir().expect("a folder"), runtime());
+    let (cache, model) = (folder.path().join("cache"), folder.path().join("model"));
+    copy(&models().join("sd1"), &model);
+    let text = "[model]\npath = \"model\"\n[task.text-to-image]\nprompt = \"a\"\n[run]\nsteps = 1\n";
+    std::fs::write(folder.path().join("p.toml"), text).unwrap();
+    let say = |arguments: &[&str]| {
+        let mut command = ldm_ort(folder.path());
+        command.args(arguments).env_remove("LDM_ORT_PREPARE").env("LDM_ORT_CACHE_DIR", &cache);
+        command.env("ORT_DYLIB_PATH", runtime.path()).env("NO_COLOR", "1");
+        let answer = answer(command);
+        (answer.code, answer.stdout, answer.stderr)
+    };
+    let (code, list, _) = say(&["cache", "list"]);
+    assert!(code == Some(0) && list.starts_with("nothing is kept in "), "{list}");
+
+    let (code, made, error) = say(&["compile", "p.toml"]);
+    assert_eq!(code, Some(0), "{error}");
+    assert!(["text_encoder", "unet", "vae_decoder"].iter().all(|name| made.contains(name)), "{made}");
+    assert!(error.contains("optimising unet for this machine, once"), "{error}");
+    let (code, _, error) = say(&["run", "p.toml"]);
+    assert!(code == Some(0) && !error.contains("optimising"), "{error}");
+    let (code, _, error) = say(&["compile", "p.toml", "--set", "device.prepare=false"]);
+    assert!(code == Some(2) && error.contains("none of its graphs"), "{error}");
+
+    let (_, list, _) = say(&["cache", "list", "--json"]);
+    let list: serde_json::Value = serde_json::from_str(&list).expect("JSON");
+    assert_eq!(list.as_array().map(Vec::len), Some(3));
+    assert!(list[0]["bytes"].as_u64() > Some(0) && list[0]["stale"].is_null());
+
+    let (code, freed, _) = say(&["cache", "clear", "--stale"]);
+    assert!(code == Some(0) && freed.starts_with("0 B freed"), "{freed}");
+    std::fs::remove_dir_all(model.join("unet")).unwrap();
+    let (_, list, _) = say(&["cache", "list"]);
+    assert_eq!(list.matches("(its graph is gone)").count(), 1, "{list}");
+    say(&["cache", "clear", "--stale"]);
+    assert_eq!(entries(&cache.join("graphs")).len(), 2);
+    let (code, ..) = say(&["cache", "clear"]);
+    assert!(code == Some(0) && entries(&cache.join("graphs")).is_empty());
+}
+
+/// A cache that cannot be written to does not stop a run.
+#[test]
+fn where_nothing_can_be_kept_the_graph_is_opened_as_it_lies() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let run = run(Some(&file.join("cache")), &[]);
+    assert_eq!((run.optimised, run.latents.len()), (0, 2));
+    assert!(run.warnings.iter().any(|warning| warning.contains("is not kept optimised")), "{:?}", run.warnings);
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().flatten() {
+        let (path, place) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy(&path, &place);
+        } else {
+            std::fs::copy(&path, &place).unwrap();
+        }
+    }
+}
