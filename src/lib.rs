@@ -58,6 +58,7 @@ mod files;
 pub mod image;
 pub mod latent;
 pub mod lora;
+pub mod memory;
 pub mod metadata;
 pub mod npy;
 pub mod pipeline;

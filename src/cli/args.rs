@@ -149,6 +149,9 @@ pub struct RunArgs {
     /// Prints one JSON object a picture on stdout, and nothing else there.
     #[arg(long)]
     pub json: bool,
+    /// Says on stderr what each graph and each part of the run takes of the memory. On Linux only.
+    #[arg(long)]
+    pub memory: bool,
     /// What stands over the pipeline file's keys. Last, since the heading of these flags holds for all that follow.
     #[command(flatten)]
     pub overrides: OverrideArgs,

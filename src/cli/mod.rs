@@ -7,6 +7,7 @@ mod init;
 mod inspect;
 mod interrupt;
 mod list;
+mod memory;
 mod output;
 mod plot;
 mod prepared;

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::args::{Global, RunArgs};
 use super::interrupt::Interrupt;
+use super::memory::Watch;
 use super::output;
 use super::prepared;
 use super::progress::Progress;
@@ -33,6 +34,7 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
     let mut progress = Progress::new(global.quiet || args.json, interrupt.flag());
     let started = Instant::now();
 
+    let mut memory = args.memory.then(Watch::new).transpose()?;
     let (spec, record) = read_spec(args)?;
     let mut plan = Plan::new(spec)?;
     if let Some(record) = &record {
@@ -57,7 +59,11 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
     let found = started.elapsed().as_secs_f64();
     let opening = Instant::now();
     let recorder = Recorder::new(&plan, &runtime);
-    let mut pipeline = Pipeline::load(plan.model, &runtime, &interrupt.cancel(), &mut progress)?;
+    let mut load = |event: Event<'_>| {
+        memory.iter_mut().for_each(|memory| memory.notice(&event));
+        progress.notice(event)
+    };
+    let mut pipeline = Pipeline::load(plan.model, &runtime, &interrupt.cancel(), &mut load)?;
     let opened = opening.elapsed().as_secs_f64();
 
     let mut writer = PictureWriter {
@@ -74,6 +80,7 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
     let cancel = interrupt.cancel();
     let result = pipeline.run(&plan.request, &cancel, &mut |event: Event<'_>| {
         writer.pace.notice(&event);
+        memory.iter_mut().for_each(|memory| memory.notice(&event));
         if let Event::Picture(picture) = &event
             && let Err(error) = writer.write(picture)
         {
@@ -88,6 +95,9 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
         return Err(error);
     }
     let timings = result?;
+    if let Some(memory) = memory {
+        memory.print();
+    }
     if let Some(path) = &args.save_latents {
         let views: Vec<_> = latents.iter().map(|l| l.view()).collect();
         let all = stack(Axis(0), &views).map_err(|e| Error::input("--save-latents", e.to_string(), ""))?;

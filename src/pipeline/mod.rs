@@ -125,7 +125,7 @@ impl Pipeline {
         let sizes = Sizes::of(request, &self.plan.model.denoiser);
         if self.plan.sizes.is_some_and(|opened| opened != sizes) {
             self.plan.sizes = Some(sizes);
-            self.parts = Parts::default();
+            self.parts = Parts { stay: self.parts.stay, ..Parts::default() };
         }
         let mut timings = Timings::default();
         while first < end {
@@ -275,7 +275,7 @@ impl Pipeline {
 impl Pipeline {
     /// Closes a part that has done its work, where parts are not kept open.
     fn release<T>(&mut self, part: impl FnOnce(&mut Parts) -> &mut Option<T>) {
-        if !self.plan.keeps_open() {
+        if !self.parts.stay {
             *part(&mut self.parts) = None;
         }
     }

@@ -21,6 +21,8 @@ pub(super) struct Parts {
     pub beginning: Option<Beginning>,
     pub denoising: Option<Denoising>,
     pub decoding: Option<Decoding>,
+    /// Whether parts stay open once they have done their work.
+    pub stay: bool,
     /// What could not be kept optimised, and is opened as it lies.
     pub unkept: Vec<ComponentKind>,
 }
@@ -80,7 +82,8 @@ impl<'a> Opener<'a> {
                 }
             }
         }
-        if !is_instant && self.plan.keeps_open() {
+        parts.stay = self.plan.keeps_open();
+        if !is_instant && parts.stay {
             self.beginning(parts)?;
             self.denoising(parts)?;
             self.decoding(parts)?;

@@ -14,6 +14,7 @@ use crate::bundle::{
 use crate::error::{Error, Result};
 use crate::latent::Scaling;
 use crate::lora::Lora;
+use crate::memory;
 use crate::prepared::Cache;
 use crate::scheduler::ForwardProcess;
 use crate::session::{ProviderChoice, SessionOptions};
@@ -171,9 +172,14 @@ impl ModelPlan {
         self.prepared.as_ref().filter(|_| on_processor && self.device.prepare && !is_changed)
     }
 
-    /// Whether parts stay open for the next picture once they have done their work.
+    /// Whether parts stay open for the next picture once they have done their work: as the pipeline file says, or where
+    /// the machine has room for all the weights.
     pub fn keeps_open(&self) -> bool {
-        self.device.keep
+        /// What activations take beside the weights of a large model.
+        const BESIDE: u64 = 2 << 30;
+        let weights: u64 = self.graphs().iter().map(|(_, graph)| graph.weight_bytes).sum();
+        let fits = || memory::available().is_none_or(|free| weights + BESIDE.min(weights) < free);
+        self.device.keep.unwrap_or_else(fits)
     }
 
     /// How a component's session is opened.

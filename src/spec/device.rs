@@ -24,9 +24,9 @@ pub struct Device {
     pub batching: Batching,
     /// `prepare = true`: whether graphs that run on the processor alone are optimised once and kept.
     pub prepare: bool,
-    /// `keep = true`: whether graphs stay open for the next picture once they have done their work, or make room for those
-    /// that come after them.
-    pub keep: bool,
+    /// `keep`: whether graphs stay open for the next picture once they have done their work, or make room for those that
+    /// come after them. Absent: they stay where the machine has room for all of them.
+    pub keep: Option<bool>,
     /// `[device.COMPONENT]` with `provider`: components that run elsewhere.
     pub components: BTreeMap<ComponentKind, Vec<String>>,
     /// `[device.PROVIDER]`: the own options of a provider that a list names, under the names ONNX Runtime gives them.
@@ -64,7 +64,7 @@ impl Default for Device {
             threads: None,
             batching: Batching::default(),
             prepare: true,
-            keep: true,
+            keep: None,
             components: BTreeMap::new(),
             options: BTreeMap::new(),
         }
@@ -93,8 +93,8 @@ impl Device {
             let way = Batching::NAMES.iter().find(|(known, _)| *known == name);
             device.batching = way.map_or(Batching::Auto, |(_, batching)| *batching);
         }
-        let mut switch = |key: &str| table.get(key).and_then(|item| item.switch()).unwrap_or(true);
-        (device.prepare, device.keep) = (switch("prepare"), switch("keep"));
+        let mut switch = |key: &str| table.get(key).and_then(|item| item.switch());
+        (device.prepare, device.keep) = (switch("prepare").unwrap_or(true), switch("keep"));
         for kind in component_kinds() {
             if table.get(kind.name()).is_none() {
                 continue;
@@ -129,7 +129,7 @@ impl Device {
         writer.key_if("threads", self.threads.map(integer));
         writer.key_if("batching", (self.batching != Batching::Auto).then(|| self.batching.name()));
         writer.key_if("prepare", (!self.prepare).then_some(false));
-        writer.key_if("keep", (!self.keep).then_some(false));
+        writer.key_if("keep", self.keep);
         for (kind, providers) in &self.components {
             writer.table(&["device", kind.name()]);
             writer.strings("provider", providers);
