@@ -63,6 +63,7 @@ pub mod npy;
 pub mod pipeline;
 pub mod plan;
 pub mod plot;
+pub mod rewrite;
 pub mod rng;
 pub mod scheduler;
 pub mod session;

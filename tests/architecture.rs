@@ -8,7 +8,7 @@ const FLOORS: &[&[&str]] = &[
     &["tensor", "rng", "files", "tiles"],
     &["scheduler", "image", "metadata", "npy"],
     &["bundle", "session", "plot"],
-    &["text", "latent", "denoise", "conditioner", "lora", "spec"],
+    &["text", "latent", "denoise", "conditioner", "lora", "rewrite", "spec"],
     &["task"],
     &["plan"],
     &["pipeline"],

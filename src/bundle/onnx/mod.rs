@@ -1,10 +1,10 @@
 //! What a .onnx file says about itself, read without its weights and without a runtime.
 
 mod external;
-mod frame;
+pub(crate) mod frame;
 mod modules;
 mod norm;
-mod proto;
+pub(crate) mod proto;
 mod retype;
 mod stored;
 mod table;
@@ -18,7 +18,9 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 
 pub use external::ExternalFile;
+pub(crate) use external::Reference;
 pub use norm::LayerNorm;
+pub(crate) use stored::map;
 pub use stored::{ModuleWeight, Weights};
 pub use table::TokenTable;
 
