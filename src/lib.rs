@@ -65,6 +65,7 @@ pub mod pipeline;
 pub mod plan;
 pub mod plot;
 pub mod prepared;
+pub mod rewrite;
 pub mod rng;
 pub mod scheduler;
 pub mod session;

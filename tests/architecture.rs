@@ -8,6 +8,7 @@ const FLOORS: &[&[&str]] = &[
     &["tensor", "rng", "files", "tiles"],
     &["scheduler", "image", "metadata", "npy"],
     &["bundle", "session", "plot"],
+    &["rewrite"],
     &["text", "latent", "denoise", "conditioner", "lora", "prepared", "spec"],
     &["task"],
     &["plan"],

@@ -20,7 +20,9 @@ use sha2::{Digest, Sha256};
 use crate::bundle::GraphFile;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::rewrite::{Pass, Rewritten, rewrite};
 use crate::session::{Cancel, Optimization, Runtime, Session, SessionOptions};
+use crate::tensor::ByteEdit;
 
 pub use digest::digest;
 pub use entry::Entry;
@@ -55,7 +57,7 @@ pub struct Cache {
 }
 
 /// What is changed when what is kept would no longer be what this version makes of a graph.
-const FORM: &str = "1";
+const FORM: &str = "2";
 
 impl Cache {
     /// The cache in the folder `root`, which is made when the first graph is kept.
@@ -197,7 +199,8 @@ impl Cache {
             .tempdir_in(&self.root)
             .map_err(|e| Error::io(&self.root, "writing", e))?;
         let best = SessionOptions { optimization: Optimization::All, ..options.clone() };
-        Session::save_optimized(runtime, &graph.path, &best, &room.path().join(entry::GRAPH))?;
+        let bytes = rewritten(graph, &options.edits)?;
+        Session::save_optimized(runtime, &graph.path, bytes, &best, &room.path().join(entry::GRAPH))?;
         stop_if(&options.cancel)?;
         entry.seconds = began.elapsed().as_secs_f64();
         entry.write(room.path())?;
@@ -219,6 +222,23 @@ impl Cache {
             "make room, name another folder with LDM_ORT_CACHE_DIR, or set [device] prepare = false",
         ))
     }
+}
+
+/// The graph in fewer and better operators, and with what shall be read otherwise; `None` where nothing is to be gained.
+fn rewritten(graph: &GraphFile, edits: &[ByteEdit]) -> Result<Option<Vec<u8>>> {
+    let Some(Rewritten { mut bytes, .. }) = rewrite(graph, &[Pass::Attention, Pass::Subpixel])? else {
+        return Ok(None);
+    };
+    let wanted = graph.float_inputs.iter().filter(|(_, edit)| edits.contains(edit));
+    let there = GraphFile::float_inputs_of(&bytes);
+    for (name, _) in wanted {
+        let byte = there.get(name).and_then(|edit| Some((bytes.get_mut(usize::try_from(edit.at).ok()?)?, edit.to)));
+        match byte {
+            Some((byte, to)) => *byte = to,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(bytes))
 }
 
 struct Kept {

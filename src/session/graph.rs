@@ -99,14 +99,21 @@ impl Session {
     }
 
     /// Writes the graph in the file `path`, as ONNX Runtime has it once it is opened with `options`, to the file `to`,
-    /// with its weights in a file beside it.
+    /// with its weights in a file beside it. `bytes`, where there are some, stand in the place of what the file holds;
+    /// weights beside the file are found all the same.
     ///
     /// What is written belongs to this machine and this version of ONNX Runtime. It is to be opened with
     /// [`Optimization::None`], and without the edits that are in it already.
     ///
     /// # Errors
     /// As [`Session::open`].
-    pub fn save_optimized(runtime: &Runtime, path: &Path, options: &SessionOptions, to: &Path) -> Result<()> {
+    pub fn save_optimized(
+        runtime: &Runtime,
+        path: &Path,
+        bytes: Option<Vec<u8>>,
+        options: &SessionOptions,
+        to: &Path,
+    ) -> Result<()> {
         check_file(path)?;
         let weights = to.with_extension("weights");
         let name = weights.file_name().unwrap_or_default().to_string_lossy();
@@ -114,7 +121,7 @@ impl Session {
         for (key, value) in [(SAVED_WEIGHTS, &*name), (SAVED_WEIGHT_BYTES, "1024"), (SAVED_PREPACKED, "1")] {
             options.config.push((key.to_owned(), value.to_owned()));
         }
-        let opening = Opening { threads: options.threads, save_to: Some(to) };
+        let opening = Opening { threads: options.threads, bytes, save_to: Some(to) };
         open(runtime, path, &options, Vec::new(), opening).map(|_| ())
     }
 
@@ -240,10 +247,11 @@ const SAVED_WEIGHT_BYTES: &str = "session.optimized_model_external_initializers_
 const SAVED_PREPACKED: &str = "session.save_external_prepacked_constant_initializers";
 
 /// What an opening is for.
-#[derive(Clone, Copy)]
 struct Opening<'a> {
     /// Threads of one run, the caller's among them.
     threads: Option<usize>,
+    /// What is read in the place of the file.
+    bytes: Option<Vec<u8>>,
     /// Where the optimised graph is written.
     save_to: Option<&'a Path>,
 }
@@ -251,7 +259,7 @@ struct Opening<'a> {
 impl Opening<'_> {
     /// For as many runs at a time as there are `callers`.
     fn shared(options: &SessionOptions, callers: usize) -> Self {
-        Self { threads: threads(options.threads, callers), save_to: None }
+        Self { threads: threads(options.threads, callers), bytes: None, save_to: None }
     }
 }
 
@@ -268,9 +276,12 @@ fn open(
     }
     let failed = |e: ort::Error| opening_failed(&options.component, path, &e);
     let recorder = Recorder::for_providers(&options.providers);
-    let mut builder = builder(runtime, options, opening, &recorder).map_err(failed)?;
+    let mut builder = builder(runtime, options, &opening, &recorder).map_err(failed)?;
     provider::register(&mut builder, runtime, &options.providers)?;
-    let (mut builder, source) = weights::replace(builder, path, weights, &options.edits, failed)?;
+    let (mut builder, source) = match opening.bytes {
+        Some(bytes) => (weights::found_beside(builder, path).map_err(failed)?, weights::Source::Given(bytes)),
+        None => weights::replace(builder, path, weights, &options.edits, failed)?,
+    };
 
     let opened = options.cancel.during_open(builder.canceler(), || source.commit(&mut builder));
     let inner = match opened {
@@ -297,7 +308,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn builder(
     runtime: &Runtime,
     options: &SessionOptions,
-    opening: Opening<'_>,
+    opening: &Opening<'_>,
     recorder: &Recorder,
 ) -> ort::Result<SessionBuilder> {
     let level = match options.optimization {

@@ -22,7 +22,7 @@ const FOLDER: &str = "session.model_external_initializers_file_folder_path";
 pub(super) enum Source<'p> {
     File(&'p Path),
     Bytes(memmap2::MmapMut),
-    Grown(Vec<u8>),
+    Given(Vec<u8>),
 }
 
 impl Source<'_> {
@@ -30,7 +30,7 @@ impl Source<'_> {
         match self {
             Self::File(path) => builder.commit_from_file(path),
             Self::Bytes(bytes) => builder.commit_from_memory(bytes),
-            Self::Grown(bytes) => builder.commit_from_memory(bytes),
+            Self::Given(bytes) => builder.commit_from_memory(bytes),
         }
     }
 }
@@ -80,14 +80,11 @@ pub(super) fn replace<'p>(
             }
         }
     }
-    // The runtime knows no folder of a graph that it is handed as bytes.
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let folder = folder.to_string_lossy();
-    builder = builder.with_config_entry(FOLDER, folder).map_err(|e| failed(e.into()))?;
+    builder = found_beside(builder, path).map_err(&failed)?;
     match grown.as_slice() {
         [] => Ok((builder, Source::Bytes(bytes))),
         [weight] => match grow(&bytes, weight) {
-            Some(bytes) => Ok((builder, Source::Grown(bytes))),
+            Some(bytes) => Ok((builder, Source::Given(bytes))),
             None => {
                 let problem = format!("weight {} is no longer where it was when the file was checked", weight.name);
                 Err(Error::model(path, problem, "the file was changed meanwhile; run again"))
@@ -100,6 +97,12 @@ pub(super) fn replace<'p>(
             problem: format!("{} weights are to grow at once, and one can", several.len()),
         }),
     }
+}
+
+/// Has the runtime look for files of weights beside `path`: it knows no folder of a graph that it is handed as bytes.
+pub(super) fn found_beside(builder: SessionBuilder, path: &Path) -> ort::Result<SessionBuilder> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok(builder.with_config_entry(FOLDER, folder.to_string_lossy())?)
 }
 
 /// A graph's bytes with one initializer written anew, its values within; `None` where it does not lie where it should.

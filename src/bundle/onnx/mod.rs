@@ -1,10 +1,10 @@
 //! What a .onnx file says about itself, read without its weights and without a runtime.
 
 mod external;
-mod frame;
+pub(crate) mod frame;
 mod modules;
 mod norm;
-mod proto;
+pub(crate) mod proto;
 mod retype;
 mod stored;
 mod table;
@@ -18,7 +18,9 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 
 pub use external::ExternalFile;
+pub(crate) use external::Reference;
 pub use norm::LayerNorm;
+pub(crate) use stored::map;
 pub use stored::{ModuleWeight, Weights};
 pub use table::TokenTable;
 
@@ -166,6 +168,12 @@ impl GraphFile {
             weight_types,
             external,
         })
+    }
+
+    /// As [`GraphFile::float_inputs`], of a graph's bytes; empty where they are none.
+    pub(crate) fn float_inputs_of(bytes: &[u8]) -> BTreeMap<String, ByteEdit> {
+        let graph = proto::Model::decode(bytes).ok().and_then(|model| model.graph);
+        graph.map(|graph| retype::as_float(bytes, &graph)).unwrap_or_default()
     }
 
     /// The input of this name.

@@ -157,7 +157,7 @@ impl ModuleWeight {
     }
 }
 
-pub(super) fn map(path: &Path) -> Result<Mmap> {
+pub(crate) fn map(path: &Path) -> Result<Mmap> {
     let file = open_file(path)?;
     // SAFETY: the mapping is read-only. Should another process shorten the file meanwhile, reading it ends the process,
     // as it would for every program that maps its models.

@@ -1,0 +1,202 @@
+//! What is to change in a graph, and the file with it changed.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use prost::Message;
+use prost::encoding::{WireType, encode_key, encode_varint};
+
+use super::numbers::TensorValues;
+use super::source::{Source, reads};
+use crate::bundle::proto::{Attribute, Node, OperatorSet};
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Field};
+
+/// The domain of ONNX Runtime's own operators.
+pub const MICROSOFT: &str = "com.microsoft";
+
+/// Numbers of `AttributeProto.AttributeType`.
+const FLOAT: i32 = 1;
+const INT: i32 = 2;
+const INTS: i32 = 7;
+
+/// Nodes that stand in the place of others, and tensors stored beside those that are stored.
+#[derive(Default)]
+pub struct Edits {
+    /// By the index of the node that they replace.
+    replaced: BTreeMap<usize, Vec<Node>>,
+    stored: Vec<TensorValues>,
+    /// Stored lists of whole numbers, by what they hold.
+    lists: HashMap<Vec<i64>, String>,
+    names: usize,
+}
+
+impl Edits {
+    /// Whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        self.replaced.is_empty()
+    }
+
+    /// Whether a node has been replaced.
+    pub fn is_replaced(&self, at: usize) -> bool {
+        self.replaced.contains_key(&at)
+    }
+
+    /// Puts `nodes` in the place of the node with index `at`. The last of them makes what that node made.
+    pub fn replace(&mut self, at: usize, nodes: Vec<Node>) {
+        self.replaced.insert(at, nodes);
+    }
+
+    /// A name that no tensor of the graph has.
+    pub fn name(&mut self, source: &Source<'_>, what: &str) -> String {
+        loop {
+            self.names += 1;
+            let name = format!("rewritten/{what}_{}", self.names);
+            if !source.knows(&name) {
+                return name;
+            }
+        }
+    }
+
+    /// Stores a list of whole numbers, and gives its name.
+    pub fn list(&mut self, source: &Source<'_>, list: &[i64]) -> String {
+        if let Some(name) = self.lists.get(list) {
+            return name.clone();
+        }
+        let name = self.name(source, "list");
+        let raw_data = list.iter().flat_map(|n| n.to_le_bytes()).collect();
+        self.store(name.clone(), &[list.len()], DType::I64, raw_data);
+        self.lists.insert(list.to_vec(), name.clone());
+        name
+    }
+
+    /// Stores numbers of floating point, and gives their name.
+    pub fn floats(&mut self, source: &Source<'_>, what: &str, shape: &[usize], values: &[f32]) -> String {
+        let name = self.name(source, what);
+        self.store(name.clone(), shape, DType::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect());
+        name
+    }
+
+    fn store(&mut self, name: String, shape: &[usize], dtype: DType, raw_data: Vec<u8>) {
+        let dims = shape.iter().map(|&n| n as i64).collect();
+        self.stored.push(TensorValues { dims, data_type: dtype.to_onnx(), name, raw_data, ..TensorValues::default() });
+    }
+
+    /// The bytes of the file with the changes in it, without the nodes and stored tensors that nothing reads any more.
+    ///
+    /// All else stands byte for byte as it stands in the file: tensors in files beside it are still found by the
+    /// names that the file gives them, relative to its own folder.
+    ///
+    /// # Errors
+    /// [`Error::Model`] where they are more than the 2 GiB that one such file can have.
+    pub fn write(&self, source: &Source<'_>) -> Result<Vec<u8>> {
+        /// Numbers of `ModelProto.graph`, `ModelProto.opset_import`, `GraphProto.node` and `GraphProto.initializer`.
+        const GRAPH: u32 = 7;
+        const OPSET_IMPORT: u32 = 8;
+        const NODE: u32 = 1;
+        const INITIALIZER: u32 = 5;
+        let (kept, needed) = self.living(source);
+        let bytes = source.bytes();
+        let mut left_out: Vec<Field> = source.node_places.clone();
+        let is_fed = |name: &str| source.inputs.iter().any(|input| input.name == name);
+        left_out.extend(
+            source.stored().filter(|(t, _)| !needed.contains(&t.name) && !is_fed(&t.name)).map(|(_, place)| place),
+        );
+        left_out.sort_by_key(|place| place.start);
+
+        let mut body = Vec::with_capacity(source.place.end - source.place.body);
+        let mut at = source.place.body;
+        for place in left_out {
+            body.extend_from_slice(bytes.get(at..place.start).unwrap_or_default());
+            at = place.end;
+        }
+        body.extend_from_slice(bytes.get(at..source.place.end).unwrap_or_default());
+        for node in kept {
+            match node {
+                Kept::AsItStands(place) => {
+                    body.extend_from_slice(bytes.get(place.start..place.end).unwrap_or_default())
+                }
+                Kept::New(node) => field(&mut body, NODE, &node.encode_to_vec()),
+            }
+        }
+        for tensor in self.stored.iter().filter(|tensor| needed.contains(&tensor.name)) {
+            field(&mut body, INITIALIZER, &tensor.encode_to_vec());
+        }
+
+        let mut file = Vec::with_capacity(bytes.len() - (source.place.end - source.place.body) + body.len() + 64);
+        file.extend_from_slice(bytes.get(..source.place.start).unwrap_or_default());
+        field(&mut file, GRAPH, &body);
+        file.extend_from_slice(bytes.get(source.place.end..).unwrap_or_default());
+        let is_foreign = self.replaced.values().flatten().any(|node| node.domain == MICROSOFT);
+        if is_foreign && !source.graph().opsets.contains_key(MICROSOFT) {
+            let set = OperatorSet { domain: MICROSOFT.to_owned(), version: 1 };
+            field(&mut file, OPSET_IMPORT, &set.encode_to_vec());
+        }
+        if file.len() > i32::MAX as usize {
+            let problem = format!("rewritten, it would have {} bytes, and such a file holds 2 GiB at most", file.len());
+            return Err(Error::model(&source.graph().path, problem, "export it with its weights in a file beside it"));
+        }
+        Ok(file)
+    }
+
+    /// The nodes that something reads, in the order in which they run, and the names that they read.
+    fn living<'s>(&'s self, source: &'s Source<'_>) -> (Vec<Kept<'s>>, HashSet<String>) {
+        let mut nodes: Vec<(&Node, Kept<'s>)> = Vec::new();
+        for (at, (node, place)) in source.nodes.iter().zip(&source.node_places).enumerate() {
+            match self.replaced.get(&at) {
+                Some(new) => nodes.extend(new.iter().map(|node| (node, Kept::New(node)))),
+                None => nodes.push((node, Kept::AsItStands(*place))),
+            }
+        }
+        let mut needed: HashSet<String> = source.outputs.iter().map(|output| output.name.clone()).collect();
+        let mut kept = Vec::with_capacity(nodes.len());
+        for (node, how) in nodes.into_iter().rev() {
+            if node.output.iter().any(|name| needed.contains(name)) {
+                needed.extend(reads(node).into_iter().map(std::borrow::Cow::into_owned));
+                kept.push(how);
+            }
+        }
+        kept.reverse();
+        (kept, needed)
+    }
+}
+
+/// A node of the changed graph.
+enum Kept<'s> {
+    /// One of the file's, at this place.
+    AsItStands(Field),
+    New(&'s Node),
+}
+
+/// Appends a message as a field.
+fn field(to: &mut Vec<u8>, number: u32, message: &[u8]) {
+    encode_key(number, WireType::LengthDelimited, to);
+    encode_varint(message.len() as u64, to);
+    to.extend_from_slice(message);
+}
+
+/// One of ONNX's own operators.
+pub fn node(operator: &str, inputs: &[&str], output: &str, attributes: Vec<Attribute>) -> Node {
+    Node {
+        input: inputs.iter().map(|&name| name.to_owned()).collect(),
+        output: vec![output.to_owned()],
+        name: format!("{output}/{operator}"),
+        op_type: operator.to_owned(),
+        attribute: attributes,
+        ..Node::default()
+    }
+}
+
+/// An attribute that is a whole number.
+pub fn int(name: &str, i: i64) -> Attribute {
+    Attribute { name: name.to_owned(), i, r#type: INT, ..Attribute::default() }
+}
+
+/// An attribute that is a number of floating point.
+pub fn float(name: &str, f: f32) -> Attribute {
+    Attribute { name: name.to_owned(), f, r#type: FLOAT, ..Attribute::default() }
+}
+
+/// An attribute that is a list of whole numbers.
+pub fn ints(name: &str, ints: &[i64]) -> Attribute {
+    Attribute { name: name.to_owned(), ints: ints.to_vec(), r#type: INTS, ..Attribute::default() }
+}

@@ -1,0 +1,236 @@
+//! What can be told of a graph's tensors without running it: element types, shapes, and the numbers that shape
+//! arithmetic computes.
+
+mod shapes;
+mod values;
+
+use std::collections::HashMap;
+
+use super::numbers::Values;
+use super::source::{Source, input, int, is_own, output};
+use super::symbol::{Length, Unknowns};
+use crate::bundle::proto::{Node, ValueInfo};
+use crate::tensor::DType;
+
+/// Tensors with more numbers than these are not followed number by number.
+const FEW: usize = 16;
+
+/// What is known of one tensor.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Fact {
+    /// The element type.
+    pub dtype: Option<DType>,
+    /// The shape.
+    pub shape: Option<Vec<Length>>,
+    /// The numbers, row-major, where they are few.
+    pub value: Option<Value>,
+}
+
+/// Numbers that are known.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// Whole ones, such as lengths.
+    Whole(Vec<Length>),
+    /// Those of floating point.
+    Real(Vec<f32>),
+}
+
+impl Value {
+    fn len(&self) -> usize {
+        match self {
+            Self::Whole(values) => values.len(),
+            Self::Real(values) => values.len(),
+        }
+    }
+
+    /// The whole numbers.
+    fn whole(&self) -> Option<&[Length]> {
+        match self {
+            Self::Whole(values) => Some(values),
+            Self::Real(_) => None,
+        }
+    }
+}
+
+/// What is known of all tensors of a graph, by name.
+pub struct Facts {
+    known: HashMap<String, Fact>,
+    unknowns: Unknowns,
+}
+
+impl Facts {
+    /// Goes through the graph from its inputs to its outputs.
+    pub fn of(source: &Source<'_>) -> Self {
+        let mut facts = Self { known: HashMap::new(), unknowns: Unknowns::default() };
+        let told: HashMap<&str, &ValueInfo> = source.value_info.iter().map(|v| (v.name.as_str(), v)).collect();
+        for info in &source.inputs {
+            let fact = facts.declared(info);
+            facts.known.insert(info.name.clone(), fact);
+        }
+        for (tensor, _) in source.stored() {
+            if facts.known.contains_key(&tensor.name) {
+                continue;
+            }
+            let fact = Fact {
+                dtype: Some(DType::from_onnx(tensor.data_type)),
+                shape: Some(tensor.dims.iter().map(|&n| Length::from(n)).collect()),
+                value: value(source, &tensor.name),
+            };
+            facts.known.insert(tensor.name.clone(), fact);
+        }
+        for node in &source.nodes {
+            let made = match node.op_type.as_str() {
+                "Constant" if is_own(node) => vec![constant(source, node).unwrap_or_default()],
+                "ConstantOfShape" if is_own(node) => vec![facts.filled(source, node)],
+                _ => facts.made_by(node),
+            };
+            let mut made = made.into_iter();
+            for name in &node.output {
+                let mut fact = made.next().unwrap_or_default();
+                if name.is_empty() {
+                    continue;
+                }
+                if let Some(info) = told.get(name.as_str()).filter(|_| fact.shape.is_none() || fact.dtype.is_none()) {
+                    let declared = facts.declared(info);
+                    fact.shape = fact.shape.or(declared.shape);
+                    fact.dtype = fact.dtype.or(declared.dtype);
+                }
+                facts.known.insert(name.clone(), fact);
+            }
+        }
+        facts
+    }
+
+    /// What is known of a tensor.
+    pub fn get(&self, name: &str) -> Option<&Fact> {
+        self.known.get(name)
+    }
+
+    /// A tensor's shape.
+    pub fn shape(&self, name: &str) -> Option<&[Length]> {
+        self.get(name)?.shape.as_deref()
+    }
+
+    /// A tensor's element type.
+    pub fn dtype(&self, name: &str) -> Option<DType> {
+        self.get(name)?.dtype
+    }
+
+    /// The one number that a tensor holds, of whichever shape.
+    pub fn scalar(&self, name: &str) -> Option<f64> {
+        match self.get(name)?.value.as_ref()? {
+            Value::Whole(values) => match values.as_slice() {
+                [one] => one.number().map(|n| n as f64),
+                _ => None,
+            },
+            Value::Real(values) => match values.as_slice() {
+                [one] => Some(f64::from(*one)),
+                _ => None,
+            },
+        }
+    }
+
+    /// What a file says of a tensor.
+    fn declared(&mut self, info: &ValueInfo) -> Fact {
+        let Some(tensor) = info.r#type.as_ref().and_then(|t| t.tensor_type.as_ref()) else { return Fact::default() };
+        let shape = tensor.shape.as_ref().map(|shape| {
+            let length = |d: &crate::bundle::proto::Dimension| match (d.dim_value, d.dim_param.as_str()) {
+                (n, _) if n > 0 => Length::from(n),
+                (_, "") => self.unknowns.fresh(),
+                (_, name) => self.unknowns.named(name),
+            };
+            shape.dim.iter().map(length).collect()
+        });
+        Fact { dtype: Some(DType::from_onnx(tensor.elem_type)), shape, value: None }
+    }
+
+    /// What a `ConstantOfShape` makes.
+    fn filled(&self, source: &Source<'_>, node: &Node) -> Fact {
+        let shape = input(node, 0).and_then(|name| self.get(name)?.value.as_ref()?.whole());
+        let fill = if node.attribute.is_empty() {
+            Some((DType::F32, Value::Real(vec![0.0])))
+        } else {
+            output(node).and_then(|name| source.constant(name)).map(|numbers| (numbers.dtype, numbers.values.into()))
+        };
+        let count = shape.and_then(|shape| usize::try_from(Length::product(shape)?.number()?).ok());
+        let value = fill.as_ref().and_then(|(_, fill)| match (count.filter(|&n| n <= FEW)?, fill) {
+            (count, Value::Whole(one)) => Some(Value::Whole(vec![one.first()?.clone(); count])),
+            (count, Value::Real(one)) => Some(Value::Real(vec![*one.first()?; count])),
+        });
+        Fact { dtype: fill.map(|(dtype, _)| dtype), shape: shape.map(<[Length]>::to_vec), value }
+    }
+
+    /// What is known of a node's outputs.
+    fn made_by(&mut self, node: &Node) -> Vec<Fact> {
+        if !is_own(node) {
+            return Vec::new();
+        }
+        let inputs: Vec<Fact> = (0..node.input.len())
+            .map(|at| input(node, at).and_then(|name| self.get(name)).cloned().unwrap_or_default())
+            .collect();
+        let dtype = dtype(node, &inputs);
+        if node.op_type == "Split" {
+            let parts = shapes::split(node, &inputs).unwrap_or_default();
+            return parts.into_iter().map(|shape| Fact { dtype, shape: Some(shape), value: None }).collect();
+        }
+        let shape = shapes::shape(node, &inputs, &mut self.unknowns);
+        let value = values::value(node, &inputs, &mut self.unknowns).filter(|value| value.len() <= FEW);
+        vec![Fact { dtype, shape, value }]
+    }
+}
+
+/// The element type of a node's first output.
+fn dtype(node: &Node, inputs: &[Fact]) -> Option<DType> {
+    let of = |at: usize| inputs.get(at).and_then(|fact| fact.dtype);
+    match node.op_type.as_str() {
+        "Cast" => Some(DType::from_onnx(i32::try_from(int(node, "to")?).ok()?)),
+        "CastLike" | "Where" => of(1),
+        "Shape" | "Size" | "NonZero" | "ArgMax" | "ArgMin" => Some(DType::I64),
+        "Equal" | "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual" | "And" | "Or" | "Xor" | "Not" | "IsNaN"
+        | "IsInf" => Some(DType::Bool),
+        // Whose output's type is told by an attribute, by a body, or in another way.
+        "If"
+        | "Loop"
+        | "Scan"
+        | "QuantizeLinear"
+        | "DequantizeLinear"
+        | "RandomNormal"
+        | "RandomUniform"
+        | "RandomNormalLike"
+        | "RandomUniformLike"
+        | "EyeLike"
+        | "OneHot"
+        | "Bernoulli"
+        | "Multinomial"
+        | "DynamicQuantizeLinear"
+        | "ConvInteger"
+        | "MatMulInteger"
+        | "QLinearConv"
+        | "QLinearMatMul" => None,
+        _ => of(0),
+    }
+}
+
+/// The numbers stored under a name, where they are few.
+fn value(source: &Source<'_>, name: &str) -> Option<Value> {
+    source.numbers(name, FEW).map(|numbers| numbers.values.into())
+}
+
+/// What a `Constant` makes.
+fn constant(source: &Source<'_>, node: &Node) -> Option<Fact> {
+    let numbers = source.constant(output(node)?)?;
+    Some(Fact {
+        dtype: Some(numbers.dtype),
+        shape: Some(numbers.dims.iter().map(|&n| Length::from(n)).collect()),
+        value: (numbers.len() <= FEW).then(|| numbers.values.into()),
+    })
+}
+
+impl From<Values> for Value {
+    fn from(values: Values) -> Self {
+        match values {
+            Values::Whole(values) => Self::Whole(values.into_iter().map(Length::from).collect()),
+            Values::Real(values) => Self::Real(values),
+        }
+    }
+}

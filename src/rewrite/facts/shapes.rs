@@ -1,0 +1,385 @@
+//! The shapes of what operators make.
+
+use std::collections::HashMap;
+
+use super::values::sliced;
+use super::{Fact, Value};
+use crate::bundle::proto::Node;
+use crate::rewrite::source::{int, ints, text};
+use crate::rewrite::symbol::{Length, Unknowns};
+
+/// Operators whose output has the shape of their first input.
+const SAME: &[&str] = &[
+    "Abs",
+    "BatchNormalization",
+    "Cast",
+    "CastLike",
+    "Ceil",
+    "Celu",
+    "Clip",
+    "Cos",
+    "CumSum",
+    "Dropout",
+    "Elu",
+    "Erf",
+    "Exp",
+    "Floor",
+    "Gelu",
+    "GroupNormalization",
+    "HardSigmoid",
+    "HardSwish",
+    "Identity",
+    "InstanceNormalization",
+    "IsInf",
+    "IsNaN",
+    "LayerNormalization",
+    "LeakyRelu",
+    "Log",
+    "LogSoftmax",
+    "LpNormalization",
+    "MeanVarianceNormalization",
+    "Mish",
+    "Neg",
+    "Not",
+    "PRelu",
+    "RMSNormalization",
+    "Reciprocal",
+    "Relu",
+    "Round",
+    "Selu",
+    "Sigmoid",
+    "Sign",
+    "Sin",
+    "Softmax",
+    "Softplus",
+    "Softsign",
+    "Sqrt",
+    "Swish",
+    "Tan",
+    "Tanh",
+    "ThresholdedRelu",
+    "Trilu",
+];
+
+/// Operators whose output has the shape to which all their inputs broadcast.
+const BROADCAST: &[&str] = &[
+    "Add",
+    "And",
+    "Div",
+    "Equal",
+    "Greater",
+    "GreaterOrEqual",
+    "Less",
+    "LessOrEqual",
+    "Max",
+    "Mean",
+    "Min",
+    "Mod",
+    "Mul",
+    "Or",
+    "Pow",
+    "Sub",
+    "Sum",
+    "Where",
+    "Xor",
+];
+
+/// The shape of a node's first output.
+pub fn shape(node: &Node, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
+    let of = |at: usize| inputs.get(at)?.shape.as_deref();
+    let whole = |at: usize| inputs.get(at)?.value.as_ref()?.whole();
+    let first = || of(0).map(<[Length]>::to_vec);
+    match node.op_type.as_str() {
+        operator if SAME.contains(&operator) => first(),
+        operator if BROADCAST.contains(&operator) => {
+            let mut shape = Vec::new();
+            for fact in inputs {
+                shape = broadcast(&shape, fact.shape.as_deref()?, unknowns);
+            }
+            Some(shape)
+        }
+        "Shape" => Some(vec![Length::from(i64::try_from(of(0)?.len()).ok()?)]),
+        "Size" => Some(Vec::new()),
+        "Reshape" => reshape(of(0)?, whole(1)?, int(node, "allowzero") == Some(1)),
+        "Transpose" => {
+            let shape = of(0)?;
+            match ints(node, "perm") {
+                None => Some(shape.iter().rev().cloned().collect()),
+                Some(order) => order.iter().map(|&at| shape.get(usize::try_from(at).ok()?).cloned()).collect(),
+            }
+        }
+        "Unsqueeze" => unsqueeze(of(0)?, &axes(node, inputs, 1)?),
+        "Squeeze" => {
+            let (shape, axes) = (of(0)?, axes(node, inputs, 1)?);
+            let axes: Vec<usize> = axes.iter().map(|&a| axis(a, shape.len())).collect::<Option<_>>()?;
+            Some(shape.iter().enumerate().filter(|(at, _)| !axes.contains(at)).map(|(_, n)| n.clone()).collect())
+        }
+        "Concat" => {
+            let at = axis(int(node, "axis")?, of(0)?.len())?;
+            let mut shape = first()?;
+            for fact in inputs.get(1..)? {
+                let other = fact.shape.as_deref()?;
+                for (index, (own, more)) in shape.iter_mut().zip(other).enumerate() {
+                    if index == at {
+                        *own = own.plus(more)?;
+                    } else if own.number().is_none() && more.number().is_some() {
+                        *own = more.clone();
+                    }
+                }
+            }
+            Some(shape)
+        }
+        "Gather" => {
+            let (data, indices) = (of(0)?, of(1)?);
+            let at = axis(int(node, "axis").unwrap_or(0), data.len())?;
+            Some([data.get(..at)?, indices, data.get(at + 1..)?].concat())
+        }
+        "Slice" => slice(node, inputs, unknowns),
+        "MatMul" => matmul(of(0)?, of(1)?, unknowns),
+        "Gemm" => {
+            let side = |at: usize, flag: &str, own: usize| {
+                let turned = usize::from(int(node, flag).unwrap_or(0) != 0);
+                of(at)?.get(own ^ turned).cloned()
+            };
+            Some(vec![side(0, "transA", 0)?, side(1, "transB", 1)?])
+        }
+        "Expand" => {
+            let (shape, to) = (of(0)?, whole(1)?);
+            let mut expanded = broadcast(shape, to, unknowns);
+            // Of two unknown lengths the one that it is to have is the one it has: any but 1 would not be expanded.
+            for ((length, own), to) in expanded.iter_mut().rev().zip(shape.iter().rev()).zip(to.iter().rev()) {
+                if own.number().is_none() && to.number().is_none() {
+                    *length = to.clone();
+                }
+            }
+            Some(expanded)
+        }
+        "Einsum" => einsum(text(node, "equation")?, inputs, unknowns),
+        "Range" => Some(vec![unknowns.fresh()]),
+        "Pad" => pad(node, inputs, unknowns),
+        "Conv" => {
+            let [batch, _, lengths @ ..] = of(0)? else { return None };
+            let [channels, _, kernel @ ..] = of(1)? else { return None };
+            let kernel: Vec<i64> = kernel.iter().map(Length::number).collect::<Option<_>>()?;
+            Some([[batch.clone(), channels.clone()].to_vec(), windows(node, lengths, &kernel, unknowns)?].concat())
+        }
+        "AveragePool" | "MaxPool" | "LpPool" if int(node, "ceil_mode").unwrap_or(0) == 0 => {
+            let (kept, lengths) = of(0)?.split_at_checked(2)?;
+            Some([kept.to_vec(), windows(node, lengths, ints(node, "kernel_shape")?, unknowns)?].concat())
+        }
+        "Resize" | "Upsample" => resize(node, inputs, unknowns),
+        "Flatten" => {
+            let shape = of(0)?;
+            let at = usize::try_from(int(node, "axis").unwrap_or(1)).ok().filter(|&at| at <= shape.len())?;
+            Some(vec![Length::product(shape.get(..at)?)?, Length::product(shape.get(at..)?)?])
+        }
+        "ArgMax" | "ArgMin" => {
+            let mut shape = first()?;
+            let at = axis(int(node, "axis").unwrap_or(0), shape.len())?;
+            match int(node, "keepdims").unwrap_or(1) {
+                0 => drop(shape.remove(at)),
+                _ => *shape.get_mut(at)? = Length::from(1),
+            }
+            Some(shape)
+        }
+        "ReduceMean" | "ReduceSum" | "ReduceMax" | "ReduceMin" | "ReduceProd" | "ReduceL2" | "ReduceSumSquare" => {
+            let shape = of(0)?;
+            let axes: Vec<usize> =
+                axes(node, inputs, 1)?.iter().map(|&a| axis(a, shape.len())).collect::<Option<_>>()?;
+            let keeps = int(node, "keepdims").unwrap_or(1) != 0;
+            let kept = shape.iter().enumerate().filter(|(at, _)| keeps || !axes.contains(at));
+            Some(kept.map(|(at, n)| if axes.contains(&at) { Length::from(1) } else { n.clone() }).collect())
+        }
+        _ => None,
+    }
+}
+
+/// The shapes of the outputs of a `Split`.
+pub fn split(node: &Node, inputs: &[Fact]) -> Option<Vec<Vec<Length>>> {
+    let shape = inputs.first()?.shape.as_deref()?;
+    let at = axis(int(node, "axis").unwrap_or(0), shape.len())?;
+    let own = shape.get(at)?;
+    let parts: Vec<Length> = match (inputs.get(1).and_then(|f| f.value.as_ref()), ints(node, "split")) {
+        (Some(sizes), _) => sizes.whole()?.to_vec(),
+        (None, Some(sizes)) => sizes.iter().map(|&n| Length::from(n)).collect(),
+        (None, None) if inputs.len() > 1 => return None,
+        (None, None) => {
+            let count = i64::try_from(node.output.len()).ok()?;
+            vec![own.over(&Length::from(count))?; node.output.len()]
+        }
+    };
+    let with = |length: Length| {
+        let mut part = shape.to_vec();
+        *part.get_mut(at)? = length;
+        Some(part)
+    };
+    parts.into_iter().map(with).collect()
+}
+
+/// An axis counted from the front.
+fn axis(at: i64, rank: usize) -> Option<usize> {
+    let at = if at < 0 { at.checked_add(i64::try_from(rank).ok()?)? } else { at };
+    usize::try_from(at).ok().filter(|&at| at < rank)
+}
+
+/// The axes that a node is told, by an input or by an attribute.
+fn axes(node: &Node, inputs: &[Fact], at: usize) -> Option<Vec<i64>> {
+    match inputs.get(at) {
+        Some(fact) => fact.value.as_ref()?.whole()?.iter().map(Length::number).collect(),
+        None => ints(node, "axes").map(<[i64]>::to_vec),
+    }
+}
+
+/// The shape to which two broadcast.
+fn broadcast(left: &[Length], right: &[Length], unknowns: &mut Unknowns) -> Vec<Length> {
+    let rank = left.len().max(right.len());
+    let own = |shape: &[Length], at: usize| (at + shape.len()).checked_sub(rank).and_then(|at| shape.get(at).cloned());
+    let mut join = |at: usize| match (own(left, at), own(right, at)) {
+        (Some(a), Some(b)) => match (a.number(), b.number()) {
+            _ if a == b => a,
+            (Some(1), _) => b,
+            (_, Some(1)) => a,
+            (Some(_), _) => a,
+            (_, Some(_)) => b,
+            // Either may be 1 when the graph runs.
+            (None, None) => unknowns.fresh(),
+        },
+        (Some(one), None) | (None, Some(one)) => one,
+        (None, None) => Length::from(1),
+    };
+    (0..rank).map(&mut join).collect()
+}
+
+fn reshape(shape: &[Length], to: &[Length], zero_is_zero: bool) -> Option<Vec<Length>> {
+    let mut reshaped = Vec::with_capacity(to.len());
+    let mut rest = None;
+    for (at, length) in to.iter().enumerate() {
+        reshaped.push(match length.number() {
+            Some(0) if !zero_is_zero => shape.get(at)?.clone(),
+            Some(-1) => {
+                rest = Some(at);
+                Length::from(1)
+            }
+            _ => length.clone(),
+        });
+    }
+    if let Some(at) = rest {
+        *reshaped.get_mut(at)? = Length::product(shape)?.over(&Length::product(&reshaped)?)?;
+    }
+    Some(reshaped)
+}
+
+fn unsqueeze(shape: &[Length], axes: &[i64]) -> Option<Vec<Length>> {
+    let rank = shape.len() + axes.len();
+    let axes: Vec<usize> = axes.iter().map(|&a| axis(a, rank)).collect::<Option<_>>()?;
+    let mut own = shape.iter();
+    (0..rank).map(|at| if axes.contains(&at) { Some(Length::from(1)) } else { own.next().cloned() }).collect()
+}
+
+fn slice(node: &Node, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
+    let mut shape = inputs.first()?.shape.clone()?;
+    let list = |at: usize, name: &str| match inputs.get(at) {
+        Some(fact) => fact.value.as_ref()?.whole().map(<[Length]>::to_vec),
+        None => ints(node, name).map(|v| v.iter().map(|&n| Length::from(n)).collect()),
+    };
+    let (starts, ends) = (list(1, "starts")?, list(2, "ends")?);
+    let all = || (0..i64::try_from(starts.len()).unwrap_or(0)).map(Length::from).collect();
+    let axes = if inputs.len() > 3 { list(3, "axes")? } else { list(3, "axes").unwrap_or_else(all) };
+    let steps = if inputs.len() > 4 { list(4, "steps")? } else { vec![Length::from(1); starts.len()] };
+    let rank = shape.len();
+    for (((start, end), at), step) in starts.iter().zip(&ends).zip(&axes).zip(&steps) {
+        let own = shape.get_mut(axis(at.number()?, rank)?)?;
+        *own = part(own, start, end, step).unwrap_or_else(|| unknowns.fresh());
+    }
+    Some(shape)
+}
+
+/// The length of a part, where the ends can be told to lie within.
+fn part(own: &Length, start: &Length, end: &Length, step: &Length) -> Option<Length> {
+    if let Some(count) = own.number() {
+        let places = sliced(count, start.number()?, end.number()?, step.number()?)?;
+        return i64::try_from(places.len()).ok().map(Length::from);
+    }
+    // Of an unknown length only what has no end to speak of is a part of known length.
+    let is_open = end.number().is_some_and(|n| n >= i64::from(i32::MAX)) || end == own;
+    (is_open && start.number() == Some(0) && step.number() == Some(1)).then(|| own.clone())
+}
+
+/// A tensor with its edges moved; where it is not told how far, of the same number of axes at least.
+fn pad(node: &Node, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
+    let shape = inputs.first()?.shape.as_deref()?;
+    let told: Option<Vec<Length>> = match inputs.get(1) {
+        Some(fact) => fact.value.as_ref().and_then(Value::whole).map(<[Length]>::to_vec),
+        None => ints(node, "pads").map(|pads| pads.iter().map(|&n| Length::from(n)).collect()),
+    };
+    let pads = told.filter(|pads| pads.len() == 2 * shape.len() && inputs.len() < 4);
+    let padded = |(at, length): (usize, &Length)| {
+        let pads = pads.as_ref()?;
+        length.plus(pads.get(at)?)?.plus(pads.get(at + shape.len())?)
+    };
+    Some(shape.iter().enumerate().map(|place| padded(place).unwrap_or_else(|| unknowns.fresh())).collect())
+}
+
+fn matmul(left: &[Length], right: &[Length], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
+    let ([before @ .., rows, _], [behind @ .., _, columns]) = (left, right) else { return None };
+    let mut shape = broadcast(before, behind, unknowns);
+    shape.extend([rows.clone(), columns.clone()]);
+    Some(shape)
+}
+
+/// The shape of a sum of products that letters tell the axes of, without an ellipsis.
+fn einsum(equation: &str, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
+    let equation: String = equation.chars().filter(|c| !c.is_whitespace()).collect();
+    let (terms, made) = equation.split_once("->").filter(|_| !equation.contains('.'))?;
+    let mut lengths: HashMap<char, Length> = HashMap::new();
+    for (term, fact) in terms.split(',').zip(inputs) {
+        let shape = fact.shape.as_deref().filter(|shape| shape.len() == term.chars().count())?;
+        for (letter, length) in term.chars().zip(shape) {
+            let known = lengths.entry(letter).or_insert_with(|| length.clone());
+            *known = broadcast(std::slice::from_ref(known), std::slice::from_ref(length), unknowns).pop()?;
+        }
+    }
+    made.chars().map(|letter| lengths.get(&letter).cloned()).collect()
+}
+
+/// How many windows of these lengths fit along each axis.
+fn windows(node: &Node, lengths: &[Length], kernel: &[i64], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
+    if !matches!(text(node, "auto_pad"), None | Some("" | "NOTSET")) {
+        return None;
+    }
+    let axes = lengths.len();
+    let list = |name: &str, default: i64, count: usize| {
+        ints(node, name).filter(|v| v.len() == count).map_or_else(|| vec![default; count], <[i64]>::to_vec)
+    };
+    let (strides, dilations, pads) = (list("strides", 1, axes), list("dilations", 1, axes), list("pads", 0, 2 * axes));
+    let mut fit = Vec::with_capacity(axes);
+    for (at, (length, kernel)) in lengths.iter().zip(kernel).enumerate() {
+        let reach = kernel.checked_sub(1)?.checked_mul(*dilations.get(at)?)?.checked_add(1)?;
+        let more = pads.get(at)?.checked_add(*pads.get(at + axes)?)?.checked_sub(reach)?;
+        let stride = *strides.get(at)?;
+        let room = length.plus(&Length::from(more.checked_add(stride)?))?;
+        fit.push(unknowns.quotient(&room, &Length::from(stride)));
+    }
+    Some(fit)
+}
+
+fn resize(node: &Node, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
+    let shape = inputs.first()?.shape.as_deref()?;
+    if ints(node, "axes").is_some() {
+        return None;
+    }
+    let value = |at: usize| inputs.get(at).and_then(|f| f.value.as_ref());
+    if let Some(sizes) = value(3) {
+        // Other policies fit the picture into the sizes.
+        let stretches = matches!(text(node, "keep_aspect_ratio_policy"), None | Some("stretch"));
+        return sizes.whole().filter(|sizes| stretches && sizes.len() == shape.len()).map(<[Length]>::to_vec);
+    }
+    // Before operator set 11 the scales came second.
+    let Some(Value::Real(scales)) = value(if inputs.len() > 2 { 2 } else { 1 }) else { return None };
+    let scaled = |(length, &scale): (&Length, &f32)| {
+        let is_whole = (1.0..=64.0).contains(&scale) && scale.fract() == 0.0;
+        let scaled = is_whole.then(|| length.times(&Length::from(scale as i64))).flatten();
+        scaled.unwrap_or_else(|| unknowns.fresh())
+    };
+    (scales.len() == shape.len()).then(|| shape.iter().zip(scales).map(scaled).collect())
+}

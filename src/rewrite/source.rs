@@ -1,0 +1,233 @@
+//! A graph's file taken apart: its nodes, where each stands in the file, and the numbers it stores.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use memmap2::Mmap;
+use prost::Message;
+
+use super::numbers::{Numbers, TensorValues};
+use crate::bundle::proto::{Attribute, Graph, Model, Node, Tensor, ValueInfo};
+use crate::bundle::{GraphFile, Reference, frame, map};
+use crate::error::{Error, Result};
+use crate::tensor::Field;
+
+/// A graph's file, mapped and indexed. Weights stay where they are.
+pub struct Source<'g> {
+    graph: &'g GraphFile,
+    file: Mmap,
+    beside: BTreeMap<&'g str, Mmap>,
+    /// Where the graph's message lies in the file.
+    pub place: Field,
+    /// Its nodes, in the order in which they run.
+    pub nodes: Vec<Node>,
+    /// Where each of them lies in the file.
+    pub node_places: Vec<Field>,
+    /// The stored tensors by name, each with its place in the file.
+    stored: HashMap<String, (Tensor, Field)>,
+    /// Its inputs.
+    pub inputs: Vec<ValueInfo>,
+    /// Its outputs.
+    pub outputs: Vec<ValueInfo>,
+    /// What the exporter says of tensors within.
+    pub value_info: Vec<ValueInfo>,
+    makers: HashMap<String, usize>,
+    readers: HashMap<String, Vec<usize>>,
+    given: HashSet<String>,
+    /// Whether every node stands behind those whose outputs it reads, as it has to in a well-formed file.
+    pub is_sorted: bool,
+}
+
+impl<'g> Source<'g> {
+    /// Takes the file apart.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where a file cannot be read, [`Error::Model`] where it has changed into something else than it was
+    /// when `graph` was opened.
+    pub fn open(graph: &'g GraphFile) -> Result<Self> {
+        let file = map(&graph.path)?;
+        let beside = graph.external.iter().map(|e| Ok((e.location.as_str(), map(&e.path)?)));
+        let beside = beside.collect::<Result<BTreeMap<_, _>>>()?;
+        let damaged = |problem: String| Error::model(&graph.path, problem, "download or copy the file again");
+        let model = Model::decode(&file[..]).map_err(|e| damaged(format!("is damaged: {e}")))?;
+        let Graph { node, initializer, input, output, value_info } = model.graph.unwrap_or_default();
+        let apart =
+            places(&file).filter(|(_, nodes, tensors)| (nodes.len(), tensors.len()) == (node.len(), initializer.len()));
+        let (place, node_places, tensor_places) =
+            apart.ok_or_else(|| damaged("is damaged: its nodes cannot be told apart".into()))?;
+        let mut source = Self {
+            graph,
+            file,
+            beside,
+            place,
+            nodes: node,
+            node_places,
+            stored: initializer.into_iter().zip(tensor_places).map(|(t, at)| (t.name.clone(), (t, at))).collect(),
+            inputs: input,
+            given: output.iter().map(|o| o.name.clone()).collect(),
+            outputs: output,
+            value_info,
+            makers: HashMap::new(),
+            readers: HashMap::new(),
+            is_sorted: true,
+        };
+        for (at, node) in source.nodes.iter().enumerate() {
+            source.makers.extend(node.output.iter().filter(|n| !n.is_empty()).map(|name| (name.clone(), at)));
+            for name in reads(node) {
+                source.readers.entry(name.into_owned()).or_default().push(at);
+            }
+        }
+        let comes_before = |name: &String, at: &usize| source.makers.get(name).is_none_or(|maker| maker < at);
+        source.is_sorted = source.readers.iter().all(|(name, readers)| readers.iter().all(|at| comes_before(name, at)));
+        Ok(source)
+    }
+
+    /// The graph's file as it was checked.
+    pub fn graph(&self) -> &GraphFile {
+        self.graph
+    }
+
+    /// The file's bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.file
+    }
+
+    /// The stored tensors, by name, each with its place in the file.
+    pub fn stored(&self) -> impl Iterator<Item = (&Tensor, Field)> {
+        self.stored.values().map(|(tensor, place)| (tensor, *place))
+    }
+
+    /// The index of the node that makes a tensor.
+    pub fn maker_index(&self, name: &str) -> Option<usize> {
+        self.makers.get(name).copied()
+    }
+
+    /// The node that makes a tensor.
+    pub fn maker(&self, name: &str) -> Option<&Node> {
+        self.nodes.get(self.maker_index(name)?)
+    }
+
+    /// The node that alone reads a tensor, with its index, unless the tensor is an output of the graph.
+    pub fn only_reader(&self, name: &str) -> Option<(usize, &Node)> {
+        match self.readers.get(name)?.as_slice() {
+            &[at] if !self.given.contains(name) => Some((at, self.nodes.get(at)?)),
+            _ => None,
+        }
+    }
+
+    /// Whether a tensor is known under this name.
+    pub fn knows(&self, name: &str) -> bool {
+        self.makers.contains_key(name) || self.readers.contains_key(name) || self.stored.contains_key(name)
+    }
+
+    /// The numbers stored under a name or made by a `Constant`, where they are at most `limit` and of a type that can
+    /// be read. Names of inputs that a caller may replace have none.
+    pub fn numbers(&self, name: &str, limit: usize) -> Option<Numbers> {
+        if let Some((tensor, place)) = self.stored.get(name) {
+            let is_input = || self.inputs.iter().any(|input| input.name == name);
+            let count = tensor.dims.iter().try_fold(1usize, |n, &d| n.checked_mul(usize::try_from(d).ok()?))?;
+            if count > limit || is_input() {
+                return None;
+            }
+            let values = TensorValues::decode(self.file.get(place.body..place.end)?).ok()?;
+            return Numbers::read(&values, |tensor| self.beside(tensor));
+        }
+        let maker = self.maker(name).filter(|node| is(node, "Constant"))?;
+        self.constant(output(maker)?).filter(|numbers| numbers.len() <= limit)
+    }
+
+    /// The numbers that the node which makes a tensor has for an attribute: what a `Constant` makes, and what a
+    /// `ConstantOfShape` fills with.
+    pub fn constant(&self, name: &str) -> Option<Numbers> {
+        let place = self.node_places.get(self.maker_index(name)?)?;
+        Numbers::of_constant(self.file.get(place.body..place.end)?, |tensor| self.beside(tensor))
+    }
+
+    /// The bytes of a tensor that is kept in a file beside the graph.
+    fn beside(&self, tensor: &TensorValues) -> Option<&[u8]> {
+        let header = Tensor {
+            dims: tensor.dims.clone(),
+            data_type: tensor.data_type,
+            external_data: tensor.external_data.clone(),
+            ..Tensor::default()
+        };
+        let reference = Reference::read(&self.graph.path, &header).ok()?;
+        let file = self.beside.get(reference.location.as_str())?;
+        file.get(usize::try_from(reference.offset).ok()?..usize::try_from(reference.end).ok()?)
+    }
+}
+
+/// The names that a node reads, those that its branches take from around it included.
+pub fn reads(node: &Node) -> Vec<Cow<'_, str>> {
+    fn collect<'n>(node: &'n Node, names: &mut Vec<Cow<'n, str>>) {
+        names.extend(node.input.iter().filter(|n| !n.is_empty()).map(|n| Cow::Borrowed(n.as_str())));
+        for graph in node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs)) {
+            names.extend(graph.output.iter().map(|o| Cow::Borrowed(o.name.as_str())));
+            graph.node.iter().for_each(|node| collect(node, names));
+        }
+    }
+    let mut names = Vec::new();
+    collect(node, &mut names);
+    names
+}
+
+/// The attribute of this name.
+pub fn attribute<'n>(node: &'n Node, name: &str) -> Option<&'n Attribute> {
+    node.attribute.iter().find(|a| a.name == name)
+}
+
+/// The whole number that an attribute holds.
+pub fn int(node: &Node, name: &str) -> Option<i64> {
+    attribute(node, name).map(|a| a.i)
+}
+
+/// The text that an attribute holds.
+pub fn text<'n>(node: &'n Node, name: &str) -> Option<&'n str> {
+    std::str::from_utf8(&attribute(node, name)?.s).ok()
+}
+
+/// The whole numbers that an attribute holds.
+pub fn ints<'n>(node: &'n Node, name: &str) -> Option<&'n [i64]> {
+    attribute(node, name).map(|a| a.ints.as_slice())
+}
+
+/// The name of a node's input, where it has one there.
+pub fn input(node: &Node, at: usize) -> Option<&str> {
+    node.input.get(at).map(String::as_str).filter(|name| !name.is_empty())
+}
+
+/// The name of a node's only output.
+pub fn output(node: &Node) -> Option<&str> {
+    match node.output.as_slice() {
+        [name] if !name.is_empty() => Some(name),
+        _ => None,
+    }
+}
+
+/// Whether a node is ONNX's own operator of this name.
+pub fn is(node: &Node, operator: &str) -> bool {
+    node.op_type == operator && is_own(node)
+}
+
+/// Whether a node's operator is one of ONNX's own.
+pub fn is_own(node: &Node) -> bool {
+    node.domain.is_empty() || node.domain == "ai.onnx"
+}
+
+/// Where the graph, its nodes and its stored tensors lie in a file; `None` where it is no whole graph.
+fn places(file: &[u8]) -> Option<(Field, Vec<Field>, Vec<Field>)> {
+    /// Field numbers of `ModelProto` and `GraphProto`.
+    const GRAPH: u64 = 7;
+    const NODE: u64 = 1;
+    const INITIALIZER: u64 = 5;
+    let mut graphs = Vec::new();
+    frame::whole_fields(file, 0..file.len(), |number, place| graphs.extend((number == GRAPH).then_some(place)))?;
+    let [graph] = graphs.try_into().ok()?;
+    let (mut nodes, mut tensors) = (Vec::new(), Vec::new());
+    frame::whole_fields(file, graph.body..graph.end, |number, place| match number {
+        NODE => nodes.push(place),
+        INITIALIZER => tensors.push(place),
+        _ => {}
+    })?;
+    Some((graph, nodes, tensors))
+}

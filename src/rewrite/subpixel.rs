@@ -1,0 +1,167 @@
+//! Nearest-neighbour enlargement and convolution as convolutions of the small picture (Shi et al. 2016, arXiv
+//! 1609.07009, section 2.2).
+//!
+//! Of the picture enlarged twofold, a 3×3 window that starts at an even row covers the rows `i − 1, i, i` of the small
+//! one, and one that starts at an odd row `i, i, i + 1`; columns likewise. So each of the four kinds of pixels is a 2×2
+//! convolution of the small picture whose weights are sums of the stored ones: 16 products a small pixel instead of 36.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::edits::{Edits, int, ints, node};
+use super::facts::Facts;
+use super::numbers::Values;
+use super::source::{Source, input, int as int_of, ints as ints_of, is, output, text};
+use super::symbol::Length;
+use crate::bundle::proto::Node;
+use crate::tensor::DType;
+
+/// Rewrites every such pair, and says how many there were.
+pub fn rewrite(source: &Source<'_>, facts: &Facts, edits: &mut Edits) -> usize {
+    let mut sites = 0;
+    for (at, conv) in source.nodes.iter().enumerate() {
+        if !edits.is_replaced(at)
+            && let Some(site) = Site::find(source, facts, conv)
+        {
+            let nodes = site.nodes(source, edits);
+            edits.replace(at, nodes);
+            sites += 1;
+        }
+    }
+    sites
+}
+
+/// An enlargement and the convolution that reads it.
+struct Site<'s> {
+    /// The small picture, `[batch, channels, height, width]`.
+    picture: &'s str,
+    bias: Option<&'s str>,
+    /// What the convolution makes.
+    output: &'s str,
+    channels_out: usize,
+    channels_in: usize,
+    /// The convolution's weights, `[out, in, 3, 3]`.
+    weights: Vec<f32>,
+}
+
+impl<'s> Site<'s> {
+    fn find(source: &'s Source<'_>, facts: &Facts, conv: &'s Node) -> Option<Self> {
+        let holds = |name: &str, value: &[i64]| ints_of(conv, name).is_none_or(|own| own == value);
+        let is_plain = is(conv, "Conv")
+            && holds("kernel_shape", &[3, 3])
+            && holds("strides", &[1, 1])
+            && holds("dilations", &[1, 1])
+            && ints_of(conv, "pads") == Some(&[1, 1, 1, 1])
+            && int_of(conv, "group").unwrap_or(1) == 1
+            && matches!(text(conv, "auto_pad"), None | Some("" | "NOTSET"));
+        if !is_plain {
+            return None;
+        }
+        let resize = source.maker(input(conv, 0)?)?;
+        let picture = input(resize, 0).filter(|name| doubles(facts, resize, name))?;
+        if facts.dtype(picture)? != DType::F32 {
+            return None;
+        }
+        let numbers = stored(source, input(conv, 1)?)?;
+        let &[channels_out, channels_in, 3, 3] = numbers.dims.as_slice() else { return None };
+        let Values::Real(weights) = numbers.values else { return None };
+        Some(Self {
+            picture,
+            bias: input(conv, 2),
+            output: output(conv)?,
+            channels_out: usize::try_from(channels_out).ok()?,
+            channels_in: usize::try_from(channels_in).ok()?,
+            weights,
+        })
+    }
+
+    /// Four convolutions; their results interleaved along the rows, and the rows then along the columns.
+    fn nodes(&self, source: &Source<'_>, edits: &mut Edits) -> Vec<Node> {
+        let mut nodes = Vec::new();
+        let [deeper, open] = [[0, 0, 0, 0, 1].as_slice(), &[0, 0, 0, -1]].map(|list| edits.list(source, list));
+        let mut lines = Vec::new();
+        for row in 0..2 {
+            let mut apart = Vec::new();
+            for column in 0..2 {
+                let shape = [self.channels_out, self.channels_in, 2, 2];
+                let weights = edits.floats(source, "subpixel_weight", &shape, &self.merged(row, column));
+                let (made, deep) = (edits.name(source, "subpixel"), edits.name(source, "subpixel"));
+                let pads = [1 - row as i64, 1 - column as i64, row as i64, column as i64];
+                let inputs: Vec<&str> = [self.picture, &weights].into_iter().chain(self.bias).collect();
+                let attributes = vec![ints("kernel_shape", &[2, 2]), ints("pads", &pads), ints("strides", &[1, 1])];
+                nodes.push(node("Conv", &inputs, &made, attributes));
+                nodes.push(node("Reshape", &[&made, &deeper], &deep, Vec::new()));
+                apart.push(deep);
+            }
+            let (pairs, line) = (edits.name(source, "subpixel"), edits.name(source, "subpixel"));
+            let apart: Vec<&str> = apart.iter().map(String::as_str).collect();
+            nodes.push(node("Concat", &apart, &pairs, vec![int("axis", 4)]));
+            nodes.push(node("Reshape", &[&pairs, &open], &line, Vec::new()));
+            lines.push(line);
+        }
+        // [batch, channels, height, 4 · width], and then [batch, channels, 2 · height, 2 · width].
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        let [joined, lengths, sides, doubled, shape] = std::array::from_fn(|_| edits.name(source, "subpixel"));
+        let [from, to, two, same] = [[2].as_slice(), &[4], &[2, 2], &[0, 0]].map(|list| edits.list(source, list));
+        nodes.push(node("Concat", &lines, &joined, vec![int("axis", 3)]));
+        nodes.push(node("Shape", &[self.picture], &lengths, Vec::new()));
+        nodes.push(node("Slice", &[&lengths, &from, &to], &sides, Vec::new()));
+        nodes.push(node("Mul", &[&sides, &two], &doubled, Vec::new()));
+        nodes.push(node("Concat", &[&same, &doubled], &shape, vec![int("axis", 0)]));
+        nodes.push(node("Reshape", &[&joined, &shape], self.output, Vec::new()));
+        nodes
+    }
+
+    /// The weights, `[out, in, 2, 2]`, of the pixels in even or odd rows and columns. Sums are taken in float64.
+    fn merged(&self, row: usize, column: usize) -> Vec<f32> {
+        // Which of three rows fall on the first and which on the second of two, for windows that start at an even and
+        // at an odd row.
+        let falls = [[0..1, 1..3], [0..2, 2..3]];
+        let (Some(rows), Some(columns)) = (falls.get(row), falls.get(column)) else { return Vec::new() };
+        let merge = |kernel: &[f32]| {
+            let sum = |rows: &Range<usize>, columns: &Range<usize>| {
+                let lines = kernel.chunks_exact(3).skip(rows.start).take(rows.len());
+                let taken = lines.flat_map(|line| line.iter().skip(columns.start).take(columns.len()));
+                taken.map(|&w| f64::from(w)).sum::<f64>() as f32
+            };
+            let [top, bottom] = rows;
+            let [left, right] = columns;
+            [sum(top, left), sum(top, right), sum(bottom, left), sum(bottom, right)]
+        };
+        self.weights.par_chunks_exact(9).flat_map_iter(merge).collect()
+    }
+}
+
+/// Whether a node repeats each pixel of `picture` twice along both of its sides and does nothing else.
+fn doubles(facts: &Facts, resize: &Node, picture: &str) -> bool {
+    let mode = text(resize, "mode").unwrap_or("nearest");
+    let transformation = text(resize, "coordinate_transformation_mode").unwrap_or("half_pixel");
+    let rounding = text(resize, "nearest_mode").unwrap_or("round_prefer_floor");
+    // Pixel 2i + a of the large picture is taken at i + a / 2 by the first and at i - 1/4 + a / 2 by the second, which
+    // is rounded to i for both a.
+    let repeats = match transformation {
+        "asymmetric" => matches!(rounding, "floor" | "round_prefer_floor"),
+        "half_pixel" | "pytorch_half_pixel" => matches!(rounding, "round_prefer_floor" | "round_prefer_ceil"),
+        _ => false,
+    };
+    is(resize, "Resize") && mode == "nearest" && repeats && is_twice(facts, resize, picture).unwrap_or(false)
+}
+
+/// Whether a node's output is provably twice as high and wide as `picture`, and of the same batch and channels.
+fn is_twice(facts: &Facts, resize: &Node, picture: &str) -> Option<bool> {
+    let (small, large) = (facts.shape(picture)?, facts.shape(output(resize)?)?);
+    let ([batch, channels, height, width], [b, c, h, w]) = (small, large) else { return Some(false) };
+    let twice = |length: &Length| length.times(&Length::from(2));
+    Some(b == batch && c == channels && *h == twice(height)? && *w == twice(width)?)
+}
+
+/// The numbers that are stored under a name, also behind nodes that change nothing but how they are stored.
+fn stored(source: &Source<'_>, name: &str) -> Option<super::numbers::Numbers> {
+    if let Some(numbers) = source.numbers(name, usize::MAX) {
+        return Some(numbers);
+    }
+    let node = source.maker(name)?;
+    let widens = is(node, "Cast") && int_of(node, "to") == Some(i64::from(DType::F32.to_onnx()));
+    if widens || is(node, "Identity") { stored(source, input(node, 0)?) } else { None }
+}
