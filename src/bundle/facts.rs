@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::component::{Component, ComponentKind};
+use super::family::Family;
 use super::layout::{Overrides, SchedulerFile};
 use super::{json, roles};
 
@@ -123,29 +124,6 @@ impl Facts {
 
 const PIPELINE: &str = "the pipeline file";
 
-/// The families whose constants differ, told apart where no configuration gives the constants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Family {
-    StableDiffusion,
-    Xl,
-    Upscaler,
-    StableDiffusion3,
-    Flux,
-}
-
-impl Family {
-    /// The name, the scaling factor and the shift factor of the family's published first stage.
-    fn constants(self) -> (&'static str, f64, f64) {
-        match self {
-            Self::StableDiffusion => ("Stable Diffusion 1 and 2", 0.18215, 0.0),
-            Self::Xl => ("Stable Diffusion XL", 0.13025, 0.0),
-            Self::Upscaler => ("the x4 upscaler", 0.08333, 0.0),
-            Self::StableDiffusion3 => ("Stable Diffusion 3", 1.5305, 0.0609),
-            Self::Flux => ("Flux", 0.3611, 0.1159),
-        }
-    }
-}
-
 /// What the facts are drawn from.
 struct Evidence<'a> {
     components: &'a BTreeMap<ComponentKind, Component>,
@@ -191,16 +169,21 @@ impl<'a> Evidence<'a> {
         [self.decoder, self.encoder].into_iter().flatten().find_map(|c| from_config(c, &read))
     }
 
+    fn contract(&self) -> Option<roles::DenoiserContract> {
+        roles::DenoiserContract::resolve(self.denoiser?).ok()
+    }
+
     fn family(&self, latent_channels: usize) -> Family {
-        let takes = |name: &str| self.denoiser.is_some_and(|d| d.graph.input(name).is_some());
-        let contract = self.denoiser.and_then(|d| roles::DenoiserContract::resolve(d).ok());
+        let contract = self.contract();
         let is_told_sizes = contract.as_ref().is_some_and(|c| c.text_embeds.is_some() || c.time_ids.is_some());
         // A small picture of three channels behind the latents, and how much noise lies over it.
         let takes_picture = contract
             .as_ref()
             .is_some_and(|c| c.class_labels.is_some() && c.in_channels == Some(latent_channels.saturating_add(3)));
-        if latent_channels >= 16 {
-            if takes("txt_ids") || takes("img_ids") { Family::Flux } else { Family::StableDiffusion3 }
+        if contract.as_ref().is_some_and(|c| c.positions.is_some()) {
+            Family::Flux
+        } else if latent_channels >= 16 {
+            Family::StableDiffusion3
         } else if self.is_upscaler || takes_picture {
             Family::Upscaler
         } else if is_told_sizes || self.components.contains_key(&ComponentKind::TextEncoder2) {
@@ -225,6 +208,9 @@ impl<'a> Evidence<'a> {
         if let Some(denoiser) = self.denoiser {
             if let Some(n) = roles::picture_output(&denoiser.graph).and_then(|o| o.shape.get(1)?.fixed()) {
                 return Fact::new(n, format!("the shape of {}'s output", denoiser.kind));
+            }
+            if let Some(n) = self.contract().filter(|c| c.positions.is_some()).and_then(|c| c.out_channels) {
+                return Fact::new(n, format!("the shape of {}'s packed output", denoiser.kind));
             }
             if let Some(fact) = from_config(denoiser, &|c| json::count(c, "out_channels")) {
                 return fact;
@@ -314,6 +300,9 @@ impl<'a> Evidence<'a> {
     /// every level's size was even. One that enlarges to a size taken from the skip connection takes any size.
     fn latent_multiple(&self) -> Fact<usize> {
         let Some(denoiser) = self.denoiser else { return Fact::new(1, "there is no denoiser") };
+        if self.contract().is_some_and(|c| c.positions.is_some()) {
+            return Fact::new(2, "two by two latents are packed into one token");
+        }
         if denoiser.kind == ComponentKind::Transformer {
             return from_config(denoiser, &|c| json::count(c, "patch_size"))
                 .unwrap_or_else(|| Fact::new(1, "nothing asks for more"));

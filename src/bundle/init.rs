@@ -102,6 +102,13 @@ impl Style {
             bundle.scheduler.as_ref().is_some_and(|s| json::string(&s.config, "timestep_spacing") == Some("trailing"));
         if has(|c| c.timestep_cond.is_some()) || class == "LCMScheduler" {
             Self { steps: 4, guidance: 8.5 }
+        } else if has(|c| c.positions.is_some()) {
+            // Flux dev, which is told the scale, and schnell, which is not.
+            if has(|c| c.guidance.is_some()) {
+                Self { steps: 28, guidance: 3.5 }
+            } else {
+                Self { steps: 4, guidance: 0.0 }
+            }
         } else if class == "EulerAncestralDiscreteScheduler" && trailing {
             // The settings with which the distilled "turbo" models are published.
             Self { steps: 4, guidance: 0.0 }
@@ -116,7 +123,11 @@ impl Style {
 fn task_keys(task: &str, bundle: &Bundle, style: Style) -> Vec<String> {
     let takes_text = bundle.text_encoders().next().is_some();
     let prompt = "prompt = \"a photograph of an astronaut riding a horse\"    # or a list of prompts".to_owned();
-    let negative = "# negative_prompt = \"blurry\"".to_owned();
+    let contract = bundle.denoiser().and_then(DenoiserContract::resolve).ok();
+    let negative = match contract.as_ref().is_some_and(|c| c.positions.is_some()) {
+        true => "# negative_prompt = \"blurry\"    # with true_cfg_scale = 4.0, at twice the time".to_owned(),
+        false => "# negative_prompt = \"blurry\"".to_owned(),
+    };
     let image = "image = \"input.png\"    # relative to this file".to_owned();
     let guidance = format!("guidance_scale = {:?}", style.guidance);
     match task {
@@ -128,7 +139,7 @@ fn task_keys(task: &str, bundle: &Bundle, style: Style) -> Vec<String> {
                 "strength = 0.6    # 0 keeps the picture, 1 forgets it".to_owned(),
                 guidance,
             ];
-            let taken = bundle.denoiser().and_then(DenoiserContract::resolve).ok().and_then(|c| c.in_channels);
+            let taken = contract.and_then(|c| c.in_channels);
             if taken == Some(bundle.facts.latent_channels.value.saturating_add(1)) {
                 keys.extend(["", "[[condition]]", "as = \"channels\""].map(str::to_owned));
                 keys.push("depth_map = \"depth.png\"    # brighter is nearer".to_owned());

@@ -7,13 +7,14 @@ use serde_json::{Value, json};
 
 use super::args::PlotArgs;
 use super::output;
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, ComponentKind};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::plan::SchedulerChoice;
+use crate::plan::{self, SchedulerChoice};
 use crate::plot::{self, Curve};
 use crate::scheduler::{self, Custom, Setting};
 use crate::spec::Spec;
+use crate::task;
 
 /// Draws the schedule of a pipeline, and those that other schedulers would make over the same model. Needs no runtime
 /// and opens no graph.
@@ -40,7 +41,11 @@ pub fn plot(args: &PlotArgs, out: &mut dyn Write) -> Result<()> {
             all.push(drawn);
         }
     }
-    let curves = all.iter().map(|drawn| drawn.curve(steps)).collect::<Result<Vec<Curve>>>()?;
+    let patches = match bundle.component(ComponentKind::Transformer) {
+        Some(_) => plan::patches(&bundle, plan::size(&spec, &bundle, task::of(&spec.task).as_ref())?),
+        None => None,
+    };
+    let curves = all.iter().map(|drawn| drawn.curve(steps, patches)).collect::<Result<Vec<Curve>>>()?;
     let model = spec
         .model
         .path
@@ -106,9 +111,8 @@ impl Drawn {
         if beyond.is_empty() { name.to_owned() } else { format!("{name} ({})", beyond.join(", ")) }
     }
 
-    fn curve(&self, steps: usize) -> Result<Curve> {
-        let mut request = scheduler::Request::new(steps, 1);
-        request.custom.clone_from(&self.custom);
+    fn curve(&self, steps: usize, patches: Option<usize>) -> Result<Curve> {
+        let request = self.choice.request(steps, self.custom.clone(), None, patches);
         Ok(Curve::of(self.name(), self.choice.build(&request)?.as_ref(), steps))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, DenoiserContract};
 use crate::error::{Error, Result};
 use crate::scheduler::{self, Config, Custom, Scheduler};
 use crate::spec::Spec;
@@ -18,25 +18,14 @@ pub struct SchedulerChoice {
     pub model: Config,
     /// The pipeline's table, which goes over it.
     pub table: Config,
+    /// Whether a schedule that nobody gives outright is given by the model's family: Flux's noise levels fall evenly.
+    pub falls_evenly: bool,
 }
 
 impl std::fmt::Debug for SchedulerChoice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SchedulerChoice").field("name", &self.name).field("table", &self.table).finish_non_exhaustive()
     }
-}
-
-/// What a scheduler is built for.
-pub(super) fn request(
-    steps: usize,
-    custom: Option<Custom>,
-    strength: Option<f64>,
-    images: usize,
-) -> scheduler::Request {
-    let mut request = scheduler::Request::new(steps, images);
-    request.custom = custom;
-    request.strength = strength.unwrap_or(1.0);
-    request
 }
 
 impl SchedulerChoice {
@@ -79,7 +68,38 @@ impl SchedulerChoice {
         if let Some(prediction) = &spec.model.prediction_type {
             config.insert("prediction_type".to_owned(), prediction.clone().into());
         }
-        Ok(Self { name: wanted.to_owned(), entry, model: config, table })
+        let contract = bundle.denoiser().and_then(DenoiserContract::resolve);
+        let falls_evenly = contract.is_ok_and(|contract| contract.positions.is_some());
+        Ok(Self { name: wanted.to_owned(), entry, model: config, table, falls_evenly })
+    }
+
+    /// What the scheduler is built for: one picture of `patches` patches, where the model takes it in such.
+    pub fn request(
+        &self,
+        steps: usize,
+        custom: Option<Custom>,
+        strength: Option<f64>,
+        patches: Option<usize>,
+    ) -> scheduler::Request {
+        let mut request = scheduler::Request::new(steps, 1);
+        let uses_own =
+            || self.table.get("use_flow_sigmas").or_else(|| self.model.get("use_flow_sigmas")) == Some(&true.into());
+        let ends_itself = self.entry.accepts.sigmas == Some(scheduler::Ends::Own);
+        let evenly = || Custom::falling_evenly(steps);
+        request.custom = custom.or_else(|| (self.falls_evenly && ends_itself && !uses_own()).then(evenly));
+        request.strength = strength.unwrap_or(1.0);
+        request.mu = patches.map(|patches| self.shift(patches));
+        request
+    }
+
+    /// The shift of a schedule with `use_dynamic_shifting` for a picture of so many patches: on the straight line through
+    /// `base_shift` at `base_image_seq_len` patches and `max_shift` at `max_image_seq_len` (diffusers' `calculate_shift`).
+    fn shift(&self, patches: usize) -> f64 {
+        let setting = |key: &str, default: f64| self.setting(key).unwrap_or(default);
+        let (base, most) = (setting("base_image_seq_len", 256.0), setting("max_image_seq_len", 4096.0));
+        let (base_shift, max_shift) = (setting("base_shift", 0.5), setting("max_shift", 1.15));
+        let slope = (max_shift - base_shift) / (most - base);
+        patches as f64 * slope + (base_shift - slope * base)
     }
 
     /// The calls of the model that a run on this schedule makes: those from `start` of it to `end`, shares of the
@@ -131,7 +151,7 @@ impl SchedulerChoice {
     /// scheduler's.
     pub fn another(&self, name: &str) -> Option<Self> {
         let entry = scheduler::find(name)?;
-        Some(Self { name: name.to_owned(), entry, model: self.model.clone(), table: Config::new() })
+        Some(Self { name: name.to_owned(), entry, table: Config::new(), ..self.clone() })
     }
 
     /// Builds the schedule of a run.
@@ -163,8 +183,9 @@ mod tests {
                 table.insert("skip_prk_steps".to_owned(), true.into());
             }
             let entry = scheduler::find(&name).unwrap();
-            let choice = SchedulerChoice { name: name.clone(), entry, model: Config::new(), table };
-            let schedule = choice.build(&request(steps, None, None, 1)).unwrap();
+            let choice =
+                SchedulerChoice { name: name.clone(), entry, model: Config::new(), table, falls_evenly: false };
+            let schedule = choice.build(&choice.request(steps, None, None, None)).unwrap();
             match choice.span(schedule.as_ref(), start, end) {
                 Ok(span) => assert_eq!(span, first..after, "{name}, {steps} steps, {start:?} to {end:?}"),
                 Err(error) => assert_eq!(first, after, "{name}, {steps} steps, {start:?} to {end:?}: {error}"),

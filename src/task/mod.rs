@@ -13,7 +13,7 @@ mod text_to_image;
 
 use ndarray::{ArrayD, Axis, IxDyn, Slice};
 
-use crate::bundle::DenoiserContract;
+use crate::bundle::{ComponentKind, DenoiserContract};
 use crate::conditioner::Conditioner;
 use crate::denoise::{BatchNoise, Condition, Guidance, Keep};
 use crate::error::{Error, Result};
@@ -25,6 +25,7 @@ use crate::text::TextEncoders;
 
 pub use conditions::{Given, check_labels, things};
 pub use from_noise::Unconditional;
+pub use prompt::unheeded_negative_prompt;
 
 /// What a run of the denoiser starts from.
 #[derive(Debug)]
@@ -89,6 +90,8 @@ pub struct Model {
     /// Whether a negative prompt that nobody gave is zeros rather than the encoded empty text: diffusers'
     /// `force_zeros_for_empty_prompt`.
     pub zeros_for_no_prompt: bool,
+    /// What becomes of the part of a step that a strength asks for.
+    pub part_of_step: PartOfStep,
     /// The classes asked for, where the task has some.
     pub classes: Option<Classes>,
     /// How noise is laid over the small picture, for an upscaler that is told how much.
@@ -239,12 +242,12 @@ pub trait Task: std::fmt::Debug + Send + Sync {
         Ok(None)
     }
 
-    /// Requires that the task can be done in so many steps of the user's, and that it can begin at a share of the
-    /// schedule where one is asked for.
+    /// Requires that the task can be done in so many steps of the user's on a model that does this with a part of one, and
+    /// that it can begin at a share of the schedule where one is asked for.
     ///
     /// # Errors
     /// [`Error::Input`] naming the key that does not go with the number of steps, or with this task.
-    fn check(&self, _steps: usize, denoising_start: Option<f64>) -> Result<()> {
+    fn check(&self, _steps: usize, _part: PartOfStep, denoising_start: Option<f64>) -> Result<()> {
         begins_by_itself(self.name(), denoising_start)
     }
 
@@ -260,16 +263,37 @@ pub trait Task: std::fmt::Debug + Send + Sync {
     fn start(&self, stage: &mut Stage<'_>) -> Result<Start>;
 }
 
-/// How many of the user's steps are run under a strength that stands at `key`: whole ones, rounded down, which is the
-/// arithmetic of diffusers' `get_timesteps`.
-fn steps_run(key: &str, strength: f64, steps: usize) -> Result<usize> {
-    match ((steps as f64 * strength) as usize).min(steps) {
-        0 => Err(Error::input(
-            key,
-            format!("{strength} of {steps} steps is less than one step"),
-            format!("raise strength to at least {:.3}, or raise run.steps", 1.0 / steps as f64),
-        )),
-        run => Ok(run),
+/// What becomes of the part of a step that a strength asks for beyond whole ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartOfStep {
+    /// It is left out: diffusers' pipelines of UNets.
+    Dropped,
+    /// It is run as a whole step: diffusers' pipelines of transformers.
+    Run,
+}
+
+impl PartOfStep {
+    /// What becomes of it with a denoiser of this kind.
+    pub fn of(denoiser: ComponentKind) -> Self {
+        if denoiser == ComponentKind::Transformer { Self::Run } else { Self::Dropped }
+    }
+
+    /// How many of the user's steps are run under a strength that stands at `key`, in the arithmetic of diffusers'
+    /// `get_timesteps`.
+    fn steps_run(self, key: &str, strength: f64, steps: usize) -> Result<usize> {
+        let asked = (steps as f64 * strength).min(steps as f64);
+        let run = match self {
+            Self::Dropped => asked as usize,
+            Self::Run => steps - (steps as f64 - asked) as usize,
+        };
+        match run {
+            0 => Err(Error::input(
+                key,
+                format!("{strength} of {steps} steps is less than one step"),
+                format!("raise strength to at least {:.3}, or raise run.steps", 1.0 / steps as f64),
+            )),
+            run => Ok(run),
+        }
     }
 }
 

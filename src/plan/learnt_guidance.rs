@@ -1,0 +1,26 @@
+//! What a pipeline has to heed of a model that learnt the effect of guidance (latent consistency models, Flux).
+
+use crate::bundle::{Component, DenoiserContract};
+use crate::error::{Error, Result};
+use crate::task::Task;
+
+/// Requires that a task guides such a model by the key for it, and that the model can be told the time as Flux tells it.
+pub(super) fn check(task: &dyn Task, component: &Component, contract: &DenoiserContract) -> Result<()> {
+    let scale = task.prompting().map_or(1.0, |prompting| prompting.true_cfg_scale);
+    if scale > 1.0 && !contract.has_learnt_guidance() {
+        return Err(Error::input(
+            format!("task.{}.true_cfg_scale", task.name()),
+            format!("{scale} is given, and this model is guided by guidance_scale"),
+            "leave the key out; it belongs to models that learnt the effect of guidance, such as Flux",
+        ));
+    }
+    let timestep = &contract.timestep;
+    if contract.positions.is_some() && timestep.dtype.is_integer() {
+        return Err(Error::model(
+            &component.graph.path,
+            format!("input {timestep} takes whole numbers, and such a model is told times between 0 and 1"),
+            "export it with a float timestep (scripts/export.py does)",
+        ));
+    }
+    Ok(())
+}
