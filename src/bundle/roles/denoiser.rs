@@ -203,7 +203,14 @@ fn positions(inputs: &mut Unassigned<'_>) -> Option<Positions> {
         let last = t.shape.last().and_then(Dim::fixed);
         is_number(t) && matches!(t.shape.len(), 2 | 3) && last.is_none_or(|numbers| numbers == 3)
     };
-    Some(Positions { image: inputs.named(&["img_ids"], is_triple)?, text: inputs.named(&["txt_ids"], is_triple)? })
+    match (inputs.named(&["img_ids"], is_triple), inputs.named(&["txt_ids"], is_triple)) {
+        (Some(image), Some(text)) => Some(Positions { image, text }),
+        (image, text) => {
+            let lone = image.or(text)?;
+            inputs.left.extend(inputs.component.graph.input(&lone.name));
+            None
+        }
+    }
 }
 
 /// Takes the residual inputs: their names differ by exporter, their order does not.
