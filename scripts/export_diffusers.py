@@ -50,6 +50,18 @@ class Unet(torch.nn.Module):
         return self.model(sample, timestep, return_dict=False, **keys)[0]
 
 
+class Transformer(torch.nn.Module):
+    """A transformer over latents and text, in the order in which Optimum names its inputs."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, hidden_states, encoder_hidden_states, pooled_projections, timestep):
+        told = {"encoder_hidden_states": encoder_hidden_states, "pooled_projections": pooled_projections}
+        return self.model(hidden_states, timestep=timestep, return_dict=False, **told)[0]
+
+
 class ControlNet(torch.nn.Module):
     def __init__(self, model, names):
         super().__init__()
@@ -95,7 +107,9 @@ class VaeDecoder(torch.nn.Module):
         return self.vae.decoder(z)
 
 
-class BertEncoder(torch.nn.Module):
+class StatesOnly(torch.nn.Module):
+    """An encoder of which nothing but the states after its last layer is wanted."""
+
     def __init__(self, model):
         super().__init__()
         self.model = model
@@ -243,6 +257,31 @@ def unet_part(folder, text_length, pooled_width, controlled=False):
     return Part("unet", Unet(unet, inputs), inputs, ["out_sample"], make, axes, folder)
 
 
+def transformer_part(folder, text_length):
+    """Stable Diffusion 3's transformer."""
+    import diffusers
+
+    name = config_of(folder).get("_class_name")
+    if name != "SD3Transformer2DModel":
+        fail(f"{folder}: transformers of class {name!r} are not supported, only SD3Transformer2DModel")
+    model = getattr(diffusers, name).from_pretrained(folder, torch_dtype=torch.float32)
+    c = model.config
+    inputs = ["hidden_states", "encoder_hidden_states", "pooled_projections", "timestep"]
+    axes = {k: AXES[k] for k in ("encoder_hidden_states", "timestep")}
+    axes |= {"hidden_states": SIZE, "pooled_projections": {0: "batch"}, "out_hidden_states": SIZE}
+
+    def make(batch, scale):
+        h, w = (2 * c.patch_size, 4 * c.patch_size) if scale == 1 else (3 * c.patch_size, 2 * c.patch_size)
+        return (
+            torch.randn(batch, c.in_channels, h, w),
+            torch.randn(batch, text_length * scale, c.joint_attention_dim),
+            torch.randn(batch, c.pooled_projection_dim),
+            torch.rand(batch) * 999,
+        )
+
+    return Part("transformer", Transformer(model), inputs, ["out_hidden_states"], make, axes, folder)
+
+
 def controlnet_part(name, folder, text_length, pooled_width):
     from diffusers import ControlNetModel
 
@@ -322,7 +361,29 @@ def bert_part(folder):
         return (torch.randint(0, c.vocab_size, (batch, c.max_position_embeddings // scale)),)
 
     axes = {"input_ids": {0: "batch", 1: "sequence"}, "last_hidden_state": {0: "batch", 1: "sequence"}}
-    return Part("text_encoder", BertEncoder(model), ["input_ids"], ["last_hidden_state"], make, axes, folder)
+    return Part("text_encoder", StatesOnly(model), ["input_ids"], ["last_hidden_state"], make, axes, folder)
+
+
+def t5_part(name, folder):
+    """T5's encoder, told no attention mask: Stable Diffusion 3 and Flux attend to the padding as to any token."""
+    from transformers import T5EncoderModel
+
+    model = T5EncoderModel.from_pretrained(folder, torch_dtype=torch.float32)
+
+    def make(batch, scale):
+        return (torch.randint(0, model.config.vocab_size, (batch, 24 * scale)),)
+
+    axes = {"input_ids": {0: "batch", 1: "sequence"}, "last_hidden_state": {0: "batch", 1: "sequence"}}
+    return Part(name, StatesOnly(model), ["input_ids"], ["last_hidden_state"], make, axes, folder)
+
+
+def copy_tokenizer(folder, out):
+    """A tokenizer's files; where it is T5's and has SentencePiece's own file alone, tokenizer.json too."""
+    shutil.copytree(folder, out, dirs_exist_ok=True)
+    if os.path.exists(os.path.join(out, "spiece.model")) and not os.path.exists(os.path.join(out, "tokenizer.json")):
+        from transformers import T5TokenizerFast
+
+        T5TokenizerFast.from_pretrained(folder).save_pretrained(out)
 
 
 # ---------------------------------------------------------------- whole pipelines
@@ -332,7 +393,9 @@ LATENT_DIFFUSION = {
     "LDMTextToImagePipeline": "text-to-image",
     "LDMSuperResolutionPipeline": "super-resolution",
 }
-COPIED = ["scheduler", "low_res_scheduler", "tokenizer", "tokenizer_2"]
+TEXT_ENCODERS = ["text_encoder", "text_encoder_2", "text_encoder_3"]
+TOKENIZERS = ["tokenizer", "tokenizer_2", "tokenizer_3"]
+COPIED = ["scheduler", "low_res_scheduler"] + TOKENIZERS
 SETTINGS = ["force_zeros_for_empty_prompt", "requires_aesthetics_score"]
 
 
@@ -346,34 +409,39 @@ def main(args):
         )
     with open(at("model_index.json"), encoding="utf-8") as f:
         index = json.load(f)
-    for needed in ("unet", "scheduler"):
-        if not has(needed):
-            fail(f"{args.checkpoint} has no {needed} folder; only pipelines with a UNet are exported")
-    for encoder, tokenizer in (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2"), ("bert", "tokenizer")):
+    if not has("scheduler") or not has("unet") and not has("transformer"):
+        fail(f"{args.checkpoint} has no scheduler folder, or neither a unet nor a transformer folder")
+    for encoder, tokenizer in [*zip(TEXT_ENCODERS, TOKENIZERS), ("bert", "tokenizer")]:
         if has(encoder) and not has(tokenizer):
             fail(f"{args.checkpoint} has {encoder} but no {tokenizer} folder")
-    for name in ("text_encoder", "text_encoder_2"):
-        kind = config_of(at(name)).get("model_type", "clip_text_model") if has(name) else "clip_text_model"
-        if kind not in ("clip_text_model", "clip"):
-            fail(f"{name} is of type {kind!r}, only CLIP's is supported")
+    kinds = {n: config_of(at(n)).get("model_type", "clip_text_model") for n in TEXT_ENCODERS if has(n)}
+    for name, kind in kinds.items():
+        if kind not in ("clip_text_model", "clip", "t5"):
+            fail(f"{name} is of type {kind!r}, only CLIP's and T5's are supported")
+    clips = [name for name, kind in kinds.items() if kind != "t5"]
     system = LATENT_DIFFUSION.get(index.get("_class_name"))
     controls = [at(n) for n in ["controlnet"] + [f"controlnet_{i}" for i in range(1, 9)] if has(n)]
     controls += args.controlnet
 
     length, pooled = 7, 0
-    if has("text_encoder"):
+    if kinds.get("text_encoder", "t5") != "t5":
         length = config_of(at("text_encoder"))["max_position_embeddings"]
-    if has("text_encoder_2"):
+    if kinds.get("text_encoder_2", "t5") != "t5":
         pooled = config_of(at("text_encoder_2"))["projection_dim"]
 
     def parts():
         if has("bert"):
             yield bert_part(at("bert"))
-        if has("text_encoder"):
-            yield text_part("text_encoder", at("text_encoder"), False, has("text_encoder_2") or args.hidden_states)
-        if has("text_encoder_2"):
-            yield text_part("text_encoder_2", at("text_encoder_2"), True, True)
-        yield unet_part(at("unet"), length, pooled, bool(controls))
+        for name, kind in kinds.items():
+            if kind == "t5":
+                yield t5_part(name, at(name))
+            else:
+                projected = index[name][1] == "CLIPTextModelWithProjection"
+                yield text_part(name, at(name), projected, len(clips) > 1 or projected or args.hidden_states)
+        if has("transformer"):
+            yield transformer_part(at("transformer"), length)
+        else:
+            yield unet_part(at("unet"), length, pooled, bool(controls))
         for i, folder in enumerate(controls):
             yield controlnet_part(f"controlnet_{i}" if i else "controlnet", folder, length, pooled)
         for name in ("vae", "vqvae"):
@@ -383,7 +451,7 @@ def main(args):
 
     names = export(parts(), args)
     for folder in filter(has, COPIED):
-        shutil.copytree(at(folder), os.path.join(args.out, folder), dirs_exist_ok=True)
+        copy_tokenizer(at(folder), os.path.join(args.out, folder))
     kept = {k: v for k, v in index.items() if k.startswith("_") or k in SETTINGS or k in COPIED and has(k)}
     kept.pop("_name_or_path", None)
     if system:
