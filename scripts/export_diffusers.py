@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from unittest import mock
 
 import torch
 
@@ -57,9 +58,53 @@ class Transformer(torch.nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, hidden_states, encoder_hidden_states, pooled_projections, timestep):
+    def forward(self, hidden_states, encoder_hidden_states, pooled_projections, timestep, *more):
         told = {"encoder_hidden_states": encoder_hidden_states, "pooled_projections": pooled_projections}
-        return self.model(hidden_states, timestep=timestep, return_dict=False, **told)[0]
+        told |= dict(zip(("txt_ids", "img_ids", "guidance"), more))
+        with mock.patch.object(torch.Tensor, "unflatten", split_last):
+            return self.model(hidden_states, timestep=timestep, return_dict=False, **told)[0]
+
+
+def split_last(x, dim, sizes):
+    """torch's unflatten of the last axis; the exporter would write the other axes' lengths of the moment into the graph."""
+    return x.reshape(*x.shape[:-1], sizes[0], x.shape[-1] // sizes[0])
+
+
+class RmsNorm(torch.nn.Module):
+    """torch's RMSNorm, spelt out in operators that opset 17 has."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.weight, self.eps = norm.weight, torch.finfo(torch.float32).eps if norm.eps is None else norm.eps
+
+    def forward(self, x):
+        x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)
+        return x if self.weight is None else x * self.weight
+
+
+class Rotary(torch.nn.Module):
+    """Flux's rotary positions: cosine and sine of each number of a token times falling frequencies, each of them twice."""
+
+    def __init__(self, embed):
+        super().__init__()
+        exponents = [torch.arange(0, d, 2, dtype=torch.float64) / d for d in embed.axes_dim]
+        self.frequencies = [(1.0 / embed.theta**e).repeat_interleave(2) for e in exponents]
+
+    def forward(self, ids):
+        angles = [ids[:, i : i + 1].double() * f for i, f in enumerate(self.frequencies)]
+        angles = torch.cat(angles, dim=-1)
+        return angles.cos().float(), angles.sin().float()
+
+
+def spelt_out(model):
+    """The model with what opset 17 has no operator for, or the exporter a wrong one, spelt out."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, torch.nn.RMSNorm):
+                setattr(module, name, RmsNorm(child))
+    if hasattr(model.pos_embed, "axes_dim"):
+        model.pos_embed = Rotary(model.pos_embed)
+    return model
 
 
 class ControlNet(torch.nn.Module):
@@ -258,26 +303,37 @@ def unet_part(folder, text_length, pooled_width, controlled=False):
 
 
 def transformer_part(folder, text_length):
-    """Stable Diffusion 3's transformer."""
+    """The transformer of Stable Diffusion 3 or of Flux."""
     import diffusers
 
     name = config_of(folder).get("_class_name")
-    if name != "SD3Transformer2DModel":
-        fail(f"{folder}: transformers of class {name!r} are not supported, only SD3Transformer2DModel")
-    model = getattr(diffusers, name).from_pretrained(folder, torch_dtype=torch.float32)
+    if name not in ("SD3Transformer2DModel", "FluxTransformer2DModel"):
+        fail(f"{folder}: transformers of class {name!r} are not supported, only SD3Transformer2DModel and FluxTransformer2DModel")
+    model = spelt_out(getattr(diffusers, name).from_pretrained(folder, torch_dtype=torch.float32))
     c = model.config
+    is_flux = name == "FluxTransformer2DModel"
     inputs = ["hidden_states", "encoder_hidden_states", "pooled_projections", "timestep"]
-    axes = {k: AXES[k] for k in ("encoder_hidden_states", "timestep")}
-    axes |= {"hidden_states": SIZE, "pooled_projections": {0: "batch"}, "out_hidden_states": SIZE}
+    axes = {k: AXES[k] for k in ("encoder_hidden_states", "timestep")} | {"pooled_projections": {0: "batch"}}
+    if is_flux:
+        inputs += ["txt_ids", "img_ids"] + (["guidance"] if c.guidance_embeds else [])
+        packed = {0: "batch", 1: "packed_height_width"}
+        axes |= {"txt_ids": {0: "sequence"}, "img_ids": {0: "packed_height_width"}, "guidance": {0: "batch"}}
+        axes = {k: axes[k] for k in inputs if k in axes} | {"hidden_states": packed, "out_hidden_states": packed}
+    else:
+        axes |= {"hidden_states": SIZE, "out_hidden_states": SIZE}
 
     def make(batch, scale):
-        h, w = (2 * c.patch_size, 4 * c.patch_size) if scale == 1 else (3 * c.patch_size, 2 * c.patch_size)
-        return (
-            torch.randn(batch, c.in_channels, h, w),
-            torch.randn(batch, text_length * scale, c.joint_attention_dim),
-            torch.randn(batch, c.pooled_projection_dim),
-            torch.rand(batch) * 999,
-        )
+        h, w = (2, 4) if scale == 1 else (3, 2)
+        text = torch.randn(batch, text_length * scale, c.joint_attention_dim)
+        pooled = torch.randn(batch, c.pooled_projection_dim)
+        if not is_flux:
+            sample = torch.randn(batch, c.in_channels, h * c.patch_size, w * c.patch_size)
+            return sample, text, pooled, torch.rand(batch) * 999
+        sample = torch.randn(batch, h * w, c.in_channels)
+        rows, columns = torch.meshgrid(torch.arange(float(h)), torch.arange(float(w)), indexing="ij")
+        places = torch.stack([torch.zeros(h, w), rows, columns], dim=-1).reshape(h * w, 3)
+        guidance = (torch.rand(batch) * 5,) if c.guidance_embeds else ()
+        return sample, text, pooled, torch.rand(batch), torch.zeros(text.shape[1], 3), places, *guidance
 
     return Part("transformer", Transformer(model), inputs, ["out_hidden_states"], make, axes, folder)
 

@@ -43,9 +43,11 @@ def slope(width, height):
     return Image.fromarray((40 + 150 * y / height + 50 * ((x - width / 2) ** 2 < 30)).astype(np.uint8), "L")
 
 
-def case(family, task, keys, steps, seed, images=1, files=None, controls=(), run=None, pipeline=None, **call):
+def case(
+    family, task, keys, steps, seed, images=1, files=None, controls=(), run=None, pipeline=None, model="", tables=None, **call
+):
     """`keys` are those of the task's table, `call` what the pipeline is called with beside the same keys; `pipeline` names
-    another class of diffusers for the same parts."""
+    another class of diffusers for the same parts, `model` another fixture that `tables` make the family of."""
     return locals()
 
 
@@ -163,6 +165,55 @@ CASES = {
         width=48,
         height=32,
     ),
+    "flux-dev": case(
+        "flux-dev",
+        "text-to-image",
+        {"prompt": ASTRONAUT, "guidance_scale": 3.5},
+        4,
+        380,
+        2,
+        run={"width": 48, "height": 32},
+        width=48,
+        height=32,
+    ),
+    "flux-schnell": case(
+        "flux-schnell",
+        "text-to-image",
+        {"prompt": CIRCLE, "guidance_scale": 0.0},
+        4,
+        381,
+        run={"width": 32, "height": 40},
+        model="flux-dev",
+        tables={
+            "model.transformer": {"graph": "../../../fixtures/families/flux-schnell/transformer/model.onnx"},
+            "scheduler.flow-match-euler": {"shift": 1.0, "use_dynamic_shifting": False},
+        },
+        width=32,
+        height=40,
+        max_sequence_length=256,
+    ),
+    "flux-image-to-image": case(
+        "flux-dev",
+        "image-to-image",
+        {"prompt": CIRCLE, "image": "in.png", "strength": 0.7, "guidance_scale": 2.5},
+        5,
+        382,
+        1,
+        {"in.png": picture(48, 32)},
+        pipeline="FluxImg2ImgPipeline",
+        width=48,
+        height=32,
+    ),
+    "flux-true-cfg": case(
+        "flux-dev",
+        "text-to-image",
+        {"prompt": CIRCLE, "negative_prompt": "blurry", "guidance_scale": 3.5, "true_cfg_scale": 4.0},
+        4,
+        383,
+        run={"width": 32, "height": 48},
+        width=32,
+        height=48,
+    ),
     "refiner": case(
         "refiner",
         "image-to-image",
@@ -176,12 +227,14 @@ CASES = {
 
 
 def pipeline_toml(spec):
-    lines = ["[model]", f'path = "../../../fixtures/families/{spec["family"]}"', "", f"[task.{spec['task']}]"]
+    lines = ["[model]", f'path = "../../../fixtures/families/{spec["model"] or spec["family"]}"', "", f"[task.{spec['task']}]"]
     lines += [f"{k} = {toml_value(v)}" for k, v in spec["keys"].items()]
     if "depth_map" in spec["call"]:
         lines += ["", "[[condition]]", 'as = "channels"', f'depth_map = "{spec["call"]["depth_map"]}"']
     for control in spec["controls"]:
         lines += ["", "[[control]]"] + [f"{k} = {toml_value(v)}" for k, v in control.items()]
+    for table, entries in (spec["tables"] or {}).items():
+        lines += ["", f"[{table}]"] + [f"{k} = {toml_value(v)}" for k, v in entries.items()]
     run = {"steps": spec["steps"], "seed": spec["seed"], "images": spec["images"]} | (spec["run"] or {})
     lines += ["", "[run]"] + [f"{k} = {toml_value(v)}" for k, v in run.items()]
     return "\n".join(lines) + "\n"
@@ -239,7 +292,10 @@ def main(only):
                 answer = pipe(num_inference_steps=spec["steps"], generator=generator, output_type="latent", **keys)
                 latents.append(answer.images)
             latents = torch.cat(latents)
-            decoded = pipe.vae.decode(latents / pipe.vae.config.scaling_factor, return_dict=False)[0]
+            if latents.ndim == 3:
+                latents = pipe._unpack_latents(latents, keys["height"], keys["width"], pipe.vae_scale_factor)
+            unscaled = latents / pipe.vae.config.scaling_factor + (pipe.vae.config.shift_factor or 0.0)
+            decoded = pipe.vae.decode(unscaled, return_dict=False)[0]
             pictures = (decoded / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
             np.save(f"{folder}/latents.npy", latents.numpy().astype(np.float32))
             for i, p in enumerate(pictures):

@@ -15,6 +15,8 @@ scripts/golden_families.py runs the same modules in PyTorch.
     instruct   8 channels: latent and picture         xl         two text encoders, sizes and crop
     upscale    7 channels and the noise's level       refiner    the second encoder alone, and an aesthetic score
     sd3        a transformer, 16 channels, three text encoders, the third T5's
+    flux-dev   told of the guidance scale; samples are packed into tokens
+    flux-schnell  the transformer that is not told it, to be put in the place of flux-dev's
     sd3-clip   what the pipeline without T5 has beside the graphs of sd3
 """
 
@@ -28,7 +30,7 @@ import diffusers
 import onnx
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
-from diffusers import SD3Transformer2DModel
+from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers import T5Config, T5EncoderModel, T5TokenizerFast
 
@@ -128,6 +130,21 @@ def sd3_transformer(seed, context):
         pos_embed_max_size=16,
         dual_attention_layers=(0,),
         qk_norm="rms_norm",
+    )
+    return holdable(seeded(seed, make, loud=("context_embedder", "proj_out", "linear.weight", "to_out"), gain=3.0))
+
+
+def flux_transformer(seed, context, guided):
+    make = lambda: FluxTransformer2DModel(
+        in_channels=64,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=context,
+        pooled_projection_dim=16,
+        guidance_embeds=guided,
+        axes_dims_rope=(2, 2, 4),
     )
     return holdable(seeded(seed, make, loud=("context_embedder", "proj_out", "linear.weight", "to_out"), gain=3.0))
 
@@ -233,12 +250,33 @@ def pipelines(tokenizer):
         pipe.register_modules(text_encoder_3=None, tokenizer_3=None)
         return pipe
 
-    made = (control, inpaint, instruct, upscale, lcm, depth, xl, refiner, sd3, sd3_clip)
+    def flux(guided):
+        return diffusers.FluxPipeline(
+            transformer=flux_transformer(593 + guided, 40, guided),
+            scheduler=diffusers.FlowMatchEulerDiscreteScheduler(
+                shift=3.0 if guided else 1.0, use_dynamic_shifting=guided
+            ),
+            vae=first_stage(592, 0.3611, 16, shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False),
+            text_encoder=text_encoder(591),
+            tokenizer=tokenizer,
+            text_encoder_2=t5(585, 40),
+            tokenizer_2=T5TokenizerFast.from_pretrained(f"{ROOT}/../tokenizer-t5"),
+        )
+
+    def flux_dev():
+        return flux(True)
+
+    def flux_schnell():
+        return flux(False)
+
+    made = (control, inpaint, instruct, upscale, lcm, depth, xl, refiner, sd3, sd3_clip, flux_dev, flux_schnell)
     return {f.__name__.replace("_", "-"): f for f in made}
 
 
 # Fixtures whose graphs are those of another, each named in the pipelines that use it.
 WITHOUT_GRAPHS = ["sd3-clip"]
+# Fixtures that are one graph, put in the place of another model's.
+ALONE = {"flux-schnell": "transformer"}
 
 
 def tiny_tokenizer(folder):
@@ -258,6 +296,10 @@ def main(only):
             out = f"{ROOT}/{name}"
             shutil.rmtree(out, ignore_errors=True)
             export.main([f"{temp}/{name}", out, "--dtype", "half", "--tolerance", "1e-5"])
+            if name in ALONE:
+                for other in os.listdir(out):
+                    if other != ALONE[name]:
+                        shutil.rmtree(f"{out}/{other}") if os.path.isdir(f"{out}/{other}") else os.remove(f"{out}/{other}")
             total = 0
             for base, _, files in os.walk(out):
                 for f in files:
