@@ -7,7 +7,7 @@
 mod classes;
 mod conditions;
 mod control;
-mod learnt_guidance;
+mod flux;
 mod model;
 mod scheduler;
 mod text;

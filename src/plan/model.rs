@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::classes;
 use super::conditions::ConditionPart;
 use super::control::ControlPart;
-use super::learnt_guidance;
+use super::flux;
 use super::text::TextPlan;
 use crate::bundle::{
     Bundle, Component, ComponentKind, ConditionerContract, DenoiserContract, GraphFile, VaeDecoderContract,
@@ -87,7 +87,7 @@ impl ModelPlan {
         let concatenated = asked.concatenated()?;
         asked.out_channels()?;
         asked.plain_scaling()?;
-        learnt_guidance::check(task, component, &contract)?;
+        flux::check(task, component, &contract)?;
         let class_embedder = match (task.classes(), &contract.context) {
             (Some(_), Some(_)) => {
                 let component = bundle.require(ComponentKind::ClassEmbedder, &wanted_for)?;

@@ -1,10 +1,11 @@
-//! What a pipeline has to heed of a model that learnt the effect of guidance (latent consistency models, Flux).
+//! What a pipeline has to heed of Flux and its kin.
 
 use crate::bundle::{Component, DenoiserContract};
 use crate::error::{Error, Result};
 use crate::task::Task;
 
-/// Requires that a task guides such a model by the key for it, and that the model can be told the time as Flux tells it.
+/// Requires that a task guides a model that learnt the effect of guidance, and no other, by the key for that, and that a
+/// model with packed samples can be told the time as Flux tells it.
 pub(super) fn check(task: &dyn Task, component: &Component, contract: &DenoiserContract) -> Result<()> {
     let scale = task.prompting().map_or(1.0, |prompting| prompting.true_cfg_scale);
     if scale > 1.0 && !contract.has_learnt_guidance() {
