@@ -204,6 +204,18 @@ CASES = {
         width=48,
         height=32,
     ),
+    "flux-inpaint": case(
+        "flux-dev",
+        "inpaint",
+        {"prompt": CIRCLE, "image": "in.png", "mask": "mask.png", "strength": 0.85, "guidance_scale": 3.5},
+        4,
+        384,
+        1,
+        {"in.png": picture(32, 32), "mask.png": hole(32, 32)},
+        pipeline="FluxInpaintPipeline",
+        width=32,
+        height=32,
+    ),
     "flux-true-cfg": case(
         "flux-dev",
         "text-to-image",

@@ -2,11 +2,12 @@
 
 use crate::Row;
 use crate::files::Files;
+use crate::flux;
 use crate::free;
 use crate::graph::{BOOL, F16, F32, F64, Graph, I32, I64};
 
 pub fn rows() -> Vec<Row> {
-    [diffusers(), optimum(), directml(), runtime_demos(), others(), free::axes(), free::bare()]
+    [diffusers(), optimum(), directml(), runtime_demos(), others(), flux::rows(), free::axes(), free::bare()]
         .into_iter()
         .flatten()
         .collect()
