@@ -15,9 +15,10 @@ scripts/golden_families.py runs the same modules in PyTorch.
     instruct   8 channels: latent and picture         xl         two text encoders, sizes and crop
     upscale    7 channels and the noise's level       refiner    the second encoder alone, and an aesthetic score
     sd3        a transformer, 16 channels, three text encoders, the third T5's
-    sd3-clip   what the pipeline without T5 has beside the graphs of sd3
+    sd3-clip   the same without T5; its graphs are those of sd3
 """
 
+import json
 import os
 import shutil
 import sys
@@ -237,8 +238,13 @@ def pipelines(tokenizer):
     return {f.__name__.replace("_", "-"): f for f in made}
 
 
-# Fixtures whose graphs are those of another, each named in the pipelines that use it.
-WITHOUT_GRAPHS = ["sd3-clip"]
+# Fixtures whose graphs are those of another: each is named in the pipelines that use it.
+GRAPHS = {
+    "sd3-clip": {
+        name: f"sd3/{name}/model.onnx"
+        for name in ("text_encoder", "text_encoder_2", "transformer", "vae_encoder", "vae_decoder")
+    }
+}
 
 
 def tiny_tokenizer(folder):
@@ -262,7 +268,12 @@ def main(only):
             for base, _, files in os.walk(out):
                 for f in files:
                     path = os.path.join(base, f)
-                    if f == "model.onnx" and name in WITHOUT_GRAPHS:
+                    if f == "tokenizer.json":
+                        with open(path, encoding="utf-8") as read:
+                            tokenizer = json.load(read)
+                        with open(path, "w", encoding="utf-8") as written:
+                            json.dump(tokenizer, written, ensure_ascii=False, separators=(",", ":"))
+                    if f == "model.onnx" and name in GRAPHS:
                         os.remove(path)
                         continue
                     if f == "model.onnx":

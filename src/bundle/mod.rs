@@ -7,6 +7,7 @@
 
 mod component;
 mod facts;
+mod family;
 mod init;
 mod json;
 mod layout;

@@ -16,7 +16,7 @@ use crate::lora::Lora;
 use crate::scheduler::ForwardProcess;
 use crate::session::{ProviderChoice, SessionOptions};
 use crate::spec::{self, Device, Spec};
-use crate::task::{Model, Task};
+use crate::task::{Model, Rounding, Task};
 use crate::tensor::{ByteEdit, DType, TensorInfo, Weight};
 
 /// A graph that will be opened, and what its inputs and outputs are for.
@@ -111,6 +111,7 @@ impl ModelPlan {
                 zeros_for_no_prompt: text.as_ref().is_some_and(|text| text.zeros_for_no_prompt),
                 classes,
                 low_res: asked.low_res()?,
+                rounding: if contract.is_multimodal() { Rounding::Up } else { Rounding::Down },
                 denoiser: contract,
             },
             denoiser: Part { edits, ..part(component, ()) },

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, DenoiserContract};
 use crate::error::{Error, Result};
 use crate::scheduler::{self, Config, Custom, Scheduler};
 use crate::spec::Spec;
@@ -31,10 +31,12 @@ pub(super) fn request(
     steps: usize,
     custom: Option<Custom>,
     strength: Option<f64>,
+    mu: Option<f64>,
     images: usize,
 ) -> scheduler::Request {
     let mut request = scheduler::Request::new(steps, images);
     request.custom = custom;
+    request.mu = mu;
     request.strength = strength.unwrap_or(1.0);
     request
 }
@@ -122,6 +124,41 @@ impl SchedulerChoice {
         Ok(span)
     }
 
+    /// Requires that a model of rectified flow gets a sampler of flows; any other would draw noise without a word.
+    ///
+    /// # Errors
+    /// [`Error::Input`] naming the scheduler.
+    pub fn fits(&self, denoiser: &DenoiserContract) -> Result<()> {
+        let value = |key: &str| self.table.get(key).or_else(|| self.model.get(key));
+        let turned_to_flow = value("use_flow_sigmas").and_then(serde_json::Value::as_bool) == Some(true)
+            && value("prediction_type").and_then(serde_json::Value::as_str) == Some("flow_prediction");
+        if !denoiser.is_multimodal() || self.entry.class.starts_with("FlowMatch") || turned_to_flow {
+            return Ok(());
+        }
+        let name = self.entry.name;
+        let help = match self.entry.keys.iter().any(|key| key.name == "use_flow_sigmas") {
+            true => "set use_flow_sigmas = true and prediction_type = \"flow_prediction\" in its table",
+            false => "choose flow-match-euler or flow-match-heun",
+        };
+        let problem =
+            "it follows a diffusion's noise, and this model is a rectified flow (Stable Diffusion 3 and its kin)";
+        Err(Error::input(format!("scheduler.{name}"), problem, help))
+    }
+
+    /// The shift of the schedule for pictures that the denoiser reads as `tokens` patches, where the configuration asks
+    /// for one: linear between those of the smallest and the largest picture of training (Esser et al. 2024, arXiv
+    /// 2403.03206, section 5.3.2; diffusers' `calculate_shift`).
+    pub fn mu(&self, tokens: usize) -> Option<f64> {
+        let key = "use_dynamic_shifting";
+        let is_on = self.table.get(key).or_else(|| self.model.get(key)).and_then(serde_json::Value::as_bool);
+        is_on.filter(|is_on| *is_on)?;
+        let number = |key: &str, default: f64| self.setting(key).unwrap_or(default);
+        let (least, most) = (number("base_image_seq_len", 256.0), number("max_image_seq_len", 4096.0));
+        let (base, top) = (number("base_shift", 0.5), number("max_shift", 1.15));
+        let slope = (top - base) / (most - least);
+        Some(tokens as f64 * slope + (base - slope * least)).filter(|mu| mu.is_finite())
+    }
+
     /// A number of the merged configuration, where it is set.
     fn setting(&self, key: &str) -> Option<f64> {
         self.table.get(key).or_else(|| self.model.get(key)).and_then(serde_json::Value::as_f64)
@@ -164,7 +201,7 @@ mod tests {
             }
             let entry = scheduler::find(&name).unwrap();
             let choice = SchedulerChoice { name: name.clone(), entry, model: Config::new(), table };
-            let schedule = choice.build(&request(steps, None, None, 1)).unwrap();
+            let schedule = choice.build(&request(steps, None, None, None, 1)).unwrap();
             match choice.span(schedule.as_ref(), start, end) {
                 Ok(span) => assert_eq!(span, first..after, "{name}, {steps} steps, {start:?} to {end:?}"),
                 Err(error) => assert_eq!(first, after, "{name}, {steps} steps, {start:?} to {end:?}: {error}"),
