@@ -15,11 +15,12 @@ scripts/golden_families.py runs the same modules in PyTorch.
     instruct   8 channels: latent and picture         xl         two text encoders, sizes and crop
     upscale    7 channels and the noise's level       refiner    the second encoder alone, and an aesthetic score
     sd3        a transformer, 16 channels, three text encoders, the third T5's
-    flux-dev   told of the guidance scale; samples are packed into tokens
-    flux-schnell  the transformer that is not told it, to be put in the place of flux-dev's
-    sd3-clip   what the pipeline without T5 has beside the graphs of sd3
+    flux-dev   a transformer over samples packed into tokens, told of the guidance scale
+    flux-schnell  one that is not told; its other graphs are those of flux-dev
+    sd3-clip   the same without T5; its graphs are those of sd3
 """
 
+import json
 import os
 import shutil
 import sys
@@ -273,10 +274,16 @@ def pipelines(tokenizer):
     return {f.__name__.replace("_", "-"): f for f in made}
 
 
-# Fixtures whose graphs are those of another, each named in the pipelines that use it.
-WITHOUT_GRAPHS = ["sd3-clip"]
-# Fixtures that are one graph, put in the place of another model's.
-ALONE = {"flux-schnell": "transformer"}
+# Fixtures whose graphs are those of another: each is named in the pipelines that use it.
+GRAPHS = {
+    "sd3-clip": {
+        name: f"sd3/{name}/model.onnx"
+        for name in ("text_encoder", "text_encoder_2", "transformer", "vae_encoder", "vae_decoder")
+    },
+    "flux-schnell": {
+        name: f"flux-dev/{name}/model.onnx" for name in ("text_encoder", "text_encoder_2", "vae_encoder", "vae_decoder")
+    },
+}
 
 
 def tiny_tokenizer(folder):
@@ -296,15 +303,16 @@ def main(only):
             out = f"{ROOT}/{name}"
             shutil.rmtree(out, ignore_errors=True)
             export.main([f"{temp}/{name}", out, "--dtype", "half", "--tolerance", "1e-5"])
-            if name in ALONE:
-                for other in os.listdir(out):
-                    if other != ALONE[name]:
-                        shutil.rmtree(f"{out}/{other}") if os.path.isdir(f"{out}/{other}") else os.remove(f"{out}/{other}")
             total = 0
             for base, _, files in os.walk(out):
                 for f in files:
                     path = os.path.join(base, f)
-                    if f == "model.onnx" and name in WITHOUT_GRAPHS:
+                    if f == "tokenizer.json":
+                        with open(path, encoding="utf-8") as read:
+                            tokenizer = json.load(read)
+                        with open(path, "w", encoding="utf-8") as written:
+                            json.dump(tokenizer, written, ensure_ascii=False, separators=(",", ":"))
+                    if f == "model.onnx" and os.path.basename(base) in GRAPHS.get(name, {}):
                         os.remove(path)
                         continue
                     if f == "model.onnx":

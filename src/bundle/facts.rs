@@ -85,6 +85,12 @@ impl Facts {
         self.spatial_factor.value.saturating_mul(self.latent_multiple.value)
     }
 
+    /// How many patches a transformer reads a picture of this size, in pixels, as.
+    pub fn patches(&self, width: usize, height: usize) -> usize {
+        let side = self.size_multiple().max(1);
+        (width / side).saturating_mul(height / side)
+    }
+
     /// Collects the facts from what was found in a directory.
     pub(super) fn gather(
         components: &BTreeMap<ComponentKind, Component>,
@@ -112,7 +118,7 @@ impl Facts {
             scaling_factor: evidence.scaling_factor(overrides, family),
             shift_factor: evidence.shift_factor(overrides, family),
             latent_statistics: evidence.latent_statistics(),
-            latent_multiple: evidence.latent_multiple(),
+            latent_multiple: evidence.latent_multiple(family),
             prediction_type: evidence.prediction_type(overrides),
             latent_channels,
             spatial_factor,
@@ -298,14 +304,16 @@ impl<'a> Evidence<'a> {
 
     /// A UNet that halves its input and doubles it again by a fixed factor meets its own skip connections only where
     /// every level's size was even. One that enlarges to a size taken from the skip connection takes any size.
-    fn latent_multiple(&self) -> Fact<usize> {
+    fn latent_multiple(&self, family: Family) -> Fact<usize> {
         let Some(denoiser) = self.denoiser else { return Fact::new(1, "there is no denoiser") };
         if self.contract().is_some_and(|c| c.positions.is_some()) {
             return Fact::new(2, "two by two latents are packed into one token");
         }
         if denoiser.kind == ComponentKind::Transformer {
-            return from_config(denoiser, &|c| json::count(c, "patch_size"))
-                .unwrap_or_else(|| Fact::new(1, "nothing asks for more"));
+            return from_config(denoiser, &|c| json::count(c, "patch_size")).unwrap_or_else(|| match family {
+                Family::StableDiffusion3 => Fact::new(2, "that of Stable Diffusion 3, as no config.json gives one"),
+                _ => Fact::new(1, "nothing asks for more"),
+            });
         }
         match denoiser.graph.upsamplings.by_scale {
             0 => Fact::new(1, "the graph has no doublings by a fixed factor"),

@@ -1,4 +1,4 @@
-//! Families of models, where no configuration gives their constants.
+//! What is known of published families, for directories that do not say it.
 
 /// The families whose constants differ, told apart where no configuration gives the constants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -51,16 +51,19 @@ pub fn init_toml(bundle: &Bundle, model_path: &str, fits: &[TaskFit]) -> String 
         line("scale = 1.0");
     }
     line("");
-    match bundle.scheduler.as_ref().and_then(|s| s.class.as_deref()) {
+    let class = bundle.scheduler.as_ref().and_then(|s| s.class.as_deref());
+    match class {
         Some(class) => line(&format!("# Without a scheduler's table the model's own is used: {class}.")),
         None => line("# The directory names no scheduler, so one has to be chosen (`ldm-ort list schedulers`)."),
     }
-    if bundle.scheduler.as_ref().is_some_and(|s| s.class.is_some()) {
-        line("# [scheduler.dpm-multistep]    # see `ldm-ort list schedulers`");
-        line("# use_karras_sigmas = true");
-    } else {
-        line("[scheduler.ddim]");
-    }
+    let table = match class {
+        // Rectified flows run on schedulers of their own.
+        Some(class) if class.starts_with("FlowMatch") => ["# [scheduler.flow-match-euler]", "# shift = 3.0"],
+        Some(_) => ["# [scheduler.dpm-multistep]", "# use_karras_sigmas = true"],
+        None => ["[scheduler.ddim]", "# eta = 0.0"],
+    };
+    line(&format!("{}    # see `ldm-ort list schedulers`", table[0]));
+    line(table[1]);
     line("");
     line("[run]");
     line(&format!("steps = {}", style.steps));
@@ -112,6 +115,8 @@ impl Style {
         } else if class == "EulerAncestralDiscreteScheduler" && trailing {
             // The settings with which the distilled "turbo" models are published.
             Self { steps: 4, guidance: 0.0 }
+        } else if has(DenoiserContract::is_multimodal) {
+            Self { steps: 28, guidance: 7.0 }
         } else if has(|c| c.text_embeds.is_some()) {
             Self { steps: 30, guidance: 5.0 }
         } else {

@@ -7,14 +7,13 @@ use serde_json::{Value, json};
 
 use super::args::PlotArgs;
 use super::output;
-use crate::bundle::{Bundle, ComponentKind};
+use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::plan::{self, SchedulerChoice};
+use crate::plan::SchedulerChoice;
 use crate::plot::{self, Curve};
 use crate::scheduler::{self, Custom, Setting};
 use crate::spec::Spec;
-use crate::task;
 
 /// Draws the schedule of a pipeline, and those that other schedulers would make over the same model. Needs no runtime
 /// and opens no graph.
@@ -29,7 +28,7 @@ pub fn plot(args: &PlotArgs, out: &mut dyn Write) -> Result<()> {
     let spec = Spec::load(&args.pipeline, &args.overrides.to_overrides())?;
     let bundle = Bundle::open(&spec.model.path, &spec.model.overrides())?;
     let own = SchedulerChoice::new(&spec, &bundle)?;
-    let (steps, custom) = spec.run.schedule(own.entry);
+    let (steps, custom) = own.schedule(&spec.run);
     let mut others = Vec::new();
     for name in &args.scheduler {
         let choice = own.another(name).ok_or_else(|| unknown(name))?;
@@ -41,10 +40,8 @@ pub fn plot(args: &PlotArgs, out: &mut dyn Write) -> Result<()> {
             all.push(drawn);
         }
     }
-    let patches = match bundle.component(ComponentKind::Transformer) {
-        Some(_) => plan::patches(&bundle, plan::size(&spec, &bundle, task::of(&spec.task).as_ref())?),
-        None => None,
-    };
+    let (width, height) = bundle.facts.default_size.value;
+    let patches = bundle.facts.patches(spec.run.width.unwrap_or(width), spec.run.height.unwrap_or(height));
     let curves = all.iter().map(|drawn| drawn.curve(steps, patches)).collect::<Result<Vec<Curve>>>()?;
     let model = spec
         .model
@@ -111,8 +108,11 @@ impl Drawn {
         if beyond.is_empty() { name.to_owned() } else { format!("{name} ({})", beyond.join(", ")) }
     }
 
-    fn curve(&self, steps: usize, patches: Option<usize>) -> Result<Curve> {
-        let request = self.choice.request(steps, self.custom.clone(), None, patches);
+    /// The schedule for a picture that is read as so many patches, as far as it depends on that.
+    fn curve(&self, steps: usize, patches: usize) -> Result<Curve> {
+        let mut request = scheduler::Request::new(steps, 1);
+        request.mu = self.choice.mu(patches);
+        request.custom.clone_from(&self.custom);
         Ok(Curve::of(self.name(), self.choice.build(&request)?.as_ref(), steps))
     }
 }

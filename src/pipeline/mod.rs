@@ -103,7 +103,7 @@ impl Pipeline {
             let encoder = TextEncoder::new(text.tokenizer.clone(), session, contract, taken, negative, text.style)?;
             encoders.push((text.group, encoder));
         }
-        let text = plan.text.is_some().then(|| TextEncoders::new(encoders));
+        let text = plan.text.as_ref().map(|text| TextEncoders::new(encoders, text.blank));
         let class_embedder = match &plan.class_embedder {
             Some(part) => Some(Conditioner::new(open(&part.graph, part.kind, &part.edits)?, part.contract.clone())),
             None => None,

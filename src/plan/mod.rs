@@ -16,7 +16,7 @@ use std::path::Path;
 
 use ndarray::ArrayD;
 
-use crate::bundle::{Bundle, ComponentKind};
+use crate::bundle::Bundle;
 use crate::error::{Error, Result};
 use crate::image;
 use crate::npy;
@@ -24,7 +24,7 @@ use crate::rng::Stream;
 use crate::scheduler::Custom;
 use crate::session::find_provider;
 use crate::spec::{LongPrompts, Spec};
-use crate::task::{self, PartOfStep, Task};
+use crate::task::{self, Rounding, Task};
 use crate::tiles::Tiles;
 
 pub use conditions::ConditionPart;
@@ -46,6 +46,8 @@ pub struct Request {
     pub custom: Option<Custom>,
     /// The strength, where the schedule is planned for it and run from its first step on.
     pub planned_strength: Option<f64>,
+    /// The shift of the schedule that goes with the picture's size, where the scheduler asks for one.
+    pub mu: Option<f64>,
     /// The share of the schedule that another run has done already.
     pub denoising_start: Option<f64>,
     /// The share of the schedule after which the run stops.
@@ -62,8 +64,6 @@ pub struct Request {
     pub height: usize,
     /// Unit normal noise to start from, `[n, c, h/f, w/f]`.
     pub latents: Option<ArrayD<f32>>,
-    /// The patches of a picture, where the model takes it in such.
-    pub patches: Option<usize>,
     /// The tiles in which denoiser and decoder work, where they do.
     pub tiles: Option<Tiles>,
     /// Pictures denoised at once.
@@ -75,9 +75,7 @@ pub struct Request {
 impl Request {
     /// What the scheduler of a batch of `images` pictures is built for.
     pub fn schedule(&self, images: usize) -> crate::scheduler::Request {
-        let mut request = self.scheduler.request(self.steps, self.custom.clone(), self.planned_strength, self.patches);
-        request.images = images;
-        request
+        scheduler::request(self.steps, self.custom.clone(), self.planned_strength, self.mu, images)
     }
 
     /// Pictures in all.
@@ -124,11 +122,17 @@ impl Plan {
         let model = wrong.unless(ModelPlan::new(&spec, &bundle, task.as_ref()));
         let chosen = wrong.unless(SchedulerChoice::new(&spec, &bundle));
         let size = wrong.unless(size(&spec, &bundle, task.as_ref()));
-        let patches = patches(&bundle, size.unwrap_or(bundle.facts.default_size.value));
-        let part_of_step = bundle.denoiser().map_or(PartOfStep::Dropped, |component| PartOfStep::of(component.kind));
+        let mu = chosen.as_ref().and_then(|scheduler| {
+            let (width, height) = size.unwrap_or(bundle.facts.default_size.value);
+            scheduler.mu(bundle.facts.patches(width, height))
+        });
+        if let (Some(scheduler), Some(model)) = (&chosen, &model) {
+            wrong.unless(scheduler.fits(&model.model.denoiser));
+        }
         let schedule = chosen.and_then(|scheduler| {
-            let strength = planned_strength(&spec, model.as_ref(), task.as_ref());
-            wrong.unless(schedule(&spec, part_of_step, scheduler, task.as_ref(), strength, patches))
+            let planned_strength = planned_strength(&spec, model.as_ref(), task.as_ref());
+            let rounding = model.as_ref().map_or(Rounding::Down, |model| model.model.rounding);
+            wrong.unless(schedule(&spec, scheduler, task.as_ref(), planned_strength, mu, rounding))
         });
         if let Some(model) = &model {
             wrong.unless(model.check_prompts(task.as_ref()));
@@ -171,6 +175,7 @@ impl Plan {
             steps,
             custom,
             planned_strength,
+            mu,
             denoising_start,
             denoising_end,
             seed,
@@ -179,7 +184,6 @@ impl Plan {
             width,
             height,
             latents,
-            patches,
             tiles: spec.run.tiles,
             // A processor is kept busy by one picture; a GPU is not.
             batch: if on_cpu { 1 } else { largest_batch(&spec, pictures) },
@@ -214,14 +218,14 @@ impl Wrong {
 /// The scheduler with its steps, and the schedule where it is given outright, once all of them were found to agree.
 fn schedule(
     spec: &Spec,
-    part_of_step: PartOfStep,
     scheduler: SchedulerChoice,
     task: &dyn Task,
     planned_strength: Option<f64>,
-    patches: Option<usize>,
+    mu: Option<f64>,
+    rounding: Rounding,
 ) -> Result<(SchedulerChoice, usize, Option<Custom>, Option<f64>)> {
     let planned_strength = planned_strength.filter(|_| scheduler.entry.takes_strength());
-    let (steps, custom) = spec.run.schedule(scheduler.entry);
+    let (steps, custom) = scheduler.schedule(&spec.run);
     let name = scheduler.entry.name;
     if scheduler.entry.inverse && task.strength().is_none() {
         return Err(Error::input(
@@ -237,8 +241,8 @@ fn schedule(
             "leave latents out; those of the first run belong into [task.image-to-image]",
         ));
     }
-    let built = scheduler.build(&scheduler.request(steps, custom.clone(), planned_strength, patches))?;
-    task.check(steps, part_of_step, spec.run.denoising_start)?;
+    let built = scheduler.build(&scheduler::request(steps, custom.clone(), planned_strength, mu, 1))?;
+    task.check(steps, spec.run.denoising_start, rounding)?;
     // A strength is counted in steps, and a few configurations make fewer of them than they are asked for.
     let calls = built.timesteps().len();
     let by_strength = task.strength().is_some() && spec.run.denoising_start.is_none();
@@ -270,17 +274,8 @@ fn largest_batch(spec: &Spec, pictures: usize) -> usize {
     (1..=pictures.min(MOST)).rev().find(fits).unwrap_or(1)
 }
 
-/// The patches in which a transformer takes a picture of this size; `None` for a UNet.
-pub fn patches(bundle: &Bundle, (width, height): (usize, usize)) -> Option<usize> {
-    let side = bundle.facts.size_multiple().max(1);
-    bundle.component(ComponentKind::Transformer).map(|_| (width / side).saturating_mul(height / side))
-}
-
 /// Width and height of the pictures in pixels.
-///
-/// # Errors
-/// [`Error::Input`] naming the key with a size that the model's graphs do not take.
-pub fn size(spec: &Spec, bundle: &Bundle, task: &dyn Task) -> Result<(usize, usize)> {
+fn size(spec: &Spec, bundle: &Bundle, task: &dyn Task) -> Result<(usize, usize)> {
     let step = bundle.facts.size_multiple();
     let whole = |length: usize| (length - length % step).max(step);
     let led_by = spec.controls.first().map(|control| image::dimensions(&control.image)).transpose()?;

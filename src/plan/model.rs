@@ -17,7 +17,7 @@ use crate::lora::Lora;
 use crate::scheduler::ForwardProcess;
 use crate::session::{ProviderChoice, SessionOptions};
 use crate::spec::{self, Device, Spec};
-use crate::task::{Model, PartOfStep, Task, unheeded_negative_prompt};
+use crate::task::{Model, Rounding, Task, unheeded_negative_prompt};
 use crate::tensor::{ByteEdit, DType, TensorInfo, Weight};
 
 /// A graph that will be opened, and what its inputs and outputs are for.
@@ -111,9 +111,9 @@ impl ModelPlan {
                 scaling: scaling(spec, bundle, task),
                 concatenated,
                 zeros_for_no_prompt: text.as_ref().is_some_and(|text| text.zeros_for_no_prompt),
-                part_of_step: PartOfStep::of(component.kind),
                 classes,
                 low_res: asked.low_res()?,
+                rounding: if contract.is_multimodal() { Rounding::Up } else { Rounding::Down },
                 denoiser: contract,
             },
             denoiser: Part { edits, ..part(component, ()) },

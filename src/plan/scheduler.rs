@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use crate::bundle::{Bundle, DenoiserContract};
 use crate::error::{Error, Result};
-use crate::scheduler::{self, Config, Custom, Scheduler};
-use crate::spec::Spec;
+use crate::scheduler::{self, Config, Custom, Ends, Scheduler};
+use crate::spec::{Run, Spec};
 
 /// The scheduler of a request: whose class, from which configuration.
 #[derive(Clone)]
@@ -18,7 +18,7 @@ pub struct SchedulerChoice {
     pub model: Config,
     /// The pipeline's table, which goes over it.
     pub table: Config,
-    /// Whether a schedule that nobody gives outright is given by the model's family: Flux's noise levels fall evenly.
+    /// Whether the model's family gives the noise levels where the pipeline file does not: Flux's fall evenly.
     pub falls_evenly: bool,
 }
 
@@ -26,6 +26,21 @@ impl std::fmt::Debug for SchedulerChoice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SchedulerChoice").field("name", &self.name).field("table", &self.table).finish_non_exhaustive()
     }
+}
+
+/// What a scheduler is built for.
+pub(super) fn request(
+    steps: usize,
+    custom: Option<Custom>,
+    strength: Option<f64>,
+    mu: Option<f64>,
+    images: usize,
+) -> scheduler::Request {
+    let mut request = scheduler::Request::new(steps, images);
+    request.custom = custom;
+    request.mu = mu;
+    request.strength = strength.unwrap_or(1.0);
+    request
 }
 
 impl SchedulerChoice {
@@ -73,33 +88,12 @@ impl SchedulerChoice {
         Ok(Self { name: wanted.to_owned(), entry, model: config, table, falls_evenly })
     }
 
-    /// What the scheduler is built for: one picture of `patches` patches, where the model takes it in such.
-    pub fn request(
-        &self,
-        steps: usize,
-        custom: Option<Custom>,
-        strength: Option<f64>,
-        patches: Option<usize>,
-    ) -> scheduler::Request {
-        let mut request = scheduler::Request::new(steps, 1);
-        let uses_own =
-            || self.table.get("use_flow_sigmas").or_else(|| self.model.get("use_flow_sigmas")) == Some(&true.into());
-        let ends_itself = self.entry.accepts.sigmas == Some(scheduler::Ends::Own);
-        let evenly = || Custom::falling_evenly(steps);
-        request.custom = custom.or_else(|| (self.falls_evenly && ends_itself && !uses_own()).then(evenly));
-        request.strength = strength.unwrap_or(1.0);
-        request.mu = patches.map(|patches| self.shift(patches));
-        request
-    }
-
-    /// The shift of a schedule with `use_dynamic_shifting` for a picture of so many patches: on the straight line through
-    /// `base_shift` at `base_image_seq_len` patches and `max_shift` at `max_image_seq_len` (diffusers' `calculate_shift`).
-    fn shift(&self, patches: usize) -> f64 {
-        let setting = |key: &str, default: f64| self.setting(key).unwrap_or(default);
-        let (base, most) = (setting("base_image_seq_len", 256.0), setting("max_image_seq_len", 4096.0));
-        let (base_shift, max_shift) = (setting("base_shift", 0.5), setting("max_shift", 1.15));
-        let slope = (max_shift - base_shift) / (most - base);
-        patches as f64 * slope + (base_shift - slope * base)
+    /// The number of steps, and the schedule where the pipeline file or the model's family gives it outright.
+    pub fn schedule(&self, run: &Run) -> (usize, Option<Custom>) {
+        let (steps, custom) = run.schedule(self.entry);
+        let makes_its_own = self.switch("use_flow_sigmas") || self.entry.accepts.sigmas != Some(Ends::Own);
+        let evenly = || (self.falls_evenly && !makes_its_own).then(|| Custom::falling_evenly(steps));
+        (steps, custom.or_else(evenly))
     }
 
     /// The calls of the model that a run on this schedule makes: those from `start` of it to `end`, shares of the
@@ -140,6 +134,46 @@ impl SchedulerChoice {
             }
         }
         Ok(span)
+    }
+
+    /// Requires that a model of rectified flow gets a sampler of flows; any other would draw noise without a word.
+    ///
+    /// # Errors
+    /// [`Error::Input`] naming the scheduler.
+    pub fn fits(&self, denoiser: &DenoiserContract) -> Result<()> {
+        let value = |key: &str| self.table.get(key).or_else(|| self.model.get(key));
+        let turned_to_flow = value("use_flow_sigmas").and_then(serde_json::Value::as_bool) == Some(true)
+            && value("prediction_type").and_then(serde_json::Value::as_str) == Some("flow_prediction");
+        if !denoiser.is_multimodal() || self.entry.class.starts_with("FlowMatch") || turned_to_flow {
+            return Ok(());
+        }
+        let name = self.entry.name;
+        let help = match self.entry.keys.iter().any(|key| key.name == "use_flow_sigmas") {
+            true => "set use_flow_sigmas = true and prediction_type = \"flow_prediction\" in its table",
+            false => "choose flow-match-euler or flow-match-heun",
+        };
+        let problem =
+            "it follows a diffusion's noise, and this model is a rectified flow (Stable Diffusion 3 and its kin)";
+        Err(Error::input(format!("scheduler.{name}"), problem, help))
+    }
+
+    /// The shift of the schedule for pictures that the denoiser reads as `tokens` patches, where the configuration asks
+    /// for one: linear between those of the smallest and the largest picture of training (Esser et al. 2024, arXiv
+    /// 2403.03206, section 5.3.2; diffusers' `calculate_shift`).
+    pub fn mu(&self, tokens: usize) -> Option<f64> {
+        if !self.switch("use_dynamic_shifting") {
+            return None;
+        }
+        let number = |key: &str, default: f64| self.setting(key).unwrap_or(default);
+        let (least, most) = (number("base_image_seq_len", 256.0), number("max_image_seq_len", 4096.0));
+        let (base, top) = (number("base_shift", 0.5), number("max_shift", 1.15));
+        let slope = (top - base) / (most - least);
+        Some(tokens as f64 * slope + (base - slope * least)).filter(|mu| mu.is_finite())
+    }
+
+    /// Whether a switch of the merged configuration is on.
+    fn switch(&self, key: &str) -> bool {
+        self.table.get(key).or_else(|| self.model.get(key)).and_then(serde_json::Value::as_bool).unwrap_or(false)
     }
 
     /// A number of the merged configuration, where it is set.
@@ -185,7 +219,7 @@ mod tests {
             let entry = scheduler::find(&name).unwrap();
             let choice =
                 SchedulerChoice { name: name.clone(), entry, model: Config::new(), table, falls_evenly: false };
-            let schedule = choice.build(&choice.request(steps, None, None, None)).unwrap();
+            let schedule = choice.build(&request(steps, None, None, None, 1)).unwrap();
             match choice.span(schedule.as_ref(), start, end) {
                 Ok(span) => assert_eq!(span, first..after, "{name}, {steps} steps, {start:?} to {end:?}"),
                 Err(error) => assert_eq!(first, after, "{name}, {steps} steps, {start:?} to {end:?}: {error}"),

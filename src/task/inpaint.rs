@@ -10,7 +10,7 @@ use ndarray::{Array4, ArrayD, Axis, IxDyn, concatenate};
 
 use super::picture::{drawn, for_branches, mask, nearest, pixels, posterior, repeated, same_shape};
 use super::prompt::{condition, guidance};
-use super::{PartOfStep, Paste, Stage, Start, Task};
+use super::{Paste, Rounding, Stage, Start, Task, steps_run};
 use crate::denoise::{Condition, Guidance, Keep};
 use crate::error::{Error, Result};
 use crate::image;
@@ -38,9 +38,9 @@ impl Task for Inpaint {
         image::dimensions(&self.image).map(Some)
     }
 
-    fn check(&self, steps: usize, part: PartOfStep, denoising_start: Option<f64>) -> Result<()> {
+    fn check(&self, steps: usize, denoising_start: Option<f64>, rounding: Rounding) -> Result<()> {
         super::begins_by_itself(self.name(), denoising_start)?;
-        part.steps_run(STRENGTH, self.strength, steps).map(drop)
+        steps_run(STRENGTH, self.strength, steps, rounding).map(drop)
     }
 
     fn strength(&self) -> Option<f64> {
@@ -58,7 +58,7 @@ impl Task for Inpaint {
         let pixels = pixels(&self.image, stage.size)?;
         let hole = mask(&self.mask, stage.size)?;
         let small = nearest(&hole, height, width);
-        let run = stage.model.part_of_step.steps_run(STRENGTH, self.strength, stage.steps)?;
+        let run = steps_run(STRENGTH, self.strength, stage.steps, stage.model.rounding)?;
         let begin = (stage.steps - run) * stage.scheduler.order();
 
         // The generators are drawn from in this order: the picture's latents where they are needed, the noise, the

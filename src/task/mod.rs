@@ -13,7 +13,7 @@ mod text_to_image;
 
 use ndarray::{ArrayD, Axis, IxDyn, Slice};
 
-use crate::bundle::{ComponentKind, DenoiserContract};
+use crate::bundle::DenoiserContract;
 use crate::conditioner::Conditioner;
 use crate::denoise::{BatchNoise, Condition, Guidance, Keep};
 use crate::error::{Error, Result};
@@ -90,12 +90,12 @@ pub struct Model {
     /// Whether a negative prompt that nobody gave is zeros rather than the encoded empty text: diffusers'
     /// `force_zeros_for_empty_prompt`.
     pub zeros_for_no_prompt: bool,
-    /// What becomes of the part of a step that a strength asks for.
-    pub part_of_step: PartOfStep,
     /// The classes asked for, where the task has some.
     pub classes: Option<Classes>,
     /// How noise is laid over the small picture, for an upscaler that is told how much.
     pub low_res: Option<ForwardProcess>,
+    /// How a strength is turned into steps.
+    pub rounding: Rounding,
 }
 
 /// Classes as the model numbers them.
@@ -242,12 +242,12 @@ pub trait Task: std::fmt::Debug + Send + Sync {
         Ok(None)
     }
 
-    /// Requires that the task can be done in so many steps of the user's on a model that does this with a part of one, and
+    /// Requires that the task can be done in so many steps of the user's, a strength being read as the model has it, and
     /// that it can begin at a share of the schedule where one is asked for.
     ///
     /// # Errors
     /// [`Error::Input`] naming the key that does not go with the number of steps, or with this task.
-    fn check(&self, _steps: usize, _part: PartOfStep, denoising_start: Option<f64>) -> Result<()> {
+    fn check(&self, _steps: usize, denoising_start: Option<f64>, _rounding: Rounding) -> Result<()> {
         begins_by_itself(self.name(), denoising_start)
     }
 
@@ -263,37 +263,31 @@ pub trait Task: std::fmt::Debug + Send + Sync {
     fn start(&self, stage: &mut Stage<'_>) -> Result<Start>;
 }
 
-/// What becomes of the part of a step that a strength asks for beyond whole ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PartOfStep {
-    /// It is left out: diffusers' pipelines of UNets.
-    Dropped,
-    /// It is run as a whole step: diffusers' pipelines of transformers.
-    Run,
+/// How a strength that does not come out at whole steps is read, which differs among diffusers' pipelines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Rounding {
+    /// Fewer steps are run: Stable Diffusion 1 to XL.
+    #[default]
+    Down,
+    /// More steps are run: Stable Diffusion 3 and its kin.
+    Up,
 }
 
-impl PartOfStep {
-    /// What becomes of it with a denoiser of this kind.
-    pub fn of(denoiser: ComponentKind) -> Self {
-        if denoiser == ComponentKind::Transformer { Self::Run } else { Self::Dropped }
-    }
-
-    /// How many of the user's steps are run under a strength that stands at `key`, in the arithmetic of diffusers'
-    /// `get_timesteps`.
-    fn steps_run(self, key: &str, strength: f64, steps: usize) -> Result<usize> {
-        let asked = (steps as f64 * strength).min(steps as f64);
-        let run = match self {
-            Self::Dropped => asked as usize,
-            Self::Run => steps - (steps as f64 - asked) as usize,
-        };
-        match run {
-            0 => Err(Error::input(
-                key,
-                format!("{strength} of {steps} steps is less than one step"),
-                format!("raise strength to at least {:.3}, or raise run.steps", 1.0 / steps as f64),
-            )),
-            run => Ok(run),
-        }
+/// How many of the user's steps are run under a strength that stands at `key`: the arithmetic of diffusers'
+/// `get_timesteps`.
+fn steps_run(key: &str, strength: f64, steps: usize, rounding: Rounding) -> Result<usize> {
+    let share = (steps as f64 * strength).min(steps as f64);
+    let run = match rounding {
+        Rounding::Down => share as usize,
+        Rounding::Up => steps - (steps as f64 - share) as usize,
+    };
+    match run {
+        0 => Err(Error::input(
+            key,
+            format!("{strength} of {steps} steps is less than one step"),
+            format!("raise strength to at least {:.3}, or raise run.steps", 1.0 / steps as f64),
+        )),
+        run => Ok(run),
     }
 }
 

@@ -37,6 +37,14 @@ pub fn rows() -> Vec<Row> {
             .change("guidance_scale = 3.5", "negative_prompt = 'blurry'\ntrue_cfg_scale = 4.0")
             .change("width = 32\nheight = 48", "width = 32\nheight = 32")
             .says(&["task.text-to-image.true_cfg_scale", "guidance_scale", "Flux"]),
+        flux("layers of CLIP left out")
+            .change("guidance_scale = 3.5", "clip_skip = 1")
+            .says(&["clip_skip", "one vector of text_encoder"]),
+        flux("no T5").files(|f| f.remove("model/text_encoder_2")).says(&[
+            "encoder_hidden_states",
+            "width 40",
+            "text_encoder_2/model.onnx",
+        ]),
         flux("latents as diffusers packs them")
             .change("seed = 1", "seed = 1\nlatents = 'packed.npy'")
             .files(|f| f.array("packed.npy", &[1, 24, 64]))

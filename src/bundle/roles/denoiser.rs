@@ -159,6 +159,12 @@ impl DenoiserContract {
         self.context.as_ref()?.shape.get(2)?.fixed()
     }
 
+    /// Whether it is a multimodal transformer (Esser et al. 2024, arXiv 2403.03206), as Stable Diffusion 3 and Flux have:
+    /// told the pooled text and no sizes.
+    pub fn is_multimodal(&self) -> bool {
+        self.text_embeds.is_some() && self.time_ids.is_none()
+    }
+
     /// How many numbers `time_ids` holds a picture: 6, or 5 where one of them is an aesthetic score.
     pub fn time_ids_width(&self) -> Option<usize> {
         self.time_ids.as_ref()?.shape.get(1)?.fixed()
