@@ -17,7 +17,8 @@ pub struct PromptReading {
     /// greater by one, and goes for the negative prompt too.
     pub clip_skip: Option<usize>,
     /// `max_sequence_length`: how many tokens T5 reads, 2 to 512, in a model that has it; CLIP's number is its own.
-    /// Absent: what diffusers' pipeline takes, 256 for Stable Diffusion 3.
+    /// Absent: what diffusers' pipeline takes, 256 for Stable Diffusion 3 and Flux
+    /// schnell, 512 for Flux dev.
     pub max_sequence_length: Option<usize>,
 }
 
