@@ -1,6 +1,6 @@
 //! What a pipeline has to heed of Flux and its kin.
 
-use crate::bundle::{Component, DenoiserContract};
+use crate::bundle::{Bundle, Component, DenoiserContract};
 use crate::error::{Error, Result};
 use crate::task::Task;
 
@@ -24,4 +24,22 @@ pub(super) fn check(task: &dyn Task, component: &Component, contract: &DenoiserC
         ));
     }
     Ok(())
+}
+
+/// Requires that a graph fixed to a number of tokens is given so many by a picture of this size.
+pub(super) fn check_size(bundle: &Bundle, (width, height): (usize, usize)) -> Result<()> {
+    let Ok(component) = bundle.denoiser() else { return Ok(()) };
+    let contract = DenoiserContract::resolve(component).ok();
+    let tokens = bundle.facts.patches(width, height);
+    match contract.and_then(|contract| contract.sequence_length).filter(|&fixed| fixed != tokens) {
+        None => Ok(()),
+        Some(fixed) => Err(Error::input(
+            "run.width, run.height",
+            format!(
+                "{width}×{height} is {tokens} tokens, and {} is fixed to {fixed} of them",
+                component.graph.path.display()
+            ),
+            "choose the width and height that the graph was exported for, or export it with free axes",
+        )),
+    }
 }

@@ -32,6 +32,7 @@ pub fn rows() -> Vec<Row> {
             .output("out_hidden_states", F32, "1, sequence, 64")
             .rename("out_hidden_states", "sample")
     });
+    let whole_times = transformer(|g| g.input("timestep", I64, "batch"));
     let of_one_size = transformer(|g| {
         g.input("hidden_states", F32, "batch, 24, 64").output("out_hidden_states", F32, "batch, 24, 64")
     });
@@ -46,6 +47,7 @@ pub fn rows() -> Vec<Row> {
             .inspected(&["[batch_size, sequence_length, 3]", "positions in the text"]),
         Row::new("OnnxStack, Flux, fixed to one row", "families/flux-true-cfg", fixed)
             .inspected(&["fixed to batches of 1", "[1, sequence, 64]"]),
+        Row::new("Flux, int64 timestep that the graph casts", "families/flux-dev", whole_times).inspected(&["int64"]),
         Row::new("Flux for pictures of one size", "families/flux-true-cfg", of_one_size)
             .inspected(&["[batch, 24, 64]"]),
     ]
