@@ -6,22 +6,28 @@
     python scripts/export.py MODEL.ckpt OUT --config MODEL.yaml   # of the latent diffusion paper's code
 
 FOLDER is in the layout of StableDiffusionPipeline (SD 1.x, 2.x and models of that
-form) or StableDiffusionXLPipeline (base or refiner): model_index.json, text_encoder,
-tokenizer, unet, vae, scheduler, and for XL text_encoder_2 and tokenizer_2; inpainting,
-instruction, depth and upscaling UNets are of that form too. So are LDMPipeline,
-LDMTextToImagePipeline and LDMSuperResolutionPipeline, and pipelines of a UNet and a
-scheduler alone. models/shapes was made with
+form), StableDiffusionXLPipeline (base or refiner), StableDiffusion3Pipeline (3 and 3.5,
+with T5 or without) or FluxPipeline (Flux.1 dev and schnell): model_index.json, text_encoder, tokenizer, unet or transformer, vae,
+scheduler, and where there are more of them text_encoder_2, tokenizer_2 and so on;
+inpainting, instruction, depth and upscaling UNets are of that form too. So are
+LDMPipeline, LDMTextToImagePipeline and LDMSuperResolutionPipeline, and pipelines of a
+UNet and a scheduler alone. models/shapes was made with
 
     python scripts/export.py shapes-run/checkpoint models/shapes --dtype half
 
 What is written to OUT, every batch, size and sequence axis free:
 
     text_encoder/model.onnx    input_ids (int64) -> last_hidden_state, pooler_output
-                               (XL: and hidden_states.0 ... hidden_states.N)
-    text_encoder_2/model.onnx  XL: input_ids -> text_embeds, last_hidden_state, hidden_states.i
+                               (XL: and hidden_states.0 ... hidden_states.N; SD 3: as below)
+    text_encoder_2/model.onnx  XL, SD 3: input_ids -> text_embeds, last_hidden_state, hidden_states.i
+    text_encoder_3/model.onnx  T5, which is text_encoder_2 of Flux: input_ids -> last_hidden_state
     unet/model.onnx            sample, timestep ([batch], float), encoder_hidden_states
                                (XL: text_embeds, time_ids; LCM: timestep_cond; with a table
                                of classes or noise levels: class_labels) -> out_sample
+    transformer/model.onnx     SD 3: hidden_states, encoder_hidden_states, pooled_projections,
+                               timestep ([batch], float) -> out_hidden_states
+                               (Flux: hidden_states is [batch, tokens, 64], and txt_ids, img_ids
+                               ([tokens, 3], float) say where tokens stand; dev: guidance)
     vae_encoder/model.onnx     sample -> latent_parameters (mean and log variance)
     vae_decoder/model.onnx     latent_sample -> sample
     controlnet[_1 ...]         sample, timestep, encoder_hidden_states, controlnet_cond,

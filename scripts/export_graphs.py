@@ -38,6 +38,12 @@ class Part:
         self.make, self.axes, self.config = make, axes, config
 
 
+def worth_halving(array):
+    """Whether an array is neither small nor a vector. Vectors hardly take room, and one of them is the frequencies that
+    timesteps of up to 1000 are multiplied by, for which float16 is too coarse."""
+    return array.size >= 64 and array.size > max(array.shape)
+
+
 def half_storage(model):
     """Float32 weights as float16, each behind a Cast; the values may be those of
     initializers or of Constant nodes.  Returns how many stayed float32."""
@@ -46,7 +52,7 @@ def half_storage(model):
         if tensor.data_type != TensorProto.FLOAT:
             continue
         array = numpy_helper.to_array(tensor)
-        if array.size < 64:  # not worth a node
+        if not worth_halving(array):
             continue
         if not np.isfinite(array).all() or np.abs(array).max() > 65000:
             kept += 1
@@ -59,7 +65,7 @@ def half_storage(model):
         if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
             tensor = node.attribute[0].t
             array = numpy_helper.to_array(tensor)
-            if array.dtype == np.float32 and array.size >= 64 and np.abs(array).max() <= 65000:
+            if array.dtype == np.float32 and worth_halving(array) and np.abs(array).max() <= 65000:
                 name = node.output[0]
                 node.output[0] = name + "_half"
                 tensor.CopyFrom(numpy_helper.from_array(array.astype(np.float16)))

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from golden_pipelines import picture, toml_value
+from golden_pipelines import FISHERMAN, picture, toml_value
 from golden_systems import hole
-from make_families import pipelines, tiny_tokenizer
+from make_families import GRAPHS, pipelines, tiny_tokenizer
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "golden", "families")
 CIRCLE = "a red circle above a blue square"
@@ -43,9 +43,11 @@ def slope(width, height):
     return Image.fromarray((40 + 150 * y / height + 50 * ((x - width / 2) ** 2 < 30)).astype(np.uint8), "L")
 
 
-def case(family, task, keys, steps, seed, images=1, files=None, controls=(), run=None, pipeline=None, **call):
+def case(
+    family, task, keys, steps, seed, images=1, files=None, controls=(), run=None, pipeline=None, scheduler=None, **call
+):
     """`keys` are those of the task's table, `call` what the pipeline is called with beside the same keys; `pipeline` names
-    another class of diffusers for the same parts."""
+    another class of diffusers for the same parts; `scheduler` are keys of its own class's table."""
     return locals()
 
 
@@ -163,6 +165,120 @@ CASES = {
         width=48,
         height=32,
     ),
+    "sd3": case(
+        "sd3",
+        "text-to-image",
+        {"prompt": ASTRONAUT, "negative_prompt": "blurry", "guidance_scale": 7.0},
+        5,
+        380,
+        2,
+    ),
+    "sd3-clip": case("sd3-clip", "text-to-image", {"prompt": CIRCLE, "guidance_scale": 4.0}, 4, 381),
+    "sd3-dynamic": case(
+        "sd3",
+        "text-to-image",
+        {"prompt": CIRCLE, "guidance_scale": 1.0, "max_sequence_length": 24},
+        5,
+        382,
+        run={"width": 48, "height": 32},
+        scheduler={"use_dynamic_shifting": True},
+        width=48,
+        height=32,
+    ),
+    "sd3-clip-skip": case(
+        "sd3", "text-to-image", {"prompt": FISHERMAN, "guidance_scale": 3.0, "clip_skip": 1}, 3, 383
+    ),
+    "sd3-image-to-image": case(
+        "sd3",
+        "image-to-image",
+        {"prompt": CIRCLE, "image": "in.png", "strength": 0.5, "guidance_scale": 5.0},
+        5,
+        384,
+        2,
+        {"in.png": picture(32, 32)},
+        pipeline="StableDiffusion3Img2ImgPipeline",
+    ),
+    "sd3-image-to-image-dynamic": case(
+        "sd3",
+        "image-to-image",
+        {"prompt": CIRCLE, "image": "in.png", "strength": 0.8, "guidance_scale": 5.0},
+        5,
+        385,
+        1,
+        {"in.png": picture(32, 48)},
+        pipeline="StableDiffusion3Img2ImgPipeline",
+        scheduler={"use_dynamic_shifting": True},
+        width=32,
+        height=48,
+    ),
+    "sd3-inpaint": case(
+        "sd3",
+        "inpaint",
+        {"prompt": CIRCLE, "image": "in.png", "mask": "mask.png", "strength": 0.7, "guidance_scale": 5.0},
+        5,
+        386,
+        1,
+        {"in.png": picture(32, 32), "mask.png": hole(32, 32)},
+        pipeline="StableDiffusion3InpaintPipeline",
+        width=32,
+        height=32,
+    ),
+    "flux-dev": case(
+        "flux-dev",
+        "text-to-image",
+        {"prompt": ASTRONAUT, "guidance_scale": 3.5},
+        4,
+        390,
+        2,
+        run={"width": 48, "height": 32},
+        width=48,
+        height=32,
+    ),
+    "flux-schnell": case(
+        "flux-schnell",
+        "text-to-image",
+        {"prompt": CIRCLE, "guidance_scale": 0.0},
+        4,
+        391,
+        run={"width": 32, "height": 40},
+        width=32,
+        height=40,
+        max_sequence_length=256,
+    ),
+    "flux-image-to-image": case(
+        "flux-dev",
+        "image-to-image",
+        {"prompt": CIRCLE, "image": "in.png", "strength": 0.7, "guidance_scale": 2.5},
+        5,
+        392,
+        1,
+        {"in.png": picture(48, 32)},
+        pipeline="FluxImg2ImgPipeline",
+        width=48,
+        height=32,
+    ),
+    "flux-inpaint": case(
+        "flux-dev",
+        "inpaint",
+        {"prompt": CIRCLE, "image": "in.png", "mask": "mask.png", "strength": 0.85, "guidance_scale": 3.5},
+        4,
+        394,
+        1,
+        {"in.png": picture(32, 32), "mask.png": hole(32, 32)},
+        pipeline="FluxInpaintPipeline",
+        width=32,
+        height=32,
+    ),
+    "flux-true-cfg": case(
+        "flux-dev",
+        "text-to-image",
+        {"prompt": CIRCLE, "negative_prompt": "blurry", "guidance_scale": 3.5, "true_cfg_scale": 4.0},
+        4,
+        393,
+        run={"width": 32, "height": 48},
+        width=32,
+        height=48,
+    ),
     "refiner": case(
         "refiner",
         "image-to-image",
@@ -176,12 +292,17 @@ CASES = {
 
 
 def pipeline_toml(spec):
-    lines = ["[model]", f'path = "../../../fixtures/families/{spec["family"]}"', "", f"[task.{spec['task']}]"]
+    lines = ["[model]", f'path = "../../../fixtures/families/{spec["family"]}"']
+    for name, graph in GRAPHS.get(spec["family"], {}).items():
+        lines += [f"[model.{name}]", f'graph = "../../../fixtures/families/{graph}"']
+    lines += ["", f"[task.{spec['task']}]"]
     lines += [f"{k} = {toml_value(v)}" for k, v in spec["keys"].items()]
     if "depth_map" in spec["call"]:
         lines += ["", "[[condition]]", 'as = "channels"', f'depth_map = "{spec["call"]["depth_map"]}"']
     for control in spec["controls"]:
         lines += ["", "[[control]]"] + [f"{k} = {toml_value(v)}" for k, v in control.items()]
+    if spec["scheduler"]:
+        lines += ["", "[scheduler.flow-match-euler]"] + [f"{k} = {toml_value(v)}" for k, v in spec["scheduler"].items()]
     run = {"steps": spec["steps"], "seed": spec["seed"], "images": spec["images"]} | (spec["run"] or {})
     lines += ["", "[run]"] + [f"{k} = {toml_value(v)}" for k, v in run.items()]
     return "\n".join(lines) + "\n"
@@ -229,6 +350,8 @@ def main(only):
                 taken = inspect.signature(made.__init__).parameters
                 checked = {"requires_safety_checker": False} if "requires_safety_checker" in taken else {}
                 pipe = made(**{k: v for k, v in pipe.components.items() if k in taken}, **checked)
+            if spec["scheduler"]:
+                pipe.scheduler = pipe.scheduler.from_config(pipe.scheduler.config, **spec["scheduler"])
             if len(spec["controls"]) == 1:
                 pipe.controlnet = pipe.controlnet.nets[0]
             pipe.set_progress_bar_config(disable=True)
@@ -239,7 +362,10 @@ def main(only):
                 answer = pipe(num_inference_steps=spec["steps"], generator=generator, output_type="latent", **keys)
                 latents.append(answer.images)
             latents = torch.cat(latents)
-            decoded = pipe.vae.decode(latents / pipe.vae.config.scaling_factor, return_dict=False)[0]
+            if latents.ndim == 3:
+                latents = pipe._unpack_latents(latents, keys["height"], keys["width"], pipe.vae_scale_factor)
+            stored = latents / pipe.vae.config.scaling_factor + (pipe.vae.config.shift_factor or 0.0)
+            decoded = pipe.vae.decode(stored, return_dict=False)[0]
             pictures = (decoded / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
             np.save(f"{folder}/latents.npy", latents.numpy().astype(np.float32))
             for i, p in enumerate(pictures):

@@ -14,8 +14,13 @@ scripts/golden_families.py runs the same modules in PyTorch.
     inpaint    9 channels: latent, mask, masked       lcm        told of the guidance scale, as consistency models are
     instruct   8 channels: latent and picture         xl         two text encoders, sizes and crop
     upscale    7 channels and the noise's level       refiner    the second encoder alone, and an aesthetic score
+    sd3        a transformer, 16 channels, three text encoders, the third T5's
+    flux-dev   a transformer over samples packed into tokens, told of the guidance scale
+    flux-schnell  one that is not told; its other graphs are those of flux-dev
+    sd3-clip   the same without T5; its graphs are those of sd3
 """
 
+import json
 import os
 import shutil
 import sys
@@ -26,7 +31,9 @@ import diffusers
 import onnx
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import T5Config, T5EncoderModel, T5TokenizerFast
 
 import export
 from make_fixtures import CONTEXT, VOCABULARY, seeded, shorten, write_tokenizer
@@ -78,18 +85,69 @@ def unet(seed, channels=4, context=16, **more):
     return holdable(seeded(seed, make, loud=LOUD, gain=2.0))
 
 
-def first_stage(seed, scaling=0.18215):
+def first_stage(seed, scaling=0.18215, channels=4, **more):
     make = lambda: AutoencoderKL(
         block_out_channels=(8, 8, 8),
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
         layers_per_block=1,
         norm_num_groups=4,
-        latent_channels=4,
+        latent_channels=channels,
         sample_size=32,
         scaling_factor=scaling,
+        **more,
     )
     return holdable(seeded(seed, make, loud=("decoder.conv_out.weight", "encoder.conv_out.weight"), gain=2.0))
+
+
+def t5(seed, width):
+    config = T5Config(
+        vocab_size=322,
+        d_model=width,
+        d_kv=8,
+        d_ff=32,
+        num_layers=2,
+        num_heads=2,
+        relative_attention_num_buckets=8,
+        relative_attention_max_distance=20,
+        feed_forward_proj="gated-gelu",
+    )
+    return holdable(seeded(seed, lambda: T5EncoderModel(config), loud=("relative_attention_bias", ".v.", ".o."), gain=4.0))
+
+
+def sd3_transformer(seed, context):
+    """As in version 3.5: norms over queries and keys, and a first block that attends to the picture twice."""
+    make = lambda: SD3Transformer2DModel(
+        sample_size=8,
+        patch_size=2,
+        in_channels=16,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=context,
+        caption_projection_dim=16,
+        pooled_projection_dim=32,
+        out_channels=16,
+        pos_embed_max_size=16,
+        dual_attention_layers=(0,),
+        qk_norm="rms_norm",
+    )
+    return holdable(seeded(seed, make, loud=("context_embedder", "proj_out", "linear.weight", "to_out"), gain=3.0))
+
+
+def flux_transformer(seed, context, guided):
+    make = lambda: FluxTransformer2DModel(
+        in_channels=64,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=context,
+        pooled_projection_dim=16,
+        guidance_embeds=guided,
+        axes_dims_rope=(2, 2, 4),
+    )
+    return holdable(seeded(seed, make, loud=("context_embedder", "proj_out", "linear.weight", "to_out"), gain=3.0))
 
 
 def controlnet(seed, of):
@@ -175,7 +233,57 @@ def pipelines(tokenizer):
             force_zeros_for_empty_prompt=False,
         )
 
-    return {f.__name__: f for f in (control, inpaint, instruct, upscale, lcm, depth, xl, refiner)}
+    def sd3():
+        return diffusers.StableDiffusion3Pipeline(
+            transformer=sd3_transformer(583, 40),
+            scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+            vae=first_stage(582, 1.5305, 16, shift_factor=0.0609, use_quant_conv=False, use_post_quant_conv=False),
+            text_encoder=text_encoder(581, True),
+            tokenizer=tokenizer,
+            text_encoder_2=text_encoder(584, True),
+            tokenizer_2=tokenizer,
+            text_encoder_3=t5(585, 40),
+            tokenizer_3=T5TokenizerFast.from_pretrained(f"{ROOT}/../tokenizer-t5"),
+        )
+
+    def sd3_clip():
+        pipe = sd3()
+        pipe.register_modules(text_encoder_3=None, tokenizer_3=None)
+        return pipe
+
+    def flux(guided):
+        return diffusers.FluxPipeline(
+            transformer=flux_transformer(593 + guided, 40, guided),
+            scheduler=diffusers.FlowMatchEulerDiscreteScheduler(
+                shift=3.0 if guided else 1.0, use_dynamic_shifting=guided
+            ),
+            vae=first_stage(592, 0.3611, 16, shift_factor=0.1159, use_quant_conv=False, use_post_quant_conv=False),
+            text_encoder=text_encoder(591),
+            tokenizer=tokenizer,
+            text_encoder_2=t5(585, 40),
+            tokenizer_2=T5TokenizerFast.from_pretrained(f"{ROOT}/../tokenizer-t5"),
+        )
+
+    def flux_dev():
+        return flux(True)
+
+    def flux_schnell():
+        return flux(False)
+
+    made = (control, inpaint, instruct, upscale, lcm, depth, xl, refiner, sd3, sd3_clip, flux_dev, flux_schnell)
+    return {f.__name__.replace("_", "-"): f for f in made}
+
+
+# Fixtures whose graphs are those of another: each is named in the pipelines that use it.
+GRAPHS = {
+    "sd3-clip": {
+        name: f"sd3/{name}/model.onnx"
+        for name in ("text_encoder", "text_encoder_2", "transformer", "vae_encoder", "vae_decoder")
+    },
+    "flux-schnell": {
+        name: f"flux-dev/{name}/model.onnx" for name in ("text_encoder", "text_encoder_2", "vae_encoder", "vae_decoder")
+    },
+}
 
 
 def tiny_tokenizer(folder):
@@ -199,8 +307,16 @@ def main(only):
             for base, _, files in os.walk(out):
                 for f in files:
                     path = os.path.join(base, f)
+                    if f == "tokenizer.json":
+                        with open(path, encoding="utf-8") as read:
+                            tokenizer = json.load(read)
+                        with open(path, "w", encoding="utf-8") as written:
+                            json.dump(tokenizer, written, ensure_ascii=False, separators=(",", ":"))
+                    if f == "model.onnx" and os.path.basename(base) in GRAPHS.get(name, {}):
+                        os.remove(path)
+                        continue
                     if f == "model.onnx":
-                        onnx.save(shorten(onnx.load(path)), path)
+                        onnx.save(shorten(onnx.load(path), False), path)
                     total += os.path.getsize(path)
             print(f"{total:,} bytes")
 

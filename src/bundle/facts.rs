@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::component::{Component, ComponentKind};
+use super::family::Family;
 use super::layout::{Overrides, SchedulerFile};
 use super::{json, roles};
 
@@ -84,6 +85,12 @@ impl Facts {
         self.spatial_factor.value.saturating_mul(self.latent_multiple.value)
     }
 
+    /// How many patches a transformer reads a picture of this size, in pixels, as.
+    pub fn patches(&self, width: usize, height: usize) -> usize {
+        let side = self.size_multiple().max(1);
+        (width / side).saturating_mul(height / side)
+    }
+
     /// Collects the facts from what was found in a directory.
     pub(super) fn gather(
         components: &BTreeMap<ComponentKind, Component>,
@@ -111,7 +118,7 @@ impl Facts {
             scaling_factor: evidence.scaling_factor(overrides, family),
             shift_factor: evidence.shift_factor(overrides, family),
             latent_statistics: evidence.latent_statistics(),
-            latent_multiple: evidence.latent_multiple(),
+            latent_multiple: evidence.latent_multiple(family),
             prediction_type: evidence.prediction_type(overrides),
             latent_channels,
             spatial_factor,
@@ -122,29 +129,6 @@ impl Facts {
 }
 
 const PIPELINE: &str = "the pipeline file";
-
-/// The families whose constants differ, told apart where no configuration gives the constants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Family {
-    StableDiffusion,
-    Xl,
-    Upscaler,
-    StableDiffusion3,
-    Flux,
-}
-
-impl Family {
-    /// The name, the scaling factor and the shift factor of the family's published first stage.
-    fn constants(self) -> (&'static str, f64, f64) {
-        match self {
-            Self::StableDiffusion => ("Stable Diffusion 1 and 2", 0.18215, 0.0),
-            Self::Xl => ("Stable Diffusion XL", 0.13025, 0.0),
-            Self::Upscaler => ("the x4 upscaler", 0.08333, 0.0),
-            Self::StableDiffusion3 => ("Stable Diffusion 3", 1.5305, 0.0609),
-            Self::Flux => ("Flux", 0.3611, 0.1159),
-        }
-    }
-}
 
 /// What the facts are drawn from.
 struct Evidence<'a> {
@@ -191,16 +175,21 @@ impl<'a> Evidence<'a> {
         [self.decoder, self.encoder].into_iter().flatten().find_map(|c| from_config(c, &read))
     }
 
+    fn contract(&self) -> Option<roles::DenoiserContract> {
+        roles::DenoiserContract::resolve(self.denoiser?).ok()
+    }
+
     fn family(&self, latent_channels: usize) -> Family {
-        let takes = |name: &str| self.denoiser.is_some_and(|d| d.graph.input(name).is_some());
-        let contract = self.denoiser.and_then(|d| roles::DenoiserContract::resolve(d).ok());
+        let contract = self.contract();
         let is_told_sizes = contract.as_ref().is_some_and(|c| c.text_embeds.is_some() || c.time_ids.is_some());
         // A small picture of three channels behind the latents, and how much noise lies over it.
         let takes_picture = contract
             .as_ref()
             .is_some_and(|c| c.class_labels.is_some() && c.in_channels == Some(latent_channels.saturating_add(3)));
-        if latent_channels >= 16 {
-            if takes("txt_ids") || takes("img_ids") { Family::Flux } else { Family::StableDiffusion3 }
+        if contract.as_ref().is_some_and(|c| c.positions.is_some()) {
+            Family::Flux
+        } else if latent_channels >= 16 {
+            Family::StableDiffusion3
         } else if self.is_upscaler || takes_picture {
             Family::Upscaler
         } else if is_told_sizes || self.components.contains_key(&ComponentKind::TextEncoder2) {
@@ -225,6 +214,9 @@ impl<'a> Evidence<'a> {
         if let Some(denoiser) = self.denoiser {
             if let Some(n) = roles::picture_output(&denoiser.graph).and_then(|o| o.shape.get(1)?.fixed()) {
                 return Fact::new(n, format!("the shape of {}'s output", denoiser.kind));
+            }
+            if let Some(n) = self.contract().filter(|c| c.positions.is_some()).and_then(|c| c.out_channels) {
+                return Fact::new(n, format!("the shape of {}'s packed output", denoiser.kind));
             }
             if let Some(fact) = from_config(denoiser, &|c| json::count(c, "out_channels")) {
                 return fact;
@@ -312,11 +304,16 @@ impl<'a> Evidence<'a> {
 
     /// A UNet that halves its input and doubles it again by a fixed factor meets its own skip connections only where
     /// every level's size was even. One that enlarges to a size taken from the skip connection takes any size.
-    fn latent_multiple(&self) -> Fact<usize> {
+    fn latent_multiple(&self, family: Family) -> Fact<usize> {
         let Some(denoiser) = self.denoiser else { return Fact::new(1, "there is no denoiser") };
+        if self.contract().is_some_and(|c| c.positions.is_some()) {
+            return Fact::new(2, "two by two latents are packed into one token");
+        }
         if denoiser.kind == ComponentKind::Transformer {
-            return from_config(denoiser, &|c| json::count(c, "patch_size"))
-                .unwrap_or_else(|| Fact::new(1, "nothing asks for more"));
+            return from_config(denoiser, &|c| json::count(c, "patch_size")).unwrap_or_else(|| match family {
+                Family::StableDiffusion3 => Fact::new(2, "that of Stable Diffusion 3, as no config.json gives one"),
+                _ => Fact::new(1, "nothing asks for more"),
+            });
         }
         match denoiser.graph.upsamplings.by_scale {
             0 => Fact::new(1, "the graph has no doublings by a fixed factor"),

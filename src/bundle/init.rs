@@ -51,16 +51,19 @@ pub fn init_toml(bundle: &Bundle, model_path: &str, fits: &[TaskFit]) -> String 
         line("scale = 1.0");
     }
     line("");
-    match bundle.scheduler.as_ref().and_then(|s| s.class.as_deref()) {
+    let class = bundle.scheduler.as_ref().and_then(|s| s.class.as_deref());
+    match class {
         Some(class) => line(&format!("# Without a scheduler's table the model's own is used: {class}.")),
         None => line("# The directory names no scheduler, so one has to be chosen (`ldm-ort list schedulers`)."),
     }
-    if bundle.scheduler.as_ref().is_some_and(|s| s.class.is_some()) {
-        line("# [scheduler.dpm-multistep]    # see `ldm-ort list schedulers`");
-        line("# use_karras_sigmas = true");
-    } else {
-        line("[scheduler.ddim]");
-    }
+    let table = match class {
+        // Rectified flows run on schedulers of their own.
+        Some(class) if class.starts_with("FlowMatch") => ["# [scheduler.flow-match-euler]", "# shift = 3.0"],
+        Some(_) => ["# [scheduler.dpm-multistep]", "# use_karras_sigmas = true"],
+        None => ["[scheduler.ddim]", "# eta = 0.0"],
+    };
+    line(&format!("{}    # see `ldm-ort list schedulers`", table[0]));
+    line(table[1]);
     line("");
     line("[run]");
     line(&format!("steps = {}", style.steps));
@@ -102,9 +105,18 @@ impl Style {
             bundle.scheduler.as_ref().is_some_and(|s| json::string(&s.config, "timestep_spacing") == Some("trailing"));
         if has(|c| c.timestep_cond.is_some()) || class == "LCMScheduler" {
             Self { steps: 4, guidance: 8.5 }
+        } else if has(|c| c.positions.is_some()) {
+            // Flux dev, which is told the scale, and schnell, which is not.
+            if has(|c| c.guidance.is_some()) {
+                Self { steps: 28, guidance: 3.5 }
+            } else {
+                Self { steps: 4, guidance: 0.0 }
+            }
         } else if class == "EulerAncestralDiscreteScheduler" && trailing {
             // The settings with which the distilled "turbo" models are published.
             Self { steps: 4, guidance: 0.0 }
+        } else if has(DenoiserContract::is_multimodal) {
+            Self { steps: 28, guidance: 7.0 }
         } else if has(|c| c.text_embeds.is_some()) {
             Self { steps: 30, guidance: 5.0 }
         } else {
@@ -116,7 +128,11 @@ impl Style {
 fn task_keys(task: &str, bundle: &Bundle, style: Style) -> Vec<String> {
     let takes_text = bundle.text_encoders().next().is_some();
     let prompt = "prompt = \"a photograph of an astronaut riding a horse\"    # or a list of prompts".to_owned();
-    let negative = "# negative_prompt = \"blurry\"".to_owned();
+    let contract = bundle.denoiser().and_then(DenoiserContract::resolve).ok();
+    let negative = match contract.as_ref().is_some_and(|c| c.positions.is_some()) {
+        true => "# negative_prompt = \"blurry\"    # with true_cfg_scale = 4.0, at twice the time".to_owned(),
+        false => "# negative_prompt = \"blurry\"".to_owned(),
+    };
     let image = "image = \"input.png\"    # relative to this file".to_owned();
     let guidance = format!("guidance_scale = {:?}", style.guidance);
     match task {
@@ -128,7 +144,7 @@ fn task_keys(task: &str, bundle: &Bundle, style: Style) -> Vec<String> {
                 "strength = 0.6    # 0 keeps the picture, 1 forgets it".to_owned(),
                 guidance,
             ];
-            let taken = bundle.denoiser().and_then(DenoiserContract::resolve).ok().and_then(|c| c.in_channels);
+            let taken = contract.and_then(|c| c.in_channels);
             if taken == Some(bundle.facts.latent_channels.value.saturating_add(1)) {
                 keys.extend(["", "[[condition]]", "as = \"channels\""].map(str::to_owned));
                 keys.push("depth_map = \"depth.png\"    # brighter is nearer".to_owned());

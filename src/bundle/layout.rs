@@ -256,7 +256,7 @@ fn absent_parts(bundle: &Bundle) -> Vec<String> {
         }
     }
     for encoder in bundle.text_encoders() {
-        if bundle.tokenizer(encoder.kind).is_none() && encoder.kind != ComponentKind::TextEncoder3 {
+        if bundle.tokenizer(encoder.kind).is_none() {
             let number = encoder.kind.text_encoder_number().unwrap_or(1);
             let name = if number == 1 { "tokenizer".to_owned() } else { format!("tokenizer_{number}") };
             let sentence = format!("{name}/, which {} needs", encoder.kind);

@@ -7,6 +7,7 @@
 
 mod component;
 mod facts;
+mod family;
 mod init;
 mod json;
 mod layout;
@@ -33,7 +34,7 @@ pub(crate) use onnx::{Reference, frame, map, proto};
 pub use operators::{Obstacle, obstacles};
 pub use report::{ComponentReport, FactReport, ProviderReport, Report, SchedulerReport, TensorReport, inspect};
 pub use roles::{
-    ConditionerContract, ControlNetContract, DenoiserContract, Residuals, Switch, TextEncoderContract,
+    ConditionerContract, ControlNetContract, DenoiserContract, Positions, Residuals, Switch, TextEncoderContract,
     VaeDecoderContract, VaeEncoderContract, VaeEncoderKind, role_words,
 };
 pub use tasks::{TaskFit, task_fits};

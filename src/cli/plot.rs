@@ -28,7 +28,7 @@ pub fn plot(args: &PlotArgs, out: &mut dyn Write) -> Result<()> {
     let spec = Spec::load(&args.pipeline, &args.overrides.to_overrides())?;
     let bundle = Bundle::open(&spec.model.path, &spec.model.overrides())?;
     let own = SchedulerChoice::new(&spec, &bundle)?;
-    let (steps, custom) = spec.run.schedule(own.entry);
+    let (steps, custom) = own.schedule(&spec.run);
     let mut others = Vec::new();
     for name in &args.scheduler {
         let choice = own.another(name).ok_or_else(|| unknown(name))?;
@@ -40,7 +40,9 @@ pub fn plot(args: &PlotArgs, out: &mut dyn Write) -> Result<()> {
             all.push(drawn);
         }
     }
-    let curves = all.iter().map(|drawn| drawn.curve(steps)).collect::<Result<Vec<Curve>>>()?;
+    let (width, height) = bundle.facts.default_size.value;
+    let patches = bundle.facts.patches(spec.run.width.unwrap_or(width), spec.run.height.unwrap_or(height));
+    let curves = all.iter().map(|drawn| drawn.curve(steps, patches)).collect::<Result<Vec<Curve>>>()?;
     let model = spec
         .model
         .path
@@ -106,8 +108,10 @@ impl Drawn {
         if beyond.is_empty() { name.to_owned() } else { format!("{name} ({})", beyond.join(", ")) }
     }
 
-    fn curve(&self, steps: usize) -> Result<Curve> {
+    /// The schedule for a picture that is read as so many patches, as far as it depends on that.
+    fn curve(&self, steps: usize, patches: usize) -> Result<Curve> {
         let mut request = scheduler::Request::new(steps, 1);
+        request.mu = self.choice.mu(patches);
         request.custom.clone_from(&self.custom);
         Ok(Curve::of(self.name(), self.choice.build(&request)?.as_ref(), steps))
     }

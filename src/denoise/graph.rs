@@ -2,6 +2,7 @@
 
 use ndarray::{ArrayD, ArrayViewD, Axis, IxDyn, Slice, concatenate};
 
+use super::form::Form;
 use super::{Call, Condition, Control, Denoiser, Guidance};
 use crate::bundle::{DenoiserContract, Switch};
 use crate::error::{Error, Result};
@@ -100,6 +101,7 @@ impl<'a> GraphDenoiser<'a> {
                 ));
             }
         }
+        Form::of(contract).check(contract, session.path(), run_height, run_width)?;
         let mut input = ArrayD::zeros(IxDyn(&[padded, taken, height, width]));
         if let Some(extra) = &condition.channels {
             if extra.ndim() != 4 || extra.shape()[2..] != [height, width] {
@@ -128,6 +130,7 @@ impl<'a> GraphDenoiser<'a> {
             text_embeds: pad(condition.text_embeds)?,
             time_ids: pad(condition.time_ids)?,
             timestep_cond: pad(condition.timestep_cond)?,
+            guidance: pad(condition.guidance)?,
             class_labels: pad(condition.class_labels)?,
         };
         let prompted = guidance.branches().iter().flat_map(|b| std::iter::repeat_n(b.prompt, images)).collect();
@@ -186,7 +189,8 @@ impl<'a> GraphDenoiser<'a> {
 
     fn run_graph(&mut self, call: Call) -> Result<()> {
         let residuals = self.residuals(call)?;
-        let t = timestep(&self.contract.timestep, &self.contract.sample, self.chunk, call.timestep);
+        let form = Form::of(self.contract);
+        let t = timestep(&self.contract.timestep, &self.contract.sample, self.chunk, form.time(call.timestep));
         let switches = switches(&self.contract.constants);
         let places = self.contract.residuals.down.iter().chain(&self.contract.residuals.mid);
         let by_row: Vec<(&TensorInfo, &ArrayD<f32>)> = by_role(self.contract, &self.condition)
@@ -195,26 +199,35 @@ impl<'a> GraphDenoiser<'a> {
             .chain(places.zip(&residuals))
             .collect();
         let (session, contract, chunk, cancel) = (&mut *self.session, self.contract, self.chunk, &self.cancel);
+        let told = self.condition.context.as_ref().map_or(0, |tokens| tokens.shape()[1]);
+        let outputs = self.output.shape()[1];
         let mut run = |sample: ArrayViewD<'_, f32>, output: &mut ArrayD<f32>| -> Result<()> {
-            let chunks = sample.axis_chunks_iter(Axis(0), chunk).zip(output.axis_chunks_iter_mut(Axis(0), chunk));
-            let runs = chunks.enumerate().map(|(at, (sample, out))| {
-                let part = Slice::from(at * chunk..(at + 1) * chunk);
-                let mut inputs: Vec<(&str, TensorView<'_>)> = Vec::with_capacity(by_row.len() + switches.len() + 2);
-                inputs.push((&contract.timestep.name, t.view()));
-                inputs.push((&contract.sample.name, TensorView::F32(sample)));
-                inputs.extend(
-                    by_row
-                        .iter()
-                        .map(|(info, all)| (info.name.as_str(), TensorView::F32(all.slice_axis(Axis(0), part)))),
-                );
-                inputs.extend(switches.iter().map(|(name, value)| (*name, TensorView::Bool(value.view()))));
-                let not_by_row = || Error::input("latents", "not laid out row by row", "report this");
-                Ok(Run { inputs, out: out.into_slice().ok_or_else(not_by_row)? })
-            });
-            session.run_each(runs.collect::<Result<_>>()?, &contract.output.name, cancel)
+            let (rows, height, width) = (sample.shape()[0], sample.shape()[2], sample.shape()[3]);
+            let positions = form.positions(chunk, [height, width], told);
+            let sample = form.sample(sample);
+            let not_by_row = || Error::input("latents", "not laid out row by row", "report this");
+            let output = output.as_slice_mut().ok_or_else(not_by_row)?;
+            form.prediction([outputs, height, width], output, |output| {
+                let chunks =
+                    sample.axis_chunks_iter(Axis(0), chunk).zip(output.chunks_mut(output.len() / rows * chunk));
+                let runs = chunks.enumerate().map(|(at, (sample, out))| {
+                    let part = Slice::from(at * chunk..(at + 1) * chunk);
+                    let mut inputs: Vec<(&str, TensorView<'_>)> = Vec::with_capacity(by_row.len() + switches.len() + 4);
+                    inputs.push((&contract.timestep.name, t.view()));
+                    inputs.push((&contract.sample.name, TensorView::F32(sample)));
+                    inputs.extend(positions.iter().map(|(name, places)| (*name, TensorView::F32(places.view()))));
+                    inputs.extend(
+                        by_row
+                            .iter()
+                            .map(|(info, all)| (info.name.as_str(), TensorView::F32(all.slice_axis(Axis(0), part)))),
+                    );
+                    inputs.extend(switches.iter().map(|(name, value)| (*name, TensorView::Bool(value.view()))));
+                    Run { inputs, out }
+                });
+                session.run_each(runs.collect(), &contract.output.name, cancel)
+            })
         };
         let Some(tiles) = self.batch.split() else { return run(self.input.view(), &mut self.output) };
-        let outputs = self.output.shape()[1];
         self.output = tiles.blend(self.input.view(), 1, |tile| {
             let mut made = ArrayD::zeros(IxDyn(&[tile.shape()[0], outputs, tile.shape()[2], tile.shape()[3]]));
             run(tile.view(), &mut made)?;
@@ -248,12 +261,13 @@ impl Denoiser for GraphDenoiser<'_> {
 fn by_role<'c>(
     contract: &'c DenoiserContract,
     condition: &'c Condition,
-) -> [(Option<&'c TensorInfo>, Option<&'c ArrayD<f32>>); 5] {
+) -> [(Option<&'c TensorInfo>, Option<&'c ArrayD<f32>>); 6] {
     [
         (contract.context.as_ref(), condition.context.as_ref()),
         (contract.text_embeds.as_ref(), condition.text_embeds.as_ref()),
         (contract.time_ids.as_ref(), condition.time_ids.as_ref()),
         (contract.timestep_cond.as_ref(), condition.timestep_cond.as_ref()),
+        (contract.guidance.as_ref(), condition.guidance.as_ref()),
         (contract.class_labels.as_ref(), condition.class_labels.as_ref()),
     ]
 }

@@ -1,10 +1,12 @@
 //! The denoising loop, guidance, and the conditions a model takes.
 
 mod control;
+mod form;
 mod graph;
 mod guidance;
 mod keep;
 mod noise;
+mod packing;
 
 use std::ops::{ControlFlow, Range};
 
@@ -37,6 +39,8 @@ pub struct Condition {
     pub time_ids: Option<ArrayD<f32>>,
     /// The guidance scale as one vector, `[rows, width]`.
     pub timestep_cond: Option<ArrayD<f32>>,
+    /// The guidance scale as a number, `[rows]`.
+    pub guidance: Option<ArrayD<f32>>,
     /// A class or a noise level, `[rows]`, whole numbers.
     pub class_labels: Option<ArrayD<f32>>,
 }

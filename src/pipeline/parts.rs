@@ -137,7 +137,7 @@ impl<'a> Opener<'a> {
                 }
                 None => None,
             };
-            let text = plan.text.is_some().then(|| TextEncoders::new(encoders));
+            let text = plan.text.as_ref().map(|text| TextEncoders::new(encoders, text.blank));
             *beginning = Some(Beginning { text, class_embedder, conditioners, encoder });
         }
         beginning.as_mut().ok_or_else(closed)

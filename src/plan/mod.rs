@@ -7,6 +7,7 @@
 mod classes;
 mod conditions;
 mod control;
+mod flux;
 mod model;
 mod scheduler;
 mod sizes;
@@ -24,7 +25,7 @@ use crate::rng::Stream;
 use crate::scheduler::Custom;
 use crate::session::find_provider;
 use crate::spec::{Batching, LongPrompts, Spec};
-use crate::task::{self, Task};
+use crate::task::{self, Rounding, Task};
 use crate::tiles::Tiles;
 
 pub use conditions::ConditionPart;
@@ -47,6 +48,8 @@ pub struct Request {
     pub custom: Option<Custom>,
     /// The strength, where the schedule is planned for it and run from its first step on.
     pub planned_strength: Option<f64>,
+    /// The shift of the schedule that goes with the picture's size, where the scheduler asks for one.
+    pub mu: Option<f64>,
     /// The share of the schedule that another run has done already.
     pub denoising_start: Option<f64>,
     /// The share of the schedule after which the run stops.
@@ -74,7 +77,7 @@ pub struct Request {
 impl Request {
     /// What the scheduler of a batch of `images` pictures is built for.
     pub fn schedule(&self, images: usize) -> crate::scheduler::Request {
-        scheduler::request(self.steps, self.custom.clone(), self.planned_strength, images)
+        scheduler::request(self.steps, self.custom.clone(), self.planned_strength, self.mu, images)
     }
 
     /// Pictures in all.
@@ -120,13 +123,18 @@ impl Plan {
         }
         let model = wrong.unless(ModelPlan::new(&spec, &bundle, task.as_ref()));
         let chosen = wrong.unless(SchedulerChoice::new(&spec, &bundle));
+        let size = wrong.unless(size(&spec, &bundle, task.as_ref()));
+        let mu = chosen.as_ref().and_then(|scheduler| {
+            let (width, height) = size.unwrap_or(bundle.facts.default_size.value);
+            scheduler.mu(bundle.facts.patches(width, height))
+        });
+        if let (Some(scheduler), Some(model)) = (&chosen, &model) {
+            wrong.unless(scheduler.fits(&model.model.denoiser));
+        }
         let schedule = chosen.and_then(|scheduler| {
-            wrong.unless(schedule(
-                &spec,
-                scheduler,
-                task.as_ref(),
-                planned_strength(&spec, model.as_ref(), task.as_ref()),
-            ))
+            let planned_strength = planned_strength(&spec, model.as_ref(), task.as_ref());
+            let rounding = model.as_ref().map_or(Rounding::Down, |model| model.model.rounding);
+            wrong.unless(schedule(&spec, scheduler, task.as_ref(), planned_strength, mu, rounding))
         });
         if let Some(model) = &model {
             wrong.unless(model.check_prompts(task.as_ref()));
@@ -142,7 +150,6 @@ impl Plan {
                 "choose \"auto\", or provider = \"cpu\"",
             ));
         }
-        let size = wrong.unless(size(&spec, &bundle, task.as_ref()));
         let pictures = task.labels().len() * spec.run.images;
         let seed = wrong.unless(seed(&spec, pictures));
         wrong.unless(tiles(&spec, &bundle));
@@ -180,6 +187,7 @@ impl Plan {
             steps,
             custom,
             planned_strength,
+            mu,
             denoising_start,
             denoising_end,
             seed,
@@ -225,9 +233,11 @@ fn schedule(
     scheduler: SchedulerChoice,
     task: &dyn Task,
     planned_strength: Option<f64>,
+    mu: Option<f64>,
+    rounding: Rounding,
 ) -> Result<(SchedulerChoice, usize, Option<Custom>, Option<f64>)> {
     let planned_strength = planned_strength.filter(|_| scheduler.entry.takes_strength());
-    let (steps, custom) = spec.run.schedule(scheduler.entry);
+    let (steps, custom) = scheduler.schedule(&spec.run);
     let name = scheduler.entry.name;
     if scheduler.entry.inverse && task.strength().is_none() {
         return Err(Error::input(
@@ -243,8 +253,8 @@ fn schedule(
             "leave latents out; those of the first run belong into [task.image-to-image]",
         ));
     }
-    let built = scheduler.build(&scheduler::request(steps, custom.clone(), planned_strength, 1))?;
-    task.check(steps, spec.run.denoising_start)?;
+    let built = scheduler.build(&scheduler::request(steps, custom.clone(), planned_strength, mu, 1))?;
+    task.check(steps, spec.run.denoising_start, rounding)?;
     // A strength is counted in steps, and a few configurations make fewer of them than they are asked for.
     let calls = built.timesteps().len();
     let by_strength = task.strength().is_some() && spec.run.denoising_start.is_none();
@@ -304,7 +314,7 @@ fn size(spec: &Spec, bundle: &Bundle, task: &dyn Task) -> Result<(usize, usize)>
         return Err(wrong.into_error());
     }
     match bundle.facts.fixed_size.as_ref().filter(|fixed| fixed.value != (width, height)) {
-        None => Ok((width, height)),
+        None => flux::check_size(bundle, (width, height)).map(|()| (width, height)),
         Some(fixed) => Err(Error::input(
             "run.width, run.height",
             format!("{width}×{height} is asked for, and the model's graphs are fixed ({})", fixed.source),

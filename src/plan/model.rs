@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::classes;
 use super::conditions::ConditionPart;
 use super::control::ControlPart;
+use super::flux;
 use super::sizes::Sizes;
 use super::text::TextPlan;
 use crate::bundle::{
@@ -19,7 +20,7 @@ use crate::prepared::Cache;
 use crate::scheduler::ForwardProcess;
 use crate::session::{ProviderChoice, SessionOptions};
 use crate::spec::{self, Batching, Device, Spec};
-use crate::task::{Model, Task};
+use crate::task::{Model, Rounding, Task, unheeded_negative_prompt};
 use crate::tensor::{ByteEdit, DType, TensorInfo, Weight};
 
 /// A graph that will be opened, and what its inputs and outputs are for.
@@ -94,6 +95,7 @@ impl ModelPlan {
         let concatenated = asked.concatenated()?;
         asked.out_channels()?;
         asked.plain_scaling()?;
+        flux::check(task, component, &contract)?;
         let class_embedder = match (task.classes(), &contract.context) {
             (Some(_), Some(_)) => {
                 let component = bundle.require(ComponentKind::ClassEmbedder, &wanted_for)?;
@@ -119,6 +121,7 @@ impl ModelPlan {
                 zeros_for_no_prompt: text.as_ref().is_some_and(|text| text.zeros_for_no_prompt),
                 classes,
                 low_res: asked.low_res()?,
+                rounding: if contract.is_multimodal() { Rounding::Up } else { Rounding::Down },
                 denoiser: contract,
             },
             denoiser: Part { edits, ..part(component, ()) },
@@ -144,7 +147,11 @@ impl ModelPlan {
     /// [`Error::Model`] naming the first id beyond an encoder's embedding.
     pub fn check_prompts(&self, task: &dyn Task) -> Result<Vec<String>> {
         match (&self.text, task.prompting()) {
-            (Some(text), Some(prompting)) => text.check_prompts(prompting, &self.model.denoiser),
+            (Some(text), Some(prompting)) => {
+                let mut warnings = text.check_prompts(prompting, &self.model.denoiser)?;
+                warnings.extend(unheeded_negative_prompt(prompting, &self.model.denoiser));
+                Ok(warnings)
+            }
             _ => Ok(Vec::new()),
         }
     }
@@ -401,7 +408,7 @@ impl Asked<'_> {
                 "choose [task.unconditional], or a model directory with class_embedder/",
             ));
         }
-        let of_prompts = [&contract.text_embeds, &contract.time_ids, &contract.timestep_cond];
+        let of_prompts = [&contract.text_embeds, &contract.time_ids, &contract.timestep_cond, &contract.guidance];
         let unfilled = of_prompts.into_iter().flatten().filter(|_| !has_prompt);
         let classes = contract.class_labels.iter().filter(|_| !task.tells_class());
         let unfilled: Vec<String> = unfilled.chain(classes).map(ToString::to_string).collect();

@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, DenoiserContract};
 use crate::error::{Error, Result};
-use crate::scheduler::{self, Config, Custom, Scheduler};
-use crate::spec::Spec;
+use crate::scheduler::{self, Config, Custom, Ends, Scheduler};
+use crate::spec::{Run, Spec};
 
 /// The scheduler of a request: whose class, from which configuration.
 #[derive(Clone)]
@@ -18,6 +18,8 @@ pub struct SchedulerChoice {
     pub model: Config,
     /// The pipeline's table, which goes over it.
     pub table: Config,
+    /// Whether the model's family gives the noise levels where the pipeline file does not: Flux's fall evenly.
+    pub falls_evenly: bool,
 }
 
 impl std::fmt::Debug for SchedulerChoice {
@@ -31,10 +33,12 @@ pub(super) fn request(
     steps: usize,
     custom: Option<Custom>,
     strength: Option<f64>,
+    mu: Option<f64>,
     images: usize,
 ) -> scheduler::Request {
     let mut request = scheduler::Request::new(steps, images);
     request.custom = custom;
+    request.mu = mu;
     request.strength = strength.unwrap_or(1.0);
     request
 }
@@ -79,7 +83,17 @@ impl SchedulerChoice {
         if let Some(prediction) = &spec.model.prediction_type {
             config.insert("prediction_type".to_owned(), prediction.clone().into());
         }
-        Ok(Self { name: wanted.to_owned(), entry, model: config, table })
+        let contract = bundle.denoiser().and_then(DenoiserContract::resolve);
+        let falls_evenly = contract.is_ok_and(|contract| contract.positions.is_some());
+        Ok(Self { name: wanted.to_owned(), entry, model: config, table, falls_evenly })
+    }
+
+    /// The number of steps, and the schedule where the pipeline file or the model's family gives it outright.
+    pub fn schedule(&self, run: &Run) -> (usize, Option<Custom>) {
+        let (steps, custom) = run.schedule(self.entry);
+        let makes_its_own = self.switch("use_flow_sigmas") || self.entry.accepts.sigmas != Some(Ends::Own);
+        let evenly = || (self.falls_evenly && !makes_its_own).then(|| Custom::falling_evenly(steps));
+        (steps, custom.or_else(evenly))
     }
 
     /// The calls of the model that a run on this schedule makes: those from `start` of it to `end`, shares of the
@@ -122,6 +136,46 @@ impl SchedulerChoice {
         Ok(span)
     }
 
+    /// Requires that a model of rectified flow gets a sampler of flows; any other would draw noise without a word.
+    ///
+    /// # Errors
+    /// [`Error::Input`] naming the scheduler.
+    pub fn fits(&self, denoiser: &DenoiserContract) -> Result<()> {
+        let value = |key: &str| self.table.get(key).or_else(|| self.model.get(key));
+        let turned_to_flow = value("use_flow_sigmas").and_then(serde_json::Value::as_bool) == Some(true)
+            && value("prediction_type").and_then(serde_json::Value::as_str) == Some("flow_prediction");
+        if !denoiser.is_multimodal() || self.entry.class.starts_with("FlowMatch") || turned_to_flow {
+            return Ok(());
+        }
+        let name = self.entry.name;
+        let help = match self.entry.keys.iter().any(|key| key.name == "use_flow_sigmas") {
+            true => "set use_flow_sigmas = true and prediction_type = \"flow_prediction\" in its table",
+            false => "choose flow-match-euler or flow-match-heun",
+        };
+        let problem =
+            "it follows a diffusion's noise, and this model is a rectified flow (Stable Diffusion 3 and its kin)";
+        Err(Error::input(format!("scheduler.{name}"), problem, help))
+    }
+
+    /// The shift of the schedule for pictures that the denoiser reads as `tokens` patches, where the configuration asks
+    /// for one: linear between those of the smallest and the largest picture of training (Esser et al. 2024, arXiv
+    /// 2403.03206, section 5.3.2; diffusers' `calculate_shift`).
+    pub fn mu(&self, tokens: usize) -> Option<f64> {
+        if !self.switch("use_dynamic_shifting") {
+            return None;
+        }
+        let number = |key: &str, default: f64| self.setting(key).unwrap_or(default);
+        let (least, most) = (number("base_image_seq_len", 256.0), number("max_image_seq_len", 4096.0));
+        let (base, top) = (number("base_shift", 0.5), number("max_shift", 1.15));
+        let slope = (top - base) / (most - least);
+        Some(tokens as f64 * slope + (base - slope * least)).filter(|mu| mu.is_finite())
+    }
+
+    /// Whether a switch of the merged configuration is on.
+    fn switch(&self, key: &str) -> bool {
+        self.table.get(key).or_else(|| self.model.get(key)).and_then(serde_json::Value::as_bool).unwrap_or(false)
+    }
+
     /// A number of the merged configuration, where it is set.
     fn setting(&self, key: &str) -> Option<f64> {
         self.table.get(key).or_else(|| self.model.get(key)).and_then(serde_json::Value::as_f64)
@@ -131,7 +185,7 @@ impl SchedulerChoice {
     /// scheduler's.
     pub fn another(&self, name: &str) -> Option<Self> {
         let entry = scheduler::find(name)?;
-        Some(Self { name: name.to_owned(), entry, model: self.model.clone(), table: Config::new() })
+        Some(Self { name: name.to_owned(), entry, table: Config::new(), ..self.clone() })
     }
 
     /// Builds the schedule of a run.
@@ -163,8 +217,9 @@ mod tests {
                 table.insert("skip_prk_steps".to_owned(), true.into());
             }
             let entry = scheduler::find(&name).unwrap();
-            let choice = SchedulerChoice { name: name.clone(), entry, model: Config::new(), table };
-            let schedule = choice.build(&request(steps, None, None, 1)).unwrap();
+            let choice =
+                SchedulerChoice { name: name.clone(), entry, model: Config::new(), table, falls_evenly: false };
+            let schedule = choice.build(&request(steps, None, None, None, 1)).unwrap();
             match choice.span(schedule.as_ref(), start, end) {
                 Ok(span) => assert_eq!(span, first..after, "{name}, {steps} steps, {start:?} to {end:?}"),
                 Err(error) => assert_eq!(first, after, "{name}, {steps} steps, {start:?} to {end:?}: {error}"),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::model::ModelPlan;
 use super::{Request, TextPart};
-use crate::bundle::{ComponentKind, DenoiserContract};
+use crate::bundle::{ComponentKind, DenoiserContract, Positions};
 use crate::tensor::{Dim, TensorInfo};
 use crate::tiles::Tiles;
 
@@ -24,7 +24,7 @@ pub struct Sizes {
 impl Sizes {
     /// Those of `request`, made with a denoiser of this contract.
     pub fn of(request: &Request, contract: &DenoiserContract) -> Self {
-        let is_guided = request.task.guidance_scale() > 1.0 && contract.timestep_cond.is_none();
+        let is_guided = request.task.guidance_scale() > 1.0 && !contract.has_learnt_guidance();
         Self {
             rows: request.batch * if is_guided { 2 } else { 1 },
             width: request.width,
@@ -84,11 +84,27 @@ impl ModelPlan {
             shape.iter_mut().take(1).for_each(|first| *first = Some(rows));
             shape
         };
-        axes.add(&contract.sample, &[Some(rows), None, Some(height), Some(width)]);
+        match &contract.positions {
+            None => axes.add(&contract.sample, &[Some(rows), None, Some(height), Some(width)]),
+            Some(Positions { image, text }) => {
+                let tokens = Some(height / 2 * (width / 2));
+                axes.add(&contract.sample, &[Some(rows), tokens, None]);
+                for (info, tokens) in [(image, tokens), (text, self.tokens())] {
+                    let shape = [Some(rows), tokens, None];
+                    axes.add(info, if info.shape.len() == 3 { &shape } else { &shape[1..] });
+                }
+            }
+        }
         if let Some(context) = &contract.context {
             axes.add(context, &[Some(rows), self.tokens(), None]);
         }
-        let vectors = [&contract.text_embeds, &contract.time_ids, &contract.timestep_cond, &contract.class_labels];
+        let vectors = [
+            &contract.text_embeds,
+            &contract.time_ids,
+            &contract.timestep_cond,
+            &contract.guidance,
+            &contract.class_labels,
+        ];
         let residuals = contract.residuals.down.iter().chain(&contract.residuals.mid);
         vectors.into_iter().flatten().chain(residuals).for_each(|info| axes.add(info, &by_row(info)));
         let own = contract.timestep.shape.first() != contract.sample.shape.first();

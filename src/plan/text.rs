@@ -1,16 +1,20 @@
 //! Which text encoders a denoiser reads, and what of each.
 
+mod family;
+mod learnt;
+mod states;
+
 use std::sync::Arc;
 
 use super::model::{Part, part};
-use crate::bundle::{
-    Bundle, Component, ComponentKind, DenoiserContract, GraphFile, LayerNorm, TextEncoderContract, TokenTable,
-};
+use crate::bundle::{Bundle, Component, ComponentKind, DenoiserContract, TextEncoderContract};
 use crate::error::{Error, Result};
 use crate::spec::{Embedding, LongPrompts, PromptReading, Prompting, Weights};
-use crate::tensor::{Dim, TensorInfo, Weight};
+use crate::tensor::{Dim, TensorInfo};
 use crate::text::{Chunks, Inversion, Style, Taken, require_embedded, tokenizer::Tokenizer};
-use ndarray::{Array2, Axis};
+use family::{Encoder, Family};
+
+pub use learnt::Learnt;
 
 /// A text encoder and its tokenizer.
 #[derive(Debug, Clone)]
@@ -31,69 +35,6 @@ pub struct TextPart {
     pub group: usize,
 }
 
-/// Vectors behind those that a graph stores for its tokens.
-#[derive(Debug, Clone)]
-pub struct Learnt {
-    table: TokenTable,
-    /// `[n, width]`
-    vectors: Array2<f32>,
-}
-
-impl Learnt {
-    /// What the graph is opened with.
-    ///
-    /// # Errors
-    /// As [`TokenTable::grown`].
-    pub fn weight(&self, graph: &GraphFile) -> Result<Weight> {
-        self.table.grown(graph, &self.vectors)
-    }
-
-    /// Lets `tokenizer` and `contract` know the words of `inversions`.
-    fn new(
-        inversions: &[Inversion],
-        component: &Component,
-        encoders: usize,
-        contract: &mut TextEncoderContract,
-        mut tokenizer: Tokenizer,
-    ) -> Result<(Option<Self>, Tokenizer)> {
-        if inversions.is_empty() {
-            return Ok((None, tokenizer));
-        }
-        let Some(table) = TokenTable::of(&component.graph, &contract.input_ids.name)? else {
-            return Err(Error::model(
-                &component.graph.path,
-                format!(
-                    "does not tell where {} keeps the vectors of its tokens, and [[embedding]] adds some",
-                    component.kind
-                ),
-                "use an export in float32 or float16, without fused operators",
-            ));
-        };
-        let mut vectors = Array2::zeros((0, table.width));
-        for inversion in inversions {
-            let number = component.kind.text_encoder_number().unwrap_or(1);
-            let own = inversion.of_encoder(number, encoders)?;
-            let first = table.rows + vectors.nrows();
-            if vectors.append(Axis(0), own.view()).is_err() {
-                return Err(Error::model(
-                    &inversion.path,
-                    format!(
-                        "its vectors are {} wide, and those of {} are {}",
-                        own.ncols(),
-                        component.kind,
-                        table.width
-                    ),
-                    "it was made for another family of models; use one that was made for this",
-                ));
-            }
-            let ids = (first..first + own.nrows()).map(|id| id as i64).collect();
-            tokenizer = tokenizer.with_word(&inversion.token, ids)?;
-        }
-        contract.embedding_rows = Some(table.rows + vectors.nrows());
-        Ok((Some(Self { table, vectors }), tokenizer))
-    }
-}
-
 /// How prompts become what the denoiser is told.
 #[derive(Debug, Clone)]
 pub struct TextPlan {
@@ -104,6 +45,8 @@ pub struct TextPlan {
     pub zeros_for_no_prompt: bool,
     /// Words of a user's own.
     pub inversions: Vec<Inversion>,
+    /// Zeros behind all tokens, `[tokens, width]`, where the model runs without its last encoder.
+    pub blank: Option<[usize; 2]>,
 }
 
 impl TextPlan {
@@ -122,27 +65,30 @@ impl TextPlan {
                 "choose [task.unconditional], or export the text encoder too",
             ));
         }
-        // Stable Diffusion XL and what came of it is told sizes, a pooled vector and the states before the last layer's.
-        let is_xl = denoiser.time_ids.is_some();
+        let family = Family::of(denoiser);
+        let reading = &prompting.reading;
         let inversions =
             embeddings.iter().map(|embedding| Inversion::open(&embedding.path, embedding.token.as_deref()));
         let inversions = inversions.collect::<Result<Vec<_>>>()?;
-        let style = Style {
-            weighs: prompting.reading.weights == Weights::A1111,
-            goes_on: prompting.reading.long_prompts == LongPrompts::Chunk,
-        };
-        let mut encoders = Vec::with_capacity(components.len());
-        for &component in &components {
-            let mut contract = TextEncoderContract::resolve(component)?;
+        let opened = components.iter().map(|&component| {
+            let contract = TextEncoderContract::resolve(component)?;
             let tokenizer = Tokenizer::open(tokenizer_dir(bundle, component, wanted_for)?)?;
-            let (learnt, tokenizer) = Learnt::new(&inversions, component, components.len(), &mut contract, tokenizer)?;
-            let tokens = if is_xl { Some(penultimate(component, &contract)?.clone()) } else { tokens(&contract) };
-            readable(component, tokens.as_ref(), &prompting.reading, wanted_for)?;
-            // The projected text comes with the last encoder; what the first pools is not asked for.
-            let pooled = contract.pooled.clone().filter(|_| is_xl && is_last(bundle, component));
-            let whole = Taken { tokens, norm: None, pooled };
-            let skipping = match prompting.reading.clip_skip {
-                Some(skip) => Some(skipped(component, &contract, skip, is_xl, &whole, wanted_for)?),
+            Ok((component, contract, tokenizer))
+        });
+        let opened = opened.collect::<Result<Vec<_>>>()?;
+        let clips = opened.iter().filter(|(.., tokenizer)| !tokenizer.is_t5()).count();
+        let mut encoders = Vec::with_capacity(opened.len());
+        for (component, mut contract, tokenizer) in opened {
+            let of = Encoder { is_t5: tokenizer.is_t5(), is_last: is_last(bundle, component) };
+            // Words of a user's own and layers left out are matters of CLIP's.
+            let (learnt, tokenizer) = match of.is_t5 {
+                true => (None, t5_of_length(tokenizer, component, &contract, family, reading)?),
+                false => Learnt::new(&inversions, component, clips, &mut contract, tokenizer)?,
+            };
+            let whole = family.whole(component, &contract, of)?;
+            readable(component, whole.tokens.as_ref(), reading, wanted_for)?;
+            let skipping = match reading.clip_skip.filter(|_| !of.is_t5) {
+                Some(skip) => Some(family.skipping(component, &contract, skip, &whole, wanted_for)?),
                 None => None,
             };
             encoders.push(TextPart {
@@ -150,37 +96,71 @@ impl TextPlan {
                 learnt,
                 negative: skipping.as_ref().map(|_| whole.clone()),
                 taken: skipping.unwrap_or(whole),
-                style,
+                style: Style {
+                    weighs: reading.weights == Weights::A1111,
+                    // T5 has no length of its own, and is told how much it reads.
+                    goes_on: reading.long_prompts == LongPrompts::Chunk && !of.is_t5,
+                },
                 part: part(component, contract),
-                group: 0,
+                group: family.group(of.is_t5),
             });
         }
-        let plan = Self { zeros_for_no_prompt: zeros_for_no_prompt(bundle, denoiser, &encoders), encoders, inversions };
+        let has_t5 = encoders.iter().any(|text| text.tokenizer.is_t5());
+        let blank = if has_t5 { None } else { family.blank(bundle, denoiser, reading.max_sequence_length)? };
+        if reading.max_sequence_length.is_some() && !has_t5 && blank.is_none() {
+            return Err(Error::input(
+                "max_sequence_length",
+                "is given, and none of the model's text encoders is T5's",
+                "leave the key out",
+            ));
+        }
+        let zeros_for_no_prompt = zeros_for_no_prompt(bundle, denoiser, &encoders);
+        let plan = Self { zeros_for_no_prompt, encoders, inversions, blank };
         plan.check(denoiser, bundle)?;
         Ok(plan)
     }
 
+    /// The encoders of each group.
+    fn groups(&self) -> Vec<&[TextPart]> {
+        self.encoders.chunk_by(|a, b| a.group == b.group).collect()
+    }
+
     /// Requires that the encoders fit each other and give what the denoiser takes.
     fn check(&self, denoiser: &DenoiserContract, bundle: &Bundle) -> Result<()> {
-        let lengths: Vec<usize> = self.encoders.iter().map(|text| text.tokenizer.max_length()).collect();
-        if lengths.iter().any(|&length| length != lengths[0]) {
-            return Err(Error::model(
-                &bundle.dir,
-                format!("its tokenizers give {lengths:?} tokens, and the denoiser wants as many of each"),
-                "set the same model_max_length in each tokenizer_config.json",
-            ));
+        let mut tokens = self.blank.map_or(0, |[tokens, _]| tokens);
+        for group in self.groups() {
+            let lengths: Vec<usize> = group.iter().map(|text| text.tokenizer.max_length()).collect();
+            if lengths.iter().any(|&length| length != lengths[0]) {
+                return Err(Error::model(
+                    &bundle.dir,
+                    format!("its tokenizers give {lengths:?} tokens, and the denoiser wants as many of each"),
+                    "set the same model_max_length in each tokenizer_config.json",
+                ));
+            }
+            let is_attended_to = group.iter().any(|text| text.taken.tokens.is_some());
+            tokens += lengths.first().copied().filter(|_| is_attended_to).unwrap_or(0);
         }
         let path = &bundle.denoiser()?.graph.path;
-        if let Some(info) = denoiser.text_embeds.as_ref().filter(|_| self.width_of(|taken| &taken.pooled) == Some(0)) {
+        let pooled = width_of(&self.encoders, |taken| &taken.pooled);
+        if let Some(info) = denoiser.text_embeds.as_ref().filter(|_| pooled == Some(0)) {
             return Err(Error::model(
                 path,
                 format!("input {} wants the text as one vector, and no text encoder gives one", info.name),
                 "export the second text encoder with its projection (output text_embeds)",
             ));
         }
+        let of_length = self.encoders.iter().any(|text| text.tokenizer.is_t5()) || self.blank.is_some();
+        let length = denoiser.context.as_ref().and_then(|info| Some((info, info.shape.get(1)?.fixed()?)));
+        if let Some((info, length)) = length.filter(|&(_, length)| of_length && length != tokens) {
+            return Err(Error::model(
+                path,
+                format!("input {} takes exactly {length} tokens, and the text encoders give {tokens}", info.name),
+                "set max_sequence_length, the number of T5's among them",
+            ));
+        }
         for (wanted, given, what) in [
-            (denoiser.context.as_ref().map(|info| (info, 2)), self.width_of(|taken| &taken.tokens), "tokens"),
-            (denoiser.text_embeds.as_ref().map(|info| (info, 1)), self.width_of(|taken| &taken.pooled), "a vector"),
+            (denoiser.context.as_ref().map(|info| (info, 2)), self.width(), "tokens"),
+            (denoiser.text_embeds.as_ref().map(|info| (info, 1)), pooled, "a vector"),
         ] {
             let Some((info, axis)) = wanted else { continue };
             let (Some(wanted), Some(given)) = (info.shape.get(axis).and_then(Dim::fixed), given) else { continue };
@@ -198,9 +178,10 @@ impl TextPlan {
         Ok(())
     }
 
-    /// The widths of one output of all encoders added up, where all of them are known.
-    fn width_of(&self, output: fn(&Taken) -> &Option<TensorInfo>) -> Option<usize> {
-        self.encoders.iter().filter_map(|text| output(&text.taken).as_ref()).map(last_axis).sum()
+    /// The width of the tokens, that of the widest group, where all are known.
+    fn width(&self) -> Option<usize> {
+        let widths = self.groups().into_iter().map(|group| width_of(group, |taken| &taken.tokens));
+        widths.chain(self.blank.map(|[_, width]| Some(width))).collect::<Option<Vec<_>>>()?.into_iter().max()
     }
 
     /// Requires that every prompt becomes ids that the text encoders know, and tells of those that are too
@@ -235,74 +216,33 @@ fn last_axis(info: &TensorInfo) -> Option<usize> {
     info.shape.last().and_then(Dim::fixed)
 }
 
-fn tokens(contract: &TextEncoderContract) -> Option<TensorInfo> {
-    contract.last_hidden_state.clone().or_else(|| contract.pooled.clone())
+/// The widths of one output of some encoders added up, where all of them are known.
+fn width_of(encoders: &[TextPart], output: fn(&Taken) -> &Option<TensorInfo>) -> Option<usize> {
+    encoders.iter().filter_map(|text| output(&text.taken).as_ref()).map(last_axis).sum()
 }
 
-fn penultimate<'c>(component: &Component, contract: &'c TextEncoderContract) -> Result<&'c TensorInfo> {
-    contract.penultimate().ok_or_else(|| {
-        let outputs: Vec<&str> = component.graph.outputs.iter().map(|o| o.name.as_str()).collect();
-        Error::model(
-            &component.graph.path,
-            format!(
-                "the denoiser attends to the states before the last layer, and {} gives only {}",
-                component.kind,
-                outputs.join(", ")
-            ),
-            "export the text encoder with its hidden states (Optimum does; scripts/export.py too)",
-        )
-    })
-}
-
-/// What is taken where `skip` layers are left out: other states than of the `whole` encoder, and the norm over them,
-/// which Stable Diffusion XL does without.
-fn skipped(
+/// T5's tokenizer, set to as many tokens as its encoder is to read.
+fn t5_of_length(
+    tokenizer: Tokenizer,
     component: &Component,
     contract: &TextEncoderContract,
-    skip: usize,
-    is_xl: bool,
-    whole: &Taken,
-    wanted_for: &str,
-) -> Result<Taken> {
-    let at_fault = |problem: String, help: &str| Error::model(&component.graph.path, problem, help);
-    let Some(layers) = contract.layers() else {
-        return Err(at_fault(
-            format!("{wanted_for} has clip_skip = {skip}, and {} does not give its hidden states", component.kind),
-            "leave clip_skip out, or export the text encoder with its hidden states (scripts/export.py \
-             --hidden-states)",
-        ));
-    };
-    let most = layers.saturating_sub(usize::from(is_xl));
-    let wanted = most.checked_sub(skip);
-    let found = wanted.and_then(|wanted| contract.hidden_states.iter().find(|(layer, _)| *layer == wanted));
-    let Some((_, states)) = found else {
+    family: Family,
+    reading: &PromptReading,
+) -> Result<Tokenizer> {
+    if let (Some(asked), Some(fixed)) = (reading.max_sequence_length, contract.sequence_length)
+        && asked != fixed
+    {
         return Err(Error::input(
-            "clip_skip",
-            format!("{skip} layers are to be left out, and {} has {most} that can be", component.kind),
-            "1 and 2 are usual",
+            "max_sequence_length",
+            format!("{asked} is asked for, and {} of {} takes {fixed} tokens", contract.input_ids.name, component.kind),
+            "leave the key out, or export the text encoder with a free number of tokens",
         ));
-    };
-    if is_xl {
-        return Ok(Taken { tokens: Some(states.clone()), ..whole.clone() });
     }
-    let norm = match &contract.last_hidden_state {
-        Some(output) => LayerNorm::making(&component.graph, &output.name)?,
-        None => None,
-    };
-    // A norm of another width is none over these states.
-    let width = states.shape.last().and_then(Dim::fixed);
-    let norm = norm.filter(|norm| width.is_none_or(|width| width == norm.scale.len()));
-    let norm = norm.ok_or_else(|| {
-        at_fault(
-            format!(
-                "{wanted_for} has clip_skip = {skip}, and the norm behind the last layer of {} cannot be read",
-                component.kind
-            ),
-            "leave clip_skip out, or export the text encoder anew in float32 or float16, without fusing its operators \
-             (scripts/export.py --hidden-states)",
-        )
-    })?;
-    Ok(Taken { tokens: Some(states.clone()), norm: Some(norm), pooled: whole.pooled.clone() })
+    let length = reading.max_sequence_length.or(contract.sequence_length).or(family.t5_length());
+    match length {
+        Some(length) => tokenizer.with_max_length(length),
+        None => Ok(tokenizer),
+    }
 }
 
 /// Requires that weights and chunks have a sense for what an encoder gives.

@@ -2,6 +2,7 @@
 
 use super::config::Settings;
 use super::sigmas::{Ramp, timestep_of_f32};
+use super::spacing::linspace;
 use super::{Entry, Request, table};
 use crate::error::{Error, Result};
 
@@ -43,6 +44,11 @@ impl Accepts {
 }
 
 impl Custom {
+    /// Noise levels that fall evenly from 1 to `1/steps`.
+    pub fn falling_evenly(steps: usize) -> Self {
+        Self::Sigmas(linspace(1.0, 1.0 / steps.max(1) as f64, steps))
+    }
+
     /// The key of `[run]` that it stands under.
     pub fn key(&self) -> &'static str {
         match self {

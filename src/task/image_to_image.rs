@@ -6,7 +6,7 @@ use ndarray::ArrayD;
 
 use super::picture::{drawn, pixels, posterior};
 use super::prompt::{condition, guidance};
-use super::{Stage, Start, Task, steps_run};
+use super::{Rounding, Stage, Start, Task, steps_run};
 use crate::error::{Error, Result};
 use crate::spec::{Beginning, ImageToImage, Prompting};
 use crate::{image, npy};
@@ -31,9 +31,9 @@ impl Task for ImageToImage {
         }
     }
 
-    fn check(&self, steps: usize, denoising_start: Option<f64>) -> Result<()> {
+    fn check(&self, steps: usize, denoising_start: Option<f64>, rounding: Rounding) -> Result<()> {
         match (denoising_start, self.strength) {
-            (None, _) => steps_run(STRENGTH, self.strength(), steps).map(drop),
+            (None, _) => steps_run(STRENGTH, self.strength(), steps, rounding).map(drop),
             (Some(_), None) => Ok(()),
             (Some(start), Some(strength)) => Err(Error::input(
                 STRENGTH,
@@ -62,7 +62,10 @@ impl Task for ImageToImage {
         }
         let begin = match stage.is_planned {
             true => 0,
-            false => (stage.steps - steps_run(STRENGTH, self.strength(), stage.steps)?) * stage.scheduler.order(),
+            false => {
+                let run = steps_run(STRENGTH, self.strength(), stage.steps, stage.model.rounding)?;
+                (stage.steps - run) * stage.scheduler.order()
+            }
         };
         let noise = stage.unit_noise()?;
         let mut sample = noise.clone();

@@ -10,7 +10,7 @@ use ndarray::{Array4, ArrayD, Axis, IxDyn, concatenate};
 
 use super::picture::{drawn, for_branches, mask, nearest, pixels, posterior, repeated, same_shape};
 use super::prompt::{condition, guidance};
-use super::{Paste, Stage, Start, Task, steps_run};
+use super::{Paste, Rounding, Stage, Start, Task, steps_run};
 use crate::denoise::{Condition, Guidance, Keep};
 use crate::error::{Error, Result};
 use crate::image;
@@ -38,9 +38,9 @@ impl Task for Inpaint {
         image::dimensions(&self.image).map(Some)
     }
 
-    fn check(&self, steps: usize, denoising_start: Option<f64>) -> Result<()> {
+    fn check(&self, steps: usize, denoising_start: Option<f64>, rounding: Rounding) -> Result<()> {
         super::begins_by_itself(self.name(), denoising_start)?;
-        steps_run("task.inpaint.strength", self.strength, steps).map(drop)
+        steps_run(STRENGTH, self.strength, steps, rounding).map(drop)
     }
 
     fn strength(&self) -> Option<f64> {
@@ -58,8 +58,8 @@ impl Task for Inpaint {
         let pixels = pixels(&self.image, stage.size)?;
         let hole = mask(&self.mask, stage.size)?;
         let small = nearest(&hole, height, width);
-        let begin =
-            (stage.steps - steps_run("task.inpaint.strength", self.strength, stage.steps)?) * stage.scheduler.order();
+        let run = steps_run(STRENGTH, self.strength, stage.steps, stage.model.rounding)?;
+        let begin = (stage.steps - run) * stage.scheduler.order();
 
         // The generators are drawn from in this order: the picture's latents where they are needed, the noise, the
         // masked picture's latents.
@@ -109,6 +109,8 @@ impl Task for Inpaint {
         Ok(Start { sample, begin, condition: told, guidance, keep, paste })
     }
 }
+
+const STRENGTH: &str = "task.inpaint.strength";
 
 /// The picture with 0, the middle of its range, in the hole.
 fn with_grey_hole(pixels: &ArrayD<f32>, hole: &Array4<f32>) -> ArrayD<f32> {

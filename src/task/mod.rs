@@ -25,6 +25,7 @@ use crate::text::TextEncoders;
 
 pub use conditions::{Given, check_labels, things};
 pub use from_noise::Unconditional;
+pub use prompt::unheeded_negative_prompt;
 
 /// What a run of the denoiser starts from.
 #[derive(Debug)]
@@ -93,6 +94,8 @@ pub struct Model {
     pub classes: Option<Classes>,
     /// How noise is laid over the small picture, for an upscaler that is told how much.
     pub low_res: Option<ForwardProcess>,
+    /// How a strength is turned into steps.
+    pub rounding: Rounding,
 }
 
 /// Classes as the model numbers them.
@@ -239,12 +242,12 @@ pub trait Task: std::fmt::Debug + Send + Sync {
         Ok(None)
     }
 
-    /// Requires that the task can be done in so many steps of the user's, and that it can begin at a share of the
-    /// schedule where one is asked for.
+    /// Requires that the task can be done in so many steps of the user's, a strength being read as the model has it, and
+    /// that it can begin at a share of the schedule where one is asked for.
     ///
     /// # Errors
     /// [`Error::Input`] naming the key that does not go with the number of steps, or with this task.
-    fn check(&self, _steps: usize, denoising_start: Option<f64>) -> Result<()> {
+    fn check(&self, _steps: usize, denoising_start: Option<f64>, _rounding: Rounding) -> Result<()> {
         begins_by_itself(self.name(), denoising_start)
     }
 
@@ -260,10 +263,25 @@ pub trait Task: std::fmt::Debug + Send + Sync {
     fn start(&self, stage: &mut Stage<'_>) -> Result<Start>;
 }
 
-/// How many of the user's steps are run under a strength that stands at `key`: whole ones, rounded down, which is the
-/// arithmetic of diffusers' `get_timesteps`.
-fn steps_run(key: &str, strength: f64, steps: usize) -> Result<usize> {
-    match ((steps as f64 * strength) as usize).min(steps) {
+/// How a strength that does not come out at whole steps is read, which differs among diffusers' pipelines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Rounding {
+    /// Fewer steps are run: Stable Diffusion 1 to XL.
+    #[default]
+    Down,
+    /// More steps are run: Stable Diffusion 3 and its kin.
+    Up,
+}
+
+/// How many of the user's steps are run under a strength that stands at `key`: the arithmetic of diffusers'
+/// `get_timesteps`.
+fn steps_run(key: &str, strength: f64, steps: usize, rounding: Rounding) -> Result<usize> {
+    let share = (steps as f64 * strength).min(steps as f64);
+    let run = match rounding {
+        Rounding::Down => share as usize,
+        Rounding::Up => steps - (steps as f64 - share) as usize,
+    };
+    match run {
         0 => Err(Error::input(
             key,
             format!("{strength} of {steps} steps is less than one step"),

@@ -12,12 +12,23 @@ use crate::spec::Prompting;
 use crate::tensor::Dim;
 use crate::text::{Asked, Embedding, TextEncoders};
 
-/// The guidance that a task's prompts ask for. A model that is told the scale is not guided from outside.
+/// The guidance that a task's prompts ask for. A model that learnt the effect of guidance is guided from outside only
+/// where that is asked for by its own key.
 pub(super) fn guidance(prompting: &Prompting, stage: &Stage<'_>) -> Guidance {
-    match stage.model.denoiser.timestep_cond {
-        Some(_) => Guidance::Off,
-        None => Guidance::classifier_free(prompting.guidance_scale, prompting.guidance_rescale),
-    }
+    let scale = match stage.model.denoiser.has_learnt_guidance() {
+        true => prompting.true_cfg_scale,
+        false => prompting.guidance_scale,
+    };
+    Guidance::classifier_free(scale, prompting.guidance_rescale)
+}
+
+/// Says that a negative prompt is given which nothing leads away from.
+pub fn unheeded_negative_prompt(prompting: &Prompting, contract: &DenoiserContract) -> Option<String> {
+    let leads_nowhere = contract.has_learnt_guidance() && prompting.true_cfg_scale <= 1.0;
+    let is_given = prompting.negative_prompts.iter().any(|prompt| !prompt.is_empty());
+    let warning = "this model learnt the effect of guidance and is not led away from the negative prompt; set true_cfg_scale \
+                   above 1, which doubles the time, or leave the negative prompt out";
+    (leads_nowhere && is_given).then(|| warning.to_owned())
 }
 
 /// What the denoiser is told of the batch's prompts, a row for each picture in each branch of `guidance`: tokens,
@@ -27,6 +38,9 @@ pub(super) fn guidance(prompting: &Prompting, stage: &Stage<'_>) -> Guidance {
 /// [`Error::Input`] where the model has no text encoder, and whatever that fails with.
 pub(super) fn condition(prompting: &Prompting, guidance: Guidance, stage: &mut Stage<'_>) -> Result<Condition> {
     let contract = &stage.model.denoiser.clone();
+    if let (0, Some(warning)) = (stage.first, unheeded_negative_prompt(prompting, contract)) {
+        (stage.warn)(warning);
+    }
     let mut rows: Vec<Arc<Embedding>> = Vec::new();
     let mut sizes = Vec::new();
     let branches = guidance.branches();
@@ -62,7 +76,12 @@ pub(super) fn condition(prompting: &Prompting, guidance: Guidance, stage: &mut S
         }
         None => None,
     };
+    let guidance = contract.guidance.as_ref().map(|_| {
+        let scale = prompting.guidance_scale as f32;
+        ArrayD::from_elem(IxDyn(&[rows.len()]), scale)
+    });
     Ok(Condition {
+        guidance,
         context: Some(stacked(rows.iter().map(|row| row.tokens.view()))?),
         text_embeds: match (pooled, &contract.text_embeds) {
             (Some(pooled), Some(_)) => Some(stacked(pooled.iter().map(|row| row.view()))?),

@@ -108,10 +108,10 @@ impl TextEncoder {
         Ok(chunks)
     }
 
-    /// Encodes one prompt, the chunks behind its own empty.
+    /// Encodes one prompt, the chunks behind its own empty; one chunk only where the encoder reads no more.
     pub(super) fn encode(&mut self, prompt: &str, asked: Asked, cancel: &Cancel) -> Result<Encoded> {
         let Chunks { mut chunks, warning } = self.chunks(prompt)?;
-        if chunks.len() < asked.chunks {
+        if self.style.goes_on && chunks.len() < asked.chunks {
             let empty = self.chunks("")?.chunks;
             chunks.extend(empty.into_iter().cycle().take(asked.chunks - chunks.len()));
         }

@@ -31,9 +31,12 @@ impl Embedding {
 /// A model's text encoders, in its order.
 ///
 /// Encoders of one group stand side by side: their states are joined along the width. The groups follow each other
-/// along the tokens, the narrower ones filled up with zeros. One vector is made of all that are pooled.
+/// along the tokens, the narrower ones filled up with zeros, and behind them what stands for an encoder that is not
+/// there. One vector is made of all that are pooled.
 pub struct TextEncoders {
     encoders: Vec<(usize, TextEncoder)>,
+    /// `[tokens, width]` of zeros.
+    blank: Option<[usize; 2]>,
     /// Prompts met before: several pictures of one prompt, or the empty negative prompt of every request.
     known: HashMap<(String, Asked), Arc<Embedding>>,
 }
@@ -42,9 +45,10 @@ pub struct TextEncoders {
 const REMEMBERED: usize = 256;
 
 impl TextEncoders {
-    /// Joins encoders, each with its group.
-    pub fn new(encoders: Vec<(usize, TextEncoder)>) -> Self {
-        Self { encoders, known: HashMap::new() }
+    /// Joins encoders, each with its group. `blank` is how many tokens of zeros stand behind theirs, and how wide:
+    /// `[tokens, width]`.
+    pub fn new(encoders: Vec<(usize, TextEncoder)>, blank: Option<[usize; 2]>) -> Self {
+        Self { encoders, blank, known: HashMap::new() }
     }
 
     /// How many chunks a prompt is read in, by the encoder that needs the most; 1 unless long prompts are read so.
@@ -74,7 +78,7 @@ impl TextEncoders {
         for (group, encoder) in &mut self.encoders {
             encoded.push((*group, encoder.encode(prompt, asked, cancel)?));
         }
-        let embedding = Arc::new(join(encoded)?);
+        let embedding = Arc::new(join(encoded, self.blank)?);
         if self.known.len() >= REMEMBERED {
             self.known.clear();
         }
@@ -83,7 +87,7 @@ impl TextEncoders {
     }
 }
 
-fn join(encoded: Vec<(usize, Encoded)>) -> Result<Embedding> {
+fn join(encoded: Vec<(usize, Encoded)>, blank: Option<[usize; 2]>) -> Result<Embedding> {
     let misfit = |e: ndarray::ShapeError| Error::input("prompt", format!("the text encoders do not agree: {e}"), "");
     let mut groups: Vec<(usize, Vec<ArrayD<f32>>)> = Vec::new();
     let mut vectors = Vec::new();
@@ -101,7 +105,8 @@ fn join(encoded: Vec<(usize, Encoded)>) -> Result<Embedding> {
         let views: Vec<_> = parts.iter().map(|part| part.view()).collect();
         concatenate(Axis(axis), &views).map_err(misfit)
     };
-    let groups = groups.iter().map(|(_, members)| along(1, members)).collect::<Result<Vec<_>>>()?;
+    let mut groups = groups.iter().map(|(_, members)| along(1, members)).collect::<Result<Vec<_>>>()?;
+    groups.extend(blank.map(|[tokens, width]| ArrayD::zeros(IxDyn(&[tokens, width]))));
     let width = groups.iter().map(|group| group.shape()[1]).max().unwrap_or(0);
     let groups: Vec<_> = groups.into_iter().map(|group| widened(group, width)).collect();
     let pooled = if vectors.is_empty() { None } else { Some(along(0, &vectors)?) };

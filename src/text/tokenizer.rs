@@ -1,10 +1,11 @@
-//! Turns prompts into token ids, exactly as transformers' fast CLIP and BERT tokenizers do.
+//! Turns prompts into token ids, exactly as transformers' fast CLIP, BERT and T5 tokenizers do.
 
 mod bert;
 mod clip;
 mod files;
 mod json;
 mod special;
+mod t5;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -13,9 +14,6 @@ use tokenizers::{AddedToken, TruncationDirection};
 
 use crate::error::{Error, Result};
 use special::{Family, Settings};
-
-/// The number of tokens that CLIP's text encoders and the latent diffusion paper's were trained on, taken where the files give no usable number.
-const CLIP_LENGTH: usize = 77;
 
 /// A tokenizer opened from a model directory.
 ///
@@ -28,6 +26,7 @@ const CLIP_LENGTH: usize = 77;
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
+    family: Family,
     dir: PathBuf,
     max_length: usize,
     vocab_size: usize,
@@ -46,7 +45,7 @@ pub struct Tokenizer {
 /// A prompt's tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encoding {
-    /// [`Tokenizer::max_length`] ids: beginning of text, the prompt, end of text, padding.
+    /// [`Tokenizer::max_length`] ids: beginning of text (not for T5), the prompt, end of text, padding.
     pub ids: Vec<i64>,
     /// How many of the ids are not padding.
     pub length: usize,
@@ -69,11 +68,11 @@ impl Encoding {
 
 impl Tokenizer {
     /// Opens the tokenizer in `dir`: its `tokenizer.json`, or else its `vocab.json` and `merges.txt` (CLIP) or its
-    /// `vocab.txt` (BERT).
+    /// `vocab.txt` (BERT). T5's is read from `tokenizer.json` only.
     ///
     /// The special tokens and the length come from `tokenizer_config.json`, `special_tokens_map.json` and
     /// `added_tokens.json`, in the precedence that transformers gives them; files that are not there leave the
-    /// family's own. A length left open (transformers writes 1e30) is 77.
+    /// family's own. A length left open (transformers writes 1e30) is 77, and for T5 512.
     ///
     /// # Errors
     ///
@@ -84,8 +83,12 @@ impl Tokenizer {
         let opened = if json.is_file() { Some(json::open(&json)?) } else { None };
         let family = match &opened {
             Some(opened) => json::family(opened),
-            None if pieces.is_file() && !dir.join("vocab.json").is_file() => Family::Bert,
-            None => Family::Clip,
+            None if dir.join("vocab.json").is_file() => Family::Clip,
+            None if pieces.is_file() => Family::Bert,
+            None => {
+                t5::refuse_pieces(dir)?;
+                Family::Clip
+            }
         };
         let settings = Settings::read(dir, family)?;
         let mut inner = match (opened, family) {
@@ -93,15 +96,16 @@ impl Tokenizer {
                 bert::make_plain(&mut opened, &json, settings.plain)?;
                 opened
             }
-            (None, Family::Clip) => clip::from_vocab_and_merges(dir, &settings)?,
             (None, Family::Bert) => bert::from_vocab(&pieces, &settings)?,
+            (None, _) => clip::from_vocab_and_merges(dir, &settings)?,
         };
         settings.register(&mut inner, dir)?;
         if inner.get_post_processor().is_none() {
-            let around = settings.around(&inner, dir)?;
-            match family {
-                Family::Clip => clip::surround(&mut inner, around),
-                Family::Bert => bert::surround(&mut inner, around),
+            let (begin, end) = settings.around(&inner, dir)?;
+            match (family, begin) {
+                (Family::Clip, Some(begin)) => clip::surround(&mut inner, begin, end),
+                (Family::Bert, Some(begin)) => bert::surround(&mut inner, begin, end),
+                _ => t5::surround(&mut inner, dir, end)?,
             }
         }
 
@@ -122,15 +126,16 @@ impl Tokenizer {
             behind,
             words: HashMap::new(),
             inner,
+            family,
             dir: dir.to_path_buf(),
-            max_length: CLIP_LENGTH,
+            max_length: family.length(),
             vocab_size,
             around,
             pad_id: i64::from(pad_id),
             pads_left: settings.pads_left,
             truncates_left: settings.truncates_left,
         };
-        tokenizer.with_max_length(settings.max_length.unwrap_or(CLIP_LENGTH))
+        tokenizer.with_max_length(settings.max_length.unwrap_or(family.length()))
     }
 
     /// Gives the tokenizer another length, such as that of the text encoder's position embeddings.
@@ -146,6 +151,11 @@ impl Tokenizer {
         }
         self.max_length = max_length;
         Ok(self)
+    }
+
+    /// Whether it is T5's, whose text encoder gives a state for each token and pools no vector of them.
+    pub fn is_t5(&self) -> bool {
+        self.family == Family::T5
     }
 
     /// The number of ids an encoded prompt has.

@@ -106,7 +106,46 @@ fn what_nothing_can_fill_is_shown_in_a_table() {
         assert!(message.contains(part), "{part}: {message}");
     }
     let message = denoiser(unet().input("img_ids", I64, "n, 3")).unwrap_err().to_string();
-    assert!(message.contains("Flux"), "{message}");
+    assert!(message.contains("img_ids and txt_ids"), "{message}");
+}
+
+/// Flux as Optimum exports it, with position ids of this type and shape.
+fn flux(dtype: u64, [image, text]: [&str; 2]) -> Model {
+    Model::new()
+        .input("hidden_states", F32, "batch, packed_height_width, 64")
+        .input("timestep", F32, "step")
+        .input("encoder_hidden_states", F32, "batch, sequence_length, 4096")
+        .input("pooled_projections", F32, "batch, 768")
+        .input("img_ids", dtype, image)
+        .input("txt_ids", dtype, text)
+        .output("out_hidden_states", F32, "batch, packed_height_width, 64")
+}
+
+fn transformer(model: Model) -> ldm_ort::Result<DenoiserContract> {
+    DenoiserContract::resolve(&Dir::new().graph("transformer/model.onnx", model).only_component())
+}
+
+#[test]
+fn a_packed_sample_is_told_by_its_position_ids() {
+    for (dtype, shapes) in [(I64, ["hw, 3", "s, 3"]), (F32, ["batch, hw, 3", "batch, s, 3"]), (F16, ["hw, n", "s, n"])]
+    {
+        let contract = transformer(flux(dtype, shapes)).unwrap();
+        let positions = contract.positions.as_ref().unwrap();
+        assert_eq!((positions.image.name.as_str(), positions.text.name.as_str()), ("img_ids", "txt_ids"));
+        assert_eq!(
+            (contract.sample.name.as_str(), contract.text_embeds.as_ref().unwrap().shape.len()),
+            ("hidden_states", 2)
+        );
+        assert_eq!((contract.in_channels, contract.out_channels), (Some(16), Some(16)));
+        assert_eq!((contract.height, contract.width, contract.sequence_length), (None, None, None));
+        assert!(contract.guidance.is_none() && contract.has_learnt_guidance());
+    }
+    let told = transformer(flux(I64, ["hw, 3", "s, 3"]).input("guidance", F32, "batch")).unwrap();
+    assert_eq!(told.guidance.unwrap().name, "guidance");
+    assert!(!denoiser(unet()).unwrap().has_learnt_guidance());
+    // Four numbers a token are those of another model.
+    let message = transformer(flux(I64, ["hw, 4", "s, 4"])).unwrap_err().to_string();
+    assert!(message.contains("img_ids") && message.contains("three numbers a token"), "{message}");
 }
 
 #[test]
@@ -242,24 +281,28 @@ fn every_role_word_is_heeded() {
     use ldm_ort::bundle::{Bundle, ComponentKind, Overrides, role_words};
     let model = |kind: ComponentKind| match kind {
         ComponentKind::Unet => Model::new().output("out", F32, "b, 4, h, w"),
+        ComponentKind::Transformer => Model::new().output("out", F32, "b, hw, 16"),
         ComponentKind::TextEncoder => Model::new().output("last_hidden_state", F32, "b, s, 8"),
         ComponentKind::VaeEncoder => Model::new().output("out", F32, "b, 8, h, w"),
         _ => Model::new().output("out", F32, "b, 3, h, w"),
     };
-    let form = |word: &str| match word {
+    let form = |kind: ComponentKind, word: &str| match word {
+        "sample" if kind == ComponentKind::Transformer => (F32, "b, hw, 16"),
         "sample" | "latent" => (F32, "b, 4, h, w"),
+        "img_ids" | "txt_ids" => (I64, "n, 3"),
+        "guidance" => (F32, "b"),
         "timestep" => (F32, ""),
         "class_labels" => (I64, "b"),
         "context" => (F32, "b, s, 8"),
         "input_ids" | "attention_mask" => (I64, "b, s"),
         _ => (F32, "b, 6"),
     };
-    for kind in [ComponentKind::Unet, ComponentKind::TextEncoder, ComponentKind::VaeEncoder, ComponentKind::VaeDecoder]
-    {
+    use ComponentKind as Kind;
+    for kind in [Kind::Unet, Kind::Transformer, Kind::TextEncoder, Kind::VaeEncoder, Kind::VaeDecoder] {
         let mut graph = model(kind);
         let mut overrides = Overrides::default();
         for word in role_words(kind) {
-            let (dtype, shape) = form(word);
+            let (dtype, shape) = form(kind, word);
             graph = graph.input(&format!("x.{word}"), dtype, shape);
             overrides.roles.entry(kind).or_default().insert(format!("x.{word}"), (*word).to_owned());
         }
@@ -267,7 +310,7 @@ fn every_role_word_is_heeded() {
         let bundle = Bundle::open(dir.path(), &overrides).unwrap();
         let component = bundle.component(kind).unwrap();
         let filled = match kind {
-            ComponentKind::Unet => DenoiserContract::resolve(component).unwrap().roles().len(),
+            Kind::Unet | Kind::Transformer => DenoiserContract::resolve(component).unwrap().roles().len(),
             ComponentKind::TextEncoder => TextEncoderContract::resolve(component).unwrap().roles().len(),
             ComponentKind::VaeEncoder => VaeEncoderContract::resolve(component, Some(4)).unwrap().roles().len(),
             _ => VaeDecoderContract::resolve(component).unwrap().roles().len(),

@@ -6,6 +6,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod flux;
 mod folder;
 mod inputs;
 mod lora;
@@ -330,6 +331,11 @@ fn in_loras() {
 #[test]
 fn in_what_other_tasks_are_given() {
     expect(&tasks::rows());
+}
+
+#[test]
+fn in_what_flux_is_given() {
+    expect(&flux::rows());
 }
 
 #[test]

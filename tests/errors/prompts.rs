@@ -23,7 +23,66 @@ fn safetensors(name: &str, dtype: &str, shape: &[usize], size: usize) -> Vec<u8>
 /// A word of the user's own.
 const CAT: &str = "[[embedding]]\npath = 'cat.safetensors'\n";
 
+/// A mistake on Stable Diffusion 3's tiny model.
+fn sd3(name: &'static str) -> Row {
+    Row::new(name).model("../families/sd3")
+}
+
+/// Takes a file of another of the tiny models.
+fn of_family(file: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families").join(file);
+    std::fs::read(path).expect("the fixture is there")
+}
+
+/// What Stable Diffusion 3's three text encoders need.
+fn three_encoders() -> Vec<Row> {
+    vec![
+        sd3("T5 without its tokenizer").files(|f| f.remove("model/tokenizer_3")).says(&[
+            "model/tokenizer_3",
+            "tokenizer.json",
+            "copy the tokenizer_3/ folder",
+        ]),
+        sd3("T5's tokenizer in SentencePiece's own form")
+            .files(|f| {
+                f.remove("model/tokenizer_3/tokenizer.json");
+                f.write("model/tokenizer_3/spiece.model", [10, 14]);
+            })
+            .says(&["model/tokenizer_3", "spiece.model", "tokenizer.json", "save_pretrained"]),
+        sd3("T5 named and not there").files(|f| f.remove("model/text_encoder_3")).says(&[
+            "text_encoder_3/model.onnx",
+            "model_index.json",
+            "[null, null]",
+        ]),
+        sd3("a third text encoder of another width")
+            .files(|f| f.write("model/text_encoder_3/model.onnx", of_family("xl/text_encoder/model.onnx")))
+            .says(&["transformer/model.onnx", "encoder_hidden_states", "width 40", "give 32", "not of one model"]),
+        sd3("a text encoder without its projection")
+            .files(|f| f.write("model/text_encoder/model.onnx", of_family("xl/text_encoder/model.onnx")))
+            .says(&["text_encoder/model.onnx", "projected text", "CLIPTextModelWithProjection"]),
+        Row::new("a length for T5 in a model without it")
+            .change("prompt = 'a red circle'", "prompt = 'a red circle'\nmax_sequence_length = 128")
+            .says(&["max_sequence_length", "none of the model's text encoders is T5's"]),
+        sd3("a size that is not one of whole patches")
+            .change("width = 64", "width = 68")
+            .says(&["run.width", "68 is not a multiple of 8"]),
+        sd3("a schedule of another family").change("[output]", "[scheduler.ddim]\n[output]").says(&[
+            "scheduler.ddim",
+            "rectified flow",
+            "choose flow-match-euler",
+        ]),
+        sd3("a schedule of another family that can be turned")
+            .change("[output]", "[scheduler.unipc]\n[output]")
+            .says(&["scheduler.unipc", "rectified flow", "use_flow_sigmas", "flow_prediction"]),
+    ]
+}
+
 pub fn rows() -> Vec<Row> {
+    let mut rows = three_encoders();
+    rows.extend(of_clip());
+    rows
+}
+
+fn of_clip() -> Vec<Row> {
     vec![
         Row::new("a learnt word in a file that is not there").add(CAT).says(&["cat.safetensors", "no such file"]),
         Row::new("a learnt word in a pickle")

@@ -53,6 +53,15 @@ pub fn axes() -> Vec<Row> {
                 files.edit("vae_decoder/model.onnx", |g| g.rows(2));
             }),
         ),
+        Row::new(
+            "fixed to batches of two, Stable Diffusion 3",
+            "families/sd3",
+            made("families/sd3", |files| {
+                for part in ["text_encoder", "text_encoder_2", "text_encoder_3", "transformer", "vae_decoder"] {
+                    files.edit(&format!("{part}/model.onnx"), |g| g.rows(2));
+                }
+            }),
+        ),
         Row::new("fixed to batches of one", "pipelines/negative", batch_of(1)).inspected(&["fixed to batches of 1"]),
         Row::new("fixed to batches of two", "pipelines/negative", batch_of(2)).inspected(&["fixed to batches of 2"]),
         Row::new("fixed to batches of two, without guidance", "pipelines/no-guidance", batch_of(2)),
@@ -94,6 +103,9 @@ pub fn bare() -> Vec<Row> {
         Row::new("nothing but graphs, control", "families/control", made(CONTROL, strip))
             .change("[run]", DDIM)
             .change("../../../fixtures/families/control/controlnet_1", "model/controlnet_1"),
+        Row::new("nothing but graphs, Stable Diffusion 3", "families/sd3", made("families/sd3", strip))
+            .inspected(&["1.5305", "0.0609", "Stable Diffusion 3"])
+            .change("[run]", "[scheduler.flow-match-euler]\nshift = 3.0\n\n[run]\nwidth = 32\nheight = 32"),
         Row::new("tokenizer.json alone", "pipelines/plain", written_out),
     ]
 }

@@ -179,6 +179,19 @@ impl Graph {
         self
     }
 
+    /// Declares an input with an axis more in front, along which the graph then takes the largest.
+    pub fn batched(&mut self, name: &str, shape: &str) -> &mut Self {
+        let (dtype, _) = self.declare(INPUT, name, F32, shape);
+        assert_eq!(dtype, F32, "{name} is not float32");
+        let inner = format!("{name}.inner");
+        self.rename_in_nodes(name, &inner);
+        let axes = Message::default().bytes(1, "axes").number(8, 0).number(20, 7);
+        let (tag, Value::Bytes(reduce)) = node("ReduceMax", name, &inner, "keepdims", 0) else { return self };
+        let reduce = Message::parse(&reduce).bytes(5, axes.build());
+        self.graph.0.insert(0, (tag, Value::Bytes(reduce.build())));
+        self
+    }
+
     /// Declares an input anew and leaves the graph as it is, which then cannot run.
     pub fn redeclare(&mut self, name: &str, dtype: u64, shape: &str) -> &mut Self {
         self.declare(INPUT, name, dtype, shape);

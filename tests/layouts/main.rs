@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod files;
+mod flux;
 mod free;
 mod graph;
 #[path = "../pipeline/npy.rs"]

@@ -1,7 +1,7 @@
 //! Layouts that are known and not run: what is said of them.
 
 use crate::files::Files;
-use crate::graph::{BOOL, F32, Graph};
+use crate::graph::{BOOL, F32, Graph, I64};
 use crate::program;
 
 const PIPELINE: &str = "[model]\npath = 'model'\n[task.text-to-image]\nprompt = 'a cat'\n[run]\nsteps = 2\nseed = 1\n";
@@ -120,5 +120,25 @@ fn graphs_to_choose_from_are_named() {
             files.shift("unet", "unet.opt").put("unet.fp8/model.onnx", graph);
         },
         &["2 graphs for unet", "unet.fp8/model.onnx", "unet.opt/model.onnx", "[model.unet] graph"],
+    );
+}
+
+#[test]
+fn a_picture_of_another_number_of_tokens_is_refused() {
+    edits(
+        "families/flux-dev",
+        "transformer/model.onnx",
+        |g| g.input("hidden_states", F32, "batch, 24, 64").output("out_hidden_states", F32, "batch, 24, 64"),
+        &["run.width, run.height", "512×512 is 4096 tokens", "fixed to 24"],
+    );
+}
+
+#[test]
+fn a_flux_that_is_told_whole_times_is_refused() {
+    edits(
+        "families/flux-dev",
+        "transformer/model.onnx",
+        |g| g.rename("timestep", "zero").zeros("zero").leftover("timestep", I64, "batch"),
+        &["timestep", "int64", "between 0 and 1", "float timestep"],
     );
 }

@@ -2,11 +2,12 @@
 
 use crate::Row;
 use crate::files::Files;
+use crate::flux;
 use crate::free;
 use crate::graph::{BOOL, F16, F32, F64, Graph, I32, I64};
 
 pub fn rows() -> Vec<Row> {
-    [diffusers(), optimum(), directml(), runtime_demos(), others(), free::axes(), free::bare()]
+    [diffusers(), optimum(), directml(), runtime_demos(), others(), flux::rows(), free::axes(), free::bare()]
         .into_iter()
         .flatten()
         .collect()
@@ -81,7 +82,22 @@ fn optimum() -> Vec<Row> {
         files.edit("text_encoder/model.onnx", |g| g.input("input_ids", I32, "batch_size, sequence_length"));
         files.edit("text_encoder_2/model.onnx", |g| g.input("input_ids", I32, "batch_size, sequence_length"));
     });
+    let sd3 = made("families/sd3", |files| {
+        let axes = "batch_size, sequence_length";
+        for encoder in ["text_encoder", "text_encoder_2", "text_encoder_3"] {
+            files.edit(&format!("{encoder}/model.onnx"), |g| g.input("input_ids", I64, axes));
+        }
+        files.edit("transformer/model.onnx", |g| {
+            g.input("hidden_states", F32, "batch_size, 16, height, width").input("timestep", F32, "step");
+            g.input("encoder_hidden_states", F32, &format!("{axes}, 40")).input(
+                "pooled_projections",
+                F32,
+                "batch_size, 32",
+            )
+        });
+    });
     vec![
+        Row::new("Optimum, Stable Diffusion 3", "families/sd3", sd3).inspected(&["pooled text", "1.5305"]),
         Row::new("Optimum up to 1.22", "pipelines/plain", oldest).inspected(&[
             "Optimum up to 1.22",
             "int64",

@@ -113,7 +113,7 @@ fn every_pipeline_is_drawn_as_diffusers_draws_it() {
 /// The families that came of Stable Diffusion, each on a tiny model of its architecture (`scripts/golden_families.py`).
 #[test]
 fn every_family_is_drawn_as_diffusers_draws_it() {
-    assert_drawn(Reference::of_diffusers("families"), 13);
+    assert_drawn(Reference::of_diffusers("families"), 25);
 }
 
 /// The systems of the latent diffusion paper, each on a tiny model of its architecture, as loops in PyTorch draw them

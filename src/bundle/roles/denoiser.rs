@@ -22,11 +22,23 @@ impl Residuals {
     }
 }
 
+/// The inputs that tell where each token stands, of graphs that take the sample as a sequence of tokens (Flux): three
+/// numbers a token, the last two its row and its column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Positions {
+    /// Those of the sample's tokens, `[h/2 · w/2, 3]`, or `[n, h/2 · w/2, 3]`.
+    pub image: TensorInfo,
+    /// Those of the tokens attended to, `[tokens, 3]`, or `[n, tokens, 3]`: all of them zero.
+    pub text: TensorInfo,
+}
+
 /// The roles of a denoiser's inputs and its output.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DenoiserContract {
-    /// The noisy latents, `[n, c, h, w]`.
+    /// The noisy latents, `[n, c, h, w]`; with `positions` packed, `[n, h/2 · w/2, 4 c]`.
     pub sample: TensorInfo,
+    /// Where the tokens of a packed sample stand.
+    pub positions: Option<Positions>,
     /// The model's t: a scalar, `[1]` or `[n]`; integer or float.
     pub timestep: TensorInfo,
     /// The tokens attended to, `[n, tokens, width]`.
@@ -37,6 +49,8 @@ pub struct DenoiserContract {
     pub time_ids: Option<TensorInfo>,
     /// The embedded guidance scale, `[n, width]`.
     pub timestep_cond: Option<TensorInfo>,
+    /// The guidance scale as a number, `[n]`.
+    pub guidance: Option<TensorInfo>,
     /// Class ids or the noise level, `[n]`.
     pub class_labels: Option<TensorInfo>,
     /// Rows of the table that `class_labels` indexes, where it indexes one.
@@ -45,19 +59,24 @@ pub struct DenoiserContract {
     pub residuals: Residuals,
     /// Switches left over from tracing, each with what to feed.
     pub constants: Vec<Switch>,
-    /// The prediction, `[n, c, h, w]`.
+    /// The prediction, in the form of `sample`.
     pub output: TensorInfo,
     /// The batch the graph is fixed to, where it is.
     pub batch: Option<usize>,
-    /// The channels of `sample`, from its shape, the configuration or the first convolution.
+    /// c of `sample`, from its shape, the configuration or the first convolution.
     pub in_channels: Option<usize>,
-    /// The channels of `output`, from its shape or the configuration.
+    /// c of `output`, from its shape or the configuration.
     pub out_channels: Option<usize>,
     /// The latent height the graph is fixed to, where it is.
     pub height: Option<usize>,
     /// The latent width the graph is fixed to, where it is.
     pub width: Option<usize>,
+    /// The number of tokens of a packed sample that the graph is fixed to, where it is.
+    pub sequence_length: Option<usize>,
 }
+
+/// The values of a latent square of two by two, one token of a packed sample, for each of its channels.
+const PATCH: usize = 4;
 
 impl DenoiserContract {
     /// Finds the roles of a denoiser's inputs and its output.
@@ -70,7 +89,9 @@ impl DenoiserContract {
         let graph = &component.graph;
         let mut inputs = Unassigned::new(component);
         let constants = inputs.switches();
-        let picture = |t: &TensorInfo| is_float(t, 4);
+        let positions = positions(&mut inputs);
+        let rank = if positions.is_some() { 3 } else { 4 };
+        let picture = |t: &TensorInfo| is_float(t, rank);
         let scalar_or_list = |t: &TensorInfo| is_number(t) && t.shape.len() <= 1;
         let wide = |t: &TensorInfo| is_float(t, 2);
         let residuals = residuals(&mut inputs);
@@ -83,6 +104,7 @@ impl DenoiserContract {
         let mut text_embeds = inputs.named(&["text_embeds", "pooled_projections", "add_text_embeds", "y"], wide);
         let mut time_ids = inputs.named(&["time_ids", "add_time_ids"], |t| t.shape.len() == 2 && is_number(t));
         let timestep_cond = inputs.named(&["timestep_cond"], wide);
+        let guidance = inputs.named(&["guidance"], |t| t.dtype.is_float() && t.shape.len() <= 1);
         let mut class_labels =
             inputs.named(&["class_labels", "class_label", "class_ids", "noise_level"], scalar_or_list);
 
@@ -94,28 +116,37 @@ impl DenoiserContract {
         text_embeds = text_embeds.or_else(|| inputs.only(|t| wide(t) && t.name.starts_with("onnx::")));
         class_labels = class_labels.or_else(|| inputs.only(|t| t.dtype.is_integer() && t.shape.len() == 1));
 
-        let Some(sample) = sample else { return Err(inputs.lacks("sample", "float, [n, c, h, w]")) };
+        let Some(sample) = sample else {
+            let form = if positions.is_some() { "float, [n, tokens, 4 c]" } else { "float, [n, c, h, w]" };
+            return Err(inputs.lacks("sample", form));
+        };
         let Some(timestep) = timestep else { return Err(inputs.lacks("timestep", "a number, [], [1] or [n]")) };
         inputs.finish()?;
-        let output = output(component, 4, &["out_sample", "noise_pred", "latent", "sample", "out_hidden_states"])?;
+        let output = output(component, rank, &["out_sample", "noise_pred", "latent", "sample", "out_hidden_states"])?;
 
         let axis = |t: &TensorInfo, at: usize| t.shape.get(at).and_then(Dim::fixed);
         let batched = [Some(&sample), context.as_ref(), text_embeds.as_ref(), time_ids.as_ref()];
+        let configured = |key: &str| json::count(&component.config, key);
+        let (channels, values) = if positions.is_some() { (2, PATCH) } else { (1, 1) };
         Ok(Self {
             batch: fixed_batch(batched.into_iter().flatten()),
-            in_channels: axis(&sample, 1)
-                .or_else(|| json::count(&component.config, "in_channels"))
-                .or_else(|| graph.convolved_channels.get(&sample.name).copied()),
-            out_channels: axis(&output, 1).or_else(|| json::count(&component.config, "out_channels")),
-            height: axis(&sample, 2),
+            in_channels: axis(&sample, channels)
+                .or_else(|| configured("in_channels"))
+                .or_else(|| graph.convolved_channels.get(&sample.name).copied())
+                .map(|taken| taken / values),
+            out_channels: axis(&output, channels).or_else(|| configured("out_channels")).map(|given| given / values),
+            height: axis(&sample, 2).filter(|_| positions.is_none()),
             width: axis(&sample, 3),
+            sequence_length: axis(&sample, 1).filter(|_| positions.is_some()),
             class_rows: class_labels.as_ref().and_then(|c| graph.table_rows.get(&c.name).copied()),
             sample,
+            positions,
             timestep,
             context,
             text_embeds,
             time_ids,
             timestep_cond,
+            guidance,
             class_labels,
             residuals,
             constants,
@@ -128,20 +159,35 @@ impl DenoiserContract {
         self.context.as_ref()?.shape.get(2)?.fixed()
     }
 
+    /// Whether it is a multimodal transformer (Esser et al. 2024, arXiv 2403.03206), as Stable Diffusion 3 and Flux have:
+    /// told the pooled text and no sizes.
+    pub fn is_multimodal(&self) -> bool {
+        self.text_embeds.is_some() && self.time_ids.is_none()
+    }
+
     /// How many numbers `time_ids` holds a picture: 6, or 5 where one of them is an aesthetic score.
     pub fn time_ids_width(&self) -> Option<usize> {
         self.time_ids.as_ref()?.shape.get(1)?.fixed()
+    }
+
+    /// Whether the model learnt the effect of guidance, so that `guidance_scale` is a number it is told or nothing to it,
+    /// and what guides it from outside has a scale of its own: latent consistency models and Flux.
+    pub fn has_learnt_guidance(&self) -> bool {
+        self.timestep_cond.is_some() || self.guidance.is_some() || self.positions.is_some()
     }
 
     /// Each input and the output with the word for its role.
     pub fn roles(&self) -> Vec<(&TensorInfo, String)> {
         let plain = [
             (Some(&self.sample), "sample"),
+            (self.positions.as_ref().map(|p| &p.image), "positions in the picture"),
+            (self.positions.as_ref().map(|p| &p.text), "positions in the text"),
             (Some(&self.timestep), "timestep"),
             (self.context.as_ref(), "context"),
             (self.text_embeds.as_ref(), "pooled text"),
             (self.time_ids.as_ref(), "sizes and crop"),
             (self.timestep_cond.as_ref(), "embedded guidance scale"),
+            (self.guidance.as_ref(), "guidance scale"),
             (self.class_labels.as_ref(), "class labels"),
             (self.residuals.mid.as_ref(), "control residual, middle"),
             (Some(&self.output), "prediction"),
@@ -155,6 +201,22 @@ impl DenoiserContract {
 
 fn has_time_ids_shape(t: &TensorInfo) -> bool {
     matches!(t.shape.as_slice(), [_, Dim::Fixed(5 | 6)]) && t.dtype != DType::Bool
+}
+
+/// Takes the inputs for positions, where the graph has both.
+fn positions(inputs: &mut Unassigned<'_>) -> Option<Positions> {
+    let is_triple = |t: &TensorInfo| {
+        let last = t.shape.last().and_then(Dim::fixed);
+        is_number(t) && matches!(t.shape.len(), 2 | 3) && last.is_none_or(|numbers| numbers == 3)
+    };
+    match (inputs.named(&["img_ids"], is_triple), inputs.named(&["txt_ids"], is_triple)) {
+        (Some(image), Some(text)) => Some(Positions { image, text }),
+        (image, text) => {
+            let lone = image.or(text)?;
+            inputs.left.extend(inputs.component.graph.input(&lone.name));
+            None
+        }
+    }
 }
 
 /// Takes the residual inputs: their names differ by exporter, their order does not.

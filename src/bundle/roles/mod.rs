@@ -12,7 +12,7 @@ mod vae;
 
 pub use conditioner::ConditionerContract;
 pub use control::ControlNetContract;
-pub use denoiser::{DenoiserContract, Residuals};
+pub use denoiser::{DenoiserContract, Positions, Residuals};
 pub use text::TextEncoderContract;
 pub use vae::{VaeDecoderContract, VaeEncoderContract, VaeEncoderKind};
 
@@ -34,9 +34,8 @@ pub struct Switch {
 pub fn role_words(kind: ComponentKind) -> &'static [&'static str] {
     use ComponentKind as Kind;
     match kind {
-        Kind::Unet | Kind::Transformer => {
-            &["sample", "timestep", "context", "text_embeds", "time_ids", "timestep_cond", "class_labels"]
-        }
+        Kind::Unet => &["sample", "timestep", "context", "text_embeds", "time_ids", "timestep_cond", "class_labels"],
+        Kind::Transformer => &["sample", "timestep", "context", "text_embeds", "guidance", "img_ids", "txt_ids"],
         Kind::TextEncoder | Kind::TextEncoder2 | Kind::TextEncoder3 => &["input_ids", "attention_mask"],
         Kind::VaeEncoder | Kind::VqEncoder => &["sample"],
         Kind::VaeDecoder | Kind::VqDecoder => &["latent"],
@@ -188,7 +187,10 @@ impl<'a> Unassigned<'a> {
 /// What a known input belongs to that is not run.
 fn explain(name: &str) -> Option<&'static str> {
     match name {
-        "img_ids" | "txt_ids" => Some("position ids belong to Flux and its kin, which are not run"),
+        "img_ids" | "txt_ids" => Some(
+            "position ids are run as Flux has them: img_ids and txt_ids, three numbers a token, beside a sample that is a \
+             sequence of tokens",
+        ),
         "controlnet_images" | "controlnet_conds" | "controlnet_scales" | "conditioning_scales" => {
             Some("this graph has its control network built in, which is not run; export the two apart")
         }

@@ -17,8 +17,11 @@ pub struct Prompting {
     /// place for models that were trained so (Stable Diffusion XL).
     pub negative_prompts: Vec<String>,
     /// `guidance_scale = 7.5`: the weight w of classifier-free guidance, `uncond + w (cond - uncond)`, 0 or more; up
-    /// to 1 there is no guidance. Models that are told the scale (latent consistency models) run once a step.
+    /// to 1 there is no guidance. Models that are told the scale (latent consistency models, Flux) run once a step.
     pub guidance_scale: f64,
+    /// `true_cfg_scale = 1.0`: the weight of classifier-free guidance for models that learnt the effect of guidance
+    /// (Flux), away from the negative prompt and beside `guidance_scale`; up to 1 there is none.
+    pub true_cfg_scale: f64,
     /// `guidance_rescale = 0.0`: how far the guided prediction is brought back to the deviation of the unguided one
     /// against overexposure, 0 to 1.
     pub guidance_rescale: f64,
@@ -35,6 +38,7 @@ impl Prompting {
             prompts,
             negative_prompts: Vec::new(),
             guidance_scale: 7.5,
+            true_cfg_scale: 1.0,
             guidance_rescale: 0.0,
             reading: PromptReading::default(),
             sizes: Sizes::default(),
@@ -68,13 +72,19 @@ impl Prompting {
         if let Some(scale) = table.number("guidance_scale", Included(0.0), Unbounded) {
             prompting.guidance_scale = scale;
         }
+        if let Some(scale) = table.number("true_cfg_scale", Included(0.0), Unbounded) {
+            prompting.true_cfg_scale = scale;
+            if scale > 1.0 && is_there && prompting.negative_prompts.is_empty() {
+                table.report_at("true_cfg_scale", "goes with `negative_prompt`, which may be \"\", and there is none");
+            }
+        }
         if let Some(rescale) = table.number("guidance_rescale", Included(0.0), Included(1.0)) {
             prompting.guidance_rescale = rescale;
         }
         prompting.reading = PromptReading::read(table);
         prompting.sizes = Sizes::read(table);
         if !is_there {
-            let keys = ["negative_prompt", "guidance_scale", "guidance_rescale"];
+            let keys = ["negative_prompt", "guidance_scale", "true_cfg_scale", "guidance_rescale"];
             for key in keys.iter().chain(PromptReading::KEYS).chain(Sizes::KEYS) {
                 if table.get(key).is_some() {
                     table.report_at(key, "goes with `prompt`, and there is none");
@@ -101,6 +111,7 @@ impl Prompting {
             differing => writer.key("negative_prompt", differing.to_vec()),
         }
         writer.key("guidance_scale", self.guidance_scale);
+        writer.key_if("true_cfg_scale", Some(self.true_cfg_scale).filter(|&scale| scale > 1.0));
         writer.key("guidance_rescale", self.guidance_rescale);
         self.reading.write(writer);
         self.sizes.write(writer);

@@ -16,6 +16,10 @@ pub struct PromptReading {
     /// model was trained on. All of this is as diffusers' argument of that name has it; AUTOMATIC1111's "Clip skip" is
     /// greater by one, and goes for the negative prompt too.
     pub clip_skip: Option<usize>,
+    /// `max_sequence_length`: how many tokens T5 reads, 2 to 512, in a model that has it; CLIP's number is its own.
+    /// Absent: what diffusers' pipeline takes, 256 for Stable Diffusion 3 and Flux
+    /// schnell, 512 for Flux dev.
+    pub max_sequence_length: Option<usize>,
 }
 
 /// `weights`: how brackets in a prompt are read.
@@ -43,10 +47,13 @@ pub enum LongPrompts {
 }
 
 impl PromptReading {
-    pub(super) const KEYS: &'static [&'static str] = &["weights", "long_prompts", "clip_skip"];
+    pub(super) const KEYS: &'static [&'static str] = &["weights", "long_prompts", "clip_skip", "max_sequence_length"];
 
     /// No text encoder has as many layers.
     const MOST_LAYERS: usize = 255;
+
+    /// T5 was trained on no longer texts.
+    const MOST_TOKENS: usize = 512;
 
     pub(super) fn read(table: &mut Table<'_>) -> Self {
         Self {
@@ -59,6 +66,7 @@ impl PromptReading {
                 _ => LongPrompts::Cut,
             },
             clip_skip: table.integer("clip_skip", 1, Self::MOST_LAYERS),
+            max_sequence_length: table.integer("max_sequence_length", 2, Self::MOST_TOKENS),
         }
     }
 
@@ -68,5 +76,6 @@ impl PromptReading {
         writer.key_if("weights", weights);
         writer.key_if("long_prompts", long_prompts);
         writer.key_if("clip_skip", self.clip_skip.map(integer));
+        writer.key_if("max_sequence_length", self.max_sequence_length.map(integer));
     }
 }

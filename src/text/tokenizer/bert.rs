@@ -13,7 +13,7 @@ use tokenizers::{NormalizerWrapper, Tokenizer};
 
 use super::clip::FETCH;
 use super::files::read_text;
-use super::special::{Plain, Settings};
+use super::special::{Placed, Plain, Settings};
 use crate::error::{Error, Result};
 
 /// Puts BERT's tokenizer together from `vocab.txt`, a token a line, without its special tokens.
@@ -47,6 +47,6 @@ pub(super) fn make_plain(tokenizer: &mut Tokenizer, path: &Path, plain: Plain) -
 }
 
 /// Puts `[CLS]` and `[SEP]` around every prompt.
-pub(super) fn surround(tokenizer: &mut Tokenizer, [begin, end]: [(String, u32); 2]) {
+pub(super) fn surround(tokenizer: &mut Tokenizer, begin: Placed, end: Placed) {
     tokenizer.with_post_processor(Some(BertProcessing::new(end, begin)));
 }

@@ -14,7 +14,7 @@ use tokenizers::processors::roberta::RobertaProcessing;
 use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior, Tokenizer};
 
 use super::files::{read_json, read_text};
-use super::special::Settings;
+use super::special::{Placed, Settings};
 use crate::error::{Error, Result};
 
 pub(super) const FETCH: &str = "fetch the file again, or take the tokenizer the model came with";
@@ -64,7 +64,7 @@ pub(super) fn from_vocab_and_merges(dir: &Path, settings: &Settings) -> Result<T
 }
 
 /// Puts the beginning and the end of text around every prompt.
-pub(super) fn surround(tokenizer: &mut Tokenizer, [begin, end]: [(String, u32); 2]) {
+pub(super) fn surround(tokenizer: &mut Tokenizer, begin: Placed, end: Placed) {
     let around = RobertaProcessing::new(end, begin).add_prefix_space(false).trim_offsets(false);
     tokenizer.with_post_processor(Some(around));
 }

@@ -32,6 +32,7 @@ pub(super) fn open(path: &Path) -> Result<Tokenizer> {
 pub(super) fn family(tokenizer: &Tokenizer) -> Family {
     match tokenizer.get_model() {
         ModelWrapper::WordPiece(_) => Family::Bert,
+        ModelWrapper::Unigram(_) => Family::T5,
         _ => Family::Clip,
     }
 }

@@ -20,14 +20,26 @@ pub(super) enum Family {
     Clip,
     /// Pieces of words, `[CLS]` … `[SEP]`.
     Bert,
+    /// The likeliest pieces of a text (a unigram model), … `</s>`.
+    T5,
 }
 
 impl Family {
-    /// The keys of the token before a prompt and of the one behind it.
-    fn around(self) -> [&'static str; 2] {
+    /// The keys of the token before a prompt, where there is one, and of the one behind it.
+    fn around(self) -> (Option<&'static str>, &'static str) {
         match self {
-            Self::Clip => ["bos_token", "eos_token"],
-            Self::Bert => ["cls_token", "sep_token"],
+            Self::Clip => (Some("bos_token"), "eos_token"),
+            Self::Bert => (Some("cls_token"), "sep_token"),
+            Self::T5 => (None, "eos_token"),
+        }
+    }
+
+    /// The number of tokens that the family's text encoders were trained on, taken where the files give no usable
+    /// number. That of the latent diffusion paper's BERT is CLIP's.
+    pub(super) fn length(self) -> usize {
+        match self {
+            Self::Clip | Self::Bert => 77,
+            Self::T5 => 512,
         }
     }
 
@@ -41,6 +53,9 @@ impl Family {
             (Self::Bert, "unk_token") => "[UNK]",
             (Self::Bert, "mask_token") => "[MASK]",
             (Self::Bert, _) => "[PAD]",
+            (Self::T5, "eos_token") => "</s>",
+            (Self::T5, "unk_token") => "<unk>",
+            (Self::T5, _) => "<pad>",
         }
     }
 }
@@ -56,15 +71,18 @@ pub(super) struct Plain {
     pub(super) chinese: Option<bool>,
 }
 
+/// A special token and its id.
+pub(super) type Placed = (String, u32);
+
 /// What the files beside a tokenizer say.
 #[derive(Debug)]
 pub(super) struct Settings {
     family: Family,
     pub(super) max_length: Option<usize>,
-    /// The token before a prompt.
-    pub(super) begin: AddedToken,
+    /// The token before a prompt, where there is one.
+    begin: Option<AddedToken>,
     /// The token behind it.
-    pub(super) end: AddedToken,
+    end: AddedToken,
     pub(super) unk: AddedToken,
     pad: AddedToken,
     /// BERT's token for a word left out.
@@ -123,13 +141,13 @@ impl Settings {
                 .collect::<Result<_>>()?,
             _ => Vec::new(),
         };
-        let [begin, end] = family.around();
+        let (begin, end) = family.around();
         let is_on = |key: &str| config.get(key).and_then(Value::as_bool);
         let is_left = |key: &str| config.get(key).and_then(Value::as_str) == Some("left");
 
         Ok(Self {
             max_length: max_length(&config_path, config.get("model_max_length"))?,
-            begin: token(begin, true)?,
+            begin: begin.map(|key| token(key, true)).transpose()?,
             end: token(end, true)?,
             unk: token("unk_token", true)?,
             pad: token("pad_token", false)?,
@@ -151,9 +169,10 @@ impl Settings {
     /// Makes the tokenizer know the added and special tokens, so that it finds them inside prompts. A special token
     /// that it knows already keeps the flags it has.
     pub(super) fn register(&self, tokenizer: &mut Tokenizer, dir: &Path) -> Result<()> {
-        let [begin, end] = self.family.around();
-        let special = [(begin, &self.begin), (end, &self.end), ("unk_token", &self.unk)];
-        for (key, token) in special.into_iter().chain([("pad_token", &self.pad)]) {
+        let (begin, end) = self.family.around();
+        let mut special: Vec<(&str, &AddedToken)> = begin.zip(self.begin.as_ref()).into_iter().collect();
+        special.extend([(end, &self.end), ("unk_token", &self.unk)]);
+        for &(key, token) in special.iter().chain(&[("pad_token", &self.pad)]) {
             let declared = self.added.iter().any(|added| added.content == token.content);
             if !declared && tokenizer.token_to_id(&token.content).is_none() {
                 return Err(self.unknown(dir, key, &token.content));
@@ -165,7 +184,7 @@ impl Settings {
             token.special(special)
         });
         let all = declared
-            .chain(special.into_iter().map(|(_, token)| token.clone()))
+            .chain(special.iter().map(|(_, token)| (*token).clone()))
             .chain([self.pad.clone()])
             .chain(self.mask.iter().filter(|mask| tokenizer.token_to_id(&mask.content).is_some()).cloned())
             .chain(self.additional.iter().cloned());
@@ -183,17 +202,18 @@ impl Settings {
         tokenizer.token_to_id(&self.pad.content).ok_or_else(|| self.unknown(dir, "pad_token", &self.pad.content))
     }
 
-    /// The tokens before and behind a prompt, each with its id.
+    /// The token before a prompt, where there is one, and the one behind it, each with its id.
     ///
     /// # Errors
     /// [`Error::Model`] where the vocabulary does not have one.
-    pub(super) fn around(&self, tokenizer: &Tokenizer, dir: &Path) -> Result<[(String, u32); 2]> {
+    pub(super) fn around(&self, tokenizer: &Tokenizer, dir: &Path) -> Result<(Option<Placed>, Placed)> {
         let pair = |key, content: &str| {
             let id = tokenizer.token_to_id(content);
             id.map(|id| (content.to_owned(), id)).ok_or_else(|| self.unknown(dir, key, content))
         };
-        let [begin, end] = self.family.around();
-        Ok([pair(begin, &self.begin.content)?, pair(end, &self.end.content)?])
+        let (begin, end) = self.family.around();
+        let begin = begin.zip(self.begin.as_ref()).map(|(key, token)| pair(key, &token.content)).transpose()?;
+        Ok((begin, pair(end, &self.end.content)?))
     }
 
     /// The error for a special token without an id.

@@ -48,6 +48,73 @@ fn gives_the_ids_that_transformers_gives() {
     }
 }
 
+/// A folder with T5's tokenizer as transformers writes it, and one as it did before version 4.40, where words were split
+/// before they were marked.
+fn t5() -> [TempDir; 2] {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    for dir in &dirs {
+        for file in ["tokenizer.json", "tokenizer_config.json"] {
+            std::fs::copy(fixture("t5").join(file), dir.path().join(file)).unwrap();
+        }
+    }
+    let text = std::fs::read_to_string(fixture("t5").join("tokenizer.json")).unwrap();
+    let mut older: Value = serde_json::from_str(&text).unwrap();
+    older["normalizer"] = older["normalizer"]["normalizers"][0].take();
+    let marked = json!({"type": "Metaspace", "replacement": "\u{2581}", "add_prefix_space": true});
+    older["pre_tokenizer"] = json!({"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, marked]});
+    older["decoder"] = marked;
+    write(&dirs[1], "tokenizer.json", older.to_string());
+    dirs
+}
+
+#[test]
+fn gives_the_ids_that_transformers_gives_for_t5() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/tokenizer/t5.json");
+    let golden: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    for (name, dir) in ["t5", "t5-older"].into_iter().zip(t5()) {
+        let tokenizer = Tokenizer::open(dir.path()).unwrap();
+        assert!(tokenizer.is_t5());
+        assert_eq!((tokenizer.max_length(), tokenizer.room(), tokenizer.vocab_size()), (48, 47, 322));
+        let rows = golden[name]["rows"].as_array().unwrap();
+        for (prompt, row) in golden["prompts"].as_array().unwrap().iter().zip(rows) {
+            let prompt = prompt.as_str().unwrap();
+            let mut want: Vec<i64> = serde_json::from_value(row["ids"].clone()).unwrap();
+            want.resize(48, golden[name]["pad"].as_i64().unwrap());
+            let got = tokenizer.encode(prompt).unwrap();
+            assert_eq!(got.ids, want, "{name}: {prompt:?}");
+            assert_eq!(got.cut as u64, row["cut"].as_u64().unwrap(), "{name}: {prompt:?}");
+        }
+    }
+}
+
+#[test]
+fn t5_has_its_end_and_its_length_where_the_files_leave_them_out() {
+    let [dir, _] = t5();
+    let want = Tokenizer::open(dir.path()).unwrap().encode("a red circle").unwrap();
+    let text = std::fs::read_to_string(fixture("t5").join("tokenizer.json")).unwrap();
+    let mut json: Value = serde_json::from_str(&text).unwrap();
+    json["post_processor"] = Value::Null;
+    write(&dir, "tokenizer.json", json.to_string());
+    std::fs::remove_file(dir.path().join("tokenizer_config.json")).unwrap();
+    let tokenizer = Tokenizer::open(dir.path()).unwrap();
+    assert_eq!(tokenizer.max_length(), 512);
+    assert_eq!(tokenizer.encode("a red circle").unwrap().ids[..48], want.ids);
+    write(&dir, "tokenizer_config.json", json!({"eos_token": "<end>"}).to_string());
+    let error = Tokenizer::open(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("eos_token is \"<end>\""), "{error}");
+}
+
+#[test]
+fn the_own_file_of_sentencepiece_is_refused_with_the_way_out() {
+    let dir = tempfile::tempdir().unwrap();
+    write(&dir, "spiece.model", [10, 0, 1]);
+    write(&dir, "tokenizer_config.json", "{}");
+    let error = Tokenizer::open(dir.path()).unwrap_err().to_string();
+    for word in ["spiece.model and no tokenizer.json", "transformers", "save_pretrained"] {
+        assert!(error.contains(word), "{word}: {error}");
+    }
+}
+
 /// A folder with the files of the BERT fixture.
 fn bert() -> TempDir {
     let dir = tempfile::tempdir().unwrap();

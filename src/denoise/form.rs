@@ -1,0 +1,102 @@
+//! The form in which a graph takes a sample: as it is, or packed into a sequence of tokens.
+
+use std::path::Path;
+
+use ndarray::{Array2, ArrayD, ArrayViewD, Axis, CowArray, Ix4, IxDyn};
+
+use super::packing;
+use crate::bundle::{DenoiserContract, Positions};
+use crate::error::{Error, Result};
+use crate::tensor::TensorInfo;
+
+/// The form in which a graph takes a sample, gives a prediction and is told the time. Schedulers and tasks see samples as
+/// they are, `[n, c, h, w]`: what they do is done value by value.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Form<'c> {
+    /// `[n, c, h, w]`, and the timestep of training.
+    Planes,
+    /// Flux: `[n, h/2 · w/2, 4 c]`, where each token stands, and the timestep as a share of training's 1000.
+    Packed(&'c Positions),
+}
+
+impl<'c> Form<'c> {
+    pub fn of(contract: &'c DenoiserContract) -> Self {
+        contract.positions.as_ref().map_or(Self::Planes, Self::Packed)
+    }
+
+    /// Requires that samples of this height and width have this form in a graph with this contract.
+    pub fn check(self, contract: &DenoiserContract, graph: &Path, height: usize, width: usize) -> Result<()> {
+        let Self::Packed(_) = self else { return Ok(()) };
+        let name = &contract.sample.name;
+        if !height.is_multiple_of(packing::SIDE) || !width.is_multiple_of(packing::SIDE) {
+            return Err(Error::model(
+                graph,
+                format!("input {name} takes squares of two by two latents, and the run has {height}×{width}"),
+                "choose a height and a width that are even in latents",
+            ));
+        }
+        let tokens = height / packing::SIDE * (width / packing::SIDE);
+        match contract.sequence_length.filter(|&fixed| fixed != tokens) {
+            None => Ok(()),
+            Some(fixed) => Err(Error::model(
+                graph,
+                format!("input {name}: the number of tokens is fixed at {fixed}, the run needs {tokens}"),
+                "choose the width and height the graph was exported for, or export it with free axes",
+            )),
+        }
+    }
+
+    /// The time as the graph is told it. diffusers divides in float32.
+    pub fn time(self, timestep: f64) -> f64 {
+        match self {
+            Self::Planes => timestep,
+            Self::Packed(_) => f64::from(timestep as f32 / 1000.0),
+        }
+    }
+
+    /// `[n, c, h, w]` in the form of the graph.
+    pub fn sample<'v>(self, sample: ArrayViewD<'v, f32>) -> CowArray<'v, f32, IxDyn> {
+        match (self, sample.view().into_dimensionality::<Ix4>()) {
+            (Self::Packed(_), Ok(planes)) => packing::pack(planes).into_dyn().into(),
+            _ => sample.into(),
+        }
+    }
+
+    /// What the graph is told, for each of `rows`, of where tokens stand: those of a sample of this height and width, and
+    /// those of `told` tokens of text.
+    pub fn positions(self, rows: usize, [height, width]: [usize; 2], told: usize) -> Vec<(&'c str, ArrayD<f32>)> {
+        let Self::Packed(Positions { image, text }) = self else { return Vec::new() };
+        [(image, packing::places(height, width)), (text, Array2::zeros((told, 3)))]
+            .map(|(info, places)| (info.name.as_str(), with_rank_of(info, places, rows)))
+            .into()
+    }
+
+    /// Has `run` write a prediction in the form of the graph, and puts it into `out` as `[n, c, h, w]`.
+    pub fn prediction(
+        self,
+        shape: [usize; 3],
+        out: &mut [f32],
+        run: impl FnOnce(&mut [f32]) -> Result<()>,
+    ) -> Result<()> {
+        match self {
+            Self::Planes => run(out),
+            Self::Packed(_) => {
+                let mut packed = vec![0.0; out.len()];
+                run(&mut packed)?;
+                packing::unpack(&packed, shape, out);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// `[tokens, 3]`, or the same for each of `rows` where the graph wants that.
+fn with_rank_of(info: &TensorInfo, places: Array2<f32>, rows: usize) -> ArrayD<f32> {
+    if info.shape.len() != 3 {
+        return places.into_dyn();
+    }
+    let rows = info.shape.first().and_then(|rows| rows.fixed()).unwrap_or(rows);
+    let one = places.insert_axis(Axis(0));
+    let shape = (rows, one.dim().1, one.dim().2);
+    one.broadcast(shape).map_or_else(|| one.clone(), |all| all.to_owned()).into_dyn()
+}

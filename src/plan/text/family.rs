@@ -1,0 +1,144 @@
+//! What the denoisers of a family read of their text encoders.
+
+use super::states::{penultimate, skipped};
+use crate::bundle::{Bundle, Component, ComponentKind, DenoiserContract, TextEncoderContract};
+use crate::error::{Error, Result};
+use crate::tensor::TensorInfo;
+use crate::text::Taken;
+
+/// How a denoiser reads its text encoders, told by what it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Family {
+    /// The latent diffusion paper's models, Stable Diffusion 1 and 2: the states after the last layer.
+    Plain,
+    /// Stable Diffusion XL and what came of it: the states before the last layer's, side by side, and the last encoder's
+    /// projected vector.
+    Xl,
+    /// Stable Diffusion 3: the same of the CLIPs, whose projected vectors stand side by side too, and behind their tokens
+    /// those of T5, or zeros in their place.
+    Multimodal,
+    /// Flux: the first encoder's pooled vector, and of T5 the states after the last layer; the model that is told the
+    /// guidance scale (dev) reads more of T5's tokens than the other (schnell).
+    Flux { is_told_guidance: bool },
+}
+
+impl Family {
+    pub(super) fn of(denoiser: &DenoiserContract) -> Self {
+        match denoiser {
+            _ if denoiser.positions.is_some() => Self::Flux { is_told_guidance: denoiser.guidance.is_some() },
+            _ if denoiser.time_ids.is_some() => Self::Xl,
+            _ if denoiser.is_multimodal() => Self::Multimodal,
+            _ => Self::Plain,
+        }
+    }
+
+    /// How many tokens T5 reads where nobody says: diffusers' default of `max_sequence_length`.
+    pub(super) fn t5_length(self) -> Option<usize> {
+        match self {
+            Self::Plain | Self::Xl => None,
+            Self::Multimodal | Self::Flux { is_told_guidance: false } => Some(256),
+            Self::Flux { is_told_guidance: true } => Some(512),
+        }
+    }
+
+    /// The group that an encoder's tokens belong to.
+    pub(super) fn group(self, is_t5: bool) -> usize {
+        usize::from(matches!(self, Self::Multimodal | Self::Flux { .. }) && is_t5)
+    }
+
+    /// What is taken of an encoder of which no layers are left out.
+    pub(super) fn whole(self, component: &Component, contract: &TextEncoderContract, of: Encoder) -> Result<Taken> {
+        let (tokens, pooled) = match self {
+            Self::Plain => (states(contract), None),
+            Self::Multimodal | Self::Flux { .. } if of.is_t5 => (states(contract), None),
+            Self::Flux { .. } => (None, contract.pooled.clone()),
+            // The projected text comes with the last encoder; what the first pools is not asked for.
+            Self::Xl => {
+                let pooled = contract.pooled.clone().filter(|_| of.is_last);
+                (Some(penultimate(component, contract)?.clone()), pooled)
+            }
+            Self::Multimodal => {
+                (Some(penultimate(component, contract)?.clone()), Some(projected(component, contract)?.clone()))
+            }
+        };
+        Ok(Taken { tokens, norm: None, pooled })
+    }
+
+    /// What is taken of an encoder of which the last `skip` layers are left out.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where nothing is read of the layers, or there are not as many; [`Error::Model`] where the graph
+    /// does not give their states.
+    pub(super) fn skipping(
+        self,
+        component: &Component,
+        contract: &TextEncoderContract,
+        skip: usize,
+        whole: &Taken,
+        wanted_for: &str,
+    ) -> Result<Taken> {
+        if whole.tokens.is_none() {
+            return Err(Error::input(
+                "clip_skip",
+                format!("{skip} is given, and the model reads one vector of {} and no layer's states", component.kind),
+                "leave the key out",
+            ));
+        }
+        skipped(component, contract, skip, self != Self::Plain, whole, wanted_for)
+    }
+
+    /// The zeros that stand for T5's states, `[tokens, width]`, in a model without it.
+    ///
+    /// # Errors
+    /// [`Error::Model`] where `model_index.json` names a T5 that is not there, or where nothing tells the width.
+    pub(super) fn blank(
+        self,
+        bundle: &Bundle,
+        denoiser: &DenoiserContract,
+        length: Option<usize>,
+    ) -> Result<Option<[usize; 2]>> {
+        let Some(length) = length.or(self.t5_length()).filter(|_| self == Self::Multimodal) else { return Ok(None) };
+        let named = format!("{}/", ComponentKind::TextEncoder3);
+        if let Some(missing) = bundle.missing.iter().find(|missing| missing.starts_with(&named)) {
+            return Err(Error::model(
+                &bundle.dir,
+                format!("lacks {missing}"),
+                "export it too, or to run without it set \"text_encoder_3\" and \"tokenizer_3\" to [null, null] in \
+                 model_index.json",
+            ));
+        }
+        let component = bundle.denoiser()?;
+        let stated = component.config.get("joint_attention_dim").and_then(serde_json::Value::as_u64);
+        let width = denoiser.context_width().or(stated.and_then(|width| usize::try_from(width).ok()));
+        match width.filter(|width| (1..=65_536).contains(width)) {
+            Some(width) => Ok(Some([length, width])),
+            None => Err(Error::model(
+                &component.graph.path,
+                "there is no text_encoder_3, and nothing says how wide the zeros in its place are to be",
+                "export text_encoder_3 too, or keep the transformer's config.json (joint_attention_dim)",
+            )),
+        }
+    }
+}
+
+/// Which of a model's text encoders one is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Encoder {
+    pub(super) is_t5: bool,
+    pub(super) is_last: bool,
+}
+
+fn states(contract: &TextEncoderContract) -> Option<TensorInfo> {
+    contract.last_hidden_state.clone().or_else(|| contract.pooled.clone())
+}
+
+/// The pooled text behind its projection, which an encoder exported without it gives as well, unprojected.
+fn projected<'c>(component: &Component, contract: &'c TextEncoderContract) -> Result<&'c TensorInfo> {
+    contract.pooled.as_ref().filter(|pooled| pooled.name != "pooler_output").ok_or_else(|| {
+        Error::model(
+            &component.graph.path,
+            format!("the denoiser is told the projected text of {}, and this graph does not give it", component.kind),
+            "export the text encoder with its projection (CLIPTextModelWithProjection, output text_embeds)",
+        )
+    })
+}

@@ -1,0 +1,72 @@
+//! Words of a user's own, and the vectors behind a text encoder's own for them.
+
+use ndarray::{Array2, Axis};
+
+use crate::bundle::{Component, GraphFile, TextEncoderContract, TokenTable};
+use crate::error::{Error, Result};
+use crate::tensor::Weight;
+use crate::text::Inversion;
+use crate::text::tokenizer::Tokenizer;
+
+/// Vectors behind those that a graph stores for its tokens.
+#[derive(Debug, Clone)]
+pub struct Learnt {
+    table: TokenTable,
+    /// `[n, width]`
+    vectors: Array2<f32>,
+}
+
+impl Learnt {
+    /// What the graph is opened with.
+    ///
+    /// # Errors
+    /// As [`TokenTable::grown`].
+    pub fn weight(&self, graph: &GraphFile) -> Result<Weight> {
+        self.table.grown(graph, &self.vectors)
+    }
+
+    /// Lets `tokenizer` and `contract` know the words of `inversions`.
+    pub(super) fn new(
+        inversions: &[Inversion],
+        component: &Component,
+        encoders: usize,
+        contract: &mut TextEncoderContract,
+        mut tokenizer: Tokenizer,
+    ) -> Result<(Option<Self>, Tokenizer)> {
+        if inversions.is_empty() {
+            return Ok((None, tokenizer));
+        }
+        let Some(table) = TokenTable::of(&component.graph, &contract.input_ids.name)? else {
+            return Err(Error::model(
+                &component.graph.path,
+                format!(
+                    "does not tell where {} keeps the vectors of its tokens, and [[embedding]] adds some",
+                    component.kind
+                ),
+                "use an export in float32 or float16, without fused operators",
+            ));
+        };
+        let mut vectors = Array2::zeros((0, table.width));
+        for inversion in inversions {
+            let number = component.kind.text_encoder_number().unwrap_or(1);
+            let own = inversion.of_encoder(number, encoders)?;
+            let first = table.rows + vectors.nrows();
+            if vectors.append(Axis(0), own.view()).is_err() {
+                return Err(Error::model(
+                    &inversion.path,
+                    format!(
+                        "its vectors are {} wide, and those of {} are {}",
+                        own.ncols(),
+                        component.kind,
+                        table.width
+                    ),
+                    "it was made for another family of models; use one that was made for this",
+                ));
+            }
+            let ids = (first..first + own.nrows()).map(|id| id as i64).collect();
+            tokenizer = tokenizer.with_word(&inversion.token, ids)?;
+        }
+        contract.embedding_rows = Some(table.rows + vectors.nrows());
+        Ok((Some(Self { table, vectors }), tokenizer))
+    }
+}
