@@ -19,6 +19,9 @@ pub(super) const UNFINISHED: &str = "unfinished-";
 /// What is said of an entry, in its folder.
 const CARD: &str = "entry.json";
 const SCHEMA: u32 = 1;
+/// ONNX Runtime's name for leaving weights where they lie, in the mapped file, instead of packing copies of them for its
+/// matrix products.
+const UNPACKED: &str = "session.disable_prepacking";
 
 /// A prepared graph.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -112,8 +115,11 @@ impl Entry {
 
     /// Opens it in the place of the graph that it was made from.
     pub(super) fn open(&self, runtime: &Runtime, graph: &GraphFile, options: &SessionOptions) -> Result<Session> {
+        let mut config = options.config.clone();
+        config.push((UNPACKED.to_owned(), "1".to_owned()));
         let options = SessionOptions {
             optimization: Optimization::None,
+            config,
             axes: Vec::new(),
             edits: Vec::new(),
             of: Some(graph.path.clone()),

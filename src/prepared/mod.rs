@@ -57,7 +57,7 @@ pub struct Cache {
 }
 
 /// What is changed when what is kept would no longer be what this version makes of a graph.
-const FORM: &str = "2";
+const FORM: &str = "3";
 
 impl Cache {
     /// The cache in the folder `root`, which is made when the first graph is kept.

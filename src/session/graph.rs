@@ -118,7 +118,7 @@ impl Session {
         let weights = to.with_extension("weights");
         let name = weights.file_name().unwrap_or_default().to_string_lossy();
         let mut options = options.clone();
-        for (key, value) in [(SAVED_WEIGHTS, &*name), (SAVED_WEIGHT_BYTES, "1024"), (SAVED_PREPACKED, "1")] {
+        for (key, value) in [(SAVED_WEIGHTS, &*name), (SAVED_WEIGHT_BYTES, "1024")] {
             options.config.push((key.to_owned(), value.to_owned()));
         }
         let opening = Opening { threads: options.threads, bytes, save_to: Some(to) };
@@ -240,11 +240,12 @@ impl Session {
     }
 }
 
-/// ONNX Runtime's names for where the weights of a graph that it saves go, from which size on, and whether in the layout
-/// that its kernels want.
+/// ONNX Runtime's names for where the weights of a graph that it saves go, and from which size on.
+///
+/// It offers to save them packed for its kernels too (`session.save_external_prepacked_constant_initializers`), and does
+/// so at whatever place in the file comes next, where kernels that load whole vectors at a time end the process.
 const SAVED_WEIGHTS: &str = "session.optimized_model_external_initializers_file_name";
 const SAVED_WEIGHT_BYTES: &str = "session.optimized_model_external_initializers_min_size_in_bytes";
-const SAVED_PREPACKED: &str = "session.save_external_prepacked_constant_initializers";
 
 /// What an opening is for.
 struct Opening<'a> {
