@@ -15,9 +15,9 @@ All that use ONNX Runtime use the library of the onnxruntime package: ours is to
 --own-runtime. ours is started once with an empty LDM_ORT_CACHE_DIR ("first start"); all other runs find what that left.
 All start from the same noise; final latents and pictures are compared. Linux only.
 
-Raw samples go to --json after every run, so that a run that is broken off leaves those it had. A sample holds wall,
+Raw samples go to --json after every round, so that a benchmark that is broken off leaves those it had. A sample holds wall,
 cpu, peak_rss, peak_anon, peak_file, foreign (share of processor time), first_step_at (seconds since the process began),
-load, prompt, steps_taken, decode.
+import (ours: finding ONNX Runtime), load, prompt, steps_taken, decode.
 """
 
 import argparse
@@ -31,8 +31,6 @@ import shutil
 import subprocess
 import sys
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-
 import numpy as np
 
 import bench_model
@@ -40,6 +38,7 @@ import bench_process
 import bench_report
 from bench_process import Failed, files_of, page_cache
 
+HERE = os.path.dirname(os.path.abspath(__file__))
 PEERS = {
     "ort": "import onnxruntime, tokenizers, PIL",
     "openvino": "import openvino, tokenizers, PIL",
@@ -70,7 +69,10 @@ class Bench:
         self.model = os.path.join(self.work, "models", args.model)
         self.files = os.path.join(self.work, "runs")
         os.makedirs(self.files, exist_ok=True)
-        bench_model.build(args.model, self.model)
+        try:
+            bench_model.build(args.model, self.model)
+        except subprocess.CalledProcessError as e:
+            sys.exit(f"bench.py: the model {args.model} could not be built ({e}): are scripts/requirements.txt installed?")
         self.noise = os.path.join(self.files, f"noise-{self.size}.npy")
         side = self.size // 8
         np.save(self.noise, np.random.default_rng(0).standard_normal((1, 4, side, side)).astype(np.float32))
@@ -148,7 +150,8 @@ class Bench:
     def run_ours(self, name, steps):
         program, flags = self.ours[name]
         where = os.path.join(self.files, name)
-        os.makedirs(where, exist_ok=True)
+        shutil.rmtree(where, ignore_errors=True)
+        os.makedirs(where)
         latents, pipeline = os.path.join(where, "latents.npy"), os.path.join(where, "pipeline.toml")
         with open(pipeline, "w", encoding="utf-8") as f:
             f.write(
@@ -167,20 +170,22 @@ class Bench:
 
     @staticmethod
     def ours_phases(picture, err):
-        """From `timings` of --json: open, prepare, steps, decode are durations, first_step is when the first step began,
-        since the process did. What is not there is taken from the line on stderr."""
+        """What `timings` of --json and the line on stderr tell. Of `timings`: until_denoising (since the process began),
+        calls (a duration each), until_decoded (from the last call until the picture was written). Without it, the steps are
+        the mean of the denoising loop."""
         found = SUMMARY.search(err)
         timings = picture.get("timings") or {}
         runtime, load, prompt, denoise, calls, decode = map(float, found.groups()) if found else (None,) * 6
-        phases = {
-            "load": timings.get("open", load),
-            "prompt": timings.get("prepare", prompt),
-            "steps_taken": timings.get("steps") or ([denoise / calls] * int(calls) if found and calls else []),
-            "decode": timings.get("decode", decode),
-            "first_step_at": timings.get("first_step", runtime + load + prompt if found else None),
-            "mean_step": "steps" not in timings,
+        return {
+            "import": runtime or 0.0,
+            "load": load,
+            "prompt": prompt,
+            "steps_taken": timings.get("calls") or ([denoise / calls] * int(calls) if calls else []),
+            "mean_step": "calls" not in timings,
+            "decode": timings.get("until_decoded") if decode is None else decode,
+            "until_decoded": timings.get("until_decoded"),
+            "first_step_at": timings.get("until_denoising", runtime + load + prompt if found else None),
         }
-        return phases
 
     def run_peer(self, name, steps):
         job = os.path.join(self.files, f"{name}.json")
@@ -209,6 +214,7 @@ class Bench:
         paths = files_of(os.path.join(self.model, folder))
         if name in self.ours and os.path.isdir(self.cache(name)):
             paths += files_of(self.cache(name))
+        os.sync()  # what an earlier run left to be written is not to disturb this one
         page_cache(paths, keep=not self.args.cold)
 
     def turn(self, name, steps, round_, first=False):

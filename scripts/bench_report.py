@@ -54,7 +54,7 @@ def images(raw, steps):
             "–" if first else paired(own, base, lambda s: s["wall"]),
             number([s["first_step_at"] for s in own]),
             "–" if first else paired(own, base, lambda s: s["first_step_at"]),
-            number([s["load"] for s in own], "{:.2f}"),
+            number([None if s["load"] is None else s["import"] + s["load"] for s in own], "{:.2f}"),
             number([median(s["steps_taken"]) for s in own if s["steps_taken"]], "{:.2f}"),
             "–" if first else paired(own, base, lambda s: median(s["steps_taken"]) if s["steps_taken"] else None),
             number([s["decode"] for s in own], "{:.2f}"),
@@ -63,7 +63,7 @@ def images(raw, steps):
             number([100 * s["foreign"] for s in own], "{:.0f}"),
             *difference(own),
         ])
-    head = ["engine", "n", "wall s", f"× {raw['base']}", "start to first step s", f"× {raw['base']}", "load s", "step s", f"× {raw['base']}", "decode s"]
+    head = ["engine", "n", "wall s", f"× {raw['base']}", "start to first step s", f"× {raw['base']}", "import + load s", "step s", f"× {raw['base']}", "decode s"]
     head += ["peak RSS GiB", "peak private GiB", "foreign %", f"latents against {raw['base']}", "pixels against it"]
     return f"## {steps} steps, {raw['size']}×{raw['size']}\n\n" + table(head, rows)
 
@@ -97,7 +97,7 @@ def parts(raw):
 
 
 NOTES = """Medians, [smallest–largest]. Engines took turns (A B C A B C), each run a new process; × is the median of the ratios
-of runs of the same round. Load is the opening of all graphs, import not counted; a step is the median of its run.
+of runs of the same round. Load is the opening of all graphs; a step is the median of its run.
 Peak RSS is the kernel's, with files mapped; peak private is anonymous memory, looked at 20 times a second. Foreign is the share
 of the machine's processor time that others took meanwhile. Latents: largest difference by the largest value.
 *: this build tells the mean of its steps only, the first one included.
