@@ -291,7 +291,7 @@ class Bench:
             self.raw["flops"] = self.peer(["flops", job])
         except Failed as e:
             self.failed("flops", e)
-        for sample in self.first_starts(1, 1):
+        for sample in self.first_starts(1, min(1, self.args.first_starts)):
             del sample["result"]
         for round_ in range(self.args.rounds):
             say(f"parts, round {round_ + 1}")
@@ -342,7 +342,7 @@ def arguments():
     p.add_argument("--base", help="the engine that others are compared with (default ours)")
     p.add_argument("--ldm-ort", action="append", metavar="[NAME=]PROGRAM [FLAGS]", help="default target/release/ldm-ort; several times: several forms of ours, each of a name")
     p.add_argument("--own-runtime", action="store_true", help="ours takes the ONNX Runtime that it finds itself")
-    p.add_argument("--first-starts", type=int, default=1, help="how many starts of ours with nothing cached (default 1)")
+    p.add_argument("--first-starts", type=int, default=1, help="how many starts of ours with nothing cached (default 1); 0 takes the cache as the last benchmark left it")
     p.add_argument("--cold", action="store_true", help="drops the model's files from the page cache before every run")
     p.add_argument("--nice", type=int, default=0, help="priority of the processes measured, such as -10 (needs root)")
     p.add_argument("--limit", type=float, default=3600, help="seconds after which a run is ended")
