@@ -104,6 +104,11 @@ of the machine's processor time that others took meanwhile. Latents: largest dif
 """
 
 
+PART_NOTE = """Single evaluations of ours are the steps of a run, guidance and scheduler included, and its one decoding is its
+first: compare that with the others' first, too.
+"""
+
+
 def report(raw):
     h = raw["heading"]
     text = [f"# {raw['model']}: {h['cpu']}, {h['cpus']} cores, {h['memory_gib']:.0f} GiB, {h['kernel']}", ""]
@@ -113,7 +118,7 @@ def report(raw):
         text.append("Not there: " + ", ".join(raw["absent"]) + ".")
     text.append("")
     if raw.get("parts"):
-        text.append(parts(raw))
+        text += [parts(raw), PART_NOTE]
     for steps in dict.fromkeys(s["steps"] for s in raw["samples"]):
         text.append(images(raw, steps))
     text.append(NOTES)
