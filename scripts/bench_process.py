@@ -1,0 +1,156 @@
+"""Runs one process of the benchmark and watches it: time, memory, and the processor time that others took.
+Linux only: it reads /proc. Not run by itself."""
+
+import os
+import subprocess
+import threading
+import time
+
+CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+TICK = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+
+
+def tree(pid):
+    """A process and all that descend from it."""
+    found, todo = [], [pid]
+    while todo:
+        pid = todo.pop()
+        found.append(pid)
+        try:
+            for task in os.listdir(f"/proc/{pid}/task"):
+                with open(f"/proc/{pid}/task/{task}/children", encoding="ascii") as f:
+                    todo += map(int, f.read().split())
+        except OSError:
+            pass  # it has ended meanwhile
+    return found
+
+
+def memory(pid):
+    """VmHWM, RssAnon and RssFile (with shared memory) of a process in bytes, or None where it has ended."""
+    out = {"VmHWM": 0, "RssAnon": 0, "RssFile": 0, "RssShmem": 0}
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as f:
+            for line in f:
+                key, _, value = line.partition(":")
+                if key in out:
+                    out[key] = int(value.split()[0]) * 1024
+    except OSError:
+        return None
+    return out
+
+
+class Sampler(threading.Thread):
+    """Looks at a process tree twenty times a second and keeps the largest sums."""
+
+    def __init__(self, pid):
+        super().__init__(daemon=True)
+        self.pid, self.stop, self.peaks = pid, threading.Event(), {"rss": 0, "anon": 0, "file": 0}
+
+    def run(self):
+        while not self.stop.is_set():
+            seen = [m for m in map(memory, tree(self.pid)) if m]
+            now = {
+                "rss": sum(m["VmHWM"] for m in seen),  # the kernel's own peak misses nothing between two looks
+                "anon": sum(m["RssAnon"] + m["RssShmem"] for m in seen),
+                "file": sum(m["RssFile"] for m in seen),
+            }
+            self.peaks = {k: max(v, now[k]) for k, v in self.peaks.items()}
+            self.stop.wait(0.05)
+
+
+def busy():
+    """Seconds of processor time that this machine has spent since it started, the host's theft of it included."""
+    with open("/proc/stat", encoding="ascii") as f:
+        user, nice, system, _idle, _wait, irq, soft, steal = map(int, f.readline().split()[1:9])
+    return (user + nice + system + irq + soft + steal) / TICK
+
+
+def own():
+    t = os.times()
+    return t.user + t.system
+
+
+class Foreign:
+    """The share of all processor time that was neither the benchmark's nor idle, from its making until `share`."""
+
+    def __init__(self):
+        self.start, self.busy, self.own = time.monotonic(), busy(), own()
+
+    def share(self, spent):
+        """`spent` is the processor time of the process measured."""
+        wall = time.monotonic() - self.start
+        return max(0.0, (busy() - self.busy - (own() - self.own) - spent) / (wall * CPUS))
+
+
+def page_cache(paths, keep):
+    """Reads files, so that they are in memory, or drops them from it."""
+    for path in paths:
+        with open(path, "rb", buffering=0) as f:
+            if keep:
+                buffer = bytearray(1 << 24)
+                while f.readinto(buffer):
+                    pass
+            else:
+                os.fsync(f.fileno())
+                os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def files_of(folder):
+    return [os.path.join(d, f) for d, _, files in os.walk(folder) for f in files]
+
+
+class Failed(Exception):
+    pass
+
+
+def run(command, environment, nice=0, limit=3600):
+    """Runs a command to its end. Returns its stdout, its stderr and what was measured."""
+    foreign, start = Foreign(), time.monotonic()
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, **environment, "BENCH_START": repr(start)},
+        start_new_session=True,  # a scheduling group of its own
+    )
+    try:
+        if nice:
+            os.setpriority(os.PRIO_PROCESS, process.pid, nice)
+    except OSError:
+        pass  # only root may raise a priority
+    sampler = Sampler(process.pid)
+    sampler.start()
+    texts = ["", ""]
+
+    def read(i, stream):
+        texts[i] = stream.read()
+
+    readers = [threading.Thread(target=read, args=a) for a in ((0, process.stdout), (1, process.stderr))]
+    clock = threading.Timer(limit, process.kill)
+    for thread in (*readers, clock):
+        thread.start()
+    try:
+        _, status, usage = os.wait4(process.pid, 0)
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        clock.cancel()
+        sampler.stop.set()
+    wall = time.monotonic() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    spent = usage.ru_utime + usage.ru_stime
+    for thread in (*readers, sampler):
+        thread.join()
+    if process.returncode != 0:
+        raise Failed(f"{' '.join(command)}\nended with {process.returncode}:\n{texts[1][-3000:]}")
+    return texts[0], texts[1], {
+        "wall": wall,
+        "cpu": spent,
+        "foreign": foreign.share(spent),
+        "peak_rss": max(sampler.peaks["rss"], usage.ru_maxrss * 1024),
+        "peak_anon": sampler.peaks["anon"],
+        "peak_file": sampler.peaks["file"],
+    }
