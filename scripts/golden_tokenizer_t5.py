@@ -7,7 +7,7 @@ Run from the repository's root, with what scripts/requirements.txt names:
 
 The tokenizer is trained here, by SentencePiece as T5's was, on the words of tests/fixtures/tokenizer-sd1, each as often
 as its place in that vocabulary says. Its normalisation is a few hundred of the rules of T5's, which are a quarter of a
-megabyte. transformers turns it into tokenizer.json:
+megabyte. transformers turns it into tokenizer.json, whose ids are those of SentencePiece:
 
     t5         as transformers 4.40 and later write it
     t5-older   as earlier ones wrote it, with words split before they are marked; the test makes the file out of the other
@@ -91,10 +91,11 @@ def main():
             num_threads=1,
             minloglevel=2,
         )
-        Path(temp, "spiece.model").write_bytes(model.getvalue())
-        transformers.T5TokenizerFast(
-            f"{temp}/spiece.model", extra_ids=EXTRA, model_max_length=LENGTH, legacy=True
-        ).save_pretrained(f"{temp}/saved")
+        Path(temp, "own").mkdir()
+        Path(temp, "own/spiece.model").write_bytes(model.getvalue())
+        options = {"extra_ids": EXTRA, "model_max_length": LENGTH}
+        transformers.T5TokenizerFast.from_pretrained(f"{temp}/own", **options).save_pretrained(f"{temp}/saved")
+        slow = transformers.T5Tokenizer.from_pretrained(f"{temp}/own", **options, legacy=True)
         shutil.rmtree(FIXTURE, ignore_errors=True)
         FIXTURE.mkdir(parents=True)
         tokenizer = json.loads(Path(temp, "saved/tokenizer.json").read_text(encoding="utf-8"))
@@ -103,6 +104,9 @@ def main():
         shutil.copy(f"{temp}/saved/tokenizer_config.json", FIXTURE)
         Path(temp, "saved/tokenizer.json").write_text(compact(older(tokenizer)), encoding="utf-8")
         found = {"t5": goldens(FIXTURE), "t5-older": goldens(f"{temp}/saved")}
+        for prompt, row in zip(PROMPTS, found["t5"]):
+            kept = [i for i in row["ids"] if i != slow.pad_token_id]
+            assert slow(prompt, max_length=LENGTH, truncation=True).input_ids == kept, prompt
     lines = ",\n".join(json.dumps(prompt) for prompt in PROMPTS)
     with open(GOLDEN, "w") as file:
         file.write(f'{{"prompts": [\n{lines}\n]')

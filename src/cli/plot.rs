@@ -28,7 +28,7 @@ pub fn plot(args: &PlotArgs, out: &mut dyn Write) -> Result<()> {
     let spec = Spec::load(&args.pipeline, &args.overrides.to_overrides())?;
     let bundle = Bundle::open(&spec.model.path, &spec.model.overrides())?;
     let own = SchedulerChoice::new(&spec, &bundle)?;
-    let (steps, custom) = own.schedule(&spec.run);
+    let (steps, custom) = spec.run.schedule(own.entry);
     let mut others = Vec::new();
     for name in &args.scheduler {
         let choice = own.another(name).ok_or_else(|| unknown(name))?;
@@ -112,7 +112,7 @@ impl Drawn {
     fn curve(&self, steps: usize, patches: usize) -> Result<Curve> {
         let mut request = scheduler::Request::new(steps, 1);
         request.mu = self.choice.mu(patches);
-        request.custom.clone_from(&self.custom);
+        request.custom = self.custom.clone().or_else(|| self.choice.of_family(steps));
         Ok(Curve::of(self.name(), self.choice.build(&request)?.as_ref(), steps))
     }
 }

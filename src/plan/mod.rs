@@ -237,7 +237,8 @@ fn schedule(
     rounding: Rounding,
 ) -> Result<(SchedulerChoice, usize, Option<Custom>, Option<f64>)> {
     let planned_strength = planned_strength.filter(|_| scheduler.entry.takes_strength());
-    let (steps, custom) = scheduler.schedule(&spec.run);
+    let (steps, custom) = spec.run.schedule(scheduler.entry);
+    let custom = custom.or_else(|| scheduler.of_family(steps));
     let name = scheduler.entry.name;
     if scheduler.entry.inverse && task.strength().is_none() {
         return Err(Error::input(

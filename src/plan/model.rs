@@ -148,9 +148,8 @@ impl ModelPlan {
     pub fn check_prompts(&self, task: &dyn Task) -> Result<Vec<String>> {
         match (&self.text, task.prompting()) {
             (Some(text), Some(prompting)) => {
-                let mut warnings = text.check_prompts(prompting, &self.model.denoiser)?;
-                warnings.extend(unheeded_negative_prompt(prompting, &self.model.denoiser));
-                Ok(warnings)
+                let unheeded = unheeded_negative_prompt(prompting, &self.model.denoiser);
+                Ok(text.check_prompts(prompting, &self.model.denoiser)?.into_iter().chain(unheeded).collect())
             }
             _ => Ok(Vec::new()),
         }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::bundle::{Bundle, DenoiserContract};
 use crate::error::{Error, Result};
 use crate::scheduler::{self, Config, Custom, Ends, Scheduler};
-use crate::spec::{Run, Spec};
+use crate::spec::Spec;
 
 /// The scheduler of a request: whose class, from which configuration.
 #[derive(Clone)]
@@ -88,12 +88,10 @@ impl SchedulerChoice {
         Ok(Self { name: wanted.to_owned(), entry, model: config, table, falls_evenly })
     }
 
-    /// The number of steps, and the schedule where the pipeline file or the model's family gives it outright.
-    pub fn schedule(&self, run: &Run) -> (usize, Option<Custom>) {
-        let (steps, custom) = run.schedule(self.entry);
+    /// The schedule that the model's family gives outright, where the pipeline file gives none.
+    pub fn of_family(&self, steps: usize) -> Option<Custom> {
         let makes_its_own = self.switch("use_flow_sigmas") || self.entry.accepts.sigmas != Some(Ends::Own);
-        let evenly = || (self.falls_evenly && !makes_its_own).then(|| Custom::falling_evenly(steps));
-        (steps, custom.or_else(evenly))
+        (self.falls_evenly && !makes_its_own).then(|| Custom::falling_evenly(steps))
     }
 
     /// The calls of the model that a run on this schedule makes: those from `start` of it to `end`, shares of the
