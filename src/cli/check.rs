@@ -29,7 +29,10 @@ pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<(
     output::text(out, &format!("{}: {}\n", args.pipeline.display(), summary(&plan.model, &plan.request)))?;
     for stage in &plan.stages {
         let summary = summary(&stage.model, &stage.request);
-        output::text(out, &format!("{}: {summary}, handed the {}\n", stage.key, stage.hand.name()))?;
+        output::text(
+            out,
+            &format!("{}: {summary}, beginning with the {} of the stage before\n", stage.key, stage.hand.name()),
+        )?;
     }
     if !args.open {
         return output::text(out, "nothing wrong with it, as far as can be told without opening the graphs (--open)\n");

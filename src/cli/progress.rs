@@ -81,7 +81,7 @@ impl Observer for Progress {
             Event::Warning(warning) => self.line(&format!("warning: {warning}")),
             Event::Preparing { first, images, of } => {
                 self.spin(format!("preparing {}{}", pictures(first, images, of), self.stage));
-            },
+            }
             Event::Step { first, of, step } => {
                 if step.call == 1 {
                     let images = step.sample.shape().first().copied().unwrap_or(1);

@@ -193,7 +193,11 @@ impl PictureWriter<'_> {
             "seconds": picture.seconds,
         });
         if self.savers.len() > 1 {
-            object["stages"] = record.stages.iter().map(|stage| json!({"task": stage.task, "model": stage.model, "steps": stage.steps})).collect();
+            object["stages"] = record
+                .stages
+                .iter()
+                .map(|stage| json!({"task": stage.task, "model": stage.model, "steps": stage.steps}))
+                .collect();
         }
         object.to_string()
     }

@@ -9,6 +9,7 @@ mod conditions;
 mod control;
 mod model;
 mod scheduler;
+mod size;
 mod stages;
 mod text;
 
@@ -19,7 +20,6 @@ use ndarray::ArrayD;
 
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
-use crate::image;
 use crate::npy;
 use crate::rng::Stream;
 use crate::scheduler::Custom;
@@ -27,6 +27,7 @@ use crate::session::find_provider;
 use crate::spec::{Hand, LongPrompts, Spec};
 use crate::task::{self, Task};
 use crate::tiles::Tiles;
+use size::{size, tiles};
 use stages::{LatentSpace, Offer};
 
 pub use conditions::ConditionPart;
@@ -150,12 +151,7 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
     let model = wrong.unless(ModelPlan::new(&spec, &bundle, task.as_ref()));
     let chosen = wrong.unless(SchedulerChoice::new(&spec, &bundle));
     let schedule = chosen.and_then(|scheduler| {
-        wrong.unless(schedule(
-            &spec,
-            scheduler,
-            task.as_ref(),
-            planned_strength(&spec, model.as_ref(), task.as_ref()),
-        ))
+        wrong.unless(schedule(&spec, scheduler, task.as_ref(), planned_strength(&spec, model.as_ref(), task.as_ref())))
     });
     if let Some(model) = &model {
         wrong.unless(model.check_prompts(task.as_ref()));
@@ -297,64 +293,6 @@ fn largest_batch(spec: &Spec, pictures: usize) -> usize {
     let in_chunks = spec.task.prompting().is_some_and(|p| p.reading.long_prompts == LongPrompts::Chunk);
     let fits = |batch: &usize| !in_chunks || spec.run.images.is_multiple_of(*batch);
     (1..=pictures.min(MOST)).rev().find(fits).unwrap_or(1)
-}
-
-/// Width and height of the pictures in pixels.
-fn size(spec: &Spec, bundle: &Bundle, task: &dyn Task, handed: Option<(usize, usize)>) -> Result<(usize, usize)> {
-    let step = bundle.facts.size_multiple();
-    let whole = |length: usize| (length - length % step).max(step);
-    let led_by = spec.controls.first().map(|control| image::dimensions(&control.image)).transpose()?;
-    let natural = task.natural_size(bundle.facts.spatial_factor.value, handed)?.or(led_by);
-    let natural = match natural {
-        None => conditions::natural_size(&spec.conditions)?,
-        found => found,
-    };
-    let natural = natural.map(|(w, h)| (whole(w), whole(h)));
-    let (default_width, default_height) = natural.unwrap_or(bundle.facts.default_size.value);
-    let width = spec.run.width.unwrap_or(default_width);
-    let height = spec.run.height.unwrap_or(default_height);
-    let mut wrong = Wrong::default();
-    for (key, length) in [("run.width", width), ("run.height", height)] {
-        if length == 0 || length % step != 0 {
-            wrong.0.push(Error::input(
-                key,
-                format!("{length} is not a multiple of {step}, which this model's graphs need"),
-                format!("choose {} or {}", whole(length), whole(length).saturating_add(step)),
-            ));
-        }
-    }
-    if !wrong.0.is_empty() {
-        return Err(wrong.into_error());
-    }
-    match bundle.facts.fixed_size.as_ref().filter(|fixed| fixed.value != (width, height)) {
-        None => Ok((width, height)),
-        Some(fixed) => Err(Error::input(
-            "run.width, run.height",
-            format!("{width}×{height} is asked for, and the model's graphs are fixed ({})", fixed.source),
-            format!("choose {}×{}, or export the model with free axes", fixed.value.0, fixed.value.1),
-        )),
-    }
-}
-
-/// Requires that tiles are of a size that the graphs take, and that nothing reaches across them.
-fn tiles(spec: &Spec, bundle: &Bundle) -> Result<()> {
-    let Some(tiles) = spec.run.tiles else { return Ok(()) };
-    let step = bundle.facts.latent_multiple.value;
-    if tiles.size % step != 0 {
-        return Err(Error::input(
-            "run.tile",
-            format!("{} is not a multiple of {step}, which this model's denoiser needs", tiles.size),
-            format!("choose {}", tiles.size.next_multiple_of(step)),
-        ));
-    }
-    if !spec.controls.is_empty() {
-        return Err(Error::input(
-            "run.tile",
-            "is given beside [[control]], whose residuals belong to the whole picture",
-            "leave one of them out",
-        ));
-    }
-    Ok(())
 }
 
 /// The seed of the first picture: the user's, or one nobody chose.

@@ -99,7 +99,9 @@ impl Offer {
         let wanted = (spec.run.width.unwrap_or(width), spec.run.height.unwrap_or(height));
         if wanted != (width, height) {
             let (w, h) = wanted;
-            return Some(format!("latents keep their size, and {w}×{h} is asked for where {width}×{height} is handed on"));
+            return Some(format!(
+                "latents keep their size, and {w}×{h} is asked for where {width}×{height} is handed on"
+            ));
         }
         let step = bundle.facts.size_multiple();
         let fits = width % step == 0 && height % step == 0;
@@ -190,11 +192,7 @@ struct Seam {
 
 impl Seam {
     fn of(request: &Request) -> Self {
-        Self {
-            size: (request.width, request.height),
-            start: request.denoising_start,
-            end: request.denoising_end,
-        }
+        Self { size: (request.width, request.height), start: request.denoising_start, end: request.denoising_end }
     }
 
     /// What is odd about going on from here with `after`.

@@ -169,7 +169,7 @@ fn put(entries: &mut Entries, path: &[&str], origin: Origin, value: Value, readi
                     at += 2;
                     continue;
                 }
-                format!("expected one of the {many} tables [[{name}]], counted from 0, found {number}")
+                format!("expected a number below {many}, which is how many tables [[{name}]] there are, found {number}")
             }
             (Value::Array(items), None) if items.iter().any(|item| matches!(item.value, Value::Table(_))) => {
                 format!("expected the number of a table [[{name}]], such as {name}.0, found none")

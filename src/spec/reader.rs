@@ -187,12 +187,12 @@ impl<'r> Table<'r> {
         self.get(key)?.integer(low as u64, high as u64).and_then(|n| usize::try_from(n).ok())
     }
 
-    /// Reads a table. Where there is none, the answer is one without keys.
+    /// Reads a table. Where there is none, the answer is one without keys, and what it lacks is told here.
     pub(super) fn table(&mut self, key: &str) -> Table<'r> {
         let path = join(&self.path, key);
         match self.get(key) {
             Some(item) => item.table(),
-            None => Table::new(self.reading, path, Origin::Nowhere, None),
+            None => Table::new(self.reading, path, self.origin, None),
         }
     }
 

@@ -123,9 +123,11 @@ impl Stage {
                     "begins with its own {key}, and what was made before it would be lost; leave {key} out, or make it a \
                      pipeline file of its own"
                 ),
-                None => "begins with noise, and what was made before it would be lost; choose a task that begins with a \
+                None => {
+                    "begins with noise, and what was made before it would be lost; choose a task that begins with a \
                          picture, such as [stage.task.image-to-image]"
-                    .to_owned(),
+                        .to_owned()
+                }
             };
             table.report_below(&task, problem);
         }

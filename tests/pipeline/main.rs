@@ -7,6 +7,7 @@
 mod common;
 mod npy;
 mod reference;
+mod stages;
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -114,12 +115,6 @@ fn every_pipeline_is_drawn_as_diffusers_draws_it() {
 #[test]
 fn every_family_is_drawn_as_diffusers_draws_it() {
     assert_drawn(Reference::of_diffusers("families"), 13);
-}
-
-/// Models in a row, each called with a fresh generator of the same seed (`scripts/golden_stages.py`).
-#[test]
-fn every_row_of_models_is_drawn_as_diffusers_draws_it() {
-    assert_drawn(Reference::of_diffusers("stages"), 4);
 }
 
 /// The systems of the latent diffusion paper, each on a tiny model of its architecture, as loops in PyTorch draw them

@@ -23,11 +23,7 @@ impl SuperResolution {
 
     pub(super) fn read(table: &mut Table<'_>) -> Self {
         let image = Picture::read(table);
-        Self {
-            prompting: Prompting::read_if_there(table),
-            image,
-            noise_level: table.integer("noise_level", 0, 1000),
-        }
+        Self { prompting: Prompting::read_if_there(table), image, noise_level: table.integer("noise_level", 0, 1000) }
     }
 
     pub(super) fn write(&self, writer: &mut Writer) {
