@@ -10,9 +10,7 @@ other, in float32 on the CPU: what one gives is handed to the next, as latents o
 with a fresh torch.Generator("cpu").manual_seed(seed + i). latents.npy and the pictures are those of the last.
 """
 
-import json
 import os
-import shutil
 import sys
 import tempfile
 
@@ -20,8 +18,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from golden_case import decoded, folders, toml, write, write_toml
 from golden_families import ASTRONAUT, CIRCLE
-from golden_pipelines import toml_value
 from golden_systems import hole
 from make_families import pipelines, tiny_tokenizer
 
@@ -73,25 +71,21 @@ CASES = {
 }
 
 
-def table(header, keys):
-    return [f"[{header}]"] + [f"{k} = {toml_value(v)}" for k, v in keys.items()] + [""]
-
-
 def pipeline_toml(seed, images, stages):
-    lines = []
+    tables = []
     for at, s in enumerate(stages):
         within = "stage." if at else ""
-        # What is handed to "refine-picture" could be latents too, and the others say nothing that the plan does not choose.
-        told = s["hand"] == "image" and s["task"] == "image-to-image"
-        lines += ["[[stage]]"] + ['hand = "image"'] * told + [""] if at else []
-        lines += table(within + "model", {"path": f"../../../fixtures/families/{s['family']}"})
-        lines += table(f"{within}task.{s['task']}", s["keys"])
-        lines += table(within + "run", s["run"] | ({} if at else {"seed": seed, "images": images}))
-    return "\n".join(lines[:-1]) + "\n"
+        # Of what could be handed on in both forms the plan takes latents by itself.
+        told = {"hand": "image"} if s["hand"] == "image" and s["task"] == "image-to-image" else {}
+        tables += [("[[stage]]", told)] if at else []
+        tables += [(f"[{within}model]", {"path": f"../../../fixtures/families/{s['family']}"})]
+        tables += [(f"[{within}task.{s['task']}]", s["keys"])]
+        tables += [(f"[{within}run]", s["run"] | ({} if at else {"seed": seed, "images": images}))]
+    return toml(tables)
 
 
 def draw(pipe, s, inherited, handed, seed, folder):
-    """One picture's latents and pixels, [1, c, h, w] and an 8-bit picture."""
+    """One picture's latents and pixels, [1, c, h, w] and [1, h, w, 3] in [0, 1]."""
     keys = inherited | s["keys"]
     if "mask" in keys:
         keys["mask_image"] = Image.open(f"{folder}/{keys.pop('mask')}")
@@ -101,44 +95,31 @@ def draw(pipe, s, inherited, handed, seed, folder):
     generator = torch.Generator("cpu").manual_seed(seed)
     steps = s["run"]["steps"]
     latents = pipe(num_inference_steps=steps, generator=generator, output_type="latent", **keys, **run).images
-    decoded = pipe.vae.decode(latents / pipe.vae.config.scaling_factor, return_dict=False)[0]
-    picture = (decoded / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()[0]
-    return latents, Image.fromarray((picture * 255).round().astype(np.uint8))
+    return latents, decoded(pipe.vae, latents)
 
 
 def main(only):
-    torch.set_num_threads(1)
-    torch.set_grad_enabled(False)
     with tempfile.TemporaryDirectory() as temp:
         built = pipelines(tiny_tokenizer(temp))
-        for name, (seed, images, *stages) in CASES.items():
-            if only and name not in only:
-                continue
-            folder = f"{ROOT}/{name}"
-            shutil.rmtree(folder, ignore_errors=True)
-            os.makedirs(folder)
-            with open(f"{folder}/pipeline.toml", "w", encoding="utf-8") as f:
-                f.write(pipeline_toml(seed, images, stages))
+        for name, (seed, images, *stages), folder in folders(ROOT, CASES, only):
+            write_toml(folder, pipeline_toml(seed, images, stages))
             if any("mask" in s["keys"] for s in stages):
                 hole(32, 32).save(f"{folder}/mask.png")
             pipes = [built[s["family"]]() for s in stages]
             for pipe in pipes:
                 pipe.set_progress_bar_config(disable=True)
             inherited = {k: v for k, v in stages[0]["keys"].items() if k in ("prompt", "negative_prompt")}
-            all_latents = []
+            drawn = []
             for i in range(images):
                 handed = None
-                for pipe, s, after in zip(pipes, stages, [*stages[1:], None]):
+                for pipe, s, after in zip(pipes, stages, [*stages[1:], {"hand": None}]):
                     latents, picture = draw(pipe, s, inherited, handed, seed + i, folder)
-                    handed = latents if after and after["hand"] == "latents" else picture
-                all_latents.append(latents)
-                picture.save(f"{folder}/image-{i}.png", optimize=True)
-            latents = torch.cat(all_latents).numpy().astype(np.float32)
-            np.save(f"{folder}/latents.npy", latents)
-            with open(f"{folder}/case.json", "w") as f:
-                json.dump({"levels": 1, "rel": 1e-5}, f, sort_keys=True)
-                f.write("\n")
-            print(f"{name:18} {images} of {picture.size}, latents up to {np.abs(latents).max():.1f}")
+                    as_picture = Image.fromarray((picture[0] * 255).round().astype(np.uint8))
+                    handed = latents if after["hand"] == "latents" else as_picture
+                drawn.append((latents.numpy(), picture))
+            latents, pictures = (np.concatenate(part) for part in zip(*drawn))
+            write(folder, latents, pictures, rel=1e-5, levels=1)
+            print(f"{name:18} {images} of {as_picture.size}, latents up to {np.abs(latents).max():.1f}")
 
 
 if __name__ == "__main__":

@@ -111,10 +111,11 @@ fn every_pipeline_is_drawn_as_diffusers_draws_it() {
     assert_drawn(Reference::of_diffusers("pipelines"), 40);
 }
 
-/// The families that came of Stable Diffusion, each on a tiny model of its architecture (`scripts/golden_families.py`).
+/// The families that came of Stable Diffusion, each on a tiny model of its architecture (`scripts/golden_families.py`, and
+/// for the ways in which XL reads prompts and takes LoRAs `scripts/golden_xl.py`).
 #[test]
 fn every_family_is_drawn_as_diffusers_draws_it() {
-    assert_drawn(Reference::of_diffusers("families"), 13);
+    assert_drawn(Reference::of_diffusers("families"), 21);
 }
 
 /// The systems of the latent diffusion paper, each on a tiny model of its architecture, as loops in PyTorch draw them
