@@ -221,6 +221,20 @@ mod tests {
             "a red circle\nNegative prompt: blue\nSteps: 20, Sampler: ddim, CFG scale: 7.5, Seed: 42, Size: 64x48, \
              Model hash: 0123456789, Model: shapes, Version: ldm-ort 0.1.0"
         );
+        let refiner = StageRecord {
+            hand: "latents".into(),
+            model: "refiner".into(),
+            model_digest: "fedcba9876543210".into(),
+            task: "image-to-image".into(),
+            scheduler: "euler".into(),
+            steps: 20,
+            guidance_scale: 5.0,
+            strength: None,
+            denoising_start: Some(0.8),
+        };
+        let refined = Record { stages: vec![refiner], ..record() };
+        let told = "Model: shapes, Refiner: refiner [fedcba9876], Refiner switch at: 0.8, Version: ldm-ort 0.1.0";
+        assert!(refined.parameters().ends_with(told), "{}", refined.parameters());
     }
 
     fn png_with(chunks: &[(&str, String)]) -> tempfile::NamedTempFile {

@@ -118,7 +118,7 @@ impl Request {
 pub struct Plan {
     /// The pipeline as written, with the seed and the sizes that were chosen where it left them open.
     pub spec: Spec,
-    /// What is opened.
+    /// What is opened. Where a stage goes on with the latents and nobody keeps the picture, there is no decoder.
     pub model: ModelPlan,
     /// What is made.
     pub request: Request,

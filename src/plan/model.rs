@@ -61,6 +61,8 @@ pub struct ModelPlan {
     pub device: Device,
     /// What is added to the graphs' weights, in this order.
     pub loras: Vec<Lora>,
+    /// Tables about components that are not opened, one sentence each.
+    pub(super) idle: Vec<String>,
 }
 
 impl ModelPlan {
@@ -102,7 +104,9 @@ impl ModelPlan {
             Some(spec) => Some(classes::resolve(spec, bundle, &contract, class_embedder.as_ref())?),
             None => None,
         };
-        let controls = ControlPart::all(&spec.controls, bundle, component, &contract)?;
+        let of_control = spec.model.components.get(&ComponentKind::ControlNet);
+        let roles = of_control.map(|component| component.inputs.clone()).unwrap_or_default();
+        let controls = ControlPart::all(&spec.controls, &roles, bundle, component, &contract)?;
         Ok(Self {
             dir: bundle.dir.clone(),
             model: Model {
@@ -124,6 +128,7 @@ impl ModelPlan {
             channels: bundle.facts.latent_channels.value,
             device: spec.device.clone(),
             loras: spec.loras.iter().map(lora).collect(),
+            idle: Vec::new(),
         })
     }
 
@@ -141,7 +146,8 @@ impl ModelPlan {
 
     /// What is worth knowing before a run.
     pub fn warnings(&self) -> Vec<String> {
-        self.encoder.iter().filter_map(|part| part.contract.warning(part.kind)).collect()
+        let of_encoder = self.encoder.iter().filter_map(|part| part.contract.warning(part.kind));
+        of_encoder.chain(self.idle.iter().cloned()).collect()
     }
 
     /// `[c, h/f, w/f]` of a sample for pictures of this size.

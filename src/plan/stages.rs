@@ -1,7 +1,7 @@
 //! Models in a row: what a stage is handed by the one before it, and whether the two go together.
 
 use super::{Plan, Request, Settled, Wrong, settle};
-use crate::bundle::{Bundle, DenoiserContract, FirstStage};
+use crate::bundle::{Bundle, ComponentKind, DenoiserContract, FirstStage};
 use crate::error::{Error, Result};
 use crate::plan::ModelPlan;
 use crate::spec::{Beginning, Hand, Spec, Stage, Task};
@@ -176,9 +176,36 @@ impl Plan {
             keeps = stage.spec.output.keep;
             decoder = &mut plan.model.decoder;
         }
+        tell_idle(&spec, &mut model, &mut done);
         let (stages, written) = done.into_iter().unzip();
         spec.stages = written;
         Ok(Self { spec, model, request, stages })
+    }
+}
+
+/// Finds the tables about components that nothing opens. A `[device]` that a stage has from the file's own tables is in
+/// use where any of them opens the component.
+fn tell_idle(spec: &Spec, model: &mut ModelPlan, stages: &mut [(StagePlan, Stage)]) {
+    let opens = |model: &ModelPlan, kind: ComponentKind| model.graphs().iter().any(|(opened, _)| *opened == kind);
+    let sentence = |table: &str, kind: ComponentKind| {
+        format!("[{table}.{kind}] stands for nothing, since no {kind} is opened in this pipeline; leave it out")
+    };
+    let models = |spec: &Spec, model: &ModelPlan| -> Vec<String> {
+        let idle = spec.model.components.keys().filter(|kind| !opens(model, **kind));
+        idle.map(|kind| sentence("model", *kind)).collect()
+    };
+    let shares = |stage: &Stage| stage.spec.device == spec.device;
+    let devices = |spec: &Spec, users: &[&ModelPlan]| -> Vec<String> {
+        let idle = spec.device.components.keys().filter(|kind| !users.iter().any(|model| opens(model, **kind)));
+        idle.map(|kind| sentence("device", *kind)).collect()
+    };
+    let sharing = stages.iter().filter(|(_, stage)| shares(stage)).map(|(plan, _)| &plan.model);
+    let users: Vec<&ModelPlan> = std::iter::once(&*model).chain(sharing).collect();
+    let idle = [models(spec, model), devices(spec, &users)].concat();
+    model.idle = idle;
+    for (plan, stage) in stages {
+        let own = if shares(stage) { Vec::new() } else { devices(&stage.spec, &[&plan.model]) };
+        plan.model.idle = [models(&stage.spec, &plan.model), own].concat();
     }
 }
 
