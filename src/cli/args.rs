@@ -255,7 +255,7 @@ pub struct PlotArgs {
 /// `ldm-ort inspect`.
 #[derive(Debug, Clone, Args)]
 pub struct InspectArgs {
-    /// The model directory, or a pipeline file, whose [model] table then says what the directory does not.
+    /// The model directory, or a pipeline file, which may say what the directory of its model does not.
     #[arg(value_name = "DIR|PIPELINE.toml", value_hint = ValueHint::AnyPath)]
     pub model: PathBuf,
     /// Prints JSON.
