@@ -32,7 +32,7 @@ fn main() -> ldm_ort::Result<()> {
                         return ControlFlow::Break(());
                     }
                 }
-                Event::Picture(picture) => match recorder.record(picture).and_then(|r| saver.save(picture, &r)) {
+                Event::Picture(picture) => match recorder.record(picture).and_then(|r| saver.save(picture, "", &r)) {
                     Ok(path) => println!("{}", path.display()),
                     Err(error) => eprintln!("{error}"),
                 },

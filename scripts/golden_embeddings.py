@@ -10,21 +10,15 @@ The reference is diffusers' StableDiffusionPipeline after load_textual_inversion
 """
 
 import copy
-import json
-import os
-import shutil
 import sys
 import warnings
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
-from PIL import Image
 from safetensors.torch import save_file
-from transformers import CLIPTokenizerFast
 
-from golden_pipelines import ROOT, scheduler_of, toml_value
-from make_fixtures import ROOT as MODELS
+from golden_case import decoded, folders, stable_diffusion, toml, write, write_toml
+from golden_pipelines import ROOT
 from make_fixtures import models
 
 # Each file: name, the name of its tensor, how many vectors, element type, and the word where the pipeline gives one.
@@ -53,22 +47,11 @@ def pipeline_toml(prompt, negative, files, seed):
     for name, _, _, _, token in files:
         tables.append(("[[embedding]]", {"path": name} | ({"token": token} if token else {})))
     tables.append(("[run]", {"steps": 4, "seed": seed, "width": 64, "height": 64}))
-    return "\n".join(h + "\n" + "".join(f"{k} = {toml_value(v)}\n" for k, v in t.items()) for h, t in tables)
+    return toml(tables)
 
 
 def draw(parts, folder, prompt, negative, files, seed):
-    scheduler, _ = scheduler_of({"model": "sd1", "scheduler": None})
-    pipe = StableDiffusionPipeline(
-        vae=parts["vae"],
-        text_encoder=copy.deepcopy(parts["text_encoder"]),
-        tokenizer=CLIPTokenizerFast.from_pretrained(f"{MODELS}/sd1/tokenizer"),
-        unet=parts["unet"],
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipe.set_progress_bar_config(disable=True)
+    pipe = stable_diffusion(parts | {"text_encoder": copy.deepcopy(parts["text_encoder"])})
     for name, tensor, _, _, token in files:
         word = token or (tensor if tensor != "emb_params" else name.removesuffix(".safetensors"))
         pipe.load_textual_inversion(folder, weight_name=name, token=word, local_files_only=True)
@@ -81,31 +64,17 @@ def draw(parts, folder, prompt, negative, files, seed):
         height=64,
         output_type="latent",
     ).images
-    decoded = parts["vae"].decode(latents / parts["vae"].config.scaling_factor, return_dict=False)[0]
-    return latents.numpy(), (decoded / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+    return latents.numpy(), decoded(parts["vae"], latents)
 
 
 def main(only):
-    torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     parts = models()["sd1"]
-    for name, (prompt, negative, files, seed) in CASES.items():
-        if only and name not in only:
-            continue
-        folder = f"{ROOT}/{name}"
-        shutil.rmtree(folder, ignore_errors=True)
-        os.makedirs(folder)
+    for name, (prompt, negative, files, seed), folder in folders(ROOT, CASES, only):
         write_files(folder, files)
-        with open(f"{folder}/pipeline.toml", "w", encoding="utf-8") as f:
-            f.write(pipeline_toml(prompt, negative, files, seed))
-        with torch.no_grad():
-            latents, pictures = draw(parts, folder, prompt, negative, files, seed)
-        with open(f"{folder}/case.json", "w") as f:
-            json.dump({"rel": 1e-5, "levels": 1}, f, sort_keys=True)
-            f.write("\n")
-        np.save(f"{folder}/latents.npy", latents.astype(np.float32))
-        for i, p in enumerate(pictures):
-            Image.fromarray((p * 255).round().astype(np.uint8)).save(f"{folder}/image-{i}.png", optimize=True)
+        write_toml(folder, pipeline_toml(prompt, negative, files, seed))
+        latents, pictures = draw(parts, folder, prompt, negative, files, seed)
+        write(folder, latents, pictures, rel=1e-5, levels=1)
         print(f"{name:26} latents up to {np.abs(latents).max():.1f}")
 
 

@@ -11,22 +11,20 @@ with pipeline.toml, case.json (the tolerance) and latents.npy: the final latents
 `load_lora_weights` and `set_adapters`. What the LoRAs change is large, so that one left out shows in the first digit.
 """
 
+import contextlib
 import copy
 import json
 import os
-import shutil
 import sys
 
 import numpy as np
 import onnx
 import torch
-from diffusers import StableDiffusionPipeline
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
-from transformers import CLIPTokenizerFast
 
-from golden_pipelines import InHalf, scheduler_of, toml_value
-from make_fixtures import ROOT as MODELS
+from golden_case import folders, stable_diffusion, toml, write, write_toml
+from golden_pipelines import InHalf
 from make_fixtures import models
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "golden", "lora")
@@ -90,19 +88,23 @@ def sgm_name(name):
     return stems[stem] + inner.get(rest, rest)
 
 
-def make_file(parts, naming, unet=(), text=(), rank=2, seed=0, size=0.3, alphas=True, dtype=torch.float32, header=None):
+def make_file(
+    parts, naming, unet=(), text=(), text_2=(), rank=2, seed=0, size=0.3, alphas=True, dtype=torch.float32, header=None
+):
     """Makes a LoRA in one naming. `rank` may be a function of a module's place in the file."""
+    encoder = "lora_te1_" if "text_encoder_2" in parts else "lora_te_"
+    flat_parts = {"unet": "lora_unet_", "text_encoder": encoder, "text_encoder_2": "lora_te2_"}
     rng = np.random.default_rng(seed)
     tensors = {}
-    for part, within in (("unet", unet), ("text_encoder", text)):
+    for part, within in (("unet", unet), ("text_encoder", text), ("text_encoder_2", text_2)):
         if not within:
             continue
         for i, (name, layer) in enumerate(layers(parts[part], within).items()):
             down, up = factors(layer, rank(i) if callable(rank) else rank, rng, size)
             ends = {"down": ".lora_down.weight", "up": ".lora_up.weight"}
             if naming in ("kohya", "sgm"):
-                flat = sgm_name(name) if naming == "sgm" else name
-                stem = {"unet": "lora_unet_", "text_encoder": "lora_te_"}[part] + flat.replace(".", "_")
+                flat = sgm_name(name) if naming == "sgm" and part == "unet" else name
+                stem = flat_parts[part] + flat.replace(".", "_")
                 if alphas:
                     # diffusers 0.39 passes over an alpha of an attention or text layer that is not the commonest.
                     differs = part == "unet" and ".attn" not in name
@@ -187,33 +189,18 @@ SCHEDULER = ("ddim", {"clip_sample": False})
 
 
 def pipeline_toml(spec):
-    lines = ["[model]", f'path = "../../../fixtures/models/{spec["model"]}"']
+    tables = [("[model]", {"path": f"../../../fixtures/models/{spec['model']}"})]
     if spec["variant"]:
-        lines += ["", "[model.unet]", f'graph = "../../../fixtures/models/variants/{spec["variant"]}.onnx"']
-    lines += ["", "[task.text-to-image]", f'prompt = "{PROMPT}"']
-    lines += ["", f"[scheduler.{SCHEDULER[0]}]"] + [f"{k} = {toml_value(v)}" for k, v in SCHEDULER[1].items()]
-    for name, keys in spec["loras"]:
-        keys = {"path": f"../files/{name}.safetensors"} | keys
-        lines += ["", "[[lora]]"] + [f"{k} = {toml_value(v)}" for k, v in keys.items()]
-    lines += ["", "[run]"] + [f"{k} = {toml_value(v)}" for k, v in RUN.items()]
-    return "\n".join(lines) + "\n"
+        tables.append(("[model.unet]", {"graph": f"../../../fixtures/models/variants/{spec['variant']}.onnx"}))
+    tables += [("[task.text-to-image]", {"prompt": PROMPT}), (f"[scheduler.{SCHEDULER[0]}]", SCHEDULER[1])]
+    tables += [("[[lora]]", {"path": f"../files/{name}.safetensors"} | keys) for name, keys in spec["loras"]]
+    return toml([*tables, ("[run]", RUN)])
 
 
 def draw(spec, parts):
     """The final latents of one case."""
     parts = copy.deepcopy(parts)
-    scheduler, _ = scheduler_of({"model": spec["model"], "scheduler": SCHEDULER})
-    pipe = StableDiffusionPipeline(
-        vae=parts["vae"],
-        text_encoder=parts["text_encoder"],
-        tokenizer=CLIPTokenizerFast.from_pretrained(f"{MODELS}/{spec['model']}/tokenizer"),
-        unet=parts["unet"],
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipe.set_progress_bar_config(disable=True)
+    pipe = stable_diffusion(parts, spec["model"], SCHEDULER)
     names, scales = [], []
     for i, (name, keys) in enumerate(spec["loras"]):
         path = f"{ROOT}/files/{name}.safetensors"
@@ -276,40 +263,34 @@ def mixed(path):
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     weight = graph.initializer[1]
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(path + ".data")
     onnx.external_data_helper.set_external_data(model.graph.initializer[1], os.path.basename(path) + ".data", 0, 16)
     onnx.save(model, path)
     assert os.path.getsize(path + ".data") == len(weight.raw_data)
 
 
+def write_file(parts, name, keys):
+    tensors, settings = make_file(parts, **keys)
+    header = {"lora_adapter_metadata": json.dumps({f"unet.{k}": v for k, v in settings.items()})} if settings else None
+    save_file(tensors, f"{ROOT}/files/{name}.safetensors", metadata=header)
+
+
 def main(only):
-    torch.set_num_threads(1)
     made = models()
     os.makedirs(f"{ROOT}/files", exist_ok=True)
     for name, (model, keys) in FILES.items():
-        tensors, settings = make_file(made[model], **keys)
-        header = {"lora_adapter_metadata": json.dumps({f"unet.{k}": v for k, v in settings.items()})} if settings else None
-        save_file(tensors, f"{ROOT}/files/{name}.safetensors", metadata=header)
+        write_file(made[model], name, keys)
     fused_unet(f"{ROOT}/files/fused.onnx")
     mixed(f"{ROOT}/files/mixed.onnx")
     plain = {}
-    for name, spec in CASES.items():
-        if only and name not in only:
-            continue
-        folder = f"{ROOT}/{name}"
-        if os.path.isdir(folder):
-            shutil.rmtree(folder)
-        os.makedirs(folder)
-        with open(f"{folder}/pipeline.toml", "w", encoding="utf-8") as f:
-            f.write(pipeline_toml(spec))
-        with open(f"{folder}/case.json", "w") as f:
-            json.dump({"rel": spec["rel"]}, f)
-            f.write("\n")
+    for name, spec, folder in folders(ROOT, CASES, only):
+        write_toml(folder, pipeline_toml(spec))
         which = spec["variant"] or spec["model"]
-        with torch.no_grad():
-            latents = draw(spec, made[which])
-            if which not in plain:
-                plain[which] = draw(spec | {"loras": ()}, made[which])
-        np.save(f"{folder}/latents.npy", latents.astype(np.float32))
+        latents = draw(spec, made[which])
+        if which not in plain:
+            plain[which] = draw(spec | {"loras": ()}, made[which])
+        write(folder, latents, rel=spec["rel"])
         changed = np.abs(latents - plain[which]).max() / np.abs(latents).max()
         print(f"{name:16} latents up to {np.abs(latents).max():.2f}, changed by {changed:.0%} of that", flush=True)
 

@@ -11,20 +11,14 @@ Weights and chunks are read here by a reader of this file's own and handed to di
 negative prompt alone.
 """
 
-import json
-import os
 import re
-import shutil
 import sys
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
-from PIL import Image
-from transformers import CLIPTokenizerFast
 
-from golden_pipelines import CIRCLE, FISHERMAN, ROOT, scheduler_of, toml_value
-from make_fixtures import ROOT as MODELS
+from golden_case import decoded, folders, stable_diffusion, toml, write, write_toml
+from golden_pipelines import CIRCLE, FISHERMAN, ROOT
 from make_fixtures import CONTEXT, models
 
 # A text encoder with a last norm of its own. That of the others leaves states of mean zero, and what is brought back to
@@ -106,7 +100,9 @@ def spans(text):
 
 
 class Reader:
-    def __init__(self, tokenizer, encoder, weights=None, long_prompts=None, clip_skip=0):
+    def __init__(self, tokenizer, encoder, weights=None, long_prompts=None, clip_skip=0, penultimate=False):
+        """`penultimate` takes the states before the last layer as they are, which Stable Diffusion XL was trained on."""
+        self.penultimate = penultimate
         self.tokenizer, self.encoder, self.weighted = tokenizer, encoder, weights == "a1111"
         self.chunked, self.skip = long_prompts == "chunk", clip_skip
         self.room = CONTEXT - 2
@@ -133,18 +129,27 @@ class Reader:
                 row.append((token, part[1]))
         return done + [row] if row or not done else done
 
+    def encode(self, row):
+        end = self.tokenizer.eos_token_id
+        fill = self.room - len(row)
+        ids = [self.tokenizer.bos_token_id] + [t for t, _ in row] + [end] + [self.tokenizer.pad_token_id] * fill
+        weights = torch.tensor([1.0] + [w for _, w in row] + [1.0] * (fill + 1))
+        return self.encoder(torch.tensor([ids]), output_hidden_states=True), weights
+
+    def pooled(self, text):
+        """The text as one vector, that of its first chunk."""
+        return self.encode((self.chunks(text) or [[]])[0])[0].text_embeds
+
     def embed(self, text, count, skip=0):
         rows = self.chunks(text)
         rows += [[]] * (count - len(rows))
         states = []
         for row in rows:
-            end = self.tokenizer.eos_token_id
-            fill = self.room - len(row)
-            ids = [self.tokenizer.bos_token_id] + [t for t, _ in row] + [end] + [self.tokenizer.pad_token_id] * fill
-            weights = torch.tensor([1.0] + [w for _, w in row] + [1.0] * (fill + 1))
-            out = self.encoder(torch.tensor([ids]), output_hidden_states=True)
+            out, weights = self.encode(row)
             z = out.last_hidden_state
-            if skip:
+            if self.penultimate:
+                z = out.hidden_states[-2 - skip]
+            elif skip:
                 z = self.encoder.text_model.final_layer_norm(out.hidden_states[-1 - skip])
             heavy = z * weights[None, :, None]
             states.append(heavy * (z.mean() / heavy.mean()) if (weights != 1).any() else z)
@@ -152,30 +157,17 @@ class Reader:
 
 
 def pipeline_toml(spec):
-    lines = ["[model]", 'path = "../../../fixtures/models/sd1"']
+    tables = [("[model]", {"path": "../../../fixtures/models/sd1"})]
     if spec["variant"]:
-        lines += ["", "[model.text_encoder]", f'graph = "../../../fixtures/models/variants/{spec["variant"]}.onnx"']
+        tables.append(("[model.text_encoder]", {"graph": f"../../../fixtures/models/variants/{spec['variant']}.onnx"}))
     task = {"prompt": spec["prompt"], "negative_prompt": spec["negative_prompt"]} | spec["keys"]
     run = {"steps": 4, "seed": spec["seed"], "width": 64, "height": 64, "images": spec["images"]}
-    for name, keys in (("task.text-to-image", task), ("run", run)):
-        lines += ["", f"[{name}]"] + [f"{k} = {toml_value(v)}" for k, v in keys.items()]
-    return "\n".join(lines) + "\n"
+    return toml([*tables, ("[task.text-to-image]", task), ("[run]", run)])
 
 
 def draw(spec, parts):
-    tokenizer = CLIPTokenizerFast.from_pretrained(f"{MODELS}/sd1/tokenizer")
-    scheduler, _ = scheduler_of({"model": "sd1", "scheduler": None})
-    pipe = StableDiffusionPipeline(
-        vae=parts["vae"],
-        text_encoder=parts["text_encoder"],
-        tokenizer=tokenizer,
-        unet=parts["unet"],
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipe.set_progress_bar_config(disable=True)
+    pipe = stable_diffusion(parts)
+    tokenizer = pipe.tokenizer
     prompts = [spec["prompt"]] if isinstance(spec["prompt"], str) else spec["prompt"]
     drawn, seed = [], spec["seed"]
     for prompt in prompts:
@@ -205,29 +197,15 @@ def draw(spec, parts):
             ).images
         )
     latents = torch.cat(drawn)
-    decoded = parts["vae"].decode(latents / parts["vae"].config.scaling_factor, return_dict=False)[0]
-    return latents.numpy(), (decoded / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+    return latents.numpy(), decoded(parts["vae"], latents)
 
 
 def main(only):
-    torch.set_num_threads(1)
     made = models()
-    for name, spec in CASES.items():
-        if only and name not in only:
-            continue
-        folder = f"{ROOT}/{name}"
-        shutil.rmtree(folder, ignore_errors=True)
-        os.makedirs(folder)
-        with open(f"{folder}/pipeline.toml", "w", encoding="utf-8") as f:
-            f.write(pipeline_toml(spec))
-        with torch.no_grad():
-            latents, pictures = draw(spec, made[spec["variant"] or "sd1"])
-        with open(f"{folder}/case.json", "w") as f:
-            json.dump({"rel": 1e-5, "levels": 1}, f, sort_keys=True)
-            f.write("\n")
-        np.save(f"{folder}/latents.npy", latents.astype(np.float32))
-        for i, p in enumerate(pictures):
-            Image.fromarray((p * 255).round().astype(np.uint8)).save(f"{folder}/image-{i}.png", optimize=True)
+    for name, spec, folder in folders(ROOT, CASES, only):
+        write_toml(folder, pipeline_toml(spec))
+        latents, pictures = draw(spec, made[spec["variant"] or "sd1"])
+        write(folder, latents, pictures, rel=1e-5, levels=1)
         print(f"{name:26} {len(pictures)} pictures, latents up to {np.abs(latents).max():.1f}")
 
 

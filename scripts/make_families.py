@@ -28,10 +28,12 @@ import tempfile
 import warnings
 
 import diffusers
+import numpy as np
 import onnx
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
+from onnx import numpy_helper
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers import T5Config, T5EncoderModel, T5TokenizerFast
 
@@ -167,6 +169,22 @@ def scheduler(name="DDIMScheduler", **keys):
     return getattr(diffusers, name)(**(betas | keys))
 
 
+def widened(proto):
+    """With the weights of linear layers and convolutions in float32, so that what a LoRA adds to them is not rounded."""
+    graph = proto.graph
+    stored = {i.name: i for i in graph.initializer}
+    casts = {n.output[0]: n for n in graph.node if n.op_type == "Cast" and n.input[0] in stored}
+    for node in [n for n in graph.node if n.op_type in ("Conv", "Gemm", "MatMul")]:
+        if cast := casts.pop(node.input[1], None):
+            tensor = stored[cast.input[0]]
+            wide = numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(wide, cast.output[0]))
+            graph.node.remove(cast)
+    return proto
+
+
+# The families whose graphs LoRAs are added to.
+WITH_MODULES = ("xl",)
 XL = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8}
 
 
@@ -316,7 +334,9 @@ def main(only):
                         os.remove(path)
                         continue
                     if f == "model.onnx":
-                        onnx.save(shorten(onnx.load(path), False), path)
+                        graph = onnx.load(path)
+                        changes = name in WITH_MODULES and not f"{base}/".endswith(("vae_encoder/", "vae_decoder/"))
+                        onnx.save(shorten(widened(graph), True) if changes else shorten(graph, False), path)
                     total += os.path.getsize(path)
             print(f"{total:,} bytes")
 

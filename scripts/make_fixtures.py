@@ -332,7 +332,7 @@ def export(path, model, forward, inputs, outputs, external=None, modules=False):
         onnx.save(proto, path)
 
 
-def shorten(proto, modules):
+def shorten(proto, modules=False):
     """Gives every inner tensor a short name and drops what only a reader needs: half of a tiny graph is names.
 
     With `modules` it keeps what LoRAs find their weights by: the name under which a weight is stored and, where the

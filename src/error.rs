@@ -113,6 +113,15 @@ pub enum Error {
         source: std::io::Error,
     },
 
+    /// Something went wrong in one of several models in a row.
+    #[error("{stage}: {error}")]
+    Stage {
+        /// The key of its table, such as `stage[0]`, or `base` for the file's own tables.
+        stage: String,
+        /// What went wrong there.
+        error: Box<Error>,
+    },
+
     /// The run was stopped by Ctrl-C or by an observer.
     #[error("interrupted{}", .at_step.map(|s| format!(" at step {s}")).unwrap_or_default())]
     Interrupted {
@@ -180,11 +189,20 @@ impl Error {
         Self::Io { path: path.as_ref().to_path_buf(), action, source }
     }
 
+    /// Says in which of several models in a row it went wrong.
+    pub fn in_stage(self, stage: &str) -> Self {
+        match self {
+            Self::Several(errors) => Self::Several(errors.into_iter().map(|error| error.in_stage(stage)).collect()),
+            error => Self::Stage { stage: stage.to_owned(), error: Box::new(error) },
+        }
+    }
+
     /// The command line's exit code for this error: 1 the run failed, 2 usage, pipeline file or model
     /// directory at fault, 130 interrupted.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Several(errors) => errors.iter().map(Self::exit_code).max().unwrap_or(1),
+            Self::Stage { error, .. } => error.exit_code(),
             Self::Spec(_)
             | Self::Model { .. }
             | Self::Input { .. }

@@ -40,6 +40,8 @@
 //! # }
 //! ```
 //!
+//! A pipeline of several models in a row is run by [`pipeline::Stages`] in the place of [`Pipeline`].
+//!
 //! Paths in a pipeline are relative to its file, or to the current directory where the text came from elsewhere. What
 //! happens is told to an [`Observer`], which may stop the run; a [`Cancel`] stops it from another thread. Everything
 //! that goes wrong is one [`Error`], which says whose fault it is.

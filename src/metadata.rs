@@ -64,6 +64,34 @@ pub struct Record {
     /// sha256 of each file that the pipeline begins with beside the model, by its key, in hexadecimal.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub inputs: BTreeMap<String, String>,
+    /// What was done with the picture after that: the `[[stage]]` tables.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub stages: Vec<StageRecord>,
+}
+
+/// What one of several models in a row did with a picture that the one before it had made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StageRecord {
+    /// In which form the picture was handed on, `latents` or `image`.
+    pub hand: String,
+    /// The model directory's name.
+    pub model: String,
+    /// sha256 over all graphs and their weights, in hexadecimal.
+    pub model_digest: String,
+    /// The task's name in pipeline.toml.
+    pub task: String,
+    /// The scheduler's name in pipeline.toml.
+    pub scheduler: String,
+    /// The user's number of steps.
+    pub steps: usize,
+    /// The guidance scale.
+    pub guidance_scale: f64,
+    /// The share of the steps that was run, where noise was added again.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub strength: Option<f64>,
+    /// The share of the schedule that was done before.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub denoising_start: Option<f64>,
 }
 
 impl Record {
@@ -91,6 +119,12 @@ impl Record {
         ));
         if let Some(strength) = self.strength {
             text.push_str(&format!(", Denoising strength: {strength}"));
+        }
+        for stage in &self.stages {
+            if let Some(start) = stage.denoising_start {
+                let digest: String = stage.model_digest.chars().take(10).collect();
+                text.push_str(&format!(", Refiner: {} [{digest}], Refiner switch at: {start}", stage.model));
+            }
         }
         text.push_str(", Version: ");
         text.push_str(&self.engine);
@@ -176,6 +210,7 @@ mod tests {
             pipeline: "[model]\n".into(),
             index: 0,
             inputs: BTreeMap::from([("run.latents".into(), "0123".into())]),
+            stages: Vec::new(),
         }
     }
 
@@ -186,6 +221,20 @@ mod tests {
             "a red circle\nNegative prompt: blue\nSteps: 20, Sampler: ddim, CFG scale: 7.5, Seed: 42, Size: 64x48, \
              Model hash: 0123456789, Model: shapes, Version: ldm-ort 0.1.0"
         );
+        let refiner = StageRecord {
+            hand: "latents".into(),
+            model: "refiner".into(),
+            model_digest: "fedcba9876543210".into(),
+            task: "image-to-image".into(),
+            scheduler: "euler".into(),
+            steps: 20,
+            guidance_scale: 5.0,
+            strength: None,
+            denoising_start: Some(0.8),
+        };
+        let refined = Record { stages: vec![refiner], ..record() };
+        let told = "Model: shapes, Refiner: refiner [fedcba9876], Refiner switch at: 0.8, Version: ldm-ort 0.1.0";
+        assert!(refined.parameters().ends_with(told), "{}", refined.parameters());
     }
 
     fn png_with(chunks: &[(&str, String)]) -> tempfile::NamedTempFile {

@@ -52,6 +52,66 @@ fn inspect_tells_what_is_missing() {
     assert_says(&text, &["missing", "text_encoder/model.onnx", "scheduler/scheduler_config.json", "tokenizer/"]);
 }
 
+/// A pipeline file is inspected with what it says over its models' directories, those of its stages too.
+#[test]
+fn a_pipeline_file_is_inspected() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let model = |name: &str| models().join(name).display().to_string();
+    let text = format!(
+        "[model]\npath = '{}'\nscaling_factor = 0.5\nunet.graph = '{}'\nunet.inputs = {{ timestep = 'timestep' }}\n\
+         [task.text-to-image]\nprompt = 'a'\n",
+        model("sd1"),
+        model("variants/unet-int64-timestep.onnx"),
+    );
+    std::fs::write(folder.path().join("one.toml"), &text).expect("a file");
+    let said = printed(folder.path(), &["inspect", "one.toml"]);
+    assert_says(&said, &["unet-int64-timestep.onnx", "0.5", "vae_decoder", "tasks     text-to-image"]);
+    let stage = format!("[[stage]]\nmodel.path = '{}'\ntask.image-to-image = {{}}\n", model("sd2v"));
+    std::fs::write(folder.path().join("two.toml"), text.clone() + &stage).expect("a file");
+    assert_says(
+        &printed(folder.path(), &["inspect", "two.toml"]),
+        &["unet-int64-timestep.onnx", "\nstage[0]: ", "sd2v"],
+    );
+    let json: serde_json::Value =
+        serde_json::from_str(&printed(folder.path(), &["inspect", "two.toml", "--json"])).expect("it is JSON");
+    assert!(json["directory"].as_str().is_some_and(|path| path.ends_with("sd1")), "{json}");
+    assert!(json["stages"][0]["directory"].as_str().is_some_and(|path| path.ends_with("sd2v")), "{json}");
+    std::fs::write(folder.path().join("wrong.toml"), text + "stepz = 5\n").expect("a file");
+    let answer = call(folder.path(), &["inspect", "wrong.toml"]);
+    assert_eq!(answer.code, Some(2), "{answer}");
+    assert!(answer.stderr.contains("stepz"), "{answer}");
+}
+
+/// A table about a component that the pipeline does not open is told, and one that a stage opens is not.
+#[test]
+fn tables_about_what_is_not_opened_are_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = format!(
+        "[model]\npath = '{}'\nvae_encoder.graph = '{}'\n[task.text-to-image]\nprompt = 'a'\n[run]\nsteps = 1\n\
+         [device]\nprovider = 'cpu'\ncontrolnet.provider = 'cpu'\nvae_encoder.provider = 'cpu'\nunet.provider = 'cpu'\n",
+        models().join("sd1").display(),
+        models().join("sd1/vae_encoder/model.onnx").display(),
+    );
+    std::fs::write(folder.path().join("one.toml"), &text).expect("a file");
+    for command in ["check", "run"] {
+        let answer = call(folder.path(), &[command, "one.toml"]);
+        assert_eq!(answer.code, Some(0), "{answer}");
+        for table in ["[model.vae_encoder]", "[device.vae_encoder]", "[device.controlnet]"] {
+            assert!(answer.stderr.contains(&format!("warning: {table} stands for nothing")), "{table}: {answer}");
+        }
+        assert!(!answer.stderr.contains("[device.unet]"), "{answer}");
+    }
+    let stage = format!(
+        "[[stage]]\nhand = 'image'\nmodel.path = '{}'\ntask.image-to-image = {{}}\n",
+        models().join("sd1").display()
+    );
+    std::fs::write(folder.path().join("two.toml"), text + &stage).expect("a file");
+    let answer = call(folder.path(), &["check", "two.toml"]);
+    assert_eq!(answer.code, Some(0), "{answer}");
+    assert_eq!(answer.stderr.matches("warning").count(), 2, "{answer}");
+    assert_says(&answer.stderr, &["[model.vae_encoder]", "[device.controlnet]"]);
+}
+
 /// What `init` prints for a directory is a pipeline that passes `check`.
 #[test]
 fn init_prints_a_pipeline_that_passes_check() {

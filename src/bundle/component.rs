@@ -129,6 +129,13 @@ pub struct Component {
 }
 
 impl Component {
+    /// Takes those of the given roles that are for inputs of its graph, where one map serves several graphs.
+    pub(super) fn take_roles(&mut self, given: Option<&BTreeMap<String, String>>) {
+        self.roles.retain(|name, _| self.graph.input(name).is_some());
+        let own = given.into_iter().flatten().filter(|(name, _)| self.graph.input(name).is_some());
+        self.roles.extend(own.map(|(name, role)| (name.clone(), role.clone())));
+    }
+
     /// The digest of its graph: see [`GraphFile::digest`].
     ///
     /// # Errors

@@ -41,14 +41,19 @@ pub fn init_toml(bundle: &Bundle, model_path: &str, fits: &[TaskFit]) -> String 
     }
     let takes_residuals =
         bundle.denoiser().and_then(DenoiserContract::resolve).is_ok_and(|contract| !contract.residuals.is_empty());
-    if takes_residuals {
+    // A denoiser for control networks beside the plain one is there for whoever wants it; by itself it wants one.
+    let comment = if takes_residuals { "" } else { "# " };
+    if takes_residuals || bundle.controlled_denoiser.is_some() {
         line("");
-        line("[[control]]");
-        line("image = \"edges.png\"    # what the control network follows; relative to this file");
-        if bundle.component(ComponentKind::ControlNet).is_none() {
-            line("path = \"controlnet\"    # its directory");
+        if !takes_residuals {
+            line("# With a control network the model's other denoiser is run, which takes one's residuals.");
         }
-        line("scale = 1.0");
+        line(&format!("{comment}[[control]]"));
+        line(&format!("{comment}image = \"edges.png\"    # what the control network follows; relative to this file"));
+        if bundle.component(ComponentKind::ControlNet).is_none() {
+            line(&format!("{comment}path = \"controlnet\"    # its directory"));
+        }
+        line(&format!("{comment}scale = 1.0"));
     }
     line("");
     let class = bundle.scheduler.as_ref().and_then(|s| s.class.as_deref());

@@ -93,6 +93,9 @@ pub(super) fn survey(dir: &Path, overrides: &Overrides) -> Result<(Bundle, Vec<E
     if components.is_empty() && faults.is_empty() {
         return Err(no_model(dir, &entries));
     }
+    if let Some(control) = components.get_mut(&ComponentKind::ControlNet) {
+        control.take_roles(overrides.roles.get(&ComponentKind::ControlNet));
+    }
     let controlled_denoiser = take_controlled_denoiser(&mut components, overrides);
     let mut scheduler = kept(&mut faults, find_scheduler(dir, "scheduler", &index)).flatten();
     let low_res_scheduler = kept(&mut faults, find_scheduler(dir, "low_res_scheduler", &index)).flatten();
@@ -139,7 +142,8 @@ fn take_controlled_denoiser(
     if !roles::takes_residuals(&components.get(&ComponentKind::ControlNet)?.graph) {
         return None;
     }
-    let denoiser = Component { kind: ComponentKind::Unet, ..components.remove(&ComponentKind::ControlNet)? };
+    let mut denoiser = Component { kind: ComponentKind::Unet, ..components.remove(&ComponentKind::ControlNet)? };
+    denoiser.take_roles(overrides.roles.get(&ComponentKind::Unet));
     if overrides.graphs.contains_key(&ComponentKind::Unet) {
         return None;
     }
@@ -160,12 +164,15 @@ fn first_line(error: &Error) -> String {
 }
 
 /// Reads a control network: a directory that holds one (with `controlnet/` in it or the graph itself), or its .onnx.
+/// `roles` are those of inputs, by their names, of which the graph may lack some: one map serves several networks.
 ///
 /// # Errors
 ///
 /// As [`Bundle::open`].
-pub fn open_controlnet(path: &Path) -> Result<Component> {
-    open_alone(path, ComponentKind::ControlNet)
+pub fn open_controlnet(path: &Path, roles: &BTreeMap<String, String>) -> Result<Component> {
+    let mut component = open_alone(path, ComponentKind::ControlNet)?;
+    component.take_roles(Some(roles));
+    Ok(component)
 }
 
 /// Reads a graph for conditions: a directory that holds it, or its .onnx.

@@ -269,8 +269,8 @@ pub struct PlotArgs {
 /// `ldm-ort inspect`.
 #[derive(Debug, Clone, Args)]
 pub struct InspectArgs {
-    /// The model directory.
-    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    /// The model directory, or a pipeline file, which may say what the directory of its model does not.
+    #[arg(value_name = "DIR|PIPELINE.toml", value_hint = ValueHint::AnyPath)]
     pub model: PathBuf,
     /// Prints JSON.
     #[arg(long)]

@@ -9,8 +9,8 @@ use super::prepared;
 use super::progress::Progress;
 use super::run::load_runtime;
 use crate::error::Result;
-use crate::pipeline::{Pipeline, Saver};
-use crate::plan::Plan;
+use crate::pipeline::{Saver, Stages};
+use crate::plan::{ModelPlan, Plan, Request};
 use crate::spec::Spec;
 
 /// Checks a pipeline as far as that goes without running it, and with `--open` opens its graphs too.
@@ -20,35 +20,53 @@ use crate::spec::Spec;
 pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
     let spec = Spec::load(&args.pipeline, &args.overrides.to_overrides())?;
     let mut plan = Plan::new(spec)?;
-    let of_prompts = plan.model.check_prompts(plan.request.task.as_ref())?;
-    for warning in plan.model.warnings().into_iter().chain(of_prompts) {
-        output::say(&format!("warning: {warning}"));
+    warn("", &plan.model, &plan.request, &[])?;
+    for stage in &plan.stages {
+        warn(&format!("{}: ", stage.key), &stage.model, &stage.request, &stage.warnings)?;
     }
-    Saver::check(&plan.spec.output.dir)?;
-    let request = &plan.request;
-    output::text(
-        out,
-        &format!(
-            "{}: {} on {}, {} picture{} of {}×{} pixels, {} steps of {}\n",
-            args.pipeline.display(),
-            request.task.name(),
-            plan.model.dir.display(),
-            request.pictures(),
-            if request.pictures() == 1 { "" } else { "s" },
-            request.width,
-            request.height,
-            request.steps,
-            request.scheduler.entry.name,
-        ),
-    )?;
+    for dir in (0..=plan.stages.len()).filter_map(|stages| plan.spec.folder(stages)) {
+        Saver::check(dir)?;
+    }
+    output::text(out, &format!("{}: {}\n", args.pipeline.display(), summary(&plan.model, &plan.request)))?;
+    for stage in &plan.stages {
+        let summary = summary(&stage.model, &stage.request);
+        output::text(
+            out,
+            &format!("{}: {summary}, beginning with the {} of the stage before\n", stage.key, stage.hand.name()),
+        )?;
+    }
     if !args.open {
         return output::text(out, "nothing wrong with it, as far as can be told without opening the graphs (--open)\n");
     }
     let interrupt = Interrupt::install()?;
     let mut progress = Progress::new(global.quiet, interrupt.flag());
     let runtime = load_runtime(global, &plan, &interrupt)?;
-    plan.model.prepared = prepared::cache(global)?;
+    plan.keep_prepared(prepared::cache(global)?.as_ref());
     let cancel = interrupt.cancel();
-    Pipeline::load(plan.model, &runtime, &cancel, &mut progress)?.open_all(&cancel, &mut progress)?;
+    Stages::load(&plan, &runtime, &cancel, &mut progress)?.open_all(&plan, &cancel, &mut progress)?;
     output::text(out, &format!("its graphs open on ONNX Runtime {}\n", runtime.version()))
+}
+
+/// Tells what is worth knowing of one model's part of a pipeline.
+fn warn(stage: &str, model: &ModelPlan, request: &Request, more: &[String]) -> Result<()> {
+    let of_prompts = model.check_prompts(request.task.as_ref())?;
+    for warning in model.warnings().iter().chain(&of_prompts).chain(more) {
+        output::say(&format!("warning: {stage}{warning}"));
+    }
+    Ok(())
+}
+
+/// What one model does.
+fn summary(model: &ModelPlan, request: &Request) -> String {
+    format!(
+        "{} on {}, {} picture{} of {}×{} pixels, {} steps of {}",
+        request.task.name(),
+        model.dir.display(),
+        request.pictures(),
+        if request.pictures() == 1 { "" } else { "s" },
+        request.width,
+        request.height,
+        request.steps,
+        request.scheduler.entry.name,
+    )
 }

@@ -1,23 +1,51 @@
 //! `ldm-ort inspect`.
 
 use std::io::Write;
+use std::path::Path;
 
 use super::args::InspectArgs;
 use super::fits::fits;
 use super::output;
-use crate::bundle::{self, Bundle, Overrides};
-use crate::error::Result;
+use crate::bundle::{self, Bundle, Overrides, Report};
+use crate::error::{Error, Result};
+use crate::spec::{self, Spec};
 
-/// Prints what a model directory holds.
+/// Prints what a model directory holds, or the models of a pipeline file with what that says over their directories.
 ///
 /// # Errors
 ///
-/// [`Error::Model`](crate::Error::Model) where the directory holds no model, [`Error::Io`](crate::Error::Io) where it
-/// cannot be read or `out` cannot be written. A directory with faults is no error: the report tells them.
+/// [`Error::Spec`] where a pipeline file is wrong, [`Error::Model`] where the directory holds no model, [`Error::Io`]
+/// where it cannot be read or `out` cannot be written. A directory with faults is no error: the report tells them.
 pub fn inspect(args: &InspectArgs, out: &mut dyn Write) -> Result<()> {
-    let mut report = bundle::inspect(&args.model, &Overrides::default())?;
-    if let Ok(bundle) = Bundle::open(&args.model, &Overrides::default()) {
+    let is_pipeline = args.model.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("toml"));
+    if !is_pipeline {
+        let report = report(&args.model, &Overrides::default())?;
+        return if args.json { output::json(out, &report) } else { output::text(out, &report.to_string()) };
+    }
+    let spec = Spec::load(&args.model, &spec::Overrides::default())?;
+    let of = |spec: &Spec| report(&spec.model.path, &spec.model.overrides());
+    let base = of(&spec)?;
+    let stages = spec.stages.iter().enumerate();
+    let stages = stages.map(|(at, stage)| of(&stage.spec).map_err(|error| error.in_stage(&format!("stage[{at}]"))));
+    let stages = stages.collect::<Result<Vec<_>>>()?;
+    if args.json {
+        let mut json = serde_json::to_value(&base).map_err(|error| Error::io("stdout", "writing", error.into()))?;
+        if !stages.is_empty() {
+            json["stages"] = stages.iter().filter_map(|report| serde_json::to_value(report).ok()).collect();
+        }
+        return output::json(out, &json);
+    }
+    output::text(out, &base.to_string())?;
+    for (at, report) in stages.iter().enumerate() {
+        output::text(out, &format!("\nstage[{at}]: {report}"))?;
+    }
+    Ok(())
+}
+
+fn report(dir: &Path, overrides: &Overrides) -> Result<Report> {
+    let mut report = bundle::inspect(dir, overrides)?;
+    if let Ok(bundle) = Bundle::open(dir, overrides) {
         report.tasks = fits(&bundle);
     }
-    if args.json { output::json(out, &report) } else { output::text(out, &report.to_string()) }
+    Ok(report)
 }

@@ -12,7 +12,7 @@ use super::progress::Progress;
 use super::run::load_runtime;
 use crate::error::{Error, Result};
 use crate::pipeline::Pipeline;
-use crate::plan::Plan;
+use crate::plan::{ModelPlan, Plan};
 use crate::prepared::{Cache, Entry};
 use crate::session;
 use crate::spec::Spec;
@@ -38,10 +38,12 @@ pub fn compile(args: &CompileArgs, global: &Global, out: &mut dyn Write) -> Resu
     let interrupt = Interrupt::install()?;
     let mut progress = Progress::new(global.quiet, interrupt.flag());
     let mut plan = Plan::new(Spec::load(&args.pipeline, &args.overrides.to_overrides())?)?;
-    plan.model.prepared = cache(global)?;
-    let kinds: Vec<_> = plan.model.openings().into_iter().map(|(kind, ..)| kind).collect();
-    let (kept, left): (Vec<_>, Vec<_>) = kinds.into_iter().partition(|&kind| plan.model.prepared(kind).is_some());
-    if kept.is_empty() {
+    plan.keep_prepared(cache(global)?.as_ref());
+    let models = || std::iter::once(&plan.model).chain(plan.stages.iter().map(|stage| &stage.model));
+    let kinds = |model: &ModelPlan| model.openings().into_iter().map(|(kind, ..)| kind).collect::<Vec<_>>();
+    let left: Vec<_> =
+        models().flat_map(|model| kinds(model).into_iter().filter(|&kind| model.prepared(kind).is_none())).collect();
+    if left.len() == models().map(|model| kinds(model).len()).sum::<usize>() {
         return Err(Error::input(
             args.pipeline.display().to_string(),
             "none of its graphs is one that would be optimised ahead",
@@ -49,7 +51,10 @@ pub fn compile(args: &CompileArgs, global: &Global, out: &mut dyn Write) -> Resu
         ));
     }
     let runtime = load_runtime(global, &plan, &interrupt)?;
-    let entries = Pipeline::prepare(&plan.model, &runtime, &interrupt.cancel(), &mut progress)?;
+    let mut entries = Vec::new();
+    for model in models() {
+        entries.extend(Pipeline::prepare(model, &runtime, &interrupt.cancel(), &mut progress)?);
+    }
     progress.clear();
     for kind in left {
         output::say(&format!("{kind} is opened as it lies: it is not on the processor, or its weights are changed"));

@@ -15,13 +15,15 @@ pub struct Progress {
     bar: ProgressBar,
     interrupted: Arc<AtomicBool>,
     quiet: bool,
+    /// Which of several models in a row is at work, as it stands behind a message.
+    stage: String,
 }
 
 impl Progress {
     /// `quiet` keeps bars away; warnings are shown all the same. Where standard error is no terminal, there are no
     /// bars either.
     pub fn new(quiet: bool, interrupted: Arc<AtomicBool>) -> Self {
-        Self { bar: ProgressBar::hidden(), interrupted, quiet }
+        Self { bar: ProgressBar::hidden(), interrupted, quiet, stage: String::new() }
     }
 
     /// Shows a spinner with `message`, in place of the bar before it.
@@ -62,13 +64,18 @@ impl Drop for Progress {
 impl Observer for Progress {
     fn notice(&mut self, event: Event<'_>) -> ControlFlow<()> {
         match event {
+            Event::Stage { key, number, of } => self.stage = format!(" · {key} ({number} of {of})"),
             Event::Opening { component, weight_bytes, opened_bytes, of_bytes } => {
                 if opened_bytes == 0 {
                     let template = "{spinner} {msg} {bar:30} {bytes} of {total_bytes} {elapsed}";
                     self.replace(ProgressBar::new(of_bytes), template, String::new());
                     self.bar.enable_steady_tick(Duration::from_millis(120));
                 }
-                self.bar.set_message(format!("opening {component} ({})", indicatif::HumanBytes(weight_bytes)));
+                self.bar.set_message(format!(
+                    "opening {component} ({}){}",
+                    indicatif::HumanBytes(weight_bytes),
+                    self.stage
+                ));
                 self.bar.set_position(opened_bytes);
             }
             Event::Optimizing { component, bytes, folder } => {
@@ -85,13 +92,15 @@ impl Observer for Progress {
                 self.bar.set_message(format!("waiting for another process that optimises {component}"));
             }
             Event::Warning(warning) => self.line(&format!("warning: {warning}")),
-            Event::Preparing { first, images, of } => self.spin(format!("preparing {}", pictures(first, images, of))),
+            Event::Preparing { first, images, of } => {
+                self.spin(format!("preparing {}{}", pictures(first, images, of), self.stage));
+            }
             Event::Step { first, of, step } => {
                 if step.call == 1 {
                     let images = step.sample.shape().first().copied().unwrap_or(1);
                     let bar = ProgressBar::new(step.calls as u64);
                     let template = "{msg} {bar:30} {pos}/{len} steps {per_sec} {eta} left";
-                    self.replace(bar, template, pictures(first, images, of));
+                    self.replace(bar, template, pictures(first, images, of) + &self.stage);
                 }
                 self.bar.set_position(step.call as u64);
                 if step.call == 1 {
@@ -99,9 +108,11 @@ impl Observer for Progress {
                     self.bar.reset_eta();
                 }
             }
-            Event::Decoding { index, of } => self.spin(format!("decoding {}", pictures(index, 1, of))),
+            Event::Decoding { index, of } => {
+                self.spin(format!("decoding {}{}", pictures(index, 1, of), self.stage));
+            }
             Event::Opened { .. } | Event::Denoising { .. } => {}
-            Event::Picture(_) => self.clear(),
+            Event::Picture(_) | Event::Kept(_) => self.clear(),
         }
         if self.interrupted.load(Ordering::Relaxed) {
             self.clear();

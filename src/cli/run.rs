@@ -18,10 +18,10 @@ use super::runtime;
 use crate::error::{Error, Result};
 use crate::metadata::{self, Record};
 use crate::npy;
-use crate::pipeline::{Event, Observer, Picture, Pipeline, Recorder, Saver, Timings};
+use crate::pipeline::{Event, Observer, Picture, Recorder, Saver, Stages, Timings};
 use crate::plan::Plan;
 use crate::session::{self, Flavour, Runtime, RuntimeOptions};
-use crate::spec::{Device, Spec};
+use crate::spec::Spec;
 
 /// Runs a pipeline: loads it, makes its pictures, writes each as soon as it is finished.
 ///
@@ -49,12 +49,13 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
             }
         }
     }
-    let saver = Saver::new(&plan.spec.output.dir)?;
+    let savers = (0..=plan.stages.len()).map(|stages| plan.spec.folder(stages).map(Saver::new).transpose());
+    let savers = savers.collect::<Result<Vec<_>>>()?;
     if let Some(path) = &args.save_latents {
         output::require_place("--save-latents", path, "latents.npy")?;
     }
 
-    plan.model.prepared = prepared::cache(global)?;
+    plan.keep_prepared(prepared::cache(global)?.as_ref());
     let runtime = load_runtime(global, &plan, &interrupt)?;
     let found = started.elapsed().as_secs_f64();
     let opening = Instant::now();
@@ -63,27 +64,30 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
         memory.iter_mut().for_each(|memory| memory.notice(&event));
         progress.notice(event)
     };
-    let mut pipeline = Pipeline::load(plan.model, &runtime, &interrupt.cancel(), &mut load)?;
+    let mut stages = Stages::load(&plan, &runtime, &interrupt.cancel(), &mut load)?;
     let opened = opening.elapsed().as_secs_f64();
 
     let mut writer = PictureWriter {
-        saver,
+        savers,
         recorder,
         args,
         out,
-        made_with: record.map(|record| record.model_digest),
+        made_with: record.map(|record| models_of(&record)),
         latents: Vec::new(),
         seconds: 0.0,
         failed: None,
         pace: Pace::new(started),
     };
     let cancel = interrupt.cancel();
-    let result = pipeline.run(&plan.request, &cancel, &mut |event: Event<'_>| {
+    let result = stages.run(&plan, &cancel, &mut |event: Event<'_>| {
         writer.pace.notice(&event);
         memory.iter_mut().for_each(|memory| memory.notice(&event));
-        if let Event::Picture(picture) = &event
-            && let Err(error) = writer.write(picture)
-        {
+        let written = match &event {
+            Event::Picture(picture) => writer.write(picture, true),
+            Event::Kept(picture) => writer.write(picture, false),
+            _ => Ok(()),
+        };
+        if let Err(error) = written {
             writer.failed = Some(error);
             return ControlFlow::Break(());
         }
@@ -128,27 +132,35 @@ fn read_spec(args: &RunArgs) -> Result<(Spec, Option<Record>)> {
     }
 }
 
+/// The digests of the models that a picture was made with.
+fn models_of(record: &Record) -> Vec<String> {
+    let stages = record.stages.iter().map(|stage| stage.model_digest.clone());
+    std::iter::once(record.model_digest.clone()).chain(stages).collect()
+}
+
 /// Finds or fetches the runtime that a plan's providers need.
 pub(super) fn load_runtime(global: &Global, plan: &Plan, interrupt: &Interrupt) -> Result<Runtime> {
-    let options = global.library.to_options(flavour(&plan.spec.device));
+    let options = global.library.to_options(flavour(&plan.spec));
     runtime::load(&RuntimeOptions { cancel: interrupt.cancel(), ..options }, global.quiet)
 }
 
 /// The build of the runtime that the providers of a pipeline need.
-fn flavour(device: &Device) -> Option<Flavour> {
-    let names = device.providers.iter().chain(device.components.values().flatten());
+fn flavour(spec: &Spec) -> Option<Flavour> {
+    let devices = std::iter::once(&spec.device).chain(spec.stages.iter().map(|stage| &stage.spec.device));
+    let names = devices.flat_map(|device| device.providers.iter().chain(device.components.values().flatten()));
     let mut flavours = names.filter_map(|name| session::find_provider(name).ok()?.flavour);
     flavours.find(|flavour| *flavour != Flavour::Cpu)
 }
 
 /// Writes each finished picture and its line.
 struct PictureWriter<'a> {
-    saver: Saver,
+    /// One a stage whose pictures are written, that of the file's own tables first.
+    savers: Vec<Option<Saver>>,
     recorder: Recorder,
     args: &'a RunArgs,
     out: &'a mut dyn Write,
-    /// The digest of the model that the picture to be made again was made with.
-    made_with: Option<String>,
+    /// The digests of the models that the picture to be made again was made with.
+    made_with: Option<Vec<String>>,
     latents: Vec<ArrayD<f32>>,
     seconds: f64,
     failed: Option<Error>,
@@ -188,20 +200,26 @@ impl Pace {
 }
 
 impl PictureWriter<'_> {
-    fn write(&mut self, picture: &Picture) -> Result<()> {
+    fn write(&mut self, picture: &Picture, is_last: bool) -> Result<()> {
         let start = Instant::now();
         let record = self.recorder.record(picture)?;
-        if self.made_with.take().is_some_and(|digest| digest != record.model_digest) {
+        if is_last && self.made_with.take().is_some_and(|digests| digests != models_of(&record)) {
             output::say(
                 "warning: the model's files are not those the picture was made with; it will be another picture",
             );
         }
-        let path = self.saver.save(picture, &record)?;
-        if self.args.save_latents.is_some() {
+        let suffix = match picture.stages.checked_sub(1) {
+            _ if is_last => String::new(),
+            None => "-base".to_owned(),
+            Some(stage) => format!("-stage-{stage}"),
+        };
+        let Some(Some(saver)) = self.savers.get(picture.stages) else { return Ok(()) };
+        let path = saver.save(picture, &suffix, &record)?;
+        if is_last && self.args.save_latents.is_some() {
             self.latents.push(picture.latents.clone());
         }
         self.seconds += start.elapsed().as_secs_f64();
-        let line = if self.args.json { self.json(picture, &path) } else { path.display().to_string() };
+        let line = if self.args.json { self.json(picture, &path, &record) } else { path.display().to_string() };
         match writeln!(self.out, "{line}").and_then(|()| self.out.flush()) {
             // A reader that has seen enough, such as `head`, does not make the run a failure.
             Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
@@ -209,8 +227,8 @@ impl PictureWriter<'_> {
         }
     }
 
-    fn json(&self, picture: &Picture, path: &Path) -> String {
-        json!({
+    fn json(&self, picture: &Picture, path: &Path, record: &Record) -> String {
+        let mut object = json!({
             "path": path.to_string_lossy(),
             "index": picture.index,
             "seed": picture.seed,
@@ -225,8 +243,15 @@ impl PictureWriter<'_> {
                 "calls": self.pace.calls,
                 "until_decoded": self.pace.started.elapsed().as_secs_f64() - self.pace.last,
             },
-        })
-        .to_string()
+        });
+        if self.savers.len() > 1 {
+            object["stages"] = record
+                .stages
+                .iter()
+                .map(|stage| json!({"task": stage.task, "model": stage.model, "steps": stage.steps}))
+                .collect();
+        }
+        object.to_string()
     }
 }
 

@@ -3,6 +3,7 @@
 mod observe;
 mod parts;
 mod save;
+mod stages;
 
 use std::ops::{ControlFlow, Range};
 use std::time::Instant;
@@ -15,12 +16,13 @@ use crate::image::{self, Rgb8};
 use crate::plan::{ControlPart, ModelPlan, Request, Sizes};
 use crate::prepared::Entry;
 use crate::session::{Cancel, Runtime};
-use crate::task::{self, Given, Stage};
+use crate::task::{self, Given, Handed, Paste, Stage};
 
 use parts::{Beginning, Decoding, Denoising, Opener, Parts};
 
 pub use observe::{Event, Observer, Unwatched};
 pub use save::{Recorder, Saver, model_digest};
+pub use stages::Stages;
 
 /// A model, opened and ready.
 pub struct Pipeline {
@@ -44,10 +46,23 @@ pub struct Picture {
     pub pixels: Rgb8,
     /// Its final latents `[c, h/f, w/f]`, before the division by the scaling factor.
     pub latents: ArrayD<f32>,
-    /// Calls of the denoiser.
+    /// Calls of the denoiser, of all stages so far.
     pub calls: usize,
-    /// Seconds from the start of its batch to its pixels, its share of the batch's denoising.
+    /// Seconds from the start of its batch to its pixels, its share of the batch's denoising, of all stages so far.
     pub seconds: f64,
+    /// How many `[[stage]]` tables it went through.
+    pub stages: usize,
+}
+
+/// A batch whose latents are done.
+struct Drawn {
+    indices: Range<usize>,
+    /// `[n, c, h/f, w/f]`.
+    latents: ArrayD<f32>,
+    paste: Option<Paste>,
+    calls: usize,
+    /// Each picture's share of the time that it took.
+    seconds: f64,
 }
 
 /// How long the parts of a request took, in seconds.
@@ -116,34 +131,32 @@ impl Pipeline {
     /// [`Error::NonFinite`] naming the step, [`Error::Interrupted`], [`Error::Input`] where an input does not fit, and
     /// whatever the graphs fail with.
     pub fn run(&mut self, request: &Request, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Timings> {
-        let total = request.pictures();
-        let (mut first, end) = request.only.map_or((0, total), |index| (index, (index + 1).min(total)));
-        if let Some(index) = request.only.filter(|&index| index >= total) {
-            let problem = format!("{index} is asked for, and there are {total} pictures");
-            return Err(Error::input("index", problem, "the record that names it does not fit this pipeline"));
+        let mut timings = Timings::default();
+        for indices in batches(request.indices()?, request.batch) {
+            let drawn = self.draw(request, indices.clone(), None, cancel, observer, &mut timings)?;
+            for row in 0..indices.len() {
+                let picture = self.decode(request, &drawn, row, cancel, observer, &mut timings)?;
+                stop_if(observer.notice(Event::Picture(&picture)), None)?;
+            }
         }
+        Ok(timings)
+    }
+
+    /// Makes the latents of one batch. `handed` is what the stage before made for it, where there is one.
+    fn draw(
+        &mut self,
+        request: &Request,
+        indices: Range<usize>,
+        handed: Option<Handed<'_>>,
+        cancel: &Cancel,
+        observer: &mut dyn Observer,
+        timings: &mut Timings,
+    ) -> Result<Drawn> {
         let sizes = Sizes::of(request, &self.plan.model.denoiser);
         if self.plan.sizes.is_some_and(|opened| opened != sizes) {
             self.plan.sizes = Some(sizes);
             self.parts = Parts { stay: self.parts.stay, ..Parts::default() };
         }
-        let mut timings = Timings::default();
-        while first < end {
-            let images = request.batch.min(end - first).max(1);
-            self.run_batch(request, first..first + images, cancel, observer, &mut timings)?;
-            first += images;
-        }
-        Ok(timings)
-    }
-
-    fn run_batch(
-        &mut self,
-        request: &Request,
-        indices: Range<usize>,
-        cancel: &Cancel,
-        observer: &mut dyn Observer,
-        timings: &mut Timings,
-    ) -> Result<()> {
         let of = request.pictures();
         let (first, images) = (indices.start, indices.len());
         let started = Instant::now();
@@ -182,6 +195,7 @@ impl Pipeline {
             denoising_start: request.denoising_start.map(|_| span.start),
             scheduler: scheduler.as_ref(),
             noise: &mut noise,
+            handed,
             given: request.latents.as_ref().map(|given| task::rows(given, indices.clone())),
             text: text.as_mut(),
             class_embedder: class_embedder.as_mut(),
@@ -231,45 +245,65 @@ impl Pipeline {
         timings.calls += calls;
         timings.denoise += (denoised - prepared).as_secs_f64();
         self.release(|parts| &mut parts.denoising);
+        let seconds = (denoised - started).as_secs_f64() / images as f64;
+        Ok(Drawn { indices, latents: sample, paste, calls, seconds })
+    }
+
+    /// Makes the picture of one row of a batch.
+    fn decode(
+        &mut self,
+        request: &Request,
+        drawn: &Drawn,
+        row: usize,
+        cancel: &Cancel,
+        observer: &mut dyn Observer,
+        timings: &mut Timings,
+    ) -> Result<Picture> {
+        let (index, of) = (drawn.indices.start + row, request.pictures());
+        let opening = Instant::now();
         let mut opener = Opener::new(&self.plan, &self.runtime, cancel, observer);
         let Decoding { decoder } = opener.decoding(&mut self.parts)?;
-        timings.open += denoised.elapsed().as_secs_f64();
-        let labels = request.task.labels();
-        let shared = (denoised - started).as_secs_f64() / images as f64;
-
-        for (row, index) in indices.enumerate() {
-            stop_if(observer.notice(Event::Decoding { index, of }), None)?;
-            let decoding = Instant::now();
-            let latents = sample.slice_axis(Axis(0), Slice::from(row..=row));
-            let tiles = request.tiles.filter(|tiles| tiles.split(sample_shape[1], sample_shape[2]));
-            let pixels = match (&mut *decoder, tiles) {
-                (Some(decoder), None) => decoder.decode(latents.view(), cancel)?,
-                (Some(decoder), Some(tiles)) => {
-                    decoder.decode_tiled(latents.view(), tiles, self.plan.spatial_factor, cancel)?
-                }
-                (None, _) => latents.to_owned(),
-            };
-            let pixels = match &paste {
-                Some(paste) => paste.into(&pixels)?,
-                None => pixels,
-            };
-            let took = decoding.elapsed().as_secs_f64();
-            timings.decode += took;
-            let picture = Picture {
-                index,
-                prompt: labels.get(prompts[row]).cloned().unwrap_or_default(),
-                negative_prompt: request.negative_prompt(prompts[row]).to_owned(),
-                seed: seeds[row],
-                pixels: image::from_tensor(pixels.view())?,
-                latents: latents.index_axis(Axis(0), 0).to_owned(),
-                calls,
-                seconds: shared + took,
-            };
-            stop_if(observer.notice(Event::Picture(&picture)), None)?;
+        timings.open += opening.elapsed().as_secs_f64();
+        stop_if(observer.notice(Event::Decoding { index, of }), None)?;
+        let decoding = Instant::now();
+        let latents = drawn.latents.slice_axis(Axis(0), Slice::from(row..=row));
+        let [_, height, width] = self.plan.sample_shape(request.width, request.height);
+        let tiles = request.tiles.filter(|tiles| tiles.split(height, width));
+        let pixels = match (&mut *decoder, tiles) {
+            (Some(decoder), None) => decoder.decode(latents.view(), cancel)?,
+            (Some(decoder), Some(tiles)) => {
+                decoder.decode_tiled(latents.view(), tiles, self.plan.spatial_factor, cancel)?
+            }
+            (None, _) => latents.to_owned(),
+        };
+        let pixels = match &drawn.paste {
+            Some(paste) => paste.into(&pixels)?,
+            None => pixels,
+        };
+        let took = decoding.elapsed().as_secs_f64();
+        timings.decode += took;
+        if row + 1 == drawn.indices.len() {
+            self.release(|parts| &mut parts.decoding);
         }
-        self.release(|parts| &mut parts.decoding);
-        Ok(())
+        let prompt = index / request.images;
+        Ok(Picture {
+            index,
+            prompt: request.task.labels().get(prompt).cloned().unwrap_or_default(),
+            negative_prompt: request.negative_prompt(prompt).to_owned(),
+            seed: request.seed_of(index),
+            pixels: image::from_tensor(pixels.view())?,
+            latents: latents.index_axis(Axis(0), 0).to_owned(),
+            calls: drawn.calls,
+            seconds: drawn.seconds + took,
+            stages: 0,
+        })
     }
+}
+
+/// A range in parts of at most `size`.
+fn batches(all: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>> {
+    let end = all.end;
+    all.step_by(size.max(1)).map(move |first| first..(first + size.max(1)).min(end))
 }
 
 impl Pipeline {

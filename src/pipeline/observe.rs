@@ -79,6 +79,17 @@ pub enum Event<'a> {
     },
     /// A picture is finished.
     Picture(&'a Picture),
+    /// A picture is to be kept although a stage goes on with it.
+    Kept(&'a Picture),
+    /// What follows is about one of several models in a row: opening it, or its part of a batch.
+    Stage {
+        /// The key of its table, such as `stage[0]`, or `base` for the file's own tables.
+        key: &'a str,
+        /// Which it is, counted from 1.
+        number: usize,
+        /// How many there are.
+        of: usize,
+    },
 }
 
 /// Sees everything that happens and may stop it.

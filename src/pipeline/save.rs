@@ -9,11 +9,11 @@ use sha2::{Digest, Sha256};
 use super::Picture;
 use crate::error::{Error, Result};
 use crate::image::save_png;
-use crate::metadata::{self, Record};
-use crate::plan::{ModelPlan, Plan};
+use crate::metadata::{self, Record, StageRecord};
+use crate::plan::{ModelPlan, Plan, Request};
 use crate::prepared;
 use crate::session::Runtime;
-use crate::spec::{Output, Run, Spec};
+use crate::spec::{Run, Spec};
 
 /// Writes pictures into a folder.
 #[derive(Debug, Clone)]
@@ -49,13 +49,13 @@ impl Saver {
 
     /// Writes a picture, whole or not at all, and returns its path.
     ///
-    /// The name is made of the prompt and the seed. A file of that name with other contents is kept, and the new one
+    /// The name is made of the prompt, the seed, and `suffix`, which may be empty. A file of that name with other contents is kept, and the new one
     /// gets a number.
     ///
     /// # Errors
     /// [`Error::Io`] where the picture cannot be written, the disk being full for example.
-    pub fn save(&self, picture: &Picture, record: &Record) -> Result<PathBuf> {
-        let stem = format!("{}-{}", slug(&picture.prompt), picture.seed);
+    pub fn save(&self, picture: &Picture, suffix: &str, record: &Record) -> Result<PathBuf> {
+        let stem = format!("{}-{}{suffix}", slug(&picture.prompt), picture.seed);
         let png = crate::image::encode_png(&picture.pixels, &record.chunks()?)?;
         let mut path = self.dir.join(format!("{stem}.png"));
         let mut number = 2;
@@ -121,29 +121,45 @@ pub struct Recorder {
     guidance_scale: f64,
     /// The digests of the files that the pipeline begins with, once they are known.
     inputs: Option<BTreeMap<String, String>>,
-    /// Reads every file of the model, which for a large one takes seconds that the run need not wait for.
-    digest: Digesting,
+    /// Reads every file of the models, which for a large one takes seconds that the run need not wait for.
+    digests: Digesting,
+    /// What stages do with the pictures, but for their digests.
+    stages: Vec<StageRecord>,
 }
 
+/// One digest a stage, that of the file's own tables first.
 enum Digesting {
-    Working(JoinHandle<Result<String>>),
-    Done(String),
+    Working(JoinHandle<Result<Vec<String>>>),
+    Done(Vec<String>),
 }
 
 impl Recorder {
     /// Takes down what all pictures of a plan have in common, and begins to digest the model's files in a thread of
     /// its own.
     pub fn new(plan: &Plan, runtime: &Runtime) -> Self {
-        let model = plan.model.clone();
+        let models: Vec<_> =
+            std::iter::once(&plan.model).chain(plan.stages.iter().map(|stage| &stage.model)).cloned().collect();
+        let stages = plan.stages.iter().map(|stage| StageRecord {
+            hand: stage.hand.name().to_owned(),
+            model: name_of(&stage.model.dir),
+            model_digest: String::new(),
+            task: stage.request.task.name().to_owned(),
+            scheduler: stage.request.scheduler.entry.name.to_owned(),
+            steps: stage.request.steps,
+            guidance_scale: stage.request.task.guidance_scale(),
+            strength: strength(&stage.request),
+            denoising_start: stage.request.denoising_start,
+        });
         Self {
             spec: plan.spec.clone(),
             runtime: runtime.version().to_owned(),
             task: plan.request.task.name(),
             scheduler: plan.request.scheduler.entry.name,
-            strength: plan.request.task.strength().filter(|_| plan.request.denoising_start.is_none()),
+            strength: strength(&plan.request),
             guidance_scale: plan.request.task.guidance_scale(),
             inputs: None,
-            digest: Digesting::Working(std::thread::spawn(move || model_digest(&model))),
+            digests: Digesting::Working(std::thread::spawn(move || models.iter().map(model_digest).collect())),
+            stages: stages.collect(),
         }
     }
 
@@ -157,18 +173,20 @@ impl Recorder {
     /// # Errors
     /// [`Error::Io`] where a file of the model cannot be read.
     pub fn record(&mut self, picture: &Picture) -> Result<Record> {
-        let model_digest = self.model_digest()?;
+        let mut digests = self.model_digests()?.into_iter();
+        let model_digest = digests.next().unwrap_or_default();
+        let stages = self.stages.iter().take(picture.stages).zip(digests);
+        let stages = stages.map(|(stage, model_digest)| StageRecord { model_digest, ..stage.clone() }).collect();
         if self.inputs.is_none() {
             self.inputs = Some(self.spec.input_digests()?);
         }
         let (pipeline, index) = self.own_spec(picture);
-        let model = &self.spec.model.path;
         Ok(Record {
             schema: metadata::SCHEMA,
             engine: concat!("ldm-ort ", env!("CARGO_PKG_VERSION")).to_owned(),
             runtime: self.runtime.clone(),
             providers: self.spec.device.providers.clone(),
-            model: model.file_name().unwrap_or(model.as_os_str()).to_string_lossy().into_owned(),
+            model: name_of(&self.spec.model.path),
             model_digest,
             task: self.task.to_owned(),
             prompt: picture.prompt.clone(),
@@ -183,36 +201,44 @@ impl Recorder {
             pipeline: pipeline.to_toml(),
             index,
             inputs: self.inputs.clone().unwrap_or_default(),
+            stages,
         })
     }
 
-    fn model_digest(&mut self) -> Result<String> {
-        if let Digesting::Done(digest) = &self.digest {
-            return Ok(digest.clone());
+    fn model_digests(&mut self) -> Result<Vec<String>> {
+        if let Digesting::Done(digests) = &self.digests {
+            return Ok(digests.clone());
         }
-        let digest = match std::mem::replace(&mut self.digest, Digesting::Done(String::new())) {
-            Digesting::Done(digest) => digest,
+        let digests = match std::mem::replace(&mut self.digests, Digesting::Done(Vec::new())) {
+            Digesting::Done(digests) => digests,
             Digesting::Working(thread) => thread
                 .join()
                 .map_err(|_| Error::model(&self.spec.model.path, "digesting the model's files failed", ""))??,
         };
-        self.digest = Digesting::Done(digest.clone());
-        Ok(digest)
+        self.digests = Digesting::Done(digests.clone());
+        Ok(digests)
     }
 
     /// The pipeline that makes one picture of a request by itself: its prompt alone, its seed. Where noise or latents
     /// were given for all pictures the whole pipeline is kept, and the index tells which of its pictures this one is.
     fn own_spec(&self, picture: &Picture) -> (Spec, usize) {
         let mut own = self.spec.clone();
-        own.output = Output::default();
+        own.go_through(picture.stages);
         if own.shares_a_file() {
             return (own, picture.index);
         }
-        own.run.seed = Some(picture.seed);
-        own.run.images = 1;
-        own.task.keep_only(picture.index / self.spec.run.images.max(1));
+        own.keep_only(picture.index, picture.seed);
         (own, 0)
     }
+}
+
+fn name_of(model: &Path) -> String {
+    model.file_name().unwrap_or(model.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// The strength that a run goes by.
+fn strength(request: &Request) -> Option<f64> {
+    request.task.strength().filter(|_| request.denoising_start.is_none())
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Which control networks take part in a run.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::model::{Part, between_whole_times, part};
@@ -21,9 +22,10 @@ pub struct ControlPart {
 }
 
 impl ControlPart {
-    /// Resolves the control networks of a pipeline.
+    /// Resolves the control networks of a pipeline. `roles` are those that it gives to inputs of theirs.
     pub(super) fn all(
         controls: &[spec::Control],
+        roles: &BTreeMap<String, String>,
         bundle: &Bundle,
         denoiser: &Component,
         contract: &DenoiserContract,
@@ -39,12 +41,25 @@ impl ControlPart {
                 "add a [[control]] table with an image, or name the graph that was exported without: [model.unet] graph",
             ));
         }
-        controls.iter().enumerate().map(|(at, control)| Self::new(at, control, bundle, denoiser, contract)).collect()
+        let parts = controls.iter().enumerate();
+        let parts = parts.map(|(at, control)| Self::new(at, control, roles, bundle, denoiser, contract));
+        let parts = parts.collect::<Result<Vec<_>>>()?;
+        let graphs = || parts.iter().map(|part: &Self| &part.part.graph).chain([&denoiser.graph]);
+        let lacks = |name: &&String| graphs().all(|graph| graph.input(name).is_none());
+        match roles.keys().find(lacks).filter(|_| !controls.is_empty()) {
+            Some(name) => Err(Error::input(
+                format!("model.controlnet.inputs.{name}"),
+                "no control network of this pipeline has such an input",
+                "write an input's name as `ldm-ort inspect` shows it",
+            )),
+            None => Ok(parts),
+        }
     }
 
     fn new(
         at: usize,
         control: &spec::Control,
+        roles: &BTreeMap<String, String>,
         bundle: &Bundle,
         denoiser: &Component,
         contract: &DenoiserContract,
@@ -52,7 +67,7 @@ impl ControlPart {
         let opened;
         let component = match &control.path {
             Some(path) => {
-                opened = open_controlnet(path)?;
+                opened = open_controlnet(path, roles)?;
                 &opened
             }
             None => bundle.component(ComponentKind::ControlNet).ok_or_else(|| {

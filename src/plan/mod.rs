@@ -10,29 +10,34 @@ mod control;
 mod flux;
 mod model;
 mod scheduler;
+mod size;
 mod sizes;
+mod stages;
 mod text;
 
+use std::ops::Range;
 use std::path::Path;
 
 use ndarray::ArrayD;
 
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
-use crate::image;
 use crate::npy;
 use crate::rng::Stream;
 use crate::scheduler::Custom;
 use crate::session::find_provider;
-use crate::spec::{Batching, LongPrompts, Spec};
+use crate::spec::{Batching, Hand, LongPrompts, Spec};
 use crate::task::{self, Rounding, Task};
 use crate::tiles::Tiles;
+use size::{size, tiles};
+use stages::{LatentSpace, Offer};
 
 pub use conditions::ConditionPart;
 pub use control::ControlPart;
 pub use model::{ModelPlan, Part};
 pub use scheduler::SchedulerChoice;
 pub use sizes::Sizes;
+pub use stages::StagePlan;
 pub use text::{TextPart, TextPlan};
 
 /// What is to be made with an open pipeline.
@@ -75,6 +80,23 @@ pub struct Request {
 }
 
 impl Request {
+    /// The pictures that are made, by their indices: all of them, or the one that is asked for.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where that one is not there.
+    pub fn indices(&self) -> Result<Range<usize>> {
+        let total = self.pictures();
+        match self.only {
+            None => Ok(0..total),
+            Some(index) if index < total => Ok(index..index + 1),
+            Some(index) => Err(Error::input(
+                "index",
+                format!("{index} is asked for, and there are {total} pictures"),
+                "the record that names it does not fit this pipeline",
+            )),
+        }
+    }
+
     /// What the scheduler of a batch of `images` pictures is built for.
     pub fn schedule(&self, images: usize) -> crate::scheduler::Request {
         scheduler::request(self.steps, self.custom.clone(), self.planned_strength, self.mu, images)
@@ -101,108 +123,120 @@ impl Request {
 pub struct Plan {
     /// The pipeline as written, with the seed and the sizes that were chosen where it left them open.
     pub spec: Spec,
-    /// What is opened.
+    /// What is opened. Where a stage goes on with the latents and nobody keeps the picture, there is no decoder.
     pub model: ModelPlan,
     /// What is made.
     pub request: Request,
+    /// The `[[stage]]` tables: what goes on with what is made.
+    pub stages: Vec<StagePlan>,
 }
 
-impl Plan {
-    /// Opens the model directory that `spec` names and makes every choice that it leaves open.
-    ///
-    /// # Errors
-    /// [`Error::Model`] where the directory cannot do the task, [`Error::Input`] where a size, a picture or given
-    /// latents do not fit, [`Error::Scheduler`] and [`Error::Provider`] where those cannot be had; [`Error::Several`]
-    /// where more than one thing is wrong.
-    pub fn new(mut spec: Spec) -> Result<Self> {
-        let bundle = Bundle::open(&spec.model.path, &spec.model.overrides())?;
-        let task = task::of(&spec.task);
-        let mut wrong = Wrong::default();
-        for name in spec.device.providers.iter().chain(spec.device.components.values().flatten()) {
-            wrong.unless(find_provider(name));
-        }
-        let model = wrong.unless(ModelPlan::new(&spec, &bundle, task.as_ref()));
-        let chosen = wrong.unless(SchedulerChoice::new(&spec, &bundle));
-        let size = wrong.unless(size(&spec, &bundle, task.as_ref()));
-        let mu = chosen.as_ref().and_then(|scheduler| {
-            let (width, height) = size.unwrap_or(bundle.facts.default_size.value);
-            scheduler.mu(bundle.facts.patches(width, height))
-        });
-        if let (Some(scheduler), Some(model)) = (&chosen, &model) {
-            wrong.unless(scheduler.fits(&model.model.denoiser));
-        }
-        let schedule = chosen.and_then(|scheduler| {
-            let planned_strength = planned_strength(&spec, model.as_ref(), task.as_ref());
-            let rounding = model.as_ref().map_or(Rounding::Down, |model| model.model.rounding);
-            wrong.unless(schedule(&spec, scheduler, task.as_ref(), planned_strength, mu, rounding))
-        });
-        if let Some(model) = &model {
-            wrong.unless(model.check_prompts(task.as_ref()));
-            for lora in &model.loras {
-                wrong.unless(lora.check(&model.graphs()));
-            }
-        }
-        if spec.device.batching == Batching::Split && model.as_ref().is_some_and(|model| !model.denoises_on_processor())
-        {
-            wrong.0.push(Error::input(
-                "device.batching",
-                "\"split\" makes several runs at the same time, and only the processor stands that",
-                "choose \"auto\", or provider = \"cpu\"",
-            ));
-        }
-        let pictures = task.labels().len() * spec.run.images;
-        let seed = wrong.unless(seed(&spec, pictures));
-        wrong.unless(tiles(&spec, &bundle));
-        let latents = match (&spec.run.latents, &model, size) {
-            (Some(path), Some(model), Some((width, height))) => {
-                wrong.unless(read_latents(path, pictures, model.sample_shape(width, height)))
-            }
-            _ => None,
-        };
-        let (Some(mut model), Some((scheduler, steps, custom, planned_strength)), Some((width, height)), Some(seed)) =
-            (model, schedule, size, seed)
-        else {
-            return Err(wrong.into_error());
-        };
-        if !wrong.0.is_empty() {
-            return Err(wrong.into_error());
-        }
+/// One model's part of a plan.
+struct Settled {
+    spec: Spec,
+    model: ModelPlan,
+    request: Request,
+    space: LatentSpace,
+    /// How it is handed what the stage before made, where there is one.
+    hand: Option<Hand>,
+}
 
-        let (denoising_start, denoising_end) = (spec.run.denoising_start, spec.run.denoising_end);
-        if let crate::spec::Task::ImageToImage(task) = &mut spec.task
-            && denoising_start.is_none()
-        {
-            task.strength = Some(task.strength());
+/// Opens the model directory that `spec` names and makes every choice that it leaves open, save its stages. `offer` is
+/// what it is handed, where it is a stage itself.
+fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
+    let bundle = Bundle::open(&spec.model.path, &spec.model.overrides())?;
+    let mut wrong = Wrong::default();
+    let hand = offer.and_then(|offer| wrong.unless(offer.take(&mut spec, &bundle)));
+    let own_seed = spec.run.seed;
+    spec.run.seed = own_seed.or(offer.and_then(|offer| offer.seed));
+    let task = task::of(&spec.task);
+    for name in spec.device.providers.iter().chain(spec.device.components.values().flatten()) {
+        wrong.unless(find_provider(name));
+    }
+    let model = wrong.unless(ModelPlan::new(&spec, &bundle, task.as_ref()));
+    let chosen = wrong.unless(SchedulerChoice::new(&spec, &bundle));
+    let size = wrong.unless(size(&spec, &bundle, task.as_ref(), offer.and_then(|offer| offer.size)));
+    let mu = chosen.as_ref().and_then(|scheduler| {
+        let (width, height) = size.unwrap_or(bundle.facts.default_size.value);
+        scheduler.mu(bundle.facts.patches(width, height))
+    });
+    if let (Some(scheduler), Some(model)) = (&chosen, &model) {
+        wrong.unless(scheduler.fits(&model.model.denoiser));
+    }
+    let schedule = chosen.and_then(|scheduler| {
+        let planned_strength = planned_strength(&spec, model.as_ref(), task.as_ref());
+        let rounding = model.as_ref().map_or(Rounding::Down, |model| model.model.rounding);
+        wrong.unless(schedule(&spec, scheduler, task.as_ref(), planned_strength, mu, rounding))
+    });
+    if let Some(model) = &model {
+        wrong.unless(model.check_prompts(task.as_ref()));
+        for lora in &model.loras {
+            wrong.unless(lora.check(&model.graphs()));
         }
-        spec.run.steps = Some(steps);
+    }
+    if spec.device.batching == Batching::Split && model.as_ref().is_some_and(|model| !model.denoises_on_processor()) {
+        wrong.0.push(Error::input(
+            "device.batching",
+            "\"split\" makes several runs at the same time, and only the processor stands that",
+            "choose \"auto\", or provider = \"cpu\"",
+        ));
+    }
+    let pictures = task.labels().len() * spec.run.images;
+    let seed = wrong.unless(seed(&spec, pictures));
+    wrong.unless(tiles(&spec, &bundle));
+    let latents = match (&spec.run.latents, &model, size) {
+        (Some(path), Some(model), Some((width, height))) => {
+            wrong.unless(read_latents(path, pictures, model.sample_shape(width, height)))
+        }
+        _ => None,
+    };
+    let (Some(mut model), Some((scheduler, steps, custom, planned_strength)), Some((width, height)), Some(seed)) =
+        (model, schedule, size, seed)
+    else {
+        return Err(wrong.into_error());
+    };
+    if !wrong.0.is_empty() {
+        return Err(wrong.into_error());
+    }
+
+    let (denoising_start, denoising_end) = (spec.run.denoising_start, spec.run.denoising_end);
+    if let crate::spec::Task::ImageToImage(task) = &mut spec.task
+        && denoising_start.is_none()
+    {
+        task.strength = Some(task.strength());
+    }
+    spec.run.steps = Some(steps);
+    if offer.is_none() {
         spec.run.seed = Some(seed);
         spec.run.width = Some(width);
         spec.run.height = Some(height);
-        let on_cpu = model.denoises_on_processor();
-        // A processor is kept busy by one picture; a GPU is not.
-        let batch = if on_cpu { 1 } else { largest_batch(&spec, pictures) };
-        let request = Request {
-            task,
-            scheduler,
-            steps,
-            custom,
-            planned_strength,
-            mu,
-            denoising_start,
-            denoising_end,
-            seed,
-            noise: spec.run.noise,
-            images: spec.run.images,
-            width,
-            height,
-            latents,
-            tiles: spec.run.tiles,
-            batch,
-            only: None,
-        };
-        model.sizes = Some(Sizes::of(&request, &model.model.denoiser));
-        Ok(Self { spec, model, request })
+    } else {
+        // What follows from the stage before it goes on to do so when a flag changes that one.
+        spec.run.seed = own_seed;
     }
+    let on_cpu = model.denoises_on_processor();
+    let request = Request {
+        task,
+        scheduler,
+        steps,
+        custom,
+        planned_strength,
+        mu,
+        denoising_start,
+        denoising_end,
+        seed,
+        noise: spec.run.noise,
+        images: spec.run.images,
+        width,
+        height,
+        latents,
+        tiles: spec.run.tiles,
+        // A processor is kept busy by one picture; a GPU is not. A picture that is handed on has a batch to itself.
+        batch: if on_cpu || hand == Some(Hand::Image) { 1 } else { largest_batch(&spec, pictures) },
+        only: None,
+    };
+    model.sizes = Some(Sizes::of(&request, &model.model.denoiser));
+    Ok(Settled { spec, model, request, space: LatentSpace::of(&bundle), hand })
 }
 
 /// What was found wrong so far, so that all of it is told at once.
@@ -285,64 +319,6 @@ fn largest_batch(spec: &Spec, pictures: usize) -> usize {
     let in_chunks = spec.task.prompting().is_some_and(|p| p.reading.long_prompts == LongPrompts::Chunk);
     let fits = |batch: &usize| !in_chunks || spec.run.images.is_multiple_of(*batch);
     (1..=pictures.min(MOST)).rev().find(fits).unwrap_or(1)
-}
-
-/// Width and height of the pictures in pixels.
-fn size(spec: &Spec, bundle: &Bundle, task: &dyn Task) -> Result<(usize, usize)> {
-    let step = bundle.facts.size_multiple();
-    let whole = |length: usize| (length - length % step).max(step);
-    let led_by = spec.controls.first().map(|control| image::dimensions(&control.image)).transpose()?;
-    let natural = task.natural_size(bundle.facts.spatial_factor.value)?.or(led_by);
-    let natural = match natural {
-        None => conditions::natural_size(&spec.conditions)?,
-        found => found,
-    };
-    let natural = natural.map(|(w, h)| (whole(w), whole(h)));
-    let (default_width, default_height) = natural.unwrap_or(bundle.facts.default_size.value);
-    let width = spec.run.width.unwrap_or(default_width);
-    let height = spec.run.height.unwrap_or(default_height);
-    let mut wrong = Wrong::default();
-    for (key, length) in [("run.width", width), ("run.height", height)] {
-        if length == 0 || length % step != 0 {
-            wrong.0.push(Error::input(
-                key,
-                format!("{length} is not a multiple of {step}, which this model's graphs need"),
-                format!("choose {} or {}", whole(length), whole(length).saturating_add(step)),
-            ));
-        }
-    }
-    if !wrong.0.is_empty() {
-        return Err(wrong.into_error());
-    }
-    match bundle.facts.fixed_size.as_ref().filter(|fixed| fixed.value != (width, height)) {
-        None => flux::check_size(bundle, (width, height)).map(|()| (width, height)),
-        Some(fixed) => Err(Error::input(
-            "run.width, run.height",
-            format!("{width}×{height} is asked for, and the model's graphs are fixed ({})", fixed.source),
-            format!("choose {}×{}, or export the model with free axes", fixed.value.0, fixed.value.1),
-        )),
-    }
-}
-
-/// Requires that tiles are of a size that the graphs take, and that nothing reaches across them.
-fn tiles(spec: &Spec, bundle: &Bundle) -> Result<()> {
-    let Some(tiles) = spec.run.tiles else { return Ok(()) };
-    let step = bundle.facts.latent_multiple.value;
-    if tiles.size % step != 0 {
-        return Err(Error::input(
-            "run.tile",
-            format!("{} is not a multiple of {step}, which this model's denoiser needs", tiles.size),
-            format!("choose {}", tiles.size.next_multiple_of(step)),
-        ));
-    }
-    if !spec.controls.is_empty() {
-        return Err(Error::input(
-            "run.tile",
-            "is given beside [[control]], whose residuals belong to the whole picture",
-            "leave one of them out",
-        ));
-    }
-    Ok(())
 }
 
 /// The seed of the first picture: the user's, or one nobody chose.

@@ -70,6 +70,8 @@ pub struct ModelPlan {
     /// Where graphs are kept that were optimised for this machine; `None` opens them as they lie. Whoever runs the plan
     /// says so.
     pub prepared: Option<Cache>,
+    /// Tables about components that are not opened, one sentence each.
+    pub(super) idle: Vec<String>,
 }
 
 impl ModelPlan {
@@ -112,7 +114,9 @@ impl ModelPlan {
             Some(spec) => Some(classes::resolve(spec, bundle, &contract, class_embedder.as_ref())?),
             None => None,
         };
-        let controls = ControlPart::all(&spec.controls, bundle, component, &contract)?;
+        let of_control = spec.model.components.get(&ComponentKind::ControlNet);
+        let roles = of_control.map(|component| component.inputs.clone()).unwrap_or_default();
+        let controls = ControlPart::all(&spec.controls, &roles, bundle, component, &contract)?;
         Ok(Self {
             dir: bundle.dir.clone(),
             model: Model {
@@ -137,6 +141,7 @@ impl ModelPlan {
             device: spec.device.clone(),
             loras: spec.loras.iter().map(lora).collect(),
             prepared: None,
+            idle: Vec::new(),
         })
     }
 
@@ -157,7 +162,8 @@ impl ModelPlan {
 
     /// What is worth knowing before a run.
     pub fn warnings(&self) -> Vec<String> {
-        self.encoder.iter().filter_map(|part| part.contract.warning(part.kind)).collect()
+        let of_encoder = self.encoder.iter().filter_map(|part| part.contract.warning(part.kind));
+        of_encoder.chain(self.idle.iter().cloned()).collect()
     }
 
     /// `[c, h/f, w/f]` of a sample for pictures of this size.

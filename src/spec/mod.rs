@@ -2,7 +2,8 @@
 //!
 //! A file has one table for each of these: [`Model`] `[model]`, [`Task`] `[task.NAME]`, [`Scheduler`]
 //! `[scheduler.NAME]`, [`Run`] `[run]`, [`Device`] `[device]`, [`Output`] `[output]`, and any number of [`Lora`]
-//! `[[lora]]`, [`Embedding`] `[[embedding]]`, [`Condition`] `[[condition]]` and [`Control`] `[[control]]`. The documentation of those types is the
+//! `[[lora]]`, [`Embedding`] `[[embedding]]`, [`Condition`] `[[condition]]` and [`Control`] `[[control]]`. Models in a
+//! row are [`Stage`] `[[stage]]` tables behind them, each with tables of its own. The documentation of those types is the
 //! reference of the file's keys. Paths are relative to the file. Only `[model]` and one task table have to be there:
 //!
 //! ```
@@ -36,6 +37,7 @@ mod overrides;
 mod reader;
 mod run;
 mod scheduler;
+mod stage;
 mod task;
 mod tree;
 mod writer;
@@ -55,14 +57,15 @@ pub use output::Output;
 pub use overrides::Overrides;
 pub use run::{Listed, Run};
 pub use scheduler::Scheduler;
+pub use stage::{Hand, Stage};
 pub use task::{
-    Beginning, Class, ClassConditional, Conditional, ImageToImage, Inpaint, Instruct, LongPrompts, PromptReading,
-    Prompting, Sizes, SuperResolution, TASKS, Task, TaskEntry, TextToImage, Weights,
+    Beginning, Class, ClassConditional, Conditional, ImageToImage, Inpaint, Instruct, LongPrompts, Picture,
+    PromptReading, Prompting, Sizes, SuperResolution, TASKS, Task, TaskEntry, TextToImage, Weights,
 };
 
 use crate::error::{Error, Problem, Result};
 use crate::files;
-use reader::Reading;
+use reader::{Reading, Table};
 use writer::Writer;
 
 /// A pipeline, as written. Its fields are the tables of the file.
@@ -88,6 +91,8 @@ pub struct Spec {
     pub device: Device,
     /// `[output]`: where pictures go.
     pub output: Output,
+    /// `[[stage]]`: models that go on with what the tables above make, in a row. A stage has none of its own.
+    pub stages: Vec<Stage>,
 }
 
 impl Spec {
@@ -104,6 +109,7 @@ impl Spec {
             run: Run::default(),
             device: Device::default(),
             output: Output::default(),
+            stages: Vec::new(),
         }
     }
 
@@ -139,32 +145,16 @@ impl Spec {
         })?;
         let reading = Reading::new(file);
         overrides.apply(&mut entries, &reading);
+        stage::inherit(&mut entries, &reading);
 
         let mut root = reading.root(&entries);
-        let model = Model::read(root.table("model"));
-        let task = Task::read(root.table("task"));
-        let scheduler = Scheduler::read(root.table("scheduler"));
-        let conditions = root.tables("condition").into_iter().filter_map(Condition::read).collect();
-        let controls = root.tables("control").into_iter().map(Control::read).collect();
-        let loras = root.tables("lora").into_iter().map(Lora::read).collect();
-        let embeddings = root.tables("embedding").into_iter().map(Embedding::read).collect();
-        let run = Run::read(root.table("run"));
-        let device = Device::read(root.table("device"));
-        let output = Output::read(root.table("output"), &reading);
+        let mut spec = Self::read_tables(&mut root, &reading);
+        let stages = root.tables("stage").into_iter();
+        let stages = stages.filter_map(|table| Stage::read(table, &reading, spec.as_ref())).collect();
         root.finish();
-
-        let spec = task.map(|task| Self {
-            model,
-            task,
-            scheduler,
-            embeddings,
-            loras,
-            conditions,
-            controls,
-            run,
-            device,
-            output,
-        });
+        if let Some(spec) = &mut spec {
+            spec.stages = stages;
+        }
         match reading.finish(spec)? {
             Some(spec) => Ok(spec),
             // A task that could not be read has said why, so this is never seen.
@@ -172,11 +162,29 @@ impl Spec {
         }
     }
 
+    /// Reads the tables that describe one model's run; `None` where it has no task.
+    fn read_tables(within: &mut Table<'_>, reading: &Reading<'_>) -> Option<Self> {
+        let model = Model::read(within.table("model"));
+        let task = Task::read(within.table("task"));
+        let scheduler = Scheduler::read(within.table("scheduler"));
+        let conditions = within.tables("condition").into_iter().filter_map(Condition::read).collect();
+        let controls = within.tables("control").into_iter().map(Control::read).collect();
+        let loras = within.tables("lora").into_iter().map(Lora::read).collect();
+        let embeddings = within.tables("embedding").into_iter().map(Embedding::read).collect();
+        let run = Run::read(within.table("run"));
+        let device = Device::read(within.table("device"));
+        let output = Output::read(within.table("output"), reading);
+        let stages = Vec::new();
+        let task = task?;
+        Some(Self { model, task, scheduler, conditions, controls, embeddings, loras, run, device, output, stages })
+    }
+
     /// Whether noise or latents for all pictures of the run stand in one file, so that which picture is which of the
     /// run matters.
     pub fn shares_a_file(&self) -> bool {
         let latents = |task: &ImageToImage| matches!(task.begin, Beginning::Latents(_));
-        self.run.latents.is_some() || matches!(&self.task, Task::ImageToImage(task) if latents(task))
+        let own = self.run.latents.is_some() || matches!(&self.task, Task::ImageToImage(task) if latents(task));
+        own || self.stages.iter().any(|stage| stage.spec.shares_a_file())
     }
 
     /// The files that the pipeline begins with, beside the model: key and path.
@@ -190,6 +198,10 @@ impl Spec {
         }
         for (at, control) in self.controls.iter().enumerate() {
             inputs.push((format!("control[{at}].image"), control.image.as_path()));
+        }
+        for (at, stage) in self.stages.iter().enumerate() {
+            let own = stage.spec.inputs().into_iter();
+            inputs.extend(own.map(|(key, path)| (format!("stage[{at}].{key}"), path)));
         }
         inputs
     }
@@ -215,17 +227,23 @@ impl Spec {
         let mut writer = Writer::default();
         self.model.write(&mut writer);
         self.task.write(&mut writer);
-        if let Some(scheduler) = &self.scheduler {
-            scheduler.write(&mut writer);
-        }
-        self.conditions.iter().for_each(|condition| condition.write(&mut writer));
-        self.controls.iter().for_each(|control| control.write(&mut writer));
-        self.loras.iter().for_each(|lora| lora.write(&mut writer));
-        self.embeddings.iter().for_each(|embedding| embedding.write(&mut writer));
+        self.write_parts(&mut writer);
         self.run.write(&mut writer);
         self.device.write(&mut writer);
-        self.output.write(&mut writer);
+        self.output.write(&mut writer, Path::new(output::FOLDER));
+        self.stages.iter().for_each(|stage| stage.write(&mut writer, self));
         writer.finish()
+    }
+
+    /// Writes the scheduler, and what there may be any number of.
+    fn write_parts(&self, writer: &mut Writer) {
+        if let Some(scheduler) = &self.scheduler {
+            scheduler.write(writer);
+        }
+        self.conditions.iter().for_each(|condition| condition.write(writer));
+        self.controls.iter().for_each(|control| control.write(writer));
+        self.loras.iter().for_each(|lora| lora.write(writer));
+        self.embeddings.iter().for_each(|embedding| embedding.write(writer));
     }
 }
 

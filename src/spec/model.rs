@@ -27,7 +27,7 @@ pub struct Model {
     /// `sample_size`: the width and height of the latents the model was trained at, 1 to 16384.
     pub sample_size: Option<usize>,
     /// `[model.NAME]`: single components, by their name: unet, transformer, text_encoder, text_encoder_2,
-    /// text_encoder_3, vae_encoder, vae_decoder, vqvae_encoder or vqvae_decoder.
+    /// text_encoder_3, controlnet, class_embedder, vae_encoder, vae_decoder, vqvae_encoder or vqvae_decoder.
     pub components: BTreeMap<ComponentKind, ComponentSpec>,
 }
 
@@ -38,7 +38,8 @@ pub struct ComponentSpec {
     pub graph: Option<PathBuf>,
     /// `inputs = { "NAME" = "ROLE" }`: what inputs of the graph are for, where neither their names nor their shapes
     /// tell. The roles of a unet or a transformer are sample, timestep, context, text_embeds, time_ids, timestep_cond
-    /// and class_labels; of a text encoder, input_ids and attention_mask; of a first stage's encoder, sample; of its
+    /// and class_labels; of a control network (the model's own and those of `[[control]] path`), sample, timestep, context,
+    /// control, conditioning_scale, text_embeds and time_ids; of a text encoder, input_ids and attention_mask; of a first stage's encoder, sample; of its
     /// decoder, latent.
     pub inputs: BTreeMap<String, String>,
 }
@@ -124,6 +125,5 @@ fn inputs(table: &Table<'_>, kind: ComponentKind) -> BTreeMap<String, String> {
 
 /// The components that have tables: those that a pipeline runs.
 pub(super) fn component_kinds() -> impl Iterator<Item = ComponentKind> {
-    let without_table = [ComponentKind::ControlNet, ComponentKind::SafetyChecker];
-    ComponentKind::ALL.into_iter().filter(move |kind| !without_table.contains(kind))
+    ComponentKind::ALL.into_iter().filter(|kind| *kind != ComponentKind::SafetyChecker)
 }

@@ -35,7 +35,8 @@ pub struct Overrides {
     /// `--output`: `output.dir`.
     pub output: Option<PathBuf>,
     /// `--set`, any number, each `table.key=value`. The value is read as TOML and, where it is none, as a string. A
-    /// key of another scheduler than the file's puts that scheduler in its place.
+    /// key of another scheduler than the file's puts that scheduler in its place. A table of an array is named by its
+    /// number, counted from 0: `stage.0.run.steps=5`.
     pub set: Vec<String>,
 }
 
@@ -109,9 +110,11 @@ fn set(entries: &mut Entries, text: &str, reading: &Reading<'_>) {
         return;
     };
     let value = parse_value(value, Origin::Set).unwrap_or_else(|| Value::String(value.to_owned()));
-    let mut key = key;
-    if let [first, name, ..] = key.as_mut_slice()
+    let (within, own) = key.split_at(within_array(&key));
+    let mut own = own.to_vec();
+    if let [first, name, ..] = own.as_mut_slice()
         && first == "scheduler"
+        && let Some(entries) = entries_at(entries, within)
         && let Some(Node { value: Value::Table(tables), .. }) = entries.get_mut("scheduler")
     {
         match tables.keys().find(|written| scheduler::is_same(written, name)) {
@@ -119,26 +122,62 @@ fn set(entries: &mut Entries, text: &str, reading: &Reading<'_>) {
             None => tables.clear(),
         }
     }
-    let key: Vec<_> = key.iter().map(String::as_str).collect();
+    let key: Vec<_> = within.iter().chain(&own).map(String::as_str).collect();
     put(entries, &key, Origin::Set, value, reading);
 }
 
-/// Puts a value at a path, making the tables that lead to it.
+/// How many parts of a key name a table of an array, such as `stage.0`.
+fn within_array(key: &[String]) -> usize {
+    match key {
+        [_, number, ..] if number.parse::<usize>().is_ok() => 2,
+        _ => 0,
+    }
+}
+
+/// The keys of the table of an array that a path names, or the file's own where it names none.
+fn entries_at<'e>(entries: &'e mut Entries, path: &[String]) -> Option<&'e mut Entries> {
+    let [array, number] = path else { return Some(entries) };
+    let Value::Array(items) = &mut entries.get_mut(array)?.value else { return None };
+    match &mut items.get_mut(number.parse::<usize>().ok()?)?.value {
+        Value::Table(inner) => Some(inner),
+        _ => None,
+    }
+}
+
+/// Puts a value at a path, making the tables that lead to it. A number names a table of an array that is there.
 fn put(entries: &mut Entries, path: &[&str], origin: Origin, value: Value, reading: &Reading<'_>) {
     let Some((last, tables)) = path.split_last() else { return };
     let mut entries = entries;
-    for (depth, name) in tables.iter().enumerate() {
+    let mut at = 0;
+    while let Some(name) = tables.get(at) {
         let node = match entries.entry((*name).to_owned()) {
             Entry::Occupied(node) => node.into_mut(),
             Entry::Vacant(place) => place.insert(Node { origin, value: Value::Table(Entries::new()) }),
         };
         let found = node.value.describe();
-        let Value::Table(inner) = &mut node.value else {
-            let table = path[..=depth].join(".");
-            reading.report(origin, &path.join("."), format!("expected a table [{table}], found {found}"));
-            return;
+        let number = tables.get(at + 1).and_then(|number| number.parse::<usize>().ok());
+        let expected = match (&mut node.value, number) {
+            (Value::Table(inner), _) => {
+                entries = inner;
+                at += 1;
+                continue;
+            }
+            (Value::Array(items), Some(number)) => {
+                let many = items.len();
+                if let Some(Node { value: Value::Table(inner), .. }) = items.get_mut(number) {
+                    entries = inner;
+                    at += 2;
+                    continue;
+                }
+                format!("expected a number below {many}, which is how many tables [[{name}]] there are, found {number}")
+            }
+            (Value::Array(items), None) if items.iter().any(|item| matches!(item.value, Value::Table(_))) => {
+                format!("expected the number of a table [[{name}]], such as {name}.0, found none")
+            }
+            _ => format!("expected a table [{}], found {found}", path[..=at].join(".")),
         };
-        entries = inner;
+        reading.report(origin, &path.join("."), expected);
+        return;
     }
     entries.insert((*last).to_owned(), Node { origin, value });
 }

@@ -45,6 +45,9 @@ impl<'f> Reading<'f> {
 
     /// Reports a mistake at a full key such as `run.steps`.
     pub(super) fn report(&self, origin: Origin, key: &str, message: impl Into<String>) {
+        if origin == Origin::Inherited {
+            return;
+        }
         let problem = self.problem(origin, key, message.into());
         self.found.borrow_mut().problems.push((origin, problem));
     }
@@ -54,7 +57,7 @@ impl<'f> Reading<'f> {
             Origin::Line(line) => (Some(line), key.to_owned()),
             Origin::Flag(flag) => (None, flag.to_owned()),
             Origin::Set => (None, format!("--set {key}")),
-            Origin::Nowhere => (None, key.to_owned()),
+            Origin::Nowhere | Origin::Inherited => (None, key.to_owned()),
         };
         let file = if origin.is_command_line() { None } else { self.file.map(Path::to_path_buf) };
         Problem { file, line, key, message }
@@ -96,7 +99,9 @@ impl Unknown {
         let place = if table.is_empty() { String::new() } else { format!(" in [{table}]") };
         let elsewhere = |key: &&String| key.rsplit_once('.').is_some_and(|(_, leaf)| leaf == name);
         // A key of another table, under the very same name, is likelier than one that resembles it.
-        let hint = if let Some(key) = asked.iter().filter(elsewhere).min_by_key(|key| key.len()) {
+        let stage = table.starts_with("stage[").then(|| table.split('.').next()).flatten().unwrap_or_default();
+        let distance = |key: &&String| (!key.starts_with(stage), key.len());
+        let hint = if let Some(key) = asked.iter().filter(elsewhere).min_by_key(distance) {
             format!("there is {}; ", tick(key))
         } else if let Some(meant) = nearest(name, valid.iter().map(String::as_str)) {
             format!("did you mean {}? ", tick(meant))
@@ -182,12 +187,12 @@ impl<'r> Table<'r> {
         self.get(key)?.integer(low as u64, high as u64).and_then(|n| usize::try_from(n).ok())
     }
 
-    /// Reads a table. Where there is none, the answer is one without keys.
+    /// Reads a table. Where there is none, the answer is one without keys, and what it lacks is told here.
     pub(super) fn table(&mut self, key: &str) -> Table<'r> {
         let path = join(&self.path, key);
         match self.get(key) {
             Some(item) => item.table(),
-            None => Table::new(self.reading, path, Origin::Nowhere, None),
+            None => Table::new(self.reading, path, self.origin, None),
         }
     }
 
@@ -256,6 +261,36 @@ impl<'r> Table<'r> {
     /// Reports a mistake of the table as a whole.
     pub(super) fn report(&self, message: impl Into<String>) {
         self.reading.report(self.origin, &self.path, message);
+    }
+
+    /// Whether a key stands in this table or below it.
+    pub(super) fn has(&self, path: &[&str]) -> bool {
+        self.below(path).1 == path.len()
+    }
+
+    /// Reports a mistake of a key that may stand in a table below, or where it is missing.
+    pub(super) fn report_below(&self, path: &[&str], message: impl Into<String>) {
+        let key = path.iter().fold(self.path.clone(), |table, name| join(&table, name));
+        self.reading.report(self.below(path).0, &key, message);
+    }
+
+    /// Where the last key on a path stands that is there, and how many of them are.
+    fn below(&self, path: &[&str]) -> (Origin, usize) {
+        let (mut origin, mut entries) = (self.origin, self.entries);
+        for (depth, name) in path.iter().enumerate() {
+            let Some(node) = entries.and_then(|entries| entries.get(*name)) else { return (origin, depth) };
+            origin = node.origin;
+            entries = match &node.value {
+                Value::Table(inner) => Some(inner),
+                _ => None,
+            };
+        }
+        (origin, path.len())
+    }
+
+    /// Whether the table stands in a `[[stage]]`, whose task is handed what was made before it.
+    pub(super) fn is_in_stage(&self) -> bool {
+        self.path.starts_with("stage[")
     }
 
     /// Ends the reading of this table: what was written and not asked for is unknown.

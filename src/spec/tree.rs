@@ -14,6 +14,8 @@ pub(super) enum Origin {
     Flag(&'static str),
     /// By `--set`.
     Set,
+    /// Elsewhere in the file: a stage inherits it. What is wrong with it is told where it stands.
+    Inherited,
     /// Nowhere: the file as a whole, or a table that is not there.
     Nowhere,
 }
@@ -27,7 +29,7 @@ impl Origin {
     /// The order in which problems are told: of the file as a whole, line by line, of the command line.
     pub(super) fn rank(self) -> (u8, usize) {
         match self {
-            Self::Nowhere => (0, 0),
+            Self::Nowhere | Self::Inherited => (0, 0),
             Self::Line(line) => (1, line),
             Self::Set => (2, 0),
             Self::Flag(_) => (3, 0),

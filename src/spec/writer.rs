@@ -6,31 +6,40 @@ use toml::Value;
 
 /// A TOML text being written, table by table.
 #[derive(Default)]
-pub(super) struct Writer(String);
+pub(super) struct Writer {
+    text: String,
+    /// The array of tables within whose last entry all tables stand, where they stand in one.
+    within: Option<&'static str>,
+    /// Keys that are not written.
+    left_out: Vec<&'static str>,
+}
 
 impl Writer {
     /// Begins a table of this path, such as `["task", "text-to-image"]`.
     pub(super) fn table(&mut self, path: &[&str]) {
         self.begin();
-        let path: Vec<_> = path.iter().map(|part| key(part)).collect();
-        self.0 += &format!("[{}]\n", path.join("."));
+        let path: Vec<_> = self.within.iter().chain(path).map(|part| key(part)).collect();
+        self.text += &format!("[{}]\n", path.join("."));
     }
 
     /// Begins one more table of the array of this name.
     pub(super) fn array_table(&mut self, name: &str) {
         self.begin();
-        self.0 += &format!("[[{}]]\n", key(name));
+        let path: Vec<_> = self.within.iter().copied().chain([name]).map(key).collect();
+        self.text += &format!("[[{}]]\n", path.join("."));
     }
 
     fn begin(&mut self) {
-        if !self.0.is_empty() {
-            self.0.push('\n');
+        if !self.text.is_empty() {
+            self.text.push('\n');
         }
     }
 
     /// Writes a key of the table begun last.
     pub(super) fn key(&mut self, name: &str, value: impl Into<Value>) {
-        self.0 += &format!("{} = {}\n", key(name), value.into());
+        if !self.left_out.contains(&name) {
+            self.text += &format!("{} = {}\n", key(name), value.into());
+        }
     }
 
     /// Writes a key that has a value.
@@ -55,7 +64,22 @@ impl Writer {
 
     /// The whole text.
     pub(super) fn finish(self) -> String {
-        self.0
+        self.text
+    }
+
+    /// Writes one more table of an array, and all tables of `write` within it.
+    pub(super) fn array_of_tables(&mut self, name: &'static str, write: impl FnOnce(&mut Self)) {
+        self.array_table(name);
+        self.within = Some(name);
+        write(self);
+        self.within = None;
+    }
+
+    /// Writes without some keys.
+    pub(super) fn leaving_out(&mut self, keys: Vec<&'static str>, write: impl FnOnce(&mut Self)) {
+        self.left_out = keys;
+        write(self);
+        self.left_out.clear();
     }
 }
 

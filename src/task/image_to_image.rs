@@ -4,11 +4,11 @@ use std::path::Path;
 
 use ndarray::ArrayD;
 
-use super::picture::{drawn, pixels, posterior};
+use super::picture::{drawn, handed_nothing, pixels, posterior};
 use super::prompt::{condition, guidance};
-use super::{Rounding, Stage, Start, Task, steps_run};
+use super::{Handed, Rounding, Stage, Start, Task, steps_run};
 use crate::error::{Error, Result};
-use crate::spec::{Beginning, ImageToImage, Prompting};
+use crate::spec::{Beginning, Hand, ImageToImage, Picture, Prompting};
 use crate::{image, npy};
 
 impl Task for ImageToImage {
@@ -21,13 +21,14 @@ impl Task for ImageToImage {
     }
 
     fn needs_encoder(&self) -> bool {
-        matches!(self.begin, Beginning::Image(_))
+        matches!(self.begin, Beginning::Image(_) | Beginning::Handed(Hand::Image))
     }
 
-    fn natural_size(&self, _spatial_factor: usize) -> Result<Option<(usize, usize)>> {
+    fn natural_size(&self, _factor: usize, handed: Option<(usize, usize)>) -> Result<Option<(usize, usize)>> {
         match &self.begin {
             Beginning::Image(path) => image::dimensions(path).map(Some),
             Beginning::Latents(path) => read(path).map(|_| None),
+            Beginning::Handed(_) => Ok(handed),
         }
     }
 
@@ -51,11 +52,10 @@ impl Task for ImageToImage {
         let guidance = guidance(&self.prompting, stage);
         let told = condition(&self.prompting, guidance, stage)?;
         let latents = match &self.begin {
-            Beginning::Image(path) => {
-                let posterior = posterior(&pixels(path, stage.size)?, path, stage)?;
-                drawn(&posterior, stage)?
-            }
+            Beginning::Image(path) => encoded(&Picture::File(path.clone()), stage)?,
             Beginning::Latents(path) => given(path, stage)?,
+            Beginning::Handed(Hand::Image) => encoded(&Picture::Handed, stage)?,
+            Beginning::Handed(Hand::Latents) => handed(stage)?,
         };
         if let Some(begin) = stage.denoising_start {
             return Ok(Start { begin, ..Start::from_noise(latents, told, guidance) });
@@ -78,6 +78,25 @@ impl Task for ImageToImage {
 }
 
 const STRENGTH: &str = "task.image-to-image.strength";
+
+/// A picture's latents, drawn for each picture of the batch.
+fn encoded(picture: &Picture, stage: &mut Stage<'_>) -> Result<ArrayD<f32>> {
+    let pixels = pixels(picture, stage.size, stage.handed.as_ref())?;
+    let posterior = posterior(&pixels, picture, stage)?;
+    drawn(&posterior, stage)
+}
+
+/// The latents that the stage before made for this batch.
+fn handed(stage: &Stage<'_>) -> Result<ArrayD<f32>> {
+    let Some(Handed::Latents(latents)) = &stage.handed else { return Err(handed_nothing("latents")) };
+    let wanted = stage.batch_shape();
+    if latents.raw_dim() != wanted {
+        let (found, wanted) = (latents.shape(), ndarray::Dimension::slice(&wanted));
+        let problem = format!("are {found:?}, and this stage's denoiser takes {wanted:?}");
+        return Err(Error::input("the latents handed on", problem, "hand the picture on instead: hand = \"image\""));
+    }
+    Ok(latents.as_standard_layout().into_owned())
+}
 
 /// The latents of a file, of which every value is a number.
 fn read(path: &Path) -> Result<ArrayD<f32>> {

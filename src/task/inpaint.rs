@@ -8,7 +8,7 @@
 
 use ndarray::{Array4, ArrayD, Axis, IxDyn, concatenate};
 
-use super::picture::{drawn, for_branches, mask, nearest, pixels, posterior, repeated, same_shape};
+use super::picture::{dimensions, drawn, for_branches, mask, nearest, pixels, posterior, repeated, same_shape};
 use super::prompt::{condition, guidance};
 use super::{Paste, Rounding, Stage, Start, Task, steps_run};
 use crate::denoise::{Condition, Guidance, Keep};
@@ -33,9 +33,13 @@ impl Task for Inpaint {
         if in_channels == latent_channels { 0 } else { latent_channels + 1 }
     }
 
-    fn natural_size(&self, _spatial_factor: usize) -> Result<Option<(usize, usize)>> {
-        same_shape(&self.image, &self.mask)?;
-        image::dimensions(&self.image).map(Some)
+    fn natural_size(&self, _factor: usize, handed: Option<(usize, usize)>) -> Result<Option<(usize, usize)>> {
+        let size = dimensions(&self.image, handed)?;
+        match size {
+            Some(size) => same_shape(size, &self.mask)?,
+            None => drop(image::dimensions(&self.mask)?),
+        }
+        Ok(size)
     }
 
     fn check(&self, steps: usize, denoising_start: Option<f64>, rounding: Rounding) -> Result<()> {
@@ -55,7 +59,7 @@ impl Task for Inpaint {
         };
         let [channels, height, width] = stage.sample_shape;
         let concatenates = stage.model.concatenated > 0;
-        let pixels = pixels(&self.image, stage.size)?;
+        let pixels = pixels(&self.image, stage.size, stage.handed.as_ref())?;
         let hole = mask(&self.mask, stage.size)?;
         let small = nearest(&hole, height, width);
         let run = steps_run(STRENGTH, self.strength, stage.steps, stage.model.rounding)?;

@@ -2,12 +2,11 @@
 
 use ndarray::{ArrayD, Axis, concatenate};
 
-use super::picture::{pixels, posterior, repeated};
+use super::picture::{dimensions, pixels, posterior, repeated};
 use super::prompt::condition;
 use super::{Stage, Start, Task};
 use crate::denoise::Guidance;
 use crate::error::{Error, Result};
-use crate::image;
 use crate::spec::{Instruct, Prompting};
 
 impl Task for Instruct {
@@ -27,8 +26,8 @@ impl Task for Instruct {
         latent_channels
     }
 
-    fn natural_size(&self, _spatial_factor: usize) -> Result<Option<(usize, usize)>> {
-        image::dimensions(&self.image).map(Some)
+    fn natural_size(&self, _factor: usize, handed: Option<(usize, usize)>) -> Result<Option<(usize, usize)>> {
+        dimensions(&self.image, handed)
     }
 
     fn start(&self, stage: &mut Stage<'_>) -> Result<Start> {
@@ -38,7 +37,7 @@ impl Task for Instruct {
             false => Guidance::Off,
         };
         let mut told = condition(&self.prompting, guidance, stage)?;
-        let pixels = pixels(&self.image, stage.size)?;
+        let pixels = pixels(&self.image, stage.size, stage.handed.as_ref())?;
         let posterior = posterior(&pixels, &self.image, stage)?;
         // The latents that are followed are not scaled, those that are drawn are.
         let picture = repeated(posterior.mode().to_owned(), stage.images());

@@ -17,6 +17,7 @@ use crate::bundle::DenoiserContract;
 use crate::conditioner::Conditioner;
 use crate::denoise::{BatchNoise, Condition, Guidance, Keep};
 use crate::error::{Error, Result};
+use crate::image::Rgb8;
 use crate::latent::{Encoder, Scaling};
 use crate::scheduler::{ForwardProcess, Noise, Scheduler};
 use crate::session::Cancel;
@@ -107,6 +108,15 @@ pub struct Classes {
     pub null: i64,
 }
 
+/// What the stage before made for one batch.
+#[derive(Debug)]
+pub enum Handed<'a> {
+    /// The picture, for a batch of one.
+    Picture(&'a Rgb8),
+    /// Latents as that stage's denoiser left them, `[n, c, h/f, w/f]`.
+    Latents(ArrayD<f32>),
+}
+
 /// What a task prepares its start with: the loaded parts of the pipeline and one batch of pictures.
 pub struct Stage<'a> {
     /// What was opened.
@@ -131,6 +141,8 @@ pub struct Stage<'a> {
     pub scheduler: &'a dyn Scheduler,
     /// One generator a picture.
     pub noise: &'a mut BatchNoise,
+    /// What the stage before this one made for this batch, where there is one.
+    pub handed: Option<Handed<'a>>,
     /// Unit normal noise given by the user for this batch, `[n, c, h/f, w/f]`.
     pub given: Option<ArrayD<f32>>,
     /// The text encoders, where the task has prompts.
@@ -233,12 +245,12 @@ pub trait Task: std::fmt::Debug + Send + Sync {
         None
     }
 
-    /// The width and height that the task's own input suggests, in pixels, on a model of `spatial_factor` pixels a
-    /// latent.
+    /// The width and height that the task's own input suggests, in pixels, on a model of `factor` pixels a
+    /// latent. `handed` is the size of the picture that a stage before it made.
     ///
     /// # Errors
     /// [`Error::Input`] where that input cannot be read.
-    fn natural_size(&self, _spatial_factor: usize) -> Result<Option<(usize, usize)>> {
+    fn natural_size(&self, _factor: usize, _handed: Option<(usize, usize)>) -> Result<Option<(usize, usize)>> {
         Ok(None)
     }
 

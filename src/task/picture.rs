@@ -4,19 +4,45 @@ use std::path::Path;
 
 use ndarray::{Array4, ArrayD, Axis, IxDyn, concatenate};
 
-use super::Stage;
+use super::{Handed, Stage};
 use crate::error::{Error, Result};
 use crate::image;
 use crate::latent::Posterior;
+use crate::spec::Picture;
 
 /// A picture as the first stage takes it, at the size of this run: `[1, 3, h, w]` in [-1, 1].
-pub(super) fn pixels(path: &Path, (width, height): (usize, usize)) -> Result<ArrayD<f32>> {
-    let picture = image::resize(&image::load(path)?, width, height)?;
+pub(super) fn pixels(
+    picture: &Picture,
+    (width, height): (usize, usize),
+    handed: Option<&Handed<'_>>,
+) -> Result<ArrayD<f32>> {
+    let picture = match (picture, handed) {
+        (Picture::File(path), _) => image::resize(&image::load(path)?, width, height)?,
+        (Picture::Handed, Some(Handed::Picture(picture))) => image::resize(picture, width, height)?,
+        (Picture::Handed, _) => return Err(handed_nothing("picture")),
+    };
     Ok(image::to_tensor(&picture).into_dyn())
 }
 
+/// A task that takes up what another made is run by itself.
+pub(super) fn handed_nothing(what: &str) -> Error {
+    Error::input(
+        "task",
+        format!("begins with the {what} of a stage before it, and was handed none"),
+        "run it with pipeline::Stages, which hands it on",
+    )
+}
+
+/// Width and height of the picture that a task begins with; `None` where it is handed one of a size that is not known.
+pub(super) fn dimensions(picture: &Picture, handed: Option<(usize, usize)>) -> Result<Option<(usize, usize)>> {
+    match picture {
+        Picture::File(path) => image::dimensions(path).map(Some),
+        Picture::Handed => Ok(handed),
+    }
+}
+
 /// What the first stage makes of `[1, 3, h, w]` pixels.
-pub(super) fn posterior(pixels: &ArrayD<f32>, what: &Path, stage: &mut Stage<'_>) -> Result<Posterior> {
+pub(super) fn posterior(pixels: &ArrayD<f32>, what: &Picture, stage: &mut Stage<'_>) -> Result<Posterior> {
     let Some(encoder) = stage.encoder.as_deref_mut() else {
         return Err(Error::input("task", "this model directory has no encoder for pictures", "export vae_encoder too"));
     };
@@ -24,7 +50,7 @@ pub(super) fn posterior(pixels: &ArrayD<f32>, what: &Path, stage: &mut Stage<'_>
     let shape = &posterior.mode().shape()[1..];
     if shape != stage.sample_shape {
         return Err(Error::input(
-            what.display().to_string(),
+            what.file().map_or_else(|| "the picture handed on".to_owned(), |path| path.display().to_string()),
             format!("encoded to {shape:?}, and the denoiser takes {:?}", stage.sample_shape),
             "encoder and denoiser are not of one model",
         ));
@@ -86,8 +112,7 @@ pub(super) fn for_branches(tensor: &ArrayD<f32>, branches: usize) -> Result<Arra
 }
 
 /// Requires that a mask has the shape of its picture, be it larger or smaller.
-pub(super) fn same_shape(picture: &Path, mask: &Path) -> Result<()> {
-    let (width, height) = image::dimensions(picture)?;
+pub(super) fn same_shape((width, height): (usize, usize), mask: &Path) -> Result<()> {
     let (mask_width, mask_height) = image::dimensions(mask)?;
     // Up to a pixel of rounding in either.
     let (a, b) = (width * mask_height, height * mask_width);

@@ -4,12 +4,11 @@
 
 use ndarray::ArrayD;
 
-use super::picture::{for_branches, pixels, repeated};
+use super::picture::{dimensions, for_branches, pixels, repeated};
 use super::prompt::{condition, guidance};
 use super::{Stage, Start, Task};
 use crate::denoise::{Condition, Guidance};
 use crate::error::{Error, Result};
-use crate::image;
 use crate::spec::{Prompting, SuperResolution};
 
 impl Task for SuperResolution {
@@ -33,8 +32,9 @@ impl Task for SuperResolution {
         true
     }
 
-    fn natural_size(&self, spatial_factor: usize) -> Result<Option<(usize, usize)>> {
-        image::dimensions(&self.image).map(|(w, h)| Some((w * spatial_factor, h * spatial_factor)))
+    fn natural_size(&self, factor: usize, handed: Option<(usize, usize)>) -> Result<Option<(usize, usize)>> {
+        let small = dimensions(&self.image, handed)?;
+        Ok(small.map(|(width, height)| (width * factor, height * factor)))
     }
 
     fn start(&self, stage: &mut Stage<'_>) -> Result<Start> {
@@ -44,7 +44,7 @@ impl Task for SuperResolution {
             None => Condition::default(),
         };
         let [_, height, width] = stage.sample_shape;
-        let mut small = repeated(pixels(&self.image, (width, height))?, stage.images());
+        let mut small = repeated(pixels(&self.image, (width, height), stage.handed.as_ref())?, stage.images());
         let branches = guidance.branches().len();
         if let Some(low_res) = &stage.model.low_res {
             let level = self.noise_level.unwrap_or(Self::DEFAULT_NOISE_LEVEL);

@@ -140,11 +140,12 @@ fn a_control_network_opens_in_any_place() {
         .graph("a/controlnet/model.onnx", control.clone())
         .graph("b/model.onnx", control)
         .put("b/config.json", r#"{"_class_name": "ControlNetModel"}"#);
+    let none = BTreeMap::new();
     for place in ["a", "b", "b/model.onnx"] {
-        assert_eq!(open_controlnet(&dir.join(place)).unwrap().kind, ComponentKind::ControlNet, "{place}");
+        assert_eq!(open_controlnet(&dir.join(place), &none).unwrap().kind, ComponentKind::ControlNet, "{place}");
     }
-    assert_eq!(open_controlnet(&dir.join("b/model.onnx")).unwrap().config["_class_name"], "ControlNetModel");
-    assert!(open_controlnet(&dir.join("none")).is_err());
+    assert_eq!(open_controlnet(&dir.join("b/model.onnx"), &none).unwrap().config["_class_name"], "ControlNetModel");
+    assert!(open_controlnet(&dir.join("none"), &none).is_err());
 }
 
 #[test]

@@ -139,3 +139,38 @@ fn the_written_pipeline_parses() {
     let table: toml::Table = toml::from_str(&text).unwrap();
     assert!(table["scheduler"].as_table().unwrap().contains_key("ddim"));
 }
+
+/// A UNet for control networks beside the plain one is there for whoever wants it; alone it wants one.
+#[test]
+fn a_control_network_is_offered_where_one_can_take_part() {
+    let with_residuals = || {
+        unet().input("down_block_0_additional_residual", F32, "b, 8, h, w").input(
+            "mid_block_additional_residual",
+            F32,
+            "b, 8, h, w",
+        )
+    };
+    let control =
+        |text: &str| text.lines().filter(|line| line.contains("[[control]]")).map(str::to_owned).collect::<Vec<_>>();
+    assert!(control(&init_of(&legacy().open().unwrap(), "m")).is_empty());
+    let alone = legacy().graph("unet/model.onnx", with_residuals());
+    assert_eq!(control(&init_of(&alone.open().unwrap(), "m")), ["[[control]]"]);
+    let beside = legacy().graph("controlnet/model.onnx", with_residuals());
+    let text = init_of(&beside.open().unwrap(), "m");
+    assert_eq!(control(&text), ["# [[control]]"]);
+    for text in [text.clone(), uncommented(&text)] {
+        let spec = Spec::parse(&text, None, &Default::default()).unwrap_or_else(|error| panic!("{error} in\n{text}"));
+        let network = spec.controls.first().map(|control| control.path.as_deref());
+        assert!(network.is_none_or(|path| path == Some(std::path::Path::new("controlnet"))), "{text}");
+    }
+}
+
+/// With the table of the control network in force.
+fn uncommented(text: &str) -> String {
+    let mut lines: Vec<&str> = text.lines().collect();
+    let start = lines.iter().position(|line| *line == "# [[control]]").expect("the table");
+    for line in &mut lines[start..start + 4] {
+        *line = line.strip_prefix("# ").expect("a comment");
+    }
+    lines.join("\n")
+}

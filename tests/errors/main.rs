@@ -13,6 +13,7 @@ mod lora;
 mod model_directory;
 mod pipeline_file;
 mod prompts;
+mod stages;
 mod surroundings;
 mod tasks;
 
@@ -321,6 +322,11 @@ fn in_the_model_directory() {
 #[test]
 fn in_what_the_pipeline_takes() {
     expect(&inputs::rows());
+}
+
+#[test]
+fn in_stages() {
+    expect(&stages::rows());
 }
 
 #[test]

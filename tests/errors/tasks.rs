@@ -252,6 +252,15 @@ fn controls() -> Vec<Row> {
             .change("image = 'in.png'", "image = 'in.png'\npath = 'nowhere'")
             .says(&["nowhere", "no such directory"]),
         control("no picture to follow").files(|f| f.remove("in.png")).says(&["in.png", "no such file"]),
+        control("a role for an input that no control network has")
+            .change("[task", "[model.controlnet.inputs]\nhint = 'control'\n\n[task")
+            .says(&["model.controlnet.inputs.hint", "no control network of this pipeline has such an input"]),
+        control("a role that an input of a control network has not the form of")
+            .change("[task", "[model.controlnet.inputs]\ntimestep = 'control'\n\n[task")
+            .says(&["model.controlnet.inputs.timestep", "has not the form of the control"]),
+        control("a role that control networks do not have")
+            .change("[task", "[model.controlnet.inputs]\ntimestep = 'class_labels'\n\n[task")
+            .says(&["pipeline.toml:5: model.controlnet.inputs.timestep", "unknown role", "conditioning_scale"]),
         control("tiles beside a control network").change("seed = 1", "tile = 16").says(&["run.tile", "[[control]]"]),
     ]
 }

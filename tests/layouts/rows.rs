@@ -211,9 +211,20 @@ fn directml() -> Vec<Row> {
             .change("[run]", EULER)
             .change("seed", "width = 32\nheight = 32\nseed"),
         stack_control("OnnxStack, controlnet/ with a UNet in it", "controlnet"),
+        stack_control_by_map(),
         stack_control("onnx-web, cnet/ with a UNet in it, names without suffix", "cnet"),
         Row::new("AMD, _io32", "pipelines/legacy", io32).folder("stable-diffusion_io32").inspected(&["weights"]),
     ]
+}
+
+/// The same with names of their own for the inputs of the control networks and of the UNet beside the plain one.
+fn stack_control_by_map() -> Row {
+    let mut row = stack_control("OnnxStack, inputs by a map", "controlnet");
+    row.files.edit("controlnet/model.onnx", |g| g.rename("sample", "x0"));
+    for network in ["networks/first/model.onnx", "networks/second/model.onnx"] {
+        row.files.edit(network, |g| g.rename("sample", "x0").rename("controlnet_cond", "x1"));
+    }
+    row.change("[task", "[model.controlnet.inputs]\nx0 = \"sample\"\nx1 = \"control\"\n\n[task")
 }
 
 /// A plain UNet, one that takes residuals under the name of a control network, and control networks of their own.

@@ -7,6 +7,7 @@
 mod common;
 mod npy;
 mod reference;
+mod stages;
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -110,10 +111,11 @@ fn every_pipeline_is_drawn_as_diffusers_draws_it() {
     assert_drawn(Reference::of_diffusers("pipelines"), 40);
 }
 
-/// The families that came of Stable Diffusion, each on a tiny model of its architecture (`scripts/golden_families.py`).
+/// The families that came of Stable Diffusion, each on a tiny model of its architecture (`scripts/golden_families.py`, and
+/// for the ways in which XL reads prompts and takes LoRAs `scripts/golden_xl.py`).
 #[test]
 fn every_family_is_drawn_as_diffusers_draws_it() {
-    assert_drawn(Reference::of_diffusers("families"), 25);
+    assert_drawn(Reference::of_diffusers("families"), 33);
 }
 
 /// The systems of the latent diffusion paper, each on a tiny model of its architecture, as loops in PyTorch draw them

@@ -39,7 +39,10 @@ pub fn role_words(kind: ComponentKind) -> &'static [&'static str] {
         Kind::TextEncoder | Kind::TextEncoder2 | Kind::TextEncoder3 => &["input_ids", "attention_mask"],
         Kind::VaeEncoder | Kind::VqEncoder => &["sample"],
         Kind::VaeDecoder | Kind::VqDecoder => &["latent"],
-        Kind::ControlNet | Kind::ClassEmbedder | Kind::Conditioner | Kind::SafetyChecker => &[],
+        Kind::ControlNet => {
+            &["sample", "timestep", "context", "control", "conditioning_scale", "text_embeds", "time_ids"]
+        }
+        Kind::ClassEmbedder | Kind::Conditioner | Kind::SafetyChecker => &[],
     }
 }
 

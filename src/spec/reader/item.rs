@@ -172,7 +172,8 @@ impl<'r> Item<'r> {
         match &self.node.value {
             Value::Table(entries) => table.entries = Some(entries),
             _ => {
-                self.expected(match self.key.split_once('[') {
+                let array = self.key.strip_suffix(']').and_then(|key| key.rsplit_once('['));
+                self.expected(match array {
                     Some((array, _)) => format!("a table [[{array}]]"),
                     None => format!("a table [{}]", self.key),
                 });

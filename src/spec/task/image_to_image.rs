@@ -3,7 +3,9 @@
 use std::ops::Bound::Included;
 use std::path::PathBuf;
 
+use super::picture::Picture;
 use super::prompting::Prompting;
+use crate::spec::Hand;
 use crate::spec::reader::Table;
 use crate::spec::writer::Writer;
 
@@ -12,7 +14,7 @@ use crate::spec::writer::Writer;
 pub struct ImageToImage {
     /// The prompt and its guidance.
     pub prompting: Prompting,
-    /// `image` or `latents`, one of which is required: what to begin with.
+    /// `image` or `latents`, one of which is required but in a `[[stage]]`: what to begin with.
     pub begin: Beginning,
     /// `strength = 0.8`: how much of the run is done, and so how far the result goes from the picture, 0 to 1. Not
     /// beside `run.denoising_start`, which says the same in another way.
@@ -27,6 +29,8 @@ pub enum Beginning {
     /// `latents`: a .npy file as `--save-latents` writes it, float32 `[pictures or 1, c, h/f, w/f]`, scaled as the
     /// denoiser takes them.
     Latents(PathBuf),
+    /// Neither, in a `[[stage]]`: what the stage before made.
+    Handed(Hand),
 }
 
 impl ImageToImage {
@@ -40,14 +44,18 @@ impl ImageToImage {
 
     pub(super) fn read(table: &mut Table<'_>) -> Self {
         let prompting = Prompting::read(table);
-        let latents = table.get("latents").is_some();
-        if !latents {
-            table.require("image", "the path of a picture");
-        } else if table.get("image").is_some() {
-            table.report_at("latents", "given beside `image`; keep one");
-        }
-        let path = table.file_path(if latents { "latents" } else { "image" }).unwrap_or_default();
-        let begin = if latents { Beginning::Latents(path) } else { Beginning::Image(path) };
+        let begin = if table.get("latents").is_some() {
+            if table.get("image").is_some() {
+                table.report_at("latents", "given beside `image`; keep one");
+            }
+            Beginning::Latents(table.file_path("latents").unwrap_or_default())
+        } else {
+            match Picture::read(table) {
+                Picture::File(path) => Beginning::Image(path),
+                // The stage's `hand`, or the plan where that says nothing, makes latents of it.
+                Picture::Handed => Beginning::Handed(Hand::Image),
+            }
+        };
         let strength = table.number("strength", Included(0.0), Included(1.0));
         Self { prompting, begin, strength }
     }
@@ -57,6 +65,7 @@ impl ImageToImage {
         match &self.begin {
             Beginning::Image(path) => writer.path("image", path),
             Beginning::Latents(path) => writer.path("latents", path),
+            Beginning::Handed(_) => {}
         }
         writer.key_if("strength", self.strength);
     }

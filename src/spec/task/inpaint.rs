@@ -3,6 +3,7 @@
 use std::ops::Bound::Included;
 use std::path::PathBuf;
 
+use super::picture::Picture;
 use super::prompting::Prompting;
 use crate::spec::reader::Table;
 use crate::spec::writer::Writer;
@@ -13,8 +14,8 @@ use crate::spec::writer::Writer;
 pub struct Inpaint {
     /// The prompt and its guidance, for models that read one.
     pub prompting: Option<Prompting>,
-    /// `image`, required: the picture.
-    pub image: PathBuf,
+    /// `image`, required but in a `[[stage]]`: the picture.
+    pub image: Picture,
     /// `mask`, required: a picture that is white where the other is to be drawn anew and black where it is to stay.
     pub mask: PathBuf,
     /// `strength = 1.0`: how much of the run is done, 0 to 1; at 1 nothing is kept of what was in the hole.
@@ -23,11 +24,11 @@ pub struct Inpaint {
 
 impl Inpaint {
     pub(super) fn read(table: &mut Table<'_>) -> Self {
-        table.require("image", "the path of a picture");
+        let image = Picture::read(table);
         table.require("mask", "the path of a picture that is white where the other is to be drawn anew");
         Self {
             prompting: Prompting::read_if_there(table),
-            image: table.file_path("image").unwrap_or_default(),
+            image,
             mask: table.file_path("mask").unwrap_or_default(),
             strength: table.number("strength", Included(0.0), Included(1.0)).unwrap_or(1.0),
         }
@@ -37,7 +38,7 @@ impl Inpaint {
         if let Some(prompting) = &self.prompting {
             prompting.write(writer);
         }
-        writer.path("image", &self.image);
+        self.image.write(writer);
         writer.path("mask", &self.mask);
         writer.key("strength", self.strength);
     }

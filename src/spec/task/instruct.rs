@@ -1,8 +1,8 @@
 //! `[task.instruct]`: a picture is changed as a prompt says (InstructPix2Pix, Brooks et al. 2023).
 
 use std::ops::Bound::{Included, Unbounded};
-use std::path::PathBuf;
 
+use super::picture::Picture;
 use super::prompting::Prompting;
 use crate::spec::reader::Table;
 use crate::spec::writer::Writer;
@@ -12,25 +12,25 @@ use crate::spec::writer::Writer;
 pub struct Instruct {
     /// The instruction and its guidance.
     pub prompting: Prompting,
-    /// `image`, required: the picture.
-    pub image: PathBuf,
+    /// `image`, required but in a `[[stage]]`: the picture.
+    pub image: Picture,
     /// `image_guidance_scale = 1.5`: how strictly the picture is followed, 1 or more.
     pub image_guidance_scale: f64,
 }
 
 impl Instruct {
     pub(super) fn read(table: &mut Table<'_>) -> Self {
-        table.require("image", "the path of a picture");
+        let image = Picture::read(table);
         Self {
             prompting: Prompting::read(table),
-            image: table.file_path("image").unwrap_or_default(),
+            image,
             image_guidance_scale: table.number("image_guidance_scale", Included(1.0), Unbounded).unwrap_or(1.5),
         }
     }
 
     pub(super) fn write(&self, writer: &mut Writer) {
         self.prompting.write(writer);
-        writer.path("image", &self.image);
+        self.image.write(writer);
         writer.key("image_guidance_scale", self.image_guidance_scale);
     }
 }

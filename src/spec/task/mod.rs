@@ -8,6 +8,7 @@ mod conditional;
 mod image_to_image;
 mod inpaint;
 mod instruct;
+mod picture;
 mod prompting;
 mod reading;
 mod sizes;
@@ -19,6 +20,7 @@ pub use conditional::Conditional;
 pub use image_to_image::{Beginning, ImageToImage};
 pub use inpaint::Inpaint;
 pub use instruct::Instruct;
+pub use picture::Picture;
 pub use prompting::Prompting;
 pub use reading::{LongPrompts, PromptReading, Weights};
 pub use sizes::Sizes;
@@ -163,14 +165,37 @@ impl Task {
             Self::ImageToImage(task) => match &task.begin {
                 Beginning::Image(path) => vec![("image", path)],
                 Beginning::Latents(path) => vec![("latents", path)],
+                Beginning::Handed(_) => Vec::new(),
             },
-            Self::Inpaint(task) => vec![("image", &task.image), ("mask", &task.mask)],
-            Self::Instruct(task) => vec![("image", &task.image)],
-            Self::SuperResolution(task) => vec![("image", &task.image)],
+            Self::Inpaint(task) => {
+                let image = task.image.file().map(|path| ("image", path));
+                image.into_iter().chain([("mask", task.mask.as_path())]).collect()
+            }
+            Self::Instruct(task) => task.image.file().map(|path| ("image", path)).into_iter().collect(),
+            Self::SuperResolution(task) => task.image.file().map(|path| ("image", path)).into_iter().collect(),
             Self::ClassConditional(task) => {
                 task.class_names.iter().map(|path| ("class_names", path.as_path())).collect()
             }
             Self::TextToImage(_) | Self::Conditional(_) | Self::Unconditional => Vec::new(),
+        }
+    }
+
+    /// Whether the task begins with what the stage before made.
+    pub fn is_handed(&self) -> bool {
+        match self {
+            Self::ImageToImage(task) => matches!(task.begin, Beginning::Handed(_)),
+            Self::Inpaint(task) => task.image == Picture::Handed,
+            Self::Instruct(task) => task.image == Picture::Handed,
+            Self::SuperResolution(task) => task.image == Picture::Handed,
+            Self::TextToImage(_) | Self::ClassConditional(_) | Self::Conditional(_) | Self::Unconditional => false,
+        }
+    }
+
+    /// How many groups of pictures the task makes: one a prompt or a class.
+    pub fn groups(&self) -> usize {
+        match self {
+            Self::ClassConditional(task) => task.classes.len(),
+            other => other.prompting().map_or(1, |prompting| prompting.prompts.len()),
         }
     }
 
@@ -192,7 +217,9 @@ impl Task {
         });
         if !table.holds_anything() {
             let names: Vec<_> = names.collect();
-            table.report(format!("missing; expected one task table, [task.NAME] with a name of {}", names.join(", ")));
+            let within = if table.is_in_stage() { "stage." } else { "" };
+            let names = names.join(", ");
+            table.report(format!("missing; expected one task table, [{within}task.NAME] with a name of {names}"));
         }
         let mut tasks = found.into_iter().map(|(entry, mut table)| {
             let task = (entry.read)(&mut table);

@@ -1,7 +1,6 @@
 //! `[task.super-resolution]`: a small picture becomes a large one.
 
-use std::path::PathBuf;
-
+use super::picture::Picture;
 use super::prompting::Prompting;
 use crate::spec::reader::Table;
 use crate::spec::writer::{Writer, integer};
@@ -11,8 +10,8 @@ use crate::spec::writer::{Writer, integer};
 pub struct SuperResolution {
     /// The prompt and its guidance, for models that read one.
     pub prompting: Option<Prompting>,
-    /// `image`, required: the small picture.
-    pub image: PathBuf,
+    /// `image`, required but in a `[[stage]]`: the small picture.
+    pub image: Picture,
     /// `noise_level = 20`: how much noise is laid over the small picture, as a timestep of the model's
     /// low_res_scheduler, for models that are told so; more lets the model invent more. 0 to 1000.
     pub noise_level: Option<usize>,
@@ -23,19 +22,15 @@ impl SuperResolution {
     pub const DEFAULT_NOISE_LEVEL: usize = 20;
 
     pub(super) fn read(table: &mut Table<'_>) -> Self {
-        table.require("image", "the path of a picture");
-        Self {
-            prompting: Prompting::read_if_there(table),
-            image: table.file_path("image").unwrap_or_default(),
-            noise_level: table.integer("noise_level", 0, 1000),
-        }
+        let image = Picture::read(table);
+        Self { prompting: Prompting::read_if_there(table), image, noise_level: table.integer("noise_level", 0, 1000) }
     }
 
     pub(super) fn write(&self, writer: &mut Writer) {
         if let Some(prompting) = &self.prompting {
             prompting.write(writer);
         }
-        writer.path("image", &self.image);
+        self.image.write(writer);
         writer.key_if("noise_level", self.noise_level.map(integer));
     }
 }

@@ -1,0 +1,241 @@
+//! `[[stage]]`: one more model, which goes on with what was made so far.
+
+use std::path::Path;
+
+use super::Spec;
+use super::output::Output;
+use super::reader::{Reading, Table};
+use super::task::{Beginning, ImageToImage, LongPrompts, TASKS, Task, Weights};
+use super::tree::{Entries, Node, Origin, Value};
+use super::writer::Writer;
+
+/// `[[stage]]`, any number: one more model, which goes on with what was made so far, picture by picture.
+///
+/// It has the tables of a pipeline, each within it: `[stage.model]` and `[stage.task.NAME]` are required,
+/// `[stage.scheduler.NAME]`, `[stage.run]`, `[stage.device]`, `[stage.output]`, `[[stage.lora]]`, `[[stage.embedding]]`,
+/// `[[stage.condition]]` and `[[stage.control]]` are not. Its task has no `image`: that is what the stage before made.
+///
+/// What it says nothing of it has from the file's own tables: `prompt`, `negative_prompt`, `weights` and `long_prompts`
+/// of the task; `seed`, `noise` and `noise_gpu` of `[run]`; `[device]` as a whole; `dir` of `[output]`. Width and height
+/// follow from what it is handed. Every stage draws its noise from a fresh generator for each picture, seeded as the
+/// file's own is, which is what diffusers' pipelines do when each is called with a new generator of the same seed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stage {
+    /// `hand`: how it is handed what the stage before made, `latents` or `image`. Absent: as latents where its task can
+    /// begin with those, both models have latents alike, and the size is the same; else as the picture.
+    pub hand: Option<Hand>,
+    /// Its tables. `[run]` has no `images`: there is one picture for each that it is handed.
+    pub spec: Spec,
+}
+
+/// In which form a stage is handed what the one before it made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hand {
+    /// `"latents"`: as the denoiser left them.
+    Latents,
+    /// `"image"`: decoded, as the 8-bit picture that would be saved.
+    Image,
+}
+
+impl Hand {
+    /// The name in pipeline.toml.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Latents => "latents",
+            Self::Image => "image",
+        }
+    }
+}
+
+/// What a stage's task has from the file's own where it says nothing, beside `prompt`.
+const OF_PROMPTS: [&str; 3] = ["negative_prompt", "weights", "long_prompts"];
+
+/// Writes what stages inherit into them, before they are read.
+pub(super) fn inherit(entries: &mut Entries, reading: &Reading<'_>) {
+    let told: Entries = match tasks(entries).into_iter().next() {
+        Some((_, Node { value: Value::Table(keys), .. })) => {
+            let inherited = |key: &str| Some((key.to_owned(), inherited(keys.get(key)?)));
+            ["prompt"].iter().chain(&OF_PROMPTS).filter_map(|key| inherited(key)).collect()
+        }
+        _ => return,
+    };
+    let Some(Node { value: Value::Array(stages), .. }) = entries.get_mut("stage") else { return };
+    for (at, stage) in stages.iter_mut().enumerate() {
+        let Value::Table(stage) = &mut stage.value else { continue };
+        let Some(Node { value: Value::Table(tasks), .. }) = stage.get_mut("task") else { continue };
+        for (name, task) in tasks {
+            let Value::Table(task) = &mut task.value else { continue };
+            if !TASKS.iter().any(|entry| entry.name == name && entry.keys().iter().any(|key| key == "prompt")) {
+                continue;
+            }
+            let own = task.get("prompt").map(|prompt| prompt.origin);
+            let is_list = matches!(told.get("negative_prompt"), Some(Node { value: Value::Array(_), .. }));
+            if let (Some(origin), true, None) = (own, is_list, task.get("negative_prompt")) {
+                let key = format!("stage[{at}].task.{name}.prompt");
+                reading.report(origin, &key, "the negative prompts that go with it would be those of other prompts, a list; give negative_prompt too");
+                continue;
+            }
+            for (key, node) in &told {
+                task.entry(key.clone()).or_insert_with(|| node.clone());
+            }
+        }
+    }
+}
+
+fn tasks(entries: &Entries) -> Vec<(&String, &Node)> {
+    match entries.get("task") {
+        Some(Node { value: Value::Table(tasks), .. }) => tasks.iter().collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn inherited(node: &Node) -> Node {
+    let value = match &node.value {
+        Value::Array(items) => Value::Array(items.iter().map(inherited).collect()),
+        other => other.clone(),
+    };
+    Node { origin: Origin::Inherited, value }
+}
+
+impl Stage {
+    /// `base` is what the file's own tables are, where they could be read.
+    pub(super) fn read(mut table: Table<'_>, reading: &Reading<'_>, base: Option<&Spec>) -> Option<Self> {
+        let hand = table.choice("hand", "form", &["latents", "image"]).map(|name| match name {
+            "latents" => Hand::Latents,
+            _ => Hand::Image,
+        });
+        let spec = Spec::read_tables(&mut table, reading);
+        if table.has(&["run", "images"]) {
+            table.report_below(&["run", "images"], "a stage makes one picture of each that it is handed; leave it out");
+        }
+        let stage = spec.zip(base).map(|(spec, base)| Self { hand, spec }.after(base, &table));
+        table.finish();
+        stage
+    }
+
+    /// Fills in what follows from the file's own tables, and requires that the two go together.
+    fn after(mut self, base: &Spec, table: &Table<'_>) -> Self {
+        let spec = &mut self.spec;
+        let task = ["task", spec.task.name()];
+        if !spec.task.is_handed() {
+            let problem = match spec.task.files().first() {
+                Some((key, _)) => format!(
+                    "begins with its own {key}, and what was made before it would be lost; leave {key} out, or make it a \
+                     pipeline file of its own"
+                ),
+                None => {
+                    "begins with noise, and what was made before it would be lost; choose a task that begins with a \
+                         picture, such as [stage.task.image-to-image]"
+                        .to_owned()
+                }
+            };
+            table.report_below(&task, problem);
+        }
+        let groups = base.task.groups();
+        match spec.task.groups() {
+            own if own == groups => spec.run.images = base.run.images,
+            1 => spec.run.images = base.run.images * groups,
+            own => {
+                let problem = format!("expected one prompt, or {groups} as the file's own task has them, found {own}");
+                table.report_below(&[task[0], task[1], "prompt"], problem);
+            }
+        }
+        match (self.hand, &mut spec.task) {
+            (Some(hand), Task::ImageToImage(ImageToImage { begin: Beginning::Handed(form), .. })) => *form = hand,
+            (Some(Hand::Latents), other) => {
+                table.report_below(&["hand"], format!("{} begins with a picture, and not with latents", other.name()));
+            }
+            _ => {}
+        }
+        if !table.has(&["run", "noise"]) {
+            spec.run.noise = base.run.noise;
+        }
+        if !table.has(&["device"]) {
+            spec.device = base.device.clone();
+        }
+        if !table.has(&["output", "dir"]) {
+            spec.output.dir.clone_from(&base.output.dir);
+        }
+        self
+    }
+
+    pub(super) fn write(&self, writer: &mut Writer, base: &Spec) {
+        writer.array_of_tables("stage", |writer| {
+            writer.key_if("hand", self.hand.map(Hand::name));
+            self.spec.model.write(writer);
+            self.write_task(writer, base);
+            self.spec.write_parts(writer);
+            let mut same = vec!["images"];
+            if self.spec.run.noise == base.run.noise {
+                same.extend(["noise", "noise_gpu"]);
+            }
+            writer.leaving_out(same, |writer| self.spec.run.write(writer));
+            if self.spec.device != base.device {
+                self.spec.device.write(writer);
+            }
+            self.spec.output.write(writer, &base.output.dir);
+        });
+    }
+
+    /// Writes the task without what it has from the file's own.
+    fn write_task(&self, writer: &mut Writer, base: &Spec) {
+        let (Some(own), Some(theirs)) = (self.spec.task.prompting(), base.task.prompting()) else {
+            return self.spec.task.write(writer);
+        };
+        let mut same = Vec::new();
+        if own.prompts == theirs.prompts {
+            same.push("prompt");
+        }
+        if own.negative_prompts == theirs.negative_prompts {
+            same.push("negative_prompt");
+        }
+        writer.leaving_out(same, |writer| self.spec.task.write(writer));
+        // Reading is written where it is not the usual one; here that has to be said where the file's own is not.
+        if own.reading.weights == Weights::None && theirs.reading.weights != Weights::None {
+            writer.key("weights", "none");
+        }
+        if own.reading.long_prompts == LongPrompts::Cut && theirs.reading.long_prompts != LongPrompts::Cut {
+            writer.key("long_prompts", "cut");
+        }
+    }
+
+    /// Whether the prompts are those of the file's own task.
+    pub fn shares_prompts(&self, base: &Spec) -> bool {
+        let prompts = |spec: &Spec| spec.task.prompting().map(|prompting| prompting.prompts.clone());
+        prompts(&self.spec).is_some_and(|own| Some(own) == prompts(base))
+    }
+}
+
+impl Spec {
+    /// Where pictures go that went through so many stages; `None` where only what a later one makes of them is written.
+    pub fn folder(&self, stages: usize) -> Option<&Path> {
+        let output = match stages.checked_sub(1) {
+            None => &self.output,
+            Some(at) => &self.stages.get(at)?.spec.output,
+        };
+        (output.keep || stages == self.stages.len()).then_some(&output.dir)
+    }
+
+    /// Leaves the first `stages` of the stages, and no folder to write to.
+    pub fn go_through(&mut self, stages: usize) {
+        self.stages.truncate(stages);
+        self.output = Output::default();
+        self.stages.iter_mut().for_each(|stage| stage.spec.output = Output::default());
+    }
+
+    /// Leaves what makes one picture of a run by itself: its prompt or class, and its seed.
+    pub fn keep_only(&mut self, picture: usize, seed: u64) {
+        for Stage { spec, .. } in &mut self.stages {
+            let own = spec.run.seed.map(|seed| seed.wrapping_add(picture as u64));
+            spec.leave(picture);
+            spec.run.seed = own;
+        }
+        self.leave(picture);
+        self.run.seed = Some(seed);
+    }
+
+    fn leave(&mut self, picture: usize) {
+        self.task.keep_only(picture / self.run.images.max(1));
+        self.run.images = 1;
+    }
+}
