@@ -11,7 +11,7 @@ use crate::bundle::{Bundle, Component, ComponentKind, DenoiserContract, TextEnco
 use crate::error::{Error, Result};
 use crate::spec::{Embedding, LongPrompts, PromptReading, Prompting, Weights};
 use crate::tensor::{Dim, TensorInfo};
-use crate::text::{Chunks, Inversion, Style, Taken, require_embedded, tokenizer::Tokenizer};
+use crate::text::{Chunks, Inversion, Style, Taken, cut_off, require_embedded, tokenizer::Tokenizer};
 use family::{Encoder, Family};
 
 pub use learnt::Learnt;
@@ -190,10 +190,11 @@ impl TextPlan {
         let mut warnings = Vec::new();
         let fixed = denoiser.context.as_ref().and_then(|info| Some((info, info.shape.get(1)?.fixed()?)));
         for prompt in prompting.prompts.iter().chain(&prompting.negative_prompts) {
+            let mut of_prompt = Vec::with_capacity(self.encoders.len());
             for text in &self.encoders {
                 let read = Chunks::new(prompt, &text.tokenizer, text.style)?;
                 require_embedded(&read, &text.part.contract, &text.part.graph.path)?;
-                warnings.extend(read.warning.filter(|warning| !warnings.contains(warning)));
+                of_prompt.push(read.warning);
                 if let (Some((info, length)), 2..) = (fixed, read.chunks.len()) {
                     return Err(Error::input(
                         "long_prompts",
@@ -204,6 +205,11 @@ impl TextPlan {
                         ),
                         "shorten the prompt, or export the denoiser with a free number of tokens",
                     ));
+                }
+            }
+            for warning in cut_off(of_prompt) {
+                if !warnings.contains(&warning) {
+                    warnings.push(warning);
                 }
             }
         }

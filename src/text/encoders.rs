@@ -94,7 +94,7 @@ fn join(encoded: Vec<(usize, Encoded)>, blank: Option<[usize; 2]>) -> Result<Emb
     let mut warnings = Vec::new();
     for (group, Encoded { tokens, pooled, warning }) in encoded {
         vectors.extend(pooled);
-        warnings.extend(warning);
+        warnings.push(warning);
         let Some(tokens) = tokens else { continue };
         match groups.last_mut().filter(|(last, _)| *last == group) {
             Some((_, members)) => members.push(tokens),
@@ -110,8 +110,18 @@ fn join(encoded: Vec<(usize, Encoded)>, blank: Option<[usize; 2]>) -> Result<Emb
     let width = groups.iter().map(|group| group.shape()[1]).max().unwrap_or(0);
     let groups: Vec<_> = groups.into_iter().map(|group| widened(group, width)).collect();
     let pooled = if vectors.is_empty() { None } else { Some(along(0, &vectors)?) };
-    warnings.dedup();
-    Ok(Embedding { tokens: along(0, &groups)?, pooled, warnings })
+    Ok(Embedding { tokens: along(0, &groups)?, pooled, warnings: cut_off(warnings) })
+}
+
+/// What is to be told of a prompt that did not fit all of its encoders, in their order: nothing where the last of them
+/// read all of it, as T5 reads what is too long for CLIP.
+pub fn cut_off(warnings: Vec<Option<String>>) -> Vec<String> {
+    if warnings.last().is_some_and(Option::is_none) {
+        return Vec::new();
+    }
+    let mut told: Vec<String> = warnings.into_iter().flatten().collect();
+    told.dedup();
+    told
 }
 
 /// Fills every token up to `width` with zeros.
@@ -123,4 +133,18 @@ fn widened(tokens: ArrayD<f32>, width: usize) -> ArrayD<f32> {
     let mut wide = ArrayD::zeros(IxDyn(&[count, width]));
     wide.slice_axis_mut(Axis(1), Slice::from(..narrow)).assign(&tokens);
     wide
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prompt_that_the_last_encoder_read_is_not_cut_off() {
+        let cut = |words: &[Option<&str>]| cut_off(words.iter().map(|word| word.map(str::to_owned)).collect());
+        assert_eq!(cut(&[Some("77"), Some("77"), None]), [""; 0]);
+        assert_eq!(cut(&[Some("77"), Some("77"), Some("256")]), ["77", "256"]);
+        assert_eq!(cut(&[None, Some("77")]), ["77"]);
+        assert_eq!(cut(&[]), [""; 0]);
+    }
 }

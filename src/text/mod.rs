@@ -9,5 +9,5 @@ pub mod tokenizer;
 
 pub use chunks::{Chunk, Chunks, Style};
 pub use encoder::{Asked, Taken, TextEncoder, require_embedded};
-pub use encoders::{Embedding, TextEncoders};
+pub use encoders::{Embedding, TextEncoders, cut_off};
 pub use inversion::Inversion;

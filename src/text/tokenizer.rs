@@ -1,6 +1,7 @@
 //! Turns prompts into token ids, exactly as transformers' fast CLIP, BERT and T5 tokenizers do.
 
 mod bert;
+mod charsmap;
 mod clip;
 mod files;
 mod json;

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 use tokenizers::{ModelWrapper, PreTokenizerWrapper, Tokenizer};
 
+use super::charsmap;
 use super::clip::{FETCH, missing_token};
 use super::files::read_text;
 use super::special::Family;
@@ -17,6 +18,8 @@ pub(super) fn open(path: &Path) -> Result<Tokenizer> {
         |e: &dyn std::fmt::Display| Error::model(path, format!("is not a tokenizer that can be read: {e}"), FETCH);
     let json: Value = serde_json::from_str(&text).map_err(|e| broken(&e))?;
     check_model(path, &json)?;
+    charsmap::check(path, &json)?;
+    check_template(path, &json["post_processor"])?;
     let tokenizer = Tokenizer::from_bytes(text).map_err(|e| broken(&e))?;
 
     // Written before transformers 4.17, such a file splits words otherwise than the model was trained with.
@@ -35,6 +38,25 @@ pub(super) fn family(tokenizer: &Tokenizer) -> Family {
         ModelWrapper::Unigram(_) => Family::T5,
         _ => Family::Clip,
     }
+}
+
+/// Checks that what a template puts around one text is there, which its reader takes on trust.
+fn check_template(path: &Path, processor: &Value) -> Result<()> {
+    for inner in processor["processors"].as_array().into_iter().flatten() {
+        check_template(path, inner)?;
+    }
+    for piece in processor["single"].as_array().into_iter().flatten() {
+        let (token, text) = (piece["SpecialToken"]["id"].as_str(), piece["Sequence"]["id"].as_str());
+        let problem = match (token, text) {
+            (Some(token), _) if processor["special_tokens"].get(token).is_none() => {
+                format!("puts \"{token}\" around texts, which special_tokens does not have")
+            }
+            (_, Some(text)) if text != "A" => format!("puts a text {text} behind every one"),
+            _ => continue,
+        };
+        return Err(Error::model(path, format!("its post_processor {problem}"), FETCH));
+    }
+    Ok(())
 }
 
 /// Checks the merges in a `tokenizer.json` against its vocabulary, which its reader takes on trust.

@@ -105,6 +105,39 @@ fn t5_has_its_end_and_its_length_where_the_files_leave_them_out() {
 }
 
 #[test]
+fn damaged_t5_tokenizers_are_refused() {
+    let text = std::fs::read_to_string(fixture("t5").join("tokenizer.json")).unwrap();
+    let good: Value = serde_json::from_str(&text).unwrap();
+    let charsmap = good["normalizer"]["normalizers"][0]["precompiled_charsmap"].as_str().unwrap();
+    let half = charsmap.len() / 2 / 4 * 4;
+    let at = "/normalizer/normalizers/0/precompiled_charsmap";
+    for (path, value, word) in [
+        (at, json!(""), "precompiled_charsmap is empty"),
+        (at, json!("AAAAAA=="), "leads beyond its end"),
+        (at, json!("not base64"), "is not base64"),
+        (at, json!(charsmap[..half]), "is cut short"),
+        (at, json!(charsmap[half..]), "precompiled_charsmap"),
+        (at, json!(charsmap[..charsmap.len() - 40]), "not UTF-8"),
+        (at, json!(charsmap[..charsmap.len() - 44]), "precompiled_charsmap"),
+        ("/model/unk_id", json!(100_000), "UnkIdNotInVocabulary"),
+        ("/model/unk_id", Value::Null, "unk_id"),
+        ("/model/vocab", json!([]), "mpty"),
+        ("/model/vocab", json!([["a"]]), "can be read"),
+        ("/post_processor/special_tokens", json!({}), "special_tokens"),
+        ("/post_processor/single/0/Sequence/id", json!("B"), "post_processor"),
+    ] {
+        let [dir, _] = t5();
+        let mut json = good.clone();
+        *json.pointer_mut(path).unwrap() = value;
+        write(&dir, "tokenizer.json", json.to_string());
+        let opened = Tokenizer::open(dir.path());
+        let error = opened.and_then(|tokenizer| tokenizer.encode("a \u{fb01}sh \u{732b}\u{1f600}")).unwrap_err();
+        assert!(matches!(error, Error::Model { .. }), "{path}: {error}");
+        assert!(error.to_string().contains(word), "{path}: {word}: {error}");
+    }
+}
+
+#[test]
 fn the_own_file_of_sentencepiece_is_refused_with_the_way_out() {
     let dir = tempfile::tempdir().unwrap();
     write(&dir, "spiece.model", [10, 0, 1]);

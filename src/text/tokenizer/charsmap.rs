@@ -1,0 +1,99 @@
+//! The map of characters that SentencePiece's normalisation works with, checked before its reader takes it on trust.
+//!
+//! In `tokenizer.json` it is `precompiled_charsmap`, in base64: the bytes of a double array (Aoe 1989) as a
+//! little-endian u32, the array's units, a u32 each, and the texts that characters become, each ended by a zero byte.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::clip::FETCH;
+use crate::error::{Error, Result};
+
+/// Requires that every map in a `tokenizer.json` can be walked by any text.
+pub(super) fn check(path: &Path, json: &Value) -> Result<()> {
+    let fault = maps(&json["normalizer"]).into_iter().find_map(fault);
+    match fault {
+        None => Ok(()),
+        Some(fault) => Err(Error::model(path, format!("its normalizer's precompiled_charsmap {fault}"), FETCH)),
+    }
+}
+
+/// The maps of a normalizer and of those within it.
+fn maps(normalizer: &Value) -> Vec<&str> {
+    let inner = normalizer["normalizers"].as_array().into_iter().flatten().flat_map(maps);
+    normalizer["precompiled_charsmap"].as_str().into_iter().chain(inner).collect()
+}
+
+/// What is wrong with a map.
+fn fault(text: &str) -> Option<&'static str> {
+    let Some(bytes) = from_base64(text) else { return Some("is not base64") };
+    let Some((size, rest)) = bytes.split_first_chunk::<4>() else { return Some("is empty") };
+    let size = u32::from_le_bytes(*size) as usize / 4 * 4;
+    let Some((array, texts)) = rest.split_at_checked(size) else { return Some("is cut short") };
+    let units: Vec<usize> = array.as_chunks::<4>().0.iter().map(|unit| u32::from_le_bytes(*unit) as usize).collect();
+    let Ok(texts) = std::str::from_utf8(texts) else { return Some("holds texts that are not UTF-8") };
+    walk(&units, texts).is_none().then_some("leads beyond its end")
+}
+
+/// Walks all that a text can reach from the first unit; nothing where a step leads beyond the units or the texts.
+fn walk(units: &[usize], texts: &str) -> Option<()> {
+    const IS_VALUE: usize = 1 << 31;
+    const HAS_VALUE: usize = 1 << 8;
+    let offset = |unit: usize| (unit >> 10) << ((unit & (1 << 9)) >> 6);
+    let mut seen = vec![false; units.len()];
+    let mut open = vec![offset(*units.first()?)];
+    while let Some(node) = open.pop() {
+        if std::mem::replace(seen.get_mut(node)?, true) {
+            continue;
+        }
+        for byte in 1..=usize::from(u8::MAX) {
+            let at = node ^ byte;
+            let unit = *units.get(at)?;
+            if unit & (IS_VALUE | 0xff) != byte {
+                continue;
+            }
+            let next = at ^ offset(unit);
+            if unit & HAS_VALUE != 0 {
+                let value = *units.get(next)? & (IS_VALUE - 1);
+                texts.is_char_boundary(value).then_some(())?;
+            }
+            open.push(next);
+        }
+    }
+    Some(())
+}
+
+/// The bytes of base64 in the usual alphabet, with padding.
+fn from_base64(text: &str) -> Option<Vec<u8>> {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut digits = [None; 256];
+    for (value, &letter) in (0u32..).zip(ALPHABET) {
+        digits[usize::from(letter)] = Some(value);
+    }
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
+    let (mut held, mut bits) = (0u32, 0);
+    for &letter in text.trim_end_matches('=').as_bytes() {
+        held = held << 6 | digits[usize::from(letter)]?;
+        bits += 6;
+        if bits >= 8 {
+            bits -= 8;
+            bytes.push((held >> bits) as u8);
+            held &= (1 << bits) - 1;
+        }
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_read() {
+        for (text, bytes) in [("", &b""[..]), ("AA==", &[0]), ("//79", &[255, 254, 253]), ("aGVsbG8=", b"hello")] {
+            assert_eq!(from_base64(text).as_deref(), Some(bytes), "{text}");
+        }
+        assert_eq!(from_base64("a b="), None);
+    }
+}
