@@ -1,7 +1,7 @@
 //! Exact rewrites of a graph into one that runs faster: the same function in fewer or better operators.
 //!
 //! A rewrite looks at what a graph computes, never at what its nodes are called, and leaves alone what it does not
-//! understand in full. What is told of shapes comes from [`facts`]: lengths that the file leaves free are followed
+//! understand in full. What is told of shapes comes from `facts`: lengths that the file leaves free are followed
 //! through the graph's own shape arithmetic as polynomials, so that exports with fixed and with free axes, of the older
 //! and of the newer exporter, look alike.
 //!
