@@ -15,23 +15,33 @@ use operand::{Axis, Made, ORDER, ORDER_OF_ONE, Operand, order};
 
 use super::edits::{Edits, MICROSOFT, float, int, ints, node};
 use super::facts::Facts;
+use super::numbers::Values;
 use super::source::{Source, input, int as int_of, is, output};
 use crate::bundle::proto::Node;
 use crate::tensor::DType;
 
 /// Rewrites every attention that is understood, and says how many there were.
 pub fn rewrite(source: &Source<'_>, facts: &Facts, edits: &mut Edits) -> usize {
-    let mut sites = 0;
+    let mut sites = Vec::new();
     for softmax in source.nodes.iter().filter(|node| is(node, "Softmax")) {
         if let Some(site) = (Walk { source, facts }).site(softmax)
             && !edits.is_replaced(site.made.at)
         {
             let nodes = site.nodes(source, edits);
             edits.replace(site.made.at, nodes);
-            sites += 1;
+            sites.push((softmax, site.made.at));
         }
     }
-    sites
+    // Where something else still asks for what is between, nothing is gained.
+    let needed = edits.needed(source);
+    sites.retain(|(softmax, at)| {
+        let is_gone = output(softmax).is_some_and(|name| !needed.contains(name));
+        if !is_gone {
+            edits.keep(*at);
+        }
+        is_gone
+    });
+    sites.len()
 }
 
 /// A graph and what is known of its tensors.
@@ -150,7 +160,13 @@ impl<'s> Walk<'s> {
             return false;
         };
         match node.op_type.as_str() {
-            "ConstantOfShape" => !node.attribute.iter().any(|a| a.name == "value"),
+            "ConstantOfShape" => {
+                let is_zero = |values: &Values| match values {
+                    Values::Whole(values) => values.iter().all(|&v| v == 0),
+                    Values::Real(values) => values.iter().all(|&v| v == 0.0),
+                };
+                node.attribute.is_empty() || self.source.constant(name).is_some_and(|n| is_zero(&n.values))
+            }
             // Not of any tensor: zero times what is no number is no number.
             "Mul" => self.scaled(node).is_some_and(|(before, _)| self.is_zero(before)),
             "Expand" | "Cast" | "Identity" | "Reshape" | "Unsqueeze" => self.is_zero(first),

@@ -46,6 +46,16 @@ impl Edits {
         self.replaced.insert(at, nodes);
     }
 
+    /// Takes a replacement back.
+    pub fn keep(&mut self, at: usize) {
+        self.replaced.remove(&at);
+    }
+
+    /// The names of the tensors that are still read once all nodes are replaced.
+    pub fn needed(&self, source: &Source<'_>) -> HashSet<String> {
+        self.living(source).1
+    }
+
     /// A name that no tensor of the graph has.
     pub fn name(&mut self, source: &Source<'_>, what: &str) -> String {
         loop {

@@ -1,17 +1,38 @@
 //! Exact rewrites of a graph into one that runs faster: the same function in fewer or better operators.
 //!
 //! A rewrite looks at what a graph computes, never at what its nodes are called, and leaves alone what it does not
-//! understand in full. What is told of shapes comes from [`facts`]: lengths that the file leaves free are followed
+//! understand in full. What is told of shapes comes from `facts`: lengths that the file leaves free are followed
 //! through the graph's own shape arithmetic as polynomials, so that exports with fixed and with free axes, of the older
 //! and of the newer exporter, look alike.
+//!
+//! # What was measured
+//!
+//! ONNX Runtime 1.31.1 on two cores with AVX2, time of the processor against the graph as it was, medians of alternated
+//! runs on a machine with other work on it: differences below a tenth say nothing.
+//!
+//! | what | shapes `[in, side of the picture, out]` | time |
+//! |---|---|---|
+//! | enlargement and convolution as four convolutions, interleaved by `Concat` and `Reshape` (kept) | [1280, 8, 1280] to [256, 256, 256] | 0.46 to 0.56 |
+//! | … interleaved by `DepthToSpace` | the same | 0.46 to 0.62 |
+//! | … as one convolution of four times the channels, its edges cut off | the same | 0.49 to 0.63 |
+//! | … as a transposed convolution of 4×4 | the same | 0.54 to 0.70 |
+//! | F(4×4, 3×3) (kept, from 256 channels on) | [320, 64, 320], [640, 32, 640], [512, 128, 512], [256, 256, 256] | 0.58, 0.48, 0.43, 0.62 |
+//! | F(4×4, 3×3) of 128 channels | [128, 256, 128] | 0.95 |
+//! | F(2×2, 3×3) | [320, 64, 320] to [256, 256, 256] | 0.79 to 1.3 |
+//!
+//! With two threads [320, 64, 320] by F(4×4, 3×3) took 0.9 to 1.0 and the others 0.5 to 0.8. Its error is 2e-6 of the
+//! largest value where that of a plain convolution is some 5e-7. The decoder of Stable Diffusion 1.5 for 256×256 pixels,
+//! one thread, all 25 of its convolutions that qualify: 0.72, the picture apart by 6e-6 of the largest value.
 
 mod attention;
+mod convolution;
 mod edits;
 mod facts;
 mod numbers;
 mod source;
 mod subpixel;
 mod symbol;
+mod winograd;
 
 use edits::Edits;
 use facts::Facts;
@@ -28,6 +49,11 @@ pub enum Pass {
     /// A picture enlarged twofold by repeating its pixels and then convolved, as four smaller convolutions of the
     /// small picture whose results are interleaved.
     Subpixel,
+    /// Convolutions of 3×3 of many channels by minimal filtering, a quarter of the products. Comes behind
+    /// [`Pass::Subpixel`], which cuts as many of those that it understands.
+    ///
+    /// Exact but for rounding, of which there is some five times as much as in a plain convolution.
+    Winograd,
 }
 
 /// A graph rewritten.
@@ -66,6 +92,7 @@ pub fn rewrite(graph: &GraphFile, passes: &[Pass]) -> Result<Option<Rewritten>> 
         let sites = match pass {
             Pass::Attention => attention::rewrite(&source, &facts, &mut edits),
             Pass::Subpixel => subpixel::rewrite(&source, &facts, &mut edits),
+            Pass::Winograd => winograd::rewrite(&source, &facts, &mut edits),
         };
         report.push((pass, sites));
     }

@@ -107,12 +107,13 @@ impl<'g> Source<'g> {
         self.nodes.get(self.maker_index(name)?)
     }
 
-    /// The node that alone reads a tensor, with its index, unless the tensor is an output of the graph.
+    /// The node that alone reads a tensor's values, with its index, unless the tensor is an output of the graph. Nodes
+    /// that ask for nothing but its shape do not count.
     pub fn only_reader(&self, name: &str) -> Option<(usize, &Node)> {
-        match self.readers.get(name)?.as_slice() {
-            &[at] if !self.given.contains(name) => Some((at, self.nodes.get(at)?)),
-            _ => None,
-        }
+        let readers = self.readers.get(name)?.iter().filter_map(|&at| Some((at, self.nodes.get(at)?)));
+        let mut readers = readers.filter(|(_, node)| !is(node, "Shape"));
+        let only = readers.next()?;
+        (readers.next().is_none() && !self.given.contains(name)).then_some(only)
     }
 
     /// Whether a tensor is known under this name.

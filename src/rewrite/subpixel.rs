@@ -9,10 +9,11 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::convolution::Convolution;
 use super::edits::{Edits, int, ints, node};
 use super::facts::Facts;
 use super::numbers::Values;
-use super::source::{Source, input, int as int_of, ints as ints_of, is, output, text};
+use super::source::{Source, input, int as int_of, is, output, text};
 use super::symbol::Length;
 use crate::bundle::proto::Node;
 use crate::tensor::DType;
@@ -47,31 +48,16 @@ struct Site<'s> {
 
 impl<'s> Site<'s> {
     fn find(source: &'s Source<'_>, facts: &Facts, conv: &'s Node) -> Option<Self> {
-        let holds = |name: &str, value: &[i64]| ints_of(conv, name).is_none_or(|own| own == value);
-        let is_plain = is(conv, "Conv")
-            && holds("kernel_shape", &[3, 3])
-            && holds("strides", &[1, 1])
-            && holds("dilations", &[1, 1])
-            && ints_of(conv, "pads") == Some(&[1, 1, 1, 1])
-            && int_of(conv, "group").unwrap_or(1) == 1
-            && matches!(text(conv, "auto_pad"), None | Some("" | "NOTSET"));
-        if !is_plain {
-            return None;
-        }
-        let resize = source.maker(input(conv, 0)?)?;
+        let convolution = Convolution::of(facts, conv)?;
+        let resize = source.maker(convolution.picture)?;
         let picture = input(resize, 0).filter(|name| doubles(facts, resize, name))?;
-        if facts.dtype(picture)? != DType::F32 {
-            return None;
-        }
-        let numbers = stored(source, input(conv, 1)?)?;
-        let &[channels_out, channels_in, 3, 3] = numbers.dims.as_slice() else { return None };
-        let Values::Real(weights) = numbers.values else { return None };
+        let Values::Real(weights) = stored(source, convolution.weights)?.values else { return None };
         Some(Self {
             picture,
-            bias: input(conv, 2),
-            output: output(conv)?,
-            channels_out: usize::try_from(channels_out).ok()?,
-            channels_in: usize::try_from(channels_in).ok()?,
+            bias: convolution.bias,
+            output: convolution.output,
+            channels_out: usize::try_from(convolution.channels_out).ok()?,
+            channels_in: usize::try_from(convolution.channels_in).ok()?,
             weights,
         })
     }

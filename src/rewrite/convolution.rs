@@ -1,0 +1,50 @@
+//! The convolutions that rewrites are for: of 3×3, of every pixel, with an edge of zeros.
+
+use super::facts::Facts;
+use super::source::{input, int, ints, is, output, text};
+use crate::bundle::proto::Node;
+use crate::tensor::DType;
+
+/// A convolution by weights `[out, in, 3, 3]`, after which a picture is as large as before.
+pub struct Convolution<'s> {
+    /// The picture, `[batch, in, height, width]`, in float32.
+    pub picture: &'s str,
+    /// The weights.
+    pub weights: &'s str,
+    /// What is added to each channel of the result.
+    pub bias: Option<&'s str>,
+    /// What it makes.
+    pub output: &'s str,
+    /// Channels of the picture.
+    pub channels_in: i64,
+    /// Channels of the result.
+    pub channels_out: i64,
+}
+
+impl<'s> Convolution<'s> {
+    /// The convolution that a node is, if it is one of these.
+    pub fn of(facts: &Facts, node: &'s Node) -> Option<Self> {
+        let holds = |name: &str, value: &[i64]| ints(node, name).is_none_or(|own| own == value);
+        let is_plain = is(node, "Conv")
+            && holds("kernel_shape", &[3, 3])
+            && holds("strides", &[1, 1])
+            && holds("dilations", &[1, 1])
+            && ints(node, "pads") == Some(&[1, 1, 1, 1])
+            && int(node, "group").unwrap_or(1) == 1
+            && matches!(text(node, "auto_pad"), None | Some("" | "NOTSET"));
+        let (picture, weights) = (input(node, 0)?, input(node, 1)?);
+        let is_single = |name: &str| facts.dtype(name) == Some(DType::F32);
+        let [channels_out, channels_in, height, width] = facts.shape(weights)? else { return None };
+        if !is_plain || !is_single(picture) || !is_single(weights) || (height.number()?, width.number()?) != (3, 3) {
+            return None;
+        }
+        Some(Self {
+            picture,
+            weights,
+            bias: input(node, 2),
+            output: output(node)?,
+            channels_in: channels_in.number()?,
+            channels_out: channels_out.number()?,
+        })
+    }
+}

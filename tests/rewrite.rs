@@ -1,0 +1,229 @@
+//! Rewritten graphs compute what the graphs compute that they were made from.
+//!
+//! The graphs are those of `tests/fixtures`; those in `tests/fixtures/rewrite` are made for this by
+//! `scripts/make_rewrites.py`, each in another form in which exporters write the same thing.
+
+use std::path::{Path, PathBuf};
+
+use ldm_ort::bundle::GraphFile;
+use ldm_ort::cli::args::LibraryArgs;
+use ldm_ort::rewrite::{Pass, Rewritten, rewrite};
+use ldm_ort::session::{Cancel, Runtime, Session, SessionOptions};
+use ldm_ort::tensor::{DType, Tensor, TensorInfo, TensorView};
+use ndarray::{ArrayD, IxDyn};
+
+const PASSES: [Pass; 3] = [Pass::Attention, Pass::Subpixel, Pass::Winograd];
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+fn rewritten(path: &Path) -> Option<Rewritten> {
+    let graph = GraphFile::open(path, path.parent().unwrap()).unwrap();
+    rewrite(&graph, &PASSES).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// How many places each pass finds in a graph.
+fn sites(path: &Path) -> [usize; 3] {
+    rewritten(path).map_or([0; 3], |rewritten| {
+        let count = |pass| rewritten.report.iter().find(|(own, _)| *own == pass).unwrap().1;
+        PASSES.map(count)
+    })
+}
+
+/// What a request is made of: the lengths of free axes.
+#[derive(Debug, Clone, Copy)]
+struct Lengths {
+    batch: usize,
+    height: usize,
+    width: usize,
+    tokens: usize,
+}
+
+impl Lengths {
+    fn of(self, info: &TensorInfo) -> Vec<usize> {
+        let is_picture = info.shape.len() == 4;
+        let free = |at: usize| match at {
+            0 => self.batch,
+            2 if is_picture => self.height,
+            3 if is_picture => self.width,
+            _ => self.tokens,
+        };
+        info.shape.iter().enumerate().map(|(at, dim)| dim.fixed().unwrap_or_else(|| free(at))).collect()
+    }
+}
+
+/// Values for an input that look like noise, the same for the same shape.
+fn values(info: &TensorInfo, lengths: Lengths) -> Tensor {
+    let shape = IxDyn(&lengths.of(info));
+    let mut state = 1u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        f64::from(state >> 8) / f64::from(1 << 24)
+    };
+    match info.dtype {
+        DType::I64 | DType::I32 => Tensor::I64(ArrayD::from_shape_simple_fn(shape, || (next() * 20.0) as i64)),
+        DType::Bool => Tensor::Bool(ArrayD::from_elem(shape, true)),
+        _ => Tensor::F32(ArrayD::from_shape_simple_fn(shape, || (next() * 4.0 - 2.0) as f32)),
+    }
+}
+
+fn run(session: &mut Session, lengths: Lengths) -> Result<Vec<ArrayD<f32>>, String> {
+    let infos = session.inputs().to_vec();
+    let tensors: Vec<Tensor> = infos.iter().map(|info| values(info, lengths)).collect();
+    let inputs: Vec<(&str, TensorView<'_>)> =
+        infos.iter().zip(&tensors).map(|(info, tensor)| (info.name.as_str(), tensor.view())).collect();
+    let outputs: Vec<String> = session.outputs().iter().map(|output| output.name.clone()).collect();
+    let outputs: Vec<&str> = outputs.iter().map(String::as_str).collect();
+    session.run(&inputs, &outputs, &Cancel::new()).map_err(|error| error.to_string())
+}
+
+/// Asserts that a graph and what it is rewritten to give the same for requests of several sizes, odd ones too, and says
+/// by how much of the largest value they differ at most.
+fn compare(runtime: &Runtime, path: &Path, new: &Rewritten) -> f32 {
+    let scratch = tempfile::tempdir().unwrap();
+    let file = scratch.path().join("model.onnx");
+    std::fs::write(&file, &new.bytes).unwrap();
+    let folder = path.parent().unwrap().to_string_lossy().into_owned();
+    let config = vec![("session.model_external_initializers_file_folder_path".to_owned(), folder)];
+    let open = |path: &Path, config| {
+        let options = SessionOptions { threads: Some(1), config, ..SessionOptions::default() };
+        Session::open(runtime, path, &options).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    };
+    let (mut old, mut new) = (open(path, Vec::new()), open(&file, config));
+    assert_eq!(old.inputs(), new.inputs(), "{}", path.display());
+    // What of an output's shape is told is what ONNX Runtime infers, of fewer or more operators.
+    let told = |session: &Session| session.outputs().iter().map(|o| (o.name.clone(), o.dtype)).collect::<Vec<_>>();
+    assert_eq!(told(&old), told(&new), "{}", path.display());
+    let (mut worst, mut ran) = (0f32, 0);
+    let sizes = [(1, 8, 8, 7), (2, 12, 20, 5), (3, 13, 11, 2), (1, 32, 32, 3)];
+    for (batch, height, width, tokens) in sizes {
+        let lengths = Lengths { batch, height, width, tokens };
+        // Not every graph takes every size.
+        let Ok(want) = run(&mut old, lengths) else { continue };
+        let got = run(&mut new, lengths).unwrap_or_else(|error| panic!("{}: {lengths:?}: {error}", path.display()));
+        for (want, got) in want.iter().zip(&got) {
+            assert_eq!(want.shape(), got.shape(), "{}", path.display());
+            let largest = want.iter().fold(0f32, |largest, v| largest.max(v.abs()));
+            let apart = want.iter().zip(got).fold(0f32, |apart, (a, b)| apart.max((a - b).abs()));
+            assert!(apart <= 1e-5 * largest, "{}: {lengths:?}: {apart} of {largest}", path.display());
+            worst = worst.max(apart / largest.max(f32::MIN_POSITIVE));
+        }
+        ran += 1;
+    }
+    assert!(ran >= 1, "{} takes none of the sizes", path.display());
+    worst
+}
+
+fn graphs(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            graphs(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "onnx") {
+            found.push(path);
+        }
+    }
+}
+
+/// Compares all graphs of a folder of the fixtures with what they are rewritten to.
+fn compare_all(folder: &str, at_least: usize) {
+    let runtime = Runtime::load(&LibraryArgs::default().to_options(None)).expect("an ONNX Runtime is found or fetched");
+    let mut all = Vec::new();
+    graphs(&fixtures().join(folder), &mut all);
+    all.sort();
+    let mut compared = 0;
+    for path in all {
+        let graph = GraphFile::open(&path, path.parent().unwrap()).unwrap();
+        // What draws noise gives something else every time.
+        if let Some(new) = rewritten(&path).filter(|_| !graph.draws_noise()) {
+            let worst = compare(&runtime, &path, &new);
+            println!("{:.1e} {:?} {}", worst, new.report, path.display());
+            compared += 1;
+        }
+    }
+    assert!(compared >= at_least, "only {compared} graphs of {folder} had places to rewrite");
+}
+
+#[test]
+fn rewritten_graphs_give_what_they_gave() {
+    compare_all("models", 10);
+}
+
+#[test]
+fn rewritten_families_give_what_they_gave() {
+    compare_all("families/xl", 3);
+    compare_all("families/upscale", 3);
+}
+
+#[test]
+fn rewritten_systems_give_what_they_gave() {
+    compare_all("systems", 20);
+}
+
+#[test]
+fn other_forms_give_what_they_gave() {
+    compare_all("rewrite", 5);
+}
+
+/// What is not rewritten stands as it stood, fields that this program does not know included.
+#[test]
+fn all_else_stays() {
+    let path = fixtures().join("models/sd1/vae_decoder/model.onnx");
+    let scratch = tempfile::tempdir().unwrap();
+    let copy = scratch.path().join("model.onnx");
+    // ModelProto.metadata_props, and a field of which nothing is known.
+    let more = [b"\x72\x06\x0a\x01a\x12\x01b".as_slice(), b"\xfa\x03\x03xyz"].concat();
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes.extend_from_slice(&more);
+    std::fs::write(&copy, &bytes).unwrap();
+    let new = rewritten(&copy).unwrap().bytes;
+    assert!(new.windows(more.len()).any(|part| part == more), "fields of the model are kept");
+    let plain = rewritten(&path).unwrap().bytes;
+    assert_eq!(new.len(), plain.len() + more.len());
+    let old = GraphFile::open(&path, path.parent().unwrap()).unwrap();
+    std::fs::write(&copy, &new).unwrap();
+    let new = GraphFile::open(&copy, scratch.path()).unwrap();
+    assert_eq!((&new.inputs, &new.outputs, &new.producer), (&old.inputs, &old.outputs, &old.producer));
+    assert_eq!(new.opsets.get("com.microsoft"), Some(&1));
+}
+
+#[test]
+fn every_place_of_known_graphs_is_found() {
+    let known = [
+        // Self- and cross-attention of four blocks, and one enlargement.
+        ("models/sd1/unet", [8, 1, 0]),
+        ("models/sd1-legacy/unet", [8, 1, 0]),
+        ("models/sd2v/unet", [8, 1, 0]),
+        ("families/xl/unet", [8, 1, 0]),
+        ("families/control/unet", [8, 1, 0]),
+        ("families/control/controlnet", [4, 0, 0]),
+        // Self-attention alone, heads within the channels of a convolution.
+        ("models/pixel/unet", [4, 1, 0]),
+        ("systems/uncond-vq/unet", [4, 1, 0]),
+        ("systems/uncond-kl/unet", [4, 1, 0]),
+        // CompVis' transformers, with positions and boxes beside the text.
+        ("systems/layout/unet", [24, 1, 0]),
+        ("systems/text-bert/unet", [14, 1, 0]),
+        ("systems/text-bert/text_encoder", [2, 0, 0]),
+        // The one head of a first stage.
+        ("models/sd1/vae_decoder", [1, 3, 0]),
+        ("systems/retrieval/vae_decoder", [3, 4, 0]),
+        ("systems/inpaint/vqvae_decoder", [0, 2, 0]),
+        // A mask that hides what comes after: left alone.
+        ("models/sd1/text_encoder", [0, 0, 0]),
+        // Heads within the batch, and the newer exporter.
+        ("rewrite/baddbmm", [1, 0, 0]),
+        ("rewrite/dynamo", [2, 0, 0]),
+        ("rewrite/half-pixel", [0, 1, 0]),
+        ("rewrite/asymmetric", [0, 1, 0]),
+        ("rewrite/winograd", [0, 0, 1]),
+        // Half precision, for which processors have no such operator.
+        ("models/variants/unet-half", [0, 0, 0]),
+    ];
+    for (name, want) in known {
+        let folder = fixtures().join(name).join("model.onnx");
+        let path = if folder.exists() { folder } else { fixtures().join(format!("{name}.onnx")) };
+        assert_eq!(sites(&path), want, "{name}");
+    }
+}
