@@ -57,7 +57,7 @@ pub struct Cache {
 }
 
 /// What is changed when what is kept would no longer be what this version makes of a graph.
-const FORM: &str = "3";
+const FORM: &str = "4";
 
 impl Cache {
     /// The cache in the folder `root`, which is made when the first graph is kept.
@@ -226,7 +226,7 @@ impl Cache {
 
 /// The graph in fewer and better operators, and with what shall be read otherwise; `None` where nothing is to be gained.
 fn rewritten(graph: &GraphFile, edits: &[ByteEdit]) -> Result<Option<Vec<u8>>> {
-    let Some(Rewritten { mut bytes, .. }) = rewrite(graph, &[Pass::Attention, Pass::Subpixel])? else {
+    let Some(Rewritten { mut bytes, .. }) = rewrite(graph, &[Pass::Attention, Pass::Subpixel, Pass::Winograd])? else {
         return Ok(None);
     };
     let wanted = graph.float_inputs.iter().filter(|(_, edit)| edits.contains(edit));
