@@ -6,21 +6,23 @@ use std::path::Path;
 use std::time::Instant;
 
 use ndarray::{ArrayD, Axis, stack};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::args::{Global, RunArgs};
+use super::compare::{self, Comparison, Made};
 use super::interrupt::Interrupt;
 use super::memory::Watch;
 use super::output;
 use super::prepared;
 use super::progress::Progress;
 use super::runtime;
+use crate::denoise::Evaluations;
 use crate::error::{Error, Result};
 use crate::metadata::{self, Record};
 use crate::npy;
 use crate::pipeline::{Event, Observer, Picture, Pipeline, Recorder, Saver, Timings};
-use crate::plan::Plan;
-use crate::session::{self, Flavour, Runtime, RuntimeOptions};
+use crate::plan::{Plan, Request};
+use crate::session::{self, Cancel, Flavour, Runtime, RuntimeOptions};
 use crate::spec::{Device, Spec};
 
 /// Runs a pipeline: loads it, makes its pictures, writes each as soon as it is finished.
@@ -49,6 +51,7 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
             }
         }
     }
+    let full = if args.compare { Some(compare::full(&plan)?) } else { None };
     let saver = Saver::new(&plan.spec.output.dir)?;
     if let Some(path) = &args.save_latents {
         output::require_place("--save-latents", path, "latents.npy")?;
@@ -73,28 +76,23 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
         out,
         made_with: record.map(|record| record.model_digest),
         latents: Vec::new(),
+        shown: if full.is_some() { Shown::Later(Vec::new()) } else { Shown::Alone },
         seconds: 0.0,
         failed: None,
         pace: Pace::new(started),
+        memory,
     };
     let cancel = interrupt.cancel();
-    let result = pipeline.run(&plan.request, &cancel, &mut |event: Event<'_>| {
-        writer.pace.notice(&event);
-        memory.iter_mut().for_each(|memory| memory.notice(&event));
-        if let Event::Picture(picture) = &event
-            && let Err(error) = writer.write(picture)
-        {
-            writer.failed = Some(error);
-            return ControlFlow::Break(());
-        }
-        progress.notice(event)
-    });
-    progress.clear();
-    let PictureWriter { latents, seconds: saving, failed, .. } = writer;
-    if let Some(error) = failed {
-        return Err(error);
+    // The pictures of fewer evaluations come first: what a first run pays for must not count in their favour.
+    let timings = run_watched(&mut pipeline, &plan.request, &cancel, &mut writer, &mut progress)?;
+    let mut full_timings = None;
+    if let Some(full) = &full {
+        writer.saver = writer.saver.with_suffix(compare::SUFFIX);
+        writer.recorder = writer.recorder.of(full);
+        writer.shown = writer.shown.beside_the_next();
+        full_timings = Some(run_watched(&mut pipeline, &full.request, &cancel, &mut writer, &mut progress)?);
     }
-    let timings = result?;
+    let PictureWriter { latents, seconds: saving, memory, .. } = writer;
     if let Some(memory) = memory {
         memory.print();
     }
@@ -105,8 +103,37 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
     }
     if !global.quiet {
         summary(&timings, found, opened, saving, started.elapsed().as_secs_f64());
+        if let Some(full) = full_timings {
+            output::say(&format!("with all evaluations: {}", denoising(&full)));
+        }
     }
     Ok(())
+}
+
+/// Runs a request, writing each picture as soon as it is finished.
+fn run_watched(
+    pipeline: &mut Pipeline,
+    request: &Request,
+    cancel: &Cancel,
+    writer: &mut PictureWriter<'_>,
+    progress: &mut Progress,
+) -> Result<Timings> {
+    let result = pipeline.run(request, cancel, &mut |event: Event<'_>| {
+        writer.pace.notice(&event);
+        writer.memory.iter_mut().for_each(|memory| memory.notice(&event));
+        if let Event::Picture(picture) = &event
+            && let Err(error) = writer.write(picture)
+        {
+            writer.failed = Some(error);
+            return ControlFlow::Break(());
+        }
+        progress.notice(event)
+    });
+    progress.clear();
+    match writer.failed.take() {
+        Some(error) => Err(error),
+        None => result,
+    }
 }
 
 /// The pipeline of the command line: a file with flags over it, or the record in a picture.
@@ -141,6 +168,25 @@ fn flavour(device: &Device) -> Option<Flavour> {
     flavours.find(|flavour| *flavour != Flavour::Cpu)
 }
 
+/// How a finished picture is shown.
+enum Shown {
+    /// By itself, as soon as it is written.
+    Alone,
+    /// Not yet: it waits for another to be compared with.
+    Later(Vec<Made>),
+    /// Beside the picture that waited for it.
+    Beside(Vec<Made>),
+}
+
+impl Shown {
+    fn beside_the_next(self) -> Self {
+        match self {
+            Self::Later(made) => Self::Beside(made),
+            other => other,
+        }
+    }
+}
+
 /// Writes each finished picture and its line.
 struct PictureWriter<'a> {
     saver: Saver,
@@ -150,9 +196,11 @@ struct PictureWriter<'a> {
     /// The digest of the model that the picture to be made again was made with.
     made_with: Option<String>,
     latents: Vec<ArrayD<f32>>,
+    shown: Shown,
     seconds: f64,
     failed: Option<Error>,
     pace: Pace,
+    memory: Option<Watch>,
 }
 
 /// When what happened, for `--json`.
@@ -197,11 +245,29 @@ impl PictureWriter<'_> {
             );
         }
         let path = self.saver.save(picture, &record)?;
-        if self.args.save_latents.is_some() {
+        if self.args.save_latents.is_some() && !matches!(self.shown, Shown::Beside(_)) {
             self.latents.push(picture.latents.clone());
         }
         self.seconds += start.elapsed().as_secs_f64();
-        let line = if self.args.json { self.json(picture, &path) } else { path.display().to_string() };
+        let object = self.object(picture, &path, &record)?;
+        let (index, seconds) = (picture.index, picture.seconds);
+        match &mut self.shown {
+            Shown::Alone if self.args.json => self.line(&object.to_string()),
+            Shown::Alone => self.line(&path.display().to_string()),
+            Shown::Later(made) => {
+                made.push(Made { index, pixels: picture.pixels.clone(), path, seconds, object });
+                Ok(())
+            }
+            Shown::Beside(made) => {
+                let Some(made) = made.iter().find(|made| made.index == index) else { return Ok(()) };
+                let comparison = Comparison::new(made, picture, &path);
+                let line = if self.args.json { comparison.json() } else { comparison.text() };
+                self.line(&line)
+            }
+        }
+    }
+
+    fn line(&mut self, line: &str) -> Result<()> {
         match writeln!(self.out, "{line}").and_then(|()| self.out.flush()) {
             // A reader that has seen enough, such as `head`, does not make the run a failure.
             Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
@@ -209,8 +275,8 @@ impl PictureWriter<'_> {
         }
     }
 
-    fn json(&self, picture: &Picture, path: &Path) -> String {
-        json!({
+    fn object(&self, picture: &Picture, path: &Path, record: &Record) -> Result<Value> {
+        let mut object = json!({
             "path": path.to_string_lossy(),
             "index": picture.index,
             "seed": picture.seed,
@@ -225,17 +291,32 @@ impl PictureWriter<'_> {
                 "calls": self.pace.calls,
                 "until_decoded": self.pace.started.elapsed().as_secs_f64() - self.pace.last,
             },
-        })
-        .to_string()
+        });
+        if let Some(fewer) = &record.fewer_evaluations {
+            object["fewer_evaluations"] =
+                serde_json::to_value(fewer).map_err(|e| Error::input("record", e.to_string(), ""))?;
+        }
+        Ok(object)
     }
 }
 
 fn summary(timings: &Timings, found: f64, opened: f64, saving: f64, total: f64) {
-    let Timings { open, prepare, denoise, decode, calls } = *timings;
+    let Timings { open, prepare, decode, .. } = *timings;
     let opened = opened + open;
-    let rate = if denoise > 0.0 { calls as f64 / denoise } else { 0.0 };
+    let denoising = denoising(timings);
     output::say(&format!(
-        "runtime {found:.2} s · model {opened:.2} s · prompts {prepare:.2} s · denoising {denoise:.2} s ({calls} steps, \
-         {rate:.1}/s) · decoding {decode:.2} s · writing {saving:.2} s · in all {total:.2} s"
+        "runtime {found:.2} s · model {opened:.2} s · prompts {prepare:.2} s · {denoising} · decoding {decode:.2} s · \
+         writing {saving:.2} s · in all {total:.2} s"
     ));
+}
+
+/// How long denoising took, for how many steps, and of how many evaluations of the model where some were left out.
+fn denoising(timings: &Timings) -> String {
+    let Timings { denoise, calls, evaluations, .. } = *timings;
+    let rate = if denoise > 0.0 { calls as f64 / denoise } else { 0.0 };
+    let evaluations = match evaluations {
+        Evaluations { made, of } if made < of => format!(", {made} of {of} evaluations"),
+        _ => String::new(),
+    };
+    format!("denoising {denoise:.2} s ({calls} steps{evaluations}, {rate:.1}/s)")
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use ndarray::{ArrayD, Axis, Slice};
 
-use crate::denoise::{Batch, BatchNoise, Control, GraphDenoiser, Step, denoise};
+use crate::denoise::{Batch, BatchNoise, Cached, Control, Denoiser, Evaluations, GraphDenoiser, Step, denoise};
 use crate::error::{Error, Result};
 use crate::image::{self, Rgb8};
 use crate::plan::{ControlPart, ModelPlan, Request, Sizes};
@@ -46,6 +46,8 @@ pub struct Picture {
     pub latents: ArrayD<f32>,
     /// Calls of the denoiser.
     pub calls: usize,
+    /// Evaluations of the denoiser's graph.
+    pub evaluations: Evaluations,
     /// Seconds from the start of its batch to its pixels, its share of the batch's denoising.
     pub seconds: f64,
 }
@@ -64,6 +66,8 @@ pub struct Timings {
     pub decode: f64,
     /// Calls of the denoiser, each for a whole batch.
     pub calls: usize,
+    /// Evaluations of the denoiser's graph, each for a whole batch.
+    pub evaluations: Evaluations,
 }
 
 impl Pipeline {
@@ -226,9 +230,18 @@ impl Pipeline {
             observer.notice(Event::Step { first, of, step })
         };
         let calls_made = begin..span.end;
-        denoise(&mut model, scheduler.as_mut(), &mut sample, calls_made, keep.as_ref(), &mut noise, &mut watch)?;
+        let full = calls_made.len() * guidance.branches().len();
+        model = model.with_guidance_interval(request.guidance_interval);
+        let mut cached = request.cache.as_ref().map(|cache| Cached::new(&mut model, cache));
+        let asked: &mut dyn Denoiser = match &mut cached {
+            Some(cached) => cached,
+            None => &mut model,
+        };
+        denoise(asked, scheduler.as_mut(), &mut sample, calls_made, keep.as_ref(), &mut noise, &mut watch)?;
+        let evaluations = Evaluations { made: model.evaluations(), of: full };
         let denoised = Instant::now();
         timings.calls += calls;
+        timings.evaluations += evaluations;
         timings.denoise += (denoised - prepared).as_secs_f64();
         self.release(|parts| &mut parts.denoising);
         let mut opener = Opener::new(&self.plan, &self.runtime, cancel, observer);
@@ -263,6 +276,7 @@ impl Pipeline {
                 pixels: image::from_tensor(pixels.view())?,
                 latents: latents.index_axis(Axis(0), 0).to_owned(),
                 calls,
+                evaluations,
                 seconds: shared + took,
             };
             stop_if(observer.notice(Event::Picture(&picture)), None)?;

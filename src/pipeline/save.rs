@@ -7,9 +7,11 @@ use std::thread::JoinHandle;
 use sha2::{Digest, Sha256};
 
 use super::Picture;
+use crate::denoise::Evaluations;
+use crate::denoise::cache::Value;
 use crate::error::{Error, Result};
 use crate::image::save_png;
-use crate::metadata::{self, Record};
+use crate::metadata::{self, CacheRecord, FewerEvaluations, Record};
 use crate::plan::{ModelPlan, Plan};
 use crate::prepared;
 use crate::session::Runtime;
@@ -19,6 +21,7 @@ use crate::spec::{Output, Run, Spec};
 #[derive(Debug, Clone)]
 pub struct Saver {
     dir: PathBuf,
+    suffix: &'static str,
 }
 
 impl Saver {
@@ -29,7 +32,12 @@ impl Saver {
     pub fn new(dir: &Path) -> Result<Self> {
         Self::check(dir)?;
         std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, "making the folder", e))?;
-        Ok(Self { dir: dir.to_path_buf() })
+        Ok(Self { dir: dir.to_path_buf(), suffix: "" })
+    }
+
+    /// The same folder, with this at the end of every name.
+    pub fn with_suffix(&self, suffix: &'static str) -> Self {
+        Self { dir: self.dir.clone(), suffix }
     }
 
     /// Requires that `dir` is a folder or can become one, and makes none.
@@ -55,7 +63,7 @@ impl Saver {
     /// # Errors
     /// [`Error::Io`] where the picture cannot be written, the disk being full for example.
     pub fn save(&self, picture: &Picture, record: &Record) -> Result<PathBuf> {
-        let stem = format!("{}-{}", slug(&picture.prompt), picture.seed);
+        let stem = format!("{}-{}{}", slug(&picture.prompt), picture.seed, self.suffix);
         let png = crate::image::encode_png(&picture.pixels, &record.chunks()?)?;
         let mut path = self.dir.join(format!("{stem}.png"));
         let mut number = 2;
@@ -135,15 +143,25 @@ impl Recorder {
     /// its own.
     pub fn new(plan: &Plan, runtime: &Runtime) -> Self {
         let model = plan.model.clone();
+        let digest = Digesting::Working(std::thread::spawn(move || model_digest(&model)));
+        Self::with(plan, runtime.version().to_owned(), digest)
+    }
+
+    /// The same for another plan on the same model, runtime and files.
+    pub fn of(self, plan: &Plan) -> Self {
+        Self { inputs: self.inputs, ..Self::with(plan, self.runtime, self.digest) }
+    }
+
+    fn with(plan: &Plan, runtime: String, digest: Digesting) -> Self {
         Self {
             spec: plan.spec.clone(),
-            runtime: runtime.version().to_owned(),
+            runtime,
             task: plan.request.task.name(),
             scheduler: plan.request.scheduler.entry.name,
             strength: plan.request.task.strength().filter(|_| plan.request.denoising_start.is_none()),
             guidance_scale: plan.request.task.guidance_scale(),
             inputs: None,
-            digest: Digesting::Working(std::thread::spawn(move || model_digest(&model))),
+            digest,
         }
     }
 
@@ -183,7 +201,25 @@ impl Recorder {
             pipeline: pipeline.to_toml(),
             index,
             inputs: self.inputs.clone().unwrap_or_default(),
+            fewer_evaluations: self.fewer_evaluations(picture),
         })
+    }
+
+    fn fewer_evaluations(&self, picture: &Picture) -> Option<FewerEvaluations> {
+        if !self.spec.asks_for_fewer_evaluations() {
+            return None;
+        }
+        let Evaluations { made, of } = picture.evaluations;
+        let json = |value| match value {
+            Value::Number(value) => value.into(),
+            Value::Whole(value) => value.into(),
+            Value::Switch(value) => value.into(),
+        };
+        let cache = self.spec.cache.as_ref().map(|cache| CacheRecord {
+            method: cache.entry().name.to_owned(),
+            parameters: cache.parameters().map(|(name, value)| (name.to_owned(), json(value))).collect(),
+        });
+        Some(FewerEvaluations { made, of, guidance_interval: self.spec.task.guidance_interval(), cache })
     }
 
     fn model_digest(&mut self) -> Result<String> {

@@ -7,6 +7,7 @@
 mod classes;
 mod conditions;
 mod control;
+mod evaluations;
 mod flux;
 mod model;
 mod scheduler;
@@ -18,13 +19,14 @@ use std::path::Path;
 use ndarray::ArrayD;
 
 use crate::bundle::Bundle;
+use crate::denoise::{Cache, Share};
 use crate::error::{Error, Result};
 use crate::image;
 use crate::npy;
 use crate::rng::Stream;
 use crate::scheduler::Custom;
 use crate::session::find_provider;
-use crate::spec::{Batching, LongPrompts, Spec};
+use crate::spec::{Batching, Spec};
 use crate::task::{self, Rounding, Task};
 use crate::tiles::Tiles;
 
@@ -44,6 +46,10 @@ pub struct Request {
     pub scheduler: SchedulerChoice,
     /// The number of steps.
     pub steps: usize,
+    /// The part of the run in which guidance is at work, where it is not all of it.
+    pub guidance_interval: Option<Share>,
+    /// How the denoiser is asked at fewer steps, where it is.
+    pub cache: Option<Cache>,
     /// The schedule itself, where it is given outright.
     pub custom: Option<Custom>,
     /// The strength, where the schedule is planned for it and run from its first step on.
@@ -153,6 +159,8 @@ impl Plan {
         let pictures = task.labels().len() * spec.run.images;
         let seed = wrong.unless(seed(&spec, pictures));
         wrong.unless(tiles(&spec, &bundle));
+        let guidance_interval =
+            model.as_ref().and_then(|model| wrong.unless(evaluations::guidance_interval(&spec, model)));
         let latents = match (&spec.run.latents, &model, size) {
             (Some(path), Some(model), Some((width, height))) => {
                 wrong.unless(read_latents(path, pictures, model.sample_shape(width, height)))
@@ -180,11 +188,13 @@ impl Plan {
         spec.run.height = Some(height);
         let on_cpu = model.denoises_on_processor();
         // A processor is kept busy by one picture; a GPU is not.
-        let batch = if on_cpu { 1 } else { largest_batch(&spec, pictures) };
+        let batch = if on_cpu { 1 } else { evaluations::largest_batch(&spec, pictures) };
         let request = Request {
             task,
             scheduler,
             steps,
+            guidance_interval: guidance_interval.flatten(),
+            cache: spec.cache.clone(),
             custom,
             planned_strength,
             mu,
@@ -275,15 +285,6 @@ fn planned_strength(spec: &Spec, model: Option<&ModelPlan>, task: &dyn Task) -> 
     let is_told_guidance = model.is_some_and(|model| model.model.denoiser.timestep_cond.is_some());
     let is_planned = is_told_guidance && spec.run.denoising_start.is_none() && task.name() == "image-to-image";
     task.strength().filter(|_| is_planned)
-}
-
-/// How many pictures a GPU makes at once. Prompts that are read in chunks may differ in length, and then pictures of one
-/// prompt only go together.
-fn largest_batch(spec: &Spec, pictures: usize) -> usize {
-    const MOST: usize = 4;
-    let in_chunks = spec.task.prompting().is_some_and(|p| p.reading.long_prompts == LongPrompts::Chunk);
-    let fits = |batch: &usize| !in_chunks || spec.run.images.is_multiple_of(*batch);
-    (1..=pictures.min(MOST)).rev().find(fits).unwrap_or(1)
 }
 
 /// Width and height of the pictures in pixels.

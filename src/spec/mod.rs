@@ -1,7 +1,7 @@
 //! pipeline.toml as it is written: what is to be made, from which model, how, on what, and where it goes.
 //!
 //! A file has one table for each of these: [`Model`] `[model]`, [`Task`] `[task.NAME]`, [`Scheduler`]
-//! `[scheduler.NAME]`, [`Run`] `[run]`, [`Device`] `[device]`, [`Output`] `[output]`, and any number of [`Lora`]
+//! `[scheduler.NAME]`, [`Cache`] `[cache.NAME]`, [`Run`] `[run]`, [`Device`] `[device]`, [`Output`] `[output]`, and any number of [`Lora`]
 //! `[[lora]]`, [`Embedding`] `[[embedding]]`, [`Condition`] `[[condition]]` and [`Control`] `[[control]]`. The documentation of those types is the
 //! reference of the file's keys. Paths are relative to the file. Only `[model]` and one task table have to be there:
 //!
@@ -24,6 +24,7 @@
 //! wrong type, a value out of range, a key that is missing, each with its line, its full key and what is valid there.
 //! What can only be judged with the model directory at hand is not judged here.
 
+mod cache;
 mod condition;
 mod control;
 mod device;
@@ -60,6 +61,7 @@ pub use task::{
     Prompting, Sizes, SuperResolution, TASKS, Task, TaskEntry, TextToImage, Weights,
 };
 
+use crate::denoise::Cache;
 use crate::error::{Error, Problem, Result};
 use crate::files;
 use reader::Reading;
@@ -74,6 +76,8 @@ pub struct Spec {
     pub task: Task,
     /// `[scheduler.NAME]`: the scheduler; absent, the model's own.
     pub scheduler: Option<Scheduler>,
+    /// `[cache.NAME]`: how the denoiser is asked at fewer steps; absent, it is asked at all of them.
+    pub cache: Option<Cache>,
     /// `[[condition]]`: what the picture is to show other than in words, any number.
     pub conditions: Vec<Condition>,
     /// `[[control]]`: control networks, any number.
@@ -97,6 +101,7 @@ impl Spec {
             model: Model::at(model),
             task,
             scheduler: None,
+            cache: None,
             conditions: Vec::new(),
             controls: Vec::new(),
             embeddings: Vec::new(),
@@ -144,6 +149,7 @@ impl Spec {
         let model = Model::read(root.table("model"));
         let task = Task::read(root.table("task"));
         let scheduler = Scheduler::read(root.table("scheduler"));
+        let cache = cache::read(root.table("cache"));
         let conditions = root.tables("condition").into_iter().filter_map(Condition::read).collect();
         let controls = root.tables("control").into_iter().map(Control::read).collect();
         let loras = root.tables("lora").into_iter().map(Lora::read).collect();
@@ -157,6 +163,7 @@ impl Spec {
             model,
             task,
             scheduler,
+            cache,
             embeddings,
             loras,
             conditions,
@@ -177,6 +184,16 @@ impl Spec {
     pub fn shares_a_file(&self) -> bool {
         let latents = |task: &ImageToImage| matches!(task.begin, Beginning::Latents(_));
         self.run.latents.is_some() || matches!(&self.task, Task::ImageToImage(task) if latents(task))
+    }
+
+    /// Whether the denoiser is to be evaluated less often than at every call with every branch of the guidance.
+    pub fn asks_for_fewer_evaluations(&self) -> bool {
+        self.cache.is_some() || self.task.guidance_interval().is_some()
+    }
+
+    /// The same pipeline with every evaluation of the denoiser.
+    pub fn with_all_evaluations(&self) -> Self {
+        Self { cache: None, task: self.task.clone().guided_throughout(), ..self.clone() }
     }
 
     /// The files that the pipeline begins with, beside the model: key and path.
@@ -217,6 +234,9 @@ impl Spec {
         self.task.write(&mut writer);
         if let Some(scheduler) = &self.scheduler {
             scheduler.write(&mut writer);
+        }
+        if let Some(cache) = &self.cache {
+            cache::write(cache, &mut writer);
         }
         self.conditions.iter().for_each(|condition| condition.write(&mut writer));
         self.controls.iter().for_each(|control| control.write(&mut writer));
