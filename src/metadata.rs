@@ -61,6 +61,9 @@ pub struct Record {
     pub pipeline: String,
     /// Which of that pipeline's pictures this is, counted from 0.
     pub index: usize,
+    /// How the model was evaluated less often than a full run would, where it was.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub fewer_evaluations: Option<FewerEvaluations>,
     /// sha256 of each file that the pipeline begins with beside the model, by its key, in hexadecimal.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub inputs: BTreeMap<String, String>,
@@ -92,6 +95,33 @@ pub struct StageRecord {
     /// The share of the schedule that was done before.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub denoising_start: Option<f64>,
+    /// How the model was evaluated less often than a full run would, where it was.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub fewer_evaluations: Option<FewerEvaluations>,
+}
+
+/// How a model was evaluated less often than a full run would: what was asked for, and what came of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FewerEvaluations {
+    /// The evaluations made, each branch of the guidance counted by itself.
+    pub made: usize,
+    /// Those of a full run.
+    pub of: usize,
+    /// The shares of the run from which and to which guidance was at work.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub guidance_interval: Option<[f64; 2]>,
+    /// The caching method.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cache: Option<CacheRecord>,
+}
+
+/// A caching method with its parameters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CacheRecord {
+    /// Its name in pipeline.toml.
+    pub method: String,
+    /// Its parameters, by their names there.
+    pub parameters: BTreeMap<String, serde_json::Value>,
 }
 
 impl Record {
@@ -119,6 +149,15 @@ impl Record {
         ));
         if let Some(strength) = self.strength {
             text.push_str(&format!(", Denoising strength: {strength}"));
+        }
+        if let Some(fewer) = &self.fewer_evaluations {
+            if let Some([from, to]) = fewer.guidance_interval {
+                text.push_str(&format!(", Guidance interval: {from}-{to}"));
+            }
+            if let Some(cache) = &fewer.cache {
+                text.push_str(&format!(", Cache: {}", cache.method));
+            }
+            text.push_str(&format!(", Evaluations: {} of {}", fewer.made, fewer.of));
         }
         for stage in &self.stages {
             if let Some(start) = stage.denoising_start {
@@ -209,6 +248,7 @@ mod tests {
             height: 48,
             pipeline: "[model]\n".into(),
             index: 0,
+            fewer_evaluations: None,
             inputs: BTreeMap::from([("run.latents".into(), "0123".into())]),
             stages: Vec::new(),
         }
@@ -231,10 +271,28 @@ mod tests {
             guidance_scale: 5.0,
             strength: None,
             denoising_start: Some(0.8),
+            fewer_evaluations: None,
         };
         let refined = Record { stages: vec![refiner], ..record() };
         let told = "Model: shapes, Refiner: refiner [fedcba9876], Refiner switch at: 0.8, Version: ldm-ort 0.1.0";
         assert!(refined.parameters().ends_with(told), "{}", refined.parameters());
+    }
+
+    #[test]
+    fn fewer_evaluations_are_told_where_there_were_fewer() {
+        let mut record = record();
+        assert!(!serde_json::to_string(&record).unwrap().contains("evaluations"));
+        let parameters = BTreeMap::from([("threshold".to_owned(), 0.05.into()), ("reset".to_owned(), true.into())]);
+        let cache = CacheRecord { method: "ucache".into(), parameters };
+        record.fewer_evaluations =
+            Some(FewerEvaluations { made: 14, of: 20, guidance_interval: Some([0.2, 0.8]), cache: Some(cache) });
+        let text = record.parameters();
+        assert!(
+            text.contains("Model: shapes, Guidance interval: 0.2-0.8, Cache: ucache, Evaluations: 14 of 20, Version"),
+            "{text}"
+        );
+        let again: Record = serde_json::from_str(&serde_json::to_string(&record).unwrap()).unwrap();
+        assert_eq!(again, record);
     }
 
     fn png_with(chunks: &[(&str, String)]) -> tempfile::NamedTempFile {

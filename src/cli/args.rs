@@ -152,6 +152,11 @@ pub struct RunArgs {
     /// Says on stderr what each graph and each part of the run takes of the memory. On Linux only.
     #[arg(long)]
     pub memory: bool,
+    /// Makes each picture a second time with every evaluation of the model, and prints how alike the two are (PSNR in
+    /// dB, SSIM) beside the seconds of both; for pipelines with [cache.NAME] or guidance_interval. The second picture
+    /// has -full at the end of its name.
+    #[arg(long)]
+    pub compare: bool,
     /// What stands over the pipeline file's keys. Last, since the heading of these flags holds for all that follow.
     #[command(flatten)]
     pub overrides: OverrideArgs,

@@ -2,6 +2,7 @@
 
 pub mod args;
 mod check;
+mod compare;
 mod fits;
 mod init;
 mod inspect;

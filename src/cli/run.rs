@@ -6,21 +6,23 @@ use std::path::Path;
 use std::time::Instant;
 
 use ndarray::{ArrayD, Axis, stack};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::args::{Global, RunArgs};
+use super::compare::{self, Comparison, Made};
 use super::interrupt::Interrupt;
 use super::memory::Watch;
 use super::output;
 use super::prepared;
 use super::progress::Progress;
 use super::runtime;
+use crate::denoise::Evaluations;
 use crate::error::{Error, Result};
-use crate::metadata::{self, Record};
+use crate::metadata::{self, FewerEvaluations, Record};
 use crate::npy;
 use crate::pipeline::{Event, Observer, Picture, Recorder, Saver, Stages, Timings};
 use crate::plan::Plan;
-use crate::session::{self, Flavour, Runtime, RuntimeOptions};
+use crate::session::{self, Cancel, Flavour, Runtime, RuntimeOptions};
 use crate::spec::Spec;
 
 /// Runs a pipeline: loads it, makes its pictures, writes each as soon as it is finished.
@@ -49,6 +51,7 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
             }
         }
     }
+    let full = if args.compare { Some(compare::full(&plan)?) } else { None };
     let savers = (0..=plan.stages.len()).map(|stages| plan.spec.folder(stages).map(Saver::new).transpose());
     let savers = savers.collect::<Result<Vec<_>>>()?;
     if let Some(path) = &args.save_latents {
@@ -74,14 +77,50 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
         out,
         made_with: record.map(|record| models_of(&record)),
         latents: Vec::new(),
+        shown: if full.is_some() { Shown::Later(Vec::new()) } else { Shown::Alone },
         seconds: 0.0,
         failed: None,
         pace: Pace::new(started),
+        memory,
     };
     let cancel = interrupt.cancel();
-    let result = stages.run(&plan, &cancel, &mut |event: Event<'_>| {
+    // The pictures of fewer evaluations come first: what a first run pays for must not count in their favour.
+    let timings = run_watched(&mut stages, &plan, &cancel, &mut writer, &mut progress)?;
+    let mut full_timings = None;
+    if let Some(full) = &full {
+        writer.recorder = writer.recorder.of(full);
+        writer.shown = writer.shown.beside_the_next();
+        full_timings = Some(run_watched(&mut stages, full, &cancel, &mut writer, &mut progress)?);
+    }
+    let PictureWriter { latents, seconds: saving, memory, .. } = writer;
+    if let Some(memory) = memory {
+        memory.print();
+    }
+    if let Some(path) = &args.save_latents {
+        let views: Vec<_> = latents.iter().map(|l| l.view()).collect();
+        let all = stack(Axis(0), &views).map_err(|e| Error::input("--save-latents", e.to_string(), ""))?;
+        npy::write_f32(path, all.view().into_dyn())?;
+    }
+    if !global.quiet {
+        summary(&timings, found, opened, saving, started.elapsed().as_secs_f64());
+        if let Some(full) = full_timings {
+            output::say(&format!("with all evaluations: {}", denoising(&full)));
+        }
+    }
+    Ok(())
+}
+
+/// Runs a plan, writing each picture as soon as it is finished.
+fn run_watched(
+    stages: &mut Stages,
+    plan: &Plan,
+    cancel: &Cancel,
+    writer: &mut PictureWriter<'_>,
+    progress: &mut Progress,
+) -> Result<Timings> {
+    let result = stages.run(plan, cancel, &mut |event: Event<'_>| {
         writer.pace.notice(&event);
-        memory.iter_mut().for_each(|memory| memory.notice(&event));
+        writer.memory.iter_mut().for_each(|memory| memory.notice(&event));
         let written = match &event {
             Event::Picture(picture) => writer.write(picture, true),
             Event::Kept(picture) => writer.write(picture, false),
@@ -94,23 +133,10 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
         progress.notice(event)
     });
     progress.clear();
-    let PictureWriter { latents, seconds: saving, failed, .. } = writer;
-    if let Some(error) = failed {
-        return Err(error);
+    match writer.failed.take() {
+        Some(error) => Err(error),
+        None => result,
     }
-    let timings = result?;
-    if let Some(memory) = memory {
-        memory.print();
-    }
-    if let Some(path) = &args.save_latents {
-        let views: Vec<_> = latents.iter().map(|l| l.view()).collect();
-        let all = stack(Axis(0), &views).map_err(|e| Error::input("--save-latents", e.to_string(), ""))?;
-        npy::write_f32(path, all.view().into_dyn())?;
-    }
-    if !global.quiet {
-        summary(&timings, found, opened, saving, started.elapsed().as_secs_f64());
-    }
-    Ok(())
 }
 
 /// The pipeline of the command line: a file with flags over it, or the record in a picture.
@@ -152,6 +178,25 @@ fn flavour(spec: &Spec) -> Option<Flavour> {
     flavours.find(|flavour| *flavour != Flavour::Cpu)
 }
 
+/// How a finished picture is shown.
+enum Shown {
+    /// By itself, as soon as it is written.
+    Alone,
+    /// Not yet: it waits for another to be compared with.
+    Later(Vec<Made>),
+    /// Beside the picture that waited for it.
+    Beside(Vec<Made>),
+}
+
+impl Shown {
+    fn beside_the_next(self) -> Self {
+        match self {
+            Self::Later(made) => Self::Beside(made),
+            other => other,
+        }
+    }
+}
+
 /// Writes each finished picture and its line.
 struct PictureWriter<'a> {
     /// One a stage whose pictures are written, that of the file's own tables first.
@@ -162,9 +207,11 @@ struct PictureWriter<'a> {
     /// The digests of the models that the picture to be made again was made with.
     made_with: Option<Vec<String>>,
     latents: Vec<ArrayD<f32>>,
+    shown: Shown,
     seconds: f64,
     failed: Option<Error>,
     pace: Pace,
+    memory: Option<Watch>,
 }
 
 /// When what happened, for `--json`.
@@ -208,18 +255,41 @@ impl PictureWriter<'_> {
                 "warning: the model's files are not those the picture was made with; it will be another picture",
             );
         }
-        let suffix = match picture.stages.checked_sub(1) {
+        let is_full = matches!(self.shown, Shown::Beside(_));
+        let mut suffix = match picture.stages.checked_sub(1) {
             _ if is_last => String::new(),
             None => "-base".to_owned(),
             Some(stage) => format!("-stage-{stage}"),
         };
+        if is_full {
+            suffix.push_str(compare::SUFFIX);
+        }
         let Some(Some(saver)) = self.savers.get(picture.stages) else { return Ok(()) };
         let path = saver.save(picture, &suffix, &record)?;
-        if is_last && self.args.save_latents.is_some() {
+        if is_last && !is_full && self.args.save_latents.is_some() {
             self.latents.push(picture.latents.clone());
         }
         self.seconds += start.elapsed().as_secs_f64();
-        let line = if self.args.json { self.json(picture, &path, &record) } else { path.display().to_string() };
+        let object = self.object(picture, &path, &record)?;
+        let (index, stages, seconds) = (picture.index, picture.stages, picture.seconds);
+        match &mut self.shown {
+            Shown::Alone if self.args.json => self.line(&object.to_string()),
+            Shown::Alone => self.line(&path.display().to_string()),
+            Shown::Later(made) => {
+                made.push(Made { index, stages, pixels: picture.pixels.clone(), path, seconds, object });
+                Ok(())
+            }
+            Shown::Beside(made) => {
+                let is_it = |made: &&Made| (made.index, made.stages) == (index, stages);
+                let Some(made) = made.iter().find(is_it) else { return Ok(()) };
+                let comparison = Comparison::new(made, picture, &path);
+                let line = if self.args.json { comparison.json() } else { comparison.text() };
+                self.line(&line)
+            }
+        }
+    }
+
+    fn line(&mut self, line: &str) -> Result<()> {
         match writeln!(self.out, "{line}").and_then(|()| self.out.flush()) {
             // A reader that has seen enough, such as `head`, does not make the run a failure.
             Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
@@ -227,7 +297,7 @@ impl PictureWriter<'_> {
         }
     }
 
-    fn json(&self, picture: &Picture, path: &Path, record: &Record) -> String {
+    fn object(&self, picture: &Picture, path: &Path, record: &Record) -> Result<Value> {
         let mut object = json!({
             "path": path.to_string_lossy(),
             "index": picture.index,
@@ -245,22 +315,45 @@ impl PictureWriter<'_> {
             },
         });
         if self.savers.len() > 1 {
-            object["stages"] = record
-                .stages
-                .iter()
-                .map(|stage| json!({"task": stage.task, "model": stage.model, "steps": stage.steps}))
-                .collect();
+            let mut stages = Vec::new();
+            for stage in &record.stages {
+                let mut told = json!({"task": stage.task, "model": stage.model, "steps": stage.steps});
+                tell_fewer(&mut told, stage.fewer_evaluations.as_ref())?;
+                stages.push(told);
+            }
+            object["stages"] = stages.into();
         }
-        object.to_string()
+        tell_fewer(&mut object, record.fewer_evaluations.as_ref())?;
+        Ok(object)
     }
 }
 
+/// Adds to a picture's or a stage's object how the model was evaluated less often, where it was.
+fn tell_fewer(object: &mut Value, fewer: Option<&FewerEvaluations>) -> Result<()> {
+    if let Some(fewer) = fewer {
+        object["fewer_evaluations"] =
+            serde_json::to_value(fewer).map_err(|e| Error::input("record", e.to_string(), ""))?;
+    }
+    Ok(())
+}
+
 fn summary(timings: &Timings, found: f64, opened: f64, saving: f64, total: f64) {
-    let Timings { open, prepare, denoise, decode, calls } = *timings;
+    let Timings { open, prepare, decode, .. } = *timings;
     let opened = opened + open;
-    let rate = if denoise > 0.0 { calls as f64 / denoise } else { 0.0 };
+    let denoising = denoising(timings);
     output::say(&format!(
-        "runtime {found:.2} s · model {opened:.2} s · prompts {prepare:.2} s · denoising {denoise:.2} s ({calls} steps, \
-         {rate:.1}/s) · decoding {decode:.2} s · writing {saving:.2} s · in all {total:.2} s"
+        "runtime {found:.2} s · model {opened:.2} s · prompts {prepare:.2} s · {denoising} · decoding {decode:.2} s · \
+         writing {saving:.2} s · in all {total:.2} s"
     ));
+}
+
+/// How long denoising took, for how many steps, and of how many evaluations of the model where some were left out.
+fn denoising(timings: &Timings) -> String {
+    let Timings { denoise, calls, evaluations, .. } = *timings;
+    let rate = if denoise > 0.0 { calls as f64 / denoise } else { 0.0 };
+    let evaluations = match evaluations {
+        Evaluations { made, of } if made < of => format!(", {made} of {of} evaluations"),
+        _ => String::new(),
+    };
+    format!("denoising {denoise:.2} s ({calls} steps{evaluations}, {rate:.1}/s)")
 }

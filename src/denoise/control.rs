@@ -2,8 +2,8 @@
 
 use ndarray::{ArrayD, Axis, IxDyn, Slice, concatenate};
 
-use super::Call;
 use super::graph::{Told, pad_rows, switches, timestep};
+use super::{Call, Share};
 use crate::bundle::ControlNetContract;
 use crate::error::{Error, Result};
 use crate::session::{Cancel, Session};
@@ -14,10 +14,8 @@ use crate::tensor::{TensorInfo, TensorView};
 pub struct ControlWeight {
     /// What its residuals are multiplied by.
     pub scale: f64,
-    /// The share of the run before which it is silent, in [0, 1].
-    pub start: f64,
-    /// The share of the run after which it is silent, in [0, 1].
-    pub end: f64,
+    /// The share of the run in which it is not silent.
+    pub share: Share,
     /// Whether it leads without a prompt: its residuals grow from a tenth at the first skip connection to the whole in
     /// the middle, and only the branch that is told the prompt gets them.
     pub guess: bool,
@@ -26,9 +24,7 @@ pub struct ControlWeight {
 impl ControlWeight {
     /// The scale at one call of the model.
     fn scale_at(&self, call: Call) -> f64 {
-        let of = call.of as f64;
-        let is_silent = (call.index as f64) / of < self.start || (call.index + 1) as f64 / of > self.end;
-        if is_silent { 0.0 } else { self.scale }
+        if self.share.holds(call) { self.scale } else { 0.0 }
     }
 }
 
@@ -54,6 +50,11 @@ impl<'a> Control<'a> {
         Self { session, contract, picture, weight, shapes: Vec::new() }
     }
 
+    /// Whether it begins or ends between this call and the one before.
+    pub(super) fn changes_at(&self, call: Call) -> bool {
+        self.weight.share.changes_at(call)
+    }
+
     /// Residuals of all rows for each place, from the first skip connection to the middle.
     ///
     /// # Errors
@@ -61,7 +62,12 @@ impl<'a> Control<'a> {
     pub(super) fn residuals(&mut self, told: &Told<'_>, call: Call, cancel: &Cancel) -> Result<Vec<ArrayD<f32>>> {
         let scale = self.weight.scale_at(call);
         if scale == 0.0 && !self.shapes.is_empty() {
-            return Ok(self.shapes.iter().map(|shape| ArrayD::zeros(shape.clone())).collect());
+            let silent = |shape: &IxDyn| {
+                let mut shape = shape.clone();
+                shape[0] = told.sample.shape()[0];
+                ArrayD::zeros(shape)
+            };
+            return Ok(self.shapes.iter().map(silent).collect());
         }
         // What the prompt has no part in is multiplied place by place, outside of the graph.
         let has_input = self.contract.scale.is_some();
@@ -102,9 +108,9 @@ impl<'a> Control<'a> {
         let switches = switches(&self.contract.constants);
         let by_row = [
             (Some(&self.contract.sample), Some(told.sample.to_owned())),
-            (self.contract.context.as_ref(), told.context.cloned()),
-            (self.contract.text_embeds.as_ref(), told.text_embeds.cloned()),
-            (self.contract.time_ids.as_ref(), told.time_ids.cloned()),
+            (self.contract.context.as_ref(), told.context.as_ref().map(|rows| rows.to_owned())),
+            (self.contract.text_embeds.as_ref(), told.text_embeds.as_ref().map(|rows| rows.to_owned())),
+            (self.contract.time_ids.as_ref(), told.time_ids.as_ref().map(|rows| rows.to_owned())),
         ];
         let by_row = by_row
             .into_iter()

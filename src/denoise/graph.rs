@@ -1,9 +1,11 @@
 //! A UNet's ONNX graph as a denoiser.
 
-use ndarray::{ArrayD, ArrayViewD, Axis, IxDyn, Slice, concatenate};
+use std::ops::Range;
+
+use ndarray::{ArrayD, ArrayViewD, ArrayViewMutD, Axis, IxDyn, Slice, concatenate};
 
 use super::form::Form;
-use super::{Call, Condition, Control, Denoiser, Guidance};
+use super::{Call, Condition, Control, Denoiser, Guidance, Share};
 use crate::bundle::{DenoiserContract, Switch};
 use crate::error::{Error, Result};
 use crate::session::{Cancel, Run, Session};
@@ -20,6 +22,8 @@ pub struct GraphDenoiser<'a> {
     contract: &'a DenoiserContract,
     cancel: Cancel,
     guidance: Guidance,
+    /// The part of the run in which guidance is at work, where it is not all of it.
+    interval: Option<Share>,
     batch: Batch,
     /// Rows of one run of the graph.
     chunk: usize,
@@ -34,6 +38,7 @@ pub struct GraphDenoiser<'a> {
     /// For each row, whether it is told the prompt.
     prompted: Vec<bool>,
     outputs_per_input: usize,
+    evaluations: usize,
 }
 
 /// What is denoised at once.
@@ -61,9 +66,9 @@ impl Batch {
 pub(super) struct Told<'a> {
     /// `[rows, c, h, w]`, scaled for the model.
     pub sample: ArrayViewD<'a, f32>,
-    pub context: Option<&'a ArrayD<f32>>,
-    pub text_embeds: Option<&'a ArrayD<f32>>,
-    pub time_ids: Option<&'a ArrayD<f32>>,
+    pub context: Option<ArrayViewD<'a, f32>>,
+    pub text_embeds: Option<ArrayViewD<'a, f32>>,
+    pub time_ids: Option<ArrayViewD<'a, f32>>,
     /// For each row, whether it is told the prompt.
     pub prompted: &'a [bool],
 }
@@ -141,6 +146,7 @@ impl<'a> GraphDenoiser<'a> {
             contract,
             cancel: cancel.clone(),
             guidance,
+            interval: None,
             batch,
             chunk,
             input,
@@ -151,6 +157,7 @@ impl<'a> GraphDenoiser<'a> {
             controls: Vec::new(),
             prompted,
             outputs_per_input: (outputs / channels).max(1),
+            evaluations: 0,
         })
     }
 
@@ -160,14 +167,40 @@ impl<'a> GraphDenoiser<'a> {
         self
     }
 
-    /// The sum of all control networks' residuals for each place, `[padded rows, ...]`.
-    fn residuals(&mut self, call: Call) -> Result<Vec<ArrayD<f32>>> {
+    /// Lets guidance be at work in a part of the run only. Outside of it the rows of the one branch that is told all
+    /// are run, as far as a fixed batch of the graph leaves others out.
+    pub fn with_guidance_interval(mut self, interval: Option<Share>) -> Self {
+        self.interval = interval.filter(|_| self.guidance.branches().len() > 1);
+        self
+    }
+
+    fn is_guided(&self, call: Call) -> bool {
+        self.interval.is_none_or(|interval| interval.holds(call))
+    }
+
+    /// The rows that are run at a call, and how many of them at once.
+    fn rows_run(&self, call: Call) -> (Range<usize>, usize) {
+        let padded = self.input.shape()[0];
+        if self.is_guided(call) {
+            return (0..padded, self.chunk);
+        }
+        let images = self.batch.images;
+        let chunk = self.contract.batch.unwrap_or(if self.batch.by_row { 1 } else { images }).max(1);
+        let length = (images.div_ceil(chunk) * chunk).min(padded);
+        // Where too few rows stand behind to fill a fixed batch, rows before do.
+        let start = (self.guidance.told() * images).min(padded - length);
+        (start..start + length, chunk)
+    }
+
+    /// The sum of all control networks' residuals for each place, `[rows, ...]`.
+    fn residuals(&mut self, rows: Range<usize>, call: Call) -> Result<Vec<ArrayD<f32>>> {
+        let part = Slice::from(rows.clone());
         let told = Told {
-            sample: self.input.slice_axis(Axis(1), Slice::from(..self.channels)),
-            context: self.condition.context.as_ref(),
-            text_embeds: self.condition.text_embeds.as_ref(),
-            time_ids: self.condition.time_ids.as_ref(),
-            prompted: &self.prompted,
+            sample: self.input.slice_axis(Axis(0), part).slice_axis_move(Axis(1), Slice::from(..self.channels)),
+            context: rows_of(&self.condition.context, part),
+            text_embeds: rows_of(&self.condition.text_embeds, part),
+            time_ids: rows_of(&self.condition.time_ids, part),
+            prompted: self.prompted.get(rows.start..).unwrap_or_default(),
         };
         let mut sum: Vec<ArrayD<f32>> = Vec::new();
         for control in &mut self.controls {
@@ -188,20 +221,22 @@ impl<'a> GraphDenoiser<'a> {
     }
 
     fn run_graph(&mut self, call: Call) -> Result<()> {
-        let residuals = self.residuals(call)?;
+        let (rows, chunk) = self.rows_run(call);
+        let residuals = self.residuals(rows.clone(), call)?;
+        let rows = Slice::from(rows);
         let form = Form::of(self.contract);
-        let t = timestep(&self.contract.timestep, &self.contract.sample, self.chunk, form.time(call.timestep));
+        let t = timestep(&self.contract.timestep, &self.contract.sample, chunk, form.time(call.timestep));
         let switches = switches(&self.contract.constants);
         let places = self.contract.residuals.down.iter().chain(&self.contract.residuals.mid);
-        let by_row: Vec<(&TensorInfo, &ArrayD<f32>)> = by_role(self.contract, &self.condition)
+        let by_row: Vec<(&TensorInfo, ArrayViewD<'_, f32>)> = by_role(self.contract, &self.condition)
             .into_iter()
-            .filter_map(|(info, value)| info.zip(value))
-            .chain(places.zip(&residuals))
+            .filter_map(|(info, value)| info.zip(value.map(|value| value.slice_axis(Axis(0), rows))))
+            .chain(places.zip(residuals.iter().map(|residual| residual.view())))
             .collect();
-        let (session, contract, chunk, cancel) = (&mut *self.session, self.contract, self.chunk, &self.cancel);
+        let (session, contract, cancel) = (&mut *self.session, self.contract, &self.cancel);
         let told = self.condition.context.as_ref().map_or(0, |tokens| tokens.shape()[1]);
         let outputs = self.output.shape()[1];
-        let mut run = |sample: ArrayViewD<'_, f32>, output: &mut ArrayD<f32>| -> Result<()> {
+        let mut run = |sample: ArrayViewD<'_, f32>, mut output: ArrayViewMutD<'_, f32>| -> Result<()> {
             let (rows, height, width) = (sample.shape()[0], sample.shape()[2], sample.shape()[3]);
             let positions = form.positions(chunk, [height, width], told);
             let sample = form.sample(sample);
@@ -227,12 +262,14 @@ impl<'a> GraphDenoiser<'a> {
                 session.run_each(runs.collect(), &contract.output.name, cancel)
             })
         };
-        let Some(tiles) = self.batch.split() else { return run(self.input.view(), &mut self.output) };
-        self.output = tiles.blend(self.input.view(), 1, |tile| {
+        let (input, mut output) = (self.input.slice_axis(Axis(0), rows), self.output.slice_axis_mut(Axis(0), rows));
+        let Some(tiles) = self.batch.split() else { return run(input, output) };
+        let blended = tiles.blend(input, 1, |tile| {
             let mut made = ArrayD::zeros(IxDyn(&[tile.shape()[0], outputs, tile.shape()[2], tile.shape()[3]]));
-            run(tile.view(), &mut made)?;
+            run(tile.view(), made.view_mut())?;
             Ok(made)
         })?;
+        output.assign(&blended);
         Ok(())
     }
 }
@@ -248,12 +285,30 @@ impl Denoiser for GraphDenoiser<'_> {
             }
         }
         self.run_graph(call)?;
-        self.guidance.combine(self.output.as_slice().unwrap_or_default(), self.batch.images, prediction);
+        // Rows that only fill up a fixed batch are evaluated too, though not more of them than the branches have.
+        let run = self.rows_run(call).0.len().div_ceil(self.batch.images.max(1));
+        self.evaluations += run.min(self.guidance.branches().len());
+        let output = self.output.as_slice().unwrap_or_default();
+        if self.is_guided(call) {
+            self.guidance.combine(output, self.batch.images, prediction);
+        } else {
+            let told = output.get(self.guidance.told() * prediction.len()..).unwrap_or_default();
+            Guidance::Off.combine(told, self.batch.images, prediction);
+        }
         Ok(())
     }
 
     fn outputs_per_input(&self) -> usize {
         self.outputs_per_input
+    }
+
+    fn evaluations(&self) -> usize {
+        self.evaluations
+    }
+
+    fn changes_at(&self, call: Call) -> bool {
+        let interval_changes = self.interval.is_some_and(|interval| interval.changes_at(call));
+        interval_changes || self.controls.iter().any(|control| control.changes_at(call))
     }
 }
 
@@ -270,6 +325,10 @@ fn by_role<'c>(
         (contract.guidance.as_ref(), condition.guidance.as_ref()),
         (contract.class_labels.as_ref(), condition.class_labels.as_ref()),
     ]
+}
+
+fn rows_of(all: &Option<ArrayD<f32>>, rows: Slice) -> Option<ArrayViewD<'_, f32>> {
+    all.as_ref().map(|all| all.slice_axis(Axis(0), rows))
 }
 
 /// The time in the type and the shape that a graph declares: a scalar, `[1]`, or one value for each of `rows`.

@@ -55,6 +55,11 @@ impl Guidance {
         }
     }
 
+    /// Which of the branches is told all there is: the one that is left where guidance is not at work.
+    pub(super) fn told(&self) -> usize {
+        self.branches().iter().position(|branch| branch.prompt && branch.image).unwrap_or(0)
+    }
+
     /// Joins the branches of one batch into `out`.
     ///
     /// `out` holds `images` predictions of equal size one after the other, and `predictions` as many for each branch,

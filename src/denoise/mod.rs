@@ -1,5 +1,6 @@
 //! The denoising loop, guidance, and the conditions a model takes.
 
+pub mod cache;
 mod control;
 mod form;
 mod graph;
@@ -7,6 +8,7 @@ mod guidance;
 mod keep;
 mod noise;
 mod packing;
+mod share;
 
 use std::ops::{ControlFlow, Range};
 
@@ -16,11 +18,13 @@ use crate::error::{Error, Result};
 use crate::scheduler::{Noise, Scheduler};
 use crate::tensor::require_finite;
 
+pub use cache::{Cache, Cached};
 pub use control::{Control, ControlWeight};
 pub use graph::{Batch, GraphDenoiser};
 pub use guidance::{Branch, Guidance};
 pub use keep::Keep;
 pub use noise::BatchNoise;
+pub use share::Share;
 
 /// What a denoiser is told about the picture beside the noisy sample and the time.
 ///
@@ -52,8 +56,26 @@ pub struct Call {
     pub index: usize,
     /// The calls of the run.
     pub of: usize,
+    /// The calls that a step of the scheduler's takes.
+    pub order: usize,
     /// The model's time.
     pub timestep: f64,
+}
+
+/// How often a model was evaluated in a run: each branch of the guidance counts by itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Evaluations {
+    /// Those made.
+    pub made: usize,
+    /// Those of the same run with every branch at every call.
+    pub of: usize,
+}
+
+impl std::ops::AddAssign for Evaluations {
+    fn add_assign(&mut self, other: Self) {
+        self.made += other.made;
+        self.of += other.of;
+    }
 }
 
 /// What predicts noise (or velocity, or the clean sample) from a noisy sample.
@@ -68,6 +90,16 @@ pub trait Denoiser {
     /// How many values a prediction has for each value of the sample: 2 where the model predicts a variance too.
     fn outputs_per_input(&self) -> usize {
         1
+    }
+
+    /// How often the model was evaluated so far, each branch of the guidance counted by itself.
+    fn evaluations(&self) -> usize;
+
+    /// Whether what is run at this call is of another kind than at the call before, since a branch of the guidance or a
+    /// control network begins or ends between them.
+    fn changes_at(&self, call: Call) -> bool {
+        let _ = call;
+        false
     }
 }
 
@@ -108,10 +140,10 @@ pub fn denoise(
         .ok_or_else(|| Error::input("latents", "the sample is not laid out in row-major order", ""))?;
     let mut scaled = vec![0.0; x.len()];
     let mut prediction = vec![0.0; x.len() * denoiser.outputs_per_input()];
-    let (begin, calls) = (span.start, span.len());
+    let (begin, calls, order) = (span.start, span.len(), scheduler.order());
     let end = span.end;
     for step in span {
-        let call = Call { index: step - begin, of: calls, timestep: scheduler.timesteps()[step] };
+        let call = Call { index: step - begin, of: calls, order, timestep: scheduler.timesteps()[step] };
         scheduler.scale_input(step, x, &mut scaled);
         denoiser.predict(&scaled, call, &mut prediction)?;
         require_finite(&prediction, "the denoiser's prediction", call.index + 1, calls)?;

@@ -6,6 +6,7 @@
 mod encode;
 mod grey;
 mod labels;
+mod likeness;
 mod load;
 mod resize;
 mod tensor;
@@ -13,6 +14,7 @@ mod tensor;
 pub use encode::{encode_png, save_png};
 pub use grey::{bicubic, load_grey};
 pub use labels::{LabelMap, load_labels};
+pub use likeness::{psnr, ssim};
 pub use load::{MAX_PIXELS, MAX_SIDE, dimensions, load};
 pub use resize::resize;
 pub use tensor::{from_tensor, luma, to_tensor, to_unit_tensor};

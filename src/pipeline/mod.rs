@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use ndarray::{ArrayD, Axis, Slice};
 
-use crate::denoise::{Batch, BatchNoise, Control, GraphDenoiser, Step, denoise};
+use crate::denoise::{Batch, BatchNoise, Cached, Control, Denoiser, Evaluations, GraphDenoiser, Step, denoise};
 use crate::error::{Error, Result};
 use crate::image::{self, Rgb8};
 use crate::plan::{ControlPart, ModelPlan, Request, Sizes};
@@ -48,6 +48,8 @@ pub struct Picture {
     pub latents: ArrayD<f32>,
     /// Calls of the denoiser, of all stages so far.
     pub calls: usize,
+    /// Evaluations of the denoiser's graph at each stage so far, that of the file's own tables first.
+    pub evaluations: Vec<Evaluations>,
     /// Seconds from the start of its batch to its pixels, its share of the batch's denoising, of all stages so far.
     pub seconds: f64,
     /// How many `[[stage]]` tables it went through.
@@ -61,6 +63,7 @@ struct Drawn {
     latents: ArrayD<f32>,
     paste: Option<Paste>,
     calls: usize,
+    evaluations: Evaluations,
     /// Each picture's share of the time that it took.
     seconds: f64,
 }
@@ -79,6 +82,8 @@ pub struct Timings {
     pub decode: f64,
     /// Calls of the denoiser, each for a whole batch.
     pub calls: usize,
+    /// Evaluations of the denoiser's graph, each for a whole batch.
+    pub evaluations: Evaluations,
 }
 
 impl Pipeline {
@@ -240,13 +245,22 @@ impl Pipeline {
             observer.notice(Event::Step { first, of, step })
         };
         let calls_made = begin..span.end;
-        denoise(&mut model, scheduler.as_mut(), &mut sample, calls_made, keep.as_ref(), &mut noise, &mut watch)?;
+        let full = calls_made.len() * guidance.branches().len();
+        model = model.with_guidance_interval(request.guidance_interval);
+        let mut cached = request.cache.as_ref().map(|cache| Cached::new(&mut model, cache));
+        let asked: &mut dyn Denoiser = match &mut cached {
+            Some(cached) => cached,
+            None => &mut model,
+        };
+        denoise(asked, scheduler.as_mut(), &mut sample, calls_made, keep.as_ref(), &mut noise, &mut watch)?;
+        let evaluations = Evaluations { made: model.evaluations(), of: full };
         let denoised = Instant::now();
         timings.calls += calls;
+        timings.evaluations += evaluations;
         timings.denoise += (denoised - prepared).as_secs_f64();
         self.release(|parts| &mut parts.denoising);
         let seconds = (denoised - started).as_secs_f64() / images as f64;
-        Ok(Drawn { indices, latents: sample, paste, calls, seconds })
+        Ok(Drawn { indices, latents: sample, paste, calls, evaluations, seconds })
     }
 
     /// Makes the picture of one row of a batch.
@@ -294,6 +308,7 @@ impl Pipeline {
             pixels: image::from_tensor(pixels.view())?,
             latents: latents.index_axis(Axis(0), 0).to_owned(),
             calls: drawn.calls,
+            evaluations: vec![drawn.evaluations],
             seconds: drawn.seconds + took,
             stages: 0,
         })

@@ -7,9 +7,11 @@ use std::thread::JoinHandle;
 use sha2::{Digest, Sha256};
 
 use super::Picture;
+use crate::denoise::Evaluations;
+use crate::denoise::cache::Value;
 use crate::error::{Error, Result};
 use crate::image::save_png;
-use crate::metadata::{self, Record, StageRecord};
+use crate::metadata::{self, CacheRecord, FewerEvaluations, Record, StageRecord};
 use crate::plan::{ModelPlan, Plan, Request};
 use crate::prepared;
 use crate::session::Runtime;
@@ -49,8 +51,8 @@ impl Saver {
 
     /// Writes a picture, whole or not at all, and returns its path.
     ///
-    /// The name is made of the prompt, the seed, and `suffix`, which may be empty. A file of that name with other contents is kept, and the new one
-    /// gets a number.
+    /// The name is made of the prompt, the seed, and `suffix`, which may be empty. A file of that name with other
+    /// contents is kept, and the new one gets a number.
     ///
     /// # Errors
     /// [`Error::Io`] where the picture cannot be written, the disk being full for example.
@@ -139,6 +141,16 @@ impl Recorder {
     pub fn new(plan: &Plan, runtime: &Runtime) -> Self {
         let models: Vec<_> =
             std::iter::once(&plan.model).chain(plan.stages.iter().map(|stage| &stage.model)).cloned().collect();
+        let digests = Digesting::Working(std::thread::spawn(move || models.iter().map(model_digest).collect()));
+        Self::with(plan, runtime.version().to_owned(), digests)
+    }
+
+    /// The same for another plan on the same models, runtime and files.
+    pub fn of(self, plan: &Plan) -> Self {
+        Self { inputs: self.inputs, ..Self::with(plan, self.runtime, self.digests) }
+    }
+
+    fn with(plan: &Plan, runtime: String, digests: Digesting) -> Self {
         let stages = plan.stages.iter().map(|stage| StageRecord {
             hand: stage.hand.name().to_owned(),
             model: name_of(&stage.model.dir),
@@ -149,16 +161,17 @@ impl Recorder {
             guidance_scale: stage.request.task.guidance_scale(),
             strength: strength(&stage.request),
             denoising_start: stage.request.denoising_start,
+            fewer_evaluations: None,
         });
         Self {
             spec: plan.spec.clone(),
-            runtime: runtime.version().to_owned(),
+            runtime,
             task: plan.request.task.name(),
             scheduler: plan.request.scheduler.entry.name,
             strength: strength(&plan.request),
             guidance_scale: plan.request.task.guidance_scale(),
             inputs: None,
-            digests: Digesting::Working(std::thread::spawn(move || models.iter().map(model_digest).collect())),
+            digests,
             stages: stages.collect(),
         }
     }
@@ -175,8 +188,7 @@ impl Recorder {
     pub fn record(&mut self, picture: &Picture) -> Result<Record> {
         let mut digests = self.model_digests()?.into_iter();
         let model_digest = digests.next().unwrap_or_default();
-        let stages = self.stages.iter().take(picture.stages).zip(digests);
-        let stages = stages.map(|(stage, model_digest)| StageRecord { model_digest, ..stage.clone() }).collect();
+        let stages = self.stage_records(picture, digests);
         if self.inputs.is_none() {
             self.inputs = Some(self.spec.input_digests()?);
         }
@@ -201,8 +213,21 @@ impl Recorder {
             pipeline: pipeline.to_toml(),
             index,
             inputs: self.inputs.clone().unwrap_or_default(),
+            fewer_evaluations: fewer_evaluations(&self.spec, picture.evaluations.first()),
             stages,
         })
+    }
+
+    /// The records of the stages that a picture went through.
+    fn stage_records(&self, picture: &Picture, digests: impl Iterator<Item = String>) -> Vec<StageRecord> {
+        let specs = self.spec.stages.iter().map(|stage| &stage.spec);
+        let own = self.stages.iter().zip(specs).zip(digests).take(picture.stages);
+        let own = own.enumerate().map(|(at, ((stage, spec), model_digest))| StageRecord {
+            model_digest,
+            fewer_evaluations: fewer_evaluations(spec, picture.evaluations.get(at + 1)),
+            ..stage.clone()
+        });
+        own.collect()
     }
 
     fn model_digests(&mut self) -> Result<Vec<String>> {
@@ -234,6 +259,21 @@ impl Recorder {
 
 fn name_of(model: &Path) -> String {
     model.file_name().unwrap_or(model.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// What came of a `[cache.NAME]` or a `guidance_interval` of these tables, where there is one.
+fn fewer_evaluations(spec: &Spec, evaluations: Option<&Evaluations>) -> Option<FewerEvaluations> {
+    let &Evaluations { made, of } = evaluations.filter(|_| spec.asks_for_fewer_evaluations())?;
+    let json = |value| match value {
+        Value::Number(value) => value.into(),
+        Value::Whole(value) => value.into(),
+        Value::Switch(value) => value.into(),
+    };
+    let cache = spec.cache.as_ref().map(|cache| CacheRecord {
+        method: cache.entry().name.to_owned(),
+        parameters: cache.parameters().map(|(name, value)| (name.to_owned(), json(value))).collect(),
+    });
+    Some(FewerEvaluations { made, of, guidance_interval: spec.task.guidance_interval(), cache })
 }
 
 /// The strength that a run goes by.

@@ -5,6 +5,7 @@ use std::ops::{ControlFlow, Range};
 use ndarray::{ArrayD, Axis, concatenate};
 
 use super::{Event, Observer, Pipeline, Timings, batches, stop_if};
+use crate::denoise::Evaluations;
 use crate::error::{Error, Result};
 use crate::image::Rgb8;
 use crate::plan::{Plan, Request};
@@ -24,6 +25,8 @@ struct Made {
     /// The picture, where anybody wants it.
     pixels: Option<Rgb8>,
     calls: usize,
+    /// One a stage so far.
+    evaluations: Vec<Evaluations>,
     seconds: f64,
 }
 
@@ -99,10 +102,13 @@ impl Stage<'_> {
             let drawn = self.model.draw(request, indices.clone(), handed, self.cancel, observer, self.timings)?;
             for row in 0..indices.len() {
                 let (calls, seconds) = own.get(row).map_or((0, 0.0), |made| (made.calls, made.seconds));
+                let mut evaluations = own.get(row).map_or_else(Vec::new, |made| made.evaluations.clone());
+                evaluations.push(drawn.evaluations);
                 let mut one = Made {
                     latents: rows(&drawn.latents, row..row + 1),
                     pixels: None,
                     calls: calls + drawn.calls,
+                    evaluations,
                     seconds: seconds + drawn.seconds,
                 };
                 if self.keeps() || self.hands_pictures() {
@@ -115,6 +121,7 @@ impl Stage<'_> {
                     picture.seed = base.seed_of(picture.index);
                     picture.stages = self.at;
                     picture.calls += calls;
+                    picture.evaluations.clone_from(&one.evaluations);
                     picture.seconds += seconds;
                     one.seconds = picture.seconds;
                     if self.is_last() {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::model::{Part, between_whole_times, part};
 use crate::bundle::{Bundle, Component, ComponentKind, ControlNetContract, DenoiserContract, open_controlnet};
-use crate::denoise::ControlWeight;
+use crate::denoise::{ControlWeight, Share};
 use crate::error::{Error, Result};
 use crate::spec;
 use crate::tensor::{Dim, TensorInfo};
@@ -117,8 +117,7 @@ impl ControlPart {
             image: control.image.clone(),
             weight: ControlWeight {
                 scale: control.scale,
-                start: control.start,
-                end: control.end,
+                share: Share { start: control.start, end: control.end },
                 guess: control.guess,
             },
         })

@@ -7,6 +7,7 @@
 mod classes;
 mod conditions;
 mod control;
+mod evaluations;
 mod flux;
 mod model;
 mod scheduler;
@@ -21,12 +22,13 @@ use std::path::Path;
 use ndarray::ArrayD;
 
 use crate::bundle::Bundle;
+use crate::denoise::{Cache, Share};
 use crate::error::{Error, Result};
 use crate::npy;
 use crate::rng::Stream;
 use crate::scheduler::Custom;
 use crate::session::find_provider;
-use crate::spec::{Batching, Hand, LongPrompts, Spec};
+use crate::spec::{Batching, Hand, Spec};
 use crate::task::{self, Rounding, Task};
 use crate::tiles::Tiles;
 use size::{size, tiles};
@@ -49,6 +51,10 @@ pub struct Request {
     pub scheduler: SchedulerChoice,
     /// The number of steps.
     pub steps: usize,
+    /// The part of the run in which guidance is at work, where it is not all of it.
+    pub guidance_interval: Option<Share>,
+    /// How the denoiser is asked at fewer steps, where it is.
+    pub cache: Option<Cache>,
     /// The schedule itself, where it is given outright.
     pub custom: Option<Custom>,
     /// The strength, where the schedule is planned for it and run from its first step on.
@@ -184,6 +190,7 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
     let pictures = task.labels().len() * spec.run.images;
     let seed = wrong.unless(seed(&spec, pictures));
     wrong.unless(tiles(&spec, &bundle));
+    let guidance_interval = model.as_ref().and_then(|model| wrong.unless(evaluations::guidance_interval(&spec, model)));
     let latents = match (&spec.run.latents, &model, size) {
         (Some(path), Some(model), Some((width, height))) => {
             wrong.unless(read_latents(path, pictures, model.sample_shape(width, height)))
@@ -219,6 +226,8 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
         task,
         scheduler,
         steps,
+        guidance_interval: guidance_interval.flatten(),
+        cache: spec.cache.clone(),
         custom,
         planned_strength,
         mu,
@@ -232,7 +241,7 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
         latents,
         tiles: spec.run.tiles,
         // A processor is kept busy by one picture; a GPU is not. A picture that is handed on has a batch to itself.
-        batch: if on_cpu || hand == Some(Hand::Image) { 1 } else { largest_batch(&spec, pictures) },
+        batch: if on_cpu || hand == Some(Hand::Image) { 1 } else { evaluations::largest_batch(&spec, pictures) },
         only: None,
     };
     model.sizes = Some(Sizes::of(&request, &model.model.denoiser));
@@ -310,15 +319,6 @@ fn planned_strength(spec: &Spec, model: Option<&ModelPlan>, task: &dyn Task) -> 
     let is_told_guidance = model.is_some_and(|model| model.model.denoiser.timestep_cond.is_some());
     let is_planned = is_told_guidance && spec.run.denoising_start.is_none() && task.name() == "image-to-image";
     task.strength().filter(|_| is_planned)
-}
-
-/// How many pictures a GPU makes at once. Prompts that are read in chunks may differ in length, and then pictures of one
-/// prompt only go together.
-fn largest_batch(spec: &Spec, pictures: usize) -> usize {
-    const MOST: usize = 4;
-    let in_chunks = spec.task.prompting().is_some_and(|p| p.reading.long_prompts == LongPrompts::Chunk);
-    let fits = |batch: &usize| !in_chunks || spec.run.images.is_multiple_of(*batch);
-    (1..=pictures.min(MOST)).rev().find(fits).unwrap_or(1)
 }
 
 /// The seed of the first picture: the user's, or one nobody chose.

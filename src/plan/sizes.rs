@@ -13,6 +13,8 @@ use crate::tiles::Tiles;
 pub struct Sizes {
     /// Rows of one call of the denoiser: pictures denoised at once, times the branches of their guidance.
     pub rows: usize,
+    /// Whether some of the calls have fewer rows, since guidance is at work in a part of the run only.
+    pub fewer_at_times: bool,
     /// Width of the pictures in pixels.
     pub width: usize,
     /// Height of the pictures in pixels.
@@ -27,6 +29,7 @@ impl Sizes {
         let is_guided = request.task.guidance_scale() > 1.0 && !contract.has_learnt_guidance();
         Self {
             rows: request.batch * if is_guided { 2 } else { 1 },
+            fewer_at_times: request.guidance_interval.is_some(),
             width: request.width,
             height: request.height,
             tiles: request.tiles,
@@ -78,25 +81,29 @@ impl ModelPlan {
 
     fn denoiser_axes(&self, sizes: Sizes, (height, width): (usize, usize), axes: &mut Axes) {
         let contract = &self.model.denoiser;
-        let rows = contract.batch.unwrap_or(if self.runs_by_row() { 1 } else { sizes.rows });
+        let rows = match self.runs_by_row() {
+            true => Some(1),
+            false => Some(sizes.rows).filter(|_| !sizes.fewer_at_times),
+        };
+        let rows = contract.batch.or(rows);
         let by_row = |info: &TensorInfo| {
             let mut shape = vec![None; info.shape.len()];
-            shape.iter_mut().take(1).for_each(|first| *first = Some(rows));
+            shape.iter_mut().take(1).for_each(|first| *first = rows);
             shape
         };
         match &contract.positions {
-            None => axes.add(&contract.sample, &[Some(rows), None, Some(height), Some(width)]),
+            None => axes.add(&contract.sample, &[rows, None, Some(height), Some(width)]),
             Some(Positions { image, text }) => {
                 let tokens = Some(height / 2 * (width / 2));
-                axes.add(&contract.sample, &[Some(rows), tokens, None]);
+                axes.add(&contract.sample, &[rows, tokens, None]);
                 for (info, tokens) in [(image, tokens), (text, self.tokens())] {
-                    let shape = [Some(rows), tokens, None];
+                    let shape = [rows, tokens, None];
                     axes.add(info, if info.shape.len() == 3 { &shape } else { &shape[1..] });
                 }
             }
         }
         if let Some(context) = &contract.context {
-            axes.add(context, &[Some(rows), self.tokens(), None]);
+            axes.add(context, &[rows, self.tokens(), None]);
         }
         let vectors = [
             &contract.text_embeds,
@@ -108,7 +115,7 @@ impl ModelPlan {
         let residuals = contract.residuals.down.iter().chain(&contract.residuals.mid);
         vectors.into_iter().flatten().chain(residuals).for_each(|info| axes.add(info, &by_row(info)));
         let own = contract.timestep.shape.first() != contract.sample.shape.first();
-        axes.add(&contract.timestep, &[if own { Some(1) } else { Some(rows) }]);
+        axes.add(&contract.timestep, &[if own { Some(1) } else { rows }]);
     }
 
     /// How many tokens the denoiser attends to, where every prompt is as long as any other.

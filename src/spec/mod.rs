@@ -1,9 +1,10 @@
 //! pipeline.toml as it is written: what is to be made, from which model, how, on what, and where it goes.
 //!
 //! A file has one table for each of these: [`Model`] `[model]`, [`Task`] `[task.NAME]`, [`Scheduler`]
-//! `[scheduler.NAME]`, [`Run`] `[run]`, [`Device`] `[device]`, [`Output`] `[output]`, and any number of [`Lora`]
-//! `[[lora]]`, [`Embedding`] `[[embedding]]`, [`Condition`] `[[condition]]` and [`Control`] `[[control]]`. Models in a
-//! row are [`Stage`] `[[stage]]` tables behind them, each with tables of its own. The documentation of those types is the
+//! `[scheduler.NAME]`, [`Cache`] `[cache.NAME]`, [`Run`] `[run]`, [`Device`] `[device]`, [`Output`] `[output]`, and any
+//! number of [`Lora`] `[[lora]]`, [`Embedding`] `[[embedding]]`, [`Condition`] `[[condition]]` and [`Control`]
+//! `[[control]]`. Models in a row are [`Stage`] `[[stage]]` tables behind them, each with tables of its own. The
+//! documentation of those types is the
 //! reference of the file's keys. Paths are relative to the file. Only `[model]` and one task table have to be there:
 //!
 //! ```
@@ -25,6 +26,7 @@
 //! wrong type, a value out of range, a key that is missing, each with its line, its full key and what is valid there.
 //! What can only be judged with the model directory at hand is not judged here.
 
+mod cache;
 mod condition;
 mod control;
 mod device;
@@ -63,6 +65,7 @@ pub use task::{
     PromptReading, Prompting, Sizes, SuperResolution, TASKS, Task, TaskEntry, TextToImage, Weights,
 };
 
+use crate::denoise::Cache;
 use crate::error::{Error, Problem, Result};
 use crate::files;
 use reader::{Reading, Table};
@@ -77,6 +80,8 @@ pub struct Spec {
     pub task: Task,
     /// `[scheduler.NAME]`: the scheduler; absent, the model's own.
     pub scheduler: Option<Scheduler>,
+    /// `[cache.NAME]`: how the denoiser is asked at fewer steps; absent, it is asked at all of them.
+    pub cache: Option<Cache>,
     /// `[[condition]]`: what the picture is to show other than in words, any number.
     pub conditions: Vec<Condition>,
     /// `[[control]]`: control networks, any number.
@@ -102,6 +107,7 @@ impl Spec {
             model: Model::at(model),
             task,
             scheduler: None,
+            cache: None,
             conditions: Vec::new(),
             controls: Vec::new(),
             embeddings: Vec::new(),
@@ -167,6 +173,7 @@ impl Spec {
         let model = Model::read(within.table("model"));
         let task = Task::read(within.table("task"));
         let scheduler = Scheduler::read(within.table("scheduler"));
+        let cache = cache::read(within.table("cache"));
         let conditions = within.tables("condition").into_iter().filter_map(Condition::read).collect();
         let controls = within.tables("control").into_iter().map(Control::read).collect();
         let loras = within.tables("lora").into_iter().map(Lora::read).collect();
@@ -176,7 +183,20 @@ impl Spec {
         let output = Output::read(within.table("output"), reading);
         let stages = Vec::new();
         let task = task?;
-        Some(Self { model, task, scheduler, conditions, controls, embeddings, loras, run, device, output, stages })
+        Some(Self {
+            model,
+            task,
+            scheduler,
+            cache,
+            conditions,
+            controls,
+            embeddings,
+            loras,
+            run,
+            device,
+            output,
+            stages,
+        })
     }
 
     /// Whether noise or latents for all pictures of the run stand in one file, so that which picture is which of the
@@ -185,6 +205,19 @@ impl Spec {
         let latents = |task: &ImageToImage| matches!(task.begin, Beginning::Latents(_));
         let own = self.run.latents.is_some() || matches!(&self.task, Task::ImageToImage(task) if latents(task));
         own || self.stages.iter().any(|stage| stage.spec.shares_a_file())
+    }
+
+    /// Whether the denoiser is to be evaluated less often than at every call with every branch of the guidance; the
+    /// stages' are not asked after.
+    pub fn asks_for_fewer_evaluations(&self) -> bool {
+        self.cache.is_some() || self.task.guidance_interval().is_some()
+    }
+
+    /// The same pipeline with every evaluation of the denoiser, and of those of its stages.
+    pub fn with_all_evaluations(&self) -> Self {
+        let stages = self.stages.iter();
+        let stages = stages.map(|stage| Stage { hand: stage.hand, spec: stage.spec.with_all_evaluations() }).collect();
+        Self { cache: None, task: self.task.clone().guided_throughout(), stages, ..self.clone() }
     }
 
     /// The files that the pipeline begins with, beside the model: key and path.
@@ -235,10 +268,13 @@ impl Spec {
         writer.finish()
     }
 
-    /// Writes the scheduler, and what there may be any number of.
+    /// Writes the scheduler, the cache, and what there may be any number of.
     fn write_parts(&self, writer: &mut Writer) {
         if let Some(scheduler) = &self.scheduler {
             scheduler.write(writer);
+        }
+        if let Some(cache) = &self.cache {
+            cache::write(cache, writer);
         }
         self.conditions.iter().for_each(|condition| condition.write(writer));
         self.controls.iter().for_each(|control| control.write(writer));

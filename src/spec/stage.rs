@@ -12,13 +12,16 @@ use super::writer::Writer;
 /// `[[stage]]`, any number: one more model, which goes on with what was made so far, picture by picture.
 ///
 /// It has the tables of a pipeline, each within it: `[stage.model]` and `[stage.task.NAME]` are required,
-/// `[stage.scheduler.NAME]`, `[stage.run]`, `[stage.device]`, `[stage.output]`, `[[stage.lora]]`, `[[stage.embedding]]`,
-/// `[[stage.condition]]` and `[[stage.control]]` are not. Its task has no `image`: that is what the stage before made.
+/// `[stage.scheduler.NAME]`, `[stage.cache.NAME]`, `[stage.run]`, `[stage.device]`, `[stage.output]`, `[[stage.lora]]`,
+/// `[[stage.embedding]]`, `[[stage.condition]]` and `[[stage.control]]` are not. Its task has no `image`: that is what the
+/// stage before made.
 ///
 /// What it says nothing of it has from the file's own tables: `prompt`, `negative_prompt`, `weights` and `long_prompts`
 /// of the task; `seed`, `noise` and `noise_gpu` of `[run]`; `[device]` as a whole; `dir` of `[output]`. Width and height
 /// follow from what it is handed. Every stage draws its noise from a fresh generator for each picture, seeded as the
 /// file's own is, which is what diffusers' pipelines do when each is called with a new generator of the same seed.
+/// A `[cache.NAME]` or a `guidance_interval` of the file's own tables is theirs alone, since both are chosen for a model and
+/// its steps.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stage {
     /// `hand`: how it is handed what the stage before made, `latents` or `image`. Absent: as latents where its task can

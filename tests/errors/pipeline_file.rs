@@ -54,6 +54,56 @@ pub fn rows() -> Vec<Row> {
         Row::new("as many negative prompts as it likes")
             .change("prompt = 'a red circle'", "prompt = ['a', 'b']\nnegative_prompt = ['c', 'd', 'e']")
             .says(&["pipeline.toml:6", "negative_prompt", "3", "2"]),
+        Row::new("two caches").add("[cache.easycache]\n[cache.spectrum]\n").says(&[
+            "pipeline.toml:16",
+            "cache.spectrum",
+            "a second cache, beside `easycache` on line 15; keep one",
+        ]),
+        Row::new("a caching method that nobody knows").add("[cache.teacache]\n").says(&[
+            "pipeline.toml:15",
+            "cache.teacache",
+            "unknown cache \"teacache\"",
+            "easycache, ucache, spectrum",
+        ]),
+        Row::new("a cache's key of another method").add("[cache.easycache]\ndecay = 0.5\n").says(&[
+            "pipeline.toml:16",
+            "cache.easycache.decay",
+            "unknown key",
+            "threshold, start, end",
+        ]),
+        Row::new("a threshold below zero").add("[cache.ucache]\nthreshold = -1\n").says(&[
+            "pipeline.toml:16",
+            "cache.ucache.threshold",
+            "from 0 to 1000",
+            "found -1",
+        ]),
+        Row::new("a cache that ends before it starts").add("[cache.ucache]\nstart = 0.5\nend = 0.5\n").says(&[
+            "pipeline.toml:17",
+            "cache.ucache.end",
+            "more than start = 0.5",
+        ]),
+        Row::new("a switch that is a number").over(&["--set", "cache.ucache.reset=1"]).says(&[
+            "--set cache.ucache.reset",
+            "true or false",
+            "integer",
+        ]),
+        Row::new("an interval the wrong way round")
+            .change("prompt = 'a red circle'", "prompt = 'a red circle'\nguidance_interval = [0.8, 0.2]")
+            .says(&["pipeline.toml:6", "task.text-to-image.guidance_interval", "[from, to]", "found [0.8, 0.2]"]),
+        Row::new("an interval of one end")
+            .change("prompt = 'a red circle'", "prompt = 'a red circle'\nguidance_interval = [0.2]")
+            .says(&["pipeline.toml:6", "task.text-to-image.guidance_interval", "two shares of the run", "found [0.2]"]),
+        Row::new("an interval beyond the run")
+            .over(&["--set", "task.text-to-image.guidance_interval=[0.2, 1.5]"])
+            .says(&["--set task.text-to-image.guidance_interval", "from 0 to 1", "found [0.2, 1.5]"]),
+        Row::new("an interval of words")
+            .change("prompt = 'a red circle'", "prompt = 'a red circle'\nguidance_interval = 'middle'")
+            .says(&["pipeline.toml:6", "task.text-to-image.guidance_interval", "string"]),
+        Row::new("nothing to compare").flags(&["--compare"]).says(&[
+            "--compare",
+            "nothing to compare",
+            "[cache.easycache]",
+        ]),
         Row::new("a key that is missing").image_to_image().change("image = 'in.png'\n", "").says(&[
             "pipeline.toml:4",
             "task.image-to-image.image",

@@ -270,6 +270,15 @@ fn prompts() -> Vec<Row> {
         Row::new("sizes for a model that is told none")
             .change("prompt = 'a red circle'", "prompt = 'a red circle'\ncrop = [0, 8]")
             .says(&["task.text-to-image.crop", "not told", "Stable Diffusion XL"]),
+        Row::new("an interval for a model that is told the guidance scale")
+            .model("../families/lcm")
+            .over(&["--set", "task.text-to-image.guidance_interval=[0.2, 0.8]"])
+            .says(&[
+                "task.text-to-image.guidance_interval",
+                "learnt the effect of guidance",
+                "no unconditional branch",
+                "leave guidance_interval out",
+            ]),
         Row::new("an aesthetic score for the base model")
             .model("../families/xl")
             .change("prompt = 'a red circle'", "prompt = 'a red circle'\naesthetic_score = 6.0")

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use ldm_ort::cli::args::LibraryArgs;
+use ldm_ort::metadata;
 use ldm_ort::pipeline::Stages;
 use ldm_ort::{Cancel, Event, Overrides, Plan, Runtime, Spec};
 
@@ -72,6 +73,43 @@ fn what_is_kept_is_written_and_drawn_again() {
     // What was kept is a picture of the file's own tables alone.
     let base = draw(again.path(), ["--from", text(&all.paths[2]), "--set", "output.dir=x"]);
     assert_eq!(pixels(&base.paths[0]), pixels(&all.paths[2]));
+}
+
+/// What leaves evaluations out does so at its own stage only, is told there, and is off at every stage of the full run
+/// that it is compared with.
+#[test]
+fn each_stage_leaves_its_own_evaluations_out() {
+    let (fewer, plain) = (scratch(), scratch());
+    let pipeline = case("refine-picture");
+    let both = ["--set", "output.keep=true", "--set", "stage.0.run.steps=20"];
+    let sets = ["task.text-to-image.guidance_interval=[0.0, 0.5]", "stage.0.cache.spectrum.warmup=2"];
+    let flags = sets.iter().flat_map(|set| ["--set", set]).chain(both);
+    let drawn = draw(fewer.path(), [text(&pipeline), "--compare"].into_iter().chain(flags));
+    let full = draw(plain.path(), [text(&pipeline)].into_iter().chain(both));
+    assert_eq!((drawn.pictures.len(), files_in(fewer.path())), (2, 4), "{}", drawn.answer);
+    for (picture, full) in drawn.pictures.iter().zip(&full.paths) {
+        let path = fewer.path().join(picture["compare"]["path"].as_str().expect("a path"));
+        assert_eq!(pixels(&path), pixels(full), "{picture}");
+        assert!(text(&path).ends_with("-full.png"), "{}", path.display());
+        let record = metadata::read_png(&path).expect("a record");
+        assert!(record.fewer_evaluations.is_none(), "{record:?}");
+        assert!(record.stages.iter().all(|stage| stage.fewer_evaluations.is_none()), "{record:?}");
+        assert!(picture["compare"]["psnr"].as_f64().is_some(), "{picture}");
+    }
+    for (at, path) in drawn.paths.iter().enumerate() {
+        let record = metadata::read_png(path).expect("a record");
+        assert_eq!(record.stages.len(), at);
+        let base = record.fewer_evaluations.expect("the base leaves evaluations out");
+        assert!(base.cache.is_none() && base.made < base.of, "{base:?}");
+        for stage in record.stages {
+            let own = stage.fewer_evaluations.expect("the stage leaves evaluations out");
+            assert_eq!(own.cache.as_ref().map(|cache| cache.method.as_str()), Some("spectrum"));
+            assert!(own.guidance_interval.is_none() && own.made < own.of, "{own:?}");
+        }
+    }
+    let again = draw(scratch().path(), ["--from", text(&drawn.paths[1])]);
+    assert_eq!(again.pictures[0]["stages"], drawn.pictures[1]["stages"]);
+    assert!(again.pictures[0]["stages"][0]["fewer_evaluations"]["made"].is_u64(), "{}", again.answer);
 }
 
 /// One command on two models draws what two commands draw, one on the picture that the other saved.

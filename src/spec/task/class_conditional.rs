@@ -3,6 +3,7 @@
 use std::ops::Bound::{Included, Unbounded};
 use std::path::PathBuf;
 
+use super::interval;
 use crate::spec::reader::{Item, Table};
 use crate::spec::tree::Value;
 use crate::spec::writer::{Writer, integer};
@@ -18,6 +19,9 @@ pub struct ClassConditional {
     /// `guidance_scale = 1.0`: the weight of classifier-free guidance away from the null class, 0 or more; up to 1
     /// there is no guidance.
     pub guidance_scale: f64,
+    /// `guidance_interval = [0.2, 0.8]`: the shares of the run from which and to which guidance is at work, as in
+    /// [`Prompting::guidance_interval`](super::Prompting::guidance_interval).
+    pub guidance_interval: Option<[f64; 2]>,
     /// `null_class`: the class that stands for none, where the model directory does not say which.
     pub null_class: Option<usize>,
 }
@@ -50,6 +54,7 @@ impl ClassConditional {
             classes: classes.unwrap_or_default().iter().filter_map(class).collect(),
             class_names: table.file_path("class_names"),
             guidance_scale: table.number("guidance_scale", Included(0.0), Unbounded).unwrap_or(1.0),
+            guidance_interval: interval::read(table),
             null_class: table.integer("null_class", 0, LAST as usize),
         }
     }
@@ -68,6 +73,7 @@ impl ClassConditional {
             writer.path("class_names", path);
         }
         writer.key("guidance_scale", self.guidance_scale);
+        writer.key_if(interval::KEY, self.guidance_interval.map(|interval| interval.to_vec()));
         writer.key_if("null_class", self.null_class.map(integer));
     }
 }

@@ -8,6 +8,7 @@ mod conditional;
 mod image_to_image;
 mod inpaint;
 mod instruct;
+mod interval;
 mod picture;
 mod prompting;
 mod reading;
@@ -157,6 +158,29 @@ impl Task {
             Self::SuperResolution(task) => task.prompting.as_mut(),
             Self::ClassConditional(_) | Self::Conditional(_) | Self::Unconditional => None,
         }
+    }
+
+    /// The shares of the run from which and to which guidance is at work, where they are given.
+    pub fn guidance_interval(&self) -> Option<[f64; 2]> {
+        match self {
+            Self::ClassConditional(task) => task.guidance_interval,
+            Self::Conditional(task) => task.guidance_interval,
+            _ => self.prompting().and_then(|prompting| prompting.guidance_interval),
+        }
+    }
+
+    /// The same task with guidance at work in all of the run.
+    pub fn guided_throughout(mut self) -> Self {
+        match &mut self {
+            Self::ClassConditional(task) => task.guidance_interval = None,
+            Self::Conditional(task) => task.guidance_interval = None,
+            _ => {
+                if let Some(prompting) = self.prompting_mut() {
+                    prompting.guidance_interval = None;
+                }
+            }
+        }
+        self
     }
 
     /// The files that the task begins with: key and path.

@@ -2,6 +2,7 @@
 
 use std::ops::Bound::{Included, Unbounded};
 
+use super::interval;
 use super::reading::PromptReading;
 use super::sizes::Sizes;
 use crate::spec::reader::Table;
@@ -22,6 +23,13 @@ pub struct Prompting {
     /// `true_cfg_scale = 1.0`: the weight of classifier-free guidance for models that learnt the effect of guidance
     /// (Flux), away from the negative prompt and beside `guidance_scale`; up to 1 there is none.
     pub true_cfg_scale: f64,
+    /// `guidance_interval = [0.2, 0.8]`: the shares of the run from which and to which guidance is at work (Kynkäänniemi
+    /// et al. 2024, arXiv 2404.07724). In a call outside of it the model is run with the prompt alone, without the other
+    /// branches. Absent: at all calls.
+    ///
+    /// Call i of n stands from i/n to (i+1)/n, as for `start` and `end` of `[[control]]`. The paper speaks of noise
+    /// levels: its interval from σ_lo to σ_hi is that of the calls with such a sigma, which `ldm-ort plot --json` prints.
+    pub guidance_interval: Option<[f64; 2]>,
     /// `guidance_rescale = 0.0`: how far the guided prediction is brought back to the deviation of the unguided one
     /// against overexposure, 0 to 1.
     pub guidance_rescale: f64,
@@ -39,6 +47,7 @@ impl Prompting {
             negative_prompts: Vec::new(),
             guidance_scale: 7.5,
             true_cfg_scale: 1.0,
+            guidance_interval: None,
             guidance_rescale: 0.0,
             reading: PromptReading::default(),
             sizes: Sizes::default(),
@@ -78,13 +87,14 @@ impl Prompting {
                 table.report_at("true_cfg_scale", "goes with `negative_prompt`, which may be \"\", and there is none");
             }
         }
+        prompting.guidance_interval = interval::read(table);
         if let Some(rescale) = table.number("guidance_rescale", Included(0.0), Included(1.0)) {
             prompting.guidance_rescale = rescale;
         }
         prompting.reading = PromptReading::read(table);
         prompting.sizes = Sizes::read(table);
         if !is_there {
-            let keys = ["negative_prompt", "guidance_scale", "true_cfg_scale", "guidance_rescale"];
+            let keys = ["negative_prompt", "guidance_scale", "true_cfg_scale", interval::KEY, "guidance_rescale"];
             for key in keys.iter().chain(PromptReading::KEYS).chain(Sizes::KEYS) {
                 if table.get(key).is_some() {
                     table.report_at(key, "goes with `prompt`, and there is none");
@@ -112,6 +122,7 @@ impl Prompting {
         }
         writer.key("guidance_scale", self.guidance_scale);
         writer.key_if("true_cfg_scale", Some(self.true_cfg_scale).filter(|&scale| scale > 1.0));
+        writer.key_if(interval::KEY, self.guidance_interval.map(|interval| interval.to_vec()));
         writer.key("guidance_rescale", self.guidance_rescale);
         self.reading.write(writer);
         self.sizes.write(writer);

@@ -1,0 +1,90 @@
+//! `ldm-ort run --compare`: pictures of fewer evaluations beside those of all of them.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result};
+use crate::image::{self, Rgb8};
+use crate::pipeline::Picture;
+use crate::plan::Plan;
+use crate::spec::Spec;
+
+/// The end of the names of pictures made with all evaluations.
+pub(super) const SUFFIX: &str = "-full";
+
+/// The plan of the same pictures with all evaluations of the model.
+///
+/// # Errors
+/// [`Error::Input`] where the pipeline asks for all of them as it is.
+pub(super) fn full(plan: &Plan) -> Result<Plan> {
+    let stages = plan.spec.stages.iter().map(|stage| &stage.spec);
+    if !std::iter::once(&plan.spec).chain(stages).any(Spec::asks_for_fewer_evaluations) {
+        return Err(Error::input(
+            "--compare",
+            "the pipeline evaluates the model at every step, so there is nothing to compare",
+            "add a table such as [cache.easycache], or a guidance_interval, or leave --compare out",
+        ));
+    }
+    let mut full = Plan::new(plan.spec.with_all_evaluations())?;
+    full.request.only = plan.request.only;
+    Ok(full)
+}
+
+/// A picture of fewer evaluations that waits for the one to compare it with.
+pub(super) struct Made {
+    pub index: usize,
+    /// How many `[[stage]]` tables it went through.
+    pub stages: usize,
+    pub pixels: Rgb8,
+    pub path: PathBuf,
+    pub seconds: f64,
+    /// What `--json` prints of it.
+    pub object: Value,
+}
+
+/// Two pictures of one prompt and one seed, and how alike they are.
+pub(super) struct Comparison<'a> {
+    made: &'a Made,
+    full: &'a Picture,
+    path: &'a Path,
+    psnr: Option<f64>,
+    ssim: Option<f64>,
+}
+
+impl<'a> Comparison<'a> {
+    /// Compares a picture with the one of all evaluations, which was written to `path`.
+    pub(super) fn new(made: &'a Made, full: &'a Picture, path: &'a Path) -> Self {
+        let psnr = image::psnr(&made.pixels, &full.pixels);
+        Self { made, full, path, psnr, ssim: image::ssim(&made.pixels, &full.pixels) }
+    }
+
+    /// The object of the picture with what was compared; `psnr` is null where the pictures are the same, `ssim` where
+    /// they are smaller than its window.
+    pub(super) fn json(&self) -> String {
+        let mut object = self.made.object.clone();
+        object["compare"] = json!({
+            "path": self.path.to_string_lossy(),
+            "psnr": self.psnr.filter(|psnr| psnr.is_finite()),
+            "ssim": self.ssim,
+            "seconds": self.full.seconds,
+        });
+        object.to_string()
+    }
+
+    /// One line for a person.
+    pub(super) fn text(&self) -> String {
+        let psnr = match self.psnr {
+            Some(psnr) if psnr.is_finite() => format!("PSNR {psnr:.2} dB"),
+            _ => "the same pixels".to_owned(),
+        };
+        let ssim = self.ssim.map_or_else(String::new, |ssim| format!(", SSIM {ssim:.4}"));
+        let (seconds, full) = (self.made.seconds, self.full.seconds);
+        format!(
+            "{}: {psnr}{ssim}, {seconds:.2} s against {full:.2} s of {} ({:.2} of the time)",
+            self.made.path.display(),
+            self.path.display(),
+            seconds / full
+        )
+    }
+}

@@ -1,0 +1,185 @@
+//! Spectrum: Han et al. 2026, "Adaptive Spectral Feature Forecasting for Diffusion Sampling Acceleration", arXiv
+//! 2603.01623.
+//!
+//! Each value of the prediction is taken for a function of time, a sum of Chebyshev polynomials whose coefficients are
+//! fitted by ridge regression to what was computed; it is read off at the steps that are skipped, and mixed with the line
+//! through the last two computed steps. Which steps are computed stands fast: the first `warmup`, then the last of every
+//! `window`, which grows by `flex` with each, and all from the share `stop` of the run on.
+//!
+//! The fit, the mixture and the windows are the authors' (github.com/hanjq17/Spectrum), who forecast the features before
+//! the last layer; from outside of a graph it is its output. Their code has the time of 50 steps written out, here it is
+//! the run's own. `stop` is stable-diffusion.cpp's.
+
+use super::{At, Cache, Entry, Key, Method};
+use crate::denoise::Share;
+
+pub(super) const ENTRY: Entry = Entry {
+    name: "spectrum",
+    about: "Forecasts predictions by Chebyshev polynomials in time, fitted to those computed (arXiv 2603.01623).",
+    decides_by_picture: false,
+    keys: &[
+        Key::number("w", 0.5, 0.0, 1.0),
+        Key::whole("m", 4, 1, 16),
+        Key::number("lam", 0.1, 1e-6, 1e6),
+        Key::whole("window", 2, 1, 1000),
+        Key::number("flex", 0.75, 0.0, 1000.0),
+        Key::whole("warmup", 5, 2, 1000),
+        Key::number("stop", 0.9, 0.0, 1.0),
+    ],
+    build,
+};
+
+/// Predictions that are remembered, of each call of a step: the authors' `K`.
+const REMEMBERED: usize = 100;
+
+#[derive(Debug)]
+struct Spectrum {
+    /// The share of the Chebyshev fit in the mixture.
+    fitted: f64,
+    degree: usize,
+    ridge: f64,
+    share: Share,
+    warmup: usize,
+    window: f64,
+    flex: f64,
+    skipped_in_a_row: usize,
+    /// What was computed, for each call of a step apart.
+    computed: Vec<Vec<Computed>>,
+}
+
+#[derive(Debug)]
+struct Computed {
+    step: usize,
+    prediction: Vec<f32>,
+}
+
+fn build(cache: &Cache) -> Box<dyn Method> {
+    Box::new(Spectrum {
+        fitted: cache.number("w"),
+        degree: cache.whole("m"),
+        ridge: cache.number("lam"),
+        share: Share { start: 0.0, end: cache.number("stop") },
+        warmup: cache.whole("warmup"),
+        window: cache.whole("window") as f64,
+        flex: cache.number("flex"),
+        skipped_in_a_row: 0,
+        computed: Vec::new(),
+    })
+}
+
+impl Method for Spectrum {
+    fn skips(&mut self, at: At, _sample: &[f32]) -> bool {
+        let is_known = self.computed.first().is_some_and(|computed| computed.len() >= 2);
+        if at.step < self.warmup || !self.share.holds_part(at.step, at.of) || !is_known {
+            self.skipped_in_a_row = 0;
+            return false;
+        }
+        if (self.skipped_in_a_row + 1) as f64 % self.window.floor() == 0.0 {
+            self.window += self.flex;
+            self.skipped_in_a_row = 0;
+            return false;
+        }
+        self.skipped_in_a_row += 1;
+        true
+    }
+
+    fn forecast(&self, at: At, _sample: &[f32], prediction: &mut [f32]) -> bool {
+        let Some([.., before, last]) = self.computed.get(at.stage).map(Vec::as_slice) else { return false };
+        let computed = self.computed.get(at.stage).map(Vec::as_slice).unwrap_or_default();
+        let time = |step: usize| 2.0 * step as f64 / at.of.max(1) as f64 - 1.0;
+        let times: Vec<f64> = computed.iter().map(|computed| time(computed.step)).collect();
+        let mut weights = fit(&times, time(at.step), self.degree, self.ridge);
+        weights.iter_mut().for_each(|weight| *weight *= self.fitted);
+        // The line through the last two, read off here.
+        let along = (at.step - last.step) as f64 / (last.step - before.step) as f64;
+        if let [.., of_before, of_last] = weights.as_mut_slice() {
+            *of_before -= (1.0 - self.fitted) * along;
+            *of_last += (1.0 - self.fitted) * (1.0 + along);
+        }
+        prediction.fill(0.0);
+        for (computed, &weight) in computed.iter().zip(&weights) {
+            for (out, &value) in prediction.iter_mut().zip(&computed.prediction) {
+                *out += weight as f32 * value;
+            }
+        }
+        true
+    }
+
+    fn learn(&mut self, at: At, _sample: &[f32], prediction: &[f32]) {
+        if self.computed.len() <= at.stage {
+            self.computed.resize_with(at.stage + 1, Vec::new);
+        }
+        let Some(computed) = self.computed.get_mut(at.stage) else { return };
+        if computed.len() == REMEMBERED {
+            computed.remove(0);
+        }
+        computed.push(Computed { step: at.step, prediction: prediction.to_vec() });
+    }
+
+    fn forget(&mut self) {
+        self.computed.clear();
+        self.skipped_in_a_row = 0;
+    }
+}
+
+/// The weights of what stands at `times` in its ridge regression by Chebyshev polynomials up to `degree`, read off at
+/// `time`: `X (XᵀX + ridge I)⁻¹ x`, with the polynomials at each time as the rows of `X` and those at `time` as `x`.
+fn fit(times: &[f64], time: f64, degree: usize, ridge: f64) -> Vec<f64> {
+    let rows: Vec<Vec<f64>> = times.iter().map(|&time| chebyshev(time, degree)).collect();
+    let size = degree + 1;
+    let mut gram = vec![vec![0.0; size]; size];
+    for (i, line) in gram.iter_mut().enumerate() {
+        for (j, value) in line.iter_mut().enumerate() {
+            *value = rows.iter().map(|row| row[i] * row[j]).sum::<f64>() + if i == j { ridge } else { 0.0 };
+        }
+    }
+    let solved = solve(gram, chebyshev(time, degree));
+    rows.iter().map(|row| row.iter().zip(&solved).map(|(a, b)| a * b).sum()).collect()
+}
+
+/// The Chebyshev polynomials of the first kind up to `degree`, at least 1, at `x`.
+fn chebyshev(x: f64, degree: usize) -> Vec<f64> {
+    let mut values = vec![1.0, x];
+    for k in 2..=degree {
+        values.push(2.0 * x * values[k - 1] - values[k - 2]);
+    }
+    values
+}
+
+/// Solves `a x = b` for a symmetric positive definite `a`, by its Cholesky decomposition in place.
+fn solve(mut a: Vec<Vec<f64>>, mut b: Vec<f64>) -> Vec<f64> {
+    let n = b.len();
+    for i in 0..n {
+        for j in 0..=i {
+            let sum: f64 = (0..j).map(|k| a[i][k] * a[j][k]).sum();
+            a[i][j] = if i == j { (a[i][i] - sum).sqrt() } else { (a[i][j] - sum) / a[j][j] };
+        }
+        b[i] = (b[i] - (0..i).map(|k| a[i][k] * b[k]).sum::<f64>()) / a[i][i];
+    }
+    for i in (0..n).rev() {
+        b[i] = (b[i] - (i + 1..n).map(|k| a[k][i] * b[k]).sum::<f64>()) / a[i][i];
+    }
+    b
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fit_with_hardly_any_ridge_reads_a_polynomial_off_exactly() {
+        let cubic = |t: f64| 4.0 * t * t * t - 2.0 * t + 0.5;
+        let times = [-1.0, -0.8, -0.5, -0.1, 0.0, 0.3];
+        let weights = fit(&times, 0.6, 3, 1e-9);
+        let read: f64 = times.iter().zip(&weights).map(|(&t, w)| w * cubic(t)).sum();
+        assert!((read - cubic(0.6)).abs() < 1e-5, "{read} {}", cubic(0.6));
+    }
+
+    #[test]
+    fn polynomials_are_cosines_of_multiples() {
+        let angle: f64 = 0.7;
+        for (k, value) in chebyshev(angle.cos(), 8).into_iter().enumerate() {
+            assert!((value - (k as f64 * angle).cos()).abs() < 1e-12);
+        }
+    }
+}

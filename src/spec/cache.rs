@@ -1,0 +1,53 @@
+//! `[cache.NAME]`: answering for the denoiser at some steps, from what it answered at others.
+
+use std::ops::Bound::Included;
+
+use super::reader::Table;
+use super::writer::{Writer, integer};
+use crate::denoise::Cache;
+use crate::denoise::cache::{self, Kind, Value};
+
+/// Reads `[cache]`; `None` where there is none.
+pub(super) fn read(table: Table<'_>) -> Option<Cache> {
+    let names = cache::table().iter().map(|entry| entry.name);
+    let find = |name: &str| cache::table().iter().find(|entry| entry.name == name);
+    let found = table.named_tables("cache", names, std::iter::empty(), find);
+    let mut caches = found.into_iter().map(|(entry, mut table)| {
+        let read = Cache::new(entry, |key| match key.kind {
+            Kind::Number { low, high, .. } => table.number(key.name, Included(low), Included(high)).map(Value::Number),
+            Kind::Whole { low, high, .. } => table.integer(key.name, low, high).map(Value::Whole),
+            Kind::Switch { .. } => table.get(key.name).and_then(|item| item.switch()).map(Value::Switch),
+        });
+        require_order(&read, &mut table);
+        table.finish();
+        read
+    });
+    // All of them are read, so that what is wrong in any of them is told.
+    let first = caches.next();
+    caches.for_each(drop);
+    first
+}
+
+/// Requires that a range ends after it begins.
+fn require_order(cache: &Cache, table: &mut Table<'_>) {
+    let number = |name: &str| match cache.parameters().find(|(key, _)| *key == name)?.1 {
+        Value::Number(value) => Some(value),
+        _ => None,
+    };
+    if let (Some(start), Some(end)) = (number("start"), number("end"))
+        && start >= end
+    {
+        table.report_at("end", format!("expected more than start = {start}, found {end}"));
+    }
+}
+
+pub(super) fn write(cache: &Cache, writer: &mut Writer) {
+    writer.table(&["cache", cache.entry().name]);
+    for (name, value) in cache.parameters() {
+        match value {
+            Value::Number(value) => writer.key(name, value),
+            Value::Whole(value) => writer.key(name, integer(value)),
+            Value::Switch(value) => writer.key(name, value),
+        }
+    }
+}
