@@ -52,6 +52,11 @@ SETTINGS = [
     {"guidance_interval": [0.0, 0.3], "easycache": {"threshold": 0.2}},
     {"guidance_interval": [0.0, 0.3], "ucache": {}},
     {"guidance_interval": [0.0, 0.3], "spectrum": {}},
+    {"spectrum": {"warmup": 4, "flex": 2.0}},
+    {"guidance_interval": [0.0, 0.5], "spectrum": {"warmup": 4, "flex": 2.0}},
+    {"guidance_interval": [0.0, 0.5], "easycache": {"threshold": 0.4}},
+    {"ucache": {"threshold": 4.0}},
+    {"guidance_interval": [0.0, 0.6], "spectrum": {"warmup": 4, "flex": 2.0}},
 ]
 
 

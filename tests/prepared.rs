@@ -153,7 +153,8 @@ fn files(folder: &Path) -> [PathBuf; 3] {
 fn what_is_damaged_is_made_anew() {
     let folder = tempfile::tempdir().expect("a folder");
     let first = run(Some(folder.path()), &[]);
-    let damages: [(&str, fn(&[PathBuf; 3])); 5] = [
+    type Damage = fn(&[PathBuf; 3]);
+    let damages: [(&str, Damage); 5] = [
         ("no card", |[card, ..]| std::fs::remove_file(card).unwrap()),
         ("half a card", |[card, ..]| std::fs::write(card, "{").unwrap()),
         ("no weights", |[.., weights]| std::fs::remove_file(weights).unwrap()),

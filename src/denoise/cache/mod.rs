@@ -2,7 +2,7 @@
 //!
 //! They see the denoiser from outside, what it is given and what it answers, and so work with every graph. With guidance
 //! they see the guided prediction: a step is computed with all of its branches or with none. [`table`] lists the
-//! methods; each is a file, a row, and a type that implements [`Method`].
+//! methods; each is a file and a row of it.
 //!
 //! A step of a second-order scheduler asks the model twice. Such a step is decided as one, by its first call; what is
 //! remembered is remembered for each of the two calls apart, since they stand at different times.
