@@ -57,6 +57,7 @@ SETTINGS = [
     {"guidance_interval": [0.0, 0.5], "easycache": {"threshold": 0.4}},
     {"ucache": {"threshold": 4.0}},
     {"guidance_interval": [0.0, 0.6], "spectrum": {"warmup": 4, "flex": 2.0}},
+    {"guidance_interval": [0.0, 0.6], "ucache": {"threshold": 4.0}},
 ]
 
 
