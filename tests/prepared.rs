@@ -130,6 +130,16 @@ fn every_way_to_run_the_rows_draws_the_same() {
     assert!(apart(&batched, &kept) < 1e-5);
 }
 
+/// What is faster in the denoiser for a little more rounding is asked for, and is another entry.
+#[test]
+fn fast_convolutions_are_another_entry() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let plain = run(Some(folder.path()), &[]);
+    let fast = run(Some(folder.path()), &["device.fast_convolutions=true"]);
+    assert_eq!((plain.optimised, fast.optimised), (3, 2));
+    assert!(apart(&plain, &fast) < 1e-4, "{}", apart(&plain, &fast));
+}
+
 #[test]
 fn parts_that_make_room_are_opened_again() {
     let folder = tempfile::tempdir().expect("a folder");

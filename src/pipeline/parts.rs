@@ -98,8 +98,9 @@ impl<'a> Opener<'a> {
             let Some(cache) = self.plan.prepared(kind) else { continue };
             let options = self.options(kind, edits);
             let (observer, cancel) = (&mut *self.observer, self.cancel);
-            let entry =
-                cache.prepare(self.runtime, graph, &options, &mut |event| forward(kind, event, observer, cancel));
+            let entry = cache.prepare(self.runtime, graph, self.plan.passes(kind), &options, &mut |event| {
+                forward(kind, event, observer, cancel)
+            });
             let is_interrupted = matches!(entry, Err(Error::Interrupted { .. }));
             made.push((kind, entry));
             if is_interrupted {
@@ -190,7 +191,9 @@ impl<'a> Opener<'a> {
         let session = match self.plan.prepared(kind).filter(|_| !unkept.contains(&kind)) {
             Some(cache) => {
                 let (observer, cancel) = (&mut *self.observer, self.cancel);
-                cache.open(self.runtime, graph, &options, &mut |event| forward(kind, event, observer, cancel))?
+                cache.open(self.runtime, graph, self.plan.passes(kind), &options, &mut |event| {
+                    forward(kind, event, observer, cancel)
+                })?
             }
             None => {
                 let mut weights = lora::merge(&self.plan.loras, kind, graph)?;

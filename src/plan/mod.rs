@@ -10,6 +10,7 @@ mod control;
 mod evaluations;
 mod flux;
 mod model;
+mod opening;
 mod scheduler;
 mod size;
 mod sizes;

@@ -26,9 +26,8 @@ pub struct Sizes {
 impl Sizes {
     /// Those of `request`, made with a denoiser of this contract.
     pub fn of(request: &Request, contract: &DenoiserContract) -> Self {
-        let is_guided = request.task.guidance_scale() > 1.0 && !contract.has_learnt_guidance();
         Self {
-            rows: request.batch * if is_guided { 2 } else { 1 },
+            rows: request.batch * request.task.branches(contract.has_learnt_guidance()),
             fewer_at_times: request.guidance_interval.is_some(),
             width: request.width,
             height: request.height,

@@ -70,7 +70,8 @@ impl Cache {
         &self.root
     }
 
-    /// Opens a graph that runs on the processor alone, optimising it first where that was not done yet.
+    /// Opens a graph that runs on the processor alone, rewriting it with `passes` and optimising it first where that was not
+    /// done yet.
     ///
     /// What is damaged, half written or made by another version is made anew. Two processes that want the same graph
     /// wait for each other. Where a graph cannot be kept, the disk being full for example, it is opened as it lies and
@@ -82,10 +83,11 @@ impl Cache {
         &self,
         runtime: &Runtime,
         graph: &GraphFile,
+        passes: &[Pass],
         options: &SessionOptions,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Session> {
-        let kept = match self.ensure(runtime, graph, options, observer) {
+        let kept = match self.ensure(runtime, graph, passes, options, observer) {
             Ok(kept) => kept,
             Err(error @ Error::Interrupted { .. }) => return Err(error),
             Err(error) => {
@@ -98,14 +100,15 @@ impl Cache {
             Err(_) if !kept.is_new => {
                 // Its files are as they were when they were written, and still it does not open.
                 kept.entry.remove()?;
-                let again = self.ensure(runtime, graph, options, observer)?;
+                let again = self.ensure(runtime, graph, passes, options, observer)?;
                 again.entry.open(runtime, graph, options)
             }
             opened => opened,
         }
     }
 
-    /// Optimises a graph that runs on the processor alone, unless that was done already, and returns what is kept of it.
+    /// Rewrites a graph that runs on the processor alone with `passes` and optimises it, unless that was done already, and
+    /// returns what is kept of it.
     ///
     /// # Errors
     /// [`Error::Io`] where it cannot be kept; as [`Session::open`] besides.
@@ -113,10 +116,11 @@ impl Cache {
         &self,
         runtime: &Runtime,
         graph: &GraphFile,
+        passes: &[Pass],
         options: &SessionOptions,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Entry> {
-        self.ensure(runtime, graph, options, observer).map(|kept| kept.entry)
+        self.ensure(runtime, graph, passes, options, observer).map(|kept| kept.entry)
     }
 
     /// All that is kept, the oldest first; half-written and damaged ones left out.
@@ -161,11 +165,12 @@ impl Cache {
         &self,
         runtime: &Runtime,
         graph: &GraphFile,
+        passes: &[Pass],
         options: &SessionOptions,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Kept> {
         let source = digest(Some(self), graph)?;
-        let key = key(&source, runtime, options);
+        let key = key(&source, runtime, passes, options);
         let folder = self.root.join(&key);
         if let Some(entry) = Entry::read(&folder) {
             return Ok(Kept { entry, is_new: false });
@@ -186,12 +191,19 @@ impl Cache {
         let bytes = graph.weight_bytes + graph.file_bytes;
         observer(Event::Optimizing { bytes, folder: &folder });
         self.room_for(bytes)?;
-        let entry = self.make(runtime, graph, options, Entry::new(&key, graph, &source, runtime, options))?;
+        let entry = self.make(runtime, graph, passes, options, Entry::new(&key, graph, &source, runtime, options))?;
         Ok(Kept { entry, is_new: true })
     }
 
     /// Makes an entry under another name, and gives it its own when it is whole.
-    fn make(&self, runtime: &Runtime, graph: &GraphFile, options: &SessionOptions, mut entry: Entry) -> Result<Entry> {
+    fn make(
+        &self,
+        runtime: &Runtime,
+        graph: &GraphFile,
+        passes: &[Pass],
+        options: &SessionOptions,
+        mut entry: Entry,
+    ) -> Result<Entry> {
         let began = Instant::now();
         let place = self.root.join(&entry.key);
         let room = tempfile::Builder::new()
@@ -199,7 +211,7 @@ impl Cache {
             .tempdir_in(&self.root)
             .map_err(|e| Error::io(&self.root, "writing", e))?;
         let best = SessionOptions { optimization: Optimization::All, ..options.clone() };
-        let bytes = rewritten(graph, &options.edits)?;
+        let bytes = rewritten(graph, passes, &options.edits)?;
         Session::save_optimized(runtime, &graph.path, bytes, &best, &room.path().join(entry::GRAPH))?;
         stop_if(&options.cancel)?;
         entry.seconds = began.elapsed().as_secs_f64();
@@ -225,8 +237,8 @@ impl Cache {
 }
 
 /// The graph in fewer and better operators, and with what shall be read otherwise; `None` where nothing is to be gained.
-fn rewritten(graph: &GraphFile, edits: &[ByteEdit]) -> Result<Option<Vec<u8>>> {
-    let Some(Rewritten { mut bytes, .. }) = rewrite(graph, &[Pass::Attention, Pass::Subpixel, Pass::Winograd])? else {
+fn rewritten(graph: &GraphFile, passes: &[Pass], edits: &[ByteEdit]) -> Result<Option<Vec<u8>>> {
+    let Some(Rewritten { mut bytes, .. }) = rewrite(graph, passes)? else {
         return Ok(None);
     };
     let wanted = graph.float_inputs.iter().filter(|(_, edit)| edits.contains(edit));
@@ -255,13 +267,14 @@ fn stop_if(cancel: &Cancel) -> Result<()> {
 }
 
 /// What one graph becomes on one machine: a name for it.
-fn key(source: &str, runtime: &Runtime, options: &SessionOptions) -> String {
+fn key(source: &str, runtime: &Runtime, passes: &[Pass], options: &SessionOptions) -> String {
     let mut hash = Sha256::new();
     let edits = options.edits.iter().map(|edit| format!("{edit:?}"));
     let config = options.config.iter().map(|(key, value)| format!("{key}={value}"));
     let parts = [FORM, source, runtime.version(), &processor()].map(str::to_owned);
     let axes = options.axes.iter().map(|(name, length)| format!("{name}={length}"));
-    for part in parts.into_iter().chain(edits).chain(config).chain(axes) {
+    let passes = passes.iter().map(|pass| format!("{pass:?}"));
+    for part in parts.into_iter().chain(edits).chain(config).chain(axes).chain(passes) {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }

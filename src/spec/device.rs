@@ -24,6 +24,9 @@ pub struct Device {
     pub batching: Batching,
     /// `prepare = true`: whether graphs that run on the processor alone are optimised once and kept.
     pub prepare: bool,
+    /// `fast_convolutions = false`: whether the convolutions of prepared denoisers are rewritten in Winograd's form too, as
+    /// those of first stages are. Latents then differ by some 1e-5 of the largest.
+    pub fast_convolutions: bool,
     /// `keep`: whether graphs stay open for the next picture once they have done their work, or make room for those that
     /// come after them. Absent: they stay where the machine has room for all of them.
     pub keep: Option<bool>,
@@ -64,6 +67,7 @@ impl Default for Device {
             threads: None,
             batching: Batching::default(),
             prepare: true,
+            fast_convolutions: false,
             keep: None,
             components: BTreeMap::new(),
             options: BTreeMap::new(),
@@ -95,6 +99,10 @@ impl Device {
         }
         let mut switch = |key: &str| table.get(key).and_then(|item| item.switch());
         (device.prepare, device.keep) = (switch("prepare").unwrap_or(true), switch("keep"));
+        device.fast_convolutions = switch("fast_convolutions").unwrap_or(false);
+        if device.fast_convolutions && !device.prepare {
+            table.report_at("fast_convolutions", "is done when graphs are prepared, and `prepare` is false");
+        }
         for kind in component_kinds() {
             if table.get(kind.name()).is_none() {
                 continue;
@@ -129,6 +137,7 @@ impl Device {
         writer.key_if("threads", self.threads.map(integer));
         writer.key_if("batching", (self.batching != Batching::Auto).then(|| self.batching.name()));
         writer.key_if("prepare", (!self.prepare).then_some(false));
+        writer.key_if("fast_convolutions", self.fast_convolutions.then_some(true));
         writer.key_if("keep", self.keep);
         for (kind, providers) in &self.components {
             writer.table(&["device", kind.name()]);

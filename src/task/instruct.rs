@@ -18,6 +18,10 @@ impl Task for Instruct {
         Some(&self.prompting)
     }
 
+    fn branches(&self, _has_learnt: bool) -> usize {
+        guidance(self).branches().len()
+    }
+
     fn needs_encoder(&self) -> bool {
         true
     }
@@ -31,11 +35,7 @@ impl Task for Instruct {
     }
 
     fn start(&self, stage: &mut Stage<'_>) -> Result<Start> {
-        let text = self.prompting.guidance_scale;
-        let guidance = match text > 1.0 {
-            true => Guidance::Instruct { text, image: self.image_guidance_scale },
-            false => Guidance::Off,
-        };
+        let guidance = guidance(self);
         let mut told = condition(&self.prompting, guidance, stage)?;
         let pixels = pixels(&self.image, stage.size, stage.handed.as_ref())?;
         let posterior = posterior(&pixels, &self.image, stage)?;
@@ -47,5 +47,14 @@ impl Task for Instruct {
         let channels = concatenate(Axis(0), &branches).map_err(|e| Error::input("image", e.to_string(), ""))?;
         told.channels = Some(channels);
         Ok(Start::from_noise(stage.noise_start()?, told, guidance))
+    }
+}
+
+/// Both guidances, or none where the text's weight is none.
+fn guidance(task: &Instruct) -> Guidance {
+    let text = task.prompting.guidance_scale;
+    match text > 1.0 {
+        true => Guidance::Instruct { text, image: task.image_guidance_scale },
+        false => Guidance::Off,
     }
 }

@@ -225,6 +225,15 @@ pub trait Task: std::fmt::Debug + Send + Sync {
         self.prompting().map_or(1.0, |prompting| prompting.guidance_scale)
     }
 
+    /// How many branches the guidance has, for a model that learnt the effect of guidance or one that did not.
+    fn branches(&self, has_learnt: bool) -> usize {
+        let scale = match self.prompting().filter(|_| has_learnt) {
+            Some(prompting) => prompting.true_cfg_scale,
+            None => self.guidance_scale(),
+        };
+        Guidance::classifier_free(scale, 0.0).branches().len()
+    }
+
     /// Whether the first stage's encoder is needed.
     fn needs_encoder(&self) -> bool {
         false

@@ -1,0 +1,121 @@
+//! How the graphs of a plan are opened and run.
+
+use super::model::{ModelPlan, Part};
+use crate::bundle::{ComponentKind, GraphFile};
+use crate::error::Result;
+use crate::memory;
+use crate::prepared::Cache;
+use crate::rewrite::Pass;
+use crate::session::{ProviderChoice, SessionOptions};
+use crate::spec::Batching;
+use crate::tensor::{ByteEdit, Weight};
+
+impl ModelPlan {
+    /// What a component's graph is rewritten with before it is kept.
+    ///
+    /// Winograd's form rounds a little more than a plain convolution. A first stage does that once a picture; a denoiser's
+    /// rounding goes on from step to step, and is left alone unless it is asked for.
+    pub fn passes(&self, kind: ComponentKind) -> &'static [Pass] {
+        const ALL: [Pass; 3] = [Pass::Attention, Pass::Subpixel, Pass::Winograd];
+        let rounds_once = self.encoder.as_ref().is_some_and(|part| part.kind == kind)
+            || self.decoder.as_ref().is_some_and(|part| part.kind == kind);
+        if rounds_once || self.device.fast_convolutions { &ALL } else { &ALL[..2] }
+    }
+
+    /// Where the graph of this component is kept once it was optimised for this machine, if it is.
+    ///
+    /// Graphs that are opened on other weights than they store are not, and those that run on another provider than the
+    /// processor go through that provider's own hands.
+    pub fn prepared(&self, kind: ComponentKind) -> Option<&Cache> {
+        let on_processor = self.device.providers_of(kind).iter().all(|name| name == "cpu");
+        let of_text = kind.text_encoder_number().is_some();
+        let learns =
+            self.text.iter().flat_map(|text| &text.encoders).any(|t| t.part.kind == kind && t.learnt.is_some());
+        let is_changed = learns || (!self.loras.is_empty() && (of_text || kind == self.denoiser.kind));
+        self.prepared.as_ref().filter(|_| on_processor && self.device.prepare && !is_changed)
+    }
+
+    /// Whether parts stay open for the next picture once they have done their work: as the pipeline file says, or where
+    /// the machine has room for all the weights.
+    pub fn keeps_open(&self) -> bool {
+        /// What activations take beside the weights of a large model.
+        const BESIDE: u64 = 2 << 30;
+        let weights: u64 = self.graphs().iter().map(|(_, graph)| graph.weight_bytes).sum();
+        let fits = || memory::available().is_none_or(|free| weights + BESIDE.min(weights) < free);
+        self.device.keep.unwrap_or_else(fits)
+    }
+
+    /// How a component's session is opened.
+    pub fn session_options(&self, kind: ComponentKind) -> SessionOptions {
+        let choice = |name: &String| ProviderChoice {
+            name: name.clone(),
+            options: self.device.options.get(name).cloned().unwrap_or_default(),
+        };
+        SessionOptions {
+            component: kind.name().to_owned(),
+            providers: self.device.providers_of(kind).iter().map(choice).collect(),
+            threads: self.device.threads,
+            axes: if self.prepared(kind).is_some() { self.axes(kind) } else { Vec::new() },
+            callers: if kind == self.denoiser.kind { self.callers() } else { 1 },
+            ..SessionOptions::default()
+        }
+    }
+
+    /// Whether each row of the denoiser's calls is a run of its graph by itself.
+    pub fn runs_by_row(&self) -> bool {
+        match self.device.batching {
+            Batching::Auto => self.denoises_on_processor(),
+            Batching::Batched => false,
+            Batching::Split | Batching::Sequential => true,
+        }
+    }
+
+    /// How many runs of the denoiser's graph are made at the same time.
+    fn callers(&self) -> usize {
+        /// Of the splits of two rows measured on two cores the fastest, by 15 %; more rows are more runs, one after the
+        /// other.
+        const MOST: usize = 2;
+        let rows = self.sizes.map_or(1, |sizes| sizes.rows);
+        match self.device.batching {
+            Batching::Auto if self.denoises_on_processor() => rows.min(MOST),
+            Batching::Split => rows.min(MOST),
+            _ => 1,
+        }
+    }
+
+    /// Whether the denoiser runs on the processor alone.
+    pub fn denoises_on_processor(&self) -> bool {
+        self.device.providers_of(self.denoiser.kind).iter().all(|name| name == "cpu")
+    }
+
+    /// The vectors of words of a user's own, for the text encoder that this is.
+    ///
+    /// # Errors
+    /// As [`TokenTable::grown`](crate::bundle::TokenTable::grown).
+    pub fn learnt(&self, kind: ComponentKind, graph: &GraphFile) -> Result<Option<Weight>> {
+        let text = self.text.iter().flat_map(|text| &text.encoders).find(|text| text.part.kind == kind);
+        text.and_then(|text| text.learnt.as_ref()).map(|learnt| learnt.weight(graph)).transpose()
+    }
+
+    /// The graphs that are opened.
+    pub fn graphs(&self) -> Vec<(ComponentKind, &GraphFile)> {
+        self.openings().into_iter().map(|(kind, graph, _)| (kind, graph)).collect()
+    }
+
+    /// The graphs that are opened, in the order in which a picture needs them, each with what is read otherwise.
+    pub fn openings(&self) -> Vec<(ComponentKind, &GraphFile, &[ByteEdit])> {
+        fn opening<C>(part: &Part<C>) -> (ComponentKind, &GraphFile, &[ByteEdit]) {
+            (part.kind, &part.graph, &part.edits)
+        }
+        let mut graphs = Vec::new();
+        let text = self.text.iter().flat_map(|text| &text.encoders);
+        graphs.extend(text.map(|text| opening(&text.part)));
+        graphs.extend(self.class_embedder.iter().map(opening));
+        graphs.extend(self.conditions.iter().filter_map(|condition| condition.part.as_ref()).map(opening));
+        graphs.extend(self.encoder.iter().map(opening));
+        graphs.extend(self.controls.iter().map(|control| opening(&control.part)));
+        graphs.push(opening(&self.denoiser));
+        graphs.extend(self.decoder.iter().map(opening));
+        graphs
+    }
+}
