@@ -59,6 +59,17 @@ impl DType {
         }
     }
 
+    /// Bytes of one number; `None` for types of which one takes less than a byte, and for text.
+    pub fn bytes(self) -> Option<u64> {
+        match self {
+            Self::Bool | Self::Other(2 | 3) => Some(1),
+            Self::F16 | Self::Bf16 | Self::Other(4 | 5) => Some(2),
+            Self::F32 | Self::I32 | Self::Other(12) => Some(4),
+            Self::F64 | Self::I64 | Self::Other(13) => Some(8),
+            Self::Other(_) => None,
+        }
+    }
+
     /// Whether this is a floating-point type.
     pub fn is_float(self) -> bool {
         matches!(self, Self::F32 | Self::F16 | Self::Bf16 | Self::F64)

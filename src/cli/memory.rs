@@ -1,5 +1,9 @@
 //! What a run takes of the machine's memory, for `--memory`.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
 use indicatif::HumanBytes;
 
 use super::output;
@@ -14,6 +18,44 @@ pub(super) struct Watch {
     phase: Option<&'static str>,
     opening: Option<(Held, u64)>,
     peak: u64,
+    most: Arc<Most>,
+}
+
+/// The most that the process was seen to hold since a phase began.
+#[derive(Default)]
+struct Most {
+    private: AtomicU64,
+    mapped: AtomicU64,
+    is_over: AtomicBool,
+}
+
+impl Most {
+    /// Looks fifty times a second, from a thread of its own, until it is over.
+    fn watch(self: Arc<Self>) {
+        const PERIOD: Duration = Duration::from_millis(20);
+        while !self.is_over.load(Ordering::Relaxed) {
+            self.look();
+            std::thread::sleep(PERIOD);
+        }
+    }
+
+    fn look(&self) {
+        if let Some(held) = Held::now() {
+            self.private.fetch_max(held.private, Ordering::Relaxed);
+            self.mapped.fetch_max(held.mapped, Ordering::Relaxed);
+        }
+    }
+
+    fn forget(&self) {
+        self.private.store(0, Ordering::Relaxed);
+        self.mapped.store(0, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.most.is_over.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Watch {
@@ -21,7 +63,12 @@ impl Watch {
     /// [`Error::Input`] where the system does not tell what a process holds.
     pub(super) fn new() -> Result<Self> {
         match Held::now() {
-            Some(_) => Ok(Self { rows: Vec::new(), phase: None, opening: None, peak: 0 }),
+            Some(_) => {
+                let most = Arc::new(Most::default());
+                let watched = Arc::clone(&most);
+                std::thread::spawn(|| watched.watch());
+                Ok(Self { rows: Vec::new(), phase: None, opening: None, peak: 0, most })
+            }
             None => Err(Error::input(
                 "--memory",
                 "this system does not tell what a process holds; Linux does, in /proc/self/status",
@@ -55,12 +102,15 @@ impl Watch {
     fn begin(&mut self, phase: &'static str) {
         self.end();
         Held::forget_peak();
+        self.most.forget();
         self.phase = Some(phase);
     }
 
     fn end(&mut self) {
-        let Some((phase, held)) = self.phase.take().zip(Held::now()) else { return };
-        self.row(phase, None, held.private, held.mapped);
+        let Some(phase) = self.phase.take() else { return };
+        self.most.look();
+        let [private, mapped] = [&self.most.private, &self.most.mapped].map(|most| most.load(Ordering::Relaxed));
+        self.row(phase, None, private, mapped);
     }
 
     fn row(&mut self, what: &str, weights: Option<u64>, private: u64, mapped: u64) {
@@ -72,8 +122,8 @@ impl Watch {
         self.rows.push(row);
     }
 
-    /// Prints what was seen: of each graph opened the weights and what opening it added, of each phase what the process
-    /// held at its end and the most that it held.
+    /// Prints what was seen: of each graph opened the weights and what opening it added, of each phase the
+    /// most that the process was seen to hold of either kind, and of both together.
     pub(super) fn print(mut self) {
         self.end();
         let head = format!("{:<22} {:>11} {:>11} {:>11} {:>11}", "memory", "weights", "private", "mapped", "peak");

@@ -22,7 +22,7 @@ use crate::metadata::{self, FewerEvaluations, Record};
 use crate::npy;
 use crate::pipeline::{Event, Observer, Picture, Recorder, Saver, Stages, Timings};
 use crate::plan::Plan;
-use crate::session::{self, Cancel, Flavour, Runtime, RuntimeOptions};
+use crate::session::{self, Flavour, Runtime, RuntimeOptions};
 use crate::spec::Spec;
 
 /// Runs a pipeline: loads it, makes its pictures, writes each as soon as it is finished.
@@ -85,13 +85,20 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
     };
     let cancel = interrupt.cancel();
     // The pictures of fewer evaluations come first: what a first run pays for must not count in their favour.
-    let timings = run_watched(&mut stages, &plan, &cancel, &mut writer, &mut progress)?;
-    let mut full_timings = None;
-    if let Some(full) = &full {
-        writer.recorder = writer.recorder.of(full);
-        writer.shown = writer.shown.beside_the_next();
-        full_timings = Some(run_watched(&mut stages, full, &cancel, &mut writer, &mut progress)?);
-    }
+    let (timings, full_timings) = match &full {
+        None => {
+            let run = |observer: &mut dyn Observer| stages.finish(&plan, &cancel, observer);
+            (run_watched(run, &mut writer, &mut progress)?, None)
+        }
+        Some(full) => {
+            let run = |observer: &mut dyn Observer| stages.run(&plan, &cancel, observer);
+            let timings = run_watched(run, &mut writer, &mut progress)?;
+            writer.recorder = writer.recorder.of(full);
+            writer.shown = writer.shown.beside_the_next();
+            let run = |observer: &mut dyn Observer| stages.finish(full, &cancel, observer);
+            (timings, Some(run_watched(run, &mut writer, &mut progress)?))
+        }
+    };
     let PictureWriter { latents, seconds: saving, memory, .. } = writer;
     if let Some(memory) = memory {
         memory.print();
@@ -110,15 +117,13 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-/// Runs a plan, writing each picture as soon as it is finished.
+/// Lets `run` make its pictures, writing each as soon as it is finished.
 fn run_watched(
-    stages: &mut Stages,
-    plan: &Plan,
-    cancel: &Cancel,
+    run: impl FnOnce(&mut dyn Observer) -> Result<Timings>,
     writer: &mut PictureWriter<'_>,
     progress: &mut Progress,
 ) -> Result<Timings> {
-    let result = stages.run(plan, cancel, &mut |event: Event<'_>| {
+    let result = run(&mut |event: Event<'_>| {
         writer.pace.notice(&event);
         writer.memory.iter_mut().for_each(|memory| memory.notice(&event));
         let written = match &event {

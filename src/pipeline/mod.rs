@@ -136,8 +136,32 @@ impl Pipeline {
     /// [`Error::NonFinite`] naming the step, [`Error::Interrupted`], [`Error::Input`] where an input does not fit, and
     /// whatever the graphs fail with.
     pub fn run(&mut self, request: &Request, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Timings> {
+        self.make(request, false, cancel, observer)
+    }
+
+    /// As [`Pipeline::run`], for the last request: each graph is closed as soon as no picture needs it any more, so that
+    /// what it held of the memory is free for those that come after it.
+    ///
+    /// # Errors
+    /// As [`Pipeline::run`].
+    pub fn finish(mut self, request: &Request, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Timings> {
+        self.make(request, true, cancel, observer)
+    }
+
+    fn make(
+        &mut self,
+        request: &Request,
+        is_last: bool,
+        cancel: &Cancel,
+        observer: &mut dyn Observer,
+    ) -> Result<Timings> {
         let mut timings = Timings::default();
-        for indices in batches(request.indices()?, request.batch) {
+        let indices = request.indices()?;
+        let end = indices.end;
+        for indices in batches(indices, request.batch) {
+            if is_last && indices.end == end {
+                self.parts.stay = false;
+            }
             let drawn = self.draw(request, indices.clone(), None, cancel, observer, &mut timings)?;
             for row in 0..indices.len() {
                 let picture = self.decode(request, &drawn, row, cancel, observer, &mut timings)?;
@@ -282,7 +306,7 @@ impl Pipeline {
         let decoding = Instant::now();
         let latents = drawn.latents.slice_axis(Axis(0), Slice::from(row..=row));
         let [_, height, width] = self.plan.sample_shape(request.width, request.height);
-        let tiles = request.tiles.filter(|tiles| tiles.split(height, width));
+        let tiles = self.plan.decoding_tiles(request.tiles).filter(|tiles| tiles.split(height, width));
         let pixels = match (&mut *decoder, tiles) {
             (Some(decoder), None) => decoder.decode(latents.view(), cancel)?,
             (Some(decoder), Some(tiles)) => {

@@ -66,12 +66,27 @@ impl Stages {
     /// # Errors
     /// As [`Pipeline::run`], within [`Error::Stage`] where there is more than one.
     pub fn run(&mut self, plan: &Plan, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Timings> {
+        self.make(plan, false, cancel, observer)
+    }
+
+    /// As [`Stages::run`], for the last time: each graph is closed as soon as no picture needs it any more.
+    ///
+    /// # Errors
+    /// As [`Stages::run`].
+    pub fn finish(mut self, plan: &Plan, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Timings> {
+        self.make(plan, true, cancel, observer)
+    }
+
+    fn make(&mut self, plan: &Plan, is_last: bool, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Timings> {
         let mut timings = Timings::default();
-        for batch in batches(plan.request.indices()?, plan.request.batch) {
+        let indices = plan.request.indices()?;
+        let end = indices.end;
+        for batch in batches(indices, plan.request.batch) {
+            let is_last = is_last && batch.end == end;
             let mut made = Vec::new();
             for (at, model) in self.models.iter_mut().enumerate() {
                 made = within(plan, at, observer, &mut |observer| {
-                    let mut stage = Stage { plan, at, model: &mut *model, cancel, timings: &mut timings };
+                    let mut stage = Stage { plan, at, model: &mut *model, is_last, cancel, timings: &mut timings };
                     stage.run(batch.clone(), &made, observer)
                 })?;
             }
@@ -86,6 +101,8 @@ struct Stage<'a> {
     /// 0 for the file's own tables.
     at: usize,
     model: &'a mut Pipeline,
+    /// Whether no batch comes after this one.
+    is_last: bool,
     cancel: &'a Cancel,
     timings: &'a mut Timings,
 }
@@ -95,7 +112,11 @@ impl Stage<'_> {
     fn run(&mut self, batch: Range<usize>, before: &[Made], observer: &mut dyn Observer) -> Result<Vec<Made>> {
         let (request, hand) = request_of(self.plan, self.at);
         let mut made = Vec::new();
+        let end = batch.end;
         for indices in batches(batch, request.batch) {
+            if self.is_last && indices.end == end {
+                self.model.parts.stay = false;
+            }
             let own = before.get(made.len()..).unwrap_or_default();
             let own = own.get(..indices.len()).unwrap_or(own);
             let handed = hand.map(|hand| handed(hand, own)).transpose()?;

@@ -16,6 +16,7 @@ mod size;
 mod sizes;
 mod stages;
 mod text;
+mod thrift;
 
 use std::ops::Range;
 use std::path::Path;
@@ -42,6 +43,7 @@ pub use scheduler::SchedulerChoice;
 pub use sizes::Sizes;
 pub use stages::StagePlan;
 pub use text::{TextPart, TextPlan};
+pub use thrift::Thrift;
 
 /// What is to be made with an open pipeline.
 #[derive(Debug)]
@@ -246,6 +248,9 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
         only: None,
     };
     model.sizes = Some(Sizes::of(&request, &model.model.denoiser));
+    if let Some(budget) = spec.device.memory {
+        model.keep_within(budget)?;
+    }
     Ok(Settled { spec, model, request, space: LatentSpace::of(&bundle), hand })
 }
 

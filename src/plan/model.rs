@@ -8,6 +8,7 @@ use super::control::ControlPart;
 use super::flux;
 use super::sizes::Sizes;
 use super::text::TextPlan;
+use super::thrift::Thrift;
 use crate::bundle::{
     Bundle, Component, ComponentKind, ConditionerContract, DenoiserContract, GraphFile, VaeDecoderContract,
     VaeEncoderContract,
@@ -63,6 +64,8 @@ pub struct ModelPlan {
     pub sizes: Option<Sizes>,
     /// Providers and threads.
     pub device: Device,
+    /// What is given up for memory, where that is kept within bounds.
+    pub thrift: Option<Thrift>,
     /// What is added to the graphs' weights, in this order.
     pub loras: Vec<Lora>,
     /// Where graphs are kept that were optimised for this machine; `None` opens them as they lie. Whoever runs the plan
@@ -138,6 +141,7 @@ impl ModelPlan {
             sizes: None,
             device: spec.device.clone(),
             loras: spec.loras.iter().map(lora).collect(),
+            thrift: None,
             prepared: None,
             idle: Vec::new(),
         })
@@ -161,7 +165,7 @@ impl ModelPlan {
     /// What is worth knowing before a run.
     pub fn warnings(&self) -> Vec<String> {
         let of_encoder = self.encoder.iter().filter_map(|part| part.contract.warning(part.kind));
-        of_encoder.chain(self.idle.iter().cloned()).collect()
+        of_encoder.chain(self.idle.iter().cloned()).chain(self.thrift_warning()).collect()
     }
 
     /// `[c, h/f, w/f]` of a sample for pictures of this size.

@@ -17,8 +17,9 @@ impl ModelPlan {
     /// rounding goes on from step to step, and is left alone unless it is asked for.
     pub fn passes(&self, kind: ComponentKind) -> &'static [Pass] {
         const ALL: [Pass; 3] = [Pass::Attention, Pass::Subpixel, Pass::Winograd];
+        let is_plain = self.thrift.is_some_and(|thrift| thrift.decodes_plainly);
         let rounds_once = self.encoder.as_ref().is_some_and(|part| part.kind == kind)
-            || self.decoder.as_ref().is_some_and(|part| part.kind == kind);
+            || self.decoder.as_ref().is_some_and(|part| part.kind == kind && !is_plain);
         if rounds_once || self.device.fast_convolutions { &ALL } else { &ALL[..2] }
     }
 
@@ -27,12 +28,17 @@ impl ModelPlan {
     /// Graphs that are opened on other weights than they store are not, and those that run on another provider than the
     /// processor go through that provider's own hands.
     pub fn prepared(&self, kind: ComponentKind) -> Option<&Cache> {
+        self.prepared.as_ref().filter(|_| self.can_be_prepared(kind))
+    }
+
+    /// Whether the graph of this component can be kept optimised.
+    pub(super) fn can_be_prepared(&self, kind: ComponentKind) -> bool {
         let on_processor = self.device.providers_of(kind).iter().all(|name| name == "cpu");
         let of_text = kind.text_encoder_number().is_some();
         let learns =
             self.text.iter().flat_map(|text| &text.encoders).any(|t| t.part.kind == kind && t.learnt.is_some());
         let is_changed = learns || (!self.loras.is_empty() && (of_text || kind == self.denoiser.kind));
-        self.prepared.as_ref().filter(|_| on_processor && self.device.prepare && !is_changed)
+        on_processor && self.device.prepare && !is_changed
     }
 
     /// Whether parts stay open for the next picture once they have done their work: as the pipeline file says, or where
@@ -42,7 +48,7 @@ impl ModelPlan {
         const BESIDE: u64 = 2 << 30;
         let weights: u64 = self.graphs().iter().map(|(_, graph)| graph.weight_bytes).sum();
         let fits = || memory::available().is_none_or(|free| weights + BESIDE.min(weights) < free);
-        self.device.keep.unwrap_or_else(fits)
+        self.device.keep.unwrap_or_else(|| self.thrift.is_none() && fits())
     }
 
     /// How a component's session is opened.
@@ -71,11 +77,14 @@ impl ModelPlan {
     }
 
     /// How many runs of the denoiser's graph are made at the same time.
-    fn callers(&self) -> usize {
+    pub(super) fn callers(&self) -> usize {
         /// Of the splits of two rows measured on two cores the fastest, by 15 %; more rows are more runs, one after the
         /// other.
         const MOST: usize = 2;
         let rows = self.sizes.map_or(1, |sizes| sizes.rows);
+        if self.thrift.is_some_and(|thrift| thrift.denoises_alone) {
+            return 1;
+        }
         match self.device.batching {
             Batching::Auto if self.denoises_on_processor() => rows.min(MOST),
             Batching::Split => rows.min(MOST),

@@ -62,9 +62,9 @@ impl ModelPlan {
         let mut axes = Axes::default();
         let Some(sizes) = self.sizes else { return Vec::new() };
         let [_, height, width] = self.sample_shape(sizes.width, sizes.height);
-        let (height, width) = sizes.tiles.map_or((height, width), |tiles| tiles.of(height, width));
+        let within = |tiles: Option<Tiles>| tiles.map_or((height, width), |tiles| tiles.of(height, width));
         if kind == self.denoiser.kind {
-            self.denoiser_axes(sizes, (height, width), &mut axes);
+            self.denoiser_axes(sizes, within(sizes.tiles), &mut axes);
         }
         let text = self.text.iter().flat_map(|text| &text.encoders).find(|text| text.part.kind == kind);
         if let Some(TextPart { part, tokenizer, .. }) = text {
@@ -73,9 +73,15 @@ impl ModelPlan {
             part.contract.attention_mask.iter().for_each(|mask| axes.add(mask, &shape));
         }
         if let Some(part) = self.decoder.as_ref().filter(|part| part.kind == kind) {
+            let (height, width) = within(self.decoding_tiles(sizes.tiles));
             axes.add(&part.contract.latent, &[part.contract.batch.or(Some(1)), None, Some(height), Some(width)]);
         }
         axes.0.into_iter().filter_map(|(name, length)| Some((name, length?))).collect()
+    }
+
+    /// The tiles in which the decoder works in a request of these tiles, where it does.
+    pub fn decoding_tiles(&self, asked: Option<Tiles>) -> Option<Tiles> {
+        asked.or(self.thrift.and_then(|thrift| thrift.tiles))
     }
 
     fn denoiser_axes(&self, sizes: Sizes, (height, width): (usize, usize), axes: &mut Axes) {

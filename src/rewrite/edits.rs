@@ -91,6 +91,11 @@ impl Edits {
         self.stored.push(TensorValues { dims, data_type: dtype.to_onnx(), name, raw_data, ..TensorValues::default() });
     }
 
+    /// The nodes of the changed graph, in the order in which they run.
+    pub fn nodes<'s>(&'s self, source: &'s Source<'_>) -> Vec<&'s Node> {
+        self.living(source).0.into_iter().map(|(node, _)| node).collect()
+    }
+
     /// The bytes of the file with the changes in it, without the nodes and stored tensors that nothing reads any more.
     ///
     /// All else stands byte for byte as it stands in the file: tensors in files beside it are still found by the
@@ -120,8 +125,8 @@ impl Edits {
             at = place.end;
         }
         body.extend_from_slice(bytes.get(at..source.place.end).unwrap_or_default());
-        for node in kept {
-            match node {
+        for (_, how) in kept {
+            match how {
                 Kept::AsItStands(place) => {
                     body.extend_from_slice(bytes.get(place.start..place.end).unwrap_or_default())
                 }
@@ -149,8 +154,8 @@ impl Edits {
     }
 
     /// The nodes that something reads, in the order in which they run, and the names that they read.
-    fn living<'s>(&'s self, source: &'s Source<'_>) -> (Vec<Kept<'s>>, HashSet<String>) {
-        let mut nodes: Vec<(&Node, Kept<'s>)> = Vec::new();
+    fn living<'s>(&'s self, source: &'s Source<'_>) -> (Vec<(&'s Node, Kept<'s>)>, HashSet<String>) {
+        let mut nodes: Vec<(&'s Node, Kept<'s>)> = Vec::new();
         for (at, (node, place)) in source.nodes.iter().zip(&source.node_places).enumerate() {
             match self.replaced.get(&at) {
                 Some(new) => nodes.extend(new.iter().map(|node| (node, Kept::New(node)))),
@@ -162,7 +167,7 @@ impl Edits {
         for (node, how) in nodes.into_iter().rev() {
             if node.output.iter().any(|name| needed.contains(name)) {
                 needed.extend(reads(node).into_iter().map(std::borrow::Cow::into_owned));
-                kept.push(how);
+                kept.push((node, how));
             }
         }
         kept.reverse();

@@ -56,12 +56,20 @@ impl Value {
 pub struct Facts {
     known: HashMap<String, Fact>,
     unknowns: Unknowns,
+    /// The lengths of axes that the file leaves free and that are known all the same.
+    axes: HashMap<String, i64>,
 }
 
 impl Facts {
     /// Goes through the graph from its inputs to its outputs.
     pub fn of(source: &Source<'_>) -> Self {
-        let mut facts = Self { known: HashMap::new(), unknowns: Unknowns::default() };
+        Self::at(source, &[])
+    }
+
+    /// The same with lengths for axes that the file leaves free, by name.
+    pub fn at(source: &Source<'_>, axes: &[(String, usize)]) -> Self {
+        let axes = axes.iter().filter_map(|(name, length)| Some((name.clone(), i64::try_from(*length).ok()?)));
+        let mut facts = Self { known: HashMap::new(), unknowns: Unknowns::default(), axes: axes.collect() };
         let told: HashMap<&str, &ValueInfo> = source.value_info.iter().map(|v| (v.name.as_str(), v)).collect();
         for info in &source.inputs {
             let fact = facts.declared(info);
@@ -137,7 +145,10 @@ impl Facts {
             let length = |d: &crate::bundle::proto::Dimension| match (d.dim_value, d.dim_param.as_str()) {
                 (n, _) if n > 0 => Length::from(n),
                 (_, "") => self.unknowns.fresh(),
-                (_, name) => self.unknowns.named(name),
+                (_, name) => match self.axes.get(name) {
+                    Some(&length) => Length::from(length),
+                    None => self.unknowns.named(name),
+                },
             };
             shape.dim.iter().map(length).collect()
         });

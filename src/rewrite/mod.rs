@@ -28,6 +28,7 @@ mod attention;
 mod convolution;
 mod edits;
 mod facts;
+mod footprint;
 mod numbers;
 mod source;
 mod subpixel;
@@ -37,6 +38,8 @@ mod winograd;
 use edits::Edits;
 use facts::Facts;
 use source::Source;
+
+pub use footprint::{Footprint, footprint};
 
 use crate::bundle::GraphFile;
 use crate::error::Result;
@@ -74,11 +77,7 @@ pub struct Rewritten {
 /// [`Error::Io`](crate::Error::Io) where a file cannot be read; [`Error::Model`](crate::Error::Model) where it has
 /// changed since `graph` was opened, or the new file would have more than 2 GiB.
 pub fn rewrite(graph: &GraphFile, passes: &[Pass]) -> Result<Option<Rewritten>> {
-    /// Since this version of the format a stored tensor need not be an input too.
-    const STORED_APART: i64 = 4;
-    /// Since this version of ONNX's operators `Resize` and its kin are what the passes know.
-    const OPERATORS: i64 = 11;
-    if graph.ir_version < STORED_APART || graph.opsets.get("").is_none_or(|&version| version < OPERATORS) {
+    if !is_known(graph) {
         return Ok(None);
     }
     let source = Source::open(graph)?;
@@ -100,4 +99,13 @@ pub fn rewrite(graph: &GraphFile, passes: &[Pass]) -> Result<Option<Rewritten>> 
         return Ok(None);
     }
     Ok(Some(Rewritten { bytes: edits.write(&source)?, report }))
+}
+
+/// Whether a graph is of a version that the passes know.
+fn is_known(graph: &GraphFile) -> bool {
+    /// Since this version of the format a stored tensor need not be an input too.
+    const STORED_APART: i64 = 4;
+    /// Since this version of ONNX's operators `Resize` and its kin are what the passes know.
+    const OPERATORS: i64 = 11;
+    graph.ir_version >= STORED_APART && graph.opsets.get("").is_some_and(|&version| version >= OPERATORS)
 }

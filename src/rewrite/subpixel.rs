@@ -24,13 +24,19 @@ pub fn rewrite(source: &Source<'_>, facts: &Facts, edits: &mut Edits) -> usize {
     for (at, conv) in source.nodes.iter().enumerate() {
         if !edits.is_replaced(at)
             && let Some(site) = Site::find(source, facts, conv)
+            && let Some(Values::Real(weights)) = stored(source, site.weights).map(|numbers| numbers.values)
         {
-            let nodes = site.nodes(source, edits);
+            let nodes = site.nodes(&weights, source, edits);
             edits.replace(at, nodes);
             sites += 1;
         }
     }
     sites
+}
+
+/// Whether a convolution reads a picture that was enlarged for it.
+pub fn is_site(source: &Source<'_>, facts: &Facts, conv: &Node) -> bool {
+    Site::find(source, facts, conv).is_some()
 }
 
 /// An enlargement and the convolution that reads it.
@@ -43,7 +49,7 @@ struct Site<'s> {
     channels_out: usize,
     channels_in: usize,
     /// The convolution's weights, `[out, in, 3, 3]`.
-    weights: Vec<f32>,
+    weights: &'s str,
 }
 
 impl<'s> Site<'s> {
@@ -51,19 +57,18 @@ impl<'s> Site<'s> {
         let convolution = Convolution::of(facts, conv)?;
         let resize = source.maker(convolution.picture)?;
         let picture = input(resize, 0).filter(|name| doubles(facts, resize, name))?;
-        let Values::Real(weights) = stored(source, convolution.weights)?.values else { return None };
         Some(Self {
             picture,
             bias: convolution.bias,
             output: convolution.output,
             channels_out: usize::try_from(convolution.channels_out).ok()?,
             channels_in: usize::try_from(convolution.channels_in).ok()?,
-            weights,
+            weights: convolution.weights,
         })
     }
 
     /// Four convolutions; their results interleaved along the rows, and the rows then along the columns.
-    fn nodes(&self, source: &Source<'_>, edits: &mut Edits) -> Vec<Node> {
+    fn nodes(&self, weights: &[f32], source: &Source<'_>, edits: &mut Edits) -> Vec<Node> {
         let mut nodes = Vec::new();
         let [deeper, open] = [[0, 0, 0, 0, 1].as_slice(), &[0, 0, 0, -1]].map(|list| edits.list(source, list));
         let mut lines = Vec::new();
@@ -71,7 +76,7 @@ impl<'s> Site<'s> {
             let mut apart = Vec::new();
             for column in 0..2 {
                 let shape = [self.channels_out, self.channels_in, 2, 2];
-                let weights = edits.floats(source, "subpixel_weight", &shape, &self.merged(row, column));
+                let weights = edits.floats(source, "subpixel_weight", &shape, &merged(weights, row, column));
                 let (made, deep) = (edits.name(source, "subpixel"), edits.name(source, "subpixel"));
                 let pads = [1 - row as i64, 1 - column as i64, row as i64, column as i64];
                 let inputs: Vec<&str> = [self.picture, &weights].into_iter().chain(self.bias).collect();
@@ -98,25 +103,25 @@ impl<'s> Site<'s> {
         nodes.push(node("Reshape", &[&joined, &shape], self.output, Vec::new()));
         nodes
     }
+}
 
-    /// The weights, `[out, in, 2, 2]`, of the pixels in even or odd rows and columns. Sums are taken in float64.
-    fn merged(&self, row: usize, column: usize) -> Vec<f32> {
-        // Which of three rows fall on the first and which on the second of two, for windows that start at an even and
-        // at an odd row.
-        let falls = [[0..1, 1..3], [0..2, 2..3]];
-        let (Some(rows), Some(columns)) = (falls.get(row), falls.get(column)) else { return Vec::new() };
-        let merge = |kernel: &[f32]| {
-            let sum = |rows: &Range<usize>, columns: &Range<usize>| {
-                let lines = kernel.chunks_exact(3).skip(rows.start).take(rows.len());
-                let taken = lines.flat_map(|line| line.iter().skip(columns.start).take(columns.len()));
-                taken.map(|&w| f64::from(w)).sum::<f64>() as f32
-            };
-            let [top, bottom] = rows;
-            let [left, right] = columns;
-            [sum(top, left), sum(top, right), sum(bottom, left), sum(bottom, right)]
+/// Of weights `[out, in, 3, 3]` those, `[out, in, 2, 2]`, of the pixels in even or odd rows and columns. Sums are taken in float64.
+fn merged(weights: &[f32], row: usize, column: usize) -> Vec<f32> {
+    // Which of three rows fall on the first and which on the second of two, for windows that start at an even and
+    // at an odd row.
+    let falls = [[0..1, 1..3], [0..2, 2..3]];
+    let (Some(rows), Some(columns)) = (falls.get(row), falls.get(column)) else { return Vec::new() };
+    let merge = |kernel: &[f32]| {
+        let sum = |rows: &Range<usize>, columns: &Range<usize>| {
+            let lines = kernel.chunks_exact(3).skip(rows.start).take(rows.len());
+            let taken = lines.flat_map(|line| line.iter().skip(columns.start).take(columns.len()));
+            taken.map(|&w| f64::from(w)).sum::<f64>() as f32
         };
-        self.weights.par_chunks_exact(9).flat_map_iter(merge).collect()
-    }
+        let [top, bottom] = rows;
+        let [left, right] = columns;
+        [sum(top, left), sum(top, right), sum(bottom, left), sum(bottom, right)]
+    };
+    weights.par_chunks_exact(9).flat_map_iter(merge).collect()
 }
 
 /// Whether a node repeats each pixel of `picture` twice along both of its sides and does nothing else.

@@ -54,6 +54,20 @@ pub fn rewrite(source: &Source<'_>, facts: &Facts, edits: &mut Edits) -> usize {
     sites
 }
 
+/// Bytes that a node takes beyond what it reads and makes, where [`rewrite`] would rewrite it: those of its weights, and
+/// those of the numbers within for each pixel of the picture.
+pub fn room(facts: &Facts, conv: &Node) -> Option<(u64, u64)> {
+    let convolution = Convolution::of(facts, conv).filter(is_worth_it)?;
+    let [weights, channels] = [
+        convolution.channels_in.checked_mul(convolution.channels_out)?,
+        // Before and behind the transposition of either side at the same time.
+        convolution.channels_in.max(convolution.channels_out).checked_mul(2)?,
+    ];
+    let bytes = |numbers: i64| u64::try_from(numbers.checked_mul(4)?).ok();
+    let beyond = WINDOW * WINDOW - 9;
+    Some((bytes(weights.checked_mul(beyond)?)?, bytes(channels * WINDOW * WINDOW)? / (TILE * TILE) as u64))
+}
+
 fn is_worth_it(convolution: &Convolution<'_>) -> bool {
     let (channels_in, channels_out) = (convolution.channels_in, convolution.channels_out);
     channels_in.min(channels_out) >= FEWEST_CHANNELS && channels_in.saturating_mul(channels_out) <= MOST_WEIGHTS

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::amount;
 use super::model::component_kinds;
 use super::reader::{Item, Table, unknown_name};
 use super::tree::Value;
@@ -30,6 +31,10 @@ pub struct Device {
     /// `keep`: whether graphs stay open for the next picture once they have done their work, or make room for those that
     /// come after them. Absent: they stay where the machine has room for all of them.
     pub keep: Option<bool>,
+    /// `memory`, such as `"3 GB"`: what the process is to hold at most, in bytes, private and mapped. Rows are run one after
+    /// the other and pictures decoded in tiles where it takes that; what does not fit in any way is refused. On the
+    /// processor only, and about graphs that are prepared.
+    pub memory: Option<u64>,
     /// `[device.COMPONENT]` with `provider`: components that run elsewhere.
     pub components: BTreeMap<ComponentKind, Vec<String>>,
     /// `[device.PROVIDER]`: the own options of a provider that a list names, under the names ONNX Runtime gives them.
@@ -69,6 +74,7 @@ impl Default for Device {
             prepare: true,
             fast_convolutions: false,
             keep: None,
+            memory: None,
             components: BTreeMap::new(),
             options: BTreeMap::new(),
         }
@@ -102,6 +108,13 @@ impl Device {
         device.fast_convolutions = switch("fast_convolutions").unwrap_or(false);
         if device.fast_convolutions && !device.prepare {
             table.report_at("fast_convolutions", "is done when graphs are prepared, and `prepare` is false");
+        }
+        device.memory = memory(&mut table);
+        if device.memory.is_some() && device.keep == Some(true) {
+            table.report_at(
+                "keep",
+                "keeps all graphs open, and `memory` closes each when it has done its work; leave one out",
+            );
         }
         for kind in component_kinds() {
             if table.get(kind.name()).is_none() {
@@ -139,6 +152,7 @@ impl Device {
         writer.key_if("prepare", (!self.prepare).then_some(false));
         writer.key_if("fast_convolutions", self.fast_convolutions.then_some(true));
         writer.key_if("keep", self.keep);
+        writer.key_if("memory", self.memory.map(amount::write));
         for (kind, providers) in &self.components {
             writer.table(&["device", kind.name()]);
             writer.strings("provider", providers);
@@ -154,6 +168,16 @@ impl Device {
 
 fn names() -> impl Iterator<Item = &'static str> + Clone {
     PROVIDERS.iter().map(|provider| provider.name)
+}
+
+fn memory(table: &mut Table<'_>) -> Option<u64> {
+    let item = table.get("memory")?;
+    let written = item.string("an amount of memory")?;
+    let bytes = amount::parse(&written);
+    if bytes.is_none() {
+        item.report(format!("expected an amount of memory such as \"3 GB\" or \"2.5 GiB\", found {written:?}"));
+    }
+    bytes
 }
 
 fn providers(table: &mut Table<'_>) -> Option<Vec<String>> {

@@ -26,6 +26,7 @@
 //! wrong type, a value out of range, a key that is missing, each with its line, its full key and what is valid there.
 //! What can only be judged with the model directory at hand is not judged here.
 
+mod amount;
 mod cache;
 mod condition;
 mod control;

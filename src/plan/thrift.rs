@@ -1,0 +1,134 @@
+//! What is given up so that a run keeps within `[device] memory`.
+
+use super::model::ModelPlan;
+use crate::bundle::{ComponentKind, GraphFile};
+use crate::error::{Error, Result};
+use crate::rewrite::{Footprint, Pass, footprint};
+use crate::tiles::Tiles;
+
+/// What is given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Thrift {
+    /// The rows of a guided call are run one after the other.
+    pub denoises_alone: bool,
+    /// The first stage's convolutions are not rewritten in Winograd's form, which takes four times their weights.
+    pub decodes_plainly: bool,
+    /// The tiles in which the first stage's decoder works.
+    pub tiles: Option<Tiles>,
+}
+
+/// What a process takes beside its graphs: its code, ONNX Runtime's, and a picture or two.
+const BESIDE: u64 = 150 << 20;
+/// What a run takes beside a graph's activations.
+const OF_A_RUN: u64 = 128 << 20;
+/// ONNX Runtime's memory grows in steps of twice the size, and holds what it freed: Stable Diffusion 1.5's denoiser and
+/// decoder took 1.9 times their activations at 512×512.
+const OF_ACTIVATIONS: u64 = 2;
+/// The smallest tile worth decoding, in latents.
+const SMALLEST_TILE: usize = 16;
+
+impl ModelPlan {
+    /// Chooses what is given up where the memory is to be kept within a budget.
+    ///
+    /// # Errors
+    /// [`Error::Input`] naming the part that does not fit in any way, and what it needs.
+    pub(super) fn keep_within(&mut self, budget: u64) -> Result<()> {
+        if !self.openings().iter().all(|(kind, ..)| self.can_be_prepared(*kind)) {
+            return Err(Error::input(
+                "device.memory",
+                "is kept to by graphs that are optimised ahead for the processor, and not all of this pipeline's are",
+                "leave the key out; or leave out LoRAs, textual inversions and other providers than cpu, and set prepare = \
+                 true",
+            ));
+        }
+        for (kind, graph, _) in self.openings() {
+            let is_decoder = self.decoder.as_ref().is_some_and(|part| part.kind == kind);
+            if is_decoder || kind == self.denoiser.kind {
+                continue;
+            }
+            self.require(kind, budget, self.needed(graph, &self.axes(kind), self.passes(kind), 1)?)?;
+        }
+        let denoises_alone = self.denoises_alone(budget)?;
+        self.thrift = Some(Thrift { denoises_alone, ..Thrift::default() });
+        self.fit_decoder(budget)
+    }
+
+    /// Whether only one run of the denoiser fits at a time.
+    fn denoises_alone(&self, budget: u64) -> Result<bool> {
+        let kind = self.denoiser.kind;
+        let controls = self.controls.iter().map(|control| control.part.graph.weight_bytes).sum::<u64>();
+        let need = |callers| {
+            let need = self.needed(&self.denoiser.graph, &self.axes(kind), self.passes(kind), callers)?;
+            Ok::<_, Error>(need + controls)
+        };
+        if need(self.callers() as u64)? <= budget {
+            return Ok(false);
+        }
+        self.require(kind, budget, need(1)?)?;
+        Ok(true)
+    }
+
+    /// Leaves in `thrift` what the decoder needs given up.
+    fn fit_decoder(&mut self, budget: u64) -> Result<()> {
+        let (Some(part), Some(sizes)) = (&self.decoder, self.sizes) else { return Ok(()) };
+        let kind = part.kind;
+        let is_free = part.contract.latent.shape.iter().skip(2).all(|dim| dim.fixed().is_none());
+        let [_, height, width] = self.sample_shape(sizes.width, sizes.height);
+        let longest = if is_free && sizes.tiles.is_none() { height.max(width) } else { 0 };
+        let step = 8;
+        let tiles = (SMALLEST_TILE..longest).rev().filter(|size| size % step == 0);
+        let tiles = tiles.map(|size| (true, Some(Tiles { size, stride: size - size / 4 })));
+        let mut need = 0;
+        for (decodes_plainly, tiles) in [(false, None), (true, None)].into_iter().chain(tiles) {
+            let thrift = self.thrift.get_or_insert_default();
+            (thrift.decodes_plainly, thrift.tiles) = (decodes_plainly, tiles);
+            let Some(part) = &self.decoder else { return Ok(()) };
+            need = self.needed(&part.graph, &self.axes(kind), self.passes(kind), 1)?;
+            if need <= budget {
+                return Ok(());
+            }
+        }
+        self.require(kind, budget, need)
+    }
+
+    /// About what the process holds while a graph runs, in bytes, private and mapped; where the sizes of its tensors cannot
+    /// be told, without them.
+    fn needed(&self, graph: &GraphFile, axes: &[(String, usize)], passes: &[Pass], callers: u64) -> Result<u64> {
+        let told = footprint(graph, passes, axes)?;
+        let Footprint { weights, activations } =
+            told.unwrap_or(Footprint { weights: graph.weight_bytes, activations: 0 });
+        Ok(BESIDE + weights + callers * (OF_ACTIVATIONS * activations + OF_A_RUN))
+    }
+
+    fn require(&self, kind: ComponentKind, budget: u64, need: u64) -> Result<()> {
+        if need <= budget {
+            return Ok(());
+        }
+        let weights = self.graphs().iter().find(|(own, _)| *own == kind).map_or(0, |(_, graph)| graph.weight_bytes);
+        Err(Error::input(
+            "device.memory",
+            format!(
+                "{kind} needs about {:.2} GB, {:.2} of it weights, and {:.2} GB are allowed",
+                gb(need),
+                gb(weights),
+                gb(budget)
+            ),
+            "allow more, make smaller pictures, or take a model with its weights in fewer bits",
+        ))
+    }
+
+    /// What is to be known of what was given up, where it shows in the picture.
+    pub(super) fn thrift_warning(&self) -> Option<String> {
+        let tiles = self.thrift?.tiles?;
+        Some(format!(
+            "to keep within device.memory the picture is decoded in tiles of {}×{} pixels, each of which is normalised by \
+             itself: it differs a little from one decoded whole",
+            tiles.size * self.spatial_factor,
+            tiles.size * self.spatial_factor
+        ))
+    }
+}
+
+fn gb(bytes: u64) -> f64 {
+    bytes as f64 / 1e9
+}

@@ -1,0 +1,166 @@
+//! What a graph takes of the memory while it runs.
+
+use std::collections::{HashMap, HashSet};
+
+use super::edits::{Edits, MICROSOFT};
+use super::facts::Facts;
+use super::source::{Source, is_own, output, reads};
+use super::symbol::Length;
+use super::{Pass, attention, subpixel, winograd};
+use crate::bundle::GraphFile;
+use crate::bundle::proto::Node;
+use crate::error::Result;
+
+/// What a graph takes of the memory while it runs, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// What it reads of stored numbers, or of what is computed from them alone.
+    pub weights: u64,
+    /// The most that is needed at one moment of all else, each tensor from the node that makes it to the last that
+    /// reads it.
+    pub activations: u64,
+}
+
+/// Operators whose output is the input under another shape.
+const VIEWS: [&str; 6] = ["Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout"];
+
+/// Operators that may write over an input that nobody reads after them.
+const IN_PLACE: [&str; 13] =
+    ["Add", "Sub", "Mul", "Div", "Sigmoid", "Tanh", "Erf", "Relu", "LeakyRelu", "Softmax", "Sqrt", "Clip", "Cast"];
+
+/// What the graph takes once it is rewritten with `passes` and its free axes are fixed at `axes`; `None` where the size of
+/// a tensor cannot be told without running it.
+///
+/// # Errors
+/// As [`rewrite`](super::rewrite).
+pub fn footprint(graph: &GraphFile, passes: &[Pass], axes: &[(String, usize)]) -> Result<Option<Footprint>> {
+    let source = Source::open(graph)?;
+    if !source.is_sorted {
+        return Ok(None);
+    }
+    let facts = Facts::at(&source, axes);
+    let mut edits = Edits::default();
+    let passes = if super::is_known(graph) { passes } else { &[] };
+    if passes.contains(&Pass::Attention) {
+        attention::rewrite(&source, &facts, &mut edits);
+    }
+    let nodes = edits.nodes(&source);
+    Ok(Memory::of(&source, &facts, passes, &nodes).run())
+}
+
+/// The graph's tensors, and who needs them.
+struct Memory<'a> {
+    source: &'a Source<'a>,
+    passes: &'a [Pass],
+    facts: &'a Facts,
+    nodes: &'a [&'a Node],
+    /// Tensors that are stored, or computed from such alone.
+    constant: HashSet<&'a str>,
+    /// The tensor whose bytes another shows under its own shape.
+    shown: HashMap<&'a str, &'a str>,
+    /// The last node that reads a tensor's bytes.
+    last: HashMap<&'a str, usize>,
+    given: HashSet<&'a str>,
+}
+
+impl<'a> Memory<'a> {
+    fn of(source: &'a Source<'a>, facts: &'a Facts, passes: &'a [Pass], nodes: &'a [&'a Node]) -> Self {
+        let mut memory = Self {
+            source,
+            passes,
+            facts,
+            nodes,
+            constant: source.stored().map(|(tensor, _)| tensor.name.as_str()).collect(),
+            shown: HashMap::new(),
+            last: HashMap::new(),
+            given: HashSet::new(),
+        };
+        for info in &source.inputs {
+            memory.constant.remove(info.name.as_str());
+        }
+        for (at, node) in nodes.iter().enumerate() {
+            // Numbers that shape arithmetic computes are known, and nothing reads the tensors that they come from.
+            let is_told = |name: &String| memory.facts.get(name).is_some_and(|fact| fact.value.is_some());
+            if reads(node).iter().all(|name| memory.constant.contains(name.as_ref())) || node.output.iter().all(is_told)
+            {
+                memory.constant.extend(node.output.iter().map(String::as_str));
+                continue;
+            }
+            for name in &node.input {
+                let root = memory.root(name);
+                memory.last.insert(root, at);
+            }
+            if let (true, [of, ..], [shown, ..]) =
+                (VIEWS.contains(&node.op_type.as_str()) && is_own(node), &*node.input, &*node.output)
+            {
+                let root = memory.root(of);
+                memory.shown.insert(shown, root);
+            }
+        }
+        memory.given = source.outputs.iter().map(|output| memory.root(&output.name)).collect();
+        memory
+    }
+
+    fn root(&self, name: &'a str) -> &'a str {
+        self.shown.get(name).copied().unwrap_or(name)
+    }
+
+    fn bytes(&self, name: &str) -> Option<u64> {
+        let fact = self.facts.get(name)?;
+        let count = u64::try_from(Length::product(fact.shape.as_deref()?)?.number()?).ok()?;
+        count.checked_mul(fact.dtype?.bytes()?)
+    }
+
+    fn run(&self) -> Option<Footprint> {
+        let mut read: HashSet<&str> = HashSet::new();
+        let mut footprint = Footprint::default();
+        let mut held: u64 = self.source.inputs.iter().filter_map(|input| self.bytes(&input.name)).sum();
+        for (at, node) in self.nodes.iter().enumerate() {
+            if node.output.iter().all(|name| self.constant.contains(name.as_str())) {
+                continue;
+            }
+            let mut done = Vec::new();
+            for name in node.input.iter().filter(|name| !name.is_empty()) {
+                if self.constant.contains(name.as_str()) {
+                    if read.insert(name) {
+                        footprint.weights += self.bytes(name).unwrap_or(0);
+                    }
+                    continue;
+                }
+                let root = self.root(name);
+                if self.last.get(root) == Some(&at) && !self.given.contains(root) && !done.contains(&root) {
+                    done.push(root);
+                }
+            }
+            let mut made = 0;
+            for name in node.output.iter().filter(|name| !name.is_empty() && !self.shown.contains_key(name.as_str())) {
+                made += self.bytes(name)?;
+            }
+            let freed: u64 = done.iter().filter_map(|name| self.bytes(name)).sum();
+            let is_in_place = IN_PLACE.contains(&node.op_type.as_str()) && node.domain != MICROSOFT;
+            let over = if is_in_place { done.iter().filter_map(|name| self.bytes(name)).max().unwrap_or(0) } else { 0 };
+            let (weights, within) = self.within(node);
+            footprint.weights += weights;
+            footprint.activations = footprint.activations.max(held + within + made.saturating_sub(over));
+            held = (held + made).saturating_sub(freed);
+        }
+        Some(footprint)
+    }
+
+    /// Bytes of weights and of numbers within a node that it takes once it is rewritten.
+    fn within(&self, node: &Node) -> (u64, u64) {
+        let is_cut = self.passes.contains(&Pass::Subpixel) && subpixel::is_site(self.source, self.facts, node);
+        if is_cut || !self.passes.contains(&Pass::Winograd) {
+            return (0, 0);
+        }
+        let pixels = || {
+            let shape = self.facts.shape(output(node)?)?;
+            let sides = Length::product([shape.first()?, shape.get(2)?, shape.get(3)?])?;
+            u64::try_from(sides.number()?).ok()
+        };
+        match winograd::room(self.facts, node).zip(pixels()) {
+            Some(((weights, of_pixel), pixels)) => (weights, of_pixel.saturating_mul(pixels)),
+            None => (0, 0),
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Amounts of memory as they are written.
+
+/// Units, the larger first; those of ten before those of two.
+const UNITS: [(&str, u64); 7] = [
+    ("GB", 1_000_000_000),
+    ("MB", 1_000_000),
+    ("kB", 1_000),
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("B", 1),
+];
+
+/// The bytes of an amount such as `3 GB` or `1.5GiB`; `None` where it is none, or no whole byte.
+pub(super) fn parse(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let unit = text.find(|c: char| c.is_ascii_alphabetic())?;
+    let (number, unit) = text.split_at(unit);
+    let (_, factor) = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit))?;
+    let bytes = number.trim().parse::<f64>().ok()? * *factor as f64;
+    (bytes >= 1.0 && bytes < 1e18).then_some(bytes as u64)
+}
+
+/// An amount in the largest unit of which it is a whole number.
+pub(super) fn write(bytes: u64) -> String {
+    let whole = UNITS.iter().filter(|(_, factor)| bytes % factor == 0).max_by_key(|(_, factor)| factor);
+    whole.map_or_else(|| format!("{bytes} B"), |(unit, factor)| format!("{} {unit}", bytes / factor))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_it_writes() {
+        for (text, bytes) in [("3 GB", 3_000_000_000), ("1.5GiB", 3 << 29), ("512 mib", 512 << 20), ("7 B", 7)] {
+            assert_eq!(parse(text), Some(bytes));
+            assert_eq!(parse(&write(bytes)), Some(bytes));
+        }
+        assert_eq!(write(3_000_000_000), "3 GB");
+        assert_eq!(write(512 << 20), "512 MiB");
+        for text in ["", "3", "GB", "-1 GB", "3 GBs", "nan GB", "1e300 GB", "0 GB"] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
+}
