@@ -149,6 +149,36 @@ fn parts_that_make_room_are_opened_again() {
     }
 }
 
+/// How many runs of the denoiser a pipeline makes at the same time, and how often it measured that.
+fn callers(cache: &Path, set: &[&str]) -> (usize, usize) {
+    let mut measured = 0;
+    let mut observe = |event: Event<'_>| {
+        measured += usize::from(matches!(event, Event::Measuring { .. }));
+        ControlFlow::Continue(())
+    };
+    let plan = plan(Some(cache), set).model;
+    let pipeline = Pipeline::load(plan, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+    let kind = pipeline.plan().denoiser.kind;
+    (pipeline.plan().session_options(kind).callers, measured)
+}
+
+#[test]
+fn the_faster_way_to_run_rows_is_measured_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let threads = ["device.threads=2"];
+    assert_eq!(callers(folder.path(), &["device.threads=1"]).1, 0, "there is nothing to choose");
+    assert_eq!(callers(folder.path(), &["device.threads=2", "device.batching=\"split\""]), (2, 0));
+    assert_eq!(callers(folder.path(), &threads).1, 1);
+    let told: Vec<_> = std::fs::read_dir(folder.path().join("measured")).expect("a folder").flatten().collect();
+    let [file] = told.as_slice() else { panic!("{} measurements", told.len()) };
+    for (split, sequential, want) in [(1.0, 2.0, 2), (2.0, 1.0, 1)] {
+        std::fs::write(file.path(), format!("{{\"split\":{split},\"sequential\":{sequential}}}")).expect("a file");
+        assert_eq!(callers(folder.path(), &threads), (want, 0));
+    }
+    std::fs::write(file.path(), "{").expect("a file");
+    assert_eq!(callers(folder.path(), &threads).1, 1, "what cannot be read is measured again");
+}
+
 fn entries(folder: &Path) -> Vec<Entry> {
     Cache::new(folder).entries().expect("a list")
 }

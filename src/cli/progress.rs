@@ -88,6 +88,12 @@ impl Observer for Progress {
                 }
                 self.bar.set_message(format!("optimising {component}, once"));
             }
+            Event::Measuring { component } => {
+                if !self.quiet {
+                    self.line(&format!("measuring which way of running {component} is the faster one here, once"));
+                }
+                self.bar.set_message(format!("measuring {component}, once"));
+            }
             Event::WaitingForOptimized { component } => {
                 self.bar.set_message(format!("waiting for another process that optimises {component}"));
             }

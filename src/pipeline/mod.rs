@@ -1,5 +1,6 @@
 //! Load a pipeline once, run any number of requests, watch every step.
 
+mod batching;
 mod observe;
 mod parts;
 mod save;
@@ -93,9 +94,10 @@ impl Pipeline {
     /// # Errors
     /// [`Error::Graph`] where the runtime refuses a graph, [`Error::Provider`] where a provider cannot be used,
     /// [`Error::Model`] where graph and tokenizer do not fit, [`Error::Interrupted`] when the observer breaks.
-    pub fn load(plan: ModelPlan, runtime: &Runtime, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Self> {
+    pub fn load(mut plan: ModelPlan, runtime: &Runtime, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Self> {
         let mut parts = Parts::default();
         Opener::new(&plan, runtime, cancel, observer).load(&mut parts)?;
+        plan.measured = batching::rows(&plan, runtime, cancel, observer)?;
         Ok(Self { plan, runtime: runtime.clone(), parts })
     }
 
@@ -109,7 +111,10 @@ impl Pipeline {
         cancel: &Cancel,
         observer: &mut dyn Observer,
     ) -> Result<Vec<Entry>> {
-        Opener::new(plan, runtime, cancel, observer).prepare().into_iter().map(|(_, entry)| entry).collect()
+        let made = Opener::new(plan, runtime, cancel, observer).prepare().into_iter().map(|(_, entry)| entry);
+        let entries = made.collect::<Result<Vec<_>>>()?;
+        batching::rows(plan, runtime, cancel, observer)?;
+        Ok(entries)
     }
 
     /// Opens every graph that is not open yet.

@@ -36,6 +36,11 @@ pub enum Event<'a> {
         /// Which.
         component: ComponentKind,
     },
+    /// It is about to be measured which way of running a denoiser's rows is the faster one, which happens once.
+    Measuring {
+        /// The denoiser.
+        component: ComponentKind,
+    },
     /// A graph was opened.
     Opened {
         /// Which.

@@ -16,7 +16,7 @@ use crate::bundle::{
 use crate::error::{Error, Result};
 use crate::latent::Scaling;
 use crate::lora::Lora;
-use crate::prepared::Cache;
+use crate::prepared::{Cache, Rows};
 use crate::scheduler::ForwardProcess;
 use crate::spec::{self, Device, Spec};
 use crate::task::{Model, Rounding, Task, unheeded_negative_prompt};
@@ -64,6 +64,8 @@ pub struct ModelPlan {
     pub sizes: Option<Sizes>,
     /// Providers and threads.
     pub device: Device,
+    /// What was measured of the denoiser's rows on this machine, where anything was.
+    pub measured: Option<Rows>,
     /// What is given up for memory, where that is kept within bounds.
     pub thrift: Option<Thrift>,
     /// What is added to the graphs' weights, in this order.
@@ -141,6 +143,7 @@ impl ModelPlan {
             sizes: None,
             device: spec.device.clone(),
             loras: spec.loras.iter().map(lora).collect(),
+            measured: None,
             thrift: None,
             prepared: None,
             idle: Vec::new(),

@@ -76,16 +76,22 @@ impl ModelPlan {
         }
     }
 
+    /// Whether the way in which rows are run is this program's choice, and there are several to run.
+    pub fn chooses_rows(&self) -> bool {
+        self.device.batching == Batching::Auto && self.callers() > 1
+    }
+
     /// How many runs of the denoiser's graph are made at the same time.
     pub(super) fn callers(&self) -> usize {
-        /// Of the splits of two rows measured on two cores the fastest, by 15 %; more rows are more runs, one after the
-        /// other.
+        /// Of the splits of two rows measured on two cores the fastest, by 15 %, and taken where nothing is measured
+        /// ([`ModelPlan::measured`]); more rows are more runs, one after the other.
         const MOST: usize = 2;
         let rows = self.sizes.map_or(1, |sizes| sizes.rows);
         if self.thrift.is_some_and(|thrift| thrift.denoises_alone) {
             return 1;
         }
         match self.device.batching {
+            Batching::Auto if self.measured.is_some_and(|rows| rows.sequential < rows.split) => 1,
             Batching::Auto if self.denoises_on_processor() => rows.min(MOST),
             Batching::Split => rows.min(MOST),
             _ => 1,

@@ -11,6 +11,7 @@
 mod digest;
 mod entry;
 mod lock;
+mod measured;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -26,6 +27,7 @@ use crate::tensor::ByteEdit;
 
 pub use digest::digest;
 pub use entry::Entry;
+pub use measured::{Place, Rows};
 
 /// What is told while a graph is opened.
 #[derive(Debug)]
@@ -158,7 +160,8 @@ impl Cache {
             Err(e) => return Err(Error::io(&self.root, "listing", e)),
         };
         let folders = listed.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
-        Ok(folders.filter(|path| path.file_name() != Some(digest::FOLDER.as_ref())).collect())
+        let is_entry = |path: &PathBuf| path.file_name().is_some_and(|n| n != digest::FOLDER && n != measured::FOLDER);
+        Ok(folders.filter(is_entry).collect())
     }
 
     fn ensure(

@@ -1,7 +1,9 @@
 //! An opened graph.
 
+mod each;
+
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ndarray::{ArrayD, IxDyn};
@@ -17,6 +19,8 @@ use super::placement::{Placement, Recorder};
 use super::{Cancel, provider, weights};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Dim, TensorInfo, TensorView, Weight};
+use each::Alone;
+pub use each::Run;
 
 /// A graph opened on its execution providers, ready to run.
 ///
@@ -33,22 +37,6 @@ pub struct Session {
     alone: Option<Alone>,
     placement: Placement,
     runtime: Runtime,
-}
-
-/// The graph opened a second time, with all threads for one run.
-enum Alone {
-    /// Not yet: where it lies, and how it is opened.
-    Closed(PathBuf, SessionOptions),
-    Open(Graph),
-}
-
-/// One of several runs of a graph.
-#[derive(Debug)]
-pub struct Run<'a> {
-    /// The inputs, as [`Session::run`] takes them.
-    pub inputs: Vec<(&'a str, TensorView<'a>)>,
-    /// Where the output is written, row-major.
-    pub out: &'a mut [f32],
 }
 
 impl std::fmt::Debug for Session {
@@ -194,49 +182,6 @@ impl Session {
         cancel: &Cancel,
     ) -> Result<()> {
         self.graph.run_into(&mut self.buffers, inputs, output, out, cancel)
-    }
-
-    /// Makes all of `runs`, as many of them at the same time as [`SessionOptions::callers`] says, each writing the output
-    /// named `output` where it says, as [`Session::run_into`] does.
-    ///
-    /// What a run makes does not depend on how many there are at a time. Where one fails, those not yet begun are left.
-    ///
-    /// Threads are shared by the runs of one time. The first time that there is one run only, the graph is opened again
-    /// with all threads for it, unless it was opened on other weights than it stores.
-    ///
-    /// # Errors
-    /// As [`Session::run_into`]: the first error met; as [`Session::open`] where the graph is opened again.
-    pub fn run_each(&mut self, runs: Vec<Run<'_>>, output: &str, cancel: &Cancel) -> Result<()> {
-        let callers = self.callers.min(runs.len()).max(1);
-        if let (1, Some(Alone::Closed(path, options))) = (callers, &self.alone) {
-            let options = SessionOptions { cancel: cancel.clone(), ..options.clone() };
-            let (graph, _) = open(&self.runtime, path, &options, Vec::new(), Opening::shared(&options, 1))?;
-            self.alone = Some(Alone::Open(graph));
-        }
-        let graph = match &self.alone {
-            Some(Alone::Open(graph)) if callers == 1 => graph,
-            _ => &self.graph,
-        };
-        let others = callers.saturating_sub(self.others.len() + 1);
-        self.others.extend((0..others).map(|_| graph.buffers()));
-        let failure = Mutex::new(None);
-        let runs = Mutex::new(runs.into_iter());
-        let work = |buffers: &mut [Buffer]| {
-            // The lock is held while the next run is taken, and no longer.
-            let next = || lock(&runs).next().filter(|_| lock(&failure).is_none());
-            while let Some(run) = next() {
-                if let Err(error) = graph.run_into(buffers, &run.inputs, output, run.out, cancel) {
-                    lock(&failure).get_or_insert(error);
-                }
-            }
-        };
-        std::thread::scope(|scope| {
-            for buffers in self.others.iter_mut().take(callers - 1) {
-                scope.spawn(|| work(buffers));
-            }
-            work(&mut self.buffers);
-        });
-        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 }
 

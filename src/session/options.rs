@@ -77,13 +77,18 @@ impl Default for SessionOptions {
     }
 }
 
+/// The threads that ONNX Runtime uses on the processor where nothing else is asked for.
+pub fn processor_threads() -> usize {
+    limited_threads().unwrap_or_else(num_cpus::get_physical)
+}
+
 /// The threads of each of `callers` runs made at the same time where `asked` for is what all of them may use; the
 /// caller's own is one of a run's threads, and those beside it are shared by all.
 pub(super) fn threads(asked: Option<usize>, callers: usize) -> Option<usize> {
     if callers < 2 {
         return asked;
     }
-    let all = asked.or_else(limited_threads).unwrap_or_else(num_cpus::get_physical);
+    let all = asked.unwrap_or_else(processor_threads);
     Some(all.saturating_sub(callers - 1).max(1))
 }
 

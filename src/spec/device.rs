@@ -45,7 +45,8 @@ pub struct Device {
 /// How the rows of one call of the denoiser are run: pictures, times the branches of the guidance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Batching {
-    /// `auto`: split on a processor, batched elsewhere.
+    /// `auto`: on a processor split or sequential, whichever was measured to be faster for a prepared denoiser, and split
+    /// where nothing is measured; batched elsewhere.
     #[default]
     Auto,
     /// `batched`: all rows in one run of the graph.

@@ -1,0 +1,61 @@
+//! What was measured on this machine once, and is remembered beside the graphs.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{Cache, digest, processor};
+use crate::bundle::GraphFile;
+use crate::error::Result;
+use crate::files;
+use crate::session::Runtime;
+
+/// The folder in the cache that measurements are in.
+pub(super) const FOLDER: &str = "measured";
+
+/// How long two rows of a call took of a denoiser, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Rows {
+    /// Two runs at the same time, each with a part of the threads.
+    pub split: f64,
+    /// One run after the other, each with all threads.
+    pub sequential: f64,
+}
+
+/// A place for what is measured of one graph, on one kind of processor with so many threads.
+#[derive(Debug, Clone)]
+pub struct Place(PathBuf);
+
+impl Cache {
+    /// The place for what is measured of `graph` run on `threads` threads.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io) where the graph's files cannot be read.
+    pub fn measured(&self, runtime: &Runtime, graph: &GraphFile, threads: usize) -> Result<Place> {
+        let mut hash = Sha256::new();
+        for part in [&digest(Some(self), graph)?, runtime.version(), &processor(), &threads.to_string()] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        let mut name = files::hexadecimal(hash);
+        name.truncate(32);
+        Ok(Place(self.root.join(FOLDER).join(format!("{name}.json"))))
+    }
+}
+
+impl Place {
+    /// What is remembered, where anything is.
+    pub fn read(&self) -> Option<Rows> {
+        serde_json::from_slice(&std::fs::read(&self.0).ok()?).ok()
+    }
+
+    /// Remembers. What cannot be written is measured again; that is all that follows from a disk that is full.
+    pub fn write(&self, rows: Rows) {
+        if let (Some(folder), Ok(text)) = (self.0.parent(), serde_json::to_vec(&rows))
+            && std::fs::create_dir_all(folder).is_ok()
+        {
+            let _ = files::write_whole(&self.0, |file| std::io::Write::write_all(file, &text));
+        }
+    }
+}
