@@ -18,12 +18,12 @@ pub(super) fn parse(text: &str) -> Option<u64> {
     let (number, unit) = text.split_at(unit);
     let (_, factor) = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit))?;
     let bytes = number.trim().parse::<f64>().ok()? * *factor as f64;
-    (bytes >= 1.0 && bytes < 1e18).then_some(bytes as u64)
+    (1.0..1e18).contains(&bytes).then_some(bytes as u64)
 }
 
 /// An amount in the largest unit of which it is a whole number.
 pub(super) fn write(bytes: u64) -> String {
-    let whole = UNITS.iter().filter(|(_, factor)| bytes % factor == 0).max_by_key(|(_, factor)| factor);
+    let whole = UNITS.iter().filter(|(_, factor)| bytes.is_multiple_of(*factor)).max_by_key(|(_, factor)| factor);
     whole.map_or_else(|| format!("{bytes} B"), |(unit, factor)| format!("{} {unit}", bytes / factor))
 }
 
