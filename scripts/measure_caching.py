@@ -58,6 +58,10 @@ SETTINGS = [
     {"ucache": {"threshold": 4.0}},
     {"guidance_interval": [0.0, 0.6], "spectrum": {"warmup": 4, "flex": 2.0}},
     {"guidance_interval": [0.0, 0.6], "ucache": {"threshold": 4.0}},
+    {"spectrum": {"warmup": 3, "flex": 2.0}},
+    {"guidance_interval": [0.0, 0.6], "spectrum": {"warmup": 4, "flex": 1.5, "stop": 1.0}},
+    {"guidance_interval": [0.0, 0.7], "spectrum": {"warmup": 4, "flex": 3.0, "stop": 1.0}},
+    {"guidance_interval": [0.0, 0.6], "spectrum": {"warmup": 3, "flex": 3.0, "stop": 1.0}},
 ]
 
 
