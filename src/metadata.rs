@@ -61,6 +61,9 @@ pub struct Record {
     pub pipeline: String,
     /// Which of that pipeline's pictures this is, counted from 0.
     pub index: usize,
+    /// The component that made the pixels, where it is not the first stage's own decoder: `small_decoder`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub decoder: Option<String>,
     /// How the model was evaluated less often than a full run would, where it was.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub fewer_evaluations: Option<FewerEvaluations>,
@@ -95,6 +98,9 @@ pub struct StageRecord {
     /// The share of the schedule that was done before.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub denoising_start: Option<f64>,
+    /// The component that made the pixels, where it is not the first stage's own decoder: `small_decoder`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub decoder: Option<String>,
     /// How the model was evaluated less often than a full run would, where it was.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub fewer_evaluations: Option<FewerEvaluations>,
@@ -149,6 +155,9 @@ impl Record {
         ));
         if let Some(strength) = self.strength {
             text.push_str(&format!(", Denoising strength: {strength}"));
+        }
+        if let Some(decoder) = &self.decoder {
+            text.push_str(&format!(", Decoder: {decoder}"));
         }
         if let Some(fewer) = &self.fewer_evaluations {
             if let Some([from, to]) = fewer.guidance_interval {
@@ -248,6 +257,7 @@ mod tests {
             height: 48,
             pipeline: "[model]\n".into(),
             index: 0,
+            decoder: None,
             fewer_evaluations: None,
             inputs: BTreeMap::from([("run.latents".into(), "0123".into())]),
             stages: Vec::new(),

@@ -14,6 +14,7 @@ use super::interrupt::Interrupt;
 use super::memory::Watch;
 use super::output;
 use super::prepared;
+use super::preview::Previews;
 use super::progress::Progress;
 use super::runtime;
 use crate::denoise::Evaluations;
@@ -82,14 +83,17 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
         failed: None,
         pace: Pace::new(started),
         memory,
+        previews: None,
     };
     let cancel = interrupt.cancel();
     // The pictures of fewer evaluations come first: what a first run pays for must not count in their favour.
+    writer.preview(&plan, "");
     let timings = run_watched(&mut stages, &plan, &cancel, &mut writer, &mut progress)?;
     let mut full_timings = None;
     if let Some(full) = &full {
         writer.recorder = writer.recorder.of(full);
         writer.shown = writer.shown.beside_the_next();
+        writer.preview(full, compare::SUFFIX);
         full_timings = Some(run_watched(&mut stages, full, &cancel, &mut writer, &mut progress)?);
     }
     let PictureWriter { latents, seconds: saving, memory, .. } = writer;
@@ -129,6 +133,12 @@ fn run_watched(
         if let Err(error) = written {
             writer.failed = Some(error);
             return ControlFlow::Break(());
+        }
+        writer.previews.iter_mut().for_each(|previews| previews.notice(&event));
+        if matches!(event, Event::Preview { .. }) {
+            let flow = progress.notice(event);
+            writer.pace.pause();
+            return flow;
         }
         progress.notice(event)
     });
@@ -212,6 +222,7 @@ struct PictureWriter<'a> {
     failed: Option<Error>,
     pace: Pace,
     memory: Option<Watch>,
+    previews: Option<Previews>,
 }
 
 /// When what happened, for `--json`.
@@ -244,9 +255,22 @@ impl Pace {
             _ => {}
         }
     }
+
+    /// What was done until now is no part of the next call.
+    fn pause(&mut self) {
+        self.last = self.started.elapsed().as_secs_f64();
+    }
 }
 
 impl PictureWriter<'_> {
+    /// Writes previews of this plan's pictures from now on, where it asks for any.
+    fn preview(&mut self, plan: &Plan, suffix: &'static str) {
+        let models = std::iter::once(&plan.model).chain(plan.stages.iter().map(|stage| &stage.model));
+        let asks = models.into_iter().any(|model| model.preview.is_some());
+        let saver = self.savers.last().and_then(Option::as_ref).filter(|_| asks);
+        self.previews = saver.map(|saver| Previews::new(plan, saver, suffix));
+    }
+
     fn write(&mut self, picture: &Picture, is_last: bool) -> Result<()> {
         let start = Instant::now();
         let record = self.recorder.record(picture)?;
@@ -323,6 +347,9 @@ impl PictureWriter<'_> {
             }
             object["stages"] = stages.into();
         }
+        if let Some(decoder) = &record.decoder {
+            object["decoder"] = decoder.clone().into();
+        }
         tell_fewer(&mut object, record.fewer_evaluations.as_ref())?;
         Ok(object)
     }
@@ -338,9 +365,12 @@ fn tell_fewer(object: &mut Value, fewer: Option<&FewerEvaluations>) -> Result<()
 }
 
 fn summary(timings: &Timings, found: f64, opened: f64, saving: f64, total: f64) {
-    let Timings { open, prepare, decode, .. } = *timings;
+    let Timings { open, prepare, preview, decode, .. } = *timings;
     let opened = opened + open;
-    let denoising = denoising(timings);
+    let mut denoising = denoising(timings);
+    if preview > 0.0 {
+        denoising.push_str(&format!(" · previews {preview:.2} s"));
+    }
     output::say(&format!(
         "runtime {found:.2} s · model {opened:.2} s · prompts {prepare:.2} s · {denoising} · decoding {decode:.2} s · \
          writing {saving:.2} s · in all {total:.2} s"

@@ -72,7 +72,7 @@ impl ModelPlan {
             axes.add(&part.contract.input_ids, &shape);
             part.contract.attention_mask.iter().for_each(|mask| axes.add(mask, &shape));
         }
-        if let Some(part) = self.decoder.as_ref().filter(|part| part.kind == kind) {
+        if let Some(part) = self.decoder.iter().chain(self.preview_decoder()).find(|part| part.kind == kind) {
             axes.add(&part.contract.latent, &[part.contract.batch.or(Some(1)), None, Some(height), Some(width)]);
         }
         axes.0.into_iter().filter_map(|(name, length)| Some((name, length?))).collect()
