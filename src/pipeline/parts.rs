@@ -171,7 +171,16 @@ impl<'a> Opener<'a> {
                 Preview::Decoder(decoder.of_factor(plan.spatial_factor))
             }
             PreviewSource::Published(map) => Preview::Linear(map.clone()),
-            PreviewSource::Fitted(part) => Preview::Linear(self.fitted(part, parts)?),
+            PreviewSource::Fitted(part) => match self.fitted(part, parts) {
+                Ok(map) => Preview::Linear(map),
+                Err(error @ Error::Interrupted { .. }) => return Err(error),
+                Err(error) => {
+                    // The pictures do not hang on it.
+                    let warning = format!("there are no previews, since no map could be fitted: {error}");
+                    stop_if(self.observer.notice(Event::Warning(warning)), None)?;
+                    return Ok(None);
+                }
+            },
             PreviewSource::Pixels => Preview::Pixels,
         }))
     }
