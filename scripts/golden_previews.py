@@ -8,7 +8,7 @@ Run from the root of the repository, after `python -m pip install -r scripts/req
 estimates.json     for schedulers and prediction types, samples and answers at the steps of a run, all of them random, and
                    the picture that diffusers says they stand for: `pred_original_sample` of `step()`, or for solvers that
                    return none what `convert_model_output` gives
-small_decoder/     model.onnx and config.json of an AutoencoderTiny with random weights, exported as Optimum does
+small_decoder/     model.onnx and config.json of an AutoencoderTiny with random weights, exported by scripts/export.py
 latents.npy        [2, 4, 3, 4], and
 pixels.npy         [2, 3, 24, 32], what PyTorch decodes them to
 """
@@ -22,6 +22,7 @@ import torch
 
 import export
 import export_graphs
+from export_diffusers import small_decoder_part
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "golden", "previews")
 STEPS, VALUES = 4, 6
@@ -88,12 +89,8 @@ def tiny():
     # As drawn, the weights make pictures of hardly more than one colour.
     vae.decoder.layers[0].weight.mul_(3)
     vae.decoder.layers[-1].weight.mul_(12)
-    axes = {"latent_sample": {0: "batch_size", 2: "height", 3: "width"}, "sample": {0: "batch_size", 2: "out_height", 3: "out_width"}}
-    part = export_graphs.Part(
-        "small_decoder", vae.decoder, ["latent_sample"], ["sample"],
-        lambda batch, scale: (torch.randn(batch, 4, 4 * scale, 6 * scale),), axes, dict(vae.config, _class_name="AutoencoderTiny"),
-    )
-    export_graphs.export([part], export.arguments(["", ROOT]))
+    export_graphs.export([small_decoder_part(vae)], export.arguments(["", ROOT]))
+    torch.manual_seed(6)
     latents = torch.randn(2, 4, 3, 4) * 2
     pixels = vae.decode(latents / vae.config.scaling_factor + vae.config.shift_factor).sample
     np.save(f"{ROOT}/latents.npy", latents.numpy())

@@ -19,12 +19,13 @@ import export
 import export_graphs
 import shapes_world as world
 import train_shapes
+from export_diffusers import small_decoder_part
 
 CHANNELS, BLOCKS = 16, (3, 2, 1)
 MINUTES_PER_REPORT = 1.0
 
 
-def new_decoder():
+def new_autoencoder():
     from diffusers import AutoencoderTiny
 
     vae = AutoencoderTiny(
@@ -34,7 +35,7 @@ def new_decoder():
         num_decoder_blocks=BLOCKS,
         latent_channels=4,
     )
-    return vae.decoder, {k: v for k, v in vae.config.items() if not k.startswith(("encoder_", "num_encoder_"))}
+    return vae
 
 
 class Teacher:
@@ -91,8 +92,8 @@ def train(args, log):
     test = teacher.encode(scenes)
     truth, scenes = torch.from_numpy(teacher.decode(test)), train_shapes.to_tensor(scenes)
 
-    model, config = new_decoder()
-    model = model.to(memory_format=torch.channels_last)
+    vae = new_autoencoder()
+    model = vae.decoder.to(memory_format=torch.channels_last)
     ema = train_shapes.Ema(model, 0.995)
     print(f"small decoder: {sum(p.numel() for p in model.parameters())} parameters", flush=True)
     matrices, others = train_shapes.matrices_and_others(model)
@@ -121,24 +122,9 @@ def train(args, log):
                 note = f"psnr {psnr(ema.model(torch.from_numpy(test)), truth):.2f}"
             log.line("small", step, spent, total / count, lr, note)
             total, count = 0.0, 0
-    write(ema.model, config, args)
+    vae.decoder = ema.model.to(memory_format=torch.contiguous_format)
+    export_graphs.export([small_decoder_part(vae)], export.arguments(["", args.model, "--dtype", "half"]))
     student = ort.InferenceSession(f"{args.model}/small_decoder/model.onnx", providers=["CPUExecutionProvider"])
     made = torch.from_numpy(student.run(None, {"latent_sample": test})[0])
     print(f"small decoder: {step} steps; of 100 fresh scenes {psnr(made, truth):.1f} dB to the full decoder's pictures, "
           f"{psnr(made, scenes):.1f} dB to the scenes ({psnr(truth, scenes):.1f} dB the full decoder's)")
-
-
-def write(model, config, args):
-    """Exports the decoder as scripts/export.py does: weights stored as float16, every axis free."""
-    names = dict(zip(range(4), ("batch", "channels", "height", "width")))
-    part = export_graphs.Part(
-        "small_decoder",
-        model.to(memory_format=torch.contiguous_format),
-        ["latent_sample"],
-        ["sample"],
-        lambda batch, scale: (torch.randn(batch, 4, 8 * scale, 16 * scale),),
-        {"latent_sample": {a: names[a] for a in (0, 2, 3)}, "sample": {0: "batch", 2: "out_height", 3: "out_width"}},
-        dict(config, _class_name="AutoencoderTiny"),
-    )
-    options = export.arguments(["", args.model, "--dtype", "half"])
-    export_graphs.export([part], options)

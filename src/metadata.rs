@@ -141,6 +141,11 @@ impl Record {
         Ok(vec![(PARAMETERS_KEYWORD, self.parameters()), (RECORD_KEYWORD, json)])
     }
 
+    /// The component that made the picture's pixels, where it is not its model's own decoder.
+    pub fn small_decoder(&self) -> Option<&str> {
+        self.stages.last().map_or(&self.decoder, |stage| &stage.decoder).as_deref()
+    }
+
     /// The text that AUTOMATIC1111's web UI writes under `parameters`.
     pub fn parameters(&self) -> String {
         let mut text = self.prompt.clone();
@@ -156,7 +161,7 @@ impl Record {
         if let Some(strength) = self.strength {
             text.push_str(&format!(", Denoising strength: {strength}"));
         }
-        if let Some(decoder) = &self.decoder {
+        if let Some(decoder) = self.small_decoder() {
             text.push_str(&format!(", Decoder: {decoder}"));
         }
         if let Some(fewer) = &self.fewer_evaluations {
@@ -281,6 +286,7 @@ mod tests {
             guidance_scale: 5.0,
             strength: None,
             denoising_start: Some(0.8),
+            decoder: None,
             fewer_evaluations: None,
         };
         let refined = Record { stages: vec![refiner], ..record() };

@@ -347,8 +347,8 @@ impl PictureWriter<'_> {
             }
             object["stages"] = stages.into();
         }
-        if let Some(decoder) = &record.decoder {
-            object["decoder"] = decoder.clone().into();
+        if let Some(decoder) = record.small_decoder() {
+            object["decoder"] = decoder.into();
         }
         tell_fewer(&mut object, record.fewer_evaluations.as_ref())?;
         Ok(object)

@@ -9,6 +9,8 @@ mod keep;
 mod noise;
 mod packing;
 mod share;
+#[cfg(test)]
+mod tests;
 
 use std::ops::{ControlFlow, Range};
 
