@@ -10,7 +10,7 @@ use crate::tiles::Tiles;
 /// What makes previews of latents.
 pub enum Preview {
     /// A small decoder: pictures of the full size.
-    Decoder(Decoder),
+    Decoder(Box<Decoder>),
     /// A weighted sum a colour: pictures of the size of the latents.
     Linear(LinearColours),
     /// Nothing: the model works on pixels.

@@ -168,7 +168,7 @@ impl<'a> Opener<'a> {
             PreviewSource::Small(part, scaling) => {
                 let session = self.session(part.kind, &part.graph, &part.edits, &parts.unkept)?;
                 let decoder = Decoder::new(session, part.contract.clone(), *scaling);
-                Preview::Decoder(decoder.of_factor(plan.spatial_factor))
+                Preview::Decoder(Box::new(decoder.of_factor(plan.spatial_factor)))
             }
             PreviewSource::Published(map) => Preview::Linear(map.clone()),
             PreviewSource::Fitted(part) => match self.fitted(part, parts) {

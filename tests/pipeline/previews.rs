@@ -68,14 +68,14 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// Every preview of a run, by the call after which it was made, and the final latents.
-fn watched(pipeline: &Path, flags: &[&str]) -> (Vec<(usize, usize, Rgb8)>, Vec<ArrayD<f32>>) {
+fn watched(pipeline: &Path, flags: &[&str]) -> (Vec<(usize, Rgb8)>, Vec<ArrayD<f32>>) {
     let set = flags.iter().map(|flag| (*flag).to_owned()).collect();
     let spec = Spec::load(pipeline, &Overrides { set, ..Overrides::default() }).expect("a pipeline");
     let plan = Plan::new(spec).expect("a plan");
     let (mut previews, mut latents) = (Vec::new(), Vec::new());
     let mut observer = |event: Event<'_>| {
         match event {
-            Event::Preview { index, call, pixels, .. } => previews.push((index, call, pixels.clone())),
+            Event::Preview { call, pixels, .. } => previews.push((call, pixels.clone())),
             Event::Picture(picture) => latents.push(picture.latents.clone()),
             Event::Warning(warning) => assert!(!warning.contains("preview"), "{warning}"),
             _ => {}
@@ -136,9 +136,9 @@ fn previews_change_nothing_of_the_picture() {
         assert!(none.is_empty(), "{scheduler}");
         let (previews, latents) = watched(&file, &[&scheduler, "output.preview=2"]);
         assert_eq!(plain, latents, "{scheduler}");
-        let calls: Vec<usize> = previews.iter().map(|(_, call, _)| *call).collect();
+        let calls: Vec<usize> = previews.iter().map(|(call, _)| *call).collect();
         assert_eq!(calls, if scheduler.contains("heun") { [4, 8] } else { [2, 4] }, "{scheduler}");
-        let [(_, _, first), (_, _, second)] = previews.as_slice() else { panic!("two previews") };
+        let [(_, first), (_, second)] = previews.as_slice() else { panic!("two previews") };
         assert_ne!(first, second, "{scheduler}");
     }
 }
@@ -161,7 +161,7 @@ fn previews_change_nothing_whatever_the_model() {
         let (none, plain) = watched(&root.join(case), &[]);
         let (previews, latents) = watched(&root.join(case), &["output.preview=1"]);
         assert!(none.is_empty() && !previews.is_empty() && plain == latents, "{case}: {}", previews.len());
-        let pixels = &previews[0].2;
+        let pixels = &previews[0].1;
         // All of them by a linear map, or the sample itself.
         assert_eq!([pixels.height(), pixels.width()], latents[0].shape()[1..], "{case}");
     }
@@ -185,13 +185,13 @@ fn previews_are_made_by_the_best_there_is() {
         assert!(answer.code == Some(0) && answer.stdout.contains("previews every 4 steps"), "{answer}");
         assert!(answer.stdout.contains(says), "{answer}");
         let (previews, _) = watched(&file, &[]);
-        assert_eq!(previews.iter().map(|(_, _, pixels)| pixels.width()).collect::<Vec<_>>(), [width], "{says}");
+        assert_eq!(previews.iter().map(|(_, pixels)| pixels.width()).collect::<Vec<_>>(), [width], "{says}");
     }
     // A scaling that no published family has is fitted.
     let file = pipeline(folder.path(), &models().join("sd1"), "[output]\npreview = 4\n");
     let (fitted, _) = watched(&file, &["model.scaling_factor=0.5"]);
-    assert_eq!(fitted[0].2.width(), 8);
-    assert_ne!(fitted[0].2, watched(&file, &[]).0[0].2, "which is not the published map");
+    assert_eq!(fitted[0].1.width(), 8);
+    assert_ne!(fitted[0].1, watched(&file, &[]).0[0].1, "which is not the published map");
 }
 
 /// models/shapes draws something, so that previews can be told from noise: those of its small decoder come close to the
@@ -213,7 +213,7 @@ fn previews_of_a_trained_model_come_close_to_its_picture() {
     let drawn = draw(folder.path(), [text(&toml(&shapes))]);
     let picture = image::load(&drawn.paths[0]).expect("the picture");
     let (previews, latents) = watched(&toml(&shapes), &[]);
-    let psnr = image::psnr(&previews[0].2, &picture).expect("of one size");
+    let psnr = image::psnr(&previews[0].1, &picture).expect("of one size");
     println!("preview after 9 of 10 steps: {psnr:.1} dB");
     assert!(psnr > 25.0, "{psnr} dB");
 
