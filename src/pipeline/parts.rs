@@ -66,11 +66,18 @@ impl<'a> Opener<'a> {
         Self { plan, runtime, cancel, observer, opened_bytes: 0 }
     }
 
+    /// The graphs that are opened, that of the previews among them.
+    fn openings(&self) -> Vec<(ComponentKind, &'a GraphFile, &'a [ByteEdit])> {
+        let plan = self.plan;
+        let preview = plan.preview_decoder().map(|part| (part.kind, &part.graph, part.edits.as_slice()));
+        plan.openings().into_iter().chain(preview).collect()
+    }
+
     /// Does now what takes its time: optimises graphs that are to be kept so, and opens all of them where some are not,
     /// and graphs stay open.
     pub(super) fn load(&mut self, parts: &mut Parts) -> Result<()> {
         let made = self.prepare();
-        let mut is_instant = made.len() == self.plan.openings().len();
+        let mut is_instant = made.len() == self.openings().len();
         for (kind, made) in made {
             match made {
                 Ok(_) => {}
@@ -95,7 +102,7 @@ impl<'a> Opener<'a> {
     /// Optimises the graphs that are to be kept so, up to the first that is interrupted.
     pub(super) fn prepare(&mut self) -> Vec<(ComponentKind, Result<Entry>)> {
         let mut made = Vec::new();
-        for (kind, graph, edits) in self.plan.openings() {
+        for (kind, graph, edits) in self.openings() {
             let Some(cache) = self.plan.prepared(kind) else { continue };
             let options = self.options(kind, edits);
             let (observer, cancel) = (&mut *self.observer, self.cancel);
@@ -230,7 +237,7 @@ impl<'a> Opener<'a> {
         edits: &[ByteEdit],
         unkept: &[ComponentKind],
     ) -> Result<Session> {
-        let of_bytes = self.plan.openings().iter().map(|(_, graph, _)| graph.weight_bytes).sum();
+        let of_bytes = self.openings().iter().map(|(_, graph, _)| graph.weight_bytes).sum();
         let (weight_bytes, opened_bytes) = (graph.weight_bytes, self.opened_bytes);
         let opening = Event::Opening { component: kind, weight_bytes, opened_bytes, of_bytes };
         stop_if(self.observer.notice(opening), None)?;
@@ -256,7 +263,13 @@ impl<'a> Opener<'a> {
     }
 
     fn options(&self, kind: ComponentKind, edits: &[ByteEdit]) -> SessionOptions {
-        SessionOptions { cancel: self.cancel.clone(), edits: edits.to_vec(), ..self.plan.session_options(kind) }
+        let mut options =
+            SessionOptions { cancel: self.cancel.clone(), edits: edits.to_vec(), ..self.plan.session_options(kind) };
+        if self.plan.preview_decoder().is_some_and(|part| part.kind == kind) {
+            // Threads that wait for work after a preview would take the processor from the step that follows.
+            options.config.push(("session.intra_op.allow_spinning".to_owned(), "0".to_owned()));
+        }
+        options
     }
 }
 
