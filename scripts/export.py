@@ -3,6 +3,7 @@
     python -m pip install -r scripts/requirements.txt
     python scripts/export.py FOLDER OUT                        # a checkpoint of diffusers
     python scripts/export.py FOLDER OUT --dtype half           # half the size
+    python scripts/export.py TAESD OUT                         # a small decoder, beside a model in OUT
     python scripts/export.py MODEL.ckpt OUT --config MODEL.yaml   # of the latent diffusion paper's code
 
 FOLDER is in the layout of StableDiffusionPipeline (SD 1.x, 2.x and models of that
@@ -33,6 +34,9 @@ What is written to OUT, every batch, size and sequence axis free:
     controlnet[_1 ...]         sample, timestep, encoder_hidden_states, controlnet_cond,
                                conditioning_scale -> down_block_N_additional_residual,
                                mid_block_additional_residual, which the UNet then takes too
+
+    small_decoder              latent_sample (as the diffusion leaves it) -> sample; of a folder TAESD
+                               that is a diffusers AutoencoderTiny, and written alone
 
 with each part's config.json, scheduler/, tokenizer/ and model_index.json copied.
 

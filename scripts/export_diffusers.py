@@ -407,6 +407,16 @@ def vae_parts(folder, scaling=None):
     return [encode, Part(f"{name}_decoder", VaeDecoder(vae), ["latent_sample"], ["sample"], latent, axes, config)]
 
 
+def small_decoder_part(vae):
+    """The decoder of an AutoencoderTiny (TAESD), which takes the diffusion's latents as they are."""
+    c = vae.config
+    make = lambda batch, scale: (torch.randn(batch, c.latent_channels, *((8, 6) if scale == 1 else (4, 10))),)
+    axes = {"latent_sample": LATENT, "sample": SIZE}
+    config = {k: v for k, v in c.items() if not k.startswith(("_", "encoder_", "num_encoder_"))}
+    config["_class_name"] = "AutoencoderTiny"
+    return Part("small_decoder", vae.decoder, ["latent_sample"], ["sample"], make, axes, config)
+
+
 def bert_part(folder):
     from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertModel
 
@@ -458,6 +468,11 @@ SETTINGS = ["force_zeros_for_empty_prompt", "requires_aesthetics_score"]
 def main(args):
     at = lambda *names: os.path.join(args.checkpoint, *names)
     has = lambda name: os.path.isdir(at(name))
+    if os.path.exists(at("config.json")) and config_of(at()).get("_class_name") == "AutoencoderTiny":
+        from diffusers import AutoencoderTiny
+
+        export([small_decoder_part(AutoencoderTiny.from_pretrained(at(), torch_dtype=torch.float32))], args)
+        return print(f"written to {args.out}")
     if not os.path.exists(at("model_index.json")):
         fail(
             f"{args.checkpoint} has no model_index.json: it is not a diffusers checkpoint (a single .safetensors file "

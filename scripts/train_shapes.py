@@ -22,6 +22,10 @@ shapes-run/checkpoint, rewritten at every evaluation; then
     python scripts/export.py shapes-run/checkpoint models/shapes --dtype half
     cp shapes-run/training-log.csv shapes-run/loss.png models/shapes/
 
+The small decoder (small_decoder.py) is taught by the exported model, and put beside it:
+
+    python scripts/train_shapes.py --stage small-decoder --model models/shapes
+
 --minutes-ae, --minutes-text and --minutes-unet set how long each stage takes;
 the learning rates follow the clock, so a slower machine trains less, not longer.
 """
@@ -50,10 +54,13 @@ PAD = "<|endoftext|>"
 def parse_args():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--work", default="shapes-run", help="folder for checkpoints, log and result")
-    p.add_argument("--stage", choices=["all", "ae", "text", "cache", "unet"], default="all")
+    p.add_argument("--stage", choices=["all", "ae", "text", "cache", "unet", "small-decoder"], default="all")
     p.add_argument("--minutes-ae", type=float, default=14)
     p.add_argument("--minutes-text", type=float, default=5)
     p.add_argument("--minutes-unet", type=float, default=120)
+    p.add_argument("--minutes-small-decoder", type=float, default=9)
+    p.add_argument("--model", default="models/shapes", help="where the exported model is, for the small decoder")
+    p.add_argument("--lessons", type=int, default=8000, help="latents that the small decoder learns from")
     p.add_argument("--scenes", type=int, default=24000, help="scenes in the latent cache")
     p.add_argument("--batch", type=int, default=32, help="batch of the UNet stage, for each worker")
     p.add_argument("--workers", type=int, default=2, help="processes of the UNet stage")
@@ -738,6 +745,10 @@ def main():
     torch.manual_seed(args.seed)
     os.makedirs(args.work, exist_ok=True)
     log = Log(os.path.join(args.work, "training-log.csv"))
+    if args.stage == "small-decoder":
+        import small_decoder
+
+        return small_decoder.train(args, log)
     every = args.stage == "all"
     if every or args.stage == "ae":
         train_ae(args, log)

@@ -54,6 +54,23 @@ pub(crate) fn hexadecimal(hash: Sha256) -> String {
 /// [`Error::Io`] naming `path`, whether `write`, the disk or the last move failed. What stood at `path` is untouched
 /// then, and the temporary file is gone.
 pub(crate) fn write_whole(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<()> {
+    write_then(path, write, File::sync_all)
+}
+
+/// As [`write_whole`], but for a file that may be lost with the power: nothing waits for the disk.
+///
+/// # Errors
+///
+/// As [`write_whole`].
+pub(crate) fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<()> {
+    write_then(path, write, |_| Ok(()))
+}
+
+fn write_then(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+    settle: impl FnOnce(&File) -> io::Result<()>,
+) -> Result<()> {
     let fail = |e| Error::io(path, "writing", e);
     if path.is_dir() {
         return Err(fail(io::ErrorKind::IsADirectory.into()));
@@ -72,7 +89,7 @@ pub(crate) fn write_whole(path: &Path, write: impl FnOnce(&mut BufWriter<File>) 
     let (file, temporary_path) = temporary.into_parts();
     let mut writer = BufWriter::new(file);
     write(&mut writer).and_then(|()| writer.flush()).map_err(fail)?;
-    writer.get_ref().sync_all().map_err(fail)?;
+    settle(writer.get_ref()).map_err(fail)?;
     // Windows does not move a file that is open.
     drop(writer);
     temporary_path.persist(path).map_err(|e| fail(e.error))

@@ -61,6 +61,9 @@ pub struct Record {
     pub pipeline: String,
     /// Which of that pipeline's pictures this is, counted from 0.
     pub index: usize,
+    /// The component that made the pixels, where it is not the first stage's own decoder: `small_decoder`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub decoder: Option<String>,
     /// How the model was evaluated less often than a full run would, where it was.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub fewer_evaluations: Option<FewerEvaluations>,
@@ -95,6 +98,9 @@ pub struct StageRecord {
     /// The share of the schedule that was done before.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub denoising_start: Option<f64>,
+    /// The component that made the pixels, where it is not the first stage's own decoder: `small_decoder`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub decoder: Option<String>,
     /// How the model was evaluated less often than a full run would, where it was.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub fewer_evaluations: Option<FewerEvaluations>,
@@ -135,6 +141,11 @@ impl Record {
         Ok(vec![(PARAMETERS_KEYWORD, self.parameters()), (RECORD_KEYWORD, json)])
     }
 
+    /// The component that made the picture's pixels, where it is not its model's own decoder.
+    pub fn small_decoder(&self) -> Option<&str> {
+        self.stages.last().map_or(&self.decoder, |stage| &stage.decoder).as_deref()
+    }
+
     /// The text that AUTOMATIC1111's web UI writes under `parameters`.
     pub fn parameters(&self) -> String {
         let mut text = self.prompt.clone();
@@ -149,6 +160,9 @@ impl Record {
         ));
         if let Some(strength) = self.strength {
             text.push_str(&format!(", Denoising strength: {strength}"));
+        }
+        if let Some(decoder) = self.small_decoder() {
+            text.push_str(&format!(", Decoder: {decoder}"));
         }
         if let Some(fewer) = &self.fewer_evaluations {
             if let Some([from, to]) = fewer.guidance_interval {
@@ -248,6 +262,7 @@ mod tests {
             height: 48,
             pipeline: "[model]\n".into(),
             index: 0,
+            decoder: None,
             fewer_evaluations: None,
             inputs: BTreeMap::from([("run.latents".into(), "0123".into())]),
             stages: Vec::new(),
@@ -271,6 +286,7 @@ mod tests {
             guidance_scale: 5.0,
             strength: None,
             denoising_start: Some(0.8),
+            decoder: None,
             fewer_evaluations: None,
         };
         let refined = Record { stages: vec![refiner], ..record() };

@@ -32,6 +32,8 @@ pub enum ComponentKind {
     VqEncoder,
     /// The decoder of a vector-quantised first stage, quantising inside.
     VqDecoder,
+    /// A small decoder of the same latents, such as TAESD's: for previews, and for pictures where the pipeline file says so.
+    SmallDecoder,
     /// The table of a class-conditional model that turns a class into a token.
     ClassEmbedder,
     /// A graph for another condition, which the pipeline file names.
@@ -42,7 +44,7 @@ pub enum ComponentKind {
 
 impl ComponentKind {
     /// All kinds that have a place in a model directory, in the order in which they are reported.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::TextEncoder,
         Self::TextEncoder2,
         Self::TextEncoder3,
@@ -54,6 +56,7 @@ impl ComponentKind {
         Self::VaeDecoder,
         Self::VqEncoder,
         Self::VqDecoder,
+        Self::SmallDecoder,
         Self::SafetyChecker,
     ];
 
@@ -80,6 +83,10 @@ impl ComponentKind {
             Self::VaeDecoder => &["vae_decoder", "vae"],
             Self::VqEncoder => &["vqvae_encoder"],
             Self::VqDecoder => &["vqvae_decoder", "vqvae"],
+            // The names under which TAESD's decoders are passed around.
+            Self::SmallDecoder => {
+                &["small_decoder", "taesd_decoder", "taesdxl_decoder", "taesd3_decoder", "taef1_decoder"]
+            }
             Self::ControlNet => &["controlnet", "cnet"],
             Self::ClassEmbedder => &["class_embedder"],
             Self::Conditioner => &["conditioner"],

@@ -233,8 +233,11 @@ fn roles(bundle: &Bundle, component: &Component, notes: &mut Vec<String>) -> Res
             notes.extend(contract.sequence_length.map(|n| format!("fixed to {n} tokens")));
             named(contract.roles())
         }
-        Kind::VaeDecoder | Kind::VqDecoder => {
+        Kind::VaeDecoder | Kind::VqDecoder | Kind::SmallDecoder => {
             let contract = VaeDecoderContract::resolve(component)?;
+            if component.kind == Kind::SmallDecoder {
+                notes.push("for --preview, and for pictures with [model] decoder = \"small\"".to_owned());
+            }
             notes.extend(contract.batch.map(|n| format!("fixed to batches of {n}")));
             named(contract.roles())
         }

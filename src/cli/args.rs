@@ -24,6 +24,7 @@ Examples:
   ldm-ort run pipeline.toml --prompt 'a green star' --seed 7 --images 4
   ldm-ort run pipeline.toml --scheduler ddim --set scheduler.ddim.eta=1.0 --steps 20
   ldm-ort run pipeline.toml --provider tensorrt,cuda
+  ldm-ort run pipeline.toml --preview 5
   ldm-ort run --from outputs/picture.png";
 
 const PLOT_EXAMPLES: &str = "\
@@ -175,12 +176,17 @@ pub struct OverrideArgs {
     /// The folder pictures are written to, relative to the current directory.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub output: Option<PathBuf>,
+    /// Shows what each picture is at, every N steps (without N, every step): in a file NAME.preview.png beside the picture
+    /// to be, which is gone once that is written, and in terminals that show pictures (kitty's or iTerm2's protocol).
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "1")]
+    pub preview: Option<u64>,
 }
 
 impl OverrideArgs {
     /// The same for the library.
     pub fn to_overrides(&self) -> Overrides {
-        Overrides { scheduler: self.scheduler.clone(), output: self.output.clone(), ..self.keys.to_overrides() }
+        let Self { keys, scheduler, output, preview } = self.clone();
+        Overrides { scheduler, output, preview, ..keys.to_overrides() }
     }
 }
 

@@ -35,6 +35,17 @@ pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<(
             &format!("{}: {summary}, beginning with the {} of the stage before\n", stage.key, stage.hand.name()),
         )?;
     }
+    let models = std::iter::once(("", &plan.model)).chain(plan.stages.iter().map(|s| (s.key.as_str(), &s.model)));
+    for (key, model) in models {
+        let key = if key.is_empty() { String::new() } else { format!("{key}: ") };
+        if model.decodes_small() {
+            output::text(out, &format!("{key}pictures are decoded by small_decoder\n"))?;
+        }
+        if let Some(preview) = &model.preview {
+            let every = preview.every;
+            output::text(out, &format!("{key}previews every {every} steps are made {}\n", preview.source))?;
+        }
+    }
     if !args.open {
         return output::text(out, "nothing wrong with it, as far as can be told without opening the graphs (--open)\n");
     }

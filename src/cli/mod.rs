@@ -12,6 +12,7 @@ mod memory;
 mod output;
 mod plot;
 mod prepared;
+mod preview;
 mod progress;
 mod run;
 mod runtime;

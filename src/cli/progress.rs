@@ -8,6 +8,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output;
+use super::preview::Terminal;
 use crate::pipeline::{Event, Observer};
 
 /// Draws progress on standard error, and stops the run once `interrupted` is set.
@@ -17,13 +18,21 @@ pub struct Progress {
     quiet: bool,
     /// Which of several models in a row is at work, as it stands behind a message.
     stage: String,
+    /// Where previews are shown.
+    terminal: Option<Terminal>,
 }
 
 impl Progress {
     /// `quiet` keeps bars away; warnings are shown all the same. Where standard error is no terminal, there are no
     /// bars either.
     pub fn new(quiet: bool, interrupted: Arc<AtomicBool>) -> Self {
-        Self { bar: ProgressBar::hidden(), interrupted, quiet, stage: String::new() }
+        Self {
+            bar: ProgressBar::hidden(),
+            interrupted,
+            quiet,
+            stage: String::new(),
+            terminal: Terminal::find().filter(|_| !quiet),
+        }
     }
 
     /// Shows a spinner with `message`, in place of the bar before it.
@@ -50,8 +59,9 @@ impl Progress {
         self.bar = bar;
     }
 
-    fn line(&self, text: &str) {
+    fn line(&mut self, text: &str) {
         self.bar.suspend(|| output::say(text));
+        self.terminal.iter_mut().for_each(Terminal::moved_on);
     }
 }
 
@@ -117,8 +127,15 @@ impl Observer for Progress {
             Event::Decoding { index, of } => {
                 self.spin(format!("decoding {}{}", pictures(index, 1, of), self.stage));
             }
+            Event::Preview { pixels, .. } => {
+                let Self { bar, terminal, .. } = self;
+                terminal.iter_mut().for_each(|terminal| bar.suspend(|| terminal.show(pixels)));
+            }
             Event::Opened { .. } | Event::Denoising { .. } => {}
-            Event::Picture(_) | Event::Kept(_) => self.clear(),
+            Event::Picture(_) | Event::Kept(_) => {
+                self.clear();
+                self.terminal.iter_mut().for_each(Terminal::moved_on);
+            }
         }
         if self.interrupted.load(Ordering::Relaxed) {
             self.clear();

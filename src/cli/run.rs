@@ -14,6 +14,7 @@ use super::interrupt::Interrupt;
 use super::memory::Watch;
 use super::output;
 use super::prepared;
+use super::preview::Previews;
 use super::progress::Progress;
 use super::runtime;
 use crate::denoise::Evaluations;
@@ -82,19 +83,23 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
         failed: None,
         pace: Pace::new(started),
         memory,
+        previews: None,
     };
     let cancel = interrupt.cancel();
     // The pictures of fewer evaluations come first: what a first run pays for must not count in their favour.
     let (timings, full_timings) = match &full {
         None => {
+            writer.preview(&plan, "");
             let run = |observer: &mut dyn Observer| stages.finish(&plan, &cancel, observer);
             (run_watched(run, &mut writer, &mut progress)?, None)
         }
         Some(full) => {
+            writer.preview(&plan, "");
             let run = |observer: &mut dyn Observer| stages.run(&plan, &cancel, observer);
             let timings = run_watched(run, &mut writer, &mut progress)?;
             writer.recorder = writer.recorder.of(full);
             writer.shown = writer.shown.beside_the_next();
+            writer.preview(full, compare::SUFFIX);
             let run = |observer: &mut dyn Observer| stages.finish(full, &cancel, observer);
             (timings, Some(run_watched(run, &mut writer, &mut progress)?))
         }
@@ -134,6 +139,12 @@ fn run_watched(
         if let Err(error) = written {
             writer.failed = Some(error);
             return ControlFlow::Break(());
+        }
+        writer.previews.iter_mut().for_each(|previews| previews.notice(&event));
+        if matches!(event, Event::Preview { .. }) {
+            let flow = progress.notice(event);
+            writer.pace.pause();
+            return flow;
         }
         progress.notice(event)
     });
@@ -217,6 +228,7 @@ struct PictureWriter<'a> {
     failed: Option<Error>,
     pace: Pace,
     memory: Option<Watch>,
+    previews: Option<Previews>,
 }
 
 /// When what happened, for `--json`.
@@ -249,9 +261,22 @@ impl Pace {
             _ => {}
         }
     }
+
+    /// What was done until now is no part of the next call.
+    fn pause(&mut self) {
+        self.last = self.started.elapsed().as_secs_f64();
+    }
 }
 
 impl PictureWriter<'_> {
+    /// Writes previews of this plan's pictures from now on, where it asks for any.
+    fn preview(&mut self, plan: &Plan, suffix: &'static str) {
+        let models = std::iter::once(&plan.model).chain(plan.stages.iter().map(|stage| &stage.model));
+        let asks = models.into_iter().any(|model| model.preview.is_some());
+        let saver = self.savers.last().and_then(Option::as_ref).filter(|_| asks);
+        self.previews = saver.map(|saver| Previews::new(plan, saver, suffix));
+    }
+
     fn write(&mut self, picture: &Picture, is_last: bool) -> Result<()> {
         let start = Instant::now();
         let record = self.recorder.record(picture)?;
@@ -328,6 +353,9 @@ impl PictureWriter<'_> {
             }
             object["stages"] = stages.into();
         }
+        if let Some(decoder) = record.small_decoder() {
+            object["decoder"] = decoder.into();
+        }
         tell_fewer(&mut object, record.fewer_evaluations.as_ref())?;
         Ok(object)
     }
@@ -343,9 +371,12 @@ fn tell_fewer(object: &mut Value, fewer: Option<&FewerEvaluations>) -> Result<()
 }
 
 fn summary(timings: &Timings, found: f64, opened: f64, saving: f64, total: f64) {
-    let Timings { open, prepare, decode, .. } = *timings;
+    let Timings { open, prepare, preview, decode, .. } = *timings;
     let opened = opened + open;
-    let denoising = denoising(timings);
+    let mut denoising = denoising(timings);
+    if preview > 0.0 {
+        denoising.push_str(&format!(" · previews {preview:.2} s"));
+    }
     output::say(&format!(
         "runtime {found:.2} s · model {opened:.2} s · prompts {prepare:.2} s · {denoising} · decoding {decode:.2} s · \
          writing {saving:.2} s · in all {total:.2} s"

@@ -9,6 +9,8 @@ mod keep;
 mod noise;
 mod packing;
 mod share;
+#[cfg(test)]
+mod tests;
 
 use std::ops::{ControlFlow, Range};
 
@@ -114,6 +116,31 @@ pub struct Step<'a> {
     pub timestep: f64,
     /// The sample after the step, `[n, c, h/f, w/f]`, float32.
     pub sample: ArrayViewD<'a, f32>,
+    /// The picture that the model sees in the sample at this call, of the same shape, where [`Watch::wants_estimate`]
+    /// said so.
+    pub estimate: Option<ArrayViewD<'a, f32>>,
+}
+
+/// Sees the steps of a run, and may stop it. Every `FnMut(Step<'_>) -> ControlFlow<()>` does.
+pub trait Watch {
+    /// Whether the step of this call, counted from 1, is to come with an estimate of the picture. The run is the same
+    /// either way.
+    fn wants_estimate(&mut self, call: usize, calls: usize, order: usize) -> bool {
+        let _ = (call, calls, order);
+        false
+    }
+
+    /// Called after each step.
+    ///
+    /// # Errors
+    /// Whatever the watcher fails with, which ends the run.
+    fn see(&mut self, step: Step<'_>) -> Result<ControlFlow<()>>;
+}
+
+impl<F: FnMut(Step<'_>) -> ControlFlow<()>> Watch for F {
+    fn see(&mut self, step: Step<'_>) -> Result<ControlFlow<()>> {
+        Ok(self(step))
+    }
 }
 
 /// Moves `sample` through the calls of the model that `span` names, from the first's place in the schedule to where
@@ -132,14 +159,16 @@ pub fn denoise(
     span: Range<usize>,
     keep: Option<&Keep>,
     noise: &mut dyn Noise,
-    watch: &mut dyn FnMut(Step<'_>) -> ControlFlow<()>,
+    watch: &mut dyn Watch,
 ) -> Result<()> {
     let shape = IxDyn(sample.shape());
+    let images = sample.shape().first().copied().unwrap_or(1);
     let x = sample
         .as_slice_mut()
         .ok_or_else(|| Error::input("latents", "the sample is not laid out in row-major order", ""))?;
     let mut scaled = vec![0.0; x.len()];
     let mut prediction = vec![0.0; x.len() * denoiser.outputs_per_input()];
+    let mut estimate = Vec::new();
     let (begin, calls, order) = (span.start, span.len(), scheduler.order());
     let end = span.end;
     for step in span {
@@ -147,18 +176,50 @@ pub fn denoise(
         scheduler.scale_input(step, x, &mut scaled);
         denoiser.predict(&scaled, call, &mut prediction)?;
         require_finite(&prediction, "the denoiser's prediction", call.index + 1, calls)?;
+        let estimates = watch.wants_estimate(call.index + 1, calls, order);
+        if estimates {
+            estimate.resize(x.len(), 0.0);
+            estimate_pictures(scheduler, step, &prediction, x, images, &mut estimate);
+            keep.iter().for_each(|keep| keep.restore(scheduler, None, &mut estimate, &mut scaled));
+        }
         scheduler.step(step, &prediction, x, noise)?;
         if let Some(keep) = keep {
             let next = Some(step + 1).filter(|&next| next < end);
             keep.restore(scheduler, next, x, &mut scaled);
         }
         require_finite(x, "the latents", call.index + 1, calls)?;
-        let view = ndarray::ArrayView::from_shape(shape.clone(), &*x)
-            .map_err(|e| Error::input("latents", format!("the sample does not have its own shape: {e}"), ""))?;
-        let seen = Step { call: call.index + 1, calls, timestep: call.timestep, sample: view };
-        if watch(seen).is_break() {
+        let seen = Step {
+            call: call.index + 1,
+            calls,
+            timestep: call.timestep,
+            sample: view(&shape, x)?,
+            estimate: if estimates { Some(view(&shape, &estimate)?) } else { None },
+        };
+        if watch.see(seen)?.is_break() {
             return Err(Error::Interrupted { at_step: Some(call.index + 1) });
         }
     }
     Ok(())
+}
+
+fn view<'a>(shape: &IxDyn, values: &'a [f32]) -> Result<ArrayViewD<'a, f32>> {
+    ndarray::ArrayView::from_shape(shape.clone(), values)
+        .map_err(|e| Error::input("latents", format!("the sample does not have its own shape: {e}"), ""))
+}
+
+/// Writes the picture that the model sees in each sample of a batch to `out`. A prediction may hold a variance behind
+/// each picture's own values.
+fn estimate_pictures(
+    scheduler: &dyn Scheduler,
+    step: usize,
+    prediction: &[f32],
+    x: &[f32],
+    images: usize,
+    out: &mut [f32],
+) {
+    let size = (x.len() / images.max(1)).max(1);
+    let predictions = prediction.chunks((prediction.len() / images.max(1)).max(1));
+    for ((x, out), prediction) in x.chunks(size).zip(out.chunks_mut(size)).zip(predictions) {
+        scheduler.estimate(step, prediction.get(..x.len()).unwrap_or(prediction), x, out);
+    }
 }

@@ -5,7 +5,7 @@ use ndarray::{ArrayD, ArrayViewD};
 use super::Scaling;
 use super::single::{self, Ports};
 use crate::bundle::VaeDecoderContract;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::session::{Cancel, Session};
 use crate::tiles::Tiles;
 
@@ -14,12 +14,20 @@ pub struct Decoder {
     session: Session,
     contract: VaeDecoderContract,
     scaling: Scaling,
+    /// f, where the pictures' size is to be held to it.
+    factor: Option<usize>,
 }
 
 impl Decoder {
     /// Joins an open graph with the scaling of its latents.
     pub fn new(session: Session, contract: VaeDecoderContract, scaling: Scaling) -> Self {
-        Self { session, contract, scaling }
+        Self { session, contract, scaling, factor: None }
+    }
+
+    /// Requires that pictures have `factor` pixels a side for one latent: decoders that do not come with the model may
+    /// be another model's.
+    pub fn of_factor(self, factor: usize) -> Self {
+        Self { factor: Some(factor), ..self }
     }
 
     /// Decodes one picture: latents `[1, c, h, w]` as the diffusion leaves them, to pixels `[1, 3, f·h, f·w]` in
@@ -54,6 +62,19 @@ impl Decoder {
             switches: &self.contract.switches,
             batch: self.contract.batch,
         };
-        single::run(&mut self.session, &ports, z.view(), "the decoded picture", cancel)
+        let pixels = single::run(&mut self.session, &ports, z.view(), "the decoded picture", cancel)?;
+        let side = |axis: usize, factor: usize| z.shape().get(axis).map(|side| side * factor);
+        match self.factor {
+            Some(f) if (2..4).any(|axis| pixels.shape().get(axis).copied() != side(axis, f)) => Err(Error::model(
+                self.session.path(),
+                format!(
+                    "it makes {:?} of latents {:?}, and the model's pictures are {f} times as large as its latents",
+                    pixels.shape(),
+                    z.shape()
+                ),
+                "take the small decoder that was made for this model's first stage",
+            )),
+            _ => Ok(pixels),
+        }
     }
 }

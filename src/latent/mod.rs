@@ -5,10 +5,14 @@
 
 mod decoder;
 mod encoder;
+mod linear;
+mod preview;
 mod single;
 
 pub use decoder::Decoder;
 pub use encoder::{Encoder, Posterior};
+pub use linear::LinearColours;
+pub use preview::Preview;
 
 /// The affine map between a first stage's latents and those of the diffusion.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -3,15 +3,16 @@
 mod batching;
 mod observe;
 mod parts;
+mod previews;
 mod save;
 mod stages;
 
 use std::ops::{ControlFlow, Range};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ndarray::{ArrayD, Axis, Slice};
 
-use crate::denoise::{Batch, BatchNoise, Cached, Control, Denoiser, Evaluations, GraphDenoiser, Step, denoise};
+use crate::denoise::{Batch, BatchNoise, Cached, Control, Denoiser, Evaluations, GraphDenoiser, denoise};
 use crate::error::{Error, Result};
 use crate::image::{self, Rgb8};
 use crate::plan::{ControlPart, ModelPlan, Request, Sizes};
@@ -20,6 +21,7 @@ use crate::session::{Cancel, Runtime};
 use crate::task::{self, Given, Handed, Paste, Stage};
 
 use parts::{Beginning, Decoding, Denoising, Opener, Parts};
+use previews::Watching;
 
 pub use observe::{Event, Observer, Unwatched};
 pub use save::{Recorder, Saver, model_digest};
@@ -79,6 +81,8 @@ pub struct Timings {
     pub prepare: f64,
     /// The denoising loop.
     pub denoise: f64,
+    /// Previews on the way.
+    pub preview: f64,
     /// Latents to pixels.
     pub decode: f64,
     /// Calls of the denoiser, each for a whole batch.
@@ -252,7 +256,7 @@ impl Pipeline {
         let opening = Instant::now();
         self.release(|parts| &mut parts.beginning);
         let mut opener = Opener::new(&self.plan, &self.runtime, cancel, observer);
-        let Denoising { denoiser, controls } = opener.denoising(&mut self.parts)?;
+        let Denoising { denoiser, controls, preview } = opener.denoising(&mut self.parts)?;
         opened += opening.elapsed();
         let prepared = Instant::now();
         timings.open += opened.as_secs_f64();
@@ -268,10 +272,17 @@ impl Pipeline {
                 .collect(),
         );
         stop_if(observer.notice(Event::Denoising { first, of }), None)?;
-        let mut calls = 0;
-        let mut watch = |step: Step<'_>| {
-            calls = step.call;
-            observer.notice(Event::Step { first, of, step })
+        let [_, height, width] = sample_shape;
+        let mut watch = Watching {
+            observer,
+            first,
+            of,
+            preview: preview.as_mut().zip(self.plan.preview.as_ref().map(|preview| preview.every)),
+            tiles: self.plan.decoding_tiles(request.tiles).filter(|tiles| tiles.split(height, width)),
+            factor: self.plan.spatial_factor,
+            cancel,
+            calls: 0,
+            took: Duration::ZERO,
         };
         let calls_made = begin..span.end;
         let full = calls_made.len() * guidance.branches().len();
@@ -283,10 +294,12 @@ impl Pipeline {
         };
         denoise(asked, scheduler.as_mut(), &mut sample, calls_made, keep.as_ref(), &mut noise, &mut watch)?;
         let evaluations = Evaluations { made: model.evaluations(), of: full };
+        let Watching { calls, took: previewed, .. } = watch;
         let denoised = Instant::now();
+        timings.preview += previewed.as_secs_f64();
         timings.calls += calls;
         timings.evaluations += evaluations;
-        timings.denoise += (denoised - prepared).as_secs_f64();
+        timings.denoise += (denoised - prepared - previewed).as_secs_f64();
         self.release(|parts| &mut parts.denoising);
         let seconds = (denoised - started).as_secs_f64() / images as f64;
         Ok(Drawn { indices, latents: sample, paste, calls, evaluations, seconds })

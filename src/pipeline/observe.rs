@@ -6,6 +6,7 @@ use std::path::Path;
 use super::Picture;
 use crate::bundle::ComponentKind;
 use crate::denoise::Step;
+use crate::image::Rgb8;
 
 /// Something that happened, in the order in which it happens.
 #[derive(Debug)]
@@ -74,6 +75,19 @@ pub enum Event<'a> {
         of: usize,
         /// The step.
         step: Step<'a>,
+    },
+    /// What a picture would become as the model sees it now; nothing of the run depends on it.
+    Preview {
+        /// The picture's index.
+        index: usize,
+        /// Pictures of the whole request.
+        of: usize,
+        /// The call of the model that it was made after, counted from 1.
+        call: usize,
+        /// Calls of this run.
+        calls: usize,
+        /// Its pixels: as many as the picture will have, or where it is made by a linear map one for each latent.
+        pixels: &'a Rgb8,
     },
     /// A picture's latents are about to be decoded.
     Decoding {

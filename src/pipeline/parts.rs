@@ -4,12 +4,12 @@ use std::time::Instant;
 
 use super::observe::{Event, Observer};
 use super::stop_if;
-use crate::bundle::{ComponentKind, ConditionerContract, GraphFile};
+use crate::bundle::{ComponentKind, ConditionerContract, GraphFile, VaeDecoderContract};
 use crate::conditioner::Conditioner;
 use crate::error::{Error, Result};
-use crate::latent::{Decoder, Encoder};
+use crate::latent::{Decoder, Encoder, LinearColours, Preview};
 use crate::lora;
-use crate::plan::{ModelPlan, Part};
+use crate::plan::{ModelPlan, Part, PreviewSource};
 use crate::prepared::{self, Entry};
 use crate::session::{Cancel, Runtime, Session, SessionOptions};
 use crate::tensor::ByteEdit;
@@ -39,6 +39,7 @@ pub(super) struct Beginning {
 pub(super) struct Denoising {
     pub denoiser: Session,
     pub controls: Vec<Session>,
+    pub preview: Option<Preview>,
 }
 
 /// What turns latents into pixels.
@@ -65,6 +66,13 @@ impl<'a> Opener<'a> {
         Self { plan, runtime, cancel, observer, opened_bytes: 0 }
     }
 
+    /// The graphs that are opened, that of the previews among them.
+    fn openings(&self) -> Vec<(ComponentKind, &'a GraphFile, &'a [ByteEdit])> {
+        let plan = self.plan;
+        let preview = plan.preview_decoder().map(|part| (part.kind, &part.graph, part.edits.as_slice()));
+        plan.openings().into_iter().chain(preview).collect()
+    }
+
     /// Does now what takes its time: optimises graphs that are to be kept so, and opens all of them where some are not,
     /// and graphs stay open.
     pub(super) fn load(&mut self, parts: &mut Parts) -> Result<()> {
@@ -76,7 +84,7 @@ impl<'a> Opener<'a> {
             ));
         }
         let made = self.prepare();
-        let mut is_instant = made.len() == self.plan.openings().len();
+        let mut is_instant = made.len() == self.openings().len();
         for (kind, made) in made {
             match made {
                 Ok(_) => {}
@@ -101,7 +109,7 @@ impl<'a> Opener<'a> {
     /// Optimises the graphs that are to be kept so, up to the first that is interrupted.
     pub(super) fn prepare(&mut self) -> Vec<(ComponentKind, Result<Entry>)> {
         let mut made = Vec::new();
-        for (kind, graph, edits) in self.plan.openings() {
+        for (kind, graph, edits) in self.openings() {
             let Some(cache) = self.plan.prepared(kind) else { continue };
             let options = self.options(kind, edits);
             let (observer, cancel) = (&mut *self.observer, self.cancel);
@@ -153,6 +161,7 @@ impl<'a> Opener<'a> {
 
     /// What the loop runs.
     pub(super) fn denoising<'p>(&mut self, parts: &'p mut Parts) -> Result<&'p mut Denoising> {
+        let preview = if parts.denoising.is_none() { self.preview(parts)? } else { None };
         let Parts { denoising, unkept, .. } = parts;
         if denoising.is_none() {
             let controls = self.plan.controls.iter().map(|control| &control.part);
@@ -160,20 +169,66 @@ impl<'a> Opener<'a> {
             let controls = controls.collect::<Result<Vec<_>>>()?;
             let part = &self.plan.denoiser;
             let denoiser = self.session(part.kind, &part.graph, &part.edits, unkept)?;
-            *denoising = Some(Denoising { denoiser, controls });
+            *denoising = Some(Denoising { denoiser, controls, preview });
         }
         denoising.as_mut().ok_or_else(closed)
+    }
+
+    /// What makes previews, where they are asked for.
+    fn preview(&mut self, parts: &mut Parts) -> Result<Option<Preview>> {
+        let plan = self.plan;
+        let Some(preview) = &plan.preview else { return Ok(None) };
+        Ok(Some(match &preview.source {
+            PreviewSource::Small(part, scaling) => {
+                let session = self.session(part.kind, &part.graph, &part.edits, &parts.unkept)?;
+                let decoder = Decoder::new(session, part.contract.clone(), *scaling);
+                Preview::Decoder(Box::new(decoder.of_factor(plan.spatial_factor)))
+            }
+            PreviewSource::Published(map) => Preview::Linear(map.clone()),
+            PreviewSource::Fitted(part) => match self.fitted(part, parts) {
+                Ok(map) => Preview::Linear(map),
+                Err(error @ Error::Interrupted { .. }) => return Err(error),
+                Err(error) => {
+                    // The pictures do not hang on it.
+                    let warning = format!("there are no previews, since no map could be fitted: {error}");
+                    stop_if(self.observer.notice(Event::Warning(warning)), None)?;
+                    return Ok(None);
+                }
+            },
+            PreviewSource::Pixels => Preview::Pixels,
+        }))
+    }
+
+    /// A linear map fitted to the decoder: the one that makes the pictures, where it does.
+    fn fitted(&mut self, part: &Part<VaeDecoderContract>, parts: &mut Parts) -> Result<LinearColours> {
+        let (plan, cancel) = (self.plan, self.cancel);
+        let sizes = plan.sizes.map(|sizes| (sizes.width, sizes.height, sizes.tiles));
+        let (width, height, tiles) = sizes.unwrap_or((8 * plan.spatial_factor, 8 * plan.spatial_factor, None));
+        let [channels, height, width] = plan.sample_shape(width, height);
+        let (height, width) = tiles.map_or((height, width), |tiles| tiles.of(height, width));
+        let fit =
+            |decoder: &mut Decoder| LinearColours::fit(decoder, channels, [height, width], plan.spatial_factor, cancel);
+        if plan.decoder.is_none() {
+            let session = self.session(part.kind, &part.graph, &part.edits, &parts.unkept)?;
+            return fit(&mut Decoder::new(session, part.contract.clone(), plan.model.scaling));
+        }
+        let map = fit(self.decoding(parts)?.decoder.as_mut().ok_or_else(closed)?);
+        if !parts.stay {
+            parts.decoding = None;
+        }
+        map
     }
 
     /// What turns latents into pixels.
     pub(super) fn decoding<'p>(&mut self, parts: &'p mut Parts) -> Result<&'p mut Decoding> {
         let Parts { decoding, unkept, .. } = parts;
         if decoding.is_none() {
-            let scaling = self.plan.model.scaling;
             let decoder = match &self.plan.decoder {
                 Some(part) => {
                     let session = self.session(part.kind, &part.graph, &part.edits, unkept)?;
-                    Some(Decoder::new(session, part.contract.clone(), scaling))
+                    let decoder = Decoder::new(session, part.contract.clone(), self.plan.decoder_scaling);
+                    let is_small = self.plan.decodes_small();
+                    Some(if is_small { decoder.of_factor(self.plan.spatial_factor) } else { decoder })
                 }
                 None => None,
             };
@@ -189,7 +244,7 @@ impl<'a> Opener<'a> {
         edits: &[ByteEdit],
         unkept: &[ComponentKind],
     ) -> Result<Session> {
-        let of_bytes = self.plan.openings().iter().map(|(_, graph, _)| graph.weight_bytes).sum();
+        let of_bytes = self.openings().iter().map(|(_, graph, _)| graph.weight_bytes).sum();
         let (weight_bytes, opened_bytes) = (graph.weight_bytes, self.opened_bytes);
         let opening = Event::Opening { component: kind, weight_bytes, opened_bytes, of_bytes };
         stop_if(self.observer.notice(opening), None)?;
@@ -215,7 +270,13 @@ impl<'a> Opener<'a> {
     }
 
     fn options(&self, kind: ComponentKind, edits: &[ByteEdit]) -> SessionOptions {
-        SessionOptions { cancel: self.cancel.clone(), edits: edits.to_vec(), ..self.plan.session_options(kind) }
+        let mut options =
+            SessionOptions { cancel: self.cancel.clone(), edits: edits.to_vec(), ..self.plan.session_options(kind) };
+        if self.plan.preview_decoder().is_some_and(|part| part.kind == kind) {
+            // Threads that wait for work after a preview would take the processor from the step that follows.
+            options.config.push(("session.intra_op.allow_spinning".to_owned(), "0".to_owned()));
+        }
+        options
     }
 }
 

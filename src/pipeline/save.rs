@@ -49,6 +49,11 @@ impl Saver {
         }
     }
 
+    /// Where previews go of the picture that will be saved with this prompt, seed and suffix.
+    pub fn preview(&self, prompt: &str, seed: u64, suffix: &str) -> PathBuf {
+        self.dir.join(format!("{}-{seed}{suffix}.preview.png", slug(prompt)))
+    }
+
     /// Writes a picture, whole or not at all, and returns its path.
     ///
     /// The name is made of the prompt, the seed, and `suffix`, which may be empty. A file of that name with other
@@ -123,6 +128,8 @@ pub struct Recorder {
     guidance_scale: f64,
     /// The digests of the files that the pipeline begins with, once they are known.
     inputs: Option<BTreeMap<String, String>>,
+    /// The component that decodes, where it is not the first stage's own.
+    decoder: Option<String>,
     /// Reads every file of the models, which for a large one takes seconds that the run need not wait for.
     digests: Digesting,
     /// What stages do with the pictures, but for their digests.
@@ -161,6 +168,7 @@ impl Recorder {
             guidance_scale: stage.request.task.guidance_scale(),
             strength: strength(&stage.request),
             denoising_start: stage.request.denoising_start,
+            decoder: decoder(&stage.model),
             fewer_evaluations: None,
         });
         Self {
@@ -171,6 +179,7 @@ impl Recorder {
             strength: strength(&plan.request),
             guidance_scale: plan.request.task.guidance_scale(),
             inputs: None,
+            decoder: decoder(&plan.model),
             digests,
             stages: stages.collect(),
         }
@@ -212,6 +221,7 @@ impl Recorder {
             height: picture.pixels.height(),
             pipeline: pipeline.to_toml(),
             index,
+            decoder: self.decoder.clone(),
             inputs: self.inputs.clone().unwrap_or_default(),
             fewer_evaluations: fewer_evaluations(&self.spec, picture.evaluations.first()),
             stages,
@@ -255,6 +265,11 @@ impl Recorder {
         own.keep_only(picture.index, picture.seed);
         (own, 0)
     }
+}
+
+/// The component that decodes, where it is not the first stage's own.
+fn decoder(model: &ModelPlan) -> Option<String> {
+    model.decoder.as_ref().filter(|_| model.decodes_small()).map(|part| part.kind.name().to_owned())
 }
 
 fn name_of(model: &Path) -> String {

@@ -6,6 +6,7 @@ use super::classes;
 use super::conditions::ConditionPart;
 use super::control::ControlPart;
 use super::flux;
+use super::preview::{self, PreviewPlan};
 use super::sizes::Sizes;
 use super::text::TextPlan;
 use super::thrift::Thrift;
@@ -54,8 +55,12 @@ pub struct ModelPlan {
     pub controls: Vec<ControlPart>,
     /// The first stage's encoder, where the task starts from a picture.
     pub encoder: Option<Part<VaeEncoderContract>>,
-    /// The first stage's decoder; absent for a model that works on pixels.
+    /// The first stage's decoder, or the small one in its place; absent for a model that works on pixels.
     pub decoder: Option<Part<VaeDecoderContract>>,
+    /// How the latents of that decoder are scaled.
+    pub decoder_scaling: Scaling,
+    /// The previews that are made on the way, where they are asked for.
+    pub preview: Option<PreviewPlan>,
     /// f: pixels a side for one latent.
     pub spatial_factor: usize,
     /// c: channels of a sample.
@@ -84,9 +89,10 @@ impl ModelPlan {
         let component = if spec.controls.is_empty() { bundle.denoiser()? } else { bundle.denoiser_under_control()? };
         let mut contract = DenoiserContract::resolve(component)?;
         let edits = between_whole_times(&component.graph, &mut contract.timestep);
-        let decoder = match bundle.require_decoder(&wanted_for)? {
-            Some(component) => Some(part(component, VaeDecoderContract::resolve(component)?)),
-            None => None,
+        let scaling = scaling(spec, bundle, task);
+        let (decoder, decoder_scaling) = match preview::decoder(spec, bundle, scaling, &wanted_for)? {
+            Some((part, scaling)) => (Some(part), scaling),
+            None => (None, scaling),
         };
         let encoder = if task.needs_encoder() {
             let component = bundle.require_encoder(&wanted_for)?;
@@ -123,7 +129,7 @@ impl ModelPlan {
         Ok(Self {
             dir: bundle.dir.clone(),
             model: Model {
-                scaling: scaling(spec, bundle, task),
+                scaling,
                 concatenated,
                 zeros_for_no_prompt: text.as_ref().is_some_and(|text| text.zeros_for_no_prompt),
                 classes,
@@ -138,6 +144,8 @@ impl ModelPlan {
             controls,
             encoder,
             decoder,
+            decoder_scaling,
+            preview: preview::previews(spec, bundle, scaling)?,
             spatial_factor: bundle.facts.spatial_factor.value,
             channels: bundle.facts.latent_channels.value,
             sizes: None,

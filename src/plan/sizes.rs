@@ -72,14 +72,14 @@ impl ModelPlan {
             axes.add(&part.contract.input_ids, &shape);
             part.contract.attention_mask.iter().for_each(|mask| axes.add(mask, &shape));
         }
-        if let Some(part) = self.decoder.as_ref().filter(|part| part.kind == kind) {
+        if let Some(part) = self.decoder.iter().chain(self.preview_decoder()).find(|part| part.kind == kind) {
             let (height, width) = within(self.decoding_tiles(sizes.tiles));
             axes.add(&part.contract.latent, &[part.contract.batch.or(Some(1)), None, Some(height), Some(width)]);
         }
         axes.0.into_iter().filter_map(|(name, length)| Some((name, length?))).collect()
     }
 
-    /// The tiles in which the decoder works in a request of these tiles, where it does.
+    /// The tiles in which decoders work in a request of these tiles, where they do.
     pub fn decoding_tiles(&self, asked: Option<Tiles>) -> Option<Tiles> {
         asked.or(self.thrift.and_then(|thrift| thrift.tiles))
     }

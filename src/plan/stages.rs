@@ -193,7 +193,10 @@ impl Plan {
 /// Finds the tables about components that nothing opens. A `[device]` that a stage has from the file's own tables is in
 /// use where any of them opens the component.
 fn tell_idle(spec: &Spec, model: &mut ModelPlan, stages: &mut [(StagePlan, Stage)]) {
-    let opens = |model: &ModelPlan, kind: ComponentKind| model.graphs().iter().any(|(opened, _)| *opened == kind);
+    // A small decoder is named once, and used where a preview is asked for.
+    let opens = |model: &ModelPlan, kind: ComponentKind| {
+        kind == ComponentKind::SmallDecoder || model.graphs().iter().any(|(opened, _)| *opened == kind)
+    };
     let sentence = |table: &str, kind: ComponentKind| {
         format!("[{table}.{kind}] stands for nothing, since no {kind} is opened in this pipeline; leave it out")
     };

@@ -56,10 +56,13 @@ impl ModelPlan {
     /// Whether only one run of the denoiser fits at a time.
     fn denoises_alone(&self, budget: u64) -> Result<bool> {
         let kind = self.denoiser.kind;
-        let controls = self.controls.iter().map(|control| control.part.graph.weight_bytes).sum::<u64>();
+        let mut beside = self.controls.iter().map(|control| control.part.graph.weight_bytes).sum::<u64>();
+        if let Some(part) = self.preview_decoder() {
+            beside += self.needed(&part.graph, &self.axes(part.kind), self.passes(part.kind), 1)? - BESIDE;
+        }
         let need = |callers| {
             let need = self.needed(&self.denoiser.graph, &self.axes(kind), self.passes(kind), callers)?;
-            Ok::<_, Error>(need + controls)
+            Ok::<_, Error>(need + beside)
         };
         if need(self.callers() as u64)? <= budget {
             return Ok(false);

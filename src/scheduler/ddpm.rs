@@ -2,7 +2,7 @@
 
 use super::config::{Key, Kind, Settings, keys};
 use super::noise::{exp_f32, ln_f32};
-use super::sample::{Bounds, Prediction, add_noise, at_timestep, clamp};
+use super::sample::{Bounds, Prediction, add_noise, at_timestep, clamp, estimate};
 use super::{Accepts, Entry, Noise, Request, Scheduler, noise, spacing};
 use crate::error::{Error, Result};
 
@@ -217,5 +217,9 @@ impl Scheduler for Ddpm {
 
     fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]) {
         add_noise(self.levels[step].alpha, x0, noise, out);
+    }
+
+    fn estimate(&self, step: usize, model_output: &[f32], x: &[f32], out: &mut [f32]) {
+        estimate(self, self.prediction, step, model_output, x, out);
     }
 }

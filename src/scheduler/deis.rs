@@ -3,7 +3,7 @@
 use super::config::{Key, Kind, Settings, keys};
 use super::multistep::Orders;
 use super::noise::{exp_f32, numpy_ln_f32 as ln_f32};
-use super::sample::{Bounds, History, Prediction, mix};
+use super::sample::{Bounds, History, Prediction, estimate, mix};
 use super::solver::{self, Level, Manner};
 use super::{Accepts, Entry, Noise, Request, Scheduler, noise};
 use crate::error::Result;
@@ -196,5 +196,9 @@ impl Scheduler for Deis {
     fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]) {
         let level = self.level(step);
         mix(level.alpha, x0, level.sigma, noise, out);
+    }
+
+    fn estimate(&self, step: usize, model_output: &[f32], x: &[f32], out: &mut [f32]) {
+        estimate(self, self.converter.prediction, step, model_output, x, out);
     }
 }

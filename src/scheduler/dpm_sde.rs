@@ -15,7 +15,7 @@
 use super::config::{Key, Kind, Settings, keys};
 use super::discrete::{self, interleave};
 use super::noise::{exp_f32, ln_f32};
-use super::sample::Prediction;
+use super::sample::{Prediction, estimate};
 use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, sigmas, spacing};
 use crate::error::Result;
 use crate::rng::BrownianTree;
@@ -174,5 +174,9 @@ impl Scheduler for DpmSde {
 
     fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]) {
         sigmas::add_noise(self.sigma_at(step), x0, noise, out);
+    }
+
+    fn estimate(&self, step: usize, model_output: &[f32], x: &[f32], out: &mut [f32]) {
+        estimate(self, self.prediction, step, model_output, x, out);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::config::{Key, Kind, Settings, keys};
 use super::dpm_update::{Algorithm, Converter};
-use super::sample::{Bounds, History, mix};
+use super::sample::{Bounds, History, estimate, mix};
 use super::solver::{self, Level, Manner};
 use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, noise};
 use crate::error::Result;
@@ -194,6 +194,10 @@ impl Scheduler for DpmSinglestep {
     fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]) {
         let level = self.level(step);
         mix(level.alpha, x0, level.sigma, noise, out);
+    }
+
+    fn estimate(&self, step: usize, model_output: &[f32], x: &[f32], out: &mut [f32]) {
+        estimate(self, self.converter.prediction, step, model_output, x, out);
     }
 }
 

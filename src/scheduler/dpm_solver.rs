@@ -5,7 +5,7 @@
 use super::config::{Key, Kind, Settings, keys};
 use super::dpm_update::{Algorithm, Converter};
 use super::multistep::Multistep;
-use super::sample::mix;
+use super::sample::{estimate, mix};
 use super::solver::{self, Level, Manner};
 use super::{Noise, Request, Scheduler, noise};
 use crate::error::Result;
@@ -106,5 +106,9 @@ impl Scheduler for DpmSolver {
     fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]) {
         let level = Level::new(self.sigmas[step], self.flow);
         mix(level.alpha, x0, level.sigma, noise, out);
+    }
+
+    fn estimate(&self, step: usize, model_output: &[f32], x: &[f32], out: &mut [f32]) {
+        estimate(self, self.converter.prediction, step, model_output, x, out);
     }
 }

@@ -115,7 +115,7 @@ impl Algorithm {
 /// Turns a model's answers into what an algorithm integrates.
 #[derive(Debug)]
 pub(super) struct Converter {
-    prediction: Prediction,
+    pub(super) prediction: Prediction,
     of_noise: bool,
     bounds: Bounds,
     images: usize,

@@ -99,4 +99,8 @@ impl Scheduler for EdmDpmMultistep {
     fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]) {
         sigmas::add_noise(self.sigmas[step], x0, noise, out);
     }
+
+    fn estimate(&self, step: usize, model_output: &[f32], x: &[f32], out: &mut [f32]) {
+        self.scalings.estimate(self.sigmas[step], model_output, x, out);
+    }
 }

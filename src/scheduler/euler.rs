@@ -4,7 +4,7 @@
 use super::churn::{self, Churn};
 use super::config::{Key, Kind, Settings, keys};
 use super::noise::exp_f32;
-use super::sample::Prediction;
+use super::sample::{Prediction, estimate};
 use super::sigmas::{self, Ramp};
 use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, custom, discrete, noise, spacing};
 use crate::error::Result;
@@ -115,5 +115,9 @@ impl Scheduler for Euler {
 
     fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]) {
         sigmas::add_noise(self.sigmas[step], x0, noise, out);
+    }
+
+    fn estimate(&self, step: usize, model_output: &[f32], x: &[f32], out: &mut [f32]) {
+        estimate(self, self.prediction, step, model_output, x, out);
     }
 }

@@ -1,7 +1,7 @@
 //! Ancestral Euler, k-diffusion's `sample_euler_ancestral`: each step goes below its target and adds noise to reach it.
 
 use super::config::{Settings, keys};
-use super::sample::Prediction;
+use super::sample::{Prediction, estimate};
 use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, custom, discrete, noise, sigmas, spacing};
 use crate::error::Result;
 
@@ -86,5 +86,9 @@ impl Scheduler for EulerAncestral {
 
     fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]) {
         sigmas::add_noise(self.sigmas[step], x0, noise, out);
+    }
+
+    fn estimate(&self, step: usize, model_output: &[f32], x: &[f32], out: &mut [f32]) {
+        estimate(self, self.prediction, step, model_output, x, out);
     }
 }

@@ -2,6 +2,7 @@
 //! Image Synthesis".
 
 use super::config::{Key, Kind, Settings, keys};
+use super::sample::{Prediction, estimate};
 use super::sigmas::Ramp;
 use super::{Accepts, Custom, Entry, Noise, Request, Scheduler, flow};
 use crate::error::Result;
@@ -117,5 +118,9 @@ impl Scheduler for FlowMatchEuler {
 
     fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]) {
         flow::add_noise(self.sigmas[step], x0, noise, out);
+    }
+
+    fn estimate(&self, step: usize, model_output: &[f32], x: &[f32], out: &mut [f32]) {
+        estimate(self, Prediction::Flow, step, model_output, x, out);
     }
 }

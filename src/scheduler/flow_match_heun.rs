@@ -3,7 +3,7 @@
 use super::churn::{self, Churn};
 use super::config::{Key, Settings, keys};
 use super::discrete::interleave;
-use super::sample::blocks;
+use super::sample::{Prediction, blocks, estimate};
 use super::{Accepts, Entry, Noise, Request, Scheduler, flow};
 use crate::error::Result;
 
@@ -92,5 +92,9 @@ impl Scheduler for FlowMatchHeun {
 
     fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]) {
         flow::add_noise(self.sigmas[step.div_ceil(2)], x0, noise, out);
+    }
+
+    fn estimate(&self, step: usize, model_output: &[f32], x: &[f32], out: &mut [f32]) {
+        estimate(self, Prediction::Flow, step, model_output, x, out);
     }
 }

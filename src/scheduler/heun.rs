@@ -3,7 +3,7 @@
 
 use super::config::{Key, Settings, keys};
 use super::discrete::{self, interleave};
-use super::sample::{Prediction, blocks, clamp};
+use super::sample::{Prediction, blocks, clamp, estimate};
 use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, sigmas};
 use crate::error::Result;
 
@@ -104,5 +104,9 @@ impl Scheduler for Heun {
 
     fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]) {
         sigmas::add_noise(self.sigmas[step.div_ceil(2)], x0, noise, out);
+    }
+
+    fn estimate(&self, step: usize, model_output: &[f32], x: &[f32], out: &mut [f32]) {
+        estimate(self, self.prediction, step, model_output, x, out);
     }
 }

@@ -2,7 +2,7 @@
 //! 12), from one noise level to another, whichever of them is the noisier.
 
 use super::config::Settings;
-use super::sample::{Bounds, Prediction, add_noise, clamp};
+use super::sample::{Bounds, Prediction, add_noise, clamp, estimate};
 use super::{Noise, Request, Scheduler};
 use crate::error::Result;
 
@@ -143,5 +143,9 @@ impl Scheduler for Implicit {
 
     fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]) {
         add_noise(self.levels[step].alpha, x0, noise, out);
+    }
+
+    fn estimate(&self, step: usize, model_output: &[f32], x: &[f32], out: &mut [f32]) {
+        estimate(self, self.prediction, step, model_output, x, out);
     }
 }

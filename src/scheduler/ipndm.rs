@@ -3,7 +3,7 @@
 
 use super::config::{Settings, keys};
 use super::noise::linspace_f32;
-use super::sample::{History, blocks, mix};
+use super::sample::{History, Prediction, blocks, estimate, mix};
 use super::{Accepts, Entry, Noise, Request, Scheduler};
 use crate::error::Result;
 
@@ -110,5 +110,9 @@ impl Scheduler for Ipndm {
 
     fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]) {
         mix(self.alphas[step], x0, self.betas[step], noise, out);
+    }
+
+    fn estimate(&self, step: usize, model_output: &[f32], x: &[f32], out: &mut [f32]) {
+        estimate(self, Prediction::Velocity, step, model_output, x, out);
     }
 }

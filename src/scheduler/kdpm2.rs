@@ -3,7 +3,7 @@
 use super::config::{Settings, keys};
 use super::discrete::{self, interleave};
 use super::noise::{exp_f32, ln_f32};
-use super::sample::{Prediction, blocks};
+use super::sample::{Prediction, blocks, estimate};
 use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, sigmas};
 use crate::error::Result;
 
@@ -103,5 +103,9 @@ impl Scheduler for Kdpm2 {
 
     fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]) {
         sigmas::add_noise(self.sigma_at(step), x0, noise, out);
+    }
+
+    fn estimate(&self, step: usize, model_output: &[f32], x: &[f32], out: &mut [f32]) {
+        estimate(self, self.prediction, step, model_output, x, out);
     }
 }

@@ -1,7 +1,7 @@
 //! Sampling of latent consistency models: Luo et al. 2023, "Latent Consistency Models", algorithm 3.
 
 use super::config::Settings;
-use super::sample::{Bounds, Prediction, add_noise, at_timestep, clamp};
+use super::sample::{Bounds, Prediction, add_noise, at_timestep, clamp, estimate};
 use super::{Accepts, Entry, Noise, Request, Scheduler, consistency, noise};
 use crate::error::Result;
 
@@ -115,5 +115,9 @@ impl Scheduler for Lcm {
 
     fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]) {
         add_noise(self.levels[step].alpha, x0, noise, out);
+    }
+
+    fn estimate(&self, step: usize, model_output: &[f32], x: &[f32], out: &mut [f32]) {
+        estimate(self, self.prediction, step, model_output, x, out);
     }
 }

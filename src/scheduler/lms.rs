@@ -1,7 +1,7 @@
 //! Linear multistep on the probability flow, k-diffusion's `sample_lms`: Adams-Bashforth on uneven sigmas.
 
 use super::config::{Key, Kind, Settings, keys};
-use super::sample::{History, Prediction, blocks};
+use super::sample::{History, Prediction, blocks, estimate};
 use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, discrete, sigmas};
 use crate::error::Result;
 
@@ -144,5 +144,9 @@ impl Scheduler for Lms {
 
     fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]) {
         sigmas::add_noise(self.sigmas[step], x0, noise, out);
+    }
+
+    fn estimate(&self, step: usize, model_output: &[f32], x: &[f32], out: &mut [f32]) {
+        estimate(self, self.prediction, step, model_output, x, out);
     }
 }

@@ -122,6 +122,12 @@ pub trait Scheduler: Send {
 
     /// Writes to `out` the sample that stands at `step` of a run whose picture is `x0`, given unit normal `noise`.
     fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]);
+
+    /// Writes to `out` the picture that the model's answer at `step` stands for, given the sample `x` before that step:
+    /// diffusers' `pred_original_sample`, neither clipped nor thresholded. It changes nothing of the run.
+    ///
+    /// `model_output` has the length of `x`: variances are left out of it.
+    fn estimate(&self, step: usize, model_output: &[f32], x: &[f32], out: &mut [f32]);
 }
 
 /// What a scheduler is built for, beside its configuration.

@@ -1,7 +1,7 @@
 //! PNDM: Liu et al. 2022, "Pseudo Numerical Methods for Diffusion Models on Manifolds".
 
 use super::config::{Key, Settings, keys};
-use super::sample::{History, Prediction, add_noise, at, at_timestep, blocks};
+use super::sample::{History, Prediction, add_noise, at, at_timestep, blocks, estimate};
 use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, noise, spacing};
 use crate::error::Result;
 
@@ -240,5 +240,9 @@ impl Scheduler for Pndm {
 
     fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]) {
         add_noise(self.alpha(self.calls[step]), x0, noise, out);
+    }
+
+    fn estimate(&self, step: usize, model_output: &[f32], x: &[f32], out: &mut [f32]) {
+        estimate(self, self.prediction, step, model_output, x, out);
     }
 }

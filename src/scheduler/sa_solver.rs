@@ -4,7 +4,7 @@ use super::config::{Key, Kind, Settings, keys};
 use super::dpm_update::Converter;
 use super::noise::exp_f32;
 use super::sa_update::{Interval, MOST, Tau, second_order_shift, weights};
-use super::sample::{Bounds, History, Prediction, add_noise, at_timestep, blocks};
+use super::sample::{Bounds, History, Prediction, add_noise, at_timestep, blocks, estimate};
 use super::solver::{self, Level, Manner};
 use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, noise};
 use crate::error::Result;
@@ -194,5 +194,9 @@ impl Scheduler for SaSolver {
 
     fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]) {
         add_noise(self.alphas[step], x0, noise, out);
+    }
+
+    fn estimate(&self, step: usize, model_output: &[f32], x: &[f32], out: &mut [f32]) {
+        estimate(self, self.converter.prediction, step, model_output, x, out);
     }
 }

@@ -1,5 +1,6 @@
 //! What solvers do to samples: bounding a predicted picture, and remembering what the model said.
 
+use super::Scheduler;
 use super::config::Settings;
 use crate::error::Result;
 use std::ops::Range;
@@ -219,6 +220,32 @@ pub(super) fn at_timestep(settings: &Settings, table: &[f32], timestep: i64) -> 
 pub(super) fn add_noise(alpha: f32, x0: &[f32], noise: &[f32], out: &mut [f32]) {
     let (keep, add) = (alpha.sqrt(), (1.0 - alpha).sqrt());
     mix(keep, x0, add, noise, out);
+}
+
+/// Writes the picture that the model's answer at `step` stands for, given the sample `x`, to `out`.
+///
+/// Where a sample is `a x0 + s n`, as [`Scheduler::add_noise`] makes it, the picture is `(x - s m) / a` of an answer that
+/// is the noise; `a x / r² - s m / r` with `r² = a² + s²` of a velocity, which is told of samples of unit variance; and
+/// `(x - s m) / (a + s)` of the noise less the picture.
+pub(super) fn estimate(
+    scheduler: &dyn Scheduler,
+    prediction: Prediction,
+    step: usize,
+    model_output: &[f32],
+    x: &[f32],
+    out: &mut [f32],
+) {
+    let mut level = [0.0; 2];
+    scheduler.add_noise(step, &[1.0, 0.0], &[0.0, 1.0], &mut level);
+    let [a, s] = level;
+    let r = a.hypot(s);
+    let (of_x, of_answer) = match prediction {
+        Prediction::Sample => (0.0, 1.0),
+        Prediction::Epsilon => (1.0 / a.max(1e-8), -s / a.max(1e-8)),
+        Prediction::Velocity => (a / (r * r), -s / r),
+        Prediction::Flow => (1.0 / (a + s), -s / (a + s)),
+    };
+    mix(of_x, x, of_answer, model_output, out);
 }
 
 /// Writes `a x + b y` to `out`.

@@ -3,6 +3,7 @@
 
 use super::config::{Key, Kind, Settings, keys};
 use super::noise::linspace_f32;
+use super::sample::mix;
 use super::{Accepts, Entry, Noise, Request, Scheduler};
 use crate::error::Result;
 
@@ -100,5 +101,10 @@ impl Scheduler for Scm {
         for ((out, x0), noise) in out.iter_mut().zip(x0).zip(noise) {
             *out = cosine * x0 + sine * (noise * self.deviation);
         }
+    }
+
+    fn estimate(&self, step: usize, model_output: &[f32], x: &[f32], out: &mut [f32]) {
+        let Level { cosine, sine } = self.levels[step];
+        mix(cosine, x, -sine, model_output, out);
     }
 }

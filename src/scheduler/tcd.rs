@@ -1,7 +1,7 @@
 //! Strategic stochastic sampling: Zheng et al. 2024, "Trajectory Consistency Distillation", algorithm 2.
 
 use super::config::{Key, Kind, Settings, keys};
-use super::sample::{Prediction, add_noise, at_timestep, blocks};
+use super::sample::{Prediction, add_noise, at_timestep, blocks, estimate};
 use super::{Accepts, Entry, Noise, Request, Scheduler, consistency, noise};
 use crate::error::Result;
 
@@ -97,5 +97,9 @@ impl Scheduler for Tcd {
 
     fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]) {
         add_noise(self.levels[step].alpha, x0, noise, out);
+    }
+
+    fn estimate(&self, step: usize, model_output: &[f32], x: &[f32], out: &mut [f32]) {
+        estimate(self, self.prediction, step, model_output, x, out);
     }
 }

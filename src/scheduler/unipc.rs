@@ -2,7 +2,7 @@
 
 use super::config::{CLASS_NAME, Key, Kind, Settings, keys};
 use super::dpm_update::Converter;
-use super::sample::{Bounds, History, Prediction, mix};
+use super::sample::{Bounds, History, Prediction, estimate, mix};
 use super::sigmas::{self, Ramp};
 use super::solver::{self, Level, Manner, Schedule};
 use super::spacing::linspace;
@@ -351,5 +351,9 @@ impl Scheduler for UniPc {
     fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]) {
         let level = self.level(step);
         mix(level.alpha, x0, level.sigma, noise, out);
+    }
+
+    fn estimate(&self, step: usize, model_output: &[f32], x: &[f32], out: &mut [f32]) {
+        estimate(self, self.converter.prediction, step, model_output, x, out);
     }
 }

@@ -55,7 +55,7 @@ pub use control::Control;
 pub use device::{Batching, Device};
 pub use embedding::Embedding;
 pub use lora::Lora;
-pub use model::{ComponentSpec, Model};
+pub use model::{ComponentSpec, DecoderChoice, Model};
 pub use output::Output;
 pub use overrides::Overrides;
 pub use run::{Listed, Run};

@@ -26,9 +26,23 @@ pub struct Model {
     pub prediction_type: Option<String>,
     /// `sample_size`: the width and height of the latents the model was trained at, 1 to 16384.
     pub sample_size: Option<usize>,
+    /// `decoder = "full"`: what makes pictures of latents: the first stage's own decoder, or with `"small"` the component
+    /// small_decoder, which is faster and less exact.
+    pub decoder: DecoderChoice,
     /// `[model.NAME]`: single components, by their name: unet, transformer, text_encoder, text_encoder_2,
-    /// text_encoder_3, controlnet, class_embedder, vae_encoder, vae_decoder, vqvae_encoder or vqvae_decoder.
+    /// text_encoder_3, controlnet, class_embedder, vae_encoder, vae_decoder, vqvae_encoder, vqvae_decoder or
+    /// small_decoder.
     pub components: BTreeMap<ComponentKind, ComponentSpec>,
+}
+
+/// What makes pictures of latents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DecoderChoice {
+    /// `"full"`: the first stage's own decoder.
+    #[default]
+    Full,
+    /// `"small"`: the component small_decoder.
+    Small,
 }
 
 /// `[model.NAME]`: one component of the model.
@@ -40,7 +54,7 @@ pub struct ComponentSpec {
     /// tell. The roles of a unet or a transformer are sample, timestep, context, text_embeds, time_ids, timestep_cond
     /// and class_labels; of a control network (the model's own and those of `[[control]] path`), sample, timestep, context,
     /// control, conditioning_scale, text_embeds and time_ids; of a text encoder, input_ids and attention_mask; of a first stage's encoder, sample; of its
-    /// decoder, latent.
+    /// decoder and of a small decoder, latent.
     pub inputs: BTreeMap<String, String>,
 }
 
@@ -72,6 +86,10 @@ impl Model {
         let latent_channels = table.integer("latent_channels", 1, 1024);
         let prediction_type = table.choice("prediction_type", "prediction type", PREDICTION_TYPES).map(str::to_owned);
         let sample_size = table.integer("sample_size", 1, 16384);
+        let decoder = match table.choice("decoder", "decoder", &["full", "small"]) {
+            Some("small") => DecoderChoice::Small,
+            _ => DecoderChoice::Full,
+        };
 
         let mut components = BTreeMap::new();
         for kind in component_kinds() {
@@ -85,7 +103,7 @@ impl Model {
             }
         }
         table.finish();
-        Self { path, scaling_factor, shift_factor, latent_channels, prediction_type, sample_size, components }
+        Self { path, scaling_factor, shift_factor, latent_channels, prediction_type, sample_size, decoder, components }
     }
 
     pub(super) fn write(&self, writer: &mut Writer) {
@@ -96,6 +114,7 @@ impl Model {
         writer.key_if("latent_channels", self.latent_channels.map(integer));
         writer.key_if("prediction_type", self.prediction_type.clone());
         writer.key_if("sample_size", self.sample_size.map(integer));
+        writer.key_if("decoder", (self.decoder == DecoderChoice::Small).then_some("small"));
         for (kind, component) in &self.components {
             writer.table(&["model", kind.name()]);
             if let Some(graph) = &component.graph {

@@ -34,6 +34,8 @@ pub struct Overrides {
     pub scheduler: Option<String>,
     /// `--output`: `output.dir`.
     pub output: Option<PathBuf>,
+    /// `--preview`: `output.preview`.
+    pub preview: Option<u64>,
     /// `--set`, any number, each `table.key=value`. The value is read as TOML and, where it is none, as a string. A
     /// key of another scheduler than the file's puts that scheduler in its place. A table of an array is named by its
     /// number, counted from 0: `stage.0.run.steps=5`.
@@ -62,6 +64,7 @@ impl Overrides {
         put(&["run", "images"], "--images", integer(self.images));
         put(&["run", "width"], "--width", integer(self.width));
         put(&["run", "height"], "--height", integer(self.height));
+        put(&["output", "preview"], "--preview", integer(self.preview));
         put(&["device", "provider"], "--provider", strings("--provider", &self.providers));
         if let Some(dir) = &self.output {
             match dir.to_str() {

@@ -17,7 +17,7 @@ use super::writer::Writer;
 /// stage before made.
 ///
 /// What it says nothing of it has from the file's own tables: `prompt`, `negative_prompt`, `weights` and `long_prompts`
-/// of the task; `seed`, `noise` and `noise_gpu` of `[run]`; `[device]` as a whole; `dir` of `[output]`. Width and height
+/// of the task; `seed`, `noise` and `noise_gpu` of `[run]`; `[device]` as a whole; `dir` and `preview` of `[output]`. Width and height
 /// follow from what it is handed. Every stage draws its noise from a fresh generator for each picture, seeded as the
 /// file's own is, which is what diffusers' pipelines do when each is called with a new generator of the same seed.
 /// A `[cache.NAME]` or a `guidance_interval` of the file's own tables is theirs alone, since both are chosen for a model and
@@ -159,6 +159,9 @@ impl Stage {
         if !table.has(&["output", "dir"]) {
             spec.output.dir.clone_from(&base.output.dir);
         }
+        if !table.has(&["output", "preview"]) {
+            spec.output.preview = base.output.preview;
+        }
         self
     }
 
@@ -176,7 +179,8 @@ impl Stage {
             if self.spec.device != base.device {
                 self.spec.device.write(writer);
             }
-            self.spec.output.write(writer, &base.output.dir);
+            let preview = self.spec.output.preview.filter(|_| self.spec.output.preview != base.output.preview);
+            Output { preview, ..self.spec.output.clone() }.write(writer, &base.output.dir);
         });
     }
 

@@ -7,6 +7,7 @@ mod caching;
 #[path = "../common/mod.rs"]
 mod common;
 mod npy;
+mod previews;
 mod reference;
 mod stages;
 

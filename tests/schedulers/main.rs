@@ -3,6 +3,7 @@
 
 mod anything;
 mod compvis;
+mod estimates;
 mod golden;
 mod properties;
 mod stream;

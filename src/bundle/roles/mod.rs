@@ -38,7 +38,7 @@ pub fn role_words(kind: ComponentKind) -> &'static [&'static str] {
         Kind::Transformer => &["sample", "timestep", "context", "text_embeds", "guidance", "img_ids", "txt_ids"],
         Kind::TextEncoder | Kind::TextEncoder2 | Kind::TextEncoder3 => &["input_ids", "attention_mask"],
         Kind::VaeEncoder | Kind::VqEncoder => &["sample"],
-        Kind::VaeDecoder | Kind::VqDecoder => &["latent"],
+        Kind::VaeDecoder | Kind::VqDecoder | Kind::SmallDecoder => &["latent"],
         Kind::ControlNet => {
             &["sample", "timestep", "context", "control", "conditioning_scale", "text_embeds", "time_ids"]
         }

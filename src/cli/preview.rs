@@ -1,0 +1,208 @@
+//! `ldm-ort run --preview`: what a picture is at, beside the file that it will be, and in terminals that show pictures.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+
+use super::output;
+use crate::error::Result;
+use crate::image::{Rgb8, encode_png};
+use crate::pipeline::{Event, Saver};
+use crate::plan::Plan;
+
+/// Writes previews beside the pictures to be.
+///
+/// A preview is replaced by the next one and removed once its picture is written; where the run fails or is interrupted
+/// the last one stays, and shows how far it got.
+pub(super) struct Previews {
+    saver: Saver,
+    suffix: &'static str,
+    /// Prompt and seed of each picture of the request.
+    pictures: Vec<(String, u64)>,
+    /// Whether one of them could not be written.
+    failed: bool,
+}
+
+impl Previews {
+    /// Previews of the pictures of a plan, whose last stage's are written by `saver` with `suffix`.
+    pub(super) fn new(plan: &Plan, saver: &Saver, suffix: &'static str) -> Self {
+        let request = &plan.request;
+        let labels = request.task.labels();
+        let prompt = |index: usize| labels.get(index / request.images.max(1)).cloned().unwrap_or_default();
+        let pictures = (0..request.pictures()).map(|index| (prompt(index), request.seed_of(index))).collect();
+        Self { saver: saver.clone(), suffix, pictures, failed: false }
+    }
+
+    /// Writes a preview, or removes that of a finished picture.
+    pub(super) fn notice(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Preview { index, pixels, .. } if !self.failed => {
+                let Some(path) = self.path(*index) else { return };
+                if let Err(error) = encode_png(pixels, &[]).and_then(|png| replace(&path, &png)) {
+                    // The picture does not hang on it.
+                    self.failed = true;
+                    output::say(&format!("warning: no previews are written: {error}"));
+                }
+            }
+            Event::Picture(picture) => {
+                if let Some(path) = self.path(picture.index) {
+                    // Mostly there is one, and where there is none that is as well.
+                    let _ = std::fs::remove_file(path);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn path(&self, index: usize) -> Option<PathBuf> {
+        self.pictures.get(index).map(|(prompt, seed)| self.saver.preview(prompt, *seed, self.suffix))
+    }
+}
+
+/// Puts a preview in the place of the one before, so that whoever looks sees the one or the other.
+fn replace(path: &std::path::Path, png: &[u8]) -> Result<()> {
+    crate::files::replace(path, |file| file.write_all(png))
+}
+
+/// A way to show a picture within the text of a terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    /// <https://sw.kovidgoyal.net/kitty/graphics-protocol/>
+    Kitty,
+    /// <https://iterm2.com/documentation-images.html>
+    Iterm2,
+}
+
+/// A terminal on standard error that shows pictures.
+pub(super) struct Terminal {
+    protocol: Protocol,
+    /// Whether the lines right above the cursor are those of a preview, which the next one takes.
+    drawn: bool,
+}
+
+/// Lines of text that a preview takes.
+const LINES: usize = 12;
+
+impl Terminal {
+    /// The terminal on standard error, where it is one and says that it shows pictures.
+    pub(super) fn find() -> Option<Self> {
+        let of_environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let protocol = std::io::stderr().is_terminal().then(|| protocol(&of_environment)).flatten()?;
+        Some(Self { protocol, drawn: false })
+    }
+
+    /// Shows a preview in the place of the one before, or below what was printed since.
+    pub(super) fn show(&mut self, pixels: &Rgb8) {
+        let Ok(png) = encode_png(pixels, &[]) else { return };
+        let text = sequence(self.protocol, &base64(&png), self.drawn);
+        // A terminal that is gone is no reason to fail.
+        let _ = std::io::stderr().write_all(text.as_bytes());
+        self.drawn = true;
+    }
+
+    /// Remembers that something else was printed.
+    pub(super) fn moved_on(&mut self) {
+        self.drawn = false;
+    }
+}
+
+/// What the terminal says of itself. Within tmux and screen neither protocol gets through.
+fn protocol(variable: &dyn Fn(&str) -> Option<String>) -> Option<Protocol> {
+    let term = variable("TERM").unwrap_or_default();
+    if variable("TMUX").is_some() || term.starts_with("screen") || term.starts_with("tmux") {
+        return None;
+    }
+    let program = variable("TERM_PROGRAM").unwrap_or_default();
+    if variable("KITTY_WINDOW_ID").is_some() || term == "xterm-kitty" || program == "ghostty" {
+        return Some(Protocol::Kitty);
+    }
+    let is_iterm = ["iTerm.app", "WezTerm", "mintty"].contains(&program.as_str());
+    (is_iterm || variable("LC_TERMINAL").as_deref() == Some("iTerm2")).then_some(Protocol::Iterm2)
+}
+
+/// What shows a PNG, given in base64, over the lines above the cursor or on new ones, and leaves the cursor below it.
+fn sequence(protocol: Protocol, png: &str, again: bool) -> String {
+    /// The most that kitty takes at once.
+    const CHUNK: usize = 4096;
+    // Lines are made first, so that nothing scrolls while the picture is drawn; then the cursor goes up, and is put back
+    // there after the picture, wherever the protocol left it.
+    let mut text = if again { String::new() } else { "\n".repeat(LINES) };
+    text.push_str(&format!("\x1b[{LINES}A\r\x1b7"));
+    match protocol {
+        Protocol::Kitty => {
+            let chunks = png.len().div_ceil(CHUNK);
+            for (at, chunk) in png.as_bytes().chunks(CHUNK).enumerate() {
+                let more = usize::from(at + 1 < chunks);
+                // One id and one placement: the next preview takes this one's place. q=2 asks for no answer.
+                let keys = if at == 0 {
+                    format!("a=T,f=100,i=7391,p=1,r={LINES},C=1,q=2,m={more}")
+                } else {
+                    format!("m={more}")
+                };
+                text.push_str(&format!("\x1b_G{keys};{}\x1b\\", String::from_utf8_lossy(chunk)));
+            }
+        }
+        Protocol::Iterm2 => {
+            text.push_str(&format!("\x1b]1337;File=inline=1;height={LINES};preserveAspectRatio=1:{png}\x07"));
+        }
+    }
+    text.push_str(&format!("\x1b8\x1b[{LINES}B\r"));
+    text
+}
+
+/// RFC 4648, section 4.
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for three in bytes.chunks(3) {
+        let bits = (0..3).fold(0_usize, |bits, at| bits << 8 | usize::from(three.get(at).copied().unwrap_or(0)));
+        for at in 0..4 {
+            let is_filled = at <= three.len();
+            text.push(if is_filled { char::from(ALPHABET[bits >> (18 - 6 * at) & 63]) } else { '=' });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_that_of_the_rfc() {
+        let of = |text: &str| base64(text.as_bytes());
+        assert_eq!([of(""), of("f"), of("fo"), of("foo")], ["", "Zg==", "Zm8=", "Zm9v"]);
+        assert_eq!(of("foobar"), "Zm9vYmFy");
+        assert_eq!(base64(&[0xfb, 0xff, 0xfe]), "+//+");
+    }
+
+    #[test]
+    fn terminals_are_told_by_what_they_say() {
+        let of = |said: &[(&str, &str)]| {
+            protocol(&|name| said.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()))
+        };
+        assert_eq!(of(&[("TERM", "xterm-kitty")]), Some(Protocol::Kitty));
+        assert_eq!(of(&[("TERM", "xterm-256color"), ("KITTY_WINDOW_ID", "1")]), Some(Protocol::Kitty));
+        assert_eq!(of(&[("TERM_PROGRAM", "ghostty")]), Some(Protocol::Kitty));
+        assert_eq!(of(&[("TERM_PROGRAM", "iTerm.app"), ("TERM", "xterm-256color")]), Some(Protocol::Iterm2));
+        assert_eq!(of(&[("LC_TERMINAL", "iTerm2")]), Some(Protocol::Iterm2));
+        assert_eq!(of(&[("TERM", "xterm-256color")]), None);
+        assert_eq!(of(&[("TERM", "tmux-256color"), ("KITTY_WINDOW_ID", "1")]), None);
+        assert_eq!(of(&[("TMUX", "/tmp/tmux"), ("TERM_PROGRAM", "iTerm.app")]), None);
+    }
+
+    #[test]
+    fn a_large_picture_comes_in_chunks_that_make_it_whole() {
+        let png = "A".repeat(4096) + &"B".repeat(4096) + "C";
+        let text = sequence(Protocol::Kitty, &png, false);
+        assert!(text.starts_with(&"\n".repeat(LINES)));
+        let chunks: Vec<(&str, &str)> =
+            text.split("\x1b_G").skip(1).filter_map(|part| part.split("\x1b\\").next()?.split_once(';')).collect();
+        let keys: Vec<&str> = chunks.iter().map(|(keys, _)| *keys).collect();
+        assert!(keys[0].starts_with("a=T,f=100,") && keys[0].ends_with("m=1"), "{keys:?}");
+        assert_eq!(keys[1..], ["m=1", "m=0"]);
+        assert_eq!(chunks.iter().map(|(_, data)| *data).collect::<String>(), png);
+        assert!(sequence(Protocol::Kitty, "A", true).starts_with("\x1b["), "the next one takes the lines of this one");
+        let inline = sequence(Protocol::Iterm2, "QUJD", false);
+        assert!(inline.contains("\x1b]1337;File=inline=1;") && inline.contains(":QUJD\x07"), "{inline:?}");
+    }
+}

@@ -1,0 +1,295 @@
+//! Colours straight from latents: one weighted sum a colour, at the latents' own resolution.
+
+use std::ops::Range;
+
+use ndarray::{Array2, ArrayD, ArrayViewD, Axis, IxDyn, Slice};
+
+use super::{Decoder, Scaling};
+use crate::error::{Error, Result};
+use crate::session::Cancel;
+
+/// An affine map from the channels of a latent, as the diffusion leaves it, to red, green and blue in about [-1, 1].
+#[derive(Debug, Clone, PartialEq)]
+pub struct LinearColours {
+    /// One row a channel.
+    factors: Vec<[f32; 3]>,
+    bias: [f32; 3],
+}
+
+/// The published map of one family's first stage, which is told by its channels and its scaling.
+struct Published {
+    scaling: Scaling,
+    /// f: pixels a side for one latent.
+    side: usize,
+    factors: &'static [[f32; 3]],
+    bias: [f32; 3],
+}
+
+/// The numbers are those of ComfyUI's `comfy/latent_formats.py` (github.com/comfyanonymous/ComfyUI), where they are for
+/// the same use.
+const PUBLISHED: [Published; 5] = [
+    // Stable Diffusion 1 and 2.
+    Published {
+        scaling: Scaling { factor: 0.18215, shift: 0.0 },
+        side: 8,
+        factors: &[
+            [0.3512, 0.2297, 0.3227],
+            [0.3250, 0.4974, 0.2350],
+            [-0.2829, 0.1762, 0.2721],
+            [-0.2120, -0.2616, -0.7177],
+        ],
+        bias: [0.0; 3],
+    },
+    // Stable Diffusion XL.
+    Published {
+        scaling: Scaling { factor: 0.13025, shift: 0.0 },
+        side: 8,
+        factors: &[
+            [0.3651, 0.4232, 0.4341],
+            [-0.2533, -0.0042, 0.1068],
+            [0.1076, 0.1111, -0.0362],
+            [-0.3165, -0.2492, -0.2188],
+        ],
+        bias: [0.1084, -0.0175, -0.0011],
+    },
+    // Stable Diffusion 3 and 3.5.
+    Published {
+        scaling: Scaling { factor: 1.5305, shift: 0.0609 },
+        side: 8,
+        factors: &[
+            [-0.0922, -0.0175, 0.0749],
+            [0.0311, 0.0633, 0.0954],
+            [0.1994, 0.0927, 0.0458],
+            [0.0856, 0.0339, 0.0902],
+            [0.0587, 0.0272, -0.0496],
+            [-0.0006, 0.1104, 0.0309],
+            [0.0978, 0.0306, 0.0427],
+            [-0.0042, 0.1038, 0.1358],
+            [-0.0194, 0.0020, 0.0669],
+            [-0.0488, 0.0130, -0.0268],
+            [0.0922, 0.0988, 0.0951],
+            [-0.0278, 0.0524, -0.0542],
+            [0.0332, 0.0456, 0.0895],
+            [-0.0069, -0.0030, -0.0810],
+            [-0.0596, -0.0465, -0.0293],
+            [-0.1448, -0.1463, -0.1189],
+        ],
+        bias: [0.2394, 0.2135, 0.1925],
+    },
+    // Flux.1.
+    Published {
+        scaling: Scaling { factor: 0.3611, shift: 0.1159 },
+        side: 8,
+        factors: &[
+            [-0.0346, 0.0244, 0.0681],
+            [0.0034, 0.0210, 0.0687],
+            [0.0275, -0.0668, -0.0433],
+            [-0.0174, 0.0160, 0.0617],
+            [0.0859, 0.0721, 0.0329],
+            [0.0004, 0.0383, 0.0115],
+            [0.0405, 0.0861, 0.0915],
+            [-0.0236, -0.0185, -0.0259],
+            [-0.0245, 0.0250, 0.1180],
+            [0.1008, 0.0755, -0.0421],
+            [-0.0515, 0.0201, 0.0011],
+            [0.0428, -0.0012, -0.0036],
+            [0.0817, 0.0765, 0.0749],
+            [-0.1264, -0.0522, -0.1103],
+            [-0.0280, -0.0881, -0.0499],
+            [-0.1262, -0.0982, -0.0778],
+        ],
+        bias: [-0.0329, -0.0718, -0.0851],
+    },
+    // The x4 upscaler.
+    Published {
+        scaling: Scaling { factor: 0.08333, shift: 0.0 },
+        side: 4,
+        factors: &[
+            [-0.2340, -0.3863, -0.3257],
+            [0.0994, 0.0885, -0.0908],
+            [-0.2833, -0.2349, -0.3741],
+            [0.2523, -0.0055, -0.1651],
+        ],
+        bias: [0.0; 3],
+    },
+];
+
+impl LinearColours {
+    /// The published map of the first stage with these channels, this scaling and f pixels a side for one latent, where
+    /// there is one.
+    pub fn published(channels: usize, scaling: Scaling, factor: usize) -> Option<Self> {
+        let is_it = |family: &&Published| {
+            family.scaling == scaling && family.factors.len() == channels && family.side == factor
+        };
+        let family = PUBLISHED.iter().find(is_it)?;
+        Some(Self { factors: family.factors.to_vec(), bias: family.bias })
+    }
+
+    /// The map that comes nearest to what a decoder makes of flat patches of random latents, by least squares: `channels`
+    /// are those of its latents, `height` and `width` those of the latents that it is given, `factor` is f.
+    ///
+    /// Patches rather than noise: to noise a decoder answers with texture, and its mean colour says little of what even
+    /// latents look like.
+    ///
+    /// # Errors
+    /// Whatever the decoder fails with.
+    pub fn fit(
+        decoder: &mut Decoder,
+        channels: usize,
+        [height, width]: [usize; 2],
+        factor: usize,
+        cancel: &Cancel,
+    ) -> Result<Self> {
+        /// The side of a patch in latents: wide enough for its middle to be free of its neighbours.
+        const PATCH: usize = 8;
+        let (rows, columns) = ((height / PATCH).max(1), (width / PATCH).max(1));
+        let wanted = 4 * (channels + 1);
+        let mut normal = crate::rng::Stream::default().seeded(0);
+        let mut told = Vec::new();
+        let mut seen = Vec::new();
+        while seen.len() < wanted {
+            let mut drawn = vec![0.0; rows * columns * channels];
+            normal.normal(&mut drawn);
+            let patch = |y: usize, x: usize| (y * rows / height) * columns + x * columns / width;
+            let latents = ArrayD::from_shape_fn(IxDyn(&[1, channels, height, width]), |at| {
+                drawn[patch(at[2], at[3]) * channels + at[1]]
+            });
+            let pixels = decoder.decode(latents.view(), cancel)?;
+            for row in 0..rows {
+                for column in 0..columns {
+                    let middle = |at: usize, of: usize, length: usize| {
+                        let (from, to) = (at * length * factor / of, (at + 1) * length * factor / of);
+                        let quarter = (to - from) / 4;
+                        from + quarter..(to - quarter).max(from + quarter + 1)
+                    };
+                    let (ys, xs) = (middle(row, rows, height), middle(column, columns, width));
+                    seen.push(mean_colour(pixels.view(), ys, xs)?);
+                    told.push(drawn[(row * columns + column) * channels..][..channels].to_vec());
+                }
+            }
+        }
+        least_squares(&told, &seen)
+    }
+
+    /// Makes colours of latents `[1, c, h, w]`: `[1, 3, h, w]`.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for other channels.
+    pub fn colours(&self, latents: ArrayViewD<'_, f32>) -> Result<ArrayD<f32>> {
+        let &[1, channels, height, width] = latents.shape() else {
+            return Err(other_latents(latents.shape(), self.factors.len()));
+        };
+        if channels != self.factors.len() {
+            return Err(other_latents(latents.shape(), self.factors.len()));
+        }
+        let mut colours = ArrayD::zeros(IxDyn(&[1, 3, height, width]));
+        for (colour, mut plane) in colours.index_axis_mut(Axis(0), 0).outer_iter_mut().enumerate() {
+            plane.fill(self.bias[colour]);
+            for (factors, channel) in self.factors.iter().zip(latents.index_axis(Axis(0), 0).outer_iter()) {
+                plane.scaled_add(factors[colour], &channel);
+            }
+        }
+        Ok(colours)
+    }
+}
+
+fn other_latents(shape: &[usize], channels: usize) -> Error {
+    Error::input(
+        "preview",
+        format!("latents of shape {shape:?}, and the map takes [1, {channels}, h, w]"),
+        "report this",
+    )
+}
+
+/// The mean colour of a part of `[1, 3, h, w]`; a decoder of one channel gives greys.
+fn mean_colour(pixels: ArrayViewD<'_, f32>, ys: Range<usize>, xs: Range<usize>) -> Result<[f32; 3]> {
+    let fits = matches!(pixels.shape(), &[1, 1 | 3, height, width] if ys.end <= height && xs.end <= width);
+    if !fits {
+        let problem = format!("the decoder makes pictures of shape {:?}", pixels.shape());
+        return Err(Error::input("preview", problem, "leave --preview out"));
+    }
+    let part = pixels.slice_axis(Axis(2), Slice::from(ys)).slice_axis_move(Axis(3), Slice::from(xs));
+    let mean = |colour: usize| part.index_axis(Axis(1), colour % part.shape()[1]).mean().unwrap_or_default();
+    Ok([mean(0), mean(1), mean(2)])
+}
+
+/// The map that minimises the squared distance to `seen`, by the normal equations; the last unknown is the bias.
+fn least_squares(told: &[Vec<f32>], seen: &[[f32; 3]]) -> Result<LinearColours> {
+    let unknowns = told.first().map_or(0, Vec::len) + 1;
+    let mut equations = Array2::<f64>::zeros((unknowns, unknowns + 3));
+    for (latent, colour) in told.iter().zip(seen) {
+        let row: Vec<f64> = latent.iter().map(|&v| f64::from(v)).chain([1.0]).collect();
+        for (i, a) in row.iter().enumerate() {
+            let right = colour.iter().map(|&v| f64::from(v));
+            for (j, b) in row.iter().copied().chain(right).enumerate() {
+                equations[[i, j]] += a * b;
+            }
+        }
+    }
+    // Gauss and Jordan's elimination; a matrix of this kind needs no exchange of rows.
+    for pivot in 0..unknowns {
+        let own = equations.row(pivot).mapv(|v| v / equations[[pivot, pivot]]);
+        for (i, mut row) in equations.outer_iter_mut().enumerate() {
+            if i == pivot {
+                row.assign(&own);
+            } else {
+                let factor = row[pivot];
+                row.scaled_add(-factor, &own);
+            }
+        }
+    }
+    let colour = |i: usize| std::array::from_fn(|c| equations[[i, unknowns + c]] as f32);
+    let colours = LinearColours { factors: (0..unknowns - 1).map(colour).collect(), bias: colour(unknowns - 1) };
+    if colours.factors.iter().chain([&colours.bias]).flatten().any(|v| !v.is_finite()) {
+        return Err(Error::input("preview", "no linear map fits the decoder", "leave --preview out"));
+    }
+    Ok(colours)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_affine_map_is_found_again() {
+        let told: Vec<Vec<f32>> =
+            (0..9_i16).map(|i| vec![f32::from(i), f32::from(i * i % 7), f32::from(i % 3)]).collect();
+        let colours = LinearColours {
+            factors: vec![[0.5, -0.25, 0.125], [0.0, 1.0, -2.0], [3.0, 0.25, 0.0]],
+            bias: [0.1, -0.2, 0.3],
+        };
+        let seen: Vec<[f32; 3]> = told
+            .iter()
+            .map(|row| {
+                let latents = ArrayD::from_shape_fn(IxDyn(&[1, 3, 1, 1]), |at| row[at[1]]);
+                let colour = colours.colours(latents.view()).unwrap();
+                std::array::from_fn(|c| colour[[0, c, 0, 0]])
+            })
+            .collect();
+        let found = least_squares(&told, &seen).unwrap();
+        let all = |map: &LinearColours| map.factors.iter().chain([&map.bias]).flatten().copied().collect::<Vec<_>>();
+        assert!(all(&found).iter().zip(all(&colours)).all(|(a, b)| (a - b).abs() < 1e-4), "{found:?}");
+        assert!(least_squares(&told[..2], &seen[..2]).is_err(), "two colours do not tell four unknowns");
+    }
+
+    #[test]
+    fn published_maps_are_told_by_their_first_stage() {
+        let of = |channels, factor, shift, side| {
+            LinearColours::published(channels, Scaling { factor, shift }, side).map(|map| map.bias)
+        };
+        assert_eq!(of(4, 0.18215, 0.0, 8), Some([0.0; 3]));
+        assert_eq!(of(4, 0.13025, 0.0, 8), Some([0.1084, -0.0175, -0.0011]));
+        assert_eq!(of(16, 1.5305, 0.0609, 8), Some([0.2394, 0.2135, 0.1925]));
+        assert_eq!(of(16, 0.3611, 0.1159, 8), Some([-0.0329, -0.0718, -0.0851]));
+        assert_eq!(of(4, 0.18215, 0.0, 4), None);
+        assert_eq!(of(16, 0.3611, 0.0, 8), None);
+    }
+
+    #[test]
+    fn latents_of_other_channels_are_refused() {
+        let map = LinearColours { factors: vec![[1.0; 3]; 4], bias: [0.0; 3] };
+        for shape in [&[1, 3, 2, 2][..], &[2, 4, 2, 2], &[4, 2, 2]] {
+            assert!(map.colours(ArrayD::zeros(shape).view()).is_err());
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Small pictures of what a run is at.
+
+use ndarray::{ArrayD, ArrayViewD};
+
+use super::{Decoder, LinearColours};
+use crate::error::Result;
+use crate::session::Cancel;
+use crate::tiles::Tiles;
+
+/// What makes previews of latents.
+pub enum Preview {
+    /// A small decoder: pictures of the full size.
+    Decoder(Box<Decoder>),
+    /// A weighted sum a colour: pictures of the size of the latents.
+    Linear(LinearColours),
+    /// Nothing: the model works on pixels.
+    Pixels,
+}
+
+impl Preview {
+    /// Makes a picture `[1, 3, h, w]` in about [-1, 1] of latents `[1, c, h/f, w/f]` as the diffusion leaves them, tile
+    /// by tile where a decoder is to work so.
+    ///
+    /// # Errors
+    /// As [`Decoder::decode`].
+    pub fn picture(
+        &mut self,
+        latents: ArrayViewD<'_, f32>,
+        tiles: Option<Tiles>,
+        factor: usize,
+        cancel: &Cancel,
+    ) -> Result<ArrayD<f32>> {
+        match (self, tiles) {
+            (Self::Decoder(decoder), Some(tiles)) => decoder.decode_tiled(latents, tiles, factor, cancel),
+            (Self::Decoder(decoder), None) => decoder.decode(latents, cancel),
+            (Self::Linear(map), _) => map.colours(latents),
+            (Self::Pixels, _) => Ok(latents.to_owned()),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The small decoder, and what previews are made of.
+
+use super::model::{ModelPlan, Part, part};
+use crate::bundle::{Bundle, Component, ComponentKind, FirstStage, VaeDecoderContract};
+use crate::error::{Error, Result};
+use crate::latent::{LinearColours, Scaling};
+use crate::spec::{DecoderChoice, Spec};
+use crate::tensor::Dim;
+
+/// A decoder, and how its latents are scaled.
+type Scaled = (Part<VaeDecoderContract>, Scaling);
+
+/// Previews that a pipeline makes.
+#[derive(Debug, Clone)]
+pub struct PreviewPlan {
+    /// Every how many steps.
+    pub every: usize,
+    /// What of.
+    pub source: PreviewSource,
+}
+
+/// What previews are made of.
+#[derive(Debug, Clone)]
+pub enum PreviewSource {
+    /// A small decoder, with the scaling of its latents.
+    Small(Part<VaeDecoderContract>, Scaling),
+    /// The published linear map of the model's family.
+    Published(LinearColours),
+    /// A linear map that is fitted to this decoder before the first step.
+    Fitted(Part<VaeDecoderContract>),
+    /// The samples themselves, in a model that works on pixels.
+    Pixels,
+}
+
+impl std::fmt::Display for PreviewSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Small(..) => f.write_str("by small_decoder"),
+            Self::Published(_) => f.write_str("by the linear map published for this first stage, one pixel a latent"),
+            Self::Fitted(decoder) => {
+                write!(f, "by a linear map fitted to {}, one pixel a latent", decoder.kind)
+            }
+            Self::Pixels => f.write_str("by nothing but the sample, since the model works on pixels"),
+        }
+    }
+}
+
+impl ModelPlan {
+    /// Whether pictures are made by a small decoder, in the place of the first stage's own.
+    pub fn decodes_small(&self) -> bool {
+        self.decoder.as_ref().is_some_and(|part| part.kind == ComponentKind::SmallDecoder)
+    }
+
+    /// The decoder that previews are made by, where there is one.
+    pub fn preview_decoder(&self) -> Option<&Part<VaeDecoderContract>> {
+        match self.preview.as_ref().map(|preview| &preview.source) {
+            Some(PreviewSource::Small(part, _)) => Some(part),
+            _ => None,
+        }
+    }
+}
+
+/// What makes pictures of the latents, as the pipeline file asks for it; `None` for a model that works on pixels.
+pub(super) fn decoder(spec: &Spec, bundle: &Bundle, scaling: Scaling, wanted_for: &str) -> Result<Option<Scaled>> {
+    if spec.model.decoder == DecoderChoice::Small {
+        let component = bundle.require(ComponentKind::SmallDecoder, "[model] decoder = \"small\"")?;
+        return small(component, bundle).map(Some);
+    }
+    Ok(full(bundle, wanted_for)?.map(|part| (part, scaling)))
+}
+
+fn full(bundle: &Bundle, wanted_for: &str) -> Result<Option<Part<VaeDecoderContract>>> {
+    let Some(component) = bundle.require_decoder(wanted_for)? else { return Ok(None) };
+    Ok(Some(part(component, VaeDecoderContract::resolve(component)?)))
+}
+
+/// The previews that the pipeline file asks for, by what makes the best of them: a small decoder, or else a linear map,
+/// the published one of the family or one that is fitted to the decoder.
+pub(super) fn previews(spec: &Spec, bundle: &Bundle, scaling: Scaling) -> Result<Option<PreviewPlan>> {
+    let Some(every) = spec.output.preview else {
+        // A small decoder that was named is to be right, whether it is used this time or not.
+        let is_named = spec.model.components.contains_key(&ComponentKind::SmallDecoder);
+        if let Some(component) = bundle.component(ComponentKind::SmallDecoder).filter(|_| is_named) {
+            small(component, bundle)?;
+        }
+        return Ok(None);
+    };
+    let facts = &bundle.facts;
+    let published = || {
+        let factor = facts.spatial_factor.value;
+        LinearColours::published(facts.latent_channels.value, scaling, factor)
+    };
+    let source = match bundle.component(ComponentKind::SmallDecoder) {
+        Some(component) => {
+            let (part, scaling) = small(component, bundle)?;
+            PreviewSource::Small(part, scaling)
+        }
+        None if facts.first_stage == FirstStage::Pixels => PreviewSource::Pixels,
+        None => match published().filter(|_| facts.first_stage == FirstStage::Kl) {
+            Some(map) => PreviewSource::Published(map),
+            None => match full(bundle, "output.preview")? {
+                Some(decoder) => PreviewSource::Fitted(decoder),
+                None => PreviewSource::Pixels,
+            },
+        },
+    };
+    Ok(Some(PreviewPlan { every, source }))
+}
+
+/// A small decoder, once it was found to fit the model's latents. It takes them as the diffusion leaves them, unless its
+/// config.json has a scaling of its own: diffusers' AutoencoderTiny has a `scaling_factor` of 1.
+fn small(component: &Component, bundle: &Bundle) -> Result<Scaled> {
+    let contract = VaeDecoderContract::resolve(component)?;
+    let facts = &bundle.facts;
+    let at_fault = |problem: String| {
+        Error::model(
+            &component.graph.path,
+            problem,
+            "take the small decoder that was made for this model's first stage (TAESD's: taesd for Stable Diffusion 1 and \
+             2, taesdxl for XL, taesd3 for 3, taef1 for Flux)",
+        )
+    };
+    if facts.first_stage == FirstStage::Pixels {
+        return Err(at_fault("it decodes latents, and this model works on pixels".to_owned()));
+    }
+    let channels = facts.latent_channels.value;
+    if let Some(taken) = contract.latent_channels.filter(|&taken| taken != channels) {
+        return Err(at_fault(format!(
+            "input {} takes {taken} channels, and the model's latents have {channels}",
+            contract.latent.name
+        )));
+    }
+    if let Some(given) = contract.output.shape.get(1).and_then(Dim::fixed).filter(|given| ![1, 3].contains(given)) {
+        return Err(at_fault(format!("output {} gives {given} channels, and a picture has 3", contract.output.name)));
+    }
+    let factor = facts.spatial_factor.value;
+    if let Some(own) = factor_of(component, &contract).filter(|&own| own != factor) {
+        return Err(at_fault(format!(
+            "it makes pictures {own} times as large as the latents, and the model's are {factor} times as large"
+        )));
+    }
+    let number = |key: &str| component.config.get(key).and_then(serde_json::Value::as_f64);
+    let scaling = Scaling {
+        factor: number("scaling_factor").filter(|&factor| factor > 0.0).unwrap_or(1.0),
+        shift: number("shift_factor").unwrap_or(0.0),
+    };
+    Ok((part(component, contract), scaling))
+}
+
+/// Pixels a side for one latent, where the graph tells: by its shapes, or by how often it enlarges.
+fn factor_of(component: &Component, contract: &VaeDecoderContract) -> Option<usize> {
+    let to = contract.output.shape.get(3).and_then(Dim::fixed);
+    if let (Some(from), Some(to)) = (contract.width, to) {
+        return to.checked_div(from);
+    }
+    let upsamplings = component.graph.upsamplings;
+    let doublings = upsamplings.by_scale + upsamplings.by_size;
+    (1..=6).contains(&doublings).then(|| 1 << doublings)
+}
