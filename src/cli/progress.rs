@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::output;
 use crate::pipeline::{Event, Observer};
 
 /// Draws progress on standard error, and stops the run once `interrupted` is set.
 pub struct Progress {
+    /// Where bars are drawn, one at a time.
+    bars: MultiProgress,
     bar: ProgressBar,
     interrupted: Arc<AtomicBool>,
     quiet: bool,
@@ -23,7 +25,13 @@ impl Progress {
     /// `quiet` keeps bars away; warnings are shown all the same. Where standard error is no terminal, there are no
     /// bars either.
     pub fn new(quiet: bool, interrupted: Arc<AtomicBool>) -> Self {
-        Self { bar: ProgressBar::hidden(), interrupted, quiet, stage: String::new() }
+        let (bars, bar) = (MultiProgress::new(), ProgressBar::hidden());
+        Self { bars, bar, interrupted, quiet, stage: String::new() }
+    }
+
+    /// What other threads have to print around, so that no line runs into a bar.
+    pub fn bars(&self) -> MultiProgress {
+        self.bars.clone()
     }
 
     /// Shows a spinner with `message`, in place of the bar before it.
@@ -47,11 +55,11 @@ impl Progress {
             bar.set_style(style.progress_chars("━╸ "));
         }
         bar.set_message(message);
-        self.bar = bar;
+        self.bar = self.bars.add(bar);
     }
 
     fn line(&self, text: &str) {
-        self.bar.suspend(|| output::say(text));
+        self.bars.suspend(|| output::say(text));
     }
 }
 
