@@ -51,11 +51,12 @@ impl Progress {
         if self.quiet {
             return;
         }
+        let bar = self.bars.add(bar);
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("━╸ "));
         }
         bar.set_message(message);
-        self.bar = self.bars.add(bar);
+        self.bar = bar;
     }
 
     fn line(&self, text: &str) {

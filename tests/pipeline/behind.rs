@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ldm_ort::bundle::ComponentKind;
 use ldm_ort::cli::args::LibraryArgs;
@@ -10,7 +10,7 @@ use ldm_ort::pipeline::{Pipeline, Timings};
 use ldm_ort::{Cancel, Event, Overrides, Plan, Runtime, Spec};
 
 use crate::common::{Answer, ldm_ort};
-use crate::{case, draw, pixels, text};
+use crate::{case, pixels, text};
 
 /// What a pipeline made, and how.
 struct Made {
@@ -96,82 +96,52 @@ fn texts_are_remembered_from_run_to_run() {
     assert_eq!(told, [(2, 1), (0, 0), (1, 1), (0, 0)]);
 }
 
-/// The paths printed so far by a program that draws more pictures than it will come to, once there is one.
-fn first_path(child: &mut std::process::Child) -> (PathBuf, BufReader<std::process::ChildStdout>) {
-    let mut lines = BufReader::new(child.stdout.take().expect("the output is caught"));
-    let mut line = String::new();
-    lines.read_line(&mut line).expect("a line");
-    (PathBuf::from(line.trim_end()), lines)
-}
-
-fn begin(folder: &Path) -> std::process::Child {
-    let mut command = ldm_ort(folder);
+/// A program that is to draw 2000 pictures, what it printed first, and how it ended after `disturb`. The pictures found in
+/// `folder` are whole, and those that it told of, in the order of their seeds.
+fn disturbed(folder: &str, disturb: impl FnOnce(&Path, u32)) -> Answer {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let mut command = ldm_ort(scratch.path());
     command.args(["run", text(&case("plain")), "--output", "out", "--images", "2000", "--steps", "2", "--quiet"]);
-    command.spawn().expect("the program starts")
-}
+    let mut child = command.spawn().expect("the program starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("the output is caught")).lines();
+    let mut told = vec![lines.next().expect("a picture is told of").expect("a line")];
+    disturb(scratch.path(), child.id());
+    told.extend(lines.map(|line| line.expect("a line")));
+    let answer: Answer = child.wait_with_output().expect("the child ends").into();
 
-/// The pictures that lie in a folder, and those that a program says it wrote there.
-fn written_and_told(folder: &Path, first: &Path, more: BufReader<std::process::ChildStdout>) -> [Vec<String>; 2] {
-    let name = |path: &Path| path.file_name().expect("a name").to_string_lossy().into_owned();
-    let lines = more.lines().map(|line| name(Path::new(&line.expect("a line"))));
-    let mut told: Vec<_> = std::iter::once(name(first)).chain(lines).collect();
-    let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
-    let mut written: Vec<_> = entries.filter(|path| path.extension().is_some_and(|e| e == "png")).collect();
+    let seed = |path: &String| path.trim_end_matches(".png").rsplit('-').next().and_then(|s| s.parse::<u64>().ok());
+    assert!(told.is_sorted_by_key(seed) && told.len() < 2000, "{told:?}");
+    let name = |path: &Path| path.file_name().expect("a name").to_owned();
+    let entries =
+        std::fs::read_dir(scratch.path().join(folder)).expect("a folder").map(|e| e.expect("an entry").path());
+    let written: Vec<_> = entries.filter(|path| path.extension().is_some_and(|e| e == "png")).collect();
     written.iter().for_each(|path| assert_eq!(pixels(path).dimensions(), (64, 64)));
-    let mut written: Vec<_> = written.drain(..).map(|path| name(&path)).collect();
-    let seed = |name: &String| name.trim_end_matches(".png").rsplit('-').next().map(str::parse::<u64>);
-    assert!(told.is_sorted_by_key(|name| seed(name).and_then(Result::ok)), "{told:?}");
+    let mut written: Vec<_> = written.iter().map(|path| name(path)).collect();
+    let mut told: Vec<_> = told.iter().map(|path| name(Path::new(path))).collect();
     told.sort();
     written.sort();
-    [written, told]
+    assert_eq!(written, told);
+    answer
 }
 
-/// A picture that cannot be written ends the run, with the same message wherever it happens; those told of are whole.
+/// A picture that cannot be written ends the run.
 #[cfg(unix)]
 #[test]
 fn a_folder_that_goes_away_ends_the_run() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let mut child = begin(folder.path());
-    let (first, more) = first_path(&mut child);
-    let elsewhere = folder.path().join("elsewhere");
-    std::fs::rename(folder.path().join("out"), &elsewhere).expect("the folder can be moved");
-    let [written, told] = written_and_told(&elsewhere, &first, more);
-    let answer: Answer = child.wait_with_output().expect("the child ends").into();
+    let answer = disturbed("elsewhere", |folder, _| {
+        std::fs::rename(folder.join("out"), folder.join("elsewhere")).expect("the folder can be moved");
+    });
     assert_eq!(answer.code, Some(1), "{answer}");
     assert!(answer.stderr.contains("error: out/") && answer.stderr.contains("writing failed"), "{answer}");
-    assert_eq!(written, told);
-    assert!(told.len() < 2000);
 }
 
-/// Ctrl-C waits for the pictures that are being written, and tells of each.
+/// Ctrl-C waits for the pictures that are being written.
 #[cfg(unix)]
 #[test]
 fn an_interrupt_leaves_whole_pictures_each_told_of() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let mut child = begin(folder.path());
-    let (first, more) = first_path(&mut child);
-    let sent = std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
-    assert!(sent.expect("kill is there").success(), "the run was over before it could be interrupted");
-    let [written, told] = {
-        let answer: Answer = child.wait_with_output().expect("the child ends").into();
-        assert_eq!(answer.code, Some(130), "{answer}");
-        written_and_told(&folder.path().join("out"), &first, more)
-    };
-    assert_eq!(written, told);
-    assert!(told.len() < 2000);
-}
-
-/// Whoever reads slowly reads the pictures in their order, and no picture is lost.
-#[test]
-fn pictures_are_told_in_their_order() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let flags = ["--images", "24", "--steps", "2", "--seed", "50"];
-    let drawn = draw(folder.path(), [text(&case("plain"))].into_iter().chain(flags));
-    let seeds: Vec<_> = drawn.pictures.iter().map(|picture| picture["seed"].as_u64().expect("a seed")).collect();
-    assert_eq!(seeds, (50..74).collect::<Vec<_>>());
-    for picture in &drawn.pictures {
-        let timings = &picture["timings"];
-        assert!(timings["until_decoded"].as_f64().is_some_and(|s| s > 0.0), "{picture}");
-        assert_eq!(timings["calls"].as_array().map(|calls| calls.len() as u64), picture["calls"].as_u64(), "{picture}");
-    }
+    let answer = disturbed("out", |_, id| {
+        let sent = std::process::Command::new("kill").args(["-INT", &id.to_string()]).status();
+        assert!(sent.expect("kill is there").success(), "the run was over before it could be interrupted");
+    });
+    assert_eq!(answer.code, Some(130), "{answer}");
 }
