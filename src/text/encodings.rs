@@ -32,6 +32,9 @@ struct Known {
 /// What may be remembered before all of it is forgotten, in bytes: 400 prompts of Stable Diffusion XL, 30 of Flux.
 const ROOM: usize = 256 << 20;
 
+/// How many texts may have been read before all of their numbers of chunks are forgotten.
+const READ: usize = 1 << 14;
+
 impl Encodings {
     /// Whether all of these texts, told together, are remembered.
     pub fn hold(&self, together: &[Text]) -> bool {
@@ -49,10 +52,10 @@ impl Encodings {
         self.known().made
     }
 
-    /// Whether another text like those remembered would have all of them forgotten.
+    /// Whether another prompt and negative prompt like those remembered would have all of them forgotten.
     pub fn is_full(&self) -> bool {
         let known = self.known();
-        known.bytes + known.bytes.div_ceil(known.embeddings.len().max(1)) > ROOM
+        known.bytes + 2 * known.bytes.div_ceil(known.embeddings.len().max(1)) > ROOM
     }
 
     pub(super) fn chunks(&self, text: &str) -> Option<usize> {
@@ -60,7 +63,11 @@ impl Encodings {
     }
 
     pub(super) fn read(&self, text: &str, chunks: usize) {
-        self.known().chunks.insert(text.to_owned(), chunks);
+        let mut known = self.known();
+        if known.chunks.len() >= READ {
+            known.chunks.clear();
+        }
+        known.chunks.insert(text.to_owned(), chunks);
     }
 
     pub(super) fn get(&self, text: &str, asked: Asked) -> Option<Arc<Embedding>> {
@@ -72,7 +79,6 @@ impl Encodings {
         let bytes = embedding.bytes();
         if known.bytes + bytes > ROOM {
             known.embeddings.clear();
-            known.chunks.clear();
             known.bytes = 0;
         }
         known.bytes += bytes;
@@ -117,10 +123,10 @@ mod tests {
         let encodings = Encodings::default();
         for name in ["a", "b"] {
             assert!(!encodings.is_full());
-            keep(&encodings, name, ROOM / 2);
+            keep(&encodings, name, ROOM / 3);
         }
         assert!(encodings.is_full() && encodings.hold(&[text("a"), text("b")]));
-        keep(&encodings, "c", 4);
+        keep(&encodings, "c", ROOM / 2);
         assert!(!encodings.hold(&[text("a")]) && encodings.hold(&[text("c")]));
         assert_eq!(encodings.made(), 3);
     }
