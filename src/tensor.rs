@@ -250,8 +250,13 @@ pub(crate) fn switch(info: &TensorInfo, on: bool) -> ArrayD<bool> {
 /// # Errors
 /// [`Error::NonFinite`] with the count.
 pub fn require_finite(values: &[f32], what: &str, step: usize, steps: usize) -> Result<()> {
-    // A sum of v × 0 is NaN exactly when some v is not finite, and it vectorises where a per-value branch does not.
-    let poison: f32 = values.chunks(8).map(|c| c.iter().map(|v| v * 0.0).sum::<f32>()).sum();
+    // A sum of v × 0 is NaN exactly when some v is not finite; in lanes it vectorises, where a per-value branch does not.
+    let (blocks, rest) = values.as_chunks::<16>();
+    let mut lanes = [0.0_f32; 16];
+    for block in blocks {
+        lanes.iter_mut().zip(block).for_each(|(lane, v)| *lane += v * 0.0);
+    }
+    let poison: f32 = lanes.iter().copied().chain(rest.iter().map(|v| v * 0.0)).sum();
     if poison == 0.0 {
         return Ok(());
     }
@@ -274,6 +279,11 @@ mod tests {
     #[test]
     fn non_finite_values_are_counted() {
         assert!(require_finite(&[0.0, -1.0, f32::MAX, f32::MIN_POSITIVE], "x", 1, 2).is_ok());
+        for at in 0..40 {
+            let mut values = [1.0; 40];
+            values[at] = f32::NEG_INFINITY;
+            assert!(require_finite(&values, "x", 1, 2).is_err(), "{at}");
+        }
         let error = require_finite(&[0.0, f32::NAN, f32::INFINITY], "the latents", 3, 20).unwrap_err();
         let text = error.to_string();
         assert!(text.contains("the latents at step 3 of 20 holds 2 non-finite values of 3"), "{text}");

@@ -1,29 +1,45 @@
-//! Once its first steps have made room for what a method remembers, a scheduler allocates nothing.
+//! Once its first steps have made room for what a method remembers, a scheduler allocates nothing, and the denoising loop
+//! nothing of the size of the latents.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::ops::ControlFlow;
+use std::path::Path;
 
+use ldm_ort::cli::args::LibraryArgs;
+use ldm_ort::pipeline::Pipeline;
 use ldm_ort::scheduler::{self, Config, Noise, Request};
+use ldm_ort::{Cancel, Event, Overrides, Plan, Runtime, Spec};
 use serde_json::{Value, json};
 
 thread_local! {
     /// How often this thread has asked for memory.
     static ASKED: Cell<usize> = const { Cell::new(0) };
+
+    /// The most bytes that it has asked for at once since this was last set to 0.
+    static LARGEST: Cell<usize> = const { Cell::new(0) };
 }
 
 struct Counting;
 
-fn count() {
-    // A thread that is ending has no counter any more.
+fn count(bytes: usize) {
+    // A thread that is ending has no counters any more.
     let _ = ASKED.try_with(|asked| asked.set(asked.get() + 1));
+    let _ = LARGEST.try_with(|largest| largest.set(largest.get().max(bytes)));
 }
 
 // SAFETY: everything is handed on to the system's allocator as it came.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size());
         // SAFETY: the caller keeps the contract, which is the system's.
         unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(layout.size());
+        // SAFETY: as above.
+        unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
@@ -32,7 +48,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
+        count(size);
         // SAFETY: as above.
         unsafe { System.realloc(memory, layout, size) }
     }
@@ -139,6 +155,75 @@ fn learned_variances_need_no_memory() {
     assert_none(cases.into_iter().chain([solver]));
 }
 
+/// The most bytes asked for at once by the thread of the denoising loop between any two of its calls from [`WARM`] on, and
+/// the bytes of the latents.
+fn asked_at_once(runtime: &Runtime, pipeline: &str, set: &[&str]) -> (usize, usize) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(pipeline);
+    let set = set.iter().map(|set| (*set).to_owned()).collect();
+    let overrides = Overrides { steps: Some(12), images: Some(1), set, ..Overrides::default() };
+    let plan = Plan::new(Spec::load(&file, &overrides).expect("a spec")).expect("a plan");
+    let cancel = Cancel::new();
+    let (mut largest, mut latents, mut calls) = (0, 0, 0);
+    let mut watch = |event: Event<'_>| {
+        if let Event::Step { step, .. } = event {
+            if step.call > WARM {
+                largest = largest.max(LARGEST.get());
+                calls += 1;
+            }
+            latents = size_of_val(step.sample.as_slice().expect("row-major"));
+            LARGEST.set(0);
+        }
+        ControlFlow::Continue(())
+    };
+    let mut pipeline = Pipeline::load(plan.model, runtime, &cancel, &mut watch).expect("it opens");
+    pipeline.run(&plan.request, &cancel, &mut watch).expect("it runs");
+    assert!(calls >= 2, "only {calls} calls were watched");
+    (largest, latents)
+}
+
+/// The loop as users run it, graphs and all: every form of guidance, of sample, of what is kept, and of caching. ONNX
+/// Runtime's own memory is not counted.
+#[test]
+fn the_loop_allocates_nothing_of_the_size_of_the_latents() {
+    let runtime = Runtime::load(&LibraryArgs::default().to_options(None)).expect("an ONNX Runtime is found or fetched");
+    let (plain, wide) = ("pipelines/plain/pipeline.toml", ["run.width=128", "run.height=128"]);
+    let schedulers =
+        ["ddim", "ddpm", "euler", "euler-ancestral", "heun", "dpm-multistep", "unipc", "pndm", "lms", "deis"];
+    let mut cases: Vec<(String, Vec<String>)> = Vec::new();
+    let mut add = |pipeline: &str, set: &[&str], is_wide: bool| {
+        let wide = wide.iter().filter(|_| is_wide);
+        cases.push((pipeline.to_owned(), set.iter().chain(wide).map(|set| (*set).to_owned()).collect()));
+    };
+    for scheduler in schedulers {
+        add(plain, &[&format!("scheduler.{scheduler}={{}}")], true);
+    }
+    for batching in ["batched", "split", "sequential"] {
+        add(plain, &[&format!("device.batching={batching}")], true);
+    }
+    // Spectrum remembers each prediction that it is told.
+    for cache in ["easycache", "ucache"] {
+        add(plain, &["scheduler.euler={}", &format!("cache.{cache}={{}}")], true);
+    }
+    add(plain, &["scheduler.euler={}", "task.text-to-image.guidance_interval=[0.2, 0.7]"], true);
+    for name in ["guidance-rescale", "no-guidance", "half", "int64-timestep", "image-to-image-80"] {
+        add(&format!("pipelines/{name}/pipeline.toml"), &[], true);
+    }
+    add("pipelines/fixed-batch/pipeline.toml", &[], false);
+    for name in ["instruct", "inpaint", "inpaint-strength", "xl", "sd3", "flux-dev", "flux-true-cfg"] {
+        add(&format!("families/{name}/pipeline.toml"), &[], name != "sd3");
+    }
+    let mut wrong = Vec::new();
+    for (pipeline, set) in &cases {
+        let set: Vec<_> = set.iter().map(String::as_str).collect();
+        let (largest, latents) = asked_at_once(&runtime, pipeline, &set);
+        println!("{pipeline} {set:?}: at most {largest} bytes at once, latents of {latents}");
+        if largest >= latents {
+            wrong.push(format!("{pipeline} {set:?}: {largest} bytes at once, latents of {latents}"));
+        }
+    }
+    assert!(wrong.is_empty(), "after {WARM} calls:\n{}", wrong.join("\n"));
+}
+
 /// The counter does count, or the tests above would show nothing.
 #[test]
 fn an_allocation_is_seen() {
@@ -147,4 +232,7 @@ fn an_allocation_is_seen() {
     values.push(1_u8);
     values.extend([2; 100]);
     assert_eq!(ASKED.get() - before, 2);
+    LARGEST.set(0);
+    drop((vec![0_u8; 1000], Vec::<u8>::with_capacity(10)));
+    assert_eq!(LARGEST.get(), 1000);
 }

@@ -7,7 +7,7 @@ use ldm_ort::bundle::{Bundle, ComponentKind, Overrides, TextEncoderContract};
 use ldm_ort::cli::args::LibraryArgs;
 use ldm_ort::session::{Session, SessionOptions};
 use ldm_ort::text::tokenizer::Tokenizer;
-use ldm_ort::text::{Asked, Style, Taken, TextEncoder, TextEncoders};
+use ldm_ort::text::{Encodings, Style, Taken, Text, TextEncoder, TextEncoders};
 use ldm_ort::{Cancel, Runtime, npy};
 
 /// T5's encoder and its tokenizer, against `tests/golden/text/t5.npy` (`scripts/golden_t5.py`).
@@ -25,15 +25,18 @@ fn t5_gives_the_states_that_transformers_gives() {
     let session = Session::open(&runtime, &component.graph.path, &SessionOptions::default()).unwrap();
     let taken = Taken { tokens: contract.last_hidden_state.clone(), norm: None, pooled: None };
     let encoder = TextEncoder::new(Arc::new(tokenizer), session, contract, taken, None, Style::default()).unwrap();
-    let mut encoders = TextEncoders::new(vec![(0, encoder)], None);
+    let mut encoders = TextEncoders::new(vec![(0, encoder)], None, Encodings::default());
 
     let want = npy::read_f32(tests.join("golden/text/t5.npy")).unwrap();
     assert_eq!(want.shape(), [2, 48, 40]);
     let largest = want.iter().fold(0f32, |m, v| m.max(v.abs()));
     let long = "the mountain in the evening light, ".repeat(9);
     for (prompt, want) in ["a red circle above a blue square", &long].into_iter().zip(want.outer_iter()) {
-        let asked = Asked { chunks: 1, is_negative: false };
-        let got = encoders.encode(prompt, asked, &Cancel::default()).unwrap();
+        let text = Text { text: prompt.to_owned(), is_negative: false };
+        let mut warnings = Vec::new();
+        let got =
+            encoders.encode(&[text], &Cancel::default(), &mut |warning| warnings.push(warning)).unwrap().remove(0);
+        assert_eq!(warnings, got.warnings);
         assert_eq!((got.tokens.shape(), got.pooled.is_none()), (&[48, 40][..], true));
         assert_eq!(got.warnings.is_empty(), prompt.len() < 100, "{:?}", got.warnings);
         let apart = (&got.tokens - &want).iter().fold(0f32, |m, v| m.max(v.abs()));

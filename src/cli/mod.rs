@@ -1,6 +1,7 @@
 //! The command line: arguments, progress, printing, environment variables, exit codes.
 
 pub mod args;
+mod behind;
 mod check;
 mod compare;
 mod fits;
@@ -17,6 +18,7 @@ mod progress;
 mod run;
 mod runtime;
 mod table;
+mod writer;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -36,7 +38,7 @@ use args::{Cli, Command, Global};
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     log(&cli.global);
-    match dispatch(&cli, &mut std::io::stdout().lock()) {
+    match dispatch(&cli, &mut std::io::stdout()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::say(&format!("error: {error}"));
@@ -45,7 +47,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn dispatch(cli: &Cli, out: &mut dyn Write) -> Result<()> {
+fn dispatch(cli: &Cli, out: &mut (dyn Write + Send)) -> Result<()> {
     match &cli.command {
         Command::Run(args) => run::run(args, &cli.global, out),
         Command::Check(args) => check::check(args, &cli.global, out),

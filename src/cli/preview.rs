@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use super::output;
 use crate::error::Result;
 use crate::image::{Rgb8, encode_png};
-use crate::pipeline::{Event, Saver};
+use crate::pipeline::Saver;
 use crate::plan::Plan;
 
-/// Writes previews beside the pictures to be.
+/// Previews beside the pictures to be.
 ///
 /// A preview is replaced by the next one and removed once its picture is written; where the run fails or is interrupted
 /// the last one stays, and shows how far it got.
+#[derive(Clone)]
 pub(super) struct Previews {
     saver: Saver,
     suffix: &'static str,
@@ -32,24 +33,21 @@ impl Previews {
         Self { saver: saver.clone(), suffix, pictures, failed: false }
     }
 
-    /// Writes a preview, or removes that of a finished picture.
-    pub(super) fn notice(&mut self, event: &Event<'_>) {
-        match event {
-            Event::Preview { index, pixels, .. } if !self.failed => {
-                let Some(path) = self.path(*index) else { return };
-                if let Err(error) = encode_png(pixels, &[]).and_then(|png| replace(&path, &png)) {
-                    // The picture does not hang on it.
-                    self.failed = true;
-                    output::say(&format!("warning: no previews are written: {error}"));
-                }
-            }
-            Event::Picture(picture) => {
-                if let Some(path) = self.path(picture.index) {
-                    // Mostly there is one, and where there is none that is as well.
-                    let _ = std::fs::remove_file(path);
-                }
-            }
-            _ => {}
+    /// Writes a preview of the picture with this index.
+    pub(super) fn write(&mut self, index: usize, pixels: &Rgb8) {
+        let Some(path) = self.path(index).filter(|_| !self.failed) else { return };
+        if let Err(error) = encode_png(pixels, &[]).and_then(|png| replace(&path, &png)) {
+            // The picture does not hang on it.
+            self.failed = true;
+            output::say(&format!("warning: no previews are written: {error}"));
+        }
+    }
+
+    /// Removes the preview of a picture that is written.
+    pub(super) fn remove(&self, index: usize) {
+        if let Some(path) = self.path(index) {
+            // Mostly there is one, and where there is none that is as well.
+            let _ = std::fs::remove_file(path);
         }
     }
 

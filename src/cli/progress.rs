@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::output;
 use super::preview::Terminal;
@@ -13,6 +13,8 @@ use crate::pipeline::{Event, Observer};
 
 /// Draws progress on standard error, and stops the run once `interrupted` is set.
 pub struct Progress {
+    /// Where bars are drawn, one at a time.
+    bars: MultiProgress,
     bar: ProgressBar,
     interrupted: Arc<AtomicBool>,
     quiet: bool,
@@ -26,13 +28,14 @@ impl Progress {
     /// `quiet` keeps bars away; warnings are shown all the same. Where standard error is no terminal, there are no
     /// bars either.
     pub fn new(quiet: bool, interrupted: Arc<AtomicBool>) -> Self {
-        Self {
-            bar: ProgressBar::hidden(),
-            interrupted,
-            quiet,
-            stage: String::new(),
-            terminal: Terminal::find().filter(|_| !quiet),
-        }
+        let (bars, bar) = (MultiProgress::new(), ProgressBar::hidden());
+        let terminal = Terminal::find().filter(|_| !quiet);
+        Self { bars, bar, interrupted, quiet, stage: String::new(), terminal }
+    }
+
+    /// What other threads have to print around, so that no line runs into a bar.
+    pub fn bars(&self) -> MultiProgress {
+        self.bars.clone()
     }
 
     /// Shows a spinner with `message`, in place of the bar before it.
@@ -52,6 +55,7 @@ impl Progress {
         if self.quiet {
             return;
         }
+        let bar = self.bars.add(bar);
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("━╸ "));
         }
@@ -60,7 +64,7 @@ impl Progress {
     }
 
     fn line(&mut self, text: &str) {
-        self.bar.suspend(|| output::say(text));
+        self.bars.suspend(|| output::say(text));
         self.terminal.iter_mut().for_each(Terminal::moved_on);
     }
 }

@@ -1,15 +1,12 @@
 //! `ldm-ort run`.
 
 use std::io::Write;
-use std::ops::ControlFlow;
-use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use ndarray::{ArrayD, Axis, stack};
-use serde_json::{Value, json};
+use ndarray::{Axis, stack};
 
 use super::args::{Global, RunArgs};
-use super::compare::{self, Comparison, Made};
+use super::compare;
 use super::interrupt::Interrupt;
 use super::memory::Watch;
 use super::output;
@@ -17,22 +14,23 @@ use super::prepared;
 use super::preview::Previews;
 use super::progress::Progress;
 use super::runtime;
+use super::writer::{Pace, PictureWriter, Shown, Writing, models_of};
 use crate::denoise::Evaluations;
 use crate::error::{Error, Result};
-use crate::metadata::{self, FewerEvaluations, Record};
+use crate::metadata::{self, Record};
 use crate::npy;
-use crate::pipeline::{Event, Observer, Picture, Recorder, Saver, Stages, Timings};
+use crate::pipeline::{Event, Observer, Recorder, Saver, Stages, Timings};
 use crate::plan::Plan;
 use crate::session::{self, Flavour, Runtime, RuntimeOptions};
 use crate::spec::Spec;
 
-/// Runs a pipeline: loads it, makes its pictures, writes each as soon as it is finished.
+/// Runs a pipeline: loads it, makes its pictures, writes each as soon as it is finished and while the next is made.
 ///
 /// `out` gets the pictures' paths, or with `--json` an object for each; everything else goes to standard error.
 ///
 /// # Errors
 /// Whatever is wrong with the pipeline, the model directory, the runtime or the run.
-pub fn run(args: &RunArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
+pub fn run(args: &RunArgs, global: &Global, out: &mut (dyn Write + Send)) -> Result<()> {
     let interrupt = Interrupt::install()?;
     let mut progress = Progress::new(global.quiet || args.json, interrupt.flag());
     let started = Instant::now();
@@ -74,47 +72,45 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
     let mut writer = PictureWriter {
         savers,
         recorder,
-        args,
+        json: args.json,
         out,
+        bars: progress.bars(),
         made_with: record.map(|record| models_of(&record)),
-        latents: Vec::new(),
+        latents: args.save_latents.as_ref().map(|_| Vec::new()),
         shown: if full.is_some() { Shown::Later(Vec::new()) } else { Shown::Alone },
-        seconds: 0.0,
-        failed: None,
-        pace: Pace::new(started),
-        memory,
         previews: None,
     };
+    let (pace, waited) = (Pace::new(started), Duration::ZERO);
+    let mut watched = Watched { progress: &mut progress, pace, memory, previews: None, waited };
     let cancel = interrupt.cancel();
     // The pictures of fewer evaluations come first: what a first run pays for must not count in their favour.
+    preview(&plan, "", &mut writer, &mut watched);
     let (timings, full_timings) = match &full {
         None => {
-            writer.preview(&plan, "");
             let run = |observer: &mut dyn Observer| stages.finish(&plan, &cancel, observer);
-            (run_watched(run, &mut writer, &mut progress)?, None)
+            (run_watched(run, &mut writer, &mut watched)?, None)
         }
         Some(full) => {
-            writer.preview(&plan, "");
             let run = |observer: &mut dyn Observer| stages.run(&plan, &cancel, observer);
-            let timings = run_watched(run, &mut writer, &mut progress)?;
+            let timings = run_watched(run, &mut writer, &mut watched)?;
             writer.recorder = writer.recorder.of(full);
             writer.shown = writer.shown.beside_the_next();
-            writer.preview(full, compare::SUFFIX);
+            preview(full, compare::SUFFIX, &mut writer, &mut watched);
             let run = |observer: &mut dyn Observer| stages.finish(full, &cancel, observer);
-            (timings, Some(run_watched(run, &mut writer, &mut progress)?))
+            (timings, Some(run_watched(run, &mut writer, &mut watched)?))
         }
     };
-    let PictureWriter { latents, seconds: saving, memory, .. } = writer;
+    let Watched { memory, waited, .. } = watched;
     if let Some(memory) = memory {
         memory.print();
     }
-    if let Some(path) = &args.save_latents {
+    if let Some((path, latents)) = args.save_latents.as_ref().zip(writer.latents) {
         let views: Vec<_> = latents.iter().map(|l| l.view()).collect();
         let all = stack(Axis(0), &views).map_err(|e| Error::input("--save-latents", e.to_string(), ""))?;
         npy::write_f32(path, all.view().into_dyn())?;
     }
     if !global.quiet {
-        summary(&timings, found, opened, saving, started.elapsed().as_secs_f64());
+        summary(&timings, found, opened, waited.as_secs_f64(), started.elapsed().as_secs_f64());
         if let Some(full) = full_timings {
             output::say(&format!("with all evaluations: {}", denoising(&full)));
         }
@@ -122,37 +118,47 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-/// Lets `run` make its pictures, writing each as soon as it is finished.
+/// What sees the events of a run.
+struct Watched<'a> {
+    progress: &'a mut Progress,
+    pace: Pace,
+    memory: Option<Watch>,
+    previews: Option<Previews>,
+    /// How long the run waited for pictures to be written.
+    waited: Duration,
+}
+
+/// Has previews of this plan's pictures written from now on, and removed with the pictures, where it asks for any.
+fn preview(plan: &Plan, suffix: &'static str, writer: &mut PictureWriter<'_>, watched: &mut Watched<'_>) {
+    let models = std::iter::once(&plan.model).chain(plan.stages.iter().map(|stage| &stage.model));
+    let asks = models.into_iter().any(|model| model.preview.is_some());
+    let saver = writer.savers.last().and_then(Option::as_ref).filter(|_| asks);
+    watched.previews = saver.map(|saver| Previews::new(plan, saver, suffix));
+    writer.previews.clone_from(&watched.previews);
+}
+
+/// Lets `run` make its pictures. Each is written while the next are made; when this returns, all are.
 fn run_watched(
     run: impl FnOnce(&mut dyn Observer) -> Result<Timings>,
     writer: &mut PictureWriter<'_>,
-    progress: &mut Progress,
+    watched: &mut Watched<'_>,
 ) -> Result<Timings> {
-    let result = run(&mut |event: Event<'_>| {
-        writer.pace.notice(&event);
-        writer.memory.iter_mut().for_each(|memory| memory.notice(&event));
-        let written = match &event {
-            Event::Picture(picture) => writer.write(picture, true),
-            Event::Kept(picture) => writer.write(picture, false),
-            _ => Ok(()),
-        };
-        if let Err(error) = written {
-            writer.failed = Some(error);
-            return ControlFlow::Break(());
-        }
-        writer.previews.iter_mut().for_each(|previews| previews.notice(&event));
-        if matches!(event, Event::Preview { .. }) {
-            let flow = progress.notice(event);
-            writer.pace.pause();
-            return flow;
-        }
-        progress.notice(event)
-    });
-    progress.clear();
-    match writer.failed.take() {
-        Some(error) => Err(error),
-        None => result,
-    }
+    std::thread::scope(|scope| {
+        let mut writing = Writing::begin(scope, writer);
+        let result = run(&mut |event: Event<'_>| {
+            watched.pace.notice(&event);
+            watched.memory.iter_mut().for_each(|memory| memory.notice(&event));
+            writing.notice(&event, &watched.pace)?;
+            let Event::Preview { index, pixels, .. } = &event else { return watched.progress.notice(event) };
+            watched.previews.iter_mut().for_each(|previews| previews.write(*index, pixels));
+            let flow = watched.progress.notice(event);
+            watched.pace.pause();
+            flow
+        });
+        watched.progress.clear();
+        watched.waited += writing.finish()?;
+        result
+    })
 }
 
 /// The pipeline of the command line: a file with flags over it, or the record in a picture.
@@ -174,12 +180,6 @@ fn read_spec(args: &RunArgs) -> Result<(Spec, Option<Record>)> {
     }
 }
 
-/// The digests of the models that a picture was made with.
-fn models_of(record: &Record) -> Vec<String> {
-    let stages = record.stages.iter().map(|stage| stage.model_digest.clone());
-    std::iter::once(record.model_digest.clone()).chain(stages).collect()
-}
-
 /// Finds or fetches the runtime that a plan's providers need.
 pub(super) fn load_runtime(global: &Global, plan: &Plan, interrupt: &Interrupt) -> Result<Runtime> {
     let options = global.library.to_options(flavour(&plan.spec));
@@ -192,182 +192,6 @@ fn flavour(spec: &Spec) -> Option<Flavour> {
     let names = devices.flat_map(|device| device.providers.iter().chain(device.components.values().flatten()));
     let mut flavours = names.filter_map(|name| session::find_provider(name).ok()?.flavour);
     flavours.find(|flavour| *flavour != Flavour::Cpu)
-}
-
-/// How a finished picture is shown.
-enum Shown {
-    /// By itself, as soon as it is written.
-    Alone,
-    /// Not yet: it waits for another to be compared with.
-    Later(Vec<Made>),
-    /// Beside the picture that waited for it.
-    Beside(Vec<Made>),
-}
-
-impl Shown {
-    fn beside_the_next(self) -> Self {
-        match self {
-            Self::Later(made) => Self::Beside(made),
-            other => other,
-        }
-    }
-}
-
-/// Writes each finished picture and its line.
-struct PictureWriter<'a> {
-    /// One a stage whose pictures are written, that of the file's own tables first.
-    savers: Vec<Option<Saver>>,
-    recorder: Recorder,
-    args: &'a RunArgs,
-    out: &'a mut dyn Write,
-    /// The digests of the models that the picture to be made again was made with.
-    made_with: Option<Vec<String>>,
-    latents: Vec<ArrayD<f32>>,
-    shown: Shown,
-    seconds: f64,
-    failed: Option<Error>,
-    pace: Pace,
-    memory: Option<Watch>,
-    previews: Option<Previews>,
-}
-
-/// When what happened, for `--json`.
-struct Pace {
-    started: Instant,
-    /// When the picture's denoising began, in seconds from the program's start.
-    denoising: f64,
-    /// When the call before the next one ended.
-    last: f64,
-    /// Seconds of each call of the denoiser.
-    calls: Vec<f64>,
-}
-
-impl Pace {
-    fn new(started: Instant) -> Self {
-        Self { started, denoising: 0.0, last: 0.0, calls: Vec::new() }
-    }
-
-    fn notice(&mut self, event: &Event<'_>) {
-        let now = self.started.elapsed().as_secs_f64();
-        match event {
-            Event::Denoising { .. } => {
-                (self.denoising, self.last) = (now, now);
-                self.calls.clear();
-            }
-            Event::Step { .. } => {
-                self.calls.push(now - self.last);
-                self.last = now;
-            }
-            _ => {}
-        }
-    }
-
-    /// What was done until now is no part of the next call.
-    fn pause(&mut self) {
-        self.last = self.started.elapsed().as_secs_f64();
-    }
-}
-
-impl PictureWriter<'_> {
-    /// Writes previews of this plan's pictures from now on, where it asks for any.
-    fn preview(&mut self, plan: &Plan, suffix: &'static str) {
-        let models = std::iter::once(&plan.model).chain(plan.stages.iter().map(|stage| &stage.model));
-        let asks = models.into_iter().any(|model| model.preview.is_some());
-        let saver = self.savers.last().and_then(Option::as_ref).filter(|_| asks);
-        self.previews = saver.map(|saver| Previews::new(plan, saver, suffix));
-    }
-
-    fn write(&mut self, picture: &Picture, is_last: bool) -> Result<()> {
-        let start = Instant::now();
-        let record = self.recorder.record(picture)?;
-        if is_last && self.made_with.take().is_some_and(|digests| digests != models_of(&record)) {
-            output::say(
-                "warning: the model's files are not those the picture was made with; it will be another picture",
-            );
-        }
-        let is_full = matches!(self.shown, Shown::Beside(_));
-        let mut suffix = match picture.stages.checked_sub(1) {
-            _ if is_last => String::new(),
-            None => "-base".to_owned(),
-            Some(stage) => format!("-stage-{stage}"),
-        };
-        if is_full {
-            suffix.push_str(compare::SUFFIX);
-        }
-        let Some(Some(saver)) = self.savers.get(picture.stages) else { return Ok(()) };
-        let path = saver.save(picture, &suffix, &record)?;
-        if is_last && !is_full && self.args.save_latents.is_some() {
-            self.latents.push(picture.latents.clone());
-        }
-        self.seconds += start.elapsed().as_secs_f64();
-        let object = self.object(picture, &path, &record)?;
-        let (index, stages, seconds) = (picture.index, picture.stages, picture.seconds);
-        match &mut self.shown {
-            Shown::Alone if self.args.json => self.line(&object.to_string()),
-            Shown::Alone => self.line(&path.display().to_string()),
-            Shown::Later(made) => {
-                made.push(Made { index, stages, pixels: picture.pixels.clone(), path, seconds, object });
-                Ok(())
-            }
-            Shown::Beside(made) => {
-                let is_it = |made: &&Made| (made.index, made.stages) == (index, stages);
-                let Some(made) = made.iter().find(is_it) else { return Ok(()) };
-                let comparison = Comparison::new(made, picture, &path);
-                let line = if self.args.json { comparison.json() } else { comparison.text() };
-                self.line(&line)
-            }
-        }
-    }
-
-    fn line(&mut self, line: &str) -> Result<()> {
-        match writeln!(self.out, "{line}").and_then(|()| self.out.flush()) {
-            // A reader that has seen enough, such as `head`, does not make the run a failure.
-            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-            other => other.map_err(|e| Error::io("standard output", "writing", e)),
-        }
-    }
-
-    fn object(&self, picture: &Picture, path: &Path, record: &Record) -> Result<Value> {
-        let mut object = json!({
-            "path": path.to_string_lossy(),
-            "index": picture.index,
-            "seed": picture.seed,
-            "prompt": picture.prompt,
-            "width": picture.pixels.width(),
-            "height": picture.pixels.height(),
-            "steps": self.recorder.steps(),
-            "calls": picture.calls,
-            "seconds": picture.seconds,
-            "timings": {
-                "until_denoising": self.pace.denoising,
-                "calls": self.pace.calls,
-                "until_decoded": self.pace.started.elapsed().as_secs_f64() - self.pace.last,
-            },
-        });
-        if self.savers.len() > 1 {
-            let mut stages = Vec::new();
-            for stage in &record.stages {
-                let mut told = json!({"task": stage.task, "model": stage.model, "steps": stage.steps});
-                tell_fewer(&mut told, stage.fewer_evaluations.as_ref())?;
-                stages.push(told);
-            }
-            object["stages"] = stages.into();
-        }
-        if let Some(decoder) = record.small_decoder() {
-            object["decoder"] = decoder.into();
-        }
-        tell_fewer(&mut object, record.fewer_evaluations.as_ref())?;
-        Ok(object)
-    }
-}
-
-/// Adds to a picture's or a stage's object how the model was evaluated less often, where it was.
-fn tell_fewer(object: &mut Value, fewer: Option<&FewerEvaluations>) -> Result<()> {
-    if let Some(fewer) = fewer {
-        object["fewer_evaluations"] =
-            serde_json::to_value(fewer).map_err(|e| Error::input("record", e.to_string(), ""))?;
-    }
-    Ok(())
 }
 
 fn summary(timings: &Timings, found: f64, opened: f64, saving: f64, total: f64) {

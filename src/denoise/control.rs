@@ -136,15 +136,17 @@ impl<'a> Control<'a> {
                 place.push(output);
             }
         }
-        let joined = |(info, parts): (&&TensorInfo, &Vec<ArrayD<f32>>)| {
-            let views: Vec<_> = parts.iter().map(|part| part.view()).collect();
-            let all = concatenate(Axis(0), &views).ok().filter(|all| all.shape()[0] == padded);
-            let all = all.ok_or_else(|| {
+        let joined = |(info, mut parts): (&&TensorInfo, Vec<ArrayD<f32>>)| {
+            let all = match parts.len() {
+                1 => parts.pop(),
+                _ => concatenate(Axis(0), &parts.iter().map(|part| part.view()).collect::<Vec<_>>()).ok(),
+            };
+            let all = all.filter(|all| all.shape().first() == Some(&padded)).ok_or_else(|| {
                 let problem = format!("output {} has not a row for each of the {padded} put in", info.name);
                 Error::model(self.session.path(), problem, "export the control network with scripts/export.py")
             })?;
-            Ok(all.slice_axis(Axis(0), Slice::from(..rows)).to_owned())
+            Ok(all.slice_axis_move(Axis(0), Slice::from(..rows)))
         };
-        places.iter().zip(&parts).map(joined).collect()
+        places.iter().zip(parts).map(joined).collect()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ndarray::{Array2, ArrayD, ArrayViewD, Axis, CowArray, Ix4, IxDyn};
+use ndarray::{Array2, ArrayD, ArrayViewD, Axis, Ix4, IxDyn};
 
 use super::packing;
 use crate::bundle::{DenoiserContract, Positions};
@@ -54,12 +54,17 @@ impl<'c> Form<'c> {
         }
     }
 
-    /// `[n, c, h, w]` in the form of the graph.
-    pub fn sample<'v>(self, sample: ArrayViewD<'v, f32>) -> CowArray<'v, f32, IxDyn> {
-        match (self, sample.view().into_dimensionality::<Ix4>()) {
-            (Self::Packed(_), Ok(planes)) => packing::pack(planes).into_dyn().into(),
-            _ => sample.into(),
-        }
+    /// `[n, c, h, w]` in the form of the graph, in `room` where that is another.
+    pub fn sample<'v>(self, sample: ArrayViewD<'v, f32>, room: &'v mut Vec<f32>) -> Result<ArrayViewD<'v, f32>> {
+        let (Self::Packed(_), Ok(planes)) = (self, sample.view().into_dimensionality::<Ix4>()) else {
+            return Ok(sample);
+        };
+        room.resize(planes.len(), 0.0);
+        packing::pack(planes, room);
+        let (n, c, height, width) = planes.dim();
+        let tokens = height / packing::SIDE * (width / packing::SIDE);
+        let shape = IxDyn(&[n, tokens, c * packing::SIDE * packing::SIDE]);
+        ArrayViewD::from_shape(shape, room).map_err(|e| Error::input("latents", e.to_string(), "report this"))
     }
 
     /// What the graph is told, for each of `rows`, of where tokens stand: those of a sample of this height and width, and
@@ -71,19 +76,21 @@ impl<'c> Form<'c> {
             .into()
     }
 
-    /// Has `run` write a prediction in the form of the graph, and puts it into `out` as `[n, c, h, w]`.
+    /// Has `run` write a prediction in the form of the graph, in `room` where that is another, and puts it into `out` as
+    /// `[n, c, h, w]`.
     pub fn prediction(
         self,
         shape: [usize; 3],
         out: &mut [f32],
+        room: &mut Vec<f32>,
         run: impl FnOnce(&mut [f32]) -> Result<()>,
     ) -> Result<()> {
         match self {
             Self::Planes => run(out),
             Self::Packed(_) => {
-                let mut packed = vec![0.0; out.len()];
-                run(&mut packed)?;
-                packing::unpack(&packed, shape, out);
+                room.resize(out.len(), 0.0);
+                run(room)?;
+                packing::unpack(room, shape, out);
                 Ok(())
             }
         }

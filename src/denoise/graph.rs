@@ -31,6 +31,8 @@ pub struct GraphDenoiser<'a> {
     input: ArrayD<f32>,
     /// `[padded rows, outputs, h, w]`
     output: ArrayD<f32>,
+    /// Sample and prediction in the form of the graph, where that is another.
+    formed: [Vec<f32>; 2],
     channels: usize,
     sample_len: usize,
     condition: Condition,
@@ -151,6 +153,7 @@ impl<'a> GraphDenoiser<'a> {
             chunk,
             input,
             output,
+            formed: Default::default(),
             channels,
             sample_len: channels * height * width,
             condition,
@@ -236,13 +239,15 @@ impl<'a> GraphDenoiser<'a> {
         let (session, contract, cancel) = (&mut *self.session, self.contract, &self.cancel);
         let told = self.condition.context.as_ref().map_or(0, |tokens| tokens.shape()[1]);
         let outputs = self.output.shape()[1];
+        let formed = &mut self.formed;
         let mut run = |sample: ArrayViewD<'_, f32>, mut output: ArrayViewMutD<'_, f32>| -> Result<()> {
             let (rows, height, width) = (sample.shape()[0], sample.shape()[2], sample.shape()[3]);
             let positions = form.positions(chunk, [height, width], told);
-            let sample = form.sample(sample);
+            let [formed_sample, formed_output] = &mut *formed;
+            let sample = form.sample(sample, formed_sample)?;
             let not_by_row = || Error::input("latents", "not laid out row by row", "report this");
             let output = output.as_slice_mut().ok_or_else(not_by_row)?;
-            form.prediction([outputs, height, width], output, |output| {
+            form.prediction([outputs, height, width], output, formed_output, |output| {
                 let chunks =
                     sample.axis_chunks_iter(Axis(0), chunk).zip(output.chunks_mut(output.len() / rows * chunk));
                 let runs = chunks.enumerate().map(|(at, (sample, out))| {

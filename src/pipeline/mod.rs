@@ -85,6 +85,8 @@ pub struct Timings {
     pub preview: f64,
     /// Latents to pixels.
     pub decode: f64,
+    /// Prompts and negative prompts that were encoded: each one once, as long as it is remembered.
+    pub texts: usize,
     /// Calls of the denoiser, each for a whole batch.
     pub calls: usize,
     /// Evaluations of the denoiser's graph, each for a whole batch.
@@ -127,7 +129,7 @@ impl Pipeline {
     /// As [`Pipeline::load`].
     pub fn open_all(&mut self, cancel: &Cancel, observer: &mut dyn Observer) -> Result<()> {
         let mut opener = Opener::new(&self.plan, &self.runtime, cancel, observer);
-        opener.beginning(&mut self.parts)?;
+        opener.beginning(&mut self.parts, true)?;
         opener.denoising(&mut self.parts)?;
         opener.decoding(&mut self.parts)?;
         Ok(())
@@ -193,7 +195,8 @@ impl Pipeline {
         let sizes = Sizes::of(request, &self.plan.model.denoiser);
         if self.plan.sizes.is_some_and(|opened| opened != sizes) {
             self.plan.sizes = Some(sizes);
-            self.parts = Parts { stay: self.parts.stay, ..Parts::default() };
+            let encodings = self.parts.encodings.clone();
+            self.parts = Parts { stay: self.parts.stay, encodings, ..Parts::default() };
         }
         let of = request.pictures();
         let (first, images) = (indices.start, indices.len());
@@ -219,7 +222,11 @@ impl Pipeline {
         }
         let opening = Instant::now();
         let mut opener = Opener::new(&self.plan, &self.runtime, cancel, observer);
-        let Beginning { text, class_embedder, conditioners, encoder } = opener.beginning(&mut self.parts)?;
+        let texts = |&prompt: &usize| task::texts(request.task.as_ref(), &self.plan.model, prompt);
+        let encodings = self.parts.encodings.clone();
+        let (stay, encoded) = (self.parts.stay, encodings.made());
+        let encodes = stay || !prompts.iter().all(|prompt| encodings.hold(&texts(prompt)));
+        let Beginning { text, class_embedder, conditioners, encoder } = opener.beginning(&mut self.parts, encodes)?;
         let mut opened = opening.elapsed();
         let mut start = request.task.start(&mut Stage {
             model: &self.plan.model,
@@ -248,6 +255,15 @@ impl Pipeline {
             known: part.known,
         });
         start.tell(conditions.collect(), images, (request.width, request.height), cancel)?;
+        // Text encoders that are not kept open need not be opened again for the batches after this one.
+        if let Some(text) = text.as_mut().filter(|text| !stay && text.is_open()) {
+            let mut later: Vec<usize> = (indices.end..request.indices()?.end).map(|i| i / request.images).collect();
+            later.dedup();
+            for prompt in later.iter().take_while(|_| !encodings.is_full()) {
+                text.encode(&texts(prompt), cancel, &mut |warning| warnings.push(warning))?;
+            }
+        }
+        timings.texts += encodings.made() - encoded;
         for warning in warnings {
             stop_if(observer.notice(Event::Warning(warning)), None)?;
         }

@@ -13,7 +13,7 @@ use crate::plan::{ModelPlan, Part, PreviewSource};
 use crate::prepared::{self, Entry};
 use crate::session::{Cancel, Runtime, Session, SessionOptions};
 use crate::tensor::ByteEdit;
-use crate::text::{TextEncoder, TextEncoders};
+use crate::text::{Encodings, TextEncoder, TextEncoders};
 
 /// What is open.
 #[derive(Default)]
@@ -23,6 +23,8 @@ pub(super) struct Parts {
     pub decoding: Option<Decoding>,
     /// Whether parts stay open once they have done their work.
     pub stay: bool,
+    /// What prompts became, also once the text encoders are closed.
+    pub encodings: Encodings,
     /// What could not be kept optimised, and is opened as it lies.
     pub unkept: Vec<ComponentKind>,
 }
@@ -99,7 +101,7 @@ impl<'a> Opener<'a> {
         }
         parts.stay = self.plan.keeps_open();
         if !is_instant && parts.stay {
-            self.beginning(parts)?;
+            self.beginning(parts, true)?;
             self.denoising(parts)?;
             self.decoding(parts)?;
         }
@@ -125,13 +127,16 @@ impl<'a> Opener<'a> {
         made
     }
 
-    /// What turns a request into what the denoiser is told.
-    pub(super) fn beginning<'p>(&mut self, parts: &'p mut Parts) -> Result<&'p mut Beginning> {
-        let Parts { beginning, unkept, .. } = parts;
+    /// What turns a request into what the denoiser is told. Text encoders are left closed where no text is to be encoded
+    /// that is not known.
+    pub(super) fn beginning<'p>(&mut self, parts: &'p mut Parts, encodes: bool) -> Result<&'p mut Beginning> {
+        let Parts { beginning, unkept, encodings, .. } = parts;
+        let is_closed = |open: &Beginning| open.text.as_ref().is_some_and(|text| !text.is_open());
+        beginning.take_if(|open| encodes && is_closed(open));
         if beginning.is_none() {
             let plan = self.plan;
             let mut encoders = Vec::new();
-            for text in plan.text.iter().flat_map(|text| &text.encoders) {
+            for text in plan.text.iter().filter(|_| encodes).flat_map(|text| &text.encoders) {
                 let session = self.session(text.part.kind, &text.part.graph, &text.part.edits, unkept)?;
                 let contract = text.part.contract.clone();
                 let (taken, negative) = (text.taken.clone(), text.negative.clone());
@@ -153,7 +158,7 @@ impl<'a> Opener<'a> {
                 }
                 None => None,
             };
-            let text = plan.text.as_ref().map(|text| TextEncoders::new(encoders, text.blank));
+            let text = plan.text.as_ref().map(|text| TextEncoders::new(encoders, text.blank, encodings.clone()));
             *beginning = Some(Beginning { text, class_embedder, conditioners, encoder });
         }
         beginning.as_mut().ok_or_else(closed)

@@ -26,7 +26,7 @@ use crate::text::TextEncoders;
 
 pub use conditions::{Given, check_labels, things};
 pub use from_noise::Unconditional;
-pub use prompt::unheeded_negative_prompt;
+pub use prompt::{texts, unheeded_negative_prompt};
 
 /// What a run of the denoiser starts from.
 #[derive(Debug)]

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use ndarray::{ArrayD, ArrayViewD, Axis, IxDyn, stack};
 
-use super::Stage;
+use super::{Model, Stage, Task};
 use crate::bundle::DenoiserContract;
 use crate::denoise::{Condition, Guidance};
 use crate::error::{Error, Result};
 use crate::spec::Prompting;
 use crate::tensor::Dim;
-use crate::text::{Asked, Embedding, TextEncoders};
+use crate::text::{Embedding, Text};
 
 /// The guidance that a task's prompts ask for. A model that learnt the effect of guidance is guided from outside only
 /// where that is asked for by its own key.
@@ -41,21 +41,24 @@ pub(super) fn condition(prompting: &Prompting, guidance: Guidance, stage: &mut S
     if let (0, Some(warning)) = (stage.first, unheeded_negative_prompt(prompting, contract)) {
         (stage.warn)(warning);
     }
-    let mut rows: Vec<Arc<Embedding>> = Vec::new();
-    let mut sizes = Vec::new();
     let branches = guidance.branches();
     let zeros = stage.model.zeros_for_no_prompt;
+    let told = stage.prompts.iter().map(|&prompt| -> Result<[Arc<Embedding>; 2]> {
+        let encoders = stage.text.as_deref_mut().ok_or_else(no_encoder)?;
+        let made =
+            encoders.encode(&texts_of(prompting, prompt, branches.len() > 1, zeros), stage.cancel, stage.warn)?;
+        let mut made = made.into_iter();
+        let prompted = made.next().ok_or_else(no_encoder)?;
+        let negative = made.next().unwrap_or_else(|| Arc::clone(&prompted));
+        let is_blank = zeros && prompting.negative_prompts.get(prompt).is_none();
+        Ok([prompted, if is_blank { Arc::new(negative.zeros()) } else { negative }])
+    });
+    let told = told.collect::<Result<Vec<_>>>()?;
+    let mut rows: Vec<Arc<Embedding>> = Vec::new();
+    let mut sizes = Vec::new();
     for branch in branches {
-        for &prompt in stage.prompts {
-            // All that one picture is told has the same length, and nothing that another picture is told changes it.
-            let texts = branches.iter().filter_map(|branch| text_of(prompting, prompt, branch.prompt, zeros));
-            let chunks = texts.map(|text| encoders(stage.text.as_deref_mut())?.chunks(&text));
-            let chunks = chunks.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(1);
-            let asked = Asked { chunks, is_negative: !branch.prompt };
-            rows.push(match text_of(prompting, prompt, branch.prompt, zeros) {
-                Some(text) => encode(&text, asked, stage)?,
-                None => Arc::new(encode(&at(&prompting.prompts, prompt), asked, stage)?.zeros()),
-            });
+        for [prompt, negative] in &told {
+            rows.push(Arc::clone(if branch.prompt { prompt } else { negative }));
             sizes.extend(time_ids(prompting, contract, stage.size, branch.prompt));
         }
     }
@@ -102,34 +105,32 @@ fn at(texts: &[String], index: usize) -> String {
     texts.get(index).cloned().unwrap_or_default()
 }
 
-fn encoders(text: Option<&mut TextEncoders>) -> Result<&mut TextEncoders> {
-    text.ok_or_else(|| {
-        Error::input(
-            "prompt",
-            "this model directory has no text encoder",
-            "choose [task.unconditional], or a model directory with text_encoder/ and tokenizer/",
-        )
-    })
+fn no_encoder() -> Error {
+    Error::input(
+        "prompt",
+        "this model directory has no text encoder",
+        "choose [task.unconditional], or a model directory with text_encoder/ and tokenizer/",
+    )
 }
 
-fn encode(prompt: &str, asked: Asked, stage: &mut Stage<'_>) -> Result<Arc<Embedding>> {
-    let text = encoders(stage.text.as_deref_mut())?;
-    if let Some(known) = text.known(prompt, asked) {
-        return Ok(known);
-    }
-    let embedding = text.encode(prompt, asked, stage.cancel)?;
-    embedding.warnings.iter().for_each(|warning| (stage.warn)(warning.clone()));
-    Ok(embedding)
+/// What the pictures of one prompt are told, which is encoded together: nothing where the task has no prompts.
+pub fn texts(task: &dyn Task, model: &Model, prompt: usize) -> Vec<Text> {
+    let is_guided = task.branches(model.denoiser.has_learnt_guidance()) > 1;
+    let texts = |prompting| texts_of(prompting, prompt, is_guided, model.zeros_for_no_prompt);
+    task.prompting().map_or_else(Vec::new, texts)
 }
 
-/// The text that a branch is told: the prompt or the negative prompt. Where nobody gave one and
-/// `zeros` are to take its place, there is none.
-fn text_of(prompting: &Prompting, prompt: usize, is_prompt: bool, zeros: bool) -> Option<String> {
-    match (is_prompt, prompting.negative_prompts.get(prompt)) {
-        (true, _) => Some(at(&prompting.prompts, prompt)),
-        (false, None) if zeros => None,
-        (false, given) => Some(given.cloned().unwrap_or_default()),
-    }
+/// The prompt, and behind it what is told to the branches that it leads away from, where there are some: the negative
+/// prompt, or where nobody gave one and `zeros` are to take its place the prompt again, whose shape they have.
+fn texts_of(prompting: &Prompting, prompt: usize, is_guided: bool, zeros: bool) -> Vec<Text> {
+    let text = at(&prompting.prompts, prompt);
+    let negative = match prompting.negative_prompts.get(prompt) {
+        Some(negative) => negative.clone(),
+        None if zeros => text.clone(),
+        None => String::new(),
+    };
+    let negative = is_guided.then_some(Text { text: negative, is_negative: true });
+    std::iter::once(Text { text, is_negative: false }).chain(negative).collect()
 }
 
 /// The numbers of `time_ids` for one picture: height and width before scaling, what was cropped at the top and the

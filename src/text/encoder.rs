@@ -25,7 +25,7 @@ pub struct Taken {
 
 /// What is to be made of a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Asked {
+pub(super) struct Asked {
     /// The number of chunks it is read in, as many as it needs or more.
     pub chunks: usize,
     /// Whether it is a negative prompt, of which no layers are left out.

@@ -1,11 +1,11 @@
 //! All the text encoders of a model, read as one.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use ndarray::{ArrayD, Axis, IxDyn, Slice, concatenate};
 
 use super::encoder::{Asked, Encoded, TextEncoder};
+use super::encodings::{Encodings, Text};
 use crate::error::{Error, Result};
 use crate::session::Cancel;
 
@@ -26,6 +26,10 @@ impl Embedding {
         let zeros = |a: &ArrayD<f32>| ArrayD::zeros(a.raw_dim());
         Self { tokens: zeros(&self.tokens), pooled: self.pooled.as_ref().map(zeros), warnings: Vec::new() }
     }
+
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<f32>() * (self.tokens.len() + self.pooled.as_ref().map_or(0, |pooled| pooled.len()))
+    }
 }
 
 /// A model's text encoders, in its order.
@@ -37,53 +41,83 @@ pub struct TextEncoders {
     encoders: Vec<(usize, TextEncoder)>,
     /// `[tokens, width]` of zeros.
     blank: Option<[usize; 2]>,
-    /// Prompts met before: several pictures of one prompt, or the empty negative prompt of every request.
-    known: HashMap<(String, Asked), Arc<Embedding>>,
+    known: Encodings,
 }
 
-/// Prompts remembered before all are forgotten, which bounds the memory of a long-lived pipeline.
-const REMEMBERED: usize = 256;
-
 impl TextEncoders {
-    /// Joins encoders, each with its group. `blank` is how many tokens of zeros stand behind theirs, and how wide:
-    /// `[tokens, width]`.
-    pub fn new(encoders: Vec<(usize, TextEncoder)>, blank: Option<[usize; 2]>) -> Self {
-        Self { encoders, blank, known: HashMap::new() }
+    /// Joins encoders, each with its group; with none they are closed, and only what is known is told. `blank` is how many
+    /// tokens of zeros stand behind theirs, and how wide: `[tokens, width]`. `known` is what the same encoders made
+    /// before.
+    pub fn new(encoders: Vec<(usize, TextEncoder)>, blank: Option<[usize; 2]>, known: Encodings) -> Self {
+        Self { encoders, blank, known }
     }
 
-    /// How many chunks a prompt is read in, by the encoder that needs the most; 1 unless long prompts are read so.
-    ///
-    /// # Errors
-    /// [`Error::Model`] where a tokenizer gives ids that its graph's embedding does not hold.
-    pub fn chunks(&self, prompt: &str) -> Result<usize> {
-        let counts = self.encoders.iter().map(|(_, encoder)| Ok(encoder.chunks(prompt)?.chunks.len()));
-        Ok(counts.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(1))
+    /// Whether texts that are not known can be encoded.
+    pub fn is_open(&self) -> bool {
+        !self.encoders.is_empty()
     }
 
-    /// What a prompt met before became.
-    pub fn known(&self, prompt: &str, asked: Asked) -> Option<Arc<Embedding>> {
-        self.known.get(&(prompt.to_owned(), asked)).cloned()
-    }
-
-    /// Encodes one prompt in as many chunks as [`TextEncoders::chunks`] gives for it, or more.
+    /// Encodes what one picture is told, each text in as many chunks as the longest of them needs: all that a picture is
+    /// told has the same length, and nothing that another picture is told changes it. What was cut off a text is told to
+    /// `warn` when it is encoded, and not again while it is known.
     ///
     /// # Errors
     /// [`Error::Model`] where a tokenizer gives ids that its graph's embedding does not hold or the encoders' outputs
     /// do not fit together, and whatever the graphs fail with.
-    pub fn encode(&mut self, prompt: &str, asked: Asked, cancel: &Cancel) -> Result<Arc<Embedding>> {
-        if let Some(known) = self.known(prompt, asked) {
+    pub fn encode(
+        &mut self,
+        together: &[Text],
+        cancel: &Cancel,
+        warn: &mut dyn FnMut(String),
+    ) -> Result<Vec<Arc<Embedding>>> {
+        let chunks = together.iter().map(|text| self.chunks(&text.text)).collect::<Result<Vec<_>>>()?;
+        let chunks = chunks.into_iter().max().unwrap_or(1);
+        let mut made = Vec::with_capacity(together.len());
+        for Text { text, is_negative } in together {
+            let asked = Asked { chunks, is_negative: *is_negative };
+            made.push(match self.known.get(text, asked) {
+                Some(known) => known,
+                None => self.encode_one(text, asked, cancel, warn)?,
+            });
+        }
+        Ok(made)
+    }
+
+    /// How many chunks a text is read in, by the encoder that needs the most; 1 unless long prompts are read so.
+    fn chunks(&self, text: &str) -> Result<usize> {
+        if let Some(known) = self.known.chunks(text) {
             return Ok(known);
         }
+        self.require_open()?;
+        let counts = self.encoders.iter().map(|(_, encoder)| Ok(encoder.chunks(text)?.chunks.len()));
+        let chunks = counts.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(1);
+        self.known.read(text, chunks);
+        Ok(chunks)
+    }
+
+    fn encode_one(
+        &mut self,
+        text: &str,
+        asked: Asked,
+        cancel: &Cancel,
+        warn: &mut dyn FnMut(String),
+    ) -> Result<Arc<Embedding>> {
+        self.require_open()?;
         let mut encoded = Vec::with_capacity(self.encoders.len());
         for (group, encoder) in &mut self.encoders {
-            encoded.push((*group, encoder.encode(prompt, asked, cancel)?));
+            encoded.push((*group, encoder.encode(text, asked, cancel)?));
         }
         let embedding = Arc::new(join(encoded, self.blank)?);
-        if self.known.len() >= REMEMBERED {
-            self.known.clear();
-        }
-        self.known.insert((prompt.to_owned(), asked), Arc::clone(&embedding));
+        embedding.warnings.iter().for_each(|warning| warn(warning.clone()));
+        self.known.keep(text, asked, &embedding);
         Ok(embedding)
+    }
+
+    fn require_open(&self) -> Result<()> {
+        match self.is_open() {
+            true => Ok(()),
+            false => Err(Error::input("prompt", "the text encoders are closed", "report this")),
+        }
     }
 }
 

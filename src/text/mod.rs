@@ -4,10 +4,12 @@ mod chunks;
 mod emphasis;
 mod encoder;
 mod encoders;
+mod encodings;
 mod inversion;
 pub mod tokenizer;
 
 pub use chunks::{Chunk, Chunks, Style};
-pub use encoder::{Asked, Taken, TextEncoder, require_embedded};
+pub use encoder::{Taken, TextEncoder, require_embedded};
 pub use encoders::{Embedding, TextEncoders, cut_off};
+pub use encodings::{Encodings, Text};
 pub use inversion::Inversion;

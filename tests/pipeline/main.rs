@@ -3,6 +3,7 @@
 //! The references are in `tests/golden/pipelines`, made by `scripts/golden_pipelines.py`; a folder more there is a
 //! test more.
 
+mod behind;
 mod caching;
 #[path = "../common/mod.rs"]
 mod common;

@@ -11,6 +11,12 @@ pub(super) fn mean_size(values: &[f32]) -> f64 {
     values.iter().map(|v| f64::from(v.abs())).sum::<f64>() / values.len().max(1) as f64
 }
 
+/// Writes values in the place of others, in their room where it is large enough.
+pub(super) fn refill(place: &mut Vec<f32>, values: &[f32]) {
+    place.clear();
+    place.extend_from_slice(values);
+}
+
 /// What the model added to each of its samples when it was last asked, `v − x`, for each call of a step apart.
 #[derive(Debug, Default)]
 pub(super) struct Differences(Vec<Vec<f32>>);

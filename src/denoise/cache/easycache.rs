@@ -8,7 +8,7 @@
 //! that last one. The criterion is that of the paper and of its authors' code, and the ranges of `start` and `end` are
 //! those of stable-diffusion.cpp, which takes the place of the authors' count of first steps.
 
-use super::change::{Differences, mean_change, mean_size};
+use super::change::{Differences, mean_change, mean_size, refill};
 use super::{At, Cache, Entry, Key, Method};
 use crate::denoise::Share;
 
@@ -72,7 +72,7 @@ impl Method for EasyCache {
         if !skips {
             self.accumulated = 0.0;
         }
-        self.previous = Some(sample.to_vec());
+        refill(self.previous.get_or_insert_default(), sample);
         skips
     }
 
@@ -90,7 +90,9 @@ impl Method for EasyCache {
             let rate = mean_change(prediction, answered) / mean_change(sample, given);
             self.rate = Some(rate).filter(|rate| rate.is_finite()).or(self.rate);
         }
-        self.computed = Some((sample.to_vec(), prediction.to_vec()));
+        let (given, answered) = self.computed.get_or_insert_default();
+        refill(given, sample);
+        refill(answered, prediction);
     }
 
     fn forget(&mut self) {

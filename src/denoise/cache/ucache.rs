@@ -5,7 +5,7 @@
 //! prediction stands in relation to the geometric mean of its size and of its usual change; it weighs more the more steps
 //! in a row were skipped; and the threshold is halved while few steps were computed, and raised by half once most were.
 
-use super::change::{Differences, mean_change, mean_size};
+use super::change::{Differences, mean_change, mean_size, refill};
 use super::{At, Cache, Entry, Key, Method};
 use crate::denoise::Share;
 
@@ -143,7 +143,9 @@ impl Method for UCache {
                 self.rate = rate.filter(|rate| rate.is_finite()).or(self.rate);
             }
         }
-        self.computed = Some((sample.to_vec(), prediction.to_vec()));
+        let (given, answered) = self.computed.get_or_insert_default();
+        refill(given, sample);
+        refill(answered, prediction);
     }
 
     fn forget(&mut self) {

@@ -1,0 +1,235 @@
+//! The pictures of `ldm-ort run`: written in a thread of their own, in their order, while the next are denoised.
+
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::thread::Scope;
+use std::time::{Duration, Instant};
+
+use indicatif::MultiProgress;
+use ndarray::ArrayD;
+use serde_json::{Value, json};
+
+use super::behind::Behind;
+use super::compare::{self, Comparison, Made};
+use super::output;
+use super::preview::Previews;
+use crate::error::{Error, Result};
+use crate::metadata::{FewerEvaluations, Record};
+use crate::pipeline::{Event, Picture, Recorder, Saver};
+
+/// A picture to be written.
+struct Job {
+    picture: Picture,
+    /// Whether it is what the last stage made, and not what a stage goes on with.
+    is_last: bool,
+    pace: Pace,
+}
+
+/// The thread that writes pictures while a run goes on. It ends with the first picture that cannot be written.
+pub(super) struct Writing<'scope>(Behind<'scope, Job>);
+
+impl<'scope> Writing<'scope> {
+    /// Begins to write what is handed over.
+    pub(super) fn begin(scope: &'scope Scope<'scope, '_>, writer: &'scope mut PictureWriter<'_>) -> Self {
+        Self(Behind::begin(scope, move |job| writer.write(&job)))
+    }
+
+    /// Hands over the picture of an event that has one. Breaks once a picture could not be written, which
+    /// [`Writing::finish`] then tells of.
+    pub(super) fn notice(&mut self, event: &Event<'_>, pace: &Pace) -> ControlFlow<()> {
+        let (picture, is_last) = match event {
+            Event::Picture(picture) => (*picture, true),
+            Event::Kept(picture) => (*picture, false),
+            _ => return self.0.flow(),
+        };
+        self.0.hand(Job { picture: picture.clone(), is_last, pace: pace.clone() })
+    }
+
+    /// Waits until all pictures are written, and returns how long they were waited for in all.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where one could not be written.
+    pub(super) fn finish(self) -> Result<Duration> {
+        self.0.finish()
+    }
+}
+
+/// How a finished picture is shown.
+pub(super) enum Shown {
+    /// By itself, as soon as it is written.
+    Alone,
+    /// Not yet: it waits for another to be compared with.
+    Later(Vec<Made>),
+    /// Beside the picture that waited for it.
+    Beside(Vec<Made>),
+}
+
+impl Shown {
+    pub(super) fn beside_the_next(self) -> Self {
+        match self {
+            Self::Later(made) => Self::Beside(made),
+            other => other,
+        }
+    }
+}
+
+/// Writes each finished picture and its line.
+pub(super) struct PictureWriter<'a> {
+    /// One a stage whose pictures are written, that of the file's own tables first.
+    pub savers: Vec<Option<Saver>>,
+    pub recorder: Recorder,
+    pub json: bool,
+    pub out: &'a mut (dyn Write + Send),
+    /// What lines are printed around.
+    pub bars: MultiProgress,
+    /// The digests of the models that the picture to be made again was made with.
+    pub made_with: Option<Vec<String>>,
+    /// Those of the pictures written, where they are to be kept.
+    pub latents: Option<Vec<ArrayD<f32>>>,
+    pub shown: Shown,
+    /// Those that stand where pictures will, and go when they are there.
+    pub previews: Option<Previews>,
+}
+
+/// When what happened, for `--json`.
+#[derive(Clone)]
+pub(super) struct Pace {
+    started: Instant,
+    /// When the picture's denoising began, in seconds from the program's start.
+    denoising: f64,
+    /// When the call before the next one ended.
+    last: f64,
+    /// Seconds of each call of the denoiser.
+    calls: Vec<f64>,
+}
+
+impl Pace {
+    pub(super) fn new(started: Instant) -> Self {
+        Self { started, denoising: 0.0, last: 0.0, calls: Vec::new() }
+    }
+
+    pub(super) fn notice(&mut self, event: &Event<'_>) {
+        let now = self.started.elapsed().as_secs_f64();
+        match event {
+            Event::Denoising { .. } => {
+                (self.denoising, self.last) = (now, now);
+                self.calls.clear();
+            }
+            Event::Step { .. } => {
+                self.calls.push(now - self.last);
+                self.last = now;
+            }
+            _ => {}
+        }
+    }
+
+    /// What was done until now is no part of the next call.
+    pub(super) fn pause(&mut self) {
+        self.last = self.started.elapsed().as_secs_f64();
+    }
+}
+
+impl PictureWriter<'_> {
+    /// Writes a picture, and then the line that tells of it.
+    fn write(&mut self, job: &Job) -> Result<()> {
+        let &Job { ref picture, is_last, ref pace } = job;
+        let record = self.recorder.record(picture)?;
+        if is_last && self.made_with.take().is_some_and(|digests| digests != models_of(&record)) {
+            let warning =
+                "warning: the model's files are not those the picture was made with; it will be another picture";
+            self.bars.suspend(|| output::say(warning));
+        }
+        let is_full = matches!(self.shown, Shown::Beside(_));
+        let mut suffix = match picture.stages.checked_sub(1) {
+            _ if is_last => String::new(),
+            None => "-base".to_owned(),
+            Some(stage) => format!("-stage-{stage}"),
+        };
+        if is_full {
+            suffix.push_str(compare::SUFFIX);
+        }
+        let Some(Some(saver)) = self.savers.get(picture.stages) else { return Ok(()) };
+        let path = saver.save(picture, &suffix, &record)?;
+        if let Some(previews) = self.previews.as_ref().filter(|_| is_last) {
+            previews.remove(picture.index);
+        }
+        if let Some(latents) = self.latents.as_mut().filter(|_| is_last && !is_full) {
+            latents.push(picture.latents.clone());
+        }
+        let object = self.object(picture, pace, &path, &record)?;
+        let (index, stages, seconds) = (picture.index, picture.stages, picture.seconds);
+        match &mut self.shown {
+            Shown::Alone if self.json => self.line(&object.to_string()),
+            Shown::Alone => self.line(&path.display().to_string()),
+            Shown::Later(made) => {
+                made.push(Made { index, stages, pixels: picture.pixels.clone(), path, seconds, object });
+                Ok(())
+            }
+            Shown::Beside(made) => {
+                let is_it = |made: &&Made| (made.index, made.stages) == (index, stages);
+                let Some(made) = made.iter().find(is_it) else { return Ok(()) };
+                let comparison = Comparison::new(made, picture, &path);
+                let line = if self.json { comparison.json() } else { comparison.text() };
+                self.line(&line)
+            }
+        }
+    }
+
+    fn line(&mut self, line: &str) -> Result<()> {
+        let out = &mut self.out;
+        match self.bars.suspend(|| writeln!(out, "{line}").and_then(|()| out.flush())) {
+            // A reader that has seen enough, such as `head`, does not make the run a failure.
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            other => other.map_err(|e| Error::io("standard output", "writing", e)),
+        }
+    }
+
+    fn object(&self, picture: &Picture, pace: &Pace, path: &Path, record: &Record) -> Result<Value> {
+        let mut object = json!({
+            "path": path.to_string_lossy(),
+            "index": picture.index,
+            "seed": picture.seed,
+            "prompt": picture.prompt,
+            "width": picture.pixels.width(),
+            "height": picture.pixels.height(),
+            "steps": self.recorder.steps(),
+            "calls": picture.calls,
+            "seconds": picture.seconds,
+            "timings": {
+                "until_denoising": pace.denoising,
+                "calls": pace.calls,
+                "until_decoded": pace.started.elapsed().as_secs_f64() - pace.last,
+            },
+        });
+        if self.savers.len() > 1 {
+            let mut stages = Vec::new();
+            for stage in &record.stages {
+                let mut told = json!({"task": stage.task, "model": stage.model, "steps": stage.steps});
+                tell_fewer(&mut told, stage.fewer_evaluations.as_ref())?;
+                stages.push(told);
+            }
+            object["stages"] = stages.into();
+        }
+        tell_fewer(&mut object, record.fewer_evaluations.as_ref())?;
+        if let Some(decoder) = record.small_decoder() {
+            object["decoder"] = decoder.into();
+        }
+        Ok(object)
+    }
+}
+
+/// Adds to a picture's or a stage's object how the model was evaluated less often, where it was.
+fn tell_fewer(object: &mut Value, fewer: Option<&FewerEvaluations>) -> Result<()> {
+    if let Some(fewer) = fewer {
+        object["fewer_evaluations"] =
+            serde_json::to_value(fewer).map_err(|e| Error::input("record", e.to_string(), ""))?;
+    }
+    Ok(())
+}
+
+/// The digests of the models that a picture was made with.
+pub(super) fn models_of(record: &Record) -> Vec<String> {
+    let stages = record.stages.iter().map(|stage| stage.model_digest.clone());
+    std::iter::once(record.model_digest.clone()).chain(stages).collect()
+}
