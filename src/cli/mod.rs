@@ -13,6 +13,7 @@ mod output;
 mod plot;
 mod prepared;
 mod progress;
+mod quantize;
 mod run;
 mod runtime;
 mod table;
@@ -54,6 +55,7 @@ fn dispatch(cli: &Cli, out: &mut dyn Write) -> Result<()> {
         Command::Plot(args) => plot::plot(args, out),
         Command::Compile(args) => prepared::compile(args, &cli.global, out),
         Command::Cache(args) => prepared::run(&args.action, &cli.global, out),
+        Command::Quantize(args) => quantize::quantize(args, &cli.global, out),
         Command::Runtime(args) => runtime::run(args.action.as_ref(), &cli.global.library.to_options(None), out),
     }
 }

@@ -26,10 +26,11 @@
 
 mod attention;
 mod convolution;
-mod edits;
+pub(crate) mod edits;
 mod facts;
-mod numbers;
-mod source;
+pub(crate) mod numbers;
+mod order;
+pub(crate) mod source;
 mod subpixel;
 mod symbol;
 mod winograd;
@@ -37,6 +38,8 @@ mod winograd;
 use edits::Edits;
 use facts::Facts;
 use source::Source;
+
+pub(crate) use order::late;
 
 use crate::bundle::GraphFile;
 use crate::error::Result;
