@@ -11,6 +11,7 @@ Run from the root of the repository:
     half-pixel, asymmetric
                an enlargement and a convolution, by the two conventions that agree, with the weights in a file beside
     winograd   a convolution of 256 channels, whose weights are products of few numbers
+    widened    the same with some of those numbers stored in 8 bits, which are widened at every run
 """
 
 import os
@@ -108,6 +109,10 @@ def winograd(rng):
         helper.make_node("Conv", ["many", "weight", "bias"], ["y"], pads=[1, 1, 1, 1]),
     ]
     save("winograd", nodes, [("x", ["batch", 1, "height", "width"])], stored)
+    stored["scale"] = (np.abs(stored["in"]).max() / 127).astype(np.float32)
+    stored["narrow"] = np.rint(stored.pop("in") / stored["scale"]).astype(np.int8)
+    nodes.insert(0, helper.make_node("DequantizeLinear", ["narrow", "scale"], ["in"]))
+    save("widened", nodes, [("x", ["batch", 1, "height", "width"])], stored)
 
 
 if __name__ == "__main__":

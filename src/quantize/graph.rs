@@ -21,8 +21,10 @@ use crate::rewrite::source::{Source, input, output};
 use crate::session::Cancel;
 use crate::tensor::{DType, Field};
 
-/// Where each tensor begins in the file beside the graph: at a page, so that it can be mapped.
+/// Where each tensor begins in the file beside the graph: at a page, so that it can be mapped by itself; smaller ones where
+/// a line of the processor's cache does.
 const PAGE: u64 = 4096;
+const LINE: u64 = 64;
 /// Number of int8 in ONNX's `TensorProto.DataType`.
 const INT8: DType = DType::Other(3);
 
@@ -110,13 +112,13 @@ struct Data {
 }
 
 impl Data {
-    /// Appends `length` bytes, which `write` writes, at the next page, and gives what a tensor says of where they are.
+    /// Appends `length` bytes, which `write` writes, at the next place for so many, and gives what a tensor says of where they are.
     fn append(
         &mut self,
         length: u64,
         write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
     ) -> Result<Vec<StringEntry>> {
-        let offset = self.at.next_multiple_of(PAGE);
+        let offset = self.at.next_multiple_of(if length < PAGE { LINE } else { PAGE });
         let gap = vec![0; usize::try_from(offset - self.at).unwrap_or_default()];
         let written = self.file.write_all(&gap).and_then(|()| write(&mut self.file));
         written.map_err(|e| Error::io(&self.location, "writing", e))?;

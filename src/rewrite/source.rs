@@ -121,25 +121,28 @@ impl<'g> Source<'g> {
         self.makers.contains_key(name) || self.readers.contains_key(name) || self.stored.contains_key(name)
     }
 
-    /// Whether ONNX Runtime computes a tensor once, when it opens the graph: it is stored and no caller may replace it, or
-    /// made of such a one by nodes that change nothing but how it is stored.
+    /// Whether ONNX Runtime computes a tensor once, when it opens the graph: from nothing but stored tensors that no caller
+    /// may replace, and without widening those that are stored in few bits.
     pub fn is_constant(&self, name: &str) -> bool {
-        let mut name = name;
-        // The bound keeps a cyclic file from looping.
-        for _ in 0..8 {
+        /// Weights are a few nodes away from what is stored.
+        const MOST: usize = 32;
+        let mut open = vec![name];
+        for _ in 0..MOST {
+            let Some(name) = open.pop() else { return true };
             if self.stored.contains_key(name) {
-                return !self.inputs.iter().any(|input| input.name == name);
+                if self.inputs.iter().any(|input| input.name == name) {
+                    return false;
+                }
+                continue;
             }
             match self.maker(name) {
-                Some(node) if is(node, "Constant") => return true,
-                Some(node) if is(node, "Cast") || is(node, "Identity") => match input(node, 0) {
-                    Some(before) => name = before,
-                    None => return false,
-                },
-                _ => return false,
+                Some(node) if is(node, "Constant") => {}
+                Some(node) if is(node, "DequantizeLinear") || node.input.is_empty() => return false,
+                Some(node) => open.extend(node.input.iter().map(String::as_str).filter(|name| !name.is_empty())),
+                None => return false,
             }
         }
-        false
+        open.is_empty()
     }
 
     /// The numbers stored under a name or made by a `Constant`, where they are at most `limit` and of a type that can
