@@ -11,6 +11,7 @@ Run from the root of the repository:
     half-pixel, asymmetric
                an enlargement and a convolution, by the two conventions that agree, with the weights in a file beside
     winograd   a convolution of 256 channels, whose weights are products of few numbers
+    widened    the same of numbers stored in 8 bits, which are widened at every run
 """
 
 import os
@@ -108,6 +109,18 @@ def winograd(rng):
         helper.make_node("Conv", ["many", "weight", "bias"], ["y"], pads=[1, 1, 1, 1]),
     ]
     save("winograd", nodes, [("x", ["batch", 1, "height", "width"])], stored)
+    stored = {
+        "narrow": rng.integers(-127, 128, (1, 256, 3, 3)).astype(np.int8),
+        "scale": np.array(0.01, np.float32),
+        "wide": stored["wide"],
+    }
+    nodes = [
+        helper.make_node("DequantizeLinear", ["narrow", "scale"], ["kernel"]),
+        helper.make_node("Conv", ["x", "wide"], ["many"], kernel_shape=[1, 1]),
+        helper.make_node("Mul", ["kernel", "wide"], ["weight"]),
+        helper.make_node("Conv", ["many", "weight"], ["y"], pads=[1, 1, 1, 1]),
+    ]
+    save("widened", nodes, [("x", ["batch", 1, "height", "width"])], stored)
 
 
 if __name__ == "__main__":

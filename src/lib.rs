@@ -67,6 +67,7 @@ pub mod pipeline;
 pub mod plan;
 pub mod plot;
 pub mod prepared;
+pub mod quantize;
 pub mod rewrite;
 pub mod rng;
 pub mod scheduler;

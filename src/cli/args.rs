@@ -37,6 +37,11 @@ Examples:
   ldm-ort compile pipeline.toml
   ldm-ort compile pipeline.toml --width 768 --height 512";
 
+const QUANTIZE_EXAMPLES: &str = "\
+Examples:
+  ldm-ort quantize sd15 --weights int8 --output sd15-int8
+  ldm-ort quantize sd15 --weights half --component unet --output sd15-half";
+
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
     .usage(AnsiColor::Green.on_default().bold())
@@ -80,6 +85,9 @@ pub enum Command {
     /// Tells what is kept of graphs that were optimised for this machine, or removes it.
     #[command(after_help = "Examples:\n  ldm-ort cache list\n  ldm-ort cache clear --stale")]
     Cache(CacheArgs),
+    /// Writes a model directory whose graphs store their weights in fewer bits, for less memory.
+    #[command(after_help = QUANTIZE_EXAMPLES)]
+    Quantize(QuantizeArgs),
     /// Tells which ONNX Runtime is used and why, or fetches one.
     #[command(after_help = "Examples:\n  ldm-ort runtime\n  ldm-ort runtime install cuda\n  ldm-ort runtime list")]
     Runtime(RuntimeArgs),
@@ -351,6 +359,29 @@ pub enum CacheAction {
         #[arg(long)]
         stale: bool,
     },
+}
+
+/// `ldm-ort quantize`.
+#[derive(Debug, Clone, Args)]
+pub struct QuantizeArgs {
+    /// The model directory, with graphs in float32. It stays as it is.
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub model: PathBuf,
+    /// How weights are stored: half (half precision) or int8 (blocks of 64 8-bit numbers, each with a scale). They are
+    /// widened as the graph runs, node by node, and arithmetic stays float32.
+    #[arg(long, value_name = "FORM")]
+    pub weights: String,
+    /// A component whose weights are stored so, such as unet; may be given several times. Without it, the denoiser and
+    /// the text encoders.
+    #[arg(long, value_name = "NAME")]
+    pub component: Vec<String>,
+    /// The model directory that is written, which must not be there yet.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub output: PathBuf,
+    /// Prints a JSON list on stdout: for each graph bytes before and after, how many tensors, the largest and the
+    /// relative error of the weights, and which tensors stay float32.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `ldm-ort runtime`.

@@ -15,6 +15,7 @@ mod plot;
 mod prepared;
 mod preview;
 mod progress;
+mod quantize;
 mod run;
 mod runtime;
 mod table;
@@ -57,6 +58,7 @@ fn dispatch(cli: &Cli, out: &mut (dyn Write + Send)) -> Result<()> {
         Command::Plot(args) => plot::plot(args, out),
         Command::Compile(args) => prepared::compile(args, &cli.global, out),
         Command::Cache(args) => prepared::run(&args.action, &cli.global, out),
+        Command::Quantize(args) => quantize::quantize(args, &cli.global, out),
         Command::Runtime(args) => runtime::run(args.action.as_ref(), &cli.global.library.to_options(None), out),
     }
 }

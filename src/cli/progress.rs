@@ -44,6 +44,18 @@ impl Progress {
         self.bar.enable_steady_tick(Duration::from_millis(120));
     }
 
+    /// Shows how many of so many bytes are done, under `message`.
+    pub fn bytes(&mut self, message: &str, done: u64, of: u64) {
+        if self.bar.message() != message {
+            self.replace(
+                ProgressBar::new(of),
+                "{spinner} {msg} {bar:30} {bytes} of {total_bytes} {elapsed}",
+                message.to_owned(),
+            );
+        }
+        self.bar.set_position(done.min(of));
+    }
+
     /// Takes the bar away.
     pub fn clear(&mut self) {
         self.bar.finish_and_clear();

@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 use crate::bundle::GraphFile;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::rewrite::{Pass, Rewritten, rewrite};
+use crate::rewrite::{self, Pass, Rewritten, rewrite};
 use crate::session::{Cancel, Optimization, Runtime, Session, SessionOptions};
 use crate::tensor::ByteEdit;
 
@@ -59,7 +59,7 @@ pub struct Cache {
 }
 
 /// What is changed when what is kept would no longer be what this version makes of a graph.
-const FORM: &str = "4";
+const FORM: &str = "5";
 
 impl Cache {
     /// The cache in the folder `root`, which is made when the first graph is kept.
@@ -215,7 +215,12 @@ impl Cache {
             .map_err(|e| Error::io(&self.root, "writing", e))?;
         let best = SessionOptions { optimization: Optimization::All, ..options.clone() };
         let bytes = rewritten(graph, passes, &options.edits)?;
-        Session::save_optimized(runtime, &graph.path, bytes, &best, &room.path().join(entry::GRAPH))?;
+        let made = room.path().join(entry::GRAPH);
+        Session::save_optimized(runtime, &graph.path, bytes, &best, &made)?;
+        let saved = std::fs::read(&made).map_err(|e| Error::io(&made, "reading", e))?;
+        if let Some(ordered) = rewrite::late(&saved) {
+            std::fs::write(&made, ordered).map_err(|e| Error::io(&made, "writing", e))?;
+        }
         stop_if(&options.cancel)?;
         entry.seconds = began.elapsed().as_secs_f64();
         entry.write(room.path())?;

@@ -183,7 +183,7 @@ enum Kept<'s> {
 }
 
 /// Appends a message as a field.
-fn field(to: &mut Vec<u8>, number: u32, message: &[u8]) {
+pub fn field(to: &mut Vec<u8>, number: u32, message: &[u8]) {
     encode_key(number, WireType::LengthDelimited, to);
     encode_varint(message.len() as u64, to);
     to.extend_from_slice(message);

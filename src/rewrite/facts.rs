@@ -195,7 +195,8 @@ fn dtype(node: &Node, inputs: &[Fact]) -> Option<DType> {
     let of = |at: usize| inputs.get(at).and_then(|fact| fact.dtype);
     match node.op_type.as_str() {
         "Cast" => Some(DType::from_onnx(i32::try_from(int(node, "to")?).ok()?)),
-        "CastLike" | "Where" => of(1),
+        // Numbers stored in few bits become what their scale is.
+        "CastLike" | "Where" | "DequantizeLinear" => of(1),
         "Shape" | "Size" | "NonZero" | "ArgMax" | "ArgMin" => Some(DType::I64),
         "Equal" | "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual" | "And" | "Or" | "Xor" | "Not" | "IsNaN"
         | "IsInf" => Some(DType::Bool),
@@ -204,7 +205,6 @@ fn dtype(node: &Node, inputs: &[Fact]) -> Option<DType> {
         | "Loop"
         | "Scan"
         | "QuantizeLinear"
-        | "DequantizeLinear"
         | "RandomNormal"
         | "RandomUniform"
         | "RandomNormalLike"

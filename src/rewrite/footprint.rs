@@ -54,8 +54,12 @@ struct Memory<'a> {
     passes: &'a [Pass],
     facts: &'a Facts,
     nodes: &'a [&'a Node],
-    /// Tensors that are stored, or computed from such alone.
+    /// Tensors that are stored, or computed from such alone when the graph is opened.
     constant: HashSet<&'a str>,
+    /// Stored tensors that a caller may replace, so that nothing is computed from them ahead.
+    replaceable: HashSet<&'a str>,
+    /// Weights stored in fewer bits, as they are once they are widened: shortly before a node that reads them.
+    widened: HashSet<&'a str>,
     /// The tensor whose bytes another shows under its own shape.
     shown: HashMap<&'a str, &'a str>,
     /// The last node that reads a tensor's bytes.
@@ -71,19 +75,31 @@ impl<'a> Memory<'a> {
             facts,
             nodes,
             constant: source.stored().map(|(tensor, _)| tensor.name.as_str()).collect(),
+            replaceable: HashSet::new(),
+            widened: HashSet::new(),
             shown: HashMap::new(),
             last: HashMap::new(),
             given: HashSet::new(),
         };
         for info in &source.inputs {
-            memory.constant.remove(info.name.as_str());
+            if memory.constant.remove(info.name.as_str()) {
+                memory.replaceable.insert(&info.name);
+            }
         }
         for (at, node) in nodes.iter().enumerate() {
             // Numbers that shape arithmetic computes are known, and nothing reads the tensors that they come from.
             let is_told = |name: &String| memory.facts.get(name).is_some_and(|fact| fact.value.is_some());
-            if reads(node).iter().all(|name| memory.constant.contains(name.as_ref())) || node.output.iter().all(is_told)
-            {
-                memory.constant.extend(node.output.iter().map(String::as_str));
+            let read = reads(node);
+            // ONNX Runtime leaves the one operator as it stands whatever it reads.
+            let is_ahead =
+                node.op_type != "DequantizeLinear" && read.iter().all(|name| memory.constant.contains(name.as_ref()));
+            let made = node.output.iter().map(String::as_str);
+            if is_ahead || node.output.iter().all(is_told) {
+                memory.constant.extend(made);
+                continue;
+            }
+            if read.iter().all(|name| memory.is_stored(name) || memory.widened.contains(name.as_ref())) {
+                memory.widened.extend(made);
                 continue;
             }
             for name in &node.input {
@@ -105,6 +121,10 @@ impl<'a> Memory<'a> {
         self.shown.get(name).copied().unwrap_or(name)
     }
 
+    fn is_stored(&self, name: &str) -> bool {
+        self.constant.contains(name) || self.replaceable.contains(name)
+    }
+
     fn bytes(&self, name: &str) -> Option<u64> {
         let fact = self.facts.get(name)?;
         let count = u64::try_from(Length::product(fact.shape.as_deref()?)?.number()?).ok()?;
@@ -114,23 +134,31 @@ impl<'a> Memory<'a> {
     fn run(&self) -> Option<Footprint> {
         let mut read: HashSet<&str> = HashSet::new();
         let mut footprint = Footprint::default();
-        let mut held: u64 = self.source.inputs.iter().filter_map(|input| self.bytes(&input.name)).sum();
+        let inputs = self.source.inputs.iter().map(|input| input.name.as_str());
+        let mut held: u64 = inputs.filter(|name| !self.is_stored(name)).filter_map(|name| self.bytes(name)).sum();
         for (at, node) in self.nodes.iter().enumerate() {
             if node.output.iter().all(|name| self.constant.contains(name.as_str())) {
                 continue;
             }
-            let mut done = Vec::new();
+            let (mut done, mut widened) = (Vec::new(), 0);
             for name in node.input.iter().filter(|name| !name.is_empty()) {
-                if self.constant.contains(name.as_str()) {
+                if self.is_stored(name) {
                     if read.insert(name) {
                         footprint.weights += self.bytes(name).unwrap_or(0);
                     }
+                    continue;
+                }
+                if self.widened.contains(name.as_str()) {
+                    widened += self.bytes(name).unwrap_or(0);
                     continue;
                 }
                 let root = self.root(name);
                 if self.last.get(root) == Some(&at) && !self.given.contains(root) && !done.contains(&root) {
                     done.push(root);
                 }
+            }
+            if node.output.iter().all(|name| self.widened.contains(name.as_str())) {
+                continue;
             }
             let mut made = 0;
             for name in node.output.iter().filter(|name| !name.is_empty() && !self.shown.contains_key(name.as_str())) {
@@ -141,7 +169,7 @@ impl<'a> Memory<'a> {
             let over = if is_in_place { done.iter().filter_map(|name| self.bytes(name)).max().unwrap_or(0) } else { 0 };
             let (weights, within) = self.within(node);
             footprint.weights += weights;
-            footprint.activations = footprint.activations.max(held + within + made.saturating_sub(over));
+            footprint.activations = footprint.activations.max(held + widened + within + made.saturating_sub(over));
             held = (held + made).saturating_sub(freed);
         }
         Some(footprint)

@@ -26,11 +26,12 @@
 
 mod attention;
 mod convolution;
-mod edits;
+pub(crate) mod edits;
 mod facts;
 mod footprint;
-mod numbers;
-mod source;
+pub(crate) mod numbers;
+mod order;
+pub(crate) mod source;
 mod subpixel;
 mod symbol;
 mod winograd;
@@ -40,6 +41,7 @@ use facts::Facts;
 use source::Source;
 
 pub use footprint::{Footprint, footprint};
+pub(crate) use order::late;
 
 use crate::bundle::GraphFile;
 use crate::error::Result;

@@ -7,10 +7,10 @@ use memmap2::Mmap;
 use prost::Message;
 
 use super::numbers::{Numbers, TensorValues};
-use crate::bundle::proto::{Attribute, Graph, Model, Node, Tensor, ValueInfo};
+use crate::bundle::proto::{Attribute, EXTERNAL, Graph, Model, Node, Tensor, ValueInfo};
 use crate::bundle::{GraphFile, Reference, frame, map};
 use crate::error::{Error, Result};
-use crate::tensor::Field;
+use crate::tensor::{DType, Field};
 
 /// A graph's file, mapped and indexed. Weights stay where they are.
 pub struct Source<'g> {
@@ -121,6 +121,30 @@ impl<'g> Source<'g> {
         self.makers.contains_key(name) || self.readers.contains_key(name) || self.stored.contains_key(name)
     }
 
+    /// Whether ONNX Runtime computes a tensor once, when it opens the graph: from nothing but stored tensors that no caller
+    /// may replace, and without widening those that are stored in few bits.
+    pub fn is_constant(&self, name: &str) -> bool {
+        /// Weights are a few nodes away from what is stored.
+        const MOST: usize = 32;
+        let mut open = vec![name];
+        for _ in 0..MOST {
+            let Some(name) = open.pop() else { return true };
+            if self.stored.contains_key(name) {
+                if self.inputs.iter().any(|input| input.name == name) {
+                    return false;
+                }
+                continue;
+            }
+            match self.maker(name) {
+                Some(node) if is(node, "Constant") => {}
+                Some(node) if is(node, "DequantizeLinear") || node.input.is_empty() => return false,
+                Some(node) => open.extend(node.input.iter().map(String::as_str).filter(|name| !name.is_empty())),
+                None => return false,
+            }
+        }
+        open.is_empty()
+    }
+
     /// The numbers stored under a name or made by a `Constant`, where they are at most `limit` and of a type that can
     /// be read. Names of inputs that a caller may replace have none.
     pub fn numbers(&self, name: &str, limit: usize) -> Option<Numbers> {
@@ -152,9 +176,33 @@ impl<'g> Source<'g> {
             external_data: tensor.external_data.clone(),
             ..Tensor::default()
         };
-        let reference = Reference::read(&self.graph.path, &header).ok()?;
+        self.bytes_beside(&header)
+    }
+
+    /// The bytes of a tensor that is kept in a file beside the graph.
+    pub fn bytes_beside(&self, tensor: &Tensor) -> Option<&[u8]> {
+        let reference = Reference::read(&self.graph.path, tensor).ok()?;
         let file = self.beside.get(reference.location.as_str())?;
         file.get(usize::try_from(reference.offset).ok()?..usize::try_from(reference.end).ok()?)
+    }
+
+    /// The bytes of a stored tensor of float32, which lies at `place`; `None` where they lie in no one piece.
+    pub fn float_bytes(&self, tensor: &Tensor, place: Field) -> Option<&[u8]> {
+        /// Numbers of `TensorProto.float_data`, which is packed, and `TensorProto.raw_data`.
+        const FLOAT_DATA: u64 = 4;
+        const RAW_DATA: u64 = 9;
+        let bytes = if tensor.data_location == EXTERNAL || !tensor.external_data.is_empty() {
+            self.bytes_beside(tensor)?
+        } else {
+            let mut values = Vec::new();
+            frame::fields(&self.file, place.body..place.end, |number, range| {
+                values.extend(matches!(number, FLOAT_DATA | RAW_DATA).then_some(range));
+            })?;
+            let [range] = <[_; 1]>::try_from(values).ok()?;
+            self.file.get(range)?
+        };
+        let count = tensor.dims.iter().try_fold(1usize, |n, &d| n.checked_mul(usize::try_from(d).ok()?))?;
+        bytes.get(..count.checked_mul(4)?).filter(|_| DType::from_onnx(tensor.data_type) == DType::F32)
     }
 }
 
@@ -216,7 +264,7 @@ pub fn is_own(node: &Node) -> bool {
 }
 
 /// Where the graph, its nodes and its stored tensors lie in a file; `None` where it is no whole graph.
-fn places(file: &[u8]) -> Option<(Field, Vec<Field>, Vec<Field>)> {
+pub fn places(file: &[u8]) -> Option<(Field, Vec<Field>, Vec<Field>)> {
     /// Field numbers of `ModelProto` and `GraphProto`.
     const GRAPH: u64 = 7;
     const NODE: u64 = 1;

@@ -8,7 +8,8 @@
 //! usual 0, ±1, ±2.
 //!
 //! The weights stay stored as they are: their transform is nodes that read nothing but them, which ONNX Runtime
-//! computes once when it opens the graph with basic optimizations or better.
+//! computes once when it opens the graph with basic optimizations or better. Weights that are widened at every run are left
+//! alone: so would be their transform, which is four times as large.
 
 use super::convolution::Convolution;
 use super::edits::{Edits, int, ints, node};
@@ -45,6 +46,7 @@ pub fn rewrite(source: &Source<'_>, facts: &Facts, edits: &mut Edits) -> usize {
         if !edits.is_replaced(at)
             && let Some(convolution) = Convolution::of(facts, conv)
             && is_worth_it(&convolution)
+            && source.is_constant(convolution.weights)
         {
             let nodes = nodes(&convolution, source, facts, edits);
             edits.replace(at, nodes);

@@ -107,6 +107,7 @@ impl<'g> Weights<'g> {
             let is_own = operator.domain == domain("");
             (!is_own && ATTENTION.contains(&name))
                 || name.ends_with("QuantizeLinear")
+                || name == "DequantizeLinear"
                 || name.starts_with("QLinear")
                 || (name.starts_with("MatMul") && name != "MatMul")
                 || name == "ConvInteger"

@@ -13,6 +13,7 @@ const SAME: &[&str] = &[
     "Abs",
     "BatchNormalization",
     "Cast",
+    "DequantizeLinear",
     "CastLike",
     "Ceil",
     "Celu",

@@ -1,0 +1,58 @@
+//! `ldm-ort quantize`.
+
+use std::io::Write;
+
+use indicatif::HumanBytes;
+
+use super::args::{Global, QuantizeArgs};
+use super::interrupt::Interrupt;
+use super::output;
+use super::progress::Progress;
+use crate::bundle::ComponentKind;
+use crate::error::{Error, Result};
+use crate::quantize::{self, Outcome, Weights};
+
+/// Writes a model directory with weights in fewer bits, and prints what became of each graph.
+///
+/// # Errors
+/// As [`quantize::quantize`]; [`Error::Input`] for a component or a form of weights that there is not.
+pub fn quantize(args: &QuantizeArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
+    let weights = Weights::from_name(&args.weights)?;
+    let kinds = args.component.iter().map(|name| kind(name)).collect::<Result<Vec<_>>>()?;
+    let interrupt = Interrupt::install()?;
+    let mut progress = Progress::new(global.quiet, interrupt.flag());
+    let outcomes = quantize::quantize(&args.model, &args.output, weights, &kinds, &interrupt.cancel(), &mut |at| {
+        progress.bytes(&format!("writing {}", at.component), at.done, at.of);
+    })?;
+    progress.clear();
+    if args.json { output::json(out, &outcomes) } else { output::text(out, &text(&outcomes)) }
+}
+
+fn kind(name: &str) -> Result<ComponentKind> {
+    let names = || ComponentKind::ALL.map(ComponentKind::name).join(", ");
+    ComponentKind::from_name(name).ok_or_else(|| {
+        Error::input("--component", format!("there is no component {name:?}"), format!("take one of {}", names()))
+    })
+}
+
+fn text(outcomes: &[Outcome]) -> String {
+    let line = |outcome: &Outcome| {
+        let mut text = format!(
+            "{:<16} {} -> {}  {} tensors, weights changed by at most {:.1e}, by {:.1e} of their size on the whole\n",
+            outcome.component,
+            HumanBytes(outcome.bytes_before),
+            HumanBytes(outcome.bytes_after),
+            outcome.tensors,
+            outcome.largest_error,
+            outcome.relative_error,
+        );
+        if outcome.unknown > 0 {
+            text += &format!("    {} large tensors stay float32: other operators read them\n", outcome.unknown);
+        }
+        for kept in &outcome.kept {
+            text += &format!("    {} stays float32: {}\n", kept.tensor, kept.because);
+        }
+        text
+    };
+    outcomes.iter().map(line).collect()
+}

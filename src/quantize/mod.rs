@@ -1,0 +1,203 @@
+//! Weights in fewer bits: a model directory like another, whose graphs store their large float32 weights as half precision
+//! or as blocks of 8-bit numbers and widen them as they run, node by node.
+//!
+//! Arithmetic stays float32; what is won is memory and room on the disk. ONNX Runtime must not widen the weights once
+//! and for all when it opens a graph, which it does with whatever is constant:
+//!
+//! - Half precision is widened by a `Cast`, and its tensor is named among the graph's inputs too. Such an input need not
+//!   be fed, but it might be, and so it is no constant.
+//! - 8-bit numbers are widened by a `DequantizeLinear`, which ONNX Runtime leaves alone. Every [`BLOCK`] of them have a
+//!   scale of their own, the largest magnitude over 127: blocks are rows of the stored tensor, and a `Reshape` behind the
+//!   `DequantizeLinear` gives it its shape back. A scale a channel was tried: its error is larger, a matrix product's
+//!   channels lie along the last axis, where ONNX Runtime 1.31.1 takes five times as long to widen them, and it replaces
+//!   such products by ones of 8 bits, whose error is larger still.
+
+mod folder;
+mod graph;
+mod narrow;
+mod select;
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::bundle::{Bundle, Component, ComponentKind, Overrides};
+use crate::error::{Error, Result};
+use crate::session::Cancel;
+
+pub use narrow::BLOCK;
+
+/// How weights are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Weights {
+    /// IEEE half precision.
+    Half,
+    /// Blocks of 8-bit whole numbers, each with a scale; tables that are looked up in half precision.
+    Int8,
+}
+
+impl Weights {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Half => "half",
+            Self::Int8 => "int8",
+        }
+    }
+
+    /// The form of this name.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for a name that is none, and for forms that were measured and lose, with the figures.
+    pub fn from_name(name: &str) -> Result<Self> {
+        let refused = |problem: &str, help: &str| Err(Error::input("--weights", problem, help));
+        match name {
+            "half" | "float16" | "fp16" => Ok(Self::Half),
+            "int8" => Ok(Self::Int8),
+            "int4" => refused(
+                "weights of 4 bits are not made: on Stable Diffusion 1.5's layers ONNX Runtime's MatMulNBits took 1.1 to \
+                 2.6 times the time of float32, held more memory than float32 does, and put the prediction off by 3.7e-2",
+                "take int8, whose error is a tenth of that",
+            ),
+            "dynamic-int8" => refused(
+                "8-bit arithmetic is not made: it put Stable Diffusion 1.5's prediction off by 3.9e-2, for no less memory \
+                 than weights of 8 bits take",
+                "take int8, which multiplies in float32 and whose error is a tenth of that",
+            ),
+            _ => refused(&format!("there is no form {name:?} of weights"), "take half or int8"),
+        }
+    }
+}
+
+/// What became of one graph.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Outcome {
+    /// The component, such as `unet`.
+    pub component: &'static str,
+    /// The graph's file, relative to the model directory.
+    pub graph: PathBuf,
+    /// Bytes of the graph and of its weights before.
+    pub bytes_before: u64,
+    /// The same now.
+    pub bytes_after: u64,
+    /// How many tensors are stored in fewer bits.
+    pub tensors: usize,
+    /// How many large float32 tensors stay as they are because of what reads them.
+    pub unknown: usize,
+    /// The largest change of a weight.
+    pub largest_error: f64,
+    /// The changes of all of those weights, root of the sum of squares, over that of the weights themselves.
+    pub relative_error: f64,
+    /// Tensors that stay float32 because of their values.
+    pub kept: Vec<Kept>,
+}
+
+/// A tensor that stays float32.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Kept {
+    /// Its name.
+    pub tensor: String,
+    /// Why.
+    pub because: String,
+}
+
+/// What is told while graphs are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// The component at work.
+    pub component: ComponentKind,
+    /// Bytes of its weights read so far.
+    pub done: u64,
+    /// Of so many.
+    pub of: u64,
+}
+
+/// Writes the model directory `output`, in which the graphs of `components` store their weights as `weights` says and all
+/// else is as in `model`: whole, or not at all. Without `components`, the denoiser and the text encoders are changed.
+///
+/// Files that do not change and are larger than a megabyte are hard links to those in `model` where the file system has
+/// them.
+///
+/// # Errors
+/// [`Error::Input`] where `output` is there already or in `model`, or `model` has no such component;
+/// [`Error::Model`] where nothing is to be done, because weights are stored in fewer bits already for example;
+/// [`Error::Interrupted`] where `cancel` was thrown; [`Error::Io`] where a file cannot be read or written; as
+/// [`Bundle::open`].
+pub fn quantize(
+    model: &Path,
+    output: &Path,
+    weights: Weights,
+    components: &[ComponentKind],
+    cancel: &Cancel,
+    observer: &mut dyn FnMut(Progress),
+) -> Result<Vec<Outcome>> {
+    let bundle = Bundle::open(model, &Overrides::default())?;
+    let chosen = chosen(&bundle, components)?;
+    let is_chosen = |component: &Component| chosen.iter().any(|c| c.graph.path == component.graph.path);
+    let mut replaced: HashSet<PathBuf> = chosen.iter().flat_map(|component| files(component)).collect();
+    // Graphs may share a file of weights.
+    for other in bundle.components.values().filter(|component| !is_chosen(component)) {
+        files(other).for_each(|file| {
+            replaced.remove(&file);
+        });
+    }
+    folder::write(model, output, &replaced, cancel, |room| {
+        let mut outcomes = Vec::new();
+        for component in &chosen {
+            let outcome = graph::write(model, room, component, weights, cancel, observer)?;
+            if outcome.tensors == 0 && !components.is_empty() {
+                return Err(nothing(component, &outcome));
+            }
+            outcomes.push(outcome);
+        }
+        match (chosen.first(), outcomes.first()) {
+            (Some(component), Some(outcome)) if outcomes.iter().all(|outcome| outcome.tensors == 0) => {
+                Err(nothing(component, outcome))
+            }
+            _ => Ok(outcomes),
+        }
+    })
+}
+
+/// The files that hold a component's graph and its weights.
+fn files(component: &Component) -> impl Iterator<Item = PathBuf> {
+    let external = component.graph.external.iter().map(|file| file.path.clone());
+    std::iter::once(component.graph.path.clone()).chain(external)
+}
+
+/// The components that are changed.
+fn chosen<'b>(bundle: &'b Bundle, kinds: &[ComponentKind]) -> Result<Vec<&'b Component>> {
+    let mut chosen: Vec<&Component> = if kinds.is_empty() {
+        bundle.text_encoders().chain([bundle.denoiser()?]).collect()
+    } else {
+        let of = |&kind| bundle.require(kind, &format!("--component {kind}"));
+        kinds.iter().map(of).collect::<Result<_>>()?
+    };
+    // A denoiser of another form, which control networks need, goes with the one that it stands in for.
+    let other = bundle.controlled_denoiser.as_ref();
+    chosen.extend(other.filter(|other| chosen.iter().any(|component| component.kind == other.kind)));
+    let mut seen = HashSet::new();
+    chosen.retain(|component| seen.insert(component.graph.path.clone()));
+    Ok(chosen)
+}
+
+fn nothing(component: &Component, outcome: &Outcome) -> Error {
+    let types: Vec<_> = component.graph.weight_types.iter().map(|(dtype, _)| dtype.to_string()).collect();
+    let (problem, help) = match outcome.kept.first() {
+        Some(kept) => (format!("tensor {}: {}", kept.tensor, kept.because), "leave this graph as it is"),
+        None => (
+            format!(
+                "none of its large weights is one in float32 that is known to be widened well: {}",
+                types.join(", ")
+            ),
+            "take the model's float32 export, or use this graph as it is",
+        ),
+    };
+    Error::model(&component.graph.path, format!("nothing to store in fewer bits: {problem}"), help)
+}
+
+fn stop_if(cancel: &Cancel) -> Result<()> {
+    if cancel.is_cancelled() { Err(Error::Interrupted { at_step: None }) } else { Ok(()) }
+}
