@@ -1,13 +1,16 @@
 //! The command line's commands and flags.
 
+mod machine;
+
 use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::session::{Flavour, RuntimeOptions};
 use crate::spec::Overrides;
+
+pub use machine::{CacheAction, CacheArgs, CompileArgs, QuantizeArgs, RuntimeAction, RuntimeArgs};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -323,90 +326,6 @@ pub enum Listing {
     Tasks,
     /// The execution providers: names for --provider, and whether each can be used now.
     Providers,
-}
-
-/// `ldm-ort compile`.
-#[derive(Debug, Clone, Args)]
-pub struct CompileArgs {
-    /// The pipeline file.
-    #[arg(value_name = "PIPELINE.toml", value_hint = ValueHint::FilePath)]
-    pub pipeline: PathBuf,
-    /// What stands over the pipeline file's keys.
-    #[command(flatten)]
-    pub overrides: OverrideArgs,
-}
-
-/// `ldm-ort cache`.
-#[derive(Debug, Clone, Args)]
-pub struct CacheArgs {
-    /// What to do.
-    #[command(subcommand)]
-    pub action: CacheAction,
-}
-
-/// What `ldm-ort cache` does.
-#[derive(Debug, Clone, Subcommand)]
-pub enum CacheAction {
-    /// Lists the graphs that are kept: component, sizes, room on the disk, and the graph that each was made from.
-    List {
-        /// Prints JSON.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Removes them; the next run makes anew what it needs.
-    Clear {
-        /// Only those whose graph is gone, or that were made for another processor.
-        #[arg(long)]
-        stale: bool,
-    },
-}
-
-/// `ldm-ort quantize`.
-#[derive(Debug, Clone, Args)]
-pub struct QuantizeArgs {
-    /// The model directory, with graphs in float32. It stays as it is.
-    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub model: PathBuf,
-    /// How weights are stored: half (half precision) or int8 (blocks of 64 8-bit numbers, each with a scale). They are
-    /// widened as the graph runs, node by node, and arithmetic stays float32.
-    #[arg(long, value_name = "FORM")]
-    pub weights: String,
-    /// A component whose weights are stored so, such as unet; may be given several times. Without it, the denoiser and
-    /// the text encoders.
-    #[arg(long, value_name = "NAME")]
-    pub component: Vec<String>,
-    /// The model directory that is written, which must not be there yet.
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub output: PathBuf,
-    /// Prints a JSON list on stdout: for each graph bytes before and after, how many tensors, the largest and the
-    /// relative error of the weights, and which tensors stay float32.
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// `ldm-ort runtime`.
-#[derive(Debug, Clone, Args)]
-pub struct RuntimeArgs {
-    /// What to do; without one, which library is used is told.
-    #[command(subcommand)]
-    pub action: Option<RuntimeAction>,
-}
-
-/// What `ldm-ort runtime` does.
-#[derive(Debug, Clone, Subcommand)]
-pub enum RuntimeAction {
-    /// Fetches a build of ONNX Runtime into the cache ahead of time.
-    Install {
-        /// Which build: for the processor alone, for NVIDIA's cards too, for Intel's processors and cards.
-        #[arg(value_parser = PossibleValuesParser::new(Flavour::ALL.map(Flavour::name)).try_map(flavour))]
-        build: Flavour,
-    },
-    /// Lists the builds in the cache.
-    List,
-}
-
-fn flavour(name: String) -> Result<Flavour, String> {
-    Flavour::from_name(&name).ok_or_else(|| format!("there is no build {name}"))
 }
 
 #[cfg(test)]

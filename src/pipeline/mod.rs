@@ -3,6 +3,7 @@
 mod batching;
 mod observe;
 mod parts;
+mod picture;
 mod previews;
 mod save;
 mod stages;
@@ -14,7 +15,7 @@ use ndarray::{ArrayD, Axis, Slice};
 
 use crate::denoise::{Batch, BatchNoise, Cached, Control, Denoiser, Evaluations, GraphDenoiser, denoise};
 use crate::error::{Error, Result};
-use crate::image::{self, Rgb8};
+use crate::image;
 use crate::plan::{ControlPart, ModelPlan, Request, Sizes};
 use crate::prepared::Entry;
 use crate::session::{Cancel, Runtime};
@@ -24,6 +25,7 @@ use parts::{Beginning, Decoding, Denoising, Opener, Parts};
 use previews::Watching;
 
 pub use observe::{Event, Observer, Unwatched};
+pub use picture::{Picture, Timings};
 pub use save::{Recorder, Saver, model_digest};
 pub use stages::Stages;
 
@@ -32,31 +34,6 @@ pub struct Pipeline {
     plan: ModelPlan,
     runtime: Runtime,
     parts: Parts,
-}
-
-/// A finished picture.
-#[derive(Debug, Clone)]
-pub struct Picture {
-    /// Its index in the request, prompts outermost.
-    pub index: usize,
-    /// Its prompt.
-    pub prompt: String,
-    /// What it was steered away from.
-    pub negative_prompt: String,
-    /// Its own seed.
-    pub seed: u64,
-    /// Its pixels.
-    pub pixels: Rgb8,
-    /// Its final latents `[c, h/f, w/f]`, before the division by the scaling factor.
-    pub latents: ArrayD<f32>,
-    /// Calls of the denoiser, of all stages so far.
-    pub calls: usize,
-    /// Evaluations of the denoiser's graph at each stage so far, that of the file's own tables first.
-    pub evaluations: Vec<Evaluations>,
-    /// Seconds from the start of its batch to its pixels, its share of the batch's denoising, of all stages so far.
-    pub seconds: f64,
-    /// How many `[[stage]]` tables it went through.
-    pub stages: usize,
 }
 
 /// A batch whose latents are done.
@@ -69,28 +46,6 @@ struct Drawn {
     evaluations: Evaluations,
     /// Each picture's share of the time that it took.
     seconds: f64,
-}
-
-/// How long the parts of a request took, in seconds.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-#[non_exhaustive]
-pub struct Timings {
-    /// Opening graphs whose turn it was.
-    pub open: f64,
-    /// Prompts, noise and starting pictures.
-    pub prepare: f64,
-    /// The denoising loop.
-    pub denoise: f64,
-    /// Previews on the way.
-    pub preview: f64,
-    /// Latents to pixels.
-    pub decode: f64,
-    /// Prompts and negative prompts that were encoded: each one once, as long as it is remembered.
-    pub texts: usize,
-    /// Calls of the denoiser, each for a whole batch.
-    pub calls: usize,
-    /// Evaluations of the denoiser's graph, each for a whole batch.
-    pub evaluations: Evaluations,
 }
 
 impl Pipeline {

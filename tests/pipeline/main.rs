@@ -7,6 +7,7 @@ mod behind;
 mod caching;
 #[path = "../common/mod.rs"]
 mod common;
+mod draw;
 mod npy;
 mod previews;
 mod reference;
@@ -15,7 +16,7 @@ mod stages;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use common::{Answer, answer, ldm_ort};
+use draw::{Drawn, draw, far_off, pixels, text};
 use reference::Reference;
 use serde_json::Value;
 
@@ -25,43 +26,6 @@ fn golden() -> PathBuf {
 
 fn case(name: &str) -> PathBuf {
     golden().join(name).join("pipeline.toml")
-}
-
-/// What a run left behind.
-struct Drawn {
-    answer: Answer,
-    /// The objects of `--json`.
-    pictures: Vec<Value>,
-    /// The pictures' files, in the same order.
-    paths: Vec<PathBuf>,
-}
-
-/// Runs `ldm-ort run` with its pictures in `folder`, and expects it to succeed.
-fn draw<'a>(folder: &Path, arguments: impl IntoIterator<Item = &'a str>) -> Drawn {
-    let mut command = ldm_ort(folder);
-    command.arg("run").args(arguments).arg("--output").arg(folder).arg("--json");
-    let answer = answer(command);
-    assert_eq!(answer.code, Some(0), "{answer}");
-    let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line:?}\n{answer}"));
-    let pictures: Vec<Value> = answer.stdout.lines().map(parse).collect();
-    let path = |picture: &Value| folder.join(picture["path"].as_str().expect("a picture has a path"));
-    let paths = pictures.iter().map(path).collect();
-    Drawn { pictures, paths, answer }
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("the test's folders are named in Unicode")
-}
-
-fn pixels(path: &Path) -> image::RgbImage {
-    let picture = image::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    picture.to_rgb8()
-}
-
-/// The part of all values that is off by more than `levels` of 255.
-fn far_off(got: &image::RgbImage, want: &image::RgbImage, levels: u8) -> f64 {
-    let far = got.as_raw().iter().zip(want.as_raw()).filter(|(a, b)| a.abs_diff(**b) > levels).count();
-    far as f64 / want.as_raw().len() as f64
 }
 
 /// Compares one case with its reference; says how far they are apart, or what is wrong.

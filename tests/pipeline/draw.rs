@@ -1,0 +1,44 @@
+//! Runs of the program, and what they drew.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::common::{Answer, answer, ldm_ort};
+
+/// What a run left behind.
+pub struct Drawn {
+    pub answer: Answer,
+    /// The objects of `--json`.
+    pub pictures: Vec<Value>,
+    /// The pictures' files, in the same order.
+    pub paths: Vec<PathBuf>,
+}
+
+/// Runs `ldm-ort run` with its pictures in `folder`, and expects it to succeed.
+pub fn draw<'a>(folder: &Path, arguments: impl IntoIterator<Item = &'a str>) -> Drawn {
+    let mut command = ldm_ort(folder);
+    command.arg("run").args(arguments).arg("--output").arg(folder).arg("--json");
+    let answer = answer(command);
+    assert_eq!(answer.code, Some(0), "{answer}");
+    let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line:?}\n{answer}"));
+    let pictures: Vec<Value> = answer.stdout.lines().map(parse).collect();
+    let path = |picture: &Value| folder.join(picture["path"].as_str().expect("a picture has a path"));
+    let paths = pictures.iter().map(path).collect();
+    Drawn { pictures, paths, answer }
+}
+
+pub fn text(path: &Path) -> &str {
+    path.to_str().expect("the test's folders are named in Unicode")
+}
+
+pub fn pixels(path: &Path) -> image::RgbImage {
+    let picture = image::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    picture.to_rgb8()
+}
+
+/// The part of all values that is off by more than `levels` of 255.
+pub fn far_off(got: &image::RgbImage, want: &image::RgbImage, levels: u8) -> f64 {
+    let far = got.as_raw().iter().zip(want.as_raw()).filter(|(a, b)| a.abs_diff(**b) > levels).count();
+    far as f64 / want.as_raw().len() as f64
+}
