@@ -116,7 +116,7 @@ impl ModelPlan {
                 gb(weights),
                 gb(budget)
             ),
-            "allow more, make smaller pictures, or take a model with its weights in fewer bits",
+            "allow more, make smaller pictures, or store the weights in fewer bits: ldm-ort quantize",
         ))
     }
 
