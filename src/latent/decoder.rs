@@ -34,7 +34,7 @@ impl Decoder {
     /// about [-1, 1].
     ///
     /// # Errors
-    /// [`Error::NonFinite`](crate::Error::NonFinite) where the pixels hold NaN or infinity, and whatever the graph fails with.
+    /// [`Error::NonFinite`] where the pixels hold NaN or infinity, and whatever the graph fails with.
     pub fn decode(&mut self, latents: ArrayViewD<'_, f32>, cancel: &Cancel) -> Result<ArrayD<f32>> {
         let z = latents.mapv(|v| self.scaling.undo(v));
         self.run(z, cancel)
