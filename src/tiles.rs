@@ -27,6 +27,12 @@ impl Tiles {
         (self.size.min(height), self.size.min(width))
     }
 
+    /// What all tiles of a sample measure together, in latents: as much as the sample itself, or more where they overlap.
+    pub fn area(&self, height: usize, width: usize) -> usize {
+        let (tile_height, tile_width) = self.of(height, width);
+        self.places(height).len() * tile_height * self.places(width).len() * tile_width
+    }
+
     /// Runs `make` on each tile of `[rows, c, h, w]` and joins what comes of them: `[rows, c', f h, f w]`, where `make`
     /// makes `[rows, c', f·tile, f·tile]` of a tile.
     ///

@@ -60,16 +60,21 @@ fn what_does_not_fit_whole_is_given_up_piece_by_piece() {
         plan.map(|plan| plan.model.thrift.expect("memory is kept within bounds"))
     };
     assert_eq!(told("10 GB"), Ok(Thrift::default()));
-    let mut last = usize::MAX;
-    for memory in ["400 MB", "350 MB", "320 MB"] {
+    let (mut last, mut least) = (usize::MAX, 0);
+    for memory in ["350 MB", "320 MB", "300 MB"] {
         let thrift = told(memory).unwrap();
         assert!(thrift.denoises_alone && thrift.decodes_plainly, "{memory}: {thrift:?}");
         let tiles = thrift.tiles.expect("tiles");
         assert!(tiles.size < last && tiles.stride < tiles.size, "{memory}: {tiles:?} after {last}");
-        last = tiles.size;
+        // What fits repeats as little as it can.
+        let area = tiles.area(96, 128);
+        assert!(area > least && area > 96 * 128, "{memory}: {tiles:?}, {area} after {least}");
+        (last, least) = (tiles.size, area);
     }
-    for (memory, part) in [("300 MB", "unet needs about"), ("100 MB", "text_encoder needs about")] {
-        let error = told(memory).unwrap_err();
+    for (side, part) in [("1024", "text_encoder needs about"), ("4096", "unet needs about")] {
+        let sides = [format!("run.width={side}"), format!("run.height={side}")];
+        let memory = if side == "1024" { "100 MB" } else { "320 MB" };
+        let error = plan(&[&sides[0], &sides[1], &format!("device.memory={memory:?}")]).unwrap_err();
         assert!(error.starts_with("device.memory: ") && error.contains(part), "{error}");
     }
 }

@@ -59,7 +59,7 @@ pub struct Cache {
 }
 
 /// What is changed when what is kept would no longer be what this version makes of a graph.
-const FORM: &str = "5";
+const FORM: &str = "6";
 
 impl Cache {
     /// The cache in the folder `root`, which is made when the first graph is kept.
@@ -218,9 +218,9 @@ impl Cache {
         let made = room.path().join(entry::GRAPH);
         Session::save_optimized(runtime, &graph.path, bytes, &best, &made)?;
         let saved = std::fs::read(&made).map_err(|e| Error::io(&made, "reading", e))?;
-        if let Some(ordered) = rewrite::late(&saved) {
-            std::fs::write(&made, ordered).map_err(|e| Error::io(&made, "writing", e))?;
-        }
+        let ordered = rewrite::late(&saved).unwrap_or(saved);
+        let loose = rewrite::loose(&ordered).unwrap_or(ordered);
+        std::fs::write(&made, loose).map_err(|e| Error::io(&made, "writing", e))?;
         stop_if(&options.cancel)?;
         entry.seconds = began.elapsed().as_secs_f64();
         entry.write(room.path())?;

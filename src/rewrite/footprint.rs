@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::edits::{Edits, MICROSOFT};
+use super::edits::Edits;
 use super::facts::Facts;
 use super::source::{Source, is_own, output, reads};
 use super::symbol::Length;
@@ -23,10 +23,6 @@ pub struct Footprint {
 
 /// Operators whose output is the input under another shape.
 const VIEWS: [&str; 6] = ["Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout"];
-
-/// Operators that may write over an input that nobody reads after them.
-const IN_PLACE: [&str; 13] =
-    ["Add", "Sub", "Mul", "Div", "Sigmoid", "Tanh", "Erf", "Relu", "LeakyRelu", "Softmax", "Sqrt", "Clip", "Cast"];
 
 /// What the graph takes once it is rewritten with `passes` and its free axes are fixed at `axes`; `None` where the size of
 /// a tensor cannot be told without running it.
@@ -165,11 +161,9 @@ impl<'a> Memory<'a> {
                 made += self.bytes(name)?;
             }
             let freed: u64 = done.iter().filter_map(|name| self.bytes(name)).sum();
-            let is_in_place = IN_PLACE.contains(&node.op_type.as_str()) && node.domain != MICROSOFT;
-            let over = if is_in_place { done.iter().filter_map(|name| self.bytes(name)).max().unwrap_or(0) } else { 0 };
             let (weights, within) = self.within(node);
             footprint.weights += weights;
-            footprint.activations = footprint.activations.max(held + widened + within + made.saturating_sub(over));
+            footprint.activations = footprint.activations.max(held + widened + within + made);
             held = (held + made).saturating_sub(freed);
         }
         Some(footprint)

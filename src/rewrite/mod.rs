@@ -29,6 +29,7 @@ mod convolution;
 pub(crate) mod edits;
 mod facts;
 mod footprint;
+mod loose;
 pub(crate) mod numbers;
 mod order;
 pub(crate) mod source;
@@ -41,6 +42,7 @@ use facts::Facts;
 use source::Source;
 
 pub use footprint::{Footprint, footprint};
+pub(crate) use loose::loose;
 pub(crate) use order::late;
 
 use crate::bundle::GraphFile;
