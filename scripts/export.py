@@ -8,7 +8,8 @@
 
 FOLDER is in the layout of StableDiffusionPipeline (SD 1.x, 2.x and models of that
 form), StableDiffusionXLPipeline (base or refiner), StableDiffusion3Pipeline (3 and 3.5,
-with T5 or without) or FluxPipeline (Flux.1 dev and schnell): model_index.json, text_encoder, tokenizer, unet or transformer, vae,
+with T5 or without), FluxPipeline (Flux.1 dev and schnell), PixArtAlphaPipeline or
+PixArtSigmaPipeline: model_index.json, text_encoder, tokenizer, unet or transformer, vae,
 scheduler, and where there are more of them text_encoder_2, tokenizer_2 and so on;
 inpainting, instruction, depth and upscaling UNets are of that form too. So are
 LDMPipeline, LDMTextToImagePipeline and LDMSuperResolutionPipeline, and pipelines of a
@@ -21,7 +22,8 @@ What is written to OUT, every batch, size and sequence axis free:
     text_encoder/model.onnx    input_ids (int64) -> last_hidden_state, pooler_output
                                (XL: and hidden_states.0 ... hidden_states.N; SD 3: as below)
     text_encoder_2/model.onnx  XL, SD 3: input_ids -> text_embeds, last_hidden_state, hidden_states.i
-    text_encoder_3/model.onnx  T5, which is text_encoder_2 of Flux: input_ids -> last_hidden_state
+    text_encoder_3/model.onnx  T5, which is text_encoder_2 of Flux and text_encoder of PixArt: input_ids
+                               (PixArt: and attention_mask) -> last_hidden_state
     unet/model.onnx            sample, timestep ([batch], float), encoder_hidden_states
                                (XL: text_embeds, time_ids; LCM: timestep_cond; with a table
                                of classes or noise levels: class_labels) -> out_sample
@@ -29,6 +31,8 @@ What is written to OUT, every batch, size and sequence axis free:
                                timestep ([batch], float) -> out_hidden_states
                                (Flux: hidden_states is [batch, tokens, 64], and txt_ids, img_ids
                                ([tokens, 3], float) say where tokens stand; dev: guidance)
+                               (PixArt: encoder_attention_mask ([batch, tokens], int64) in place of
+                               pooled_projections; alpha at 1024: resolution ([batch, 2]), aspect_ratio)
     vae_encoder/model.onnx     sample -> latent_parameters (mean and log variance)
     vae_decoder/model.onnx     latent_sample -> sample
     controlnet[_1 ...]         sample, timestep, encoder_hidden_states, controlnet_cond,

@@ -3,12 +3,12 @@
 import json
 import os
 import shutil
-from unittest import mock
 
 import torch
 
 import compvis
-from export_graphs import Part, export, fail, write_json
+from export_graphs import AXES, LATENT, SIZE, Part, config_of, export, fail, write_json
+from export_transformers import StatesOnly, class_of, t5_part, transformer_part
 
 
 class TextEncoder(torch.nn.Module):
@@ -49,62 +49,6 @@ class Unet(torch.nn.Module):
             keys["down_block_additional_residuals"] = tuple(residuals[:-1])
             keys["mid_block_additional_residual"] = residuals[-1]
         return self.model(sample, timestep, return_dict=False, **keys)[0]
-
-
-class Transformer(torch.nn.Module):
-    """A transformer over latents and text, in the order in which Optimum names its inputs."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, hidden_states, encoder_hidden_states, pooled_projections, timestep, *more):
-        told = {"encoder_hidden_states": encoder_hidden_states, "pooled_projections": pooled_projections}
-        told |= dict(zip(("txt_ids", "img_ids", "guidance"), more))
-        with mock.patch.object(torch.Tensor, "unflatten", split_last):
-            return self.model(hidden_states, timestep=timestep, return_dict=False, **told)[0]
-
-
-def split_last(x, dim, sizes):
-    """torch's unflatten of the last axis; the exporter would write the other axes' lengths of the moment into the graph."""
-    return x.reshape(*x.shape[:-1], sizes[0], x.shape[-1] // sizes[0])
-
-
-class RmsNorm(torch.nn.Module):
-    """torch's RMSNorm, spelt out in operators that opset 17 has."""
-
-    def __init__(self, norm):
-        super().__init__()
-        self.weight, self.eps = norm.weight, torch.finfo(torch.float32).eps if norm.eps is None else norm.eps
-
-    def forward(self, x):
-        x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps)
-        return x if self.weight is None else x * self.weight
-
-
-class Rotary(torch.nn.Module):
-    """Flux's rotary positions: cosine and sine of each number of a token times falling frequencies, each of them twice."""
-
-    def __init__(self, embed):
-        super().__init__()
-        exponents = [torch.arange(0, d, 2, dtype=torch.float64) / d for d in embed.axes_dim]
-        self.frequencies = [(1.0 / embed.theta**e).repeat_interleave(2) for e in exponents]
-
-    def forward(self, ids):
-        angles = [ids[:, i : i + 1].double() * f for i, f in enumerate(self.frequencies)]
-        angles = torch.cat(angles, dim=-1)
-        return angles.cos().float(), angles.sin().float()
-
-
-def spelt_out(model):
-    """The model with what opset 17 has no operator for, or the exporter a wrong one, spelt out."""
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, torch.nn.RMSNorm):
-                setattr(module, name, RmsNorm(child))
-    if hasattr(model.pos_embed, "axes_dim"):
-        model.pos_embed = Rotary(model.pos_embed)
-    return model
 
 
 class ControlNet(torch.nn.Module):
@@ -152,22 +96,6 @@ class VaeDecoder(torch.nn.Module):
         return self.vae.decoder(z)
 
 
-class StatesOnly(torch.nn.Module):
-    """An encoder of which nothing but the states after its last layer is wanted."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, input_ids):
-        return self.model(input_ids, return_dict=False)[0]
-
-
-def config_of(folder):
-    with open(os.path.join(folder, "config.json"), encoding="utf-8") as f:
-        return json.load(f)
-
-
 def text_part(name, folder, with_projection, hidden_states):
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -193,20 +121,6 @@ def text_part(name, folder, with_projection, hidden_states):
     for o in outputs:
         axes[o] = {0: "batch", 1: "sequence"} if o in sequences else {0: "batch"}
     return Part(name, TextEncoder(model, with_projection, hidden_states), ["input_ids"], outputs, make, axes, folder)
-
-
-SIZE = {0: "batch", 2: "height", 3: "width"}
-LATENT = {0: "batch", 2: "latent_height", 3: "latent_width"}
-AXES = {
-    "sample": SIZE,
-    "timestep": {0: "batch"},
-    "encoder_hidden_states": {0: "batch", 1: "sequence"},
-    "text_embeds": {0: "batch"},
-    "time_ids": {0: "batch"},
-    "timestep_cond": {0: "batch"},
-    "class_labels": {0: "batch"},
-    "out_sample": SIZE,
-}
 
 
 def levels_of(c):
@@ -302,42 +216,6 @@ def unet_part(folder, text_length, pooled_width, controlled=False):
     return Part("unet", Unet(unet, inputs), inputs, ["out_sample"], make, axes, folder)
 
 
-def transformer_part(folder, text_length):
-    """The transformer of Stable Diffusion 3 or of Flux."""
-    import diffusers
-
-    name = config_of(folder).get("_class_name")
-    if name not in ("SD3Transformer2DModel", "FluxTransformer2DModel"):
-        fail(f"{folder}: transformers of class {name!r} are not supported, only SD3Transformer2DModel and FluxTransformer2DModel")
-    model = spelt_out(getattr(diffusers, name).from_pretrained(folder, torch_dtype=torch.float32))
-    c = model.config
-    is_flux = name == "FluxTransformer2DModel"
-    inputs = ["hidden_states", "encoder_hidden_states", "pooled_projections", "timestep"]
-    axes = {k: AXES[k] for k in ("encoder_hidden_states", "timestep")} | {"pooled_projections": {0: "batch"}}
-    if is_flux:
-        inputs += ["txt_ids", "img_ids"] + (["guidance"] if c.guidance_embeds else [])
-        packed = {0: "batch", 1: "packed_height_width"}
-        axes |= {"txt_ids": {0: "sequence"}, "img_ids": {0: "packed_height_width"}, "guidance": {0: "batch"}}
-        axes = {k: axes[k] for k in inputs if k in axes} | {"hidden_states": packed, "out_hidden_states": packed}
-    else:
-        axes |= {"hidden_states": SIZE, "out_hidden_states": SIZE}
-
-    def make(batch, scale):
-        h, w = (2, 4) if scale == 1 else (3, 2)
-        text = torch.randn(batch, text_length * scale, c.joint_attention_dim)
-        pooled = torch.randn(batch, c.pooled_projection_dim)
-        if not is_flux:
-            sample = torch.randn(batch, c.in_channels, h * c.patch_size, w * c.patch_size)
-            return sample, text, pooled, torch.rand(batch) * 999
-        sample = torch.randn(batch, h * w, c.in_channels)
-        rows, columns = torch.meshgrid(torch.arange(float(h)), torch.arange(float(w)), indexing="ij")
-        places = torch.stack([torch.zeros(h, w), rows, columns], dim=-1).reshape(h * w, 3)
-        guidance = (torch.rand(batch) * 5,) if c.guidance_embeds else ()
-        return sample, text, pooled, torch.rand(batch), torch.zeros(text.shape[1], 3), places, *guidance
-
-    return Part("transformer", Transformer(model), inputs, ["out_hidden_states"], make, axes, folder)
-
-
 def controlnet_part(name, folder, text_length, pooled_width):
     from diffusers import ControlNetModel
 
@@ -430,19 +308,6 @@ def bert_part(folder):
     return Part("text_encoder", StatesOnly(model), ["input_ids"], ["last_hidden_state"], make, axes, folder)
 
 
-def t5_part(name, folder):
-    """T5's encoder, told no attention mask: Stable Diffusion 3 and Flux attend to the padding as to any token."""
-    from transformers import T5EncoderModel
-
-    model = T5EncoderModel.from_pretrained(folder, torch_dtype=torch.float32)
-
-    def make(batch, scale):
-        return (torch.randint(0, model.config.vocab_size, (batch, 24 * scale)),)
-
-    axes = {"input_ids": {0: "batch", 1: "sequence"}, "last_hidden_state": {0: "batch", 1: "sequence"}}
-    return Part(name, StatesOnly(model), ["input_ids"], ["last_hidden_state"], make, axes, folder)
-
-
 def copy_tokenizer(folder, out):
     """A tokenizer's files; where it is T5's and has SentencePiece's own file alone, tokenizer.json too."""
     shutil.copytree(folder, out, dirs_exist_ok=True)
@@ -500,12 +365,14 @@ def main(args):
     if kinds.get("text_encoder_2", "t5") != "t5":
         pooled = config_of(at("text_encoder_2"))["projection_dim"]
 
+    is_pixart = has("transformer") and class_of(at("transformer")) == "PixArtTransformer2DModel"
+
     def parts():
         if has("bert"):
             yield bert_part(at("bert"))
         for name, kind in kinds.items():
             if kind == "t5":
-                yield t5_part(name, at(name))
+                yield t5_part(name, at(name), masked=is_pixart)
             else:
                 projected = index[name][1] == "CLIPTextModelWithProjection"
                 yield text_part(name, at(name), projected, len(clips) > 1 or projected or args.hidden_states)

@@ -29,6 +29,25 @@ def write_json(path, value):
         f.write("\n")
 
 
+def config_of(folder):
+    with open(os.path.join(folder, "config.json"), encoding="utf-8") as f:
+        return json.load(f)
+
+
+SIZE = {0: "batch", 2: "height", 3: "width"}
+LATENT = {0: "batch", 2: "latent_height", 3: "latent_width"}
+AXES = {
+    "sample": SIZE,
+    "timestep": {0: "batch"},
+    "encoder_hidden_states": {0: "batch", 1: "sequence"},
+    "text_embeds": {0: "batch"},
+    "time_ids": {0: "batch"},
+    "timestep_cond": {0: "batch"},
+    "class_labels": {0: "batch"},
+    "out_sample": SIZE,
+}
+
+
 class Part:
     """A graph to export: the module, its inputs by (batch, scale), its axes, and its config.json: a dict, or the folder
     whose file is copied."""
@@ -116,6 +135,19 @@ def merge_equal(model):
     graph.node.extend(kept)
 
 
+def fix_outputs(model, part):
+    """Writes the lengths of the outputs' axes that are not free where the exporter did not know them."""
+    for at, output in enumerate(model.graph.output):
+        axes = enumerate(output.type.tensor_type.shape.dim)
+        unknown = [(i, d) for i, d in axes if d.HasField("dim_param") and i not in part.axes.get(output.name, {})]
+        if unknown:
+            with torch.no_grad():
+                made = part.module(*part.make(2, 1))
+            made = made[at] if isinstance(made, tuple) else made
+            for i, d in unknown:
+                d.dim_value = made.shape[i]
+
+
 def weight_bytes(model):
     total = 0
     for t in model.graph.initializer:
@@ -149,6 +181,7 @@ def write(part, out, args):
     found = [i.name for i in model.graph.input]
     if found != part.inputs:
         fail(f"{part.name}: the exported graph takes {found}, not {part.inputs}")
+    fix_outputs(model, part)
     if args.dtype == "half":
         kept = half_storage(model)
         if kept:

@@ -18,6 +18,8 @@ scripts/golden_families.py runs the same modules in PyTorch.
     flux-dev   a transformer over samples packed into tokens, told of the guidance scale
     flux-schnell  one that is not told; its other graphs are those of flux-dev
     sd3-clip   the same without T5; its graphs are those of sd3
+    pixart-sigma  a transformer told which of T5's tokens are padding; its first stage is that of xl
+    pixart-alpha  one that is told the picture's size too, and nothing else: the rest is that of pixart-sigma
 """
 
 import json
@@ -32,8 +34,9 @@ import numpy as np
 import onnx
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
-from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
+from diffusers import FluxTransformer2DModel, PixArtTransformer2DModel, SD3Transformer2DModel
 from onnx import numpy_helper
+from tokenizers import Tokenizer
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers import T5Config, T5EncoderModel, T5TokenizerFast
 
@@ -102,13 +105,13 @@ def first_stage(seed, scaling=0.18215, channels=4, **more):
     return holdable(seeded(seed, make, loud=("decoder.conv_out.weight", "encoder.conv_out.weight"), gain=2.0))
 
 
-def t5(seed, width):
+def t5(seed, width, rows=322, layers=2, head=8):
     config = T5Config(
-        vocab_size=322,
+        vocab_size=rows,
         d_model=width,
-        d_kv=8,
-        d_ff=32,
-        num_layers=2,
+        d_kv=head,
+        d_ff=4 * head,
+        num_layers=layers,
         num_heads=2,
         relative_attention_num_buckets=8,
         relative_attention_max_distance=20,
@@ -150,6 +153,56 @@ def flux_transformer(seed, context, guided):
         axes_dims_rope=(2, 2, 4),
     )
     return holdable(seeded(seed, make, loud=("context_embedder", "proj_out", "linear.weight", "to_out"), gain=3.0))
+
+
+# The columns of the weights that times and sizes go through first repeat after so many.
+PERIOD = 16
+
+
+def pixart_transformer(seed, width, told_sizes):
+    make = lambda: PixArtTransformer2DModel(
+        sample_size=128,
+        use_additional_conditions=told_sizes,
+        num_layers=1,
+        attention_head_dim=width // 2,
+        num_attention_heads=2,
+        cross_attention_dim=width,
+        caption_channels=8,
+    )
+    loud = ("caption_projection", "proj_out", "linear.weight", "to_v", "to_out")
+    model = holdable(seeded(seed, make, loud=loud, gain=3.0))
+    for name, p in model.named_parameters():
+        if name.endswith("embedder.linear_1.weight"):
+            p.copy_(p[:, :PERIOD].repeat(1, p.shape[1] // PERIOD))
+    return model
+
+
+def tiled(proto):
+    """With one period of the weights that repeat stored, and the rest made of it."""
+    for tensor in proto.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        times = array.shape[1] // PERIOD if array.ndim == 2 else 1
+        if times > 1 and np.array_equal(array, np.tile(array[:, :PERIOD], (1, times))):
+            name, repeats = tensor.name, np.array([1, times])
+            tensor.CopyFrom(numpy_helper.from_array(array[:, :PERIOD].copy(), f"{name}_period"))
+            proto.graph.initializer.append(numpy_helper.from_array(repeats, f"{name}_times"))
+            inputs = [f"{name}_period", f"{name}_times"]
+            proto.graph.node.insert(0, onnx.helper.make_node("Tile", inputs, [name]))
+    return proto
+
+
+def letters():
+    """The T5 tokenizer of tests/fixtures with those of its pieces that are one letter in lower case, or a mark."""
+    with open(f"{ROOT}/../tokenizer-t5/tokenizer.json", encoding="utf-8") as f:
+        spelt = json.load(f)
+    special, pieces = spelt["model"]["vocab"][:3], spelt["model"]["vocab"][3:-2]
+    kept = lambda piece: len(piece.strip("▁")) <= 1 and (piece.strip("▁").islower() or piece in ("▁", ",", "."))
+    spelt["model"]["vocab"] = special + [[piece, score] for piece, score in pieces if kept(piece)]
+    spelt["added_tokens"] = spelt["added_tokens"][:3]
+    spelt["normalizer"]["normalizers"] = spelt["normalizer"]["normalizers"][1:]
+    return T5TokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(spelt)), extra_ids=0, additional_special_tokens=[], model_max_length=512
+    )
 
 
 def controlnet(seed, of):
@@ -288,8 +341,26 @@ def pipelines(tokenizer):
     def flux_schnell():
         return flux(False)
 
+    def pixart(kind, transformer):
+        betas = {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
+        words = letters()
+        return kind(
+            tokenizer=words,
+            text_encoder=t5(601, 8, len(words), 1, 4),
+            vae=first_stage(554, 0.13025),
+            transformer=transformer,
+            scheduler=diffusers.DPMSolverMultistepScheduler(**betas),
+        )
+
+    def pixart_sigma():
+        return pixart(diffusers.PixArtSigmaPipeline, pixart_transformer(603, 8, False))
+
+    def pixart_alpha():
+        return pixart(diffusers.PixArtAlphaPipeline, pixart_transformer(604, 12, True))
+
+    pixarts = (pixart_sigma, pixart_alpha)
     made = (control, inpaint, instruct, upscale, lcm, depth, xl, refiner, sd3, sd3_clip, flux_dev, flux_schnell)
-    return {f.__name__.replace("_", "-"): f for f in made}
+    return {f.__name__.replace("_", "-"): f for f in made + pixarts}
 
 
 # Fixtures whose graphs are those of another: each is named in the pipelines that use it.
@@ -301,7 +372,19 @@ GRAPHS = {
     "flux-schnell": {
         name: f"flux-dev/{name}/model.onnx" for name in ("text_encoder", "text_encoder_2", "vae_encoder", "vae_decoder")
     },
+    "pixart-sigma": {name: f"xl/{name}/model.onnx" for name in ("vae_encoder", "vae_decoder")},
+    "pixart-alpha": {"transformer": "pixart-alpha/transformer/model.onnx"}
+    | {name: f"xl/{name}/model.onnx" for name in ("vae_encoder", "vae_decoder")},
 }
+
+# Fixtures of one graph, which stands in another's folder for the one there.
+WITHIN = {"pixart-alpha": "pixart-sigma"}
+
+
+def is_own(name, part, file):
+    """Whether a fixture holds this file: not a graph that is another's, and nothing but its own graphs within another."""
+    graph = GRAPHS.get(name, {}).get(part, "" if name in WITHIN else f"{name}/")
+    return graph.startswith(f"{name}/") if file == "model.onnx" else name not in WITHIN
 
 
 def tiny_tokenizer(folder):
@@ -325,18 +408,19 @@ def main(only):
             for base, _, files in os.walk(out):
                 for f in files:
                     path = os.path.join(base, f)
-                    if f == "tokenizer.json":
-                        with open(path, encoding="utf-8") as read:
-                            tokenizer = json.load(read)
-                        with open(path, "w", encoding="utf-8") as written:
-                            json.dump(tokenizer, written, ensure_ascii=False, separators=(",", ":"))
-                    if f == "model.onnx" and os.path.basename(base) in GRAPHS.get(name, {}):
+                    if not is_own(name, os.path.basename(base), f):
                         os.remove(path)
                         continue
+                    if f in ("tokenizer.json", "vocab.json"):
+                        with open(path, encoding="utf-8") as read:
+                            spelt = json.load(read)
+                        with open(path, "w", encoding="utf-8") as written:
+                            json.dump(spelt, written, ensure_ascii=False, separators=(",", ":"))
                     if f == "model.onnx":
                         graph = onnx.load(path)
                         changes = name in WITH_MODULES and not f"{base}/".endswith(("vae_encoder/", "vae_decoder/"))
-                        onnx.save(shorten(widened(graph), True) if changes else shorten(graph, False), path)
+                        graph = shorten(widened(graph), True) if changes else shorten(graph, False)
+                        onnx.save(tiled(graph) if name.startswith("pixart") else graph, path)
                     total += os.path.getsize(path)
             print(f"{total:,} bytes")
 

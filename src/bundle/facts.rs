@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::component::{Component, ComponentKind};
-use super::family::Family;
+use super::family::{Family, Signs};
 use super::layout::{Overrides, SchedulerFile};
 use super::{json, roles};
 
@@ -134,6 +134,7 @@ const PIPELINE: &str = "the pipeline file";
 struct Evidence<'a> {
     components: &'a BTreeMap<ComponentKind, Component>,
     scheduler: Option<&'a SchedulerFile>,
+    class: Option<&'a str>,
     is_upscaler: bool,
     first_stage: FirstStage,
     denoiser: Option<&'a Component>,
@@ -145,7 +146,7 @@ impl<'a> Evidence<'a> {
     fn new(
         components: &'a BTreeMap<ComponentKind, Component>,
         [scheduler, low_res_scheduler]: [Option<&'a SchedulerFile>; 2],
-        index: &Map<String, Value>,
+        index: &'a Map<String, Value>,
     ) -> Self {
         use ComponentKind::{Transformer, Unet, VaeDecoder, VaeEncoder, VqDecoder, VqEncoder};
         let first = |kinds: [ComponentKind; 2]| kinds.iter().find_map(|k| components.get(k));
@@ -162,6 +163,7 @@ impl<'a> Evidence<'a> {
         Self {
             components,
             scheduler,
+            class: json::string(index, "_class_name"),
             is_upscaler: low_res_scheduler.is_some() || is_named("low_res_scheduler"),
             first_stage,
             denoiser: first([Unet, Transformer]),
@@ -180,23 +182,13 @@ impl<'a> Evidence<'a> {
     }
 
     fn family(&self, latent_channels: usize) -> Family {
-        let contract = self.contract();
-        let is_told_sizes = contract.as_ref().is_some_and(|c| c.text_embeds.is_some() || c.time_ids.is_some());
-        // A small picture of three channels behind the latents, and how much noise lies over it.
-        let takes_picture = contract
-            .as_ref()
-            .is_some_and(|c| c.class_labels.is_some() && c.in_channels == Some(latent_channels.saturating_add(3)));
-        if contract.as_ref().is_some_and(|c| c.positions.is_some()) {
-            Family::Flux
-        } else if latent_channels >= 16 {
-            Family::StableDiffusion3
-        } else if self.is_upscaler || takes_picture {
-            Family::Upscaler
-        } else if is_told_sizes || self.components.contains_key(&ComponentKind::TextEncoder2) {
-            Family::Xl
-        } else {
-            Family::StableDiffusion
-        }
+        let signs = Signs {
+            class: self.class,
+            latent_channels,
+            is_upscaler: self.is_upscaler,
+            has_second_encoder: self.components.contains_key(&ComponentKind::TextEncoder2),
+        };
+        Family::of(self.contract().as_ref(), signs)
     }
 
     fn latent_channels(&self) -> Fact<usize> {
@@ -312,6 +304,7 @@ impl<'a> Evidence<'a> {
         if denoiser.kind == ComponentKind::Transformer {
             return from_config(denoiser, &|c| json::count(c, "patch_size")).unwrap_or_else(|| match family {
                 Family::StableDiffusion3 => Fact::new(2, "that of Stable Diffusion 3, as no config.json gives one"),
+                Family::PixArt(_) => Fact::new(2, "that of PixArt, as no config.json gives one"),
                 _ => Fact::new(1, "nothing asks for more"),
             });
         }
@@ -359,7 +352,7 @@ impl<'a> Evidence<'a> {
         let predicts_v =
             self.scheduler.is_some_and(|s| json::string(&s.config, "prediction_type") == Some("v_prediction"));
         match family {
-            Family::Xl | Family::StableDiffusion3 | Family::Flux => {
+            Family::Xl | Family::StableDiffusion3 | Family::Flux | Family::PixArt(_) => {
                 square(128, "that of the family: 128 latent values")
             }
             Family::StableDiffusion if context_width == Some(1024) && predicts_v => {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::tasks::TaskFit;
-use super::{Bundle, ComponentKind, DenoiserContract, json};
+use super::{Bundle, ComponentKind, DenoiserContract, PixArt, json};
 
 /// Writes a complete, commented pipeline.toml for a model directory.
 ///
@@ -120,6 +120,8 @@ impl Style {
         } else if class == "EulerAncestralDiscreteScheduler" && trailing {
             // The settings with which the distilled "turbo" models are published.
             Self { steps: 4, guidance: 0.0 }
+        } else if contract.as_ref().is_some_and(|c| PixArt::of(bundle.class(), c).is_some()) {
+            Self { steps: 20, guidance: 4.5 }
         } else if has(DenoiserContract::is_multimodal) {
             Self { steps: 28, guidance: 7.0 }
         } else if has(|c| c.text_embeds.is_some()) {

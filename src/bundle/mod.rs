@@ -26,6 +26,7 @@ use serde_json::{Map, Value};
 
 pub use component::{Component, ComponentKind};
 pub use facts::{Fact, Facts, FirstStage, LatentStatistics};
+pub use family::PixArt;
 pub use init::init_toml;
 pub use json::read_object;
 pub use layout::{Layout, Overrides, SchedulerFile, open_conditioner, open_controlnet};

@@ -11,7 +11,7 @@ use super::roles::{
     ConditionerContract, ControlNetContract, DenoiserContract, TextEncoderContract, VaeDecoderContract,
     VaeEncoderContract,
 };
-use super::{Bundle, TaskFit, json, operators, tasks};
+use super::{Bundle, PixArt, TaskFit, json, operators, tasks};
 use crate::error::Result;
 use crate::tensor::TensorInfo;
 
@@ -222,6 +222,8 @@ fn roles(bundle: &Bundle, component: &Component, notes: &mut Vec<String>) -> Res
             let contract = DenoiserContract::resolve(component)?;
             notes.extend(contract.batch.map(|n| format!("fixed to batches of {n}")));
             notes.extend(contract.class_rows.map(|n| format!("{n} classes")));
+            let pixart = PixArt::of(bundle.class(), &contract);
+            notes.extend(pixart.map(|p| format!("{}, which reads {} of T5's tokens", p.name(), p.tokens())));
             if !contract.residuals.is_empty() {
                 notes.push("a denoiser that takes a control network's residuals".to_owned());
             }

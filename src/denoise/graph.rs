@@ -134,6 +134,9 @@ impl<'a> GraphDenoiser<'a> {
         let condition = Condition {
             context: pad(condition.context)?,
             channels: None,
+            context_mask: pad(condition.context_mask)?,
+            resolution: pad(condition.resolution)?,
+            aspect_ratio: pad(condition.aspect_ratio)?,
             text_embeds: pad(condition.text_embeds)?,
             time_ids: pad(condition.time_ids)?,
             timestep_cond: pad(condition.timestep_cond)?,
@@ -321,9 +324,12 @@ impl Denoiser for GraphDenoiser<'_> {
 fn by_role<'c>(
     contract: &'c DenoiserContract,
     condition: &'c Condition,
-) -> [(Option<&'c TensorInfo>, Option<&'c ArrayD<f32>>); 6] {
+) -> [(Option<&'c TensorInfo>, Option<&'c ArrayD<f32>>); 9] {
     [
         (contract.context.as_ref(), condition.context.as_ref()),
+        (contract.context_mask.as_ref(), condition.context_mask.as_ref()),
+        (contract.resolution.as_ref(), condition.resolution.as_ref()),
+        (contract.aspect_ratio.as_ref(), condition.aspect_ratio.as_ref()),
         (contract.text_embeds.as_ref(), condition.text_embeds.as_ref()),
         (contract.time_ids.as_ref(), condition.time_ids.as_ref()),
         (contract.timestep_cond.as_ref(), condition.timestep_cond.as_ref()),

@@ -39,10 +39,16 @@ pub struct Condition {
     pub context: Option<ArrayD<f32>>,
     /// Channels to concatenate behind the sample's own, `[rows, c, h, w]`, never scaled by the scheduler.
     pub channels: Option<ArrayD<f32>>,
+    /// 1 for each token to attend to and 0 for each that is padding, `[rows, tokens]`.
+    pub context_mask: Option<ArrayD<f32>>,
     /// The text as one vector, `[rows, width]`.
     pub text_embeds: Option<ArrayD<f32>>,
     /// Sizes and crop, `[rows, 6]`, or with an aesthetic score `[rows, 5]`.
     pub time_ids: Option<ArrayD<f32>>,
+    /// Height and width of the picture in pixels, `[rows, 2]`.
+    pub resolution: Option<ArrayD<f32>>,
+    /// The picture's height by its width, `[rows, 1]`.
+    pub aspect_ratio: Option<ArrayD<f32>>,
     /// The guidance scale as one vector, `[rows, width]`.
     pub timestep_cond: Option<ArrayD<f32>>,
     /// The guidance scale as a number, `[rows]`.

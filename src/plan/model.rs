@@ -329,8 +329,10 @@ impl Asked<'_> {
                 "choose [task.unconditional], or a model directory with class_embedder/",
             ));
         }
-        let of_prompts = [&contract.text_embeds, &contract.time_ids, &contract.timestep_cond, &contract.guidance];
-        let unfilled = of_prompts.into_iter().flatten().filter(|_| !has_prompt);
+        let DenoiserContract { context_mask, text_embeds, time_ids, resolution, aspect_ratio, .. } = contract;
+        let sizes = [time_ids, resolution, aspect_ratio];
+        let of_prompts = [text_embeds, context_mask, &contract.timestep_cond, &contract.guidance];
+        let unfilled = of_prompts.into_iter().chain(sizes).flatten().filter(|_| !has_prompt);
         let classes = contract.class_labels.iter().filter(|_| !task.tells_class());
         let unfilled: Vec<String> = unfilled.chain(classes).map(ToString::to_string).collect();
         if !unfilled.is_empty() {

@@ -110,9 +110,14 @@ impl ModelPlan {
         if let Some(context) = &contract.context {
             axes.add(context, &[rows, self.tokens(), None]);
         }
+        if let Some(mask) = &contract.context_mask {
+            axes.add(mask, &[rows, self.tokens()]);
+        }
         let vectors = [
             &contract.text_embeds,
             &contract.time_ids,
+            &contract.resolution,
+            &contract.aspect_ratio,
             &contract.timestep_cond,
             &contract.guidance,
             &contract.class_labels,

@@ -65,7 +65,7 @@ impl TextPlan {
                 "choose [task.unconditional], or export the text encoder too",
             ));
         }
-        let family = Family::of(denoiser);
+        let family = Family::of(bundle, denoiser);
         let reading = &prompting.reading;
         let inversions =
             embeddings.iter().map(|embedding| Inversion::open(&embedding.path, embedding.token.as_deref()));
@@ -100,6 +100,7 @@ impl TextPlan {
                     weighs: reading.weights == Weights::A1111,
                     // T5 has no length of its own, and is told how much it reads.
                     goes_on: reading.long_prompts == LongPrompts::Chunk && !of.is_t5,
+                    is_masked: matches!(family, Family::PixArt(_)),
                 },
                 part: part(component, contract),
                 group: family.group(of.is_t5),
@@ -141,6 +142,13 @@ impl TextPlan {
             tokens += lengths.first().copied().filter(|_| is_attended_to).unwrap_or(0);
         }
         let path = &bundle.denoiser()?.graph.path;
+        if denoiser.context_mask.is_none() && self.encoders.iter().any(|text| text.style.is_masked) {
+            return Err(Error::model(
+                path,
+                "the model is PixArt's, and this graph takes no mask over its tokens (encoder_attention_mask)",
+                "export it with one, as scripts/export.py does; without, other pictures would be drawn",
+            ));
+        }
         let pooled = width_of(&self.encoders, |taken| &taken.pooled);
         if let Some(info) = denoiser.text_embeds.as_ref().filter(|_| pooled == Some(0)) {
             return Err(Error::model(
@@ -150,8 +158,9 @@ impl TextPlan {
             ));
         }
         let of_length = self.encoders.iter().any(|text| text.tokenizer.is_t5()) || self.blank.is_some();
-        let length = denoiser.context.as_ref().and_then(|info| Some((info, info.shape.get(1)?.fixed()?)));
-        if let Some((info, length)) = length.filter(|&(_, length)| of_length && length != tokens) {
+        let by_token = denoiser.context.iter().chain(&denoiser.context_mask);
+        let mut lengths = by_token.filter_map(|info| Some((info, info.shape.get(1)?.fixed()?)));
+        if let Some((info, length)) = lengths.find(|&(_, length)| of_length && length != tokens) {
             return Err(Error::model(
                 path,
                 format!("input {} takes exactly {length} tokens, and the text encoders give {tokens}", info.name),

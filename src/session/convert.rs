@@ -50,6 +50,7 @@ pub(super) fn input<'v>(
         }
         (TensorView::F32(a), DType::F64) => converted(a, shape, &mut buffer.f64, |x| Ok(f64::from(x))),
         (TensorView::F32(a), DType::I64) => converted(a, shape, &mut buffer.i64, whole),
+        (TensorView::F32(a), DType::Bool) => converted(a, shape, &mut buffer.bool, |x| truth(whole(x)?)),
         (TensorView::F32(a), DType::I32) => converted(a, shape, &mut buffer.i32, |x| narrow(whole(x)?)),
 
         (TensorView::I64(a), DType::I32) => converted(a, shape, &mut buffer.i32, narrow),
@@ -57,11 +58,7 @@ pub(super) fn input<'v>(
         (TensorView::I64(a), DType::F64) => converted(a, shape, &mut buffer.f64, |x| Ok(x as f64)),
         (TensorView::I64(a), DType::F16) => converted(a, shape, &mut buffer.f16, |x| Ok(f16::from_f64(x as f64))),
         (TensorView::I64(a), DType::Bf16) => converted(a, shape, &mut buffer.bf16, |x| Ok(bf16::from_f64(x as f64))),
-        (TensorView::I64(a), DType::Bool) => converted(a, shape, &mut buffer.bool, |x| match x {
-            0 => Ok(false),
-            1 => Ok(true),
-            _ => Err(format!("value {x} is neither 0 nor 1")),
-        }),
+        (TensorView::I64(a), DType::Bool) => converted(a, shape, &mut buffer.bool, truth),
 
         (TensorView::Bool(a), DType::I64) => converted(a, shape, &mut buffer.i64, |x| Ok(i64::from(x))),
         (TensorView::Bool(a), DType::I32) => converted(a, shape, &mut buffer.i32, |x| Ok(i32::from(x))),
@@ -87,6 +84,14 @@ fn whole(x: f32) -> Result<i64, String> {
         Ok(x as i64)
     } else {
         Err(format!("value {x} is not an integer"))
+    }
+}
+
+fn truth(x: i64) -> Result<bool, String> {
+    match x {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(format!("value {x} is neither 0 nor 1")),
     }
 }
 

@@ -51,10 +51,11 @@ pub struct ComponentSpec {
     /// `graph`: the ONNX file, relative to the pipeline file.
     pub graph: Option<PathBuf>,
     /// `inputs = { "NAME" = "ROLE" }`: what inputs of the graph are for, where neither their names nor their shapes
-    /// tell. The roles of a unet or a transformer are sample, timestep, context, text_embeds, time_ids, timestep_cond
-    /// and class_labels; of a control network (the model's own and those of `[[control]] path`), sample, timestep, context,
-    /// control, conditioning_scale, text_embeds and time_ids; of a text encoder, input_ids and attention_mask; of a first stage's encoder, sample; of its
-    /// decoder and of a small decoder, latent.
+    /// tell. The roles of a unet are sample, timestep, context, text_embeds, time_ids, timestep_cond and class_labels; of
+    /// a transformer, sample, timestep, context, context_mask, text_embeds, resolution, aspect_ratio, guidance, img_ids
+    /// and txt_ids; of a control network (the model's own and those of `[[control]] path`), sample, timestep, context,
+    /// control, conditioning_scale, text_embeds and time_ids; of a text encoder, input_ids and attention_mask; of a first
+    /// stage's encoder, sample; of its decoder and of a small decoder, latent.
     pub inputs: BTreeMap<String, String>,
 }
 

@@ -55,6 +55,10 @@ impl Start {
                 Error::input(key, format!("its {what} do not fit those told before"), "are all of one model?")
             };
             let all = stack(Axis(0), &views).map_err(|_| misfit("rows"))?;
+            if let (ToldAs::Tokens, Some(mask)) = (told_as, &mut self.condition.context_mask) {
+                let of_all = ArrayD::ones(IxDyn(&all.shape()[..2]));
+                *mask = concatenate(Axis(1), &[mask.view(), of_all.view()]).map_err(|_| misfit("tokens"))?;
+            }
             let (place, what) = match told_as {
                 ToldAs::Tokens => (&mut self.condition.context, "tokens"),
                 ToldAs::Channels => (&mut self.condition.channels, "channels"),

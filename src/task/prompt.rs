@@ -9,7 +9,7 @@ use crate::bundle::DenoiserContract;
 use crate::denoise::{Condition, Guidance};
 use crate::error::{Error, Result};
 use crate::spec::Prompting;
-use crate::tensor::Dim;
+use crate::tensor::{Dim, TensorInfo};
 use crate::text::{Embedding, Text};
 
 /// The guidance that a task's prompts ask for. A model that learnt the effect of guidance is guided from outside only
@@ -67,6 +67,13 @@ pub(super) fn condition(prompting: &Prompting, guidance: Guidance, stage: &mut S
         ArrayD::from_shape_vec(IxDyn(&[rows.len(), width]), values)
             .map_err(|e| Error::input("prompt", e.to_string(), ""))
     };
+    let masks: Option<Vec<_>> = rows.iter().map(|row| row.mask.as_ref()).collect();
+    let (width, height) = stage.size;
+    let of_picture = |info: &Option<TensorInfo>, one: &[f64]| {
+        let of_all =
+            || of_rows(one.len(), one.iter().map(|&value| value as f32).cycle().take(one.len() * rows.len()).collect());
+        info.as_ref().map(|_| of_all()).transpose()
+    };
     let time_ids = match &contract.time_ids {
         Some(_) => Some(of_rows(sizes.len() / rows.len().max(1), sizes)?),
         None => None,
@@ -90,7 +97,13 @@ pub(super) fn condition(prompting: &Prompting, guidance: Guidance, stage: &mut S
             (Some(pooled), Some(_)) => Some(stacked(pooled.iter().map(|row| row.view()))?),
             _ => None,
         },
+        context_mask: match (masks, &contract.context_mask) {
+            (Some(masks), Some(_)) => Some(stacked(masks.iter().map(|mask| mask.view()))?),
+            _ => None,
+        },
         time_ids,
+        resolution: of_picture(&contract.resolution, &[height as f64, width as f64])?,
+        aspect_ratio: of_picture(&contract.aspect_ratio, &[height as f64 / width as f64])?,
         timestep_cond,
         ..Condition::default()
     })

@@ -1,5 +1,8 @@
 //! A prompt's tokens with their weights, in pieces of the length that a text encoder reads.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use super::emphasis::{Part, broken, weighted};
 use super::tokenizer::Tokenizer;
 use crate::error::Result;
@@ -11,6 +14,20 @@ pub struct Style {
     pub weighs: bool,
     /// Whether a prompt that is longer than the text encoder reads goes on in another chunk; else it is cut.
     pub goes_on: bool,
+    /// Whether a prompt is read in lower case and without the blanks around it, and padding is told apart from it: to
+    /// the text encoder, and with its states to the denoiser. PixArt was trained so.
+    pub is_masked: bool,
+}
+
+impl Style {
+    /// A prompt as it is tokenized. Python's `strip` takes the four separators of ASCII for blanks too.
+    fn text(self, prompt: &str) -> Cow<'_, str> {
+        let is_blank = |c: char| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c);
+        match self.is_masked {
+            true => Cow::Owned(prompt.to_lowercase().trim_matches(is_blank).to_owned()),
+            false => Cow::Borrowed(prompt),
+        }
+    }
 }
 
 /// How far before the end of a piece a comma may stand for the piece to end there.
@@ -23,6 +40,8 @@ pub struct Chunk {
     pub ids: Vec<i64>,
     /// What the state of each is multiplied by.
     pub weights: Vec<f32>,
+    /// Which of the ids are no padding.
+    pub read: Range<usize>,
 }
 
 /// A prompt, ready for its text encoder.
@@ -41,11 +60,13 @@ impl Chunks {
     /// As [`Tokenizer::encode`].
     pub fn new(prompt: &str, tokenizer: &Tokenizer, style: Style) -> Result<Self> {
         let in_chunks = style.goes_on;
-        if style == Style::default() && !tokenizer.has_words() {
+        let prompt: &str = &style.text(prompt);
+        if !style.weighs && !in_chunks && !tokenizer.has_words() {
             let encoding = tokenizer.encode(prompt)?;
             let warning = encoding.warning();
             let weights = vec![1.0; encoding.ids.len()];
-            return Ok(Self { chunks: vec![Chunk { ids: encoding.ids, weights }], warning });
+            let read = tokenizer.read(encoding.length);
+            return Ok(Self { chunks: vec![Chunk { ids: encoding.ids, weights, read }], warning });
         }
         let parts = match style {
             Style { weighs: true, .. } => weighted(prompt),
@@ -97,8 +118,9 @@ impl Filling<'_> {
     fn close(&mut self) {
         let (ids, weights): (Vec<_>, Vec<_>) = self.open.drain(..).unzip();
         self.last_comma = None;
+        let read = self.tokenizer.read(ids.len() + self.tokenizer.specials());
         let (ids, weights) = self.tokenizer.around(&ids, &weights);
-        self.done.push(Chunk { ids, weights });
+        self.done.push(Chunk { ids, weights, read });
     }
 
     fn finish(mut self, in_chunks: bool) -> Chunks {
@@ -130,7 +152,24 @@ mod tests {
     }
 
     fn read(prompt: &str, weighs: bool, goes_on: bool) -> Chunks {
-        Chunks::new(prompt, &tokenizer(), Style { weighs, goes_on }).unwrap()
+        Chunks::new(prompt, &tokenizer(), Style { weighs, goes_on, is_masked: false }).unwrap()
+    }
+
+    #[test]
+    fn a_masked_prompt_is_in_lower_case_and_its_padding_told_apart() {
+        let plain = read("a red circle", false, false);
+        for weighs in [false, true] {
+            let style = Style { weighs, goes_on: false, is_masked: true };
+            let got = Chunks::new("\x1f\u{3000}A Red\u{a0}CIRCLE \n", &tokenizer(), style).unwrap();
+            let [chunk] = got.chunks.as_slice() else { panic!("{got:?}") };
+            assert_eq!(
+                chunk.ids,
+                Chunks::new("a red\u{a0}circle", &tokenizer(), Style::default()).unwrap().chunks[0].ids
+            );
+            assert_eq!(chunk.read, plain.chunks[0].read);
+        }
+        assert_eq!(plain.chunks[0].read, 0..2 + tokenizer().tokens("a red circle").unwrap().len());
+        assert_eq!(read(&"the ".repeat(40), false, false).chunks[0].read, 0..16);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use ndarray::{Array2, ArrayD, Axis, IxDyn, concatenate};
+use ndarray::{Array1, Array2, ArrayD, Axis, concatenate};
 
 use super::chunks::{Chunk, Chunks, Style};
 use super::tokenizer::Tokenizer;
@@ -39,6 +39,8 @@ pub(super) struct Encoded {
     pub tokens: Option<ArrayD<f32>>,
     /// `[width]`
     pub pooled: Option<ArrayD<f32>>,
+    /// `[tokens]`: 1 for each that is no padding and 0 for the others, where they are told apart.
+    pub mask: Option<ArrayD<f32>>,
     pub warning: Option<String>,
 }
 
@@ -118,6 +120,8 @@ impl TextEncoder {
         let taken = self.negative.as_ref().filter(|_| asked.is_negative).unwrap_or(&self.taken).clone();
         let mut tokens = Vec::with_capacity(chunks.len());
         let mut pooled = None;
+        let mask = chunks.iter().flat_map(|chunk| self.mask(chunk)).map(|told| told as f32).collect::<Vec<_>>();
+        let mask = self.style.is_masked.then(|| Array1::from(mask).into_dyn());
         for (at, chunk) in chunks.iter().enumerate() {
             let (states, vector) = self.encode_chunk(chunk, &taken, cancel)?;
             tokens.extend(states.map(|states| weighted(states, &chunk.weights)));
@@ -130,17 +134,24 @@ impl TextEncoder {
             true => None,
             false => Some(concatenate(Axis(0), &views).map_err(|e| Error::input("prompt", e.to_string(), ""))?),
         };
-        Ok(Encoded { tokens, pooled, warning })
+        Ok(Encoded { tokens, pooled, mask, warning })
+    }
+
+    /// 1 for each token that is attended to and 0 for each that is not, where padding is told apart.
+    fn mask(&self, chunk: &Chunk) -> Vec<i64> {
+        let is_told = |at: usize| !self.style.is_masked || chunk.read.contains(&at);
+        (0..chunk.ids.len()).map(|at| i64::from(is_told(at))).collect()
     }
 
     fn encode_chunk(&mut self, chunk: &Chunk, taken: &Taken, cancel: &Cancel) -> Result<Made> {
         let rows = self.contract.batch.unwrap_or(1).max(1);
         let length = chunk.ids.len();
-        let ids: Vec<i64> = chunk.ids.iter().copied().cycle().take(rows * length).collect();
-        let ids = Array2::from_shape_vec((rows, length), ids)
-            .map_err(|e| Error::input("prompt", e.to_string(), ""))?
-            .into_dyn();
-        let mask = ArrayD::<i64>::ones(IxDyn(&[rows, length]));
+        let repeated = |row: &[i64]| -> Result<ArrayD<i64>> {
+            let values = row.iter().copied().cycle().take(rows * length).collect();
+            let rows = Array2::<i64>::from_shape_vec((rows, length), values);
+            Ok(rows.map_err(|e| Error::input("prompt", e.to_string(), ""))?.into_dyn())
+        };
+        let (ids, mask) = (repeated(&chunk.ids)?, repeated(&self.mask(chunk))?);
         let mut inputs = vec![(self.contract.input_ids.name.as_str(), TensorView::I64(ids.view()))];
         if let Some(info) = &self.contract.attention_mask {
             inputs.push((&info.name, TensorView::I64(mask.view())));

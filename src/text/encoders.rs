@@ -16,6 +16,8 @@ pub struct Embedding {
     pub tokens: ArrayD<f32>,
     /// The text as one vector, `[width]`, where the denoiser takes one.
     pub pooled: Option<ArrayD<f32>>,
+    /// `[tokens]`: 1 for each that is no padding and 0 for the others, where the denoiser is to tell them apart.
+    pub mask: Option<ArrayD<f32>>,
     /// What was cut off, where the prompt is longer than an encoder reads.
     pub warnings: Vec<String>,
 }
@@ -24,11 +26,13 @@ impl Embedding {
     /// The embedding of nothing: zeros of the same shapes.
     pub fn zeros(&self) -> Self {
         let zeros = |a: &ArrayD<f32>| ArrayD::zeros(a.raw_dim());
-        Self { tokens: zeros(&self.tokens), pooled: self.pooled.as_ref().map(zeros), warnings: Vec::new() }
+        let (pooled, mask) = (self.pooled.as_ref().map(zeros), self.mask.clone());
+        Self { tokens: zeros(&self.tokens), pooled, mask, warnings: Vec::new() }
     }
 
     pub(super) fn bytes(&self) -> usize {
-        size_of::<f32>() * (self.tokens.len() + self.pooled.as_ref().map_or(0, |pooled| pooled.len()))
+        let more = self.pooled.iter().chain(&self.mask).map(|values| values.len()).sum::<usize>();
+        size_of::<f32>() * (self.tokens.len() + more)
     }
 }
 
@@ -126,8 +130,10 @@ fn join(encoded: Vec<(usize, Encoded)>, blank: Option<[usize; 2]>) -> Result<Emb
     let mut groups: Vec<(usize, Vec<ArrayD<f32>>)> = Vec::new();
     let mut vectors = Vec::new();
     let mut warnings = Vec::new();
-    for (group, Encoded { tokens, pooled, warning }) in encoded {
+    let mut masks = Vec::new();
+    for (group, Encoded { tokens, pooled, mask, warning }) in encoded {
         vectors.extend(pooled);
+        masks.extend(mask);
         warnings.push(warning);
         let Some(tokens) = tokens else { continue };
         match groups.last_mut().filter(|(last, _)| *last == group) {
@@ -144,7 +150,8 @@ fn join(encoded: Vec<(usize, Encoded)>, blank: Option<[usize; 2]>) -> Result<Emb
     let width = groups.iter().map(|group| group.shape()[1]).max().unwrap_or(0);
     let groups: Vec<_> = groups.into_iter().map(|group| widened(group, width)).collect();
     let pooled = if vectors.is_empty() { None } else { Some(along(0, &vectors)?) };
-    Ok(Embedding { tokens: along(0, &groups)?, pooled, warnings: cut_off(warnings) })
+    // Who tells padding apart has one encoder (`plan::TextPlan`).
+    Ok(Embedding { tokens: along(0, &groups)?, pooled, mask: masks.pop(), warnings: cut_off(warnings) })
 }
 
 /// What is to be told of a prompt that did not fit all of its encoders, in their order: nothing where the last of them

@@ -99,7 +99,7 @@ mod tests {
 
     fn keep(encodings: &Encodings, text: &str, bytes: usize) {
         let tokens = ArrayD::zeros(ndarray::IxDyn(&[1, bytes / 4]));
-        let embedding = Embedding { tokens, pooled: None, warnings: Vec::new() };
+        let embedding = Embedding { tokens, pooled: None, mask: None, warnings: Vec::new() };
         encodings.read(text, 1);
         encodings.keep(text, Asked { chunks: 1, is_negative: false }, &Arc::new(embedding));
     }

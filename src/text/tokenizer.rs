@@ -9,6 +9,7 @@ mod special;
 mod t5;
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use tokenizers::{AddedToken, TruncationDirection};
@@ -172,6 +173,17 @@ impl Tokenizer {
     /// How many tokens of a prompt have room beside those around it.
     pub fn room(&self) -> usize {
         self.max_length - self.around
+    }
+
+    /// Which ids of an encoded prompt are no padding, where there are `length` of those.
+    pub(super) fn read(&self, length: usize) -> Range<usize> {
+        let whole = self.max_length.max(length);
+        if self.pads_left { whole - length..whole } else { 0..length }
+    }
+
+    /// How many special tokens stand around a prompt.
+    pub(super) fn specials(&self) -> usize {
+        self.around
     }
 
     /// The token of a comma, where it has one of its own.

@@ -1,7 +1,8 @@
 //! Roles of inputs and outputs: by name, then by shape, then by element type.
 
 use ldm_ort::bundle::{
-    ControlNetContract, DenoiserContract, TextEncoderContract, VaeDecoderContract, VaeEncoderContract, VaeEncoderKind,
+    ControlNetContract, DenoiserContract, PixArt, TextEncoderContract, VaeDecoderContract, VaeEncoderContract,
+    VaeEncoderKind,
 };
 use ldm_ort::tensor::DType;
 
@@ -47,6 +48,32 @@ fn xl_inputs_are_found_by_name_and_by_shape() {
     assert_eq!(contract.text_embeds.unwrap().name, "onnx::Concat_4");
     assert_eq!(contract.time_ids.unwrap().name, "onnx::Shape_5");
     assert_eq!(contract.batch, Some(1));
+}
+
+#[test]
+fn a_mask_over_the_context_is_found_by_name_and_by_its_tokens() {
+    let told = |name: &str, dtype: u64, shape: &str| unet().input(name, dtype, shape);
+    for (name, dtype) in [("encoder_attention_mask", F32), ("onnx::Cast_3", I64), ("onnx::Cast_3", BOOL)] {
+        let contract = denoiser(told(name, dtype, "batch, sequence")).unwrap();
+        assert_eq!(contract.context_mask.map(|mask| mask.name).as_deref(), Some(name));
+        assert_eq!(PixArt::of(None, &denoiser(told(name, dtype, "batch, sequence")).unwrap()), Some(PixArt::Sigma));
+    }
+    let sized = told("m", I32, "batch, sequence").input("a", F32, "batch, 2").input("b", F16, "batch, 1");
+    let contract = denoiser(sized).unwrap();
+    assert_eq!(contract.resolution.as_ref().map(|input| input.name.as_str()), Some("a"));
+    assert_eq!(contract.aspect_ratio.as_ref().map(|input| input.name.as_str()), Some("b"));
+    assert_eq!(PixArt::of(None, &contract), Some(PixArt::Alpha));
+    assert_eq!(PixArt::of(Some("PixArtSigmaPipeline"), &contract), Some(PixArt::Alpha));
+    let contract = denoiser(told("m", I64, "batch, sequence")).unwrap();
+    assert_eq!(PixArt::of(Some("PixArtAlphaPipeline"), &contract), Some(PixArt::Alpha));
+    // Of another length than the context's, or with an axis more, it is none; nor is a float without a name.
+    for (name, dtype, shape) in
+        [("m", I64, "batch, 77"), ("m", F32, "batch, sequence"), ("encoder_attention_mask", F32, "batch, 1, sequence")]
+    {
+        let refused = denoiser(told(name, dtype, shape)).unwrap_err().to_string();
+        assert!(refused.contains("an input that nothing here can fill"), "{refused}");
+    }
+    assert_eq!(PixArt::of(None, &denoiser(unet()).unwrap()), None);
 }
 
 #[test]
@@ -294,7 +321,9 @@ fn every_role_word_is_heeded() {
         "timestep" => (F32, ""),
         "class_labels" => (I64, "b"),
         "context" => (F32, "b, s, 8"),
-        "input_ids" | "attention_mask" => (I64, "b, s"),
+        "input_ids" | "attention_mask" | "context_mask" => (I64, "b, s"),
+        "resolution" => (F32, "b, 2"),
+        "aspect_ratio" => (F32, "b, 1"),
         _ => (F32, "b, 6"),
     };
     use ComponentKind as Kind;

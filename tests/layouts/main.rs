@@ -11,6 +11,7 @@ mod free;
 mod graph;
 #[path = "../pipeline/npy.rs"]
 mod npy;
+mod pixart;
 mod refused;
 mod rows;
 

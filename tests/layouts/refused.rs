@@ -2,7 +2,7 @@
 
 use crate::files::Files;
 use crate::graph::{BOOL, F32, Graph, I64};
-use crate::program;
+use crate::{pixart, program};
 
 const PIPELINE: &str = "[model]\npath = 'model'\n[task.text-to-image]\nprompt = 'a cat'\n[run]\nsteps = 2\nseed = 1\n";
 
@@ -131,6 +131,13 @@ fn a_picture_of_another_number_of_tokens_is_refused() {
         |g| g.input("hidden_states", F32, "batch, 24, 64").output("out_hidden_states", F32, "batch, 24, 64"),
         &["run.width, run.height", "512×512 is 4096 tokens", "fixed to 24"],
     );
+}
+
+#[test]
+fn a_pixart_that_would_draw_other_pictures_is_refused() {
+    for (files, texts) in pixart::refused() {
+        refuses("families/pixart-sigma", |into| *into = files, texts);
+    }
 }
 
 #[test]

@@ -5,10 +5,13 @@ use crate::files::Files;
 use crate::flux;
 use crate::free;
 use crate::graph::{BOOL, F16, F32, F64, Graph, I32, I64};
+use crate::pixart;
 
 pub fn rows() -> Vec<Row> {
-    [diffusers(), optimum(), directml(), runtime_demos(), others(), flux::rows(), free::axes(), free::bare()]
+    let of_families = [flux::rows(), pixart::rows()];
+    [diffusers(), optimum(), directml(), runtime_demos(), others(), free::axes(), free::bare()]
         .into_iter()
+        .chain(of_families)
         .flatten()
         .collect()
 }

@@ -82,7 +82,7 @@ fn every_pipeline_is_drawn_as_diffusers_draws_it() {
 /// for the ways in which XL reads prompts and takes LoRAs `scripts/golden_xl.py`).
 #[test]
 fn every_family_is_drawn_as_diffusers_draws_it() {
-    assert_drawn(Reference::of_diffusers("families"), 33);
+    assert_drawn(Reference::of_diffusers("families"), 36);
 }
 
 /// The systems of the latent diffusion paper, each on a tiny model of its architecture, as loops in PyTorch draw them

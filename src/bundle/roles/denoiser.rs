@@ -3,7 +3,7 @@
 use super::{Switch, Unassigned, fixed_batch, is_float, is_number, output};
 use crate::bundle::component::Component;
 use crate::bundle::json;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tensor::{DType, Dim, TensorInfo};
 
 /// The inputs through which a control network reaches a UNet.
@@ -43,10 +43,16 @@ pub struct DenoiserContract {
     pub timestep: TensorInfo,
     /// The tokens attended to, `[n, tokens, width]`.
     pub context: Option<TensorInfo>,
+    /// 1 for each token attended to and 0 for each that is padding, `[n, tokens]`.
+    pub context_mask: Option<TensorInfo>,
     /// The pooled text, `[n, width]`.
     pub text_embeds: Option<TensorInfo>,
     /// Sizes and crop, `[n, 6]`, or with an aesthetic score `[n, 5]`.
     pub time_ids: Option<TensorInfo>,
+    /// Height and width of the picture in pixels, `[n, 2]`.
+    pub resolution: Option<TensorInfo>,
+    /// The picture's height by its width, `[n, 1]`.
+    pub aspect_ratio: Option<TensorInfo>,
     /// The embedded guidance scale, `[n, width]`.
     pub timestep_cond: Option<TensorInfo>,
     /// The guidance scale as a number, `[n]`.
@@ -75,6 +81,9 @@ pub struct DenoiserContract {
     pub sequence_length: Option<usize>,
 }
 
+/// The most latent channels of a model that is told which tokens are padding and can be run: PixArt has 4, Sana 32.
+const MASKED_CHANNELS: usize = 8;
+
 /// The values of a latent square of two by two, one token of a packed sample, for each of its channels.
 const PATCH: usize = 4;
 
@@ -101,6 +110,11 @@ impl DenoiserContract {
             inputs.named(&["timestep", "timesteps", "time", "t", "sigma", "timestep_ratio"], scalar_or_list);
         let mut context =
             inputs.named(&["encoder_hidden_states", "context", "text_embeddings", "c_crossattn"], |t| is_float(t, 3));
+        let mut context_mask =
+            inputs.named(&["encoder_attention_mask", "context_mask", "prompt_attention_mask"], is_mask);
+        let of_width = |t: &TensorInfo, width: usize| wide(t) && axis(t, 1).is_none_or(|fixed| fixed == width);
+        let mut resolution = inputs.named(&["resolution"], |t| of_width(t, 2));
+        let mut aspect_ratio = inputs.named(&["aspect_ratio"], |t| of_width(t, 1));
         let mut text_embeds = inputs.named(&["text_embeds", "pooled_projections", "add_text_embeds", "y"], wide);
         let mut time_ids = inputs.named(&["time_ids", "add_time_ids"], |t| t.shape.len() == 2 && is_number(t));
         let timestep_cond = inputs.named(&["timestep_cond"], wide);
@@ -112,6 +126,11 @@ impl DenoiserContract {
         sample = sample.or_else(|| inputs.only(picture));
         context = context.or_else(|| inputs.only(|t| is_float(t, 3)));
         timestep = timestep.or_else(|| inputs.only(scalar_or_list));
+        context_mask = context_mask.or_else(|| inputs.only(|t| masks(t, context.as_ref())));
+        if context_mask.is_some() {
+            resolution = resolution.or_else(|| inputs.only(|t| wide(t) && axis(t, 1) == Some(2)));
+            aspect_ratio = aspect_ratio.or_else(|| inputs.only(|t| wide(t) && axis(t, 1) == Some(1)));
+        }
         time_ids = time_ids.or_else(|| inputs.only(|t| is_number(t) && has_time_ids_shape(t)));
         text_embeds = text_embeds.or_else(|| inputs.only(|t| wide(t) && t.name.starts_with("onnx::")));
         class_labels = class_labels.or_else(|| inputs.only(|t| t.dtype.is_integer() && t.shape.len() == 1));
@@ -124,17 +143,32 @@ impl DenoiserContract {
         inputs.finish()?;
         let output = output(component, rank, &["out_sample", "noise_pred", "latent", "sample", "out_hidden_states"])?;
 
-        let axis = |t: &TensorInfo, at: usize| t.shape.get(at).and_then(Dim::fixed);
-        let batched = [Some(&sample), context.as_ref(), text_embeds.as_ref(), time_ids.as_ref()];
+        let batched = [Some(&sample), context.as_ref(), context_mask.as_ref(), text_embeds.as_ref(), time_ids.as_ref()];
         let configured = |key: &str| json::count(&component.config, key);
         let (channels, values) = if positions.is_some() { (2, PATCH) } else { (1, 1) };
+        let in_channels = axis(&sample, channels)
+            .or_else(|| configured("in_channels"))
+            .or_else(|| graph.convolved_channels.get(&sample.name).copied())
+            .map(|taken| taken / values);
+        if let (Some(mask), Some(taken)) = (&context_mask, in_channels.filter(|&taken| taken > MASKED_CHANNELS)) {
+            return Err(Error::model(
+                &graph.path,
+                format!(
+                    "{} takes {taken} latent channels and a mask over its tokens ({}), as Sana does; with such a mask only \
+                     PixArt's transformers are run, which take 4",
+                    component.kind, mask.name
+                ),
+                "choose another model, such as PixArt-Σ",
+            ));
+        }
         Ok(Self {
             batch: fixed_batch(batched.into_iter().flatten()),
-            in_channels: axis(&sample, channels)
-                .or_else(|| configured("in_channels"))
-                .or_else(|| graph.convolved_channels.get(&sample.name).copied())
-                .map(|taken| taken / values),
-            out_channels: axis(&output, channels).or_else(|| configured("out_channels")).map(|given| given / values),
+            in_channels,
+            // PixArt predicts a variance too.
+            out_channels: axis(&output, channels)
+                .or_else(|| configured("out_channels"))
+                .or_else(|| Some(2 * in_channels.filter(|_| context_mask.is_some())?))
+                .map(|given| given / values),
             height: axis(&sample, 2).filter(|_| positions.is_none()),
             width: axis(&sample, 3),
             sequence_length: axis(&sample, 1).filter(|_| positions.is_some()),
@@ -143,8 +177,11 @@ impl DenoiserContract {
             positions,
             timestep,
             context,
+            context_mask,
             text_embeds,
             time_ids,
+            resolution,
+            aspect_ratio,
             timestep_cond,
             guidance,
             class_labels,
@@ -184,8 +221,11 @@ impl DenoiserContract {
             (self.positions.as_ref().map(|p| &p.text), "positions in the text"),
             (Some(&self.timestep), "timestep"),
             (self.context.as_ref(), "context"),
+            (self.context_mask.as_ref(), "mask over the context"),
             (self.text_embeds.as_ref(), "pooled text"),
             (self.time_ids.as_ref(), "sizes and crop"),
+            (self.resolution.as_ref(), "height and width"),
+            (self.aspect_ratio.as_ref(), "height by width"),
             (self.timestep_cond.as_ref(), "embedded guidance scale"),
             (self.guidance.as_ref(), "guidance scale"),
             (self.class_labels.as_ref(), "class labels"),
@@ -197,6 +237,21 @@ impl DenoiserContract {
         roles.extend(self.constants.iter().map(|s| (&s.input, format!("switch, {}", s.value))));
         roles
     }
+}
+
+fn axis(t: &TensorInfo, at: usize) -> Option<usize> {
+    t.shape.get(at).and_then(Dim::fixed)
+}
+
+fn is_mask(t: &TensorInfo) -> bool {
+    t.shape.len() == 2 && (is_number(t) || t.dtype == DType::Bool)
+}
+
+/// Whether an input has a whole number or a bool for each token of the context.
+fn masks(t: &TensorInfo, context: Option<&TensorInfo>) -> bool {
+    let tokens = context.and_then(|context| context.shape.get(1));
+    let is_told = tokens.is_some_and(|tokens| !matches!(tokens, Dim::Free(name) if name.is_empty()));
+    is_mask(t) && !t.dtype.is_float() && is_told && t.shape.get(1) == tokens
 }
 
 fn has_time_ids_shape(t: &TensorInfo) -> bool {

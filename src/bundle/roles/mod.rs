@@ -35,7 +35,18 @@ pub fn role_words(kind: ComponentKind) -> &'static [&'static str] {
     use ComponentKind as Kind;
     match kind {
         Kind::Unet => &["sample", "timestep", "context", "text_embeds", "time_ids", "timestep_cond", "class_labels"],
-        Kind::Transformer => &["sample", "timestep", "context", "text_embeds", "guidance", "img_ids", "txt_ids"],
+        Kind::Transformer => &[
+            "sample",
+            "timestep",
+            "context",
+            "context_mask",
+            "text_embeds",
+            "resolution",
+            "aspect_ratio",
+            "guidance",
+            "img_ids",
+            "txt_ids",
+        ],
         Kind::TextEncoder | Kind::TextEncoder2 | Kind::TextEncoder3 => &["input_ids", "attention_mask"],
         Kind::VaeEncoder | Kind::VqEncoder => &["sample"],
         Kind::VaeDecoder | Kind::VqDecoder | Kind::SmallDecoder => &["latent"],
@@ -193,6 +204,10 @@ fn explain(name: &str) -> Option<&'static str> {
         "img_ids" | "txt_ids" => Some(
             "position ids are run as Flux has them: img_ids and txt_ids, three numbers a token, beside a sample that is a \
              sequence of tokens",
+        ),
+        "encoder_attention_mask" => Some(
+            "the mask over the text's tokens is filled in as PixArt takes it: a number or a bool for each token, [n, tokens]; \
+             scripts/export.py exports it so",
         ),
         "controlnet_images" | "controlnet_conds" | "controlnet_scales" | "conditioning_scales" => {
             Some("this graph has its control network built in, which is not run; export the two apart")

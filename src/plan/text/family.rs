@@ -1,7 +1,7 @@
 //! What the denoisers of a family read of their text encoders.
 
 use super::states::{penultimate, skipped};
-use crate::bundle::{Bundle, Component, ComponentKind, DenoiserContract, TextEncoderContract};
+use crate::bundle::{Bundle, Component, ComponentKind, DenoiserContract, PixArt, TextEncoderContract};
 use crate::error::{Error, Result};
 use crate::tensor::TensorInfo;
 use crate::text::Taken;
@@ -20,10 +20,15 @@ pub(super) enum Family {
     /// Flux: the first encoder's pooled vector, and of T5 the states after the last layer; the model that is told the
     /// guidance scale (dev) reads more of T5's tokens than the other (schnell).
     Flux { is_told_guidance: bool },
+    /// PixArt: the states of T5's after the last layer, with the mask under which they came to be.
+    PixArt(PixArt),
 }
 
 impl Family {
-    pub(super) fn of(denoiser: &DenoiserContract) -> Self {
+    pub(super) fn of(bundle: &Bundle, denoiser: &DenoiserContract) -> Self {
+        if let Some(pixart) = PixArt::of(bundle.class(), denoiser) {
+            return Self::PixArt(pixart);
+        }
         match denoiser {
             _ if denoiser.positions.is_some() => Self::Flux { is_told_guidance: denoiser.guidance.is_some() },
             _ if denoiser.time_ids.is_some() => Self::Xl,
@@ -38,6 +43,7 @@ impl Family {
             Self::Plain | Self::Xl => None,
             Self::Multimodal | Self::Flux { is_told_guidance: false } => Some(256),
             Self::Flux { is_told_guidance: true } => Some(512),
+            Self::PixArt(pixart) => Some(pixart.tokens()),
         }
     }
 
@@ -50,6 +56,7 @@ impl Family {
     pub(super) fn whole(self, component: &Component, contract: &TextEncoderContract, of: Encoder) -> Result<Taken> {
         let (tokens, pooled) = match self {
             Self::Plain => (states(contract), None),
+            Self::PixArt(_) => (Some(masked(component, contract, of)?.clone()), None),
             Self::Multimodal | Self::Flux { .. } if of.is_t5 => (states(contract), None),
             Self::Flux { .. } => (None, contract.pooled.clone()),
             // The projected text comes with the last encoder; what the first pools is not asked for.
@@ -130,6 +137,27 @@ pub(super) struct Encoder {
 
 fn states(contract: &TextEncoderContract) -> Option<TensorInfo> {
     contract.last_hidden_state.clone().or_else(|| contract.pooled.clone())
+}
+
+/// The states that T5 gives under a mask.
+fn masked<'c>(component: &Component, contract: &'c TextEncoderContract, of: Encoder) -> Result<&'c TensorInfo> {
+    let at_fault = |problem: &str, help: &str| {
+        let problem = format!("the denoiser is told which tokens are padding, and {} {problem}", component.kind);
+        Err(Error::model(&component.graph.path, problem, help))
+    };
+    if !of.is_t5 || !of.is_last || component.kind != ComponentKind::TextEncoder {
+        return at_fault("is not a lone T5, as PixArt's is", "other models with such a mask are not run");
+    }
+    if contract.attention_mask.is_none() {
+        return at_fault(
+            "is not: it has no input attention_mask",
+            "export it with one, as scripts/export.py does for PixArt; without, other pictures would be drawn",
+        );
+    }
+    match &contract.last_hidden_state {
+        Some(states) => Ok(states),
+        None => at_fault("gives no state for each of them", "export it with its last_hidden_state"),
+    }
 }
 
 /// The pooled text behind its projection, which an encoder exported without it gives as well, unprojected.

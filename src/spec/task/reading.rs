@@ -17,8 +17,8 @@ pub struct PromptReading {
     /// greater by one, and goes for the negative prompt too.
     pub clip_skip: Option<usize>,
     /// `max_sequence_length`: how many tokens T5 reads, 2 to 512, in a model that has it; CLIP's number is its own.
-    /// Absent: what diffusers' pipeline takes, 256 for Stable Diffusion 3 and Flux
-    /// schnell, 512 for Flux dev.
+    /// Absent: what diffusers' pipeline takes, 256 for Stable Diffusion 3 and Flux schnell, 512 for Flux dev, 120 for
+    /// PixArt-α, 300 for PixArt-Σ.
     pub max_sequence_length: Option<usize>,
 }
 
