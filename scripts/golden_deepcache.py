@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""Makes the cases of tests/golden/caching whose names begin with deepcache: pipelines with [cache.deepcache], drawn by
+diffusers' UNet in PyTorch under the DeepCache package of the method's authors (Ma et al. 2023, arXiv 2312.00858).
+
+Run from the root of the repository, with the packages of scripts/requirements.txt and DeepCache 0.1.1
+(pip install --no-deps DeepCache==0.1.1; it needs nothing but diffusers):
+
+    python scripts/golden_deepcache.py [NAME...]
+
+A case is as golden_caching.py writes them; NAME.json tells the evaluations of the outer layers too. The UNet is that of
+tests/fixtures/models/sd1. The package's helper is given the places of a branch in a UNet of one layer a block, which
+its set_params takes to be two. Where guidance begins or ends, all layers are run.
+"""
+
+import json
+import os
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from DeepCache import DeepCacheSDHelper
+
+from golden_caching import CIRCLE, GOLDEN, ROOT, SD1, Guided, Model, case, pipeline, scheduler_of
+from make_fixtures import models
+
+# Long skip connections of each level of the UNet: one for each of its layers, and one more.
+A_LEVEL = 2
+
+
+def deep(interval, branch, **more):
+    return ("deepcache", {"interval": interval, "branch": branch, **more})
+
+
+CASES = {
+    "deepcache": case(SD1, CIRCLE, 8, 60, 5.0, "ddim", deep(3, 0)),
+    "deepcache-deeper": case(SD1, CIRCLE, 9, 61, 5.0, "euler", deep(2, 1), images=2),
+    "deepcache-interval": case(SD1, CIRCLE, 12, 62, 4.0, "ddim", deep(4, 2), interval=[0.2, 0.7]),
+    "deepcache-middle": case(SD1, CIRCLE, 7, 63, 1.0, "dpm-multistep", deep(5, 3)),
+}
+
+
+def draw(model, unet, spec, seed):
+    """The final latents of one picture, and the evaluations of all layers and of the outer ones."""
+    scheduler = scheduler_of(model, spec["scheduler"])
+    scheduler.set_timesteps(spec["steps"])
+    guided = Guided(model, spec)
+    helper = DeepCacheSDHelper(SimpleNamespace(unet=unet, scheduler=scheduler))
+    parameters = spec["cache"][1]
+    helper.params = {
+        "cache_interval": parameters["interval"],
+        "cache_layer_id": parameters["branch"] % A_LEVEL,
+        "cache_block_id": parameters["branch"] // A_LEVEL,
+        "skip_mode": "uniform",
+    }
+    deepest = []
+    hook = unet.mid_block.resnets[0].register_forward_hook(lambda *_: deepest.append(True))
+    helper.enable()
+    noise = torch.randn(1, 4, spec["size"] // 8, spec["size"] // 8, generator=torch.Generator("cpu").manual_seed(seed))
+    x = noise * scheduler.init_noise_sigma
+    calls, made, outer = len(scheduler.timesteps), 0, 0
+    told, untold = (torch.from_numpy(context) for context in (guided.prompt, guided.empty))
+    for index, t in enumerate(scheduler.timesteps):
+        branches = guided.branches(index, calls)
+        if index > 0 and branches != guided.branches(index - 1, calls):
+            helper.start_timestep = index
+        given = scheduler.scale_model_input(x, t)
+        context = told if branches == 1 else torch.cat([untold, told])
+        deepest.clear()
+        rows = unet(torch.cat([given] * branches), t, context, return_dict=False)[0]
+        made, outer = made + branches * bool(deepest), outer + branches * (not deepest)
+        v = rows if branches == 1 else rows[:1] + spec["scale"] * (rows[1:] - rows[:1])
+        x = scheduler.step(v, t, x).prev_sample
+    helper.disable()
+    hook.remove()
+    return x.numpy(), {"made": made, "of": calls * (1 if spec["scale"] <= 1 else 2), "outer": outer}
+
+
+def main(names):
+    os.chdir(ROOT)
+    unet = models()["sd1"]["unet"]
+    for name, spec in CASES.items():
+        if names and name not in names:
+            continue
+        model = Model(spec["model"])
+        drawn = [draw(model, unet, spec, spec["seed"] + i) for i in range(spec["images"])]
+        np.save(f"{GOLDEN}/{name}.npy", np.concatenate([latents for latents, _ in drawn]))
+        with open(f"{GOLDEN}/{name}.json", "w") as file:
+            json.dump([told for _, told in drawn], file)
+        with open(f"{GOLDEN}/{name}.toml", "w") as file:
+            file.write(pipeline(spec))
+        print(f"{name:20} {drawn[0][1]}")
+
+
+if __name__ == "__main__":
+    with torch.no_grad():
+        main(set(sys.argv[1:]))
