@@ -9,7 +9,8 @@ Run from the root of the repository, with the packages of scripts/requirements.t
 
 A case is as golden_caching.py writes them; NAME.json tells the evaluations of the outer layers too. The UNet is that of
 tests/fixtures/models/sd1. The package's helper is given the places of a branch in a UNet of one layer a block, which
-its set_params takes to be two. Where guidance begins or ends, all layers are run.
+its set_params takes to be two. Where guidance begins or ends, all layers are run. ddim is not
+among the schedulers: its first steps make 2e-5 of PyTorch's and ONNX Runtime's rounding on this UNet, whole or not.
 """
 
 import json
@@ -33,9 +34,9 @@ def deep(interval, branch, **more):
 
 
 CASES = {
-    "deepcache": case(SD1, CIRCLE, 8, 60, 5.0, "ddim", deep(3, 0)),
+    "deepcache": case(SD1, CIRCLE, 8, 60, 5.0, "dpm-multistep", deep(3, 0)),
     "deepcache-deeper": case(SD1, CIRCLE, 9, 61, 5.0, "euler", deep(2, 1), images=2),
-    "deepcache-interval": case(SD1, CIRCLE, 12, 62, 4.0, "ddim", deep(4, 2), interval=[0.2, 0.7]),
+    "deepcache-interval": case(SD1, CIRCLE, 12, 62, 4.0, "euler", deep(4, 2), interval=[0.2, 0.7]),
     "deepcache-middle": case(SD1, CIRCLE, 7, 63, 1.0, "dpm-multistep", deep(5, 3)),
 }
 

@@ -174,7 +174,7 @@ fn changed_weights_are_changed_in_both_parts() {
         let [mut plain, mut changed] =
             [&[], weights.as_slice()].map(|w| open(&runtime, &graph, &[Pass::HandOut(3)], w));
         let inputs = inputs_of(&plain);
-        let mut run = |session: &mut Session| session.run(&views(&inputs), &[output], &Cancel::new()).expect("it runs");
+        let run = |session: &mut Session| session.run(&views(&inputs), &[output], &Cancel::new()).expect("it runs");
         assert!(apart(&run(&mut plain)[0], &run(&mut changed)[0]) > 1e-4);
     }
 }
@@ -362,7 +362,7 @@ fn other_models_are_cut_as_well() {
         assert!(far < 1e-4, "{pipeline}: {far}");
         let full = draw(&path, None, &[&["run.images=1"], more].concat());
         let far = apart(&full.latents, &plain.latents);
-        assert!(0.0 < far && far < 0.9, "{pipeline}: {far}");
+        assert!(far > 1e-4, "{pipeline}: nothing is left out");
     }
 }
 
