@@ -6,11 +6,15 @@ Run from the root of the repository, with the packages of scripts/requirements.t
 (pip install --no-deps DeepCache==0.1.1; it needs nothing but diffusers):
 
     python scripts/golden_deepcache.py [NAME...]
+    python scripts/golden_deepcache.py shares
+
+The second counts, for each branch of models/shapes and of Stable Diffusion 1.5 at 512x512, the share that the outer
+layers have of a whole evaluation's multiplications.
 
 A case is as golden_caching.py writes them; NAME.json tells the evaluations of the outer layers too. The UNet is that of
 tests/fixtures/models/sd1. The package's helper is given the places of a branch in a UNet of one layer a block, which
-its set_params takes to be two. Where guidance begins or ends, all layers are run. ddim is not
-among the schedulers: its first steps make 2e-5 of PyTorch's and ONNX Runtime's rounding on this UNet, whole or not.
+its set_params takes to be two. Where guidance begins or ends, all layers are run. ddim is not among the schedulers: its
+first steps make 2e-5 of PyTorch's and ONNX Runtime's rounding on this UNet, whole or not.
 """
 
 import json
@@ -21,6 +25,9 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 from DeepCache import DeepCacheSDHelper
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from torch.utils.flop_counter import FlopCounterMode
 
 from golden_caching import CIRCLE, GOLDEN, ROOT, SD1, Guided, Model, case, pipeline, scheduler_of
 from make_fixtures import models
@@ -41,19 +48,24 @@ CASES = {
 }
 
 
+def helper_of(unet, scheduler, interval, branch, a_level):
+    helper = DeepCacheSDHelper(SimpleNamespace(unet=unet, scheduler=scheduler))
+    helper.params = {
+        "cache_interval": interval,
+        "cache_layer_id": branch % a_level,
+        "cache_block_id": branch // a_level,
+        "skip_mode": "uniform",
+    }
+    return helper
+
+
 def draw(model, unet, spec, seed):
     """The final latents of one picture, and the evaluations of all layers and of the outer ones."""
     scheduler = scheduler_of(model, spec["scheduler"])
     scheduler.set_timesteps(spec["steps"])
     guided = Guided(model, spec)
-    helper = DeepCacheSDHelper(SimpleNamespace(unet=unet, scheduler=scheduler))
     parameters = spec["cache"][1]
-    helper.params = {
-        "cache_interval": parameters["interval"],
-        "cache_layer_id": parameters["branch"] % A_LEVEL,
-        "cache_block_id": parameters["branch"] // A_LEVEL,
-        "skip_mode": "uniform",
-    }
+    helper = helper_of(unet, scheduler, parameters["interval"], parameters["branch"], A_LEVEL)
     deepest = []
     hook = unet.mid_block.resnets[0].register_forward_hook(lambda *_: deepest.append(True))
     helper.enable()
@@ -77,8 +89,47 @@ def draw(model, unet, spec, seed):
     return x.numpy(), {"made": made, "of": calls * (1 if spec["scale"] <= 1 else 2), "outer": outer}
 
 
+def shares(config, sample, context):
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(config).eval()
+    unet.set_attn_processor(AttnProcessor())
+    given = [torch.empty(shape, device="meta") for shape in (sample, (1,), context)]
+
+    def count():
+        with FlopCounterMode(display=False) as counter:
+            unet(*given)
+        return counter.get_total_flops()
+
+    whole, a_level, told = count(), config["layers_per_block"] + 1, []
+    for branch in range(a_level * len(config["block_out_channels"])):
+        helper = helper_of(unet, None, 2, branch, a_level)
+        # Steps are told here, since there is no schedule to look them up in.
+        helper.wrap_unet_forward = lambda: helper.function_dict.update(unet_forward=unet.forward)
+        helper.enable()
+        for helper.cur_timestep in (0, 1):
+            outer = count()
+        helper.disable()
+        told.append(f"{outer / whole:.2f}")
+    print(f"{whole / 2e9:.2f} G multiplications; of the outer layers from branch 0 on: {', '.join(told)}")
+
+
 def main(names):
     os.chdir(ROOT)
+    if "shares" in names:
+        with open("models/shapes/unet/config.json") as file:
+            shapes = json.load(file)
+        shares(shapes, (1, 4, 16, 16), (1, 24, shapes["cross_attention_dim"]))
+        attending = ["CrossAttn{}Block2D"] * 3
+        stable = {
+            "sample_size": 64,
+            "block_out_channels": [320, 640, 1280, 1280],
+            "layers_per_block": 2,
+            "down_block_types": [kind.format("Down") for kind in [*attending, "{}Block2D"]],
+            "up_block_types": [kind.format("Up") for kind in ["{}Block2D", *attending]],
+            "cross_attention_dim": 768,
+            "attention_head_dim": 8,
+        }
+        return shares(stable, (1, 4, 64, 64), (1, 77, 768))
     unet = models()["sd1"]["unet"]
     for name, spec in CASES.items():
         if names and name not in names:

@@ -11,7 +11,7 @@ use ldm_ort::cli::args::LibraryArgs;
 use ldm_ort::lora::{Lora, merge};
 use ldm_ort::pipeline::{Event, Pipeline};
 use ldm_ort::prepared::{Cache, open_unkept};
-use ldm_ort::rewrite::{Pass, branches, rewrite};
+use ldm_ort::rewrite::{Pass, branches, footprint, rewrite};
 use ldm_ort::session::{Cancel, Runtime, Session, SessionOptions};
 use ldm_ort::tensor::{DType, Tensor, TensorInfo, TensorView, Weight};
 use ldm_ort::{Overrides, Plan, Spec, npy};
@@ -206,6 +206,35 @@ fn the_outer_layers_are_few() {
     assert!(error.contains("branch 4") && error.contains("4 long skip connections"), "{error}");
 }
 
+/// The outer layers take few weights and little room, and a bound for the memory counts them beside the whole.
+#[test]
+fn the_memory_of_both_parts_is_counted() {
+    let graph = graph("tests/fixtures/models/sd1/unet/model.onnx");
+    let axes =
+        [("batch_size", 1), ("height", 16), ("width", 16), ("sequence_length", 16), ("sequence", 16), ("batch", 1)];
+    let axes = axes.map(|(name, length)| (name.to_owned(), length));
+    let told =
+        |pass| footprint(&graph, &[Pass::Attention, pass], &axes).expect("a readable graph").expect("known sizes");
+    let (whole, outer) = (told(Pass::HandOut(0)), told(Pass::Outer(0)));
+    assert!(outer.weights * 4 < whole.weights && outer.activations <= whole.activations, "{whole:?}, {outer:?}");
+    let weights = branches(&graph).expect("branches")[0].outer_weights;
+    assert!(outer.weights.abs_diff(weights) < 1024, "{outer:?} and {weights}");
+
+    let text = std::fs::read_to_string(root(PLAIN)).expect("a pipeline");
+    let need = |set: &[&str]| {
+        let set = set
+            .iter()
+            .chain(&["device.memory=\"300 MB\"", "run.width=1024", "run.height=768"])
+            .map(|&key| key.to_owned());
+        let file = root(PLAIN);
+        let spec = Spec::parse(&text, Some(&file), &Overrides { set: set.collect(), ..Overrides::default() });
+        let error = spec.and_then(Plan::new).expect_err("too little").to_string();
+        let (_, told) = error.split_once("unet needs about ").unwrap_or_else(|| panic!("{error}"));
+        told.split_once(' ').and_then(|(number, _)| number.parse::<f64>().ok()).unwrap_or_else(|| panic!("{error}"))
+    };
+    assert!(need(&[]) < need(&["cache.deepcache={}"]));
+}
+
 /// The final latents of a pipeline, and the evaluations of all layers and of the outer ones.
 struct Drawn {
     latents: ArrayD<f32>,
@@ -257,15 +286,16 @@ fn nothing_depends_on_how_a_run_is_laid_out() {
         let want = if more.is_empty() { (6, 10, 16) } else { (1 + 2 + 1, 1 + 4 + 2, 16) };
         assert_eq!(plain.evaluations, [want; 2]);
         let folder = tempfile::tempdir().expect("a folder");
-        for way in ["auto", "batched", "split", "sequential"] {
-            let way = format!("device.batching={way}");
-            for cache in [None, Some(folder.path())] {
-                let set = with(&["device.threads=2"]);
-                let other = draw(PLAIN, cache, &[&set[..], &[way.as_str()]].concat());
-                let far = apart(&plain.latents, &other.latents);
-                assert!(far < 1e-5, "{way}, {cache:?}: {far}");
-                assert_eq!(other.evaluations, plain.evaluations);
-            }
+        let kept = Some(folder.path());
+        for (way, cache) in
+            [("split", None), ("batched", None), ("batched", kept), ("split", kept), ("sequential", kept)]
+        {
+            let batching = format!("device.batching={way}");
+            let set = with(&["device.threads=2"]);
+            let other = draw(PLAIN, cache, &[&set[..], &[batching.as_str()]].concat());
+            let far = apart(&plain.latents, &other.latents);
+            assert!(far < 1e-5, "{way}, {cache:?}: {far}");
+            assert_eq!(other.evaluations, plain.evaluations);
         }
         let second = draw(PLAIN, None, &[&with(&["device.prepare=false"])[..], &["run.images=1"]].concat());
         let first = plain.latents.slice_axis(Axis(0), Slice::from(..1)).to_owned();
@@ -350,7 +380,6 @@ fn other_models_are_cut_as_well() {
         ("families/xl/pipeline.toml", &["run.steps=8"], (2 * 2, 6 * 2, 16)),
         ("pipelines/no-guidance/pipeline.toml", &["run.steps=8", "scheduler.ddim={}"], (2, 6, 8)),
         ("lora/diffusers/pipeline.toml", &["run.steps=8"], (2 * 2, 6 * 2, 16)),
-        ("lora/legacy/pipeline.toml", &["run.steps=8"], (2 * 2, 6 * 2, 16)),
     ] {
         let path = format!("tests/golden/{pipeline}");
         let set = [&["run.images=1", deep], more].concat();

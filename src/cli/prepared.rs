@@ -111,7 +111,7 @@ fn table(entries: &[Entry]) -> String {
         let axes: Vec<_> = entry.axes.iter().map(|(name, length)| format!("{name}={length}")).collect();
         let stale = entry.stale().map(|why| format!("  ({why})")).unwrap_or_default();
         format!(
-            "{:<16} {:>10}  {:>5.1} s  ONNX Runtime {}  {}{stale}\n    {}\n",
+            "{:<20} {:>10}  {:>5.1} s  ONNX Runtime {}  {}{stale}\n    {}\n",
             entry.component,
             HumanBytes(entry.bytes()).to_string(),
             entry.seconds,
