@@ -133,6 +133,27 @@ fn pictures_of_one_batch_have_deep_layers_of_their_own() {
     }
 }
 
+/// A model that is open is cut already, or not.
+#[test]
+fn a_request_is_made_with_the_model_that_was_opened_for_it() {
+    let plan = |set: &str| {
+        let overrides = Overrides { set: vec![set.to_owned()], ..Overrides::default() };
+        Spec::load(&root(PLAIN), &overrides).and_then(Plan::new).unwrap_or_else(|error| panic!("{error}"))
+    };
+    let (plain, deeper) = (plan("run.steps=2"), plan("cache.deepcache={branch=1}"));
+    let ignore = &mut |_: Event<'_>| ControlFlow::Continue(());
+    for (model, request) in [(&plain, &deeper), (&plan("cache.deepcache={}"), &deeper)] {
+        let opened = Pipeline::load(model.model.clone(), &runtime(), &Cancel::new(), ignore);
+        let error = opened.expect("a pipeline").run(&request.request, &Cancel::new(), ignore).expect_err("another cut");
+        assert!(error.to_string().contains("cache.deepcache.branch: 1 is asked for"), "{error}");
+    }
+    // A full run goes with it, as `--compare` has one.
+    let opened = Pipeline::load(deeper.model.clone(), &runtime(), &Cancel::new(), ignore);
+    let timings = opened.expect("a pipeline").run(&plain.request, &Cancel::new(), ignore).expect("pictures");
+    assert_eq!(timings.evaluations.outer, 0);
+    assert_eq!(timings.evaluations.made, timings.evaluations.of);
+}
+
 /// The outer layers are kept once, a graph of their own; the whole graph with its second output is not the plain one.
 #[test]
 fn the_outer_layers_are_another_entry() {
