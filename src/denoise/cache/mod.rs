@@ -30,7 +30,7 @@ pub struct Entry {
     /// Whether what it decides depends on the picture, so that pictures have to be denoised one at a time for a picture
     /// not to depend on its neighbours in a batch.
     pub decides_by_picture: bool,
-    /// Whether steps that are skipped are answered by the outer layers of a UNet, from the key `branch` on.
+    /// Whether steps that are skipped are answered by the outer layers of a UNet, cut as its key `branch` says.
     pub runs_outer_layers: bool,
     /// Its parameters, in the order in which they are listed.
     pub keys: &'static [Key],

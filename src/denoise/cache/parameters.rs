@@ -98,7 +98,7 @@ impl Cache {
         self.entry.keys.iter().map(|key| key.name).zip(self.values.iter().copied())
     }
 
-    /// The branch from which on the outer layers of a UNet are run, where they are run alone.
+    /// The branch at which a UNet is cut, where its outer layers are run alone.
     pub fn branch(&self) -> Option<usize> {
         self.entry.runs_outer_layers.then(|| self.whole("branch"))
     }
