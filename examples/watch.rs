@@ -16,7 +16,7 @@ fn main() -> ldm_ort::Result<()> {
     let saver = Saver::new(&plan.spec.output.dir)?;
     let mut recorder = Recorder::new(&plan, &runtime);
     let mut pipeline = Pipeline::load(plan.model, &runtime, &cancel, &mut |event: Event<'_>| {
-        if let Event::Opened { component, seconds } = event {
+        if let Event::Opened { component, seconds, .. } = event {
             println!("{component} open after {seconds:.2} s");
         }
         ControlFlow::Continue(())

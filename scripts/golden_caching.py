@@ -14,6 +14,8 @@ caching methods are written here after what was published:
     ucache      github.com/leejet/stable-diffusion.cpp, docs/caching.md and ucache.hpp
     spectrum    Han et al. 2026, arXiv 2603.01623, and github.com/hanjq17/Spectrum
 
+The cases of deepcache are golden_deepcache.py's.
+
 Every picture is drawn alone. Methods see the guided prediction, and forget all where guidance begins or ends. A step
 of a scheduler with two calls is decided by its first call, and the two calls are remembered apart. `likeness.json` holds PSNR and SSIM as scikit-image has them, of models/shapes/sample.png and the same
 picture with a pattern of some amplitude over it.
@@ -360,7 +362,7 @@ def pipeline(spec):
         text += f"\n[scheduler.{spec['scheduler']}]\n"
     if spec["cache"]:
         name, parameters = spec["cache"]
-        assert set(parameters) <= set(inspect.signature(METHODS[name]).parameters)
+        assert name not in METHODS or set(parameters) <= set(inspect.signature(METHODS[name]).parameters)
         text += f"\n[cache.{name}]\n" + "".join(f"{k} = {toml_value(v)}\n" for k, v in parameters.items())
     text += f"\n[run]\nsteps = {spec['steps']}\nseed = {spec['seed']}\nimages = {spec['images']}\n"
     return text + f"width = {spec['size']}\nheight = {spec['size']}\n"

@@ -62,6 +62,19 @@ SETTINGS = [
     {"guidance_interval": [0.0, 0.6], "spectrum": {"warmup": 4, "flex": 1.5, "stop": 1.0}},
     {"guidance_interval": [0.0, 0.7], "spectrum": {"warmup": 4, "flex": 3.0, "stop": 1.0}},
     {"guidance_interval": [0.0, 0.6], "spectrum": {"warmup": 3, "flex": 3.0, "stop": 1.0}},
+    {"deepcache": {"interval": 2}},
+    {"deepcache": {}},
+    {"deepcache": {"branch": 1}},
+    {"deepcache": {"branch": 2}},
+    {"deepcache": {"interval": 2, "start": 0.3}},
+    {"deepcache": {"start": 0.4}},
+    {"deepcache": {"interval": 4, "start": 0.3}},
+    {"deepcache": {"interval": 4, "start": 0.4}},
+    {"deepcache": {"interval": 4, "branch": 1, "start": 0.4}},
+    {"deepcache": {"interval": 8, "branch": 1, "start": 0.4}},
+    {"guidance_interval": [0.0, 0.7], "deepcache": {}},
+    {"guidance_interval": [0.0, 0.7], "deepcache": {"interval": 4, "start": 0.4}},
+    {"guidance_interval": [0.0, 0.6], "deepcache": {"interval": 4, "branch": 1, "start": 0.3}},
 ]
 
 
@@ -124,12 +137,14 @@ def main(program):
             rows = draw(program, setting, folder)
             # What else the machine does changes; the full run is timed on either side.
             after = mean([row["seconds"] for row in draw(program, {}, folder)])
-            made, of = (mean([row["fewer_evaluations"][key] for row in rows]) for key in ("made", "of"))
+            told = lambda key: mean([row["fewer_evaluations"].get(key, 0) for row in rows])
+            made, outer, of = told("made"), told("outer"), told("of")
+            beside = f" and {outer:.4g} outer" if outer else ""
             seconds, of_full = mean([row["seconds"] for row in rows]), mean([before, after])
             psnr, ssim = zip(*(likeness(row, other) for row, other in zip(rows, full)))
             before = after
             print(
-                f"| {named(setting)} | {made:.4g} of {of:.0f} | {seconds:.2f} | {seconds / of_full:.2f} "
+                f"| {named(setting)} | {made:.4g} of {of:.0f}{beside} | {seconds:.2f} | {seconds / of_full:.2f} "
                 f"| {mean(psnr):.1f} | {min(psnr):.1f} | {mean(ssim):.3f} |",
                 flush=True,
             )

@@ -109,8 +109,11 @@ pub struct StageRecord {
 /// How a model was evaluated less often than a full run would: what was asked for, and what came of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FewerEvaluations {
-    /// The evaluations made, each branch of the guidance counted by itself.
+    /// The evaluations made of the whole model, each branch of the guidance counted by itself.
     pub made: usize,
+    /// Those made beside them of its outer layers alone.
+    #[serde(skip_serializing_if = "is_none", default)]
+    pub outer: usize,
     /// Those of a full run.
     pub of: usize,
     /// The shares of the run from which and to which guidance was at work.
@@ -119,6 +122,10 @@ pub struct FewerEvaluations {
     /// The caching method.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cache: Option<CacheRecord>,
+}
+
+fn is_none(count: &usize) -> bool {
+    *count == 0
 }
 
 /// A caching method with its parameters.
@@ -172,6 +179,9 @@ impl Record {
                 text.push_str(&format!(", Cache: {}", cache.method));
             }
             text.push_str(&format!(", Evaluations: {} of {}", fewer.made, fewer.of));
+            if fewer.outer > 0 {
+                text.push_str(&format!(", Evaluations of the outer layers alone: {}", fewer.outer));
+            }
         }
         for stage in &self.stages {
             if let Some(start) = stage.denoising_start {
@@ -300,13 +310,23 @@ mod tests {
         assert!(!serde_json::to_string(&record).unwrap().contains("evaluations"));
         let parameters = BTreeMap::from([("threshold".to_owned(), 0.05.into()), ("reset".to_owned(), true.into())]);
         let cache = CacheRecord { method: "ucache".into(), parameters };
-        record.fewer_evaluations =
-            Some(FewerEvaluations { made: 14, of: 20, guidance_interval: Some([0.2, 0.8]), cache: Some(cache) });
+        record.fewer_evaluations = Some(FewerEvaluations {
+            made: 14,
+            outer: 0,
+            of: 20,
+            guidance_interval: Some([0.2, 0.8]),
+            cache: Some(cache),
+        });
         let text = record.parameters();
         assert!(
             text.contains("Model: shapes, Guidance interval: 0.2-0.8, Cache: ucache, Evaluations: 14 of 20, Version"),
             "{text}"
         );
+        let again: Record = serde_json::from_str(&serde_json::to_string(&record).unwrap()).unwrap();
+        assert_eq!(again, record);
+        record.fewer_evaluations.iter_mut().for_each(|fewer| fewer.outer = 6);
+        let text = record.parameters();
+        assert!(text.contains("Evaluations: 14 of 20, Evaluations of the outer layers alone: 6, Version"), "{text}");
         let again: Record = serde_json::from_str(&serde_json::to_string(&record).unwrap()).unwrap();
         assert_eq!(again, record);
     }

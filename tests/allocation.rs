@@ -204,6 +204,10 @@ fn the_loop_allocates_nothing_of_the_size_of_the_latents() {
     for cache in ["easycache", "ucache"] {
         add(plain, &["scheduler.euler={}", &format!("cache.{cache}={{}}")], true);
     }
+    for batching in ["batched", "split"] {
+        let deep = ["scheduler.euler={}", "cache.deepcache.interval=2", &format!("device.batching={batching}")];
+        add(plain, &deep, true);
+    }
     add(plain, &["scheduler.euler={}", "task.text-to-image.guidance_interval=[0.2, 0.7]"], true);
     for name in ["guidance-rescale", "no-guidance", "half", "int64-timestep", "image-to-image-80"] {
         add(&format!("pipelines/{name}/pipeline.toml"), &[], true);

@@ -119,7 +119,7 @@ fn narrow_graphs_are_understood() {
         assert_eq!((&new.inputs, &new.outputs), (&old.inputs, &old.outputs));
         assert_eq!(new.convolved_channels, old.convolved_channels);
         assert_eq!(open(&place, "text_encoder").table_rows, open(&model, "text_encoder").table_rows);
-        let rewritten = rewrite(&new, &[Pass::Attention, Pass::Subpixel]).expect("a graph").expect("places");
+        let rewritten = rewrite(&new, &[Pass::Attention, Pass::Subpixel], &[]).expect("a graph").expect("places");
         assert_eq!(rewritten.report, [(Pass::Attention, 8), (Pass::Subpixel, 0)], "{weights:?}");
         // What did not change is there too.
         for file in ["model_index.json", "vae_decoder/model.onnx", "tokenizer/vocab.json"] {

@@ -20,7 +20,7 @@ fn fixtures() -> PathBuf {
 
 fn rewritten(path: &Path) -> Option<Rewritten> {
     let graph = GraphFile::open(path, path.parent().unwrap()).unwrap();
-    rewrite(&graph, &PASSES).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    rewrite(&graph, &PASSES, &[]).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// How many places each pass finds in a graph.

@@ -7,10 +7,10 @@ use std::time::Duration;
 use indicatif::HumanBytes;
 
 use super::output;
-use crate::bundle::ComponentKind;
 use crate::error::{Error, Result};
 use crate::memory::Held;
 use crate::pipeline::Event;
+use crate::plan;
 
 /// Watches a run's memory.
 pub(super) struct Watch {
@@ -80,7 +80,7 @@ impl Watch {
     pub(super) fn notice(&mut self, event: &Event<'_>) {
         match event {
             Event::Opening { weight_bytes, .. } => self.opening = Held::now().map(|held| (held, *weight_bytes)),
-            Event::Opened { component, .. } => self.opened(*component),
+            Event::Opened { component, is_outer, .. } => self.opened(&plan::name(*component, *is_outer)),
             Event::Preparing { .. } => self.begin("preparing"),
             Event::Denoising { .. } => self.begin("denoising"),
             Event::Decoding { .. } => self.begin("decoding"),
@@ -89,7 +89,7 @@ impl Watch {
         }
     }
 
-    fn opened(&mut self, component: ComponentKind) {
+    fn opened(&mut self, component: &str) {
         let Some(((before, weights), now)) = self.opening.take().zip(Held::now()) else { return };
         self.row(
             &format!("open {component}"),
@@ -118,7 +118,7 @@ impl Watch {
         self.peak = self.peak.max(peak);
         let shown = |bytes: u64| HumanBytes(bytes).to_string();
         let weights = weights.map(shown).unwrap_or_default();
-        let row = format!("{what:<22} {weights:>11} {:>11} {:>11} {:>11}", shown(private), shown(mapped), shown(peak));
+        let row = format!("{what:<26} {weights:>11} {:>11} {:>11} {:>11}", shown(private), shown(mapped), shown(peak));
         self.rows.push(row);
     }
 
@@ -126,7 +126,7 @@ impl Watch {
     /// most that the process was seen to hold of either kind, and of both together.
     pub(super) fn print(mut self) {
         self.end();
-        let head = format!("{:<22} {:>11} {:>11} {:>11} {:>11}", "memory", "weights", "private", "mapped", "peak");
+        let head = format!("{:<26} {:>11} {:>11} {:>11} {:>11}", "memory", "weights", "private", "mapped", "peak");
         output::say(&head);
         self.rows.iter().for_each(|row| output::say(row));
         output::say(&format!("at most {} private and mapped together", HumanBytes(self.peak)));

@@ -40,10 +40,13 @@ pub fn compile(args: &CompileArgs, global: &Global, out: &mut dyn Write) -> Resu
     let mut plan = Plan::new(Spec::load(&args.pipeline, &args.overrides.to_overrides())?)?;
     plan.keep_prepared(cache(global)?.as_ref());
     let models = || std::iter::once(&plan.model).chain(plan.stages.iter().map(|stage| &stage.model));
-    let kinds = |model: &ModelPlan| model.openings().into_iter().map(|(kind, ..)| kind).collect::<Vec<_>>();
-    let left: Vec<_> =
-        models().flat_map(|model| kinds(model).into_iter().filter(|&kind| model.prepared(kind).is_none())).collect();
-    if left.len() == models().map(|model| kinds(model).len()).sum::<usize>() {
+    let openings = |model: &ModelPlan| -> Vec<(String, bool)> {
+        let openings = model.openings().into_iter();
+        openings.map(|opening| (opening.name(), model.prepared(opening.kind).is_some())).collect()
+    };
+    let all: Vec<_> = models().flat_map(openings).collect();
+    let left: Vec<_> = all.iter().filter(|(_, is_prepared)| !is_prepared).map(|(name, _)| name).collect();
+    if left.len() == all.len() {
         return Err(Error::input(
             args.pipeline.display().to_string(),
             "none of its graphs is one that would be optimised ahead",
@@ -56,8 +59,8 @@ pub fn compile(args: &CompileArgs, global: &Global, out: &mut dyn Write) -> Resu
         entries.extend(Pipeline::prepare(model, &runtime, &interrupt.cancel(), &mut progress)?);
     }
     progress.clear();
-    for kind in left {
-        output::say(&format!("{kind} is opened as it lies: it is not on the processor, or its weights are changed"));
+    for name in left {
+        output::say(&format!("{name} is opened as it lies: it is not on the processor, or its weights are changed"));
     }
     output::text(out, &table(&entries))
 }
@@ -108,7 +111,7 @@ fn table(entries: &[Entry]) -> String {
         let axes: Vec<_> = entry.axes.iter().map(|(name, length)| format!("{name}={length}")).collect();
         let stale = entry.stale().map(|why| format!("  ({why})")).unwrap_or_default();
         format!(
-            "{:<16} {:>10}  {:>5.1} s  ONNX Runtime {}  {}{stale}\n    {}\n",
+            "{:<20} {:>10}  {:>5.1} s  ONNX Runtime {}  {}{stale}\n    {}\n",
             entry.component,
             HumanBytes(entry.bytes()).to_string(),
             entry.seconds,

@@ -10,6 +10,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use super::output;
 use super::preview::Terminal;
 use crate::pipeline::{Event, Observer};
+use crate::plan;
 
 /// Draws progress on standard error, and stops the run once `interrupted` is set.
 pub struct Progress {
@@ -91,20 +92,22 @@ impl Observer for Progress {
     fn notice(&mut self, event: Event<'_>) -> ControlFlow<()> {
         match event {
             Event::Stage { key, number, of } => self.stage = format!(" · {key} ({number} of {of})"),
-            Event::Opening { component, weight_bytes, opened_bytes, of_bytes } => {
+            Event::Opening { component, is_outer, weight_bytes, opened_bytes, of_bytes } => {
                 if opened_bytes == 0 {
                     let template = "{spinner} {msg} {bar:30} {bytes} of {total_bytes} {elapsed}";
                     self.replace(ProgressBar::new(of_bytes), template, String::new());
                     self.bar.enable_steady_tick(Duration::from_millis(120));
                 }
                 self.bar.set_message(format!(
-                    "opening {component} ({}){}",
+                    "opening {} ({}){}",
+                    plan::name(component, is_outer),
                     indicatif::HumanBytes(weight_bytes),
                     self.stage
                 ));
                 self.bar.set_position(opened_bytes);
             }
-            Event::Optimizing { component, bytes, folder } => {
+            Event::Optimizing { component, is_outer, bytes, folder } => {
+                let component = plan::name(component, is_outer);
                 if !self.quiet {
                     self.line(&format!(
                         "optimising {component} for this machine, once: about {} into {}",

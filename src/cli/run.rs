@@ -212,7 +212,10 @@ fn denoising(timings: &Timings) -> String {
     let Timings { denoise, calls, evaluations, .. } = *timings;
     let rate = if denoise > 0.0 { calls as f64 / denoise } else { 0.0 };
     let evaluations = match evaluations {
-        Evaluations { made, of } if made < of => format!(", {made} of {of} evaluations"),
+        Evaluations { made, outer: 0, of } if made < of => format!(", {made} of {of} evaluations"),
+        Evaluations { made, outer, of } if made < of => {
+            format!(", {made} of {of} evaluations and {outer} of the outer layers alone")
+        }
         _ => String::new(),
     };
     format!("denoising {denoise:.2} s ({calls} steps{evaluations}, {rate:.1}/s)")

@@ -2,7 +2,8 @@
 
 use ndarray::{ArrayD, Axis, IxDyn, Slice, concatenate};
 
-use super::graph::{Told, pad_rows, switches, timestep};
+use super::feed::{pad_rows, switches, timestep};
+use super::graph::Told;
 use super::{Call, Share};
 use crate::bundle::ControlNetContract;
 use crate::error::{Error, Result};

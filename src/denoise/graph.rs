@@ -2,14 +2,15 @@
 
 use std::ops::Range;
 
-use ndarray::{ArrayD, ArrayViewD, ArrayViewMutD, Axis, IxDyn, Slice, concatenate};
+use ndarray::{ArrayD, ArrayViewD, ArrayViewMutD, Axis, IxDyn, Slice};
 
+use super::feed::{by_role, pad_rows, rows_of, switches, timestep};
 use super::form::Form;
-use super::{Call, Condition, Control, Denoiser, Guidance, Share};
-use crate::bundle::{DenoiserContract, Switch};
+use super::{Call, Condition, Control, Denoiser, Guidance, Outer, Share};
+use crate::bundle::DenoiserContract;
 use crate::error::{Error, Result};
 use crate::session::{Cancel, Run, Session};
-use crate::tensor::{Dim, Tensor, TensorInfo, TensorView, switch};
+use crate::tensor::{TensorInfo, TensorView};
 use crate::tiles::Tiles;
 
 /// A UNet graph, set up for one batch of pictures: its buffers are made once and serve every step.
@@ -37,10 +38,22 @@ pub struct GraphDenoiser<'a> {
     sample_len: usize,
     condition: Condition,
     controls: Vec<Control<'a>>,
+    /// What they made at the last call of the whole graph.
+    residuals: Vec<ArrayD<f32>>,
+    outer: Option<Outer<'a>>,
     /// For each row, whether it is told the prompt.
     prompted: Vec<bool>,
     outputs_per_input: usize,
     evaluations: usize,
+    outer_evaluations: usize,
+}
+
+/// Which layers of the model are run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layers {
+    All,
+    /// The outer ones, on what the deep ones gave at the last call of all.
+    Outer,
 }
 
 /// What is denoised at once.
@@ -161,10 +174,19 @@ impl<'a> GraphDenoiser<'a> {
             sample_len: channels * height * width,
             condition,
             controls: Vec::new(),
+            residuals: Vec::new(),
+            outer: None,
             prompted,
             outputs_per_input: (outputs / channels).max(1),
             evaluations: 0,
+            outer_evaluations: 0,
         })
+    }
+
+    /// Adds the outer layers as a graph of their own, for [`Denoiser::predict_outer`].
+    pub fn with_outer(mut self, outer: Option<Outer<'a>>) -> Self {
+        self.outer = outer;
+        self
     }
 
     /// Adds control networks, whose residuals add up.
@@ -199,7 +221,7 @@ impl<'a> GraphDenoiser<'a> {
     }
 
     /// The sum of all control networks' residuals for each place, `[rows, ...]`.
-    fn residuals(&mut self, rows: Range<usize>, call: Call) -> Result<Vec<ArrayD<f32>>> {
+    fn controlled(&mut self, rows: Range<usize>, call: Call) -> Result<Vec<ArrayD<f32>>> {
         let part = Slice::from(rows.clone());
         let told = Told {
             sample: self.input.slice_axis(Axis(0), part).slice_axis_move(Axis(1), Slice::from(..self.channels)),
@@ -226,9 +248,13 @@ impl<'a> GraphDenoiser<'a> {
         Ok(sum)
     }
 
-    fn run_graph(&mut self, call: Call) -> Result<()> {
+    fn run_graph(&mut self, call: Call, layers: Layers) -> Result<()> {
         let (rows, chunk) = self.rows_run(call);
-        let residuals = self.residuals(rows.clone(), call)?;
+        if layers == Layers::All {
+            self.residuals.clear();
+            self.residuals = self.controlled(rows.clone(), call)?;
+        }
+        let at_once = (rows.clone(), chunk);
         let rows = Slice::from(rows);
         let form = Form::of(self.contract);
         let t = timestep(&self.contract.timestep, &self.contract.sample, chunk, form.time(call.timestep));
@@ -237,9 +263,16 @@ impl<'a> GraphDenoiser<'a> {
         let by_row: Vec<(&TensorInfo, ArrayViewD<'_, f32>)> = by_role(self.contract, &self.condition)
             .into_iter()
             .filter_map(|(info, value)| info.zip(value.map(|value| value.slice_axis(Axis(0), rows))))
-            .chain(places.zip(residuals.iter().map(|residual| residual.view())))
+            .chain(places.zip(self.residuals.iter().map(|residual| residual.view())))
             .collect();
-        let (session, contract, cancel) = (&mut *self.session, self.contract, &self.cancel);
+        let (contract, cancel) = (self.contract, &self.cancel);
+        let (session, mut seam) = match &mut self.outer {
+            None => (&mut *self.session, None),
+            Some(outer) => {
+                let (own, seam) = outer.begin(layers, at_once);
+                (if layers == Layers::All { &mut *self.session } else { own }, Some(seam))
+            }
+        };
         let told = self.condition.context.as_ref().map_or(0, |tokens| tokens.shape()[1]);
         let outputs = self.output.shape()[1];
         let formed = &mut self.formed;
@@ -265,9 +298,11 @@ impl<'a> GraphDenoiser<'a> {
                             .map(|(info, all)| (info.name.as_str(), TensorView::F32(all.slice_axis(Axis(0), part)))),
                     );
                     inputs.extend(switches.iter().map(|(name, value)| (*name, TensorView::Bool(value.view()))));
-                    Run { inputs, out }
+                    Run { inputs, out, beside: None }
                 });
-                session.run_each(runs.collect(), &contract.output.name, cancel)
+                let mut runs: Vec<Run<'_>> = runs.collect();
+                seam.iter_mut().for_each(|seam| seam.join(&mut runs));
+                session.run_each(runs, &contract.output.name, cancel)
             })
         };
         let (input, mut output) = (self.input.slice_axis(Axis(0), rows), self.output.slice_axis_mut(Axis(0), rows));
@@ -280,10 +315,9 @@ impl<'a> GraphDenoiser<'a> {
         output.assign(&blended);
         Ok(())
     }
-}
 
-impl Denoiser for GraphDenoiser<'_> {
-    fn predict(&mut self, sample: &[f32], call: Call, prediction: &mut [f32]) -> Result<()> {
+    /// Runs these layers on `sample`, and says how many evaluations that is.
+    fn evaluate(&mut self, sample: &[f32], call: Call, layers: Layers, prediction: &mut [f32]) -> Result<usize> {
         let rows = self.prompted.len();
         for (row, mut target) in self.input.axis_iter_mut(Axis(0)).enumerate() {
             let picture = row.min(rows - 1) % self.batch.images;
@@ -292,10 +326,7 @@ impl Denoiser for GraphDenoiser<'_> {
                 target[..self.sample_len].copy_from_slice(source);
             }
         }
-        self.run_graph(call)?;
-        // Rows that only fill up a fixed batch are evaluated too, though not more of them than the branches have.
-        let run = self.rows_run(call).0.len().div_ceil(self.batch.images.max(1));
-        self.evaluations += run.min(self.guidance.branches().len());
+        self.run_graph(call, layers)?;
         let output = self.output.as_slice().unwrap_or_default();
         if self.is_guided(call) {
             self.guidance.combine(output, self.batch.images, prediction);
@@ -303,7 +334,25 @@ impl Denoiser for GraphDenoiser<'_> {
             let told = output.get(self.guidance.told() * prediction.len()..).unwrap_or_default();
             Guidance::Off.combine(told, self.batch.images, prediction);
         }
+        // Rows that only fill up a fixed batch are evaluated too, though not more of them than the branches have.
+        let run = self.rows_run(call).0.len().div_ceil(self.batch.images.max(1));
+        Ok(run.min(self.guidance.branches().len()))
+    }
+}
+
+impl Denoiser for GraphDenoiser<'_> {
+    fn predict(&mut self, sample: &[f32], call: Call, prediction: &mut [f32]) -> Result<()> {
+        self.evaluations += self.evaluate(sample, call, Layers::All, prediction)?;
         Ok(())
+    }
+
+    fn predict_outer(&mut self, sample: &[f32], call: Call, prediction: &mut [f32]) -> Result<bool> {
+        let rows = self.rows_run(call);
+        let knows = self.outer.as_ref().is_some_and(|outer| outer.knows(&rows));
+        if knows {
+            self.outer_evaluations += self.evaluate(sample, call, Layers::Outer, prediction)?;
+        }
+        Ok(knows)
     }
 
     fn outputs_per_input(&self) -> usize {
@@ -314,61 +363,12 @@ impl Denoiser for GraphDenoiser<'_> {
         self.evaluations
     }
 
+    fn outer_evaluations(&self) -> usize {
+        self.outer_evaluations
+    }
+
     fn changes_at(&self, call: Call) -> bool {
         let interval_changes = self.interval.is_some_and(|interval| interval.changes_at(call));
         interval_changes || self.controls.iter().any(|control| control.changes_at(call))
     }
-}
-
-/// The inputs that a condition fills one row a sample, each with what fills it.
-fn by_role<'c>(
-    contract: &'c DenoiserContract,
-    condition: &'c Condition,
-) -> [(Option<&'c TensorInfo>, Option<&'c ArrayD<f32>>); 9] {
-    [
-        (contract.context.as_ref(), condition.context.as_ref()),
-        (contract.context_mask.as_ref(), condition.context_mask.as_ref()),
-        (contract.resolution.as_ref(), condition.resolution.as_ref()),
-        (contract.aspect_ratio.as_ref(), condition.aspect_ratio.as_ref()),
-        (contract.text_embeds.as_ref(), condition.text_embeds.as_ref()),
-        (contract.time_ids.as_ref(), condition.time_ids.as_ref()),
-        (contract.timestep_cond.as_ref(), condition.timestep_cond.as_ref()),
-        (contract.guidance.as_ref(), condition.guidance.as_ref()),
-        (contract.class_labels.as_ref(), condition.class_labels.as_ref()),
-    ]
-}
-
-fn rows_of(all: &Option<ArrayD<f32>>, rows: Slice) -> Option<ArrayViewD<'_, f32>> {
-    all.as_ref().map(|all| all.slice_axis(Axis(0), rows))
-}
-
-/// The time in the type and the shape that a graph declares: a scalar, `[1]`, or one value for each of `rows`.
-pub(super) fn timestep(info: &TensorInfo, sample: &TensorInfo, rows: usize, t: f64) -> Tensor {
-    let shape = match info.shape.as_slice() {
-        [] => vec![],
-        [Dim::Fixed(n)] => vec![*n],
-        [free] if sample.shape.first() == Some(free) => vec![rows],
-        _ => vec![1],
-    };
-    match info.dtype.is_integer() {
-        true => Tensor::I64(ArrayD::from_elem(IxDyn(&shape), t.round() as i64)),
-        false => Tensor::F32(ArrayD::from_elem(IxDyn(&shape), t as f32)),
-    }
-}
-
-/// The switches of a graph with their values.
-pub(super) fn switches(switches: &[Switch]) -> Vec<(&str, ArrayD<bool>)> {
-    switches.iter().map(|s| (s.input.name.as_str(), switch(&s.input, s.value))).collect()
-}
-
-/// Repeats the last row until there are `rows`, so that a graph with a fixed batch is always given whole batches.
-pub(super) fn pad_rows(tensor: ArrayD<f32>, rows: usize) -> Result<ArrayD<f32>> {
-    let have = tensor.shape()[0];
-    if have >= rows {
-        return Ok(tensor);
-    }
-    let last = tensor.slice_axis(Axis(0), Slice::from(have - 1..)).to_owned();
-    let mut parts = vec![tensor.view()];
-    parts.extend(std::iter::repeat_n(last.view(), rows - have));
-    concatenate(Axis(0), &parts).map_err(|e| Error::input("condition", e.to_string(), ""))
 }

@@ -2,11 +2,13 @@
 
 pub mod cache;
 mod control;
+mod feed;
 mod form;
 mod graph;
 mod guidance;
 mod keep;
 mod noise;
+mod outer;
 mod packing;
 mod share;
 #[cfg(test)]
@@ -26,6 +28,7 @@ pub use graph::{Batch, GraphDenoiser};
 pub use guidance::{Branch, Guidance};
 pub use keep::Keep;
 pub use noise::BatchNoise;
+pub use outer::Outer;
 pub use share::Share;
 
 /// What a denoiser is told about the picture beside the noisy sample and the time.
@@ -73,8 +76,10 @@ pub struct Call {
 /// How often a model was evaluated in a run: each branch of the guidance counts by itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Evaluations {
-    /// Those made.
+    /// Those made of the whole model.
     pub made: usize,
+    /// Those made beside them of its outer layers alone.
+    pub outer: usize,
     /// Those of the same run with every branch at every call.
     pub of: usize,
 }
@@ -82,6 +87,7 @@ pub struct Evaluations {
 impl std::ops::AddAssign for Evaluations {
     fn add_assign(&mut self, other: Self) {
         self.made += other.made;
+        self.outer += other.outer;
         self.of += other.of;
     }
 }
@@ -95,13 +101,28 @@ pub trait Denoiser {
     /// Whatever the model fails with, and [`Error::Interrupted`].
     fn predict(&mut self, sample: &[f32], call: Call, prediction: &mut [f32]) -> Result<()>;
 
+    /// As [`Denoiser::predict`], by the outer layers of the model alone, on what the deep ones gave when all were last run;
+    /// `false` where that cannot be done, and nothing was written.
+    ///
+    /// # Errors
+    /// As [`Denoiser::predict`].
+    fn predict_outer(&mut self, sample: &[f32], call: Call, prediction: &mut [f32]) -> Result<bool> {
+        let _ = (sample, call, prediction);
+        Ok(false)
+    }
+
     /// How many values a prediction has for each value of the sample: 2 where the model predicts a variance too.
     fn outputs_per_input(&self) -> usize {
         1
     }
 
-    /// How often the model was evaluated so far, each branch of the guidance counted by itself.
+    /// How often the whole model was evaluated so far, each branch of the guidance counted by itself.
     fn evaluations(&self) -> usize;
+
+    /// How often its outer layers were evaluated alone, counted so too.
+    fn outer_evaluations(&self) -> usize {
+        0
+    }
 
     /// Whether what is run at this call is of another kind than at the call before, since a branch of the guidance or a
     /// control network begins or ends between them.

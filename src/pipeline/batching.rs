@@ -48,7 +48,7 @@ pub(super) fn rows(
     };
     let Some(inputs) = graph.inputs.iter().map(filled).collect::<Option<Vec<_>>>() else { return Ok(None) };
     stop_if(observer.notice(Event::Measuring { component: kind }), None)?;
-    let opened = cache.open(runtime, graph, plan.passes(kind), &options, &mut |_| {});
+    let opened = cache.open(runtime, graph, &plan.passes(kind), &options, &mut |_| {});
     match opened.and_then(|mut session| measure(&mut session, &plan.model.denoiser.output.name, &inputs, cancel)) {
         Ok(rows) => {
             place.write(rows);
@@ -64,7 +64,7 @@ fn measure(session: &mut Session, output: &str, inputs: &[(String, Tensor)], can
     let length = session.run(&views(inputs), &[output], cancel)?.iter().map(ArrayD::len).sum();
     let timed = |session: &mut Session, count: usize| {
         let mut outs = vec![vec![0.0; length]; count];
-        let runs = outs.iter_mut().map(|out| Run { inputs: views(inputs), out });
+        let runs = outs.iter_mut().map(|out| Run { inputs: views(inputs), out, beside: None });
         let runs = runs.collect();
         let start = Instant::now();
         session.run_each(runs, output, cancel)?;

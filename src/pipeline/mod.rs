@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use ndarray::{ArrayD, Axis, Slice};
 
-use crate::denoise::{Batch, BatchNoise, Cached, Control, Denoiser, Evaluations, GraphDenoiser, denoise};
+use crate::denoise::{Batch, BatchNoise, Cached, Control, Denoiser, Evaluations, GraphDenoiser, Outer, denoise};
 use crate::error::{Error, Result};
 use crate::image;
-use crate::plan::{ControlPart, ModelPlan, Request, Sizes};
+use crate::plan::{ControlPart, ModelPlan, OuterPlan, Request, Sizes};
 use crate::prepared::Entry;
 use crate::session::{Cancel, Runtime};
 use crate::task::{self, Given, Handed, Paste, Stage};
@@ -147,6 +147,7 @@ impl Pipeline {
         observer: &mut dyn Observer,
         timings: &mut Timings,
     ) -> Result<Drawn> {
+        OuterPlan::fits(self.plan.outer.as_ref(), request.cache.as_ref())?;
         let sizes = Sizes::of(request, &self.plan.model.denoiser);
         if self.plan.sizes.is_some_and(|opened| opened != sizes) {
             self.plan.sizes = Some(sizes);
@@ -227,7 +228,7 @@ impl Pipeline {
         let opening = Instant::now();
         self.release(|parts| &mut parts.beginning);
         let mut opener = Opener::new(&self.plan, &self.runtime, cancel, observer);
-        let Denoising { denoiser, controls, preview } = opener.denoising(&mut self.parts)?;
+        let Denoising { denoiser, outer, controls, preview } = opener.denoising(&mut self.parts)?;
         opened += opening.elapsed();
         let prepared = Instant::now();
         timings.open += opened.as_secs_f64();
@@ -255,6 +256,9 @@ impl Pipeline {
             calls: 0,
             took: Duration::ZERO,
         };
+        let tensor = self.plan.outer.as_ref().map(|outer| outer.tensor.as_str());
+        let outer = outer.as_mut().zip(tensor).filter(|_| request.cache.as_ref().is_some_and(|c| c.branch().is_some()));
+        model = model.with_outer(outer.map(|(session, tensor)| Outer::new(session, tensor)));
         let calls_made = begin..span.end;
         let full = calls_made.len() * guidance.branches().len();
         model = model.with_guidance_interval(request.guidance_interval);
@@ -264,7 +268,7 @@ impl Pipeline {
             None => &mut model,
         };
         denoise(asked, scheduler.as_mut(), &mut sample, calls_made, keep.as_ref(), &mut noise, &mut watch)?;
-        let evaluations = Evaluations { made: model.evaluations(), of: full };
+        let evaluations = Evaluations { made: model.evaluations(), outer: model.outer_evaluations(), of: full };
         let Watching { calls, took: previewed, .. } = watch;
         let denoised = Instant::now();
         timings.preview += previewed.as_secs_f64();

@@ -16,6 +16,8 @@ pub enum Event<'a> {
     Opening {
         /// Which.
         component: ComponentKind,
+        /// Whether it is the denoiser's outer layers alone, which are a graph of their own where a cache runs them.
+        is_outer: bool,
         /// The size of its weights in bytes.
         weight_bytes: u64,
         /// The size of the weights opened before it.
@@ -27,6 +29,8 @@ pub enum Event<'a> {
     Optimizing {
         /// Which.
         component: ComponentKind,
+        /// Whether it is the denoiser's outer layers alone.
+        is_outer: bool,
         /// About as much room as it will take, in bytes.
         bytes: u64,
         /// Where it will be kept.
@@ -46,6 +50,8 @@ pub enum Event<'a> {
     Opened {
         /// Which.
         component: ComponentKind,
+        /// Whether it is the denoiser's outer layers alone.
+        is_outer: bool,
         /// How long it took.
         seconds: f64,
     },

@@ -4,15 +4,14 @@ use std::time::Instant;
 
 use super::observe::{Event, Observer};
 use super::stop_if;
-use crate::bundle::{ComponentKind, ConditionerContract, GraphFile, VaeDecoderContract};
+use crate::bundle::{ComponentKind, ConditionerContract, VaeDecoderContract};
 use crate::conditioner::Conditioner;
 use crate::error::{Error, Result};
 use crate::latent::{Decoder, Encoder, LinearColours, Preview};
 use crate::lora;
-use crate::plan::{ModelPlan, Part, PreviewSource};
+use crate::plan::{ModelPlan, Opening, Part, PreviewSource};
 use crate::prepared::{self, Entry};
 use crate::session::{Cancel, Runtime, Session, SessionOptions};
-use crate::tensor::ByteEdit;
 use crate::text::{Encodings, TextEncoder, TextEncoders};
 
 /// What is open.
@@ -40,6 +39,8 @@ pub(super) struct Beginning {
 /// What the loop runs.
 pub(super) struct Denoising {
     pub denoiser: Session,
+    /// The denoiser's outer layers, where a cache runs them alone.
+    pub outer: Option<Session>,
     pub controls: Vec<Session>,
     pub preview: Option<Preview>,
 }
@@ -69,9 +70,9 @@ impl<'a> Opener<'a> {
     }
 
     /// The graphs that are opened, that of the previews among them.
-    fn openings(&self) -> Vec<(ComponentKind, &'a GraphFile, &'a [ByteEdit])> {
+    fn openings(&self) -> Vec<Opening<'a>> {
         let plan = self.plan;
-        let preview = plan.preview_decoder().map(|part| (part.kind, &part.graph, part.edits.as_slice()));
+        let preview = plan.preview_decoder().map(|part| plan.opening(part));
         plan.openings().into_iter().chain(preview).collect()
     }
 
@@ -111,12 +112,13 @@ impl<'a> Opener<'a> {
     /// Optimises the graphs that are to be kept so, up to the first that is interrupted.
     pub(super) fn prepare(&mut self) -> Vec<(ComponentKind, Result<Entry>)> {
         let mut made = Vec::new();
-        for (kind, graph, edits) in self.openings() {
+        for opening in self.openings() {
+            let kind = opening.kind;
             let Some(cache) = self.plan.prepared(kind) else { continue };
-            let options = self.options(kind, edits);
+            let options = self.options(&opening);
             let (observer, cancel) = (&mut *self.observer, self.cancel);
-            let entry = cache.prepare(self.runtime, graph, self.plan.passes(kind), &options, &mut |event| {
-                forward(kind, event, observer, cancel)
+            let entry = cache.prepare(self.runtime, opening.graph, &opening.passes, &options, &mut |event| {
+                forward(&opening, event, observer, cancel)
             });
             let is_interrupted = matches!(entry, Err(Error::Interrupted { .. }));
             made.push((kind, entry));
@@ -137,14 +139,14 @@ impl<'a> Opener<'a> {
             let plan = self.plan;
             let mut encoders = Vec::new();
             for text in plan.text.iter().filter(|_| encodes).flat_map(|text| &text.encoders) {
-                let session = self.session(text.part.kind, &text.part.graph, &text.part.edits, unkept)?;
+                let session = self.session(&plan.opening(&text.part), unkept)?;
                 let contract = text.part.contract.clone();
                 let (taken, negative) = (text.taken.clone(), text.negative.clone());
                 let encoder = TextEncoder::new(text.tokenizer.clone(), session, contract, taken, negative, text.style)?;
                 encoders.push((text.group, encoder));
             }
             let mut conditioner = |part: &Part<ConditionerContract>| {
-                let session = self.session(part.kind, &part.graph, &part.edits, unkept)?;
+                let session = self.session(&plan.opening(part), unkept)?;
                 Ok(Conditioner::new(session, part.contract.clone()))
             };
             let class_embedder = plan.class_embedder.as_ref().map(&mut conditioner).transpose()?;
@@ -153,7 +155,7 @@ impl<'a> Opener<'a> {
             let conditioners = conditioners.collect::<Result<Vec<_>>>()?;
             let encoder = match &plan.encoder {
                 Some(part) => {
-                    let session = self.session(part.kind, &part.graph, &part.edits, unkept)?;
+                    let session = self.session(&plan.opening(part), unkept)?;
                     Some(Encoder::new(session, part.contract.clone()))
                 }
                 None => None,
@@ -169,12 +171,13 @@ impl<'a> Opener<'a> {
         let preview = if parts.denoising.is_none() { self.preview(parts)? } else { None };
         let Parts { denoising, unkept, .. } = parts;
         if denoising.is_none() {
-            let controls = self.plan.controls.iter().map(|control| &control.part);
-            let controls = controls.map(|part| self.session(part.kind, &part.graph, &part.edits, unkept));
+            let plan = self.plan;
+            let controls = plan.controls.iter().map(|control| &control.part);
+            let controls = controls.map(|part| self.session(&plan.opening(part), unkept));
             let controls = controls.collect::<Result<Vec<_>>>()?;
-            let part = &self.plan.denoiser;
-            let denoiser = self.session(part.kind, &part.graph, &part.edits, unkept)?;
-            *denoising = Some(Denoising { denoiser, controls, preview });
+            let denoiser = self.session(&plan.opening(&plan.denoiser), unkept)?;
+            let outer = plan.outer_opening().map(|opening| self.session(&opening, unkept)).transpose()?;
+            *denoising = Some(Denoising { denoiser, outer, controls, preview });
         }
         denoising.as_mut().ok_or_else(closed)
     }
@@ -185,7 +188,7 @@ impl<'a> Opener<'a> {
         let Some(preview) = &plan.preview else { return Ok(None) };
         Ok(Some(match &preview.source {
             PreviewSource::Small(part, scaling) => {
-                let session = self.session(part.kind, &part.graph, &part.edits, &parts.unkept)?;
+                let session = self.session(&plan.opening(part), &parts.unkept)?;
                 let decoder = Decoder::new(session, part.contract.clone(), *scaling);
                 Preview::Decoder(Box::new(decoder.of_factor(plan.spatial_factor)))
             }
@@ -214,7 +217,7 @@ impl<'a> Opener<'a> {
         let fit =
             |decoder: &mut Decoder| LinearColours::fit(decoder, channels, [height, width], plan.spatial_factor, cancel);
         if plan.decoder.is_none() {
-            let session = self.session(part.kind, &part.graph, &part.edits, &parts.unkept)?;
+            let session = self.session(&plan.opening(part), &parts.unkept)?;
             return fit(&mut Decoder::new(session, part.contract.clone(), plan.model.scaling));
         }
         let map = fit(self.decoding(parts)?.decoder.as_mut().ok_or_else(closed)?);
@@ -228,9 +231,10 @@ impl<'a> Opener<'a> {
     pub(super) fn decoding<'p>(&mut self, parts: &'p mut Parts) -> Result<&'p mut Decoding> {
         let Parts { decoding, unkept, .. } = parts;
         if decoding.is_none() {
-            let decoder = match &self.plan.decoder {
+            let plan = self.plan;
+            let decoder = match &plan.decoder {
                 Some(part) => {
-                    let session = self.session(part.kind, &part.graph, &part.edits, unkept)?;
+                    let session = self.session(&plan.opening(part), unkept)?;
                     let decoder = Decoder::new(session, part.contract.clone(), self.plan.decoder_scaling);
                     let is_small = self.plan.decodes_small();
                     Some(if is_small { decoder.of_factor(self.plan.spatial_factor) } else { decoder })
@@ -242,42 +246,41 @@ impl<'a> Opener<'a> {
         decoding.as_mut().ok_or_else(closed)
     }
 
-    fn session(
-        &mut self,
-        kind: ComponentKind,
-        graph: &GraphFile,
-        edits: &[ByteEdit],
-        unkept: &[ComponentKind],
-    ) -> Result<Session> {
-        let of_bytes = self.openings().iter().map(|(_, graph, _)| graph.weight_bytes).sum();
-        let (weight_bytes, opened_bytes) = (graph.weight_bytes, self.opened_bytes);
-        let opening = Event::Opening { component: kind, weight_bytes, opened_bytes, of_bytes };
-        stop_if(self.observer.notice(opening), None)?;
+    fn session(&mut self, opening: &Opening<'_>, unkept: &[ComponentKind]) -> Result<Session> {
+        let Opening { kind, graph, weight_bytes, .. } = *opening;
+        let of_bytes = self.openings().iter().map(|opening| opening.weight_bytes).sum();
+        let (component, is_outer, opened_bytes) = (kind, opening.is_outer, self.opened_bytes);
+        let event = Event::Opening { component, is_outer, weight_bytes, opened_bytes, of_bytes };
+        stop_if(self.observer.notice(event), None)?;
         let start = Instant::now();
-        let options = self.options(kind, edits);
+        let options = self.options(opening);
         let session = match self.plan.prepared(kind).filter(|_| !unkept.contains(&kind)) {
             Some(cache) => {
                 let (observer, cancel) = (&mut *self.observer, self.cancel);
-                cache.open(self.runtime, graph, self.plan.passes(kind), &options, &mut |event| {
-                    forward(kind, event, observer, cancel)
+                cache.open(self.runtime, graph, &opening.passes, &options, &mut |event| {
+                    forward(opening, event, observer, cancel)
                 })?
             }
             None => {
                 let mut weights = lora::merge(&self.plan.loras, kind, graph)?;
                 weights.extend(self.plan.learnt(kind, graph)?);
-                Session::open_with(self.runtime, &graph.path, &options, weights)?
+                prepared::open_unkept(self.runtime, graph, &opening.passes, &options, weights)?
             }
         };
         self.opened_bytes += weight_bytes;
-        let opened = Event::Opened { component: kind, seconds: start.elapsed().as_secs_f64() };
+        let opened = Event::Opened { component, is_outer, seconds: start.elapsed().as_secs_f64() };
         stop_if(self.observer.notice(opened), None)?;
         Ok(session)
     }
 
-    fn options(&self, kind: ComponentKind, edits: &[ByteEdit]) -> SessionOptions {
-        let mut options =
-            SessionOptions { cancel: self.cancel.clone(), edits: edits.to_vec(), ..self.plan.session_options(kind) };
-        if self.plan.preview_decoder().is_some_and(|part| part.kind == kind) {
+    fn options(&self, opening: &Opening<'_>) -> SessionOptions {
+        let mut options = SessionOptions {
+            component: opening.name(),
+            cancel: self.cancel.clone(),
+            edits: opening.edits.to_vec(),
+            ..self.plan.session_options(opening.kind)
+        };
+        if self.plan.preview_decoder().is_some_and(|part| part.kind == opening.kind) {
             // Threads that wait for work after a preview would take the processor from the step that follows.
             options.config.push(("session.intra_op.allow_spinning".to_owned(), "0".to_owned()));
         }
@@ -290,12 +293,13 @@ fn closed() -> Error {
 }
 
 /// Tells the observer what is told of a graph being optimised; an observer that breaks cancels that.
-fn forward(kind: ComponentKind, event: prepared::Event<'_>, observer: &mut dyn Observer, cancel: &Cancel) {
+fn forward(opening: &Opening<'_>, event: prepared::Event<'_>, observer: &mut dyn Observer, cancel: &Cancel) {
+    let (component, is_outer) = (opening.kind, opening.is_outer);
     let event = match event {
-        prepared::Event::Optimizing { bytes, folder } => Event::Optimizing { component: kind, bytes, folder },
-        prepared::Event::Waiting { .. } => Event::WaitingForOptimized { component: kind },
+        prepared::Event::Optimizing { bytes, folder } => Event::Optimizing { component, is_outer, bytes, folder },
+        prepared::Event::Waiting { .. } => Event::WaitingForOptimized { component },
         prepared::Event::NotKept { problem } => {
-            Event::Warning(format!("{kind} is opened as it lies, not optimised ahead: {problem}"))
+            Event::Warning(format!("{} is opened as it lies, not optimised ahead: {problem}", opening.name()))
         }
     };
     if observer.notice(event).is_break() {

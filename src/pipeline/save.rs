@@ -278,7 +278,7 @@ fn name_of(model: &Path) -> String {
 
 /// What came of a `[cache.NAME]` or a `guidance_interval` of these tables, where there is one.
 fn fewer_evaluations(spec: &Spec, evaluations: Option<&Evaluations>) -> Option<FewerEvaluations> {
-    let &Evaluations { made, of } = evaluations.filter(|_| spec.asks_for_fewer_evaluations())?;
+    let &Evaluations { made, outer, of } = evaluations.filter(|_| spec.asks_for_fewer_evaluations())?;
     let json = |value| match value {
         Value::Number(value) => value.into(),
         Value::Whole(value) => value.into(),
@@ -288,7 +288,7 @@ fn fewer_evaluations(spec: &Spec, evaluations: Option<&Evaluations>) -> Option<F
         method: cache.entry().name.to_owned(),
         parameters: cache.parameters().map(|(name, value)| (name.to_owned(), json(value))).collect(),
     });
-    Some(FewerEvaluations { made, of, guidance_interval: spec.task.guidance_interval(), cache })
+    Some(FewerEvaluations { made, outer, of, guidance_interval: spec.task.guidance_interval(), cache })
 }
 
 /// The strength that a run goes by.

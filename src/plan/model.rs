@@ -6,6 +6,7 @@ use super::classes;
 use super::conditions::ConditionPart;
 use super::control::ControlPart;
 use super::flux;
+use super::outer::OuterPlan;
 use super::preview::{self, PreviewPlan};
 use super::sizes::Sizes;
 use super::text::TextPlan;
@@ -45,6 +46,8 @@ pub struct ModelPlan {
     pub model: Model,
     /// The denoiser.
     pub denoiser: Part<()>,
+    /// Its outer layers, where a cache runs them alone.
+    pub outer: Option<OuterPlan>,
     /// The text encoders, where the task has prompts.
     pub text: Option<TextPlan>,
     /// The graph that turns classes into tokens, where the task has classes and the denoiser attends to tokens.
@@ -138,6 +141,7 @@ impl ModelPlan {
                 denoiser: contract,
             },
             denoiser: Part { edits, ..part(component, ()) },
+            outer: OuterPlan::new(spec.cache.as_ref(), &component.graph)?,
             text,
             class_embedder,
             conditions,

@@ -10,17 +10,54 @@ use crate::session::{ProviderChoice, SessionOptions};
 use crate::spec::Batching;
 use crate::tensor::{ByteEdit, Weight};
 
+/// A graph that is opened.
+#[derive(Debug, Clone)]
+pub struct Opening<'p> {
+    /// Which component it is.
+    pub kind: ComponentKind,
+    /// Whether it is the denoiser's outer layers alone.
+    pub is_outer: bool,
+    /// The file.
+    pub graph: &'p GraphFile,
+    /// What is read otherwise.
+    pub edits: &'p [ByteEdit],
+    /// What it is rewritten with.
+    pub passes: Vec<Pass>,
+    /// Bytes of the weights that it reads.
+    pub weight_bytes: u64,
+}
+
+impl Opening<'_> {
+    /// What people call it.
+    pub fn name(&self) -> String {
+        name(self.kind, self.is_outer)
+    }
+}
+
+/// What people call a component's graph, or that of its outer layers alone.
+pub(crate) fn name(kind: ComponentKind, is_outer: bool) -> String {
+    if is_outer { format!("{kind} (outer layers)") } else { kind.to_string() }
+}
+
 impl ModelPlan {
-    /// What a component's graph is rewritten with before it is kept.
+    /// What a component's graph is rewritten with before it is opened. All but a cut ([`Pass::cuts`]) is only done to graphs
+    /// that are kept.
+    pub fn passes(&self, kind: ComponentKind) -> Vec<Pass> {
+        let cut = self.outer.iter().filter(|_| kind == self.denoiser.kind).map(|outer| Pass::HandOut(outer.branch));
+        self.plain_passes(kind).chain(cut).collect()
+    }
+
+    /// The same without a cut.
     ///
     /// Winograd's form rounds a little more than a plain convolution. A first stage does that once a picture; a denoiser's
     /// rounding goes on from step to step, and is left alone unless it is asked for.
-    pub fn passes(&self, kind: ComponentKind) -> &'static [Pass] {
-        const ALL: [Pass; 3] = [Pass::Attention, Pass::Subpixel, Pass::Winograd];
+    pub(super) fn plain_passes(&self, kind: ComponentKind) -> impl Iterator<Item = Pass> {
         let is_plain = self.thrift.is_some_and(|thrift| thrift.decodes_plainly);
         let rounds_once = self.encoder.as_ref().is_some_and(|part| part.kind == kind)
             || self.decoder.as_ref().is_some_and(|part| part.kind == kind && !is_plain);
-        if rounds_once || self.device.fast_convolutions { &ALL } else { &ALL[..2] }
+        let winograd = (rounds_once || self.device.fast_convolutions).then_some(Pass::Winograd);
+        let loose = self.thrift.map(|_| Pass::Loose);
+        [Pass::Attention, Pass::Subpixel].into_iter().chain(winograd).chain(loose)
     }
 
     /// Where the graph of this component is kept once it was optimised for this machine, if it is.
@@ -46,7 +83,7 @@ impl ModelPlan {
     pub fn keeps_open(&self) -> bool {
         /// What activations take beside the weights of a large model.
         const BESIDE: u64 = 2 << 30;
-        let weights: u64 = self.graphs().iter().map(|(_, graph)| graph.weight_bytes).sum();
+        let weights: u64 = self.openings().iter().map(|opening| opening.weight_bytes).sum();
         let fits = || memory::available().is_none_or(|free| weights + BESIDE.min(weights) < free);
         self.device.keep.unwrap_or_else(|| self.thrift.is_none() && fits())
     }
@@ -112,25 +149,44 @@ impl ModelPlan {
         text.and_then(|text| text.learnt.as_ref()).map(|learnt| learnt.weight(graph)).transpose()
     }
 
-    /// The graphs that are opened.
+    /// The graphs of the components that are opened.
     pub fn graphs(&self) -> Vec<(ComponentKind, &GraphFile)> {
-        self.openings().into_iter().map(|(kind, graph, _)| (kind, graph)).collect()
+        let whole = self.openings().into_iter().filter(|opening| !opening.is_outer);
+        whole.map(|opening| (opening.kind, opening.graph)).collect()
     }
 
-    /// The graphs that are opened, in the order in which a picture needs them, each with what is read otherwise.
-    pub fn openings(&self) -> Vec<(ComponentKind, &GraphFile, &[ByteEdit])> {
-        fn opening<C>(part: &Part<C>) -> (ComponentKind, &GraphFile, &[ByteEdit]) {
-            (part.kind, &part.graph, &part.edits)
+    /// How a part's graph is opened.
+    pub fn opening<'p, C>(&self, part: &'p Part<C>) -> Opening<'p> {
+        Opening {
+            kind: part.kind,
+            is_outer: false,
+            graph: &part.graph,
+            edits: &part.edits,
+            passes: self.passes(part.kind),
+            weight_bytes: part.graph.weight_bytes,
         }
+    }
+
+    /// How the denoiser's outer layers are opened, where a cache runs them alone.
+    pub fn outer_opening(&self) -> Option<Opening<'_>> {
+        let (passes, outer) = self.outer_passes().zip(self.outer.as_ref())?;
+        let whole = self.opening(&self.denoiser);
+        Some(Opening { is_outer: true, passes, weight_bytes: outer.weight_bytes, ..whole })
+    }
+
+    /// The graphs that are opened, in the order in which a picture needs them.
+    pub fn openings(&self) -> Vec<Opening<'_>> {
         let mut graphs = Vec::new();
         let text = self.text.iter().flat_map(|text| &text.encoders);
-        graphs.extend(text.map(|text| opening(&text.part)));
-        graphs.extend(self.class_embedder.iter().map(opening));
-        graphs.extend(self.conditions.iter().filter_map(|condition| condition.part.as_ref()).map(opening));
-        graphs.extend(self.encoder.iter().map(opening));
-        graphs.extend(self.controls.iter().map(|control| opening(&control.part)));
-        graphs.push(opening(&self.denoiser));
-        graphs.extend(self.decoder.iter().map(opening));
+        graphs.extend(text.map(|text| self.opening(&text.part)));
+        graphs.extend(self.class_embedder.iter().map(|part| self.opening(part)));
+        let conditions = self.conditions.iter().filter_map(|condition| condition.part.as_ref());
+        graphs.extend(conditions.map(|part| self.opening(part)));
+        graphs.extend(self.encoder.iter().map(|part| self.opening(part)));
+        graphs.extend(self.controls.iter().map(|control| self.opening(&control.part)));
+        graphs.push(self.opening(&self.denoiser));
+        graphs.extend(self.outer_opening());
+        graphs.extend(self.decoder.iter().map(|part| self.opening(part)));
         graphs
     }
 }

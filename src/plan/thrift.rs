@@ -1,9 +1,10 @@
 //! What is given up so that a run keeps within `[device] memory`.
 
 use super::model::ModelPlan;
-use crate::bundle::{ComponentKind, GraphFile};
+use super::opening::Opening;
+use crate::bundle::ComponentKind;
 use crate::error::{Error, Result};
-use crate::rewrite::{Footprint, Pass, footprint};
+use crate::rewrite::{Footprint, footprint};
 use crate::tiles::Tiles;
 
 /// What is given up.
@@ -35,7 +36,7 @@ impl ModelPlan {
     /// # Errors
     /// [`Error::Input`] naming the part that does not fit in any way, and what it needs.
     pub(super) fn keep_within(&mut self, budget: u64) -> Result<()> {
-        if !self.openings().iter().all(|(kind, ..)| self.can_be_prepared(*kind)) {
+        if !self.openings().iter().all(|opening| self.can_be_prepared(opening.kind)) {
             return Err(Error::input(
                 "device.memory",
                 "is kept to by graphs that are optimised ahead for the processor, and not all of this pipeline's are",
@@ -43,12 +44,13 @@ impl ModelPlan {
                  true",
             ));
         }
-        for (kind, graph, _) in self.openings() {
+        for opening in self.openings() {
+            let kind = opening.kind;
             let is_decoder = self.decoder.as_ref().is_some_and(|part| part.kind == kind);
             if is_decoder || kind == self.denoiser.kind {
                 continue;
             }
-            self.require(kind, budget, self.needed(graph, &self.axes(kind), self.passes(kind), 1)?)?;
+            self.require(kind, budget, self.needed(&opening, 1)?)?;
         }
         let denoises_alone = self.denoises_alone(budget)?;
         self.thrift = Some(Thrift { denoises_alone, ..Thrift::default() });
@@ -60,11 +62,13 @@ impl ModelPlan {
         let kind = self.denoiser.kind;
         let mut beside = self.controls.iter().map(|control| control.part.graph.weight_bytes).sum::<u64>();
         if let Some(part) = self.preview_decoder() {
-            beside += self.needed(&part.graph, &self.axes(part.kind), self.passes(part.kind), 1)? - BESIDE;
+            beside += self.needed_beside(&self.opening(part), 1)?;
         }
         let need = |callers| {
-            let need = self.needed(&self.denoiser.graph, &self.axes(kind), self.passes(kind), callers)?;
-            Ok::<_, Error>(need + beside)
+            let need = self.needed(&self.opening(&self.denoiser), callers)?;
+            // What ONNX Runtime holds for the whole graph it holds while the outer layers run, too.
+            let outer = self.outer_opening().map(|outer| self.needed_beside(&outer, callers));
+            Ok::<_, Error>(need + outer.transpose()?.unwrap_or(0) + beside)
         };
         if need(self.callers() as u64)? <= budget {
             return Ok(false);
@@ -90,7 +94,7 @@ impl ModelPlan {
             let thrift = self.thrift.get_or_insert_default();
             (thrift.decodes_plainly, thrift.tiles) = (decodes_plainly, tiles);
             let Some(part) = &self.decoder else { return Ok(()) };
-            let need = self.needed(&part.graph, &self.axes(kind), self.passes(kind), 1)?;
+            let need = self.needed(&self.opening(part), 1)?;
             if need <= budget {
                 return Ok(());
             }
@@ -101,12 +105,17 @@ impl ModelPlan {
 
     /// About what the process holds while a graph runs, in bytes, private and mapped; where the sizes of its tensors cannot
     /// be told, without them.
-    fn needed(&self, graph: &GraphFile, axes: &[(String, usize)], passes: &[Pass], callers: u64) -> Result<u64> {
-        let told = footprint(graph, passes, axes)?;
+    fn needed(&self, opening: &Opening<'_>, callers: u64) -> Result<u64> {
+        Ok(BESIDE + self.needed_beside(opening, callers)?)
+    }
+
+    /// The same for a graph beside another.
+    fn needed_beside(&self, opening: &Opening<'_>, callers: u64) -> Result<u64> {
+        let told = footprint(opening.graph, &opening.passes, &self.axes(opening.kind))?;
         let Footprint { weights, activations } =
-            told.unwrap_or(Footprint { weights: graph.weight_bytes, activations: 0 });
+            told.unwrap_or(Footprint { weights: opening.weight_bytes, activations: 0 });
         let [times, of] = OF_ACTIVATIONS;
-        Ok(BESIDE + weights + callers * (activations * times / of + OF_A_RUN))
+        Ok(weights + callers * (activations * times / of + OF_A_RUN))
     }
 
     fn require(&self, kind: ComponentKind, budget: u64, need: u64) -> Result<()> {

@@ -12,6 +12,7 @@ mod digest;
 mod entry;
 mod lock;
 mod measured;
+mod rewritten;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -21,13 +22,13 @@ use sha2::{Digest, Sha256};
 use crate::bundle::GraphFile;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::rewrite::{self, Pass, Rewritten, rewrite};
+use crate::rewrite::{self, Pass};
 use crate::session::{Cancel, Optimization, Runtime, Session, SessionOptions};
-use crate::tensor::ByteEdit;
 
 pub use digest::digest;
 pub use entry::Entry;
 pub use measured::{Place, Rows};
+pub use rewritten::open_unkept;
 
 /// What is told while a graph is opened.
 #[derive(Debug)]
@@ -94,7 +95,7 @@ impl Cache {
             Err(error @ Error::Interrupted { .. }) => return Err(error),
             Err(error) => {
                 observer(Event::NotKept { problem: error.to_string() });
-                return Session::open(runtime, &graph.path, options);
+                return open_unkept(runtime, graph, passes, options, Vec::new());
             }
         };
         match kept.entry.open(runtime, graph, options) {
@@ -191,7 +192,10 @@ impl Cache {
                 entry::remove(&left)?;
             }
         }
-        let bytes = graph.weight_bytes + graph.file_bytes;
+        let bytes = match passes.iter().find_map(|pass| pass.outer_branch()) {
+            None => graph.weight_bytes + graph.file_bytes,
+            Some(branch) => rewrite::branches(graph)?.get(branch).map_or(0, |branch| branch.outer_weights),
+        };
         observer(Event::Optimizing { bytes, folder: &folder });
         self.room_for(bytes)?;
         let entry = self.make(runtime, graph, passes, options, Entry::new(&key, graph, &source, runtime, options))?;
@@ -214,13 +218,14 @@ impl Cache {
             .tempdir_in(&self.root)
             .map_err(|e| Error::io(&self.root, "writing", e))?;
         let best = SessionOptions { optimization: Optimization::All, ..options.clone() };
-        let bytes = rewritten(graph, passes, &options.edits)?;
+        let bytes = rewritten::rewritten(graph, passes, options)?;
         let made = room.path().join(entry::GRAPH);
         Session::save_optimized(runtime, &graph.path, bytes, &best, &made)?;
         let saved = std::fs::read(&made).map_err(|e| Error::io(&made, "reading", e))?;
         let ordered = rewrite::late(&saved).unwrap_or(saved);
-        let loose = rewrite::loose(&ordered).unwrap_or(ordered);
-        std::fs::write(&made, loose).map_err(|e| Error::io(&made, "writing", e))?;
+        let is_loose = passes.contains(&Pass::Loose);
+        let settled = is_loose.then(|| rewrite::loose(&ordered)).flatten().unwrap_or(ordered);
+        std::fs::write(&made, settled).map_err(|e| Error::io(&made, "writing", e))?;
         stop_if(&options.cancel)?;
         entry.seconds = began.elapsed().as_secs_f64();
         entry.write(room.path())?;
@@ -242,23 +247,6 @@ impl Cache {
             "make room, name another folder with LDM_ORT_CACHE_DIR, or set [device] prepare = false",
         ))
     }
-}
-
-/// The graph in fewer and better operators, and with what shall be read otherwise; `None` where nothing is to be gained.
-fn rewritten(graph: &GraphFile, passes: &[Pass], edits: &[ByteEdit]) -> Result<Option<Vec<u8>>> {
-    let Some(Rewritten { mut bytes, .. }) = rewrite(graph, passes)? else {
-        return Ok(None);
-    };
-    let wanted = graph.float_inputs.iter().filter(|(_, edit)| edits.contains(edit));
-    let there = GraphFile::float_inputs_of(&bytes);
-    for (name, _) in wanted {
-        let byte = there.get(name).and_then(|edit| Some((bytes.get_mut(usize::try_from(edit.at).ok()?)?, edit.to)));
-        match byte {
-            Some((byte, to)) => *byte = to,
-            None => return Ok(None),
-        }
-    }
-    Ok(Some(bytes))
 }
 
 struct Kept {

@@ -7,7 +7,7 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 
 use super::numbers::TensorValues;
 use super::source::{Source, reads};
-use crate::bundle::proto::{Attribute, Node, OperatorSet};
+use crate::bundle::proto::{Attribute, Node, OperatorSet, ValueInfo};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Field};
 
@@ -28,12 +28,31 @@ pub struct Edits {
     /// Stored lists of whole numbers, by what they hold.
     lists: HashMap<Vec<i64>, String>,
     names: usize,
+    /// Tensors that are inputs of the graph, and no longer made within.
+    fed: Vec<ValueInfo>,
+    /// Tensors that are outputs of the graph too.
+    handed_out: Vec<ValueInfo>,
 }
 
 impl Edits {
     /// Whether nothing changes.
     pub fn is_empty(&self) -> bool {
-        self.replaced.is_empty()
+        self.replaced.is_empty() && self.fed.is_empty() && self.handed_out.is_empty()
+    }
+
+    /// Makes an input of a tensor that the graph makes. What only its making needed is gone, inputs of the graph among it.
+    pub fn feed(&mut self, tensor: ValueInfo) {
+        self.fed.push(tensor);
+    }
+
+    /// Makes a tensor an output of the graph.
+    pub fn hand_out(&mut self, tensor: ValueInfo) {
+        self.handed_out.push(tensor);
+    }
+
+    /// The names of tensors that are inputs of the graph, and those that are outputs, beside its own.
+    pub fn at_the_edge(&self) -> [impl Iterator<Item = &str>; 2] {
+        [&self.fed, &self.handed_out].map(|tensors| tensors.iter().map(|tensor| tensor.name.as_str()))
     }
 
     /// Whether a node has been replaced.
@@ -104,11 +123,13 @@ impl Edits {
     /// # Errors
     /// [`Error::Model`] where they are more than the 2 GiB that one such file can have.
     pub fn write(&self, source: &Source<'_>) -> Result<Vec<u8>> {
-        /// Numbers of `ModelProto.graph`, `ModelProto.opset_import`, `GraphProto.node` and `GraphProto.initializer`.
+        /// Numbers of `ModelProto.graph`, `ModelProto.opset_import`, and those of `GraphProto`.
         const GRAPH: u32 = 7;
         const OPSET_IMPORT: u32 = 8;
         const NODE: u32 = 1;
         const INITIALIZER: u32 = 5;
+        const INPUT: u32 = 11;
+        const OUTPUT: u32 = 12;
         let (kept, needed) = self.living(source);
         let bytes = source.bytes();
         let mut left_out: Vec<Field> = source.node_places.clone();
@@ -116,6 +137,10 @@ impl Edits {
         left_out.extend(
             source.stored().filter(|(t, _)| !needed.contains(&t.name) && !is_fed(&t.name)).map(|(_, place)| place),
         );
+        if !self.fed.is_empty() {
+            let inputs = source.inputs.iter().zip(&source.input_places);
+            left_out.extend(inputs.filter(|(input, _)| !needed.contains(&input.name)).map(|(_, place)| *place));
+        }
         left_out.sort_by_key(|place| place.start);
 
         let mut body = Vec::with_capacity(source.place.end - source.place.body);
@@ -125,6 +150,8 @@ impl Edits {
             at = place.end;
         }
         body.extend_from_slice(bytes.get(at..source.place.end).unwrap_or_default());
+        self.fed.iter().for_each(|tensor| field(&mut body, INPUT, &tensor.encode_to_vec()));
+        self.handed_out.iter().for_each(|tensor| field(&mut body, OUTPUT, &tensor.encode_to_vec()));
         for (_, how) in kept {
             match how {
                 Kept::AsItStands(place) => {
@@ -162,10 +189,12 @@ impl Edits {
                 None => nodes.push((node, Kept::AsItStands(*place))),
             }
         }
-        let mut needed: HashSet<String> = source.outputs.iter().map(|output| output.name.clone()).collect();
+        let given = source.outputs.iter().chain(&self.handed_out);
+        let mut needed: HashSet<String> = given.map(|output| output.name.clone()).collect();
+        let is_fed = |name: &String| self.fed.iter().any(|tensor| tensor.name == *name);
         let mut kept = Vec::with_capacity(nodes.len());
         for (node, how) in nodes.into_iter().rev() {
-            if node.output.iter().any(|name| needed.contains(name)) {
+            if node.output.iter().any(|name| needed.contains(name) && !is_fed(name)) {
                 needed.extend(reads(node).into_iter().map(std::borrow::Cow::into_owned));
                 kept.push((node, how));
             }

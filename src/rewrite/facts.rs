@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use super::numbers::Values;
 use super::source::{Source, input, int, is_own, output};
 use super::symbol::{Length, Unknowns};
-use crate::bundle::proto::{Node, ValueInfo};
+use crate::bundle::proto::{Dimension, Node, ValueInfo};
 use crate::tensor::DType;
 
 /// Tensors with more numbers than these are not followed number by number.
@@ -119,6 +119,21 @@ impl Facts {
         self.get(name)?.shape.as_deref()
     }
 
+    /// A length as a file declares it: a number, or the name of an axis; `None` where it is neither.
+    pub fn dimension(&self, length: &Length) -> Option<Dimension> {
+        match length.number() {
+            Some(number) if number > 0 => Some(Dimension { dim_value: number, ..Dimension::default() }),
+            _ => Some(Dimension { dim_param: self.unknowns.name(length)?.to_owned(), ..Dimension::default() }),
+        }
+    }
+
+    /// The bytes of a tensor whose size is known.
+    pub fn bytes(&self, name: &str) -> Option<u64> {
+        let fact = self.get(name)?;
+        let count = u64::try_from(Length::product(fact.shape.as_deref()?)?.number()?).ok()?;
+        count.checked_mul(fact.dtype?.bytes()?)
+    }
+
     /// A tensor's element type.
     pub fn dtype(&self, name: &str) -> Option<DType> {
         self.get(name)?.dtype
@@ -142,7 +157,7 @@ impl Facts {
     fn declared(&mut self, info: &ValueInfo) -> Fact {
         let Some(tensor) = info.r#type.as_ref().and_then(|t| t.tensor_type.as_ref()) else { return Fact::default() };
         let shape = tensor.shape.as_ref().map(|shape| {
-            let length = |d: &crate::bundle::proto::Dimension| match (d.dim_value, d.dim_param.as_str()) {
+            let length = |d: &Dimension| match (d.dim_value, d.dim_param.as_str()) {
                 (n, _) if n > 0 => Length::from(n),
                 (_, "") => self.unknowns.fresh(),
                 (_, name) => match self.axes.get(name) {

@@ -6,7 +6,7 @@ use super::edits::Edits;
 use super::facts::Facts;
 use super::source::{Source, is_own, output, reads};
 use super::symbol::Length;
-use super::{Pass, attention, subpixel, winograd};
+use super::{Pass, attention, cut, subpixel, winograd};
 use crate::bundle::GraphFile;
 use crate::bundle::proto::Node;
 use crate::error::Result;
@@ -40,8 +40,11 @@ pub fn footprint(graph: &GraphFile, passes: &[Pass], axes: &[(String, usize)]) -
     if passes.contains(&Pass::Attention) {
         attention::rewrite(&source, &facts, &mut edits);
     }
+    for &pass in passes {
+        cut::rewrite(&source, pass, axes, &mut edits)?;
+    }
     let nodes = edits.nodes(&source);
-    Ok(Memory::of(&source, &facts, passes, &nodes).run())
+    Ok(Memory::of(&source, &facts, passes, &edits, &nodes).run())
 }
 
 /// The graph's tensors, and who needs them.
@@ -60,11 +63,21 @@ struct Memory<'a> {
     shown: HashMap<&'a str, &'a str>,
     /// The last node that reads a tensor's bytes.
     last: HashMap<&'a str, usize>,
+    /// Outputs of the graph.
     given: HashSet<&'a str>,
+    /// Inputs of the graph that a caller fills.
+    inputs: Vec<&'a str>,
 }
 
 impl<'a> Memory<'a> {
-    fn of(source: &'a Source<'a>, facts: &'a Facts, passes: &'a [Pass], nodes: &'a [&'a Node]) -> Self {
+    fn of(
+        source: &'a Source<'a>,
+        facts: &'a Facts,
+        passes: &'a [Pass],
+        edits: &'a Edits,
+        nodes: &'a [&'a Node],
+    ) -> Self {
+        let [fed, handed_out] = edits.at_the_edge();
         let mut memory = Self {
             source,
             passes,
@@ -76,6 +89,7 @@ impl<'a> Memory<'a> {
             shown: HashMap::new(),
             last: HashMap::new(),
             given: HashSet::new(),
+            inputs: source.inputs.iter().map(|input| input.name.as_str()).chain(fed).collect(),
         };
         for info in &source.inputs {
             if memory.constant.remove(info.name.as_str()) {
@@ -109,7 +123,8 @@ impl<'a> Memory<'a> {
                 memory.shown.insert(shown, root);
             }
         }
-        memory.given = source.outputs.iter().map(|output| memory.root(&output.name)).collect();
+        let outputs = source.outputs.iter().map(|output| output.name.as_str()).chain(handed_out);
+        memory.given = outputs.map(|name| memory.root(name)).collect();
         memory
     }
 
@@ -122,16 +137,14 @@ impl<'a> Memory<'a> {
     }
 
     fn bytes(&self, name: &str) -> Option<u64> {
-        let fact = self.facts.get(name)?;
-        let count = u64::try_from(Length::product(fact.shape.as_deref()?)?.number()?).ok()?;
-        count.checked_mul(fact.dtype?.bytes()?)
+        self.facts.bytes(name)
     }
 
     fn run(&self) -> Option<Footprint> {
         let mut read: HashSet<&str> = HashSet::new();
         let mut footprint = Footprint::default();
-        let inputs = self.source.inputs.iter().map(|input| input.name.as_str());
-        let mut held: u64 = inputs.filter(|name| !self.is_stored(name)).filter_map(|name| self.bytes(name)).sum();
+        let inputs = self.inputs.iter().filter(|name| !self.is_stored(name));
+        let mut held: u64 = inputs.filter_map(|name| self.bytes(name)).sum();
         for (at, node) in self.nodes.iter().enumerate() {
             if node.output.iter().all(|name| self.constant.contains(name.as_str())) {
                 continue;

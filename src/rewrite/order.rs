@@ -18,7 +18,7 @@ use crate::tensor::Field;
 /// is no whole graph.
 pub fn late(file: &[u8]) -> Option<Vec<u8>> {
     let graph = Model::decode(file).ok()?.graph?;
-    let (_, nodes, _) = places(file)?;
+    let nodes = places(file)?.nodes;
     if nodes.len() != graph.node.len() {
         return None;
     }

@@ -27,6 +27,8 @@ pub struct Source<'g> {
     stored: HashMap<String, (Tensor, Field)>,
     /// Its inputs.
     pub inputs: Vec<ValueInfo>,
+    /// Where each of them is declared in the file.
+    pub input_places: Vec<Field>,
     /// Its outputs.
     pub outputs: Vec<ValueInfo>,
     /// What the exporter says of tensors within.
@@ -51,9 +53,9 @@ impl<'g> Source<'g> {
         let damaged = |problem: String| Error::model(&graph.path, problem, "download or copy the file again");
         let model = Model::decode(&file[..]).map_err(|e| damaged(format!("is damaged: {e}")))?;
         let Graph { node, initializer, input, output, value_info } = model.graph.unwrap_or_default();
-        let apart =
-            places(&file).filter(|(_, nodes, tensors)| (nodes.len(), tensors.len()) == (node.len(), initializer.len()));
-        let (place, node_places, tensor_places) =
+        let found = (node.len(), initializer.len(), input.len());
+        let apart = places(&file).filter(|p| (p.nodes.len(), p.tensors.len(), p.inputs.len()) == found);
+        let Places { graph: place, nodes: node_places, tensors: tensor_places, inputs: input_places } =
             apart.ok_or_else(|| damaged("is damaged: its nodes cannot be told apart".into()))?;
         let mut source = Self {
             graph,
@@ -64,6 +66,7 @@ impl<'g> Source<'g> {
             node_places,
             stored: initializer.into_iter().zip(tensor_places).map(|(t, at)| (t.name.clone(), (t, at))).collect(),
             inputs: input,
+            input_places,
             given: output.iter().map(|o| o.name.clone()).collect(),
             outputs: output,
             value_info,
@@ -263,20 +266,34 @@ pub fn is_own(node: &Node) -> bool {
     node.domain.is_empty() || node.domain == "ai.onnx"
 }
 
-/// Where the graph, its nodes and its stored tensors lie in a file; `None` where it is no whole graph.
-pub fn places(file: &[u8]) -> Option<(Field, Vec<Field>, Vec<Field>)> {
+/// Where the parts of a graph lie in its file.
+pub struct Places {
+    /// The graph's own message.
+    pub graph: Field,
+    /// Its nodes.
+    pub nodes: Vec<Field>,
+    /// The tensors that it stores.
+    pub tensors: Vec<Field>,
+    /// Its inputs.
+    pub inputs: Vec<Field>,
+}
+
+/// Where the parts of a graph lie in a file; `None` where it is no whole graph.
+pub fn places(file: &[u8]) -> Option<Places> {
     /// Field numbers of `ModelProto` and `GraphProto`.
     const GRAPH: u64 = 7;
     const NODE: u64 = 1;
     const INITIALIZER: u64 = 5;
+    const INPUT: u64 = 11;
     let mut graphs = Vec::new();
     frame::whole_fields(file, 0..file.len(), |number, place| graphs.extend((number == GRAPH).then_some(place)))?;
     let [graph] = graphs.try_into().ok()?;
-    let (mut nodes, mut tensors) = (Vec::new(), Vec::new());
+    let mut places = Places { graph, nodes: Vec::new(), tensors: Vec::new(), inputs: Vec::new() };
     frame::whole_fields(file, graph.body..graph.end, |number, place| match number {
-        NODE => nodes.push(place),
-        INITIALIZER => tensors.push(place),
+        NODE => places.nodes.push(place),
+        INITIALIZER => places.tensors.push(place),
+        INPUT => places.inputs.push(place),
         _ => {}
     })?;
-    Some((graph, nodes, tensors))
+    Some(places)
 }

@@ -115,6 +115,15 @@ impl Unknowns {
         self.of(Unknown::Named(name.to_owned()))
     }
 
+    /// The name of an axis that a length is.
+    pub fn name(&self, length: &Length) -> Option<&str> {
+        let mut known = self.known.iter().filter(|(_, id)| length.0 == BTreeMap::from([(vec![**id], 1)]));
+        known.find_map(|(unknown, _)| match unknown {
+            Unknown::Named(name) => Some(name.as_str()),
+            Unknown::Quotient(..) => None,
+        })
+    }
+
     /// One of which nothing is known, and which equals no other.
     pub fn fresh(&mut self) -> Length {
         self.count += 1;
@@ -161,6 +170,8 @@ mod tests {
         assert_eq!(Length::from(7).over(&Length::from(2)), None);
         assert_ne!(unknowns.fresh(), unknowns.fresh());
         assert_eq!(unknowns.named("h"), h);
+        assert_eq!(unknowns.name(&h), Some("h"));
+        assert_eq!(unknowns.name(&twice), None);
     }
 
     #[test]

@@ -11,8 +11,8 @@ use ort::ErrorCode;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::{DynValue, Outlet};
 
-use super::convert::{self, Buffer};
-use super::invoke::Graph;
+use super::convert::Buffer;
+use super::invoke::{Graph, read};
 use super::library::{Runtime, plain};
 use super::options::{Optimization, SessionOptions, limited_threads, threads};
 use super::placement::{Placement, Recorder};
@@ -70,11 +70,39 @@ impl Session {
     /// As [`Session::open`]; [`Error::Graph`] too for a weight that the graph does not store, or not in that shape and
     /// type, beside it.
     pub fn open_with(runtime: &Runtime, path: &Path, options: &SessionOptions, weights: Vec<Weight>) -> Result<Self> {
+        Self::open_from(runtime, path, None, options, weights)
+    }
+
+    /// As [`Session::open_with`], of the graph that `bytes` hold: they stand in the place of what the file holds, and weights
+    /// beside the file are found all the same. [`SessionOptions::edits`] are in them already.
+    ///
+    /// A lone run has the threads of one of several.
+    ///
+    /// # Errors
+    /// As [`Session::open_with`].
+    pub fn open_bytes(
+        runtime: &Runtime,
+        path: &Path,
+        bytes: Vec<u8>,
+        options: &SessionOptions,
+        weights: Vec<Weight>,
+    ) -> Result<Self> {
+        Self::open_from(runtime, path, Some(bytes), options, weights)
+    }
+
+    fn open_from(
+        runtime: &Runtime,
+        path: &Path,
+        bytes: Option<Vec<u8>>,
+        options: &SessionOptions,
+        weights: Vec<Weight>,
+    ) -> Result<Self> {
         check_file(path)?;
         let on_processor = options.providers.iter().all(|choice| choice.name == "cpu");
         let callers = if on_processor { options.callers.max(1) } else { 1 };
-        let stored = weights.is_empty();
-        let (graph, placement) = open(runtime, path, options, weights, Opening::shared(options, callers))?;
+        let stored = weights.is_empty() && bytes.is_none();
+        let opening = Opening { bytes, ..Opening::shared(options, callers) };
+        let (graph, placement) = open(runtime, path, options, weights, opening)?;
         Ok(Self {
             buffers: graph.buffers(),
             others: Vec::new(),
@@ -155,12 +183,8 @@ impl Session {
     ) -> Result<Vec<ArrayD<f32>>> {
         self.graph.run(&mut self.buffers, inputs, outputs, cancel, |values| {
             let read = |(&name, value): (&&str, &DynValue)| {
-                let about = |problem| format!("output {name}: {problem}");
-                let shape = convert::output_shape(value).map_err(about)?;
-                let mut array = ArrayD::zeros(IxDyn(&shape));
-                if let Some(slice) = array.as_slice_mut() {
-                    convert::output(value, slice).map_err(about)?;
-                }
+                let mut array = ArrayD::zeros(IxDyn(&[]));
+                read(value, &mut array).map_err(|problem| format!("output {name}: {problem}"))?;
                 Ok(array)
             };
             outputs.iter().zip(values).map(read).collect()
@@ -181,7 +205,7 @@ impl Session {
         out: &mut [f32],
         cancel: &Cancel,
     ) -> Result<()> {
-        self.graph.run_into(&mut self.buffers, inputs, output, out, cancel)
+        self.graph.run_into(&mut self.buffers, inputs, (output, out), None, cancel)
     }
 }
 
@@ -224,10 +248,7 @@ fn open(
     let recorder = Recorder::for_providers(&options.providers);
     let mut builder = builder(runtime, options, &opening, &recorder).map_err(failed)?;
     provider::register(&mut builder, runtime, &options.providers)?;
-    let (mut builder, source) = match opening.bytes {
-        Some(bytes) => (weights::found_beside(builder, path).map_err(failed)?, weights::Source::Given(bytes)),
-        None => weights::replace(builder, path, weights, &options.edits, failed)?,
-    };
+    let (mut builder, source) = weights::replace(builder, path, opening.bytes, weights, &options.edits, failed)?;
 
     let opened = options.cancel.during_open(builder.canceler(), || source.commit(&mut builder));
     let inner = match opened {

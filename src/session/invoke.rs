@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
 
+use ndarray::{ArrayD, IxDyn};
 use ort::AsPointer;
 use ort::logging::LogLevel;
 use ort::session::{RunOptions, SessionInputValue};
@@ -67,26 +68,41 @@ impl Graph {
         }
     }
 
-    /// Runs the graph and writes the output named `output` to `out`.
+    /// Runs the graph and writes an output to where its name is followed by, and another where one is wanted, whose
+    /// place is made anew if it is of another shape.
     pub(super) fn run_into(
         &self,
         buffers: &mut [Buffer],
         inputs: &[(&str, TensorView<'_>)],
-        output: &str,
-        out: &mut [f32],
+        (output, out): (&str, &mut [f32]),
+        beside: Option<(&str, &mut ArrayD<f32>)>,
         cancel: &Cancel,
     ) -> Result<()> {
-        self.run(buffers, inputs, &[output], cancel, |values| {
-            let about = |problem| format!("output {output}: {problem}");
-            let value = values.first().ok_or_else(|| about("is missing".into()))?;
-            let shape = convert::output_shape(value).map_err(about)?;
+        let names = [output, beside.as_ref().map_or(output, |(name, _)| *name)];
+        let wanted = if beside.is_some() { 2 } else { 1 };
+        self.run(buffers, inputs, names.get(..wanted).unwrap_or_default(), cancel, |values| {
+            let about = |output: &str, problem: String| format!("output {output}: {problem}");
+            let value = values.first().ok_or_else(|| about(output, "is missing".into()))?;
+            let shape = convert::output_shape(value).map_err(|p| about(output, p))?;
             let found = shape.iter().product::<usize>();
             if found != out.len() {
-                return Err(about(format!("expected {} values, found {shape:?} with {found}", out.len())));
+                let problem = format!("expected {} values, found {shape:?} with {found}", out.len());
+                return Err(about(output, problem));
             }
-            convert::output(value, out).map_err(about)
+            convert::output(value, out).map_err(|p| about(output, p))?;
+            let Some(((name, array), value)) = beside.zip(values.get(1)) else { return Ok(()) };
+            read(value, array).map_err(|p| about(name, p))
         })
     }
+}
+
+/// Writes an output to an array, which is made anew where it has another shape.
+pub(super) fn read(value: &DynValue, array: &mut ArrayD<f32>) -> Result<(), String> {
+    let shape = convert::output_shape(value)?;
+    if array.shape() != shape || array.as_slice().is_none() {
+        *array = ArrayD::zeros(IxDyn(&shape));
+    }
+    array.as_slice_mut().map_or(Ok(()), |slice| convert::output(value, slice))
 }
 
 /// Runs a session.

@@ -26,6 +26,15 @@ pub(super) enum Source<'p> {
 }
 
 impl Source<'_> {
+    /// The bytes, where they may be written over.
+    fn bytes(&mut self) -> &mut [u8] {
+        match self {
+            Self::File(_) => &mut [],
+            Self::Bytes(bytes) => bytes,
+            Self::Given(bytes) => bytes,
+        }
+    }
+
     pub(super) fn commit(&self, builder: &mut SessionBuilder) -> ort::Result<ort::session::Session> {
         match self {
             Self::File(path) => builder.commit_from_file(path),
@@ -35,13 +44,15 @@ impl Source<'_> {
     }
 }
 
-/// Puts `weights` in the place of those that the graph in the file `path` stores.
+/// Puts `weights` in the place of those that the graph in the file `path` stores, or the graph `given` that stands for it
+/// and has its `edits` in it.
 ///
 /// Memory: a weight beside the graph lives as long as the session, held by its builder; of one inside, the pages that
 /// hold it live until the graph is open.
 pub(super) fn replace<'p>(
     mut builder: SessionBuilder,
     path: &'p Path,
+    given: Option<Vec<u8>>,
     weights: Vec<Weight>,
     edits: &[ByteEdit],
     failed: impl Fn(ort::Error) -> Error,
@@ -55,13 +66,21 @@ pub(super) fn replace<'p>(
         let value = value(weight).map_err(&failed)?;
         builder = builder.with_external_initializer(name, value).map_err(|e| failed(e.into()))?;
     }
-    if inside.is_empty() && grown.is_empty() && edits.is_empty() {
-        return Ok((builder, Source::File(path)));
+    let is_given = given.is_some();
+    let mut source = match given {
+        Some(bytes) => Source::Given(bytes),
+        None if inside.is_empty() && grown.is_empty() && edits.is_empty() => Source::File(path),
+        None => {
+            let file = std::fs::File::open(path).map_err(|e| Error::io(path, "opening", e))?;
+            // SAFETY: what is written stays in this process. Should another process shorten the file meanwhile, reading it
+            // ends this one, as it would for every program that maps its models.
+            Source::Bytes(unsafe { MmapOptions::new().map_copy(&file) }.map_err(|e| Error::io(path, "mapping", e))?)
+        }
+    };
+    if let Source::File(_) = source {
+        return Ok((builder, source));
     }
-    let file = std::fs::File::open(path).map_err(|e| Error::io(path, "opening", e))?;
-    // SAFETY: what is written stays in this process. Should another process shorten the file meanwhile, reading it ends
-    // this one, as it would for every program that maps its models.
-    let mut bytes = unsafe { MmapOptions::new().map_copy(&file) }.map_err(|e| Error::io(path, "mapping", e))?;
+    let bytes = source.bytes();
     for weight in inside {
         let WeightPlace::Inside(start) = weight.place else { continue };
         let place = usize::try_from(start).ok().and_then(|start| bytes.get_mut(start..));
@@ -71,7 +90,7 @@ pub(super) fn replace<'p>(
             return Err(Error::model(path, problem, "the file was changed meanwhile; run again"));
         }
     }
-    for edit in edits {
+    for edit in edits.iter().filter(|_| !is_given) {
         match usize::try_from(edit.at).ok().and_then(|at| bytes.get_mut(at)).filter(|byte| **byte == edit.from) {
             Some(byte) => *byte = edit.to,
             None => {
@@ -82,8 +101,8 @@ pub(super) fn replace<'p>(
     }
     builder = found_beside(builder, path).map_err(&failed)?;
     match grown.as_slice() {
-        [] => Ok((builder, Source::Bytes(bytes))),
-        [weight] => match grow(&bytes, weight) {
+        [] => Ok((builder, source)),
+        [weight] => match grow(bytes, weight) {
             Some(bytes) => Ok((builder, Source::Given(bytes))),
             None => {
                 let problem = format!("weight {} is no longer where it was when the file was checked", weight.name);
@@ -100,7 +119,7 @@ pub(super) fn replace<'p>(
 }
 
 /// Has the runtime look for files of weights beside `path`: it knows no folder of a graph that it is handed as bytes.
-pub(super) fn found_beside(builder: SessionBuilder, path: &Path) -> ort::Result<SessionBuilder> {
+fn found_beside(builder: SessionBuilder, path: &Path) -> ort::Result<SessionBuilder> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Ok(builder.with_config_entry(FOLDER, folder.to_string_lossy())?)
 }

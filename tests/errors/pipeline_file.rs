@@ -63,7 +63,7 @@ pub fn rows() -> Vec<Row> {
             "pipeline.toml:15",
             "cache.teacache",
             "unknown cache \"teacache\"",
-            "easycache, ucache, spectrum",
+            "easycache, ucache, spectrum, deepcache",
         ]),
         Row::new("a cache's key of another method").add("[cache.easycache]\ndecay = 0.5\n").says(&[
             "pipeline.toml:16",

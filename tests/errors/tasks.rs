@@ -110,11 +110,36 @@ dir = 'out'
 
 pub fn rows() -> Vec<Row> {
     let mut rows = classes();
+    rows.extend(cuts());
     rows.extend(pictures());
     rows.extend(conditions());
     rows.extend(controls());
     rows.extend(prompts());
     rows
+}
+
+fn cuts() -> Vec<Row> {
+    vec![
+        Row::new("a branch that there is not").add("[cache.deepcache]\nbranch = 4\n").says(&[
+            "cache.deepcache.branch",
+            "4 is asked for",
+            "unet/model.onnx has 4 long skip connections",
+            "from 0 to 3",
+        ]),
+        Row::new("a transformer to be cut").model("../families/sd3").add("[cache.deepcache]\n").says(&[
+            "cache.deepcache",
+            "long skip connection",
+            "none was found in",
+            "transformer/model.onnx",
+            "[cache.spectrum]",
+        ]),
+        Row::new("an interval of one step").add("[cache.deepcache]\ninterval = 1\n").says(&[
+            "pipeline.toml:16",
+            "cache.deepcache.interval",
+            "from 2 to 1000",
+            "found 1",
+        ]),
+    ]
 }
 
 fn classes() -> Vec<Row> {

@@ -1,5 +1,5 @@
-//! Pipelines with fewer evaluations of the model, held to loops in numpy (`scripts/golden_caching.py`), and what is told
-//! of them.
+//! Pipelines with fewer evaluations of the model, held to loops in numpy (`scripts/golden_caching.py`) and to the DeepCache
+//! package (`scripts/golden_deepcache.py`), and what is told of them.
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +24,7 @@ fn every_cache_answers_as_its_reference_loop_does() {
     let files = std::fs::read_dir(golden()).expect("the references are there").map(|file| file.expect("a file").path());
     let mut cases: Vec<_> = files.filter(|path| path.extension().is_some_and(|e| e == "toml")).collect();
     cases.sort();
-    assert!(cases.len() >= 14, "only {} references found", cases.len());
+    assert!(cases.len() >= 19, "only {} references found", cases.len());
     let mut wrong = Vec::new();
     for case in &cases {
         let name = case.file_stem().unwrap_or_default().to_string_lossy();
@@ -40,7 +40,10 @@ fn every_cache_answers_as_its_reference_loop_does() {
             let told = &picture["fewer_evaluations"];
             let record = metadata::read_png(path).expect("a record").fewer_evaluations;
             let recorded = serde_json::to_value(record).expect("JSON");
-            let made = json!({"made": told["made"], "of": told["of"]});
+            let mut made = json!({"made": told["made"], "of": told["of"]});
+            if let Some(outer) = told.get("outer") {
+                made["outer"] = outer.clone();
+            }
             if made != evaluations[i] || *told != recorded {
                 wrong.push(format!("{name}: {told} and {recorded}, not {}", evaluations[i]));
             }
@@ -138,6 +141,25 @@ fn a_comparison_makes_both_pictures_and_tells_how_alike_they_are() {
     let full = folder.path().join(drawn.pictures[0]["compare"]["path"].as_str().expect("a path"));
     assert_eq!(pixels(&plain.paths[0]), pixels(&full));
     assert!(plain.pictures[0].get("fewer_evaluations").is_none(), "{}", plain.pictures[0]);
+}
+
+/// What is told of steps that the outer layers alone were run at.
+#[test]
+fn evaluations_of_the_outer_layers_are_told_by_themselves() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let drawn = draw(folder.path(), [text(&golden().join("deepcache.toml")), "--memory", "--compare"]);
+    // Steps 0, 3 and 6 of 8 as a whole.
+    for words in [
+        "(8 steps, 6 of 16 evaluations and 10 of the outer layers alone, ",
+        "with all evaluations: denoising ",
+        "open unet (outer layers)",
+    ] {
+        assert!(drawn.answer.stderr.contains(words), "{}", drawn.answer);
+    }
+    let told = &drawn.pictures[0]["fewer_evaluations"];
+    assert_eq!((&told["made"], &told["outer"], &told["of"]), (&json!(6), &json!(10), &json!(16)));
+    let parameters = json!({"interval": 3, "branch": 0, "start": 0.0, "end": 1.0});
+    assert_eq!(told["cache"], json!({"method": "deepcache", "parameters": parameters}));
 }
 
 /// PSNR and SSIM are scikit-image's.

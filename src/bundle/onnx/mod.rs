@@ -20,8 +20,8 @@ use sha2::{Digest, Sha256};
 pub use external::ExternalFile;
 pub(crate) use external::Reference;
 pub use norm::LayerNorm;
-pub(crate) use stored::map;
 pub use stored::{ModuleWeight, Weights};
+pub(crate) use stored::{map, placed_in};
 pub use table::TokenTable;
 
 use crate::error::{Error, Result};

@@ -158,6 +158,25 @@ impl ModuleWeight {
     }
 }
 
+/// Weights of a graph, placed where `bytes` store them, which are that graph changed; those that they no longer store are
+/// left out. `None` where the bytes are no whole graph, or weights are to grow.
+pub(crate) fn placed_in(bytes: &[u8], weights: Vec<Weight>) -> Option<Vec<Weight>> {
+    let stored = proto::Model::decode(bytes).ok()?.graph?.initializer;
+    let inside = initializers(bytes).filter(|found| found.len() == stored.len())?;
+    let places: BTreeMap<&str, &Inside> = stored.iter().map(|tensor| tensor.name.as_str()).zip(&inside).collect();
+    let placed = |weight: Weight| {
+        let inside = places.get(weight.name.as_str())?;
+        Some(match (weight.place, inside) {
+            (WeightPlace::Inside(_), Inside::Bytes(range)) => {
+                Some(Weight { place: WeightPlace::Inside(range.start as u64), ..weight })
+            }
+            (WeightPlace::Beside, _) => Some(weight),
+            _ => None,
+        })
+    };
+    weights.into_iter().filter_map(placed).collect()
+}
+
 pub(crate) fn map(path: &Path) -> Result<Mmap> {
     let file = open_file(path)?;
     // SAFETY: the mapping is read-only. Should another process shorten the file meanwhile, reading it ends the process,

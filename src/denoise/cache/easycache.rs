@@ -16,6 +16,7 @@ pub(super) const ENTRY: Entry = Entry {
     name: "easycache",
     about: "Skips steps until the sum of the changes expected of the prediction reaches a threshold (arXiv 2507.02860).",
     decides_by_picture: true,
+    runs_outer_layers: false,
     keys: &[
         Key::number("threshold", 0.05, 0.0, 1000.0),
         Key::number("start", 0.15, 0.0, 1.0),

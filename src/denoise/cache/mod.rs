@@ -1,13 +1,15 @@
 //! Fewer evaluations: methods that answer for the model at some steps, from what it answered at others.
 //!
-//! They see the denoiser from outside, what it is given and what it answers, and so work with every graph. With guidance
-//! they see the guided prediction: a step is computed with all of its branches or with none. [`table`] lists the
-//! methods; each is a file and a row of it.
+//! Most see the denoiser from outside, what it is given and what it answers, and so work with every graph. With guidance
+//! they see the guided prediction: a step is computed with all of its branches or with none. DeepCache has the outer
+//! layers of a UNet answer, on what the deep ones gave at another step. [`table`] lists the methods; each is a file and a
+//! row of it.
 //!
 //! A step of a second-order scheduler asks the model twice. Such a step is decided as one, by its first call; what is
 //! remembered is remembered for each of the two calls apart, since they stand at different times.
 
 mod change;
+mod deepcache;
 mod easycache;
 mod parameters;
 mod spectrum;
@@ -28,6 +30,8 @@ pub struct Entry {
     /// Whether what it decides depends on the picture, so that pictures have to be denoised one at a time for a picture
     /// not to depend on its neighbours in a batch.
     pub decides_by_picture: bool,
+    /// Whether steps that are skipped are answered by the outer layers of a UNet, cut as its key `branch` says.
+    pub runs_outer_layers: bool,
     /// Its parameters, in the order in which they are listed.
     pub keys: &'static [Key],
     build: fn(&Cache) -> Box<dyn Method>,
@@ -39,7 +43,7 @@ impl PartialEq for Entry {
     }
 }
 
-static TABLE: &[Entry] = &[easycache::ENTRY, ucache::ENTRY, spectrum::ENTRY];
+static TABLE: &[Entry] = &[easycache::ENTRY, ucache::ENTRY, spectrum::ENTRY, deepcache::ENTRY];
 
 /// All methods.
 pub fn table() -> &'static [Entry] {
@@ -69,11 +73,11 @@ impl At {
 /// Samples are what the model is given, predictions the guided ones, both flat, all pictures of the batch one after the
 /// other; a prediction is longer than its sample where the model predicts variances too.
 trait Method {
-    /// Whether this step is to be answered without the model. Asked once for each step, at its first call.
+    /// Whether this step is to be answered without the whole model. Asked once for each step, at its first call.
     fn skips(&mut self, at: At, sample: &[f32]) -> bool;
 
     /// Writes the answer for a call of a step that is skipped; `false` where nothing is known of such calls, which then
-    /// have to be computed.
+    /// are computed, by the outer layers alone where the denoiser was given those.
     fn forecast(&self, at: At, sample: &[f32], prediction: &mut [f32]) -> bool;
 
     /// Learns what the model answered.
@@ -106,7 +110,10 @@ impl Denoiser for Cached<'_> {
         if at.stage == 0 {
             self.skipping = self.method.skips(at, sample);
         }
-        if self.skipping && self.method.forecast(at, sample, prediction) {
+        if self.skipping
+            && (self.method.forecast(at, sample, prediction)
+                || self.denoiser.predict_outer(sample, call, prediction)?)
+        {
             return Ok(());
         }
         self.denoiser.predict(sample, call, prediction)?;
@@ -120,6 +127,10 @@ impl Denoiser for Cached<'_> {
 
     fn evaluations(&self) -> usize {
         self.denoiser.evaluations()
+    }
+
+    fn outer_evaluations(&self) -> usize {
+        self.denoiser.outer_evaluations()
     }
 
     fn changes_at(&self, call: Call) -> bool {

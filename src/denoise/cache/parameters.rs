@@ -98,6 +98,11 @@ impl Cache {
         self.entry.keys.iter().map(|key| key.name).zip(self.values.iter().copied())
     }
 
+    /// The branch at which a UNet is cut, where its outer layers are run alone.
+    pub fn branch(&self) -> Option<usize> {
+        self.entry.runs_outer_layers.then(|| self.whole("branch"))
+    }
+
     /// Makes the method for one run.
     pub(super) fn build(&self) -> Box<dyn Method> {
         (self.entry.build)(self)

@@ -17,6 +17,7 @@ pub(super) const ENTRY: Entry = Entry {
     name: "spectrum",
     about: "Forecasts predictions by Chebyshev polynomials in time, fitted to those computed (arXiv 2603.01623).",
     decides_by_picture: false,
+    runs_outer_layers: false,
     keys: &[
         Key::number("w", 0.5, 0.0, 1.0),
         Key::whole("m", 4, 1, 16),

@@ -13,6 +13,7 @@ pub(super) const ENTRY: Entry = Entry {
     name: "ucache",
     about: "EasyCache as stable-diffusion.cpp changed it for UNets, with a threshold that grows along the run.",
     decides_by_picture: true,
+    runs_outer_layers: false,
     keys: &[
         Key::number("threshold", 1.0, 0.0, 1000.0),
         Key::number("start", 0.15, 0.0, 1.0),

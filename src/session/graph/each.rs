@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
+use ndarray::ArrayD;
+
 use super::{Opening, Session, lock, open};
 use crate::error::Result;
 use crate::session::convert::Buffer;
@@ -24,6 +26,8 @@ pub struct Run<'a> {
     pub inputs: Vec<(&'a str, TensorView<'a>)>,
     /// Where the output is written, row-major.
     pub out: &'a mut [f32],
+    /// Another output by its name, and where it is written; that is made anew where it has another shape.
+    pub beside: Option<(&'a str, &'a mut ArrayD<f32>)>,
 }
 
 impl Session {
@@ -42,7 +46,7 @@ impl Session {
     }
 
     /// Makes all of `runs`, as many of them at the same time as [`SessionOptions::callers`] says, each writing the output
-    /// named `output` where it says, as [`Session::run_into`] does.
+    /// named `output`, and another one besides, where it says, as [`Session::run_into`] does.
     ///
     /// What a run makes does not depend on how many there are at a time. Where one fails, those not yet begun are left.
     ///
@@ -68,7 +72,8 @@ impl Session {
             // The lock is held while the next run is taken, and no longer.
             let next = || lock(&runs).next().filter(|_| lock(&failure).is_none());
             while let Some(run) = next() {
-                if let Err(error) = graph.run_into(buffers, &run.inputs, output, run.out, cancel) {
+                let Run { inputs, out, beside } = run;
+                if let Err(error) = graph.run_into(buffers, &inputs, (output, out), beside, cancel) {
                     lock(&failure).get_or_insert(error);
                 }
             }
