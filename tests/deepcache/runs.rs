@@ -7,7 +7,7 @@ use ldm_ort::pipeline::{Event, Pipeline};
 use ldm_ort::prepared::Cache;
 use ldm_ort::rewrite::{Pass, branches, footprint};
 use ldm_ort::session::Cancel;
-use ldm_ort::{Overrides, Plan, Spec, npy};
+use ldm_ort::{Overrides, Plan, Result, Spec, npy};
 use ndarray::{ArrayD, Axis, IxDyn, Slice, concatenate};
 
 use crate::{apart, graph, root, runtime};
@@ -26,15 +26,9 @@ fn the_memory_of_both_parts_is_counted() {
     let weights = branches(&graph).expect("branches")[0].outer_weights;
     assert!(outer.weights.abs_diff(weights) < 1024, "{outer:?} and {weights}");
 
-    let text = std::fs::read_to_string(root(PLAIN)).expect("a pipeline");
-    let need = |set: &[&str]| {
-        let set = set
-            .iter()
-            .chain(&["device.memory=\"300 MB\"", "run.width=1024", "run.height=768"])
-            .map(|&key| key.to_owned());
-        let file = root(PLAIN);
-        let spec = Spec::parse(&text, Some(&file), &Overrides { set: set.collect(), ..Overrides::default() });
-        let error = spec.and_then(Plan::new).expect_err("too little").to_string();
+    let need = |more: &[&str]| {
+        let set = [&["device.memory=\"300 MB\"", "run.width=1024", "run.height=768"], more].concat();
+        let error = plan(PLAIN, &set).expect_err("too little").to_string();
         let (_, told) = error.split_once("unet needs about ").unwrap_or_else(|| panic!("{error}"));
         told.split_once(' ').and_then(|(number, _)| number.parse::<f64>().ok()).unwrap_or_else(|| panic!("{error}"))
     };
@@ -48,14 +42,18 @@ struct Drawn {
     optimised: usize,
 }
 
-fn draw(pipeline: &str, cache: Option<&Path>, set: &[&str]) -> Drawn {
-    let text = std::fs::read_to_string(root(pipeline)).expect("a pipeline");
-    let folder = root(pipeline).parent().expect("a folder").to_path_buf();
+fn plan(pipeline: &str, set: &[&str]) -> Result<Plan> {
     let set = set.iter().map(|&key| key.to_owned()).collect();
-    let file = folder.join("pipeline.toml");
-    let spec = Spec::parse(&text, Some(&file), &Overrides { set, ..Overrides::default() });
-    let Plan { mut model, request, .. } = spec.and_then(Plan::new).unwrap_or_else(|error| panic!("{error}"));
-    model.prepared = cache.map(Cache::new);
+    Spec::load(&root(pipeline), &Overrides { set, ..Overrides::default() }).and_then(Plan::new)
+}
+
+fn draw(pipeline: &str, cache: Option<&Path>, set: &[&str]) -> Drawn {
+    let mut plan = plan(pipeline, set).unwrap_or_else(|error| panic!("{error}"));
+    plan.model.prepared = cache.map(Cache::new);
+    draw_plan(plan)
+}
+
+fn draw_plan(Plan { model, request, .. }: Plan) -> Drawn {
     let (mut latents, mut evaluations, mut optimised) = (Vec::new(), Vec::new(), 0);
     let mut observe = |event: Event<'_>| {
         match event {
@@ -114,32 +112,17 @@ fn nothing_depends_on_how_a_run_is_laid_out() {
 fn pictures_of_one_batch_have_deep_layers_of_their_own() {
     let set = ["run.steps=6", "run.images=2", "cache.deepcache={}", "device.batching=batched"];
     let draw = |batch: usize| {
-        let spec = Spec::load(&root(PLAIN), &Overrides { set: set.map(str::to_owned).into(), ..Overrides::default() });
-        let Plan { model, mut request, .. } = spec.and_then(Plan::new).unwrap_or_else(|error| panic!("{error}"));
-        request.batch = batch;
-        let mut latents = Vec::new();
-        let mut observe = |event: Event<'_>| {
-            if let Event::Picture(picture) = event {
-                latents.push(picture.latents.clone());
-            }
-            ControlFlow::Continue(())
-        };
-        let mut opened = Pipeline::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
-        opened.run(&request, &Cancel::new(), &mut observe).expect("pictures");
-        latents
+        let mut plan = plan(PLAIN, &set).unwrap_or_else(|error| panic!("{error}"));
+        plan.request.batch = batch;
+        draw_plan(plan).latents
     };
-    for (alone, together) in draw(1).iter().zip(draw(2)) {
-        assert!(apart(alone, &together) < 1e-5);
-    }
+    assert!(apart(&draw(1), &draw(2)) < 1e-5);
 }
 
 /// A model that is open is cut already, or not.
 #[test]
 fn a_request_is_made_with_the_model_that_was_opened_for_it() {
-    let plan = |set: &str| {
-        let overrides = Overrides { set: vec![set.to_owned()], ..Overrides::default() };
-        Spec::load(&root(PLAIN), &overrides).and_then(Plan::new).unwrap_or_else(|error| panic!("{error}"))
-    };
+    let plan = |set: &str| plan(PLAIN, &[set]).unwrap_or_else(|error| panic!("{error}"));
     let (plain, deeper) = (plan("run.steps=2"), plan("cache.deepcache={branch=1}"));
     let ignore = &mut |_: Event<'_>| ControlFlow::Continue(());
     for (model, request) in [(&plain, &deeper), (&plan("cache.deepcache={}"), &deeper)] {
