@@ -110,8 +110,10 @@ fn recording(folder: &Path, name: &str) -> Option<(String, Vec<f32>)> {
         bytes
     };
     let lines = String::from_utf8(member("runs.jsonl")).expect("JSON is text");
-    let values = member("values.f32").chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-    Some((lines, values))
+    let planes = member("values.planes");
+    let count = planes.len() / 4;
+    let value = |at: usize| f32::from_le_bytes([0, 1, 2, 3].map(|byte| planes[byte * count + at]));
+    Some((lines, (0..count).map(value).collect()))
 }
 
 /// What was found for one scheduler.
