@@ -27,7 +27,7 @@ fn the_memory_of_both_parts_is_counted() {
     assert!(outer.weights.abs_diff(weights) < 1024, "{outer:?} and {weights}");
 
     let need = |more: &[&str]| {
-        let set = [&["device.memory=\"300 MB\"", "run.width=1024", "run.height=768"], more].concat();
+        let set = [&["device.memory=\"320 MB\"", "run.width=4096", "run.height=4096"], more].concat();
         let error = plan(PLAIN, &set).expect_err("too little").to_string();
         let (_, told) = error.split_once("unet needs about ").unwrap_or_else(|| panic!("{error}"));
         told.split_once(' ').and_then(|(number, _)| number.parse::<f64>().ok()).unwrap_or_else(|| panic!("{error}"))
