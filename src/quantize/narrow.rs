@@ -129,9 +129,39 @@ pub fn write_blocks(bytes: &[u8], out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
+/// Looks at how float32 numbers, little-endian and rows of so many `columns`, come out as 8-bit ones with a scale a column,
+/// and gives the scales; why they stay as they are, where they do.
+pub fn check_columns(bytes: &[u8], columns: usize) -> Result<(Errors, Vec<f32>), String> {
+    let mut largest = vec![0.0f32; columns];
+    for row in rows(bytes, columns) {
+        largest.iter_mut().zip(row).for_each(|(largest, number)| *largest = largest.max(number.abs()));
+    }
+    let scales: Vec<f32> = largest.into_iter().map(scale_to).collect();
+    let mut errors = Errors::default();
+    for row in rows(bytes, columns) {
+        let numbers = row.into_iter().zip(&scales);
+        numbers.for_each(|(number, &scale)| errors.note(number, f32::from(whole(number, scale)) * scale));
+    }
+    errors.refusal(false).map_or(Ok((errors, scales)), Err)
+}
+
+/// Writes float32 numbers, little-endian, as 8-bit ones with these scales of their columns.
+pub fn write_columns(bytes: &[u8], scales: &[f32], out: &mut impl Write) -> io::Result<()> {
+    for row in rows(bytes, scales.len()) {
+        let numbers = row.into_iter().zip(scales);
+        let narrow: Vec<u8> = numbers.flat_map(|(number, &scale)| whole(number, scale).to_le_bytes()).collect();
+        out.write_all(&narrow)?;
+    }
+    Ok(())
+}
+
 /// What a block's 8-bit numbers are multiplied by; 1 for a block of zeros.
 fn scale(block: &[f32]) -> f32 {
-    let largest = block.iter().fold(0.0f32, |largest, number| largest.max(number.abs()));
+    scale_to(block.iter().fold(0.0f32, |largest, number| largest.max(number.abs())))
+}
+
+/// What 8-bit numbers are multiplied by to reach the largest magnitude; 1 where that is zero.
+fn scale_to(largest: f32) -> f32 {
     let scale = largest / LARGEST;
     if scale > 0.0 { scale } else { 1.0 }
 }
@@ -142,8 +172,12 @@ fn whole(number: f32, scale: f32) -> i8 {
 }
 
 fn chunks(bytes: &[u8]) -> impl Iterator<Item = Vec<f32>> {
+    rows(bytes, CHUNK)
+}
+
+fn rows(bytes: &[u8], columns: usize) -> impl Iterator<Item = Vec<f32>> {
     bytes
-        .chunks(4 * CHUNK)
+        .chunks(4 * columns.max(1))
         .map(|chunk| chunk.chunks_exact(4).filter_map(|b| b.try_into().ok()).map(f32::from_le_bytes).collect())
 }
 
@@ -176,5 +210,18 @@ mod tests {
         let mut out = Vec::new();
         write_blocks(&bytes, &mut out).unwrap();
         assert_eq!((out.len(), out[0] as i8, out[63] as i8, out[64]), (2 * BLOCK, -127, -1, 0));
+    }
+
+    #[test]
+    fn a_column_is_scaled_by_its_largest() {
+        let bytes_of = bytes([63.5, 0.0, -1.0, -31.75, 0.0, 254.0]);
+        let (errors, scales) = check_columns(&bytes_of, 3).unwrap();
+        assert_eq!(scales, [0.5, 1.0, 2.0]);
+        // -31.75 and -1 are halfway between two: 63.5 and 0.5 of their scales.
+        assert_eq!(errors.largest, 1.0);
+        let mut out = Vec::new();
+        write_columns(&bytes_of, &scales, &mut out).unwrap();
+        assert_eq!(out.iter().map(|&byte| byte as i8).collect::<Vec<_>>(), [127, 0, 0, -64, 0, 127]);
+        assert!(check_columns(&bytes([1.0, f32::INFINITY]), 2).unwrap_err().contains("1 of its values are NaN"));
     }
 }
