@@ -84,9 +84,9 @@ def evaluated():
     def numbers(*shape):
         return np.sin(np.arange(np.prod(shape), dtype=np.float64)).astype(np.float32).reshape(shape)
 
-    inputs = {"sample": numbers(1, 4, 8, 8), "encoder_hidden_states": numbers(1, 5, 16), "timestep": np.float32(500)}
+    inputs = {"sample": numbers(1, 4, 4, 4), "encoder_hidden_states": numbers(1, 5, 16), "timestep": np.float32(500)}
     values = ReferenceEvaluator(str(path), new_ops=[MatMul]).run(["out_sample"], inputs)[0]
-    return [float(f"{value:.6g}") for value in values.reshape(-1)]
+    return [float(f"{value:.5g}") for value in values.reshape(-1)]
 
 
 def main():

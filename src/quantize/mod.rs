@@ -1,7 +1,7 @@
 //! Weights in fewer bits: a model directory like another, whose graphs store their large float32 weights as half precision
 //! or as blocks of 8-bit numbers and widen them as they run, node by node.
 //!
-//! But for [`Weights::DynamicInt8`] arithmetic stays float32; what is won is memory and room on the disk. ONNX Runtime must not widen the weights once
+//! Arithmetic stays float32; what is won is memory and room on the disk. ONNX Runtime must not widen the weights once
 //! and for all when it opens a graph, which it does with whatever is constant:
 //!
 //! - Half precision is widened by a `Cast`, and its tensor is named among the graph's inputs too. Such an input need not
@@ -12,7 +12,7 @@
 //!   channels lie along the last axis, where ONNX Runtime 1.31.1 takes five times as long to widen them, and it replaces
 //!   such products by ones of 8 bits, whose error is larger still.
 //!
-//! [`Weights::DynamicInt8`] asks for those products, `y = (x_q − z) W_q · s_x s_W`: `x_q`, `s_x` and `z` are what
+//! [`Weights::DynamicInt8`] asks for those products, which are faster: `y = (x_q − z) W_q · s_x s_W`: `x_q`, `s_x` and `z` are what
 //! `DynamicQuantizeLinear` makes of a whole `x` as the graph runs (ONNX operator of version 11: uint8, from the smallest
 //! to the largest number, zero among them), `W_q` are 8-bit numbers of −127 to 127 with a scale `s_W` a column, the
 //! largest magnitude over 127. Processors without VNNI add pairs of such products in 16 bits, which overflow; where the

@@ -46,92 +46,75 @@ impl Writer<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::path::Path;
 
     use prost::Message;
 
-    use crate::bundle::proto::{Attribute, Model, OperatorSet};
+    use crate::bundle::proto::{Model, OperatorSet};
     use crate::bundle::{Component, ComponentKind, GraphFile};
     use crate::quantize::{Weights, graph};
-    use crate::rewrite::edits::{self, field, int, ints};
+    use crate::rewrite::edits::{field, ints, node};
     use crate::rewrite::numbers::TensorValues;
     use crate::rewrite::{Footprint, Pass, footprint, rewrite};
     use crate::session::Cancel;
     use crate::tensor::DType;
 
-    /// Attention over 4 tokens of 32 channels in 4 heads, queries, keys and values by one matrix of ones.
+    /// Attention over 4 tokens of 32 channels in 4 heads, all by one matrix: operator, inputs, output, order of the axes.
+    const NODES: &str = "MatMul x w a|Reshape a heads b|Transpose b q 0213|MatMul x w c|Reshape c heads d|\
+        Transpose d k 0231|MatMul x w e|Reshape e heads f|Transpose f v 0213|MatMul q k g|Softmax g h|MatMul h v i|\
+        Transpose i j 0213|Reshape j flat l|MatMul l w y";
+
     fn attention() -> Vec<u8> {
-        let stored = |name: &str, dims: &[i64], dtype: DType, raw_data| TensorValues {
-            dims: dims.to_vec(),
-            data_type: dtype.to_onnx(),
-            name: name.to_owned(),
-            raw_data,
-            ..TensorValues::default()
-        };
-        let list = |name, list: &[i64]| {
-            stored(name, &[list.len() as i64], DType::I64, list.iter().flat_map(|n| n.to_le_bytes()).collect())
-        };
-        let ones = stored("w", &[32, 32], DType::F32, [1f32; 1024].iter().flat_map(|n| n.to_le_bytes()).collect());
         let mut body = Vec::new();
-        let mut node = |operator: &str, inputs: &[&str], made: &str, attributes: Vec<Attribute>| {
-            field(&mut body, 1, &edits::node(operator, inputs, made, attributes).encode_to_vec());
-        };
-        for (name, order) in [("q", [0, 2, 1, 3]), ("k", [0, 2, 3, 1]), ("v", [0, 2, 1, 3])] {
-            let [product, heads] = ["product", "heads"].map(|what| format!("{name}/{what}"));
-            node("MatMul", &["x", "w"], &product, vec![]);
-            node("Reshape", &[&product, "heads"], &heads, vec![]);
-            node("Transpose", &[&heads], name, vec![ints("perm", &order)]);
+        for line in NODES.split('|') {
+            let (line, order) = line.split_once(" 0").map_or((line, None), |(line, order)| (line, Some(order)));
+            let words: Vec<&str> = line.split(' ').collect();
+            let [operator, inputs @ .., made] = words.as_slice() else { panic!("{line}") };
+            let order =
+                order.map(|o| [0].into_iter().chain(o.bytes().map(|b| i64::from(b - b'0'))).collect::<Vec<_>>());
+            let made = node(operator, inputs, made, order.iter().map(|order| ints("perm", order)).collect());
+            field(&mut body, 1, &made.encode_to_vec());
         }
-        node("MatMul", &["q", "k"], "scores", vec![]);
-        node("Softmax", &["scores"], "shares", vec![int("axis", -1)]);
-        node("MatMul", &["shares", "v"], "parts", vec![]);
-        node("Transpose", &["parts"], "turned", vec![ints("perm", &[0, 2, 1, 3])]);
-        node("Reshape", &["turned", "flat"], "joined", vec![]);
-        node("MatMul", &["joined", "w"], "y", vec![]);
-        for tensor in [ones, list("heads", &[1, 4, 4, 8]), list("flat", &[1, 4, 32])] {
+        let list = |list: &[i64]| list.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<u8>>();
+        let ones = [1f32; 1024].iter().flat_map(|n| n.to_le_bytes()).collect();
+        for (name, dims, dtype, raw_data) in [
+            ("w", vec![32, 32], DType::F32, ones),
+            ("heads", vec![4], DType::I64, list(&[1, 4, 4, 8])),
+            ("flat", vec![3], DType::I64, list(&[1, 4, 32])),
+        ] {
+            let (name, data_type) = (name.to_owned(), dtype.to_onnx());
+            let tensor = TensorValues { dims, data_type, name, raw_data, ..TensorValues::default() };
             field(&mut body, 5, &tensor.encode_to_vec());
         }
-        let edge = |name: &str| graph::value_info(name, DType::F32, &[1, 4, 32]).encode_to_vec();
-        field(&mut body, 11, &edge("x"));
-        field(&mut body, 12, &edge("y"));
-        let set = OperatorSet { domain: String::new(), version: 17 };
+        for (number, name) in [(11, "x"), (12, "y")] {
+            field(&mut body, number, &graph::value_info(name, DType::F32, &[1, 4, 32]).encode_to_vec());
+        }
+        let set = OperatorSet { version: 17, ..OperatorSet::default() };
         let mut file = Model { ir_version: 8, opset_import: vec![set], ..Model::default() }.encode_to_vec();
         field(&mut file, 7, &body);
         file
     }
 
-    fn component(path: &Path, folder: &Path) -> Component {
-        let graph = GraphFile::open(path, folder).expect("a graph");
-        Component {
-            kind: ComponentKind::Unet,
-            graph,
-            config: Default::default(),
-            config_path: None,
-            roles: BTreeMap::new(),
-        }
-    }
-
     #[test]
     fn products_of_one_factor_share_it_and_attention_is_seen_through_them() {
         let folder = tempfile::tempdir().expect("a folder");
-        let (old, new) = (folder.path().join("old"), folder.path().join("new"));
-        [&old, &new].into_iter().for_each(|place| std::fs::create_dir(place).expect("a folder"));
+        let [old, new] = ["old", "new"].map(|name| folder.path().join(name));
+        std::fs::create_dir(&old).expect("a folder");
         std::fs::write(old.join("model.onnx"), attention()).expect("a file");
+        let open = |place: &Path| GraphFile::open(&place.join("model.onnx"), place).expect("a graph");
         let write = |from: &Path, to: &Path| {
-            let component = component(&from.join("model.onnx"), from);
+            let (kind, graph) = (ComponentKind::Unet, open(from));
+            let (config, roles) = Default::default();
+            let component = Component { kind, graph, config, config_path: None, roles };
             graph::write(from, to, &component, Weights::DynamicInt8, &Cancel::new(), &mut |_| ())
         };
         let outcome = write(&old, &new).expect("a graph");
         assert_eq!((outcome.tensors, outcome.unknown, outcome.largest_error), (1, 0, 0.0));
 
-        let narrow = component(&new.join("model.onnx"), &new).graph;
-        assert!(narrow.multiplies_in_integers());
+        let narrow = open(&new);
         let count = |name: &str| narrow.operators.iter().find(|(o, _)| o.name == name).map(|(_, &count)| count);
-        assert_eq!(
-            (count("DynamicQuantizeLinear"), count("MatMulInteger"), count("MatMul")),
-            (Some(2), Some(4), Some(2))
-        );
+        let counts = ["DynamicQuantizeLinear", "MatMulInteger", "MatMul"].map(count);
+        assert_eq!(counts, [Some(2), Some(4), Some(2)]);
         let report = rewrite(&narrow, &[Pass::Attention]).expect("a graph").expect("a place").report;
         assert_eq!(report, [(Pass::Attention, 1)]);
         // 32×32 numbers of 1 byte and 32 scales; queries, keys, values and what attention makes of them, 4×32 numbers each.

@@ -1,6 +1,7 @@
 //! Tensors in fewer bits.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{BufWriter, Write};
 
 use prost::Message;
 
@@ -8,7 +9,7 @@ use super::{Writer, beside, cast, framed, number, value_info};
 use crate::bundle::proto::Tensor;
 use crate::error::Result;
 use crate::quantize::Kept;
-use crate::quantize::narrow::{self, BLOCK};
+use crate::quantize::narrow::{self, BLOCK, Shared};
 use crate::quantize::select::Form;
 use crate::rewrite::edits::{int, node};
 use crate::rewrite::numbers::TensorValues;
@@ -25,8 +26,7 @@ impl Writer<'_> {
         {
             let written = match form {
                 Form::Half | Form::Table => self.half(tensor, bytes, form)?,
-                Form::Int8 => self.blocks(tensor, bytes)?,
-                Form::Columns => self.columns(tensor, bytes)?,
+                Form::Int8 | Form::Columns => self.integers(tensor, bytes, form)?,
             };
             match written {
                 Ok(written) => {
@@ -36,9 +36,9 @@ impl Writer<'_> {
                 Err(because) => self.outcome.kept.push(Kept { tensor: tensor.name.clone(), because }),
             }
         }
+        let moved = self.moved_tensor(number::GRAPH_INITIALIZER, place)?;
         let as_it_stands = || self.source.bytes().get(place.start..place.end).unwrap_or_default().to_vec();
-        let as_it_stands = as_it_stands();
-        Ok(self.moved_tensor(number::GRAPH_INITIALIZER, place)?.unwrap_or(as_it_stands))
+        Ok(moved.unwrap_or_else(as_it_stands))
     }
 
     fn half(&mut self, tensor: &Tensor, bytes: &[u8], form: Form) -> Result<Result<Vec<u8>, String>> {
@@ -58,18 +58,32 @@ impl Writer<'_> {
         Ok(Ok(beside(name, &tensor.dims, DType::F16, entries)))
     }
 
-    fn blocks(&mut self, tensor: &Tensor, bytes: &[u8]) -> Result<Result<Vec<u8>, String>> {
-        let (errors, scales) = match narrow::check_blocks(bytes) {
+    fn integers(&mut self, tensor: &Tensor, bytes: &[u8], form: Form) -> Result<Result<Vec<u8>, String>> {
+        let shared = match form {
+            Form::Columns => Shared::Column(tensor.dims.last().and_then(|&n| usize::try_from(n).ok()).unwrap_or(0)),
+            _ => Shared::Block,
+        };
+        let (errors, scales) = match narrow::check_scaled(bytes, shared) {
             Ok(checked) => checked,
             Err(because) => return Ok(Err(because)),
         };
         self.errors.add(&errors);
         let [name, scale, shape, wide] =
             ["int8", "scale", "shape", "blocks"].map(|what| self.free_name(&tensor.name, what));
-        let count = scales.len() as i64;
-        let entries = self.data.append(bytes.len() as u64 / 4, |file| narrow::write_blocks(bytes, file))?;
-        let mut written = beside(name.clone(), &[count, BLOCK as i64], INT8, entries);
-        written.extend(self.scales(&scale, &scales)?);
+        let (count, of_columns) = (scales.len() as i64, form == Form::Columns);
+        let write = |file: &mut BufWriter<File>| narrow::write_scaled(bytes, shared, &scales, file);
+        let entries = self.data.append(bytes.len() as u64 / 4, write)?;
+        let blocks = [count, BLOCK as i64];
+        let mut written =
+            beside(name.clone(), if of_columns { tensor.dims.as_slice() } else { &blocks }, INT8, entries);
+        let entries = self.data.append(4 * scales.len() as u64, |file| {
+            scales.iter().try_for_each(|scale| file.write_all(&scale.to_le_bytes()))
+        })?;
+        written.extend(beside(scale.clone(), &[count], DType::F32, entries));
+        if of_columns {
+            self.widened.columns.insert(tensor.name.clone(), [name, scale]);
+            return Ok(Ok(written));
+        }
         let dims = TensorValues {
             dims: vec![tensor.dims.len() as i64],
             data_type: DType::I64.to_onnx(),
@@ -81,30 +95,5 @@ impl Writer<'_> {
         self.widened.nodes.push(node("DequantizeLinear", &[&name, &scale], &wide, vec![int("axis", 0)]));
         self.widened.nodes.push(node("Reshape", &[&wide, &shape], &tensor.name, Vec::new()));
         Ok(Ok(written))
-    }
-
-    /// Stores a matrix as 8-bit numbers and the scales of its columns.
-    fn columns(&mut self, tensor: &Tensor, bytes: &[u8]) -> Result<Result<Vec<u8>, String>> {
-        let columns = tensor.dims.last().and_then(|&n| usize::try_from(n).ok()).unwrap_or_default();
-        let (errors, scales) = match narrow::check_columns(bytes, columns) {
-            Ok(checked) => checked,
-            Err(because) => return Ok(Err(because)),
-        };
-        self.errors.add(&errors);
-        let names = ["int8", "scale"].map(|what| self.free_name(&tensor.name, what));
-        let [name, scale] = &names;
-        let entries = self.data.append(bytes.len() as u64 / 4, |file| narrow::write_columns(bytes, &scales, file))?;
-        let mut written = beside(name.clone(), &tensor.dims, INT8, entries);
-        written.extend(self.scales(scale, &scales)?);
-        self.widened.columns.insert(tensor.name.clone(), names);
-        Ok(Ok(written))
-    }
-
-    /// Stores the scales of 8-bit numbers under a name of their own.
-    fn scales(&mut self, name: &str, scales: &[f32]) -> Result<Vec<u8>> {
-        let entries = self.data.append(4 * scales.len() as u64, |file| {
-            scales.iter().try_for_each(|scale| file.write_all(&scale.to_le_bytes()))
-        })?;
-        Ok(beside(name.to_owned(), &[scales.len() as i64], DType::F32, entries))
     }
 }
