@@ -192,7 +192,7 @@ fn loras_need_the_weights_themselves() {
     let lora = golden().with_file_name("lora/files/diffusers.safetensors");
     let text = format!("[model]\npath = {place:?}\n[task.text-to-image]\nprompt = \"\"\n[[lora]]\npath = {lora:?}\n");
     let spec = Spec::parse(&text, None, &Overrides::default()).expect("a pipeline");
-    let error = Plan::new(spec).err().expect("no such modules").to_string();
+    let error = Plan::new(spec).expect_err("no such modules").to_string();
     assert!(error.contains("fused or quantised") && error.contains("MatMulInteger ×8"), "{error}");
 }
 
