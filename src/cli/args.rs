@@ -88,7 +88,7 @@ pub enum Command {
     /// Tells what is kept of graphs that were optimised for this machine, or removes it.
     #[command(after_help = "Examples:\n  ldm-ort cache list\n  ldm-ort cache clear --stale")]
     Cache(CacheArgs),
-    /// Writes a model directory whose graphs store their weights in fewer bits, for less memory.
+    /// Writes a model directory whose graphs store their weights in fewer bits, for less memory or faster products.
     #[command(after_help = QUANTIZE_EXAMPLES)]
     Quantize(QuantizeArgs),
     /// Tells which ONNX Runtime is used and why, or fetches one.

@@ -94,8 +94,14 @@ impl ModelPlan {
             name: name.clone(),
             options: self.device.options.get(name).cloned().unwrap_or_default(),
         };
+        // On processors whose 8-bit products overflow, those without VNNI, ONNX Runtime makes them in another way where it
+        // is asked to; on others this changes nothing.
+        let overflows = |(of, graph): &(ComponentKind, &GraphFile)| *of == kind && graph.multiplies_in_integers();
+        let exact =
+            self.graphs().iter().any(overflows).then(|| ("session.x64quantprecision".to_owned(), "1".to_owned()));
         SessionOptions {
             component: kind.name().to_owned(),
+            config: exact.into_iter().collect(),
             providers: self.device.providers_of(kind).iter().map(choice).collect(),
             threads: self.device.threads,
             axes: if self.prepared(kind).is_some() { self.axes(kind) } else { Vec::new() },

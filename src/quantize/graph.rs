@@ -1,5 +1,8 @@
 //! One graph, written with its weights in fewer bits in a file beside it.
 
+mod remade;
+mod stored;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -7,9 +10,9 @@ use std::path::Path;
 
 use prost::Message;
 
-use super::narrow::{self, BLOCK, Errors};
-use super::select::{Form, Selection, count};
-use super::{Kept, Outcome, Progress, Weights, stop_if};
+use super::narrow::Errors;
+use super::select::{Selection, count};
+use super::{Outcome, Progress, Weights, stop_if};
 use crate::bundle::proto::{
     Attribute, Dimension, EXTERNAL, Node, Shape, StringEntry, Tensor, TensorType, Type, ValueInfo,
 };
@@ -17,7 +20,7 @@ use crate::bundle::{Component, frame};
 use crate::error::{Error, Result};
 use crate::rewrite::edits::{field, int, node};
 use crate::rewrite::numbers::TensorValues;
-use crate::rewrite::source::{Source, input, output};
+use crate::rewrite::source::Source;
 use crate::session::Cancel;
 use crate::tensor::{DType, Field};
 
@@ -25,8 +28,6 @@ use crate::tensor::{DType, Field};
 /// a line of the processor's cache does.
 const PAGE: u64 = 4096;
 const LINE: u64 = 64;
-/// Number of int8 in ONNX's `TensorProto.DataType`.
-const INT8: DType = DType::Other(3);
 
 /// Field numbers of ONNX's messages.
 mod number {
@@ -53,6 +54,10 @@ pub fn write(
     let unusable = |problem: &str| Error::model(&graph.path, problem, "export the model again with opset 13 or later");
     if graph.ir_version < 4 || graph.opsets.get("").is_none_or(|&version| version < 13) {
         return Err(unusable("is of too old a format for weights that are widened as it runs"));
+    }
+    if graph.multiplies_in_integers() {
+        let problem = "makes products of 8 bits already";
+        return Err(Error::model(&graph.path, problem, "take the model's float32 export, or use this graph as it is"));
     }
     let place = graph.path.strip_prefix(model).map_err(|_| unusable("lies outside of the model directory"))?;
     let to = room.join(place);
@@ -139,6 +144,10 @@ struct Widened {
     inputs: Vec<ValueInfo>,
     /// By the table's name, the name of the table in half precision.
     tables: HashMap<String, String>,
+    /// By a matrix's name, the names of its 8-bit numbers and of its columns' scales.
+    columns: HashMap<String, [String; 2]>,
+    /// By the name of what such a matrix is multiplied by, the names of that in 8 bits, of its scale and of its zero.
+    factors: HashMap<String, [String; 3]>,
 }
 
 struct Writer<'w> {
@@ -221,21 +230,16 @@ impl Writer<'_> {
         Ok(whole)
     }
 
-    /// Appends a node of the graph, with what comes behind it.
+    /// Appends a node of the graph, or what stands in its place.
     fn node(&mut self, at: usize, place: Field, whole: &mut Vec<u8>) -> Result<()> {
-        let node_at = self.source.nodes.get(at);
-        let looked_up = node_at.and_then(|node| Some((node, self.widened.tables.get(input(node, 0)?)?, output(node)?)));
-        let Some((gather, table, made)) = looked_up else {
-            let body = self.moved_node(place)?;
-            field(whole, number::GRAPH_NODE as u32, &body);
-            return Ok(());
+        let body = match self.remade(at) {
+            Some(nodes) => {
+                nodes.iter().for_each(|node| field(whole, number::GRAPH_NODE as u32, &node.encode_to_vec()));
+                return Ok(());
+            }
+            None => self.moved_node(place)?,
         };
-        let narrow = self.free_name(made, "half");
-        let mut gather = gather.clone();
-        gather.input.first_mut().into_iter().for_each(|name| name.clone_from(table));
-        gather.output = vec![narrow.clone()];
-        field(whole, number::GRAPH_NODE as u32, &gather.encode_to_vec());
-        field(whole, number::GRAPH_NODE as u32, &cast(&narrow, made).encode_to_vec());
+        field(whole, number::GRAPH_NODE as u32, &body);
         Ok(())
     }
 
@@ -287,73 +291,6 @@ impl Writer<'_> {
         let now = TensorValues { external_data: entries, data_location: EXTERNAL, ..TensorValues::default() };
         body.extend(now.encode_to_vec());
         Ok(Some(framed(number, &body)))
-    }
-
-    /// What stands in the place of a stored tensor.
-    fn stored(&mut self, tensor: &Tensor, place: Field) -> Result<Vec<u8>> {
-        if let Some(form) = self.selection.forms.get(&tensor.name).copied()
-            && let Some(bytes) = self.source.float_bytes(tensor, place)
-        {
-            let written = match form {
-                Form::Half | Form::Table => self.half(tensor, bytes, form)?,
-                Form::Int8 => self.blocks(tensor, bytes)?,
-            };
-            match written {
-                Ok(written) => {
-                    self.outcome.tensors += 1;
-                    return Ok(written);
-                }
-                Err(because) => self.outcome.kept.push(Kept { tensor: tensor.name.clone(), because }),
-            }
-        }
-        let as_it_stands = || self.source.bytes().get(place.start..place.end).unwrap_or_default().to_vec();
-        let as_it_stands = as_it_stands();
-        Ok(self.moved_tensor(number::GRAPH_INITIALIZER, place)?.unwrap_or(as_it_stands))
-    }
-
-    fn half(&mut self, tensor: &Tensor, bytes: &[u8], form: Form) -> Result<Result<Vec<u8>, String>> {
-        let errors = match narrow::check_half(bytes) {
-            Ok(errors) => errors,
-            Err(because) => return Ok(Err(because)),
-        };
-        self.errors.add(&errors);
-        let name = self.free_name(&tensor.name, "half");
-        let entries = self.data.append(bytes.len() as u64 / 2, |file| narrow::write_half(bytes, file))?;
-        if form == Form::Table {
-            self.widened.tables.insert(tensor.name.clone(), name.clone());
-        } else {
-            self.widened.nodes.push(cast(&name, &tensor.name));
-            self.widened.inputs.push(value_info(&name, DType::F16, &tensor.dims));
-        }
-        Ok(Ok(beside(name, &tensor.dims, DType::F16, entries)))
-    }
-
-    fn blocks(&mut self, tensor: &Tensor, bytes: &[u8]) -> Result<Result<Vec<u8>, String>> {
-        let (errors, scales) = match narrow::check_blocks(bytes) {
-            Ok(checked) => checked,
-            Err(because) => return Ok(Err(because)),
-        };
-        self.errors.add(&errors);
-        let [name, scale, shape, wide] =
-            ["int8", "scale", "shape", "blocks"].map(|what| self.free_name(&tensor.name, what));
-        let count = scales.len() as i64;
-        let entries = self.data.append(bytes.len() as u64 / 4, |file| narrow::write_blocks(bytes, file))?;
-        let mut written = beside(name.clone(), &[count, BLOCK as i64], INT8, entries);
-        let entries = self.data.append(4 * scales.len() as u64, |file| {
-            scales.iter().try_for_each(|scale| file.write_all(&scale.to_le_bytes()))
-        })?;
-        written.extend(beside(scale.clone(), &[count], DType::F32, entries));
-        let dims = TensorValues {
-            dims: vec![tensor.dims.len() as i64],
-            data_type: DType::I64.to_onnx(),
-            name: shape.clone(),
-            raw_data: tensor.dims.iter().flat_map(|n| n.to_le_bytes()).collect(),
-            ..TensorValues::default()
-        };
-        written.extend(framed(number::GRAPH_INITIALIZER, &dims.encode_to_vec()));
-        self.widened.nodes.push(node("DequantizeLinear", &[&name, &scale], &wide, vec![int("axis", 0)]));
-        self.widened.nodes.push(node("Reshape", &[&wide, &shape], &tensor.name, Vec::new()));
-        Ok(Ok(written))
     }
 
     /// A name for what is stored or made beside a tensor.

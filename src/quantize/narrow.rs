@@ -101,39 +101,58 @@ fn halves(bytes: &[u8]) -> impl Iterator<Item = (Vec<f32>, Vec<f16>)> {
     })
 }
 
-/// Looks at how float32 numbers, little-endian and whole blocks of them, come out in blocks of 8 bits, and gives the
-/// blocks' scales; why they stay as they are, where they do.
-pub fn check_blocks(bytes: &[u8]) -> Result<(Errors, Vec<f32>), String> {
-    let mut errors = Errors::default();
-    let mut scales = Vec::with_capacity(bytes.len() / (4 * BLOCK));
-    for numbers in chunks(bytes) {
-        for block in numbers.chunks(BLOCK) {
-            let scale = scale(block);
-            block.iter().for_each(|&number| errors.note(number, f32::from(whole(number, scale)) * scale));
-            scales.push(scale);
+/// Which numbers of a tensor share a scale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shared {
+    /// Each [`BLOCK`] in a row.
+    Block,
+    /// Those of a column, of which there are so many.
+    Column(usize),
+}
+
+impl Shared {
+    /// Which scale is that of the number at this place.
+    fn scale_of(self, at: usize) -> usize {
+        match self {
+            Self::Block => at / BLOCK,
+            Self::Column(columns) => at.checked_rem(columns).unwrap_or(0),
         }
+    }
+}
+
+/// Looks at how float32 numbers, little-endian and whole blocks or rows of them, come out as 8-bit ones, and gives their
+/// scales, 1 where all that share it are zeros; why they stay as they are, where they do.
+pub fn check_scaled(bytes: &[u8], shared: Shared) -> Result<(Errors, Vec<f32>), String> {
+    let count = match shared {
+        Shared::Block => bytes.len() / (4 * BLOCK),
+        Shared::Column(columns) => columns,
+    };
+    let mut scales = vec![0.0f32; count];
+    for (at, number) in chunks(bytes).flatten().enumerate() {
+        let largest = scales.get_mut(shared.scale_of(at));
+        largest.into_iter().for_each(|largest| *largest = largest.max(number.abs()));
+    }
+    for scale in &mut scales {
+        let largest = *scale;
+        *scale = if largest / LARGEST > 0.0 { largest / LARGEST } else { 1.0 };
+    }
+    let mut errors = Errors::default();
+    for (at, number) in chunks(bytes).flatten().enumerate() {
+        let scale = scales.get(shared.scale_of(at)).copied().unwrap_or(1.0);
+        errors.note(number, f32::from(whole(number, scale)) * scale);
     }
     errors.refusal(false).map_or(Ok((errors, scales)), Err)
 }
 
-/// Writes float32 numbers, little-endian and whole blocks of them, as 8-bit ones.
-pub fn write_blocks(bytes: &[u8], out: &mut impl Write) -> io::Result<()> {
+/// Writes float32 numbers, little-endian, as 8-bit ones with these scales.
+pub fn write_scaled(bytes: &[u8], shared: Shared, scales: &[f32], out: &mut impl Write) -> io::Result<()> {
+    let mut places = 0..;
     for numbers in chunks(bytes) {
-        let mut narrow = Vec::with_capacity(numbers.len());
-        for block in numbers.chunks(BLOCK) {
-            let scale = scale(block);
-            narrow.extend(block.iter().flat_map(|&number| whole(number, scale).to_le_bytes()));
-        }
-        out.write_all(&narrow)?;
+        let scaled = numbers.into_iter().zip(&mut places);
+        let narrow = scaled.map(|(number, at)| whole(number, scales.get(shared.scale_of(at)).copied().unwrap_or(1.0)));
+        out.write_all(&narrow.flat_map(i8::to_le_bytes).collect::<Vec<u8>>())?;
     }
     Ok(())
-}
-
-/// What a block's 8-bit numbers are multiplied by; 1 for a block of zeros.
-fn scale(block: &[f32]) -> f32 {
-    let largest = block.iter().fold(0.0f32, |largest, number| largest.max(number.abs()));
-    let scale = largest / LARGEST;
-    if scale > 0.0 { scale } else { 1.0 }
 }
 
 /// A number over its scale, rounded to the nearest whole one, a half to the even one.
@@ -170,11 +189,21 @@ mod tests {
     fn a_block_is_scaled_by_its_largest() {
         let numbers = (0..2 * BLOCK).map(|n| if n < BLOCK { n as f32 - 63.5 } else { 0.0 });
         let bytes = bytes(numbers);
-        let (errors, scales) = check_blocks(&bytes).unwrap();
+        let (errors, scales) = check_scaled(&bytes, Shared::Block).unwrap();
         assert_eq!(scales, [0.5, 1.0]);
         assert_eq!((errors.largest, errors.relative()), (0.0, 0.0));
         let mut out = Vec::new();
-        write_blocks(&bytes, &mut out).unwrap();
+        write_scaled(&bytes, Shared::Block, &scales, &mut out).unwrap();
         assert_eq!((out.len(), out[0] as i8, out[63] as i8, out[64]), (2 * BLOCK, -127, -1, 0));
+    }
+    #[test]
+    fn a_column_is_scaled_by_its_largest() {
+        let numbers = bytes([63.5, 0.0, -1.0, -31.75, 0.0, 254.0]);
+        let (errors, scales) = check_scaled(&numbers, Shared::Column(3)).unwrap();
+        // -31.75 and -1 lie halfway, and go to the even number.
+        assert_eq!((scales.as_slice(), errors.largest), (&[0.5, 1.0, 2.0][..], 1.0));
+        let mut out = Vec::new();
+        write_scaled(&numbers, Shared::Column(3), &scales, &mut out).unwrap();
+        assert_eq!(out.iter().map(|&byte| byte as i8).collect::<Vec<_>>(), [127, 0, 0, -64, 0, 127]);
     }
 }

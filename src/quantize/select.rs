@@ -20,6 +20,8 @@ pub enum Form {
     Table,
     /// Blocks of 8 bits, and a `DequantizeLinear` in front of all that reads it.
     Int8,
+    /// Columns of 8 bits, and a product of 8 bits in the place of each `MatMul` that multiplies by it.
+    Columns,
 }
 
 /// What is to become of a graph's large float32 tensors.
@@ -72,6 +74,10 @@ fn form(tensor: &Tensor, nodes: &[&Node], readers: &HashMap<String, Vec<&Node>>,
     let at_only = |node: &Node, at: usize| {
         node.input.get(at).is_some_and(|input| input == name) && node.input.iter().filter(|i| *i == name).count() == 1
     };
+    if weights == Weights::DynamicInt8 {
+        let is_factor = |node: &&Node| is(node, "MatMul") && at_only(node, 1) && output(node).is_some();
+        return (tensor.dims.len() == 2 && nodes.iter().all(is_factor)).then_some(Form::Columns);
+    }
     if nodes.iter().all(|node| is(node, "Gather") && at_only(node, 0) && output(node).is_some()) {
         return Some(Form::Table);
     }

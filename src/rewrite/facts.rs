@@ -195,6 +195,13 @@ impl Facts {
             .map(|at| input(node, at).and_then(|name| self.get(name)).cloned().unwrap_or_default())
             .collect();
         let dtype = dtype(node, &inputs);
+        if node.op_type == "DynamicQuantizeLinear" {
+            /// Number of uint8 in ONNX's `TensorProto.DataType`.
+            const UINT8: DType = DType::Other(2);
+            let whole = inputs.first().and_then(|fact| fact.shape.clone());
+            let of = |dtype, shape| Fact { dtype: Some(dtype), shape, value: None };
+            return vec![of(UINT8, whole), of(DType::F32, Some(Vec::new())), of(UINT8, Some(Vec::new()))];
+        }
         if node.op_type == "Split" {
             let parts = shapes::split(node, &inputs).unwrap_or_default();
             return parts.into_iter().map(|shape| Fact { dtype, shape: Some(shape), value: None }).collect();
@@ -213,6 +220,7 @@ fn dtype(node: &Node, inputs: &[Fact]) -> Option<DType> {
         // Numbers stored in few bits become what their scale is.
         "CastLike" | "Where" | "DequantizeLinear" => of(1),
         "Shape" | "Size" | "NonZero" | "ArgMax" | "ArgMin" => Some(DType::I64),
+        "MatMulInteger" => Some(DType::I32),
         "Equal" | "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual" | "And" | "Or" | "Xor" | "Not" | "IsNaN"
         | "IsInf" => Some(DType::Bool),
         // Whose output's type is told by an attribute, by a body, or in another way.
@@ -230,7 +238,6 @@ fn dtype(node: &Node, inputs: &[Fact]) -> Option<DType> {
         | "Multinomial"
         | "DynamicQuantizeLinear"
         | "ConvInteger"
-        | "MatMulInteger"
         | "QLinearConv"
         | "QLinearMatMul" => None,
         _ => of(0),

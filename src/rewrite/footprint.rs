@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::edits::Edits;
 use super::facts::Facts;
-use super::source::{Source, is_own, output, reads};
+use super::source::{Source, is, is_own, output, reads};
 use super::symbol::Length;
 use super::{Pass, attention, cut, subpixel, winograd};
 use crate::bundle::GraphFile;
@@ -59,7 +59,9 @@ struct Memory<'a> {
     replaceable: HashSet<&'a str>,
     /// Weights stored in fewer bits, as they are once they are widened: shortly before a node that reads them.
     widened: HashSet<&'a str>,
-    /// The tensor whose bytes another shows under its own shape.
+    /// Products of whole numbers before they are scaled, of which ONNX Runtime makes one operator with what scales them.
+    unscaled: HashSet<&'a str>,
+    /// The tensor whose bytes another shows, under its own shape or scaled.
     shown: HashMap<&'a str, &'a str>,
     /// The last node that reads a tensor's bytes.
     last: HashMap<&'a str, usize>,
@@ -86,6 +88,7 @@ impl<'a> Memory<'a> {
             constant: source.stored().map(|(tensor, _)| tensor.name.as_str()).collect(),
             replaceable: HashSet::new(),
             widened: HashSet::new(),
+            unscaled: HashSet::new(),
             shown: HashMap::new(),
             last: HashMap::new(),
             given: HashSet::new(),
@@ -116,9 +119,12 @@ impl<'a> Memory<'a> {
                 let root = memory.root(name);
                 memory.last.insert(root, at);
             }
-            if let (true, [of, ..], [shown, ..]) =
-                (VIEWS.contains(&node.op_type.as_str()) && is_own(node), &*node.input, &*node.output)
-            {
+            let ([of, ..], [shown, ..]) = (&*node.input, &*node.output) else { continue };
+            let scales = memory.unscaled.contains(of.as_str()) && (is(node, "Cast") || is(node, "Mul"));
+            if is(node, "MatMulInteger") || (scales && is(node, "Cast")) {
+                memory.unscaled.insert(shown);
+            }
+            if scales || (VIEWS.contains(&node.op_type.as_str()) && is_own(node)) {
                 let root = memory.root(of);
                 memory.shown.insert(shown, root);
             }

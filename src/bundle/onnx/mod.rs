@@ -191,6 +191,12 @@ impl GraphFile {
         self.operators.keys().any(|o| o.domain.is_empty() && o.name.starts_with("RandomNormal"))
     }
 
+    /// Whether matrix products of the graph are made in 8-bit whole numbers.
+    pub fn multiplies_in_integers(&self) -> bool {
+        let products = ["MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QLinearMatMul"];
+        self.operators.keys().any(|operator| products.contains(&operator.name.as_str()))
+    }
+
     /// The sha256 of the .onnx file followed by its external files in the order of their names, in hexadecimal.
     ///
     /// For a graph without external files it is what `sha256sum` prints. All bytes are read: a second or two a

@@ -50,8 +50,9 @@ pub struct QuantizeArgs {
     /// The model directory, with graphs in float32. It stays as it is.
     #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub model: PathBuf,
-    /// How weights are stored: half (half precision) or int8 (blocks of 64 8-bit numbers, each with a scale). They are
-    /// widened as the graph runs, node by node, and arithmetic stays float32.
+    /// How weights are stored: half (half precision) or int8 (blocks of 64 8-bit numbers, each with a scale), widened
+    /// as the graph runs, node by node, with arithmetic in float32; or dynamic-int8, those of matrix products in 8 bits
+    /// with a scale a column, and the products made in 8 bits: faster products on processors with VNNI, and further off.
     #[arg(long, value_name = "FORM")]
     pub weights: String,
     /// A component whose weights are stored so, such as unet; may be given several times. Without it, the denoiser and

@@ -136,7 +136,7 @@ pub fn shape(node: &Node, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Ve
             Some([data.get(..at)?, indices, data.get(at + 1..)?].concat())
         }
         "Slice" => slice(node, inputs, unknowns),
-        "MatMul" => matmul(of(0)?, of(1)?, unknowns),
+        "MatMul" | "MatMulInteger" => matmul(of(0)?, of(1)?, unknowns),
         "Gemm" => {
             let side = |at: usize, flag: &str, own: usize| {
                 let turned = usize::from(int(node, flag).unwrap_or(0) != 0);

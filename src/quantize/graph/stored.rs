@@ -1,0 +1,99 @@
+//! Tensors in fewer bits.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+
+use prost::Message;
+
+use super::{Writer, beside, cast, framed, number, value_info};
+use crate::bundle::proto::Tensor;
+use crate::error::Result;
+use crate::quantize::Kept;
+use crate::quantize::narrow::{self, BLOCK, Shared};
+use crate::quantize::select::Form;
+use crate::rewrite::edits::{int, node};
+use crate::rewrite::numbers::TensorValues;
+use crate::tensor::{DType, Field};
+
+/// Number of int8 in ONNX's `TensorProto.DataType`.
+const INT8: DType = DType::Other(3);
+
+impl Writer<'_> {
+    /// What stands in the place of a stored tensor.
+    pub(super) fn stored(&mut self, tensor: &Tensor, place: Field) -> Result<Vec<u8>> {
+        if let Some(form) = self.selection.forms.get(&tensor.name).copied()
+            && let Some(bytes) = self.source.float_bytes(tensor, place)
+        {
+            let written = match form {
+                Form::Half | Form::Table => self.half(tensor, bytes, form)?,
+                Form::Int8 | Form::Columns => self.integers(tensor, bytes, form)?,
+            };
+            match written {
+                Ok(written) => {
+                    self.outcome.tensors += 1;
+                    return Ok(written);
+                }
+                Err(because) => self.outcome.kept.push(Kept { tensor: tensor.name.clone(), because }),
+            }
+        }
+        let moved = self.moved_tensor(number::GRAPH_INITIALIZER, place)?;
+        let as_it_stands = || self.source.bytes().get(place.start..place.end).unwrap_or_default().to_vec();
+        Ok(moved.unwrap_or_else(as_it_stands))
+    }
+
+    fn half(&mut self, tensor: &Tensor, bytes: &[u8], form: Form) -> Result<Result<Vec<u8>, String>> {
+        let errors = match narrow::check_half(bytes) {
+            Ok(errors) => errors,
+            Err(because) => return Ok(Err(because)),
+        };
+        self.errors.add(&errors);
+        let name = self.free_name(&tensor.name, "half");
+        let entries = self.data.append(bytes.len() as u64 / 2, |file| narrow::write_half(bytes, file))?;
+        if form == Form::Table {
+            self.widened.tables.insert(tensor.name.clone(), name.clone());
+        } else {
+            self.widened.nodes.push(cast(&name, &tensor.name));
+            self.widened.inputs.push(value_info(&name, DType::F16, &tensor.dims));
+        }
+        Ok(Ok(beside(name, &tensor.dims, DType::F16, entries)))
+    }
+
+    fn integers(&mut self, tensor: &Tensor, bytes: &[u8], form: Form) -> Result<Result<Vec<u8>, String>> {
+        let shared = match form {
+            Form::Columns => Shared::Column(tensor.dims.last().and_then(|&n| usize::try_from(n).ok()).unwrap_or(0)),
+            _ => Shared::Block,
+        };
+        let (errors, scales) = match narrow::check_scaled(bytes, shared) {
+            Ok(checked) => checked,
+            Err(because) => return Ok(Err(because)),
+        };
+        self.errors.add(&errors);
+        let [name, scale, shape, wide] =
+            ["int8", "scale", "shape", "blocks"].map(|what| self.free_name(&tensor.name, what));
+        let (count, of_columns) = (scales.len() as i64, form == Form::Columns);
+        let write = |file: &mut BufWriter<File>| narrow::write_scaled(bytes, shared, &scales, file);
+        let entries = self.data.append(bytes.len() as u64 / 4, write)?;
+        let blocks = [count, BLOCK as i64];
+        let mut written =
+            beside(name.clone(), if of_columns { tensor.dims.as_slice() } else { &blocks }, INT8, entries);
+        let entries = self.data.append(4 * scales.len() as u64, |file| {
+            scales.iter().try_for_each(|scale| file.write_all(&scale.to_le_bytes()))
+        })?;
+        written.extend(beside(scale.clone(), &[count], DType::F32, entries));
+        if of_columns {
+            self.widened.columns.insert(tensor.name.clone(), [name, scale]);
+            return Ok(Ok(written));
+        }
+        let dims = TensorValues {
+            dims: vec![tensor.dims.len() as i64],
+            data_type: DType::I64.to_onnx(),
+            name: shape.clone(),
+            raw_data: tensor.dims.iter().flat_map(|n| n.to_le_bytes()).collect(),
+            ..TensorValues::default()
+        };
+        written.extend(framed(number::GRAPH_INITIALIZER, &dims.encode_to_vec()));
+        self.widened.nodes.push(node("DequantizeLinear", &[&name, &scale], &wide, vec![int("axis", 0)]));
+        self.widened.nodes.push(node("Reshape", &[&wide, &shape], &tensor.name, Vec::new()));
+        Ok(Ok(written))
+    }
+}
