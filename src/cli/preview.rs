@@ -3,6 +3,9 @@
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
 use super::output;
 use crate::error::Result;
 use crate::image::{Rgb8, encode_png};
@@ -91,7 +94,7 @@ impl Terminal {
     /// Shows a preview in the place of the one before, or below what was printed since.
     pub(super) fn show(&mut self, pixels: &Rgb8) {
         let Ok(png) = encode_png(pixels, &[]) else { return };
-        let text = sequence(self.protocol, &base64(&png), self.drawn);
+        let text = sequence(self.protocol, &STANDARD.encode(png), self.drawn);
         // A terminal that is gone is no reason to fail.
         let _ = std::io::stderr().write_all(text.as_bytes());
         self.drawn = true;
@@ -147,31 +150,9 @@ fn sequence(protocol: Protocol, png: &str, again: bool) -> String {
     text
 }
 
-/// RFC 4648, section 4.
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for three in bytes.chunks(3) {
-        let bits = (0..3).fold(0_usize, |bits, at| bits << 8 | usize::from(three.get(at).copied().unwrap_or(0)));
-        for at in 0..4 {
-            let is_filled = at <= three.len();
-            text.push(if is_filled { char::from(ALPHABET[bits >> (18 - 6 * at) & 63]) } else { '=' });
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn base64_is_that_of_the_rfc() {
-        let of = |text: &str| base64(text.as_bytes());
-        assert_eq!([of(""), of("f"), of("fo"), of("foo")], ["", "Zg==", "Zm8=", "Zm9v"]);
-        assert_eq!(of("foobar"), "Zm9vYmFy");
-        assert_eq!(base64(&[0xfb, 0xff, 0xfe]), "+//+");
-    }
 
     #[test]
     fn terminals_are_told_by_what_they_say() {
