@@ -133,7 +133,8 @@ impl Device {
             if table.get(name).is_none() {
                 continue;
             }
-            let options = options(table.table(name));
+            let takes_none = name == "cpu" && device.uses(name);
+            let options = options(table.table(name), takes_none);
             if device.uses(name) {
                 device.options.insert(name.to_owned(), options);
             } else if !named_by_flag {
@@ -200,8 +201,16 @@ fn providers(table: &mut Table<'_>) -> Option<Vec<String>> {
     Some(providers)
 }
 
-fn options(table: Table<'_>) -> Options {
-    table.any_keys().into_iter().filter_map(|(name, item)| Some((name.to_owned(), option(&item)?))).collect()
+fn options(table: Table<'_>, takes_none: bool) -> Options {
+    let mut options = Options::new();
+    for (name, item) in table.any_keys() {
+        if takes_none {
+            item.report("the processor takes no options of its own; `threads` and what else there is stands in [device]");
+        } else if let Some(value) = option(&item) {
+            options.insert(name.to_owned(), value);
+        }
+    }
+    options
 }
 
 fn option(item: &Item<'_>) -> Option<String> {
