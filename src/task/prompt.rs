@@ -133,17 +133,16 @@ pub fn texts(task: &dyn Task, model: &Model, prompt: usize) -> Vec<Text> {
     task.prompting().map_or_else(Vec::new, texts)
 }
 
-/// The prompt, and behind it what is told to the branches that it leads away from, where there are some: the negative
-/// prompt, or where nobody gave one and `zeros` are to take its place the prompt again, whose shape they have.
+/// The prompt, and behind it what is told to the branches that it leads away from, where there are some and that is a text:
+/// where nobody gave a negative prompt, `zeros` may take its place.
 fn texts_of(prompting: &Prompting, prompt: usize, is_guided: bool, zeros: bool) -> Vec<Text> {
-    let text = at(&prompting.prompts, prompt);
     let negative = match prompting.negative_prompts.get(prompt) {
-        Some(negative) => negative.clone(),
-        None if zeros => text.clone(),
-        None => String::new(),
+        Some(negative) => Some(negative.clone()),
+        None => (!zeros).then(String::new),
     };
-    let negative = is_guided.then_some(Text { text: negative, is_negative: true });
-    std::iter::once(Text { text, is_negative: false }).chain(negative).collect()
+    let negative = negative.filter(|_| is_guided).map(|text| Text { text, is_negative: true });
+    let prompted = Text { text: at(&prompting.prompts, prompt), is_negative: false };
+    std::iter::once(prompted).chain(negative).collect()
 }
 
 /// The numbers of `time_ids` for one picture: height and width before scaling, what was cropped at the top and the
