@@ -6,10 +6,13 @@
     python scripts/bench.py --steps 4 --rounds 2 --json raw.json
     python scripts/bench.py --parts --rounds 3                 # single evaluations: seconds, GFLOP/s
     python scripts/bench.py --model tiny --rounds 1            # does it work?
+    python scripts/bench.py --model shapes --steps 20 --ldm-ort ours=target/release/ldm-ort \\
+        --ldm-ort "cached=target/release/ldm-ort --set cache.spectrum.warmup=3 --set cache.spectrum.flex=2.0"
     python scripts/bench.py --report raw.json                  # the tables of an earlier run
 
 Engines: ours, and of the peers (scripts/bench_peers.py) those that are installed: ort, openvino, optimum, diffusers.
-Their models (random weights, scripts/bench_model.py) are built in --work when they are not there: 8.5 GB for sd15.
+Their models (random weights, scripts/bench_model.py) are built in --work when they are not there: 8.5 GB for sd15. shapes is
+models/shapes, with ours and optimum only.
 
 All that use ONNX Runtime use the library of the onnxruntime package: ours is told by ORT_DYLIB_PATH, unless
 --own-runtime. ours is started once with an empty LDM_ORT_CACHE_DIR ("first start"); all other runs find what that left.
@@ -30,6 +33,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -45,8 +49,11 @@ PEERS = {
     "optimum": "from optimum.onnxruntime import ORTStableDiffusionPipeline",
     "diffusers": "from diffusers import StableDiffusionPipeline",
 }
-SIZES = {"sd15": 512, "tiny": 128}
-PROMPT, GUIDANCE = "a red circle above a blue square", 7.5
+SIZES = {"sd15": 512, "tiny": 128, "shapes": 64}
+PROMPT = "a red circle to the left of a blue square on a white background"
+GUIDANCE = {"sd15": 7.5, "tiny": 7.5, "shapes": 3.0}
+# Pixels a side for one latent.
+FACTOR = {"sd15": 8, "tiny": 8, "shapes": 4}
 SUMMARY = re.compile(
     r"runtime ([\d.]+) s · model ([\d.]+) s · prompts ([\d.]+) s · denoising ([\d.]+) s \((\d+) steps.*?decoding ([\d.]+) s"
 )
@@ -64,7 +71,7 @@ def write_json(path, value):
 
 class Bench:
     def __init__(self, args):
-        self.args, self.work = args, os.path.abspath(args.work)
+        self.args, self.work, self.slices = args, os.path.abspath(args.work), None
         self.size = args.size or SIZES[args.model]
         self.model = os.path.join(self.work, "models", args.model)
         self.files = os.path.join(self.work, "runs")
@@ -74,13 +81,14 @@ class Bench:
         except subprocess.CalledProcessError as e:
             sys.exit(f"bench.py: the model {args.model} could not be built ({e}): are scripts/requirements.txt installed?")
         self.noise = os.path.join(self.files, f"noise-{self.size}.npy")
-        side = self.size // 8
+        side = self.size // FACTOR[args.model]
         np.save(self.noise, np.random.default_rng(0).standard_normal((1, 4, side, side)).astype(np.float32))
         self.versions = self.peer(["versions"])
         self.library = self.versions.pop("onnxruntime library", None)
         self.ours = dict(self.binary(text) for text in args.ldm_ort or ["target/release/ldm-ort"])
         self.engines, absent = [], []
-        for name in [*self.ours, *PEERS]:
+        peers = ["optimum"] if args.model == "shapes" else PEERS
+        for name in [*self.ours, *peers]:
             if args.only and name not in args.only:
                 continue
             (self.engines if self.there(name) else absent).append(name)
@@ -156,7 +164,7 @@ class Bench:
         with open(pipeline, "w", encoding="utf-8") as f:
             f.write(
                 f"[model]\npath = {json.dumps(os.path.join(self.model, 'onnx'))}\n\n"
-                f"[task.text-to-image]\nprompt = {json.dumps(PROMPT)}\nguidance_scale = {GUIDANCE}\n\n"
+                f"[task.text-to-image]\nprompt = {json.dumps(PROMPT)}\nguidance_scale = {GUIDANCE[self.args.model]}\n\n"
                 f"[run]\nsteps = {steps}\nwidth = {self.size}\nheight = {self.size}\nlatents = {json.dumps(self.noise)}\n\n"
                 f"[output]\ndir = {json.dumps(where)}\n"
             )
@@ -164,7 +172,7 @@ class Bench:
         if self.library and not self.args.own_runtime:
             environment["ORT_DYLIB_PATH"] = self.library
         command = [program, "run", pipeline, "--json", "--save-latents", latents, *flags]
-        out, err, measured = bench_process.run(command, environment, self.args.nice, self.args.limit)
+        out, err, measured = bench_process.run(command, environment, self.args.nice, self.args.limit, self.slices)
         picture = json.loads(out.splitlines()[0])
         return {**measured, **self.ours_phases(picture, err), "latents": latents, "picture": picture["path"]}
 
@@ -194,7 +202,7 @@ class Bench:
             "size": self.size,
             "steps": steps,
             "prompt": PROMPT,
-            "guidance": GUIDANCE,
+            "guidance": GUIDANCE[self.args.model],
             "noise": self.noise,
             "latents": os.path.join(self.files, f"{name}.npy"),
             "picture": os.path.join(self.files, f"{name}.png"),
@@ -206,7 +214,7 @@ class Bench:
 
     def child(self, name, job):
         command = [sys.executable, os.path.join(HERE, "bench_peers.py"), name, job]
-        out, _, measured = bench_process.run(command, self.environment(), self.args.nice, self.args.limit)
+        out, _, measured = bench_process.run(command, self.environment(), self.args.nice, self.args.limit, self.slices)
         return json.loads(out.splitlines()[-1]), measured
 
     def prepare_files(self, name):
@@ -225,8 +233,23 @@ class Bench:
         except (Failed, ValueError, KeyError, IndexError) as e:
             return self.failed(name, e)
         sample.update(engine=name, steps=steps, round=round_, first=first, result=self.result(sample))
-        say(f"  {name}: {sample['wall']:.1f} s, foreign {100 * sample['foreign']:.0f} %")
+        others = "" if self.slices else f", foreign {100 * sample['foreign']:.0f} %"
+        say(f"  {name}: {sample['wall']:.1f} s{others}")
         return sample
+
+    def at_once(self, steps, round_):
+        """A turn of every engine, all begun together and run in slices. What they tell of their own time holds the others'."""
+        self.slices = bench_process.Slices(self.args.slices, len(self.engines))
+        self.slices.start()
+        foreign = bench_process.Foreign()
+        with ThreadPoolExecutor(len(self.engines)) as pool:
+            turns = list(pool.map(lambda name: self.turn(name, steps, round_), self.engines))
+        self.slices = None
+        told = [turn for turn in turns if turn]
+        share = foreign.share(sum(turn["cpu"] for turn in told))
+        for turn in told:
+            turn.update(foreign=share, load=None, prompt=None, first_step_at=None, decode=None, steps_taken=[])
+        return turns
 
     def failed(self, name, error):
         say(f"  {name} failed: {error!r}")
@@ -248,10 +271,12 @@ class Bench:
             if base is None or s["engine"] == self.raw["base"] and not s["first"]:
                 continue
             apart = abs(pixels - base[1])
+            noise = float((apart**2).mean())
             s["against"] = {
                 "latents": float(abs(latents - base[0]).max() / abs(base[0]).max()),
                 "pixels": int(apart.max()),
                 "pixels_share": float((apart > 0).mean()),
+                "psnr": 10 * np.log10(255**2 / noise) if noise else None,
             }
         self.raw["samples"] += samples
         self.keep()
@@ -279,7 +304,7 @@ class Bench:
         for steps in self.args.steps:
             for round_ in range(self.args.rounds):
                 say(f"{steps} steps, round {round_ + 1}")
-                turns = [self.turn(name, steps, round_) for name in self.engines]
+                turns = self.at_once(steps, round_) if self.args.slices else [self.turn(name, steps, round_) for name in self.engines]
                 self.compare(pending + [t for t in turns if t])
                 pending = []
 
@@ -343,6 +368,7 @@ def arguments():
     p.add_argument("--ldm-ort", action="append", metavar="[NAME=]PROGRAM [FLAGS]", help="default target/release/ldm-ort; several times: several forms of ours, each of a name")
     p.add_argument("--own-runtime", action="store_true", help="ours takes the ONNX Runtime that it finds itself")
     p.add_argument("--first-starts", type=int, default=1, help="how many starts of ours with nothing cached (default 1); 0 takes the cache as the last benchmark left it")
+    p.add_argument("--slices", type=float, metavar="SECONDS", help="all engines at once, one of them running at a time, in turns of so many seconds: for machines whose speed changes. Whole processes only; takes the memory of all")
     p.add_argument("--cold", action="store_true", help="drops the model's files from the page cache before every run")
     p.add_argument("--nice", type=int, default=0, help="priority of the processes measured, such as -10 (needs root)")
     p.add_argument("--limit", type=float, default=3600, help="seconds after which a run is ended")
@@ -351,6 +377,8 @@ def arguments():
     p.add_argument("--json", metavar="FILE", help="raw samples go here")
     p.add_argument("--report", metavar="FILE", help="prints the tables of an earlier run's --json, and runs nothing")
     args = p.parse_args()
+    if args.parts and args.model == "shapes":
+        p.error("--parts needs a model whose weights torch has, too: sd15 or tiny")
     if args.size is not None and (args.size < 64 or args.size % 64):
         p.error("--size is a multiple of 64")
     if min([*args.steps, args.rounds, args.samples]) < 1 or args.first_starts < 0:

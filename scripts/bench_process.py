@@ -2,6 +2,7 @@
 Linux only: it reads /proc. Not run by itself."""
 
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -103,8 +104,50 @@ class Failed(Exception):
     pass
 
 
-def run(command, environment, nice=0, limit=3600):
-    """Runs a command to its end. Returns its stdout, its stderr and what was measured."""
+class Slices(threading.Thread):
+    """Lets several processes run in turns, so many seconds each, while the others are stopped: what the machine loses to its
+    neighbours from minute to minute all of them lose."""
+
+    def __init__(self, seconds, processes):
+        super().__init__(daemon=True)
+        self.seconds, self.all_there = seconds, threading.Barrier(processes + 1)
+        self.ended, self.counted, self.active = {}, {}, {}
+
+    def add(self, pid):
+        """Stops a process that was just started until it is its turn."""
+        os.killpg(pid, signal.SIGSTOP)
+        self.active[pid], self.counted[pid], self.ended[pid] = 0.0, threading.Event(), threading.Event()
+        self.all_there.wait()
+
+    def run(self):
+        self.all_there.wait()
+        while turns := [pid for pid, ended in self.ended.items() if not ended.is_set()]:
+            for pid in turns:
+                start = time.monotonic()
+                self.signal(pid, signal.SIGCONT)
+                if not self.ended[pid].wait(self.seconds):
+                    self.signal(pid, signal.SIGSTOP)
+                self.active[pid] += time.monotonic() - start
+                if self.ended[pid].is_set():
+                    self.counted[pid].set()
+
+    @staticmethod
+    def signal(pid, which):
+        try:
+            os.killpg(pid, which)
+        except ProcessLookupError:
+            pass  # it has ended meanwhile
+
+    def end(self, pid):
+        """How long a process that has ended ran."""
+        self.ended[pid].set()
+        self.counted[pid].wait(1)  # not if it was killed while it was another's turn
+        return self.active[pid]
+
+
+def run(command, environment, nice=0, limit=3600, slices=None):
+    """Runs a command to its end, in turns with others where there are slices. Returns its stdout, its stderr and what was
+    measured."""
     foreign, start = Foreign(), time.monotonic()
     process = subprocess.Popen(
         command,
@@ -122,6 +165,8 @@ def run(command, environment, nice=0, limit=3600):
         pass  # only root may raise a priority
     sampler = Sampler(process.pid)
     sampler.start()
+    if slices:
+        slices.add(process.pid)
     texts = ["", ""]
 
     def read(i, stream):
@@ -139,7 +184,7 @@ def run(command, environment, nice=0, limit=3600):
     finally:
         clock.cancel()
         sampler.stop.set()
-    wall = time.monotonic() - start
+    wall = slices.end(process.pid) if slices else time.monotonic() - start
     process.returncode = os.waitstatus_to_exitcode(status)
     spent = usage.ru_utime + usage.ru_stime
     for thread in (*readers, sampler):

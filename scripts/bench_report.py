@@ -34,10 +34,11 @@ def paired(samples, base, key):
 def difference(samples):
     found = [s["against"] for s in samples if s.get("against")]
     if not found:
-        return ["–", "–"]
+        return ["–"] * 3
     latents = max(f["latents"] for f in found)
     most, share = max(f["pixels"] for f in found), max(f["pixels_share"] for f in found)
-    return [f"{latents:.1e}", f"{most} on {100 * share:.3f} %"]
+    psnr = min((f["psnr"] for f in found if f.get("psnr")), default=None)
+    return [f"{latents:.1e}", f"{most} on {100 * share:.3f} %", f"{psnr:.1f}" if psnr else "–"]
 
 
 def images(raw, steps):
@@ -64,7 +65,7 @@ def images(raw, steps):
             *difference(own),
         ])
     head = ["engine", "n", "wall s", f"× {raw['base']}", "start to first step s", f"× {raw['base']}", "import + load s", "step s", f"× {raw['base']}", "decode s"]
-    head += ["peak RSS GiB", "peak private GiB", "foreign %", f"latents against {raw['base']}", "pixels against it"]
+    head += ["peak RSS GiB", "peak private GiB", "foreign %", f"latents against {raw['base']}", "pixels against it", "PSNR, dB"]
     return f"## {steps} steps, {raw['size']}×{raw['size']}\n\n" + table(head, rows)
 
 
