@@ -179,6 +179,31 @@ fn the_faster_way_to_run_rows_is_measured_once() {
     assert_eq!(callers(folder.path(), &threads).1, 1, "what cannot be read is measured again");
 }
 
+/// With more threads than rows, one run of all rows is a choice: what is kept for it stays only if it is taken.
+#[test]
+fn one_run_of_all_rows_is_tried_where_threads_are_left_over() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let unets = || entries(folder.path()).iter().filter(|entry| entry.component == "unet").count();
+    let threads = ["device.threads=3"];
+    assert_eq!(callers(folder.path(), &threads).1, 1);
+    let mut told = std::fs::read_dir(folder.path().join("measured")).expect("a folder").flatten();
+    let file = told.next().expect("a measurement").path();
+    let rows: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).expect("a file")).expect("JSON");
+    let seconds = |way: &str| rows[way].as_f64().expect("seconds");
+    let is_fastest = seconds("batched") < seconds("split").min(seconds("sequential"));
+    assert_eq!(unets(), if is_fastest { 2 } else { 1 });
+    std::fs::write(&file, r#"{"split":2.0,"sequential":3.0,"batched":1.0}"#).expect("a file");
+    assert_eq!(callers(folder.path(), &threads), (1, 0));
+    let batched = run(Some(folder.path()), &threads);
+    assert_eq!(unets(), 2);
+    let split = run(Some(folder.path()), &["device.threads=3", "device.batching=split"]);
+    assert!(apart(&batched, &split) < 1e-5, "{}", apart(&batched, &split));
+    // Not where some calls have fewer rows, nor where the memory is bounded.
+    for other in ["task.text-to-image.guidance_interval=[0.0, 0.5]", "device.memory=\"1 GB\""] {
+        assert_eq!(callers(folder.path(), &[threads[0], other]), (2, 0), "{other}");
+    }
+}
+
 fn entries(folder: &Path) -> Vec<Entry> {
     Cache::new(folder).entries().expect("a list")
 }

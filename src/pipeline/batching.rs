@@ -5,17 +5,19 @@ use std::time::Instant;
 use ndarray::{ArrayD, IxDyn};
 
 use super::observe::{Event, Observer};
+use super::parts::{self, Opener};
 use super::stop_if;
 use crate::error::{Error, Result};
 use crate::plan::ModelPlan;
-use crate::prepared::Rows;
+use crate::prepared::{self, Entry, Place, Rows};
 use crate::session::{Cancel, Run, Runtime, Session, processor_threads};
+use crate::spec::Batching;
 use crate::tensor::{DType, Dim, Tensor, TensorInfo, TensorView};
 
 /// What was measured of a plan's denoiser, now or before; `None` where nothing is to be chosen, or cannot be measured.
 ///
-/// Two rows are run at the same time, and one alone, which counts twice. One run before those brings the weights into
-/// memory.
+/// Two rows are run at the same time, and one alone, which counts twice; where threads are left over when each row has one, all
+/// rows in one run, too. One run before those brings the weights into memory.
 ///
 /// # Errors
 /// [`Error::Interrupted`], and [`Error::Io`] where the graph's files cannot be read.
@@ -25,54 +27,142 @@ pub(super) fn rows(
     cancel: &Cancel,
     observer: &mut dyn Observer,
 ) -> Result<Option<Rows>> {
-    let (kind, graph) = (plan.denoiser.kind, &plan.denoiser.graph);
-    let threads = plan.device.threads.unwrap_or_else(processor_threads);
-    let Some(cache) = plan.prepared(kind).filter(|_| plan.chooses_rows() && threads > 1) else { return Ok(None) };
-    let place = cache.measured(runtime, graph, threads)?;
+    let Some(place) = place(plan, runtime)? else { return Ok(None) };
     if let Some(known) = place.read() {
         return Ok(Some(known));
     }
-    let axes = plan.axes(kind);
-    let options = crate::session::SessionOptions {
-        cancel: cancel.clone(),
-        edits: plan.denoiser.edits.clone(),
-        ..plan.session_options(kind)
-    };
-    let length = |dim: &Dim| match dim {
-        Dim::Fixed(length) => Some(*length),
-        Dim::Free(name) => axes.iter().find(|(own, _)| own == name).map(|(_, length)| *length),
-    };
-    let filled = |info: &TensorInfo| {
-        let shape = info.shape.iter().map(length).collect::<Option<Vec<_>>>()?;
-        Some((info.name.clone(), filled(info.dtype, &shape)))
-    };
-    let Some(inputs) = graph.inputs.iter().map(filled).collect::<Option<Vec<_>>>() else { return Ok(None) };
-    stop_if(observer.notice(Event::Measuring { component: kind }), None)?;
-    let opened = cache.open(runtime, graph, &plan.passes(kind), &options, &mut |_| {});
-    match opened.and_then(|mut session| measure(&mut session, &plan.model.denoiser.output.name, &inputs, cancel)) {
-        Ok(rows) => {
+    stop_if(observer.notice(Event::Measuring { component: plan.denoiser.kind }), None)?;
+    match measure(plan, runtime, cancel, observer) {
+        Ok(Some(rows)) => {
             place.write(rows);
             Ok(Some(rows))
         }
         Err(error @ Error::Interrupted { .. }) => Err(error),
         // Ones need not be what a graph can be run on.
-        Err(_) => Ok(None),
+        Ok(None) | Err(_) => Ok(None),
     }
 }
 
-fn measure(session: &mut Session, output: &str, inputs: &[(String, Tensor)], cancel: &Cancel) -> Result<Rows> {
-    let length = session.run(&views(inputs), &[output], cancel)?.iter().map(ArrayD::len).sum();
-    let timed = |session: &mut Session, count: usize| {
-        let mut outs = vec![vec![0.0; length]; count];
-        let runs = outs.iter_mut().map(|out| Run { inputs: views(inputs), out, beside: None });
+/// What was measured before.
+///
+/// # Errors
+/// [`Error::Io`] where the graph's files cannot be read.
+pub(super) fn known(plan: &ModelPlan, runtime: &Runtime) -> Result<Option<Rows>> {
+    Ok(place(plan, runtime)?.and_then(|place| place.read()))
+}
+
+/// Where what is measured is remembered, if there is anything to choose.
+fn place(plan: &ModelPlan, runtime: &Runtime) -> Result<Option<Place>> {
+    let threads = threads(plan);
+    let cache = plan.prepared(plan.denoiser.kind).filter(|_| plan.chooses_rows() && threads > 1);
+    cache.map(|cache| cache.measured(runtime, &plan.denoiser.graph, threads)).transpose()
+}
+
+fn threads(plan: &ModelPlan) -> usize {
+    plan.device.threads.unwrap_or_else(processor_threads)
+}
+
+fn measure(
+    plan: &ModelPlan,
+    runtime: &Runtime,
+    cancel: &Cancel,
+    observer: &mut dyn Observer,
+) -> Result<Option<Rows>> {
+    let Some(mut split) = Trial::new(plan, Batching::Split, runtime, cancel, observer)? else { return Ok(None) };
+    let at_the_same_time = split.seconds(2)?;
+    split.session.open_alone(cancel)?;
+    let mut rows = Rows { split: at_the_same_time, sequential: 2.0 * split.seconds(1)?, batched: None };
+    // With a thread for each row none waits for another, and one run of all has nothing to win.
+    if plan.can_batch() && threads(plan) > split.callers {
+        drop(split);
+        match batched(plan, &mut rows, runtime, cancel, observer) {
+            Err(error @ Error::Interrupted { .. }) => return Err(error),
+            // There may be no room to keep the graph in another form.
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(Some(rows))
+}
+
+fn batched(
+    plan: &ModelPlan,
+    rows: &mut Rows,
+    runtime: &Runtime,
+    cancel: &Cancel,
+    observer: &mut dyn Observer,
+) -> Result<()> {
+    let Some(mut trial) = Trial::new(plan, Batching::Batched, runtime, cancel, observer)? else { return Ok(()) };
+    rows.batched = Some(2.0 * trial.seconds(1)? / trial.rows as f64);
+    trial.end(rows.fastest(true) == Batching::Batched)
+}
+
+/// A denoiser's graph, opened for one way of running rows.
+struct Trial<'a> {
+    session: Session,
+    inputs: Vec<(String, Tensor)>,
+    output: String,
+    /// Values of the output of one run.
+    length: usize,
+    /// Rows of one run.
+    rows: usize,
+    /// Runs at the same time.
+    callers: usize,
+    cancel: &'a Cancel,
+    /// What is kept of the graph, where that was not so before.
+    made: Option<Entry>,
+}
+
+impl<'a> Trial<'a> {
+    /// Opens a plan's denoiser and runs it once; `None` where the lengths of its inputs are not known.
+    fn new(
+        plan: &ModelPlan,
+        way: Batching,
+        runtime: &Runtime,
+        cancel: &'a Cancel,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<Self>> {
+        let mut plan = plan.clone();
+        plan.device.batching = way;
+        let (kind, graph) = (plan.denoiser.kind, &plan.denoiser.graph);
+        let axes = plan.axes(kind);
+        let length = |dim: &Dim| match dim {
+            Dim::Fixed(length) => Some(*length),
+            Dim::Free(name) => axes.iter().find(|(own, _)| own == name).map(|(_, length)| *length),
+        };
+        let filled = |info: &TensorInfo| {
+            let shape = info.shape.iter().map(length).collect::<Option<Vec<_>>>()?;
+            Some((info.name.clone(), filled(info.dtype, &shape)))
+        };
+        let Some(inputs) = graph.inputs.iter().map(filled).collect::<Option<Vec<_>>>() else { return Ok(None) };
+        let Some(cache) = plan.prepared(kind) else { return Ok(None) };
+        let opening = plan.opening(&plan.denoiser);
+        let options = Opener::new(&plan, runtime, cancel, observer).options(&opening);
+        let was_kept = cache.keeps(runtime, graph, &opening.passes, &options)?;
+        let mut tell = |event: prepared::Event<'_>| parts::forward(&opening, event, observer, cancel);
+        let entry = cache.prepare(runtime, graph, &opening.passes, &options, &mut tell)?;
+        let mut session = cache.open(runtime, graph, &opening.passes, &options, &mut tell)?;
+        let output = plan.model.denoiser.output.name.clone();
+        let length = session.run(&views(&inputs), &[&output], cancel)?.iter().map(ArrayD::len).sum();
+        let rows = if way == Batching::Batched { plan.rows() } else { 1 };
+        let made = (!was_kept).then_some(entry);
+        Ok(Some(Self { session, inputs, output, length, rows, callers: options.callers, cancel, made }))
+    }
+
+    /// How long so many runs take, as many of them at the same time as there are at most.
+    fn seconds(&mut self, count: usize) -> Result<f64> {
+        let mut outs = vec![vec![0.0; self.length]; count];
+        let runs = outs.iter_mut().map(|out| Run { inputs: views(&self.inputs), out, beside: None });
         let runs = runs.collect();
         let start = Instant::now();
-        session.run_each(runs, output, cancel)?;
-        Ok::<_, Error>(start.elapsed().as_secs_f64())
-    };
-    let split = timed(session, 2)?;
-    session.open_alone(cancel)?;
-    Ok(Rows { split, sequential: 2.0 * timed(session, 1)? })
+        self.session.run_each(runs, &self.output, self.cancel)?;
+        Ok(start.elapsed().as_secs_f64())
+    }
+
+    /// Closes the graph, and removes what was kept of it for the trial's sake unless it `stays`.
+    fn end(self, stays: bool) -> Result<()> {
+        drop(self.session);
+        self.made.filter(|_| !stays).map_or(Ok(()), |entry| entry.remove())
+    }
 }
 
 fn views(inputs: &[(String, Tensor)]) -> Vec<(&str, TensorView<'_>)> {

@@ -57,8 +57,15 @@ impl Pipeline {
     /// [`Error::Model`] where graph and tokenizer do not fit, [`Error::Interrupted`] when the observer breaks.
     pub fn load(mut plan: ModelPlan, runtime: &Runtime, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Self> {
         let mut parts = Parts::default();
+        plan.measured = batching::known(&plan, runtime)?;
         Opener::new(&plan, runtime, cancel, observer).load(&mut parts)?;
-        plan.measured = batching::rows(&plan, runtime, cancel, observer)?;
+        if plan.measured.is_none() {
+            plan.measured = batching::rows(&plan, runtime, cancel, observer)?;
+            if plan.measured.is_some() {
+                // It may have been opened for another way.
+                parts.denoising = None;
+            }
+        }
         Ok(Self { plan, runtime: runtime.clone(), parts })
     }
 
@@ -72,10 +79,18 @@ impl Pipeline {
         cancel: &Cancel,
         observer: &mut dyn Observer,
     ) -> Result<Vec<Entry>> {
-        let made = Opener::new(plan, runtime, cancel, observer).prepare().into_iter().map(|(_, entry)| entry);
-        let entries = made.collect::<Result<Vec<_>>>()?;
-        batching::rows(plan, runtime, cancel, observer)?;
-        Ok(entries)
+        let mut plan = plan.clone();
+        plan.measured = batching::known(&plan, runtime)?;
+        let entries = |plan: &ModelPlan, observer: &mut dyn Observer| -> Result<Vec<Entry>> {
+            let made = Opener::new(plan, runtime, cancel, observer).prepare();
+            made.into_iter().map(|(_, entry)| entry).collect()
+        };
+        let made = entries(&plan, observer)?;
+        if plan.measured.is_some() {
+            return Ok(made);
+        }
+        plan.measured = batching::rows(&plan, runtime, cancel, observer)?;
+        if plan.runs_by_row() { Ok(made) } else { entries(&plan, observer) }
     }
 
     /// Opens every graph that is not open yet.

@@ -273,7 +273,7 @@ impl<'a> Opener<'a> {
         Ok(session)
     }
 
-    fn options(&self, opening: &Opening<'_>) -> SessionOptions {
+    pub(super) fn options(&self, opening: &Opening<'_>) -> SessionOptions {
         let mut options = SessionOptions {
             component: opening.name(),
             cancel: self.cancel.clone(),
@@ -293,7 +293,7 @@ fn closed() -> Error {
 }
 
 /// Tells the observer what is told of a graph being optimised; an observer that breaks cancels that.
-fn forward(opening: &Opening<'_>, event: prepared::Event<'_>, observer: &mut dyn Observer, cancel: &Cancel) {
+pub(super) fn forward(opening: &Opening<'_>, event: prepared::Event<'_>, observer: &mut dyn Observer, cancel: &Cancel) {
     let (component, is_outer) = (opening.kind, opening.is_outer);
     let event = match event {
         prepared::Event::Optimizing { bytes, folder } => Event::Optimizing { component, is_outer, bytes, folder },

@@ -110,33 +110,47 @@ impl ModelPlan {
         }
     }
 
+    /// How the rows of the denoiser's calls are run: as the pipeline file says, or in the way that was the fastest one when it
+    /// was measured.
+    fn batching(&self) -> Batching {
+        match self.device.batching {
+            Batching::Auto if !self.denoises_on_processor() => Batching::Batched,
+            // The fastest on two cores, by 15 %.
+            Batching::Auto => self.measured.map_or(Batching::Split, |rows| rows.fastest(self.can_batch())),
+            told => told,
+        }
+    }
+
     /// Whether each row of the denoiser's calls is a run of its graph by itself.
     pub fn runs_by_row(&self) -> bool {
-        match self.device.batching {
-            Batching::Auto => self.denoises_on_processor(),
-            Batching::Batched => false,
-            Batching::Split | Batching::Sequential => true,
-        }
+        self.batching() != Batching::Batched
     }
 
     /// Whether the way in which rows are run is this program's choice, and there are several to run.
     pub fn chooses_rows(&self) -> bool {
-        self.device.batching == Batching::Auto && self.callers() > 1
+        let is_thrifty = self.thrift.is_some_and(|thrift| thrift.denoises_alone);
+        self.device.batching == Batching::Auto && self.denoises_on_processor() && self.rows() > 1 && !is_thrifty
+    }
+
+    /// Whether one run of all rows is a choice: the graph takes as many as there are, all calls have as many, and their memory
+    /// is not bounded.
+    pub fn can_batch(&self) -> bool {
+        let as_many = self.sizes.is_some_and(|sizes| sizes.rows > 1 && !sizes.fewer_at_times);
+        as_many && self.model.denoiser.batch.is_none() && self.thrift.is_none()
+    }
+
+    /// Rows of one call of the denoiser.
+    pub fn rows(&self) -> usize {
+        self.sizes.map_or(1, |sizes| sizes.rows)
     }
 
     /// How many runs of the denoiser's graph are made at the same time.
-    pub(super) fn callers(&self) -> usize {
-        /// Of the splits of two rows measured on two cores the fastest, by 15 %, and taken where nothing is measured
-        /// ([`ModelPlan::measured`]); more rows are more runs, one after the other.
+    pub fn callers(&self) -> usize {
+        /// More rows are more runs, one after the other.
         const MOST: usize = 2;
-        let rows = self.sizes.map_or(1, |sizes| sizes.rows);
-        if self.thrift.is_some_and(|thrift| thrift.denoises_alone) {
-            return 1;
-        }
-        match self.device.batching {
-            Batching::Auto if self.measured.is_some_and(|rows| rows.sequential < rows.split) => 1,
-            Batching::Auto if self.denoises_on_processor() => rows.min(MOST),
-            Batching::Split => rows.min(MOST),
+        let is_thrifty = self.thrift.is_some_and(|thrift| thrift.denoises_alone);
+        match self.batching() {
+            Batching::Split if !is_thrifty => self.rows().min(MOST),
             _ => 1,
         }
     }

@@ -128,7 +128,11 @@ impl Entry {
         Session::open(runtime, &self.folder.join(GRAPH), &options)
     }
 
-    pub(super) fn remove(&self) -> Result<()> {
+    /// Removes it.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming what cannot be removed.
+    pub fn remove(&self) -> Result<()> {
         remove(&self.folder)
     }
 }

@@ -10,9 +10,13 @@ use crate::bundle::GraphFile;
 use crate::error::Result;
 use crate::files;
 use crate::session::Runtime;
+use crate::spec::Batching;
 
 /// The folder in the cache that measurements are in.
 pub(super) const FOLDER: &str = "measured";
+
+/// What is changed when something else is measured.
+const FORM: &str = "2";
 
 /// How long two rows of a call took of a denoiser, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -21,6 +25,20 @@ pub struct Rows {
     pub split: f64,
     /// One run after the other, each with all threads.
     pub sequential: f64,
+    /// Two rows of one run of all rows, where that was tried.
+    pub batched: Option<f64>,
+}
+
+impl Rows {
+    /// The fastest way, one run of all rows only where that is possible.
+    pub fn fastest(&self, can_batch: bool) -> Batching {
+        let batched = self.batched.filter(|_| can_batch).unwrap_or(f64::INFINITY);
+        match batched < self.split.min(self.sequential) {
+            true => Batching::Batched,
+            false if self.sequential < self.split => Batching::Sequential,
+            false => Batching::Split,
+        }
+    }
 }
 
 /// A place for what is measured of one graph, on one kind of processor with so many threads.
@@ -34,7 +52,7 @@ impl Cache {
     /// [`Error::Io`](crate::Error::Io) where the graph's files cannot be read.
     pub fn measured(&self, runtime: &Runtime, graph: &GraphFile, threads: usize) -> Result<Place> {
         let mut hash = Sha256::new();
-        for part in [&digest(Some(self), graph)?, runtime.version(), &processor(), &threads.to_string()] {
+        for part in [FORM, &digest(Some(self), graph)?, runtime.version(), &processor(), &threads.to_string()] {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }

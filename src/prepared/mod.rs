@@ -126,6 +126,21 @@ impl Cache {
         self.ensure(runtime, graph, passes, options, observer).map(|kept| kept.entry)
     }
 
+    /// Whether [`Cache::prepare`] would find all done.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where the graph's files cannot be read.
+    pub fn keeps(
+        &self,
+        runtime: &Runtime,
+        graph: &GraphFile,
+        passes: &[Pass],
+        options: &SessionOptions,
+    ) -> Result<bool> {
+        let key = key(&digest(Some(self), graph)?, runtime, passes, options);
+        Ok(Entry::read(&self.root.join(key)).is_some())
+    }
+
     /// All that is kept, the oldest first; half-written and damaged ones left out.
     ///
     /// # Errors
