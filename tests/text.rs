@@ -32,7 +32,7 @@ fn t5_gives_the_states_that_transformers_gives() {
     let largest = want.iter().fold(0f32, |m, v| m.max(v.abs()));
     let long = "the mountain in the evening light, ".repeat(9);
     for (prompt, want) in ["a red circle above a blue square", &long].into_iter().zip(want.outer_iter()) {
-        let text = Text { text: prompt.to_owned(), is_negative: false };
+        let text = Text { text: prompt.to_owned(), later: Vec::new(), is_negative: false };
         let mut warnings = Vec::new();
         let got =
             encoders.encode(&[text], &Cancel::default(), &mut |warning| warnings.push(warning)).unwrap().remove(0);

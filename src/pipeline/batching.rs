@@ -8,7 +8,7 @@ use super::observe::{Event, Observer};
 use super::parts::{self, Opener};
 use super::stop_if;
 use crate::error::{Error, Result};
-use crate::plan::ModelPlan;
+use crate::plan::{self, ModelPlan};
 use crate::prepared::{self, Entry, Place, Rows};
 use crate::session::{Cancel, Run, Runtime, Session, processor_threads};
 use crate::spec::Batching;
@@ -62,12 +62,7 @@ fn threads(plan: &ModelPlan) -> usize {
     plan.device.threads.unwrap_or_else(processor_threads)
 }
 
-fn measure(
-    plan: &ModelPlan,
-    runtime: &Runtime,
-    cancel: &Cancel,
-    observer: &mut dyn Observer,
-) -> Result<Option<Rows>> {
+fn measure(plan: &ModelPlan, runtime: &Runtime, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Option<Rows>> {
     let Some(mut split) = Trial::new(plan, Batching::Split, runtime, cancel, observer)? else { return Ok(None) };
     let at_the_same_time = split.seconds(2)?;
     split.session.open_alone(cancel)?;
@@ -93,7 +88,7 @@ fn batched(
 ) -> Result<()> {
     let Some(mut trial) = Trial::new(plan, Batching::Batched, runtime, cancel, observer)? else { return Ok(()) };
     rows.batched = Some(2.0 * trial.seconds(1)? / trial.rows as f64);
-    trial.end(rows.fastest(true) == Batching::Batched)
+    trial.end(plan::fastest(rows, true) == Batching::Batched)
 }
 
 /// A denoiser's graph, opened for one way of running rows.

@@ -42,7 +42,7 @@ pub use conditions::ConditionPart;
 pub use control::ControlPart;
 pub use model::{ModelPlan, Part};
 pub use opening::Opening;
-pub(crate) use opening::name;
+pub(crate) use opening::{fastest, name};
 pub use outer::OuterPlan;
 pub use preview::{PreviewPlan, PreviewSource};
 pub use scheduler::SchedulerChoice;

@@ -197,11 +197,23 @@ impl TextPlan {
     /// long for them.
     pub(super) fn check_prompts(&self, prompting: &Prompting, denoiser: &DenoiserContract) -> Result<Vec<String>> {
         let mut warnings = Vec::new();
+        if let Some(number) = prompting.encoders().filter(|&number| number > self.encoders.len()) {
+            return Err(Error::input(
+                format!("prompt_{number}"),
+                format!("is what text encoder {number} is told, and the model has {}", self.encoders.len()),
+                "leave it out",
+            ));
+        }
         let fixed = denoiser.context.as_ref().and_then(|info| Some((info, info.shape.get(1)?.fixed()?)));
-        for prompt in prompting.prompts.iter().chain(&prompting.negative_prompts) {
+        let counts = [prompting.prompts.len(), prompting.negative_prompts.len()];
+        let prompts = counts
+            .into_iter()
+            .zip([false, true])
+            .flat_map(|(count, is_negative)| (0..count).map(move |prompt| prompting.text(prompt, is_negative)));
+        for prompt in prompts {
             let mut of_prompt = Vec::with_capacity(self.encoders.len());
-            for text in &self.encoders {
-                let read = Chunks::new(prompt, &text.tokenizer, text.style)?;
+            for (at, text) in self.encoders.iter().enumerate() {
+                let read = Chunks::new(prompt.of(at), &text.tokenizer, text.style)?;
                 require_embedded(&read, &text.part.contract, &text.part.graph.path)?;
                 of_prompt.push(read.warning);
                 if let (Some((info, length)), 2..) = (fixed, read.chunks.len()) {
@@ -216,7 +228,7 @@ impl TextPlan {
                     ));
                 }
             }
-            for warning in cut_off(of_prompt) {
+            for warning in cut_off(&prompt, of_prompt) {
                 if !warnings.contains(&warning) {
                     warnings.push(warning);
                 }

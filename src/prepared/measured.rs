@@ -10,7 +10,6 @@ use crate::bundle::GraphFile;
 use crate::error::Result;
 use crate::files;
 use crate::session::Runtime;
-use crate::spec::Batching;
 
 /// The folder in the cache that measurements are in.
 pub(super) const FOLDER: &str = "measured";
@@ -27,18 +26,6 @@ pub struct Rows {
     pub sequential: f64,
     /// Two rows of one run of all rows, where that was tried.
     pub batched: Option<f64>,
-}
-
-impl Rows {
-    /// The fastest way, one run of all rows only where that is possible.
-    pub fn fastest(&self, can_batch: bool) -> Batching {
-        let batched = self.batched.filter(|_| can_batch).unwrap_or(f64::INFINITY);
-        match batched < self.split.min(self.sequential) {
-            true => Batching::Batched,
-            false if self.sequential < self.split => Batching::Sequential,
-            false => Batching::Split,
-        }
-    }
 }
 
 /// A place for what is measured of one graph, on one kind of processor with so many threads.

@@ -205,7 +205,9 @@ fn options(table: Table<'_>, takes_none: bool) -> Options {
     let mut options = Options::new();
     for (name, item) in table.any_keys() {
         if takes_none {
-            item.report("the processor takes no options of its own; `threads` and what else there is stands in [device]");
+            item.report(
+                "the processor takes no options of its own; `threads` and what else there is stands in [device]",
+            );
         } else if let Some(value) = option(&item) {
             options.insert(name.to_owned(), value);
         }

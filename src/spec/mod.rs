@@ -62,8 +62,8 @@ pub use run::{Listed, Run};
 pub use scheduler::Scheduler;
 pub use stage::{Hand, Stage};
 pub use task::{
-    Beginning, Class, ClassConditional, Conditional, ImageToImage, Inpaint, Instruct, LongPrompts, Picture,
-    PromptReading, Prompting, Sizes, SuperResolution, TASKS, Task, TaskEntry, TextToImage, Weights,
+    Beginning, Class, ClassConditional, Conditional, ImageToImage, Inpaint, Instruct, LaterPrompts, LongPrompts,
+    Picture, PromptReading, Prompting, Sizes, SuperResolution, TASKS, Task, TaskEntry, TextToImage, Weights,
 };
 
 use crate::denoise::Cache;

@@ -17,8 +17,9 @@ use super::writer::Writer;
 /// stage before made.
 ///
 /// What it says nothing of it has from the file's own tables: `prompt`, `negative_prompt`, `weights` and `long_prompts`
-/// of the task; `seed`, `noise` and `noise_gpu` of `[run]`; `[device]` as a whole; `dir` and `preview` of `[output]`. Width and height
-/// follow from what it is handed. Every stage draws its noise from a fresh generator for each picture, seeded as the
+/// of the task, but not what later text encoders are told (`prompt_2` and so on), since it may have none; `seed`, `noise`
+/// and `noise_gpu` of `[run]`; `[device]` as a whole; `dir` and `preview` of `[output]`. Width and height follow from what
+/// it is handed. Every stage draws its noise from a fresh generator for each picture, seeded as the
 /// file's own is, which is what diffusers' pipelines do when each is called with a new generator of the same seed.
 /// A `[cache.NAME]` or a `guidance_interval` of the file's own tables is theirs alone, since both are chosen for a model and
 /// its steps.

@@ -114,10 +114,6 @@ fn stacked<'a>(rows: impl Iterator<Item = ArrayViewD<'a, f32>>) -> Result<ArrayD
     stack(Axis(0), &rows).map_err(|e| Error::input("prompt", e.to_string(), "give prompts of equal length"))
 }
 
-fn at(texts: &[String], index: usize) -> String {
-    texts.get(index).cloned().unwrap_or_default()
-}
-
 fn no_encoder() -> Error {
     Error::input(
         "prompt",
@@ -136,13 +132,9 @@ pub fn texts(task: &dyn Task, model: &Model, prompt: usize) -> Vec<Text> {
 /// The prompt, and behind it what is told to the branches that it leads away from, where there are some and that is a text:
 /// where nobody gave a negative prompt, `zeros` may take its place.
 fn texts_of(prompting: &Prompting, prompt: usize, is_guided: bool, zeros: bool) -> Vec<Text> {
-    let negative = match prompting.negative_prompts.get(prompt) {
-        Some(negative) => Some(negative.clone()),
-        None => (!zeros).then(String::new),
-    };
-    let negative = negative.filter(|_| is_guided).map(|text| Text { text, is_negative: true });
-    let prompted = Text { text: at(&prompting.prompts, prompt), is_negative: false };
-    std::iter::once(prompted).chain(negative).collect()
+    let is_blank = zeros && prompting.negative_prompts.get(prompt).is_none();
+    let prompted = prompting.text(prompt, false);
+    std::iter::once(prompted).chain((is_guided && !is_blank).then(|| prompting.text(prompt, true))).collect()
 }
 
 /// The numbers of `time_ids` for one picture: height and width before scaling, what was cropped at the top and the

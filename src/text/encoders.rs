@@ -74,26 +74,26 @@ impl TextEncoders {
         cancel: &Cancel,
         warn: &mut dyn FnMut(String),
     ) -> Result<Vec<Arc<Embedding>>> {
-        let chunks = together.iter().map(|text| self.chunks(&text.text)).collect::<Result<Vec<_>>>()?;
+        let chunks = together.iter().map(|text| self.chunks(text)).collect::<Result<Vec<_>>>()?;
         let chunks = chunks.into_iter().max().unwrap_or(1);
         let mut made = Vec::with_capacity(together.len());
-        for Text { text, is_negative } in together {
-            let asked = Asked { chunks, is_negative: *is_negative };
-            made.push(match self.known.get(text, asked) {
+        for text in together {
+            made.push(match self.known.get(text, chunks) {
                 Some(known) => known,
-                None => self.encode_one(text, asked, cancel, warn)?,
+                None => self.encode_one(text, chunks, cancel, warn)?,
             });
         }
         Ok(made)
     }
 
     /// How many chunks a text is read in, by the encoder that needs the most; 1 unless long prompts are read so.
-    fn chunks(&self, text: &str) -> Result<usize> {
+    fn chunks(&self, text: &Text) -> Result<usize> {
         if let Some(known) = self.known.chunks(text) {
             return Ok(known);
         }
         self.require_open()?;
-        let counts = self.encoders.iter().map(|(_, encoder)| Ok(encoder.chunks(text)?.chunks.len()));
+        let encoders = self.encoders.iter().enumerate();
+        let counts = encoders.map(|(at, (_, encoder))| Ok(encoder.chunks(text.of(at))?.chunks.len()));
         let chunks = counts.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(1);
         self.known.read(text, chunks);
         Ok(chunks)
@@ -101,19 +101,20 @@ impl TextEncoders {
 
     fn encode_one(
         &mut self,
-        text: &str,
-        asked: Asked,
+        text: &Text,
+        chunks: usize,
         cancel: &Cancel,
         warn: &mut dyn FnMut(String),
     ) -> Result<Arc<Embedding>> {
         self.require_open()?;
+        let asked = Asked { chunks, is_negative: text.is_negative };
         let mut encoded = Vec::with_capacity(self.encoders.len());
-        for (group, encoder) in &mut self.encoders {
-            encoded.push((*group, encoder.encode(text, asked, cancel)?));
+        for (at, (group, encoder)) in self.encoders.iter_mut().enumerate() {
+            encoded.push((*group, encoder.encode(text.of(at), asked, cancel)?));
         }
-        let embedding = Arc::new(join(encoded, self.blank)?);
+        let embedding = Arc::new(join(text, encoded, self.blank)?);
         embedding.warnings.iter().for_each(|warning| warn(warning.clone()));
-        self.known.keep(text, asked, &embedding);
+        self.known.keep(text, chunks, &embedding);
         Ok(embedding)
     }
 
@@ -125,7 +126,7 @@ impl TextEncoders {
     }
 }
 
-fn join(encoded: Vec<(usize, Encoded)>, blank: Option<[usize; 2]>) -> Result<Embedding> {
+fn join(text: &Text, encoded: Vec<(usize, Encoded)>, blank: Option<[usize; 2]>) -> Result<Embedding> {
     let misfit = |e: ndarray::ShapeError| Error::input("prompt", format!("the text encoders do not agree: {e}"), "");
     let mut groups: Vec<(usize, Vec<ArrayD<f32>>)> = Vec::new();
     let mut vectors = Vec::new();
@@ -151,16 +152,16 @@ fn join(encoded: Vec<(usize, Encoded)>, blank: Option<[usize; 2]>) -> Result<Emb
     let groups: Vec<_> = groups.into_iter().map(|group| widened(group, width)).collect();
     let pooled = if vectors.is_empty() { None } else { Some(along(0, &vectors)?) };
     // Who tells padding apart has one encoder (`plan::TextPlan`).
-    Ok(Embedding { tokens: along(0, &groups)?, pooled, mask: masks.pop(), warnings: cut_off(warnings) })
+    Ok(Embedding { tokens: along(0, &groups)?, pooled, mask: masks.pop(), warnings: cut_off(text, warnings) })
 }
 
-/// What is to be told of a prompt that did not fit all of its encoders, in their order: nothing where the last of them
-/// read all of it, as T5 reads what is too long for CLIP.
-pub fn cut_off(warnings: Vec<Option<String>>) -> Vec<String> {
-    if warnings.last().is_some_and(Option::is_none) {
-        return Vec::new();
-    }
-    let mut told: Vec<String> = warnings.into_iter().flatten().collect();
+/// What is to be told of a text that did not fit all of its encoders, in their order: nothing where the last of them is told
+/// the same and read all of it, as T5 reads what is too long for CLIP.
+pub fn cut_off(text: &Text, warnings: Vec<Option<String>>) -> Vec<String> {
+    let last = warnings.len().saturating_sub(1);
+    let is_read = warnings.last().is_some_and(Option::is_none);
+    let cut = warnings.into_iter().enumerate().filter(|(at, _)| !(is_read && text.of(*at) == text.of(last)));
+    let mut told: Vec<String> = cut.filter_map(|(_, warning)| warning).collect();
     told.dedup();
     told
 }
@@ -182,10 +183,14 @@ mod tests {
 
     #[test]
     fn a_prompt_that_the_last_encoder_read_is_not_cut_off() {
-        let cut = |words: &[Option<&str>]| cut_off(words.iter().map(|word| word.map(str::to_owned)).collect());
+        let own = |words: &[Option<&str>]| words.iter().map(|word| word.map(str::to_owned)).collect::<Vec<_>>();
+        let text = |later: &[Option<&str>]| Text { text: "a".to_owned(), later: own(later), is_negative: false };
+        let cut = |words: &[Option<&str>]| cut_off(&text(&[]), own(words));
         assert_eq!(cut(&[Some("77"), Some("77"), None]), [""; 0]);
         assert_eq!(cut(&[Some("77"), Some("77"), Some("256")]), ["77", "256"]);
         assert_eq!(cut(&[None, Some("77")]), ["77"]);
         assert_eq!(cut(&[]), [""; 0]);
+        let apart = cut_off(&text(&[None, Some("b")]), own(&[Some("77"), Some("77"), None]));
+        assert_eq!(apart, ["77"], "the last one is told something else");
     }
 }

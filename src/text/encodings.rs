@@ -3,16 +3,25 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::encoder::Asked;
 use super::encoders::Embedding;
 
 /// A prompt or a negative prompt.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Text {
     /// What it says.
     pub text: String,
+    /// What it says to the text encoders behind the first one, in their order, where that is something else.
+    pub later: Vec<Option<String>>,
     /// Whether it is a negative prompt, of which no layers are left out.
     pub is_negative: bool,
+}
+
+impl Text {
+    /// What the encoder at this place of the model's is told.
+    pub fn of(&self, encoder: usize) -> &str {
+        let later = encoder.checked_sub(1).and_then(|at| self.later.get(at));
+        later.and_then(Option::as_deref).unwrap_or(&self.text)
+    }
 }
 
 /// What the text encoders of one model made of the prompts met so far: several pictures of one prompt, or the empty
@@ -22,9 +31,10 @@ pub struct Encodings(Arc<Mutex<Known>>);
 
 #[derive(Default)]
 struct Known {
-    embeddings: HashMap<(String, Asked), Arc<Embedding>>,
+    /// By the number of chunks that was asked for, too.
+    embeddings: HashMap<(Text, usize), Arc<Embedding>>,
     /// How many chunks each text is read in.
-    chunks: HashMap<String, usize>,
+    chunks: HashMap<Text, usize>,
     bytes: usize,
     made: usize,
 }
@@ -39,12 +49,10 @@ impl Encodings {
     /// Whether all of these texts, told together, are remembered.
     pub fn hold(&self, together: &[Text]) -> bool {
         let known = self.known();
-        let chunks = together.iter().map(|text| known.chunks.get(&text.text).copied());
+        let chunks = together.iter().map(|text| known.chunks.get(text).copied());
         let Some(chunks) = chunks.collect::<Option<Vec<_>>>() else { return false };
         let chunks = chunks.into_iter().max().unwrap_or(1);
-        together.iter().all(|Text { text, is_negative }| {
-            known.embeddings.contains_key(&(text.clone(), Asked { chunks, is_negative: *is_negative }))
-        })
+        together.iter().all(|text| known.embeddings.contains_key(&(text.clone(), chunks)))
     }
 
     /// How many texts were encoded so far.
@@ -58,23 +66,23 @@ impl Encodings {
         known.bytes + 2 * known.bytes.div_ceil(known.embeddings.len().max(1)) > ROOM
     }
 
-    pub(super) fn chunks(&self, text: &str) -> Option<usize> {
+    pub(super) fn chunks(&self, text: &Text) -> Option<usize> {
         self.known().chunks.get(text).copied()
     }
 
-    pub(super) fn read(&self, text: &str, chunks: usize) {
+    pub(super) fn read(&self, text: &Text, chunks: usize) {
         let mut known = self.known();
         if known.chunks.len() >= READ {
             known.chunks.clear();
         }
-        known.chunks.insert(text.to_owned(), chunks);
+        known.chunks.insert(text.clone(), chunks);
     }
 
-    pub(super) fn get(&self, text: &str, asked: Asked) -> Option<Arc<Embedding>> {
-        self.known().embeddings.get(&(text.to_owned(), asked)).cloned()
+    pub(super) fn get(&self, text: &Text, chunks: usize) -> Option<Arc<Embedding>> {
+        self.known().embeddings.get(&(text.clone(), chunks)).cloned()
     }
 
-    pub(super) fn keep(&self, text: &str, asked: Asked, embedding: &Arc<Embedding>) {
+    pub(super) fn keep(&self, text: &Text, chunks: usize, embedding: &Arc<Embedding>) {
         let mut known = self.known();
         let bytes = embedding.bytes();
         if known.bytes + bytes > ROOM {
@@ -83,7 +91,7 @@ impl Encodings {
         }
         known.bytes += bytes;
         known.made += 1;
-        known.embeddings.insert((text.to_owned(), asked), Arc::clone(embedding));
+        known.embeddings.insert((text.clone(), chunks), Arc::clone(embedding));
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -97,15 +105,15 @@ mod tests {
 
     use super::*;
 
-    fn keep(encodings: &Encodings, text: &str, bytes: usize) {
+    fn keep(encodings: &Encodings, name: &str, bytes: usize) {
         let tokens = ArrayD::zeros(ndarray::IxDyn(&[1, bytes / 4]));
         let embedding = Embedding { tokens, pooled: None, mask: None, warnings: Vec::new() };
-        encodings.read(text, 1);
-        encodings.keep(text, Asked { chunks: 1, is_negative: false }, &Arc::new(embedding));
+        encodings.read(&text(name), 1);
+        encodings.keep(&text(name), 1, &Arc::new(embedding));
     }
 
     fn text(text: &str) -> Text {
-        Text { text: text.to_owned(), is_negative: false }
+        Text { text: text.to_owned(), later: Vec::new(), is_negative: false }
     }
 
     #[test]
@@ -114,8 +122,17 @@ mod tests {
         keep(&encodings, "a", 400);
         assert!(encodings.hold(&[text("a")]) && encodings.hold(&[]));
         assert!(!encodings.hold(&[Text { is_negative: true, ..text("a") }]) && !encodings.hold(&[text("b")]));
-        encodings.read("a", 2);
+        encodings.read(&text("a"), 2);
         assert!(!encodings.hold(&[text("a")]));
+    }
+
+    #[test]
+    fn each_encoder_is_told_its_own() {
+        let told = Text { later: vec![None, Some("b".to_owned())], ..text("a") };
+        assert_eq!([0, 1, 2, 3].map(|encoder| told.of(encoder)), ["a", "a", "b", "a"]);
+        let encodings = Encodings::default();
+        keep(&encodings, "a", 400);
+        assert!(!encodings.hold(&[told]));
     }
 
     #[test]

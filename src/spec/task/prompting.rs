@@ -7,6 +7,7 @@ use super::reading::PromptReading;
 use super::sizes::Sizes;
 use crate::spec::reader::Table;
 use crate::spec::writer::Writer;
+use crate::text::Text;
 
 /// What is to be seen and how strictly, for every task that follows a prompt.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +18,8 @@ pub struct Prompting {
     /// there is one for each prompt, and none at all where none was given: that is the empty text, or zeros in its
     /// place for models that were trained so (Stable Diffusion XL).
     pub negative_prompts: Vec<String>,
+    /// What later text encoders are told in the place of those: the second one's texts, and the third one's.
+    pub later: [LaterPrompts; 2],
     /// `guidance_scale = 7.5`: the weight w of classifier-free guidance, `uncond + w (cond - uncond)`, 0 or more; up
     /// to 1 there is no guidance. Models that are told the scale (latent consistency models, Flux) run once a step.
     pub guidance_scale: f64,
@@ -39,12 +42,29 @@ pub struct Prompting {
     pub sizes: Sizes,
 }
 
+/// `prompt_2` and `negative_prompt_2`, `prompt_3` and `negative_prompt_3`: what the second or the third text encoder of a
+/// model is told in the place of `prompt` and `negative_prompt`, in Stable Diffusion XL, 3 and Flux. Each is one string for
+/// all prompts or a list as long as theirs.
+///
+/// Encoders are counted as the model has them: a refiner's only one is told `prompt`, and Flux's T5 is its second.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LaterPrompts {
+    /// One for each prompt; none where the encoder is told `prompt`.
+    pub prompts: Vec<String>,
+    /// One for each prompt; none where the encoder is told `negative_prompt`.
+    pub negative_prompts: Vec<String>,
+}
+
+/// The keys of [`LaterPrompts`], that of the negative prompt behind the other.
+const LATER: [[&str; 2]; 2] = [["prompt_2", "negative_prompt_2"], ["prompt_3", "negative_prompt_3"]];
+
 impl Prompting {
     /// Makes the prompting of these prompts, with everything else at its default.
     pub fn new(prompts: Vec<String>) -> Self {
         Self {
             prompts,
             negative_prompts: Vec::new(),
+            later: Default::default(),
             guidance_scale: 7.5,
             true_cfg_scale: 1.0,
             guidance_interval: None,
@@ -65,18 +85,13 @@ impl Prompting {
         let prompts = texts(table, "prompt");
         let mut prompting = Self::new(prompts.unwrap_or_default());
         let count = prompting.prompts.len();
-        if let Some(negative) = texts(table, "negative_prompt") {
-            prompting.negative_prompts = match <[String; 1]>::try_from(negative) {
-                Ok([one]) => vec![one; count],
-                Err(several) => {
-                    if several.len() != count && count > 0 {
-                        let found = several.len();
-                        let message = format!("expected one string, or one for each of {count} prompts, found {found}");
-                        table.report_at("negative_prompt", message);
-                    }
-                    several
-                }
-            };
+        prompting.negative_prompts = one_for_each(table, "negative_prompt", count);
+        for (keys, later) in LATER.into_iter().zip(&mut prompting.later) {
+            let [prompts, negative_prompts] = keys.map(|key| one_for_each(table, key, count));
+            *later = LaterPrompts { prompts, negative_prompts };
+            if is_there {
+                keys.into_iter().zip(["prompt", "negative_prompt"]).for_each(|(key, of)| goes_with(table, key, of));
+            }
         }
         if let Some(scale) = table.number("guidance_scale", Included(0.0), Unbounded) {
             prompting.guidance_scale = scale;
@@ -95,7 +110,7 @@ impl Prompting {
         prompting.sizes = Sizes::read(table);
         if !is_there {
             let keys = ["negative_prompt", "guidance_scale", "true_cfg_scale", interval::KEY, "guidance_rescale"];
-            for key in keys.iter().chain(PromptReading::KEYS).chain(Sizes::KEYS) {
+            for key in keys.iter().chain(LATER.as_flattened()).chain(PromptReading::KEYS).chain(Sizes::KEYS) {
                 if table.get(key).is_some() {
                     table.report_at(key, "goes with `prompt`, and there is none");
                 }
@@ -108,17 +123,39 @@ impl Prompting {
     pub(super) fn keep_only(&mut self, index: usize) {
         let only = |texts: &[String]| texts.get(index).cloned().into_iter().collect();
         self.negative_prompts = only(&self.negative_prompts);
+        for later in &mut self.later {
+            later.prompts = only(&later.prompts);
+            later.negative_prompts = only(&later.negative_prompts);
+        }
         self.prompts = only(&self.prompts);
+    }
+
+    /// What the text encoders are told of the prompt with this index, or of its negative prompt; where that was not given, of
+    /// the empty one.
+    pub fn text(&self, index: usize, is_negative: bool) -> Text {
+        let at = |texts: &[String]| texts.get(index).cloned();
+        let later = self.later.iter().map(|later| if is_negative { &later.negative_prompts } else { &later.prompts });
+        let text = at(if is_negative { &self.negative_prompts } else { &self.prompts }).unwrap_or_default();
+        Text { text, later: later.map(|texts| at(texts)).collect(), is_negative }
+    }
+
+    /// The number, from 1, of the last text encoder that is told something of its own; `None` where all are told the same.
+    pub fn encoders(&self) -> Option<usize> {
+        let is_told = |later: &LaterPrompts| !later.prompts.is_empty() || !later.negative_prompts.is_empty();
+        self.later.iter().rposition(is_told).map(|at| at + 2)
     }
 
     pub(super) fn write(&self, writer: &mut Writer) {
         writer.strings("prompt", &self.prompts);
-        match self.negative_prompts.as_slice() {
+        let mut one_for_each = |key: &str, texts: &[String]| match texts {
             [] => {}
-            [first, rest @ ..] if rest.iter().all(|other| other == first) => {
-                writer.key("negative_prompt", first.clone());
-            }
-            differing => writer.key("negative_prompt", differing.to_vec()),
+            [first, rest @ ..] if rest.iter().all(|other| other == first) => writer.key(key, first.clone()),
+            differing => writer.key(key, differing.to_vec()),
+        };
+        one_for_each("negative_prompt", &self.negative_prompts);
+        for ([prompt, negative], later) in LATER.into_iter().zip(&self.later) {
+            one_for_each(prompt, &later.prompts);
+            one_for_each(negative, &later.negative_prompts);
         }
         writer.key("guidance_scale", self.guidance_scale);
         writer.key_if("true_cfg_scale", Some(self.true_cfg_scale).filter(|&scale| scale > 1.0));
@@ -126,6 +163,34 @@ impl Prompting {
         writer.key("guidance_rescale", self.guidance_rescale);
         self.reading.write(writer);
         self.sizes.write(writer);
+    }
+}
+
+/// One text for all of `count` prompts, or one for each.
+fn one_for_each(table: &mut Table<'_>, key: &str, count: usize) -> Vec<String> {
+    let Some(texts) = texts(table, key) else { return Vec::new() };
+    match <[String; 1]>::try_from(texts) {
+        Ok([one]) => vec![one; count],
+        Err(several) => {
+            if several.len() != count && count > 0 {
+                let found = several.len();
+                let message = format!("expected one string, or one for each of {count} prompts, found {found}");
+                table.report_at(key, message);
+            }
+            several
+        }
+    }
+}
+
+/// Reports a later encoder's text where what it goes with is not there, or was given for another one on the command line.
+fn goes_with(table: &mut Table<'_>, key: &str, of: &str) {
+    let Some(own) = table.get(key).map(|item| item.origin()) else { return };
+    match table.get(of).map(|item| item.origin()) {
+        None => table.report_at(key, format!("goes with `{of}`, and there is none")),
+        Some(origin) if origin.is_command_line() && !own.is_command_line() => {
+            table.report_at(key, format!("stands beside another `{of}` in the file; give this one with --set, too"));
+        }
+        Some(_) => {}
     }
 }
 
