@@ -9,23 +9,35 @@ use ldm_ort::bundle::GraphFile;
 use ldm_ort::cli::args::LibraryArgs;
 use ldm_ort::rewrite::{Pass, Rewritten, rewrite};
 use ldm_ort::session::{Cancel, Runtime, Session, SessionOptions};
-use ldm_ort::tensor::{DType, Tensor, TensorInfo, TensorView};
+use ldm_ort::tensor::{DType, Dim, Tensor, TensorInfo, TensorView};
 use ndarray::{ArrayD, IxDyn};
 
-const PASSES: [Pass; 3] = [Pass::Attention, Pass::Subpixel, Pass::Winograd];
+const PASSES: [Pass; 4] = [Pass::Attention, Pass::Subpixel, Pass::Winograd, Pass::FeedForward];
+
+/// Requests of several sizes, odd ones too.
+const SIZES: [Lengths; 4] = [
+    Lengths { batch: 1, height: 8, width: 8, tokens: 7 },
+    Lengths { batch: 2, height: 12, width: 20, tokens: 5 },
+    Lengths { batch: 3, height: 13, width: 11, tokens: 2 },
+    Lengths { batch: 1, height: 32, width: 32, tokens: 3 },
+];
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
 }
 
 fn rewritten(path: &Path) -> Option<Rewritten> {
+    rewritten_at(path, &[])
+}
+
+fn rewritten_at(path: &Path, axes: &[(String, usize)]) -> Option<Rewritten> {
     let graph = GraphFile::open(path, path.parent().unwrap()).unwrap();
-    rewrite(&graph, &PASSES, &[]).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    rewrite(&graph, &PASSES, axes).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// How many places each pass finds in a graph.
-fn sites(path: &Path) -> [usize; 3] {
-    rewritten(path).map_or([0; 3], |rewritten| {
+fn sites(path: &Path) -> [usize; 4] {
+    rewritten(path).map_or([0; 4], |rewritten| {
         let count = |pass| rewritten.report.iter().find(|(own, _)| *own == pass).unwrap().1;
         PASSES.map(count)
     })
@@ -78,9 +90,9 @@ fn run(session: &mut Session, lengths: Lengths) -> Result<Vec<ArrayD<f32>>, Stri
     session.run(&inputs, &outputs, &Cancel::new()).map_err(|error| error.to_string())
 }
 
-/// Asserts that a graph and what it is rewritten to give the same for requests of several sizes, odd ones too, and says
-/// by how much of the largest value they differ at most.
-fn compare(runtime: &Runtime, path: &Path, new: &Rewritten) -> f32 {
+/// Asserts that a graph and what it is rewritten to give the same for requests of these sizes, and says by how much of the
+/// largest value they differ at most.
+fn compare(runtime: &Runtime, path: &Path, new: &Rewritten, sizes: &[Lengths]) -> f32 {
     let scratch = tempfile::tempdir().unwrap();
     let file = scratch.path().join("model.onnx");
     std::fs::write(&file, &new.bytes).unwrap();
@@ -96,9 +108,7 @@ fn compare(runtime: &Runtime, path: &Path, new: &Rewritten) -> f32 {
     let told = |session: &Session| session.outputs().iter().map(|o| (o.name.clone(), o.dtype)).collect::<Vec<_>>();
     assert_eq!(told(&old), told(&new), "{}", path.display());
     let (mut worst, mut ran) = (0f32, 0);
-    let sizes = [(1, 8, 8, 7), (2, 12, 20, 5), (3, 13, 11, 2), (1, 32, 32, 3)];
-    for (batch, height, width, tokens) in sizes {
-        let lengths = Lengths { batch, height, width, tokens };
+    for &lengths in sizes {
         // Not every graph takes every size.
         let Ok(want) = run(&mut old, lengths) else { continue };
         let got = run(&mut new, lengths).unwrap_or_else(|error| panic!("{}: {lengths:?}: {error}", path.display()));
@@ -137,7 +147,7 @@ fn compare_all(folder: &str, at_least: usize) {
         let graph = GraphFile::open(&path, path.parent().unwrap()).unwrap();
         // What draws noise gives something else every time.
         if let Some(new) = rewritten(&path).filter(|_| !graph.draws_noise()) {
-            let worst = compare(&runtime, &path, &new);
+            let worst = compare(&runtime, &path, &new, &SIZES);
             println!("{:.1e} {:?} {}", worst, new.report, path.display());
             compared += 1;
         }
@@ -166,6 +176,30 @@ fn other_forms_give_what_they_gave() {
     compare_all("rewrite", 5);
 }
 
+/// Where the number of tokens is known and large, they are taken through feed-forward layers in parts.
+#[test]
+fn many_tokens_are_taken_in_parts() {
+    let runtime = Runtime::load(&LibraryArgs::default().to_options(None)).expect("an ONNX Runtime is found or fetched");
+    for name in ["models/sd1/unet", "families/xl/unet"] {
+        let path = fixtures().join(name).join("model.onnx");
+        let graph = GraphFile::open(&path, path.parent().unwrap()).unwrap();
+        let lengths = Lengths { batch: 2, height: 66, width: 64, tokens: 3 };
+        let axes = graph.inputs.iter().flat_map(|info| {
+            let free = |(dim, length): (&Dim, usize)| match dim {
+                Dim::Free(name) => Some((name.clone(), length)),
+                Dim::Fixed(_) => None,
+            };
+            info.shape.iter().zip(lengths.of(info)).filter_map(free).collect::<Vec<_>>()
+        });
+        let new = rewritten_at(&path, &axes.collect::<Vec<_>>()).unwrap();
+        let joined = |rewritten: &Rewritten| rewritten.bytes.windows(7).filter(|part| part == b"/Concat").count();
+        let whole = rewritten(&path).unwrap();
+        assert_eq!(whole.report, new.report, "{name}");
+        assert!(joined(&new) > joined(&whole), "{name}: parts are joined again");
+        compare(&runtime, &path, &new, &[lengths]);
+    }
+}
+
 /// What is not rewritten stands as it stood, fields that this program does not know included.
 #[test]
 fn all_else_stays() {
@@ -192,36 +226,36 @@ fn all_else_stays() {
 fn every_place_of_known_graphs_is_found() {
     let known = [
         // Self- and cross-attention of four blocks, and one enlargement.
-        ("models/sd1/unet", [8, 1, 0]),
-        ("models/sd1-legacy/unet", [8, 1, 0]),
-        ("models/sd2v/unet", [8, 1, 0]),
-        ("families/xl/unet", [8, 1, 0]),
-        ("families/control/unet", [8, 1, 0]),
-        ("families/control/controlnet", [4, 0, 0]),
+        ("models/sd1/unet", [8, 1, 0, 4]),
+        ("models/sd1-legacy/unet", [8, 1, 0, 4]),
+        ("models/sd2v/unet", [8, 1, 0, 4]),
+        ("families/xl/unet", [8, 1, 0, 4]),
+        ("families/control/unet", [8, 1, 0, 4]),
+        ("families/control/controlnet", [4, 0, 0, 2]),
         // Self-attention alone, heads within the channels of a convolution.
-        ("models/pixel/unet", [4, 1, 0]),
-        ("systems/uncond-vq/unet", [4, 1, 0]),
-        ("systems/uncond-kl/unet", [4, 1, 0]),
+        ("models/pixel/unet", [4, 1, 0, 0]),
+        ("systems/uncond-vq/unet", [4, 1, 0, 0]),
+        ("systems/uncond-kl/unet", [4, 1, 0, 0]),
         // CompVis' transformers, with positions and boxes beside the text.
-        ("systems/layout/unet", [24, 1, 0]),
-        ("systems/text-bert/unet", [14, 1, 0]),
-        ("systems/text-bert/text_encoder", [2, 0, 0]),
+        ("systems/layout/unet", [24, 1, 0, 12]),
+        ("systems/text-bert/unet", [14, 1, 0, 7]),
+        ("systems/text-bert/text_encoder", [2, 0, 0, 0]),
         // The one head of a first stage.
-        ("models/sd1/vae_decoder", [1, 3, 0]),
-        ("systems/retrieval/vae_decoder", [3, 4, 0]),
-        ("systems/inpaint/vqvae_decoder", [0, 2, 0]),
+        ("models/sd1/vae_decoder", [1, 3, 0, 0]),
+        ("systems/retrieval/vae_decoder", [3, 4, 0, 0]),
+        ("systems/inpaint/vqvae_decoder", [0, 2, 0, 0]),
         // A mask that hides what comes after: left alone.
-        ("models/sd1/text_encoder", [0, 0, 0]),
+        ("models/sd1/text_encoder", [0, 0, 0, 0]),
         // Heads within the batch, and the newer exporter.
-        ("rewrite/baddbmm", [1, 0, 0]),
-        ("rewrite/dynamo", [2, 0, 0]),
-        ("rewrite/half-pixel", [0, 1, 0]),
-        ("rewrite/asymmetric", [0, 1, 0]),
-        ("rewrite/winograd", [0, 0, 1]),
+        ("rewrite/baddbmm", [1, 0, 0, 0]),
+        ("rewrite/dynamo", [2, 0, 0, 0]),
+        ("rewrite/half-pixel", [0, 1, 0, 0]),
+        ("rewrite/asymmetric", [0, 1, 0, 0]),
+        ("rewrite/winograd", [0, 0, 1, 0]),
         // Weights that are widened at every run, and so would be their transform.
-        ("rewrite/widened", [0, 0, 0]),
+        ("rewrite/widened", [0, 0, 0, 0]),
         // Half precision, for which processors have no such operator.
-        ("models/variants/unet-half", [0, 0, 0]),
+        ("models/variants/unet-half", [0, 0, 0, 4]),
     ];
     for (name, want) in known {
         let folder = fixtures().join(name).join("model.onnx");

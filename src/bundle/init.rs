@@ -111,8 +111,10 @@ impl Style {
         if has(|c| c.timestep_cond.is_some()) || class == "LCMScheduler" {
             Self { steps: 4, guidance: 8.5 }
         } else if has(|c| c.positions.is_some()) {
-            // Flux dev, which is told the scale, and schnell, which is not.
-            if has(|c| c.guidance.is_some()) {
+            // Kontext; dev, which is told the scale; and schnell, which is not.
+            if bundle.class().is_some_and(|class| class.contains("Kontext")) {
+                Self { steps: 28, guidance: 2.5 }
+            } else if has(|c| c.guidance.is_some()) {
                 Self { steps: 28, guidance: 3.5 }
             } else {
                 Self { steps: 4, guidance: 0.0 }
@@ -167,6 +169,9 @@ fn task_keys(task: &str, bundle: &Bundle, style: Style) -> Vec<String> {
             "strength = 1.0".to_owned(),
             guidance,
         ],
+        "instruct" if contract.is_some_and(|c| c.positions.is_some()) => {
+            vec!["prompt = \"make it snow\"".to_owned(), negative, image, guidance]
+        }
         "instruct" => vec![
             "prompt = \"make it snow\"".to_owned(),
             image,

@@ -23,7 +23,11 @@ pub fn task_fits(bundle: &Bundle) -> Vec<TaskFit> {
             return TASKS.iter().map(|t| TaskFit { task: t.0, possible: false, reason: reason.clone() }).collect();
         }
     };
-    TASKS
+    let mut tasks = TASKS;
+    if model.is_kontext {
+        tasks.sort_by_key(|(task, _)| *task != "instruct");
+    }
+    tasks
         .iter()
         .map(|&(task, judge)| {
             let verdict = judge(&model);
@@ -46,6 +50,9 @@ struct Model {
     conditioners: Vec<String>,
     is_refiner: bool,
     in_pixels: bool,
+    /// Whether samples are packed into tokens, and whether the model learnt to follow a picture in that form: Flux, Kontext.
+    is_packed: bool,
+    is_kontext: bool,
 }
 
 type Judge = fn(&Model) -> Result<(), String>;
@@ -85,6 +92,8 @@ impl Model {
             conditioners: bundle.conditioners.clone(),
             is_refiner: contract.time_ids_width() == Some(5),
             in_pixels,
+            is_packed: contract.positions.is_some(),
+            is_kontext: contract.positions.is_some() && bundle.class().is_some_and(|class| class.contains("Kontext")),
         }
     }
 
@@ -124,7 +133,11 @@ fn inpaint(m: &Model) -> Result<(), String> {
 }
 
 fn instruct(m: &Model) -> Result<(), String> {
-    m.extra(m.latent_channels, "latents twice")?;
+    if !m.is_packed {
+        m.extra(m.latent_channels, "latents twice")?;
+    } else if !m.is_kontext {
+        return Err("of Flux's models Kontext alone learnt to follow a picture".to_owned());
+    }
     if m.in_pixels {
         return Err("the model has no first stage".to_owned());
     }

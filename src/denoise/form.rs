@@ -15,18 +15,35 @@ use crate::tensor::TensorInfo;
 pub(super) enum Form<'c> {
     /// `[n, c, h, w]`, and the timestep of training.
     Planes,
-    /// Flux: `[n, h/2 · w/2, 4 c]`, where each token stands, and the timestep as a share of training's 1000.
-    Packed(&'c Positions),
+    /// Flux: `[n, h/2 · w/2, 4 c]`, where each token stands, and the timestep as a share of training's 1000. A picture that
+    /// is followed stands behind the sample, in as many channels, and becomes as many tokens more.
+    Packed {
+        positions: &'c Positions,
+        /// c, where it is known.
+        channels: Option<usize>,
+    },
 }
 
 impl<'c> Form<'c> {
     pub fn of(contract: &'c DenoiserContract) -> Self {
-        contract.positions.as_ref().map_or(Self::Planes, Self::Packed)
+        match &contract.positions {
+            None => Self::Planes,
+            Some(positions) => Self::Packed { positions, channels: contract.in_channels },
+        }
     }
 
-    /// Requires that samples of this height and width have this form in a graph with this contract.
-    pub fn check(self, contract: &DenoiserContract, graph: &Path, height: usize, width: usize) -> Result<()> {
-        let Self::Packed(_) = self else { return Ok(()) };
+    /// How many pictures `taken` channels are, the sample among them.
+    pub fn pictures(self, taken: usize) -> usize {
+        match self {
+            Self::Packed { channels: Some(channels), .. } if channels > 0 => (taken / channels).max(1),
+            _ => 1,
+        }
+    }
+
+    /// Requires that samples of this height and width, beside others of as many channels, have this form in a graph with
+    /// this contract.
+    pub fn check(self, contract: &DenoiserContract, graph: &Path, [taken, height, width]: [usize; 3]) -> Result<()> {
+        let Self::Packed { .. } = self else { return Ok(()) };
         let name = &contract.sample.name;
         if !height.is_multiple_of(packing::SIDE) || !width.is_multiple_of(packing::SIDE) {
             return Err(Error::model(
@@ -35,7 +52,7 @@ impl<'c> Form<'c> {
                 "choose a height and a width that are even in latents",
             ));
         }
-        let tokens = height / packing::SIDE * (width / packing::SIDE);
+        let tokens = self.pictures(taken) * (height / packing::SIDE) * (width / packing::SIDE);
         match contract.sequence_length.filter(|&fixed| fixed != tokens) {
             None => Ok(()),
             Some(fixed) => Err(Error::model(
@@ -50,36 +67,43 @@ impl<'c> Form<'c> {
     pub fn time(self, timestep: f64) -> f64 {
         match self {
             Self::Planes => timestep,
-            Self::Packed(_) => f64::from(timestep as f32 / 1000.0),
+            Self::Packed { .. } => f64::from(timestep as f32 / 1000.0),
         }
     }
 
     /// `[n, c, h, w]` in the form of the graph, in `room` where that is another.
     pub fn sample<'v>(self, sample: ArrayViewD<'v, f32>, room: &'v mut Vec<f32>) -> Result<ArrayViewD<'v, f32>> {
-        let (Self::Packed(_), Ok(planes)) = (self, sample.view().into_dimensionality::<Ix4>()) else {
+        let (Self::Packed { .. }, Ok(planes)) = (self, sample.view().into_dimensionality::<Ix4>()) else {
             return Ok(sample);
         };
         room.resize(planes.len(), 0.0);
-        packing::pack(planes, room);
-        let (n, c, height, width) = planes.dim();
-        let tokens = height / packing::SIDE * (width / packing::SIDE);
-        let shape = IxDyn(&[n, tokens, c * packing::SIDE * packing::SIDE]);
+        let (n, taken, height, width) = planes.dim();
+        let pictures = self.pictures(taken);
+        packing::pack(planes, pictures, room);
+        let tokens = pictures * (height / packing::SIDE) * (width / packing::SIDE);
+        let shape = IxDyn(&[n, tokens, taken / pictures * packing::SIDE * packing::SIDE]);
         ArrayViewD::from_shape(shape, room).map_err(|e| Error::input("latents", e.to_string(), "report this"))
     }
 
-    /// What the graph is told, for each of `rows`, of where tokens stand: those of a sample of this height and width, and
-    /// those of `told` tokens of text.
-    pub fn positions(self, rows: usize, [height, width]: [usize; 2], told: usize) -> Vec<(&'c str, ArrayD<f32>)> {
-        let Self::Packed(Positions { image, text }) = self else { return Vec::new() };
-        [(image, packing::places(height, width)), (text, Array2::zeros((told, 3)))]
+    /// What the graph is told, for each of `rows`, of where tokens stand: those of `[channels, height, width]`, and those of
+    /// `told` tokens of text.
+    pub fn positions(
+        self,
+        rows: usize,
+        [taken, height, width]: [usize; 3],
+        told: usize,
+    ) -> Vec<(&'c str, ArrayD<f32>)> {
+        let Self::Packed { positions: Positions { image, text }, .. } = self else { return Vec::new() };
+        [(image, packing::places(self.pictures(taken), height, width)), (text, Array2::zeros((told, 3)))]
             .map(|(info, places)| (info.name.as_str(), with_rank_of(info, places, rows)))
             .into()
     }
 
     /// Has `run` write a prediction in the form of the graph, in `room` where that is another, and puts it into `out` as
-    /// `[n, c, h, w]`.
+    /// `[n, c, h, w]`: that of the sample, not those of the other pictures that the graph was given in `taken` channels.
     pub fn prediction(
         self,
+        taken: usize,
         shape: [usize; 3],
         out: &mut [f32],
         room: &mut Vec<f32>,
@@ -87,10 +111,11 @@ impl<'c> Form<'c> {
     ) -> Result<()> {
         match self {
             Self::Planes => run(out),
-            Self::Packed(_) => {
-                room.resize(out.len(), 0.0);
+            Self::Packed { .. } => {
+                let pictures = self.pictures(taken);
+                room.resize(pictures * out.len(), 0.0);
                 run(room)?;
-                packing::unpack(room, shape, out);
+                packing::unpack(room, pictures, shape, out);
                 Ok(())
             }
         }

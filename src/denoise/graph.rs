@@ -110,8 +110,10 @@ impl<'a> GraphDenoiser<'a> {
         let concatenated = condition.channels.as_ref().and_then(|c| c.shape().get(1).copied()).unwrap_or(0);
         let taken = channels + concatenated;
         let expected = [contract.in_channels, contract.height, contract.width];
+        let form = Form::of(contract);
+        let of_one = taken / form.pictures(taken);
         for ((axis, want), got) in
-            ["channels", "height", "width"].iter().zip(expected).zip([taken, run_height, run_width])
+            ["channels", "height", "width"].iter().zip(expected).zip([of_one, run_height, run_width])
         {
             if let Some(want) = want.filter(|&want| want != got) {
                 return Err(Error::model(
@@ -121,7 +123,7 @@ impl<'a> GraphDenoiser<'a> {
                 ));
             }
         }
-        Form::of(contract).check(contract, session.path(), run_height, run_width)?;
+        form.check(contract, session.path(), [taken, run_height, run_width])?;
         let mut input = ArrayD::zeros(IxDyn(&[padded, taken, height, width]));
         if let Some(extra) = &condition.channels {
             if extra.ndim() != 4 || extra.shape()[2..] != [height, width] {
@@ -277,13 +279,13 @@ impl<'a> GraphDenoiser<'a> {
         let outputs = self.output.shape()[1];
         let formed = &mut self.formed;
         let mut run = |sample: ArrayViewD<'_, f32>, mut output: ArrayViewMutD<'_, f32>| -> Result<()> {
-            let (rows, height, width) = (sample.shape()[0], sample.shape()[2], sample.shape()[3]);
-            let positions = form.positions(chunk, [height, width], told);
+            let [rows, taken, height, width] = [0, 1, 2, 3].map(|axis| sample.shape()[axis]);
+            let positions = form.positions(chunk, [taken, height, width], told);
             let [formed_sample, formed_output] = &mut *formed;
             let sample = form.sample(sample, formed_sample)?;
             let not_by_row = || Error::input("latents", "not laid out row by row", "report this");
             let output = output.as_slice_mut().ok_or_else(not_by_row)?;
-            form.prediction([outputs, height, width], output, formed_output, |output| {
+            form.prediction(taken, [outputs, height, width], output, formed_output, |output| {
                 let chunks =
                     sample.axis_chunks_iter(Axis(0), chunk).zip(output.chunks_mut(output.len() / rows * chunk));
                 let runs = chunks.enumerate().map(|(at, (sample, out))| {

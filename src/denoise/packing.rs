@@ -1,17 +1,22 @@
 //! Flux's form of a sample: each square of two by two latents, in all channels, is one token of a sequence.
 
-use ndarray::{Array2, ArrayView4};
+use ndarray::{Array2, ArrayView4, Axis, Slice};
 
 /// The side of a square of latents that is one token.
 pub(super) const SIDE: usize = 2;
 
-/// Writes `[n, c, h, w]` to `out` as the row-major `[n, h/2 · w/2, 4 c]`, which has as many values: tokens row by row,
-/// and in each of them, channel by channel, the square's two rows (diffusers' `FluxPipeline._pack_latents`). Height and
-/// width are even.
-pub(super) fn pack(sample: ArrayView4<'_, f32>, out: &mut [f32]) {
-    let (_, c, height, width) = sample.dim();
+/// Writes `[n, m · c, h, w]`, `m` pictures of c channels one behind the other, to `out` as the row-major
+/// `[n, m · h/2 · w/2, 4 c]`, which has as many values: tokens picture by picture and row by row, and in each of them,
+/// channel by channel, the square's two rows (diffusers' `FluxPipeline._pack_latents`). Height and width are even.
+pub(super) fn pack(sample: ArrayView4<'_, f32>, pictures: usize, out: &mut [f32]) {
+    let (_, taken, height, width) = sample.dim();
+    let c = taken / pictures.max(1);
     let (columns, values) = (width / SIDE, c * SIDE * SIDE);
-    for (planes, out) in sample.outer_iter().zip(out.chunks_exact_mut((c * height * width).max(1))) {
+    let pictures = sample.outer_iter().flat_map(|row| {
+        let of_row = (0..pictures).map(move |at| Slice::from(at * c..(at + 1) * c));
+        of_row.map(move |part| row.slice_axis_move(Axis(0), part))
+    });
+    for (planes, out) in pictures.zip(out.chunks_exact_mut((c * height * width).max(1))) {
         for (channel, plane) in planes.outer_iter().enumerate() {
             for (y, row) in plane.outer_iter().enumerate() {
                 for (x, &value) in row.iter().enumerate() {
@@ -23,11 +28,12 @@ pub(super) fn pack(sample: ArrayView4<'_, f32>, out: &mut [f32]) {
     }
 }
 
-/// Writes the row-major `[n, h/2 · w/2, 4 c]` of `packed` to `out` as `[n, c, h, w]`, which has as many values.
-pub(super) fn unpack(packed: &[f32], [c, height, width]: [usize; 3], out: &mut [f32]) {
+/// Writes the first of `m` pictures in each row of the row-major `[n, m · h/2 · w/2, 4 c]` of `packed` to `out` as
+/// `[n, c, h, w]`.
+pub(super) fn unpack(packed: &[f32], pictures: usize, [c, height, width]: [usize; 3], out: &mut [f32]) {
     let (columns, values) = (width / SIDE, c * SIDE * SIDE);
-    let each = c * height * width;
-    for (packed, out) in packed.chunks_exact(each.max(1)).zip(out.chunks_exact_mut(each.max(1))) {
+    let each = (c * height * width).max(1);
+    for (packed, out) in packed.chunks_exact(pictures * each).zip(out.chunks_exact_mut(each)) {
         for (row, out) in out.chunks_exact_mut(width).enumerate() {
             let (channel, row) = (row / height, row % height);
             for (column, out) in out.iter_mut().enumerate() {
@@ -38,19 +44,20 @@ pub(super) fn unpack(packed: &[f32], [c, height, width]: [usize; 3], out: &mut [
     }
 }
 
-/// Where the tokens of latents of this size stand, `[h/2 · w/2, 3]`: 0, the row, the column.
-pub(super) fn places(height: usize, width: usize) -> Array2<f32> {
+/// Where the tokens of so many latents of this size stand, `[m · h/2 · w/2, 3]`: which of them, the row, the column.
+pub(super) fn places(pictures: usize, height: usize, width: usize) -> Array2<f32> {
     let columns = width / SIDE;
-    Array2::from_shape_fn((height / SIDE * columns, 3), |(token, number)| match number {
-        1 => (token / columns) as f32,
-        2 => (token % columns) as f32,
-        _ => 0.0,
+    let each = height / SIDE * columns;
+    Array2::from_shape_fn((pictures * each, 3), |(token, number)| match number {
+        0 => (token / each) as f32,
+        1 => (token % each / columns) as f32,
+        _ => (token % columns) as f32,
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use ndarray::{Array3, Array4, array};
+    use ndarray::{Array3, Array4, array, concatenate, s};
 
     use super::*;
 
@@ -58,9 +65,9 @@ mod tests {
     fn a_token_is_a_square_in_every_channel() {
         let sample = Array4::from_shape_fn((2, 3, 4, 6), |(n, c, y, x)| (n * 1000 + c * 100 + y * 10 + x) as f32);
         let mut packed = Array3::zeros((2, 6, 12));
-        pack(sample.view(), packed.as_slice_mut().unwrap());
+        pack(sample.view(), 1, packed.as_slice_mut().unwrap());
         // The second square of the second row of the second sample.
-        let token = packed.slice(ndarray::s![1, 4, ..]);
+        let token = packed.slice(s![1, 4, ..]);
         let expected = [1022, 1023, 1032, 1033, 1122, 1123, 1132, 1133, 1222, 1223, 1232, 1233].map(|v| v as f32);
         assert_eq!(token.to_vec(), expected);
     }
@@ -69,14 +76,30 @@ mod tests {
     fn unpacking_undoes_packing() {
         let sample = Array4::from_shape_fn((2, 3, 4, 10), |(n, c, y, x)| (n * 1000 + c * 100 + y * 10 + x) as f32);
         let (mut packed, mut out) = (vec![0.0; sample.len()], vec![0.0; sample.len()]);
-        pack(sample.view(), &mut packed);
-        unpack(&packed, [3, 4, 10], &mut out);
+        pack(sample.view(), 1, &mut packed);
+        unpack(&packed, 1, [3, 4, 10], &mut out);
         assert_eq!(out, sample.as_slice().unwrap());
     }
 
     #[test]
+    fn a_picture_behind_the_sample_is_more_tokens() {
+        let sample = Array4::from_shape_fn((2, 3, 4, 6), |(n, c, y, x)| (n * 1000 + c * 100 + y * 10 + x) as f32);
+        let both = concatenate![Axis(1), sample, -&sample];
+        let (mut one, mut packed) = (Array3::zeros((2, 6, 12)), Array3::zeros((2, 12, 12)));
+        pack(sample.view(), 1, one.as_slice_mut().unwrap());
+        pack(both.view(), 2, packed.as_slice_mut().unwrap());
+        assert_eq!(packed, concatenate![Axis(1), one, -&one]);
+        let mut out = vec![0.0; sample.len()];
+        unpack(packed.as_slice().unwrap(), 2, [3, 4, 6], &mut out);
+        assert_eq!(out, sample.as_slice().unwrap());
+        let places = places(2, 4, 6);
+        assert_eq!(places.slice(s![6.., 1..]), places.slice(s![..6, 1..]));
+        assert_eq!(places.column(0).to_vec(), [[0.0; 6], [1.0; 6]].concat());
+    }
+
+    #[test]
     fn tokens_stand_row_by_row() {
-        let places = places(4, 6);
+        let places = places(1, 4, 6);
         let expected = array![[0., 0., 0.], [0., 0., 1.], [0., 0., 2.], [0., 1., 0.], [0., 1., 1.], [0., 1., 2.]]
             .mapv(|v| v as f32);
         assert_eq!(places, expected);

@@ -70,15 +70,15 @@ fn measure(plan: &ModelPlan, runtime: &Runtime, cancel: &Cancel, observer: &mut 
     // With a thread for each row none waits for another, and one run of all has nothing to win.
     if plan.can_batch() && threads(plan) > split.callers {
         drop(split);
-        match batched(plan, &mut rows, runtime, cancel, observer) {
-            Err(error @ Error::Interrupted { .. }) => return Err(error),
-            // There may be no room to keep the graph in another form.
-            Ok(()) | Err(_) => {}
+        // Whatever else goes wrong, such as no room for another form of the graph, is no reason to fail.
+        if let Err(error @ Error::Interrupted { .. }) = batched(plan, &mut rows, runtime, cancel, observer) {
+            return Err(error);
         }
     }
     Ok(Some(rows))
 }
 
+/// Measures one run of all rows, and keeps the graph for it only where that is the fastest way.
 fn batched(
     plan: &ModelPlan,
     rows: &mut Rows,
@@ -87,8 +87,10 @@ fn batched(
     observer: &mut dyn Observer,
 ) -> Result<()> {
     let Some(mut trial) = Trial::new(plan, Batching::Batched, runtime, cancel, observer)? else { return Ok(()) };
-    rows.batched = Some(2.0 * trial.seconds(1)? / trial.rows as f64);
-    trial.end(plan::fastest(rows, true) == Batching::Batched)
+    let seconds = trial.seconds(1);
+    rows.batched = seconds.as_ref().ok().map(|seconds| 2.0 * seconds / trial.rows as f64);
+    trial.end(plan::fastest(rows, true) == Batching::Batched)?;
+    seconds.map(|_| ())
 }
 
 /// A denoiser's graph, opened for one way of running rows.

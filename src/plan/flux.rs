@@ -15,6 +15,13 @@ pub(super) fn check(task: &dyn Task, component: &Component, contract: &DenoiserC
             "leave the key out; it belongs to models that learnt the effect of guidance, such as Flux",
         ));
     }
+    if let Some(scale) = task.image_guidance_scale().filter(|_| contract.has_learnt_guidance()) {
+        return Err(Error::input(
+            format!("task.{}.image_guidance_scale", task.name()),
+            format!("{scale} is given, and this model follows its picture without guidance"),
+            "leave the key out; it belongs to InstructPix2Pix",
+        ));
+    }
     let timestep = &contract.timestep;
     if contract.positions.is_some() && timestep.dtype.is_integer() {
         return Err(Error::model(
@@ -26,11 +33,21 @@ pub(super) fn check(task: &dyn Task, component: &Component, contract: &DenoiserC
     Ok(())
 }
 
-/// Requires that a graph fixed to a number of tokens is given so many by a picture of this size.
-pub(super) fn check_size(bundle: &Bundle, (width, height): (usize, usize)) -> Result<()> {
+/// Says that a model is given a picture to follow which did not learn to.
+pub(super) fn remark(task: &dyn Task, bundle: &Bundle, contract: &DenoiserContract) -> Option<String> {
+    let class = bundle.class().filter(|class| !class.contains("Kontext"))?;
+    (contract.positions.is_some() && task.follows_picture()).then(|| {
+        format!(
+            "model_index.json calls the model {class}; of Flux's models Kontext alone learnt to follow a picture, and others              draw what they like"
+        )
+    })
+}
+
+/// Requires that a graph fixed to a number of tokens is given so many by a picture of this size, and one that it follows.
+pub(super) fn check_size(task: &dyn Task, bundle: &Bundle, (width, height): (usize, usize)) -> Result<()> {
     let Ok(component) = bundle.denoiser() else { return Ok(()) };
     let contract = DenoiserContract::resolve(component).ok();
-    let tokens = bundle.facts.patches(width, height);
+    let tokens = bundle.facts.patches(width, height) * if task.follows_picture() { 2 } else { 1 };
     match contract.and_then(|contract| contract.sequence_length).filter(|&fixed| fixed != tokens) {
         None => Ok(()),
         Some(fixed) => Err(Error::input(

@@ -81,8 +81,8 @@ pub struct ModelPlan {
     /// Where graphs are kept that were optimised for this machine; `None` opens them as they lie. Whoever runs the plan
     /// says so.
     pub prepared: Option<Cache>,
-    /// Tables about components that are not opened, one sentence each.
-    pub(super) idle: Vec<String>,
+    /// What is worth knowing of the pipeline file beside this model, a sentence each.
+    pub(super) remarks: Vec<String>,
 }
 
 impl ModelPlan {
@@ -110,6 +110,7 @@ impl ModelPlan {
         asked.out_channels()?;
         asked.plain_scaling()?;
         flux::check(task, component, &contract)?;
+        let remarks = flux::remark(task, bundle, &contract).into_iter().collect();
         let class_embedder = match (task.classes(), &contract.context) {
             (Some(_), Some(_)) => {
                 let component = bundle.require(ComponentKind::ClassEmbedder, &wanted_for)?;
@@ -158,7 +159,7 @@ impl ModelPlan {
             measured: None,
             thrift: None,
             prepared: None,
-            idle: Vec::new(),
+            remarks,
         })
     }
 
@@ -180,7 +181,7 @@ impl ModelPlan {
     /// What is worth knowing before a run.
     pub fn warnings(&self) -> Vec<String> {
         let of_encoder = self.encoder.iter().filter_map(|part| part.contract.warning(part.kind));
-        of_encoder.chain(self.idle.iter().cloned()).chain(self.thrift_warning()).collect()
+        of_encoder.chain(self.remarks.iter().cloned()).chain(self.thrift_warning()).collect()
     }
 
     /// `[c, h/f, w/f]` of a sample for pictures of this size.
@@ -240,6 +241,9 @@ impl Asked<'_> {
     fn concatenated(&self) -> Result<usize> {
         let channels = self.bundle.facts.latent_channels.value;
         let Some(taken) = self.contract.in_channels else { return Ok(self.task.concatenated(channels, channels)) };
+        if self.contract.positions.is_some() && self.task.follows_picture() && taken == channels {
+            return Ok(channels);
+        }
         let told: usize = self.conditions.iter().map(ConditionPart::channels).sum();
         let more = self.task.concatenated(channels, taken.saturating_sub(told)) + told;
         if taken == channels + more {

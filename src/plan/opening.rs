@@ -67,7 +67,7 @@ impl ModelPlan {
             || self.decoder.as_ref().is_some_and(|part| part.kind == kind && !is_plain);
         let winograd = (rounds_once || self.device.fast_convolutions).then_some(Pass::Winograd);
         let loose = self.thrift.map(|_| Pass::Loose);
-        [Pass::Attention, Pass::Subpixel].into_iter().chain(winograd).chain(loose)
+        [Pass::Attention, Pass::FeedForward, Pass::Subpixel].into_iter().chain(winograd).chain(loose)
     }
 
     /// Where the graph of this component is kept once it was optimised for this machine, if it is.

@@ -40,7 +40,7 @@ pub(super) fn size(
         return Err(wrong.into_error());
     }
     match bundle.facts.fixed_size.as_ref().filter(|fixed| fixed.value != (width, height)) {
-        None => flux::check_size(bundle, (width, height)).map(|()| (width, height)),
+        None => flux::check_size(task, bundle, (width, height)).map(|()| (width, height)),
         Some(fixed) => Err(Error::input(
             "run.width, run.height",
             format!("{width}×{height} is asked for, and the model's graphs are fixed ({})", fixed.source),

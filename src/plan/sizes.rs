@@ -99,7 +99,8 @@ impl ModelPlan {
         match &contract.positions {
             None => axes.add(&contract.sample, &[rows, None, Some(height), Some(width)]),
             Some(Positions { image, text }) => {
-                let tokens = Some(height / 2 * (width / 2));
+                let pictures = 1 + self.model.concatenated / self.channels.max(1);
+                let tokens = Some(pictures * (height / 2) * (width / 2));
                 axes.add(&contract.sample, &[rows, tokens, None]);
                 for (info, tokens) in [(image, tokens), (text, self.tokens())] {
                     let shape = [rows, tokens, None];

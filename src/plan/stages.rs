@@ -212,10 +212,10 @@ fn tell_idle(spec: &Spec, model: &mut ModelPlan, stages: &mut [(StagePlan, Stage
     let sharing = stages.iter().filter(|(_, stage)| shares(stage)).map(|(plan, _)| &plan.model);
     let users: Vec<&ModelPlan> = std::iter::once(&*model).chain(sharing).collect();
     let idle = [models(spec, model), devices(spec, &users)].concat();
-    model.idle = idle;
+    model.remarks.extend(idle);
     for (plan, stage) in stages {
         let own = if shares(stage) { Vec::new() } else { devices(&stage.spec, &[&plan.model]) };
-        plan.model.idle = [models(&stage.spec, &plan.model), own].concat();
+        plan.model.remarks = [models(&stage.spec, &plan.model), own].concat();
     }
 }
 

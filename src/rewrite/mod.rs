@@ -31,6 +31,7 @@ mod convolution;
 mod cut;
 pub(crate) mod edits;
 mod facts;
+mod feed_forward;
 mod footprint;
 mod loose;
 pub(crate) mod numbers;
@@ -65,6 +66,9 @@ pub enum Pass {
     ///
     /// Exact but for rounding, of which there is some five times as much as in a plain convolution.
     Winograd,
+    /// Gated feed-forward layers as two products where one was cut apart, and where there are many tokens some hundreds of
+    /// them at a time.
+    FeedForward,
     /// Shapes of activations left open once the graph is optimised, so that ONNX Runtime gives memory back: about half of what
     /// an evaluation holds of its own, for up to a few hundredths of its time.
     Loose,
@@ -98,7 +102,8 @@ pub struct Rewritten {
 }
 
 /// Rewrites a graph with each of `passes`; `None` where none of them finds a place. `axes` are lengths of axes that the
-/// file leaves free, by name, with which what a cut makes an input or output can be declared in full.
+/// file leaves free, by name, with which what a cut makes an input or output can be declared in full, and which tell how many
+/// tokens there are.
 ///
 /// Weights beside the graph are read only where a pass computes new ones from them; the new ones are within `bytes`.
 ///
@@ -127,6 +132,7 @@ pub fn rewrite(graph: &GraphFile, passes: &[Pass], axes: &[(String, usize)]) -> 
             Pass::Attention => attention::rewrite(&source, &facts, &mut edits),
             Pass::Subpixel => subpixel::rewrite(&source, &facts, &mut edits),
             Pass::Winograd => winograd::rewrite(&source, &facts, &mut edits),
+            Pass::FeedForward => feed_forward::rewrite(&source, &Facts::at(&source, axes), &mut edits),
             Pass::HandOut(_) | Pass::Outer(_) => cut::rewrite(&source, pass, axes, &mut edits).map(|()| 1)?,
         };
         report.push((pass, sites));

@@ -1,9 +1,10 @@
-//! A picture changed as a prompt says (InstructPix2Pix, Brooks et al. 2023, arXiv 2211.09800).
+//! A picture changed as a prompt says: InstructPix2Pix (Brooks et al. 2023, arXiv 2211.09800), and FLUX.1 Kontext (Black
+//! Forest Labs 2025, arXiv 2506.15742).
 
 use ndarray::{ArrayD, Axis, concatenate};
 
 use super::picture::{dimensions, pixels, posterior, repeated};
-use super::prompt::condition;
+use super::prompt::{condition, guidance};
 use super::{Stage, Start, Task};
 use crate::denoise::Guidance;
 use crate::error::{Error, Result};
@@ -18,8 +19,19 @@ impl Task for Instruct {
         Some(&self.prompting)
     }
 
-    fn branches(&self, _has_learnt: bool) -> usize {
-        guidance(self).branches().len()
+    fn branches(&self, has_learnt: bool) -> usize {
+        match has_learnt {
+            true => Guidance::classifier_free(self.prompting.true_cfg_scale, 0.0).branches().len(),
+            false => twofold(self).branches().len(),
+        }
+    }
+
+    fn image_guidance_scale(&self) -> Option<f64> {
+        self.image_guidance_scale
+    }
+
+    fn follows_picture(&self) -> bool {
+        true
     }
 
     fn needs_encoder(&self) -> bool {
@@ -35,10 +47,16 @@ impl Task for Instruct {
     }
 
     fn start(&self, stage: &mut Stage<'_>) -> Result<Start> {
-        let guidance = guidance(self);
+        let has_learnt = stage.model.denoiser.has_learnt_guidance();
+        let guidance = if has_learnt { guidance(&self.prompting, stage) } else { twofold(self) };
         let mut told = condition(&self.prompting, guidance, stage)?;
         let pixels = pixels(&self.image, stage.size, stage.handed.as_ref())?;
         let posterior = posterior(&pixels, &self.image, stage)?;
+        if has_learnt {
+            let picture = posterior.mode().mapv(|v| stage.model.scaling.apply(v));
+            told.channels = Some(repeated(picture, guidance.branches().len() * stage.images()));
+            return Ok(Start::from_noise(stage.noise_start()?, told, guidance));
+        }
         // The latents that are followed are not scaled, those that are drawn are.
         let picture = repeated(posterior.mode().to_owned(), stage.images());
         let nothing = ArrayD::zeros(picture.raw_dim());
@@ -50,11 +68,13 @@ impl Task for Instruct {
     }
 }
 
-/// Both guidances, or none where the text's weight is none.
-fn guidance(task: &Instruct) -> Guidance {
+/// Both guidances of InstructPix2Pix, or none where the text's weight is none.
+fn twofold(task: &Instruct) -> Guidance {
+    /// The authors' weight of the picture.
+    const IMAGE: f64 = 1.5;
     let text = task.prompting.guidance_scale;
     match text > 1.0 {
-        true => Guidance::Instruct { text, image: task.image_guidance_scale },
+        true => Guidance::Instruct { text, image: task.image_guidance_scale.unwrap_or(IMAGE) },
         false => Guidance::Off,
     }
 }

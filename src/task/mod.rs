@@ -234,6 +234,17 @@ pub trait Task: std::fmt::Debug + Send + Sync {
         Guidance::classifier_free(scale, 0.0).branches().len()
     }
 
+    /// The weight of the picture that is followed, where one is asked for.
+    fn image_guidance_scale(&self) -> Option<f64> {
+        None
+    }
+
+    /// Whether the model is given a picture to follow, which stands behind the sample: as channels of its own, or as tokens
+    /// of its own for models whose samples are packed.
+    fn follows_picture(&self) -> bool {
+        false
+    }
+
     /// Whether the first stage's encoder is needed.
     fn needs_encoder(&self) -> bool {
         false

@@ -1,4 +1,4 @@
-//! `[task.instruct]`: a picture is changed as a prompt says (InstructPix2Pix, Brooks et al. 2023).
+//! `[task.instruct]`: a picture is changed as a prompt says.
 
 use std::ops::Bound::{Included, Unbounded};
 
@@ -7,15 +7,16 @@ use super::prompting::Prompting;
 use crate::spec::reader::Table;
 use crate::spec::writer::Writer;
 
-/// `[task.instruct]`: a picture is changed as a prompt says (InstructPix2Pix, Brooks et al. 2023, arXiv 2211.09800).
+/// `[task.instruct]`: a picture is changed as a prompt says (InstructPix2Pix, Brooks et al. 2023, arXiv 2211.09800; FLUX.1
+/// Kontext, Black Forest Labs 2025, arXiv 2506.15742).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Instruct {
     /// The instruction and its guidance.
     pub prompting: Prompting,
     /// `image`, required but in a `[[stage]]`: the picture.
     pub image: Picture,
-    /// `image_guidance_scale = 1.5`: how strictly the picture is followed, 1 or more.
-    pub image_guidance_scale: f64,
+    /// `image_guidance_scale = 1.5`: how strictly the picture is followed, 1 or more; not for Kontext, which is not guided so.
+    pub image_guidance_scale: Option<f64>,
 }
 
 impl Instruct {
@@ -24,13 +25,13 @@ impl Instruct {
         Self {
             prompting: Prompting::read(table),
             image,
-            image_guidance_scale: table.number("image_guidance_scale", Included(1.0), Unbounded).unwrap_or(1.5),
+            image_guidance_scale: table.number("image_guidance_scale", Included(1.0), Unbounded),
         }
     }
 
     pub(super) fn write(&self, writer: &mut Writer) {
         self.prompting.write(writer);
         self.image.write(writer);
-        writer.key("image_guidance_scale", self.image_guidance_scale);
+        writer.key_if("image_guidance_scale", self.image_guidance_scale);
     }
 }
