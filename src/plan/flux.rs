@@ -38,7 +38,8 @@ pub(super) fn remark(task: &dyn Task, bundle: &Bundle, contract: &DenoiserContra
     let class = bundle.class().filter(|class| !class.contains("Kontext"))?;
     (contract.positions.is_some() && task.follows_picture()).then(|| {
         format!(
-            "model_index.json calls the model {class}; of Flux's models Kontext alone learnt to follow a picture, and others              draw what they like"
+            "model_index.json calls the model {class}; of Flux's models Kontext alone learnt to follow a picture, and others \
+             draw what they like"
         )
     })
 }
