@@ -379,6 +379,8 @@ def arguments():
     args = p.parse_args()
     if args.parts and args.model == "shapes":
         p.error("--parts needs a model whose weights torch has, too: sd15 or tiny")
+    if args.slices is not None and (args.slices < 0.1 or args.parts or args.cold):
+        p.error("--slices is 0.1 or more, and goes neither with --parts nor with --cold")
     if args.size is not None and (args.size < 64 or args.size % 64):
         p.error("--size is a multiple of 64")
     if min([*args.steps, args.rounds, args.samples]) < 1 or args.first_starts < 0:

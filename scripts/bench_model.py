@@ -177,7 +177,10 @@ def build(name, folder):
         return
     if name == "shapes":
         os.makedirs(folder, exist_ok=True)
-        os.symlink(SHAPES, os.path.join(folder, "onnx"))
+        link = os.path.join(folder, "onnx")
+        if os.path.islink(link):
+            os.remove(link)
+        os.symlink(SHAPES, link)
         open(os.path.join(folder, "complete"), "w").close()
         return
     torch, onnx = os.path.join(folder, "torch"), os.path.join(folder, "onnx")

@@ -110,7 +110,8 @@ class Slices(threading.Thread):
 
     def __init__(self, seconds, processes):
         super().__init__(daemon=True)
-        self.seconds, self.all_there = seconds, threading.Barrier(processes + 1)
+        self.seconds, self.processes = seconds, processes
+        self.all_there = threading.Barrier(processes + 1, timeout=120)  # broken where one of them cannot be started
         self.ended, self.counted, self.active = {}, {}, {}
 
     def add(self, pid):
@@ -165,18 +166,18 @@ def run(command, environment, nice=0, limit=3600, slices=None):
         pass  # only root may raise a priority
     sampler = Sampler(process.pid)
     sampler.start()
-    if slices:
-        slices.add(process.pid)
     texts = ["", ""]
 
     def read(i, stream):
         texts[i] = stream.read()
 
     readers = [threading.Thread(target=read, args=a) for a in ((0, process.stdout), (1, process.stderr))]
-    clock = threading.Timer(limit, process.kill)
+    clock = threading.Timer(limit * (slices.processes if slices else 1), process.kill)
     for thread in (*readers, clock):
         thread.start()
     try:
+        if slices:
+            slices.add(process.pid)
         _, status, usage = os.wait4(process.pid, 0)
     except BaseException:
         process.kill()

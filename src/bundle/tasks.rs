@@ -24,7 +24,7 @@ pub fn task_fits(bundle: &Bundle) -> Vec<TaskFit> {
         }
     };
     let mut tasks = TASKS;
-    if model.is_kontext {
+    if model.is_packed && model.is_kontext == Some(true) {
         tasks.sort_by_key(|(task, _)| *task != "instruct");
     }
     tasks
@@ -50,9 +50,10 @@ struct Model {
     conditioners: Vec<String>,
     is_refiner: bool,
     in_pixels: bool,
-    /// Whether samples are packed into tokens, and whether the model learnt to follow a picture in that form: Flux, Kontext.
+    /// Whether samples are packed into tokens, as Flux's are.
     is_packed: bool,
-    is_kontext: bool,
+    /// Whether the directory calls the model Kontext, which learnt to follow a picture in that form.
+    is_kontext: Option<bool>,
 }
 
 type Judge = fn(&Model) -> Result<(), String>;
@@ -93,7 +94,7 @@ impl Model {
             is_refiner: contract.time_ids_width() == Some(5),
             in_pixels,
             is_packed: contract.positions.is_some(),
-            is_kontext: contract.positions.is_some() && bundle.class().is_some_and(|class| class.contains("Kontext")),
+            is_kontext: bundle.class().map(|class| class.contains("Kontext")),
         }
     }
 
@@ -135,7 +136,7 @@ fn inpaint(m: &Model) -> Result<(), String> {
 fn instruct(m: &Model) -> Result<(), String> {
     if !m.is_packed {
         m.extra(m.latent_channels, "latents twice")?;
-    } else if !m.is_kontext {
+    } else if m.is_kontext == Some(false) {
         return Err("of Flux's models Kontext alone learnt to follow a picture".to_owned());
     }
     if m.in_pixels {

@@ -19,23 +19,26 @@ pub(super) enum Form<'c> {
     /// is followed stands behind the sample, in as many channels, and becomes as many tokens more.
     Packed {
         positions: &'c Positions,
-        /// c, where it is known.
-        channels: Option<usize>,
+        /// Those of one picture, c.
+        channels: usize,
     },
 }
 
 impl<'c> Form<'c> {
-    pub fn of(contract: &'c DenoiserContract) -> Self {
+    /// The form that a contract asks for, of samples with so many channels.
+    pub fn of(contract: &'c DenoiserContract, channels: usize) -> Self {
         match &contract.positions {
             None => Self::Planes,
-            Some(positions) => Self::Packed { positions, channels: contract.in_channels },
+            Some(positions) => Self::Packed { positions, channels: contract.in_channels.unwrap_or(channels) },
         }
     }
 
     /// How many pictures `taken` channels are, the sample among them.
     pub fn pictures(self, taken: usize) -> usize {
         match self {
-            Self::Packed { channels: Some(channels), .. } if channels > 0 => (taken / channels).max(1),
+            Self::Packed { channels, .. } if channels > 0 && taken.is_multiple_of(channels) => {
+                (taken / channels).max(1)
+            }
             _ => 1,
         }
     }

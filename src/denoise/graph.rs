@@ -110,7 +110,7 @@ impl<'a> GraphDenoiser<'a> {
         let concatenated = condition.channels.as_ref().and_then(|c| c.shape().get(1).copied()).unwrap_or(0);
         let taken = channels + concatenated;
         let expected = [contract.in_channels, contract.height, contract.width];
-        let form = Form::of(contract);
+        let form = Form::of(contract, channels);
         let of_one = taken / form.pictures(taken);
         for ((axis, want), got) in
             ["channels", "height", "width"].iter().zip(expected).zip([of_one, run_height, run_width])
@@ -258,7 +258,7 @@ impl<'a> GraphDenoiser<'a> {
         }
         let at_once = (rows.clone(), chunk);
         let rows = Slice::from(rows);
-        let form = Form::of(self.contract);
+        let form = Form::of(self.contract, self.channels);
         let t = timestep(&self.contract.timestep, &self.contract.sample, chunk, form.time(call.timestep));
         let switches = switches(&self.contract.constants);
         let places = self.contract.residuals.down.iter().chain(&self.contract.residuals.mid);

@@ -9,12 +9,12 @@ use super::parts::{self, Opener};
 use super::stop_if;
 use crate::error::{Error, Result};
 use crate::plan::{self, ModelPlan};
-use crate::prepared::{self, Entry, Place, Rows};
+use crate::prepared::{self, Cache, Entry, Place, Rows};
 use crate::session::{Cancel, Run, Runtime, Session, processor_threads};
 use crate::spec::Batching;
 use crate::tensor::{DType, Dim, Tensor, TensorInfo, TensorView};
 
-/// What was measured of a plan's denoiser, now or before; `None` where nothing is to be chosen, or cannot be measured.
+/// Measures a plan's denoiser, and remembers it; `None` where nothing is to be chosen, or cannot be measured.
 ///
 /// Two rows are run at the same time, and one alone, which counts twice; where threads are left over when each row has one, all
 /// rows in one run, too. One run before those brings the weights into memory.
@@ -28,9 +28,6 @@ pub(super) fn rows(
     observer: &mut dyn Observer,
 ) -> Result<Option<Rows>> {
     let Some(place) = place(plan, runtime)? else { return Ok(None) };
-    if let Some(known) = place.read() {
-        return Ok(Some(known));
-    }
     stop_if(observer.notice(Event::Measuring { component: plan.denoiser.kind }), None)?;
     match measure(plan, runtime, cancel, observer) {
         Ok(Some(rows)) => {
@@ -48,14 +45,29 @@ pub(super) fn rows(
 /// # Errors
 /// [`Error::Io`] where the graph's files cannot be read.
 pub(super) fn known(plan: &ModelPlan, runtime: &Runtime) -> Result<Option<Rows>> {
-    Ok(place(plan, runtime)?.and_then(|place| place.read()))
+    let known = place(plan, runtime)?.and_then(|place| place.read());
+    Ok(known.filter(|rows| rows.tried_batched || !tries_batched(plan)))
+}
+
+/// Whether there is anything to choose that is not known.
+pub(super) fn is_due(plan: &ModelPlan) -> bool {
+    plan.measured.is_none() && cache(plan).is_some()
+}
+
+/// Whether one run of all rows may be the fastest: with a thread for each row none waits for another, and one run of all has
+/// nothing to win.
+fn tries_batched(plan: &ModelPlan) -> bool {
+    plan.can_batch() && threads(plan) > plan.rows().min(plan.callers().max(2))
 }
 
 /// Where what is measured is remembered, if there is anything to choose.
 fn place(plan: &ModelPlan, runtime: &Runtime) -> Result<Option<Place>> {
-    let threads = threads(plan);
-    let cache = plan.prepared(plan.denoiser.kind).filter(|_| plan.chooses_rows() && threads > 1);
-    cache.map(|cache| cache.measured(runtime, &plan.denoiser.graph, threads)).transpose()
+    cache(plan).map(|cache| cache.measured(runtime, &plan.denoiser.graph, threads(plan))).transpose()
+}
+
+/// The cache that it is remembered in, if there is anything to choose.
+fn cache(plan: &ModelPlan) -> Option<&Cache> {
+    plan.prepared(plan.denoiser.kind).filter(|_| plan.chooses_rows() && threads(plan) > 1)
 }
 
 fn threads(plan: &ModelPlan) -> usize {
@@ -66,10 +78,11 @@ fn measure(plan: &ModelPlan, runtime: &Runtime, cancel: &Cancel, observer: &mut 
     let Some(mut split) = Trial::new(plan, Batching::Split, runtime, cancel, observer)? else { return Ok(None) };
     let at_the_same_time = split.seconds(2)?;
     split.session.open_alone(cancel)?;
-    let mut rows = Rows { split: at_the_same_time, sequential: 2.0 * split.seconds(1)?, batched: None };
-    // With a thread for each row none waits for another, and one run of all has nothing to win.
-    if plan.can_batch() && threads(plan) > split.callers {
-        drop(split);
+    let sequential = 2.0 * split.seconds(1)?;
+    drop(split);
+    let tried_batched = tries_batched(plan);
+    let mut rows = Rows { split: at_the_same_time, sequential, batched: None, tried_batched };
+    if tried_batched {
         // Whatever else goes wrong, such as no room for another form of the graph, is no reason to fail.
         if let Err(error @ Error::Interrupted { .. }) = batched(plan, &mut rows, runtime, cancel, observer) {
             return Err(error);
@@ -102,8 +115,6 @@ struct Trial<'a> {
     length: usize,
     /// Rows of one run.
     rows: usize,
-    /// Runs at the same time.
-    callers: usize,
     cancel: &'a Cancel,
     /// What is kept of the graph, where that was not so before.
     made: Option<Entry>,
@@ -137,12 +148,19 @@ impl<'a> Trial<'a> {
         let was_kept = cache.keeps(runtime, graph, &opening.passes, &options)?;
         let mut tell = |event: prepared::Event<'_>| parts::forward(&opening, event, observer, cancel);
         let entry = cache.prepare(runtime, graph, &opening.passes, &options, &mut tell)?;
-        let mut session = cache.open(runtime, graph, &opening.passes, &options, &mut tell)?;
         let output = plan.model.denoiser.output.name.clone();
-        let length = session.run(&views(&inputs), &[&output], cancel)?.iter().map(ArrayD::len).sum();
+        let mut opened = || {
+            let mut session = cache.open(runtime, graph, &opening.passes, &options, &mut tell)?;
+            let length = session.run(&views(&inputs), &[&output], cancel)?.iter().map(ArrayD::len).sum();
+            Ok((session, length))
+        };
+        let (session, length) = match opened() {
+            Err(error) if !was_kept => return entry.remove().and(Err(error)),
+            opened => opened?,
+        };
         let rows = if way == Batching::Batched { plan.rows() } else { 1 };
         let made = (!was_kept).then_some(entry);
-        Ok(Some(Self { session, inputs, output, length, rows, callers: options.callers, cancel, made }))
+        Ok(Some(Self { session, inputs, output, length, rows, cancel, made }))
     }
 
     /// How long so many runs take, as many of them at the same time as there are at most.

@@ -59,12 +59,10 @@ impl Pipeline {
         let mut parts = Parts::default();
         plan.measured = batching::known(&plan, runtime)?;
         Opener::new(&plan, runtime, cancel, observer).load(&mut parts)?;
-        if plan.measured.is_none() {
+        if batching::is_due(&plan) {
+            // It was opened for a way that may be another, and makes room.
+            parts.denoising = None;
             plan.measured = batching::rows(&plan, runtime, cancel, observer)?;
-            if plan.measured.is_some() {
-                // It may have been opened for another way.
-                parts.denoising = None;
-            }
         }
         Ok(Self { plan, runtime: runtime.clone(), parts })
     }
@@ -86,7 +84,7 @@ impl Pipeline {
             made.into_iter().map(|(_, entry)| entry).collect()
         };
         let made = entries(&plan, observer)?;
-        if plan.measured.is_some() {
+        if !batching::is_due(&plan) {
             return Ok(made);
         }
         plan.measured = batching::rows(&plan, runtime, cancel, observer)?;

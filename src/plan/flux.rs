@@ -15,7 +15,7 @@ pub(super) fn check(task: &dyn Task, component: &Component, contract: &DenoiserC
             "leave the key out; it belongs to models that learnt the effect of guidance, such as Flux",
         ));
     }
-    if let Some(scale) = task.image_guidance_scale().filter(|_| contract.has_learnt_guidance()) {
+    if let Some(scale) = task.image_guidance_scale().filter(|_| contract.positions.is_some()) {
         return Err(Error::input(
             format!("task.{}.image_guidance_scale", task.name()),
             format!("{scale} is given, and this model follows its picture without guidance"),
@@ -33,6 +33,14 @@ pub(super) fn check(task: &dyn Task, component: &Component, contract: &DenoiserC
     Ok(())
 }
 
+/// How many pictures a packed sample is tokens of: where the task follows one, and the denoiser has no channels for it, that
+/// one too.
+pub(super) fn pictures(task: &dyn Task, bundle: &Bundle, contract: &DenoiserContract) -> usize {
+    let channels = bundle.facts.latent_channels.value;
+    let is_beside = contract.positions.is_some() && contract.in_channels.is_none_or(|taken| taken == channels);
+    if is_beside && task.follows_picture() { 2 } else { 1 }
+}
+
 /// Says that a model is given a picture to follow which did not learn to.
 pub(super) fn remark(task: &dyn Task, bundle: &Bundle, contract: &DenoiserContract) -> Option<String> {
     let class = bundle.class().filter(|class| !class.contains("Kontext"))?;
@@ -48,7 +56,8 @@ pub(super) fn remark(task: &dyn Task, bundle: &Bundle, contract: &DenoiserContra
 pub(super) fn check_size(task: &dyn Task, bundle: &Bundle, (width, height): (usize, usize)) -> Result<()> {
     let Ok(component) = bundle.denoiser() else { return Ok(()) };
     let contract = DenoiserContract::resolve(component).ok();
-    let tokens = bundle.facts.patches(width, height) * if task.follows_picture() { 2 } else { 1 };
+    let pictures = contract.as_ref().map_or(1, |contract| pictures(task, bundle, contract));
+    let tokens = bundle.facts.patches(width, height) * pictures;
     match contract.and_then(|contract| contract.sequence_length).filter(|&fixed| fixed != tokens) {
         None => Ok(()),
         Some(fixed) => Err(Error::input(

@@ -135,6 +135,7 @@ impl ModelPlan {
             model: Model {
                 scaling,
                 concatenated,
+                pictures: flux::pictures(task, bundle, &contract),
                 zeros_for_no_prompt: text.as_ref().is_some_and(|text| text.zeros_for_no_prompt),
                 classes,
                 low_res: asked.low_res()?,
@@ -240,10 +241,10 @@ impl Asked<'_> {
     /// How many channels the task puts behind the latents, once that is what the graph takes.
     fn concatenated(&self) -> Result<usize> {
         let channels = self.bundle.facts.latent_channels.value;
-        let Some(taken) = self.contract.in_channels else { return Ok(self.task.concatenated(channels, channels)) };
-        if self.contract.positions.is_some() && self.task.follows_picture() && taken == channels {
+        if flux::pictures(self.task, self.bundle, self.contract) > 1 {
             return Ok(channels);
         }
+        let Some(taken) = self.contract.in_channels else { return Ok(self.task.concatenated(channels, channels)) };
         let told: usize = self.conditions.iter().map(ConditionPart::channels).sum();
         let more = self.task.concatenated(channels, taken.saturating_sub(told)) + told;
         if taken == channels + more {

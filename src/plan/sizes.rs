@@ -13,7 +13,8 @@ use crate::tiles::Tiles;
 pub struct Sizes {
     /// Rows of one call of the denoiser: pictures denoised at once, times the branches of their guidance.
     pub rows: usize,
-    /// Whether some of the calls have fewer rows, since guidance is at work in a part of the run only.
+    /// Whether some of the calls have fewer rows, since guidance is at work in a part of the run only, or the last batch has
+    /// fewer pictures.
     pub fewer_at_times: bool,
     /// Width of the pictures in pixels.
     pub width: usize,
@@ -27,8 +28,9 @@ impl Sizes {
     /// Those of `request`, made with a denoiser of this contract.
     pub fn of(request: &Request, contract: &DenoiserContract) -> Self {
         Self {
-            rows: request.batch * request.task.branches(contract.has_learnt_guidance()),
-            fewer_at_times: request.guidance_interval.is_some(),
+            rows: request.batch * request.task.branches(contract),
+            fewer_at_times: request.guidance_interval.is_some()
+                || request.indices().is_ok_and(|indices| indices.len() % request.batch.max(1) != 0),
             width: request.width,
             height: request.height,
             tiles: request.tiles,
@@ -99,8 +101,7 @@ impl ModelPlan {
         match &contract.positions {
             None => axes.add(&contract.sample, &[rows, None, Some(height), Some(width)]),
             Some(Positions { image, text }) => {
-                let pictures = 1 + self.model.concatenated / self.channels.max(1);
-                let tokens = Some(pictures * (height / 2) * (width / 2));
+                let tokens = Some(self.model.pictures * (height / 2) * (width / 2));
                 axes.add(&contract.sample, &[rows, tokens, None]);
                 for (info, tokens) in [(image, tokens), (text, self.tokens())] {
                     let shape = [rows, tokens, None];

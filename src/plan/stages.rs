@@ -215,7 +215,8 @@ fn tell_idle(spec: &Spec, model: &mut ModelPlan, stages: &mut [(StagePlan, Stage
     model.remarks.extend(idle);
     for (plan, stage) in stages {
         let own = if shares(stage) { Vec::new() } else { devices(&stage.spec, &[&plan.model]) };
-        plan.model.remarks = [models(&stage.spec, &plan.model), own].concat();
+        let idle = models(&stage.spec, &plan.model);
+        plan.model.remarks.extend(idle.into_iter().chain(own));
     }
 }
 

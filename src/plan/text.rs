@@ -198,8 +198,9 @@ impl TextPlan {
     pub(super) fn check_prompts(&self, prompting: &Prompting, denoiser: &DenoiserContract) -> Result<Vec<String>> {
         let mut warnings = Vec::new();
         if let Some(number) = prompting.encoders().filter(|&number| number > self.encoders.len()) {
+            let is_negative = prompting.later.get(number - 2).is_some_and(|later| later.prompts.is_empty());
             return Err(Error::input(
-                format!("prompt_{number}"),
+                format!("{}prompt_{number}", if is_negative { "negative_" } else { "" }),
                 format!("is what text encoder {number} is told, and the model has {}", self.encoders.len()),
                 "leave it out",
             ));

@@ -24,8 +24,11 @@ pub struct Rows {
     pub split: f64,
     /// One run after the other, each with all threads.
     pub sequential: f64,
-    /// Two rows of one run of all rows, where that was tried.
+    /// Two rows of one run of all rows, where that could be measured.
     pub batched: Option<f64>,
+    /// Whether that was tried.
+    #[serde(default)]
+    pub tried_batched: bool,
 }
 
 /// A place for what is measured of one graph, on one kind of processor with so many threads.

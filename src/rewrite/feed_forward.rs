@@ -95,7 +95,11 @@ impl<'s> Layer<'s> {
     fn find(source: &'s Source<'_>, facts: &Facts, at: usize, product: &'s Node) -> Option<Self> {
         let gated = input(product, 0).filter(|_| is(product, "MatMul"))?;
         let weights = input(product, 1).filter(|name| is_matrix(source, facts, name))?;
+        source.only_reader(gated)?;
         let (between, halves) = between(source, facts, gated)?;
+        if facts.shape(gated)? != facts.shape(halves[0])? {
+            return None;
+        }
         let [(whole, 0), (other, 1)] = [half(source, facts, halves[0])?, half(source, facts, halves[1])?] else {
             return None;
         };
@@ -107,6 +111,10 @@ impl<'s> Layer<'s> {
         let length = |at: usize| usize::try_from(shape.get(at)?.number()?).ok();
         let widths = facts.shape(first.weights)?;
         let twice = usize::try_from(widths.get(1)?.number()?).ok().filter(|width| width.is_multiple_of(2))?;
+        let is_as_wide = |bias: &str| facts.shape(bias).is_some_and(|shape| shape == &widths[1..]);
+        if first.bias.is_some_and(|bias| !is_as_wide(bias)) {
+            return None;
+        }
         let parts = match (length(1), length(2)) {
             (Some(tokens), Some(width)) if tokens >= 2 * TOKENS && width <= WIDEST => {
                 let count = tokens / TOKENS;

@@ -45,8 +45,9 @@ pub struct Device {
 /// How the rows of one call of the denoiser are run: pictures, times the branches of the guidance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Batching {
-    /// `auto`: on a processor split or sequential, whichever was measured to be faster for a prepared denoiser, and split
-    /// where nothing is measured; batched elsewhere.
+    /// `auto`: on a processor the way that was measured to be the fastest for a prepared denoiser, and split where nothing is
+    /// measured; batched elsewhere. One run of all rows is measured where there are more threads than rows, and not where
+    /// calls have fewer rows at times, the memory is bounded, or the graph has a fixed batch.
     #[default]
     Auto,
     /// `batched`: all rows in one run of the graph.

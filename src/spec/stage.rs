@@ -5,7 +5,7 @@ use std::path::Path;
 use super::Spec;
 use super::output::Output;
 use super::reader::{Reading, Table};
-use super::task::{Beginning, ImageToImage, LongPrompts, TASKS, Task, Weights};
+use super::task::{Beginning, ImageToImage, LATER, LongPrompts, TASKS, Task, Weights, beside_another};
 use super::tree::{Entries, Node, Origin, Value};
 use super::writer::Writer;
 
@@ -56,8 +56,11 @@ const OF_PROMPTS: [&str; 3] = ["negative_prompt", "weights", "long_prompts"];
 
 /// Writes what stages inherit into them, before they are read.
 pub(super) fn inherit(entries: &mut Entries, reading: &Reading<'_>) {
+    let mut from_flags = Vec::new();
     let told: Entries = match tasks(entries).into_iter().next() {
         Some((_, Node { value: Value::Table(keys), .. })) => {
+            let is_flag = |key: &&str| keys.get(*key).is_some_and(|node| node.origin.is_command_line());
+            from_flags.extend(["prompt", "negative_prompt"].into_iter().filter(is_flag));
             let inherited = |key: &str| Some((key.to_owned(), inherited(keys.get(key)?)));
             ["prompt"].iter().chain(&OF_PROMPTS).filter_map(|key| inherited(key)).collect()
         }
@@ -78,6 +81,14 @@ pub(super) fn inherit(entries: &mut Entries, reading: &Reading<'_>) {
                 let key = format!("stage[{at}].task.{name}.prompt");
                 reading.report(origin, &key, "the negative prompts that go with it would be those of other prompts, a list; give negative_prompt too");
                 continue;
+            }
+            for [prompt, negative] in LATER {
+                for (key, of) in [(prompt, "prompt"), (negative, "negative_prompt")] {
+                    let own = task.get(key).filter(|own| !own.origin.is_command_line());
+                    if let Some(own) = own.filter(|_| from_flags.contains(&of) && !task.contains_key(of)) {
+                        reading.report(own.origin, &format!("stage[{at}].task.{name}.{key}"), beside_another(of));
+                    }
+                }
             }
             for (key, node) in &told {
                 task.entry(key.clone()).or_insert_with(|| node.clone());

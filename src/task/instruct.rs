@@ -6,6 +6,7 @@ use ndarray::{ArrayD, Axis, concatenate};
 use super::picture::{dimensions, pixels, posterior, repeated};
 use super::prompt::{condition, guidance};
 use super::{Stage, Start, Task};
+use crate::bundle::DenoiserContract;
 use crate::denoise::Guidance;
 use crate::error::{Error, Result};
 use crate::spec::{Instruct, Prompting};
@@ -19,8 +20,8 @@ impl Task for Instruct {
         Some(&self.prompting)
     }
 
-    fn branches(&self, has_learnt: bool) -> usize {
-        match has_learnt {
+    fn branches(&self, denoiser: &DenoiserContract) -> usize {
+        match denoiser.positions.is_some() {
             true => Guidance::classifier_free(self.prompting.true_cfg_scale, 0.0).branches().len(),
             false => twofold(self).branches().len(),
         }
@@ -47,12 +48,12 @@ impl Task for Instruct {
     }
 
     fn start(&self, stage: &mut Stage<'_>) -> Result<Start> {
-        let has_learnt = stage.model.denoiser.has_learnt_guidance();
-        let guidance = if has_learnt { guidance(&self.prompting, stage) } else { twofold(self) };
+        let is_packed = stage.model.denoiser.positions.is_some();
+        let guidance = if is_packed { guidance(&self.prompting, stage) } else { twofold(self) };
         let mut told = condition(&self.prompting, guidance, stage)?;
         let pixels = pixels(&self.image, stage.size, stage.handed.as_ref())?;
         let posterior = posterior(&pixels, &self.image, stage)?;
-        if has_learnt {
+        if is_packed {
             let picture = posterior.mode().mapv(|v| stage.model.scaling.apply(v));
             told.channels = Some(repeated(picture, guidance.branches().len() * stage.images()));
             return Ok(Start::from_noise(stage.noise_start()?, told, guidance));

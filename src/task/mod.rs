@@ -88,6 +88,8 @@ pub struct Model {
     pub scaling: Scaling,
     /// How many channels the task puts behind the latents.
     pub concatenated: usize,
+    /// How many pictures a packed sample is tokens of, the one that is drawn among them.
+    pub pictures: usize,
     /// Whether a negative prompt that nobody gave is zeros rather than the encoded empty text: diffusers'
     /// `force_zeros_for_empty_prompt`.
     pub zeros_for_no_prompt: bool,
@@ -225,9 +227,9 @@ pub trait Task: std::fmt::Debug + Send + Sync {
         self.prompting().map_or(1.0, |prompting| prompting.guidance_scale)
     }
 
-    /// How many branches the guidance has, for a model that learnt the effect of guidance or one that did not.
-    fn branches(&self, has_learnt: bool) -> usize {
-        let scale = match self.prompting().filter(|_| has_learnt) {
+    /// How many branches the guidance of this denoiser has.
+    fn branches(&self, denoiser: &DenoiserContract) -> usize {
+        let scale = match self.prompting().filter(|_| denoiser.has_learnt_guidance()) {
             Some(prompting) => prompting.true_cfg_scale,
             None => self.guidance_scale(),
         };

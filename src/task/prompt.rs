@@ -25,7 +25,8 @@ pub(super) fn guidance(prompting: &Prompting, stage: &Stage<'_>) -> Guidance {
 /// Says that a negative prompt is given which nothing leads away from.
 pub fn unheeded_negative_prompt(prompting: &Prompting, contract: &DenoiserContract) -> Option<String> {
     let leads_nowhere = contract.has_learnt_guidance() && prompting.true_cfg_scale <= 1.0;
-    let is_given = prompting.negative_prompts.iter().any(|prompt| !prompt.is_empty());
+    let later = prompting.later.iter().flat_map(|later| &later.negative_prompts);
+    let is_given = prompting.negative_prompts.iter().chain(later).any(|prompt| !prompt.is_empty());
     let warning = "this model learnt the effect of guidance and is not led away from the negative prompt; set true_cfg_scale \
                    above 1, which doubles the time, or leave the negative prompt out";
     (leads_nowhere && is_given).then(|| warning.to_owned())
@@ -124,7 +125,7 @@ fn no_encoder() -> Error {
 
 /// What the pictures of one prompt are told, which is encoded together: nothing where the task has no prompts.
 pub fn texts(task: &dyn Task, model: &Model, prompt: usize) -> Vec<Text> {
-    let is_guided = task.branches(model.denoiser.has_learnt_guidance()) > 1;
+    let is_guided = task.branches(&model.denoiser) > 1;
     let texts = |prompting| texts_of(prompting, prompt, is_guided, model.zeros_for_no_prompt);
     task.prompting().map_or_else(Vec::new, texts)
 }

@@ -22,6 +22,7 @@ pub use image_to_image::{Beginning, ImageToImage};
 pub use inpaint::Inpaint;
 pub use instruct::Instruct;
 pub use picture::Picture;
+pub(super) use prompting::{LATER, beside_another};
 pub use prompting::{LaterPrompts, Prompting};
 pub use reading::{LongPrompts, PromptReading, Weights};
 pub use sizes::Sizes;

@@ -56,7 +56,8 @@ pub struct LaterPrompts {
 }
 
 /// The keys of [`LaterPrompts`], that of the negative prompt behind the other.
-const LATER: [[&str; 2]; 2] = [["prompt_2", "negative_prompt_2"], ["prompt_3", "negative_prompt_3"]];
+pub(in crate::spec) const LATER: [[&str; 2]; 2] =
+    [["prompt_2", "negative_prompt_2"], ["prompt_3", "negative_prompt_3"]];
 
 impl Prompting {
     /// Makes the prompting of these prompts, with everything else at its default.
@@ -182,13 +183,18 @@ fn one_for_each(table: &mut Table<'_>, key: &str, count: usize) -> Vec<String> {
     }
 }
 
+/// What is wrong with a later encoder's text in the file where what it goes with was given on the command line.
+pub(in crate::spec) fn beside_another(of: &str) -> String {
+    format!("stands beside another `{of}` in the file; give this one with --set, too")
+}
+
 /// Reports a later encoder's text where what it goes with is not there, or was given for another one on the command line.
 fn goes_with(table: &mut Table<'_>, key: &str, of: &str) {
     let Some(own) = table.get(key).map(|item| item.origin()) else { return };
     match table.get(of).map(|item| item.origin()) {
         None => table.report_at(key, format!("goes with `{of}`, and there is none")),
         Some(origin) if origin.is_command_line() && !own.is_command_line() => {
-            table.report_at(key, format!("stands beside another `{of}` in the file; give this one with --set, too"));
+            table.report_at(key, beside_another(of));
         }
         Some(_) => {}
     }
