@@ -54,10 +54,10 @@ pub(super) fn is_due(plan: &ModelPlan) -> bool {
     plan.measured.is_none() && cache(plan).is_some()
 }
 
-/// Whether one run of all rows may be the fastest: with a thread for each row none waits for another, and one run of all has
-/// nothing to win.
+/// Whether one run of all rows may be the fastest: with a thread for each of two rows neither waits for others, and one run of
+/// all has nothing to win.
 fn tries_batched(plan: &ModelPlan) -> bool {
-    plan.can_batch() && threads(plan) > plan.rows().min(plan.callers().max(2))
+    plan.can_batch() && threads(plan) > 2
 }
 
 /// Where what is measured is remembered, if there is anything to choose.

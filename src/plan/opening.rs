@@ -155,7 +155,7 @@ impl ModelPlan {
     }
 
     /// How many runs of the denoiser's graph are made at the same time.
-    pub fn callers(&self) -> usize {
+    pub(super) fn callers(&self) -> usize {
         /// More rows are more runs, one after the other.
         const MOST: usize = 2;
         let is_thrifty = self.thrift.is_some_and(|thrift| thrift.denoises_alone);

@@ -29,19 +29,10 @@ pub fn rewrite(source: &Source<'_>, facts: &Facts, edits: &mut Edits) -> usize {
         {
             let nodes = site.nodes(source, edits);
             edits.replace(site.made.at, nodes);
-            sites.push((softmax, site.made.at));
+            sites.push((site.made.at, output(softmax).unwrap_or_default()));
         }
     }
-    // Where something else still asks for what is between, nothing is gained.
-    let needed = edits.needed(source);
-    sites.retain(|(softmax, at)| {
-        let is_gone = output(softmax).is_some_and(|name| !needed.contains(name));
-        if !is_gone {
-            edits.keep(*at);
-        }
-        is_gone
-    });
-    sites.len()
+    edits.keep_gains(source, sites)
 }
 
 /// A graph and what is known of its tensors.

@@ -65,9 +65,18 @@ impl Edits {
         self.replaced.insert(at, nodes);
     }
 
-    /// Takes a replacement back.
-    pub fn keep(&mut self, at: usize) {
-        self.replaced.remove(&at);
+    /// Takes back those replacements after which something else still asks for the tensor that they were to make needless, and
+    /// says how many stay. A site is the index of the replaced node and that tensor.
+    pub fn keep_gains(&mut self, source: &Source<'_>, mut sites: Vec<(usize, &str)>) -> usize {
+        let needed = self.needed(source);
+        sites.retain(|(at, needless)| {
+            let is_gone = !needed.contains(*needless);
+            if !is_gone {
+                self.replaced.remove(at);
+            }
+            is_gone
+        });
+        sites.len()
     }
 
     /// The names of the tensors that are still read once all nodes are replaced.
