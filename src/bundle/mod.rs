@@ -13,6 +13,7 @@ mod json;
 mod layout;
 mod onnx;
 mod operators;
+pub mod pipeline_class;
 mod render;
 mod report;
 mod roles;
@@ -33,6 +34,7 @@ pub use layout::{Layout, Overrides, SchedulerFile, open_conditioner, open_contro
 pub use onnx::{ExternalFile, GraphFile, LayerNorm, ModuleWeight, Operator, TokenTable, Upsamplings, Weights};
 pub(crate) use onnx::{Reference, frame, map, placed_in, proto};
 pub use operators::{Obstacle, obstacles};
+pub use pipeline_class::{Family, PipelineClass};
 pub use report::{ComponentReport, FactReport, ProviderReport, Report, SchedulerReport, TensorReport, inspect};
 pub use roles::{
     ConditionerContract, ControlNetContract, DenoiserContract, Positions, Residuals, Switch, TextEncoderContract,
@@ -88,6 +90,12 @@ impl Bundle {
     /// The pipeline class that model_index.json names, such as `StableDiffusionPipeline`.
     pub fn class(&self) -> Option<&str> {
         json::string(&self.index, "_class_name")
+    }
+
+    /// The class with which diffusers runs this task on the model, with ControlNets if `has_control`; `None` if it has none.
+    pub fn pipeline_class(&self, task: &str, has_control: bool) -> Option<&'static PipelineClass> {
+        let family = pipeline_class::family_of(self.class()?)?;
+        pipeline_class::for_task(family, self.class(), task, has_control)
     }
 
     /// The component of this kind, where the directory has one.
