@@ -1,5 +1,7 @@
 //! Opening what the user names, and writing files whole or not at all.
 
+mod link;
+
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
@@ -7,6 +9,8 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+
+pub(crate) use link::broken_link;
 
 /// Opens a file that the user named as an input.
 ///
@@ -18,6 +22,7 @@ pub(crate) fn open_input(path: &Path) -> Result<File> {
     match File::open(path) {
         Ok(_) if path.is_dir() => Err(at_fault("is a directory")),
         Ok(file) => Ok(file),
+        Err(_) if broken_link(path).is_some() => Err(at_fault(&broken_link(path).unwrap_or_default())),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Err(at_fault("there is no such file")),
         Err(_) if path.is_dir() => Err(at_fault("is a directory")),
         Err(e) => Err(Error::io(path, "opening", e)),
