@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::stop_if;
 use crate::error::{Error, Result};
-use crate::files::broken_link;
+use crate::files;
 use crate::session::Cancel;
 
 /// Smaller files are copied: they are what people edit, and a hard link is the same file as the old one.
@@ -23,6 +23,7 @@ pub fn write<T>(
     if std::fs::symlink_metadata(output).is_ok() {
         return at_fault(format!("{} is there already", output.display()), "choose another place, or remove it first");
     }
+    files::require_format("--output", output, "", "a whole model directory is written")?;
     let parent = output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let Ok(whole) = parent.canonicalize() else {
         return at_fault(format!("{} is no folder", parent.display()), "make it first, or choose another path");
@@ -60,7 +61,7 @@ fn copy(
         stop_if(cancel)?;
         let entry = entry.map_err(|e| Error::io(from, "listing", e))?;
         let (path, place) = (entry.path(), to.join(entry.file_name()));
-        let unreadable = |e| match broken_link(&path) {
+        let unreadable = |e| match files::broken_link(&path) {
             Some(reason) => Error::model(&path, reason, "fetch the file again, or remove the link"),
             None => Error::io(&path, "reading", e),
         };
