@@ -54,7 +54,7 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut (dyn Write + Send)) -> Res
     let savers = (0..=plan.stages.len()).map(|stages| plan.spec.folder(stages).map(Saver::new).transpose());
     let savers = savers.collect::<Result<Vec<_>>>()?;
     if let Some(path) = &args.save_latents {
-        output::require_place("--save-latents", path, "latents.npy")?;
+        output::require_place("--save-latents", path, "npy", "latents are written as a NumPy array")?;
     }
 
     plan.keep_prepared(prepared::cache(global)?.as_ref());

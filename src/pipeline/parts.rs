@@ -278,6 +278,7 @@ impl<'a> Opener<'a> {
             component: opening.name(),
             cancel: self.cancel.clone(),
             edits: opening.edits.to_vec(),
+            weight_files: opening.weight_files(),
             ..self.plan.session_options(opening.kind)
         };
         if self.plan.preview_decoder().is_some_and(|part| part.kind == opening.kind) {

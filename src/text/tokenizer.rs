@@ -81,6 +81,7 @@ impl Tokenizer {
     /// [`Error::Model`] where a file is missing, is not what its name says, or contradicts another;
     /// [`Error::Io`] where one cannot be read.
     pub fn open(dir: &Path) -> Result<Self> {
+        files::require_whole(dir)?;
         let (json, pieces) = (dir.join("tokenizer.json"), dir.join("vocab.txt"));
         let opened = if json.is_file() { Some(json::open(&json)?) } else { None };
         let family = match &opened {
