@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::args::PlotArgs;
 use super::output;
 use crate::bundle::Bundle;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, count_of};
 use crate::files;
 use crate::plan::SchedulerChoice;
 use crate::plot::{self, Curve};
@@ -48,7 +48,7 @@ pub fn plot(args: &PlotArgs, out: &mut dyn Write) -> Result<()> {
         .path
         .file_name()
         .map_or_else(|| spec.model.path.display().to_string(), |name| name.to_string_lossy().into_owned());
-    let picture = plot::svg(&format!("{model}, {steps} steps"), &curves)?;
+    let picture = plot::svg(&format!("{model}, {}", count_of(steps, "step")), &curves)?;
     files::write_whole(&path, |file| file.write_all(picture.as_bytes()))?;
     if args.json {
         let object =

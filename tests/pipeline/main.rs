@@ -12,6 +12,7 @@ mod npy;
 mod previews;
 mod reference;
 mod stages;
+mod stopping;
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
