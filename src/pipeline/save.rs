@@ -117,6 +117,8 @@ pub fn model_digest(plan: &ModelPlan) -> Result<String> {
 /// Makes the records of a request's pictures.
 pub struct Recorder {
     spec: Spec,
+    /// Those of the file's list that can be used here.
+    providers: Vec<String>,
     runtime: String,
     task: &'static str,
     scheduler: &'static str,
@@ -169,6 +171,7 @@ impl Recorder {
         });
         Self {
             spec: plan.spec.clone(),
+            providers: plan.model.device.providers.clone(),
             runtime,
             task: plan.request.task.name(),
             scheduler: plan.request.scheduler.entry.name,
@@ -202,7 +205,7 @@ impl Recorder {
             schema: metadata::SCHEMA,
             engine: concat!("ldm-ort ", env!("CARGO_PKG_VERSION")).to_owned(),
             runtime: self.runtime.clone(),
-            providers: self.spec.device.providers.clone(),
+            providers: self.providers.clone(),
             model: name_of(&self.spec.model.path),
             model_digest,
             task: self.task.to_owned(),

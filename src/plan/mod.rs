@@ -10,11 +10,14 @@ mod conditions;
 mod control;
 mod evaluations;
 mod flux;
+mod inputs;
 mod model;
 mod opening;
 mod outer;
 mod preview;
+mod runtime;
 mod scheduler;
+mod shapes;
 mod size;
 mod sizes;
 mod stages;
@@ -189,6 +192,9 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
         wrong.unless(model.check_prompts(task.as_ref()));
         for lora in &model.loras {
             wrong.unless(lora.check(&model.graphs()));
+        }
+        if let Some(size) = size {
+            wrong.unless(model.check_shapes(size, spec.run.tiles));
         }
     }
     if spec.device.batching == Batching::Split && model.as_ref().is_some_and(|model| !model.denoises_on_processor()) {

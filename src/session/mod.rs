@@ -29,6 +29,7 @@ mod library;
 mod options;
 mod placement;
 mod provider;
+mod trial;
 mod weights;
 
 pub use cancel::Cancel;

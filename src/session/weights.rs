@@ -232,7 +232,7 @@ fn initializer(weight: &Weight) -> Vec<u8> {
 }
 
 /// Writes a number as protobuf does: seven bits a byte, the lowest first.
-fn varint(out: &mut Vec<u8>, mut number: u64) {
+pub(super) fn varint(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push((number & 0x7f) as u8 | 0x80);
         number >>= 7;

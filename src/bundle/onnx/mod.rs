@@ -71,6 +71,8 @@ pub struct GraphFile {
     pub outputs: Vec<TensorInfo>,
     /// How often each operator occurs, branches and functions included.
     pub operators: BTreeMap<Operator, usize>,
+    /// True if the file defines operators of its own, by functions of others. Those are not counted as operators.
+    pub has_functions: bool,
     /// How the graph enlarges pictures.
     pub upsamplings: Upsamplings,
     /// Bytes of the weights, wherever they are stored.
@@ -132,6 +134,9 @@ impl GraphFile {
         for function in &model.functions {
             contents.visit_nodes(&function.node);
         }
+        for function in &model.functions {
+            contents.operators.remove(&Operator { domain: domain(&function.domain), name: function.name.clone() });
+        }
         let external = external::check(path, contents.tensors.iter().copied())?;
         let mut weights: BTreeMap<i32, u64> = BTreeMap::new();
         for tensor in &contents.tensors {
@@ -163,6 +168,7 @@ impl GraphFile {
                 .collect(),
             inputs,
             operators: contents.operators,
+            has_functions: !model.functions.is_empty(),
             upsamplings: contents.upsamplings,
             weight_bytes: weights.values().fold(0, |sum, &bytes| sum.saturating_add(bytes)),
             weight_types,
