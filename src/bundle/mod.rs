@@ -8,6 +8,7 @@
 mod component;
 mod facts;
 mod family;
+mod hub;
 mod init;
 mod json;
 mod layout;
@@ -47,7 +48,7 @@ use crate::error::{Error, Result};
 /// A model directory, read and checked.
 #[derive(Debug, Clone)]
 pub struct Bundle {
-    /// The directory, as it was named.
+    /// The directory, as it was named; of an entry of the Hugging Face cache, its snapshot.
     pub dir: PathBuf,
     /// How its files are laid out.
     pub layout: Layout,
@@ -73,7 +74,8 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Reads a model directory.
+    /// Reads a model directory. An entry of the Hugging Face cache (`models--ORG--NAME`) stands for the snapshot that its
+    /// `refs/main` names.
     ///
     /// # Errors
     ///
