@@ -43,12 +43,14 @@ pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<(
         warn(&format!("{}: ", stage.key), &stage.model, &stage.request, &stage.warnings)?;
     }
     output::text(out, &format!("{}: {}\n", args.pipeline.display(), summary(&plan.model, &plan.request)))?;
+    corrections("", &plan.request, out)?;
     for stage in &plan.stages {
         let summary = summary(&stage.model, &stage.request);
         output::text(
             out,
             &format!("{}: {summary}, beginning with the {} of the stage before\n", stage.key, stage.hand.name()),
         )?;
+        corrections(&format!("{}: ", stage.key), &stage.request, out)?;
     }
     let models = std::iter::once(("", &plan.model)).chain(plan.stages.iter().map(|s| (s.key.as_str(), &s.model)));
     for (key, model) in models {
@@ -84,6 +86,12 @@ fn warn(stage: &str, model: &ModelPlan, request: &Request, more: &[String]) -> R
         output::say(&format!("warning: {stage}{warning}"));
     }
     Ok(())
+}
+
+/// Prints the values of a scheduler's configuration that the pipeline class of the task corrects.
+fn corrections(stage: &str, request: &Request, out: &mut dyn Write) -> Result<()> {
+    let corrections = request.scheduler.corrections.iter();
+    corrections.map(|correction| output::text(out, &format!("{stage}scheduler: {correction}\n"))).collect()
 }
 
 /// What one model does.
