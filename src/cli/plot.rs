@@ -27,8 +27,10 @@ pub fn plot(args: &PlotArgs, out: &mut dyn Write) -> Result<()> {
     let path = place(args)?;
     let spec = Spec::load(&args.pipeline, &args.overrides.to_overrides())?;
     let bundle = Bundle::open(&spec.model.path, &spec.model.overrides())?;
-    let own = SchedulerChoice::new(&spec, &bundle)?;
-    let (steps, custom) = spec.run.schedule(own.entry);
+    let (task, has_control) = (spec.task.name(), !spec.controls.is_empty());
+    let defaults = bundle.call_defaults(task, has_control).values;
+    let own = SchedulerChoice::new(&spec, &bundle, defaults.eta)?;
+    let (steps, custom) = spec.run.schedule(own.entry, defaults.steps);
     let mut others = Vec::new();
     for name in &args.scheduler {
         let choice = own.another(name).ok_or_else(|| unknown(name))?;
@@ -40,7 +42,7 @@ pub fn plot(args: &PlotArgs, out: &mut dyn Write) -> Result<()> {
             all.push(drawn);
         }
     }
-    let (width, height) = bundle.facts.default_size.value;
+    let (width, height) = bundle.default_size(task, has_control).value;
     let patches = bundle.facts.patches(spec.run.width.unwrap_or(width), spec.run.height.unwrap_or(height));
     let curves = all.iter().map(|drawn| drawn.curve(steps, patches)).collect::<Result<Vec<Curve>>>()?;
     let model = spec

@@ -168,7 +168,7 @@ impl Pipeline {
     ) -> Result<Drawn> {
         self.plan.check_request(request)?;
         OuterPlan::fits(self.plan.outer.as_ref(), request.cache.as_ref())?;
-        let sizes = Sizes::of(request, &self.plan.model.denoiser);
+        let sizes = Sizes::of(request, &self.plan.model);
         if self.plan.sizes.is_some_and(|opened| opened != sizes) {
             self.plan.sizes = Some(sizes);
             let encodings = self.parts.encodings.clone();

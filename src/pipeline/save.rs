@@ -15,7 +15,7 @@ use crate::metadata::{self, CacheRecord, FewerEvaluations, Record, StageRecord};
 use crate::plan::{ModelPlan, Plan, Request};
 use crate::prepared;
 use crate::session::Runtime;
-use crate::spec::{Run, Spec};
+use crate::spec::Spec;
 
 /// Writes pictures into a folder.
 #[derive(Debug, Clone)]
@@ -124,6 +124,7 @@ pub struct Recorder {
     scheduler: &'static str,
     strength: Option<f64>,
     guidance_scale: f64,
+    steps: usize,
     /// The digests of the files that the pipeline begins with, once they are known.
     inputs: Option<BTreeMap<String, String>>,
     /// The component that decodes, where it is not the first stage's own.
@@ -163,7 +164,7 @@ impl Recorder {
             task: stage.request.task.name().to_owned(),
             scheduler: stage.request.scheduler.entry.name.to_owned(),
             steps: stage.request.steps,
-            guidance_scale: stage.request.task.guidance_scale(),
+            guidance_scale: stage.request.task.guidance_scale(&stage.model.model),
             strength: strength(&stage.request),
             denoising_start: stage.request.denoising_start,
             decoder: decoder(&stage.model),
@@ -176,7 +177,8 @@ impl Recorder {
             task: plan.request.task.name(),
             scheduler: plan.request.scheduler.entry.name,
             strength: strength(&plan.request),
-            guidance_scale: plan.request.task.guidance_scale(),
+            guidance_scale: plan.request.task.guidance_scale(&plan.model.model),
+            steps: plan.request.steps,
             inputs: None,
             decoder: decoder(&plan.model),
             digests,
@@ -186,7 +188,7 @@ impl Recorder {
 
     /// The user's number of steps.
     pub fn steps(&self) -> usize {
-        self.spec.run.steps.unwrap_or(Run::DEFAULT_STEPS)
+        self.steps
     }
 
     /// The record of one picture.

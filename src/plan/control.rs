@@ -116,7 +116,7 @@ impl ControlPart {
             part: Part { edits, ..part(component, network) },
             image: control.image.clone(),
             weight: ControlWeight {
-                scale: control.scale,
+                scale: control.scale.unwrap_or(1.0),
                 share: Share { start: control.start, end: control.end },
                 guess: control.guess,
             },

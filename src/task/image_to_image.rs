@@ -34,7 +34,7 @@ impl Task for ImageToImage {
 
     fn check(&self, steps: usize, denoising_start: Option<f64>, rounding: Rounding) -> Result<()> {
         match (denoising_start, self.strength) {
-            (None, _) => steps_run(STRENGTH, self.strength(), steps, rounding).map(drop),
+            (None, strength) => steps_run(STRENGTH, strength.unwrap_or(1.0), steps, rounding).map(drop),
             (Some(_), None) => Ok(()),
             (Some(start), Some(strength)) => Err(Error::input(
                 STRENGTH,
@@ -45,7 +45,7 @@ impl Task for ImageToImage {
     }
 
     fn strength(&self) -> Option<f64> {
-        Some(Self::strength(self))
+        Some(self.strength.unwrap_or(1.0))
     }
 
     fn check_inputs(&self, images: usize, sample: [usize; 3], _size: (usize, usize)) -> Result<()> {
@@ -71,7 +71,8 @@ impl Task for ImageToImage {
         let begin = match stage.is_planned {
             true => 0,
             false => {
-                let run = steps_run(STRENGTH, self.strength(), stage.steps, stage.model.rounding)?;
+                let strength = self.strength.unwrap_or(stage.model.defaults.strength());
+                let run = steps_run(STRENGTH, strength, stage.steps, stage.model.rounding)?;
                 (stage.steps - run) * stage.scheduler.order()
             }
         };

@@ -44,11 +44,11 @@ impl Task for Inpaint {
 
     fn check(&self, steps: usize, denoising_start: Option<f64>, rounding: Rounding) -> Result<()> {
         super::begins_by_itself(self.name(), denoising_start)?;
-        steps_run(STRENGTH, self.strength, steps, rounding).map(drop)
+        steps_run(STRENGTH, self.strength.unwrap_or(1.0), steps, rounding).map(drop)
     }
 
     fn strength(&self) -> Option<f64> {
-        Some(self.strength)
+        self.strength
     }
 
     fn check_inputs(&self, _images: usize, _sample: [usize; 3], size: (usize, usize)) -> Result<()> {
@@ -67,12 +67,13 @@ impl Task for Inpaint {
         let pixels = pixels(&self.image, stage.size, stage.handed.as_ref())?;
         let hole = mask(&self.mask, stage.size)?;
         let small = nearest(&hole, height, width);
-        let run = steps_run(STRENGTH, self.strength, stage.steps, stage.model.rounding)?;
+        let strength = self.strength.unwrap_or(stage.model.defaults.strength());
+        let run = steps_run(STRENGTH, strength, stage.steps, stage.model.rounding)?;
         let begin = (stage.steps - run) * stage.scheduler.order();
 
         // The generators are drawn from in this order: the picture's latents where they are needed, the noise, the
         // masked picture's latents.
-        let from_noise = self.strength == 1.0;
+        let from_noise = strength == 1.0;
         let latents = if concatenates && from_noise {
             None
         } else {

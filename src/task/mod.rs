@@ -13,7 +13,7 @@ mod text_to_image;
 
 use ndarray::{ArrayD, Axis, IxDyn, Slice};
 
-use crate::bundle::DenoiserContract;
+use crate::bundle::{Defaults, DenoiserContract};
 use crate::conditioner::Conditioner;
 use crate::denoise::{BatchNoise, Condition, Guidance, Keep};
 use crate::error::{Error, Result, count_of};
@@ -99,6 +99,15 @@ pub struct Model {
     pub low_res: Option<ForwardProcess>,
     /// How a strength is turned into steps.
     pub rounding: Rounding,
+    /// The values of keys that a task leaves open.
+    pub defaults: Defaults,
+}
+
+impl Model {
+    /// The guidance scale of a prompt on this model.
+    fn guidance_scale(&self, prompting: &Prompting) -> f64 {
+        prompting.guidance_scale.unwrap_or(self.defaults.guidance_scale())
+    }
 }
 
 /// Classes as the model numbers them.
@@ -222,16 +231,16 @@ pub trait Task: std::fmt::Debug + Send + Sync {
         self.prompting().map_or_else(|| vec![String::new()], |prompting| prompting.prompts.clone())
     }
 
-    /// The guidance scale asked for; 1 is none.
-    fn guidance_scale(&self) -> f64 {
-        self.prompting().map_or(1.0, |prompting| prompting.guidance_scale)
+    /// The guidance scale; 1 is none.
+    fn guidance_scale(&self, model: &Model) -> f64 {
+        self.prompting().map_or(1.0, |prompting| model.guidance_scale(prompting))
     }
 
-    /// How many branches the guidance of this denoiser has.
-    fn branches(&self, denoiser: &DenoiserContract) -> usize {
-        let scale = match self.prompting().filter(|_| denoiser.has_learnt_guidance()) {
+    /// The number of branches of this model's guidance.
+    fn branches(&self, model: &Model) -> usize {
+        let scale = match self.prompting().filter(|_| model.denoiser.has_learnt_guidance()) {
             Some(prompting) => prompting.true_cfg_scale,
-            None => self.guidance_scale(),
+            None => self.guidance_scale(model),
         };
         Guidance::classifier_free(scale, 0.0).branches().len()
     }

@@ -51,7 +51,7 @@ impl Task for SuperResolution {
         let mut small = repeated(pixels(&self.image, (width, height), stage.handed.as_ref())?, stage.images());
         let branches = guidance.branches().len();
         if let Some(low_res) = &stage.model.low_res {
-            let level = self.noise_level.unwrap_or(Self::DEFAULT_NOISE_LEVEL);
+            let level = self.noise_level.or(stage.model.defaults.noise_level).unwrap_or(0);
             let Some((signal, deviation)) = low_res.at(level) else {
                 return Err(Error::input(
                     "task.super-resolution.noise_level",
