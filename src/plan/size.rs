@@ -14,12 +14,12 @@ pub(super) fn size(
     task: &dyn Task,
     handed: Option<(usize, usize)>,
 ) -> Result<(usize, usize)> {
-    let step = bundle.facts.size_multiple();
+    let (step, limit) = (bundle.facts.size_multiple(), spec.run.input_limit());
     let whole = |length: usize| (length - length % step).max(step);
-    let led_by = spec.controls.first().map(|control| image::dimensions(&control.image)).transpose()?;
-    let natural = task.natural_size(bundle.facts.spatial_factor.value, handed)?.or(led_by);
+    let led_by = spec.controls.first().map(|control| image::dimensions(&control.image, limit)).transpose()?;
+    let natural = task.natural_size(bundle.facts.spatial_factor.value, handed, limit)?.or(led_by);
     let natural = match natural {
-        None => conditions::natural_size(&spec.conditions)?,
+        None => conditions::natural_size(&spec.conditions, limit)?,
         found => found,
     };
     let natural = natural.map(|(w, h)| (whole(w), whole(h)));

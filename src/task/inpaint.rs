@@ -13,7 +13,7 @@ use super::prompt::{condition, guidance};
 use super::{Paste, Rounding, Stage, Start, Task, steps_run};
 use crate::denoise::{Condition, Guidance, Keep};
 use crate::error::{Error, Result};
-use crate::image;
+use crate::image::{self, InputLimit};
 use crate::spec::{Inpaint, Prompting};
 
 impl Task for Inpaint {
@@ -33,11 +33,16 @@ impl Task for Inpaint {
         if in_channels == latent_channels { 0 } else { latent_channels + 1 }
     }
 
-    fn natural_size(&self, _factor: usize, handed: Option<(usize, usize)>) -> Result<Option<(usize, usize)>> {
-        let size = dimensions(&self.image, handed)?;
+    fn natural_size(
+        &self,
+        _factor: usize,
+        handed: Option<(usize, usize)>,
+        limit: InputLimit,
+    ) -> Result<Option<(usize, usize)>> {
+        let size = dimensions(&self.image, handed, limit)?;
         match size {
-            Some(size) => same_shape(size, &self.mask)?,
-            None => drop(image::dimensions(&self.mask)?),
+            Some(size) => same_shape(size, &self.mask, limit)?,
+            None => drop(image::dimensions(&self.mask, limit)?),
         }
         Ok(size)
     }
@@ -59,8 +64,8 @@ impl Task for Inpaint {
         };
         let [channels, height, width] = stage.sample_shape;
         let concatenates = stage.model.concatenated > 0;
-        let pixels = pixels(&self.image, stage.size, stage.handed.as_ref())?;
-        let hole = mask(&self.mask, stage.size)?;
+        let pixels = pixels(&self.image, stage.size, stage)?;
+        let hole = mask(&self.mask, stage.size, stage.input_limit)?;
         let small = nearest(&hole, height, width);
         let run = steps_run(STRENGTH, self.strength, stage.steps, stage.model.rounding)?;
         let begin = (stage.steps - run) * stage.scheduler.order();

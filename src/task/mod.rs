@@ -17,7 +17,7 @@ use crate::bundle::DenoiserContract;
 use crate::conditioner::Conditioner;
 use crate::denoise::{BatchNoise, Condition, Guidance, Keep};
 use crate::error::{Error, Result};
-use crate::image::Rgb8;
+use crate::image::{InputLimit, Rgb8};
 use crate::latent::{Encoder, Scaling};
 use crate::scheduler::{ForwardProcess, Noise, Scheduler};
 use crate::session::Cancel;
@@ -133,6 +133,8 @@ pub struct Stage<'a> {
     pub sample_shape: [usize; 3],
     /// Width and height of the pictures in pixels.
     pub size: (usize, usize),
+    /// The largest image that is read as an input.
+    pub input_limit: InputLimit,
     /// The user's number of steps.
     pub steps: usize,
     /// Whether the schedule was planned for the strength, so that the run has all of it.
@@ -268,11 +270,17 @@ pub trait Task: std::fmt::Debug + Send + Sync {
     }
 
     /// The width and height that the task's own input suggests, in pixels, on a model of `factor` pixels a
-    /// latent. `handed` is the size of the picture that a stage before it made.
+    /// latent. `handed` is the size of the picture that a stage before it made. An image of more pixels than `limit`
+    /// is refused.
     ///
     /// # Errors
     /// [`Error::Input`] where that input cannot be read.
-    fn natural_size(&self, _factor: usize, _handed: Option<(usize, usize)>) -> Result<Option<(usize, usize)>> {
+    fn natural_size(
+        &self,
+        _factor: usize,
+        _handed: Option<(usize, usize)>,
+        _limit: InputLimit,
+    ) -> Result<Option<(usize, usize)>> {
         Ok(None)
     }
 

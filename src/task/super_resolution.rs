@@ -9,6 +9,7 @@ use super::prompt::{condition, guidance};
 use super::{Stage, Start, Task};
 use crate::denoise::{Condition, Guidance};
 use crate::error::{Error, Result};
+use crate::image::InputLimit;
 use crate::spec::{Prompting, SuperResolution};
 
 impl Task for SuperResolution {
@@ -32,8 +33,13 @@ impl Task for SuperResolution {
         true
     }
 
-    fn natural_size(&self, factor: usize, handed: Option<(usize, usize)>) -> Result<Option<(usize, usize)>> {
-        let small = dimensions(&self.image, handed)?;
+    fn natural_size(
+        &self,
+        factor: usize,
+        handed: Option<(usize, usize)>,
+        limit: InputLimit,
+    ) -> Result<Option<(usize, usize)>> {
+        let small = dimensions(&self.image, handed, limit)?;
         Ok(small.map(|(width, height)| (width * factor, height * factor)))
     }
 
@@ -44,7 +50,7 @@ impl Task for SuperResolution {
             None => Condition::default(),
         };
         let [_, height, width] = stage.sample_shape;
-        let mut small = repeated(pixels(&self.image, (width, height), stage.handed.as_ref())?, stage.images());
+        let mut small = repeated(pixels(&self.image, (width, height), stage)?, stage.images());
         let branches = guidance.branches().len();
         if let Some(low_res) = &stage.model.low_res {
             let level = self.noise_level.unwrap_or(Self::DEFAULT_NOISE_LEVEL);
