@@ -120,20 +120,20 @@ fn sinc(x: f64) -> f64 {
 mod tests {
     use std::path::Path;
 
-    use super::super::load;
+    use super::super::{InputLimit, load};
     use super::*;
 
     #[test]
     fn gives_the_pixels_that_pillow_gives() {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/image");
-        let source = load(&dir.join("resize/source.png")).unwrap();
+        let source = load(&dir.join("resize/source.png"), InputLimit::default()).unwrap();
         let mut sizes = 0;
         for entry in std::fs::read_dir(dir.join("resize")).unwrap() {
             let path = entry.unwrap().path();
             if path.file_stem().unwrap() == "source" {
                 continue;
             }
-            let want = load(&path).unwrap();
+            let want = load(&path, InputLimit::default()).unwrap();
             assert_eq!(resize(&source, want.width(), want.height()).unwrap(), want, "{}", path.display());
             sizes += 1;
         }

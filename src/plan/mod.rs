@@ -34,6 +34,7 @@ use ndarray::ArrayD;
 use crate::bundle::{Bundle, Family};
 use crate::denoise::{Cache, Share};
 use crate::error::{Error, Result, count_of};
+use crate::image::InputLimit;
 use crate::npy;
 use crate::rng::Stream;
 use crate::scheduler::Custom;
@@ -96,6 +97,8 @@ pub struct Request {
     pub height: usize,
     /// Unit normal noise to start from, `[n, c, h/f, w/f]`.
     pub latents: Option<ArrayD<f32>>,
+    /// The largest image that is read as an input.
+    pub input_limit: InputLimit,
     /// The tiles in which denoiser and decoder work, where they do.
     pub tiles: Option<Tiles>,
     /// Pictures denoised at once.
@@ -266,6 +269,7 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
         height,
         latents,
         tiles: spec.run.tiles,
+        input_limit: spec.run.input_limit(),
         // A processor is kept busy by one picture; a GPU is not. A picture that is handed on has a batch to itself.
         batch: if on_cpu || hand == Some(Hand::Image) { 1 } else { evaluations::largest_batch(&spec, pictures) },
         only: None,

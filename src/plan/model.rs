@@ -109,7 +109,7 @@ impl ModelPlan {
         } else {
             None
         };
-        let conditions = ConditionPart::all(&spec.conditions, bundle)?;
+        let conditions = ConditionPart::all(&spec.conditions, bundle, spec.run.input_limit())?;
         let asked =
             Asked { task, bundle, component, contract: &contract, wanted_for: &wanted_for, conditions: &conditions };
         let concatenated = asked.concatenated()?;
@@ -138,7 +138,7 @@ impl ModelPlan {
         };
         let of_control = spec.model.components.get(&ComponentKind::ControlNet);
         let roles = of_control.map(|component| component.inputs.clone()).unwrap_or_default();
-        let controls = ControlPart::all(&spec.controls, &roles, bundle, component, &contract)?;
+        let controls = ControlPart::all(spec, &roles, bundle, component, &contract)?;
         Ok(Self {
             dir: bundle.dir.clone(),
             task: PlannedTask::new(task),
