@@ -13,7 +13,10 @@ use safetensors::{SafeTensorError, SafeTensors};
 use super::alpha::Alphas;
 use super::names::{Key, Part, Role, flat};
 use crate::error::{Error, Result};
+use crate::guard::contain;
 use crate::tensor::{DType, WeightValues};
+
+const AGAIN: &str = "download or copy the file again";
 
 /// A LoRA file: the modules that it changes. Its matrices stay in the file until they are asked for.
 pub struct LoraFile {
@@ -62,7 +65,9 @@ impl LoraFile {
     /// something else than plain LoRA.
     pub fn open(path: &Path) -> Result<Self> {
         let bytes = map(path)?;
-        let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| not_safetensors(path, &bytes, &e))?;
+        let read =
+            contain(|| SafeTensors::read_metadata(&bytes)).map_err(|e| Error::model(path, e.to_string(), AGAIN))?;
+        let (header, metadata) = read.map_err(|e| not_safetensors(path, &bytes, &e))?;
         // The matrices lie behind eight bytes of length and the header of that length.
         let data = header + 8;
         let mut pieces: BTreeMap<(Part, String), Pieces> = BTreeMap::new();
@@ -216,7 +221,6 @@ fn map(path: &Path) -> Result<Mmap> {
 
 fn not_safetensors(path: &Path, bytes: &[u8], error: &SafeTensorError) -> Error {
     let head = bytes.get(..64).unwrap_or(bytes).trim_ascii_start();
-    let again = "download or copy the file again";
     let (problem, help) = if bytes.starts_with(b"version https://git-lfs.github.com/spec/") {
         ("is a Git LFS pointer, not the file it points to".to_owned(), "fetch the file itself with `git lfs pull`")
     } else if head.first() == Some(&b'<') {
@@ -226,9 +230,9 @@ fn not_safetensors(path: &Path, bytes: &[u8], error: &SafeTensorError) -> Error 
     } else if matches!(error, SafeTensorError::MetadataIncompleteBuffer) {
         let problem =
             format!("the file is cut off: it has {} bytes, and its header tells of another number", bytes.len());
-        (problem, again)
+        (problem, AGAIN)
     } else {
-        (format!("is not a whole safetensors file: {error}"), again)
+        (format!("is not a whole safetensors file: {error}"), AGAIN)
     };
     Error::model(path, problem, help)
 }
