@@ -168,7 +168,7 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
     for name in spec.device.providers.iter().chain(spec.device.components.values().flatten()) {
         wrong.unless(find_provider(name));
     }
-    let model = wrong.unless(ModelPlan::new(&spec, &bundle, task.as_ref()));
+    let mut model = wrong.unless(ModelPlan::new(&spec, &bundle, task.as_ref()));
     let chosen = wrong.unless(SchedulerChoice::new(&spec, &bundle));
     let size = wrong.unless(size(&spec, &bundle, task.as_ref(), offer.and_then(|offer| offer.size)));
     let mu = chosen.as_ref().and_then(|scheduler| {
@@ -183,11 +183,11 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
         let rounding = model.as_ref().map_or(Rounding::Down, |model| model.model.rounding);
         wrong.unless(schedule(&spec, scheduler, task.as_ref(), planned_strength, mu, rounding))
     });
-    if let Some(model) = &model {
+    if let Some(model) = &mut model {
         wrong.unless(model.check_prompts(task.as_ref()));
-        for lora in &model.loras {
-            wrong.unless(lora.check(&model.graphs()));
-        }
+        let of_loras = model.loras.iter().filter_map(|lora| wrong.unless(lora.check(&model.graphs())));
+        let of_loras: Vec<String> = of_loras.flatten().collect();
+        model.remarks.extend(of_loras);
     }
     if spec.device.batching == Batching::Split && model.as_ref().is_some_and(|model| !model.denoises_on_processor()) {
         wrong.0.push(Error::input(
