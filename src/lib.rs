@@ -80,7 +80,7 @@ pub mod text;
 pub mod tiles;
 
 pub use bundle::Bundle;
-pub use error::{Error, Problem, Result};
+pub use error::{Error, Problem, Result, StepPosition};
 pub use pipeline::{Event, Observer, Picture, Pipeline};
 pub use plan::{Plan, Request};
 pub use session::{Cancel, Runtime, RuntimeOptions};

@@ -8,7 +8,7 @@ use super::output;
 use super::prepared;
 use super::progress::Progress;
 use super::run::load_runtime;
-use crate::error::Result;
+use crate::error::{Result, count_of};
 use crate::pipeline::{Saver, Stages};
 use crate::plan::{ModelPlan, Plan, Request};
 use crate::spec::Spec;
@@ -42,8 +42,8 @@ pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<(
             output::text(out, &format!("{key}pictures are decoded by small_decoder\n"))?;
         }
         if let Some(preview) = &model.preview {
-            let every = preview.every;
-            output::text(out, &format!("{key}previews every {every} steps are made {}\n", preview.source))?;
+            let every = if preview.every == 1 { "step".to_owned() } else { count_of(preview.every, "step") };
+            output::text(out, &format!("{key}previews every {every} are made {}\n", preview.source))?;
         }
     }
     if !args.open {
@@ -70,14 +70,13 @@ fn warn(stage: &str, model: &ModelPlan, request: &Request, more: &[String]) -> R
 /// What one model does.
 fn summary(model: &ModelPlan, request: &Request) -> String {
     format!(
-        "{} on {}, {} picture{} of {}×{} pixels, {} steps of {}",
+        "{} on {}, {} of {}×{} pixels, {} of {}",
         request.task.name(),
         model.dir.display(),
-        request.pictures(),
-        if request.pictures() == 1 { "" } else { "s" },
+        count_of(request.pictures(), "picture"),
         request.width,
         request.height,
-        request.steps,
+        count_of(request.steps, "step"),
         request.scheduler.entry.name,
     )
 }

@@ -16,7 +16,7 @@ use super::progress::Progress;
 use super::runtime;
 use super::writer::{Pace, PictureWriter, Shown, Writing, models_of};
 use crate::denoise::Evaluations;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, count_of};
 use crate::metadata::{self, Record};
 use crate::npy;
 use crate::pipeline::{Event, Observer, Recorder, Saver, Stages, Timings};
@@ -54,7 +54,7 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut (dyn Write + Send)) -> Res
     let savers = (0..=plan.stages.len()).map(|stages| plan.spec.folder(stages).map(Saver::new).transpose());
     let savers = savers.collect::<Result<Vec<_>>>()?;
     if let Some(path) = &args.save_latents {
-        output::require_place("--save-latents", path, "latents.npy")?;
+        output::require_place("--save-latents", path, "npy", "latents are written as a NumPy array")?;
     }
 
     plan.keep_prepared(prepared::cache(global)?.as_ref());
@@ -212,11 +212,11 @@ fn denoising(timings: &Timings) -> String {
     let Timings { denoise, calls, evaluations, .. } = *timings;
     let rate = if denoise > 0.0 { calls as f64 / denoise } else { 0.0 };
     let evaluations = match evaluations {
-        Evaluations { made, outer: 0, of } if made < of => format!(", {made} of {of} evaluations"),
+        Evaluations { made, outer: 0, of } if made < of => format!(", {made} of {}", count_of(of, "evaluation")),
         Evaluations { made, outer, of } if made < of => {
             format!(", {made} of {of} evaluations and {outer} of the outer layers alone")
         }
         _ => String::new(),
     };
-    format!("denoising {denoise:.2} s ({calls} steps{evaluations}, {rate:.1}/s)")
+    format!("denoising {denoise:.2} s ({}{evaluations}, {rate:.1}/s)", count_of(calls, "step"))
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use ndarray::{ArrayD, Axis, Slice};
 
 use crate::denoise::{Batch, BatchNoise, Cached, Control, Denoiser, Evaluations, GraphDenoiser, Outer, denoise};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StepPosition};
 use crate::image;
 use crate::plan::{ControlPart, ModelPlan, OuterPlan, Request, Sizes};
 use crate::prepared::Entry;
@@ -160,6 +160,7 @@ impl Pipeline {
         observer: &mut dyn Observer,
         timings: &mut Timings,
     ) -> Result<Drawn> {
+        self.plan.check_request(request)?;
         OuterPlan::fits(self.plan.outer.as_ref(), request.cache.as_ref())?;
         let sizes = Sizes::of(request, &self.plan.model.denoiser);
         if self.plan.sizes.is_some_and(|opened| opened != sizes) {
@@ -280,7 +281,8 @@ impl Pipeline {
             Some(cached) => cached,
             None => &mut model,
         };
-        denoise(asked, scheduler.as_mut(), &mut sample, calls_made, keep.as_ref(), &mut noise, &mut watch)?;
+        denoise(asked, scheduler.as_mut(), &mut sample, calls_made, keep.as_ref(), &mut noise, &mut watch)
+            .map_err(|error| of_images(error, first, of))?;
         let evaluations = Evaluations { made: model.evaluations(), outer: model.outer_evaluations(), of: full };
         let Watching { calls, took: previewed, .. } = watch;
         let denoised = Instant::now();
@@ -369,7 +371,17 @@ impl Pipeline {
     }
 }
 
-fn stop_if(flow: ControlFlow<()>, at_step: Option<usize>) -> Result<()> {
+/// Adds to an interrupted batch's error which images of the run it was making.
+fn of_images(error: Error, first_image: usize, total_images: usize) -> Error {
+    match error {
+        Error::Interrupted { at_step: Some(at) } => {
+            Error::Interrupted { at_step: Some(StepPosition { first_image, total_images, ..at }) }
+        }
+        error => error,
+    }
+}
+
+fn stop_if(flow: ControlFlow<()>, at_step: Option<StepPosition>) -> Result<()> {
     match flow {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => Err(Error::Interrupted { at_step }),

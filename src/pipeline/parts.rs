@@ -210,7 +210,7 @@ impl<'a> Opener<'a> {
     /// A linear map fitted to the decoder: the one that makes the pictures, where it does.
     fn fitted(&mut self, part: &Part<VaeDecoderContract>, parts: &mut Parts) -> Result<LinearColours> {
         let (plan, cancel) = (self.plan, self.cancel);
-        let sizes = plan.sizes.map(|sizes| (sizes.width, sizes.height, sizes.tiles));
+        let sizes = plan.sizes.map(|sizes| (sizes.width, sizes.height, plan.decoding_tiles(sizes.tiles)));
         let (width, height, tiles) = sizes.unwrap_or((8 * plan.spatial_factor, 8 * plan.spatial_factor, None));
         let [channels, height, width] = plan.sample_shape(width, height);
         let (height, width) = tiles.map_or((height, width), |tiles| tiles.of(height, width));
@@ -278,6 +278,7 @@ impl<'a> Opener<'a> {
             component: opening.name(),
             cancel: self.cancel.clone(),
             edits: opening.edits.to_vec(),
+            weight_files: opening.weight_files(),
             ..self.plan.session_options(opening.kind)
         };
         if self.plan.preview_decoder().is_some_and(|part| part.kind == opening.kind) {

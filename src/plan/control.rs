@@ -84,7 +84,7 @@ impl ControlPart {
             return Err(Error::model(
                 &denoiser.graph.path,
                 "has no inputs for a control network's residuals",
-                "export it with them: scripts/export.py --control",
+                "export it with them: scripts/export.py --controlnet FOLDER",
             ));
         }
         let fits = network.down.len() == contract.residuals.down.len()

@@ -5,6 +5,7 @@
 //! resolved. `ldm-ort check` stops here; [`Pipeline::load`](crate::pipeline::Pipeline::load) goes on.
 
 mod classes;
+mod compatibility;
 mod conditions;
 mod control;
 mod evaluations;
@@ -27,7 +28,7 @@ use ndarray::ArrayD;
 
 use crate::bundle::Bundle;
 use crate::denoise::{Cache, Share};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, count_of};
 use crate::npy;
 use crate::rng::Stream;
 use crate::scheduler::Custom;
@@ -38,6 +39,7 @@ use crate::tiles::Tiles;
 use size::{size, tiles};
 use stages::{LatentSpace, Offer};
 
+pub use compatibility::PlannedTask;
 pub use conditions::ConditionPart;
 pub use control::ControlPart;
 pub use model::{ModelPlan, Part};
@@ -106,7 +108,7 @@ impl Request {
             Some(index) if index < total => Ok(index..index + 1),
             Some(index) => Err(Error::input(
                 "index",
-                format!("{index} is asked for, and there are {total} pictures"),
+                format!("{index} is asked for, and the run makes {}", count_of(total, "picture")),
                 "the record that names it does not fit this pipeline",
             )),
         }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::classes;
+use super::compatibility::PlannedTask;
 use super::conditions::ConditionPart;
 use super::control::ControlPart;
 use super::flux;
@@ -42,6 +43,8 @@ pub struct Part<C> {
 pub struct ModelPlan {
     /// The model directory.
     pub dir: PathBuf,
+    /// The task it was planned for.
+    pub task: PlannedTask,
     /// What the task has to know of the model, the roles of the denoiser's inputs among it.
     pub model: Model,
     /// The denoiser.
@@ -132,6 +135,7 @@ impl ModelPlan {
         let controls = ControlPart::all(&spec.controls, &roles, bundle, component, &contract)?;
         Ok(Self {
             dir: bundle.dir.clone(),
+            task: PlannedTask::new(task),
             model: Model {
                 scaling,
                 concatenated,

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::bundle::{Bundle, DenoiserContract};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, count_of};
 use crate::scheduler::{self, Config, Custom, Ends, Scheduler};
 use crate::spec::Spec;
 
@@ -108,7 +108,7 @@ impl SchedulerChoice {
         let timesteps = schedule.timesteps();
         let calls = timesteps.len();
         let none = |key: &str, share: f64| {
-            let problem = format!("{share} leaves none of the {calls} calls of the model");
+            let problem = format!("{share} leaves none of the model's {}", count_of(calls, "call"));
             Error::input(format!("run.{key}"), problem, "choose another share, or more steps")
         };
         let mut span = 0..calls;

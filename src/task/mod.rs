@@ -16,7 +16,7 @@ use ndarray::{ArrayD, Axis, IxDyn, Slice};
 use crate::bundle::DenoiserContract;
 use crate::conditioner::Conditioner;
 use crate::denoise::{BatchNoise, Condition, Guidance, Keep};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, count_of};
 use crate::image::Rgb8;
 use crate::latent::{Encoder, Scaling};
 use crate::scheduler::{ForwardProcess, Noise, Scheduler};
@@ -318,7 +318,7 @@ fn steps_run(key: &str, strength: f64, steps: usize, rounding: Rounding) -> Resu
     match run {
         0 => Err(Error::input(
             key,
-            format!("{strength} of {steps} steps is less than one step"),
+            format!("{strength} of {} is less than one step", count_of(steps, "step")),
             format!("raise strength to at least {:.3}, or raise run.steps", 1.0 / steps as f64),
         )),
         run => Ok(run),

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use tokenizers::{AddedToken, TruncationDirection};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, count_of};
 use crate::guard::contain;
 use special::{Family, Settings};
 
@@ -67,7 +67,8 @@ impl Encoding {
         let Self { ids, cut, cut_text, .. } = self;
         (*cut > 0).then(|| {
             let text = cut_text.trim();
-            format!("the model reads {} tokens; the last {cut} tokens of the prompt are cut off: \"{text}\"", ids.len())
+            let cut = count_of(*cut, "token");
+            format!("the model reads {} tokens, which cuts off {cut} at the prompt's end: \"{text}\"", ids.len())
         })
     }
 }
@@ -91,6 +92,7 @@ impl Tokenizer {
     }
 
     fn load(dir: &Path) -> Result<Self> {
+        files::require_whole(dir)?;
         let (json, pieces) = (dir.join("tokenizer.json"), dir.join("vocab.txt"));
         let opened = if json.is_file() { Some(json::open(&json)?) } else { None };
         let family = match &opened {

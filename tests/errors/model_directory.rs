@@ -7,6 +7,58 @@ const POINTER: &str = "version https://git-lfs.github.com/spec/v1\n\
     oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 3438167540\n";
 
 pub fn rows() -> Vec<Row> {
+    #[cfg(unix)]
+    let links = links();
+    #[cfg(not(unix))]
+    let links = Vec::new();
+    directories().into_iter().chain(links).collect()
+}
+
+/// Mistakes in links, of which the Hugging Face cache makes its model directories.
+#[cfg(unix)]
+fn links() -> Vec<Row> {
+    use crate::folder::Folder;
+
+    fn link(folder: &Folder, name: &str, target: &str) {
+        let path = folder.path(name);
+        if path.exists() {
+            folder.remove(name);
+        }
+        std::os::unix::fs::symlink(target, path).expect("a link");
+    }
+    vec![
+        Row::new("weights that were not downloaded")
+            .model("sd1-legacy")
+            .files(|f| link(f, "model/unet/weights.pb", "../../blobs/4d7a2146"))
+            .says(&["model/unet/weights.pb: is a link to", "blobs/4d7a2146, which does not exist", "not complete"]),
+        Row::new("weights that are a link to themselves")
+            .model("sd1-legacy")
+            .files(|f| link(f, "model/unet/weights.pb", "weights.pb"))
+            .says(&["model/unet/weights.pb", "leads back to itself"]),
+        Row::new("a graph that was not downloaded")
+            .files(|f| link(f, "model/unet/model.onnx", "../../blobs/4d7a2146"))
+            .says(&["model/unet/model.onnx", "blobs/4d7a2146, which does not exist"]),
+        Row::new("a component that is a link to nothing")
+            .files(|f| link(f, "model/vae_decoder", "/nowhere/vae_decoder"))
+            .says(&["model/vae_decoder: is a link to /nowhere/vae_decoder, which does not exist"]),
+        Row::new("a configuration that was not downloaded")
+            .files(|f| link(f, "model/scheduler/scheduler_config.json", "../../blobs/1"))
+            .says(&["model/scheduler/scheduler_config.json", "blobs/1, which does not exist"]),
+        Row::new("a tokenizer's file that was not downloaded")
+            .files(|f| link(f, "model/tokenizer/tokenizer_config.json", "../../blobs/1"))
+            .says(&["model/tokenizer/tokenizer_config.json", "blobs/1, which does not exist"]),
+        Row::new("a model that is a link to nothing")
+            .change("'MODEL'", "'linked'")
+            .files(|f| link(f, "linked", "nowhere"))
+            .says(&["linked: is a link to", "nowhere, which does not exist"]),
+        Row::new("a picture that is a link to nothing")
+            .image_to_image()
+            .files(|f| link(f, "in.png", "gone.png"))
+            .says(&["in.png: is a link to", "gone.png, which does not exist"]),
+    ]
+}
+
+fn directories() -> Vec<Row> {
     vec![
         Row::new("no such directory")
             .change("'MODEL'", "'models/nowhere'")

@@ -9,6 +9,8 @@ mod files;
 mod flux;
 mod free;
 mod graph;
+#[cfg(unix)]
+mod links;
 #[path = "../pipeline/npy.rs"]
 mod npy;
 mod pixart;
