@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::tasks::TaskFit;
-use super::{Bundle, ComponentKind, DenoiserContract, PixArt, json};
+use super::{Bundle, ComponentKind, DenoiserContract, Fact, PixArt, json};
 
 /// Writes a complete, commented pipeline.toml for a model directory.
 ///
@@ -74,6 +74,9 @@ pub fn init_toml(bundle: &Bundle, model_path: &str, fits: &[TaskFit]) -> String 
     line(&format!("steps = {}", style.steps));
     line("seed = 42          # image i of a run is drawn from seed + i");
     line("images = 1         # for each prompt");
+    if let Some(Fact { value, source }) = bundle.half_precision_noise() {
+        line(&format!("# noise = \"{}\"    # {source}; without it, float32 noise", value.name()));
+    }
     let (width, height) = facts.default_size.value;
     if matches!(task, "text-to-image" | "class-conditional" | "conditional" | "unconditional") {
         line(&format!(

@@ -186,7 +186,11 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
         wrong.unless(schedule(&spec, scheduler, task.as_ref(), planned_strength, mu, rounding))
     });
     if let Some(model) = &mut model {
-        wrong.unless(model.check_prompts(task.as_ref()));
+        if wrong.unless(model.check_prompts(task.as_ref())).is_some() {
+            let of_prompts = model.text.as_ref().zip(task.prompting()).map(|(text, prompting)| text.remarks(prompting));
+            let of_prompts = of_prompts.and_then(|remarks| wrong.unless(remarks));
+            model.remarks.extend(of_prompts.into_iter().flatten());
+        }
         let of_loras = model.loras.iter().filter_map(|lora| wrong.unless(lora.check(&model.graphs())));
         let of_loras: Vec<String> = of_loras.flatten().collect();
         model.remarks.extend(of_loras);

@@ -2,6 +2,7 @@
 
 mod family;
 mod learnt;
+mod remarks;
 mod states;
 
 use std::sync::Arc;

@@ -232,6 +232,16 @@ impl Tokenizer {
         Ok(self)
     }
 
+    /// True if a text has a word that [`Tokenizer::with_word`] added.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tokenizer::encode`].
+    pub fn finds_word(&self, text: &str, word: &str) -> Result<bool> {
+        let id = self.inner.token_to_id(word).filter(|&id| self.words.contains_key(&i64::from(id)));
+        Ok(id.is_some() && self.encode_bare(text)?.get_ids().iter().any(|&found| Some(found) == id))
+    }
+
     /// Whether it knows words of a user's own, which [`Tokenizer::encode`] does not read.
     pub(super) fn has_words(&self) -> bool {
         !self.words.is_empty()
