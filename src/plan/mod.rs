@@ -183,7 +183,7 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
     for name in spec.device.providers.iter().chain(spec.device.components.values().flatten()) {
         wrong.unless(find_provider(name));
     }
-    let model = wrong.unless(ModelPlan::new(&spec, &bundle, task.as_ref(), defaults));
+    let mut model = wrong.unless(ModelPlan::new(&spec, &bundle, task.as_ref(), defaults));
     let chosen = wrong.unless(SchedulerChoice::new(&spec, &bundle, defaults.eta));
     let size = size(&spec, &bundle, task.as_ref(), offer.and_then(|offer| offer.size), &defaults);
     let size = wrong.unless(size).map(|size| {
@@ -203,14 +203,18 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
         let steps = defaults.steps;
         wrong.unless(schedule(&spec, scheduler, task.as_ref(), (steps, planned_strength), mu, rounding))
     });
-    if let Some(model) = &model {
-        wrong.unless(model.check_prompts(task.as_ref()));
-        for lora in &model.loras {
-            wrong.unless(lora.check(&model.graphs()));
+    if let Some(model) = &mut model {
+        if wrong.unless(model.check_prompts(task.as_ref())).is_some() {
+            let of_prompts = model.text.as_ref().zip(task.prompting()).map(|(text, prompting)| text.remarks(prompting));
+            let of_prompts = of_prompts.and_then(|remarks| wrong.unless(remarks));
+            model.remarks.extend(of_prompts.into_iter().flatten());
         }
         if let Some(size) = size {
             wrong.unless(model.check_shapes(size, spec.run.tiles));
         }
+        let of_loras = model.loras.iter().filter_map(|lora| wrong.unless(lora.check(&model.graphs())));
+        let of_loras: Vec<String> = of_loras.flatten().collect();
+        model.remarks.extend(of_loras);
     }
     if spec.device.batching == Batching::Split && model.as_ref().is_some_and(|model| !model.denoises_on_processor()) {
         wrong.0.push(Error::input(
