@@ -1,25 +1,30 @@
 //! Opening what the user names, and writing files whole or not at all.
 
+mod reading;
+
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, NotRegularFile, Result};
+
+pub(crate) use reading::{open, read, read_at_most, read_text};
 
 /// Opens a file that the user named as an input.
 ///
 /// # Errors
 ///
-/// [`Error::Input`] where there is no such file or it is a directory, [`Error::Io`] where it cannot be opened.
+/// [`Error::Input`] if the file is missing, a directory, a FIFO or a device; [`Error::Io`] where it cannot be opened.
 pub(crate) fn open_input(path: &Path) -> Result<File> {
     let at_fault = |problem: &str| Error::input(path.display().to_string(), problem, "name a file that exists");
-    match File::open(path) {
+    match open(path) {
         Ok(_) if path.is_dir() => Err(at_fault("is a directory")),
         Ok(file) => Ok(file),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Err(at_fault("there is no such file")),
         Err(_) if path.is_dir() => Err(at_fault("is a directory")),
+        Err(e) if NotRegularFile::of(&e).is_some() => Err(at_fault(&e.to_string())),
         Err(e) => Err(Error::io(path, "opening", e)),
     }
 }
@@ -31,7 +36,7 @@ pub(crate) fn open_input(path: &Path) -> Result<File> {
 /// [`Error::Io`] where the file cannot be read.
 pub(crate) fn digest_into(path: &Path, hash: &mut Sha256) -> Result<()> {
     let failed = |e| Error::io(path, "reading", e);
-    let mut file = File::open(path).map_err(failed)?;
+    let mut file = open(path).map_err(failed)?;
     let mut buffer = vec![0; 1 << 20];
     loop {
         match file.read(&mut buffer).map_err(failed)? {

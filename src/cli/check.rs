@@ -8,17 +8,17 @@ use super::output;
 use super::prepared;
 use super::progress::Progress;
 use super::run::load_runtime;
+use super::standard_input::load_spec;
 use crate::error::Result;
 use crate::pipeline::{Saver, Stages};
 use crate::plan::{ModelPlan, Plan, Request};
-use crate::spec::Spec;
 
 /// Checks a pipeline as far as that goes without running it, and with `--open` opens its graphs too.
 ///
 /// # Errors
 /// Whatever is wrong with the pipeline file or the model directory; with `--open`, with the runtime and the providers.
 pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
-    let spec = Spec::load(&args.pipeline, &args.overrides.to_overrides())?;
+    let spec = load_spec(&args.pipeline, args.overrides.to_overrides())?;
     let mut plan = Plan::new(spec)?;
     warn("", &plan.model, &plan.request, &[])?;
     for stage in &plan.stages {

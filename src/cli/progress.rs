@@ -72,7 +72,7 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("━╸ "));
         }
-        bar.set_message(message);
+        bar.set_message(output::visible(&message).into_owned());
         self.bar = bar;
     }
 

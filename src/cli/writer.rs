@@ -178,11 +178,7 @@ impl PictureWriter<'_> {
 
     fn line(&mut self, line: &str) -> Result<()> {
         let out = &mut self.out;
-        match self.bars.suspend(|| writeln!(out, "{line}").and_then(|()| out.flush())) {
-            // A reader that has seen enough, such as `head`, does not make the run a failure.
-            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-            other => other.map_err(|e| Error::io("standard output", "writing", e)),
-        }
+        self.bars.suspend(|| output::text(out, &format!("{line}\n")))
     }
 
     fn object(&self, picture: &Picture, pace: &Pace, path: &Path, record: &Record) -> Result<Value> {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::stop_if;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::session::Cancel;
 
 /// Smaller files are copied: they are what people edit, and a hard link is the same file as the old one.
@@ -59,7 +60,7 @@ fn copy(from: &Path, to: &Path, without: &HashSet<PathBuf>, cancel: &Cancel) -> 
             // A link within a cache is followed to the file itself.
             let whole = path.canonicalize().map_err(|e| Error::io(&path, "reading", e))?;
             if metadata.len() < LINKED || std::fs::hard_link(&whole, &place).is_err() {
-                std::fs::copy(&whole, &place).map_err(|e| Error::io(&path, "copying", e))?;
+                files::open(&whole).and_then(|_| std::fs::copy(&whole, &place)).map_err(|e| Error::io(&path, "copying", e))?;
             }
         }
     }

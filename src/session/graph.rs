@@ -18,6 +18,7 @@ use super::options::{Optimization, SessionOptions, limited_threads, threads};
 use super::placement::{Placement, Recorder};
 use super::{Cancel, provider, weights};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::tensor::{DType, Dim, TensorInfo, TensorView, Weight};
 use each::Alone;
 pub use each::Run;
@@ -324,7 +325,7 @@ fn opening_failed(component: &str, path: &Path, error: &ort::Error) -> Error {
 /// of them ("Protobuf parsing failed") tells nobody what happened.
 fn check_file(path: &Path) -> Result<()> {
     let mut head = Vec::with_capacity(64);
-    let file = std::fs::File::open(path).map_err(|e| match e.kind() {
+    let file = files::open(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Error::model(path, "does not exist", "give the path of a .onnx file"),
         _ => Error::io(path, "opening", e),
     })?;

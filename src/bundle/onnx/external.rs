@@ -1,12 +1,12 @@
 //! Weights that a graph keeps in files beside it.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use super::{frame, proto};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// A file of weights that a graph names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,5 +149,5 @@ fn is_inside(root: &Path, path: &Path) -> Result<bool> {
 
 fn begins_as_pointer(path: &Path) -> bool {
     let mut head = [0u8; 64];
-    File::open(path).and_then(|mut f| f.read(&mut head)).is_ok_and(|n| frame::is_lfs_pointer(&head[..n]))
+    files::open(path).and_then(|mut f| f.read(&mut head)).is_ok_and(|n| frame::is_lfs_pointer(&head[..n]))
 }

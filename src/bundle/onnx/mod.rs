@@ -229,7 +229,7 @@ fn open_file(path: &Path) -> Result<File> {
             Err(_) => Error::model(path, "no such file", "give the path of a .onnx file"),
         }
     };
-    let file = File::open(path).map_err(not_there)?;
+    let file = files::open(path).map_err(not_there)?;
     let metadata = file.metadata().map_err(|e| Error::io(path, "reading", e))?;
     if metadata.is_dir() {
         return Err(Error::model(

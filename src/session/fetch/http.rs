@@ -6,6 +6,7 @@ use std::time::Duration;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 
 use crate::error::{Error, Result};
+use crate::files;
 
 /// How long a server may stay silent.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -31,7 +32,7 @@ pub(super) fn agent(ca_bundle: Option<&Path>) -> Result<ureq::Agent> {
 }
 
 fn certificates(path: &Path) -> Result<RootCerts> {
-    let pem = std::fs::read(path).map_err(|e| Error::io(path, "reading certificates", e))?;
+    let pem = files::read(path).map_err(|e| Error::io(path, "reading certificates", e))?;
     let certificates: Vec<_> = parse_pem(&pem)
         .filter_map(|item| match item {
             Ok(PemItem::Certificate(certificate)) => Some(certificate),

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::http::shown;
 use super::wheel::{Wheel, project};
+use crate::files;
 use crate::session::library::Env;
 
 const ACCEPT: &str = "application/vnd.pypi.simple.v1+json, text/html;q=0.1";
@@ -27,7 +28,7 @@ pub(super) fn address(env: &Env) -> String {
 
 /// The `index-url` of the first of pip's configuration files that has one.
 fn pip_index(files: &[PathBuf]) -> Option<String> {
-    files.iter().filter_map(|file| std::fs::read_to_string(file).ok()).find_map(|text| {
+    files.iter().filter_map(|file| files::read_text(file).ok()).find_map(|text| {
         let mut global = false;
         text.lines().map(str::trim).find_map(|line| {
             if line.starts_with('[') {

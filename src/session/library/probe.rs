@@ -5,6 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::minimum_version;
+use crate::files;
 
 /// Loads the library in `path` far enough to ask its version, and returns that.
 ///
@@ -73,7 +74,7 @@ fn load_error(error: &libloading::Error) -> String {
 
 /// Looks at the file's first bytes: what a loader says of a file of another system or processor helps nobody.
 fn check_header(path: &Path) -> Result<(), String> {
-    let mut file = std::fs::File::open(path).map_err(|e| match e.kind() {
+    let mut file = files::open(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => "does not exist".to_string(),
         _ => format!("cannot be opened: {e}"),
     })?;

@@ -6,10 +6,11 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Reads a text file, or nothing where there is none.
 pub(super) fn read_text(path: &Path) -> Result<Option<String>> {
-    let bytes = match std::fs::read(path) {
+    let bytes = match files::read(path) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(Error::io(path, "reading", e)),
