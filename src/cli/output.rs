@@ -22,7 +22,8 @@ pub(super) fn visible(text: &str) -> Cow<'_, str> {
     let steers = |c: char| {
         let is_control = c.is_control() && c != '\n' && c != '\t';
         // Marks that change the direction of text, and line separators that a terminal may follow.
-        is_control || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        is_control
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
     if !text.contains(steers) {
         return Cow::Borrowed(text);

@@ -145,7 +145,7 @@ fn run_watched(
     watched: &mut Watched<'_>,
 ) -> Result<Timings> {
     std::thread::scope(|scope| {
-        let mut writing = Writing::begin(scope, writer);
+        let mut writing = Writing::begin(scope, writer)?;
         let result = run(&mut |event: Event<'_>| {
             watched.pace.notice(&event);
             watched.memory.iter_mut().for_each(|memory| memory.notice(&event));

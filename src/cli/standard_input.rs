@@ -20,11 +20,15 @@ pub(super) fn load_spec(path: &Path, overrides: Overrides) -> Result<Spec> {
     }
     let overrides = read_prompts(overrides, 1)?;
     let text = read("the pipeline")?;
-    let in_file = |problem: Problem| Problem { file: problem.file.or_else(|| Some("standard input".into())), ..problem };
+    let in_file =
+        |problem: Problem| Problem { file: problem.file.or_else(|| Some("standard input".into())), ..problem };
     Spec::parse(&text, None, &overrides).map_err(|error| match error {
         // Problems of flags have no line.
         Error::Spec(problems) => Error::Spec(
-            problems.into_iter().map(|problem| if problem.line.is_some() { in_file(problem) } else { problem }).collect(),
+            problems
+                .into_iter()
+                .map(|problem| if problem.line.is_some() { in_file(problem) } else { problem })
+                .collect(),
         ),
         other => other,
     })
@@ -46,7 +50,8 @@ pub(super) fn read_prompts(mut overrides: Overrides, other_uses: usize) -> Resul
     }
     for prompt in places {
         let text = read("the prompt")?;
-        *prompt = text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text)).to_owned();
+        *prompt =
+            text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text)).to_owned();
     }
     Ok(overrides)
 }

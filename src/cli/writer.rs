@@ -31,8 +31,11 @@ pub(super) struct Writing<'scope>(Behind<'scope, Job>);
 
 impl<'scope> Writing<'scope> {
     /// Begins to write what is handed over.
-    pub(super) fn begin(scope: &'scope Scope<'scope, '_>, writer: &'scope mut PictureWriter<'_>) -> Self {
-        Self(Behind::begin(scope, move |job| writer.write(&job)))
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the thread can't be started.
+    pub(super) fn begin(scope: &'scope Scope<'scope, '_>, writer: &'scope mut PictureWriter<'_>) -> Result<Self> {
+        Behind::begin(scope, move |job| writer.write(&job)).map(Self)
     }
 
     /// Hands over the picture of an event that has one. Breaks once a picture could not be written, which

@@ -22,6 +22,7 @@ use crate::bundle::{ComponentKind, GraphFile, ModuleWeight, Weights};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::tensor::Weight;
+use crate::threads::parallel;
 use file::{LoraFile, Module};
 use modules::Modules;
 use names::Part;
@@ -101,7 +102,9 @@ pub fn merge(loras: &[Lora], kind: ComponentKind, graph: &GraphFile) -> Result<V
         }
     }
     let changed = changes.into_values().collect::<Vec<_>>();
-    changed.into_par_iter().map(|(weight, changes)| changed_by(&weights, graph, weight, &changes)).collect()
+    parallel(|| {
+        changed.into_par_iter().map(|(weight, changes)| changed_by(&weights, graph, weight, &changes)).collect()
+    })
 }
 
 /// What one LoRA adds to one weight.

@@ -60,7 +60,9 @@ fn copy(from: &Path, to: &Path, without: &HashSet<PathBuf>, cancel: &Cancel) -> 
             // A link within a cache is followed to the file itself.
             let whole = path.canonicalize().map_err(|e| Error::io(&path, "reading", e))?;
             if metadata.len() < LINKED || std::fs::hard_link(&whole, &place).is_err() {
-                files::open(&whole).and_then(|_| std::fs::copy(&whole, &place)).map_err(|e| Error::io(&path, "copying", e))?;
+                files::open(&whole)
+                    .and_then(|_| std::fs::copy(&whole, &place))
+                    .map_err(|e| Error::io(&path, "copying", e))?;
             }
         }
     }

@@ -19,7 +19,8 @@ pub struct Device {
     /// `provider = "cpu"`: an execution provider by a name or an alias of [`PROVIDERS`], here by its name, or a list in order of preference. Nothing falls to the CPU unless
     /// the list names it.
     pub providers: Vec<String>,
-    /// `threads`: of the CPU, 1 to 1024. Absent: as many as ONNX Runtime takes by itself.
+    /// `threads`: of the CPU, 1 to 1024, at most as many as the process may use (its affinity mask and its control groups'
+    /// quota). Absent: one for each physical core that the process may use.
     pub threads: Option<usize>,
     /// `batching`: how the rows of one call of the denoiser are run.
     pub batching: Batching,

@@ -132,7 +132,8 @@ fn a_fifo_in_place_of_any_input_is_refused() {
         let made = std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo is there");
         assert!(made.success());
         let got = run(scratch.path(), &arguments);
-        let says = ["is a FIFO", "is not a file"].iter().any(|text| got.stderr.contains(text) || got.stdout.contains(text));
+        let says =
+            ["is a FIFO", "is not a file"].iter().any(|text| got.stderr.contains(text) || got.stdout.contains(text));
         // What isn't read needn't be refused.
         match got.code {
             Some(0) if !says => ignored.push(path.strip_prefix(scratch.path()).expect("inside").to_path_buf()),
