@@ -9,6 +9,7 @@ use ::image::{DynamicImage, ImageDecoder, ImageError, ImageReader};
 use super::Rgb8;
 use crate::error::{Error, Result};
 use crate::files::open_input;
+use crate::guard::contain;
 
 /// The longest side of a picture that is decoded, in pixels.
 pub const MAX_SIDE: usize = 16_384;
@@ -25,10 +26,12 @@ const HELP: &str = "give a PNG, JPEG, WebP or BMP file that a viewer can open";
 /// As [`load`].
 pub fn dimensions(path: &Path) -> Result<(usize, usize)> {
     use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
-    let mut decoder = open(path)?;
-    let (width, height) = size(&decoder);
-    let turned = matches!(orientation(&mut decoder), Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH);
-    Ok(if turned { (height, width) } else { (width, height) })
+    contained(path, || {
+        let mut decoder = open(path)?;
+        let (width, height) = size(&decoder);
+        let turned = matches!(orientation(&mut decoder), Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH);
+        Ok(if turned { (height, width) } else { (width, height) })
+    })
 }
 
 /// Loads a PNG, JPEG, WebP or BMP file, told apart by what stands in it and not by its name.
@@ -59,11 +62,18 @@ pub fn load(path: &Path) -> Result<Rgb8> {
 
 /// The picture as the file holds it, turned as EXIF says.
 pub(super) fn decode(path: &Path) -> Result<DynamicImage> {
-    let mut decoder = open(path)?;
-    let orientation = orientation(&mut decoder);
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| unreadable(path, &e))?;
-    picture.apply_orientation(orientation);
-    Ok(picture)
+    contained(path, || {
+        let mut decoder = open(path)?;
+        let orientation = orientation(&mut decoder);
+        let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| unreadable(path, &e))?;
+        picture.apply_orientation(orientation);
+        Ok(picture)
+    })
+}
+
+/// Calls a decoder of another crate, whose panic is the file's fault.
+pub(super) fn contained<T>(path: &Path, decode: impl FnOnce() -> Result<T>) -> Result<T> {
+    contain(decode).unwrap_or_else(|panic| Err(Error::input(path.display().to_string(), panic.to_string(), HELP)))
 }
 
 fn open(path: &Path) -> Result<impl ImageDecoder + use<>> {

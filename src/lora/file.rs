@@ -13,6 +13,7 @@ use super::alpha::Alphas;
 use super::names::{Key, Part, Role, flat};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::guard::contain;
 use crate::tensor::{DType, WeightValues};
 
 /// A LoRA file: the modules that it changes. Its matrices stay in the file until they are asked for.
@@ -62,7 +63,9 @@ impl LoraFile {
     /// something else than plain LoRA.
     pub fn open(path: &Path) -> Result<Self> {
         let bytes = map(path)?;
-        let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| not_safetensors(path, &bytes, &e))?;
+        let read = contain(|| SafeTensors::read_metadata(&bytes));
+        let read = read.map_err(|panic| Error::model(path, panic.to_string(), "download or copy the file again"))?;
+        let (header, metadata) = read.map_err(|e| not_safetensors(path, &bytes, &e))?;
         // The matrices lie behind eight bytes of length and the header of that length.
         let data = header + 8;
         let mut pieces: BTreeMap<(Part, String), Pieces> = BTreeMap::new();

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 use crate::files::{self, hexadecimal};
+use crate::guard::contain;
 use crate::tensor::{DType, WeightValues};
 
 /// A file of learnt vectors and the word they stand for.
@@ -37,7 +38,9 @@ impl Inversion {
     /// [`Error::Model`] where the file is not there or not of one of these forms.
     pub fn open(path: &Path, token: Option<&str>) -> Result<Self> {
         let bytes = read(path)?;
-        let file = SafeTensors::deserialize(&bytes).map_err(|e| not_safetensors(path, &bytes, &e))?;
+        let file = contain(|| SafeTensors::deserialize(&bytes));
+        let file = file.map_err(|panic| Error::model(path, panic.to_string(), "download or copy the file again"))?;
+        let file = file.map_err(|e| not_safetensors(path, &bytes, &e))?;
         let mut vectors = Vec::new();
         let mut called = None;
         let tensors = file.tensors();

@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use super::Cancel;
 use super::library::{self, Flavour, RuntimeOptions};
 use crate::error::{Error, Result};
+use crate::guard::contain;
 use wheel::Wheel;
 
 pub use wheel::PINNED_VERSION;
@@ -191,7 +192,8 @@ impl Job<'_> {
         let libraries = room.path().join("libraries");
         std::fs::create_dir(&libraries).map_err(|e| Error::io(&libraries, "creating the folder", e))?;
         let file = File::open(&archive).map_err(|e| Error::io(&archive, "opening", e))?;
-        let count = unpack::unpack(file, &libraries).map_err(|e| Error::io(&libraries, "unpacking into", e))?;
+        let count = contain(|| unpack::unpack(file, &libraries)).map_err(|panic| self.failed(panic.to_string()))?;
+        let count = count.map_err(|e| Error::io(&libraries, "unpacking into", e))?;
         if count == 0 {
             return Err(self.failed(format!("{} holds no libraries", self.wheel.file)));
         }
