@@ -3,7 +3,7 @@
 use std::io::BufReader;
 use std::path::Path;
 
-use super::InputLimit;
+use super::{InputLimit, load::contained};
 use crate::error::{Error, Result};
 use crate::files::open_input;
 
@@ -25,6 +25,10 @@ pub struct LabelMap {
 /// [`Error::Input`] where there is no such file, it is no PNG of that kind, it is cut short or too large;
 /// [`Error::Io`] where it cannot be opened.
 pub fn load_labels(path: &Path, limit: InputLimit) -> Result<LabelMap> {
+    contained(path, || decode_labels(path, limit))
+}
+
+fn decode_labels(path: &Path, limit: InputLimit) -> Result<LabelMap> {
     const HELP: &str = "save it as a PNG with one label a pixel, 8 bits, grey or with a palette";
     let fail = |problem: String| Error::input(path.display().to_string(), problem, HELP);
     let mut decoder = png::Decoder::new_with_limits(BufReader::new(open_input(path)?), limit.of_png());

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use ::image::metadata::Orientation;
@@ -12,6 +11,7 @@ use super::Rgb8;
 use super::jpeg::{self, Jpeg};
 use crate::error::{Error, Result};
 use crate::files::open_input;
+use crate::guard::contain;
 
 const HELP: &str = "give a PNG, JPEG, WebP or BMP file that a viewer can open";
 
@@ -118,7 +118,7 @@ pub(super) fn decode(path: &Path, limit: InputLimit) -> Result<DynamicImage> {
     let mut image = match opened {
         Opened::Jpeg(jpeg) => jpeg.decode().map_err(|problem| undecoded(path, &problem))?,
         Opened::Other(decoder) => {
-            guarded(path, || DynamicImage::from_decoder(decoder).map_err(|e| unreadable(path, &e)))?
+            contained(path, || DynamicImage::from_decoder(decoder).map_err(|e| unreadable(path, &e)))?
         }
     };
     image.apply_orientation(orientation);
@@ -161,7 +161,7 @@ fn open(path: &Path, limit: InputLimit) -> Result<Opened> {
         }
         let mut reader = ImageReader::new(file).with_guessed_format().map_err(|e| Error::io(path, "reading", e))?;
         reader.limits(limit.of_decoder());
-        Opened::Other(guarded(path, || match reader.into_decoder() {
+        Opened::Other(contained(path, || match reader.into_decoder() {
             Ok(decoder) => Ok(Box::new(decoder)),
             Err(error) => Err(unreadable(path, &error)),
         })?)
@@ -180,9 +180,9 @@ fn high(sample: u16) -> u8 {
     (sample >> 8) as u8
 }
 
-/// Runs a decoder of the image crate. One that panics on a damaged file has refused it.
-fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(undecoded(path, "it is damaged")))
+/// Calls a decoder of another crate, whose panic is the file's fault.
+pub(super) fn contained<T>(path: &Path, decode: impl FnOnce() -> Result<T>) -> Result<T> {
+    contain(decode).unwrap_or_else(|panic| Err(undecoded(path, &panic.to_string())))
 }
 
 fn unreadable(path: &Path, error: &ImageError) -> Error {

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::Rgb8;
 use crate::error::{Error, Result};
+use crate::threads::parallel;
 
 /// Fractional bits of a weight: what is left of 32 after a sample's eight and two against overflow.
 const PRECISION: u32 = 32 - 8 - 2;
@@ -38,7 +39,7 @@ pub fn resize(picture: &Rgb8, width: usize, height: usize) -> Result<Rgb8> {
     let lost_rows = picture.height.saturating_sub(height);
     let lost_columns = picture.width.saturating_sub(width);
     // Widening counts as losing none: twice as many rows lost as columns is then any row at all.
-    if lost_rows > 2 * lost_columns { Ok(rows(columns(picture))) } else { Ok(columns(rows(picture))) }
+    Ok(parallel(|| if lost_rows > 2 * lost_columns { rows(columns(picture)) } else { columns(rows(picture)) }))
 }
 
 fn resize_rows(picture: &Rgb8, width: usize) -> Rgb8 {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::thread::JoinHandle;
 
 use sha2::{Digest, Sha256};
 
@@ -16,6 +15,7 @@ use crate::plan::{ModelPlan, Plan, Request};
 use crate::prepared;
 use crate::session::Runtime;
 use crate::spec::Spec;
+use crate::threads::{self, Background};
 
 /// Writes pictures into a folder.
 #[derive(Debug, Clone)]
@@ -137,7 +137,7 @@ pub struct Recorder {
 
 /// One digest a stage, that of the file's own tables first.
 enum Digesting {
-    Working(JoinHandle<Result<Vec<String>>>),
+    Working(Background<Result<Vec<String>>>),
     Done(Vec<String>),
 }
 
@@ -147,7 +147,8 @@ impl Recorder {
     pub fn new(plan: &Plan, runtime: &Runtime) -> Self {
         let models: Vec<_> =
             std::iter::once(&plan.model).chain(plan.stages.iter().map(|stage| &stage.model)).cloned().collect();
-        let digests = Digesting::Working(std::thread::spawn(move || models.iter().map(model_digest).collect()));
+        let digests =
+            Digesting::Working(threads::background("digests", move || models.iter().map(model_digest).collect()));
         Self::with(plan, runtime.version().to_owned(), digests)
     }
 
@@ -247,9 +248,7 @@ impl Recorder {
         }
         let digests = match std::mem::replace(&mut self.digests, Digesting::Done(Vec::new())) {
             Digesting::Done(digests) => digests,
-            Digesting::Working(thread) => thread
-                .join()
-                .map_err(|_| Error::model(&self.spec.model.path, "digesting the model's files failed", ""))??,
+            Digesting::Working(thread) => thread.join()??,
         };
         self.digests = Digesting::Done(digests.clone());
         Ok(digests)

@@ -194,7 +194,8 @@ impl ModelPlan {
     /// What is worth knowing before a run.
     pub fn warnings(&self) -> Vec<String> {
         let of_encoder = self.encoder.iter().filter_map(|part| part.contract.warning(part.kind));
-        of_encoder.chain(self.remarks.iter().cloned()).chain(self.thrift_warning()).collect()
+        let own = [self.thrift_warning(), self.threads_warning()].into_iter().flatten();
+        of_encoder.chain(self.remarks.iter().cloned()).chain(own).collect()
     }
 
     /// `[c, h/f, w/f]` of a sample for pictures of this size.

@@ -11,6 +11,7 @@ use crate::conditioner::{Conditioner, layout};
 use crate::denoise::Branch;
 use crate::error::{Error, Result};
 use crate::files::open_input;
+use crate::guard::contain;
 use crate::image::{self, InputLimit, LabelMap};
 use crate::npy;
 use crate::session::Cancel;
@@ -244,7 +245,8 @@ fn index(path: &Path) -> Result<Array2<f32>> {
     };
     let mut bytes = Vec::new();
     open_input(path)?.read_to_end(&mut bytes).map_err(|e| Error::io(path, "reading", e))?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|e| fail(format!("is no safetensors file: {e}")))?;
+    let file = contain(|| SafeTensors::deserialize(&bytes)).map_err(|panic| fail(panic.to_string()))?;
+    let file = file.map_err(|e| fail(format!("is no safetensors file: {e}")))?;
     let tensor = file.tensor("vectors").map_err(|_| fail("holds no tensor called vectors".to_owned()))?;
     let &[n, width] = tensor.shape() else { return Err(fail(format!("vectors has shape {:?}", tensor.shape()))) };
     if tensor.dtype() != safetensors::Dtype::F32 {
