@@ -6,7 +6,7 @@ use crate::bytes::EXTREMES;
 use crate::random::Random;
 
 /// Strings that are valid somewhere, or at which a reader of text goes wrong.
-const STRINGS: [&str; 18] = [
+const STRINGS: [&str; 20] = [
     "",
     " ",
     "a",
@@ -24,8 +24,13 @@ const STRINGS: [&str; 18] = [
     "(a|b)*c{1,9999}",
     "(((((((((((((((((((((((((((((((((((((((((((((((((((((((((a*)*)*)*)*",
     "(?:(?:a{1,1000}){1,1000}){1,1000}",
+    "(a+a+)+b",
+    "(?:a|a?)*z",
     "\\p{Nothing}[[[",
 ];
+
+/// Where those begin that are regular expressions.
+const REGULAR: usize = 14;
 
 /// A value of another type, or of the same type and out of the ordinary.
 fn odd(random: &mut Random) -> Value {
@@ -40,7 +45,7 @@ fn odd(random: &mut Random) -> Value {
         8 => json!([]),
         9 => json!({}),
         10 => (0..1 + random.below(120)).fold(json!(1), |inner, _| json!([inner])),
-        _ => multiplying(1 + random.below(30)),
+        _ => multiplying(1 + random.below(2)),
     }
 }
 
@@ -78,6 +83,10 @@ pub fn mutate_json(random: &mut Random, value: &mut Value, other: &Value) {
                 Some(Value::Number(number)) => number,
                 _ => 0.into(),
             };
+        }
+        // A regular expression becomes another, such as one that takes its reader forever.
+        (2 | 3, Value::String(text)) if text.contains(['\\', '|']) => {
+            *text = (*random.pick(&STRINGS[REGULAR..])).to_owned();
         }
         (2..=4, Value::String(text)) => {
             let mut bytes = std::mem::take(text).into_bytes();
