@@ -57,6 +57,7 @@ pub mod conditioner;
 pub mod denoise;
 pub mod error;
 mod files;
+mod guard;
 pub mod image;
 pub mod latent;
 pub mod lora;

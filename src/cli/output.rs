@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Says something to the person at the terminal. Where nobody listens any more, that is no reason to fail.
 pub(super) fn say(text: &str) {
@@ -23,23 +24,14 @@ pub(super) fn json(out: &mut dyn Write, value: &impl Serialize) -> Result<()> {
     text(out, &(json + "\n"))
 }
 
-/// Requires that a file can be put where a flag says, as far as the folder is concerned. `example` is a name for it.
+/// Requires that a file can be written where a flag says, and that its name does not promise another format than
+/// `extension`. `content` says what is written.
 ///
 /// # Errors
 /// [`Error::Input`] naming the flag.
-pub(super) fn require_place(flag: &str, path: &Path, example: &str) -> Result<()> {
-    if path.is_dir() {
-        let problem = format!("{} is a directory, and a file is to be written", path.display());
-        return Err(Error::input(flag, problem, format!("name a file in it, such as {example}")));
-    }
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => Err(Error::input(
-            flag,
-            format!("{} is no folder", folder.display()),
-            "make it first, or choose another path",
-        )),
-        _ => Ok(()),
-    }
+pub(super) fn require_place(flag: &str, path: &Path, extension: &str, content: &str) -> Result<()> {
+    files::require_format(flag, path, extension, content)?;
+    files::require_writable_file(flag, path)
 }
 
 /// A reader that has seen enough, such as `head`, is no failure.

@@ -61,14 +61,15 @@ pub fn plot(args: &PlotArgs, out: &mut dyn Write) -> Result<()> {
 /// Where the picture goes.
 fn place(args: &PlotArgs) -> Result<PathBuf> {
     let Some(path) = &args.output else { return Ok(args.pipeline.with_extension("svg")) };
-    if !path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("svg")) {
+    let is_svg = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("svg"));
+    if !is_svg && !files::is_stream(path) {
         return Err(Error::input(
             "--output",
             format!("{} does not end in .svg, and schedules are drawn as SVG only", path.display()),
             format!("name {}; browsers show it, and rsvg-convert or Inkscape make a PNG of it", svg_name(path)),
         ));
     }
-    output::require_place("--output", path, "schedules.svg")?;
+    output::require_place("--output", path, "svg", "schedules are drawn as SVG only")?;
     Ok(path.clone())
 }
 

@@ -50,15 +50,20 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut (dyn Write + Send)) -> Res
             }
         }
     }
-    let full = if args.compare { Some(compare::full(&plan)?) } else { None };
+    let mut full = if args.compare { Some(compare::full(&plan)?) } else { None };
     let savers = (0..=plan.stages.len()).map(|stages| plan.spec.folder(stages).map(Saver::new).transpose());
     let savers = savers.collect::<Result<Vec<_>>>()?;
     if let Some(path) = &args.save_latents {
-        output::require_place("--save-latents", path, "latents.npy")?;
+        output::require_place("--save-latents", path, "npy", LATENTS)?;
     }
 
     plan.keep_prepared(prepared::cache(global)?.as_ref());
+    plan.require_cache()?;
     let runtime = load_runtime(global, &plan, &interrupt)?;
+    fit(&mut plan, &runtime)?;
+    if let Some(full) = &mut full {
+        full.fit_runtime(&runtime)?;
+    }
     let found = started.elapsed().as_secs_f64();
     let opening = Instant::now();
     let recorder = Recorder::new(&plan, &runtime);
@@ -177,6 +182,31 @@ fn read_spec(args: &RunArgs) -> Result<(Spec, Option<Record>)> {
             "no pipeline file was named",
             "name one (ldm-ort run pipeline.toml), or a picture made by ldm-ort (--from PICTURE.png)",
         )),
+    }
+}
+
+/// What is written to the file of `--save-latents`.
+pub(super) const LATENTS: &str = "latents are written as a NumPy array";
+
+/// Fits a plan to this machine, and says which providers are skipped.
+pub(super) fn fit(plan: &mut Plan, runtime: &Runtime) -> Result<()> {
+    for note in plan.fit_runtime(runtime)? {
+        output::say(&format!("warning: {note}"));
+    }
+    Ok(())
+}
+
+/// The runtime that a plan's run would load, if it is on this machine.
+///
+/// # Errors
+/// [`Error::Runtime`] if it was named and cannot be used.
+pub(super) fn found_runtime(global: &Global, plan: &Plan) -> Result<Option<Runtime>> {
+    let options = RuntimeOptions { offline: true, ..global.library.to_options(flavour(&plan.spec)) };
+    let search = session::search(&options);
+    match (search.error(), search.taken()) {
+        (Some(error), _) => Err(error),
+        (None, None) => Ok(None),
+        (None, Some(_)) => Runtime::load(&options).map(Some),
     }
 }
 

@@ -44,11 +44,12 @@ fn encode(picture: &Rgb8, texts: &[(&str, String)], bytes: &mut Vec<u8>) -> Resu
     writer.finish()
 }
 
-/// Writes an encoded picture, whole or not at all.
+/// Writes an encoded image, whole or not at all. A symbolic link at `path` stays and its target is replaced; a device or
+/// FIFO is written into.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] naming `path`, the disk being full for example; what stood there before is then untouched.
+/// [`Error::Io`] naming `path`, for example if the disk is full. The file at `path` is untouched then.
 pub fn save_png(path: &Path, png: &[u8]) -> Result<()> {
     write_whole(path, |file| file.write_all(png))
 }

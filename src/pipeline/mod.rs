@@ -53,10 +53,13 @@ impl Pipeline {
     /// ([`ModelPlan::prepared`]); those are opened when it is their turn.
     ///
     /// # Errors
-    /// [`Error::Graph`] where the runtime refuses a graph, [`Error::Provider`] where a provider cannot be used,
+    /// [`Error::Graph`] where the runtime refuses a graph, [`Error::Provider`] where no provider of a list can be used,
     /// [`Error::Model`] where graph and tokenizer do not fit, [`Error::Interrupted`] when the observer breaks.
     pub fn load(mut plan: ModelPlan, runtime: &Runtime, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Self> {
         let mut parts = Parts::default();
+        for note in plan.choose_providers(runtime)? {
+            stop_if(observer.notice(Event::Warning(note)), None)?;
+        }
         plan.measured = batching::known(&plan, runtime)?;
         Opener::new(&plan, runtime, cancel, observer).load(&mut parts)?;
         if batching::is_due(&plan) {
@@ -78,6 +81,9 @@ impl Pipeline {
         observer: &mut dyn Observer,
     ) -> Result<Vec<Entry>> {
         let mut plan = plan.clone();
+        for note in plan.choose_providers(runtime)? {
+            stop_if(observer.notice(Event::Warning(note)), None)?;
+        }
         plan.measured = batching::known(&plan, runtime)?;
         let entries = |plan: &ModelPlan, observer: &mut dyn Observer| -> Result<Vec<Entry>> {
             let made = Opener::new(plan, runtime, cancel, observer).prepare();

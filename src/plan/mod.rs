@@ -10,11 +10,15 @@ mod conditions;
 mod control;
 mod evaluations;
 mod flux;
+mod inputs;
 mod model;
 mod opening;
 mod outer;
 mod preview;
+mod runtime;
 mod scheduler;
+mod scheduler_config;
+mod shapes;
 mod size;
 mod sizes;
 mod stages;
@@ -48,6 +52,7 @@ pub(crate) use opening::{fastest, name};
 pub use outer::OuterPlan;
 pub use preview::{PreviewPlan, PreviewSource};
 pub use scheduler::SchedulerChoice;
+pub use scheduler_config::AppliedCorrection;
 pub use sizes::Sizes;
 pub use stages::StagePlan;
 pub use text::{TextPart, TextPlan};
@@ -189,6 +194,9 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
         wrong.unless(model.check_prompts(task.as_ref()));
         for lora in &model.loras {
             wrong.unless(lora.check(&model.graphs()));
+        }
+        if let Some(size) = size {
+            wrong.unless(model.check_shapes(size, spec.run.tiles));
         }
     }
     if spec.device.batching == Batching::Split && model.as_ref().is_some_and(|model| !model.denoises_on_processor()) {

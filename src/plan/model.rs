@@ -362,7 +362,8 @@ impl Asked<'_> {
                 return Err(Error::input(
                     format!("task.{}.{key}", task.name()),
                     "this model is not told such a thing",
-                    "leave the key out; sizes belong to Stable Diffusion XL, aesthetic scores to its refiner",
+                    "leave the key out; sizes ([width, height], where diffusers has the height first) belong to Stable Diffusion XL, \
+                     aesthetic scores to its refiner",
                 ));
             }
         }

@@ -23,7 +23,10 @@ pub(super) fn size(
         found => found,
     };
     let natural = natural.map(|(w, h)| (whole(w), whole(h)));
-    let (default_width, default_height) = natural.unwrap_or(bundle.facts.default_size.value);
+    let fixed = bundle.facts.fixed_size.as_ref();
+    // A graph of one size is drawn in that, whatever was said of another.
+    let default = fixed.map_or(bundle.facts.default_size.value, |fixed| fixed.value);
+    let (default_width, default_height) = natural.unwrap_or(default);
     let width = spec.run.width.unwrap_or(default_width);
     let height = spec.run.height.unwrap_or(default_height);
     let mut wrong = Wrong::default();
@@ -39,7 +42,12 @@ pub(super) fn size(
     if !wrong.0.is_empty() {
         return Err(wrong.into_error());
     }
-    match bundle.facts.fixed_size.as_ref().filter(|fixed| fixed.value != (width, height)) {
+    let factor = bundle.facts.spatial_factor.value;
+    if spec.run.tiles.is_some_and(|tiles| tiles.split(height / factor, width / factor)) {
+        // The graphs are held to the size of the tiles.
+        return Ok((width, height));
+    }
+    match fixed.filter(|fixed| fixed.value != (width, height)) {
         None => flux::check_size(task, bundle, (width, height)).map(|()| (width, height)),
         Some(fixed) => Err(Error::input(
             "run.width, run.height",

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::model::ModelPlan;
-use super::{Request, TextPart};
+use super::{ConditionPart, Request, TextPart};
 use crate::bundle::{ComponentKind, DenoiserContract, Positions};
 use crate::tensor::{Dim, TensorInfo};
 use crate::tiles::Tiles;
@@ -130,18 +130,9 @@ impl ModelPlan {
         axes.add(&contract.timestep, &[if own { Some(1) } else { rows }]);
     }
 
-    /// How many tokens the denoiser attends to, where every prompt is as long as any other.
+    /// The number of tokens that the denoiser attends to; `None` if it is not the same for every prompt and condition.
     fn tokens(&self) -> Option<usize> {
-        let text = self.text.as_ref().filter(|_| self.conditions.is_empty())?;
-        let mut groups = BTreeMap::new();
-        for encoder in &text.encoders {
-            if encoder.style.goes_on {
-                return None;
-            }
-            if encoder.taken.tokens.is_some() {
-                groups.insert(encoder.group, encoder.tokenizer.max_length());
-            }
-        }
-        Some(groups.values().sum()).filter(|&tokens| tokens > 0)
+        let text = self.text.as_ref().filter(|_| !self.conditions.iter().any(ConditionPart::is_tokens))?;
+        text.tokens().filter(|&tokens| tokens > 0)
     }
 }

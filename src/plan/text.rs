@@ -2,6 +2,7 @@
 
 mod family;
 mod learnt;
+mod length;
 mod states;
 
 use std::sync::Arc;
@@ -83,7 +84,10 @@ impl TextPlan {
             // Words of a user's own and layers left out are matters of CLIP's.
             let (learnt, tokenizer) = match of.is_t5 {
                 true => (None, t5_of_length(tokenizer, component, &contract, family, reading)?),
-                false => Learnt::new(&inversions, component, clips, &mut contract, tokenizer)?,
+                false => {
+                    let tokenizer = length::of_encoder(tokenizer, component, &contract)?;
+                    Learnt::new(&inversions, component, clips, &mut contract, tokenizer)?
+                }
             };
             let whole = family.whole(component, &contract, of)?;
             readable(component, whole.tokens.as_ref(), reading, wanted_for)?;
@@ -126,9 +130,25 @@ impl TextPlan {
         self.encoders.chunk_by(|a, b| a.group == b.group).collect()
     }
 
+    /// The number of tokens that every prompt becomes; `None` if long prompts become more.
+    pub(super) fn tokens(&self) -> Option<usize> {
+        let is_longer = |text: &TextPart| text.style.goes_on && text.taken.tokens.is_some();
+        (!self.encoders.iter().any(is_longer)).then(|| self.tokens_of_a_chunk())
+    }
+
+    /// The number of tokens that a prompt read in one chunk becomes, the zeros of an absent encoder among them.
+    fn tokens_of_a_chunk(&self) -> usize {
+        let of_group = |group: &[TextPart]| {
+            let (text, states) = group.iter().find_map(|text| Some((text, text.taken.tokens.as_ref()?)))?;
+            // A pooled vector, `[n, width]`, is one token.
+            Some(if states.shape.len() == 2 { 1 } else { text.tokenizer.max_length() })
+        };
+        let groups: usize = self.groups().into_iter().filter_map(of_group).sum();
+        groups + self.blank.map_or(0, |[tokens, _]| tokens)
+    }
+
     /// Requires that the encoders fit each other and give what the denoiser takes.
     fn check(&self, denoiser: &DenoiserContract, bundle: &Bundle) -> Result<()> {
-        let mut tokens = self.blank.map_or(0, |[tokens, _]| tokens);
         for group in self.groups() {
             let lengths: Vec<usize> = group.iter().map(|text| text.tokenizer.max_length()).collect();
             if lengths.iter().any(|&length| length != lengths[0]) {
@@ -138,8 +158,6 @@ impl TextPlan {
                     "set the same model_max_length in each tokenizer_config.json",
                 ));
             }
-            let is_attended_to = group.iter().any(|text| text.taken.tokens.is_some());
-            tokens += lengths.first().copied().filter(|_| is_attended_to).unwrap_or(0);
         }
         let path = &bundle.denoiser()?.graph.path;
         if denoiser.context_mask.is_none() && self.encoders.iter().any(|text| text.style.is_masked) {
@@ -160,6 +178,7 @@ impl TextPlan {
         let of_length = self.encoders.iter().any(|text| text.tokenizer.is_t5()) || self.blank.is_some();
         let by_token = denoiser.context.iter().chain(&denoiser.context_mask);
         let mut lengths = by_token.filter_map(|info| Some((info, info.shape.get(1)?.fixed()?)));
+        let tokens = self.tokens_of_a_chunk();
         if let Some((info, length)) = lengths.find(|&(_, length)| of_length && length != tokens) {
             return Err(Error::model(
                 path,

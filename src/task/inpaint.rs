@@ -8,7 +8,7 @@
 
 use ndarray::{Array4, ArrayD, Axis, IxDyn, concatenate};
 
-use super::picture::{dimensions, drawn, for_branches, mask, nearest, pixels, posterior, repeated, same_shape};
+use super::picture::{self, dimensions, drawn, for_branches, mask, nearest, pixels, posterior, repeated, same_shape};
 use super::prompt::{condition, guidance};
 use super::{Paste, Rounding, Stage, Start, Task, steps_run};
 use crate::denoise::{Condition, Guidance, Keep};
@@ -49,6 +49,11 @@ impl Task for Inpaint {
 
     fn strength(&self) -> Option<f64> {
         Some(self.strength)
+    }
+
+    fn check_inputs(&self, _images: usize, _sample: [usize; 3], size: (usize, usize)) -> Result<()> {
+        picture::check(&self.image)?;
+        mask(&self.mask, size).map(drop)
     }
 
     fn start(&self, stage: &mut Stage<'_>) -> Result<Start> {

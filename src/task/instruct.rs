@@ -3,7 +3,7 @@
 
 use ndarray::{ArrayD, Axis, concatenate};
 
-use super::picture::{dimensions, pixels, posterior, repeated};
+use super::picture::{self, dimensions, pixels, posterior, repeated};
 use super::prompt::{condition, guidance};
 use super::{Stage, Start, Task};
 use crate::bundle::DenoiserContract;
@@ -45,6 +45,10 @@ impl Task for Instruct {
 
     fn natural_size(&self, _factor: usize, handed: Option<(usize, usize)>) -> Result<Option<(usize, usize)>> {
         dimensions(&self.image, handed)
+    }
+
+    fn check_inputs(&self, _images: usize, _sample: [usize; 3], _size: (usize, usize)) -> Result<()> {
+        picture::check(&self.image)
     }
 
     fn start(&self, stage: &mut Stage<'_>) -> Result<Start> {

@@ -24,7 +24,7 @@ use crate::session::Cancel;
 use crate::spec::{self, ClassConditional, Prompting};
 use crate::text::TextEncoders;
 
-pub use conditions::{Given, check_labels, things};
+pub use conditions::{Given, check_condition, check_labels, things};
 pub use from_noise::Unconditional;
 pub use prompt::{texts, unheeded_negative_prompt};
 
@@ -283,6 +283,15 @@ pub trait Task: std::fmt::Debug + Send + Sync {
     /// [`Error::Input`] naming the key that does not go with the number of steps, or with this task.
     fn check(&self, _steps: usize, denoising_start: Option<f64>, _rounding: Rounding) -> Result<()> {
         begins_by_itself(self.name(), denoising_start)
+    }
+
+    /// Reads the files that the task begins with, whole, and requires that they fit a run of so many `images`, with samples
+    /// of shape `[c, h/f, w/f]` and of this width and height in pixels.
+    ///
+    /// # Errors
+    /// [`Error::Input`] naming the file.
+    fn check_inputs(&self, _images: usize, _sample: [usize; 3], _size: (usize, usize)) -> Result<()> {
+        Ok(())
     }
 
     /// The share of the schedule that is run, in (0, 1], where the task starts from a picture.

@@ -4,7 +4,7 @@
 
 use ndarray::ArrayD;
 
-use super::picture::{dimensions, for_branches, pixels, repeated};
+use super::picture::{self, dimensions, for_branches, pixels, repeated};
 use super::prompt::{condition, guidance};
 use super::{Stage, Start, Task};
 use crate::denoise::{Condition, Guidance};
@@ -35,6 +35,10 @@ impl Task for SuperResolution {
     fn natural_size(&self, factor: usize, handed: Option<(usize, usize)>) -> Result<Option<(usize, usize)>> {
         let small = dimensions(&self.image, handed)?;
         Ok(small.map(|(width, height)| (width * factor, height * factor)))
+    }
+
+    fn check_inputs(&self, _images: usize, _sample: [usize; 3], _size: (usize, usize)) -> Result<()> {
+        picture::check(&self.image)
     }
 
     fn start(&self, stage: &mut Stage<'_>) -> Result<Start> {
