@@ -3,6 +3,7 @@
 mod atomic;
 mod home;
 mod link;
+mod system;
 mod target;
 
 use std::fs::File;
@@ -14,6 +15,7 @@ use sha2::{Digest, Sha256};
 pub(crate) use atomic::{replace, write_new, write_new_or_same, write_whole};
 pub(crate) use home::expand_home;
 pub(crate) use link::broken_link;
+pub(crate) use system::{flush_to_disk, open_lock_file, rename_folder};
 pub(crate) use target::{is_stream, require_format, require_writable_file, require_writable_folder};
 
 use crate::error::{Error, Result};

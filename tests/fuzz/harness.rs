@@ -160,12 +160,7 @@ impl Reader {
         }
     }
 
-    fn work(
-        &self,
-        seed: u64,
-        inputs: Range<u64>,
-        progress: &Mutex<Progress>,
-    ) -> Result<String, String> {
+    fn work(&self, seed: u64, inputs: Range<u64>, progress: &Mutex<Progress>) -> Result<String, String> {
         let scratch = tempfile::tempdir().expect("a folder");
         let mut folders = BTreeMap::new();
         let seeds: Vec<_> = self.seeds.iter().map(|seed| seed.place(scratch.path(), &mut folders)).collect();
@@ -327,7 +322,9 @@ impl Findings {
         // Messages differ in numbers; one of a kind is enough.
         let key: String = what.chars().filter(|c| !c.is_ascii_digit()).take(80).collect();
         let file = || file.to_path_buf();
-        self.0.entry(format!("{kind}: {key}")).or_insert_with(|| (input, file(), [what.as_bytes(), b"\n", bytes].concat()));
+        self.0
+            .entry(format!("{kind}: {key}"))
+            .or_insert_with(|| (input, file(), [what.as_bytes(), b"\n", bytes].concat()));
     }
 
     /// The findings with their inputs, which are written in full to cargo's folder for such files.

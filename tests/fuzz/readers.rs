@@ -124,7 +124,14 @@ fn tokenize(folder: &Path, _: &Path) -> std::result::Result<(), String> {
     let tokenizer = told(Tokenizer::open(folder))?;
     let long = "a photo of an astronaut, riding aaaaaaaa ".repeat(12);
     let same = "a".repeat(64) + "!";
-    for text in ["", "a photo of a cat", "<|endoftext|> </s> [MASK] <extra_id_0>", "é\u{301}日本 \u{1f642}\u{0}\t", &long, &same] {
+    for text in [
+        "",
+        "a photo of a cat",
+        "<|endoftext|> </s> [MASK] <extra_id_0>",
+        "é\u{301}日本 \u{1f642}\u{0}\t",
+        &long,
+        &same,
+    ] {
         told(tokenizer.encode(text))?;
         told(tokenizer.tokens(text))?;
     }
@@ -144,7 +151,7 @@ fn tokenizers_of_one_file() {
         name: "tokenizer.json",
         seeds: folders.into_iter().flat_map(of).collect(),
         read: tokenize,
-        inputs: 2500,
+        inputs: 3000,
         well_formed: 0.6,
         accepted: 0.1,
         names_file: true,

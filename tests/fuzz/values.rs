@@ -45,7 +45,7 @@ fn odd(random: &mut Random) -> Value {
         8 => json!([]),
         9 => json!({}),
         10 => (0..1 + random.below(120)).fold(json!(1), |inner, _| json!([inner])),
-        _ => multiplying(1 + random.below(2)),
+        _ => multiplying(1 + random.below(30)),
     }
 }
 
