@@ -244,7 +244,7 @@ impl Cache {
         stop_if(&options.cancel)?;
         entry.seconds = began.elapsed().as_secs_f64();
         entry.write(room.path())?;
-        std::fs::rename(room.path(), &place).map_err(|e| Error::io(&place, "creating the folder", e))?;
+        files::rename_folder(room.path(), &place).map_err(|e| Error::io(&place, "creating the folder", e))?;
         let _ = room.keep();
         Entry::read(&place).ok_or_else(|| Error::io(&place, "reading", std::io::ErrorKind::InvalidData.into()))
     }

@@ -224,19 +224,19 @@ pub(super) const INCOMPLETE: &str = "the download is not complete; fetch the mod
 
 /// Opens a file, telling a dangling link from a missing file.
 fn open_file(path: &Path) -> Result<File> {
+    let is_folder =
+        || Error::model(path, "is a directory where a .onnx file is wanted", "give the path of the file in it");
     let not_there = |e: std::io::Error| match (files::broken_link(path), e.kind()) {
         (Some(reason), _) => Error::model(path, reason, INCOMPLETE),
         (None, std::io::ErrorKind::NotFound) => Error::model(path, "no such file", "give the path of a .onnx file"),
+        // Windows does not open a folder.
+        _ if path.is_dir() => is_folder(),
         _ => Error::io(path, "reading", e),
     };
     let file = files::open(path).map_err(not_there)?;
     let metadata = file.metadata().map_err(|e| Error::io(path, "reading", e))?;
     if metadata.is_dir() {
-        return Err(Error::model(
-            path,
-            "is a directory where a .onnx file is wanted",
-            "give the path of the file in it",
-        ));
+        return Err(is_folder());
     }
     Ok(file)
 }

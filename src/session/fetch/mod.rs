@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use super::Cancel;
 use super::library::{self, Flavour, RuntimeOptions};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::guard::contain;
 use wheel::Wheel;
 
@@ -118,7 +119,7 @@ pub fn install(flavour: Flavour, options: &RuntimeOptions, observer: &mut dyn Fn
 pub(super) fn tidy(options: &RuntimeOptions) {
     let Ok(cache) = library::directory(&options.env) else { return };
     if unfinished(&cache).next().is_some()
-        && let Ok(lock) = File::create(cache.join(LOCK))
+        && let Ok(lock) = files::open_lock_file(&cache.join(LOCK))
         && lock.try_lock().is_ok()
     {
         remove_unfinished(&cache);
@@ -198,7 +199,7 @@ impl Job<'_> {
             return Err(self.failed(format!("{} holds no libraries", self.wheel.file)));
         }
         library::digests::write(&libraries)?;
-        match std::fs::rename(&libraries, self.folder) {
+        match files::rename_folder(&libraries, self.folder) {
             Ok(()) => {}
             // Another process was first, on a file system without locks.
             Err(_) if self.folder.is_dir() => return Ok(true),
@@ -214,7 +215,7 @@ impl Job<'_> {
     /// Waits until no other process changes the cache.
     fn lock(&self, observer: &mut dyn FnMut(&Event)) -> Result<File> {
         let path = self.cache.join(LOCK);
-        let file = File::create(&path).map_err(|e| Error::io(&path, "creating", e))?;
+        let file = files::open_lock_file(&path).map_err(|e| Error::io(&path, "creating", e))?;
         let mut told = false;
         loop {
             match file.try_lock() {
