@@ -243,7 +243,7 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
     }
 
     let (denoising_start, denoising_end) = (spec.run.denoising_start, spec.run.denoising_end);
-    filling.add_planned(&spec, &model, &scheduler, custom.is_none().then_some(steps));
+    filling.add_planned(&spec, &model, &scheduler);
     model.defaults = filling.filled;
     spec.run.steps = Some(steps);
     if offer.is_none() {

@@ -8,7 +8,11 @@ use ldm_ort::lora::Lora;
 use ldm_ort::rewrite::{Pass, branches, footprint, rewrite};
 use ldm_ort::scheduler::{Config, ForwardProcess, Noise, Request, build};
 use ldm_ort::text::{Inversion, tokenizer::Tokenizer};
-use ldm_ort::{Overrides, Result, Spec, image, metadata, npy};
+use ldm_ort::{
+    Overrides, Result, Spec,
+    image::{self, InputLimit},
+    metadata, npy,
+};
 
 use crate::harness::{Reader, Seed};
 
@@ -76,8 +80,8 @@ fn graphs() {
                 .chain([root("tests/golden/lora/files/fused.onnx")])
                 .collect(),
         ),
-        read: |folder, file| {
-            let graph = told(GraphFile::open(file, folder))?;
+        read: |_, file| {
+            let graph = told(GraphFile::open(file))?;
             graph.draws_noise();
             graph.multiplies_in_integers();
             told(graph.digest()).map(drop)
@@ -103,7 +107,7 @@ fn rewrites() {
                 .collect(),
         ),
         read: |folder, file| {
-            let graph = told(GraphFile::open(file, folder))?;
+            let graph = told(GraphFile::open(file))?;
             let passes = [Pass::Attention, Pass::Subpixel, Pass::Winograd, Pass::FeedForward];
             let axes = [("batch_size", 2), ("height", 8), ("width", 8), ("sequence_length", 16)];
             let axes = axes.map(|(name, length)| (name.to_owned(), length));
@@ -234,7 +238,7 @@ fn loras() {
             let [unet, text] = GRAPHS.get_or_init(|| {
                 ["unet", "text_encoder"].map(|part| {
                     let folder = root("tests/fixtures/models/sd1");
-                    GraphFile::open(&folder.join(part).join("model.onnx"), &folder).expect("a fixture")
+                    GraphFile::open(&folder.join(part).join("model.onnx")).expect("a fixture")
                 })
             });
             let lora = Lora { path: file.to_path_buf(), denoiser_scale: 0.5, text_encoder_scale: 0.5 };
@@ -303,8 +307,8 @@ fn images() {
         name: "image",
         seeds: alone(pictures()),
         read: |_, file| {
-            let dimensions = told(image::dimensions(file));
-            let picture = told(image::load(file))?;
+            let dimensions = told(image::dimensions(file, InputLimit::default()));
+            let picture = told(image::load(file, InputLimit::default()))?;
             assert_eq!(dimensions, Ok((picture.width(), picture.height())), "two readers of the size disagree");
             told(image::resize(&picture, 8, 8)).map(drop)
         },
@@ -323,8 +327,8 @@ fn label_and_depth_maps() {
         name: "label map",
         seeds: alone(pictures().into_iter().filter(grey).collect()),
         read: |_, file| {
-            told(image::load_grey(file))?;
-            told(image::load_labels(file)).map(|map| drop(map.resized(5, 7)))
+            told(image::load_grey(file, InputLimit::default()))?;
+            told(image::load_labels(file, InputLimit::default())).map(|map| drop(map.resized(5, 7)))
         },
         inputs: 2000,
         well_formed: 0.3,
