@@ -34,7 +34,7 @@ pub use json::read_object;
 pub use layout::{Layout, Overrides, SchedulerFile, open_conditioner, open_controlnet};
 pub use onnx::{ExternalFile, GraphFile, LayerNorm, ModuleWeight, Operator, TokenTable, Upsamplings, Weights};
 pub(crate) use onnx::{Reference, frame, map, placed_in, proto};
-pub use operators::{Obstacle, obstacles};
+pub use operators::{Obstacle, obstacles, operators_without_cpu_kernel};
 pub use pipeline_class::{CallDefaults, Defaults, Family, PipelineClass};
 pub use report::{ComponentReport, FactReport, ProviderReport, Report, SchedulerReport, TensorReport, inspect};
 pub use roles::{

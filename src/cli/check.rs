@@ -35,7 +35,10 @@ pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<(
     }
     let runtime = found_runtime(global, &plan)?;
     match &runtime {
-        Some(runtime) => fit(&mut plan, runtime)?,
+        Some(runtime) => {
+            fit(&mut plan, runtime)?;
+            plan.check_operators(runtime)?;
+        }
         None => plan.fit_pinned_runtime()?,
     }
     warn("", &plan.model, &plan.request, &[])?;

@@ -65,14 +65,30 @@ fn patch(folder: &Folder, name: &str, at: isize, byte: u8) {
     folder.write(name, bytes);
 }
 
-/// Appends a node of an operator of `com.microsoft` to the UNet: protobuf joins messages that come in several parts.
-fn append(folder: &Folder, operator: &str) {
-    let field = |tag: u8, bytes: &[u8]| [&[tag << 3 | 2, u8::try_from(bytes.len()).expect("short")], bytes].concat();
+/// A field of protobuf with a length.
+fn field(tag: u8, bytes: &[u8]) -> Vec<u8> {
+    [&[tag << 3 | 2, u8::try_from(bytes.len()).expect("short")], bytes].concat()
+}
+
+/// Appends to the UNet: protobuf joins messages that come in several parts.
+fn append(folder: &Folder, graph: &[u8], model: &[u8]) {
+    let more = [&field(7, graph), model].concat();
+    folder.write("model/unet/model.onnx", [folder.read("model/unet/model.onnx"), more].concat());
+}
+
+/// Appends a node of an operator of `com.microsoft`.
+fn append_operator(folder: &Folder, operator: &str) {
     let domain = field(7, b"com.microsoft");
     let node = [field(2, b"more"), field(4, operator.as_bytes()), domain].concat();
     let opset = [field(1, b"com.microsoft"), vec![2 << 3, 1]].concat();
-    let more = [field(7, &field(1, &node)), field(8, &opset)].concat();
-    folder.write("model/unet/model.onnx", [folder.read("model/unet/model.onnx"), more].concat());
+    append(folder, &field(1, &node), &field(8, &opset));
+}
+
+/// Appends a product of a stored bfloat16 number with itself.
+fn append_bfloat16(folder: &Folder) {
+    let node = [field(1, b"w"), field(1, b"w"), field(2, b"more"), field(4, b"MatMul")].concat();
+    let stored = [vec![1 << 3, 1, 1 << 3, 1, 2 << 3, 16], field(8, b"w"), field(9, &[0x80, 0x3f])].concat();
+    append(folder, &[field(1, &node), field(5, &stored)].concat(), &[]);
 }
 
 fn directories() -> Vec<Row> {
@@ -218,16 +234,21 @@ fn directories() -> Vec<Row> {
         Row::new("operators newer than the runtime's")
             .files(|f| patch(f, "model/vae_decoder/model.onnx", -1, 99))
             .says(&["model/vae_decoder/model.onnx", "opset ai.onnx 99", "ONNX Runtime 1.", "till opset 2"]),
-        Row::new("operators fused for CUDA").files(|f| append(f, "GroupNorm")).says(&[
+        Row::new("operators fused for CUDA").files(|f| append_operator(f, "GroupNorm")).says(&[
             "model/unet/model.onnx: unet is to run on the CPU",
             "1 × com.microsoft:GroupNorm",
             "only cuda, rocm, directml can run it",
             "[device] provider",
         ]),
-        Row::new("operators that nobody defines").files(|f| append(f, "FooBar")).says(&[
+        Row::new("operators that nobody defines").files(|f| append_operator(f, "FooBar")).says(&[
             "model/unet/model.onnx: has operators that ONNX Runtime 1.",
             "does not define",
             "com.microsoft:FooBar",
+        ]),
+        Row::new("weights in a type that the CPU has no products for").files(append_bfloat16).says(&[
+            "model/unet/model.onnx: unet is to run on the CPU",
+            "cannot multiply by its weights: MatMul by bfloat16",
+            "float32 or float16",
         ]),
         Row::new("a tokenizer longer than its text encoder")
             .files(|f| f.replace("model/tokenizer/tokenizer_config.json", "_length\": 16", "_length\": 17"))

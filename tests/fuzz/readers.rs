@@ -106,7 +106,7 @@ fn rewrites() {
                 .chain(unets.map(root))
                 .collect(),
         ),
-        read: |folder, file| {
+        read: |_, file| {
             let graph = told(GraphFile::open(file))?;
             let passes = [Pass::Attention, Pass::Subpixel, Pass::Winograd, Pass::FeedForward];
             let axes = [("batch_size", 2), ("height", 8), ("width", 8), ("sequence_length", 16)];

@@ -70,6 +70,8 @@ pub struct GraphFile {
     pub outputs: Vec<TensorInfo>,
     /// How often each operator occurs, branches and functions included.
     pub operators: BTreeMap<Operator, usize>,
+    /// The operators of ONNX's own that multiply by stored tensors, each with the types of those.
+    pub products: BTreeSet<(String, DType)>,
     /// True if the file defines operators of its own, by functions of others. Those are not counted as operators.
     pub has_functions: bool,
     /// How the graph enlarges pictures.
@@ -167,6 +169,7 @@ impl GraphFile {
                 .collect(),
             inputs,
             operators: contents.operators,
+            products: contents.products,
             has_functions: !model.functions.is_empty(),
             upsamplings: contents.upsamplings,
             weight_bytes: weights.values().fold(0, |sum, &bytes| sum.saturating_add(bytes)),
@@ -246,11 +249,21 @@ fn open_file(path: &Path) -> Result<File> {
 struct Contents<'a> {
     operators: BTreeMap<Operator, usize>,
     tensors: Vec<&'a proto::Tensor>,
+    products: BTreeSet<(String, DType)>,
     upsamplings: Upsamplings,
 }
 
 impl<'a> Contents<'a> {
     fn visit_graph(&mut self, graph: &'a proto::Graph) {
+        let types: BTreeMap<&str, i32> = graph.initializer.iter().map(|t| (t.name.as_str(), t.data_type)).collect();
+        let multiplies = |node: &&proto::Node| {
+            domain(&node.domain).is_empty()
+                && ["Conv", "ConvTranspose", "Gemm", "MatMul"].contains(&node.op_type.as_str())
+        };
+        for node in graph.node.iter().filter(multiplies) {
+            let stored = node.input.iter().filter_map(|name| types.get(name.as_str()));
+            self.products.extend(stored.map(|&code| (node.op_type.clone(), DType::from_onnx(code))));
+        }
         self.tensors.extend(&graph.initializer);
         self.visit_nodes(&graph.node);
     }
