@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::tasks::TaskFit;
-use super::{Bundle, ComponentKind, DenoiserContract, PixArt, json};
+use super::{Bundle, ComponentKind, DenoiserContract, Family, PixArt, json};
 
 /// Writes a complete, commented pipeline.toml for a model directory.
 ///
@@ -112,7 +112,7 @@ impl Style {
             Self { steps: 4, guidance: 8.5 }
         } else if has(|c| c.positions.is_some()) {
             // Kontext; dev, which is told the scale; and schnell, which is not.
-            if bundle.class().is_some_and(|class| class.contains("Kontext")) {
+            if bundle.family().is_ok_and(|family| family == Family::FluxKontext) {
                 Self { steps: 28, guidance: 2.5 }
             } else if has(|c| c.guidance.is_some()) {
                 Self { steps: 28, guidance: 3.5 }
@@ -122,7 +122,7 @@ impl Style {
         } else if class == "EulerAncestralDiscreteScheduler" && trailing {
             // The settings with which the distilled "turbo" models are published.
             Self { steps: 4, guidance: 0.0 }
-        } else if contract.as_ref().is_some_and(|c| PixArt::of(bundle.class(), c).is_some()) {
+        } else if bundle.family().is_ok_and(|family| PixArt::of(family).is_some()) {
             Self { steps: 20, guidance: 4.5 }
         } else if has(DenoiserContract::is_multimodal) {
             Self { steps: 28, guidance: 7.0 }

@@ -65,7 +65,7 @@ impl TextPlan {
                 "choose [task.unconditional], or export the text encoder too",
             ));
         }
-        let family = Family::of(bundle, denoiser);
+        let family = Family::of(bundle, denoiser)?;
         let reading = &prompting.reading;
         let inversions =
             embeddings.iter().map(|embedding| Inversion::open(&embedding.path, embedding.token.as_deref()));

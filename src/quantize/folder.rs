@@ -48,13 +48,7 @@ pub fn write<T>(
 
 /// Copies what is in a folder but for the files `without`, links followed. `above` are the folders that it is in, itself
 /// among them.
-fn copy(
-    from: &Path,
-    to: &Path,
-    without: &HashSet<PathBuf>,
-    above: &mut Vec<PathBuf>,
-    cancel: &Cancel,
-) -> Result<()> {
+fn copy(from: &Path, to: &Path, without: &HashSet<PathBuf>, above: &mut Vec<PathBuf>, cancel: &Cancel) -> Result<()> {
     std::fs::create_dir_all(to).map_err(|e| Error::io(to, "creating the folder", e))?;
     let listed = std::fs::read_dir(from).map_err(|e| Error::io(from, "listing", e))?;
     for entry in listed {

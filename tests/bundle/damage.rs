@@ -144,7 +144,10 @@ mod links {
         assert!(dir.only_component().graph.external[0].is_linked);
         let plain = Dir::new().graph("real/model.onnx", unet().external("w", &[1], "./w", 0)).put("real/w", [0; 4]);
         symlink("real", plain.join("unet")).unwrap();
-        assert!(!plain.only_component().graph.external[0].is_linked, "the folder is a link, and the file in it is none");
+        assert!(
+            !plain.only_component().graph.external[0].is_linked,
+            "the folder is a link, and the file in it is none"
+        );
     }
 
     #[test]

@@ -27,7 +27,8 @@ pub struct GraphCache {
 
 impl GraphCache {
     pub fn new() -> Self {
-        let runtime = Runtime::load(&LibraryArgs::default().to_options(None)).expect("ONNX Runtime is found or fetched");
+        let runtime =
+            Runtime::load(&LibraryArgs::default().to_options(None)).expect("ONNX Runtime is found or fetched");
         Self { folder: tempfile::tempdir().expect("a folder"), library: runtime.path().to_owned() }
     }
 
@@ -43,11 +44,7 @@ pub fn draw<'a>(folder: &Path, arguments: impl IntoIterator<Item = &'a str>) -> 
 }
 
 /// As [`draw`], on optimized graphs if there is a cache. No graph may fall back to its unoptimized form.
-pub fn draw_with<'a>(
-    folder: &Path,
-    arguments: impl IntoIterator<Item = &'a str>,
-    cache: Option<&GraphCache>,
-) -> Drawn {
+pub fn draw_with<'a>(folder: &Path, arguments: impl IntoIterator<Item = &'a str>, cache: Option<&GraphCache>) -> Drawn {
     let mut command = ldm_ort(folder);
     command.arg("run").args(arguments).arg("--output").arg(folder).arg("--json");
     if let Some(GraphCache { folder, library }) = cache {

@@ -35,10 +35,7 @@ struct Need {
 /// A location must be a relative path without `..`, so that a graph from a stranger cannot name a file elsewhere on the
 /// machine. The file may be a link that leads anywhere, as in the Hugging Face cache: it was made by whoever laid out the
 /// directory, and opens only what the user may read.
-pub fn check<'a>(
-    graph: &Path,
-    tensors: impl Iterator<Item = &'a proto::Tensor>,
-) -> Result<Vec<ExternalFile>> {
+pub fn check<'a>(graph: &Path, tensors: impl Iterator<Item = &'a proto::Tensor>) -> Result<Vec<ExternalFile>> {
     let mut needs: BTreeMap<String, Need> = BTreeMap::new();
     for tensor in tensors.filter(|t| t.data_location == proto::EXTERNAL || !t.external_data.is_empty()) {
         let reference = Reference::read(graph, tensor)?;
