@@ -173,6 +173,7 @@ struct Settled {
 /// what it is handed, where it is a stage itself.
 fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
     let bundle = Bundle::open(&spec.model.path, &spec.model.overrides())?;
+    bundle.family()?;
     let mut wrong = Wrong::default();
     let hand = offer.and_then(|offer| wrong.unless(offer.take(&mut spec, &bundle)));
     let own_seed = spec.run.seed;

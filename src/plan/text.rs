@@ -68,7 +68,7 @@ impl TextPlan {
                 "choose [task.unconditional], or export the text encoder too",
             ));
         }
-        let family = Family::of(bundle, denoiser);
+        let family = Family::of(bundle)?;
         let t5_length = max_sequence_length.or(family.t5_length());
         let reading = &prompting.reading;
         let inversions =
