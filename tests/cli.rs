@@ -317,3 +317,46 @@ fn one_is_no_plural() {
     assert_says(&of("1"), &["1 picture of", "1 step of ddim", "previews every step are made"]);
     assert_says(&of("2"), &["2 steps of ddim", "previews every 2 steps are made"]);
 }
+
+/// Syntax of other programs in prompts, and embeddings that no prompt names, are told of by `check` and by a run.
+#[test]
+fn prompts_that_are_not_read_as_they_are_meant_are_warned_of() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // One vector of zeros, as wide as the text encoder's.
+    let header = r#"{"<cat>":{"dtype":"F32","shape":[1,16],"data_offsets":[0,64]}}"#;
+    let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &[0; 64]].concat();
+    std::fs::write(folder.path().join("cat.safetensors"), bytes).expect("a file can be written");
+    let cat = "[[embedding]]\npath = 'cat.safetensors'\n";
+    let weights = "weights = 'a1111'\n";
+    for (prompt, keys, tables, says) in [
+        ("a <lora:x:1> cat", "", "", Some("prompt: \"<lora:x:1>\" is read as words and adds no LoRA")),
+        ("a [cat:dog:0.5]", weights, "", Some("prompt: \"[cat:dog:0.5]\" is read as words")),
+        ("a [cat|dog]", weights, "", Some("prompt: \"[cat|dog]\" is read as words")),
+        ("a cat AND a dog", weights, "", Some("prompt: \"AND\" is read as a word")),
+        ("a (red:1.4) cat", "", "", Some("weights = \"a1111\"")),
+        ("a cat", "negative_prompt = 'a BREAK b'\n", "", Some("negative_prompt: \"BREAK\" is read as a word")),
+        ("a cat", "", cat, Some("cat.safetensors: no prompt has its token \"<cat>\"")),
+        ("a <cat>", "", cat, None),
+        ("a (<CAT>:1.2)", weights, cat, None),
+        ("a cat", "negative_prompt = '<cat>'\n", cat, None),
+        (r"a \\[cat\\] \\(red\\), 3:4", weights, "", None),
+    ] {
+        let text = format!(
+            "[model]\npath = '{}'\n[task.text-to-image]\nprompt = \"{prompt}\"\n{keys}{tables}[run]\nsteps = 1\nseed = 1\n\
+             width = 64\nheight = 64\n",
+            models().join("sd1").display()
+        );
+        std::fs::write(folder.path().join("pipeline.toml"), text).expect("a file can be written");
+        for arguments in [["check", "pipeline.toml"], ["run", "pipeline.toml"]] {
+            let mut command = ldm_ort(folder.path());
+            command.args(arguments);
+            let answer = answer(command);
+            assert_eq!(answer.code, Some(0), "{prompt}: {answer}");
+            let warnings: Vec<&str> = answer.stderr.lines().filter(|line| line.contains("warning")).collect();
+            match says {
+                Some(says) => assert!(warnings.len() == 1 && warnings[0].contains(says), "{prompt}: {answer}"),
+                None => assert!(warnings.is_empty(), "{prompt}: {answer}"),
+            }
+        }
+    }
+}

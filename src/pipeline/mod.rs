@@ -168,7 +168,7 @@ impl Pipeline {
     ) -> Result<Drawn> {
         self.plan.check_request(request)?;
         OuterPlan::fits(self.plan.outer.as_ref(), request.cache.as_ref())?;
-        let sizes = Sizes::of(request, &self.plan.model.denoiser);
+        let sizes = Sizes::of(request, &self.plan.model);
         if self.plan.sizes.is_some_and(|opened| opened != sizes) {
             self.plan.sizes = Some(sizes);
             let encodings = self.parts.encodings.clone();
@@ -211,6 +211,7 @@ impl Pipeline {
             prompts: &prompts,
             sample_shape,
             size: (request.width, request.height),
+            input_limit: request.input_limit,
             steps: request.steps,
             is_planned: request.planned_strength.is_some(),
             denoising_start: request.denoising_start.map(|_| span.start),
@@ -229,6 +230,7 @@ impl Pipeline {
             condition: &part.condition,
             graph: graph.as_mut(),
             known: part.known,
+            limit: request.input_limit,
         });
         start.tell(conditions.collect(), images, (request.width, request.height), cancel)?;
         // Text encoders that are not kept open need not be opened again for the batches after this one.
@@ -370,7 +372,8 @@ impl Pipeline {
     /// The pictures that the control networks follow, `[1, 3, h, w]` in [0, 1].
     fn controlling_pictures(&self, request: &Request) -> Result<Vec<ArrayD<f32>>> {
         let read = |control: &ControlPart| {
-            let picture = image::resize(&image::load(&control.image)?, request.width, request.height)?;
+            let picture =
+                image::resize(&image::load(&control.image, request.input_limit)?, request.width, request.height)?;
             Ok(image::to_unit_tensor(&picture).into_dyn())
         };
         self.plan.controls.iter().map(read).collect()

@@ -85,7 +85,7 @@ impl Entry {
 
     /// The entry in a folder, where there is a whole one whose files are as they were written.
     pub(super) fn read(folder: &Path) -> Option<Self> {
-        let card = std::fs::read(folder.join(CARD)).ok()?;
+        let card = files::read(&folder.join(CARD)).ok()?;
         let mut entry: Self = serde_json::from_slice(&card).ok()?;
         entry.folder = folder.to_path_buf();
         let is_named = folder.file_name().is_some_and(|name| *name == *entry.key);

@@ -73,7 +73,9 @@ fn copy(from: &Path, to: &Path, without: &HashSet<PathBuf>, above: &mut Vec<Path
             && !place.exists()
             && (metadata.len() < LINKED || std::fs::hard_link(&whole, &place).is_err())
         {
-            std::fs::copy(&whole, &place).map_err(|e| Error::io(&path, "copying", e))?;
+            files::open(&whole)
+                .and_then(|_| std::fs::copy(&whole, &place))
+                .map_err(|e| Error::io(&path, "copying", e))?;
         }
     }
     Ok(())

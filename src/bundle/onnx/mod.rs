@@ -14,7 +14,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use prost::Message;
 use sha2::{Digest, Sha256};
 
 pub use external::ExternalFile;
@@ -111,7 +110,7 @@ impl GraphFile {
             // file meanwhile, reading it ends the process, as it would for every program that maps its models.
             let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, "mapping", e))?;
             frame::check(path, &bytes)?;
-            let model = proto::Model::decode(&bytes[..])
+            let model = proto::Model::read(&bytes[..])
                 .map_err(|e| Error::model(path, format!("is damaged: {e}"), "download or copy the file again"))?;
             let float_inputs = model.graph.as_ref().map(|graph| retype::as_float(&bytes, graph));
             (model, float_inputs.unwrap_or_default())
@@ -178,7 +177,7 @@ impl GraphFile {
 
     /// As [`GraphFile::float_inputs`], of a graph's bytes; empty where they are none.
     pub(crate) fn float_inputs_of(bytes: &[u8]) -> BTreeMap<String, ByteEdit> {
-        let graph = proto::Model::decode(bytes).ok().and_then(|model| model.graph);
+        let graph = proto::Model::read(bytes).ok().and_then(|model| model.graph);
         graph.map(|graph| retype::as_float(bytes, &graph)).unwrap_or_default()
     }
 
@@ -234,7 +233,7 @@ fn open_file(path: &Path) -> Result<File> {
         _ if path.is_dir() => is_folder(),
         _ => Error::io(path, "reading", e),
     };
-    let file = File::open(path).map_err(not_there)?;
+    let file = files::open(path).map_err(not_there)?;
     let metadata = file.metadata().map_err(|e| Error::io(path, "reading", e))?;
     if metadata.is_dir() {
         return Err(is_folder());
