@@ -77,6 +77,7 @@ impl TextPlan {
         let opened = components.iter().map(|&component| {
             let contract = TextEncoderContract::resolve(component)?;
             let tokenizer = Tokenizer::open(tokenizer_dir(bundle, component, wanted_for)?)?;
+            contract.embedding_rows.map_or(Ok(()), |rows| tokenizer.check_vocabulary(rows))?;
             Ok((component, contract, tokenizer))
         });
         let opened = opened.collect::<Result<Vec<_>>>()?;
