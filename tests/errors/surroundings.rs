@@ -18,7 +18,23 @@ pub fn rows() -> Vec<Row> {
         Row::new("latents into a folder that is not there")
             .flags(&["--save-latents", "nowhere/latents.npy"])
             .says(&["nowhere"]),
-        Row::new("latents over a folder").flags(&["--save-latents", "."]).says(&["--save-latents", "directory"]),
+        Row::new("latents over a folder").flags(&["--save-latents", "."]).says(&["--save-latents", "is a folder"]),
+        Row::new("latents under a name for another format")
+            .flags(&["--save-latents", "latents.png"])
+            .says(&["--save-latents", "latents.png", ".npy"]),
+        Row::new("an image's name for the folder of images")
+            .change("dir = 'out'", "dir = 'out.png'")
+            .says(&["output.dir", "out.png", "name "]),
+        Row::new("the same by a flag").over(&["--output", "a.jpg"]).says(&["output.dir", "a.jpg"]),
+        Row::new("another user's home").change("dir = 'out'", "dir = '~somebody/out'").says(&[
+            "output.dir",
+            "~somebody/out",
+            "another user's",
+            "./~somebody",
+        ]),
+        Row::new("another user's home in a flag")
+            .flags(&["--save-latents=~somebody/latents.npy"])
+            .says(&["--save-latents", "another user's"]),
         Row::new("a provider of another system")
             .over(&["--provider", if cfg!(windows) { "coreml" } else { "directml" }])
             .unseen_by_check()
@@ -58,6 +74,19 @@ pub fn rows() -> Vec<Row> {
                 .over(&["--set", "device.provider=['tensorrt', 'cuda']"])
                 .unseen_by_check()
                 .says(&["tensorrt", "cuda", "help:"]),
+        );
+    }
+    if cfg!(target_os = "linux") {
+        // Nobody can create a file there, root included.
+        rows.push(
+            Row::new("an output folder that cannot be written")
+                .change("dir = 'out'", "dir = '/proc/out'")
+                .says(&["output.dir", "/proc/out cannot be written"]),
+        );
+        rows.push(
+            Row::new("latents where nothing can be written")
+                .flags(&["--save-latents", "/proc/latents.npy"])
+                .says(&["--save-latents", "/proc/latents.npy cannot be written"]),
         );
     }
     if cfg!(unix) {
