@@ -38,6 +38,7 @@ mod nearest;
 mod output;
 mod overrides;
 mod reader;
+mod record;
 mod run;
 mod scheduler;
 mod stage;
@@ -58,6 +59,7 @@ pub use lora::Lora;
 pub use model::{ComponentSpec, DecoderChoice, Model};
 pub use output::Output;
 pub use overrides::Overrides;
+pub use record::RecordPaths;
 pub use run::{Listed, Run};
 pub use scheduler::Scheduler;
 pub use stage::{Hand, Stage};
@@ -141,16 +143,26 @@ impl Spec {
     /// [`Error::Spec`], holding every problem of the text and of the flags. Where the text is not TOML, only that is
     /// told, since what such a text means is a guess.
     pub fn parse(text: &str, file: Option<&Path>, overrides: &Overrides) -> Result<Self> {
+        Self::parse_as(text, Reading::new(file), overrides, |_| {})
+    }
+
+    /// Reads a text whose entries `change` sees before the flags are put over them.
+    fn parse_as(
+        text: &str,
+        reading: Reading<'_>,
+        overrides: &Overrides,
+        change: impl FnOnce(&mut tree::Entries),
+    ) -> Result<Self> {
         let mut entries = tree::parse_document(text).map_err(|errors| {
             let problem = |error: tree::SyntaxError| Problem {
-                file: file.map(Path::to_path_buf),
+                file: reading.file().map(Path::to_path_buf),
                 line: Some(error.line),
                 key: error.key,
                 message: error.message,
             };
             Error::Spec(errors.into_iter().map(problem).collect())
         })?;
-        let reading = Reading::new(file);
+        change(&mut entries);
         overrides.apply(&mut entries, &reading);
         stage::inherit(&mut entries, &reading);
 
@@ -223,6 +235,16 @@ impl Spec {
 
     /// The files that the pipeline begins with, beside the model: key and path.
     pub fn inputs(&self) -> Vec<(String, &Path)> {
+        let mut inputs = self.own_inputs();
+        for (at, stage) in self.stages.iter().enumerate() {
+            let own = stage.spec.inputs().into_iter();
+            inputs.extend(own.map(|(key, path)| (format!("stage[{at}].{key}"), path)));
+        }
+        inputs
+    }
+
+    /// [`Spec::inputs`] without those of the stages.
+    fn own_inputs(&self) -> Vec<(String, &Path)> {
         let mut inputs = Vec::new();
         inputs.extend(self.run.latents.iter().map(|path| ("run.latents".to_owned(), path.as_path())));
         let of_task = |(key, path)| (format!("task.{}.{key}", self.task.name()), path);
@@ -232,10 +254,6 @@ impl Spec {
         }
         for (at, control) in self.controls.iter().enumerate() {
             inputs.push((format!("control[{at}].image"), control.image.as_path()));
-        }
-        for (at, stage) in self.stages.iter().enumerate() {
-            let own = stage.spec.inputs().into_iter();
-            inputs.extend(own.map(|(key, path)| (format!("stage[{at}].{key}"), path)));
         }
         inputs
     }
@@ -258,7 +276,10 @@ impl Spec {
     /// that [`Spec::parse`] of it gives this spec wherever it is read. A path that is not Unicode, which no TOML can
     /// hold, is written with replacement characters.
     pub fn to_toml(&self) -> String {
-        let mut writer = Writer::default();
+        self.write_to(Writer::default())
+    }
+
+    fn write_to(&self, mut writer: Writer) -> String {
         self.model.write(&mut writer);
         self.task.write(&mut writer);
         self.write_parts(&mut writer);

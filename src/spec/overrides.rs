@@ -36,6 +36,11 @@ pub struct Overrides {
     pub output: Option<PathBuf>,
     /// `--preview`: `output.preview`.
     pub preview: Option<u64>,
+    /// `--model`: `model.path`.
+    pub model: Option<PathBuf>,
+    /// `--input`, any number, each `KEY=PATH`: a path that the record in an image names, given anew, by its key in the
+    /// record, such as `control[0].image=edges.png`.
+    pub inputs: Vec<String>,
     /// `--set`, any number, each `table.key=value`. The value is read as TOML and, where it is none, as a string. A
     /// key of another scheduler than the file's puts that scheduler in its place. A table of an array is named by its
     /// number, counted from 0: `stage.0.run.steps=5`.
@@ -53,6 +58,9 @@ impl Overrides {
         for text in &self.set {
             set(entries, text, reading);
         }
+        for text in &self.inputs {
+            input(entries, text, reading);
+        }
         let mut put = |path: &[&str], flag: &'static str, value: Option<Value>| {
             if let Some(value) = value {
                 put(entries, path, Origin::Flag(flag), value, reading);
@@ -66,14 +74,14 @@ impl Overrides {
         put(&["run", "height"], "--height", integer(self.height));
         put(&["output", "preview"], "--preview", integer(self.preview));
         put(&["device", "provider"], "--provider", strings("--provider", &self.providers));
-        if let Some(dir) = &self.output {
-            match dir.to_str() {
-                Some(dir) => put(&["output", "dir"], "--output", Some(Value::String(dir.into()))),
-                None => reading.report(
-                    Origin::Flag("--output"),
-                    "output.dir",
-                    format!("expected a path in Unicode, found {}", dir.display()),
-                ),
+        for (path, flag, key) in [(&self.output, "--output", ["output", "dir"]), (&self.model, "--model", ["model", "path"])] {
+            match path.as_ref().map(|path| (path, path.to_str())) {
+                Some((_, Some(text))) => put(&key, flag, Some(Value::String(text.into()))),
+                Some((path, None)) => {
+                    let problem = format!("expected a path in Unicode, found {}", path.display());
+                    reading.report(Origin::Flag(flag), &key.join("."), problem);
+                }
+                None => {}
             }
         }
         let task = |entries: &Entries| match &entries.get("task")?.value {
@@ -127,6 +135,54 @@ fn set(entries: &mut Entries, text: &str, reading: &Reading<'_>) {
     }
     let key: Vec<_> = within.iter().chain(&own).map(String::as_str).collect();
     put(entries, &key, Origin::Set, value, reading);
+}
+
+/// The keys that hold paths.
+const PATHS: [&str; 10] =
+    ["path", "graph", "image", "mask", "latents", "class_names", "label_map", "depth_map", "vectors", "index"];
+
+/// Puts a path in the place of one that is there.
+fn input(entries: &mut Entries, text: &str, reading: &Reading<'_>) {
+    let origin = Origin::Flag("--input");
+    // A key is written as problems and records name it, `control[0].image`, or as `--set` takes it, `control.0.image`.
+    let key = |text: &str| parse_key(&text.replace('[', ".").replace(']', ""));
+    let Some((key, path)) = text.split_once('=').and_then(|(name, path)| Some((key(name)?, path))) else {
+        reading.report(origin, "", format!("expected KEY=PATH, found {}", quote(text)));
+        return;
+    };
+    let there = paths_in(entries, &mut Vec::new());
+    if !there.contains(&key) {
+        let there: Vec<_> = there.iter().map(|key| key.join(".")).collect();
+        let problem = format!("no path is named under {}; there are {}", quote(&key.join(".")), there.join(", "));
+        reading.report(origin, "", problem);
+        return;
+    }
+    let key: Vec<_> = key.iter().map(String::as_str).collect();
+    put(entries, &key, origin, Value::String(path.to_owned()), reading);
+}
+
+/// The keys of all paths in a pipeline.
+fn paths_in(entries: &Entries, table: &mut Vec<String>) -> Vec<Vec<String>> {
+    let mut found = Vec::new();
+    for (name, node) in entries {
+        table.push(name.clone());
+        match &node.value {
+            Value::String(_) if PATHS.contains(&name.as_str()) => found.push(table.clone()),
+            Value::Table(inner) => found.extend(paths_in(inner, table)),
+            Value::Array(items) => {
+                for (at, item) in items.iter().enumerate() {
+                    if let Value::Table(inner) = &item.value {
+                        table.push(at.to_string());
+                        found.extend(paths_in(inner, table));
+                        table.pop();
+                    }
+                }
+            }
+            _ => {}
+        }
+        table.pop();
+    }
+    found
 }
 
 /// How many parts of a key name a table of an array, such as `stage.0`.
