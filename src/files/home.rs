@@ -19,7 +19,10 @@ pub(crate) fn expand_home(path: &Path) -> Result<PathBuf, String> {
         ));
     }
     let Some(folders) = directories::BaseDirs::new() else {
-        return Err(format!("{} is in the home folder, and this user has none; write the absolute path", path.display()));
+        return Err(format!(
+            "{} is in the home folder, and this user has none; write the absolute path",
+            path.display()
+        ));
     };
     Ok(folders.home_dir().join(rest.trim_start_matches(std::path::is_separator)))
 }

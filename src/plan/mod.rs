@@ -14,6 +14,7 @@ mod opening;
 mod outer;
 mod preview;
 mod scheduler;
+mod settings;
 mod size;
 mod sizes;
 mod stages;
@@ -22,6 +23,7 @@ mod thrift;
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use ndarray::ArrayD;
 
@@ -46,6 +48,8 @@ pub(crate) use opening::{fastest, name};
 pub use outer::OuterPlan;
 pub use preview::{PreviewPlan, PreviewSource};
 pub use scheduler::SchedulerChoice;
+pub(crate) use settings::Planned;
+pub use settings::RunSettings;
 pub use sizes::Sizes;
 pub use stages::StagePlan;
 pub use text::{TextPart, TextPlan};
@@ -92,6 +96,8 @@ pub struct Request {
     pub batch: usize,
     /// Where set, the only picture of these that is made.
     pub only: Option<usize>,
+    /// What these settings were when they were planned.
+    pub(crate) planned: Option<Arc<Planned>>,
 }
 
 impl Request {
@@ -231,7 +237,7 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
         spec.run.seed = own_seed;
     }
     let on_cpu = model.denoises_on_processor();
-    let request = Request {
+    let mut request = Request {
         task,
         scheduler,
         steps,
@@ -252,7 +258,9 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
         // A processor is kept busy by one picture; a GPU is not. A picture that is handed on has a batch to itself.
         batch: if on_cpu || hand == Some(Hand::Image) { 1 } else { evaluations::largest_batch(&spec, pictures) },
         only: None,
+        planned: None,
     };
+    request.planned = Some(Arc::new(Planned::new(&request, bundle.facts.size_multiple())));
     model.sizes = Some(Sizes::of(&request, &model.model.denoiser));
     if let Some(budget) = spec.device.memory {
         model.keep_within(budget)?;

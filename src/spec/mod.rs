@@ -49,8 +49,6 @@ mod writer;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use sha2::Sha256;
-
 pub use condition::{Condition, Graph, LayoutBox, Source, ToldAs};
 pub use control::Control;
 pub use device::{Batching, Device};
@@ -59,7 +57,7 @@ pub use lora::Lora;
 pub use model::{ComponentSpec, DecoderChoice, Model};
 pub use output::Output;
 pub use overrides::Overrides;
-pub use record::RecordPaths;
+pub use record::{RecordNames, RecordPaths, RecordedSpec};
 pub use run::{Listed, Run};
 pub use scheduler::Scheduler;
 pub use stage::{Hand, Stage};
@@ -230,7 +228,7 @@ impl Spec {
     pub fn with_all_evaluations(&self) -> Self {
         let stages = self.stages.iter();
         let stages = stages.map(|stage| Stage { hand: stage.hand, spec: stage.spec.with_all_evaluations() }).collect();
-        Self { cache: None, task: self.task.clone().guided_throughout(), stages, ..self.clone() }
+        Self { cache: None, task: self.task.clone().guided_within(None), stages, ..self.clone() }
     }
 
     /// The files that the pipeline begins with, beside the model: key and path.
@@ -263,12 +261,7 @@ impl Spec {
     /// # Errors
     /// [`Error::Io`] where one of them cannot be read.
     pub fn input_digests(&self) -> Result<BTreeMap<String, String>> {
-        let digest = |(key, path): (String, &Path)| {
-            let mut hash = Sha256::default();
-            files::digest_into(path, &mut hash)?;
-            Ok((key, files::hexadecimal(hash)))
-        };
-        self.inputs().into_iter().map(digest).collect()
+        self.inputs().into_iter().map(|(key, path)| Ok((key, files::digest(path)?))).collect()
     }
 
     /// Writes the whole spec as the text of a pipeline file, every default that stands by itself spelled out and every

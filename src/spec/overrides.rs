@@ -4,6 +4,7 @@ use std::collections::btree_map::Entry;
 use std::path::PathBuf;
 
 use super::reader::Reading;
+use super::record::plain_key;
 use super::scheduler;
 use super::tree::{Entries, Node, Origin, Value, parse_key, parse_value, quote};
 
@@ -74,7 +75,9 @@ impl Overrides {
         put(&["run", "height"], "--height", integer(self.height));
         put(&["output", "preview"], "--preview", integer(self.preview));
         put(&["device", "provider"], "--provider", strings("--provider", &self.providers));
-        for (path, flag, key) in [(&self.output, "--output", ["output", "dir"]), (&self.model, "--model", ["model", "path"])] {
+        for (path, flag, key) in
+            [(&self.output, "--output", ["output", "dir"]), (&self.model, "--model", ["model", "path"])]
+        {
             match path.as_ref().map(|path| (path, path.to_str())) {
                 Some((_, Some(text))) => put(&key, flag, Some(Value::String(text.into()))),
                 Some((path, None)) => {
@@ -145,12 +148,12 @@ const PATHS: [&str; 10] =
 fn input(entries: &mut Entries, text: &str, reading: &Reading<'_>) {
     let origin = Origin::Flag("--input");
     // A key is written as problems and records name it, `control[0].image`, or as `--set` takes it, `control.0.image`.
-    let key = |text: &str| parse_key(&text.replace('[', ".").replace(']', ""));
-    let Some((key, path)) = text.split_once('=').and_then(|(name, path)| Some((key(name)?, path))) else {
+    let parsed = text.split_once('=').and_then(|(key, path)| Some((parse_key(&plain_key(key))?, path)));
+    let Some((key, path)) = parsed else {
         reading.report(origin, "", format!("expected KEY=PATH, found {}", quote(text)));
         return;
     };
-    let there = paths_in(entries, &mut Vec::new());
+    let there: Vec<_> = paths_in(entries).into_iter().map(|(key, _)| key).collect();
     if !there.contains(&key) {
         let there: Vec<_> = there.iter().map(|key| key.join(".")).collect();
         let problem = format!("no path is named under {}; there are {}", quote(&key.join(".")), there.join(", "));
@@ -161,26 +164,24 @@ fn input(entries: &mut Entries, text: &str, reading: &Reading<'_>) {
     put(entries, &key, origin, Value::String(path.to_owned()), reading);
 }
 
-/// The keys of all paths in a pipeline.
-fn paths_in(entries: &Entries, table: &mut Vec<String>) -> Vec<Vec<String>> {
+/// All paths in a pipeline: the parts of their keys, and the text.
+pub(super) fn paths_in(entries: &Entries) -> Vec<(Vec<String>, &str)> {
+    let within = |name: &str, (key, path): (Vec<String>, _)| ([vec![name.to_owned()], key].concat(), path);
     let mut found = Vec::new();
     for (name, node) in entries {
-        table.push(name.clone());
         match &node.value {
-            Value::String(_) if PATHS.contains(&name.as_str()) => found.push(table.clone()),
-            Value::Table(inner) => found.extend(paths_in(inner, table)),
+            Value::String(path) if PATHS.contains(&name.as_str()) => found.push((vec![name.clone()], path.as_str())),
+            Value::Table(inner) => found.extend(paths_in(inner).into_iter().map(|path| within(name, path))),
             Value::Array(items) => {
                 for (at, item) in items.iter().enumerate() {
                     if let Value::Table(inner) = &item.value {
-                        table.push(at.to_string());
-                        found.extend(paths_in(inner, table));
-                        table.pop();
+                        let inner = paths_in(inner).into_iter().map(|path| within(&at.to_string(), path));
+                        found.extend(inner.map(|path| within(name, path)));
                     }
                 }
             }
             _ => {}
         }
-        table.pop();
     }
     found
 }

@@ -352,7 +352,10 @@ impl<'r> Table<'r> {
 /// Says that a path in a record is not followed, and how to give it anew.
 fn outside(key: &str, path: &str, how: &str) -> String {
     let anew = if key == "model.path" { "--model DIR".to_owned() } else { format!("--input {key}=PATH") };
-    format!("{} {how}, and a record's paths are followed only within the current directory; give it anew: {anew}", quote(path))
+    format!(
+        "{} {how}, and a record's paths are followed only within the current directory; give it anew: {anew}",
+        quote(path)
+    )
 }
 
 /// Says that a name is unknown, which name or alias is like it, and which names there are.

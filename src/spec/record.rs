@@ -4,9 +4,11 @@
 //! `..`, no home folder, no URL, no provider option that is a path. `[output]` says nothing of the image and is ignored.
 //! Whatever the command line gives anew is the user's own and is not restricted.
 
+use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
 use super::condition::Graph;
+use super::overrides::paths_in;
 use super::reader::Reading;
 use super::tree::{Entries, Node, Value};
 use super::writer::{Writer, absolute};
@@ -31,29 +33,66 @@ impl RecordPaths {
     }
 }
 
+/// The names that an older record has for files, by their absolute paths.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RecordNames(HashMap<PathBuf, String>);
+
+/// A pipeline from the record in an image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RecordedSpec {
+    /// The pipeline, with flags over it.
+    pub spec: Spec,
+    /// The record's names for its files, which a record of the image made again has too: its bytes are then the same,
+    /// wherever the files are now.
+    pub names: RecordNames,
+    /// What is ignored in the record, a sentence each.
+    pub ignored: Vec<String>,
+}
+
+impl RecordNames {
+    /// Takes over the names in a record, for those files that still have them at the end of their paths.
+    fn new(named: &HashMap<String, String>, spec: &Spec) -> Self {
+        let known = spec.paths().into_iter().filter_map(|(key, path)| {
+            let name = named.get(&plain_key(&key)).filter(|name| reaches_outside(name).is_none())?;
+            let whole = without_parents(&absolute(path));
+            whole.ends_with(name).then(|| (whole, name.clone()))
+        });
+        Self(known.collect())
+    }
+}
+
+/// A key as `--set` takes it: `control.0.image` for `control[0].image`.
+pub(super) fn plain_key(key: &str) -> String {
+    key.replace('[', ".").replace(']', "")
+}
+
 impl Spec {
     /// Writes the spec as the text that goes into an image's record: as [`Spec::to_toml`], but without `[output]`, and
-    /// with [`RecordPaths::Relative`] also without absolute paths and without provider options that hold paths.
-    pub fn to_record(&self, paths: RecordPaths) -> String {
+    /// with [`RecordPaths::Relative`] also without absolute paths and without provider options that hold paths. Files that
+    /// an older record has `names` for keep them.
+    pub fn to_record(&self, paths: RecordPaths, names: &RecordNames) -> String {
         let mut own = self.clone();
         own.output = Output::default();
         own.stages.iter_mut().for_each(|stage| stage.spec.output = Output::default());
         match paths {
             RecordPaths::Absolute => own.to_toml(),
-            RecordPaths::Relative => own.write_to(Writer::within(absolute(Path::new(".")))),
+            RecordPaths::Relative => own.write_to(Writer::of_record(absolute(Path::new(".")), names.clone())),
         }
     }
 
-    /// Reads the text of an image's record, with flags over it, and returns what is ignored in it, a sentence each.
-    /// Problems name `image`, the file the record is from; paths are relative to the current directory.
+    /// Reads the text of an image's record, with flags over it. Problems name `image`, the file the record is from; paths
+    /// are relative to the current directory.
     ///
     /// # Errors
     ///
     /// As [`Spec::parse`]; also for every key of the record that reaches outside of the current directory.
-    pub fn from_record(text: &str, image: &Path, overrides: &Overrides) -> Result<(Self, Vec<String>)> {
-        let mut ignored = Vec::new();
-        let spec = Self::parse_as(text, Reading::of_record(image), overrides, |entries| ignored = take_output(entries))?;
-        Ok((spec, ignored))
+    pub fn from_record(text: &str, image: &Path, overrides: &Overrides) -> Result<RecordedSpec> {
+        let (mut ignored, mut named) = (Vec::new(), HashMap::new());
+        let spec = Self::parse_as(text, Reading::of_record(image), overrides, |entries| {
+            ignored = take_output(entries);
+            named = paths_in(entries).into_iter().map(|(key, path)| (key.join("."), path.to_owned())).collect();
+        })?;
+        Ok(RecordedSpec { names: RecordNames::new(&named, &spec), spec, ignored })
     }
 
     /// Every path the pipeline reads from, by its key: the model directory first.
@@ -127,9 +166,13 @@ pub(super) fn is_plain_option(name: &str, value: &str) -> bool {
     (is_number || is_word) && !OF_FILES.iter().any(|word| name.contains(word))
 }
 
-/// The path as a record names it: with `/` between its parts, relative to `root` if it is in it, else its last part.
-pub(super) fn portable(path: &Path, root: &Path) -> String {
+/// The path as a record names it: as an older record does, or with `/` between its parts, relative to `root` if it is in
+/// it, else its last part.
+pub(super) fn portable(path: &Path, root: &Path, names: &RecordNames) -> String {
     let whole = without_parents(&absolute(path));
+    if let Some(name) = names.0.get(&whole) {
+        return name.clone();
+    }
     let inside = whole.strip_prefix(root).or_else(|_| whole.strip_prefix(without_parents(root)));
     let relative = match inside {
         Ok(relative) if relative.as_os_str().is_empty() => Path::new("."),
@@ -150,7 +193,10 @@ fn without_parents(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| {
         let mut plain = PathBuf::new();
         for part in path.components() {
-            if part == Component::ParentDir { drop(plain.pop()) } else { plain.push(part) }
+            match part {
+                Component::ParentDir => _ = plain.pop(),
+                part => plain.push(part),
+            }
         }
         plain
     })
@@ -174,16 +220,27 @@ mod tests {
             ("~odd/in.png".into(), "./~odd/in.png"),
             (PathBuf::from("/"), "."),
         ] {
-            assert_eq!(portable(&path, &root), named, "{}", path.display());
-            assert_eq!(reaches_outside(&portable(&path, &root)), None);
+            let none = RecordNames::default();
+            assert_eq!(portable(&path, &root, &none), named, "{}", path.display());
+            assert_eq!(reaches_outside(&portable(&path, &root, &none)), None);
         }
     }
 
     #[test]
     fn what_reaches_outside_is_seen_on_every_system() {
         for path in [
-            "/etc/passwd", "../x", "a/../../x", "a\\..\\x", "\\\\server\\share", "C:\\x", "C:x", "~/x", "~root/x",
-            "https://host/x", "file:///x", "..",
+            "/etc/passwd",
+            "../x",
+            "a/../../x",
+            "a\\..\\x",
+            "\\\\server\\share",
+            "C:\\x",
+            "C:x",
+            "~/x",
+            "~root/x",
+            "https://host/x",
+            "file:///x",
+            "..",
         ] {
             assert!(reaches_outside(path).is_some(), "{path}");
         }
@@ -194,7 +251,9 @@ mod tests {
 
     #[test]
     fn options_that_could_name_a_file_are_seen() {
-        for (name, value) in [("device_id", "0"), ("arena_extend_strategy", "kSameAsRequested"), ("x", "-1.5"), ("y", "true")] {
+        for (name, value) in
+            [("device_id", "0"), ("arena_extend_strategy", "kSameAsRequested"), ("x", "-1.5"), ("y", "true")]
+        {
             assert!(is_plain_option(name, value), "{name}");
         }
         for (name, value) in [

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use toml::Value;
 
-use super::record::portable;
+use super::record::{RecordNames, portable};
 
 /// A TOML text being written, table by table.
 #[derive(Default)]
@@ -14,19 +14,19 @@ pub(super) struct Writer {
     within: Option<&'static str>,
     /// Keys that are not written.
     left_out: Vec<&'static str>,
-    /// For a record: the folder that paths are relative to. They are absolute without one.
-    root: Option<PathBuf>,
+    /// For a record: the folder that paths are relative to, and names that files already have. Paths are absolute without.
+    record: Option<(PathBuf, RecordNames)>,
 }
 
 impl Writer {
     /// A writer for a record, in which nothing leads out of `root`.
-    pub(super) fn within(root: PathBuf) -> Self {
-        Self { root: Some(root), ..Self::default() }
+    pub(super) fn of_record(root: PathBuf, names: RecordNames) -> Self {
+        Self { record: Some((root, names)), ..Self::default() }
     }
 
     /// True if what is written goes into a record that names nothing of this machine.
     pub(super) fn is_portable(&self) -> bool {
-        self.root.is_some()
+        self.record.is_some()
     }
 
     /// Begins a table of this path, such as `["task", "text-to-image"]`.
@@ -74,9 +74,9 @@ impl Writer {
     /// Writes a key for a path, which is made absolute so that the text means the same wherever it is read, but in a
     /// record relative.
     pub(super) fn path(&mut self, name: &str, path: &Path) {
-        let text = match &self.root {
+        let text = match &self.record {
             None => absolute(path).to_string_lossy().into_owned(),
-            Some(root) => portable(path, root),
+            Some((root, names)) => portable(path, root, names),
         };
         self.key(name, text);
     }

@@ -8,12 +8,16 @@ use super::picture::{drawn, handed_nothing, pixels, posterior};
 use super::prompt::{condition, guidance};
 use super::{Handed, Rounding, Stage, Start, Task, steps_run};
 use crate::error::{Error, Result};
-use crate::spec::{Beginning, Hand, ImageToImage, Picture, Prompting};
+use crate::spec::{self, Beginning, Hand, ImageToImage, Picture, Prompting};
 use crate::{image, npy};
 
 impl Task for ImageToImage {
     fn name(&self) -> &'static str {
         "image-to-image"
+    }
+
+    fn to_spec(&self) -> Option<spec::Task> {
+        Some(spec::Task::ImageToImage(self.clone()))
     }
 
     fn prompting(&self) -> Option<&Prompting> {

@@ -9,11 +9,15 @@ use super::prompt::{condition, guidance};
 use super::{Stage, Start, Task};
 use crate::denoise::{Condition, Guidance};
 use crate::error::{Error, Result};
-use crate::spec::{Prompting, SuperResolution};
+use crate::spec::{self, Prompting, SuperResolution};
 
 impl Task for SuperResolution {
     fn name(&self) -> &'static str {
         "super-resolution"
+    }
+
+    fn to_spec(&self) -> Option<spec::Task> {
+        Some(spec::Task::SuperResolution(self.clone()))
     }
 
     fn prompting(&self) -> Option<&Prompting> {

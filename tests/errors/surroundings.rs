@@ -19,12 +19,16 @@ pub fn rows() -> Vec<Row> {
             .flags(&["--save-latents", "nowhere/latents.npy"])
             .says(&["nowhere"]),
         Row::new("latents over a folder").flags(&["--save-latents", "."]).says(&["--save-latents", "is a folder"]),
-        Row::new("latents under a name for another format")
-            .flags(&["--save-latents", "latents.png"])
-            .says(&["--save-latents", "latents.png", ".npy"]),
-        Row::new("an image's name for the folder of images")
-            .change("dir = 'out'", "dir = 'out.png'")
-            .says(&["output.dir", "out.png", "name "]),
+        Row::new("latents under a name for another format").flags(&["--save-latents", "latents.png"]).says(&[
+            "--save-latents",
+            "latents.png",
+            ".npy",
+        ]),
+        Row::new("an image's name for the folder of images").change("dir = 'out'", "dir = 'out.png'").says(&[
+            "output.dir",
+            "out.png",
+            "name ",
+        ]),
         Row::new("the same by a flag").over(&["--output", "a.jpg"]).says(&["output.dir", "a.jpg"]),
         Row::new("another user's home").change("dir = 'out'", "dir = '~somebody/out'").says(&[
             "output.dir",
