@@ -2,6 +2,7 @@
 
 mod atomic;
 mod home;
+mod link;
 mod target;
 
 use std::fs::File;
@@ -12,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 pub(crate) use atomic::{replace, write_new, write_new_or_same, write_whole};
 pub(crate) use home::expand_home;
+pub(crate) use link::broken_link;
 pub(crate) use target::{is_stream, require_format, require_writable_file, require_writable_folder};
 
 use crate::error::{Error, Result};
@@ -26,6 +28,7 @@ pub(crate) fn open_input(path: &Path) -> Result<File> {
     match File::open(path) {
         Ok(_) if path.is_dir() => Err(at_fault("is a directory")),
         Ok(file) => Ok(file),
+        Err(_) if broken_link(path).is_some() => Err(at_fault(&broken_link(path).unwrap_or_default())),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Err(at_fault("there is no such file")),
         Err(_) if path.is_dir() => Err(at_fault("is a directory")),
         Err(e) => Err(Error::io(path, "opening", e)),

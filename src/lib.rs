@@ -57,6 +57,7 @@ pub mod conditioner;
 pub mod denoise;
 pub mod error;
 mod files;
+mod guard;
 pub mod image;
 pub mod latent;
 pub mod lora;
@@ -79,7 +80,7 @@ pub mod text;
 pub mod tiles;
 
 pub use bundle::Bundle;
-pub use error::{Error, Problem, Result};
+pub use error::{Error, Problem, Result, StepPosition};
 pub use pipeline::{Event, Observer, Picture, Pipeline};
 pub use plan::{Plan, Request};
 pub use session::{Cancel, Runtime, RuntimeOptions};

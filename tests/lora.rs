@@ -154,7 +154,7 @@ fn a_graph_that_changes_meanwhile_is_an_error_at_most() {
     let path = scratch.path().join("model.onnx");
     let whole = std::fs::read(common::models().join("sd1/text_encoder/model.onnx")).expect("the graph");
     std::fs::write(&path, &whole).expect("the folder can be written to");
-    let graph = GraphFile::open(&path, scratch.path()).expect("a graph");
+    let graph = GraphFile::open(&path).expect("a graph");
     let read = |bytes: &[u8]| {
         std::fs::write(&path, bytes).expect("the folder can be written to");
         let weights = Weights::open(&graph).ok()?;
@@ -197,7 +197,7 @@ fn the_digest_takes_in_the_loras() {
 #[test]
 fn halves_are_rounded_once() {
     let path = common::models().join("variants/unet-half.onnx");
-    let graph = GraphFile::open(&path, path.parent().expect("a folder")).expect("a graph");
+    let graph = GraphFile::open(&path).expect("a graph");
     let lora = |scale| Lora {
         path: golden().join("files/one-level.safetensors"),
         denoiser_scale: scale,
@@ -220,7 +220,7 @@ fn halves_are_rounded_once() {
 #[test]
 fn a_session_runs_on_the_weights_it_is_handed() {
     let path = golden().join("files/mixed.onnx");
-    let graph = GraphFile::open(&path, &golden()).expect("a graph");
+    let graph = GraphFile::open(&path).expect("a graph");
     let weights = Weights::open(&graph).expect("weights");
     let replaced = |module: &str, value: f32| {
         let weight = weights.of_modules.iter().find(|weight| weight.module == module).expect("a module");

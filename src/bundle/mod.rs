@@ -9,11 +9,13 @@ mod component;
 mod configuration;
 mod facts;
 mod family;
+mod hub;
 mod init;
 mod json;
 mod layout;
 mod onnx;
 mod operators;
+pub mod pipeline_class;
 mod render;
 mod report;
 mod roles;
@@ -34,6 +36,7 @@ pub use layout::{Layout, Overrides, SchedulerFile, open_conditioner, open_contro
 pub use onnx::{ExternalFile, GraphFile, LayerNorm, ModuleWeight, Operator, TokenTable, Upsamplings, Weights};
 pub(crate) use onnx::{Reference, frame, map, placed_in, proto};
 pub use operators::{Obstacle, obstacles};
+pub use pipeline_class::{CallDefaults, Defaults, Family, PipelineClass};
 pub use report::{ComponentReport, FactReport, ProviderReport, Report, SchedulerReport, TensorReport, inspect};
 pub use roles::{
     ConditionerContract, ControlNetContract, DenoiserContract, Positions, Residuals, Switch, TextEncoderContract,
@@ -46,7 +49,7 @@ use crate::error::{Error, Result};
 /// A model directory, read and checked.
 #[derive(Debug, Clone)]
 pub struct Bundle {
-    /// The directory, as it was named.
+    /// The directory, as it was named; of an entry of the Hugging Face cache, its snapshot.
     pub dir: PathBuf,
     /// How its files are laid out.
     pub layout: Layout,
@@ -72,7 +75,8 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Reads a model directory.
+    /// Reads a model directory. An entry of the Hugging Face cache (`models--ORG--NAME`) stands for the snapshot that its
+    /// `refs/main` names.
     ///
     /// # Errors
     ///
@@ -89,6 +93,12 @@ impl Bundle {
     /// The pipeline class that model_index.json names, such as `StableDiffusionPipeline`.
     pub fn class(&self) -> Option<&str> {
         json::string(&self.index, "_class_name")
+    }
+
+    /// The class with which diffusers runs this task on the model, with ControlNets if `has_control`; `None` if it has none.
+    pub fn pipeline_class(&self, task: &str, has_control: bool) -> Option<&'static PipelineClass> {
+        let family = pipeline_class::family_of(self.class()?)?;
+        pipeline_class::for_task(family, self.class(), task, has_control)
     }
 
     /// The component of this kind, where the directory has one.

@@ -240,6 +240,9 @@ pub struct CheckArgs {
     /// Opens the graphs too, on the providers they would run on.
     #[arg(long)]
     pub open: bool,
+    /// Checks that the run could write its final latents here.
+    #[arg(long, value_name = "F.npy", value_hint = ValueHint::FilePath, value_parser = path())]
+    pub save_latents: Option<PathBuf>,
     /// What stands over the pipeline file's keys.
     #[command(flatten)]
     pub overrides: OverrideArgs,

@@ -82,6 +82,11 @@ fn log(global: &Global) {
         .with_ansi(!plain && std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .without_time();
-    let levels = Targets::new().with_default(others).with_target(env!("CARGO_CRATE_NAME"), own);
+    // As it loads a library newer than it was written for, ort warns of trouble that the interface's versioning rules
+    // out; one that is too old is an error. The library and its version are logged by `session`.
+    let levels = Targets::new()
+        .with_default(others)
+        .with_target("ort::load_dynamic", LevelFilter::WARN)
+        .with_target(env!("CARGO_CRATE_NAME"), own);
     tracing_subscriber::registry().with(lines).with(levels).init();
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::args::PlotArgs;
 use super::output;
 use crate::bundle::Bundle;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, count_of};
 use crate::files;
 use crate::plan::SchedulerChoice;
 use crate::plot::{self, Curve};
@@ -27,8 +27,10 @@ pub fn plot(args: &PlotArgs, out: &mut dyn Write) -> Result<()> {
     let path = place(args)?;
     let spec = Spec::load(&args.pipeline, &args.overrides.to_overrides())?;
     let bundle = Bundle::open(&spec.model.path, &spec.model.overrides())?;
-    let own = SchedulerChoice::new(&spec, &bundle)?;
-    let (steps, custom) = spec.run.schedule(own.entry);
+    let (task, has_control) = (spec.task.name(), !spec.controls.is_empty());
+    let defaults = bundle.call_defaults(task, has_control).values;
+    let own = SchedulerChoice::new(&spec, &bundle, defaults.eta)?;
+    let (steps, custom) = spec.run.schedule(own.entry, defaults.steps);
     let mut others = Vec::new();
     for name in &args.scheduler {
         let choice = own.another(name).ok_or_else(|| unknown(name))?;
@@ -40,7 +42,7 @@ pub fn plot(args: &PlotArgs, out: &mut dyn Write) -> Result<()> {
             all.push(drawn);
         }
     }
-    let (width, height) = bundle.facts.default_size.value;
+    let (width, height) = bundle.default_size(task, has_control).value;
     let patches = bundle.facts.patches(spec.run.width.unwrap_or(width), spec.run.height.unwrap_or(height));
     let curves = all.iter().map(|drawn| drawn.curve(steps, patches)).collect::<Result<Vec<Curve>>>()?;
     let model = spec
@@ -48,7 +50,7 @@ pub fn plot(args: &PlotArgs, out: &mut dyn Write) -> Result<()> {
         .path
         .file_name()
         .map_or_else(|| spec.model.path.display().to_string(), |name| name.to_string_lossy().into_owned());
-    let picture = plot::svg(&format!("{model}, {steps} steps"), &curves)?;
+    let picture = plot::svg(&format!("{model}, {}", count_of(steps, "step")), &curves)?;
     files::write_whole(&path, |file| file.write_all(picture.as_bytes()))?;
     if args.json {
         let object =

@@ -70,7 +70,7 @@ impl Replay {
 
     /// Says what of the program and the machine is not as it was.
     pub(super) fn compare_engine(&self, plan: &Plan, runtime: &Runtime) {
-        warn(self.record.differing_engine(runtime.version(), &arithmetic(plan), &plan.spec.device.providers));
+        warn(self.record.differing_engine(runtime.version(), &arithmetic(plan), &plan.model.device.providers));
     }
 
     /// Which weights are not those of the record, a sentence each. They are known late: reading them all takes its time.

@@ -17,7 +17,7 @@ use super::replay::Replay;
 use super::runtime;
 use super::writer::{Pace, PictureWriter, Shown, Writing};
 use crate::denoise::Evaluations;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, count_of};
 use crate::npy;
 use crate::pipeline::{Event, Observer, Recorder, Saver, Stages, Timings};
 use crate::plan::Plan;
@@ -41,15 +41,20 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut (dyn Write + Send)) -> Res
     if let Some(replay) = &replay {
         replay.prepare(&mut plan)?;
     }
-    let full = if args.compare { Some(compare::full(&plan)?) } else { None };
+    let mut full = if args.compare { Some(compare::full(&plan)?) } else { None };
     let savers = (0..=plan.stages.len()).map(|stages| plan.spec.folder(stages).map(Saver::new).transpose());
     let savers = savers.collect::<Result<Vec<_>>>()?;
     if let Some(path) = &args.save_latents {
-        output::require_place("--save-latents", path, "npy", "latents are written as a NumPy array")?;
+        output::require_place("--save-latents", path, "npy", LATENTS)?;
     }
 
     plan.keep_prepared(prepared::cache(global)?.as_ref());
+    plan.require_cache()?;
     let runtime = load_runtime(global, &plan, &interrupt)?;
+    fit(&mut plan, &runtime)?;
+    if let Some(full) = &mut full {
+        full.fit_runtime(&runtime)?;
+    }
     if let Some(replay) = &replay {
         replay.compare_engine(&plan, &runtime);
     }
@@ -173,6 +178,31 @@ fn read_spec(args: &RunArgs) -> Result<(Spec, Option<Replay>)> {
     }
 }
 
+/// What is written to the file of `--save-latents`.
+pub(super) const LATENTS: &str = "latents are written as a NumPy array";
+
+/// Fits a plan to this machine, and says which providers are skipped.
+pub(super) fn fit(plan: &mut Plan, runtime: &Runtime) -> Result<()> {
+    for note in plan.fit_runtime(runtime)? {
+        output::say(&format!("warning: {note}"));
+    }
+    Ok(())
+}
+
+/// The runtime that a plan's run would load, if it is on this machine.
+///
+/// # Errors
+/// [`Error::Runtime`] if it was named and cannot be used.
+pub(super) fn found_runtime(global: &Global, plan: &Plan) -> Result<Option<Runtime>> {
+    let options = RuntimeOptions { offline: true, ..global.library.to_options(flavour(&plan.spec)) };
+    let search = session::search(&options);
+    match (search.error(), search.taken()) {
+        (Some(error), _) => Err(error),
+        (None, None) => Ok(None),
+        (None, Some(_)) => Runtime::load(&options).map(Some),
+    }
+}
+
 /// Finds or fetches the runtime that a plan's providers need.
 pub(super) fn load_runtime(global: &Global, plan: &Plan, interrupt: &Interrupt) -> Result<Runtime> {
     let options = global.library.to_options(flavour(&plan.spec));
@@ -205,11 +235,11 @@ fn denoising(timings: &Timings) -> String {
     let Timings { denoise, calls, evaluations, .. } = *timings;
     let rate = if denoise > 0.0 { calls as f64 / denoise } else { 0.0 };
     let evaluations = match evaluations {
-        Evaluations { made, outer: 0, of } if made < of => format!(", {made} of {of} evaluations"),
+        Evaluations { made, outer: 0, of } if made < of => format!(", {made} of {}", count_of(of, "evaluation")),
         Evaluations { made, outer, of } if made < of => {
             format!(", {made} of {of} evaluations and {outer} of the outer layers alone")
         }
         _ => String::new(),
     };
-    format!("denoising {denoise:.2} s ({calls} steps{evaluations}, {rate:.1}/s)")
+    format!("denoising {denoise:.2} s ({}{evaluations}, {rate:.1}/s)", count_of(calls, "step"))
 }

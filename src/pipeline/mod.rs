@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use ndarray::{ArrayD, Axis, Slice};
 
 use crate::denoise::{Batch, BatchNoise, Cached, Control, Denoiser, Evaluations, GraphDenoiser, Outer, denoise};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StepPosition};
 use crate::image;
 use crate::plan::{ControlPart, ModelPlan, OuterPlan, Request, RunSettings, Sizes};
 use crate::prepared::Entry;
@@ -60,10 +60,13 @@ impl Pipeline {
     /// ([`ModelPlan::prepared`]); those are opened when it is their turn.
     ///
     /// # Errors
-    /// [`Error::Graph`] where the runtime refuses a graph, [`Error::Provider`] where a provider cannot be used,
+    /// [`Error::Graph`] where the runtime refuses a graph, [`Error::Provider`] where no provider of a list can be used,
     /// [`Error::Model`] where graph and tokenizer do not fit, [`Error::Interrupted`] when the observer breaks.
     pub fn load(mut plan: ModelPlan, runtime: &Runtime, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Self> {
         let mut parts = Parts::default();
+        for note in plan.choose_providers(runtime)? {
+            stop_if(observer.notice(Event::Warning(note)), None)?;
+        }
         plan.measured = batching::known(&plan, runtime)?;
         Opener::new(&plan, runtime, cancel, observer).load(&mut parts)?;
         if batching::is_due(&plan) {
@@ -85,6 +88,9 @@ impl Pipeline {
         observer: &mut dyn Observer,
     ) -> Result<Vec<Entry>> {
         let mut plan = plan.clone();
+        for note in plan.choose_providers(runtime)? {
+            stop_if(observer.notice(Event::Warning(note)), None)?;
+        }
         plan.measured = batching::known(&plan, runtime)?;
         let entries = |plan: &ModelPlan, observer: &mut dyn Observer| -> Result<Vec<Entry>> {
             let made = Opener::new(plan, runtime, cancel, observer).prepare();
@@ -167,8 +173,9 @@ impl Pipeline {
         observer: &mut dyn Observer,
         timings: &mut Timings,
     ) -> Result<Drawn> {
+        self.plan.check_request(request)?;
         OuterPlan::fits(self.plan.outer.as_ref(), request.cache.as_ref())?;
-        let sizes = Sizes::of(request, &self.plan.model.denoiser);
+        let sizes = Sizes::of(request, &self.plan.model);
         if self.plan.sizes.is_some_and(|opened| opened != sizes) {
             self.plan.sizes = Some(sizes);
             let encodings = self.parts.encodings.clone();
@@ -287,7 +294,8 @@ impl Pipeline {
             Some(cached) => cached,
             None => &mut model,
         };
-        denoise(asked, scheduler.as_mut(), &mut sample, calls_made, keep.as_ref(), &mut noise, &mut watch)?;
+        denoise(asked, scheduler.as_mut(), &mut sample, calls_made, keep.as_ref(), &mut noise, &mut watch)
+            .map_err(|error| of_images(error, first, of))?;
         let evaluations = Evaluations { made: model.evaluations(), outer: model.outer_evaluations(), of: full };
         let Watching { calls, took: previewed, .. } = watch;
         let denoised = Instant::now();
@@ -297,7 +305,7 @@ impl Pipeline {
         timings.denoise += (denoised - prepared - previewed).as_secs_f64();
         self.release(|parts| &mut parts.denoising);
         let seconds = (denoised - started).as_secs_f64() / images as f64;
-        let settings = Arc::new(RunSettings::of(request));
+        let settings = Arc::new(RunSettings::of(request, &self.plan));
         Ok(Drawn { indices, latents: sample, paste, calls, evaluations, settings, seconds })
     }
 
@@ -378,7 +386,17 @@ impl Pipeline {
     }
 }
 
-fn stop_if(flow: ControlFlow<()>, at_step: Option<usize>) -> Result<()> {
+/// Adds to an interrupted batch's error which images of the run it was making.
+fn of_images(error: Error, first_image: usize, total_images: usize) -> Error {
+    match error {
+        Error::Interrupted { at_step: Some(at) } => {
+            Error::Interrupted { at_step: Some(StepPosition { first_image, total_images, ..at }) }
+        }
+        error => error,
+    }
+}
+
+fn stop_if(flow: ControlFlow<()>, at_step: Option<StepPosition>) -> Result<()> {
     match flow {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => Err(Error::Interrupted { at_step }),

@@ -23,6 +23,8 @@ pub struct Recorder {
     spec: Spec,
     /// The settings that `spec` stands for, one a stage.
     planned: Vec<Option<Arc<Planned>>>,
+    /// Those of the file's list that can be used here.
+    providers: Vec<String>,
     runtime: String,
     arithmetic: String,
     /// The names that files keep in records.
@@ -67,6 +69,7 @@ impl Recorder {
         Self {
             spec: plan.spec.clone(),
             planned: requests.iter().map(|request| request.planned.clone()).collect(),
+            providers: plan.model.device.providers.clone(),
             runtime,
             arithmetic: arithmetic(plan),
             names: RecordNames::default(),
@@ -95,7 +98,7 @@ impl Recorder {
             engine: metadata::ENGINE.to_owned(),
             runtime: self.runtime.clone(),
             arithmetic: self.arithmetic.clone(),
-            providers: self.spec.device.providers.clone(),
+            providers: self.providers.clone(),
             model: name_of(&self.spec.model.path),
             model_digest: own.whole.clone(),
             weights: own.weights.clone(),

@@ -84,7 +84,7 @@ impl ControlPart {
             return Err(Error::model(
                 &denoiser.graph.path,
                 "has no inputs for a control network's residuals",
-                "export it with them: scripts/export.py --control",
+                "export it with them: scripts/export.py --controlnet FOLDER",
             ));
         }
         let fits = network.down.len() == contract.residuals.down.len()
@@ -116,7 +116,7 @@ impl ControlPart {
             part: Part { edits, ..part(component, network) },
             image: control.image.clone(),
             weight: ControlWeight {
-                scale: control.scale,
+                scale: control.scale.unwrap_or(1.0),
                 share: Share { start: control.start, end: control.end },
                 guess: control.guess,
             },

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use super::classes;
+use super::compatibility::PlannedTask;
 use super::conditions::ConditionPart;
 use super::control::ControlPart;
+use super::defaults::DefaultValue;
 use super::flux;
 use super::outer::OuterPlan;
 use super::preview::{self, PreviewPlan};
@@ -12,7 +14,7 @@ use super::sizes::Sizes;
 use super::text::TextPlan;
 use super::thrift::Thrift;
 use crate::bundle::{
-    Bundle, Component, ComponentKind, ConditionerContract, DenoiserContract, GraphFile, VaeDecoderContract,
+    Bundle, Component, ComponentKind, ConditionerContract, Defaults, DenoiserContract, GraphFile, VaeDecoderContract,
     VaeEncoderContract,
 };
 use crate::error::{Error, Result};
@@ -42,6 +44,8 @@ pub struct Part<C> {
 pub struct ModelPlan {
     /// The model directory.
     pub dir: PathBuf,
+    /// The task it was planned for.
+    pub task: PlannedTask,
     /// What the task has to know of the model, the roles of the denoiser's inputs among it.
     pub model: Model,
     /// The configuration and tokenizer files that the model was read from: the name in the model directory, and the path.
@@ -83,13 +87,15 @@ pub struct ModelPlan {
     /// Where graphs are kept that were optimised for this machine; `None` opens them as they lie. Whoever runs the plan
     /// says so.
     pub prepared: Option<Cache>,
+    /// The values of the keys that the pipeline file leaves open, with their sources.
+    pub defaults: Vec<DefaultValue>,
     /// What is worth knowing of the pipeline file beside this model, a sentence each.
     pub(super) remarks: Vec<String>,
 }
 
 impl ModelPlan {
     /// Resolves what `task` needs from a model directory.
-    pub(super) fn new(spec: &Spec, bundle: &Bundle, task: &dyn Task) -> Result<Self> {
+    pub(super) fn new(spec: &Spec, bundle: &Bundle, task: &dyn Task, defaults: Defaults) -> Result<Self> {
         let wanted_for = format!("[task.{}]", task.name());
         let component = if spec.controls.is_empty() { bundle.denoiser()? } else { bundle.denoiser_under_control()? };
         let mut contract = DenoiserContract::resolve(component)?;
@@ -122,7 +128,10 @@ impl ModelPlan {
         };
         asked.fills_inputs(class_embedder.is_some())?;
         let text = match task.prompting() {
-            Some(prompting) => Some(TextPlan::new(bundle, &contract, prompting, &spec.embeddings, &wanted_for)?),
+            Some(prompting) => {
+                let t5 = defaults.max_sequence_length;
+                Some(TextPlan::new(bundle, &contract, prompting, &spec.embeddings, t5, &wanted_for)?)
+            }
             None => None,
         };
         let classes = match task.classes() {
@@ -135,6 +144,7 @@ impl ModelPlan {
         Ok(Self {
             dir: bundle.dir.clone(),
             configuration: bundle.configuration(),
+            task: PlannedTask::new(task),
             model: Model {
                 scaling,
                 concatenated,
@@ -144,6 +154,7 @@ impl ModelPlan {
                 low_res: asked.low_res()?,
                 rounding: if contract.is_multimodal() { Rounding::Up } else { Rounding::Down },
                 denoiser: contract,
+                defaults,
             },
             denoiser: Part { edits, ..part(component, ()) },
             outer: OuterPlan::new(spec.cache.as_ref(), &component.graph)?,
@@ -163,6 +174,7 @@ impl ModelPlan {
             measured: None,
             thrift: None,
             prepared: None,
+            defaults: Vec::new(),
             remarks,
         })
     }
@@ -361,7 +373,8 @@ impl Asked<'_> {
                 return Err(Error::input(
                     format!("task.{}.{key}", task.name()),
                     "this model is not told such a thing",
-                    "leave the key out; sizes belong to Stable Diffusion XL, aesthetic scores to its refiner",
+                    "leave the key out; sizes ([width, height], where diffusers has the height first) belong to Stable Diffusion XL, \
+                     aesthetic scores to its refiner",
                 ));
             }
         }

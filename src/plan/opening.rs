@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::memory;
 use crate::prepared::{Cache, Rows};
 use crate::rewrite::Pass;
-use crate::session::{ProviderChoice, SessionOptions};
+use crate::session::{ProviderChoice, SessionOptions, WeightFile};
 use crate::spec::Batching;
 use crate::tensor::{ByteEdit, Weight};
 
@@ -31,6 +31,13 @@ impl Opening<'_> {
     /// What people call it.
     pub fn name(&self) -> String {
         name(self.kind, self.is_outer)
+    }
+
+    /// The files of weights that ONNX Runtime is handed: all of the graph's, where links lead to any of them.
+    pub fn weight_files(&self) -> Vec<WeightFile> {
+        let files = &self.graph.external;
+        let handed = files.iter().filter(|_| files.iter().any(|file| file.is_linked));
+        handed.map(|file| WeightFile { location: file.location.clone(), path: file.path.clone() }).collect()
     }
 }
 

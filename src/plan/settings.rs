@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::{Request, SchedulerChoice};
+use super::{ModelPlan, Request, SchedulerChoice};
 use crate::denoise::{Cache, Share};
 use crate::files;
 use crate::rng::Stream;
@@ -53,14 +53,14 @@ pub(crate) struct Planned {
 }
 
 impl Planned {
-    pub(super) fn new(request: &Request, patch: usize) -> Self {
-        Self { settings: RunSettings::of(request), patch: patch.max(1) }
+    pub(super) fn new(request: &Request, model: &ModelPlan, patch: usize) -> Self {
+        Self { settings: RunSettings::of(request, model), patch: patch.max(1) }
     }
 }
 
 impl RunSettings {
-    /// The settings of this request.
-    pub fn of(request: &Request) -> Self {
+    /// The settings of this request to this model.
+    pub fn of(request: &Request, model: &ModelPlan) -> Self {
         let latents = request.latents.as_ref().map(|latents| {
             let mut hash = Sha256::new();
             latents.iter().for_each(|value| hash.update(value.to_le_bytes()));
@@ -69,7 +69,7 @@ impl RunSettings {
         Self {
             task_name: request.task.name(),
             scheduler_name: request.scheduler.entry.name,
-            guidance_scale: request.task.guidance_scale(),
+            guidance_scale: request.task.guidance_scale(&model.model),
             strength: request.task.strength().filter(|_| request.denoising_start.is_none()),
             steps: request.steps,
             denoising_start: request.denoising_start,
@@ -121,21 +121,14 @@ impl RunSettings {
             None => lost.push(format!("task: {} is not one of a pipeline file", self.task_name)),
             Some(_) if !is_changed => {}
             Some(task) => {
-                // How prompts are read and which classes there are is the open model's to say, and was planned with it.
                 let mut task = task.clone();
-                let reading = spec.task.prompting().map(|prompting| prompting.reading.clone());
-                if let (Some(reading), Some(prompting)) = (reading, task.prompting_mut()) {
-                    prompting.reading = reading;
+                if let Some(prompting) = task.prompting_mut() {
+                    prompting.guidance_scale = Some(self.guidance_scale);
                 }
-                if let (spec::Task::ClassConditional(now), spec::Task::ClassConditional(planned)) = (&task, &spec.task)
-                    && now.classes != planned.classes
-                {
-                    lost.push("task.class-conditional.class: the classes were changed after planning".to_owned());
-                }
-                if let spec::Task::ImageToImage(task) = &mut task
-                    && self.denoising_start.is_none()
-                {
-                    task.strength = self.strength;
+                match &mut task {
+                    spec::Task::ImageToImage(task) if self.denoising_start.is_none() => task.strength = self.strength,
+                    spec::Task::Inpaint(task) => task.strength = self.strength,
+                    _ => {}
                 }
                 spec.task = task;
             }
@@ -147,10 +140,13 @@ impl RunSettings {
     }
 
     fn put_scheduler(&self, then: &Self, spec: &mut Spec, lost: &mut Vec<String>) {
-        let (now, then) = (&self.scheduler, &then.scheduler);
-        if is_same(now, then) {
+        let now = &self.scheduler;
+        if is_same(now, &then.scheduler) {
             return;
         }
+        // Another class has the model's configuration as that class takes it over.
+        let other = then.scheduler.another(&now.name).filter(|_| now.name != then.scheduler.name);
+        let then = other.as_ref().unwrap_or(&then.scheduler);
         if now.falls_evenly != then.falls_evenly {
             lost.push("scheduler: the model's own noise levels were switched".to_owned());
         }
@@ -176,7 +172,7 @@ impl RunSettings {
         let is_other = !is_same(&self.scheduler, &then.scheduler);
         if is_other || self.steps != then.steps || self.custom != then.custom {
             let of_family = || self.scheduler.of_family(self.steps);
-            if self.custom != spec.run.schedule(self.scheduler.entry).1.or_else(of_family) {
+            if self.custom != spec.run.schedule(self.scheduler.entry, self.steps).1.or_else(of_family) {
                 (spec.run.timesteps, spec.run.sigmas) = match &self.custom {
                     Some(Custom::Timesteps(list)) => (Some(Listed::Numbers(list.clone())), None),
                     Some(Custom::Sigmas(list)) => (None, Some(Listed::Numbers(list.clone()))),

@@ -121,6 +121,7 @@ impl Entry {
             optimization: Optimization::None,
             config,
             axes: Vec::new(),
+            weight_files: Vec::new(),
             edits: Vec::new(),
             of: Some(graph.path.clone()),
             ..options.clone()

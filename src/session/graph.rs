@@ -248,6 +248,7 @@ fn open(
     let recorder = Recorder::for_providers(&options.providers);
     let mut builder = builder(runtime, options, &opening, &recorder).map_err(failed)?;
     provider::register(&mut builder, runtime, &options.providers)?;
+    let mapped = weights::hand_over(&mut builder, &options.weight_files, failed)?;
     let (mut builder, source) = weights::replace(builder, path, opening.bytes, weights, &options.edits, failed)?;
 
     let opened = options.cancel.during_open(builder.canceler(), || source.commit(&mut builder));
@@ -262,6 +263,7 @@ fn open(
         inputs: inner.inputs().iter().map(tensor_info).collect(),
         outputs: inner.outputs().iter().map(tensor_info).collect(),
         inner,
+        _mapped: mapped,
         component: options.component.clone(),
         path: options.of.clone().unwrap_or_else(|| path.to_path_buf()),
     };

@@ -21,6 +21,15 @@ pub enum Optimization {
     All,
 }
 
+/// A file of weights that a graph names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WeightFile {
+    /// The name in the graph, relative to the graph's directory.
+    pub location: String,
+    /// The file.
+    pub path: PathBuf,
+}
+
 /// How a session is opened.
 #[derive(Debug, Clone)]
 pub struct SessionOptions {
@@ -51,6 +60,10 @@ pub struct SessionOptions {
     /// Free axes of the inputs, by name, and the lengths that they are fixed at: a graph of which all is known folds to
     /// a third of its nodes.
     pub axes: Vec<(String, usize)>,
+    /// Files of weights that ONNX Runtime is handed, mapped, under the names that the graph has for them. Empty leaves
+    /// finding them to ONNX Runtime, which refuses those that a link leads to from another directory; where any is given,
+    /// all that the graph names have to be.
+    pub weight_files: Vec<WeightFile>,
     /// Bytes of the graph's file that are read as others; the file stays as it is.
     pub edits: Vec<ByteEdit>,
     /// The file that messages name, where the one opened stands for it.
@@ -70,6 +83,7 @@ impl Default for SessionOptions {
             optimization: Optimization::default(),
             config: Vec::new(),
             axes: Vec::new(),
+            weight_files: Vec::new(),
             edits: Vec::new(),
             of: None,
             cancel: Cancel::new(),

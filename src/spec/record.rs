@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
 use super::condition::Graph;
-use super::overrides::paths_in;
+use super::overrides::{dotted, paths_in};
 use super::reader::Reading;
 use super::tree::{Entries, Node, Value};
 use super::writer::{Writer, absolute};
@@ -53,17 +53,12 @@ impl RecordNames {
     /// Takes over the names in a record, for those files that still have them at the end of their paths.
     fn new(named: &HashMap<String, String>, spec: &Spec) -> Self {
         let known = spec.paths().into_iter().filter_map(|(key, path)| {
-            let name = named.get(&plain_key(&key)).filter(|name| reaches_outside(name).is_none())?;
+            let name = named.get(&dotted(&key)).filter(|name| reaches_outside(name).is_none())?;
             let whole = without_parents(&absolute(path));
             whole.ends_with(name).then(|| (whole, name.clone()))
         });
         Self(known.collect())
     }
-}
-
-/// A key as `--set` takes it: `control.0.image` for `control[0].image`.
-pub(super) fn plain_key(key: &str) -> String {
-    key.replace('[', ".").replace(']', "")
 }
 
 impl Spec {

@@ -16,7 +16,8 @@ const LAST_SEED: u64 = i64::MAX as u64;
 /// `[run]`: how many steps, which seed, how many pictures of what size.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Run {
-    /// `steps`: steps of the scheduler, 1 to 1000. Absent: as many as `timesteps` or `sigmas` are, or 50.
+    /// `steps`: steps of the scheduler, 1 to 1000. Absent: as many as `timesteps` or `sigmas` are, or the default of the
+    /// task's pipeline class in diffusers, such as 50, or 28 for Flux.
     pub steps: Option<usize>,
     /// `timesteps`: the training timestep of each step, falling, or the name of a schedule, for schedulers that take
     /// such a list.
@@ -36,8 +37,8 @@ pub struct Run {
     pub seed: Option<u64>,
     /// `images = 1`: pictures per prompt, 1 to 10000.
     pub images: usize,
-    /// `width`: of the pictures, in pixels, 1 to 16384 and a multiple of what the model needs. Absent: what the model
-    /// was trained at, or, for a task that begins with a picture, that picture's.
+    /// `width`: of the images, in pixels, 1 to 16384 and a multiple of what the model needs. Absent: as the task's pipeline
+    /// class in diffusers has it, the model's own (`sample_size`) or that of the input image.
     pub width: Option<usize>,
     /// `height`: of the pictures, in the manner of `width`.
     pub height: Option<usize>,
@@ -88,11 +89,8 @@ impl Default for Run {
 }
 
 impl Run {
-    /// The steps of a run where nothing says how many.
-    pub const DEFAULT_STEPS: usize = 50;
-
-    /// The number of steps with this scheduler, and the schedule where it is given outright.
-    pub fn schedule(&self, entry: &Entry) -> (usize, Option<Custom>) {
+    /// The number of steps with this scheduler, `default` if nothing tells, and the schedule where it is given outright.
+    pub fn schedule(&self, entry: &Entry, default: usize) -> (usize, Option<Custom>) {
         let named_steps = self.steps.unwrap_or(Named::STEPS);
         let custom = match (&self.timesteps, &self.sigmas) {
             (Some(Listed::Numbers(list)), _) => Some(Custom::Timesteps(list.clone())),
@@ -102,7 +100,7 @@ impl Run {
             (None, None) => None,
         };
         let given = custom.as_ref().map(|custom| custom.steps(entry));
-        (self.steps.or(given).unwrap_or(Self::DEFAULT_STEPS), custom)
+        (self.steps.or(given).unwrap_or(default), custom)
     }
 
     pub(super) fn read(mut table: Table<'_>) -> Self {

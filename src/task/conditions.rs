@@ -135,6 +135,23 @@ impl Given<'_> {
     }
 }
 
+/// Reads the file that a condition comes from, and requires that it is of use for samples `[c, h/f, w/f]`.
+///
+/// # Errors
+/// [`Error::Input`] naming the file.
+pub fn check_condition(condition: &Condition, [_, height, width]: [usize; 3]) -> Result<()> {
+    match &condition.source {
+        Source::Boxes(_) | Source::LabelMap(_) => Ok(()),
+        Source::DepthMap(path) => depth(path, [height, width]).map(drop),
+        Source::Vectors(path) => vectors(path).map(drop),
+        Source::Index { path, k } => {
+            let index = index(path)?;
+            let width = index.ncols();
+            nearest(&index, ndarray::Array1::zeros(width).view(), *k, path).map(drop)
+        }
+    }
+}
+
 /// The boxes of a pipeline file as a layout takes them.
 pub fn things(boxes: &[LayoutBox]) -> Vec<layout::Thing> {
     let thing = |written: &LayoutBox| {

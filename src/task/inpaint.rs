@@ -8,7 +8,7 @@
 
 use ndarray::{Array4, ArrayD, Axis, IxDyn, concatenate};
 
-use super::picture::{dimensions, drawn, for_branches, mask, nearest, pixels, posterior, repeated, same_shape};
+use super::picture::{self, dimensions, drawn, for_branches, mask, nearest, pixels, posterior, repeated, same_shape};
 use super::prompt::{condition, guidance};
 use super::{Paste, Rounding, Stage, Start, Task, steps_run};
 use crate::denoise::{Condition, Guidance, Keep};
@@ -48,11 +48,16 @@ impl Task for Inpaint {
 
     fn check(&self, steps: usize, denoising_start: Option<f64>, rounding: Rounding) -> Result<()> {
         super::begins_by_itself(self.name(), denoising_start)?;
-        steps_run(STRENGTH, self.strength, steps, rounding).map(drop)
+        steps_run(STRENGTH, self.strength.unwrap_or(1.0), steps, rounding).map(drop)
     }
 
     fn strength(&self) -> Option<f64> {
-        Some(self.strength)
+        self.strength
+    }
+
+    fn check_inputs(&self, _images: usize, _sample: [usize; 3], size: (usize, usize)) -> Result<()> {
+        picture::check(&self.image)?;
+        mask(&self.mask, size).map(drop)
     }
 
     fn start(&self, stage: &mut Stage<'_>) -> Result<Start> {
@@ -66,12 +71,13 @@ impl Task for Inpaint {
         let pixels = pixels(&self.image, stage.size, stage.handed.as_ref())?;
         let hole = mask(&self.mask, stage.size)?;
         let small = nearest(&hole, height, width);
-        let run = steps_run(STRENGTH, self.strength, stage.steps, stage.model.rounding)?;
+        let strength = self.strength.unwrap_or(stage.model.defaults.strength());
+        let run = steps_run(STRENGTH, strength, stage.steps, stage.model.rounding)?;
         let begin = (stage.steps - run) * stage.scheduler.order();
 
         // The generators are drawn from in this order: the picture's latents where they are needed, the noise, the
         // masked picture's latents.
-        let from_noise = self.strength == 1.0;
+        let from_noise = strength == 1.0;
         let latents = if concatenates && from_noise {
             None
         } else {

@@ -13,10 +13,10 @@ mod text_to_image;
 
 use ndarray::{ArrayD, Axis, IxDyn, Slice};
 
-use crate::bundle::DenoiserContract;
+use crate::bundle::{Defaults, DenoiserContract};
 use crate::conditioner::Conditioner;
 use crate::denoise::{BatchNoise, Condition, Guidance, Keep};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, count_of};
 use crate::image::Rgb8;
 use crate::latent::{Encoder, Scaling};
 use crate::scheduler::{ForwardProcess, Noise, Scheduler};
@@ -24,7 +24,7 @@ use crate::session::Cancel;
 use crate::spec::{self, ClassConditional, Prompting};
 use crate::text::TextEncoders;
 
-pub use conditions::{Given, check_labels, things};
+pub use conditions::{Given, check_condition, check_labels, things};
 pub use from_noise::Unconditional;
 pub use prompt::{texts, unheeded_negative_prompt};
 
@@ -99,6 +99,15 @@ pub struct Model {
     pub low_res: Option<ForwardProcess>,
     /// How a strength is turned into steps.
     pub rounding: Rounding,
+    /// The values of keys that a task leaves open.
+    pub defaults: Defaults,
+}
+
+impl Model {
+    /// The guidance scale of a prompt on this model.
+    fn guidance_scale(&self, prompting: &Prompting) -> f64 {
+        prompting.guidance_scale.unwrap_or(self.defaults.guidance_scale())
+    }
 }
 
 /// Classes as the model numbers them.
@@ -228,16 +237,16 @@ pub trait Task: std::fmt::Debug + Send + Sync {
         self.prompting().map_or_else(|| vec![String::new()], |prompting| prompting.prompts.clone())
     }
 
-    /// The guidance scale asked for; 1 is none.
-    fn guidance_scale(&self) -> f64 {
-        self.prompting().map_or(1.0, |prompting| prompting.guidance_scale)
+    /// The guidance scale; 1 is none.
+    fn guidance_scale(&self, model: &Model) -> f64 {
+        self.prompting().map_or(1.0, |prompting| model.guidance_scale(prompting))
     }
 
-    /// How many branches the guidance of this denoiser has.
-    fn branches(&self, denoiser: &DenoiserContract) -> usize {
-        let scale = match self.prompting().filter(|_| denoiser.has_learnt_guidance()) {
+    /// The number of branches of this model's guidance.
+    fn branches(&self, model: &Model) -> usize {
+        let scale = match self.prompting().filter(|_| model.denoiser.has_learnt_guidance()) {
             Some(prompting) => prompting.true_cfg_scale,
-            None => self.guidance_scale(),
+            None => self.guidance_scale(model),
         };
         Guidance::classifier_free(scale, 0.0).branches().len()
     }
@@ -291,6 +300,15 @@ pub trait Task: std::fmt::Debug + Send + Sync {
         begins_by_itself(self.name(), denoising_start)
     }
 
+    /// Reads the files that the task begins with, whole, and requires that they fit a run of so many `images`, with samples
+    /// of shape `[c, h/f, w/f]` and of this width and height in pixels.
+    ///
+    /// # Errors
+    /// [`Error::Input`] naming the file.
+    fn check_inputs(&self, _images: usize, _sample: [usize; 3], _size: (usize, usize)) -> Result<()> {
+        Ok(())
+    }
+
     /// The share of the schedule that is run, in (0, 1], where the task starts from a picture.
     fn strength(&self) -> Option<f64> {
         None
@@ -324,7 +342,7 @@ fn steps_run(key: &str, strength: f64, steps: usize, rounding: Rounding) -> Resu
     match run {
         0 => Err(Error::input(
             key,
-            format!("{strength} of {steps} steps is less than one step"),
+            format!("{strength} of {} is less than one step", count_of(steps, "step")),
             format!("raise strength to at least {:.3}, or raise run.steps", 1.0 / steps as f64),
         )),
         run => Ok(run),

@@ -41,6 +41,11 @@ pub(super) fn dimensions(picture: &Picture, handed: Option<(usize, usize)>) -> R
     }
 }
 
+/// Reads the image that a task begins with, if it is a file.
+pub(super) fn check(picture: &Picture) -> Result<()> {
+    picture.file().map_or(Ok(()), |path| image::load(path).map(drop))
+}
+
 /// What the first stage makes of `[1, 3, h, w]` pixels.
 pub(super) fn posterior(pixels: &ArrayD<f32>, what: &Picture, stage: &mut Stage<'_>) -> Result<Posterior> {
     let Some(encoder) = stage.encoder.as_deref_mut() else {

@@ -4,7 +4,7 @@
 
 use ndarray::ArrayD;
 
-use super::picture::{dimensions, for_branches, pixels, repeated};
+use super::picture::{self, dimensions, for_branches, pixels, repeated};
 use super::prompt::{condition, guidance};
 use super::{Stage, Start, Task};
 use crate::denoise::{Condition, Guidance};
@@ -41,6 +41,10 @@ impl Task for SuperResolution {
         Ok(small.map(|(width, height)| (width * factor, height * factor)))
     }
 
+    fn check_inputs(&self, _images: usize, _sample: [usize; 3], _size: (usize, usize)) -> Result<()> {
+        picture::check(&self.image)
+    }
+
     fn start(&self, stage: &mut Stage<'_>) -> Result<Start> {
         let guidance = self.prompting.as_ref().map_or(Guidance::Off, |prompting| guidance(prompting, stage));
         let mut told = match &self.prompting {
@@ -51,7 +55,7 @@ impl Task for SuperResolution {
         let mut small = repeated(pixels(&self.image, (width, height), stage.handed.as_ref())?, stage.images());
         let branches = guidance.branches().len();
         if let Some(low_res) = &stage.model.low_res {
-            let level = self.noise_level.unwrap_or(Self::DEFAULT_NOISE_LEVEL);
+            let level = self.noise_level.or(stage.model.defaults.noise_level).unwrap_or(0);
             let Some((signal, deviation)) = low_res.at(level) else {
                 return Err(Error::input(
                     "task.super-resolution.noise_level",

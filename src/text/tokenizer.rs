@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use tokenizers::{AddedToken, TruncationDirection};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, count_of};
 use special::{Family, Settings};
 
 /// A tokenizer opened from a model directory.
@@ -31,6 +31,8 @@ pub struct Tokenizer {
     family: Family,
     dir: PathBuf,
     max_length: usize,
+    /// True if the length is stated by the tokenizer's own files.
+    has_own_length: bool,
     vocab_size: usize,
     /// How many special tokens the post-processor puts around a prompt.
     around: usize,
@@ -63,7 +65,8 @@ impl Encoding {
         let Self { ids, cut, cut_text, .. } = self;
         (*cut > 0).then(|| {
             let text = cut_text.trim();
-            format!("the model reads {} tokens; the last {cut} tokens of the prompt are cut off: \"{text}\"", ids.len())
+            let cut = count_of(*cut, "token");
+            format!("the model reads {} tokens, which cuts off {cut} at the prompt's end: \"{text}\"", ids.len())
         })
     }
 }
@@ -74,13 +77,15 @@ impl Tokenizer {
     ///
     /// The special tokens and the length come from `tokenizer_config.json`, `special_tokens_map.json` and
     /// `added_tokens.json`, in the precedence that transformers gives them; files that are not there leave the
-    /// family's own. A length left open (transformers writes 1e30) is 77, and for T5 512.
+    /// family's own. A length left open (transformers writes 1e30) is 77, and for T5 512, unless the text encoder says
+    /// another ([`Tokenizer::has_own_length`]).
     ///
     /// # Errors
     ///
     /// [`Error::Model`] where a file is missing, is not what its name says, or contradicts another;
     /// [`Error::Io`] where one cannot be read.
     pub fn open(dir: &Path) -> Result<Self> {
+        files::require_whole(dir)?;
         let (json, pieces) = (dir.join("tokenizer.json"), dir.join("vocab.txt"));
         let opened = if json.is_file() { Some(json::open(&json)?) } else { None };
         let family = match &opened {
@@ -131,6 +136,7 @@ impl Tokenizer {
             family,
             dir: dir.to_path_buf(),
             max_length: family.length(),
+            has_own_length: settings.max_length.is_some(),
             vocab_size,
             around,
             pad_id: i64::from(pad_id),
@@ -158,6 +164,16 @@ impl Tokenizer {
     /// Whether it is T5's, whose text encoder gives a state for each token and pools no vector of them.
     pub fn is_t5(&self) -> bool {
         self.family == Family::T5
+    }
+
+    /// True if the tokenizer's own files state its length (`model_max_length`); otherwise the text encoder does.
+    pub fn has_own_length(&self) -> bool {
+        self.has_own_length
+    }
+
+    /// True if it is CLIP's.
+    pub fn is_clip(&self) -> bool {
+        self.family == Family::Clip
     }
 
     /// The number of ids an encoded prompt has.

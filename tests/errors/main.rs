@@ -349,6 +349,11 @@ fn in_the_surroundings() {
     expect(&surroundings::rows());
 }
 
+#[test]
+fn lists_of_providers_fall_through() {
+    surroundings::lists_fall_through();
+}
+
 /// The two pipelines that the rows begin with do work, or the rows would show nothing.
 #[test]
 fn nothing_in_what_the_rows_begin_with() {

@@ -332,7 +332,7 @@ fn a_changed_request_is_recorded_as_it_was_run() {
         ("guidance_interval", |request| request.guidance_interval = Some(Share { start: 0.0, end: 0.5 })),
         ("the prompt", |request| {
             let mut prompting = Prompting::new(vec!["a red star".into()]);
-            prompting.guidance_scale = 3.0;
+            prompting.guidance_scale = Some(3.0);
             prompting.negative_prompts = vec!["blue".into()];
             request.task = Box::new(TextToImage { prompting });
         }),

@@ -147,6 +147,7 @@ impl Runtime {
             Error::runtime(format!("no usable library was found\n{search}"), "`ldm-ort runtime` shows the search")
         })?;
         let (path, version) = (path.to_path_buf(), version.to_string());
+        tracing::info!("ONNX Runtime {version} is {}", path.display());
         let environment = start(&path)?;
         let runtime = Self(Arc::new(Inner { environment, path, version, search }));
         Ok(loaded.insert(runtime).clone())

@@ -10,6 +10,7 @@ use super::clip::{FETCH, missing_token};
 use super::files::read_text;
 use super::special::Family;
 use crate::error::{Error, Result};
+use crate::guard::contain;
 
 /// Opens a `tokenizer.json`.
 pub(super) fn open(path: &Path) -> Result<Tokenizer> {
@@ -20,7 +21,7 @@ pub(super) fn open(path: &Path) -> Result<Tokenizer> {
     check_model(path, &json)?;
     charsmap::check(path, &json)?;
     check_template(path, &json["post_processor"])?;
-    let tokenizer = Tokenizer::from_bytes(text).map_err(|e| broken(&e))?;
+    let tokenizer = contain(|| Tokenizer::from_bytes(text)).map_err(|e| broken(&e))?.map_err(|e| broken(&e))?;
 
     // Written before transformers 4.17, such a file splits words otherwise than the model was trained with.
     let clip = matches!(tokenizer.get_model(), ModelWrapper::BPE(bpe) if bpe.end_of_word_suffix.is_some());
