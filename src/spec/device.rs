@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::amount;
 use super::model::component_kinds;
 use super::reader::{Item, Table, unknown_name};
+use super::record::is_plain_option;
 use super::tree::Value;
 use super::writer::{Writer, integer};
 use crate::bundle::ComponentKind;
@@ -164,7 +165,8 @@ impl Device {
         }
         for (name, options) in &self.options {
             writer.table(&["device", name]);
-            for (key, value) in options {
+            let portable = writer.is_portable();
+            for (key, value) in options.iter().filter(|(key, value)| !portable || is_plain_option(key, value)) {
                 writer.key(key, value.clone());
             }
         }
@@ -218,6 +220,10 @@ fn options(table: Table<'_>, takes_none: bool) -> Options {
         } else if name.contains('\0') || matches!(item.value(), Value::String(text) if text.contains('\0')) {
             item.report("expected text without a NUL character, which ends it for ONNX Runtime");
         } else if let Some(value) = option(&item) {
+            if item.is_untrusted() && !is_plain_option(name, &value) {
+                let key = item.key();
+                item.report(format!("could name a file or library, and none is opened because a record says so; if you want it: --set {key}=VALUE"));
+            }
             options.insert(name.to_owned(), value);
         }
     }
