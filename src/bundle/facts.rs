@@ -348,7 +348,10 @@ impl<'a> Evidence<'a> {
         })?;
         let side = CORRECT.saturating_mul(factor);
         let source = format!("sample_size {CORRECT} instead of {} in {}, × {factor}", size.value, size.source);
-        Some(Fact::new((side, side), format!("{source}, as diffusers reads configurations from before its version 0.9")))
+        Some(Fact::new(
+            (side, side),
+            format!("{source}, as diffusers reads configurations from before its version 0.9"),
+        ))
     }
 
     fn default_size(&self, factor: usize, family: Family) -> Fact<(usize, usize)> {

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use super::tasks::TaskFit;
 use super::pipeline_class::DefaultSize;
+use super::tasks::TaskFit;
 use super::{Bundle, CallDefaults, ComponentKind, Defaults, DenoiserContract, Fact, json};
 
 /// Writes a complete, commented pipeline.toml for a model directory.
@@ -83,11 +83,7 @@ pub fn init_toml(bundle: &Bundle, model_path: &str, fits: &[TaskFit]) -> String 
     let size = bundle.default_size(task, takes_residuals);
     let (width, height) = size.value;
     if matches!(task, "text-to-image" | "class-conditional" | "conditional" | "unconditional") {
-        line(&format!(
-            "width = {width}       # multiples of {}; default: {}",
-            facts.size_multiple(),
-            size.source
-        ));
+        line(&format!("width = {width}       # multiples of {}; default: {}", facts.size_multiple(), size.source));
         line(&format!("height = {height}"));
     } else {
         match call.values.size {
@@ -121,10 +117,10 @@ impl Style {
     fn of(bundle: &Bundle, call: &CallDefaults) -> Self {
         let values = call.values;
         match distilled(bundle) {
-            Some(guidance) => Self { steps: 4, guidance, values, source: "as such distilled models are published".to_owned() },
-            None => {
-                Self { steps: values.steps, guidance: values.guidance_scale(), values, source: call.source() }
+            Some(guidance) => {
+                Self { steps: 4, guidance, values, source: "as such distilled models are published".to_owned() }
             }
+            None => Self { steps: values.steps, guidance: values.guidance_scale(), values, source: call.source() },
         }
     }
 }
@@ -156,13 +152,7 @@ fn task_keys(task: &str, bundle: &Bundle, style: &Style) -> Vec<String> {
     let strength = |note: &str| format!("strength = {:?}    # {note}", style.values.strength());
     match task {
         "image-to-image" => {
-            let mut keys = vec![
-                prompt,
-                negative,
-                image,
-                strength("0 keeps the image, 1 ignores it"),
-                guidance,
-            ];
+            let mut keys = vec![prompt, negative, image, strength("0 keeps the image, 1 ignores it"), guidance];
             let taken = contract.and_then(|c| c.in_channels);
             if taken == Some(bundle.facts.latent_channels.value.saturating_add(1)) {
                 keys.extend(["", "[[condition]]", "as = \"channels\""].map(str::to_owned));

@@ -30,7 +30,8 @@ impl Filling {
         let values = call.values;
         let task = spec.task.name();
         if let Some(prompting) = spec.task.prompting_mut() {
-            filling.number(&mut prompting.guidance_scale, Some(values.guidance_scale()), || table(task, "guidance_scale"));
+            filling
+                .number(&mut prompting.guidance_scale, Some(values.guidance_scale()), || table(task, "guidance_scale"));
         }
         let begins_late = spec.run.denoising_start.is_some();
         match &mut spec.task {
