@@ -121,7 +121,7 @@ fn products_of_8_bits_are_those_of_numpy() {
         (squares / want.iter().map(|b| b * b).sum::<f64>()).sqrt()
     };
     let cache = Cache::new(folder.path().join("cache"));
-    let open = |model: &Path| GraphFile::open(&model.join("unet/model.onnx"), model).expect("a graph");
+    let open = |model: &Path| GraphFile::open(&model.join("unet/model.onnx")).expect("a graph");
     let lengths = [("batch_size", 1), ("height", 4), ("width", 4), ("sequence_length", 5)];
     let axes = lengths.map(|(name, length)| (name.to_owned(), length)).to_vec();
     let config = vec![("session.x64quantprecision".to_owned(), "1".to_owned())];
@@ -134,7 +134,7 @@ fn products_of_8_bits_are_those_of_numpy() {
     assert!(narrow < 1e-4 && prepared < 1e-4 && plain > 1e-3, "{narrow:e} {prepared:e} {plain:e}");
 
     let entries = cache.entries().expect("the cache can be read");
-    let kept = GraphFile::open(&entries[0].folder().join("model.onnx"), entries[0].folder()).expect("a graph");
+    let kept = GraphFile::open(&entries[0].folder().join("model.onnx")).expect("a graph");
     let products = kept.operators.iter().filter(|(o, _)| o.domain == "com.microsoft" && o.name.contains("MatMul"));
     assert_eq!(products.map(|(_, count)| count).sum::<usize>(), 8, "{:?}", kept.operators);
 }
@@ -163,7 +163,7 @@ fn narrow_graphs_are_understood() {
     let model = models().join("sd1");
     let open = |model: &Path, component: &str| {
         let path = model.join(component).join("model.onnx");
-        GraphFile::open(&path, model).expect("a graph")
+        GraphFile::open(&path).expect("a graph")
     };
     let old = open(&model, "unet");
     for weights in [Weights::Half, Weights::Int8, Weights::DynamicInt8] {
@@ -215,7 +215,7 @@ fn what_does_not_fit_stays() {
     let model = folder.path().join("model");
     copy(&models().join("sd1"), &model);
     let path = model.join("unet/model.onnx");
-    let graph = GraphFile::open(&path, &model).expect("a graph");
+    let graph = GraphFile::open(&path).expect("a graph");
     let weights = ldm_ort::bundle::Weights::open(&graph).expect("weights");
     let weight = weights.of_modules.iter().find(|w| w.shape.iter().product::<usize>() >= 1024).expect("a large one");
     let mut values = weights.read(weight).expect("its values");
@@ -233,7 +233,7 @@ fn what_does_not_fit_stays() {
     let [kept] = unet.kept.as_slice() else { panic!("{unet:?}") };
     assert_eq!(kept.tensor, name);
     assert!(kept.because.contains("1 of its values are beyond 65504"), "{kept:?}");
-    let new = GraphFile::open(&folder.path().join("half/unet/model.onnx"), folder.path()).expect("a graph");
+    let new = GraphFile::open(&folder.path().join("half/unet/model.onnx")).expect("a graph");
     assert!(new.weight_types.iter().any(|(dtype, _)| *dtype == DType::F16), "{:?}", new.weight_types);
     // Blocks of 8 bits have no such bound.
     let outcomes = narrowed(&model, &folder.path().join("int8"), Weights::Int8);

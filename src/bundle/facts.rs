@@ -8,6 +8,7 @@ use super::component::{Component, ComponentKind};
 use super::family::{Family, Signs};
 use super::layout::{Overrides, SchedulerFile};
 use super::{json, roles};
+use crate::error::count_of;
 
 /// A value and where it was read.
 #[derive(Debug, Clone, PartialEq)]
@@ -284,7 +285,7 @@ impl<'a> Evidence<'a> {
         ];
         let levels = |c: &Map<String, Value>| LEVELS.iter().find_map(|key| c.get(*key)?.as_array().map(Vec::len));
         if let Some(fact) = self.stage_config(|c| levels(c).filter(|n| (1..=8).contains(n))) {
-            return Fact::new(1 << (fact.value - 1), format!("{} levels in {}", fact.value, fact.source));
+            return Fact::new(1 << (fact.value - 1), format!("{} in {}", count_of(fact.value, "level"), fact.source));
         }
         if let Some(decoder) = self.decoder {
             let fixed = |t: Option<&crate::tensor::TensorInfo>| t.and_then(|t| t.shape.last()?.fixed());
@@ -404,7 +405,7 @@ fn from_config<T>(component: &Component, read: &impl Fn(&Map<String, Value>) -> 
 }
 
 fn doublings(count: usize, component: &Component) -> String {
-    format!("{count} doubling{} in {}", if count == 1 { "" } else { "s" }, component.kind)
+    format!("{} in {}", count_of(count, "doubling"), component.kind)
 }
 
 /// The last two parts of a path, such as `unet/config.json`.

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::onnx::INCOMPLETE;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Reads a JSON object from a file.
 ///
@@ -16,7 +18,10 @@ use crate::error::{Error, Result};
 ///
 /// [`Error::Io`] where the file cannot be read; [`Error::Model`] where it is not a JSON object.
 pub fn read_object(path: &Path) -> Result<Map<String, Value>> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, "reading", e))?;
+    let bytes = files::read(path).map_err(|e| match files::broken_link(path) {
+        Some(reason) => Error::model(path, reason, INCOMPLETE),
+        None => Error::io(path, "reading", e),
+    })?;
     let text = String::from_utf8(bytes)
         .map_err(|e| Error::model(path, format!("is not JSON: {}", e.utf8_error()), "copy the file again"))?;
     match serde_json::from_str(&replace_bare_words(text.trim_start_matches('\u{feff}'))) {

@@ -7,10 +7,13 @@ use serde_json::{Map, Value};
 
 use super::component::{Component, ComponentKind};
 use super::facts::Facts;
+use super::hub;
+use super::onnx::INCOMPLETE;
 use super::roles;
 use super::search::{Place, component, exists, find_component, graph_in, list, read_if_there};
 use super::{Bundle, json};
 use crate::error::{Error, Result};
+use crate::files::broken_link;
 
 /// How a model directory is laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,8 +73,9 @@ pub struct SchedulerFile {
 
 /// Reads a directory and collects what is wrong with its parts, so that a report can show the rest.
 pub(super) fn survey(dir: &Path, overrides: &Overrides) -> Result<(Bundle, Vec<Error>)> {
+    let dir = &hub::snapshot(dir)?;
     let entries = list(dir)?;
-    let mut faults = Vec::new();
+    let mut faults = broken_entries(dir, &entries);
     let index = kept(&mut faults, read_if_there(&dir.join("model_index.json"))).flatten().unwrap_or_default();
     let mut components = BTreeMap::new();
     let mut places = BTreeMap::new();
@@ -154,6 +158,22 @@ fn take_controlled_denoiser(
     Some(denoiser)
 }
 
+/// The folders and files of a model that are links which lead nowhere. Left out are those of a graph that nothing runs.
+fn broken_entries(dir: &Path, entries: &[String]) -> Vec<Error> {
+    let is_read = |name: &&String| {
+        let kinds = ComponentKind::ALL.into_iter().filter(|kind| *kind != ComponentKind::SafetyChecker);
+        let mut folders = kinds.flat_map(|kind| kind.directories().iter().chain(kind.config_directories()));
+        folders.any(|folder| name == folder) || ["scheduler", "low_res_scheduler"].contains(&name.as_str()) || {
+            name.starts_with("tokenizer")
+        }
+    };
+    let of_entry = |name: &String| {
+        let path = dir.join(name);
+        Some(Error::model(&path, broken_link(&path)?, INCOMPLETE))
+    };
+    entries.iter().filter(is_read).filter_map(of_entry).collect()
+}
+
 /// What came of reading one part; where nothing did, the fault is put with the others.
 fn kept<T>(faults: &mut Vec<Error>, result: Result<T>) -> Option<T> {
     result.map_err(|fault| faults.push(fault)).ok()
@@ -187,14 +207,15 @@ pub fn open_conditioner(path: &Path) -> Result<Component> {
 fn open_alone(path: &Path, kind: ComponentKind) -> Result<Component> {
     if path.is_file() {
         let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        return component(kind, path.to_path_buf(), dir, &[dir.join("config.json")]);
+        return component(kind, path.to_path_buf(), &[dir.join("config.json")]);
     }
+    let path = &hub::snapshot(path)?;
     let entries = list(path)?;
     if let Some((component, _)) = find_component(path, kind, &Overrides::default())? {
         return Ok(component);
     }
     match graph_in(path, kind)? {
-        Some(graph) => component(kind, graph, path, &[path.join("config.json")]),
+        Some(graph) => component(kind, graph, &[path.join("config.json")]),
         None => Err(no_model(path, &entries)),
     }
 }
@@ -289,8 +310,8 @@ fn no_model(dir: &Path, entries: &[String]) -> Error {
     };
     let help = if ends(&[".safetensors", ".bin", ".ckpt", ".pt"]) {
         "this is a PyTorch checkpoint; export it with scripts/export.py"
-    } else if entries.iter().any(|n| n == "snapshots") {
-        "this is an entry of the Hugging Face cache; give the directory below its snapshots/"
+    } else if dir.file_name().is_some_and(|name| name == "snapshots") {
+        "these are the snapshots of an entry of the Hugging Face cache; give one of them, or the entry itself"
     } else if ends(&[".onnx"]) {
         "name the graphs in the pipeline file: [model.unet] graph = \"…\""
     } else {

@@ -8,8 +8,9 @@ use serde_json::{Map, Value};
 use super::component::{Component, ComponentKind};
 use super::json;
 use super::layout::Overrides;
-use super::onnx::GraphFile;
+use super::onnx::{GraphFile, INCOMPLETE};
 use crate::error::{Error, Result};
+use crate::files::broken_link;
 
 /// Where a component's graph was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,19 +36,18 @@ pub(super) fn find_component(
     let found = if let Some(path) = overrides.graphs.get(&kind) {
         let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         configs.push(parent.join("config.json"));
-        let inside = parent.canonicalize().ok().zip(dir.canonicalize().ok()).is_some_and(|(p, d)| p.starts_with(d));
-        Some((path.clone(), if inside { dir } else { parent }, Place::Named))
+        Some((path.clone(), Place::Named))
     } else {
-        find_graph(dir, kind)?.map(|(graph, place)| (graph, dir, place))
+        find_graph(dir, kind)?
     };
-    let Some((graph, root, place)) = found else { return Ok(None) };
+    let Some((graph, place)) = found else { return Ok(None) };
     // The folder of a graph may be a folder in its component's, which then has the configuration.
     let folders = graph.ancestors().skip(1).take_while(|folder| folder.starts_with(dir) && *folder != dir);
     configs.extend(folders.map(|folder| folder.join("config.json")));
     configs.extend(kind.directories().iter().map(|name| dir.join(name).join("config.json")));
     configs.extend(kind.config_directories().iter().map(|name| dir.join(name).join("config.json")));
     let roles = overrides.roles.get(&kind).cloned().unwrap_or_default();
-    Ok(Some((Component { roles, ..component(kind, graph, root, &configs)? }, place)))
+    Ok(Some((Component { roles, ..component(kind, graph, &configs)? }, place)))
 }
 
 /// The graph of a component that nobody named.
@@ -103,8 +103,8 @@ fn only(folder: &Path, kind: ComponentKind, mut graphs: Vec<PathBuf>) -> Result<
 }
 
 /// Reads a component's graph, and its config.json from the first of these places that has one.
-pub(super) fn component(kind: ComponentKind, graph: PathBuf, root: &Path, configs: &[PathBuf]) -> Result<Component> {
-    let graph = GraphFile::open(&graph, root)?;
+pub(super) fn component(kind: ComponentKind, graph: PathBuf, configs: &[PathBuf]) -> Result<Component> {
+    let graph = GraphFile::open(&graph)?;
     for path in configs {
         if let Some(config) = read_if_there(path)? {
             return Ok(Component { kind, graph, config, config_path: Some(path.clone()), roles: BTreeMap::new() });
@@ -133,8 +133,9 @@ pub(super) fn graph_in(dir: &Path, kind: ComponentKind) -> Result<Option<PathBuf
 
 /// The names in a directory, sorted.
 pub(super) fn list(dir: &Path) -> Result<Vec<String>> {
-    let metadata = std::fs::metadata(dir).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => {
+    let metadata = std::fs::metadata(dir).map_err(|e| match (broken_link(dir), e.kind()) {
+        (Some(reason), _) => Error::model(dir, reason, INCOMPLETE),
+        (None, std::io::ErrorKind::NotFound) => {
             Error::model(dir, "no such directory", "path in [model] is relative to the pipeline file")
         }
         _ => Error::io(dir, "reading", e),

@@ -5,8 +5,10 @@ mod machine;
 use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+use crate::files;
 use crate::session::{Flavour, RuntimeOptions};
 use crate::spec::Overrides;
 
@@ -50,6 +52,11 @@ const STYLES: Styles = Styles::styled()
     .usage(AnsiColor::Green.on_default().bold())
     .literal(AnsiColor::Cyan.on_default().bold())
     .placeholder(AnsiColor::Cyan.on_default());
+
+/// Reads a path, `~` expanded: no shell does that in `--flag=~/path`.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|path| files::expand_home(&path))
+}
 
 /// Runs latent diffusion models on ONNX Runtime: a model directory and a pipeline.toml go in, pictures come out.
 #[derive(Debug, Clone, Parser)]
@@ -115,7 +122,7 @@ pub struct Global {
 #[command(next_help_heading = "ONNX Runtime")]
 pub struct LibraryArgs {
     /// Takes ONNX Runtime's shared library from here, a file or the folder it is in, and looks nowhere else.
-    #[arg(long, global = true, value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    #[arg(long, global = true, value_name = "PATH", value_hint = ValueHint::AnyPath, value_parser = path())]
     pub runtime: Option<PathBuf>,
     /// Fetches nothing: where ONNX Runtime is not installed, says what to install by hand. LDM_ORT_OFFLINE=1 in the
     /// environment does the same.
@@ -147,16 +154,16 @@ impl LibraryArgs {
 /// `ldm-ort run`.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
-    /// The pipeline file.
-    #[arg(value_name = "PIPELINE.toml", value_hint = ValueHint::FilePath)]
+    /// The pipeline file, or - for standard input.
+    #[arg(value_name = "PIPELINE.toml", value_hint = ValueHint::FilePath, value_parser = path())]
     #[arg(required_unless_present = "from", conflicts_with = "from")]
     pub pipeline: Option<PathBuf>,
     /// Runs the pipeline recorded in a picture that this program made, to the same picture again.
-    #[arg(long, value_name = "PICTURE.png", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "PICTURE.png", value_hint = ValueHint::FilePath, value_parser = path())]
     pub from: Option<PathBuf>,
     /// Writes the final latents of all pictures here, float32 [n, c, h/f, w/f], before they are divided by the
     /// scaling factor.
-    #[arg(long, value_name = "F.npy", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "F.npy", value_hint = ValueHint::FilePath, value_parser = path())]
     pub save_latents: Option<PathBuf>,
     /// Prints one JSON object a picture on stdout, and nothing else there.
     #[arg(long)]
@@ -185,7 +192,7 @@ pub struct OverrideArgs {
     #[arg(long, value_name = "NAME")]
     pub scheduler: Option<String>,
     /// The folder pictures are written to, relative to the current directory.
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, value_parser = path())]
     pub output: Option<PathBuf>,
     /// Shows what each picture is at, every N steps (without N, every step): in a file NAME.preview.png beside the picture
     /// to be, which is gone once that is written, and in terminals that show pictures (kitty's or iTerm2's protocol).
@@ -205,7 +212,7 @@ impl OverrideArgs {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Instead of the pipeline file's keys")]
 pub struct KeyArgs {
-    /// What is to be seen; given several times, several prompts.
+    /// Text describing the image, or - for standard input; several times for several prompts.
     #[arg(long, value_name = "TEXT")]
     pub prompt: Vec<String>,
     /// What guidance leads away from.
@@ -255,12 +262,15 @@ impl KeyArgs {
 /// `ldm-ort check`.
 #[derive(Debug, Clone, Args)]
 pub struct CheckArgs {
-    /// The pipeline file.
-    #[arg(value_name = "PIPELINE.toml", value_hint = ValueHint::FilePath)]
+    /// The pipeline file, or - for standard input.
+    #[arg(value_name = "PIPELINE.toml", value_hint = ValueHint::FilePath, value_parser = path())]
     pub pipeline: PathBuf,
     /// Opens the graphs too, on the providers they would run on.
     #[arg(long)]
     pub open: bool,
+    /// Checks that the run could write its final latents here.
+    #[arg(long, value_name = "F.npy", value_hint = ValueHint::FilePath, value_parser = path())]
+    pub save_latents: Option<PathBuf>,
     /// What stands over the pipeline file's keys.
     #[command(flatten)]
     pub overrides: OverrideArgs,
@@ -269,15 +279,15 @@ pub struct CheckArgs {
 /// `ldm-ort plot`.
 #[derive(Debug, Clone, Args)]
 pub struct PlotArgs {
-    /// The pipeline file.
-    #[arg(value_name = "PIPELINE.toml", value_hint = ValueHint::FilePath)]
+    /// The pipeline file, or - for standard input.
+    #[arg(value_name = "PIPELINE.toml", value_hint = ValueHint::FilePath, value_parser = path())]
     pub pipeline: PathBuf,
     /// Another scheduler beside the pipeline's, over the same model's configuration and as many steps; may be given
     /// several times. Any name of `ldm-ort list schedulers`.
     #[arg(long, value_name = "NAME")]
     pub scheduler: Vec<String>,
     /// Where the picture goes; without it, beside the pipeline file, under its name with .svg at the end.
-    #[arg(long, value_name = "F.svg", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "F.svg", value_hint = ValueHint::FilePath, value_parser = path())]
     pub output: Option<PathBuf>,
     /// Prints a JSON object on stdout: the picture's path, and for each scheduler the position in steps, timestep,
     /// sigma (noise for one part of picture) and signal-to-noise ratio of every call; null is infinite.
@@ -292,7 +302,7 @@ pub struct PlotArgs {
 #[derive(Debug, Clone, Args)]
 pub struct InspectArgs {
     /// The model directory, or a pipeline file, which may say what the directory of its model does not.
-    #[arg(value_name = "DIR|PIPELINE.toml", value_hint = ValueHint::AnyPath)]
+    #[arg(value_name = "DIR|PIPELINE.toml", value_hint = ValueHint::AnyPath, value_parser = path())]
     pub model: PathBuf,
     /// Prints JSON.
     #[arg(long)]
@@ -303,7 +313,7 @@ pub struct InspectArgs {
 #[derive(Debug, Clone, Args)]
 pub struct InitArgs {
     /// The model directory.
-    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath, value_parser = path())]
     pub model: PathBuf,
 }
 

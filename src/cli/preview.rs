@@ -1,27 +1,33 @@
 //! `ldm-ort run --preview`: what a picture is at, beside the file that it will be, and in terminals that show pictures.
 
+use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::output;
 use crate::error::Result;
+use crate::files;
 use crate::image::{Rgb8, encode_png};
 use crate::pipeline::Saver;
 use crate::plan::Plan;
 
 /// Previews beside the pictures to be.
 ///
-/// A preview is replaced by the next one and removed once its picture is written; where the run fails or is interrupted
-/// the last one stays, and shows how far it got.
+/// A preview is replaced by the next one and removed once its image is written; if the run fails or is interrupted, the
+/// last one stays and shows how far it got. Its name is claimed by the first one, so a preview of another run is neither
+/// replaced nor removed.
 #[derive(Clone)]
 pub(super) struct Previews {
     saver: Saver,
     suffix: &'static str,
     /// Prompt and seed of each picture of the request.
     pictures: Vec<(String, u64)>,
+    /// The files written so far, by the index of the picture. Shared with the thread that removes them.
+    written: Arc<Mutex<HashMap<usize, PathBuf>>>,
     /// Whether one of them could not be written.
     failed: bool,
 }
@@ -33,13 +39,15 @@ impl Previews {
         let labels = request.task.labels();
         let prompt = |index: usize| labels.get(index / request.images.max(1)).cloned().unwrap_or_default();
         let pictures = (0..request.pictures()).map(|index| (prompt(index), request.seed_of(index))).collect();
-        Self { saver: saver.clone(), suffix, pictures, failed: false }
+        Self { saver: saver.clone(), suffix, pictures, written: Arc::default(), failed: false }
     }
 
     /// Writes a preview of the picture with this index.
     pub(super) fn write(&mut self, index: usize, pixels: &Rgb8) {
-        let Some(path) = self.path(index).filter(|_| !self.failed) else { return };
-        if let Err(error) = encode_png(pixels, &[]).and_then(|png| replace(&path, &png)) {
+        if self.failed {
+            return;
+        }
+        if let Err(error) = encode_png(pixels, &[]).and_then(|png| self.put(index, &png)) {
             // The picture does not hang on it.
             self.failed = true;
             output::say(&format!("warning: no previews are written: {error}"));
@@ -48,20 +56,28 @@ impl Previews {
 
     /// Removes the preview of a picture that is written.
     pub(super) fn remove(&self, index: usize) {
-        if let Some(path) = self.path(index) {
-            // Mostly there is one, and where there is none that is as well.
+        if let Some(path) = self.written().remove(&index) {
+            // If somebody else has removed it already, so much the better.
             let _ = std::fs::remove_file(path);
         }
     }
 
-    fn path(&self, index: usize) -> Option<PathBuf> {
-        self.pictures.get(index).map(|(prompt, seed)| self.saver.preview(prompt, *seed, self.suffix))
+    /// Replaces the preview before this one, so that whoever looks sees the one or the other; the first claims its name.
+    fn put(&self, index: usize, png: &[u8]) -> Result<()> {
+        let mut written = self.written();
+        if let Some(path) = written.get(&index) {
+            return files::replace(path, |file| file.write_all(png));
+        }
+        if let Some((prompt, seed)) = self.pictures.get(index) {
+            let path = files::write_new(self.saver.preview_names(prompt, *seed, self.suffix), png)?;
+            written.insert(index, path);
+        }
+        Ok(())
     }
-}
 
-/// Puts a preview in the place of the one before, so that whoever looks sees the one or the other.
-fn replace(path: &std::path::Path, png: &[u8]) -> Result<()> {
-    crate::files::replace(path, |file| file.write_all(png))
+    fn written(&self) -> MutexGuard<'_, HashMap<usize, PathBuf>> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A way to show a picture within the text of a terminal.

@@ -44,18 +44,19 @@ fn encode(picture: &Rgb8, texts: &[(&str, String)], bytes: &mut Vec<u8>) -> Resu
     writer.finish()
 }
 
-/// Writes an encoded picture, whole or not at all.
+/// Writes an encoded image, whole or not at all. A symbolic link at `path` stays and its target is replaced; a device or
+/// FIFO is written into.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] naming `path`, the disk being full for example; what stood there before is then untouched.
+/// [`Error::Io`] naming `path`, for example if the disk is full. The file at `path` is untouched then.
 pub fn save_png(path: &Path, png: &[u8]) -> Result<()> {
     write_whole(path, |file| file.write_all(png))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::load;
+    use super::super::{InputLimit, load};
     use super::*;
 
     fn picture() -> Rgb8 {
@@ -75,7 +76,7 @@ mod tests {
         let bytes = encode_png(&picture(), &texts).unwrap();
         assert_eq!(bytes, encode_png(&picture(), &texts).unwrap());
         save_png(&path, &bytes).unwrap();
-        assert_eq!(load(&path).unwrap(), picture());
+        assert_eq!(load(&path, InputLimit::default()).unwrap(), picture());
 
         let reader = png::Decoder::new(std::io::Cursor::new(&bytes)).read_info().unwrap();
         let info = reader.info();

@@ -79,13 +79,7 @@ impl<'a> Opener<'a> {
     /// Does now what takes its time: optimises graphs that are to be kept so, and opens all of them where some are not,
     /// and graphs stay open.
     pub(super) fn load(&mut self, parts: &mut Parts) -> Result<()> {
-        if self.plan.thrift.is_some() && self.plan.prepared.is_none() {
-            return Err(Error::input(
-                "device.memory",
-                "is kept to by graphs that are optimised ahead, and there is no cache to keep them in",
-                "leave the key out, or unset LDM_ORT_PREPARE (in a program, give the plan a cache)",
-            ));
-        }
+        self.plan.require_cache()?;
         let made = self.prepare();
         let mut is_instant = made.len() == self.openings().len();
         for (kind, made) in made {
@@ -278,6 +272,7 @@ impl<'a> Opener<'a> {
             component: opening.name(),
             cancel: self.cancel.clone(),
             edits: opening.edits.to_vec(),
+            weight_files: opening.weight_files(),
             ..self.plan.session_options(opening.kind)
         };
         if self.plan.preview_decoder().is_some_and(|part| part.kind == opening.kind) {

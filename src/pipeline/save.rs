@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::thread::JoinHandle;
 
 use sha2::{Digest, Sha256};
 
@@ -10,12 +9,13 @@ use super::Picture;
 use crate::denoise::Evaluations;
 use crate::denoise::cache::Value;
 use crate::error::{Error, Result};
-use crate::image::save_png;
+use crate::files;
 use crate::metadata::{self, CacheRecord, FewerEvaluations, Record, StageRecord};
 use crate::plan::{ModelPlan, Plan, Request};
 use crate::prepared;
 use crate::session::Runtime;
 use crate::spec::Spec;
+use crate::threads::{self, Background};
 
 /// Writes pictures into a folder.
 #[derive(Debug, Clone)]
@@ -24,54 +24,50 @@ pub struct Saver {
 }
 
 impl Saver {
-    /// Makes the folder where there is none, so that a wrong path is known before the work is done.
+    /// Creates the folder if there is none, so that a wrong path is known before the work is done.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::Input`] where there can be no such folder.
+    /// As [`Saver::check`]; [`Error::Io`] if the folder cannot be created.
     pub fn new(dir: &Path) -> Result<Self> {
         Self::check(dir)?;
-        std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, "making the folder", e))?;
+        std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, "creating the folder", e))?;
         Ok(Self { dir: dir.to_path_buf() })
     }
 
-    /// Requires that `dir` is a folder or can become one, and makes none.
+    /// Requires that images can be written to `dir`, and creates nothing.
     ///
     /// # Errors
-    /// [`Error::Input`] naming the file that stands in the place of it or of a folder above it.
+    /// [`Error::Input`] naming the file that is in the way, a folder that cannot be written, or a name such as
+    /// `image.png`, which is a file's.
     pub fn check(dir: &Path) -> Result<()> {
-        match dir.ancestors().find(|path| path.exists()) {
-            Some(there) if !there.is_dir() => Err(Error::input(
-                "output.dir",
-                format!("{} is a file, and pictures need a folder", there.display()),
-                "choose another folder, or move the file away",
-            )),
-            _ => Ok(()),
-        }
+        const KEY: &str = "output.dir";
+        files::require_writable_folder(KEY, dir)?;
+        files::require_format(KEY, dir, "", "images are written to a folder, each under a name of its own")
     }
 
-    /// Where previews go of the picture that will be saved with this prompt, seed and suffix.
-    pub fn preview(&self, prompt: &str, seed: u64, suffix: &str) -> PathBuf {
-        self.dir.join(format!("{}-{seed}{suffix}.preview.png", slug(prompt)))
+    /// The names that a preview may have of the image that will be saved with this prompt, seed and suffix, in order.
+    pub fn preview_names(&self, prompt: &str, seed: u64, suffix: &str) -> impl Iterator<Item = PathBuf> {
+        self.names(format!("{}-{seed}{suffix}", slug(prompt)), ".preview.png")
     }
 
-    /// Writes a picture, whole or not at all, and returns its path.
+    /// Writes an image, whole or not at all, and returns its path.
     ///
     /// The name is made of the prompt, the seed, and `suffix`, which may be empty. A file of that name with other
-    /// contents is kept, and the new one gets a number.
+    /// contents is kept, and the new one gets a number: also where several processes write to one folder at once.
     ///
     /// # Errors
-    /// [`Error::Io`] where the picture cannot be written, the disk being full for example.
+    /// [`Error::Io`] if the image cannot be written, for example because the disk is full.
     pub fn save(&self, picture: &Picture, suffix: &str, record: &Record) -> Result<PathBuf> {
         let stem = format!("{}-{}{suffix}", slug(&picture.prompt), picture.seed);
         let png = crate::image::encode_png(&picture.pixels, &record.chunks()?)?;
-        let mut path = self.dir.join(format!("{stem}.png"));
-        let mut number = 2;
-        while path.exists() && std::fs::read(&path).map_or(true, |there| there != png) {
-            path = self.dir.join(format!("{stem}-{number}.png"));
-            number += 1;
-        }
-        save_png(&path, &png)?;
-        Ok(path)
+        files::write_new_or_same(self.names(stem, ".png"), &png)
+    }
+
+    /// The names that a file with this stem may have, the plain one first.
+    fn names(&self, stem: String, extension: &'static str) -> impl Iterator<Item = PathBuf> {
+        let numbered = (2..).map(move |number| format!("-{number}"));
+        let dir = &self.dir;
+        std::iter::once(String::new()).chain(numbered).map(move |number| dir.join(format!("{stem}{number}{extension}")))
     }
 }
 
@@ -121,6 +117,8 @@ pub fn model_digest(plan: &ModelPlan) -> Result<String> {
 /// Makes the records of a request's pictures.
 pub struct Recorder {
     spec: Spec,
+    /// Those of the file's list that can be used here.
+    providers: Vec<String>,
     runtime: String,
     task: &'static str,
     scheduler: &'static str,
@@ -139,7 +137,7 @@ pub struct Recorder {
 
 /// One digest a stage, that of the file's own tables first.
 enum Digesting {
-    Working(JoinHandle<Result<Vec<String>>>),
+    Working(Background<Result<Vec<String>>>),
     Done(Vec<String>),
 }
 
@@ -149,7 +147,8 @@ impl Recorder {
     pub fn new(plan: &Plan, runtime: &Runtime) -> Self {
         let models: Vec<_> =
             std::iter::once(&plan.model).chain(plan.stages.iter().map(|stage| &stage.model)).cloned().collect();
-        let digests = Digesting::Working(std::thread::spawn(move || models.iter().map(model_digest).collect()));
+        let digests =
+            Digesting::Working(threads::background("digests", move || models.iter().map(model_digest).collect()));
         Self::with(plan, runtime.version().to_owned(), digests)
     }
 
@@ -174,6 +173,7 @@ impl Recorder {
         });
         Self {
             spec: plan.spec.clone(),
+            providers: plan.model.device.providers.clone(),
             runtime,
             task: plan.request.task.name(),
             scheduler: plan.request.scheduler.entry.name,
@@ -208,7 +208,7 @@ impl Recorder {
             schema: metadata::SCHEMA,
             engine: concat!("ldm-ort ", env!("CARGO_PKG_VERSION")).to_owned(),
             runtime: self.runtime.clone(),
-            providers: self.spec.device.providers.clone(),
+            providers: self.providers.clone(),
             model: name_of(&self.spec.model.path),
             model_digest,
             task: self.task.to_owned(),
@@ -248,9 +248,7 @@ impl Recorder {
         }
         let digests = match std::mem::replace(&mut self.digests, Digesting::Done(Vec::new())) {
             Digesting::Done(digests) => digests,
-            Digesting::Working(thread) => thread
-                .join()
-                .map_err(|_| Error::model(&self.spec.model.path, "digesting the model's files failed", ""))??,
+            Digesting::Working(thread) => thread.join()??,
         };
         self.digests = Digesting::Done(digests.clone());
         Ok(digests)

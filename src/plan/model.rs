@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::classes;
+use super::compatibility::PlannedTask;
 use super::conditions::ConditionPart;
 use super::control::ControlPart;
 use super::defaults::DefaultValue;
@@ -43,6 +44,8 @@ pub struct Part<C> {
 pub struct ModelPlan {
     /// The model directory.
     pub dir: PathBuf,
+    /// The task it was planned for.
+    pub task: PlannedTask,
     /// What the task has to know of the model, the roles of the denoiser's inputs among it.
     pub model: Model,
     /// The denoiser.
@@ -106,7 +109,7 @@ impl ModelPlan {
         } else {
             None
         };
-        let conditions = ConditionPart::all(&spec.conditions, bundle)?;
+        let conditions = ConditionPart::all(&spec.conditions, bundle, spec.run.input_limit())?;
         let asked =
             Asked { task, bundle, component, contract: &contract, wanted_for: &wanted_for, conditions: &conditions };
         let concatenated = asked.concatenated()?;
@@ -135,9 +138,10 @@ impl ModelPlan {
         };
         let of_control = spec.model.components.get(&ComponentKind::ControlNet);
         let roles = of_control.map(|component| component.inputs.clone()).unwrap_or_default();
-        let controls = ControlPart::all(&spec.controls, &roles, bundle, component, &contract)?;
+        let controls = ControlPart::all(spec, &roles, bundle, component, &contract)?;
         Ok(Self {
             dir: bundle.dir.clone(),
+            task: PlannedTask::new(task),
             model: Model {
                 scaling,
                 concatenated,
@@ -190,7 +194,8 @@ impl ModelPlan {
     /// What is worth knowing before a run.
     pub fn warnings(&self) -> Vec<String> {
         let of_encoder = self.encoder.iter().filter_map(|part| part.contract.warning(part.kind));
-        of_encoder.chain(self.remarks.iter().cloned()).chain(self.thrift_warning()).collect()
+        let own = [self.thrift_warning(), self.threads_warning()].into_iter().flatten();
+        of_encoder.chain(self.remarks.iter().cloned()).chain(own).collect()
     }
 
     /// `[c, h/f, w/f]` of a sample for pictures of this size.
@@ -366,7 +371,8 @@ impl Asked<'_> {
                 return Err(Error::input(
                     format!("task.{}.{key}", task.name()),
                     "this model is not told such a thing",
-                    "leave the key out; sizes belong to Stable Diffusion XL, aesthetic scores to its refiner",
+                    "leave the key out; sizes ([width, height], where diffusers has the height first) belong to Stable Diffusion XL, \
+                     aesthetic scores to its refiner",
                 ));
             }
         }

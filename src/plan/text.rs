@@ -2,6 +2,8 @@
 
 mod family;
 mod learnt;
+mod length;
+mod remarks;
 mod states;
 
 use std::sync::Arc;
@@ -85,7 +87,10 @@ impl TextPlan {
             // Words of a user's own and layers left out are matters of CLIP's.
             let (learnt, tokenizer) = match of.is_t5 {
                 true => (None, t5_of_length(tokenizer, component, &contract, t5_length, reading)?),
-                false => Learnt::new(&inversions, component, clips, &mut contract, tokenizer)?,
+                false => {
+                    let tokenizer = length::of_encoder(tokenizer, component, &contract)?;
+                    Learnt::new(&inversions, component, clips, &mut contract, tokenizer)?
+                }
             };
             let whole = family.whole(component, &contract, of)?;
             readable(component, whole.tokens.as_ref(), reading, wanted_for)?;

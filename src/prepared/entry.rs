@@ -76,7 +76,7 @@ impl Entry {
         paths.sort();
         self.files.clear();
         for path in paths {
-            let file = std::fs::File::open(&path).map_err(|e| Error::io(&path, "opening", e))?;
+            let file = files::open(&path).map_err(|e| Error::io(&path, "opening", e))?;
             file.sync_all().map_err(|e| Error::io(&path, "writing", e))?;
             self.files.push(stamp(&path)?);
         }
@@ -86,7 +86,7 @@ impl Entry {
 
     /// The entry in a folder, where there is a whole one whose files are as they were written.
     pub(super) fn read(folder: &Path) -> Option<Self> {
-        let card = std::fs::read(folder.join(CARD)).ok()?;
+        let card = files::read(&folder.join(CARD)).ok()?;
         let mut entry: Self = serde_json::from_slice(&card).ok()?;
         entry.folder = folder.to_path_buf();
         let is_named = folder.file_name().is_some_and(|name| *name == *entry.key);
@@ -121,6 +121,7 @@ impl Entry {
             optimization: Optimization::None,
             config,
             axes: Vec::new(),
+            weight_files: Vec::new(),
             edits: Vec::new(),
             of: Some(graph.path.clone()),
             ..options.clone()

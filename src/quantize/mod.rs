@@ -141,6 +141,7 @@ pub fn quantize(
     observer: &mut dyn FnMut(Progress),
 ) -> Result<Vec<Outcome>> {
     let bundle = Bundle::open(model, &Overrides::default())?;
+    let model = bundle.dir.as_path();
     let chosen = chosen(&bundle, components)?;
     let is_chosen = |component: &Component| chosen.iter().any(|c| c.graph.path == component.graph.path);
     let mut replaced: HashSet<PathBuf> = chosen.iter().flat_map(|component| files(component)).collect();

@@ -20,6 +20,8 @@ use crate::tensor::{TensorInfo, TensorView};
 /// An open graph as a run sees it.
 pub(super) struct Graph {
     pub inner: ort::session::Session,
+    /// Files of weights that the session reads, and which are released after it.
+    pub _mapped: Vec<memmap2::Mmap>,
     pub inputs: Vec<TensorInfo>,
     pub outputs: Vec<TensorInfo>,
     pub component: String,

@@ -8,11 +8,14 @@
 
 use std::path::Path;
 
-use memmap2::MmapOptions;
+use memmap2::{Mmap, MmapOptions};
+use ort::AsPointer;
 use ort::session::builder::SessionBuilder;
 use ort::value::{DynValue, Tensor};
 
+use super::WeightFile;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::tensor::{ByteEdit, Weight, WeightPlace, WeightValues};
 
 /// Where the runtime looks for files of weights of a graph that it is handed as bytes.
@@ -71,7 +74,7 @@ pub(super) fn replace<'p>(
         Some(bytes) => Source::Given(bytes),
         None if inside.is_empty() && grown.is_empty() && edits.is_empty() => Source::File(path),
         None => {
-            let file = std::fs::File::open(path).map_err(|e| Error::io(path, "opening", e))?;
+            let file = files::open(path).map_err(|e| Error::io(path, "opening", e))?;
             // SAFETY: what is written stays in this process. Should another process shorten the file meanwhile, reading it
             // ends this one, as it would for every program that maps its models.
             Source::Bytes(unsafe { MmapOptions::new().map_copy(&file) }.map_err(|e| Error::io(path, "mapping", e))?)
@@ -116,6 +119,56 @@ pub(super) fn replace<'p>(
             problem: format!("{} weights are to grow at once, and one can", several.len()),
         }),
     }
+}
+
+/// Maps files of weights and hands them to the runtime under the names that the graph has for them, so that it looks for
+/// none of them itself. The mappings have to outlive the session.
+pub(super) fn hand_over(
+    builder: &mut SessionBuilder,
+    files: &[WeightFile],
+    failed: impl Fn(ort::Error) -> Error,
+) -> Result<Vec<Mmap>> {
+    if files.is_empty() {
+        return Ok(Vec::new());
+    }
+    let map = |WeightFile { path, .. }: &WeightFile| {
+        let file = files::open(path).map_err(|e| Error::io(path, "opening", e))?;
+        // SAFETY: the mapping is read-only. Should another process shorten the file meanwhile, reading it ends this one, as
+        // it would for every program that maps its models.
+        unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, "mapping", e))
+    };
+    let maps = files.iter().map(map).collect::<Result<Vec<_>>>()?;
+    let names: Vec<_> = files.iter().map(|file| system_string(&file.location)).collect();
+    let names: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
+    let starts: Vec<_> = maps.iter().map(|map| map.as_ptr().cast_mut().cast()).collect();
+    let lengths: Vec<_> = maps.iter().map(|map| map.len()).collect();
+    // SAFETY: the arrays are all of the length given and live until the call returns, which copies the names; the bytes
+    // live in the mappings, which the caller keeps as long as the session. ONNX Runtime only reads them.
+    let status = unsafe {
+        (ort::api().AddExternalInitializersFromMemory)(
+            builder.ptr_mut(),
+            names.as_ptr(),
+            starts.as_ptr(),
+            lengths.as_ptr(),
+            files.len(),
+        )
+    };
+    // SAFETY: what the call returned, and not released by anyone yet.
+    unsafe { ort::Error::result_from_status(status) }.map_err(failed)?;
+    Ok(maps)
+}
+
+/// A text as ONNX Runtime takes paths, with a NUL behind it. A name that holds one itself ends there, and is found by
+/// nobody.
+#[cfg(not(windows))]
+fn system_string(text: &str) -> Vec<ort::sys::os_char> {
+    text.bytes().chain([0]).map(|byte| byte as ort::sys::os_char).collect()
+}
+
+/// A text as ONNX Runtime takes paths, with a NUL behind it.
+#[cfg(windows)]
+fn system_string(text: &str) -> Vec<ort::sys::os_char> {
+    text.encode_utf16().chain([0]).collect()
 }
 
 /// Has the runtime look for files of weights beside `path`: it knows no folder of a graph that it is handed as bytes.
@@ -180,7 +233,7 @@ fn initializer(weight: &Weight) -> Vec<u8> {
 }
 
 /// Writes a number as protobuf does: seven bits a byte, the lowest first.
-fn varint(out: &mut Vec<u8>, mut number: u64) {
+pub(super) fn varint(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push((number & 0x7f) as u8 | 0x80);
         number >>= 7;

@@ -29,7 +29,7 @@ impl Default for Output {
 impl Output {
     pub(super) fn read(mut table: Table<'_>, reading: &Reading<'_>) -> Self {
         // The default is relative to the file, like a folder that is written there.
-        let dir = table.file_path("dir").unwrap_or_else(|| reading.resolve(Origin::Nowhere, FOLDER));
+        let dir = table.file_path("dir").unwrap_or_else(|| reading.resolve(Origin::Nowhere, Path::new(FOLDER)));
         let keep = table.get("keep").and_then(|item| item.switch()).unwrap_or(false);
         let preview = table.integer("preview", 1, 10_000);
         table.finish();

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use super::nearest::nearest;
 use super::tree::{Entries, Origin, Value, quote};
 use crate::error::{Error, Problem, Result};
+use crate::files;
 pub(super) use item::Item;
 
 /// One reading of a pipeline: the file it is from, and what was found wrong so far.
@@ -64,10 +65,10 @@ impl<'f> Reading<'f> {
     }
 
     /// Makes a path of the file relative to the file, and leaves one of the command line as it is.
-    pub(super) fn resolve(&self, origin: Origin, path: &str) -> PathBuf {
+    pub(super) fn resolve(&self, origin: Origin, path: &Path) -> PathBuf {
         match self.file.and_then(Path::parent) {
             Some(folder) if !origin.is_command_line() => folder.join(path),
-            _ => PathBuf::from(path),
+            _ => path.to_path_buf(),
         }
     }
 
@@ -166,7 +167,8 @@ impl<'r> Table<'r> {
         self.get(key)?.choice(noun, names)
     }
 
-    /// Reads a path, relative to where it was written: to the file, or to the current directory for a flag.
+    /// Reads a path, relative to where it was written: to the file, or to the current directory for a flag. A leading `~`
+    /// is the home folder.
     pub(super) fn file_path(&mut self, key: &str) -> Option<PathBuf> {
         let item = self.get(key)?;
         let path = item.string("a path")?;
@@ -174,7 +176,13 @@ impl<'r> Table<'r> {
             item.report("expected a path, found an empty string");
             return None;
         }
-        Some(self.reading.resolve(item.origin(), &path))
+        match files::expand_home(Path::new(&path)) {
+            Ok(path) => Some(self.reading.resolve(item.origin(), &path)),
+            Err(problem) => {
+                item.report(problem);
+                None
+            }
+        }
     }
 
     /// Reads a finite number; an integer is one too.

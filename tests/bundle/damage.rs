@@ -121,12 +121,19 @@ mod links {
     use super::*;
 
     #[test]
-    fn a_link_out_of_the_model_is_refused() {
-        let elsewhere = Dir::new().put("secret", [0; 64]);
+    fn a_link_out_of_the_model_is_followed() {
+        let elsewhere = Dir::new().put("disk", [0; 64]);
         let dir = Dir::new().graph("unet/model.onnx", unet().external("w", &[1], "weights.pb", 0));
-        symlink(elsewhere.join("secret"), dir.join("unet/weights.pb")).unwrap();
-        let message = dir.error();
-        assert!(message.contains("a link that leads out of"), "{message}");
+        symlink(elsewhere.join("disk"), dir.join("unet/weights.pb")).unwrap();
+        assert!(dir.only_component().graph.external[0].is_linked);
+    }
+
+    #[test]
+    fn a_link_does_not_widen_what_a_graph_may_name() {
+        let elsewhere = Dir::new().put("weights.pb", [0; 64]);
+        let dir = Dir::new().graph("unet/model.onnx", unet().external("w", &[1], "../weights.pb", 0));
+        symlink(elsewhere.join("weights.pb"), dir.join("weights.pb")).unwrap();
+        assert!(dir.error().contains("outside of its own directory"));
     }
 
     #[test]
@@ -134,23 +141,59 @@ mod links {
         let dir = Dir::new().put("blob", [0; 64]);
         let dir = dir.graph("unet/model.onnx", unet().external("w", &[1], "weights.pb", 0));
         symlink("../blob", dir.join("unet/weights.pb")).unwrap();
-        assert_eq!(dir.only_component().graph.external.len(), 1);
+        assert!(dir.only_component().graph.external[0].is_linked);
+        let plain = Dir::new().graph("real/model.onnx", unet().external("w", &[1], "./w", 0)).put("real/w", [0; 4]);
+        symlink("real", plain.join("unet")).unwrap();
+        assert!(
+            !plain.only_component().graph.external[0].is_linked,
+            "the folder is a link, and the file in it is none"
+        );
     }
 
     #[test]
     fn a_snapshot_of_the_hugging_face_cache_opens() {
         let repo = Dir::new().graph("blobs/1", unet().external("w", &[1], "weights.pb", 0)).put("blobs/2", [0; 4]);
-        let repo = repo.put("outside", [0; 4]);
         let snapshot = repo.join("snapshots/abc");
         std::fs::create_dir_all(snapshot.join("unet")).unwrap();
         symlink("../../../blobs/1", snapshot.join("unet/model.onnx")).unwrap();
         symlink("../../../blobs/2", snapshot.join("unet/weights.pb")).unwrap();
         let bundle = Bundle::open(&snapshot, &Overrides::default()).unwrap();
         assert_eq!(bundle.components.len(), 1);
-        std::fs::remove_file(snapshot.join("unet/weights.pb")).unwrap();
-        symlink("../../../outside", snapshot.join("unet/weights.pb")).unwrap();
+        std::fs::remove_file(repo.join("blobs/2")).unwrap();
         let error = Bundle::open(&snapshot, &Overrides::default()).unwrap_err().to_string();
-        assert!(error.contains("leads out of"), "{error}");
+        for part in ["unet/weights.pb", "blobs/2, which does not exist", "not complete"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+    }
+
+    /// An entry with these snapshots of one graph each.
+    fn entry(snapshots: &[&str]) -> Dir {
+        let dir = Dir::new().put("blobs/1", unet().build());
+        for name in snapshots {
+            std::fs::create_dir_all(dir.join(&format!("snapshots/{name}/unet"))).unwrap();
+            symlink("../../../blobs/1", dir.join(&format!("snapshots/{name}/unet/model.onnx"))).unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn an_entry_of_the_cache_stands_for_its_snapshot() {
+        let open = |dir: &Dir| Bundle::open(dir.path(), &Overrides::default());
+        let one = entry(&["abc"]);
+        assert_eq!(open(&one).unwrap().dir, one.join("snapshots/abc"));
+        let two = entry(&["abc", "def"]);
+        let error = open(&two).unwrap_err().to_string();
+        assert!(error.contains("abc, def") && error.contains("such as"), "{error}");
+        let two = two.put("refs/main", "def\n");
+        assert_eq!(open(&two).unwrap().dir, two.join("snapshots/def"));
+        for gone in ["other", "../snapshots/abc", ""] {
+            let error = open(&entry(&["abc"]).put("refs/main", gone)).unwrap_err().to_string();
+            assert!(error.contains("refs/main") && error.contains("not complete"), "{gone:?}: {error}");
+        }
+        let error = open(&entry(&[]).put("snapshots/.keep", "").put("refs/other", "")).unwrap_err().to_string();
+        assert!(error.contains("snapshots"), "{error}");
+        let error = Bundle::open(&two.join("snapshots"), &Overrides::default()).unwrap_err().to_string();
+        assert!(error.contains("give one of them, or the entry itself"), "{error}");
     }
 
     #[test]
@@ -159,6 +202,27 @@ mod links {
         symlink("../blobs/none", dir.join("unet/model.onnx")).unwrap();
         let message = dir.error();
         assert!(message.contains("does not exist") && message.contains("not complete"), "{message}");
+    }
+
+    #[test]
+    fn folders_and_files_that_are_broken_links_are_named() {
+        let model = || legacy().put("model_index.json", "{}");
+        for name in ["vae_decoder", "scheduler", "tokenizer", "text_encoder_2", "model_index.json"] {
+            let dir = if name == "model_index.json" { legacy() } else { model() };
+            let at = dir.join(name);
+            let _ = std::fs::remove_dir_all(&at);
+            let _ = std::fs::remove_file(&at);
+            symlink("../gone", &at).unwrap();
+            let message = dir.error();
+            assert!(message.contains(&format!("{name}: is a link to")), "{name}: {message}");
+            std::fs::remove_file(&at).unwrap();
+            symlink(name, &at).unwrap();
+            let message = dir.error();
+            assert!(message.contains("leads back to itself"), "{name}: {message}");
+        }
+        let dir = model();
+        symlink("gone", dir.join("safety_checker")).unwrap();
+        Bundle::open(dir.path(), &Overrides::default()).unwrap();
     }
 }
 
@@ -207,8 +271,8 @@ fn configurations_that_do_not_parse_are_named() {
 #[test]
 fn a_graph_that_is_not_there_is_told() {
     let dir = Dir::new();
-    let error = GraphFile::open(&dir.join("none.onnx"), dir.path()).unwrap_err();
+    let error = GraphFile::open(&dir.join("none.onnx")).unwrap_err();
     assert!(error.to_string().contains("no such file"), "{error}");
-    let error = GraphFile::open(dir.path(), dir.path()).unwrap_err();
+    let error = GraphFile::open(dir.path()).unwrap_err();
     assert!(error.to_string().contains("is a directory"), "{error}");
 }

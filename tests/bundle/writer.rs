@@ -180,7 +180,7 @@ impl Dir {
 /// Writes a graph alone and reads it.
 pub fn read(model: Model) -> ldm_ort::Result<GraphFile> {
     let dir = Dir::new().graph("model.onnx", model);
-    GraphFile::open(&dir.join("model.onnx"), dir.path())
+    GraphFile::open(&dir.join("model.onnx"))
 }
 
 pub fn unet() -> Model {

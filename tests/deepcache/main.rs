@@ -19,7 +19,7 @@ fn root(path: &str) -> PathBuf {
 
 fn graph(path: &str) -> GraphFile {
     let path = root(path);
-    GraphFile::open(&path, path.parent().expect("a folder")).unwrap_or_else(|error| panic!("{error}"))
+    GraphFile::open(&path).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn runtime() -> Runtime {

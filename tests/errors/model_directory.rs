@@ -1,12 +1,81 @@
 //! Mistakes in the model directory.
 
 use crate::Row;
+use crate::folder::Folder;
 
 /// What a clone without Git LFS holds in the place of a large file.
 const POINTER: &str = "version https://git-lfs.github.com/spec/v1\n\
     oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 3438167540\n";
 
 pub fn rows() -> Vec<Row> {
+    #[cfg(unix)]
+    let links = links();
+    #[cfg(not(unix))]
+    let links = Vec::new();
+    directories().into_iter().chain(links).collect()
+}
+
+/// Mistakes in links, of which the Hugging Face cache makes its model directories.
+#[cfg(unix)]
+fn links() -> Vec<Row> {
+    fn link(folder: &Folder, name: &str, target: &str) {
+        let path = folder.path(name);
+        if path.exists() {
+            folder.remove(name);
+        }
+        std::os::unix::fs::symlink(target, path).expect("a link");
+    }
+    vec![
+        Row::new("weights that were not downloaded")
+            .model("sd1-legacy")
+            .files(|f| link(f, "model/unet/weights.pb", "../../blobs/4d7a2146"))
+            .says(&["model/unet/weights.pb: is a link to", "blobs/4d7a2146, which does not exist", "not complete"]),
+        Row::new("weights that are a link to themselves")
+            .model("sd1-legacy")
+            .files(|f| link(f, "model/unet/weights.pb", "weights.pb"))
+            .says(&["model/unet/weights.pb", "leads back to itself"]),
+        Row::new("a graph that was not downloaded")
+            .files(|f| link(f, "model/unet/model.onnx", "../../blobs/4d7a2146"))
+            .says(&["model/unet/model.onnx", "blobs/4d7a2146, which does not exist"]),
+        Row::new("a component that is a link to nothing")
+            .files(|f| link(f, "model/vae_decoder", "/nowhere/vae_decoder"))
+            .says(&["model/vae_decoder: is a link to /nowhere/vae_decoder, which does not exist"]),
+        Row::new("a configuration that was not downloaded")
+            .files(|f| link(f, "model/scheduler/scheduler_config.json", "../../blobs/1"))
+            .says(&["model/scheduler/scheduler_config.json", "blobs/1, which does not exist"]),
+        Row::new("a tokenizer's file that was not downloaded")
+            .files(|f| link(f, "model/tokenizer/tokenizer_config.json", "../../blobs/1"))
+            .says(&["model/tokenizer/tokenizer_config.json", "blobs/1, which does not exist"]),
+        Row::new("a model that is a link to nothing")
+            .change("'MODEL'", "'linked'")
+            .files(|f| link(f, "linked", "nowhere"))
+            .says(&["linked: is a link to", "nowhere, which does not exist"]),
+        Row::new("a picture that is a link to nothing")
+            .image_to_image()
+            .files(|f| link(f, "in.png", "gone.png"))
+            .says(&["in.png: is a link to", "gone.png, which does not exist"]),
+    ]
+}
+
+/// Writes over one byte of a file, counted from its end where `at` is negative.
+fn patch(folder: &Folder, name: &str, at: isize, byte: u8) {
+    let mut bytes = folder.read(name);
+    let at = if at < 0 { bytes.len() - at.unsigned_abs() } else { at.unsigned_abs() };
+    bytes[at] = byte;
+    folder.write(name, bytes);
+}
+
+/// Appends a node of an operator of `com.microsoft` to the UNet: protobuf joins messages that come in several parts.
+fn append(folder: &Folder, operator: &str) {
+    let field = |tag: u8, bytes: &[u8]| [&[tag << 3 | 2, u8::try_from(bytes.len()).expect("short")], bytes].concat();
+    let domain = field(7, b"com.microsoft");
+    let node = [field(2, b"more"), field(4, operator.as_bytes()), domain].concat();
+    let opset = [field(1, b"com.microsoft"), vec![2 << 3, 1]].concat();
+    let more = [field(7, &field(1, &node)), field(8, &opset)].concat();
+    folder.write("model/unet/model.onnx", [folder.read("model/unet/model.onnx"), more].concat());
+}
+
+fn directories() -> Vec<Row> {
     vec![
         Row::new("no such directory")
             .change("'MODEL'", "'models/nowhere'")
@@ -140,6 +209,29 @@ pub fn rows() -> Vec<Row> {
             "no input of this graph takes its tokens",
             "[task.unconditional]",
         ]),
+        Row::new("a format newer than the runtime's").files(|f| patch(f, "model/unet/model.onnx", 1, 99)).says(&[
+            "model/unet/model.onnx",
+            "IR version 99",
+            "ONNX Runtime 1.",
+            "max supported IR version: 1",
+        ]),
+        Row::new("operators newer than the runtime's")
+            .files(|f| patch(f, "model/vae_decoder/model.onnx", -1, 99))
+            .says(&["model/vae_decoder/model.onnx", "opset ai.onnx 99", "ONNX Runtime 1.", "till opset 2"]),
+        Row::new("operators fused for CUDA").files(|f| append(f, "GroupNorm")).says(&[
+            "model/unet/model.onnx: unet is to run on the CPU",
+            "1 × com.microsoft:GroupNorm",
+            "only cuda, rocm, directml can run it",
+            "[device] provider",
+        ]),
+        Row::new("operators that nobody defines").files(|f| append(f, "FooBar")).says(&[
+            "model/unet/model.onnx: has operators that ONNX Runtime 1.",
+            "does not define",
+            "com.microsoft:FooBar",
+        ]),
+        Row::new("a tokenizer longer than its text encoder")
+            .files(|f| f.replace("model/tokenizer/tokenizer_config.json", "_length\": 16", "_length\": 17"))
+            .says(&["text_encoder has 16 positions", "the tokenizer is set to 17", "tokenizer_config.json"]),
         Row::new("a UNet that answers with NaN")
             .add("[model.unet]\ngraph = 'FIXTURES/variants/unet-nan.onnx'\n")
             .fails()

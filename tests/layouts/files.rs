@@ -59,6 +59,19 @@ impl Files {
         self.put(name, graph.build())
     }
 
+    /// Moves a graph's weights into a file of this name beside it.
+    pub fn weights_out(&mut self, name: &str, file: &str) -> &mut Self {
+        let mut graph = Graph::parse(&self.get(name));
+        let weights = graph.weights_out(file);
+        let folder = name.rsplit_once('/').expect("a graph is in a folder").0;
+        self.put(name, graph.build()).put(&format!("{folder}/{file}"), weights)
+    }
+
+    /// Contents by path.
+    pub fn all(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.0.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice()))
+    }
+
     /// Writes everything below a folder.
     pub fn write(&self, folder: &Path) {
         for (name, bytes) in &self.0 {

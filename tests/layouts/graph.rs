@@ -309,6 +309,32 @@ impl Graph {
         });
         self
     }
+
+    /// Moves the weights that the file holds into a file of this name beside it, and returns that file's contents.
+    pub fn weights_out(&mut self, file: &str) -> Vec<u8> {
+        /// Numbers of `TensorProto.raw_data`, `external_data` and `data_location`.
+        const RAW_DATA: u64 = 9;
+        const EXTERNAL_DATA: u64 = 13;
+        const DATA_LOCATION: u64 = 14;
+        let mut out = Vec::new();
+        self.graph.each(INITIALIZER, |tensor| {
+            let raw = |(tag, value): &(u64, Value)| match value {
+                Value::Bytes(bytes) if *tag == RAW_DATA => Some(bytes.clone()),
+                _ => None,
+            };
+            let Some(values) = tensor.0.iter().find_map(raw) else { return };
+            tensor.0.retain(|(tag, _)| *tag != RAW_DATA);
+            let (offset, length) = (out.len().to_string(), values.len().to_string());
+            for (key, value) in [("location", file), ("offset", &offset), ("length", &length)] {
+                let entry = Message::default().bytes(1, key).bytes(2, value);
+                *tensor = std::mem::take(tensor).bytes(EXTERNAL_DATA, entry.build());
+            }
+            *tensor = std::mem::take(tensor).number(DATA_LOCATION, 1);
+            out.extend(values);
+        });
+        assert!(!out.is_empty(), "the file holds no weights");
+        out
+    }
 }
 
 /// A declaration; the shape is written like `batch, 4, height, width`, and empty for a number.

@@ -9,6 +9,9 @@ mod files;
 mod flux;
 mod free;
 mod graph;
+mod lengths;
+#[cfg(unix)]
+mod links;
 #[path = "../pipeline/npy.rs"]
 mod npy;
 mod pixart;

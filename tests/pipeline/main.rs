@@ -7,11 +7,13 @@ mod behind;
 mod caching;
 #[path = "../common/mod.rs"]
 mod common;
+mod corrections;
 mod draw;
 mod npy;
 mod previews;
 mod reference;
 mod stages;
+mod stopping;
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -19,6 +21,8 @@ use std::sync::Mutex;
 use draw::{Drawn, GraphCache, draw, draw_with, far_off, pixels, text};
 use reference::Reference;
 use serde_json::Value;
+
+use common::models;
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pipelines")

@@ -1,20 +1,22 @@
 //! Weights that a graph keeps in files beside it.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
-use super::{frame, proto};
+use super::{INCOMPLETE, frame, proto};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// A file of weights that a graph names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExternalFile {
     /// The name as it stands in the graph, relative to the graph's directory.
     pub location: String,
-    /// Where it lies.
+    /// The path of that name.
     pub path: PathBuf,
+    /// True if a link leads from that path to a file elsewhere than in the graph's own directory.
+    pub is_linked: bool,
     /// Its size in bytes.
     pub bytes: u64,
     /// How many of its bytes the graph's tensors reach up to.
@@ -27,17 +29,12 @@ struct Need {
     tensor: String,
 }
 
-/// Finds the files in which `tensors` keep their values, and checks that they are there, whole, and inside `root`.
+/// Finds the files in which `tensors` keep their values, and checks that they are there, whole and readable.
 ///
-/// A location must be a relative path without `..`. The file may be a symbolic link, since that is how the Hugging
-/// Face cache keeps files, but what it points to must lie inside `root` or, where `root` is a snapshot of such a
-/// cache (`…/snapshots/<revision>`), in the `blobs` directory beside the snapshots. So a graph from a stranger cannot
-/// make the runtime read a file elsewhere on the machine.
-pub fn check<'a>(
-    graph: &Path,
-    root: &Path,
-    tensors: impl Iterator<Item = &'a proto::Tensor>,
-) -> Result<Vec<ExternalFile>> {
+/// A location must be a relative path without `..`, so that a graph from a stranger cannot name a file elsewhere on the
+/// machine. The file may be a link that leads anywhere, as in the Hugging Face cache: it was made by whoever laid out the
+/// directory, and opens only what the user may read.
+pub fn check<'a>(graph: &Path, tensors: impl Iterator<Item = &'a proto::Tensor>) -> Result<Vec<ExternalFile>> {
     let mut needs: BTreeMap<String, Need> = BTreeMap::new();
     for tensor in tensors.filter(|t| t.data_location == proto::EXTERNAL || !t.external_data.is_empty()) {
         let reference = Reference::read(graph, tensor)?;
@@ -46,7 +43,7 @@ pub fn check<'a>(
             *need = Need { bytes: reference.end, tensor: tensor.name.clone() };
         }
     }
-    needs.into_iter().map(|(location, need)| check_file(graph, root, location, &need)).collect()
+    needs.into_iter().map(|(location, need)| check_file(graph, location, &need)).collect()
 }
 
 /// Where one tensor's values lie.
@@ -79,7 +76,7 @@ impl Reference {
     }
 }
 
-fn check_file(graph: &Path, root: &Path, location: String, need: &Need) -> Result<ExternalFile> {
+fn check_file(graph: &Path, location: String, need: &Need) -> Result<ExternalFile> {
     let relative = Path::new(&location);
     let plain = !location.is_empty()
         && !location.contains('\\')
@@ -93,8 +90,9 @@ fn check_file(graph: &Path, root: &Path, location: String, need: &Need) -> Resul
     }
     let dir = graph.parent().unwrap_or(Path::new("."));
     let path = dir.join(relative);
-    let metadata = std::fs::metadata(&path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Error::model(
+    let metadata = std::fs::metadata(&path).map_err(|e| match (files::broken_link(&path), e.kind()) {
+        (Some(reason), _) => Error::model(&path, reason, INCOMPLETE),
+        (None, std::io::ErrorKind::NotFound) => Error::model(
             graph,
             format!("its weights are in {location}, which is missing ({} bytes or more are needed)", need.bytes),
             format!("copy {location} beside it, into {}", dir.display()),
@@ -108,19 +106,17 @@ fn check_file(graph: &Path, root: &Path, location: String, need: &Need) -> Resul
             "export the model again",
         ));
     }
-    if !is_inside(root, &path)? {
+    if begins_as_pointer(&path)? {
         return Err(Error::model(
-            graph,
-            format!("keeps weights at {location:?}, a link that leads out of {}", root.display()),
-            "replace the link by the file it points to",
+            &path,
+            format!(
+                "is a Git LFS pointer, not the weights of {} it points to",
+                graph.file_name().unwrap_or_default().to_string_lossy()
+            ),
+            "fetch the file itself: `git lfs install`, then `git lfs pull` in the clone",
         ));
     }
     if metadata.len() < need.bytes {
-        let help = if begins_as_pointer(&path) {
-            "it is a Git LFS pointer: fetch the file itself with `git lfs pull`".to_owned()
-        } else {
-            format!("copy {location} again, from where the graph came from")
-        };
         return Err(Error::model(
             &path,
             format!(
@@ -130,24 +126,24 @@ fn check_file(graph: &Path, root: &Path, location: String, need: &Need) -> Resul
                 need.bytes,
                 metadata.len()
             ),
-            help,
+            format!("copy {location} again, from where the graph came from"),
         ));
     }
-    Ok(ExternalFile { location, path, bytes: metadata.len(), needed: need.bytes })
+    let is_linked = is_linked(dir, relative, &path);
+    Ok(ExternalFile { location, path, is_linked, bytes: metadata.len(), needed: need.bytes })
 }
 
-fn is_inside(root: &Path, path: &Path) -> Result<bool> {
-    let canonical = |p: &Path| p.canonicalize().map_err(|e| Error::io(p, "resolving", e));
-    let (root, path) = (canonical(root)?, canonical(path)?);
-    if path.starts_with(&root) {
-        return Ok(true);
-    }
-    let snapshots = root.ancestors().find(|a| a.file_name().is_some_and(|n| n == "snapshots"));
-    let blobs = snapshots.and_then(Path::parent).map(|repo| repo.join("blobs"));
-    Ok(blobs.and_then(|b| b.canonicalize().ok()).is_some_and(|blobs| path.starts_with(blobs)))
+/// True if a file lies elsewhere than its name in the graph's directory says.
+fn is_linked(dir: &Path, location: &Path, path: &Path) -> bool {
+    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+    let plain: PathBuf = location.components().filter(|part| *part != Component::CurDir).collect();
+    !matches!((dir.canonicalize(), path.canonicalize()), (Ok(dir), Ok(path)) if dir.join(plain) == path)
 }
 
-fn begins_as_pointer(path: &Path) -> bool {
-    let mut head = [0u8; 64];
-    File::open(path).and_then(|mut f| f.read(&mut head)).is_ok_and(|n| frame::is_lfs_pointer(&head[..n]))
+/// True if a file begins as the stand-in that a clone without Git LFS has for a large file.
+fn begins_as_pointer(path: &Path) -> Result<bool> {
+    let mut head = Vec::with_capacity(64);
+    let file = files::open(path).map_err(|e| Error::io(path, "opening", e))?;
+    file.take(64).read_to_end(&mut head).map_err(|e| Error::io(path, "reading", e))?;
+    Ok(frame::is_lfs_pointer(&head))
 }

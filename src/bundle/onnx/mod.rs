@@ -14,7 +14,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use prost::Message;
 use sha2::{Digest, Sha256};
 
 pub use external::ExternalFile;
@@ -71,6 +70,8 @@ pub struct GraphFile {
     pub outputs: Vec<TensorInfo>,
     /// How often each operator occurs, branches and functions included.
     pub operators: BTreeMap<Operator, usize>,
+    /// True if the file defines operators of its own, by functions of others. Those are not counted as operators.
+    pub has_functions: bool,
     /// How the graph enlarges pictures.
     pub upsamplings: Upsamplings,
     /// Bytes of the weights, wherever they are stored.
@@ -88,7 +89,7 @@ pub struct GraphFile {
 }
 
 impl GraphFile {
-    /// Reads a graph's facts. `root` is the directory in which its external files have to lie.
+    /// Reads a graph's facts.
     ///
     /// The file is mapped, not loaded: only the pages that hold its structure are touched, so that a file of several
     /// gigabytes takes milliseconds and no memory to speak of.
@@ -96,9 +97,9 @@ impl GraphFile {
     /// # Errors
     ///
     /// [`Error::Io`] where the file cannot be read; [`Error::Model`] where it is empty, a web page, a Git LFS pointer,
-    /// cut off or no ONNX graph, has no inputs, or where a file of external weights is missing, too short or outside
-    /// of `root`.
-    pub fn open(path: &Path, root: &Path) -> Result<Self> {
+    /// cut off or no ONNX graph, has no inputs, or where a file of external weights is missing, too short or named
+    /// outside of the graph's own directory.
+    pub fn open(path: &Path) -> Result<Self> {
         let file = open_file(path)?;
         let file_bytes = file.metadata().map_err(|e| Error::io(path, "reading", e))?.len();
         let (model, float_inputs) = if file_bytes == 0 {
@@ -109,15 +110,15 @@ impl GraphFile {
             // file meanwhile, reading it ends the process, as it would for every program that maps its models.
             let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, "mapping", e))?;
             frame::check(path, &bytes)?;
-            let model = proto::Model::decode(&bytes[..])
+            let model = proto::Model::read(&bytes[..])
                 .map_err(|e| Error::model(path, format!("is damaged: {e}"), "download or copy the file again"))?;
             let float_inputs = model.graph.as_ref().map(|graph| retype::as_float(&bytes, graph));
             (model, float_inputs.unwrap_or_default())
         };
-        Ok(Self { float_inputs, ..Self::from_model(path, root, file_bytes, model)? })
+        Ok(Self { float_inputs, ..Self::from_model(path, file_bytes, model)? })
     }
 
-    fn from_model(path: &Path, root: &Path, file_bytes: u64, model: proto::Model) -> Result<Self> {
+    fn from_model(path: &Path, file_bytes: u64, model: proto::Model) -> Result<Self> {
         let graph = model
             .graph
             .ok_or_else(|| Error::model(path, "holds no graph", "this place wants a .onnx file made by an exporter"))?;
@@ -132,7 +133,10 @@ impl GraphFile {
         for function in &model.functions {
             contents.visit_nodes(&function.node);
         }
-        let external = external::check(path, root, contents.tensors.iter().copied())?;
+        for function in &model.functions {
+            contents.operators.remove(&Operator { domain: domain(&function.domain), name: function.name.clone() });
+        }
+        let external = external::check(path, contents.tensors.iter().copied())?;
         let mut weights: BTreeMap<i32, u64> = BTreeMap::new();
         for tensor in &contents.tensors {
             let bytes = weights.entry(tensor.data_type).or_default();
@@ -163,6 +167,7 @@ impl GraphFile {
                 .collect(),
             inputs,
             operators: contents.operators,
+            has_functions: !model.functions.is_empty(),
             upsamplings: contents.upsamplings,
             weight_bytes: weights.values().fold(0, |sum, &bytes| sum.saturating_add(bytes)),
             weight_types,
@@ -172,7 +177,7 @@ impl GraphFile {
 
     /// As [`GraphFile::float_inputs`], of a graph's bytes; empty where they are none.
     pub(crate) fn float_inputs_of(bytes: &[u8]) -> BTreeMap<String, ByteEdit> {
-        let graph = proto::Model::decode(bytes).ok().and_then(|model| model.graph);
+        let graph = proto::Model::read(bytes).ok().and_then(|model| model.graph);
         graph.map(|graph| retype::as_float(bytes, &graph)).unwrap_or_default()
     }
 
@@ -214,22 +219,17 @@ impl GraphFile {
     }
 }
 
+/// What to do about a link to a file that is not there: the Hugging Face cache makes the link before the file.
+pub(super) const INCOMPLETE: &str = "the download is not complete; fetch the model again";
+
 /// Opens a file, telling a dangling link from a missing file.
 fn open_file(path: &Path) -> Result<File> {
-    let not_there = |e: std::io::Error| {
-        if e.kind() != std::io::ErrorKind::NotFound {
-            return Error::io(path, "reading", e);
-        }
-        match std::fs::read_link(path) {
-            Ok(target) => Error::model(
-                path,
-                format!("is a link to {}, which does not exist", target.display()),
-                "the download is not complete; fetch the model again",
-            ),
-            Err(_) => Error::model(path, "no such file", "give the path of a .onnx file"),
-        }
+    let not_there = |e: std::io::Error| match (files::broken_link(path), e.kind()) {
+        (Some(reason), _) => Error::model(path, reason, INCOMPLETE),
+        (None, std::io::ErrorKind::NotFound) => Error::model(path, "no such file", "give the path of a .onnx file"),
+        _ => Error::io(path, "reading", e),
     };
-    let file = File::open(path).map_err(not_there)?;
+    let file = files::open(path).map_err(not_there)?;
     let metadata = file.metadata().map_err(|e| Error::io(path, "reading", e))?;
     if metadata.is_dir() {
         return Err(Error::model(

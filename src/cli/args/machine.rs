@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueHint};
 
-use super::OverrideArgs;
+use super::{OverrideArgs, path};
 use crate::session::Flavour;
 
 /// `ldm-ort compile`.
 #[derive(Debug, Clone, Args)]
 pub struct CompileArgs {
-    /// The pipeline file.
-    #[arg(value_name = "PIPELINE.toml", value_hint = ValueHint::FilePath)]
+    /// The pipeline file, or - for standard input.
+    #[arg(value_name = "PIPELINE.toml", value_hint = ValueHint::FilePath, value_parser = path())]
     pub pipeline: PathBuf,
     /// What stands over the pipeline file's keys.
     #[command(flatten)]
@@ -48,7 +48,7 @@ pub enum CacheAction {
 #[derive(Debug, Clone, Args)]
 pub struct QuantizeArgs {
     /// The model directory, with graphs in float32. It stays as it is.
-    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath, value_parser = path())]
     pub model: PathBuf,
     /// How weights are stored: half (half precision) or int8 (blocks of 64 8-bit numbers, each with a scale), widened
     /// as the graph runs, node by node, with arithmetic in float32; or dynamic-int8, those of matrix products in 8 bits
@@ -60,7 +60,7 @@ pub struct QuantizeArgs {
     #[arg(long, value_name = "NAME")]
     pub component: Vec<String>,
     /// The model directory that is written, which must not be there yet.
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, value_parser = path())]
     pub output: PathBuf,
     /// Prints a JSON list on stdout: for each graph bytes before and after, how many tensors, the largest and the
     /// relative error of the weights, and which tensors stay float32.

@@ -101,7 +101,7 @@ mod tests {
         let [old, new] = ["old", "new"].map(|name| folder.path().join(name));
         std::fs::create_dir(&old).expect("a folder");
         std::fs::write(old.join("model.onnx"), attention()).expect("a file");
-        let open = |place: &Path| GraphFile::open(&place.join("model.onnx"), place).expect("a graph");
+        let open = |place: &Path| GraphFile::open(&place.join("model.onnx")).expect("a graph");
         let write = |from: &Path, to: &Path| {
             let (kind, graph) = (ComponentKind::Unet, open(from));
             let (config, roles) = Default::default();

@@ -6,11 +6,20 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
+use crate::files::{self, broken_link};
+
+/// The most bytes of a file. The largest `tokenizer.json` of a published text encoder has 17 million.
+const MOST_BYTES: u64 = 64 << 20;
 
 /// Reads a text file, or nothing where there is none.
 pub(super) fn read_text(path: &Path) -> Result<Option<String>> {
-    let bytes = match std::fs::read(path) {
+    if let Some(bytes) = std::fs::metadata(path).ok().map(|file| file.len()).filter(|&bytes| bytes > MOST_BYTES) {
+        let problem = format!("has {bytes} bytes; expected at most {MOST_BYTES}");
+        return Err(Error::model(path, problem, "take the tokenizer the model came with"));
+    }
+    let bytes = match files::read(path) {
         Ok(bytes) => bytes,
+        Err(_) if broken_link(path).is_some() => return Err(incomplete(path)),
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(Error::io(path, "reading", e)),
     };
@@ -20,6 +29,30 @@ pub(super) fn read_text(path: &Path) -> Result<Option<String>> {
         return Err(Error::model(path, "is a Git LFS pointer, not the file itself", help));
     }
     Ok(Some(text))
+}
+
+/// Requires that none of a tokenizer's files is a link to a file that is not there, which would be taken for one that the
+/// tokenizer does without.
+pub(super) fn require_whole(dir: &Path) -> Result<()> {
+    const FILES: [&str; 8] = [
+        "tokenizer.json",
+        "vocab.json",
+        "merges.txt",
+        "vocab.txt",
+        "spiece.model",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+    ];
+    match FILES.iter().map(|name| dir.join(name)).find(|path| broken_link(path).is_some()) {
+        Some(path) => Err(incomplete(&path)),
+        None => Ok(()),
+    }
+}
+
+fn incomplete(path: &Path) -> Error {
+    let reason = broken_link(path).unwrap_or_default();
+    Error::model(path, reason, "the download is not complete; fetch the tokenizer again")
 }
 
 /// Reads a JSON file, or nothing where there is none.

@@ -1,0 +1,336 @@
+//! Files that appear whole or not at all.
+
+use std::fs::File;
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::TempPath;
+
+use super::target::{Target, folder_of, target};
+use crate::error::{Error, Result};
+
+/// Writes a file that the user named, whole or not at all: `write` fills a temporary file in the same folder, which is
+/// flushed to the disk and then replaces the file at `path`. A symbolic link stays, and its target is replaced. A device,
+/// a FIFO or an open descriptor such as `/dev/stdout` is written into and never replaced.
+///
+/// # Errors
+///
+/// [`Error::Io`] naming `path` if `write`, the disk or the last rename fails. The file at `path` is untouched then, and
+/// the temporary file is gone.
+pub(crate) fn write_whole(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<()> {
+    let written = target(path).and_then(|target| match target {
+        Target::Stream(stream) => {
+            // Appending keeps what a redirected descriptor has already received.
+            let file = File::options().append(cfg!(unix)).write(true).open(stream)?;
+            let mut writer = BufWriter::new(file);
+            write(&mut writer)?;
+            writer.flush()
+        }
+        Target::File(file) => {
+            let finished = Finished::write(folder_of(&file), write, true)?;
+            finished.keep_permissions_of(&file)?;
+            finished.replace(&file)
+        }
+    });
+    written.map_err(|e| Error::io(path, "writing", e))
+}
+
+/// Replaces a file of this program's own, whole or not at all. It may be lost with the power: nothing waits for the disk.
+///
+/// # Errors
+///
+/// As [`write_whole`].
+pub(crate) fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<()> {
+    let written = Finished::write(folder_of(path), write, false).and_then(|finished| finished.replace(path));
+    written.map_err(|e| Error::io(path, "writing", e))
+}
+
+/// Writes a new file under the first of `names` that nothing has, and returns that name. All names are in one folder. A
+/// name is claimed by creating it, so of any number of processes each gets a name of its own, and no file is replaced.
+///
+/// # Errors
+///
+/// [`Error::Io`] naming the file that cannot be written; nothing is left of it then.
+pub(crate) fn write_new(names: impl IntoIterator<Item = PathBuf>, bytes: &[u8]) -> Result<PathBuf> {
+    write_first(names, bytes, |_| false)
+}
+
+/// As [`write_new`], but a regular file that already holds these very bytes is taken for the new one.
+///
+/// # Errors
+///
+/// As [`write_new`].
+pub(crate) fn write_new_or_same(names: impl IntoIterator<Item = PathBuf>, bytes: &[u8]) -> Result<PathBuf> {
+    write_first(names, bytes, |path| holds(path, bytes))
+}
+
+fn write_first(
+    names: impl IntoIterator<Item = PathBuf>,
+    bytes: &[u8],
+    is_same: impl Fn(&Path) -> bool,
+) -> Result<PathBuf> {
+    let mut finished: Option<Finished> = None;
+    for path in names {
+        let fail = |e| Error::io(&path, "writing", e);
+        if std::fs::symlink_metadata(&path).is_ok() {
+            if is_same(&path) {
+                return Ok(path);
+            }
+            continue;
+        }
+        let ready = match finished.take() {
+            Some(ready) => ready,
+            None => Finished::write(folder_of(&path), |file| file.write_all(bytes), true).map_err(fail)?,
+        };
+        match ready.claim(&path).map_err(fail)? {
+            Claim::Made => return Ok(path),
+            // Another process was faster.
+            Claim::Taken(_) if is_same(&path) => return Ok(path),
+            Claim::Taken(ready) => finished = Some(ready),
+        }
+    }
+    Err(Error::io(Path::new(""), "writing", io::Error::new(ErrorKind::AlreadyExists, "every name is taken")))
+}
+
+/// True if a regular file holds exactly these bytes. Anything else is not opened: a FIFO would wait for its writer.
+fn holds(path: &Path, bytes: &[u8]) -> bool {
+    let is_alike = std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() == bytes.len() as u64);
+    is_alike && std::fs::read(path).is_ok_and(|there| there == bytes)
+}
+
+/// A finished temporary file that has no name of its own yet. Dropping it removes it.
+struct Finished(TempPath);
+
+/// The outcome of claiming a name.
+enum Claim {
+    /// The file has the name now.
+    Made,
+    /// Something else has it.
+    Taken(Finished),
+}
+
+impl Finished {
+    /// Fills a temporary file in `folder`; `durable` flushes it to the disk.
+    fn write(
+        folder: &Path,
+        write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+        durable: bool,
+    ) -> io::Result<Self> {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".ldm-ort-").suffix(".part");
+        // Temporary files are private by default; this one becomes an ordinary file, whose mode the umask decides.
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let (file, path) = builder.tempfile_in(folder)?.into_parts();
+        // Windows does not rename a file that is open: the writer goes before the path is returned.
+        let mut writer = BufWriter::new(file);
+        write(&mut writer).and_then(|()| writer.flush())?;
+        if durable {
+            writer.get_ref().sync_all()?;
+        }
+        Ok(Self(path))
+    }
+
+    /// Takes over the permissions of the file that this one is about to replace, if there is one.
+    fn keep_permissions_of(&self, path: &Path) -> io::Result<()> {
+        match std::fs::metadata(path) {
+            Ok(there) => std::fs::set_permissions(&self.0, there.permissions()),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn replace(self, path: &Path) -> io::Result<()> {
+        if path.is_dir() {
+            return Err(ErrorKind::IsADirectory.into());
+        }
+        self.0.persist(path).map_err(|e| e.error)
+    }
+
+    /// Gives the file the name `path` in one step that fails if anything has that name: a rename that does not replace,
+    /// or a hard link. File systems that know neither get [`Finished::claim_empty`].
+    fn claim(self, path: &Path) -> io::Result<Claim> {
+        match self.0.persist_noclobber(path) {
+            Ok(()) => Ok(Claim::Made),
+            Err(e) if e.error.kind() == ErrorKind::AlreadyExists => Ok(Claim::Taken(Self(e.path))),
+            Err(e) if knows_no_links(&e.error) => Self(e.path).claim_empty(path),
+            Err(e) => Err(e.error),
+        }
+    }
+
+    /// Claims the name with an empty file and replaces that. Only a process killed between the two leaves the empty file.
+    fn claim_empty(self, path: &Path) -> io::Result<Claim> {
+        match File::create_new(path) {
+            Ok(_) => {}
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(Claim::Taken(self)),
+            Err(e) => return Err(e),
+        }
+        self.replace(path).map(|()| Claim::Made).inspect_err(|_| {
+            let _ = std::fs::remove_file(path);
+        })
+    }
+}
+
+/// True for the errors of file systems without hard links: FAT, exFAT, many network and user-space ones.
+fn knows_no_links(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied | ErrorKind::InvalidInput)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(dir: &Path) -> impl Iterator<Item = PathBuf> {
+        (1..).map(move |number| dir.join(format!("{number}.bin")))
+    }
+
+    fn count(dir: &Path) -> usize {
+        std::fs::read_dir(dir).unwrap().count()
+    }
+
+    #[test]
+    fn a_failed_write_leaves_what_was_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.bin");
+        write_whole(&path, |f| f.write_all(b"first")).unwrap();
+        let full = write_whole(&path, |f| {
+            f.write_all(b"sec")?;
+            Err(io::ErrorKind::StorageFull.into())
+        })
+        .unwrap_err();
+        assert!(full.to_string().contains("a.bin: writing failed: no storage space"), "{full}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"first");
+        assert_eq!(count(dir.path()), 1);
+        write_whole(&path, |f| f.write_all(b"second")).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"second");
+    }
+
+    #[test]
+    fn a_directory_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(write_whole(dir.path(), |_| Ok(())), Err(Error::Io { .. })));
+        assert!(matches!(replace(dir.path(), |_| Ok(())), Err(Error::Io { .. })));
+        assert!(matches!(write_whole(&dir.path().join("no/a.bin"), |_| Ok(())), Err(Error::Io { .. })));
+    }
+
+    /// Forty threads that all want the same names get forty files, whichever way names are claimed.
+    #[test]
+    fn a_name_is_claimed_once() {
+        let dir = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for number in 0..40u32 {
+                let dir = dir.path();
+                scope.spawn(move || write_new(names(dir), &number.to_le_bytes()).unwrap());
+            }
+        });
+        let mut found: Vec<_> = names(dir.path()).take(40).map(|path| std::fs::read(path).unwrap()).collect();
+        found.sort();
+        found.dedup();
+        assert_eq!((found.len(), count(dir.path())), (40, 40));
+
+        let path = dir.path().join("new");
+        let ready = |byte: u8| Finished::write(dir.path(), |file| file.write_all(&[byte]), false).unwrap();
+        assert!(matches!(ready(1).claim_empty(&path), Ok(Claim::Made)));
+        assert!(matches!(ready(2).claim_empty(&path), Ok(Claim::Taken(_))));
+        assert_eq!((std::fs::read(&path).unwrap(), count(dir.path())), (vec![1], 41));
+        assert!(ready(3).claim_empty(&dir.path().join("no/new")).is_err());
+        assert_eq!(count(dir.path()), 41, "no temporary file is left");
+    }
+
+    #[test]
+    fn the_same_bytes_are_one_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = write_new_or_same(names(dir.path()), b"same").unwrap();
+        assert_eq!(write_new_or_same(names(dir.path()), b"same").unwrap(), first);
+        assert_eq!(write_new_or_same(names(dir.path()), b"else").unwrap(), dir.path().join("2.bin"));
+        assert_eq!(write_new(names(dir.path()), b"same").unwrap(), dir.path().join("3.bin"));
+        assert_eq!(count(dir.path()), 3);
+    }
+
+    #[cfg(unix)]
+    mod unix {
+        use std::io::Read;
+        use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+
+        use super::*;
+
+        fn fifo(path: &Path) {
+            let made = std::process::Command::new("mkfifo").arg(path).status().expect("mkfifo is there");
+            assert!(made.success());
+        }
+
+        #[test]
+        fn a_written_file_has_the_rights_of_any_other() {
+            let dir = tempfile::tempdir().unwrap();
+            let (ours, new, plain) = (dir.path().join("ours"), dir.path().join("new"), dir.path().join("plain"));
+            write_whole(&ours, |_| Ok(())).unwrap();
+            write_new([new.clone()], b"").unwrap();
+            std::fs::write(&plain, b"").unwrap();
+            let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode();
+            assert_eq!([mode(&ours), mode(&new)], [mode(&plain); 2]);
+            // One that is replaced keeps its own.
+            std::fs::set_permissions(&ours, PermissionsExt::from_mode(0o600)).unwrap();
+            write_whole(&ours, |f| f.write_all(b"secret")).unwrap();
+            assert_eq!(mode(&ours) & 0o777, 0o600);
+        }
+
+        #[test]
+        fn a_link_stays_and_its_target_is_replaced() {
+            let dir = tempfile::tempdir().unwrap();
+            let at = |name: &str| dir.path().join(name);
+            std::fs::create_dir(at("elsewhere")).unwrap();
+            std::fs::write(at("elsewhere/a.bin"), b"old").unwrap();
+            symlink("elsewhere/a.bin", at("near")).unwrap();
+            symlink(at("near"), at("far")).unwrap();
+            symlink("elsewhere/none-yet", at("dangling")).unwrap();
+            symlink("loop", at("loop")).unwrap();
+            let inode = std::fs::metadata(at("far")).unwrap().ino();
+            write_whole(&at("far"), |f| f.write_all(b"new")).unwrap();
+            write_whole(&at("dangling"), |f| f.write_all(b"made")).unwrap();
+            assert_eq!(std::fs::read(at("elsewhere/a.bin")).unwrap(), b"new");
+            assert_eq!(std::fs::read(at("elsewhere/none-yet")).unwrap(), b"made");
+            assert_ne!(std::fs::metadata(at("far")).unwrap().ino(), inode, "replaced, not overwritten in place");
+            for link in ["near", "far", "dangling"] {
+                assert!(std::fs::symlink_metadata(at(link)).unwrap().is_symlink(), "{link}");
+            }
+            let error = write_whole(&at("loop"), |_| Ok(())).unwrap_err().to_string();
+            assert!(error.contains("loop") && error.contains("links"), "{error}");
+            // A link is somebody's, whatever it leads to: a new file goes elsewhere.
+            symlink("nowhere", at("1.bin")).unwrap();
+            assert_eq!(write_new_or_same(names(dir.path()), b"x").unwrap(), at("2.bin"));
+        }
+
+        #[test]
+        fn a_fifo_is_written_into() {
+            let dir = tempfile::tempdir().unwrap();
+            let (pipe, link) = (dir.path().join("1.bin"), dir.path().join("link"));
+            fifo(&pipe);
+            symlink(&pipe, &link).unwrap();
+            for name in [&pipe, &link] {
+                let reader = std::thread::spawn({
+                    let name = name.clone();
+                    move || {
+                        let mut bytes = Vec::new();
+                        File::open(name).unwrap().read_to_end(&mut bytes).unwrap();
+                        bytes
+                    }
+                });
+                write_whole(name, |f| f.write_all(b"through")).unwrap();
+                assert_eq!(reader.join().unwrap(), b"through");
+            }
+            assert!(std::fs::symlink_metadata(&pipe).unwrap().file_type().is_fifo());
+            // And is never read to see what is in it.
+            assert_eq!(write_new_or_same(names(dir.path()), b"x").unwrap(), dir.path().join("2.bin"));
+        }
+
+        #[test]
+        fn a_device_is_written_into() {
+            let null = Path::new("/dev/null");
+            write_whole(null, |f| f.write_all(b"nothing")).unwrap();
+            assert!(std::fs::symlink_metadata(null).unwrap().file_type().is_char_device());
+            if cfg!(target_os = "linux") {
+                let full = write_whole(Path::new("/dev/full"), |f| f.write_all(b"x")).unwrap_err();
+                assert!(full.to_string().contains("/dev/full: writing failed"), "{full}");
+            }
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! The places that files are written to.
+
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// The most symbolic links that are followed, as in Linux.
+const MOST_LINKS: usize = 40;
+
+/// What a path that the user named leads to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// A regular file or nothing yet: a finished file takes this place.
+    File(PathBuf),
+    /// A device, a FIFO, a socket or an open descriptor: written into, never replaced.
+    Stream(PathBuf),
+}
+
+/// Follows symbolic links, also to a file that does not exist yet.
+pub(super) fn target(path: &Path) -> io::Result<Target> {
+    if is_device_name(path) {
+        return Ok(Target::Stream(path.to_path_buf()));
+    }
+    let mut at = path.to_path_buf();
+    for _ in 0..MOST_LINKS {
+        let kind = match std::fs::symlink_metadata(&at) {
+            Ok(metadata) => metadata.file_type(),
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Target::File(at)),
+            Err(e) => return Err(e),
+        };
+        if kind.is_dir() {
+            return Err(ErrorKind::IsADirectory.into());
+        } else if kind.is_file() {
+            return Ok(Target::File(at));
+        } else if !kind.is_symlink() || is_descriptor(&at) {
+            return Ok(Target::Stream(at));
+        }
+        at = folder_of(&at).join(std::fs::read_link(&at)?);
+    }
+    Err(io::Error::other("too many symbolic links"))
+}
+
+/// True if `path` leads to a device, a FIFO, a socket or an open descriptor.
+pub(crate) fn is_stream(path: &Path) -> bool {
+    matches!(target(path), Ok(Target::Stream(_)))
+}
+
+/// True for links such as `/proc/self/fd/1`, which stand for an open file and not for the path that they show.
+fn is_descriptor(link: &Path) -> bool {
+    cfg!(unix) && folder_of(link).canonicalize().is_ok_and(|folder| folder.starts_with("/proc"))
+}
+
+/// True for the names that Windows keeps for devices in every folder.
+fn is_device_name(path: &Path) -> bool {
+    const NAMES: [&str; 4] = ["con", "prn", "aux", "nul"];
+    let stem = path.file_stem().map(|stem| stem.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+    let is_port = |name: &str| {
+        let number = name.strip_prefix("com").or(name.strip_prefix("lpt"));
+        number.is_some_and(|number| number.len() == 1 && number.chars().all(|c| c.is_ascii_digit() && c != '0'))
+    };
+    cfg!(windows) && (NAMES.contains(&stem.as_str()) || is_port(&stem) || path.starts_with(r"\\.\"))
+}
+
+/// The folder that a file is in.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// Requires that a file can be written at `path`, before the work that makes it. Nothing at `path` changes. `what` is the
+/// flag or key that names it. A device or FIFO passes: opening it could already have an effect.
+///
+/// # Errors
+///
+/// [`Error::Input`] naming `what` if `path` is a folder, its folder does not exist, or either cannot be written.
+pub(crate) fn require_writable_file(what: &str, path: &Path) -> Result<()> {
+    let no_folder = |folder: &Path| {
+        let problem = format!("{} is not a folder", folder.display());
+        Error::input(what, problem, "create it first, or choose another path")
+    };
+    let file = match target(path) {
+        Ok(Target::Stream(_)) => return Ok(()),
+        Ok(Target::File(file)) => file,
+        Err(e) if e.kind() == ErrorKind::IsADirectory => {
+            let problem = format!("{} is a folder, expected a file", path.display());
+            return Err(Error::input(what, problem, "name a file in it"));
+        }
+        Err(e) if e.kind() == ErrorKind::NotADirectory => return Err(no_folder(folder_of(path))),
+        Err(e) => return Err(unwritable(what, path, &e)),
+    };
+    let folder = folder_of(&file);
+    if !folder.is_dir() {
+        return Err(no_folder(folder));
+    }
+    let opened = if file.exists() { std::fs::File::options().write(true).open(&file).map(drop) } else { Ok(()) };
+    opened.and_then(|()| takes_files(folder)).map_err(|e| unwritable(what, path, &e))
+}
+
+/// Requires that `folder` is a folder that files can be written to, or can become one. It is not created. `what` is the
+/// flag or key that names it.
+///
+/// # Errors
+///
+/// [`Error::Input`] naming `what` if a file is in its way, or its closest existing folder cannot be written.
+pub(crate) fn require_writable_folder(what: &str, folder: &Path) -> Result<()> {
+    let closest = folder.ancestors().map(|path| if path.as_os_str().is_empty() { Path::new(".") } else { path });
+    let Some(closest) = closest.into_iter().find(|path| std::fs::symlink_metadata(path).is_ok()) else { return Ok(()) };
+    if !closest.is_dir() {
+        return Err(Error::input(
+            what,
+            format!("{} is a file, expected a folder", closest.display()),
+            "choose another folder, or move the file away",
+        ));
+    }
+    takes_files(closest).map_err(|e| unwritable(what, folder, &e))
+}
+
+/// Creates a file in a folder and removes it: permissions alone do not tell of read-only file systems and quotas.
+fn takes_files(folder: &Path) -> io::Result<()> {
+    tempfile::Builder::new().prefix(".ldm-ort-").suffix(".part").tempfile_in(folder)?.close()
+}
+
+fn unwritable(what: &str, path: &Path, error: &io::Error) -> Error {
+    let cause = match error.kind() {
+        ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        ErrorKind::ReadOnlyFilesystem => "the file system is read-only".to_owned(),
+        _ => error.to_string(),
+    };
+    Error::input(what, format!("{} cannot be written: {cause}", path.display()), "choose another path")
+}
+
+/// Extensions that promise a format this program never writes under another one's name.
+const FORMATS: &[&str] = &[
+    "avif",
+    "bin",
+    "bmp",
+    "ckpt",
+    "csv",
+    "gif",
+    "h5",
+    "heic",
+    "jpeg",
+    "jpg",
+    "json",
+    "mp4",
+    "npy",
+    "npz",
+    "onnx",
+    "pdf",
+    "pickle",
+    "pkl",
+    "png",
+    "pt",
+    "pth",
+    "safetensors",
+    "svg",
+    "tif",
+    "tiff",
+    "toml",
+    "txt",
+    "webm",
+    "webp",
+    "zip",
+];
+
+/// Refuses a name whose extension promises another format than what is written there: `own` is that format's extension,
+/// or empty for a folder, and `content` what it holds. A device or FIFO may have any name, and so may an existing folder.
+///
+/// # Errors
+///
+/// [`Error::Input`] naming `what`, the flag or key, and the name with the right extension.
+pub(crate) fn require_format(what: &str, path: &Path, own: &str, content: &str) -> Result<()> {
+    let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
+    let promised = extension.filter(|extension| extension != own && FORMATS.contains(&extension.as_str()));
+    let Some(promised) = promised else { return Ok(()) };
+    let is_exempt = if own.is_empty() { path.is_dir() } else { is_stream(path) };
+    if is_exempt {
+        return Ok(());
+    }
+    Err(Error::input(
+        what,
+        format!("{} promises the format .{promised}, and {content}", path.display()),
+        format!("name {}", path.with_extension(own).display()),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_extension_of_another_format_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let said = |name: &str, own: &str| {
+            let answer = require_format("--flag", &dir.path().join(name), own, "content");
+            answer.err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        for name in ["a.npy", "a.NPY", "a", "a.part", "run-0.75", ".npy"] {
+            assert_eq!(said(name, "npy"), "", "{name}");
+        }
+        for name in ["a.png", "a.PNG", "a.npz", "a.safetensors", "a.npy.png"] {
+            let error = said(name, "npy");
+            assert!(error.contains("--flag") && error.contains(name) && error.contains(".npy"), "{error}");
+        }
+        assert!(said("out.png", "").contains("out.png"));
+        std::fs::create_dir(dir.path().join("out.png")).unwrap();
+        assert_eq!(said("out.png", ""), "", "a folder that exists may have any name");
+        assert_eq!(said("sd-1.5", ""), "");
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_told_beforehand() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("file"), b"as it was").unwrap();
+        let file = |name: &str| require_writable_file("--flag", &at(name)).map_err(|error| error.to_string());
+        let folder = |name: &str| require_writable_folder("output.dir", &at(name)).map_err(|error| error.to_string());
+        assert_eq!([file("new"), file("file"), folder(""), folder("a/b/c")], [const { Ok(()) }; 4]);
+        assert_eq!(std::fs::read(at("file")).unwrap(), b"as it was");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left, nothing is made");
+        for (answer, says) in [
+            (file(""), "is a folder"),
+            (file("no/new"), "is not a folder"),
+            (file("file/new"), "is not a folder"),
+            (folder("file"), "is a file"),
+            (folder("file/a"), "is a file"),
+        ] {
+            let error = answer.unwrap_err();
+            assert!(error.contains(says), "{error}");
+        }
+    }
+
+    /// Whoever runs the tests, root included, cannot create a file in /proc.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn an_unwritable_folder_is_told_beforehand() {
+        let file = require_writable_file("--flag", Path::new("/proc/a.npy")).unwrap_err().to_string();
+        assert!(file.contains("--flag: /proc/a.npy cannot be written"), "{file}");
+        let folder = require_writable_folder("output.dir", Path::new("/proc/a/b")).unwrap_err().to_string();
+        assert!(folder.contains("output.dir: /proc/a/b cannot be written"), "{folder}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn streams_are_told_from_files() {
+        for stream in ["/dev/null", "/dev/stdout"] {
+            assert!(matches!(target(Path::new(stream)), Ok(Target::Stream(_))), "{stream}");
+            assert!(require_writable_file("--flag", Path::new(stream)).is_ok());
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("x.png");
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        assert_eq!(target(&link).unwrap(), Target::Stream("/dev/null".into()));
+        assert!(require_format("--flag", &link, "npy", "content").is_ok());
+    }
+}
