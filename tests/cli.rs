@@ -242,6 +242,34 @@ fn family(name: &str) -> std::path::PathBuf {
     models().with_file_name("families").join(name)
 }
 
+/// `init` states the defaults of the class with which diffusers runs the model's first task.
+#[test]
+fn init_states_the_defaults_of_the_class() {
+    let rows: [(&str, &[&str]); 6] = [
+        ("xl", &["steps = 50    # default of StableDiffusionXLPipeline", "guidance_scale = 5.0"]),
+        ("sd3", &["steps = 28    # default of StableDiffusion3Pipeline", "guidance_scale = 7.0"]),
+        ("lcm", &["steps = 4    # default of LatentConsistencyModelPipeline", "guidance_scale = 8.5"]),
+        ("flux-dev", &["steps = 28    # default of FluxPipeline", "guidance_scale = 3.5", "width = 512"]),
+        (
+            "upscale",
+            &["steps = 75    # default of StableDiffusionUpscalePipeline", "guidance_scale = 9.0", "noise_level = 20"],
+        ),
+        (
+            "inpaint",
+            &[
+                "steps = 50    # default of StableDiffusionInpaintPipeline",
+                "strength = 1.0",
+                "# width = 32       # default: sample_size 8 in unet/config.json, × 4; the input image is resized to it",
+            ],
+        ),
+    ];
+    let folder = tempfile::tempdir().expect("a folder");
+    for (model, expected) in rows {
+        let path = family(model);
+        assert_says(&printed(folder.path(), &["init", path.to_str().expect("the path is Unicode")]), expected);
+    }
+}
+
 #[test]
 fn lists_hold_what_can_be_written() {
     let text = printed(&models(), &["list", "schedulers"]);
