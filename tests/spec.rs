@@ -134,6 +134,26 @@ fn paths_are_relative_to_where_they_were_written() {
 }
 
 #[test]
+fn prompts_have_a_largest_length() {
+    let long = "a".repeat(32 * 1024);
+    let spec = |keys: &str| {
+        let text = format!("[model]\npath = \"m\"\n[task.text-to-image]\n{keys}\n");
+        Spec::parse(&text, None, &Overrides::default())
+    };
+    assert!(spec(&format!("prompt = \"{long}\"")).is_ok());
+    for (key, keys) in [
+        ("prompt", format!("prompt = \"{long}a\"")),
+        ("prompt", format!("prompt = [\"\", \"{long}a\"]")),
+        ("negative_prompt", format!("prompt = \"\"\nnegative_prompt = \"{long}a\"")),
+        ("prompt_2", format!("prompt = \"\"\nprompt_2 = \"{long}a\"")),
+    ] {
+        let error = spec(&keys).unwrap_err().to_string();
+        let want = format!("task.text-to-image.{key}: has a text of 32769 bytes; expected at most 32768");
+        assert!(error.contains(&want), "{error}");
+    }
+}
+
+#[test]
 fn the_table_of_tasks_tells_the_keys_each_takes() {
     let keys = |name| TASKS.iter().find(|entry| entry.name == name).unwrap().keys().join(" ");
     let of_prompts = "prompt negative_prompt prompt_2 negative_prompt_2 prompt_3 negative_prompt_3 guidance_scale \

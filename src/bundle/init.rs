@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::pipeline_class::DefaultSize;
 use super::tasks::TaskFit;
-use super::{Bundle, CallDefaults, ComponentKind, Defaults, DenoiserContract, json};
+use super::{Bundle, CallDefaults, ComponentKind, Defaults, DenoiserContract, Fact, json};
 
 /// Writes a complete, commented pipeline.toml for a model directory.
 ///
@@ -77,6 +77,9 @@ pub fn init_toml(bundle: &Bundle, model_path: &str, fits: &[TaskFit]) -> String 
     line(&format!("steps = {}    # {}", style.steps, style.source));
     line("seed = 42          # image i of a run is drawn from seed + i");
     line("images = 1         # for each prompt");
+    if let Some(Fact { value, source }) = bundle.half_precision_noise() {
+        line(&format!("# noise = \"{}\"    # {source}; without it, float32 noise", value.name()));
+    }
     let size = bundle.default_size(task, takes_residuals);
     let (width, height) = size.value;
     if matches!(task, "text-to-image" | "class-conditional" | "conditional" | "unconditional") {

@@ -45,6 +45,8 @@ pub use roles::{
 pub use tasks::{TaskFit, task_fits};
 
 use crate::error::{Error, Result};
+use crate::rng::Stream;
+use crate::tensor::DType;
 
 /// A model directory, read and checked.
 #[derive(Debug, Clone)]
@@ -75,6 +77,20 @@ pub struct Bundle {
 }
 
 impl Bundle {
+    /// The `noise` that diffusers draws with this model loaded in the half precision that most of its denoiser's weights
+    /// are stored in; `None` if they are stored in another.
+    pub fn half_precision_noise(&self) -> Option<Fact<Stream>> {
+        let denoiser = self.denoiser().ok()?;
+        let (dtype, _) = denoiser.graph.weight_types.first()?;
+        let stream = match dtype {
+            DType::F16 => Stream::TorchCpuFloat16,
+            DType::Bf16 => Stream::TorchCpuBfloat16,
+            _ => return None,
+        };
+        let source = format!("diffusers' with torch_dtype=torch.{dtype}, as {}'s weights are", denoiser.kind);
+        Some(Fact { value: stream, source })
+    }
+
     /// Reads a model directory. An entry of the Hugging Face cache (`models--ORG--NAME`) stands for the snapshot that its
     /// `refs/main` names.
     ///

@@ -8,10 +8,10 @@ use super::output;
 use super::prepared;
 use super::progress::Progress;
 use super::run::{LATENTS, fit, found_runtime, load_runtime};
+use super::standard_input::load_spec;
 use crate::error::{Result, count_of};
 use crate::pipeline::{Saver, Stages};
 use crate::plan::{DefaultValue, ModelPlan, Plan, Request};
-use crate::spec::Spec;
 
 /// Checks a pipeline as far as that goes without running it, and with `--open` opens its graphs too.
 ///
@@ -21,7 +21,7 @@ use crate::spec::Spec;
 /// # Errors
 /// Whatever is wrong with the pipeline file, the model directory, the files it names, the runtime or the providers.
 pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
-    let spec = Spec::load(&args.pipeline, &args.overrides.to_overrides())?;
+    let spec = load_spec(&args.pipeline, args.overrides.to_overrides())?;
     let mut plan = Plan::new(spec)?;
     let cache = prepared::cache(global)?;
     plan.keep_prepared(cache.as_ref());

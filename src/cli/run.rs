@@ -15,6 +15,7 @@ use super::preview::Previews;
 use super::progress::Progress;
 use super::replay::Replay;
 use super::runtime;
+use super::standard_input::{load_spec, read_prompts};
 use super::writer::{Pace, PictureWriter, Shown, Writing};
 use crate::denoise::Evaluations;
 use crate::error::{Error, Result, count_of};
@@ -147,7 +148,7 @@ fn run_watched(
     watched: &mut Watched<'_>,
 ) -> Result<Timings> {
     std::thread::scope(|scope| {
-        let mut writing = Writing::begin(scope, writer);
+        let mut writing = Writing::begin(scope, writer)?;
         let result = run(&mut |event: Event<'_>| {
             watched.pace.notice(&event);
             watched.memory.iter_mut().for_each(|memory| memory.notice(&event));
@@ -168,8 +169,11 @@ fn run_watched(
 fn read_spec(args: &RunArgs) -> Result<(Spec, Option<Replay>)> {
     let overrides = args.to_overrides();
     match (&args.pipeline, &args.from) {
-        (Some(path), _) => Ok((Spec::load(path, &overrides)?, None)),
-        (None, Some(image)) => Replay::read(image, &overrides).map(|(replay, spec)| (spec, Some(replay))),
+        (Some(path), _) => Ok((load_spec(path, overrides)?, None)),
+        (None, Some(image)) => {
+            let (replay, spec) = Replay::read(image, &read_prompts(overrides, 0)?)?;
+            Ok((spec, Some(replay)))
+        }
         (None, None) => Err(Error::input(
             "ldm-ort run",
             "no pipeline file was named",

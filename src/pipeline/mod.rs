@@ -218,6 +218,7 @@ impl Pipeline {
             prompts: &prompts,
             sample_shape,
             size: (request.width, request.height),
+            input_limit: request.input_limit,
             steps: request.steps,
             is_planned: request.planned_strength.is_some(),
             denoising_start: request.denoising_start.map(|_| span.start),
@@ -236,6 +237,7 @@ impl Pipeline {
             condition: &part.condition,
             graph: graph.as_mut(),
             known: part.known,
+            limit: request.input_limit,
         });
         start.tell(conditions.collect(), images, (request.width, request.height), cancel)?;
         // Text encoders that are not kept open need not be opened again for the batches after this one.
@@ -379,7 +381,8 @@ impl Pipeline {
     /// The pictures that the control networks follow, `[1, 3, h, w]` in [0, 1].
     fn controlling_pictures(&self, request: &Request) -> Result<Vec<ArrayD<f32>>> {
         let read = |control: &ControlPart| {
-            let picture = image::resize(&image::load(&control.image)?, request.width, request.height)?;
+            let picture =
+                image::resize(&image::load(&control.image, request.input_limit)?, request.width, request.height)?;
             Ok(image::to_unit_tensor(&picture).into_dyn())
         };
         self.plan.controls.iter().map(read).collect()

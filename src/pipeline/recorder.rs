@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use super::Picture;
 use super::digests::ModelDigests;
@@ -16,6 +15,7 @@ use crate::plan::{ModelPlan, Plan, Planned, Request};
 use crate::prepared;
 use crate::session::Runtime;
 use crate::spec::{RecordNames, Spec};
+use crate::threads::{self, Background};
 
 /// Makes the records of the images of a plan's models. A record says what was really run, also if the request was changed
 /// after planning.
@@ -41,7 +41,7 @@ pub struct Recorder {
 
 /// One a stage, that of the file's own tables first.
 enum Digesting {
-    Working(JoinHandle<Result<Vec<ModelDigests>>>),
+    Working(Background<Result<Vec<ModelDigests>>>),
     Done(Vec<ModelDigests>),
 }
 
@@ -49,7 +49,8 @@ impl Recorder {
     /// Starts to digest the model's files in a thread of its own.
     pub fn new(plan: &Plan, runtime: &Runtime) -> Self {
         let models: Vec<_> = models(plan).cloned().collect();
-        let digests = Digesting::Working(std::thread::spawn(move || models.iter().map(ModelDigests::new).collect()));
+        let digests =
+            Digesting::Working(threads::background("digests", move || models.iter().map(ModelDigests::new).collect()));
         Self::with(plan, runtime.version().to_owned(), digests)
     }
 
@@ -187,9 +188,7 @@ impl Recorder {
         }
         let digests = match std::mem::replace(&mut self.digests, Digesting::Done(Vec::new())) {
             Digesting::Done(digests) => digests,
-            Digesting::Working(thread) => thread
-                .join()
-                .map_err(|_| Error::model(&self.spec.model.path, "digesting the model's files failed", ""))??,
+            Digesting::Working(thread) => thread.join()??,
         };
         self.digests = Digesting::Done(digests.clone());
         Ok(digests)

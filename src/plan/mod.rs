@@ -36,6 +36,7 @@ use ndarray::ArrayD;
 use crate::bundle::{Bundle, Family};
 use crate::denoise::{Cache, Share};
 use crate::error::{Error, Result, count_of};
+use crate::image::InputLimit;
 use crate::npy;
 use crate::rng::Stream;
 use crate::scheduler::Custom;
@@ -100,6 +101,8 @@ pub struct Request {
     pub height: usize,
     /// Unit normal noise to start from, `[n, c, h/f, w/f]`.
     pub latents: Option<ArrayD<f32>>,
+    /// The largest image that is read as an input.
+    pub input_limit: InputLimit,
     /// The tiles in which denoiser and decoder work, where they do.
     pub tiles: Option<Tiles>,
     /// Pictures denoised at once.
@@ -186,7 +189,7 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
     for name in spec.device.providers.iter().chain(spec.device.components.values().flatten()) {
         wrong.unless(find_provider(name));
     }
-    let model = wrong.unless(ModelPlan::new(&spec, &bundle, task.as_ref(), defaults));
+    let mut model = wrong.unless(ModelPlan::new(&spec, &bundle, task.as_ref(), defaults));
     let chosen = wrong.unless(SchedulerChoice::new(&spec, &bundle, defaults.eta));
     let size = size(&spec, &bundle, task.as_ref(), offer.and_then(|offer| offer.size), &defaults);
     let size = wrong.unless(size).map(|size| {
@@ -206,14 +209,18 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
         let steps = defaults.steps;
         wrong.unless(schedule(&spec, scheduler, task.as_ref(), (steps, planned_strength), mu, rounding))
     });
-    if let Some(model) = &model {
-        wrong.unless(model.check_prompts(task.as_ref()));
-        for lora in &model.loras {
-            wrong.unless(lora.check(&model.graphs()));
+    if let Some(model) = &mut model {
+        if wrong.unless(model.check_prompts(task.as_ref())).is_some() {
+            let of_prompts = model.text.as_ref().zip(task.prompting()).map(|(text, prompting)| text.remarks(prompting));
+            let of_prompts = of_prompts.and_then(|remarks| wrong.unless(remarks));
+            model.remarks.extend(of_prompts.into_iter().flatten());
         }
         if let Some(size) = size {
             wrong.unless(model.check_shapes(size, spec.run.tiles));
         }
+        let of_loras = model.loras.iter().filter_map(|lora| wrong.unless(lora.check(&model.graphs())));
+        let of_loras: Vec<String> = of_loras.flatten().collect();
+        model.remarks.extend(of_loras);
     }
     if spec.device.batching == Batching::Split && model.as_ref().is_some_and(|model| !model.denoises_on_processor()) {
         wrong.0.push(Error::input(
@@ -242,7 +249,7 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
     }
 
     let (denoising_start, denoising_end) = (spec.run.denoising_start, spec.run.denoising_end);
-    filling.add_planned(&spec, &model, &scheduler, custom.is_none().then_some(steps));
+    filling.add_planned(&spec, &model, &scheduler);
     model.defaults = filling.filled;
     spec.run.steps = Some(steps);
     if offer.is_none() {
@@ -272,6 +279,7 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
         height,
         latents,
         tiles: spec.run.tiles,
+        input_limit: spec.run.input_limit(),
         // A processor is kept busy by one picture; a GPU is not. A picture that is handed on has a batch to itself.
         batch: if on_cpu || hand == Some(Hand::Image) { 1 } else { evaluations::largest_batch(&spec, pictures) },
         only: None,

@@ -111,7 +111,7 @@ impl ModelPlan {
         } else {
             None
         };
-        let conditions = ConditionPart::all(&spec.conditions, bundle)?;
+        let conditions = ConditionPart::all(&spec.conditions, bundle, spec.run.input_limit())?;
         let asked =
             Asked { task, bundle, component, contract: &contract, wanted_for: &wanted_for, conditions: &conditions };
         let concatenated = asked.concatenated()?;
@@ -140,7 +140,7 @@ impl ModelPlan {
         };
         let of_control = spec.model.components.get(&ComponentKind::ControlNet);
         let roles = of_control.map(|component| component.inputs.clone()).unwrap_or_default();
-        let controls = ControlPart::all(&spec.controls, &roles, bundle, component, &contract)?;
+        let controls = ControlPart::all(spec, &roles, bundle, component, &contract)?;
         Ok(Self {
             dir: bundle.dir.clone(),
             configuration: bundle.configuration(),
@@ -197,7 +197,8 @@ impl ModelPlan {
     /// What is worth knowing before a run.
     pub fn warnings(&self) -> Vec<String> {
         let of_encoder = self.encoder.iter().filter_map(|part| part.contract.warning(part.kind));
-        of_encoder.chain(self.remarks.iter().cloned()).chain(self.thrift_warning()).collect()
+        let own = [self.thrift_warning(), self.threads_warning()].into_iter().flatten();
+        of_encoder.chain(self.remarks.iter().cloned()).chain(own).collect()
     }
 
     /// `[c, h/f, w/f]` of a sample for pictures of this size.

@@ -16,13 +16,13 @@ pub(super) fn size(
     handed: Option<(usize, usize)>,
     defaults: &Defaults,
 ) -> Result<Fact<(usize, usize)>> {
-    let step = bundle.facts.size_multiple();
+    let (step, limit) = (bundle.facts.size_multiple(), spec.run.input_limit());
     let whole = |length: usize| (length - length % step).max(step);
-    let led_by = spec.controls.first().map(|control| image::dimensions(&control.image)).transpose()?;
+    let led_by = spec.controls.first().map(|control| image::dimensions(&control.image, limit)).transpose()?;
     // A stage keeps the size of what it is handed.
     let is_kept = !matches!(defaults.size, DefaultSize::Model | DefaultSize::Square512) || handed.is_some();
-    let own = task.natural_size(bundle.facts.spatial_factor.value, handed)?.filter(|_| is_kept);
-    let labelled = conditions::natural_size(&spec.conditions)?;
+    let own = task.natural_size(bundle.facts.spatial_factor.value, handed, limit)?.filter(|_| is_kept);
+    let labelled = conditions::natural_size(&spec.conditions, limit)?;
     let inputs = [(own, "the input image"), (led_by, "the control image"), (labelled, "the label map")];
     let natural = inputs.into_iter().find_map(|(size, source)| Some((size?, source)));
     let fixed = bundle.facts.fixed_size.as_ref();

@@ -3,6 +3,7 @@
 mod family;
 mod learnt;
 mod length;
+mod remarks;
 mod states;
 
 use std::sync::Arc;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::reader::{Item, Table, unknown_name};
 use super::tree::Value;
 use super::writer::{Writer, integer};
+use crate::image::InputLimit;
 use crate::rng::{Gpu, Stream};
 use crate::scheduler::{Custom, Entry, NAMED, Named};
 use crate::tiles::Tiles;
@@ -58,6 +59,9 @@ pub struct Run {
     ///   such as `"A100"`, or the number of those threads, its multiprocessors times the threads of each.
     /// - `numpy`: `numpy.random.RandomState(seed).randn`, for diffusers' old ONNX pipelines; seeds to 2^32 - 1.
     pub noise: Stream,
+    /// `max_input_megapixels = 64`: the largest image that is read as an input (image, mask, control image, label or depth
+    /// map), in millions of pixels, 1 to 4000. A larger one is refused by its header, before it is decoded.
+    pub max_input_megapixels: usize,
 }
 
 /// A schedule given outright: `[999, 850, 736]`, or a name of [`NAMED`].
@@ -84,6 +88,7 @@ impl Default for Run {
             latents: None,
             tiles: None,
             noise: Stream::default(),
+            max_input_megapixels: InputLimit::MEGAPIXELS,
         }
     }
 }
@@ -103,6 +108,11 @@ impl Run {
         (self.steps.or(given).unwrap_or(default), custom)
     }
 
+    /// The largest image that is read as an input.
+    pub fn input_limit(&self) -> InputLimit {
+        InputLimit::new(self.max_input_megapixels)
+    }
+
     pub(super) fn read(mut table: Table<'_>) -> Self {
         let default = Self::default();
         let share = |table: &mut Table<'_>, key: &str| table.number(key, Excluded(0.0), Excluded(1.0));
@@ -119,6 +129,9 @@ impl Run {
             latents: table.file_path("latents"),
             tiles: read_tiles(&mut table),
             noise: read_noise(&mut table),
+            max_input_megapixels: table
+                .integer("max_input_megapixels", 1, 4000)
+                .unwrap_or(default.max_input_megapixels),
         };
         if run.timesteps.is_some() && run.sigmas.is_some() {
             table.report_at("sigmas", "given beside `timesteps`; keep one");
@@ -151,6 +164,9 @@ impl Run {
         writer.key("noise", self.noise.name());
         if let Stream::TorchCuda { gpu: Some(gpu) } = self.noise {
             writer.key("noise_gpu", i64::from(gpu.threads()));
+        }
+        if self.max_input_megapixels != InputLimit::MEGAPIXELS {
+            writer.key("max_input_megapixels", integer(self.max_input_megapixels));
         }
     }
 }

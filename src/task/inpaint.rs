@@ -10,10 +10,10 @@ use ndarray::{Array4, ArrayD, Axis, IxDyn, concatenate};
 
 use super::picture::{self, dimensions, drawn, for_branches, mask, nearest, pixels, posterior, repeated, same_shape};
 use super::prompt::{condition, guidance};
-use super::{Paste, Rounding, Stage, Start, Task, steps_run};
+use super::{InputRequirements, Paste, Rounding, Stage, Start, Task, steps_run};
 use crate::denoise::{Condition, Guidance, Keep};
 use crate::error::{Error, Result};
-use crate::image;
+use crate::image::{self, InputLimit};
 use crate::spec::{self, Inpaint, Prompting};
 
 impl Task for Inpaint {
@@ -37,11 +37,16 @@ impl Task for Inpaint {
         if in_channels == latent_channels { 0 } else { latent_channels + 1 }
     }
 
-    fn natural_size(&self, _factor: usize, handed: Option<(usize, usize)>) -> Result<Option<(usize, usize)>> {
-        let size = dimensions(&self.image, handed)?;
+    fn natural_size(
+        &self,
+        _factor: usize,
+        handed: Option<(usize, usize)>,
+        limit: InputLimit,
+    ) -> Result<Option<(usize, usize)>> {
+        let size = dimensions(&self.image, handed, limit)?;
         match size {
-            Some(size) => same_shape(size, &self.mask)?,
-            None => drop(image::dimensions(&self.mask)?),
+            Some(size) => same_shape(size, &self.mask, limit)?,
+            None => drop(image::dimensions(&self.mask, limit)?),
         }
         Ok(size)
     }
@@ -55,9 +60,9 @@ impl Task for Inpaint {
         self.strength
     }
 
-    fn check_inputs(&self, _images: usize, _sample: [usize; 3], size: (usize, usize)) -> Result<()> {
-        picture::check(&self.image)?;
-        mask(&self.mask, size).map(drop)
+    fn check_inputs(&self, run: &InputRequirements) -> Result<()> {
+        picture::check(&self.image, run.limit)?;
+        mask(&self.mask, run.size, run.limit).map(drop)
     }
 
     fn start(&self, stage: &mut Stage<'_>) -> Result<Start> {
@@ -68,8 +73,8 @@ impl Task for Inpaint {
         };
         let [channels, height, width] = stage.sample_shape;
         let concatenates = stage.model.concatenated > 0;
-        let pixels = pixels(&self.image, stage.size, stage.handed.as_ref())?;
-        let hole = mask(&self.mask, stage.size)?;
+        let pixels = pixels(&self.image, stage.size, stage)?;
+        let hole = mask(&self.mask, stage.size, stage.input_limit)?;
         let small = nearest(&hole, height, width);
         let strength = self.strength.unwrap_or(stage.model.defaults.strength());
         let run = steps_run(STRENGTH, strength, stage.steps, stage.model.rounding)?;

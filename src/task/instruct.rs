@@ -5,9 +5,10 @@ use ndarray::{ArrayD, Axis, concatenate};
 
 use super::picture::{self, dimensions, pixels, posterior, repeated};
 use super::prompt::{condition, guidance};
-use super::{Model, Stage, Start, Task};
+use super::{InputRequirements, Model, Stage, Start, Task};
 use crate::denoise::Guidance;
 use crate::error::{Error, Result};
+use crate::image::InputLimit;
 use crate::spec::{self, Instruct, Prompting};
 
 impl Task for Instruct {
@@ -46,19 +47,24 @@ impl Task for Instruct {
         latent_channels
     }
 
-    fn natural_size(&self, _factor: usize, handed: Option<(usize, usize)>) -> Result<Option<(usize, usize)>> {
-        dimensions(&self.image, handed)
+    fn natural_size(
+        &self,
+        _factor: usize,
+        handed: Option<(usize, usize)>,
+        limit: InputLimit,
+    ) -> Result<Option<(usize, usize)>> {
+        dimensions(&self.image, handed, limit)
     }
 
-    fn check_inputs(&self, _images: usize, _sample: [usize; 3], _size: (usize, usize)) -> Result<()> {
-        picture::check(&self.image)
+    fn check_inputs(&self, run: &InputRequirements) -> Result<()> {
+        picture::check(&self.image, run.limit)
     }
 
     fn start(&self, stage: &mut Stage<'_>) -> Result<Start> {
         let is_packed = stage.model.denoiser.positions.is_some();
         let guidance = if is_packed { guidance(&self.prompting, stage) } else { twofold(self, stage.model) };
         let mut told = condition(&self.prompting, guidance, stage)?;
-        let pixels = pixels(&self.image, stage.size, stage.handed.as_ref())?;
+        let pixels = pixels(&self.image, stage.size, stage)?;
         let posterior = posterior(&pixels, &self.image, stage)?;
         if is_packed {
             let picture = posterior.mode().mapv(|v| stage.model.scaling.apply(v));

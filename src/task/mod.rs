@@ -17,7 +17,7 @@ use crate::bundle::{Defaults, DenoiserContract};
 use crate::conditioner::Conditioner;
 use crate::denoise::{BatchNoise, Condition, Guidance, Keep};
 use crate::error::{Error, Result, count_of};
-use crate::image::Rgb8;
+use crate::image::{InputLimit, Rgb8};
 use crate::latent::{Encoder, Scaling};
 use crate::scheduler::{ForwardProcess, Noise, Scheduler};
 use crate::session::Cancel;
@@ -50,6 +50,19 @@ impl Start {
     fn from_noise(sample: ArrayD<f32>, condition: Condition, guidance: Guidance) -> Self {
         Self { sample, begin: 0, condition, guidance, keep: None, paste: None }
     }
+}
+
+/// The properties of a run that its input files have to fit.
+#[derive(Debug, Clone, Copy)]
+pub struct InputRequirements {
+    /// Images of the whole request.
+    pub images: usize,
+    /// The shape of a sample, `[c, h/f, w/f]`.
+    pub sample: [usize; 3],
+    /// Width and height of the images in pixels.
+    pub size: (usize, usize),
+    /// The most pixels that an input image may have.
+    pub limit: InputLimit,
 }
 
 /// A picture into which the finished one is pasted.
@@ -142,6 +155,8 @@ pub struct Stage<'a> {
     pub sample_shape: [usize; 3],
     /// Width and height of the pictures in pixels.
     pub size: (usize, usize),
+    /// The largest image that is read as an input.
+    pub input_limit: InputLimit,
     /// The user's number of steps.
     pub steps: usize,
     /// Whether the schedule was planned for the strength, so that the run has all of it.
@@ -283,11 +298,17 @@ pub trait Task: std::fmt::Debug + Send + Sync {
     }
 
     /// The width and height that the task's own input suggests, in pixels, on a model of `factor` pixels a
-    /// latent. `handed` is the size of the picture that a stage before it made.
+    /// latent. `handed` is the size of the picture that a stage before it made. An image of more pixels than `limit`
+    /// is refused.
     ///
     /// # Errors
     /// [`Error::Input`] where that input cannot be read.
-    fn natural_size(&self, _factor: usize, _handed: Option<(usize, usize)>) -> Result<Option<(usize, usize)>> {
+    fn natural_size(
+        &self,
+        _factor: usize,
+        _handed: Option<(usize, usize)>,
+        _limit: InputLimit,
+    ) -> Result<Option<(usize, usize)>> {
         Ok(None)
     }
 
@@ -300,12 +321,11 @@ pub trait Task: std::fmt::Debug + Send + Sync {
         begins_by_itself(self.name(), denoising_start)
     }
 
-    /// Reads the files that the task begins with, whole, and requires that they fit a run of so many `images`, with samples
-    /// of shape `[c, h/f, w/f]` and of this width and height in pixels.
+    /// Reads the files that the task begins with, whole, and requires that they fit the run.
     ///
     /// # Errors
     /// [`Error::Input`] naming the file.
-    fn check_inputs(&self, _images: usize, _sample: [usize; 3], _size: (usize, usize)) -> Result<()> {
+    fn check_inputs(&self, _run: &InputRequirements) -> Result<()> {
         Ok(())
     }
 

@@ -127,7 +127,7 @@ fn assert_drawn(mut cases: Vec<Reference>, at_least: usize) {
     let mut wrong = wrong.into_inner().expect("no worker panicked");
     wrong.sort();
     assert!(wrong.is_empty(), "{} of {} runs:\n{}", wrong.len(), 2 * cases.len(), wrong.join("\n"));
-    assert!(cache.graphs() > cases.len() / 2, "only {} graphs were optimized", cache.graphs());
+    assert!(cache.graphs() > cases.len() / 4, "only {} graphs were optimized", cache.graphs());
 }
 
 /// Entry `i` of the first axis, as an array with one entry.

@@ -10,7 +10,7 @@ use crate::spec::Overrides;
 /// `ldm-ort run`.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
-    /// The pipeline file.
+    /// The pipeline file, or - for standard input.
     #[arg(value_name = "PIPELINE.toml", value_hint = ValueHint::FilePath, value_parser = path())]
     #[arg(required_unless_present = "from", conflicts_with = "from")]
     pub pipeline: Option<PathBuf>,

@@ -9,6 +9,7 @@ use crate::spec::reader::{Item, Table};
 use crate::spec::tree::Value;
 use crate::spec::writer::Writer;
 use crate::text::Text;
+use crate::text::tokenizer::PROMPT_BYTES;
 
 /// What is to be seen and how strictly, for every task that follows a prompt.
 #[derive(Debug, Clone, PartialEq)]
@@ -214,5 +215,10 @@ fn goes_with(table: &mut Table<'_>, key: &str, of: &str) {
 }
 
 fn texts(table: &mut Table<'_>, key: &str) -> Option<Vec<String>> {
-    table.strings(key)?.iter().map(|item| item.string("a string")).collect()
+    let texts: Vec<String> = table.strings(key)?.iter().map(|item| item.string("a string")).collect::<Option<_>>()?;
+    if let Some(bytes) = texts.iter().map(String::len).find(|&bytes| bytes > PROMPT_BYTES) {
+        table.report_at(key, format!("has a text of {bytes} bytes; expected at most {PROMPT_BYTES}"));
+        return None;
+    }
+    Some(texts)
 }
