@@ -171,7 +171,8 @@ fn read_spec(args: &RunArgs) -> Result<(Spec, Option<Replay>)> {
     match (&args.pipeline, &args.from) {
         (Some(path), _) => Ok((load_spec(path, overrides)?, None)),
         (None, Some(image)) => {
-            Replay::read(image, &read_prompts(overrides, 0)?).map(|(replay, spec)| (spec, Some(replay)))
+            let (replay, spec) = Replay::read(image, &read_prompts(overrides, 0)?)?;
+            Ok((spec, Some(replay)))
         }
         (None, None) => Err(Error::input(
             "ldm-ort run",

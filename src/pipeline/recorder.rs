@@ -49,8 +49,8 @@ impl Recorder {
     /// Starts to digest the model's files in a thread of its own.
     pub fn new(plan: &Plan, runtime: &Runtime) -> Self {
         let models: Vec<_> = models(plan).cloned().collect();
-        let digests = threads::background("digests", move || models.iter().map(ModelDigests::new).collect());
-        let digests = Digesting::Working(digests);
+        let digests =
+            Digesting::Working(threads::background("digests", move || models.iter().map(ModelDigests::new).collect()));
         Self::with(plan, runtime.version().to_owned(), digests)
     }
 
@@ -188,7 +188,7 @@ impl Recorder {
         }
         let digests = match std::mem::replace(&mut self.digests, Digesting::Done(Vec::new())) {
             Digesting::Done(digests) => digests,
-            Digesting::Working(work) => work.join()??,
+            Digesting::Working(thread) => thread.join()??,
         };
         self.digests = Digesting::Done(digests.clone());
         Ok(digests)
