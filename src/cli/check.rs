@@ -10,6 +10,7 @@ use super::progress::Progress;
 use super::run::load_runtime;
 use super::standard_input::load_spec;
 use crate::error::Result;
+use crate::memory;
 use crate::pipeline::{Saver, Stages};
 use crate::plan::{ModelPlan, Plan, Request};
 
@@ -20,6 +21,7 @@ use crate::plan::{ModelPlan, Plan, Request};
 pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
     let spec = load_spec(&args.pipeline, args.overrides.to_overrides())?;
     let mut plan = Plan::new(spec)?;
+    plan.keep_prepared(prepared::cache(global)?.as_ref());
     warn("", &plan.model, &plan.request, &[])?;
     for stage in &plan.stages {
         warn(&format!("{}: ", stage.key), &stage.model, &stage.request, &stage.warnings)?;
@@ -52,7 +54,6 @@ pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<(
     let interrupt = Interrupt::install()?;
     let mut progress = Progress::new(global.quiet, interrupt.flag());
     let runtime = load_runtime(global, &plan, &interrupt)?;
-    plan.keep_prepared(prepared::cache(global)?.as_ref());
     let cancel = interrupt.cancel();
     Stages::load(&plan, &runtime, &cancel, &mut progress)?.open_all(&plan, &cancel, &mut progress)?;
     output::text(out, &format!("its graphs open on ONNX Runtime {}\n", runtime.version()))
@@ -61,7 +62,11 @@ pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<(
 /// Tells what is worth knowing of one model's part of a pipeline.
 fn warn(stage: &str, model: &ModelPlan, request: &Request, more: &[String]) -> Result<()> {
     let of_prompts = model.check_prompts(request.task.as_ref())?;
-    for warning in model.warnings().iter().chain(&of_prompts).chain(more) {
+    let of_memory = match memory::available() {
+        Some(free) => model.check_free_memory(free)?,
+        None => None,
+    };
+    for warning in model.warnings().iter().chain(&of_prompts).chain(more).chain(&of_memory) {
         output::say(&format!("warning: {stage}{warning}"));
     }
     Ok(())

@@ -9,6 +9,7 @@ mod conditions;
 mod control;
 mod evaluations;
 mod flux;
+mod free_memory;
 mod model;
 mod opening;
 mod outer;
@@ -40,6 +41,7 @@ use stages::{LatentSpace, Offer};
 
 pub use conditions::ConditionPart;
 pub use control::ControlPart;
+pub use free_memory::MemoryNeed;
 pub use model::{ModelPlan, Part};
 pub use opening::Opening;
 pub(crate) use opening::{fastest, name};

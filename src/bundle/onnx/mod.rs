@@ -2,6 +2,7 @@
 
 mod external;
 pub(crate) mod frame;
+mod limits;
 mod modules;
 mod norm;
 pub(crate) mod proto;
@@ -131,6 +132,8 @@ impl GraphFile {
         for function in &model.functions {
             contents.visit_nodes(&function.node);
         }
+        let outputs: Vec<TensorInfo> = graph.output.iter().map(tensor_info).collect();
+        limits::check(path, file_bytes, inputs.iter().chain(&outputs), &contents.tensors)?;
         let external = external::check(path, root, contents.tensors.iter().copied())?;
         let mut weights: BTreeMap<i32, u64> = BTreeMap::new();
         for tensor in &contents.tensors {
@@ -148,7 +151,7 @@ impl GraphFile {
             ir_version: model.ir_version,
             producer: format!("{} {}", model.producer_name, model.producer_version).trim().to_owned(),
             opsets: model.opset_import.iter().map(|o| (domain(&o.domain), o.version)).collect(),
-            outputs: graph.output.iter().map(tensor_info).collect(),
+            outputs,
             float_inputs: BTreeMap::new(),
             table_rows: inputs
                 .iter()
