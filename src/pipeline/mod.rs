@@ -19,6 +19,7 @@ use ndarray::{ArrayD, Axis, Slice};
 use crate::denoise::{Batch, BatchNoise, Cached, Control, Denoiser, Evaluations, GraphDenoiser, Outer, denoise};
 use crate::error::{Error, Result, StepPosition};
 use crate::image;
+use crate::memory;
 use crate::plan::{ControlPart, ModelPlan, OuterPlan, Request, RunSettings, Sizes};
 use crate::prepared::Entry;
 use crate::session::{Cancel, Runtime};
@@ -61,13 +62,19 @@ impl Pipeline {
     ///
     /// # Errors
     /// [`Error::Graph`] where the runtime refuses a graph, [`Error::Provider`] where no provider of a list can be used,
-    /// [`Error::Model`] where graph and tokenizer do not fit, [`Error::Interrupted`] when the observer breaks.
+    /// [`Error::Model`] where graph and tokenizer do not fit, [`Error::Memory`] if the machine has less memory free than a
+    /// run takes, [`Error::Interrupted`] when the observer breaks.
     pub fn load(mut plan: ModelPlan, runtime: &Runtime, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Self> {
         let mut parts = Parts::default();
         for note in plan.choose_providers(runtime)? {
             stop_if(observer.notice(Event::Warning(note)), None)?;
         }
         plan.measured = batching::known(&plan, runtime)?;
+        if let Some(free) = memory::available()
+            && let Some(warning) = plan.check_free_memory(free)?
+        {
+            stop_if(observer.notice(Event::Warning(warning)), None)?;
+        }
         Opener::new(&plan, runtime, cancel, observer).load(&mut parts)?;
         if batching::is_due(&plan) {
             // It was opened for a way that may be another, and makes room.

@@ -38,6 +38,8 @@ pub struct Device {
     /// the other and pictures decoded in tiles where it takes that; what does not fit in any way is refused. On the
     /// processor only, and about graphs that are prepared.
     pub memory: Option<u64>,
+    /// `overcommit = false`: true starts a run also if it needs more memory than the machine has free.
+    pub overcommit: bool,
     /// `[device.COMPONENT]` with `provider`: components that run elsewhere.
     pub components: BTreeMap<ComponentKind, Vec<String>>,
     /// `[device.PROVIDER]`: the own options of a provider that a list names, under the names ONNX Runtime gives them.
@@ -80,6 +82,7 @@ impl Default for Device {
             fast_convolutions: false,
             keep: None,
             memory: None,
+            overcommit: false,
             components: BTreeMap::new(),
             options: BTreeMap::new(),
         }
@@ -111,6 +114,7 @@ impl Device {
         let mut switch = |key: &str| table.get(key).and_then(|item| item.switch());
         (device.prepare, device.keep) = (switch("prepare").unwrap_or(true), switch("keep"));
         device.fast_convolutions = switch("fast_convolutions").unwrap_or(false);
+        device.overcommit = switch("overcommit").unwrap_or(false);
         if device.fast_convolutions && !device.prepare {
             table.report_at("fast_convolutions", "is done when graphs are prepared, and `prepare` is false");
         }
@@ -159,6 +163,7 @@ impl Device {
         writer.key_if("fast_convolutions", self.fast_convolutions.then_some(true));
         writer.key_if("keep", self.keep);
         writer.key_if("memory", self.memory.map(amount::write));
+        writer.key_if("overcommit", self.overcommit.then_some(true));
         for (kind, providers) in &self.components {
             writer.table(&["device", kind.name()]);
             writer.strings("provider", providers);

@@ -40,7 +40,8 @@ fn again(folder: &Path, image: &str, flags: &[&str]) -> Answer {
 
 /// Writes an image with this record.
 fn forge(path: &Path, pixels: &Path, record: &Record) {
-    let png = encode_png(&load(pixels, Default::default()).expect("an image"), &record.chunks().expect("JSON")).expect("a PNG");
+    let png = encode_png(&load(pixels, Default::default()).expect("an image"), &record.chunks().expect("JSON"))
+        .expect("a PNG");
     save_png(path, &png).expect("the folder can be written");
 }
 
