@@ -166,7 +166,6 @@ impl Pipeline {
         observer: &mut dyn Observer,
         timings: &mut Timings,
     ) -> Result<Drawn> {
-        self.plan.require_task(request.task.as_ref())?;
         OuterPlan::fits(self.plan.outer.as_ref(), request.cache.as_ref())?;
         let sizes = Sizes::of(request, &self.plan.model.denoiser);
         if self.plan.sizes.is_some_and(|opened| opened != sizes) {

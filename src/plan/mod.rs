@@ -14,7 +14,6 @@ mod model;
 mod opening;
 mod outer;
 mod preview;
-mod request_fit;
 mod runtime;
 mod scheduler;
 mod shapes;

@@ -42,8 +42,6 @@ pub struct Part<C> {
 pub struct ModelPlan {
     /// The model directory.
     pub dir: PathBuf,
-    /// The task that it was planned for.
-    pub task: &'static str,
     /// What the task has to know of the model, the roles of the denoiser's inputs among it.
     pub model: Model,
     /// The denoiser.
@@ -134,7 +132,6 @@ impl ModelPlan {
         let controls = ControlPart::all(&spec.controls, &roles, bundle, component, &contract)?;
         Ok(Self {
             dir: bundle.dir.clone(),
-            task: task.name(),
             model: Model {
                 scaling,
                 concatenated,

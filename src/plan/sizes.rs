@@ -131,7 +131,7 @@ impl ModelPlan {
     }
 
     /// How many tokens the denoiser attends to, where every prompt is as long as any other.
-    fn tokens(&self) -> Option<usize> {
+    pub(super) fn tokens(&self) -> Option<usize> {
         let text = self.text.as_ref().filter(|_| self.conditions.is_empty())?;
         let mut groups = BTreeMap::new();
         for encoder in &text.encoders {

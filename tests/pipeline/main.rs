@@ -372,35 +372,3 @@ fn bytes(picture: &Path) -> Vec<u8> {
 fn files_in(folder: &Path) -> usize {
     std::fs::read_dir(folder).expect("a folder").count()
 }
-
-/// A pipeline that was opened for one task says so where it is given another that needs more.
-#[test]
-fn a_request_for_another_task_names_both() {
-    let folder = tempfile::tempdir().expect("a folder");
-    image::RgbImage::new(64, 64).save(folder.path().join("in.png")).expect("an image can be written");
-    let plan = |model: &str, task: &str| {
-        let text = format!("[model]\npath = {:?}\n[task.{task}\n[run]\nsteps = 2\n", common::models().join(model));
-        let spec = ldm_ort::Spec::parse(&text, None, &ldm_ort::Overrides::default()).expect("a pipeline");
-        ldm_ort::Plan::new(spec).expect("a plan")
-    };
-    let image = format!("image-to-image]\nprompt = \"a cat\"\nimage = {:?}", folder.path().join("in.png"));
-    let text = "text-to-image]\nprompt = \"a cat\"";
-    let options = ldm_ort::cli::args::LibraryArgs::default().to_options(None);
-    let runtime = ldm_ort::Runtime::load(&options).expect("ONNX Runtime");
-    let run = |opened: ldm_ort::Plan, asked: &ldm_ort::Plan| {
-        let (cancel, mut watch) = (ldm_ort::Cancel::new(), |_: ldm_ort::Event<'_>| std::ops::ControlFlow::Continue(()));
-        let mut pipeline = ldm_ort::Pipeline::load(opened.model, &runtime, &cancel, &mut watch).expect("a pipeline");
-        pipeline.run(&asked.request, &cancel, &mut watch).map(drop).map_err(|error| error.to_string())
-    };
-    let said = run(plan("sd1", text), &plan("sd1", &image)).expect_err("no encoder is loaded");
-    assert!(
-        said.contains(
-            "image-to-image is requested, and the pipeline was opened for text-to-image, which loads no vae_encoder"
-        ),
-        "{said}"
-    );
-    assert!(!said.contains("export"), "{said}");
-    run(plan("sd1", &image), &plan("sd1", text)).expect("all that it needs is loaded");
-    let said = run(plan("pixel", "unconditional]"), &plan("sd1", text)).expect_err("no text encoder is loaded");
-    assert!(said.contains("opened for unconditional, which loads no text_encoder"), "{said}");
-}
