@@ -41,7 +41,7 @@ fn main() -> ldm_ort::Result<()> {
             ControlFlow::Continue(())
         });
         match result {
-            Err(Error::Interrupted { at_step }) => println!("seed {seed}: stopped at step {at_step:?}"),
+            Err(Error::Interrupted { at_step: Some(at) }) => println!("seed {seed}: stopped at {at}"),
             other => drop(other?),
         }
     }

@@ -102,6 +102,15 @@ pub enum Error {
         help: String,
     },
 
+    /// The machine, or the container the process runs in, lacks the memory for this run.
+    #[error("memory: {problem}{}", help_line(.help))]
+    Memory {
+        /// The needed and the free bytes.
+        problem: String,
+        /// What to do; may be empty.
+        help: String,
+    },
+
     /// A file could not be read or written.
     #[error("{}: {action} failed: {source}", .path.display())]
     Io {
@@ -123,15 +132,65 @@ pub enum Error {
     },
 
     /// The run was stopped by Ctrl-C or by an observer.
-    #[error("interrupted{}", .at_step.map(|s| format!(" at step {s}")).unwrap_or_default())]
+    #[error("interrupted{}", .at_step.map(|at| format!(" at {at}")).unwrap_or_default())]
     Interrupted {
-        /// The step during which the run was stopped, counted from 1, where it had begun.
-        at_step: Option<usize>,
+        /// The step during which or right after which the run was stopped; `None` outside of the denoising loop.
+        at_step: Option<StepPosition>,
     },
+}
+
+/// A step of a run, and the images it belongs to. Displayed as `step 7 of 20`, or where a run makes several images as
+/// `step 7 of 20, image 2 of 4`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StepPosition {
+    /// The step, counted from 1.
+    pub step: usize,
+    /// The steps of this batch.
+    pub steps: usize,
+    /// The index of the batch's first image, counted from 0.
+    pub first_image: usize,
+    /// The images of the batch.
+    pub images: usize,
+    /// The images of the whole run.
+    pub total_images: usize,
+}
+
+impl std::fmt::Display for StepPosition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { step, steps, first_image, images, total_images } = *self;
+        write!(f, "step {step} of {steps}")?;
+        match (images, total_images) {
+            (_, ..=1) => Ok(()),
+            (..=1, _) => write!(f, ", image {} of {total_images}", first_image + 1),
+            _ => write!(f, ", images {} to {} of {total_images}", first_image + 1, first_image + images),
+        }
+    }
+}
+
+/// A count and its noun, in the plural unless there is one: `1 step`, `2 steps`, `3 classes`, `0 entries`.
+pub(crate) fn count_of(count: usize, noun: &str) -> String {
+    match (count, noun.strip_suffix('y')) {
+        (1, _) => format!("1 {noun}"),
+        (_, Some(stem)) => format!("{count} {stem}ies"),
+        _ if noun.ends_with('s') => format!("{count} {noun}es"),
+        _ => format!("{count} {noun}s"),
+    }
 }
 
 /// A result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The source of an [`Error::Io`] for a path that names a FIFO, a socket or a device, which is never opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is a {0}; expected a regular file")]
+pub struct NotRegularFile(pub &'static str);
+
+impl NotRegularFile {
+    /// Finds it in an error of the operating system.
+    pub fn of(error: &std::io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
+    }
+}
 
 /// One thing wrong with a pipeline file or with a flag.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -208,8 +267,37 @@ impl Error {
             | Self::Input { .. }
             | Self::Scheduler { .. }
             | Self::Provider { .. } => 2,
-            Self::Runtime { .. } | Self::Graph { .. } | Self::NonFinite { .. } | Self::Io { .. } => 1,
+            Self::Io { source, .. } if NotRegularFile::of(source).is_some() => 2,
+            Self::Runtime { .. }
+            | Self::Graph { .. }
+            | Self::NonFinite { .. }
+            | Self::Memory { .. }
+            | Self::Io { .. } => 1,
             Self::Interrupted { .. } => 130,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nouns_follow_their_count() {
+        let counts = [(0, "step"), (1, "step"), (2, "step"), (1, "class"), (2, "class"), (1, "entry"), (3, "entry")];
+        let texts = counts.map(|(count, noun)| count_of(count, noun));
+        assert_eq!(texts, ["0 steps", "1 step", "2 steps", "1 class", "2 classes", "1 entry", "3 entries"]);
+    }
+
+    #[test]
+    fn an_interrupted_run_names_step_and_images() {
+        let at = |first_image, images, total_images| {
+            let position = StepPosition { step: 7, steps: 20, first_image, images, total_images };
+            Error::Interrupted { at_step: Some(position) }.to_string()
+        };
+        assert_eq!(at(0, 1, 1), "interrupted at step 7 of 20");
+        assert_eq!(at(1, 1, 4), "interrupted at step 7 of 20, image 2 of 4");
+        assert_eq!(at(2, 2, 4), "interrupted at step 7 of 20, images 3 to 4 of 4");
+        assert_eq!(Error::Interrupted { at_step: None }.to_string(), "interrupted");
     }
 }

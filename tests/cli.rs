@@ -129,6 +129,119 @@ fn init_prints_a_pipeline_that_passes_check() {
     }
 }
 
+/// `check` prints the value of every key that the pipeline file leaves open, with its source: the default of the class with
+/// which diffusers runs the task on the model.
+#[test]
+fn check_tells_every_default_and_its_source() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (name, width, height) in [("in.png", 48, 40), ("low.png", 8, 8)] {
+        image::RgbImage::new(width, height).save(folder.path().join(name)).expect("an image");
+    }
+    let (image, mask) = ("image = 'in.png'\n", "mask = 'in.png'\n");
+    let masked = format!("{image}{mask}");
+    let control = format!("{image}[[control]]\n{image}");
+    let tcd = "[scheduler.tcd]\n";
+    let sized = "[run]\nwidth = 32\nheight = 32\n";
+    let own_size = "32  # sample_size 8 in unet/config.json, × 4";
+    let rows: [(&str, &str, &str, &str, &[&str]); 14] = [
+        ("xl", "text-to-image", "", "StableDiffusionXLPipeline", &["guidance_scale = 5.0", "run.steps = 50", own_size]),
+        (
+            "xl",
+            "image-to-image",
+            image,
+            "StableDiffusionXLImg2ImgPipeline",
+            &["strength = 0.3", "guidance_scale = 5.0"],
+        ),
+        (
+            "xl",
+            "inpaint",
+            &masked,
+            "StableDiffusionXLInpaintPipeline",
+            &["strength = 0.9999", "guidance_scale = 7.5", own_size],
+        ),
+        ("inpaint", "inpaint", &masked, "StableDiffusionInpaintPipeline", &["strength = 1.0", own_size]),
+        ("sd3", "text-to-image", "", "StableDiffusion3Pipeline", &["run.steps = 28", "max_sequence_length = 256"]),
+        (
+            "sd3",
+            "image-to-image",
+            image,
+            "StableDiffusion3Img2ImgPipeline",
+            &["run.steps = 50", "strength = 0.6", "guidance_scale = 7.0", "run.width = 32"],
+        ),
+        ("sd3", "inpaint", &masked, "StableDiffusion3InpaintPipeline", &["run.steps = 50", "strength = 0.6"]),
+        (
+            "flux-dev",
+            "text-to-image",
+            sized,
+            "FluxPipeline",
+            &["guidance_scale = 3.5", "run.steps = 28", "max_sequence_length = 512"],
+        ),
+        (
+            "flux-dev",
+            "image-to-image",
+            image,
+            "FluxImg2ImgPipeline",
+            &["guidance_scale = 7.0", "strength = 0.6", "run.width = 512"],
+        ),
+        ("lcm", "text-to-image", "", "LatentConsistencyModelPipeline", &["guidance_scale = 8.5", "run.steps = 4"]),
+        (
+            "instruct",
+            "instruct",
+            image,
+            "StableDiffusionInstructPix2PixPipeline",
+            &["run.steps = 100", "image_guidance_scale = 1.5", "# the input image"],
+        ),
+        (
+            "upscale",
+            "super-resolution",
+            "image = 'low.png'\n",
+            "StableDiffusionUpscalePipeline",
+            &["run.steps = 75", "guidance_scale = 9.0", "noise_level = 20"],
+        ),
+        (
+            "control",
+            "image-to-image",
+            &control,
+            "StableDiffusionControlNetImg2ImgPipeline",
+            &["control[0].scale = 0.8", "strength = 0.8"],
+        ),
+        (
+            "inpaint",
+            "inpaint",
+            &format!("{masked}{tcd}"),
+            "StableDiffusionInpaintPipeline",
+            &["scheduler.tcd.eta = 0.0"],
+        ),
+    ];
+    for (model, task, more, class, expected) in rows {
+        let model = family(model);
+        let text = format!("[model]\npath = '{}'\n[task.{task}]\nprompt = 'a'\n{more}", model.display());
+        std::fs::write(folder.path().join("p.toml"), text).expect("a file");
+        let answer = call(folder.path(), &["check", "p.toml"]);
+        assert_eq!(answer.code, Some(0), "{class}: {answer}");
+        assert!(answer.stdout.contains(&format!("# default of {class}\n")), "{class}: {answer}");
+        let told = answer.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+        for value in expected {
+            let value = value.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(told.contains(&value), "{class}, {value}: {answer}");
+        }
+    }
+
+    // What the file states is not told.
+    let text = format!(
+        "[model]\npath = '{}'\n[task.inpaint]\nprompt = 'a'\n{masked}guidance_scale = 3.0\nstrength = 0.5\n{sized}steps = 7\n",
+        family("xl").display()
+    );
+    std::fs::write(folder.path().join("p.toml"), text).expect("a file");
+    let told = printed(folder.path(), &["check", "p.toml"]);
+    assert!(!told.contains(" # "), "{told}");
+}
+
+/// One of the tiny models of `tests/fixtures/families`.
+fn family(name: &str) -> std::path::PathBuf {
+    models().with_file_name("families").join(name)
+}
+
 #[test]
 fn lists_hold_what_can_be_written() {
     let text = printed(&models(), &["list", "schedulers"]);
@@ -181,7 +294,7 @@ fn a_prompt_that_is_cut_is_told() {
     let pipeline = pipeline.to_str().expect("the path is Unicode");
     let answer = call(folder.path(), &["run", pipeline, "--output", "out", "--steps", "1"]);
     assert_eq!(answer.code, Some(0), "{answer}");
-    assert_says(&answer.stderr, &["16 tokens", "last 88 tokens"]);
+    assert_says(&answer.stderr, &["16 tokens", "88 tokens"]);
 }
 
 /// Ctrl-C during a run that would take minutes: it ends within seconds, with exit code 130 and nothing half-written.
@@ -224,4 +337,139 @@ fn the_shipped_pipeline_draws() {
     let answer = call(root, &["check", "pipeline.toml", "--width", "72"]);
     assert_eq!(answer.code, Some(2), "{answer}");
     assert_says(&answer.stderr, &["run.width: 72 is not a multiple of", "64"]);
+}
+
+/// The long flags of the program, those of all its commands.
+fn flags(command: &clap::Command) -> Vec<String> {
+    let own = command.get_arguments().filter_map(|argument| argument.get_long()).map(|long| format!("--{long}"));
+    own.chain(command.get_subcommands().flat_map(flags)).collect()
+}
+
+/// The files of a folder, and of those below it, that end in one of these.
+fn files(folder: &Path, endings: &[&str]) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let below = |path: std::path::PathBuf| if path.is_dir() { files(&path, endings) } else { vec![path] };
+    let ends = |path: &std::path::PathBuf| path.extension().is_some_and(|e| endings.iter().any(|ending| e == *ending));
+    entries.flat_map(below).filter(ends).collect()
+}
+
+/// The parts of a text that begin with `prefix`, not within a word, and go on with letters, digits and `more`.
+fn named<'t>(text: &'t str, prefix: &str, more: &[char]) -> Vec<&'t str> {
+    let goes_on = |c: char| c.is_ascii_alphanumeric() || more.contains(&c);
+    let starts = text.match_indices(prefix).map(|(at, _)| at);
+    let free = |&at: &usize| !text[..at].ends_with(|c: char| c.is_alphanumeric() || "-_/".contains(c));
+    let end = |at: usize| {
+        let rest = &text[at + prefix.len()..];
+        at + prefix.len() + rest.find(|c| !goes_on(c)).unwrap_or(rest.len())
+    };
+    starts.filter(free).map(|at| text[at..end(at)].trim_end_matches(['.', '-'])).collect()
+}
+
+/// Scripts and flags that errors, help and documents name exist, under that name.
+#[test]
+fn scripts_and_flags_that_are_named_exist() {
+    use clap::CommandFactory;
+
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut of_program = flags(&ldm_ort::cli::args::Cli::command());
+    of_program.extend(["--help".to_owned(), "--version".to_owned()]);
+    let mut texts = files(&root.join("src"), &["rs"]);
+    texts.extend(["docs", "models", "examples"].iter().flat_map(|folder| files(&root.join(folder), &["md", "rs"])));
+    texts.extend(["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"].map(|name| root.join(name)));
+    let (mut wrong, mut checked) = (Vec::new(), 0);
+    for path in texts {
+        let text = std::fs::read_to_string(&path).expect("it is text").replace("\r\n", "\n");
+        let text = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+        // A message that goes on in the next line of a source is one line; a document is about all scripts it names.
+        let joined: String =
+            text.split("\\\n").enumerate().map(|(i, piece)| if i == 0 { piece } else { piece.trim_start() }).collect();
+        let scripts_in = |text: &str| -> Vec<String> {
+            let names = named(text, "scripts/", &['_', '-', '.', '/']);
+            names.into_iter().filter(|name| !name.ends_with(['/', '_'])).map(str::to_owned).collect()
+        };
+        let of_document = if path.extension().is_some_and(|e| e == "md") { scripts_in(&joined) } else { Vec::new() };
+        for line in joined.lines() {
+            let scripts = scripts_in(line);
+            let missing = scripts.iter().filter(|script| !root.join(script).exists());
+            wrong.extend(missing.map(|script| format!("{}: {script} does not exist", path.display())));
+            // Cargo's and pip's flags are not ours to check.
+            if ["cargo ", "rustdoc ", "pip "].iter().any(|other| line.contains(other)) {
+                continue;
+            }
+            for flag in named(line, "--", &['-']).into_iter().filter(|flag| flag.len() > 3) {
+                checked += 1;
+                let takes = |script: &String| {
+                    let source = std::fs::read_to_string(root.join(script)).unwrap_or_default();
+                    source.contains(&format!("\"{flag}\""))
+                };
+                if !of_program.iter().any(|known| known == flag) && !scripts.iter().chain(&of_document).any(takes) {
+                    wrong.push(format!("{}: no {flag} in: {}", path.display(), line.trim()));
+                }
+            }
+        }
+    }
+    assert!(checked > 100, "only {checked} flags were found");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What is said at `-v` names the library and its version, without ort's alarm about a newer one.
+#[test]
+fn more_words_are_no_alarm() {
+    let answer = call(&models(), &["-v", "list", "providers"]);
+    assert_eq!(answer.code, Some(0), "{answer}");
+    assert!(answer.stderr.contains("ONNX Runtime 1."), "{answer}");
+    assert!(!answer.stderr.contains("compatibility issues"), "{answer}");
+}
+
+/// One of a thing is told in the singular.
+#[test]
+fn one_is_no_plural() {
+    let pipeline = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipeline.toml");
+    let pipeline = pipeline.to_str().expect("the path is Unicode");
+    let of = |steps: &str| printed(&models(), &["check", pipeline, "--steps", steps, "--preview", steps]);
+    assert_says(&of("1"), &["1 picture of", "1 step of ddim", "previews every step are made"]);
+    assert_says(&of("2"), &["2 steps of ddim", "previews every 2 steps are made"]);
+}
+
+/// Syntax of other programs in prompts, and embeddings that no prompt names, are told of by `check` and by a run.
+#[test]
+fn prompts_that_are_not_read_as_they_are_meant_are_warned_of() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // One vector of zeros, as wide as the text encoder's.
+    let header = r#"{"<cat>":{"dtype":"F32","shape":[1,16],"data_offsets":[0,64]}}"#;
+    let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &[0; 64]].concat();
+    std::fs::write(folder.path().join("cat.safetensors"), bytes).expect("a file can be written");
+    let cat = "[[embedding]]\npath = 'cat.safetensors'\n";
+    let weights = "weights = 'a1111'\n";
+    for (prompt, keys, tables, says) in [
+        ("a <lora:x:1> cat", "", "", Some("prompt: \"<lora:x:1>\" is read as words and adds no LoRA")),
+        ("a [cat:dog:0.5]", weights, "", Some("prompt: \"[cat:dog:0.5]\" is read as words")),
+        ("a [cat|dog]", weights, "", Some("prompt: \"[cat|dog]\" is read as words")),
+        ("a cat AND a dog", weights, "", Some("prompt: \"AND\" is read as a word")),
+        ("a (red:1.4) cat", "", "", Some("weights = \"a1111\"")),
+        ("a cat", "negative_prompt = 'a BREAK b'\n", "", Some("negative_prompt: \"BREAK\" is read as a word")),
+        ("a cat", "", cat, Some("cat.safetensors: no prompt has its token \"<cat>\"")),
+        ("a <cat>", "", cat, None),
+        ("a (<CAT>:1.2)", weights, cat, None),
+        ("a cat", "negative_prompt = '<cat>'\n", cat, None),
+        (r"a \\[cat\\] \\(red\\), 3:4", weights, "", None),
+    ] {
+        let text = format!(
+            "[model]\npath = '{}'\n[task.text-to-image]\nprompt = \"{prompt}\"\n{keys}{tables}[run]\nsteps = 1\nseed = 1\n\
+             width = 64\nheight = 64\n",
+            models().join("sd1").display()
+        );
+        std::fs::write(folder.path().join("pipeline.toml"), text).expect("a file can be written");
+        for arguments in [["check", "pipeline.toml"], ["run", "pipeline.toml"]] {
+            let mut command = ldm_ort(folder.path());
+            command.args(arguments);
+            let answer = answer(command);
+            assert_eq!(answer.code, Some(0), "{prompt}: {answer}");
+            let warnings: Vec<&str> = answer.stderr.lines().filter(|line| line.contains("warning")).collect();
+            match says {
+                Some(says) => assert!(warnings.len() == 1 && warnings[0].contains(says), "{prompt}: {answer}"),
+                None => assert!(warnings.is_empty(), "{prompt}: {answer}"),
+            }
+        }
+    }
 }

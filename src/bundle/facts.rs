@@ -8,6 +8,7 @@ use super::component::{Component, ComponentKind};
 use super::family::{Family, Signs};
 use super::layout::{Overrides, SchedulerFile};
 use super::{json, roles};
+use crate::error::count_of;
 
 /// A value and where it was read.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,7 +20,7 @@ pub struct Fact<T> {
 }
 
 impl<T> Fact<T> {
-    fn new(value: T, source: impl Into<String>) -> Self {
+    pub(crate) fn new(value: T, source: impl Into<String>) -> Self {
         Self { value, source: source.into() }
     }
 }
@@ -73,6 +74,11 @@ pub struct Facts {
     pub latent_multiple: Fact<usize>,
     /// The size, width and height in pixels, that the model was trained at.
     pub default_size: Fact<(usize, usize)>,
+    /// The default size that diffusers' classes for Stable Diffusion read from a denoiser's configuration whose `sample_size`
+    /// is below 64 and that a diffusers before 0.9 wrote: they take 64 instead.
+    pub corrected_size: Option<Fact<(usize, usize)>>,
+    /// True if neither the pipeline file nor the graphs decide the default size.
+    pub is_size_open: bool,
     /// The size, width and height in pixels, that the denoiser's graph is fixed to, where it is.
     pub fixed_size: Option<Fact<(usize, usize)>>,
     /// What the denoiser predicts, in diffusers' words, where anything says so.
@@ -106,6 +112,8 @@ impl Facts {
         };
         let family = evidence.family(latent_channels.value);
         let fixed_size = evidence.fixed_size(spatial_factor.value);
+        let corrected_size = evidence.corrected_size(spatial_factor.value);
+        let is_size_open = overrides.sample_size.is_none() && fixed_size.is_none();
         let default_size = match (overrides.sample_size, &fixed_size) {
             (Some(n), _) => {
                 Fact::new((n.saturating_mul(spatial_factor.value), n.saturating_mul(spatial_factor.value)), PIPELINE)
@@ -123,6 +131,8 @@ impl Facts {
             latent_channels,
             spatial_factor,
             default_size,
+            corrected_size,
+            is_size_open,
             fixed_size,
         }
     }
@@ -275,7 +285,7 @@ impl<'a> Evidence<'a> {
         ];
         let levels = |c: &Map<String, Value>| LEVELS.iter().find_map(|key| c.get(*key)?.as_array().map(Vec::len));
         if let Some(fact) = self.stage_config(|c| levels(c).filter(|n| (1..=8).contains(n))) {
-            return Fact::new(1 << (fact.value - 1), format!("{} levels in {}", fact.value, fact.source));
+            return Fact::new(1 << (fact.value - 1), format!("{} in {}", count_of(fact.value, "level"), fact.source));
         }
         if let Some(decoder) = self.decoder {
             let fixed = |t: Option<&crate::tensor::TensorInfo>| t.and_then(|t| t.shape.last()?.fixed());
@@ -329,6 +339,21 @@ impl<'a> Evidence<'a> {
         ))
     }
 
+    fn corrected_size(&self, factor: usize) -> Option<Fact<(usize, usize)>> {
+        const CORRECT: usize = 64;
+        let size = from_config(self.denoiser?, &|c| {
+            let mut parts = json::string(c, "_diffusers_version")?.split('.').map(|part| part.parse::<u64>().ok());
+            let is_old = (parts.next()??, parts.next()??) < (0, 9);
+            json::count(c, "sample_size").filter(|&size| is_old && size < CORRECT)
+        })?;
+        let side = CORRECT.saturating_mul(factor);
+        let source = format!("sample_size {CORRECT} instead of {} in {}, × {factor}", size.value, size.source);
+        Some(Fact::new(
+            (side, side),
+            format!("{source}, as diffusers reads configurations from before its version 0.9"),
+        ))
+    }
+
     fn default_size(&self, factor: usize, family: Family) -> Fact<(usize, usize)> {
         let sizes = |c: &Map<String, Value>| match c.get("sample_size")? {
             Value::Array(pair) => {
@@ -337,7 +362,9 @@ impl<'a> Evidence<'a> {
             }
             _ => json::count(c, "sample_size").map(|n| (n, n)),
         };
-        if let Some(Fact { value: (width, height), source }) = self.denoiser.and_then(|d| from_config(d, &sizes)) {
+        // Flux's classes look at no configuration.
+        let denoiser = self.denoiser.filter(|_| family != Family::Flux);
+        if let Some(Fact { value: (width, height), source }) = denoiser.and_then(|d| from_config(d, &sizes)) {
             return Fact::new(
                 (width.saturating_mul(factor), height.saturating_mul(factor)),
                 format!("sample_size {width} in {source}, × {factor}"),
@@ -378,7 +405,7 @@ fn from_config<T>(component: &Component, read: &impl Fn(&Map<String, Value>) -> 
 }
 
 fn doublings(count: usize, component: &Component) -> String {
-    format!("{count} doubling{} in {}", if count == 1 { "" } else { "s" }, component.kind)
+    format!("{} in {}", count_of(count, "doubling"), component.kind)
 }
 
 /// The last two parts of a path, such as `unet/config.json`.

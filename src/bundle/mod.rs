@@ -14,6 +14,7 @@ mod json;
 mod layout;
 mod onnx;
 mod operators;
+pub mod pipeline_class;
 mod render;
 mod report;
 mod roles;
@@ -34,6 +35,7 @@ pub use layout::{Layout, Overrides, SchedulerFile, open_conditioner, open_contro
 pub use onnx::{ExternalFile, GraphFile, LayerNorm, ModuleWeight, Operator, TokenTable, Upsamplings, Weights};
 pub(crate) use onnx::{Reference, frame, map, placed_in, proto};
 pub use operators::{Obstacle, obstacles, operators_without_cpu_kernel};
+pub use pipeline_class::{CallDefaults, Defaults, Family, PipelineClass};
 pub use report::{ComponentReport, FactReport, ProviderReport, Report, SchedulerReport, TensorReport, inspect};
 pub use roles::{
     ConditionerContract, ControlNetContract, DenoiserContract, Positions, Residuals, Switch, TextEncoderContract,
@@ -42,6 +44,8 @@ pub use roles::{
 pub use tasks::{TaskFit, task_fits};
 
 use crate::error::{Error, Result};
+use crate::rng::Stream;
+use crate::tensor::DType;
 
 /// A model directory, read and checked.
 #[derive(Debug, Clone)]
@@ -72,6 +76,20 @@ pub struct Bundle {
 }
 
 impl Bundle {
+    /// The `noise` that diffusers draws with this model loaded in the half precision that most of its denoiser's weights
+    /// are stored in; `None` if they are stored in another.
+    pub fn half_precision_noise(&self) -> Option<Fact<Stream>> {
+        let denoiser = self.denoiser().ok()?;
+        let (dtype, _) = denoiser.graph.weight_types.first()?;
+        let stream = match dtype {
+            DType::F16 => Stream::TorchCpuFloat16,
+            DType::Bf16 => Stream::TorchCpuBfloat16,
+            _ => return None,
+        };
+        let source = format!("diffusers' with torch_dtype=torch.{dtype}, as {}'s weights are", denoiser.kind);
+        Some(Fact { value: stream, source })
+    }
+
     /// Reads a model directory. An entry of the Hugging Face cache (`models--ORG--NAME`) stands for the snapshot that its
     /// `refs/main` names.
     ///
@@ -90,6 +108,12 @@ impl Bundle {
     /// The pipeline class that model_index.json names, such as `StableDiffusionPipeline`.
     pub fn class(&self) -> Option<&str> {
         json::string(&self.index, "_class_name")
+    }
+
+    /// The class with which diffusers runs this task on the model, with ControlNets if `has_control`; `None` if it has none.
+    pub fn pipeline_class(&self, task: &str, has_control: bool) -> Option<&'static PipelineClass> {
+        let family = pipeline_class::family_of(self.class()?)?;
+        pipeline_class::for_task(family, self.class(), task, has_control)
     }
 
     /// The component of this kind, where the directory has one.

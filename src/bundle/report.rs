@@ -12,7 +12,7 @@ use super::roles::{
     VaeEncoderContract,
 };
 use super::{Bundle, PixArt, TaskFit, json, operators, tasks};
-use crate::error::Result;
+use crate::error::{Result, count_of};
 use crate::tensor::TensorInfo;
 
 /// Everything that can be said about a model directory without running it.
@@ -221,7 +221,7 @@ fn roles(bundle: &Bundle, component: &Component, notes: &mut Vec<String>) -> Res
         Kind::Unet | Kind::Transformer => {
             let contract = DenoiserContract::resolve(component)?;
             notes.extend(contract.batch.map(|n| format!("fixed to batches of {n}")));
-            notes.extend(contract.class_rows.map(|n| format!("{n} classes")));
+            notes.extend(contract.class_rows.map(|n| count_of(n, "class")));
             let pixart = PixArt::of(bundle.class(), &contract);
             notes.extend(pixart.map(|p| format!("{}, which reads {} of T5's tokens", p.name(), p.tokens())));
             if !contract.residuals.is_empty() {
@@ -231,8 +231,8 @@ fn roles(bundle: &Bundle, component: &Component, notes: &mut Vec<String>) -> Res
         }
         Kind::TextEncoder | Kind::TextEncoder2 | Kind::TextEncoder3 => {
             let contract = TextEncoderContract::resolve(component)?;
-            notes.extend(contract.embedding_rows.map(|n| format!("{n} rows in the embedding table")));
-            notes.extend(contract.sequence_length.map(|n| format!("fixed to {n} tokens")));
+            notes.extend(contract.embedding_rows.map(|n| format!("{} in the embedding table", count_of(n, "row"))));
+            notes.extend(contract.sequence_length.map(|n| format!("fixed to {}", count_of(n, "token"))));
             named(contract.roles())
         }
         Kind::VaeDecoder | Kind::VqDecoder | Kind::SmallDecoder => {
@@ -252,7 +252,7 @@ fn roles(bundle: &Bundle, component: &Component, notes: &mut Vec<String>) -> Res
         }
         Kind::ClassEmbedder | Kind::Conditioner => {
             let contract = ConditionerContract::resolve(component)?;
-            notes.extend(contract.rows.map(|n| format!("{n} classes")));
+            notes.extend(contract.rows.map(|n| count_of(n, "class")));
             named(contract.roles())
         }
         Kind::ControlNet => named(ControlNetContract::resolve(component)?.roles()),
@@ -284,6 +284,8 @@ fn facts(bundle: &Bundle) -> Vec<FactReport> {
         }),
     );
     rows.extend(facts.prediction_type.as_ref().map(|f| row("prediction type", f.value.clone(), &f.source)));
+    let noise = bundle.half_precision_noise();
+    rows.extend(noise.map(|f| row("noise in half precision", f.value.name().to_owned(), &f.source)));
     rows
 }
 

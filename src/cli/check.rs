@@ -8,10 +8,10 @@ use super::output;
 use super::prepared;
 use super::progress::Progress;
 use super::run::{LATENTS, fit, found_runtime, load_runtime};
-use crate::error::Result;
+use super::standard_input::load_spec;
+use crate::error::{Result, count_of};
 use crate::pipeline::{Saver, Stages};
-use crate::plan::{ModelPlan, Plan, Request};
-use crate::spec::Spec;
+use crate::plan::{DefaultValue, ModelPlan, Plan, Request};
 
 /// Checks a pipeline as far as that goes without running it, and with `--open` opens its graphs too.
 ///
@@ -21,7 +21,7 @@ use crate::spec::Spec;
 /// # Errors
 /// Whatever is wrong with the pipeline file, the model directory, the files it names, the runtime or the providers.
 pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
-    let spec = Spec::load(&args.pipeline, &args.overrides.to_overrides())?;
+    let spec = load_spec(&args.pipeline, args.overrides.to_overrides())?;
     let mut plan = Plan::new(spec)?;
     let cache = prepared::cache(global)?;
     plan.keep_prepared(cache.as_ref());
@@ -46,23 +46,28 @@ pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<(
         warn(&format!("{}: ", stage.key), &stage.model, &stage.request, &stage.warnings)?;
     }
     output::text(out, &format!("{}: {}\n", args.pipeline.display(), summary(&plan.model, &plan.request)))?;
+    corrections("", &plan.request, out)?;
     for stage in &plan.stages {
         let summary = summary(&stage.model, &stage.request);
         output::text(
             out,
             &format!("{}: {summary}, beginning with the {} of the stage before\n", stage.key, stage.hand.name()),
         )?;
+        corrections(&format!("{}: ", stage.key), &stage.request, out)?;
     }
-    let models = std::iter::once(("", &plan.model)).chain(plan.stages.iter().map(|s| (s.key.as_str(), &s.model)));
-    for (key, model) in models {
+    let models = || std::iter::once(("", &plan.model)).chain(plan.stages.iter().map(|s| (s.key.as_str(), &s.model)));
+    for (key, model) in models() {
         let key = if key.is_empty() { String::new() } else { format!("{key}: ") };
         if model.decodes_small() {
             output::text(out, &format!("{key}pictures are decoded by small_decoder\n"))?;
         }
         if let Some(preview) = &model.preview {
-            let every = preview.every;
-            output::text(out, &format!("{key}previews every {every} steps are made {}\n", preview.source))?;
+            let every = if preview.every == 1 { "step".to_owned() } else { count_of(preview.every, "step") };
+            output::text(out, &format!("{key}previews every {every} are made {}\n", preview.source))?;
         }
+    }
+    for (key, model) in models() {
+        output::text(out, &defaults(key, model))?;
     }
     if !args.open {
         let without = match runtime {
@@ -80,6 +85,15 @@ pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<(
     output::text(out, &format!("its graphs open on ONNX Runtime {}\n", runtime.version()))
 }
 
+/// The values of keys that the pipeline file leaves open, a line each.
+fn defaults(stage: &str, model: &ModelPlan) -> String {
+    let stage = if stage.is_empty() { String::new() } else { format!("{stage}.") };
+    let value = |default: &DefaultValue| format!("{stage}{} = {}", default.key, default.value);
+    let width = model.defaults.iter().map(|default| value(default).len()).max().unwrap_or(0);
+    let line = |default: &DefaultValue| format!("    {:width$}  # {}\n", value(default), default.source);
+    model.defaults.iter().map(line).collect()
+}
+
 /// Tells what is worth knowing of one model's part of a pipeline.
 fn warn(stage: &str, model: &ModelPlan, request: &Request, more: &[String]) -> Result<()> {
     let of_prompts = model.check_prompts(request.task.as_ref())?;
@@ -89,17 +103,22 @@ fn warn(stage: &str, model: &ModelPlan, request: &Request, more: &[String]) -> R
     Ok(())
 }
 
+/// Prints the values of a scheduler's configuration that the pipeline class of the task corrects.
+fn corrections(stage: &str, request: &Request, out: &mut dyn Write) -> Result<()> {
+    let corrections = request.scheduler.corrections.iter();
+    corrections.map(|correction| output::text(out, &format!("{stage}scheduler: {correction}\n"))).collect()
+}
+
 /// What one model does.
 fn summary(model: &ModelPlan, request: &Request) -> String {
     format!(
-        "{} on {}, {} picture{} of {}×{} pixels, {} steps of {}",
+        "{} on {}, {} of {}×{} pixels, {} of {}",
         request.task.name(),
         model.dir.display(),
-        request.pictures(),
-        if request.pictures() == 1 { "" } else { "s" },
+        count_of(request.pictures(), "picture"),
         request.width,
         request.height,
-        request.steps,
+        count_of(request.steps, "step"),
         request.scheduler.entry.name,
     )
 }

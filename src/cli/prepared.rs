@@ -10,12 +10,12 @@ use super::interrupt::Interrupt;
 use super::output;
 use super::progress::Progress;
 use super::run::{fit, load_runtime};
+use super::standard_input::load_spec;
 use crate::error::{Error, Result};
 use crate::pipeline::Pipeline;
 use crate::plan::{ModelPlan, Plan};
 use crate::prepared::{Cache, Entry};
 use crate::session;
-use crate::spec::Spec;
 
 /// Where prepared graphs are kept: in the program's folder of the user's cache, or nowhere where LDM_ORT_PREPARE is 0.
 ///
@@ -37,7 +37,7 @@ pub(super) fn cache(global: &Global) -> Result<Option<Cache>> {
 pub fn compile(args: &CompileArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
     let interrupt = Interrupt::install()?;
     let mut progress = Progress::new(global.quiet, interrupt.flag());
-    let mut plan = Plan::new(Spec::load(&args.pipeline, &args.overrides.to_overrides())?)?;
+    let mut plan = Plan::new(load_spec(&args.pipeline, args.overrides.to_overrides())?)?;
     plan.keep_prepared(cache(global)?.as_ref());
     let runtime = load_runtime(global, &plan, &interrupt)?;
     fit(&mut plan, &runtime)?;

@@ -9,7 +9,7 @@ use super::interrupt::Interrupt;
 use super::output;
 use super::progress::Progress;
 use crate::bundle::ComponentKind;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, count_of};
 use crate::quantize::{self, Outcome, Weights};
 
 /// Writes a model directory with weights in fewer bits, and prints what became of each graph.
@@ -38,16 +38,19 @@ fn kind(name: &str) -> Result<ComponentKind> {
 fn text(outcomes: &[Outcome]) -> String {
     let line = |outcome: &Outcome| {
         let mut text = format!(
-            "{:<16} {} -> {}  {} tensors, weights changed by at most {:.1e}, by {:.1e} of their size on the whole\n",
+            "{:<16} {} -> {}  {}, weights changed by at most {:.1e}, by {:.1e} of their size on the whole\n",
             outcome.component,
             HumanBytes(outcome.bytes_before),
             HumanBytes(outcome.bytes_after),
-            outcome.tensors,
+            count_of(outcome.tensors, "tensor"),
             outcome.largest_error,
             outcome.relative_error,
         );
         if outcome.unknown > 0 {
-            text += &format!("    {} large tensors stay float32: other operators read them\n", outcome.unknown);
+            text += &format!(
+                "    {} left as float32: other operators read them\n",
+                count_of(outcome.unknown, "large tensor")
+            );
         }
         for kept in &outcome.kept {
             text += &format!("    {} stays float32: {}\n", kept.tensor, kept.because);

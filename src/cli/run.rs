@@ -14,9 +14,10 @@ use super::prepared;
 use super::preview::Previews;
 use super::progress::Progress;
 use super::runtime;
+use super::standard_input::{load_spec, read_prompts};
 use super::writer::{Pace, PictureWriter, Shown, Writing, models_of};
 use crate::denoise::Evaluations;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, count_of};
 use crate::metadata::{self, Record};
 use crate::npy;
 use crate::pipeline::{Event, Observer, Recorder, Saver, Stages, Timings};
@@ -149,7 +150,7 @@ fn run_watched(
     watched: &mut Watched<'_>,
 ) -> Result<Timings> {
     std::thread::scope(|scope| {
-        let mut writing = Writing::begin(scope, writer);
+        let mut writing = Writing::begin(scope, writer)?;
         let result = run(&mut |event: Event<'_>| {
             watched.pace.notice(&event);
             watched.memory.iter_mut().for_each(|memory| memory.notice(&event));
@@ -170,11 +171,11 @@ fn run_watched(
 fn read_spec(args: &RunArgs) -> Result<(Spec, Option<Record>)> {
     let overrides = args.overrides.to_overrides();
     match (&args.pipeline, &args.from) {
-        (Some(path), _) => Ok((Spec::load(path, &overrides)?, None)),
+        (Some(path), _) => Ok((load_spec(path, overrides)?, None)),
         (None, Some(picture)) => {
             let record = metadata::read_png(picture)?;
             // The record's paths are absolute, and it has no [output]: it says what a picture is, not where it went.
-            let spec = Spec::parse(&record.pipeline, None, &overrides)?;
+            let spec = Spec::parse(&record.pipeline, None, &read_prompts(overrides, 0)?)?;
             Ok((spec, Some(record)))
         }
         (None, None) => Err(Error::input(
@@ -242,11 +243,11 @@ fn denoising(timings: &Timings) -> String {
     let Timings { denoise, calls, evaluations, .. } = *timings;
     let rate = if denoise > 0.0 { calls as f64 / denoise } else { 0.0 };
     let evaluations = match evaluations {
-        Evaluations { made, outer: 0, of } if made < of => format!(", {made} of {of} evaluations"),
+        Evaluations { made, outer: 0, of } if made < of => format!(", {made} of {}", count_of(of, "evaluation")),
         Evaluations { made, outer, of } if made < of => {
             format!(", {made} of {of} evaluations and {outer} of the outer layers alone")
         }
         _ => String::new(),
     };
-    format!("denoising {denoise:.2} s ({calls} steps{evaluations}, {rate:.1}/s)")
+    format!("denoising {denoise:.2} s ({}{evaluations}, {rate:.1}/s)", count_of(calls, "step"))
 }

@@ -18,7 +18,7 @@ use std::ops::{ControlFlow, Range};
 
 use ndarray::{ArrayD, ArrayViewD, IxDyn};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StepPosition};
 use crate::scheduler::{Noise, Scheduler};
 use crate::tensor::require_finite;
 
@@ -71,6 +71,18 @@ pub struct Call {
     pub order: usize,
     /// The model's time.
     pub timestep: f64,
+}
+
+impl Call {
+    /// The step of the scheduler this call belongs to, counted from 0.
+    pub fn step(self) -> usize {
+        self.index / self.order.max(1)
+    }
+
+    /// The steps of the run.
+    pub fn steps(self) -> usize {
+        self.of.div_ceil(self.order.max(1))
+    }
 }
 
 /// How often a model was evaluated in a run: each branch of the guidance counts by itself.
@@ -177,8 +189,8 @@ impl<F: FnMut(Step<'_>) -> ControlFlow<()>> Watch for F {
 /// after each call and may stop the run.
 ///
 /// # Errors
-/// [`Error::NonFinite`] naming the step as soon as a prediction holds NaN or infinity, [`Error::Interrupted`] when
-/// `watch` breaks, and whatever the denoiser fails with.
+/// [`Error::NonFinite`] naming the step as soon as a prediction holds NaN or infinity, [`Error::Interrupted`] naming the
+/// step when `watch` breaks or the denoiser is cancelled, and whatever the denoiser fails with.
 pub fn denoise(
     denoiser: &mut dyn Denoiser,
     scheduler: &mut dyn Scheduler,
@@ -201,8 +213,14 @@ pub fn denoise(
     for step in span {
         let call = Call { index: step - begin, of: calls, order, timestep: scheduler.timesteps()[step] };
         scheduler.scale_input(step, x, &mut scaled);
-        denoiser.predict(&scaled, call, &mut prediction)?;
-        require_finite(&prediction, "the denoiser's prediction", call.index + 1, calls)?;
+        let position =
+            StepPosition { step: call.step() + 1, steps: call.steps(), first_image: 0, images, total_images: images };
+        let interrupted = || Error::Interrupted { at_step: Some(position) };
+        denoiser.predict(&scaled, call, &mut prediction).map_err(|error| match error {
+            Error::Interrupted { .. } => interrupted(),
+            error => error,
+        })?;
+        require_finite(&prediction, "the denoiser's prediction", position.step, position.steps)?;
         let estimates = watch.wants_estimate(call.index + 1, calls, order);
         if estimates {
             estimate.resize(x.len(), 0.0);
@@ -214,7 +232,7 @@ pub fn denoise(
             let next = Some(step + 1).filter(|&next| next < end);
             keep.restore(scheduler, next, x, &mut scaled);
         }
-        require_finite(x, "the latents", call.index + 1, calls)?;
+        require_finite(x, "the latents", position.step, position.steps)?;
         let seen = Step {
             call: call.index + 1,
             calls,
@@ -223,7 +241,7 @@ pub fn denoise(
             estimate: if estimates { Some(view(&shape, &estimate)?) } else { None },
         };
         if watch.see(seen)?.is_break() {
-            return Err(Error::Interrupted { at_step: Some(call.index + 1) });
+            return Err(interrupted());
         }
     }
     Ok(())

@@ -71,7 +71,7 @@ fn cache(plan: &ModelPlan) -> Option<&Cache> {
 }
 
 fn threads(plan: &ModelPlan) -> usize {
-    plan.device.threads.unwrap_or_else(processor_threads)
+    plan.threads().unwrap_or_else(processor_threads)
 }
 
 fn measure(plan: &ModelPlan, runtime: &Runtime, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Option<Rows>> {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use ndarray::{ArrayD, Axis, Slice};
 
 use crate::denoise::{Batch, BatchNoise, Cached, Control, Denoiser, Evaluations, GraphDenoiser, Outer, denoise};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StepPosition};
 use crate::image;
 use crate::plan::{ControlPart, ModelPlan, OuterPlan, Request, Sizes};
 use crate::prepared::Entry;
@@ -166,8 +166,9 @@ impl Pipeline {
         observer: &mut dyn Observer,
         timings: &mut Timings,
     ) -> Result<Drawn> {
+        self.plan.check_request(request)?;
         OuterPlan::fits(self.plan.outer.as_ref(), request.cache.as_ref())?;
-        let sizes = Sizes::of(request, &self.plan.model.denoiser);
+        let sizes = Sizes::of(request, &self.plan.model);
         if self.plan.sizes.is_some_and(|opened| opened != sizes) {
             self.plan.sizes = Some(sizes);
             let encodings = self.parts.encodings.clone();
@@ -210,6 +211,7 @@ impl Pipeline {
             prompts: &prompts,
             sample_shape,
             size: (request.width, request.height),
+            input_limit: request.input_limit,
             steps: request.steps,
             is_planned: request.planned_strength.is_some(),
             denoising_start: request.denoising_start.map(|_| span.start),
@@ -228,6 +230,7 @@ impl Pipeline {
             condition: &part.condition,
             graph: graph.as_mut(),
             known: part.known,
+            limit: request.input_limit,
         });
         start.tell(conditions.collect(), images, (request.width, request.height), cancel)?;
         // Text encoders that are not kept open need not be opened again for the batches after this one.
@@ -286,7 +289,8 @@ impl Pipeline {
             Some(cached) => cached,
             None => &mut model,
         };
-        denoise(asked, scheduler.as_mut(), &mut sample, calls_made, keep.as_ref(), &mut noise, &mut watch)?;
+        denoise(asked, scheduler.as_mut(), &mut sample, calls_made, keep.as_ref(), &mut noise, &mut watch)
+            .map_err(|error| of_images(error, first, of))?;
         let evaluations = Evaluations { made: model.evaluations(), outer: model.outer_evaluations(), of: full };
         let Watching { calls, took: previewed, .. } = watch;
         let denoised = Instant::now();
@@ -368,14 +372,25 @@ impl Pipeline {
     /// The pictures that the control networks follow, `[1, 3, h, w]` in [0, 1].
     fn controlling_pictures(&self, request: &Request) -> Result<Vec<ArrayD<f32>>> {
         let read = |control: &ControlPart| {
-            let picture = image::resize(&image::load(&control.image)?, request.width, request.height)?;
+            let picture =
+                image::resize(&image::load(&control.image, request.input_limit)?, request.width, request.height)?;
             Ok(image::to_unit_tensor(&picture).into_dyn())
         };
         self.plan.controls.iter().map(read).collect()
     }
 }
 
-fn stop_if(flow: ControlFlow<()>, at_step: Option<usize>) -> Result<()> {
+/// Adds to an interrupted batch's error which images of the run it was making.
+fn of_images(error: Error, first_image: usize, total_images: usize) -> Error {
+    match error {
+        Error::Interrupted { at_step: Some(at) } => {
+            Error::Interrupted { at_step: Some(StepPosition { first_image, total_images, ..at }) }
+        }
+        error => error,
+    }
+}
+
+fn stop_if(flow: ControlFlow<()>, at_step: Option<StepPosition>) -> Result<()> {
     match flow {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => Err(Error::Interrupted { at_step }),

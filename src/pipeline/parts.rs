@@ -204,7 +204,7 @@ impl<'a> Opener<'a> {
     /// A linear map fitted to the decoder: the one that makes the pictures, where it does.
     fn fitted(&mut self, part: &Part<VaeDecoderContract>, parts: &mut Parts) -> Result<LinearColours> {
         let (plan, cancel) = (self.plan, self.cancel);
-        let sizes = plan.sizes.map(|sizes| (sizes.width, sizes.height, sizes.tiles));
+        let sizes = plan.sizes.map(|sizes| (sizes.width, sizes.height, plan.decoding_tiles(sizes.tiles)));
         let (width, height, tiles) = sizes.unwrap_or((8 * plan.spatial_factor, 8 * plan.spatial_factor, None));
         let [channels, height, width] = plan.sample_shape(width, height);
         let (height, width) = tiles.map_or((height, width), |tiles| tiles.of(height, width));

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::thread::JoinHandle;
 
 use sha2::{Digest, Sha256};
 
@@ -15,7 +14,8 @@ use crate::metadata::{self, CacheRecord, FewerEvaluations, Record, StageRecord};
 use crate::plan::{ModelPlan, Plan, Request};
 use crate::prepared;
 use crate::session::Runtime;
-use crate::spec::{Run, Spec};
+use crate::spec::Spec;
+use crate::threads::{self, Background};
 
 /// Writes pictures into a folder.
 #[derive(Debug, Clone)]
@@ -124,6 +124,7 @@ pub struct Recorder {
     scheduler: &'static str,
     strength: Option<f64>,
     guidance_scale: f64,
+    steps: usize,
     /// The digests of the files that the pipeline begins with, once they are known.
     inputs: Option<BTreeMap<String, String>>,
     /// The component that decodes, where it is not the first stage's own.
@@ -136,7 +137,7 @@ pub struct Recorder {
 
 /// One digest a stage, that of the file's own tables first.
 enum Digesting {
-    Working(JoinHandle<Result<Vec<String>>>),
+    Working(Background<Result<Vec<String>>>),
     Done(Vec<String>),
 }
 
@@ -146,7 +147,8 @@ impl Recorder {
     pub fn new(plan: &Plan, runtime: &Runtime) -> Self {
         let models: Vec<_> =
             std::iter::once(&plan.model).chain(plan.stages.iter().map(|stage| &stage.model)).cloned().collect();
-        let digests = Digesting::Working(std::thread::spawn(move || models.iter().map(model_digest).collect()));
+        let digests =
+            Digesting::Working(threads::background("digests", move || models.iter().map(model_digest).collect()));
         Self::with(plan, runtime.version().to_owned(), digests)
     }
 
@@ -163,7 +165,7 @@ impl Recorder {
             task: stage.request.task.name().to_owned(),
             scheduler: stage.request.scheduler.entry.name.to_owned(),
             steps: stage.request.steps,
-            guidance_scale: stage.request.task.guidance_scale(),
+            guidance_scale: stage.request.task.guidance_scale(&stage.model.model),
             strength: strength(&stage.request),
             denoising_start: stage.request.denoising_start,
             decoder: decoder(&stage.model),
@@ -176,7 +178,8 @@ impl Recorder {
             task: plan.request.task.name(),
             scheduler: plan.request.scheduler.entry.name,
             strength: strength(&plan.request),
-            guidance_scale: plan.request.task.guidance_scale(),
+            guidance_scale: plan.request.task.guidance_scale(&plan.model.model),
+            steps: plan.request.steps,
             inputs: None,
             decoder: decoder(&plan.model),
             digests,
@@ -186,7 +189,7 @@ impl Recorder {
 
     /// The user's number of steps.
     pub fn steps(&self) -> usize {
-        self.spec.run.steps.unwrap_or(Run::DEFAULT_STEPS)
+        self.steps
     }
 
     /// The record of one picture.
@@ -245,9 +248,7 @@ impl Recorder {
         }
         let digests = match std::mem::replace(&mut self.digests, Digesting::Done(Vec::new())) {
             Digesting::Done(digests) => digests,
-            Digesting::Working(thread) => thread
-                .join()
-                .map_err(|_| Error::model(&self.spec.model.path, "digesting the model's files failed", ""))??,
+            Digesting::Working(thread) => thread.join()??,
         };
         self.digests = Digesting::Done(digests.clone());
         Ok(digests)

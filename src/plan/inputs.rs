@@ -3,7 +3,7 @@
 use super::{ModelPlan, Plan, Request, Wrong};
 use crate::error::Result;
 use crate::image;
-use crate::task::check_condition;
+use crate::task::{InputRequirements, check_condition};
 
 impl Plan {
     /// Reads the files that the run begins with (images to their last pixel, masks, latents, conditions) and requires that
@@ -23,15 +23,19 @@ impl Plan {
 }
 
 fn check(model: &ModelPlan, request: &Request) -> Result<()> {
-    let size = (request.width, request.height);
-    let sample = model.sample_shape(request.width, request.height);
+    let run = InputRequirements {
+        images: request.pictures(),
+        sample: model.sample_shape(request.width, request.height),
+        size: (request.width, request.height),
+        limit: request.input_limit,
+    };
     let mut wrong = Wrong::default();
-    wrong.unless(request.task.check_inputs(request.pictures(), sample, size));
+    wrong.unless(request.task.check_inputs(&run));
     for control in &model.controls {
-        wrong.unless(image::load(&control.image));
+        wrong.unless(image::load(&control.image, run.limit));
     }
     for condition in &model.conditions {
-        wrong.unless(check_condition(&condition.condition, sample));
+        wrong.unless(check_condition(&condition.condition, &run));
     }
     if wrong.0.is_empty() { Ok(()) } else { Err(wrong.into_error()) }
 }

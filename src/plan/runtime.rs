@@ -67,7 +67,7 @@ fn fit(model: &mut ModelPlan, request: &mut Request, runtime: &Runtime) -> Resul
     if model.denoises_on_processor() && !was_on_cpu {
         // The CPU is kept busy by one image.
         request.batch = 1;
-        model.sizes = model.sizes.map(|_| Sizes::of(request, &model.model.denoiser));
+        model.sizes = model.sizes.map(|_| Sizes::of(request, &model.model));
     }
     model.check_runtime(runtime)?;
     Ok(notes)

@@ -3,6 +3,7 @@
 mod family;
 mod learnt;
 mod length;
+mod remarks;
 mod states;
 
 use std::sync::Arc;
@@ -56,6 +57,7 @@ impl TextPlan {
         denoiser: &DenoiserContract,
         prompting: &Prompting,
         embeddings: &[Embedding],
+        max_sequence_length: Option<usize>,
         wanted_for: &str,
     ) -> Result<Self> {
         let components: Vec<&Component> = bundle.text_encoders().collect();
@@ -67,6 +69,7 @@ impl TextPlan {
             ));
         }
         let family = Family::of(bundle, denoiser);
+        let t5_length = max_sequence_length.or(family.t5_length());
         let reading = &prompting.reading;
         let inversions =
             embeddings.iter().map(|embedding| Inversion::open(&embedding.path, embedding.token.as_deref()));
@@ -83,7 +86,7 @@ impl TextPlan {
             let of = Encoder { is_t5: tokenizer.is_t5(), is_last: is_last(bundle, component) };
             // Words of a user's own and layers left out are matters of CLIP's.
             let (learnt, tokenizer) = match of.is_t5 {
-                true => (None, t5_of_length(tokenizer, component, &contract, family, reading)?),
+                true => (None, t5_of_length(tokenizer, component, &contract, t5_length, reading)?),
                 false => {
                     let tokenizer = length::of_encoder(tokenizer, component, &contract)?;
                     Learnt::new(&inversions, component, clips, &mut contract, tokenizer)?
@@ -111,7 +114,8 @@ impl TextPlan {
             });
         }
         let has_t5 = encoders.iter().any(|text| text.tokenizer.is_t5());
-        let blank = if has_t5 { None } else { family.blank(bundle, denoiser, reading.max_sequence_length)? };
+        let length = reading.max_sequence_length.or(t5_length);
+        let blank = if has_t5 { None } else { family.blank(bundle, denoiser, length)? };
         if reading.max_sequence_length.is_some() && !has_t5 && blank.is_none() {
             return Err(Error::input(
                 "max_sequence_length",
@@ -125,14 +129,39 @@ impl TextPlan {
         Ok(plan)
     }
 
+    /// The number of tokens that T5 reads, or that zeros stand for in its place, unless a graph is fixed to it; `None` for a
+    /// model without it.
+    pub(super) fn t5_length(&self) -> Option<usize> {
+        let t5 = self.encoders.iter().find(|text| text.tokenizer.is_t5());
+        let free = t5.filter(|text| text.part.contract.sequence_length.is_none());
+        let length = free.map(|text| text.tokenizer.max_length());
+        length.or(self.blank.filter(|_| t5.is_none()).map(|[tokens, _]| tokens))
+    }
+
     /// The encoders of each group.
     fn groups(&self) -> Vec<&[TextPart]> {
         self.encoders.chunk_by(|a, b| a.group == b.group).collect()
     }
 
+    /// The number of tokens that every prompt becomes; `None` if long prompts become more.
+    pub(super) fn tokens(&self) -> Option<usize> {
+        let is_longer = |text: &TextPart| text.style.goes_on && text.taken.tokens.is_some();
+        (!self.encoders.iter().any(is_longer)).then(|| self.tokens_of_a_chunk())
+    }
+
+    /// The number of tokens that a prompt read in one chunk becomes, the zeros of an absent encoder among them.
+    fn tokens_of_a_chunk(&self) -> usize {
+        let of_group = |group: &[TextPart]| {
+            let (text, states) = group.iter().find_map(|text| Some((text, text.taken.tokens.as_ref()?)))?;
+            // A pooled vector, `[n, width]`, is one token.
+            Some(if states.shape.len() == 2 { 1 } else { text.tokenizer.max_length() })
+        };
+        let groups: usize = self.groups().into_iter().filter_map(of_group).sum();
+        groups + self.blank.map_or(0, |[tokens, _]| tokens)
+    }
+
     /// Requires that the encoders fit each other and give what the denoiser takes.
     fn check(&self, denoiser: &DenoiserContract, bundle: &Bundle) -> Result<()> {
-        let mut tokens = self.blank.map_or(0, |[tokens, _]| tokens);
         for group in self.groups() {
             let lengths: Vec<usize> = group.iter().map(|text| text.tokenizer.max_length()).collect();
             if lengths.iter().any(|&length| length != lengths[0]) {
@@ -142,8 +171,6 @@ impl TextPlan {
                     "set the same model_max_length in each tokenizer_config.json",
                 ));
             }
-            let is_attended_to = group.iter().any(|text| text.taken.tokens.is_some());
-            tokens += lengths.first().copied().filter(|_| is_attended_to).unwrap_or(0);
         }
         let path = &bundle.denoiser()?.graph.path;
         if denoiser.context_mask.is_none() && self.encoders.iter().any(|text| text.style.is_masked) {
@@ -164,6 +191,7 @@ impl TextPlan {
         let of_length = self.encoders.iter().any(|text| text.tokenizer.is_t5()) || self.blank.is_some();
         let by_token = denoiser.context.iter().chain(&denoiser.context_mask);
         let mut lengths = by_token.filter_map(|info| Some((info, info.shape.get(1)?.fixed()?)));
+        let tokens = self.tokens_of_a_chunk();
         if let Some((info, length)) = lengths.find(|&(_, length)| of_length && length != tokens) {
             return Err(Error::model(
                 path,
@@ -258,7 +286,7 @@ fn t5_of_length(
     tokenizer: Tokenizer,
     component: &Component,
     contract: &TextEncoderContract,
-    family: Family,
+    default: Option<usize>,
     reading: &PromptReading,
 ) -> Result<Tokenizer> {
     if let (Some(asked), Some(fixed)) = (reading.max_sequence_length, contract.sequence_length)
@@ -270,7 +298,7 @@ fn t5_of_length(
             "leave the key out, or export the text encoder with a free number of tokens",
         ));
     }
-    let length = reading.max_sequence_length.or(contract.sequence_length).or(family.t5_length());
+    let length = reading.max_sequence_length.or(contract.sequence_length).or(default);
     match length {
         Some(length) => tokenizer.with_max_length(length),
         None => Ok(tokenizer),

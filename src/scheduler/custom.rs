@@ -4,7 +4,7 @@ use super::config::Settings;
 use super::sigmas::{Ramp, timestep_of_f32};
 use super::spacing::linspace;
 use super::{Entry, Request, table};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, count_of};
 
 /// A schedule that the user gives outright.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,7 +87,12 @@ impl Custom {
         let (Self::Timesteps(list) | Self::Sigmas(list)) = self;
         let steps = self.steps(entry);
         if steps == 0 || steps != request.steps {
-            let problem = format!("{} entries are {steps} steps, and steps = {}", list.len(), request.steps);
+            let problem = format!(
+                "a list of {} is {}, and steps = {}",
+                count_of(list.len(), "entry"),
+                count_of(steps, "step"),
+                request.steps
+            );
             return error(problem, "leave steps out, or give as many entries".to_owned());
         }
         if let Some(pair) =

@@ -33,7 +33,7 @@ struct Ipndm {
 fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
     let betas: Vec<f32> = match settings.maybe_floats("trained_betas")? {
         Some(trained) if trained.len() < 2 => {
-            let problem = format!("{} values are too few", trained.len());
+            let problem = format!("too few values ({})", trained.len());
             return Err(settings.error("trained_betas", problem, "give one a call and one for the end"));
         }
         Some(trained) => trained.into_iter().map(|beta| beta as f32).collect(),

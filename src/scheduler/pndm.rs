@@ -68,7 +68,7 @@ fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
         runge_kutta = 0;
     } else {
         if spaced.len() < ORDER {
-            let problem = format!("{steps} steps are too few to begin with Runge-Kutta");
+            let problem = format!("too few steps ({steps}) to begin with Runge-Kutta");
             let help = "take at least 4 steps, or set skip_prk_steps = true";
             return Err(settings.error("skip_prk_steps", problem, help));
         }

@@ -20,7 +20,8 @@ pub struct Device {
     /// of preference. Providers of a list that cannot be used on this machine are skipped with a warning, and so are their
     /// options; it is an error if none can be used. Nothing falls to the CPU unless the list ends in it.
     pub providers: Vec<String>,
-    /// `threads`: of the CPU, 1 to 1024. Absent: as many as ONNX Runtime takes by itself.
+    /// `threads`: of the CPU, 1 to 1024, at most as many as the process may use (its affinity mask and its control groups'
+    /// quota). Absent: one for each physical core that the process may use.
     pub threads: Option<usize>,
     /// `batching`: how the rows of one call of the denoiser are run.
     pub batching: Batching,

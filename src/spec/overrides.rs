@@ -1,6 +1,5 @@
 //! The flags that stand over a pipeline file's keys.
 
-use std::collections::btree_map::Entry;
 use std::path::PathBuf;
 
 use super::reader::Reading;
@@ -37,8 +36,10 @@ pub struct Overrides {
     /// `--preview`: `output.preview`.
     pub preview: Option<u64>,
     /// `--set`, any number, each `table.key=value`. The value is read as TOML and, where it is none, as a string. A
-    /// key of another scheduler than the file's puts that scheduler in its place. A table of an array is named by its
-    /// number, counted from 0: `stage.0.run.steps=5`.
+    /// key of another scheduler than the file's puts that scheduler in its place. An item of an array is named by its
+    /// number, counted from 0: `stage.0.run.steps=5` or `stage[0].run.steps=5`; the number after the last one's adds an
+    /// item. `run.timesteps` and `run.sigmas` replace the file's `steps` too, unless they name a schedule for any number
+    /// of steps. A key given here and by a flag of its own, with another value, is an error.
     pub set: Vec<String>,
 }
 
@@ -106,27 +107,63 @@ fn strings(flag: &'static str, texts: &[String]) -> Option<Value> {
 }
 
 fn set(entries: &mut Entries, text: &str, reading: &Reading<'_>) {
-    let parsed = text.split_once('=').and_then(|(key, value)| Some((parse_key(key)?, value.trim())));
-    let Some((key, value)) = parsed else {
+    let parsed = text.split_once('=').and_then(|(key, value)| Some((parse_key(&dotted(key))?, value.trim())));
+    let Some((mut key, value)) = parsed else {
         let message = format!("expected table.key=value, found {}", quote(text));
         reading.report(Origin::Flag("--set"), "", message);
         return;
     };
     let value = parse_value(value, Origin::Set).unwrap_or_else(|| Value::String(value.to_owned()));
-    let (within, own) = key.split_at(within_array(&key));
-    let mut own = own.to_vec();
-    if let [first, name, ..] = own.as_mut_slice()
+    let depth = within_array(&key);
+    let (within, own) = key.split_at_mut(depth);
+    if let [first, name, ..] = own
         && first == "scheduler"
         && let Some(entries) = entries_at(entries, within)
-        && let Some(Node { value: Value::Table(tables), .. }) = entries.get_mut("scheduler")
+        && let Some(Node { origin, value: Value::Table(tables) }) = entries.get_mut("scheduler")
     {
-        match tables.keys().find(|written| scheduler::is_same(written, name)) {
-            Some(written) => name.clone_from(written),
-            None => tables.clear(),
+        match (tables.keys().find(|written| scheduler::is_same(written, name)), *origin) {
+            (Some(written), _) => name.clone_from(written),
+            (None, Origin::Flag(flag)) => {
+                let written = tables.keys().next().cloned().unwrap_or_default();
+                let message = format!("a key of another scheduler than {flag} {written}; keep one of the two");
+                reading.report(Origin::Set, &key.join("."), message);
+                return;
+            }
+            (None, _) => tables.clear(),
         }
     }
-    let key: Vec<_> = within.iter().chain(&own).map(String::as_str).collect();
+    if let [table, key] = own
+        && table == "run"
+        && let Some(entries) = entries_at(entries, within)
+    {
+        supersede(entries, key, &value);
+    }
+    let key: Vec<_> = key.iter().map(String::as_str).collect();
     put(entries, &key, Origin::Set, value, reading);
+}
+
+/// Takes out of the file's `[run]` the keys that a schedule given by `--set` replaces: the other list, and the number
+/// of steps where the list has a number of its own.
+fn supersede(entries: &mut Entries, key: &str, value: &Value) {
+    let Some(Node { value: Value::Table(run), .. }) = entries.get_mut("run") else { return };
+    let replaced: &[&str] = match (key, value) {
+        ("timesteps", _) => &["steps", "sigmas"],
+        ("sigmas", Value::Array(_)) => &["steps", "timesteps"],
+        ("sigmas", _) => &["timesteps"],
+        _ => return,
+    };
+    run.retain(|name, node| node.origin.is_command_line() || !replaced.contains(&name.as_str()));
+}
+
+/// Writes `stage[0].run`, which is how messages name a table of an array, as `stage.0.run`, which is how TOML would.
+fn dotted(key: &str) -> String {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let part = |part: &str| match part.strip_suffix(']').and_then(|part| part.split_once('[')) {
+        Some((name, number)) if !name.is_empty() && is_number(number) => format!("{name}.{number}"),
+        _ => part.to_owned(),
+    };
+    // Within quotes a bracket is a part of the name.
+    if key.contains(['"', '\'']) { key.to_owned() } else { key.split('.').map(part).collect::<Vec<_>>().join(".") }
 }
 
 /// How many parts of a key name a table of an array, such as `stage.0`.
@@ -147,40 +184,66 @@ fn entries_at<'e>(entries: &'e mut Entries, path: &[String]) -> Option<&'e mut E
     }
 }
 
-/// Puts a value at a path, making the tables that lead to it. A number names a table of an array that is there.
+/// Arrays of tables, whose first table `--set` can add.
+const ARRAYS: [&str; 5] = ["condition", "control", "embedding", "lora", "stage"];
+
+/// Puts a value at a path, making the tables that lead to it. After the name of an array a number names one of its
+/// items, counted from 0; the number after the last one's adds an item.
 fn put(entries: &mut Entries, path: &[&str], origin: Origin, value: Value, reading: &Reading<'_>) {
-    let Some((last, tables)) = path.split_last() else { return };
-    let mut entries = entries;
-    let mut at = 0;
-    while let Some(name) = tables.get(at) {
-        let node = match entries.entry((*name).to_owned()) {
-            Entry::Occupied(node) => node.into_mut(),
-            Entry::Vacant(place) => place.insert(Node { origin, value: Value::Table(Entries::new()) }),
-        };
-        let found = node.value.describe();
-        let number = tables.get(at + 1).and_then(|number| number.parse::<usize>().ok());
-        let expected = match (&mut node.value, number) {
-            (Value::Table(inner), _) => {
-                entries = inner;
-                at += 1;
-                continue;
-            }
-            (Value::Array(items), Some(number)) => {
-                let many = items.len();
-                if let Some(Node { value: Value::Table(inner), .. }) = items.get_mut(number) {
-                    entries = inner;
-                    at += 2;
-                    continue;
-                }
-                format!("expected a number below {many}, which is how many tables [[{name}]] there are, found {number}")
-            }
-            (Value::Array(items), None) if items.iter().any(|item| matches!(item.value, Value::Table(_))) => {
-                format!("expected the number of a table [[{name}]], such as {name}.0, found none")
-            }
-            _ => format!("expected a table [{}], found {found}", path[..=at].join(".")),
-        };
-        reading.report(origin, &path.join("."), expected);
-        return;
+    if let Err(message) = put_in(entries, 0, path, Node { origin, value }) {
+        reading.report(origin, &path.join("."), message);
     }
-    entries.insert((*last).to_owned(), Node { origin, value });
+}
+
+/// Puts a node into a table that the first `depth` parts of the path lead to.
+fn put_in(entries: &mut Entries, depth: usize, path: &[&str], node: Node) -> Result<(), String> {
+    let Some(name) = path.get(depth) else { return Ok(()) };
+    let is_numbered = path.get(depth + 1).is_some_and(|next| next.parse::<usize>().is_ok());
+    let place = entries.entry((*name).to_owned()).or_insert_with(|| {
+        let is_array = is_numbered && ARRAYS.contains(name);
+        let value = if is_array { Value::Array(Vec::new()) } else { Value::Table(Entries::new()) };
+        Node { origin: node.origin, value }
+    });
+    put_at(place, depth + 1, path, node)
+}
+
+/// Puts a node in place of another, or below it, which the first `depth` parts of the path lead to.
+fn put_at(place: &mut Node, depth: usize, path: &[&str], node: Node) -> Result<(), String> {
+    let Some(next) = path.get(depth) else { return replace(place, node) };
+    let found = place.value.describe();
+    let so_far = || path.get(..depth).unwrap_or(path).join(".");
+    match (&mut place.value, next.parse::<usize>()) {
+        (Value::Table(inner), _) => put_in(inner, depth, path, node),
+        (Value::Array(items), Ok(number)) => {
+            let count = items.len();
+            if number == count {
+                items.push(Node { origin: node.origin, value: Value::Table(Entries::new()) });
+            }
+            let item = items.get_mut(number).ok_or_else(|| match count {
+                0 => format!("expected 0, which adds the first item of {}, found {number}", so_far()),
+                _ => format!("expected a number from 0 to {count}, which adds an item to {}, found {number}", so_far()),
+            })?;
+            put_at(item, depth + 1, path, node)
+        }
+        (Value::Array(items), Err(_)) if items.iter().all(|item| matches!(item.value, Value::Table(_))) => {
+            let name = so_far();
+            Err(format!("expected the number of a table [[{name}]], such as {name}.0, found {}", quote(next)))
+        }
+        _ => Err(format!("expected a table [{}], found {found}", so_far())),
+    }
+}
+
+/// Replaces a node, unless a flag and `--set` give it different values.
+fn replace(place: &mut Node, node: Node) -> Result<(), String> {
+    let is_given_twice = match (place.origin, node.origin) {
+        (Origin::Flag(flag), Origin::Set) | (Origin::Set, Origin::Flag(flag)) if place.value != node.value => {
+            Some(flag)
+        }
+        _ => None,
+    };
+    *place = node;
+    match is_given_twice {
+        Some(flag) => Err(format!("given by {flag} and by --set; keep one of the two")),
+        None => Ok(()),
+    }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::emphasis::{Part, broken, weighted};
 use super::tokenizer::Tokenizer;
-use crate::error::Result;
+use crate::error::{Result, count_of};
 
 /// How prompts are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -130,9 +130,10 @@ impl Filling<'_> {
             let cut = length - room;
             self.open.truncate(room);
             warning = Some(format!(
-                "the model reads {} tokens; the last {cut} tokens of the prompt are cut off (long_prompts = \"chunk\" \
-                 reads them too)",
-                self.tokenizer.max_length()
+                "the model reads {} tokens, which cuts off {} at the prompt's end (long_prompts = \"chunk\" reads \
+                 the whole prompt)",
+                self.tokenizer.max_length(),
+                count_of(cut, "token")
             ));
         }
         if !self.open.is_empty() || self.done.is_empty() {

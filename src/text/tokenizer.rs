@@ -5,6 +5,7 @@ mod charsmap;
 mod clip;
 mod files;
 mod json;
+mod limits;
 mod special;
 mod t5;
 
@@ -14,8 +15,11 @@ use std::path::{Path, PathBuf};
 
 use tokenizers::{AddedToken, TruncationDirection};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, count_of};
+use crate::guard::contain;
 use special::{Family, Settings};
+
+pub use limits::PROMPT_BYTES;
 
 /// A tokenizer opened from a model directory.
 ///
@@ -65,7 +69,8 @@ impl Encoding {
         let Self { ids, cut, cut_text, .. } = self;
         (*cut > 0).then(|| {
             let text = cut_text.trim();
-            format!("the model reads {} tokens; the last {cut} tokens of the prompt are cut off: \"{text}\"", ids.len())
+            let cut = count_of(*cut, "token");
+            format!("the model reads {} tokens, which cuts off {cut} at the prompt's end: \"{text}\"", ids.len())
         })
     }
 }
@@ -84,6 +89,12 @@ impl Tokenizer {
     /// [`Error::Model`] where a file is missing, is not what its name says, or contradicts another;
     /// [`Error::Io`] where one cannot be read.
     pub fn open(dir: &Path) -> Result<Self> {
+        contain(|| Self::load(dir)).unwrap_or_else(|panic| {
+            Err(Error::model(dir, format!("the tokenizer cannot be read: {panic}"), clip::FETCH))
+        })
+    }
+
+    fn load(dir: &Path) -> Result<Self> {
         files::require_whole(dir)?;
         let (json, pieces) = (dir.join("tokenizer.json"), dir.join("vocab.txt"));
         let opened = if json.is_file() { Some(json::open(&json)?) } else { None };
@@ -121,9 +132,8 @@ impl Tokenizer {
 
         let pad_id = settings.pad_id(&inner, dir)?;
         let vocab_size = inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
-        let around = inner
-            .encode("", true)
-            .map_err(|e| Error::model(dir, format!("cannot encode an empty prompt: {e}"), ""))?
+        let around = limits::encode(&inner, "", true)
+            .map_err(|e| Error::model(dir, format!("cannot encode an empty prompt: {e}"), clip::FETCH))?
             .len();
         let (before, behind) = surroundings(&inner)
             .map_err(|e| Error::model(dir, format!("cannot encode a prompt: {e}"), "fetch the tokenizer again"))?;
@@ -212,7 +222,7 @@ impl Tokenizer {
     ///
     /// As [`Tokenizer::encode`].
     pub fn tokens(&self, text: &str) -> Result<Vec<i64>> {
-        let encoding = self.inner.encode(text, false).map_err(|e| self.unencoded(&e))?;
+        let encoding = self.encode_bare(text)?;
         let ids = encoding.get_ids().iter().map(|&id| i64::from(id));
         Ok(ids.flat_map(|id| self.words.get(&id).cloned().unwrap_or_else(|| vec![id])).collect())
     }
@@ -227,12 +237,23 @@ impl Tokenizer {
             let problem = format!("has the token \"{word}\" already");
             return Err(Error::model(&self.dir, problem, "give the [[embedding]] another word: token"));
         }
-        let add = self.inner.add_tokens([AddedToken::from(word, false)]);
+        let add = contain(|| limits::add_token(&mut self.inner, AddedToken::from(word, false)));
+        let add = add.map_err(|panic| self.unencoded(&panic))?;
         add.map_err(|e| Error::model(&self.dir, format!("cannot take \"{word}\" in: {e}"), "choose another token"))?;
         if let Some(id) = self.inner.token_to_id(word) {
             self.words.insert(i64::from(id), ids);
         }
         Ok(self)
+    }
+
+    /// True if a text has a word that [`Tokenizer::with_word`] added.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tokenizer::encode`].
+    pub fn finds_word(&self, text: &str, word: &str) -> Result<bool> {
+        let id = self.inner.token_to_id(word).filter(|&id| self.words.contains_key(&i64::from(id)));
+        Ok(id.is_some() && self.encode_bare(text)?.get_ids().iter().any(|&found| Some(found) == id))
     }
 
     /// Whether it knows words of a user's own, which [`Tokenizer::encode`] does not read.
@@ -255,8 +276,15 @@ impl Tokenizer {
         (ids, around)
     }
 
-    fn unencoded(&self, e: &tokenizers::Error) -> Error {
+    fn unencoded(&self, e: &dyn std::fmt::Display) -> Error {
         Error::model(&self.dir, format!("cannot encode the prompt: {e}"), "take the tokenizer the model came with")
+    }
+
+    /// Encodes a text without the tokens around a prompt, and however long it is.
+    fn encode_bare(&self, text: &str) -> Result<tokenizers::Encoding> {
+        limits::check_length(text)?;
+        let encoding = contain(|| limits::encode(&self.inner, text, false));
+        encoding.map_err(|panic| self.unencoded(&panic))?.map_err(|e| self.unencoded(&e))
     }
 
     /// Turns a prompt into ids.
@@ -265,8 +293,7 @@ impl Tokenizer {
     ///
     /// [`Error::Model`] where the vocabulary lacks a part of the prompt and the token for unknown parts as well.
     pub fn encode(&self, text: &str) -> Result<Encoding> {
-        let fail = |e: tokenizers::Error| self.unencoded(&e);
-        let mut encoding = self.inner.encode(text, false).map_err(fail)?;
+        let mut encoding = self.encode_bare(text)?;
 
         let room = self.room();
         let cut = encoding.len().saturating_sub(room);
@@ -282,7 +309,8 @@ impl Tokenizer {
             encoding.take_overflowing();
         }
 
-        let encoding = self.inner.post_process(encoding, None, true).map_err(fail)?;
+        let encoding = contain(|| self.inner.post_process(encoding, None, true));
+        let encoding = encoding.map_err(|panic| self.unencoded(&panic))?.map_err(|e| self.unencoded(&e))?;
         let mut ids: Vec<i64> = encoding.get_ids().iter().map(|&id| i64::from(id)).collect();
         let length = ids.len();
         ids.resize(self.max_length.max(length), self.pad_id);
@@ -296,7 +324,7 @@ impl Tokenizer {
 /// The special tokens that are put before a text and behind it.
 fn surroundings(inner: &tokenizers::Tokenizer) -> tokenizers::Result<(Vec<i64>, Vec<i64>)> {
     let ids = |special: bool| -> tokenizers::Result<Vec<i64>> {
-        Ok(inner.encode("a", special)?.get_ids().iter().map(|&id| i64::from(id)).collect())
+        Ok(limits::encode(inner, "a", special)?.get_ids().iter().map(|&id| i64::from(id)).collect())
     };
     let (bare, whole) = (ids(false)?, ids(true)?);
     let start = (0..whole.len()).find(|&at| whole.get(at..).is_some_and(|rest| rest.starts_with(&bare)));

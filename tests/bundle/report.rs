@@ -1,6 +1,6 @@
 //! What `inspect` and `init` print.
 
-use ldm_ort::bundle::{Bundle, Overrides, init_toml, inspect, obstacles, task_fits};
+use ldm_ort::bundle::{Bundle, ComponentKind, Overrides, init_toml, inspect, obstacles, task_fits};
 use ldm_ort::spec::Spec;
 use ldm_ort::tensor::DType;
 
@@ -33,6 +33,25 @@ fn the_report_names_what_an_issue_needs() {
     ] {
         assert!(text.contains(part), "{part} in\n{text}");
     }
+}
+
+/// What diffusers draws with the model in half precision, which float32 noise is not.
+#[test]
+fn noise_in_half_precision_is_named() {
+    let variants = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models");
+    let open = |graph: Option<&str>| {
+        let graphs = graph.map(|name| (ComponentKind::Unet, variants.join("variants").join(name)));
+        let overrides = Overrides { graphs: graphs.into_iter().collect(), ..Overrides::default() };
+        (Bundle::open(&variants.join("sd1"), &overrides).unwrap(), inspect(&variants.join("sd1"), &overrides).unwrap())
+    };
+    let (bundle, report) = open(Some("unet-half.onnx"));
+    let (toml, text) = (init_of(&bundle, "model"), report.to_string());
+    assert!(toml.contains("# noise = \"torch-cpu-float16\"    # diffusers' with torch_dtype=torch.float16"), "{toml}");
+    assert!(text.contains("noise in half precision") && text.contains("torch-cpu-float16"), "{text}");
+    let chosen = toml.replace("# noise", "noise");
+    assert_eq!(Spec::parse(&chosen, None, &Default::default()).unwrap().run.noise.name(), "torch-cpu-float16");
+    let (bundle, report) = open(None);
+    assert!(!init_of(&bundle, "model").contains("noise =") && !report.to_string().contains("half precision"));
 }
 
 #[test]

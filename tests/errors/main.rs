@@ -9,6 +9,7 @@ mod common;
 mod flux;
 mod folder;
 mod inputs;
+mod limits;
 mod lora;
 mod model_directory;
 mod pipeline_file;

@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use ldm_ort::Runtime;
+use ldm_ort::cli::args::LibraryArgs;
+use ldm_ort::prepared::Cache;
 use serde_json::Value;
 
 use crate::common::{Answer, answer, ldm_ort};
@@ -15,12 +18,41 @@ pub struct Drawn {
     pub paths: Vec<PathBuf>,
 }
 
-/// Runs `ldm-ort run` with its pictures in `folder`, and expects it to succeed.
+/// A temporary folder in which runs keep their optimized graphs.
+pub struct GraphCache {
+    folder: tempfile::TempDir,
+    /// ONNX Runtime's library, which is not looked for in that folder.
+    library: PathBuf,
+}
+
+impl GraphCache {
+    pub fn new() -> Self {
+        let runtime =
+            Runtime::load(&LibraryArgs::default().to_options(None)).expect("ONNX Runtime is found or fetched");
+        Self { folder: tempfile::tempdir().expect("a folder"), library: runtime.path().to_owned() }
+    }
+
+    /// The number of optimized graphs.
+    pub fn graphs(&self) -> usize {
+        Cache::new(&self.folder.path().join("graphs")).entries().expect("a list").len()
+    }
+}
+
+/// Runs `ldm-ort run` on unoptimized graphs with its images in `folder`, and expects it to succeed.
 pub fn draw<'a>(folder: &Path, arguments: impl IntoIterator<Item = &'a str>) -> Drawn {
+    draw_with(folder, arguments, None)
+}
+
+/// As [`draw`], on optimized graphs if there is a cache. No graph may fall back to its unoptimized form.
+pub fn draw_with<'a>(folder: &Path, arguments: impl IntoIterator<Item = &'a str>, cache: Option<&GraphCache>) -> Drawn {
     let mut command = ldm_ort(folder);
     command.arg("run").args(arguments).arg("--output").arg(folder).arg("--json");
+    if let Some(GraphCache { folder, library }) = cache {
+        command.env_remove("LDM_ORT_PREPARE").env("LDM_ORT_CACHE_DIR", folder.path()).env("ORT_DYLIB_PATH", library);
+    }
     let answer = answer(command);
     assert_eq!(answer.code, Some(0), "{answer}");
+    assert!(!answer.stderr.contains("opened as it lies"), "{answer}");
     let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line:?}\n{answer}"));
     let pictures: Vec<Value> = answer.stdout.lines().map(parse).collect();
     let path = |picture: &Value| folder.join(picture["path"].as_str().expect("a picture has a path"));

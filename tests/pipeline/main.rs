@@ -7,18 +7,22 @@ mod behind;
 mod caching;
 #[path = "../common/mod.rs"]
 mod common;
+mod corrections;
 mod draw;
 mod npy;
 mod previews;
 mod reference;
 mod stages;
+mod stopping;
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use draw::{Drawn, draw, far_off, pixels, text};
+use draw::{Drawn, GraphCache, draw, draw_with, far_off, pixels, text};
 use reference::Reference;
 use serde_json::Value;
+
+use common::models;
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pipelines")
@@ -28,8 +32,9 @@ fn case(name: &str) -> PathBuf {
     golden().join(name).join("pipeline.toml")
 }
 
-/// Compares one case with its reference; says how far they are apart, or what is wrong.
-fn compare(case: &Reference) -> Result<String, String> {
+/// Compares one case with its reference, on optimized graphs if there is a cache; says how far they are apart, or what is
+/// wrong.
+fn compare(case: &Reference, cache: Option<&GraphCache>) -> Result<String, String> {
     let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;
     let limits = std::fs::read_to_string(&case.limits).map_err(|error| error.to_string())?;
     let limits: Value = serde_json::from_str(&limits).map_err(|error| error.to_string())?;
@@ -38,7 +43,7 @@ fn compare(case: &Reference) -> Result<String, String> {
     if reference.exists() {
         arguments.extend(["--save-latents", "latents.npy"]);
     }
-    let drawn = draw(scratch.path(), arguments);
+    let drawn = draw_with(scratch.path(), arguments, cache);
 
     let mut notes = Vec::new();
     if reference.exists() {
@@ -92,22 +97,26 @@ fn every_system_of_the_paper_is_drawn_as_its_reference_loop_draws_it() {
     assert_drawn(Reference::of_systems(), 20);
 }
 
+/// Draws every case both on unoptimized and on optimized graphs, the cases of a suite with one graph cache.
 fn assert_drawn(mut cases: Vec<Reference>, at_least: usize) {
     cases.sort_by(|a, b| a.name.cmp(&b.name));
     assert!(cases.len() >= at_least, "only {} references found", cases.len());
+    let cache = GraphCache::new();
     let wrong = Mutex::new(Vec::new());
-    let queue = Mutex::new(cases.iter());
+    let ways = cases.iter().flat_map(|case| [(case, None), (case, Some(&cache))]);
+    let queue = Mutex::new(ways);
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(2, |n| n.get().min(8)) {
             scope.spawn(|| {
-                while let Some(case) = { queue.lock().expect("no worker panicked").next() } {
-                    let name = &case.name;
+                while let Some((case, cache)) = { queue.lock().expect("no worker panicked").next() } {
+                    let name = format!("{}{}", case.name, if cache.is_some() { ", optimized" } else { "" });
                     // A case that panics is a failed case; the others are still worth knowing.
-                    let result = std::panic::catch_unwind(|| compare(case)).unwrap_or_else(|cause| {
+                    let compared = std::panic::AssertUnwindSafe(|| compare(case, cache));
+                    let result = std::panic::catch_unwind(compared).unwrap_or_else(|cause| {
                         Err(cause.downcast_ref::<String>().cloned().unwrap_or_else(|| "panicked".into()))
                     });
                     match result {
-                        Ok(note) => println!("{name:26} {note}"),
+                        Ok(note) => println!("{name:37} {note}"),
                         Err(problem) => wrong.lock().expect("no worker panicked").push(format!("{name}: {problem}")),
                     }
                 }
@@ -116,7 +125,8 @@ fn assert_drawn(mut cases: Vec<Reference>, at_least: usize) {
     });
     let mut wrong = wrong.into_inner().expect("no worker panicked");
     wrong.sort();
-    assert!(wrong.is_empty(), "{} of {} pipelines:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+    assert!(wrong.is_empty(), "{} of {} runs:\n{}", wrong.len(), 2 * cases.len(), wrong.join("\n"));
+    assert!(cache.graphs() > cases.len() / 4, "only {} graphs were optimized", cache.graphs());
 }
 
 /// Entry `i` of the first axis, as an array with one entry.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ldm_ort::bundle::{ComponentKind, GraphFile, VaeDecoderContract};
 use ldm_ort::cli::args::LibraryArgs;
-use ldm_ort::image::Rgb8;
+use ldm_ort::image::{InputLimit, Rgb8};
 use ldm_ort::latent::{Decoder, Scaling};
 use ldm_ort::session::{Session, SessionOptions};
 use ldm_ort::{Bundle, Cancel, Event, Overrides, Pipeline, Plan, Runtime, Spec, image, metadata};
@@ -211,14 +211,14 @@ fn previews_of_a_trained_model_come_close_to_its_picture() {
         path
     };
     let drawn = draw(folder.path(), [text(&toml(&shapes))]);
-    let picture = image::load(&drawn.paths[0]).expect("the picture");
+    let picture = image::load(&drawn.paths[0], InputLimit::default()).expect("the picture");
     let (previews, latents) = watched(&toml(&shapes), &[]);
     let psnr = image::psnr(&previews[0].1, &picture).expect("of one size");
     println!("preview after 9 of 10 steps: {psnr:.1} dB");
     assert!(psnr > 25.0, "{psnr} dB");
 
     let small = draw(folder.path(), [text(&toml(&shapes)), "--set", "model.decoder=small"]);
-    let decoded = image::load(&small.paths[0]).expect("the picture");
+    let decoded = image::load(&small.paths[0], InputLimit::default()).expect("the picture");
     let psnr = image::psnr(&decoded, &picture).expect("of one size");
     println!("small decoder: {psnr:.1} dB");
     assert!(psnr > 30.0 && decoded != picture, "{psnr} dB");
@@ -281,7 +281,7 @@ fn the_preview_file_stands_in_for_the_picture() {
     assert_eq!(failed.code, Some(1), "{failed}");
     let left: Vec<_> = files_in(&folder.path().join("out"));
     assert!(!left.is_empty() && left.iter().all(|name| text(name).ends_with(".preview.png")), "{left:?}: {failed}");
-    assert!(image::load(&left[0]).is_ok());
+    assert!(image::load(&left[0], InputLimit::default()).is_ok());
 }
 
 /// A small decoder of another model is told apart before anything runs, where previews or pictures are to be made by it,

@@ -209,7 +209,10 @@ fn a_run_that_is_stopped_names_the_stage() {
     })
     .expect("it opens");
     assert_eq!(events, ["base 1 2", "stage[0] 2 2"]);
-    for (stop_in, says) in [("base", "base: interrupted at step 1"), ("stage[0]", "stage[0]: interrupted at step 1")] {
+    for (stop_in, says) in [
+        ("base", "base: interrupted at step 1 of 8, image 1 of 2"),
+        ("stage[0]", "stage[0]: interrupted at step 1 of 2, image 1 of 2"),
+    ] {
         let mut at = String::new();
         let result = stages.run(&plan, &cancel, &mut |event: Event<'_>| match event {
             Event::Stage { key, .. } => {

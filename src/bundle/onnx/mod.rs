@@ -14,7 +14,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use prost::Message;
 use sha2::{Digest, Sha256};
 
 pub use external::ExternalFile;
@@ -113,7 +112,7 @@ impl GraphFile {
             // file meanwhile, reading it ends the process, as it would for every program that maps its models.
             let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, "mapping", e))?;
             frame::check(path, &bytes)?;
-            let model = proto::Model::decode(&bytes[..])
+            let model = proto::Model::read(&bytes[..])
                 .map_err(|e| Error::model(path, format!("is damaged: {e}"), "download or copy the file again"))?;
             let float_inputs = model.graph.as_ref().map(|graph| retype::as_float(&bytes, graph));
             (model, float_inputs.unwrap_or_default())
@@ -181,7 +180,7 @@ impl GraphFile {
 
     /// As [`GraphFile::float_inputs`], of a graph's bytes; empty where they are none.
     pub(crate) fn float_inputs_of(bytes: &[u8]) -> BTreeMap<String, ByteEdit> {
-        let graph = proto::Model::decode(bytes).ok().and_then(|model| model.graph);
+        let graph = proto::Model::read(bytes).ok().and_then(|model| model.graph);
         graph.map(|graph| retype::as_float(bytes, &graph)).unwrap_or_default()
     }
 
@@ -228,19 +227,19 @@ pub(super) const INCOMPLETE: &str = "the download is not complete; fetch the mod
 
 /// Opens a file, telling a dangling link from a missing file.
 fn open_file(path: &Path) -> Result<File> {
+    let is_folder =
+        || Error::model(path, "is a directory where a .onnx file is wanted", "give the path of the file in it");
     let not_there = |e: std::io::Error| match (files::broken_link(path), e.kind()) {
         (Some(reason), _) => Error::model(path, reason, INCOMPLETE),
         (None, std::io::ErrorKind::NotFound) => Error::model(path, "no such file", "give the path of a .onnx file"),
+        // Windows does not open a folder.
+        _ if path.is_dir() => is_folder(),
         _ => Error::io(path, "reading", e),
     };
-    let file = File::open(path).map_err(not_there)?;
+    let file = files::open(path).map_err(not_there)?;
     let metadata = file.metadata().map_err(|e| Error::io(path, "reading", e))?;
     if metadata.is_dir() {
-        return Err(Error::model(
-            path,
-            "is a directory where a .onnx file is wanted",
-            "give the path of the file in it",
-        ));
+        return Err(is_folder());
     }
     Ok(file)
 }

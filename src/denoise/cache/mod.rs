@@ -63,8 +63,7 @@ struct At {
 
 impl At {
     fn new(call: Call) -> Self {
-        let order = call.order.max(1);
-        Self { step: call.index / order, of: call.of.div_ceil(order), stage: call.index % order }
+        Self { step: call.step(), of: call.steps(), stage: call.index % call.order.max(1) }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::session::convert::Buffer;
 use crate::session::invoke::Graph;
 use crate::session::{Cancel, SessionOptions};
 use crate::tensor::TensorView;
+use crate::threads;
 
 /// The graph opened a second time, with all threads for one run.
 pub(super) enum Alone {
@@ -80,7 +81,8 @@ impl Session {
         };
         std::thread::scope(|scope| {
             for buffers in self.others.iter_mut().take(callers - 1) {
-                scope.spawn(|| work(buffers));
+                // Without this thread the others make its runs.
+                let _ = threads::spawn_scoped(scope, "runs", || work(buffers));
             }
             work(&mut self.buffers);
         });

@@ -1,6 +1,8 @@
 //! ONNX Runtime's library: found, checked, loaded once.
 
 mod cache;
+pub(super) mod digests;
+mod extent;
 mod loaded;
 mod probe;
 mod search;
@@ -15,6 +17,7 @@ use crate::error::{Error, Result};
 
 pub use cache::{Cached, cached, user_cache};
 pub(super) use cache::{directory, flavour_directory};
+pub(super) use probe::check_library;
 pub use search::{Candidate, Search, Source, Verdict, search};
 
 /// The oldest ONNX Runtime this program works with.
@@ -152,6 +155,7 @@ impl Runtime {
             Error::runtime(format!("no usable library was found\n{search}"), "`ldm-ort runtime` shows the search")
         })?;
         let (path, version) = (path.to_path_buf(), version.to_string());
+        tracing::info!("ONNX Runtime {version} is {}", path.display());
         let environment = start(&path)?;
         let runtime = Self(Arc::new(Inner { environment, path, version, search }));
         Ok(loaded.insert(runtime).clone())
