@@ -273,7 +273,6 @@ impl Pipeline {
             of,
             preview: preview.as_mut().zip(self.plan.preview.as_ref().map(|preview| preview.every)),
             tiles: self.plan.decoding_tiles(request.tiles).filter(|tiles| tiles.split(height, width)),
-            factor: self.plan.spatial_factor,
             cancel,
             calls: 0,
             took: Duration::ZERO,
@@ -325,9 +324,7 @@ impl Pipeline {
         let tiles = self.plan.decoding_tiles(request.tiles).filter(|tiles| tiles.split(height, width));
         let pixels = match (&mut *decoder, tiles) {
             (Some(decoder), None) => decoder.decode(latents.view(), cancel)?,
-            (Some(decoder), Some(tiles)) => {
-                decoder.decode_tiled(latents.view(), tiles, self.plan.spatial_factor, cancel)?
-            }
+            (Some(decoder), Some(tiles)) => decoder.decode_tiled(latents.view(), tiles, cancel)?,
             (None, _) => latents.to_owned(),
         };
         let pixels = match &drawn.paste {

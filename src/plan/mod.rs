@@ -15,6 +15,7 @@ mod inputs;
 mod model;
 mod opening;
 mod outer;
+mod output_sizes;
 mod preview;
 mod runtime;
 mod scheduler;
@@ -173,6 +174,7 @@ struct Settled {
 /// what it is handed, where it is a stage itself.
 fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
     let bundle = Bundle::open(&spec.model.path, &spec.model.overrides())?;
+    bundle.family()?;
     let mut wrong = Wrong::default();
     let hand = offer.and_then(|offer| wrong.unless(offer.take(&mut spec, &bundle)));
     let own_seed = spec.run.seed;
@@ -278,7 +280,9 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
         batch: if on_cpu || hand == Some(Hand::Image) { 1 } else { evaluations::largest_batch(&spec, pictures) },
         only: None,
     };
-    model.sizes = Some(Sizes::of(&request, &model.model));
+    let sizes = Sizes::of(&request, &model.model);
+    model.sizes = Some(sizes);
+    model.check_output_sizes(sizes)?;
     if let Some(budget) = spec.device.memory {
         model.keep_within(budget)?;
     }

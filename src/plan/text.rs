@@ -68,7 +68,7 @@ impl TextPlan {
                 "choose [task.unconditional], or export the text encoder too",
             ));
         }
-        let family = Family::of(bundle, denoiser);
+        let family = Family::of(bundle)?;
         let t5_length = max_sequence_length.or(family.t5_length());
         let reading = &prompting.reading;
         let inversions =
@@ -77,6 +77,7 @@ impl TextPlan {
         let opened = components.iter().map(|&component| {
             let contract = TextEncoderContract::resolve(component)?;
             let tokenizer = Tokenizer::open(tokenizer_dir(bundle, component, wanted_for)?)?;
+            contract.embedding_rows.map_or(Ok(()), |rows| tokenizer.check_vocabulary(rows))?;
             Ok((component, contract, tokenizer))
         });
         let opened = opened.collect::<Result<Vec<_>>>()?;

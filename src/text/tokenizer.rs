@@ -195,6 +195,27 @@ impl Tokenizer {
         self.vocab_size
     }
 
+    /// Requires a vocabulary that fills a text encoder's embedding of `rows` rows.
+    ///
+    /// BERT's vocabulary is a list of lines, and nothing in it tells that some are missing at its end. An embedding may
+    /// be padded to a multiple of 8 rows, by fewer than 128.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] if the vocabulary has fewer tokens.
+    pub fn check_vocabulary(&self, rows: usize) -> Result<()> {
+        let missing = rows.saturating_sub(self.vocab_size);
+        let is_padding = rows.is_multiple_of(8) && missing < 128;
+        if self.family != Family::Bert || missing == 0 || is_padding {
+            return Ok(());
+        }
+        let problem = format!(
+            "is not complete: the vocabulary has {} tokens, and the text encoder's embedding has {rows} rows",
+            self.vocab_size
+        );
+        Err(Error::model(&self.dir, problem, clip::FETCH))
+    }
+
     /// How many tokens of a prompt have room beside those around it.
     pub fn room(&self) -> usize {
         self.max_length - self.around

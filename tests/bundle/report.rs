@@ -104,7 +104,12 @@ fn tasks_follow_from_channels_and_parts() {
     let fits = task_fits(&dir.open().unwrap());
     assert_eq!(fits[1].reason, "the directory has no first stage's encoder");
     let refiner = unet().input("text_embeds", F32, "b, 8").input("time_ids", F32, "b, 5");
-    assert_eq!(possible(&legacy().graph("unet/model.onnx", refiner)), ["image-to-image", "inpaint"]);
+    let index = r#"{"_class_name": "StableDiffusionXLImg2ImgPipeline"}"#;
+    let dir = legacy().graph("unet/model.onnx", refiner).put("model_index.json", index);
+    assert_eq!(possible(&dir), ["image-to-image", "inpaint"]);
+    let dir = dir.put("model_index.json", r#"{"_class_name": "SanaPipeline"}"#);
+    assert!(possible(&dir).is_empty());
+    assert!(task_fits(&dir.open().unwrap())[0].reason.contains("SanaPipeline"));
 }
 
 #[test]

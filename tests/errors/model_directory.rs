@@ -7,6 +7,21 @@ use crate::folder::Folder;
 const POINTER: &str = "version https://git-lfs.github.com/spec/v1\n\
     oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 3438167540\n";
 
+/// The length of a text file without its last line.
+fn cut_line(text: &[u8]) -> usize {
+    let end = text.trim_ascii_end();
+    end.iter().rposition(|&byte| byte == b'\n').expect("several lines") + 1
+}
+
+/// Replaces the last place where bytes stand in a file.
+fn patch(f: &Folder, name: &str, from: &[u8], to: &[u8]) {
+    let mut bytes = f.read(name);
+    let at = bytes.windows(from.len()).rposition(|window| window == from);
+    let at = at.unwrap_or_else(|| panic!("{from:?} is not in {name}"));
+    bytes[at..at + from.len()].copy_from_slice(to);
+    f.write(name, bytes);
+}
+
 pub fn rows() -> Vec<Row> {
     #[cfg(unix)]
     let links = links();
@@ -194,6 +209,32 @@ fn directories() -> Vec<Row> {
         Row::new("a broken vocabulary")
             .files(|f| f.cut("model/tokenizer/vocab.json", 1000))
             .says(&["model/tokenizer/vocab.json"]),
+        Row::new("merges cut at the end of a line")
+            .files(|f| f.cut("model/tokenizer/merges.txt", cut_line(&f.read("model/tokenizer/merges.txt"))))
+            .says(&["model/tokenizer/merges.txt", "is not complete", "no merge makes", "120 merges"]),
+        Row::new("merges of which only the header is left")
+            .files(|f| f.write("model/tokenizer/merges.txt", "#version: 0.2\n"))
+            .says(&["model/tokenizer/merges.txt", "is not complete", "120 are missing"]),
+        Row::new("a vocabulary of pieces cut at the end of a line")
+            .model("../systems/text-bert")
+            .files(|f| f.cut("model/tokenizer/vocab.txt", cut_line(&f.read("model/tokenizer/vocab.txt"))))
+            .says(&["model/tokenizer", "is not complete", "370 rows"]),
+        Row::new("a VAE decoder that gives half the size")
+            .files(|f| {
+                // The scales of its last enlargement.
+                let (one, two) = (1f32.to_le_bytes(), 2f32.to_le_bytes());
+                let [twofold, none] = [[one, one, two, two].concat(), [one; 4].concat()];
+                patch(f, "model/vae_decoder/model.onnx", &twofold, &none);
+            })
+            .says(&["model/vae_decoder/model.onnx", "output sample", "32×32", "expected 64×64"]),
+        Row::new("a VAE encoder that gives a larger size")
+            .image_to_image()
+            .files(|f| {
+                f.picture("in.png", 64, 64);
+                // The strides of its last convolution that halves the image.
+                patch(f, "model/vae_encoder/model.onnx", b"strides\x40\x02\x40\x02", b"strides\x40\x01\x40\x01");
+            })
+            .says(&["model/vae_encoder/model.onnx", "for sample of 64×64", "expected 8×8"]),
         Row::new("merges of another vocabulary")
             .files(|f| f.write("model/tokenizer/merges.txt", "#version: 0.2\nzebra xylophone</w>\n"))
             .says(&["model/tokenizer/merges.txt", "zebra", "vocab.json"]),

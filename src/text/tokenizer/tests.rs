@@ -210,6 +210,25 @@ fn damaged_vocabularies_are_refused() {
     }
 }
 
+/// A vocabulary cut at the end of a line is told by the rows of the embedding.
+#[test]
+fn a_vocabulary_that_is_cut_does_not_fill_the_embedding() {
+    let dir = bert();
+    let text = std::fs::read_to_string(dir.path().join("vocab.txt")).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 370);
+    for (kept, rows, is_complete) in
+        [(370, 370, true), (370, 376, true), (370, 369, true), (369, 370, false), (200, 370, false), (370, 512, false)]
+    {
+        write(&dir, "vocab.txt", lines[..kept].join("\n"));
+        let checked = Tokenizer::open(dir.path()).unwrap().check_vocabulary(rows);
+        assert_eq!(checked.is_ok(), is_complete, "{kept} of {} tokens, {rows} rows", lines.len());
+        if let Err(error) = checked {
+            assert!(error.to_string().contains(&format!("{kept} tokens")), "{error}");
+        }
+    }
+}
+
 #[test]
 fn says_what_was_cut() {
     let tokenizer = Tokenizer::open(&fixture("sd1")).unwrap();
