@@ -73,7 +73,7 @@ fn links() -> Vec<Row> {
 }
 
 /// Writes over one byte of a file, counted from its end where `at` is negative.
-fn patch(folder: &Folder, name: &str, at: isize, byte: u8) {
+fn patch_byte(folder: &Folder, name: &str, at: isize, byte: u8) {
     let mut bytes = folder.read(name);
     let at = if at < 0 { bytes.len() - at.unsigned_abs() } else { at.unsigned_abs() };
     bytes[at] = byte;
@@ -266,14 +266,14 @@ fn directories() -> Vec<Row> {
             "no input of this graph takes its tokens",
             "[task.unconditional]",
         ]),
-        Row::new("a format newer than the runtime's").files(|f| patch(f, "model/unet/model.onnx", 1, 99)).says(&[
+        Row::new("a format newer than the runtime's").files(|f| patch_byte(f, "model/unet/model.onnx", 1, 99)).says(&[
             "model/unet/model.onnx",
             "IR version 99",
             "ONNX Runtime 1.",
             "max supported IR version: 1",
         ]),
         Row::new("operators newer than the runtime's")
-            .files(|f| patch(f, "model/vae_decoder/model.onnx", -1, 99))
+            .files(|f| patch_byte(f, "model/vae_decoder/model.onnx", -1, 99))
             .says(&["model/vae_decoder/model.onnx", "opset ai.onnx 99", "ONNX Runtime 1.", "till opset 2"]),
         Row::new("operators fused for CUDA").files(|f| append_operator(f, "GroupNorm")).says(&[
             "model/unet/model.onnx: unet is to run on the CPU",
