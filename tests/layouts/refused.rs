@@ -188,6 +188,17 @@ fn graphs_fixed_at_another_size_are_refused() {
     );
 }
 
+/// The tiny model's text encoder reads 16 tokens.
+#[test]
+fn a_denoiser_of_another_number_of_tokens_is_refused() {
+    edits(
+        "models/sd1",
+        "unet/model.onnx",
+        |g| g.redeclare("encoder_hidden_states", F32, "batch, 77, 16"),
+        &["unet/model.onnx", "encoder_hidden_states is fixed at 77 tokens", "give 16"],
+    );
+}
+
 /// A graph of one size is drawn in that, and larger images in tiles of it.
 #[test]
 fn graphs_of_one_size_are_run_at_it_and_in_tiles() {
