@@ -1,13 +1,14 @@
 //! What goes into a picture file beside its pixels: how it was made, so that it can be made again.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::files;
+use crate::guard::contain;
 
 /// The keyword of the PNG text chunk that holds the [`Record`] as JSON.
 pub const RECORD_KEYWORD: &str = "ldm-ort";
@@ -201,8 +202,14 @@ impl Record {
 /// [`Error::Input`] where the file is no PNG, holds no record, or one of a later version; [`Error::Io`] where it
 /// cannot be read.
 pub fn read_png(path: &Path) -> Result<Record> {
+    let help = "name a picture that ldm-ort made";
+    contain(|| read_text_chunk(path))
+        .unwrap_or_else(|panic| Err(Error::input(path.display().to_string(), panic.to_string(), help)))
+}
+
+fn read_text_chunk(path: &Path) -> Result<Record> {
     let named = || path.display().to_string();
-    let file = File::open(path).map_err(|e| match e.kind() {
+    let file = files::open(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Error::input(named(), "no such file", "name a picture that ldm-ort made"),
         _ => Error::io(path, "reading", e),
     })?;

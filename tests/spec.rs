@@ -98,7 +98,7 @@ fn a_spec_written_out_reads_back_the_same() {
 fn a_spec_made_in_code_reads_back_the_same() {
     let mut prompting = Prompting::new(vec!["a \"circle\"\n\t\\ of 日本 \u{7f}".into(), String::new()]);
     prompting.negative_prompts = vec!["x".into(), "y".into()];
-    prompting.guidance_scale = 0.1 + 0.2;
+    prompting.guidance_scale = Some(0.1 + 0.2);
     let begin = Beginning::Image("/in'.png".into());
     let tasks = [
         Task::TextToImage(TextToImage { prompting: prompting.clone() }),

@@ -222,7 +222,7 @@ fn roles(bundle: &Bundle, component: &Component, notes: &mut Vec<String>) -> Res
             let contract = DenoiserContract::resolve(component)?;
             notes.extend(contract.batch.map(|n| format!("fixed to batches of {n}")));
             notes.extend(contract.class_rows.map(|n| count_of(n, "class")));
-            let pixart = PixArt::of(bundle.class(), &contract);
+            let pixart = bundle.family().ok().and_then(PixArt::of);
             notes.extend(pixart.map(|p| format!("{}, which reads {} of T5's tokens", p.name(), p.tokens())));
             if !contract.residuals.is_empty() {
                 notes.push("a denoiser that takes a control network's residuals".to_owned());

@@ -154,7 +154,7 @@ impl LibraryArgs {
 /// `ldm-ort run`.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
-    /// The pipeline file.
+    /// The pipeline file, or - for standard input.
     #[arg(value_name = "PIPELINE.toml", value_hint = ValueHint::FilePath, value_parser = path())]
     #[arg(required_unless_present = "from", conflicts_with = "from")]
     pub pipeline: Option<PathBuf>,
@@ -212,7 +212,7 @@ impl OverrideArgs {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Instead of the pipeline file's keys")]
 pub struct KeyArgs {
-    /// What is to be seen; given several times, several prompts.
+    /// Text describing the image, or - for standard input; several times for several prompts.
     #[arg(long, value_name = "TEXT")]
     pub prompt: Vec<String>,
     /// What guidance leads away from.
@@ -262,12 +262,15 @@ impl KeyArgs {
 /// `ldm-ort check`.
 #[derive(Debug, Clone, Args)]
 pub struct CheckArgs {
-    /// The pipeline file.
+    /// The pipeline file, or - for standard input.
     #[arg(value_name = "PIPELINE.toml", value_hint = ValueHint::FilePath, value_parser = path())]
     pub pipeline: PathBuf,
     /// Opens the graphs too, on the providers they would run on.
     #[arg(long)]
     pub open: bool,
+    /// Checks that the run could write its final latents here.
+    #[arg(long, value_name = "F.npy", value_hint = ValueHint::FilePath, value_parser = path())]
+    pub save_latents: Option<PathBuf>,
     /// What stands over the pipeline file's keys.
     #[command(flatten)]
     pub overrides: OverrideArgs,
@@ -276,7 +279,7 @@ pub struct CheckArgs {
 /// `ldm-ort plot`.
 #[derive(Debug, Clone, Args)]
 pub struct PlotArgs {
-    /// The pipeline file.
+    /// The pipeline file, or - for standard input.
     #[arg(value_name = "PIPELINE.toml", value_hint = ValueHint::FilePath, value_parser = path())]
     pub pipeline: PathBuf,
     /// Another scheduler beside the pipeline's, over the same model's configuration and as many steps; may be given

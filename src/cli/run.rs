@@ -14,6 +14,7 @@ use super::prepared;
 use super::preview::Previews;
 use super::progress::Progress;
 use super::runtime;
+use super::standard_input::{load_spec, read_prompts};
 use super::writer::{Pace, PictureWriter, Shown, Writing, models_of};
 use crate::denoise::Evaluations;
 use crate::error::{Error, Result, count_of};
@@ -50,15 +51,20 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut (dyn Write + Send)) -> Res
             }
         }
     }
-    let full = if args.compare { Some(compare::full(&plan)?) } else { None };
+    let mut full = if args.compare { Some(compare::full(&plan)?) } else { None };
     let savers = (0..=plan.stages.len()).map(|stages| plan.spec.folder(stages).map(Saver::new).transpose());
     let savers = savers.collect::<Result<Vec<_>>>()?;
     if let Some(path) = &args.save_latents {
-        output::require_place("--save-latents", path, "npy", "latents are written as a NumPy array")?;
+        output::require_place("--save-latents", path, "npy", LATENTS)?;
     }
 
     plan.keep_prepared(prepared::cache(global)?.as_ref());
+    plan.require_cache()?;
     let runtime = load_runtime(global, &plan, &interrupt)?;
+    fit(&mut plan, &runtime)?;
+    if let Some(full) = &mut full {
+        full.fit_runtime(&runtime)?;
+    }
     let found = started.elapsed().as_secs_f64();
     let opening = Instant::now();
     let recorder = Recorder::new(&plan, &runtime);
@@ -144,7 +150,7 @@ fn run_watched(
     watched: &mut Watched<'_>,
 ) -> Result<Timings> {
     std::thread::scope(|scope| {
-        let mut writing = Writing::begin(scope, writer);
+        let mut writing = Writing::begin(scope, writer)?;
         let result = run(&mut |event: Event<'_>| {
             watched.pace.notice(&event);
             watched.memory.iter_mut().for_each(|memory| memory.notice(&event));
@@ -165,11 +171,11 @@ fn run_watched(
 fn read_spec(args: &RunArgs) -> Result<(Spec, Option<Record>)> {
     let overrides = args.overrides.to_overrides();
     match (&args.pipeline, &args.from) {
-        (Some(path), _) => Ok((Spec::load(path, &overrides)?, None)),
+        (Some(path), _) => Ok((load_spec(path, overrides)?, None)),
         (None, Some(picture)) => {
             let record = metadata::read_png(picture)?;
             // The record's paths are absolute, and it has no [output]: it says what a picture is, not where it went.
-            let spec = Spec::parse(&record.pipeline, None, &overrides)?;
+            let spec = Spec::parse(&record.pipeline, None, &read_prompts(overrides, 0)?)?;
             Ok((spec, Some(record)))
         }
         (None, None) => Err(Error::input(
@@ -177,6 +183,31 @@ fn read_spec(args: &RunArgs) -> Result<(Spec, Option<Record>)> {
             "no pipeline file was named",
             "name one (ldm-ort run pipeline.toml), or a picture made by ldm-ort (--from PICTURE.png)",
         )),
+    }
+}
+
+/// What is written to the file of `--save-latents`.
+pub(super) const LATENTS: &str = "latents are written as a NumPy array";
+
+/// Fits a plan to this machine, and says which providers are skipped.
+pub(super) fn fit(plan: &mut Plan, runtime: &Runtime) -> Result<()> {
+    for note in plan.fit_runtime(runtime)? {
+        output::say(&format!("warning: {note}"));
+    }
+    Ok(())
+}
+
+/// The runtime that a plan's run would load, if it is on this machine.
+///
+/// # Errors
+/// [`Error::Runtime`] if it was named and cannot be used.
+pub(super) fn found_runtime(global: &Global, plan: &Plan) -> Result<Option<Runtime>> {
+    let options = RuntimeOptions { offline: true, ..global.library.to_options(flavour(&plan.spec)) };
+    let search = session::search(&options);
+    match (search.error(), search.taken()) {
+        (Some(error), _) => Err(error),
+        (None, None) => Ok(None),
+        (None, Some(_)) => Runtime::load(&options).map(Some),
     }
 }
 

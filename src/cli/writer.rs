@@ -31,8 +31,11 @@ pub(super) struct Writing<'scope>(Behind<'scope, Job>);
 
 impl<'scope> Writing<'scope> {
     /// Begins to write what is handed over.
-    pub(super) fn begin(scope: &'scope Scope<'scope, '_>, writer: &'scope mut PictureWriter<'_>) -> Self {
-        Self(Behind::begin(scope, move |job| writer.write(&job)))
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the thread can't be started.
+    pub(super) fn begin(scope: &'scope Scope<'scope, '_>, writer: &'scope mut PictureWriter<'_>) -> Result<Self> {
+        Behind::begin(scope, move |job| writer.write(&job)).map(Self)
     }
 
     /// Hands over the picture of an event that has one. Breaks once a picture could not be written, which
@@ -178,11 +181,7 @@ impl PictureWriter<'_> {
 
     fn line(&mut self, line: &str) -> Result<()> {
         let out = &mut self.out;
-        match self.bars.suspend(|| writeln!(out, "{line}").and_then(|()| out.flush())) {
-            // A reader that has seen enough, such as `head`, does not make the run a failure.
-            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-            other => other.map_err(|e| Error::io("standard output", "writing", e)),
-        }
+        self.bars.suspend(|| output::text(out, &format!("{line}\n")))
     }
 
     fn object(&self, picture: &Picture, pace: &Pace, path: &Path, record: &Record) -> Result<Value> {

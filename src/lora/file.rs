@@ -1,7 +1,6 @@
 //! A LoRA file, read.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +12,7 @@ use safetensors::{SafeTensorError, SafeTensors};
 use super::alpha::Alphas;
 use super::names::{Foreign, Key, Part, Role, flat};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::guard::contain;
 use crate::tensor::{DType, WeightValues};
 
@@ -254,7 +254,7 @@ fn join(
 }
 
 fn map(path: &Path) -> Result<Mmap> {
-    let file = File::open(path).map_err(|e| match e.kind() {
+    let file = files::open(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Error::model(path, "no such file", "a [[lora]] path is a .safetensors file"),
         _ => Error::io(path, "reading", e),
     })?;

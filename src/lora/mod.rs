@@ -21,11 +21,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use rayon::prelude::*;
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 
 use crate::bundle::{ComponentKind, GraphFile, ModuleWeight, Weights};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::tensor::Weight;
+use crate::threads::parallel;
 use file::{LoraFile, Module};
 use modules::Modules;
 use names::{Foreign, Part, flat};
@@ -81,15 +83,9 @@ impl Lora {
     /// # Errors
     /// [`Error::Io`] where it cannot be read.
     pub fn digest(&self) -> Result<String> {
-        let mut file = std::fs::File::open(&self.path).map_err(|e| Error::io(&self.path, "reading", e))?;
-        let mut hash = Sha256::new();
-        let mut buffer = vec![0; 1 << 20];
-        loop {
-            let n = std::io::Read::read(&mut file, &mut buffer).map_err(|e| Error::io(&self.path, "reading", e))?;
-            let Some(read) = buffer.get(..n).filter(|read| !read.is_empty()) else { break };
-            hash.update(read);
-        }
-        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        let mut hash = Sha256::default();
+        files::digest_into(&self.path, &mut hash)?;
+        Ok(files::hexadecimal(hash))
     }
 
     fn scale(&self, part: Part) -> f64 {
@@ -122,7 +118,9 @@ pub fn merge(loras: &[Lora], kind: ComponentKind, graph: &GraphFile) -> Result<V
         }
     }
     let changed = changes.into_values().collect::<Vec<_>>();
-    changed.into_par_iter().map(|(weight, changes)| changed_by(&weights, graph, weight, &changes)).collect()
+    parallel(|| {
+        changed.into_par_iter().map(|(weight, changes)| changed_by(&weights, graph, weight, &changes)).collect()
+    })
 }
 
 /// What one LoRA adds to one weight.

@@ -53,10 +53,13 @@ impl Pipeline {
     /// ([`ModelPlan::prepared`]); those are opened when it is their turn.
     ///
     /// # Errors
-    /// [`Error::Graph`] where the runtime refuses a graph, [`Error::Provider`] where a provider cannot be used,
+    /// [`Error::Graph`] where the runtime refuses a graph, [`Error::Provider`] where no provider of a list can be used,
     /// [`Error::Model`] where graph and tokenizer do not fit, [`Error::Interrupted`] when the observer breaks.
     pub fn load(mut plan: ModelPlan, runtime: &Runtime, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Self> {
         let mut parts = Parts::default();
+        for note in plan.choose_providers(runtime)? {
+            stop_if(observer.notice(Event::Warning(note)), None)?;
+        }
         plan.measured = batching::known(&plan, runtime)?;
         Opener::new(&plan, runtime, cancel, observer).load(&mut parts)?;
         if batching::is_due(&plan) {
@@ -78,6 +81,9 @@ impl Pipeline {
         observer: &mut dyn Observer,
     ) -> Result<Vec<Entry>> {
         let mut plan = plan.clone();
+        for note in plan.choose_providers(runtime)? {
+            stop_if(observer.notice(Event::Warning(note)), None)?;
+        }
         plan.measured = batching::known(&plan, runtime)?;
         let entries = |plan: &ModelPlan, observer: &mut dyn Observer| -> Result<Vec<Entry>> {
             let made = Opener::new(plan, runtime, cancel, observer).prepare();
@@ -162,7 +168,7 @@ impl Pipeline {
     ) -> Result<Drawn> {
         self.plan.check_request(request)?;
         OuterPlan::fits(self.plan.outer.as_ref(), request.cache.as_ref())?;
-        let sizes = Sizes::of(request, &self.plan.model.denoiser);
+        let sizes = Sizes::of(request, &self.plan.model);
         if self.plan.sizes.is_some_and(|opened| opened != sizes) {
             self.plan.sizes = Some(sizes);
             let encodings = self.parts.encodings.clone();
@@ -205,6 +211,7 @@ impl Pipeline {
             prompts: &prompts,
             sample_shape,
             size: (request.width, request.height),
+            input_limit: request.input_limit,
             steps: request.steps,
             is_planned: request.planned_strength.is_some(),
             denoising_start: request.denoising_start.map(|_| span.start),
@@ -223,6 +230,7 @@ impl Pipeline {
             condition: &part.condition,
             graph: graph.as_mut(),
             known: part.known,
+            limit: request.input_limit,
         });
         start.tell(conditions.collect(), images, (request.width, request.height), cancel)?;
         // Text encoders that are not kept open need not be opened again for the batches after this one.
@@ -265,7 +273,6 @@ impl Pipeline {
             of,
             preview: preview.as_mut().zip(self.plan.preview.as_ref().map(|preview| preview.every)),
             tiles: self.plan.decoding_tiles(request.tiles).filter(|tiles| tiles.split(height, width)),
-            factor: self.plan.spatial_factor,
             cancel,
             calls: 0,
             took: Duration::ZERO,
@@ -317,9 +324,7 @@ impl Pipeline {
         let tiles = self.plan.decoding_tiles(request.tiles).filter(|tiles| tiles.split(height, width));
         let pixels = match (&mut *decoder, tiles) {
             (Some(decoder), None) => decoder.decode(latents.view(), cancel)?,
-            (Some(decoder), Some(tiles)) => {
-                decoder.decode_tiled(latents.view(), tiles, self.plan.spatial_factor, cancel)?
-            }
+            (Some(decoder), Some(tiles)) => decoder.decode_tiled(latents.view(), tiles, cancel)?,
             (None, _) => latents.to_owned(),
         };
         let pixels = match &drawn.paste {
@@ -364,7 +369,8 @@ impl Pipeline {
     /// The pictures that the control networks follow, `[1, 3, h, w]` in [0, 1].
     fn controlling_pictures(&self, request: &Request) -> Result<Vec<ArrayD<f32>>> {
         let read = |control: &ControlPart| {
-            let picture = image::resize(&image::load(&control.image)?, request.width, request.height)?;
+            let picture =
+                image::resize(&image::load(&control.image, request.input_limit)?, request.width, request.height)?;
             Ok(image::to_unit_tensor(&picture).into_dyn())
         };
         self.plan.controls.iter().map(read).collect()

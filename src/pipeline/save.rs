@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::thread::JoinHandle;
 
 use sha2::{Digest, Sha256};
 
@@ -15,7 +14,8 @@ use crate::metadata::{self, CacheRecord, FewerEvaluations, Record, StageRecord};
 use crate::plan::{ModelPlan, Plan, Request};
 use crate::prepared;
 use crate::session::Runtime;
-use crate::spec::{Run, Spec};
+use crate::spec::Spec;
+use crate::threads::{self, Background};
 
 /// Writes pictures into a folder.
 #[derive(Debug, Clone)]
@@ -117,11 +117,14 @@ pub fn model_digest(plan: &ModelPlan) -> Result<String> {
 /// Makes the records of a request's pictures.
 pub struct Recorder {
     spec: Spec,
+    /// Those of the file's list that can be used here.
+    providers: Vec<String>,
     runtime: String,
     task: &'static str,
     scheduler: &'static str,
     strength: Option<f64>,
     guidance_scale: f64,
+    steps: usize,
     /// The digests of the files that the pipeline begins with, once they are known.
     inputs: Option<BTreeMap<String, String>>,
     /// The component that decodes, where it is not the first stage's own.
@@ -134,7 +137,7 @@ pub struct Recorder {
 
 /// One digest a stage, that of the file's own tables first.
 enum Digesting {
-    Working(JoinHandle<Result<Vec<String>>>),
+    Working(Background<Result<Vec<String>>>),
     Done(Vec<String>),
 }
 
@@ -144,7 +147,8 @@ impl Recorder {
     pub fn new(plan: &Plan, runtime: &Runtime) -> Self {
         let models: Vec<_> =
             std::iter::once(&plan.model).chain(plan.stages.iter().map(|stage| &stage.model)).cloned().collect();
-        let digests = Digesting::Working(std::thread::spawn(move || models.iter().map(model_digest).collect()));
+        let digests =
+            Digesting::Working(threads::background("digests", move || models.iter().map(model_digest).collect()));
         Self::with(plan, runtime.version().to_owned(), digests)
     }
 
@@ -161,7 +165,7 @@ impl Recorder {
             task: stage.request.task.name().to_owned(),
             scheduler: stage.request.scheduler.entry.name.to_owned(),
             steps: stage.request.steps,
-            guidance_scale: stage.request.task.guidance_scale(),
+            guidance_scale: stage.request.task.guidance_scale(&stage.model.model),
             strength: strength(&stage.request),
             denoising_start: stage.request.denoising_start,
             decoder: decoder(&stage.model),
@@ -169,11 +173,13 @@ impl Recorder {
         });
         Self {
             spec: plan.spec.clone(),
+            providers: plan.model.device.providers.clone(),
             runtime,
             task: plan.request.task.name(),
             scheduler: plan.request.scheduler.entry.name,
             strength: strength(&plan.request),
-            guidance_scale: plan.request.task.guidance_scale(),
+            guidance_scale: plan.request.task.guidance_scale(&plan.model.model),
+            steps: plan.request.steps,
             inputs: None,
             decoder: decoder(&plan.model),
             digests,
@@ -183,7 +189,7 @@ impl Recorder {
 
     /// The user's number of steps.
     pub fn steps(&self) -> usize {
-        self.spec.run.steps.unwrap_or(Run::DEFAULT_STEPS)
+        self.steps
     }
 
     /// The record of one picture.
@@ -202,7 +208,7 @@ impl Recorder {
             schema: metadata::SCHEMA,
             engine: concat!("ldm-ort ", env!("CARGO_PKG_VERSION")).to_owned(),
             runtime: self.runtime.clone(),
-            providers: self.spec.device.providers.clone(),
+            providers: self.providers.clone(),
             model: name_of(&self.spec.model.path),
             model_digest,
             task: self.task.to_owned(),
@@ -242,9 +248,7 @@ impl Recorder {
         }
         let digests = match std::mem::replace(&mut self.digests, Digesting::Done(Vec::new())) {
             Digesting::Done(digests) => digests,
-            Digesting::Working(thread) => thread
-                .join()
-                .map_err(|_| Error::model(&self.spec.model.path, "digesting the model's files failed", ""))??,
+            Digesting::Working(thread) => thread.join()??,
         };
         self.digests = Digesting::Done(digests.clone());
         Ok(digests)

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::scheduler_config::{AppliedCorrection, ModelScheduler};
 use crate::bundle::{Bundle, DenoiserContract};
 use crate::error::{Error, Result, count_of};
 use crate::scheduler::{self, Config, Custom, Ends, Scheduler};
@@ -14,12 +15,17 @@ pub struct SchedulerChoice {
     pub name: String,
     /// Its row of the table.
     pub entry: &'static scheduler::Entry,
-    /// The model's scheduler_config.json, with `[model] prediction_type` over it.
+    /// The model's scheduler_config.json, with `[model] prediction_type` over it and as the pipeline class of the task
+    /// corrects it.
     pub model: Config,
+    /// The corrections in `model`, those among them that the pipeline's table overrides aside.
+    pub corrections: Vec<AppliedCorrection>,
     /// The pipeline's table, which goes over it.
     pub table: Config,
     /// Whether the model's family gives the noise levels where the pipeline file does not: Flux's fall evenly.
     pub falls_evenly: bool,
+    /// What `model` is made from.
+    file: ModelScheduler,
 }
 
 impl std::fmt::Debug for SchedulerChoice {
@@ -27,6 +33,9 @@ impl std::fmt::Debug for SchedulerChoice {
         f.debug_struct("SchedulerChoice").field("name", &self.name).field("table", &self.table).finish_non_exhaustive()
     }
 }
+
+/// The key of a scheduler's table that diffusers' pipelines hand to each step.
+pub(super) const ETA: &str = "eta";
 
 /// What a scheduler is built for.
 pub(super) fn request(
@@ -44,17 +53,20 @@ pub(super) fn request(
 }
 
 impl SchedulerChoice {
-    /// The pipeline's scheduler, or else the model's own.
+    /// The pipeline's scheduler, or else the model's own. `eta` is what the task's pipeline class hands to schedulers that
+    /// take it, unless the pipeline's table has one.
     ///
     /// # Errors
     /// [`Error::Model`] where neither names one, or the model names one that nobody knows.
-    pub fn new(spec: &Spec, bundle: &Bundle) -> Result<Self> {
+    pub fn new(spec: &Spec, bundle: &Bundle, eta: Option<f64>) -> Result<Self> {
         let names = || scheduler::table().iter().map(|entry| entry.name).collect::<Vec<_>>().join(", ");
         let model = bundle.scheduler.as_ref();
-        let (wanted, table) = match (&spec.scheduler, model) {
+        let pipeline = bundle.pipeline_class(spec.task.name(), !spec.controls.is_empty());
+        let converted = pipeline.and_then(|class| class.scheduler);
+        let (wanted, mut table) = match (&spec.scheduler, model) {
             (Some(chosen), _) => (chosen.name.as_str(), chosen.table.clone()),
-            (None, Some(file)) => match &file.class {
-                Some(class) => (class.as_str(), Config::new()),
+            (None, Some(file)) => match converted.or(file.class.as_deref()) {
+                Some(class) => (class, Config::new()),
                 None => {
                     return Err(Error::model(
                         &file.path,
@@ -79,13 +91,26 @@ impl SchedulerChoice {
                 format!("name another in the pipeline file: [scheduler.NAME] with a name of {}", names()),
             ));
         };
-        let mut config = model.map(|file| file.config.clone()).unwrap_or_default();
-        if let Some(prediction) = &spec.model.prediction_type {
-            config.insert("prediction_type".to_owned(), prediction.clone().into());
+        if let Some(eta) = eta.filter(|_| entry.keys.iter().any(|key| key.name == ETA)) {
+            table.entry(ETA).or_insert_with(|| eta.into());
         }
+        let file = ModelScheduler::new(model, spec.model.prediction_type.as_deref(), pipeline);
         let contract = bundle.denoiser().and_then(DenoiserContract::resolve);
         let falls_evenly = contract.is_ok_and(|contract| contract.positions.is_some());
-        Ok(Self { name: wanted.to_owned(), entry, model: config, table, falls_evenly })
+        Ok(Self::over(file, wanted, entry, table, falls_evenly))
+    }
+
+    /// A scheduler over a model's file, with the keys of a table.
+    fn over(
+        file: ModelScheduler,
+        name: &str,
+        entry: &'static scheduler::Entry,
+        table: Config,
+        falls_evenly: bool,
+    ) -> Self {
+        let (model, mut corrections) = file.for_class(entry);
+        corrections.retain(|correction| !table.contains_key(correction.key));
+        Self { name: name.to_owned(), entry, model, corrections, table, falls_evenly, file }
     }
 
     /// The schedule that the model's family gives outright, where the pipeline file gives none.
@@ -183,7 +208,7 @@ impl SchedulerChoice {
     /// scheduler's.
     pub fn another(&self, name: &str) -> Option<Self> {
         let entry = scheduler::find(name)?;
-        Some(Self { name: name.to_owned(), entry, table: Config::new(), ..self.clone() })
+        Some(Self::over(self.file.clone(), name, entry, Config::new(), self.falls_evenly))
     }
 
     /// Builds the schedule of a run.
@@ -215,8 +240,7 @@ mod tests {
                 table.insert("skip_prk_steps".to_owned(), true.into());
             }
             let entry = scheduler::find(&name).unwrap();
-            let choice =
-                SchedulerChoice { name: name.clone(), entry, model: Config::new(), table, falls_evenly: false };
+            let choice = SchedulerChoice::over(ModelScheduler::default(), &name, entry, table, false);
             let schedule = choice.build(&request(steps, None, None, None, 1)).unwrap();
             match choice.span(schedule.as_ref(), start, end) {
                 Ok(span) => assert_eq!(span, first..after, "{name}, {steps} steps, {start:?} to {end:?}"),

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::model::ModelPlan;
 use super::{ConditionPart, Request, TextPart};
-use crate::bundle::{ComponentKind, DenoiserContract, Positions};
+use crate::bundle::{ComponentKind, Positions};
+use crate::task::Model;
 use crate::tensor::{Dim, TensorInfo};
 use crate::tiles::Tiles;
 
@@ -25,10 +26,10 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// Those of `request`, made with a denoiser of this contract.
-    pub fn of(request: &Request, contract: &DenoiserContract) -> Self {
+    /// Those of `request` on this model.
+    pub fn of(request: &Request, model: &Model) -> Self {
         Self {
-            rows: request.batch * request.task.branches(contract),
+            rows: request.batch * request.task.branches(model),
             fewer_at_times: request.guidance_interval.is_some()
                 || request.indices().is_ok_and(|indices| indices.len() % request.batch.max(1) != 0),
             width: request.width,

@@ -57,6 +57,21 @@ impl ModelPlan {
         self.fit_decoder(budget)
     }
 
+    /// Requires a cache for optimized graphs where the memory is kept within a budget.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if there is none.
+    pub fn require_cache(&self) -> Result<()> {
+        match self.thrift.is_some() && self.prepared.is_none() {
+            false => Ok(()),
+            true => Err(Error::input(
+                "device.memory",
+                "is kept to by graphs that are optimised ahead, and there is no cache to keep them in",
+                "leave the key out, or unset LDM_ORT_PREPARE (in a program, give the plan a cache)",
+            )),
+        }
+    }
+
     /// Whether only one run of the denoiser fits at a time.
     fn denoises_alone(&self, budget: u64) -> Result<bool> {
         let kind = self.denoiser.kind;

@@ -16,10 +16,12 @@ pub type Options = BTreeMap<String, String>;
 /// `[device]`: which execution providers run the graphs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
-    /// `provider = "cpu"`: an execution provider by a name or an alias of [`PROVIDERS`], here by its name, or a list in order of preference. Nothing falls to the CPU unless
-    /// the list names it.
+    /// `provider = "cpu"`: an execution provider by a name or an alias of [`PROVIDERS`], here by its name, or a list in order
+    /// of preference. Providers of a list that cannot be used on this machine are skipped with a warning, and so are their
+    /// options; it is an error if none can be used. Nothing falls to the CPU unless the list ends in it.
     pub providers: Vec<String>,
-    /// `threads`: of the CPU, 1 to 1024. Absent: as many as ONNX Runtime takes by itself.
+    /// `threads`: of the CPU, 1 to 1024, at most as many as the process may use (its affinity mask and its control groups'
+    /// quota). Absent: one for each physical core that the process may use.
     pub threads: Option<usize>,
     /// `batching`: how the rows of one call of the denoiser are run.
     pub batching: Batching,
@@ -196,6 +198,10 @@ fn providers(table: &mut Table<'_>) -> Option<Vec<String>> {
         let name = provider.name.to_owned();
         if providers.contains(&name) {
             item.report(format!("`{name}` stands in the list twice"));
+        } else if providers.last().is_some_and(|before| before == "cpu") {
+            item.report(format!(
+                "`cpu` comes before `{name}` and takes every node; put cpu last, or leave `{name}` out"
+            ));
         }
         providers.push(name);
     }
@@ -209,6 +215,8 @@ fn options(table: Table<'_>, takes_none: bool) -> Options {
             item.report(
                 "the processor takes no options of its own; `threads` and what else there is stands in [device]",
             );
+        } else if name.contains('\0') || matches!(item.value(), Value::String(text) if text.contains('\0')) {
+            item.report("expected text without a NUL character, which ends it for ONNX Runtime");
         } else if let Some(value) = option(&item) {
             options.insert(name.to_owned(), value);
         }

@@ -72,6 +72,9 @@ use crate::files;
 use reader::{Reading, Table};
 use writer::Writer;
 
+/// The most bytes of a pipeline file's text.
+pub const MAX_BYTES: usize = 1 << 20;
+
 /// A pipeline, as written. Its fields are the tables of the file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spec {
@@ -126,7 +129,9 @@ impl Spec {
     ///
     /// [`Error::Spec`], holding every problem of the file and of the flags, also where the file cannot be read.
     pub fn load(path: &Path, overrides: &Overrides) -> Result<Self> {
-        let text = std::fs::read(path).map_err(|error| unreadable(path, &error))?;
+        let file = files::open(path).map_err(|error| unreadable(path, &error))?;
+        let text = files::read_at_most(file, MAX_BYTES as u64).map_err(|error| unreadable(path, &error))?;
+        let text = text.ok_or_else(|| Error::Spec(vec![too_long(Some(path))]))?;
         let text = String::from_utf8(text).map_err(|error| not_text(path, error.as_bytes()))?;
         Self::parse(&text, Some(path), overrides)
     }
@@ -138,9 +143,12 @@ impl Spec {
     ///
     /// # Errors
     ///
-    /// [`Error::Spec`], holding every problem of the text and of the flags. Where the text is not TOML, only that is
-    /// told, since what such a text means is a guess.
+    /// [`Error::Spec`], holding every problem of the text and of the flags. Text that is longer than [`MAX_BYTES`] or is
+    /// not TOML has only that problem, since its meaning would be a guess.
     pub fn parse(text: &str, file: Option<&Path>, overrides: &Overrides) -> Result<Self> {
+        if text.len() > MAX_BYTES {
+            return Err(Error::Spec(vec![too_long(file)]));
+        }
         let mut entries = tree::parse_document(text).map_err(|errors| {
             let problem = |error: tree::SyntaxError| Problem {
                 file: file.map(Path::to_path_buf),
@@ -286,6 +294,11 @@ impl Spec {
 
 fn of_file(path: &Path, message: String) -> Error {
     Error::Spec(vec![Problem { file: Some(path.to_path_buf()), line: None, key: String::new(), message }])
+}
+
+fn too_long(file: Option<&Path>) -> Problem {
+    let message = "is longer than 1 MiB; expected a pipeline file, with large inputs in files that it names";
+    Problem { file: file.map(Path::to_path_buf), line: None, key: String::new(), message: message.into() }
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Error {

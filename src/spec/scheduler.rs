@@ -11,6 +11,13 @@ use crate::scheduler::{self, Config, Entry};
 ///
 /// The keys, their spelling and their defaults are those of the class of that name in diffusers. Choosing another
 /// class than the model's keeps what the model's scheduler_config.json says and the class knows.
+///
+/// Some pipeline classes of diffusers correct their scheduler's configuration: for Stable Diffusion 1 and 2,
+/// `steps_offset` becomes 1 and `clip_sample` false (for inpainting `skip_prk_steps` true instead), also if the file lacks
+/// the key. `ldm-ort check` shows each correction. A key of this table wins over it. A table that names the model's own
+/// class without the key keeps the correction, where `from_config` in Python would lose the correction of a missing key.
+/// Another class is `X.from_config(pipe.scheduler.config)`: a wrong key carries its corrected value, a missing key has the
+/// default of the new class.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scheduler {
     /// The scheduler's name, as it is written: such as `ddim`, its class, or an alias such as `DPM++ 2M Karras`.

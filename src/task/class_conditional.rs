@@ -2,7 +2,7 @@
 
 use ndarray::Array1;
 
-use super::{Stage, Start, Task};
+use super::{Model, Stage, Start, Task};
 use crate::denoise::{Condition, Guidance};
 use crate::error::{Error, Result};
 use crate::spec::ClassConditional;
@@ -17,7 +17,7 @@ impl Task for ClassConditional {
         self.classes.iter().map(ToString::to_string).collect()
     }
 
-    fn guidance_scale(&self) -> f64 {
+    fn guidance_scale(&self, _model: &Model) -> f64 {
         self.guidance_scale
     }
 

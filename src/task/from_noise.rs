@@ -1,6 +1,6 @@
 //! Pictures from noise alone, or from noise and the `[[condition]]` tables.
 
-use super::{Stage, Start, Task};
+use super::{Model, Stage, Start, Task};
 use crate::denoise::{Condition, Guidance};
 use crate::error::Result;
 use crate::spec::Conditional;
@@ -24,7 +24,7 @@ impl Task for Conditional {
         "conditional"
     }
 
-    fn guidance_scale(&self) -> f64 {
+    fn guidance_scale(&self, _model: &Model) -> f64 {
         self.guidance_scale
     }
 

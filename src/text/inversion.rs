@@ -10,7 +10,7 @@ use safetensors::{SafeTensors, tensor};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
-use crate::files::hexadecimal;
+use crate::files::{self, hexadecimal};
 use crate::guard::contain;
 use crate::tensor::{DType, WeightValues};
 
@@ -110,7 +110,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     if path.is_dir() {
         return Err(Error::model(path, "is a directory", help));
     }
-    let mut file = std::fs::File::open(path).map_err(|e| match e.kind() {
+    let mut file = files::open(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Error::model(path, "no such file", help),
         _ => Error::io(path, "reading", e),
     })?;

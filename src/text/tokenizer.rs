@@ -39,6 +39,8 @@ pub struct Tokenizer {
     family: Family,
     dir: PathBuf,
     max_length: usize,
+    /// True if the length is stated by the tokenizer's own files.
+    has_own_length: bool,
     vocab_size: usize,
     /// How many special tokens the post-processor puts around a prompt.
     around: usize,
@@ -85,7 +87,8 @@ impl Tokenizer {
     ///
     /// The special tokens and the length come from `tokenizer_config.json`, `special_tokens_map.json` and
     /// `added_tokens.json`, in the precedence that transformers gives them; files that are not there leave the
-    /// family's own. A length left open (transformers writes 1e30) is 77, and for T5 512.
+    /// family's own. A length left open (transformers writes 1e30) is 77, and for T5 512, unless the text encoder says
+    /// another ([`Tokenizer::has_own_length`]).
     ///
     /// # Errors
     ///
@@ -148,6 +151,7 @@ impl Tokenizer {
             family,
             dir: dir.to_path_buf(),
             max_length: family.length(),
+            has_own_length: settings.max_length.is_some(),
             vocab_size,
             around,
             pad_id: i64::from(pad_id),
@@ -196,6 +200,16 @@ impl Tokenizer {
         self.family == Family::T5
     }
 
+    /// True if the tokenizer's own files state its length (`model_max_length`); otherwise the text encoder does.
+    pub fn has_own_length(&self) -> bool {
+        self.has_own_length
+    }
+
+    /// True if it is CLIP's.
+    pub fn is_clip(&self) -> bool {
+        self.family == Family::Clip
+    }
+
     /// The number of ids an encoded prompt has.
     pub fn max_length(&self) -> usize {
         self.max_length
@@ -204,6 +218,27 @@ impl Tokenizer {
     /// One more than the largest id the tokenizer can give.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
+    }
+
+    /// Requires a vocabulary that fills a text encoder's embedding of `rows` rows.
+    ///
+    /// BERT's vocabulary is a list of lines, and nothing in it tells that some are missing at its end. An embedding may
+    /// be padded to a multiple of 8 rows, by fewer than 128.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] if the vocabulary has fewer tokens.
+    pub fn check_vocabulary(&self, rows: usize) -> Result<()> {
+        let missing = rows.saturating_sub(self.vocab_size);
+        let is_padding = rows.is_multiple_of(8) && missing < 128;
+        if self.family != Family::Bert || missing == 0 || is_padding {
+            return Ok(());
+        }
+        let problem = format!(
+            "is not complete: the vocabulary has {} tokens, and the text encoder's embedding has {rows} rows",
+            self.vocab_size
+        );
+        Err(Error::model(&self.dir, problem, clip::FETCH))
     }
 
     /// How many tokens of a prompt have room beside those around it.

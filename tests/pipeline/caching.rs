@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ldm_ort::image::{Rgb8, load, psnr, ssim};
+use ldm_ort::image::{InputLimit, Rgb8, load, psnr, ssim};
 use ldm_ort::metadata;
 use serde_json::{Value, json};
 
@@ -124,7 +124,10 @@ fn a_comparison_makes_both_pictures_and_tells_how_alike_they_are() {
         let compared = &picture["compare"];
         let full = folder.path().join(compared["path"].as_str().expect("a path"));
         assert!(text(&full).ends_with("-full.png"), "{}", full.display());
-        let (one, other) = (load(path).expect("a picture"), load(&full).expect("a picture"));
+        let (one, other) = (
+            load(path, InputLimit::default()).expect("a picture"),
+            load(&full, InputLimit::default()).expect("a picture"),
+        );
         for (name, got) in [("psnr", psnr(&one, &other)), ("ssim", ssim(&one, &other))] {
             let (told, got) = (compared[name].as_f64().expect("a number"), got.expect("one size"));
             assert!((told - got).abs() < 1e-9, "{name}: {told} and {got}");
@@ -169,7 +172,8 @@ fn evaluations_of_the_outer_layers_are_told_by_themselves() {
 /// PSNR and SSIM are scikit-image's.
 #[test]
 fn likeness_is_that_of_scikit_image() {
-    let one = load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes/sample.png")).expect("a picture");
+    let one = load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes/sample.png"), InputLimit::default())
+        .expect("a picture");
     let rows = read_json(&golden().join("likeness.json"));
     let rows = rows.as_array().expect("a list");
     assert!(rows.len() >= 4);

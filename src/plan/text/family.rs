@@ -1,7 +1,7 @@
 //! What the denoisers of a family read of their text encoders.
 
 use super::states::{penultimate, skipped};
-use crate::bundle::{Bundle, Component, ComponentKind, DenoiserContract, PixArt, TextEncoderContract};
+use crate::bundle::{self, Bundle, Component, ComponentKind, DenoiserContract, PixArt, TextEncoderContract};
 use crate::error::{Error, Result};
 use crate::tensor::TensorInfo;
 use crate::text::Taken;
@@ -17,39 +17,47 @@ pub(super) enum Family {
     /// Stable Diffusion 3: the same of the CLIPs, whose projected vectors stand side by side too, and behind their tokens
     /// those of T5, or zeros in their place.
     Multimodal,
-    /// Flux: the first encoder's pooled vector, and of T5 the states after the last layer; the model that is told the
-    /// guidance scale (dev) reads more of T5's tokens than the other (schnell).
-    Flux { is_told_guidance: bool },
+    /// Flux: the first encoder's pooled vector, and of T5 the states after the last layer.
+    Flux,
     /// PixArt: the states of T5's after the last layer, with the mask under which they came to be.
     PixArt(PixArt),
 }
 
 impl Family {
-    pub(super) fn of(bundle: &Bundle, denoiser: &DenoiserContract) -> Self {
-        if let Some(pixart) = PixArt::of(bundle.class(), denoiser) {
-            return Self::PixArt(pixart);
-        }
-        match denoiser {
-            _ if denoiser.positions.is_some() => Self::Flux { is_told_guidance: denoiser.guidance.is_some() },
-            _ if denoiser.time_ids.is_some() => Self::Xl,
-            _ if denoiser.is_multimodal() => Self::Multimodal,
-            _ => Self::Plain,
-        }
+    /// That of a model's family.
+    ///
+    /// # Errors
+    /// [`Error::Model`] where the model has none.
+    pub(super) fn of(bundle: &Bundle) -> Result<Self> {
+        use bundle::Family as Model;
+        Ok(match bundle.family()? {
+            Model::Flux | Model::FluxKontext => Self::Flux,
+            Model::PixArtAlpha => Self::PixArt(PixArt::Alpha),
+            Model::PixArtSigma => Self::PixArt(PixArt::Sigma),
+            Model::StableDiffusionXl => Self::Xl,
+            Model::StableDiffusion3 => Self::Multimodal,
+            Model::StableDiffusion
+            | Model::StableDiffusionDepth
+            | Model::Upscaler
+            | Model::LatentConsistency
+            | Model::LatentDiffusion
+            | Model::PixelDiffusion => Self::Plain,
+        })
     }
 
-    /// How many tokens T5 reads where nobody says: diffusers' default of `max_sequence_length`.
+    /// The number of tokens that T5 reads in a model that no pipeline class is known for.
     pub(super) fn t5_length(self) -> Option<usize> {
         match self {
             Self::Plain | Self::Xl => None,
-            Self::Multimodal | Self::Flux { is_told_guidance: false } => Some(256),
-            Self::Flux { is_told_guidance: true } => Some(512),
+            Self::Multimodal => Some(256),
+            Self::Flux => Some(512),
             Self::PixArt(pixart) => Some(pixart.tokens()),
         }
     }
 
     /// The group that an encoder's tokens belong to.
     pub(super) fn group(self, is_t5: bool) -> usize {
-        usize::from(matches!(self, Self::Multimodal | Self::Flux { .. }) && is_t5)
+        usize::from(matches!(self, Self::Multimodal | Self::Flux) && is_t5)
     }
 
     /// What is taken of an encoder of which no layers are left out.
@@ -57,8 +65,8 @@ impl Family {
         let (tokens, pooled) = match self {
             Self::Plain => (states(contract), None),
             Self::PixArt(_) => (Some(masked(component, contract, of)?.clone()), None),
-            Self::Multimodal | Self::Flux { .. } if of.is_t5 => (states(contract), None),
-            Self::Flux { .. } => (None, contract.pooled.clone()),
+            Self::Multimodal | Self::Flux if of.is_t5 => (states(contract), None),
+            Self::Flux => (None, contract.pooled.clone()),
             // The projected text comes with the last encoder; what the first pools is not asked for.
             Self::Xl => {
                 let pooled = contract.pooled.clone().filter(|_| of.is_last);
@@ -104,7 +112,7 @@ impl Family {
         denoiser: &DenoiserContract,
         length: Option<usize>,
     ) -> Result<Option<[usize; 2]>> {
-        let Some(length) = length.or(self.t5_length()).filter(|_| self == Self::Multimodal) else { return Ok(None) };
+        let Some(length) = length.filter(|_| self == Self::Multimodal) else { return Ok(None) };
         let named = format!("{}/", ComponentKind::TextEncoder3);
         if let Some(missing) = bundle.missing.iter().find(|missing| missing.starts_with(&named)) {
             return Err(Error::model(

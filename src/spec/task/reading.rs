@@ -27,7 +27,7 @@ pub struct PromptReading {
     /// greater by one, and goes for the negative prompt too.
     pub clip_skip: Option<usize>,
     /// `max_sequence_length`: how many tokens T5 reads, 2 to 512, in a model that has it; CLIP's number is its own.
-    /// Absent: what diffusers' pipeline takes, 256 for Stable Diffusion 3 and Flux schnell, 512 for Flux dev, 120 for
+    /// Absent: the default of the task's pipeline class in diffusers: 256 for Stable Diffusion 3, 512 for Flux, 120 for
     /// PixArt-α, 300 for PixArt-Σ.
     pub max_sequence_length: Option<usize>,
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
-use crate::files::broken_link;
+use crate::files::{self, broken_link};
 
 /// The most bytes of a file. The largest `tokenizer.json` of a published text encoder has 17 million.
 const MOST_BYTES: u64 = 64 << 20;
@@ -17,7 +17,7 @@ pub(super) fn read_text(path: &Path) -> Result<Option<String>> {
         let problem = format!("has {bytes} bytes; expected at most {MOST_BYTES}");
         return Err(Error::model(path, problem, "take the tokenizer the model came with"));
     }
-    let bytes = match std::fs::read(path) {
+    let bytes = match files::read(path) {
         Ok(bytes) => bytes,
         Err(_) if broken_link(path).is_some() => return Err(incomplete(path)),
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),

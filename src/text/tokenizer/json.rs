@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokenizers::{ModelWrapper, PreTokenizerWrapper, Tokenizer};
 
 use super::charsmap;
-use super::clip::{FETCH, missing_token};
+use super::clip::{FETCH, WORD_END, incomplete, missing_token};
 use super::files::read_text;
 use super::limits;
 use super::special::Family;
@@ -71,6 +71,7 @@ fn check_model(path: &Path, json: &Value) -> Result<()> {
     let model = &json["model"];
     let (Some(vocab), Some(merges)) = (model["vocab"].as_object(), model["merges"].as_array()) else { return Ok(()) };
     let prefix = model["continuing_subword_prefix"].as_str().unwrap_or_default();
+    let mut pairs = Vec::with_capacity(merges.len());
     for (i, merge) in merges.iter().enumerate() {
         // Files before tokenizers 0.20 write "a b", later ones ["a", "b"].
         let pair = match merge {
@@ -84,11 +85,24 @@ fn check_model(path: &Path, json: &Value) -> Result<()> {
                 format!("merge {i}: token \"{b}\" does not begin with the continuing_subword_prefix \"{prefix}\"")
             }
             Some((a, b)) => match missing_token(vocab, a, b, prefix.len()) {
-                None => continue,
+                None => {
+                    pairs.push((a.to_owned(), b.to_owned()));
+                    continue;
+                }
                 Some(token) => format!("merge {i}: token \"{token}\" is not in the vocabulary"),
             },
         };
         return Err(Error::model(path, problem, FETCH));
     }
-    Ok(())
+    // Only of CLIP's kind of vocabulary is it known that each token is the result of a merge.
+    if model["end_of_word_suffix"].as_str() != Some(WORD_END) {
+        return Ok(());
+    }
+    let added: Vec<&str> =
+        json["added_tokens"].as_array().into_iter().flatten().filter_map(|token| token["content"].as_str()).collect();
+    let tokens = vocab.iter().map(|(token, id)| (token.as_str(), id.as_u64().unwrap_or(u64::MAX)));
+    match incomplete(tokens, &pairs, |token| added.contains(&token)) {
+        None => Ok(()),
+        Some(problem) => Err(Error::model(path, format!("its list of merges {problem}"), FETCH)),
+    }
 }

@@ -198,6 +198,12 @@ impl Settings {
         Ok(())
     }
 
+    /// True if a file names `content` as a special or an added token.
+    pub(super) fn names(&self, content: &str) -> bool {
+        let own = self.begin.iter().chain([&self.end, &self.unk, &self.pad]).chain(&self.mask);
+        own.chain(&self.additional).chain(&self.added).any(|token| token.content == content)
+    }
+
     /// The id of the padding token.
     pub(super) fn pad_id(&self, tokenizer: &Tokenizer, dir: &Path) -> Result<u32> {
         tokenizer.token_to_id(&self.pad.content).ok_or_else(|| self.unknown(dir, "pad_token", &self.pad.content))

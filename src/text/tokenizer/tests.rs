@@ -210,6 +210,25 @@ fn damaged_vocabularies_are_refused() {
     }
 }
 
+/// A vocabulary cut at the end of a line is told by the rows of the embedding.
+#[test]
+fn a_vocabulary_that_is_cut_does_not_fill_the_embedding() {
+    let dir = bert();
+    let text = std::fs::read_to_string(dir.path().join("vocab.txt")).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 370);
+    for (kept, rows, is_complete) in
+        [(370, 370, true), (370, 376, true), (370, 369, true), (369, 370, false), (200, 370, false), (370, 512, false)]
+    {
+        write(&dir, "vocab.txt", lines[..kept].join("\n"));
+        let checked = Tokenizer::open(dir.path()).unwrap().check_vocabulary(rows);
+        assert_eq!(checked.is_ok(), is_complete, "{kept} of {} tokens, {rows} rows", lines.len());
+        if let Err(error) = checked {
+            assert!(error.to_string().contains(&format!("{kept} tokens")), "{error}");
+        }
+    }
+}
+
 #[test]
 fn says_what_was_cut() {
     let tokenizer = Tokenizer::open(&fixture("sd1")).unwrap();
@@ -277,6 +296,70 @@ fn damaged_files_are_named() {
             assert!(error.to_string().contains(word), "{word}: {error}");
         }
     }
+}
+
+/// Files of merges that lack some: empty, a header alone, a web page on one line, cut at the end of any line or within one.
+#[test]
+fn merges_that_are_not_complete_are_refused() {
+    let merges = std::fs::read_to_string(fixture("sd1").join("merges.txt")).unwrap();
+    let lines: Vec<&str> = merges.lines().collect();
+    assert_eq!(lines.len(), 687);
+    let mut damaged = vec![
+        String::new(),
+        "\n".to_owned(),
+        lines[0].to_owned(),
+        format!("{}\n", lines[0]),
+        "<!DOCTYPE html><html><head><title>Not found</title></head></html>".to_owned(),
+        lines[1..].join("\n"),
+        merges.replacen("i n\n", "", 1),
+    ];
+    damaged.extend((1..lines.len()).step_by(37).map(|kept| lines[..kept].join("\n")));
+    damaged.push(merges.trim_end()[..merges.trim_end().len() - 1].to_owned());
+    for text in damaged {
+        let dir = directory("sd1");
+        write(&dir, "merges.txt", &text);
+        let error = Tokenizer::open(dir.path()).expect_err(&text);
+        assert!(matches!(error, Error::Model { .. }), "{error}");
+        assert!(error.to_string().contains("merges.txt: "), "{error}");
+    }
+    let dir = directory("sd1");
+    write(&dir, "merges.txt", lines[..600].join("\n"));
+    let error = Tokenizer::open(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("needs 686 merges, and 87 are missing"), "{error}");
+}
+
+#[test]
+fn a_tokenizer_json_that_lacks_merges_is_refused() {
+    let text = std::fs::read_to_string(fixture("json").join("tokenizer.json")).unwrap();
+    let good: Value = serde_json::from_str(&text).unwrap();
+    for kept in [0, 1, 300, 685] {
+        let mut json = good.clone();
+        json["model"]["merges"].as_array_mut().unwrap().truncate(kept);
+        let dir = directory("json");
+        write(&dir, "tokenizer.json", json.to_string());
+        let error = Tokenizer::open(dir.path()).expect_err("some are missing").to_string();
+        assert!(error.contains(&format!("needs 686 merges, and {} are missing", 686 - kept)), "{error}");
+    }
+}
+
+/// Vocabularies with tokens that no merge makes and nobody expects one to make.
+#[test]
+fn added_tokens_need_no_merge() {
+    let vocab: Value =
+        serde_json::from_str(&std::fs::read_to_string(fixture("sd1").join("vocab.json")).unwrap()).unwrap();
+    let with = |token: &str| {
+        let mut vocab = vocab.clone();
+        vocab[token] = 1200.into();
+        vocab.to_string()
+    };
+    let dir = directory("sd1");
+    write(&dir, "vocab.json", with("<|extra|>"));
+    assert!(Tokenizer::open(dir.path()).is_ok());
+    write(&dir, "vocab.json", with("mycat"));
+    assert!(Tokenizer::open(dir.path()).unwrap_err().to_string().contains("\"mycat\" (id 1200)"));
+    let added = json!({"added_tokens_decoder": {"1200": {"content": "mycat"}}, "model_max_length": 77});
+    write(&dir, "tokenizer_config.json", added.to_string());
+    assert!(Tokenizer::open(dir.path()).is_ok());
 }
 
 #[test]
