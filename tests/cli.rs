@@ -575,9 +575,17 @@ fn prompts_that_are_not_read_as_they_are_meant_are_warned_of() {
         ("a cat", "negative_prompt = 'a BREAK b'\n", "", Some("negative_prompt: \"BREAK\" is read as a word")),
         ("a cat", "", cat, Some("cat.safetensors: no prompt has its token \"<cat>\"")),
         ("a <cat>", "", cat, None),
-        ("a (<CAT>:1.2)", weights, cat, None),
+        ("a (<cat>:1.2)", weights, cat, None),
+        ("a <CAT>", "", cat, Some("transformers 4 (without ftfy, and with ftfy) gives other tokens")),
         ("a cat", "negative_prompt = '<cat>'\n", cat, None),
         (r"a \\[cat\\] \\(red\\), 3:4", weights, "", None),
+        ("a “cat”", "", "", Some("prompt: CLIPTokenizer of transformers 4 (with ftfy) gives other tokens")),
+        ("a &amp; b", "", "", Some("transformers 4 (with ftfy) gives other tokens")),
+        ("a 猫猫", "", "", Some("transformers 4 (without ftfy) gives other tokens")),
+        ("a “cat”", "text_cleaning = 'ftfy'\n", "", None),
+        ("a “cat”", "text_cleaning = 'basic'\n", "", None),
+        ("a “cat”", "text_cleaning = 'fast'\n", "", None),
+        ("a café", "", "", None),
     ] {
         let text = format!(
             "[model]\npath = '{}'\n[task.text-to-image]\nprompt = \"{prompt}\"\n{keys}{tables}[run]\nsteps = 1\nseed = 1\n\
