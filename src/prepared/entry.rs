@@ -10,6 +10,7 @@ use super::digest::Stamp;
 use super::processor;
 use crate::bundle::GraphFile;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::session::{Optimization, Runtime, Session, SessionOptions};
 
 /// The prepared graph, in an entry's folder.
