@@ -80,7 +80,7 @@ pub(super) fn write_sealed(path: &Path, content: &impl Serialize) -> Result<()> 
     let text = serde_json::to_string_pretty(content).map_err(|e| Error::io(path, "writing", e.into()))?;
     files::write_whole(path, |file| {
         use std::io::Write;
-        write!(file, "{text}{SEAL}{:08x}\n", crc32fast::hash(text.as_bytes()))
+        writeln!(file, "{text}{SEAL}{:08x}", crc32fast::hash(text.as_bytes()))
     })
 }
 
