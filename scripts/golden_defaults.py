@@ -8,7 +8,7 @@ Run from the root of the repository, with the packages of scripts/make_families.
 Numbers are those of the signature of each class's __call__. What the code decides is observed on tiny models, called with
 an input image of another size than the model's and stopped at the first call of the denoiser:
 
-    size    what width and height are without a value: "image", "sample_size" (the denoiser's), a number of latents, or "area"
+    size    what width and height are without a value: "image", "sample_size" (the denoiser's), a number of latents, "area", or [height, width]
     old     the sample_size that a configuration older than diffusers 0.9 with sample_size 32 is given, if another
 """
 
@@ -35,10 +35,7 @@ KEYS = {
     "noise_level": "noise_level",
     "max_sequence_length": "max_sequence_length",
     "eta": "eta",
-    "true_cfg_scale": "true_cfg_scale",
-    "guidance_rescale": "guidance_rescale",
-    "aesthetic_score": "aesthetic_score",
-    "negative_aesthetic_score": "negative_aesthetic_score",
+    "controlnet_conditioning_scale": "control_scale",
 }
 # Classes by the tiny pipeline that lends them its parts.
 CLASSES = {
@@ -73,7 +70,14 @@ CLASSES = {
     "pixart-sigma": ["PixArtSigmaPipeline"],
     "uncond": ["DDPMPipeline", "DDIMPipeline", "PNDMPipeline"],
     "ldm": ["LDMPipeline"],
-    None: ["LDMTextToImagePipeline", "LDMSuperResolutionPipeline"],
+    None: [
+        "LDMTextToImagePipeline",
+        "LDMSuperResolutionPipeline",
+        "OnnxStableDiffusionPipeline",
+        "OnnxStableDiffusionImg2ImgPipeline",
+        "OnnxStableDiffusionInpaintPipeline",
+        "OnnxStableDiffusionUpscalePipeline",
+    ],
 }
 WIDTH, HEIGHT = 96, 64
 
@@ -176,6 +180,13 @@ def old_sample_size(kind, parts):
     return with_parts(kind, parts | {"unet": changed}).unet.config.sample_size
 
 
+def alike(name, call):
+    """Requires the values that all classes share, which the engine has as constants."""
+    shared = {"true_cfg_scale": 1.0, "guidance_rescale": 0.0, "aesthetic_score": 6.0, "negative_aesthetic_score": 2.5}
+    for key, value in shared.items():
+        assert key not in call or call[key].default == value, f"{name}: {key} = {call[key].default}"
+
+
 def main():
     torch.set_grad_enabled(False)
     warnings.filterwarnings("ignore")
@@ -187,6 +198,9 @@ def main():
                 kind = getattr(diffusers, name)
                 call = inspect.signature(kind.__call__).parameters
                 row = {own: call[key].default for key, own in KEYS.items() if key in call}
+                alike(name, call)
+                if "height" in call and call["height"].default:
+                    row["size"] = [call["height"].default, call["width"].default]
                 if family is not None:
                     parts = built[family]()
                     row["size"] = size(with_parts(kind, parts))

@@ -88,8 +88,15 @@ for name, colour, channels in [("rgb-16.png", 2, 3), ("rgba-16.png", 6, 4), ("gr
 (OUT / "load" / "grey-2.png").write_bytes(png(4, 2, 2, 0, [b"\x1b", b"\xe4"]))
 (OUT / "load" / "grey-4.png").write_bytes(png(4, 2, 4, 0, [b"\x01\x9f", b"\x5a\xc3"]))
 
-for path in sorted((OUT / "load").iterdir()):
+
+
+def add_rgb(path):
+    """What Pillow makes of a file."""
     ImageOps.exif_transpose(Image.open(path)).convert("RGB").save(f"{path}.rgb.png", optimize=True)
+
+
+for path in sorted((OUT / "load").iterdir()):
+    add_rgb(path)
 
 source = scene(61, 47)
 source.save(OUT / "resize" / "source.png", optimize=True)
@@ -107,3 +114,24 @@ halves = ((np.arange(48, dtype=np.float32) * 5 + 0.5) / 255 - 0.5) * 2
 decoded[0, :, 0, :] = halves.reshape(3, 16)
 np.save(OUT / "decoded.npy", decoded)
 processor.postprocess(torch.from_numpy(decoded), output_type="pil")[0].save(OUT / "decoded.png", optimize=True)
+
+# What JPEG files differ in: sampling, sides that fill no whole block, scans, colour spaces, restart markers.
+odd = scene(37, 21)
+jpegs = {
+    "odd-420": (odd, {"quality": 75, "subsampling": 2}),
+    "odd-422": (odd, {"quality": 85, "subsampling": 1}),
+    "odd-444": (odd, {"quality": 30, "subsampling": 0}),
+    "odd-progressive-420": (odd, {"quality": 85, "subsampling": 2, "progressive": True}),
+    "odd-progressive-422": (odd, {"quality": 60, "subsampling": 1, "progressive": True}),
+    "odd-grey-progressive": (odd.convert("L"), {"quality": 85, "progressive": True}),
+    "best-420": (odd, {"quality": 100, "subsampling": 2}),
+    "narrow-420": (scene(3, 19), {"quality": 80, "subsampling": 2}),
+    "pixel-420": (scene(1, 1), {"quality": 80, "subsampling": 2}),
+    "restart": (odd, {"quality": 75, "subsampling": 2, "restart_marker_blocks": 2}),
+    "rgb": (odd, {"quality": 80, "keep_rgb": True}),
+    "turned-420": (odd, {"quality": 85, "subsampling": 2, "exif": files["lossy-turned-6.jpg"][1]["exif"]}),
+    "cmyk": (scene(19, 13).convert("CMYK"), {"quality": 85}),
+}
+for name, (image, options) in jpegs.items():
+    image.save(OUT / "load" / f"lossy-{name}.jpg", **options)
+    add_rgb(OUT / "load" / f"lossy-{name}.jpg")

@@ -89,9 +89,22 @@ def sgm_name(name):
 
 
 def make_file(
-    parts, naming, unet=(), text=(), text_2=(), rank=2, seed=0, size=0.3, alphas=True, dtype=torch.float32, header=None
+    parts,
+    naming,
+    unet=(),
+    text=(),
+    text_2=(),
+    rank=2,
+    seed=0,
+    size=0.3,
+    alphas=True,
+    dtype=torch.float32,
+    header=None,
+    alpha=None,
+    strays=(),
 ):
-    """Makes a LoRA in one naming. `rank` may be a function of a module's place in the file."""
+    """Makes a LoRA in one naming. `rank` may be a function of a module's place in the file, `alpha` is one of a type of
+    its own for all modules, and `strays` are the names of matrices of modules that the model does not have."""
     encoder = "lora_te1_" if "text_encoder_2" in parts else "lora_te_"
     flat_parts = {"unet": "lora_unet_", "text_encoder": encoder, "text_encoder_2": "lora_te2_"}
     rng = np.random.default_rng(seed)
@@ -121,6 +134,11 @@ def make_file(
                     ends = {"down": "_lora.down.weight", "up": "_lora.up.weight"}
             tensors[stem + ends["down"]], tensors[stem + ends["up"]] = down, up
     tensors = {n: t.to(dtype).contiguous() for n, t in tensors.items()}
+    if alpha is not None:
+        tensors |= {n: alpha.clone() for n in tensors if n.endswith(".alpha")}
+    for name in strays:
+        shape = [3, 16] if name.endswith((".lora_down.weight", ".lora_A.weight")) else [16, 3]
+        tensors[name] = torch.zeros([] if name.endswith(".alpha") else shape)
     return tensors, header
 
 
@@ -158,6 +176,54 @@ FILES = {
 }
 
 
+STRAY = "lora_unet_down_blocks_7_attentions_0_transformer_blocks_0_attn1_to_q"
+FILES |= {
+    "int-alphas": (
+        "sd1", dict(naming="kohya", unet=CONVOLUTIONS[:4] + ATTENTIONS[:1], text=TEXT[:1], rank=3, seed=13, alpha=torch.tensor(2))
+    ),
+    "double": (
+        "sd1",
+        dict(
+            naming="kohya",
+            unet=CONVOLUTIONS[:3] + ATTENTIONS[:1],
+            seed=14,
+            dtype=torch.float64,
+            alpha=torch.tensor(1.3, dtype=torch.float64),
+        ),
+    ),
+    "brain": (
+        "sd1",
+        dict(naming="kohya", unet=ATTENTIONS[1:], seed=15, dtype=torch.bfloat16, alpha=torch.tensor([1], dtype=torch.int32)),
+    ),
+    "strays-kohya": (
+        "sd1",
+        dict(
+            naming="kohya",
+            unet=ATTENTIONS[:1],
+            text=TEXT[:1],
+            seed=16,
+            strays=(f"{STRAY}.lora_down.weight", f"{STRAY}.lora_up.weight", f"{STRAY}.alpha"),
+        ),
+    ),
+    "strays-peft": (
+        "sd1",
+        dict(
+            naming="peft",
+            unet=ATTENTIONS[:1],
+            text=TEXT[:1],
+            seed=17,
+            rank=4,
+            strays=tuple(
+                f"{part}.lora_{ab}.weight"
+                for part in ("unet.mid_block.attentions.9.proj_in", "text_encoder.text_model.encoder.layers.9.mlp.fc1",
+                             "text_encoder_2.text_model.encoder.layers.0.mlp.fc1")
+                for ab in "AB"
+            ),
+        ),
+    ),
+}
+
+
 def case(*loras, model="sd1", variant=None, rel=1e-5):
     """One case. A LoRA is (file, keys of its table)."""
     return {"model": model, "variant": variant, "loras": loras, "rel": rel}
@@ -179,6 +245,11 @@ CASES = {
     "one-of-two": case(("kohya", {"scale": 0.0}), ("kohya-conv", {"scale": 0.6})),
     "legacy": case(("kohya-conv", {"scale": 0.5}), ("kohya-half", {}), model="sd1-legacy"),
     "sd2v": case(("sd2v", {}), model="sd2v"),
+    "int-alphas": case(("int-alphas", {"scale": 0.8})),
+    "double": case(("double", {})),
+    "brain": case(("brain", {"scale": 0.7})),
+    "strays-kohya": case(("strays-kohya", {})),
+    "strays-peft": case(("strays-peft", {})),
     "half": case(("one-level", {"scale": 0.8}), variant="unet-half", rel=1e-2),
     "int64-timestep": case(("one-level", {"scale": 0.8}), variant="unet-int64-timestep"),
 }

@@ -17,6 +17,7 @@ scripts/golden_families.py runs the same modules in PyTorch.
     sd3        a transformer, 16 channels, three text encoders, the third T5's
     flux-dev   a transformer over samples packed into tokens, told of the guidance scale
     flux-schnell  one that is not told; its other graphs are those of flux-dev
+    lcm-plain  the same as lcm under Stable Diffusion's class; its graphs are those of lcm
     sd3-clip   the same without T5; its graphs are those of sd3
     pixart-sigma  a transformer told which of T5's tokens are padding; its first stage is that of xl
     pixart-alpha  one that is told the picture's size too, and nothing else: the rest is that of pixart-sigma
@@ -276,6 +277,10 @@ def pipelines(tokenizer):
             unet=unet(543, time_cond_proj_dim=8), scheduler=sampler, **parts(541), **plain
         )
 
+    def lcm_plain():
+        parts = {name: part for name, part in lcm().components.items() if name != "image_encoder"}
+        return diffusers.StableDiffusionPipeline(**parts, requires_safety_checker=False)
+
     def depth():
         # what estimates depth is not run: the depth map is given
         return diffusers.StableDiffusionDepth2ImgPipeline(
@@ -359,12 +364,15 @@ def pipelines(tokenizer):
         return pixart(diffusers.PixArtAlphaPipeline, pixart_transformer(604, 12, True))
 
     pixarts = (pixart_sigma, pixart_alpha)
-    made = (control, inpaint, instruct, upscale, lcm, depth, xl, refiner, sd3, sd3_clip, flux_dev, flux_schnell)
+    made = (control, inpaint, instruct, upscale, lcm, lcm_plain, depth, xl, refiner, sd3, sd3_clip, flux_dev, flux_schnell)
     return {f.__name__.replace("_", "-"): f for f in made + pixarts}
 
 
 # Fixtures whose graphs are those of another: each is named in the pipelines that use it.
 GRAPHS = {
+    "lcm-plain": {
+        name: f"lcm/{name}/model.onnx" for name in ("text_encoder", "unet", "vae_encoder", "vae_decoder")
+    },
     "sd3-clip": {
         name: f"sd3/{name}/model.onnx"
         for name in ("text_encoder", "text_encoder_2", "transformer", "vae_encoder", "vae_decoder")

@@ -102,6 +102,15 @@ pub enum Error {
         help: String,
     },
 
+    /// The machine, or the container the process runs in, lacks the memory for this run.
+    #[error("memory: {problem}{}", help_line(.help))]
+    Memory {
+        /// The needed and the free bytes.
+        problem: String,
+        /// What to do; may be empty.
+        help: String,
+    },
+
     /// A file could not be read or written.
     #[error("{}: {action} failed: {source}", .path.display())]
     Io {
@@ -170,6 +179,18 @@ pub(crate) fn count_of(count: usize, noun: &str) -> String {
 
 /// A result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The source of an [`Error::Io`] for a path that names a FIFO, a socket or a device, which is never opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is a {0}; expected a regular file")]
+pub struct NotRegularFile(pub &'static str);
+
+impl NotRegularFile {
+    /// Finds it in an error of the operating system.
+    pub fn of(error: &std::io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
+    }
+}
 
 /// One thing wrong with a pipeline file or with a flag.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -246,7 +267,12 @@ impl Error {
             | Self::Input { .. }
             | Self::Scheduler { .. }
             | Self::Provider { .. } => 2,
-            Self::Runtime { .. } | Self::Graph { .. } | Self::NonFinite { .. } | Self::Io { .. } => 1,
+            Self::Io { source, .. } if NotRegularFile::of(source).is_some() => 2,
+            Self::Runtime { .. }
+            | Self::Graph { .. }
+            | Self::NonFinite { .. }
+            | Self::Memory { .. }
+            | Self::Io { .. } => 1,
             Self::Interrupted { .. } => 130,
         }
     }

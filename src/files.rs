@@ -3,6 +3,8 @@
 mod atomic;
 mod home;
 mod link;
+mod reading;
+mod system;
 mod target;
 
 use std::fs::File;
@@ -14,23 +16,26 @@ use sha2::{Digest, Sha256};
 pub(crate) use atomic::{replace, write_new, write_new_or_same, write_whole};
 pub(crate) use home::expand_home;
 pub(crate) use link::broken_link;
+pub(crate) use reading::{open, read, read_at_most, read_text};
+pub(crate) use system::{flush_to_disk, open_lock_file, rename_folder};
 pub(crate) use target::{is_stream, require_format, require_writable_file, require_writable_folder};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, NotRegularFile, Result};
 
 /// Opens a file that the user named as an input.
 ///
 /// # Errors
 ///
-/// [`Error::Input`] where there is no such file or it is a directory, [`Error::Io`] where it cannot be opened.
+/// [`Error::Input`] if the file is missing, a directory, a FIFO or a device; [`Error::Io`] where it cannot be opened.
 pub(crate) fn open_input(path: &Path) -> Result<File> {
     let at_fault = |problem: &str| Error::input(path.display().to_string(), problem, "name a file that exists");
-    match File::open(path) {
+    match open(path) {
         Ok(_) if path.is_dir() => Err(at_fault("is a directory")),
         Ok(file) => Ok(file),
         Err(_) if broken_link(path).is_some() => Err(at_fault(&broken_link(path).unwrap_or_default())),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Err(at_fault("there is no such file")),
         Err(_) if path.is_dir() => Err(at_fault("is a directory")),
+        Err(e) if NotRegularFile::of(&e).is_some() => Err(at_fault(&e.to_string())),
         Err(e) => Err(Error::io(path, "opening", e)),
     }
 }
@@ -42,7 +47,7 @@ pub(crate) fn open_input(path: &Path) -> Result<File> {
 /// [`Error::Io`] where the file cannot be read.
 pub(crate) fn digest_into(path: &Path, hash: &mut Sha256) -> Result<()> {
     let failed = |e| Error::io(path, "reading", e);
-    let mut file = File::open(path).map_err(failed)?;
+    let mut file = open(path).map_err(failed)?;
     let mut buffer = vec![0; 1 << 20];
     loop {
         match file.read(&mut buffer).map_err(failed)? {
@@ -50,6 +55,17 @@ pub(crate) fn digest_into(path: &Path, hash: &mut Sha256) -> Result<()> {
             n => hash.update(&buffer[..n]),
         }
     }
+}
+
+/// The sha256 of a file, in hexadecimal.
+///
+/// # Errors
+///
+/// [`Error::Io`] if the file cannot be read.
+pub(crate) fn digest(path: &Path) -> Result<String> {
+    let mut hash = Sha256::new();
+    digest_into(path, &mut hash)?;
+    Ok(hexadecimal(hash))
 }
 
 /// A digest as it is written, in hexadecimal.

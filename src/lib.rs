@@ -77,6 +77,7 @@ pub mod spec;
 pub mod task;
 pub mod tensor;
 pub mod text;
+mod threads;
 pub mod tiles;
 
 pub use bundle::Bundle;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 /// The rooms of `src/` from the ground up. A room uses rooms of lower floors and itself, never its own floor's others.
 const FLOORS: &[&[&str]] = &[
     &["error", "memory", "guard"],
-    &["tensor", "rng", "files", "tiles"],
+    &["tensor", "rng", "files", "tiles", "threads"],
     &["scheduler", "image", "metadata", "npy"],
     &["bundle", "session", "plot"],
     &["rewrite"],
@@ -199,6 +199,45 @@ fn only_the_command_line_speaks_and_reads_the_environment() {
         wrong.extend(spoken.map(|word| format!("{}: {word}", source.path.display())));
     }
     assert_none(wrong);
+}
+
+/// Opening a FIFO waits and a device never ends, so files are opened where that is looked at first.
+#[test]
+fn inputs_are_opened_in_one_place() {
+    const WORDS: &[&str] = &["File::open", "fs::read", "fs::read_to_string", "File::options"];
+    /// What the system itself keeps, folders that are synced, and files that were just written.
+    const OTHERS: &[&str] =
+        &["memory.rs", "session/options.rs", "session/library/loaded.rs", "session/fetch/mod.rs", "pipeline/save.rs"];
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| source.room() != "files") {
+        let path = source.path.to_string_lossy().replace('\\', "/");
+        let opened = WORDS.iter().filter(|word| names(&source.code, &format!("{word}(")));
+        wrong.extend(opened.filter(|_| !OTHERS.contains(&path.as_str())).map(|word| format!("{path}: {word}")));
+    }
+    assert_none(wrong);
+}
+
+/// Parsers of other crates may panic on what they read, which is the file's fault and no reason to end the program.
+#[test]
+fn parsers_of_other_crates_are_contained() {
+    const PARSERS: &[&str] = &[
+        "SafeTensors::",
+        "png::Decoder::new",
+        "ImageReader::new",
+        "ZipArchive::new",
+        "DeTable::parse",
+        "Message>::decode",
+        "Tokenizer::from_bytes",
+    ];
+    let all = sources();
+    for parser in PARSERS {
+        let mut users = all.iter().filter(|source| source.code.contains(parser)).peekable();
+        assert!(users.peek().is_some(), "{parser} is used nowhere");
+        let open =
+            users.filter(|source| !source.code.contains("contain")).map(|s| format!("{}: {parser}", s.path.display()));
+        // The archive is unpacked for `fetch`, which contains that.
+        assert_none(open.filter(|user| !user.starts_with("session/fetch/unpack.rs")).collect());
+    }
 }
 
 /// One scheduler never leans on another, nor one task on another: each can be read, changed and removed alone.

@@ -97,6 +97,56 @@ fn table(file: &str, keys: &str) -> String {
     format!("[[lora]]\npath = '{}'\n{keys}\n", golden().join("files").join(file).display())
 }
 
+/// Writes a safetensors file of zeros in float32, and of numbers in other types.
+fn write_zeros(path: &Path, tensors: &[(String, Vec<usize>)]) {
+    let (mut header, mut at) = (serde_json::Map::new(), 0);
+    for (name, shape) in tensors {
+        let end = at + 4 * shape.iter().product::<usize>();
+        let tensor = serde_json::json!({"dtype": "F32", "shape": shape, "data_offsets": [at, end]});
+        header.insert(name.clone(), tensor);
+        at = end;
+    }
+    let header = serde_json::Value::Object(header).to_string();
+    let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &vec![0; at]].concat();
+    std::fs::write(path, bytes).expect("the folder can be written to");
+}
+
+/// What a file holds beside modules that the model has is left out, counted and named, by `check` and by a run.
+#[test]
+fn what_a_model_has_no_place_for_is_left_out_with_a_warning() {
+    const KNOWN: &str = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k";
+    let pair = |module: &str| {
+        [(format!("{module}.lora_down.weight"), vec![2, 16]), (format!("{module}.lora_up.weight"), vec![16, 2])]
+    };
+    let one = |name: &str| vec![(name.to_owned(), vec![1])];
+    let strays = (0..5).flat_map(|i| pair(&format!("lora_unet_down_blocks_7_attentions_{i}_proj_in"))).collect();
+    for (more, words) in [
+        (strays, &["5 of its 6 modules of the denoiser", "unet/model.onnx", "attentions_0_proj_in", "and 2 more"][..]),
+        (
+            pair("lora_te2_text_model_encoder_layers_0_mlp_fc1").to_vec(),
+            &["its 1 modules of text_encoder_2", "does not load"],
+        ),
+        (pair("lora_te3_encoder_block_0_layer_0_SelfAttention_q").to_vec(), &["its 1 modules of text_encoder_3"]),
+        (one("lora_unet_mid_block_x.alpha"), &["1 modules have an alpha and no matrices", "mid_block_x"]),
+        (one("lora_unet_down_blocks_7_x.hada_w1_a"), &["1 tensors are left out", "LoHa", "down_blocks_7_x"]),
+        (one("lora_te2_text_model_final_layer_norm.diff"), &["1 tensors are left out", "full difference"]),
+        (one("bundle_emb.cat.string_to_param.*"), &["1 tensors are left out", "[[embedding]]", "bundle_emb.cat"]),
+        (one("epoch"), &["1 tensors are left out", "no naming that is known", "epoch"]),
+    ] {
+        let scratch = tempfile::tempdir().expect("a folder");
+        write_zeros(&scratch.path().join("style.safetensors"), &[pair(KNOWN).to_vec(), more].concat());
+        let path = pipeline(scratch.path(), "pipeline.toml", "sd1", "[[lora]]\npath = 'style.safetensors'\n");
+        for arguments in [&["check"][..], &["run", "--output", "out"]] {
+            let mut command = ldm_ort(scratch.path());
+            command.arg(arguments[0]).arg(&path).args(&arguments[1..]);
+            let answer = answer(command);
+            assert_eq!(answer.code, Some(0), "{answer}");
+            let line = answer.stderr.lines().find(|line| line.contains("style.safetensors: ")).expect("a warning");
+            words.iter().for_each(|word| assert!(line.contains(word), "{word}: {line}"));
+        }
+    }
+}
+
 /// Weights within the graph's file and beside it.
 #[test]
 fn scale_0_leaves_the_bits_alone() {
@@ -135,6 +185,11 @@ fn a_picture_is_drawn_again_from_its_record_and_no_file_is_changed() {
     let again = tempfile::tempdir().expect("a folder");
     let mut command = ldm_ort(again.path());
     command.args(["run", "--from"]).arg(&first).args(["--save-latents", "latents.npy", "--output", "out"]);
+    // A record names no file outside of the folder it is made in.
+    command.arg("--model").arg(common::models().join("sd1"));
+    for (at, name) in ["kohya.safetensors", "peft.safetensors"].into_iter().enumerate() {
+        command.arg("--input").arg(format!("lora[{at}].path={}", golden().join("files").join(name).display()));
+    }
     let answer = answer(command);
     assert_eq!(answer.code, Some(0), "{answer}");
     assert!(npy::read(&again.path().join("latents.npy")).values == latents.values);

@@ -184,20 +184,46 @@ fn many_tokens_are_taken_in_parts() {
         let path = fixtures().join(name).join("model.onnx");
         let graph = GraphFile::open(&path).unwrap();
         let lengths = Lengths { batch: 2, height: 66, width: 64, tokens: 3 };
-        let axes = graph.inputs.iter().flat_map(|info| {
-            let free = |(dim, length): (&Dim, usize)| match dim {
-                Dim::Free(name) => Some((name.clone(), length)),
-                Dim::Fixed(_) => None,
-            };
-            info.shape.iter().zip(lengths.of(info)).filter_map(free).collect::<Vec<_>>()
-        });
-        let new = rewritten_at(&path, &axes.collect::<Vec<_>>()).unwrap();
+        let new = rewritten_at(&path, &axes(&graph, lengths)).unwrap();
         let joined = |rewritten: &Rewritten| rewritten.bytes.windows(7).filter(|part| part == b"/Concat").count();
         let whole = rewritten(&path).unwrap();
         assert_eq!(whole.report, new.report, "{name}");
         assert!(joined(&new) > joined(&whole), "{name}: parts are joined again");
         compare(&runtime, &path, &new, &[lengths]);
     }
+}
+
+/// ONNX Runtime takes time quadratic in the number of nodes to open a graph, which therefore doesn't grow without bound.
+#[test]
+fn very_many_tokens_make_no_more_nodes() {
+    let scratch = tempfile::tempdir().unwrap();
+    let file = scratch.path().join("model.onnx");
+    for name in ["models/sd1/unet", "families/xl/unet"] {
+        let path = fixtures().join(name).join("model.onnx");
+        let graph = GraphFile::open(&path).unwrap();
+        // Latents of images of 512, 4096 and 16384 pixels a side, a token a latent.
+        let [few, many, most] = [64, 512, 2048].map(|side| {
+            let lengths = Lengths { batch: 1, height: side, width: side, tokens: 3 };
+            std::fs::write(&file, rewritten_at(&path, &axes(&graph, lengths)).unwrap().bytes).unwrap();
+            GraphFile::open(&file).unwrap().operators.values().sum::<usize>()
+        });
+        assert!(few < many, "{name}: {few} and {many} nodes");
+        assert_eq!(many, most, "{name}");
+        let layers = 4;
+        assert!(many - few < 32 * 16 * layers, "{name}: {few} and {many} nodes");
+    }
+}
+
+/// The lengths of the axes that a graph leaves free.
+fn axes(graph: &GraphFile, lengths: Lengths) -> Vec<(String, usize)> {
+    let of_input = |info: &TensorInfo| {
+        let free = |(dim, length): (&Dim, usize)| match dim {
+            Dim::Free(name) => Some((name.clone(), length)),
+            Dim::Fixed(_) => None,
+        };
+        info.shape.iter().zip(lengths.of(info)).filter_map(free).collect::<Vec<_>>()
+    };
+    graph.inputs.iter().flat_map(of_input).collect()
 }
 
 /// What is not rewritten stands as it stood, fields that this program does not know included.

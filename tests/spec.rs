@@ -98,7 +98,7 @@ fn a_spec_written_out_reads_back_the_same() {
 fn a_spec_made_in_code_reads_back_the_same() {
     let mut prompting = Prompting::new(vec!["a \"circle\"\n\t\\ of 日本 \u{7f}".into(), String::new()]);
     prompting.negative_prompts = vec!["x".into(), "y".into()];
-    prompting.guidance_scale = 0.1 + 0.2;
+    prompting.guidance_scale = Some(0.1 + 0.2);
     let begin = Beginning::Image("/in'.png".into());
     let tasks = [
         Task::TextToImage(TextToImage { prompting: prompting.clone() }),
@@ -134,10 +134,30 @@ fn paths_are_relative_to_where_they_were_written() {
 }
 
 #[test]
+fn prompts_have_a_largest_length() {
+    let long = "a".repeat(32 * 1024);
+    let spec = |keys: &str| {
+        let text = format!("[model]\npath = \"m\"\n[task.text-to-image]\n{keys}\n");
+        Spec::parse(&text, None, &Overrides::default())
+    };
+    assert!(spec(&format!("prompt = \"{long}\"")).is_ok());
+    for (key, keys) in [
+        ("prompt", format!("prompt = \"{long}a\"")),
+        ("prompt", format!("prompt = [\"\", \"{long}a\"]")),
+        ("negative_prompt", format!("prompt = \"\"\nnegative_prompt = \"{long}a\"")),
+        ("prompt_2", format!("prompt = \"\"\nprompt_2 = \"{long}a\"")),
+    ] {
+        let error = spec(&keys).unwrap_err().to_string();
+        let want = format!("task.text-to-image.{key}: has a text of 32769 bytes; expected at most 32768");
+        assert!(error.contains(&want), "{error}");
+    }
+}
+
+#[test]
 fn the_table_of_tasks_tells_the_keys_each_takes() {
     let keys = |name| TASKS.iter().find(|entry| entry.name == name).unwrap().keys().join(" ");
     let of_prompts = "prompt negative_prompt prompt_2 negative_prompt_2 prompt_3 negative_prompt_3 guidance_scale \
-                      true_cfg_scale guidance_interval guidance_rescale weights long_prompts clip_skip max_sequence_length original_size crop target_size \
+                      true_cfg_scale guidance_interval guidance_rescale weights long_prompts text_cleaning clip_skip max_sequence_length original_size crop target_size \
                       aesthetic_score negative_aesthetic_score";
     assert_eq!(keys("text-to-image"), of_prompts);
     assert_eq!(keys("image-to-image"), format!("{of_prompts} latents image strength"));

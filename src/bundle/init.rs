@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
+use super::pipeline_class::DefaultSize;
 use super::tasks::TaskFit;
-use super::{Bundle, ComponentKind, DenoiserContract, Family, PixArt, json};
+use super::{Bundle, CallDefaults, ComponentKind, Defaults, DenoiserContract, Fact, json};
 
 /// Writes a complete, commented pipeline.toml for a model directory.
 ///
@@ -13,7 +14,10 @@ pub fn init_toml(bundle: &Bundle, model_path: &str, fits: &[TaskFit]) -> String 
     let possible: Vec<&str> = fits.iter().filter(|t| t.possible).map(|t| t.task).collect();
     let task = possible.first().copied().unwrap_or("text-to-image");
     let facts = &bundle.facts;
-    let style = Style::of(bundle);
+    let takes_residuals =
+        bundle.denoiser().and_then(DenoiserContract::resolve).is_ok_and(|contract| !contract.residuals.is_empty());
+    let call = bundle.call_defaults(task, takes_residuals);
+    let style = Style::of(bundle, &call);
     let mut out = String::new();
     // Writing to a string does not fail.
     let mut line = |text: &str| {
@@ -36,11 +40,9 @@ pub fn init_toml(bundle: &Bundle, model_path: &str, fits: &[TaskFit]) -> String 
         names => line(&format!("# This model can do: {}.", names.join(", "))),
     }
     line(&format!("[task.{task}]"));
-    for text in task_keys(task, bundle, style) {
+    for text in task_keys(task, bundle, &style) {
         line(&text);
     }
-    let takes_residuals =
-        bundle.denoiser().and_then(DenoiserContract::resolve).is_ok_and(|contract| !contract.residuals.is_empty());
     // A denoiser for control networks beside the plain one is there for whoever wants it; by itself it wants one.
     let comment = if takes_residuals { "" } else { "# " };
     if takes_residuals || bundle.controlled_denoiser.is_some() {
@@ -53,7 +55,8 @@ pub fn init_toml(bundle: &Bundle, model_path: &str, fits: &[TaskFit]) -> String 
         if bundle.component(ComponentKind::ControlNet).is_none() {
             line(&format!("{comment}path = \"controlnet\"    # its directory"));
         }
-        line(&format!("{comment}scale = 1.0"));
+        let scale = bundle.call_defaults(task, true).values.control_scale.unwrap_or(1.0);
+        line(&format!("{comment}scale = {scale:?}"));
     }
     line("");
     let class = bundle.scheduler.as_ref().and_then(|s| s.class.as_deref());
@@ -71,19 +74,25 @@ pub fn init_toml(bundle: &Bundle, model_path: &str, fits: &[TaskFit]) -> String 
     line(table[1]);
     line("");
     line("[run]");
-    line(&format!("steps = {}", style.steps));
+    line(&format!("steps = {}    # {}", style.steps, style.source));
     line("seed = 42          # image i of a run is drawn from seed + i");
     line("images = 1         # for each prompt");
-    let (width, height) = facts.default_size.value;
+    if let Some(Fact { value, source }) = bundle.half_precision_noise() {
+        line(&format!("# noise = \"{}\"    # {source}; without it, float32 noise", value.name()));
+    }
+    let size = bundle.default_size(task, takes_residuals);
+    let (width, height) = size.value;
     if matches!(task, "text-to-image" | "class-conditional" | "conditional" | "unconditional") {
-        line(&format!(
-            "width = {width}       # multiples of {}; default: {}",
-            facts.size_multiple(),
-            facts.default_size.source
-        ));
+        line(&format!("width = {width}       # multiples of {}; default: {}", facts.size_multiple(), size.source));
         line(&format!("height = {height}"));
     } else {
-        line("# The picture's size is taken from the picture that goes in.");
+        match call.values.size {
+            DefaultSize::Model | DefaultSize::Square512 => {
+                line(&format!("# width = {width}       # default: {}; the input image is resized to it", size.source));
+                line(&format!("# height = {height}"));
+            }
+            _ => line("# Without a width and a height, the size is that of the input image."),
+        }
     }
     line("");
     line("[device]");
@@ -94,47 +103,48 @@ pub fn init_toml(bundle: &Bundle, model_path: &str, fits: &[TaskFit]) -> String 
     out
 }
 
-/// Steps and guidance that suit the way a model was trained.
-#[derive(Debug, Clone, Copy)]
+/// The values that the pipeline file states.
+#[derive(Debug, Clone)]
 struct Style {
     steps: usize,
     guidance: f64,
+    values: Defaults,
+    source: String,
 }
 
 impl Style {
-    fn of(bundle: &Bundle) -> Self {
-        let class = bundle.scheduler.as_ref().and_then(|s| s.class.as_deref()).unwrap_or_default();
-        let contract = bundle.denoiser().and_then(DenoiserContract::resolve).ok();
-        let has = |role: fn(&DenoiserContract) -> bool| contract.as_ref().is_some_and(role);
-        let trailing =
-            bundle.scheduler.as_ref().is_some_and(|s| json::string(&s.config, "timestep_spacing") == Some("trailing"));
-        if has(|c| c.timestep_cond.is_some()) || class == "LCMScheduler" {
-            Self { steps: 4, guidance: 8.5 }
-        } else if has(|c| c.positions.is_some()) {
-            // Kontext; dev, which is told the scale; and schnell, which is not.
-            if bundle.family().is_ok_and(|family| family == Family::FluxKontext) {
-                Self { steps: 28, guidance: 2.5 }
-            } else if has(|c| c.guidance.is_some()) {
-                Self { steps: 28, guidance: 3.5 }
-            } else {
-                Self { steps: 4, guidance: 0.0 }
-            }
-        } else if class == "EulerAncestralDiscreteScheduler" && trailing {
-            // The settings with which the distilled "turbo" models are published.
-            Self { steps: 4, guidance: 0.0 }
-        } else if bundle.family().is_ok_and(|family| PixArt::of(family).is_some()) {
-            Self { steps: 20, guidance: 4.5 }
-        } else if has(DenoiserContract::is_multimodal) {
-            Self { steps: 28, guidance: 7.0 }
-        } else if has(|c| c.text_embeds.is_some()) {
-            Self { steps: 30, guidance: 5.0 }
-        } else {
-            Self { steps: 30, guidance: 7.5 }
+    const DISTILLED_STEPS: usize = 4;
+
+    /// Those of the task's pipeline class; for distilled models, the settings that they are published with.
+    fn of(bundle: &Bundle, call: &CallDefaults) -> Self {
+        let values = call.values;
+        match distilled(bundle).filter(|_| values.steps > Self::DISTILLED_STEPS) {
+            Some(guidance) => Self {
+                steps: Self::DISTILLED_STEPS,
+                guidance,
+                values,
+                source: "as such distilled models are published".to_owned(),
+            },
+            None => Self { steps: values.steps, guidance: values.guidance_scale(), values, source: call.source() },
         }
     }
 }
 
-fn task_keys(task: &str, bundle: &Bundle, style: Style) -> Vec<String> {
+/// The guidance scale of a model distilled to a few steps, whose class has the defaults of models that are not.
+fn distilled(bundle: &Bundle) -> Option<f64> {
+    let class = bundle.scheduler.as_ref().and_then(|s| s.class.as_deref()).unwrap_or_default();
+    let spacing = bundle.scheduler.as_ref().and_then(|s| json::string(&s.config, "timestep_spacing"));
+    let contract = bundle.denoiser().and_then(DenoiserContract::resolve).ok()?;
+    match () {
+        () if contract.timestep_cond.is_some() || class == "LCMScheduler" => Some(8.5),
+        // Schnell, and "turbo" models.
+        () if contract.positions.is_some() && contract.guidance.is_none() => Some(0.0),
+        () if class == "EulerAncestralDiscreteScheduler" && spacing == Some("trailing") => Some(0.0),
+        () => None,
+    }
+}
+
+fn task_keys(task: &str, bundle: &Bundle, style: &Style) -> Vec<String> {
     let takes_text = bundle.text_encoders().next().is_some();
     let prompt = "prompt = \"a photograph of an astronaut riding a horse\"    # or a list of prompts".to_owned();
     let contract = bundle.denoiser().and_then(DenoiserContract::resolve).ok();
@@ -144,15 +154,10 @@ fn task_keys(task: &str, bundle: &Bundle, style: Style) -> Vec<String> {
     };
     let image = "image = \"input.png\"    # relative to this file".to_owned();
     let guidance = format!("guidance_scale = {:?}", style.guidance);
+    let strength = |note: &str| format!("strength = {:?}    # {note}", style.values.strength());
     match task {
         "image-to-image" => {
-            let mut keys = vec![
-                prompt,
-                negative,
-                image,
-                "strength = 0.6    # 0 keeps the picture, 1 forgets it".to_owned(),
-                guidance,
-            ];
+            let mut keys = vec![prompt, negative, image, strength("0 keeps the image, 1 ignores it"), guidance];
             let taken = contract.and_then(|c| c.in_channels);
             if taken == Some(bundle.facts.latent_channels.value.saturating_add(1)) {
                 keys.extend(["", "[[condition]]", "as = \"channels\""].map(str::to_owned));
@@ -166,7 +171,7 @@ fn task_keys(task: &str, bundle: &Bundle, style: Style) -> Vec<String> {
             negative,
             image,
             "mask = \"mask.png\"    # white is painted anew".to_owned(),
-            "strength = 1.0".to_owned(),
+            strength("at 1 the hole is drawn from noise alone"),
             guidance,
         ],
         "instruct" if contract.is_some_and(|c| c.positions.is_some()) => {
@@ -176,13 +181,16 @@ fn task_keys(task: &str, bundle: &Bundle, style: Style) -> Vec<String> {
             "prompt = \"make it snow\"".to_owned(),
             image,
             guidance,
-            "image_guidance_scale = 1.5    # higher stays closer to the picture".to_owned(),
+            format!(
+                "image_guidance_scale = {:?}    # higher stays closer to the image",
+                style.values.image_guidance_scale.unwrap_or(1.0)
+            ),
         ],
         "super-resolution" if takes_text => vec![
             "prompt = \"a photograph\"".to_owned(),
             image,
-            "guidance_scale = 9.0".to_owned(),
-            "noise_level = 20    # noise added to the small picture".to_owned(),
+            guidance,
+            format!("noise_level = {}    # noise added to the small image", style.values.noise_level.unwrap_or(0)),
         ],
         "super-resolution" => vec![image],
         "class-conditional" => vec![

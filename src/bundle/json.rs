@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::onnx::INCOMPLETE;
 use crate::error::{Error, Result};
-use crate::files::broken_link;
+use crate::files;
 
 /// Reads a JSON object from a file.
 ///
@@ -18,7 +18,7 @@ use crate::files::broken_link;
 ///
 /// [`Error::Io`] where the file cannot be read; [`Error::Model`] where it is not a JSON object.
 pub fn read_object(path: &Path) -> Result<Map<String, Value>> {
-    let bytes = std::fs::read(path).map_err(|e| match broken_link(path) {
+    let bytes = files::read(path).map_err(|e| match files::broken_link(path) {
         Some(reason) => Error::model(path, reason, INCOMPLETE),
         None => Error::io(path, "reading", e),
     })?;

@@ -6,6 +6,7 @@
 //! which input of a graph plays which role, found by name, then by shape, then by element type, never assumed.
 
 mod component;
+mod configuration;
 mod facts;
 mod family;
 mod first_stage;
@@ -36,8 +37,8 @@ pub use json::read_object;
 pub use layout::{Layout, Overrides, SchedulerFile, open_conditioner, open_controlnet};
 pub use onnx::{ExternalFile, GraphFile, LayerNorm, ModuleWeight, Operator, TokenTable, Upsamplings, Weights};
 pub(crate) use onnx::{Reference, frame, map, placed_in, proto};
-pub use operators::{Obstacle, obstacles};
-pub use pipeline_class::{Family, PipelineClass};
+pub use operators::{Obstacle, obstacles, operators_without_cpu_kernel};
+pub use pipeline_class::{CallDefaults, Defaults, Family, PipelineClass};
 pub use report::{ComponentReport, FactReport, ProviderReport, Report, SchedulerReport, TensorReport, inspect};
 pub use roles::{
     ConditionerContract, ControlNetContract, DenoiserContract, Positions, Residuals, Switch, TextEncoderContract,
@@ -46,6 +47,8 @@ pub use roles::{
 pub use tasks::{TaskFit, task_fits};
 
 use crate::error::{Error, Result};
+use crate::rng::Stream;
+use crate::tensor::DType;
 
 /// A model directory, read and checked.
 #[derive(Debug, Clone)]
@@ -76,6 +79,20 @@ pub struct Bundle {
 }
 
 impl Bundle {
+    /// The `noise` that diffusers draws with this model loaded in the half precision that most of its denoiser's weights
+    /// are stored in; `None` if they are stored in another.
+    pub fn half_precision_noise(&self) -> Option<Fact<Stream>> {
+        let denoiser = self.denoiser().ok()?;
+        let (dtype, _) = denoiser.graph.weight_types.first()?;
+        let stream = match dtype {
+            DType::F16 => Stream::TorchCpuFloat16,
+            DType::Bf16 => Stream::TorchCpuBfloat16,
+            _ => return None,
+        };
+        let source = format!("diffusers' with torch_dtype=torch.{dtype}, as {}'s weights are", denoiser.kind);
+        Some(Fact { value: stream, source })
+    }
+
     /// Reads a model directory. An entry of the Hugging Face cache (`models--ORG--NAME`) stands for the snapshot that its
     /// `refs/main` names.
     ///

@@ -34,8 +34,9 @@ impl std::fmt::Display for Obstacle {
 
 const FUSED: &str = "a fused operator without a CPU kernel";
 
-/// Operators of `com.microsoft` that have no CPU kernel, with the providers that have one. Compiled from the kernels
-/// registered by ONNX Runtime 1.31 for the CPU and from its table of operator kernels for CUDA and DirectML.
+/// Operators of `com.microsoft` that have no CPU kernel, with the providers that are known to have one. For the CPU it is
+/// all that the official build of ONNX Runtime 1.31.1 defines and registers no kernel for (`get_all_operator_schema`,
+/// `get_all_opkernel_def` of its Python module); for CUDA and DirectML, ONNX Runtime's table of operator kernels.
 const FUSED_OPERATORS: &[(&str, &[&str])] = &[
     ("BiasAdd", &["cuda", "rocm", "directml"]),
     ("BiasSplitGelu", &["cuda", "rocm", "directml"]),
@@ -58,7 +59,44 @@ const FUSED_OPERATORS: &[(&str, &[&str])] = &[
     ("RemovePadding", &["cuda"]),
     ("RestorePadding", &["cuda"]),
     ("FusedMatMulActivation", &["directml"]),
+    ("BitmaskBiasDropout", &["cuda", "rocm"]),
+    ("BitmaskDropout", &["cuda", "rocm"]),
+    ("ComplexMul", &["cuda", "rocm"]),
+    ("ComplexMulConj", &["cuda", "rocm"]),
+    ("DecoderAttention", &["cuda", "rocm"]),
+    ("DecoderMaskedSelfAttention", &["cuda"]),
+    ("DequantizeBFP", &[]),
+    ("DequantizeWithOrder", &["cuda"]),
+    ("DynamicSparseAttention", &[]),
+    ("GatedDeltaNet", &[]),
+    ("GemmaRotaryEmbedding", &["cuda"]),
+    ("Irfft", &["cuda", "rocm"]),
+    ("IsAllFinite", &["cuda", "rocm"]),
+    ("LongformerAttention", &["cuda", "rocm"]),
+    ("MatMulBlockQuantizedFp4Weight", &[]),
+    ("MatMulBlockQuantizedFp8Weight", &[]),
+    ("MatMulNBitsMlp", &[]),
+    ("MatMulNBitsQkv", &[]),
+    ("MulInteger", &[]),
+    ("PackedSparseAttentionIndexer", &[]),
+    ("PagedAttention", &["cuda"]),
+    ("QLinearReduceMean", &[]),
+    ("QOrderedLongformerAttention", &["cuda"]),
+    ("QuantizeBFP", &[]),
+    ("QuantizeWithOrder", &["cuda"]),
+    ("ReduceSumInteger", &[]),
+    ("Rfft", &["cuda", "rocm"]),
+    ("Snpe", &[]),
+    ("SparseAttentionIndexer", &[]),
+    ("SparsePagedAttention", &[]),
+    ("TorchEmbedding", &[]),
+    ("VarlenCausalConvWithState", &[]),
 ];
+
+/// The operators of `com.microsoft` that are known to have no CPU kernel.
+pub fn operators_without_cpu_kernel() -> impl Iterator<Item = &'static str> {
+    FUSED_OPERATORS.iter().map(|(name, _)| *name)
+}
 
 /// The operators of a graph that rule providers out, in the order of their names.
 pub fn obstacles(graph: &GraphFile) -> Vec<Obstacle> {

@@ -287,6 +287,8 @@ fn facts(bundle: &Bundle) -> Vec<FactReport> {
         }),
     );
     rows.extend(facts.prediction_type.as_ref().map(|f| row("prediction type", f.value.clone(), &f.source)));
+    let noise = bundle.half_precision_noise();
+    rows.extend(noise.map(|f| row("noise in half precision", f.value.name().to_owned(), &f.source)));
     rows.extend(facts.family.as_ref().ok().map(|f| row("family", f.value.name().to_owned(), &f.source)));
     rows
 }

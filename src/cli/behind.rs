@@ -6,6 +6,7 @@ use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
+use crate::threads;
 
 /// How many jobs may wait. Who hands over one more waits until there is room.
 const WAITING: usize = 4;
@@ -18,10 +19,15 @@ pub(super) struct Behind<'scope, T> {
 }
 
 impl<'scope, T: Send + 'scope> Behind<'scope, T> {
-    pub(super) fn begin(scope: &'scope Scope<'scope, '_>, work: impl FnMut(T) -> Result<()> + Send + 'scope) -> Self {
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io) if the thread can't be started.
+    pub(super) fn begin(
+        scope: &'scope Scope<'scope, '_>,
+        work: impl FnMut(T) -> Result<()> + Send + 'scope,
+    ) -> Result<Self> {
         let (jobs, queue) = sync_channel(WAITING);
-        let thread = scope.spawn(move || queue.into_iter().try_for_each(work));
-        Self { jobs, thread, waited: Duration::ZERO }
+        let thread = threads::spawn_scoped(scope, "image writer", move || queue.into_iter().try_for_each(work))?;
+        Ok(Self { jobs, thread, waited: Duration::ZERO })
     }
 
     /// Hands over a job; breaks where one before it has failed.
@@ -70,7 +76,7 @@ mod tests {
                 done.push(job);
                 Ok(())
             };
-            let mut behind = Behind::begin(scope, work);
+            let mut behind = Behind::begin(scope, work).expect("a thread");
             for job in 0..20 {
                 if behind.hand(job).is_break() {
                     break;
@@ -104,7 +110,7 @@ mod tests {
     #[test]
     fn who_hands_over_nothing_learns_of_a_failure_too() {
         std::thread::scope(|scope| {
-            let mut behind = Behind::begin(scope, |()| Err(Error::input("job", "none", "")));
+            let mut behind = Behind::begin(scope, |()| Err(Error::input("job", "none", ""))).expect("a thread");
             assert!(behind.flow().is_continue() && behind.hand(()).is_continue());
             while behind.flow().is_continue() {
                 std::thread::yield_now();

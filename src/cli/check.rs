@@ -7,25 +7,44 @@ use super::interrupt::Interrupt;
 use super::output;
 use super::prepared;
 use super::progress::Progress;
-use super::run::load_runtime;
+use super::run::{LATENTS, fit, found_runtime, load_runtime};
+use super::standard_input::load_spec;
 use crate::error::{Result, count_of};
+use crate::memory;
 use crate::pipeline::{Saver, Stages};
-use crate::plan::{ModelPlan, Plan, Request};
-use crate::spec::Spec;
+use crate::plan::{DefaultValue, ModelPlan, Plan, Request};
 
 /// Checks a pipeline as far as that goes without running it, and with `--open` opens its graphs too.
 ///
+/// What depends on ONNX Runtime (its providers, the formats and operators it takes) is checked if there is one on this
+/// machine; none is fetched for that.
+///
 /// # Errors
-/// Whatever is wrong with the pipeline file or the model directory; with `--open`, with the runtime and the providers.
+/// Whatever is wrong with the pipeline file, the model directory, the files it names, the runtime or the providers.
 pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
-    let spec = Spec::load(&args.pipeline, &args.overrides.to_overrides())?;
+    let spec = load_spec(&args.pipeline, args.overrides.to_overrides())?;
     let mut plan = Plan::new(spec)?;
+    let cache = prepared::cache(global)?;
+    plan.keep_prepared(cache.as_ref());
+    plan.require_cache()?;
+    plan.check_inputs()?;
+    for dir in (0..=plan.stages.len()).filter_map(|stages| plan.spec.folder(stages)) {
+        Saver::check(dir)?;
+    }
+    if let Some(path) = &args.save_latents {
+        output::require_place("--save-latents", path, "npy", LATENTS)?;
+    }
+    let runtime = found_runtime(global, &plan)?;
+    match &runtime {
+        Some(runtime) => {
+            fit(&mut plan, runtime)?;
+            plan.check_operators(runtime)?;
+        }
+        None => plan.fit_pinned_runtime()?,
+    }
     warn("", &plan.model, &plan.request, &[])?;
     for stage in &plan.stages {
         warn(&format!("{}: ", stage.key), &stage.model, &stage.request, &stage.warnings)?;
-    }
-    for dir in (0..=plan.stages.len()).filter_map(|stages| plan.spec.folder(stages)) {
-        Saver::check(dir)?;
     }
     output::text(out, &format!("{}: {}\n", args.pipeline.display(), summary(&plan.model, &plan.request)))?;
     corrections("", &plan.request, out)?;
@@ -37,8 +56,8 @@ pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<(
         )?;
         corrections(&format!("{}: ", stage.key), &stage.request, out)?;
     }
-    let models = std::iter::once(("", &plan.model)).chain(plan.stages.iter().map(|s| (s.key.as_str(), &s.model)));
-    for (key, model) in models {
+    let models = || std::iter::once(("", &plan.model)).chain(plan.stages.iter().map(|s| (s.key.as_str(), &s.model)));
+    for (key, model) in models() {
         let key = if key.is_empty() { String::new() } else { format!("{key}: ") };
         if model.decodes_small() {
             output::text(out, &format!("{key}pictures are decoded by small_decoder\n"))?;
@@ -48,22 +67,42 @@ pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<(
             output::text(out, &format!("{key}previews every {every} are made {}\n", preview.source))?;
         }
     }
+    for (key, model) in models() {
+        output::text(out, &defaults(key, model))?;
+    }
     if !args.open {
-        return output::text(out, "nothing wrong with it, as far as can be told without opening the graphs (--open)\n");
+        let without = match runtime {
+            Some(_) => "opening the graphs (--open)",
+            None => "ONNX Runtime, which is not on this machine yet (ldm-ort runtime install)",
+        };
+        return output::text(out, &format!("nothing wrong with it, as far as can be told without {without}\n"));
     }
     let interrupt = Interrupt::install()?;
     let mut progress = Progress::new(global.quiet, interrupt.flag());
     let runtime = load_runtime(global, &plan, &interrupt)?;
-    plan.keep_prepared(prepared::cache(global)?.as_ref());
+    fit(&mut plan, &runtime)?;
     let cancel = interrupt.cancel();
     Stages::load(&plan, &runtime, &cancel, &mut progress)?.open_all(&plan, &cancel, &mut progress)?;
     output::text(out, &format!("its graphs open on ONNX Runtime {}\n", runtime.version()))
 }
 
+/// The values of keys that the pipeline file leaves open, a line each.
+fn defaults(stage: &str, model: &ModelPlan) -> String {
+    let stage = if stage.is_empty() { String::new() } else { format!("{stage}.") };
+    let value = |default: &DefaultValue| format!("{stage}{} = {}", default.key, default.value);
+    let width = model.defaults.iter().map(|default| value(default).len()).max().unwrap_or(0);
+    let line = |default: &DefaultValue| format!("    {:width$}  # {}\n", value(default), default.source);
+    model.defaults.iter().map(line).collect()
+}
+
 /// Tells what is worth knowing of one model's part of a pipeline.
 fn warn(stage: &str, model: &ModelPlan, request: &Request, more: &[String]) -> Result<()> {
     let of_prompts = model.check_prompts(request.task.as_ref())?;
-    for warning in model.warnings().iter().chain(&of_prompts).chain(more) {
+    let of_memory = match memory::available() {
+        Some(free) => model.check_free_memory(free)?,
+        None => None,
+    };
+    for warning in model.warnings().iter().chain(&of_prompts).chain(more).chain(&of_memory) {
         output::say(&format!("warning: {stage}{warning}"));
     }
     Ok(())

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::args::InspectArgs;
 use super::fits::fits;
 use super::output;
+use super::standard_input::load_spec;
 use crate::bundle::{self, Bundle, Overrides, Report};
 use crate::error::{Error, Result};
 use crate::spec::{self, Spec};
@@ -17,12 +18,13 @@ use crate::spec::{self, Spec};
 /// [`Error::Spec`] where a pipeline file is wrong, [`Error::Model`] where the directory holds no model, [`Error::Io`]
 /// where it cannot be read or `out` cannot be written. A directory with faults is no error: the report tells them.
 pub fn inspect(args: &InspectArgs, out: &mut dyn Write) -> Result<()> {
-    let is_pipeline = args.model.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("toml"));
+    let is_pipeline = args.model.as_os_str() == "-"
+        || args.model.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("toml"));
     if !is_pipeline {
         let report = report(&args.model, &Overrides::default())?;
         return if args.json { output::json(out, &report) } else { output::text(out, &report.to_string()) };
     }
-    let spec = Spec::load(&args.model, &spec::Overrides::default())?;
+    let spec = load_spec(&args.model, spec::Overrides::default())?;
     let of = |spec: &Spec| report(&spec.model.path, &spec.model.overrides());
     let base = of(&spec)?;
     let stages = spec.stages.iter().enumerate();

@@ -79,7 +79,11 @@ fn schedulers_json() -> Value {
 fn tasks() -> String {
     let mut rows = vec![heading(["name", "about", "keys"])];
     rows.extend(TASKS.iter().map(|entry| [entry.name.into(), entry.about.into(), entry.keys().join(", ")]));
-    columns(&rows)
+    format!(
+        "{}\noriginal_size and target_size are [width, height], and crop is [left, top], where diffusers has (height, width) \
+         and (top, left).\n",
+        columns(&rows)
+    )
 }
 
 fn tasks_json() -> Value {
@@ -145,6 +149,7 @@ mod tests {
         );
         let text = print(Listing::Tasks, false);
         assert!(TASKS.iter().all(|entry| text.contains(entry.name)), "{text}");
+        assert!(text.contains("original_size and target_size are [width, height]"), "{text}");
         let text = print(Listing::Providers, false);
         assert!(PROVIDERS.iter().all(|provider| text.contains(provider.name)), "{text}");
     }

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::memory::Held;
 use crate::pipeline::Event;
 use crate::plan;
+use crate::threads;
 
 /// Watches a run's memory.
 pub(super) struct Watch {
@@ -60,13 +61,13 @@ impl Drop for Watch {
 
 impl Watch {
     /// # Errors
-    /// [`Error::Input`] where the system does not tell what a process holds.
+    /// [`Error::Input`] where the system does not tell what a process holds; [`Error::Io`] if no thread can be started.
     pub(super) fn new() -> Result<Self> {
         match Held::now() {
             Some(_) => {
                 let most = Arc::new(Most::default());
                 let watched = Arc::clone(&most);
-                std::thread::spawn(|| watched.watch());
+                threads::spawn("memory", || watched.watch())?;
                 Ok(Self { rows: Vec::new(), phase: None, opening: None, peak: 0, most })
             }
             None => Err(Error::input(

@@ -16,8 +16,10 @@ mod prepared;
 mod preview;
 mod progress;
 mod quantize;
+mod replay;
 mod run;
 mod runtime;
+mod standard_input;
 mod table;
 mod writer;
 
@@ -77,10 +79,13 @@ fn log(global: &Global) {
         _ => (LevelFilter::TRACE, LevelFilter::TRACE),
     };
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let lines = tracing_subscriber::fmt::layer()
-        .with_ansi(!plain && std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .without_time();
+    let has_colours = !plain && std::io::stderr().is_terminal();
+    // With colours, tracing escapes what steers the terminal in messages by itself.
+    let writer = move || -> Box<dyn Write> {
+        let stderr = std::io::stderr();
+        if has_colours { Box::new(stderr) } else { Box::new(output::Visible(stderr)) }
+    };
+    let lines = tracing_subscriber::fmt::layer().with_ansi(has_colours).with_writer(writer).without_time();
     // As it loads a library newer than it was written for, ort warns of trouble that the interface's versioning rules
     // out; one that is too old is an error. The library and its version are logged by `session`.
     let levels = Targets::new()

@@ -7,13 +7,13 @@ use serde_json::{Value, json};
 
 use super::args::PlotArgs;
 use super::output;
+use super::standard_input::load_spec;
 use crate::bundle::Bundle;
 use crate::error::{Error, Result, count_of};
 use crate::files;
 use crate::plan::SchedulerChoice;
 use crate::plot::{self, Curve};
 use crate::scheduler::{self, Custom, Setting};
-use crate::spec::Spec;
 
 /// Draws the schedule of a pipeline, and those that other schedulers would make over the same model. Needs no runtime
 /// and opens no graph.
@@ -25,10 +25,12 @@ use crate::spec::Spec;
 /// cannot be written.
 pub fn plot(args: &PlotArgs, out: &mut dyn Write) -> Result<()> {
     let path = place(args)?;
-    let spec = Spec::load(&args.pipeline, &args.overrides.to_overrides())?;
+    let spec = load_spec(&args.pipeline, args.overrides.to_overrides())?;
     let bundle = Bundle::open(&spec.model.path, &spec.model.overrides())?;
-    let own = SchedulerChoice::new(&spec, &bundle)?;
-    let (steps, custom) = spec.run.schedule(own.entry);
+    let (task, has_control) = (spec.task.name(), !spec.controls.is_empty());
+    let defaults = bundle.call_defaults(task, has_control).values;
+    let own = SchedulerChoice::new(&spec, &bundle, defaults.eta)?;
+    let (steps, custom) = spec.run.schedule(own.entry, defaults.steps);
     let mut others = Vec::new();
     for name in &args.scheduler {
         let choice = own.another(name).ok_or_else(|| unknown(name))?;
@@ -40,7 +42,7 @@ pub fn plot(args: &PlotArgs, out: &mut dyn Write) -> Result<()> {
             all.push(drawn);
         }
     }
-    let (width, height) = bundle.facts.default_size.value;
+    let (width, height) = bundle.default_size(task, has_control).value;
     let patches = bundle.facts.patches(spec.run.width.unwrap_or(width), spec.run.height.unwrap_or(height));
     let curves = all.iter().map(|drawn| drawn.curve(steps, patches)).collect::<Result<Vec<Curve>>>()?;
     let model = spec
@@ -60,7 +62,11 @@ pub fn plot(args: &PlotArgs, out: &mut dyn Write) -> Result<()> {
 
 /// Where the picture goes.
 fn place(args: &PlotArgs) -> Result<PathBuf> {
-    let Some(path) = &args.output else { return Ok(args.pipeline.with_extension("svg")) };
+    let Some(path) = &args.output else {
+        // Standard input has no name of its own.
+        let is_file = args.pipeline.as_os_str() != "-";
+        return Ok(if is_file { args.pipeline.with_extension("svg") } else { "pipeline.svg".into() });
+    };
     let is_svg = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("svg"));
     if !is_svg && !files::is_stream(path) {
         return Err(Error::input(

@@ -9,13 +9,13 @@ use super::args::{CacheAction, CompileArgs, Global};
 use super::interrupt::Interrupt;
 use super::output;
 use super::progress::Progress;
-use super::run::load_runtime;
+use super::run::{fit, load_runtime};
+use super::standard_input::load_spec;
 use crate::error::{Error, Result};
 use crate::pipeline::Pipeline;
 use crate::plan::{ModelPlan, Plan};
 use crate::prepared::{Cache, Entry};
 use crate::session;
-use crate::spec::Spec;
 
 /// Where prepared graphs are kept: in the program's folder of the user's cache, or nowhere where LDM_ORT_PREPARE is 0.
 ///
@@ -37,8 +37,10 @@ pub(super) fn cache(global: &Global) -> Result<Option<Cache>> {
 pub fn compile(args: &CompileArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
     let interrupt = Interrupt::install()?;
     let mut progress = Progress::new(global.quiet, interrupt.flag());
-    let mut plan = Plan::new(Spec::load(&args.pipeline, &args.overrides.to_overrides())?)?;
+    let mut plan = Plan::new(load_spec(&args.pipeline, args.overrides.to_overrides())?)?;
     plan.keep_prepared(cache(global)?.as_ref());
+    let runtime = load_runtime(global, &plan, &interrupt)?;
+    fit(&mut plan, &runtime)?;
     let models = || std::iter::once(&plan.model).chain(plan.stages.iter().map(|stage| &stage.model));
     let openings = |model: &ModelPlan| -> Vec<(String, bool)> {
         let openings = model.openings().into_iter();
@@ -53,7 +55,6 @@ pub fn compile(args: &CompileArgs, global: &Global, out: &mut dyn Write) -> Resu
             "that is done for graphs on the processor, with the weights that they store, unless [device] prepare = false",
         ));
     }
-    let runtime = load_runtime(global, &plan, &interrupt)?;
     let mut entries = Vec::new();
     for model in models() {
         entries.extend(Pipeline::prepare(model, &runtime, &interrupt.cancel(), &mut progress)?);

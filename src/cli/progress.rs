@@ -9,6 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::output;
 use super::preview::Terminal;
+use crate::guard::contain;
 use crate::pipeline::{Event, Observer};
 use crate::plan;
 
@@ -42,7 +43,7 @@ impl Progress {
     /// Shows a spinner with `message`, in place of the bar before it.
     pub fn spin(&mut self, message: String) {
         self.replace(ProgressBar::new_spinner(), "{spinner} {msg} {elapsed}", message);
-        self.bar.enable_steady_tick(Duration::from_millis(120));
+        self.tick();
     }
 
     /// Shows how many of so many bytes are done, under `message`.
@@ -55,6 +56,11 @@ impl Progress {
             );
         }
         self.bar.set_position(done.min(of));
+    }
+
+    /// Has the bar drawn again and again. Where the thread for that can't be started, it is drawn when something happens.
+    fn tick(&self) {
+        let _ = contain(|| self.bar.enable_steady_tick(Duration::from_millis(120)));
     }
 
     /// Takes the bar away.
@@ -72,7 +78,7 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("━╸ "));
         }
-        bar.set_message(message);
+        bar.set_message(output::visible(&message).into_owned());
         self.bar = bar;
     }
 
@@ -96,7 +102,7 @@ impl Observer for Progress {
                 if opened_bytes == 0 {
                     let template = "{spinner} {msg} {bar:30} {bytes} of {total_bytes} {elapsed}";
                     self.replace(ProgressBar::new(of_bytes), template, String::new());
-                    self.bar.enable_steady_tick(Duration::from_millis(120));
+                    self.tick();
                 }
                 self.bar.set_message(format!(
                     "opening {} ({}){}",

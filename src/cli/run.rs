@@ -13,11 +13,12 @@ use super::output;
 use super::prepared;
 use super::preview::Previews;
 use super::progress::Progress;
+use super::replay::Replay;
 use super::runtime;
-use super::writer::{Pace, PictureWriter, Shown, Writing, models_of};
+use super::standard_input::{load_spec, read_prompts};
+use super::writer::{Pace, PictureWriter, Shown, Writing};
 use crate::denoise::Evaluations;
 use crate::error::{Error, Result, count_of};
-use crate::metadata::{self, Record};
 use crate::npy;
 use crate::pipeline::{Event, Observer, Recorder, Saver, Stages, Timings};
 use crate::plan::Plan;
@@ -36,32 +37,35 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut (dyn Write + Send)) -> Res
     let started = Instant::now();
 
     let mut memory = args.memory.then(Watch::new).transpose()?;
-    let (spec, record) = read_spec(args)?;
+    let (spec, replay) = read_spec(args)?;
     let mut plan = Plan::new(spec)?;
-    if let Some(record) = &record {
-        // Where the pictures share a file, the record holds the whole pipeline, and this is one of its pictures.
-        plan.request.only = plan.spec.shares_a_file().then_some(record.index);
-        let now = plan.spec.input_digests()?;
-        for (key, digest) in &record.inputs {
-            if now.get(key) != Some(digest) {
-                output::say(&format!(
-                    "warning: {key} is not the file that the picture was made with; it will be another picture"
-                ));
-            }
-        }
+    if let Some(replay) = &replay {
+        replay.prepare(&mut plan)?;
     }
-    let full = if args.compare { Some(compare::full(&plan)?) } else { None };
+    let mut full = if args.compare { Some(compare::full(&plan)?) } else { None };
     let savers = (0..=plan.stages.len()).map(|stages| plan.spec.folder(stages).map(Saver::new).transpose());
     let savers = savers.collect::<Result<Vec<_>>>()?;
     if let Some(path) = &args.save_latents {
-        output::require_place("--save-latents", path, "npy", "latents are written as a NumPy array")?;
+        output::require_place("--save-latents", path, "npy", LATENTS)?;
     }
 
     plan.keep_prepared(prepared::cache(global)?.as_ref());
+    plan.require_cache()?;
     let runtime = load_runtime(global, &plan, &interrupt)?;
+    fit(&mut plan, &runtime)?;
+    if let Some(full) = &mut full {
+        full.fit_runtime(&runtime)?;
+    }
+    if let Some(replay) = &replay {
+        replay.compare_engine(&plan, &runtime);
+    }
     let found = started.elapsed().as_secs_f64();
     let opening = Instant::now();
     let recorder = Recorder::new(&plan, &runtime);
+    let recorder = match &replay {
+        Some(replay) => replay.recorder(recorder),
+        None => recorder,
+    };
     let mut load = |event: Event<'_>| {
         memory.iter_mut().for_each(|memory| memory.notice(&event));
         progress.notice(event)
@@ -75,7 +79,7 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut (dyn Write + Send)) -> Res
         json: args.json,
         out,
         bars: progress.bars(),
-        made_with: record.map(|record| models_of(&record)),
+        replay,
         latents: args.save_latents.as_ref().map(|_| Vec::new()),
         shown: if full.is_some() { Shown::Later(Vec::new()) } else { Shown::Alone },
         previews: None,
@@ -144,7 +148,7 @@ fn run_watched(
     watched: &mut Watched<'_>,
 ) -> Result<Timings> {
     std::thread::scope(|scope| {
-        let mut writing = Writing::begin(scope, writer);
+        let mut writing = Writing::begin(scope, writer)?;
         let result = run(&mut |event: Event<'_>| {
             watched.pace.notice(&event);
             watched.memory.iter_mut().for_each(|memory| memory.notice(&event));
@@ -162,15 +166,13 @@ fn run_watched(
 }
 
 /// The pipeline of the command line: a file with flags over it, or the record in a picture.
-fn read_spec(args: &RunArgs) -> Result<(Spec, Option<Record>)> {
-    let overrides = args.overrides.to_overrides();
+fn read_spec(args: &RunArgs) -> Result<(Spec, Option<Replay>)> {
+    let overrides = args.to_overrides();
     match (&args.pipeline, &args.from) {
-        (Some(path), _) => Ok((Spec::load(path, &overrides)?, None)),
-        (None, Some(picture)) => {
-            let record = metadata::read_png(picture)?;
-            // The record's paths are absolute, and it has no [output]: it says what a picture is, not where it went.
-            let spec = Spec::parse(&record.pipeline, None, &overrides)?;
-            Ok((spec, Some(record)))
+        (Some(path), _) => Ok((load_spec(path, overrides)?, None)),
+        (None, Some(image)) => {
+            let (replay, spec) = Replay::read(image, &read_prompts(overrides, 0)?)?;
+            Ok((spec, Some(replay)))
         }
         (None, None) => Err(Error::input(
             "ldm-ort run",
@@ -180,18 +182,43 @@ fn read_spec(args: &RunArgs) -> Result<(Spec, Option<Record>)> {
     }
 }
 
+/// What is written to the file of `--save-latents`.
+pub(super) const LATENTS: &str = "latents are written as a NumPy array";
+
+/// Fits a plan to this machine, and says which providers are skipped.
+pub(super) fn fit(plan: &mut Plan, runtime: &Runtime) -> Result<()> {
+    for note in plan.fit_runtime(runtime)? {
+        output::say(&format!("warning: {note}"));
+    }
+    Ok(())
+}
+
+/// The runtime that a plan's run would load, if it is on this machine.
+///
+/// # Errors
+/// [`Error::Runtime`] if it was named and cannot be used.
+pub(super) fn found_runtime(global: &Global, plan: &Plan) -> Result<Option<Runtime>> {
+    let options = RuntimeOptions { offline: true, ..global.library.to_options(flavour(&plan.spec)) };
+    let search = session::search(&options);
+    match (search.error(), search.taken()) {
+        (Some(error), _) => Err(error),
+        (None, None) => Ok(None),
+        (None, Some(_)) => Runtime::load(&options).map(Some),
+    }
+}
+
 /// Finds or fetches the runtime that a plan's providers need.
 pub(super) fn load_runtime(global: &Global, plan: &Plan, interrupt: &Interrupt) -> Result<Runtime> {
     let options = global.library.to_options(flavour(&plan.spec));
     runtime::load(&RuntimeOptions { cancel: interrupt.cancel(), ..options }, global.quiet)
 }
 
-/// The build of the runtime that the providers of a pipeline need.
+/// The build of the runtime that the providers of a pipeline need, the first of those that there are for this machine.
 fn flavour(spec: &Spec) -> Option<Flavour> {
     let devices = std::iter::once(&spec.device).chain(spec.stages.iter().map(|stage| &stage.spec.device));
     let names = devices.flat_map(|device| device.providers.iter().chain(device.components.values().flatten()));
     let mut flavours = names.filter_map(|name| session::find_provider(name).ok()?.flavour);
-    flavours.find(|flavour| *flavour != Flavour::Cpu)
+    flavours.find(|flavour| *flavour != Flavour::Cpu && flavour.is_built_here())
 }
 
 fn summary(timings: &Timings, found: f64, opened: f64, saving: f64, total: f64) {

@@ -14,6 +14,7 @@ use super::behind::Behind;
 use super::compare::{self, Comparison, Made};
 use super::output;
 use super::preview::Previews;
+use super::replay::{Replay, warn};
 use crate::error::{Error, Result};
 use crate::metadata::{FewerEvaluations, Record};
 use crate::pipeline::{Event, Picture, Recorder, Saver};
@@ -31,8 +32,11 @@ pub(super) struct Writing<'scope>(Behind<'scope, Job>);
 
 impl<'scope> Writing<'scope> {
     /// Begins to write what is handed over.
-    pub(super) fn begin(scope: &'scope Scope<'scope, '_>, writer: &'scope mut PictureWriter<'_>) -> Self {
-        Self(Behind::begin(scope, move |job| writer.write(&job)))
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the thread can't be started.
+    pub(super) fn begin(scope: &'scope Scope<'scope, '_>, writer: &'scope mut PictureWriter<'_>) -> Result<Self> {
+        Behind::begin(scope, move |job| writer.write(&job)).map(Self)
     }
 
     /// Hands over the picture of an event that has one. Breaks once a picture could not be written, which
@@ -83,8 +87,8 @@ pub(super) struct PictureWriter<'a> {
     pub out: &'a mut (dyn Write + Send),
     /// What lines are printed around.
     pub bars: MultiProgress,
-    /// The digests of the models that the picture to be made again was made with.
-    pub made_with: Option<Vec<String>>,
+    /// The record that the image is made again from.
+    pub replay: Option<Replay>,
     /// Those of the pictures written, where they are to be kept.
     pub latents: Option<Vec<ArrayD<f32>>>,
     pub shown: Shown,
@@ -135,10 +139,8 @@ impl PictureWriter<'_> {
     fn write(&mut self, job: &Job) -> Result<()> {
         let &Job { ref picture, is_last, ref pace } = job;
         let record = self.recorder.record(picture)?;
-        if is_last && self.made_with.take().is_some_and(|digests| digests != models_of(&record)) {
-            let warning =
-                "warning: the model's files are not those the picture was made with; it will be another picture";
-            self.bars.suspend(|| output::say(warning));
+        if let Some(replay) = self.replay.take_if(|_| is_last) {
+            self.bars.suspend(|| warn(replay.differing_weights(&record)));
         }
         let is_full = matches!(self.shown, Shown::Beside(_));
         let mut suffix = match picture.stages.checked_sub(1) {
@@ -178,11 +180,7 @@ impl PictureWriter<'_> {
 
     fn line(&mut self, line: &str) -> Result<()> {
         let out = &mut self.out;
-        match self.bars.suspend(|| writeln!(out, "{line}").and_then(|()| out.flush())) {
-            // A reader that has seen enough, such as `head`, does not make the run a failure.
-            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-            other => other.map_err(|e| Error::io("standard output", "writing", e)),
-        }
+        self.bars.suspend(|| output::text(out, &format!("{line}\n")))
     }
 
     fn object(&self, picture: &Picture, pace: &Pace, path: &Path, record: &Record) -> Result<Value> {
@@ -193,7 +191,7 @@ impl PictureWriter<'_> {
             "prompt": picture.prompt,
             "width": picture.pixels.width(),
             "height": picture.pixels.height(),
-            "steps": self.recorder.steps(),
+            "steps": record.steps,
             "calls": picture.calls,
             "seconds": picture.seconds,
             "timings": {
@@ -226,10 +224,4 @@ fn tell_fewer(object: &mut Value, fewer: Option<&FewerEvaluations>) -> Result<()
             serde_json::to_value(fewer).map_err(|e| Error::input("record", e.to_string(), ""))?;
     }
     Ok(())
-}
-
-/// The digests of the models that a picture was made with.
-pub(super) fn models_of(record: &Record) -> Vec<String> {
-    let stages = record.stages.iter().map(|stage| stage.model_digest.clone());
-    std::iter::once(record.model_digest.clone()).chain(stages).collect()
 }

@@ -56,7 +56,7 @@ pub fn save_png(path: &Path, png: &[u8]) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::load;
+    use super::super::{InputLimit, load};
     use super::*;
 
     fn picture() -> Rgb8 {
@@ -76,7 +76,7 @@ mod tests {
         let bytes = encode_png(&picture(), &texts).unwrap();
         assert_eq!(bytes, encode_png(&picture(), &texts).unwrap());
         save_png(&path, &bytes).unwrap();
-        assert_eq!(load(&path).unwrap(), picture());
+        assert_eq!(load(&path, InputLimit::default()).unwrap(), picture());
 
         let reader = png::Decoder::new(std::io::Cursor::new(&bytes)).read_info().unwrap();
         let info = reader.info();

@@ -6,7 +6,7 @@ use ::image::DynamicImage;
 use ndarray::Array2;
 
 use super::load::decode;
-use super::{Rgb8, luma};
+use super::{InputLimit, Rgb8, luma};
 use crate::error::{Error, Result};
 
 /// Loads a picture as brightness in [0, 1], `[height, width]`: eight or sixteen bits, colours by their brightness.
@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 /// # Errors
 ///
 /// As [`load`](fn@super::load).
-pub fn load_grey(path: &Path) -> Result<Array2<f32>> {
-    let picture = decode(path)?;
+pub fn load_grey(path: &Path, limit: InputLimit) -> Result<Array2<f32>> {
+    let picture = decode(path, limit)?;
     let (width, height) = (picture.width() as usize, picture.height() as usize);
     let values = match picture {
         DynamicImage::ImageLuma16(p) => p.iter().map(|&v| f32::from(v) / 65535.0).collect(),

@@ -3,7 +3,7 @@
 use std::io::BufReader;
 use std::path::Path;
 
-use super::load::check_size;
+use super::{InputLimit, load::contained};
 use crate::error::{Error, Result};
 use crate::files::open_input;
 
@@ -24,14 +24,18 @@ pub struct LabelMap {
 ///
 /// [`Error::Input`] where there is no such file, it is no PNG of that kind, it is cut short or too large;
 /// [`Error::Io`] where it cannot be opened.
-pub fn load_labels(path: &Path) -> Result<LabelMap> {
+pub fn load_labels(path: &Path, limit: InputLimit) -> Result<LabelMap> {
+    contained(path, || decode_labels(path, limit))
+}
+
+fn decode_labels(path: &Path, limit: InputLimit) -> Result<LabelMap> {
     const HELP: &str = "save it as a PNG with one label a pixel, 8 bits, grey or with a palette";
     let fail = |problem: String| Error::input(path.display().to_string(), problem, HELP);
-    let mut decoder = png::Decoder::new(BufReader::new(open_input(path)?));
+    let mut decoder = png::Decoder::new_with_limits(BufReader::new(open_input(path)?), limit.of_png());
     decoder.set_transformations(png::Transformations::IDENTITY);
     let mut reader = decoder.read_info().map_err(|e| fail(format!("cannot be decoded as a PNG: {e}")))?;
     let (width, height) = (reader.info().width as usize, reader.info().height as usize);
-    check_size(path, width, height)?;
+    limit.check(path, (width, height))?;
     let (colour, depth) = reader.output_color_type();
     if !matches!(colour, png::ColorType::Grayscale | png::ColorType::Indexed) || depth == png::BitDepth::Sixteen {
         return Err(fail(format!("holds {colour:?} of {} bits, and labels are single numbers up to 255", depth as u8)));

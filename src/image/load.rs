@@ -1,53 +1,107 @@
-//! Pictures from files.
+//! Images from files.
 
-use std::io::BufReader;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use ::image::metadata::Orientation;
-use ::image::{DynamicImage, ImageDecoder, ImageError, ImageReader};
+use ::image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits};
 
 use super::Rgb8;
+use super::jpeg::{self, Jpeg};
 use crate::error::{Error, Result};
 use crate::files::open_input;
-
-/// The longest side of a picture that is decoded, in pixels.
-pub const MAX_SIDE: usize = 16_384;
-
-/// The most pixels of a picture that is decoded.
-pub const MAX_PIXELS: usize = 100_000_000;
+use crate::guard::contain;
 
 const HELP: &str = "give a PNG, JPEG, WebP or BMP file that a viewer can open";
 
-/// Width and height of a picture file after its EXIF rotation, from its header alone.
+/// The largest image that is read from a file. It is compared with the file's header, before a pixel is decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InputLimit {
+    megapixels: usize,
+}
+
+impl InputLimit {
+    /// The limit in millions of pixels if nothing sets another: 64.
+    pub const MEGAPIXELS: usize = 64;
+
+    /// A limit in millions of pixels.
+    pub const fn new(megapixels: usize) -> Self {
+        Self { megapixels }
+    }
+
+    /// The limit in millions of pixels.
+    pub fn megapixels(self) -> usize {
+        self.megapixels
+    }
+
+    /// The limit in pixels.
+    fn pixels(self) -> u64 {
+        (self.megapixels as u64).saturating_mul(1_000_000)
+    }
+
+    /// Refuses an image of more pixels.
+    pub(super) fn check(self, path: &Path, (width, height): (usize, usize)) -> Result<()> {
+        if (width as u64).saturating_mul(height as u64) <= self.pixels() {
+            return Ok(());
+        }
+        Err(Error::input(
+            path.display().to_string(),
+            format!("is {width}×{height} pixels; input images of more than {} megapixels are refused", self.megapixels),
+            "scale the image down, or raise [run] max_input_megapixels",
+        ))
+    }
+
+    /// The limits of the png crate's decoder: room for a byte a pixel, and for what it holds besides.
+    pub(super) fn of_png(self) -> png::Limits {
+        let limits = png::Limits::default();
+        png::Limits { bytes: limits.bytes.max(usize::try_from(self.pixels()).unwrap_or(usize::MAX).saturating_mul(2)) }
+    }
+
+    /// The limits of the image crate's decoders: room for four channels of 16 bits, and for what they hold besides.
+    fn of_decoder(self) -> Limits {
+        let mut limits = Limits::default();
+        limits.max_alloc = limits.max_alloc.map(|bytes| bytes.max(self.pixels().saturating_mul(12)));
+        limits
+    }
+}
+
+impl Default for InputLimit {
+    fn default() -> Self {
+        Self::new(Self::MEGAPIXELS)
+    }
+}
+
+/// Returns the width and height of an image file after its EXIF rotation, from its header alone.
 ///
 /// # Errors
 ///
 /// As [`load`].
-pub fn dimensions(path: &Path) -> Result<(usize, usize)> {
+pub fn dimensions(path: &Path, limit: InputLimit) -> Result<(usize, usize)> {
     use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
-    let mut decoder = open(path)?;
-    let (width, height) = size(&decoder);
-    let turned = matches!(orientation(&mut decoder), Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH);
+    let mut opened = open(path, limit)?;
+    let (width, height) = opened.size();
+    let turned = matches!(opened.orientation(), Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH);
     Ok(if turned { (height, width) } else { (width, height) })
 }
 
-/// Loads a PNG, JPEG, WebP or BMP file, told apart by what stands in it and not by its name.
+/// Loads a PNG, JPEG, WebP or BMP file, told apart by its contents and not by its name.
 ///
 /// The pixels are those of diffusers' `load_image`, which is Pillow's `exif_transpose` and `convert("RGB")`: turned
-/// as EXIF says, alpha dropped (what is transparent shows the colour that is stored there), grey made three equal
-/// channels, palettes looked up, the low bytes of 16-bit samples dropped. Two things differ. Of 16-bit grey Pillow
-/// keeps what fits into eight bits and makes the rest white; here it is scaled like any other. And lossy formats are
-/// decoded within a few levels of Pillow's libraries, as the standards allow. Of an animation the first picture counts.
+/// as EXIF says, alpha dropped (transparent pixels show the colour that is stored there), grey made three equal
+/// channels, palettes looked up, the low bytes of 16-bit samples dropped, CMYK converted without a profile. JPEG files
+/// are decoded by libjpeg, as in Pillow. Two things differ. Of 16-bit grey Pillow keeps what fits into eight bits and
+/// makes the rest white; here it is scaled like any other. And lossy WebP is decoded within a few levels of Pillow's
+/// library, as the standard allows. Of an animation the first image counts.
 ///
 /// # Errors
 ///
-/// [`Error::Input`] where there is no such file, it is no picture of these formats, it is cut short, or it has more
-/// than [`MAX_SIDE`] pixels a side or [`MAX_PIXELS`] in all, which is known before any of them is decoded;
-/// [`Error::Io`] where it cannot be opened.
-pub fn load(path: &Path) -> Result<Rgb8> {
-    let picture = decode(path)?;
-    let (width, height) = (picture.width() as usize, picture.height() as usize);
-    let data = match picture {
+/// [`Error::Input`] if there is no such file, it is not an image of these formats, it is cut short or damaged, or it
+/// has more pixels than `limit`, which is known from its header; [`Error::Io`] if it cannot be opened.
+pub fn load(path: &Path, limit: InputLimit) -> Result<Rgb8> {
+    let image = decode(path, limit)?;
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    let data = match image {
         DynamicImage::ImageLuma16(p) => p.iter().flat_map(|&v| [high(v); 3]).collect(),
         DynamicImage::ImageLumaA16(p) => p.pixels().flat_map(|p| [high(p.0[0]); 3]).collect(),
         DynamicImage::ImageRgb16(p) => p.iter().map(|&v| high(v)).collect(),
@@ -57,122 +111,92 @@ pub fn load(path: &Path) -> Result<Rgb8> {
     Rgb8::new(width, height, data).ok_or_else(|| Error::input(path.display().to_string(), "has no pixels", HELP))
 }
 
-/// The picture as the file holds it, turned as EXIF says.
-pub(super) fn decode(path: &Path) -> Result<DynamicImage> {
-    let mut decoder = open(path)?;
-    let orientation = orientation(&mut decoder);
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| unreadable(path, &e))?;
-    picture.apply_orientation(orientation);
-    Ok(picture)
+/// Decodes an image as the file holds it, turned as EXIF says.
+pub(super) fn decode(path: &Path, limit: InputLimit) -> Result<DynamicImage> {
+    let mut opened = open(path, limit)?;
+    let orientation = opened.orientation();
+    let mut image = match opened {
+        Opened::Jpeg(jpeg) => jpeg.decode().map_err(|problem| undecoded(path, &problem))?,
+        Opened::Other(decoder) => {
+            contained(path, || DynamicImage::from_decoder(decoder).map_err(|e| unreadable(path, &e)))?
+        }
+    };
+    image.apply_orientation(orientation);
+    Ok(image)
 }
 
-fn open(path: &Path) -> Result<impl ImageDecoder + use<>> {
-    let file = BufReader::new(open_input(path)?);
-    let reader = ImageReader::new(file).with_guessed_format().map_err(|e| Error::io(path, "reading", e))?;
-    let decoder = reader.into_decoder().map_err(|e| unreadable(path, &e))?;
-    let (width, height) = size(&decoder);
-    check_size(path, width, height)?;
-    Ok(decoder)
+/// A file whose header was read.
+enum Opened {
+    Jpeg(Jpeg<BufReader<File>>),
+    Other(Box<dyn ImageDecoder>),
 }
 
-/// Refuses a picture of more pixels than are read.
-pub(super) fn check_size(path: &Path, width: usize, height: usize) -> Result<()> {
-    if width > MAX_SIDE || height > MAX_SIDE || width * height > MAX_PIXELS {
-        let problem = format!("is {width}×{height} pixels; at most {MAX_SIDE} a side and {MAX_PIXELS} in all are read");
-        return Err(Error::input(path.display().to_string(), problem, "scale the picture down first"));
+impl Opened {
+    /// The width and height of the stored image.
+    fn size(&self) -> (usize, usize) {
+        match self {
+            Self::Jpeg(jpeg) => jpeg.size(),
+            Self::Other(decoder) => (decoder.dimensions().0 as usize, decoder.dimensions().1 as usize),
+        }
     }
-    Ok(())
+
+    /// The rotation that EXIF asks for. EXIF data that cannot be read turns nothing, as with other programs.
+    fn orientation(&mut self) -> Orientation {
+        let found = match self {
+            Self::Jpeg(jpeg) => jpeg.orientation(),
+            Self::Other(decoder) => decoder.orientation().ok(),
+        };
+        found.unwrap_or(Orientation::NoTransforms)
+    }
 }
 
-fn size(decoder: &impl ImageDecoder) -> (usize, usize) {
-    let (width, height) = decoder.dimensions();
-    (width as usize, height as usize)
+fn open(path: &Path, limit: InputLimit) -> Result<Opened> {
+    let mut file = BufReader::new(open_input(path)?);
+    let start = file.fill_buf().map_err(|e| Error::io(path, "reading", e))?;
+    let opened = if start.starts_with(&jpeg::START) {
+        Opened::Jpeg(Jpeg::open(file).map_err(|problem| undecoded(path, &problem))?)
+    } else {
+        if riff_length(start).is_some_and(|length| file.get_ref().metadata().is_ok_and(|file| file.len() < length)) {
+            return Err(undecoded(path, "it is cut short"));
+        }
+        let mut reader = ImageReader::new(file).with_guessed_format().map_err(|e| Error::io(path, "reading", e))?;
+        reader.limits(limit.of_decoder());
+        Opened::Other(contained(path, || match reader.into_decoder() {
+            Ok(decoder) => Ok(Box::new(decoder)),
+            Err(error) => Err(unreadable(path, &error)),
+        })?)
+    };
+    limit.check(path, opened.size())?;
+    Ok(opened)
 }
 
-/// How the picture has to be turned. EXIF data that cannot be read turns nothing, as with other programs.
-fn orientation(decoder: &mut impl ImageDecoder) -> Orientation {
-    decoder.orientation().unwrap_or(Orientation::NoTransforms)
+/// The length of the whole file that the header of a WebP file tells. Its decoder reads on without the last bytes.
+fn riff_length(start: &[u8]) -> Option<u64> {
+    let (length, _) = start.strip_prefix(b"RIFF")?.split_first_chunk()?;
+    Some(u64::from(u32::from_le_bytes(*length)) + 8)
 }
 
 fn high(sample: u16) -> u8 {
     (sample >> 8) as u8
 }
 
+/// Calls a decoder of another crate, whose panic is the file's fault.
+pub(super) fn contained<T>(path: &Path, decode: impl FnOnce() -> Result<T>) -> Result<T> {
+    contain(decode).unwrap_or_else(|panic| Err(undecoded(path, &panic.to_string())))
+}
+
 fn unreadable(path: &Path, error: &ImageError) -> Error {
-    let problem = match error {
-        ImageError::Unsupported(_) => "is no picture in a format that is read".to_owned(),
-        ImageError::Limits(_) => format!("is too large a picture: {error}"),
-        _ => format!("cannot be decoded: {error}"),
-    };
-    Error::input(path.display().to_string(), problem, HELP)
+    match error {
+        ImageError::Unsupported(_) => {
+            Error::input(path.display().to_string(), "is not an image in a format that is read", HELP)
+        }
+        _ => undecoded(path, &error.to_string()),
+    }
+}
+
+fn undecoded(path: &Path, problem: &str) -> Error {
+    Error::input(path.display().to_string(), format!("cannot be decoded: {problem}"), HELP)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn golden(name: &str) -> std::path::PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/image").join(name)
-    }
-
-    /// Each file beside the PNG that Pillow makes of it.
-    #[test]
-    fn every_kind_of_file_becomes_what_pillow_makes_of_it() {
-        let mut kinds = 0;
-        for entry in std::fs::read_dir(golden("load")).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-            if name.ends_with(".rgb.png") {
-                continue;
-            }
-            let want = load(&golden("load").join(format!("{name}.rgb.png"))).unwrap();
-            let got = load(&path).unwrap_or_else(|e| panic!("{e}"));
-            assert_eq!(dimensions(&path).unwrap(), (want.width(), want.height()), "{name}");
-            assert_eq!((got.width(), got.height()), (want.width(), want.height()), "{name}");
-            let worst = got.data().iter().zip(want.data()).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
-            let bound = if name.contains("lossy") { 6 } else { 0 };
-            assert!(worst <= bound, "{name}: {worst} levels off");
-            kinds += 1;
-        }
-        assert!(kinds > 20, "{kinds} files");
-    }
-
-    #[test]
-    fn what_is_no_picture_is_refused_by_name() {
-        let dir = tempfile::tempdir().unwrap();
-        let png = std::fs::read(golden("load/rgb.png")).unwrap();
-        // A header that promises much, with next to nothing behind it.
-        let sized = |width: u32, height: u32| {
-            let mut file = Vec::new();
-            let mut encoder = png::Encoder::new(&mut file, width, height);
-            encoder.set_color(png::ColorType::Rgb);
-            encoder.write_header().unwrap().write_chunk(png::chunk::IDAT, &[0x78]).unwrap();
-            file
-        };
-        for (name, bytes, word) in [
-            ("text.png", b"a prompt".to_vec(), "format"),
-            ("page.jpg", b"<html></html>".to_vec(), "format"),
-            ("empty.png", Vec::new(), "format"),
-            ("cut.png", png[..png.len() / 2].to_vec(), "decoded"),
-            ("stub.png", png[..20].to_vec(), "decoded"),
-            ("long.png", sized(20_000, 10), "20000×10"),
-            ("wide.png", sized(12_000, 12_000), "12000×12000"),
-        ] {
-            let path = dir.path().join(name);
-            std::fs::write(&path, bytes).unwrap();
-            let error = load(&path).unwrap_err();
-            assert!(matches!(error, Error::Input { .. }), "{error}");
-            assert!(error.to_string().contains(name) && error.to_string().contains(word), "{error}");
-        }
-        assert!(load(dir.path()).unwrap_err().to_string().contains("is a directory"));
-        assert!(load(&dir.path().join("none.png")).unwrap_err().to_string().contains("no such file"));
-    }
-
-    #[test]
-    fn the_name_does_not_decide_the_format() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("picture.jpg");
-        std::fs::copy(golden("load/rgb.png"), &path).unwrap();
-        assert_eq!(load(&path).unwrap(), load(&golden("load/rgb.png")).unwrap());
-    }
-}
+mod tests;

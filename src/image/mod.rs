@@ -5,6 +5,7 @@
 
 mod encode;
 mod grey;
+mod jpeg;
 mod labels;
 mod likeness;
 mod load;
@@ -15,7 +16,7 @@ pub use encode::{encode_png, save_png};
 pub use grey::{bicubic, load_grey};
 pub use labels::{LabelMap, load_labels};
 pub use likeness::{psnr, ssim};
-pub use load::{MAX_PIXELS, MAX_SIDE, dimensions, load};
+pub use load::{InputLimit, dimensions, load};
 pub use resize::resize;
 pub use tensor::{from_tensor, luma, to_tensor, to_unit_tensor};
 

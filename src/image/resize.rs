@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::Rgb8;
 use crate::error::{Error, Result};
+use crate::threads::parallel;
 
 /// Fractional bits of a weight: what is left of 32 after a sample's eight and two against overflow.
 const PRECISION: u32 = 32 - 8 - 2;
@@ -38,7 +39,7 @@ pub fn resize(picture: &Rgb8, width: usize, height: usize) -> Result<Rgb8> {
     let lost_rows = picture.height.saturating_sub(height);
     let lost_columns = picture.width.saturating_sub(width);
     // Widening counts as losing none: twice as many rows lost as columns is then any row at all.
-    if lost_rows > 2 * lost_columns { Ok(rows(columns(picture))) } else { Ok(columns(rows(picture))) }
+    Ok(parallel(|| if lost_rows > 2 * lost_columns { rows(columns(picture)) } else { columns(rows(picture)) }))
 }
 
 fn resize_rows(picture: &Rgb8, width: usize) -> Rgb8 {
@@ -120,20 +121,20 @@ fn sinc(x: f64) -> f64 {
 mod tests {
     use std::path::Path;
 
-    use super::super::load;
+    use super::super::{InputLimit, load};
     use super::*;
 
     #[test]
     fn gives_the_pixels_that_pillow_gives() {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/image");
-        let source = load(&dir.join("resize/source.png")).unwrap();
+        let source = load(&dir.join("resize/source.png"), InputLimit::default()).unwrap();
         let mut sizes = 0;
         for entry in std::fs::read_dir(dir.join("resize")).unwrap() {
             let path = entry.unwrap().path();
             if path.file_stem().unwrap() == "source" {
                 continue;
             }
-            let want = load(&path).unwrap();
+            let want = load(&path, InputLimit::default()).unwrap();
             assert_eq!(resize(&source, want.width(), want.height()).unwrap(), want, "{}", path.display());
             sizes += 1;
         }

@@ -63,7 +63,7 @@ pub fn from_tensor(pixels: ArrayViewD<'_, f32>) -> Result<Rgb8> {
 mod tests {
     use std::path::{Path, PathBuf};
 
-    use super::super::load;
+    use super::super::{InputLimit, load};
     use super::*;
     use crate::npy::read_f32;
 
@@ -73,16 +73,16 @@ mod tests {
 
     #[test]
     fn pixels_become_the_tensor_that_diffusers_makes() {
-        let picture = load(&golden("levels.png")).unwrap();
+        let picture = load(&golden("levels.png"), InputLimit::default()).unwrap();
         assert_eq!(to_tensor(&picture).into_dyn(), read_f32(golden("levels.npy")).unwrap());
     }
 
     #[test]
     fn a_tensor_becomes_the_pixels_that_diffusers_makes() {
         let tensor = read_f32(golden("decoded.npy")).unwrap();
-        assert_eq!(from_tensor(tensor.view()).unwrap(), load(&golden("decoded.png")).unwrap());
+        assert_eq!(from_tensor(tensor.view()).unwrap(), load(&golden("decoded.png"), InputLimit::default()).unwrap());
         let three = tensor.index_axis(Axis(0), 0);
-        assert_eq!(from_tensor(three).unwrap(), load(&golden("decoded.png")).unwrap());
+        assert_eq!(from_tensor(three).unwrap(), load(&golden("decoded.png"), InputLimit::default()).unwrap());
     }
 
     #[test]

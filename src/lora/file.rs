@@ -1,7 +1,6 @@
 //! A LoRA file, read.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -11,9 +10,13 @@ use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use safetensors::{SafeTensorError, SafeTensors};
 
 use super::alpha::Alphas;
-use super::names::{Key, Part, Role, flat};
+use super::names::{Foreign, Key, Part, Role, flat};
 use crate::error::{Error, Result};
+use crate::files;
+use crate::guard::contain;
 use crate::tensor::{DType, WeightValues};
+
+const AGAIN: &str = "download or copy the file again";
 
 /// A LoRA file: the modules that it changes. Its matrices stay in the file until they are asked for.
 pub struct LoraFile {
@@ -21,6 +24,10 @@ pub struct LoraFile {
     bytes: Mmap,
     /// The modules it changes, by part and by their name with `_` for `.`.
     pub modules: BTreeMap<(Part, String), Module>,
+    /// Tensors that belong to other changes than plain LoRA.
+    pub foreign: Vec<(String, Foreign)>,
+    /// Modules that the file has an alpha for and no matrices.
+    pub bare: Vec<(Part, String)>,
     /// What the file's header says it was trained on, where it says so.
     pub made_for: Option<String>,
 }
@@ -35,10 +42,10 @@ pub struct Module {
     pub factor: f32,
 }
 
-/// A matrix or kernel in the file.
+/// A matrix, a kernel or a number in the file.
 #[derive(Clone)]
 struct Stored {
-    dtype: DType,
+    dtype: Dtype,
     shape: Vec<usize>,
     place: Range<usize>,
 }
@@ -55,18 +62,20 @@ struct Pieces {
 }
 
 impl LoraFile {
-    /// Reads what a file changes, and checks that it is a LoRA through and through.
+    /// Reads the modules that a file changes.
     ///
     /// # Errors
-    /// [`Error::Io`] where it cannot be read; [`Error::Model`] where it is no safetensors file, is cut off, or holds
-    /// something else than plain LoRA.
+    /// [`Error::Io`] where it cannot be read; [`Error::Model`] where it is no safetensors file, is cut off, or holds no
+    /// plain LoRA.
     pub fn open(path: &Path) -> Result<Self> {
         let bytes = map(path)?;
-        let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| not_safetensors(path, &bytes, &e))?;
+        let read =
+            contain(|| SafeTensors::read_metadata(&bytes)).map_err(|e| Error::model(path, e.to_string(), AGAIN))?;
+        let (header, metadata) = read.map_err(|e| not_safetensors(path, &bytes, &e))?;
         // The matrices lie behind eight bytes of length and the header of that length.
         let data = header + 8;
         let mut pieces: BTreeMap<(Part, String), Pieces> = BTreeMap::new();
-        let mut foreign: Vec<(String, Option<&'static str>)> = Vec::new();
+        let mut foreign = Vec::new();
         for (order, name) in metadata.offset_keys().into_iter().enumerate() {
             let (Some(info), key) = (metadata.info(&name), Key::parse(&name)) else { continue };
             let key = match key {
@@ -76,21 +85,45 @@ impl LoraFile {
                     continue;
                 }
             };
-            let stored = Stored::new(path, &name, info, data)?;
+            let stored = Stored::new(info, data);
             let piece = pieces.entry((key.part, flat(&key.module))).or_default();
             match key.role {
                 Role::Alpha => piece.alpha = Some(stored.scalar(path, &name, &bytes)?),
-                Role::Down => piece.down = Some(stored),
-                Role::Up => (piece.up, piece.order) = (Some(stored), order),
+                Role::Down => piece.down = Some(stored.of_floats(path, &name)?),
+                Role::Up => (piece.up, piece.order) = (Some(stored.of_floats(path, &name)?), order),
             }
             piece.written = key.module;
         }
-        if let Some((name, what)) = foreign.first() {
-            return Err(refuse(path, name, *what, foreign.len()));
-        }
+        let bare = pieces.extract_if(.., |_, piece| piece.down.is_none() && piece.up.is_none());
+        let bare = bare.map(|((part, _), piece)| (part, piece.written)).collect();
         let made_for = metadata.metadata().as_ref().and_then(made_for);
         let modules = join(path, pieces, &metadata)?;
-        Ok(Self { path: path.to_path_buf(), bytes, modules, made_for })
+        let file = Self { path: path.to_path_buf(), bytes, modules, foreign, bare, made_for };
+        match file.modules.is_empty() {
+            true => Err(file.refuse(&file.foreign.iter().collect::<Vec<_>>())),
+            false => Ok(file),
+        }
+    }
+
+    /// The error for tensors that belong to no plain LoRA, of which there may be none.
+    pub fn refuse(&self, foreign: &[&(String, Foreign)]) -> Error {
+        let Some((name, Foreign { kind, .. })) = foreign.first() else {
+            let problem = if self.bare.is_empty() { "holds no LoRA" } else { "holds alphas and no matrices" };
+            return Error::model(&self.path, problem, "this place wants a LoRA's .safetensors file");
+        };
+        let more = if foreign.len() > 1 { format!(" and {} more like it", foreign.len() - 1) } else { String::new() };
+        match kind {
+            Some(kind) => Error::model(
+                &self.path,
+                format!("holds {kind}: tensor {name}{more}"),
+                "plain LoRA is what can be merged here; use a plain LoRA of it, which trainers' tools can extract",
+            ),
+            None => Error::model(
+                &self.path,
+                format!("tensor {name}{more} belongs to no LoRA in a naming that is known (kohya, diffusers, PEFT)"),
+                "a [[lora]] path is a LoRA's .safetensors file, not a whole model",
+            ),
+        }
     }
 
     /// The file.
@@ -105,7 +138,7 @@ impl LoraFile {
     pub fn delta(&self, module: &Module) -> Result<Array2<f32>> {
         let (rank, inputs) = (module.rank(), module.down.shape.iter().skip(1).product());
         let matrix = |stored: &Stored, rows: usize, columns: usize| {
-            let values = self.bytes.get(stored.place.clone()).and_then(|b| WeightValues::widen(b, stored.dtype));
+            let values = self.bytes.get(stored.place.clone()).and_then(|bytes| floats(bytes, stored.dtype));
             let array = values.and_then(|values| Array2::from_shape_vec((rows, columns), values).ok());
             array.ok_or_else(|| Error::model(&self.path, "was changed while it was read", "run again"))
         };
@@ -132,26 +165,56 @@ impl Module {
 }
 
 impl Stored {
-    fn new(path: &Path, name: &str, info: &TensorInfo, data: usize) -> Result<Self> {
-        let dtype = match info.dtype {
-            Dtype::F32 => DType::F32,
-            Dtype::F16 => DType::F16,
-            Dtype::BF16 => DType::Bf16,
-            other => {
-                let problem = format!("tensor {name} is of type {other:?}; expected float32, float16 or bfloat16");
-                return Err(Error::model(path, problem, "save the LoRA in one of these"));
-            }
-        };
+    fn new(info: &TensorInfo, data: usize) -> Self {
         let (start, end) = info.data_offsets;
-        Ok(Self { dtype, shape: info.shape.clone(), place: data.saturating_add(start)..data.saturating_add(end) })
+        let place = data.saturating_add(start)..data.saturating_add(end);
+        Self { dtype: info.dtype, shape: info.shape.clone(), place }
+    }
+
+    /// Requires that the tensor is of a type that weights have.
+    fn of_floats(self, path: &Path, name: &str) -> Result<Self> {
+        match self.dtype {
+            Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64 => Ok(self),
+            other => {
+                let problem =
+                    format!("tensor {name} is of type {other:?}; expected float32, float16, bfloat16 or float64");
+                Err(Error::model(path, problem, "save the LoRA in one of these"))
+            }
+        }
     }
 
     fn scalar(&self, path: &Path, name: &str, bytes: &[u8]) -> Result<f32> {
-        let values = bytes.get(self.place.clone()).and_then(|b| WeightValues::widen(b, self.dtype));
+        let values = bytes.get(self.place.clone()).and_then(|bytes| floats(bytes, self.dtype));
         match values.as_deref() {
             Some([alpha]) if alpha.is_finite() => Ok(*alpha),
+            None => {
+                let problem = format!("tensor {name} is of type {:?}; expected a float or an integer", self.dtype);
+                Err(Error::model(path, problem, "save the LoRA in float32"))
+            }
             _ => Err(Error::model(path, format!("tensor {name} is to be one finite number"), "the file is damaged")),
         }
+    }
+}
+
+/// Reads little-endian numbers as `f32`, rounded to the nearest; `None` if the element type is another.
+fn floats(bytes: &[u8], dtype: Dtype) -> Option<Vec<f32>> {
+    fn all<const N: usize>(bytes: &[u8], number: fn([u8; N]) -> f32) -> Option<Vec<f32>> {
+        Some(bytes.as_chunks::<N>().0.iter().copied().map(number).collect())
+    }
+    match dtype {
+        Dtype::F32 => WeightValues::widen(bytes, DType::F32),
+        Dtype::F16 => WeightValues::widen(bytes, DType::F16),
+        Dtype::BF16 => WeightValues::widen(bytes, DType::Bf16),
+        Dtype::F64 => all(bytes, |b| f64::from_le_bytes(b) as f32),
+        Dtype::I64 => all(bytes, |b| i64::from_le_bytes(b) as f32),
+        Dtype::U64 => all(bytes, |b| u64::from_le_bytes(b) as f32),
+        Dtype::I32 => all(bytes, |b| i32::from_le_bytes(b) as f32),
+        Dtype::U32 => all(bytes, |b| u32::from_le_bytes(b) as f32),
+        Dtype::I16 => all(bytes, |b| i16::from_le_bytes(b).into()),
+        Dtype::U16 => all(bytes, |b| u16::from_le_bytes(b).into()),
+        Dtype::I8 => all(bytes, |b| i8::from_le_bytes(b).into()),
+        Dtype::U8 => all(bytes, |b| u8::from_le_bytes(b).into()),
+        _ => None,
     }
 }
 
@@ -161,9 +224,6 @@ fn join(
     pieces: BTreeMap<(Part, String), Pieces>,
     metadata: &Metadata,
 ) -> Result<BTreeMap<(Part, String), Module>> {
-    if pieces.is_empty() {
-        return Err(Error::model(path, "holds no LoRA", "this place wants a LoRA's .safetensors file"));
-    }
     let mut alphas = Alphas::new(metadata.metadata().as_ref());
     let mut whole = Vec::new();
     for ((part, name), piece) in pieces {
@@ -194,7 +254,7 @@ fn join(
 }
 
 fn map(path: &Path) -> Result<Mmap> {
-    let file = File::open(path).map_err(|e| match e.kind() {
+    let file = files::open(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Error::model(path, "no such file", "a [[lora]] path is a .safetensors file"),
         _ => Error::io(path, "reading", e),
     })?;
@@ -216,7 +276,6 @@ fn map(path: &Path) -> Result<Mmap> {
 
 fn not_safetensors(path: &Path, bytes: &[u8], error: &SafeTensorError) -> Error {
     let head = bytes.get(..64).unwrap_or(bytes).trim_ascii_start();
-    let again = "download or copy the file again";
     let (problem, help) = if bytes.starts_with(b"version https://git-lfs.github.com/spec/") {
         ("is a Git LFS pointer, not the file it points to".to_owned(), "fetch the file itself with `git lfs pull`")
     } else if head.first() == Some(&b'<') {
@@ -226,27 +285,11 @@ fn not_safetensors(path: &Path, bytes: &[u8], error: &SafeTensorError) -> Error 
     } else if matches!(error, SafeTensorError::MetadataIncompleteBuffer) {
         let problem =
             format!("the file is cut off: it has {} bytes, and its header tells of another number", bytes.len());
-        (problem, again)
+        (problem, AGAIN)
     } else {
-        (format!("is not a whole safetensors file: {error}"), again)
+        (format!("is not a whole safetensors file: {error}"), AGAIN)
     };
     Error::model(path, problem, help)
-}
-
-fn refuse(path: &Path, name: &str, what: Option<&'static str>, count: usize) -> Error {
-    let more = if count > 1 { format!(" and {} more like it", count - 1) } else { String::new() };
-    match what {
-        Some(what) => Error::model(
-            path,
-            format!("holds {what}: tensor {name}{more}"),
-            "plain LoRA is what can be merged here; use a plain LoRA of it, which trainers' tools can extract",
-        ),
-        None => Error::model(
-            path,
-            format!("tensor {name}{more} belongs to no LoRA in a naming that is known (kohya, diffusers, PEFT)"),
-            "a [[lora]] path is a LoRA's .safetensors file, not a whole model",
-        ),
-    }
 }
 
 /// What kohya's scripts and Stability AI's convention write down of the model that a LoRA was trained on.

@@ -3,27 +3,35 @@
 //! A file holds, for each module that it changes, two matrices: the module's weight W becomes
 //! `W + scale · alpha / rank · up · down` (Hu et al. 2021, equation 3), in float32 and rounded once to the type that the
 //! graph stores. The file's names are those of the PyTorch model; a graph's stored weights are found by the module that
-//! reads them ([`bundle::Weights`](crate::bundle::Weights)), transposed where the exporter transposed them. What does not fit is refused:
-//! a LoRA of another family, a kind that is no plain LoRA, a graph that has fused several modules' weights into one.
+//! reads them ([`bundle::Weights`](crate::bundle::Weights)), transposed where the exporter transposed them.
+//!
+//! As in diffusers, modules that the graphs don't have are left out with a warning, if there are others that they have.
+//! What would draw another image is refused: a file of which nothing fits a graph that it is for, a matrix of another
+//! shape, another kind of change on a module that the graph has, a graph that has fused several modules' weights into
+//! one.
 
 mod alpha;
 mod blocks;
 mod file;
 mod modules;
 mod names;
+mod unused;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use rayon::prelude::*;
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 
 use crate::bundle::{ComponentKind, GraphFile, ModuleWeight, Weights};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::tensor::Weight;
+use crate::threads::parallel;
 use file::{LoraFile, Module};
 use modules::Modules;
-use names::Part;
+use names::{Foreign, Part, flat};
+use unused::Unused;
 
 /// A LoRA file and how much of it is added.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,24 +45,34 @@ pub struct Lora {
 }
 
 impl Lora {
-    /// Requires that every module the file changes is one of these graphs', in the file's shape.
+    /// Requires that the file fits these graphs, and returns warnings of what they have no place for.
     ///
     /// # Errors
     /// [`Error::Io`] where a file cannot be read; [`Error::Model`] naming what is wrong with the file, or the modules
     /// that do not fit; [`Error::Several`] where that is so of more than one graph.
-    pub fn check(&self, graphs: &[(ComponentKind, &GraphFile)]) -> Result<()> {
+    pub fn check(&self, graphs: &[(ComponentKind, &GraphFile)]) -> Result<Vec<String>> {
         let file = LoraFile::open(&self.path)?;
-        let mut wrong = Vec::new();
+        let (mut wrong, mut unused) = (Vec::new(), Unused::new(&file));
+        let mut fits = false;
         for part in parts(&file) {
             let Some((_, graph)) = graphs.iter().find(|(kind, _)| part_of(*kind) == Some(part)) else {
-                wrong.push(no_such_part(&file, part));
+                unused.parts.extend(Some(part).filter(|part| !modules_of(&file, *part).is_empty()));
                 continue;
             };
             let weights = Weights::open(graph)?;
-            wrong.extend(fit(&file, part, graph, &Modules::new(&weights.of_modules)).err());
+            match fit(&file, part, graph, &Modules::new(&weights.of_modules)) {
+                Ok(fit) => {
+                    fits |= !fit.found.is_empty();
+                    unused.take(part, graph, fit.missing);
+                }
+                Err(error) => wrong.push(error),
+            }
+        }
+        if !fits && wrong.is_empty() {
+            wrong.extend(unused.parts.iter().map(|part| no_such_part(&file, *part)));
         }
         match wrong.len() {
-            0 => Ok(()),
+            0 => Ok(unused.warnings(&self.path)),
             1 => Err(wrong.remove(0)),
             _ => Err(Error::Several(wrong)),
         }
@@ -65,15 +83,9 @@ impl Lora {
     /// # Errors
     /// [`Error::Io`] where it cannot be read.
     pub fn digest(&self) -> Result<String> {
-        let mut file = std::fs::File::open(&self.path).map_err(|e| Error::io(&self.path, "reading", e))?;
-        let mut hash = Sha256::new();
-        let mut buffer = vec![0; 1 << 20];
-        loop {
-            let n = std::io::Read::read(&mut file, &mut buffer).map_err(|e| Error::io(&self.path, "reading", e))?;
-            let Some(read) = buffer.get(..n).filter(|read| !read.is_empty()) else { break };
-            hash.update(read);
-        }
-        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        let mut hash = Sha256::default();
+        files::digest_into(&self.path, &mut hash)?;
+        Ok(files::hexadecimal(hash))
     }
 
     fn scale(&self, part: Part) -> f64 {
@@ -100,13 +112,15 @@ pub fn merge(loras: &[Lora], kind: ComponentKind, graph: &GraphFile) -> Result<V
     let modules = Modules::new(&weights.of_modules);
     let mut changes: BTreeMap<&str, (&ModuleWeight, Vec<Change<'_>>)> = BTreeMap::new();
     for (lora, file) in used.into_iter().zip(&files) {
-        for (module, weight) in fit(file, part, graph, &modules)? {
+        for (module, weight) in fit(file, part, graph, &modules)?.found {
             let scale = lora.scale(part) as f32;
             changes.entry(&weight.name).or_insert((weight, Vec::new())).1.push(Change { file, module, scale });
         }
     }
     let changed = changes.into_values().collect::<Vec<_>>();
-    changed.into_par_iter().map(|(weight, changes)| changed_by(&weights, graph, weight, &changes)).collect()
+    parallel(|| {
+        changed.into_par_iter().map(|(weight, changes)| changed_by(&weights, graph, weight, &changes)).collect()
+    })
 }
 
 /// What one LoRA adds to one weight.
@@ -146,24 +160,31 @@ fn part_of(kind: ComponentKind) -> Option<Part> {
     }
 }
 
-fn parts(file: &LoraFile) -> Vec<Part> {
-    let mut parts: Vec<Part> = file.modules.keys().map(|(part, _)| *part).collect();
-    parts.dedup();
-    parts
+fn parts(file: &LoraFile) -> BTreeSet<Part> {
+    let foreign = file.foreign.iter().filter_map(|(_, foreign)| Some(foreign.module.as_ref()?.0));
+    file.modules.keys().map(|(part, _)| *part).chain(foreign).collect()
+}
+
+/// The modules of a file that one graph has, with their weights, and the names of those that it does not have.
+struct Fit<'f, 'w> {
+    found: Vec<(&'f Module, &'w ModuleWeight)>,
+    missing: Vec<&'f str>,
 }
 
 /// Finds the weight of every module that a file changes in a part of the model.
-fn fit<'f, 'w>(
-    file: &'f LoraFile,
-    part: Part,
-    graph: &GraphFile,
-    modules: &Modules<'w>,
-) -> Result<Vec<(&'f Module, &'w ModuleWeight)>> {
+///
+/// # Errors
+/// [`Error::Model`] if the graph has none of them, has one in another shape, has one that the file changes in another
+/// way than plain LoRA does, or was fused so that it is not known which it has.
+fn fit<'f, 'w>(file: &'f LoraFile, part: Part, graph: &GraphFile, modules: &Modules<'w>) -> Result<Fit<'f, 'w>> {
     let (mut found, mut missing, mut misfits) = (Vec::new(), Vec::new(), Vec::new());
     let changed = || file.modules.iter().filter(|((of, _), _)| *of == part);
     for ((_, name), module) in changed() {
         let Some(weight) = modules.find(name) else {
-            missing.push(module.written.as_str());
+            match modules.has(name) {
+                true => misfits.push(format!("{} (of which it has several)", module.written)),
+                false => missing.push(module.written.as_str()),
+            }
             continue;
         };
         let (wanted, given) = (shape_of(weight), trimmed(module.shape()));
@@ -179,8 +200,15 @@ fn fit<'f, 'w>(
             return Err(Error::model(file.path(), problem, help));
         }
     }
-    if missing.is_empty() && misfits.is_empty() {
-        return Ok(found);
+    let is_here =
+        |foreign: &Foreign| matches!(&foreign.module, Some((of, name)) if *of == part && modules.has(&flat(name)));
+    let foreign: Vec<_> = file.foreign.iter().filter(|(_, foreign)| is_here(foreign)).collect();
+    if !foreign.is_empty() {
+        return Err(file.refuse(&foreign));
+    }
+    let is_fused = || !Weights::fused(graph).is_empty();
+    if misfits.is_empty() && (missing.is_empty() || (!found.is_empty() && !is_fused())) {
+        return Ok(Fit { found, missing });
     }
     let (of, path) = (changed().count(), graph.path.display());
     let mut problems = Vec::new();
@@ -216,10 +244,13 @@ fn another_family(file: &LoraFile) -> String {
 }
 
 fn no_such_part(file: &LoraFile, part: Part) -> Error {
-    let modules: Vec<&str> =
-        file.modules.iter().filter(|((of, _), _)| *of == part).map(|(_, module)| module.written.as_str()).collect();
+    let modules = modules_of(file, part);
     let problem = format!("changes {part} ({}), and this pipeline opens none", few(&modules));
     Error::model(file.path(), problem, another_family(file))
+}
+
+fn modules_of(file: &LoraFile, part: Part) -> Vec<&str> {
+    file.modules.iter().filter(|((of, _), _)| *of == part).map(|(_, module)| module.written.as_str()).collect()
 }
 
 /// The first of a list, and how many there are beside them.

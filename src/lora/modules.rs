@@ -56,6 +56,11 @@ impl<'w> Modules<'w> {
             .or_else(|| exactly(&self.blocks.translate(name)?))
     }
 
+    /// True if the graph has a module of this name, be it in several weights.
+    pub fn has(&self, name: &str) -> bool {
+        self.find(name).is_some() || self.by_name.contains_key(name)
+    }
+
     /// Two modules that this weight serves, where it serves more than one: exporters store equal weights once.
     pub fn sharing(&self, weight: &ModuleWeight) -> Option<(&'w str, &'w str)> {
         let name = weight.name.as_str();

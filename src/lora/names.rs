@@ -68,52 +68,80 @@ const PARTS: &[(&str, Part)] = &[
     ("text_model.", Part::TextEncoder(1)),
 ];
 
-/// What stands in names of changes that are no plain LoRA, with `$` at their end, and what they are.
+/// How the names of tensors go on behind a module, or end with it (`$`), that belong to other changes than plain LoRA, and
+/// what those are.
 const OTHERS: &[(&str, &str)] = &[
-    ("dora_scale", "DoRA, which rescales the weights it changes"),
-    ("lora_magnitude_vector", "DoRA, which rescales the weights it changes"),
+    (".dora_scale", "DoRA, which rescales the weights it changes"),
+    (".lora_magnitude_vector", "DoRA, which rescales the weights it changes"),
     (".hada_", "LoHa, a product of Hadamard factors"),
     (".lokr_", "LoKr, a product of Kronecker factors"),
-    ("lora_mid", "a LoRA in three factors (lora_mid)"),
+    (".lora_mid", "a LoRA in three factors (lora_mid)"),
     (".oft_", "OFT, which rotates the weights it changes"),
-    ("lora_B.bias", "a LoRA that changes biases"),
-    ("lora_up.bias", "a LoRA that changes biases"),
-    (".diff$", "a full difference of weights"),
+    (".on_input", "(IA)³, which scales what layers give"),
+    (".lora_B.bias", "a LoRA that changes biases"),
+    (".lora_up.bias", "a LoRA that changes biases"),
     (".diff_b$", "a difference of biases"),
-    ("bundle_emb", "an embedding of new words"),
+    (".diff$", "a full difference of weights"),
+    (".w_norm$", "a full difference of norms"),
+    (".b_norm$", "a full difference of norms"),
+];
+
+/// What stands in names of tensors that belong to no module, and what they are.
+const WITHOUT_MODULE: &[(&str, &str)] = &[
+    ("bundle_emb", "embeddings of words, which [[embedding]] reads from files of their own"),
     ("lora_controlnet", "a Control LoRA"),
 ];
+
+/// A tensor that belongs to no plain LoRA.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Foreign {
+    /// The part and the module that its name names, if it names one.
+    pub module: Option<(Part, String)>,
+    /// The kind of change that it belongs to, if it is a known one.
+    pub kind: Option<&'static str>,
+}
 
 impl Key {
     /// Reads a tensor's name.
     ///
     /// # Errors
-    /// What the tensor is instead, where that is known.
-    pub fn parse(name: &str) -> Result<Self, Option<&'static str>> {
-        let bears = |sign: &str| sign.strip_suffix('$').map_or_else(|| name.contains(sign), |end| name.ends_with(end));
-        if let Some((_, what)) = OTHERS.iter().find(|(sign, _)| bears(sign)) {
-            return Err(Some(what));
+    /// What the tensor is instead, as far as that is known.
+    pub fn parse(name: &str) -> Result<Self, Foreign> {
+        if let Some((_, kind)) = WITHOUT_MODULE.iter().find(|(sign, _)| name.contains(sign)) {
+            return Err(Foreign { module: None, kind: Some(kind) });
+        }
+        let stem = |sign: &str| match sign.strip_suffix('$') {
+            Some(end) => name.strip_suffix(end),
+            None => name.split_once(sign).map(|(stem, _)| stem),
+        };
+        if let Some((stem, kind)) = OTHERS.iter().find_map(|(sign, kind)| Some((stem(sign)?, kind))) {
+            let module = module_of(stem, false);
+            return Err(Foreign { module, kind: Some(kind) });
         }
         // PEFT writes the adapter's name before the last word.
         let name = name.replace(".default_0.weight", ".weight").replace(".default.weight", ".weight");
-        let (stem, end, role) =
-            ENDS.iter().find_map(|(end, role)| Some((name.strip_suffix(end)?, end, *role))).ok_or(None)?;
-        let unwrapped = |stem: &str| stem.strip_prefix("base_model.model.").unwrap_or(stem).to_owned();
-        let stem = unwrapped(stem);
-        let (part, module) = match PARTS.iter().find_map(|(start, part)| Some((*part, stem.strip_prefix(start)?))) {
-            // This one tells the part, and is a module as well.
-            Some((part, _)) if stem.starts_with("text_model.") => (part, stem),
-            Some((part, module)) => (part, unwrapped(module)),
-            // diffusers and PEFT leave the part away where a file holds but one.
-            None if stem.contains('.') => (Part::Denoiser, stem),
-            None => return Err(None),
-        };
-        let mut module = module.replace(".processor", "");
-        if end.starts_with('_') {
-            module = attention_layer(&module, part);
-        }
+        let end = ENDS.iter().find_map(|(end, role)| Some((name.strip_suffix(end)?, end.starts_with('_'), *role)));
+        let key = end.and_then(|(stem, is_old, role)| Some((module_of(stem, is_old)?, role)));
+        let ((part, module), role) = key.ok_or(Foreign { module: None, kind: None })?;
         Ok(Self { part, module, role })
     }
+}
+
+/// The part and the module that the beginning of a tensor's name names. In older files (`is_old`) an attention's layer is
+/// named for what it does.
+fn module_of(stem: &str, is_old: bool) -> Option<(Part, String)> {
+    let unwrapped = |stem: &str| stem.strip_prefix("base_model.model.").unwrap_or(stem).to_owned();
+    let stem = unwrapped(stem);
+    let (part, module) = match PARTS.iter().find_map(|(start, part)| Some((*part, stem.strip_prefix(start)?))) {
+        // This one tells the part, and is a module as well.
+        Some((part, _)) if stem.starts_with("text_model.") => (part, stem),
+        Some((part, module)) => (part, unwrapped(module)),
+        // diffusers and PEFT leave the part away where a file holds but one.
+        None if stem.contains('.') => (Part::Denoiser, stem),
+        None => return None,
+    };
+    let module = module.replace(".processor", "");
+    Some((part, if is_old { attention_layer(&module, part) } else { module }))
 }
 
 /// The layer that older diffusers names for what it does in any attention: `attn1.to_out` for `attn1.to_out.0` of a
@@ -188,18 +216,24 @@ mod tests {
 
     #[test]
     fn what_is_no_plain_lora_is_known_for_what_it_is() {
-        for (name, word) in [
-            ("lora_unet_mid_block_x.dora_scale", "DoRA"),
-            ("unet.mid_block.x.to_q.lora_magnitude_vector", "DoRA"),
-            ("lora_unet_mid_block_x.hada_w1_a", "LoHa"),
-            ("lora_unet_mid_block_x.lokr_w1", "LoKr"),
-            ("lora_unet_mid_block_x.lora_mid.weight", "lora_mid"),
-            ("lora_unet_mid_block_x.diff_b", "difference"),
+        for (name, module, word) in [
+            ("lora_unet_mid_block_x.dora_scale", "mid_block_x", "DoRA"),
+            ("unet.mid_block.x.to_q.lora_magnitude_vector", "mid_block.x.to_q", "DoRA"),
+            ("unet.mid_block.x.to_q.lora_magnitude_vector.default.weight", "mid_block.x.to_q", "DoRA"),
+            ("lora_unet_mid_block_x.hada_w1_a", "mid_block_x", "LoHa"),
+            ("lora_unet_mid_block_x.lokr_w1", "mid_block_x", "LoKr"),
+            ("lora_unet_mid_block_x.lora_mid.weight", "mid_block_x", "lora_mid"),
+            ("lora_unet_mid_block_x.diff_b", "mid_block_x", "biases"),
+            ("diffusion_model.mid_block.x.diff", "mid_block.x", "weights"),
         ] {
-            assert!(Key::parse(name).unwrap_err().unwrap().contains(word), "{name}");
+            let foreign = Key::parse(name).unwrap_err();
+            assert_eq!(foreign.module, Some((Part::Denoiser, module.to_owned())), "{name}");
+            assert!(foreign.kind.unwrap().contains(word), "{name}");
         }
+        let bundled = Key::parse("bundle_emb.cat.string_to_param.*").unwrap_err();
+        assert_eq!((bundled.module, bundled.kind.is_some()), (None, true));
         for name in ["model.diffusion_model.input_blocks.0.0.weight", "lora_down.weight", "", "x.alpha.y"] {
-            assert_eq!(Key::parse(name), Err(None), "{name}");
+            assert_eq!(Key::parse(name), Err(Foreign { module: None, kind: None }), "{name}");
         }
     }
 }

@@ -71,7 +71,7 @@ fn cache(plan: &ModelPlan) -> Option<&Cache> {
 }
 
 fn threads(plan: &ModelPlan) -> usize {
-    plan.device.threads.unwrap_or_else(processor_threads)
+    plan.threads().unwrap_or_else(processor_threads)
 }
 
 fn measure(plan: &ModelPlan, runtime: &Runtime, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Option<Rows>> {
@@ -166,7 +166,7 @@ impl<'a> Trial<'a> {
     /// How long so many runs take, as many of them at the same time as there are at most.
     fn seconds(&mut self, count: usize) -> Result<f64> {
         let mut outs = vec![vec![0.0; self.length]; count];
-        let runs = outs.iter_mut().map(|out| Run { inputs: views(&self.inputs), out, beside: None });
+        let runs = outs.iter_mut().map(|out| Run { inputs: views(&self.inputs), out, shape: None, beside: None });
         let runs = runs.collect();
         let start = Instant::now();
         self.session.run_each(runs, &self.output, self.cancel)?;

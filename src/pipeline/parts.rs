@@ -79,13 +79,7 @@ impl<'a> Opener<'a> {
     /// Does now what takes its time: optimises graphs that are to be kept so, and opens all of them where some are not,
     /// and graphs stay open.
     pub(super) fn load(&mut self, parts: &mut Parts) -> Result<()> {
-        if self.plan.thrift.is_some() && self.plan.prepared.is_none() {
-            return Err(Error::input(
-                "device.memory",
-                "is kept to by graphs that are optimised ahead, and there is no cache to keep them in",
-                "leave the key out, or unset LDM_ORT_PREPARE (in a program, give the plan a cache)",
-            ));
-        }
+        self.plan.require_cache()?;
         let made = self.prepare();
         let mut is_instant = made.len() == self.openings().len();
         for (kind, made) in made {
@@ -189,8 +183,7 @@ impl<'a> Opener<'a> {
         Ok(Some(match &preview.source {
             PreviewSource::Small(part, scaling) => {
                 let session = self.session(&plan.opening(part), &parts.unkept)?;
-                let decoder = Decoder::new(session, part.contract.clone(), *scaling);
-                Preview::Decoder(Box::new(decoder.of_factor(plan.spatial_factor)))
+                Preview::Decoder(Box::new(Decoder::new(session, part.contract.clone(), *scaling, plan.spatial_factor)))
             }
             PreviewSource::Published(map) => Preview::Linear(map.clone()),
             PreviewSource::Fitted(part) => match self.fitted(part, parts) {
@@ -218,7 +211,7 @@ impl<'a> Opener<'a> {
             |decoder: &mut Decoder| LinearColours::fit(decoder, channels, [height, width], plan.spatial_factor, cancel);
         if plan.decoder.is_none() {
             let session = self.session(&plan.opening(part), &parts.unkept)?;
-            return fit(&mut Decoder::new(session, part.contract.clone(), plan.model.scaling));
+            return fit(&mut Decoder::new(session, part.contract.clone(), plan.model.scaling, plan.spatial_factor));
         }
         let map = fit(self.decoding(parts)?.decoder.as_mut().ok_or_else(closed)?);
         if !parts.stay {
@@ -235,9 +228,8 @@ impl<'a> Opener<'a> {
             let decoder = match &plan.decoder {
                 Some(part) => {
                     let session = self.session(&plan.opening(part), unkept)?;
-                    let decoder = Decoder::new(session, part.contract.clone(), self.plan.decoder_scaling);
-                    let is_small = self.plan.decodes_small();
-                    Some(if is_small { decoder.of_factor(self.plan.spatial_factor) } else { decoder })
+                    let (scaling, factor) = (plan.decoder_scaling, plan.spatial_factor);
+                    Some(Decoder::new(session, part.contract.clone(), scaling, factor))
                 }
                 None => None,
             };

@@ -4,6 +4,7 @@ use super::model::{Part, part};
 use crate::bundle::{Bundle, Component, ComponentKind, ConditionerContract, open_conditioner};
 use crate::conditioner::layout;
 use crate::error::{Error, Result};
+use crate::image::InputLimit;
 use crate::spec::{Condition, Graph, Source, ToldAs};
 use crate::task::{check_labels, things};
 use crate::tensor::Dim;
@@ -22,13 +23,13 @@ pub struct ConditionPart {
 
 impl ConditionPart {
     /// Resolves the conditions of a pipeline.
-    pub(super) fn all(conditions: &[Condition], bundle: &Bundle) -> Result<Vec<Self>> {
-        conditions.iter().enumerate().map(|(at, condition)| Self::new(at, condition, bundle)).collect()
+    pub(super) fn all(conditions: &[Condition], bundle: &Bundle, limit: InputLimit) -> Result<Vec<Self>> {
+        conditions.iter().enumerate().map(|(at, condition)| Self::new(at, condition, bundle, limit)).collect()
     }
 
-    fn new(at: usize, condition: &Condition, bundle: &Bundle) -> Result<Self> {
+    fn new(at: usize, condition: &Condition, bundle: &Bundle, limit: InputLimit) -> Result<Self> {
         match &condition.source {
-            Source::DepthMap(path) => drop(image::dimensions(path)?),
+            Source::DepthMap(path) => drop(image::dimensions(path, limit)?),
             Source::Vectors(path) => drop(npy::read_f32(path)?),
             Source::Index { path, .. } => drop(files::open_input(path)?),
             Source::Boxes(_) | Source::LabelMap(_) => {}
@@ -68,7 +69,7 @@ impl ConditionPart {
         let known = known(&component, &contract);
         match &condition.source {
             Source::Boxes(boxes) => drop(layout::tokens(&things(boxes), known)?),
-            Source::LabelMap(path) => check_labels(path, &image::load_labels(path)?, known)?,
+            Source::LabelMap(path) => check_labels(path, &image::load_labels(path, limit)?, known)?,
             Source::DepthMap(_) | Source::Vectors(_) | Source::Index { .. } => {}
         }
         Ok(Self { condition: condition.clone(), known, part: Some(part(&component, contract)) })
@@ -91,12 +92,12 @@ impl ConditionPart {
 }
 
 /// The width and height of the first label map, which the picture then has.
-pub(super) fn natural_size(conditions: &[Condition]) -> Result<Option<(usize, usize)>> {
+pub(super) fn natural_size(conditions: &[Condition], limit: InputLimit) -> Result<Option<(usize, usize)>> {
     let path = conditions.iter().find_map(|condition| match &condition.source {
         Source::LabelMap(path) => Some(path),
         _ => None,
     });
-    path.map(|path| image::load_labels(path).map(|map| (map.width, map.height))).transpose()
+    path.map(|path| image::load_labels(path, limit).map(|map| (map.width, map.height))).transpose()
 }
 
 fn known(component: &Component, contract: &ConditionerContract) -> Option<usize> {

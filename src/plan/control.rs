@@ -7,7 +7,8 @@ use super::model::{Part, between_whole_times, part};
 use crate::bundle::{Bundle, Component, ComponentKind, ControlNetContract, DenoiserContract, open_controlnet};
 use crate::denoise::{ControlWeight, Share};
 use crate::error::{Error, Result};
-use crate::spec;
+use crate::image;
+use crate::spec::{self, Spec};
 use crate::tensor::{Dim, TensorInfo};
 
 /// A control network and the picture it follows.
@@ -24,12 +25,13 @@ pub struct ControlPart {
 impl ControlPart {
     /// Resolves the control networks of a pipeline. `roles` are those that it gives to inputs of theirs.
     pub(super) fn all(
-        controls: &[spec::Control],
+        spec: &Spec,
         roles: &BTreeMap<String, String>,
         bundle: &Bundle,
         denoiser: &Component,
         contract: &DenoiserContract,
     ) -> Result<Vec<Self>> {
+        let (controls, limit) = (&spec.controls, spec.run.input_limit());
         if controls.is_empty() && !contract.residuals.is_empty() {
             let names: Vec<&str> = contract.residuals.down.iter().take(1).map(|info| info.name.as_str()).collect();
             return Err(Error::model(
@@ -44,6 +46,9 @@ impl ControlPart {
         let parts = controls.iter().enumerate();
         let parts = parts.map(|(at, control)| Self::new(at, control, roles, bundle, denoiser, contract));
         let parts = parts.collect::<Result<Vec<_>>>()?;
+        for control in controls {
+            image::dimensions(&control.image, limit)?;
+        }
         let graphs = || parts.iter().map(|part: &Self| &part.part.graph).chain([&denoiser.graph]);
         let lacks = |name: &&String| graphs().all(|graph| graph.input(name).is_none());
         match roles.keys().find(lacks).filter(|_| !controls.is_empty()) {
@@ -111,12 +116,11 @@ impl ControlPart {
                 "the control network was trained for a model of another family",
             ));
         }
-        crate::image::dimensions(&control.image)?;
         Ok(Self {
             part: Part { edits, ..part(component, network) },
             image: control.image.clone(),
             weight: ControlWeight {
-                scale: control.scale,
+                scale: control.scale.unwrap_or(1.0),
                 share: Share { start: control.start, end: control.end },
                 guess: control.guess,
             },

@@ -8,14 +8,21 @@ mod classes;
 mod compatibility;
 mod conditions;
 mod control;
+mod defaults;
 mod evaluations;
 mod flux;
+mod free_memory;
+mod inputs;
 mod model;
 mod opening;
 mod outer;
+mod output_sizes;
 mod preview;
+mod runtime;
 mod scheduler;
 mod scheduler_config;
+mod settings;
+mod shapes;
 mod size;
 mod sizes;
 mod stages;
@@ -24,12 +31,14 @@ mod thrift;
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use ndarray::ArrayD;
 
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, Family};
 use crate::denoise::{Cache, Share};
 use crate::error::{Error, Result, count_of};
+use crate::image::InputLimit;
 use crate::npy;
 use crate::rng::Stream;
 use crate::scheduler::Custom;
@@ -37,12 +46,15 @@ use crate::session::find_provider;
 use crate::spec::{Batching, Hand, Spec};
 use crate::task::{self, Rounding, Task};
 use crate::tiles::Tiles;
+use defaults::Filling;
 use size::{size, tiles};
 use stages::{LatentSpace, Offer};
 
 pub use compatibility::PlannedTask;
 pub use conditions::ConditionPart;
 pub use control::ControlPart;
+pub use defaults::DefaultValue;
+pub use free_memory::MemoryNeed;
 pub use model::{ModelPlan, Part};
 pub use opening::Opening;
 pub(crate) use opening::{fastest, name};
@@ -50,6 +62,8 @@ pub use outer::OuterPlan;
 pub use preview::{PreviewPlan, PreviewSource};
 pub use scheduler::SchedulerChoice;
 pub use scheduler_config::AppliedCorrection;
+pub(crate) use settings::Planned;
+pub use settings::RunSettings;
 pub use sizes::Sizes;
 pub use stages::StagePlan;
 pub use text::{TextPart, TextPlan};
@@ -90,12 +104,16 @@ pub struct Request {
     pub height: usize,
     /// Unit normal noise to start from, `[n, c, h/f, w/f]`.
     pub latents: Option<ArrayD<f32>>,
+    /// The largest image that is read as an input.
+    pub input_limit: InputLimit,
     /// The tiles in which denoiser and decoder work, where they do.
     pub tiles: Option<Tiles>,
     /// Pictures denoised at once.
     pub batch: usize,
     /// Where set, the only picture of these that is made.
     pub only: Option<usize>,
+    /// What these settings were when they were planned.
+    pub(crate) planned: Option<Arc<Planned>>,
 }
 
 impl Request {
@@ -169,13 +187,19 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
     let hand = offer.and_then(|offer| wrong.unless(offer.take(&mut spec, &bundle)));
     let own_seed = spec.run.seed;
     spec.run.seed = own_seed.or(offer.and_then(|offer| offer.seed));
+    let mut filling = Filling::of(&mut spec, &bundle);
+    let defaults = filling.call.values;
     let task = task::of(&spec.task);
     for name in spec.device.providers.iter().chain(spec.device.components.values().flatten()) {
         wrong.unless(find_provider(name));
     }
-    let model = wrong.unless(ModelPlan::new(&spec, &bundle, task.as_ref()));
-    let chosen = wrong.unless(SchedulerChoice::new(&spec, &bundle));
-    let size = wrong.unless(size(&spec, &bundle, task.as_ref(), offer.and_then(|offer| offer.size)));
+    let mut model = wrong.unless(ModelPlan::new(&spec, &bundle, task.as_ref(), defaults));
+    let chosen = wrong.unless(SchedulerChoice::new(&spec, &bundle, defaults.eta));
+    let size = size(&spec, &bundle, task.as_ref(), offer.and_then(|offer| offer.size), &defaults);
+    let size = wrong.unless(size).map(|size| {
+        filling.add_size(&spec, &size);
+        size.value
+    });
     let mu = chosen.as_ref().and_then(|scheduler| {
         let (width, height) = size.unwrap_or(bundle.facts.default_size.value);
         scheduler.mu(bundle.facts.patches(width, height))
@@ -184,15 +208,23 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
         wrong.unless(scheduler.fits(&model.model.denoiser));
     }
     let schedule = chosen.and_then(|scheduler| {
-        let planned_strength = planned_strength(&spec, model.as_ref(), task.as_ref());
+        let planned_strength = planned_strength(&spec, &bundle, model.as_ref(), task.as_ref());
         let rounding = model.as_ref().map_or(Rounding::Down, |model| model.model.rounding);
-        wrong.unless(schedule(&spec, scheduler, task.as_ref(), planned_strength, mu, rounding))
+        let steps = defaults.steps;
+        wrong.unless(schedule(&spec, scheduler, task.as_ref(), (steps, planned_strength), mu, rounding))
     });
-    if let Some(model) = &model {
-        wrong.unless(model.check_prompts(task.as_ref()));
-        for lora in &model.loras {
-            wrong.unless(lora.check(&model.graphs()));
+    if let Some(model) = &mut model {
+        if wrong.unless(model.check_prompts(task.as_ref())).is_some() {
+            let of_prompts = model.text.as_ref().zip(task.prompting()).map(|(text, prompting)| text.remarks(prompting));
+            let of_prompts = of_prompts.and_then(|remarks| wrong.unless(remarks));
+            model.remarks.extend(of_prompts.into_iter().flatten());
         }
+        if let Some(size) = size {
+            wrong.unless(model.check_shapes(size, spec.run.tiles));
+        }
+        let of_loras = model.loras.iter().filter_map(|lora| wrong.unless(lora.check(&model.graphs())));
+        let of_loras: Vec<String> = of_loras.flatten().collect();
+        model.remarks.extend(of_loras);
     }
     if spec.device.batching == Batching::Split && model.as_ref().is_some_and(|model| !model.denoises_on_processor()) {
         wrong.0.push(Error::input(
@@ -221,11 +253,8 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
     }
 
     let (denoising_start, denoising_end) = (spec.run.denoising_start, spec.run.denoising_end);
-    if let crate::spec::Task::ImageToImage(task) = &mut spec.task
-        && denoising_start.is_none()
-    {
-        task.strength = Some(task.strength());
-    }
+    filling.add_planned(&spec, &model, &scheduler);
+    model.defaults = filling.filled;
     spec.run.steps = Some(steps);
     if offer.is_none() {
         spec.run.seed = Some(seed);
@@ -236,7 +265,7 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
         spec.run.seed = own_seed;
     }
     let on_cpu = model.denoises_on_processor();
-    let request = Request {
+    let mut request = Request {
         task,
         scheduler,
         steps,
@@ -254,11 +283,16 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
         height,
         latents,
         tiles: spec.run.tiles,
+        input_limit: spec.run.input_limit(),
         // A processor is kept busy by one picture; a GPU is not. A picture that is handed on has a batch to itself.
         batch: if on_cpu || hand == Some(Hand::Image) { 1 } else { evaluations::largest_batch(&spec, pictures) },
         only: None,
+        planned: None,
     };
-    model.sizes = Some(Sizes::of(&request, &model.model.denoiser));
+    let sizes = Sizes::of(&request, &model.model);
+    request.planned = Some(Arc::new(Planned::new(&request, &model, bundle.facts.size_multiple())));
+    model.sizes = Some(sizes);
+    model.check_output_sizes(sizes)?;
     if let Some(budget) = spec.device.memory {
         model.keep_within(budget)?;
     }
@@ -292,12 +326,12 @@ fn schedule(
     spec: &Spec,
     scheduler: SchedulerChoice,
     task: &dyn Task,
-    planned_strength: Option<f64>,
+    (default_steps, planned_strength): (usize, Option<f64>),
     mu: Option<f64>,
     rounding: Rounding,
 ) -> Result<(SchedulerChoice, usize, Option<Custom>, Option<f64>)> {
     let planned_strength = planned_strength.filter(|_| scheduler.entry.takes_strength());
-    let (steps, custom) = spec.run.schedule(scheduler.entry);
+    let (steps, custom) = spec.run.schedule(scheduler.entry, default_steps);
     let custom = custom.or_else(|| scheduler.of_family(steps));
     let name = scheduler.entry.name;
     if scheduler.entry.inverse && task.strength().is_none() {
@@ -315,7 +349,10 @@ fn schedule(
         ));
     }
     let built = scheduler.build(&scheduler::request(steps, custom.clone(), planned_strength, mu, 1))?;
-    task.check(steps, spec.run.denoising_start, rounding)?;
+    // A schedule that is planned for the strength has as many steps as are asked for, whatever the strength.
+    if planned_strength.is_none() {
+        task.check(steps, spec.run.denoising_start, rounding)?;
+    }
     // A strength is counted in steps, and a few configurations make fewer of them than they are asked for.
     let calls = built.timesteps().len();
     let by_strength = task.strength().is_some() && spec.run.denoising_start.is_none();
@@ -330,11 +367,14 @@ fn schedule(
     Ok((scheduler, steps, custom, planned_strength))
 }
 
-/// The strength that a schedule may be planned for: models that are told the guidance scale (latent consistency models)
-/// run as many steps as are asked for from whatever picture.
-fn planned_strength(spec: &Spec, model: Option<&ModelPlan>, task: &dyn Task) -> Option<f64> {
-    let is_told_guidance = model.is_some_and(|model| model.model.denoiser.timestep_cond.is_some());
-    let is_planned = is_told_guidance && spec.run.denoising_start.is_none() && task.name() == "image-to-image";
+/// The strength that a schedule may be planned for: `LatentConsistencyModelImg2ImgPipeline` counts it in the steps of the
+/// model's training and runs as many steps as are asked for. Another class counts it in steps, on such a UNet too.
+fn planned_strength(spec: &Spec, bundle: &Bundle, model: Option<&ModelPlan>, task: &dyn Task) -> Option<f64> {
+    let is_consistent = model.is_some_and(|model| model.model.denoiser.timestep_cond.is_some());
+    let class = bundle.pipeline_class(task.name(), !spec.controls.is_empty());
+    let plans = class.is_none_or(|class| class.family == Family::LatentConsistency);
+    let is_image_to_image = task.name() == "image-to-image";
+    let is_planned = is_consistent && plans && is_image_to_image && spec.run.denoising_start.is_none();
     task.strength().filter(|_| is_planned)
 }
 

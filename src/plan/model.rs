@@ -6,6 +6,7 @@ use super::classes;
 use super::compatibility::PlannedTask;
 use super::conditions::ConditionPart;
 use super::control::ControlPart;
+use super::defaults::DefaultValue;
 use super::flux;
 use super::outer::OuterPlan;
 use super::preview::{self, PreviewPlan};
@@ -13,7 +14,7 @@ use super::sizes::Sizes;
 use super::text::TextPlan;
 use super::thrift::Thrift;
 use crate::bundle::{
-    Bundle, Component, ComponentKind, ConditionerContract, DenoiserContract, GraphFile, VaeDecoderContract,
+    Bundle, Component, ComponentKind, ConditionerContract, Defaults, DenoiserContract, GraphFile, VaeDecoderContract,
     VaeEncoderContract,
 };
 use crate::error::{Error, Result};
@@ -47,6 +48,8 @@ pub struct ModelPlan {
     pub task: PlannedTask,
     /// What the task has to know of the model, the roles of the denoiser's inputs among it.
     pub model: Model,
+    /// The configuration and tokenizer files that the model was read from: the name in the model directory, and the path.
+    pub configuration: Vec<(String, PathBuf)>,
     /// The denoiser.
     pub denoiser: Part<()>,
     /// Its outer layers, where a cache runs them alone.
@@ -84,13 +87,15 @@ pub struct ModelPlan {
     /// Where graphs are kept that were optimised for this machine; `None` opens them as they lie. Whoever runs the plan
     /// says so.
     pub prepared: Option<Cache>,
+    /// The values of the keys that the pipeline file leaves open, with their sources.
+    pub defaults: Vec<DefaultValue>,
     /// What is worth knowing of the pipeline file beside this model, a sentence each.
     pub(super) remarks: Vec<String>,
 }
 
 impl ModelPlan {
     /// Resolves what `task` needs from a model directory.
-    pub(super) fn new(spec: &Spec, bundle: &Bundle, task: &dyn Task) -> Result<Self> {
+    pub(super) fn new(spec: &Spec, bundle: &Bundle, task: &dyn Task, defaults: Defaults) -> Result<Self> {
         let wanted_for = format!("[task.{}]", task.name());
         let component = if spec.controls.is_empty() { bundle.denoiser()? } else { bundle.denoiser_under_control()? };
         let mut contract = DenoiserContract::resolve(component)?;
@@ -106,7 +111,7 @@ impl ModelPlan {
         } else {
             None
         };
-        let conditions = ConditionPart::all(&spec.conditions, bundle)?;
+        let conditions = ConditionPart::all(&spec.conditions, bundle, spec.run.input_limit())?;
         let asked =
             Asked { task, bundle, component, contract: &contract, wanted_for: &wanted_for, conditions: &conditions };
         let concatenated = asked.concatenated()?;
@@ -123,7 +128,10 @@ impl ModelPlan {
         };
         asked.fills_inputs(class_embedder.is_some())?;
         let text = match task.prompting() {
-            Some(prompting) => Some(TextPlan::new(bundle, &contract, prompting, &spec.embeddings, &wanted_for)?),
+            Some(prompting) => {
+                let t5 = defaults.max_sequence_length;
+                Some(TextPlan::new(bundle, &contract, prompting, &spec.embeddings, t5, &wanted_for)?)
+            }
             None => None,
         };
         let classes = match task.classes() {
@@ -132,9 +140,10 @@ impl ModelPlan {
         };
         let of_control = spec.model.components.get(&ComponentKind::ControlNet);
         let roles = of_control.map(|component| component.inputs.clone()).unwrap_or_default();
-        let controls = ControlPart::all(&spec.controls, &roles, bundle, component, &contract)?;
+        let controls = ControlPart::all(spec, &roles, bundle, component, &contract)?;
         Ok(Self {
             dir: bundle.dir.clone(),
+            configuration: bundle.configuration(),
             task: PlannedTask::new(task),
             model: Model {
                 scaling,
@@ -145,6 +154,7 @@ impl ModelPlan {
                 low_res: asked.low_res()?,
                 rounding: if contract.is_multimodal() { Rounding::Up } else { Rounding::Down },
                 denoiser: contract,
+                defaults,
             },
             denoiser: Part { edits, ..part(component, ()) },
             outer: OuterPlan::new(spec.cache.as_ref(), &component.graph)?,
@@ -164,6 +174,7 @@ impl ModelPlan {
             measured: None,
             thrift: None,
             prepared: None,
+            defaults: Vec::new(),
             remarks,
         })
     }
@@ -186,7 +197,8 @@ impl ModelPlan {
     /// What is worth knowing before a run.
     pub fn warnings(&self) -> Vec<String> {
         let of_encoder = self.encoder.iter().filter_map(|part| part.contract.warning(part.kind));
-        of_encoder.chain(self.remarks.iter().cloned()).chain(self.thrift_warning()).collect()
+        let own = [self.thrift_warning(), self.threads_warning()].into_iter().flatten();
+        of_encoder.chain(self.remarks.iter().cloned()).chain(own).collect()
     }
 
     /// `[c, h/f, w/f]` of a sample for pictures of this size.
@@ -362,7 +374,8 @@ impl Asked<'_> {
                 return Err(Error::input(
                     format!("task.{}.{key}", task.name()),
                     "this model is not told such a thing",
-                    "leave the key out; sizes belong to Stable Diffusion XL, aesthetic scores to its refiner",
+                    "leave the key out; sizes ([width, height], where diffusers has the height first) belong to Stable Diffusion XL, \
+                     aesthetic scores to its refiner",
                 ));
             }
         }

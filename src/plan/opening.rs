@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::memory;
 use crate::prepared::{Cache, Rows};
 use crate::rewrite::Pass;
-use crate::session::{ProviderChoice, SessionOptions, WeightFile};
+use crate::session::{ProviderChoice, SessionOptions, WeightFile, usable_threads};
 use crate::spec::Batching;
 use crate::tensor::{ByteEdit, Weight};
 
@@ -120,11 +120,24 @@ impl ModelPlan {
             component: kind.name().to_owned(),
             config: exact.into_iter().collect(),
             providers: self.device.providers_of(kind).iter().map(choice).collect(),
-            threads: self.device.threads,
+            threads: self.threads(),
             axes: if self.prepared(kind).is_some() { self.axes(kind) } else { Vec::new() },
             callers: if kind == self.denoiser.kind { self.callers() } else { 1 },
             ..SessionOptions::default()
         }
+    }
+
+    /// `[device] threads`, at most as many as can run at the same time.
+    pub(crate) fn threads(&self) -> Option<usize> {
+        self.device.threads.map(|threads| threads.min(usable_threads()))
+    }
+
+    /// A warning if `[device] threads` is more than that.
+    pub(super) fn threads_warning(&self) -> Option<String> {
+        let (asked, used) = (self.device.threads?, self.threads()?);
+        (asked > used).then(|| {
+            format!("device.threads = {asked} is more than the {used} CPUs that this process may use; {used} are used")
+        })
     }
 
     /// How the rows of the denoiser's calls are run: as the pipeline file says, or in the way that was the fastest one when it

@@ -71,7 +71,27 @@ pub(super) fn decoder(spec: &Spec, bundle: &Bundle, scaling: Scaling, wanted_for
 
 fn full(bundle: &Bundle, wanted_for: &str) -> Result<Option<Part<VaeDecoderContract>>> {
     let Some(component) = bundle.require_decoder(wanted_for)? else { return Ok(None) };
-    Ok(Some(part(component, VaeDecoderContract::resolve(component)?)))
+    let contract = VaeDecoderContract::resolve(component)?;
+    let at_fault = |problem: String, help: &str| Err(Error::model(&component.graph.path, problem, help));
+    let channels = bundle.facts.latent_channels.value;
+    let taken = contract.latent.shape.get(1).and_then(Dim::fixed);
+    let taken = taken.or(component.graph.convolved_channels.get(&contract.latent.name).copied());
+    if let Some(taken) = taken.filter(|&taken| taken != channels) {
+        return at_fault(
+            format!(
+                "input {} takes {taken} channels, and the model's latents have {channels} ({})",
+                contract.latent.name, bundle.facts.latent_channels.source
+            ),
+            "the decoder is another model's, or the number of latent channels is wrong: [model] latent_channels",
+        );
+    }
+    if let Some(given) = contract.output.shape.get(1).and_then(Dim::fixed).filter(|given| ![1, 3].contains(given)) {
+        return at_fault(
+            format!("output {} gives {given} channels, and an image has 3", contract.output.name),
+            "check that the directory's vae_decoder is one",
+        );
+    }
+    Ok(Some(part(component, contract)))
 }
 
 /// The previews that the pipeline file asks for, by what makes the best of them: a small decoder, or else a linear map,

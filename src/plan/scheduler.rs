@@ -34,6 +34,9 @@ impl std::fmt::Debug for SchedulerChoice {
     }
 }
 
+/// The key of a scheduler's table that diffusers' pipelines hand to each step.
+pub(super) const ETA: &str = "eta";
+
 /// What a scheduler is built for.
 pub(super) fn request(
     steps: usize,
@@ -50,16 +53,17 @@ pub(super) fn request(
 }
 
 impl SchedulerChoice {
-    /// The pipeline's scheduler, or else the model's own.
+    /// The pipeline's scheduler, or else the model's own. `eta` is what the task's pipeline class hands to schedulers that
+    /// take it, unless the pipeline's table has one.
     ///
     /// # Errors
     /// [`Error::Model`] where neither names one, or the model names one that nobody knows.
-    pub fn new(spec: &Spec, bundle: &Bundle) -> Result<Self> {
+    pub fn new(spec: &Spec, bundle: &Bundle, eta: Option<f64>) -> Result<Self> {
         let names = || scheduler::table().iter().map(|entry| entry.name).collect::<Vec<_>>().join(", ");
         let model = bundle.scheduler.as_ref();
         let pipeline = bundle.pipeline_class(spec.task.name(), !spec.controls.is_empty());
         let converted = pipeline.and_then(|class| class.scheduler);
-        let (wanted, table) = match (&spec.scheduler, model) {
+        let (wanted, mut table) = match (&spec.scheduler, model) {
             (Some(chosen), _) => (chosen.name.as_str(), chosen.table.clone()),
             (None, Some(file)) => match converted.or(file.class.as_deref()) {
                 Some(class) => (class, Config::new()),
@@ -87,6 +91,9 @@ impl SchedulerChoice {
                 format!("name another in the pipeline file: [scheduler.NAME] with a name of {}", names()),
             ));
         };
+        if let Some(eta) = eta.filter(|_| entry.keys.iter().any(|key| key.name == ETA)) {
+            table.entry(ETA).or_insert_with(|| eta.into());
+        }
         let file = ModelScheduler::new(model, spec.model.prediction_type.as_deref(), pipeline);
         let contract = bundle.denoiser().and_then(DenoiserContract::resolve);
         let falls_evenly = contract.is_ok_and(|contract| contract.positions.is_some());

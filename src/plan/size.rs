@@ -1,29 +1,38 @@
 //! How large the pictures are, and the tiles they are made in.
 
 use super::{Wrong, conditions, flux};
-use crate::bundle::Bundle;
+use crate::bundle::pipeline_class::DefaultSize;
+use crate::bundle::{Bundle, Defaults, Fact};
 use crate::error::{Error, Result};
 use crate::image;
 use crate::spec::Spec;
 use crate::task::Task;
 
-/// Width and height of the pictures in pixels.
+/// Width and height of the images in pixels, with the source of what the pipeline file leaves open.
 pub(super) fn size(
     spec: &Spec,
     bundle: &Bundle,
     task: &dyn Task,
     handed: Option<(usize, usize)>,
-) -> Result<(usize, usize)> {
-    let step = bundle.facts.size_multiple();
+    defaults: &Defaults,
+) -> Result<Fact<(usize, usize)>> {
+    let (step, limit) = (bundle.facts.size_multiple(), spec.run.input_limit());
     let whole = |length: usize| (length - length % step).max(step);
-    let led_by = spec.controls.first().map(|control| image::dimensions(&control.image)).transpose()?;
-    let natural = task.natural_size(bundle.facts.spatial_factor.value, handed)?.or(led_by);
-    let natural = match natural {
-        None => conditions::natural_size(&spec.conditions)?,
-        found => found,
+    let led_by = spec.controls.first().map(|control| image::dimensions(&control.image, limit)).transpose()?;
+    // A stage keeps the size of what it is handed.
+    let is_kept = !matches!(defaults.size, DefaultSize::Model | DefaultSize::Square512) || handed.is_some();
+    let own = task.natural_size(bundle.facts.spatial_factor.value, handed, limit)?.filter(|_| is_kept);
+    let labelled = conditions::natural_size(&spec.conditions, limit)?;
+    let inputs = [(own, "the input image"), (led_by, "the control image"), (labelled, "the label map")];
+    let natural = inputs.into_iter().find_map(|(size, source)| Some((size?, source)));
+    let fixed = bundle.facts.fixed_size.as_ref();
+    let default = match (natural, fixed) {
+        (Some(((width, height), source)), _) => Fact::new((whole(width), whole(height)), source),
+        // A graph of one size draws at that size, whatever the configuration says.
+        (None, Some(fixed)) => fixed.clone(),
+        (None, None) => bundle.default_size(task.name(), !spec.controls.is_empty()),
     };
-    let natural = natural.map(|(w, h)| (whole(w), whole(h)));
-    let (default_width, default_height) = natural.unwrap_or(bundle.facts.default_size.value);
+    let (default_width, default_height) = default.value;
     let width = spec.run.width.unwrap_or(default_width);
     let height = spec.run.height.unwrap_or(default_height);
     let mut wrong = Wrong::default();
@@ -39,8 +48,16 @@ pub(super) fn size(
     if !wrong.0.is_empty() {
         return Err(wrong.into_error());
     }
-    match bundle.facts.fixed_size.as_ref().filter(|fixed| fixed.value != (width, height)) {
-        None => flux::check_size(task, bundle, (width, height)).map(|()| (width, height)),
+    let factor = bundle.facts.spatial_factor.value;
+    if spec.run.tiles.is_some_and(|tiles| tiles.split(height / factor, width / factor)) {
+        // The graphs are held to the size of the tiles.
+        return Ok(Fact::new((width, height), default.source));
+    }
+    match fixed.filter(|fixed| fixed.value != (width, height)) {
+        None => {
+            flux::check_size(task, bundle, (width, height))?;
+            Ok(Fact::new((width, height), default.source))
+        }
         Some(fixed) => Err(Error::input(
             "run.width, run.height",
             format!("{width}×{height} is asked for, and the model's graphs are fixed ({})", fixed.source),

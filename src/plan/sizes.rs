@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::model::ModelPlan;
 use super::{ConditionPart, Request, TextPart};
-use crate::bundle::{ComponentKind, DenoiserContract, Positions};
+use crate::bundle::{ComponentKind, Positions};
+use crate::task::Model;
 use crate::tensor::{Dim, TensorInfo};
 use crate::tiles::Tiles;
 
@@ -25,10 +26,10 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// Those of `request`, made with a denoiser of this contract.
-    pub fn of(request: &Request, contract: &DenoiserContract) -> Self {
+    /// Those of `request` on this model.
+    pub fn of(request: &Request, model: &Model) -> Self {
         Self {
-            rows: request.batch * request.task.branches(contract),
+            rows: request.batch * request.task.branches(model),
             fewer_at_times: request.guidance_interval.is_some()
                 || request.indices().is_ok_and(|indices| indices.len() % request.batch.max(1) != 0),
             width: request.width,
@@ -131,7 +132,7 @@ impl ModelPlan {
     }
 
     /// The number of tokens that the denoiser attends to; `None` if it is not the same for every prompt and condition.
-    fn tokens(&self) -> Option<usize> {
+    pub(super) fn tokens(&self) -> Option<usize> {
         let text = self.text.as_ref().filter(|_| !self.conditions.iter().any(ConditionPart::is_tokens))?;
         text.tokens().filter(|&tokens| tokens > 0)
     }

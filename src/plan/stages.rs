@@ -136,6 +136,15 @@ impl Plan {
         models.for_each(|model| model.prepared = cache.cloned());
     }
 
+    /// Requires a cache for optimized graphs where a memory budget is set.
+    ///
+    /// # Errors
+    /// As [`ModelPlan::require_cache`], within [`Error::Stage`] where it is about a `[[stage]]`.
+    pub fn require_cache(&self) -> Result<()> {
+        self.model.require_cache()?;
+        self.stages.iter().try_for_each(|stage| stage.model.require_cache().map_err(|e| e.in_stage(&stage.key)))
+    }
+
     /// Opens the model directories that `spec` names and makes every choice that it leaves open.
     ///
     /// # Errors

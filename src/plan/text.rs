@@ -2,6 +2,8 @@
 
 mod family;
 mod learnt;
+mod length;
+mod remarks;
 mod states;
 
 use std::sync::Arc;
@@ -55,6 +57,7 @@ impl TextPlan {
         denoiser: &DenoiserContract,
         prompting: &Prompting,
         embeddings: &[Embedding],
+        max_sequence_length: Option<usize>,
         wanted_for: &str,
     ) -> Result<Self> {
         let components: Vec<&Component> = bundle.text_encoders().collect();
@@ -65,7 +68,8 @@ impl TextPlan {
                 "choose [task.unconditional], or export the text encoder too",
             ));
         }
-        let family = Family::of(bundle, denoiser)?;
+        let family = Family::of(bundle)?;
+        let t5_length = max_sequence_length.or(family.t5_length());
         let reading = &prompting.reading;
         let inversions =
             embeddings.iter().map(|embedding| Inversion::open(&embedding.path, embedding.token.as_deref()));
@@ -73,17 +77,29 @@ impl TextPlan {
         let opened = components.iter().map(|&component| {
             let contract = TextEncoderContract::resolve(component)?;
             let tokenizer = Tokenizer::open(tokenizer_dir(bundle, component, wanted_for)?)?;
+            let tokenizer = tokenizer.with_cleaning(reading.text_cleaning.unwrap_or_default())?;
+            contract.embedding_rows.map_or(Ok(()), |rows| tokenizer.check_vocabulary(rows))?;
             Ok((component, contract, tokenizer))
         });
         let opened = opened.collect::<Result<Vec<_>>>()?;
+        if reading.text_cleaning.is_some() && opened.iter().all(|(.., tokenizer)| tokenizer.cleaning().is_none()) {
+            return Err(Error::input(
+                "text_cleaning",
+                "is given, and none of the model's tokenizers is CLIP's",
+                "leave the key out",
+            ));
+        }
         let clips = opened.iter().filter(|(.., tokenizer)| !tokenizer.is_t5()).count();
         let mut encoders = Vec::with_capacity(opened.len());
         for (component, mut contract, tokenizer) in opened {
             let of = Encoder { is_t5: tokenizer.is_t5(), is_last: is_last(bundle, component) };
             // Words of a user's own and layers left out are matters of CLIP's.
             let (learnt, tokenizer) = match of.is_t5 {
-                true => (None, t5_of_length(tokenizer, component, &contract, family, reading)?),
-                false => Learnt::new(&inversions, component, clips, &mut contract, tokenizer)?,
+                true => (None, t5_of_length(tokenizer, component, &contract, t5_length, reading)?),
+                false => {
+                    let tokenizer = length::of_encoder(tokenizer, component, &contract)?;
+                    Learnt::new(&inversions, component, clips, &mut contract, tokenizer)?
+                }
             };
             let whole = family.whole(component, &contract, of)?;
             readable(component, whole.tokens.as_ref(), reading, wanted_for)?;
@@ -107,7 +123,8 @@ impl TextPlan {
             });
         }
         let has_t5 = encoders.iter().any(|text| text.tokenizer.is_t5());
-        let blank = if has_t5 { None } else { family.blank(bundle, denoiser, reading.max_sequence_length)? };
+        let length = reading.max_sequence_length.or(t5_length);
+        let blank = if has_t5 { None } else { family.blank(bundle, denoiser, length)? };
         if reading.max_sequence_length.is_some() && !has_t5 && blank.is_none() {
             return Err(Error::input(
                 "max_sequence_length",
@@ -119,6 +136,15 @@ impl TextPlan {
         let plan = Self { zeros_for_no_prompt, encoders, inversions, blank };
         plan.check(denoiser, bundle)?;
         Ok(plan)
+    }
+
+    /// The number of tokens that T5 reads, or that zeros stand for in its place, unless a graph is fixed to it; `None` for a
+    /// model without it.
+    pub(super) fn t5_length(&self) -> Option<usize> {
+        let t5 = self.encoders.iter().find(|text| text.tokenizer.is_t5());
+        let free = t5.filter(|text| text.part.contract.sequence_length.is_none());
+        let length = free.map(|text| text.tokenizer.max_length());
+        length.or(self.blank.filter(|_| t5.is_none()).map(|[tokens, _]| tokens))
     }
 
     /// The encoders of each group.
@@ -269,7 +295,7 @@ fn t5_of_length(
     tokenizer: Tokenizer,
     component: &Component,
     contract: &TextEncoderContract,
-    family: Family,
+    default: Option<usize>,
     reading: &PromptReading,
 ) -> Result<Tokenizer> {
     if let (Some(asked), Some(fixed)) = (reading.max_sequence_length, contract.sequence_length)
@@ -281,7 +307,7 @@ fn t5_of_length(
             "leave the key out, or export the text encoder with a free number of tokens",
         ));
     }
-    let length = reading.max_sequence_length.or(contract.sequence_length).or(family.t5_length());
+    let length = reading.max_sequence_length.or(contract.sequence_length).or(default);
     match length {
         Some(length) => tokenizer.with_max_length(length),
         None => Ok(tokenizer),

@@ -66,7 +66,7 @@ pub fn digest(cache: Option<&Cache>, graph: &GraphFile) -> Result<String> {
     let mut name = files::hexadecimal(name);
     name.truncate(32);
     let place = cache.folder().join(FOLDER).join(format!("{name}.json"));
-    let known = std::fs::read(&place).ok().and_then(|text| serde_json::from_slice::<Remembered>(&text).ok());
+    let known = files::read(&place).ok().and_then(|text| serde_json::from_slice::<Remembered>(&text).ok());
     if let Some(known) = known.filter(|known| known.files == files) {
         return Ok(known.digest);
     }

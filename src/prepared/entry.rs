@@ -57,7 +57,7 @@ impl Entry {
             schema: SCHEMA,
             key: key.to_owned(),
             component: options.component.clone(),
-            source: graph.path.canonicalize().unwrap_or_else(|_| graph.path.clone()),
+            source: std::path::absolute(&graph.path).unwrap_or_else(|_| graph.path.clone()),
             digest: digest.to_owned(),
             runtime: runtime.version().to_owned(),
             processor: processor(),
@@ -76,8 +76,7 @@ impl Entry {
         paths.sort();
         self.files.clear();
         for path in paths {
-            let file = std::fs::File::open(&path).map_err(|e| Error::io(&path, "opening", e))?;
-            file.sync_all().map_err(|e| Error::io(&path, "writing", e))?;
+            files::flush_to_disk(&path).map_err(|e| Error::io(&path, "writing", e))?;
             self.files.push(stamp(&path)?);
         }
         let card = serde_json::to_vec_pretty(self).map_err(|e| Error::io(folder, "writing", e.into()))?;
@@ -86,7 +85,7 @@ impl Entry {
 
     /// The entry in a folder, where there is a whole one whose files are as they were written.
     pub(super) fn read(folder: &Path) -> Option<Self> {
-        let card = std::fs::read(folder.join(CARD)).ok()?;
+        let card = files::read(&folder.join(CARD)).ok()?;
         let mut entry: Self = serde_json::from_slice(&card).ok()?;
         entry.folder = folder.to_path_buf();
         let is_named = folder.file_name().is_some_and(|name| *name == *entry.key);

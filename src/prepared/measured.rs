@@ -55,7 +55,7 @@ impl Cache {
 impl Place {
     /// What is remembered, where anything is.
     pub fn read(&self) -> Option<Rows> {
-        serde_json::from_slice(&std::fs::read(&self.0).ok()?).ok()
+        serde_json::from_slice(&files::read(&self.0).ok()?).ok()
     }
 
     /// Remembers. What cannot be written is measured again; that is all that follows from a disk that is full.

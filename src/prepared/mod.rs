@@ -236,7 +236,7 @@ impl Cache {
         let bytes = rewritten::rewritten(graph, passes, options)?;
         let made = room.path().join(entry::GRAPH);
         Session::save_optimized(runtime, &graph.path, bytes, &best, &made)?;
-        let saved = std::fs::read(&made).map_err(|e| Error::io(&made, "reading", e))?;
+        let saved = files::read(&made).map_err(|e| Error::io(&made, "reading", e))?;
         let ordered = rewrite::late(&saved).unwrap_or(saved);
         let is_loose = passes.contains(&Pass::Loose);
         let settled = is_loose.then(|| rewrite::loose(&ordered)).flatten().unwrap_or(ordered);
@@ -244,7 +244,7 @@ impl Cache {
         stop_if(&options.cancel)?;
         entry.seconds = began.elapsed().as_secs_f64();
         entry.write(room.path())?;
-        std::fs::rename(room.path(), &place).map_err(|e| Error::io(&place, "creating the folder", e))?;
+        files::rename_folder(room.path(), &place).map_err(|e| Error::io(&place, "creating the folder", e))?;
         let _ = room.keep();
         Entry::read(&place).ok_or_else(|| Error::io(&place, "reading", std::io::ErrorKind::InvalidData.into()))
     }
@@ -295,7 +295,7 @@ fn key(source: &str, runtime: &Runtime, passes: &[Pass], options: &SessionOption
 }
 
 /// What of this machine's processor decides how weights are laid out.
-fn processor() -> String {
+pub(crate) fn processor() -> String {
     let mut parts = vec![std::env::consts::ARCH];
     #[cfg(target_arch = "x86_64")]
     {

@@ -41,7 +41,7 @@ pub fn write<T>(
     let room = builder.tempdir_in(parent).map_err(failed)?;
     let written = make(room.path())?;
     copy(model, room.path(), replaced, &mut vec![root], cancel)?;
-    std::fs::rename(room.path(), output).map_err(failed)?;
+    files::rename_folder(room.path(), output).map_err(failed)?;
     let _ = room.keep();
     Ok(written)
 }
@@ -73,7 +73,9 @@ fn copy(from: &Path, to: &Path, without: &HashSet<PathBuf>, above: &mut Vec<Path
             && !place.exists()
             && (metadata.len() < LINKED || std::fs::hard_link(&whole, &place).is_err())
         {
-            std::fs::copy(&whole, &place).map_err(|e| Error::io(&path, "copying", e))?;
+            files::open(&whole)
+                .and_then(|_| std::fs::copy(&whole, &place))
+                .map_err(|e| Error::io(&path, "copying", e))?;
         }
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! What can be told of a graph's tensors without running it: element types, shapes, and the numbers that shape
 //! arithmetic computes.
 
+mod generated;
 mod shapes;
 mod values;
 
@@ -40,6 +41,20 @@ impl Value {
         match self {
             Self::Whole(values) => values.len(),
             Self::Real(values) => values.len(),
+        }
+    }
+
+    /// The one number, of whichever kind.
+    fn number(&self) -> Option<f64> {
+        match self {
+            Self::Whole(values) => match values.as_slice() {
+                [one] => one.number().map(|n| n as f64),
+                _ => None,
+            },
+            Self::Real(values) => match values.as_slice() {
+                [one] => Some(f64::from(*one)),
+                _ => None,
+            },
         }
     }
 
@@ -141,16 +156,7 @@ impl Facts {
 
     /// The one number that a tensor holds, of whichever shape.
     pub fn scalar(&self, name: &str) -> Option<f64> {
-        match self.get(name)?.value.as_ref()? {
-            Value::Whole(values) => match values.as_slice() {
-                [one] => one.number().map(|n| n as f64),
-                _ => None,
-            },
-            Value::Real(values) => match values.as_slice() {
-                [one] => Some(f64::from(*one)),
-                _ => None,
-            },
-        }
+        self.get(name)?.value.as_ref()?.number()
     }
 
     /// What a file says of a tensor.
@@ -219,6 +225,15 @@ fn dtype(node: &Node, inputs: &[Fact]) -> Option<DType> {
         "Cast" => Some(DType::from_onnx(i32::try_from(int(node, "to")?).ok()?)),
         // Numbers stored in few bits become what their scale is.
         "CastLike" | "Where" | "DequantizeLinear" => of(1),
+        "OneHot" | "QuantizeLinear" => of(2),
+        "RandomNormal" | "RandomUniform" => match int(node, "dtype") {
+            Some(code) => Some(DType::from_onnx(i32::try_from(code).ok()?)),
+            None => Some(DType::F32),
+        },
+        "RandomNormalLike" | "RandomUniformLike" | "EyeLike" | "Bernoulli" => match int(node, "dtype") {
+            Some(code) => Some(DType::from_onnx(i32::try_from(code).ok()?)),
+            None => of(0),
+        },
         "Shape" | "Size" | "NonZero" | "ArgMax" | "ArgMin" => Some(DType::I64),
         "MatMulInteger" => Some(DType::I32),
         "Equal" | "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual" | "And" | "Or" | "Xor" | "Not" | "IsNaN"
@@ -227,14 +242,6 @@ fn dtype(node: &Node, inputs: &[Fact]) -> Option<DType> {
         "If"
         | "Loop"
         | "Scan"
-        | "QuantizeLinear"
-        | "RandomNormal"
-        | "RandomUniform"
-        | "RandomNormalLike"
-        | "RandomUniformLike"
-        | "EyeLike"
-        | "OneHot"
-        | "Bernoulli"
         | "Multinomial"
         | "DynamicQuantizeLinear"
         | "ConvInteger"

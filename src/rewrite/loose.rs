@@ -42,7 +42,7 @@ struct Changes<'g> {
 ///
 /// For graphs that are opened without being optimised: what fuses nodes has to know their shapes.
 pub fn loose(file: &[u8]) -> Option<Vec<u8>> {
-    let graph = Model::decode(file).ok()?.graph?;
+    let graph = Model::read(file).ok()?.graph?;
     let changes = Changes::of(&graph);
     let mut place = None;
     frame::whole_fields(file, 0..file.len(), |number, at| place = if number == GRAPH { Some(at) } else { place })?;
@@ -227,7 +227,7 @@ mod tests {
         ];
         let lists = [stored("shape", &[2], &[1, 32]), stored("told", &[3], &[0, 4, -1]), stored("read", &[2], &[4, 8])];
         let changed = loose(&file(&nodes, &lists, &[1, 4, 8])).expect("the input and a shape change");
-        let graph = Model::decode(&changed[..]).expect("a model").graph.expect("a graph");
+        let graph = Model::read(&changed[..]).expect("a model").graph.expect("a graph");
         assert_eq!(graph.node, nodes);
         let shape = graph.input[0].r#type.as_ref().and_then(|t| t.tensor_type.as_ref()?.shape.as_ref());
         let lengths: Vec<i64> = shape.expect("a shape").dim.iter().map(|dim| dim.dim_value).collect();
@@ -250,7 +250,7 @@ mod tests {
             tensors.extend([stored(weights, &[8, 64], &[]), stored(scales, &[8], &[])]);
         }
         let changed = loose(&file(&nodes, &tensors, &[])).expect("two of three change");
-        let graph = Model::decode(&changed[..]).expect("a model").graph.expect("a graph");
+        let graph = Model::read(&changed[..]).expect("a model").graph.expect("a graph");
         let axes: Vec<i64> = graph.node.iter().filter_map(|node| int(node, "axis")).collect();
         assert_eq!(axes, [0, 1, 2]);
         let of = |name: &str| graph.initializer.iter().find(|tensor| tensor.name == name).map(|t| t.dims.clone());

@@ -8,8 +8,6 @@
 
 use std::collections::HashSet;
 
-use prost::Message;
-
 use super::source::{is, places};
 use crate::bundle::proto::{Model, Node};
 use crate::tensor::Field;
@@ -17,7 +15,7 @@ use crate::tensor::Field;
 /// A graph's file with the nodes that read nothing but what is stored in front; `None` where there are none, or the file
 /// is no whole graph.
 pub fn late(file: &[u8]) -> Option<Vec<u8>> {
-    let graph = Model::decode(file).ok()?.graph?;
+    let graph = Model::read(file).ok()?.graph?;
     let nodes = places(file)?.nodes;
     if nodes.len() != graph.node.len() {
         return None;

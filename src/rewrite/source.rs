@@ -51,7 +51,7 @@ impl<'g> Source<'g> {
         let beside = graph.external.iter().map(|e| Ok((e.location.as_str(), map(&e.path)?)));
         let beside = beside.collect::<Result<BTreeMap<_, _>>>()?;
         let damaged = |problem: String| Error::model(&graph.path, problem, "download or copy the file again");
-        let model = Model::decode(&file[..]).map_err(|e| damaged(format!("is damaged: {e}")))?;
+        let model = Model::read(&file[..]).map_err(|e| damaged(format!("is damaged: {e}")))?;
         let Graph { node, initializer, input, output, value_info } = model.graph.unwrap_or_default();
         let found = (node.len(), initializer.len(), input.len());
         let apart = places(&file).filter(|p| (p.nodes.len(), p.tensors.len(), p.inputs.len()) == found);

@@ -17,6 +17,7 @@ use super::source::{Source, input, int as int_of, is, output, text};
 use super::symbol::Length;
 use crate::bundle::proto::Node;
 use crate::tensor::DType;
+use crate::threads::parallel;
 
 /// Rewrites every such pair, and says how many there were.
 pub fn rewrite(source: &Source<'_>, facts: &Facts, edits: &mut Edits) -> usize {
@@ -121,7 +122,7 @@ fn merged(weights: &[f32], row: usize, column: usize) -> Vec<f32> {
         let [left, right] = columns;
         [sum(top, left), sum(top, right), sum(bottom, left), sum(bottom, right)]
     };
-    weights.par_chunks_exact(9).flat_map_iter(merge).collect()
+    parallel(|| weights.par_chunks_exact(9).flat_map_iter(merge).collect())
 }
 
 /// Whether a node repeats each pixel of `picture` twice along both of its sides and does nothing else.

@@ -18,6 +18,7 @@ use super::options::{Optimization, SessionOptions, limited_threads, threads};
 use super::placement::{Placement, Recorder};
 use super::{Cancel, provider, weights};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::tensor::{DType, Dim, TensorInfo, TensorView, Weight};
 use each::Alone;
 pub use each::Run;
@@ -137,7 +138,7 @@ impl Session {
         for (key, value) in [(SAVED_WEIGHTS, &*name), (SAVED_WEIGHT_BYTES, "1024")] {
             options.config.push((key.to_owned(), value.to_owned()));
         }
-        let opening = Opening { threads: options.threads, bytes, save_to: Some(to) };
+        let opening = Opening { threads: options.usable_threads(), bytes, save_to: Some(to) };
         open(runtime, path, &options, Vec::new(), opening).map(|_| ())
     }
 
@@ -205,7 +206,7 @@ impl Session {
         out: &mut [f32],
         cancel: &Cancel,
     ) -> Result<()> {
-        self.graph.run_into(&mut self.buffers, inputs, (output, out), None, cancel)
+        self.graph.run_into(&mut self.buffers, inputs, (output, out, None), None, cancel)
     }
 }
 
@@ -229,7 +230,7 @@ struct Opening<'a> {
 impl Opening<'_> {
     /// For as many runs at a time as there are `callers`.
     fn shared(options: &SessionOptions, callers: usize) -> Self {
-        Self { threads: threads(options.threads, callers), bytes: None, save_to: None }
+        Self { threads: threads(options.usable_threads(), callers), bytes: None, save_to: None }
     }
 }
 
@@ -326,7 +327,7 @@ fn opening_failed(component: &str, path: &Path, error: &ort::Error) -> Error {
 /// of them ("Protobuf parsing failed") tells nobody what happened.
 fn check_file(path: &Path) -> Result<()> {
     let mut head = Vec::with_capacity(64);
-    let file = std::fs::File::open(path).map_err(|e| match e.kind() {
+    let file = files::open(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Error::model(path, "does not exist", "give the path of a .onnx file"),
         _ => Error::io(path, "opening", e),
     })?;

@@ -29,6 +29,7 @@ mod library;
 mod options;
 mod placement;
 mod provider;
+mod trial;
 mod weights;
 
 pub use cancel::Cancel;
@@ -38,6 +39,6 @@ pub use library::{
     Cached, Candidate, Env, Flavour, Runtime, RuntimeOptions, Search, Source, Verdict, cached, minimum_version, search,
     user_cache,
 };
-pub use options::{Optimization, SessionOptions, WeightFile, processor_threads};
+pub use options::{Optimization, SessionOptions, WeightFile, processor_threads, usable_threads};
 pub use placement::Placement;
 pub use provider::{PROVIDERS, Provider, ProviderChoice, ProviderStatus, find_provider, provider_statuses};

@@ -41,8 +41,8 @@ pub struct SessionOptions {
     /// nodes (convolutions, matrix products, attention) without a provider are an error. Light nodes, such as the
     /// shape arithmetic that ONNX Runtime itself moves off a GPU, may run on the processor in any case.
     pub providers: Vec<ProviderChoice>,
-    /// Threads within one node on the processor; `None` is one for each physical core, or for each processor the
-    /// process may use where a container or an affinity mask leaves it fewer than the machine has.
+    /// Threads within one node on the CPU, at most [`usable_threads`]; `None` is one for each physical core, or for each
+    /// CPU the process may use if a container or an affinity mask leaves it fewer than the machine has.
     pub threads: Option<usize>,
     /// How many runs [`Session::run_each`](super::Session::run_each) makes at the same time; more than one on the
     /// processor alone. The threads are shared by all of them.
@@ -91,6 +91,13 @@ impl Default for SessionOptions {
     }
 }
 
+impl SessionOptions {
+    /// [`SessionOptions::threads`], at most [`usable_threads`].
+    pub(super) fn usable_threads(&self) -> Option<usize> {
+        self.threads.map(|threads| threads.min(usable_threads()))
+    }
+}
+
 /// The threads that ONNX Runtime uses on the processor where nothing else is asked for.
 pub fn processor_threads() -> usize {
     limited_threads().unwrap_or_else(num_cpus::get_physical)
@@ -106,13 +113,20 @@ pub(super) fn threads(asked: Option<usize>, callers: usize) -> Option<usize> {
     Some(all.saturating_sub(callers - 1).max(1))
 }
 
+/// The most threads that run at the same time: the CPUs that the machine, the affinity mask and the control groups' CPU
+/// quota (version 1 or 2) leave this process. With more threads than that, ONNX Runtime's spend their time waiting for
+/// each other.
+pub fn usable_threads() -> usize {
+    std::thread::available_parallelism().map_or_else(|_| num_cpus::get(), usize::from)
+}
+
 /// The number of processors this process may use, where that is fewer than the machine has.
 ///
 /// ONNX Runtime counts the machine's cores. Where a container may use only a few of them, it starts a thread for each
 /// all the same, and they spend their time waiting for each other.
 pub(super) fn limited_threads() -> Option<usize> {
     let online = std::fs::read_to_string("/sys/devices/system/cpu/online").ok()?;
-    let available = std::thread::available_parallelism().ok()?.get();
+    let available = usable_threads();
     (available < count_ranges(online.trim())?).then_some(available)
 }
 
@@ -139,6 +153,15 @@ mod tests {
         assert_eq!(threads(Some(8), 1), Some(8));
         assert_eq!(threads(None, 1), None);
         assert!(threads(None, 2).is_some_and(|n| n >= 1));
+    }
+
+    #[test]
+    fn no_more_threads_than_can_run() {
+        let usable = usable_threads();
+        let asked = |threads| SessionOptions { threads, ..SessionOptions::default() }.usable_threads();
+        assert_eq!([asked(Some(1)), asked(Some(usable)), asked(None)], [Some(1), Some(usable), None]);
+        assert_eq!([asked(Some(usable + 1)), asked(Some(usize::MAX))], [Some(usable); 2]);
+        assert!(processor_threads() <= usable, "{} of {usable}", processor_threads());
     }
 
     #[test]

@@ -15,6 +15,7 @@ use ort::value::{DynValue, Tensor};
 
 use super::WeightFile;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::tensor::{ByteEdit, Weight, WeightPlace, WeightValues};
 
 /// Where the runtime looks for files of weights of a graph that it is handed as bytes.
@@ -73,7 +74,7 @@ pub(super) fn replace<'p>(
         Some(bytes) => Source::Given(bytes),
         None if inside.is_empty() && grown.is_empty() && edits.is_empty() => Source::File(path),
         None => {
-            let file = std::fs::File::open(path).map_err(|e| Error::io(path, "opening", e))?;
+            let file = files::open(path).map_err(|e| Error::io(path, "opening", e))?;
             // SAFETY: what is written stays in this process. Should another process shorten the file meanwhile, reading it
             // ends this one, as it would for every program that maps its models.
             Source::Bytes(unsafe { MmapOptions::new().map_copy(&file) }.map_err(|e| Error::io(path, "mapping", e))?)
@@ -131,7 +132,7 @@ pub(super) fn hand_over(
         return Ok(Vec::new());
     }
     let map = |WeightFile { path, .. }: &WeightFile| {
-        let file = std::fs::File::open(path).map_err(|e| Error::io(path, "opening", e))?;
+        let file = files::open(path).map_err(|e| Error::io(path, "opening", e))?;
         // SAFETY: the mapping is read-only. Should another process shorten the file meanwhile, reading it ends this one, as
         // it would for every program that maps its models.
         unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, "mapping", e))
@@ -232,7 +233,7 @@ fn initializer(weight: &Weight) -> Vec<u8> {
 }
 
 /// Writes a number as protobuf does: seven bits a byte, the lowest first.
-fn varint(out: &mut Vec<u8>, mut number: u64) {
+pub(super) fn varint(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push((number & 0x7f) as u8 | 0x80);
         number >>= 7;

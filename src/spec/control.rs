@@ -14,8 +14,9 @@ pub struct Control {
     pub image: PathBuf,
     /// `path`: the network's directory or its .onnx file. Absent: the model directory's own `controlnet/`.
     pub path: Option<PathBuf>,
-    /// `scale = 1.0`: how strictly the picture is followed.
-    pub scale: f64,
+    /// `scale`: the weight of the control network. Absent: the default of the task's pipeline class in diffusers, such as
+    /// 1.0, or 0.8 for image-to-image.
+    pub scale: Option<f64>,
     /// `start = 0.0`: the share of the run before which the network is silent, 0 to 1.
     pub start: f64,
     /// `end = 1.0`: the share of the run after which the network is silent, 0 to 1.
@@ -32,7 +33,7 @@ impl Control {
         let control = Self {
             image: table.file_path("image").unwrap_or_default(),
             path: table.file_path("path"),
-            scale: table.number("scale", Unbounded, Unbounded).unwrap_or(1.0),
+            scale: table.number("scale", Unbounded, Unbounded),
             start: share(&mut table, "start").unwrap_or(0.0),
             end: share(&mut table, "end").unwrap_or(1.0),
             guess: table.get("guess").and_then(|item| item.switch()).unwrap_or(false),
@@ -50,7 +51,7 @@ impl Control {
         if let Some(path) = &self.path {
             writer.path("path", path);
         }
-        writer.key("scale", self.scale);
+        writer.key_if("scale", self.scale);
         writer.key("start", self.start);
         writer.key("end", self.end);
         writer.key("guess", self.guess);

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::reader::{Item, Table, unknown_name};
 use super::tree::Value;
 use super::writer::{Writer, integer};
+use crate::image::InputLimit;
 use crate::rng::{Gpu, Stream};
 use crate::scheduler::{Custom, Entry, NAMED, Named};
 use crate::tiles::Tiles;
@@ -16,7 +17,8 @@ const LAST_SEED: u64 = i64::MAX as u64;
 /// `[run]`: how many steps, which seed, how many pictures of what size.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Run {
-    /// `steps`: steps of the scheduler, 1 to 1000. Absent: as many as `timesteps` or `sigmas` are, or 50.
+    /// `steps`: steps of the scheduler, 1 to 1000. Absent: as many as `timesteps` or `sigmas` are, or the default of the
+    /// task's pipeline class in diffusers, such as 50, or 28 for Flux.
     pub steps: Option<usize>,
     /// `timesteps`: the training timestep of each step, falling, or the name of a schedule, for schedulers that take
     /// such a list.
@@ -36,8 +38,8 @@ pub struct Run {
     pub seed: Option<u64>,
     /// `images = 1`: pictures per prompt, 1 to 10000.
     pub images: usize,
-    /// `width`: of the pictures, in pixels, 1 to 16384 and a multiple of what the model needs. Absent: what the model
-    /// was trained at, or, for a task that begins with a picture, that picture's.
+    /// `width`: of the images, in pixels, 1 to 16384 and a multiple of what the model needs. Absent: as the task's pipeline
+    /// class in diffusers has it, the model's own (`sample_size`) or that of the input image.
     pub width: Option<usize>,
     /// `height`: of the pictures, in the manner of `width`.
     pub height: Option<usize>,
@@ -57,6 +59,9 @@ pub struct Run {
     ///   such as `"A100"`, or the number of those threads, its multiprocessors times the threads of each.
     /// - `numpy`: `numpy.random.RandomState(seed).randn`, for diffusers' old ONNX pipelines; seeds to 2^32 - 1.
     pub noise: Stream,
+    /// `max_input_megapixels = 64`: the largest image that is read as an input (image, mask, control image, label or depth
+    /// map), in millions of pixels, 1 to 4000. A larger one is refused by its header, before it is decoded.
+    pub max_input_megapixels: usize,
 }
 
 /// A schedule given outright: `[999, 850, 736]`, or a name of [`NAMED`].
@@ -83,16 +88,14 @@ impl Default for Run {
             latents: None,
             tiles: None,
             noise: Stream::default(),
+            max_input_megapixels: InputLimit::MEGAPIXELS,
         }
     }
 }
 
 impl Run {
-    /// The steps of a run where nothing says how many.
-    pub const DEFAULT_STEPS: usize = 50;
-
-    /// The number of steps with this scheduler, and the schedule where it is given outright.
-    pub fn schedule(&self, entry: &Entry) -> (usize, Option<Custom>) {
+    /// The number of steps with this scheduler, `default` if nothing tells, and the schedule where it is given outright.
+    pub fn schedule(&self, entry: &Entry, default: usize) -> (usize, Option<Custom>) {
         let named_steps = self.steps.unwrap_or(Named::STEPS);
         let custom = match (&self.timesteps, &self.sigmas) {
             (Some(Listed::Numbers(list)), _) => Some(Custom::Timesteps(list.clone())),
@@ -102,7 +105,12 @@ impl Run {
             (None, None) => None,
         };
         let given = custom.as_ref().map(|custom| custom.steps(entry));
-        (self.steps.or(given).unwrap_or(Self::DEFAULT_STEPS), custom)
+        (self.steps.or(given).unwrap_or(default), custom)
+    }
+
+    /// The largest image that is read as an input.
+    pub fn input_limit(&self) -> InputLimit {
+        InputLimit::new(self.max_input_megapixels)
     }
 
     pub(super) fn read(mut table: Table<'_>) -> Self {
@@ -121,6 +129,9 @@ impl Run {
             latents: table.file_path("latents"),
             tiles: read_tiles(&mut table),
             noise: read_noise(&mut table),
+            max_input_megapixels: table
+                .integer("max_input_megapixels", 1, 4000)
+                .unwrap_or(default.max_input_megapixels),
         };
         if run.timesteps.is_some() && run.sigmas.is_some() {
             table.report_at("sigmas", "given beside `timesteps`; keep one");
@@ -153,6 +164,9 @@ impl Run {
         writer.key("noise", self.noise.name());
         if let Stream::TorchCuda { gpu: Some(gpu) } = self.noise {
             writer.key("noise_gpu", i64::from(gpu.threads()));
+        }
+        if self.max_input_megapixels != InputLimit::MEGAPIXELS {
+            writer.key("max_input_megapixels", integer(self.max_input_megapixels));
         }
     }
 }

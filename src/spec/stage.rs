@@ -17,8 +17,8 @@ use super::writer::Writer;
 /// stage before made.
 ///
 /// What it says nothing of it has from the file's own tables: `prompt`, `negative_prompt`, `weights` and `long_prompts`
-/// of the task, but not what later text encoders are told (`prompt_2` and so on), since it may have none; `seed`, `noise`
-/// and `noise_gpu` of `[run]`; `[device]` as a whole; `dir` and `preview` of `[output]`. Width and height follow from what
+/// of the task, but not what later text encoders are told (`prompt_2` and so on), since it may have none; `seed`, `noise`,
+/// `noise_gpu` and `max_input_megapixels` of `[run]`; `[device]` as a whole; `dir` and `preview` of `[output]`. Width and height follow from what
 /// it is handed. Every stage draws its noise from a fresh generator for each picture, seeded as the
 /// file's own is, which is what diffusers' pipelines do when each is called with a new generator of the same seed.
 /// A `[cache.NAME]` or a `guidance_interval` of the file's own tables is theirs alone, since both are chosen for a model and
@@ -162,6 +162,9 @@ impl Stage {
             }
             _ => {}
         }
+        if !table.has(&["run", "max_input_megapixels"]) {
+            spec.run.max_input_megapixels = base.run.max_input_megapixels;
+        }
         if !table.has(&["run", "noise"]) {
             spec.run.noise = base.run.noise;
         }
@@ -184,6 +187,9 @@ impl Stage {
             self.write_task(writer, base);
             self.spec.write_parts(writer);
             let mut same = vec!["images"];
+            if self.spec.run.max_input_megapixels == base.run.max_input_megapixels {
+                same.push("max_input_megapixels");
+            }
             if self.spec.run.noise == base.run.noise {
                 same.extend(["noise", "noise_gpu"]);
             }

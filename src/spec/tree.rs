@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::guard::{ParserPanic, contain};
+
 /// Where a value was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
@@ -96,7 +98,8 @@ pub(super) struct SyntaxError {
 
 /// Parses a whole file.
 pub(super) fn parse_document(text: &str) -> Result<Entries, Vec<SyntaxError>> {
-    let (document, errors) = DeTable::parse_recoverable(text);
+    let gave_up = |panic: ParserPanic| vec![SyntaxError { line: 1, key: String::new(), message: panic.to_string() }];
+    let (document, errors) = contain(|| DeTable::parse_recoverable(text)).map_err(gave_up)?;
     let lines = Lines::new(text);
     if errors.is_empty() {
         return Ok(convert_table(document.get_ref(), &|at| Origin::Line(lines.line_of(at))));
@@ -122,7 +125,7 @@ pub(super) fn parse_document(text: &str) -> Result<Entries, Vec<SyntaxError>> {
 
 /// Parses one value that stands alone, such as that of a `--set`; `None` where it is not TOML.
 pub(super) fn parse_value(text: &str, origin: Origin) -> Option<Value> {
-    let value = DeValue::parse(text).ok()?;
+    let value = contain(|| DeValue::parse(text)).ok()?.ok()?;
     Some(convert(value.get_ref(), origin, &|_| origin))
 }
 

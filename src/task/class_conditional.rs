@@ -2,10 +2,10 @@
 
 use ndarray::Array1;
 
-use super::{Stage, Start, Task};
+use super::{Model, Stage, Start, Task};
 use crate::denoise::{Condition, Guidance};
 use crate::error::{Error, Result};
-use crate::spec::ClassConditional;
+use crate::spec::{self, ClassConditional};
 use crate::tensor::Tensor;
 
 impl Task for ClassConditional {
@@ -13,11 +13,15 @@ impl Task for ClassConditional {
         "class-conditional"
     }
 
+    fn to_spec(&self) -> Option<spec::Task> {
+        Some(spec::Task::ClassConditional(self.clone()))
+    }
+
     fn labels(&self) -> Vec<String> {
         self.classes.iter().map(ToString::to_string).collect()
     }
 
-    fn guidance_scale(&self) -> f64 {
+    fn guidance_scale(&self, _model: &Model) -> f64 {
         self.guidance_scale
     }
 

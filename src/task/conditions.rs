@@ -6,12 +6,13 @@ use std::path::Path;
 use ndarray::{Array2, ArrayD, ArrayView1, Axis, IxDyn, concatenate, stack};
 use safetensors::SafeTensors;
 
-use super::Start;
+use super::{InputRequirements, Start};
 use crate::conditioner::{Conditioner, layout};
 use crate::denoise::Branch;
 use crate::error::{Error, Result};
 use crate::files::open_input;
-use crate::image::{self, LabelMap};
+use crate::guard::contain;
+use crate::image::{self, InputLimit, LabelMap};
 use crate::npy;
 use crate::session::Cancel;
 use crate::spec::{Condition, LayoutBox, Source, ToldAs};
@@ -25,6 +26,8 @@ pub struct Given<'a> {
     pub graph: Option<&'a mut Conditioner>,
     /// The number of classes or labels that the graph knows, where that is known.
     pub known: Option<usize>,
+    /// The largest image that is read.
+    pub limit: InputLimit,
 }
 
 impl Start {
@@ -88,8 +91,8 @@ impl Given<'_> {
                 let tokens = layout::tokens(&things(boxes), self.known)?;
                 Tensor::I64(ndarray::Array1::from(tokens).insert_axis(Axis(0)).into_dyn())
             }
-            Source::LabelMap(path) => Tensor::F32(one_hot(path, size, self.known)?),
-            Source::DepthMap(path) => Tensor::F32(depth(path, latent)?),
+            Source::LabelMap(path) => Tensor::F32(one_hot(path, size, self.known, self.limit)?),
+            Source::DepthMap(path) => Tensor::F32(depth(path, latent, self.limit)?),
             Source::Vectors(path) => Tensor::F32(vectors(path)?.insert_axis(Axis(0))),
             Source::Index { path, k } => {
                 let Some(context) = context else {
@@ -135,6 +138,24 @@ impl Given<'_> {
     }
 }
 
+/// Reads the file that a condition comes from, and requires that it fits the run.
+///
+/// # Errors
+/// [`Error::Input`] naming the file.
+pub fn check_condition(condition: &Condition, run: &InputRequirements) -> Result<()> {
+    let [_, height, width] = run.sample;
+    match &condition.source {
+        Source::Boxes(_) | Source::LabelMap(_) => Ok(()),
+        Source::DepthMap(path) => depth(path, [height, width], run.limit).map(drop),
+        Source::Vectors(path) => vectors(path).map(drop),
+        Source::Index { path, k } => {
+            let index = index(path)?;
+            let width = index.ncols();
+            nearest(&index, ndarray::Array1::zeros(width).view(), *k, path).map(drop)
+        }
+    }
+}
+
 /// The boxes of a pipeline file as a layout takes them.
 pub fn things(boxes: &[LayoutBox]) -> Vec<layout::Thing> {
     let thing = |written: &LayoutBox| {
@@ -172,8 +193,13 @@ pub fn check_labels(path: &Path, map: &LabelMap, known: Option<usize>) -> Result
 }
 
 /// A plane for each label, 1 where it stands: `[1, labels, h, w]`.
-fn one_hot(path: &Path, (width, height): (usize, usize), known: Option<usize>) -> Result<ArrayD<f32>> {
-    let map = image::load_labels(path)?.resized(width, height);
+fn one_hot(
+    path: &Path,
+    (width, height): (usize, usize),
+    known: Option<usize>,
+    limit: InputLimit,
+) -> Result<ArrayD<f32>> {
+    let map = image::load_labels(path, limit)?.resized(width, height);
     check_labels(path, &map, known)?;
     let count = known.unwrap_or_default();
     let mut planes = ArrayD::zeros(IxDyn(&[1, count, height, width]));
@@ -184,8 +210,8 @@ fn one_hot(path: &Path, (width, height): (usize, usize), known: Option<usize>) -
 }
 
 /// A picture of depth at the size of the latents, from −1 to 1: `[1, 1, h/f, w/f]`.
-fn depth(path: &Path, [height, width]: [usize; 2]) -> Result<ArrayD<f32>> {
-    let map = image::bicubic(&image::load_grey(path)?, height, width);
+fn depth(path: &Path, [height, width]: [usize; 2], limit: InputLimit) -> Result<ArrayD<f32>> {
+    let map = image::bicubic(&image::load_grey(path, limit)?, height, width);
     let (low, high) = map.iter().fold((f32::MAX, f32::MIN), |(low, high), &v| (low.min(v), high.max(v)));
     if low >= high {
         return Err(Error::input(path.display().to_string(), "is of one depth all over", "give a map with some depth"));
@@ -219,7 +245,8 @@ fn index(path: &Path) -> Result<Array2<f32>> {
     };
     let mut bytes = Vec::new();
     open_input(path)?.read_to_end(&mut bytes).map_err(|e| Error::io(path, "reading", e))?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|e| fail(format!("is no safetensors file: {e}")))?;
+    let file = contain(|| SafeTensors::deserialize(&bytes)).map_err(|panic| fail(panic.to_string()))?;
+    let file = file.map_err(|e| fail(format!("is no safetensors file: {e}")))?;
     let tensor = file.tensor("vectors").map_err(|_| fail("holds no tensor called vectors".to_owned()))?;
     let &[n, width] = tensor.shape() else { return Err(fail(format!("vectors has shape {:?}", tensor.shape()))) };
     if tensor.dtype() != safetensors::Dtype::F32 {

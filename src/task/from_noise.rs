@@ -1,9 +1,9 @@
 //! Pictures from noise alone, or from noise and the `[[condition]]` tables.
 
-use super::{Stage, Start, Task};
+use super::{Model, Stage, Start, Task};
 use crate::denoise::{Condition, Guidance};
 use crate::error::Result;
-use crate::spec::Conditional;
+use crate::spec::{self, Conditional};
 
 /// `[task.unconditional]`: from pure noise, towards whatever the model was trained on.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -12,6 +12,10 @@ pub struct Unconditional;
 impl Task for Unconditional {
     fn name(&self) -> &'static str {
         "unconditional"
+    }
+
+    fn to_spec(&self) -> Option<spec::Task> {
+        Some(spec::Task::Unconditional)
     }
 
     fn start(&self, stage: &mut Stage<'_>) -> Result<Start> {
@@ -24,7 +28,11 @@ impl Task for Conditional {
         "conditional"
     }
 
-    fn guidance_scale(&self) -> f64 {
+    fn to_spec(&self) -> Option<spec::Task> {
+        Some(spec::Task::Conditional(self.clone()))
+    }
+
+    fn guidance_scale(&self, _model: &Model) -> f64 {
         self.guidance_scale
     }
 

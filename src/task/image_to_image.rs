@@ -6,14 +6,19 @@ use ndarray::ArrayD;
 
 use super::picture::{drawn, handed_nothing, pixels, posterior};
 use super::prompt::{condition, guidance};
-use super::{Handed, Rounding, Stage, Start, Task, steps_run};
+use super::{Handed, InputRequirements, Rounding, Stage, Start, Task, steps_run};
 use crate::error::{Error, Result};
-use crate::spec::{Beginning, Hand, ImageToImage, Picture, Prompting};
-use crate::{image, npy};
+use crate::image::{self, InputLimit};
+use crate::npy;
+use crate::spec::{self, Beginning, Hand, ImageToImage, Picture, Prompting};
 
 impl Task for ImageToImage {
     fn name(&self) -> &'static str {
         "image-to-image"
+    }
+
+    fn to_spec(&self) -> Option<spec::Task> {
+        Some(spec::Task::ImageToImage(self.clone()))
     }
 
     fn prompting(&self) -> Option<&Prompting> {
@@ -24,9 +29,14 @@ impl Task for ImageToImage {
         matches!(self.begin, Beginning::Image(_) | Beginning::Handed(Hand::Image))
     }
 
-    fn natural_size(&self, _factor: usize, handed: Option<(usize, usize)>) -> Result<Option<(usize, usize)>> {
+    fn natural_size(
+        &self,
+        _factor: usize,
+        handed: Option<(usize, usize)>,
+        limit: InputLimit,
+    ) -> Result<Option<(usize, usize)>> {
         match &self.begin {
-            Beginning::Image(path) => image::dimensions(path).map(Some),
+            Beginning::Image(path) => image::dimensions(path, limit).map(Some),
             Beginning::Latents(path) => read(path).map(|_| None),
             Beginning::Handed(_) => Ok(handed),
         }
@@ -34,7 +44,7 @@ impl Task for ImageToImage {
 
     fn check(&self, steps: usize, denoising_start: Option<f64>, rounding: Rounding) -> Result<()> {
         match (denoising_start, self.strength) {
-            (None, _) => steps_run(STRENGTH, self.strength(), steps, rounding).map(drop),
+            (None, strength) => steps_run(STRENGTH, strength.unwrap_or(1.0), steps, rounding).map(drop),
             (Some(_), None) => Ok(()),
             (Some(start), Some(strength)) => Err(Error::input(
                 STRENGTH,
@@ -45,7 +55,15 @@ impl Task for ImageToImage {
     }
 
     fn strength(&self) -> Option<f64> {
-        Some(Self::strength(self))
+        Some(self.strength.unwrap_or(1.0))
+    }
+
+    fn check_inputs(&self, run: &InputRequirements) -> Result<()> {
+        match &self.begin {
+            Beginning::Image(path) => image::load(path, run.limit).map(drop),
+            Beginning::Latents(path) => require_fit(path, &read(path)?, run.images, run.sample),
+            Beginning::Handed(_) => Ok(()),
+        }
     }
 
     fn start(&self, stage: &mut Stage<'_>) -> Result<Start> {
@@ -63,7 +81,8 @@ impl Task for ImageToImage {
         let begin = match stage.is_planned {
             true => 0,
             false => {
-                let run = steps_run(STRENGTH, self.strength(), stage.steps, stage.model.rounding)?;
+                let strength = self.strength.unwrap_or(stage.model.defaults.strength());
+                let run = steps_run(STRENGTH, strength, stage.steps, stage.model.rounding)?;
                 (stage.steps - run) * stage.scheduler.order()
             }
         };
@@ -81,7 +100,7 @@ const STRENGTH: &str = "task.image-to-image.strength";
 
 /// A picture's latents, drawn for each picture of the batch.
 fn encoded(picture: &Picture, stage: &mut Stage<'_>) -> Result<ArrayD<f32>> {
-    let pixels = pixels(picture, stage.size, stage.handed.as_ref())?;
+    let pixels = pixels(picture, stage.size, stage)?;
     let posterior = posterior(&pixels, picture, stage)?;
     drawn(&posterior, stage)
 }
@@ -107,23 +126,24 @@ fn read(path: &Path) -> Result<ArrayD<f32>> {
     Ok(latents)
 }
 
+/// Requires that the latents of a file are one sample for all of so many images, or one for each.
+fn require_fit(path: &Path, latents: &ArrayD<f32>, images: usize, [c, h, w]: [usize; 3]) -> Result<()> {
+    let fits = latents.ndim() == 4 && latents.shape()[1..] == [c, h, w];
+    if fits && [1, images].contains(&latents.shape()[0]) {
+        return Ok(());
+    }
+    Err(Error::input(
+        path.display().to_string(),
+        format!("holds an array of shape {:?}, and this run needs [{images}, {c}, {h}, {w}]", latents.shape()),
+        "latents are [pictures or 1, channels, height/f, width/f], as --save-latents writes them",
+    ))
+}
+
 /// The latents of a file for this batch: one for all pictures, or one a picture.
 fn given(path: &Path, stage: &Stage<'_>) -> Result<ArrayD<f32>> {
     let latents = read(path)?;
-    let [c, h, w] = stage.sample_shape;
-    let fits = latents.ndim() == 4 && latents.shape()[1..] == [c, h, w];
-    let rows = if fits { latents.shape()[0] } else { 0 };
-    if rows != 1 && rows != stage.pictures {
-        return Err(Error::input(
-            path.display().to_string(),
-            format!(
-                "holds an array of shape {:?}, and this run needs [{}, {c}, {h}, {w}]",
-                latents.shape(),
-                stage.pictures
-            ),
-            "latents are [pictures or 1, channels, height/f, width/f], as --save-latents writes them",
-        ));
-    }
+    require_fit(path, &latents, stage.pictures, stage.sample_shape)?;
+    let rows = latents.shape()[0];
     let first = if rows == 1 { 0 } else { stage.first };
     let last = if rows == 1 { 1 } else { stage.first + stage.images() };
     let part = super::rows(&latents, first..last);

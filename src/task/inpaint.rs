@@ -8,17 +8,21 @@
 
 use ndarray::{Array4, ArrayD, Axis, IxDyn, concatenate};
 
-use super::picture::{dimensions, drawn, for_branches, mask, nearest, pixels, posterior, repeated, same_shape};
+use super::picture::{self, dimensions, drawn, for_branches, mask, nearest, pixels, posterior, repeated, same_shape};
 use super::prompt::{condition, guidance};
-use super::{Paste, Rounding, Stage, Start, Task, steps_run};
+use super::{InputRequirements, Paste, Rounding, Stage, Start, Task, steps_run};
 use crate::denoise::{Condition, Guidance, Keep};
 use crate::error::{Error, Result};
-use crate::image;
-use crate::spec::{Inpaint, Prompting};
+use crate::image::{self, InputLimit};
+use crate::spec::{self, Inpaint, Prompting};
 
 impl Task for Inpaint {
     fn name(&self) -> &'static str {
         "inpaint"
+    }
+
+    fn to_spec(&self) -> Option<spec::Task> {
+        Some(spec::Task::Inpaint(self.clone()))
     }
 
     fn prompting(&self) -> Option<&Prompting> {
@@ -33,22 +37,32 @@ impl Task for Inpaint {
         if in_channels == latent_channels { 0 } else { latent_channels + 1 }
     }
 
-    fn natural_size(&self, _factor: usize, handed: Option<(usize, usize)>) -> Result<Option<(usize, usize)>> {
-        let size = dimensions(&self.image, handed)?;
+    fn natural_size(
+        &self,
+        _factor: usize,
+        handed: Option<(usize, usize)>,
+        limit: InputLimit,
+    ) -> Result<Option<(usize, usize)>> {
+        let size = dimensions(&self.image, handed, limit)?;
         match size {
-            Some(size) => same_shape(size, &self.mask)?,
-            None => drop(image::dimensions(&self.mask)?),
+            Some(size) => same_shape(size, &self.mask, limit)?,
+            None => drop(image::dimensions(&self.mask, limit)?),
         }
         Ok(size)
     }
 
     fn check(&self, steps: usize, denoising_start: Option<f64>, rounding: Rounding) -> Result<()> {
         super::begins_by_itself(self.name(), denoising_start)?;
-        steps_run(STRENGTH, self.strength, steps, rounding).map(drop)
+        steps_run(STRENGTH, self.strength.unwrap_or(1.0), steps, rounding).map(drop)
     }
 
     fn strength(&self) -> Option<f64> {
-        Some(self.strength)
+        self.strength
+    }
+
+    fn check_inputs(&self, run: &InputRequirements) -> Result<()> {
+        picture::check(&self.image, run.limit)?;
+        mask(&self.mask, run.size, run.limit).map(drop)
     }
 
     fn start(&self, stage: &mut Stage<'_>) -> Result<Start> {
@@ -59,15 +73,16 @@ impl Task for Inpaint {
         };
         let [channels, height, width] = stage.sample_shape;
         let concatenates = stage.model.concatenated > 0;
-        let pixels = pixels(&self.image, stage.size, stage.handed.as_ref())?;
-        let hole = mask(&self.mask, stage.size)?;
+        let pixels = pixels(&self.image, stage.size, stage)?;
+        let hole = mask(&self.mask, stage.size, stage.input_limit)?;
         let small = nearest(&hole, height, width);
-        let run = steps_run(STRENGTH, self.strength, stage.steps, stage.model.rounding)?;
+        let strength = self.strength.unwrap_or(stage.model.defaults.strength());
+        let run = steps_run(STRENGTH, strength, stage.steps, stage.model.rounding)?;
         let begin = (stage.steps - run) * stage.scheduler.order();
 
         // The generators are drawn from in this order: the picture's latents where they are needed, the noise, the
         // masked picture's latents.
-        let from_noise = self.strength == 1.0;
+        let from_noise = strength == 1.0;
         let latents = if concatenates && from_noise {
             None
         } else {

@@ -3,27 +3,31 @@
 
 use ndarray::{ArrayD, Axis, concatenate};
 
-use super::picture::{dimensions, pixels, posterior, repeated};
+use super::picture::{self, dimensions, pixels, posterior, repeated};
 use super::prompt::{condition, guidance};
-use super::{Stage, Start, Task};
-use crate::bundle::DenoiserContract;
+use super::{InputRequirements, Model, Stage, Start, Task};
 use crate::denoise::Guidance;
 use crate::error::{Error, Result};
-use crate::spec::{Instruct, Prompting};
+use crate::image::InputLimit;
+use crate::spec::{self, Instruct, Prompting};
 
 impl Task for Instruct {
     fn name(&self) -> &'static str {
         "instruct"
     }
 
+    fn to_spec(&self) -> Option<spec::Task> {
+        Some(spec::Task::Instruct(self.clone()))
+    }
+
     fn prompting(&self) -> Option<&Prompting> {
         Some(&self.prompting)
     }
 
-    fn branches(&self, denoiser: &DenoiserContract) -> usize {
-        match denoiser.positions.is_some() {
+    fn branches(&self, model: &Model) -> usize {
+        match model.denoiser.positions.is_some() {
             true => Guidance::classifier_free(self.prompting.true_cfg_scale, 0.0).branches().len(),
-            false => twofold(self).branches().len(),
+            false => twofold(self, model).branches().len(),
         }
     }
 
@@ -43,15 +47,24 @@ impl Task for Instruct {
         latent_channels
     }
 
-    fn natural_size(&self, _factor: usize, handed: Option<(usize, usize)>) -> Result<Option<(usize, usize)>> {
-        dimensions(&self.image, handed)
+    fn natural_size(
+        &self,
+        _factor: usize,
+        handed: Option<(usize, usize)>,
+        limit: InputLimit,
+    ) -> Result<Option<(usize, usize)>> {
+        dimensions(&self.image, handed, limit)
+    }
+
+    fn check_inputs(&self, run: &InputRequirements) -> Result<()> {
+        picture::check(&self.image, run.limit)
     }
 
     fn start(&self, stage: &mut Stage<'_>) -> Result<Start> {
         let is_packed = stage.model.denoiser.positions.is_some();
-        let guidance = if is_packed { guidance(&self.prompting, stage) } else { twofold(self) };
+        let guidance = if is_packed { guidance(&self.prompting, stage) } else { twofold(self, stage.model) };
         let mut told = condition(&self.prompting, guidance, stage)?;
-        let pixels = pixels(&self.image, stage.size, stage.handed.as_ref())?;
+        let pixels = pixels(&self.image, stage.size, stage)?;
         let posterior = posterior(&pixels, &self.image, stage)?;
         if is_packed {
             let picture = posterior.mode().mapv(|v| stage.model.scaling.apply(v));
@@ -70,12 +83,11 @@ impl Task for Instruct {
 }
 
 /// Both guidances of InstructPix2Pix, or none where the text's weight is none.
-fn twofold(task: &Instruct) -> Guidance {
-    /// The authors' weight of the picture.
-    const IMAGE: f64 = 1.5;
-    let text = task.prompting.guidance_scale;
+fn twofold(task: &Instruct, model: &Model) -> Guidance {
+    let text = model.guidance_scale(&task.prompting);
+    let image = task.image_guidance_scale.or(model.defaults.image_guidance_scale).unwrap_or(1.0);
     match text > 1.0 {
-        true => Guidance::Instruct { text, image: task.image_guidance_scale.unwrap_or(IMAGE) },
+        true => Guidance::Instruct { text, image },
         false => Guidance::Off,
     }
 }

@@ -13,18 +13,18 @@ mod text_to_image;
 
 use ndarray::{ArrayD, Axis, IxDyn, Slice};
 
-use crate::bundle::DenoiserContract;
+use crate::bundle::{Defaults, DenoiserContract};
 use crate::conditioner::Conditioner;
 use crate::denoise::{BatchNoise, Condition, Guidance, Keep};
 use crate::error::{Error, Result, count_of};
-use crate::image::Rgb8;
+use crate::image::{InputLimit, Rgb8};
 use crate::latent::{Encoder, Scaling};
 use crate::scheduler::{ForwardProcess, Noise, Scheduler};
 use crate::session::Cancel;
 use crate::spec::{self, ClassConditional, Prompting};
 use crate::text::TextEncoders;
 
-pub use conditions::{Given, check_labels, things};
+pub use conditions::{Given, check_condition, check_labels, things};
 pub use from_noise::Unconditional;
 pub use prompt::{texts, unheeded_negative_prompt};
 
@@ -50,6 +50,19 @@ impl Start {
     fn from_noise(sample: ArrayD<f32>, condition: Condition, guidance: Guidance) -> Self {
         Self { sample, begin: 0, condition, guidance, keep: None, paste: None }
     }
+}
+
+/// The properties of a run that its input files have to fit.
+#[derive(Debug, Clone, Copy)]
+pub struct InputRequirements {
+    /// Images of the whole request.
+    pub images: usize,
+    /// The shape of a sample, `[c, h/f, w/f]`.
+    pub sample: [usize; 3],
+    /// Width and height of the images in pixels.
+    pub size: (usize, usize),
+    /// The most pixels that an input image may have.
+    pub limit: InputLimit,
 }
 
 /// A picture into which the finished one is pasted.
@@ -99,6 +112,15 @@ pub struct Model {
     pub low_res: Option<ForwardProcess>,
     /// How a strength is turned into steps.
     pub rounding: Rounding,
+    /// The values of keys that a task leaves open.
+    pub defaults: Defaults,
+}
+
+impl Model {
+    /// The guidance scale of a prompt on this model.
+    fn guidance_scale(&self, prompting: &Prompting) -> f64 {
+        prompting.guidance_scale.unwrap_or(self.defaults.guidance_scale())
+    }
 }
 
 /// Classes as the model numbers them.
@@ -133,6 +155,8 @@ pub struct Stage<'a> {
     pub sample_shape: [usize; 3],
     /// Width and height of the pictures in pixels.
     pub size: (usize, usize),
+    /// The largest image that is read as an input.
+    pub input_limit: InputLimit,
     /// The user's number of steps.
     pub steps: usize,
     /// Whether the schedule was planned for the strength, so that the run has all of it.
@@ -207,6 +231,12 @@ pub trait Task: std::fmt::Debug + Send + Sync {
     /// The name of its table in pipeline.toml.
     fn name(&self) -> &'static str;
 
+    /// The task as a pipeline file has it, for the record of its images. `None` for a task that no pipeline file has: its
+    /// images cannot be made again from their records, which say so.
+    fn to_spec(&self) -> Option<spec::Task> {
+        None
+    }
+
     /// What is to be seen, where the task has prompts; one group of pictures for each of them.
     fn prompting(&self) -> Option<&Prompting> {
         None
@@ -222,16 +252,16 @@ pub trait Task: std::fmt::Debug + Send + Sync {
         self.prompting().map_or_else(|| vec![String::new()], |prompting| prompting.prompts.clone())
     }
 
-    /// The guidance scale asked for; 1 is none.
-    fn guidance_scale(&self) -> f64 {
-        self.prompting().map_or(1.0, |prompting| prompting.guidance_scale)
+    /// The guidance scale; 1 is none.
+    fn guidance_scale(&self, model: &Model) -> f64 {
+        self.prompting().map_or(1.0, |prompting| model.guidance_scale(prompting))
     }
 
-    /// How many branches the guidance of this denoiser has.
-    fn branches(&self, denoiser: &DenoiserContract) -> usize {
-        let scale = match self.prompting().filter(|_| denoiser.has_learnt_guidance()) {
+    /// The number of branches of this model's guidance.
+    fn branches(&self, model: &Model) -> usize {
+        let scale = match self.prompting().filter(|_| model.denoiser.has_learnt_guidance()) {
             Some(prompting) => prompting.true_cfg_scale,
-            None => self.guidance_scale(),
+            None => self.guidance_scale(model),
         };
         Guidance::classifier_free(scale, 0.0).branches().len()
     }
@@ -268,11 +298,17 @@ pub trait Task: std::fmt::Debug + Send + Sync {
     }
 
     /// The width and height that the task's own input suggests, in pixels, on a model of `factor` pixels a
-    /// latent. `handed` is the size of the picture that a stage before it made.
+    /// latent. `handed` is the size of the picture that a stage before it made. An image of more pixels than `limit`
+    /// is refused.
     ///
     /// # Errors
     /// [`Error::Input`] where that input cannot be read.
-    fn natural_size(&self, _factor: usize, _handed: Option<(usize, usize)>) -> Result<Option<(usize, usize)>> {
+    fn natural_size(
+        &self,
+        _factor: usize,
+        _handed: Option<(usize, usize)>,
+        _limit: InputLimit,
+    ) -> Result<Option<(usize, usize)>> {
         Ok(None)
     }
 
@@ -283,6 +319,14 @@ pub trait Task: std::fmt::Debug + Send + Sync {
     /// [`Error::Input`] naming the key that does not go with the number of steps, or with this task.
     fn check(&self, _steps: usize, denoising_start: Option<f64>, _rounding: Rounding) -> Result<()> {
         begins_by_itself(self.name(), denoising_start)
+    }
+
+    /// Reads the files that the task begins with, whole, and requires that they fit the run.
+    ///
+    /// # Errors
+    /// [`Error::Input`] naming the file.
+    fn check_inputs(&self, _run: &InputRequirements) -> Result<()> {
+        Ok(())
     }
 
     /// The share of the schedule that is run, in (0, 1], where the task starts from a picture.

@@ -6,18 +6,14 @@ use ndarray::{Array4, ArrayD, Axis, IxDyn, concatenate};
 
 use super::{Handed, Stage};
 use crate::error::{Error, Result};
-use crate::image;
+use crate::image::{self, InputLimit};
 use crate::latent::Posterior;
 use crate::spec::Picture;
 
 /// A picture as the first stage takes it, at the size of this run: `[1, 3, h, w]` in [-1, 1].
-pub(super) fn pixels(
-    picture: &Picture,
-    (width, height): (usize, usize),
-    handed: Option<&Handed<'_>>,
-) -> Result<ArrayD<f32>> {
-    let picture = match (picture, handed) {
-        (Picture::File(path), _) => image::resize(&image::load(path)?, width, height)?,
+pub(super) fn pixels(picture: &Picture, (width, height): (usize, usize), stage: &Stage<'_>) -> Result<ArrayD<f32>> {
+    let picture = match (picture, &stage.handed) {
+        (Picture::File(path), _) => image::resize(&image::load(path, stage.input_limit)?, width, height)?,
         (Picture::Handed, Some(Handed::Picture(picture))) => image::resize(picture, width, height)?,
         (Picture::Handed, _) => return Err(handed_nothing("picture")),
     };
@@ -34,11 +30,20 @@ pub(super) fn handed_nothing(what: &str) -> Error {
 }
 
 /// Width and height of the picture that a task begins with; `None` where it is handed one of a size that is not known.
-pub(super) fn dimensions(picture: &Picture, handed: Option<(usize, usize)>) -> Result<Option<(usize, usize)>> {
+pub(super) fn dimensions(
+    picture: &Picture,
+    handed: Option<(usize, usize)>,
+    limit: InputLimit,
+) -> Result<Option<(usize, usize)>> {
     match picture {
-        Picture::File(path) => image::dimensions(path).map(Some),
+        Picture::File(path) => image::dimensions(path, limit).map(Some),
         Picture::Handed => Ok(handed),
     }
+}
+
+/// Reads the image that a task begins with, if it is a file.
+pub(super) fn check(picture: &Picture, limit: InputLimit) -> Result<()> {
+    picture.file().map_or(Ok(()), |path| image::load(path, limit).map(drop))
 }
 
 /// What the first stage makes of `[1, 3, h, w]` pixels.
@@ -71,8 +76,8 @@ pub(super) fn drawn(posterior: &Posterior, stage: &mut Stage<'_>) -> Result<Arra
 ///
 /// # Errors
 /// [`Error::Input`] where it is all black, which leaves nothing to draw.
-pub(super) fn mask(path: &Path, (width, height): (usize, usize)) -> Result<Array4<f32>> {
-    let picture = image::resize(&image::load(path)?, width, height)?;
+pub(super) fn mask(path: &Path, (width, height): (usize, usize), limit: InputLimit) -> Result<Array4<f32>> {
+    let picture = image::resize(&image::load(path, limit)?, width, height)?;
     let values = image::luma(&picture).iter().map(|&v| if f32::from(v) / 255.0 < 0.5 { 0.0 } else { 1.0 }).collect();
     let mask = Array4::from_shape_vec((1, 1, height, width), values)
         .map_err(|e| Error::input(path.display().to_string(), e.to_string(), ""))?;
@@ -112,8 +117,8 @@ pub(super) fn for_branches(tensor: &ArrayD<f32>, branches: usize) -> Result<Arra
 }
 
 /// Requires that a mask has the shape of its picture, be it larger or smaller.
-pub(super) fn same_shape((width, height): (usize, usize), mask: &Path) -> Result<()> {
-    let (mask_width, mask_height) = image::dimensions(mask)?;
+pub(super) fn same_shape((width, height): (usize, usize), mask: &Path, limit: InputLimit) -> Result<()> {
+    let (mask_width, mask_height) = image::dimensions(mask, limit)?;
     // Up to a pixel of rounding in either.
     let (a, b) = (width * mask_height, height * mask_width);
     if a.abs_diff(b) <= width.max(height).max(mask_width).max(mask_height) {

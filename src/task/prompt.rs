@@ -17,7 +17,7 @@ use crate::text::{Embedding, Text};
 pub(super) fn guidance(prompting: &Prompting, stage: &Stage<'_>) -> Guidance {
     let scale = match stage.model.denoiser.has_learnt_guidance() {
         true => prompting.true_cfg_scale,
-        false => prompting.guidance_scale,
+        false => stage.model.guidance_scale(prompting),
     };
     Guidance::classifier_free(scale, prompting.guidance_rescale)
 }
@@ -82,13 +82,13 @@ pub(super) fn condition(prompting: &Prompting, guidance: Guidance, stage: &mut S
     let timestep_cond = match &contract.timestep_cond {
         Some(info) => {
             let width = info.shape.get(1).and_then(Dim::fixed).filter(|&width| width <= 65_536).unwrap_or(256);
-            let one = guidance_embedding(prompting.guidance_scale, width);
+            let one = guidance_embedding(stage.model.guidance_scale(prompting), width);
             Some(of_rows(width, one.iter().copied().cycle().take(width * rows.len()).collect())?)
         }
         None => None,
     };
     let guidance = contract.guidance.as_ref().map(|_| {
-        let scale = prompting.guidance_scale as f32;
+        let scale = stage.model.guidance_scale(prompting) as f32;
         ArrayD::from_elem(IxDyn(&[rows.len()]), scale)
     });
     Ok(Condition {
@@ -125,7 +125,7 @@ fn no_encoder() -> Error {
 
 /// What the pictures of one prompt are told, which is encoded together: nothing where the task has no prompts.
 pub fn texts(task: &dyn Task, model: &Model, prompt: usize) -> Vec<Text> {
-    let is_guided = task.branches(&model.denoiser) > 1;
+    let is_guided = task.branches(model) > 1;
     let texts = |prompting| texts_of(prompting, prompt, is_guided, model.zeros_for_no_prompt);
     task.prompting().map_or_else(Vec::new, texts)
 }

@@ -4,16 +4,21 @@
 
 use ndarray::ArrayD;
 
-use super::picture::{dimensions, for_branches, pixels, repeated};
+use super::picture::{self, dimensions, for_branches, pixels, repeated};
 use super::prompt::{condition, guidance};
-use super::{Stage, Start, Task};
+use super::{InputRequirements, Stage, Start, Task};
 use crate::denoise::{Condition, Guidance};
 use crate::error::{Error, Result};
-use crate::spec::{Prompting, SuperResolution};
+use crate::image::InputLimit;
+use crate::spec::{self, Prompting, SuperResolution};
 
 impl Task for SuperResolution {
     fn name(&self) -> &'static str {
         "super-resolution"
+    }
+
+    fn to_spec(&self) -> Option<spec::Task> {
+        Some(spec::Task::SuperResolution(self.clone()))
     }
 
     fn prompting(&self) -> Option<&Prompting> {
@@ -32,9 +37,18 @@ impl Task for SuperResolution {
         true
     }
 
-    fn natural_size(&self, factor: usize, handed: Option<(usize, usize)>) -> Result<Option<(usize, usize)>> {
-        let small = dimensions(&self.image, handed)?;
+    fn natural_size(
+        &self,
+        factor: usize,
+        handed: Option<(usize, usize)>,
+        limit: InputLimit,
+    ) -> Result<Option<(usize, usize)>> {
+        let small = dimensions(&self.image, handed, limit)?;
         Ok(small.map(|(width, height)| (width * factor, height * factor)))
+    }
+
+    fn check_inputs(&self, run: &InputRequirements) -> Result<()> {
+        picture::check(&self.image, run.limit)
     }
 
     fn start(&self, stage: &mut Stage<'_>) -> Result<Start> {
@@ -44,10 +58,10 @@ impl Task for SuperResolution {
             None => Condition::default(),
         };
         let [_, height, width] = stage.sample_shape;
-        let mut small = repeated(pixels(&self.image, (width, height), stage.handed.as_ref())?, stage.images());
+        let mut small = repeated(pixels(&self.image, (width, height), stage)?, stage.images());
         let branches = guidance.branches().len();
         if let Some(low_res) = &stage.model.low_res {
-            let level = self.noise_level.unwrap_or(Self::DEFAULT_NOISE_LEVEL);
+            let level = self.noise_level.or(stage.model.defaults.noise_level).unwrap_or(0);
             let Some((signal, deviation)) = low_res.at(level) else {
                 return Err(Error::input(
                     "task.super-resolution.noise_level",

@@ -10,7 +10,8 @@ use safetensors::{SafeTensors, tensor};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
-use crate::files::hexadecimal;
+use crate::files::{self, hexadecimal};
+use crate::guard::contain;
 use crate::tensor::{DType, WeightValues};
 
 /// A file of learnt vectors and the word they stand for.
@@ -25,6 +26,8 @@ pub struct Inversion {
     digest: String,
 }
 
+const AGAIN: &str = "download or copy the file again";
+
 /// Names of tensors that say which text encoder they are for, and nothing of the word.
 const OF_ENCODERS: [(&str, Option<usize>); 3] = [("emb_params", None), ("clip_l", Some(1)), ("clip_g", Some(2))];
 
@@ -37,7 +40,9 @@ impl Inversion {
     /// [`Error::Model`] where the file is not there or not of one of these forms.
     pub fn open(path: &Path, token: Option<&str>) -> Result<Self> {
         let bytes = read(path)?;
-        let file = SafeTensors::deserialize(&bytes).map_err(|e| not_safetensors(path, &bytes, &e))?;
+        let file =
+            contain(|| SafeTensors::deserialize(&bytes)).map_err(|e| Error::model(path, e.to_string(), AGAIN))?;
+        let file = file.map_err(|e| not_safetensors(path, &bytes, &e))?;
         let mut vectors = Vec::new();
         let mut called = None;
         let tensors = file.tensors();
@@ -63,7 +68,7 @@ impl Inversion {
             }
         }
         if vectors.is_empty() {
-            return Err(Error::model(path, "holds no tensor", "download or copy the file again"));
+            return Err(Error::model(path, "holds no tensor", AGAIN));
         }
         let stem = || path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let token = token.map(str::to_owned).or(called).unwrap_or_else(stem);
@@ -105,7 +110,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     if path.is_dir() {
         return Err(Error::model(path, "is a directory", help));
     }
-    let mut file = std::fs::File::open(path).map_err(|e| match e.kind() {
+    let mut file = files::open(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Error::model(path, "no such file", help),
         _ => Error::io(path, "reading", e),
     })?;
@@ -137,7 +142,6 @@ fn rows(path: &Path, name: &str, view: &TensorView<'_>) -> Result<Array2<f32>> {
 }
 
 fn not_safetensors(path: &Path, bytes: &[u8], error: &tensor::SafeTensorError) -> Error {
-    let again = "download or copy the file again";
     let (problem, help) = if bytes.starts_with(b"version https://git-lfs.github.com/spec/") {
         ("is a Git LFS pointer, not the file it points to".to_owned(), "fetch the file itself with `git lfs pull`")
     } else if bytes.trim_ascii_start().starts_with(b"<") {
@@ -148,7 +152,7 @@ fn not_safetensors(path: &Path, bytes: &[u8], error: &tensor::SafeTensorError) -
             "take the .safetensors file of it, or write one: safetensors.torch.save_file({\"emb_params\": vectors}, path)",
         )
     } else {
-        (format!("is not a whole safetensors file: {error}"), again)
+        (format!("is not a whole safetensors file: {error}"), AGAIN)
     };
     Error::model(path, problem, help)
 }

@@ -6,6 +6,7 @@ mod encoder;
 mod encoders;
 mod encodings;
 mod inversion;
+mod syntax;
 pub mod tokenizer;
 
 pub use chunks::{Chunk, Chunks, Style};
@@ -13,3 +14,4 @@ pub use encoder::{Taken, TextEncoder, require_embedded};
 pub use encoders::{Embedding, TextEncoders, cut_off};
 pub use encodings::{Encodings, Text};
 pub use inversion::Inversion;
+pub use syntax::foreign_syntax;

@@ -102,6 +102,35 @@ fn default_sizes_come_from_config_shape_or_family() {
     assert_eq!(none.default_size.value, (512, 512));
 }
 
+/// diffusers' classes for Stable Diffusion read a `sample_size` below 64 that a version before 0.9 wrote as 64; its other
+/// classes do not, nor does a size that is given or fixed change.
+#[test]
+fn old_sample_sizes_are_corrected_as_the_tasks_class_does() {
+    let size = |class: &str, config: &str, task: &str| {
+        let index = format!(r#"{{"_class_name": "{class}"}}"#);
+        let dir = legacy().put("model_index.json", index).put("unet/config.json", config);
+        dir.open().unwrap().default_size(task, false).value.0
+    };
+    let old = r#"{"sample_size": 32, "_diffusers_version": "0.8.1"}"#;
+    assert_eq!(size("StableDiffusionPipeline", old, "text-to-image"), 512);
+    assert_eq!(size("StableDiffusionPipeline", old, "inpaint"), 512);
+    assert_eq!(size("StableDiffusionXLPipeline", old, "text-to-image"), 256);
+    for other in [
+        r#"{"sample_size": 32, "_diffusers_version": "0.9.0"}"#,
+        r#"{"sample_size": 32, "_diffusers_version": "0.39.0"}"#,
+        r#"{"sample_size": 32, "_diffusers_version": "main"}"#,
+        r#"{"sample_size": 32}"#,
+    ] {
+        assert_eq!(size("StableDiffusionPipeline", other, "text-to-image"), 256, "{other}");
+    }
+    let larger = r#"{"sample_size": 96, "_diffusers_version": "0.8.1"}"#;
+    assert_eq!(size("StableDiffusionPipeline", larger, "text-to-image"), 768);
+    assert_eq!(size("OnnxStableDiffusionPipeline", larger, "text-to-image"), 512, "the first ONNX pipelines' own");
+    let overrides = Overrides { sample_size: Some(40), ..Overrides::default() };
+    let dir = legacy().put("unet/config.json", old);
+    assert_eq!(Bundle::open(dir.path(), &overrides).unwrap().default_size("text-to-image", false).value, (320, 320));
+}
+
 #[test]
 fn latent_channels_fall_back_from_shape_to_convolution() {
     let free = Model::new()

@@ -1,9 +1,10 @@
 //! What `inspect` and `init` print.
 
-use ldm_ort::bundle::{Bundle, Overrides, init_toml, inspect, obstacles, task_fits};
+use ldm_ort::bundle::{Bundle, ComponentKind, Overrides, init_toml, inspect, obstacles, task_fits};
 use ldm_ort::spec::Spec;
+use ldm_ort::tensor::DType;
 
-use crate::writer::{Dir, F32, I64, Model, decoder, legacy, read, unet, unet_with};
+use crate::writer::{BF16, Dir, F32, I64, Model, decoder, legacy, read, unet, unet_with};
 
 fn init_of(bundle: &Bundle, model_path: &str) -> String {
     init_toml(bundle, model_path, &task_fits(bundle))
@@ -32,6 +33,25 @@ fn the_report_names_what_an_issue_needs() {
     ] {
         assert!(text.contains(part), "{part} in\n{text}");
     }
+}
+
+/// What diffusers draws with the model in half precision, which float32 noise is not.
+#[test]
+fn noise_in_half_precision_is_named() {
+    let variants = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models");
+    let open = |graph: Option<&str>| {
+        let graphs = graph.map(|name| (ComponentKind::Unet, variants.join("variants").join(name)));
+        let overrides = Overrides { graphs: graphs.into_iter().collect(), ..Overrides::default() };
+        (Bundle::open(&variants.join("sd1"), &overrides).unwrap(), inspect(&variants.join("sd1"), &overrides).unwrap())
+    };
+    let (bundle, report) = open(Some("unet-half.onnx"));
+    let (toml, text) = (init_of(&bundle, "model"), report.to_string());
+    assert!(toml.contains("# noise = \"torch-cpu-float16\"    # diffusers' with torch_dtype=torch.float16"), "{toml}");
+    assert!(text.contains("noise in half precision") && text.contains("torch-cpu-float16"), "{text}");
+    let chosen = toml.replace("# noise", "noise");
+    assert_eq!(Spec::parse(&chosen, None, &Default::default()).unwrap().run.noise.name(), "torch-cpu-float16");
+    let (bundle, report) = open(None);
+    assert!(!init_of(&bundle, "model").contains("noise =") && !report.to_string().contains("half precision"));
 }
 
 #[test]
@@ -178,4 +198,23 @@ fn uncommented(text: &str) -> String {
         *line = line.strip_prefix("# ").expect("a comment");
     }
     lines.join("\n")
+}
+
+/// What a file defines itself needs no other library, and what that is made of is looked at.
+#[test]
+fn operators_of_the_files_own_are_no_obstacles() {
+    let graph = read(unet().node("pkg.torch:norm", &["sample"], &["n"]).function("pkg.torch:norm", "Mul")).unwrap();
+    assert!(graph.has_functions && obstacles(&graph).is_empty(), "{:?}", graph.operators);
+    assert!(graph.operators.keys().any(|operator| operator.to_string() == "Mul"));
+    let graph = read(unet().node("pkg.torch:norm", &["sample"], &["n"])).unwrap();
+    assert!(!graph.has_functions && obstacles(&graph).len() == 1, "{:?}", graph.operators);
+}
+
+#[test]
+fn the_types_that_products_are_made_of_are_known() {
+    let model = unet().weight_of("w", BF16, &[4, 4]).weight("v", &[4, 4]).node("MatMul", &["sample", "w"], &["a"]);
+    let model = model.node("Add", &["sample", "w"], &["b"]).node("Gemm", &["sample", "v"], &["c"]);
+    let products = read(model.node("MatMul", &["sample", "a"], &["d"])).unwrap().products;
+    let expected = [("Gemm".to_owned(), DType::F32), ("MatMul".to_owned(), DType::Bf16)];
+    assert_eq!(products.into_iter().collect::<Vec<_>>(), expected);
 }

@@ -83,6 +83,44 @@ pub fn rows() -> Vec<Row> {
         row("LoKr")
             .files(|f| f.write("style.safetensors", zeros(&[(&format!("{TO_K}.lokr_w1"), &[2, 16])])))
             .says(&["LoKr", "lokr_w1"]),
+        row("LoHa on a module that there is, beside plain LoRA")
+            .files(|f| {
+                let (down, up) = (format!("{TO_K}.lora_down.weight"), format!("{TO_K}.lora_up.weight"));
+                let other = TO_K.replace("to_k", "to_v") + ".hada_w1_a";
+                f.write("style.safetensors", zeros(&[(&down, &[2, 16]), (&up, &[16, 2]), (&other, &[2, 16])]));
+            })
+            .says(&["style.safetensors", "LoHa", "to_v.hada_w1_a", "plain LoRA"]),
+        row("LoKr on the UNet beside plain LoRA on the text encoder")
+            .files(|f| {
+                let module = "lora_te_text_model_encoder_layers_0_self_attn_q_proj";
+                let (down, up) = (format!("{module}.lora_down.weight"), format!("{module}.lora_up.weight"));
+                let other = format!("{TO_K}.lokr_w1");
+                f.write("style.safetensors", zeros(&[(&down, &[2, 16]), (&up, &[16, 2]), (&other, &[2, 16])]));
+            })
+            .says(&["style.safetensors", "LoKr", "to_k.lokr_w1", "plain LoRA"]),
+        row("a difference of biases on a module that there is")
+            .files(|f| {
+                let (down, up) = (format!("{TO_K}.lora_down.weight"), format!("{TO_K}.lora_up.weight"));
+                let other = format!("{TO_K}.diff_b");
+                f.write("style.safetensors", zeros(&[(&down, &[2, 16]), (&up, &[16, 2]), (&other, &[16])]));
+            })
+            .says(&["style.safetensors", "a difference of biases", "to_k.diff_b"]),
+        row("a LoRA that fits the text encoder alone")
+            .files(|f| {
+                let (text, unet) =
+                    ("lora_te_text_model_encoder_layers_0_self_attn_q_proj", "lora_unet_double_blocks_0_qkv");
+                let ends = |module: &str| [".lora_down.weight", ".lora_up.weight"].map(|end| format!("{module}{end}"));
+                let [[a, b], [c, d]] = [ends(text), ends(unet)];
+                let shapes: [&[usize]; 2] = [&[2, 16], &[16, 2]];
+                f.write(
+                    "style.safetensors",
+                    zeros(&[(&a, shapes[0]), (&b, shapes[1]), (&c, shapes[0]), (&d, shapes[1])]),
+                );
+            })
+            .says(&["1 of 1 modules are not in", "unet/model.onnx", "double_blocks_0_qkv", "another family"]),
+        row("alphas alone")
+            .files(|f| f.write("style.safetensors", zeros(&[(&format!("{TO_K}.alpha"), &[])])))
+            .says(&["holds alphas and no matrices"]),
         row("half a LoRA")
             .files(|f| f.write("style.safetensors", zeros(&[(&format!("{TO_K}.lora_down.weight"), &[2, 16])])))
             .says(&["attn2_to_k", "not whole", "both matrices"]),
@@ -108,6 +146,14 @@ pub fn rows() -> Vec<Row> {
                 f.write("style.safetensors", pair(module, &[2, 16], &[32, 2]));
             })
             .says(&["style.safetensors", "text_encoder_2", "opens none", "another family"]),
+        row("a LoRA of which a fused graph has a module")
+            .files(|f| {
+                let ends = |module: &str| [".lora_down.weight", ".lora_up.weight"].map(|end| format!("{module}{end}"));
+                let [[a, b], [c, d]] = [ends(TO_K), ends("lora_unet_attn1_to_qkv")];
+                f.write("style.safetensors", zeros(&[(&a, &[2, 16]), (&b, &[16, 2]), (&c, &[2, 16]), (&d, &[48, 2])]));
+                f.write("model/unet/model.onnx", golden("fused.onnx"));
+            })
+            .says(&["1 of 2 modules are not in", "attn2_to_k", "com.microsoft:MultiHeadAttention"]),
         row("a LoRA on a fused graph")
             .files(|f| {
                 f.write("style.safetensors", pair(TO_K, &[2, 16], &[16, 2]));

@@ -9,6 +9,7 @@ mod common;
 mod flux;
 mod folder;
 mod inputs;
+mod limits;
 mod lora;
 mod model_directory;
 mod pipeline_file;
@@ -347,6 +348,11 @@ fn in_what_flux_is_given() {
 #[test]
 fn in_the_surroundings() {
     expect(&surroundings::rows());
+}
+
+#[test]
+fn lists_of_providers_fall_through() {
+    surroundings::lists_fall_through();
 }
 
 /// The two pipelines that the rows begin with do work, or the rows would show nothing.

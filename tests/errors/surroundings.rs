@@ -16,12 +16,31 @@ pub fn rows() -> Vec<Row> {
             .change("dir = 'out'", "dir = 'pipeline.toml/out'")
             .says(&["output.dir", "pipeline.toml is a file"]),
         Row::new("latents into a folder that is not there")
-            .flags(&["--save-latents", "nowhere/latents.npy"])
+            .over(&["--save-latents", "nowhere/latents.npy"])
             .says(&["nowhere"]),
-        Row::new("latents over a folder").flags(&["--save-latents", "."]).says(&["--save-latents", "directory"]),
+        Row::new("latents over a folder").over(&["--save-latents", "."]).says(&["--save-latents", "is a folder"]),
+        Row::new("latents under a name for another format").over(&["--save-latents", "latents.png"]).says(&[
+            "--save-latents",
+            "latents.png",
+            ".npy",
+        ]),
+        Row::new("an image's name for the folder of images").change("dir = 'out'", "dir = 'out.png'").says(&[
+            "output.dir",
+            "out.png",
+            "name ",
+        ]),
+        Row::new("the same by a flag").over(&["--output", "a.jpg"]).says(&["output.dir", "a.jpg"]),
+        Row::new("another user's home").change("dir = 'out'", "dir = '~somebody/out'").says(&[
+            "output.dir",
+            "~somebody/out",
+            "another user's",
+            "./~somebody",
+        ]),
+        Row::new("another user's home in a flag")
+            .flags(&["--save-latents=~somebody/latents.npy"])
+            .says(&["--save-latents", "another user's"]),
         Row::new("a provider of another system")
             .over(&["--provider", if cfg!(windows) { "coreml" } else { "directml" }])
-            .unseen_by_check()
             .says(&["provider", "exists only on"]),
         Row::new("a runtime that is not there").flags(&["--runtime", "nowhere/libonnxruntime.so"]).fails().says(&[
             "ONNX Runtime",
@@ -48,16 +67,35 @@ pub fn rows() -> Vec<Row> {
     ];
     if !can_use("cuda") {
         rows.push(
-            Row::new("a provider that cannot be used")
-                .over(&["--provider", "cuda"])
-                .unseen_by_check()
-                .says(&["provider cuda", "help:"]),
+            Row::new("a provider that cannot be used").over(&["--provider", "cuda"]).says(&["provider cuda", "help:"]),
         );
         rows.push(
             Row::new("a list of providers that cannot be used")
                 .over(&["--set", "device.provider=['tensorrt', 'cuda']"])
-                .unseen_by_check()
-                .says(&["tensorrt", "cuda", "help:"]),
+                .says(&[
+                    "provider tensorrt, cuda: none of the list can be used",
+                    "tensorrt is not part of",
+                    "cuda is not part of",
+                    "help:",
+                    "end the list in \"cpu\"",
+                ]),
+        );
+        rows.push(
+            Row::new("a component's provider that cannot be used")
+                .add("[device]\nprovider = 'cpu'\n[device.vae_decoder]\nprovider = 'cuda'\n")
+                .says(&["provider cuda", "help:"]),
+        );
+    }
+    if cfg!(target_os = "linux") {
+        rows.push(
+            Row::new("an output folder that nobody can write")
+                .change("dir = 'out'", "dir = '/proc/out'")
+                .says(&["output.dir", "/proc/out"]),
+        );
+        rows.push(
+            Row::new("latents where nobody can write")
+                .over(&["--save-latents", "/proc/latents.npy"])
+                .says(&["--save-latents", "/proc/latents.npy"]),
         );
     }
     if cfg!(unix) {
@@ -99,6 +137,50 @@ pub fn rows() -> Vec<Row> {
         );
     }
     rows
+}
+
+/// Providers of a list that cannot be used are skipped with a warning, their options with them, and the rest of the run is
+/// that of the provider that is left.
+pub fn lists_fall_through() {
+    if can_use("cuda") {
+        return;
+    }
+    let scratch = tempfile::tempdir().expect("a folder");
+    let folder = Folder::new(scratch.path());
+    let text = crate::TEXT_TO_IMAGE.replace("MODEL", &crate::common::models().join("sd1").display().to_string());
+    let run = |command: &[&str], tables: &str| {
+        folder.write("pipeline.toml", format!("{text}{tables}"));
+        let mut program = ldm_ort(scratch.path());
+        program.args(command).args(["pipeline.toml", "--save-latents", "latents.npy"]);
+        answer(program)
+    };
+    let plain = run(&["run", "--quiet"], "");
+    assert_eq!((plain.code, plain.stderr.as_str()), (Some(0), ""), "{plain}");
+    let latents = folder.read("latents.npy");
+    let general = "[device]\nprovider = ['tensorrt', 'cuda', 'cpu']\n[device.cuda]\ndevice_id = 0\n";
+    let one = "[device.vae_decoder]\nprovider = ['cuda', 'cpu']\n";
+    for (tables, skipped) in [
+        (
+            general.to_owned(),
+            vec!["tensorrt cannot be used and is skipped, cpu", "cuda cannot be used and is skipped, cpu"],
+        ),
+        (one.to_owned(), vec!["cuda cannot be used and is skipped for vae_decoder, cpu"]),
+        (
+            format!("{general}{one}"),
+            vec!["cuda cannot be used and is skipped for vae_decoder", "tensorrt cannot be used"],
+        ),
+    ] {
+        for command in [&["check"][..], &["check", "--open"], &["run", "--quiet"]] {
+            let got = run(command, &tables);
+            assert_eq!(got.code, Some(0), "{got}");
+            for words in &skipped {
+                let sentence = format!("warning: provider {words}");
+                assert_eq!(got.stderr.matches(&sentence).count(), 1, "{sentence}: {got}");
+            }
+            assert!(got.stderr.contains("is not part of the ONNX Runtime in use"), "{got}");
+        }
+        assert_eq!(folder.read("latents.npy"), latents, "{tables}");
+    }
 }
 
 /// Whether `ldm-ort list providers` says that a provider can be used here.

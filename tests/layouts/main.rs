@@ -9,6 +9,7 @@ mod files;
 mod flux;
 mod free;
 mod graph;
+mod lengths;
 #[cfg(unix)]
 mod links;
 #[path = "../pipeline/npy.rs"]

@@ -8,11 +8,16 @@ const PIPELINE: &str = "[model]\npath = 'model'\n[task.text-to-image]\nprompt = 
 
 /// Has `inspect` open and `check` and `run` refuse a layout made of a fixture, with all of these texts in what it says.
 fn refuses(fixture: &str, change: impl FnOnce(&mut Files), texts: &[&str]) {
+    refuses_in(PIPELINE, fixture, change, texts);
+}
+
+fn refuses_in(pipeline: &str, fixture: &str, change: impl FnOnce(&mut Files), texts: &[&str]) {
     let folder = tempfile::tempdir().expect("a folder");
     let mut files = Files::of(fixture);
     change(&mut files);
     files.write(&folder.path().join("model"));
-    std::fs::write(folder.path().join("pipeline.toml"), PIPELINE).expect("a file can be written");
+    std::fs::write(folder.path().join("pipeline.toml"), pipeline).expect("a file can be written");
+    image::RgbImage::new(64, 64).save(folder.path().join("in.png")).expect("an image can be written");
     assert_eq!(program(folder.path(), &["inspect", "model"]).code, Some(0));
     for command in ["check", "run"] {
         let answer = program(folder.path(), &[command, "pipeline.toml"]);
@@ -171,6 +176,84 @@ fn a_picture_of_another_number_of_tokens_is_refused() {
         |g| g.input("hidden_states", F32, "batch, 24, 64").output("out_hidden_states", F32, "batch, 24, 64"),
         &["run.width, run.height", "512×512 is 4096 tokens", "fixed to 24"],
     );
+}
+
+/// The default size of the tiny model is 64×64.
+#[test]
+fn graphs_fixed_at_another_size_are_refused() {
+    let decoder = "vae_decoder/model.onnx";
+    let of_decoder = |shape: &'static str, texts: &[&str]| {
+        edits("models/sd1", decoder, |g| g.redeclare("latent_sample", F32, shape), texts);
+    };
+    of_decoder("batch, 4, 16, 24", &[decoder, "is fixed at 24×16", "has 8×8", "run.width = 192 and run.height = 128"]);
+    of_decoder("batch, 4, h, 16", &[decoder, "is fixed at 16×8", "has 8×8"]);
+    of_decoder("batch, 16, h, w", &[decoder, "takes 16 channels", "latents have 4", "vae_decoder/config.json"]);
+    edits(
+        "models/sd1",
+        decoder,
+        |g| g.output("sample", F32, "batch, 4, h, w"),
+        &[decoder, "gives 4 channels", "an image has 3"],
+    );
+    edits(
+        "models/sd1",
+        "unet/model.onnx",
+        |g| g.redeclare("sample", F32, "batch, 4, 16, width"),
+        &["unet/model.onnx", "sample of unet is fixed at 8×16", "run.height = 128"],
+    );
+    refuses_in(
+        &format!("{PIPELINE}width = 128\nheight = 64\n"),
+        "models/sd1",
+        |files| {
+            files.edit("unet/model.onnx", |g| g.redeclare("sample", F32, "batch, 4, 8, 8"));
+        },
+        &["run.width, run.height", "128×64 is asked for", "choose 64×64"],
+    );
+    let image = PIPELINE.replace("text-to-image]", "image-to-image]\nimage = 'in.png'");
+    refuses_in(
+        &image,
+        "models/sd1",
+        |files| {
+            files.edit("vae_encoder/model.onnx", |g| g.redeclare("sample", F32, "batch, 3, 128, 128"));
+        },
+        &["vae_encoder/model.onnx", "is fixed at 128×128", "has 64×64", "run.width = 128"],
+    );
+    let control = format!("{PIPELINE}width = 64\nheight = 64\n[[control]]\nimage = 'in.png'\n");
+    refuses_in(
+        &control,
+        "families/control",
+        |files| {
+            files.edit("controlnet/model.onnx", |g| g.redeclare("controlnet_cond", F32, "batch, 3, 128, 128"));
+        },
+        &["controlnet/model.onnx", "controlnet_cond of controlnet is fixed at 128×128", "has 64×64"],
+    );
+}
+
+/// The tiny model's text encoder reads 16 tokens.
+#[test]
+fn a_denoiser_of_another_number_of_tokens_is_refused() {
+    edits(
+        "models/sd1",
+        "unet/model.onnx",
+        |g| g.redeclare("encoder_hidden_states", F32, "batch, 77, 16"),
+        &["unet/model.onnx", "encoder_hidden_states is fixed at 77 tokens", "give 16"],
+    );
+}
+
+/// A graph of one size is drawn in that, and larger images in tiles of it.
+#[test]
+fn graphs_of_one_size_are_run_at_it_and_in_tiles() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut files = Files::of("models/sd1");
+    files.edit("unet/model.onnx", |g| g.redeclare("sample", F32, "batch, 4, 16, 16"));
+    files.edit("vae_decoder/model.onnx", |g| g.redeclare("latent_sample", F32, "batch, 4, 16, 16"));
+    files.write(&folder.path().join("model"));
+    for (keys, size) in [("", "128×128"), ("width = 192\nheight = 128\ntile = 16\ntile_stride = 8\n", "192×128")] {
+        std::fs::write(folder.path().join("pipeline.toml"), format!("{PIPELINE}{keys}")).expect("a file");
+        let check = program(folder.path(), &["check", "pipeline.toml"]);
+        assert!(check.code == Some(0) && check.stdout.contains(&format!("of {size} pixels")), "{check}");
+        let run = program(folder.path(), &["run", "pipeline.toml"]);
+        assert_eq!(run.code, Some(0), "{run}");
+    }
 }
 
 #[test]

@@ -5,11 +5,12 @@ use crate::files::Files;
 use crate::flux;
 use crate::free;
 use crate::graph::{BOOL, F16, F32, F64, Graph, I32, I64};
+use crate::lengths;
 use crate::pixart;
 use crate::refused::rename_class;
 
 pub fn rows() -> Vec<Row> {
-    let of_families = [flux::rows(), pixart::rows()];
+    let of_families = [flux::rows(), pixart::rows(), lengths::rows()];
     [diffusers(), optimum(), named_families(), directml(), runtime_demos(), others(), free::axes(), free::bare()]
         .into_iter()
         .chain(of_families)

@@ -3,11 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-use ldm_ort::image::{Rgb8, load, psnr, ssim};
+use ldm_ort::image::{InputLimit, Rgb8, load, psnr, ssim};
 use ldm_ort::metadata;
 use serde_json::{Value, json};
 
-use super::{GraphCache, bytes, draw, draw_with, files_in, npy, pixels, text};
+use super::{GraphCache, bytes, draw, draw_with, files_in, npy, pixels, redraw, text};
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/caching")
@@ -99,14 +99,15 @@ fn an_interval_switches_guidance_and_nothing_else() {
 #[test]
 fn a_picture_of_fewer_evaluations_comes_again_from_its_record() {
     let folder = tempfile::tempdir().expect("a folder");
-    let drawn = draw(folder.path(), [text(&golden().join("spectrum-fitted.toml"))]);
+    let pipeline = golden().join("spectrum-fitted.toml");
+    let drawn = draw(folder.path(), [text(&pipeline)]);
     let record = metadata::read_png(&drawn.paths[0]).expect("a record");
     let cache = record.fewer_evaluations.and_then(|fewer| fewer.cache).expect("a cache");
     assert_eq!(cache.method, "spectrum");
     assert_eq!(cache.parameters["window"], 3);
     assert_eq!(cache.parameters["lam"], 0.01);
     let again = tempfile::tempdir().expect("a folder");
-    let redrawn = draw(again.path(), ["--from", text(&drawn.paths[0])]);
+    let redrawn = redraw(again.path(), &drawn.paths[0], &pipeline);
     assert!(bytes(&drawn.paths[0]) == bytes(&redrawn.paths[0]), "the picture drawn again has other bytes");
 }
 
@@ -124,7 +125,10 @@ fn a_comparison_makes_both_pictures_and_tells_how_alike_they_are() {
         let compared = &picture["compare"];
         let full = folder.path().join(compared["path"].as_str().expect("a path"));
         assert!(text(&full).ends_with("-full.png"), "{}", full.display());
-        let (one, other) = (load(path).expect("a picture"), load(&full).expect("a picture"));
+        let (one, other) = (
+            load(path, InputLimit::default()).expect("a picture"),
+            load(&full, InputLimit::default()).expect("a picture"),
+        );
         for (name, got) in [("psnr", psnr(&one, &other)), ("ssim", ssim(&one, &other))] {
             let (told, got) = (compared[name].as_f64().expect("a number"), got.expect("one size"));
             assert!((told - got).abs() < 1e-9, "{name}: {told} and {got}");
@@ -169,7 +173,8 @@ fn evaluations_of_the_outer_layers_are_told_by_themselves() {
 /// PSNR and SSIM are scikit-image's.
 #[test]
 fn likeness_is_that_of_scikit_image() {
-    let one = load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes/sample.png")).expect("a picture");
+    let one = load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes/sample.png"), InputLimit::default())
+        .expect("a picture");
     let rows = read_json(&golden().join("likeness.json"));
     let rows = rows.as_array().expect("a list");
     assert!(rows.len() >= 4);

@@ -89,8 +89,7 @@ fn an_interrupted_run_names_its_step() {
 fn a_request_that_needs_more_than_was_opened_is_refused() {
     let runtime = runtime();
     let image = Cancel::new();
-    let mut open =
-        |plan: &Plan| Pipeline::load(plan.model.clone(), &runtime, &image, &mut Unwatched).expect("it opens");
+    let open = |plan: &Plan| Pipeline::load(plan.model.clone(), &runtime, &image, &mut Unwatched).expect("it opens");
     let [text, picture] = [plan("plain", &["run.steps=1"]), plan("image-to-image-80", &["run.steps=2"])];
     let mut pipeline = open(&text);
     let run = |pipeline: &mut Pipeline, plan: &Plan| pipeline.run(&plan.request, &Cancel::new(), &mut Unwatched);

@@ -1,7 +1,6 @@
 //! Weights that a graph keeps in files beside it.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
@@ -144,7 +143,7 @@ fn is_linked(dir: &Path, location: &Path, path: &Path) -> bool {
 /// True if a file begins as the stand-in that a clone without Git LFS has for a large file.
 fn begins_as_pointer(path: &Path) -> Result<bool> {
     let mut head = Vec::with_capacity(64);
-    let file = File::open(path).map_err(|e| Error::io(path, "opening", e))?;
+    let file = files::open(path).map_err(|e| Error::io(path, "opening", e))?;
     file.take(64).read_to_end(&mut head).map_err(|e| Error::io(path, "reading", e))?;
     Ok(frame::is_lfs_pointer(&head))
 }

@@ -2,6 +2,7 @@
 
 mod external;
 pub(crate) mod frame;
+mod limits;
 mod modules;
 mod norm;
 pub(crate) mod proto;
@@ -14,7 +15,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use prost::Message;
 use sha2::{Digest, Sha256};
 
 pub use external::ExternalFile;
@@ -71,6 +71,10 @@ pub struct GraphFile {
     pub outputs: Vec<TensorInfo>,
     /// How often each operator occurs, branches and functions included.
     pub operators: BTreeMap<Operator, usize>,
+    /// The operators of ONNX's own that multiply by stored tensors, each with the types of those.
+    pub products: BTreeSet<(String, DType)>,
+    /// True if the file defines operators of its own, by functions of others. Those are not counted as operators.
+    pub has_functions: bool,
     /// How the graph enlarges pictures.
     pub upsamplings: Upsamplings,
     /// Bytes of the weights, wherever they are stored.
@@ -109,7 +113,7 @@ impl GraphFile {
             // file meanwhile, reading it ends the process, as it would for every program that maps its models.
             let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, "mapping", e))?;
             frame::check(path, &bytes)?;
-            let model = proto::Model::decode(&bytes[..])
+            let model = proto::Model::read(&bytes[..])
                 .map_err(|e| Error::model(path, format!("is damaged: {e}"), "download or copy the file again"))?;
             let float_inputs = model.graph.as_ref().map(|graph| retype::as_float(&bytes, graph));
             (model, float_inputs.unwrap_or_default())
@@ -132,6 +136,11 @@ impl GraphFile {
         for function in &model.functions {
             contents.visit_nodes(&function.node);
         }
+        for function in &model.functions {
+            contents.operators.remove(&Operator { domain: domain(&function.domain), name: function.name.clone() });
+        }
+        let outputs: Vec<TensorInfo> = graph.output.iter().map(tensor_info).collect();
+        limits::check(path, file_bytes, inputs.iter().chain(&outputs), &contents.tensors)?;
         let external = external::check(path, contents.tensors.iter().copied())?;
         let mut weights: BTreeMap<i32, u64> = BTreeMap::new();
         for tensor in &contents.tensors {
@@ -149,7 +158,7 @@ impl GraphFile {
             ir_version: model.ir_version,
             producer: format!("{} {}", model.producer_name, model.producer_version).trim().to_owned(),
             opsets: model.opset_import.iter().map(|o| (domain(&o.domain), o.version)).collect(),
-            outputs: graph.output.iter().map(tensor_info).collect(),
+            outputs,
             float_inputs: BTreeMap::new(),
             table_rows: inputs
                 .iter()
@@ -163,6 +172,8 @@ impl GraphFile {
                 .collect(),
             inputs,
             operators: contents.operators,
+            products: contents.products,
+            has_functions: !model.functions.is_empty(),
             upsamplings: contents.upsamplings,
             weight_bytes: weights.values().fold(0, |sum, &bytes| sum.saturating_add(bytes)),
             weight_types,
@@ -172,7 +183,7 @@ impl GraphFile {
 
     /// As [`GraphFile::float_inputs`], of a graph's bytes; empty where they are none.
     pub(crate) fn float_inputs_of(bytes: &[u8]) -> BTreeMap<String, ByteEdit> {
-        let graph = proto::Model::decode(bytes).ok().and_then(|model| model.graph);
+        let graph = proto::Model::read(bytes).ok().and_then(|model| model.graph);
         graph.map(|graph| retype::as_float(bytes, &graph)).unwrap_or_default()
     }
 
@@ -219,19 +230,19 @@ pub(super) const INCOMPLETE: &str = "the download is not complete; fetch the mod
 
 /// Opens a file, telling a dangling link from a missing file.
 fn open_file(path: &Path) -> Result<File> {
+    let is_folder =
+        || Error::model(path, "is a directory where a .onnx file is wanted", "give the path of the file in it");
     let not_there = |e: std::io::Error| match (files::broken_link(path), e.kind()) {
         (Some(reason), _) => Error::model(path, reason, INCOMPLETE),
         (None, std::io::ErrorKind::NotFound) => Error::model(path, "no such file", "give the path of a .onnx file"),
+        // Windows does not open a folder.
+        _ if path.is_dir() => is_folder(),
         _ => Error::io(path, "reading", e),
     };
-    let file = File::open(path).map_err(not_there)?;
+    let file = files::open(path).map_err(not_there)?;
     let metadata = file.metadata().map_err(|e| Error::io(path, "reading", e))?;
     if metadata.is_dir() {
-        return Err(Error::model(
-            path,
-            "is a directory where a .onnx file is wanted",
-            "give the path of the file in it",
-        ));
+        return Err(is_folder());
     }
     Ok(file)
 }
@@ -241,11 +252,21 @@ fn open_file(path: &Path) -> Result<File> {
 struct Contents<'a> {
     operators: BTreeMap<Operator, usize>,
     tensors: Vec<&'a proto::Tensor>,
+    products: BTreeSet<(String, DType)>,
     upsamplings: Upsamplings,
 }
 
 impl<'a> Contents<'a> {
     fn visit_graph(&mut self, graph: &'a proto::Graph) {
+        let types: BTreeMap<&str, i32> = graph.initializer.iter().map(|t| (t.name.as_str(), t.data_type)).collect();
+        let multiplies = |node: &&proto::Node| {
+            domain(&node.domain).is_empty()
+                && ["Conv", "ConvTranspose", "Gemm", "MatMul"].contains(&node.op_type.as_str())
+        };
+        for node in graph.node.iter().filter(multiplies) {
+            let stored = node.input.iter().filter_map(|name| types.get(name.as_str()));
+            self.products.extend(stored.map(|&code| (node.op_type.clone(), DType::from_onnx(code))));
+        }
         self.tensors.extend(&graph.initializer);
         self.visit_nodes(&graph.node);
     }

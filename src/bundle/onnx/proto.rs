@@ -3,6 +3,8 @@
 //! Left out on purpose are the fields that hold weights (`raw_data` and the typed arrays): an undeclared field is
 //! skipped by its length, so that a file of gigabytes is read in the time its few megabytes of structure take.
 
+use crate::guard::contain;
+
 /// `ModelProto`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Model {
@@ -18,6 +20,13 @@ pub struct Model {
     pub opset_import: Vec<OperatorSet>,
     #[prost(message, repeated, tag = "25")]
     pub functions: Vec<Function>,
+}
+
+impl Model {
+    /// Reads a file's bytes. The error is a phrase that follows "is damaged: ".
+    pub fn read(bytes: &[u8]) -> Result<Self, String> {
+        contain(|| <Self as prost::Message>::decode(bytes)).map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+    }
 }
 
 /// `OperatorSetIdProto`.

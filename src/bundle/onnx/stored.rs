@@ -5,7 +5,6 @@ use std::ops::Range;
 use std::path::Path;
 
 use memmap2::Mmap;
-use prost::Message;
 
 use super::modules::Reader;
 use super::{GraphFile, domain, external, frame, modules, open_file, proto, tensor_bytes};
@@ -67,7 +66,7 @@ impl<'g> Weights<'g> {
         let beside = graph.external.iter().map(|e| Ok((e.location.as_str(), (e.path.as_path(), map(&e.path)?))));
         let beside = beside.collect::<Result<BTreeMap<_, _>>>()?;
         let damaged = |problem: String| Error::model(&graph.path, problem, "download or copy the file again");
-        let model = proto::Model::decode(&file[..]).map_err(|e| damaged(format!("is damaged: {e}")))?;
+        let model = proto::Model::read(&file[..]).map_err(|e| damaged(format!("is damaged: {e}")))?;
         let parsed = model.graph.unwrap_or_default();
         let inside = initializers(&file)
             .filter(|found| found.len() == parsed.initializer.len())
@@ -161,7 +160,7 @@ impl ModuleWeight {
 /// Weights of a graph, placed where `bytes` store them, which are that graph changed; those that they no longer store are
 /// left out. `None` where the bytes are no whole graph, or weights are to grow.
 pub(crate) fn placed_in(bytes: &[u8], weights: Vec<Weight>) -> Option<Vec<Weight>> {
-    let stored = proto::Model::decode(bytes).ok()?.graph?.initializer;
+    let stored = proto::Model::read(bytes).ok()?.graph?.initializer;
     let inside = initializers(bytes).filter(|found| found.len() == stored.len())?;
     let places: BTreeMap<&str, &Inside> = stored.iter().map(|tensor| tensor.name.as_str()).zip(&inside).collect();
     let placed = |weight: Weight| {

@@ -6,9 +6,11 @@
 //! `StableDiffusionPipeline` becomes `StableDiffusionInpaintPipeline` for inpainting, and with a control network
 //! `StableDiffusionControlNetInpaintPipeline`.
 
+mod defaults;
 mod family;
 mod table;
 
+pub use defaults::CallDefaults;
 pub use family::Family;
 
 /// One pipeline class of diffusers.
@@ -97,6 +99,8 @@ pub struct Defaults {
 pub enum DefaultSize {
     /// The denoiser's `sample_size` in pixels; an input image is resized to it.
     Model,
+    /// 512 × 512 pixels, whatever the model; an input image is resized to it.
+    Square512,
     /// The input image's size, rounded down to what the model takes.
     InputImage,
     /// Four times the input image's size.

@@ -54,6 +54,11 @@ const fn unguided(steps: usize) -> Defaults {
     Defaults { steps, guidance_scale: None, ..guided(0.0) }
 }
 
+/// In 512 × 512 pixels.
+const fn square(defaults: Defaults) -> Defaults {
+    Defaults { size: DefaultSize::Square512, ..defaults }
+}
+
 /// From an image, in the image's size.
 const fn from_image(scale: f64, strength: f64) -> Defaults {
     Defaults { strength: Some(strength), size: DefaultSize::InputImage, ..guided(scale) }
@@ -135,7 +140,7 @@ pub(super) static TABLE: &[PipelineClass] = &[
     PipelineClass {
         is_onnx: true,
         corrections: OFFSET_AND_CLIP,
-        ..class("OnnxStableDiffusionPipeline", Family::StableDiffusion, "text-to-image", guided(7.5))
+        ..class("OnnxStableDiffusionPipeline", Family::StableDiffusion, "text-to-image", square(guided(7.5)))
     },
     PipelineClass {
         is_onnx: true,
@@ -145,7 +150,7 @@ pub(super) static TABLE: &[PipelineClass] = &[
     PipelineClass {
         is_onnx: true,
         corrections: OFFSET_AND_CLIP,
-        ..class("OnnxStableDiffusionInpaintPipeline", Family::StableDiffusion, "inpaint", resized(7.5, 1.0))
+        ..class("OnnxStableDiffusionInpaintPipeline", Family::StableDiffusion, "inpaint", square(guided(7.5)))
     },
     PipelineClass {
         is_onnx: true,

@@ -11,7 +11,7 @@ use crate::session::Flavour;
 /// `ldm-ort compile`.
 #[derive(Debug, Clone, Args)]
 pub struct CompileArgs {
-    /// The pipeline file.
+    /// The pipeline file, or - for standard input.
     #[arg(value_name = "PIPELINE.toml", value_hint = ValueHint::FilePath, value_parser = path())]
     pub pipeline: PathBuf,
     /// What stands over the pipeline file's keys.

@@ -17,9 +17,8 @@ pub(super) enum Family {
     /// Stable Diffusion 3: the same of the CLIPs, whose projected vectors stand side by side too, and behind their tokens
     /// those of T5, or zeros in their place.
     Multimodal,
-    /// Flux: the first encoder's pooled vector, and of T5 the states after the last layer; the model that is told the
-    /// guidance scale (dev) reads more of T5's tokens than the other (schnell).
-    Flux { is_told_guidance: bool },
+    /// Flux: the first encoder's pooled vector, and of T5 the states after the last layer.
+    Flux,
     /// PixArt: the states of T5's after the last layer, with the mask under which they came to be.
     PixArt(PixArt),
 }
@@ -29,10 +28,10 @@ impl Family {
     ///
     /// # Errors
     /// [`Error::Model`] where the model has none.
-    pub(super) fn of(bundle: &Bundle, denoiser: &DenoiserContract) -> Result<Self> {
+    pub(super) fn of(bundle: &Bundle) -> Result<Self> {
         use bundle::Family as Model;
         Ok(match bundle.family()? {
-            Model::Flux | Model::FluxKontext => Self::Flux { is_told_guidance: denoiser.guidance.is_some() },
+            Model::Flux | Model::FluxKontext => Self::Flux,
             Model::PixArtAlpha => Self::PixArt(PixArt::Alpha),
             Model::PixArtSigma => Self::PixArt(PixArt::Sigma),
             Model::StableDiffusionXl => Self::Xl,
@@ -46,19 +45,19 @@ impl Family {
         })
     }
 
-    /// How many tokens T5 reads where nobody says: diffusers' default of `max_sequence_length`.
+    /// The number of tokens that T5 reads in a model that no pipeline class is known for.
     pub(super) fn t5_length(self) -> Option<usize> {
         match self {
             Self::Plain | Self::Xl => None,
-            Self::Multimodal | Self::Flux { is_told_guidance: false } => Some(256),
-            Self::Flux { is_told_guidance: true } => Some(512),
+            Self::Multimodal => Some(256),
+            Self::Flux => Some(512),
             Self::PixArt(pixart) => Some(pixart.tokens()),
         }
     }
 
     /// The group that an encoder's tokens belong to.
     pub(super) fn group(self, is_t5: bool) -> usize {
-        usize::from(matches!(self, Self::Multimodal | Self::Flux { .. }) && is_t5)
+        usize::from(matches!(self, Self::Multimodal | Self::Flux) && is_t5)
     }
 
     /// What is taken of an encoder of which no layers are left out.
@@ -66,8 +65,8 @@ impl Family {
         let (tokens, pooled) = match self {
             Self::Plain => (states(contract), None),
             Self::PixArt(_) => (Some(masked(component, contract, of)?.clone()), None),
-            Self::Multimodal | Self::Flux { .. } if of.is_t5 => (states(contract), None),
-            Self::Flux { .. } => (None, contract.pooled.clone()),
+            Self::Multimodal | Self::Flux if of.is_t5 => (states(contract), None),
+            Self::Flux => (None, contract.pooled.clone()),
             // The projected text comes with the last encoder; what the first pools is not asked for.
             Self::Xl => {
                 let pooled = contract.pooled.clone().filter(|_| of.is_last);
@@ -113,7 +112,7 @@ impl Family {
         denoiser: &DenoiserContract,
         length: Option<usize>,
     ) -> Result<Option<[usize; 2]>> {
-        let Some(length) = length.or(self.t5_length()).filter(|_| self == Self::Multimodal) else { return Ok(None) };
+        let Some(length) = length.filter(|_| self == Self::Multimodal) else { return Ok(None) };
         let named = format!("{}/", ComponentKind::TextEncoder3);
         if let Some(missing) = bundle.missing.iter().find(|missing| missing.starts_with(&named)) {
             return Err(Error::model(

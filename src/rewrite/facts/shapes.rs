@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::values::sliced;
-use super::{Fact, Value};
+use super::{Fact, Value, generated};
 use crate::bundle::proto::Node;
 use crate::rewrite::source::{int, ints, text};
 use crate::rewrite::symbol::{Length, Unknowns};
@@ -12,6 +12,7 @@ use crate::rewrite::symbol::{Length, Unknowns};
 const SAME: &[&str] = &[
     "Abs",
     "BatchNormalization",
+    "Bernoulli",
     "Cast",
     "DequantizeLinear",
     "CastLike",
@@ -24,6 +25,7 @@ const SAME: &[&str] = &[
     "Elu",
     "Erf",
     "Exp",
+    "EyeLike",
     "Floor",
     "Gelu",
     "GroupNormalization",
@@ -43,10 +45,15 @@ const SAME: &[&str] = &[
     "Neg",
     "Not",
     "PRelu",
+    "QuantizeLinear",
     "RMSNormalization",
+    "RandomNormalLike",
+    "RandomUniformLike",
     "Reciprocal",
     "Relu",
     "Round",
+    "ScatterElements",
+    "ScatterND",
     "Selu",
     "Sigmoid",
     "Sign",
@@ -156,7 +163,6 @@ pub fn shape(node: &Node, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Ve
             Some(expanded)
         }
         "Einsum" => einsum(text(node, "equation")?, inputs, unknowns),
-        "Range" => Some(vec![unknowns.fresh()]),
         "Pad" => pad(node, inputs, unknowns),
         "Conv" => {
             let [batch, _, lengths @ ..] = of(0)? else { return None };
@@ -191,7 +197,7 @@ pub fn shape(node: &Node, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Ve
             let kept = shape.iter().enumerate().filter(|(at, _)| keeps || !axes.contains(at));
             Some(kept.map(|(at, n)| if axes.contains(&at) { Length::from(1) } else { n.clone() }).collect())
         }
-        _ => None,
+        _ => generated::shape(node, inputs, unknowns),
     }
 }
 

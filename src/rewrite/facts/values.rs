@@ -115,8 +115,12 @@ fn along(fact: &Fact, axis: i64, places: impl FnOnce(i64) -> Option<Vec<usize>>)
     let axis =
         usize::try_from(if axis < 0 { axis.checked_add(i64::try_from(shape.len()).ok()?)? } else { axis }).ok()?;
     let count = *shape.get(axis)?;
-    let inner: usize = shape.get(axis + 1..)?.iter().product();
-    let outer: usize = shape.get(..axis)?.iter().product();
+    let product = |lengths: &[usize]| lengths.iter().try_fold(1usize, |n, &length| n.checked_mul(length));
+    let (inner, outer) = (product(shape.get(axis + 1..)?)?, product(shape.get(..axis)?)?);
+    // What is known has few numbers, whatever its shape says.
+    if product(&shape).is_none_or(|count| count > FEW) {
+        return None;
+    }
     let places = places(i64::try_from(count).ok()?)?;
     if places.iter().any(|&at| at >= count) {
         return None;

@@ -1,14 +1,52 @@
 //! Talking to the package index.
 
 use std::path::Path;
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 
 use crate::error::{Error, Result};
+use crate::files;
+use crate::guard::contain;
+use crate::session::Cancel;
+use crate::threads;
 
 /// How long a server may stay silent.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How often the switch that stops a download is looked at meanwhile.
+const PERIOD: Duration = Duration::from_millis(100);
+/// How many parts of an answer may wait to be taken.
+const WAITING: usize = 4;
+
+/// Talks to a server on a thread of its own, and hands each thing that `talk` sends to `take`. So a name that is looked up,
+/// a connection that is opened or a server that is silent doesn't keep a thrown switch waiting; the thread is left to run
+/// into its own timeout then.
+///
+/// # Errors
+/// [`Error::Interrupted`] when `cancel` was thrown; [`Error::Io`] if the thread can't be started; those of `take`.
+pub(super) fn listen<T: Send + 'static>(
+    cancel: &Cancel,
+    talk: impl FnOnce(&SyncSender<T>) + Send + 'static,
+    mut take: impl FnMut(T) -> Result<()>,
+) -> Result<()> {
+    let (sender, receiver) = sync_channel(WAITING);
+    threads::spawn("download", move || {
+        // The receiver learns of a panic by the end of what is sent.
+        let _ = contain(|| talk(&sender));
+    })?;
+    loop {
+        let received = receiver.recv_timeout(PERIOD);
+        if cancel.is_cancelled() {
+            return Err(Error::Interrupted { at_step: None });
+        }
+        match received {
+            Ok(part) => take(part)?,
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        }
+    }
+}
 
 /// Makes a client that trusts the certificates in `ca_bundle`, or those the system trusts. Proxies are those that the
 /// environment names (`HTTPS_PROXY` and the like), as ureq reads them.
@@ -31,7 +69,7 @@ pub(super) fn agent(ca_bundle: Option<&Path>) -> Result<ureq::Agent> {
 }
 
 fn certificates(path: &Path) -> Result<RootCerts> {
-    let pem = std::fs::read(path).map_err(|e| Error::io(path, "reading certificates", e))?;
+    let pem = files::read(path).map_err(|e| Error::io(path, "reading certificates", e))?;
     let certificates: Vec<_> = parse_pem(&pem)
         .filter_map(|item| match item {
             Ok(PemItem::Certificate(certificate)) => Some(certificate),

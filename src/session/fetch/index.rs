@@ -4,11 +4,15 @@
 //! form (PEP 503), which is all that some mirrors speak.
 
 use std::path::PathBuf;
+use std::sync::mpsc::SyncSender;
 
 use serde::Deserialize;
 
-use super::http::shown;
+use super::http::{listen, shown};
 use super::wheel::{Wheel, project};
+use crate::error::Result;
+use crate::files;
+use crate::session::Cancel;
 use crate::session::library::Env;
 
 const ACCEPT: &str = "application/vnd.pypi.simple.v1+json, text/html;q=0.1";
@@ -27,7 +31,7 @@ pub(super) fn address(env: &Env) -> String {
 
 /// The `index-url` of the first of pip's configuration files that has one.
 fn pip_index(files: &[PathBuf]) -> Option<String> {
-    files.iter().filter_map(|file| std::fs::read_to_string(file).ok()).find_map(|text| {
+    files.iter().filter_map(|file| files::read_text(file).ok()).find_map(|text| {
         let mut global = false;
         text.lines().map(str::trim).find_map(|line| {
             if line.starts_with('[') {
@@ -61,20 +65,41 @@ struct Hashes {
 
 /// Asks the index for the address of a wheel.
 ///
-/// The error is one sentence.
-pub(super) fn find(agent: &ureq::Agent, index: &str, wheel: &Wheel<'_>) -> Result<String, String> {
+/// The inner error is one sentence.
+///
+/// # Errors
+/// As [`listen`].
+pub(super) fn find(
+    agent: &ureq::Agent,
+    index: &str,
+    wheel: &Wheel<'_>,
+    cancel: &Cancel,
+) -> Result<std::result::Result<String, String>> {
     let page = format!("{index}/{}/", project(wheel.flavour));
-    let failed = |e: &dyn std::fmt::Display| format!("asking {} failed: {e}", shown(&page));
-    let mut response = agent.get(&page).header("Accept", ACCEPT).call().map_err(|e| failed(&e))?;
-    let is_html = response.body().mime_type().is_some_and(|mime| mime.starts_with("text/html"));
-    // The page of a project with hundreds of files is half a megabyte.
-    let text =
-        response.body_mut().with_config().limit(64 << 20).lossy_utf8(true).read_to_string().map_err(|e| failed(&e))?;
-    let found = if is_html { in_html(&text, wheel) } else { in_json(&text, wheel) };
-    found.map(|url| resolve(&page, &url)).map_err(|problem| format!("{} {problem}", shown(&page)))
+    let (agent, asked) = (agent.clone(), page.clone());
+    let mut answer = Err(format!("asking {} failed", shown(&page)));
+    let talk = move |sender: &SyncSender<_>| drop(sender.send(ask(&agent, &asked)));
+    listen(cancel, talk, |answered| {
+        answer = answered;
+        Ok(())
+    })?;
+    Ok(answer.and_then(|(is_html, text)| {
+        let found = if is_html { in_html(&text, wheel) } else { in_json(&text, wheel) };
+        found.map(|url| resolve(&page, &url)).map_err(|problem| format!("{} {problem}", shown(&page)))
+    }))
 }
 
-fn in_json(text: &str, wheel: &Wheel<'_>) -> Result<String, String> {
+/// A page's text, and whether it is HTML.
+fn ask(agent: &ureq::Agent, page: &str) -> std::result::Result<(bool, String), String> {
+    let failed = |e: &dyn std::fmt::Display| format!("asking {} failed: {e}", shown(page));
+    let mut response = agent.get(page).header("Accept", ACCEPT).call().map_err(|e| failed(&e))?;
+    let is_html = response.body().mime_type().is_some_and(|mime| mime.starts_with("text/html"));
+    // The page of a project with hundreds of files is half a megabyte.
+    let config = response.body_mut().with_config().limit(64 << 20).lossy_utf8(true);
+    config.read_to_string().map(|text| (is_html, text)).map_err(|e| failed(&e))
+}
+
+fn in_json(text: &str, wheel: &Wheel<'_>) -> std::result::Result<String, String> {
     let page: Page = serde_json::from_str(text).map_err(|e| format!("is not a page of a package index: {e}"))?;
     let file = page.files.into_iter().find(|f| f.filename == wheel.file).ok_or_else(|| missing(wheel))?;
     match file.hashes.sha256 {
@@ -85,7 +110,7 @@ fn in_json(text: &str, wheel: &Wheel<'_>) -> Result<String, String> {
     }
 }
 
-fn in_html(text: &str, wheel: &Wheel<'_>) -> Result<String, String> {
+fn in_html(text: &str, wheel: &Wheel<'_>) -> std::result::Result<String, String> {
     let links = text.split("href=").skip(1).filter_map(|rest| {
         let quote = rest.chars().next().filter(|c| matches!(c, '"' | '\''))?;
         let link = rest.get(1..)?.split(quote).next()?;

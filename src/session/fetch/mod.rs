@@ -11,6 +11,7 @@ mod tests;
 use std::fs::{File, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -18,6 +19,8 @@ use sha2::{Digest, Sha256};
 use super::Cancel;
 use super::library::{self, Flavour, RuntimeOptions};
 use crate::error::{Error, Result};
+use crate::files;
+use crate::guard::contain;
 use wheel::Wheel;
 
 pub use wheel::PINNED_VERSION;
@@ -88,7 +91,6 @@ pub fn install(flavour: Flavour, options: &RuntimeOptions, observer: &mut dyn Fn
     if folder.is_dir() {
         return Ok(Installed { folder, version, was_there: true });
     }
-    let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
     let by_hand = by_hand(flavour, version, &folder);
     if options.offline {
         return Err(Error::runtime(
@@ -96,7 +98,8 @@ pub fn install(flavour: Flavour, options: &RuntimeOptions, observer: &mut dyn Fn
             by_hand,
         ));
     }
-    let wheel = wheel::wheel(flavour, os, arch).filter(|_| !cfg!(target_env = "musl")).ok_or_else(|| {
+    let wheel = wheel_here(flavour).ok_or_else(|| {
+        let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
         Error::runtime(format!("there is no official build {flavour} for {os} on {arch}"), by_hand.clone())
     })?;
     let job = Job {
@@ -112,11 +115,21 @@ pub fn install(flavour: Flavour, options: &RuntimeOptions, observer: &mut dyn Fn
     Ok(Installed { folder, version, was_there })
 }
 
+/// True if there is an official build of this flavour for this machine.
+pub(super) fn has_build(flavour: Flavour) -> bool {
+    wheel_here(flavour).is_some()
+}
+
+fn wheel_here(flavour: Flavour) -> Option<&'static Wheel<'static>> {
+    let wheel = wheel::wheel(flavour, std::env::consts::OS, std::env::consts::ARCH);
+    wheel.filter(|_| !cfg!(target_env = "musl"))
+}
+
 /// Removes what downloads that were cut off left in the cache, unless one is under way.
 pub(super) fn tidy(options: &RuntimeOptions) {
     let Ok(cache) = library::directory(&options.env) else { return };
     if unfinished(&cache).next().is_some()
-        && let Ok(lock) = File::create(cache.join(LOCK))
+        && let Ok(lock) = files::open_lock_file(&cache.join(LOCK))
         && lock.try_lock().is_ok()
     {
         remove_unfinished(&cache);
@@ -176,7 +189,8 @@ impl Job<'_> {
             .tempdir_in(self.cache)
             .map_err(|e| Error::io(self.cache, "writing", e))?;
 
-        let url = index::find(&self.agent, &self.index, self.wheel).map_err(|problem| self.failed(problem))?;
+        let found = index::find(&self.agent, &self.index, self.wheel, self.cancel)?;
+        let url = found.map_err(|problem| self.failed(problem))?;
         observer(&Event::Begin {
             file: self.wheel.file.to_string(),
             host: http::host(&url),
@@ -189,11 +203,13 @@ impl Job<'_> {
         let libraries = room.path().join("libraries");
         std::fs::create_dir(&libraries).map_err(|e| Error::io(&libraries, "creating the folder", e))?;
         let file = File::open(&archive).map_err(|e| Error::io(&archive, "opening", e))?;
-        let count = unpack::unpack(file, &libraries).map_err(|e| Error::io(&libraries, "unpacking into", e))?;
+        let count = contain(|| unpack::unpack(file, &libraries)).map_err(|panic| self.failed(panic.to_string()))?;
+        let count = count.map_err(|e| Error::io(&libraries, "unpacking into", e))?;
         if count == 0 {
             return Err(self.failed(format!("{} holds no libraries", self.wheel.file)));
         }
-        match std::fs::rename(&libraries, self.folder) {
+        library::digests::write(&libraries)?;
+        match files::rename_folder(&libraries, self.folder) {
             Ok(()) => {}
             // Another process was first, on a file system without locks.
             Err(_) if self.folder.is_dir() => return Ok(true),
@@ -209,7 +225,7 @@ impl Job<'_> {
     /// Waits until no other process changes the cache.
     fn lock(&self, observer: &mut dyn FnMut(&Event)) -> Result<File> {
         let path = self.cache.join(LOCK);
-        let file = File::create(&path).map_err(|e| Error::io(&path, "creating", e))?;
+        let file = files::open_lock_file(&path).map_err(|e| Error::io(&path, "creating", e))?;
         let mut told = false;
         loop {
             match file.try_lock() {
@@ -231,19 +247,33 @@ impl Job<'_> {
 
     /// Reads `url` into the file `archive`, and checks that it is what it should be.
     fn download(&self, url: &str, archive: &Path, observer: &mut dyn FnMut(&Event)) -> Result<()> {
-        let failed = |e: &dyn std::fmt::Display| self.failed(format!("fetching {} failed: {e}", http::shown(url)));
-        let response = self.agent.get(url).call().map_err(|e| failed(&e))?;
-        let mut reader = response.into_body().into_with_config().limit(u64::MAX).reader();
         let mut file = File::create_new(archive).map_err(|e| Error::io(archive, "creating", e))?;
-        let (mut digest, mut done, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 16]);
-        loop {
-            self.check_cancel()?;
-            let count = reader.read(&mut buffer).map_err(|e| failed(&e))?;
-            let Some(chunk) = buffer.get(..count).filter(|chunk| !chunk.is_empty()) else { break };
-            digest.update(chunk);
-            file.write_all(chunk).map_err(|e| Error::io(archive, "writing", e))?;
-            done += count as u64;
-            observer(&Event::Progress { done, total: self.wheel.bytes });
+        let (mut digest, mut done, mut is_whole, total) = (Sha256::new(), 0, false, self.wheel.bytes);
+        let (agent, address) = (self.agent.clone(), url.to_owned());
+        http::listen(
+            self.cancel,
+            move |sender| read(&agent, &address, sender),
+            |part| {
+                let chunk: Vec<u8> =
+                    part.map_err(|problem| self.failed(format!("fetching {} failed: {problem}", http::shown(url))))?;
+                is_whole = chunk.is_empty();
+                if done + chunk.len() as u64 > total {
+                    let (file, host) = (self.wheel.file, http::host(url));
+                    return Err(
+                        self.failed(format!("{file} from {host} is longer than the official file's {total} bytes"))
+                    );
+                }
+                digest.update(&chunk);
+                file.write_all(&chunk).map_err(|e| Error::io(archive, "writing", e))?;
+                done += chunk.len() as u64;
+                if !is_whole {
+                    observer(&Event::Progress { done, total });
+                }
+                self.check_cancel()
+            },
+        )?;
+        if !is_whole {
+            return Err(self.failed(format!("fetching {} failed: its thread ended early", http::shown(url))));
         }
         let found: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         if found != self.wheel.sha256 {
@@ -263,5 +293,22 @@ impl Job<'_> {
 
     fn check_cancel(&self) -> Result<()> {
         if self.cancel.is_cancelled() { Err(Error::Interrupted { at_step: None }) } else { Ok(()) }
+    }
+}
+
+/// Sends what lies at `url` piece by piece, with an empty piece at its end, up to the first failure or until nobody
+/// listens any more.
+fn read(agent: &ureq::Agent, url: &str, sender: &SyncSender<std::result::Result<Vec<u8>, String>>) {
+    let mut reader = match agent.get(url).call() {
+        Ok(response) => response.into_body().into_with_config().limit(u64::MAX).reader(),
+        Err(e) => return drop(sender.send(Err(e.to_string()))),
+    };
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let read = reader.read(&mut buffer).map(|count| buffer.get(..count).unwrap_or_default().to_vec());
+        let is_last = read.as_ref().map_or(true, Vec::is_empty);
+        if sender.send(read.map_err(|e| e.to_string())).is_err() || is_last {
+            return;
+        }
     }
 }

@@ -77,7 +77,8 @@ fn sha256(bytes: &[u8]) -> String {
 
 /// Fetches `FILE` with the digest `sha256` from the index at `address` into `cache`.
 fn fetch(address: &str, cache: &Path, sha256: &str, cancel: &Cancel, observer: &mut dyn FnMut(&Event)) -> Result<bool> {
-    let wheel = Wheel { flavour: Flavour::Cpu, os: "any", arch: "any", file: FILE, sha256, bytes: 1000 };
+    let wheel =
+        Wheel { flavour: Flavour::Cpu, os: "any", arch: "any", file: FILE, sha256, bytes: archive().len() as u64 };
     let env = Env { index_url: Some(format!("{address}/simple/")), ..Env::default() };
     let job = Job {
         wheel: &wheel,
@@ -128,13 +129,18 @@ fn fetches_checks_and_unpacks() {
     assert!(!was_there);
     assert_eq!(names(cache.path()), ["1.31.1-cpu"]);
     let folder = cache.path().join("1.31.1-cpu");
-    assert_eq!(names(&folder), ["libonnxruntime.so.1.31.1", "libonnxruntime_providers_shared.so"]);
+    assert_eq!(names(&folder), ["SHA256SUMS", "libonnxruntime.so.1.31.1", "libonnxruntime_providers_shared.so"]);
+    let sums = std::fs::read_to_string(folder.join("SHA256SUMS")).unwrap();
+    assert!(sums.contains(&format!("{}  libonnxruntime.so.1.31.1\n", self::sha256(b"the library"))), "{sums}");
     assert_eq!(std::fs::read(folder.join("libonnxruntime.so.1.31.1")).unwrap(), b"the library");
 
     let host = address.strip_prefix("http://").unwrap().to_string();
-    let begin = Event::Begin { file: FILE.into(), host, bytes: 1000, folder: folder.clone() };
+    let begin = Event::Begin { file: FILE.into(), host, bytes: wheel.len() as u64, folder: folder.clone() };
     assert_eq!(events.first(), Some(&begin));
-    assert_eq!(events.get(events.len() - 2), Some(&Event::Progress { done: wheel.len() as u64, total: 1000 }));
+    assert_eq!(
+        events.get(events.len() - 2),
+        Some(&Event::Progress { done: wheel.len() as u64, total: wheel.len() as u64 })
+    );
     assert_eq!(events.last(), Some(&Event::Done { folder }));
     assert!(fetch(&address, cache.path(), &digest, &Cancel::new(), &mut |_| {}).unwrap());
 }
@@ -169,6 +175,55 @@ fn another_file_is_refused_and_leaves_nothing() {
     let mut begun = false;
     let error = fetch(&address, cache.path(), &digest, &Cancel::new(), &mut |_| begun = true).unwrap_err().to_string();
     assert!(error.contains("offers another") && !begun, "{error}");
+}
+
+/// A server that sends more than was announced doesn't fill the disk.
+#[test]
+fn no_more_is_written_than_the_official_file_has() {
+    let (mut wheel, cache) = (archive(), tempfile::tempdir().unwrap());
+    let (digest, official) = (sha256(&wheel), wheel.len() as u64);
+    wheel.resize(8 << 20, 0);
+    let address = serve(index_of(&digest, wheel));
+    let mut most = 0;
+    let error = fetch(&address, cache.path(), &digest, &Cancel::new(), &mut |event| {
+        if let Event::Progress { done, .. } = event {
+            most = most.max(*done);
+        }
+    });
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains(&format!("is longer than the official file's {official} bytes")), "{error}");
+    assert!(most <= official, "{most} of {official} bytes were written");
+    assert_eq!(names(cache.path()), [""; 0]);
+}
+
+/// A server that is silent, at the index or in the middle of the file, keeps nobody waiting.
+#[test]
+fn a_silent_server_does_not_hold_a_thrown_switch_up() {
+    let digest = sha256(&archive());
+    for silent in ["/simple/", "/files/"] {
+        let (said, hears) = mpsc::channel::<()>();
+        let said = std::sync::Mutex::new(said);
+        let pages = index_of(&digest, archive());
+        let address = serve(move |path| {
+            if path.starts_with(silent) {
+                said.lock().unwrap().send(()).unwrap();
+                loop {
+                    thread::park();
+                }
+            }
+            pages(path)
+        });
+        let (cache, cancel) = (tempfile::tempdir().unwrap(), Cancel::new());
+        let other = cancel.clone();
+        thread::spawn(move || {
+            hears.recv().unwrap();
+            other.cancel();
+        });
+        // Without a limit of its own this would wait for the server's sixty seconds.
+        let result = fetch(&address, cache.path(), &digest, &cancel, &mut |_| {});
+        assert!(matches!(result, Err(Error::Interrupted { .. })), "{silent}: {result:?}");
+        assert_eq!(names(cache.path()), [""; 0]);
+    }
 }
 
 #[test]

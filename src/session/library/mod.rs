@@ -1,6 +1,8 @@
 //! ONNX Runtime's library: found, checked, loaded once.
 
 mod cache;
+pub(super) mod digests;
+mod extent;
 mod loaded;
 mod probe;
 mod search;
@@ -15,6 +17,7 @@ use crate::error::{Error, Result};
 
 pub use cache::{Cached, cached, user_cache};
 pub(super) use cache::{directory, flavour_directory};
+pub(super) use probe::check_library;
 pub use search::{Candidate, Search, Source, Verdict, search};
 
 /// The oldest ONNX Runtime this program works with.
@@ -44,6 +47,11 @@ impl Flavour {
             Self::Cuda => "cuda",
             Self::OpenVino => "openvino",
         }
+    }
+
+    /// True if there is an official build of it for this machine, which can be fetched.
+    pub fn is_built_here(self) -> bool {
+        fetch::has_build(self)
     }
 
     /// The flavour of this name.

@@ -1,10 +1,12 @@
 //! Whether a file is an ONNX Runtime this program can use.
 
 use std::ffi::CStr;
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-use super::minimum_version;
+use super::{digests, extent, minimum_version};
+use crate::files;
 
 /// Loads the library in `path` far enough to ask its version, and returns that.
 ///
@@ -12,7 +14,7 @@ use super::minimum_version;
 ///
 /// The error is one phrase that follows the path.
 pub(super) fn probe(path: &Path) -> Result<String, String> {
-    check_header(path)?;
+    check_library(path)?;
     let library = load(path)?;
     // SAFETY: every ONNX Runtime since 1.0 exports this function with this signature.
     let api_base = unsafe { library.get::<unsafe extern "C" fn() -> *const ort::sys::OrtApiBase>(b"OrtGetApiBase\0") }
@@ -33,6 +35,14 @@ pub(super) fn probe(path: &Path) -> Result<String, String> {
     }
     std::mem::forget(library);
     Ok(version)
+}
+
+/// Requires that a library is for this machine, as long as its headers say, and as it was fetched if it was.
+///
+/// The error is one phrase that follows the path.
+pub(in crate::session) fn check_library(path: &Path) -> Result<(), String> {
+    check_header(path)?;
+    digests::check(path)
 }
 
 /// The minor version of a version `1.x.y`.
@@ -73,7 +83,7 @@ fn load_error(error: &libloading::Error) -> String {
 
 /// Looks at the file's first bytes: what a loader says of a file of another system or processor helps nobody.
 fn check_header(path: &Path) -> Result<(), String> {
-    let mut file = std::fs::File::open(path).map_err(|e| match e.kind() {
+    let mut file = files::open(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => "does not exist".to_string(),
         _ => format!("cannot be opened: {e}"),
     })?;
@@ -87,13 +97,24 @@ fn check_header(path: &Path) -> Result<(), String> {
     }
     let (os, arch) = kind(head, pe).ok_or("is not a shared library")?;
     let (this_os, this_arch) = (family(), std::env::consts::ARCH);
-    if os == this_os && arch.is_none_or(|arch| arch == this_arch) {
-        Ok(())
-    } else {
-        Err(format!(
+    if os != this_os || arch.is_some_and(|arch| arch != this_arch) {
+        return Err(format!(
             "is a library for {os} on {}; this program runs on {this_os} on {this_arch}",
             arch.unwrap_or("several processors")
-        ))
+        ));
+    }
+    check_length(&mut file)
+}
+
+/// Requires that the file is as long as its headers say.
+fn check_length(file: &mut File) -> Result<(), String> {
+    let found = file.metadata().map_err(|e| format!("cannot be read: {e}"))?.len();
+    match extent::described(file) {
+        Some(described) if found >= described => Ok(()),
+        Some(described) => {
+            Err(format!("is cut off: it has {found} bytes, its headers describe {described}; copy or fetch it again"))
+        }
+        None => Err(format!("is cut off or damaged: it has {found} bytes, and its headers can't be read to their end")),
     }
 }
 
@@ -179,6 +200,24 @@ mod tests {
         std::fs::write(&file, elf).unwrap();
         let problem = probe(&file).unwrap_err();
         assert!(problem.contains("linux on riscv64"), "{problem}");
+    }
+
+    /// The loader maps a library that is cut off, and the first page that is not there ends the process.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn refuses_a_library_that_is_cut_off() {
+        let system = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let libc = system.lines().filter_map(|l| l.split_whitespace().nth(5)).find(|p| p.contains("libc.so")).unwrap();
+        let bytes = std::fs::read(libc).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("libc.so");
+        for length in [64, 65, 900, 4096, bytes.len() / 2, bytes.len() - 4096, bytes.len() - 1] {
+            std::fs::write(&file, &bytes[..length]).unwrap();
+            let problem = probe(&file).unwrap_err();
+            assert!(problem.contains("is cut off"), "{length}: {problem}");
+        }
+        std::fs::write(&file, &bytes).unwrap();
+        check_header(&file).unwrap();
     }
 
     #[cfg(target_os = "linux")]

@@ -7,6 +7,7 @@ use super::loaded::loaded;
 use super::probe::probe;
 use super::{Env, Flavour, RuntimeOptions};
 use crate::error::Error;
+use crate::files;
 
 /// Where a library was looked for. In this order; the first one that can be used is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -251,7 +252,7 @@ fn ld_so_conf() -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir("/etc/ld.so.conf.d") else { return Vec::new() };
     let mut files: Vec<PathBuf> = entries.flatten().map(|e| e.path()).collect();
     files.sort();
-    let texts = files.iter().filter_map(|file| std::fs::read_to_string(file).ok());
+    let texts = files.iter().filter_map(|file| files::read_text(file).ok());
     texts
         .flat_map(|text| {
             text.lines().map(str::trim).filter(|l| l.starts_with('/')).map(PathBuf::from).collect::<Vec<_>>()

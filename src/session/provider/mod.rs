@@ -57,6 +57,19 @@ pub fn find_provider(name: &str) -> Result<&'static Provider> {
     })
 }
 
+/// The error for a provider that is there and cannot be used, with what ONNX Runtime said.
+pub(super) fn unusable(choice: &ProviderChoice, problem: &str) -> Error {
+    let (provider, obtain) = match find_provider(&choice.name) {
+        Ok(provider) => (provider.name.to_owned(), provider.obtain),
+        Err(error) => return error,
+    };
+    let help = match choice.options.is_empty() {
+        true => format!("get {obtain}"),
+        false => format!("check its options, or get {obtain}"),
+    };
+    Error::Provider { provider, problem: format!("cannot be set up: {problem}"), help }
+}
+
 /// Registers `choices` with a session's options, in their order.
 pub(super) fn register(builder: &mut SessionBuilder, runtime: &Runtime, choices: &[ProviderChoice]) -> Result<()> {
     for (i, choice) in choices.iter().enumerate() {
@@ -81,15 +94,7 @@ pub(super) fn register(builder: &mut SessionBuilder, runtime: &Runtime, choices:
             continue;
         }
         status::obstacle(provider, runtime).map_err(|(problem, help)| error(problem, help))?;
-        (provider.register)(builder, &choice.options).map_err(|e| {
-            error(
-                format!("cannot be set up: {}", plain(&e)),
-                match choice.options.is_empty() {
-                    true => format!("get {}", provider.obtain),
-                    false => format!("check its options, or get {}", provider.obtain),
-                },
-            )
-        })?;
+        (provider.register)(builder, &choice.options).map_err(|e| unusable(choice, &plain(&e)))?;
     }
     Ok(())
 }

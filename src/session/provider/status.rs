@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::table::{PROVIDERS, Provider};
-use crate::session::library::{Runtime, library_file_name, plain};
+use crate::session::library::{Runtime, check_library, library_file_name, plain};
 
 /// Whether an execution provider can be used now.
 #[derive(Debug, Clone)]
@@ -56,6 +56,7 @@ pub(super) fn obstacle(provider: &Provider, runtime: &Runtime) -> Result<(), (St
         if !file.exists() {
             return Err((format!("{} is missing", file.display()), help()));
         }
+        check_library(&file).map_err(|problem| (format!("{} {problem}", file.display()), help()))?;
     }
     Ok(())
 }

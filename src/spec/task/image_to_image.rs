@@ -16,8 +16,9 @@ pub struct ImageToImage {
     pub prompting: Prompting,
     /// `image` or `latents`, one of which is required but in a `[[stage]]`: what to begin with.
     pub begin: Beginning,
-    /// `strength = 0.8`: how much of the run is done, and so how far the result goes from the picture, 0 to 1. Not
-    /// beside `run.denoising_start`, which says the same in another way.
+    /// `strength`: the share of the run that is done, and so how far the result goes from the image, 0 to 1. Absent: the
+    /// default of the task's pipeline class in diffusers, such as 0.8, or 0.3 for Stable Diffusion XL. Not beside
+    /// `run.denoising_start`, which says the same in another way.
     pub strength: Option<f64>,
 }
 
@@ -34,14 +35,6 @@ pub enum Beginning {
 }
 
 impl ImageToImage {
-    /// The share of the run that is done where nothing says which.
-    pub const DEFAULT_STRENGTH: f64 = 0.8;
-
-    /// The share of the run that is done.
-    pub fn strength(&self) -> f64 {
-        self.strength.unwrap_or(Self::DEFAULT_STRENGTH)
-    }
-
     pub(super) fn read(table: &mut Table<'_>) -> Self {
         let prompting = Prompting::read(table);
         let begin = if table.get("latents").is_some() {

@@ -18,8 +18,9 @@ pub struct Inpaint {
     pub image: Picture,
     /// `mask`, required: a picture that is white where the other is to be drawn anew and black where it is to stay.
     pub mask: PathBuf,
-    /// `strength = 1.0`: how much of the run is done, 0 to 1; at 1 nothing is kept of what was in the hole.
-    pub strength: f64,
+    /// `strength`: the share of the run that is done, 0 to 1; at 1 nothing is kept of what was in the hole. Absent: the
+    /// default of the task's pipeline class in diffusers, such as 1.0, or 0.9999 for Stable Diffusion XL.
+    pub strength: Option<f64>,
 }
 
 impl Inpaint {
@@ -30,7 +31,7 @@ impl Inpaint {
             prompting: Prompting::read_if_there(table),
             image,
             mask: table.file_path("mask").unwrap_or_default(),
-            strength: table.number("strength", Included(0.0), Included(1.0)).unwrap_or(1.0),
+            strength: table.number("strength", Included(0.0), Included(1.0)),
         }
     }
 
@@ -40,6 +41,6 @@ impl Inpaint {
         }
         self.image.write(writer);
         writer.path("mask", &self.mask);
-        writer.key("strength", self.strength);
+        writer.key_if("strength", self.strength);
     }
 }

@@ -5,9 +5,11 @@ use std::ops::Bound::{Included, Unbounded};
 use super::interval;
 use super::reading::PromptReading;
 use super::sizes::Sizes;
-use crate::spec::reader::Table;
+use crate::spec::reader::{Item, Table};
+use crate::spec::tree::Value;
 use crate::spec::writer::Writer;
 use crate::text::Text;
+use crate::text::tokenizer::PROMPT_BYTES;
 
 /// What is to be seen and how strictly, for every task that follows a prompt.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,9 +22,10 @@ pub struct Prompting {
     pub negative_prompts: Vec<String>,
     /// What later text encoders are told in the place of those: the second one's texts, and the third one's.
     pub later: [LaterPrompts; 2],
-    /// `guidance_scale = 7.5`: the weight w of classifier-free guidance, `uncond + w (cond - uncond)`, 0 or more; up
-    /// to 1 there is no guidance. Models that are told the scale (latent consistency models, Flux) run once a step.
-    pub guidance_scale: f64,
+    /// `guidance_scale`: the weight w of classifier-free guidance, `uncond + w (cond - uncond)`, 0 or more; up to 1 there
+    /// is no guidance. Guidance-distilled models (latent consistency models, Flux) take it as an input and run once a step.
+    /// Absent: the default of the task's pipeline class in diffusers, such as 7.5, or 5.0 for Stable Diffusion XL.
+    pub guidance_scale: Option<f64>,
     /// `true_cfg_scale = 1.0`: the weight of classifier-free guidance for models that learnt the effect of guidance
     /// (Flux), away from the negative prompt and beside `guidance_scale`; up to 1 there is none.
     pub true_cfg_scale: f64,
@@ -44,7 +47,8 @@ pub struct Prompting {
 
 /// `prompt_2` and `negative_prompt_2`, `prompt_3` and `negative_prompt_3`: what the second or the third text encoder of a
 /// model is told in the place of `prompt` and `negative_prompt`, in Stable Diffusion XL, 3 and Flux. Each is one string for
-/// all prompts or a list as long as theirs.
+/// all prompts or a list as long as theirs. The string `""` stands for the first encoder's text, as in diffusers' pipelines,
+/// whose `prompt_2 or prompt` it is; within a list it stands for the empty text.
 ///
 /// Encoders are counted as the model has them: a refiner's only one is told `prompt`, and Flux's T5 is its second.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -66,7 +70,7 @@ impl Prompting {
             prompts,
             negative_prompts: Vec::new(),
             later: Default::default(),
-            guidance_scale: 7.5,
+            guidance_scale: None,
             true_cfg_scale: 1.0,
             guidance_interval: None,
             guidance_rescale: 0.0,
@@ -88,15 +92,13 @@ impl Prompting {
         let count = prompting.prompts.len();
         prompting.negative_prompts = one_for_each(table, "negative_prompt", count);
         for (keys, later) in LATER.into_iter().zip(&mut prompting.later) {
-            let [prompts, negative_prompts] = keys.map(|key| one_for_each(table, key, count));
+            let [prompts, negative_prompts] = keys.map(|key| own_text(table, key, count));
             *later = LaterPrompts { prompts, negative_prompts };
             if is_there {
                 keys.into_iter().zip(["prompt", "negative_prompt"]).for_each(|(key, of)| goes_with(table, key, of));
             }
         }
-        if let Some(scale) = table.number("guidance_scale", Included(0.0), Unbounded) {
-            prompting.guidance_scale = scale;
-        }
+        prompting.guidance_scale = table.number("guidance_scale", Included(0.0), Unbounded);
         if let Some(scale) = table.number("true_cfg_scale", Included(0.0), Unbounded) {
             prompting.true_cfg_scale = scale;
             if scale > 1.0 && is_there && prompting.negative_prompts.is_empty() {
@@ -148,22 +150,34 @@ impl Prompting {
 
     pub(super) fn write(&self, writer: &mut Writer) {
         writer.strings("prompt", &self.prompts);
+        let is_own_empty = |key: &str, text: &str| text.is_empty() && LATER.as_flattened().contains(&key);
         let mut one_for_each = |key: &str, texts: &[String]| match texts {
             [] => {}
-            [first, rest @ ..] if rest.iter().all(|other| other == first) => writer.key(key, first.clone()),
-            differing => writer.key(key, differing.to_vec()),
+            [first, rest @ ..] if rest.iter().all(|other| other == first) && !is_own_empty(key, first) => {
+                writer.key(key, first.clone());
+            }
+            listed => writer.key(key, listed.to_vec()),
         };
         one_for_each("negative_prompt", &self.negative_prompts);
         for ([prompt, negative], later) in LATER.into_iter().zip(&self.later) {
             one_for_each(prompt, &later.prompts);
             one_for_each(negative, &later.negative_prompts);
         }
-        writer.key("guidance_scale", self.guidance_scale);
+        writer.key_if("guidance_scale", self.guidance_scale);
         writer.key_if("true_cfg_scale", Some(self.true_cfg_scale).filter(|&scale| scale > 1.0));
         writer.key_if(interval::KEY, self.guidance_interval.map(|interval| interval.to_vec()));
         writer.key("guidance_rescale", self.guidance_rescale);
         self.reading.write(writer);
         self.sizes.write(writer);
+    }
+}
+
+/// A later encoder's texts; none for the string `""`.
+fn own_text(table: &mut Table<'_>, key: &str, count: usize) -> Vec<String> {
+    let is_empty = |item: Item<'_>| matches!(item.value(), Value::String(text) if text.is_empty());
+    match table.get(key).is_some_and(is_empty) {
+        true => Vec::new(),
+        false => one_for_each(table, key, count),
     }
 }
 
@@ -201,5 +215,10 @@ fn goes_with(table: &mut Table<'_>, key: &str, of: &str) {
 }
 
 fn texts(table: &mut Table<'_>, key: &str) -> Option<Vec<String>> {
-    table.strings(key)?.iter().map(|item| item.string("a string")).collect()
+    let texts: Vec<String> = table.strings(key)?.iter().map(|item| item.string("a string")).collect::<Option<_>>()?;
+    if let Some(bytes) = texts.iter().map(String::len).find(|&bytes| bytes > PROMPT_BYTES) {
+        table.report_at(key, format!("has a text of {bytes} bytes; expected at most {PROMPT_BYTES}"));
+        return None;
+    }
+    Some(texts)
 }

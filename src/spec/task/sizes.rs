@@ -7,13 +7,19 @@ use crate::spec::writer::{Writer, integer};
 
 /// What Stable Diffusion XL is told of the picture it is to make as if it were one of its training set (Podell et al.
 /// 2023, arXiv 2307.01952, section 2.2). Other models take none of it.
+///
+/// Pairs are (width, height) and (left, top), like `width` and `height` everywhere else here; diffusers' arguments of these
+/// names are (height, width) and (top, left).
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Sizes {
-    /// `original_size = [1024, 1024]`: width and height before the picture was scaled, in pixels. Absent: those made.
+    /// `original_size = [1024, 1024]`: width and height, in this order, before the picture was scaled, in pixels; diffusers'
+    /// `original_size` is (height, width). Absent: those of the image that is made.
     pub original_size: Option<[usize; 2]>,
-    /// `crop = [0, 0]`: how much was cut off at the left and at the top, in pixels.
+    /// `crop = [0, 0]`: how much was cut off at the left and at the top, in this order, in pixels; diffusers'
+    /// `crops_coords_top_left` is (top, left).
     pub crop: Option<[usize; 2]>,
-    /// `target_size = [1024, 1024]`: width and height after cropping. Absent: those made.
+    /// `target_size = [1024, 1024]`: width and height, in this order, after cropping; diffusers' `target_size` is (height,
+    /// width). Absent: those of the image that is made.
     pub target_size: Option<[usize; 2]>,
     /// `aesthetic_score = 6.0`: how pleasing the picture was judged, for the refiner.
     pub aesthetic_score: Option<f64>,
@@ -39,9 +45,9 @@ impl Sizes {
 
     pub(super) fn read(table: &mut Table<'_>) -> Self {
         Self {
-            original_size: pair(table, "original_size"),
-            crop: pair(table, "crop"),
-            target_size: pair(table, "target_size"),
+            original_size: pair(table, "original_size", SIZE),
+            crop: pair(table, "crop", PLACE),
+            target_size: pair(table, "target_size", SIZE),
             aesthetic_score: table.number("aesthetic_score", Unbounded, Unbounded),
             negative_aesthetic_score: table.number("negative_aesthetic_score", Unbounded, Unbounded),
         }
@@ -57,15 +63,17 @@ impl Sizes {
     }
 }
 
-fn pair(table: &mut Table<'_>, key: &str) -> Option<[usize; 2]> {
-    const EXPECTED: &str = "two whole numbers of pixels, [across, down]";
+const SIZE: &str = "two whole numbers of pixels, [width, height] (diffusers has the height first)";
+const PLACE: &str = "two whole numbers of pixels, [left, top] (diffusers has the top first)";
+
+fn pair(table: &mut Table<'_>, key: &str, expected: &str) -> Option<[usize; 2]> {
     let item = table.get(key)?;
-    let numbers = item.numbers(EXPECTED)?;
+    let numbers = item.numbers(expected)?;
     let whole = |&v: &f64| (v.fract() == 0.0 && (0.0..=65536.0).contains(&v)).then_some(v as usize);
     let pair: Option<Vec<usize>> = numbers.iter().map(whole).collect();
     let pair = pair.and_then(|pair| <[usize; 2]>::try_from(pair).ok());
     if pair.is_none() {
-        item.report(format!("expected {EXPECTED}, found {numbers:?}"));
+        item.report(format!("expected {expected}, found {numbers:?}"));
     }
     pair
 }

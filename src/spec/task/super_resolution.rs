@@ -12,15 +12,12 @@ pub struct SuperResolution {
     pub prompting: Option<Prompting>,
     /// `image`, required but in a `[[stage]]`: the small picture.
     pub image: Picture,
-    /// `noise_level = 20`: how much noise is laid over the small picture, as a timestep of the model's
+    /// `noise_level`, by default 20: how much noise is laid over the small picture, as a timestep of the model's
     /// low_res_scheduler, for models that are told so; more lets the model invent more. 0 to 1000.
     pub noise_level: Option<usize>,
 }
 
 impl SuperResolution {
-    /// The noise over the small picture where nothing says how much.
-    pub const DEFAULT_NOISE_LEVEL: usize = 20;
-
     pub(super) fn read(table: &mut Table<'_>) -> Self {
         let image = Picture::read(table);
         Self { prompting: Prompting::read_if_there(table), image, noise_level: table.integer("noise_level", 0, 1000) }

@@ -8,41 +8,68 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::clip::FETCH;
+use super::limits::CONTENT_BYTES;
 use crate::error::{Error, Result};
 
-/// Requires that every map in a `tokenizer.json` can be walked by any text.
+/// Requires that every map in a `tokenizer.json` can be walked by any text, and makes no character a long text.
 pub(super) fn check(path: &Path, json: &Value) -> Result<()> {
-    let fault = maps(&json["normalizer"]).into_iter().find_map(fault);
+    let fault = maps(&json["normalizer"]).into_iter().find_map(|map| match map {
+        Some(Value::String(map)) => fault(map),
+        None => Some("is missing".to_owned()),
+        Some(other) => Some(format!("is {}; expected base64 in a string", kind(other))),
+    });
     match fault {
         None => Ok(()),
         Some(fault) => Err(Error::model(path, format!("its normalizer's precompiled_charsmap {fault}"), FETCH)),
     }
 }
 
-/// The maps of a normalizer and of those within it.
-fn maps(normalizer: &Value) -> Vec<&str> {
+/// The maps of a normalizer and of those within it; `None` for a map that is not there.
+fn maps(normalizer: &Value) -> Vec<Option<&Value>> {
     let inner = normalizer["normalizers"].as_array().into_iter().flatten().flat_map(maps);
-    normalizer["precompiled_charsmap"].as_str().into_iter().chain(inner).collect()
+    let own = normalizer.get("precompiled_charsmap");
+    let has_one = own.is_some() || normalizer["type"] == "Precompiled";
+    has_one.then_some(own).into_iter().chain(inner).collect()
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
 }
 
 /// What is wrong with a map.
-fn fault(text: &str) -> Option<&'static str> {
-    let Some(bytes) = from_base64(text) else { return Some("is not base64") };
-    let Some((size, rest)) = bytes.split_first_chunk::<4>() else { return Some("is empty") };
+fn fault(text: &str) -> Option<String> {
+    let fault = |problem: &str| Some(problem.to_owned());
+    let Some(bytes) = from_base64(text) else { return fault("is not base64") };
+    let Some((size, rest)) = bytes.split_first_chunk::<4>() else { return fault("is empty") };
     let size = u32::from_le_bytes(*size) as usize / 4 * 4;
-    let Some((array, texts)) = rest.split_at_checked(size) else { return Some("is cut short") };
+    let Some((array, texts)) = rest.split_at_checked(size) else { return fault("is cut short") };
     let units: Vec<usize> = array.as_chunks::<4>().0.iter().map(|unit| u32::from_le_bytes(*unit) as usize).collect();
-    let Ok(texts) = std::str::from_utf8(texts) else { return Some("holds texts that are not UTF-8") };
-    walk(&units, texts).is_none().then_some("leads beyond its end")
+    let Ok(texts) = std::str::from_utf8(texts) else { return fault("holds texts that are not UTF-8") };
+    match walk(&units, texts) {
+        None => fault("leads beyond its end"),
+        Some(longest) if longest > CONTENT_BYTES => {
+            Some(format!("makes a text of {longest} bytes of a character; expected at most {CONTENT_BYTES}"))
+        }
+        Some(_) => None,
+    }
 }
 
-/// Walks all that a text can reach from the first unit; nothing where a step leads beyond the units or the texts.
-fn walk(units: &[usize], texts: &str) -> Option<()> {
+/// Walks all that a text can reach from the first unit, and returns the length of the longest text that a character
+/// becomes; `None` if a step leads beyond the units or the texts.
+fn walk(units: &[usize], texts: &str) -> Option<usize> {
     const IS_VALUE: usize = 1 << 31;
     const HAS_VALUE: usize = 1 << 8;
     let offset = |unit: usize| (unit >> 10) << ((unit & (1 << 9)) >> 6);
     let mut seen = vec![false; units.len()];
     let mut open = vec![offset(*units.first()?)];
+    let mut longest = 0;
     while let Some(node) = open.pop() {
         if std::mem::replace(seen.get_mut(node)?, true) {
             continue;
@@ -56,12 +83,13 @@ fn walk(units: &[usize], texts: &str) -> Option<()> {
             let next = at ^ offset(unit);
             if unit & HAS_VALUE != 0 {
                 let value = *units.get(next)? & (IS_VALUE - 1);
-                texts.is_char_boundary(value).then_some(())?;
+                let text = texts.get(value..)?.bytes().take(CONTENT_BYTES + 1);
+                longest = longest.max(text.take_while(|&byte| byte != 0).count());
             }
             open.push(next);
         }
     }
-    Some(())
+    Some(longest)
 }
 
 /// The bytes of base64 in the usual alphabet, with padding.

@@ -11,7 +11,7 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::processors::roberta::RobertaProcessing;
-use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior, Tokenizer};
+use tokenizers::{NormalizerWrapper, SplitDelimiterBehavior, Tokenizer};
 
 use super::files::{read_json, read_text};
 use super::special::{Placed, Settings};
@@ -21,6 +21,12 @@ pub(super) const FETCH: &str = "fetch the file again, or take the tokenizer the 
 
 /// What a prompt is split into before pairs are merged: contractions, words, single digits, runs of anything else.
 const SPLIT: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+
+/// The same as the slow class of transformers has it, which takes letters of either case, and so a long s for an s.
+pub(super) const SPLIT_OF_ANY_CASE: &str = r"'[sſ]|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+
+/// The end of a token that ends a word.
+pub(super) const WORD_END: &str = "</w>";
 
 /// The lines of `merges.txt` that transformers reads after the first, which it takes for the version.
 const MAX_MERGES: usize = 49152 - 256 - 2;
@@ -42,12 +48,16 @@ pub(super) fn from_vocab_and_merges(dir: &Path, settings: &Settings) -> Result<T
         }
     };
     let merges = parse_merges(&merges_path, &merges, &vocab)?;
+    let tokens = vocab.iter().map(|(token, &id)| (token.as_str(), u64::from(id)));
+    if let Some(problem) = incomplete(tokens, &merges, |token| settings.names(token)) {
+        return Err(Error::model(&merges_path, problem, FETCH));
+    }
 
     let fail = |e: tokenizers::Error| Error::model(dir, format!("the tokenizer cannot be built: {e}"), FETCH);
     let bpe = BPE::builder()
         .vocab_and_merges(vocab.into_iter().collect::<tokenizers::models::bpe::Vocab>(), merges)
         .continuing_subword_prefix(String::new())
-        .end_of_word_suffix("</w>".to_owned())
+        .end_of_word_suffix(WORD_END.to_owned())
         .unk_token(settings.unk.content.clone())
         .build()
         .map_err(fail)?;
@@ -57,10 +67,15 @@ pub(super) fn from_vocab_and_merges(dir: &Path, settings: &Settings) -> Result<T
     let normalizers: Vec<NormalizerWrapper> = vec![NFC.into(), white.into(), Lowercase.into()];
     tokenizer.with_normalizer(Some(Normalizers::new(normalizers))).map_err(fail)?;
 
-    let split = Split::new(SplitPattern::Regex(SPLIT.to_owned()), SplitDelimiterBehavior::Removed, true);
-    let stages: Vec<PreTokenizerWrapper> = vec![split.map_err(fail)?.into(), ByteLevel::new(false, true, true).into()];
-    tokenizer.with_pre_tokenizer(Some(PreTokenizers::new(stages)));
+    tokenizer.with_pre_tokenizer(Some(splitter(SPLIT, true).map_err(fail)?));
     Ok(tokenizer)
+}
+
+/// What splits a text into words by a regular expression, and those into bytes; if `again`, after splitting them by
+/// GPT-2's expression, which changes few.
+pub(super) fn splitter(pattern: &str, again: bool) -> tokenizers::Result<PreTokenizers> {
+    let split = Split::new(SplitPattern::Regex(pattern.to_owned()), SplitDelimiterBehavior::Removed, true)?;
+    Ok(PreTokenizers::new(vec![split.into(), ByteLevel::new(false, true, again).into()]))
 }
 
 /// Puts the beginning and the end of text around every prompt.
@@ -89,6 +104,35 @@ fn parse_merges(path: &Path, text: &str, vocab: &HashMap<String, u32>) -> Result
         }
     }
     Ok(merges)
+}
+
+/// Describes the merges that are missing from a CLIP vocabulary; `None` if it is complete.
+///
+/// Training adds a token for each merge. So every token is a single character with or without the end-of-word suffix, a
+/// special token (`is_special`, or `<…>`, which no merge makes), or the result of a merge. A file of merges that is empty,
+/// cut off between two lines or taken from another model leaves tokens that nothing makes.
+pub(super) fn incomplete<'a>(
+    tokens: impl Iterator<Item = (&'a str, u64)>,
+    merges: &[(String, String)],
+    is_special: impl Fn(&str) -> bool,
+) -> Option<String> {
+    let made: HashSet<String> = merges.iter().map(|(a, b)| format!("{a}{b}")).collect();
+    let is_bracketed = |token: &str| {
+        let inner = token.strip_prefix('<').and_then(|rest| rest.strip_suffix('>'));
+        inner.is_some_and(|inner| inner.contains(|c: char| c.is_ascii_alphanumeric()))
+    };
+    let is_merged = |token: &str| {
+        let plain = token.strip_suffix(WORD_END).unwrap_or(token);
+        plain.chars().nth(1).is_some() && !is_special(token) && !is_bracketed(plain)
+    };
+    let merged: Vec<_> = tokens.filter(|(token, _)| is_merged(token)).collect();
+    let missing: Vec<_> = merged.iter().filter(|(token, _)| !made.contains(*token)).collect();
+    let (token, id) = missing.iter().min_by_key(|(_, id)| *id)?;
+    Some(format!(
+        "is not complete: no merge makes \"{token}\" (id {id}); the vocabulary needs {} merges, and {} are missing",
+        merged.len(),
+        missing.len()
+    ))
 }
 
 /// A set of tokens.

@@ -6,11 +6,18 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
-use crate::files::broken_link;
+use crate::files::{self, broken_link};
+
+/// The most bytes of a file. The largest `tokenizer.json` of a published text encoder has 17 million.
+const MOST_BYTES: u64 = 64 << 20;
 
 /// Reads a text file, or nothing where there is none.
 pub(super) fn read_text(path: &Path) -> Result<Option<String>> {
-    let bytes = match std::fs::read(path) {
+    if let Some(bytes) = std::fs::metadata(path).ok().map(|file| file.len()).filter(|&bytes| bytes > MOST_BYTES) {
+        let problem = format!("has {bytes} bytes; expected at most {MOST_BYTES}");
+        return Err(Error::model(path, problem, "take the tokenizer the model came with"));
+    }
+    let bytes = match files::read(path) {
         Ok(bytes) => bytes,
         Err(_) if broken_link(path).is_some() => return Err(incomplete(path)),
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),

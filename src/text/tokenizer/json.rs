@@ -6,8 +6,9 @@ use serde_json::Value;
 use tokenizers::{ModelWrapper, PreTokenizerWrapper, Tokenizer};
 
 use super::charsmap;
-use super::clip::{FETCH, missing_token};
+use super::clip::{FETCH, WORD_END, incomplete, missing_token};
 use super::files::read_text;
+use super::limits;
 use super::special::Family;
 use crate::error::{Error, Result};
 use crate::guard::contain;
@@ -18,10 +19,15 @@ pub(super) fn open(path: &Path) -> Result<Tokenizer> {
     let broken =
         |e: &dyn std::fmt::Display| Error::model(path, format!("is not a tokenizer that can be read: {e}"), FETCH);
     let json: Value = serde_json::from_str(&text).map_err(|e| broken(&e))?;
+    drop(text);
+    limits::check(path, &json)?;
     check_model(path, &json)?;
     charsmap::check(path, &json)?;
     check_template(path, &json["post_processor"])?;
-    let tokenizer = contain(|| Tokenizer::from_bytes(text)).map_err(|e| broken(&e))?.map_err(|e| broken(&e))?;
+    limits::check_added(path, &json)?;
+    // Of the values that were checked: a second reading of the text could take another one of two equal keys.
+    let read = contain(|| serde_json::from_value::<Tokenizer>(json)).map_err(|e| broken(&e))?;
+    let tokenizer = read.map_err(|e| broken(&e))?;
 
     // Written before transformers 4.17, such a file splits words otherwise than the model was trained with.
     let clip = matches!(tokenizer.get_model(), ModelWrapper::BPE(bpe) if bpe.end_of_word_suffix.is_some());
@@ -64,7 +70,8 @@ fn check_template(path: &Path, processor: &Value) -> Result<()> {
 fn check_model(path: &Path, json: &Value) -> Result<()> {
     let model = &json["model"];
     let (Some(vocab), Some(merges)) = (model["vocab"].as_object(), model["merges"].as_array()) else { return Ok(()) };
-    let prefix = model["continuing_subword_prefix"].as_str().map_or(0, str::len);
+    let prefix = model["continuing_subword_prefix"].as_str().unwrap_or_default();
+    let mut pairs = Vec::with_capacity(merges.len());
     for (i, merge) in merges.iter().enumerate() {
         // Files before tokenizers 0.20 write "a b", later ones ["a", "b"].
         let pair = match merge {
@@ -74,12 +81,28 @@ fn check_model(path: &Path, json: &Value) -> Result<()> {
         };
         let problem = match pair {
             None => format!("merge {i} is not a pair of tokens: {merge}"),
-            Some((a, b)) => match missing_token(vocab, a, b, prefix) {
-                None => continue,
+            Some((_, b)) if !b.starts_with(prefix) => {
+                format!("merge {i}: token \"{b}\" does not begin with the continuing_subword_prefix \"{prefix}\"")
+            }
+            Some((a, b)) => match missing_token(vocab, a, b, prefix.len()) {
+                None => {
+                    pairs.push((a.to_owned(), b.to_owned()));
+                    continue;
+                }
                 Some(token) => format!("merge {i}: token \"{token}\" is not in the vocabulary"),
             },
         };
         return Err(Error::model(path, problem, FETCH));
     }
-    Ok(())
+    // Only of CLIP's kind of vocabulary is it known that each token is the result of a merge.
+    if model["end_of_word_suffix"].as_str() != Some(WORD_END) {
+        return Ok(());
+    }
+    let added: Vec<&str> =
+        json["added_tokens"].as_array().into_iter().flatten().filter_map(|token| token["content"].as_str()).collect();
+    let tokens = vocab.iter().map(|(token, id)| (token.as_str(), id.as_u64().unwrap_or(u64::MAX)));
+    match incomplete(tokens, &pairs, |token| added.contains(&token)) {
+        None => Ok(()),
+        Some(problem) => Err(Error::model(path, format!("its list of merges {problem}"), FETCH)),
+    }
 }

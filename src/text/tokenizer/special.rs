@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use tokenizers::{AddedToken, Tokenizer};
 
 use super::files::read_json;
+use super::limits;
 use crate::error::{Error, Result};
 
 /// No text encoder takes more tokens than this; what transformers writes for "not known" is 1e30.
@@ -190,11 +191,17 @@ impl Settings {
             .chain(self.additional.iter().cloned());
         for token in all.collect::<Vec<_>>() {
             if !tokenizer.get_added_vocabulary().is_special_token(&token.content) {
-                tokenizer.add_tokens([token]).map_err(|e| Error::model(dir, e.to_string(), ""))?;
+                limits::add_token(tokenizer, token).map_err(|e| Error::model(dir, e.to_string(), ""))?;
             }
         }
         tokenizer.set_encode_special_tokens(self.split_special);
         Ok(())
+    }
+
+    /// True if a file names `content` as a special or an added token.
+    pub(super) fn names(&self, content: &str) -> bool {
+        let own = self.begin.iter().chain([&self.end, &self.unk, &self.pad]).chain(&self.mask);
+        own.chain(&self.additional).chain(&self.added).any(|token| token.content == content)
     }
 
     /// The id of the padding token.

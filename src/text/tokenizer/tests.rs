@@ -210,6 +210,25 @@ fn damaged_vocabularies_are_refused() {
     }
 }
 
+/// A vocabulary cut at the end of a line is told by the rows of the embedding.
+#[test]
+fn a_vocabulary_that_is_cut_does_not_fill_the_embedding() {
+    let dir = bert();
+    let text = std::fs::read_to_string(dir.path().join("vocab.txt")).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 370);
+    for (kept, rows, is_complete) in
+        [(370, 370, true), (370, 376, true), (370, 369, true), (369, 370, false), (200, 370, false), (370, 512, false)]
+    {
+        write(&dir, "vocab.txt", lines[..kept].join("\n"));
+        let checked = Tokenizer::open(dir.path()).unwrap().check_vocabulary(rows);
+        assert_eq!(checked.is_ok(), is_complete, "{kept} of {} tokens, {rows} rows", lines.len());
+        if let Err(error) = checked {
+            assert!(error.to_string().contains(&format!("{kept} tokens")), "{error}");
+        }
+    }
+}
+
 #[test]
 fn says_what_was_cut() {
     let tokenizer = Tokenizer::open(&fixture("sd1")).unwrap();
@@ -279,6 +298,70 @@ fn damaged_files_are_named() {
     }
 }
 
+/// Files of merges that lack some: empty, a header alone, a web page on one line, cut at the end of any line or within one.
+#[test]
+fn merges_that_are_not_complete_are_refused() {
+    let merges = std::fs::read_to_string(fixture("sd1").join("merges.txt")).unwrap();
+    let lines: Vec<&str> = merges.lines().collect();
+    assert_eq!(lines.len(), 687);
+    let mut damaged = vec![
+        String::new(),
+        "\n".to_owned(),
+        lines[0].to_owned(),
+        format!("{}\n", lines[0]),
+        "<!DOCTYPE html><html><head><title>Not found</title></head></html>".to_owned(),
+        lines[1..].join("\n"),
+        merges.replacen("i n\n", "", 1),
+    ];
+    damaged.extend((1..lines.len()).step_by(37).map(|kept| lines[..kept].join("\n")));
+    damaged.push(merges.trim_end()[..merges.trim_end().len() - 1].to_owned());
+    for text in damaged {
+        let dir = directory("sd1");
+        write(&dir, "merges.txt", &text);
+        let error = Tokenizer::open(dir.path()).expect_err(&text);
+        assert!(matches!(error, Error::Model { .. }), "{error}");
+        assert!(error.to_string().contains("merges.txt: "), "{error}");
+    }
+    let dir = directory("sd1");
+    write(&dir, "merges.txt", lines[..600].join("\n"));
+    let error = Tokenizer::open(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("needs 686 merges, and 87 are missing"), "{error}");
+}
+
+#[test]
+fn a_tokenizer_json_that_lacks_merges_is_refused() {
+    let text = std::fs::read_to_string(fixture("json").join("tokenizer.json")).unwrap();
+    let good: Value = serde_json::from_str(&text).unwrap();
+    for kept in [0, 1, 300, 685] {
+        let mut json = good.clone();
+        json["model"]["merges"].as_array_mut().unwrap().truncate(kept);
+        let dir = directory("json");
+        write(&dir, "tokenizer.json", json.to_string());
+        let error = Tokenizer::open(dir.path()).expect_err("some are missing").to_string();
+        assert!(error.contains(&format!("needs 686 merges, and {} are missing", 686 - kept)), "{error}");
+    }
+}
+
+/// Vocabularies with tokens that no merge makes and nobody expects one to make.
+#[test]
+fn added_tokens_need_no_merge() {
+    let vocab: Value =
+        serde_json::from_str(&std::fs::read_to_string(fixture("sd1").join("vocab.json")).unwrap()).unwrap();
+    let with = |token: &str| {
+        let mut vocab = vocab.clone();
+        vocab[token] = 1200.into();
+        vocab.to_string()
+    };
+    let dir = directory("sd1");
+    write(&dir, "vocab.json", with("<|extra|>"));
+    assert!(Tokenizer::open(dir.path()).is_ok());
+    write(&dir, "vocab.json", with("mycat"));
+    assert!(Tokenizer::open(dir.path()).unwrap_err().to_string().contains("\"mycat\" (id 1200)"));
+    let added = json!({"added_tokens_decoder": {"1200": {"content": "mycat"}}, "model_max_length": 77});
+    write(&dir, "tokenizer_config.json", added.to_string());
+    assert!(Tokenizer::open(dir.path()).is_ok());
+}
+
 #[test]
 fn missing_files_are_named() {
     let dir = tempfile::tempdir().unwrap();
@@ -333,4 +416,195 @@ fn merges_written_the_older_way_are_read() {
     let want = Tokenizer::open(dir.path()).unwrap().encode("a red circle").unwrap();
     write(&dir, "tokenizer.json", json.to_string());
     assert_eq!(Tokenizer::open(dir.path()).unwrap().encode("a red circle").unwrap(), want);
+}
+
+/// Replaces a value of a fixture's `tokenizer.json`, opens the tokenizer and encodes a prompt.
+fn encode_with(name: &str, path: &str, value: Value) -> Result<Encoding> {
+    let dir = directory(name);
+    let text = std::fs::read_to_string(dir.path().join("tokenizer.json")).unwrap();
+    let mut json: Value = serde_json::from_str(&text).unwrap();
+    let (parent, key) = path.rsplit_once('/').unwrap();
+    json.pointer_mut(parent).unwrap()[key] = value;
+    write(&dir, "tokenizer.json", json.to_string());
+    Tokenizer::open(dir.path())?.encode("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa a \u{fb01}sh \u{732b}!")
+}
+
+#[test]
+fn hostile_tokenizers_are_refused() {
+    let replace = |pattern: Value, content: &str| json!({"type": "Replace", "pattern": pattern, "content": content});
+    let sequence = |steps: Vec<Value>| json!({"type": "Sequence", "normalizers": steps});
+    let regex = |text: &str| replace(json!({"Regex": text}), "");
+    let nested = (0..20).fold(json!({"type": "NFC"}), |inner, _| sequence(vec![inner]));
+    let split =
+        |text: &str| json!({"type": "Split", "pattern": {"Regex": text}, "behavior": "Removed", "invert": true});
+    let pre = |step: Value| json!({"type": "Sequence", "pretokenizers": [step]});
+    let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
+    let bytes = json!({"type": "Sequence", "pretokenizers": vec![byte_level; 25]});
+    let charsmap = |map: Value| json!({"type": "Precompiled", "precompiled_charsmap": map});
+    // One unit that leads to the second on "a", whose text is long.
+    let long = {
+        let mut bytes = vec![0; 4 + 4 * 1024];
+        bytes[..4].copy_from_slice(&(4 * 1024u32).to_le_bytes());
+        let mut unit = |at: usize, value: u32| bytes[4 + 4 * at..8 + 4 * at].copy_from_slice(&value.to_le_bytes());
+        unit(0, 0);
+        unit(0x61, 512 << 10 | 1 << 8 | 0x61);
+        unit(0x61 ^ 512, 1 << 31);
+        bytes.extend(vec![b'x'; 10_000]);
+        base64(&bytes)
+    };
+    for (path, value, word) in [
+        ("/model/continuing_subword_prefix", json!("long prefix"), "does not begin with the continuing_subword_prefix"),
+        ("/model/continuing_subword_prefix", json!("i"), "does not begin with the continuing_subword_prefix"),
+        ("/model/continuing_subword_prefix", json!("\u{e9}"), "does not begin with the continuing_subword_prefix"),
+        ("/model/end_of_word_suffix", json!("x".repeat(100)), "end_of_word_suffix of 100 bytes"),
+        ("/model/dropout", json!(0.5), "dropout = 0.5"),
+        ("/normalizer", charsmap(Value::Null), "precompiled_charsmap is null"),
+        ("/normalizer", charsmap(json!(7)), "precompiled_charsmap is a number"),
+        ("/normalizer", charsmap(json!(long)), "makes a text of 65 bytes"),
+        ("/normalizer", json!({"type": "Precompiled"}), "precompiled_charsmap is missing"),
+        ("/normalizer", sequence(vec![json!({"type": "Precompiled"})]), "precompiled_charsmap is missing"),
+        ("/normalizer", sequence(vec![replace(json!({"String": "a"}), "aa"); 30]), "of it; expected at most"),
+        ("/normalizer", sequence(vec![json!({"type": "Prepend", "prepend": "a"}); 40]), "more than 32 steps"),
+        ("/normalizer", replace(json!({"String": "a"}), &"a".repeat(65)), "content of 65 bytes"),
+        ("/normalizer", nested, "nests more than 8 steps"),
+        ("/normalizer", regex(r"(?:a|aa)+\d"), "cannot encode the prompt"),
+        ("/normalizer", regex("(?:a{100}){100}"), "repeats a part more than 1000 times"),
+        ("/normalizer", regex(&format!("{}a{}", "(".repeat(500), ")".repeat(500))), "has 500 groups"),
+        ("/normalizer", regex("(?<x>a\\g<x>?)"), "refers back"),
+        ("/normalizer", regex(&"a?".repeat(1500)), "has 3000 bytes"),
+        ("/normalizer", regex("("), "unmatched parenthesis"),
+        ("/pre_tokenizer", pre(split(r"(?:a|aa)+\d")), "cannot encode the prompt"),
+        ("/pre_tokenizer", pre(json!({"type": "FixedLength", "length": 0})), "chunk size must be non-zero"),
+        ("/pre_tokenizer", bytes, "into bytes more than twice"),
+        (
+            "/post_processor",
+            json!({"type": "TemplateProcessing", "single": vec![json!({"Sequence": {"id": "A",
+            "type_id": 0}}); 1000], "pair": [], "special_tokens": {}}),
+            "puts 1000 pieces together",
+        ),
+    ] {
+        let error = encode_with("json", path, value).expect_err(word);
+        assert!(matches!(error, Error::Model { .. }), "{path}: {error}");
+        assert!(error.to_string().contains(word), "{path}: {word}: {error}");
+    }
+}
+
+fn base64(bytes: &[u8]) -> String {
+    use ::base64::Engine;
+    ::base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+#[test]
+fn hostile_models_are_refused() {
+    let text = std::fs::read_to_string(fixture("t5").join("tokenizer.json")).unwrap();
+    let good: Value = serde_json::from_str(&text).unwrap();
+    let deep = json!("a".repeat(1_000_000));
+    for (path, value, word) in [
+        ("/model/vocab/9/0", deep, "pieces of up to 1000000 bytes"),
+        (
+            "/model",
+            json!({"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 1_000_000, "vocab": {"[UNK]": 0}}),
+            "max_input_chars_per_word = 1000000",
+        ),
+    ] {
+        let [dir, _] = t5();
+        let mut json = good.clone();
+        *json.pointer_mut(path).unwrap() = value;
+        write(&dir, "tokenizer.json", json.to_string());
+        let error = Tokenizer::open(dir.path()).unwrap_err();
+        assert!(matches!(error, Error::Model { .. }) && error.to_string().contains(word), "{error}");
+    }
+}
+
+/// Regular expressions of published tokenizers, and what they are searched in the most.
+#[test]
+fn published_expressions_are_within_bounds() {
+    let gpt4 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+    let gpt2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+    for regex in [gpt4, gpt2, r" {2,}", r"\s+", r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", r"\\|[{(]"] {
+        let split = json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false});
+        let dir = directory("json");
+        let text = std::fs::read_to_string(dir.path().join("tokenizer.json")).unwrap();
+        let mut json: Value = serde_json::from_str(&text).unwrap();
+        json["pre_tokenizer"]["pretokenizers"].as_array_mut().unwrap().insert(0, split);
+        write(&dir, "tokenizer.json", json.to_string());
+        let tokenizer = Tokenizer::open(dir.path()).unwrap_or_else(|error| panic!("{regex}: {error}"));
+        for unit in ["a", " ", "\n", "1", "\u{732b}", "a ", "!"] {
+            let prompt = unit.repeat(limits::PROMPT_BYTES / unit.len());
+            tokenizer.tokens(&prompt).unwrap_or_else(|error| panic!("{regex}: {unit:?}: {error}"));
+        }
+    }
+}
+
+#[test]
+fn a_file_has_a_largest_length() {
+    let dir = directory("sd1");
+    let file = std::fs::File::create(dir.path().join("vocab.json")).unwrap();
+    file.set_len(1 << 40).unwrap();
+    let error = Tokenizer::open(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("vocab.json: has 1099511627776 bytes; expected at most 67108864"), "{error}");
+}
+
+#[test]
+fn a_prompt_has_a_largest_length() {
+    let tokenizer = Tokenizer::open(directory("sd1").path()).unwrap();
+    assert!(tokenizer.encode(&"a".repeat(limits::PROMPT_BYTES)).is_ok());
+    let error = tokenizer.encode(&"a".repeat(limits::PROMPT_BYTES + 1)).unwrap_err();
+    assert!(matches!(error, Error::Input { .. }), "{error}");
+    assert!(error.to_string().contains("32769 bytes; expected at most 32768"), "{error}");
+    assert!(tokenizer.tokens(&"a".repeat(limits::PROMPT_BYTES + 1)).is_err());
+}
+
+/// What transformers' slow tokenizer makes of prompts, with ftfy and without (`scripts/golden_tokenizer_cleaning.py`).
+/// Prompts that ftfy repairs are refused, and few others.
+#[test]
+fn gives_the_ids_that_transformers_gives_after_cleaning() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/tokenizer/cleaning.json");
+    let golden: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let dir = directory("sd1");
+    let open = |cleaning| Tokenizer::open(dir.path()).unwrap().with_cleaning(cleaning).unwrap();
+    let (basic, ftfy) = (open(Cleaning::Basic), open(Cleaning::Ftfy));
+    let mut wrong = Vec::new();
+    for part in ["natural", "random"] {
+        let mut refused = 0;
+        let rows = golden[part].as_array().unwrap();
+        for row in rows {
+            let text = row["text"].as_str().unwrap();
+            let want = |key: &str| {
+                let mut ids: Vec<i64> = serde_json::from_value(row[key].clone()).unwrap();
+                let is_cut = ids.len() > 77;
+                ids.truncate(77);
+                let last = ids.len() - 1;
+                ids[last] = 1199;
+                ids.resize(77, 1199);
+                (ids, is_cut)
+            };
+            let got = basic.encode(text).unwrap();
+            if (&got.ids, got.cut > 0) != (&want("basic").0, want("basic").1) {
+                wrong.push(format!("basic {part}: {text:?} {:?} {:?}", got.ids, want("basic")));
+            }
+            match ftfy.encode(text) {
+                Ok(got) if row["repaired"] == true || got.ids != want("ftfy").0 => {
+                    wrong.push(format!(
+                        "ftfy {part}: {text:?} repaired {}\n {:?}\n {:?}",
+                        row["repaired"],
+                        got.ids,
+                        want("ftfy").0
+                    ));
+                }
+                Ok(got) => assert_eq!(
+                    got.ids,
+                    ftfy.around(&ftfy.tokens(text).unwrap()[..got.length - 2], &vec![1.0; got.length - 2]).0
+                ),
+                Err(error) if part == "natural" && row["repaired"] == false => wrong.push(format!("{text:?}: {error}")),
+                Err(error) => {
+                    assert!(matches!(error, Error::Input { .. }), "{error}");
+                    refused += 1;
+                }
+            }
+        }
+        println!("{part}: {refused} of {} refused", rows.len());
+    }
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong[..wrong.len().min(12)].join("\n"));
 }

@@ -1,0 +1,41 @@
+//! The files that a run begins with, read whole.
+
+use super::{ModelPlan, Plan, Request, Wrong};
+use crate::error::Result;
+use crate::image;
+use crate::task::{InputRequirements, check_condition};
+
+impl Plan {
+    /// Reads the files that the run begins with (images to their last pixel, masks, latents, conditions) and requires that
+    /// they fit, which a run finds out as it starts.
+    ///
+    /// # Errors
+    /// [`Error::Input`](crate::Error::Input) naming the file, within [`Error::Stage`](crate::Error::Stage) where it is about
+    /// a `[[stage]]`; [`Error::Several`](crate::Error::Several) where there are several.
+    pub fn check_inputs(&self) -> Result<()> {
+        let mut wrong = Wrong::default();
+        wrong.unless(check(&self.model, &self.request));
+        for stage in &self.stages {
+            wrong.unless(check(&stage.model, &stage.request).map_err(|error| error.in_stage(&stage.key)));
+        }
+        if wrong.0.is_empty() { Ok(()) } else { Err(wrong.into_error()) }
+    }
+}
+
+fn check(model: &ModelPlan, request: &Request) -> Result<()> {
+    let run = InputRequirements {
+        images: request.pictures(),
+        sample: model.sample_shape(request.width, request.height),
+        size: (request.width, request.height),
+        limit: request.input_limit,
+    };
+    let mut wrong = Wrong::default();
+    wrong.unless(request.task.check_inputs(&run));
+    for control in &model.controls {
+        wrong.unless(image::load(&control.image, run.limit));
+    }
+    for condition in &model.conditions {
+        wrong.unless(check_condition(&condition.condition, &run));
+    }
+    if wrong.0.is_empty() { Ok(()) } else { Err(wrong.into_error()) }
+}

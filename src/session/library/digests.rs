@@ -1,0 +1,95 @@
+//! The digests of libraries that were fetched, in a file beside them.
+
+use std::fs::Metadata;
+use std::path::Path;
+
+use sha2::Sha256;
+
+use crate::error::Result;
+use crate::files;
+
+/// The file, in the form that `sha256sum` reads and writes.
+const SUMS: &str = "SHA256SUMS";
+/// What is appended to a library's name for the file that holds its stamp as it was when its digest was last compared.
+const COMPARED: &str = ".compared";
+
+/// Writes down the digests of all files in `folder`.
+pub(in crate::session) fn write(folder: &Path) -> Result<()> {
+    let listed = std::fs::read_dir(folder).map_err(|e| crate::Error::io(folder, "listing", e))?;
+    let mut sums = Vec::new();
+    for path in listed.flatten().map(|entry| entry.path()) {
+        sums.push(format!("{}  {}\n", digest(&path)?, name_of(&path)));
+    }
+    sums.sort();
+    files::write_whole(&folder.join(SUMS), |file| std::io::Write::write_all(file, sums.concat().as_bytes()))
+}
+
+/// Requires that a library is as it was fetched, if it was. The digest is compared again only once the file's size or
+/// times have changed.
+///
+/// The error is one phrase that follows the path.
+pub(super) fn check(library: &Path) -> Result<(), String> {
+    let Some(folder) = library.parent() else { return Ok(()) };
+    let Ok(sums) = files::read_text(&folder.join(SUMS)) else { return Ok(()) };
+    let name = name_of(library);
+    let Some((fetched, _)) = sums.lines().filter_map(|line| line.split_once("  ")).find(|(_, of)| *of == name) else {
+        return Ok(());
+    };
+    let Some(stamp) = std::fs::metadata(library).ok().map(|metadata| stamp(&metadata, fetched)) else { return Ok(()) };
+    let compared = folder.join(name + COMPARED);
+    if files::read_text(&compared).is_ok_and(|known| known == stamp) {
+        return Ok(());
+    }
+    if digest(library).map_err(|e| format!("cannot be read: {e}"))? != fetched {
+        return Err(format!("is not the file that was fetched; remove {} to fetch it again", folder.display()));
+    }
+    // Where that can't be written, the digest is compared each time.
+    let _ = files::replace(&compared, |file| std::io::Write::write_all(file, stamp.as_bytes()));
+    Ok(())
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn digest(path: &Path) -> Result<String> {
+    let mut hash = Sha256::default();
+    files::digest_into(path, &mut hash)?;
+    Ok(files::hexadecimal(hash))
+}
+
+/// Text that differs once the file's contents or its digest may.
+fn stamp(metadata: &Metadata, digest: &str) -> String {
+    #[cfg(unix)]
+    let changed = {
+        use std::os::unix::fs::MetadataExt;
+        (metadata.ctime(), metadata.ctime_nsec())
+    };
+    #[cfg(not(unix))]
+    let changed = ();
+    format!("{digest} {} {:?} {changed:?}", metadata.len(), metadata.modified().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_library_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let library = folder.path().join("libx.so");
+        std::fs::write(&library, "fetched").unwrap();
+        assert_eq!(check(&library), Ok(()), "nothing is known of it");
+        write(folder.path()).unwrap();
+        for _ in 0..2 {
+            assert_eq!(check(&library), Ok(()));
+        }
+        assert!(folder.path().join("libx.so.compared").exists());
+        std::fs::write(&library, "Fetched").unwrap();
+        let problem = check(&library).unwrap_err();
+        assert!(problem.contains("is not the file that was fetched; remove"), "{problem}");
+        std::fs::write(&library, "fetched").unwrap();
+        assert_eq!(check(&library), Ok(()));
+        assert_eq!(check(&folder.path().join("other.so")), Ok(()));
+    }
+}
