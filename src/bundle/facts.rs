@@ -1,11 +1,13 @@
 //! The numbers that the engine needs and that directories state in different places, or not at all.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use super::component::{Component, ComponentKind};
 use super::family::{self, FamilyFact, Refusal};
+use super::first_stage::{FirstStage, LatentStatistics};
 use super::layout::{Overrides, SchedulerFile};
 use super::pipeline_class::Family;
 use super::{json, roles};
@@ -26,41 +28,10 @@ impl<T> Fact<T> {
     }
 }
 
-/// What stands between pixels and what is denoised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FirstStage {
-    /// An autoencoder regularised towards a normal distribution.
-    Kl,
-    /// An autoencoder with a codebook.
-    Vq,
-    /// Nothing: the denoiser works on pixels.
-    Pixels,
-}
-
-impl std::fmt::Display for FirstStage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Kl => "KL autoencoder",
-            Self::Vq => "VQ autoencoder",
-            Self::Pixels => "none (pixel space)",
-        })
-    }
-}
-
-/// Mean and standard deviation of each latent channel.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LatentStatistics {
-    /// The means.
-    pub mean: Vec<f64>,
-    /// The standard deviations.
-    pub std: Vec<f64>,
-}
-
 /// What the engine needs to know about a model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Facts {
-    /// The model's family, or the reason why it has none that this version runs; `None` in its place if the denoiser, which
-    /// would have to tell it, could not be read.
+    /// The model's family, or the reason why it has none that is run; no reason if the denoiser could not be read.
     pub family: Result<FamilyFact, Option<Refusal>>,
     /// The kind of first stage.
     pub first_stage: FirstStage,
@@ -115,8 +86,7 @@ impl Facts {
             Some(n) => Fact::new(n, PIPELINE),
             None => evidence.latent_channels(),
         };
-        let sizes = (latent_channels.value, spatial_factor.value);
-        let decided = evidence.family(place, index, sizes, overrides.family);
+        let decided = evidence.family(place, index, (latent_channels.value, spatial_factor.value), overrides.family);
         let family = decided.as_ref().ok().map(|fact| fact.value);
         let fixed_size = evidence.fixed_size(spatial_factor.value);
         let corrected_size = evidence.corrected_size(spatial_factor.value);
@@ -147,9 +117,9 @@ impl Facts {
 }
 
 /// The model directory, and what its tokenizers tell.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
-    pub dir: &'a std::path::Path,
+    pub dir: &'a Path,
     /// True if a tokenizer is BERT's.
     pub reads_bert: bool,
 }
@@ -450,7 +420,7 @@ fn doublings(count: usize, component: &Component) -> String {
 }
 
 /// The last two parts of a path, such as `unet/config.json`.
-fn short_path(path: &std::path::Path) -> String {
+fn short_path(path: &Path) -> String {
     let parts: Vec<_> = path.iter().rev().take(2).map(|p| p.to_string_lossy()).collect();
     parts.iter().rev().map(AsRef::as_ref).collect::<Vec<&str>>().join("/")
 }

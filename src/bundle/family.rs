@@ -4,17 +4,20 @@
 //! components' configurations and what the denoiser takes. A class that no row knows is refused by name, and so is a model
 //! whose evidence contradicts itself or names no family.
 
+mod form;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use super::component::{Component, ComponentKind};
-use super::facts::FirstStage;
+use super::first_stage::FirstStage;
 use super::json;
 use super::pipeline_class::{self, Family};
 use super::roles::DenoiserContract;
 use crate::error::Error;
+use form::Form;
 
 /// The generations of PixArt: transformers that attend to T5's tokens under a mask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,97 +119,6 @@ pub(super) struct Evidence<'a> {
     pub has_low_res_scheduler: bool,
     /// True if a tokenizer is BERT's.
     pub reads_bert: bool,
-}
-
-/// The form of a denoiser's inputs, which whole families share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
-    /// Stable Diffusion 1 and 2 and their relatives.
-    Unet,
-    /// A UNet that takes no tokens.
-    UnetWithoutTokens,
-    UnetWithSizes,
-    Multimodal,
-    Packed,
-    Masked,
-    MaskedWithResolution,
-    /// A transformer that takes tokens alone, or a class.
-    PlainTransformer,
-    /// A form of no family, with what is known of it.
-    Unknown(&'static str),
-}
-
-impl Form {
-    fn of(contract: &DenoiserContract, kind: ComponentKind, latent_channels: usize, spatial_factor: usize) -> Self {
-        let is_of_latents = contract.in_channels.is_none_or(|taken| taken == latent_channels);
-        let is_transformer = kind == ComponentKind::Transformer;
-        if contract.positions.is_some() {
-            return match (contract.text_embeds.is_some(), is_of_latents) {
-                (true, true) => Self::Packed,
-                (true, false) => {
-                    Self::Unknown("packed samples with further channels, as FLUX.1 Fill and Control take them")
-                }
-                (false, _) => Self::Unknown("packed samples and no pooled text, as FLUX.2 and Chroma take them"),
-            };
-        }
-        if contract.context_mask.is_some() {
-            if spatial_factor > 8 {
-                return Self::Unknown(
-                    "a mask over its tokens and a VAE with more than 8 pixels per latent, as Sana has it",
-                );
-            }
-            let predicts_variance = contract.out_channels.is_none_or(|given| Some(given) != contract.in_channels);
-            return match (contract.resolution.is_some(), predicts_variance) {
-                (true, _) => Self::MaskedWithResolution,
-                (false, true) => Self::Masked,
-                (false, false) => {
-                    Self::Unknown("a mask over its tokens and no variance in its prediction, as Sana has it")
-                }
-            };
-        }
-        match (contract.time_ids.is_some(), contract.text_embeds.is_some(), contract.context.is_some()) {
-            (true, _, _) => Self::UnetWithSizes,
-            (false, true, _) if is_transformer => Self::Multimodal,
-            (false, true, _) => Self::Unknown("a pooled vector and no sizes, as no UNet of a known family takes it"),
-            (false, false, _) if is_transformer => Self::PlainTransformer,
-            (false, false, true) => Self::Unet,
-            (false, false, false) => Self::UnetWithoutTokens,
-        }
-    }
-
-    /// True if denoisers of this form belong to the family.
-    fn is_of(self, family: Family) -> bool {
-        match family {
-            Family::StableDiffusion | Family::StableDiffusionDepth | Family::Upscaler | Family::LatentConsistency => {
-                self == Self::Unet
-            }
-            Family::StableDiffusionXl => self == Self::UnetWithSizes,
-            Family::StableDiffusion3 => self == Self::Multimodal,
-            Family::Flux | Family::FluxKontext => self == Self::Packed,
-            // Without its mask the transformer is refused where the mask is missed, and told apart by its name until then.
-            Family::PixArtAlpha | Family::PixArtSigma => {
-                matches!(self, Self::Masked | Self::MaskedWithResolution | Self::PlainTransformer)
-            }
-            Family::LatentDiffusion => matches!(self, Self::Unet | Self::UnetWithoutTokens),
-            Family::PixelDiffusion => self == Self::UnetWithoutTokens,
-        }
-    }
-
-    fn describe(self) -> &'static str {
-        match self {
-            Self::Unet => "a UNet that attends to tokens and takes no sizes, as those of Stable Diffusion 1 and 2",
-            Self::UnetWithoutTokens => "a UNet that attends to no tokens",
-            Self::UnetWithSizes => "a UNet that takes sizes (time_ids), as Stable Diffusion XL's",
-            Self::Multimodal => "a transformer that takes pooled text and unpacked samples, as Stable Diffusion 3's",
-            Self::Packed => "a transformer that takes packed samples with their positions, as Flux's",
-            Self::Masked => "a transformer that takes a mask over its tokens, as PixArt-Σ's",
-            Self::MaskedWithResolution => {
-                "a transformer that takes a mask over its tokens and a resolution, as PixArt-α's"
-            }
-            Self::PlainTransformer => "a transformer that takes neither pooled text nor a mask over its tokens",
-            Self::Unknown(what) => what,
-        }
-    }
 }
 
 /// The classes of denoisers in config.json, each with the families whose denoisers they are.
@@ -365,12 +277,16 @@ impl Evidence<'_> {
     fn recognised(&self, form: Form, contract: &DenoiserContract) -> Result<Family, Refusal> {
         self.check_text_encoders()?;
         let has_vae = self.first_stage != FirstStage::Pixels;
+        let has = |kind| self.components.contains_key(&kind);
         let taken = |more: usize| contract.in_channels == Some(self.latent_channels.saturating_add(more));
         match form {
             Form::Packed => Ok(Family::Flux),
             Form::Multimodal => Ok(Family::StableDiffusion3),
             Form::MaskedWithResolution => Ok(Family::PixArtAlpha),
             Form::Masked => Ok(Family::PixArtSigma),
+            Form::UnetWithSizes if has(ComponentKind::TextEncoder) && !has(ComponentKind::TextEncoder2) => {
+                Err(self.nothing_known("a UNet that takes sizes, and a single text encoder, as Kolors has it"))
+            }
             Form::UnetWithSizes => Ok(Family::StableDiffusionXl),
             Form::Unet if !has_vae => {
                 Err(self.nothing_known("a UNet that attends to tokens and no VAE, as DeepFloyd IF has it"))

@@ -9,6 +9,7 @@ mod component;
 mod configuration;
 mod facts;
 mod family;
+mod first_stage;
 mod hub;
 mod init;
 mod json;
@@ -28,8 +29,9 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 pub use component::{Component, ComponentKind};
-pub use facts::{Fact, Facts, FirstStage, LatentStatistics};
+pub use facts::{Fact, Facts};
 pub use family::{FamilyFact, PixArt, Refusal};
+pub use first_stage::{FirstStage, LatentStatistics};
 pub use init::init_toml;
 pub use json::read_object;
 pub use layout::{Layout, Overrides, SchedulerFile, open_conditioner, open_controlnet};

@@ -110,8 +110,8 @@ fn warn(stage: &str, model: &ModelPlan, request: &Request, more: &[String]) -> R
 
 /// Prints the values of a scheduler's configuration that the pipeline class of the task corrects.
 fn corrections(stage: &str, request: &Request, out: &mut dyn Write) -> Result<()> {
-    let corrections = request.scheduler.corrections.iter();
-    corrections.map(|correction| output::text(out, &format!("{stage}scheduler: {correction}\n"))).collect()
+    let mut corrections = request.scheduler.corrections.iter();
+    corrections.try_for_each(|correction| output::text(out, &format!("{stage}scheduler: {correction}\n")))
 }
 
 /// What one model does.

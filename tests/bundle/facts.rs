@@ -34,6 +34,21 @@ fn a_configuration_comes_before_the_family() {
     assert_eq!(facts.shift_factor.value, 0.0);
 }
 
+/// The constructor of diffusers' pipeline for the x4 upscaler sets the factor, whatever the VAE's configuration holds.
+#[test]
+fn the_upscalers_scaling_factor_is_that_of_its_pipeline() {
+    let index = r#"{"_class_name": "StableDiffusionUpscalePipeline"}"#;
+    let dir =
+        || legacy().put("vae_decoder/config.json", r#"{"scaling_factor": 0.18215}"#).put("model_index.json", index);
+    let factor = facts(dir()).scaling_factor;
+    assert_eq!(
+        (factor.value, factor.source.as_str()),
+        (0.08333, "that of the x4 upscaler, which its pipeline class sets")
+    );
+    let overrides = Overrides { scaling_factor: Some(0.5), ..Overrides::default() };
+    assert_eq!(Bundle::open(dir().path(), &overrides).unwrap().facts.scaling_factor.value, 0.5);
+}
+
 #[test]
 fn a_vq_stage_is_not_scaled_unless_it_says_so() {
     let vq = || Dir::new().graph("unet/model.onnx", unet()).graph("vqvae_decoder/model.onnx", decoder());

@@ -130,7 +130,8 @@ fn a_model_without_a_class_is_known_by_what_it_takes() {
     let low_res = |dir: Dir| dir.put("low_res_scheduler/scheduler_config.json", "{}");
     let rows = [
         (bare("unet", unet()), Family::StableDiffusion),
-        (bare("unet", xl()), Family::StableDiffusionXl),
+        (bare("unet", xl()).graph("text_encoder_2/model.onnx", text_encoder()), Family::StableDiffusionXl),
+        (Dir::new().graph("unet/model.onnx", xl()), Family::StableDiffusionXl),
         (low_res(bare("unet", unet())), Family::Upscaler),
         (bare("unet", unet_with("b, 7, h, w", I64, "b").input("class_labels", I64, "b")), Family::Upscaler),
         (bare("unet", unet_with("b, 5, h, w", I64, "b")), Family::StableDiffusionDepth),
@@ -153,7 +154,7 @@ fn a_model_without_a_class_is_known_by_what_it_takes() {
 fn a_model_of_no_known_form_is_refused() {
     let config = |component: &str, text: &str| bare("unet", unet()).put(&format!("{component}/config.json"), text);
     let pixels = Dir::new().graph("unet/model.onnx", unet()).graph("text_encoder/model.onnx", text_encoder());
-    let rows: [(Dir, &[&str]); 12] = [
+    let rows: [(Dir, &[&str]); 13] = [
         (bare("transformer", unet()), &["no known family", "neither pooled text nor a mask"]),
         (bare("transformer", packed(16)), &["no known family", "no pooled text, as FLUX.2 and Chroma"]),
         (
@@ -167,6 +168,7 @@ fn a_model_of_no_known_form_is_refused() {
             &["more than 8 pixels per latent, as Sana"],
         ),
         (bare("unet", sd3()), &["no known family", "a pooled vector and no sizes"]),
+        (bare("unet", xl()), &["no known family", "a single text encoder, as Kolors"]),
         (pixels, &["no known family", "DeepFloyd IF"]),
         (
             config("unet", r#"{"_class_name": "UNet2DConditionModel"}"#)

@@ -149,7 +149,7 @@ fn named_families() -> Vec<Row> {
     let of = |name, case, family: &str| {
         let files = made(case, |files| rename_class(files, "MyOwnPipeline"));
         let row = Row::new(name, case, files).faulty();
-        row.change("[model]\n", &format!("[model]\nfamily = \"{family}\"\n"))
+        row.change("[model]\n", format!("[model]\nfamily = \"{family}\"\n"))
     };
     vec![
         of("an unknown class, XL by its family", XL, "stable-diffusion-xl"),
