@@ -19,8 +19,8 @@ pub struct Device {
     /// `provider = "cpu"`: an execution provider by a name or an alias of [`PROVIDERS`], here by its name, or a list in order of preference. Nothing falls to the CPU unless
     /// the list names it.
     pub providers: Vec<String>,
-    /// `threads`: of the CPU, 1 to 1024, at most as many as the process may use (its affinity mask and its control groups'
-    /// quota). Absent: one for each physical core that the process may use.
+    /// `threads`: of the CPU, 1 to 1024, at most as many as the CPUs that the process's affinity mask and its control groups'
+    /// quota leave it, unless `overcommit` allows more. Absent: one for each physical core that the process may use.
     pub threads: Option<usize>,
     /// `batching`: how the rows of one call of the denoiser are run.
     pub batching: Batching,
@@ -36,7 +36,8 @@ pub struct Device {
     /// the other and pictures decoded in tiles where it takes that; what does not fit in any way is refused. On the
     /// processor only, and about graphs that are prepared.
     pub memory: Option<u64>,
-    /// `overcommit = false`: true starts a run also if it needs more memory than the machine has free.
+    /// `overcommit = false`: true starts a run also if it needs more memory than the machine has free, and with more threads
+    /// than the process may use CPUs.
     pub overcommit: bool,
     /// `[device.COMPONENT]` with `provider`: components that run elsewhere.
     pub components: BTreeMap<ComponentKind, Vec<String>>,
