@@ -187,7 +187,7 @@ fn the_faster_way_to_run_rows_is_measured_once() {
 fn one_run_of_all_rows_is_tried_where_threads_are_left_over() {
     let folder = tempfile::tempdir().expect("a folder");
     let unets = || entries(folder.path()).iter().filter(|entry| entry.component == "unet").count();
-    let threads = ["device.threads=3"];
+    let threads = ["device.threads=3", "device.overcommit=true"];
     assert_eq!(callers(folder.path(), &threads).1, 1);
     let mut told = std::fs::read_dir(folder.path().join("measured")).expect("a folder").flatten();
     let file = told.next().expect("a measurement").path();
@@ -199,7 +199,7 @@ fn one_run_of_all_rows_is_tried_where_threads_are_left_over() {
     assert_eq!(callers(folder.path(), &threads), (1, 0));
     let batched = run(Some(folder.path()), &threads);
     assert_eq!(unets(), 2);
-    let split = run(Some(folder.path()), &["device.threads=3", "device.batching=split"]);
+    let split = run(Some(folder.path()), &["device.threads=3", "device.overcommit=true", "device.batching=split"]);
     assert!(apart(&batched, &split) < 1e-5, "{}", apart(&batched, &split));
     // What was measured without it is measured again.
     seal(&file, r#"{"split":2.0,"sequential":3.0}"#);
@@ -207,7 +207,7 @@ fn one_run_of_all_rows_is_tried_where_threads_are_left_over() {
     seal(&file, r#"{"split":2.0,"sequential":3.0,"batched":1.0,"tried_batched":true}"#);
     // Not where some calls have fewer rows, nor where the memory is bounded.
     for other in ["task.text-to-image.guidance_interval=[0.0, 0.5]", "device.memory=\"1 GB\""] {
-        assert_eq!(callers(folder.path(), &[threads[0], other]), (2, 0), "{other}");
+        assert_eq!(callers(folder.path(), &[threads[0], threads[1], other]), (2, 0), "{other}");
     }
 }
 
@@ -457,4 +457,53 @@ fn copy(from: &Path, to: &Path) {
             std::fs::copy(&path, &place).unwrap();
         }
     }
+}
+
+/// Another process may clear the cache at any time.
+#[test]
+fn clearing_the_cache_fails_nobody_who_opens_from_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cache = Cache::new(folder.path());
+    let runtime = runtime();
+    let Plan { model, .. } = plan(Some(folder.path()), &[]);
+    let opening = model.openings().into_iter().next().expect("the text encoder");
+    let options = model.session_options(opening.kind);
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let cleared = std::thread::scope(|scope| {
+        let clearing = scope.spawn(|| {
+            let mut cleared = 0;
+            while !is_over.load(std::sync::atomic::Ordering::SeqCst) {
+                cleared += usize::from(cache.clear(|_| true).expect("it can be cleared") > 0);
+            }
+            cleared
+        });
+        let opened: Vec<_> = (0..30)
+            .map(|_| cache.open(&runtime, opening.graph, &opening.passes, &options, &mut |_| {}).map(|_| ()))
+            .collect();
+        is_over.store(true, std::sync::atomic::Ordering::SeqCst);
+        let cleared = clearing.join().expect("no panic");
+        opened.into_iter().for_each(|opened| opened.expect("it opens all the same"));
+        cleared
+    });
+    assert!(cleared > 3, "only {cleared} entries were removed");
+}
+
+/// A run that opens a graph a second time later on goes on without its file.
+#[test]
+fn a_run_goes_on_once_its_graphs_are_removed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Plan { model, request, .. } =
+        plan(Some(folder.path()), &["device.keep=true", "task.text-to-image.guidance_scale=1.0"]);
+    let mut images = 0;
+    let mut observe = |event: Event<'_>| {
+        images += usize::from(matches!(event, Event::Picture(_)));
+        if matches!(event, Event::Preparing { .. }) {
+            Cache::new(folder.path()).clear(|_| true).expect("it can be cleared");
+        }
+        ControlFlow::Continue(())
+    };
+    let mut pipeline = Pipeline::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+    pipeline.run(&request, &Cancel::new(), &mut observe).expect("pictures");
+    pipeline.run(&request, &Cancel::new(), &mut observe).expect("pictures once more");
+    assert_eq!(images, 4);
 }

@@ -120,29 +120,39 @@ impl Cache {
         options: &SessionOptions,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Session> {
-        let kept = match self.ensure_sound(runtime, graph, passes, options, observer) {
-            Ok(kept) => kept,
-            Err(error @ Error::Interrupted { .. }) => return Err(error),
-            Err(error) => {
-                observer(Event::NotKept { problem: error.to_string() });
-                return open_unkept(runtime, graph, passes, options, Vec::new());
-            }
-        };
-        match kept.entry.open(runtime, graph, options) {
-            Err(error @ Error::Interrupted { .. }) => Err(error),
-            Err(_) if !kept.is_new => {
+        /// How often an entry is made again that was removed, or is damaged.
+        const ATTEMPTS: usize = 4;
+        let mut is_made_anew = false;
+        for _ in 0..ATTEMPTS {
+            let kept = match self.ensure_sound(runtime, graph, passes, options, observer) {
+                Ok(kept) => kept,
+                Err(error @ Error::Interrupted { .. }) => return Err(error),
+                Err(error) => {
+                    observer(Event::NotKept { problem: error.to_string() });
+                    return open_unkept(runtime, graph, passes, options, Vec::new());
+                }
+            };
+            let error = match kept.entry.open(runtime, graph, options) {
+                Err(error) if !matches!(error, Error::Interrupted { .. }) => error,
+                opened => {
+                    if opened.is_ok() && !kept.is_new {
+                        Integrity::check_later(&self.integrity, &kept.entry);
+                    }
+                    return opened;
+                }
+            };
+            // An entry that is no longer whole was removed by another process while it was opened.
+            if Entry::read(kept.entry.folder()).is_some() {
+                if kept.is_new || is_made_anew {
+                    return Err(error);
+                }
                 // Its files are as they were when they were written, and still it does not open.
                 kept.entry.remove()?;
-                let again = self.ensure(runtime, graph, passes, options, observer)?;
-                again.entry.open(runtime, graph, options)
-            }
-            opened => {
-                if !kept.is_new {
-                    Integrity::check_later(&self.integrity, &kept.entry);
-                }
-                opened
+                is_made_anew = true;
             }
         }
+        observer(Event::NotKept { problem: "other processes remove it again and again".to_owned() });
+        open_unkept(runtime, graph, passes, options, Vec::new())
     }
 
     /// Rewrites a graph that runs on the processor alone with `passes` and optimises it, unless that was done already, and
