@@ -29,6 +29,7 @@ from make_fixtures import models
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "golden", "pipelines")
 
 CLASSES = {
+    "tcd": "TCDScheduler",
     "ddim": "DDIMScheduler",
     "ddpm": "DDPMScheduler",
     "pndm": "PNDMScheduler",
@@ -85,6 +86,7 @@ CASES = {
     "dpm-multistep-sde": t2i(
         scheduler=("dpm-multistep", {"algorithm_type": "sde-dpmsolver++"}), steps=5, seed=111, run={"images": 2}
     ),
+    "tcd": t2i(scheduler=("tcd", {}), seed=137),
     "dpm-sde": t2i(scheduler=("dpm-sde", {}), seed=135, run={"images": 2}),
     "dpm-sde-seeded": t2i(
         scheduler=("dpm-sde", {"noise_sampler_seed": 7, "use_karras_sigmas": True}), steps=5, seed=136
@@ -166,15 +168,15 @@ def picture(width, height):
 
 
 def scheduler_of(spec):
-    """The model's own scheduler, or another built from its configuration, and the `eta` for its step."""
+    """The model's own scheduler, or another built from its configuration, and the `eta` of its steps, if one is stated."""
     with open(f"{MODELS}/{spec['model']}/scheduler/scheduler_config.json") as f:
         own = json.load(f)
     base = getattr(diffusers, own["_class_name"]).from_config(own)
     if not spec["scheduler"]:
-        return base, 0.0
+        return base, {}
     name, keys = spec["scheduler"]
     keys = dict(keys)
-    eta = keys.pop("eta", 0.0)
+    eta = {"eta": keys.pop("eta")} if "eta" in keys else {}
     return getattr(diffusers, CLASSES[name]).from_config(base.config, **keys), eta
 
 
@@ -249,7 +251,7 @@ def draw(spec, parts, folder):
         num_inference_steps=run["steps"],
         num_images_per_prompt=run.get("images", 1),
         generator=generators,
-        eta=eta,
+        **eta,
         output_type="latent",
         **keys,
     ).images

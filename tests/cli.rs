@@ -129,6 +129,149 @@ fn init_prints_a_pipeline_that_passes_check() {
     }
 }
 
+/// `check` prints the value of every key that the pipeline file leaves open, with its source: the default of the class with
+/// which diffusers runs the task on the model.
+#[test]
+fn check_tells_every_default_and_its_source() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (name, width, height) in [("in.png", 48, 40), ("low.png", 8, 8)] {
+        image::RgbImage::from_pixel(width, height, image::Rgb([255; 3]))
+            .save(folder.path().join(name))
+            .expect("an image");
+    }
+    let (image, mask) = ("image = 'in.png'\n", "mask = 'in.png'\n");
+    let masked = format!("{image}{mask}");
+    let control = format!("{image}[[control]]\n{image}");
+    let tcd = "[scheduler.tcd]\n";
+    let sized = "[run]\nwidth = 32\nheight = 32\n";
+    let own_size = "32  # sample_size 8 in unet/config.json, × 4";
+    let rows: [(&str, &str, &str, &str, &[&str]); 14] = [
+        ("xl", "text-to-image", "", "StableDiffusionXLPipeline", &["guidance_scale = 5.0", "run.steps = 50", own_size]),
+        (
+            "xl",
+            "image-to-image",
+            image,
+            "StableDiffusionXLImg2ImgPipeline",
+            &["strength = 0.3", "guidance_scale = 5.0"],
+        ),
+        (
+            "xl",
+            "inpaint",
+            &masked,
+            "StableDiffusionXLInpaintPipeline",
+            &["strength = 0.9999", "guidance_scale = 7.5", own_size],
+        ),
+        ("inpaint", "inpaint", &masked, "StableDiffusionInpaintPipeline", &["strength = 1.0", own_size]),
+        ("sd3", "text-to-image", "", "StableDiffusion3Pipeline", &["run.steps = 28", "max_sequence_length = 256"]),
+        (
+            "sd3",
+            "image-to-image",
+            image,
+            "StableDiffusion3Img2ImgPipeline",
+            &["run.steps = 50", "strength = 0.6", "guidance_scale = 7.0", "run.width = 32"],
+        ),
+        ("sd3", "inpaint", &masked, "StableDiffusion3InpaintPipeline", &["run.steps = 50", "strength = 0.6"]),
+        (
+            "flux-dev",
+            "text-to-image",
+            sized,
+            "FluxPipeline",
+            &["guidance_scale = 3.5", "run.steps = 28", "max_sequence_length = 512"],
+        ),
+        (
+            "flux-dev",
+            "image-to-image",
+            image,
+            "FluxImg2ImgPipeline",
+            &["guidance_scale = 7.0", "strength = 0.6", "run.width = 512"],
+        ),
+        ("lcm", "text-to-image", "", "LatentConsistencyModelPipeline", &["guidance_scale = 8.5", "run.steps = 4"]),
+        (
+            "instruct",
+            "instruct",
+            image,
+            "StableDiffusionInstructPix2PixPipeline",
+            &["run.steps = 100", "image_guidance_scale = 1.5", "# the input image"],
+        ),
+        (
+            "upscale",
+            "super-resolution",
+            "image = 'low.png'\n",
+            "StableDiffusionUpscalePipeline",
+            &["run.steps = 75", "guidance_scale = 9.0", "noise_level = 20"],
+        ),
+        (
+            "control",
+            "image-to-image",
+            &control,
+            "StableDiffusionControlNetImg2ImgPipeline",
+            &["control[0].scale = 0.8", "strength = 0.8"],
+        ),
+        (
+            "inpaint",
+            "inpaint",
+            &format!("{masked}{tcd}"),
+            "StableDiffusionInpaintPipeline",
+            &["scheduler.tcd.eta = 0.0"],
+        ),
+    ];
+    for (model, task, more, class, expected) in rows {
+        let model = family(model);
+        let text = format!("[model]\npath = '{}'\n[task.{task}]\nprompt = 'a'\n{more}", model.display());
+        std::fs::write(folder.path().join("p.toml"), text).expect("a file");
+        let answer = call(folder.path(), &["check", "p.toml"]);
+        assert_eq!(answer.code, Some(0), "{class}: {answer}");
+        assert!(answer.stdout.contains(&format!("# default of {class}\n")), "{class}: {answer}");
+        let told = answer.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+        for value in expected {
+            let value = value.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(told.contains(&value), "{class}, {value}: {answer}");
+        }
+    }
+
+    // What the file states is not told.
+    let text = format!(
+        "[model]\npath = '{}'\n[task.inpaint]\nprompt = 'a'\n{masked}guidance_scale = 3.0\nstrength = 0.5\n{sized}steps = 7\n",
+        family("xl").display()
+    );
+    std::fs::write(folder.path().join("p.toml"), text).expect("a file");
+    let told = printed(folder.path(), &["check", "p.toml"]);
+    assert!(!told.contains(" # "), "{told}");
+}
+
+/// One of the tiny models of `tests/fixtures/families`.
+fn family(name: &str) -> std::path::PathBuf {
+    models().with_file_name("families").join(name)
+}
+
+/// `init` states the defaults of the class with which diffusers runs the model's first task.
+#[test]
+fn init_states_the_defaults_of_the_class() {
+    let rows: [(&str, &[&str]); 6] = [
+        ("xl", &["steps = 50    # default of StableDiffusionXLPipeline", "guidance_scale = 5.0"]),
+        ("sd3", &["steps = 28    # default of StableDiffusion3Pipeline", "guidance_scale = 7.0"]),
+        ("lcm", &["steps = 4    # default of LatentConsistencyModelPipeline", "guidance_scale = 8.5"]),
+        ("flux-dev", &["steps = 28    # default of FluxPipeline", "guidance_scale = 3.5", "width = 512"]),
+        (
+            "upscale",
+            &["steps = 75    # default of StableDiffusionUpscalePipeline", "guidance_scale = 9.0", "noise_level = 20"],
+        ),
+        (
+            "inpaint",
+            &[
+                "steps = 50    # default of StableDiffusionInpaintPipeline",
+                "strength = 1.0",
+                "# width = 32       # default: sample_size 8 in unet/config.json, × 4; the input image is resized to it",
+            ],
+        ),
+    ];
+    let folder = tempfile::tempdir().expect("a folder");
+    for (model, expected) in rows {
+        let path = family(model);
+        assert_says(&printed(folder.path(), &["init", path.to_str().expect("the path is Unicode")]), expected);
+    }
+}
+
 #[test]
 fn lists_hold_what_can_be_written() {
     let text = printed(&models(), &["list", "schedulers"]);
@@ -171,6 +314,103 @@ fn what_is_no_result_goes_to_stderr() {
 
     let quiet = call(folder.path(), &["run", pipeline, "--output", "out", "--steps", "1", "--seed", "5", "--json"]);
     assert_eq!(quiet.stdout.lines().count(), 1, "{quiet}");
+}
+
+/// The golden pipeline of the tiny model, as an argument.
+fn plain() -> String {
+    let pipeline = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pipelines/plain/pipeline.toml");
+    pipeline.to_str().expect("the path is Unicode").to_owned()
+}
+
+/// Eight runs at once whose images have one name and different contents: each keeps its own, whole.
+#[test]
+fn eight_runs_at_once_keep_eight_images() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let steps: Vec<String> = (1..=8).map(|steps| steps.to_string()).collect();
+    let runs = steps.iter().map(|steps| {
+        let mut command = ldm_ort(folder.path());
+        command.args(["run", &plain(), "--output", "out", "--seed", "5", "--preview", "1", "--steps", steps]);
+        command.spawn().expect("the program starts")
+    });
+    let runs: Vec<_> = runs.collect();
+    let mut printed: Vec<_> = runs
+        .into_iter()
+        .map(|run| {
+            let answer: Answer = run.wait_with_output().expect("the run ends").into();
+            assert_eq!(answer.code, Some(0), "{answer}");
+            answer.stdout.trim().to_owned()
+        })
+        .collect();
+    printed.sort();
+    let mut there: Vec<_> = std::fs::read_dir(folder.path().join("out"))
+        .expect("the folder")
+        .map(|entry| format!("out/{}", entry.expect("an entry").file_name().to_string_lossy()))
+        .collect();
+    there.sort();
+    assert_eq!(printed, there, "each run printed the name of a file of its own, and left nothing else");
+    let record = |path: &String| {
+        let path = folder.path().join(path);
+        ldm_ort::image::load(&path, Default::default()).expect("the image is whole");
+        ldm_ort::metadata::read_png(&path).expect("a record").steps
+    };
+    let mut found: Vec<_> = there.iter().map(record).collect();
+    found.sort_unstable();
+    assert_eq!(found, (1..=8).collect::<Vec<_>>());
+}
+
+/// A run whose preview has the name of another run's leaves that one alone.
+#[test]
+fn a_preview_of_another_run_stays() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let arguments = ["run", &plain(), "--output", "out", "--seed", "5", "--steps", "2", "--preview"];
+    let path = printed(folder.path(), &arguments);
+    let theirs = folder.path().join(path.trim()).with_extension("preview.png");
+    std::fs::write(&theirs, "another run's").expect("a file");
+    printed(folder.path(), &arguments);
+    assert_eq!(std::fs::read(&theirs).expect("it is there"), b"another run's");
+    assert_eq!(std::fs::read_dir(folder.path().join("out")).expect("the folder").count(), 2);
+}
+
+/// `--save-latents` and `[output] dir` go where their names lead: into a FIFO or device, through a link, to `~`.
+#[cfg(unix)]
+#[test]
+fn outputs_go_where_their_names_lead() {
+    use std::os::unix::fs::{FileTypeExt, symlink};
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    let pipeline = format!(
+        "[model]\npath = '~/model'\n[task.text-to-image]\nprompt = 'a'\n[run]\nsteps = 1\nseed = 1\n\
+         [output]\ndir = '~/images'\n",
+    );
+    std::fs::write(at("pipeline.toml"), pipeline).expect("a file");
+    symlink(models().join("sd1"), at("model")).expect("a link");
+    symlink("real.npy", at("link.npy")).expect("a link");
+    assert!(std::process::Command::new("mkfifo").arg(at("pipe")).status().expect("mkfifo is there").success());
+    let run = |latents: &str| {
+        let mut command = ldm_ort(folder.path());
+        command.env("HOME", folder.path()).args(["run", "pipeline.toml", &format!("--save-latents={latents}")]);
+        // Where HOME is another, the runtime's cache still is the usual one.
+        let cache = directories::BaseDirs::new().expect("a home").cache_dir().to_path_buf();
+        command.env("XDG_CACHE_HOME", cache);
+        let answer = answer(command);
+        assert_eq!(answer.code, Some(0), "{latents}: {answer}");
+    };
+    run("~/home.npy");
+    let latents = std::fs::read(at("home.npy")).expect("latents");
+    run("link.npy");
+    assert!(std::fs::symlink_metadata(at("link.npy")).expect("a link").is_symlink());
+    assert_eq!(std::fs::read(at("real.npy")).expect("latents"), latents);
+    let reader = std::thread::spawn({
+        let pipe = at("pipe");
+        move || std::fs::read(pipe).expect("what goes through")
+    });
+    run("pipe");
+    assert_eq!(reader.join().expect("the reader"), latents);
+    assert!(std::fs::metadata(at("pipe")).expect("the FIFO").file_type().is_fifo());
+    run("/dev/null");
+    assert!(std::fs::metadata("/dev/null").expect("a device").file_type().is_char_device(), "/dev/null was replaced");
+    assert_eq!(std::fs::read_dir(at("images")).expect("the folder").count(), 1, "the same image each time");
 }
 
 /// A prompt that is longer than the model can take is cut, and the run says so.
@@ -338,9 +578,17 @@ fn prompts_that_are_not_read_as_they_are_meant_are_warned_of() {
         ("a cat", "negative_prompt = 'a BREAK b'\n", "", Some("negative_prompt: \"BREAK\" is read as a word")),
         ("a cat", "", cat, Some("cat.safetensors: no prompt has its token \"<cat>\"")),
         ("a <cat>", "", cat, None),
-        ("a (<CAT>:1.2)", weights, cat, None),
+        ("a (<cat>:1.2)", weights, cat, None),
+        ("a <CAT>", "", cat, Some("transformers 4 (without ftfy, and with ftfy) gives other tokens")),
         ("a cat", "negative_prompt = '<cat>'\n", cat, None),
         (r"a \\[cat\\] \\(red\\), 3:4", weights, "", None),
+        ("a “cat”", "", "", Some("prompt: CLIPTokenizer of transformers 4 (with ftfy) gives other tokens")),
+        ("a &amp; b", "", "", Some("transformers 4 (with ftfy) gives other tokens")),
+        ("a 猫猫", "", "", Some("transformers 4 (without ftfy) gives other tokens")),
+        ("a “cat”", "text_cleaning = 'ftfy'\n", "", None),
+        ("a “cat”", "text_cleaning = 'basic'\n", "", None),
+        ("a “cat”", "text_cleaning = 'fast'\n", "", None),
+        ("a café", "", "", None),
     ] {
         let text = format!(
             "[model]\npath = '{}'\n[task.text-to-image]\nprompt = \"{prompt}\"\n{keys}{tables}[run]\nsteps = 1\nseed = 1\n\

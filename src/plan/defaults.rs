@@ -59,17 +59,11 @@ impl Filling {
         self.filled.push(DefaultValue { key: key.into(), value: value.to_string(), source: self.call.source() });
     }
 
-    /// Takes down what the plan took of the defaults; `steps` if their number was not given by a schedule.
-    pub(super) fn add_planned(
-        &mut self,
-        spec: &Spec,
-        model: &ModelPlan,
-        scheduler: &SchedulerChoice,
-        steps: Option<usize>,
-    ) {
-        let task = spec.task.name();
-        if let Some(steps) = steps.filter(|_| spec.run.steps.is_none()) {
-            self.add("run.steps", steps);
+    /// Takes down what the plan took of the defaults.
+    pub(super) fn add_planned(&mut self, spec: &Spec, model: &ModelPlan, scheduler: &SchedulerChoice) {
+        let (task, run) = (spec.task.name(), &spec.run);
+        if run.steps.is_none() && run.timesteps.is_none() && run.sigmas.is_none() {
+            self.add("run.steps", self.call.values.steps);
         }
         if let Task::Instruct(own) = &spec.task
             && let (None, Some(scale)) = (own.image_guidance_scale, self.call.values.image_guidance_scale)

@@ -206,7 +206,7 @@ impl Session {
         out: &mut [f32],
         cancel: &Cancel,
     ) -> Result<()> {
-        self.graph.run_into(&mut self.buffers, inputs, (output, out), None, cancel)
+        self.graph.run_into(&mut self.buffers, inputs, (output, out, None), None, cancel)
     }
 }
 

@@ -1,8 +1,8 @@
 //! The numbers the engine takes from a directory, and where they come from.
 
-use ldm_ort::bundle::{Facts, FirstStage};
+use ldm_ort::bundle::{Bundle, Facts, FirstStage, Overrides};
 
-use crate::writer::{Dir, F32, Model, decoder, legacy, read, text_encoder, unet, unet_with};
+use crate::writer::{Dir, F32, Model, decoder, legacy, read, unet, unet_with};
 
 fn facts(dir: Dir) -> Facts {
     dir.open().unwrap().facts
@@ -16,12 +16,13 @@ fn doubled(model: Model, times: usize) -> Model {
 fn families_without_configs_have_their_constants() {
     let facts_of = |dir: Dir| facts(dir).scaling_factor.value;
     assert_eq!(facts_of(legacy()), 0.18215);
-    assert_eq!(facts_of(legacy().graph("text_encoder_2/model.onnx", text_encoder())), 0.13025);
     let xl = unet().input("time_ids", F32, "b, 6").input("text_embeds", F32, "b, 8");
-    assert_eq!(facts_of(legacy().graph("unet/model.onnx", xl)), 0.13025);
+    let index = r#"{"_class_name": "OnnxStableDiffusionXLPipeline"}"#;
+    assert_eq!(facts_of(legacy().graph("unet/model.onnx", xl).put("model_index.json", index)), 0.13025);
     assert_eq!(facts_of(legacy().put("low_res_scheduler/scheduler_config.json", "{}")), 0.08333);
     let deep = Model::new().input("latent_sample", F32, "b, 16, h, w").output("sample", F32, "b, 3, h, w");
-    let facts = facts(Dir::new().graph("transformer/model.onnx", unet()).graph("vae_decoder/model.onnx", deep));
+    let pooled = unet().input("pooled_projections", F32, "b, 8");
+    let facts = facts(Dir::new().graph("transformer/model.onnx", pooled).graph("vae_decoder/model.onnx", deep));
     assert_eq!((facts.scaling_factor.value, facts.shift_factor.value), (1.5305, 0.0609));
 }
 
@@ -31,6 +32,21 @@ fn a_configuration_comes_before_the_family() {
     assert_eq!(facts.scaling_factor.value, 0.25);
     assert_eq!(facts.scaling_factor.source, "vae_encoder/config.json");
     assert_eq!(facts.shift_factor.value, 0.0);
+}
+
+/// The constructor of diffusers' pipeline for the x4 upscaler sets the factor, whatever the VAE's configuration holds.
+#[test]
+fn the_upscalers_scaling_factor_is_that_of_its_pipeline() {
+    let index = r#"{"_class_name": "StableDiffusionUpscalePipeline"}"#;
+    let dir =
+        || legacy().put("vae_decoder/config.json", r#"{"scaling_factor": 0.18215}"#).put("model_index.json", index);
+    let factor = facts(dir()).scaling_factor;
+    assert_eq!(
+        (factor.value, factor.source.as_str()),
+        (0.08333, "that of the x4 upscaler, which its pipeline class sets")
+    );
+    let overrides = Overrides { scaling_factor: Some(0.5), ..Overrides::default() };
+    assert_eq!(Bundle::open(dir().path(), &overrides).unwrap().facts.scaling_factor.value, 0.5);
 }
 
 #[test]
@@ -84,6 +100,35 @@ fn default_sizes_come_from_config_shape_or_family() {
     assert_eq!(pair.default_size.value, (512, 384));
     let none = facts(legacy().put("unet/config.json", r#"{"sample_size": null}"#));
     assert_eq!(none.default_size.value, (512, 512));
+}
+
+/// diffusers' classes for Stable Diffusion read a `sample_size` below 64 that a version before 0.9 wrote as 64; its other
+/// classes do not, nor does a size that is given or fixed change.
+#[test]
+fn old_sample_sizes_are_corrected_as_the_tasks_class_does() {
+    let size = |class: &str, config: &str, task: &str| {
+        let index = format!(r#"{{"_class_name": "{class}"}}"#);
+        let dir = legacy().put("model_index.json", index).put("unet/config.json", config);
+        dir.open().unwrap().default_size(task, false).value.0
+    };
+    let old = r#"{"sample_size": 32, "_diffusers_version": "0.8.1"}"#;
+    assert_eq!(size("StableDiffusionPipeline", old, "text-to-image"), 512);
+    assert_eq!(size("StableDiffusionPipeline", old, "inpaint"), 512);
+    assert_eq!(size("StableDiffusionXLPipeline", old, "text-to-image"), 256);
+    for other in [
+        r#"{"sample_size": 32, "_diffusers_version": "0.9.0"}"#,
+        r#"{"sample_size": 32, "_diffusers_version": "0.39.0"}"#,
+        r#"{"sample_size": 32, "_diffusers_version": "main"}"#,
+        r#"{"sample_size": 32}"#,
+    ] {
+        assert_eq!(size("StableDiffusionPipeline", other, "text-to-image"), 256, "{other}");
+    }
+    let larger = r#"{"sample_size": 96, "_diffusers_version": "0.8.1"}"#;
+    assert_eq!(size("StableDiffusionPipeline", larger, "text-to-image"), 768);
+    assert_eq!(size("OnnxStableDiffusionPipeline", larger, "text-to-image"), 512, "the first ONNX pipelines' own");
+    let overrides = Overrides { sample_size: Some(40), ..Overrides::default() };
+    let dir = legacy().put("unet/config.json", old);
+    assert_eq!(Bundle::open(dir.path(), &overrides).unwrap().default_size("text-to-image", false).value, (320, 320));
 }
 
 #[test]

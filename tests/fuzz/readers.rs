@@ -4,12 +4,15 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use ldm_ort::bundle::{ComponentKind, GraphFile, read_object};
-use ldm_ort::image::InputLimit;
 use ldm_ort::lora::Lora;
 use ldm_ort::rewrite::{Pass, branches, footprint, rewrite};
 use ldm_ort::scheduler::{Config, ForwardProcess, Noise, Request, build};
 use ldm_ort::text::{Inversion, tokenizer::Tokenizer};
-use ldm_ort::{Overrides, Result, Spec, image, metadata, npy};
+use ldm_ort::{
+    Overrides, Result, Spec,
+    image::{self, InputLimit},
+    metadata, npy,
+};
 
 use crate::harness::{Reader, Seed};
 

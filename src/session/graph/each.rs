@@ -27,6 +27,8 @@ pub struct Run<'a> {
     pub inputs: Vec<(&'a str, TensorView<'a>)>,
     /// Where the output is written, row-major.
     pub out: &'a mut [f32],
+    /// The shape that the output has to have. Absent: any of as many values.
+    pub shape: Option<Vec<usize>>,
     /// Another output by its name, and where it is written; that is made anew where it has another shape.
     pub beside: Option<(&'a str, &'a mut ArrayD<f32>)>,
 }
@@ -73,8 +75,8 @@ impl Session {
             // The lock is held while the next run is taken, and no longer.
             let next = || lock(&runs).next().filter(|_| lock(&failure).is_none());
             while let Some(run) = next() {
-                let Run { inputs, out, beside } = run;
-                if let Err(error) = graph.run_into(buffers, &inputs, (output, out), beside, cancel) {
+                let Run { inputs, out, shape, beside } = run;
+                if let Err(error) = graph.run_into(buffers, &inputs, (output, out, shape.as_deref()), beside, cancel) {
                     lock(&failure).get_or_insert(error);
                 }
             }

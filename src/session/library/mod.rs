@@ -49,6 +49,11 @@ impl Flavour {
         }
     }
 
+    /// True if there is an official build of it for this machine, which can be fetched.
+    pub fn is_built_here(self) -> bool {
+        fetch::has_build(self)
+    }
+
     /// The flavour of this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|f| f.name() == name)
