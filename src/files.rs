@@ -57,6 +57,17 @@ pub(crate) fn digest_into(path: &Path, hash: &mut Sha256) -> Result<()> {
     }
 }
 
+/// The sha256 of a file, in hexadecimal.
+///
+/// # Errors
+///
+/// [`Error::Io`] if the file cannot be read.
+pub(crate) fn digest(path: &Path) -> Result<String> {
+    let mut hash = Sha256::new();
+    digest_into(path, &mut hash)?;
+    Ok(hexadecimal(hash))
+}
+
 /// A digest as it is written, in hexadecimal.
 pub(crate) fn hexadecimal(hash: Sha256) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()

@@ -115,7 +115,8 @@ impl Facts {
             Some(n) => Fact::new(n, PIPELINE),
             None => evidence.latent_channels(),
         };
-        let decided = evidence.family(place, index, latent_channels.value, overrides.family);
+        let sizes = (latent_channels.value, spatial_factor.value);
+        let decided = evidence.family(place, index, sizes, overrides.family);
         let family = decided.as_ref().ok().map(|fact| fact.value);
         let fixed_size = evidence.fixed_size(spatial_factor.value);
         let corrected_size = evidence.corrected_size(spatial_factor.value);
@@ -208,7 +209,7 @@ impl<'a> Evidence<'a> {
         &self,
         place: Place<'_>,
         index: &Map<String, Value>,
-        latent_channels: usize,
+        (latent_channels, spatial_factor): (usize, usize),
         stated: Option<Family>,
     ) -> Result<FamilyFact, Option<Refusal>> {
         let contract = self.contract();
@@ -221,6 +222,7 @@ impl<'a> Evidence<'a> {
             contract: contract.as_ref(),
             first_stage: self.first_stage,
             latent_channels,
+            spatial_factor,
             has_low_res_scheduler: self.has_low_res_scheduler,
             reads_bert: place.reads_bert,
         };

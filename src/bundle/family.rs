@@ -110,6 +110,8 @@ pub(super) struct Evidence<'a> {
     pub contract: Option<&'a DenoiserContract>,
     pub first_stage: FirstStage,
     pub latent_channels: usize,
+    /// Pixels an edge per latent value.
+    pub spatial_factor: usize,
     /// True if there is a scheduler for the noise over a small image.
     pub has_low_res_scheduler: bool,
     /// True if a tokenizer is BERT's.
@@ -135,7 +137,7 @@ enum Form {
 }
 
 impl Form {
-    fn of(contract: &DenoiserContract, kind: ComponentKind, latent_channels: usize) -> Self {
+    fn of(contract: &DenoiserContract, kind: ComponentKind, latent_channels: usize, spatial_factor: usize) -> Self {
         let is_of_latents = contract.in_channels.is_none_or(|taken| taken == latent_channels);
         let is_transformer = kind == ComponentKind::Transformer;
         if contract.positions.is_some() {
@@ -148,6 +150,11 @@ impl Form {
             };
         }
         if contract.context_mask.is_some() {
+            if spatial_factor > 8 {
+                return Self::Unknown(
+                    "a mask over its tokens and a VAE with more than 8 pixels per latent, as Sana has it",
+                );
+            }
             let predicts_variance = contract.out_channels.is_none_or(|given| Some(given) != contract.in_channels);
             return match (contract.resolution.is_some(), predicts_variance) {
                 (true, _) => Self::MaskedWithResolution,
@@ -246,7 +253,7 @@ impl Evidence<'_> {
             return Ok(FamilyFact { value: self.refined(family), source, is_named: true });
         }
         let (Some(contract), Some(denoiser)) = (self.contract, self.denoiser) else { return Err(None) };
-        let form = Form::of(contract, denoiser.kind, self.latent_channels);
+        let form = self.form(contract, denoiser.kind);
         let family = self.recognised(form, contract)?;
         let of_config = self.denoiser_class();
         let agrees = |(class, families): (&str, &[Family])| match families.contains(&family) {
@@ -260,6 +267,10 @@ impl Evidence<'_> {
         of_config.map_or(Ok(()), agrees)?;
         let source = format!("what {} takes: {}", denoiser.kind, form.describe());
         Ok(FamilyFact { value: family, source, is_named: false })
+    }
+
+    fn form(&self, contract: &DenoiserContract, kind: ComponentKind) -> Form {
+        Form::of(contract, kind, self.latent_channels, self.spatial_factor)
     }
 
     /// The family of the class in model_index.json.
@@ -340,7 +351,7 @@ impl Evidence<'_> {
     /// Requires that the denoiser takes what denoisers of the family take.
     fn check_form(&self, family: Family, source: &str) -> Result<(), Refusal> {
         let (Some(contract), Some(denoiser)) = (self.contract, self.denoiser) else { return Ok(()) };
-        let form = Form::of(contract, denoiser.kind, self.latent_channels);
+        let form = self.form(contract, denoiser.kind);
         if form.is_of(family) { Ok(()) } else { Err(self.contradiction(source, family.title(), form)) }
     }
 

@@ -6,6 +6,7 @@
 //! which input of a graph plays which role, found by name, then by shape, then by element type, never assumed.
 
 mod component;
+mod configuration;
 mod facts;
 mod family;
 mod hub;

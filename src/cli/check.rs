@@ -10,6 +10,7 @@ use super::progress::Progress;
 use super::run::{LATENTS, fit, found_runtime, load_runtime};
 use super::standard_input::load_spec;
 use crate::error::{Result, count_of};
+use crate::memory;
 use crate::pipeline::{Saver, Stages};
 use crate::plan::{DefaultValue, ModelPlan, Plan, Request};
 
@@ -97,7 +98,11 @@ fn defaults(stage: &str, model: &ModelPlan) -> String {
 /// Tells what is worth knowing of one model's part of a pipeline.
 fn warn(stage: &str, model: &ModelPlan, request: &Request, more: &[String]) -> Result<()> {
     let of_prompts = model.check_prompts(request.task.as_ref())?;
-    for warning in model.warnings().iter().chain(&of_prompts).chain(more) {
+    let of_memory = match memory::available() {
+        Some(free) => model.check_free_memory(free)?,
+        None => None,
+    };
+    for warning in model.warnings().iter().chain(&of_prompts).chain(more).chain(&of_memory) {
         output::say(&format!("warning: {stage}{warning}"));
     }
     Ok(())

@@ -16,6 +16,7 @@ mod prepared;
 mod preview;
 mod progress;
 mod quantize;
+mod replay;
 mod run;
 mod runtime;
 mod standard_input;

@@ -1,14 +1,17 @@
 //! Load a pipeline once, run any number of requests, watch every step.
 
 mod batching;
+mod digests;
 mod observe;
 mod parts;
 mod picture;
 mod previews;
+mod recorder;
 mod save;
 mod stages;
 
 use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ndarray::{ArrayD, Axis, Slice};
@@ -16,7 +19,8 @@ use ndarray::{ArrayD, Axis, Slice};
 use crate::denoise::{Batch, BatchNoise, Cached, Control, Denoiser, Evaluations, GraphDenoiser, Outer, denoise};
 use crate::error::{Error, Result, StepPosition};
 use crate::image;
-use crate::plan::{ControlPart, ModelPlan, OuterPlan, Request, Sizes};
+use crate::memory;
+use crate::plan::{ControlPart, ModelPlan, OuterPlan, Request, RunSettings, Sizes};
 use crate::prepared::Entry;
 use crate::session::{Cancel, Runtime};
 use crate::task::{self, Given, Handed, Paste, Stage};
@@ -24,9 +28,11 @@ use crate::task::{self, Given, Handed, Paste, Stage};
 use parts::{Beginning, Decoding, Denoising, Opener, Parts};
 use previews::Watching;
 
+pub use digests::{ModelDigests, configuration_digests, model_digest};
 pub use observe::{Event, Observer, Unwatched};
 pub use picture::{Picture, Timings};
-pub use save::{Recorder, Saver, model_digest};
+pub use recorder::{Recorder, arithmetic};
+pub use save::Saver;
 pub use stages::Stages;
 
 /// A model, opened and ready.
@@ -44,6 +50,8 @@ struct Drawn {
     paste: Option<Paste>,
     calls: usize,
     evaluations: Evaluations,
+    /// What the request was as it was run.
+    settings: Arc<RunSettings>,
     /// Each picture's share of the time that it took.
     seconds: f64,
 }
@@ -54,13 +62,19 @@ impl Pipeline {
     ///
     /// # Errors
     /// [`Error::Graph`] where the runtime refuses a graph, [`Error::Provider`] where no provider of a list can be used,
-    /// [`Error::Model`] where graph and tokenizer do not fit, [`Error::Interrupted`] when the observer breaks.
+    /// [`Error::Model`] where graph and tokenizer do not fit, [`Error::Memory`] if the machine has less memory free than a
+    /// run takes, [`Error::Interrupted`] when the observer breaks.
     pub fn load(mut plan: ModelPlan, runtime: &Runtime, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Self> {
         let mut parts = Parts::default();
         for note in plan.choose_providers(runtime)? {
             stop_if(observer.notice(Event::Warning(note)), None)?;
         }
         plan.measured = batching::known(&plan, runtime)?;
+        if let Some(free) = memory::available()
+            && let Some(warning) = plan.check_free_memory(free)?
+        {
+            stop_if(observer.notice(Event::Warning(warning)), None)?;
+        }
         Opener::new(&plan, runtime, cancel, observer).load(&mut parts)?;
         if batching::is_due(&plan) {
             // It was opened for a way that may be another, and makes room.
@@ -299,7 +313,8 @@ impl Pipeline {
         timings.denoise += (denoised - prepared - previewed).as_secs_f64();
         self.release(|parts| &mut parts.denoising);
         let seconds = (denoised - started).as_secs_f64() / images as f64;
-        Ok(Drawn { indices, latents: sample, paste, calls, evaluations, seconds })
+        let settings = Arc::new(RunSettings::of(request, &self.plan));
+        Ok(Drawn { indices, latents: sample, paste, calls, evaluations, settings, seconds })
     }
 
     /// Makes the picture of one row of a batch.
@@ -346,6 +361,7 @@ impl Pipeline {
             latents: latents.index_axis(Axis(0), 0).to_owned(),
             calls: drawn.calls,
             evaluations: vec![drawn.evaluations],
+            settings: vec![Arc::clone(&drawn.settings)],
             seconds: drawn.seconds + took,
             stages: 0,
         })

@@ -295,7 +295,7 @@ fn key(source: &str, runtime: &Runtime, passes: &[Pass], options: &SessionOption
 }
 
 /// What of this machine's processor decides how weights are laid out.
-fn processor() -> String {
+pub(crate) fn processor() -> String {
     let mut parts = vec![std::env::consts::ARCH];
     #[cfg(target_arch = "x86_64")]
     {

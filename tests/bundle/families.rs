@@ -153,7 +153,7 @@ fn a_model_without_a_class_is_known_by_what_it_takes() {
 fn a_model_of_no_known_form_is_refused() {
     let config = |component: &str, text: &str| bare("unet", unet()).put(&format!("{component}/config.json"), text);
     let pixels = Dir::new().graph("unet/model.onnx", unet()).graph("text_encoder/model.onnx", text_encoder());
-    let rows: [(Dir, &[&str]); 11] = [
+    let rows: [(Dir, &[&str]); 12] = [
         (bare("transformer", unet()), &["no known family", "neither pooled text nor a mask"]),
         (bare("transformer", packed(16)), &["no known family", "no pooled text, as FLUX.2 and Chroma"]),
         (
@@ -161,6 +161,11 @@ fn a_model_of_no_known_form_is_refused() {
             &["no known family", "as FLUX.1 Fill and Control"],
         ),
         (bare("transformer", masked(4)), &["no known family", "no variance in its prediction, as Sana"]),
+        (
+            bare("transformer", masked(8))
+                .put("vae_decoder/config.json", r#"{"block_out_channels": [1, 1, 1, 1, 1, 1]}"#),
+            &["more than 8 pixels per latent, as Sana"],
+        ),
         (bare("unet", sd3()), &["no known family", "a pooled vector and no sizes"]),
         (pixels, &["no known family", "DeepFloyd IF"]),
         (

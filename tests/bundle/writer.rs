@@ -92,6 +92,20 @@ impl Model {
         self
     }
 
+    /// A stored list of whole numbers, or one number without axes.
+    #[allow(dead_code)]
+    pub fn whole(mut self, name: &str, values: &[i64], is_list: bool) -> Self {
+        let mut tensor = Vec::new();
+        if is_list {
+            number(&mut tensor, 1, values.len() as u64);
+        }
+        number(&mut tensor, 2, I64);
+        bytes(&mut tensor, 8, name.as_bytes());
+        bytes(&mut tensor, 9, &values.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<u8>>());
+        bytes(&mut self.graph, 5, &tensor);
+        self
+    }
+
     /// A float tensor whose values are in another file.
     pub fn external(mut self, name: &str, dims: &[u64], location: &str, offset: u64) -> Self {
         let mut tensor = tensor(name, F32, dims);

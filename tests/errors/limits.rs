@@ -185,3 +185,62 @@ fn control_characters_are_escaped() {
     let got = run(scratch.path(), &["check", "key.toml"]);
     assert!(got.stderr.contains("\\u001b[31m"), "{got}");
 }
+
+/// Writes another length over every axis of this name, without changing the length of the file: numbers in protobuf may
+/// be written in more bytes than they need, and what is left over becomes the axis's denotation.
+fn fix_axis(folder: &Folder, graph: &str, name: &str, length: u64) {
+    let mut bytes = folder.read(graph);
+    let axis = [&[0x12, name.len() as u8], name.as_bytes()].concat();
+    let (number, denoted) = match name.len() {
+        short @ ..=9 => (short + 1, 0),
+        10 => (9, 2),
+        long => (10, long - 9),
+    };
+    let digits =
+        (0..number).map(|at| (length >> (7 * at).min(63)) as u8 & 0x7f | if at + 1 < number { 0x80 } else { 0 });
+    let mut fixed: Vec<u8> = std::iter::once(0x08).chain(digits).collect();
+    if denoted > 0 {
+        fixed.extend([0x1a, denoted as u8 - 2]);
+        fixed.extend(std::iter::repeat_n(b'x', denoted - 2));
+    }
+    assert_eq!(fixed.len(), axis.len());
+    let mut found = 0;
+    for at in 0..bytes.len() - axis.len() {
+        if bytes[at..].starts_with(&axis) {
+            bytes[at..at + axis.len()].copy_from_slice(&fixed);
+            found += 1;
+        }
+    }
+    assert!(found > 0, "{name} is no axis of {graph}");
+    folder.write(graph, bytes);
+}
+
+/// A length that nothing can be allocated for is refused when the file is read.
+#[test]
+fn huge_axes_are_refused() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let folder = Folder::new(scratch.path());
+    folder.write("pipeline.toml", IMAGE_TO_IMAGE.replace("MODEL", "model"));
+    folder.picture("in.png", 64, 64);
+    for (graph, axes) in [
+        ("unet", &["batch_size", "height", "width", "sequence_length"][..]),
+        ("text_encoder", &["batch_size", "sequence_length"]),
+        ("vae_encoder", &["batch_size", "sample_height", "sample_width"]),
+        ("vae_decoder", &["batch_size", "latent_height", "latent_width"]),
+    ] {
+        for axis in axes {
+            for length in [1 << 40, i64::MAX as u64, 1 << 20] {
+                if length == 1 << 20 && *axis != "batch_size" {
+                    continue;
+                }
+                folder.copy(&models().join("sd1"), "model");
+                fix_axis(&folder, &format!("model/{graph}/model.onnx"), axis, length);
+                for command in ["check", "run"] {
+                    let got = run(scratch.path(), &[command, "pipeline.toml"]);
+                    assert_eq!(got.code, Some(2), "{graph} {axis} {length}: {got}");
+                    assert!(got.stderr.contains(&length.to_string()), "{graph} {axis}: {got}");
+                }
+            }
+        }
+    }
+}

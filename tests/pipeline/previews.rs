@@ -13,13 +13,13 @@ use ndarray::{ArrayD, Axis, Slice};
 use serde_json::Value;
 
 use super::common::{answer, ldm_ort, models};
-use super::{bytes, case, draw, text};
+use super::{bytes, case, draw, redraw, text};
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/previews")
 }
 
-fn runtime() -> Runtime {
+pub(super) fn runtime() -> Runtime {
     Runtime::load(&LibraryArgs::default().to_options(None)).expect("an ONNX Runtime is found or fetched")
 }
 
@@ -54,7 +54,7 @@ fn with_small_decoder(folder: &Path, model: &str, name: &str) -> PathBuf {
     to
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a folder");
     for entry in std::fs::read_dir(from).expect("a folder to copy") {
         let entry = entry.expect("an entry");
@@ -248,7 +248,7 @@ fn a_picture_of_the_small_decoder_says_so() {
     assert_ne!(bytes(&full.paths[0]), bytes(&small.paths[0]));
 
     let again = tempfile::tempdir().expect("a folder");
-    let made = draw(again.path(), ["--from", text(&small.paths[0])]);
+    let made = redraw(again.path(), &small.paths[0], &file);
     assert_eq!(bytes(&made.paths[0]), bytes(&small.paths[0]));
     let mut command = ldm_ort(folder.path());
     command.args(["check", "pipeline.toml", "--set", "model.decoder=small"]);

@@ -2,6 +2,7 @@
 
 mod external;
 pub(crate) mod frame;
+mod limits;
 mod modules;
 mod norm;
 pub(crate) mod proto;
@@ -138,6 +139,8 @@ impl GraphFile {
         for function in &model.functions {
             contents.operators.remove(&Operator { domain: domain(&function.domain), name: function.name.clone() });
         }
+        let outputs: Vec<TensorInfo> = graph.output.iter().map(tensor_info).collect();
+        limits::check(path, file_bytes, inputs.iter().chain(&outputs), &contents.tensors)?;
         let external = external::check(path, contents.tensors.iter().copied())?;
         let mut weights: BTreeMap<i32, u64> = BTreeMap::new();
         for tensor in &contents.tensors {
@@ -155,7 +158,7 @@ impl GraphFile {
             ir_version: model.ir_version,
             producer: format!("{} {}", model.producer_name, model.producer_version).trim().to_owned(),
             opsets: model.opset_import.iter().map(|o| (domain(&o.domain), o.version)).collect(),
-            outputs: graph.output.iter().map(tensor_info).collect(),
+            outputs,
             float_inputs: BTreeMap::new(),
             table_rows: inputs
                 .iter()
