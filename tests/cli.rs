@@ -350,7 +350,7 @@ fn eight_runs_at_once_keep_eight_images() {
     assert_eq!(printed, there, "each run printed the name of a file of its own, and left nothing else");
     let record = |path: &String| {
         let path = folder.path().join(path);
-        ldm_ort::image::load(&path, Default::default()).expect("the image is whole");
+        ldm_ort::image::load(&path, ldm_ort::image::InputLimit::default()).expect("the image is whole");
         ldm_ort::metadata::read_png(&path).expect("a record").steps
     };
     let mut found: Vec<_> = there.iter().map(record).collect();
