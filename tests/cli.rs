@@ -135,9 +135,9 @@ fn init_prints_a_pipeline_that_passes_check() {
 fn check_tells_every_default_and_its_source() {
     let folder = tempfile::tempdir().expect("a folder");
     for (name, width, height) in [("in.png", 48, 40), ("low.png", 8, 8)] {
-        image::RgbImage::from_pixel(width, height, image::Rgb([255; 3]))
-            .save(folder.path().join(name))
-            .expect("an image");
+        // White, so that it is a mask with something to draw, too.
+        let white = image::RgbImage::from_pixel(width, height, image::Rgb([255; 3]));
+        white.save(folder.path().join(name)).expect("an image");
     }
     let (image, mask) = ("image = 'in.png'\n", "mask = 'in.png'\n");
     let masked = format!("{image}{mask}");
