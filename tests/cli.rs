@@ -135,7 +135,9 @@ fn init_prints_a_pipeline_that_passes_check() {
 fn check_tells_every_default_and_its_source() {
     let folder = tempfile::tempdir().expect("a folder");
     for (name, width, height) in [("in.png", 48, 40), ("low.png", 8, 8)] {
-        image::RgbImage::new(width, height).save(folder.path().join(name)).expect("an image");
+        image::RgbImage::from_pixel(width, height, image::Rgb([255; 3]))
+            .save(folder.path().join(name))
+            .expect("an image");
     }
     let (image, mask) = ("image = 'in.png'\n", "mask = 'in.png'\n");
     let masked = format!("{image}{mask}");
@@ -348,7 +350,7 @@ fn eight_runs_at_once_keep_eight_images() {
     assert_eq!(printed, there, "each run printed the name of a file of its own, and left nothing else");
     let record = |path: &String| {
         let path = folder.path().join(path);
-        ldm_ort::image::load(&path, Default::default()).expect("the image is whole");
+        ldm_ort::image::load(&path, ldm_ort::image::InputLimit::default()).expect("the image is whole");
         ldm_ort::metadata::read_png(&path).expect("a record").steps
     };
     let mut found: Vec<_> = there.iter().map(record).collect();
@@ -497,7 +499,8 @@ fn scripts_and_flags_that_are_named_exist() {
 
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut of_program = flags(&ldm_ort::cli::args::Cli::command());
-    of_program.extend(["--help".to_owned(), "--version".to_owned()]);
+    // clap's own, and the one that stands for any.
+    of_program.extend(["--help", "--version", "--flag"].map(str::to_owned));
     let mut texts = files(&root.join("src"), &["rs"]);
     texts.extend(["docs", "models", "examples"].iter().flat_map(|folder| files(&root.join(folder), &["md", "rs"])));
     texts.extend(["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"].map(|name| root.join(name)));

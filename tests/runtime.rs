@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use ldm_ort::Error;
 use ldm_ort::cli::args::LibraryArgs;
 use ldm_ort::session::{
-    Cancel, Env, Placement, ProviderChoice, Runtime, RuntimeOptions, Session, SessionOptions, Source, Verdict, search,
+    Cancel, Env, Placement, ProviderChoice, Run, Runtime, RuntimeOptions, Session, SessionOptions, Source, Verdict,
+    search,
 };
 use ldm_ort::tensor::{DType, Dim, TensorInfo, TensorView};
 use ndarray::{Array4, ArrayD, IxDyn, arr0, arr1};
@@ -104,6 +105,18 @@ fn runs_with_several_inputs_and_chosen_outputs() {
     }
     let error = session.run_into(&inputs, "out_sample", &mut out[1..], &Cancel::new()).unwrap_err().to_string();
     assert!(error.contains("output out_sample: expected 119 values, found [2, 4, 3, 5] with 120"), "{error}");
+
+    // A denoiser that gives as many values in another shape, such as height and width in the other order.
+    for (shape, fits) in [(vec![2, 4, 3, 5], true), (vec![2, 4, 5, 3], false), (vec![2, 60], false)] {
+        let inputs = vec![("timestep", t.view().into()), ("scale", s.view().into()), ("sample", x.view().into())];
+        let run = Run { inputs, out: &mut out, shape: Some(shape.clone()), beside: None };
+        let ran = session.run_each(vec![run], "out_sample", &Cancel::new());
+        assert_eq!(ran.is_ok(), fits, "{shape:?}");
+        if let Err(error) = ran {
+            let told = format!("output out_sample: expected the shape {shape:?}, found [2, 4, 3, 5]");
+            assert!(error.to_string().contains(&told), "{error}");
+        }
+    }
 }
 
 #[test]

@@ -49,9 +49,6 @@ pub struct Facts {
     pub latent_multiple: Fact<usize>,
     /// The size, width and height in pixels, that the model was trained at.
     pub default_size: Fact<(usize, usize)>,
-    /// The default size that diffusers' classes for Stable Diffusion read from a denoiser's configuration whose `sample_size`
-    /// is below 64 and that a diffusers before 0.9 wrote: they take 64 instead.
-    pub corrected_size: Option<Fact<(usize, usize)>>,
     /// True if neither the pipeline file nor the graphs decide the default size.
     pub is_size_open: bool,
     /// The size, width and height in pixels, that the denoiser's graph is fixed to, where it is.
@@ -89,7 +86,6 @@ impl Facts {
         let decided = evidence.family(place, index, (latent_channels.value, spatial_factor.value), overrides.family);
         let family = decided.as_ref().ok().map(|fact| fact.value);
         let fixed_size = evidence.fixed_size(spatial_factor.value);
-        let corrected_size = evidence.corrected_size(spatial_factor.value);
         let is_size_open = overrides.sample_size.is_none() && fixed_size.is_none();
         let default_size = match (overrides.sample_size, &fixed_size) {
             (Some(n), _) => {
@@ -109,7 +105,6 @@ impl Facts {
             latent_channels,
             spatial_factor,
             default_size,
-            corrected_size,
             is_size_open,
             fixed_size,
         }
@@ -345,21 +340,6 @@ impl<'a> Evidence<'a> {
         ))
     }
 
-    fn corrected_size(&self, factor: usize) -> Option<Fact<(usize, usize)>> {
-        const CORRECT: usize = 64;
-        let size = from_config(self.denoiser?, &|c| {
-            let mut parts = json::string(c, "_diffusers_version")?.split('.').map(|part| part.parse::<u64>().ok());
-            let is_old = (parts.next()??, parts.next()??) < (0, 9);
-            json::count(c, "sample_size").filter(|&size| is_old && size < CORRECT)
-        })?;
-        let side = CORRECT.saturating_mul(factor);
-        let source = format!("sample_size {CORRECT} instead of {} in {}, × {factor}", size.value, size.source);
-        Some(Fact::new(
-            (side, side),
-            format!("{source}, as diffusers reads configurations from before its version 0.9"),
-        ))
-    }
-
     fn default_size(&self, factor: usize, family: Option<Family>) -> Fact<(usize, usize)> {
         let sizes = |c: &Map<String, Value>| match c.get("sample_size")? {
             Value::Array(pair) => {
@@ -409,7 +389,10 @@ impl<'a> Evidence<'a> {
     }
 }
 
-fn from_config<T>(component: &Component, read: &impl Fn(&Map<String, Value>) -> Option<T>) -> Option<Fact<T>> {
+pub(super) fn from_config<T>(
+    component: &Component,
+    read: &impl Fn(&Map<String, Value>) -> Option<T>,
+) -> Option<Fact<T>> {
     let value = read(&component.config)?;
     let file = component.config_path.as_deref().map(short_path).unwrap_or_default();
     Some(Fact::new(value, file))

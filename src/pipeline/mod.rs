@@ -312,6 +312,7 @@ impl Pipeline {
         timings.evaluations += evaluations;
         timings.denoise += (denoised - prepared - previewed).as_secs_f64();
         self.release(|parts| &mut parts.denoising);
+        self.wait_checked(cancel)?;
         let seconds = (denoised - started).as_secs_f64() / images as f64;
         let settings = Arc::new(RunSettings::of(request, &self.plan));
         Ok(Drawn { indices, latents: sample, paste, calls, evaluations, settings, seconds })
@@ -351,6 +352,7 @@ impl Pipeline {
         if row + 1 == drawn.indices.len() {
             self.release(|parts| &mut parts.decoding);
         }
+        self.wait_checked(cancel)?;
         let prompt = index / request.images;
         Ok(Picture {
             index,
@@ -380,6 +382,12 @@ impl Pipeline {
         if !self.parts.stay {
             *part(&mut self.parts) = None;
         }
+    }
+
+    /// Waits until the optimized graphs that were opened are checked, so that no image is handed out that a damaged one
+    /// made.
+    fn wait_checked(&self, cancel: &Cancel) -> Result<()> {
+        self.plan.prepared.as_ref().map_or(Ok(()), |cache| cache.wait_checked(cancel))
     }
 
     /// The pictures that the control networks follow, `[1, 3, h, w]` in [0, 1].

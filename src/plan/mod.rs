@@ -35,7 +35,7 @@ use std::sync::Arc;
 
 use ndarray::ArrayD;
 
-use crate::bundle::{Bundle, Family};
+use crate::bundle::Bundle;
 use crate::denoise::{Cache, Share};
 use crate::error::{Error, Result, count_of};
 use crate::image::InputLimit;
@@ -46,7 +46,7 @@ use crate::session::find_provider;
 use crate::spec::{Batching, Hand, Spec};
 use crate::task::{self, Rounding, Task};
 use crate::tiles::Tiles;
-use defaults::Filling;
+use defaults::{Filling, planned_strength};
 use size::{size, tiles};
 use stages::{LatentSpace, Offer};
 
@@ -365,17 +365,6 @@ fn schedule(
     }
     scheduler.span(built.as_ref(), spec.run.denoising_start, spec.run.denoising_end)?;
     Ok((scheduler, steps, custom, planned_strength))
-}
-
-/// The strength that a schedule may be planned for: `LatentConsistencyModelImg2ImgPipeline` counts it in the steps of the
-/// model's training and runs as many steps as are asked for. Another class counts it in steps, on such a UNet too.
-fn planned_strength(spec: &Spec, bundle: &Bundle, model: Option<&ModelPlan>, task: &dyn Task) -> Option<f64> {
-    let is_consistent = model.is_some_and(|model| model.model.denoiser.timestep_cond.is_some());
-    let class = bundle.pipeline_class(task.name(), !spec.controls.is_empty());
-    let plans = class.is_none_or(|class| class.family == Family::LatentConsistency);
-    let is_image_to_image = task.name() == "image-to-image";
-    let is_planned = is_consistent && plans && is_image_to_image && spec.run.denoising_start.is_none();
-    task.strength().filter(|_| is_planned)
 }
 
 /// The seed of the first picture: the user's, or one nobody chose.

@@ -21,8 +21,8 @@ pub struct Device {
     /// of preference. Providers of a list that cannot be used on this machine are skipped with a warning, and so are their
     /// options; it is an error if none can be used. Nothing falls to the CPU unless the list ends in it.
     pub providers: Vec<String>,
-    /// `threads`: of the CPU, 1 to 1024, at most as many as the process may use (its affinity mask and its control groups'
-    /// quota). Absent: one for each physical core that the process may use.
+    /// `threads`: of the CPU, 1 to 1024, at most as many as the CPUs that the process's affinity mask and its control groups'
+    /// quota leave it, unless `overcommit` allows more. Absent: one for each physical core that the process may use.
     pub threads: Option<usize>,
     /// `batching`: how the rows of one call of the denoiser are run.
     pub batching: Batching,
@@ -38,7 +38,8 @@ pub struct Device {
     /// the other and pictures decoded in tiles where it takes that; what does not fit in any way is refused. On the
     /// processor only, and about graphs that are prepared.
     pub memory: Option<u64>,
-    /// `overcommit = false`: true starts a run also if it needs more memory than the machine has free.
+    /// `overcommit = false`: true starts a run also if it needs more memory than the machine has free, and with more threads
+    /// than the process may use CPUs.
     pub overcommit: bool,
     /// `[device.COMPONENT]` with `provider`: components that run elsewhere.
     pub components: BTreeMap<ComponentKind, Vec<String>>,

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use ldm_ort::denoise::Share;
-use ldm_ort::image::{encode_png, load, save_png};
+use ldm_ort::image::{InputLimit, encode_png, load, save_png};
 use ldm_ort::metadata::{self, Record};
 use ldm_ort::pipeline::Recorder;
 use ldm_ort::rng::Stream;
@@ -40,7 +40,7 @@ fn again(folder: &Path, image: &str, flags: &[&str]) -> Answer {
 
 /// Writes an image with this record.
 fn forge(path: &Path, pixels: &Path, record: &Record) {
-    let png = encode_png(&load(pixels, Default::default()).expect("an image"), &record.chunks().expect("JSON"))
+    let png = encode_png(&load(pixels, InputLimit::default()).expect("an image"), &record.chunks().expect("JSON"))
         .expect("a PNG");
     save_png(path, &png).expect("the folder can be written");
 }

@@ -72,7 +72,7 @@ fn what_is_kept_is_written_and_drawn_again() {
     );
     // What was kept is a picture of the file's own tables alone.
     let base_model = Spec::load(&pipeline, &Overrides::default()).expect("a pipeline").model.path;
-    let flags = ["--from", text(&all.paths[2]), "--set", "output.dir=x", "--model", text(&base_model)];
+    let flags = ["--from", text(&all.paths[2]), "--model", text(&base_model)];
     let base = draw(again.path(), flags);
     assert_eq!(pixels(&base.paths[0]), pixels(&all.paths[2]));
 }

@@ -202,6 +202,9 @@ impl Runtime {
     }
 }
 
+/// The target under which the loader of the library logs.
+pub const LOADER_LOG: &str = "ort::load_dynamic";
+
 /// Loads the library into ort and creates the environment.
 fn start(path: &Path) -> Result<ort::environment::Environment> {
     let failed = |problem: String| Error::runtime(format!("{}: {problem}", path.display()), "");
