@@ -1,7 +1,7 @@
 //! diffusers' pipeline classes, and the one that runs a task on a model.
 //!
 //! A class decides more than the order of its steps: its constructor corrects the scheduler's configuration, and its call
-//! has defaults of its own. [`table`] has one row for each class that this engine reproduces, from diffusers 0.39.
+//! has defaults of its own. [`table()`] has one row for each class that this engine reproduces, from diffusers 0.39.
 //! [`for_task`] finds the class that diffusers uses for a task, as its `AutoPipelineFor…` and `from_pipe` do:
 //! `StableDiffusionPipeline` becomes `StableDiffusionInpaintPipeline` for inpainting, and with a control network
 //! `StableDiffusionControlNetInpaintPipeline`.
