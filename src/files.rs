@@ -4,6 +4,7 @@ mod atomic;
 mod home;
 mod link;
 mod reading;
+mod system;
 mod target;
 
 use std::fs::File;
@@ -16,6 +17,7 @@ pub(crate) use atomic::{replace, write_new, write_new_or_same, write_whole};
 pub(crate) use home::expand_home;
 pub(crate) use link::broken_link;
 pub(crate) use reading::{open, read, read_at_most, read_text};
+pub(crate) use system::{flush_to_disk, open_lock_file, rename_folder};
 pub(crate) use target::{is_stream, require_format, require_writable_file, require_writable_folder};
 
 use crate::error::{Error, NotRegularFile, Result};
@@ -53,6 +55,17 @@ pub(crate) fn digest_into(path: &Path, hash: &mut Sha256) -> Result<()> {
             n => hash.update(&buffer[..n]),
         }
     }
+}
+
+/// The sha256 of a file, in hexadecimal.
+///
+/// # Errors
+///
+/// [`Error::Io`] if the file cannot be read.
+pub(crate) fn digest(path: &Path) -> Result<String> {
+    let mut hash = Sha256::new();
+    digest_into(path, &mut hash)?;
+    Ok(hexadecimal(hash))
 }
 
 /// A digest as it is written, in hexadecimal.

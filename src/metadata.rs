@@ -1,5 +1,7 @@
 //! What goes into a picture file beside its pixels: how it was made, so that it can be made again.
 
+mod differences;
+
 use std::collections::BTreeMap;
 use std::io::BufReader;
 use std::path::Path;
@@ -10,6 +12,8 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::guard::contain;
 
+pub use differences::differing_files;
+
 /// The keyword of the PNG text chunk that holds the [`Record`] as JSON.
 pub const RECORD_KEYWORD: &str = "ldm-ort";
 
@@ -17,7 +21,12 @@ pub const RECORD_KEYWORD: &str = "ldm-ort";
 pub const PARAMETERS_KEYWORD: &str = "parameters";
 
 /// The version of the record that this version of the program writes and reads.
-pub const SCHEMA: u32 = 1;
+///
+/// Version 1 had neither `weights`, `files`, `arithmetic` nor `unrecorded`, and absolute paths in `pipeline`.
+pub const SCHEMA: u32 = 2;
+
+/// This program and its version, as records name it.
+pub const ENGINE: &str = concat!("ldm-ort ", env!("CARGO_PKG_VERSION"));
 
 /// The most bytes that a compressed record is unpacked to.
 const LONGEST_RECORD: usize = 16 << 20;
@@ -31,12 +40,21 @@ pub struct Record {
     pub engine: String,
     /// The version of ONNX Runtime.
     pub runtime: String,
+    /// What rounding depends on beside that: the CPU's instructions, and if graphs were optimized ahead of the run.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub arithmetic: String,
     /// The execution providers asked for, in order of preference.
     pub providers: Vec<String>,
     /// The model directory's name.
     pub model: String,
     /// sha256 over all graphs and their weights, in hexadecimal.
     pub model_digest: String,
+    /// sha256 of each graph with its weights by its component, of each LoRA and of each embedding, in hexadecimal.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub weights: BTreeMap<String, String>,
+    /// sha256 of each configuration and tokenizer file, by its path in the model directory, in hexadecimal.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub files: BTreeMap<String, String>,
     /// The task's name in pipeline.toml.
     pub task: String,
     /// The prompt of this picture.
@@ -58,7 +76,8 @@ pub struct Record {
     pub width: usize,
     /// Height in pixels.
     pub height: usize,
-    /// The pipeline that makes this picture, as the text of a pipeline file with absolute paths.
+    /// The pipeline that makes this image, as the text of a pipeline file. Its paths are relative, and those of files
+    /// outside of the current directory bare names, unless `[output] record_paths` asked for absolute ones.
     pub pipeline: String,
     /// Which of that pipeline's pictures this is, counted from 0.
     pub index: usize,
@@ -74,6 +93,10 @@ pub struct Record {
     /// What was done with the picture after that: the `[[stage]]` tables.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub stages: Vec<StageRecord>,
+    /// What was changed by a program after planning and no pipeline file can say, a sentence each. If there is any, the
+    /// image cannot be made again from this record.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub unrecorded: Vec<String>,
 }
 
 /// What one of several models in a row did with a picture that the one before it had made.
@@ -85,6 +108,12 @@ pub struct StageRecord {
     pub model: String,
     /// sha256 over all graphs and their weights, in hexadecimal.
     pub model_digest: String,
+    /// As [`Record::weights`].
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub weights: BTreeMap<String, String>,
+    /// As [`Record::files`].
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub files: BTreeMap<String, String>,
     /// The task's name in pipeline.toml.
     pub task: String,
     /// The scheduler's name in pipeline.toml.
@@ -259,14 +288,17 @@ fn text_of(info: &png::Info<'_>) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn record() -> Record {
+    pub(super) fn record() -> Record {
         Record {
             schema: SCHEMA,
             engine: "ldm-ort 0.1.0".into(),
             runtime: "1.31.1".into(),
+            arithmetic: "x86_64 avx2, graphs as stored".into(),
             providers: vec!["cpu".into()],
             model: "shapes".into(),
             model_digest: "0123456789abcdef".into(),
+            weights: BTreeMap::from([("unet".into(), "01".into()), ("lora[0]".into(), "02".into())]),
+            files: BTreeMap::from([("scheduler/scheduler_config.json".into(), "03".into())]),
             task: "text-to-image".into(),
             prompt: "a red circle".into(),
             negative_prompt: "blue".into(),
@@ -283,6 +315,7 @@ mod tests {
             fewer_evaluations: None,
             inputs: BTreeMap::from([("run.latents".into(), "0123".into())]),
             stages: Vec::new(),
+            unrecorded: Vec::new(),
         }
     }
 
@@ -297,6 +330,8 @@ mod tests {
             hand: "latents".into(),
             model: "refiner".into(),
             model_digest: "fedcba9876543210".into(),
+            weights: BTreeMap::new(),
+            files: BTreeMap::new(),
             task: "image-to-image".into(),
             scheduler: "euler".into(),
             steps: 20,

@@ -316,6 +316,103 @@ fn what_is_no_result_goes_to_stderr() {
     assert_eq!(quiet.stdout.lines().count(), 1, "{quiet}");
 }
 
+/// The golden pipeline of the tiny model, as an argument.
+fn plain() -> String {
+    let pipeline = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pipelines/plain/pipeline.toml");
+    pipeline.to_str().expect("the path is Unicode").to_owned()
+}
+
+/// Eight runs at once whose images have one name and different contents: each keeps its own, whole.
+#[test]
+fn eight_runs_at_once_keep_eight_images() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let steps: Vec<String> = (1..=8).map(|steps| steps.to_string()).collect();
+    let runs = steps.iter().map(|steps| {
+        let mut command = ldm_ort(folder.path());
+        command.args(["run", &plain(), "--output", "out", "--seed", "5", "--preview", "1", "--steps", steps]);
+        command.spawn().expect("the program starts")
+    });
+    let runs: Vec<_> = runs.collect();
+    let mut printed: Vec<_> = runs
+        .into_iter()
+        .map(|run| {
+            let answer: Answer = run.wait_with_output().expect("the run ends").into();
+            assert_eq!(answer.code, Some(0), "{answer}");
+            answer.stdout.trim().to_owned()
+        })
+        .collect();
+    printed.sort();
+    let mut there: Vec<_> = std::fs::read_dir(folder.path().join("out"))
+        .expect("the folder")
+        .map(|entry| format!("out/{}", entry.expect("an entry").file_name().to_string_lossy()))
+        .collect();
+    there.sort();
+    assert_eq!(printed, there, "each run printed the name of a file of its own, and left nothing else");
+    let record = |path: &String| {
+        let path = folder.path().join(path);
+        ldm_ort::image::load(&path, Default::default()).expect("the image is whole");
+        ldm_ort::metadata::read_png(&path).expect("a record").steps
+    };
+    let mut found: Vec<_> = there.iter().map(record).collect();
+    found.sort_unstable();
+    assert_eq!(found, (1..=8).collect::<Vec<_>>());
+}
+
+/// A run whose preview has the name of another run's leaves that one alone.
+#[test]
+fn a_preview_of_another_run_stays() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let arguments = ["run", &plain(), "--output", "out", "--seed", "5", "--steps", "2", "--preview"];
+    let path = printed(folder.path(), &arguments);
+    let theirs = folder.path().join(path.trim()).with_extension("preview.png");
+    std::fs::write(&theirs, "another run's").expect("a file");
+    printed(folder.path(), &arguments);
+    assert_eq!(std::fs::read(&theirs).expect("it is there"), b"another run's");
+    assert_eq!(std::fs::read_dir(folder.path().join("out")).expect("the folder").count(), 2);
+}
+
+/// `--save-latents` and `[output] dir` go where their names lead: into a FIFO or device, through a link, to `~`.
+#[cfg(unix)]
+#[test]
+fn outputs_go_where_their_names_lead() {
+    use std::os::unix::fs::{FileTypeExt, symlink};
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    let pipeline = format!(
+        "[model]\npath = '~/model'\n[task.text-to-image]\nprompt = 'a'\n[run]\nsteps = 1\nseed = 1\n\
+         [output]\ndir = '~/images'\n",
+    );
+    std::fs::write(at("pipeline.toml"), pipeline).expect("a file");
+    symlink(models().join("sd1"), at("model")).expect("a link");
+    symlink("real.npy", at("link.npy")).expect("a link");
+    assert!(std::process::Command::new("mkfifo").arg(at("pipe")).status().expect("mkfifo is there").success());
+    let run = |latents: &str| {
+        let mut command = ldm_ort(folder.path());
+        command.env("HOME", folder.path()).args(["run", "pipeline.toml", &format!("--save-latents={latents}")]);
+        // Where HOME is another, the runtime's cache still is the usual one.
+        let cache = directories::BaseDirs::new().expect("a home").cache_dir().to_path_buf();
+        command.env("XDG_CACHE_HOME", cache);
+        let answer = answer(command);
+        assert_eq!(answer.code, Some(0), "{latents}: {answer}");
+    };
+    run("~/home.npy");
+    let latents = std::fs::read(at("home.npy")).expect("latents");
+    run("link.npy");
+    assert!(std::fs::symlink_metadata(at("link.npy")).expect("a link").is_symlink());
+    assert_eq!(std::fs::read(at("real.npy")).expect("latents"), latents);
+    let reader = std::thread::spawn({
+        let pipe = at("pipe");
+        move || std::fs::read(pipe).expect("what goes through")
+    });
+    run("pipe");
+    assert_eq!(reader.join().expect("the reader"), latents);
+    assert!(std::fs::metadata(at("pipe")).expect("the FIFO").file_type().is_fifo());
+    run("/dev/null");
+    assert!(std::fs::metadata("/dev/null").expect("a device").file_type().is_char_device(), "/dev/null was replaced");
+    assert_eq!(std::fs::read_dir(at("images")).expect("the folder").count(), 1, "the same image each time");
+}
+
 /// A prompt that is longer than the model can take is cut, and the run says so.
 #[test]
 fn a_prompt_that_is_cut_is_told() {
@@ -402,7 +499,8 @@ fn scripts_and_flags_that_are_named_exist() {
 
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut of_program = flags(&ldm_ort::cli::args::Cli::command());
-    of_program.extend(["--help".to_owned(), "--version".to_owned()]);
+    // clap's own, and the one that stands for any.
+    of_program.extend(["--help", "--version", "--flag"].map(str::to_owned));
     let mut texts = files(&root.join("src"), &["rs"]);
     texts.extend(["docs", "models", "examples"].iter().flat_map(|folder| files(&root.join(folder), &["md", "rs"])));
     texts.extend(["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"].map(|name| root.join(name)));
@@ -480,9 +578,17 @@ fn prompts_that_are_not_read_as_they_are_meant_are_warned_of() {
         ("a cat", "negative_prompt = 'a BREAK b'\n", "", Some("negative_prompt: \"BREAK\" is read as a word")),
         ("a cat", "", cat, Some("cat.safetensors: no prompt has its token \"<cat>\"")),
         ("a <cat>", "", cat, None),
-        ("a (<CAT>:1.2)", weights, cat, None),
+        ("a (<cat>:1.2)", weights, cat, None),
+        ("a <CAT>", "", cat, Some("transformers 4 (without ftfy, and with ftfy) gives other tokens")),
         ("a cat", "negative_prompt = '<cat>'\n", cat, None),
         (r"a \\[cat\\] \\(red\\), 3:4", weights, "", None),
+        ("a “cat”", "", "", Some("prompt: CLIPTokenizer of transformers 4 (with ftfy) gives other tokens")),
+        ("a &amp; b", "", "", Some("transformers 4 (with ftfy) gives other tokens")),
+        ("a 猫猫", "", "", Some("transformers 4 (without ftfy) gives other tokens")),
+        ("a “cat”", "text_cleaning = 'ftfy'\n", "", None),
+        ("a “cat”", "text_cleaning = 'basic'\n", "", None),
+        ("a “cat”", "text_cleaning = 'fast'\n", "", None),
+        ("a café", "", "", None),
     ] {
         let text = format!(
             "[model]\npath = '{}'\n[task.text-to-image]\nprompt = \"{prompt}\"\n{keys}{tables}[run]\nsteps = 1\nseed = 1\n\

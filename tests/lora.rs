@@ -185,6 +185,11 @@ fn a_picture_is_drawn_again_from_its_record_and_no_file_is_changed() {
     let again = tempfile::tempdir().expect("a folder");
     let mut command = ldm_ort(again.path());
     command.args(["run", "--from"]).arg(&first).args(["--save-latents", "latents.npy", "--output", "out"]);
+    // A record names no file outside of the folder it is made in.
+    command.arg("--model").arg(common::models().join("sd1"));
+    for (at, name) in ["kohya.safetensors", "peft.safetensors"].into_iter().enumerate() {
+        command.arg("--input").arg(format!("lora[{at}].path={}", golden().join("files").join(name).display()));
+    }
     let answer = answer(command);
     assert_eq!(answer.code, Some(0), "{answer}");
     assert!(npy::read(&again.path().join("latents.npy")).values == latents.values);

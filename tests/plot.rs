@@ -99,6 +99,36 @@ fn a_schedule_given_outright_is_drawn() {
     assert_eq!(object["schedulers"][1]["timesteps"].as_array().map(Vec::len), Some(3), "{object}");
 }
 
+/// A device or FIFO is written into whatever its name, a link stays, and `~` is the home folder.
+#[cfg(unix)]
+#[test]
+fn a_plot_goes_where_its_name_leads() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    let plot = |output: &str| {
+        call(folder.path(), &["inspect", "nothing"]);
+        let mut command = ldm_ort(folder.path());
+        command.env("HOME", folder.path()).args(["plot", "pipeline.toml", &format!("--output={output}")]);
+        let answer = answer(command);
+        assert_eq!(answer.code, Some(0), "{output}: {answer}");
+        answer.stdout
+    };
+    std::os::unix::fs::symlink("real.svg", at("link.svg")).expect("a link");
+    plot(at("link.svg").to_str().expect("Unicode"));
+    plot("~/home.svg");
+    let mut there = files(folder.path());
+    there.sort();
+    assert_eq!(there, ["home.svg", "link.svg", "real.svg"]);
+    assert!(std::fs::symlink_metadata(at("link.svg")).expect("a link").is_symlink());
+    let drawn = std::fs::read_to_string(at("real.svg")).expect("a plot");
+    assert!(drawn.contains("</svg>") && drawn == std::fs::read_to_string(at("home.svg")).expect("a plot"));
+
+    plot("/dev/null");
+    let null = std::fs::metadata("/dev/null").expect("a device").file_type();
+    assert!(std::os::unix::fs::FileTypeExt::is_char_device(&null), "/dev/null was replaced");
+    assert!(plot("/dev/stdout").starts_with(&drawn));
+}
+
 #[test]
 fn what_cannot_be_drawn_is_told_and_leaves_nothing() {
     for (arguments, code, says) in [

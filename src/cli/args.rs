@@ -1,6 +1,7 @@
 //! The command line's commands and flags.
 
 mod machine;
+mod run;
 
 use std::path::PathBuf;
 
@@ -13,6 +14,7 @@ use crate::session::{Flavour, RuntimeOptions};
 use crate::spec::Overrides;
 
 pub use machine::{CacheAction, CacheArgs, CompileArgs, QuantizeArgs, RuntimeAction, RuntimeArgs};
+pub use run::RunArgs;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -149,36 +151,6 @@ impl LibraryArgs {
             ..Default::default()
         }
     }
-}
-
-/// `ldm-ort run`.
-#[derive(Debug, Clone, Args)]
-pub struct RunArgs {
-    /// The pipeline file, or - for standard input.
-    #[arg(value_name = "PIPELINE.toml", value_hint = ValueHint::FilePath, value_parser = path())]
-    #[arg(required_unless_present = "from", conflicts_with = "from")]
-    pub pipeline: Option<PathBuf>,
-    /// Runs the pipeline recorded in a picture that this program made, to the same picture again.
-    #[arg(long, value_name = "PICTURE.png", value_hint = ValueHint::FilePath, value_parser = path())]
-    pub from: Option<PathBuf>,
-    /// Writes the final latents of all pictures here, float32 [n, c, h/f, w/f], before they are divided by the
-    /// scaling factor.
-    #[arg(long, value_name = "F.npy", value_hint = ValueHint::FilePath, value_parser = path())]
-    pub save_latents: Option<PathBuf>,
-    /// Prints one JSON object a picture on stdout, and nothing else there.
-    #[arg(long)]
-    pub json: bool,
-    /// Says on stderr what each graph and each part of the run takes of the memory. On Linux only.
-    #[arg(long)]
-    pub memory: bool,
-    /// Makes each picture a second time with every evaluation of the model, and prints how alike the two are (PSNR in
-    /// dB, SSIM) beside the seconds of both; for pipelines with [cache.NAME] or guidance_interval. The second picture
-    /// has -full at the end of its name.
-    #[arg(long)]
-    pub compare: bool,
-    /// What stands over the pipeline file's keys. Last, since the heading of these flags holds for all that follow.
-    #[command(flatten)]
-    pub overrides: OverrideArgs,
 }
 
 /// The flags that stand over a pipeline file's keys.

@@ -13,12 +13,12 @@ use super::output;
 use super::prepared;
 use super::preview::Previews;
 use super::progress::Progress;
+use super::replay::Replay;
 use super::runtime;
 use super::standard_input::{load_spec, read_prompts};
-use super::writer::{Pace, PictureWriter, Shown, Writing, models_of};
+use super::writer::{Pace, PictureWriter, Shown, Writing};
 use crate::denoise::Evaluations;
 use crate::error::{Error, Result, count_of};
-use crate::metadata::{self, Record};
 use crate::npy;
 use crate::pipeline::{Event, Observer, Recorder, Saver, Stages, Timings};
 use crate::plan::Plan;
@@ -37,19 +37,10 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut (dyn Write + Send)) -> Res
     let started = Instant::now();
 
     let mut memory = args.memory.then(Watch::new).transpose()?;
-    let (spec, record) = read_spec(args)?;
+    let (spec, replay) = read_spec(args)?;
     let mut plan = Plan::new(spec)?;
-    if let Some(record) = &record {
-        // Where the pictures share a file, the record holds the whole pipeline, and this is one of its pictures.
-        plan.request.only = plan.spec.shares_a_file().then_some(record.index);
-        let now = plan.spec.input_digests()?;
-        for (key, digest) in &record.inputs {
-            if now.get(key) != Some(digest) {
-                output::say(&format!(
-                    "warning: {key} is not the file that the picture was made with; it will be another picture"
-                ));
-            }
-        }
+    if let Some(replay) = &replay {
+        replay.prepare(&mut plan)?;
     }
     let mut full = if args.compare { Some(compare::full(&plan)?) } else { None };
     let savers = (0..=plan.stages.len()).map(|stages| plan.spec.folder(stages).map(Saver::new).transpose());
@@ -65,9 +56,16 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut (dyn Write + Send)) -> Res
     if let Some(full) = &mut full {
         full.fit_runtime(&runtime)?;
     }
+    if let Some(replay) = &replay {
+        replay.compare_engine(&plan, &runtime);
+    }
     let found = started.elapsed().as_secs_f64();
     let opening = Instant::now();
     let recorder = Recorder::new(&plan, &runtime);
+    let recorder = match &replay {
+        Some(replay) => replay.recorder(recorder),
+        None => recorder,
+    };
     let mut load = |event: Event<'_>| {
         memory.iter_mut().for_each(|memory| memory.notice(&event));
         progress.notice(event)
@@ -81,7 +79,7 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut (dyn Write + Send)) -> Res
         json: args.json,
         out,
         bars: progress.bars(),
-        made_with: record.map(|record| models_of(&record)),
+        replay,
         latents: args.save_latents.as_ref().map(|_| Vec::new()),
         shown: if full.is_some() { Shown::Later(Vec::new()) } else { Shown::Alone },
         previews: None,
@@ -168,15 +166,13 @@ fn run_watched(
 }
 
 /// The pipeline of the command line: a file with flags over it, or the record in a picture.
-fn read_spec(args: &RunArgs) -> Result<(Spec, Option<Record>)> {
-    let overrides = args.overrides.to_overrides();
+fn read_spec(args: &RunArgs) -> Result<(Spec, Option<Replay>)> {
+    let overrides = args.to_overrides();
     match (&args.pipeline, &args.from) {
         (Some(path), _) => Ok((load_spec(path, overrides)?, None)),
-        (None, Some(picture)) => {
-            let record = metadata::read_png(picture)?;
-            // The record's paths are absolute, and it has no [output]: it says what a picture is, not where it went.
-            let spec = Spec::parse(&record.pipeline, None, &read_prompts(overrides, 0)?)?;
-            Ok((spec, Some(record)))
+        (None, Some(image)) => {
+            let (replay, spec) = Replay::read(image, &read_prompts(overrides, 0)?)?;
+            Ok((spec, Some(replay)))
         }
         (None, None) => Err(Error::input(
             "ldm-ort run",
@@ -217,12 +213,12 @@ pub(super) fn load_runtime(global: &Global, plan: &Plan, interrupt: &Interrupt) 
     runtime::load(&RuntimeOptions { cancel: interrupt.cancel(), ..options }, global.quiet)
 }
 
-/// The build of the runtime that the providers of a pipeline need.
+/// The build of the runtime that the providers of a pipeline need, the first of those that there are for this machine.
 fn flavour(spec: &Spec) -> Option<Flavour> {
     let devices = std::iter::once(&spec.device).chain(spec.stages.iter().map(|stage| &stage.spec.device));
     let names = devices.flat_map(|device| device.providers.iter().chain(device.components.values().flatten()));
     let mut flavours = names.filter_map(|name| session::find_provider(name).ok()?.flavour);
-    flavours.find(|flavour| *flavour != Flavour::Cpu)
+    flavours.find(|flavour| *flavour != Flavour::Cpu && flavour.is_built_here())
 }
 
 fn summary(timings: &Timings, found: f64, opened: f64, saving: f64, total: f64) {

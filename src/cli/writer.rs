@@ -14,6 +14,7 @@ use super::behind::Behind;
 use super::compare::{self, Comparison, Made};
 use super::output;
 use super::preview::Previews;
+use super::replay::{Replay, warn};
 use crate::error::{Error, Result};
 use crate::metadata::{FewerEvaluations, Record};
 use crate::pipeline::{Event, Picture, Recorder, Saver};
@@ -86,8 +87,8 @@ pub(super) struct PictureWriter<'a> {
     pub out: &'a mut (dyn Write + Send),
     /// What lines are printed around.
     pub bars: MultiProgress,
-    /// The digests of the models that the picture to be made again was made with.
-    pub made_with: Option<Vec<String>>,
+    /// The record that the image is made again from.
+    pub replay: Option<Replay>,
     /// Those of the pictures written, where they are to be kept.
     pub latents: Option<Vec<ArrayD<f32>>>,
     pub shown: Shown,
@@ -138,10 +139,8 @@ impl PictureWriter<'_> {
     fn write(&mut self, job: &Job) -> Result<()> {
         let &Job { ref picture, is_last, ref pace } = job;
         let record = self.recorder.record(picture)?;
-        if is_last && self.made_with.take().is_some_and(|digests| digests != models_of(&record)) {
-            let warning =
-                "warning: the model's files are not those the picture was made with; it will be another picture";
-            self.bars.suspend(|| output::say(warning));
+        if let Some(replay) = self.replay.take_if(|_| is_last) {
+            self.bars.suspend(|| warn(replay.differing_weights(&record)));
         }
         let is_full = matches!(self.shown, Shown::Beside(_));
         let mut suffix = match picture.stages.checked_sub(1) {
@@ -192,7 +191,7 @@ impl PictureWriter<'_> {
             "prompt": picture.prompt,
             "width": picture.pixels.width(),
             "height": picture.pixels.height(),
-            "steps": self.recorder.steps(),
+            "steps": record.steps,
             "calls": picture.calls,
             "seconds": picture.seconds,
             "timings": {
@@ -225,10 +224,4 @@ fn tell_fewer(object: &mut Value, fewer: Option<&FewerEvaluations>) -> Result<()
             serde_json::to_value(fewer).map_err(|e| Error::input("record", e.to_string(), ""))?;
     }
     Ok(())
-}
-
-/// The digests of the models that a picture was made with.
-pub(super) fn models_of(record: &Record) -> Vec<String> {
-    let stages = record.stages.iter().map(|stage| stage.model_digest.clone());
-    std::iter::once(record.model_digest.clone()).chain(stages).collect()
 }

@@ -51,15 +51,23 @@ fn is_descriptor(link: &Path) -> bool {
     cfg!(unix) && folder_of(link).canonicalize().is_ok_and(|folder| folder.starts_with("/proc"))
 }
 
-/// True for the names that Windows keeps for devices in every folder.
+/// True for a path that names a device on this system, without a file of that name.
 fn is_device_name(path: &Path) -> bool {
-    const NAMES: [&str; 4] = ["con", "prn", "aux", "nul"];
-    let stem = path.file_stem().map(|stem| stem.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
-    let is_port = |name: &str| {
-        let number = name.strip_prefix("com").or(name.strip_prefix("lpt"));
-        number.is_some_and(|number| number.len() == 1 && number.chars().all(|c| c.is_ascii_digit() && c != '0'))
-    };
-    cfg!(windows) && (NAMES.contains(&stem.as_str()) || is_port(&stem) || path.starts_with(r"\\.\"))
+    cfg!(windows)
+        && (path.file_name().is_some_and(|name| is_windows_device(&name.to_string_lossy()))
+            || path.starts_with(r"\\.\"))
+}
+
+/// True for the names that Windows keeps for devices in every folder, whatever follows a dot or a colon.
+fn is_windows_device(name: &str) -> bool {
+    const NAMES: [&str; 6] = ["con", "prn", "aux", "nul", "conin$", "conout$"];
+    let stem = name.split(['.', ':']).next().unwrap_or_default().trim_end_matches(' ').to_ascii_lowercase();
+    let number = stem.strip_prefix("com").or(stem.strip_prefix("lpt"));
+    let is_port = number.is_some_and(|number| {
+        let mut digits = number.chars();
+        digits.next().is_some_and(|digit| "123456789\u{b9}\u{b2}\u{b3}".contains(digit)) && digits.next().is_none()
+    });
+    NAMES.contains(&stem.as_str()) || is_port
 }
 
 /// The folder that a file is in.
@@ -190,6 +198,18 @@ pub(crate) fn require_format(what: &str, path: &Path, own: &str, content: &str) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_windows_devices_are_known() {
+        for name in
+            ["con", "NUL", "aux.png", "nul.tar.gz", "COM1", "lpt9.txt", "com\u{b2}", "nul .txt", "CON:", "conin$"]
+        {
+            assert!(is_windows_device(name), "{name}");
+        }
+        for name in ["console", "con-42.png", "com", "com0", "com10", "nul_", "auxiliary.png", ".nul", "a.con"] {
+            assert!(!is_windows_device(name), "{name}");
+        }
+    }
 
     #[test]
     fn an_extension_of_another_format_is_refused() {

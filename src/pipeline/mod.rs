@@ -1,14 +1,17 @@
 //! Load a pipeline once, run any number of requests, watch every step.
 
 mod batching;
+mod digests;
 mod observe;
 mod parts;
 mod picture;
 mod previews;
+mod recorder;
 mod save;
 mod stages;
 
 use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ndarray::{ArrayD, Axis, Slice};
@@ -16,7 +19,8 @@ use ndarray::{ArrayD, Axis, Slice};
 use crate::denoise::{Batch, BatchNoise, Cached, Control, Denoiser, Evaluations, GraphDenoiser, Outer, denoise};
 use crate::error::{Error, Result, StepPosition};
 use crate::image;
-use crate::plan::{ControlPart, ModelPlan, OuterPlan, Request, Sizes};
+use crate::memory;
+use crate::plan::{ControlPart, ModelPlan, OuterPlan, Request, RunSettings, Sizes};
 use crate::prepared::Entry;
 use crate::session::{Cancel, Runtime};
 use crate::task::{self, Given, Handed, Paste, Stage};
@@ -24,9 +28,11 @@ use crate::task::{self, Given, Handed, Paste, Stage};
 use parts::{Beginning, Decoding, Denoising, Opener, Parts};
 use previews::Watching;
 
+pub use digests::{ModelDigests, configuration_digests, model_digest};
 pub use observe::{Event, Observer, Unwatched};
 pub use picture::{Picture, Timings};
-pub use save::{Recorder, Saver, model_digest};
+pub use recorder::{Recorder, arithmetic};
+pub use save::Saver;
 pub use stages::Stages;
 
 /// A model, opened and ready.
@@ -44,6 +50,8 @@ struct Drawn {
     paste: Option<Paste>,
     calls: usize,
     evaluations: Evaluations,
+    /// What the request was as it was run.
+    settings: Arc<RunSettings>,
     /// Each picture's share of the time that it took.
     seconds: f64,
 }
@@ -54,13 +62,19 @@ impl Pipeline {
     ///
     /// # Errors
     /// [`Error::Graph`] where the runtime refuses a graph, [`Error::Provider`] where no provider of a list can be used,
-    /// [`Error::Model`] where graph and tokenizer do not fit, [`Error::Interrupted`] when the observer breaks.
+    /// [`Error::Model`] where graph and tokenizer do not fit, [`Error::Memory`] if the machine has less memory free than a
+    /// run takes, [`Error::Interrupted`] when the observer breaks.
     pub fn load(mut plan: ModelPlan, runtime: &Runtime, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Self> {
         let mut parts = Parts::default();
         for note in plan.choose_providers(runtime)? {
             stop_if(observer.notice(Event::Warning(note)), None)?;
         }
         plan.measured = batching::known(&plan, runtime)?;
+        if let Some(free) = memory::available()
+            && let Some(warning) = plan.check_free_memory(free)?
+        {
+            stop_if(observer.notice(Event::Warning(warning)), None)?;
+        }
         Opener::new(&plan, runtime, cancel, observer).load(&mut parts)?;
         if batching::is_due(&plan) {
             // It was opened for a way that may be another, and makes room.
@@ -273,7 +287,6 @@ impl Pipeline {
             of,
             preview: preview.as_mut().zip(self.plan.preview.as_ref().map(|preview| preview.every)),
             tiles: self.plan.decoding_tiles(request.tiles).filter(|tiles| tiles.split(height, width)),
-            factor: self.plan.spatial_factor,
             cancel,
             calls: 0,
             took: Duration::ZERO,
@@ -299,8 +312,10 @@ impl Pipeline {
         timings.evaluations += evaluations;
         timings.denoise += (denoised - prepared - previewed).as_secs_f64();
         self.release(|parts| &mut parts.denoising);
+        self.wait_checked(cancel)?;
         let seconds = (denoised - started).as_secs_f64() / images as f64;
-        Ok(Drawn { indices, latents: sample, paste, calls, evaluations, seconds })
+        let settings = Arc::new(RunSettings::of(request, &self.plan));
+        Ok(Drawn { indices, latents: sample, paste, calls, evaluations, settings, seconds })
     }
 
     /// Makes the picture of one row of a batch.
@@ -325,9 +340,7 @@ impl Pipeline {
         let tiles = self.plan.decoding_tiles(request.tiles).filter(|tiles| tiles.split(height, width));
         let pixels = match (&mut *decoder, tiles) {
             (Some(decoder), None) => decoder.decode(latents.view(), cancel)?,
-            (Some(decoder), Some(tiles)) => {
-                decoder.decode_tiled(latents.view(), tiles, self.plan.spatial_factor, cancel)?
-            }
+            (Some(decoder), Some(tiles)) => decoder.decode_tiled(latents.view(), tiles, cancel)?,
             (None, _) => latents.to_owned(),
         };
         let pixels = match &drawn.paste {
@@ -339,6 +352,7 @@ impl Pipeline {
         if row + 1 == drawn.indices.len() {
             self.release(|parts| &mut parts.decoding);
         }
+        self.wait_checked(cancel)?;
         let prompt = index / request.images;
         Ok(Picture {
             index,
@@ -349,6 +363,7 @@ impl Pipeline {
             latents: latents.index_axis(Axis(0), 0).to_owned(),
             calls: drawn.calls,
             evaluations: vec![drawn.evaluations],
+            settings: vec![Arc::clone(&drawn.settings)],
             seconds: drawn.seconds + took,
             stages: 0,
         })
@@ -367,6 +382,12 @@ impl Pipeline {
         if !self.parts.stay {
             *part(&mut self.parts) = None;
         }
+    }
+
+    /// Waits until the optimized graphs that were opened are checked, so that no image is handed out that a damaged one
+    /// made.
+    fn wait_checked(&self, cancel: &Cancel) -> Result<()> {
+        self.plan.prepared.as_ref().map_or(Ok(()), |cache| cache.wait_checked(cancel))
     }
 
     /// The pictures that the control networks follow, `[1, 3, h, w]` in [0, 1].

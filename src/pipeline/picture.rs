@@ -1,9 +1,12 @@
 //! What a request becomes.
 
+use std::sync::Arc;
+
 use ndarray::ArrayD;
 
 use crate::denoise::Evaluations;
 use crate::image::Rgb8;
+use crate::plan::RunSettings;
 
 /// A finished picture.
 #[derive(Debug, Clone)]
@@ -24,6 +27,8 @@ pub struct Picture {
     pub calls: usize,
     /// Evaluations of the denoiser's graph at each stage so far, that of the file's own tables first.
     pub evaluations: Vec<Evaluations>,
+    /// The settings of the request as it was run at each stage so far.
+    pub settings: Vec<Arc<RunSettings>>,
     /// Seconds from the start of its batch to its pixels, its share of the batch's denoising, of all stages so far.
     pub seconds: f64,
     /// How many `[[stage]]` tables it went through.

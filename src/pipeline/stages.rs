@@ -1,6 +1,7 @@
 //! Models in a row: each batch goes through all of them before the next one begins.
 
 use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
 
 use ndarray::{ArrayD, Axis, concatenate};
 
@@ -8,7 +9,7 @@ use super::{Event, Observer, Pipeline, Timings, batches, stop_if};
 use crate::denoise::Evaluations;
 use crate::error::{Error, Result};
 use crate::image::Rgb8;
-use crate::plan::{Plan, Request};
+use crate::plan::{Plan, Request, RunSettings};
 use crate::session::{Cancel, Runtime};
 use crate::spec::Hand;
 use crate::task::{Handed, rows};
@@ -27,6 +28,8 @@ struct Made {
     calls: usize,
     /// One a stage so far.
     evaluations: Vec<Evaluations>,
+    /// The same.
+    settings: Vec<Arc<RunSettings>>,
     seconds: f64,
 }
 
@@ -125,11 +128,14 @@ impl Stage<'_> {
                 let (calls, seconds) = own.get(row).map_or((0, 0.0), |made| (made.calls, made.seconds));
                 let mut evaluations = own.get(row).map_or_else(Vec::new, |made| made.evaluations.clone());
                 evaluations.push(drawn.evaluations);
+                let mut settings = own.get(row).map_or_else(Vec::new, |made| made.settings.clone());
+                settings.push(Arc::clone(&drawn.settings));
                 let mut one = Made {
                     latents: rows(&drawn.latents, row..row + 1),
                     pixels: None,
                     calls: calls + drawn.calls,
                     evaluations,
+                    settings,
                     seconds: seconds + drawn.seconds,
                 };
                 if self.keeps() || self.hands_pictures() {
@@ -143,6 +149,7 @@ impl Stage<'_> {
                     picture.stages = self.at;
                     picture.calls += calls;
                     picture.evaluations.clone_from(&one.evaluations);
+                    picture.settings.clone_from(&one.settings);
                     picture.seconds += seconds;
                     one.seconds = picture.seconds;
                     if self.is_last() {

@@ -11,14 +11,17 @@ mod control;
 mod defaults;
 mod evaluations;
 mod flux;
+mod free_memory;
 mod inputs;
 mod model;
 mod opening;
 mod outer;
+mod output_sizes;
 mod preview;
 mod runtime;
 mod scheduler;
 mod scheduler_config;
+mod settings;
 mod shapes;
 mod size;
 mod sizes;
@@ -28,6 +31,7 @@ mod thrift;
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use ndarray::ArrayD;
 
@@ -50,6 +54,7 @@ pub use compatibility::PlannedTask;
 pub use conditions::ConditionPart;
 pub use control::ControlPart;
 pub use defaults::DefaultValue;
+pub use free_memory::MemoryNeed;
 pub use model::{ModelPlan, Part};
 pub use opening::Opening;
 pub(crate) use opening::{fastest, name};
@@ -57,6 +62,8 @@ pub use outer::OuterPlan;
 pub use preview::{PreviewPlan, PreviewSource};
 pub use scheduler::SchedulerChoice;
 pub use scheduler_config::AppliedCorrection;
+pub(crate) use settings::Planned;
+pub use settings::RunSettings;
 pub use sizes::Sizes;
 pub use stages::StagePlan;
 pub use text::{TextPart, TextPlan};
@@ -105,6 +112,8 @@ pub struct Request {
     pub batch: usize,
     /// Where set, the only picture of these that is made.
     pub only: Option<usize>,
+    /// What these settings were when they were planned.
+    pub(crate) planned: Option<Arc<Planned>>,
 }
 
 impl Request {
@@ -173,6 +182,7 @@ struct Settled {
 /// what it is handed, where it is a stage itself.
 fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
     let bundle = Bundle::open(&spec.model.path, &spec.model.overrides())?;
+    bundle.family()?;
     let mut wrong = Wrong::default();
     let hand = offer.and_then(|offer| wrong.unless(offer.take(&mut spec, &bundle)));
     let own_seed = spec.run.seed;
@@ -255,7 +265,7 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
         spec.run.seed = own_seed;
     }
     let on_cpu = model.denoises_on_processor();
-    let request = Request {
+    let mut request = Request {
         task,
         scheduler,
         steps,
@@ -277,8 +287,12 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
         // A processor is kept busy by one picture; a GPU is not. A picture that is handed on has a batch to itself.
         batch: if on_cpu || hand == Some(Hand::Image) { 1 } else { evaluations::largest_batch(&spec, pictures) },
         only: None,
+        planned: None,
     };
-    model.sizes = Some(Sizes::of(&request, &model.model));
+    let sizes = Sizes::of(&request, &model.model);
+    request.planned = Some(Arc::new(Planned::new(&request, &model, bundle.facts.size_multiple())));
+    model.sizes = Some(sizes);
+    model.check_output_sizes(sizes)?;
     if let Some(budget) = spec.device.memory {
         model.keep_within(budget)?;
     }

@@ -48,6 +48,8 @@ pub struct ModelPlan {
     pub task: PlannedTask,
     /// What the task has to know of the model, the roles of the denoiser's inputs among it.
     pub model: Model,
+    /// The configuration and tokenizer files that the model was read from: the name in the model directory, and the path.
+    pub configuration: Vec<(String, PathBuf)>,
     /// The denoiser.
     pub denoiser: Part<()>,
     /// Its outer layers, where a cache runs them alone.
@@ -141,6 +143,7 @@ impl ModelPlan {
         let controls = ControlPart::all(spec, &roles, bundle, component, &contract)?;
         Ok(Self {
             dir: bundle.dir.clone(),
+            configuration: bundle.configuration(),
             task: PlannedTask::new(task),
             model: Model {
                 scaling,

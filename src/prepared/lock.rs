@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::entry::UNFINISHED;
 use super::stop_if;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::session::Cancel;
 
 /// Waits until no other process makes what shall lie in `folder`, telling `waiting` once where one does. The lock is held
@@ -45,7 +46,7 @@ enum Attempt {
 
 fn attempt(root: &Path, folder: &Path) -> Result<Attempt> {
     let path = path(root, folder);
-    let file = File::create(&path).map_err(|e| Error::io(&path, "creating", e))?;
+    let file = files::open_lock_file(&path).map_err(|e| Error::io(&path, "creating", e))?;
     match file.try_lock() {
         Ok(()) => Ok(Attempt::Held(file)),
         Err(TryLockError::WouldBlock) => Ok(Attempt::Busy),

@@ -41,7 +41,7 @@ pub fn write<T>(
     let room = builder.tempdir_in(parent).map_err(failed)?;
     let written = make(room.path())?;
     copy(model, room.path(), replaced, &mut vec![root], cancel)?;
-    std::fs::rename(room.path(), output).map_err(failed)?;
+    files::rename_folder(room.path(), output).map_err(failed)?;
     let _ = room.keep();
     Ok(written)
 }

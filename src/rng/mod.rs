@@ -5,6 +5,7 @@
 //! never depends on its neighbours in a batch. [`BrownianTree`] makes noise for stretches of time out of any of them.
 
 mod brownian_tree;
+mod fused;
 mod gpu;
 mod mt19937;
 mod normal16;
@@ -16,6 +17,7 @@ mod torch_cpu_half;
 mod torch_cuda;
 
 pub use brownian_tree::BrownianTree;
+pub(crate) use fused::fused;
 pub use gpu::Gpu;
 pub use numpy::NumPy;
 pub use stream::Stream;

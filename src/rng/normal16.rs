@@ -14,7 +14,8 @@ pub(super) fn box_muller(out: &mut [f32]) {
         unsafe { box_muller_avx2(out) };
         return;
     }
-    box_muller_blocks(out);
+    // Every aarch64 processor has the instruction.
+    box_muller_blocks::<{ cfg!(target_arch = "aarch64") }>(out);
 }
 
 /// [`box_muller_blocks`], compiled for processors whose fused multiply-add is one instruction. The results are the
@@ -22,19 +23,19 @@ pub(super) fn box_muller(out: &mut [f32]) {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 fn box_muller_avx2(out: &mut [f32]) {
-    box_muller_blocks(out);
+    box_muller_blocks::<true>(out);
 }
 
 #[inline(always)]
-fn box_muller_blocks(out: &mut [f32]) {
+fn box_muller_blocks<const FMA: bool>(out: &mut [f32]) {
     const TWO_PI: f32 = std::f32::consts::TAU;
     let (blocks, _) = out.as_chunks_mut::<16>();
     for block in blocks {
         let mut cosines = [0.0_f32; 8];
         let mut sines = [0.0_f32; 8];
         for j in 0..8 {
-            let radius = (-2.0 * ln(1.0 - block[j])).sqrt();
-            let (sin, cos) = sin_cos(TWO_PI * block[j + 8]);
+            let radius = (-2.0 * ln::<FMA>(1.0 - block[j])).sqrt();
+            let (sin, cos) = sin_cos::<FMA>(TWO_PI * block[j + 8]);
             cosines[j] = radius * cos;
             sines[j] = radius * sin;
         }
@@ -43,9 +44,15 @@ fn box_muller_blocks(out: &mut [f32]) {
     }
 }
 
+/// `a b + c` rounded once: by [`f32::mul_add`] where `FMA` says that it is one instruction.
+#[inline(always)]
+fn fused<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FMA { a.mul_add(b, c) } else { super::fused::fused(a, b, c) }
+}
+
 /// Natural logarithm of a normal number in `(0, 1]`: Cephes `logf`.
 #[inline(always)]
-fn ln(x: f32) -> f32 {
+fn ln<const FMA: bool>(x: f32) -> f32 {
     let bits = x.to_bits();
     let exponent = (bits >> 23) as i32 - 126;
     let mantissa = f32::from_bits((bits & 0x007f_ffff) | 0x3f00_0000);
@@ -57,43 +64,43 @@ fn ln(x: f32) -> f32 {
 
     let z = x * x;
     let mut y = 7.037_683_6e-2_f32;
-    y = y.mul_add(x, -1.151_461e-1);
-    y = y.mul_add(x, 1.167_699_84e-1);
-    y = y.mul_add(x, -1.242_014_1e-1);
-    y = y.mul_add(x, 1.424_932_3e-1);
-    y = y.mul_add(x, -1.666_805_8e-1);
-    y = y.mul_add(x, 2.000_071_4e-1);
-    y = y.mul_add(x, -2.499_999_4e-1);
-    y = y.mul_add(x, 3.333_333e-1);
+    y = fused::<FMA>(y, x, -1.151_461e-1);
+    y = fused::<FMA>(y, x, 1.167_699_84e-1);
+    y = fused::<FMA>(y, x, -1.242_014_1e-1);
+    y = fused::<FMA>(y, x, 1.424_932_3e-1);
+    y = fused::<FMA>(y, x, -1.666_805_8e-1);
+    y = fused::<FMA>(y, x, 2.000_071_4e-1);
+    y = fused::<FMA>(y, x, -2.499_999_4e-1);
+    y = fused::<FMA>(y, x, 3.333_333e-1);
     y *= x;
     // ln 2 is added in two parts, the larger of which times an exponent is exact.
-    y = y.mul_add(z, e * -2.121_944_4e-4);
+    y = fused::<FMA>(y, z, e * -2.121_944_4e-4);
     y -= 0.5 * z;
-    e.mul_add(355.0 / 512.0, x + y)
+    fused::<FMA>(e, 355.0 / 512.0, x + y)
 }
 
 /// Sine and cosine of an angle in `[0, 2 pi]`: Cephes `sinf` and `cosf`.
 #[inline(always)]
-fn sin_cos(angle: f32) -> (f32, f32) {
+fn sin_cos<const FMA: bool>(angle: f32) -> (f32, f32) {
     // The octant, moved up to the next even one; what is left of the angle lies in [-pi/4, pi/4].
     let octant = ((angle * std::f32::consts::FRAC_2_PI * 2.0) as i32 + 1) & !1;
     let n = octant as f32;
-    let mut x = n.mul_add(-0.785_156_25, angle);
-    x = n.mul_add(-2.418_756_5e-4, x);
-    x = n.mul_add(-3.774_895e-8, x);
+    let mut x = fused::<FMA>(n, -0.785_156_25, angle);
+    x = fused::<FMA>(n, -2.418_756_5e-4, x);
+    x = fused::<FMA>(n, -3.774_895e-8, x);
 
     let z = x * x;
     let mut c = 2.443_315_7e-5_f32;
-    c = c.mul_add(z, -1.388_731_6e-3);
-    c = c.mul_add(z, 4.166_664_6e-2);
+    c = fused::<FMA>(c, z, -1.388_731_6e-3);
+    c = fused::<FMA>(c, z, 4.166_664_6e-2);
     c *= z;
-    c = c.mul_add(z, -(0.5 * z)) + 1.0;
+    c = fused::<FMA>(c, z, -(0.5 * z)) + 1.0;
 
     let mut s = -1.951_529_6e-4_f32;
-    s = s.mul_add(z, 8.332_161e-3);
-    s = s.mul_add(z, -1.666_665_5e-1);
+    s = fused::<FMA>(s, z, 8.332_161e-3);
+    s = fused::<FMA>(s, z, -1.666_665_5e-1);
     s *= z;
-    s = s.mul_add(x, x);
+    s = fused::<FMA>(s, x, x);
 
     let swap = octant & 2 != 0;
     let (sin, cos) = if swap { (c, s) } else { (s, c) };
@@ -111,12 +118,16 @@ mod tests {
         for i in 0..=1_000_000_u32 {
             let u = i as f32 / 1_000_000.0;
             let angle = std::f32::consts::TAU * u;
-            let (sin, cos) = sin_cos(angle);
+            let (sin, cos) = sin_cos::<false>(angle);
             assert!((f64::from(sin) - f64::from(angle).sin()).abs() < 2e-7, "sin {angle}: {sin}");
             assert!((f64::from(cos) - f64::from(angle).cos()).abs() < 2e-7, "cos {angle}: {cos}");
             if u > 0.0 {
                 let want = f64::from(u).ln();
-                assert!((f64::from(ln(u)) - want).abs() <= 2.4e-7 * want.abs().max(1e-3), "ln {u}: {}", ln(u));
+                assert!(
+                    (f64::from(ln::<false>(u)) - want).abs() <= 2.4e-7 * want.abs().max(1e-3),
+                    "ln {u}: {}",
+                    ln::<false>(u)
+                );
             }
         }
     }
@@ -127,7 +138,7 @@ mod tests {
         let mut fast: Vec<f32> = (0..1 << 16).map(|i| i as f32 / 65536.0).collect();
         let mut plain = fast.clone();
         box_muller(&mut fast);
-        box_muller_blocks(&mut plain);
+        box_muller_blocks::<false>(&mut plain);
         assert_eq!(fast, plain);
     }
 }

@@ -1,6 +1,6 @@
 //! The stream of `torch.Generator("cuda")`.
 
-use super::{Generator, Gpu};
+use super::{Generator, Gpu, fused};
 
 /// `torch.Generator("cuda").manual_seed(seed)`, drawn from with `torch.randn` in float32: AUTOMATIC1111's noise on an
 /// NVIDIA GPU (`NV` where it is made on the processor).
@@ -66,8 +66,8 @@ fn normal(words: [u32; 4], which: usize) -> f32 {
     const TURN: f32 = UNIT * std::f32::consts::TAU;
     let [a, b, c, d] = words;
     let (x, y) = if which < 2 { (a, b) } else { (c, d) };
-    let u = (x as f32).mul_add(UNIT, UNIT / 2.0);
-    let angle = f64::from((y as f32).mul_add(TURN, TURN / 2.0));
+    let u = fused(x as f32, UNIT, UNIT / 2.0);
+    let angle = f64::from(fused(y as f32, TURN, TURN / 2.0));
     let radius = (-2.0 * f64::from(u).ln() as f32).sqrt();
     radius * if which.is_multiple_of(2) { angle.sin() } else { angle.cos() } as f32
 }

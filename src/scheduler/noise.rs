@@ -5,6 +5,7 @@
 
 use super::config::Settings;
 use crate::error::Result;
+use crate::rng::fused;
 
 /// `torch.linspace` in float32, which fills from both ends and fuses multiplication and addition.
 pub(super) fn linspace_f32(start: f32, end: f32, n: usize) -> Vec<f32> {
@@ -13,7 +14,7 @@ pub(super) fn linspace_f32(start: f32, end: f32, n: usize) -> Vec<f32> {
     }
     let step = (end - start) / (n - 1) as f32;
     (0..n)
-        .map(|i| if i < n / 2 { step.mul_add(i as f32, start) } else { (-step).mul_add((n - i - 1) as f32, end) })
+        .map(|i| if i < n / 2 { fused(step, i as f32, start) } else { fused(-step, (n - i - 1) as f32, end) })
         .collect()
 }
 
@@ -153,7 +154,7 @@ pub(super) fn numpy_ln_f32(x: f32) -> f32 {
     }
     let m = mantissa - 1.0;
     let polynomial = |coefficients: [f64; 6]| {
-        coefficients.into_iter().rev().map(|c| c as f32).reduce(|sum, c| sum.mul_add(m, c)).unwrap_or(0.0)
+        coefficients.into_iter().rev().map(|c| c as f32).reduce(|sum, c| fused(sum, m, c)).unwrap_or(0.0)
     };
     let numerator = polynomial([
         0.0,
@@ -171,5 +172,5 @@ pub(super) fn numpy_ln_f32(x: f32) -> f32 {
         0.154_647_637_498_390_67,
         0.005_875_095_403_124_574,
     ]);
-    (exponent as f32).mul_add(std::f32::consts::LN_2, numerator / denominator)
+    fused(exponent as f32, std::f32::consts::LN_2, numerator / denominator)
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::reader::{Item, Table};
+use super::record::reaches_outside;
 use super::tree::Value;
 use super::writer::{Writer, integer};
 
@@ -101,7 +102,7 @@ impl Condition {
         });
         let name = table.get("graph").and_then(|item| item.string("a name or a path"));
         let graph = name.and_then(|name| {
-            let is_path = name.contains(['/', '\\']) || name.ends_with(".onnx");
+            let is_path = name.contains(['/', '\\']) || name.ends_with(".onnx") || reaches_outside(&name).is_some();
             if is_path { table.file_path("graph").map(Graph::Path) } else { Some(Graph::Folder(name)) }
         });
         let given: Vec<&str> = SOURCES.into_iter().filter(|key| table.get(key).is_some()).collect();

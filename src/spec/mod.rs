@@ -38,6 +38,7 @@ mod nearest;
 mod output;
 mod overrides;
 mod reader;
+mod record;
 mod run;
 mod scheduler;
 mod stage;
@@ -48,8 +49,6 @@ mod writer;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use sha2::Sha256;
-
 pub use condition::{Condition, Graph, LayoutBox, Source, ToldAs};
 pub use control::Control;
 pub use device::{Batching, Device};
@@ -58,6 +57,7 @@ pub use lora::Lora;
 pub use model::{ComponentSpec, DecoderChoice, Model};
 pub use output::Output;
 pub use overrides::Overrides;
+pub use record::{RecordNames, RecordPaths, RecordedSpec};
 pub use run::{Listed, Run};
 pub use scheduler::Scheduler;
 pub use stage::{Hand, Stage};
@@ -146,19 +146,29 @@ impl Spec {
     /// [`Error::Spec`], holding every problem of the text and of the flags. Text that is longer than [`MAX_BYTES`] or is
     /// not TOML has only that problem, since its meaning would be a guess.
     pub fn parse(text: &str, file: Option<&Path>, overrides: &Overrides) -> Result<Self> {
+        Self::parse_as(text, Reading::new(file), overrides, |_| {})
+    }
+
+    /// Reads a text whose entries `change` sees before the flags are put over them.
+    fn parse_as(
+        text: &str,
+        reading: Reading<'_>,
+        overrides: &Overrides,
+        change: impl FnOnce(&mut tree::Entries),
+    ) -> Result<Self> {
         if text.len() > MAX_BYTES {
-            return Err(Error::Spec(vec![too_long(file)]));
+            return Err(Error::Spec(vec![too_long(reading.file())]));
         }
         let mut entries = tree::parse_document(text).map_err(|errors| {
             let problem = |error: tree::SyntaxError| Problem {
-                file: file.map(Path::to_path_buf),
+                file: reading.file().map(Path::to_path_buf),
                 line: Some(error.line),
                 key: error.key,
                 message: error.message,
             };
             Error::Spec(errors.into_iter().map(problem).collect())
         })?;
-        let reading = Reading::new(file);
+        change(&mut entries);
         overrides.apply(&mut entries, &reading);
         stage::inherit(&mut entries, &reading);
 
@@ -226,11 +236,21 @@ impl Spec {
     pub fn with_all_evaluations(&self) -> Self {
         let stages = self.stages.iter();
         let stages = stages.map(|stage| Stage { hand: stage.hand, spec: stage.spec.with_all_evaluations() }).collect();
-        Self { cache: None, task: self.task.clone().guided_throughout(), stages, ..self.clone() }
+        Self { cache: None, task: self.task.clone().guided_within(None), stages, ..self.clone() }
     }
 
     /// The files that the pipeline begins with, beside the model: key and path.
     pub fn inputs(&self) -> Vec<(String, &Path)> {
+        let mut inputs = self.own_inputs();
+        for (at, stage) in self.stages.iter().enumerate() {
+            let own = stage.spec.inputs().into_iter();
+            inputs.extend(own.map(|(key, path)| (format!("stage[{at}].{key}"), path)));
+        }
+        inputs
+    }
+
+    /// [`Spec::inputs`] without those of the stages.
+    fn own_inputs(&self) -> Vec<(String, &Path)> {
         let mut inputs = Vec::new();
         inputs.extend(self.run.latents.iter().map(|path| ("run.latents".to_owned(), path.as_path())));
         let of_task = |(key, path)| (format!("task.{}.{key}", self.task.name()), path);
@@ -241,10 +261,6 @@ impl Spec {
         for (at, control) in self.controls.iter().enumerate() {
             inputs.push((format!("control[{at}].image"), control.image.as_path()));
         }
-        for (at, stage) in self.stages.iter().enumerate() {
-            let own = stage.spec.inputs().into_iter();
-            inputs.extend(own.map(|(key, path)| (format!("stage[{at}].{key}"), path)));
-        }
         inputs
     }
 
@@ -253,12 +269,7 @@ impl Spec {
     /// # Errors
     /// [`Error::Io`] where one of them cannot be read.
     pub fn input_digests(&self) -> Result<BTreeMap<String, String>> {
-        let digest = |(key, path): (String, &Path)| {
-            let mut hash = Sha256::default();
-            files::digest_into(path, &mut hash)?;
-            Ok((key, files::hexadecimal(hash)))
-        };
-        self.inputs().into_iter().map(digest).collect()
+        self.inputs().into_iter().map(|(key, path)| Ok((key, files::digest(path)?))).collect()
     }
 
     /// Writes the whole spec as the text of a pipeline file, every default that stands by itself spelled out and every
@@ -266,7 +277,10 @@ impl Spec {
     /// that [`Spec::parse`] of it gives this spec wherever it is read. A path that is not Unicode, which no TOML can
     /// hold, is written with replacement characters.
     pub fn to_toml(&self) -> String {
-        let mut writer = Writer::default();
+        self.write_to(Writer::default())
+    }
+
+    fn write_to(&self, mut writer: Writer) -> String {
         self.model.write(&mut writer);
         self.task.write(&mut writer);
         self.write_parts(&mut writer);

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::reader::{Reading, Table};
+use super::record::RecordPaths;
 use super::tree::Origin;
 use super::writer::{Writer, integer};
 
@@ -18,11 +19,15 @@ pub struct Output {
     /// `preview`: every how many steps a preview of the picture is shown and written, at least 1; absent, never. It
     /// changes nothing of the picture. Stages have it from the file's own table.
     pub preview: Option<usize>,
+    /// `record_paths = "relative"`: how the record in each image names files. `"relative"`: relative to the current
+    /// directory where they are in it, else by their bare names, so that nothing tells of the machine; `"absolute"`.
+    /// Stages have it from the file's own table.
+    pub record_paths: RecordPaths,
 }
 
 impl Default for Output {
     fn default() -> Self {
-        Self { dir: FOLDER.into(), keep: false, preview: None }
+        Self { dir: FOLDER.into(), keep: false, preview: None, record_paths: RecordPaths::Relative }
     }
 }
 
@@ -32,14 +37,16 @@ impl Output {
         let dir = table.file_path("dir").unwrap_or_else(|| reading.resolve(Origin::Nowhere, Path::new(FOLDER)));
         let keep = table.get("keep").and_then(|item| item.switch()).unwrap_or(false);
         let preview = table.integer("preview", 1, 10_000);
+        let record_paths = if table.is_in_stage() { RecordPaths::Relative } else { read_record_paths(&mut table) };
         table.finish();
-        Self { dir, keep, preview }
+        Self { dir, keep, preview, record_paths }
     }
 
     /// Writes what is not as it is without a table: `usual` is the folder then.
     pub(super) fn write(&self, writer: &mut Writer, usual: &Path) {
         // The default is not made absolute, or a record that means it would name the folder it was written from.
-        if self.dir == usual && !self.keep && self.preview.is_none() {
+        let record_paths = (self.record_paths != RecordPaths::Relative).then(|| self.record_paths.name());
+        if self.dir == usual && !self.keep && self.preview.is_none() && record_paths.is_none() {
             return;
         }
         writer.table(&["output"]);
@@ -48,5 +55,12 @@ impl Output {
         }
         writer.key_if("keep", self.keep.then_some(true));
         writer.key_if("preview", self.preview.map(integer));
+        writer.key_if("record_paths", record_paths);
     }
+}
+
+fn read_record_paths(table: &mut Table<'_>) -> RecordPaths {
+    let names = RecordPaths::NAMES.map(|(name, _)| name);
+    let chosen = table.choice("record_paths", "form of paths", &names);
+    RecordPaths::NAMES.into_iter().find(|(name, _)| Some(*name) == chosen).map_or_else(RecordPaths::default, |(_, p)| p)
 }

@@ -35,6 +35,11 @@ pub struct Overrides {
     pub output: Option<PathBuf>,
     /// `--preview`: `output.preview`.
     pub preview: Option<u64>,
+    /// `--model`: `model.path`.
+    pub model: Option<PathBuf>,
+    /// `--input`, any number, each `KEY=PATH`: a path that the record in an image names, given anew, by its key in the
+    /// record, such as `control[0].image=edges.png`.
+    pub inputs: Vec<String>,
     /// `--set`, any number, each `table.key=value`. The value is read as TOML and, where it is none, as a string. A
     /// key of another scheduler than the file's puts that scheduler in its place. An item of an array is named by its
     /// number, counted from 0: `stage.0.run.steps=5` or `stage[0].run.steps=5`; the number after the last one's adds an
@@ -54,6 +59,9 @@ impl Overrides {
         for text in &self.set {
             set(entries, text, reading);
         }
+        for text in &self.inputs {
+            input(entries, text, reading);
+        }
         let mut put = |path: &[&str], flag: &'static str, value: Option<Value>| {
             if let Some(value) = value {
                 put(entries, path, Origin::Flag(flag), value, reading);
@@ -67,14 +75,16 @@ impl Overrides {
         put(&["run", "height"], "--height", integer(self.height));
         put(&["output", "preview"], "--preview", integer(self.preview));
         put(&["device", "provider"], "--provider", strings("--provider", &self.providers));
-        if let Some(dir) = &self.output {
-            match dir.to_str() {
-                Some(dir) => put(&["output", "dir"], "--output", Some(Value::String(dir.into()))),
-                None => reading.report(
-                    Origin::Flag("--output"),
-                    "output.dir",
-                    format!("expected a path in Unicode, found {}", dir.display()),
-                ),
+        for (path, flag, key) in
+            [(&self.output, "--output", ["output", "dir"]), (&self.model, "--model", ["model", "path"])]
+        {
+            match path.as_ref().map(|path| (path, path.to_str())) {
+                Some((_, Some(text))) => put(&key, flag, Some(Value::String(text.into()))),
+                Some((path, None)) => {
+                    let problem = format!("expected a path in Unicode, found {}", path.display());
+                    reading.report(Origin::Flag(flag), &key.join("."), problem);
+                }
+                None => {}
             }
         }
         let task = |entries: &Entries| match &entries.get("task")?.value {
@@ -142,6 +152,52 @@ fn set(entries: &mut Entries, text: &str, reading: &Reading<'_>) {
     put(entries, &key, Origin::Set, value, reading);
 }
 
+/// The keys that hold paths.
+const PATHS: [&str; 10] =
+    ["path", "graph", "image", "mask", "latents", "class_names", "label_map", "depth_map", "vectors", "index"];
+
+/// Puts a path in the place of one that is there.
+fn input(entries: &mut Entries, text: &str, reading: &Reading<'_>) {
+    let origin = Origin::Flag("--input");
+    // A key is written as problems and records name it, `control[0].image`, or as `--set` takes it, `control.0.image`.
+    let parsed = text.split_once('=').and_then(|(key, path)| Some((parse_key(&dotted(key))?, path)));
+    let Some((key, path)) = parsed else {
+        reading.report(origin, "", format!("expected KEY=PATH, found {}", quote(text)));
+        return;
+    };
+    let there: Vec<_> = paths_in(entries).into_iter().map(|(key, _)| key).collect();
+    if !there.contains(&key) {
+        let there: Vec<_> = there.iter().map(|key| key.join(".")).collect();
+        let problem = format!("no path is named under {}; there are {}", quote(&key.join(".")), there.join(", "));
+        reading.report(origin, "", problem);
+        return;
+    }
+    let key: Vec<_> = key.iter().map(String::as_str).collect();
+    put(entries, &key, origin, Value::String(path.to_owned()), reading);
+}
+
+/// All paths in a pipeline: the parts of their keys, and the text.
+pub(super) fn paths_in(entries: &Entries) -> Vec<(Vec<String>, &str)> {
+    let within = |name: &str, (key, path): (Vec<String>, _)| ([vec![name.to_owned()], key].concat(), path);
+    let mut found = Vec::new();
+    for (name, node) in entries {
+        match &node.value {
+            Value::String(path) if PATHS.contains(&name.as_str()) => found.push((vec![name.clone()], path.as_str())),
+            Value::Table(inner) => found.extend(paths_in(inner).into_iter().map(|path| within(name, path))),
+            Value::Array(items) => {
+                for (at, item) in items.iter().enumerate() {
+                    if let Value::Table(inner) = &item.value {
+                        let inner = paths_in(inner).into_iter().map(|path| within(&at.to_string(), path));
+                        found.extend(inner.map(|path| within(name, path)));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
 /// Takes out of the file's `[run]` the keys that a schedule given by `--set` replaces: the other list, and the number
 /// of steps where the list has a number of its own.
 fn supersede(entries: &mut Entries, key: &str, value: &Value) {
@@ -156,7 +212,7 @@ fn supersede(entries: &mut Entries, key: &str, value: &Value) {
 }
 
 /// Writes `stage[0].run`, which is how messages name a table of an array, as `stage.0.run`, which is how TOML would.
-fn dotted(key: &str) -> String {
+pub(super) fn dotted(key: &str) -> String {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let part = |part: &str| match part.strip_suffix(']').and_then(|part| part.split_once('[')) {
         Some((name, number)) if !name.is_empty() && is_number(number) => format!("{name}.{number}"),

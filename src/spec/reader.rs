@@ -11,6 +11,7 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use super::nearest::nearest;
+use super::record::reaches_outside;
 use super::tree::{Entries, Origin, Value, quote};
 use crate::error::{Error, Problem, Result};
 use crate::files;
@@ -19,6 +20,8 @@ pub(super) use item::Item;
 /// One reading of a pipeline: the file it is from, and what was found wrong so far.
 pub(super) struct Reading<'f> {
     file: Option<&'f Path>,
+    /// True for the record in an image, which names nothing outside of the current directory.
+    is_record: bool,
     found: RefCell<Found>,
 }
 
@@ -41,7 +44,22 @@ struct Unknown {
 
 impl<'f> Reading<'f> {
     pub(super) fn new(file: Option<&'f Path>) -> Self {
-        Self { file, found: RefCell::default() }
+        Self { file, is_record: false, found: RefCell::default() }
+    }
+
+    /// The reading of a record, which is in this image.
+    pub(super) fn of_record(image: &'f Path) -> Self {
+        Self { file: Some(image), is_record: true, found: RefCell::default() }
+    }
+
+    /// The file that problems name.
+    pub(super) fn file(&self) -> Option<&'f Path> {
+        self.file
+    }
+
+    /// True if a value is a record's own and so may be a stranger's.
+    pub(super) fn is_untrusted(&self, origin: Origin) -> bool {
+        self.is_record && !origin.is_command_line()
     }
 
     /// Reports a mistake at a full key such as `run.steps`.
@@ -67,7 +85,7 @@ impl<'f> Reading<'f> {
     /// Makes a path of the file relative to the file, and leaves one of the command line as it is.
     pub(super) fn resolve(&self, origin: Origin, path: &Path) -> PathBuf {
         match self.file.and_then(Path::parent) {
-            Some(folder) if !origin.is_command_line() => folder.join(path),
+            Some(folder) if !self.is_record && !origin.is_command_line() => folder.join(path),
             _ => path.to_path_buf(),
         }
     }
@@ -174,6 +192,12 @@ impl<'r> Table<'r> {
         let path = item.string("a path")?;
         if path.is_empty() {
             item.report("expected a path, found an empty string");
+            return None;
+        }
+        if self.reading.is_untrusted(item.origin())
+            && let Some(how) = reaches_outside(&path)
+        {
+            item.report(outside(&join(&self.path, key), &path, how));
             return None;
         }
         match files::expand_home(Path::new(&path)) {
@@ -323,6 +347,15 @@ impl<'r> Table<'r> {
         }
         found.asked.extend(self.asked.iter().map(|key| join(&self.path, key)));
     }
+}
+
+/// Says that a path in a record is not followed, and how to give it anew.
+fn outside(key: &str, path: &str, how: &str) -> String {
+    let anew = if key == "model.path" { "--model DIR".to_owned() } else { format!("--input {key}=PATH") };
+    format!(
+        "{} {how}, and a record's paths are followed only within the current directory; give it anew: {anew}",
+        quote(path)
+    )
 }
 
 /// Says that a name is unknown, which name or alias is like it, and which names there are.

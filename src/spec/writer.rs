@@ -1,8 +1,10 @@
 //! Writes a pipeline as TOML.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::Value;
+
+use super::record::{RecordNames, portable};
 
 /// A TOML text being written, table by table.
 #[derive(Default)]
@@ -12,9 +14,21 @@ pub(super) struct Writer {
     within: Option<&'static str>,
     /// Keys that are not written.
     left_out: Vec<&'static str>,
+    /// For a record: the folder that paths are relative to, and names that files already have. Paths are absolute without.
+    record: Option<(PathBuf, RecordNames)>,
 }
 
 impl Writer {
+    /// A writer for a record, in which nothing leads out of `root`.
+    pub(super) fn of_record(root: PathBuf, names: RecordNames) -> Self {
+        Self { record: Some((root, names)), ..Self::default() }
+    }
+
+    /// True if what is written goes into a record that names nothing of this machine.
+    pub(super) fn is_portable(&self) -> bool {
+        self.record.is_some()
+    }
+
     /// Begins a table of this path, such as `["task", "text-to-image"]`.
     pub(super) fn table(&mut self, path: &[&str]) {
         self.begin();
@@ -57,9 +71,14 @@ impl Writer {
         }
     }
 
-    /// Writes a key for a path, which is made absolute so that the text means the same wherever it is read.
+    /// Writes a key for a path, which is made absolute so that the text means the same wherever it is read, but in a
+    /// record relative.
     pub(super) fn path(&mut self, name: &str, path: &Path) {
-        self.key(name, absolute(path).to_string_lossy().into_owned());
+        let text = match &self.record {
+            None => absolute(path).to_string_lossy().into_owned(),
+            Some((root, names)) => portable(path, root, names),
+        };
+        self.key(name, text);
     }
 
     /// The whole text.
@@ -84,7 +103,7 @@ impl Writer {
 }
 
 /// Makes a path absolute; one that cannot be stays as it is.
-pub(super) fn absolute(path: &Path) -> std::path::PathBuf {
+pub(super) fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
 }
 

@@ -5,12 +5,16 @@ use ndarray::Array1;
 use super::{Model, Stage, Start, Task};
 use crate::denoise::{Condition, Guidance};
 use crate::error::{Error, Result};
-use crate::spec::ClassConditional;
+use crate::spec::{self, ClassConditional};
 use crate::tensor::Tensor;
 
 impl Task for ClassConditional {
     fn name(&self) -> &'static str {
         "class-conditional"
+    }
+
+    fn to_spec(&self) -> Option<spec::Task> {
+        Some(spec::Task::ClassConditional(self.clone()))
     }
 
     fn labels(&self) -> Vec<String> {

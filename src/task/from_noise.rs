@@ -3,7 +3,7 @@
 use super::{Model, Stage, Start, Task};
 use crate::denoise::{Condition, Guidance};
 use crate::error::Result;
-use crate::spec::Conditional;
+use crate::spec::{self, Conditional};
 
 /// `[task.unconditional]`: from pure noise, towards whatever the model was trained on.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -14,6 +14,10 @@ impl Task for Unconditional {
         "unconditional"
     }
 
+    fn to_spec(&self) -> Option<spec::Task> {
+        Some(spec::Task::Unconditional)
+    }
+
     fn start(&self, stage: &mut Stage<'_>) -> Result<Start> {
         Ok(Start::from_noise(stage.noise_start()?, Condition::default(), Guidance::Off))
     }
@@ -22,6 +26,10 @@ impl Task for Unconditional {
 impl Task for Conditional {
     fn name(&self) -> &'static str {
         "conditional"
+    }
+
+    fn to_spec(&self) -> Option<spec::Task> {
+        Some(spec::Task::Conditional(self.clone()))
     }
 
     fn guidance_scale(&self, _model: &Model) -> f64 {

@@ -10,11 +10,15 @@ use super::{Handed, InputRequirements, Rounding, Stage, Start, Task, steps_run};
 use crate::error::{Error, Result};
 use crate::image::{self, InputLimit};
 use crate::npy;
-use crate::spec::{Beginning, Hand, ImageToImage, Picture, Prompting};
+use crate::spec::{self, Beginning, Hand, ImageToImage, Picture, Prompting};
 
 impl Task for ImageToImage {
     fn name(&self) -> &'static str {
         "image-to-image"
+    }
+
+    fn to_spec(&self) -> Option<spec::Task> {
+        Some(spec::Task::ImageToImage(self.clone()))
     }
 
     fn prompting(&self) -> Option<&Prompting> {

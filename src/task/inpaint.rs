@@ -14,11 +14,15 @@ use super::{InputRequirements, Paste, Rounding, Stage, Start, Task, steps_run};
 use crate::denoise::{Condition, Guidance, Keep};
 use crate::error::{Error, Result};
 use crate::image::{self, InputLimit};
-use crate::spec::{Inpaint, Prompting};
+use crate::spec::{self, Inpaint, Prompting};
 
 impl Task for Inpaint {
     fn name(&self) -> &'static str {
         "inpaint"
+    }
+
+    fn to_spec(&self) -> Option<spec::Task> {
+        Some(spec::Task::Inpaint(self.clone()))
     }
 
     fn prompting(&self) -> Option<&Prompting> {

@@ -9,11 +9,15 @@ use super::{InputRequirements, Model, Stage, Start, Task};
 use crate::denoise::Guidance;
 use crate::error::{Error, Result};
 use crate::image::InputLimit;
-use crate::spec::{Instruct, Prompting};
+use crate::spec::{self, Instruct, Prompting};
 
 impl Task for Instruct {
     fn name(&self) -> &'static str {
         "instruct"
+    }
+
+    fn to_spec(&self) -> Option<spec::Task> {
+        Some(spec::Task::Instruct(self.clone()))
     }
 
     fn prompting(&self) -> Option<&Prompting> {

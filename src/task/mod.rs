@@ -231,6 +231,12 @@ pub trait Task: std::fmt::Debug + Send + Sync {
     /// The name of its table in pipeline.toml.
     fn name(&self) -> &'static str;
 
+    /// The task as a pipeline file has it, for the record of its images. `None` for a task that no pipeline file has: its
+    /// images cannot be made again from their records, which say so.
+    fn to_spec(&self) -> Option<spec::Task> {
+        None
+    }
+
     /// What is to be seen, where the task has prompts; one group of pictures for each of them.
     fn prompting(&self) -> Option<&Prompting> {
         None

@@ -10,11 +10,15 @@ use super::{InputRequirements, Stage, Start, Task};
 use crate::denoise::{Condition, Guidance};
 use crate::error::{Error, Result};
 use crate::image::InputLimit;
-use crate::spec::{Prompting, SuperResolution};
+use crate::spec::{self, Prompting, SuperResolution};
 
 impl Task for SuperResolution {
     fn name(&self) -> &'static str {
         "super-resolution"
+    }
+
+    fn to_spec(&self) -> Option<spec::Task> {
+        Some(spec::Task::SuperResolution(self.clone()))
     }
 
     fn prompting(&self) -> Option<&Prompting> {

@@ -3,11 +3,15 @@
 use super::prompt::{condition, guidance};
 use super::{Stage, Start, Task};
 use crate::error::Result;
-use crate::spec::{Prompting, TextToImage};
+use crate::spec::{self, Prompting, TextToImage};
 
 impl Task for TextToImage {
     fn name(&self) -> &'static str {
         "text-to-image"
+    }
+
+    fn to_spec(&self) -> Option<spec::Task> {
+        Some(spec::Task::TextToImage(self.clone()))
     }
 
     fn prompting(&self) -> Option<&Prompting> {

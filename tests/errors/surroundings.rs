@@ -18,7 +18,27 @@ pub fn rows() -> Vec<Row> {
         Row::new("latents into a folder that is not there")
             .over(&["--save-latents", "nowhere/latents.npy"])
             .says(&["nowhere"]),
-        Row::new("latents over a folder").over(&["--save-latents", "."]).says(&["--save-latents", "folder"]),
+        Row::new("latents over a folder").over(&["--save-latents", "."]).says(&["--save-latents", "is a folder"]),
+        Row::new("latents under a name for another format").over(&["--save-latents", "latents.png"]).says(&[
+            "--save-latents",
+            "latents.png",
+            ".npy",
+        ]),
+        Row::new("an image's name for the folder of images").change("dir = 'out'", "dir = 'out.png'").says(&[
+            "output.dir",
+            "out.png",
+            "name ",
+        ]),
+        Row::new("the same by a flag").over(&["--output", "a.jpg"]).says(&["output.dir", "a.jpg"]),
+        Row::new("another user's home").change("dir = 'out'", "dir = '~somebody/out'").says(&[
+            "output.dir",
+            "~somebody/out",
+            "another user's",
+            "./~somebody",
+        ]),
+        Row::new("another user's home in a flag")
+            .flags(&["--save-latents=~somebody/latents.npy"])
+            .says(&["--save-latents", "another user's"]),
         Row::new("a provider of another system")
             .over(&["--provider", if cfg!(windows) { "coreml" } else { "directml" }])
             .says(&["provider", "exists only on"]),

@@ -7,7 +7,7 @@ use ldm_ort::image::{InputLimit, Rgb8, load, psnr, ssim};
 use ldm_ort::metadata;
 use serde_json::{Value, json};
 
-use super::{GraphCache, bytes, draw, draw_with, files_in, npy, pixels, text};
+use super::{GraphCache, bytes, draw, draw_with, files_in, npy, pixels, redraw, text};
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/caching")
@@ -99,14 +99,15 @@ fn an_interval_switches_guidance_and_nothing_else() {
 #[test]
 fn a_picture_of_fewer_evaluations_comes_again_from_its_record() {
     let folder = tempfile::tempdir().expect("a folder");
-    let drawn = draw(folder.path(), [text(&golden().join("spectrum-fitted.toml"))]);
+    let pipeline = golden().join("spectrum-fitted.toml");
+    let drawn = draw(folder.path(), [text(&pipeline)]);
     let record = metadata::read_png(&drawn.paths[0]).expect("a record");
     let cache = record.fewer_evaluations.and_then(|fewer| fewer.cache).expect("a cache");
     assert_eq!(cache.method, "spectrum");
     assert_eq!(cache.parameters["window"], 3);
     assert_eq!(cache.parameters["lam"], 0.01);
     let again = tempfile::tempdir().expect("a folder");
-    let redrawn = draw(again.path(), ["--from", text(&drawn.paths[0])]);
+    let redrawn = redraw(again.path(), &drawn.paths[0], &pipeline);
     assert!(bytes(&drawn.paths[0]) == bytes(&redrawn.paths[0]), "the picture drawn again has other bytes");
 }
 

@@ -8,6 +8,7 @@ use ldm_ort::prepared::Cache;
 use serde_json::Value;
 
 use crate::common::{Answer, answer, ldm_ort};
+use ldm_ort::spec::{Overrides, Spec};
 
 /// What a run left behind.
 pub struct Drawn {
@@ -50,14 +51,39 @@ pub fn draw_with<'a>(folder: &Path, arguments: impl IntoIterator<Item = &'a str>
     if let Some(GraphCache { folder, library }) = cache {
         command.env_remove("LDM_ORT_PREPARE").env("LDM_ORT_CACHE_DIR", folder.path()).env("ORT_DYLIB_PATH", library);
     }
-    let answer = answer(command);
-    assert_eq!(answer.code, Some(0), "{answer}");
-    assert!(!answer.stderr.contains("opened as it lies"), "{answer}");
-    let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line:?}\n{answer}"));
-    let pictures: Vec<Value> = answer.stdout.lines().map(parse).collect();
-    let path = |picture: &Value| folder.join(picture["path"].as_str().expect("a picture has a path"));
-    let paths = pictures.iter().map(path).collect();
-    Drawn { pictures, paths, answer }
+    Drawn::of(folder, answer(command))
+}
+
+impl Drawn {
+    fn of(folder: &Path, answer: Answer) -> Self {
+        assert_eq!(answer.code, Some(0), "{answer}");
+        assert!(!answer.stderr.contains("opened as it lies"), "{answer}");
+        let parse =
+            |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line:?}\n{answer}"));
+        let pictures: Vec<Value> = answer.stdout.lines().map(parse).collect();
+        let path = |picture: &Value| folder.join(picture["path"].as_str().expect("a picture has a path"));
+        let paths = pictures.iter().map(path).collect();
+        Self { pictures, paths, answer }
+    }
+}
+
+/// The flags that give a run from a record all paths of this pipeline anew: records name none outside of the current
+/// directory.
+pub fn anew(pipeline: &Path) -> Vec<String> {
+    let spec = Spec::load(pipeline, &Overrides::default()).unwrap_or_else(|error| panic!("{error}"));
+    let flag = |(key, path): (String, &Path)| match key.as_str() {
+        "model.path" => ["--model".to_owned(), text(path).to_owned()],
+        _ => ["--input".to_owned(), format!("{key}={}", text(path))],
+    };
+    spec.paths().into_iter().flat_map(flag).collect()
+}
+
+/// Makes an image of this pipeline again from its record, in another folder and with its files given anew.
+pub fn redraw(folder: &Path, image: &Path, pipeline: &Path) -> Drawn {
+    let anew = anew(pipeline);
+    let mut command = ldm_ort(folder);
+    command.args(["run", "--from"]).arg(image).args(&anew).arg("--output").arg(folder).arg("--json");
+    Drawn::of(folder, answer(command))
 }
 
 pub fn text(path: &Path) -> &str {

@@ -12,13 +12,14 @@ mod draw;
 mod npy;
 mod previews;
 mod reference;
+mod replay;
 mod stages;
 mod stopping;
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use draw::{Drawn, GraphCache, draw, draw_with, far_off, pixels, text};
+use draw::{Drawn, GraphCache, draw, draw_with, far_off, pixels, redraw, text};
 use reference::Reference;
 use serde_json::Value;
 
@@ -194,7 +195,8 @@ fn a_picture_is_drawn_again_from_its_record() {
         let drawn = draw(first.path(), [text(&pipeline)].into_iter().chain(flags.iter().copied()));
         let picture = drawn.paths.last().expect("a picture");
         let second = tempfile::tempdir().expect("a folder");
-        let again = draw(second.path(), ["--from", text(picture)]);
+        let again = redraw(second.path(), picture, &pipeline);
+        assert!(!again.answer.stderr.contains("the image"), "{name}: {}", again.answer);
         assert_eq!(again.paths.len(), 1, "{name}: one picture comes from one picture\n{}", again.answer);
         assert!(bytes(picture) == bytes(&again.paths[0]), "{name}: the picture drawn again has other bytes");
     }
@@ -215,10 +217,11 @@ fn an_input_that_changed_is_told() {
     std::fs::write(folder.path().join("pipeline.toml"), text_of).expect("a file");
     let first = draw(folder.path(), ["pipeline.toml"]);
     let again = tempfile::tempdir().expect("a folder");
-    let same = draw(again.path(), ["--from", text(&first.paths[0])]);
+    let pipeline = folder.path().join("pipeline.toml");
+    let same = redraw(again.path(), &first.paths[0], &pipeline);
     assert!(!same.answer.stderr.contains("warning"), "{}", same.answer);
     shade(250).save(&input).expect("a picture");
-    let other = draw(again.path(), ["--from", text(&first.paths[0])]);
+    let other = redraw(again.path(), &first.paths[0], &pipeline);
     assert!(other.answer.stderr.contains("warning: task.image-to-image.image is not the file"), "{}", other.answer);
     assert_ne!(pixels(&other.paths[0]), pixels(&first.paths[0]));
 }
@@ -245,7 +248,7 @@ fn the_stream_of_noise_is_a_key() {
             assert!(apart > 1e-2, "{name} and {other} are only {apart:.1e} apart");
         }
         let folder = tempfile::tempdir().expect("a folder");
-        let again = draw(folder.path(), ["--from", text(&drawn.paths[0])]);
+        let again = redraw(folder.path(), &drawn.paths[0], &pipeline);
         assert!(picture == bytes(&again.paths[0]), "{name}: the picture drawn again has other bytes");
         all.push((name, latents));
     }
@@ -260,7 +263,7 @@ fn the_stream_of_noise_is_a_key() {
     let (_, small, drawn, _folder) = noise(&[&wide[..], &["--set", "run.noise_gpu=256"]].concat());
     assert!(small.difference(&any) > 1e-2);
     let folder = tempfile::tempdir().expect("a folder");
-    let again = draw(folder.path(), ["--from", text(&drawn.paths[0])]);
+    let again = redraw(folder.path(), &drawn.paths[0], &pipeline);
     assert!(bytes(&drawn.paths[0]) == bytes(&again.paths[0]), "the record keeps the GPU");
 }
 
@@ -324,7 +327,7 @@ fn a_run_handed_over_in_the_middle_is_the_whole_run() {
     assert_eq!(second.values, whole.values);
     // A record of the second run finds its latents again, and its place among them.
     let again = tempfile::tempdir().expect("a folder");
-    let redrawn = draw(again.path(), ["--from", text(&paths[1])]);
+    let redrawn = redraw(again.path(), &paths[1], &folder.path().join("second.toml"));
     assert_eq!(pixels(&redrawn.paths[0]), pixels(&paths[1]));
 }
 
@@ -347,7 +350,7 @@ fn schedules_are_given_by_numbers_and_by_name() {
     let interpolated = write("more.toml", "sigmas = 'align-your-steps-sd15'\nsteps = 4\n");
     assert_eq!(interpolated.pictures[0]["steps"], 4);
     assert_ne!(pixels(&named.paths[0]), pixels(&interpolated.paths[0]));
-    let again = draw(folder.path(), ["--from", text(&interpolated.paths[0])]);
+    let again = redraw(folder.path(), &interpolated.paths[0], &folder.path().join("more.toml"));
     assert_eq!(pixels(&again.paths[0]), pixels(&interpolated.paths[0]));
 }
 

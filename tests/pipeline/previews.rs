@@ -13,13 +13,13 @@ use ndarray::{ArrayD, Axis, Slice};
 use serde_json::Value;
 
 use super::common::{answer, ldm_ort, models};
-use super::{bytes, case, draw, text};
+use super::{bytes, case, draw, redraw, text};
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/previews")
 }
 
-fn runtime() -> Runtime {
+pub(super) fn runtime() -> Runtime {
     Runtime::load(&LibraryArgs::default().to_options(None)).expect("an ONNX Runtime is found or fetched")
 }
 
@@ -54,7 +54,7 @@ fn with_small_decoder(folder: &Path, model: &str, name: &str) -> PathBuf {
     to
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a folder");
     for entry in std::fs::read_dir(from).expect("a folder to copy") {
         let entry = entry.expect("an entry");
@@ -95,8 +95,11 @@ fn a_small_decoder_decodes_as_diffusers_does() {
     let component = bundle.component(ComponentKind::SmallDecoder).expect("the folder's name is known");
     let contract = VaeDecoderContract::resolve(component).expect("a decoder");
     let GraphFile { path, .. } = &component.graph;
-    let session = Session::open(&runtime(), path, &SessionOptions::default()).expect("it opens");
-    let mut decoder = Decoder::new(session, contract, Scaling { factor: 1.0, shift: 0.0 }).of_factor(8);
+    let of_factor = |factor: usize| {
+        let session = Session::open(&runtime(), path, &SessionOptions::default()).expect("it opens");
+        Decoder::new(session, contract.clone(), Scaling { factor: 1.0, shift: 0.0 }, factor)
+    };
+    let mut decoder = of_factor(8);
     let (latents, wanted) = (array("latents.npy"), array("pixels.npy"));
     for row in 0..latents.shape()[0] {
         let one = |all: &ArrayD<f32>| all.slice_axis(Axis(0), Slice::from(row..=row)).to_owned();
@@ -105,10 +108,10 @@ fn a_small_decoder_decodes_as_diffusers_does() {
         assert_eq!(pixels.shape(), one(&wanted).shape());
         assert!(apart <= 1e-5, "{apart}");
     }
-    let mut other = decoder.of_factor(4);
+    let mut other = of_factor(4);
     let error = other.decode(array("latents.npy").slice_axis(Axis(0), Slice::from(..1)), &Cancel::default());
     let error = error.expect_err("its pictures are of another size").to_string();
-    assert!(error.contains("4 times as large"), "{error}");
+    assert!(error.contains("expected 4 pixels a side for one latent"), "{error}");
 }
 
 /// Previews come at their steps, change with them, and change nothing: the latents are the same to the bit.
@@ -245,7 +248,7 @@ fn a_picture_of_the_small_decoder_says_so() {
     assert_ne!(bytes(&full.paths[0]), bytes(&small.paths[0]));
 
     let again = tempfile::tempdir().expect("a folder");
-    let made = draw(again.path(), ["--from", text(&small.paths[0])]);
+    let made = redraw(again.path(), &small.paths[0], &file);
     assert_eq!(bytes(&made.paths[0]), bytes(&small.paths[0]));
     let mut command = ldm_ort(folder.path());
     command.args(["check", "pipeline.toml", "--set", "model.decoder=small"]);

@@ -10,7 +10,7 @@ use ldm_ort::{Cancel, Event, Overrides, Plan, Runtime, Spec};
 
 use crate::common::{answer, ldm_ort, models};
 use crate::reference::Reference;
-use crate::{assert_drawn, bytes, draw, files_in, npy, pixels, text};
+use crate::{assert_drawn, bytes, draw, files_in, npy, pixels, redraw, text};
 
 fn case(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/stages").join(name).join("pipeline.toml")
@@ -41,7 +41,7 @@ fn a_picture_of_several_stages_is_drawn_again_from_its_record() {
         let pipeline = case(name);
         let drawn = draw(first.path(), [text(&pipeline)].into_iter().chain(flags.iter().copied()));
         let picture = drawn.paths.last().expect("a picture");
-        let again = draw(second.path(), ["--from", text(picture)]);
+        let again = redraw(second.path(), picture, &pipeline);
         assert_eq!(again.paths.len(), 1, "{name}: {}", again.answer);
         assert!(!again.answer.stderr.contains("warning"), "{name}: {}", again.answer);
         assert!(bytes(picture) == bytes(&again.paths[0]), "{name}: the picture drawn again has other bytes");
@@ -71,7 +71,9 @@ fn what_is_kept_is_written_and_drawn_again() {
         "the latents are those of the last stage"
     );
     // What was kept is a picture of the file's own tables alone.
-    let base = draw(again.path(), ["--from", text(&all.paths[2]), "--set", "output.dir=x"]);
+    let base_model = Spec::load(&pipeline, &Overrides::default()).expect("a pipeline").model.path;
+    let flags = ["--from", text(&all.paths[2]), "--set", "output.dir=x", "--model", text(&base_model)];
+    let base = draw(again.path(), flags);
     assert_eq!(pixels(&base.paths[0]), pixels(&all.paths[2]));
 }
 
@@ -107,7 +109,7 @@ fn each_stage_leaves_its_own_evaluations_out() {
             assert!(own.guidance_interval.is_none() && own.made < own.of, "{own:?}");
         }
     }
-    let again = draw(scratch().path(), ["--from", text(&drawn.paths[1])]);
+    let again = redraw(scratch().path(), &drawn.paths[1], &pipeline);
     assert_eq!(again.pictures[0]["stages"], drawn.pictures[1]["stages"]);
     assert!(again.pictures[0]["stages"][0]["fewer_evaluations"]["made"].is_u64(), "{}", again.answer);
 }
@@ -150,7 +152,7 @@ fn a_model_that_reads_no_prompt_is_given_none() {
     write("given-none.toml", "");
     let drawn = draw(folder.path(), ["given-none.toml"]);
     assert_eq!(drawn.paths.len(), 2);
-    let again = draw(scratch().path(), ["--from", text(&drawn.paths[1])]);
+    let again = redraw(scratch().path(), &drawn.paths[1], &folder.path().join("given-none.toml"));
     assert_eq!(again.pictures[0]["prompt"], "b");
     write("given-one.toml", "task.inpaint.prompt = 'c'\n");
     let mut command = ldm_ort(folder.path());

@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use super::Cancel;
 use super::library::{self, Flavour, RuntimeOptions};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::guard::contain;
 use wheel::Wheel;
 
@@ -90,7 +91,6 @@ pub fn install(flavour: Flavour, options: &RuntimeOptions, observer: &mut dyn Fn
     if folder.is_dir() {
         return Ok(Installed { folder, version, was_there: true });
     }
-    let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
     let by_hand = by_hand(flavour, version, &folder);
     if options.offline {
         return Err(Error::runtime(
@@ -98,7 +98,8 @@ pub fn install(flavour: Flavour, options: &RuntimeOptions, observer: &mut dyn Fn
             by_hand,
         ));
     }
-    let wheel = wheel::wheel(flavour, os, arch).filter(|_| !cfg!(target_env = "musl")).ok_or_else(|| {
+    let wheel = wheel_here(flavour).ok_or_else(|| {
+        let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
         Error::runtime(format!("there is no official build {flavour} for {os} on {arch}"), by_hand.clone())
     })?;
     let job = Job {
@@ -114,11 +115,21 @@ pub fn install(flavour: Flavour, options: &RuntimeOptions, observer: &mut dyn Fn
     Ok(Installed { folder, version, was_there })
 }
 
+/// True if there is an official build of this flavour for this machine.
+pub(super) fn has_build(flavour: Flavour) -> bool {
+    wheel_here(flavour).is_some()
+}
+
+fn wheel_here(flavour: Flavour) -> Option<&'static Wheel<'static>> {
+    let wheel = wheel::wheel(flavour, std::env::consts::OS, std::env::consts::ARCH);
+    wheel.filter(|_| !cfg!(target_env = "musl"))
+}
+
 /// Removes what downloads that were cut off left in the cache, unless one is under way.
 pub(super) fn tidy(options: &RuntimeOptions) {
     let Ok(cache) = library::directory(&options.env) else { return };
     if unfinished(&cache).next().is_some()
-        && let Ok(lock) = File::create(cache.join(LOCK))
+        && let Ok(lock) = files::open_lock_file(&cache.join(LOCK))
         && lock.try_lock().is_ok()
     {
         remove_unfinished(&cache);
@@ -198,7 +209,7 @@ impl Job<'_> {
             return Err(self.failed(format!("{} holds no libraries", self.wheel.file)));
         }
         library::digests::write(&libraries)?;
-        match std::fs::rename(&libraries, self.folder) {
+        match files::rename_folder(&libraries, self.folder) {
             Ok(()) => {}
             // Another process was first, on a file system without locks.
             Err(_) if self.folder.is_dir() => return Ok(true),
@@ -214,7 +225,7 @@ impl Job<'_> {
     /// Waits until no other process changes the cache.
     fn lock(&self, observer: &mut dyn FnMut(&Event)) -> Result<File> {
         let path = self.cache.join(LOCK);
-        let file = File::create(&path).map_err(|e| Error::io(&path, "creating", e))?;
+        let file = files::open_lock_file(&path).map_err(|e| Error::io(&path, "creating", e))?;
         let mut told = false;
         loop {
             match file.try_lock() {

@@ -29,6 +29,16 @@ impl<'r> Item<'r> {
         self.node.origin
     }
 
+    /// The full key.
+    pub(in crate::spec) fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// True if the value is a record's own and so may be a stranger's.
+    pub(in crate::spec) fn is_untrusted(&self) -> bool {
+        self.reading.is_untrusted(self.node.origin)
+    }
+
     /// Reports a mistake in this value.
     pub(in crate::spec) fn report(&self, message: impl Into<String>) {
         self.reading.report(self.node.origin, &self.key, message);

@@ -170,14 +170,14 @@ impl Task {
         }
     }
 
-    /// The same task with guidance at work in all of the run.
-    pub fn guided_throughout(mut self) -> Self {
+    /// The same task with guidance at work between these shares of the run, or in all of it.
+    pub fn guided_within(mut self, interval: Option<[f64; 2]>) -> Self {
         match &mut self {
-            Self::ClassConditional(task) => task.guidance_interval = None,
-            Self::Conditional(task) => task.guidance_interval = None,
+            Self::ClassConditional(task) => task.guidance_interval = interval,
+            Self::Conditional(task) => task.guidance_interval = interval,
             _ => {
                 if let Some(prompting) = self.prompting_mut() {
-                    prompting.guidance_interval = None;
+                    prompting.guidance_interval = interval;
                 }
             }
         }
