@@ -25,9 +25,10 @@ pub fn rows() -> Vec<Row> {
         files.edit("text_encoder/model.onnx", |g| g.input("input_ids", I64, "batch, 16"));
     };
     vec![
-        Row::new("no model_max_length", "pipelines/long-prompt", with_length("", |_| ())).warned("cut off"),
+        Row::new("no model_max_length", "pipelines/long-prompt", with_length("", |_| ()))
+            .warned("reads 16 tokens, which cuts off 88"),
         Row::new("a model_max_length of 1e30", "pipelines/long-prompt", with_length(sentinel, |_| ()))
-            .warned("cut off"),
+            .warned("reads 16 tokens, which cuts off 88"),
         Row::new("no model_max_length, a graph of fixed length", "pipelines/plain", with_length("", fixed))
             .inspected(&["fixed to 16 tokens"]),
         Row::new("a model_max_length of null", "pipelines/plain", with_length("\"model_max_length\": null,", |_| ())),
