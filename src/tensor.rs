@@ -9,7 +9,7 @@ pub use weight::{ByteEdit, Field, Weight, WeightPlace, WeightValues};
 use crate::error::{Error, Result};
 
 /// An ONNX element type that diffusion graphs use at their edges.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum DType {
     /// IEEE single precision.

@@ -135,7 +135,9 @@ fn init_prints_a_pipeline_that_passes_check() {
 fn check_tells_every_default_and_its_source() {
     let folder = tempfile::tempdir().expect("a folder");
     for (name, width, height) in [("in.png", 48, 40), ("low.png", 8, 8)] {
-        image::RgbImage::new(width, height).save(folder.path().join(name)).expect("an image");
+        image::RgbImage::from_pixel(width, height, image::Rgb([255; 3]))
+            .save(folder.path().join(name))
+            .expect("an image");
     }
     let (image, mask) = ("image = 'in.png'\n", "mask = 'in.png'\n");
     let masked = format!("{image}{mask}");
@@ -240,6 +242,34 @@ fn check_tells_every_default_and_its_source() {
 /// One of the tiny models of `tests/fixtures/families`.
 fn family(name: &str) -> std::path::PathBuf {
     models().with_file_name("families").join(name)
+}
+
+/// `init` states the defaults of the class with which diffusers runs the model's first task.
+#[test]
+fn init_states_the_defaults_of_the_class() {
+    let rows: [(&str, &[&str]); 6] = [
+        ("xl", &["steps = 50    # default of StableDiffusionXLPipeline", "guidance_scale = 5.0"]),
+        ("sd3", &["steps = 28    # default of StableDiffusion3Pipeline", "guidance_scale = 7.0"]),
+        ("lcm", &["steps = 4    # default of LatentConsistencyModelPipeline", "guidance_scale = 8.5"]),
+        ("flux-dev", &["steps = 28    # default of FluxPipeline", "guidance_scale = 3.5", "width = 512"]),
+        (
+            "upscale",
+            &["steps = 75    # default of StableDiffusionUpscalePipeline", "guidance_scale = 9.0", "noise_level = 20"],
+        ),
+        (
+            "inpaint",
+            &[
+                "steps = 50    # default of StableDiffusionInpaintPipeline",
+                "strength = 1.0",
+                "# width = 32       # default: sample_size 8 in unet/config.json, × 4; the input image is resized to it",
+            ],
+        ),
+    ];
+    let folder = tempfile::tempdir().expect("a folder");
+    for (model, expected) in rows {
+        let path = family(model);
+        assert_says(&printed(folder.path(), &["init", path.to_str().expect("the path is Unicode")]), expected);
+    }
 }
 
 #[test]
@@ -467,7 +497,8 @@ fn scripts_and_flags_that_are_named_exist() {
 
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut of_program = flags(&ldm_ort::cli::args::Cli::command());
-    of_program.extend(["--help".to_owned(), "--version".to_owned()]);
+    // clap's own, and the one that stands for any.
+    of_program.extend(["--help", "--version", "--flag"].map(str::to_owned));
     let mut texts = files(&root.join("src"), &["rs"]);
     texts.extend(["docs", "models", "examples"].iter().flat_map(|folder| files(&root.join(folder), &["md", "rs"])));
     texts.extend(["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"].map(|name| root.join(name)));
@@ -545,9 +576,17 @@ fn prompts_that_are_not_read_as_they_are_meant_are_warned_of() {
         ("a cat", "negative_prompt = 'a BREAK b'\n", "", Some("negative_prompt: \"BREAK\" is read as a word")),
         ("a cat", "", cat, Some("cat.safetensors: no prompt has its token \"<cat>\"")),
         ("a <cat>", "", cat, None),
-        ("a (<CAT>:1.2)", weights, cat, None),
+        ("a (<cat>:1.2)", weights, cat, None),
+        ("a <CAT>", "", cat, Some("transformers 4 (without ftfy, and with ftfy) gives other tokens")),
         ("a cat", "negative_prompt = '<cat>'\n", cat, None),
         (r"a \\[cat\\] \\(red\\), 3:4", weights, "", None),
+        ("a “cat”", "", "", Some("prompt: CLIPTokenizer of transformers 4 (with ftfy) gives other tokens")),
+        ("a &amp; b", "", "", Some("transformers 4 (with ftfy) gives other tokens")),
+        ("a 猫猫", "", "", Some("transformers 4 (without ftfy) gives other tokens")),
+        ("a “cat”", "text_cleaning = 'ftfy'\n", "", None),
+        ("a “cat”", "text_cleaning = 'basic'\n", "", None),
+        ("a “cat”", "text_cleaning = 'fast'\n", "", None),
+        ("a café", "", "", None),
     ] {
         let text = format!(
             "[model]\npath = '{}'\n[task.text-to-image]\nprompt = \"{prompt}\"\n{keys}{tables}[run]\nsteps = 1\nseed = 1\n\

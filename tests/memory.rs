@@ -1,5 +1,9 @@
 //! What a run takes of the memory: how much is told of a graph, and what is given up where there is not enough.
 
+#[allow(dead_code)]
+#[path = "bundle/writer.rs"]
+mod writer;
+
 mod common;
 
 use std::ops::ControlFlow;
@@ -44,13 +48,79 @@ fn a_graph_is_measured_node_by_node() {
     // A picture of one channel becomes one of 256 channels, and is convolved by 256×256×3×3 weights that are computed from
     // stored ones.
     let (one, many, weights) = (20 * 12 * 4, 256 * 20 * 12 * 4, 256 * 256 * 9 * 4);
-    let plain = Footprint { weights: 2 * 256 * 4 + weights, activations: 2 * many };
+    let plain = Footprint { weights: 2 * 256 * 4 + weights, activations: 2 * many, in_place: 2 * many, unknown: 0 };
     assert!(one < many, "the small picture is gone when there are most");
     assert_eq!(told(&[]), Some(plain));
     // 36 numbers for 9 weights, and for 16 pixels twice.
-    let fast = Footprint { weights: plain.weights + weights * 3, activations: 2 * many + 2 * many * 36 / 16 };
+    let more = 2 * many + 2 * many * 36 / 16;
+    let fast = Footprint { weights: plain.weights + weights * 3, activations: more, in_place: more, unknown: 0 };
     assert_eq!(told(&[Pass::Winograd]), Some(fast));
-    assert_eq!(footprint(&graph, &[], &[]).expect("a readable graph"), None, "of free axes nothing can be told");
+    let free = footprint(&graph, &[], &[]).expect("a readable graph").expect("nodes in order");
+    assert!(free.unknown > 0 && free.activations == 0 && free.weights == plain.weights, "of free axes: {free:?}");
+}
+
+/// What makes many numbers of few counts, whether when the graph is opened or when it runs.
+#[test]
+fn operators_that_make_large_outputs_count() {
+    use writer::{F32, I64, Model};
+    const LARGE: u64 = 1024 * 1024;
+    let graph = |large: &str, inputs: &[&str]| {
+        let model = Model::new().input("x", F32, "1, 1").input("chosen", I64, "1048576").output("out", F32, "1, 1");
+        let model = model.whole("sides", &[1024, 1024], true).whole("first", &[0], true);
+        let model = model.whole("count", &[LARGE as i64], true).whole("pads", &[0, 0, 1023, 1023], true);
+        let model = model.whole("from", &[0], false).whole("to", &[LARGE as i64], false).whole("by", &[1], false);
+        let model = model.node(large, inputs, &["large"]).node("Gather", &["large", "first"], &["small"]);
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("model.onnx");
+        std::fs::write(&path, model.node("Equal", &["small", "x"], &["out"]).build()).expect("a file");
+        let graph = GraphFile::open(&path).expect("a graph");
+        footprint(&graph, &[], &[]).expect("a readable graph").expect("nodes in order")
+    };
+    for (large, inputs, width) in [
+        ("ConstantOfShape", &["sides"][..], 4),
+        ("Range", &["from", "to", "by"], 8),
+        ("Expand", &["x", "sides"], 4),
+        ("Tile", &["x", "sides"], 4),
+        ("Pad", &["x", "pads"], 4),
+        ("Gather", &["x", "chosen"], 4),
+    ] {
+        let told = graph(large, inputs);
+        assert!(told.activations >= width * LARGE && told.in_place >= width * LARGE, "{large}: {told:?}");
+        assert_eq!(told.unknown, 0, "{large}");
+    }
+    let told = graph("NonZero", &["x"]);
+    assert!(told.unknown > 0 && told.activations < width_of_inputs(LARGE), "{told:?}");
+}
+
+/// The list of indices and little else.
+fn width_of_inputs(large: u64) -> u64 {
+    8 * large + 1024
+}
+
+#[test]
+fn a_run_that_does_not_fit_the_free_memory_is_refused() {
+    let large = |more: &[&str]| plan(&[&["run.width=2048", "run.height=2048"], more].concat()).expect("a plan").model;
+    let model = large(&[]);
+    let need = model.memory_need().expect("readable graphs");
+    assert!(need.private > 50_000_000 && need.component.starts_with("vae_decoder"), "{need:?}");
+    assert_eq!(model.check_free_memory(need.private + need.mapped).expect("it fits"), None);
+    let refused = |free| model.check_free_memory(free).expect_err("it doesn't fit");
+    let error = refused(need.private - 1);
+    assert_eq!(error.exit_code(), 1);
+    let text = error.to_string();
+    assert!(text.starts_with("memory: vae_decoder needs ") && text.contains("device.overcommit = true"), "{text}");
+    let warned = large(&["device.overcommit=true"]).check_free_memory(need.private - 1).expect("it's started");
+    assert!(warned.is_some_and(|warning| warning.contains("vae_decoder needs")));
+    // Weights of optimized graphs are mapped.
+    let mut prepared = large(&[]);
+    prepared.prepared = Some(Cache::new("cache"));
+    let need = prepared.memory_need().expect("readable graphs");
+    assert!(need.mapped > 100_000, "{need:?}");
+    let warned = prepared.check_free_memory(need.private + need.mapped - 1).expect("it's slow only");
+    assert!(warned.is_some_and(|warning| warning.contains("read from the disk again and again")));
+    // What runs today on a machine with little memory still does.
+    let usual = plan(&[]).expect("a plan").model;
+    assert_eq!(usual.check_free_memory(64_000_000).expect("it fits"), None);
 }
 
 #[test]

@@ -172,11 +172,14 @@ fn the_faster_way_to_run_rows_is_measured_once() {
     let told: Vec<_> = std::fs::read_dir(folder.path().join("measured")).expect("a folder").flatten().collect();
     let [file] = told.as_slice() else { panic!("{} measurements", told.len()) };
     for (split, sequential, want) in [(1.0, 2.0, 2), (2.0, 1.0, 1)] {
-        std::fs::write(file.path(), format!("{{\"split\":{split},\"sequential\":{sequential}}}")).expect("a file");
+        seal(&file.path(), &format!("{{\"split\":{split},\"sequential\":{sequential}}}"));
         assert_eq!(callers(folder.path(), &threads), (want, 0));
     }
     std::fs::write(file.path(), "{").expect("a file");
     assert_eq!(callers(folder.path(), &threads).1, 1, "what cannot be read is measured again");
+    let text = std::fs::read_to_string(file.path()).expect("a file").replacen("split", "spliu", 1);
+    std::fs::write(file.path(), text).expect("a file");
+    assert_eq!(callers(folder.path(), &threads).1, 1, "what was damaged is measured again");
 }
 
 /// With more threads than rows, one run of all rows is a choice: what is kept for it stays only if it is taken.
@@ -184,27 +187,27 @@ fn the_faster_way_to_run_rows_is_measured_once() {
 fn one_run_of_all_rows_is_tried_where_threads_are_left_over() {
     let folder = tempfile::tempdir().expect("a folder");
     let unets = || entries(folder.path()).iter().filter(|entry| entry.component == "unet").count();
-    let threads = ["device.threads=3"];
+    let threads = ["device.threads=3", "device.overcommit=true"];
     assert_eq!(callers(folder.path(), &threads).1, 1);
     let mut told = std::fs::read_dir(folder.path().join("measured")).expect("a folder").flatten();
     let file = told.next().expect("a measurement").path();
-    let rows: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).expect("a file")).expect("JSON");
+    let rows: serde_json::Value = serde_json::from_str(&unsealed(&file)).expect("JSON");
     let seconds = |way: &str| rows[way].as_f64().expect("seconds");
     let is_fastest = seconds("batched") < seconds("split").min(seconds("sequential"));
     assert_eq!(unets(), if is_fastest { 2 } else { 1 });
-    std::fs::write(&file, r#"{"split":2.0,"sequential":3.0,"batched":1.0,"tried_batched":true}"#).expect("a file");
+    seal(&file, r#"{"split":2.0,"sequential":3.0,"batched":1.0,"tried_batched":true}"#);
     assert_eq!(callers(folder.path(), &threads), (1, 0));
     let batched = run(Some(folder.path()), &threads);
     assert_eq!(unets(), 2);
-    let split = run(Some(folder.path()), &["device.threads=3", "device.batching=split"]);
+    let split = run(Some(folder.path()), &["device.threads=3", "device.overcommit=true", "device.batching=split"]);
     assert!(apart(&batched, &split) < 1e-5, "{}", apart(&batched, &split));
     // What was measured without it is measured again.
-    std::fs::write(&file, r#"{"split":2.0,"sequential":3.0}"#).expect("a file");
+    seal(&file, r#"{"split":2.0,"sequential":3.0}"#);
     assert_eq!(callers(folder.path(), &threads).1, 1);
-    std::fs::write(&file, r#"{"split":2.0,"sequential":3.0,"batched":1.0,"tried_batched":true}"#).expect("a file");
+    seal(&file, r#"{"split":2.0,"sequential":3.0,"batched":1.0,"tried_batched":true}"#);
     // Not where some calls have fewer rows, nor where the memory is bounded.
     for other in ["task.text-to-image.guidance_interval=[0.0, 0.5]", "device.memory=\"1 GB\""] {
-        assert_eq!(callers(folder.path(), &[threads[0], other]), (2, 0), "{other}");
+        assert_eq!(callers(folder.path(), &[threads[0], threads[1], other]), (2, 0), "{other}");
     }
 }
 
@@ -242,6 +245,98 @@ fn what_is_damaged_is_made_anew() {
         let again = run(Some(folder.path()), &[]);
         assert_eq!((again.optimised, apart(&first, &again)), (1, 0.0), "{what}");
     }
+}
+
+/// Writes a small file of the cache with the checksum that it ends with.
+fn seal(path: &Path, text: &str) {
+    std::fs::write(path, format!("{text}\n// crc32 {:08x}\n", crc32fast::hash(text.as_bytes()))).expect("a file");
+}
+
+/// A small file of the cache without its checksum.
+fn unsealed(path: &Path) -> String {
+    let whole = std::fs::read_to_string(path).expect("a file");
+    whole.rsplit_once("\n// crc32 ").expect("a sealed file").0.to_owned()
+}
+
+/// Flips a bit of a file of the UNet's entry, and lets its card say that size and times are those of the changed file: what
+/// is left of damage on the disk, of which no time tells.
+fn flip(folder: &Path, name: &str, at: impl Fn(usize) -> usize) {
+    let [card, graph, weights] = files(folder);
+    let path = if name == "model.onnx" { graph } else { weights };
+    let mut bytes = std::fs::read(&path).unwrap();
+    let at = at(bytes.len());
+    bytes[at] ^= 4;
+    std::fs::write(&path, bytes).unwrap();
+    let metadata = std::fs::metadata(&path).unwrap();
+    let modified = metadata.modified().unwrap().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+    #[cfg(unix)]
+    let changed = {
+        use std::os::unix::fs::MetadataExt;
+        i128::from(metadata.ctime()) * 1_000_000_000 + i128::from(metadata.ctime_nsec())
+    };
+    #[cfg(not(unix))]
+    let changed = 0;
+    let text = unsealed(&card);
+    // The lines of the card about this file: its name, its bytes, and the two times.
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let first = lines.iter().position(|line| line.contains(&format!("\"name\": \"{name}\""))).expect("the file");
+    for (key, time) in [("modified", modified.to_string()), ("changed", changed.to_string())] {
+        let line = lines[first..].iter_mut().find(|line| line.contains(&format!("\"{key}\""))).expect("a time");
+        let comma = if line.ends_with(',') { "," } else { "" };
+        *line = format!("\"{key}\": {time}{comma}");
+    }
+    seal(&card, &lines.join("\n"));
+}
+
+/// A pipeline on a cache that checks files of up to `first` bytes before they are opened, run once.
+fn run_checked(folder: &Path, first: u64) -> (Run, Result<(), ldm_ort::Error>) {
+    let Plan { mut model, request, .. } = plan(None, &[]);
+    model.prepared = Some(Cache::new(folder).checking_first(first));
+    let mut run = Run { latents: Vec::new(), optimised: 0, warnings: Vec::new() };
+    let mut observe = |event: Event<'_>| {
+        match event {
+            Event::Optimizing { .. } => run.optimised += 1,
+            Event::Picture(picture) => run.latents.push(picture.latents.clone()),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    };
+    let mut pipeline = Pipeline::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+    let done = pipeline.run(&request, &Cancel::new(), &mut observe).map(|_| ());
+    (run, done)
+}
+
+#[test]
+fn a_flipped_bit_in_a_small_file_is_made_anew() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let first = run(Some(folder.path()), &[]);
+    for (name, at) in [("model.weights", 2), ("model.onnx", 3), ("model.weights", 1_000_000)] {
+        flip(folder.path(), name, |length| length / at);
+        assert_eq!(entries(folder.path()).len(), 3, "{name}: the card still fits the files");
+        let (again, done) = run_checked(folder.path(), u64::MAX);
+        done.expect("images");
+        assert_eq!((again.optimised, apart(&first, &again)), (1, 0.0), "{name}");
+    }
+}
+
+/// Large files are checked in the background: the run ends before an image is handed out, and the next makes them again.
+#[test]
+fn a_flipped_bit_in_a_large_file_ends_the_run_before_an_image() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let first = run(Some(folder.path()), &[]);
+    flip(folder.path(), "model.weights", |length| length / 2);
+    let (damaged, done) = run_checked(folder.path(), 0);
+    let error = done.expect_err("the weights are damaged");
+    assert_eq!((error.exit_code(), damaged.latents.len(), damaged.optimised), (1, 0, 0), "{error}");
+    let text = error.to_string();
+    assert!(["model.weights", "is damaged", "unet", "makes it again"].iter().all(|word| text.contains(word)), "{text}");
+
+    let (again, done) = run_checked(folder.path(), 0);
+    done.expect("images");
+    assert_eq!((again.optimised, apart(&first, &again)), (1, 0.0));
+    let (sound, done) = run_checked(folder.path(), 0);
+    done.expect("images");
+    assert_eq!((sound.optimised, sound.latents.len()), (0, 2));
 }
 
 /// What a process that was killed leaves behind is removed by the next that wants the same graph.
@@ -316,6 +411,20 @@ fn the_command_line_prepares_lists_and_clears() {
     assert_eq!(list.as_array().map(Vec::len), Some(3));
     assert!(list[0]["bytes"].as_u64() > Some(0) && list[0]["stale"].is_null());
 
+    let (code, sound, error) = say(&["cache", "verify"]);
+    assert!(code == Some(0) && error.is_empty(), "{error}");
+    // Three optimized graphs, and the three of the model whose digests are remembered.
+    assert_eq!((sound.matches("ok  ").count(), sound.matches("model file").count()), (6, 3), "{sound}");
+    flip(&cache.join("graphs"), "model.weights", |length| length - 1);
+    let (code, found, error) = say(&["cache", "verify"]);
+    assert!(code == Some(1) && error.contains("1 of 6 checked are damaged"), "{error}");
+    assert_eq!((found.matches("ok  ").count(), found.matches("damaged  unet").count()), (5, 1), "{found}");
+    let (code, _, error) = say(&["run", "p.toml"]);
+    assert!(code == Some(0) && error.matches("optimising").count() == 1, "{error}");
+    let (code, list, _) = say(&["cache", "verify", "--json"]);
+    let list: serde_json::Value = serde_json::from_str(&list).expect("JSON");
+    assert_eq!((code, list.as_array().map(Vec::len)), (Some(0), Some(6)));
+
     let (code, freed, _) = say(&["cache", "clear", "--stale"]);
     assert!(code == Some(0) && freed.starts_with("0 B freed"), "{freed}");
     std::fs::remove_dir_all(model.join("unet")).unwrap();
@@ -348,4 +457,53 @@ fn copy(from: &Path, to: &Path) {
             std::fs::copy(&path, &place).unwrap();
         }
     }
+}
+
+/// Another process may clear the cache at any time.
+#[test]
+fn clearing_the_cache_fails_nobody_who_opens_from_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cache = Cache::new(folder.path());
+    let runtime = runtime();
+    let Plan { model, .. } = plan(Some(folder.path()), &[]);
+    let opening = model.openings().into_iter().next().expect("the text encoder");
+    let options = model.session_options(opening.kind);
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let cleared = std::thread::scope(|scope| {
+        let clearing = scope.spawn(|| {
+            let mut cleared = 0;
+            while !is_over.load(std::sync::atomic::Ordering::SeqCst) {
+                cleared += usize::from(cache.clear(|_| true).expect("it can be cleared") > 0);
+            }
+            cleared
+        });
+        let opened: Vec<_> = (0..30)
+            .map(|_| cache.open(&runtime, opening.graph, &opening.passes, &options, &mut |_| {}).map(|_| ()))
+            .collect();
+        is_over.store(true, std::sync::atomic::Ordering::SeqCst);
+        let cleared = clearing.join().expect("no panic");
+        opened.into_iter().for_each(|opened| opened.expect("it opens all the same"));
+        cleared
+    });
+    assert!(cleared > 3, "only {cleared} entries were removed");
+}
+
+/// A run that opens a graph a second time later on goes on without its file.
+#[test]
+fn a_run_goes_on_once_its_graphs_are_removed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Plan { model, request, .. } =
+        plan(Some(folder.path()), &["device.keep=true", "task.text-to-image.guidance_scale=1.0"]);
+    let mut images = 0;
+    let mut observe = |event: Event<'_>| {
+        images += usize::from(matches!(event, Event::Picture(_)));
+        if matches!(event, Event::Preparing { .. }) {
+            Cache::new(folder.path()).clear(|_| true).expect("it can be cleared");
+        }
+        ControlFlow::Continue(())
+    };
+    let mut pipeline = Pipeline::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+    pipeline.run(&request, &Cancel::new(), &mut observe).expect("pictures");
+    pipeline.run(&request, &Cancel::new(), &mut observe).expect("pictures once more");
+    assert_eq!(images, 4);
 }

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use ldm_ort::Error;
 use ldm_ort::cli::args::LibraryArgs;
 use ldm_ort::session::{
-    Cancel, Env, Placement, ProviderChoice, Runtime, RuntimeOptions, Session, SessionOptions, Source, Verdict, search,
+    Cancel, Env, Placement, ProviderChoice, Run, Runtime, RuntimeOptions, Session, SessionOptions, Source, Verdict,
+    search,
 };
 use ldm_ort::tensor::{DType, Dim, TensorInfo, TensorView};
 use ndarray::{Array4, ArrayD, IxDyn, arr0, arr1};
@@ -104,6 +105,18 @@ fn runs_with_several_inputs_and_chosen_outputs() {
     }
     let error = session.run_into(&inputs, "out_sample", &mut out[1..], &Cancel::new()).unwrap_err().to_string();
     assert!(error.contains("output out_sample: expected 119 values, found [2, 4, 3, 5] with 120"), "{error}");
+
+    // A denoiser that gives as many values in another shape, such as height and width in the other order.
+    for (shape, fits) in [(vec![2, 4, 3, 5], true), (vec![2, 4, 5, 3], false), (vec![2, 60], false)] {
+        let inputs = vec![("timestep", t.view().into()), ("scale", s.view().into()), ("sample", x.view().into())];
+        let run = Run { inputs, out: &mut out, shape: Some(shape.clone()), beside: None };
+        let ran = session.run_each(vec![run], "out_sample", &Cancel::new());
+        assert_eq!(ran.is_ok(), fits, "{shape:?}");
+        if let Err(error) = ran {
+            let told = format!("output out_sample: expected the shape {shape:?}, found [2, 4, 3, 5]");
+            assert!(error.to_string().contains(&told), "{error}");
+        }
+    }
 }
 
 #[test]
@@ -311,4 +324,50 @@ fn a_build_is_installed_once_and_never_offline() {
     std::fs::create_dir_all(&folder).unwrap();
     let text = printed(&["install", "cuda", "--offline"], cache.path(), None).unwrap();
     assert_eq!(text, format!("ONNX Runtime 1.31.1 (cuda) was there already: {}\n", folder.display()));
+}
+
+/// What is asked of ONNX Runtime before a graph is opened agrees with what it says when one is.
+#[test]
+fn a_runtime_tells_what_it_takes() {
+    let runtime = runtime();
+    let opsets = |versions: &[(&str, i64)]| versions.iter().map(|(d, v)| ((*d).to_owned(), *v)).collect();
+    let usual = opsets(&[("", 17), ("com.microsoft", 1)]);
+    assert_eq!(runtime.refuses_format(8, &usual), None);
+    assert!(runtime.refuses_format(99, &usual).unwrap().starts_with("Unsupported model IR version: 99, max supported"));
+    for (domain, called) in [("", "ai.onnx"), ("com.microsoft", "com.microsoft"), ("ai.onnx.ml", "ai.onnx.ml")] {
+        let reason = runtime.refuses_format(8, &opsets(&[(domain, 99)])).unwrap();
+        assert!(reason.starts_with(&format!("Current official support for domain {called} is till opset")), "{reason}");
+    }
+    // A domain that nobody knows is no fault of itself; its operators are.
+    assert_eq!(runtime.refuses_format(8, &opsets(&[("", 17), ("com.example", 3)])), None);
+    for (domain, operator, is_defined) in [
+        ("", "Conv", true),
+        ("", "RMSNormalization", false),
+        ("", "Foo", false),
+        ("com.microsoft", "GroupNorm", true),
+        ("com.microsoft", "MultiHeadAttention", true),
+        ("com.microsoft", "Foo", false),
+        ("com.example", "Conv", false),
+    ] {
+        assert_eq!(runtime.defines_operator(&usual, domain, operator), is_defined, "{domain}:{operator}");
+    }
+    for operator in ["MatMul", "Gemm", "Conv", "ConvTranspose"] {
+        assert_eq!(runtime.refuses_product(&usual, operator, DType::F32), None, "{operator}");
+        assert!(runtime.refuses_product(&usual, operator, DType::Bf16).is_some(), "{operator}");
+    }
+    assert_eq!(runtime.refuses_product(&usual, "MatMul", DType::F64), None);
+    runtime.try_provider(&ProviderChoice::new("cpu")).unwrap();
+    let missing = runtime.try_provider(&ProviderChoice::new(if cfg!(windows) { "coreml" } else { "directml" }));
+    assert!(missing.unwrap_err().to_string().contains("exists only on"));
+}
+
+/// The table of operators without a CPU kernel names operators that there are.
+#[test]
+fn operators_without_a_cpu_kernel_are_known_to_the_runtime() {
+    let runtime = runtime();
+    let opsets = [(String::new(), 17), ("com.microsoft".to_owned(), 1)].into();
+    let unknown: Vec<_> = ldm_ort::bundle::operators_without_cpu_kernel()
+        .filter(|operator| !runtime.defines_operator(&opsets, "com.microsoft", operator))
+        .collect();
+    assert!(unknown.is_empty() || runtime.version() != ldm_ort::session::PINNED_VERSION, "{unknown:?}");
 }

@@ -1,12 +1,15 @@
 //! The numbers that the engine needs and that directories state in different places, or not at all.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use super::component::{Component, ComponentKind};
-use super::family::{Family, Signs};
+use super::family::{self, FamilyFact, Refusal};
+use super::first_stage::{FirstStage, LatentStatistics};
 use super::layout::{Overrides, SchedulerFile};
+use super::pipeline_class::Family;
 use super::{json, roles};
 use crate::error::count_of;
 
@@ -25,39 +28,11 @@ impl<T> Fact<T> {
     }
 }
 
-/// What stands between pixels and what is denoised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FirstStage {
-    /// An autoencoder regularised towards a normal distribution.
-    Kl,
-    /// An autoencoder with a codebook.
-    Vq,
-    /// Nothing: the denoiser works on pixels.
-    Pixels,
-}
-
-impl std::fmt::Display for FirstStage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Kl => "KL autoencoder",
-            Self::Vq => "VQ autoencoder",
-            Self::Pixels => "none (pixel space)",
-        })
-    }
-}
-
-/// Mean and standard deviation of each latent channel.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LatentStatistics {
-    /// The means.
-    pub mean: Vec<f64>,
-    /// The standard deviations.
-    pub std: Vec<f64>,
-}
-
 /// What the engine needs to know about a model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Facts {
+    /// The model's family, or the reason why it has none that is run; no reason if the denoiser could not be read.
+    pub family: Result<FamilyFact, Option<Refusal>>,
     /// The kind of first stage.
     pub first_stage: FirstStage,
     /// Channels of a latent; of a picture where there is no first stage.
@@ -74,9 +49,6 @@ pub struct Facts {
     pub latent_multiple: Fact<usize>,
     /// The size, width and height in pixels, that the model was trained at.
     pub default_size: Fact<(usize, usize)>,
-    /// The default size that diffusers' classes for Stable Diffusion read from a denoiser's configuration whose `sample_size`
-    /// is below 64 and that a diffusers before 0.9 wrote: they take 64 instead.
-    pub corrected_size: Option<Fact<(usize, usize)>>,
     /// True if neither the pipeline file nor the graphs decide the default size.
     pub is_size_open: bool,
     /// The size, width and height in pixels, that the denoiser's graph is fixed to, where it is.
@@ -102,6 +74,7 @@ impl Facts {
         components: &BTreeMap<ComponentKind, Component>,
         [scheduler, low_res_scheduler]: [Option<&SchedulerFile>; 2],
         index: &Map<String, Value>,
+        place: Place<'_>,
         overrides: &Overrides,
     ) -> Self {
         let evidence = Evidence::new(components, [scheduler, low_res_scheduler], index);
@@ -110,9 +83,9 @@ impl Facts {
             Some(n) => Fact::new(n, PIPELINE),
             None => evidence.latent_channels(),
         };
-        let family = evidence.family(latent_channels.value);
+        let decided = evidence.family(place, index, (latent_channels.value, spatial_factor.value), overrides.family);
+        let family = decided.as_ref().ok().map(|fact| fact.value);
         let fixed_size = evidence.fixed_size(spatial_factor.value);
-        let corrected_size = evidence.corrected_size(spatial_factor.value);
         let is_size_open = overrides.sample_size.is_none() && fixed_size.is_none();
         let default_size = match (overrides.sample_size, &fixed_size) {
             (Some(n), _) => {
@@ -122,6 +95,7 @@ impl Facts {
             (None, None) => evidence.default_size(spatial_factor.value, family),
         };
         Self {
+            family: decided,
             first_stage: evidence.first_stage,
             scaling_factor: evidence.scaling_factor(overrides, family),
             shift_factor: evidence.shift_factor(overrides, family),
@@ -131,11 +105,18 @@ impl Facts {
             latent_channels,
             spatial_factor,
             default_size,
-            corrected_size,
             is_size_open,
             fixed_size,
         }
     }
+}
+
+/// The model directory, and what its tokenizers tell.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub dir: &'a Path,
+    /// True if a tokenizer is BERT's.
+    pub reads_bert: bool,
 }
 
 const PIPELINE: &str = "the pipeline file";
@@ -144,8 +125,7 @@ const PIPELINE: &str = "the pipeline file";
 struct Evidence<'a> {
     components: &'a BTreeMap<ComponentKind, Component>,
     scheduler: Option<&'a SchedulerFile>,
-    class: Option<&'a str>,
-    is_upscaler: bool,
+    has_low_res_scheduler: bool,
     first_stage: FirstStage,
     denoiser: Option<&'a Component>,
     encoder: Option<&'a Component>,
@@ -173,8 +153,7 @@ impl<'a> Evidence<'a> {
         Self {
             components,
             scheduler,
-            class: json::string(index, "_class_name"),
-            is_upscaler: low_res_scheduler.is_some() || is_named("low_res_scheduler"),
+            has_low_res_scheduler: low_res_scheduler.is_some() || is_named("low_res_scheduler"),
             first_stage,
             denoiser: first([Unet, Transformer]),
             encoder: first([VaeEncoder, VqEncoder]),
@@ -191,14 +170,28 @@ impl<'a> Evidence<'a> {
         roles::DenoiserContract::resolve(self.denoiser?).ok()
     }
 
-    fn family(&self, latent_channels: usize) -> Family {
-        let signs = Signs {
-            class: self.class,
+    fn family(
+        &self,
+        place: Place<'_>,
+        index: &Map<String, Value>,
+        (latent_channels, spatial_factor): (usize, usize),
+        stated: Option<Family>,
+    ) -> Result<FamilyFact, Option<Refusal>> {
+        let contract = self.contract();
+        let evidence = family::Evidence {
+            dir: place.dir,
+            stated,
+            index,
+            components: self.components,
+            denoiser: self.denoiser,
+            contract: contract.as_ref(),
+            first_stage: self.first_stage,
             latent_channels,
-            is_upscaler: self.is_upscaler,
-            has_second_encoder: self.components.contains_key(&ComponentKind::TextEncoder2),
+            spatial_factor,
+            has_low_res_scheduler: self.has_low_res_scheduler,
+            reads_bert: place.reads_bert,
         };
-        Family::of(self.contract().as_ref(), signs)
+        evidence.decide()
     }
 
     fn latent_channels(&self) -> Fact<usize> {
@@ -230,31 +223,35 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    fn scaling_factor(&self, overrides: &Overrides, family: Family) -> Fact<f64> {
+    fn scaling_factor(&self, overrides: &Overrides, family: Option<Family>) -> Fact<f64> {
         if let Some(value) = overrides.scaling_factor {
             return Fact::new(value, PIPELINE);
+        }
+        // diffusers' pipeline has this one, whatever the VAE's configuration holds.
+        if family == Some(Family::Upscaler) {
+            return Fact::new(0.08333, "that of the x4 upscaler, which its pipeline class sets");
         }
         if let Some(fact) = self.stage_config(|c| json::number(c, "scaling_factor")) {
             return fact;
         }
         match self.first_stage {
-            FirstStage::Kl => {
-                let (name, scale, _) = family.constants();
-                Fact::new(scale, format!("that of {name}, as no config.json gives one"))
-            }
+            FirstStage::Kl => match family.map(family::constants) {
+                Some((name, scale, _)) => Fact::new(scale, format!("that of {name}, as no config.json gives one")),
+                None => Fact::new(1.0, "no config.json gives one, and the family is not known"),
+            },
             FirstStage::Vq => Fact::new(1.0, "a VQ first stage without one has 1"),
             FirstStage::Pixels => Fact::new(1.0, "pixels are not scaled"),
         }
     }
 
-    fn shift_factor(&self, overrides: &Overrides, family: Family) -> Fact<f64> {
+    fn shift_factor(&self, overrides: &Overrides, family: Option<Family>) -> Fact<f64> {
         if let Some(value) = overrides.shift_factor {
             return Fact::new(value, PIPELINE);
         }
         if let Some(fact) = self.stage_config(|c| json::number(c, "shift_factor")) {
             return fact;
         }
-        let (name, _, shift) = family.constants();
+        let (name, _, shift) = family.map_or(("", 1.0, 0.0), family::constants);
         let has_config = [self.decoder, self.encoder].into_iter().flatten().any(|c| !c.config.is_empty());
         if self.first_stage == FirstStage::Kl && !has_config && shift != 0.0 {
             Fact::new(shift, format!("that of {name}, as there is no config.json"))
@@ -306,15 +303,19 @@ impl<'a> Evidence<'a> {
 
     /// A UNet that halves its input and doubles it again by a fixed factor meets its own skip connections only where
     /// every level's size was even. One that enlarges to a size taken from the skip connection takes any size.
-    fn latent_multiple(&self, family: Family) -> Fact<usize> {
+    fn latent_multiple(&self, family: Option<Family>) -> Fact<usize> {
         let Some(denoiser) = self.denoiser else { return Fact::new(1, "there is no denoiser") };
         if self.contract().is_some_and(|c| c.positions.is_some()) {
             return Fact::new(2, "two by two latents are packed into one token");
         }
         if denoiser.kind == ComponentKind::Transformer {
             return from_config(denoiser, &|c| json::count(c, "patch_size")).unwrap_or_else(|| match family {
-                Family::StableDiffusion3 => Fact::new(2, "that of Stable Diffusion 3, as no config.json gives one"),
-                Family::PixArt(_) => Fact::new(2, "that of PixArt, as no config.json gives one"),
+                Some(Family::StableDiffusion3) => {
+                    Fact::new(2, "that of Stable Diffusion 3, as no config.json gives one")
+                }
+                Some(Family::PixArtAlpha | Family::PixArtSigma) => {
+                    Fact::new(2, "that of PixArt, as no config.json gives one")
+                }
                 _ => Fact::new(1, "nothing asks for more"),
             });
         }
@@ -339,22 +340,7 @@ impl<'a> Evidence<'a> {
         ))
     }
 
-    fn corrected_size(&self, factor: usize) -> Option<Fact<(usize, usize)>> {
-        const CORRECT: usize = 64;
-        let size = from_config(self.denoiser?, &|c| {
-            let mut parts = json::string(c, "_diffusers_version")?.split('.').map(|part| part.parse::<u64>().ok());
-            let is_old = (parts.next()??, parts.next()??) < (0, 9);
-            json::count(c, "sample_size").filter(|&size| is_old && size < CORRECT)
-        })?;
-        let side = CORRECT.saturating_mul(factor);
-        let source = format!("sample_size {CORRECT} instead of {} in {}, × {factor}", size.value, size.source);
-        Some(Fact::new(
-            (side, side),
-            format!("{source}, as diffusers reads configurations from before its version 0.9"),
-        ))
-    }
-
-    fn default_size(&self, factor: usize, family: Family) -> Fact<(usize, usize)> {
+    fn default_size(&self, factor: usize, family: Option<Family>) -> Fact<(usize, usize)> {
         let sizes = |c: &Map<String, Value>| match c.get("sample_size")? {
             Value::Array(pair) => {
                 let at = |i: usize| pair.get(i).and_then(Value::as_u64).filter(|&n| n > 0).map(|n| n as usize);
@@ -363,7 +349,7 @@ impl<'a> Evidence<'a> {
             _ => json::count(c, "sample_size").map(|n| (n, n)),
         };
         // Flux's classes look at no configuration.
-        let denoiser = self.denoiser.filter(|_| family != Family::Flux);
+        let denoiser = self.denoiser.filter(|_| !matches!(family, Some(Family::Flux | Family::FluxKontext)));
         if let Some(Fact { value: (width, height), source }) = denoiser.and_then(|d| from_config(d, &sizes)) {
             return Fact::new(
                 (width.saturating_mul(factor), height.saturating_mul(factor)),
@@ -379,13 +365,18 @@ impl<'a> Evidence<'a> {
         let predicts_v =
             self.scheduler.is_some_and(|s| json::string(&s.config, "prediction_type") == Some("v_prediction"));
         match family {
-            Family::Xl | Family::StableDiffusion3 | Family::Flux | Family::PixArt(_) => {
-                square(128, "that of the family: 128 latent values")
-            }
-            Family::StableDiffusion if context_width == Some(1024) && predicts_v => {
+            Some(
+                Family::StableDiffusionXl
+                | Family::StableDiffusion3
+                | Family::Flux
+                | Family::FluxKontext
+                | Family::PixArtAlpha
+                | Family::PixArtSigma,
+            ) => square(128, "that of the family: 128 latent values"),
+            Some(Family::StableDiffusion) if context_width == Some(1024) && predicts_v => {
                 square(96, "that of Stable Diffusion 2 with v-prediction: 96 latent values")
             }
-            Family::StableDiffusion | Family::Upscaler => square(64, "that of the family: 64 latent values"),
+            _ => square(64, "that of the family: 64 latent values"),
         }
     }
 
@@ -398,7 +389,10 @@ impl<'a> Evidence<'a> {
     }
 }
 
-fn from_config<T>(component: &Component, read: &impl Fn(&Map<String, Value>) -> Option<T>) -> Option<Fact<T>> {
+pub(super) fn from_config<T>(
+    component: &Component,
+    read: &impl Fn(&Map<String, Value>) -> Option<T>,
+) -> Option<Fact<T>> {
     let value = read(&component.config)?;
     let file = component.config_path.as_deref().map(short_path).unwrap_or_default();
     Some(Fact::new(value, file))
@@ -409,7 +403,7 @@ fn doublings(count: usize, component: &Component) -> String {
 }
 
 /// The last two parts of a path, such as `unet/config.json`.
-fn short_path(path: &std::path::Path) -> String {
+fn short_path(path: &Path) -> String {
     let parts: Vec<_> = path.iter().rev().take(2).map(|p| p.to_string_lossy()).collect();
     parts.iter().rev().map(AsRef::as_ref).collect::<Vec<&str>>().join("/")
 }

@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use super::onnx::INCOMPLETE;
 use super::search::{exists, list};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Returns the model directory meant by `dir`: that directory itself or, where it is an entry of the Hugging Face cache,
 /// the snapshot that its `refs/main` names, which is the one `from_pretrained` loads. An entry without that file has to
@@ -20,7 +21,7 @@ pub(super) fn snapshot(dir: &Path) -> Result<PathBuf> {
         return Ok(dir.to_path_buf());
     }
     let main = dir.join("refs/main");
-    if let Ok(name) = std::fs::read_to_string(&main) {
+    if let Ok(name) = files::read_text(&main) {
         let name = Path::new(name.trim());
         let is_plain = matches!(name.components().collect::<Vec<_>>().as_slice(), [Component::Normal(_)]);
         let named = snapshots.join(name);

@@ -113,13 +113,18 @@ struct Style {
 }
 
 impl Style {
+    const DISTILLED_STEPS: usize = 4;
+
     /// Those of the task's pipeline class; for distilled models, the settings that they are published with.
     fn of(bundle: &Bundle, call: &CallDefaults) -> Self {
         let values = call.values;
-        match distilled(bundle) {
-            Some(guidance) => {
-                Self { steps: 4, guidance, values, source: "as such distilled models are published".to_owned() }
-            }
+        match distilled(bundle).filter(|_| values.steps > Self::DISTILLED_STEPS) {
+            Some(guidance) => Self {
+                steps: Self::DISTILLED_STEPS,
+                guidance,
+                values,
+                source: "as such distilled models are published".to_owned(),
+            },
             None => Self { steps: values.steps, guidance: values.guidance_scale(), values, source: call.source() },
         }
     }

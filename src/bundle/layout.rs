@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::component::{Component, ComponentKind};
-use super::facts::Facts;
+use super::facts::{self, Facts};
 use super::hub;
 use super::onnx::INCOMPLETE;
+use super::pipeline_class::Family;
 use super::roles;
 use super::search::{Place, component, exists, find_component, graph_in, list, read_if_there};
 use super::{Bundle, json};
@@ -48,6 +49,8 @@ pub struct Overrides {
     /// By component, the roles of its graph's inputs that names and shapes do not tell: words of
     /// [`super::role_words`] by the input's name.
     pub roles: BTreeMap<ComponentKind, BTreeMap<String, String>>,
+    /// The model's family.
+    pub family: Option<Family>,
     /// What latents are multiplied by after encoding and divided by before decoding.
     pub scaling_factor: Option<f64>,
     /// What is subtracted from latents before scaling.
@@ -116,8 +119,10 @@ pub(super) fn survey(dir: &Path, overrides: &Overrides) -> Result<(Bundle, Vec<E
     } else {
         Layout::Bare
     };
-    let facts = Facts::gather(&components, [scheduler.as_ref(), low_res_scheduler.as_ref()], &index, overrides);
     let tokenizers = find_tokenizers(dir);
+    let reads_bert = tokenizers.values().any(|tokenizer| exists(&tokenizer.join("vocab.txt")));
+    let schedulers = [scheduler.as_ref(), low_res_scheduler.as_ref()];
+    let facts = Facts::gather(&components, schedulers, &index, facts::Place { dir, reads_bert }, overrides);
     let conditioners = find_conditioners(dir, &entries);
     let mut bundle = Bundle {
         dir: dir.to_path_buf(),

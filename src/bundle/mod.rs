@@ -9,6 +9,7 @@ mod component;
 mod configuration;
 mod facts;
 mod family;
+mod first_stage;
 mod hub;
 mod init;
 mod json;
@@ -28,14 +29,15 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 pub use component::{Component, ComponentKind};
-pub use facts::{Fact, Facts, FirstStage, LatentStatistics};
-pub use family::PixArt;
+pub use facts::{Fact, Facts};
+pub use family::{FamilyFact, PixArt, Refusal};
+pub use first_stage::{FirstStage, LatentStatistics};
 pub use init::init_toml;
 pub use json::read_object;
 pub use layout::{Layout, Overrides, SchedulerFile, open_conditioner, open_controlnet};
 pub use onnx::{ExternalFile, GraphFile, LayerNorm, ModuleWeight, Operator, TokenTable, Upsamplings, Weights};
 pub(crate) use onnx::{Reference, frame, map, placed_in, proto};
-pub use operators::{Obstacle, obstacles};
+pub use operators::{Obstacle, obstacles, operators_without_cpu_kernel};
 pub use pipeline_class::{CallDefaults, Defaults, Family, PipelineClass};
 pub use report::{ComponentReport, FactReport, ProviderReport, Report, SchedulerReport, TensorReport, inspect};
 pub use roles::{
@@ -108,12 +110,35 @@ impl Bundle {
 
     /// The pipeline class that model_index.json names, such as `StableDiffusionPipeline`.
     pub fn class(&self) -> Option<&str> {
-        json::string(&self.index, "_class_name")
+        family::class_of(&self.index)
+    }
+
+    /// The model's family.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] where the model is of no family that this version runs, or its evidence contradicts itself, naming
+    /// what was found; where the denoiser would have to tell the family and cannot be read, what is wrong with that.
+    pub fn family(&self) -> Result<Family> {
+        match &self.facts.family {
+            Ok(family) => Ok(family.value),
+            Err(Some(refusal)) => Err(refusal.to_error()),
+            Err(None) => {
+                self.denoiser().and_then(DenoiserContract::resolve)?;
+                Err(self.lacks(&[ComponentKind::Unet, ComponentKind::Transformer], "telling the model's family"))
+            }
+        }
+    }
+
+    /// The family that a name gives the model, that of its pipeline class or of `[model] family`; `None` if it is known by
+    /// what the denoiser takes, which does not tell Flux from Flux Kontext.
+    pub fn named_family(&self) -> Option<Family> {
+        self.facts.family.as_ref().ok().filter(|family| family.is_named).map(|family| family.value)
     }
 
     /// The class with which diffusers runs this task on the model, with ControlNets if `has_control`; `None` if it has none.
     pub fn pipeline_class(&self, task: &str, has_control: bool) -> Option<&'static PipelineClass> {
-        let family = pipeline_class::family_of(self.class()?)?;
+        let family = self.facts.family.as_ref().ok()?.value;
         pipeline_class::for_task(family, self.class(), task, has_control)
     }
 

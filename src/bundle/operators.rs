@@ -93,6 +93,11 @@ const FUSED_OPERATORS: &[(&str, &[&str])] = &[
     ("VarlenCausalConvWithState", &[]),
 ];
 
+/// The operators of `com.microsoft` that are known to have no CPU kernel.
+pub fn operators_without_cpu_kernel() -> impl Iterator<Item = &'static str> {
+    FUSED_OPERATORS.iter().map(|(name, _)| *name)
+}
+
 /// The operators of a graph that rule providers out, in the order of their names.
 pub fn obstacles(graph: &GraphFile) -> Vec<Obstacle> {
     graph

@@ -145,6 +145,9 @@ impl Report {
         let mut faults = Vec::new();
         let graphs = bundle.components.values().chain(&bundle.controlled_denoiser);
         let components = graphs.map(|c| component(bundle, c, &mut faults)).collect();
+        if let Err(Some(refusal)) = &bundle.facts.family {
+            faults.push(refusal.to_error().to_string());
+        }
         Self {
             directory: bundle.dir.display().to_string(),
             layout: bundle.layout.to_string(),
@@ -222,7 +225,7 @@ fn roles(bundle: &Bundle, component: &Component, notes: &mut Vec<String>) -> Res
             let contract = DenoiserContract::resolve(component)?;
             notes.extend(contract.batch.map(|n| format!("fixed to batches of {n}")));
             notes.extend(contract.class_rows.map(|n| count_of(n, "class")));
-            let pixart = PixArt::of(bundle.class(), &contract);
+            let pixart = bundle.family().ok().and_then(PixArt::of);
             notes.extend(pixart.map(|p| format!("{}, which reads {} of T5's tokens", p.name(), p.tokens())));
             if !contract.residuals.is_empty() {
                 notes.push("a denoiser that takes a control network's residuals".to_owned());
@@ -286,6 +289,7 @@ fn facts(bundle: &Bundle) -> Vec<FactReport> {
     rows.extend(facts.prediction_type.as_ref().map(|f| row("prediction type", f.value.clone(), &f.source)));
     let noise = bundle.half_precision_noise();
     rows.extend(noise.map(|f| row("noise in half precision", f.value.name().to_owned(), &f.source)));
+    rows.extend(facts.family.as_ref().ok().map(|f| row("family", f.value.name().to_owned(), &f.source)));
     rows
 }
 

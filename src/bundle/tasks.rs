@@ -1,7 +1,7 @@
 //! Which tasks a model directory can do.
 
 use super::roles::DenoiserContract;
-use super::{Bundle, ComponentKind, FirstStage};
+use super::{Bundle, ComponentKind, Family, FirstStage};
 
 /// Whether a model can do a task.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -16,7 +16,7 @@ pub struct TaskFit {
 
 /// Tells for each task whether this model can do it, the task it was made for first.
 pub fn task_fits(bundle: &Bundle) -> Vec<TaskFit> {
-    let model = match bundle.denoiser().and_then(DenoiserContract::resolve) {
+    let model = match bundle.family().and_then(|_| bundle.denoiser()).and_then(DenoiserContract::resolve) {
         Ok(contract) => Model::new(bundle, &contract),
         Err(error) => {
             let reason = error.to_string().lines().next().unwrap_or_default().to_owned();
@@ -94,7 +94,7 @@ impl Model {
             is_refiner: contract.time_ids_width() == Some(5),
             in_pixels,
             is_packed: contract.positions.is_some(),
-            is_kontext: bundle.class().map(|class| class.contains("Kontext")),
+            is_kontext: bundle.named_family().map(|family| family == Family::FluxKontext),
         }
     }
 

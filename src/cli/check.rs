@@ -10,6 +10,7 @@ use super::progress::Progress;
 use super::run::{LATENTS, fit, found_runtime, load_runtime};
 use super::standard_input::load_spec;
 use crate::error::{Result, count_of};
+use crate::memory;
 use crate::pipeline::{Saver, Stages};
 use crate::plan::{DefaultValue, ModelPlan, Plan, Request};
 
@@ -35,7 +36,10 @@ pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<(
     }
     let runtime = found_runtime(global, &plan)?;
     match &runtime {
-        Some(runtime) => fit(&mut plan, runtime)?,
+        Some(runtime) => {
+            fit(&mut plan, runtime)?;
+            plan.check_operators(runtime)?;
+        }
         None => plan.fit_pinned_runtime()?,
     }
     warn("", &plan.model, &plan.request, &[])?;
@@ -94,7 +98,11 @@ fn defaults(stage: &str, model: &ModelPlan) -> String {
 /// Tells what is worth knowing of one model's part of a pipeline.
 fn warn(stage: &str, model: &ModelPlan, request: &Request, more: &[String]) -> Result<()> {
     let of_prompts = model.check_prompts(request.task.as_ref())?;
-    for warning in model.warnings().iter().chain(&of_prompts).chain(more) {
+    let of_memory = match memory::available() {
+        Some(free) => model.check_free_memory(free)?,
+        None => None,
+    };
+    for warning in model.warnings().iter().chain(&of_prompts).chain(more).chain(&of_memory) {
         output::say(&format!("warning: {stage}{warning}"));
     }
     Ok(())
@@ -102,8 +110,8 @@ fn warn(stage: &str, model: &ModelPlan, request: &Request, more: &[String]) -> R
 
 /// Prints the values of a scheduler's configuration that the pipeline class of the task corrects.
 fn corrections(stage: &str, request: &Request, out: &mut dyn Write) -> Result<()> {
-    let corrections = request.scheduler.corrections.iter();
-    corrections.map(|correction| output::text(out, &format!("{stage}scheduler: {correction}\n"))).collect()
+    let mut corrections = request.scheduler.corrections.iter();
+    corrections.try_for_each(|correction| output::text(out, &format!("{stage}scheduler: {correction}\n")))
 }
 
 /// What one model does.

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 /// [`Error::Io`] where it cannot be read or `out` cannot be written.
 pub fn init(args: &InitArgs, out: &mut dyn Write) -> Result<()> {
     let bundle = Bundle::open(&args.model, &Overrides::default())?;
+    bundle.family()?;
     let fits = fits(&bundle);
     if !fits.iter().any(|fit| fit.possible) {
         let reasons: Vec<_> = fits.iter().map(|fit| format!("\n    {}: {}", fit.task, fit.reason)).collect();

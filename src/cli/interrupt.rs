@@ -28,7 +28,13 @@ impl Interrupt {
             }
             handler.cancel.cancel();
         })
-        .map_err(|e| Error::io("Ctrl-C", "taking over", std::io::Error::other(e)))?;
+        .map_err(|e| {
+            let cause = match e {
+                ctrlc::Error::System(cause) => cause,
+                other => std::io::Error::other(other),
+            };
+            Error::io("Ctrl-C", "taking over", cause)
+        })?;
         Ok(interrupt)
     }
 

@@ -33,7 +33,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::error::Result;
-use crate::session::{Runtime, RuntimeOptions};
+use crate::session::{self, Runtime, RuntimeOptions};
 use args::{Cli, Command, Global};
 
 /// Runs the program: reads the arguments, does what they say, and turns an error into a message on standard error and
@@ -86,11 +86,11 @@ fn log(global: &Global) {
         if has_colours { Box::new(stderr) } else { Box::new(output::Visible(stderr)) }
     };
     let lines = tracing_subscriber::fmt::layer().with_ansi(has_colours).with_writer(writer).without_time();
-    // As it loads a library newer than it was written for, ort warns of trouble that the interface's versioning rules
-    // out; one that is too old is an error. The library and its version are logged by `session`.
+    // The loader warns of libraries newer than its interface, which is what versioned interfaces are for; one that is too
+    // old is an error. `session` logs the library and its version itself.
     let levels = Targets::new()
         .with_default(others)
-        .with_target("ort::load_dynamic", LevelFilter::WARN)
+        .with_target(session::LOADER_LOG, LevelFilter::WARN)
         .with_target(env!("CARGO_CRATE_NAME"), own);
     tracing_subscriber::registry().with(lines).with(levels).init();
 }

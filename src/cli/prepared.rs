@@ -14,7 +14,7 @@ use super::standard_input::load_spec;
 use crate::error::{Error, Result};
 use crate::pipeline::Pipeline;
 use crate::plan::{ModelPlan, Plan};
-use crate::prepared::{Cache, Entry};
+use crate::prepared::{Cache, Entry, Verified};
 use crate::session;
 
 /// Where prepared graphs are kept: in the program's folder of the user's cache, or nowhere where LDM_ORT_PREPARE is 0.
@@ -66,7 +66,7 @@ pub fn compile(args: &CompileArgs, global: &Global, out: &mut dyn Write) -> Resu
     output::text(out, &table(&entries))
 }
 
-/// Lists or clears the cache.
+/// Lists, verifies or clears the cache.
 ///
 /// # Errors
 /// [`Error::Io`] where it cannot be read or something in it not be removed.
@@ -100,11 +100,58 @@ pub fn run(action: &CacheAction, global: &Global, out: &mut dyn Write) -> Result
             };
             output::text(out, &text)
         }
+        &CacheAction::Verify { json } => verify(&cache, json, out),
         CacheAction::Clear { stale } => {
             let freed = cache.clear(|entry| !stale || entry.stale().is_some())?;
             output::text(out, &format!("{} freed in {}\n", HumanBytes(freed), cache.folder().display()))
         }
     }
+}
+
+/// Checks all that the cache holds.
+///
+/// # Errors
+/// [`Error::Io`] if something is damaged, after all of it was checked.
+fn verify(cache: &Cache, json: bool, out: &mut dyn Write) -> Result<()> {
+    let interrupt = Interrupt::install()?;
+    let mut all = Vec::new();
+    cache.verify(&interrupt.cancel(), |verified| all.push(verified.clone()))?;
+    if json {
+        let part = |part: &Verified| {
+            json!({
+                "path": part.path,
+                "component": part.component,
+                "bytes": part.bytes,
+                "damaged": part.damage.as_ref().map(|damage| json!({ "path": damage.path, "problem": damage.problem })),
+            })
+        };
+        output::text(out, &format!("{}\n", json!(all.iter().map(part).collect::<Vec<_>>())))?;
+    } else {
+        for part in &all {
+            let what = part.component.as_deref().unwrap_or("model file");
+            let bytes = HumanBytes(part.bytes).to_string();
+            let line = match &part.damage {
+                None => format!("ok       {what:<20} {bytes:>10}  {}\n", part.path.display()),
+                Some(damage) => {
+                    format!("damaged  {what:<20} {bytes:>10}  {} {}\n", damage.path.display(), damage.problem)
+                }
+            };
+            output::text(out, &line)?;
+        }
+    }
+    let damaged = all.iter().filter(|part| part.damage.is_some());
+    let (kept, models): (Vec<_>, Vec<_>) = damaged.partition(|part| part.component.is_some());
+    if kept.is_empty() && models.is_empty() {
+        return Ok(());
+    }
+    let mut problem = format!("{} of {} checked are damaged", kept.len() + models.len(), all.len());
+    if !kept.is_empty() {
+        problem += "; optimized graphs are made again by the next run";
+    }
+    if !models.is_empty() {
+        problem += "; copy or download the damaged model files again";
+    }
+    Err(Error::io(cache.folder(), "verifying", std::io::Error::new(std::io::ErrorKind::InvalidData, problem)))
 }
 
 fn table(entries: &[Entry]) -> String {

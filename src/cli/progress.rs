@@ -12,6 +12,7 @@ use super::preview::Terminal;
 use crate::guard::contain;
 use crate::pipeline::{Event, Observer};
 use crate::plan;
+use crate::threads;
 
 /// Draws progress on standard error, and stops the run once `interrupted` is set.
 pub struct Progress {
@@ -59,8 +60,15 @@ impl Progress {
     }
 
     /// Has the bar drawn again and again. Where the thread for that can't be started, it is drawn when something happens.
-    fn tick(&self) {
-        let _ = contain(|| self.bar.enable_steady_tick(Duration::from_millis(120)));
+    fn tick(&mut self) {
+        // The bar panics without a thread, and is of no use from then on.
+        let can_start = || threads::spawn("probe", || ()).is_ok();
+        if !self.bar.is_hidden()
+            && can_start()
+            && contain(|| self.bar.enable_steady_tick(Duration::from_millis(120))).is_err()
+        {
+            self.bar = ProgressBar::hidden();
+        }
     }
 
     /// Takes the bar away.

@@ -213,12 +213,12 @@ pub(super) fn load_runtime(global: &Global, plan: &Plan, interrupt: &Interrupt) 
     runtime::load(&RuntimeOptions { cancel: interrupt.cancel(), ..options }, global.quiet)
 }
 
-/// The build of the runtime that the providers of a pipeline need.
+/// The build of the runtime that the providers of a pipeline need, the first of those that there are for this machine.
 fn flavour(spec: &Spec) -> Option<Flavour> {
     let devices = std::iter::once(&spec.device).chain(spec.stages.iter().map(|stage| &stage.spec.device));
     let names = devices.flat_map(|device| device.providers.iter().chain(device.components.values().flatten()));
     let mut flavours = names.filter_map(|name| session::find_provider(name).ok()?.flavour);
-    flavours.find(|flavour| *flavour != Flavour::Cpu)
+    flavours.find(|flavour| *flavour != Flavour::Cpu && flavour.is_built_here())
 }
 
 fn summary(timings: &Timings, found: f64, opened: f64, saving: f64, total: f64) {

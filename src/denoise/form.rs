@@ -88,6 +88,18 @@ impl<'c> Form<'c> {
         ArrayViewD::from_shape(shape, room).map_err(|e| Error::input("latents", e.to_string(), "report this"))
     }
 
+    /// Returns the shape of the graph's output for `rows` samples of `taken` channels, of which the prediction is
+    /// `[channels, height, width]`.
+    pub fn output_shape(self, rows: usize, taken: usize, [channels, height, width]: [usize; 3]) -> Vec<usize> {
+        match self {
+            Self::Planes => vec![rows, channels, height, width],
+            Self::Packed { .. } => {
+                let tokens = self.pictures(taken) * (height / packing::SIDE) * (width / packing::SIDE);
+                vec![rows, tokens, channels * packing::SIDE * packing::SIDE]
+            }
+        }
+    }
+
     /// What the graph is told, for each of `rows`, of where tokens stand: those of `[channels, height, width]`, and those of
     /// `told` tokens of text.
     pub fn positions(

@@ -285,6 +285,7 @@ impl<'a> GraphDenoiser<'a> {
             let sample = form.sample(sample, formed_sample)?;
             let not_by_row = || Error::input("latents", "not laid out row by row", "report this");
             let output = output.as_slice_mut().ok_or_else(not_by_row)?;
+            let shape = form.output_shape(chunk, taken, [outputs, height, width]);
             form.prediction(taken, [outputs, height, width], output, formed_output, |output| {
                 let chunks =
                     sample.axis_chunks_iter(Axis(0), chunk).zip(output.chunks_mut(output.len() / rows * chunk));
@@ -300,7 +301,7 @@ impl<'a> GraphDenoiser<'a> {
                             .map(|(info, all)| (info.name.as_str(), TensorView::F32(all.slice_axis(Axis(0), part)))),
                     );
                     inputs.extend(switches.iter().map(|(name, value)| (*name, TensorView::Bool(value.view()))));
-                    Run { inputs, out, beside: None }
+                    Run { inputs, out, shape: Some(shape.clone()), beside: None }
                 });
                 let mut runs: Vec<Run<'_>> = runs.collect();
                 seam.iter_mut().for_each(|seam| seam.join(&mut runs));

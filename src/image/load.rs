@@ -127,7 +127,7 @@ pub(super) fn decode(path: &Path, limit: InputLimit) -> Result<DynamicImage> {
 
 /// A file whose header was read.
 enum Opened {
-    Jpeg(Jpeg<BufReader<File>>),
+    Jpeg(Box<Jpeg<BufReader<File>>>),
     Other(Box<dyn ImageDecoder>),
 }
 
@@ -154,7 +154,7 @@ fn open(path: &Path, limit: InputLimit) -> Result<Opened> {
     let mut file = BufReader::new(open_input(path)?);
     let start = file.fill_buf().map_err(|e| Error::io(path, "reading", e))?;
     let opened = if start.starts_with(&jpeg::START) {
-        Opened::Jpeg(Jpeg::open(file).map_err(|problem| undecoded(path, &problem))?)
+        Opened::Jpeg(Box::new(Jpeg::open(file).map_err(|problem| undecoded(path, &problem))?))
     } else {
         if riff_length(start).is_some_and(|length| file.get_ref().metadata().is_ok_and(|file| file.len() < length)) {
             return Err(undecoded(path, "it is cut short"));

@@ -27,11 +27,10 @@ impl Preview {
         &mut self,
         latents: ArrayViewD<'_, f32>,
         tiles: Option<Tiles>,
-        factor: usize,
         cancel: &Cancel,
     ) -> Result<ArrayD<f32>> {
         match (self, tiles) {
-            (Self::Decoder(decoder), Some(tiles)) => decoder.decode_tiled(latents, tiles, factor, cancel),
+            (Self::Decoder(decoder), Some(tiles)) => decoder.decode_tiled(latents, tiles, cancel),
             (Self::Decoder(decoder), None) => decoder.decode(latents, cancel),
             (Self::Linear(map), _) => map.colours(latents),
             (Self::Pixels, _) => Ok(latents.to_owned()),

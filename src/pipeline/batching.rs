@@ -166,7 +166,7 @@ impl<'a> Trial<'a> {
     /// How long so many runs take, as many of them at the same time as there are at most.
     fn seconds(&mut self, count: usize) -> Result<f64> {
         let mut outs = vec![vec![0.0; self.length]; count];
-        let runs = outs.iter_mut().map(|out| Run { inputs: views(&self.inputs), out, beside: None });
+        let runs = outs.iter_mut().map(|out| Run { inputs: views(&self.inputs), out, shape: None, beside: None });
         let runs = runs.collect();
         let start = Instant::now();
         self.session.run_each(runs, &self.output, self.cancel)?;

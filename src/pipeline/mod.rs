@@ -19,6 +19,7 @@ use ndarray::{ArrayD, Axis, Slice};
 use crate::denoise::{Batch, BatchNoise, Cached, Control, Denoiser, Evaluations, GraphDenoiser, Outer, denoise};
 use crate::error::{Error, Result, StepPosition};
 use crate::image;
+use crate::memory;
 use crate::plan::{ControlPart, ModelPlan, OuterPlan, Request, RunSettings, Sizes};
 use crate::prepared::Entry;
 use crate::session::{Cancel, Runtime};
@@ -61,13 +62,19 @@ impl Pipeline {
     ///
     /// # Errors
     /// [`Error::Graph`] where the runtime refuses a graph, [`Error::Provider`] where no provider of a list can be used,
-    /// [`Error::Model`] where graph and tokenizer do not fit, [`Error::Interrupted`] when the observer breaks.
+    /// [`Error::Model`] where graph and tokenizer do not fit, [`Error::Memory`] if the machine has less memory free than a
+    /// run takes, [`Error::Interrupted`] when the observer breaks.
     pub fn load(mut plan: ModelPlan, runtime: &Runtime, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Self> {
         let mut parts = Parts::default();
         for note in plan.choose_providers(runtime)? {
             stop_if(observer.notice(Event::Warning(note)), None)?;
         }
         plan.measured = batching::known(&plan, runtime)?;
+        if let Some(free) = memory::available()
+            && let Some(warning) = plan.check_free_memory(free)?
+        {
+            stop_if(observer.notice(Event::Warning(warning)), None)?;
+        }
         Opener::new(&plan, runtime, cancel, observer).load(&mut parts)?;
         if batching::is_due(&plan) {
             // It was opened for a way that may be another, and makes room.
@@ -280,7 +287,6 @@ impl Pipeline {
             of,
             preview: preview.as_mut().zip(self.plan.preview.as_ref().map(|preview| preview.every)),
             tiles: self.plan.decoding_tiles(request.tiles).filter(|tiles| tiles.split(height, width)),
-            factor: self.plan.spatial_factor,
             cancel,
             calls: 0,
             took: Duration::ZERO,
@@ -306,6 +312,7 @@ impl Pipeline {
         timings.evaluations += evaluations;
         timings.denoise += (denoised - prepared - previewed).as_secs_f64();
         self.release(|parts| &mut parts.denoising);
+        self.wait_checked(cancel)?;
         let seconds = (denoised - started).as_secs_f64() / images as f64;
         let settings = Arc::new(RunSettings::of(request, &self.plan));
         Ok(Drawn { indices, latents: sample, paste, calls, evaluations, settings, seconds })
@@ -333,9 +340,7 @@ impl Pipeline {
         let tiles = self.plan.decoding_tiles(request.tiles).filter(|tiles| tiles.split(height, width));
         let pixels = match (&mut *decoder, tiles) {
             (Some(decoder), None) => decoder.decode(latents.view(), cancel)?,
-            (Some(decoder), Some(tiles)) => {
-                decoder.decode_tiled(latents.view(), tiles, self.plan.spatial_factor, cancel)?
-            }
+            (Some(decoder), Some(tiles)) => decoder.decode_tiled(latents.view(), tiles, cancel)?,
             (None, _) => latents.to_owned(),
         };
         let pixels = match &drawn.paste {
@@ -347,6 +352,7 @@ impl Pipeline {
         if row + 1 == drawn.indices.len() {
             self.release(|parts| &mut parts.decoding);
         }
+        self.wait_checked(cancel)?;
         let prompt = index / request.images;
         Ok(Picture {
             index,
@@ -376,6 +382,12 @@ impl Pipeline {
         if !self.parts.stay {
             *part(&mut self.parts) = None;
         }
+    }
+
+    /// Waits until the optimized graphs that were opened are checked, so that no image is handed out that a damaged one
+    /// made.
+    fn wait_checked(&self, cancel: &Cancel) -> Result<()> {
+        self.plan.prepared.as_ref().map_or(Ok(()), |cache| cache.wait_checked(cancel))
     }
 
     /// The pictures that the control networks follow, `[1, 3, h, w]` in [0, 1].

@@ -183,8 +183,7 @@ impl<'a> Opener<'a> {
         Ok(Some(match &preview.source {
             PreviewSource::Small(part, scaling) => {
                 let session = self.session(&plan.opening(part), &parts.unkept)?;
-                let decoder = Decoder::new(session, part.contract.clone(), *scaling);
-                Preview::Decoder(Box::new(decoder.of_factor(plan.spatial_factor)))
+                Preview::Decoder(Box::new(Decoder::new(session, part.contract.clone(), *scaling, plan.spatial_factor)))
             }
             PreviewSource::Published(map) => Preview::Linear(map.clone()),
             PreviewSource::Fitted(part) => match self.fitted(part, parts) {
@@ -212,7 +211,7 @@ impl<'a> Opener<'a> {
             |decoder: &mut Decoder| LinearColours::fit(decoder, channels, [height, width], plan.spatial_factor, cancel);
         if plan.decoder.is_none() {
             let session = self.session(&plan.opening(part), &parts.unkept)?;
-            return fit(&mut Decoder::new(session, part.contract.clone(), plan.model.scaling));
+            return fit(&mut Decoder::new(session, part.contract.clone(), plan.model.scaling, plan.spatial_factor));
         }
         let map = fit(self.decoding(parts)?.decoder.as_mut().ok_or_else(closed)?);
         if !parts.stay {
@@ -229,9 +228,8 @@ impl<'a> Opener<'a> {
             let decoder = match &plan.decoder {
                 Some(part) => {
                     let session = self.session(&plan.opening(part), unkept)?;
-                    let decoder = Decoder::new(session, part.contract.clone(), self.plan.decoder_scaling);
-                    let is_small = self.plan.decodes_small();
-                    Some(if is_small { decoder.of_factor(self.plan.spatial_factor) } else { decoder })
+                    let (scaling, factor) = (plan.decoder_scaling, plan.spatial_factor);
+                    Some(Decoder::new(session, part.contract.clone(), scaling, factor))
                 }
                 None => None,
             };

@@ -24,8 +24,6 @@ pub(super) struct Watching<'a> {
     pub preview: Option<(&'a mut Preview, usize)>,
     /// The tiles in which a decoder works.
     pub tiles: Option<Tiles>,
-    /// f: pixels a side for one latent.
-    pub factor: usize,
     pub cancel: &'a Cancel,
     /// Calls seen.
     pub calls: usize,
@@ -51,7 +49,7 @@ impl Watch for Watching<'_> {
         for row in 0..estimate.shape().first().copied().unwrap_or_default() {
             let started = Instant::now();
             let one = estimate.slice_axis(Axis(0), Slice::from(row..=row));
-            let made = preview.picture(one, self.tiles, self.factor, self.cancel);
+            let made = preview.picture(one, self.tiles, self.cancel);
             let made = made.and_then(|pixels| image::from_tensor(pixels.view()));
             self.took += started.elapsed();
             let event = match &made {

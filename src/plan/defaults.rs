@@ -2,8 +2,9 @@
 
 use super::scheduler::{ETA, SchedulerChoice};
 use super::{ModelPlan, TextPlan};
-use crate::bundle::{Bundle, CallDefaults, Fact};
-use crate::spec::{Spec, Task};
+use crate::bundle::{Bundle, CallDefaults, Fact, Family};
+use crate::spec::{self, Spec};
+use crate::task::Task;
 
 /// The value of a key that the pipeline file leaves open.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,10 +36,10 @@ impl Filling {
         }
         let begins_late = spec.run.denoising_start.is_some();
         match &mut spec.task {
-            Task::ImageToImage(own) if !begins_late => {
+            spec::Task::ImageToImage(own) if !begins_late => {
                 filling.number(&mut own.strength, values.strength, || table(task, "strength"));
             }
-            Task::Inpaint(own) => filling.number(&mut own.strength, values.strength, || table(task, "strength")),
+            spec::Task::Inpaint(own) => filling.number(&mut own.strength, values.strength, || table(task, "strength")),
             _ => {}
         }
         for (at, control) in spec.controls.iter_mut().enumerate() {
@@ -65,13 +66,13 @@ impl Filling {
         if run.steps.is_none() && run.timesteps.is_none() && run.sigmas.is_none() {
             self.add("run.steps", self.call.values.steps);
         }
-        if let Task::Instruct(own) = &spec.task
+        if let spec::Task::Instruct(own) = &spec.task
             && let (None, Some(scale)) = (own.image_guidance_scale, self.call.values.image_guidance_scale)
             && model.model.denoiser.positions.is_none()
         {
             self.add(table(task, "image_guidance_scale"), format!("{scale:?}"));
         }
-        if let (Task::SuperResolution(own), Some(_)) = (&spec.task, &model.model.low_res)
+        if let (spec::Task::SuperResolution(own), Some(_)) = (&spec.task, &model.model.low_res)
             && let (None, Some(level)) = (own.noise_level, self.call.values.noise_level)
         {
             self.add(table(task, "noise_level"), level);
@@ -101,4 +102,20 @@ impl Filling {
 /// The name of a key of the task's table.
 pub(super) fn table(task: &str, key: &str) -> String {
     format!("task.{task}.{key}")
+}
+
+/// The strength that a schedule may be planned for: `LatentConsistencyModelImg2ImgPipeline` counts it in the steps of the
+/// model's training and runs as many steps as are asked for. Another class counts it in steps, on such a UNet too.
+pub(super) fn planned_strength(
+    spec: &Spec,
+    bundle: &Bundle,
+    model: Option<&ModelPlan>,
+    task: &dyn Task,
+) -> Option<f64> {
+    let is_consistent = model.is_some_and(|model| model.model.denoiser.timestep_cond.is_some());
+    let class = bundle.pipeline_class(task.name(), !spec.controls.is_empty());
+    let plans = class.is_none_or(|class| class.family == Family::LatentConsistency);
+    let is_image_to_image = task.name() == "image-to-image";
+    let is_planned = is_consistent && plans && is_image_to_image && spec.run.denoising_start.is_none();
+    task.strength().filter(|_| is_planned)
 }

@@ -1,6 +1,6 @@
 //! What a pipeline has to heed of Flux and its kin.
 
-use crate::bundle::{Bundle, Component, DenoiserContract};
+use crate::bundle::{Bundle, Component, DenoiserContract, Family};
 use crate::error::{Error, Result};
 use crate::task::Task;
 
@@ -43,11 +43,13 @@ pub(super) fn pictures(task: &dyn Task, bundle: &Bundle, contract: &DenoiserCont
 
 /// Says that a model is given a picture to follow which did not learn to.
 pub(super) fn remark(task: &dyn Task, bundle: &Bundle, contract: &DenoiserContract) -> Option<String> {
-    let class = bundle.class().filter(|class| !class.contains("Kontext"))?;
+    let family = bundle.named_family().filter(|family| *family != Family::FluxKontext)?;
+    let source = bundle.facts.family.as_ref().map_or("", |fact| &fact.source);
     (contract.positions.is_some() && task.follows_picture()).then(|| {
         format!(
-            "model_index.json calls the model {class}; of Flux's models Kontext alone learnt to follow a picture, and others \
-             draw what they like"
+            "the model is of the family {} ({source}); of Flux's models Kontext alone learnt to follow a picture, and others \
+             draw what they like",
+            family.name()
         )
     })
 }

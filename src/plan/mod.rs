@@ -11,10 +11,12 @@ mod control;
 mod defaults;
 mod evaluations;
 mod flux;
+mod free_memory;
 mod inputs;
 mod model;
 mod opening;
 mod outer;
+mod output_sizes;
 mod preview;
 mod runtime;
 mod scheduler;
@@ -33,7 +35,7 @@ use std::sync::Arc;
 
 use ndarray::ArrayD;
 
-use crate::bundle::{Bundle, Family};
+use crate::bundle::Bundle;
 use crate::denoise::{Cache, Share};
 use crate::error::{Error, Result, count_of};
 use crate::image::InputLimit;
@@ -44,7 +46,7 @@ use crate::session::find_provider;
 use crate::spec::{Batching, Hand, Spec};
 use crate::task::{self, Rounding, Task};
 use crate::tiles::Tiles;
-use defaults::Filling;
+use defaults::{Filling, planned_strength};
 use size::{size, tiles};
 use stages::{LatentSpace, Offer};
 
@@ -52,6 +54,7 @@ pub use compatibility::PlannedTask;
 pub use conditions::ConditionPart;
 pub use control::ControlPart;
 pub use defaults::DefaultValue;
+pub use free_memory::MemoryNeed;
 pub use model::{ModelPlan, Part};
 pub use opening::Opening;
 pub(crate) use opening::{fastest, name};
@@ -179,6 +182,7 @@ struct Settled {
 /// what it is handed, where it is a stage itself.
 fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
     let bundle = Bundle::open(&spec.model.path, &spec.model.overrides())?;
+    bundle.family()?;
     let mut wrong = Wrong::default();
     let hand = offer.and_then(|offer| wrong.unless(offer.take(&mut spec, &bundle)));
     let own_seed = spec.run.seed;
@@ -285,8 +289,10 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
         only: None,
         planned: None,
     };
+    let sizes = Sizes::of(&request, &model.model);
     request.planned = Some(Arc::new(Planned::new(&request, &model, bundle.facts.size_multiple())));
-    model.sizes = Some(Sizes::of(&request, &model.model));
+    model.sizes = Some(sizes);
+    model.check_output_sizes(sizes)?;
     if let Some(budget) = spec.device.memory {
         model.keep_within(budget)?;
     }
@@ -359,17 +365,6 @@ fn schedule(
     }
     scheduler.span(built.as_ref(), spec.run.denoising_start, spec.run.denoising_end)?;
     Ok((scheduler, steps, custom, planned_strength))
-}
-
-/// The strength that a schedule may be planned for: `LatentConsistencyModelImg2ImgPipeline` counts it in the steps of the
-/// model's training and runs as many steps as are asked for. Another class counts it in steps, on such a UNet too.
-fn planned_strength(spec: &Spec, bundle: &Bundle, model: Option<&ModelPlan>, task: &dyn Task) -> Option<f64> {
-    let is_consistent = model.is_some_and(|model| model.model.denoiser.timestep_cond.is_some());
-    let class = bundle.pipeline_class(task.name(), !spec.controls.is_empty());
-    let plans = class.is_none_or(|class| class.family == Family::LatentConsistency);
-    let is_image_to_image = task.name() == "image-to-image";
-    let is_planned = is_consistent && plans && is_image_to_image && spec.run.denoising_start.is_none();
-    task.strength().filter(|_| is_planned)
 }
 
 /// The seed of the first picture: the user's, or one nobody chose.

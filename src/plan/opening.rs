@@ -127,16 +127,19 @@ impl ModelPlan {
         }
     }
 
-    /// `[device] threads`, at most as many as can run at the same time.
-    pub(crate) fn threads(&self) -> Option<usize> {
-        self.device.threads.map(|threads| threads.min(usable_threads()))
+    /// `[device] threads`, at most as many as can run at the same time unless `overcommit` allows more.
+    pub fn threads(&self) -> Option<usize> {
+        let most = if self.device.overcommit { usize::MAX } else { usable_threads() };
+        self.device.threads.map(|threads| threads.min(most))
     }
 
     /// A warning if `[device] threads` is more than that.
     pub(super) fn threads_warning(&self) -> Option<String> {
         let (asked, used) = (self.device.threads?, self.threads()?);
         (asked > used).then(|| {
-            format!("device.threads = {asked} is more than the {used} CPUs that this process may use; {used} are used")
+            format!(
+                "device.threads = {asked} is more than the CPUs this process may use, which are {used}; {used} are used"
+            )
         })
     }
 

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::model::ModelPlan;
 use super::{Plan, Request, Sizes, Wrong};
-use crate::bundle::{ComponentKind, GraphFile, obstacles};
+use crate::bundle::{ComponentKind, GraphFile, Operator, obstacles};
 use crate::error::{Error, Result};
 use crate::session::{PINNED_VERSION, ProviderChoice, Runtime};
+use crate::tensor::DType;
 
 impl Plan {
     /// Fits the plan to this machine: each list of providers keeps those that can be used here, and every graph is one that
@@ -28,6 +29,21 @@ impl Plan {
             notes.extend(new);
         }
         if wrong.0.is_empty() { Ok(notes) } else { Err(wrong.into_error()) }
+    }
+
+    /// Requires that `runtime` defines ONNX's own operators in all graphs, in the versions that those ask for. Exporters
+    /// write no others, so that only a check asks: it takes a millisecond or two for each operator.
+    ///
+    /// # Errors
+    /// [`Error::Model`] naming the operators, otherwise as [`Plan::fit_runtime`].
+    pub fn check_operators(&self, runtime: &Runtime) -> Result<()> {
+        let mut wrong = Wrong::default();
+        wrong.unless(self.model.check_definitions(runtime, |operator| operator.domain.is_empty()));
+        for stage in &self.stages {
+            let checked = stage.model.check_definitions(runtime, |operator| operator.domain.is_empty());
+            wrong.unless(checked.map_err(|e| e.in_stage(&stage.key)));
+        }
+        if wrong.0.is_empty() { Ok(()) } else { Err(wrong.into_error()) }
     }
 
     /// Requires that the graphs that run on the CPU have no operator without a kernel there, which is all that is known
@@ -99,7 +115,7 @@ impl ModelPlan {
         Ok(notes)
     }
 
-    /// Requires that `runtime` takes the format and the operators of all graphs.
+    /// Requires that `runtime` takes the format of all graphs, and their operators that are not ONNX's own.
     ///
     /// # Errors
     /// [`Error::Model`] naming the versions or the operators.
@@ -108,9 +124,69 @@ impl ModelPlan {
         for (_, graph) in self.all_graphs() {
             wrong.unless(check_format(graph, runtime));
         }
+        if wrong.0.is_empty() {
+            wrong.unless(self.check_definitions(runtime, |operator| !operator.domain.is_empty()));
+        }
+        wrong.unless(self.check_products(runtime));
         // A newer ONNX Runtime may have kernels that the table does not know of.
         if minor(runtime.version()) <= minor(PINNED_VERSION) {
             wrong.unless(self.check_kernels());
+        }
+        if wrong.0.is_empty() { Ok(()) } else { Err(wrong.into_error()) }
+    }
+
+    /// Requires that the CPU multiplies by weights of the types in which the graphs store them, which it does not by
+    /// bfloat16 for example.
+    fn check_products(&self, runtime: &Runtime) -> Result<()> {
+        let mut wrong = Wrong::default();
+        for (kind, graph) in self.all_graphs() {
+            if self.device.providers_of(kind).iter().any(|name| name != "cpu") {
+                continue;
+            }
+            let others = graph.products.iter().filter(|(_, dtype)| ![DType::F32, DType::F16].contains(dtype));
+            let refused = others.filter_map(|(operator, dtype)| {
+                let reason = runtime.refuses_product(&graph.opsets, operator, *dtype)?;
+                Some(format!("{operator} by {dtype}: {reason}"))
+            });
+            let refused: Vec<_> = refused.collect();
+            if !refused.is_empty() {
+                wrong.0.push(Error::model(
+                    &graph.path,
+                    format!(
+                        "{kind} is to run on the CPU, which cannot multiply by its weights: {}",
+                        refused.join("; ")
+                    ),
+                    "export the model in float32 or float16, or choose a provider that can: [device] provider",
+                ));
+            }
+        }
+        if wrong.0.is_empty() { Ok(()) } else { Err(wrong.into_error()) }
+    }
+
+    /// Requires that `runtime` defines those of the graphs' operators that `of` picks.
+    fn check_definitions(&self, runtime: &Runtime, of: impl Fn(&Operator) -> bool) -> Result<()> {
+        let mut wrong = Wrong::default();
+        let mut known = BTreeMap::new();
+        // The operators within a file's own functions are of the versions that those name.
+        for (_, graph) in self.all_graphs().into_iter().filter(|(_, graph)| !graph.has_functions) {
+            let mut is_defined = |operator: &Operator| {
+                let name = operator.name.split(' ').next().unwrap_or_default();
+                let defines = || runtime.defines_operator(&graph.opsets, &operator.domain, name);
+                *known.entry((&graph.opsets, operator.domain.clone(), name.to_owned())).or_insert_with(defines)
+            };
+            let unknown = graph.operators.keys().filter(|operator| of(operator) && !is_defined(operator));
+            let unknown: Vec<_> = unknown.map(ToString::to_string).collect();
+            if !unknown.is_empty() {
+                wrong.0.push(Error::model(
+                    &graph.path,
+                    format!(
+                        "has operators that ONNX Runtime {} does not define in the graph's opset: {}",
+                        runtime.version(),
+                        unknown.join(", ")
+                    ),
+                    "export the model without them, or use the ONNX Runtime that it was exported for (--runtime)",
+                ));
+            }
         }
         if wrong.0.is_empty() { Ok(()) } else { Err(wrong.into_error()) }
     }
@@ -145,41 +221,20 @@ impl ModelPlan {
     }
 }
 
-/// Requires that ONNX Runtime takes the version of a graph's format and operator sets, and defines its operators.
+/// Requires that ONNX Runtime takes the version of a graph's format and operator sets.
 fn check_format(graph: &GraphFile, runtime: &Runtime) -> Result<()> {
+    let Some(reason) = runtime.refuses_format(graph.ir_version, &graph.opsets) else { return Ok(()) };
     let named = |domain: &str| if domain.is_empty() { "ai.onnx".to_owned() } else { domain.to_owned() };
-    if let Some(reason) = runtime.refuses_format(graph.ir_version, &graph.opsets) {
-        let opsets: Vec<_> = graph.opsets.iter().map(|(d, version)| format!("{} {version}", named(d))).collect();
-        return Err(Error::model(
-            &graph.path,
-            format!(
-                "is of IR version {} with opset {}, and ONNX Runtime {} does not take it: {reason}",
-                graph.ir_version,
-                opsets.join(", "),
-                runtime.version()
-            ),
-            "export the model with an older opset, or use a newer ONNX Runtime (--runtime)",
-        ));
-    }
-    // The operators within a file's own functions are of the versions that those name.
-    if graph.has_functions {
-        return Ok(());
-    }
-    let name = |name: &str| name.split(' ').next().unwrap_or_default().to_owned();
-    let is_unknown = |domain: &str, operator: &str| !runtime.defines_operator(&graph.opsets, domain, operator);
-    let unknown = graph.operators.keys().filter(|operator| is_unknown(&operator.domain, &name(&operator.name)));
-    let unknown: Vec<_> = unknown.map(ToString::to_string).collect();
-    if unknown.is_empty() {
-        return Ok(());
-    }
+    let opsets: Vec<_> = graph.opsets.iter().map(|(d, version)| format!("{} {version}", named(d))).collect();
     Err(Error::model(
         &graph.path,
         format!(
-            "has operators that ONNX Runtime {} does not define in the graph's opset: {}",
-            runtime.version(),
-            unknown.join(", ")
+            "is of IR version {} with opset {}, and ONNX Runtime {} does not take it: {reason}",
+            graph.ir_version,
+            opsets.join(", "),
+            runtime.version()
         ),
-        "export the model without them, or use the ONNX Runtime that it was exported for (--runtime)",
+        "export the model with an older opset, or use a newer ONNX Runtime (--runtime)",
     ))
 }
 

@@ -54,6 +54,7 @@ impl ModelPlan {
         let (pixels, whole) = ([height, width], [rows, columns]);
         let piece = tiles.map_or((rows, columns), |tiles| tiles.of(rows, columns));
         wrong.unless(self.check_denoiser(piece));
+        wrong.unless(self.check_tokens());
         for control in &self.controls {
             let of = |info| Planes { kind: control.part.kind, graph: &control.part.graph.path, role: "input", info };
             wrong.unless(of(&control.part.contract.sample).check(whole, self.spatial_factor));
@@ -101,6 +102,25 @@ impl ModelPlan {
                 graph,
                 format!("input {} is fixed at {fixed} tokens, and this run has {tokens}", contract.sample.name),
                 "choose the width and height that the graph was exported for, or export it with free axes",
+            )),
+        }
+    }
+
+    /// Requires that the text encoders give as many tokens as the denoiser is fixed at. Texts read in several chunks, and
+    /// tokens of other conditions, are left out.
+    fn check_tokens(&self) -> Result<()> {
+        let Some(context) = &self.model.denoiser.context else { return Ok(()) };
+        let fixed = context.shape.get(1).and_then(Dim::fixed);
+        let tokens = self.tokens();
+        match fixed.zip(tokens).filter(|(fixed, tokens)| fixed != tokens) {
+            None => Ok(()),
+            Some((fixed, tokens)) => Err(Error::model(
+                &self.denoiser.graph.path,
+                format!(
+                    "input {} is fixed at {fixed} tokens, and the text encoders of this model give {tokens}",
+                    context.name
+                ),
+                "set model_max_length in tokenizer_config.json to the graph's length, or export the graph with free axes",
             )),
         }
     }

@@ -132,7 +132,7 @@ impl ModelPlan {
     }
 
     /// The number of tokens that the denoiser attends to; `None` if it is not the same for every prompt and condition.
-    fn tokens(&self) -> Option<usize> {
+    pub(super) fn tokens(&self) -> Option<usize> {
         let text = self.text.as_ref().filter(|_| !self.conditions.iter().any(ConditionPart::is_tokens))?;
         text.tokens().filter(|&tokens| tokens > 0)
     }

@@ -68,7 +68,7 @@ impl TextPlan {
                 "choose [task.unconditional], or export the text encoder too",
             ));
         }
-        let family = Family::of(bundle, denoiser);
+        let family = Family::of(bundle)?;
         let t5_length = max_sequence_length.or(family.t5_length());
         let reading = &prompting.reading;
         let inversions =
@@ -77,9 +77,18 @@ impl TextPlan {
         let opened = components.iter().map(|&component| {
             let contract = TextEncoderContract::resolve(component)?;
             let tokenizer = Tokenizer::open(tokenizer_dir(bundle, component, wanted_for)?)?;
+            let tokenizer = tokenizer.with_cleaning(reading.text_cleaning.unwrap_or_default())?;
+            contract.embedding_rows.map_or(Ok(()), |rows| tokenizer.check_vocabulary(rows))?;
             Ok((component, contract, tokenizer))
         });
         let opened = opened.collect::<Result<Vec<_>>>()?;
+        if reading.text_cleaning.is_some() && opened.iter().all(|(.., tokenizer)| tokenizer.cleaning().is_none()) {
+            return Err(Error::input(
+                "text_cleaning",
+                "is given, and none of the model's tokenizers is CLIP's",
+                "leave the key out",
+            ));
+        }
         let clips = opened.iter().filter(|(.., tokenizer)| !tokenizer.is_t5()).count();
         let mut encoders = Vec::with_capacity(opened.len());
         for (component, mut contract, tokenizer) in opened {

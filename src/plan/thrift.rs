@@ -44,14 +44,23 @@ impl ModelPlan {
                  true",
             ));
         }
+        let mut remarks = Vec::new();
         for opening in self.openings() {
             let kind = opening.kind;
+            let unknown = footprint(opening.graph, &opening.passes, &self.axes(kind))?.map_or(0, |told| told.unknown);
+            if unknown > 0 {
+                remarks.push(format!(
+                    "the sizes of {unknown} tensors of {} aren't known before it runs, and device.memory is kept without them",
+                    opening.name()
+                ));
+            }
             let is_decoder = self.decoder.as_ref().is_some_and(|part| part.kind == kind);
             if is_decoder || kind == self.denoiser.kind {
                 continue;
             }
             self.require(kind, budget, self.needed(&opening, 1)?)?;
         }
+        self.remarks.extend(remarks);
         let denoises_alone = self.denoises_alone(budget)?;
         self.thrift = Some(Thrift { denoises_alone, ..Thrift::default() });
         self.fit_decoder(budget)
@@ -77,13 +86,13 @@ impl ModelPlan {
         let kind = self.denoiser.kind;
         let mut beside = self.controls.iter().map(|control| control.part.graph.weight_bytes).sum::<u64>();
         if let Some(part) = self.preview_decoder() {
-            beside += self.needed_beside(&self.opening(part), 1)?;
+            beside = beside.saturating_add(self.needed_beside(&self.opening(part), 1)?);
         }
         let need = |callers| {
             let need = self.needed(&self.opening(&self.denoiser), callers)?;
             // What ONNX Runtime holds for the whole graph it holds while the outer layers run, too.
             let outer = self.outer_opening().map(|outer| self.needed_beside(&outer, callers));
-            Ok::<_, Error>(need + outer.transpose()?.unwrap_or(0) + beside)
+            Ok::<_, Error>(need.saturating_add(outer.transpose()?.unwrap_or(0)).saturating_add(beside))
         };
         if need(self.callers() as u64)? <= budget {
             return Ok(false);
@@ -118,19 +127,18 @@ impl ModelPlan {
         self.require(kind, budget, least)
     }
 
-    /// About what the process holds while a graph runs, in bytes, private and mapped; where the sizes of its tensors cannot
-    /// be told, without them.
+    /// About what the process holds while a graph runs, in bytes, private and mapped, without tensors whose size isn't known.
     fn needed(&self, opening: &Opening<'_>, callers: u64) -> Result<u64> {
-        Ok(BESIDE + self.needed_beside(opening, callers)?)
+        Ok(self.needed_beside(opening, callers)?.saturating_add(BESIDE))
     }
 
     /// The same for a graph beside another.
     fn needed_beside(&self, opening: &Opening<'_>, callers: u64) -> Result<u64> {
         let told = footprint(opening.graph, &opening.passes, &self.axes(opening.kind))?;
-        let Footprint { weights, activations } =
-            told.unwrap_or(Footprint { weights: opening.weight_bytes, activations: 0 });
+        let told = told.unwrap_or(Footprint { weights: opening.weight_bytes, ..Footprint::default() });
         let [times, of] = OF_ACTIVATIONS;
-        Ok(weights + callers * (activations * times / of + OF_A_RUN))
+        let of_a_run = told.activations.saturating_mul(times) / of;
+        Ok(told.weights.saturating_add(of_a_run.saturating_add(OF_A_RUN).saturating_mul(callers)))
     }
 
     fn require(&self, kind: ComponentKind, budget: u64, need: u64) -> Result<()> {

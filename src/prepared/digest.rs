@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::Cache;
+use super::checksums::{read_sealed, write_sealed};
 use crate::bundle::GraphFile;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::session::Cancel;
 
 /// The folder in the cache that remembers digests.
 pub(super) const FOLDER: &str = "digests";
@@ -45,10 +47,33 @@ impl Stamp {
     }
 }
 
+/// A digest and the files that it is of.
 #[derive(Serialize, Deserialize)]
-struct Remembered {
-    files: Vec<Stamp>,
-    digest: String,
+pub(super) struct Remembered {
+    /// The graph, and the files next to it that hold weights.
+    pub files: Vec<Stamp>,
+    pub digest: String,
+}
+
+impl Remembered {
+    pub(super) fn read(place: &Path) -> Option<Self> {
+        read_sealed(place)
+    }
+
+    /// True if sizes and times of all files are as they were.
+    pub(super) fn is_current(&self) -> bool {
+        self.files.iter().all(|file| Stamp::of(&file.name).is_ok_and(|now| now == *file))
+    }
+
+    /// Reads the files, and digests them.
+    pub(super) fn digest_now(&self, cancel: &Cancel) -> Result<String> {
+        let mut hash = Sha256::new();
+        for file in &self.files {
+            super::stop_if(cancel)?;
+            files::digest_into(&file.name, &mut hash)?;
+        }
+        Ok(files::hexadecimal(hash))
+    }
 }
 
 /// The sha256 of a graph, as [`GraphFile::digest`] gives it: taken from `cache` where that was made before and none of
@@ -66,17 +91,15 @@ pub fn digest(cache: Option<&Cache>, graph: &GraphFile) -> Result<String> {
     let mut name = files::hexadecimal(name);
     name.truncate(32);
     let place = cache.folder().join(FOLDER).join(format!("{name}.json"));
-    let known = files::read(&place).ok().and_then(|text| serde_json::from_slice::<Remembered>(&text).ok());
+    let known = Remembered::read(&place);
     if let Some(known) = known.filter(|known| known.files == files) {
         return Ok(known.digest);
     }
     let digest = graph.digest()?;
     let remembered = Remembered { files, digest: digest.clone() };
     // What cannot be remembered is made again; that is all that follows from a disk that is full.
-    if let (Some(folder), Ok(text)) = (place.parent(), serde_json::to_vec(&remembered))
-        && std::fs::create_dir_all(folder).is_ok()
-    {
-        let _ = files::write_whole(&place, |file| std::io::Write::write_all(file, &text));
+    if place.parent().is_some_and(|folder| std::fs::create_dir_all(folder).is_ok()) {
+        let _ = write_sealed(&place, &remembered);
     }
     Ok(digest)
 }

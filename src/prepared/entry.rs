@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::checksums::{Checksums, read_sealed, write_sealed};
 use super::digest::Stamp;
 use super::processor;
 use crate::bundle::GraphFile;
@@ -18,7 +19,7 @@ pub(super) const GRAPH: &str = "model.onnx";
 pub(super) const UNFINISHED: &str = "unfinished-";
 /// What is said of an entry, in its folder.
 const CARD: &str = "entry.json";
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 /// ONNX Runtime's name for leaving weights where they lie, in the mapped file, instead of packing copies of them for its
 /// matrix products.
 const UNPACKED: &str = "session.disable_prepacking";
@@ -45,9 +46,39 @@ pub struct Entry {
     pub made: u64,
     /// How long that took, in seconds.
     pub seconds: f64,
-    files: Vec<Stamp>,
+    files: Vec<StoredFile>,
     #[serde(skip)]
     folder: PathBuf,
+}
+
+/// A file of an entry, as it was written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct StoredFile {
+    stamp: Stamp,
+    checksums: Checksums,
+}
+
+/// A file of an entry that is not as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DamagedFile {
+    /// The component that the entry is.
+    pub component: String,
+    /// The file.
+    pub path: PathBuf,
+    /// The damage and its place.
+    pub problem: String,
+}
+
+impl DamagedFile {
+    /// The error of a run that used the file.
+    pub(super) fn error(&self) -> Error {
+        let problem = format!(
+            "{}; the optimized graph of {} was dropped, and the next run makes it again; if this happens again, check the \
+             disk and the memory of this machine",
+            self.problem, self.component
+        );
+        Error::io(&self.path, "reading", std::io::Error::new(std::io::ErrorKind::InvalidData, problem))
+    }
 }
 
 impl Entry {
@@ -77,19 +108,19 @@ impl Entry {
         self.files.clear();
         for path in paths {
             files::flush_to_disk(&path).map_err(|e| Error::io(&path, "writing", e))?;
-            self.files.push(stamp(&path)?);
+            let checksums = Checksums::of(&path)?;
+            self.files.push(StoredFile { stamp: stamp(&path)?, checksums });
         }
-        let card = serde_json::to_vec_pretty(self).map_err(|e| Error::io(folder, "writing", e.into()))?;
-        files::write_whole(&folder.join(CARD), |file| std::io::Write::write_all(file, &card))
+        write_sealed(&folder.join(CARD), self)
     }
 
     /// The entry in a folder, where there is a whole one whose files are as they were written.
     pub(super) fn read(folder: &Path) -> Option<Self> {
-        let card = files::read(&folder.join(CARD)).ok()?;
-        let mut entry: Self = serde_json::from_slice(&card).ok()?;
+        let mut entry: Self = read_sealed(&folder.join(CARD))?;
         entry.folder = folder.to_path_buf();
         let is_named = folder.file_name().is_some_and(|name| *name == *entry.key);
-        let is_whole = entry.files.iter().all(|file| stamp(&folder.join(&file.name)).is_ok_and(|now| now == *file));
+        let is_same = |file: &StoredFile| stamp(&folder.join(&file.stamp.name)).is_ok_and(|now| now == file.stamp);
+        let is_whole = entry.files.iter().all(is_same);
         (entry.schema == SCHEMA && is_named && is_whole).then_some(entry)
     }
 
@@ -100,7 +131,32 @@ impl Entry {
 
     /// The room it takes, in bytes.
     pub fn bytes(&self) -> u64 {
-        self.files.iter().map(|file| file.bytes).sum()
+        self.files.iter().map(|file| file.stamp.bytes).sum()
+    }
+
+    /// A text that differs between two entries of one name made at different times.
+    pub(super) fn identity(&self) -> String {
+        let stamps = self.files.iter().map(|file| format!("{} {} ", file.stamp.modified, file.stamp.changed));
+        stamps.collect()
+    }
+
+    /// Reads the entry's files of up to `largest` bytes, and returns the first that is not as it was written. Ends early,
+    /// without one, as soon as `goes_on` says so.
+    pub(super) fn damage(&self, largest: u64, goes_on: &dyn Fn() -> bool) -> Option<DamagedFile> {
+        self.files.iter().filter(|file| file.stamp.bytes <= largest).find_map(|file| {
+            let path = self.folder.join(&file.stamp.name);
+            let problem = match file.checksums.damage(&path, goes_on) {
+                Ok(None) => return None,
+                Ok(Some(at)) => format!("is damaged: the bytes from {at} on are not those that were written"),
+                Err(error) => error.to_string(),
+            };
+            Some(DamagedFile { component: self.component.clone(), path, problem })
+        })
+    }
+
+    /// Removes the card, without which the entry is made again, and leaves the files, which may be mapped.
+    pub(super) fn invalidate(&self) -> Result<()> {
+        remove_card(&self.folder)
     }
 
     /// Why it is of no more use, where that is so: what it was made from is gone, or was made for another processor.
@@ -148,12 +204,16 @@ fn stamp(path: &Path) -> Result<Stamp> {
 /// Removes an entry's folder, its card first, so that nobody takes what is half gone for whole.
 pub(super) fn remove(folder: &Path) -> Result<()> {
     let failed = |e| Error::io(folder, "removing", e);
-    match std::fs::remove_file(folder.join(CARD)) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(e)),
-        _ => {}
-    }
+    remove_card(folder)?;
     match std::fs::remove_dir_all(folder) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(failed(e)),
+        _ => Ok(()),
+    }
+}
+
+fn remove_card(folder: &Path) -> Result<()> {
+    match std::fs::remove_file(folder.join(CARD)) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(folder, "removing", e)),
         _ => Ok(()),
     }
 }

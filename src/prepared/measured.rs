@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::checksums::{read_sealed, write_sealed};
 use super::{Cache, digest, processor};
 use crate::bundle::GraphFile;
 use crate::error::Result;
@@ -55,15 +56,13 @@ impl Cache {
 impl Place {
     /// What is remembered, where anything is.
     pub fn read(&self) -> Option<Rows> {
-        serde_json::from_slice(&files::read(&self.0).ok()?).ok()
+        read_sealed(&self.0)
     }
 
     /// Remembers. What cannot be written is measured again; that is all that follows from a disk that is full.
     pub fn write(&self, rows: Rows) {
-        if let (Some(folder), Ok(text)) = (self.0.parent(), serde_json::to_vec(&rows))
-            && std::fs::create_dir_all(folder).is_ok()
-        {
-            let _ = files::write_whole(&self.0, |file| std::io::Write::write_all(file, &text));
+        if self.0.parent().is_some_and(|folder| std::fs::create_dir_all(folder).is_ok()) {
+            let _ = write_sealed(&self.0, &rows);
         }
     }
 }

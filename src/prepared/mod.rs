@@ -8,13 +8,17 @@
 //! What is kept belongs to one graph at one size of its axes, one version of ONNX Runtime and one kind of processor, all
 //! of which its [key](Entry::key) is made of. It is no file to ship.
 
+mod checksums;
 mod digest;
 mod entry;
+mod integrity;
 mod lock;
 mod measured;
 mod rewritten;
+mod verify;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use sha2::{Digest, Sha256};
@@ -24,11 +28,13 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::rewrite::{self, Pass};
 use crate::session::{Cancel, Optimization, Runtime, Session, SessionOptions};
+use integrity::Integrity;
 
 pub use digest::digest;
-pub use entry::Entry;
+pub use entry::{DamagedFile, Entry};
 pub use measured::{Place, Rows};
 pub use rewritten::open_unkept;
+pub use verify::Verified;
 
 /// What is told while a graph is opened.
 #[derive(Debug)]
@@ -54,10 +60,19 @@ pub enum Event<'a> {
 }
 
 /// The folder that prepared graphs are kept in.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// What is opened from it is checked against the checksums that were written with it: small files before they are opened,
+/// large ones in the background, each once for a cache and its clones ([`Cache::wait_checked`]).
+#[derive(Debug, Clone)]
 pub struct Cache {
     root: PathBuf,
+    /// The size up to which files are checked before they are opened.
+    checked_first: u64,
+    integrity: Arc<Integrity>,
 }
+
+/// The size up to which files are checked before they are opened, if nothing sets another.
+const CHECKED_FIRST: u64 = 8 << 20;
 
 /// What is changed when what is kept would no longer be what this version makes of a graph.
 const FORM: &str = "6";
@@ -65,7 +80,22 @@ const FORM: &str = "6";
 impl Cache {
     /// The cache in the folder `root`, which is made when the first graph is kept.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self { root: root.into(), checked_first: CHECKED_FIRST, integrity: Arc::default() }
+    }
+
+    /// Sets the size in bytes up to which files are checked before they are opened, 8 MiB by default. Larger ones are
+    /// checked in the background.
+    pub fn checking_first(self, bytes: u64) -> Self {
+        Self { checked_first: bytes, ..self }
+    }
+
+    /// Waits until all that was opened is checked. A run does so before it hands out an image.
+    ///
+    /// # Errors
+    /// [`Error::Io`] naming a file that is not as it was written, whose graph the next run makes again;
+    /// [`Error::Interrupted`] if `cancel` is thrown.
+    pub fn wait_checked(&self, cancel: &Cancel) -> Result<()> {
+        self.integrity.wait(cancel)
     }
 
     /// Its folder.
@@ -90,24 +120,39 @@ impl Cache {
         options: &SessionOptions,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Session> {
-        let kept = match self.ensure(runtime, graph, passes, options, observer) {
-            Ok(kept) => kept,
-            Err(error @ Error::Interrupted { .. }) => return Err(error),
-            Err(error) => {
-                observer(Event::NotKept { problem: error.to_string() });
-                return open_unkept(runtime, graph, passes, options, Vec::new());
-            }
-        };
-        match kept.entry.open(runtime, graph, options) {
-            Err(error @ Error::Interrupted { .. }) => Err(error),
-            Err(_) if !kept.is_new => {
+        /// How often an entry is made again that was removed, or is damaged.
+        const ATTEMPTS: usize = 4;
+        let mut is_made_anew = false;
+        for _ in 0..ATTEMPTS {
+            let kept = match self.ensure_sound(runtime, graph, passes, options, observer) {
+                Ok(kept) => kept,
+                Err(error @ Error::Interrupted { .. }) => return Err(error),
+                Err(error) => {
+                    observer(Event::NotKept { problem: error.to_string() });
+                    return open_unkept(runtime, graph, passes, options, Vec::new());
+                }
+            };
+            let error = match kept.entry.open(runtime, graph, options) {
+                Err(error) if !matches!(error, Error::Interrupted { .. }) => error,
+                opened => {
+                    if opened.is_ok() && !kept.is_new {
+                        Integrity::check_later(&self.integrity, &kept.entry);
+                    }
+                    return opened;
+                }
+            };
+            // An entry that is no longer whole was removed by another process while it was opened.
+            if Entry::read(kept.entry.folder()).is_some() {
+                if kept.is_new || is_made_anew {
+                    return Err(error);
+                }
                 // Its files are as they were when they were written, and still it does not open.
                 kept.entry.remove()?;
-                let again = self.ensure(runtime, graph, passes, options, observer)?;
-                again.entry.open(runtime, graph, options)
+                is_made_anew = true;
             }
-            opened => opened,
         }
+        observer(Event::NotKept { problem: "other processes remove it again and again".to_owned() });
+        open_unkept(runtime, graph, passes, options, Vec::new())
     }
 
     /// Rewrites a graph that runs on the processor alone with `passes` and optimises it, unless that was done already, and
@@ -178,6 +223,23 @@ impl Cache {
         let folders = listed.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
         let is_entry = |path: &PathBuf| path.file_name().is_some_and(|n| n != digest::FOLDER && n != measured::FOLDER);
         Ok(folders.filter(is_entry).collect())
+    }
+
+    /// As [`Cache::ensure`], and makes an entry again whose small files are damaged.
+    fn ensure_sound(
+        &self,
+        runtime: &Runtime,
+        graph: &GraphFile,
+        passes: &[Pass],
+        options: &SessionOptions,
+        observer: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Kept> {
+        let kept = self.ensure(runtime, graph, passes, options, observer)?;
+        if kept.is_new || kept.entry.damage(self.checked_first, &|| !options.cancel.is_cancelled()).is_none() {
+            return Ok(kept);
+        }
+        kept.entry.remove()?;
+        self.ensure(runtime, graph, passes, options, observer)
     }
 
     fn ensure(

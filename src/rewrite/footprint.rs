@@ -17,15 +17,49 @@ pub struct Footprint {
     /// What it reads of stored numbers, or of what is computed from them alone.
     pub weights: u64,
     /// The most that is needed at one moment of all else, each tensor from the node that makes it to the last that
-    /// reads it.
+    /// reads it, without those whose size isn't known.
     pub activations: u64,
+    /// The same if each operator that works value by value writes over its input, as ONNX Runtime does where it can.
+    pub in_place: u64,
+    /// How many tensors have a size that isn't known without running the graph.
+    pub unknown: usize,
 }
 
 /// Operators whose output is the input under another shape.
 const VIEWS: [&str; 6] = ["Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout"];
 
-/// What the graph takes once it is rewritten with `passes` and its free axes are fixed at `axes`; `None` where the size of
-/// a tensor cannot be told without running it.
+/// Operators that work value by value, so that their output may take the place of an input.
+const BY_VALUE: [&str; 26] = [
+    "Abs",
+    "Add",
+    "Cast",
+    "Ceil",
+    "Clip",
+    "Cos",
+    "Div",
+    "Elu",
+    "Erf",
+    "Exp",
+    "Floor",
+    "Gelu",
+    "LeakyRelu",
+    "Log",
+    "Mul",
+    "Neg",
+    "Pow",
+    "Reciprocal",
+    "Relu",
+    "Sigmoid",
+    "Sin",
+    "Softmax",
+    "Sqrt",
+    "Sub",
+    "Tanh",
+    "Where",
+];
+
+/// What the graph takes once it is rewritten with `passes` and its free axes are fixed at `axes`; `None` for a graph whose
+/// nodes are out of order.
 ///
 /// # Errors
 /// As [`rewrite`](super::rewrite).
@@ -44,7 +78,7 @@ pub fn footprint(graph: &GraphFile, passes: &[Pass], axes: &[(String, usize)]) -
         cut::rewrite(&source, pass, axes, &mut edits)?;
     }
     let nodes = edits.nodes(&source);
-    Ok(Memory::of(&source, &facts, passes, &edits, &nodes).run())
+    Ok(Some(Memory::of(&source, &facts, passes, &edits, &nodes).run()))
 }
 
 /// The graph's tensors, and who needs them.
@@ -57,6 +91,8 @@ struct Memory<'a> {
     constant: HashSet<&'a str>,
     /// Stored tensors that a caller may replace, so that nothing is computed from them ahead.
     replaceable: HashSet<&'a str>,
+    /// Tensors that are computed when the graph is opened.
+    ahead: Vec<&'a str>,
     /// Weights stored in fewer bits, as they are once they are widened: shortly before a node that reads them.
     widened: HashSet<&'a str>,
     /// Products of whole numbers before they are scaled, of which ONNX Runtime makes one operator with what scales them.
@@ -87,6 +123,7 @@ impl<'a> Memory<'a> {
             nodes,
             constant: source.stored().map(|(tensor, _)| tensor.name.as_str()).collect(),
             replaceable: HashSet::new(),
+            ahead: Vec::new(),
             widened: HashSet::new(),
             unscaled: HashSet::new(),
             shown: HashMap::new(),
@@ -107,6 +144,9 @@ impl<'a> Memory<'a> {
             let is_ahead =
                 node.op_type != "DequantizeLinear" && read.iter().all(|name| memory.constant.contains(name.as_ref()));
             let made = node.output.iter().map(String::as_str);
+            if is_ahead {
+                memory.ahead.extend(made.clone());
+            }
             if is_ahead || node.output.iter().all(is_told) {
                 memory.constant.extend(made);
                 continue;
@@ -146,11 +186,11 @@ impl<'a> Memory<'a> {
         self.facts.bytes(name)
     }
 
-    fn run(&self) -> Option<Footprint> {
+    fn run(&self) -> Footprint {
         let mut read: HashSet<&str> = HashSet::new();
         let mut footprint = Footprint::default();
         let inputs = self.inputs.iter().filter(|name| !self.is_stored(name));
-        let mut held: u64 = inputs.filter_map(|name| self.bytes(name)).sum();
+        let mut held = inputs.filter_map(|name| self.bytes(name)).fold(0, u64::saturating_add);
         for (at, node) in self.nodes.iter().enumerate() {
             if node.output.iter().all(|name| self.constant.contains(name.as_str())) {
                 continue;
@@ -159,12 +199,12 @@ impl<'a> Memory<'a> {
             for name in node.input.iter().filter(|name| !name.is_empty()) {
                 if self.is_stored(name) {
                     if read.insert(name) {
-                        footprint.weights += self.bytes(name).unwrap_or(0);
+                        footprint.weights = footprint.weights.saturating_add(self.bytes(name).unwrap_or(0));
                     }
                     continue;
                 }
                 if self.widened.contains(name.as_str()) {
-                    widened += self.bytes(name).unwrap_or(0);
+                    widened = u64::saturating_add(widened, self.bytes(name).unwrap_or(0));
                     continue;
                 }
                 let root = self.root(name);
@@ -175,17 +215,26 @@ impl<'a> Memory<'a> {
             if node.output.iter().all(|name| self.widened.contains(name.as_str())) {
                 continue;
             }
-            let mut made = 0;
+            let mut made = 0u64;
             for name in node.output.iter().filter(|name| !name.is_empty() && !self.shown.contains_key(name.as_str())) {
-                made += self.bytes(name)?;
+                footprint.unknown += usize::from(self.bytes(name).is_none());
+                made = made.saturating_add(self.bytes(name).unwrap_or(0));
             }
-            let freed: u64 = done.iter().filter_map(|name| self.bytes(name)).sum();
+            let freed = done.iter().filter_map(|name| self.bytes(name)).fold(0, u64::saturating_add);
             let (weights, within) = self.within(node);
-            footprint.weights += weights;
-            footprint.activations = footprint.activations.max(held + widened + within + made);
-            held = (held + made).saturating_sub(freed);
+            footprint.weights = footprint.weights.saturating_add(weights);
+            let now = [widened, within, made].into_iter().fold(held, u64::saturating_add);
+            footprint.activations = footprint.activations.max(now);
+            let is_by_value = BY_VALUE.iter().any(|operator| is(node, operator));
+            let is_reused = is_by_value && done.iter().any(|name| self.bytes(name) == Some(made));
+            footprint.in_place = footprint.in_place.max(if is_reused { now.saturating_sub(made) } else { now });
+            held = held.saturating_add(made).saturating_sub(freed);
         }
-        Some(footprint)
+        // What is computed when the graph is opened and read there alone is gone before the first node runs.
+        let gone = self.ahead.iter().filter(|name| !read.contains(*name)).filter_map(|name| self.bytes(name)).max();
+        footprint.activations = footprint.activations.max(gone.unwrap_or(0));
+        footprint.in_place = footprint.in_place.max(gone.unwrap_or(0));
+        footprint
     }
 
     /// Bytes of weights and of numbers within a node that it takes once it is rewritten.

@@ -143,6 +143,21 @@ pub fn rewrite(graph: &GraphFile, passes: &[Pass], axes: &[(String, usize)]) -> 
     Ok(Some(Rewritten { bytes: edits.write(&source)?, report }))
 }
 
+/// Returns the shape of a graph's output when its free axes have the lengths `axes`, by name; `None` for a length that
+/// cannot be told without running the graph, and for a shape of which nothing can be told.
+///
+/// # Errors
+/// As [`rewrite`].
+pub fn output_shape(graph: &GraphFile, name: &str, axes: &[(String, usize)]) -> Result<Option<Vec<Option<usize>>>> {
+    let source = Source::open(graph)?;
+    if !source.is_sorted || !is_known(graph) {
+        return Ok(None);
+    }
+    let facts = Facts::at(&source, axes);
+    let number = |length: &symbol::Length| length.number().and_then(|number| usize::try_from(number).ok());
+    Ok(facts.shape(name).map(|shape| shape.iter().map(number).collect()))
+}
+
 /// Whether a graph is of a version that the passes know.
 fn is_known(graph: &GraphFile) -> bool {
     /// Since this version of the format a stored tensor need not be an input too.

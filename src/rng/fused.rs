@@ -39,7 +39,7 @@ mod tests {
             // Exponents near 1, where sums round, and now and then any.
             let bits = (state >> 32) as u32;
             let any = f32::from_bits(bits);
-            if bits % 7 == 0 && any.is_finite() {
+            if bits.is_multiple_of(7) && any.is_finite() {
                 any
             } else {
                 f32::from_bits(bits & 0x807f_ffff | (120 + bits % 16) << 23)

@@ -138,7 +138,7 @@ impl Session {
         for (key, value) in [(SAVED_WEIGHTS, &*name), (SAVED_WEIGHT_BYTES, "1024")] {
             options.config.push((key.to_owned(), value.to_owned()));
         }
-        let opening = Opening { threads: options.usable_threads(), bytes, save_to: Some(to) };
+        let opening = Opening { threads: options.threads, bytes, save_to: Some(to) };
         open(runtime, path, &options, Vec::new(), opening).map(|_| ())
     }
 
@@ -206,7 +206,7 @@ impl Session {
         out: &mut [f32],
         cancel: &Cancel,
     ) -> Result<()> {
-        self.graph.run_into(&mut self.buffers, inputs, (output, out), None, cancel)
+        self.graph.run_into(&mut self.buffers, inputs, (output, out, None), None, cancel)
     }
 }
 
@@ -230,7 +230,7 @@ struct Opening<'a> {
 impl Opening<'_> {
     /// For as many runs at a time as there are `callers`.
     fn shared(options: &SessionOptions, callers: usize) -> Self {
-        Self { threads: threads(options.usable_threads(), callers), bytes: None, save_to: None }
+        Self { threads: threads(options.threads, callers), bytes: None, save_to: None }
     }
 }
 

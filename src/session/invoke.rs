@@ -70,13 +70,13 @@ impl Graph {
         }
     }
 
-    /// Runs the graph and writes an output to where its name is followed by, and another where one is wanted, whose
-    /// place is made anew if it is of another shape.
+    /// Runs the graph and writes an output to the slice that follows its name, if it has the shape that follows the slice.
+    /// If another output is wanted, it is written to an array, which is made anew for another shape.
     pub(super) fn run_into(
         &self,
         buffers: &mut [Buffer],
         inputs: &[(&str, TensorView<'_>)],
-        (output, out): (&str, &mut [f32]),
+        (output, out, expected): (&str, &mut [f32], Option<&[usize]>),
         beside: Option<(&str, &mut ArrayD<f32>)>,
         cancel: &Cancel,
     ) -> Result<()> {
@@ -86,6 +86,9 @@ impl Graph {
             let about = |output: &str, problem: String| format!("output {output}: {problem}");
             let value = values.first().ok_or_else(|| about(output, "is missing".into()))?;
             let shape = convert::output_shape(value).map_err(|p| about(output, p))?;
+            if let Some(expected) = expected.filter(|&expected| expected != shape) {
+                return Err(about(output, format!("expected the shape {expected:?}, found {shape:?}")));
+            }
             let found = shape.iter().product::<usize>();
             if found != out.len() {
                 let problem = format!("expected {} values, found {shape:?} with {found}", out.len());

@@ -36,8 +36,8 @@ pub use cancel::Cancel;
 pub use fetch::{Event, Installed, PINNED_VERSION, install};
 pub use graph::{Run, Session};
 pub use library::{
-    Cached, Candidate, Env, Flavour, Runtime, RuntimeOptions, Search, Source, Verdict, cached, minimum_version, search,
-    user_cache,
+    Cached, Candidate, Env, Flavour, LOADER_LOG, Runtime, RuntimeOptions, Search, Source, Verdict, cached,
+    minimum_version, search, user_cache,
 };
 pub use options::{Optimization, SessionOptions, WeightFile, processor_threads, usable_threads};
 pub use placement::Placement;

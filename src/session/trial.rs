@@ -7,6 +7,7 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use super::library::{Runtime, plain};
 use super::provider::{self, ProviderChoice};
 use crate::error::Result;
+use crate::tensor::DType;
 
 /// The version of ONNX's own operators in graphs that are about something else.
 const OPSET: i64 = 13;
@@ -21,14 +22,14 @@ impl Runtime {
     pub fn try_provider(&self, choice: &ProviderChoice) -> Result<()> {
         let mut builder = self.plain_builder().map_err(|e| provider::unusable(choice, &plain(&e)))?;
         provider::register(&mut builder, self, std::slice::from_ref(choice))?;
-        let opened = builder.commit_from_memory(&model(IR, &BTreeMap::new(), None));
+        let opened = builder.commit_from_memory(&model(IR, &BTreeMap::new(), &Node::Identity));
         opened.map(drop).map_err(|e| provider::unusable(choice, &plain(&e)))
     }
 
     /// Why a graph in this version of the file format, with operator sets of these versions by domain, cannot be opened:
     /// ONNX Runtime's own words, which name the version that it supports. `None` if it can.
     pub fn refuses_format(&self, ir_version: i64, opsets: &BTreeMap<String, i64>) -> Option<String> {
-        self.open(&model(ir_version, opsets, None)).err().map(|e| reason(&plain(&e)))
+        self.open(&model(ir_version, opsets, &Node::Identity)).err().map(|e| reason(&plain(&e)))
     }
 
     /// True if ONNX Runtime has a definition of this operator in these versions of the operator sets, whatever providers
@@ -36,8 +37,15 @@ impl Runtime {
     pub fn defines_operator(&self, opsets: &BTreeMap<String, i64>, domain: &str, operator: &str) -> bool {
         // The node has no inputs, which is the next thing that ONNX Runtime finds wrong.
         let undefined = ["is not a registered function/op", "No Op registered for"];
-        let opened = self.open(&model(IR, opsets, Some((domain, operator))));
+        let opened = self.open(&model(IR, opsets, &Node::Bare(domain, operator)));
         opened.err().is_none_or(|e| !undefined.iter().any(|words| e.message().contains(words)))
+    }
+
+    /// Why the CPU cannot run an operator of ONNX's own that multiplies two tensors of this type: ONNX Runtime's own words.
+    /// `None` if it can.
+    pub fn refuses_product(&self, opsets: &BTreeMap<String, i64>, operator: &str, dtype: DType) -> Option<String> {
+        let opened = self.open(&model(IR, opsets, &Node::Product(operator, dtype)));
+        opened.err().map(|e| plain(&e).lines().next().unwrap_or_default().trim().to_owned())
     }
 
     fn open(&self, model: &[u8]) -> ort::Result<()> {
@@ -61,20 +69,35 @@ fn reason(message: &str) -> String {
     }
 }
 
-/// A `ModelProto` whose graph has one node: an Identity, or an operator with no inputs.
-fn model(ir_version: i64, opsets: &BTreeMap<String, i64>, node: Option<(&str, &str)>) -> Vec<u8> {
+/// The one node of a graph.
+enum Node<'a> {
+    Identity,
+    /// An operator of a domain, without inputs.
+    Bare(&'a str, &'a str),
+    /// An operator of ONNX's own with two inputs of a type.
+    Product(&'a str, DType),
+}
+
+/// A `ModelProto` whose graph has one node.
+fn model(ir_version: i64, opsets: &BTreeMap<String, i64>, node: &Node<'_>) -> Vec<u8> {
+    let (domain, operator, inputs, dtype): (_, _, &[&str], _) = match *node {
+        Node::Identity => ("", "Identity", &["x"], DType::F32),
+        Node::Bare(domain, operator) => (domain, operator, &[], DType::F32),
+        Node::Product(operator, dtype) => ("", operator, &["x", "w"], dtype),
+    };
     let mut opsets = opsets.clone();
     opsets.entry(String::new()).or_insert(OPSET);
-    if let Some((domain, _)) = node {
-        opsets.entry(domain.to_owned()).or_insert(1);
-    }
-    let (domain, operator) = node.unwrap_or(("", "Identity"));
-    let read = if node.is_none() { text(1, "x") } else { Vec::new() };
+    opsets.entry(domain.to_owned()).or_insert(1);
+    let read: Vec<u8> = inputs.iter().flat_map(|input| text(1, input)).collect();
     let node = [read, text(2, "y"), text(4, operator), text(7, domain)].concat();
-    let shape = field(1, &number(1, 1));
-    let tensor = [number(1, 1), field(2, &shape)].concat();
+    let axes = if operator.starts_with("Conv") { 4 } else { 2 };
+    let shape = field(1, &number(1, 1)).repeat(axes);
+    let tensor = [number(1, dtype.to_onnx().into()), field(2, &shape)].concat();
     let value = |name: &str| [text(1, name), field(2, &field(1, &tensor))].concat();
-    let graph = [field(1, &node), text(2, "trial"), field(11, &value("x")), field(12, &value("y"))].concat();
+    // A graph has to have an input, be it read or not.
+    let named = if inputs.is_empty() { &["x"] } else { inputs };
+    let inputs: Vec<u8> = named.iter().flat_map(|input| field(11, &value(input))).collect();
+    let graph = [field(1, &node), text(2, "trial"), inputs, field(12, &value("y"))].concat();
     let opset = |(domain, version): (&String, &i64)| field(8, &[text(1, domain), number(2, *version)].concat());
     let opsets: Vec<u8> = opsets.iter().flat_map(opset).collect();
     [number(1, ir_version), field(7, &graph), opsets].concat()

@@ -21,8 +21,8 @@ pub struct Device {
     /// of preference. Providers of a list that cannot be used on this machine are skipped with a warning, and so are their
     /// options; it is an error if none can be used. Nothing falls to the CPU unless the list ends in it.
     pub providers: Vec<String>,
-    /// `threads`: of the CPU, 1 to 1024, at most as many as the process may use (its affinity mask and its control groups'
-    /// quota). Absent: one for each physical core that the process may use.
+    /// `threads`: of the CPU, 1 to 1024, at most as many as the CPUs that the process's affinity mask and its control groups'
+    /// quota leave it, unless `overcommit` allows more. Absent: one for each physical core that the process may use.
     pub threads: Option<usize>,
     /// `batching`: how the rows of one call of the denoiser are run.
     pub batching: Batching,
@@ -38,6 +38,9 @@ pub struct Device {
     /// the other and pictures decoded in tiles where it takes that; what does not fit in any way is refused. On the
     /// processor only, and about graphs that are prepared.
     pub memory: Option<u64>,
+    /// `overcommit = false`: true starts a run also if it needs more memory than the machine has free, and with more threads
+    /// than the process may use CPUs.
+    pub overcommit: bool,
     /// `[device.COMPONENT]` with `provider`: components that run elsewhere.
     pub components: BTreeMap<ComponentKind, Vec<String>>,
     /// `[device.PROVIDER]`: the own options of a provider that a list names, under the names ONNX Runtime gives them.
@@ -80,6 +83,7 @@ impl Default for Device {
             fast_convolutions: false,
             keep: None,
             memory: None,
+            overcommit: false,
             components: BTreeMap::new(),
             options: BTreeMap::new(),
         }
@@ -111,6 +115,7 @@ impl Device {
         let mut switch = |key: &str| table.get(key).and_then(|item| item.switch());
         (device.prepare, device.keep) = (switch("prepare").unwrap_or(true), switch("keep"));
         device.fast_convolutions = switch("fast_convolutions").unwrap_or(false);
+        device.overcommit = switch("overcommit").unwrap_or(false);
         if device.fast_convolutions && !device.prepare {
             table.report_at("fast_convolutions", "is done when graphs are prepared, and `prepare` is false");
         }
@@ -159,6 +164,7 @@ impl Device {
         writer.key_if("fast_convolutions", self.fast_convolutions.then_some(true));
         writer.key_if("keep", self.keep);
         writer.key_if("memory", self.memory.map(amount::write));
+        writer.key_if("overcommit", self.overcommit.then_some(true));
         for (kind, providers) in &self.components {
             writer.table(&["device", kind.name()]);
             writer.strings("provider", providers);

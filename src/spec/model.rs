@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::reader::Table;
 use super::writer::{Writer, integer};
-use crate::bundle::{self, ComponentKind};
+use crate::bundle::{self, ComponentKind, Family};
 
 const PREDICTION_TYPES: &[&str] = &["epsilon", "v_prediction", "sample"];
 
@@ -16,6 +16,11 @@ const PREDICTION_TYPES: &[&str] = &["epsilon", "v_prediction", "sample"];
 pub struct Model {
     /// `path`, required: the model directory.
     pub path: PathBuf,
+    /// `family`: the model's family, for a directory that does not name a pipeline class that is known: stable-diffusion,
+    /// stable-diffusion-depth, stable-diffusion-upscaler, latent-consistency, stable-diffusion-xl, stable-diffusion-3, flux,
+    /// flux-kontext, pixart-alpha, pixart-sigma, latent-diffusion or pixel-diffusion. It goes before the class in
+    /// model_index.json. Absent: that of the class, or else of what the denoiser takes.
+    pub family: Option<Family>,
     /// `scaling_factor`: what the first stage's latents are multiplied by to become the model's, greater than 0.
     pub scaling_factor: Option<f64>,
     /// `shift_factor`: what is subtracted from the first stage's latents before they are scaled.
@@ -71,6 +76,7 @@ impl Model {
         bundle::Overrides {
             graphs: self.components.iter().filter_map(graph).collect(),
             roles: self.components.iter().map(|(kind, component)| (*kind, component.inputs.clone())).collect(),
+            family: self.family,
             scaling_factor: self.scaling_factor,
             shift_factor: self.shift_factor,
             latent_channels: self.latent_channels,
@@ -82,6 +88,8 @@ impl Model {
     pub(super) fn read(mut table: Table<'_>) -> Self {
         table.require("path", "the path of a model directory");
         let path = table.file_path("path").unwrap_or_default();
+        let families = Family::ALL.map(Family::name);
+        let family = table.choice("family", "family", &families).and_then(Family::from_name);
         let scaling_factor = table.number("scaling_factor", Excluded(0.0), Unbounded);
         let shift_factor = table.number("shift_factor", Unbounded, Unbounded);
         let latent_channels = table.integer("latent_channels", 1, 1024);
@@ -104,12 +112,23 @@ impl Model {
             }
         }
         table.finish();
-        Self { path, scaling_factor, shift_factor, latent_channels, prediction_type, sample_size, decoder, components }
+        Self {
+            path,
+            family,
+            scaling_factor,
+            shift_factor,
+            latent_channels,
+            prediction_type,
+            sample_size,
+            decoder,
+            components,
+        }
     }
 
     pub(super) fn write(&self, writer: &mut Writer) {
         writer.table(&["model"]);
         writer.path("path", &self.path);
+        writer.key_if("family", self.family.map(Family::name));
         writer.key_if("scaling_factor", self.scaling_factor);
         writer.key_if("shift_factor", self.shift_factor);
         writer.key_if("latent_channels", self.latent_channels.map(integer));

@@ -2,8 +2,10 @@
 
 mod bert;
 mod charsmap;
+mod cleaning;
 mod clip;
 mod files;
+mod ftfy;
 mod json;
 mod limits;
 mod special;
@@ -13,12 +15,14 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use tokenizers::{AddedToken, TruncationDirection};
+use tokenizers::AddedToken;
 
 use crate::error::{Error, Result, count_of};
 use crate::guard::contain;
+use cleaning::{Cleaner, Tokens};
 use special::{Family, Settings};
 
+pub use cleaning::Cleaning;
 pub use limits::PROMPT_BYTES;
 
 /// A tokenizer opened from a model directory.
@@ -48,6 +52,8 @@ pub struct Tokenizer {
     words: HashMap<i64, Vec<i64>>,
     pads_left: bool,
     truncates_left: bool,
+    /// What cleans prompts in place of the tokenizer's normalizer, if anything.
+    cleaner: Option<Cleaner>,
 }
 
 /// A prompt's tokens.
@@ -151,6 +157,7 @@ impl Tokenizer {
             pad_id: i64::from(pad_id),
             pads_left: settings.pads_left,
             truncates_left: settings.truncates_left,
+            cleaner: None,
         };
         tokenizer.with_max_length(settings.max_length.unwrap_or(family.length()))
     }
@@ -168,6 +175,24 @@ impl Tokenizer {
         }
         self.max_length = max_length;
         Ok(self)
+    }
+
+    /// Lets the tokenizer clean prompts in another way. CLIP's alone does; others clean text as they always do.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] where the tokenizer's parts cannot be put together anew.
+    pub fn with_cleaning(mut self, cleaning: Cleaning) -> Result<Self> {
+        let is_other = self.family == Family::Clip && cleaning != Cleaning::Fast;
+        let cleaner = is_other.then(|| Cleaner::new(&self.inner, cleaning)).transpose();
+        self.cleaner = cleaner.map_err(|e| Error::model(&self.dir, e.to_string(), clip::FETCH))?;
+        Ok(self)
+    }
+
+    /// How prompts are cleaned; `None` for tokenizers of other families than CLIP's, which have a way of their own.
+    pub fn cleaning(&self) -> Option<Cleaning> {
+        let own = self.cleaner.as_ref().map_or(Cleaning::Fast, Cleaner::cleaning);
+        (self.family == Family::Clip).then_some(own)
     }
 
     /// Whether it is T5's, whose text encoder gives a state for each token and pools no vector of them.
@@ -193,6 +218,27 @@ impl Tokenizer {
     /// One more than the largest id the tokenizer can give.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
+    }
+
+    /// Requires a vocabulary that fills a text encoder's embedding of `rows` rows.
+    ///
+    /// BERT's vocabulary is a list of lines, and nothing in it tells that some are missing at its end. An embedding may
+    /// be padded to a multiple of 8 rows, by fewer than 128.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Model`] if the vocabulary has fewer tokens.
+    pub fn check_vocabulary(&self, rows: usize) -> Result<()> {
+        let missing = rows.saturating_sub(self.vocab_size);
+        let is_padding = rows.is_multiple_of(8) && missing < 128;
+        if self.family != Family::Bert || missing == 0 || is_padding {
+            return Ok(());
+        }
+        let problem = format!(
+            "is not complete: the vocabulary has {} tokens, and the text encoder's embedding has {rows} rows",
+            self.vocab_size
+        );
+        Err(Error::model(&self.dir, problem, clip::FETCH))
     }
 
     /// How many tokens of a prompt have room beside those around it.
@@ -222,9 +268,12 @@ impl Tokenizer {
     ///
     /// As [`Tokenizer::encode`].
     pub fn tokens(&self, text: &str) -> Result<Vec<i64>> {
-        let encoding = self.encode_bare(text)?;
-        let ids = encoding.get_ids().iter().map(|&id| i64::from(id));
-        Ok(ids.flat_map(|id| self.words.get(&id).cloned().unwrap_or_else(|| vec![id])).collect())
+        Ok(self
+            .split(text)?
+            .ids
+            .into_iter()
+            .flat_map(|id| self.words.get(&id).cloned().unwrap_or_else(|| vec![id]))
+            .collect())
     }
 
     /// Lets a word of a user's own become `ids`.
@@ -253,7 +302,7 @@ impl Tokenizer {
     /// As [`Tokenizer::encode`].
     pub fn finds_word(&self, text: &str, word: &str) -> Result<bool> {
         let id = self.inner.token_to_id(word).filter(|&id| self.words.contains_key(&i64::from(id)));
-        Ok(id.is_some() && self.encode_bare(text)?.get_ids().iter().any(|&found| Some(found) == id))
+        Ok(id.is_some() && self.split(text)?.ids.iter().any(|&found| Some(found) == id.map(i64::from)))
     }
 
     /// Whether it knows words of a user's own, which [`Tokenizer::encode`] does not read.
@@ -281,43 +330,40 @@ impl Tokenizer {
     }
 
     /// Encodes a text without the tokens around a prompt, and however long it is.
-    fn encode_bare(&self, text: &str) -> Result<tokenizers::Encoding> {
+    fn split(&self, text: &str) -> Result<Tokens> {
         limits::check_length(text)?;
-        let encoding = contain(|| limits::encode(&self.inner, text, false));
-        encoding.map_err(|panic| self.unencoded(&panic))?.map_err(|e| self.unencoded(&e))
+        let encode = || match &self.cleaner {
+            Some(cleaner) => cleaner.encode(&self.inner, text),
+            None => limits::encode(&self.inner, text, false).map_err(|e| self.unencoded(&e)).map(|encoding| Tokens {
+                text: text.to_owned(),
+                ids: encoding.get_ids().iter().map(|&id| i64::from(id)).collect(),
+                offsets: encoding.get_offsets().to_vec(),
+            }),
+        };
+        contain(encode).unwrap_or_else(|panic| Err(self.unencoded(&panic)))
     }
 
     /// Turns a prompt into ids.
     ///
     /// # Errors
     ///
-    /// [`Error::Model`] where the vocabulary lacks a part of the prompt and the token for unknown parts as well.
+    /// [`Error::Model`] where the vocabulary lacks a part of the prompt and the token for unknown parts as well;
+    /// [`Error::Input`] for a prompt of more than [`PROMPT_BYTES`], or with [`Cleaning::Ftfy`] for one that may have to
+    /// be repaired.
     pub fn encode(&self, text: &str) -> Result<Encoding> {
-        let mut encoding = self.encode_bare(text)?;
-
-        let room = self.room();
-        let cut = encoding.len().saturating_sub(room);
-        let mut cut_text = String::new();
-        if cut > 0 {
-            let offsets = encoding.get_offsets();
-            let lost = if self.truncates_left { offsets.get(..cut) } else { offsets.get(room..) };
-            if let Some([first, .., last] | [first @ last]) = lost {
-                cut_text = slice(text, first.0, last.1).trim().to_owned();
-            }
-            let direction = if self.truncates_left { TruncationDirection::Left } else { TruncationDirection::Right };
-            encoding.truncate(room, 0, direction);
-            encoding.take_overflowing();
-        }
-
-        let encoding = contain(|| self.inner.post_process(encoding, None, true));
-        let encoding = encoding.map_err(|panic| self.unencoded(&panic))?.map_err(|e| self.unencoded(&e))?;
-        let mut ids: Vec<i64> = encoding.get_ids().iter().map(|&id| i64::from(id)).collect();
-        let length = ids.len();
-        ids.resize(self.max_length.max(length), self.pad_id);
-        if self.pads_left {
-            ids.rotate_left(length);
-        }
-        Ok(Encoding { ids, length, cut, cut_text })
+        let Tokens { text, ids, offsets } = self.split(text)?;
+        let cut = ids.len().saturating_sub(self.room());
+        let (kept, lost) = match self.truncates_left {
+            true => (cut..ids.len(), 0..cut),
+            false => (0..ids.len() - cut, ids.len() - cut..ids.len()),
+        };
+        let cut_text = match offsets.get(lost).unwrap_or_default() {
+            [first, .., last] | [first @ last] => slice(&text, first.0, last.1).trim().to_owned(),
+            [] => String::new(),
+        };
+        let kept = ids.get(kept).unwrap_or_default();
+        let (ids, _) = self.around(kept, &vec![1.0; kept.len()]);
+        Ok(Encoding { ids, length: kept.len() + self.around, cut, cut_text })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use ldm_ort::bundle::{Bundle, Facts, FirstStage, Overrides};
 
-use crate::writer::{Dir, F32, Model, decoder, legacy, read, text_encoder, unet, unet_with};
+use crate::writer::{Dir, F32, Model, decoder, legacy, read, unet, unet_with};
 
 fn facts(dir: Dir) -> Facts {
     dir.open().unwrap().facts
@@ -16,12 +16,13 @@ fn doubled(model: Model, times: usize) -> Model {
 fn families_without_configs_have_their_constants() {
     let facts_of = |dir: Dir| facts(dir).scaling_factor.value;
     assert_eq!(facts_of(legacy()), 0.18215);
-    assert_eq!(facts_of(legacy().graph("text_encoder_2/model.onnx", text_encoder())), 0.13025);
     let xl = unet().input("time_ids", F32, "b, 6").input("text_embeds", F32, "b, 8");
-    assert_eq!(facts_of(legacy().graph("unet/model.onnx", xl)), 0.13025);
+    let index = r#"{"_class_name": "OnnxStableDiffusionXLPipeline"}"#;
+    assert_eq!(facts_of(legacy().graph("unet/model.onnx", xl).put("model_index.json", index)), 0.13025);
     assert_eq!(facts_of(legacy().put("low_res_scheduler/scheduler_config.json", "{}")), 0.08333);
     let deep = Model::new().input("latent_sample", F32, "b, 16, h, w").output("sample", F32, "b, 3, h, w");
-    let facts = facts(Dir::new().graph("transformer/model.onnx", unet()).graph("vae_decoder/model.onnx", deep));
+    let pooled = unet().input("pooled_projections", F32, "b, 8");
+    let facts = facts(Dir::new().graph("transformer/model.onnx", pooled).graph("vae_decoder/model.onnx", deep));
     assert_eq!((facts.scaling_factor.value, facts.shift_factor.value), (1.5305, 0.0609));
 }
 
@@ -31,6 +32,21 @@ fn a_configuration_comes_before_the_family() {
     assert_eq!(facts.scaling_factor.value, 0.25);
     assert_eq!(facts.scaling_factor.source, "vae_encoder/config.json");
     assert_eq!(facts.shift_factor.value, 0.0);
+}
+
+/// The constructor of diffusers' pipeline for the x4 upscaler sets the factor, whatever the VAE's configuration holds.
+#[test]
+fn the_upscalers_scaling_factor_is_that_of_its_pipeline() {
+    let index = r#"{"_class_name": "StableDiffusionUpscalePipeline"}"#;
+    let dir =
+        || legacy().put("vae_decoder/config.json", r#"{"scaling_factor": 0.18215}"#).put("model_index.json", index);
+    let factor = facts(dir()).scaling_factor;
+    assert_eq!(
+        (factor.value, factor.source.as_str()),
+        (0.08333, "that of the x4 upscaler, which its pipeline class sets")
+    );
+    let overrides = Overrides { scaling_factor: Some(0.5), ..Overrides::default() };
+    assert_eq!(Bundle::open(dir().path(), &overrides).unwrap().facts.scaling_factor.value, 0.5);
 }
 
 #[test]

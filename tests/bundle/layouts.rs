@@ -107,6 +107,7 @@ fn the_pipeline_file_has_the_last_word() {
     let other = Dir::new().graph("mine.onnx", unet().external("w", &[1], "w.bin", 0)).put("w.bin", [0; 4]);
     let overrides = Overrides {
         roles: BTreeMap::new(),
+        family: None,
         graphs: BTreeMap::from([(ComponentKind::Unet, other.join("mine.onnx"))]),
         scaling_factor: Some(0.3),
         shift_factor: Some(0.1),

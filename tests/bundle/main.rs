@@ -2,6 +2,7 @@
 
 mod damage;
 mod facts;
+mod families;
 mod layouts;
 mod report;
 mod roles;

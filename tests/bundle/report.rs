@@ -2,8 +2,9 @@
 
 use ldm_ort::bundle::{Bundle, ComponentKind, Overrides, init_toml, inspect, obstacles, task_fits};
 use ldm_ort::spec::Spec;
+use ldm_ort::tensor::DType;
 
-use crate::writer::{Dir, F32, I64, Model, decoder, legacy, read, unet, unet_with};
+use crate::writer::{BF16, Dir, F32, I64, Model, decoder, legacy, read, unet, unet_with};
 
 fn init_of(bundle: &Bundle, model_path: &str) -> String {
     init_toml(bundle, model_path, &task_fits(bundle))
@@ -103,7 +104,12 @@ fn tasks_follow_from_channels_and_parts() {
     let fits = task_fits(&dir.open().unwrap());
     assert_eq!(fits[1].reason, "the directory has no first stage's encoder");
     let refiner = unet().input("text_embeds", F32, "b, 8").input("time_ids", F32, "b, 5");
-    assert_eq!(possible(&legacy().graph("unet/model.onnx", refiner)), ["image-to-image", "inpaint"]);
+    let index = r#"{"_class_name": "StableDiffusionXLImg2ImgPipeline"}"#;
+    let dir = legacy().graph("unet/model.onnx", refiner).put("model_index.json", index);
+    assert_eq!(possible(&dir), ["image-to-image", "inpaint"]);
+    let dir = dir.put("model_index.json", r#"{"_class_name": "SanaPipeline"}"#);
+    assert!(possible(&dir).is_empty());
+    assert!(task_fits(&dir.open().unwrap())[0].reason.contains("SanaPipeline"));
 }
 
 #[test]
@@ -192,4 +198,23 @@ fn uncommented(text: &str) -> String {
         *line = line.strip_prefix("# ").expect("a comment");
     }
     lines.join("\n")
+}
+
+/// What a file defines itself needs no other library, and what that is made of is looked at.
+#[test]
+fn operators_of_the_files_own_are_no_obstacles() {
+    let graph = read(unet().node("pkg.torch:norm", &["sample"], &["n"]).function("pkg.torch:norm", "Mul")).unwrap();
+    assert!(graph.has_functions && obstacles(&graph).is_empty(), "{:?}", graph.operators);
+    assert!(graph.operators.keys().any(|operator| operator.to_string() == "Mul"));
+    let graph = read(unet().node("pkg.torch:norm", &["sample"], &["n"])).unwrap();
+    assert!(!graph.has_functions && obstacles(&graph).len() == 1, "{:?}", graph.operators);
+}
+
+#[test]
+fn the_types_that_products_are_made_of_are_known() {
+    let model = unet().weight_of("w", BF16, &[4, 4]).weight("v", &[4, 4]).node("MatMul", &["sample", "w"], &["a"]);
+    let model = model.node("Add", &["sample", "w"], &["b"]).node("Gemm", &["sample", "v"], &["c"]);
+    let products = read(model.node("MatMul", &["sample", "a"], &["d"])).unwrap().products;
+    let expected = [("Gemm".to_owned(), DType::F32), ("MatMul".to_owned(), DType::Bf16)];
+    assert_eq!(products.into_iter().collect::<Vec<_>>(), expected);
 }

@@ -1,8 +1,7 @@
 //! Roles of inputs and outputs: by name, then by shape, then by element type.
 
 use ldm_ort::bundle::{
-    ControlNetContract, DenoiserContract, PixArt, TextEncoderContract, VaeDecoderContract, VaeEncoderContract,
-    VaeEncoderKind,
+    ControlNetContract, DenoiserContract, TextEncoderContract, VaeDecoderContract, VaeEncoderContract, VaeEncoderKind,
 };
 use ldm_ort::tensor::DType;
 
@@ -56,16 +55,11 @@ fn a_mask_over_the_context_is_found_by_name_and_by_its_tokens() {
     for (name, dtype) in [("encoder_attention_mask", F32), ("onnx::Cast_3", I64), ("onnx::Cast_3", BOOL)] {
         let contract = denoiser(told(name, dtype, "batch, sequence")).unwrap();
         assert_eq!(contract.context_mask.map(|mask| mask.name).as_deref(), Some(name));
-        assert_eq!(PixArt::of(None, &denoiser(told(name, dtype, "batch, sequence")).unwrap()), Some(PixArt::Sigma));
     }
     let sized = told("m", I32, "batch, sequence").input("a", F32, "batch, 2").input("b", F16, "batch, 1");
     let contract = denoiser(sized).unwrap();
     assert_eq!(contract.resolution.as_ref().map(|input| input.name.as_str()), Some("a"));
     assert_eq!(contract.aspect_ratio.as_ref().map(|input| input.name.as_str()), Some("b"));
-    assert_eq!(PixArt::of(None, &contract), Some(PixArt::Alpha));
-    assert_eq!(PixArt::of(Some("PixArtSigmaPipeline"), &contract), Some(PixArt::Alpha));
-    let contract = denoiser(told("m", I64, "batch, sequence")).unwrap();
-    assert_eq!(PixArt::of(Some("PixArtAlphaPipeline"), &contract), Some(PixArt::Alpha));
     // Of another length than the context's, or with an axis more, it is none; nor is a float without a name.
     for (name, dtype, shape) in
         [("m", I64, "batch, 77"), ("m", F32, "batch, sequence"), ("encoder_attention_mask", F32, "batch, 1, sequence")]
@@ -73,7 +67,6 @@ fn a_mask_over_the_context_is_found_by_name_and_by_its_tokens() {
         let refused = denoiser(told(name, dtype, shape)).unwrap_err().to_string();
         assert!(refused.contains("an input that nothing here can fill"), "{refused}");
     }
-    assert_eq!(PixArt::of(None, &denoiser(unet()).unwrap()), None);
 }
 
 #[test]

@@ -11,11 +11,13 @@ pub const I64: u64 = 7;
 pub const BOOL: u64 = 9;
 pub const F16: u64 = 10;
 pub const F64: u64 = 11;
+pub const BF16: u64 = 16;
 
 /// An ONNX model under construction; each method adds one part, encoded as protobuf.
 #[derive(Default, Clone)]
 pub struct Model {
     graph: Vec<u8>,
+    functions: Vec<u8>,
 }
 
 impl Model {
@@ -52,6 +54,18 @@ impl Model {
         self
     }
 
+    /// An operator of the file's own, `domain:Name`, which is one other.
+    pub fn function(mut self, name: &str, operator: &str) -> Self {
+        let (mut node, mut function) = (Vec::new(), Vec::new());
+        bytes(&mut node, 4, operator.as_bytes());
+        let (domain, name) = name.split_once(':').unwrap_or(("", name));
+        bytes(&mut function, 1, name.as_bytes());
+        bytes(&mut function, 7, &node);
+        bytes(&mut function, 10, domain.as_bytes());
+        bytes(&mut self.functions, 25, &function);
+        self
+    }
+
     /// A node; the operator may be written with its domain, like `com.microsoft:GroupNorm`.
     pub fn node(mut self, operator: &str, inputs: &[&str], outputs: &[&str]) -> Self {
         let mut node = Vec::new();
@@ -65,17 +79,36 @@ impl Model {
     }
 
     /// A stored float tensor of zeros.
-    pub fn weight(mut self, name: &str, dims: &[u64]) -> Self {
-        let mut tensor = tensor(name, dims);
+    pub fn weight(self, name: &str, dims: &[u64]) -> Self {
+        self.weight_of(name, F32, dims)
+    }
+
+    /// A stored tensor of zeros of an element type of at most four bytes.
+    pub fn weight_of(mut self, name: &str, dtype: u64, dims: &[u64]) -> Self {
+        let mut tensor = tensor(name, dtype, dims);
         let values = vec![0u8; 4 * dims.iter().product::<u64>() as usize];
         bytes(&mut tensor, 9, &values);
         bytes(&mut self.graph, 5, &tensor);
         self
     }
 
+    /// A stored list of whole numbers, or one number without axes.
+    #[allow(dead_code)]
+    pub fn whole(mut self, name: &str, values: &[i64], is_list: bool) -> Self {
+        let mut tensor = Vec::new();
+        if is_list {
+            number(&mut tensor, 1, values.len() as u64);
+        }
+        number(&mut tensor, 2, I64);
+        bytes(&mut tensor, 8, name.as_bytes());
+        bytes(&mut tensor, 9, &values.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<u8>>());
+        bytes(&mut self.graph, 5, &tensor);
+        self
+    }
+
     /// A float tensor whose values are in another file.
     pub fn external(mut self, name: &str, dims: &[u64], location: &str, offset: u64) -> Self {
-        let mut tensor = tensor(name, dims);
+        let mut tensor = tensor(name, F32, dims);
         for (key, value) in [("location", location), ("offset", &offset.to_string())] {
             let mut entry = Vec::new();
             bytes(&mut entry, 1, key.as_bytes());
@@ -96,14 +129,15 @@ impl Model {
         bytes(&mut opset, 1, b"");
         number(&mut opset, 2, 17);
         bytes(&mut model, 8, &opset);
+        model.extend_from_slice(&self.functions);
         model
     }
 }
 
-fn tensor(name: &str, dims: &[u64]) -> Vec<u8> {
+fn tensor(name: &str, dtype: u64, dims: &[u64]) -> Vec<u8> {
     let mut tensor = Vec::new();
     dims.iter().for_each(|&d| number(&mut tensor, 1, d));
-    number(&mut tensor, 2, F32);
+    number(&mut tensor, 2, dtype);
     bytes(&mut tensor, 8, name.as_bytes());
     tensor
 }

@@ -3,13 +3,19 @@
 use crate::Row;
 use crate::folder::npy_header;
 
+/// One of the JPEG files that Pillow wrote.
+fn jpeg(name: &str) -> Vec<u8> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/image/load").join(name);
+    std::fs::read(path).expect("a golden file")
+}
+
 pub fn rows() -> Vec<Row> {
     vec![
         Row::new("no picture").image_to_image().files(|f| f.remove("in.png")).says(&["in.png", "no such file"]),
         Row::new("a text for a picture")
             .image_to_image()
             .files(|f| f.write("in.png", "not a picture at all"))
-            .says(&["in.png", "picture"]),
+            .says(&["in.png", "not an image"]),
         Row::new("half a picture").image_to_image().files(|f| f.cut("in.png", 120)).says(&["in.png"]),
         Row::new("a picture of three and a half gigapixels")
             .image_to_image()
@@ -22,7 +28,30 @@ pub fn rows() -> Vec<Row> {
                 let lines = [0x78, 0x9c, 0xec, 0xc1, 0x01, 0x0d, 0x00];
                 writer.write_chunk(png::chunk::IDAT, &lines).expect("a chunk");
             })
-            .says(&["in.png", "60000×60000", "16384 a side"]),
+            .says(&["in.png", "60000×60000", "64 megapixels", "max_input_megapixels"]),
+        Row::new("an image above a limit that the pipeline sets")
+            .image_to_image()
+            .files(|f| f.picture("in.png", 1_200, 900))
+            .change("steps = 5", "steps = 5\nmax_input_megapixels = 1")
+            .says(&["in.png", "1200×900", "more than 1 megapixels"]),
+        Row::new("a JPEG that is cut short")
+            .image_to_image()
+            .change("in.png", "in.jpg")
+            .files(|f| {
+                let bytes = jpeg("lossy-odd-420.jpg");
+                f.write("in.jpg", &bytes[..bytes.len() * 9 / 10]);
+            })
+            .says(&["in.jpg", "cannot be decoded", "cut short"]),
+        Row::new("a JPEG with two bytes changed")
+            .image_to_image()
+            .change("in.png", "in.jpg")
+            .files(|f| {
+                let mut bytes = jpeg("lossy-420.jpg");
+                let middle = bytes.len() - 500;
+                bytes[middle..middle + 2].copy_from_slice(&[0xff, 0xd9]);
+                f.write("in.jpg", bytes);
+            })
+            .says(&["in.jpg", "cannot be decoded", "missing"]),
         Row::new("a folder for a picture").image_to_image().change("'in.png'", "'.'").says(&[".: is a directory"]),
         Row::new("too little strength for a step")
             .image_to_image()

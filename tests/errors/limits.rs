@@ -185,3 +185,125 @@ fn control_characters_are_escaped() {
     let got = run(scratch.path(), &["check", "key.toml"]);
     assert!(got.stderr.contains("\\u001b[31m"), "{got}");
 }
+
+/// Writes another length over every axis of this name, without changing the length of the file: numbers in protobuf may
+/// be written in more bytes than they need, and what is left over becomes the axis's denotation.
+fn fix_axis(folder: &Folder, graph: &str, name: &str, length: u64) {
+    let mut bytes = folder.read(graph);
+    let axis = [&[0x12, name.len() as u8], name.as_bytes()].concat();
+    let (number, denoted) = match name.len() {
+        short @ ..=9 => (short + 1, 0),
+        10 => (9, 2),
+        long => (10, long - 9),
+    };
+    let digits =
+        (0..number).map(|at| (length >> (7 * at).min(63)) as u8 & 0x7f | if at + 1 < number { 0x80 } else { 0 });
+    let mut fixed: Vec<u8> = std::iter::once(0x08).chain(digits).collect();
+    if denoted > 0 {
+        fixed.extend([0x1a, denoted as u8 - 2]);
+        fixed.extend(std::iter::repeat_n(b'x', denoted - 2));
+    }
+    assert_eq!(fixed.len(), axis.len());
+    let mut found = 0;
+    for at in 0..bytes.len() - axis.len() {
+        if bytes[at..].starts_with(&axis) {
+            bytes[at..at + axis.len()].copy_from_slice(&fixed);
+            found += 1;
+        }
+    }
+    assert!(found > 0, "{name} is no axis of {graph}");
+    folder.write(graph, bytes);
+}
+
+/// A length that nothing can be allocated for is refused when the file is read.
+#[test]
+fn huge_axes_are_refused() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let folder = Folder::new(scratch.path());
+    folder.write("pipeline.toml", IMAGE_TO_IMAGE.replace("MODEL", "model"));
+    folder.picture("in.png", 64, 64);
+    for (graph, axes) in [
+        ("unet", &["batch_size", "height", "width", "sequence_length"][..]),
+        ("text_encoder", &["batch_size", "sequence_length"]),
+        ("vae_encoder", &["batch_size", "sample_height", "sample_width"]),
+        ("vae_decoder", &["batch_size", "latent_height", "latent_width"]),
+    ] {
+        for axis in axes {
+            for length in [1u64 << 40, 1 << 20] {
+                if length == 1 << 20 && *axis != "batch_size" {
+                    continue;
+                }
+                folder.copy(&models().join("sd1"), "model");
+                fix_axis(&folder, &format!("model/{graph}/model.onnx"), axis, length);
+                for command in ["check", "run"] {
+                    let got = run(scratch.path(), &[command, "pipeline.toml"]);
+                    assert_eq!(got.code, Some(2), "{graph} {axis} {length}: {got}");
+                    assert!(got.stderr.contains(&length.to_string()), "{graph} {axis}: {got}");
+                }
+            }
+        }
+    }
+}
+
+/// More threads than CPUs wait for each other, and a thousand of them hang.
+#[test]
+fn threads_beyond_the_cpus_are_not_started() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let folder = Folder::new(scratch.path());
+    folder.write("pipeline.toml", pipeline(TEXT_TO_IMAGE));
+    let usable = std::thread::available_parallelism().expect("a number").get();
+    let says = |got: &Answer, used: usize| got.stderr.contains(&format!("which are {used}; {used} are used"));
+    for command in ["run", "check"] {
+        let got = run(scratch.path(), &[command, "pipeline.toml", "--set", "device.threads=1024"]);
+        assert!(got.code == Some(0) && (says(&got, usable) || usable >= 1024), "{got}");
+        let got = run(scratch.path(), &[command, "pipeline.toml", "--set", &format!("device.threads={usable}")]);
+        assert!(got.code == Some(0) && !got.stderr.contains("device.threads"), "{got}");
+    }
+    // The affinity mask counts.
+    if cfg!(target_os = "linux") && std::process::Command::new("taskset").arg("--version").output().is_ok() {
+        let mut command = std::process::Command::new("taskset");
+        command.args(["-c", "0", env!("CARGO_BIN_EXE_ldm-ort"), "check", "pipeline.toml", "--set", "device.threads=2"]);
+        command.current_dir(scratch.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let got = answer(command);
+        assert!(got.code == Some(0) && says(&got, 1), "{got}");
+    }
+}
+
+/// A system that refuses threads gets an error, and no panic.
+#[cfg(target_os = "linux")]
+#[test]
+fn refused_threads_are_an_error() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let folder = Folder::new(scratch.path());
+    folder.write("pipeline.toml", pipeline(TEXT_TO_IMAGE));
+    let judge = |got: &Answer| {
+        assert!(got.code == Some(1) && !got.stderr.contains("panicked"), "{got}");
+        assert!(got.stderr.contains("failed"), "{got}");
+    };
+    for command in
+        [&["run", "pipeline.toml"][..], &["check", "--open", "pipeline.toml"], &["run", "--memory", "pipeline.toml"]]
+    {
+        let mut refused = ldm_ort(scratch.path());
+        // No system has room for such a stack.
+        refused.args(command).env("RUST_MIN_STACK", (1u64 << 46).to_string());
+        judge(&answer(refused));
+    }
+    // A user who has no other process may start so many; root has no such limit, but may become that user.
+    let user = ["--reuid=4242", "--regid=4242", "--clear-groups"];
+    let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(scratch.path(), everybody).expect("a folder of one's own");
+    let options = ldm_ort::cli::args::LibraryArgs::default().to_options(None);
+    let library = ldm_ort::Runtime::load(&options).expect("ONNX Runtime is found or fetched");
+    folder.write("libonnxruntime.so", std::fs::read(library.path()).expect("a library"));
+    let nobody = |most: usize, arguments: &[&str]| {
+        let mut command = std::process::Command::new("setpriv");
+        command.args(user).args(["prlimit", &format!("--nproc={most}"), env!("CARGO_BIN_EXE_ldm-ort")]).args(arguments);
+        command.current_dir(scratch.path()).env("LDM_ORT_PREPARE", "0").env("ORT_DYLIB_PATH", "libonnxruntime.so");
+        command.output().map(Answer::from)
+    };
+    if nobody(64, &["run", "pipeline.toml"]).is_ok_and(|got| got.code == Some(0)) {
+        for most in 1..5 {
+            judge(&nobody(most, &["run", "pipeline.toml"]).expect("it starts"));
+        }
+    }
+}

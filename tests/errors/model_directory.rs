@@ -7,6 +7,21 @@ use crate::folder::Folder;
 const POINTER: &str = "version https://git-lfs.github.com/spec/v1\n\
     oid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 3438167540\n";
 
+/// The length of a text file without its last line.
+fn cut_line(text: &[u8]) -> usize {
+    let end = text.trim_ascii_end();
+    end.iter().rposition(|&byte| byte == b'\n').expect("several lines") + 1
+}
+
+/// Replaces the last place where bytes stand in a file.
+fn patch(f: &Folder, name: &str, from: &[u8], to: &[u8]) {
+    let mut bytes = f.read(name);
+    let at = bytes.windows(from.len()).rposition(|window| window == from);
+    let at = at.unwrap_or_else(|| panic!("{from:?} is not in {name}"));
+    bytes[at..at + from.len()].copy_from_slice(to);
+    f.write(name, bytes);
+}
+
 pub fn rows() -> Vec<Row> {
     #[cfg(unix)]
     let links = links();
@@ -58,21 +73,37 @@ fn links() -> Vec<Row> {
 }
 
 /// Writes over one byte of a file, counted from its end where `at` is negative.
-fn patch(folder: &Folder, name: &str, at: isize, byte: u8) {
+fn patch_byte(folder: &Folder, name: &str, at: isize, byte: u8) {
     let mut bytes = folder.read(name);
     let at = if at < 0 { bytes.len() - at.unsigned_abs() } else { at.unsigned_abs() };
     bytes[at] = byte;
     folder.write(name, bytes);
 }
 
-/// Appends a node of an operator of `com.microsoft` to the UNet: protobuf joins messages that come in several parts.
-fn append(folder: &Folder, operator: &str) {
-    let field = |tag: u8, bytes: &[u8]| [&[tag << 3 | 2, u8::try_from(bytes.len()).expect("short")], bytes].concat();
+/// A field of protobuf with a length.
+fn field(tag: u8, bytes: &[u8]) -> Vec<u8> {
+    [&[tag << 3 | 2, u8::try_from(bytes.len()).expect("short")], bytes].concat()
+}
+
+/// Appends to the UNet: protobuf joins messages that come in several parts.
+fn append(folder: &Folder, graph: &[u8], model: &[u8]) {
+    let more = [&field(7, graph), model].concat();
+    folder.write("model/unet/model.onnx", [folder.read("model/unet/model.onnx"), more].concat());
+}
+
+/// Appends a node of an operator of `com.microsoft`.
+fn append_operator(folder: &Folder, operator: &str) {
     let domain = field(7, b"com.microsoft");
     let node = [field(2, b"more"), field(4, operator.as_bytes()), domain].concat();
     let opset = [field(1, b"com.microsoft"), vec![2 << 3, 1]].concat();
-    let more = [field(7, &field(1, &node)), field(8, &opset)].concat();
-    folder.write("model/unet/model.onnx", [folder.read("model/unet/model.onnx"), more].concat());
+    append(folder, &field(1, &node), &field(8, &opset));
+}
+
+/// Appends a product of a stored bfloat16 number with itself.
+fn append_bfloat16(folder: &Folder) {
+    let node = [field(1, b"w"), field(1, b"w"), field(2, b"more"), field(4, b"MatMul")].concat();
+    let stored = [vec![1 << 3, 1, 1 << 3, 1, 2 << 3, 16], field(8, b"w"), field(9, &[0x80, 0x3f])].concat();
+    append(folder, &[field(1, &node), field(5, &stored)].concat(), &[]);
 }
 
 fn directories() -> Vec<Row> {
@@ -178,6 +209,32 @@ fn directories() -> Vec<Row> {
         Row::new("a broken vocabulary")
             .files(|f| f.cut("model/tokenizer/vocab.json", 1000))
             .says(&["model/tokenizer/vocab.json"]),
+        Row::new("merges cut at the end of a line")
+            .files(|f| f.cut("model/tokenizer/merges.txt", cut_line(&f.read("model/tokenizer/merges.txt"))))
+            .says(&["model/tokenizer/merges.txt", "is not complete", "no merge makes", "120 merges"]),
+        Row::new("merges of which only the header is left")
+            .files(|f| f.write("model/tokenizer/merges.txt", "#version: 0.2\n"))
+            .says(&["model/tokenizer/merges.txt", "is not complete", "120 are missing"]),
+        Row::new("a vocabulary of pieces cut at the end of a line")
+            .model("../systems/text-bert")
+            .files(|f| f.cut("model/tokenizer/vocab.txt", cut_line(&f.read("model/tokenizer/vocab.txt"))))
+            .says(&["model/tokenizer", "is not complete", "370 rows"]),
+        Row::new("a VAE decoder that gives half the size")
+            .files(|f| {
+                // The scales of its last enlargement.
+                let (one, two) = (1f32.to_le_bytes(), 2f32.to_le_bytes());
+                let [twofold, none] = [[one, one, two, two].concat(), [one; 4].concat()];
+                patch(f, "model/vae_decoder/model.onnx", &twofold, &none);
+            })
+            .says(&["model/vae_decoder/model.onnx", "output sample", "32×32", "expected 64×64"]),
+        Row::new("a VAE encoder that gives a larger size")
+            .image_to_image()
+            .files(|f| {
+                f.picture("in.png", 64, 64);
+                // The strides of its last convolution that halves the image.
+                patch(f, "model/vae_encoder/model.onnx", b"strides\x40\x02\x40\x02", b"strides\x40\x01\x40\x01");
+            })
+            .says(&["model/vae_encoder/model.onnx", "for sample of 64×64", "expected 8×8"]),
         Row::new("merges of another vocabulary")
             .files(|f| f.write("model/tokenizer/merges.txt", "#version: 0.2\nzebra xylophone</w>\n"))
             .says(&["model/tokenizer/merges.txt", "zebra", "vocab.json"]),
@@ -209,25 +266,30 @@ fn directories() -> Vec<Row> {
             "no input of this graph takes its tokens",
             "[task.unconditional]",
         ]),
-        Row::new("a format newer than the runtime's").files(|f| patch(f, "model/unet/model.onnx", 1, 99)).says(&[
+        Row::new("a format newer than the runtime's").files(|f| patch_byte(f, "model/unet/model.onnx", 1, 99)).says(&[
             "model/unet/model.onnx",
             "IR version 99",
             "ONNX Runtime 1.",
             "max supported IR version: 1",
         ]),
         Row::new("operators newer than the runtime's")
-            .files(|f| patch(f, "model/vae_decoder/model.onnx", -1, 99))
+            .files(|f| patch_byte(f, "model/vae_decoder/model.onnx", -1, 99))
             .says(&["model/vae_decoder/model.onnx", "opset ai.onnx 99", "ONNX Runtime 1.", "till opset 2"]),
-        Row::new("operators fused for CUDA").files(|f| append(f, "GroupNorm")).says(&[
+        Row::new("operators fused for CUDA").files(|f| append_operator(f, "GroupNorm")).says(&[
             "model/unet/model.onnx: unet is to run on the CPU",
             "1 × com.microsoft:GroupNorm",
             "only cuda, rocm, directml can run it",
             "[device] provider",
         ]),
-        Row::new("operators that nobody defines").files(|f| append(f, "FooBar")).says(&[
+        Row::new("operators that nobody defines").files(|f| append_operator(f, "FooBar")).says(&[
             "model/unet/model.onnx: has operators that ONNX Runtime 1.",
             "does not define",
             "com.microsoft:FooBar",
+        ]),
+        Row::new("weights in a type that the CPU has no products for").files(append_bfloat16).says(&[
+            "model/unet/model.onnx: unet is to run on the CPU",
+            "cannot multiply by its weights: MatMul by bfloat16",
+            "float32 or float16",
         ]),
         Row::new("a tokenizer longer than its text encoder")
             .files(|f| f.replace("model/tokenizer/tokenizer_config.json", "_length\": 16", "_length\": 17"))

@@ -84,6 +84,12 @@ pub fn rows() -> Vec<Row> {
 
 fn of_clip() -> Vec<Row> {
     vec![
+        Row::new("a prompt in a wrong encoding")
+            .change("prompt = 'a red circle'", "prompt = 'a cafÃ©'\ntext_cleaning = 'ftfy'")
+            .says(&["prompt", "cafÃ©", "wrong encoding", "text_cleaning = \"basic\""]),
+        Row::new("a way to clean text that there is not")
+            .change("prompt = 'a red circle'", "prompt = 'a'\ntext_cleaning = 'clip'")
+            .says(&["text_cleaning", "fast", "basic", "ftfy"]),
         Row::new("a learnt word in a file that is not there").add(CAT).says(&["cat.safetensors", "no such file"]),
         Row::new("a learnt word in a pickle")
             .add("[[embedding]]\npath = 'cat.pt'\n")

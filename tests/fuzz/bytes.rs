@@ -188,6 +188,9 @@ pub fn mutate_png(random: &mut Random, bytes: &[u8]) -> Option<Vec<u8>> {
         chunks.push(body.to_vec());
         rest = after.split_at_checked(4)?.1;
     }
+    if chunks.is_empty() {
+        return None;
+    }
     let at = random.below(chunks.len());
     match random.below(5) {
         0 => drop(chunks.remove(at)),

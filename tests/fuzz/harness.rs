@@ -21,8 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// So many inputs that hang end a run.
 const MOST_HANGS: usize = 3;
 
-/// What one input may make a reader hold of the memory beyond what it holds already. The seeds take up to 20 MiB.
-const MOST_BYTES: usize = 256 << 20;
+/// What one input may make a reader hold of the memory beyond what it holds already. An image may have 64 megapixels.
+const MOST_BYTES: usize = 512 << 20;
 
 /// A row: a reader, its valid inputs, and what is required of it.
 pub struct Reader {
@@ -154,7 +154,12 @@ impl Reader {
                 worker = begin(input + 1..inputs.end);
             }
         }
-        match worker.join().unwrap_or_else(|_| Err(format!("{name}: the harness itself panicked"))) {
+        let report = worker.join().unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default();
+            Err(format!("{name}: the harness itself panicked: {text}"))
+        });
+        match report {
             Ok(report) => println!("{report}"),
             Err(report) => panic!("{report}"),
         }

@@ -106,7 +106,7 @@ fn rewrites() {
                 .chain(unets.map(root))
                 .collect(),
         ),
-        read: |folder, file| {
+        read: |_, file| {
             let graph = told(GraphFile::open(file))?;
             let passes = [Pass::Attention, Pass::Subpixel, Pass::Winograd, Pass::FeedForward];
             let axes = [("batch_size", 2), ("height", 8), ("width", 8), ("sequence_length", 16)];
@@ -284,28 +284,20 @@ fn arrays() {
     .run();
 }
 
-/// Small pictures in every format that is read, made once.
-fn pictures() -> Vec<PathBuf> {
-    static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
-    let folder = FOLDER.get_or_init(|| tempfile::tempdir().expect("a folder"));
-    let pixels = ::image::RgbImage::from_fn(24, 17, |x, y| ::image::Rgb([x as u8 * 9, y as u8 * 11, (x * y) as u8]));
-    let alpha = ::image::DynamicImage::from(pixels.clone()).to_rgba8();
-    let grey = ::image::DynamicImage::from(pixels.clone()).to_luma8();
-    let mut paths: Vec<_> = ["rgb.png", "rgb.jpeg", "rgb.bmp", "rgb.webp"].map(|name| folder.path().join(name)).into();
-    paths.iter().for_each(|path| pixels.save(path).expect("a picture"));
-    for (name, save) in [("alpha.png", 0), ("grey.png", 1), ("grey.jpeg", 1)] {
-        let path = folder.path().join(name);
-        if save == 0 { alpha.save(&path) } else { grey.save(&path) }.expect("a picture");
-        paths.push(path);
-    }
-    paths
+const IMAGES: [&str; 4] = ["png", "jpg", "bmp", "webp"];
+
+/// Small images in a format that is read, without those that say what they become.
+fn of_format(ending: &str) -> Vec<PathBuf> {
+    let mut all = files("tests/golden/image/load", ending, 1 << 12);
+    all.retain(|path| !path.to_string_lossy().ends_with(".rgb.png"));
+    all
 }
 
 #[test]
 fn images() {
     Reader {
         name: "image",
-        seeds: alone(pictures()),
+        seeds: alone(IMAGES.iter().flat_map(|ending| of_format(ending)).collect()),
         read: |_, file| {
             let dimensions = told(image::dimensions(file, InputLimit::default()));
             let picture = told(image::load(file, InputLimit::default()))?;
@@ -322,10 +314,9 @@ fn images() {
 
 #[test]
 fn label_and_depth_maps() {
-    let grey = |path: &PathBuf| path.to_string_lossy().ends_with("grey.png");
     Reader {
         name: "label map",
-        seeds: alone(pictures().into_iter().filter(grey).collect()),
+        seeds: alone(of_format("grey.png")),
         read: |_, file| {
             told(image::load_grey(file, InputLimit::default()))?;
             told(image::load_labels(file, InputLimit::default())).map(|map| drop(map.resized(5, 7)))

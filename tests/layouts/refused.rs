@@ -28,6 +28,46 @@ fn refuses_in(pipeline: &str, fixture: &str, change: impl FnOnce(&mut Files), te
     }
 }
 
+/// Writes another pipeline class into model_index.json.
+pub fn rename_class(files: &mut Files, class: &str) {
+    let text = String::from_utf8(files.get("model_index.json")).expect("an index is text");
+    let mut index: serde_json::Value = serde_json::from_str(&text).expect("an index is JSON");
+    index["_class_name"] = class.into();
+    files.put("model_index.json", index.to_string());
+}
+
+#[test]
+fn a_pipeline_class_that_is_not_known_is_refused() {
+    for (fixture, class) in [
+        ("families/xl", "KolorsPipeline"),
+        ("models/sd1", "StableUnCLIPPipeline"),
+        ("families/flux-dev", "Flux2Pipeline"),
+        ("families/flux-dev", "ORTFluxFillPipeline"),
+        ("families/pixart-sigma", "SanaPipeline"),
+    ] {
+        let texts = [class, "model_index.json", "[model] family = \"…\"", "stable-diffusion-xl"];
+        refuses(fixture, |files| rename_class(files, class), &texts);
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut files = Files::of("models/sd1");
+    rename_class(&mut files, "SanaPipeline");
+    files.write(&folder.path().join("model"));
+    let answer = program(folder.path(), &["init", "model"]);
+    assert_eq!(answer.code, Some(2), "{answer}");
+    assert!(answer.stderr.contains("the pipeline class SanaPipeline"), "{answer}");
+    let answer = program(folder.path(), &["inspect", "model"]);
+    assert!(answer.stdout.contains("the pipeline class SanaPipeline"), "{answer}");
+}
+
+#[test]
+fn a_class_and_a_denoiser_that_contradict_each_other_are_refused() {
+    let refused =
+        |fixture: &str, class: &str, texts: &[&str]| refuses(fixture, |files| rename_class(files, class), texts);
+    refused("families/xl", "StableDiffusionPipeline", &["StableDiffusionPipeline", "takes sizes (time_ids)"]);
+    refused("models/sd1", "StableDiffusionXLPipeline", &["StableDiffusionXLPipeline", "takes no sizes"]);
+    refused("families/sd3", "FluxPipeline", &["FluxPipeline", "SD3Transformer2DModel"]);
+}
+
 fn edits(fixture: &str, graph: &str, change: impl for<'g> FnOnce(&'g mut Graph) -> &'g mut Graph, texts: &[&str]) {
     let change = |files: &mut Files| {
         files.edit(graph, change);
@@ -185,6 +225,17 @@ fn graphs_fixed_at_another_size_are_refused() {
             files.edit("controlnet/model.onnx", |g| g.redeclare("controlnet_cond", F32, "batch, 3, 128, 128"));
         },
         &["controlnet/model.onnx", "controlnet_cond of controlnet is fixed at 128×128", "has 64×64"],
+    );
+}
+
+/// The tiny model's text encoder reads 16 tokens.
+#[test]
+fn a_denoiser_of_another_number_of_tokens_is_refused() {
+    edits(
+        "models/sd1",
+        "unet/model.onnx",
+        |g| g.redeclare("encoder_hidden_states", F32, "batch, 77, 16"),
+        &["unet/model.onnx", "encoder_hidden_states is fixed at 77 tokens", "give 16"],
     );
 }
 

@@ -7,10 +7,11 @@ use crate::free;
 use crate::graph::{BOOL, F16, F32, F64, Graph, I32, I64};
 use crate::lengths;
 use crate::pixart;
+use crate::refused::rename_class;
 
 pub fn rows() -> Vec<Row> {
     let of_families = [flux::rows(), pixart::rows(), lengths::rows()];
-    [diffusers(), optimum(), directml(), runtime_demos(), others(), free::axes(), free::bare()]
+    [diffusers(), optimum(), named_families(), directml(), runtime_demos(), others(), free::axes(), free::bare()]
         .into_iter()
         .chain(of_families)
         .flatten()
@@ -141,6 +142,20 @@ fn onnx_stack(files: &mut Files) {
         olive_axes(g);
         g.weights_in("model.onnx.data")
     });
+}
+
+/// Models whose class nobody knows, with their family in the pipeline file.
+fn named_families() -> Vec<Row> {
+    let of = |name, case, family: &str| {
+        let files = made(case, |files| rename_class(files, "MyOwnPipeline"));
+        let row = Row::new(name, case, files).faulty();
+        row.change("[model]\n", format!("[model]\nfamily = \"{family}\"\n"))
+    };
+    vec![
+        of("an unknown class, XL by its family", XL, "stable-diffusion-xl"),
+        of("an unknown class, Stable Diffusion 3 by its family", "families/sd3", "stable-diffusion-3"),
+        of("an unknown class, Flux by its family", "families/flux-dev", "flux"),
+    ]
 }
 
 fn directml() -> Vec<Row> {

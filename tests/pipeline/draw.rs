@@ -35,7 +35,7 @@ impl GraphCache {
 
     /// The number of optimized graphs.
     pub fn graphs(&self) -> usize {
-        Cache::new(&self.folder.path().join("graphs")).entries().expect("a list").len()
+        Cache::new(self.folder.path().join("graphs")).entries().expect("a list").len()
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod external;
 pub(crate) mod frame;
+mod limits;
 mod modules;
 mod norm;
 pub(crate) mod proto;
@@ -70,6 +71,8 @@ pub struct GraphFile {
     pub outputs: Vec<TensorInfo>,
     /// How often each operator occurs, branches and functions included.
     pub operators: BTreeMap<Operator, usize>,
+    /// The operators of ONNX's own that multiply by stored tensors, each with the types of those.
+    pub products: BTreeSet<(String, DType)>,
     /// True if the file defines operators of its own, by functions of others. Those are not counted as operators.
     pub has_functions: bool,
     /// How the graph enlarges pictures.
@@ -136,6 +139,8 @@ impl GraphFile {
         for function in &model.functions {
             contents.operators.remove(&Operator { domain: domain(&function.domain), name: function.name.clone() });
         }
+        let outputs: Vec<TensorInfo> = graph.output.iter().map(tensor_info).collect();
+        limits::check(path, file_bytes, inputs.iter().chain(&outputs), &contents.tensors)?;
         let external = external::check(path, contents.tensors.iter().copied())?;
         let mut weights: BTreeMap<i32, u64> = BTreeMap::new();
         for tensor in &contents.tensors {
@@ -153,7 +158,7 @@ impl GraphFile {
             ir_version: model.ir_version,
             producer: format!("{} {}", model.producer_name, model.producer_version).trim().to_owned(),
             opsets: model.opset_import.iter().map(|o| (domain(&o.domain), o.version)).collect(),
-            outputs: graph.output.iter().map(tensor_info).collect(),
+            outputs,
             float_inputs: BTreeMap::new(),
             table_rows: inputs
                 .iter()
@@ -167,6 +172,7 @@ impl GraphFile {
                 .collect(),
             inputs,
             operators: contents.operators,
+            products: contents.products,
             has_functions: !model.functions.is_empty(),
             upsamplings: contents.upsamplings,
             weight_bytes: weights.values().fold(0, |sum, &bytes| sum.saturating_add(bytes)),
@@ -246,11 +252,21 @@ fn open_file(path: &Path) -> Result<File> {
 struct Contents<'a> {
     operators: BTreeMap<Operator, usize>,
     tensors: Vec<&'a proto::Tensor>,
+    products: BTreeSet<(String, DType)>,
     upsamplings: Upsamplings,
 }
 
 impl<'a> Contents<'a> {
     fn visit_graph(&mut self, graph: &'a proto::Graph) {
+        let types: BTreeMap<&str, i32> = graph.initializer.iter().map(|t| (t.name.as_str(), t.data_type)).collect();
+        let multiplies = |node: &&proto::Node| {
+            domain(&node.domain).is_empty()
+                && ["Conv", "ConvTranspose", "Gemm", "MatMul"].contains(&node.op_type.as_str())
+        };
+        for node in graph.node.iter().filter(multiplies) {
+            let stored = node.input.iter().filter_map(|name| types.get(name.as_str()));
+            self.products.extend(stored.map(|&code| (node.op_type.clone(), DType::from_onnx(code))));
+        }
         self.tensors.extend(&graph.initializer);
         self.visit_nodes(&graph.node);
     }

@@ -1,7 +1,8 @@
 //! The defaults that a task has on a model: those of its pipeline class's call.
 
 use super::{DefaultSize, Defaults, Family, find};
-use crate::bundle::{Bundle, Fact};
+use crate::bundle::facts::from_config;
+use crate::bundle::{Bundle, Fact, json};
 
 /// The defaults of a task on a model, and the class that they belong to.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -90,11 +91,29 @@ impl Bundle {
         let Some(class) = self.pipeline_class(task, has_control).filter(|_| facts.is_size_open) else {
             return facts.default_size.clone();
         };
-        let corrected = facts.corrected_size.as_ref().filter(|_| class.corrects_old_sample_size);
+        let corrected = || self.corrected_size().filter(|_| class.corrects_old_sample_size);
         match class.defaults.size {
             DefaultSize::Square512 => Fact::new((512, 512), format!("default of {}", class.name)),
-            _ => corrected.unwrap_or(&facts.default_size).clone(),
+            _ => corrected().unwrap_or_else(|| facts.default_size.clone()),
         }
+    }
+
+    /// The size that a denoiser's configuration stands for whose `sample_size` is below 64 and that a diffusers before 0.9
+    /// wrote, for classes that correct it.
+    fn corrected_size(&self) -> Option<Fact<(usize, usize)>> {
+        const CORRECT: usize = 64;
+        let size = from_config(self.denoiser().ok()?, &|c| {
+            let mut parts = json::string(c, "_diffusers_version")?.split('.').map(|part| part.parse::<u64>().ok());
+            let is_old = (parts.next()??, parts.next()??) < (0, 9);
+            json::count(c, "sample_size").filter(|&size| is_old && size < CORRECT)
+        })?;
+        let factor = self.facts.spatial_factor.value;
+        let side = CORRECT.saturating_mul(factor);
+        let source = format!("sample_size {CORRECT} instead of {} in {}, × {factor}", size.value, size.source);
+        Some(Fact::new(
+            (side, side),
+            format!("{source}, as diffusers reads configurations from before its version 0.9"),
+        ))
     }
 }
 

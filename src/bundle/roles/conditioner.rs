@@ -40,7 +40,7 @@ impl ConditionerContract {
         };
         Ok(Self {
             rows: graph.table_rows.get(&input.name).copied(),
-            batch: fixed_batch([&input]),
+            batch: fixed_batch(component, [&input])?,
             input,
             output: output.clone(),
         })

@@ -87,7 +87,7 @@ impl ControlNetContract {
             ));
         };
         Ok(Self {
-            batch: fixed_batch([&sample, &control]),
+            batch: fixed_batch(component, [&sample, &control])?,
             sample,
             timestep,
             context,

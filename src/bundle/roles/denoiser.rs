@@ -162,7 +162,7 @@ impl DenoiserContract {
             ));
         }
         Ok(Self {
-            batch: fixed_batch(batched.into_iter().flatten()),
+            batch: fixed_batch(component, batched.into_iter().flatten())?,
             in_channels,
             // PixArt predicts a variance too.
             out_channels: axis(&output, channels)

@@ -262,9 +262,21 @@ fn is_float(t: &TensorInfo, rank: usize) -> bool {
     t.dtype.is_float() && t.shape.len() == rank
 }
 
-/// The first axis, where the graph fixes it for any of these.
-fn fixed_batch<'a>(tensors: impl IntoIterator<Item = &'a TensorInfo>) -> Option<usize> {
-    tensors.into_iter().find_map(|t| t.shape.first()?.fixed())
+/// The first axis, where the graph fixes it for any of these. Requests are filled up to it.
+///
+/// # Errors
+/// [`Error::Model`] for more rows than a request could sensibly be filled up to.
+fn fixed_batch<'a>(component: &Component, tensors: impl IntoIterator<Item = &'a TensorInfo>) -> Result<Option<usize>> {
+    const MOST: usize = 1024;
+    let fixed = tensors.into_iter().find_map(|t| Some((t, t.shape.first()?.fixed()?)));
+    match fixed {
+        Some((info, rows)) if rows > MOST => Err(Error::model(
+            &component.graph.path,
+            format!("{info} is fixed to a batch of {rows}; expected {MOST} at most"),
+            "export the model again, with a batch that is free or 1",
+        )),
+        _ => Ok(fixed.map(|(_, rows)| rows)),
+    }
 }
 
 /// Whether a graph is a denoiser that control networks reach, whatever folder it lies in.

@@ -79,7 +79,7 @@ impl TextEncoderContract {
         Ok(Self {
             embedding_rows: graph.table_rows.get(&input_ids.name).copied(),
             sequence_length: input_ids.shape.get(1).and_then(Dim::fixed),
-            batch: fixed_batch([&input_ids]),
+            batch: fixed_batch(component, [&input_ids])?,
             input_ids,
             attention_mask,
             switches,

@@ -43,7 +43,7 @@ impl VaeDecoderContract {
         let output = output(component, 4, &["sample", "images", "image"])?;
         Ok(Self {
             latent_channels: latent_channels(component, &latent),
-            batch: fixed_batch([&latent, &output]),
+            batch: fixed_batch(component, [&latent, &output])?,
             height: latent.shape.get(2).and_then(Dim::fixed),
             width: latent.shape.get(3).and_then(Dim::fixed),
             latent,
@@ -140,7 +140,7 @@ impl VaeEncoderContract {
             },
         };
         Ok(Self {
-            batch: fixed_batch([&sample, &output]),
+            batch: fixed_batch(component, [&sample, &output])?,
             height: sample.shape.get(2).and_then(Dim::fixed),
             width: sample.shape.get(3).and_then(Dim::fixed),
             sample,

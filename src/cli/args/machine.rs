@@ -36,6 +36,13 @@ pub enum CacheAction {
         #[arg(long)]
         json: bool,
     },
+    /// Reads all that is kept, and the models whose digests are remembered, and compares them with what was written.
+    /// Prints a line for each. What is damaged is dropped, and the next run makes it again; the exit code is 1 then.
+    Verify {
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Removes them; the next run makes anew what it needs.
     Clear {
         /// Only those whose graph is gone, or that were made for another processor.

@@ -1,7 +1,7 @@
 //! What the denoisers of a family read of their text encoders.
 
 use super::states::{penultimate, skipped};
-use crate::bundle::{Bundle, Component, ComponentKind, DenoiserContract, PixArt, TextEncoderContract};
+use crate::bundle::{self, Bundle, Component, ComponentKind, DenoiserContract, PixArt, TextEncoderContract};
 use crate::error::{Error, Result};
 use crate::tensor::TensorInfo;
 use crate::text::Taken;
@@ -24,16 +24,25 @@ pub(super) enum Family {
 }
 
 impl Family {
-    pub(super) fn of(bundle: &Bundle, denoiser: &DenoiserContract) -> Self {
-        if let Some(pixart) = PixArt::of(bundle.class(), denoiser) {
-            return Self::PixArt(pixart);
-        }
-        match denoiser {
-            _ if denoiser.positions.is_some() => Self::Flux,
-            _ if denoiser.time_ids.is_some() => Self::Xl,
-            _ if denoiser.is_multimodal() => Self::Multimodal,
-            _ => Self::Plain,
-        }
+    /// That of a model's family.
+    ///
+    /// # Errors
+    /// [`Error::Model`] where the model has none.
+    pub(super) fn of(bundle: &Bundle) -> Result<Self> {
+        use bundle::Family as Model;
+        Ok(match bundle.family()? {
+            Model::Flux | Model::FluxKontext => Self::Flux,
+            Model::PixArtAlpha => Self::PixArt(PixArt::Alpha),
+            Model::PixArtSigma => Self::PixArt(PixArt::Sigma),
+            Model::StableDiffusionXl => Self::Xl,
+            Model::StableDiffusion3 => Self::Multimodal,
+            Model::StableDiffusion
+            | Model::StableDiffusionDepth
+            | Model::Upscaler
+            | Model::LatentConsistency
+            | Model::LatentDiffusion
+            | Model::PixelDiffusion => Self::Plain,
+        })
     }
 
     /// The number of tokens that T5 reads in a model that no pipeline class is known for.

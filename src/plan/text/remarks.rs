@@ -4,9 +4,11 @@ use super::TextPlan;
 use crate::error::Result;
 use crate::spec::Prompting;
 use crate::text::foreign_syntax;
+use crate::text::tokenizer::{Cleaning, Tokenizer};
 
 impl TextPlan {
-    /// Returns remarks on syntax of other programs in prompts, and on embeddings that no prompt names.
+    /// Returns remarks on syntax of other programs in prompts, on texts that other ways of cleaning would read otherwise,
+    /// and on embeddings that no prompt names.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`](crate::text::tokenizer::Tokenizer::encode).
@@ -23,6 +25,9 @@ impl TextPlan {
                 }
             }
         }
+        if prompting.reading.text_cleaning.is_none() {
+            remarks.extend(self.cleaned_otherwise(&texts)?);
+        }
         for inversion in &self.inversions {
             let mut is_used = false;
             for (_, text) in &texts {
@@ -35,6 +40,38 @@ impl TextPlan {
                 remarks.push(format!(
                     "{path}: no prompt has its token \"{token}\", and the [[embedding]] changes nothing"
                 ));
+            }
+        }
+        Ok(remarks)
+    }
+}
+
+impl TextPlan {
+    /// Remarks on texts of which transformers' slow tokenizer gives other tokens.
+    fn cleaned_otherwise(&self, texts: &[(&'static str, &str)]) -> Result<Vec<String>> {
+        const WAYS: [(Cleaning, &str); 2] = [(Cleaning::Basic, "without ftfy"), (Cleaning::Ftfy, "with ftfy")];
+        // Of such a text every way makes the same, but for embeddings, whose tokens may be found in another case.
+        let is_plain =
+            |text: &str| text.bytes().all(|b| b"\t\n\r".contains(&b) || matches!(b, b' '..=b'~') && b != b'&');
+        let suspects: Vec<_> =
+            texts.iter().filter(|(_, text)| !self.inversions.is_empty() || !is_plain(text)).collect();
+        let clip = self.encoders.iter().map(|text| &text.tokenizer).find(|tokenizer| tokenizer.cleaning().is_some());
+        let Some(fast) = clip.filter(|_| !suspects.is_empty()) else { return Ok(Vec::new()) };
+        let others = WAYS.map(|(way, name)| Ok((Tokenizer::clone(fast).with_cleaning(way)?, name)));
+        let others = others.into_iter().collect::<Result<Vec<_>>>()?;
+        let mut remarks = Vec::new();
+        for (key, text) in suspects {
+            let tokens = fast.tokens(text)?;
+            // What ftfy would have to repair is read otherwise, too.
+            let differs = |other: &Tokenizer| !other.tokens(text).is_ok_and(|other| other == tokens);
+            let ways: Vec<&str> = others.iter().filter(|(other, _)| differs(other)).map(|(_, name)| *name).collect();
+            let remark = format!(
+                "{key}: CLIPTokenizer of transformers 4 ({}) gives other tokens than CLIPTokenizerFast, which is followed; \
+                 set text_cleaning to \"basic\" (without ftfy), \"ftfy\" or \"fast\"",
+                ways.join(", and ")
+            );
+            if !ways.is_empty() && !remarks.contains(&remark) {
+                remarks.push(remark);
             }
         }
         Ok(remarks)

@@ -119,7 +119,15 @@ mod tests {
         assert_eq!(report, [(Pass::Attention, 1)]);
         // 32×32 numbers of 1 byte and 32 scales; queries, keys, values and what attention makes of them, 4×32 numbers each.
         let told = footprint(&narrow, &[Pass::Attention], &[]).expect("a graph");
-        assert_eq!(told, Some(Footprint { weights: 32 * 32 + 32 * 4, activations: 4 * 4 * 32 * 4 }));
+        assert_eq!(
+            told,
+            Some(Footprint {
+                weights: 32 * 32 + 32 * 4,
+                activations: 4 * 4 * 32 * 4,
+                in_place: 4 * 4 * 32 * 4,
+                unknown: 0,
+            })
+        );
 
         let again = write(&new, folder.path()).expect_err("products of 8 bits").to_string();
         assert!(again.contains("makes products of 8 bits already"), "{again}");

@@ -85,3 +85,52 @@ fn transposed(node: &Node, lengths: &[Length], kernel: &[Length]) -> Option<Vec<
     };
     lengths.iter().zip(kernel).enumerate().map(made).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rewrite::edits::{int as attribute, ints as list};
+
+    fn shaped(shape: &[i64]) -> Fact {
+        Fact { shape: Some(shape.iter().map(|&n| Length::from(n)).collect()), ..Fact::default() }
+    }
+
+    fn whole(values: &[i64]) -> Fact {
+        let numbers = values.iter().map(|&n| Length::from(n)).collect();
+        Fact { value: Some(Value::Whole(numbers)), ..shaped(&[values.len() as i64]) }
+    }
+
+    #[test]
+    fn shapes_are_those_of_onnx() {
+        let real = |value: f32| Fact { value: Some(Value::Real(vec![value])), ..shaped(&[]) };
+        let cases = [
+            ("Range", vec![], vec![whole(&[2]), whole(&[11]), whole(&[3])], Some(vec![3])),
+            ("Range", vec![], vec![whole(&[5]), whole(&[1]), whole(&[-2])], Some(vec![2])),
+            ("Range", vec![], vec![whole(&[5]), whole(&[1]), whole(&[1])], Some(vec![0])),
+            ("Range", vec![], vec![real(0.0), real(1.0), real(0.25)], Some(vec![4])),
+            ("Tile", vec![], vec![shaped(&[2, 3]), whole(&[4, 1])], Some(vec![8, 3])),
+            ("Tile", vec![], vec![shaped(&[1 << 40]), whole(&[1 << 40])], None),
+            ("ConstantOfShape", vec![], vec![whole(&[1 << 40, 2])], Some(vec![1 << 40, 2])),
+            ("RandomNormal", vec![list("shape", &[7, 8])], vec![], Some(vec![7, 8])),
+            ("OneHot", vec![], vec![shaped(&[2, 3]), whole(&[9]), shaped(&[2])], Some(vec![2, 3, 9])),
+            ("OneHot", vec![attribute("axis", 0)], vec![shaped(&[2]), real(9.0), shaped(&[2])], Some(vec![9, 2])),
+            ("GatherElements", vec![], vec![shaped(&[2, 3]), shaped(&[5, 3])], Some(vec![5, 3])),
+            ("GatherND", vec![], vec![shaped(&[2, 3, 4]), shaped(&[7, 1])], Some(vec![7, 3, 4])),
+            ("DepthToSpace", vec![attribute("blocksize", 2)], vec![shaped(&[1, 8, 3, 5])], Some(vec![1, 2, 6, 10])),
+            ("SpaceToDepth", vec![attribute("blocksize", 2)], vec![shaped(&[1, 2, 6, 10])], Some(vec![1, 8, 3, 5])),
+            (
+                "ConvTranspose",
+                vec![list("strides", &[2, 2]), list("pads", &[1, 1, 1, 1])],
+                vec![shaped(&[1, 8, 10, 10]), shaped(&[8, 4, 4, 4])],
+                Some(vec![1, 4, 20, 20]),
+            ),
+            ("GlobalAveragePool", vec![], vec![shaped(&[1, 8, 3, 5])], Some(vec![1, 8, 1, 1])),
+        ];
+        for (operator, attribute, inputs, want) in cases {
+            let node = Node { op_type: operator.into(), attribute, ..Node::default() };
+            let made = shape(&node, &inputs, &mut Unknowns::default());
+            let made = made.map(|shape| shape.iter().map(|n| n.number().expect("a number")).collect::<Vec<_>>());
+            assert_eq!(made, want, "{operator} {inputs:?}");
+        }
+    }
+}

@@ -91,7 +91,6 @@ pub fn install(flavour: Flavour, options: &RuntimeOptions, observer: &mut dyn Fn
     if folder.is_dir() {
         return Ok(Installed { folder, version, was_there: true });
     }
-    let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
     let by_hand = by_hand(flavour, version, &folder);
     if options.offline {
         return Err(Error::runtime(
@@ -99,7 +98,8 @@ pub fn install(flavour: Flavour, options: &RuntimeOptions, observer: &mut dyn Fn
             by_hand,
         ));
     }
-    let wheel = wheel::wheel(flavour, os, arch).filter(|_| !cfg!(target_env = "musl")).ok_or_else(|| {
+    let wheel = wheel_here(flavour).ok_or_else(|| {
+        let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
         Error::runtime(format!("there is no official build {flavour} for {os} on {arch}"), by_hand.clone())
     })?;
     let job = Job {
@@ -113,6 +113,16 @@ pub fn install(flavour: Flavour, options: &RuntimeOptions, observer: &mut dyn Fn
     };
     let was_there = job.run(observer)?;
     Ok(Installed { folder, version, was_there })
+}
+
+/// True if there is an official build of this flavour for this machine.
+pub(super) fn has_build(flavour: Flavour) -> bool {
+    wheel_here(flavour).is_some()
+}
+
+fn wheel_here(flavour: Flavour) -> Option<&'static Wheel<'static>> {
+    let wheel = wheel::wheel(flavour, std::env::consts::OS, std::env::consts::ARCH);
+    wheel.filter(|_| !cfg!(target_env = "musl"))
 }
 
 /// Removes what downloads that were cut off left in the cache, unless one is under way.

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use ndarray::ArrayD;
 
 use super::{Opening, Session, lock, open};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::session::convert::Buffer;
 use crate::session::invoke::Graph;
 use crate::session::{Cancel, SessionOptions};
@@ -27,21 +27,30 @@ pub struct Run<'a> {
     pub inputs: Vec<(&'a str, TensorView<'a>)>,
     /// Where the output is written, row-major.
     pub out: &'a mut [f32],
+    /// The shape that the output has to have. Absent: any of as many values.
+    pub shape: Option<Vec<usize>>,
     /// Another output by its name, and where it is written; that is made anew where it has another shape.
     pub beside: Option<(&'a str, &'a mut ArrayD<f32>)>,
 }
 
 impl Session {
     /// Opens what [`Session::run_each`] has for a run that no other is made beside, where that is not open yet: with all
-    /// threads for one run.
+    /// threads for one run. If it can't be opened, because its file was removed meanwhile for example, such runs go on with
+    /// the threads of one of several.
     ///
     /// # Errors
-    /// As [`Session::open`].
+    /// [`Error::Interrupted`] when `cancel` was thrown.
     pub fn open_alone(&mut self, cancel: &Cancel) -> Result<()> {
         if let Some(Alone::Closed(path, options)) = &self.alone {
             let options = SessionOptions { cancel: cancel.clone(), ..options.clone() };
-            let (graph, _) = open(&self.runtime, path, &options, Vec::new(), Opening::shared(&options, 1))?;
-            self.alone = Some(Alone::Open(graph));
+            self.alone = match open(&self.runtime, path, &options, Vec::new(), Opening::shared(&options, 1)) {
+                Ok((graph, _)) => Some(Alone::Open(graph)),
+                Err(error @ Error::Interrupted { .. }) => return Err(error),
+                Err(error) => {
+                    tracing::info!("a lone run has fewer threads: {error}");
+                    None
+                }
+            };
         }
         Ok(())
     }
@@ -73,8 +82,8 @@ impl Session {
             // The lock is held while the next run is taken, and no longer.
             let next = || lock(&runs).next().filter(|_| lock(&failure).is_none());
             while let Some(run) = next() {
-                let Run { inputs, out, beside } = run;
-                if let Err(error) = graph.run_into(buffers, &inputs, (output, out), beside, cancel) {
+                let Run { inputs, out, shape, beside } = run;
+                if let Err(error) = graph.run_into(buffers, &inputs, (output, out, shape.as_deref()), beside, cancel) {
                     lock(&failure).get_or_insert(error);
                 }
             }

@@ -49,6 +49,11 @@ impl Flavour {
         }
     }
 
+    /// True if there is an official build of it for this machine, which can be fetched.
+    pub fn is_built_here(self) -> bool {
+        fetch::has_build(self)
+    }
+
     /// The flavour of this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|f| f.name() == name)
@@ -196,6 +201,9 @@ impl Runtime {
         ))
     }
 }
+
+/// The target under which the loader of the library logs.
+pub const LOADER_LOG: &str = "ort::load_dynamic";
 
 /// Loads the library into ort and creates the environment.
 fn start(path: &Path) -> Result<ort::environment::Environment> {

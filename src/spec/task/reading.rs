@@ -2,6 +2,7 @@
 
 use crate::spec::reader::Table;
 use crate::spec::writer::{Writer, integer};
+use crate::text::tokenizer::Cleaning;
 
 /// How a model's text encoders read prompts. The defaults are those of diffusers' pipelines.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -10,6 +11,15 @@ pub struct PromptReading {
     pub weights: Weights,
     /// `long_prompts = "cut"`: what becomes of a prompt that is longer than the text encoder reads.
     pub long_prompts: LongPrompts,
+    /// `text_cleaning = "fast"`: how CLIP's tokenizer cleans a prompt. Absent: `"fast"`, with a warning where the others
+    /// would give other tokens.
+    ///
+    /// - `"fast"`: as transformers' `CLIPTokenizerFast`.
+    /// - `"basic"`: as `CLIPTokenizer` of transformers 4, which diffusers loads if `model_index.json` names it, without
+    ///   the package ftfy. Each Chinese character is a word, and control characters are left out.
+    /// - `"ftfy"`: the same with ftfy 6. Typographic quotes, ligatures, full-width forms and HTML entities become plain
+    ///   text. A prompt that ftfy may take for text in a wrong encoding is refused.
+    pub text_cleaning: Option<Cleaning>,
     /// `clip_skip`: how many of the text encoder's last layers are left out, 1 or more. Stable Diffusion 1 and 2 then
     /// attend to the states after an earlier layer, with the encoder's last norm over them; Stable Diffusion XL, which
     /// leaves one out by itself, leaves out so many more. The negative prompt is read with all layers. Absent: what the
@@ -47,7 +57,11 @@ pub enum LongPrompts {
 }
 
 impl PromptReading {
-    pub(super) const KEYS: &'static [&'static str] = &["weights", "long_prompts", "clip_skip", "max_sequence_length"];
+    pub(super) const KEYS: &'static [&'static str] =
+        &["weights", "long_prompts", "text_cleaning", "clip_skip", "max_sequence_length"];
+
+    const CLEANINGS: [(&str, Cleaning); 3] =
+        [("fast", Cleaning::Fast), ("basic", Cleaning::Basic), ("ftfy", Cleaning::Ftfy)];
 
     /// No text encoder has as many layers.
     const MOST_LAYERS: usize = 255;
@@ -65,6 +79,10 @@ impl PromptReading {
                 Some("chunk") => LongPrompts::Chunk,
                 _ => LongPrompts::Cut,
             },
+            text_cleaning: {
+                let chosen = table.choice("text_cleaning", "way to clean text", &Self::CLEANINGS.map(|(name, _)| name));
+                chosen.and_then(|chosen| Self::CLEANINGS.iter().find(|(name, _)| *name == chosen)).map(|(_, way)| *way)
+            },
             clip_skip: table.integer("clip_skip", 1, Self::MOST_LAYERS),
             max_sequence_length: table.integer("max_sequence_length", 2, Self::MOST_TOKENS),
         }
@@ -75,6 +93,8 @@ impl PromptReading {
         let long_prompts = (self.long_prompts == LongPrompts::Chunk).then_some("chunk");
         writer.key_if("weights", weights);
         writer.key_if("long_prompts", long_prompts);
+        let cleaning = Self::CLEANINGS.iter().find(|(_, way)| Some(*way) == self.text_cleaning);
+        writer.key_if("text_cleaning", cleaning.map(|(name, _)| *name));
         writer.key_if("clip_skip", self.clip_skip.map(integer));
         writer.key_if("max_sequence_length", self.max_sequence_length.map(integer));
     }

@@ -11,7 +11,7 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::processors::roberta::RobertaProcessing;
-use tokenizers::{NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior, Tokenizer};
+use tokenizers::{NormalizerWrapper, SplitDelimiterBehavior, Tokenizer};
 
 use super::files::{read_json, read_text};
 use super::special::{Placed, Settings};
@@ -21,6 +21,9 @@ pub(super) const FETCH: &str = "fetch the file again, or take the tokenizer the 
 
 /// What a prompt is split into before pairs are merged: contractions, words, single digits, runs of anything else.
 const SPLIT: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+
+/// The same as the slow class of transformers has it, which takes letters of either case, and so a long s for an s.
+pub(super) const SPLIT_OF_ANY_CASE: &str = r"'[sſ]|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
 /// The end of a token that ends a word.
 pub(super) const WORD_END: &str = "</w>";
@@ -64,10 +67,15 @@ pub(super) fn from_vocab_and_merges(dir: &Path, settings: &Settings) -> Result<T
     let normalizers: Vec<NormalizerWrapper> = vec![NFC.into(), white.into(), Lowercase.into()];
     tokenizer.with_normalizer(Some(Normalizers::new(normalizers))).map_err(fail)?;
 
-    let split = Split::new(SplitPattern::Regex(SPLIT.to_owned()), SplitDelimiterBehavior::Removed, true);
-    let stages: Vec<PreTokenizerWrapper> = vec![split.map_err(fail)?.into(), ByteLevel::new(false, true, true).into()];
-    tokenizer.with_pre_tokenizer(Some(PreTokenizers::new(stages)));
+    tokenizer.with_pre_tokenizer(Some(splitter(SPLIT, true).map_err(fail)?));
     Ok(tokenizer)
+}
+
+/// What splits a text into words by a regular expression, and those into bytes; if `again`, after splitting them by
+/// GPT-2's expression, which changes few.
+pub(super) fn splitter(pattern: &str, again: bool) -> tokenizers::Result<PreTokenizers> {
+    let split = Split::new(SplitPattern::Regex(pattern.to_owned()), SplitDelimiterBehavior::Removed, true)?;
+    Ok(PreTokenizers::new(vec![split.into(), ByteLevel::new(false, true, again).into()]))
 }
 
 /// Puts the beginning and the end of text around every prompt.

@@ -210,6 +210,25 @@ fn damaged_vocabularies_are_refused() {
     }
 }
 
+/// A vocabulary cut at the end of a line is told by the rows of the embedding.
+#[test]
+fn a_vocabulary_that_is_cut_does_not_fill_the_embedding() {
+    let dir = bert();
+    let text = std::fs::read_to_string(dir.path().join("vocab.txt")).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 370);
+    for (kept, rows, is_complete) in
+        [(370, 370, true), (370, 376, true), (370, 369, true), (369, 370, false), (200, 370, false), (370, 512, false)]
+    {
+        write(&dir, "vocab.txt", lines[..kept].join("\n"));
+        let checked = Tokenizer::open(dir.path()).unwrap().check_vocabulary(rows);
+        assert_eq!(checked.is_ok(), is_complete, "{kept} of {} tokens, {rows} rows", lines.len());
+        if let Err(error) = checked {
+            assert!(error.to_string().contains(&format!("{kept} tokens")), "{error}");
+        }
+    }
+}
+
 #[test]
 fn says_what_was_cut() {
     let tokenizer = Tokenizer::open(&fixture("sd1")).unwrap();
@@ -535,4 +554,57 @@ fn a_prompt_has_a_largest_length() {
     assert!(matches!(error, Error::Input { .. }), "{error}");
     assert!(error.to_string().contains("32769 bytes; expected at most 32768"), "{error}");
     assert!(tokenizer.tokens(&"a".repeat(limits::PROMPT_BYTES + 1)).is_err());
+}
+
+/// What transformers' slow tokenizer makes of prompts, with ftfy and without (`scripts/golden_tokenizer_cleaning.py`).
+/// Prompts that ftfy repairs are refused, and few others.
+#[test]
+fn gives_the_ids_that_transformers_gives_after_cleaning() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/tokenizer/cleaning.json");
+    let golden: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let dir = directory("sd1");
+    let open = |cleaning| Tokenizer::open(dir.path()).unwrap().with_cleaning(cleaning).unwrap();
+    let (basic, ftfy) = (open(Cleaning::Basic), open(Cleaning::Ftfy));
+    let mut wrong = Vec::new();
+    for part in ["natural", "random"] {
+        let mut refused = 0;
+        let rows = golden[part].as_array().unwrap();
+        for row in rows {
+            let text = row["text"].as_str().unwrap();
+            let want = |key: &str| {
+                let mut ids: Vec<i64> = serde_json::from_value(row[key].clone()).unwrap();
+                let is_cut = ids.len() > 77;
+                ids.truncate(77);
+                let last = ids.len() - 1;
+                ids[last] = 1199;
+                ids.resize(77, 1199);
+                (ids, is_cut)
+            };
+            let got = basic.encode(text).unwrap();
+            if (&got.ids, got.cut > 0) != (&want("basic").0, want("basic").1) {
+                wrong.push(format!("basic {part}: {text:?} {:?} {:?}", got.ids, want("basic")));
+            }
+            match ftfy.encode(text) {
+                Ok(got) if row["repaired"] == true || got.ids != want("ftfy").0 => {
+                    wrong.push(format!(
+                        "ftfy {part}: {text:?} repaired {}\n {:?}\n {:?}",
+                        row["repaired"],
+                        got.ids,
+                        want("ftfy").0
+                    ));
+                }
+                Ok(got) => assert_eq!(
+                    got.ids,
+                    ftfy.around(&ftfy.tokens(text).unwrap()[..got.length - 2], &vec![1.0; got.length - 2]).0
+                ),
+                Err(error) if part == "natural" && row["repaired"] == false => wrong.push(format!("{text:?}: {error}")),
+                Err(error) => {
+                    assert!(matches!(error, Error::Input { .. }), "{error}");
+                    refused += 1;
+                }
+            }
+        }
+        println!("{part}: {refused} of {} refused", rows.len());
+    }
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong[..wrong.len().min(12)].join("\n"));
 }

@@ -1,0 +1,94 @@
+//! Comparing a run's memory with what is free.
+//!
+//! A run that takes more private memory than there is ends in the system's out-of-memory killer, often after minutes of
+//! work, and takes other programs along. Mapped weights that don't fit are read from the disk again and again instead.
+
+use super::model::ModelPlan;
+use super::opening::Opening;
+use crate::error::{Error, Result};
+use crate::rewrite::{Footprint, footprint};
+
+/// The memory that a run takes at least, in bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MemoryNeed {
+    /// Memory of the process's own: activations, and weights that are stored within a graph's file.
+    pub private: u64,
+    /// Weights that are mapped from files.
+    pub mapped: u64,
+    /// The component that takes the most private memory.
+    pub component: String,
+}
+
+impl ModelPlan {
+    /// Adds up what the graphs on the CPU take at least: what is open at the same time, at the request's sizes, with every
+    /// operator writing over its input that can. Tensors whose size isn't known before they are made are left out.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where a graph's files cannot be read.
+    pub fn memory_need(&self) -> Result<MemoryNeed> {
+        let mut need = MemoryNeed::default();
+        let mut most = 0;
+        let stays = self.keeps_open();
+        let openings = self.openings();
+        for opening in openings.iter().filter(|opening| self.runs_on_cpu(opening)) {
+            let [private, mapped] = self.least(opening)?;
+            if private > most || need.component.is_empty() {
+                (most, need.component) = (private, opening.name());
+            }
+            // Graphs that stay open keep the memory of their last run.
+            let is_sure_to_stay = self.device.keep == Some(true);
+            need.private =
+                if is_sure_to_stay { need.private.saturating_add(private) } else { need.private.max(private) };
+            need.mapped = if stays { need.mapped.saturating_add(mapped) } else { need.mapped.max(mapped) };
+        }
+        Ok(need)
+    }
+
+    /// Compares the need with the `free` bytes of the machine, and returns a warning if the mapped weights exceed them.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] if the private memory exceeds them and `[device] overcommit` is false; those of
+    /// [`ModelPlan::memory_need`].
+    pub fn check_free_memory(&self, free: u64) -> Result<Option<String>> {
+        let need = self.memory_need()?;
+        let gigabytes = |bytes: u64| format!("{:.2} GB", bytes as f64 / 1e9);
+        let [private, mapped, free_gb] = [need.private, need.mapped, free].map(gigabytes);
+        if need.private > free {
+            let problem = format!("{} needs {private} or more, and {free_gb} are free", need.component);
+            if !self.device.overcommit {
+                let help = "make smaller images, close other programs or raise the container's limit, set device.memory to \
+                            have the run use less, or set device.overcommit = true to start it all the same";
+                return Err(Error::Memory { problem, help: help.to_owned() });
+            }
+            return Ok(Some(format!("{problem}: the system may end the run")));
+        }
+        let is_slow = need.private.saturating_add(need.mapped) > free;
+        Ok(is_slow.then(|| {
+            format!(
+                "the weights are {mapped} beside {private} of other memory, and {free_gb} are free: they are read from the \
+                 disk again and again, which is slow"
+            )
+        }))
+    }
+
+    fn runs_on_cpu(&self, opening: &Opening<'_>) -> bool {
+        self.device.providers_of(opening.kind).iter().all(|name| name == "cpu")
+    }
+
+    /// The private and the mapped bytes that a graph takes at least while it runs.
+    fn least(&self, opening: &Opening<'_>) -> Result<[u64; 2]> {
+        let is_prepared = self.prepared(opening.kind).is_some();
+        let own = |pass: &&crate::rewrite::Pass| is_prepared || pass.cuts();
+        let passes: Vec<_> = opening.passes.iter().filter(own).copied().collect();
+        let told = footprint(opening.graph, &passes, &self.axes(opening.kind))?;
+        let Footprint { in_place, weights, .. } = told.unwrap_or_default();
+        let callers = if opening.kind == self.denoiser.kind { self.callers() as u64 } else { 1 };
+        let activations = in_place.saturating_mul(callers);
+        // Optimized graphs have all weights beside them; others keep those within the file in memory.
+        let mapped: u64 = opening.graph.external.iter().map(|file| file.needed).sum();
+        Ok(match is_prepared {
+            true => [activations, weights],
+            false => [activations.saturating_add(opening.graph.weight_bytes.saturating_sub(mapped)), mapped],
+        })
+    }
+}
