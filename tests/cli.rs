@@ -379,10 +379,8 @@ fn outputs_go_where_their_names_lead() {
 
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name);
-    let pipeline = format!(
-        "[model]\npath = '~/model'\n[task.text-to-image]\nprompt = 'a'\n[run]\nsteps = 1\nseed = 1\n\
-         [output]\ndir = '~/images'\n",
-    );
+    let pipeline = "[model]\npath = '~/model'\n[task.text-to-image]\nprompt = 'a'\n[run]\nsteps = 1\nseed = 1\n\
+                    [output]\ndir = '~/images'\n";
     std::fs::write(at("pipeline.toml"), pipeline).expect("a file");
     symlink(models().join("sd1"), at("model")).expect("a link");
     symlink("real.npy", at("link.npy")).expect("a link");

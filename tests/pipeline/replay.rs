@@ -124,12 +124,15 @@ fn an_image_is_made_again_after_its_files_have_moved() {
     }
 }
 
+/// A change of a file's bytes.
+type Edit = fn(Vec<u8>) -> Vec<u8>;
+
 /// Each file that determines the image is told by its name where it has changed.
 #[test]
 fn a_changed_file_is_told_by_its_name() {
     let (folder, _) = made("");
     let model = folder.path().join("models/sd1");
-    let edits: [(&str, fn(Vec<u8>) -> Vec<u8>); 6] = [
+    let edits: [(&str, Edit); 6] = [
         ("scheduler/scheduler_config.json", |file| edit(file, "\"beta_end\": 0.012", "\"beta_end\": 0.02")),
         ("vae_decoder/config.json", |file| edit(file, "0.18215", "0.3")),
         ("tokenizer/tokenizer_config.json", |file| [file, b"\n".to_vec()].concat()),

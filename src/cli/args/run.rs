@@ -21,7 +21,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, value_parser = path(), requires = "from")]
     pub model: Option<PathBuf>,
     /// With --from: a file that the record names, if it is not there, by its key in the record, such as
-    /// control[0].image=edges.png or lora[0].path=style.safetensors.
+    /// control.0.image=edges.png or lora.0.path=style.safetensors.
     #[arg(long, value_name = "KEY=PATH", requires = "from")]
     pub input: Vec<String>,
     /// Writes the final latents of all pictures here, float32 [n, c, h/f, w/f], before they are divided by the
