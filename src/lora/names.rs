@@ -68,8 +68,8 @@ const PARTS: &[(&str, Part)] = &[
     ("text_model.", Part::TextEncoder(1)),
 ];
 
-/// How the names of tensors go on behind a module, or end with it (`$`), that belong to other changes than plain LoRA, and
-/// what those are.
+/// Parts of tensors' names behind a module, at their end with `$`, that belong to other changes than plain LoRA, and the
+/// kinds of those changes.
 const OTHERS: &[(&str, &str)] = &[
     (".dora_scale", "DoRA, which rescales the weights it changes"),
     (".lora_magnitude_vector", "DoRA, which rescales the weights it changes"),
@@ -86,7 +86,7 @@ const OTHERS: &[(&str, &str)] = &[
     (".b_norm$", "a full difference of norms"),
 ];
 
-/// What stands in names of tensors that belong to no module, and what they are.
+/// Parts of the names of tensors that belong to no module, and the kinds of those tensors.
 const WITHOUT_MODULE: &[(&str, &str)] = &[
     ("bundle_emb", "embeddings of words, which [[embedding]] reads from files of their own"),
     ("lora_controlnet", "a Control LoRA"),

@@ -201,7 +201,7 @@ mod tests {
         let cut = read(&long, true, false);
         assert_eq!(cut.chunks.len(), 1);
         assert_eq!(cut.chunks[0].ids, tokenizer().encode(&long).unwrap().ids);
-        assert!(cut.warning.unwrap().contains("26 tokens"));
+        assert!(cut.warning.unwrap().contains("cuts off 26 tokens"));
         let chunked = read(&long, false, true);
         assert_eq!((chunked.chunks.len(), chunked.warning), (3, None));
         assert_eq!(chunked.chunks[0].ids, cut.chunks[0].ids);

@@ -38,7 +38,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// What becomes of the syntax here, and what does the same.
+    /// Returns how the syntax is read here, and what to use instead.
     fn says(self) -> &'static str {
         match self {
             Self::Lora => {
@@ -71,7 +71,7 @@ impl Kind {
 /// The most bytes of a group in brackets that is looked into, which keeps the work linear in the prompt.
 const MOST_BYTES: usize = 1000;
 
-/// What was found so far, by kind.
+/// The syntax found so far, by kind.
 struct Found<'p> {
     words: &'p [&'p str],
     kinds: Vec<(Kind, Vec<&'p str>)>,
@@ -204,7 +204,7 @@ fn split(text: &str, at: char) -> Vec<&str> {
 mod tests {
     use super::*;
 
-    /// What is found without weights, with them, and with them and chunks.
+    /// Returns the kinds that are found without weights, with them, and with them and chunks.
     fn found(prompt: &str) -> [Vec<Kind>; 3] {
         [(false, false), (true, false), (true, true)].map(|(weighs, goes_on)| {
             let sentences = foreign_syntax(prompt, weighs, goes_on, &["<cat:x>"]);

@@ -52,7 +52,7 @@ pub struct Tokenizer {
     words: HashMap<i64, Vec<i64>>,
     pads_left: bool,
     truncates_left: bool,
-    /// What cleans prompts in place of the tokenizer's normalizer, if anything.
+    /// Cleans prompts instead of the tokenizer's normalizer, if set.
     cleaner: Option<Cleaner>,
 }
 
@@ -189,7 +189,7 @@ impl Tokenizer {
         Ok(self)
     }
 
-    /// How prompts are cleaned; `None` for tokenizers of other families than CLIP's, which have a way of their own.
+    /// The way prompts are cleaned; `None` for tokenizers of other families than CLIP's, which have a way of their own.
     pub fn cleaning(&self) -> Option<Cleaning> {
         let own = self.cleaner.as_ref().map_or(Cleaning::Fast, Cleaner::cleaning);
         (self.family == Family::Clip).then_some(own)

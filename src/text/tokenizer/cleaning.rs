@@ -1,4 +1,4 @@
-//! What is done to a prompt before CLIP's tokenizer splits it into words.
+//! The cleaning of prompts before CLIP's tokenizer splits them into words.
 //!
 //! transformers has two classes for CLIP's tokenizer. `CLIPTokenizerFast` normalizes as `tokenizer.json` says.
 //! `CLIPTokenizer` of transformers 4, which diffusers loads if `model_index.json` names it, cleans text in a way that

@@ -71,8 +71,8 @@ pub(super) fn from_vocab_and_merges(dir: &Path, settings: &Settings) -> Result<T
     Ok(tokenizer)
 }
 
-/// What splits a text into words by a regular expression, and those into bytes; if `again`, after splitting them by
-/// GPT-2's expression, which changes few.
+/// Returns the stage that splits a text into words by a regular expression, and those into bytes. If `again`, it splits
+/// words by GPT-2's expression too, which changes few.
 pub(super) fn splitter(pattern: &str, again: bool) -> tokenizers::Result<PreTokenizers> {
     let split = Split::new(SplitPattern::Regex(pattern.to_owned()), SplitDelimiterBehavior::Removed, true)?;
     Ok(PreTokenizers::new(vec![split.into(), ByteLevel::new(false, true, again).into()]))
