@@ -3,7 +3,6 @@
 //! They are CRC-32, which tells every change of up to 32 bits in a row, and is made about as fast as a file is read. They
 //! are no protection against someone who writes to the cache on purpose.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -60,7 +59,7 @@ enum Ended {
 /// Calls `see` with the number and the checksum of each block of a file, until it says no.
 fn each_block(path: &Path, mut see: impl FnMut(usize, u32) -> bool) -> Result<Ended> {
     let failed = |e| Error::io(path, "reading", e);
-    let mut file = File::open(path).map_err(failed)?;
+    let mut file = files::open(path).map_err(failed)?;
     let mut block = Vec::with_capacity(BLOCK);
     for at in 0.. {
         block.clear();
@@ -86,7 +85,7 @@ pub(super) fn write_sealed(path: &Path, content: &impl Serialize) -> Result<()> 
 
 /// Reads what [`write_sealed`] wrote; `None` if there is no such file, or it is not as it was written.
 pub(super) fn read_sealed<T: DeserializeOwned>(path: &Path) -> Option<T> {
-    let whole = std::fs::read_to_string(path).ok()?;
+    let whole = files::read_text(path).ok()?;
     let (text, seal) = whole.rsplit_once(SEAL)?;
     let is_whole = u32::from_str_radix(seal.trim_end(), 16).ok()? == crc32fast::hash(text.as_bytes());
     serde_json::from_str(text).ok().filter(|_| is_whole)
