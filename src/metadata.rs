@@ -1,18 +1,16 @@
 //! What goes into a picture file beside its pixels: how it was made, so that it can be made again.
 
 mod differences;
+mod read;
 
 use std::collections::BTreeMap;
-use std::io::BufReader;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::files;
-use crate::guard::contain;
 
 pub use differences::differing_files;
+pub use read::read_png;
 
 /// The keyword of the PNG text chunk that holds the [`Record`] as JSON.
 pub const RECORD_KEYWORD: &str = "ldm-ort";
@@ -27,9 +25,6 @@ pub const SCHEMA: u32 = 2;
 
 /// This program and its version, as records name it.
 pub const ENGINE: &str = concat!("ldm-ort ", env!("CARGO_PKG_VERSION"));
-
-/// The most bytes that a compressed record is unpacked to.
-const LONGEST_RECORD: usize = 16 << 20;
 
 /// How a picture was made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -225,67 +220,10 @@ impl Record {
     }
 }
 
-/// Reads the record of a picture that `ldm-ort` made.
-///
-/// # Errors
-/// [`Error::Input`] where the file is no PNG, holds no record, or one of a later version; [`Error::Io`] where it
-/// cannot be read.
-pub fn read_png(path: &Path) -> Result<Record> {
-    let help = "name a picture that ldm-ort made";
-    contain(|| read_text_chunk(path))
-        .unwrap_or_else(|panic| Err(Error::input(path.display().to_string(), panic.to_string(), help)))
-}
-
-fn read_text_chunk(path: &Path) -> Result<Record> {
-    let named = || path.display().to_string();
-    let file = files::open(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Error::input(named(), "no such file", "name a picture that ldm-ort made"),
-        _ => Error::io(path, "reading", e),
-    })?;
-    let mut reader = png::Decoder::new(BufReader::new(file))
-        .read_info()
-        .map_err(|e| Error::input(named(), format!("is no PNG file: {e}"), "name a picture that ldm-ort made"))?;
-    let mut found = text_of(reader.info());
-    if found.is_none() {
-        // Text may also stand behind the pixels; a file cut short there has simply no record.
-        let _ = reader.finish();
-        found = text_of(reader.info());
-    }
-    let Some(json) = found else {
-        return Err(Error::input(
-            named(),
-            format!("holds no record of how it was made (a text chunk {RECORD_KEYWORD})"),
-            "name a picture that ldm-ort made; editing programs often drop the record",
-        ));
-    };
-    let schema = serde_json::from_str::<serde_json::Value>(&json)
-        .ok()
-        .and_then(|value| value.get("schema").and_then(serde_json::Value::as_u64));
-    if schema.is_some_and(|schema| schema > u64::from(SCHEMA)) {
-        return Err(Error::input(
-            named(),
-            format!("its record has version {}, and this program reads up to {SCHEMA}", schema.unwrap_or(0)),
-            "use the version of ldm-ort that made it, or a later one",
-        ));
-    }
-    serde_json::from_str(&json).map_err(|e| {
-        Error::input(named(), format!("its record cannot be read: {e}"), "name a picture as ldm-ort wrote it")
-    })
-}
-
-fn text_of(info: &png::Info<'_>) -> Option<String> {
-    let unpacked = |chunk: &png::text_metadata::ITXtChunk| {
-        let mut chunk = chunk.clone();
-        chunk.decompress_text_with_limit(LONGEST_RECORD).ok()?;
-        chunk.get_text().ok()
-    };
-    let utf8 = info.utf8_text.iter().find(|c| c.keyword == RECORD_KEYWORD).and_then(unpacked);
-    let latin = || info.uncompressed_latin1_text.iter().find(|c| c.keyword == RECORD_KEYWORD).map(|c| c.text.clone());
-    utf8.or_else(latin)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     pub(super) fn record() -> Record {
