@@ -182,7 +182,7 @@ fn read_spec(args: &RunArgs) -> Result<(Spec, Option<Replay>)> {
     }
 }
 
-/// What is written to the file of `--save-latents`.
+/// The contents of the file of `--save-latents`, for messages.
 pub(super) const LATENTS: &str = "latents are written as a NumPy array";
 
 /// Fits a plan to this machine, and says which providers are skipped.

@@ -1,4 +1,4 @@
-//! What file systems ask of a program beyond reading and writing, Windows' above all.
+//! The demands of file systems beyond reading and writing, above all of Windows'.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};

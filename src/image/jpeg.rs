@@ -16,7 +16,7 @@ use mozjpeg_sys as ffi;
 /// The bytes that a JPEG file starts with.
 pub(super) const START: [u8; 3] = [0xff, 0xd8, 0xff];
 
-/// What an APP1 segment with EXIF data starts with.
+/// The first bytes of an APP1 segment with EXIF data.
 const EXIF: &[u8] = b"Exif\0\0";
 
 /// A JPEG file whose header was read.
@@ -81,7 +81,7 @@ fn rgb_of_cmyk(&[c, m, y, k]: &[u8; 4]) -> [u8; 3] {
     })
 }
 
-/// What libjpeg refuses a file for.
+/// libjpeg's reason to refuse a file.
 struct Refusal(String);
 
 /// Runs libjpeg, which reports errors by unwinding.

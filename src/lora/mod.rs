@@ -6,7 +6,7 @@
 //! reads them ([`bundle::Weights`](crate::bundle::Weights)), transposed where the exporter transposed them.
 //!
 //! As in diffusers, modules that the graphs don't have are left out with a warning, if there are others that they have.
-//! What would draw another image is refused: a file of which nothing fits a graph that it is for, a matrix of another
+//! Changes that would draw another image are refused: a file of which nothing fits a graph that it is for, a matrix of another
 //! shape, another kind of change on a module that the graph has, a graph that has fused several modules' weights into
 //! one.
 

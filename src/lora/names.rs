@@ -105,7 +105,7 @@ impl Key {
     /// Reads a tensor's name.
     ///
     /// # Errors
-    /// What the tensor is instead, as far as that is known.
+    /// The tensor's other role, as far as that is known.
     pub fn parse(name: &str) -> Result<Self, Foreign> {
         if let Some((_, kind)) = WITHOUT_MODULE.iter().find(|(sign, _)| name.contains(sign)) {
             return Err(Foreign { module: None, kind: Some(kind) });

@@ -195,7 +195,7 @@ impl Recorder {
     }
 }
 
-/// What rounding depends on beside ONNX Runtime's version: the CPU's instructions, and if graphs were optimized ahead.
+/// The influences on rounding beside ONNX Runtime's version: the CPU's instructions, and if graphs were optimized ahead.
 pub fn arithmetic(plan: &Plan) -> String {
     let is_optimized = models(plan).any(|model| model.prepared.is_some() && model.device.prepare);
     format!("{}, {}", prepared::processor(), if is_optimized { "optimized graphs" } else { "graphs as stored" })

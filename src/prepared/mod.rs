@@ -61,7 +61,7 @@ pub enum Event<'a> {
 
 /// The folder that prepared graphs are kept in.
 ///
-/// What is opened from it is checked against the checksums that were written with it: small files before they are opened,
+/// Its files are checked against the checksums that were written with them: small files before they are opened,
 /// large ones in the background, each once for a cache and its clones ([`Cache::wait_checked`]).
 #[derive(Debug, Clone)]
 pub struct Cache {

@@ -58,7 +58,7 @@ const BY_VALUE: [&str; 26] = [
     "Where",
 ];
 
-/// What the graph takes once it is rewritten with `passes` and its free axes are fixed at `axes`; `None` for a graph whose
+/// The memory that the graph takes once it is rewritten with `passes` and its free axes are fixed at `axes`; `None` for a graph whose
 /// nodes are out of order.
 ///
 /// # Errors

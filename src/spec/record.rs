@@ -15,7 +15,7 @@ use super::writer::{Writer, absolute};
 use super::{Output, Overrides, Spec};
 use crate::error::Result;
 
-/// How the record in an image names files.
+/// The form of the file names in an image's record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RecordPaths {
     /// `"relative"`: relative to the current directory where they are in it, else by their bare names.
