@@ -89,7 +89,7 @@ pub(super) fn surround(tokenizer: &mut Tokenizer, begin: Placed, end: Placed) {
 fn parse_merges(path: &Path, text: &str, vocab: &HashMap<String, u32>) -> Result<Vec<(String, String)>> {
     let mut merges = Vec::new();
     let mut seen = HashSet::new();
-    for (i, line) in text.trim().split('\n').enumerate().skip(1).take(MAX_MERGES + 1) {
+    for (i, line) in text.trim().split('\n').enumerate().skip(1).take(MAX_MERGES) {
         let mut parts = line.split_whitespace();
         let (Some(a), Some(b), None) = (parts.next(), parts.next(), parts.next()) else {
             let problem = format!("line {}: expected two tokens, found \"{}\"", i + 1, line.trim());

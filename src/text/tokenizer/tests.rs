@@ -328,6 +328,19 @@ fn merges_that_are_not_complete_are_refused() {
     assert!(error.contains("needs 686 merges, and 87 are missing"), "{error}");
 }
 
+/// OpenAI's own list goes on for 213,000 lines beyond those that transformers reads.
+#[test]
+fn merges_beyond_those_that_are_read_are_passed_over() {
+    let merges = std::fs::read_to_string(fixture("sd1").join("merges.txt")).unwrap();
+    let repeated = "i n\n".repeat(49152 - 256 - 2 - 686);
+    for (extra, is_read) in [("", false), ("i n\n", true)] {
+        let dir = directory("sd1");
+        let kept = repeated.strip_suffix(extra).unwrap();
+        write(&dir, "merges.txt", format!("{merges}{kept}unknown pair\n"));
+        assert_eq!(Tokenizer::open(dir.path()).is_err(), is_read, "{extra}");
+    }
+}
+
 #[test]
 fn a_tokenizer_json_that_lacks_merges_is_refused() {
     let text = std::fs::read_to_string(fixture("json").join("tokenizer.json")).unwrap();
