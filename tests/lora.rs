@@ -111,7 +111,7 @@ fn write_zeros(path: &Path, tensors: &[(String, Vec<usize>)]) {
     std::fs::write(path, bytes).expect("the folder can be written to");
 }
 
-/// What a file holds beside modules that the model has is left out, counted and named, by `check` and by a run.
+/// The part of a file that belongs to no module of the model is left out, counted and named, by `check` and by a run.
 #[test]
 fn what_a_model_has_no_place_for_is_left_out_with_a_warning() {
     const KNOWN: &str = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k";

@@ -21,7 +21,7 @@ pub struct Footprint {
     pub activations: u64,
     /// The same if each operator that works value by value writes over its input, as ONNX Runtime does where it can.
     pub in_place: u64,
-    /// How many tensors have a size that isn't known without running the graph.
+    /// The number of tensors that have a size that isn't known without running the graph.
     pub unknown: usize,
 }
 
@@ -58,7 +58,7 @@ const BY_VALUE: [&str; 26] = [
     "Where",
 ];
 
-/// What the graph takes once it is rewritten with `passes` and its free axes are fixed at `axes`; `None` for a graph whose
+/// The memory that the graph takes once it is rewritten with `passes` and its free axes are fixed at `axes`; `None` for a graph whose
 /// nodes are out of order.
 ///
 /// # Errors

@@ -53,7 +53,7 @@ pub fn shape(node: &Node, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Ve
     }
 }
 
-/// How many numbers a `Range` makes.
+/// The number of values that a `Range` makes.
 fn steps(inputs: &[Fact]) -> Option<Length> {
     let numbers: Vec<f64> = inputs.iter().map(|fact| fact.value.as_ref()?.number()).collect::<Option<_>>()?;
     let [start, limit, delta] = <[f64; 3]>::try_from(numbers).ok()?;

@@ -14,9 +14,9 @@ use crate::threads;
 
 /// How long a server may stay silent.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often the switch that stops a download is looked at meanwhile.
+/// The time after which the switch that stops a download is looked at again.
 const PERIOD: Duration = Duration::from_millis(100);
-/// How many parts of an answer may wait to be taken.
+/// The most parts of an answer that wait to be taken.
 const WAITING: usize = 4;
 
 /// Talks to a server on a thread of its own, and hands each thing that `talk` sends to `take`. So a name that is looked up,
