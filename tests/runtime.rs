@@ -326,7 +326,7 @@ fn a_build_is_installed_once_and_never_offline() {
     assert_eq!(text, format!("ONNX Runtime 1.31.1 (cuda) was there already: {}\n", folder.display()));
 }
 
-/// What is asked of ONNX Runtime before a graph is opened agrees with what it says when one is.
+/// Answers of ONNX Runtime before a graph is opened agree with what it says when one is.
 #[test]
 fn a_runtime_tells_what_it_takes() {
     let runtime = runtime();

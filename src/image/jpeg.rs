@@ -6,18 +6,24 @@
 use std::ffi::CStr;
 use std::io::BufRead;
 use std::os::raw::c_int;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::resume_unwind;
 
 use ::image::metadata::Orientation;
 use ::image::{DynamicImage, GrayImage, RgbImage};
 use mozjpeg::{ColorSpace, Decompress, Marker};
 use mozjpeg_sys as ffi;
 
+use crate::guard::contain;
+
 /// The bytes that a JPEG file starts with.
 pub(super) const START: [u8; 3] = [0xff, 0xd8, 0xff];
 
 /// The first bytes of an APP1 segment with EXIF data.
 const EXIF: &[u8] = b"Exif\0\0";
+
+/// The most scans of a file. Each is a pass over the whole image, and may be a few bytes long: a file of a megabyte can hold
+/// a hundred thousand, which take minutes to decode. Encoders write up to some dozens.
+const MOST_SCANS: i64 = 256;
 
 /// A JPEG file whose header was read.
 pub(super) struct Jpeg<R>(Decompress<R>);
@@ -81,18 +87,9 @@ fn rgb_of_cmyk(&[c, m, y, k]: &[u8; 4]) -> [u8; 3] {
     })
 }
 
-/// libjpeg's reason to refuse a file.
-struct Refusal(String);
-
-/// Runs libjpeg, which reports errors by unwinding.
+/// Runs libjpeg, which reports errors by unwinding with their text.
 fn guarded<T>(work: impl FnOnce() -> std::io::Result<T>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(result) => result.map_err(|e| e.to_string()),
-        Err(cause) => match cause.downcast::<Refusal>() {
-            Ok(refusal) => Err(refusal.0),
-            Err(_) => Err("its structure is not that of a JPEG file".to_owned()),
-        },
-    }
+    contain(work).map_err(|panic| panic.0)?.map_err(|e| e.to_string())
 }
 
 fn error_manager() -> ffi::jpeg_error_mgr {
@@ -110,16 +107,26 @@ fn error_manager() -> ffi::jpeg_error_mgr {
 
 /// Ends the call of libjpeg that cannot go on.
 extern "C-unwind" fn refuse(info: &mut ffi::jpeg_common_struct) {
-    resume_unwind(Box::new(Refusal(message(info))));
+    resume_unwind(Box::new(message(info)));
 }
 
 /// Called with level -1 for each warning, and from 0 on for remarks.
 extern "C-unwind" fn refuse_warnings(info: &mut ffi::jpeg_common_struct, level: c_int) {
     // Not about the pixels: an unknown version of JFIF, an unknown number in Adobe's segment.
     let is_harmless = matches!(code(info), ffi::JWRN_JFIF_MAJOR | ffi::JWRN_ADOBE_XFORM);
-    if level < 0 && !is_harmless {
+    let is_too_much = code(info) == ffi::JTRC_SOS && count_scan(info) > MOST_SCANS;
+    if level < 0 && !is_harmless || is_too_much {
         refuse(info);
     }
+}
+
+/// Counts the scans that libjpeg has come upon, in the manager's count of warnings, which nothing else uses.
+fn count_scan(info: &mut ffi::jpeg_common_struct) -> i64 {
+    // SAFETY: as in `code`; libjpeg holds no reference to the manager while it calls.
+    unsafe { info.err.as_mut() }.map_or(0, |manager| {
+        manager.num_warnings += 1;
+        i64::from(manager.num_warnings)
+    })
 }
 
 /// The number of the message that libjpeg reports.
@@ -136,6 +143,7 @@ fn message(info: &ffi::jpeg_common_struct) -> String {
         ffi::JWRN_HUFF_BAD_CODE => "it is damaged: the compressed data holds an unknown code",
         ffi::JWRN_MUST_RESYNC => "it is damaged: a restart marker is missing",
         ffi::JWRN_BOGUS_PROGRESSION => "it is damaged: its scans are not in order",
+        ffi::JTRC_SOS => return format!("it has more than {MOST_SCANS} scans"),
         _ => "",
     };
     if !known.is_empty() {

@@ -14,6 +14,7 @@ use crate::files::open_input;
 use crate::guard::contain;
 
 const HELP: &str = "give a PNG, JPEG, WebP or BMP file that a viewer can open";
+const AGAIN: &str = "fetch the file again; or if an image editor shows all of it, save it anew there";
 
 /// The largest image that is read from a file. It is compared with the file's header, before a pixel is decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,7 +196,7 @@ fn unreadable(path: &Path, error: &ImageError) -> Error {
 }
 
 fn undecoded(path: &Path, problem: &str) -> Error {
-    Error::input(path.display().to_string(), format!("cannot be decoded: {problem}"), HELP)
+    Error::input(path.display().to_string(), format!("cannot be decoded: {problem}"), AGAIN)
 }
 
 #[cfg(test)]

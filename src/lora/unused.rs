@@ -6,6 +6,7 @@ use super::file::LoraFile;
 use super::names::Part;
 use super::{few, modules_of};
 use crate::bundle::GraphFile;
+use crate::error::count_of;
 
 /// Modules and tensors of a file that change nothing.
 pub struct Unused<'f> {
@@ -24,11 +25,8 @@ impl<'f> Unused<'f> {
     pub fn take(&mut self, part: Part, graph: &GraphFile, missing: Vec<&str>) {
         if !missing.is_empty() {
             let (all, path) = (modules_of(self.file, part).len(), graph.path.display());
-            self.sentences.push(format!(
-                "{} of its {all} modules of {part} are not in {path} and are left out: {}",
-                missing.len(),
-                few(&missing)
-            ));
+            let (left, names) = (missing.len(), few(&missing));
+            self.sentences.push(format!("{left} of its {all} modules of {part}, which {path} does not have: {names}"));
         }
     }
 
@@ -36,19 +34,13 @@ impl<'f> Unused<'f> {
     pub fn warnings(mut self, path: &Path) -> Vec<String> {
         for part in &self.parts {
             let modules = modules_of(self.file, *part);
-            self.sentences.push(format!(
-                "its {} modules of {part} are left out, which this pipeline does not load: {}",
-                modules.len(),
-                few(&modules)
-            ));
+            let (count, names) = (count_of(modules.len(), "module"), few(&modules));
+            self.sentences.push(format!("{count} of {part}, which this pipeline does not load: {names}"));
         }
         let bare: Vec<&str> = self.file.bare.iter().map(|(_, module)| module.as_str()).collect();
         if !bare.is_empty() {
-            self.sentences.push(format!(
-                "{} modules have an alpha and no matrices, and change nothing: {}",
-                bare.len(),
-                few(&bare)
-            ));
+            let (count, names) = (count_of(bare.len(), "module"), few(&bare));
+            self.sentences.push(format!("{count} with an alpha and no matrices: {names}"));
         }
         let mut kinds: Vec<_> = self.file.foreign.iter().map(|(_, foreign)| foreign.kind).collect();
         kinds.sort_unstable();
@@ -57,8 +49,8 @@ impl<'f> Unused<'f> {
             let of_kind = self.file.foreign.iter().filter(|(_, foreign)| foreign.kind == kind);
             let names: Vec<&str> = of_kind.map(|(name, _)| name.as_str()).collect();
             let kind = kind.unwrap_or("no naming that is known (kohya, diffusers, PEFT)");
-            self.sentences.push(format!("{} tensors are left out, of {kind}: {}", names.len(), few(&names)));
+            self.sentences.push(format!("{} of {kind}: {}", count_of(names.len(), "tensor"), few(&names)));
         }
-        self.sentences.into_iter().map(|sentence| format!("{}: {sentence}", path.display())).collect()
+        self.sentences.into_iter().map(|sentence| format!("{} is merged without {sentence}", path.display())).collect()
     }
 }

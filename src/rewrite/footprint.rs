@@ -21,7 +21,7 @@ pub struct Footprint {
     pub activations: u64,
     /// The same if each operator that works value by value writes over its input, as ONNX Runtime does where it can.
     pub in_place: u64,
-    /// How many tensors have a size that isn't known without running the graph.
+    /// The number of tensors that have a size that isn't known without running the graph.
     pub unknown: usize,
 }
 

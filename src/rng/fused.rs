@@ -1,6 +1,6 @@
 //! `a b + c` rounded once.
 
-/// Computes `a b + c` with one rounding, as the processor's fused multiply-add does.
+/// Computes `a b + c` with one rounding, as a CPU's fused multiply-add does.
 ///
 /// [`f32::mul_add`] gives the same where it compiles to that instruction. Elsewhere it calls the C library's `fmaf`, and
 /// mingw's rounds twice, so that noise on Windows would differ in its last bits.
@@ -29,7 +29,7 @@ pub(crate) fn fused(a: f32, b: f32, c: f32) -> f32 {
 mod tests {
     use super::*;
 
-    /// The C library of the systems that run this test, or their processor, rounds once.
+    /// The C library of the systems that run this test, or their CPU, rounds once.
     #[cfg(not(all(windows, target_env = "gnu")))]
     #[test]
     fn it_rounds_once() {

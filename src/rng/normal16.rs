@@ -14,7 +14,7 @@ pub(super) fn box_muller(out: &mut [f32]) {
         unsafe { box_muller_avx2(out) };
         return;
     }
-    // Every aarch64 processor has the instruction.
+    // Every aarch64 CPU has the instruction.
     box_muller_blocks::<{ cfg!(target_arch = "aarch64") }>(out);
 }
 

@@ -176,10 +176,13 @@ fn unescaped(text: &str) -> impl Iterator<Item = (usize, char)> {
     })
 }
 
-/// True for a text that ends with a number behind a colon, which is outside of brackets.
+/// True for a text that ends with a number behind a colon, which is outside of brackets. Two whole numbers, `16:9` or
+/// `12:30`, are a ratio or a time.
 fn is_timed(inner: &str) -> bool {
     let parts = split(inner, ':');
-    parts.len() > 1 && parts.last().is_some_and(|last| last.trim().parse::<f64>().is_ok_and(f64::is_finite))
+    let [.., before, last] = parts[..] else { return false };
+    let is_ratio = before.ends_with(|c: char| c.is_ascii_digit()) && last.bytes().all(|b| b.is_ascii_digit());
+    !is_ratio && last.trim().parse::<f64>().is_ok_and(f64::is_finite)
 }
 
 /// Splits a text at a character outside of brackets.
@@ -235,6 +238,7 @@ mod tests {
             ("a BREAK b", vec![Break], vec![BreakLeftOut], vec![]),
             ("embedding:cat, (embedding:dog:1.2)", vec![Weight, Embedding], vec![Embedding], vec![Embedding]),
             ("a (red:1.4) circle", vec![Weight], vec![], vec![]),
+            ("a (v2:1.4) circle", vec![Weight], vec![], vec![]),
             ("((a) [b:c:3])", vec![Edit], vec![Edit], vec![Edit]),
         ] {
             assert_eq!(found(prompt), [plain, weighted, chunked], "{prompt}");
@@ -250,6 +254,7 @@ mod tests {
             r"\[cat:dog:0.5\] \(red:1.4\) \<lora:x:1> \[a|b\] \{a|b\}",
             "a | b, x<y and y>z, __, ____, snake_case, <cat:x> <|endoftext|>",
             "a [cat:dog] (see: left)",
+            "a poster (aspect ratio 16:9) of a clock (at 12:30), [at 12:30]",
             "[unclosed:0.5, (unclosed:1.3",
             "closed:0.5] too:1.3)",
             "SALT, PEPPER",

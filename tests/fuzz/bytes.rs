@@ -219,7 +219,7 @@ fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, step)
 }
 
-/// Whether bytes are a message in protocol buffers' wire format.
+/// True if bytes are a message in protocol buffers' wire format.
 pub fn is_message(bytes: &[u8]) -> bool {
     fields(bytes).is_some_and(|fields| !fields.is_empty())
 }

@@ -15,13 +15,13 @@ use crate::bytes::{mutate, mutate_message, mutate_png};
 use crate::random::Random;
 use crate::values::{mutate_json, mutate_toml, rename};
 
-/// How long one input may take, on a machine that is busy with other work, before it counts as a hang.
+/// The time that one input may take, on a machine that is busy with other work, before it counts as a hang.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// So many inputs that hang end a run.
 const MOST_HANGS: usize = 3;
 
-/// What one input may make a reader hold of the memory beyond what it holds already. An image may have 64 megapixels.
+/// The memory that one input may make a reader hold beyond what it holds already. An image may have 64 megapixels.
 const MOST_BYTES: usize = 512 << 20;
 
 /// A row: a reader, its valid inputs, and what is required of it.
@@ -37,7 +37,7 @@ pub struct Reader {
     pub well_formed: f64,
     /// The least share of them that is accepted, so that what comes after the reader is tried.
     pub accepted: f64,
-    /// Whether an error names the file that was damaged.
+    /// True if an error names the file that was damaged.
     pub names_file: bool,
 }
 
@@ -69,14 +69,14 @@ struct Placed {
     bytes: Vec<u8>,
 }
 
-/// What an input came to.
+/// The result of an input.
 enum Outcome {
     Accepted,
     Refused(String),
     Panicked(String),
 }
 
-/// How far a run is, as the thread that watches it sees.
+/// The state of a run, as the thread that watches it sees.
 #[derive(Default)]
 struct Progress {
     /// The input at hand, since when, and its bytes.
@@ -88,7 +88,7 @@ fn lock(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
     progress.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What was found, with the first input that showed it.
+/// Findings, with the first input that showed it.
 #[derive(Default)]
 struct Findings(BTreeMap<String, (u64, PathBuf, Vec<u8>)>);
 
@@ -315,7 +315,7 @@ impl Seed {
 }
 
 impl Placed {
-    /// Whether a message names the file.
+    /// True if a message names the file.
     fn is_named(&self, message: &str) -> bool {
         let name = self.file.file_name().and_then(|name| name.to_str()).expect("the name is Unicode");
         message.contains(name) || message.contains(&self.folder.display().to_string())
@@ -440,7 +440,7 @@ fn structured(random: &mut Random, kind: &str, bytes: &[u8], other: &Placed) -> 
     }
 }
 
-/// Whether the syntax of a file is right, where its format has one apart from its meaning.
+/// True if the syntax of a file is right, if its format has one apart from its meaning.
 fn is_well_formed(file: &Path, bytes: &[u8]) -> bool {
     match kind_of(file) {
         "json" => serde_json::from_slice::<Value>(bytes).is_ok(),

@@ -29,7 +29,7 @@ const STRINGS: [&str; 20] = [
     "\\p{Nothing}[[[",
 ];
 
-/// Where those begin that are regular expressions.
+/// The place of the first of those that are regular expressions.
 const REGULAR: usize = 14;
 
 /// A value of another type, or of the same type and out of the ordinary.

@@ -114,6 +114,25 @@ fn damage_to_the_compressed_data_of_a_jpeg_is_refused_by_name() {
     assert!(error.contains("damaged"), "{error}");
 }
 
+/// Scans that change nothing any more are a few bytes each, and a pass over the image each.
+#[test]
+fn a_jpeg_with_very_many_scans_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let good = std::fs::read(golden("load/lossy-odd-grey-progressive.jpg")).unwrap();
+    let starts: Vec<_> =
+        (0..good.len() - 1).filter(|&at| good[at] == 0xff && matches!(good[at + 1], 0xc4 | 0xda)).collect();
+    // The second scan, with its Huffman table: coefficients 1 to 5, here of all bits.
+    let [_, _, table, header, end, ..] = starts[..] else { panic!("{starts:?}") };
+    let mut scan = good[table..end].to_vec();
+    let precision = header - table + 9;
+    assert_eq!(scan[precision - 2..=precision], [1, 5, 2]);
+    scan[precision] = 0;
+    let with = |count: usize| [&good[..good.len() - 2], &scan.repeat(count)[..], &good[good.len() - 2..]].concat();
+    assert!(read_bytes(&dir, &with(200)).is_ok());
+    let error = read_bytes(&dir, &with(300)).unwrap_err().to_string();
+    assert!(error.contains("it has more than 256 scans"), "{error}");
+}
+
 /// No byte of a file, changed in any way, makes a decoder panic or hang.
 #[test]
 fn changed_bytes_give_an_image_or_an_error() {

@@ -14,7 +14,7 @@ use crate::threads;
 
 /// How long a server may stay silent.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The interval at which a download looks at the switch that stops it.
+/// The time after which the switch that stops a download is looked at again.
 const PERIOD: Duration = Duration::from_millis(100);
 /// The most parts of an answer that wait to be taken.
 const WAITING: usize = 4;

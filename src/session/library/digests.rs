@@ -10,7 +10,7 @@ use crate::files;
 
 /// The file, in the form that `sha256sum` reads and writes.
 const SUMS: &str = "SHA256SUMS";
-/// The ending of the file that holds a library's stamp as it was when its digest was last compared.
+/// The end of a library's name for the file that holds its stamp as it was when its digest was last compared.
 const COMPARED: &str = ".compared";
 
 /// Writes down the digests of all files in `folder`.

@@ -31,7 +31,7 @@ impl Cleaning {
     /// Cleans a text, in lower case.
     ///
     /// # Errors
-    /// The part of the text that ftfy may take for text in a wrong encoding, which is not repaired here.
+    /// A sentence on what ftfy would do and is not done here, such as to repair text in a wrong encoding.
     pub(super) fn clean(self, text: &str) -> Result<String, String> {
         Ok(match self {
             // The tokenizer's own normalizer does the rest.
@@ -101,12 +101,8 @@ impl Cleaner {
     }
 
     fn push_cleaned(&self, tokenizer: &Tokenizer, text: &str, tokens: &mut Tokens) -> Result<()> {
-        let cleaned = self.cleaning.clean(text).map_err(|part| {
-            Error::input(
-                "prompt",
-                format!("ftfy may take \"{part}\" for text in a wrong encoding and repair it, which is not done here"),
-                "write it otherwise, or choose text_cleaning = \"basic\"",
-            )
+        let cleaned = self.cleaning.clean(text).map_err(|problem| {
+            Error::input("prompt", problem, "write it otherwise, or choose text_cleaning = \"basic\"")
         })?;
         let mut rest = cleaned.as_str();
         while !rest.is_empty() {

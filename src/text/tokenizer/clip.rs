@@ -89,7 +89,7 @@ pub(super) fn surround(tokenizer: &mut Tokenizer, begin: Placed, end: Placed) {
 fn parse_merges(path: &Path, text: &str, vocab: &HashMap<String, u32>) -> Result<Vec<(String, String)>> {
     let mut merges = Vec::new();
     let mut seen = HashSet::new();
-    for (i, line) in text.trim().split('\n').enumerate().skip(1).take(MAX_MERGES + 1) {
+    for (i, line) in text.trim().split('\n').enumerate().skip(1).take(MAX_MERGES) {
         let mut parts = line.split_whitespace();
         let (Some(a), Some(b), None) = (parts.next(), parts.next(), parts.next()) else {
             let problem = format!("line {}: expected two tokens, found \"{}\"", i + 1, line.trim());
@@ -110,7 +110,8 @@ fn parse_merges(path: &Path, text: &str, vocab: &HashMap<String, u32>) -> Result
 ///
 /// Training adds a token for each merge. So every token is a single character with or without the end-of-word suffix, a
 /// special token (`is_special`, or `<…>`, which no merge makes), or the result of a merge. A file of merges that is empty,
-/// cut off between two lines or taken from another model leaves tokens that nothing makes.
+/// cut off between two lines or taken from another model leaves tokens that nothing makes. Special tokens are the last that
+/// training adds, so tokens behind them were added later, and by hand: no text becomes those, in transformers neither.
 pub(super) fn incomplete<'a>(
     tokens: impl Iterator<Item = (&'a str, u64)>,
     merges: &[(String, String)],
@@ -125,8 +126,12 @@ pub(super) fn incomplete<'a>(
         let plain = token.strip_suffix(WORD_END).unwrap_or(token);
         plain.chars().nth(1).is_some() && !is_special(token) && !is_bracketed(plain)
     };
-    let merged: Vec<_> = tokens.filter(|(token, _)| is_merged(token)).collect();
-    let missing: Vec<_> = merged.iter().filter(|(token, _)| !made.contains(*token)).collect();
+    let (merged, others): (Vec<_>, Vec<_>) = tokens.partition(|(token, _)| is_merged(token));
+    let (made, mut missing): (Vec<_>, Vec<_>) = merged.iter().partition(|(token, _)| made.contains(*token));
+    let last_special = others.iter().filter(|(token, _)| is_special(token)).map(|(_, id)| *id).max();
+    if let Some(last) = last_special.filter(|last| made.iter().all(|(_, id)| id < last)) {
+        missing.retain(|(_, id)| *id < last);
+    }
     let (token, id) = missing.iter().min_by_key(|(_, id)| *id)?;
     Some(format!(
         "is not complete: no merge makes \"{token}\" (id {id}); the vocabulary needs {} merges, and {} are missing",

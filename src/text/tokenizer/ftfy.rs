@@ -7,10 +7,13 @@ use tokenizers::NormalizedString;
 
 use super::cleaning::composed;
 
+/// The most times that a line is gone through: each time decodes one of the entities that stand within each other.
+const MOST_ROUNDS: usize = 100;
+
 /// Fixes a text, line by line.
 ///
 /// # Errors
-/// The part of the text that may be in a wrong encoding.
+/// A sentence on text that may be in a wrong encoding, or on entities that stand within each other without end.
 pub(super) fn fix_text(text: &str) -> Result<String, String> {
     let mut fixed = String::with_capacity(text.len());
     // Once a line may hold HTML's tags, entities are left alone.
@@ -24,13 +27,15 @@ pub(super) fn fix_text(text: &str) -> Result<String, String> {
 
 fn fix_line(line: &str, unescapes: bool) -> Result<String, String> {
     let mut text = line.to_owned();
-    loop {
+    for _ in 0..MOST_ROUNDS {
         let before = text.clone();
         if unescapes {
             text = unescape(&text);
         }
         if let Some(part) = mojibake(&text) {
-            return Err(part);
+            return Err(format!(
+                "ftfy may take \"{part}\" for text in a wrong encoding and repair it, which is not done here"
+            ));
         }
         text = text.chars().flat_map(|c| plain(c).chars().collect::<Vec<_>>()).collect();
         for line_break in ["\r\n", "\r", "\u{2028}", "\u{2029}", "\u{85}"] {
@@ -43,6 +48,7 @@ fn fix_line(line: &str, unescapes: bool) -> Result<String, String> {
             return Ok(text);
         }
     }
+    Err(format!("has HTML entities or control characters within each other, {MOST_ROUNDS} and more"))
 }
 
 /// The plain form of a ligature of Latin letters, a half-width or full-width character, or a typographic quote.
@@ -299,4 +305,19 @@ fn is_measure(c: char) -> bool {
             | '⁄'
             | '\u{2200}'..='\u{22ff}'
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entities_within_entities_end() {
+        let nested = |depth: usize| format!("&{}lt;", "amp;".repeat(depth));
+        assert_eq!(fix_text(&nested(98)).as_deref(), Ok("<"));
+        for text in [nested(8000), format!("{}{}", "&#".repeat(8000), "1;".repeat(8000))] {
+            let problem = fix_text(&text).unwrap_err();
+            assert!(problem.contains("within each other"), "{problem}");
+        }
+    }
 }

@@ -38,7 +38,7 @@ const PIECES_BYTES: usize = 8 << 20;
 const WORD_CHARS: u64 = 1000;
 /// The most pieces that a template puts around a text.
 const TEMPLATE_PIECES: usize = 16;
-/// The most that a prompt's normalized form may grow: to so many times its length, or by so many bytes.
+/// The longest normalized form, as a multiple of the prompt's length, and the bytes that are added to that.
 const GROWTH: (usize, usize) = (32, 1024);
 
 /// Requires that a prompt is short enough to be read.

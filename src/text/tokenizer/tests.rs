@@ -328,6 +328,19 @@ fn merges_that_are_not_complete_are_refused() {
     assert!(error.contains("needs 686 merges, and 87 are missing"), "{error}");
 }
 
+/// OpenAI's own list goes on for 213,000 lines beyond those that transformers reads.
+#[test]
+fn merges_beyond_those_that_are_read_are_passed_over() {
+    let merges = std::fs::read_to_string(fixture("sd1").join("merges.txt")).unwrap();
+    let repeated = "i n\n".repeat(49152 - 256 - 2 - 686);
+    for (extra, is_read) in [("", false), ("i n\n", true)] {
+        let dir = directory("sd1");
+        let kept = repeated.strip_suffix(extra).unwrap();
+        write(&dir, "merges.txt", format!("{merges}{kept}unknown pair\n"));
+        assert_eq!(Tokenizer::open(dir.path()).is_err(), is_read, "{extra}");
+    }
+}
+
 #[test]
 fn a_tokenizer_json_that_lacks_merges_is_refused() {
     let text = std::fs::read_to_string(fixture("json").join("tokenizer.json")).unwrap();
@@ -355,8 +368,15 @@ fn added_tokens_need_no_merge() {
     let dir = directory("sd1");
     write(&dir, "vocab.json", with("<|extra|>"));
     assert!(Tokenizer::open(dir.path()).is_ok());
+    // Behind the special tokens it was added by hand, and transformers never gives it.
+    let ids = |dir: &TempDir| Tokenizer::open(dir.path()).unwrap().encode("mycat").unwrap().ids;
+    let without = ids(&directory("sd1"));
     write(&dir, "vocab.json", with("mycat"));
+    assert_eq!(ids(&dir), without);
+    let before = with("mycat").replace(":1199,", ":1201,").replace(":1199}", ":1201}");
+    write(&dir, "vocab.json", before);
     assert!(Tokenizer::open(dir.path()).unwrap_err().to_string().contains("\"mycat\" (id 1200)"));
+    write(&dir, "vocab.json", with("mycat"));
     let added = json!({"added_tokens_decoder": {"1200": {"content": "mycat"}}, "model_max_length": 77});
     write(&dir, "tokenizer_config.json", added.to_string());
     assert!(Tokenizer::open(dir.path()).is_ok());
@@ -556,7 +576,7 @@ fn a_prompt_has_a_largest_length() {
     assert!(tokenizer.tokens(&"a".repeat(limits::PROMPT_BYTES + 1)).is_err());
 }
 
-/// The ids that transformers' slow tokenizer gives, with ftfy and without (`scripts/golden_tokenizer_cleaning.py`).
+/// The ids that transformers' slow tokenizer makes of prompts, with ftfy and without (`scripts/golden_tokenizer_cleaning.py`).
 /// Prompts that ftfy repairs are refused, and few others.
 #[test]
 fn gives_the_ids_that_transformers_gives_after_cleaning() {
