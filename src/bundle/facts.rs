@@ -9,7 +9,7 @@ use super::component::{Component, ComponentKind};
 use super::family::{self, FamilyFact, Refusal};
 use super::first_stage::{FirstStage, LatentStatistics};
 use super::layout::{Overrides, SchedulerFile};
-use super::pipeline_class::Family;
+use super::pipeline_class::{self, Family};
 use super::{json, roles};
 use crate::error::count_of;
 
@@ -227,9 +227,8 @@ impl<'a> Evidence<'a> {
         if let Some(value) = overrides.scaling_factor {
             return Fact::new(value, PIPELINE);
         }
-        // diffusers' pipeline has this one, whatever the VAE's configuration holds.
-        if family == Some(Family::Upscaler) {
-            return Fact::new(0.08333, "that of the x4 upscaler, which its pipeline class sets");
+        if let Some((class, value)) = family.and_then(pipeline_class::vae_scaling_factor) {
+            return Fact::new(value, format!("{class} sets it"));
         }
         if let Some(fact) = self.stage_config(|c| json::number(c, "scaling_factor")) {
             return fact;

@@ -148,6 +148,7 @@ impl ModelPlan {
             model: Model {
                 scaling,
                 concatenated,
+                scales_followed_image: bundle.scales_followed_image(),
                 pictures: flux::pictures(task, bundle, &contract),
                 zeros_for_no_prompt: text.as_ref().is_some_and(|text| text.zeros_for_no_prompt),
                 classes,

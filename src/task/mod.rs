@@ -101,6 +101,8 @@ pub struct Model {
     pub scaling: Scaling,
     /// How many channels the task puts behind the latents.
     pub concatenated: usize,
+    /// True if an image that is followed is scaled as the latents are.
+    pub scales_followed_image: bool,
     /// How many pictures a packed sample is tokens of, the one that is drawn among them.
     pub pictures: usize,
     /// Whether a negative prompt that nobody gave is zeros rather than the encoded empty text: diffusers'
