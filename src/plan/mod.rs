@@ -18,6 +18,7 @@ mod opening;
 mod outer;
 mod output_sizes;
 mod preview;
+mod requirements;
 mod runtime;
 mod scheduler;
 mod scheduler_config;
