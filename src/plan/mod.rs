@@ -113,7 +113,7 @@ pub struct Request {
     pub batch: usize,
     /// Where set, the only picture of these that is made.
     pub only: Option<usize>,
-    /// What these settings were when they were planned.
+    /// These settings as they were planned.
     pub(crate) planned: Option<Arc<Planned>>,
 }
 

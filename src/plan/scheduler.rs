@@ -23,9 +23,9 @@ pub struct SchedulerChoice {
     pub corrections: Vec<AppliedCorrection>,
     /// The pipeline's table, which goes over it.
     pub table: Config,
-    /// Whether the model's family gives the noise levels where the pipeline file does not: Flux's fall evenly.
+    /// True if the model's family gives the noise levels that the pipeline file leaves open: Flux's fall evenly.
     pub falls_evenly: bool,
-    /// What `model` is made from.
+    /// The source of `model`.
     file: ModelScheduler,
 }
 
