@@ -1,5 +1,7 @@
 //! The numbers that the engine needs and that directories state in different places, or not at all.
 
+mod sizes;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -9,9 +11,8 @@ use super::component::{Component, ComponentKind};
 use super::family::{self, FamilyFact, Refusal};
 use super::first_stage::{FirstStage, LatentStatistics};
 use super::layout::{Overrides, SchedulerFile};
-use super::pipeline_class::Family;
+use super::pipeline_class::{self, Family};
 use super::{json, roles};
-use crate::error::count_of;
 
 /// A value and where it was read.
 #[derive(Debug, Clone, PartialEq)]
@@ -227,9 +228,8 @@ impl<'a> Evidence<'a> {
         if let Some(value) = overrides.scaling_factor {
             return Fact::new(value, PIPELINE);
         }
-        // diffusers' pipeline has this one, whatever the VAE's configuration holds.
-        if family == Some(Family::Upscaler) {
-            return Fact::new(0.08333, "that of the x4 upscaler, which its pipeline class sets");
+        if let Some((class, value)) = family.and_then(pipeline_class::vae_scaling_factor) {
+            return Fact::new(value, format!("{class} sets it"));
         }
         if let Some(fact) = self.stage_config(|c| json::number(c, "scaling_factor")) {
             return fact;
@@ -269,117 +269,6 @@ impl<'a> Evidence<'a> {
         })
     }
 
-    fn spatial_factor(&self) -> Fact<usize> {
-        if self.first_stage == FirstStage::Pixels {
-            return Fact::new(1, "there is no first stage");
-        }
-        /// Each level of an autoencoder but the last halves the picture.
-        const LEVELS: [&str; 4] = [
-            "block_out_channels",
-            "encoder_block_out_channels",
-            "decoder_block_out_channels",
-            "down_block_out_channels",
-        ];
-        let levels = |c: &Map<String, Value>| LEVELS.iter().find_map(|key| c.get(*key)?.as_array().map(Vec::len));
-        if let Some(fact) = self.stage_config(|c| levels(c).filter(|n| (1..=8).contains(n))) {
-            return Fact::new(1 << (fact.value - 1), format!("{} in {}", count_of(fact.value, "level"), fact.source));
-        }
-        if let Some(decoder) = self.decoder {
-            let fixed = |t: Option<&crate::tensor::TensorInfo>| t.and_then(|t| t.shape.last()?.fixed());
-            let (input, output) = (roles::picture_input(&decoder.graph), roles::picture_output(&decoder.graph));
-            if let (Some(from), Some(to)) = (fixed(input), fixed(output))
-                && to >= from
-                && to % from == 0
-            {
-                return Fact::new(to / from, format!("the shapes of {}", decoder.kind));
-            }
-            let counted = decoder.graph.upsamplings.by_scale + decoder.graph.upsamplings.by_size;
-            if (1..=6).contains(&counted) {
-                return Fact::new(1 << counted, doublings(counted, decoder));
-            }
-        }
-        Fact::new(8, "assumed, as in nearly all first stages")
-    }
-
-    /// A UNet that halves its input and doubles it again by a fixed factor meets its own skip connections only where
-    /// every level's size was even. One that enlarges to a size taken from the skip connection takes any size.
-    fn latent_multiple(&self, family: Option<Family>) -> Fact<usize> {
-        let Some(denoiser) = self.denoiser else { return Fact::new(1, "there is no denoiser") };
-        if self.contract().is_some_and(|c| c.positions.is_some()) {
-            return Fact::new(2, "two by two latents are packed into one token");
-        }
-        if denoiser.kind == ComponentKind::Transformer {
-            return from_config(denoiser, &|c| json::count(c, "patch_size")).unwrap_or_else(|| match family {
-                Some(Family::StableDiffusion3) => {
-                    Fact::new(2, "that of Stable Diffusion 3, as no config.json gives one")
-                }
-                Some(Family::PixArtAlpha | Family::PixArtSigma) => {
-                    Fact::new(2, "that of PixArt, as no config.json gives one")
-                }
-                _ => Fact::new(1, "nothing asks for more"),
-            });
-        }
-        match denoiser.graph.upsamplings.by_scale {
-            0 => Fact::new(1, "the graph has no doublings by a fixed factor"),
-            // A residual block that enlarges does so twice, to what it learns from and to what it adds that to.
-            n => {
-                let levels = from_config(denoiser, &|c| Some(c.get("block_out_channels")?.as_array()?.len()));
-                let n = levels.map_or(n, |levels| n.min(levels.value.saturating_sub(1)));
-                Fact::new(1 << n.min(6), doublings(n, denoiser))
-            }
-        }
-    }
-
-    fn fixed_size(&self, factor: usize) -> Option<Fact<(usize, usize)>> {
-        let denoiser = self.denoiser?;
-        let sample = roles::picture_input(&denoiser.graph)?;
-        let (height, width) = (sample.shape.get(2)?.fixed()?, sample.shape.get(3)?.fixed()?);
-        Some(Fact::new(
-            (width.saturating_mul(factor), height.saturating_mul(factor)),
-            format!("the shape of {}'s {}", denoiser.kind, sample.name),
-        ))
-    }
-
-    fn default_size(&self, factor: usize, family: Option<Family>) -> Fact<(usize, usize)> {
-        let sizes = |c: &Map<String, Value>| match c.get("sample_size")? {
-            Value::Array(pair) => {
-                let at = |i: usize| pair.get(i).and_then(Value::as_u64).filter(|&n| n > 0).map(|n| n as usize);
-                Some((at(1)?, at(0)?))
-            }
-            _ => json::count(c, "sample_size").map(|n| (n, n)),
-        };
-        // Flux's classes look at no configuration.
-        let denoiser = self.denoiser.filter(|_| !matches!(family, Some(Family::Flux | Family::FluxKontext)));
-        if let Some(Fact { value: (width, height), source }) = denoiser.and_then(|d| from_config(d, &sizes)) {
-            return Fact::new(
-                (width.saturating_mul(factor), height.saturating_mul(factor)),
-                format!("sample_size {width} in {source}, × {factor}"),
-            );
-        }
-        let square =
-            |latent: usize, why: &str| Fact::new((latent.saturating_mul(factor), latent.saturating_mul(factor)), why);
-        if self.first_stage == FirstStage::Pixels {
-            return square(64, "assumed, as nothing says otherwise");
-        }
-        let context_width = self.denoiser.and_then(|d| d.graph.input("encoder_hidden_states")?.shape.get(2)?.fixed());
-        let predicts_v =
-            self.scheduler.is_some_and(|s| json::string(&s.config, "prediction_type") == Some("v_prediction"));
-        match family {
-            Some(
-                Family::StableDiffusionXl
-                | Family::StableDiffusion3
-                | Family::Flux
-                | Family::FluxKontext
-                | Family::PixArtAlpha
-                | Family::PixArtSigma,
-            ) => square(128, "that of the family: 128 latent values"),
-            Some(Family::StableDiffusion) if context_width == Some(1024) && predicts_v => {
-                square(96, "that of Stable Diffusion 2 with v-prediction: 96 latent values")
-            }
-            _ => square(64, "that of the family: 64 latent values"),
-        }
-    }
-
     fn prediction_type(&self, overrides: &Overrides) -> Option<Fact<String>> {
         if let Some(kind) = &overrides.prediction_type {
             return Some(Fact::new(kind.clone(), PIPELINE));
@@ -396,10 +285,6 @@ pub(super) fn from_config<T>(
     let value = read(&component.config)?;
     let file = component.config_path.as_deref().map(short_path).unwrap_or_default();
     Some(Fact::new(value, file))
-}
-
-fn doublings(count: usize, component: &Component) -> String {
-    format!("{} in {}", count_of(count, "doubling"), component.kind)
 }
 
 /// The last two parts of a path, such as `unet/config.json`.

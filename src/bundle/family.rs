@@ -59,7 +59,6 @@ impl PixArt {
 pub(super) fn constants(family: Family) -> (&'static str, f64, f64) {
     let (scale, shift) = match family {
         Family::StableDiffusionXl | Family::PixArtSigma => (0.13025, 0.0),
-        Family::Upscaler => (0.08333, 0.0),
         Family::StableDiffusion3 => (1.5305, 0.0609),
         Family::Flux | Family::FluxKontext => (0.3611, 0.1159),
         _ => (0.18215, 0.0),
@@ -229,8 +228,8 @@ impl Evidence<'_> {
     fn check_component_classes(&self, named: Option<(Family, &str)>) -> Result<(), Refusal> {
         for component in self.components.values() {
             let class = json::string(&component.config, "_class_name");
-            // Optimum's own wrappers tell nothing.
-            let Some(class) = class.filter(|class| !class.starts_with("ORT") && !class.starts_with("OV")) else {
+            // Wrappers of exporters tell nothing.
+            let Some(class) = class.filter(|class| !pipeline_class::has_exporter_prefix(class)) else {
                 continue;
             };
             let is_known = match component.kind {

@@ -142,6 +142,21 @@ impl Bundle {
         pipeline_class::for_task(family, self.class(), task, has_control)
     }
 
+    /// The argument `force_zeros_for_empty_prompt` of the pipeline class: that of model_index.json, or else the default of
+    /// the classes of Stable Diffusion XL, their refiner's too; `None` if neither tells.
+    pub fn forces_zeros_for_empty_prompt(&self) -> Option<bool> {
+        let stated = self.index.get("force_zeros_for_empty_prompt").and_then(Value::as_bool);
+        let class = self.class().and_then(pipeline_class::find);
+        stated.or_else(|| class.filter(|class| class.family == Family::StableDiffusionXl).map(|_| true))
+    }
+
+    /// True if the image that an instruction changes is scaled as the latents are: the argument `is_cosxl_edit` of diffusers'
+    /// `StableDiffusionXLInstructPix2PixPipeline`, which model_index.json may have.
+    pub fn scales_followed_image(&self) -> bool {
+        let is_stated = self.index.get("is_cosxl_edit").and_then(Value::as_bool) == Some(true);
+        is_stated && matches!(&self.facts.family, Ok(family) if family.value == Family::StableDiffusionXl)
+    }
+
     /// The component of this kind, where the directory has one.
     pub fn component(&self, kind: ComponentKind) -> Option<&Component> {
         self.components.get(&kind)

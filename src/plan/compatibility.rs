@@ -11,7 +11,7 @@ use crate::task::Task;
 pub struct PlannedTask {
     /// The name of its table in pipeline.toml.
     pub name: &'static str,
-    /// How prompts are read, for tasks with prompts.
+    /// The reading of prompts, for tasks with prompts.
     pub reading: Option<PromptReading>,
     /// The classes to draw and the class that stands for none, for tasks with classes.
     pub classes: Option<(Vec<Class>, Option<usize>)>,

@@ -41,14 +41,14 @@ pub(super) fn pictures(task: &dyn Task, bundle: &Bundle, contract: &DenoiserCont
     if is_beside && task.follows_picture() { 2 } else { 1 }
 }
 
-/// Says that a model is given a picture to follow which did not learn to.
+/// A warning if a model receives an image to follow and was not trained to.
 pub(super) fn remark(task: &dyn Task, bundle: &Bundle, contract: &DenoiserContract) -> Option<String> {
     let family = bundle.named_family().filter(|family| *family != Family::FluxKontext)?;
     let source = bundle.facts.family.as_ref().map_or("", |fact| &fact.source);
     (contract.positions.is_some() && task.follows_picture()).then(|| {
         format!(
-            "the model is of the family {} ({source}); of Flux's models Kontext alone learnt to follow a picture, and others \
-             draw what they like",
+            "the model is of the family {} ({source}); of Flux's models only Kontext is trained to follow an image; the results \
+             of others are arbitrary",
             family.name()
         )
     })

@@ -1,8 +1,13 @@
 //! The files that a run begins with, read whole.
 
+use std::path::Path;
+
+use ndarray::ArrayD;
+
 use super::{ModelPlan, Plan, Request, Wrong};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::image;
+use crate::npy;
 use crate::task::{InputRequirements, check_condition};
 
 impl Plan {
@@ -38,4 +43,26 @@ fn check(model: &ModelPlan, request: &Request) -> Result<()> {
         wrong.unless(check_condition(&condition.condition, &run));
     }
     if wrong.0.is_empty() { Ok(()) } else { Err(wrong.into_error()) }
+}
+
+/// Reads the noise of `run.latents`, one sample for each image.
+pub(super) fn read_latents(path: &Path, pictures: usize, [c, h, w]: [usize; 3]) -> Result<ArrayD<f32>> {
+    let latents = npy::read_f32(path)?;
+    let wanted = [pictures, c, h, w];
+    if latents.shape() != wanted {
+        return Err(Error::input(
+            path.display().to_string(),
+            format!("holds an array of shape {:?}, and this run starts from {wanted:?}", latents.shape()),
+            "run.latents is unit normal noise, [pictures, channels, height/f, width/f]",
+        ));
+    }
+    let not_finite = latents.iter().filter(|value| !value.is_finite()).count();
+    if not_finite > 0 {
+        return Err(Error::input(
+            path.display().to_string(),
+            format!("{not_finite} of its {} values are not finite", latents.len()),
+            "run.latents is unit normal noise; draw it anew",
+        ));
+    }
+    Ok(latents)
 }

@@ -18,6 +18,7 @@ mod opening;
 mod outer;
 mod output_sizes;
 mod preview;
+mod requirements;
 mod runtime;
 mod scheduler;
 mod scheduler_config;
@@ -30,7 +31,6 @@ mod text;
 mod thrift;
 
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 
 use ndarray::ArrayD;
@@ -39,7 +39,6 @@ use crate::bundle::Bundle;
 use crate::denoise::{Cache, Share};
 use crate::error::{Error, Result, count_of};
 use crate::image::InputLimit;
-use crate::npy;
 use crate::rng::Stream;
 use crate::scheduler::Custom;
 use crate::session::find_provider;
@@ -47,6 +46,8 @@ use crate::spec::{Batching, Hand, Spec};
 use crate::task::{self, Rounding, Task};
 use crate::tiles::Tiles;
 use defaults::{Filling, planned_strength};
+use inputs::read_latents;
+use scheduler::schedule;
 use size::{size, tiles};
 use stages::{LatentSpace, Offer};
 
@@ -112,7 +113,7 @@ pub struct Request {
     pub batch: usize,
     /// Where set, the only picture of these that is made.
     pub only: Option<usize>,
-    /// What these settings were when they were planned.
+    /// These settings as they were planned.
     pub(crate) planned: Option<Arc<Planned>>,
 }
 
@@ -321,52 +322,6 @@ impl Wrong {
     }
 }
 
-/// The scheduler with its steps, and the schedule where it is given outright, once all of them were found to agree.
-fn schedule(
-    spec: &Spec,
-    scheduler: SchedulerChoice,
-    task: &dyn Task,
-    (default_steps, planned_strength): (usize, Option<f64>),
-    mu: Option<f64>,
-    rounding: Rounding,
-) -> Result<(SchedulerChoice, usize, Option<Custom>, Option<f64>)> {
-    let planned_strength = planned_strength.filter(|_| scheduler.entry.takes_strength());
-    let (steps, custom) = spec.run.schedule(scheduler.entry, default_steps);
-    let custom = custom.or_else(|| scheduler.of_family(steps));
-    let name = scheduler.entry.name;
-    if scheduler.entry.inverse && task.strength().is_none() {
-        return Err(Error::input(
-            format!("scheduler.{name}"),
-            format!("it leads from a picture to the noise it comes from, and {} begins with noise", task.name()),
-            "choose another scheduler, or give the picture to [task.image-to-image] with strength = 1",
-        ));
-    }
-    if let (Some(start), Some(_)) = (spec.run.denoising_start, &spec.run.latents) {
-        return Err(Error::input(
-            "run.latents",
-            format!("it is noise, and a run with denoising_start = {start} begins without any"),
-            "leave latents out; those of the first run belong into [task.image-to-image]",
-        ));
-    }
-    let built = scheduler.build(&scheduler::request(steps, custom.clone(), planned_strength, mu, 1))?;
-    // A schedule that is planned for the strength has as many steps as are asked for, whatever the strength.
-    if planned_strength.is_none() {
-        task.check(steps, spec.run.denoising_start, rounding)?;
-    }
-    // A strength is counted in steps, and a few configurations make fewer of them than they are asked for.
-    let calls = built.timesteps().len();
-    let by_strength = task.strength().is_some() && spec.run.denoising_start.is_none();
-    if by_strength && calls <= (steps - 1) * scheduler.entry.order {
-        return Err(Error::input(
-            "run.steps",
-            format!("{steps} are asked for, and {name} as configured has a schedule of {calls} calls of the model"),
-            format!("set steps = {}", calls.div_ceil(scheduler.entry.order).max(1)),
-        ));
-    }
-    scheduler.span(built.as_ref(), spec.run.denoising_start, spec.run.denoising_end)?;
-    Ok((scheduler, steps, custom, planned_strength))
-}
-
 /// The seed of the first picture: the user's, or one nobody chose.
 fn seed(spec: &Spec, pictures: usize) -> Result<u64> {
     let seed = spec.run.seed.unwrap_or_else(any_seed);
@@ -382,27 +337,6 @@ fn seed(spec: &Spec, pictures: usize) -> Result<u64> {
             "choose a smaller seed",
         )),
     }
-}
-
-fn read_latents(path: &Path, pictures: usize, [c, h, w]: [usize; 3]) -> Result<ArrayD<f32>> {
-    let latents = npy::read_f32(path)?;
-    let wanted = [pictures, c, h, w];
-    if latents.shape() != wanted {
-        return Err(Error::input(
-            path.display().to_string(),
-            format!("holds an array of shape {:?}, and this run starts from {wanted:?}", latents.shape()),
-            "run.latents is unit normal noise, [pictures, channels, height/f, width/f]",
-        ));
-    }
-    let not_finite = latents.iter().filter(|value| !value.is_finite()).count();
-    if not_finite > 0 {
-        return Err(Error::input(
-            path.display().to_string(),
-            format!("{not_finite} of its {} values are not finite", latents.len()),
-            "run.latents is unit normal noise; draw it anew",
-        ));
-    }
-    Ok(latents)
 }
 
 /// A seed nobody chose: 31 bits from the hasher that the standard library seeds at random, so that a seed that every

@@ -10,6 +10,7 @@ use super::defaults::DefaultValue;
 use super::flux;
 use super::outer::OuterPlan;
 use super::preview::{self, PreviewPlan};
+use super::requirements::TaskRequirements;
 use super::sizes::Sizes;
 use super::text::TextPlan;
 use super::thrift::Thrift;
@@ -17,11 +18,10 @@ use crate::bundle::{
     Bundle, Component, ComponentKind, ConditionerContract, Defaults, DenoiserContract, GraphFile, VaeDecoderContract,
     VaeEncoderContract,
 };
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::latent::Scaling;
 use crate::lora::Lora;
 use crate::prepared::{Cache, Rows};
-use crate::scheduler::ForwardProcess;
 use crate::spec::{self, Device, Spec};
 use crate::task::{Model, Rounding, Task, unheeded_negative_prompt};
 use crate::tensor::{ByteEdit, DType, TensorInfo};
@@ -112,11 +112,17 @@ impl ModelPlan {
             None
         };
         let conditions = ConditionPart::all(&spec.conditions, bundle, spec.run.input_limit())?;
-        let asked =
-            Asked { task, bundle, component, contract: &contract, wanted_for: &wanted_for, conditions: &conditions };
-        let concatenated = asked.concatenated()?;
-        asked.out_channels()?;
-        asked.plain_scaling()?;
+        let requirements = TaskRequirements {
+            task,
+            bundle,
+            component,
+            contract: &contract,
+            wanted_for: &wanted_for,
+            conditions: &conditions,
+        };
+        let concatenated = requirements.concatenated()?;
+        requirements.out_channels()?;
+        requirements.plain_scaling()?;
         flux::check(task, component, &contract)?;
         let remarks = flux::remark(task, bundle, &contract).into_iter().collect();
         let class_embedder = match (task.classes(), &contract.context) {
@@ -126,7 +132,7 @@ impl ModelPlan {
             }
             _ => None,
         };
-        asked.fills_inputs(class_embedder.is_some())?;
+        requirements.fills_inputs(class_embedder.is_some())?;
         let text = match task.prompting() {
             Some(prompting) => {
                 let t5 = defaults.max_sequence_length;
@@ -148,10 +154,11 @@ impl ModelPlan {
             model: Model {
                 scaling,
                 concatenated,
+                scales_followed_image: bundle.scales_followed_image(),
                 pictures: flux::pictures(task, bundle, &contract),
                 zeros_for_no_prompt: text.as_ref().is_some_and(|text| text.zeros_for_no_prompt),
                 classes,
-                low_res: asked.low_res()?,
+                low_res: requirements.low_res()?,
                 rounding: if contract.is_multimodal() { Rounding::Up } else { Rounding::Down },
                 denoiser: contract,
                 defaults,
@@ -237,182 +244,4 @@ fn scaling(spec: &Spec, bundle: &Bundle, task: &dyn Task) -> Scaling {
     let is_papers = task.name() == "super-resolution" && facts.first_stage == crate::bundle::FirstStage::Vq;
     let factor = if is_papers { spec.model.scaling_factor.unwrap_or(1.0) } else { facts.scaling_factor.value };
     Scaling { factor, shift: facts.shift_factor.value }
-}
-
-/// A task asked of a model.
-struct Asked<'a> {
-    task: &'a dyn Task,
-    bundle: &'a Bundle,
-    component: &'a Component,
-    contract: &'a DenoiserContract,
-    wanted_for: &'a str,
-    conditions: &'a [ConditionPart],
-}
-
-impl Asked<'_> {
-    fn at_fault(&self, problem: String, help: &str) -> Error {
-        Error::model(&self.component.graph.path, problem, help)
-    }
-
-    /// How many channels the task puts behind the latents, once that is what the graph takes.
-    fn concatenated(&self) -> Result<usize> {
-        let channels = self.bundle.facts.latent_channels.value;
-        if flux::pictures(self.task, self.bundle, self.contract) > 1 {
-            return Ok(channels);
-        }
-        let Some(taken) = self.contract.in_channels else { return Ok(self.task.concatenated(channels, channels)) };
-        let told: usize = self.conditions.iter().map(ConditionPart::channels).sum();
-        let more = self.task.concatenated(channels, taken.saturating_sub(told)) + told;
-        if taken == channels + more {
-            return Ok(more - told);
-        }
-        Err(self.at_fault(
-            format!(
-                "input {} takes {taken} channels, and {} gives it {}: {channels} of the latents{}",
-                self.contract.sample.name,
-                self.wanted_for,
-                channels + more,
-                if more == 0 { String::new() } else { format!(" and {more} more") }
-            ),
-            match taken.checked_sub(channels) {
-                Some(3) => "such a model enlarges pictures: [task.super-resolution]",
-                Some(more) if more == channels => "such a model follows instructions: [task.instruct]",
-                Some(more) if more == channels + 1 => "such a model fills holes: [task.inpaint]",
-                Some(0) => "choose a task for plain models, such as [task.text-to-image] or [task.inpaint]",
-                _ => "choose the task that the model was made for (`ldm-ort inspect`)",
-            },
-        ))
-    }
-
-    fn out_channels(&self) -> Result<()> {
-        let channels = self.bundle.facts.latent_channels.value;
-        match self.contract.out_channels.filter(|&given| given != channels && given != 2 * channels) {
-            None => Ok(()),
-            Some(given) => Err(self.at_fault(
-                format!(
-                    "output {} gives {given} channels, and the first stage's latents have {channels}",
-                    self.contract.output.name
-                ),
-                "denoiser and first stage are not of one model, or [model] latent_channels is wrong",
-            )),
-        }
-    }
-
-    fn plain_scaling(&self) -> Result<()> {
-        match self.bundle.facts.latent_statistics {
-            None => Ok(()),
-            Some(_) => Err(Error::model(
-                &self.bundle.dir,
-                "its first stage scales each channel of the latents by itself (latents_mean, latents_std)",
-                "this version scales all channels alike, and would draw wrong pictures",
-            )),
-        }
-    }
-
-    /// Requires that the task tells the denoiser what it takes, and that the denoiser takes what the task tells.
-    fn fills_inputs(&self, embeds_classes: bool) -> Result<()> {
-        let Self { contract, task, wanted_for, .. } = self;
-        let has_prompt = task.prompting().is_some();
-        let told_tokens = self.conditions.iter().any(ConditionPart::is_tokens);
-        if task.name() == "conditional" && self.conditions.is_empty() {
-            return Err(Error::input(
-                "task.conditional",
-                "there is no [[condition]] table, and so nothing that the picture is to show",
-                "add one, or choose [task.unconditional]",
-            ));
-        }
-        match &contract.context {
-            Some(context) if !has_prompt && !embeds_classes && !told_tokens => {
-                return Err(self.at_fault(
-                    format!("{wanted_for} has no prompt, and input {} wants the tokens of one", context.name),
-                    match task.name() {
-                        "inpaint" | "super-resolution" => "give the task a prompt",
-                        _ => "choose a task with a prompt, such as [task.text-to-image]",
-                    },
-                ));
-            }
-            None if told_tokens => {
-                return Err(self.at_fault(
-                    "a [[condition]] tells tokens, and no input of this graph takes any".to_owned(),
-                    "leave the condition out, or choose the model it was made for",
-                ));
-            }
-            None if has_prompt => {
-                return Err(self.at_fault(
-                    format!("{wanted_for} has a prompt, and no input of this graph takes its tokens"),
-                    match task.name() {
-                        "inpaint" | "super-resolution" => "leave the prompt out",
-                        _ => "choose [task.unconditional]",
-                    },
-                ));
-            }
-            _ => {}
-        }
-        if task.classes().is_some() && !embeds_classes && contract.class_labels.is_none() {
-            return Err(self.at_fault(
-                format!("{wanted_for} has classes, and this graph takes no class"),
-                "choose [task.unconditional], or a model directory with class_embedder/",
-            ));
-        }
-        let DenoiserContract { context_mask, text_embeds, time_ids, resolution, aspect_ratio, .. } = contract;
-        let sizes = [time_ids, resolution, aspect_ratio];
-        let of_prompts = [text_embeds, context_mask, &contract.timestep_cond, &contract.guidance];
-        let unfilled = of_prompts.into_iter().chain(sizes).flatten().filter(|_| !has_prompt);
-        let classes = contract.class_labels.iter().filter(|_| !task.tells_class());
-        let unfilled: Vec<String> = unfilled.chain(classes).map(ToString::to_string).collect();
-        if !unfilled.is_empty() {
-            return Err(self.at_fault(
-                format!("{wanted_for} has nothing to fill {} with", unfilled.join(", ")),
-                "choose the task that the model was made for (`ldm-ort inspect`)",
-            ));
-        }
-        let sizes = task.prompting().and_then(|prompting| Some((prompting, prompting.sizes.given()?)));
-        if let Some((prompting, key)) = sizes {
-            let is_score = key.ends_with("aesthetic_score") || prompting.sizes.aesthetic_score.is_some();
-            let takes_score = contract.time_ids_width() == Some(5);
-            if contract.time_ids.is_none() || is_score != takes_score && is_score {
-                return Err(Error::input(
-                    format!("task.{}.{key}", task.name()),
-                    "this model is not told such a thing",
-                    "leave the key out; sizes ([width, height], where diffusers has the height first) belong to Stable Diffusion XL, \
-                     aesthetic scores to its refiner",
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    /// The forward process of the small picture, for a task with a small picture on a model that is told its noise.
-    fn low_res(&self) -> Result<Option<ForwardProcess>> {
-        let key = "task.super-resolution.noise_level";
-        match (&self.contract.class_labels, &self.bundle.low_res_scheduler) {
-            (Some(_), Some(file)) if self.task.name() == "super-resolution" => {
-                let process = ForwardProcess::new(file.class.as_deref().unwrap_or("DDPMScheduler"), &file.config)?;
-                let rows = self.contract.class_rows.unwrap_or(process.len()).min(process.len());
-                let most = self.bundle.index.get("max_noise_level").and_then(serde_json::Value::as_u64).unwrap_or(350);
-                let most = rows.saturating_sub(1).min(most as usize);
-                match self.task.noise_level().filter(|&level| level > most) {
-                    None => Ok(Some(process)),
-                    Some(level) => Err(Error::input(
-                        key,
-                        format!("{level} is more noise than the model was trained on, which is up to {most}"),
-                        "20 is usual",
-                    )),
-                }
-            }
-            (Some(info), None) if self.task.name() == "super-resolution" => Err(Error::model(
-                self.bundle.dir.join("low_res_scheduler/scheduler_config.json"),
-                format!("missing, and input {} is told how much noise lies over the small picture", info.name),
-                "copy the low_res_scheduler/ folder of the checkpoint that was exported",
-            )),
-            _ => match self.task.noise_level() {
-                None => Ok(None),
-                Some(level) => Err(Error::input(
-                    key,
-                    format!("{level} is given, and this model takes the small picture without noise"),
-                    "leave the key out",
-                )),
-            },
-        }
-    }
 }

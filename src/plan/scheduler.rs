@@ -7,6 +7,7 @@ use crate::bundle::{Bundle, DenoiserContract};
 use crate::error::{Error, Result, count_of};
 use crate::scheduler::{self, Config, Custom, Ends, Scheduler};
 use crate::spec::Spec;
+use crate::task::{Rounding, Task};
 
 /// The scheduler of a request: whose class, from which configuration.
 #[derive(Clone)]
@@ -22,9 +23,9 @@ pub struct SchedulerChoice {
     pub corrections: Vec<AppliedCorrection>,
     /// The pipeline's table, which goes over it.
     pub table: Config,
-    /// Whether the model's family gives the noise levels where the pipeline file does not: Flux's fall evenly.
+    /// True if the model's family gives the noise levels that the pipeline file leaves open: Flux's fall evenly.
     pub falls_evenly: bool,
-    /// What `model` is made from.
+    /// The source of `model`.
     file: ModelScheduler,
 }
 
@@ -218,6 +219,52 @@ impl SchedulerChoice {
     pub fn build(&self, request: &scheduler::Request) -> Result<Box<dyn Scheduler>> {
         scheduler::build(&self.name, Some(&self.model), &self.table, request)
     }
+}
+
+/// The scheduler with its steps, and the schedule where it is given outright, once all of them were found to agree.
+pub(super) fn schedule(
+    spec: &Spec,
+    scheduler: SchedulerChoice,
+    task: &dyn Task,
+    (default_steps, planned_strength): (usize, Option<f64>),
+    mu: Option<f64>,
+    rounding: Rounding,
+) -> Result<(SchedulerChoice, usize, Option<Custom>, Option<f64>)> {
+    let planned_strength = planned_strength.filter(|_| scheduler.entry.takes_strength());
+    let (steps, custom) = spec.run.schedule(scheduler.entry, default_steps);
+    let custom = custom.or_else(|| scheduler.of_family(steps));
+    let name = scheduler.entry.name;
+    if scheduler.entry.inverse && task.strength().is_none() {
+        return Err(Error::input(
+            format!("scheduler.{name}"),
+            format!("it leads from a picture to the noise it comes from, and {} begins with noise", task.name()),
+            "choose another scheduler, or give the picture to [task.image-to-image] with strength = 1",
+        ));
+    }
+    if let (Some(start), Some(_)) = (spec.run.denoising_start, &spec.run.latents) {
+        return Err(Error::input(
+            "run.latents",
+            format!("it is noise, and a run with denoising_start = {start} begins without any"),
+            "leave latents out; those of the first run belong into [task.image-to-image]",
+        ));
+    }
+    let built = scheduler.build(&request(steps, custom.clone(), planned_strength, mu, 1))?;
+    // A schedule that is planned for the strength has as many steps as are asked for, whatever the strength.
+    if planned_strength.is_none() {
+        task.check(steps, spec.run.denoising_start, rounding)?;
+    }
+    // A strength is counted in steps, and a few configurations make fewer of them than they are asked for.
+    let calls = built.timesteps().len();
+    let by_strength = task.strength().is_some() && spec.run.denoising_start.is_none();
+    if by_strength && calls <= (steps - 1) * scheduler.entry.order {
+        return Err(Error::input(
+            "run.steps",
+            format!("{steps} are asked for, and {name} as configured has a schedule of {calls} calls of the model"),
+            format!("set steps = {}", calls.div_ceil(scheduler.entry.order).max(1)),
+        ));
+    }
+    scheduler.span(built.as_ref(), spec.run.denoising_start, spec.run.denoising_end)?;
+    Ok((scheduler, steps, custom, planned_strength))
 }
 
 #[cfg(test)]

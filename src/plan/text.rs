@@ -352,10 +352,11 @@ fn tokenizer_dir<'b>(bundle: &'b Bundle, component: &Component, wanted_for: &str
     })
 }
 
-/// What model_index.json says of prompts nobody gave. Where it is silent, zeros belong to Stable Diffusion XL but for its
-/// refiner, known by its five `time_ids`, and to models that read a prompt as one vector (retrieval-augmented diffusion).
+/// True if a prompt that is not given is zeros: what model_index.json says of it, or else the default of the classes of
+/// Stable Diffusion XL, if it names one. Without a class, zeros belong to Stable Diffusion XL but for its refiner, known by
+/// its five `time_ids`, and to models that read a prompt as one vector (retrieval-augmented diffusion).
 fn zeros_for_no_prompt(bundle: &Bundle, denoiser: &DenoiserContract, encoders: &[TextPart]) -> bool {
-    let stated = bundle.index.get("force_zeros_for_empty_prompt").and_then(serde_json::Value::as_bool);
+    let stated = bundle.forces_zeros_for_empty_prompt();
     let is_vector = |text: &TextPart| text.taken.tokens.as_ref().is_some_and(|info| info.shape.len() == 2);
     let is_xl_base = denoiser.time_ids_width().is_some_and(|width| width != 5);
     stated.unwrap_or(is_xl_base || encoders.iter().any(is_vector))

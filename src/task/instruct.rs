@@ -71,8 +71,9 @@ impl Task for Instruct {
             told.channels = Some(repeated(picture, guidance.branches().len() * stage.images()));
             return Ok(Start::from_noise(stage.noise_start()?, told, guidance));
         }
-        // The latents that are followed are not scaled, those that are drawn are.
-        let picture = repeated(posterior.mode().to_owned(), stage.images());
+        // The latents that are drawn are scaled, those that are followed only for CosXL.
+        let factor = if stage.model.scales_followed_image { stage.model.scaling.factor as f32 } else { 1.0 };
+        let picture = repeated(posterior.mode().mapv(|v| v * factor), stage.images());
         let nothing = ArrayD::zeros(picture.raw_dim());
         let branches = guidance.branches().iter().map(|b| if b.image { picture.view() } else { nothing.view() });
         let branches: Vec<_> = branches.collect();

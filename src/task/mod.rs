@@ -8,6 +8,7 @@ mod inpaint;
 mod instruct;
 mod picture;
 mod prompt;
+mod strength;
 mod super_resolution;
 mod text_to_image;
 
@@ -16,7 +17,7 @@ use ndarray::{ArrayD, Axis, IxDyn, Slice};
 use crate::bundle::{Defaults, DenoiserContract};
 use crate::conditioner::Conditioner;
 use crate::denoise::{BatchNoise, Condition, Guidance, Keep};
-use crate::error::{Error, Result, count_of};
+use crate::error::{Error, Result};
 use crate::image::{InputLimit, Rgb8};
 use crate::latent::{Encoder, Scaling};
 use crate::scheduler::{ForwardProcess, Noise, Scheduler};
@@ -27,6 +28,8 @@ use crate::text::TextEncoders;
 pub use conditions::{Given, check_condition, check_labels, things};
 pub use from_noise::Unconditional;
 pub use prompt::{texts, unheeded_negative_prompt};
+pub use strength::Rounding;
+use strength::steps_run;
 
 /// What a run of the denoiser starts from.
 #[derive(Debug)]
@@ -101,6 +104,8 @@ pub struct Model {
     pub scaling: Scaling,
     /// How many channels the task puts behind the latents.
     pub concatenated: usize,
+    /// True if an image that is followed is scaled as the latents are.
+    pub scales_followed_image: bool,
     /// How many pictures a packed sample is tokens of, the one that is drawn among them.
     pub pictures: usize,
     /// Whether a negative prompt that nobody gave is zeros rather than the encoded empty text: diffusers'
@@ -339,34 +344,6 @@ pub trait Task: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// Whatever the text encoder and the first stage fail with, and [`Error::Input`] where an input does not fit.
     fn start(&self, stage: &mut Stage<'_>) -> Result<Start>;
-}
-
-/// How a strength that does not come out at whole steps is read, which differs among diffusers' pipelines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Rounding {
-    /// Fewer steps are run: Stable Diffusion 1 to XL.
-    #[default]
-    Down,
-    /// More steps are run: Stable Diffusion 3 and its kin.
-    Up,
-}
-
-/// How many of the user's steps are run under a strength that stands at `key`: the arithmetic of diffusers'
-/// `get_timesteps`.
-fn steps_run(key: &str, strength: f64, steps: usize, rounding: Rounding) -> Result<usize> {
-    let share = (steps as f64 * strength).min(steps as f64);
-    let run = match rounding {
-        Rounding::Down => share as usize,
-        Rounding::Up => steps - (steps as f64 - share) as usize,
-    };
-    match run {
-        0 => Err(Error::input(
-            key,
-            format!("{strength} of {} is less than one step", count_of(steps, "step")),
-            format!("raise strength to at least {:.3}, or raise run.steps", 1.0 / steps as f64),
-        )),
-        run => Ok(run),
-    }
 }
 
 /// Refuses to take up another run's latents in a task that begins with noise of its own.

@@ -41,12 +41,34 @@ fn the_upscalers_scaling_factor_is_that_of_its_pipeline() {
     let dir =
         || legacy().put("vae_decoder/config.json", r#"{"scaling_factor": 0.18215}"#).put("model_index.json", index);
     let factor = facts(dir()).scaling_factor;
-    assert_eq!(
-        (factor.value, factor.source.as_str()),
-        (0.08333, "that of the x4 upscaler, which its pipeline class sets")
-    );
+    assert_eq!((factor.value, factor.source.as_str()), (0.08333, "StableDiffusionUpscalePipeline sets it"));
     let overrides = Overrides { scaling_factor: Some(0.5), ..Overrides::default() };
     assert_eq!(Bundle::open(dir().path(), &overrides).unwrap().facts.scaling_factor.value, 0.5);
+}
+
+/// Arguments of constructors that model_index.json may state, and their defaults.
+#[test]
+fn arguments_of_a_class_are_those_of_its_index_or_its_defaults() {
+    let xl = || unet().input("time_ids", F32, "b, 6").input("text_embeds", F32, "b, 8");
+    let refiner = || unet().input("time_ids", F32, "b, 5").input("text_embeds", F32, "b, 8");
+    let instruct = "StableDiffusionXLInstructPix2PixPipeline";
+    // The class, what else its index holds, the denoiser, the zeros for no prompt, and the scaling of a followed image.
+    let rows = [
+        ("StableDiffusionXLPipeline", "", xl(), Some(true), false),
+        ("ORTStableDiffusionXLPipeline", r#", "force_zeros_for_empty_prompt": false"#, xl(), Some(false), false),
+        ("StableDiffusionXLImg2ImgPipeline", "", refiner(), Some(true), false),
+        ("StableDiffusionPipeline", "", unet(), None, false),
+        (instruct, "", xl(), Some(true), false),
+        (instruct, r#", "is_cosxl_edit": false"#, xl(), Some(true), false),
+        (instruct, r#", "is_cosxl_edit": true"#, xl(), Some(true), true),
+        ("StableDiffusionInstructPix2PixPipeline", r#", "is_cosxl_edit": true"#, unet(), None, false),
+    ];
+    for (class, more, denoiser, zeros, scales) in rows {
+        let index = format!(r#"{{"_class_name": "{class}"{more}}}"#);
+        let bundle = legacy().graph("unet/model.onnx", denoiser).put("model_index.json", index).open().unwrap();
+        let found = (bundle.forces_zeros_for_empty_prompt(), bundle.scales_followed_image());
+        assert_eq!(found, (zeros, scales), "{class}{more}");
+    }
 }
 
 #[test]

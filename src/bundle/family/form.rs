@@ -84,7 +84,7 @@ impl Form {
         }
     }
 
-    /// A name for such a denoiser, for messages.
+    /// A description of such a denoiser, for messages.
     pub(super) fn describe(self) -> &'static str {
         match self {
             Self::Unet => "a UNet that attends to tokens and takes no sizes, as those of Stable Diffusion 1 and 2",

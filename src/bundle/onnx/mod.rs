@@ -225,7 +225,7 @@ impl GraphFile {
     }
 }
 
-/// The advice for a link to a missing file: the Hugging Face cache makes the link before the file.
+/// The help for a link to a file that is not there: the Hugging Face cache makes the link before the file.
 pub(super) const INCOMPLETE: &str = "the download is not complete; fetch the model again";
 
 /// Opens a file, telling a dangling link from a missing file.

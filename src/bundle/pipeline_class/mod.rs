@@ -132,6 +132,19 @@ pub fn family_of(name: &str) -> Option<Family> {
     }
 }
 
+/// The scaling factor that the constructor of a family's pipeline class puts into the VAE's configuration, with the class.
+pub fn vae_scaling_factor(family: Family) -> Option<(&'static str, f64)> {
+    table()
+        .iter()
+        .filter(|class| class.family == family)
+        .find_map(|class| Some((class.name, class.vae_scaling_factor?)))
+}
+
+/// True for the name of a class that an exporter put in place of diffusers' own, such as `ORTUnet`.
+pub fn has_exporter_prefix(name: &str) -> bool {
+    PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
 /// The prefixes that exporters put before diffusers' class names.
 const PREFIXES: [&str; 3] = ["Onnx", "ORT", "OV"];
 

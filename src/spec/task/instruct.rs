@@ -15,7 +15,8 @@ pub struct Instruct {
     pub prompting: Prompting,
     /// `image`, required but in a `[[stage]]`: the picture.
     pub image: Picture,
-    /// `image_guidance_scale`, by default 1.5: how strictly the picture is followed, 1 or more; not for Kontext, which is not guided so.
+    /// `image_guidance_scale`: the weight of the image, 1 or more. Absent: the default of the task's pipeline class in
+    /// diffusers, 1.5. Kontext has no such guidance.
     pub image_guidance_scale: Option<f64>,
 }
 

@@ -12,7 +12,7 @@ use crate::spec::writer::{Writer, integer};
 /// names are (height, width) and (top, left).
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Sizes {
-    /// `original_size = [1024, 1024]`: width and height, in this order, before the picture was scaled, in pixels; diffusers'
+    /// `original_size = [1024, 1024]`: width and height, in this order, before the image was scaled, in pixels; diffusers'
     /// `original_size` is (height, width). Absent: those of the image that is made.
     pub original_size: Option<[usize; 2]>,
     /// `crop = [0, 0]`: how much was cut off at the left and at the top, in this order, in pixels; diffusers'

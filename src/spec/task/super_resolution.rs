@@ -12,7 +12,7 @@ pub struct SuperResolution {
     pub prompting: Option<Prompting>,
     /// `image`, required but in a `[[stage]]`: the small picture.
     pub image: Picture,
-    /// `noise_level`, by default 20: how much noise is laid over the small picture, as a timestep of the model's
+    /// `noise_level`, by default 20: the noise that is added to the small image, as a timestep of the model's
     /// low_res_scheduler, for models that are told so; more lets the model invent more. 0 to 1000.
     pub noise_level: Option<usize>,
 }

@@ -1,0 +1,186 @@
+//! The requirements of a task on a model's denoiser.
+
+use super::conditions::ConditionPart;
+use super::flux;
+use crate::bundle::{Bundle, Component, DenoiserContract};
+use crate::error::{Error, Result};
+use crate::scheduler::ForwardProcess;
+use crate::task::Task;
+
+/// The requirements of a task on a model.
+pub(super) struct TaskRequirements<'a> {
+    pub(super) task: &'a dyn Task,
+    pub(super) bundle: &'a Bundle,
+    pub(super) component: &'a Component,
+    pub(super) contract: &'a DenoiserContract,
+    pub(super) wanted_for: &'a str,
+    pub(super) conditions: &'a [ConditionPart],
+}
+
+impl TaskRequirements<'_> {
+    fn at_fault(&self, problem: String, help: &str) -> Error {
+        Error::model(&self.component.graph.path, problem, help)
+    }
+
+    /// The number of channels that the task puts behind the latents, if the graph takes as many.
+    pub(super) fn concatenated(&self) -> Result<usize> {
+        let channels = self.bundle.facts.latent_channels.value;
+        if flux::pictures(self.task, self.bundle, self.contract) > 1 {
+            return Ok(channels);
+        }
+        let Some(taken) = self.contract.in_channels else { return Ok(self.task.concatenated(channels, channels)) };
+        let told: usize = self.conditions.iter().map(ConditionPart::channels).sum();
+        let more = self.task.concatenated(channels, taken.saturating_sub(told)) + told;
+        if taken == channels + more {
+            return Ok(more - told);
+        }
+        Err(self.at_fault(
+            format!(
+                "input {} takes {taken} channels, and {} gives it {}: {channels} of the latents{}",
+                self.contract.sample.name,
+                self.wanted_for,
+                channels + more,
+                if more == 0 { String::new() } else { format!(" and {more} more") }
+            ),
+            match taken.checked_sub(channels) {
+                Some(3) => "such a model enlarges pictures: [task.super-resolution]",
+                Some(more) if more == channels => "such a model follows instructions: [task.instruct]",
+                Some(more) if more == channels + 1 => "such a model fills holes: [task.inpaint]",
+                Some(0) => "choose a task for plain models, such as [task.text-to-image] or [task.inpaint]",
+                _ => "choose the task that the model was made for (`ldm-ort inspect`)",
+            },
+        ))
+    }
+
+    pub(super) fn out_channels(&self) -> Result<()> {
+        let channels = self.bundle.facts.latent_channels.value;
+        match self.contract.out_channels.filter(|&given| given != channels && given != 2 * channels) {
+            None => Ok(()),
+            Some(given) => Err(self.at_fault(
+                format!(
+                    "output {} gives {given} channels, and the first stage's latents have {channels}",
+                    self.contract.output.name
+                ),
+                "denoiser and first stage are not of one model, or [model] latent_channels is wrong",
+            )),
+        }
+    }
+
+    pub(super) fn plain_scaling(&self) -> Result<()> {
+        match self.bundle.facts.latent_statistics {
+            None => Ok(()),
+            Some(_) => Err(Error::model(
+                &self.bundle.dir,
+                "its first stage scales each channel of the latents by itself (latents_mean, latents_std)",
+                "this version scales all channels alike, and would draw wrong pictures",
+            )),
+        }
+    }
+
+    /// Requires that the task tells the denoiser what it takes, and that the denoiser takes what the task tells.
+    pub(super) fn fills_inputs(&self, embeds_classes: bool) -> Result<()> {
+        let Self { contract, task, wanted_for, .. } = self;
+        let has_prompt = task.prompting().is_some();
+        let told_tokens = self.conditions.iter().any(ConditionPart::is_tokens);
+        if task.name() == "conditional" && self.conditions.is_empty() {
+            return Err(Error::input(
+                "task.conditional",
+                "there is no [[condition]] table, and so nothing that the picture is to show",
+                "add one, or choose [task.unconditional]",
+            ));
+        }
+        match &contract.context {
+            Some(context) if !has_prompt && !embeds_classes && !told_tokens => {
+                return Err(self.at_fault(
+                    format!("{wanted_for} has no prompt, and input {} wants the tokens of one", context.name),
+                    match task.name() {
+                        "inpaint" | "super-resolution" => "give the task a prompt",
+                        _ => "choose a task with a prompt, such as [task.text-to-image]",
+                    },
+                ));
+            }
+            None if told_tokens => {
+                return Err(self.at_fault(
+                    "a [[condition]] tells tokens, and no input of this graph takes any".to_owned(),
+                    "leave the condition out, or choose the model it was made for",
+                ));
+            }
+            None if has_prompt => {
+                return Err(self.at_fault(
+                    format!("{wanted_for} has a prompt, and no input of this graph takes its tokens"),
+                    match task.name() {
+                        "inpaint" | "super-resolution" => "leave the prompt out",
+                        _ => "choose [task.unconditional]",
+                    },
+                ));
+            }
+            _ => {}
+        }
+        if task.classes().is_some() && !embeds_classes && contract.class_labels.is_none() {
+            return Err(self.at_fault(
+                format!("{wanted_for} has classes, and this graph takes no class"),
+                "choose [task.unconditional], or a model directory with class_embedder/",
+            ));
+        }
+        let DenoiserContract { context_mask, text_embeds, time_ids, resolution, aspect_ratio, .. } = contract;
+        let sizes = [time_ids, resolution, aspect_ratio];
+        let of_prompts = [text_embeds, context_mask, &contract.timestep_cond, &contract.guidance];
+        let unfilled = of_prompts.into_iter().chain(sizes).flatten().filter(|_| !has_prompt);
+        let classes = contract.class_labels.iter().filter(|_| !task.tells_class());
+        let unfilled: Vec<String> = unfilled.chain(classes).map(ToString::to_string).collect();
+        if !unfilled.is_empty() {
+            return Err(self.at_fault(
+                format!("{wanted_for} has nothing to fill {} with", unfilled.join(", ")),
+                "choose the task that the model was made for (`ldm-ort inspect`)",
+            ));
+        }
+        let sizes = task.prompting().and_then(|prompting| Some((prompting, prompting.sizes.given()?)));
+        if let Some((prompting, key)) = sizes {
+            let is_score = key.ends_with("aesthetic_score") || prompting.sizes.aesthetic_score.is_some();
+            let takes_score = contract.time_ids_width() == Some(5);
+            if contract.time_ids.is_none() || is_score != takes_score && is_score {
+                return Err(Error::input(
+                    format!("task.{}.{key}", task.name()),
+                    "this model is not told such a thing",
+                    "leave the key out; sizes ([width, height], where diffusers has the height first) belong to Stable Diffusion XL, \
+                     aesthetic scores to its refiner",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The forward process of the small picture, for a task with a small picture on a model that is told its noise.
+    pub(super) fn low_res(&self) -> Result<Option<ForwardProcess>> {
+        let key = "task.super-resolution.noise_level";
+        match (&self.contract.class_labels, &self.bundle.low_res_scheduler) {
+            (Some(_), Some(file)) if self.task.name() == "super-resolution" => {
+                let process = ForwardProcess::new(file.class.as_deref().unwrap_or("DDPMScheduler"), &file.config)?;
+                let rows = self.contract.class_rows.unwrap_or(process.len()).min(process.len());
+                let most = self.bundle.index.get("max_noise_level").and_then(serde_json::Value::as_u64).unwrap_or(350);
+                let most = rows.saturating_sub(1).min(most as usize);
+                match self.task.noise_level().filter(|&level| level > most) {
+                    None => Ok(Some(process)),
+                    Some(level) => Err(Error::input(
+                        key,
+                        format!("{level} is more noise than the model was trained on, which is up to {most}"),
+                        "20 is usual",
+                    )),
+                }
+            }
+            (Some(info), None) if self.task.name() == "super-resolution" => Err(Error::model(
+                self.bundle.dir.join("low_res_scheduler/scheduler_config.json"),
+                format!("missing, and input {} is told how much noise lies over the small picture", info.name),
+                "copy the low_res_scheduler/ folder of the checkpoint that was exported",
+            )),
+            _ => match self.task.noise_level() {
+                None => Ok(None),
+                Some(level) => Err(Error::input(
+                    key,
+                    format!("{level} is given, and this model takes the small picture without noise"),
+                    "leave the key out",
+                )),
+            },
+        }
+    }
+}
