@@ -16,8 +16,8 @@ use crate::plan::{DefaultValue, ModelPlan, Plan, Request};
 
 /// Checks a pipeline as far as that goes without running it, and with `--open` opens its graphs too.
 ///
-/// What depends on ONNX Runtime (its providers, the formats and operators it takes) is checked if there is one on this
-/// machine; none is fetched for that.
+/// Everything that depends on ONNX Runtime (its providers, the formats and operators it takes) is checked if there is one
+/// on this machine; none is fetched for that.
 ///
 /// # Errors
 /// Whatever is wrong with the pipeline file, the model directory, the files it names, the runtime or the providers.

@@ -183,7 +183,7 @@ fn read_spec(args: &RunArgs) -> Result<(Spec, Option<Replay>)> {
     }
 }
 
-/// What is written to the file of `--save-latents`.
+/// The content of the file of `--save-latents`, for errors.
 pub(super) const LATENTS: &str = "latents are written as a NumPy array";
 
 /// Fits a plan to this machine, and says which providers are skipped.

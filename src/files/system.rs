@@ -1,4 +1,4 @@
-//! What file systems ask of a program beyond reading and writing, Windows' above all.
+//! Locks, flushes and renames, which Windows restricts more than other systems.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};

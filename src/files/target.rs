@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 /// The most symbolic links that are followed, as in Linux.
 const MOST_LINKS: usize = 40;
 
-/// What a path that the user named leads to.
+/// The place that a path named by the user leads to.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Target {
     /// A regular file or nothing yet: a finished file takes this place.

@@ -1,11 +1,11 @@
-//! What differs between the run that made an image and one that makes it again.
+//! Differences between the run that made an image and one that makes it again.
 
 use std::collections::BTreeMap;
 
 use super::{ENGINE, Record};
 
 impl Record {
-    /// What of the program and the machine is not as it was, a sentence each. Such differences can change values in their
+    /// A sentence for each difference of the program and the machine. Such differences can change values in their
     /// last place, and a new version of the program more.
     pub fn differing_engine(&self, runtime: &str, arithmetic: &str, providers: &[String]) -> Vec<String> {
         let mut differences = Vec::new();
@@ -21,7 +21,7 @@ impl Record {
         differences
     }
 
-    /// What this record cannot tell, being of an older version.
+    /// A warning about the digests that a record of an older version lacks.
     pub fn untold(&self) -> Option<&'static str> {
         (self.schema < 2).then_some(
             "its record is of version 1, without digests of the model's configuration and tokenizer files: if one of them \
@@ -30,7 +30,7 @@ impl Record {
     }
 }
 
-/// Which files are not those of the record, by name, a sentence each. `stage` is put before the names, and may be empty.
+/// A sentence for each file, by name, that is not the record's. `stage` is put before the names, and may be empty.
 pub fn differing_files(stage: &str, then: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Vec<String> {
     let prefix = if stage.is_empty() { String::new() } else { format!("{stage}: ") };
     let of_then = then.iter().filter_map(|(name, digest)| match now.get(name) {

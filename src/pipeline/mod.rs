@@ -54,7 +54,7 @@ struct Drawn {
     paste: Option<Paste>,
     calls: usize,
     evaluations: Evaluations,
-    /// What the request was as it was run.
+    /// The request's settings as it was run.
     settings: Arc<RunSettings>,
     /// Each picture's share of the time that it took.
     seconds: f64,

@@ -126,7 +126,7 @@ impl Cache {
         options: &SessionOptions,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Session> {
-        /// How often an entry is made again that was removed, or is damaged.
+        /// The number of times that an entry is made again if it was removed or is damaged.
         const ATTEMPTS: usize = 4;
         let mut is_made_anew = false;
         for _ in 0..ATTEMPTS {

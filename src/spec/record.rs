@@ -16,7 +16,7 @@ use super::writer::{Writer, absolute};
 use super::{Device, Output, Overrides, Run, Spec};
 use crate::error::Result;
 
-/// How the record in an image names files.
+/// The form in which the record in an image names files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RecordPaths {
     /// `"relative"`: relative to the current directory where they are in it, else by their bare names.
@@ -46,7 +46,7 @@ pub struct RecordedSpec {
     /// The record's names for its files, which a record of the image made again has too: its bytes are then the same,
     /// wherever the files are now.
     pub names: RecordNames,
-    /// What is ignored in the record, a sentence each.
+    /// A sentence for each thing in the record that is ignored.
     pub ignored: Vec<String>,
 }
 
