@@ -2,6 +2,7 @@
 
 mod atomic;
 mod home;
+mod leftovers;
 mod link;
 mod reading;
 mod system;
@@ -15,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 pub(crate) use atomic::{replace, write_new, write_new_or_same, write_whole};
 pub(crate) use home::expand_home;
+pub(crate) use leftovers::remove_leftovers;
 pub(crate) use link::broken_link;
 pub(crate) use reading::{open, read, read_at_most, read_text};
 pub(crate) use system::{flush_to_disk, open_lock_file, rename_folder};

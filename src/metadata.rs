@@ -35,7 +35,7 @@ pub struct Record {
     pub engine: String,
     /// The version of ONNX Runtime.
     pub runtime: String,
-    /// The other influences on rounding: the CPU's instructions, and if graphs were optimized ahead of the run.
+    /// The other causes of rounding: the CPU's instructions, and if graphs were optimized ahead of the run.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub arithmetic: String,
     /// The execution providers asked for, in order of preference.
@@ -88,7 +88,7 @@ pub struct Record {
     /// What was done with the picture after that: the `[[stage]]` tables.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub stages: Vec<StageRecord>,
-    /// Changes that a program made after planning and no pipeline file can state, a sentence each. If there is any, the
+    /// A sentence for each change that a program made after planning and no pipeline file can say. If there is any, the
     /// image cannot be made again from this record.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub unrecorded: Vec<String>,

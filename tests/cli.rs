@@ -449,6 +449,32 @@ fn an_interrupt_stops_a_run_cleanly() {
     assert!(files("") <= 1, "something beside the empty output folder was left: {answer}");
 }
 
+/// A wait for standard input is over with the first Ctrl-C, or the first signal to terminate, which is taken over with it
+/// and, unlike it, not ignored where tests run in a shell's background.
+#[cfg(unix)]
+#[test]
+fn an_interrupt_ends_the_wait_for_standard_input() {
+    use std::time::Duration;
+
+    let folder = tempfile::tempdir().expect("a folder");
+    for command in ["run", "compile"] {
+        let mut program = ldm_ort(folder.path());
+        let mut child = program.args([command, "-"]).stdin(std::process::Stdio::piped()).spawn().expect("it starts");
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(child.try_wait().expect("it is there").is_none(), "{command} does not wait for standard input");
+        let sent = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+        assert!(sent.expect("kill is there").success());
+        let mut left = 100;
+        while child.try_wait().expect("it is there").is_none() && left > 0 {
+            std::thread::sleep(Duration::from_millis(100));
+            left -= 1;
+        }
+        let _ = child.kill();
+        assert!(left > 0, "{command} goes on");
+        assert_eq!(child.wait().expect("it ended").code(), None, "the signal ended it");
+    }
+}
+
 /// The README's first command, but for the release build.
 #[test]
 fn the_shipped_pipeline_draws() {

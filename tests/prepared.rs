@@ -339,6 +339,38 @@ fn a_flipped_bit_in_a_large_file_ends_the_run_before_an_image() {
     assert_eq!((sound.optimised, sound.latents.len()), (0, 2));
 }
 
+/// A pipeline whose graph turned out to be damaged closes it and what it made, so that its next run is a sound one; no
+/// preview shows what a damaged graph makes.
+#[test]
+fn a_pipeline_recovers_from_a_damaged_graph() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let first = run(Some(folder.path()), &[]);
+    for set in [&[][..], &["output.preview=1"]] {
+        flip(folder.path(), "model.weights", |length| length / 2);
+        let Plan { mut model, request, .. } = plan(None, set);
+        let cache = Cache::new(folder.path()).checking_first(0);
+        model.prepared = Some(cache.clone());
+        let mut again = Run { latents: Vec::new(), optimised: 0, warnings: Vec::new() };
+        let previews = std::cell::Cell::new(0);
+        let mut observe = |event: Event<'_>| {
+            match event {
+                Event::Optimizing { .. } => again.optimised += 1,
+                Event::Picture(picture) => again.latents.push(picture.latents.clone()),
+                Event::Preview { .. } => previews.set(previews.get() + 1),
+                _ => {}
+            }
+            ControlFlow::Continue(())
+        };
+        let mut pipeline = Pipeline::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+        let error = pipeline.run(&request, &Cancel::new(), &mut observe).expect_err("the weights are damaged");
+        assert!(error.to_string().contains("is damaged"), "{error}");
+        assert_eq!((cache.damages(), previews.get()), (1, 0));
+        pipeline.run(&request, &Cancel::new(), &mut observe).expect("images");
+        assert_eq!((again.optimised, apart(&first, &again)), (1, 0.0));
+        assert_eq!(previews.get() > 0, !set.is_empty());
+    }
+}
+
 /// What a process that was killed leaves behind is removed by the next that wants the same graph.
 #[test]
 fn what_is_half_written_is_removed() {

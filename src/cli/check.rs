@@ -16,7 +16,8 @@ use crate::plan::{DefaultValue, ModelPlan, Plan, Request};
 
 /// Checks a pipeline as far as that goes without running it, and with `--open` opens its graphs too.
 ///
-/// Checks that depend on ONNX Runtime (its providers, formats and operators) need one on this machine; none is fetched.
+/// Everything that depends on ONNX Runtime (its providers, the formats and operators it takes) is checked if there is one
+/// on this machine; none is fetched for that.
 ///
 /// # Errors
 /// Whatever is wrong with the pipeline file, the model directory, the files it names, the runtime or the providers.
@@ -76,12 +77,17 @@ pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<(
         };
         return output::text(out, &format!("nothing wrong with it, as far as can be told without {without}\n"));
     }
+    open(&mut plan, global, out)
+}
+
+/// Opens all graphs, on the ONNX Runtime of this machine or one that is fetched for that.
+fn open(plan: &mut Plan, global: &Global, out: &mut dyn Write) -> Result<()> {
     let interrupt = Interrupt::install()?;
     let mut progress = Progress::new(global.quiet, interrupt.flag());
-    let runtime = load_runtime(global, &plan, &interrupt)?;
-    fit(&mut plan, &runtime)?;
+    let runtime = load_runtime(global, plan, &interrupt)?;
+    fit(plan, &runtime)?;
     let cancel = interrupt.cancel();
-    Stages::load(&plan, &runtime, &cancel, &mut progress)?.open_all(&plan, &cancel, &mut progress)?;
+    Stages::load(plan, &runtime, &cancel, &mut progress)?.open_all(plan, &cancel, &mut progress)?;
     output::text(out, &format!("its graphs open on ONNX Runtime {}\n", runtime.version()))
 }
 

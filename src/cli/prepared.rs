@@ -35,9 +35,11 @@ pub(super) fn cache(global: &Global) -> Result<Option<Cache>> {
 /// Whatever is wrong with the pipeline, the model directory or the runtime; [`Error::Io`] where the outcome cannot be
 /// kept.
 pub fn compile(args: &CompileArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
+    // As for `ldm-ort run`, Ctrl-C isn't taken over while standard input may be waited for.
+    let spec = load_spec(&args.pipeline, args.overrides.to_overrides())?;
     let interrupt = Interrupt::install()?;
     let mut progress = Progress::new(global.quiet, interrupt.flag());
-    let mut plan = Plan::new(load_spec(&args.pipeline, args.overrides.to_overrides())?)?;
+    let mut plan = Plan::new(spec)?;
     plan.keep_prepared(cache(global)?.as_ref());
     let runtime = load_runtime(global, &plan, &interrupt)?;
     fit(&mut plan, &runtime)?;

@@ -73,7 +73,8 @@ impl Replay {
         warn(self.record.differing_engine(runtime.version(), &arithmetic(plan), &plan.model.device.providers));
     }
 
-    /// Returns the weights that are not those of the record, a sentence each. They are known late: reading them all takes its time.
+    /// A sentence for each of the weights that are not those of the record. They are known late: reading them all takes
+    /// its time.
     pub(super) fn differing_weights(&self, now: &Record) -> Vec<String> {
         let then = &self.record;
         let mut models = vec![("", &then.model_digest, &now.model_digest, &then.weights, &now.weights)];

@@ -32,12 +32,13 @@ use crate::spec::Spec;
 /// # Errors
 /// Whatever is wrong with the pipeline, the model directory, the runtime or the run.
 pub fn run(args: &RunArgs, global: &Global, out: &mut (dyn Write + Send)) -> Result<()> {
+    // Standard input may be waited for, which Ctrl-C ends at once as long as it isn't taken over.
+    let (spec, replay) = read_spec(args)?;
     let interrupt = Interrupt::install()?;
     let mut progress = Progress::new(global.quiet || args.json, interrupt.flag());
     let started = Instant::now();
 
     let mut memory = args.memory.then(Watch::new).transpose()?;
-    let (spec, replay) = read_spec(args)?;
     let mut plan = Plan::new(spec)?;
     if let Some(replay) = &replay {
         replay.prepare(&mut plan)?;
@@ -182,7 +183,7 @@ fn read_spec(args: &RunArgs) -> Result<(Spec, Option<Replay>)> {
     }
 }
 
-/// The contents of the file of `--save-latents`, for messages.
+/// The content of the file of `--save-latents`, for errors.
 pub(super) const LATENTS: &str = "latents are written as a NumPy array";
 
 /// Fits a plan to this machine, and says which providers are skipped.

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempPath;
 
+use super::leftovers::{PREFIX, SUFFIX};
+use super::system::Retries;
 use super::target::{Target, folder_of, target};
 use crate::error::{Error, Result};
 
@@ -117,7 +119,7 @@ impl Finished {
         durable: bool,
     ) -> io::Result<Self> {
         let mut builder = tempfile::Builder::new();
-        builder.prefix(".ldm-ort-").suffix(".part");
+        builder.prefix(PREFIX).suffix(SUFFIX);
         // Temporary files are private by default; this one becomes an ordinary file, whose mode the umask decides.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
@@ -133,27 +135,42 @@ impl Finished {
 
     /// Takes over the permissions of the file that this one is about to replace, if there is one.
     fn keep_permissions_of(&self, path: &Path) -> io::Result<()> {
-        match std::fs::metadata(path) {
-            Ok(there) => std::fs::set_permissions(&self.0, there.permissions()),
-            Err(_) => Ok(()),
+        let Ok(there) = std::fs::metadata(path).map(|there| there.permissions()) else { return Ok(()) };
+        // Some file systems have one mode for all files, and refuse to set any.
+        if std::fs::metadata(&self.0)?.permissions() == there {
+            return Ok(());
         }
+        std::fs::set_permissions(&self.0, there)
     }
 
-    fn replace(self, path: &Path) -> io::Result<()> {
+    fn replace(mut self, path: &Path) -> io::Result<()> {
         if path.is_dir() {
             return Err(ErrorKind::IsADirectory.into());
         }
-        self.0.persist(path).map_err(|e| e.error)
+        let mut retries = Retries::of_renames();
+        loop {
+            match self.0.persist(path) {
+                Err(e) if retries.again(&e.error) => self = Self(e.path),
+                result => return result.map_err(|e| e.error),
+            }
+        }
     }
 
     /// Gives the file the name `path` in one step that fails if anything has that name: a rename that does not replace,
     /// or a hard link. File systems that know neither get [`Finished::claim_empty`].
-    fn claim(self, path: &Path) -> io::Result<Claim> {
-        match self.0.persist_noclobber(path) {
-            Ok(()) => Ok(Claim::Made),
-            Err(e) if e.error.kind() == ErrorKind::AlreadyExists => Ok(Claim::Taken(Self(e.path))),
-            Err(e) if knows_no_links(&e.error) => Self(e.path).claim_empty(path),
-            Err(e) => Err(e.error),
+    fn claim(mut self, path: &Path) -> io::Result<Claim> {
+        let mut retries = Retries::of_renames();
+        loop {
+            return match self.0.persist_noclobber(path) {
+                Ok(()) => Ok(Claim::Made),
+                Err(e) if e.error.kind() == ErrorKind::AlreadyExists => Ok(Claim::Taken(Self(e.path))),
+                Err(e) if retries.again(&e.error) => {
+                    self = Self(e.path);
+                    continue;
+                }
+                Err(e) if knows_no_links(&e.error) => Self(e.path).claim_empty(path),
+                Err(e) => Err(e.error),
+            };
         }
     }
 
@@ -172,7 +189,8 @@ impl Finished {
 
 /// True for the errors of file systems without hard links: FAT, exFAT, many network and user-space ones.
 fn knows_no_links(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied | ErrorKind::InvalidInput)
+    use ErrorKind::{InvalidInput, PermissionDenied, TooManyLinks, Unsupported};
+    matches!(error.kind(), Unsupported | PermissionDenied | InvalidInput | TooManyLinks)
 }
 
 #[cfg(test)]

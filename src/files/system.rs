@@ -1,4 +1,4 @@
-//! The demands of file systems beyond reading and writing, above all of Windows'.
+//! Locks, flushes and renames, which Windows restricts more than other systems.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -19,20 +19,42 @@ pub(crate) fn open_lock_file(path: &Path) -> io::Result<File> {
 
 /// Gives a folder another name, within one file system.
 pub(crate) fn rename_folder(from: &Path, to: &Path) -> io::Result<()> {
-    // Windows refuses while any file within is open, and virus scanners open files right after they are written.
-    let attempts = if cfg!(windows) { 20 } else { 1 };
-    retried(attempts, || std::fs::rename(from, to))
+    retried(&mut Retries::of_renames(), || std::fs::rename(from, to))
 }
 
-/// Repeats work that is refused for lack of permission, up to `attempts` times in all.
-fn retried(attempts: u32, mut work: impl FnMut() -> io::Result<()>) -> io::Result<()> {
-    let mut left = attempts;
+/// Attempts at work that another program may be in the way of for a moment.
+pub(super) struct Retries {
+    left: u32,
+    is_passing: fn(&io::Error) -> bool,
+}
+
+impl Retries {
+    /// Those of renames. Windows refuses them while a file is open elsewhere, and virus scanners open files right after
+    /// they are written.
+    pub(super) fn of_renames() -> Self {
+        Self { left: if cfg!(windows) { 19 } else { 0 }, is_passing: is_refused_by_windows }
+    }
+
+    /// True if the work is to be tried again after this error, which is then waited for.
+    pub(super) fn again(&mut self, error: &io::Error) -> bool {
+        let again = self.left > 0 && (self.is_passing)(error);
+        if again {
+            self.left -= 1;
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        again
+    }
+}
+
+/// True for "access denied", and for the sharing and lock violations of Windows, which have no kind of their own.
+fn is_refused_by_windows(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::PermissionDenied || cfg!(windows) && matches!(error.raw_os_error(), Some(32 | 33))
+}
+
+fn retried(retries: &mut Retries, mut work: impl FnMut() -> io::Result<()>) -> io::Result<()> {
     loop {
-        left -= 1;
         match work() {
-            Err(e) if e.kind() == ErrorKind::PermissionDenied && left > 0 => {
-                std::thread::sleep(Duration::from_millis(50))
-            }
+            Err(e) if retries.again(&e) => {}
             result => return result,
         }
     }
@@ -78,7 +100,8 @@ mod tests {
     fn a_refusal_is_tried_again_and_other_errors_are_not() {
         let run = |attempts: u32, mut answers: Vec<io::Result<()>>| {
             let count = answers.len();
-            let result = retried(attempts, || answers.remove(0)).map_err(|e| e.kind());
+            let mut retries = Retries { left: attempts - 1, ..Retries::of_renames() };
+            let result = retried(&mut retries, || answers.remove(0)).map_err(|e| e.kind());
             (result, count - answers.len())
         };
         let refused = || Err(ErrorKind::PermissionDenied.into());

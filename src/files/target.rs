@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use super::leftovers::{PREFIX, SUFFIX};
 use crate::error::{Error, Result};
 
 /// The most symbolic links that are followed, as in Linux.
@@ -103,6 +104,10 @@ pub(crate) fn require_writable_file(what: &str, path: &Path) -> Result<()> {
     if !folder.is_dir() {
         return Err(no_folder(folder));
     }
+    if file.to_string_lossy().ends_with(std::path::is_separator) {
+        let problem = format!("{} names a folder, expected a file", path.display());
+        return Err(Error::input(what, problem, "leave out the separator at its end, or name a file in it"));
+    }
     let opened = if file.exists() { std::fs::File::options().write(true).open(&file).map(drop) } else { Ok(()) };
     opened.and_then(|()| takes_files(folder)).map_err(|e| unwritable(what, path, &e))
 }
@@ -128,7 +133,7 @@ pub(crate) fn require_writable_folder(what: &str, folder: &Path) -> Result<()> {
 
 /// Creates a file in a folder and removes it: permissions alone do not tell of read-only file systems and quotas.
 fn takes_files(folder: &Path) -> io::Result<()> {
-    tempfile::Builder::new().prefix(".ldm-ort-").suffix(".part").tempfile_in(folder)?.close()
+    tempfile::Builder::new().prefix(PREFIX).suffix(SUFFIX).tempfile_in(folder)?.close()
 }
 
 fn unwritable(what: &str, path: &Path, error: &io::Error) -> Error {
@@ -244,6 +249,7 @@ mod tests {
         for (answer, says) in [
             (file(""), "is a folder"),
             (file("no/new"), "is not a folder"),
+            (file("new/"), "names a folder"),
             (file("file/new"), "is not a folder"),
             (folder("file"), "is a file"),
             (folder("file/a"), "is a file"),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{ENGINE, Record};
 
 impl Record {
-    /// Returns how the program and the machine differ, a sentence each. Such differences can change values in their
+    /// A sentence for each difference of the program and the machine. Such differences can change values in their
     /// last place, and a new version of the program more.
     pub fn differing_engine(&self, runtime: &str, arithmetic: &str, providers: &[String]) -> Vec<String> {
         let mut differences = Vec::new();
@@ -21,7 +21,7 @@ impl Record {
         differences
     }
 
-    /// The limits of a record of an older version.
+    /// A warning about the digests that a record of an older version lacks.
     pub fn untold(&self) -> Option<&'static str> {
         (self.schema < 2).then_some(
             "its record is of version 1, without digests of the model's configuration and tokenizer files: if one of them \
@@ -30,7 +30,7 @@ impl Record {
     }
 }
 
-/// Returns the files that are not those of the record, by name, a sentence each. `stage` is put before the names, and may be empty.
+/// A sentence for each file, by name, that is not the record's. `stage` is put before the names, and may be empty.
 pub fn differing_files(stage: &str, then: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Vec<String> {
     let prefix = if stage.is_empty() { String::new() } else { format!("{stage}: ") };
     let of_then = then.iter().filter_map(|(name, digest)| match now.get(name) {

@@ -1,6 +1,7 @@
 //! Load a pipeline once, run any number of requests, watch every step.
 
 mod batching;
+mod damage;
 mod digests;
 mod observe;
 mod parts;
@@ -25,6 +26,7 @@ use crate::prepared::Entry;
 use crate::session::{Cancel, Runtime};
 use crate::task::{self, Given, Handed, Paste, Stage};
 
+use damage::damages;
 use parts::{Beginning, Decoding, Denoising, Opener, Parts};
 use previews::Watching;
 
@@ -40,6 +42,8 @@ pub struct Pipeline {
     plan: ModelPlan,
     runtime: Runtime,
     parts: Parts,
+    /// The damaged files that the cache had found before the parts were opened.
+    damages: usize,
 }
 
 /// A batch whose latents are done.
@@ -50,7 +54,7 @@ struct Drawn {
     paste: Option<Paste>,
     calls: usize,
     evaluations: Evaluations,
-    /// The request as it was run.
+    /// The request's settings as it was run.
     settings: Arc<RunSettings>,
     /// Each picture's share of the time that it took.
     seconds: f64,
@@ -66,6 +70,7 @@ impl Pipeline {
     /// run takes, [`Error::Interrupted`] when the observer breaks.
     pub fn load(mut plan: ModelPlan, runtime: &Runtime, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Self> {
         let mut parts = Parts::default();
+        let damages = damages(&plan);
         for note in plan.choose_providers(runtime)? {
             stop_if(observer.notice(Event::Warning(note)), None)?;
         }
@@ -81,7 +86,7 @@ impl Pipeline {
             parts.denoising = None;
             plan.measured = batching::rows(&plan, runtime, cancel, observer)?;
         }
-        Ok(Self { plan, runtime: runtime.clone(), parts })
+        Ok(Self { plan, runtime: runtime.clone(), parts, damages })
     }
 
     /// Optimises ahead what can be ([`ModelPlan::prepared`]), and returns what is kept of each graph.
@@ -182,6 +187,7 @@ impl Pipeline {
     ) -> Result<Drawn> {
         self.plan.check_request(request)?;
         OuterPlan::fits(self.plan.outer.as_ref(), request.cache.as_ref())?;
+        self.close_damaged();
         let sizes = Sizes::of(request, &self.plan.model);
         if self.plan.sizes.is_some_and(|opened| opened != sizes) {
             self.plan.sizes = Some(sizes);
@@ -287,6 +293,7 @@ impl Pipeline {
             of,
             preview: preview.as_mut().zip(self.plan.preview.as_ref().map(|preview| preview.every)),
             tiles: self.plan.decoding_tiles(request.tiles).filter(|tiles| tiles.split(height, width)),
+            cache: self.plan.prepared.as_ref(),
             cancel,
             calls: 0,
             took: Duration::ZERO,
@@ -382,12 +389,6 @@ impl Pipeline {
         if !self.parts.stay {
             *part(&mut self.parts) = None;
         }
-    }
-
-    /// Waits until the optimized graphs that were opened are checked, so that no image is handed out that a damaged one
-    /// made.
-    fn wait_checked(&self, cancel: &Cancel) -> Result<()> {
-        self.plan.prepared.as_ref().map_or(Ok(()), |cache| cache.wait_checked(cancel))
     }
 
     /// The pictures that the control networks follow, `[1, 3, h, w]` in [0, 1].

@@ -10,6 +10,7 @@ use crate::denoise::{Step, Watch};
 use crate::error::{Error, Result};
 use crate::image;
 use crate::latent::Preview;
+use crate::prepared::Cache;
 use crate::session::Cancel;
 use crate::tiles::Tiles;
 
@@ -24,6 +25,8 @@ pub(super) struct Watching<'a> {
     pub preview: Option<(&'a mut Preview, usize)>,
     /// The tiles in which a decoder works.
     pub tiles: Option<Tiles>,
+    /// The cache that the graphs may be from.
+    pub cache: Option<&'a Cache>,
     pub cancel: &'a Cancel,
     /// Calls seen.
     pub calls: usize,
@@ -46,6 +49,8 @@ impl Watch for Watching<'_> {
         else {
             return Ok(flow);
         };
+        // A preview is an image too: none is made by a damaged graph.
+        self.cache.map_or(Ok(()), |cache| cache.wait_checked(self.cancel))?;
         for row in 0..estimate.shape().first().copied().unwrap_or_default() {
             let started = Instant::now();
             let one = estimate.slice_axis(Axis(0), Slice::from(row..=row));

@@ -33,7 +33,7 @@ pub struct Recorder {
     inputs: HashMap<PathBuf, String>,
     /// For each stage the component that decodes, where it is not the VAE's own decoder.
     decoders: Vec<Option<String>>,
-    /// How each stage is handed what the one before it made.
+    /// The form in which each stage receives the output of the one before it.
     hands: Vec<&'static str>,
     /// Reads every file of the models, which for a large one takes seconds that the run need not wait for.
     digests: Digesting,
@@ -195,7 +195,7 @@ impl Recorder {
     }
 }
 
-/// The influences on rounding beside ONNX Runtime's version: the CPU's instructions, and if graphs were optimized ahead.
+/// The causes of rounding besides ONNX Runtime's version: the CPU's instructions, and if graphs were optimized ahead.
 pub fn arithmetic(plan: &Plan) -> String {
     let is_optimized = models(plan).any(|model| model.prepared.is_some() && model.device.prepare);
     format!("{}, {}", prepared::processor(), if is_optimized { "optimized graphs" } else { "graphs as stored" })
@@ -227,7 +227,7 @@ fn name_of(model: &Path) -> String {
     model.file_name().unwrap_or(model.as_os_str()).to_string_lossy().into_owned()
 }
 
-/// What came of a `[cache.NAME]` or a `guidance_interval` of these tables, where there is one.
+/// The evaluations that a `[cache.NAME]` or a `guidance_interval` of these tables left, if there is one.
 fn fewer_evaluations(spec: &Spec, evaluations: Option<&Evaluations>) -> Option<FewerEvaluations> {
     let &Evaluations { made, outer, of } = evaluations.filter(|_| spec.asks_for_fewer_evaluations())?;
     let json = |value| match value {

@@ -14,13 +14,15 @@ pub struct Saver {
 }
 
 impl Saver {
-    /// Creates the folder if there is none, so that a wrong path is known before the work is done.
+    /// Creates the folder if there is none, so that a wrong path is known before the work is done, and removes temporary
+    /// files that a killed process left there a day ago or earlier.
     ///
     /// # Errors
     /// As [`Saver::check`]; [`Error::Io`] if the folder cannot be created.
     pub fn new(dir: &Path) -> Result<Self> {
         Self::check(dir)?;
         std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, "creating the folder", e))?;
+        files::remove_leftovers(dir);
         Ok(Self { dir: dir.to_path_buf() })
     }
 

@@ -15,7 +15,7 @@ use crate::files;
 /// Bytes that one checksum is of.
 const BLOCK: usize = 4 << 20;
 
-/// The text before the checksum of a small file, on its last line.
+/// The text before the checksum on the last line of a small file.
 const SEAL: &str = "\n// crc32 ";
 
 /// The checksum of each block of a file.

@@ -25,10 +25,23 @@ struct State {
     waiting: VecDeque<Entry>,
     /// True while the thread runs.
     is_working: bool,
+    /// Damage in entries that have not been made again since.
     damaged: Vec<DamagedFile>,
+    /// The number of damaged files found so far.
+    found: usize,
 }
 
 impl Integrity {
+    /// Takes note that an entry was opened that this process has just made, in place of one that may have been damaged.
+    pub(super) fn made_again(&self, entry: &Entry) {
+        self.lock().damaged.retain(|damaged| !damaged.path.starts_with(entry.folder()));
+    }
+
+    /// The number of damaged files found so far.
+    pub(super) fn found(&self) -> usize {
+        self.lock().found
+    }
+
     /// Checks an entry that was opened, if that has not been done.
     pub(super) fn check_later(this: &Arc<Self>, entry: &Entry) {
         let mut state = this.lock();
@@ -60,7 +73,7 @@ impl Integrity {
                     drop(state);
                     let found = check(&entry, &|| !cancel.is_cancelled());
                     state = self.lock();
-                    state.damaged.extend(found);
+                    state.add(found);
                 }
                 Some(entry) => state.waiting.push_front(entry),
                 None if !state.is_working => return Ok(()),
@@ -76,6 +89,13 @@ impl Integrity {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn add(&mut self, damaged: Option<DamagedFile>) {
+        self.found += usize::from(damaged.is_some());
+        self.damaged.extend(damaged);
     }
 }
 
@@ -95,7 +115,7 @@ fn work(whole: &Weak<Integrity>) {
         drop(this);
         let found = check(&entry, &|| whole.strong_count() > 0);
         let Some(this) = whole.upgrade() else { return };
-        this.lock().damaged.extend(found);
+        this.lock().add(found);
         this.changed.notify_all();
     }
 }

@@ -98,6 +98,12 @@ impl Cache {
         self.integrity.wait(cancel)
     }
 
+    /// The number of damaged files that were found in the background so far. Once it grows, a graph that was opened before
+    /// may be a damaged one.
+    pub fn damages(&self) -> usize {
+        self.integrity.found()
+    }
+
     /// Its folder.
     pub fn folder(&self) -> &Path {
         &self.root
@@ -120,7 +126,7 @@ impl Cache {
         options: &SessionOptions,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<Session> {
-        /// How often an entry is made again that was removed, or is damaged.
+        /// The number of times that an entry is made again if it was removed or is damaged.
         const ATTEMPTS: usize = 4;
         let mut is_made_anew = false;
         for _ in 0..ATTEMPTS {
@@ -135,8 +141,10 @@ impl Cache {
             let error = match kept.entry.open(runtime, graph, options) {
                 Err(error) if !matches!(error, Error::Interrupted { .. }) => error,
                 opened => {
-                    if opened.is_ok() && !kept.is_new {
-                        Integrity::check_later(&self.integrity, &kept.entry);
+                    match (&opened, kept.is_new) {
+                        (Ok(_), true) => self.integrity.made_again(&kept.entry),
+                        (Ok(_), false) => Integrity::check_later(&self.integrity, &kept.entry),
+                        (Err(_), _) => {}
                     }
                     return opened;
                 }

@@ -228,7 +228,7 @@ fn options(table: Table<'_>, takes_none: bool) -> Options {
         } else if let Some(value) = option(&item) {
             if item.is_untrusted() && !is_plain_option(name, &value) {
                 let key = item.key();
-                item.report(format!("could name a file or library, and none is opened because a record says so; if you want it: --set {key}=VALUE"));
+                item.report(format!("is not among the options that a record may set, which open no file or library; if you want it: --set {key}=VALUE"));
             }
             options.insert(name.to_owned(), value);
         }

@@ -1,7 +1,8 @@
 //! Pipelines as the record in an image holds them: written without what belongs to one machine, read without trust.
 //!
 //! Anybody can have made an image, so its record names nothing outside of the current directory: no absolute path, no
-//! `..`, no home folder, no URL, no provider option that is a path. `[output]` says nothing of the image and is ignored.
+//! `..`, no home folder, no URL, and of provider options only those known to be harmless. `[output]` says nothing of the
+//! image and is ignored, and so are the keys that lift a limit: what a machine can take is for its user to say.
 //! Whatever the command line gives anew is the user's own and is not restricted.
 
 use std::collections::HashMap;
@@ -12,10 +13,10 @@ use super::overrides::{dotted, paths_in};
 use super::reader::Reading;
 use super::tree::{Entries, Node, Value};
 use super::writer::{Writer, absolute};
-use super::{Output, Overrides, Spec};
+use super::{Device, Output, Overrides, Run, Spec};
 use crate::error::Result;
 
-/// The form of the file names in an image's record.
+/// The form in which the record in an image names files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RecordPaths {
     /// `"relative"`: relative to the current directory where they are in it, else by their bare names.
@@ -45,7 +46,7 @@ pub struct RecordedSpec {
     /// The record's names for its files, which a record of the image made again has too: its bytes are then the same,
     /// wherever the files are now.
     pub names: RecordNames,
-    /// What is ignored in the record, a sentence each.
+    /// A sentence for each thing in the record that is ignored.
     pub ignored: Vec<String>,
 }
 
@@ -62,13 +63,13 @@ impl RecordNames {
 }
 
 impl Spec {
-    /// Writes the spec as the text that goes into an image's record: as [`Spec::to_toml`], but without `[output]`, and
-    /// with [`RecordPaths::Relative`] also without absolute paths and without provider options that hold paths. Files that
+    /// Writes the spec as the text that goes into an image's record: as [`Spec::to_toml`], but without `[output]` and keys
+    /// that lift a limit, and with [`RecordPaths::Relative`] also without absolute paths and without provider options that hold paths. Files that
     /// an older record has `names` for keep them.
     pub fn to_record(&self, paths: RecordPaths, names: &RecordNames) -> String {
         let mut own = self.clone();
-        own.output = Output::default();
-        own.stages.iter_mut().for_each(|stage| stage.spec.output = Output::default());
+        own.leave_out_unrecorded();
+        own.stages.iter_mut().for_each(|stage| stage.spec.leave_out_unrecorded());
         match paths {
             RecordPaths::Absolute => own.to_toml(),
             RecordPaths::Relative => own.write_to(Writer::of_record(absolute(Path::new(".")), names.clone())),
@@ -84,10 +85,17 @@ impl Spec {
     pub fn from_record(text: &str, image: &Path, overrides: &Overrides) -> Result<RecordedSpec> {
         let (mut ignored, mut named) = (Vec::new(), HashMap::new());
         let spec = Self::parse_as(text, Reading::of_record(image), overrides, |entries| {
-            ignored = take_output(entries);
+            ignored = take_unrecorded(entries);
             named = paths_in(entries).into_iter().map(|(key, path)| (key.join("."), path.to_owned())).collect();
         })?;
         Ok(RecordedSpec { names: RecordNames::new(&named, &spec), spec, ignored })
+    }
+
+    /// Resets what [`take_unrecorded`] takes out of a record.
+    fn leave_out_unrecorded(&mut self) {
+        self.output = Output::default();
+        self.device.overcommit = Device::default().overcommit;
+        self.run.max_input_megapixels = Run::default().max_input_megapixels;
     }
 
     /// Every path the pipeline reads from, by its key: the model directory first.
@@ -116,23 +124,34 @@ impl Spec {
     }
 }
 
-/// Takes `[output]` out of a record and its stages.
-fn take_output(entries: &mut Entries) -> Vec<String> {
-    let sentence = |key: &str| format!("[{key}] in the record is ignored: where images go is for this run to say");
+/// Takes `[output]`, and keys that lift a limit, out of a record and its stages. Returns a sentence for each.
+fn take_unrecorded(entries: &mut Entries) -> Vec<String> {
     let mut ignored = Vec::new();
-    if entries.remove("output").is_some() {
-        ignored.push(sentence("output"));
-    }
+    take_from(entries, "", &mut ignored);
     if let Some(Node { value: Value::Array(stages), .. }) = entries.get_mut("stage") {
         for (at, stage) in stages.iter_mut().enumerate() {
-            if let Value::Table(stage) = &mut stage.value
-                && stage.remove("output").is_some()
-            {
-                ignored.push(sentence(&format!("stage[{at}].output")));
+            if let Value::Table(stage) = &mut stage.value {
+                take_from(stage, &format!("stage[{at}]."), &mut ignored);
             }
         }
     }
     ignored
+}
+
+fn take_from(entries: &mut Entries, prefix: &str, ignored: &mut Vec<String>) {
+    if entries.remove("output").is_some() {
+        ignored.push(format!("[{prefix}output] in the record is ignored: where images go is for this run to say"));
+    }
+    for (table, key) in [("device", "overcommit"), ("run", "max_input_megapixels")] {
+        if let Some(Node { value: Value::Table(inner), .. }) = entries.get_mut(table)
+            && inner.remove(key).is_some()
+        {
+            ignored.push(format!(
+                "{prefix}{table}.{key} in the record is ignored, as it lifts a limit; if this run needs it: --set \
+                 {prefix}{table}.{key}=VALUE"
+            ));
+        }
+    }
 }
 
 /// Says how a path in a record reaches outside of the current directory, if it does. Records travel between systems, so
@@ -152,13 +171,60 @@ pub(super) fn reaches_outside(path: &str) -> Option<&'static str> {
     }
 }
 
-/// True for provider options that a record may hold: words and numbers that cannot name a file.
+/// Options that a record may hold, of any provider: numbers and words that choose a device, a precision or an algorithm.
+/// All others are left out, because some take files, libraries or, as `user_compute_stream`, an address in memory.
+const PLAIN_OPTIONS: [&str; 44] = [
+    "AllowLowPrecisionAccumulationOnGPU",
+    "EnableOnSubgraphs",
+    "MLComputeUnits",
+    "ModelFormat",
+    "RequireStaticInputShapes",
+    "SpecializationStrategy",
+    "arena_extend_strategy",
+    "cudnn_conv1d_pad_to_nc1d",
+    "cudnn_conv_algo_search",
+    "cudnn_conv_use_max_workspace",
+    "device_id",
+    "device_type",
+    "disable_dynamic_shapes",
+    "disable_metacommands",
+    "do_copy_in_default_stream",
+    "enable_cuda_graph",
+    "enable_htp_fp16_precision",
+    "enable_qdq_optimizer",
+    "enable_skip_layer_norm_strict_mode",
+    "fuse_conv_bias",
+    "gpu_mem_limit",
+    "htp_arch",
+    "htp_graph_finalization_optimization_mode",
+    "htp_performance_mode",
+    "intra_op_num_threads",
+    "migraphx_bf16_enable",
+    "migraphx_exhaustive_tune",
+    "migraphx_fp16_enable",
+    "migraphx_fp8_enable",
+    "migraphx_int8_enable",
+    "model_priority",
+    "num_of_threads",
+    "num_streams",
+    "performance_preference",
+    "precision",
+    "prefer_nhwc",
+    "sdpa_kernel",
+    "soc_model",
+    "trt_bf16_enable",
+    "trt_builder_optimization_level",
+    "trt_fp16_enable",
+    "trt_int8_enable",
+    "trt_max_workspace_size",
+    "use_tf32",
+];
+
+/// True for provider options that a record may hold.
 pub(super) fn is_plain_option(name: &str, value: &str) -> bool {
-    const OF_FILES: [&str; 10] = ["path", "dir", "lib", "file", "plugin", "url", "config", "cache", "prefix", "custom"];
-    let name = name.to_ascii_lowercase();
     let is_number = value.parse::<f64>().is_ok();
     let is_word = value.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    (is_number || is_word) && !OF_FILES.iter().any(|word| name.contains(word))
+    (is_number || is_word) && PLAIN_OPTIONS.contains(&name)
 }
 
 /// The path as a record names it: as an older record does, or with `/` between its parts, relative to `root` if it is in
@@ -245,22 +311,57 @@ mod tests {
     }
 
     #[test]
-    fn options_that_could_name_a_file_are_seen() {
-        for (name, value) in
-            [("device_id", "0"), ("arena_extend_strategy", "kSameAsRequested"), ("x", "-1.5"), ("y", "true")]
-        {
+    fn a_record_lifts_no_limit() {
+        let text = "[model]\npath = 'm'\n[task.text-to-image]\nprompt = ''\n[device]\novercommit = true\nthreads = 2\n\
+                    [run]\nmax_input_megapixels = 4000\nseed = 3\n\
+                    [[stage]]\nmodel.path = 'n'\ntask.image-to-image = {}\nrun.max_input_megapixels = 999\n";
+        let read = |set: &[&str]| {
+            let set = set.iter().map(|&set| set.to_owned()).collect();
+            Spec::from_record(text, Path::new("image.png"), &Overrides { set, ..Overrides::default() }).unwrap()
+        };
+        let RecordedSpec { spec, ignored, .. } = read(&[]);
+        let limits = |spec: &Spec| (spec.device.overcommit, spec.run.max_input_megapixels);
+        let usual = (false, Run::default().max_input_megapixels);
+        assert_eq!((limits(&spec), limits(&spec.stages[0].spec)), (usual, usual));
+        assert_eq!((spec.device.threads, spec.run.seed), (Some(2), Some(3)));
+        let keys = ["device.overcommit", "run.max_input_megapixels", "stage[0].run.max_input_megapixels"];
+        assert_eq!(ignored.len(), keys.len());
+        assert!(ignored.iter().zip(keys).all(|(said, key)| said.starts_with(key)), "{ignored:?}");
+        // The command line may, and a record that is written holds nothing that would be ignored.
+        let lifted = read(&["device.overcommit=true", "run.max_input_megapixels=100"]).spec;
+        assert_eq!(limits(&lifted), (true, 100));
+        for paths in [RecordPaths::Relative, RecordPaths::Absolute] {
+            let written = lifted.to_record(paths, &RecordNames::default());
+            assert!(!written.contains("overcommit") && !written.contains("megapixels"), "{written}");
+        }
+    }
+
+    #[test]
+    fn only_options_that_are_known_to_be_harmless_are_plain() {
+        for (name, value) in [
+            ("device_id", "0"),
+            ("arena_extend_strategy", "kSameAsRequested"),
+            ("device_type", "GPU"),
+            ("gpu_mem_limit", "-1.5"),
+        ] {
             assert!(is_plain_option(name, value), "{name}");
         }
         for (name, value) in [
             ("trt_engine_cache_path", "x"),
             ("trt_extra_plugin_lib_paths", "1"),
+            ("trt_dump_ep_context_model", "1"),
             ("backend_path", "QnnHtp"),
             ("load_config", "a"),
             ("device_type", "../x.so"),
             ("device_type", "x.dll"),
             ("endpoint", "http://host"),
+            // Addresses in memory, the first of them called.
+            ("gpu_external_alloc", "140737488355328"),
+            ("user_compute_stream", "1"),
+            ("an_option_of_a_later_version", "1"),
         ] {
             assert!(!is_plain_option(name, value), "{name}");
         }
+        assert!(PLAIN_OPTIONS.is_sorted(), "{PLAIN_OPTIONS:?}");
     }
 }

@@ -14,7 +14,7 @@ pub struct RunArgs {
     #[arg(value_name = "PIPELINE.toml", value_hint = ValueHint::FilePath, value_parser = path())]
     #[arg(required_unless_present = "from", conflicts_with = "from")]
     pub pipeline: Option<PathBuf>,
-    /// Runs the pipeline recorded in a picture that this program made, to the same picture again.
+    /// Runs the pipeline recorded in an image that this program made, to make the same image again.
     #[arg(long, value_name = "PICTURE.png", value_hint = ValueHint::FilePath, value_parser = path())]
     pub from: Option<PathBuf>,
     /// With --from: the model directory, if it is not where the record says. The run says if its files are others.
