@@ -79,21 +79,24 @@ fn control_groups(text: &str) -> Vec<ControlGroup> {
 }
 
 impl ControlGroup {
-    /// Bytes the group may still take: its limit without what it holds, of which file pages that were not used lately are
-    /// given back.
+    /// Bytes the group may still take: its limit minus its usage, of which pages of files are given back. That includes the
+    /// pages used lately: the weights that the run before has mapped are among them.
     fn room(&self, hierarchies: &Path) -> Option<u64> {
-        let (folder, [limit, usage, inactive]) = match self {
+        let (folder, [limit, usage, inactive, active]) = match self {
             Self::V1(path) => (
                 hierarchies.join("memory").join(path),
-                ["memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "],
+                ["memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file ", "total_active_file "],
             ),
-            Self::V2(path) => (hierarchies.join(path), ["memory.max", "memory.current", "inactive_file "]),
+            Self::V2(path) => {
+                (hierarchies.join(path), ["memory.max", "memory.current", "inactive_file ", "active_file "])
+            }
         };
         let read = |name: &str| std::fs::read_to_string(folder.join(name)).ok();
         let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
         let stat = read("memory.stat").unwrap_or_default();
-        let idle = stat.lines().find_map(|line| line.strip_prefix(inactive)?.trim().parse::<u64>().ok());
-        let held = number(usage)?.saturating_sub(idle.unwrap_or(0));
+        let pages = |name: &str| stat.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+        let reclaimable = [inactive, active].into_iter().filter_map(pages).fold(0, u64::saturating_add);
+        let held = number(usage)?.saturating_sub(reclaimable);
         Some(number(limit)?.saturating_sub(held))
     }
 }
@@ -132,7 +135,7 @@ mod tests {
         let inner = [
             ("sys/fs/cgroup/outer/own/memory.max", "9000\n"),
             ("sys/fs/cgroup/outer/own/memory.current", "4000\n"),
-            ("sys/fs/cgroup/outer/own/memory.stat", "anon 1\nfile 2\ninactive_file 500\nactive_file 7\n"),
+            ("sys/fs/cgroup/outer/own/memory.stat", "anon 1\nfile 2\ninactive_file 493\nactive_file 7\n"),
         ];
         let outer = [("sys/fs/cgroup/outer/memory.max", "7000\n"), ("sys/fs/cgroup/outer/memory.current", "6000\n")];
         let unlimited = [("sys/fs/cgroup/outer/memory.max", "max\n"), ("sys/fs/cgroup/outer/memory.current", "6000\n")];
@@ -144,7 +147,7 @@ mod tests {
         let container = [
             ("sys/fs/cgroup/memory/memory.limit_in_bytes", "6000\n"),
             ("sys/fs/cgroup/memory/memory.usage_in_bytes", "5000\n"),
-            ("sys/fs/cgroup/memory/memory.stat", "inactive_file 9\ntotal_inactive_file 1000\n"),
+            ("sys/fs/cgroup/memory/memory.stat", "inactive_file 9\ntotal_inactive_file 600\ntotal_active_file 400\n"),
         ];
         assert_eq!(available(&[&[meminfo, listed][..], &container].concat()), Some(2000));
         let unlimited = [("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"), container[1]];
