@@ -5,7 +5,7 @@
 
 use std::ffi::CStr;
 use std::io::BufRead;
-use std::os::raw::c_int;
+use std::os::raw::{c_int, c_long};
 use std::panic::resume_unwind;
 
 use ::image::metadata::Orientation;
@@ -23,7 +23,7 @@ const EXIF: &[u8] = b"Exif\0\0";
 
 /// The most scans of a file. Each is a pass over the whole image, and may be a few bytes long: a file of a megabyte can hold
 /// a hundred thousand, which take minutes to decode. Encoders write up to some dozens.
-const MOST_SCANS: i64 = 256;
+const MOST_SCANS: c_long = 256;
 
 /// A JPEG file whose header was read.
 pub(super) struct Jpeg<R>(Decompress<R>);
@@ -121,11 +121,11 @@ extern "C-unwind" fn refuse_warnings(info: &mut ffi::jpeg_common_struct, level: 
 }
 
 /// Counts the scans that libjpeg has come upon, in the manager's count of warnings, which nothing else uses.
-fn count_scan(info: &mut ffi::jpeg_common_struct) -> i64 {
+fn count_scan(info: &mut ffi::jpeg_common_struct) -> c_long {
     // SAFETY: as in `code`; libjpeg holds no reference to the manager while it calls.
     unsafe { info.err.as_mut() }.map_or(0, |manager| {
         manager.num_warnings += 1;
-        i64::from(manager.num_warnings)
+        manager.num_warnings
     })
 }
 

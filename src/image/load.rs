@@ -9,7 +9,7 @@ use ::image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits};
 
 use super::Rgb8;
 use super::jpeg::{self, Jpeg};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, count_of};
 use crate::files::open_input;
 use crate::guard::contain;
 
@@ -48,7 +48,7 @@ impl InputLimit {
         }
         Err(Error::input(
             path.display().to_string(),
-            format!("is {width}×{height} pixels; input images of more than {} megapixels are refused", self.megapixels),
+            format!("is {width}×{height} pixels; expected at most {}", count_of(self.megapixels, "megapixel")),
             "scale the image down, or raise [run] max_input_megapixels",
         ))
     }

@@ -15,8 +15,8 @@ impl Plan {
     /// they fit, which a run finds out as it starts.
     ///
     /// # Errors
-    /// [`Error::Input`](crate::Error::Input) naming the file, within [`Error::Stage`](crate::Error::Stage) where it is about
-    /// a `[[stage]]`; [`Error::Several`](crate::Error::Several) where there are several.
+    /// [`Error::Input`] naming the file, within [`Error::Stage`] where it is about
+    /// a `[[stage]]`; [`Error::Several`] where there are several.
     pub fn check_inputs(&self) -> Result<()> {
         let mut wrong = Wrong::default();
         wrong.unless(check(&self.model, &self.request));

@@ -190,7 +190,7 @@ impl ModelPlan {
     /// long for them.
     ///
     /// # Errors
-    /// [`Error::Model`] naming the first id beyond an encoder's embedding.
+    /// [`Error::Model`](crate::error::Error::Model) naming the first id beyond an encoder's embedding.
     pub fn check_prompts(&self, task: &dyn Task) -> Result<Vec<String>> {
         match (&self.text, task.prompting()) {
             (Some(text), Some(prompting)) => {

@@ -33,7 +33,7 @@ pub fn rows() -> Vec<Row> {
             .image_to_image()
             .files(|f| f.picture("in.png", 1_200, 900))
             .change("steps = 5", "steps = 5\nmax_input_megapixels = 1")
-            .says(&["in.png", "1200×900", "more than 1 megapixels"]),
+            .says(&["in.png", "1200×900", "expected at most 1 megapixel"]),
         Row::new("a JPEG that is cut short")
             .image_to_image()
             .change("in.png", "in.jpg")

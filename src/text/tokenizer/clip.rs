@@ -134,9 +134,9 @@ pub(super) fn incomplete<'a>(
     }
     let (token, id) = missing.iter().min_by_key(|(_, id)| *id)?;
     Some(format!(
-        "is not complete: no merge makes \"{token}\" (id {id}); the vocabulary needs {} merges, and {} are missing",
-        merged.len(),
-        missing.len()
+        "is not complete: no merge makes \"{token}\" (id {id}); expected {} merges for the vocabulary, found {}",
+        made.len() + missing.len(),
+        made.len()
     ))
 }
 
