@@ -564,7 +564,7 @@ fn scripts_and_flags_that_are_named_exist() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// What is said at `-v` names the library and its version, without ort's alarm about a newer one.
+/// The log at `-v` names the library and its version, without ort's alarm about a newer one.
 #[test]
 fn more_words_are_no_alarm() {
     let answer = call(&models(), &["-v", "list", "providers"]);

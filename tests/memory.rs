@@ -59,7 +59,7 @@ fn a_graph_is_measured_node_by_node() {
     assert!(free.unknown > 0 && free.activations == 0 && free.weights == plain.weights, "of free axes: {free:?}");
 }
 
-/// What makes many numbers of few counts, whether when the graph is opened or when it runs.
+/// Operators that make many values from a few numbers, when the graph is opened or when it runs.
 #[test]
 fn operators_that_make_large_outputs_count() {
     use writer::{F32, I64, Model};

@@ -35,7 +35,7 @@ fn the_report_names_what_an_issue_needs() {
     }
 }
 
-/// What diffusers draws with the model in half precision, which float32 noise is not.
+/// Half-precision exports name the noise that diffusers draws for them, which float32 noise is not.
 #[test]
 fn noise_in_half_precision_is_named() {
     let variants = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models");
@@ -200,7 +200,7 @@ fn uncommented(text: &str) -> String {
     lines.join("\n")
 }
 
-/// What a file defines itself needs no other library, and what that is made of is looked at.
+/// Operators that a file defines need no other library, and the operators in them are looked at.
 #[test]
 fn operators_of_the_files_own_are_no_obstacles() {
     let graph = read(unet().node("pkg.torch:norm", &["sample"], &["n"]).function("pkg.torch:norm", "Mul")).unwrap();

@@ -383,7 +383,7 @@ impl Task for Own {
     }
 }
 
-/// What no pipeline file can say is named in the record, and `--from` refuses it by that name.
+/// A change that no pipeline file can state is named in the record, and `--from` refuses it by that name.
 #[test]
 fn what_cannot_be_recorded_is_said() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -23,7 +23,7 @@ fn plan_of(file: &Path, set: &[&str]) -> Plan {
     Plan::new(Spec::load(file, &Overrides { set, ..Overrides::default() }).expect("a spec")).expect("a plan")
 }
 
-/// How a run is stopped as soon as it made a number of calls of the denoiser.
+/// The ways to stop a run after a number of calls of the denoiser.
 #[derive(Debug, Clone, Copy)]
 enum Stop {
     /// By the observer, after the call.
@@ -32,7 +32,7 @@ enum Stop {
     Switch,
 }
 
-/// Where a run stands that is stopped after `calls` calls of the denoiser, counted over all of its batches and stages.
+/// The position of a run that is stopped after `calls` calls of the denoiser, counted over all of its batches and stages.
 fn stopped(runtime: &Runtime, plan: &Plan, stop: Stop, calls: usize) -> Error {
     let cancel = Cancel::new();
     let mut stages = Stages::load(plan, runtime, &cancel, &mut Unwatched).expect("it opens");
