@@ -24,7 +24,7 @@ pub enum Error {
         path: PathBuf,
         /// What was expected and what was found.
         problem: String,
-        /// What to do; may be empty.
+        /// The next thing to do; may be empty.
         help: String,
     },
 
@@ -35,7 +35,7 @@ pub enum Error {
         what: String,
         /// What was expected and what was found.
         problem: String,
-        /// What to do; may be empty.
+        /// The next thing to do; may be empty.
         help: String,
     },
 
@@ -48,7 +48,7 @@ pub enum Error {
         key: String,
         /// What was expected and what was found.
         problem: String,
-        /// What to do; may be empty.
+        /// The next thing to do; may be empty.
         help: String,
     },
 
@@ -57,7 +57,7 @@ pub enum Error {
     Runtime {
         /// What was tried and what came of it.
         problem: String,
-        /// What to do; may be empty.
+        /// The next thing to do; may be empty.
         help: String,
     },
 
@@ -68,7 +68,7 @@ pub enum Error {
         provider: String,
         /// What is missing.
         problem: String,
-        /// What to do; may be empty.
+        /// The next thing to do; may be empty.
         help: String,
     },
 
@@ -107,7 +107,7 @@ pub enum Error {
     Memory {
         /// The needed and the free bytes.
         problem: String,
-        /// What to do; may be empty.
+        /// The next thing to do; may be empty.
         help: String,
     },
 

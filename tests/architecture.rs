@@ -205,7 +205,7 @@ fn only_the_command_line_speaks_and_reads_the_environment() {
 #[test]
 fn inputs_are_opened_in_one_place() {
     const WORDS: &[&str] = &["File::open", "fs::read", "fs::read_to_string", "File::options"];
-    /// What the system itself keeps, folders that are synced, and files that were just written.
+    /// Files of the system, folders that are synced, and files that were just written.
     const OTHERS: &[&str] =
         &["memory.rs", "session/options.rs", "session/library/loaded.rs", "session/fetch/mod.rs", "pipeline/save.rs"];
     let mut wrong = Vec::new();

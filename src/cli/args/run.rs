@@ -39,7 +39,7 @@ pub struct RunArgs {
     /// has -full at the end of its name.
     #[arg(long)]
     pub compare: bool,
-    /// What stands over the pipeline file's keys. Last, since the heading of these flags holds for all that follow.
+    /// The flags that override the pipeline file's keys. Last, since the heading of these flags holds for all that follow.
     #[command(flatten)]
     pub overrides: OverrideArgs,
 }
