@@ -32,7 +32,7 @@ fn main() -> ldm_ort::Result<()> {
                         return ControlFlow::Break(());
                     }
                 }
-                Event::Picture(picture) => match recorder.record(picture).and_then(|r| saver.save(picture, "", &r)) {
+                Event::Image(image) => match recorder.record(image).and_then(|r| saver.save(image, "", &r)) {
                     Ok(path) => println!("{}", path.display()),
                     Err(error) => eprintln!("{error}"),
                 },

@@ -1,4 +1,4 @@
-//! Runs latent diffusion models on ONNX Runtime: a model directory and a pipeline.toml go in, pictures come out.
+//! Runs latent diffusion models on ONNX Runtime: a model directory and a pipeline.toml go in, images come out.
 //!
 //! A pipeline passes through three types. A [`Spec`] is the TOML as written, with every key checked. A [`Plan`] is that
 //! spec held against the model directory it names, with every choice made. A [`Pipeline`] has the graphs open and runs
@@ -26,16 +26,16 @@
 //! let runtime = Runtime::load(&RuntimeOptions::default())?;
 //! let cancel = Cancel::new();
 //!
-//! let mut pictures = Vec::new();
+//! let mut images = Vec::new();
 //! let mut watch = |event: Event<'_>| {
-//!     if let Event::Picture(picture) = &event {
-//!         pictures.push(picture.pixels.clone());
+//!     if let Event::Image(image) = &event {
+//!         images.push(image.pixels.clone());
 //!     }
 //!     ControlFlow::Continue(())
 //! };
 //! let mut pipeline = Pipeline::load(plan.model, &runtime, &cancel, &mut watch)?;
 //! pipeline.run(&plan.request, &cancel, &mut watch)?;
-//! assert_eq!((pictures[0].width(), pictures[0].height()), (64, 64));
+//! assert_eq!((images[0].width(), images[0].height()), (64, 64));
 //! # Ok(())
 //! # }
 //! ```
@@ -57,6 +57,7 @@ pub mod conditioner;
 pub mod denoise;
 pub mod error;
 mod files;
+pub mod graph_cache;
 mod guard;
 pub mod image;
 pub mod latent;
@@ -67,7 +68,6 @@ pub mod npy;
 pub mod pipeline;
 pub mod plan;
 pub mod plot;
-pub mod prepared;
 pub mod quantize;
 pub mod rewrite;
 pub mod rng;
@@ -82,8 +82,8 @@ pub mod tiles;
 
 pub use bundle::Bundle;
 pub use error::{Error, Problem, Result, StepPosition};
-pub use pipeline::{Event, Observer, Picture, Pipeline};
-pub use plan::{Plan, Request};
+pub use pipeline::{Event, Image, Observer, Pipeline};
+pub use plan::{Plan, RunPlan};
 pub use session::{Cancel, Runtime, RuntimeOptions};
 pub use spec::{Overrides, Spec};
 

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::autoencoder::Autoencoder;
 use super::component::{Component, ComponentKind};
-use super::first_stage::FirstStage;
 use super::json;
 use super::pipeline_class::{self, Family};
 use super::roles::DenoiserContract;
@@ -110,7 +110,7 @@ pub(super) struct Evidence<'a> {
     pub components: &'a BTreeMap<ComponentKind, Component>,
     pub denoiser: Option<&'a Component>,
     pub contract: Option<&'a DenoiserContract>,
-    pub first_stage: FirstStage,
+    pub autoencoder: Autoencoder,
     pub latent_channels: usize,
     /// Pixels an edge per latent value.
     pub spatial_factor: usize,
@@ -275,7 +275,7 @@ impl Evidence<'_> {
     /// The family of a model that names none.
     fn recognised(&self, form: Form, contract: &DenoiserContract) -> Result<Family, Refusal> {
         self.check_text_encoders()?;
-        let has_vae = self.first_stage != FirstStage::Pixels;
+        let has_vae = self.autoencoder != Autoencoder::Pixels;
         let has = |kind| self.components.contains_key(&kind);
         let taken = |more: usize| contract.in_channels == Some(self.latent_channels.saturating_add(more));
         match form {
@@ -290,7 +290,7 @@ impl Evidence<'_> {
             Form::Unet if !has_vae => {
                 Err(self.nothing_known("a UNet that attends to tokens and no VAE, as DeepFloyd IF has it"))
             }
-            Form::Unet if self.first_stage == FirstStage::Vq || self.reads_bert => Ok(Family::LatentDiffusion),
+            Form::Unet if self.autoencoder == Autoencoder::Vq || self.reads_bert => Ok(Family::LatentDiffusion),
             Form::Unet if self.is_upscaler() => Ok(Family::Upscaler),
             Form::Unet if contract.timestep_cond.is_some() => Ok(Family::LatentConsistency),
             Form::Unet if taken(1) => Ok(Family::StableDiffusionDepth),

@@ -8,9 +8,9 @@ use super::observe::{Event, Observer};
 use super::parts::{self, Opener};
 use super::stop_if;
 use crate::error::{Error, Result};
+use crate::graph_cache::{self, CachedGraph, GraphCache, MeasurementFile, Rows};
 use crate::plan::{self, ModelPlan};
-use crate::prepared::{self, Cache, Entry, Place, Rows};
-use crate::session::{Cancel, Run, Runtime, Session, processor_threads};
+use crate::session::{Cancel, Run, Runtime, Session, cpu_threads};
 use crate::spec::Batching;
 use crate::tensor::{DType, Dim, Tensor, TensorInfo, TensorView};
 
@@ -61,17 +61,17 @@ fn tries_batched(plan: &ModelPlan) -> bool {
 }
 
 /// Where what is measured is remembered, if there is anything to choose.
-fn place(plan: &ModelPlan, runtime: &Runtime) -> Result<Option<Place>> {
+fn place(plan: &ModelPlan, runtime: &Runtime) -> Result<Option<MeasurementFile>> {
     cache(plan).map(|cache| cache.measured(runtime, &plan.denoiser.graph, threads(plan))).transpose()
 }
 
 /// The cache that it is remembered in, if there is anything to choose.
-fn cache(plan: &ModelPlan) -> Option<&Cache> {
+fn cache(plan: &ModelPlan) -> Option<&GraphCache> {
     plan.prepared(plan.denoiser.kind).filter(|_| plan.chooses_rows() && threads(plan) > 1)
 }
 
 fn threads(plan: &ModelPlan) -> usize {
-    plan.threads().unwrap_or_else(processor_threads)
+    plan.threads().unwrap_or_else(cpu_threads)
 }
 
 fn measure(plan: &ModelPlan, runtime: &Runtime, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Option<Rows>> {
@@ -117,7 +117,7 @@ struct Trial<'a> {
     rows: usize,
     cancel: &'a Cancel,
     /// What is kept of the graph, where that was not so before.
-    made: Option<Entry>,
+    made: Option<CachedGraph>,
 }
 
 impl<'a> Trial<'a> {
@@ -146,7 +146,7 @@ impl<'a> Trial<'a> {
         let opening = plan.opening(&plan.denoiser);
         let options = Opener::new(&plan, runtime, cancel, observer).options(&opening);
         let was_kept = cache.keeps(runtime, graph, &opening.passes, &options)?;
-        let mut tell = |event: prepared::Event<'_>| parts::forward(&opening, event, observer, cancel);
+        let mut tell = |event: graph_cache::GraphCacheEvent<'_>| parts::forward(&opening, event, observer, cancel);
         let entry = cache.prepare(runtime, graph, &opening.passes, &options, &mut tell)?;
         let output = plan.model.denoiser.output.name.clone();
         let mut opened = || {

@@ -3,8 +3,8 @@
 use super::Pipeline;
 use super::parts::Parts;
 use crate::error::Result;
+use crate::graph_cache::GraphCache;
 use crate::plan::ModelPlan;
-use crate::prepared::Cache;
 use crate::session::Cancel;
 
 impl Pipeline {
@@ -12,8 +12,8 @@ impl Pipeline {
     pub(super) fn close_damaged(&mut self) {
         let damages = damages(&self.plan);
         if damages != self.damages {
-            let unkept = std::mem::take(&mut self.parts.unkept);
-            self.parts = Parts { stay: self.parts.stay, unkept, ..Parts::default() };
+            let uncached = std::mem::take(&mut self.parts.uncached);
+            self.parts = Parts { stay: self.parts.stay, uncached, ..Parts::default() };
             self.damages = damages;
         }
     }
@@ -27,5 +27,5 @@ impl Pipeline {
 
 /// The damaged files that a plan's cache has found so far.
 pub(super) fn damages(plan: &ModelPlan) -> usize {
-    plan.prepared.as_ref().map_or(0, Cache::damages)
+    plan.prepared.as_ref().map_or(0, GraphCache::damages)
 }

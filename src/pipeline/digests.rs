@@ -6,8 +6,8 @@ use sha2::{Digest, Sha256};
 
 use crate::error::Result;
 use crate::files;
+use crate::graph_cache;
 use crate::plan::ModelPlan;
-use crate::prepared;
 
 /// The digests of a model's files: sha256 in hexadecimal.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -61,7 +61,7 @@ fn weights(plan: &ModelPlan) -> Result<(String, BTreeMap<String, String>)> {
         let number = seen.entry(kind.name()).or_default();
         let name = if *number == 0 { kind.name().to_owned() } else { format!("{}[{number}]", kind.name()) };
         *number += 1;
-        add(kind.name(), name, prepared::digest(plan.prepared.as_ref(), graph)?);
+        add(kind.name(), name, graph_cache::digest(plan.prepared.as_ref(), graph)?);
     }
     for (at, inversion) in plan.text.iter().flat_map(|text| &text.inversions).enumerate() {
         add("embedding", format!("embedding[{at}]"), inversion.digest().to_owned());

@@ -3,9 +3,9 @@
 mod batching;
 mod damage;
 mod digests;
+mod finished_image;
 mod observe;
 mod parts;
-mod picture;
 mod previews;
 mod recorder;
 mod save;
@@ -17,22 +17,22 @@ use std::time::{Duration, Instant};
 
 use ndarray::{ArrayD, Axis, Slice};
 
-use crate::denoise::{Batch, BatchNoise, Cached, Control, Denoiser, Evaluations, GraphDenoiser, Outer, denoise};
+use crate::denoise::{Batch, BatchNoise, Cached, Control, Denoiser, Evaluations, GraphDenoiser, Shallow, denoise};
 use crate::error::{Error, Result, StepPosition};
+use crate::graph_cache::CachedGraph;
 use crate::image;
 use crate::memory;
-use crate::plan::{ControlPart, ModelPlan, OuterPlan, Request, RunSettings, Sizes};
-use crate::prepared::Entry;
+use crate::plan::{ControlPart, ModelPlan, RunPlan, RunSettings, ShallowPlan, Sizes};
 use crate::session::{Cancel, Runtime};
-use crate::task::{self, Given, Handed, Paste, Stage};
+use crate::task::{self, Given, Handed, Paste, TaskContext};
 
 use damage::damages;
 use parts::{Beginning, Decoding, Denoising, Opener, Parts};
 use previews::Watching;
 
 pub use digests::{ModelDigests, configuration_digests, model_digest};
+pub use finished_image::{Image, Timings};
 pub use observe::{Event, Observer, Unwatched};
-pub use picture::{Picture, Timings};
 pub use recorder::{Recorder, arithmetic};
 pub use save::Saver;
 pub use stages::Stages;
@@ -56,7 +56,7 @@ struct Drawn {
     evaluations: Evaluations,
     /// The request's settings as it was run.
     settings: Arc<RunSettings>,
-    /// Each picture's share of the time that it took.
+    /// Each image's share of the time that it took.
     seconds: f64,
 }
 
@@ -89,7 +89,7 @@ impl Pipeline {
         Ok(Self { plan, runtime: runtime.clone(), parts, damages })
     }
 
-    /// Optimises ahead what can be ([`ModelPlan::prepared`]), and returns what is kept of each graph.
+    /// Optimizes ahead what can be ([`ModelPlan::prepared`]), and returns what is kept of each graph.
     ///
     /// # Errors
     /// As [`Pipeline::load`]; [`Error::Io`] besides where something cannot be kept.
@@ -98,13 +98,13 @@ impl Pipeline {
         runtime: &Runtime,
         cancel: &Cancel,
         observer: &mut dyn Observer,
-    ) -> Result<Vec<Entry>> {
+    ) -> Result<Vec<CachedGraph>> {
         let mut plan = plan.clone();
         for note in plan.choose_providers(runtime)? {
             stop_if(observer.notice(Event::Warning(note)), None)?;
         }
         plan.measured = batching::known(&plan, runtime)?;
-        let entries = |plan: &ModelPlan, observer: &mut dyn Observer| -> Result<Vec<Entry>> {
+        let entries = |plan: &ModelPlan, observer: &mut dyn Observer| -> Result<Vec<CachedGraph>> {
             let made = Opener::new(plan, runtime, cancel, observer).prepare();
             made.into_iter().map(|(_, entry)| entry).collect()
         };
@@ -133,28 +133,28 @@ impl Pipeline {
         &self.plan
     }
 
-    /// Makes the pictures of a request, handing each to the observer as soon as it is finished. `cancel` stops the
+    /// Makes the images of a request, handing each to the observer as soon as it is finished. `cancel` stops the
     /// run from another thread, down to the length of one operator.
     ///
     /// # Errors
     /// [`Error::NonFinite`] naming the step, [`Error::Interrupted`], [`Error::Input`] where an input does not fit, and
     /// whatever the graphs fail with.
-    pub fn run(&mut self, request: &Request, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Timings> {
+    pub fn run(&mut self, request: &RunPlan, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Timings> {
         self.make(request, false, cancel, observer)
     }
 
-    /// As [`Pipeline::run`], for the last request: each graph is closed as soon as no picture needs it any more, so that
+    /// As [`Pipeline::run`], for the last request: each graph is closed as soon as no image needs it any more, so that
     /// what it held of the memory is free for those that come after it.
     ///
     /// # Errors
     /// As [`Pipeline::run`].
-    pub fn finish(mut self, request: &Request, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Timings> {
+    pub fn finish(mut self, request: &RunPlan, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Timings> {
         self.make(request, true, cancel, observer)
     }
 
     fn make(
         &mut self,
-        request: &Request,
+        request: &RunPlan,
         is_last: bool,
         cancel: &Cancel,
         observer: &mut dyn Observer,
@@ -168,8 +168,8 @@ impl Pipeline {
             }
             let drawn = self.draw(request, indices.clone(), None, cancel, observer, &mut timings)?;
             for row in 0..indices.len() {
-                let picture = self.decode(request, &drawn, row, cancel, observer, &mut timings)?;
-                stop_if(observer.notice(Event::Picture(&picture)), None)?;
+                let image = self.decode(request, &drawn, row, cancel, observer, &mut timings)?;
+                stop_if(observer.notice(Event::Image(&image)), None)?;
             }
         }
         Ok(timings)
@@ -178,7 +178,7 @@ impl Pipeline {
     /// Makes the latents of one batch. `handed` is what the stage before made for it, where there is one.
     fn draw(
         &mut self,
-        request: &Request,
+        request: &RunPlan,
         indices: Range<usize>,
         handed: Option<Handed<'_>>,
         cancel: &Cancel,
@@ -186,7 +186,7 @@ impl Pipeline {
         timings: &mut Timings,
     ) -> Result<Drawn> {
         self.plan.check_request(request)?;
-        OuterPlan::fits(self.plan.outer.as_ref(), request.cache.as_ref())?;
+        ShallowPlan::fits(self.plan.shallow.as_ref(), request.cache.as_ref())?;
         self.close_damaged();
         let sizes = Sizes::of(request, &self.plan.model);
         if self.plan.sizes.is_some_and(|opened| opened != sizes) {
@@ -194,7 +194,7 @@ impl Pipeline {
             let encodings = self.parts.encodings.clone();
             self.parts = Parts { stay: self.parts.stay, encodings, ..Parts::default() };
         }
-        let of = request.pictures();
+        let of = request.total_images();
         let (first, images) = (indices.start, indices.len());
         let started = Instant::now();
         stop_if(observer.notice(Event::Preparing { first, images, of }), None)?;
@@ -212,7 +212,7 @@ impl Pipeline {
         {
             warnings.push(format!(
                 "the schedule steps between whole timesteps and the denoiser's input {} takes whole ones only, so they \
-                 are rounded; export the model with a float timestep for the exact picture",
+                 are rounded; export the model with a float timestep for the exact image",
                 timestep.name
             ));
         }
@@ -224,9 +224,9 @@ impl Pipeline {
         let encodes = stay || !prompts.iter().all(|prompt| encodings.hold(&texts(prompt)));
         let Beginning { text, class_embedder, conditioners, encoder } = opener.beginning(&mut self.parts, encodes)?;
         let mut opened = opening.elapsed();
-        let mut start = request.task.start(&mut Stage {
+        let mut start = request.task.start(&mut TaskContext {
             model: &self.plan.model,
-            pictures: of,
+            total_images: of,
             first,
             prompts: &prompts,
             sample_shape,
@@ -266,11 +266,11 @@ impl Pipeline {
             stop_if(observer.notice(Event::Warning(warning)), None)?;
         }
         let task::Start { mut sample, begin, condition, guidance, keep, paste } = start;
-        let controlling = self.controlling_pictures(request)?;
+        let controlling = self.controlling_images(request)?;
         let opening = Instant::now();
         self.release(|parts| &mut parts.beginning);
         let mut opener = Opener::new(&self.plan, &self.runtime, cancel, observer);
-        let Denoising { denoiser, outer, controls, preview } = opener.denoising(&mut self.parts)?;
+        let Denoising { denoiser, shallow, controls, preview } = opener.denoising(&mut self.parts)?;
         opened += opening.elapsed();
         let prepared = Instant::now();
         timings.open += opened.as_secs_f64();
@@ -282,7 +282,7 @@ impl Pipeline {
         let controls = controls.iter_mut().zip(&self.plan.controls).zip(&controlling);
         let mut model = model.with_controls(
             controls
-                .map(|((session, part), picture)| Control::new(session, &part.part.contract, picture, part.weight))
+                .map(|((session, part), image)| Control::new(session, &part.part.contract, image, part.weight))
                 .collect(),
         );
         stop_if(observer.notice(Event::Denoising { first, of }), None)?;
@@ -298,9 +298,10 @@ impl Pipeline {
             calls: 0,
             took: Duration::ZERO,
         };
-        let tensor = self.plan.outer.as_ref().map(|outer| outer.tensor.as_str());
-        let outer = outer.as_mut().zip(tensor).filter(|_| request.cache.as_ref().is_some_and(|c| c.branch().is_some()));
-        model = model.with_outer(outer.map(|(session, tensor)| Outer::new(session, tensor)));
+        let tensor = self.plan.shallow.as_ref().map(|shallow| shallow.tensor.as_str());
+        let shallow =
+            shallow.as_mut().zip(tensor).filter(|_| request.cache.as_ref().is_some_and(|c| c.branch().is_some()));
+        model = model.with_outer(shallow.map(|(session, tensor)| Shallow::new(session, tensor)));
         let calls_made = begin..span.end;
         let full = calls_made.len() * guidance.branches().len();
         model = model.with_guidance_interval(request.guidance_interval);
@@ -311,7 +312,7 @@ impl Pipeline {
         };
         denoise(asked, scheduler.as_mut(), &mut sample, calls_made, keep.as_ref(), &mut noise, &mut watch)
             .map_err(|error| of_images(error, first, of))?;
-        let evaluations = Evaluations { made: model.evaluations(), outer: model.outer_evaluations(), of: full };
+        let evaluations = Evaluations { made: model.evaluations(), shallow: model.shallow_evaluations(), of: full };
         let Watching { calls, took: previewed, .. } = watch;
         let denoised = Instant::now();
         timings.preview += previewed.as_secs_f64();
@@ -325,17 +326,17 @@ impl Pipeline {
         Ok(Drawn { indices, latents: sample, paste, calls, evaluations, settings, seconds })
     }
 
-    /// Makes the picture of one row of a batch.
+    /// Makes the image of one row of a batch.
     fn decode(
         &mut self,
-        request: &Request,
+        request: &RunPlan,
         drawn: &Drawn,
         row: usize,
         cancel: &Cancel,
         observer: &mut dyn Observer,
         timings: &mut Timings,
-    ) -> Result<Picture> {
-        let (index, of) = (drawn.indices.start + row, request.pictures());
+    ) -> Result<Image> {
+        let (index, of) = (drawn.indices.start + row, request.total_images());
         let opening = Instant::now();
         let mut opener = Opener::new(&self.plan, &self.runtime, cancel, observer);
         let Decoding { decoder } = opener.decoding(&mut self.parts)?;
@@ -361,7 +362,7 @@ impl Pipeline {
         }
         self.wait_checked(cancel)?;
         let prompt = index / request.images;
-        Ok(Picture {
+        Ok(Image {
             index,
             prompt: request.task.labels().get(prompt).cloned().unwrap_or_default(),
             negative_prompt: request.negative_prompt(prompt).to_owned(),
@@ -391,12 +392,12 @@ impl Pipeline {
         }
     }
 
-    /// The pictures that the control networks follow, `[1, 3, h, w]` in [0, 1].
-    fn controlling_pictures(&self, request: &Request) -> Result<Vec<ArrayD<f32>>> {
+    /// The images that the control networks follow, `[1, 3, h, w]` in [0, 1].
+    fn controlling_images(&self, request: &RunPlan) -> Result<Vec<ArrayD<f32>>> {
         let read = |control: &ControlPart| {
-            let picture =
+            let image =
                 image::resize(&image::load(&control.image, request.input_limit)?, request.width, request.height)?;
-            Ok(image::to_unit_tensor(&picture).into_dyn())
+            Ok(image::to_unit_tensor(&image).into_dyn())
         };
         self.plan.controls.iter().map(read).collect()
     }

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::Picture;
+use super::Image;
 use crate::bundle::ComponentKind;
 use crate::denoise::Step;
 use crate::image::Rgb8;
@@ -16,8 +16,8 @@ pub enum Event<'a> {
     Opening {
         /// Which.
         component: ComponentKind,
-        /// Whether it is the denoiser's outer layers alone, which are a graph of their own where a cache runs them.
-        is_outer: bool,
+        /// Whether it is the denoiser's shallow layers alone, which are a graph of their own where a cache runs them.
+        is_shallow: bool,
         /// The size of its weights in bytes.
         weight_bytes: u64,
         /// The size of the weights opened before it.
@@ -25,18 +25,18 @@ pub enum Event<'a> {
         /// The size of all the pipeline's weights.
         of_bytes: u64,
     },
-    /// A graph is about to be optimised for this machine, which happens once.
+    /// A graph is about to be optimized for this machine, which happens once.
     Optimizing {
         /// Which.
         component: ComponentKind,
-        /// Whether it is the denoiser's outer layers alone.
-        is_outer: bool,
+        /// Whether it is the denoiser's shallow layers alone.
+        is_shallow: bool,
         /// About as much room as it will take, in bytes.
         bytes: u64,
         /// Where it will be kept.
         folder: &'a Path,
     },
-    /// Another process optimises the same graph, and that is waited for.
+    /// Another process optimizes the same graph, and that is waited for.
     WaitingForOptimized {
         /// Which.
         component: ComponentKind,
@@ -50,8 +50,8 @@ pub enum Event<'a> {
     Opened {
         /// Which.
         component: ComponentKind,
-        /// Whether it is the denoiser's outer layers alone.
-        is_outer: bool,
+        /// Whether it is the denoiser's shallow layers alone.
+        is_shallow: bool,
         /// How long it took.
         seconds: f64,
     },
@@ -59,53 +59,53 @@ pub enum Event<'a> {
     Warning(String),
     /// A batch is about to be prepared: prompts encoded, noise drawn.
     Preparing {
-        /// The index of its first picture.
+        /// The index of its first image.
         first: usize,
-        /// Its number of pictures.
+        /// Its number of images.
         images: usize,
-        /// Pictures of the whole request.
+        /// Images of the whole request.
         of: usize,
     },
     /// The first call of the denoiser for a batch is about to be made.
     Denoising {
-        /// The index of the batch's first picture.
+        /// The index of the batch's first image.
         first: usize,
-        /// Pictures of the whole request.
+        /// Images of the whole request.
         of: usize,
     },
     /// A step of a batch was made.
     Step {
-        /// The index of the batch's first picture.
+        /// The index of the batch's first image.
         first: usize,
-        /// Pictures of the whole request.
+        /// Images of the whole request.
         of: usize,
         /// The step.
         step: Step<'a>,
     },
-    /// What a picture would become as the model sees it now; nothing of the run depends on it.
+    /// What an image would become as the model sees it now; nothing of the run depends on it.
     Preview {
-        /// The picture's index.
+        /// The image's index.
         index: usize,
-        /// Pictures of the whole request.
+        /// Images of the whole request.
         of: usize,
         /// The call of the model that it was made after, counted from 1.
         call: usize,
         /// Calls of this run.
         calls: usize,
-        /// Its pixels: as many as the picture will have, or where it is made by a linear map one for each latent.
+        /// Its pixels: as many as the image will have, or where it is made by a linear map one for each latent.
         pixels: &'a Rgb8,
     },
-    /// A picture's latents are about to be decoded.
+    /// An image's latents are about to be decoded.
     Decoding {
-        /// The picture's index.
+        /// The image's index.
         index: usize,
-        /// Pictures of the whole request.
+        /// Images of the whole request.
         of: usize,
     },
-    /// A picture is finished.
-    Picture(&'a Picture),
-    /// A picture is to be kept although a stage goes on with it.
-    Kept(&'a Picture),
+    /// An image is finished.
+    Image(&'a Image),
+    /// An image is to be kept although a stage goes on with it.
+    Kept(&'a Image),
     /// What follows is about one of several models in a row: opening it, or its part of a batch.
     Stage {
         /// The key of its table, such as `stage[0]`, or `base` for the file's own tables.

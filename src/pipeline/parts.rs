@@ -1,4 +1,4 @@
-//! The open graphs of a pipeline, in the order in which a picture needs them.
+//! The open graphs of a pipeline, in the order in which an image needs them.
 
 use std::time::Instant;
 
@@ -7,10 +7,10 @@ use super::stop_if;
 use crate::bundle::{ComponentKind, ConditionerContract, VaeDecoderContract};
 use crate::conditioner::Conditioner;
 use crate::error::{Error, Result};
-use crate::latent::{Decoder, Encoder, LinearColours, Preview};
+use crate::graph_cache::{self, CachedGraph};
+use crate::latent::{Decoder, Encoder, LinearColors, Preview};
 use crate::lora;
 use crate::plan::{ModelPlan, Opening, Part, PreviewSource};
-use crate::prepared::{self, Entry};
 use crate::session::{Cancel, Runtime, Session, SessionOptions};
 use crate::text::{Encodings, TextEncoder, TextEncoders};
 
@@ -24,8 +24,8 @@ pub(super) struct Parts {
     pub stay: bool,
     /// What prompts became, also once the text encoders are closed.
     pub encodings: Encodings,
-    /// What could not be kept optimised, and is opened as it lies.
-    pub unkept: Vec<ComponentKind>,
+    /// What could not be kept optimized, and is opened as it lies.
+    pub uncached: Vec<ComponentKind>,
 }
 
 /// What turns a request into what the denoiser is told.
@@ -39,8 +39,8 @@ pub(super) struct Beginning {
 /// What the loop runs.
 pub(super) struct Denoising {
     pub denoiser: Session,
-    /// The denoiser's outer layers, where a cache runs them alone.
-    pub outer: Option<Session>,
+    /// The denoiser's shallow layers, where a cache runs them alone.
+    pub shallow: Option<Session>,
     pub controls: Vec<Session>,
     pub preview: Option<Preview>,
 }
@@ -76,7 +76,7 @@ impl<'a> Opener<'a> {
         plan.openings().into_iter().chain(preview).collect()
     }
 
-    /// Does now what takes its time: optimises graphs that are to be kept so, and opens all of them where some are not,
+    /// Does now what takes its time: optimizes graphs that are to be kept so, and opens all of them where some are not,
     /// and graphs stay open.
     pub(super) fn load(&mut self, parts: &mut Parts) -> Result<()> {
         self.plan.require_cache()?;
@@ -87,9 +87,9 @@ impl<'a> Opener<'a> {
                 Ok(_) => {}
                 Err(error @ Error::Interrupted { .. }) => return Err(error),
                 Err(error) => {
-                    let warning = format!("{kind} is not kept optimised, and opened as it lies: {error}");
+                    let warning = format!("{kind} is not kept optimized, and opened as it lies: {error}");
                     stop_if(self.observer.notice(Event::Warning(warning)), None)?;
-                    parts.unkept.push(kind);
+                    parts.uncached.push(kind);
                     is_instant = false;
                 }
             }
@@ -103,8 +103,8 @@ impl<'a> Opener<'a> {
         Ok(())
     }
 
-    /// Optimises the graphs that are to be kept so, up to the first that is interrupted.
-    pub(super) fn prepare(&mut self) -> Vec<(ComponentKind, Result<Entry>)> {
+    /// Optimizes the graphs that are to be kept so, up to the first that is interrupted.
+    pub(super) fn prepare(&mut self) -> Vec<(ComponentKind, Result<CachedGraph>)> {
         let mut made = Vec::new();
         for opening in self.openings() {
             let kind = opening.kind;
@@ -126,21 +126,21 @@ impl<'a> Opener<'a> {
     /// What turns a request into what the denoiser is told. Text encoders are left closed where no text is to be encoded
     /// that is not known.
     pub(super) fn beginning<'p>(&mut self, parts: &'p mut Parts, encodes: bool) -> Result<&'p mut Beginning> {
-        let Parts { beginning, unkept, encodings, .. } = parts;
+        let Parts { beginning, uncached, encodings, .. } = parts;
         let is_closed = |open: &Beginning| open.text.as_ref().is_some_and(|text| !text.is_open());
         beginning.take_if(|open| encodes && is_closed(open));
         if beginning.is_none() {
             let plan = self.plan;
             let mut encoders = Vec::new();
             for text in plan.text.iter().filter(|_| encodes).flat_map(|text| &text.encoders) {
-                let session = self.session(&plan.opening(&text.part), unkept)?;
+                let session = self.session(&plan.opening(&text.part), uncached)?;
                 let contract = text.part.contract.clone();
                 let (taken, negative) = (text.taken.clone(), text.negative.clone());
                 let encoder = TextEncoder::new(text.tokenizer.clone(), session, contract, taken, negative, text.style)?;
                 encoders.push((text.group, encoder));
             }
             let mut conditioner = |part: &Part<ConditionerContract>| {
-                let session = self.session(&plan.opening(part), unkept)?;
+                let session = self.session(&plan.opening(part), uncached)?;
                 Ok(Conditioner::new(session, part.contract.clone()))
             };
             let class_embedder = plan.class_embedder.as_ref().map(&mut conditioner).transpose()?;
@@ -149,7 +149,7 @@ impl<'a> Opener<'a> {
             let conditioners = conditioners.collect::<Result<Vec<_>>>()?;
             let encoder = match &plan.encoder {
                 Some(part) => {
-                    let session = self.session(&plan.opening(part), unkept)?;
+                    let session = self.session(&plan.opening(part), uncached)?;
                     Some(Encoder::new(session, part.contract.clone()))
                 }
                 None => None,
@@ -163,15 +163,15 @@ impl<'a> Opener<'a> {
     /// What the loop runs.
     pub(super) fn denoising<'p>(&mut self, parts: &'p mut Parts) -> Result<&'p mut Denoising> {
         let preview = if parts.denoising.is_none() { self.preview(parts)? } else { None };
-        let Parts { denoising, unkept, .. } = parts;
+        let Parts { denoising, uncached, .. } = parts;
         if denoising.is_none() {
             let plan = self.plan;
             let controls = plan.controls.iter().map(|control| &control.part);
-            let controls = controls.map(|part| self.session(&plan.opening(part), unkept));
+            let controls = controls.map(|part| self.session(&plan.opening(part), uncached));
             let controls = controls.collect::<Result<Vec<_>>>()?;
-            let denoiser = self.session(&plan.opening(&plan.denoiser), unkept)?;
-            let outer = plan.outer_opening().map(|opening| self.session(&opening, unkept)).transpose()?;
-            *denoising = Some(Denoising { denoiser, outer, controls, preview });
+            let denoiser = self.session(&plan.opening(&plan.denoiser), uncached)?;
+            let shallow = plan.shallow_opening().map(|opening| self.session(&opening, uncached)).transpose()?;
+            *denoising = Some(Denoising { denoiser, shallow, controls, preview });
         }
         denoising.as_mut().ok_or_else(closed)
     }
@@ -182,7 +182,7 @@ impl<'a> Opener<'a> {
         let Some(preview) = &plan.preview else { return Ok(None) };
         Ok(Some(match &preview.source {
             PreviewSource::Small(part, scaling) => {
-                let session = self.session(&plan.opening(part), &parts.unkept)?;
+                let session = self.session(&plan.opening(part), &parts.uncached)?;
                 Preview::Decoder(Box::new(Decoder::new(session, part.contract.clone(), *scaling, plan.spatial_factor)))
             }
             PreviewSource::Published(map) => Preview::Linear(map.clone()),
@@ -190,7 +190,7 @@ impl<'a> Opener<'a> {
                 Ok(map) => Preview::Linear(map),
                 Err(error @ Error::Interrupted { .. }) => return Err(error),
                 Err(error) => {
-                    // The pictures do not hang on it.
+                    // The images do not hang on it.
                     let warning = format!("there are no previews, since no map could be fitted: {error}");
                     stop_if(self.observer.notice(Event::Warning(warning)), None)?;
                     return Ok(None);
@@ -200,17 +200,17 @@ impl<'a> Opener<'a> {
         }))
     }
 
-    /// A linear map fitted to the decoder: the one that makes the pictures, where it does.
-    fn fitted(&mut self, part: &Part<VaeDecoderContract>, parts: &mut Parts) -> Result<LinearColours> {
+    /// A linear map fitted to the decoder: the one that makes the images, where it does.
+    fn fitted(&mut self, part: &Part<VaeDecoderContract>, parts: &mut Parts) -> Result<LinearColors> {
         let (plan, cancel) = (self.plan, self.cancel);
         let sizes = plan.sizes.map(|sizes| (sizes.width, sizes.height, plan.decoding_tiles(sizes.tiles)));
         let (width, height, tiles) = sizes.unwrap_or((8 * plan.spatial_factor, 8 * plan.spatial_factor, None));
         let [channels, height, width] = plan.sample_shape(width, height);
         let (height, width) = tiles.map_or((height, width), |tiles| tiles.of(height, width));
         let fit =
-            |decoder: &mut Decoder| LinearColours::fit(decoder, channels, [height, width], plan.spatial_factor, cancel);
+            |decoder: &mut Decoder| LinearColors::fit(decoder, channels, [height, width], plan.spatial_factor, cancel);
         if plan.decoder.is_none() {
-            let session = self.session(&plan.opening(part), &parts.unkept)?;
+            let session = self.session(&plan.opening(part), &parts.uncached)?;
             return fit(&mut Decoder::new(session, part.contract.clone(), plan.model.scaling, plan.spatial_factor));
         }
         let map = fit(self.decoding(parts)?.decoder.as_mut().ok_or_else(closed)?);
@@ -222,12 +222,12 @@ impl<'a> Opener<'a> {
 
     /// What turns latents into pixels.
     pub(super) fn decoding<'p>(&mut self, parts: &'p mut Parts) -> Result<&'p mut Decoding> {
-        let Parts { decoding, unkept, .. } = parts;
+        let Parts { decoding, uncached, .. } = parts;
         if decoding.is_none() {
             let plan = self.plan;
             let decoder = match &plan.decoder {
                 Some(part) => {
-                    let session = self.session(&plan.opening(part), unkept)?;
+                    let session = self.session(&plan.opening(part), uncached)?;
                     let (scaling, factor) = (plan.decoder_scaling, plan.spatial_factor);
                     Some(Decoder::new(session, part.contract.clone(), scaling, factor))
                 }
@@ -238,15 +238,15 @@ impl<'a> Opener<'a> {
         decoding.as_mut().ok_or_else(closed)
     }
 
-    fn session(&mut self, opening: &Opening<'_>, unkept: &[ComponentKind]) -> Result<Session> {
+    fn session(&mut self, opening: &Opening<'_>, uncached: &[ComponentKind]) -> Result<Session> {
         let Opening { kind, graph, weight_bytes, .. } = *opening;
         let of_bytes = self.openings().iter().map(|opening| opening.weight_bytes).sum();
-        let (component, is_outer, opened_bytes) = (kind, opening.is_outer, self.opened_bytes);
-        let event = Event::Opening { component, is_outer, weight_bytes, opened_bytes, of_bytes };
+        let (component, is_shallow, opened_bytes) = (kind, opening.is_shallow, self.opened_bytes);
+        let event = Event::Opening { component, is_shallow, weight_bytes, opened_bytes, of_bytes };
         stop_if(self.observer.notice(event), None)?;
         let start = Instant::now();
         let options = self.options(opening);
-        let session = match self.plan.prepared(kind).filter(|_| !unkept.contains(&kind)) {
+        let session = match self.plan.prepared(kind).filter(|_| !uncached.contains(&kind)) {
             Some(cache) => {
                 let (observer, cancel) = (&mut *self.observer, self.cancel);
                 cache.open(self.runtime, graph, &opening.passes, &options, &mut |event| {
@@ -256,11 +256,11 @@ impl<'a> Opener<'a> {
             None => {
                 let mut weights = lora::merge(&self.plan.loras, kind, graph)?;
                 weights.extend(self.plan.learnt(kind, graph)?);
-                prepared::open_unkept(self.runtime, graph, &opening.passes, &options, weights)?
+                graph_cache::open_uncached(self.runtime, graph, &opening.passes, &options, weights)?
             }
         };
         self.opened_bytes += weight_bytes;
-        let opened = Event::Opened { component, is_outer, seconds: start.elapsed().as_secs_f64() };
+        let opened = Event::Opened { component, is_shallow, seconds: start.elapsed().as_secs_f64() };
         stop_if(self.observer.notice(opened), None)?;
         Ok(session)
     }
@@ -274,7 +274,7 @@ impl<'a> Opener<'a> {
             ..self.plan.session_options(opening.kind)
         };
         if self.plan.preview_decoder().is_some_and(|part| part.kind == opening.kind) {
-            // Threads that wait for work after a preview would take the processor from the step that follows.
+            // Threads that wait for work after a preview would take the CPU from the step that follows.
             options.config.push(("session.intra_op.allow_spinning".to_owned(), "0".to_owned()));
         }
         options
@@ -285,14 +285,21 @@ fn closed() -> Error {
     Error::input("pipeline", "a part that was opened is not open", "report this")
 }
 
-/// Tells the observer what is told of a graph being optimised; an observer that breaks cancels that.
-pub(super) fn forward(opening: &Opening<'_>, event: prepared::Event<'_>, observer: &mut dyn Observer, cancel: &Cancel) {
-    let (component, is_outer) = (opening.kind, opening.is_outer);
+/// Tells the observer what is told of a graph being optimized; an observer that breaks cancels that.
+pub(super) fn forward(
+    opening: &Opening<'_>,
+    event: graph_cache::GraphCacheEvent<'_>,
+    observer: &mut dyn Observer,
+    cancel: &Cancel,
+) {
+    let (component, is_shallow) = (opening.kind, opening.is_shallow);
     let event = match event {
-        prepared::Event::Optimizing { bytes, folder } => Event::Optimizing { component, is_outer, bytes, folder },
-        prepared::Event::Waiting { .. } => Event::WaitingForOptimized { component },
-        prepared::Event::NotKept { problem } => {
-            Event::Warning(format!("{} is opened as it lies, not optimised ahead: {problem}", opening.name()))
+        graph_cache::GraphCacheEvent::Optimizing { bytes, folder } => {
+            Event::Optimizing { component, is_shallow, bytes, folder }
+        }
+        graph_cache::GraphCacheEvent::Waiting { .. } => Event::WaitingForOptimized { component },
+        graph_cache::GraphCacheEvent::NotKept { problem } => {
+            Event::Warning(format!("{} is opened as it lies, not optimized ahead: {problem}", opening.name()))
         }
     };
     if observer.notice(event).is_break() {

@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Picture;
+use super::Image;
 use super::digests::ModelDigests;
 use crate::denoise::Evaluations;
 use crate::denoise::cache::Value;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::graph_cache;
 use crate::metadata::{self, CacheRecord, FewerEvaluations, Record, StageRecord};
-use crate::plan::{ModelPlan, Plan, Planned, Request};
-use crate::prepared;
+use crate::plan::{ModelPlan, Plan, Planned, RunPlan};
 use crate::session::Runtime;
 use crate::spec::{RecordNames, Spec};
 use crate::threads::{self, Background};
@@ -65,7 +65,7 @@ impl Recorder {
     }
 
     fn with(plan: &Plan, runtime: String, digests: Digesting) -> Self {
-        let requests: Vec<&Request> =
+        let requests: Vec<&RunPlan> =
             std::iter::once(&plan.request).chain(plan.stages.iter().map(|stage| &stage.request)).collect();
         Self {
             spec: plan.spec.clone(),
@@ -85,14 +85,14 @@ impl Recorder {
     ///
     /// # Errors
     /// [`Error::Io`] if a file of the model cannot be read.
-    pub fn record(&mut self, picture: &Picture) -> Result<Record> {
+    pub fn record(&mut self, image: &Image) -> Result<Record> {
         let digests = self.model_digests()?;
-        let (Some((own, of_stages)), Some(settings)) = (digests.split_first(), picture.settings.first()) else {
+        let (Some((own, of_stages)), Some(settings)) = (digests.split_first(), image.settings.first()) else {
             return Err(Error::input("record", "the image does not tell what it was made with", "report this"));
         };
-        let (whole, unrecorded) = self.as_run(picture);
-        let stages = self.stage_records(picture, &whole, of_stages);
-        let (pipeline, index) = own_spec(&whole, picture);
+        let (whole, unrecorded) = self.as_run(image);
+        let stages = self.stage_records(image, &whole, of_stages);
+        let (pipeline, index) = own_spec(&whole, image);
         let inputs = self.input_digests(&pipeline)?;
         Ok(Record {
             schema: metadata::SCHEMA,
@@ -105,31 +105,31 @@ impl Recorder {
             weights: own.weights.clone(),
             files: own.files.clone(),
             task: settings.task_name.to_owned(),
-            prompt: picture.prompt.clone(),
-            negative_prompt: picture.negative_prompt.clone(),
+            prompt: image.prompt.clone(),
+            negative_prompt: image.negative_prompt.clone(),
             scheduler: settings.scheduler_name.to_owned(),
             steps: settings.steps,
             guidance_scale: settings.guidance_scale,
             strength: settings.strength,
-            seed: picture.seed,
-            width: picture.pixels.width(),
-            height: picture.pixels.height(),
+            seed: image.seed,
+            width: image.pixels.width(),
+            height: image.pixels.height(),
             pipeline: pipeline.to_record(self.spec.output.record_paths, &self.names),
             index,
             decoder: self.decoders.first().cloned().flatten(),
             inputs,
-            fewer_evaluations: fewer_evaluations(&whole, picture.evaluations.first()),
+            fewer_evaluations: fewer_evaluations(&whole, image.evaluations.first()),
             stages,
             unrecorded,
         })
     }
 
     /// The plan's pipeline as it was run for this image, and what no pipeline file can say of that.
-    fn as_run(&self, picture: &Picture) -> (Spec, Vec<String>) {
+    fn as_run(&self, image: &Image) -> (Spec, Vec<String>) {
         let mut whole = self.spec.clone();
         let mut unrecorded = Vec::new();
-        whole.stages.truncate(picture.stages);
-        for (at, (settings, planned)) in picture.settings.iter().zip(&self.planned).enumerate() {
+        whole.stages.truncate(image.stages);
+        for (at, (settings, planned)) in image.settings.iter().zip(&self.planned).enumerate() {
             let stage = at.checked_sub(1);
             let spec = match stage {
                 None => Some(&mut whole),
@@ -144,9 +144,9 @@ impl Recorder {
     }
 
     /// The records of the stages that an image went through.
-    fn stage_records(&self, picture: &Picture, whole: &Spec, digests: &[ModelDigests]) -> Vec<StageRecord> {
-        let settings = picture.settings.iter().skip(1);
-        let own = whole.stages.iter().zip(settings).zip(digests).zip(&self.hands).take(picture.stages);
+    fn stage_records(&self, image: &Image, whole: &Spec, digests: &[ModelDigests]) -> Vec<StageRecord> {
+        let settings = image.settings.iter().skip(1);
+        let own = whole.stages.iter().zip(settings).zip(digests).zip(&self.hands).take(image.stages);
         let own = own.enumerate().map(|(at, (((stage, settings), digests), hand))| StageRecord {
             hand: (*hand).to_owned(),
             model: name_of(&stage.spec.model.path),
@@ -160,7 +160,7 @@ impl Recorder {
             strength: settings.strength,
             denoising_start: settings.denoising_start,
             decoder: self.decoders.get(at + 1).cloned().flatten(),
-            fewer_evaluations: fewer_evaluations(&stage.spec, picture.evaluations.get(at + 1)),
+            fewer_evaluations: fewer_evaluations(&stage.spec, image.evaluations.get(at + 1)),
         });
         own.collect()
     }
@@ -198,7 +198,7 @@ impl Recorder {
 /// The causes of rounding besides ONNX Runtime's version: the CPU's instructions, and if graphs were optimized ahead.
 pub fn arithmetic(plan: &Plan) -> String {
     let is_optimized = models(plan).any(|model| model.prepared.is_some() && model.device.prepare);
-    format!("{}, {}", prepared::processor(), if is_optimized { "optimized graphs" } else { "graphs as stored" })
+    format!("{}, {}", graph_cache::processor(), if is_optimized { "optimized graphs" } else { "graphs as stored" })
 }
 
 /// The models of a plan, that of the file's own tables first.
@@ -208,13 +208,13 @@ fn models(plan: &Plan) -> impl Iterator<Item = &ModelPlan> {
 
 /// The pipeline that makes one image of a request by itself: its prompt alone, its seed. If noise or latents for all
 /// images are in one file the whole pipeline is kept, and the index tells which of its images this one is.
-fn own_spec(whole: &Spec, picture: &Picture) -> (Spec, usize) {
+fn own_spec(whole: &Spec, image: &Image) -> (Spec, usize) {
     let mut own = whole.clone();
-    own.go_through(picture.stages);
+    own.go_through(image.stages);
     if own.shares_a_file() {
-        return (own, picture.index);
+        return (own, image.index);
     }
-    own.keep_only(picture.index, picture.seed);
+    own.keep_only(image.index, image.seed);
     (own, 0)
 }
 
@@ -229,7 +229,7 @@ fn name_of(model: &Path) -> String {
 
 /// The evaluations that a `[cache.NAME]` or a `guidance_interval` of these tables left, if there is one.
 fn fewer_evaluations(spec: &Spec, evaluations: Option<&Evaluations>) -> Option<FewerEvaluations> {
-    let &Evaluations { made, outer, of } = evaluations.filter(|_| spec.asks_for_fewer_evaluations())?;
+    let &Evaluations { made, shallow, of } = evaluations.filter(|_| spec.asks_for_fewer_evaluations())?;
     let json = |value| match value {
         Value::Number(value) => value.into(),
         Value::Whole(value) => value.into(),
@@ -239,5 +239,5 @@ fn fewer_evaluations(spec: &Spec, evaluations: Option<&Evaluations>) -> Option<F
         method: cache.entry().name.to_owned(),
         parameters: cache.parameters().map(|(name, value)| (name.to_owned(), json(value))).collect(),
     });
-    Some(FewerEvaluations { made, outer, of, guidance_interval: spec.task.guidance_interval(), cache })
+    Some(FewerEvaluations { made, shallow, of, guidance_interval: spec.task.guidance_interval(), cache })
 }

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Picture;
+use super::Image;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::metadata::Record;
 
-/// Writes pictures into a folder.
+/// Writes images into a folder.
 #[derive(Debug, Clone)]
 pub struct Saver {
     dir: PathBuf,
@@ -49,9 +49,9 @@ impl Saver {
     ///
     /// # Errors
     /// [`Error::Io`] if the image cannot be written, for example because the disk is full.
-    pub fn save(&self, picture: &Picture, suffix: &str, record: &Record) -> Result<PathBuf> {
-        let stem = format!("{}-{}{suffix}", slug(&picture.prompt), picture.seed);
-        let png = crate::image::encode_png(&picture.pixels, &record.chunks()?)?;
+    pub fn save(&self, image: &Image, suffix: &str, record: &Record) -> Result<PathBuf> {
+        let stem = format!("{}-{}{suffix}", slug(&image.prompt), image.seed);
+        let png = crate::image::encode_png(&image.pixels, &record.chunks()?)?;
         files::write_new_or_same(self.names(stem, ".png"), &png)
     }
 
@@ -63,7 +63,7 @@ impl Saver {
     }
 }
 
-/// The part of a file name that tells pictures apart at a glance: words of the prompt, joined by hyphens.
+/// The part of a file name that tells images apart at a glance: words of the prompt, joined by hyphens.
 fn slug(prompt: &str) -> String {
     const LONGEST: usize = 60;
     let mut slug = String::new();
@@ -82,7 +82,7 @@ fn slug(prompt: &str) -> String {
             slug.push(c);
         }
     }
-    if slug.is_empty() { "picture".to_owned() } else { slug }
+    if slug.is_empty() { "image".to_owned() } else { slug }
 }
 
 #[cfg(test)]
@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn file_names_are_short_and_readable() {
         assert_eq!(slug("A red circle, above: a blue square!"), "a-red-circle-above-a-blue-square");
-        assert_eq!(slug("  "), "picture");
+        assert_eq!(slug("  "), "image");
         assert_eq!(slug("../../etc/passwd"), "etc-passwd");
         assert!(slug(&"long ".repeat(50)).len() <= 60);
         assert!(slug(&"x".repeat(500)).len() <= 60);

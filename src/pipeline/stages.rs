@@ -9,7 +9,7 @@ use super::{Event, Observer, Pipeline, Timings, batches, stop_if};
 use crate::denoise::Evaluations;
 use crate::error::{Error, Result};
 use crate::image::Rgb8;
-use crate::plan::{Plan, Request, RunSettings};
+use crate::plan::{Plan, RunPlan, RunSettings};
 use crate::session::{Cancel, Runtime};
 use crate::spec::Hand;
 use crate::task::{Handed, rows};
@@ -19,11 +19,11 @@ pub struct Stages {
     models: Vec<Pipeline>,
 }
 
-/// What one stage made of one picture.
+/// What one stage made of one image.
 struct Made {
     /// `[1, c, h/f, w/f]`.
     latents: ArrayD<f32>,
-    /// The picture, where anybody wants it.
+    /// The image, where anybody wants it.
     pixels: Option<Rgb8>,
     calls: usize,
     /// One a stage so far.
@@ -63,7 +63,7 @@ impl Stages {
         Ok(())
     }
 
-    /// Makes the pictures of the plan that was loaded, handing each to the observer as soon as its last stage is done
+    /// Makes the images of the plan that was loaded, handing each to the observer as soon as its last stage is done
     /// with it.
     ///
     /// # Errors
@@ -72,7 +72,7 @@ impl Stages {
         self.make(plan, false, cancel, observer)
     }
 
-    /// As [`Stages::run`], for the last time: each graph is closed as soon as no picture needs it any more.
+    /// As [`Stages::run`], for the last time: each graph is closed as soon as no image needs it any more.
     ///
     /// # Errors
     /// As [`Stages::run`].
@@ -111,7 +111,7 @@ struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    /// `before` is what the stage before made of the same pictures.
+    /// `before` is what the stage before made of the same images.
     fn run(&mut self, batch: Range<usize>, before: &[Made], observer: &mut dyn Observer) -> Result<Vec<Made>> {
         let (request, hand) = request_of(self.plan, self.at);
         let mut made = Vec::new();
@@ -138,26 +138,26 @@ impl Stage<'_> {
                     settings,
                     seconds: seconds + drawn.seconds,
                 };
-                if self.keeps() || self.hands_pictures() {
-                    let mut picture = self.model.decode(request, &drawn, row, self.cancel, observer, self.timings)?;
-                    // A picture goes by what the file's own tables say of it, whatever becomes of it.
+                if self.keeps() || self.hands_images() {
+                    let mut image = self.model.decode(request, &drawn, row, self.cancel, observer, self.timings)?;
+                    // An image goes by what the file's own tables say of it, whatever becomes of it.
                     let base = &self.plan.request;
-                    let prompt = picture.index / base.images.max(1);
-                    picture.prompt = base.task.labels().get(prompt).cloned().unwrap_or_default();
-                    picture.negative_prompt = base.negative_prompt(prompt).to_owned();
-                    picture.seed = base.seed_of(picture.index);
-                    picture.stages = self.at;
-                    picture.calls += calls;
-                    picture.evaluations.clone_from(&one.evaluations);
-                    picture.settings.clone_from(&one.settings);
-                    picture.seconds += seconds;
-                    one.seconds = picture.seconds;
+                    let prompt = image.index / base.images.max(1);
+                    image.prompt = base.task.labels().get(prompt).cloned().unwrap_or_default();
+                    image.negative_prompt = base.negative_prompt(prompt).to_owned();
+                    image.seed = base.seed_of(image.index);
+                    image.stages = self.at;
+                    image.calls += calls;
+                    image.evaluations.clone_from(&one.evaluations);
+                    image.settings.clone_from(&one.settings);
+                    image.seconds += seconds;
+                    one.seconds = image.seconds;
                     if self.is_last() {
-                        stop_if(observer.notice(Event::Picture(&picture)), None)?;
+                        stop_if(observer.notice(Event::Image(&image)), None)?;
                     } else if self.keeps() {
-                        stop_if(observer.notice(Event::Kept(&picture)), None)?;
+                        stop_if(observer.notice(Event::Kept(&image)), None)?;
                     }
-                    one.pixels = Some(picture.pixels);
+                    one.pixels = Some(image.pixels);
                 }
                 made.push(one);
             }
@@ -173,13 +173,13 @@ impl Stage<'_> {
         self.plan.spec.folder(self.at).is_some()
     }
 
-    fn hands_pictures(&self) -> bool {
+    fn hands_images(&self) -> bool {
         self.plan.stages.get(self.at).is_some_and(|next| next.hand == Hand::Image)
     }
 }
 
 /// The request of a stage, and how it is handed what the one before it made.
-fn request_of(plan: &Plan, at: usize) -> (&Request, Option<Hand>) {
+fn request_of(plan: &Plan, at: usize) -> (&RunPlan, Option<Hand>) {
     match at.checked_sub(1).and_then(|at| plan.stages.get(at)) {
         None => (&plan.request, None),
         Some(stage) => (&stage.request, Some(stage.hand)),
@@ -188,8 +188,8 @@ fn request_of(plan: &Plan, at: usize) -> (&Request, Option<Hand>) {
 
 fn handed(hand: Hand, made: &[Made]) -> Result<Handed<'_>> {
     match (hand, made) {
-        (Hand::Image, [Made { pixels: Some(pixels), .. }]) => Ok(Handed::Picture(pixels)),
-        (Hand::Image, _) => Err(Error::input("stage", "the stage before it handed on no picture", "report this")),
+        (Hand::Image, [Made { pixels: Some(pixels), .. }]) => Ok(Handed::Image(pixels)),
+        (Hand::Image, _) => Err(Error::input("stage", "the stage before it handed on no image", "report this")),
         (Hand::Latents, made) => {
             let latents: Vec<_> = made.iter().map(|made| made.latents.view()).collect();
             let latents = concatenate(Axis(0), &latents);

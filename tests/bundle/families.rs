@@ -1,6 +1,6 @@
 //! The family of a model, by evidence, and what is refused.
 
-use ldm_ort::bundle::{Bundle, Family, Overrides};
+use ldm_ort::bundle::{Bundle, DirectoryOverrides, Family};
 
 use crate::writer::{Dir, F32, I64, Model, decoder, legacy, text_encoder, unet, unet_with};
 
@@ -113,7 +113,7 @@ fn a_class_that_is_not_known_is_refused_by_name() {
 #[test]
 fn the_pipeline_file_overrides_a_class_that_is_not_known() {
     let open = |dir: &Dir, family| {
-        let overrides = Overrides { family: Some(family), ..Overrides::default() };
+        let overrides = DirectoryOverrides { family: Some(family), ..DirectoryOverrides::default() };
         Bundle::open(dir.path(), &overrides).and_then(|bundle| bundle.family()).map_err(|error| error.to_string())
     };
     let dir = named("MyOwnPipeline", "unet", xl()).put("unet/config.json", r#"{"_class_name": "MyUNet"}"#);

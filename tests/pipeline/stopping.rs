@@ -90,11 +90,11 @@ fn a_request_that_needs_more_than_was_opened_is_refused() {
     let runtime = runtime();
     let image = Cancel::new();
     let open = |plan: &Plan| Pipeline::load(plan.model.clone(), &runtime, &image, &mut Unwatched).expect("it opens");
-    let [text, picture] = [plan("plain", &["run.steps=1"]), plan("image-to-image-80", &["run.steps=2"])];
+    let [text, image] = [plan("plain", &["run.steps=1"]), plan("image-to-image-80", &["run.steps=2"])];
     let mut pipeline = open(&text);
     let run = |pipeline: &mut Pipeline, plan: &Plan| pipeline.run(&plan.request, &Cancel::new(), &mut Unwatched);
     assert_eq!(text.model.encoder.as_ref().map(|part| part.kind), None);
-    let error = run(&mut pipeline, &picture).expect_err("there is no encoder").to_string();
+    let error = run(&mut pipeline, &image).expect_err("there is no encoder").to_string();
     for part in ["task.image-to-image", "VAE encoder", "opened for task.text-to-image", "help: "] {
         assert!(error.contains(part), "{part}: {error}");
     }
@@ -103,8 +103,8 @@ fn a_request_that_needs_more_than_was_opened_is_refused() {
     let error = run(&mut pipeline, &skipping).expect_err("prompts are read in another way").to_string();
     assert!(error.contains("task.text-to-image: reads its prompts in another way"), "{error}");
 
-    let mut pipeline = open(&picture);
-    assert_eq!(picture.model.encoder.as_ref().map(|part| part.kind), Some(ComponentKind::VaeEncoder));
+    let mut pipeline = open(&image);
+    assert_eq!(image.model.encoder.as_ref().map(|part| part.kind), Some(ComponentKind::VaeEncoder));
     run(&mut pipeline, &text).expect("what it needs is open");
-    run(&mut pipeline, &picture).expect("its own");
+    run(&mut pipeline, &image).expect("its own");
 }

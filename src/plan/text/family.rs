@@ -159,7 +159,7 @@ fn masked<'c>(component: &Component, contract: &'c TextEncoderContract, of: Enco
     if contract.attention_mask.is_none() {
         return at_fault(
             "is not: it has no input attention_mask",
-            "export it with one, as scripts/export.py does for PixArt; without, other pictures would be drawn",
+            "export it with one, as scripts/export.py does for PixArt; without, other images would be drawn",
         );
     }
     match &contract.last_hidden_state {

@@ -12,24 +12,24 @@ use super::progress::Progress;
 use super::run::{fit, load_runtime};
 use super::standard_input::load_spec;
 use crate::error::{Error, Result};
+use crate::graph_cache::{CachedGraph, GraphCache, Verified};
 use crate::pipeline::Pipeline;
 use crate::plan::{ModelPlan, Plan};
-use crate::prepared::{Cache, Entry, Verified};
 use crate::session;
 
 /// Where prepared graphs are kept: in the program's folder of the user's cache, or nowhere where LDM_ORT_PREPARE is 0.
 ///
 /// # Errors
 /// [`Error::Runtime`] where the system does not say where that is.
-pub(super) fn cache(global: &Global) -> Result<Option<Cache>> {
+pub(super) fn cache(global: &Global) -> Result<Option<GraphCache>> {
     if std::env::var_os("LDM_ORT_PREPARE").is_some_and(|value| value == "0") {
         return Ok(None);
     }
     let root = session::user_cache(&global.library.to_options(None).env)?;
-    Ok(Some(Cache::new(root.join("graphs"))))
+    Ok(Some(GraphCache::new(root.join("graphs"))))
 }
 
-/// Optimises what a pipeline opens, and lists it.
+/// Optimizes what a pipeline opens, and lists it.
 ///
 /// # Errors
 /// Whatever is wrong with the pipeline, the model directory or the runtime; [`Error::Io`] where the outcome cannot be
@@ -40,7 +40,7 @@ pub fn compile(args: &CompileArgs, global: &Global, out: &mut dyn Write) -> Resu
     let interrupt = Interrupt::install()?;
     let mut progress = Progress::new(global.quiet, interrupt.flag());
     let mut plan = Plan::new(spec)?;
-    plan.keep_prepared(cache(global)?.as_ref());
+    plan.set_graph_cache(cache(global)?.as_ref());
     let runtime = load_runtime(global, &plan, &interrupt)?;
     fit(&mut plan, &runtime)?;
     let models = || std::iter::once(&plan.model).chain(plan.stages.iter().map(|stage| &stage.model));
@@ -53,8 +53,8 @@ pub fn compile(args: &CompileArgs, global: &Global, out: &mut dyn Write) -> Resu
     if left.len() == all.len() {
         return Err(Error::input(
             args.pipeline.display().to_string(),
-            "none of its graphs is one that would be optimised ahead",
-            "that is done for graphs on the processor, with the weights that they store, unless [device] prepare = false",
+            "none of its graphs is one that would be optimized ahead",
+            "that is done for graphs on the CPU, with the weights that they store, unless [device] prepare = false",
         ));
     }
     let mut entries = Vec::new();
@@ -63,7 +63,7 @@ pub fn compile(args: &CompileArgs, global: &Global, out: &mut dyn Write) -> Resu
     }
     progress.clear();
     for name in left {
-        output::say(&format!("{name} is opened as it lies: it is not on the processor, or its weights are changed"));
+        output::say(&format!("{name} is opened as it lies: it is not on the CPU, or its weights are changed"));
     }
     output::text(out, &table(&entries))
 }
@@ -76,7 +76,7 @@ pub fn run(action: &CacheAction, global: &Global, out: &mut dyn Write) -> Result
     let Some(cache) = cache(global)? else { return Ok(()) };
     match action {
         CacheAction::List { json: true } => {
-            let entry = |entry: &Entry| {
+            let entry = |entry: &CachedGraph| {
                 json!({
                     "component": entry.component,
                     "source": entry.source,
@@ -95,7 +95,7 @@ pub fn run(action: &CacheAction, global: &Global, out: &mut dyn Write) -> Result
         }
         CacheAction::List { json: false } => {
             let entries = cache.entries()?;
-            let sum = entries.iter().map(Entry::bytes).sum();
+            let sum = entries.iter().map(CachedGraph::bytes).sum();
             let text = match entries.len() {
                 0 => format!("nothing is kept in {}\n", cache.folder().display()),
                 _ => format!("{}{} in {}\n", table(&entries), HumanBytes(sum), cache.folder().display()),
@@ -114,7 +114,7 @@ pub fn run(action: &CacheAction, global: &Global, out: &mut dyn Write) -> Result
 ///
 /// # Errors
 /// [`Error::Io`] if something is damaged, after all of it was checked.
-fn verify(cache: &Cache, json: bool, out: &mut dyn Write) -> Result<()> {
+fn verify(cache: &GraphCache, json: bool, out: &mut dyn Write) -> Result<()> {
     let interrupt = Interrupt::install()?;
     let mut all = Vec::new();
     cache.verify(&interrupt.cancel(), |verified| all.push(verified.clone()))?;
@@ -156,8 +156,8 @@ fn verify(cache: &Cache, json: bool, out: &mut dyn Write) -> Result<()> {
     Err(Error::io(cache.folder(), "verifying", std::io::Error::new(std::io::ErrorKind::InvalidData, problem)))
 }
 
-fn table(entries: &[Entry]) -> String {
-    let line = |entry: &Entry| {
+fn table(entries: &[CachedGraph]) -> String {
+    let line = |entry: &CachedGraph| {
         let axes: Vec<_> = entry.axes.iter().map(|(name, length)| format!("{name}={length}")).collect();
         let stale = entry.stale().map(|why| format!("  ({why})")).unwrap_or_default();
         format!(

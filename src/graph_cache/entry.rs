@@ -26,7 +26,7 @@ const UNPACKED: &str = "session.disable_prepacking";
 
 /// A prepared graph.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Entry {
+pub struct CachedGraph {
     schema: u32,
     /// Its name: what of graph, runtime, processor and options it belongs to.
     pub key: String,
@@ -81,7 +81,7 @@ impl DamagedFile {
     }
 }
 
-impl Entry {
+impl CachedGraph {
     pub(super) fn new(key: &str, graph: &GraphFile, digest: &str, runtime: &Runtime, options: &SessionOptions) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         Self {

@@ -12,13 +12,13 @@ use crate::threads;
 const WAITING: usize = 4;
 
 /// A thread that does jobs in the order in which they are handed over. It ends with the first that fails.
-pub(super) struct Behind<'scope, T> {
+pub(super) struct BackgroundWriter<'scope, T> {
     jobs: SyncSender<T>,
     thread: ScopedJoinHandle<'scope, Result<()>>,
     waited: Duration,
 }
 
-impl<'scope, T: Send + 'scope> Behind<'scope, T> {
+impl<'scope, T: Send + 'scope> BackgroundWriter<'scope, T> {
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) if the thread can't be started.
     pub(super) fn begin(
@@ -76,7 +76,7 @@ mod tests {
                 done.push(job);
                 Ok(())
             };
-            let mut behind = Behind::begin(scope, work).expect("a thread");
+            let mut behind = BackgroundWriter::begin(scope, work).expect("a thread");
             for job in 0..20 {
                 if behind.hand(job).is_break() {
                     break;
@@ -110,7 +110,8 @@ mod tests {
     #[test]
     fn who_hands_over_nothing_learns_of_a_failure_too() {
         std::thread::scope(|scope| {
-            let mut behind = Behind::begin(scope, |()| Err(Error::input("job", "none", ""))).expect("a thread");
+            let mut behind =
+                BackgroundWriter::begin(scope, |()| Err(Error::input("job", "none", ""))).expect("a thread");
             assert!(behind.flow().is_continue() && behind.hand(()).is_continue());
             while behind.flow().is_continue() {
                 std::thread::yield_now();

@@ -1,8 +1,8 @@
-//! How alike two pictures are.
+//! How alike two images are.
 
 use super::Rgb8;
 
-/// The peak signal-to-noise ratio of two pictures of one size in dB, over all values of all channels; infinite where they
+/// The peak signal-to-noise ratio of two images of one size in dB, over all values of all channels; infinite where they
 /// are the same. `None` where their sizes differ.
 pub fn psnr(one: &Rgb8, other: &Rgb8) -> Option<f64> {
     if (one.width, one.height) != (other.width, other.height) {
@@ -19,9 +19,9 @@ const WINDOW: usize = 11;
 /// The standard deviation of the window's Gaussian.
 const SIGMA: f64 = 1.5;
 
-/// The structural similarity of two pictures of one size, in [-1, 1] (Wang et al. 2004, "Image Quality Assessment: From
+/// The structural similarity of two images of one size, in [-1, 1] (Wang et al. 2004, "Image Quality Assessment: From
 /// Error Visibility to Structural Similarity", equation 13 and section III.C): windows of 11×11 pixels weighted by a
-/// Gaussian of deviation 1.5, K₁ = 0.01, K₂ = 0.03, the mean over all windows that lie within the picture, and that
+/// Gaussian of deviation 1.5, K₁ = 0.01, K₂ = 0.03, the mean over all windows that lie within the image, and that
 /// over the three channels. `None` where their sizes differ, or where they are smaller than a window.
 ///
 /// The numbers are scikit-image's, `structural_similarity(…, gaussian_weights=True, use_sample_covariance=False,
@@ -32,7 +32,7 @@ pub fn ssim(one: &Rgb8, other: &Rgb8) -> Option<f64> {
         return None;
     }
     let channels = (0..3).map(|channel| {
-        let plane = |picture: &Rgb8| picture.pixels().iter().map(|p| f64::from(p[channel])).collect::<Vec<_>>();
+        let plane = |image: &Rgb8| image.pixels().iter().map(|p| f64::from(p[channel])).collect::<Vec<_>>();
         ssim_of(&plane(one), &plane(other), width)
     });
     Some(channels.sum::<f64>() / 3.0)
@@ -82,26 +82,26 @@ fn windowed(plane: &[f64], width: usize) -> Vec<f64> {
 mod tests {
     use super::*;
 
-    fn picture(width: usize, height: usize, value: impl Fn(usize) -> u8) -> Rgb8 {
+    fn image(width: usize, height: usize, value: impl Fn(usize) -> u8) -> Rgb8 {
         Rgb8::new(width, height, (0..width * height * 3).map(value).collect()).unwrap()
     }
 
     #[test]
-    fn a_picture_is_like_itself() {
-        let one = picture(16, 12, |i| (i * 7 % 251) as u8);
+    fn an_image_is_like_itself() {
+        let one = image(16, 12, |i| (i * 7 % 251) as u8);
         assert_eq!(psnr(&one, &one), Some(f64::INFINITY));
         assert!((ssim(&one, &one).unwrap() - 1.0).abs() < 1e-12);
     }
 
     #[test]
     fn a_level_everywhere_is_48_decibels() {
-        let (one, other) = (picture(16, 12, |_| 100), picture(16, 12, |_| 101));
+        let (one, other) = (image(16, 12, |_| 100), image(16, 12, |_| 101));
         assert!((psnr(&one, &other).unwrap() - 48.1308).abs() < 1e-4);
     }
 
     #[test]
     fn what_cannot_be_compared_is_none() {
-        let (small, other) = (picture(10, 20, |_| 0), picture(20, 10, |_| 0));
+        let (small, other) = (image(10, 20, |_| 0), image(20, 10, |_| 0));
         assert_eq!(psnr(&small, &other), None);
         assert_eq!(ssim(&small, &small), None);
         assert_eq!(ssim(&small, &other), None);

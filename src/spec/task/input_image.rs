@@ -1,20 +1,20 @@
-//! The picture that a task begins with.
+//! The image that a task begins with.
 
 use std::path::{Path, PathBuf};
 
 use crate::spec::reader::Table;
 use crate::spec::writer::Writer;
 
-/// The picture that a task begins with.
+/// The image that a task begins with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Picture {
+pub enum InputImage {
     /// `image`: that of a file.
     File(PathBuf),
     /// No `image`, in a `[[stage]]`: what the stage before made.
     Handed,
 }
 
-impl Picture {
+impl InputImage {
     /// The file, where there is one.
     pub fn file(&self) -> Option<&Path> {
         match self {
@@ -27,7 +27,7 @@ impl Picture {
         if table.get("image").is_none() && table.is_in_stage() {
             return Self::Handed;
         }
-        table.require("image", "the path of a picture");
+        table.require("image", "the path of an image");
         Self::File(table.file_path("image").unwrap_or_default())
     }
 

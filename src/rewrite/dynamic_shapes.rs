@@ -40,7 +40,7 @@ struct Changes<'g> {
 /// A graph's file with the shapes of its activations left open; `None` where that changes nothing, or the file is no whole
 /// graph.
 ///
-/// For graphs that are opened without being optimised: what fuses nodes has to know their shapes.
+/// For graphs that are opened without being optimized: what fuses nodes has to know their shapes.
 pub fn loose(file: &[u8]) -> Option<Vec<u8>> {
     let graph = Model::read(file).ok()?.graph?;
     let changes = Changes::of(&graph);

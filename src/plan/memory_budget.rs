@@ -9,16 +9,16 @@ use crate::tiles::Tiles;
 
 /// What is given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Thrift {
+pub struct MemoryBudget {
     /// The rows of a guided call are run one after the other.
     pub denoises_alone: bool,
-    /// The first stage's convolutions are not rewritten in Winograd's form, which takes four times their weights.
+    /// The VAE's convolutions are not rewritten in Winograd's form, which takes four times their weights.
     pub decodes_plainly: bool,
-    /// The tiles in which the first stage's decoder works.
+    /// The tiles in which the VAE's decoder works.
     pub tiles: Option<Tiles>,
 }
 
-/// What a process takes beside its graphs: its code, ONNX Runtime's, and a picture or two.
+/// What a process takes beside its graphs: its code, ONNX Runtime's, and an image or two.
 const BESIDE: u64 = 150 << 20;
 /// What a run takes beside a graph's activations.
 const OF_A_RUN: u64 = 128 << 20;
@@ -39,7 +39,7 @@ impl ModelPlan {
         if !self.openings().iter().all(|opening| self.can_be_prepared(opening.kind)) {
             return Err(Error::input(
                 "device.memory",
-                "is kept to by graphs that are optimised ahead for the processor, and not all of this pipeline's are",
+                "is kept to by graphs that are optimized ahead for the CPU, and not all of this pipeline's are",
                 "leave the key out; or leave out LoRAs, textual inversions and other providers than cpu, and set prepare = \
                  true",
             ));
@@ -62,7 +62,7 @@ impl ModelPlan {
         }
         self.remarks.extend(remarks);
         let denoises_alone = self.denoises_alone(budget)?;
-        self.thrift = Some(Thrift { denoises_alone, ..Thrift::default() });
+        self.memory_budget = Some(MemoryBudget { denoises_alone, ..MemoryBudget::default() });
         self.fit_decoder(budget)
     }
 
@@ -71,11 +71,11 @@ impl ModelPlan {
     /// # Errors
     /// [`Error::Input`] if there is none.
     pub fn require_cache(&self) -> Result<()> {
-        match self.thrift.is_some() && self.prepared.is_none() {
+        match self.memory_budget.is_some() && self.prepared.is_none() {
             false => Ok(()),
             true => Err(Error::input(
                 "device.memory",
-                "is kept to by graphs that are optimised ahead, and there is no cache to keep them in",
+                "is kept to by graphs that are optimized ahead, and there is no cache to keep them in",
                 "leave the key out, or unset LDM_ORT_PREPARE (in a program, give the plan a cache)",
             )),
         }
@@ -90,9 +90,9 @@ impl ModelPlan {
         }
         let need = |callers| {
             let need = self.needed(&self.opening(&self.denoiser), callers)?;
-            // What ONNX Runtime holds for the whole graph it holds while the outer layers run, too.
-            let outer = self.outer_opening().map(|outer| self.needed_beside(&outer, callers));
-            Ok::<_, Error>(need.saturating_add(outer.transpose()?.unwrap_or(0)).saturating_add(beside))
+            // What ONNX Runtime holds for the whole graph it holds while the shallow layers run, too.
+            let shallow = self.shallow_opening().map(|shallow| self.needed_beside(&shallow, callers));
+            Ok::<_, Error>(need.saturating_add(shallow.transpose()?.unwrap_or(0)).saturating_add(beside))
         };
         if need(self.callers() as u64)? <= budget {
             return Ok(false);
@@ -101,7 +101,7 @@ impl ModelPlan {
         Ok(true)
     }
 
-    /// Leaves in `thrift` what the decoder needs given up.
+    /// Leaves in `memory_budget` what the decoder needs given up.
     fn fit_decoder(&mut self, budget: u64) -> Result<()> {
         let (Some(part), Some(sizes)) = (&self.decoder, self.sizes) else { return Ok(()) };
         let kind = part.kind;
@@ -115,8 +115,8 @@ impl ModelPlan {
         let tiles = tiles.into_iter().map(|tiles| (true, Some(tiles)));
         let mut least = u64::MAX;
         for (decodes_plainly, tiles) in [(false, None), (true, None)].into_iter().chain(tiles) {
-            let thrift = self.thrift.get_or_insert_default();
-            (thrift.decodes_plainly, thrift.tiles) = (decodes_plainly, tiles);
+            let memory_budget = self.memory_budget.get_or_insert_default();
+            (memory_budget.decodes_plainly, memory_budget.tiles) = (decodes_plainly, tiles);
             let Some(part) = &self.decoder else { return Ok(()) };
             let need = self.needed(&self.opening(part), 1)?;
             if need <= budget {
@@ -154,15 +154,15 @@ impl ModelPlan {
                 gb(weights),
                 gb(budget)
             ),
-            "allow more, make smaller pictures, or store the weights in fewer bits: ldm-ort quantize",
+            "allow more, make smaller images, or store the weights in fewer bits: ldm-ort quantize",
         ))
     }
 
-    /// What is to be known of what was given up, where it shows in the picture.
-    pub(super) fn thrift_warning(&self) -> Option<String> {
-        let tiles = self.thrift?.tiles?;
+    /// What is to be known of what was given up, where it shows in the image.
+    pub(super) fn memory_budget_warning(&self) -> Option<String> {
+        let tiles = self.memory_budget?.tiles?;
         Some(format!(
-            "to keep within device.memory the picture is decoded in tiles of {}×{} pixels, each of which is normalised by \
+            "to keep within device.memory the image is decoded in tiles of {}×{} pixels, each of which is normalised by \
              itself: it differs a little from one decoded whole",
             tiles.size * self.spatial_factor,
             tiles.size * self.spatial_factor

@@ -4,14 +4,14 @@ use super::Call;
 
 /// A part of a run, in shares of its calls of the model: 0 is its beginning, 1 its end.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Share {
+pub struct RunInterval {
     /// Where it begins, in [0, 1].
     pub start: f64,
     /// Where it ends, in [0, 1], not before it begins.
     pub end: f64,
 }
 
-impl Share {
+impl RunInterval {
     /// Whether a call lies in it as a whole: call `i` of `n` stands from `i / n` to `(i + 1) / n`.
     pub fn holds(&self, call: Call) -> bool {
         self.holds_part(call.index, call.of)
@@ -36,7 +36,7 @@ mod tests {
     #[test]
     fn a_share_holds_the_calls_that_lie_in_it_as_a_whole() {
         let held = |start, end, of| -> Vec<usize> {
-            (0..of).filter(|&index| Share { start, end }.holds_part(index, of)).collect()
+            (0..of).filter(|&index| RunInterval { start, end }.holds_part(index, of)).collect()
         };
         assert_eq!(held(0.0, 1.0, 3), [0, 1, 2]);
         assert_eq!(held(0.15, 0.95, 20), (3..19).collect::<Vec<_>>());

@@ -1,4 +1,4 @@
-//! What is done while pictures are made: texts encoded once, pictures written in their order.
+//! What is done while images are made: texts encoded once, images written in their order.
 
 use std::io::{BufRead, BufReader};
 use std::ops::ControlFlow;
@@ -20,7 +20,7 @@ struct Made {
     timings: Timings,
 }
 
-/// Runs a pipeline file, one picture a batch, with its parts kept open or not.
+/// Runs a pipeline file, one image a batch, with its parts kept open or not.
 fn make(runtime: &Runtime, file: &Path, keep: bool, set: &[&str]) -> Made {
     let set = set.iter().map(|set| (*set).to_owned()).chain([format!("device.keep={keep}")]);
     let overrides = Overrides { steps: Some(2), set: set.collect(), ..Overrides::default() };
@@ -30,7 +30,7 @@ fn make(runtime: &Runtime, file: &Path, keep: bool, set: &[&str]) -> Made {
     let mut watch = |event: Event<'_>| {
         match event {
             Event::Opened { component: ComponentKind::TextEncoder | ComponentKind::TextEncoder2, .. } => opened += 1,
-            Event::Picture(picture) => latents.push(picture.latents.clone()),
+            Event::Image(image) => latents.push(image.latents.clone()),
             _ => {}
         }
         ControlFlow::Continue(())
@@ -42,7 +42,7 @@ fn make(runtime: &Runtime, file: &Path, keep: bool, set: &[&str]) -> Made {
 }
 
 /// However many batches there are, each text is encoded once, and its encoder opened once, also where it is closed in
-/// between; the pictures are the same to the bit.
+/// between; the images are the same to the bit.
 #[test]
 fn each_text_is_encoded_once() {
     let runtime = Runtime::load(&LibraryArgs::default().to_options(None)).expect("an ONNX Runtime is found or fetched");
@@ -50,7 +50,7 @@ fn each_text_is_encoded_once() {
     let family = |name: &str| families.join(name).join("pipeline.toml");
     let three = "task.text-to-image.prompt=['a cat', 'a dog', 'a cat']";
     let unguided = "task.text-to-image.guidance_scale=1.0";
-    for (file, set, pictures, texts, encoders) in [
+    for (file, set, images, texts, encoders) in [
         (case("plain"), &["run.images=3"][..], 3, 2, 1),
         (case("plain"), &["run.images=3", unguided], 3, 1, 1),
         // Two prompts and one empty negative prompt.
@@ -64,7 +64,7 @@ fn each_text_is_encoded_once() {
         let [open, closed] = [true, false].map(|keep| make(&runtime, &file, keep, set));
         for made in [&open, &closed] {
             let told = format!("{} {set:?}", file.display());
-            assert_eq!(made.latents.len(), pictures, "{told}");
+            assert_eq!(made.latents.len(), images, "{told}");
             assert_eq!(made.timings.texts, texts, "{told}");
             assert_eq!(made.opened, encoders, "{told}");
         }
@@ -96,7 +96,7 @@ fn texts_are_remembered_from_run_to_run() {
     assert_eq!(told, [(2, 1), (0, 0), (1, 1), (0, 0)]);
 }
 
-/// A program that is to draw 2000 pictures, what it printed first, and how it ended after `disturb`. The pictures found in
+/// A program that is to draw 2000 images, what it printed first, and how it ended after `disturb`. The images found in
 /// `folder` are whole, and those that it told of, in the order of their seeds.
 fn disturbed(folder: &str, disturb: impl FnOnce(&Path, u32)) -> Answer {
     let scratch = tempfile::tempdir().expect("a folder");
@@ -104,7 +104,7 @@ fn disturbed(folder: &str, disturb: impl FnOnce(&Path, u32)) -> Answer {
     command.args(["run", text(&case("plain")), "--output", "out", "--images", "2000", "--steps", "2", "--quiet"]);
     let mut child = command.spawn().expect("the program starts");
     let mut lines = BufReader::new(child.stdout.take().expect("the output is caught")).lines();
-    let mut told = vec![lines.next().expect("a picture is told of").expect("a line")];
+    let mut told = vec![lines.next().expect("an image is told of").expect("a line")];
     disturb(scratch.path(), child.id());
     told.extend(lines.map(|line| line.expect("a line")));
     let answer: Answer = child.wait_with_output().expect("the child ends").into();
@@ -124,7 +124,7 @@ fn disturbed(folder: &str, disturb: impl FnOnce(&Path, u32)) -> Answer {
     answer
 }
 
-/// A picture that cannot be written ends the run.
+/// An image that cannot be written ends the run.
 #[cfg(unix)]
 #[test]
 fn a_folder_that_goes_away_ends_the_run() {
@@ -135,10 +135,10 @@ fn a_folder_that_goes_away_ends_the_run() {
     assert!(answer.stderr.contains("error: out/") && answer.stderr.contains("writing failed"), "{answer}");
 }
 
-/// Ctrl-C waits for the pictures that are being written.
+/// Ctrl-C waits for the images that are being written.
 #[cfg(unix)]
 #[test]
-fn an_interrupt_leaves_whole_pictures_each_told_of() {
+fn an_interrupt_leaves_whole_images_each_told_of() {
     let answer = disturbed("out", |_, id| {
         let sent = std::process::Command::new("kill").args(["-INT", &id.to_string()]).status();
         assert!(sent.expect("kill is there").success(), "the run was over before it could be interrupted");

@@ -8,9 +8,9 @@ use crate::denoise::Evaluations;
 use crate::image::Rgb8;
 use crate::plan::RunSettings;
 
-/// A finished picture.
+/// A finished image.
 #[derive(Debug, Clone)]
-pub struct Picture {
+pub struct Image {
     /// Its index in the request, prompts outermost.
     pub index: usize,
     /// Its prompt.
@@ -41,7 +41,7 @@ pub struct Picture {
 pub struct Timings {
     /// Opening graphs whose turn it was.
     pub open: f64,
-    /// Prompts, noise and starting pictures.
+    /// Prompts, noise and starting images.
     pub prepare: f64,
     /// The denoising loop.
     pub denoise: f64,

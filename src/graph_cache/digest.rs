@@ -6,7 +6,7 @@ use std::time::UNIX_EPOCH;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::Cache;
+use super::GraphCache;
 use super::checksums::{read_sealed, write_sealed};
 use crate::bundle::GraphFile;
 use crate::error::{Error, Result};
@@ -81,7 +81,7 @@ impl Remembered {
 ///
 /// # Errors
 /// [`Error::Io`] where a file cannot be read.
-pub fn digest(cache: Option<&Cache>, graph: &GraphFile) -> Result<String> {
+pub fn digest(cache: Option<&GraphCache>, graph: &GraphFile) -> Result<String> {
     let Some(cache) = cache else { return graph.digest() };
     let paths = std::iter::once(&graph.path).chain(graph.external.iter().map(|external| &external.path));
     let whole = |path: &PathBuf| path.canonicalize().map_err(|e| Error::io(path, "reading", e));

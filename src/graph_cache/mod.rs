@@ -1,12 +1,12 @@
-//! Graphs optimised once for a machine, and kept.
+//! Graphs optimized once for a machine, and kept.
 //!
 //! Opening an exported graph as it lies costs ONNX Runtime seconds to half a minute of one thread at every start: it
-//! folds constants, fuses nodes and rearranges weights for the processor, and holds the rearranged weights in memory of
-//! its own. [`Cache::open`] has that done once, keeps the outcome in a folder of the user's cache, and opens it from
+//! folds constants, fuses nodes and rearranges weights for the CPU, and holds the rearranged weights in memory of
+//! its own. [`GraphCache::open`] has that done once, keeps the outcome in a folder of the user's cache, and opens it from
 //! there, its weights mapped from the file rather than copied.
 //!
 //! What is kept belongs to one graph at one size of its axes, one version of ONNX Runtime and one kind of processor, all
-//! of which its [key](Entry::key) is made of. It is no file to ship.
+//! of which its [key](CachedGraph::key) is made of. It is no file to ship.
 
 mod checksums;
 mod digest;
@@ -31,23 +31,23 @@ use crate::session::{Cancel, Optimization, Runtime, Session, SessionOptions};
 use integrity::Integrity;
 
 pub use digest::digest;
-pub use entry::{DamagedFile, Entry};
-pub use measured::{Place, Rows};
-pub use rewritten::open_unkept;
+pub use entry::{CachedGraph, DamagedFile};
+pub use measured::{MeasurementFile, Rows};
+pub use rewritten::open_uncached;
 pub use verify::Verified;
 
 /// What is told while a graph is opened.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Event<'a> {
-    /// The graph is about to be optimised, which happens once.
+pub enum GraphCacheEvent<'a> {
+    /// The graph is about to be optimized, which happens once.
     Optimizing {
         /// About as much room as it will take, in bytes.
         bytes: u64,
         /// Where it will be kept.
         folder: &'a Path,
     },
-    /// Another process optimises it, and that is waited for.
+    /// Another process optimizes it, and that is waited for.
     Waiting {
         /// Where it will be kept.
         folder: &'a Path,
@@ -62,9 +62,9 @@ pub enum Event<'a> {
 /// The folder that prepared graphs are kept in.
 ///
 /// Its files are checked against the checksums that were written with them: small files before they are opened,
-/// large ones in the background, each once for a cache and its clones ([`Cache::wait_checked`]).
+/// large ones in the background, each once for a cache and its clones ([`GraphCache::wait_checked`]).
 #[derive(Debug, Clone)]
-pub struct Cache {
+pub struct GraphCache {
     root: PathBuf,
     /// The size up to which files are checked before they are opened.
     checked_first: u64,
@@ -77,7 +77,7 @@ const CHECKED_FIRST: u64 = 8 << 20;
 /// What is changed when what is kept would no longer be what this version makes of a graph.
 const FORM: &str = "6";
 
-impl Cache {
+impl GraphCache {
     /// The cache in the folder `root`, which is made when the first graph is kept.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into(), checked_first: CHECKED_FIRST, integrity: Arc::default() }
@@ -109,7 +109,7 @@ impl Cache {
         &self.root
     }
 
-    /// Opens a graph that runs on the processor alone, rewriting it with `passes` and optimising it first where that was not
+    /// Opens a graph that runs on the CPU alone, rewriting it with `passes` and optimizing it first where that was not
     /// done yet.
     ///
     /// What is damaged, half written or made by another version is made anew. Two processes that want the same graph
@@ -124,7 +124,7 @@ impl Cache {
         graph: &GraphFile,
         passes: &[Pass],
         options: &SessionOptions,
-        observer: &mut dyn FnMut(Event<'_>),
+        observer: &mut dyn FnMut(GraphCacheEvent<'_>),
     ) -> Result<Session> {
         /// The number of times that an entry is made again if it was removed or is damaged.
         const ATTEMPTS: usize = 4;
@@ -134,8 +134,8 @@ impl Cache {
                 Ok(kept) => kept,
                 Err(error @ Error::Interrupted { .. }) => return Err(error),
                 Err(error) => {
-                    observer(Event::NotKept { problem: error.to_string() });
-                    return open_unkept(runtime, graph, passes, options, Vec::new());
+                    observer(GraphCacheEvent::NotKept { problem: error.to_string() });
+                    return open_uncached(runtime, graph, passes, options, Vec::new());
                 }
             };
             let error = match kept.entry.open(runtime, graph, options) {
@@ -150,7 +150,7 @@ impl Cache {
                 }
             };
             // An entry that is no longer whole was removed by another process while it was opened.
-            if Entry::read(kept.entry.folder()).is_some() {
+            if CachedGraph::read(kept.entry.folder()).is_some() {
                 if kept.is_new || is_made_anew {
                     return Err(error);
                 }
@@ -159,11 +159,11 @@ impl Cache {
                 is_made_anew = true;
             }
         }
-        observer(Event::NotKept { problem: "other processes remove it again and again".to_owned() });
-        open_unkept(runtime, graph, passes, options, Vec::new())
+        observer(GraphCacheEvent::NotKept { problem: "other processes remove it again and again".to_owned() });
+        open_uncached(runtime, graph, passes, options, Vec::new())
     }
 
-    /// Rewrites a graph that runs on the processor alone with `passes` and optimises it, unless that was done already, and
+    /// Rewrites a graph that runs on the CPU alone with `passes` and optimizes it, unless that was done already, and
     /// returns what is kept of it.
     ///
     /// # Errors
@@ -174,12 +174,12 @@ impl Cache {
         graph: &GraphFile,
         passes: &[Pass],
         options: &SessionOptions,
-        observer: &mut dyn FnMut(Event<'_>),
-    ) -> Result<Entry> {
+        observer: &mut dyn FnMut(GraphCacheEvent<'_>),
+    ) -> Result<CachedGraph> {
         self.ensure(runtime, graph, passes, options, observer).map(|kept| kept.entry)
     }
 
-    /// Whether [`Cache::prepare`] would find all done.
+    /// Whether [`GraphCache::prepare`] would find all done.
     ///
     /// # Errors
     /// [`Error::Io`] where the graph's files cannot be read.
@@ -191,15 +191,16 @@ impl Cache {
         options: &SessionOptions,
     ) -> Result<bool> {
         let key = key(&digest(Some(self), graph)?, runtime, passes, options);
-        Ok(Entry::read(&self.root.join(key)).is_some())
+        Ok(CachedGraph::read(&self.root.join(key)).is_some())
     }
 
     /// All that is kept, the oldest first; half-written and damaged ones left out.
     ///
     /// # Errors
     /// [`Error::Io`] where the folder cannot be read.
-    pub fn entries(&self) -> Result<Vec<Entry>> {
-        let mut entries: Vec<Entry> = self.folders()?.iter().filter_map(|folder| Entry::read(folder)).collect();
+    pub fn entries(&self) -> Result<Vec<CachedGraph>> {
+        let mut entries: Vec<CachedGraph> =
+            self.folders()?.iter().filter_map(|folder| CachedGraph::read(folder)).collect();
         entries.sort_by(|a, b| (a.made, &a.key).cmp(&(b.made, &b.key)));
         Ok(entries)
     }
@@ -209,10 +210,10 @@ impl Cache {
     ///
     /// # Errors
     /// [`Error::Io`] naming what cannot be removed.
-    pub fn clear(&self, of: impl Fn(&Entry) -> bool) -> Result<u64> {
+    pub fn clear(&self, of: impl Fn(&CachedGraph) -> bool) -> Result<u64> {
         let mut freed = 0;
         for folder in self.folders()? {
-            if Entry::read(&folder).is_some_and(|entry| !of(&entry)) {
+            if CachedGraph::read(&folder).is_some_and(|entry| !of(&entry)) {
                 continue;
             }
             let Some(_lock) = lock::try_lock(&self.root, &folder)? else { continue };
@@ -233,14 +234,14 @@ impl Cache {
         Ok(folders.filter(is_entry).collect())
     }
 
-    /// As [`Cache::ensure`], and makes an entry again whose small files are damaged.
+    /// As [`GraphCache::ensure`], and makes an entry again whose small files are damaged.
     fn ensure_sound(
         &self,
         runtime: &Runtime,
         graph: &GraphFile,
         passes: &[Pass],
         options: &SessionOptions,
-        observer: &mut dyn FnMut(Event<'_>),
+        observer: &mut dyn FnMut(GraphCacheEvent<'_>),
     ) -> Result<Kept> {
         let kept = self.ensure(runtime, graph, passes, options, observer)?;
         if kept.is_new || kept.entry.damage(self.checked_first, &|| !options.cancel.is_cancelled()).is_none() {
@@ -256,17 +257,19 @@ impl Cache {
         graph: &GraphFile,
         passes: &[Pass],
         options: &SessionOptions,
-        observer: &mut dyn FnMut(Event<'_>),
+        observer: &mut dyn FnMut(GraphCacheEvent<'_>),
     ) -> Result<Kept> {
         let source = digest(Some(self), graph)?;
         let key = key(&source, runtime, passes, options);
         let folder = self.root.join(&key);
-        if let Some(entry) = Entry::read(&folder) {
+        if let Some(entry) = CachedGraph::read(&folder) {
             return Ok(Kept { entry, is_new: false });
         }
         std::fs::create_dir_all(&self.root).map_err(|e| Error::io(&self.root, "creating the folder", e))?;
-        let _lock = lock::lock(&self.root, &folder, &options.cancel, || observer(Event::Waiting { folder: &folder }))?;
-        if let Some(entry) = Entry::read(&folder) {
+        let _lock = lock::lock(&self.root, &folder, &options.cancel, || {
+            observer(GraphCacheEvent::Waiting { folder: &folder })
+        })?;
+        if let Some(entry) = CachedGraph::read(&folder) {
             return Ok(Kept { entry, is_new: false });
         }
         // The lock is held, so that nobody works on what is unfinished here.
@@ -281,9 +284,10 @@ impl Cache {
             None => graph.weight_bytes + graph.file_bytes,
             Some(branch) => rewrite::branches(graph)?.get(branch).map_or(0, |branch| branch.outer_weights),
         };
-        observer(Event::Optimizing { bytes, folder: &folder });
+        observer(GraphCacheEvent::Optimizing { bytes, folder: &folder });
         self.room_for(bytes)?;
-        let entry = self.make(runtime, graph, passes, options, Entry::new(&key, graph, &source, runtime, options))?;
+        let entry =
+            self.make(runtime, graph, passes, options, CachedGraph::new(&key, graph, &source, runtime, options))?;
         Ok(Kept { entry, is_new: true })
     }
 
@@ -294,8 +298,8 @@ impl Cache {
         graph: &GraphFile,
         passes: &[Pass],
         options: &SessionOptions,
-        mut entry: Entry,
-    ) -> Result<Entry> {
+        mut entry: CachedGraph,
+    ) -> Result<CachedGraph> {
         let began = Instant::now();
         let place = self.root.join(&entry.key);
         let room = tempfile::Builder::new()
@@ -308,7 +312,7 @@ impl Cache {
         Session::save_optimized(runtime, &graph.path, bytes, &best, &made)?;
         let saved = files::read(&made).map_err(|e| Error::io(&made, "reading", e))?;
         let ordered = rewrite::late(&saved).unwrap_or(saved);
-        let is_loose = passes.contains(&Pass::Loose);
+        let is_loose = passes.contains(&Pass::DynamicShapes);
         let settled = is_loose.then(|| rewrite::loose(&ordered)).flatten().unwrap_or(ordered);
         std::fs::write(&made, settled).map_err(|e| Error::io(&made, "writing", e))?;
         stop_if(&options.cancel)?;
@@ -316,7 +320,7 @@ impl Cache {
         entry.write(room.path())?;
         files::rename_folder(room.path(), &place).map_err(|e| Error::io(&place, "creating the folder", e))?;
         let _ = room.keep();
-        Entry::read(&place).ok_or_else(|| Error::io(&place, "reading", std::io::ErrorKind::InvalidData.into()))
+        CachedGraph::read(&place).ok_or_else(|| Error::io(&place, "reading", std::io::ErrorKind::InvalidData.into()))
     }
 
     /// Requires that the disk has so many bytes free.
@@ -335,7 +339,7 @@ impl Cache {
 }
 
 struct Kept {
-    entry: Entry,
+    entry: CachedGraph,
     is_new: bool,
 }
 

@@ -35,7 +35,7 @@ pub(super) fn rewritten(graph: &GraphFile, passes: &[Pass], options: &SessionOpt
 ///
 /// # Errors
 /// As [`Session::open_with`] and [`rewrite`].
-pub fn open_unkept(
+pub fn open_uncached(
     runtime: &Runtime,
     graph: &GraphFile,
     passes: &[Pass],

@@ -1,4 +1,4 @@
-//! The outer layers of a UNet as a graph of their own: DeepCache (Ma et al. 2023, arXiv 2312.00858).
+//! The shallow layers of a UNet as a graph of their own: DeepCache (Ma et al. 2023, arXiv 2312.00858).
 
 use std::ops::Range;
 
@@ -8,10 +8,10 @@ use super::graph::Layers;
 use crate::session::{Run, Session};
 use crate::tensor::TensorView;
 
-/// The outer layers of a UNet as a graph of their own, and what the deep ones last gave them.
-pub struct Outer<'a> {
+/// The shallow layers of a UNet as a graph of their own, and what the deep ones last gave them.
+pub struct Shallow<'a> {
     session: &'a mut Session,
-    /// The tensor that goes from the deep layers to the outer ones: an output of the whole graph, an input of this one.
+    /// The tensor that goes from the deep layers to the shallow ones: an output of the whole graph, an input of this one.
     tensor: &'a str,
     /// Its inputs, by name.
     inputs: Vec<String>,
@@ -21,7 +21,7 @@ pub struct Outer<'a> {
     rows: Option<(Range<usize>, usize)>,
 }
 
-impl<'a> Outer<'a> {
+impl<'a> Shallow<'a> {
     /// Joins an open graph with the name of the tensor that it takes, and that the whole graph hands out.
     pub fn new(session: &'a mut Session, tensor: &'a str) -> Self {
         let inputs = session.inputs().iter().map(|input| input.name.clone()).collect();
@@ -33,7 +33,7 @@ impl<'a> Outer<'a> {
         self.rows.as_ref() == Some(rows)
     }
 
-    /// The session of the outer layers, and the seam between the layers for a call of these rows.
+    /// The session of the shallow layers, and the seam between the layers for a call of these rows.
     pub(super) fn begin(&mut self, layers: Layers, rows: (Range<usize>, usize)) -> (&mut Session, Seam<'_>) {
         let Self { session, tensor, inputs, given, rows: of } = self;
         *of = Some(rows);
@@ -64,7 +64,7 @@ impl Seam<'_> {
         for (run, given) in runs.iter_mut().zip(given) {
             match self.layers {
                 Layers::All => run.beside = Some((self.tensor, given)),
-                Layers::Outer => {
+                Layers::Shallow => {
                     run.inputs.retain(|(name, _)| self.inputs.iter().any(|input| input == name));
                     run.inputs.push((self.tensor, TensorView::F32(given.view())));
                 }

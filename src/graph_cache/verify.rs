@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::digest::{self, Remembered};
 use super::entry::{DamagedFile, UNFINISHED};
-use super::{Cache, Entry, lock, stop_if};
+use super::{CachedGraph, GraphCache, lock, stop_if};
 use crate::error::Result;
 use crate::session::Cancel;
 
@@ -21,7 +21,7 @@ pub struct Verified {
     pub damage: Option<DamagedFile>,
 }
 
-impl Cache {
+impl GraphCache {
     /// Reads every file that the cache holds, and every file whose digest it remembers, and compares them with what was
     /// written. What is damaged is dropped, so that the next run makes it again; what another process works on is left
     /// out.
@@ -39,7 +39,7 @@ impl Cache {
                 continue;
             }
             let Some(_lock) = lock::try_lock(&self.root, &folder)? else { continue };
-            let entry = Entry::read(&folder);
+            let entry = CachedGraph::read(&folder);
             let damage = match &entry {
                 Some(entry) => entry.damage(u64::MAX, &goes_on),
                 None => Some(DamagedFile {
@@ -50,10 +50,10 @@ impl Cache {
             };
             stop_if(cancel)?;
             if damage.is_some() {
-                entry.iter().try_for_each(Entry::invalidate)?;
+                entry.iter().try_for_each(CachedGraph::invalidate)?;
             }
             let component = Some(entry.as_ref().map(|entry| entry.component.clone()).unwrap_or_default());
-            see(&Verified { path: folder, component, bytes: entry.as_ref().map_or(0, Entry::bytes), damage });
+            see(&Verified { path: folder, component, bytes: entry.as_ref().map_or(0, CachedGraph::bytes), damage });
         }
         for (place, remembered) in self.remembered() {
             let Some(verified) = verify_digest(&remembered, cancel)? else { continue };

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::checksums::{read_sealed, write_sealed};
-use super::{Cache, digest, processor};
+use super::{GraphCache, digest, processor};
 use crate::bundle::GraphFile;
 use crate::error::Result;
 use crate::files;
@@ -34,14 +34,14 @@ pub struct Rows {
 
 /// A place for what is measured of one graph, on one kind of processor with so many threads.
 #[derive(Debug, Clone)]
-pub struct Place(PathBuf);
+pub struct MeasurementFile(PathBuf);
 
-impl Cache {
+impl GraphCache {
     /// The place for what is measured of `graph` run on `threads` threads.
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) where the graph's files cannot be read.
-    pub fn measured(&self, runtime: &Runtime, graph: &GraphFile, threads: usize) -> Result<Place> {
+    pub fn measured(&self, runtime: &Runtime, graph: &GraphFile, threads: usize) -> Result<MeasurementFile> {
         let mut hash = Sha256::new();
         for part in [FORM, &digest(Some(self), graph)?, runtime.version(), &processor(), &threads.to_string()] {
             hash.update((part.len() as u64).to_le_bytes());
@@ -49,11 +49,11 @@ impl Cache {
         }
         let mut name = files::hexadecimal(hash);
         name.truncate(32);
-        Ok(Place(self.root.join(FOLDER).join(format!("{name}.json"))))
+        Ok(MeasurementFile(self.root.join(FOLDER).join(format!("{name}.json"))))
     }
 }
 
-impl Place {
+impl MeasurementFile {
     /// What is remembered, where anything is.
     pub fn read(&self) -> Option<Rows> {
         read_sealed(&self.0)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use super::Entry;
+use super::CachedGraph;
 use super::entry::DamagedFile;
 use super::stop_if;
 use crate::error::Result;
@@ -22,7 +22,7 @@ pub(super) struct Integrity {
 struct State {
     /// The entries that were handed over, as they were then.
     known: HashSet<(PathBuf, String)>,
-    waiting: VecDeque<Entry>,
+    waiting: VecDeque<CachedGraph>,
     /// True while the thread runs.
     is_working: bool,
     /// Damage in entries that have not been made again since.
@@ -33,7 +33,7 @@ struct State {
 
 impl Integrity {
     /// Takes note that an entry was opened that this process has just made, in place of one that may have been damaged.
-    pub(super) fn made_again(&self, entry: &Entry) {
+    pub(super) fn made_again(&self, entry: &CachedGraph) {
         self.lock().damaged.retain(|damaged| !damaged.path.starts_with(entry.folder()));
     }
 
@@ -43,7 +43,7 @@ impl Integrity {
     }
 
     /// Checks an entry that was opened, if that has not been done.
-    pub(super) fn check_later(this: &Arc<Self>, entry: &Entry) {
+    pub(super) fn check_later(this: &Arc<Self>, entry: &CachedGraph) {
         let mut state = this.lock();
         if !state.known.insert((entry.folder().to_path_buf(), entry.identity())) {
             return;
@@ -121,7 +121,7 @@ fn work(whole: &Weak<Integrity>) {
 }
 
 /// Checks an entry, and drops it if it is damaged, so that the next run makes it again.
-fn check(entry: &Entry, goes_on: &dyn Fn() -> bool) -> Option<DamagedFile> {
+fn check(entry: &CachedGraph, goes_on: &dyn Fn() -> bool) -> Option<DamagedFile> {
     let damaged = entry.damage(u64::MAX, goes_on)?;
     // Its files may be mapped, here or by another process. If the card cannot be removed, the next run finds out again.
     let _ = entry.invalidate();

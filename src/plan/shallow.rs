@@ -1,28 +1,28 @@
-//! The denoiser's outer layers as a graph of their own, for caches that run them alone.
+//! The denoiser's shallow layers as a graph of their own, for caches that run them alone.
 
 use super::model::ModelPlan;
 use crate::bundle::GraphFile;
-use crate::denoise::Cache;
+use crate::denoise::StepCache;
 use crate::error::{Error, Result};
 use crate::rewrite::{Branch, Pass, branches};
 
 /// Where the denoiser is cut, and what lies outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OuterPlan {
+pub struct ShallowPlan {
     /// The number of the branch, 0 for the outermost.
     pub branch: usize,
-    /// The tensor that the deep layers give to the outer ones.
+    /// The tensor that the deep layers give to the shallow ones.
     pub tensor: String,
-    /// Bytes of the weights that the outer layers read.
+    /// Bytes of the weights that the shallow layers read.
     pub weight_bytes: u64,
 }
 
-impl OuterPlan {
+impl ShallowPlan {
     /// Resolves where `cache` wants the denoiser's graph cut; `None` where it does not.
     ///
     /// # Errors
     /// [`Error::Input`] where the graph has no such long skip connection; as [`branches`].
-    pub(super) fn new(cache: Option<&Cache>, graph: &GraphFile) -> Result<Option<Self>> {
+    pub(super) fn new(cache: Option<&StepCache>, graph: &GraphFile) -> Result<Option<Self>> {
         let Some((cache, branch)) = cache.and_then(|cache| Some((cache, cache.branch()?))) else { return Ok(None) };
         let found = branches(graph)?;
         let (count, table) = (found.len(), format!("cache.{}", cache.entry().name));
@@ -51,9 +51,9 @@ impl OuterPlan {
     ///
     /// # Errors
     /// [`Error::Input`] where it is not.
-    pub(crate) fn fits(opened: Option<&Self>, cache: Option<&Cache>) -> Result<()> {
-        let opened = opened.map(|outer| outer.branch);
-        match cache.and_then(Cache::branch) {
+    pub(crate) fn fits(opened: Option<&Self>, cache: Option<&StepCache>) -> Result<()> {
+        let opened = opened.map(|shallow| shallow.branch);
+        match cache.and_then(StepCache::branch) {
             Some(branch) if opened != Some(branch) => Err(Error::input(
                 "cache.deepcache.branch",
                 format!("{branch} is asked for, and the model was opened for another, or for none"),
@@ -65,9 +65,9 @@ impl OuterPlan {
 }
 
 impl ModelPlan {
-    /// What the graph of the outer layers is rewritten with, where there is one.
+    /// What the graph of the shallow layers is rewritten with, where there is one.
     pub fn outer_passes(&self) -> Option<Vec<Pass>> {
-        let outer = self.outer.as_ref()?;
-        Some(self.plain_passes(self.denoiser.kind).chain([Pass::Outer(outer.branch)]).collect())
+        let shallow = self.shallow.as_ref()?;
+        Some(self.plain_passes(self.denoiser.kind).chain([Pass::Shallow(shallow.branch)]).collect())
     }
 }

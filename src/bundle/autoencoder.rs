@@ -2,7 +2,7 @@
 
 /// The kind of VAE between pixels and what is denoised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FirstStage {
+pub enum Autoencoder {
     /// An autoencoder regularised towards a normal distribution.
     Kl,
     /// An autoencoder with a codebook.
@@ -11,7 +11,7 @@ pub enum FirstStage {
     Pixels,
 }
 
-impl std::fmt::Display for FirstStage {
+impl std::fmt::Display for Autoencoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Kl => "KL autoencoder",
