@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use common::{answer, ldm_ort, models};
 use ldm_ort::bundle::GraphFile;
 use ldm_ort::cli::args::LibraryArgs;
+use ldm_ort::execution::{Event, ModelExecution};
 use ldm_ort::graph_cache::GraphCache;
-use ldm_ort::pipeline::{Event, Pipeline};
 use ldm_ort::plan::{MemoryBudget, Plan};
 use ldm_ort::rewrite::{Footprint, Pass, footprint};
 use ldm_ort::session::{Cancel, Runtime};
@@ -155,7 +155,8 @@ fn memory_is_no_promise_where_graphs_are_opened_as_they_lie() {
     assert!(error.contains("device.memory: is kept to by graphs that are optimized ahead"), "{error}");
     let plan = plan(&["device.memory=\"10 GB\""]).expect("a plan");
     let ignore = &mut |_: Event<'_>| ControlFlow::Continue(());
-    let error = Pipeline::load(plan.model, &runtime(), &Cancel::new(), ignore).err().expect("no cache").to_string();
+    let error =
+        ModelExecution::load(plan.model, &runtime(), &Cancel::new(), ignore).err().expect("no cache").to_string();
     assert!(error.contains("there is no cache to keep them in"), "{error}");
 }
 
@@ -177,7 +178,7 @@ fn draw(cache: &Path, memory_budget: Option<MemoryBudget>) -> (ArrayD<f32>, Vec<
         }
         ControlFlow::Continue(())
     };
-    let pipeline = Pipeline::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+    let pipeline = ModelExecution::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
     pipeline.finish(&request, &Cancel::new(), &mut observe).expect("an image");
     let (latents, pixels) = drawn.expect("an image");
     (latents, pixels, warnings)

@@ -7,8 +7,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use common::{answer, ldm_ort, models};
+use ldm_ort::execution::{Event, ModelExecution};
 use ldm_ort::graph_cache::{CachedGraph, GraphCache};
-use ldm_ort::pipeline::{Event, Pipeline};
 use ldm_ort::plan::Plan;
 use ldm_ort::session::{Cancel, Runtime};
 use ldm_ort::spec::{Overrides, Spec};
@@ -52,7 +52,7 @@ fn run(cache: Option<&Path>, set: &[&str]) -> Run {
         }
         ControlFlow::Continue(())
     };
-    let mut pipeline = Pipeline::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+    let mut pipeline = ModelExecution::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
     pipeline.run(&request, &Cancel::new(), &mut observe).expect("images");
     run
 }
@@ -110,7 +110,7 @@ fn one_pipeline_makes_images_of_two_sizes() {
         }
         ControlFlow::Continue(())
     };
-    let mut pipeline = Pipeline::load(small.model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+    let mut pipeline = ModelExecution::load(small.model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
     for request in [&small.request, &wide.request, &small.request] {
         pipeline.run(request, &Cancel::new(), &mut observe).expect("images");
     }
@@ -157,7 +157,7 @@ fn callers(cache: &Path, set: &[&str]) -> (usize, usize) {
         ControlFlow::Continue(())
     };
     let plan = plan(Some(cache), set).model;
-    let pipeline = Pipeline::load(plan, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+    let pipeline = ModelExecution::load(plan, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
     let kind = pipeline.plan().denoiser.kind;
     (pipeline.plan().session_options(kind).callers, measured)
 }
@@ -301,7 +301,7 @@ fn run_checked(folder: &Path, first: u64) -> (Run, Result<(), ldm_ort::Error>) {
         }
         ControlFlow::Continue(())
     };
-    let mut pipeline = Pipeline::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+    let mut pipeline = ModelExecution::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
     let done = pipeline.run(&request, &Cancel::new(), &mut observe).map(|_| ());
     (run, done)
 }
@@ -361,7 +361,7 @@ fn a_pipeline_recovers_from_a_damaged_graph() {
             }
             ControlFlow::Continue(())
         };
-        let mut pipeline = Pipeline::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+        let mut pipeline = ModelExecution::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
         let error = pipeline.run(&request, &Cancel::new(), &mut observe).expect_err("the weights are damaged");
         assert!(error.to_string().contains("is damaged"), "{error}");
         assert_eq!((cache.damages(), previews.get()), (1, 0));
@@ -534,7 +534,7 @@ fn a_run_goes_on_once_its_graphs_are_removed() {
         }
         ControlFlow::Continue(())
     };
-    let mut pipeline = Pipeline::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+    let mut pipeline = ModelExecution::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
     pipeline.run(&request, &Cancel::new(), &mut observe).expect("images");
     pipeline.run(&request, &Cancel::new(), &mut observe).expect("images once more");
     assert_eq!(images, 4);

@@ -9,8 +9,8 @@ use common::{Answer, answer, ldm_ort, models};
 use ldm_ort::Error;
 use ldm_ort::bundle::{ComponentKind, GraphFile};
 use ldm_ort::cli::args::LibraryArgs;
+use ldm_ort::execution::{Event, ModelExecution};
 use ldm_ort::graph_cache::{CachedGraph, GraphCache};
-use ldm_ort::pipeline::{Event, Pipeline};
 use ldm_ort::plan::Plan;
 use ldm_ort::quantize::{Outcome, Weights, quantize};
 use ldm_ort::rewrite::{Pass, rewrite};
@@ -47,7 +47,7 @@ fn draw(model: &Path, cache: &Path) -> (Vec<f32>, Vec<CachedGraph>) {
         ControlFlow::Continue(())
     };
     let runtime = Runtime::load(&LibraryArgs::default().to_options(None)).expect("ONNX Runtime is found or fetched");
-    let mut pipeline = Pipeline::load(model, &runtime, &Cancel::new(), &mut observe).expect("a pipeline");
+    let mut pipeline = ModelExecution::load(model, &runtime, &Cancel::new(), &mut observe).expect("a pipeline");
     pipeline.run(&request, &Cancel::new(), &mut observe).expect("an image");
     (latents, cache.entries().expect("the cache can be read"))
 }

@@ -10,8 +10,8 @@ use super::progress::Progress;
 use super::run::{LATENTS, fit, found_runtime, load_runtime};
 use super::standard_input::load_spec;
 use crate::error::{Result, count_of};
+use crate::execution::{Execution, Saver};
 use crate::memory;
-use crate::pipeline::{Saver, Stages};
 use crate::plan::{DefaultValue, ModelPlan, Plan, RunPlan};
 
 /// Checks a pipeline as far as that goes without running it, and with `--open` opens its graphs too.
@@ -87,7 +87,7 @@ fn open(plan: &mut Plan, global: &Global, out: &mut dyn Write) -> Result<()> {
     let runtime = load_runtime(global, plan, &interrupt)?;
     fit(plan, &runtime)?;
     let cancel = interrupt.cancel();
-    Stages::load(plan, &runtime, &cancel, &mut progress)?.open_all(plan, &cancel, &mut progress)?;
+    Execution::load(plan, &runtime, &cancel, &mut progress)?.open_all(plan, &cancel, &mut progress)?;
     output::text(out, &format!("its graphs open on ONNX Runtime {}\n", runtime.version()))
 }
 

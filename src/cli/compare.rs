@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
+use crate::execution::Image;
 use crate::image::{self, Rgb8};
-use crate::pipeline::Image;
 use crate::plan::Plan;
 use crate::spec::Spec;
 

@@ -12,8 +12,8 @@ use super::progress::Progress;
 use super::run::{fit, load_runtime};
 use super::standard_input::load_spec;
 use crate::error::{Error, Result};
+use crate::execution::ModelExecution;
 use crate::graph_cache::{CachedGraph, GraphCache, Verified};
-use crate::pipeline::Pipeline;
 use crate::plan::{ModelPlan, Plan};
 use crate::session;
 
@@ -59,7 +59,7 @@ pub fn compile(args: &CompileArgs, global: &Global, out: &mut dyn Write) -> Resu
     }
     let mut entries = Vec::new();
     for model in models() {
-        entries.extend(Pipeline::prepare(model, &runtime, &interrupt.cancel(), &mut progress)?);
+        entries.extend(ModelExecution::prepare(model, &runtime, &interrupt.cancel(), &mut progress)?);
     }
     progress.clear();
     for name in left {

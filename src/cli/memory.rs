@@ -8,8 +8,8 @@ use indicatif::HumanBytes;
 
 use super::output;
 use crate::error::{Error, Result};
+use crate::execution::Event;
 use crate::memory::Held;
-use crate::pipeline::Event;
 use crate::plan;
 use crate::threads;
 

@@ -10,9 +10,9 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::output;
 use crate::error::Result;
+use crate::execution::Saver;
 use crate::files;
 use crate::image::{Rgb8, encode_png};
-use crate::pipeline::Saver;
 use crate::plan::Plan;
 
 /// Previews beside the images to be.

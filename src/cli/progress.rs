@@ -9,8 +9,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::output;
 use super::preview::Terminal;
+use crate::execution::{Event, Observer};
 use crate::guard::contain;
-use crate::pipeline::{Event, Observer};
 use crate::plan;
 use crate::threads;
 

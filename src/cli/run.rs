@@ -19,8 +19,8 @@ use super::standard_input::{load_spec, read_prompts};
 use super::writer::{ImageWriter, Pace, Shown, Writing};
 use crate::denoise::Evaluations;
 use crate::error::{Error, Result, count_of};
+use crate::execution::{Event, Execution, Observer, Recorder, Saver, Timings};
 use crate::npy;
-use crate::pipeline::{Event, Observer, Recorder, Saver, Stages, Timings};
 use crate::plan::Plan;
 use crate::session::{self, Flavour, Runtime, RuntimeOptions};
 use crate::spec::Spec;
@@ -71,7 +71,7 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut (dyn Write + Send)) -> Res
         memory.iter_mut().for_each(|memory| memory.notice(&event));
         progress.notice(event)
     };
-    let mut stages = Stages::load(&plan, &runtime, &interrupt.cancel(), &mut load)?;
+    let mut stages = Execution::load(&plan, &runtime, &interrupt.cancel(), &mut load)?;
     let opened = opening.elapsed().as_secs_f64();
 
     let mut writer = ImageWriter {

@@ -16,8 +16,8 @@ use super::output;
 use super::preview::Previews;
 use super::replay::{Replay, warn};
 use crate::error::{Error, Result};
+use crate::execution::{Event, Image, Recorder, Saver};
 use crate::metadata::{FewerEvaluations, Record};
-use crate::pipeline::{Event, Image, Recorder, Saver};
 
 /// An image to be written.
 struct Job {

@@ -29,7 +29,7 @@ pub(super) fn handed_nothing(what: &str) -> Error {
     Error::input(
         "task",
         format!("begins with the {what} of a stage before it, and was handed none"),
-        "run it with pipeline::Stages, which hands it on",
+        "run it with execution::Execution, which hands it on",
     )
 }
 

@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use ldm_ort::execution::{Event, ModelExecution};
 use ldm_ort::graph_cache::GraphCache;
-use ldm_ort::pipeline::{Event, Pipeline};
 use ldm_ort::rewrite::{Pass, branches, footprint};
 use ldm_ort::session::Cancel;
 use ldm_ort::{Overrides, Plan, Result, Spec, npy};
@@ -67,7 +67,7 @@ fn draw_plan(Plan { model, request, .. }: Plan) -> Drawn {
         }
         ControlFlow::Continue(())
     };
-    let mut opened = Pipeline::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+    let mut opened = ModelExecution::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
     opened.run(&request, &Cancel::new(), &mut observe).expect("images");
     let views: Vec<_> = latents.iter().map(|one| one.view()).collect();
     Drawn { latents: concatenate(Axis(0), &views).expect("images of one size"), evaluations, optimized }
@@ -126,12 +126,12 @@ fn a_request_is_made_with_the_model_that_was_opened_for_it() {
     let (plain, deeper) = (plan("run.steps=2"), plan("cache.deepcache={branch=1}"));
     let ignore = &mut |_: Event<'_>| ControlFlow::Continue(());
     for (model, request) in [(&plain, &deeper), (&plan("cache.deepcache={}"), &deeper)] {
-        let opened = Pipeline::load(model.model.clone(), &runtime(), &Cancel::new(), ignore);
+        let opened = ModelExecution::load(model.model.clone(), &runtime(), &Cancel::new(), ignore);
         let error = opened.expect("a pipeline").run(&request.request, &Cancel::new(), ignore).expect_err("another cut");
         assert!(error.to_string().contains("cache.deepcache.branch: 1 is asked for"), "{error}");
     }
     // A full run goes with it, as `--compare` has one.
-    let opened = Pipeline::load(deeper.model.clone(), &runtime(), &Cancel::new(), ignore);
+    let opened = ModelExecution::load(deeper.model.clone(), &runtime(), &Cancel::new(), ignore);
     let timings = opened.expect("a pipeline").run(&plain.request, &Cancel::new(), ignore).expect("images");
     assert_eq!(timings.evaluations.shallow, 0);
     assert_eq!(timings.evaluations.made, timings.evaluations.of);

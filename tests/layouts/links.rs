@@ -6,8 +6,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use ldm_ort::bundle::{self, DirectoryOverrides as Said};
+use ldm_ort::execution::{Event, ModelExecution};
 use ldm_ort::graph_cache::GraphCache;
-use ldm_ort::pipeline::{Event, Pipeline};
 use ldm_ort::plan::Plan;
 use ldm_ort::quantize::{self, quantize};
 use ldm_ort::session::{Cancel, Runtime};
@@ -109,7 +109,7 @@ fn draw(model: &Path, tables: &str, cache: Option<&Path>) -> Result<ArrayD<f32>,
         }
         ControlFlow::Continue(())
     };
-    let opened = Pipeline::load(plan.model, &runtime, &Cancel::new(), &mut observe);
+    let opened = ModelExecution::load(plan.model, &runtime, &Cancel::new(), &mut observe);
     let ran = opened.and_then(|mut pipeline| pipeline.run(&plan.request, &Cancel::new(), &mut observe));
     ran.map_err(|error| error.to_string())?;
     match warnings.is_empty() {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use ldm_ort::bundle::ComponentKind;
 use ldm_ort::cli::args::LibraryArgs;
-use ldm_ort::pipeline::{Pipeline, Timings};
+use ldm_ort::execution::{ModelExecution, Timings};
 use ldm_ort::{Cancel, Event, Overrides, Plan, Runtime, Spec};
 
 use crate::common::{Answer, ldm_ort};
@@ -36,7 +36,7 @@ fn make(runtime: &Runtime, file: &Path, keep: bool, set: &[&str]) -> Made {
         ControlFlow::Continue(())
     };
     let cancel = Cancel::new();
-    let mut pipeline = Pipeline::load(plan.model, runtime, &cancel, &mut watch).expect("it opens");
+    let mut pipeline = ModelExecution::load(plan.model, runtime, &cancel, &mut watch).expect("it opens");
     let timings = pipeline.run(&plan.request, &cancel, &mut watch).expect("it runs");
     Made { latents, opened, timings }
 }
@@ -82,7 +82,8 @@ fn texts_are_remembered_from_run_to_run() {
         Plan::new(Spec::load(&case("plain"), &overrides).expect("a spec")).expect("a plan")
     };
     let cancel = Cancel::new();
-    let mut pipeline = Pipeline::load(of("a cat").model, &runtime, &cancel, &mut ldm_ort::pipeline::Unwatched).unwrap();
+    let mut pipeline =
+        ModelExecution::load(of("a cat").model, &runtime, &cancel, &mut ldm_ort::execution::Unwatched).unwrap();
     let mut told = Vec::new();
     for prompt in ["a cat", "a cat", "a dog", "a cat"] {
         let mut opened = 0;

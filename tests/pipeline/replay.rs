@@ -4,14 +4,14 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use ldm_ort::denoise::RunInterval;
+use ldm_ort::execution::Recorder;
 use ldm_ort::image::{InputLimit, encode_png, load, save_png};
 use ldm_ort::metadata::{self, Record};
-use ldm_ort::pipeline::Recorder;
 use ldm_ort::rng::Stream;
 use ldm_ort::scheduler::Custom;
 use ldm_ort::spec::{Prompting, TextToImage};
 use ldm_ort::task::{Start, Task, TaskContext};
-use ldm_ort::{Cancel, Error, Event, Overrides, Pipeline, Plan, RunPlan, Spec};
+use ldm_ort::{Cancel, Error, Event, ModelExecution, Overrides, Plan, RunPlan, Spec};
 
 use crate::common::{Answer, answer, ldm_ort, models};
 use crate::previews::{copy, runtime};
@@ -425,7 +425,7 @@ fn changed(folder: &Path, change: Change) -> (Result<Record, Error>, std::path::
         }
         ControlFlow::Continue(())
     };
-    let mut pipeline = Pipeline::load(plan.model, &runtime, &cancel, &mut watch).expect("it opens");
+    let mut pipeline = ModelExecution::load(plan.model, &runtime, &cancel, &mut watch).expect("it opens");
     pipeline.run(&plan.request, &cancel, &mut watch).expect("it runs");
     let drawn = last.expect("an image");
     let record = recorder.record(&drawn);

@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use ldm_ort::cli::args::LibraryArgs;
+use ldm_ort::execution::Execution;
 use ldm_ort::metadata;
-use ldm_ort::pipeline::Stages;
 use ldm_ort::{Cancel, Event, Overrides, Plan, Runtime, Spec};
 
 use crate::common::{answer, ldm_ort, models};
@@ -203,7 +203,7 @@ fn a_run_that_is_stopped_names_the_stage() {
     let runtime = Runtime::load(&LibraryArgs::default().to_options(None)).expect("an ONNX Runtime is found or fetched");
     let cancel = Cancel::new();
     let mut events = Vec::new();
-    let mut stages = Stages::load(&plan, &runtime, &cancel, &mut |event: Event<'_>| {
+    let mut stages = Execution::load(&plan, &runtime, &cancel, &mut |event: Event<'_>| {
         if let Event::Stage { key, number, of } = event {
             events.push(format!("{key} {number} {of}"));
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ndarray::{ArrayD, Axis, concatenate};
 
-use super::{Event, Observer, Pipeline, Timings, batches, stop_if};
+use super::{Event, ModelExecution, Observer, Timings, batches, stop_if};
 use crate::denoise::Evaluations;
 use crate::error::{Error, Result};
 use crate::image::Rgb8;
@@ -15,8 +15,8 @@ use crate::spec::Hand;
 use crate::task::{Handed, rows};
 
 /// The models of a plan, opened: that of the file's own tables, and those of its `[[stage]]` tables. All stay open.
-pub struct Stages {
-    models: Vec<Pipeline>,
+pub struct Execution {
+    models: Vec<ModelExecution>,
 }
 
 /// What one stage made of one image.
@@ -33,11 +33,11 @@ struct Made {
     seconds: f64,
 }
 
-impl Stages {
+impl Execution {
     /// Opens every graph of every stage, in the order in which they run.
     ///
     /// # Errors
-    /// As [`Pipeline::load`], within [`Error::Stage`] where there is more than one.
+    /// As [`ModelExecution::load`], within [`Error::Stage`] where there is more than one.
     pub fn load(plan: &Plan, runtime: &Runtime, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Self> {
         let models = (0..=plan.stages.len()).map(|at| {
             within(plan, at, observer, &mut |observer| {
@@ -46,7 +46,7 @@ impl Stages {
                     stop_if(observer.notice(Event::Warning(warning.clone())), None)?;
                 }
                 let model = stage.map_or(&plan.model, |stage| &stage.model);
-                Pipeline::load(model.clone(), runtime, cancel, observer)
+                ModelExecution::load(model.clone(), runtime, cancel, observer)
             })
         });
         Ok(Self { models: models.collect::<Result<_>>()? })
@@ -55,7 +55,7 @@ impl Stages {
     /// Opens every graph that is not open yet.
     ///
     /// # Errors
-    /// As [`Stages::load`].
+    /// As [`Execution::load`].
     pub fn open_all(&mut self, plan: &Plan, cancel: &Cancel, observer: &mut dyn Observer) -> Result<()> {
         for (at, model) in self.models.iter_mut().enumerate() {
             within(plan, at, observer, &mut |observer| model.open_all(cancel, observer))?;
@@ -67,15 +67,15 @@ impl Stages {
     /// with it.
     ///
     /// # Errors
-    /// As [`Pipeline::run`], within [`Error::Stage`] where there is more than one.
+    /// As [`ModelExecution::run`], within [`Error::Stage`] where there is more than one.
     pub fn run(&mut self, plan: &Plan, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Timings> {
         self.make(plan, false, cancel, observer)
     }
 
-    /// As [`Stages::run`], for the last time: each graph is closed as soon as no image needs it any more.
+    /// As [`Execution::run`], for the last time: each graph is closed as soon as no image needs it any more.
     ///
     /// # Errors
-    /// As [`Stages::run`].
+    /// As [`Execution::run`].
     pub fn finish(mut self, plan: &Plan, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Timings> {
         self.make(plan, true, cancel, observer)
     }
@@ -103,7 +103,7 @@ struct Stage<'a> {
     plan: &'a Plan,
     /// 0 for the file's own tables.
     at: usize,
-    model: &'a mut Pipeline,
+    model: &'a mut ModelExecution,
     /// Whether no batch comes after this one.
     is_last: bool,
     cancel: &'a Cancel,

@@ -1,13 +1,13 @@
 //! Optimized graphs that turn out to be damaged after they were opened.
 
-use super::Pipeline;
+use super::ModelExecution;
 use super::parts::Parts;
 use crate::error::Result;
 use crate::graph_cache::GraphCache;
 use crate::plan::ModelPlan;
 use crate::session::Cancel;
 
-impl Pipeline {
+impl ModelExecution {
     /// Closes all graphs, and forgets the prompts' encodings, if one may be damaged: the next to open it makes it again.
     pub(super) fn close_damaged(&mut self) {
         let damages = damages(&self.plan);

@@ -35,10 +35,10 @@ pub use finished_image::{Image, Timings};
 pub use observe::{Event, Observer, Unwatched};
 pub use recorder::{Recorder, arithmetic};
 pub use save::Saver;
-pub use stages::Stages;
+pub use stages::Execution;
 
 /// A model, opened and ready.
-pub struct Pipeline {
+pub struct ModelExecution {
     plan: ModelPlan,
     runtime: Runtime,
     parts: Parts,
@@ -60,7 +60,7 @@ struct Drawn {
     seconds: f64,
 }
 
-impl Pipeline {
+impl ModelExecution {
     /// Opens the graphs that the plan needs, or sees to it that they can be opened in an instant
     /// ([`ModelPlan::prepared`]); those are opened when it is their turn.
     ///
@@ -92,7 +92,7 @@ impl Pipeline {
     /// Optimizes ahead what can be ([`ModelPlan::prepared`]), and returns what is kept of each graph.
     ///
     /// # Errors
-    /// As [`Pipeline::load`]; [`Error::Io`] besides where something cannot be kept.
+    /// As [`ModelExecution::load`]; [`Error::Io`] besides where something cannot be kept.
     pub fn prepare(
         plan: &ModelPlan,
         runtime: &Runtime,
@@ -119,7 +119,7 @@ impl Pipeline {
     /// Opens every graph that is not open yet.
     ///
     /// # Errors
-    /// As [`Pipeline::load`].
+    /// As [`ModelExecution::load`].
     pub fn open_all(&mut self, cancel: &Cancel, observer: &mut dyn Observer) -> Result<()> {
         let mut opener = Opener::new(&self.plan, &self.runtime, cancel, observer);
         opener.beginning(&mut self.parts, true)?;
@@ -143,11 +143,11 @@ impl Pipeline {
         self.make(request, false, cancel, observer)
     }
 
-    /// As [`Pipeline::run`], for the last request: each graph is closed as soon as no image needs it any more, so that
+    /// As [`ModelExecution::run`], for the last request: each graph is closed as soon as no image needs it any more, so that
     /// what it held of the memory is free for those that come after it.
     ///
     /// # Errors
-    /// As [`Pipeline::run`].
+    /// As [`ModelExecution::run`].
     pub fn finish(mut self, request: &RunPlan, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Timings> {
         self.make(request, true, cancel, observer)
     }
@@ -384,7 +384,7 @@ fn batches(all: Range<usize>, size: usize) -> impl Iterator<Item = Range<usize>>
     all.step_by(size.max(1)).map(move |first| first..(first + size.max(1)).min(end))
 }
 
-impl Pipeline {
+impl ModelExecution {
     /// Closes a part that has done its work, where parts are not kept open.
     fn release<T>(&mut self, part: impl FnOnce(&mut Parts) -> &mut Option<T>) {
         if !self.parts.stay {
