@@ -51,7 +51,9 @@
 //! not graphs, [`lora`] changes the weights of those. [`plot`] draws schedules.
 #![deny(missing_docs)]
 
+pub mod aliases;
 pub mod bundle;
+mod byte_size;
 pub mod cli;
 pub mod conditioner;
 pub mod denoise;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::args::InspectArgs;
 use super::output;
+use super::replay::warn;
 use super::standard_input::load_spec;
 use super::task_support::fits;
 use crate::bundle::{self, Bundle, DirectoryOverrides, Report};
@@ -25,6 +26,7 @@ pub fn inspect(args: &InspectArgs, out: &mut dyn Write) -> Result<()> {
         return if args.json { output::json(out, &report) } else { output::text(out, &report.to_string()) };
     }
     let spec = load_spec(&args.model, spec::Overrides::default())?;
+    warn(spec.old_names.warnings());
     let of = |spec: &Spec| report(&spec.model.path, &spec.model.overrides());
     let base = of(&spec)?;
     let stages = spec.stages.iter().enumerate();

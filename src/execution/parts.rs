@@ -111,7 +111,7 @@ impl<'a> Opener<'a> {
             let Some(cache) = self.plan.prepared(kind) else { continue };
             let options = self.options(&opening);
             let (observer, cancel) = (&mut *self.observer, self.cancel);
-            let entry = cache.prepare(self.runtime, opening.graph, &opening.passes, &options, &mut |event| {
+            let entry = cache.optimize(self.runtime, opening.graph, &opening.passes, &options, &mut |event| {
                 forward(&opening, event, observer, cancel)
             });
             let is_interrupted = matches!(entry, Err(Error::Interrupted { .. }));
@@ -298,8 +298,8 @@ pub(super) fn forward(
             Event::Optimizing { component, is_shallow, bytes, folder }
         }
         graph_cache::GraphCacheEvent::Waiting { .. } => Event::WaitingForOptimized { component },
-        graph_cache::GraphCacheEvent::NotKept { problem } => {
-            Event::Warning(format!("{} is opened as it lies, not optimized ahead: {problem}", opening.name()))
+        graph_cache::GraphCacheEvent::Uncached { problem } => {
+            Event::Warning(format!("{} is opened as exported, not from the graph cache: {problem}", opening.name()))
         }
     };
     if observer.notice(event).is_break() {

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::image::Rgb8;
 use crate::plan::{Plan, RunPlan, RunSettings};
 use crate::session::{Cancel, Runtime};
-use crate::spec::Hand;
+use crate::spec::StageInput;
 use crate::task::{Handed, rows};
 
 /// The models of a plan, opened: that of the file's own tables, and those of its `[[stage]]` tables. All stay open.
@@ -174,23 +174,23 @@ impl Stage<'_> {
     }
 
     fn hands_images(&self) -> bool {
-        self.plan.stages.get(self.at).is_some_and(|next| next.hand == Hand::Image)
+        self.plan.stages.get(self.at).is_some_and(|next| next.hand == StageInput::Image)
     }
 }
 
 /// The request of a stage, and how it is handed what the one before it made.
-fn request_of(plan: &Plan, at: usize) -> (&RunPlan, Option<Hand>) {
+fn request_of(plan: &Plan, at: usize) -> (&RunPlan, Option<StageInput>) {
     match at.checked_sub(1).and_then(|at| plan.stages.get(at)) {
         None => (&plan.request, None),
         Some(stage) => (&stage.request, Some(stage.hand)),
     }
 }
 
-fn handed(hand: Hand, made: &[Made]) -> Result<Handed<'_>> {
+fn handed(hand: StageInput, made: &[Made]) -> Result<Handed<'_>> {
     match (hand, made) {
-        (Hand::Image, [Made { pixels: Some(pixels), .. }]) => Ok(Handed::Image(pixels)),
-        (Hand::Image, _) => Err(Error::input("stage", "the stage before it handed on no image", "report this")),
-        (Hand::Latents, made) => {
+        (StageInput::Image, [Made { pixels: Some(pixels), .. }]) => Ok(Handed::Image(pixels)),
+        (StageInput::Image, _) => Err(Error::input("stage", "the stage before it handed on no image", "report this")),
+        (StageInput::Latents, made) => {
             let latents: Vec<_> = made.iter().map(|made| made.latents.view()).collect();
             let latents = concatenate(Axis(0), &latents);
             latents.map(Handed::Latents).map_err(|e| Error::input("latents", e.to_string(), ""))

@@ -17,6 +17,13 @@ pub(crate) fn open_lock_file(path: &Path) -> io::Result<File> {
     File::options().write(true).create(true).truncate(false).open(path)
 }
 
+/// True if a file can be created in the folder.
+pub(crate) fn is_writable_folder(folder: &Path) -> bool {
+    // Neither the permission bits nor the mount flags tell all of it. The file has no name on most systems, and is gone
+    // with its handle on all.
+    tempfile::tempfile_in(folder).is_ok()
+}
+
 /// Gives a folder another name, within one file system.
 pub(crate) fn rename_folder(from: &Path, to: &Path) -> io::Result<()> {
     retried(&mut Retries::of_renames(), || std::fs::rename(from, to))

@@ -93,7 +93,7 @@ impl ModelPlan {
         let learns =
             self.text.iter().flat_map(|text| &text.encoders).any(|t| t.part.kind == kind && t.learnt.is_some());
         let is_changed = learns || (!self.loras.is_empty() && (of_text || kind == self.denoiser.kind));
-        on_processor && self.device.prepare && !is_changed
+        on_processor && self.device.optimize && !is_changed
     }
 
     /// Whether parts stay open for the next image once they have done their work: as the pipeline file says, or where
@@ -103,7 +103,7 @@ impl ModelPlan {
         const BESIDE: u64 = 2 << 30;
         let weights: u64 = self.openings().iter().map(|opening| opening.weight_bytes).sum();
         let fits = || memory::available().is_none_or(|free| weights + BESIDE.min(weights) < free);
-        self.device.keep.unwrap_or_else(|| self.memory_budget.is_none() && fits())
+        self.device.offload.map_or_else(|| self.memory_budget.is_none() && fits(), |offload| !offload)
     }
 
     /// How a component's session is opened.

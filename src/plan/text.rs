@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::model::{Part, part};
 use crate::bundle::{Bundle, Component, ComponentKind, DenoiserContract, TextEncoderContract};
 use crate::error::{Error, Result};
-use crate::spec::{EmbeddingSpec, LongPrompts, PromptReading, Prompting, Weights};
+use crate::spec::{LongPrompts, PromptReading, Prompting, TextualInversionSpec, Weights};
 use crate::tensor::{Dim, TensorInfo};
 use crate::text::{Chunks, Inversion, Style, Taken, cut_off, require_embedded, tokenizer::Tokenizer};
 use family::{Encoder, Family};
@@ -56,7 +56,7 @@ impl TextPlan {
         bundle: &Bundle,
         denoiser: &DenoiserContract,
         prompting: &Prompting,
-        embeddings: &[EmbeddingSpec],
+        embeddings: &[TextualInversionSpec],
         max_sequence_length: Option<usize>,
         wanted_for: &str,
     ) -> Result<Self> {

@@ -12,8 +12,8 @@ use super::writer::{Writer, integer};
 /// prompt and each other, their channels those of the sample.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ConditionSpec {
-    /// `as`, required: how the denoiser is told, by `tokens` to attend to or by `channels` behind the sample's.
-    pub told_as: ToldAs,
+    /// `conditioning`, required: how the denoiser takes it, `"cross-attention"` or `"channels"`.
+    pub conditioning: Conditioning,
     /// `boxes`, `label_map`, `depth_map`, `vectors` or `index`, one of which is required: where the condition comes from.
     pub source: Source,
     /// `graph`: the graph that makes tokens or channels of it, the name of a folder of the model directory or a path.
@@ -21,12 +21,12 @@ pub struct ConditionSpec {
     pub graph: Option<Graph>,
 }
 
-/// How a denoiser is told something.
+/// The way in which a denoiser takes a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ToldAs {
-    /// `"tokens"`: tokens to attend to.
-    Tokens,
-    /// `"channels"`: channels behind the sample's own.
+pub enum Conditioning {
+    /// `"cross-attention"`: states for the cross-attention layers, after those of the prompt.
+    CrossAttention,
+    /// `"channels"`: channels concatenated to the sample's.
     Channels,
 }
 
@@ -95,10 +95,11 @@ const SOURCES: [&str; 5] = ["boxes", "label_map", "depth_map", "vectors", "index
 
 impl ConditionSpec {
     pub(super) fn read(mut table: Table<'_>) -> Option<Self> {
-        table.require("as", "\"tokens\" or \"channels\"");
-        let told_as = table.choice("as", "kind of condition", &["tokens", "channels"]).map(|name| match name {
-            "channels" => ToldAs::Channels,
-            _ => ToldAs::Tokens,
+        table.require("conditioning", "\"cross-attention\" or \"channels\"");
+        let names = ["cross-attention", "channels"];
+        let conditioning = table.choice("conditioning", "way of conditioning", &names).map(|name| match name {
+            "channels" => Conditioning::Channels,
+            _ => Conditioning::CrossAttention,
         });
         let name = table.get("graph").and_then(|item| item.string("a name or a path"));
         let graph = name.and_then(|name| {
@@ -129,25 +130,26 @@ impl ConditionSpec {
         if needs_graph && graph.is_none() {
             table.require("graph", "the folder of the graph that makes tensors of it");
         }
-        let is_tokens = matches!(source, Some(Source::Vectors(_) | Source::Index { .. } | Source::Boxes(_)));
-        if is_tokens && told_as == Some(ToldAs::Channels) {
-            table.report_at("as", "expected \"tokens\", which boxes and vectors become");
+        let is_attended = matches!(source, Some(Source::Vectors(_) | Source::Index { .. } | Source::Boxes(_)));
+        if is_attended && conditioning == Some(Conditioning::Channels) {
+            table.report_at("conditioning", "expected \"cross-attention\", as for all boxes and vectors");
         }
         if matches!(source, Some(Source::DepthMap(_))) {
             if graph.is_some() {
                 table.report_at("graph", "given beside `depth_map`, which goes to the denoiser as it is");
             }
-            if told_as == Some(ToldAs::Tokens) {
-                table.report_at("as", "expected \"channels\", which a depth map becomes");
+            if conditioning == Some(Conditioning::CrossAttention) {
+                table.report_at("conditioning", "expected \"channels\", as for all depth maps");
             }
         }
         table.finish();
-        Some(Self { told_as: told_as?, source: source?, graph })
+        Some(Self { conditioning: conditioning?, source: source?, graph })
     }
 
     pub(super) fn write(&self, writer: &mut Writer) {
         writer.array_table("condition");
-        writer.key("as", if self.told_as == ToldAs::Tokens { "tokens" } else { "channels" });
+        let is_attended = self.conditioning == Conditioning::CrossAttention;
+        writer.key("conditioning", if is_attended { "cross-attention" } else { "channels" });
         match &self.source {
             Source::Boxes(boxes) => writer.key("boxes", boxes.iter().map(LayoutBox::value).collect::<Vec<_>>()),
             Source::LabelMap(path) => writer.path("label_map", path),

@@ -2,7 +2,7 @@
 //!
 //! A file has one table for each of these: [`ModelSpec`] `[model]`, [`TaskSpec`] `[task.NAME]`, [`SchedulerSpec`]
 //! `[scheduler.NAME]`, [`StepCache`] `[cache.NAME]`, [`RunSpec`] `[run]`, [`DeviceSpec`] `[device]`, [`OutputSpec`] `[output]`, and any
-//! number of [`LoraSpec`] `[[lora]]`, [`EmbeddingSpec`] `[[embedding]]`, [`ConditionSpec`] `[[condition]]` and [`ControlSpec`]
+//! number of [`LoraSpec`] `[[lora]]`, [`TextualInversionSpec`] `[[textual_inversion]]`, [`ConditionSpec`] `[[condition]]` and [`ControlSpec`]
 //! `[[control]]`. Models in a row are [`StageSpec`] `[[stage]]` tables behind them, each with tables of its own. The
 //! documentation of those types is the
 //! reference of the file's keys. Paths are relative to the file. Only `[model]` and one task table have to be there:
@@ -26,12 +26,10 @@
 //! wrong type, a value out of range, a key that is missing, each with its line, its full key and what is valid there.
 //! What can only be judged with the model directory at hand is not judged here.
 
-mod byte_size;
 mod cache;
 mod condition;
 mod control;
 mod device;
-mod embedding;
 mod lora;
 mod model;
 mod nearest;
@@ -39,32 +37,35 @@ mod output;
 mod overrides;
 mod reader;
 mod record;
+mod renamed;
 mod run;
 mod scheduler;
 mod stage;
 mod task;
+mod textual_inversion;
 mod tree;
 mod writer;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-pub use condition::{ConditionSpec, Graph, LayoutBox, Source, ToldAs};
+pub use condition::{ConditionSpec, Conditioning, Graph, LayoutBox, Source};
 pub use control::ControlSpec;
 pub use device::{Batching, DeviceSpec};
-pub use embedding::EmbeddingSpec;
 pub use lora::LoraSpec;
 pub use model::{ComponentSpec, DecoderChoice, ModelSpec};
 pub use output::OutputSpec;
 pub use overrides::Overrides;
 pub use record::{RecordNames, RecordPaths, RecordedSpec};
+pub use renamed::OldNames;
 pub use run::{Listed, RunSpec};
 pub use scheduler::SchedulerSpec;
-pub use stage::{Hand, StageSpec};
+pub use stage::{StageInput, StageSpec};
 pub use task::{
     Beginning, Class, ClassConditional, Conditional, ImageToImage, Inpaint, InputImage, Instruct, LaterPrompts,
     LongPrompts, PromptReading, Prompting, Sizes, SuperResolution, TASKS, TaskEntry, TaskSpec, TextToImage, Weights,
 };
+pub use textual_inversion::TextualInversionSpec;
 
 use crate::denoise::StepCache;
 use crate::error::{Error, Problem, Result};
@@ -90,8 +91,8 @@ pub struct Spec {
     pub conditions: Vec<ConditionSpec>,
     /// `[[control]]`: control networks, any number.
     pub controls: Vec<ControlSpec>,
-    /// `[[embedding]]`: words of a user's own.
-    pub embeddings: Vec<EmbeddingSpec>,
+    /// `[[textual_inversion]]`: words with learned token embeddings.
+    pub textual_inversions: Vec<TextualInversionSpec>,
     /// `[[lora]]`: changes of the model's weights, in the order in which they are added.
     pub loras: Vec<LoraSpec>,
     /// `[run]`: steps, seed, sizes.
@@ -102,6 +103,8 @@ pub struct Spec {
     pub output: OutputSpec,
     /// `[[stage]]`: models that go on with what the tables above make, in a row. A stage has none of its own.
     pub stages: Vec<StageSpec>,
+    /// The old names of keys and values that the pipeline was read from.
+    pub old_names: OldNames,
 }
 
 impl Spec {
@@ -114,12 +117,13 @@ impl Spec {
             cache: None,
             conditions: Vec::new(),
             controls: Vec::new(),
-            embeddings: Vec::new(),
+            textual_inversions: Vec::new(),
             loras: Vec::new(),
             run: RunSpec::default(),
             device: DeviceSpec::default(),
             output: OutputSpec::default(),
             stages: Vec::new(),
+            old_names: OldNames::default(),
         }
     }
 
@@ -168,6 +172,7 @@ impl Spec {
             };
             Error::Spec(errors.into_iter().map(problem).collect())
         })?;
+        renamed::rename(&mut entries, &reading);
         change(&mut entries);
         overrides.apply(&mut entries, &reading);
         stage::inherit(&mut entries, &reading);
@@ -179,6 +184,7 @@ impl Spec {
         root.finish();
         if let Some(spec) = &mut spec {
             spec.stages = stages;
+            spec.old_names = reading.old_names();
         }
         match reading.finish(spec)? {
             Some(spec) => Ok(spec),
@@ -196,7 +202,8 @@ impl Spec {
         let conditions = within.tables("condition").into_iter().filter_map(ConditionSpec::read).collect();
         let controls = within.tables("control").into_iter().map(ControlSpec::read).collect();
         let loras = within.tables("lora").into_iter().map(LoraSpec::read).collect();
-        let embeddings = within.tables("embedding").into_iter().map(EmbeddingSpec::read).collect();
+        let textual_inversions = within.tables("textual_inversion");
+        let textual_inversions = textual_inversions.into_iter().map(TextualInversionSpec::read).collect();
         let run = RunSpec::read(within.table("run"));
         let device = DeviceSpec::read(within.table("device"));
         let output = OutputSpec::read(within.table("output"), reading);
@@ -209,12 +216,13 @@ impl Spec {
             cache,
             conditions,
             controls,
-            embeddings,
+            textual_inversions,
             loras,
             run,
             device,
             output,
             stages,
+            old_names: OldNames::default(),
         })
     }
 
@@ -236,7 +244,7 @@ impl Spec {
     pub fn with_all_evaluations(&self) -> Self {
         let stages = self.stages.iter();
         let stages =
-            stages.map(|stage| StageSpec { hand: stage.hand, spec: stage.spec.with_all_evaluations() }).collect();
+            stages.map(|stage| StageSpec { input: stage.input, spec: stage.spec.with_all_evaluations() }).collect();
         Self { cache: None, task: self.task.clone().guided_within(None), stages, ..self.clone() }
     }
 
@@ -303,7 +311,7 @@ impl Spec {
         self.conditions.iter().for_each(|condition| condition.write(writer));
         self.controls.iter().for_each(|control| control.write(writer));
         self.loras.iter().for_each(|lora| lora.write(writer));
-        self.embeddings.iter().for_each(|embedding| embedding.write(writer));
+        self.textual_inversions.iter().for_each(|inversion| inversion.write(writer));
     }
 }
 

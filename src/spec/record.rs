@@ -113,8 +113,9 @@ impl Spec {
             paths.extend(control.path.iter().map(|path| (format!("control[{at}].path"), path.as_path())));
         }
         paths.extend(self.loras.iter().enumerate().map(|(at, lora)| (format!("lora[{at}].path"), lora.path.as_path())));
-        let embeddings = self.embeddings.iter().enumerate();
-        paths.extend(embeddings.map(|(at, embedding)| (format!("embedding[{at}].path"), embedding.path.as_path())));
+        let inversions = self.textual_inversions.iter().enumerate();
+        let inversions = inversions.map(|(at, own)| (format!("textual_inversion[{at}].path"), own.path.as_path()));
+        paths.extend(inversions);
         paths.extend(self.own_inputs());
         for (at, stage) in self.stages.iter().enumerate() {
             let own = stage.spec.paths().into_iter();
