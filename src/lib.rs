@@ -54,6 +54,7 @@
 pub mod aliases;
 pub mod bundle;
 mod byte_size;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod conditioner;
 pub mod denoise;
@@ -69,6 +70,7 @@ pub mod memory;
 pub mod metadata;
 pub mod npy;
 pub mod plan;
+#[cfg(feature = "plot")]
 pub mod plot;
 pub mod quantize;
 pub mod rewrite;
