@@ -228,6 +228,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::aliases::{ALIASES, AliasKind};
 
     pub(super) fn record() -> Record {
         Record {
@@ -331,6 +332,61 @@ mod tests {
         record.prompt = "日本の山 \"naïve\"".into();
         let file = png_with(&record.chunks().unwrap());
         assert_eq!(read_png(file.path()).unwrap(), record);
+    }
+
+    /// A record with the old name of an alias in it, from the JSON of one with the new names.
+    fn with_old_name(old: &str, mut json: serde_json::Value) -> serde_json::Value {
+        let rename = |object: &mut serde_json::Value, new: &str, old: &str| {
+            let value = object.as_object_mut().and_then(|object| object.remove(new)).expect("the new name is there");
+            object[old] = value;
+        };
+        match old {
+            "fewer_evaluations.outer" => rename(&mut json["fewer_evaluations"], "shallow", "outer"),
+            "stages[].hand" => rename(&mut json["stages"][0], "input", "hand"),
+            "weights.embedding[]" => {
+                rename(&mut json["weights"], "textual_inversion[1]", "embedding[1]");
+                rename(&mut json["stages"][0]["weights"], "textual_inversion[0]", "embedding[0]");
+            }
+            "weights.small_decoder" => rename(&mut json["weights"], "tiny_vae_decoder", "small_decoder"),
+            "decoder = \"small_decoder\"" => json["decoder"] = "small_decoder".into(),
+            other => panic!("the alias {other} has no sample here"),
+        }
+        json
+    }
+
+    #[test]
+    fn old_names_in_a_record_are_read() {
+        let fewer = FewerEvaluations { made: 14, shallow: 6, of: 20, guidance_interval: None, cache: None };
+        let weights = |names: [&str; 2]| names.map(|name| (name.to_owned(), "01".to_owned())).into();
+        let stage = StageRecord {
+            input: "image".into(),
+            model: "refiner".into(),
+            model_digest: "01".into(),
+            weights: weights(["unet", "textual_inversion[0]"]),
+            files: BTreeMap::new(),
+            task: "image-to-image".into(),
+            scheduler: "euler".into(),
+            steps: 20,
+            guidance_scale: 5.0,
+            strength: None,
+            denoising_start: None,
+            decoder: None,
+            fewer_evaluations: None,
+        };
+        let new = Record {
+            weights: weights(["tiny_vae_decoder", "textual_inversion[1]"]),
+            decoder: Some("tiny_vae_decoder".into()),
+            fewer_evaluations: Some(fewer),
+            stages: vec![stage],
+            ..record()
+        };
+        let json = serde_json::to_value(&new).unwrap();
+        for alias in ALIASES.iter().filter(|alias| alias.kind == AliasKind::Record) {
+            let old = with_old_name(alias.old, json.clone());
+            assert_ne!(old, json);
+            let file = png_with(&[(RECORD_KEYWORD, old.to_string())]);
+            assert_eq!(read_png(file.path()).unwrap(), new, "{}", alias.old);
+        }
     }
 
     #[test]

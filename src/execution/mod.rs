@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use ndarray::{ArrayD, Axis, Slice};
 
+use crate::bundle::ComponentKind;
 use crate::denoise::{Batch, BatchNoise, Cached, Control, Denoiser, Evaluations, GraphDenoiser, Shallow, denoise};
 use crate::error::{Error, Result, StepPosition};
 use crate::graph_cache::CachedGraph;
@@ -106,7 +107,11 @@ impl ModelExecution {
         plan.measured = batching::known(&plan, runtime)?;
         let entries = |plan: &ModelPlan, observer: &mut dyn Observer| -> Result<Vec<CachedGraph>> {
             let made = Opener::new(plan, runtime, cancel, observer).prepare();
-            made.into_iter().map(|(_, entry)| entry).collect()
+            let cached = |(kind, entry): (ComponentKind, Result<Option<CachedGraph>>)| {
+                let help = "name another folder with LDM_ORT_CACHE_DIR";
+                entry?.ok_or_else(|| Error::input(kind.name(), "the graph cache cannot be written", help))
+            };
+            made.into_iter().map(cached).collect()
         };
         let made = entries(&plan, observer)?;
         if !batching::is_due(&plan) {

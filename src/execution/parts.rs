@@ -84,10 +84,14 @@ impl<'a> Opener<'a> {
         let mut is_instant = made.len() == self.openings().len();
         for (kind, made) in made {
             match made {
-                Ok(_) => {}
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    parts.uncached.push(kind);
+                    is_instant = false;
+                }
                 Err(error @ Error::Interrupted { .. }) => return Err(error),
                 Err(error) => {
-                    let warning = format!("{kind} is not kept optimized, and opened as it lies: {error}");
+                    let warning = format!("{kind} is opened as exported, not from the graph cache: {error}");
                     stop_if(self.observer.notice(Event::Warning(warning)), None)?;
                     parts.uncached.push(kind);
                     is_instant = false;
@@ -104,7 +108,7 @@ impl<'a> Opener<'a> {
     }
 
     /// Optimizes the graphs that are to be kept so, up to the first that is interrupted.
-    pub(super) fn prepare(&mut self) -> Vec<(ComponentKind, Result<CachedGraph>)> {
+    pub(super) fn prepare(&mut self) -> Vec<(ComponentKind, Result<Option<CachedGraph>>)> {
         let mut made = Vec::new();
         for opening in self.openings() {
             let kind = opening.kind;

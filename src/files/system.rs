@@ -72,6 +72,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_folder_is_writable_if_a_file_can_be_created_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(is_writable_folder(folder.path()));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert!(!is_writable_folder(&file) && !is_writable_folder(&folder.path().join("none")));
+        // Nobody creates files here, the superuser included.
+        #[cfg(target_os = "linux")]
+        assert!(!is_writable_folder(Path::new("/proc")));
+    }
+
+    #[test]
     fn a_flushed_file_keeps_its_contents() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.bin");

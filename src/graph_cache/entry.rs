@@ -50,6 +50,9 @@ pub struct CachedGraph {
     files: Vec<StoredFile>,
     #[serde(skip)]
     folder: PathBuf,
+    /// Keeps it from eviction.
+    #[serde(skip)]
+    pub(super) in_use: InUse,
 }
 
 /// A file of an entry, as it was written.
@@ -104,6 +107,7 @@ impl CachedGraph {
             seconds: 0.0,
             files: Vec::new(),
             folder: PathBuf::new(),
+            in_use: InUse::default(),
         }
     }
 
@@ -176,7 +180,7 @@ impl CachedGraph {
     }
 
     /// Opens it instead of the graph that it was made from, `in_use` as long as the session is open.
-    pub(super) fn open(&self, wanted: &Wanted<'_>, in_use: Option<&InUse>) -> Result<Session> {
+    pub(super) fn open(&self, wanted: &Wanted<'_>, in_use: &InUse) -> Result<Session> {
         let &Wanted { runtime, graph, options, .. } = wanted;
         let mut config = options.config.clone();
         config.push((UNPACKED.to_owned(), "1".to_owned()));
@@ -187,7 +191,7 @@ impl CachedGraph {
             weight_files: Vec::new(),
             edits: Vec::new(),
             of: Some(graph.path.clone()),
-            held: in_use.cloned(),
+            held: in_use.0.clone(),
             ..options.clone()
         };
         Session::open(runtime, &self.folder.join(GRAPH), &options)

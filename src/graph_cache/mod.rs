@@ -34,7 +34,6 @@ use crate::files;
 use crate::rewrite::{self, Pass};
 use crate::session::{Cancel, Optimization, Runtime, Session, SessionOptions};
 use integrity::Integrity;
-use usage::Usage;
 
 pub use digest::digest;
 pub use entry::{CachedGraph, DamagedFile};
@@ -180,19 +179,16 @@ impl GraphCache {
             Err(error) => return uncached(error.to_string(), observer),
         };
         // No process evicts the entry from here on as long as the session is open.
-        let usage = self.begin_use(&wanted.folder, &options.cancel)?;
+        let in_use = self.begin_use(&wanted.folder, &options.cancel)?;
         let mut is_made_anew = false;
         for _ in 0..ATTEMPTS {
             let found = match self.ensure_sound(&wanted, observer) {
                 Ok(Some(found)) => found,
-                Ok(None) if self.is_told.swap(true, Ordering::Relaxed) => {
-                    return open_uncached(runtime, graph, passes, options, Vec::new());
-                }
-                Ok(None) => return uncached(self.cannot_write(), observer),
+                Ok(None) => return open_uncached(runtime, graph, passes, options, Vec::new()),
                 Err(error @ Error::Interrupted { .. }) => return Err(error),
                 Err(error) => return uncached(error.to_string(), observer),
             };
-            let error = match found.entry.open(&wanted, usage.as_ref()) {
+            let error = match found.entry.open(&wanted, &in_use) {
                 Err(error) if !matches!(error, Error::Interrupted { .. }) => error,
                 opened => {
                     match (&opened, found.is_new) {
@@ -217,10 +213,11 @@ impl GraphCache {
     }
 
     /// Rewrites a graph that runs on the CPU alone with `passes` and optimizes it, unless it has an entry, and returns the
-    /// entry.
+    /// entry, which is not evicted as long as the answer lives. `None` if there is no entry and the folder is read-only,
+    /// which `observer` receives once.
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be cached; as [`Session::open`] besides.
+    /// [`Error::Io`] or [`Error::Input`] if it cannot be cached; as [`Session::open`] besides.
     pub fn optimize(
         &self,
         runtime: &Runtime,
@@ -228,16 +225,11 @@ impl GraphCache {
         passes: &[Pass],
         options: &SessionOptions,
         observer: &mut dyn FnMut(GraphCacheEvent<'_>),
-    ) -> Result<CachedGraph> {
+    ) -> Result<Option<CachedGraph>> {
         let wanted = self.wanted(runtime, graph, passes, options)?;
-        match self.ensure(&wanted, observer)? {
-            Some(found) => Ok(found.entry),
-            None => Err(Error::input(
-                self.root.display().to_string(),
-                self.cannot_write(),
-                "name another folder with LDM_ORT_CACHE_DIR",
-            )),
-        }
+        let in_use = self.begin_use(&wanted.folder, &options.cancel)?;
+        let found = self.ensure(&wanted, observer)?;
+        Ok(found.map(|found| CachedGraph { in_use, ..found.entry }))
     }
 
     /// True if the graph has an entry, so that [`GraphCache::optimize`] has nothing to do.
@@ -332,7 +324,10 @@ impl GraphCache {
         if let Some(found) = existing() {
             return Ok(Some(found));
         }
-        if !self.is_writable()? {
+        if let Some(problem) = self.write_problem() {
+            if !self.is_told.swap(true, Ordering::Relaxed) {
+                observer(GraphCacheEvent::Uncached { problem });
+            }
             return Ok(None);
         }
         let _lock = lock::lock(&self.root, folder, &options.cancel, || observer(GraphCacheEvent::Waiting { folder }))?;
@@ -355,7 +350,6 @@ impl GraphCache {
         observer(GraphCacheEvent::Optimizing { bytes, folder });
         let entry = CachedGraph::new(key, graph, source, wanted.runtime, options);
         let entry = self.make(wanted, entry)?;
-        Usage::touch(&self.root, folder);
         // The estimate may have been short of what was written.
         self.evict_beyond_limit(Some(key))?;
         Ok(Some(Found { entry, is_new: true }))
@@ -386,23 +380,19 @@ impl GraphCache {
         CachedGraph::read(folder).ok_or_else(|| Error::io(folder, "reading", std::io::ErrorKind::InvalidData.into()))
     }
 
-    /// True if files can be written into the folder, which is created.
-    ///
-    /// # Errors
-    /// [`Error::Io`] if the folder does not exist and cannot be created.
-    fn is_writable(&self) -> Result<bool> {
-        if self.is_read_only {
-            return Ok(false);
-        }
-        std::fs::create_dir_all(&self.root).map_err(|e| Error::io(&self.root, "creating the folder", e))?;
-        Ok(files::is_writable_folder(&self.root))
-    }
-
-    fn cannot_write(&self) -> String {
-        format!(
-            "the graph cache in {} is read-only; graphs that it lacks are optimized at each start",
-            self.root.display()
-        )
+    /// The reason why the folder, which is created, cannot be written, if it cannot.
+    fn write_problem(&self) -> Option<String> {
+        let reason = if self.is_read_only {
+            "is opened read-only".to_owned()
+        } else if let Err(error) = std::fs::create_dir_all(&self.root) {
+            format!("cannot be created ({error})")
+        } else if files::is_writable_folder(&self.root) {
+            return None;
+        } else {
+            "is read-only".to_owned()
+        };
+        let folder = self.root.display();
+        Some(format!("the graph cache in {folder} {reason}; graphs that it lacks are optimized at each start"))
     }
 }
 

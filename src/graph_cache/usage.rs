@@ -16,19 +16,20 @@ use crate::session::Cancel;
 /// It is not in the entry's folder, whose files are compared with their times.
 pub(super) struct Usage;
 
-/// A shared lock on the use file of an entry, as long as the file is open.
-pub(super) type InUse = Arc<File>;
+/// A shared lock on the use file of an entry, until the last clone is dropped; none if nothing can be written.
+#[derive(Debug, Clone, Default)]
+pub(super) struct InUse(pub(super) Option<Arc<File>>);
+
+/// The lock is no part of what an entry is.
+impl PartialEq for InUse {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
 
 impl Usage {
     fn path(root: &Path, folder: &Path) -> PathBuf {
         root.join(format!("{}.use", folder.file_name().unwrap_or_default().to_string_lossy()))
-    }
-
-    /// Notes that an entry is used now.
-    pub(super) fn touch(root: &Path, folder: &Path) {
-        if let Ok(file) = files::open_lock_file(&Self::path(root, folder)) {
-            let _ = file.set_modified(SystemTime::now());
-        }
     }
 
     /// The time of an entry's last use, if that was noted.
@@ -45,25 +46,24 @@ impl Usage {
 }
 
 impl GraphCache {
-    /// Notes the use of an entry, and keeps it from eviction as long as the file that is returned is open. Where nothing can
-    /// be written, nobody evicts, and there is no file.
+    /// Notes the use of an entry, and keeps it from eviction as long as the answer lives.
     ///
     /// # Errors
     /// [`Error::Interrupted`](crate::Error::Interrupted) if `cancel` is thrown while another process evicts the entry.
-    pub(super) fn begin_use(&self, folder: &Path, cancel: &Cancel) -> Result<Option<InUse>> {
+    pub(super) fn begin_use(&self, folder: &Path, cancel: &Cancel) -> Result<InUse> {
         if self.is_read_only || !self.root.is_dir() && std::fs::create_dir_all(&self.root).is_err() {
-            return Ok(None);
+            return Ok(InUse(None));
         }
-        let Ok(file) = files::open_lock_file(&Usage::path(&self.root, folder)) else { return Ok(None) };
+        let Ok(file) = files::open_lock_file(&Usage::path(&self.root, folder)) else { return Ok(InUse(None)) };
         loop {
             match file.try_lock_shared() {
                 Ok(()) => break,
                 Err(TryLockError::WouldBlock) => stop_if(cancel)?,
-                Err(TryLockError::Error(_)) => return Ok(None),
+                Err(TryLockError::Error(_)) => return Ok(InUse(None)),
             }
             std::thread::sleep(Duration::from_millis(10));
         }
         let _ = file.set_modified(SystemTime::now());
-        Ok(Some(Arc::new(file)))
+        Ok(InUse(Some(Arc::new(file))))
     }
 }

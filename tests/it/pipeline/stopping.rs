@@ -96,7 +96,7 @@ fn a_request_that_needs_more_than_was_opened_is_refused() {
     let run = |pipeline: &mut ModelExecution, plan: &Plan| pipeline.run(&plan.request, &Cancel::new(), &mut Unwatched);
     assert_eq!(text.model.encoder.as_ref().map(|part| part.kind), None);
     let error = run(&mut pipeline, &image).expect_err("there is no encoder").to_string();
-    for part in ["task.image-to-image", "VAE encoder", "opened for task.text-to-image", "help: "] {
+    for part in ["task.image-to-image", "VAE encoder", "opened for task.text-to-image", "hint: "] {
         assert!(error.contains(part), "{part}: {error}");
     }
     run(&mut pipeline, &text).expect("it still runs its own");
