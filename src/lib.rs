@@ -58,6 +58,7 @@ mod byte_size;
 pub mod cli;
 pub mod conditioner;
 pub mod denoise;
+pub mod engine;
 pub mod error;
 pub mod execution;
 mod files;
@@ -85,8 +86,8 @@ mod threads;
 pub mod tiles;
 
 pub use bundle::Bundle;
+pub use engine::{Engine, EngineBuilder, Event, Image, Pipeline, Request};
 pub use error::{Error, Problem, Result, StepPosition};
-pub use execution::{Event, Image, ModelExecution, Observer};
 pub use plan::{Plan, RunPlan};
 pub use session::{Cancel, Runtime, RuntimeOptions};
 pub use spec::{Overrides, Spec};

@@ -14,6 +14,7 @@ const FLOORS: &[&[&str]] = &[
     &["task"],
     &["plan"],
     &["execution"],
+    &["engine"],
     &["cli"],
 ];
 

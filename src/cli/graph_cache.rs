@@ -1,7 +1,6 @@
 //! `ldm-ort optimize` and `ldm-ort cache`.
 
 use std::io::Write;
-use std::sync::Once;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use indicatif::HumanBytes;
@@ -11,45 +10,10 @@ use super::args::{CacheAction, Global, OptimizeArgs};
 use super::interrupt::Interrupt;
 use super::output;
 use super::progress::Progress;
-use super::replay::warn;
-use super::run::{fit, load_runtime};
 use super::standard_input::load_spec;
-use crate::aliases;
 use crate::error::{Error, Result};
-use crate::execution::ModelExecution;
-use crate::graph_cache::{CachedGraph, GraphCache, SizeLimit, Trimmed, Verified};
-use crate::plan::{ModelPlan, Plan};
-use crate::session;
-
-/// The variable that turns the graph cache off.
-const OPTIMIZE: &str = "LDM_ORT_OPTIMIZE";
-
-/// The variable with the size limit of the graph cache.
-const SIZE: &str = "LDM_ORT_GRAPH_CACHE_SIZE";
-
-/// The graph cache in the program's folder of the user's cache; none if `LDM_ORT_OPTIMIZE` is 0.
-///
-/// # Errors
-/// [`Error::Runtime`] if the system has no folder for it; [`Error::Input`] if `LDM_ORT_GRAPH_CACHE_SIZE` is not a size.
-pub(super) fn cache(global: &Global) -> Result<Option<GraphCache>> {
-    static WARNED: Once = Once::new();
-    let (value, warning) = aliases::variable(OPTIMIZE, |name| std::env::var_os(name));
-    WARNED.call_once(|| warn(warning));
-    if value.is_some_and(|value| value == "0") {
-        return Ok(None);
-    }
-    let root = session::user_cache(&global.library.to_options(None).env)?;
-    Ok(Some(GraphCache::new(root.join("graphs")).limited_to(size_limit()?)))
-}
-
-/// The size limit that the environment sets.
-fn size_limit() -> Result<SizeLimit> {
-    let Some(value) = std::env::var_os(SIZE).filter(|value| !value.is_empty()) else { return Ok(SizeLimit::default()) };
-    value.to_str().and_then(SizeLimit::parse).ok_or_else(|| {
-        let problem = format!("expected a size such as \"20 GB\", or \"unlimited\", found {value:?}");
-        Error::input(SIZE, problem, "correct the environment variable, or unset it")
-    })
-}
+use crate::graph_cache::{CachedGraph, GraphCache, Trimmed, Verified};
+use crate::plan::ModelPlan;
 
 /// Optimizes the graphs of a pipeline, and lists them.
 ///
@@ -58,13 +22,12 @@ fn size_limit() -> Result<SizeLimit> {
 pub fn optimize(args: &OptimizeArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
     // As for `ldm-ort run`, Ctrl-C isn't taken over while standard input may be waited for.
     let spec = load_spec(&args.pipeline, args.overrides.to_overrides())?;
-    warn(spec.old_names.warnings());
+    output::warn(spec.old_names.warnings());
     let interrupt = Interrupt::install()?;
-    let mut progress = Progress::new(global.quiet, interrupt.flag());
-    let mut plan = Plan::new(spec)?;
-    plan.set_graph_cache(cache(global)?.as_ref());
-    let runtime = load_runtime(global, &plan, &interrupt)?;
-    fit(&mut plan, &runtime)?;
+    let mut progress = Progress::new(global.quiet);
+    let engine = global.library.engine()?;
+    let cancel = interrupt.cancel();
+    let (plan, runtime) = engine.plan(spec, &cancel, &mut |event| progress.notice(event))?;
     let models = || std::iter::once(&plan.model).chain(plan.stages.iter().map(|stage| &stage.model));
     let openings = |model: &ModelPlan| -> Vec<(String, bool)> {
         let openings = model.openings().into_iter();
@@ -79,15 +42,12 @@ pub fn optimize(args: &OptimizeArgs, global: &Global, out: &mut dyn Write) -> Re
             "only graphs on the CPU with the weights that they store are, and none with [device] optimize = false",
         ));
     }
-    let mut entries = Vec::new();
-    for model in models() {
-        entries.extend(ModelExecution::prepare(model, &runtime, &interrupt.cancel(), &mut progress)?);
-    }
+    let graphs = engine.optimize(&plan, &runtime, &cancel, &mut |event| progress.notice(event))?;
     progress.clear();
     for name in left {
         output::say(&format!("{name} is opened as exported: it is not on the CPU, or its weights are changed"));
     }
-    output::text(out, &table(&entries))
+    output::text(out, &table(&graphs))
 }
 
 /// Lists, verifies, trims or clears the cache.
@@ -95,7 +55,9 @@ pub fn optimize(args: &OptimizeArgs, global: &Global, out: &mut dyn Write) -> Re
 /// # Errors
 /// [`Error::Io`] if it cannot be read, or an entry cannot be removed.
 pub fn run(action: &CacheAction, global: &Global, out: &mut dyn Write) -> Result<()> {
-    let Some(cache) = cache(global)? else { return Ok(()) };
+    let engine = global.library.engine()?;
+    output::warn(engine.take_warnings());
+    let Some(cache) = engine.optimized_graphs()? else { return Ok(()) };
     match action {
         CacheAction::List { json: true } => {
             let entry = |entry: &CachedGraph| {

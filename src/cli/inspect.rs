@@ -5,10 +5,9 @@ use std::path::Path;
 
 use super::args::InspectArgs;
 use super::output;
-use super::replay::warn;
 use super::standard_input::load_spec;
-use super::task_support::fits;
 use crate::bundle::{self, Bundle, DirectoryOverrides, Report};
+use crate::engine::supported_tasks;
 use crate::error::{Error, Result};
 use crate::spec::{self, Spec};
 
@@ -26,7 +25,7 @@ pub fn inspect(args: &InspectArgs, out: &mut dyn Write) -> Result<()> {
         return if args.json { output::json(out, &report) } else { output::text(out, &report.to_string()) };
     }
     let spec = load_spec(&args.model, spec::Overrides::default())?;
-    warn(spec.old_names.warnings());
+    output::warn(spec.old_names.warnings());
     let of = |spec: &Spec| report(&spec.model.path, &spec.model.overrides());
     let base = of(&spec)?;
     let stages = spec.stages.iter().enumerate();
@@ -49,7 +48,7 @@ pub fn inspect(args: &InspectArgs, out: &mut dyn Write) -> Result<()> {
 fn report(dir: &Path, overrides: &DirectoryOverrides) -> Result<Report> {
     let mut report = bundle::inspect(dir, overrides)?;
     if let Ok(bundle) = Bundle::open(dir, overrides) {
-        report.tasks = fits(&bundle);
+        report.tasks = supported_tasks(&bundle);
     }
     Ok(report)
 }

@@ -38,6 +38,7 @@ mod overrides;
 mod reader;
 mod record;
 mod renamed;
+mod request;
 mod run;
 mod scheduler;
 mod stage;
@@ -58,6 +59,7 @@ pub use output::OutputSpec;
 pub use overrides::Overrides;
 pub use record::{RecordNames, RecordPaths, RecordedSpec};
 pub use renamed::OldNames;
+pub(crate) use request::{merge_toml, sort_fields};
 pub use run::{Listed, RunSpec};
 pub use scheduler::SchedulerSpec;
 pub use stage::{StageInput, StageSpec};
@@ -150,7 +152,7 @@ impl Spec {
     /// [`Error::Spec`], holding every problem of the text and of the flags. Text that is longer than [`MAX_BYTES`] or is
     /// not TOML has only that problem, since its meaning would be a guess.
     pub fn parse(text: &str, file: Option<&Path>, overrides: &Overrides) -> Result<Self> {
-        Self::parse_as(text, Reading::new(file), overrides, |_| {})
+        Self::parse_as(text, Reading::new(file), overrides, |_, _| {})
     }
 
     /// Reads a text whose entries `change` sees before the flags are put over them.
@@ -158,7 +160,7 @@ impl Spec {
         text: &str,
         reading: Reading<'_>,
         overrides: &Overrides,
-        change: impl FnOnce(&mut tree::Entries),
+        change: impl FnOnce(&mut tree::Entries, &Reading<'_>),
     ) -> Result<Self> {
         if text.len() > MAX_BYTES {
             return Err(Error::Spec(vec![too_long(reading.file())]));
@@ -173,7 +175,7 @@ impl Spec {
             Error::Spec(errors.into_iter().map(problem).collect())
         })?;
         renamed::rename(&mut entries, &reading);
-        change(&mut entries);
+        change(&mut entries, &reading);
         overrides.apply(&mut entries, &reading);
         stage::inherit(&mut entries, &reading);
 

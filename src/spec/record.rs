@@ -84,7 +84,7 @@ impl Spec {
     /// As [`Spec::parse`]; also for every key of the record that reaches outside of the current directory.
     pub fn from_record(text: &str, image: &Path, overrides: &Overrides) -> Result<RecordedSpec> {
         let (mut ignored, mut named) = (Vec::new(), HashMap::new());
-        let spec = Self::parse_as(text, Reading::of_record(image), overrides, |entries| {
+        let spec = Self::parse_as(text, Reading::of_record(image), overrides, |entries, _| {
             ignored = take_unrecorded(entries);
             named = paths_in(entries).into_iter().map(|(key, path)| (key.join("."), path.to_owned())).collect();
         })?;

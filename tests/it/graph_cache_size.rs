@@ -7,14 +7,14 @@ use std::time::{Duration, SystemTime};
 
 use crate::common::models;
 use ldm_ort::bundle::ComponentKind;
-use ldm_ort::execution::{Event, ModelExecution};
+use ldm_ort::execution::{ExecutionEvent, ModelExecution};
 use ldm_ort::graph_cache::{CachedGraph, GraphCache, GraphCacheEvent, SizeLimit};
 use ldm_ort::plan::Plan;
 use ldm_ort::session::{Cancel, Runtime, Session};
 use ldm_ort::spec::{Overrides, Spec};
 
 fn runtime() -> Runtime {
-    let options = ldm_ort::cli::args::LibraryArgs::default().to_options(None);
+    let options = ldm_ort::Engine::default().runtime_options(None);
     Runtime::load(&options).expect("ONNX Runtime is found or fetched")
 }
 
@@ -158,11 +158,11 @@ fn run(cache: &GraphCache, set: &[&str]) -> Run {
     let Plan { mut model, request, .. } = plan(set);
     model.prepared = Some(cache.clone());
     let mut run = Run { optimized: 0, images: 0, warnings: Vec::new() };
-    let mut observe = |event: Event<'_>| {
+    let mut observe = |event: ExecutionEvent<'_>| {
         match event {
-            Event::Optimizing { .. } => run.optimized += 1,
-            Event::Warning(warning) => run.warnings.push(warning),
-            Event::Image(_) => run.images += 1,
+            ExecutionEvent::Optimizing { .. } => run.optimized += 1,
+            ExecutionEvent::Warning(warning) => run.warnings.push(warning),
+            ExecutionEvent::Image(_) => run.images += 1,
             _ => {}
         }
         ControlFlow::Continue(())
