@@ -147,7 +147,9 @@ impl<'a> Trial<'a> {
         let options = Opener::new(&plan, runtime, cancel, observer).options(&opening);
         let was_kept = cache.contains(runtime, graph, &opening.passes, &options)?;
         let mut tell = |event: graph_cache::GraphCacheEvent<'_>| parts::forward(&opening, event, observer, cancel);
-        let Some(entry) = cache.optimize(runtime, graph, &opening.passes, &options, &mut tell)? else { return Ok(None) };
+        let Some(entry) = cache.optimize(runtime, graph, &opening.passes, &options, &mut tell)? else {
+            return Ok(None);
+        };
         let output = plan.model.denoiser.output.name.clone();
         let mut opened = || {
             let mut session = cache.open(runtime, graph, &opening.passes, &options, &mut tell)?;

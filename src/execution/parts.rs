@@ -302,9 +302,10 @@ pub(super) fn forward(
             ExecutionEvent::Optimizing { component, is_shallow, bytes, folder }
         }
         graph_cache::GraphCacheEvent::Waiting { .. } => ExecutionEvent::WaitingForOptimized { component },
-        graph_cache::GraphCacheEvent::Uncached { problem } => {
-            ExecutionEvent::Warning(format!("{} is opened as exported, not from the graph cache: {problem}", opening.name()))
-        }
+        graph_cache::GraphCacheEvent::Uncached { problem } => ExecutionEvent::Warning(format!(
+            "{} is opened as exported, not from the graph cache: {problem}",
+            opening.name()
+        )),
     };
     if observer.notice(event).is_break() {
         cancel.cancel();

@@ -52,7 +52,7 @@ pub struct CachedGraph {
     folder: PathBuf,
     /// Keeps it from eviction.
     #[serde(skip)]
-    pub(super) in_use: InUse,
+    in_use: InUse,
 }
 
 /// A file of an entry, as it was written.
@@ -133,6 +133,11 @@ impl CachedGraph {
         let is_same = |file: &StoredFile| stamp(&folder.join(&file.stamp.name)).is_ok_and(|now| now == file.stamp);
         let is_whole = entry.files.iter().all(is_same);
         (entry.schema == SCHEMA && is_named && is_whole).then_some(entry)
+    }
+
+    /// The same entry, which is not evicted as long as it lives.
+    pub(super) fn in_use(self, in_use: InUse) -> Self {
+        Self { in_use, ..self }
     }
 
     /// Its folder.

@@ -229,7 +229,7 @@ impl GraphCache {
         let wanted = self.wanted(runtime, graph, passes, options)?;
         let in_use = self.begin_use(&wanted.folder, &options.cancel)?;
         let found = self.ensure(&wanted, observer)?;
-        Ok(found.map(|found| CachedGraph { in_use, ..found.entry }))
+        Ok(found.map(|found| found.entry.in_use(in_use)))
     }
 
     /// True if the graph has an entry, so that [`GraphCache::optimize`] has nothing to do.

@@ -128,9 +128,8 @@ fn an_old_name_means_the_same_as_the_new_one_with_one_warning() {
     let plain = parse(BASE, &[]).expect("the base reads");
     for alias in of_spec() {
         let Sample { old, new, warned, .. } = sample(alias);
-        let [old_spec, new_spec] = [old, new].map(|line| {
-            parse(&format!("{BASE}{line}\n"), &[]).unwrap_or_else(|error| panic!("{line}: {error}"))
-        });
+        let [old_spec, new_spec] = [old, new]
+            .map(|line| parse(&format!("{BASE}{line}\n"), &[]).unwrap_or_else(|error| panic!("{line}: {error}")));
         assert_eq!(old_spec, new_spec, "{old}");
         assert_eq!(old_spec.to_toml(), new_spec.to_toml());
         // A sample with the default would hold nothing, unless the default is what was renamed.
@@ -196,7 +195,8 @@ fn flags_take_old_names_too() {
         assert!(warnings(&by_new).is_empty());
     }
     // A flag wins over the file, whichever of the two has the old name.
-    for (line, set) in [("device.prepare = true", "device.optimize=false"), ("device.optimize = true", "device.prepare=false")]
+    for (line, set) in
+        [("device.prepare = true", "device.optimize=false"), ("device.optimize = true", "device.prepare=false")]
     {
         let spec = parse(&format!("{BASE}{line}\n"), &[set]).expect("a pipeline");
         assert!(!spec.device.optimize, "{line} {set}");

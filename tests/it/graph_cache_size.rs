@@ -24,7 +24,8 @@ fn plan(set: &[&str]) -> Plan {
         models().join("sd1").to_str().expect("the test's folders are named in Unicode")
     );
     let set = set.iter().map(|&key| key.to_owned()).collect();
-    Plan::new(Spec::parse(&text, None, &Overrides { set, ..Overrides::default() }).expect("a pipeline")).expect("a plan")
+    Plan::new(Spec::parse(&text, None, &Overrides { set, ..Overrides::default() }).expect("a pipeline"))
+        .expect("a plan")
 }
 
 /// A cache with a plan's graphs, opened one by one.
@@ -74,7 +75,8 @@ impl Cached {
         let entry = entries.iter().find(|entry| entry.component == component).expect("the entry");
         let used = entry.folder().with_extension("use");
         let file = std::fs::File::options().write(true).open(used).expect("the use file");
-        file.set_modified(SystemTime::now() + Duration::from_secs(1000) - Duration::from_secs(seconds)).expect("a time");
+        file.set_modified(SystemTime::now() + Duration::from_secs(1000) - Duration::from_secs(seconds))
+            .expect("a time");
     }
 }
 
@@ -213,7 +215,11 @@ fn a_read_only_cache_opens_its_graphs_and_writes_nothing() {
     // Three graphs of another size: one warning, and nothing is written either.
     let other = run(&cache, &["device.batching=sequential", "run.width=64", "run.height=32"]);
     assert_eq!((other.optimized, other.images, other.warnings.len()), (0, 1, 1), "{:?}", other.warnings);
-    assert!(other.warnings[0].contains("graph cache in ") && other.warnings[0].contains("read-only"), "{:?}", other.warnings);
+    assert!(
+        other.warnings[0].contains("graph cache in ") && other.warnings[0].contains("read-only"),
+        "{:?}",
+        other.warnings
+    );
     assert_eq!(listing(folder.path()), before);
     // The measurement of rows is not written either.
     run(&cache, &["run.images=2"]);

@@ -236,7 +236,8 @@ fn previews_of_a_trained_model_come_close_to_its_image() {
 fn an_image_of_the_tiny_decoder_says_so() {
     let folder = tempfile::tempdir().expect("a folder");
     let model = with_tiny_decoder(folder.path(), "sd1", "tiny_vae_decoder");
-    let file = pipeline(folder.path(), &model, "[model.tiny_vae_decoder]\ngraph = 'model/tiny_vae_decoder/model.onnx'\n");
+    let file =
+        pipeline(folder.path(), &model, "[model.tiny_vae_decoder]\ngraph = 'model/tiny_vae_decoder/model.onnx'\n");
     let full = draw(folder.path(), [text(&file)]);
     assert_eq!(full.images[0].get("decoder"), None);
     assert_eq!(metadata::read_png(&full.paths[0]).expect("a record").decoder, None);

@@ -220,9 +220,14 @@ fn a_strangers_record_reaches_nothing_outside() {
         (format!("{model}{prompt}[[lora]]\npath = '../x.safetensors'\n"), "lora[0].path"),
         (format!("{model}{prompt}[[textual_inversion]]\npath = '/x.safetensors'\n"), "textual_inversion[0].path"),
         (format!("{model}{prompt}[[control]]\nimage = '/x.png'\npath = '../net'\n"), "control[0].path"),
-        (format!("{model}{prompt}[[condition]]\nconditioning = 'cross-attention'\nvectors = '/x.npy'\n"), "condition[0].vectors"),
         (
-            format!("{model}{prompt}[[condition]]\nconditioning = 'cross-attention'\nlabel_map = 'x.png'\ngraph = '..'\n"),
+            format!("{model}{prompt}[[condition]]\nconditioning = 'cross-attention'\nvectors = '/x.npy'\n"),
+            "condition[0].vectors",
+        ),
+        (
+            format!(
+                "{model}{prompt}[[condition]]\nconditioning = 'cross-attention'\nlabel_map = 'x.png'\ngraph = '..'\n"
+            ),
             "condition[0].graph",
         ),
         (

@@ -60,7 +60,8 @@ fn what_is_kept_is_written_and_drawn_again() {
         assert_eq!(image["stages"][0]["task"], "image-to-image");
         assert_eq!(image["calls"].as_u64(), Some(10), "eight of the base and two of the refiner");
     }
-    let all = draw(kept.path(), [text(&pipeline), "--set", "output.save_intermediate=true", "--save-latents", "latents.npy"]);
+    let all =
+        draw(kept.path(), [text(&pipeline), "--set", "output.save_intermediate=true", "--save-latents", "latents.npy"]);
     assert_eq!((all.paths.len(), files_in(kept.path())), (4, 5));
     let name = |path: &Path| path.file_stem().expect("a name").to_string_lossy().into_owned();
     assert!(name(&all.paths[0]).ends_with("-400-base"), "{:?}", all.paths);
