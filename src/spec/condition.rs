@@ -1,4 +1,4 @@
-//! `[[condition]]`: what an image is to show, other than in words.
+//! `[[condition]]`: conditions other than a prompt.
 
 use std::path::{Path, PathBuf};
 
@@ -7,16 +7,16 @@ use super::record::reaches_outside;
 use super::tree::Value;
 use super::writer::{Writer, integer};
 
-/// `[[condition]]`: what an image is to show, other than in words: where it comes from, which graph makes tensors of
-/// it, and how the denoiser is told. Any number of such tables may stand in a file; their tokens follow those of the
-/// prompt and each other, their channels those of the sample.
+/// `[[condition]]`: a condition other than a prompt: its source, the graph that encodes it, and the way in which the denoiser
+/// takes it. A file may have any number of them. Their states for cross-attention follow those of the prompt, their channels
+/// those of the sample, in the order of the tables.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ConditionSpec {
     /// `conditioning`, required: how the denoiser takes it, `"cross-attention"` or `"channels"`.
     pub conditioning: Conditioning,
-    /// `boxes`, `label_map`, `depth_map`, `vectors` or `index`, one of which is required: where the condition comes from.
+    /// `boxes`, `label_map`, `depth_map`, `vectors` or `index`, one of which is required: the source of the condition.
     pub source: Source,
-    /// `graph`: the graph that makes tokens or channels of it, the name of a folder of the model directory or a path.
+    /// `graph`: the graph that encodes it, the name of a folder of the model directory or a path.
     /// Required for boxes and label maps.
     pub graph: Option<Graph>,
 }
@@ -30,7 +30,7 @@ pub enum Conditioning {
     Channels,
 }
 
-/// Where a condition comes from.
+/// The source of a condition.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Source {
     /// `boxes = [{ class = 3, box = [0.1, 0.2, 0.5, 0.9] }]`: things of a class and where they are.
@@ -47,7 +47,7 @@ pub enum Source {
     Index {
         /// The file.
         path: PathBuf,
-        /// How many of its vectors are taken, 1 to 1000.
+        /// The number of vectors that are taken, 1 to 1000.
         k: usize,
     },
 }
@@ -65,7 +65,7 @@ impl Source {
     }
 }
 
-/// A thing in a layout.
+/// An object in a layout.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayoutBox {
     /// `class`: what it is, as the model numbers it.
@@ -82,7 +82,7 @@ pub struct LayoutBox {
     pub inside: bool,
 }
 
-/// Which graph is meant.
+/// A reference to a graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Graph {
     /// A folder of the model directory, by its bare name.
@@ -181,7 +181,7 @@ impl LayoutBox {
         table.into()
     }
 
-    /// What more is known of the thing, in the order of the bits that stand for it.
+    /// The further attributes of the object, in the order of their bits.
     pub fn modifiers(&self) -> [(&'static str, bool); 4] {
         let Self { group, occluded, depiction, inside, .. } = *self;
         [("group", group), ("occluded", occluded), ("depiction", depiction), ("inside", inside)]

@@ -1,4 +1,4 @@
-//! `[[control]]`: control networks that lead a run by an image.
+//! `[[control]]`: ControlNets.
 
 use std::ops::Bound::{Included, Unbounded};
 use std::path::PathBuf;

@@ -24,7 +24,7 @@ pub struct DeviceSpec {
     /// `threads`: of the CPU, 1 to 1024, at most as many as the CPUs that the process's affinity mask and its control groups'
     /// quota leave it, unless `overcommit` allows more. Absent: one for each physical core that the process may use.
     pub threads: Option<usize>,
-    /// `batching`: how the rows of one call of the denoiser are run.
+    /// `batching`: the way in which the rows of one call of the denoiser are run.
     pub batching: Batching,
     /// `optimize = true`: graphs that run on the CPU alone are optimized once, into the graph cache. With `false` they are
     /// opened as exported.
@@ -49,7 +49,7 @@ pub struct DeviceSpec {
     pub options: BTreeMap<String, Options>,
 }
 
-/// How the rows of one call of the denoiser are run: images, times the branches of the guidance.
+/// The way in which the rows of one call of the denoiser are run: images, times the branches of the guidance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Batching {
     /// `auto`: on a CPU the way that was measured to be the fastest for an optimized denoiser, and split where nothing is
@@ -97,7 +97,7 @@ impl DeviceSpec {
         self.components.get(&component).unwrap_or(&self.providers)
     }
 
-    /// Whether any component may run on the provider of this name.
+    /// True if any component may run on the provider of this name.
     fn uses(&self, name: &str) -> bool {
         self.providers.iter().chain(self.components.values().flatten()).any(|used| used == name)
     }

@@ -1,4 +1,4 @@
-//! pipeline.toml as it is written: what is to be made, from which model, how, on what, and where it goes.
+//! pipeline.toml: the model, the task, the settings of a run, the device and the output.
 //!
 //! A file has one table for each of these: [`ModelSpec`] `[model]`, [`TaskSpec`] `[task.NAME]`, [`SchedulerSpec`]
 //! `[scheduler.NAME]`, [`StepCache`] `[cache.NAME]`, [`RunSpec`] `[run]`, [`DeviceSpec`] `[device]`, [`OutputSpec`] `[output]`, and any
@@ -78,32 +78,32 @@ use writer::Writer;
 /// The most bytes of a pipeline file's text.
 pub const MAX_BYTES: usize = 1 << 20;
 
-/// A pipeline, as written. Its fields are the tables of the file.
+/// A pipeline file. Its fields are the tables of the file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spec {
     /// `[model]`: the model directory.
     pub model: ModelSpec,
-    /// `[task.NAME]`: what is to be made.
+    /// `[task.NAME]`: the task.
     pub task: TaskSpec,
     /// `[scheduler.NAME]`: the scheduler; absent, the model's own.
     pub scheduler: Option<SchedulerSpec>,
-    /// `[cache.NAME]`: how the denoiser is asked at fewer steps; absent, it is asked at all of them.
+    /// `[cache.NAME]`: a caching method, by which the denoiser is evaluated at fewer steps; absent, at all of them.
     pub cache: Option<StepCache>,
-    /// `[[condition]]`: what the image is to show other than in words, any number.
+    /// `[[condition]]`: conditions other than a prompt, any number.
     pub conditions: Vec<ConditionSpec>,
     /// `[[control]]`: control networks, any number.
     pub controls: Vec<ControlSpec>,
     /// `[[textual_inversion]]`: words with learned token embeddings.
     pub textual_inversions: Vec<TextualInversionSpec>,
-    /// `[[lora]]`: changes of the model's weights, in the order in which they are added.
+    /// `[[lora]]`: low-rank changes of the model's weights, in the order in which they are added.
     pub loras: Vec<LoraSpec>,
     /// `[run]`: steps, seed, sizes.
     pub run: RunSpec,
     /// `[device]`: execution providers and threads.
     pub device: DeviceSpec,
-    /// `[output]`: where images go.
+    /// `[output]`: the folder for images.
     pub output: OutputSpec,
-    /// `[[stage]]`: models that go on with what the tables above make, in a row. A stage has none of its own.
+    /// `[[stage]]`: further models, each of which starts from the result of the one before. A stage has none itself.
     pub stages: Vec<StageSpec>,
     /// The old names of keys and values that the pipeline was read from.
     pub old_names: OldNames,
@@ -228,16 +228,15 @@ impl Spec {
         })
     }
 
-    /// Whether noise or latents for all images of the run stand in one file, so that which image is which of the
-    /// run matters.
+    /// True if one file has the noise or the latents of all images, so that the index of an image in the run matters.
     pub fn shares_a_file(&self) -> bool {
         let latents = |task: &ImageToImage| matches!(task.begin, Beginning::Latents(_));
         let own = self.run.latents.is_some() || matches!(&self.task, TaskSpec::ImageToImage(task) if latents(task));
         own || self.stages.iter().any(|stage| stage.spec.shares_a_file())
     }
 
-    /// Whether the denoiser is to be evaluated less often than at every call with every branch of the guidance; the
-    /// stages' are not asked after.
+    /// True if the denoiser is evaluated less often than at every call with every branch of the guidance. Stages do not
+    /// count.
     pub fn asks_for_fewer_evaluations(&self) -> bool {
         self.cache.is_some() || self.task.guidance_interval().is_some()
     }

@@ -1,4 +1,4 @@
-//! `[model]`: the model directory, and what overrides it.
+//! `[model]`: the model directory, and overrides of its configuration.
 
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
@@ -70,7 +70,7 @@ impl ModelSpec {
         Self { path: path.as_ref().to_path_buf(), ..Self::default() }
     }
 
-    /// What stands here over the model directory's own words, for reading that directory.
+    /// The overrides with which the model directory is read.
     pub fn overrides(&self) -> bundle::DirectoryOverrides {
         let graph = |(kind, component): (&ComponentKind, &ComponentSpec)| Some((*kind, component.graph.clone()?));
         bundle::DirectoryOverrides {

@@ -1,4 +1,4 @@
-//! `[output]`: where images go.
+//! `[output]`: the folder for images.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use super::writer::{Writer, integer};
 
 pub(super) const FOLDER: &str = "outputs";
 
-/// `[output]`: where images go.
+/// `[output]`: the folder for images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputSpec {
     /// `dir = "outputs"`: the folder images are written to, made where it is missing.
@@ -19,7 +19,7 @@ pub struct OutputSpec {
     /// `preview`: every how many steps a preview of the image is shown and written, at least 1; absent, never. It
     /// changes nothing of the image. Stages have it from the file's own table.
     pub preview: Option<usize>,
-    /// `record_paths = "relative"`: how the record in each image names files. `"relative"`: relative to the current
+    /// `record_paths = "relative"`: the form of paths in the record of each image. `"relative"`: relative to the current
     /// directory where they are in it, else by their bare names, so that nothing tells of the machine; `"absolute"`.
     /// Stages have it from the file's own table.
     pub record_paths: RecordPaths,

@@ -1,4 +1,4 @@
-//! The flags that stand over a pipeline file's keys.
+//! The flags that override a pipeline file's keys.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use super::renamed::rename_flag;
 use super::scheduler;
 use super::tree::{Entries, Node, Origin, Value, parse_key, parse_value, quote};
 
-/// What is said on the command line over a pipeline file: flags override the keys they name.
+/// The flags of the command line for a pipeline file, each of which overrides a key.
 ///
 /// `scheduler` is applied first, then `set` in its order, then the others. Paths are relative to the current
 /// directory, not to the file.
@@ -225,7 +225,7 @@ pub(super) fn dotted(key: &str) -> String {
     if key.contains(['"', '\'']) { key.to_owned() } else { key.split('.').map(part).collect::<Vec<_>>().join(".") }
 }
 
-/// How many parts of a key name a table of an array, such as `stage.0`.
+/// The number of parts of a key that name a table of an array, such as `stage.0`.
 fn within_array(key: &[String]) -> usize {
     match key {
         [_, number, ..] if number.parse::<usize>().is_ok() => 2,

@@ -1,4 +1,4 @@
-//! `[[stage]]`: one more model, which goes on with what was made so far.
+//! `[[stage]]`: one more model, which starts from the result of the one before.
 
 use std::path::Path;
 
@@ -9,17 +9,17 @@ use super::task::{Beginning, ImageToImage, LATER, LongPrompts, TASKS, TaskSpec, 
 use super::tree::{Entries, Node, Origin, Value};
 use super::writer::Writer;
 
-/// `[[stage]]`, any number: one more model, which goes on with what was made so far, image by image.
+/// `[[stage]]`, any number: one more model, which starts from the result of the one before, image by image.
 ///
 /// It has the tables of a pipeline, each within it: `[stage.model]` and `[stage.task.NAME]` are required,
 /// `[stage.scheduler.NAME]`, `[stage.cache.NAME]`, `[stage.run]`, `[stage.device]`, `[stage.output]`, `[[stage.lora]]`,
-/// `[[stage.textual_inversion]]`, `[[stage.condition]]` and `[[stage.control]]` are not. Its task has no `image`: that is what the
-/// stage before made.
+/// `[[stage.textual_inversion]]`, `[[stage.condition]]` and `[[stage.control]]` are not. Its task has no `image`: that is the
+/// result of the stage before.
 ///
-/// What it says nothing of it has from the file's own tables: `prompt`, `negative_prompt`, `prompt_weighting` and `long_prompts`
-/// of the task, but not what later text encoders are told (`prompt_2` and so on), since it may have none; `seed`, `noise`,
-/// `noise_gpu` and `max_input_megapixels` of `[run]`; `[device]` as a whole; `dir` and `preview` of `[output]`. Width and height follow from what
-/// it is handed. Every stage draws its noise from a fresh generator for each image, seeded as the
+/// Keys that it leaves out come from the file's own tables: `prompt`, `negative_prompt`, `prompt_weighting` and `long_prompts`
+/// of the task, but not the texts of later text encoders (`prompt_2` and so on), since it may have none; `seed`, `noise`,
+/// `noise_gpu` and `max_input_megapixels` of `[run]`; `[device]` as a whole; `dir` and `preview` of `[output]`. Width and height follow from
+/// its input. Every stage draws its noise from a fresh generator for each image, seeded as the
 /// file's own is, which is what diffusers' pipelines do when each is called with a new generator of the same seed.
 /// A `[cache.NAME]` or a `guidance_interval` of the file's own tables is theirs alone, since both are chosen for a model and
 /// its steps.
@@ -28,7 +28,7 @@ pub struct StageSpec {
     /// `input`: the form in which it takes the result of the stage before, `latents` or `image`. Absent: latents if its
     /// task can start from those, both models share a latent space and the size is the same; else the image.
     pub input: Option<StageInput>,
-    /// Its tables. `[run]` has no `images`: there is one image for each that it is handed.
+    /// Its tables. `[run]` has no `images`: it makes one image of each input.
     pub spec: Spec,
 }
 
@@ -51,10 +51,10 @@ impl StageInput {
     }
 }
 
-/// What a stage's task has from the file's own where it says nothing, beside `prompt`.
+/// The keys besides `prompt` that a stage's task takes from the file's own if it leaves them out.
 const OF_PROMPTS: [&str; 3] = ["negative_prompt", "prompt_weighting", "long_prompts"];
 
-/// Writes what stages inherit into them, before they are read.
+/// Writes inherited keys into the stages, before they are read.
 pub(super) fn inherit(entries: &mut Entries, reading: &Reading<'_>) {
     let mut from_flags = Vec::new();
     let told: Entries = match tasks(entries).into_iter().next() {
@@ -224,7 +224,7 @@ impl StageSpec {
         }
     }
 
-    /// Whether the prompts are those of the file's own task.
+    /// True if the prompts are those of the file's own task.
     pub fn shares_prompts(&self, base: &Spec) -> bool {
         let prompts = |spec: &Spec| spec.task.prompting().map(|prompting| prompting.prompts.clone());
         prompts(&self.spec).is_some_and(|own| Some(own) == prompts(base))
@@ -232,7 +232,7 @@ impl StageSpec {
 }
 
 impl Spec {
-    /// Where images go that went through so many stages; `None` where only what a later one makes of them is written.
+    /// The folder for the images after a number of stages; `None` if only the result of a later stage is saved.
     pub fn folder(&self, stages: usize) -> Option<&Path> {
         let output = match stages.checked_sub(1) {
             None => &self.output,
