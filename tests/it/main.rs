@@ -9,6 +9,7 @@ mod bundle;
 mod cli;
 mod common;
 mod deepcache;
+mod engine;
 mod errors;
 mod graph_cache;
 mod graph_cache_size;
