@@ -93,7 +93,7 @@ fn a_tiny_decoder_decodes_as_diffusers_does() {
     let folder = tempfile::tempdir().expect("a folder");
     let model = with_tiny_decoder(folder.path(), "sd1", "taesd_decoder");
     let bundle = Bundle::open(&model, &ldm_ort::bundle::DirectoryOverrides::default()).expect("a model");
-    let component = bundle.component(ComponentKind::SmallDecoder).expect("the folder's name is known");
+    let component = bundle.component(ComponentKind::TinyVaeDecoder).expect("the folder's name is known");
     let contract = VaeDecoderContract::resolve(component).expect("a decoder");
     let GraphFile { path, .. } = &component.graph;
     let of_factor = |factor: usize| {
