@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use ldm_ort::execution::{Recorder, Saver};
-use ldm_ort::{Cancel, Error, Event, ModelExecution, Overrides, Plan, Runtime, RuntimeOptions, Spec};
+use ldm_ort::{Cancel, Error, Event, Execution, Overrides, Plan, Runtime, RuntimeOptions, Spec};
 
 fn main() -> ldm_ort::Result<()> {
     let file = std::env::args_os().nth(1).map_or_else(|| PathBuf::from("pipeline.toml"), PathBuf::from);
@@ -15,7 +15,7 @@ fn main() -> ldm_ort::Result<()> {
     let cancel = Cancel::new();
     let saver = Saver::new(&plan.spec.output.dir)?;
     let mut recorder = Recorder::new(&plan, &runtime);
-    let mut pipeline = ModelExecution::load(plan.model, &runtime, &cancel, &mut |event: Event<'_>| {
+    let mut pipeline = Execution::load(&plan, &runtime, &cancel, &mut |event: Event<'_>| {
         if let Event::Opened { component, seconds, .. } = event {
             println!("{component} open after {seconds:.2} s");
         }
@@ -24,7 +24,7 @@ fn main() -> ldm_ort::Result<()> {
 
     for seed in [1, 2, 3] {
         plan.request.seed = seed;
-        let result = pipeline.run(&plan.request, &cancel, &mut |event: Event<'_>| {
+        let result = pipeline.run(&plan, &cancel, &mut |event: Event<'_>| {
             match &event {
                 Event::Step { step, .. } => {
                     println!("seed {seed}: step {} of {}, t = {}", step.call, step.calls, step.timestep);

@@ -1,13 +1,13 @@
 //! Runs latent diffusion models on ONNX Runtime: a model directory and a pipeline.toml go in, images come out.
 //!
 //! A pipeline passes through three types. A [`Spec`] is the TOML as written, with every key checked. A [`Plan`] is that
-//! spec held against the model directory it names, with every choice made. A [`ModelExecution`] has the graphs open and runs
-//! any number of requests.
+//! spec held against the model directory it names, with every choice made. An [`Execution`] has graphs open and runs any
+//! number of plans.
 //!
 //! ```
 //! use std::ops::ControlFlow;
 //!
-//! use ldm_ort::{Cancel, Event, Overrides, ModelExecution, Plan, Runtime, RuntimeOptions, Spec};
+//! use ldm_ort::{Cancel, Event, Execution, Overrides, Plan, Runtime, RuntimeOptions, Spec};
 //!
 //! # fn main() -> ldm_ort::Result<()> {
 //! let text = r#"
@@ -33,14 +33,15 @@
 //!     }
 //!     ControlFlow::Continue(())
 //! };
-//! let mut pipeline = ModelExecution::load(plan.model, &runtime, &cancel, &mut watch)?;
-//! pipeline.run(&plan.request, &cancel, &mut watch)?;
+//! let mut execution = Execution::load(&plan, &runtime, &cancel, &mut watch)?;
+//! execution.run(&plan, &cancel, &mut watch)?;
 //! assert_eq!((images[0].width(), images[0].height()), (64, 64));
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! A pipeline of several models in a row is run by [`execution::Execution`] in the place of [`ModelExecution`].
+//! Further plans of the same model directory are made with [`plan::ModelSources`], which reads it once, and run on the
+//! same [`Execution`].
 //!
 //! Paths in a pipeline are relative to its file, or to the current directory where the text came from elsewhere. What
 //! happens is told to an [`Observer`], which may stop the run; a [`Cancel`] stops it from another thread. Everything
@@ -82,7 +83,7 @@ pub mod tiles;
 
 pub use bundle::Bundle;
 pub use error::{Error, Problem, Result, StepPosition};
-pub use execution::{Event, Image, ModelExecution, Observer};
+pub use execution::{Event, Execution, Image, Observer};
 pub use plan::{Plan, RunPlan};
 pub use session::{Cancel, Runtime, RuntimeOptions};
 pub use spec::{Overrides, Spec};

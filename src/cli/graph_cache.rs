@@ -12,7 +12,7 @@ use super::progress::Progress;
 use super::run::{fit, load_runtime};
 use super::standard_input::load_spec;
 use crate::error::{Error, Result};
-use crate::execution::ModelExecution;
+use crate::execution::Execution;
 use crate::graph_cache::{CachedGraph, GraphCache, Verified};
 use crate::plan::{ModelPlan, Plan};
 use crate::session;
@@ -59,7 +59,7 @@ pub fn compile(args: &CompileArgs, global: &Global, out: &mut dyn Write) -> Resu
     }
     let mut entries = Vec::new();
     for model in models() {
-        entries.extend(ModelExecution::prepare(model, &runtime, &interrupt.cancel(), &mut progress)?);
+        entries.extend(Execution::prepare(model, &runtime, &interrupt.cancel(), &mut progress)?);
     }
     progress.clear();
     for name in left {

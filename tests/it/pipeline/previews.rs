@@ -8,7 +8,7 @@ use ldm_ort::cli::args::LibraryArgs;
 use ldm_ort::image::{InputLimit, Rgb8};
 use ldm_ort::latent::{Decoder, Scaling};
 use ldm_ort::session::{Session, SessionOptions};
-use ldm_ort::{Bundle, Cancel, Event, ModelExecution, Overrides, Plan, Runtime, Spec, image, metadata};
+use ldm_ort::{Bundle, Cancel, Event, Execution, Overrides, Plan, Runtime, Spec, image, metadata};
 use ndarray::{ArrayD, Axis, Slice};
 use serde_json::Value;
 
@@ -82,9 +82,8 @@ fn watched(pipeline: &Path, flags: &[&str]) -> (Vec<(usize, Rgb8)>, Vec<ArrayD<f
         }
         ControlFlow::Continue(())
     };
-    let mut open =
-        ModelExecution::load(plan.model.clone(), &runtime(), &Cancel::default(), &mut observer).expect("it opens");
-    open.run(&plan.request, &Cancel::default(), &mut observer).expect("it runs");
+    let mut open = Execution::load(&plan, &runtime(), &Cancel::default(), &mut observer).expect("it opens");
+    open.run(&plan, &Cancel::default(), &mut observer).expect("it runs");
     (previews, latents)
 }
 

@@ -11,7 +11,7 @@ use ldm_ort::rng::Stream;
 use ldm_ort::scheduler::Custom;
 use ldm_ort::spec::{Prompting, TextToImage};
 use ldm_ort::task::{Start, Task, TaskContext};
-use ldm_ort::{Cancel, Error, Event, ModelExecution, Overrides, Plan, RunPlan, Spec};
+use ldm_ort::{Cancel, Error, Event, Execution, Overrides, Plan, RunPlan, Spec};
 
 use super::previews::{copy, runtime};
 use super::{bytes, draw, pixels, redraw, text};
@@ -425,8 +425,8 @@ fn changed(folder: &Path, change: Change) -> (Result<Record, Error>, std::path::
         }
         ControlFlow::Continue(())
     };
-    let mut pipeline = ModelExecution::load(plan.model, &runtime, &cancel, &mut watch).expect("it opens");
-    pipeline.run(&plan.request, &cancel, &mut watch).expect("it runs");
+    let mut pipeline = Execution::load(&plan, &runtime, &cancel, &mut watch).expect("it opens");
+    pipeline.run(&plan, &cancel, &mut watch).expect("it runs");
     let drawn = last.expect("an image");
     let record = recorder.record(&drawn);
     let image = folder.join("changed.png");
