@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::pipeline::Converter;
 use super::{Environment, Event, Pipeline, model_spec};
 use crate::error::Result;
-use crate::execution::{Execution, ExecutionEvent, ModelExecution};
+use crate::execution::{Execution, ExecutionEvent};
 use crate::graph_cache::{CachedGraph, GraphCache, SizeLimit};
-use crate::plan::Plan;
+use crate::plan::{ModelSources, Plan};
 use crate::session::{self, Cancel, Flavour, Runtime, RuntimeOptions};
 use crate::spec::{Overrides, Spec};
 
@@ -204,9 +204,15 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::open`].
-    pub(crate) fn plan(&self, spec: Spec, cancel: &Cancel, observer: &mut dyn FnMut(Event)) -> Result<(Plan, Runtime)> {
+    pub(crate) fn plan(
+        &self,
+        spec: Spec,
+        sources: &ModelSources,
+        cancel: &Cancel,
+        observer: &mut dyn FnMut(Event),
+    ) -> Result<(Plan, Runtime)> {
         self.take_warnings().into_iter().for_each(|text| observer(Event::Warning { text }));
-        let mut plan = Plan::new(spec)?;
+        let mut plan = Plan::from_sources(spec, sources)?;
         plan.set_graph_cache(self.optimized_graphs()?.as_ref());
         plan.require_cache()?;
         let runtime = self.load_runtime(&plan.spec, cancel, observer)?;
@@ -246,9 +252,8 @@ impl Engine {
         let mut converter = Converter::new(observer, cancel, None);
         let mut graphs = Vec::new();
         for model in std::iter::once(&plan.model).chain(plan.stages.iter().map(|stage| &stage.model)) {
-            graphs.extend(ModelExecution::prepare(model, runtime, cancel, &mut |event: ExecutionEvent<'_>| {
-                converter.notice(event)
-            })?);
+            let mut notice = |event: ExecutionEvent<'_>| converter.notice(event);
+            graphs.extend(Execution::prepare(model, runtime, cancel, &mut notice)?);
         }
         Ok(graphs)
     }

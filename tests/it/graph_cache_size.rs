@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::common::models;
 use ldm_ort::bundle::ComponentKind;
-use ldm_ort::execution::{ExecutionEvent, ModelExecution};
+use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::graph_cache::{CachedGraph, GraphCache, GraphCacheEvent, SizeLimit};
 use ldm_ort::plan::Plan;
 use ldm_ort::session::{Cancel, Runtime, Session};
@@ -160,8 +160,8 @@ struct Run {
 }
 
 fn run(cache: &GraphCache, set: &[&str]) -> Run {
-    let Plan { mut model, request, .. } = plan(set);
-    model.prepared = Some(cache.clone());
+    let mut plan = plan(set);
+    plan.set_graph_cache(Some(cache));
     let mut run = Run { optimized: 0, images: 0, warnings: Vec::new() };
     let mut observe = |event: ExecutionEvent<'_>| {
         match event {
@@ -172,8 +172,8 @@ fn run(cache: &GraphCache, set: &[&str]) -> Run {
         }
         ControlFlow::Continue(())
     };
-    let mut pipeline = ModelExecution::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
-    pipeline.run(&request, &Cancel::new(), &mut observe).expect("an image");
+    let mut pipeline = Execution::load(&plan, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+    pipeline.run(&plan, &Cancel::new(), &mut observe).expect("an image");
     run
 }
 
