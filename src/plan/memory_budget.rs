@@ -1,4 +1,4 @@
-//! What is given up so that a run keeps within `[device] memory`.
+//! What is given up so that a run keeps within `[device] memory_budget`.
 
 use super::model::ModelPlan;
 use super::opening::Opening;
@@ -41,7 +41,7 @@ impl ModelPlan {
             return Err(Error::input(
                 "device.memory_budget",
                 "is kept to by graphs that are optimized ahead for the CPU, and not all of this pipeline's are",
-                "leave the key out; or leave out LoRAs, textual inversions and other providers than cpu, and set prepare = \
+                "leave the key out; or leave out LoRAs, textual inversions and other providers than cpu, and set optimize = \
                  true",
             ));
         }
