@@ -96,7 +96,7 @@ impl Run {
     fn begin(&mut self) {
         self.scheduler = build(self.name);
         self.call = 0;
-        let sigma = self.scheduler.initial_noise_sigma() as f32;
+        let sigma = self.scheduler.init_noise_sigma() as f32;
         self.x.iter_mut().zip(&self.start).for_each(|(x, noise)| *x = sigma * noise);
         // PNDM begins with twelve calls of Runge-Kutta.
         let first = if self.name == "pndm" { 16 } else { 4 };

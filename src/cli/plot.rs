@@ -13,7 +13,7 @@ use crate::error::{Error, Result, count_of};
 use crate::files;
 use crate::plan::SchedulerChoice;
 use crate::plot::{self, Curve};
-use crate::scheduler::{self, Custom, Setting};
+use crate::scheduler::{self, AliasValue, CustomSchedule};
 
 /// Draws the schedule of a pipeline, and those that other schedulers would make over the same model. Needs no runtime
 /// and opens no graph.
@@ -87,12 +87,12 @@ fn svg_name(path: &Path) -> String {
 struct Drawn {
     choice: SchedulerChoice,
     /// The schedule itself, where the pipeline gives it outright.
-    custom: Option<Custom>,
+    custom: Option<CustomSchedule>,
 }
 
 impl Drawn {
     /// The keys that its name stands for beside the class.
-    fn implied(&self) -> Vec<(&'static str, Setting)> {
+    fn implied(&self) -> Vec<(&'static str, AliasValue)> {
         scheduler::find_alias(&self.choice.name).map(|(_, implied)| implied).unwrap_or_default()
     }
 

@@ -212,7 +212,7 @@ pub fn denoise(
     let end = span.end;
     for step in span {
         let call = Call { index: step - begin, of: calls, order, timestep: scheduler.timesteps()[step] };
-        scheduler.scale_input(step, x, &mut scaled);
+        scheduler.scale_model_input(step, x, &mut scaled);
         let position =
             StepPosition { step: call.step() + 1, steps: call.steps(), first_image: 0, images, total_images: images };
         let interrupted = || Error::Interrupted { at_step: Some(position) };
@@ -265,6 +265,6 @@ fn estimate_images(
     let size = (x.len() / images.max(1)).max(1);
     let predictions = prediction.chunks((prediction.len() / images.max(1)).max(1));
     for ((x, out), prediction) in x.chunks(size).zip(out.chunks_mut(size)).zip(predictions) {
-        scheduler.estimate(step, prediction.get(..x.len()).unwrap_or(prediction), x, out);
+        scheduler.predict_x0(step, prediction.get(..x.len()).unwrap_or(prediction), x, out);
     }
 }

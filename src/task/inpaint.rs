@@ -99,7 +99,7 @@ impl Task for Inpaint {
                 stage.scheduler.add_noise(begin, x0, noise, out);
             }
             _ => {
-                let sigma = stage.scheduler.initial_noise_sigma() as f32;
+                let sigma = stage.scheduler.init_noise_sigma() as f32;
                 sample.mapv_inplace(|v| v * sigma);
             }
         }

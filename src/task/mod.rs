@@ -208,7 +208,7 @@ impl TaskContext<'_> {
 
     /// The first sample of a run from pure noise.
     pub fn noise_start(&mut self) -> Result<ArrayD<f32>> {
-        let sigma = self.scheduler.initial_noise_sigma() as f32;
+        let sigma = self.scheduler.init_noise_sigma() as f32;
         let mut sample = self.unit_noise()?;
         sample.mapv_inplace(|v| v * sigma);
         Ok(sample)

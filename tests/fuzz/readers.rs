@@ -213,7 +213,7 @@ fn scheduler_configurations() {
                 let mut scheduler = told(build(name, Some(&config), &Config::new(), &request))?;
                 let (mut x, mut scaled) = (vec![0.5; 8], vec![0.0; 8]);
                 for step in 0..scheduler.timesteps().len().min(40) {
-                    scheduler.scale_input(step, &x, &mut scaled);
+                    scheduler.scale_model_input(step, &x, &mut scaled);
                     told(scheduler.step(step, &[0.25; 8], &mut x, &mut Zeros))?;
                 }
             }

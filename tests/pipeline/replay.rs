@@ -8,7 +8,7 @@ use ldm_ort::execution::Recorder;
 use ldm_ort::image::{InputLimit, encode_png, load, save_png};
 use ldm_ort::metadata::{self, Record};
 use ldm_ort::rng::Stream;
-use ldm_ort::scheduler::Custom;
+use ldm_ort::scheduler::CustomSchedule;
 use ldm_ort::spec::{Prompting, TextToImage};
 use ldm_ort::task::{Start, Task, TaskContext};
 use ldm_ort::{Cancel, Error, Event, ModelExecution, Overrides, Plan, RunPlan, Spec};
@@ -328,7 +328,7 @@ fn a_changed_request_is_recorded_as_it_was_run() {
         }),
         ("a schedule", |request| {
             request.scheduler = request.scheduler.another("euler").expect("a scheduler");
-            request.custom = Some(Custom::Timesteps(vec![900.0, 500.0, 100.0]));
+            request.custom = Some(CustomSchedule::Timesteps(vec![900.0, 500.0, 100.0]));
             request.steps = 3;
         }),
         ("noise", |request| request.noise = Stream::NumPy),

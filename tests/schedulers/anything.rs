@@ -1,7 +1,7 @@
 //! Nothing that a file or a user can write makes a scheduler panic or hang.
 
 use crate::stream::{LENGTH, Stream, model};
-use ldm_ort::scheduler::{self, Config, Key, Kind, Noise, ScheduleRequest};
+use ldm_ort::scheduler::{self, Config, Noise, ScheduleRequest, SchedulerKey, SchedulerKeyKind};
 use serde_json::{Value, json};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -24,7 +24,7 @@ impl Dice {
 }
 
 /// What may stand in a file: sometimes sensible, sometimes not.
-fn value(dice: &mut Dice, key: &Key) -> Value {
+fn value(dice: &mut Dice, key: &SchedulerKey) -> Value {
     if dice.below(8) == 0 {
         let huge = 9_223_372_036_854_775_807_i64;
         return dice.one(&[
@@ -48,13 +48,13 @@ fn value(dice: &mut Dice, key: &Key) -> Value {
         ]);
     }
     match key.kind {
-        Kind::Count(_) => json!(dice.one(&[1, 2, 3, 10, 50, 50, 1000, 1001])),
-        Kind::Order { .. } => json!(dice.one(&[1, 2, 3, 4, 5, 6, 7])),
-        Kind::Integer(_) => json!(dice.one(&[0_i64, 1, -1, 5, 1000, -1000, 1 << 40])),
-        Kind::Float(_) | Kind::MaybeFloat => {
+        SchedulerKeyKind::Count(_) => json!(dice.one(&[1, 2, 3, 10, 50, 50, 1000, 1001])),
+        SchedulerKeyKind::Order { .. } => json!(dice.one(&[1, 2, 3, 4, 5, 6, 7])),
+        SchedulerKeyKind::Integer(_) => json!(dice.one(&[0_i64, 1, -1, 5, 1000, -1000, 1 << 40])),
+        SchedulerKeyKind::Float(_) | SchedulerKeyKind::MaybeFloat => {
             json!(dice.one(&[0.0, 1e-4, 0.02, 0.3, 0.5, 0.995, 1.0, 1.5, 3.0, 80.0, 1e4, -0.5, -5.1]))
         }
-        Kind::MaybeFloats => dice.one(&[
+        SchedulerKeyKind::MaybeFloats => dice.one(&[
             Value::Null,
             json!([0.02]),
             json!([0.1, 0.2]),
@@ -62,11 +62,11 @@ fn value(dice: &mut Dice, key: &Key) -> Value {
             json!([0.0, 1.0, 2.0, -1.0]),
             json!([0, 1, -7, 1e18]),
         ]),
-        Kind::Switch(_) | Kind::MaybeSwitch => json!(dice.below(2) == 0),
-        Kind::Choice { valid, foreign, .. } | Kind::MaybeChoice { valid, foreign } => {
+        SchedulerKeyKind::Switch(_) | SchedulerKeyKind::MaybeSwitch => json!(dice.below(2) == 0),
+        SchedulerKeyKind::Choice { valid, foreign, .. } | SchedulerKeyKind::MaybeChoice { valid, foreign } => {
             json!(dice.one(&valid.iter().chain(foreign).copied().collect::<Vec<_>>()))
         }
-        Kind::MaybeScheduler => {
+        SchedulerKeyKind::MaybeScheduler => {
             let entry = &scheduler::table()[dice.below(scheduler::table().len())];
             let mut table = keys(dice, entry, 4);
             table.insert("_class_name".to_owned(), entry.class.into());
@@ -111,7 +111,7 @@ fn no_configuration_panics_or_hangs() {
             let (mut x, mut input) = (vec![0.0; LENGTH], vec![0.0; LENGTH]);
             scheduler.add_noise(begin, &x0, &noise, &mut x);
             for step in begin..calls {
-                scheduler.scale_input(step, &x, &mut input);
+                scheduler.scale_model_input(step, &x, &mut input);
                 let output = model(&input, scheduler.timesteps()[step], learned);
                 scheduler.step(step, &output, &mut x, &mut stream)?;
                 // The loop refuses to go on from here, naming the step.

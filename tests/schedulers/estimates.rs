@@ -27,7 +27,7 @@ fn every_estimate_is_that_of_diffusers() {
         for (step, row) in rows.iter().enumerate() {
             let (sample, answer, wanted) = (numbers(row, "sample"), numbers(row, "answer"), numbers(row, "image"));
             let mut image = vec![0.0; sample.len()];
-            scheduler.estimate(step, &answer, &sample, &mut image);
+            scheduler.predict_x0(step, &answer, &sample, &mut image);
             let largest = wanted.iter().fold(0f32, |most, v| most.max(v.abs()));
             let apart = image.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
             assert!(
@@ -56,7 +56,7 @@ fn every_scheduler_finds_the_image_in_its_own_samples() {
         let mut estimate = vec![0.0; LENGTH];
         for step in 0..calls {
             scheduler.add_noise(step, &image, &noise, &mut sample);
-            scheduler.estimate(step, &noise, &sample, &mut estimate);
+            scheduler.predict_x0(step, &noise, &sample, &mut estimate);
             let mut level = [0.0; 2];
             scheduler.add_noise(step, &[1.0, 0.0], &[0.0, 1.0], &mut level);
             // What rounding of the sample leaves of an image that is drowned in noise.
@@ -69,7 +69,7 @@ fn every_scheduler_finds_the_image_in_its_own_samples() {
         let (mut y, answer) = (x.clone(), stream.take(LENGTH));
         let mut streams = [Stream::new(3), Stream::new(3)];
         for step in 0..calls.min(3) {
-            scheduler.estimate(step, &answer, &x, &mut estimate);
+            scheduler.predict_x0(step, &answer, &x, &mut estimate);
             scheduler.step(step, &answer, &mut x, &mut streams[0]).expect("it steps");
             other.step(step, &answer, &mut y, &mut streams[1]).expect("it steps");
             assert_eq!(x, y, "{}", entry.name);

@@ -1,7 +1,7 @@
 //! Every step of every recorded configuration, whole.
 
 use crate::stream::{IMAGES, LENGTH, Stream, difference, model};
-use ldm_ort::scheduler::{self, Config, Custom, Kind, ScheduleRequest, SchedulerEntry};
+use ldm_ort::scheduler::{self, Config, CustomSchedule, ScheduleRequest, SchedulerEntry, SchedulerKeyKind};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -34,7 +34,8 @@ fn replay(case: &Value, recorded: &[f32]) -> Result<f64, String> {
     let mut request = ScheduleRequest::new(number(case, "steps"), IMAGES);
     request.mu = case.get("mu").and_then(Value::as_f64);
     let list = |key: &str| Some(case.get(key)?.as_array()?.iter().filter_map(Value::as_f64).collect::<Vec<_>>());
-    request.custom = list("timesteps").map(Custom::Timesteps).or_else(|| list("sigmas").map(Custom::Sigmas));
+    request.custom =
+        list("timesteps").map(CustomSchedule::Timesteps).or_else(|| list("sigmas").map(CustomSchedule::Sigmas));
     let built = scheduler::build(name, Some(&section(case, "config")), &table, &request);
     let mut scheduler = built.map_err(|error| error.to_string())?;
     let learned = case.get("learned").and_then(Value::as_bool).unwrap_or(false);
@@ -49,13 +50,13 @@ fn replay(case: &Value, recorded: &[f32]) -> Result<f64, String> {
         scheduler.add_noise(begin, &x0, &noise, &mut x);
         x
     } else {
-        let sigma = scheduler.initial_noise_sigma() as f32;
+        let sigma = scheduler.init_noise_sigma() as f32;
         stream.take(LENGTH).into_iter().map(|v| v * sigma).collect()
     };
     if case.get("refused").is_some() {
         let mut input = vec![0.0; LENGTH];
         for step in begin..calls {
-            scheduler.scale_input(step, &x, &mut input);
+            scheduler.scale_model_input(step, &x, &mut input);
             let output = model(&input, scheduler.timesteps()[step], learned);
             scheduler.step(step, &output, &mut x, &mut stream).map_err(|error| error.to_string())?;
         }
@@ -71,7 +72,7 @@ fn replay(case: &Value, recorded: &[f32]) -> Result<f64, String> {
         &recorded[at - n..at]
     };
     let sigma = next(1)[0];
-    let mut worst = difference(&[scheduler.initial_noise_sigma() as f32], &[sigma]);
+    let mut worst = difference(&[scheduler.init_noise_sigma() as f32], &[sigma]);
     let timesteps: Vec<f32> = scheduler.timesteps().iter().map(|t| *t as f32).collect();
     let expected = next(calls);
     for (got, expected) in timesteps.iter().zip(expected) {
@@ -82,7 +83,7 @@ fn replay(case: &Value, recorded: &[f32]) -> Result<f64, String> {
     worst = worst.max(difference(&x, next(LENGTH)));
     let mut input = vec![0.0; LENGTH];
     for step in begin..calls {
-        scheduler.scale_input(step, &x, &mut input);
+        scheduler.scale_model_input(step, &x, &mut input);
         let output = model(&input, scheduler.timesteps()[step], learned);
         scheduler.step(step, &output, &mut x, &mut stream).map_err(|error| error.to_string())?;
         let apart = difference(&x, next(LENGTH));
@@ -178,7 +179,8 @@ fn every_step_of_a_schedule_given_outright_is_that_of_diffusers() {
     // diffusers gives no list to the others that take one here.
     let ours_alone = ["lms", "euler-ancestral", "kdpm2", "kdpm2-ancestral", "dpm-sde"];
     hold_to(&folder, |entry| {
-        (entry.accepts.timesteps || entry.accepts.sigmas.is_some()) && !ours_alone.contains(&entry.name)
+        (entry.custom_schedules.timesteps || entry.custom_schedules.sigmas.is_some())
+            && !ours_alone.contains(&entry.name)
     });
 }
 
@@ -223,14 +225,16 @@ fn every_key_of_every_class_is_there_with_its_default() {
             let key = entry.keys.iter().find(|key| key.name == name && !key.argument);
             let key = key.unwrap_or_else(|| panic!("{} lacks {name}", entry.class));
             let ours = match key.kind {
-                Kind::Count(n) | Kind::Order { default: n, .. } => n.into(),
-                Kind::Integer(n) => n.into(),
-                Kind::Float(f) if f.is_infinite() => Value::from(if f > 0.0 { "Infinity" } else { "-Infinity" }),
-                Kind::Float(f) => f.into(),
-                Kind::Switch(on) => on.into(),
-                Kind::Choice { default, .. } => default.into(),
+                SchedulerKeyKind::Count(n) | SchedulerKeyKind::Order { default: n, .. } => n.into(),
+                SchedulerKeyKind::Integer(n) => n.into(),
+                SchedulerKeyKind::Float(f) if f.is_infinite() => {
+                    Value::from(if f > 0.0 { "Infinity" } else { "-Infinity" })
+                }
+                SchedulerKeyKind::Float(f) => f.into(),
+                SchedulerKeyKind::Switch(on) => on.into(),
+                SchedulerKeyKind::Choice { default, .. } => default.into(),
                 // An empty list is none.
-                Kind::MaybeFloats if default.is_array() => Value::Array(Vec::new()),
+                SchedulerKeyKind::MaybeFloats if default.is_array() => Value::Array(Vec::new()),
                 _ => Value::Null,
             };
             assert_eq!(&ours, default, "{} {name}", entry.class);

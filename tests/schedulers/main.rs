@@ -8,7 +8,7 @@ mod golden;
 mod properties;
 mod stream;
 
-use ldm_ort::scheduler::{self, Config, Custom, NAMED, ScheduleRequest};
+use ldm_ort::scheduler::{self, Config, CustomSchedule, NAMED_SCHEDULES, ScheduleRequest};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use stream::{IMAGES, difference, run};
@@ -26,7 +26,7 @@ fn the_orders_of_a_multistep_solver_differ() {
 
 #[test]
 fn lists_that_are_no_schedule_are_refused_with_what_to_do() {
-    let problem = |name: &str, steps: usize, custom: Custom, table: &[(&str, Value)]| {
+    let problem = |name: &str, steps: usize, custom: CustomSchedule, table: &[(&str, Value)]| {
         let mut request = ScheduleRequest::new(steps, 1);
         request.custom = Some(custom);
         match scheduler::build(name, None, &table_of(table), &request) {
@@ -34,8 +34,8 @@ fn lists_that_are_no_schedule_are_refused_with_what_to_do() {
             Err(error) => error.to_string(),
         }
     };
-    let times = |list: &[f64]| Custom::Timesteps(list.to_vec());
-    let levels = |list: &[f64]| Custom::Sigmas(list.to_vec());
+    let times = |list: &[f64]| CustomSchedule::Timesteps(list.to_vec());
+    let levels = |list: &[f64]| CustomSchedule::Sigmas(list.to_vec());
     for (message, part) in [
         (problem("ddim", 2, times(&[900.0, 100.0]), &[]), "choose one of ddpm, lms, euler"),
         (problem("heun", 2, times(&[100.0, 900.0]), &[]), "900 comes after 100; expected a falling list"),
@@ -59,10 +59,10 @@ fn a_list_may_name_what_the_scheduler_would_choose() {
         let plain = scheduler::build(name, None, &Config::new(), &ScheduleRequest::new(8, IMAGES)).expect("it builds");
         let own: Vec<f64> = (0..8).rev().map(|i| f64::from((i as f64 * (999.0 / 7.0)) as f32)).collect();
         let mut request = ScheduleRequest::new(8, IMAGES);
-        request.custom = Some(Custom::Timesteps(own));
+        request.custom = Some(CustomSchedule::Timesteps(own));
         let listed = scheduler::build(name, None, &Config::new(), &request).expect("it builds");
         assert_eq!(plain.timesteps(), listed.timesteps(), "{name}");
-        for named in NAMED {
+        for named in NAMED_SCHEDULES {
             request.custom = Some(named.sigmas(8));
             let listed = scheduler::build(name, None, &Config::new(), &request).expect("it builds");
             assert_eq!(listed.timesteps().len(), plain.timesteps().len(), "{name}");

@@ -35,7 +35,7 @@ fn what_draws_noise_depends_on_it_and_nothing_else_does() {
     for entry in scheduler::table() {
         let last = |seed: u64| {
             let mut scheduler = built(entry.name, &Config::new(), 6);
-            let sigma = scheduler.initial_noise_sigma() as f32;
+            let sigma = scheduler.init_noise_sigma() as f32;
             let mut x: Vec<f32> = Stream::new(1).take(LENGTH).into_iter().map(|v| v * sigma).collect();
             let mut stream = Stream::new(seed);
             for step in 0..scheduler.timesteps().len() {

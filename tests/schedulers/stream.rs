@@ -95,7 +95,7 @@ pub fn built(name: &str, table: &Config, steps: usize) -> Box<dyn Scheduler> {
 /// Makes one call of the formula, and the step that follows from it.
 pub fn call(scheduler: &mut dyn Scheduler, step: usize, x: &mut [f32], noise: &mut Stream) {
     let mut input = vec![0.0; x.len()];
-    scheduler.scale_input(step, x, &mut input);
+    scheduler.scale_model_input(step, x, &mut input);
     let output = model(&input, scheduler.timesteps()[step], false);
     scheduler.step(step, &output, x, noise).expect("it steps");
 }
@@ -104,7 +104,7 @@ pub fn call(scheduler: &mut dyn Scheduler, step: usize, x: &mut [f32], noise: &m
 pub fn run(name: &str, table: &Config, steps: usize, seed: u64) -> (usize, Vec<f32>) {
     let mut scheduler = built(name, table, steps);
     let mut stream = Stream::new(seed);
-    let sigma = scheduler.initial_noise_sigma() as f32;
+    let sigma = scheduler.init_noise_sigma() as f32;
     let mut x: Vec<f32> = stream.take(LENGTH).into_iter().map(|v| v * sigma).collect();
     let calls = scheduler.timesteps().len();
     for step in 0..calls {
