@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Results equal those of diffusers 0.39.0, in the same arithmetic: tables in the precision of each class, samples in
-//! float32. `tests/schedulers` compares every scheduler with whole tensors recorded there.
+//! float32. `tests/it/schedulers` compares every scheduler with whole tensors recorded there.
 
 mod align_your_steps;
 mod beta_quantile;
