@@ -34,9 +34,9 @@ pub fn plot(args: &PlotArgs, out: &mut dyn Write) -> Result<()> {
     let mut others = Vec::new();
     for name in &args.scheduler {
         let choice = own.another(name).ok_or_else(|| unknown(name))?;
-        others.push(Drawn { choice, custom: None });
+        others.push(DrawResult { choice, custom: None });
     }
-    let mut all = vec![Drawn { choice: own, custom }];
+    let mut all = vec![DrawResult { choice: own, custom }];
     for drawn in others {
         if !all.iter().any(|other| other.is_same(&drawn)) {
             all.push(drawn);
@@ -84,13 +84,13 @@ fn svg_name(path: &Path) -> String {
 }
 
 /// One scheduler of the image.
-struct Drawn {
+struct DrawResult {
     choice: SchedulerChoice,
     /// The schedule itself, where the pipeline gives it outright.
     custom: Option<CustomSchedule>,
 }
 
-impl Drawn {
+impl DrawResult {
     /// The keys that its name stands for beside the class.
     fn implied(&self) -> Vec<(&'static str, AliasValue)> {
         scheduler::find_alias(&self.choice.name).map(|(_, implied)| implied).unwrap_or_default()
@@ -120,7 +120,7 @@ impl Drawn {
         let mut request = scheduler::ScheduleRequest::new(steps, 1);
         request.mu = self.choice.mu(patches);
         request.custom = self.custom.clone().or_else(|| self.choice.of_family(steps));
-        Ok(Curve::of(self.name(), self.choice.build(&request)?.as_ref(), steps))
+        Ok(Curve::from_scheduler(self.name(), self.choice.build(&request)?.as_ref(), steps))
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::output;
 use crate::error::{Error, Problem, Result};
 use crate::execution::{Recorder, arithmetic, configuration_digests};
-use crate::metadata::{self, Record, differing_files};
+use crate::metadata::{self, Record, compare_files};
 use crate::plan::Plan;
 use crate::session::Runtime;
 use crate::spec::{Overrides, RecordNames, RecordedSpec, Spec};
@@ -32,7 +32,7 @@ impl Replay {
             ));
         }
         let RecordedSpec { spec, names, ignored } = Spec::from_record(&record.pipeline, image, overrides)?;
-        warn(ignored.iter().map(String::as_str).chain(record.untold()));
+        warn(ignored.iter().map(String::as_str).chain(record.missing_digests_warning()));
         let missing: Vec<_> = spec.paths().into_iter().filter(|(_, path)| !path.exists()).collect();
         if missing.is_empty() {
             return Ok((Self { record, names }, spec));
@@ -53,11 +53,11 @@ impl Replay {
         let record = &self.record;
         // If the images share a file, the record holds the whole pipeline, and this is one of its images.
         plan.request.only = plan.spec.shares_a_file().then_some(record.index);
-        warn(differing_files("", &record.inputs, &plan.spec.input_digests()?));
-        if record.untold().is_none() {
-            warn(differing_files("", &record.files, &configuration_digests(&plan.model)?));
+        warn(compare_files("", &record.inputs, &plan.spec.input_digests()?));
+        if record.missing_digests_warning().is_none() {
+            warn(compare_files("", &record.files, &configuration_digests(&plan.model)?));
             for (then, stage) in record.stages.iter().zip(&plan.stages) {
-                warn(differing_files(&stage.key, &then.files, &configuration_digests(&stage.model)?));
+                warn(compare_files(&stage.key, &then.files, &configuration_digests(&stage.model)?));
             }
         }
         Ok(())
@@ -70,7 +70,7 @@ impl Replay {
 
     /// Says what of the program and the machine is not as it was.
     pub(super) fn compare_engine(&self, plan: &Plan, runtime: &Runtime) {
-        warn(self.record.differing_engine(runtime.version(), &arithmetic(plan), &plan.model.device.providers));
+        warn(self.record.compare_engine(runtime.version(), &arithmetic(plan), &plan.model.device.providers));
     }
 
     /// A sentence for each of the weights that are not those of the record. They are known late: reading them all takes
@@ -85,7 +85,7 @@ impl Replay {
         let mut told = Vec::new();
         for (key, then_whole, now_whole, then, now) in models {
             if !then.is_empty() {
-                told.extend(differing_files(key, then, now));
+                told.extend(compare_files(key, then, now));
             } else if then_whole != now_whole {
                 let key = if key.is_empty() { String::new() } else { format!("{key}: ") };
                 told.push(format!(

@@ -17,7 +17,9 @@ use std::time::{Duration, Instant};
 
 use ndarray::{ArrayD, Axis, Slice};
 
-use crate::denoise::{Batch, BatchNoise, Cached, Control, Denoiser, Evaluations, GraphDenoiser, Shallow, denoise};
+use crate::denoise::{
+    Batch, BatchNoise, CachedDenoiser, Control, Denoiser, Evaluations, GraphDenoiser, Shallow, denoise,
+};
 use crate::error::{Error, Result, StepPosition};
 use crate::graph_cache::CachedGraph;
 use crate::image;
@@ -292,7 +294,7 @@ impl ModelExecution {
             first,
             of,
             preview: preview.as_mut().zip(self.plan.preview.as_ref().map(|preview| preview.every)),
-            tiles: self.plan.decoding_tiles(request.tiles).filter(|tiles| tiles.split(height, width)),
+            tiles: self.plan.decoding_tiles(request.tiles).filter(|tiles| tiles.is_split(height, width)),
             cache: self.plan.prepared.as_ref(),
             cancel,
             calls: 0,
@@ -305,14 +307,14 @@ impl ModelExecution {
         let calls_made = begin..span.end;
         let full = calls_made.len() * guidance.branches().len();
         model = model.with_guidance_interval(request.guidance_interval);
-        let mut cached = request.cache.as_ref().map(|cache| Cached::new(&mut model, cache));
+        let mut cached = request.cache.as_ref().map(|cache| CachedDenoiser::new(&mut model, cache));
         let asked: &mut dyn Denoiser = match &mut cached {
             Some(cached) => cached,
             None => &mut model,
         };
         denoise(asked, scheduler.as_mut(), &mut sample, calls_made, keep.as_ref(), &mut noise, &mut watch)
             .map_err(|error| of_images(error, first, of))?;
-        let evaluations = Evaluations { made: model.evaluations(), shallow: model.shallow_evaluations(), of: full };
+        let evaluations = Evaluations { made: model.evaluations(), shallow: model.shallow_evaluations(), total: full };
         let Watching { calls, took: previewed, .. } = watch;
         let denoised = Instant::now();
         timings.preview += previewed.as_secs_f64();
@@ -345,7 +347,7 @@ impl ModelExecution {
         let decoding = Instant::now();
         let latents = drawn.latents.slice_axis(Axis(0), Slice::from(row..=row));
         let [_, height, width] = self.plan.sample_shape(request.width, request.height);
-        let tiles = self.plan.decoding_tiles(request.tiles).filter(|tiles| tiles.split(height, width));
+        let tiles = self.plan.decoding_tiles(request.tiles).filter(|tiles| tiles.is_split(height, width));
         let pixels = match (&mut *decoder, tiles) {
             (Some(decoder), None) => decoder.decode(latents.view(), cancel)?,
             (Some(decoder), Some(tiles)) => decoder.decode_tiled(latents.view(), tiles, cancel)?,

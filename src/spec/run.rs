@@ -229,7 +229,7 @@ fn read_noise(table: &mut Table<'_>) -> Stream {
             gpu
         }
         _ => item.string("the name of a GPU or the number of its threads").and_then(|name| {
-            let gpu = Gpu::named(&name);
+            let gpu = Gpu::by_name(&name);
             if gpu.is_none() {
                 let unknown = unknown_name("GPU", &name, Gpu::names(), std::iter::empty());
                 item.report(format!("{unknown}, or the number of its threads (multiprocessors × threads of each)"));

@@ -16,7 +16,7 @@ use ndarray::{ArrayD, Axis, IxDyn, Slice};
 
 use crate::bundle::{Defaults, DenoiserContract};
 use crate::conditioner::Conditioner;
-use crate::denoise::{BatchNoise, Condition, Guidance, Keep};
+use crate::denoise::{BatchNoise, Condition, Guidance, UnmaskedLatents};
 use crate::error::{Error, Result};
 use crate::image::{InputLimit, Rgb8};
 use crate::latent::{Encoder, Scaling};
@@ -43,7 +43,7 @@ pub struct Start {
     /// How the branches are joined.
     pub guidance: Guidance,
     /// What is put back after every step.
-    pub keep: Option<Keep>,
+    pub keep: Option<UnmaskedLatents>,
     /// What the finished image is pasted into.
     pub paste: Option<Paste>,
 }

@@ -318,8 +318,8 @@ fn label_and_depth_maps() {
         name: "label map",
         seeds: alone(of_format("grey.png")),
         read: |_, file| {
-            told(image::load_grey(file, InputLimit::default()))?;
-            told(image::load_labels(file, InputLimit::default())).map(|map| drop(map.resized(5, 7)))
+            told(image::load_gray(file, InputLimit::default()))?;
+            told(image::load_labels(file, InputLimit::default())).map(|map| drop(map.resize(5, 7)))
         },
         inputs: 2000,
         well_formed: 0.3,

@@ -61,7 +61,7 @@ fn draw_plan(Plan { model, request, .. }: Plan) -> Drawn {
             Event::Warning(warning) => panic!("{warning}"),
             Event::Image(image) => {
                 latents.push(image.latents.clone().insert_axis(Axis(0)));
-                evaluations.extend(image.evaluations.iter().map(|e| (e.made, e.shallow, e.of)));
+                evaluations.extend(image.evaluations.iter().map(|e| (e.made, e.shallow, e.total)));
             }
             _ => {}
         }
@@ -134,7 +134,7 @@ fn a_request_is_made_with_the_model_that_was_opened_for_it() {
     let opened = ModelExecution::load(deeper.model.clone(), &runtime(), &Cancel::new(), ignore);
     let timings = opened.expect("a pipeline").run(&plain.request, &Cancel::new(), ignore).expect("images");
     assert_eq!(timings.evaluations.shallow, 0);
-    assert_eq!(timings.evaluations.made, timings.evaluations.of);
+    assert_eq!(timings.evaluations.made, timings.evaluations.total);
 }
 
 /// The shallow layers are kept once, a graph of their own; the whole graph with its second output is not the plain one.
