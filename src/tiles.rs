@@ -46,7 +46,7 @@ impl Tiles {
         mut process: impl FnMut(ArrayD<f32>) -> Result<ArrayD<f32>>,
     ) -> Result<ArrayD<f32>> {
         let &[_, _, height, width] = whole.shape() else {
-            return Err(Error::input("tile", format!("{:?} cannot be tiled", whole.shape()), "report this"));
+            return Err(Error::internal("tile", format!("{:?} cannot be tiled", whole.shape())));
         };
         let (tile_height, tile_width) = self.tile_size(height, width);
         let weights = weights(tile_height * factor, tile_width * factor);

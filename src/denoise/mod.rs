@@ -86,7 +86,7 @@ impl Call {
 }
 
 /// The number of function evaluations (NFE) of a run. Each branch of the guidance counts separately.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Evaluations {
     /// Evaluations of the full model.
     pub made: usize,
