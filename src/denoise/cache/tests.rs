@@ -5,7 +5,7 @@ use super::*;
 /// Records the evaluations.
 struct Model {
     evaluated: Vec<usize>,
-    /// EvaluationPosition which calls its shallow layers alone were evaluated, where it has such.
+    /// The evaluations of its shallow layers alone, if it has any.
     shallow: Option<Vec<usize>>,
     changes_at: Option<usize>,
     /// The output for a value of the sample at a fraction of the run.
