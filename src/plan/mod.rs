@@ -40,7 +40,7 @@ use crate::denoise::{RunInterval, StepCache};
 use crate::error::{Error, Result, count_of};
 use crate::image::InputLimit;
 use crate::rng::Stream;
-use crate::scheduler::Custom;
+use crate::scheduler::CustomSchedule;
 use crate::session::find_provider;
 use crate::spec::{Batching, Spec, StageInput};
 use crate::task::{self, Rounding, Task};
@@ -84,7 +84,7 @@ pub struct RunPlan {
     /// How the denoiser is asked at fewer steps, where it is.
     pub cache: Option<StepCache>,
     /// The schedule itself, where it is given outright.
-    pub custom: Option<Custom>,
+    pub custom: Option<CustomSchedule>,
     /// The strength, where the schedule is planned for it and run from its first step on.
     pub planned_strength: Option<f64>,
     /// The shift of the schedule that goes with the image's size, where the scheduler asks for one.
