@@ -56,6 +56,7 @@ pub mod cli;
 pub mod conditioner;
 pub mod denoise;
 pub mod error;
+pub mod family;
 mod files;
 mod guard;
 pub mod image;

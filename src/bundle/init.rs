@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use super::pipeline_class::DefaultSize;
 use super::tasks::TaskFit;
-use super::{Bundle, CallDefaults, ComponentKind, Defaults, DenoiserContract, Fact, json};
+use super::{Bundle, CallDefaults, ComponentKind, DenoiserContract, Fact, json};
+use crate::family::{DefaultSize, Defaults};
 
 /// Writes a complete, commented pipeline.toml for a model directory.
 ///

@@ -9,11 +9,11 @@ use super::component::{Component, ComponentKind};
 use super::facts::{self, Facts};
 use super::hub;
 use super::onnx::INCOMPLETE;
-use super::pipeline_class::Family;
 use super::roles;
 use super::search::{Place, component, exists, find_component, graph_in, list, read_if_there};
 use super::{Bundle, json};
 use crate::error::{Error, Result};
+use crate::family::Family;
 use crate::files::broken_link;
 
 /// How a model directory is laid out.

@@ -1,6 +1,6 @@
 //! What a pipeline has to heed of Flux and its kin.
 
-use crate::bundle::{Bundle, Component, DenoiserContract, Family};
+use crate::bundle::{Bundle, Component, DenoiserContract};
 use crate::error::{Error, Result};
 use crate::task::Task;
 
@@ -43,7 +43,7 @@ pub(super) fn pictures(task: &dyn Task, bundle: &Bundle, contract: &DenoiserCont
 
 /// A warning if a model receives an image to follow and was not trained to.
 pub(super) fn remark(task: &dyn Task, bundle: &Bundle, contract: &DenoiserContract) -> Option<String> {
-    let family = bundle.named_family().filter(|family| *family != Family::FluxKontext)?;
+    let family = bundle.named_family().filter(|family| !family.row().follows_packed_image)?;
     let source = bundle.facts.family.as_ref().map_or("", |fact| &fact.source);
     (contract.positions.is_some() && task.follows_picture()).then(|| {
         format!(

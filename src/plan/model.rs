@@ -15,10 +15,11 @@ use super::sizes::Sizes;
 use super::text::TextPlan;
 use super::thrift::Thrift;
 use crate::bundle::{
-    Bundle, Component, ComponentKind, ConditionerContract, Defaults, DenoiserContract, GraphFile, VaeDecoderContract,
+    Bundle, Component, ComponentKind, ConditionerContract, DenoiserContract, GraphFile, VaeDecoderContract,
     VaeEncoderContract,
 };
 use crate::error::Result;
+use crate::family::Defaults;
 use crate::latent::Scaling;
 use crate::lora::Lora;
 use crate::prepared::{Cache, Rows};

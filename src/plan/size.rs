@@ -1,9 +1,9 @@
 //! How large the pictures are, and the tiles they are made in.
 
 use super::{Wrong, conditions, flux};
-use crate::bundle::pipeline_class::DefaultSize;
-use crate::bundle::{Bundle, Defaults, Fact};
+use crate::bundle::{Bundle, Fact};
 use crate::error::{Error, Result};
+use crate::family::{DefaultSize, Defaults};
 use crate::image;
 use crate::spec::Spec;
 use crate::task::Task;

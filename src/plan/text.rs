@@ -1,8 +1,8 @@
 //! Which text encoders a denoiser reads, and what of each.
 
-mod family;
 mod learnt;
 mod length;
+mod reading;
 mod remarks;
 mod states;
 
@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::spec::{Embedding, LongPrompts, PromptReading, Prompting, Weights};
 use crate::tensor::{Dim, TensorInfo};
 use crate::text::{Chunks, Inversion, Style, Taken, cut_off, require_embedded, tokenizer::Tokenizer};
-use family::{Encoder, Family};
+use reading::{Encoder, Reading};
 
 pub use learnt::Learnt;
 
@@ -68,8 +68,8 @@ impl TextPlan {
                 "choose [task.unconditional], or export the text encoder too",
             ));
         }
-        let family = Family::of(bundle)?;
-        let t5_length = max_sequence_length.or(family.t5_length());
+        let family = Reading::of(bundle)?;
+        let length = max_sequence_length.or(family.tokens);
         let reading = &prompting.reading;
         let inversions =
             embeddings.iter().map(|embedding| Inversion::open(&embedding.path, embedding.token.as_deref()));
@@ -89,21 +89,21 @@ impl TextPlan {
                 "leave the key out",
             ));
         }
-        let clips = opened.iter().filter(|(.., tokenizer)| !tokenizer.is_t5()).count();
+        let clips = opened.iter().filter(|(.., tokenizer)| tokenizer.kind().is_pooled()).count();
         let mut encoders = Vec::with_capacity(opened.len());
         for (component, mut contract, tokenizer) in opened {
-            let of = Encoder { is_t5: tokenizer.is_t5(), is_last: is_last(bundle, component) };
+            let of = Encoder { kind: tokenizer.kind(), is_last: is_last(bundle, component) };
             // Words of a user's own and layers left out are matters of CLIP's.
-            let (learnt, tokenizer) = match of.is_t5 {
-                true => (None, t5_of_length(tokenizer, component, &contract, t5_length, reading)?),
-                false => {
+            let (learnt, tokenizer) = match of.kind.is_pooled() {
+                false => (None, of_length(tokenizer, component, &contract, length, reading)?),
+                true => {
                     let tokenizer = length::of_encoder(tokenizer, component, &contract)?;
                     Learnt::new(&inversions, component, clips, &mut contract, tokenizer)?
                 }
             };
             let whole = family.whole(component, &contract, of)?;
             readable(component, whole.tokens.as_ref(), reading, wanted_for)?;
-            let skipping = match reading.clip_skip.filter(|_| !of.is_t5) {
+            let skipping = match reading.clip_skip.filter(|_| of.kind.is_pooled()) {
                 Some(skip) => Some(family.skipping(component, &contract, skip, &whole, wanted_for)?),
                 None => None,
             };
@@ -115,17 +115,17 @@ impl TextPlan {
                 style: Style {
                     weighs: reading.weights == Weights::A1111,
                     // T5 has no length of its own, and is told how much it reads.
-                    goes_on: reading.long_prompts == LongPrompts::Chunk && !of.is_t5,
-                    is_masked: matches!(family, Family::PixArt(_)),
+                    goes_on: reading.long_prompts == LongPrompts::Chunk && of.kind.is_pooled(),
+                    is_masked: family.is_masked(),
                 },
                 part: part(component, contract),
-                group: family.group(of.is_t5),
+                group: family.group(of.kind),
             });
         }
-        let has_t5 = encoders.iter().any(|text| text.tokenizer.is_t5());
-        let length = reading.max_sequence_length.or(t5_length);
-        let blank = if has_t5 { None } else { family.blank(bundle, denoiser, length)? };
-        if reading.max_sequence_length.is_some() && !has_t5 && blank.is_none() {
+        let is_free = encoders.iter().any(|text| !text.tokenizer.kind().is_pooled());
+        let length = reading.max_sequence_length.or(length);
+        let blank = if is_free { None } else { family.blank(bundle, denoiser, length)? };
+        if reading.max_sequence_length.is_some() && !is_free && blank.is_none() {
             return Err(Error::input(
                 "max_sequence_length",
                 "is given, and none of the model's text encoders is T5's",
@@ -141,7 +141,7 @@ impl TextPlan {
     /// The number of tokens that T5 reads, or that zeros stand for in its place, unless a graph is fixed to it; `None` for a
     /// model without it.
     pub(super) fn t5_length(&self) -> Option<usize> {
-        let t5 = self.encoders.iter().find(|text| text.tokenizer.is_t5());
+        let t5 = self.encoders.iter().find(|text| !text.tokenizer.kind().is_pooled());
         let free = t5.filter(|text| text.part.contract.sequence_length.is_none());
         let length = free.map(|text| text.tokenizer.max_length());
         length.or(self.blank.filter(|_| t5.is_none()).map(|[tokens, _]| tokens))
@@ -197,7 +197,7 @@ impl TextPlan {
                 "export the second text encoder with its projection (output text_embeds)",
             ));
         }
-        let of_length = self.encoders.iter().any(|text| text.tokenizer.is_t5()) || self.blank.is_some();
+        let of_length = self.encoders.iter().any(|text| !text.tokenizer.kind().is_pooled()) || self.blank.is_some();
         let by_token = denoiser.context.iter().chain(&denoiser.context_mask);
         let mut lengths = by_token.filter_map(|info| Some((info, info.shape.get(1)?.fixed()?)));
         let tokens = self.tokens_of_a_chunk();
@@ -290,8 +290,8 @@ fn width_of(encoders: &[TextPart], output: fn(&Taken) -> &Option<TensorInfo>) ->
     encoders.iter().filter_map(|text| output(&text.taken).as_ref()).map(last_axis).sum()
 }
 
-/// T5's tokenizer, set to as many tokens as its encoder is to read.
-fn t5_of_length(
+/// The tokenizer of an encoder without a length of its own, set to as many tokens as that is to read.
+fn of_length(
     tokenizer: Tokenizer,
     component: &Component,
     contract: &TextEncoderContract,

@@ -1,78 +1,55 @@
-//! What the denoisers of a family read of their text encoders.
+//! The outputs of text encoders that the denoisers of a family read.
 
 use super::states::{penultimate, skipped};
-use crate::bundle::{self, Bundle, Component, ComponentKind, DenoiserContract, PixArt, TextEncoderContract};
+use crate::bundle::{Bundle, Component, ComponentKind, DenoiserContract, TextEncoderContract};
 use crate::error::{Error, Result};
+use crate::family::{TextForm, TokenizerKind};
 use crate::tensor::TensorInfo;
 use crate::text::Taken;
 
-/// How a denoiser reads its text encoders, told by what it takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Family {
-    /// The latent diffusion paper's models, Stable Diffusion 1 and 2: the states after the last layer.
-    Plain,
-    /// Stable Diffusion XL and what came of it: the states before the last layer's, side by side, and the last encoder's
-    /// projected vector.
-    Xl,
-    /// Stable Diffusion 3: the same of the CLIPs, whose projected vectors stand side by side too, and behind their tokens
-    /// those of T5, or zeros in their place.
-    Multimodal,
-    /// Flux: the first encoder's pooled vector, and of T5 the states after the last layer.
-    Flux,
-    /// PixArt: the states of T5's after the last layer, with the mask under which they came to be.
-    PixArt(PixArt),
+/// The reading of a family's text encoders.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reading {
+    title: &'static str,
+    form: TextForm,
+    /// The number of tokens that an encoder without a length of its own reads, if no pipeline class says so.
+    pub(super) tokens: Option<usize>,
 }
 
-impl Family {
+impl Reading {
     /// That of a model's family.
     ///
     /// # Errors
     /// [`Error::Model`] where the model has none.
     pub(super) fn of(bundle: &Bundle) -> Result<Self> {
-        use bundle::Family as Model;
-        Ok(match bundle.family()? {
-            Model::Flux | Model::FluxKontext => Self::Flux,
-            Model::PixArtAlpha => Self::PixArt(PixArt::Alpha),
-            Model::PixArtSigma => Self::PixArt(PixArt::Sigma),
-            Model::StableDiffusionXl => Self::Xl,
-            Model::StableDiffusion3 => Self::Multimodal,
-            Model::StableDiffusion
-            | Model::StableDiffusionDepth
-            | Model::Upscaler
-            | Model::LatentConsistency
-            | Model::LatentDiffusion
-            | Model::PixelDiffusion => Self::Plain,
-        })
+        let row = bundle.family()?.row();
+        Ok(Self { title: row.title, form: row.text.form, tokens: row.text.tokens })
     }
 
-    /// The number of tokens that T5 reads in a model that no pipeline class is known for.
-    pub(super) fn t5_length(self) -> Option<usize> {
-        match self {
-            Self::Plain | Self::Xl => None,
-            Self::Multimodal => Some(256),
-            Self::Flux => Some(512),
-            Self::PixArt(pixart) => Some(pixart.tokens()),
-        }
+    /// True if padding is told apart from the prompt's tokens.
+    pub(super) fn is_masked(self) -> bool {
+        self.form.is_masked()
     }
 
     /// The group that an encoder's tokens belong to.
-    pub(super) fn group(self, is_t5: bool) -> usize {
-        usize::from(matches!(self, Self::Multimodal | Self::Flux) && is_t5)
+    pub(super) fn group(self, kind: TokenizerKind) -> usize {
+        let stands_apart = matches!(self.form, TextForm::Multimodal | TextForm::PooledAndT5);
+        usize::from(stands_apart && !kind.is_pooled())
     }
 
     /// What is taken of an encoder of which no layers are left out.
     pub(super) fn whole(self, component: &Component, contract: &TextEncoderContract, of: Encoder) -> Result<Taken> {
-        let (tokens, pooled) = match self {
-            Self::Plain => (states(contract), None),
-            Self::PixArt(_) => (Some(masked(component, contract, of)?.clone()), None),
-            Self::Multimodal | Self::Flux if of.is_t5 => (states(contract), None),
-            Self::Flux => (None, contract.pooled.clone()),
+        let (tokens, pooled) = match self.form {
+            TextForm::Last => (states(contract), None),
+            TextForm::Masked(kind) => (Some(self.masked(component, contract, of, kind)?.clone()), None),
+            TextForm::Multimodal | TextForm::PooledAndT5 if !of.kind.is_pooled() => (states(contract), None),
+            TextForm::PooledAndT5 => (None, contract.pooled.clone()),
             // The projected text comes with the last encoder; what the first pools is not asked for.
-            Self::Xl => {
+            TextForm::Penultimate => {
                 let pooled = contract.pooled.clone().filter(|_| of.is_last);
                 (Some(penultimate(component, contract)?.clone()), pooled)
             }
-            Self::Multimodal => {
+            TextForm::Multimodal => {
                 (Some(penultimate(component, contract)?.clone()), Some(projected(component, contract)?.clone()))
             }
         };
@@ -99,7 +76,7 @@ impl Family {
                 "leave the key out",
             ));
         }
-        skipped(component, contract, skip, self != Self::Plain, whole, wanted_for)
+        skipped(component, contract, skip, self.form != TextForm::Last, whole, wanted_for)
     }
 
     /// The zeros that stand for T5's states, `[tokens, width]`, in a model without it.
@@ -112,7 +89,7 @@ impl Family {
         denoiser: &DenoiserContract,
         length: Option<usize>,
     ) -> Result<Option<[usize; 2]>> {
-        let Some(length) = length.filter(|_| self == Self::Multimodal) else { return Ok(None) };
+        let Some(length) = length.filter(|_| self.form == TextForm::Multimodal) else { return Ok(None) };
         let named = format!("{}/", ComponentKind::TextEncoder3);
         if let Some(missing) = bundle.missing.iter().find(|missing| missing.starts_with(&named)) {
             return Err(Error::model(
@@ -134,38 +111,47 @@ impl Family {
             )),
         }
     }
+
+    /// The states that a lone encoder gives under a mask.
+    fn masked<'c>(
+        self,
+        component: &Component,
+        contract: &'c TextEncoderContract,
+        of: Encoder,
+        kind: TokenizerKind,
+    ) -> Result<&'c TensorInfo> {
+        let at_fault = |problem: &str, help: &str| {
+            let problem = format!("the denoiser is told which tokens are padding, and {} {problem}", component.kind);
+            Err(Error::model(&component.graph.path, problem, help))
+        };
+        if of.kind != kind || !of.is_last || component.kind != ComponentKind::TextEncoder {
+            return at_fault(
+                &format!("is not a lone {}, as that of {}", kind.name(), self.title),
+                "other models with such a mask are not run",
+            );
+        }
+        if contract.attention_mask.is_none() {
+            return at_fault(
+                "is not: it has no input attention_mask",
+                "export it with one, as scripts/export.py does; without, other pictures would be drawn",
+            );
+        }
+        match &contract.last_hidden_state {
+            Some(states) => Ok(states),
+            None => at_fault("gives no state for each of them", "export it with its last_hidden_state"),
+        }
+    }
 }
 
 /// Which of a model's text encoders one is.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Encoder {
-    pub(super) is_t5: bool,
+    pub(super) kind: TokenizerKind,
     pub(super) is_last: bool,
 }
 
 fn states(contract: &TextEncoderContract) -> Option<TensorInfo> {
     contract.last_hidden_state.clone().or_else(|| contract.pooled.clone())
-}
-
-/// The states that T5 gives under a mask.
-fn masked<'c>(component: &Component, contract: &'c TextEncoderContract, of: Encoder) -> Result<&'c TensorInfo> {
-    let at_fault = |problem: &str, help: &str| {
-        let problem = format!("the denoiser is told which tokens are padding, and {} {problem}", component.kind);
-        Err(Error::model(&component.graph.path, problem, help))
-    };
-    if !of.is_t5 || !of.is_last || component.kind != ComponentKind::TextEncoder {
-        return at_fault("is not a lone T5, as PixArt's is", "other models with such a mask are not run");
-    }
-    if contract.attention_mask.is_none() {
-        return at_fault(
-            "is not: it has no input attention_mask",
-            "export it with one, as scripts/export.py does for PixArt; without, other pictures would be drawn",
-        );
-    }
-    match &contract.last_hidden_state {
-        Some(states) => Ok(states),
-        None => at_fault("gives no state for each of them", "export it with its last_hidden_state"),
-    }
 }
 
 /// The pooled text behind its projection, which an encoder exported without it gives as well, unprojected.
