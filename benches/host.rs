@@ -1,11 +1,11 @@
-//! What a run costs besides its graphs: guidance, scheduler, conversions, pictures.
+//! What a run costs besides its graphs: guidance, scheduler, conversions, images.
 //!
 //! ```sh
 //! cargo bench --bench host                     # all of it
 //! cargo bench --bench host -- loop --quick     # what a step of the denoising loop does beside the graph
 //! ```
 //!
-//! Latents are those of one picture of 512×512 pixels, 4×64×64, and of 1024×1024, 4×128×128. What a whole evaluation of a
+//! Latents are those of one image of 512×512 pixels, 4×64×64, and of 1024×1024, 4×128×128. What a whole evaluation of a
 //! UNet costs on the same machine stands in docs/speed.md.
 
 use std::hint::black_box;
@@ -18,10 +18,10 @@ use ldm_ort::Result;
 use ldm_ort::denoise::{BatchNoise, Call, Denoiser, Guidance, denoise};
 use ldm_ort::image::{Rgb8, encode_png, from_tensor};
 use ldm_ort::rng::{Generator, Stream, TorchCpu};
-use ldm_ort::scheduler::{self, Config, Request, Scheduler};
+use ldm_ort::scheduler::{self, Config, ScheduleRequest, Scheduler};
 use ndarray::{ArrayD, IxDyn};
 
-/// The sides of the latents of pictures of 512×512 and of 1024×1024 pixels.
+/// The sides of the latents of images of 512×512 and of 1024×1024 pixels.
 const SIDES: [usize; 2] = [64, 128];
 const SCHEDULERS: [&str; 8] = ["ddim", "ddpm", "euler", "euler-ancestral", "heun", "pndm", "dpm-multistep", "unipc"];
 const STEPS: usize = 20;
@@ -51,7 +51,7 @@ fn guidance(criterion: &mut Criterion) {
 }
 
 fn build(name: &str) -> Box<dyn Scheduler> {
-    scheduler::build(name, None, &Config::new(), &Request::new(STEPS, 1)).expect("the defaults are right")
+    scheduler::build(name, None, &Config::new(), &ScheduleRequest::new(STEPS, 1)).expect("the defaults are right")
 }
 
 /// A whole schedule of 20 steps, noise included where the scheduler draws some.
@@ -138,8 +138,8 @@ fn halves(criterion: &mut Criterion) {
     }
 }
 
-/// A picture with edges, gradients and a little noise, in [-1, 1]: `[1, 3, side, side]`.
-fn picture(side: usize) -> ArrayD<f32> {
+/// An image with edges, gradients and a little noise, in [-1, 1]: `[1, 3, side, side]`.
+fn image(side: usize) -> ArrayD<f32> {
     let noise = normal(3 * side * side);
     let mut tensor = ArrayD::from_shape_fn(IxDyn(&[1, 3, side, side]), |at| {
         let (c, y, x) = (at[1] as f32, at[2] as f32 / side as f32, at[3] as f32 / side as f32);
@@ -150,15 +150,15 @@ fn picture(side: usize) -> ArrayD<f32> {
     tensor
 }
 
-fn pictures(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("picture");
+fn images(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("image");
     group.sample_size(20);
     for side in [512, 1024] {
-        let tensor = picture(side);
+        let tensor = image(side);
         group.bench_function(BenchmarkId::new("from tensor", side), |bencher| {
             bencher.iter(|| from_tensor(black_box(tensor.view())));
         });
-        let pixels: Rgb8 = from_tensor(tensor.view()).expect("a picture");
+        let pixels: Rgb8 = from_tensor(tensor.view()).expect("an image");
         let texts = [("parameters", "a red circle\nSteps: 20".repeat(4)), ("ldm-ort", "{\"schema\": 1}".repeat(150))];
         group.bench_function(BenchmarkId::new("PNG", side), |bencher| {
             bencher.iter(|| encode_png(black_box(&pixels), &texts));
@@ -166,5 +166,5 @@ fn pictures(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, guidance, steps, whole_loop, halves, pictures);
+criterion_group!(benches, guidance, steps, whole_loop, halves, images);
 criterion_main!(benches);

@@ -5,7 +5,7 @@
 //! cargo bench --bench scheduler -- unipc   # one
 //! ```
 //!
-//! A sample here is four latents of 4×128×128, those of pictures of 1024×1024 pixels. Each measured `step` is followed
+//! A sample here is four latents of 4×128×128, those of images of 1024×1024 pixels. Each measured `step` is followed
 //! at once by two plain passes over arrays of that size, so that all three meet the same machine, caches and load:
 //!
 //! - *same arrays*: reads and writes as many arrays as the step has to: sample and model output, the history and the
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use criterion::Criterion;
 use ldm_ort::rng::{Generator, TorchCpu};
-use ldm_ort::scheduler::{self, Config, Noise, Request, Scheduler};
+use ldm_ort::scheduler::{self, Config, Noise, ScheduleRequest, Scheduler};
 
 const IMAGES: usize = 4;
 const LENGTH: usize = IMAGES * 4 * 128 * 128;
@@ -125,7 +125,7 @@ impl Run {
 }
 
 fn build(name: &str) -> Box<dyn Scheduler> {
-    scheduler::build(name, None, &Config::new(), &Request::new(STEPS, IMAGES)).expect("the defaults are right")
+    scheduler::build(name, None, &Config::new(), &ScheduleRequest::new(STEPS, IMAGES)).expect("the defaults are right")
 }
 
 /// Arrays for the plain passes. Their values are integers, which cost nothing to combine.

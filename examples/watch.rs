@@ -5,8 +5,8 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use ldm_ort::pipeline::{Recorder, Saver};
-use ldm_ort::{Cancel, Error, Event, Overrides, Pipeline, Plan, Runtime, RuntimeOptions, Spec};
+use ldm_ort::execution::{Recorder, Saver};
+use ldm_ort::{Cancel, Error, Event, ModelExecution, Overrides, Plan, Runtime, RuntimeOptions, Spec};
 
 fn main() -> ldm_ort::Result<()> {
     let file = std::env::args_os().nth(1).map_or_else(|| PathBuf::from("pipeline.toml"), PathBuf::from);
@@ -15,7 +15,7 @@ fn main() -> ldm_ort::Result<()> {
     let cancel = Cancel::new();
     let saver = Saver::new(&plan.spec.output.dir)?;
     let mut recorder = Recorder::new(&plan, &runtime);
-    let mut pipeline = Pipeline::load(plan.model, &runtime, &cancel, &mut |event: Event<'_>| {
+    let mut pipeline = ModelExecution::load(plan.model, &runtime, &cancel, &mut |event: Event<'_>| {
         if let Event::Opened { component, seconds, .. } = event {
             println!("{component} open after {seconds:.2} s");
         }
@@ -32,7 +32,7 @@ fn main() -> ldm_ort::Result<()> {
                         return ControlFlow::Break(());
                     }
                 }
-                Event::Picture(picture) => match recorder.record(picture).and_then(|r| saver.save(picture, "", &r)) {
+                Event::Image(image) => match recorder.record(image).and_then(|r| saver.save(image, "", &r)) {
                     Ok(path) => println!("{}", path.display()),
                     Err(error) => eprintln!("{error}"),
                 },

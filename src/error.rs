@@ -28,7 +28,7 @@ pub enum Error {
         help: String,
     },
 
-    /// An input of the request (picture, mask, latents, prompt) cannot be used.
+    /// An input of the request (image, mask, latents, prompt) cannot be used.
     #[error("{what}: {problem}{}", help_line(.help))]
     Input {
         /// The key or the file, as the user named it.
@@ -85,7 +85,7 @@ pub enum Error {
         problem: String,
     },
 
-    /// A tensor holds NaN or infinity where a picture was to come out of it.
+    /// A tensor holds NaN or infinity where an image was to come out of it.
     #[error("{what} at step {step} of {steps} holds {count} non-finite values of {total}{}", help_line(.help))]
     NonFinite {
         /// The tensor, and the component that made it.

@@ -1,13 +1,13 @@
-//! Runs latent diffusion models on ONNX Runtime: a model directory and a pipeline.toml go in, pictures come out.
+//! Runs latent diffusion models on ONNX Runtime: a model directory and a pipeline.toml go in, images come out.
 //!
 //! A pipeline passes through three types. A [`Spec`] is the TOML as written, with every key checked. A [`Plan`] is that
-//! spec held against the model directory it names, with every choice made. A [`Pipeline`] has the graphs open and runs
+//! spec held against the model directory it names, with every choice made. A [`ModelExecution`] has the graphs open and runs
 //! any number of requests.
 //!
 //! ```
 //! use std::ops::ControlFlow;
 //!
-//! use ldm_ort::{Cancel, Event, Overrides, Pipeline, Plan, Runtime, RuntimeOptions, Spec};
+//! use ldm_ort::{Cancel, Event, Overrides, ModelExecution, Plan, Runtime, RuntimeOptions, Spec};
 //!
 //! # fn main() -> ldm_ort::Result<()> {
 //! let text = r#"
@@ -26,21 +26,21 @@
 //! let runtime = Runtime::load(&RuntimeOptions::default())?;
 //! let cancel = Cancel::new();
 //!
-//! let mut pictures = Vec::new();
+//! let mut images = Vec::new();
 //! let mut watch = |event: Event<'_>| {
-//!     if let Event::Picture(picture) = &event {
-//!         pictures.push(picture.pixels.clone());
+//!     if let Event::Image(image) = &event {
+//!         images.push(image.pixels.clone());
 //!     }
 //!     ControlFlow::Continue(())
 //! };
-//! let mut pipeline = Pipeline::load(plan.model, &runtime, &cancel, &mut watch)?;
+//! let mut pipeline = ModelExecution::load(plan.model, &runtime, &cancel, &mut watch)?;
 //! pipeline.run(&plan.request, &cancel, &mut watch)?;
-//! assert_eq!((pictures[0].width(), pictures[0].height()), (64, 64));
+//! assert_eq!((images[0].width(), images[0].height()), (64, 64));
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! A pipeline of several models in a row is run by [`pipeline::Stages`] in the place of [`Pipeline`].
+//! A pipeline of several models in a row is run by [`execution::Execution`] in the place of [`ModelExecution`].
 //!
 //! Paths in a pipeline are relative to its file, or to the current directory where the text came from elsewhere. What
 //! happens is told to an [`Observer`], which may stop the run; a [`Cancel`] stops it from another thread. Everything
@@ -56,8 +56,10 @@ pub mod cli;
 pub mod conditioner;
 pub mod denoise;
 pub mod error;
+pub mod execution;
 pub mod family;
 mod files;
+pub mod graph_cache;
 mod guard;
 pub mod image;
 pub mod latent;
@@ -65,10 +67,8 @@ pub mod lora;
 pub mod memory;
 pub mod metadata;
 pub mod npy;
-pub mod pipeline;
 pub mod plan;
 pub mod plot;
-pub mod prepared;
 pub mod quantize;
 pub mod rewrite;
 pub mod rng;
@@ -83,8 +83,8 @@ pub mod tiles;
 
 pub use bundle::Bundle;
 pub use error::{Error, Problem, Result, StepPosition};
-pub use pipeline::{Event, Observer, Picture, Pipeline};
-pub use plan::{Plan, Request};
+pub use execution::{Event, Image, ModelExecution, Observer};
+pub use plan::{Plan, RunPlan};
 pub use session::{Cancel, Runtime, RuntimeOptions};
 pub use spec::{Overrides, Spec};
 

@@ -1,4 +1,4 @@
-//! What goes into a picture file beside its pixels: how it was made, so that it can be made again.
+//! What goes into an image file beside its pixels: how it was made, so that it can be made again.
 
 mod differences;
 mod read;
@@ -26,7 +26,7 @@ pub const SCHEMA: u32 = 2;
 /// This program and its version, as records name it.
 pub const ENGINE: &str = concat!("ldm-ort ", env!("CARGO_PKG_VERSION"));
 
-/// How a picture was made.
+/// How an image was made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// The version of this record.
@@ -52,7 +52,7 @@ pub struct Record {
     pub files: BTreeMap<String, String>,
     /// The task's name in pipeline.toml.
     pub task: String,
-    /// The prompt of this picture.
+    /// The prompt of this image.
     pub prompt: String,
     /// What it was steered away from.
     pub negative_prompt: String,
@@ -62,10 +62,10 @@ pub struct Record {
     pub steps: usize,
     /// The guidance scale.
     pub guidance_scale: f64,
-    /// The share of the steps that was run, where the picture was made from another.
+    /// The share of the steps that was run, where the image was made from another.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub strength: Option<f64>,
-    /// This picture's own seed.
+    /// This image's own seed.
     pub seed: u64,
     /// Width in pixels.
     pub width: usize,
@@ -74,9 +74,9 @@ pub struct Record {
     /// The pipeline that makes this image, as the text of a pipeline file. Its paths are relative, and those of files
     /// outside of the current directory bare names, unless `[output] record_paths` asked for absolute ones.
     pub pipeline: String,
-    /// Which of that pipeline's pictures this is, counted from 0.
+    /// Which of that pipeline's images this is, counted from 0.
     pub index: usize,
-    /// The component that made the pixels, where it is not the first stage's own decoder: `small_decoder`.
+    /// The component that made the pixels, where it is not the VAE's own decoder: `small_decoder`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub decoder: Option<String>,
     /// How the model was evaluated less often than a full run would, where it was.
@@ -85,7 +85,7 @@ pub struct Record {
     /// sha256 of each file that the pipeline begins with beside the model, by its key, in hexadecimal.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub inputs: BTreeMap<String, String>,
-    /// What was done with the picture after that: the `[[stage]]` tables.
+    /// What was done with the image after that: the `[[stage]]` tables.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub stages: Vec<StageRecord>,
     /// A sentence for each change that a program made after planning and no pipeline file can say. If there is any, the
@@ -94,10 +94,10 @@ pub struct Record {
     pub unrecorded: Vec<String>,
 }
 
-/// What one of several models in a row did with a picture that the one before it had made.
+/// What one of several models in a row did with an image that the one before it had made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StageRecord {
-    /// In which form the picture was handed on, `latents` or `image`.
+    /// In which form the image was handed on, `latents` or `image`.
     pub hand: String,
     /// The model directory's name.
     pub model: String,
@@ -123,7 +123,7 @@ pub struct StageRecord {
     /// The share of the schedule that was done before.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub denoising_start: Option<f64>,
-    /// The component that made the pixels, where it is not the first stage's own decoder: `small_decoder`.
+    /// The component that made the pixels, where it is not the VAE's own decoder: `small_decoder`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub decoder: Option<String>,
     /// How the model was evaluated less often than a full run would, where it was.
@@ -136,9 +136,10 @@ pub struct StageRecord {
 pub struct FewerEvaluations {
     /// The evaluations made of the whole model, each branch of the guidance counted by itself.
     pub made: usize,
-    /// Those made beside them of its outer layers alone.
+    /// Those made beside them of its shallow layers alone.
     #[serde(skip_serializing_if = "is_none", default)]
-    pub outer: usize,
+    #[serde(alias = "outer")]
+    pub shallow: usize,
     /// Those of a full run.
     pub of: usize,
     /// The shares of the run from which and to which guidance was at work.
@@ -163,7 +164,7 @@ pub struct CacheRecord {
 }
 
 impl Record {
-    /// The text chunks of the picture file, keyword and text.
+    /// The text chunks of the image file, keyword and text.
     ///
     /// # Errors
     /// [`Error::Input`] where the record cannot be written as JSON.
@@ -173,7 +174,7 @@ impl Record {
         Ok(vec![(PARAMETERS_KEYWORD, self.parameters()), (RECORD_KEYWORD, json)])
     }
 
-    /// The component that made the picture's pixels, where it is not its model's own decoder.
+    /// The component that made the image's pixels, where it is not its model's own decoder.
     pub fn small_decoder(&self) -> Option<&str> {
         self.stages.last().map_or(&self.decoder, |stage| &stage.decoder).as_deref()
     }
@@ -204,8 +205,8 @@ impl Record {
                 text.push_str(&format!(", Cache: {}", cache.method));
             }
             text.push_str(&format!(", Evaluations: {} of {}", fewer.made, fewer.of));
-            if fewer.outer > 0 {
-                text.push_str(&format!(", Evaluations of the outer layers alone: {}", fewer.outer));
+            if fewer.shallow > 0 {
+                text.push_str(&format!(", Evaluations of the shallow layers alone: {}", fewer.shallow));
             }
         }
         for stage in &self.stages {
@@ -292,7 +293,7 @@ mod tests {
         let cache = CacheRecord { method: "ucache".into(), parameters };
         record.fewer_evaluations = Some(FewerEvaluations {
             made: 14,
-            outer: 0,
+            shallow: 0,
             of: 20,
             guidance_interval: Some([0.2, 0.8]),
             cache: Some(cache),
@@ -304,9 +305,9 @@ mod tests {
         );
         let again: Record = serde_json::from_str(&serde_json::to_string(&record).unwrap()).unwrap();
         assert_eq!(again, record);
-        record.fewer_evaluations.iter_mut().for_each(|fewer| fewer.outer = 6);
+        record.fewer_evaluations.iter_mut().for_each(|fewer| fewer.shallow = 6);
         let text = record.parameters();
-        assert!(text.contains("Evaluations: 14 of 20, Evaluations of the outer layers alone: 6, Version"), "{text}");
+        assert!(text.contains("Evaluations: 14 of 20, Evaluations of the shallow layers alone: 6, Version"), "{text}");
         let again: Record = serde_json::from_str(&serde_json::to_string(&record).unwrap()).unwrap();
         assert_eq!(again, record);
     }
@@ -323,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_comes_back_out_of_its_picture() {
+    fn a_record_comes_back_out_of_its_image() {
         let mut record = record();
         record.prompt = "日本の山 \"naïve\"".into();
         let file = png_with(&record.chunks().unwrap());

@@ -1,4 +1,4 @@
-//! Pictures too large for one piece: worked on tile by tile, and blended where tiles overlap.
+//! Images too large for one piece: worked on tile by tile, and blended where tiles overlap.
 
 use ndarray::{Array2, ArrayD, ArrayViewD, Axis, IxDyn, Slice};
 

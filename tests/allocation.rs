@@ -7,8 +7,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use ldm_ort::cli::args::LibraryArgs;
-use ldm_ort::pipeline::Pipeline;
-use ldm_ort::scheduler::{self, Config, Noise, Request};
+use ldm_ort::execution::ModelExecution;
+use ldm_ort::scheduler::{self, Config, Noise, ScheduleRequest};
 use ldm_ort::{Cancel, Event, Overrides, Plan, Runtime, Spec};
 use serde_json::{Value, json};
 
@@ -83,7 +83,7 @@ const WARM: usize = 4;
 
 /// How often the calls of a run from [`WARM`] on ask for memory; `outputs` is the length of a model's answer.
 fn asked(name: &str, table: &Config, outputs: usize) -> usize {
-    let built = scheduler::build(name, None, table, &Request::new(STEPS, IMAGES));
+    let built = scheduler::build(name, None, table, &ScheduleRequest::new(STEPS, IMAGES));
     let mut scheduler = built.unwrap_or_else(|error| panic!("{name}: {error}"));
     let sigma = scheduler.initial_noise_sigma() as f32;
     let mut x: Vec<f32> = (0..LENGTH).map(|i| sigma * ((i % 7) as f32 - 3.0) / 2.0).collect();
@@ -175,7 +175,7 @@ fn asked_at_once(runtime: &Runtime, pipeline: &str, set: &[&str]) -> (usize, usi
         }
         ControlFlow::Continue(())
     };
-    let mut pipeline = Pipeline::load(plan.model, runtime, &cancel, &mut watch).expect("it opens");
+    let mut pipeline = ModelExecution::load(plan.model, runtime, &cancel, &mut watch).expect("it opens");
     pipeline.run(&plan.request, &cancel, &mut watch).expect("it runs");
     assert!(calls >= 2, "only {calls} calls were watched");
     (largest, latents)

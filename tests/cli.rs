@@ -300,7 +300,7 @@ fn help_and_version_are_results() {
     assert_says(&printed(&models(), &["--version"]), &[env!("CARGO_PKG_VERSION")]);
 }
 
-/// Only the result is on stdout: the pictures' paths without `--json`, and none of the talk around them.
+/// Only the result is on stdout: the images' paths without `--json`, and none of the talk around them.
 #[test]
 fn what_is_no_result_goes_to_stderr() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -309,8 +309,8 @@ fn what_is_no_result_goes_to_stderr() {
     let answer = call(folder.path(), &["run", pipeline, "--output", "out", "--steps", "1", "--seed", "5"]);
     assert_eq!(answer.code, Some(0), "{answer}");
     assert_says(&answer.stdout, &["out", ".png"]);
-    assert!(!answer.stderr.contains('\u{1b}'), "no colours and no bars where there is no terminal: {answer}");
-    assert!(!answer.stdout.contains('\u{1b}'), "no colours and no bars where there is no terminal: {answer}");
+    assert!(!answer.stderr.contains('\u{1b}'), "no colors and no bars where there is no terminal: {answer}");
+    assert!(!answer.stdout.contains('\u{1b}'), "no colors and no bars where there is no terminal: {answer}");
 
     let quiet = call(folder.path(), &["run", pipeline, "--output", "out", "--steps", "1", "--seed", "5", "--json"]);
     assert_eq!(quiet.stdout.lines().count(), 1, "{quiet}");
@@ -445,7 +445,7 @@ fn an_interrupt_stops_a_run_cleanly() {
     assert!(answer.stderr.contains("interrupted"), "{answer}");
     assert!(!answer.stderr.contains("panicked"), "{answer}");
     let files = |name: &str| std::fs::read_dir(folder.path().join(name)).map_or(0, Iterator::count);
-    assert_eq!(files("out"), 0, "a picture was left: {answer}");
+    assert_eq!(files("out"), 0, "an image was left: {answer}");
     assert!(files("") <= 1, "something beside the empty output folder was left: {answer}");
 }
 
@@ -484,7 +484,7 @@ fn the_shipped_pipeline_draws() {
     let path = printed(root, &["run", "pipeline.toml", "--output", folder]);
     assert!(std::fs::metadata(path.trim()).unwrap().len() > 500, "{path}");
 
-    // 72 is a multiple of the first stage's factor, 4, but not of what the UNet's halvings need.
+    // 72 is a multiple of the VAE's factor, 4, but not of what the UNet's halvings need.
     let answer = call(root, &["check", "pipeline.toml", "--width", "72"]);
     assert_eq!(answer.code, Some(2), "{answer}");
     assert_says(&answer.stderr, &["run.width: 72 is not a multiple of", "64"]);
@@ -579,7 +579,7 @@ fn one_is_no_plural() {
     let pipeline = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipeline.toml");
     let pipeline = pipeline.to_str().expect("the path is Unicode");
     let of = |steps: &str| printed(&models(), &["check", pipeline, "--steps", steps, "--preview", steps]);
-    assert_says(&of("1"), &["1 picture of", "1 step of ddim", "previews every step are made"]);
+    assert_says(&of("1"), &["1 image of", "1 step of ddim", "previews every step are made"]);
     assert_says(&of("2"), &["2 steps of ddim", "previews every 2 steps are made"]);
 }
 

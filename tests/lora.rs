@@ -14,8 +14,8 @@ use std::sync::Mutex;
 use common::{answer, ldm_ort};
 use ldm_ort::bundle::{ComponentKind, GraphFile, Weights};
 use ldm_ort::cli::args::LibraryArgs;
+use ldm_ort::execution::model_digest;
 use ldm_ort::lora::{Lora, merge};
-use ldm_ort::pipeline::model_digest;
 use ldm_ort::session::{Cancel, Optimization, Runtime, Session, SessionOptions};
 use ldm_ort::tensor::{DType, WeightValues};
 use ldm_ort::{Overrides, Plan, Spec};
@@ -24,7 +24,7 @@ fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/lora")
 }
 
-/// Runs a pipeline with its pictures in `folder`, and gives the final latents and the first picture's bytes.
+/// Runs a pipeline with its images in `folder`, and gives the final latents and the first image's bytes.
 fn draw(folder: &Path, pipeline: &Path) -> Result<(npy::Array, Vec<u8>), String> {
     let mut command = ldm_ort(folder);
     command.arg("run").arg(pipeline).args(["--save-latents", "latents.npy", "--json", "--output"]).arg(folder);
@@ -32,9 +32,9 @@ fn draw(folder: &Path, pipeline: &Path) -> Result<(npy::Array, Vec<u8>), String>
     if answer.code != Some(0) {
         return Err(answer.to_string());
     }
-    let line = answer.stdout.lines().next().ok_or("no picture was told of")?;
-    let picture: serde_json::Value = serde_json::from_str(line).map_err(|error| error.to_string())?;
-    let path = folder.join(picture["path"].as_str().ok_or("the picture has no path")?);
+    let line = answer.stdout.lines().next().ok_or("no image was told of")?;
+    let image: serde_json::Value = serde_json::from_str(line).map_err(|error| error.to_string())?;
+    let path = folder.join(image["path"].as_str().ok_or("the image has no path")?);
     let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
     Ok((npy::read(&folder.join("latents.npy")), bytes))
 }
@@ -173,19 +173,19 @@ fn scale_0_leaves_the_bits_alone() {
     }
 }
 
-/// The graph's files are as they were, and a picture's record holds the LoRAs.
+/// The graph's files are as they were, and an image's record holds the LoRAs.
 #[test]
-fn a_picture_is_drawn_again_from_its_record_and_no_file_is_changed() {
+fn an_image_is_drawn_again_from_its_record_and_no_file_is_changed() {
     let scratch = tempfile::tempdir().expect("a folder");
     let graph = common::models().join("sd1/unet/model.onnx");
     let before = std::fs::read(&graph).expect("the graph");
     let tables = [table("kohya.safetensors", "scale = 0.7"), table("peft.safetensors", "text_encoder_scale = -0.25")];
     let path = pipeline(scratch.path(), "pipeline.toml", "sd1", &tables.concat());
-    let (latents, picture) = draw(scratch.path(), &path).unwrap_or_else(|problem| panic!("{problem}"));
+    let (latents, image) = draw(scratch.path(), &path).unwrap_or_else(|problem| panic!("{problem}"));
     assert!(std::fs::read(&graph).expect("the graph") == before, "the graph's file was changed");
 
     let first = scratch.path().join("first.png");
-    std::fs::write(&first, &picture).expect("the folder can be written to");
+    std::fs::write(&first, &image).expect("the folder can be written to");
     let again = tempfile::tempdir().expect("a folder");
     let mut command = ldm_ort(again.path());
     command.args(["run", "--from"]).arg(&first).args(["--save-latents", "latents.npy", "--output", "out"]);
@@ -197,8 +197,8 @@ fn a_picture_is_drawn_again_from_its_record_and_no_file_is_changed() {
     let answer = answer(command);
     assert_eq!(answer.code, Some(0), "{answer}");
     assert!(npy::read(&again.path().join("latents.npy")).values == latents.values);
-    let drawn = std::fs::read_dir(again.path().join("out")).expect("pictures").next().expect("a picture");
-    assert!(std::fs::read(drawn.expect("an entry").path()).expect("a picture") == picture, "other bytes");
+    let drawn = std::fs::read_dir(again.path().join("out")).expect("images").next().expect("an image");
+    assert!(std::fs::read(drawn.expect("an entry").path()).expect("an image") == image, "other bytes");
 }
 
 /// A file that is changed between being checked and being read is an error, and never more than that.
@@ -269,8 +269,8 @@ fn halves_are_rounded_once() {
     }
 }
 
-/// Weights within a graph's file and beside it, a convolution's among them, which a processor repacks: at every level of
-/// optimisation the runtime works on what it is handed.
+/// Weights within a graph's file and beside it, a convolution's among them, which a CPU repacks: at every level of
+/// optimization the runtime works on what it is handed.
 #[test]
 fn a_session_runs_on_the_weights_it_is_handed() {
     let path = golden().join("files/mixed.onnx");

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use common::{answer, ldm_ort, models};
 use ldm_ort::bundle::GraphFile;
 use ldm_ort::cli::args::LibraryArgs;
-use ldm_ort::pipeline::{Event, Pipeline};
-use ldm_ort::plan::{Plan, Thrift};
-use ldm_ort::prepared::Cache;
+use ldm_ort::execution::{Event, ModelExecution};
+use ldm_ort::graph_cache::GraphCache;
+use ldm_ort::plan::{MemoryBudget, Plan};
 use ldm_ort::rewrite::{Footprint, Pass, footprint};
 use ldm_ort::session::{Cancel, Runtime};
 use ldm_ort::spec::{Overrides, Spec};
@@ -45,11 +45,11 @@ fn a_graph_is_measured_node_by_node() {
     let graph = GraphFile::open(&path).expect("a graph");
     let axes = [("batch".to_owned(), 1), ("height".to_owned(), 20), ("width".to_owned(), 12)];
     let told = |passes: &[Pass]| footprint(&graph, passes, &axes).expect("a readable graph");
-    // A picture of one channel becomes one of 256 channels, and is convolved by 256×256×3×3 weights that are computed from
+    // An image of one channel becomes one of 256 channels, and is convolved by 256×256×3×3 weights that are computed from
     // stored ones.
     let (one, many, weights) = (20 * 12 * 4, 256 * 20 * 12 * 4, 256 * 256 * 9 * 4);
     let plain = Footprint { weights: 2 * 256 * 4 + weights, activations: 2 * many, in_place: 2 * many, unknown: 0 };
-    assert!(one < many, "the small picture is gone when there are most");
+    assert!(one < many, "the small image is gone when there are most");
     assert_eq!(told(&[]), Some(plain));
     // 36 numbers for 9 weights, and for 16 pixels twice.
     let more = 2 * many + 2 * many * 36 / 16;
@@ -113,7 +113,7 @@ fn a_run_that_does_not_fit_the_free_memory_is_refused() {
     assert!(warned.is_some_and(|warning| warning.contains("vae_decoder needs")));
     // Weights of optimized graphs are mapped.
     let mut prepared = large(&[]);
-    prepared.prepared = Some(Cache::new("cache"));
+    prepared.prepared = Some(GraphCache::new("cache"));
     let need = prepared.memory_need().expect("readable graphs");
     assert!(need.mapped > 100_000, "{need:?}");
     let warned = prepared.check_free_memory(need.private + need.mapped - 1).expect("it's slow only");
@@ -127,14 +127,14 @@ fn a_run_that_does_not_fit_the_free_memory_is_refused() {
 fn what_does_not_fit_whole_is_given_up_piece_by_piece() {
     let told = |memory: &str| {
         let plan = plan(&["run.width=1024", "run.height=768", &format!("device.memory={memory:?}")]);
-        plan.map(|plan| plan.model.thrift.expect("memory is kept within bounds"))
+        plan.map(|plan| plan.model.memory_budget.expect("memory is kept within bounds"))
     };
-    assert_eq!(told("10 GB"), Ok(Thrift::default()));
+    assert_eq!(told("10 GB"), Ok(MemoryBudget::default()));
     let (mut last, mut least) = (usize::MAX, 0);
     for memory in ["350 MB", "320 MB", "300 MB"] {
-        let thrift = told(memory).unwrap();
-        assert!(thrift.denoises_alone && thrift.decodes_plainly, "{memory}: {thrift:?}");
-        let tiles = thrift.tiles.expect("tiles");
+        let memory_budget = told(memory).unwrap();
+        assert!(memory_budget.denoises_alone && memory_budget.decodes_plainly, "{memory}: {memory_budget:?}");
+        let tiles = memory_budget.tiles.expect("tiles");
         assert!(tiles.size < last && tiles.stride < tiles.size, "{memory}: {tiles:?} after {last}");
         // What fits repeats as little as it can.
         let area = tiles.area(96, 128);
@@ -152,10 +152,11 @@ fn what_does_not_fit_whole_is_given_up_piece_by_piece() {
 #[test]
 fn memory_is_no_promise_where_graphs_are_opened_as_they_lie() {
     let error = plan(&["device.memory=\"10 GB\"", "device.prepare=false"]).unwrap_err();
-    assert!(error.contains("device.memory: is kept to by graphs that are optimised ahead"), "{error}");
+    assert!(error.contains("device.memory: is kept to by graphs that are optimized ahead"), "{error}");
     let plan = plan(&["device.memory=\"10 GB\""]).expect("a plan");
     let ignore = &mut |_: Event<'_>| ControlFlow::Continue(());
-    let error = Pipeline::load(plan.model, &runtime(), &Cancel::new(), ignore).err().expect("no cache").to_string();
+    let error =
+        ModelExecution::load(plan.model, &runtime(), &Cancel::new(), ignore).err().expect("no cache").to_string();
     assert!(error.contains("there is no cache to keep them in"), "{error}");
 }
 
@@ -163,23 +164,23 @@ fn runtime() -> Runtime {
     Runtime::load(&LibraryArgs::default().to_options(None)).expect("ONNX Runtime is found or fetched")
 }
 
-/// The latents and the pixels of a picture, and what was warned of.
-fn draw(cache: &Path, thrift: Option<Thrift>) -> (ArrayD<f32>, Vec<u8>, Vec<String>) {
+/// The latents and the pixels of an image, and what was warned of.
+fn draw(cache: &Path, memory_budget: Option<MemoryBudget>) -> (ArrayD<f32>, Vec<u8>, Vec<String>) {
     let shapes = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes");
     let Plan { mut model, request, .. } = plan_of(&shapes, &["run.width=128", "run.height=96"]).expect("a plan");
-    (model.prepared, model.thrift) = (Some(Cache::new(cache)), thrift);
+    (model.prepared, model.memory_budget) = (Some(GraphCache::new(cache)), memory_budget);
     let (mut drawn, mut warnings) = (None, Vec::new());
     let mut observe = |event: Event<'_>| {
         match event {
             Event::Warning(warning) => warnings.push(warning),
-            Event::Picture(picture) => drawn = Some((picture.latents.clone(), picture.pixels.data().to_vec())),
+            Event::Image(image) => drawn = Some((image.latents.clone(), image.pixels.data().to_vec())),
             _ => {}
         }
         ControlFlow::Continue(())
     };
-    let pipeline = Pipeline::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
-    pipeline.finish(&request, &Cancel::new(), &mut observe).expect("a picture");
-    let (latents, pixels) = drawn.expect("a picture");
+    let pipeline = ModelExecution::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+    pipeline.finish(&request, &Cancel::new(), &mut observe).expect("an image");
+    let (latents, pixels) = drawn.expect("an image");
     (latents, pixels, warnings)
 }
 
@@ -188,7 +189,7 @@ fn what_is_given_up_shows_in_tiles_alone() {
     let cache = tempfile::tempdir().expect("a folder");
     let (latents, pixels, warnings) = draw(cache.path(), None);
     assert_eq!(warnings, Vec::<String>::new());
-    let alone = Thrift { denoises_alone: true, decodes_plainly: true, tiles: None };
+    let alone = MemoryBudget { denoises_alone: true, decodes_plainly: true, tiles: None };
     let (same, close, warnings) = draw(cache.path(), Some(alone));
     assert_eq!(warnings, Vec::<String>::new());
     // Another number of threads rounds otherwise.
@@ -197,7 +198,7 @@ fn what_is_given_up_shows_in_tiles_alone() {
     assert!(apart < 1e-5, "{apart:e}");
     let furthest = |other: &[u8]| pixels.iter().zip(other).map(|(a, b)| a.abs_diff(*b)).max();
     assert!(furthest(&close) <= Some(1), "{:?}", furthest(&close));
-    let tiles = Thrift { tiles: Some(Tiles { size: 16, stride: 12 }), ..alone };
+    let tiles = MemoryBudget { tiles: Some(Tiles { size: 16, stride: 12 }), ..alone };
     let (again, near, warnings) = draw(cache.path(), Some(tiles));
     assert_eq!(again, same);
     assert_eq!(near.len(), pixels.len());

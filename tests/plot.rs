@@ -1,4 +1,4 @@
-//! `ldm-ort plot`: the picture of schedules, its numbers, and what it refuses.
+//! `ldm-ort plot`: the image of schedules, its numbers, and what it refuses.
 
 mod common;
 
@@ -31,17 +31,17 @@ fn files(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn the_picture_lies_beside_the_pipeline_and_names_every_scheduler() {
+fn the_image_lies_beside_the_pipeline_and_names_every_scheduler() {
     let folder = tempfile::tempdir().expect("a folder");
     let others = ["--scheduler", "euler", "--scheduler", "DPM++ 2M Karras", "--scheduler", "HeunDiscreteScheduler"];
     let answer = call(folder.path(), &[&["plot", "pipeline.toml"], &others[..]].concat());
     assert_eq!(answer.code, Some(0), "{answer}");
     assert_eq!((answer.stdout.as_str(), answer.stderr.as_str()), ("pipeline.svg\n", ""), "{answer}");
     assert_eq!(files(folder.path()), ["pipeline.svg"]);
-    let picture = std::fs::read_to_string(folder.path().join("pipeline.svg")).expect("the picture");
-    assert!(picture.starts_with("<svg") && picture.trim_end().ends_with("</svg>"), "{picture}");
+    let image = std::fs::read_to_string(folder.path().join("pipeline.svg")).expect("the image");
+    assert!(image.starts_with("<svg") && image.trim_end().ends_with("</svg>"), "{image}");
     for name in ["pndm", "euler", "dpm-multistep (DPM++ 2M Karras)", "heun", "6 steps", "timestep", "sigma"] {
-        assert!(picture.contains(name), "{name} is not in:\n{picture}");
+        assert!(image.contains(name), "{name} is not in:\n{image}");
     }
 }
 

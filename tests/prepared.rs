@@ -1,4 +1,4 @@
-//! Graphs optimised once and kept, rows of a call run in different ways, parts that make room: the same latents each
+//! Graphs optimized once and kept, rows of a call run in different ways, parts that make room: the same latents each
 //! time.
 
 mod common;
@@ -7,9 +7,9 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use common::{answer, ldm_ort, models};
-use ldm_ort::pipeline::{Event, Pipeline};
+use ldm_ort::execution::{Event, ModelExecution};
+use ldm_ort::graph_cache::{CachedGraph, GraphCache};
 use ldm_ort::plan::Plan;
-use ldm_ort::prepared::{Cache, Entry};
 use ldm_ort::session::{Cancel, Runtime};
 use ldm_ort::spec::{Overrides, Spec};
 use ndarray::ArrayD;
@@ -17,8 +17,8 @@ use ndarray::ArrayD;
 /// What a run did.
 struct Run {
     latents: Vec<ArrayD<f32>>,
-    /// Graphs optimised.
-    optimised: usize,
+    /// Graphs optimized.
+    optimized: usize,
     warnings: Vec<String>,
 }
 
@@ -36,24 +36,24 @@ fn plan(cache: Option<&Path>, set: &[&str]) -> Plan {
     let set = set.iter().map(|&key| key.to_owned()).collect();
     let spec = Spec::parse(&text, None, &Overrides { set, ..Overrides::default() }).expect("a pipeline");
     let mut plan = Plan::new(spec).expect("a plan");
-    plan.model.prepared = cache.map(Cache::new);
+    plan.model.prepared = cache.map(GraphCache::new);
     plan
 }
 
 fn run(cache: Option<&Path>, set: &[&str]) -> Run {
     let Plan { model, request, .. } = plan(cache, set);
-    let mut run = Run { latents: Vec::new(), optimised: 0, warnings: Vec::new() };
+    let mut run = Run { latents: Vec::new(), optimized: 0, warnings: Vec::new() };
     let mut observe = |event: Event<'_>| {
         match event {
-            Event::Optimizing { .. } => run.optimised += 1,
+            Event::Optimizing { .. } => run.optimized += 1,
             Event::Warning(warning) => run.warnings.push(warning),
-            Event::Picture(picture) => run.latents.push(picture.latents.clone()),
+            Event::Image(image) => run.latents.push(image.latents.clone()),
             _ => {}
         }
         ControlFlow::Continue(())
     };
-    let mut pipeline = Pipeline::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
-    pipeline.run(&request, &Cancel::new(), &mut observe).expect("pictures");
+    let mut pipeline = ModelExecution::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+    pipeline.run(&request, &Cancel::new(), &mut observe).expect("images");
     run
 }
 
@@ -69,50 +69,50 @@ fn apart(a: &Run, b: &Run) -> f32 {
 fn a_graph_is_optimised_once_and_draws_the_same() {
     let folder = tempfile::tempdir().expect("a folder");
     let plain = run(None, &[]);
-    assert_eq!(plain.optimised, 0);
+    assert_eq!(plain.optimized, 0);
     let first = run(Some(folder.path()), &[]);
-    assert_eq!((first.optimised, &first.warnings), (3, &Vec::new()));
+    assert_eq!((first.optimized, &first.warnings), (3, &Vec::new()));
     let second = run(Some(folder.path()), &[]);
-    assert_eq!(second.optimised, 0);
+    assert_eq!(second.optimized, 0);
     assert!(apart(&plain, &first) < 1e-5, "{}", apart(&plain, &first));
     assert_eq!(apart(&first, &second), 0.0);
 
     let off = run(Some(folder.path()), &["device.prepare=false"]);
-    assert_eq!((off.optimised, apart(&plain, &off)), (0, 0.0));
+    assert_eq!((off.optimized, apart(&plain, &off)), (0, 0.0));
 }
 
 #[test]
 fn another_size_is_another_entry() {
     let folder = tempfile::tempdir().expect("a folder");
     let wide = ["run.width=128"];
-    assert_eq!(run(Some(folder.path()), &[]).optimised, 3);
+    assert_eq!(run(Some(folder.path()), &[]).optimized, 3);
     // The text encoder does not depend on the size.
     let kept = run(Some(folder.path()), &wide);
-    assert_eq!(kept.optimised, 2);
+    assert_eq!(kept.optimized, 2);
     assert!(apart(&run(None, &wide), &kept) < 1e-5);
 
-    let entries = Cache::new(folder.path()).entries().expect("a list");
+    let entries = GraphCache::new(folder.path()).entries().expect("a list");
     assert_eq!(entries.len(), 5);
     let widths: Vec<_> = entries.iter().filter(|e| e.component == "unet").flat_map(|e| &e.axes).collect();
     let is_told = |name: &str, length: usize| widths.iter().any(|(n, l)| n == name && *l == length);
     assert!(is_told("width", 8) && is_told("width", 16), "{widths:?}");
 }
 
-/// A pipeline that was opened for one size makes pictures of another.
+/// A pipeline that was opened for one size makes images of another.
 #[test]
-fn one_pipeline_makes_pictures_of_two_sizes() {
+fn one_pipeline_makes_images_of_two_sizes() {
     let folder = tempfile::tempdir().expect("a folder");
     let (small, wide) = (plan(Some(folder.path()), &[]), plan(None, &["run.width=128"]));
     let mut latents = Vec::new();
     let mut observe = |event: Event<'_>| {
-        if let Event::Picture(picture) = event {
-            latents.push(picture.latents.clone());
+        if let Event::Image(image) = event {
+            latents.push(image.latents.clone());
         }
         ControlFlow::Continue(())
     };
-    let mut pipeline = Pipeline::load(small.model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+    let mut pipeline = ModelExecution::load(small.model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
     for request in [&small.request, &wide.request, &small.request] {
-        pipeline.run(request, &Cancel::new(), &mut observe).expect("pictures");
+        pipeline.run(request, &Cancel::new(), &mut observe).expect("images");
     }
     assert_eq!(latents[2].shape()[2], 16);
     assert_eq!((&latents[0], &latents[1]), (&latents[4], &latents[5]));
@@ -136,7 +136,7 @@ fn fast_convolutions_are_another_entry() {
     let folder = tempfile::tempdir().expect("a folder");
     let plain = run(Some(folder.path()), &[]);
     let fast = run(Some(folder.path()), &["device.fast_convolutions=true"]);
-    assert_eq!((plain.optimised, fast.optimised), (3, 2));
+    assert_eq!((plain.optimized, fast.optimized), (3, 2));
     assert!(apart(&plain, &fast) < 1e-4, "{}", apart(&plain, &fast));
 }
 
@@ -157,7 +157,7 @@ fn callers(cache: &Path, set: &[&str]) -> (usize, usize) {
         ControlFlow::Continue(())
     };
     let plan = plan(Some(cache), set).model;
-    let pipeline = Pipeline::load(plan, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+    let pipeline = ModelExecution::load(plan, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
     let kind = pipeline.plan().denoiser.kind;
     (pipeline.plan().session_options(kind).callers, measured)
 }
@@ -211,8 +211,8 @@ fn one_run_of_all_rows_is_tried_where_threads_are_left_over() {
     }
 }
 
-fn entries(folder: &Path) -> Vec<Entry> {
-    Cache::new(folder).entries().expect("a list")
+fn entries(folder: &Path) -> Vec<CachedGraph> {
+    GraphCache::new(folder).entries().expect("a list")
 }
 
 /// The files of the UNet's entry.
@@ -243,7 +243,7 @@ fn what_is_damaged_is_made_anew() {
         damage(&files(folder.path()));
         assert_eq!(entries(folder.path()).len(), 2, "{what}");
         let again = run(Some(folder.path()), &[]);
-        assert_eq!((again.optimised, apart(&first, &again)), (1, 0.0), "{what}");
+        assert_eq!((again.optimized, apart(&first, &again)), (1, 0.0), "{what}");
     }
 }
 
@@ -291,17 +291,17 @@ fn flip(folder: &Path, name: &str, at: impl Fn(usize) -> usize) {
 /// A pipeline on a cache that checks files of up to `first` bytes before they are opened, run once.
 fn run_checked(folder: &Path, first: u64) -> (Run, Result<(), ldm_ort::Error>) {
     let Plan { mut model, request, .. } = plan(None, &[]);
-    model.prepared = Some(Cache::new(folder).checking_first(first));
-    let mut run = Run { latents: Vec::new(), optimised: 0, warnings: Vec::new() };
+    model.prepared = Some(GraphCache::new(folder).checking_first(first));
+    let mut run = Run { latents: Vec::new(), optimized: 0, warnings: Vec::new() };
     let mut observe = |event: Event<'_>| {
         match event {
-            Event::Optimizing { .. } => run.optimised += 1,
-            Event::Picture(picture) => run.latents.push(picture.latents.clone()),
+            Event::Optimizing { .. } => run.optimized += 1,
+            Event::Image(image) => run.latents.push(image.latents.clone()),
             _ => {}
         }
         ControlFlow::Continue(())
     };
-    let mut pipeline = Pipeline::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+    let mut pipeline = ModelExecution::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
     let done = pipeline.run(&request, &Cancel::new(), &mut observe).map(|_| ());
     (run, done)
 }
@@ -315,7 +315,7 @@ fn a_flipped_bit_in_a_small_file_is_made_anew() {
         assert_eq!(entries(folder.path()).len(), 3, "{name}: the card still fits the files");
         let (again, done) = run_checked(folder.path(), u64::MAX);
         done.expect("images");
-        assert_eq!((again.optimised, apart(&first, &again)), (1, 0.0), "{name}");
+        assert_eq!((again.optimized, apart(&first, &again)), (1, 0.0), "{name}");
     }
 }
 
@@ -327,16 +327,16 @@ fn a_flipped_bit_in_a_large_file_ends_the_run_before_an_image() {
     flip(folder.path(), "model.weights", |length| length / 2);
     let (damaged, done) = run_checked(folder.path(), 0);
     let error = done.expect_err("the weights are damaged");
-    assert_eq!((error.exit_code(), damaged.latents.len(), damaged.optimised), (1, 0, 0), "{error}");
+    assert_eq!((error.exit_code(), damaged.latents.len(), damaged.optimized), (1, 0, 0), "{error}");
     let text = error.to_string();
     assert!(["model.weights", "is damaged", "unet", "makes it again"].iter().all(|word| text.contains(word)), "{text}");
 
     let (again, done) = run_checked(folder.path(), 0);
     done.expect("images");
-    assert_eq!((again.optimised, apart(&first, &again)), (1, 0.0));
+    assert_eq!((again.optimized, apart(&first, &again)), (1, 0.0));
     let (sound, done) = run_checked(folder.path(), 0);
     done.expect("images");
-    assert_eq!((sound.optimised, sound.latents.len()), (0, 2));
+    assert_eq!((sound.optimized, sound.latents.len()), (0, 2));
 }
 
 /// A pipeline whose graph turned out to be damaged closes it and what it made, so that its next run is a sound one; no
@@ -348,25 +348,25 @@ fn a_pipeline_recovers_from_a_damaged_graph() {
     for set in [&[][..], &["output.preview=1"]] {
         flip(folder.path(), "model.weights", |length| length / 2);
         let Plan { mut model, request, .. } = plan(None, set);
-        let cache = Cache::new(folder.path()).checking_first(0);
+        let cache = GraphCache::new(folder.path()).checking_first(0);
         model.prepared = Some(cache.clone());
-        let mut again = Run { latents: Vec::new(), optimised: 0, warnings: Vec::new() };
+        let mut again = Run { latents: Vec::new(), optimized: 0, warnings: Vec::new() };
         let previews = std::cell::Cell::new(0);
         let mut observe = |event: Event<'_>| {
             match event {
-                Event::Optimizing { .. } => again.optimised += 1,
-                Event::Picture(picture) => again.latents.push(picture.latents.clone()),
+                Event::Optimizing { .. } => again.optimized += 1,
+                Event::Image(image) => again.latents.push(image.latents.clone()),
                 Event::Preview { .. } => previews.set(previews.get() + 1),
                 _ => {}
             }
             ControlFlow::Continue(())
         };
-        let mut pipeline = Pipeline::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+        let mut pipeline = ModelExecution::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
         let error = pipeline.run(&request, &Cancel::new(), &mut observe).expect_err("the weights are damaged");
         assert!(error.to_string().contains("is damaged"), "{error}");
         assert_eq!((cache.damages(), previews.get()), (1, 0));
         pipeline.run(&request, &Cancel::new(), &mut observe).expect("images");
-        assert_eq!((again.optimised, apart(&first, &again)), (1, 0.0));
+        assert_eq!((again.optimized, apart(&first, &again)), (1, 0.0));
         assert_eq!(previews.get() > 0, !set.is_empty());
     }
 }
@@ -379,7 +379,7 @@ fn what_is_half_written_is_removed() {
     let unet = entries(folder.path()).into_iter().find(|entry| entry.component == "unet").expect("a UNet");
     let half = folder.path().join(format!("unfinished-{}-abc", unet.key));
     std::fs::rename(unet.folder(), &half).unwrap();
-    assert_eq!(run(Some(folder.path()), &[]).optimised, 1);
+    assert_eq!(run(Some(folder.path()), &[]).optimized, 1);
     assert!(!half.exists());
 }
 
@@ -432,9 +432,9 @@ fn the_command_line_prepares_lists_and_clears() {
     let (code, made, error) = say(&["compile", "p.toml"]);
     assert_eq!(code, Some(0), "{error}");
     assert!(["text_encoder", "unet", "vae_decoder"].iter().all(|name| made.contains(name)), "{made}");
-    assert!(error.contains("optimising unet for this machine, once"), "{error}");
+    assert!(error.contains("optimizing unet for this machine, once"), "{error}");
     let (code, _, error) = say(&["run", "p.toml"]);
-    assert!(code == Some(0) && !error.contains("optimising"), "{error}");
+    assert!(code == Some(0) && !error.contains("optimizing"), "{error}");
     let (code, _, error) = say(&["compile", "p.toml", "--set", "device.prepare=false"]);
     assert!(code == Some(2) && error.contains("none of its graphs"), "{error}");
 
@@ -452,7 +452,7 @@ fn the_command_line_prepares_lists_and_clears() {
     assert!(code == Some(1) && error.contains("1 of 6 checked are damaged"), "{error}");
     assert_eq!((found.matches("ok  ").count(), found.matches("damaged  unet").count()), (5, 1), "{found}");
     let (code, _, error) = say(&["run", "p.toml"]);
-    assert!(code == Some(0) && error.matches("optimising").count() == 1, "{error}");
+    assert!(code == Some(0) && error.matches("optimizing").count() == 1, "{error}");
     let (code, list, _) = say(&["cache", "verify", "--json"]);
     let list: serde_json::Value = serde_json::from_str(&list).expect("JSON");
     assert_eq!((code, list.as_array().map(Vec::len)), (Some(0), Some(6)));
@@ -475,8 +475,8 @@ fn where_nothing_can_be_kept_the_graph_is_opened_as_it_lies() {
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
     let run = run(Some(&file.join("cache")), &[]);
-    assert_eq!((run.optimised, run.latents.len()), (0, 2));
-    assert!(run.warnings.iter().any(|warning| warning.contains("is not kept optimised")), "{:?}", run.warnings);
+    assert_eq!((run.optimized, run.latents.len()), (0, 2));
+    assert!(run.warnings.iter().any(|warning| warning.contains("is not kept optimized")), "{:?}", run.warnings);
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -495,7 +495,7 @@ fn copy(from: &Path, to: &Path) {
 #[test]
 fn clearing_the_cache_fails_nobody_who_opens_from_it() {
     let folder = tempfile::tempdir().expect("a folder");
-    let cache = Cache::new(folder.path());
+    let cache = GraphCache::new(folder.path());
     let runtime = runtime();
     let Plan { model, .. } = plan(Some(folder.path()), &[]);
     let opening = model.openings().into_iter().next().expect("the text encoder");
@@ -528,14 +528,14 @@ fn a_run_goes_on_once_its_graphs_are_removed() {
         plan(Some(folder.path()), &["device.keep=true", "task.text-to-image.guidance_scale=1.0"]);
     let mut images = 0;
     let mut observe = |event: Event<'_>| {
-        images += usize::from(matches!(event, Event::Picture(_)));
+        images += usize::from(matches!(event, Event::Image(_)));
         if matches!(event, Event::Preparing { .. }) {
-            Cache::new(folder.path()).clear(|_| true).expect("it can be cleared");
+            GraphCache::new(folder.path()).clear(|_| true).expect("it can be cleared");
         }
         ControlFlow::Continue(())
     };
-    let mut pipeline = Pipeline::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
-    pipeline.run(&request, &Cancel::new(), &mut observe).expect("pictures");
-    pipeline.run(&request, &Cancel::new(), &mut observe).expect("pictures once more");
+    let mut pipeline = ModelExecution::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+    pipeline.run(&request, &Cancel::new(), &mut observe).expect("images");
+    pipeline.run(&request, &Cancel::new(), &mut observe).expect("images once more");
     assert_eq!(images, 4);
 }

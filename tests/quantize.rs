@@ -9,9 +9,9 @@ use common::{Answer, answer, ldm_ort, models};
 use ldm_ort::Error;
 use ldm_ort::bundle::{ComponentKind, GraphFile};
 use ldm_ort::cli::args::LibraryArgs;
-use ldm_ort::pipeline::{Event, Pipeline};
+use ldm_ort::execution::{Event, ModelExecution};
+use ldm_ort::graph_cache::{CachedGraph, GraphCache};
 use ldm_ort::plan::Plan;
-use ldm_ort::prepared::{Cache, Entry};
 use ldm_ort::quantize::{Outcome, Weights, quantize};
 use ldm_ort::rewrite::{Pass, rewrite};
 use ldm_ort::session::{Cancel, Runtime, Session, SessionOptions};
@@ -28,37 +28,37 @@ fn narrowed(model: &Path, output: &Path, weights: Weights) -> Vec<Outcome> {
 }
 
 /// The latents that a model draws, and the graphs that were kept for it.
-fn draw(model: &Path, cache: &Path) -> (Vec<f32>, Vec<Entry>) {
+fn draw(model: &Path, cache: &Path) -> (Vec<f32>, Vec<CachedGraph>) {
     let text = format!(
         "[model]\npath = {:?}\n[task.text-to-image]\nprompt = \"a red circle\"\nguidance_scale = 5.0\n[run]\nsteps = 3\nseed = 7\n",
         model.to_str().expect("the test's folders are named in Unicode")
     );
     let spec = Spec::parse(&text, None, &Overrides::default()).expect("a pipeline");
     let Plan { mut model, request, .. } = Plan::new(spec).expect("a plan");
-    let cache = Cache::new(cache);
+    let cache = GraphCache::new(cache);
     model.prepared = Some(cache.clone());
     let mut latents = Vec::new();
     let mut observe = |event: Event<'_>| {
         match event {
             Event::Warning(warning) => panic!("{warning}"),
-            Event::Picture(picture) => latents.extend(picture.latents.iter()),
+            Event::Image(image) => latents.extend(image.latents.iter()),
             _ => {}
         }
         ControlFlow::Continue(())
     };
     let runtime = Runtime::load(&LibraryArgs::default().to_options(None)).expect("ONNX Runtime is found or fetched");
-    let mut pipeline = Pipeline::load(model, &runtime, &Cancel::new(), &mut observe).expect("a pipeline");
-    pipeline.run(&request, &Cancel::new(), &mut observe).expect("a picture");
+    let mut pipeline = ModelExecution::load(model, &runtime, &Cancel::new(), &mut observe).expect("a pipeline");
+    pipeline.run(&request, &Cancel::new(), &mut observe).expect("an image");
     (latents, cache.entries().expect("the cache can be read"))
 }
 
 /// Bytes of the weights that are kept of the denoiser.
-fn kept(entries: &[Entry]) -> u64 {
+fn kept(entries: &[CachedGraph]) -> u64 {
     let unet = entries.iter().find(|entry| entry.component == "unet").expect("the denoiser is kept");
     std::fs::metadata(unet.folder().join("model.weights")).expect("its weights are beside it").len()
 }
 
-/// Whole pictures: nearly those of float32, and what ONNX Runtime makes of the graph still stores few bits.
+/// Whole images: nearly those of float32, and what ONNX Runtime makes of the graph still stores few bits.
 #[test]
 fn a_model_draws_nearly_the_same_from_fewer_bits() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -120,7 +120,7 @@ fn products_of_8_bits_are_those_of_numpy() {
         let squares: f64 = got.iter().zip(&want).map(|(a, b)| (a - b).powi(2)).sum();
         (squares / want.iter().map(|b| b * b).sum::<f64>()).sqrt()
     };
-    let cache = Cache::new(folder.path().join("cache"));
+    let cache = GraphCache::new(folder.path().join("cache"));
     let open = |model: &Path| GraphFile::open(&model.join("unet/model.onnx")).expect("a graph");
     let lengths = [("batch_size", 1), ("height", 4), ("width", 4), ("sequence_length", 5)];
     let axes = lengths.map(|(name, length)| (name.to_owned(), length)).to_vec();

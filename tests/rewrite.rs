@@ -54,11 +54,11 @@ struct Lengths {
 
 impl Lengths {
     fn of(self, info: &TensorInfo) -> Vec<usize> {
-        let is_picture = info.shape.len() == 4;
+        let is_image = info.shape.len() == 4;
         let free = |at: usize| match at {
             0 => self.batch,
-            2 if is_picture => self.height,
-            3 if is_picture => self.width,
+            2 if is_image => self.height,
+            3 if is_image => self.width,
             _ => self.tokens,
         };
         info.shape.iter().enumerate().map(|(at, dim)| dim.fixed().unwrap_or_else(|| free(at))).collect()
@@ -266,7 +266,7 @@ fn every_place_of_known_graphs_is_found() {
         ("systems/layout/unet", [24, 1, 0, 12]),
         ("systems/text-bert/unet", [14, 1, 0, 7]),
         ("systems/text-bert/text_encoder", [2, 0, 0, 0]),
-        // The one head of a first stage.
+        // The one head of a VAE.
         ("models/sd1/vae_decoder", [1, 3, 0, 0]),
         ("systems/retrieval/vae_decoder", [3, 4, 0, 0]),
         ("systems/inpaint/vqvae_decoder", [0, 2, 0, 0]),
@@ -280,7 +280,7 @@ fn every_place_of_known_graphs_is_found() {
         ("rewrite/winograd", [0, 0, 1, 0]),
         // Weights that are widened at every run, and so would be their transform.
         ("rewrite/widened", [0, 0, 0, 0]),
-        // Half precision, for which processors have no such operator.
+        // Half precision, for which CPUs have no such operator.
         ("models/variants/unet-half", [0, 0, 0, 4]),
     ];
     for (name, want) in known {

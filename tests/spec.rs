@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use ldm_ort::cli::args::{Cli, Command};
-use ldm_ort::spec::{Beginning, ImageToImage, Overrides, Prompting, Scheduler, Spec, TASKS, Task, TextToImage};
+use ldm_ort::spec::{Beginning, ImageToImage, Overrides, Prompting, SchedulerSpec, Spec, TASKS, TaskSpec, TextToImage};
 use ldm_ort::{Error, Result};
 
 fn folder(name: &str) -> PathBuf {
@@ -101,15 +101,15 @@ fn a_spec_made_in_code_reads_back_the_same() {
     prompting.guidance_scale = Some(0.1 + 0.2);
     let begin = Beginning::Image("/in'.png".into());
     let tasks = [
-        Task::TextToImage(TextToImage { prompting: prompting.clone() }),
-        Task::ImageToImage(ImageToImage { prompting, begin, strength: Some(1e-9) }),
-        Task::Unconditional,
+        TaskSpec::TextToImage(TextToImage { prompting: prompting.clone() }),
+        TaskSpec::ImageToImage(ImageToImage { prompting, begin, strength: Some(1e-9) }),
+        TaskSpec::Unconditional,
     ];
     for task in tasks {
         let mut spec = Spec::new("/models/a model", task);
         spec.output.dir = "/out".into();
         spec.run.seed = Some(i64::MAX as u64);
-        spec.scheduler = Some(Scheduler::named("ddim"));
+        spec.scheduler = Some(SchedulerSpec::named("ddim"));
         let again = Spec::parse(&spec.to_toml(), None, &Overrides::default()).unwrap();
         assert_eq!(again, spec);
     }
@@ -129,7 +129,7 @@ fn paths_are_relative_to_where_they_were_written() {
     assert_eq!(spec.output.dir, Path::new("some/where/outputs"));
     let spec = Spec::parse(text, Some(file), &overrides).unwrap();
     assert_eq!(spec.output.dir, Path::new("here"));
-    let Task::ImageToImage(task) = &spec.task else { panic!("{:?}", spec.task) };
+    let TaskSpec::ImageToImage(task) = &spec.task else { panic!("{:?}", spec.task) };
     assert_eq!(task.begin, Beginning::Image("other.png".into()));
 }
 
@@ -188,9 +188,9 @@ fn files_that_are_no_text_are_told_apart() {
     };
     assert!(message(&folder.path().join("none.toml")).starts_with("cannot be read: "));
     assert_eq!(message(folder.path()), "is a directory; expected a pipeline file such as pipeline.toml");
-    let file = folder.path().join("picture.png");
+    let file = folder.path().join("image.png");
     fs::write(&file, b"\x89PNG\r\n\x1a\n\x00\xff").unwrap();
-    assert_eq!(message(&file), "is not UTF-8 text; it is a PNG picture, which is run again with --from");
+    assert_eq!(message(&file), "is not UTF-8 text; it is a PNG image, which is run again with --from");
     fs::write(&file, b"\xff\xfe[").unwrap();
     assert_eq!(message(&file), "is not UTF-8 text");
 }

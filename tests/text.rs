@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use ldm_ort::bundle::{Bundle, ComponentKind, Overrides, TextEncoderContract};
+use ldm_ort::bundle::{Bundle, ComponentKind, DirectoryOverrides, TextEncoderContract};
 use ldm_ort::cli::args::LibraryArgs;
 use ldm_ort::session::{Session, SessionOptions};
 use ldm_ort::text::tokenizer::Tokenizer;
@@ -14,7 +14,7 @@ use ldm_ort::{Cancel, Runtime, npy};
 #[test]
 fn t5_gives_the_states_that_transformers_gives() {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
-    let bundle = Bundle::open(&tests.join("fixtures/families/sd3"), &Overrides::default()).unwrap();
+    let bundle = Bundle::open(&tests.join("fixtures/families/sd3"), &DirectoryOverrides::default()).unwrap();
     let kind = ComponentKind::TextEncoder3;
     let component = bundle.component(kind).unwrap();
     let contract = TextEncoderContract::resolve(component).unwrap();

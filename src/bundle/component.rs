@@ -24,21 +24,21 @@ pub enum ComponentKind {
     Transformer,
     /// A control network.
     ControlNet,
-    /// The encoder of a KL-regularised first stage.
+    /// The encoder of a KL-regularised VAE.
     VaeEncoder,
-    /// The decoder of a KL-regularised first stage.
+    /// The decoder of a KL-regularised VAE.
     VaeDecoder,
-    /// The encoder of a vector-quantised first stage.
+    /// The encoder of a vector-quantised VAE.
     VqEncoder,
-    /// The decoder of a vector-quantised first stage, quantising inside.
+    /// The decoder of a vector-quantised VAE, quantising inside.
     VqDecoder,
-    /// A small decoder of the same latents, such as TAESD's: for previews, and for pictures where the pipeline file says so.
+    /// A small decoder of the same latents, such as TAESD's: for previews, and for images where the pipeline file says so.
     SmallDecoder,
     /// The table of a class-conditional model that turns a class into a token.
     ClassEmbedder,
     /// A graph for another condition, which the pipeline file names.
     Conditioner,
-    /// The classifier of unwanted pictures; recognised, not run.
+    /// The classifier of unwanted images; recognised, not run.
     SafetyChecker,
 }
 

@@ -7,10 +7,10 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::autoencoder::{Autoencoder, LatentStatistics};
 use super::component::{Component, ComponentKind};
 use super::family::{self, FamilyFact, Refusal};
-use super::first_stage::{FirstStage, LatentStatistics};
-use super::layout::{Overrides, SchedulerFile};
+use super::layout::{DirectoryOverrides, SchedulerFile};
 use super::{json, roles};
 use crate::family::Family;
 
@@ -34,9 +34,9 @@ impl<T> Fact<T> {
 pub struct Facts {
     /// The model's family, or the reason why it has none that is run; no reason if the denoiser could not be read.
     pub family: Result<FamilyFact, Option<Refusal>>,
-    /// The kind of first stage.
-    pub first_stage: FirstStage,
-    /// Channels of a latent; of a picture where there is no first stage.
+    /// The kind of VAE.
+    pub autoencoder: Autoencoder,
+    /// Channels of a latent; of an image where there is no VAE.
     pub latent_channels: Fact<usize>,
     /// What latents are multiplied by after encoding and divided by before decoding.
     pub scaling_factor: Fact<f64>,
@@ -44,7 +44,7 @@ pub struct Facts {
     pub shift_factor: Fact<f64>,
     /// Statistics that replace the plain scaling: a latent is decoded from `z * std / scaling_factor + mean`.
     pub latent_statistics: Option<Fact<LatentStatistics>>,
-    /// Pixels an edge per latent value (the `f` of the paper): a power of two, 1 where there is no first stage.
+    /// Pixels an edge per latent value (the `f` of the paper): a power of two, 1 where there is no VAE.
     pub spatial_factor: Fact<usize>,
     /// What a latent's height and width must be a multiple of for the denoiser's graph to run.
     pub latent_multiple: Fact<usize>,
@@ -59,12 +59,12 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// What a picture's width and height, in pixels, must be a multiple of.
+    /// What an image's width and height, in pixels, must be a multiple of.
     pub fn size_multiple(&self) -> usize {
         self.spatial_factor.value.saturating_mul(self.latent_multiple.value)
     }
 
-    /// How many patches a transformer reads a picture of this size, in pixels, as.
+    /// How many patches a transformer reads an image of this size, in pixels, as.
     pub fn patches(&self, width: usize, height: usize) -> usize {
         let side = self.size_multiple().max(1);
         (width / side).saturating_mul(height / side)
@@ -76,11 +76,11 @@ impl Facts {
         [scheduler, low_res_scheduler]: [Option<&SchedulerFile>; 2],
         index: &Map<String, Value>,
         place: Place<'_>,
-        overrides: &Overrides,
+        overrides: &DirectoryOverrides,
     ) -> Self {
         let evidence = Evidence::new(components, [scheduler, low_res_scheduler], index);
         let found_factor = evidence.spatial_factor();
-        let usual = |factor: usize| Fact::new(factor, "assumed, as in nearly all first stages");
+        let usual = |factor: usize| Fact::new(factor, "assumed, as in nearly all VAEs");
         let latent_channels = match overrides.latent_channels {
             Some(n) => Fact::new(n, PIPELINE),
             None => evidence.latent_channels(),
@@ -101,7 +101,7 @@ impl Facts {
         };
         Self {
             family: decided,
-            first_stage: evidence.first_stage,
+            autoencoder: evidence.autoencoder,
             scaling_factor: evidence.scaling_factor(overrides, family),
             shift_factor: evidence.shift_factor(overrides, family),
             latent_statistics: evidence.latent_statistics(),
@@ -131,7 +131,7 @@ struct Evidence<'a> {
     components: &'a BTreeMap<ComponentKind, Component>,
     scheduler: Option<&'a SchedulerFile>,
     has_low_res_scheduler: bool,
-    first_stage: FirstStage,
+    autoencoder: Autoencoder,
     denoiser: Option<&'a Component>,
     encoder: Option<&'a Component>,
     decoder: Option<&'a Component>,
@@ -148,25 +148,25 @@ impl<'a> Evidence<'a> {
         let is_named = |name: &str| index.get(name).and_then(|entry| entry.get(1)).is_some_and(Value::is_string);
         let has = |kinds: [ComponentKind; 2]| kinds.iter().any(|k| components.contains_key(k));
         let is_vq = |c: &Component| json::string(&c.config, "_class_name") == Some("VQModel");
-        let first_stage = if has([VqDecoder, VqEncoder]) || is_named("vqvae") || components.values().any(is_vq) {
-            FirstStage::Vq
+        let autoencoder = if has([VqDecoder, VqEncoder]) || is_named("vqvae") || components.values().any(is_vq) {
+            Autoencoder::Vq
         } else if has([VaeDecoder, VaeEncoder]) || is_named("vae") {
-            FirstStage::Kl
+            Autoencoder::Kl
         } else {
-            FirstStage::Pixels
+            Autoencoder::Pixels
         };
         Self {
             components,
             scheduler,
             has_low_res_scheduler: low_res_scheduler.is_some() || is_named("low_res_scheduler"),
-            first_stage,
+            autoencoder,
             denoiser: first([Unet, Transformer]),
             encoder: first([VaeEncoder, VqEncoder]),
             decoder: first([VaeDecoder, VqDecoder]),
         }
     }
 
-    /// What `read` finds in the first stage's configuration, with the file it was found in.
+    /// What `read` finds in the VAE's configuration, with the file it was found in.
     fn stage_config<T>(&self, read: impl Fn(&Map<String, Value>) -> Option<T>) -> Option<Fact<T>> {
         [self.decoder, self.encoder].into_iter().flatten().find_map(|c| from_config(c, &read))
     }
@@ -190,7 +190,7 @@ impl<'a> Evidence<'a> {
             components: self.components,
             denoiser: self.denoiser,
             contract: contract.as_ref(),
-            first_stage: self.first_stage,
+            autoencoder: self.autoencoder,
             latent_channels,
             spatial_factor,
             has_low_res_scheduler: self.has_low_res_scheduler,
@@ -203,7 +203,7 @@ impl<'a> Evidence<'a> {
         if let Some(fact) = self.stage_config(|c| json::count(c, "latent_channels")) {
             return fact;
         }
-        if let Some((decoder, input)) = self.decoder.and_then(|d| Some((d, roles::picture_input(&d.graph)?))) {
+        if let Some((decoder, input)) = self.decoder.and_then(|d| Some((d, roles::image_input(&d.graph)?))) {
             if let Some(n) = input.shape.get(1).and_then(|d| d.fixed()) {
                 return Fact::new(n, format!("the shape of {}'s {}", decoder.kind, input.name));
             }
@@ -212,7 +212,7 @@ impl<'a> Evidence<'a> {
             }
         }
         if let Some(denoiser) = self.denoiser {
-            if let Some(n) = roles::picture_output(&denoiser.graph).and_then(|o| o.shape.get(1)?.fixed()) {
+            if let Some(n) = roles::image_output(&denoiser.graph).and_then(|o| o.shape.get(1)?.fixed()) {
                 return Fact::new(n, format!("the shape of {}'s output", denoiser.kind));
             }
             if let Some(n) = self.contract().filter(|c| c.positions.is_some()).and_then(|c| c.out_channels) {
@@ -222,13 +222,13 @@ impl<'a> Evidence<'a> {
                 return fact;
             }
         }
-        match self.first_stage {
-            FirstStage::Kl => Fact::new(4, "assumed, as nothing says otherwise"),
-            FirstStage::Vq | FirstStage::Pixels => Fact::new(3, "assumed, as nothing says otherwise"),
+        match self.autoencoder {
+            Autoencoder::Kl => Fact::new(4, "assumed, as nothing says otherwise"),
+            Autoencoder::Vq | Autoencoder::Pixels => Fact::new(3, "assumed, as nothing says otherwise"),
         }
     }
 
-    fn scaling_factor(&self, overrides: &Overrides, family: Option<Family>) -> Fact<f64> {
+    fn scaling_factor(&self, overrides: &DirectoryOverrides, family: Option<Family>) -> Fact<f64> {
         if let Some(value) = overrides.scaling_factor {
             return Fact::new(value, PIPELINE);
         }
@@ -238,19 +238,19 @@ impl<'a> Evidence<'a> {
         if let Some(fact) = self.stage_config(|c| json::number(c, "scaling_factor")) {
             return fact;
         }
-        match self.first_stage {
-            FirstStage::Kl => match family.map(Family::row) {
+        match self.autoencoder {
+            Autoencoder::Kl => match family.map(Family::row) {
                 Some(row) => {
                     Fact::new(row.vae.scaling_factor, format!("that of {}, as no config.json gives one", row.title))
                 }
                 None => Fact::new(1.0, "no config.json gives one, and the family is not known"),
             },
-            FirstStage::Vq => Fact::new(1.0, "a VQ first stage without one has 1"),
-            FirstStage::Pixels => Fact::new(1.0, "pixels are not scaled"),
+            Autoencoder::Vq => Fact::new(1.0, "a VQ autoencoder without one has 1"),
+            Autoencoder::Pixels => Fact::new(1.0, "pixels are not scaled"),
         }
     }
 
-    fn shift_factor(&self, overrides: &Overrides, family: Option<Family>) -> Fact<f64> {
+    fn shift_factor(&self, overrides: &DirectoryOverrides, family: Option<Family>) -> Fact<f64> {
         if let Some(value) = overrides.shift_factor {
             return Fact::new(value, PIPELINE);
         }
@@ -259,7 +259,7 @@ impl<'a> Evidence<'a> {
         }
         let (name, shift) = family.map_or(("", 0.0), |family| (family.title(), family.row().vae.shift_factor));
         let has_config = [self.decoder, self.encoder].into_iter().flatten().any(|c| !c.config.is_empty());
-        if self.first_stage == FirstStage::Kl && !has_config && shift != 0.0 {
+        if self.autoencoder == Autoencoder::Kl && !has_config && shift != 0.0 {
             Fact::new(shift, format!("that of {name}, as there is no config.json"))
         } else {
             Fact::new(0.0, "none is given")
@@ -275,7 +275,7 @@ impl<'a> Evidence<'a> {
         })
     }
 
-    fn prediction_type(&self, overrides: &Overrides) -> Option<Fact<String>> {
+    fn prediction_type(&self, overrides: &DirectoryOverrides) -> Option<Fact<String>> {
         if let Some(kind) = &overrides.prediction_type {
             return Some(Fact::new(kind.clone(), PIPELINE));
         }

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::autoencoder::Autoencoder;
 use super::component::{Component, ComponentKind};
-use super::first_stage::FirstStage;
 use super::json;
 use super::roles::DenoiserContract;
 use crate::error::Error;
@@ -60,7 +60,7 @@ pub(super) struct Evidence<'a> {
     pub components: &'a BTreeMap<ComponentKind, Component>,
     pub denoiser: Option<&'a Component>,
     pub contract: Option<&'a DenoiserContract>,
-    pub first_stage: FirstStage,
+    pub autoencoder: Autoencoder,
     pub latent_channels: usize,
     /// Pixels an edge per latent value, if anything tells.
     pub spatial_factor: Option<usize>,
@@ -114,8 +114,8 @@ impl Evidence<'_> {
         let takes = |role: fn(&DenoiserContract) -> bool| self.contract.is_some_and(role);
         Signature {
             form: self.form(),
-            has_vae: self.first_stage != FirstStage::Pixels,
-            has_codebook: self.first_stage == FirstStage::Vq,
+            has_vae: self.autoencoder != Autoencoder::Pixels,
+            has_codebook: self.autoencoder == Autoencoder::Vq,
             reads_bert: self.reads_bert,
             has_lone_first_encoder: has(ComponentKind::TextEncoder) && !has(ComponentKind::TextEncoder2),
             has_low_res_scheduler: self.has_low_res_scheduler,

@@ -43,7 +43,7 @@ impl std::fmt::Display for Layout {
 
 /// What a pipeline file says over what the model directory says.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Overrides {
+pub struct DirectoryOverrides {
     /// Graph files by component, as absolute paths or relative to the current directory.
     pub graphs: BTreeMap<ComponentKind, PathBuf>,
     /// By component, the roles of its graph's inputs that names and shapes do not tell: words of
@@ -55,7 +55,7 @@ pub struct Overrides {
     pub scaling_factor: Option<f64>,
     /// What is subtracted from latents before scaling.
     pub shift_factor: Option<f64>,
-    /// The first stage's number of latent channels.
+    /// The VAE's number of latent channels.
     pub latent_channels: Option<usize>,
     /// What the denoiser predicts, in diffusers' words: `epsilon`, `v_prediction`, `sample`, ….
     pub prediction_type: Option<String>,
@@ -75,7 +75,7 @@ pub struct SchedulerFile {
 }
 
 /// Reads a directory and collects what is wrong with its parts, so that a report can show the rest.
-pub(super) fn survey(dir: &Path, overrides: &Overrides) -> Result<(Bundle, Vec<Error>)> {
+pub(super) fn survey(dir: &Path, overrides: &DirectoryOverrides) -> Result<(Bundle, Vec<Error>)> {
     let dir = &hub::snapshot(dir)?;
     let entries = list(dir)?;
     let mut faults = broken_entries(dir, &entries);
@@ -146,7 +146,7 @@ pub(super) fn survey(dir: &Path, overrides: &Overrides) -> Result<(Bundle, Vec<E
 /// residuals, as OnnxStack and onnx-web lay them out. Where there is no other denoiser, it is the denoiser.
 fn take_controlled_denoiser(
     components: &mut BTreeMap<ComponentKind, Component>,
-    overrides: &Overrides,
+    overrides: &DirectoryOverrides,
 ) -> Option<Component> {
     if !roles::takes_residuals(&components.get(&ComponentKind::ControlNet)?.graph) {
         return None;
@@ -216,7 +216,7 @@ fn open_alone(path: &Path, kind: ComponentKind) -> Result<Component> {
     }
     let path = &hub::snapshot(path)?;
     let entries = list(path)?;
-    if let Some((component, _)) = find_component(path, kind, &Overrides::default())? {
+    if let Some((component, _)) = find_component(path, kind, &DirectoryOverrides::default())? {
         return Ok(component);
     }
     match graph_in(path, kind)? {

@@ -5,12 +5,12 @@
 //! [`Facts`] that the engine needs, each with where it was read. The contracts ([`DenoiserContract`] and its kin) say
 //! which input of a graph plays which role, found by name, then by shape, then by element type, never assumed.
 
+mod autoencoder;
 mod call_defaults;
 mod component;
 mod configuration;
 mod facts;
 mod family;
-mod first_stage;
 mod hub;
 mod init;
 mod json;
@@ -28,14 +28,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+pub use autoencoder::{Autoencoder, LatentStatistics};
 pub use call_defaults::CallDefaults;
 pub use component::{Component, ComponentKind};
 pub use facts::{Fact, Facts};
 pub use family::{FamilyFact, Refusal};
-pub use first_stage::{FirstStage, LatentStatistics};
 pub use init::init_toml;
 pub use json::read_object;
-pub use layout::{Layout, Overrides, SchedulerFile, open_conditioner, open_controlnet};
+pub use layout::{DirectoryOverrides, Layout, SchedulerFile, open_conditioner, open_controlnet};
 pub use onnx::{ExternalFile, GraphFile, LayerNorm, ModuleWeight, Operator, TokenTable, Upsamplings, Weights};
 pub(crate) use onnx::{Reference, frame, map, placed_in, proto};
 pub use operators::{Obstacle, obstacles, operators_without_cpu_kernel};
@@ -65,9 +65,9 @@ pub struct Bundle {
     /// Another denoiser, which takes the residuals of control networks, where the directory has one beside the plain
     /// one.
     pub controlled_denoiser: Option<Component>,
-    /// The scheduler's configuration, with the `prediction_type` of the [`Overrides`] put in where they have one.
+    /// The scheduler's configuration, with the `prediction_type` of the [`DirectoryOverrides`] put in where they have one.
     pub scheduler: Option<SchedulerFile>,
-    /// The scheduler that adds noise to the small picture, where the model is an upscaler.
+    /// The scheduler that adds noise to the small image, where the model is an upscaler.
     pub low_res_scheduler: Option<SchedulerFile>,
     /// The tokenizers' directories, by their number counted from 1.
     pub tokenizers: BTreeMap<usize, PathBuf>,
@@ -101,7 +101,7 @@ impl Bundle {
     ///
     /// [`Error::Model`] where the directory holds no model, or where any of its graphs or configurations is damaged,
     /// incomplete or ambiguous; [`Error::Io`] where a file cannot be read.
-    pub fn open(dir: &Path, overrides: &Overrides) -> Result<Self> {
+    pub fn open(dir: &Path, overrides: &DirectoryOverrides) -> Result<Self> {
         let (bundle, faults) = layout::survey(dir, overrides)?;
         match faults.into_iter().next() {
             None => Ok(bundle),
@@ -195,31 +195,31 @@ impl Bundle {
         self.controlled_denoiser.as_ref().map_or_else(|| self.denoiser(), Ok)
     }
 
-    /// The first stage's decoder; `None` for a pixel-space model.
+    /// The VAE's decoder; `None` for a pixel-space model.
     pub fn decoder(&self) -> Option<&Component> {
         self.first_of(&[ComponentKind::VaeDecoder, ComponentKind::VqDecoder])
     }
 
-    /// The first stage's decoder; `None` for a pixel-space model.
+    /// The VAE's decoder; `None` for a pixel-space model.
     ///
     /// # Errors
     ///
-    /// [`Error::Model`] where the model has a first stage but the directory has no decoder for it.
+    /// [`Error::Model`] where the model has a VAE but the directory has no decoder for it.
     pub fn require_decoder(&self, wanted_for: &str) -> Result<Option<&Component>> {
-        match (self.decoder(), self.facts.first_stage) {
+        match (self.decoder(), self.facts.autoencoder) {
             (Some(decoder), _) => Ok(Some(decoder)),
-            (None, FirstStage::Pixels) => Ok(None),
-            (None, FirstStage::Kl) => Err(self.lacks(&[ComponentKind::VaeDecoder], wanted_for)),
-            (None, FirstStage::Vq) => Err(self.lacks(&[ComponentKind::VqDecoder], wanted_for)),
+            (None, Autoencoder::Pixels) => Ok(None),
+            (None, Autoencoder::Kl) => Err(self.lacks(&[ComponentKind::VaeDecoder], wanted_for)),
+            (None, Autoencoder::Vq) => Err(self.lacks(&[ComponentKind::VqDecoder], wanted_for)),
         }
     }
 
-    /// The first stage's encoder, where the directory has one.
+    /// The VAE's encoder, where the directory has one.
     pub fn encoder(&self) -> Option<&Component> {
         self.first_of(&[ComponentKind::VaeEncoder, ComponentKind::VqEncoder])
     }
 
-    /// The first stage's encoder.
+    /// The VAE's encoder.
     ///
     /// # Errors
     ///

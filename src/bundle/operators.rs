@@ -122,9 +122,9 @@ fn restriction(operator: &Operator) -> Option<(&'static [&'static str], &'static
         "com.microsoft" => {
             FUSED_OPERATORS.iter().find(|(name, _)| *name == operator.name).map(|&(_, runs_on)| (runs_on, FUSED))
         }
-        "com.microsoft.nchwc" => Some((&["cpu"], "the graph was saved after optimisation for one processor")),
-        "com.microsoft.dml" => Some((&["directml"], "the graph was saved after optimisation for DirectML")),
-        "com.ms.internal.nhwc" => Some((&[], "the graph was saved after optimisation for another provider")),
+        "com.microsoft.nchwc" => Some((&["cpu"], "the graph was saved after optimization for one processor")),
+        "com.microsoft.dml" => Some((&["directml"], "the graph was saved after optimization for DirectML")),
+        "com.ms.internal.nhwc" => Some((&[], "the graph was saved after optimization for another provider")),
         "trt.plugins" => Some((&["tensorrt"], "a plugin of TensorRT")),
         _ => Some((&[], "an operator that a separate library has to define")),
     }

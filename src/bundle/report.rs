@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::component::{Component, ComponentKind};
-use super::layout::{self, Overrides, SchedulerFile};
+use super::layout::{self, DirectoryOverrides, SchedulerFile};
 use super::roles::{
     ConditionerContract, ControlNetContract, DenoiserContract, TextEncoderContract, VaeDecoderContract,
     VaeEncoderContract,
@@ -31,7 +31,7 @@ pub struct Report {
     pub components: Vec<ComponentReport>,
     /// The scheduler's configuration.
     pub scheduler: Option<SchedulerReport>,
-    /// The configuration of the scheduler that noises the small picture.
+    /// The configuration of the scheduler that noises the small image.
     pub low_res_scheduler: Option<SchedulerReport>,
     /// The tokenizers' directories.
     pub tokenizers: Vec<String>,
@@ -133,7 +133,7 @@ pub struct ProviderReport {
 /// # Errors
 ///
 /// [`crate::Error::Model`] where the directory holds no model at all, [`crate::Error::Io`] where it cannot be listed.
-pub fn inspect(dir: &Path, overrides: &Overrides) -> Result<Report> {
+pub fn inspect(dir: &Path, overrides: &DirectoryOverrides) -> Result<Report> {
     let (bundle, faults) = layout::survey(dir, overrides)?;
     let mut report = Report::new(&bundle);
     report.faults.extend(faults.iter().map(ToString::to_string));
@@ -243,7 +243,7 @@ fn roles(bundle: &Bundle, component: &Component, notes: &mut Vec<String>) -> Res
         Kind::VaeDecoder | Kind::VqDecoder | Kind::SmallDecoder => {
             let contract = VaeDecoderContract::resolve(component)?;
             if component.kind == Kind::SmallDecoder {
-                notes.push("for --preview, and for pictures with [model] decoder = \"small\"".to_owned());
+                notes.push("for --preview, and for images with [model] decoder = \"small\"".to_owned());
             }
             notes.extend(contract.batch.map(|n| format!("fixed to batches of {n}")));
             named(contract.roles())
@@ -273,13 +273,13 @@ fn facts(bundle: &Bundle) -> Vec<FactReport> {
     let size = |(width, height): (usize, usize)| format!("{width} × {height}");
     let row = |name, value: String, source: &str| FactReport { name, value, source: source.to_owned() };
     let mut rows = vec![
-        row("first stage", facts.first_stage.to_string(), ""),
+        row("VAE", facts.autoencoder.to_string(), ""),
         row("latent channels", facts.latent_channels.value.to_string(), &facts.latent_channels.source),
         row("scaling factor", facts.scaling_factor.value.to_string(), &facts.scaling_factor.source),
         row("shift factor", facts.shift_factor.value.to_string(), &facts.shift_factor.source),
         row("pixels per latent", facts.spatial_factor.value.to_string(), &facts.spatial_factor.source),
         row("latent sizes in steps of", facts.latent_multiple.value.to_string(), &facts.latent_multiple.source),
-        row("picture sizes in steps of", facts.size_multiple().to_string(), "the two above, multiplied"),
+        row("image sizes in steps of", facts.size_multiple().to_string(), "the two above, multiplied"),
         row("default size", size(facts.default_size.value), &facts.default_size.source),
     ];
     rows.extend(facts.fixed_size.as_ref().map(|f| row("only size", size(f.value), &f.source)));
@@ -343,5 +343,5 @@ fn exporter(bundle: &Bundle) -> String {
     } else {
         "not recognised"
     };
-    if has_fused { format!("{who}; optimised by ONNX Runtime afterwards") } else { who.to_owned() }
+    if has_fused { format!("{who}; optimized by ONNX Runtime afterwards") } else { who.to_owned() }
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::component::{Component, ComponentKind};
 use super::json;
-use super::layout::Overrides;
+use super::layout::DirectoryOverrides;
 use super::onnx::{GraphFile, INCOMPLETE};
 use crate::error::{Error, Result};
 use crate::files::broken_link;
@@ -30,7 +30,7 @@ const PRECISIONS: [&str; 8] = ["_fp16", "_q4", "_q4f16", "_int8", "_uint8", "_qu
 pub(super) fn find_component(
     dir: &Path,
     kind: ComponentKind,
-    overrides: &Overrides,
+    overrides: &DirectoryOverrides,
 ) -> Result<Option<(Component, Place)>> {
     let mut configs = Vec::new();
     let found = if let Some(path) = overrides.graphs.get(&kind) {

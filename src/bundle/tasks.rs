@@ -1,7 +1,7 @@
 //! Which tasks a model directory can do.
 
 use super::roles::DenoiserContract;
-use super::{Bundle, ComponentKind, FirstStage};
+use super::{Autoencoder, Bundle, ComponentKind};
 
 /// Whether a model can do a task.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -72,7 +72,7 @@ const TASKS: [(&str, Judge); 8] = [
 impl Model {
     fn new(bundle: &Bundle, contract: &DenoiserContract) -> Self {
         let latent_channels = bundle.facts.latent_channels.value;
-        let in_pixels = bundle.facts.first_stage == FirstStage::Pixels;
+        let in_pixels = bundle.facts.autoencoder == Autoencoder::Pixels;
         let need = |there: bool, what: &str| if there { Ok(()) } else { Err(format!("the directory has no {what}")) };
         let has_tokenizer = bundle.text_encoders().any(|e| bundle.tokenizer(e.kind).is_some());
         let text = if contract.context.is_none() {
@@ -85,8 +85,8 @@ impl Model {
             in_channels: contract.in_channels.unwrap_or(latent_channels),
             latent_channels,
             text,
-            encoder: need(bundle.encoder().is_some() || in_pixels, "first stage's encoder"),
-            decoder: need(bundle.decoder().is_some() || in_pixels, "first stage's decoder"),
+            encoder: need(bundle.encoder().is_some() || in_pixels, "VAE's encoder"),
+            decoder: need(bundle.decoder().is_some() || in_pixels, "VAE's decoder"),
             has_context: contract.context.is_some(),
             has_classes: contract.class_labels.is_some(),
             embeds_classes: bundle.component(ComponentKind::ClassEmbedder).is_some(),
@@ -114,7 +114,7 @@ fn text_to_image(m: &Model) -> Result<(), String> {
         return Err("the denoiser wants classes".to_owned());
     }
     if m.is_refiner {
-        return Err("the model is a refiner: it finishes pictures that another model began".to_owned());
+        return Err("the model is a refiner: it finishes images that another model began".to_owned());
     }
     m.text.clone().and(m.decoder.clone())
 }
@@ -137,21 +137,21 @@ fn instruct(m: &Model) -> Result<(), String> {
     if !m.is_packed {
         m.extra(m.latent_channels, "latents twice")?;
     } else if m.follows_packed_image == Some(false) {
-        return Err("of Flux's models Kontext alone learnt to follow a picture".to_owned());
+        return Err("of Flux's models Kontext alone learnt to follow an image".to_owned());
     }
     if m.in_pixels {
-        return Err("the model has no first stage".to_owned());
+        return Err("the model has no VAE".to_owned());
     }
     m.text.clone().and(m.encoder.clone()).and(m.decoder.clone())
 }
 
 fn super_resolution(m: &Model) -> Result<(), String> {
-    m.extra(3, "latents and the small picture")?;
+    m.extra(3, "latents and the small image")?;
     if let Some(conditioner) = m.conditioners.first() {
         return Err(format!("the denoiser's further channels are those of {conditioner}/"));
     }
     if m.in_pixels {
-        return Err("the model has no first stage".to_owned());
+        return Err("the model has no VAE".to_owned());
     }
     if m.has_context { m.text.clone().and(m.decoder.clone()) } else { m.decoder.clone() }
 }

@@ -32,7 +32,7 @@ Examples:
   ldm-ort run pipeline.toml --scheduler ddim --set scheduler.ddim.eta=1.0 --steps 20
   ldm-ort run pipeline.toml --provider tensorrt,cuda
   ldm-ort run pipeline.toml --preview 5
-  ldm-ort run --from outputs/picture.png";
+  ldm-ort run --from outputs/image.png";
 
 const PLOT_EXAMPLES: &str = "\
 Examples:
@@ -60,7 +60,7 @@ fn path() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new().try_map(|path| files::expand_home(&path))
 }
 
-/// Runs latent diffusion models on ONNX Runtime: a model directory and a pipeline.toml go in, pictures come out.
+/// Runs latent diffusion models on ONNX Runtime: a model directory and a pipeline.toml go in, images come out.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "ldm-ort", version, after_help = EXIT_CODES, styles = STYLES, max_term_width = 100)]
 #[command(propagate_version = true, arg_required_else_help = true)]
@@ -76,7 +76,7 @@ pub struct Cli {
 /// What is to be done.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
-    /// Runs a pipeline: makes its pictures.
+    /// Runs a pipeline: makes its images.
     #[command(after_help = RUN_EXAMPLES)]
     Run(Box<RunArgs>),
     /// Tells what is wrong with a pipeline, without running it.
@@ -91,10 +91,10 @@ pub enum Command {
     /// Draws the schedules of one or several schedulers: timesteps, sigmas and signal-to-noise over the steps.
     #[command(after_help = PLOT_EXAMPLES)]
     Plot(Box<PlotArgs>),
-    /// Optimises a pipeline's graphs for this machine ahead of its first run, which does so otherwise.
+    /// Optimizes a pipeline's graphs for this machine ahead of its first run, which does so otherwise.
     #[command(after_help = COMPILE_EXAMPLES)]
     Compile(Box<CompileArgs>),
-    /// Tells what is kept of graphs that were optimised for this machine, or removes it.
+    /// Tells what is kept of graphs that were optimized for this machine, or removes it.
     #[command(after_help = "Examples:\n  ldm-ort cache list\n  ldm-ort cache clear --stale")]
     Cache(CacheArgs),
     /// Writes a model directory whose graphs store their weights in fewer bits, for less memory or faster products.
@@ -163,11 +163,11 @@ pub struct OverrideArgs {
     /// The scheduler, with nothing of its table set; see `ldm-ort list schedulers`.
     #[arg(long, value_name = "NAME")]
     pub scheduler: Option<String>,
-    /// The folder pictures are written to, relative to the current directory.
+    /// The folder images are written to, relative to the current directory.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, value_parser = path())]
     pub output: Option<PathBuf>,
-    /// Shows what each picture is at, every N steps (without N, every step): in a file NAME.preview.png beside the picture
-    /// to be, which is gone once that is written, and in terminals that show pictures (kitty's or iTerm2's protocol).
+    /// Shows what each image is at, every N steps (without N, every step): in a file NAME.preview.png beside the image
+    /// to be, which is gone once that is written, and in terminals that show images (kitty's or iTerm2's protocol).
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "1")]
     pub preview: Option<u64>,
 }
@@ -190,19 +190,19 @@ pub struct KeyArgs {
     /// What guidance leads away from.
     #[arg(long, value_name = "TEXT")]
     pub negative_prompt: Option<String>,
-    /// The seed of the first picture; picture i has seed + i.
+    /// The seed of the first image; image i has seed + i.
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
     /// Steps of the scheduler.
     #[arg(long, value_name = "N")]
     pub steps: Option<u64>,
-    /// Pictures per prompt.
+    /// Images per prompt.
     #[arg(long, value_name = "N")]
     pub images: Option<u64>,
-    /// Width of the pictures in pixels.
+    /// Width of the images in pixels.
     #[arg(long, value_name = "PIXELS")]
     pub width: Option<u64>,
-    /// Height of the pictures in pixels.
+    /// Height of the images in pixels.
     #[arg(long, value_name = "PIXELS")]
     pub height: Option<u64>,
     /// The execution provider, or several in order of preference; see `ldm-ort list providers`.
@@ -258,11 +258,11 @@ pub struct PlotArgs {
     /// several times. Any name of `ldm-ort list schedulers`.
     #[arg(long, value_name = "NAME")]
     pub scheduler: Vec<String>,
-    /// Where the picture goes; without it, beside the pipeline file, under its name with .svg at the end.
+    /// Where the image goes; without it, beside the pipeline file, under its name with .svg at the end.
     #[arg(long, value_name = "F.svg", value_hint = ValueHint::FilePath, value_parser = path())]
     pub output: Option<PathBuf>,
-    /// Prints a JSON object on stdout: the picture's path, and for each scheduler the position in steps, timestep,
-    /// sigma (noise for one part of picture) and signal-to-noise ratio of every call; null is infinite.
+    /// Prints a JSON object on stdout: the image's path, and for each scheduler the position in steps, timestep,
+    /// sigma (noise for one part of image) and signal-to-noise ratio of every call; null is infinite.
     #[arg(long)]
     pub json: bool,
     /// What stands over the pipeline file's keys.

@@ -3,16 +3,16 @@
 use std::io::Write;
 
 use super::args::{CheckArgs, Global};
+use super::graph_cache;
 use super::interrupt::Interrupt;
 use super::output;
-use super::prepared;
 use super::progress::Progress;
 use super::run::{LATENTS, fit, found_runtime, load_runtime};
 use super::standard_input::load_spec;
 use crate::error::{Result, count_of};
+use crate::execution::{Execution, Saver};
 use crate::memory;
-use crate::pipeline::{Saver, Stages};
-use crate::plan::{DefaultValue, ModelPlan, Plan, Request};
+use crate::plan::{DefaultValue, ModelPlan, Plan, RunPlan};
 
 /// Checks a pipeline as far as that goes without running it, and with `--open` opens its graphs too.
 ///
@@ -24,8 +24,8 @@ use crate::plan::{DefaultValue, ModelPlan, Plan, Request};
 pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
     let spec = load_spec(&args.pipeline, args.overrides.to_overrides())?;
     let mut plan = Plan::new(spec)?;
-    let cache = prepared::cache(global)?;
-    plan.keep_prepared(cache.as_ref());
+    let cache = graph_cache::cache(global)?;
+    plan.set_graph_cache(cache.as_ref());
     plan.require_cache()?;
     plan.check_inputs()?;
     for dir in (0..=plan.stages.len()).filter_map(|stages| plan.spec.folder(stages)) {
@@ -60,7 +60,7 @@ pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<(
     for (key, model) in models() {
         let key = if key.is_empty() { String::new() } else { format!("{key}: ") };
         if model.decodes_small() {
-            output::text(out, &format!("{key}pictures are decoded by small_decoder\n"))?;
+            output::text(out, &format!("{key}images are decoded by small_decoder\n"))?;
         }
         if let Some(preview) = &model.preview {
             let every = if preview.every == 1 { "step".to_owned() } else { count_of(preview.every, "step") };
@@ -87,7 +87,7 @@ fn open(plan: &mut Plan, global: &Global, out: &mut dyn Write) -> Result<()> {
     let runtime = load_runtime(global, plan, &interrupt)?;
     fit(plan, &runtime)?;
     let cancel = interrupt.cancel();
-    Stages::load(plan, &runtime, &cancel, &mut progress)?.open_all(plan, &cancel, &mut progress)?;
+    Execution::load(plan, &runtime, &cancel, &mut progress)?.open_all(plan, &cancel, &mut progress)?;
     output::text(out, &format!("its graphs open on ONNX Runtime {}\n", runtime.version()))
 }
 
@@ -101,7 +101,7 @@ fn defaults(stage: &str, model: &ModelPlan) -> String {
 }
 
 /// Tells what is worth knowing of one model's part of a pipeline.
-fn warn(stage: &str, model: &ModelPlan, request: &Request, more: &[String]) -> Result<()> {
+fn warn(stage: &str, model: &ModelPlan, request: &RunPlan, more: &[String]) -> Result<()> {
     let of_prompts = model.check_prompts(request.task.as_ref())?;
     let of_memory = match memory::available() {
         Some(free) => model.check_free_memory(free)?,
@@ -114,18 +114,18 @@ fn warn(stage: &str, model: &ModelPlan, request: &Request, more: &[String]) -> R
 }
 
 /// Prints the values of a scheduler's configuration that the pipeline class of the task corrects.
-fn corrections(stage: &str, request: &Request, out: &mut dyn Write) -> Result<()> {
+fn corrections(stage: &str, request: &RunPlan, out: &mut dyn Write) -> Result<()> {
     let mut corrections = request.scheduler.corrections.iter();
     corrections.try_for_each(|correction| output::text(out, &format!("{stage}scheduler: {correction}\n")))
 }
 
 /// What one model does.
-fn summary(model: &ModelPlan, request: &Request) -> String {
+fn summary(model: &ModelPlan, request: &RunPlan) -> String {
     format!(
         "{} on {}, {} of {}×{} pixels, {} of {}",
         request.task.name(),
         model.dir.display(),
-        count_of(request.pictures(), "picture"),
+        count_of(request.total_images(), "image"),
         request.width,
         request.height,
         count_of(request.steps, "step"),

@@ -1,19 +1,19 @@
-//! `ldm-ort run --compare`: pictures of fewer evaluations beside those of all of them.
+//! `ldm-ort run --compare`: images of fewer evaluations beside those of all of them.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
+use crate::execution::Image;
 use crate::image::{self, Rgb8};
-use crate::pipeline::Picture;
 use crate::plan::Plan;
 use crate::spec::Spec;
 
-/// The end of the names of pictures made with all evaluations.
+/// The end of the names of images made with all evaluations.
 pub(super) const SUFFIX: &str = "-full";
 
-/// The plan of the same pictures with all evaluations of the model.
+/// The plan of the same images with all evaluations of the model.
 ///
 /// # Errors
 /// [`Error::Input`] where the pipeline asks for all of them as it is.
@@ -31,7 +31,7 @@ pub(super) fn full(plan: &Plan) -> Result<Plan> {
     Ok(full)
 }
 
-/// A picture of fewer evaluations that waits for the one to compare it with.
+/// An image of fewer evaluations that waits for the one to compare it with.
 pub(super) struct Made {
     pub index: usize,
     /// How many `[[stage]]` tables it went through.
@@ -43,23 +43,23 @@ pub(super) struct Made {
     pub object: Value,
 }
 
-/// Two pictures of one prompt and one seed, and how alike they are.
+/// Two images of one prompt and one seed, and how alike they are.
 pub(super) struct Comparison<'a> {
     made: &'a Made,
-    full: &'a Picture,
+    full: &'a Image,
     path: &'a Path,
     psnr: Option<f64>,
     ssim: Option<f64>,
 }
 
 impl<'a> Comparison<'a> {
-    /// Compares a picture with the one of all evaluations, which was written to `path`.
-    pub(super) fn new(made: &'a Made, full: &'a Picture, path: &'a Path) -> Self {
+    /// Compares an image with the one of all evaluations, which was written to `path`.
+    pub(super) fn new(made: &'a Made, full: &'a Image, path: &'a Path) -> Self {
         let psnr = image::psnr(&made.pixels, &full.pixels);
         Self { made, full, path, psnr, ssim: image::ssim(&made.pixels, &full.pixels) }
     }
 
-    /// The object of the picture with what was compared; `psnr` is null where the pictures are the same, `ssim` where
+    /// The object of the image with what was compared; `psnr` is null where the images are the same, `ssim` where
     /// they are smaller than its window.
     pub(super) fn json(&self) -> String {
         let mut object = self.made.object.clone();

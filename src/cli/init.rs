@@ -3,9 +3,9 @@
 use std::io::Write;
 
 use super::args::InitArgs;
-use super::fits::fits;
 use super::output;
-use crate::bundle::{Bundle, Overrides, init_toml};
+use super::task_support::fits;
+use crate::bundle::{Bundle, DirectoryOverrides, init_toml};
 use crate::error::{Error, Result};
 
 /// Prints a pipeline.toml for a model directory, to be written into the current directory.
@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 /// [`Error::Model`] where the directory is not one that can be run,
 /// [`Error::Io`] where it cannot be read or `out` cannot be written.
 pub fn init(args: &InitArgs, out: &mut dyn Write) -> Result<()> {
-    let bundle = Bundle::open(&args.model, &Overrides::default())?;
+    let bundle = Bundle::open(&args.model, &DirectoryOverrides::default())?;
     bundle.family()?;
     let fits = fits(&bundle);
     if !fits.iter().any(|fit| fit.possible) {

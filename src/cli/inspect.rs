@@ -4,10 +4,10 @@ use std::io::Write;
 use std::path::Path;
 
 use super::args::InspectArgs;
-use super::fits::fits;
 use super::output;
 use super::standard_input::load_spec;
-use crate::bundle::{self, Bundle, Overrides, Report};
+use super::task_support::fits;
+use crate::bundle::{self, Bundle, DirectoryOverrides, Report};
 use crate::error::{Error, Result};
 use crate::spec::{self, Spec};
 
@@ -21,7 +21,7 @@ pub fn inspect(args: &InspectArgs, out: &mut dyn Write) -> Result<()> {
     let is_pipeline = args.model.as_os_str() == "-"
         || args.model.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("toml"));
     if !is_pipeline {
-        let report = report(&args.model, &Overrides::default())?;
+        let report = report(&args.model, &DirectoryOverrides::default())?;
         return if args.json { output::json(out, &report) } else { output::text(out, &report.to_string()) };
     }
     let spec = load_spec(&args.model, spec::Overrides::default())?;
@@ -44,7 +44,7 @@ pub fn inspect(args: &InspectArgs, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-fn report(dir: &Path, overrides: &Overrides) -> Result<Report> {
+fn report(dir: &Path, overrides: &DirectoryOverrides) -> Result<Report> {
     let mut report = bundle::inspect(dir, overrides)?;
     if let Ok(bundle) = Bundle::open(dir, overrides) {
         report.tasks = fits(&bundle);

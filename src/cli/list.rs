@@ -51,7 +51,7 @@ fn schedulers() -> String {
     }
     format!(
         "{}\ncalls: how often the model is asked in a step. noise: whether steps draw noise.\n\n{}\nNames and classes of the \
-         first table are known too, in any case and with or without spaces, - and _. Behind a name may stand {}.\n",
+         first table are known too, in any case and with or without spaces, - and _. BackgroundWriter a name may stand {}.\n",
         columns(&rows),
         columns(&names),
         suffixes.join(", ")
@@ -59,7 +59,7 @@ fn schedulers() -> String {
 }
 
 fn schedulers_json() -> Value {
-    let entry = |entry: &scheduler::Entry| {
+    let entry = |entry: &scheduler::SchedulerEntry| {
         json!({
             "name": entry.name,
             "class": entry.class,

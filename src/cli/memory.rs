@@ -8,8 +8,8 @@ use indicatif::HumanBytes;
 
 use super::output;
 use crate::error::{Error, Result};
+use crate::execution::Event;
 use crate::memory::Held;
-use crate::pipeline::Event;
 use crate::plan;
 use crate::threads;
 
@@ -81,11 +81,11 @@ impl Watch {
     pub(super) fn notice(&mut self, event: &Event<'_>) {
         match event {
             Event::Opening { weight_bytes, .. } => self.opening = Held::now().map(|held| (held, *weight_bytes)),
-            Event::Opened { component, is_outer, .. } => self.opened(&plan::name(*component, *is_outer)),
+            Event::Opened { component, is_shallow, .. } => self.opened(&plan::name(*component, *is_shallow)),
             Event::Preparing { .. } => self.begin("preparing"),
             Event::Denoising { .. } => self.begin("denoising"),
             Event::Decoding { .. } => self.begin("decoding"),
-            Event::Picture(_) => self.end(),
+            Event::Image(_) => self.end(),
             _ => {}
         }
     }

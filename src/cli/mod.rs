@@ -1,10 +1,10 @@
 //! The command line: arguments, progress, printing, environment variables, exit codes.
 
 pub mod args;
-mod behind;
+mod background_writer;
 mod check;
 mod compare;
-mod fits;
+mod graph_cache;
 mod init;
 mod inspect;
 mod interrupt;
@@ -12,7 +12,6 @@ mod list;
 mod memory;
 mod output;
 mod plot;
-mod prepared;
 mod preview;
 mod progress;
 mod quantize;
@@ -21,6 +20,7 @@ mod run;
 mod runtime;
 mod standard_input;
 mod table;
+mod task_support;
 mod writer;
 
 use std::io::{IsTerminal, Write};
@@ -58,8 +58,8 @@ fn dispatch(cli: &Cli, out: &mut (dyn Write + Send)) -> Result<()> {
         Command::Init(args) => init::init(args, out),
         Command::List(args) => list::list(args, || list_runtime(&cli.global), out),
         Command::Plot(args) => plot::plot(args, out),
-        Command::Compile(args) => prepared::compile(args, &cli.global, out),
-        Command::Cache(args) => prepared::run(&args.action, &cli.global, out),
+        Command::Compile(args) => graph_cache::compile(args, &cli.global, out),
+        Command::Cache(args) => graph_cache::run(&args.action, &cli.global, out),
         Command::Quantize(args) => quantize::quantize(args, &cli.global, out),
         Command::Runtime(args) => runtime::run(args.action.as_ref(), &cli.global.library.to_options(None), out),
     }
@@ -80,7 +80,7 @@ fn log(global: &Global) {
     };
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let has_colours = !plain && std::io::stderr().is_terminal();
-    // With colours, tracing escapes what steers the terminal in messages by itself.
+    // With colors, tracing escapes what steers the terminal in messages by itself.
     let writer = move || -> Box<dyn Write> {
         let stderr = std::io::stderr();
         if has_colours { Box::new(stderr) } else { Box::new(output::Visible(stderr)) }

@@ -33,7 +33,7 @@ pub(super) fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(escaped).collect())
 }
 
-/// A writer of text that is [`visible`] once it's written. For lines whose own colours are not to be lost, there's none.
+/// A writer of text that is [`visible`] once it's written. For lines whose own colors are not to be lost, there's none.
 pub(super) struct Visible<W>(pub W);
 
 impl<W: Write> Write for Visible<W> {

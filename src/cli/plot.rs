@@ -18,10 +18,10 @@ use crate::scheduler::{self, Custom, Setting};
 /// Draws the schedule of a pipeline, and those that other schedulers would make over the same model. Needs no runtime
 /// and opens no graph.
 ///
-/// `out` gets the picture's path, or with `--json` the path and the numbers.
+/// `out` gets the image's path, or with `--json` the path and the numbers.
 ///
 /// # Errors
-/// Whatever is wrong with the pipeline file, the model directory or a scheduler's name; [`Error::Io`] where the picture
+/// Whatever is wrong with the pipeline file, the model directory or a scheduler's name; [`Error::Io`] where the image
 /// cannot be written.
 pub fn plot(args: &PlotArgs, out: &mut dyn Write) -> Result<()> {
     let path = place(args)?;
@@ -50,8 +50,8 @@ pub fn plot(args: &PlotArgs, out: &mut dyn Write) -> Result<()> {
         .path
         .file_name()
         .map_or_else(|| spec.model.path.display().to_string(), |name| name.to_string_lossy().into_owned());
-    let picture = plot::svg(&format!("{model}, {}", count_of(steps, "step")), &curves)?;
-    files::write_whole(&path, |file| file.write_all(picture.as_bytes()))?;
+    let image = plot::svg(&format!("{model}, {}", count_of(steps, "step")), &curves)?;
+    files::write_whole(&path, |file| file.write_all(image.as_bytes()))?;
     if args.json {
         let object =
             json!({"path": path.to_string_lossy(), "schedulers": curves.iter().map(numbers).collect::<Value>()});
@@ -60,7 +60,7 @@ pub fn plot(args: &PlotArgs, out: &mut dyn Write) -> Result<()> {
     output::text(out, &format!("{}\n", path.display()))
 }
 
-/// Where the picture goes.
+/// Where the image goes.
 fn place(args: &PlotArgs) -> Result<PathBuf> {
     let Some(path) = &args.output else {
         // Standard input has no name of its own.
@@ -83,7 +83,7 @@ fn svg_name(path: &Path) -> String {
     path.with_extension("svg").display().to_string()
 }
 
-/// One scheduler of the picture.
+/// One scheduler of the image.
 struct Drawn {
     choice: SchedulerChoice,
     /// The schedule itself, where the pipeline gives it outright.
@@ -115,9 +115,9 @@ impl Drawn {
         if beyond.is_empty() { name.to_owned() } else { format!("{name} ({})", beyond.join(", ")) }
     }
 
-    /// The schedule for a picture that is read as so many patches, as far as it depends on that.
+    /// The schedule for an image that is read as so many patches, as far as it depends on that.
     fn curve(&self, steps: usize, patches: usize) -> Result<Curve> {
-        let mut request = scheduler::Request::new(steps, 1);
+        let mut request = scheduler::ScheduleRequest::new(steps, 1);
         request.mu = self.choice.mu(patches);
         request.custom = self.custom.clone().or_else(|| self.choice.of_family(steps));
         Ok(Curve::of(self.name(), self.choice.build(&request)?.as_ref(), steps))

@@ -1,4 +1,4 @@
-//! `ldm-ort run --preview`: what a picture is at, beside the file that it will be, and in terminals that show pictures.
+//! `ldm-ort run --preview`: what an image is at, beside the file that it will be, and in terminals that show images.
 
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
@@ -10,12 +10,12 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::output;
 use crate::error::Result;
+use crate::execution::Saver;
 use crate::files;
 use crate::image::{Rgb8, encode_png};
-use crate::pipeline::Saver;
 use crate::plan::Plan;
 
-/// Previews beside the pictures to be.
+/// Previews beside the images to be.
 ///
 /// A preview is replaced by the next one and removed once its image is written; if the run fails or is interrupted, the
 /// last one stays and shows how far it got. Its name is claimed by the first one, so a preview of another run is neither
@@ -24,37 +24,37 @@ use crate::plan::Plan;
 pub(super) struct Previews {
     saver: Saver,
     suffix: &'static str,
-    /// Prompt and seed of each picture of the request.
-    pictures: Vec<(String, u64)>,
-    /// The files written so far, by the index of the picture. Shared with the thread that removes them.
+    /// Prompt and seed of each image of the request.
+    images: Vec<(String, u64)>,
+    /// The files written so far, by the index of the image. Shared with the thread that removes them.
     written: Arc<Mutex<HashMap<usize, PathBuf>>>,
     /// Whether one of them could not be written.
     failed: bool,
 }
 
 impl Previews {
-    /// Previews of the pictures of a plan, whose last stage's are written by `saver` with `suffix`.
+    /// Previews of the images of a plan, whose last stage's are written by `saver` with `suffix`.
     pub(super) fn new(plan: &Plan, saver: &Saver, suffix: &'static str) -> Self {
         let request = &plan.request;
         let labels = request.task.labels();
         let prompt = |index: usize| labels.get(index / request.images.max(1)).cloned().unwrap_or_default();
-        let pictures = (0..request.pictures()).map(|index| (prompt(index), request.seed_of(index))).collect();
-        Self { saver: saver.clone(), suffix, pictures, written: Arc::default(), failed: false }
+        let images = (0..request.total_images()).map(|index| (prompt(index), request.seed_of(index))).collect();
+        Self { saver: saver.clone(), suffix, images, written: Arc::default(), failed: false }
     }
 
-    /// Writes a preview of the picture with this index.
+    /// Writes a preview of the image with this index.
     pub(super) fn write(&mut self, index: usize, pixels: &Rgb8) {
         if self.failed {
             return;
         }
         if let Err(error) = encode_png(pixels, &[]).and_then(|png| self.put(index, &png)) {
-            // The picture does not hang on it.
+            // The image does not hang on it.
             self.failed = true;
             output::say(&format!("warning: no previews are written: {error}"));
         }
     }
 
-    /// Removes the preview of a picture that is written.
+    /// Removes the preview of an image that is written.
     pub(super) fn remove(&self, index: usize) {
         if let Some(path) = self.written().remove(&index) {
             // If somebody else has removed it already, so much the better.
@@ -68,7 +68,7 @@ impl Previews {
         if let Some(path) = written.get(&index) {
             return files::replace(path, |file| file.write_all(png));
         }
-        if let Some((prompt, seed)) = self.pictures.get(index) {
+        if let Some((prompt, seed)) = self.images.get(index) {
             let path = files::write_new(self.saver.preview_names(prompt, *seed, self.suffix), png)?;
             written.insert(index, path);
         }
@@ -80,7 +80,7 @@ impl Previews {
     }
 }
 
-/// A way to show a picture within the text of a terminal.
+/// A way to show an image within the text of a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Protocol {
     /// <https://sw.kovidgoyal.net/kitty/graphics-protocol/>
@@ -89,7 +89,7 @@ enum Protocol {
     Iterm2,
 }
 
-/// A terminal on standard error that shows pictures.
+/// A terminal on standard error that shows images.
 pub(super) struct Terminal {
     protocol: Protocol,
     /// Whether the lines right above the cursor are those of a preview, which the next one takes.
@@ -100,7 +100,7 @@ pub(super) struct Terminal {
 const LINES: usize = 12;
 
 impl Terminal {
-    /// The terminal on standard error, where it is one and says that it shows pictures.
+    /// The terminal on standard error, where it is one and says that it shows images.
     pub(super) fn find() -> Option<Self> {
         let of_environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let protocol = std::io::stderr().is_terminal().then(|| protocol(&of_environment)).flatten()?;
@@ -140,8 +140,8 @@ fn protocol(variable: &dyn Fn(&str) -> Option<String>) -> Option<Protocol> {
 fn sequence(protocol: Protocol, png: &str, again: bool) -> String {
     /// The most that kitty takes at once.
     const CHUNK: usize = 4096;
-    // Lines are made first, so that nothing scrolls while the picture is drawn; then the cursor goes up, and is put back
-    // there after the picture, wherever the protocol left it.
+    // Lines are made first, so that nothing scrolls while the image is drawn; then the cursor goes up, and is put back
+    // there after the image, wherever the protocol left it.
     let mut text = if again { String::new() } else { "\n".repeat(LINES) };
     text.push_str(&format!("\x1b[{LINES}A\r\x1b7"));
     match protocol {
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_picture_comes_in_chunks_that_make_it_whole() {
+    fn a_large_image_comes_in_chunks_that_make_it_whole() {
         let png = "A".repeat(4096) + &"B".repeat(4096) + "C";
         let text = sequence(Protocol::Kitty, &png, false);
         assert!(text.starts_with(&"\n".repeat(LINES)));

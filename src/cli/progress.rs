@@ -9,8 +9,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::output;
 use super::preview::Terminal;
+use crate::execution::{Event, Observer};
 use crate::guard::contain;
-use crate::pipeline::{Event, Observer};
 use crate::plan;
 use crate::threads;
 
@@ -106,7 +106,7 @@ impl Observer for Progress {
     fn notice(&mut self, event: Event<'_>) -> ControlFlow<()> {
         match event {
             Event::Stage { key, number, of } => self.stage = format!(" · {key} ({number} of {of})"),
-            Event::Opening { component, is_outer, weight_bytes, opened_bytes, of_bytes } => {
+            Event::Opening { component, is_shallow, weight_bytes, opened_bytes, of_bytes } => {
                 if opened_bytes == 0 {
                     let template = "{spinner} {msg} {bar:30} {bytes} of {total_bytes} {elapsed}";
                     self.replace(ProgressBar::new(of_bytes), template, String::new());
@@ -114,22 +114,22 @@ impl Observer for Progress {
                 }
                 self.bar.set_message(format!(
                     "opening {} ({}){}",
-                    plan::name(component, is_outer),
+                    plan::name(component, is_shallow),
                     indicatif::HumanBytes(weight_bytes),
                     self.stage
                 ));
                 self.bar.set_position(opened_bytes);
             }
-            Event::Optimizing { component, is_outer, bytes, folder } => {
-                let component = plan::name(component, is_outer);
+            Event::Optimizing { component, is_shallow, bytes, folder } => {
+                let component = plan::name(component, is_shallow);
                 if !self.quiet {
                     self.line(&format!(
-                        "optimising {component} for this machine, once: about {} into {}",
+                        "optimizing {component} for this machine, once: about {} into {}",
                         indicatif::HumanBytes(bytes),
                         folder.display()
                     ));
                 }
-                self.bar.set_message(format!("optimising {component}, once"));
+                self.bar.set_message(format!("optimizing {component}, once"));
             }
             Event::Measuring { component } => {
                 if !self.quiet {
@@ -138,18 +138,18 @@ impl Observer for Progress {
                 self.bar.set_message(format!("measuring {component}, once"));
             }
             Event::WaitingForOptimized { component } => {
-                self.bar.set_message(format!("waiting for another process that optimises {component}"));
+                self.bar.set_message(format!("waiting for another process that optimizes {component}"));
             }
             Event::Warning(warning) => self.line(&format!("warning: {warning}")),
             Event::Preparing { first, images, of } => {
-                self.spin(format!("preparing {}{}", pictures(first, images, of), self.stage));
+                self.spin(format!("preparing {}{}", image_range(first, images, of), self.stage));
             }
             Event::Step { first, of, step } => {
                 if step.call == 1 {
                     let images = step.sample.shape().first().copied().unwrap_or(1);
                     let bar = ProgressBar::new(step.calls as u64);
                     let template = "{msg} {bar:30} {pos}/{len} steps {per_sec} {eta} left";
-                    self.replace(bar, template, pictures(first, images, of) + &self.stage);
+                    self.replace(bar, template, image_range(first, images, of) + &self.stage);
                 }
                 self.bar.set_position(step.call as u64);
                 if step.call == 1 {
@@ -158,14 +158,14 @@ impl Observer for Progress {
                 }
             }
             Event::Decoding { index, of } => {
-                self.spin(format!("decoding {}{}", pictures(index, 1, of), self.stage));
+                self.spin(format!("decoding {}{}", image_range(index, 1, of), self.stage));
             }
             Event::Preview { pixels, .. } => {
                 let Self { bar, terminal, .. } = self;
                 terminal.iter_mut().for_each(|terminal| bar.suspend(|| terminal.show(pixels)));
             }
             Event::Opened { .. } | Event::Denoising { .. } => {}
-            Event::Picture(_) | Event::Kept(_) => {
+            Event::Image(_) | Event::Kept(_) => {
                 self.clear();
                 self.terminal.iter_mut().for_each(Terminal::moved_on);
             }
@@ -178,11 +178,11 @@ impl Observer for Progress {
     }
 }
 
-fn pictures(first: usize, images: usize, of: usize) -> String {
+fn image_range(first: usize, images: usize, of: usize) -> String {
     match (images, of) {
-        (_, 1) => "picture".to_owned(),
-        (1, _) => format!("picture {} of {of}", first + 1),
-        _ => format!("pictures {} to {} of {of}", first + 1, first + images),
+        (_, 1) => "image".to_owned(),
+        (1, _) => format!("image {} of {of}", first + 1),
+        _ => format!("images {} to {} of {of}", first + 1, first + images),
     }
 }
 
@@ -200,8 +200,8 @@ mod tests {
     }
 
     #[test]
-    fn pictures_are_counted_from_one() {
-        assert_eq!(pictures(2, 1, 5), "picture 3 of 5");
-        assert_eq!(pictures(0, 4, 8), "pictures 1 to 4 of 8");
+    fn images_are_counted_from_one() {
+        assert_eq!(image_range(2, 1, 5), "image 3 of 5");
+        assert_eq!(image_range(0, 4, 8), "images 1 to 4 of 8");
     }
 }

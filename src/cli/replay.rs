@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::output;
 use crate::error::{Error, Problem, Result};
+use crate::execution::{Recorder, arithmetic, configuration_digests};
 use crate::metadata::{self, Record, differing_files};
-use crate::pipeline::{Recorder, arithmetic, configuration_digests};
 use crate::plan::Plan;
 use crate::session::Runtime;
 use crate::spec::{Overrides, RecordNames, RecordedSpec, Spec};

@@ -7,27 +7,27 @@ use ndarray::{Axis, stack};
 
 use super::args::{Global, RunArgs};
 use super::compare;
+use super::graph_cache;
 use super::interrupt::Interrupt;
 use super::memory::Watch;
 use super::output;
-use super::prepared;
 use super::preview::Previews;
 use super::progress::Progress;
 use super::replay::Replay;
 use super::runtime;
 use super::standard_input::{load_spec, read_prompts};
-use super::writer::{Pace, PictureWriter, Shown, Writing};
+use super::writer::{ImageWriter, Pace, Shown, Writing};
 use crate::denoise::Evaluations;
 use crate::error::{Error, Result, count_of};
+use crate::execution::{Event, Execution, Observer, Recorder, Saver, Timings};
 use crate::npy;
-use crate::pipeline::{Event, Observer, Recorder, Saver, Stages, Timings};
 use crate::plan::Plan;
 use crate::session::{self, Flavour, Runtime, RuntimeOptions};
 use crate::spec::Spec;
 
-/// Runs a pipeline: loads it, makes its pictures, writes each as soon as it is finished and while the next is made.
+/// Runs a pipeline: loads it, makes its images, writes each as soon as it is finished and while the next is made.
 ///
-/// `out` gets the pictures' paths, or with `--json` an object for each; everything else goes to standard error.
+/// `out` gets the images' paths, or with `--json` an object for each; everything else goes to standard error.
 ///
 /// # Errors
 /// Whatever is wrong with the pipeline, the model directory, the runtime or the run.
@@ -50,7 +50,7 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut (dyn Write + Send)) -> Res
         output::require_place("--save-latents", path, "npy", LATENTS)?;
     }
 
-    plan.keep_prepared(prepared::cache(global)?.as_ref());
+    plan.set_graph_cache(graph_cache::cache(global)?.as_ref());
     plan.require_cache()?;
     let runtime = load_runtime(global, &plan, &interrupt)?;
     fit(&mut plan, &runtime)?;
@@ -71,10 +71,10 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut (dyn Write + Send)) -> Res
         memory.iter_mut().for_each(|memory| memory.notice(&event));
         progress.notice(event)
     };
-    let mut stages = Stages::load(&plan, &runtime, &interrupt.cancel(), &mut load)?;
+    let mut stages = Execution::load(&plan, &runtime, &interrupt.cancel(), &mut load)?;
     let opened = opening.elapsed().as_secs_f64();
 
-    let mut writer = PictureWriter {
+    let mut writer = ImageWriter {
         savers,
         recorder,
         json: args.json,
@@ -88,7 +88,7 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut (dyn Write + Send)) -> Res
     let (pace, waited) = (Pace::new(started), Duration::ZERO);
     let mut watched = Watched { progress: &mut progress, pace, memory, previews: None, waited };
     let cancel = interrupt.cancel();
-    // The pictures of fewer evaluations come first: what a first run pays for must not count in their favour.
+    // The images of fewer evaluations come first: what a first run pays for must not count in their favour.
     preview(&plan, "", &mut writer, &mut watched);
     let (timings, full_timings) = match &full {
         None => {
@@ -129,12 +129,12 @@ struct Watched<'a> {
     pace: Pace,
     memory: Option<Watch>,
     previews: Option<Previews>,
-    /// How long the run waited for pictures to be written.
+    /// How long the run waited for images to be written.
     waited: Duration,
 }
 
-/// Has previews of this plan's pictures written from now on, and removed with the pictures, where it asks for any.
-fn preview(plan: &Plan, suffix: &'static str, writer: &mut PictureWriter<'_>, watched: &mut Watched<'_>) {
+/// Has previews of this plan's images written from now on, and removed with the images, where it asks for any.
+fn preview(plan: &Plan, suffix: &'static str, writer: &mut ImageWriter<'_>, watched: &mut Watched<'_>) {
     let models = std::iter::once(&plan.model).chain(plan.stages.iter().map(|stage| &stage.model));
     let asks = models.into_iter().any(|model| model.preview.is_some());
     let saver = writer.savers.last().and_then(Option::as_ref).filter(|_| asks);
@@ -142,10 +142,10 @@ fn preview(plan: &Plan, suffix: &'static str, writer: &mut PictureWriter<'_>, wa
     writer.previews.clone_from(&watched.previews);
 }
 
-/// Lets `run` make its pictures. Each is written while the next are made; when this returns, all are.
+/// Lets `run` make its images. Each is written while the next are made; when this returns, all are.
 fn run_watched(
     run: impl FnOnce(&mut dyn Observer) -> Result<Timings>,
-    writer: &mut PictureWriter<'_>,
+    writer: &mut ImageWriter<'_>,
     watched: &mut Watched<'_>,
 ) -> Result<Timings> {
     std::thread::scope(|scope| {
@@ -166,7 +166,7 @@ fn run_watched(
     })
 }
 
-/// The pipeline of the command line: a file with flags over it, or the record in a picture.
+/// The pipeline of the command line: a file with flags over it, or the record in an image.
 fn read_spec(args: &RunArgs) -> Result<(Spec, Option<Replay>)> {
     let overrides = args.to_overrides();
     match (&args.pipeline, &args.from) {
@@ -178,7 +178,7 @@ fn read_spec(args: &RunArgs) -> Result<(Spec, Option<Replay>)> {
         (None, None) => Err(Error::input(
             "ldm-ort run",
             "no pipeline file was named",
-            "name one (ldm-ort run pipeline.toml), or a picture made by ldm-ort (--from PICTURE.png)",
+            "name one (ldm-ort run pipeline.toml), or an image made by ldm-ort (--from IMAGE.png)",
         )),
     }
 }
@@ -240,9 +240,9 @@ fn denoising(timings: &Timings) -> String {
     let Timings { denoise, calls, evaluations, .. } = *timings;
     let rate = if denoise > 0.0 { calls as f64 / denoise } else { 0.0 };
     let evaluations = match evaluations {
-        Evaluations { made, outer: 0, of } if made < of => format!(", {made} of {}", count_of(of, "evaluation")),
-        Evaluations { made, outer, of } if made < of => {
-            format!(", {made} of {of} evaluations and {outer} of the outer layers alone")
+        Evaluations { made, shallow: 0, of } if made < of => format!(", {made} of {}", count_of(of, "evaluation")),
+        Evaluations { made, shallow, of } if made < of => {
+            format!(", {made} of {of} evaluations and {shallow} of the shallow layers alone")
         }
         _ => String::new(),
     };

@@ -1,4 +1,4 @@
-//! The pictures of `ldm-ort run`: written in a thread of their own, in their order, while the next are denoised.
+//! The images of `ldm-ort run`: written in a thread of their own, in their order, while the next are denoised.
 
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -10,47 +10,47 @@ use indicatif::MultiProgress;
 use ndarray::ArrayD;
 use serde_json::{Value, json};
 
-use super::behind::Behind;
+use super::background_writer::BackgroundWriter;
 use super::compare::{self, Comparison, Made};
 use super::output;
 use super::preview::Previews;
 use super::replay::{Replay, warn};
 use crate::error::{Error, Result};
+use crate::execution::{Event, Image, Recorder, Saver};
 use crate::metadata::{FewerEvaluations, Record};
-use crate::pipeline::{Event, Picture, Recorder, Saver};
 
-/// A picture to be written.
+/// An image to be written.
 struct Job {
-    picture: Picture,
+    image: Image,
     /// Whether it is what the last stage made, and not what a stage goes on with.
     is_last: bool,
     pace: Pace,
 }
 
-/// The thread that writes pictures while a run goes on. It ends with the first picture that cannot be written.
-pub(super) struct Writing<'scope>(Behind<'scope, Job>);
+/// The thread that writes images while a run goes on. It ends with the first image that cannot be written.
+pub(super) struct Writing<'scope>(BackgroundWriter<'scope, Job>);
 
 impl<'scope> Writing<'scope> {
     /// Begins to write what is handed over.
     ///
     /// # Errors
     /// [`Error::Io`] if the thread can't be started.
-    pub(super) fn begin(scope: &'scope Scope<'scope, '_>, writer: &'scope mut PictureWriter<'_>) -> Result<Self> {
-        Behind::begin(scope, move |job| writer.write(&job)).map(Self)
+    pub(super) fn begin(scope: &'scope Scope<'scope, '_>, writer: &'scope mut ImageWriter<'_>) -> Result<Self> {
+        BackgroundWriter::begin(scope, move |job| writer.write(&job)).map(Self)
     }
 
-    /// Hands over the picture of an event that has one. Breaks once a picture could not be written, which
+    /// Hands over the image of an event that has one. Breaks once an image could not be written, which
     /// [`Writing::finish`] then tells of.
     pub(super) fn notice(&mut self, event: &Event<'_>, pace: &Pace) -> ControlFlow<()> {
-        let (picture, is_last) = match event {
-            Event::Picture(picture) => (*picture, true),
-            Event::Kept(picture) => (*picture, false),
+        let (image, is_last) = match event {
+            Event::Image(image) => (*image, true),
+            Event::Kept(image) => (*image, false),
             _ => return self.0.flow(),
         };
-        self.0.hand(Job { picture: picture.clone(), is_last, pace: pace.clone() })
+        self.0.hand(Job { image: image.clone(), is_last, pace: pace.clone() })
     }
 
-    /// Waits until all pictures are written, and returns how long they were waited for in all.
+    /// Waits until all images are written, and returns how long they were waited for in all.
     ///
     /// # Errors
     /// [`Error::Io`] where one could not be written.
@@ -59,13 +59,13 @@ impl<'scope> Writing<'scope> {
     }
 }
 
-/// How a finished picture is shown.
+/// How a finished image is shown.
 pub(super) enum Shown {
     /// By itself, as soon as it is written.
     Alone,
     /// Not yet: it waits for another to be compared with.
     Later(Vec<Made>),
-    /// Beside the picture that waited for it.
+    /// Beside the image that waited for it.
     Beside(Vec<Made>),
 }
 
@@ -78,9 +78,9 @@ impl Shown {
     }
 }
 
-/// Writes each finished picture and its line.
-pub(super) struct PictureWriter<'a> {
-    /// One a stage whose pictures are written, that of the file's own tables first.
+/// Writes each finished image and its line.
+pub(super) struct ImageWriter<'a> {
+    /// One a stage whose images are written, that of the file's own tables first.
     pub savers: Vec<Option<Saver>>,
     pub recorder: Recorder,
     pub json: bool,
@@ -89,10 +89,10 @@ pub(super) struct PictureWriter<'a> {
     pub bars: MultiProgress,
     /// The record that the image is made again from.
     pub replay: Option<Replay>,
-    /// Those of the pictures written, where they are to be kept.
+    /// Those of the images written, where they are to be kept.
     pub latents: Option<Vec<ArrayD<f32>>>,
     pub shown: Shown,
-    /// Those that stand where pictures will, and go when they are there.
+    /// Those that stand where images will, and go when they are there.
     pub previews: Option<Previews>,
 }
 
@@ -100,7 +100,7 @@ pub(super) struct PictureWriter<'a> {
 #[derive(Clone)]
 pub(super) struct Pace {
     started: Instant,
-    /// When the picture's denoising began, in seconds from the program's start.
+    /// When the image's denoising began, in seconds from the program's start.
     denoising: f64,
     /// When the call before the next one ended.
     last: f64,
@@ -134,16 +134,16 @@ impl Pace {
     }
 }
 
-impl PictureWriter<'_> {
-    /// Writes a picture, and then the line that tells of it.
+impl ImageWriter<'_> {
+    /// Writes an image, and then the line that tells of it.
     fn write(&mut self, job: &Job) -> Result<()> {
-        let &Job { ref picture, is_last, ref pace } = job;
-        let record = self.recorder.record(picture)?;
+        let &Job { ref image, is_last, ref pace } = job;
+        let record = self.recorder.record(image)?;
         if let Some(replay) = self.replay.take_if(|_| is_last) {
             self.bars.suspend(|| warn(replay.differing_weights(&record)));
         }
         let is_full = matches!(self.shown, Shown::Beside(_));
-        let mut suffix = match picture.stages.checked_sub(1) {
+        let mut suffix = match image.stages.checked_sub(1) {
             _ if is_last => String::new(),
             None => "-base".to_owned(),
             Some(stage) => format!("-stage-{stage}"),
@@ -151,27 +151,27 @@ impl PictureWriter<'_> {
         if is_full {
             suffix.push_str(compare::SUFFIX);
         }
-        let Some(Some(saver)) = self.savers.get(picture.stages) else { return Ok(()) };
-        let path = saver.save(picture, &suffix, &record)?;
+        let Some(Some(saver)) = self.savers.get(image.stages) else { return Ok(()) };
+        let path = saver.save(image, &suffix, &record)?;
         if let Some(previews) = self.previews.as_ref().filter(|_| is_last) {
-            previews.remove(picture.index);
+            previews.remove(image.index);
         }
         if let Some(latents) = self.latents.as_mut().filter(|_| is_last && !is_full) {
-            latents.push(picture.latents.clone());
+            latents.push(image.latents.clone());
         }
-        let object = self.object(picture, pace, &path, &record)?;
-        let (index, stages, seconds) = (picture.index, picture.stages, picture.seconds);
+        let object = self.object(image, pace, &path, &record)?;
+        let (index, stages, seconds) = (image.index, image.stages, image.seconds);
         match &mut self.shown {
             Shown::Alone if self.json => self.line(&object.to_string()),
             Shown::Alone => self.line(&path.display().to_string()),
             Shown::Later(made) => {
-                made.push(Made { index, stages, pixels: picture.pixels.clone(), path, seconds, object });
+                made.push(Made { index, stages, pixels: image.pixels.clone(), path, seconds, object });
                 Ok(())
             }
             Shown::Beside(made) => {
                 let is_it = |made: &&Made| (made.index, made.stages) == (index, stages);
                 let Some(made) = made.iter().find(is_it) else { return Ok(()) };
-                let comparison = Comparison::new(made, picture, &path);
+                let comparison = Comparison::new(made, image, &path);
                 let line = if self.json { comparison.json() } else { comparison.text() };
                 self.line(&line)
             }
@@ -183,17 +183,17 @@ impl PictureWriter<'_> {
         self.bars.suspend(|| output::text(out, &format!("{line}\n")))
     }
 
-    fn object(&self, picture: &Picture, pace: &Pace, path: &Path, record: &Record) -> Result<Value> {
+    fn object(&self, image: &Image, pace: &Pace, path: &Path, record: &Record) -> Result<Value> {
         let mut object = json!({
             "path": path.to_string_lossy(),
-            "index": picture.index,
-            "seed": picture.seed,
-            "prompt": picture.prompt,
-            "width": picture.pixels.width(),
-            "height": picture.pixels.height(),
+            "index": image.index,
+            "seed": image.seed,
+            "prompt": image.prompt,
+            "width": image.pixels.width(),
+            "height": image.pixels.height(),
             "steps": record.steps,
-            "calls": picture.calls,
-            "seconds": picture.seconds,
+            "calls": image.calls,
+            "seconds": image.seconds,
             "timings": {
                 "until_denoising": pace.denoising,
                 "calls": pace.calls,
@@ -217,7 +217,7 @@ impl PictureWriter<'_> {
     }
 }
 
-/// Adds to a picture's or a stage's object how the model was evaluated less often, where it was.
+/// Adds to an image's or a stage's object how the model was evaluated less often, where it was.
 fn tell_fewer(object: &mut Value, fewer: Option<&FewerEvaluations>) -> Result<()> {
     if let Some(fewer) = fewer {
         object["fewer_evaluations"] =

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 pub struct Thing {
     /// What it is, as the model numbers it.
     pub class: usize,
-    /// Left, top, right and bottom, in shares of the picture's width and height.
+    /// Left, top, right and bottom, in shares of the image's width and height.
     pub place: [f64; 4],
     /// What more is known of it: bits for a group, an occluded thing, a depiction, a view from inside.
     pub modifiers: usize,
@@ -21,7 +21,7 @@ const GRID: usize = 90;
 const NOTHING: i64 = 8191;
 
 /// The 92 tokens of a layout: for each of 30 things its class, its upper left and its lower right corner, and then
-/// the corners of the part of the picture that is seen, which is all of it.
+/// the corners of the part of the image that is seen, which is all of it.
 ///
 /// A corner is `90 round(89 y) + round(89 x)`; a class is `class + n_classes · modifiers`.
 ///

@@ -1,4 +1,4 @@
-//! Graphs that turn what a picture is to show, other than a prompt, into what a denoiser is told.
+//! Graphs that turn what an image is to show, other than a prompt, into what a denoiser is told.
 
 pub mod layout;
 

@@ -4,7 +4,7 @@ use ndarray::{ArrayD, Axis, IxDyn, Slice, concatenate};
 
 use super::feed::{pad_rows, switches, timestep};
 use super::graph::Told;
-use super::{Call, Share};
+use super::{Call, RunInterval};
 use crate::bundle::ControlNetContract;
 use crate::error::{Error, Result};
 use crate::session::{Cancel, Session};
@@ -16,7 +16,7 @@ pub struct ControlWeight {
     /// What its residuals are multiplied by.
     pub scale: f64,
     /// The share of the run in which it is not silent.
-    pub share: Share,
+    pub share: RunInterval,
     /// Whether it leads without a prompt: its residuals grow from a tenth at the first skip connection to the whole in
     /// the middle, and only the branch that is told the prompt gets them.
     pub guess: bool,
@@ -29,26 +29,26 @@ impl ControlWeight {
     }
 }
 
-/// An open control network with the picture that it follows.
+/// An open control network with the image that it follows.
 pub struct Control<'a> {
     session: &'a mut Session,
     contract: &'a ControlNetContract,
     /// `[1, 3, h, w]`
-    picture: &'a ArrayD<f32>,
+    image: &'a ArrayD<f32>,
     weight: ControlWeight,
     /// The shapes of the residuals, once the graph has told them.
     shapes: Vec<IxDyn>,
 }
 
 impl<'a> Control<'a> {
-    /// Joins an open graph with its picture, `[1, 3, h, w]` in [0, 1].
+    /// Joins an open graph with its image, `[1, 3, h, w]` in [0, 1].
     pub fn new(
         session: &'a mut Session,
         contract: &'a ControlNetContract,
-        picture: &'a ArrayD<f32>,
+        image: &'a ArrayD<f32>,
         weight: ControlWeight,
     ) -> Self {
-        Self { session, contract, picture, weight, shapes: Vec::new() }
+        Self { session, contract, image, weight, shapes: Vec::new() }
     }
 
     /// Whether it begins or ends between this call and the one before.
@@ -97,9 +97,9 @@ impl<'a> Control<'a> {
         let rows = told.sample.shape()[0];
         let chunk = self.contract.batch.unwrap_or(rows).max(1);
         let padded = rows.div_ceil(chunk) * chunk;
-        let shape = IxDyn(&[&[chunk], &self.picture.shape()[1..]].concat());
-        let Some(picture) = self.picture.broadcast(shape) else {
-            return Err(Error::input("control.image", "one picture does not stand for a batch", "report this"));
+        let shape = IxDyn(&[&[chunk], &self.image.shape()[1..]].concat());
+        let Some(image) = self.image.broadcast(shape) else {
+            return Err(Error::input("control.image", "one image does not stand for a batch", "report this"));
         };
         let t = timestep(&self.contract.timestep, &self.contract.sample, chunk, call.timestep);
         let scale = self.contract.scale.as_ref().map(|info| {
@@ -125,7 +125,7 @@ impl<'a> Control<'a> {
         for start in (0..padded).step_by(chunk) {
             let mut inputs = vec![
                 (self.contract.timestep.name.as_str(), t.view()),
-                (self.contract.control.name.as_str(), TensorView::F32(picture.view())),
+                (self.contract.control.name.as_str(), TensorView::F32(image.view())),
             ];
             let part = Slice::from(start..start + chunk);
             inputs.extend(

@@ -15,11 +15,11 @@ use crate::tensor::TensorInfo;
 pub(super) enum Form<'c> {
     /// `[n, c, h, w]`, and the timestep of training.
     Planes,
-    /// Flux: `[n, h/2 · w/2, 4 c]`, where each token stands, and the timestep as a share of training's 1000. A picture that
+    /// Flux: `[n, h/2 · w/2, 4 c]`, where each token stands, and the timestep as a share of training's 1000. An image that
     /// is followed stands behind the sample, in as many channels, and becomes as many tokens more.
     Packed {
         positions: &'c Positions,
-        /// Those of one picture, c.
+        /// Those of one image, c.
         channels: usize,
     },
 }
@@ -33,8 +33,8 @@ impl<'c> Form<'c> {
         }
     }
 
-    /// How many pictures `taken` channels are, the sample among them.
-    pub fn pictures(self, taken: usize) -> usize {
+    /// How many images `taken` channels are, the sample among them.
+    pub fn images(self, taken: usize) -> usize {
         match self {
             Self::Packed { channels, .. } if channels > 0 && taken.is_multiple_of(channels) => {
                 (taken / channels).max(1)
@@ -55,7 +55,7 @@ impl<'c> Form<'c> {
                 "choose a height and a width that are even in latents",
             ));
         }
-        let tokens = self.pictures(taken) * (height / packing::SIDE) * (width / packing::SIDE);
+        let tokens = self.images(taken) * (height / packing::SIDE) * (width / packing::SIDE);
         match contract.sequence_length.filter(|&fixed| fixed != tokens) {
             None => Ok(()),
             Some(fixed) => Err(Error::model(
@@ -81,10 +81,10 @@ impl<'c> Form<'c> {
         };
         room.resize(planes.len(), 0.0);
         let (n, taken, height, width) = planes.dim();
-        let pictures = self.pictures(taken);
-        packing::pack(planes, pictures, room);
-        let tokens = pictures * (height / packing::SIDE) * (width / packing::SIDE);
-        let shape = IxDyn(&[n, tokens, taken / pictures * packing::SIDE * packing::SIDE]);
+        let images = self.images(taken);
+        packing::pack(planes, images, room);
+        let tokens = images * (height / packing::SIDE) * (width / packing::SIDE);
+        let shape = IxDyn(&[n, tokens, taken / images * packing::SIDE * packing::SIDE]);
         ArrayViewD::from_shape(shape, room).map_err(|e| Error::input("latents", e.to_string(), "report this"))
     }
 
@@ -94,7 +94,7 @@ impl<'c> Form<'c> {
         match self {
             Self::Planes => vec![rows, channels, height, width],
             Self::Packed { .. } => {
-                let tokens = self.pictures(taken) * (height / packing::SIDE) * (width / packing::SIDE);
+                let tokens = self.images(taken) * (height / packing::SIDE) * (width / packing::SIDE);
                 vec![rows, tokens, channels * packing::SIDE * packing::SIDE]
             }
         }
@@ -109,13 +109,13 @@ impl<'c> Form<'c> {
         told: usize,
     ) -> Vec<(&'c str, ArrayD<f32>)> {
         let Self::Packed { positions: Positions { image, text }, .. } = self else { return Vec::new() };
-        [(image, packing::places(self.pictures(taken), height, width)), (text, Array2::zeros((told, 3)))]
+        [(image, packing::places(self.images(taken), height, width)), (text, Array2::zeros((told, 3)))]
             .map(|(info, places)| (info.name.as_str(), with_rank_of(info, places, rows)))
             .into()
     }
 
     /// Has `run` write a prediction in the form of the graph, in `room` where that is another, and puts it into `out` as
-    /// `[n, c, h, w]`: that of the sample, not those of the other pictures that the graph was given in `taken` channels.
+    /// `[n, c, h, w]`: that of the sample, not those of the other images that the graph was given in `taken` channels.
     pub fn prediction(
         self,
         taken: usize,
@@ -127,10 +127,10 @@ impl<'c> Form<'c> {
         match self {
             Self::Planes => run(out),
             Self::Packed { .. } => {
-                let pictures = self.pictures(taken);
-                room.resize(pictures * out.len(), 0.0);
+                let images = self.images(taken);
+                room.resize(images * out.len(), 0.0);
                 run(room)?;
-                packing::unpack(room, pictures, shape, out);
+                packing::unpack(room, images, shape, out);
                 Ok(())
             }
         }

@@ -6,16 +6,16 @@ use ndarray::{ArrayD, ArrayViewD, ArrayViewMutD, Axis, IxDyn, Slice};
 
 use super::feed::{by_role, pad_rows, rows_of, switches, timestep};
 use super::form::Form;
-use super::{Call, Condition, Control, Denoiser, Guidance, Outer, Share};
+use super::{Call, Condition, Control, Denoiser, Guidance, RunInterval, Shallow};
 use crate::bundle::DenoiserContract;
 use crate::error::{Error, Result};
 use crate::session::{Cancel, Run, Session};
 use crate::tensor::{TensorInfo, TensorView};
 use crate::tiles::Tiles;
 
-/// A UNet graph, set up for one batch of pictures: its buffers are made once and serve every step.
+/// A UNet graph, set up for one batch of images: its buffers are made once and serve every step.
 ///
-/// A graph whose batch axis is free runs once a step on all rows together, pictures times branches of the guidance, or
+/// A graph whose batch axis is free runs once a step on all rows together, images times branches of the guidance, or
 /// on each by itself ([`Batch::by_row`]); a graph whose batch is fixed runs as often as that takes. The session says
 /// how many of these runs are made at the same time.
 pub struct GraphDenoiser<'a> {
@@ -24,7 +24,7 @@ pub struct GraphDenoiser<'a> {
     cancel: Cancel,
     guidance: Guidance,
     /// The part of the run in which guidance is at work, where it is not all of it.
-    interval: Option<Share>,
+    interval: Option<RunInterval>,
     batch: Batch,
     /// Rows of one run of the graph.
     chunk: usize,
@@ -40,26 +40,26 @@ pub struct GraphDenoiser<'a> {
     controls: Vec<Control<'a>>,
     /// What they made at the last call of the whole graph.
     residuals: Vec<ArrayD<f32>>,
-    outer: Option<Outer<'a>>,
+    shallow: Option<Shallow<'a>>,
     /// For each row, whether it is told the prompt.
     prompted: Vec<bool>,
     outputs_per_input: usize,
     evaluations: usize,
-    outer_evaluations: usize,
+    shallow_evaluations: usize,
 }
 
 /// Which layers of the model are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Layers {
     All,
-    /// The outer ones, on what the deep ones gave at the last call of all.
-    Outer,
+    /// The shallow ones, on what the deep ones gave at the last call of all.
+    Shallow,
 }
 
 /// What is denoised at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Batch {
-    /// Pictures.
+    /// Images.
     pub images: usize,
     /// `[c, h, w]` of each sample.
     pub sample: [usize; 3],
@@ -111,7 +111,7 @@ impl<'a> GraphDenoiser<'a> {
         let taken = channels + concatenated;
         let expected = [contract.in_channels, contract.height, contract.width];
         let form = Form::of(contract, channels);
-        let of_one = taken / form.pictures(taken);
+        let of_one = taken / form.images(taken);
         for ((axis, want), got) in
             ["channels", "height", "width"].iter().zip(expected).zip([of_one, run_height, run_width])
         {
@@ -177,17 +177,17 @@ impl<'a> GraphDenoiser<'a> {
             condition,
             controls: Vec::new(),
             residuals: Vec::new(),
-            outer: None,
+            shallow: None,
             prompted,
             outputs_per_input: (outputs / channels).max(1),
             evaluations: 0,
-            outer_evaluations: 0,
+            shallow_evaluations: 0,
         })
     }
 
-    /// Adds the outer layers as a graph of their own, for [`Denoiser::predict_outer`].
-    pub fn with_outer(mut self, outer: Option<Outer<'a>>) -> Self {
-        self.outer = outer;
+    /// Adds the shallow layers as a graph of their own, for [`Denoiser::predict_shallow`].
+    pub fn with_outer(mut self, shallow: Option<Shallow<'a>>) -> Self {
+        self.shallow = shallow;
         self
     }
 
@@ -199,7 +199,7 @@ impl<'a> GraphDenoiser<'a> {
 
     /// Lets guidance be at work in a part of the run only. Outside of it the rows of the one branch that is told all
     /// are run, as far as a fixed batch of the graph leaves others out.
-    pub fn with_guidance_interval(mut self, interval: Option<Share>) -> Self {
+    pub fn with_guidance_interval(mut self, interval: Option<RunInterval>) -> Self {
         self.interval = interval.filter(|_| self.guidance.branches().len() > 1);
         self
     }
@@ -268,10 +268,10 @@ impl<'a> GraphDenoiser<'a> {
             .chain(places.zip(self.residuals.iter().map(|residual| residual.view())))
             .collect();
         let (contract, cancel) = (self.contract, &self.cancel);
-        let (session, mut seam) = match &mut self.outer {
+        let (session, mut seam) = match &mut self.shallow {
             None => (&mut *self.session, None),
-            Some(outer) => {
-                let (own, seam) = outer.begin(layers, at_once);
+            Some(shallow) => {
+                let (own, seam) = shallow.begin(layers, at_once);
                 (if layers == Layers::All { &mut *self.session } else { own }, Some(seam))
             }
         };
@@ -323,8 +323,8 @@ impl<'a> GraphDenoiser<'a> {
     fn evaluate(&mut self, sample: &[f32], call: Call, layers: Layers, prediction: &mut [f32]) -> Result<usize> {
         let rows = self.prompted.len();
         for (row, mut target) in self.input.axis_iter_mut(Axis(0)).enumerate() {
-            let picture = row.min(rows - 1) % self.batch.images;
-            let source = &sample[picture * self.sample_len..][..self.sample_len];
+            let image = row.min(rows - 1) % self.batch.images;
+            let source = &sample[image * self.sample_len..][..self.sample_len];
             if let Some(target) = target.as_slice_mut() {
                 target[..self.sample_len].copy_from_slice(source);
             }
@@ -349,11 +349,11 @@ impl Denoiser for GraphDenoiser<'_> {
         Ok(())
     }
 
-    fn predict_outer(&mut self, sample: &[f32], call: Call, prediction: &mut [f32]) -> Result<bool> {
+    fn predict_shallow(&mut self, sample: &[f32], call: Call, prediction: &mut [f32]) -> Result<bool> {
         let rows = self.rows_run(call);
-        let knows = self.outer.as_ref().is_some_and(|outer| outer.knows(&rows));
+        let knows = self.shallow.as_ref().is_some_and(|shallow| shallow.knows(&rows));
         if knows {
-            self.outer_evaluations += self.evaluate(sample, call, Layers::Outer, prediction)?;
+            self.shallow_evaluations += self.evaluate(sample, call, Layers::Shallow, prediction)?;
         }
         Ok(knows)
     }
@@ -366,8 +366,8 @@ impl Denoiser for GraphDenoiser<'_> {
         self.evaluations
     }
 
-    fn outer_evaluations(&self) -> usize {
-        self.outer_evaluations
+    fn shallow_evaluations(&self) -> usize {
+        self.shallow_evaluations
     }
 
     fn changes_at(&self, call: Call) -> bool {

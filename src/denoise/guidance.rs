@@ -2,7 +2,7 @@
 
 /// How predictions under different conditions are joined.
 ///
-/// A batch of `n` pictures is predicted [`Guidance::branches`] times, one branch after the other.
+/// A batch of `n` images is predicted [`Guidance::branches`] times, one branch after the other.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Guidance {
@@ -18,12 +18,12 @@ pub enum Guidance {
         rescale: f64,
     },
     /// The two guidances of InstructPix2Pix (Brooks et al. 2023, arXiv 2211.09800, equation 3): the branches are `b` told
-    /// text and picture, `i` told the picture alone, and `u` told nothing, joined as
+    /// text and image, `i` told the image alone, and `u` told nothing, joined as
     /// `u + text (b − i) + image (i − u)`.
     Instruct {
         /// The weight of the text, above 1.
         text: f64,
-        /// The weight of the picture, 1 or above.
+        /// The weight of the image, 1 or above.
         image: f64,
     },
 }
@@ -33,7 +33,7 @@ pub enum Guidance {
 pub struct Branch {
     /// The prompt, or else the negative prompt.
     pub prompt: bool,
-    /// The picture that the task is given, or else nothing in its place.
+    /// The image that the task is given, or else nothing in its place.
     pub image: bool,
 }
 
@@ -46,12 +46,12 @@ impl Guidance {
     /// What the branches are told, in their order.
     pub fn branches(&self) -> &'static [Branch] {
         const TOLD: Branch = Branch { prompt: true, image: true };
-        const PICTURE: Branch = Branch { prompt: false, image: true };
+        const IMAGE: Branch = Branch { prompt: false, image: true };
         const NOTHING: Branch = Branch { prompt: false, image: false };
         match self {
             Self::Off => &[TOLD],
-            Self::ClassifierFree { .. } => &[PICTURE, TOLD],
-            Self::Instruct { .. } => &[TOLD, PICTURE, NOTHING],
+            Self::ClassifierFree { .. } => &[IMAGE, TOLD],
+            Self::Instruct { .. } => &[TOLD, IMAGE, NOTHING],
         }
     }
 
@@ -87,8 +87,8 @@ impl Guidance {
                 }
             }
             Self::Instruct { text, image } => {
-                let (told, picture, nothing) = (branch(0), branch(1), branch(2));
-                for (((o, &b), &i), &u) in out.iter_mut().zip(told).zip(picture).zip(nothing) {
+                let (conditional, image_only, unconditional) = (branch(0), branch(1), branch(2));
+                for (((o, &b), &i), &u) in out.iter_mut().zip(conditional).zip(image_only).zip(unconditional) {
                     *o = u + text as f32 * (b - i) + image as f32 * (i - u);
                 }
             }
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn full_rescale_restores_the_conditional_deviation_of_each_picture() {
+    fn full_rescale_restores_the_conditional_deviation_of_each_image() {
         let unconditional = [0.5, 0.1, -2.0, 0.7, 3.0, 1.0, -4.0, 2.0];
         let conditional = [1.0, 2.0, 3.0, 4.0, 10.0, 30.0, 20.0, 0.0];
         let mut out = [0.0; 8];

@@ -4,7 +4,7 @@ use ndarray::ArrayD;
 
 use crate::scheduler::Scheduler;
 
-/// What a run leaves as it is: the picture outside of an inpainting mask.
+/// What a run leaves as it is: the image outside of an inpainting mask.
 #[derive(Debug, Clone)]
 pub struct Keep {
     /// The latents that are kept, `[n, c, h, w]`.

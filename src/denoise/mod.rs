@@ -8,9 +8,9 @@ mod graph;
 mod guidance;
 mod keep;
 mod noise;
-mod outer;
 mod packing;
-mod share;
+mod run_interval;
+mod shallow;
 #[cfg(test)]
 mod tests;
 
@@ -22,19 +22,19 @@ use crate::error::{Error, Result, StepPosition};
 use crate::scheduler::{Noise, Scheduler};
 use crate::tensor::require_finite;
 
-pub use cache::{Cache, Cached};
+pub use cache::{Cached, StepCache};
 pub use control::{Control, ControlWeight};
 pub use graph::{Batch, GraphDenoiser};
 pub use guidance::{Branch, Guidance};
 pub use keep::Keep;
 pub use noise::BatchNoise;
-pub use outer::Outer;
-pub use share::Share;
+pub use run_interval::RunInterval;
+pub use shallow::Shallow;
 
-/// What a denoiser is told about the picture beside the noisy sample and the time.
+/// What a denoiser is told about the image beside the noisy sample and the time.
 ///
 /// The latent diffusion paper (arXiv 2112.10752, section 3.3) knows two ways, channels to concatenate and tokens to
-/// attend to; later families add vectors and classes. Every tensor has `n` rows, one a picture, for each branch of the
+/// attend to; later families add vectors and classes. Every tensor has `n` rows, one an image, for each branch of the
 /// guidance (see [`Guidance::branches`]), one branch after the other.
 #[derive(Debug, Clone, Default)]
 pub struct Condition {
@@ -48,9 +48,9 @@ pub struct Condition {
     pub text_embeds: Option<ArrayD<f32>>,
     /// Sizes and crop, `[rows, 6]`, or with an aesthetic score `[rows, 5]`.
     pub time_ids: Option<ArrayD<f32>>,
-    /// Height and width of the picture in pixels, `[rows, 2]`.
+    /// Height and width of the image in pixels, `[rows, 2]`.
     pub resolution: Option<ArrayD<f32>>,
-    /// The picture's height by its width, `[rows, 1]`.
+    /// The image's height by its width, `[rows, 1]`.
     pub aspect_ratio: Option<ArrayD<f32>>,
     /// The guidance scale as one vector, `[rows, width]`.
     pub timestep_cond: Option<ArrayD<f32>>,
@@ -90,8 +90,8 @@ impl Call {
 pub struct Evaluations {
     /// Those made of the whole model.
     pub made: usize,
-    /// Those made beside them of its outer layers alone.
-    pub outer: usize,
+    /// Those made beside them of its shallow layers alone.
+    pub shallow: usize,
     /// Those of the same run with every branch at every call.
     pub of: usize,
 }
@@ -99,7 +99,7 @@ pub struct Evaluations {
 impl std::ops::AddAssign for Evaluations {
     fn add_assign(&mut self, other: Self) {
         self.made += other.made;
-        self.outer += other.outer;
+        self.shallow += other.shallow;
         self.of += other.of;
     }
 }
@@ -107,18 +107,18 @@ impl std::ops::AddAssign for Evaluations {
 /// What predicts noise (or velocity, or the clean sample) from a noisy sample.
 pub trait Denoiser {
     /// Writes the guided prediction for `sample` (flat `[n, c, h, w]`, already scaled for the model) at one call to
-    /// `prediction`, one part a picture.
+    /// `prediction`, one part an image.
     ///
     /// # Errors
     /// Whatever the model fails with, and [`Error::Interrupted`].
     fn predict(&mut self, sample: &[f32], call: Call, prediction: &mut [f32]) -> Result<()>;
 
-    /// As [`Denoiser::predict`], by the outer layers of the model alone, on what the deep ones gave when all were last run;
+    /// As [`Denoiser::predict`], by the shallow layers of the model alone, on what the deep ones gave when all were last run;
     /// `false` where that cannot be done, and nothing was written.
     ///
     /// # Errors
     /// As [`Denoiser::predict`].
-    fn predict_outer(&mut self, sample: &[f32], call: Call, prediction: &mut [f32]) -> Result<bool> {
+    fn predict_shallow(&mut self, sample: &[f32], call: Call, prediction: &mut [f32]) -> Result<bool> {
         let _ = (sample, call, prediction);
         Ok(false)
     }
@@ -131,8 +131,8 @@ pub trait Denoiser {
     /// How often the whole model was evaluated so far, each branch of the guidance counted by itself.
     fn evaluations(&self) -> usize;
 
-    /// How often its outer layers were evaluated alone, counted so too.
-    fn outer_evaluations(&self) -> usize {
+    /// How often its shallow layers were evaluated alone, counted so too.
+    fn shallow_evaluations(&self) -> usize {
         0
     }
 
@@ -155,14 +155,14 @@ pub struct Step<'a> {
     pub timestep: f64,
     /// The sample after the step, `[n, c, h/f, w/f]`, float32.
     pub sample: ArrayViewD<'a, f32>,
-    /// The picture that the model sees in the sample at this call, of the same shape, where [`Watch::wants_estimate`]
+    /// The image that the model sees in the sample at this call, of the same shape, where [`Watch::wants_estimate`]
     /// said so.
     pub estimate: Option<ArrayViewD<'a, f32>>,
 }
 
 /// Sees the steps of a run, and may stop it. Every `FnMut(Step<'_>) -> ControlFlow<()>` does.
 pub trait Watch {
-    /// Whether the step of this call, counted from 1, is to come with an estimate of the picture. The run is the same
+    /// Whether the step of this call, counted from 1, is to come with an estimate of the image. The run is the same
     /// either way.
     fn wants_estimate(&mut self, call: usize, calls: usize, order: usize) -> bool {
         let _ = (call, calls, order);
@@ -224,7 +224,7 @@ pub fn denoise(
         let estimates = watch.wants_estimate(call.index + 1, calls, order);
         if estimates {
             estimate.resize(x.len(), 0.0);
-            estimate_pictures(scheduler, step, &prediction, x, images, &mut estimate);
+            estimate_images(scheduler, step, &prediction, x, images, &mut estimate);
             keep.iter().for_each(|keep| keep.restore(scheduler, None, &mut estimate, &mut scaled));
         }
         scheduler.step(step, &prediction, x, noise)?;
@@ -252,9 +252,9 @@ fn view<'a>(shape: &IxDyn, values: &'a [f32]) -> Result<ArrayViewD<'a, f32>> {
         .map_err(|e| Error::input("latents", format!("the sample does not have its own shape: {e}"), ""))
 }
 
-/// Writes the picture that the model sees in each sample of a batch to `out`. A prediction may hold a variance behind
-/// each picture's own values.
-fn estimate_pictures(
+/// Writes the image that the model sees in each sample of a batch to `out`. A prediction may hold a variance behind
+/// each image's own values.
+fn estimate_images(
     scheduler: &dyn Scheduler,
     step: usize,
     prediction: &[f32],

@@ -1,23 +1,23 @@
-//! One generator a picture, so that a picture does not depend on its neighbours in the batch.
+//! One generator an image, so that an image does not depend on its neighbours in the batch.
 
 use crate::rng::{Generator, Stream};
 use crate::scheduler::Noise;
 
-/// The generators of a batch: picture `i` draws from the stream seeded with its own seed.
+/// The generators of a batch: image `i` draws from the stream seeded with its own seed.
 pub struct BatchNoise {
     stream: Stream,
-    pictures: Vec<(u64, Box<dyn Generator>)>,
+    images: Vec<(u64, Box<dyn Generator>)>,
 }
 
 impl BatchNoise {
     /// Seeds one generator of `stream` for each of `seeds`.
     pub fn new(stream: Stream, seeds: &[u64]) -> Self {
-        Self { stream, pictures: seeds.iter().map(|&seed| (seed, stream.seeded(seed))).collect() }
+        Self { stream, images: seeds.iter().map(|&seed| (seed, stream.seeded(seed))).collect() }
     }
 
-    /// Fills `out` from the stream of picture `image` of the batch.
+    /// Fills `out` from the stream of image `image` of the batch.
     pub fn draw(&mut self, image: usize, out: &mut [f32]) {
-        if let Some((_, generator)) = self.pictures.get_mut(image) {
+        if let Some((_, generator)) = self.images.get_mut(image) {
             generator.normal(out);
         }
     }
@@ -25,14 +25,14 @@ impl BatchNoise {
 
 impl Noise for BatchNoise {
     fn fill(&mut self, out: &mut [f32]) {
-        let each = out.len() / self.pictures.len().max(1);
-        for ((_, generator), part) in self.pictures.iter_mut().zip(out.chunks_mut(each.max(1))) {
+        let each = out.len() / self.images.len().max(1);
+        for ((_, generator), part) in self.images.iter_mut().zip(out.chunks_mut(each.max(1))) {
             generator.normal(part);
         }
     }
 
     fn seed(&self, image: usize) -> u64 {
-        self.pictures.get(image).map_or(0, |(seed, _)| *seed)
+        self.images.get(image).map_or(0, |(seed, _)| *seed)
     }
 
     fn fill_seeded(&self, seed: u64, out: &mut [f32]) {

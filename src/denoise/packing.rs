@@ -5,18 +5,18 @@ use ndarray::{Array2, ArrayView4, Axis, Slice};
 /// The side of a square of latents that is one token.
 pub(super) const SIDE: usize = 2;
 
-/// Writes `[n, m · c, h, w]`, `m` pictures of c channels one behind the other, to `out` as the row-major
-/// `[n, m · h/2 · w/2, 4 c]`, which has as many values: tokens picture by picture and row by row, and in each of them,
+/// Writes `[n, m · c, h, w]`, `m` images of c channels one behind the other, to `out` as the row-major
+/// `[n, m · h/2 · w/2, 4 c]`, which has as many values: tokens image by image and row by row, and in each of them,
 /// channel by channel, the square's two rows (diffusers' `FluxPipeline._pack_latents`). Height and width are even.
-pub(super) fn pack(sample: ArrayView4<'_, f32>, pictures: usize, out: &mut [f32]) {
+pub(super) fn pack(sample: ArrayView4<'_, f32>, images: usize, out: &mut [f32]) {
     let (_, taken, height, width) = sample.dim();
-    let c = taken / pictures.max(1);
+    let c = taken / images.max(1);
     let (columns, values) = (width / SIDE, c * SIDE * SIDE);
-    let pictures = sample.outer_iter().flat_map(|row| {
-        let of_row = (0..pictures).map(move |at| Slice::from(at * c..(at + 1) * c));
+    let images = sample.outer_iter().flat_map(|row| {
+        let of_row = (0..images).map(move |at| Slice::from(at * c..(at + 1) * c));
         of_row.map(move |part| row.slice_axis_move(Axis(0), part))
     });
-    for (planes, out) in pictures.zip(out.chunks_exact_mut((c * height * width).max(1))) {
+    for (planes, out) in images.zip(out.chunks_exact_mut((c * height * width).max(1))) {
         for (channel, plane) in planes.outer_iter().enumerate() {
             for (y, row) in plane.outer_iter().enumerate() {
                 for (x, &value) in row.iter().enumerate() {
@@ -28,12 +28,12 @@ pub(super) fn pack(sample: ArrayView4<'_, f32>, pictures: usize, out: &mut [f32]
     }
 }
 
-/// Writes the first of `m` pictures in each row of the row-major `[n, m · h/2 · w/2, 4 c]` of `packed` to `out` as
+/// Writes the first of `m` images in each row of the row-major `[n, m · h/2 · w/2, 4 c]` of `packed` to `out` as
 /// `[n, c, h, w]`.
-pub(super) fn unpack(packed: &[f32], pictures: usize, [c, height, width]: [usize; 3], out: &mut [f32]) {
+pub(super) fn unpack(packed: &[f32], images: usize, [c, height, width]: [usize; 3], out: &mut [f32]) {
     let (columns, values) = (width / SIDE, c * SIDE * SIDE);
     let each = (c * height * width).max(1);
-    for (packed, out) in packed.chunks_exact(pictures * each).zip(out.chunks_exact_mut(each)) {
+    for (packed, out) in packed.chunks_exact(images * each).zip(out.chunks_exact_mut(each)) {
         for (row, out) in out.chunks_exact_mut(width).enumerate() {
             let (channel, row) = (row / height, row % height);
             for (column, out) in out.iter_mut().enumerate() {
@@ -45,10 +45,10 @@ pub(super) fn unpack(packed: &[f32], pictures: usize, [c, height, width]: [usize
 }
 
 /// Where the tokens of so many latents of this size stand, `[m · h/2 · w/2, 3]`: which of them, the row, the column.
-pub(super) fn places(pictures: usize, height: usize, width: usize) -> Array2<f32> {
+pub(super) fn places(images: usize, height: usize, width: usize) -> Array2<f32> {
     let columns = width / SIDE;
     let each = height / SIDE * columns;
-    Array2::from_shape_fn((pictures * each, 3), |(token, number)| match number {
+    Array2::from_shape_fn((images * each, 3), |(token, number)| match number {
         0 => (token / each) as f32,
         1 => (token % each / columns) as f32,
         _ => (token % columns) as f32,
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_behind_the_sample_is_more_tokens() {
+    fn an_image_behind_the_sample_is_more_tokens() {
         let sample = Array4::from_shape_fn((2, 3, 4, 6), |(n, c, y, x)| (n * 1000 + c * 100 + y * 10 + x) as f32);
         let both = concatenate![Axis(1), sample, -&sample];
         let (mut one, mut packed) = (Array3::zeros((2, 6, 12)), Array3::zeros((2, 12, 12)));

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::rng::Stream;
-use crate::scheduler::{self, Config, Request};
+use crate::scheduler::{self, Config, ScheduleRequest};
 
-/// Answers with noise of its own, and with a variance behind each picture's where it is to.
+/// Answers with noise of its own, and with a variance behind each image's where it is to.
 struct Model {
     images: usize,
     with_variance: bool,
@@ -53,7 +53,8 @@ fn run(seeds: &[u64], with_variance: bool, watch: &mut Estimates, keep: Option<&
         .map(|(key, value): (&str, serde_json::Value)| (key.to_owned(), value))
         .into_iter()
         .collect();
-    let mut scheduler = scheduler::build("ddpm", None, &table, &Request::new(4, seeds.len())).expect("it is built");
+    let mut scheduler =
+        scheduler::build("ddpm", None, &table, &ScheduleRequest::new(4, seeds.len())).expect("it is built");
     let mut sample = ArrayD::from_shape_fn(IxDyn(&[seeds.len(), 2, 2, 3]), |at| {
         (seeds[at[0]] as f32 + (at[1] * 6 + at[2] * 3 + at[3]) as f32 * 0.37).cos()
     });
@@ -63,10 +64,10 @@ fn run(seeds: &[u64], with_variance: bool, watch: &mut Estimates, keep: Option<&
     sample
 }
 
-/// Pictures of a batch are estimated each as if it were alone, whether the model predicts a variance behind each or not,
+/// Images of a batch are estimated each as if it were alone, whether the model predicts a variance behind each or not,
 /// and the run is the same to the bit.
 #[test]
-fn estimates_are_each_pictures_own_and_change_nothing() {
+fn estimates_are_each_images_own_and_change_nothing() {
     for with_variance in [false, true] {
         let mut both = Estimates(Some(Vec::new()));
         let samples = run(&[7, 8], with_variance, &mut both, None);
@@ -83,7 +84,7 @@ fn estimates_are_each_pictures_own_and_change_nothing() {
     }
 }
 
-/// What a mask keeps stands in the estimates as it will in the picture.
+/// What a mask keeps stands in the estimates as it will in the image.
 #[test]
 fn estimates_hold_what_is_kept() {
     let shape = IxDyn(&[1, 2, 2, 3]);

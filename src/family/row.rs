@@ -48,7 +48,7 @@ pub(crate) struct FamilyRow {
     pub follows_packed_image: bool,
     /// True for models of rectified flow, which need a sampler of flows.
     pub is_flow: bool,
-    /// The published linear map from latents to colours.
+    /// The published linear map from latents to colors.
     pub preview: Option<PreviewMap>,
 }
 
@@ -103,7 +103,7 @@ pub(crate) struct PreviewMap {
     pub vae: Vae,
     /// One row a channel.
     pub factors: &'static [[f32; 3]],
-    /// The colour of zeros.
+    /// The color of zeros.
     pub bias: [f32; 3],
 }
 

@@ -1,4 +1,4 @@
-//! Pictures to files.
+//! Images to files.
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -8,7 +8,7 @@ use super::Rgb8;
 use crate::error::{Error, Result};
 use crate::files::write_whole;
 
-/// Encodes a picture as PNG, with text chunks of these keywords and texts before the pixels. The same input gives the
+/// Encodes an image as PNG, with text chunks of these keywords and texts before the pixels. The same input gives the
 /// same bytes.
 ///
 /// A text is written as `tEXt` where Latin-1 holds it, which the most readers know, and as UTF-8 `iTXt` where it does
@@ -17,15 +17,15 @@ use crate::files::write_whole;
 /// # Errors
 ///
 /// [`Error::Input`] for a keyword that PNG does not allow: 1 to 79 characters of Latin-1.
-pub fn encode_png(picture: &Rgb8, texts: &[(&str, String)]) -> Result<Vec<u8>> {
+pub fn encode_png(image: &Rgb8, texts: &[(&str, String)]) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    encode(picture, texts, &mut bytes).map_err(|e| Error::input("picture", format!("cannot become a PNG: {e}"), ""))?;
+    encode(image, texts, &mut bytes).map_err(|e| Error::input("image", format!("cannot become a PNG: {e}"), ""))?;
     Ok(bytes)
 }
 
-fn encode(picture: &Rgb8, texts: &[(&str, String)], bytes: &mut Vec<u8>) -> Result<(), png::EncodingError> {
+fn encode(image: &Rgb8, texts: &[(&str, String)], bytes: &mut Vec<u8>) -> Result<(), png::EncodingError> {
     let side = |n: usize| u32::try_from(n).map_err(std::io::Error::other);
-    let mut encoder = png::Encoder::new(bytes, side(picture.width)?, side(picture.height)?);
+    let mut encoder = png::Encoder::new(bytes, side(image.width)?, side(image.height)?);
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
     // Photographs are of about the same size as with the default, in a fifteenth to a thirtieth of the time (docs/speed.md).
@@ -40,7 +40,7 @@ fn encode(picture: &Rgb8, texts: &[(&str, String)], bytes: &mut Vec<u8>) -> Resu
         }
     }
     let mut writer = encoder.write_header()?;
-    writer.write_image_data(&picture.data)?;
+    writer.write_image_data(&image.data)?;
     writer.finish()
 }
 
@@ -59,7 +59,7 @@ mod tests {
     use super::super::{InputLimit, load};
     use super::*;
 
-    fn picture() -> Rgb8 {
+    fn image() -> Rgb8 {
         Rgb8::new(5, 3, (0..45).map(|v| v * 5).collect()).unwrap()
     }
 
@@ -73,10 +73,10 @@ mod tests {
             ("nul", "a\0b".to_owned()),
             ("empty", String::new()),
         ];
-        let bytes = encode_png(&picture(), &texts).unwrap();
-        assert_eq!(bytes, encode_png(&picture(), &texts).unwrap());
+        let bytes = encode_png(&image(), &texts).unwrap();
+        assert_eq!(bytes, encode_png(&image(), &texts).unwrap());
         save_png(&path, &bytes).unwrap();
-        assert_eq!(load(&path, InputLimit::default()).unwrap(), picture());
+        assert_eq!(load(&path, InputLimit::default()).unwrap(), image());
 
         let reader = png::Decoder::new(std::io::Cursor::new(&bytes)).read_info().unwrap();
         let info = reader.info();
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn bad_keywords_are_refused() {
         for keyword in [String::new(), "\u{732b}".to_owned(), "k".repeat(80)] {
-            assert!(matches!(encode_png(&picture(), &[(&keyword, String::new())]), Err(Error::Input { .. })));
+            assert!(matches!(encode_png(&image(), &[(&keyword, String::new())]), Err(Error::Input { .. })));
         }
     }
 
@@ -97,8 +97,8 @@ mod tests {
     #[test]
     fn a_disk_that_takes_no_more_is_named() {
         // Nothing can be made in /proc, whoever asks.
-        let error = save_png(Path::new("/proc/picture.png"), b"png").unwrap_err();
+        let error = save_png(Path::new("/proc/image.png"), b"png").unwrap_err();
         assert!(matches!(error, Error::Io { .. }), "{error}");
-        assert!(error.to_string().contains("/proc/picture.png: writing failed"), "{error}");
+        assert!(error.to_string().contains("/proc/image.png: writing failed"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! Pictures that are a measure for each pixel, such as depth.
+//! Images that are a measure for each pixel, such as depth.
 
 use std::path::Path;
 
@@ -9,25 +9,25 @@ use super::load::decode;
 use super::{InputLimit, Rgb8, luma};
 use crate::error::{Error, Result};
 
-/// Loads a picture as brightness in [0, 1], `[height, width]`: eight or sixteen bits, colours by their brightness.
+/// Loads an image as brightness in [0, 1], `[height, width]`: eight or sixteen bits, colors by their brightness.
 ///
 /// # Errors
 ///
 /// As [`load`](fn@super::load).
 pub fn load_grey(path: &Path, limit: InputLimit) -> Result<Array2<f32>> {
-    let picture = decode(path, limit)?;
-    let (width, height) = (picture.width() as usize, picture.height() as usize);
-    let values = match picture {
+    let image = decode(path, limit)?;
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    let values = match image {
         DynamicImage::ImageLuma16(p) => p.iter().map(|&v| f32::from(v) / 65535.0).collect(),
         DynamicImage::ImageLumaA16(p) => p.pixels().map(|p| f32::from(p.0[0]) / 65535.0).collect(),
         DynamicImage::ImageLuma8(p) => p.iter().map(|&v| f32::from(v) / 255.0).collect(),
         other => match Rgb8::new(width, height, other.into_rgb8().into_raw()) {
-            Some(picture) => luma(&picture).iter().map(|&v| f32::from(v) / 255.0).collect(),
+            Some(image) => luma(&image).iter().map(|&v| f32::from(v) / 255.0).collect(),
             None => Vec::new(),
         },
     };
     Array2::from_shape_vec((height, width), values)
-        .map_err(|e| Error::input(path.display().to_string(), e.to_string(), "save the picture again"))
+        .map_err(|e| Error::input(path.display().to_string(), e.to_string(), "save the image again"))
 }
 
 /// Resizes `[h, w]` with cubic convolution, without smoothing when shrinking: torch's `interpolate` in its mode

@@ -1,4 +1,4 @@
-//! Label maps: pictures that hold a number for each pixel.
+//! Label maps: images that hold a number for each pixel.
 
 use std::io::BufReader;
 use std::path::Path;
@@ -36,9 +36,9 @@ fn decode_labels(path: &Path, limit: InputLimit) -> Result<LabelMap> {
     let mut reader = decoder.read_info().map_err(|e| fail(format!("cannot be decoded as a PNG: {e}")))?;
     let (width, height) = (reader.info().width as usize, reader.info().height as usize);
     limit.check(path, (width, height))?;
-    let (colour, depth) = reader.output_color_type();
-    if !matches!(colour, png::ColorType::Grayscale | png::ColorType::Indexed) || depth == png::BitDepth::Sixteen {
-        return Err(fail(format!("holds {colour:?} of {} bits, and labels are single numbers up to 255", depth as u8)));
+    let (color, depth) = reader.output_color_type();
+    if !matches!(color, png::ColorType::Grayscale | png::ColorType::Indexed) || depth == png::BitDepth::Sixteen {
+        return Err(fail(format!("holds {color:?} of {} bits, and labels are single numbers up to 255", depth as u8)));
     }
     let Some(size) = reader.output_buffer_size() else { return Err(fail("is too large to be read".to_owned())) };
     let mut bytes = vec![0; size];

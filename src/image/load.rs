@@ -89,7 +89,7 @@ pub fn dimensions(path: &Path, limit: InputLimit) -> Result<(usize, usize)> {
 /// Loads a PNG, JPEG, WebP or BMP file, told apart by its contents and not by its name.
 ///
 /// The pixels are those of diffusers' `load_image`, which is Pillow's `exif_transpose` and `convert("RGB")`: turned
-/// as EXIF says, alpha dropped (transparent pixels show the colour that is stored there), grey made three equal
+/// as EXIF says, alpha dropped (transparent pixels show the color that is stored there), grey made three equal
 /// channels, palettes looked up, the low bytes of 16-bit samples dropped, CMYK converted without a profile. JPEG files
 /// are decoded by libjpeg, as in Pillow. Two things differ. Of 16-bit grey Pillow keeps what fits into eight bits and
 /// makes the rest white; here it is scaled like any other. And lossy WebP is decoded within a few levels of Pillow's

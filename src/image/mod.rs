@@ -1,26 +1,26 @@
-//! Pictures: load, resize, convert, encode, save.
+//! Images: load, resize, convert, encode, save.
 //!
-//! A picture is [`Rgb8`], height × width × 3 bytes. The graphs take it as `[1, 3, h, w]` float32 in [-1, 1];
+//! An image is [`Rgb8`], height × width × 3 bytes. The graphs take it as `[1, 3, h, w]` float32 in [-1, 1];
 //! [`to_tensor`] and [`from_tensor`] convert as diffusers' `VaeImageProcessor` does.
 
 mod encode;
 mod grey;
 mod jpeg;
 mod labels;
-mod likeness;
 mod load;
+mod metrics;
 mod resize;
 mod tensor;
 
 pub use encode::{encode_png, save_png};
 pub use grey::{bicubic, load_grey};
 pub use labels::{LabelMap, load_labels};
-pub use likeness::{psnr, ssim};
 pub use load::{InputLimit, dimensions, load};
+pub use metrics::{psnr, ssim};
 pub use resize::resize;
 pub use tensor::{from_tensor, luma, to_tensor, to_unit_tensor};
 
-/// A picture of three 8-bit channels.
+/// An image of three 8-bit channels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rgb8 {
     width: usize,

@@ -1,4 +1,4 @@
-//! Pictures made larger and smaller.
+//! Images made larger and smaller.
 
 use std::f64::consts::PI;
 
@@ -11,42 +11,42 @@ use crate::threads::parallel;
 /// Fractional bits of a weight: what is left of 32 after a sample's eight and two against overflow.
 const PRECISION: u32 = 32 - 8 - 2;
 
-/// The filter's reach to either side, in pixels of the smaller of the two pictures.
+/// The filter's reach to either side, in pixels of the smaller of the two images.
 const LOBES: f64 = 3.0;
 
-/// Resizes a picture with a Lanczos filter of three lobes, widened when shrinking.
+/// Resizes an image with a Lanczos filter of three lobes, widened when shrinking.
 ///
 /// The pixels are exactly those of Pillow 13's `Image.resize((width, height), LANCZOS)`: rows and columns one after
 /// the other, each with weights in fixed point and rounded to eight bits. Earlier versions always do the rows first,
-/// this one only where the picture does not lose far more rows than columns; they differ where the first pass meets
-/// black or white. A picture that has the size already is returned as it is.
+/// this one only where the image does not lose far more rows than columns; they differ where the first pass meets
+/// black or white. An image that has the size already is returned as it is.
 ///
 /// Source: `src/libImaging/Resample.c` of Pillow.
 ///
 /// # Errors
 ///
 /// [`Error::Input`] for a size of 0, or one whose pixels cannot be counted.
-pub fn resize(picture: &Rgb8, width: usize, height: usize) -> Result<Rgb8> {
+pub fn resize(image: &Rgb8, width: usize, height: usize) -> Result<Rgb8> {
     let fail = || {
-        let problem = format!("a picture cannot be made {width}×{height} pixels large");
+        let problem = format!("an image cannot be made {width}×{height} pixels large");
         Error::input("image", problem, "choose a usual width and height")
     };
     width.checked_mul(height).and_then(|n| n.checked_mul(3)).filter(|&n| n > 0).ok_or_else(fail)?;
 
-    let rows = |picture: Rgb8| if width == picture.width { picture } else { resize_rows(&picture, width) };
-    let columns = |picture: Rgb8| if height == picture.height { picture } else { resize_columns(&picture, height) };
-    let picture = picture.clone();
-    let lost_rows = picture.height.saturating_sub(height);
-    let lost_columns = picture.width.saturating_sub(width);
+    let rows = |image: Rgb8| if width == image.width { image } else { resize_rows(&image, width) };
+    let columns = |image: Rgb8| if height == image.height { image } else { resize_columns(&image, height) };
+    let image = image.clone();
+    let lost_rows = image.height.saturating_sub(height);
+    let lost_columns = image.width.saturating_sub(width);
     // Widening counts as losing none: twice as many rows lost as columns is then any row at all.
-    Ok(parallel(|| if lost_rows > 2 * lost_columns { rows(columns(picture)) } else { columns(rows(picture)) }))
+    Ok(parallel(|| if lost_rows > 2 * lost_columns { rows(columns(image)) } else { columns(rows(image)) }))
 }
 
-fn resize_rows(picture: &Rgb8, width: usize) -> Rgb8 {
-    let taps = taps(picture.width, width);
-    let mut data = vec![0; 3 * width * picture.height];
-    let pixels = picture.pixels();
-    data.par_chunks_exact_mut(3 * width).zip(pixels.par_chunks_exact(picture.width)).for_each(|(out, row)| {
+fn resize_rows(image: &Rgb8, width: usize) -> Rgb8 {
+    let taps = taps(image.width, width);
+    let mut data = vec![0; 3 * width * image.height];
+    let pixels = image.pixels();
+    data.par_chunks_exact_mut(3 * width).zip(pixels.par_chunks_exact(image.width)).for_each(|(out, row)| {
         for (out, taps) in out.as_chunks_mut::<3>().0.iter_mut().zip(&taps) {
             let mut sums = [HALF; 3];
             for (pixel, &weight) in row[taps.begin..].iter().zip(&taps.weights) {
@@ -57,16 +57,16 @@ fn resize_rows(picture: &Rgb8, width: usize) -> Rgb8 {
             *out = sums.map(rounded);
         }
     });
-    Rgb8 { width, height: picture.height, data }
+    Rgb8 { width, height: image.height, data }
 }
 
-fn resize_columns(picture: &Rgb8, height: usize) -> Rgb8 {
-    let taps = taps(picture.height, height);
-    let stride = 3 * picture.width;
+fn resize_columns(image: &Rgb8, height: usize) -> Rgb8 {
+    let taps = taps(image.height, height);
+    let stride = 3 * image.width;
     let mut data = vec![0; stride * height];
     data.par_chunks_exact_mut(stride).zip(&taps).for_each(|(out, taps)| {
         let mut sums = vec![HALF; stride];
-        for (row, &weight) in picture.data[taps.begin * stride..].chunks_exact(stride).zip(&taps.weights) {
+        for (row, &weight) in image.data[taps.begin * stride..].chunks_exact(stride).zip(&taps.weights) {
             for (sum, &sample) in sums.iter_mut().zip(row) {
                 *sum += i32::from(sample) * weight;
             }
@@ -75,7 +75,7 @@ fn resize_columns(picture: &Rgb8, height: usize) -> Rgb8 {
             *out = rounded(sum);
         }
     });
-    Rgb8 { width: picture.width, height, data }
+    Rgb8 { width: image.width, height, data }
 }
 
 /// One half, in the fixed point of the sums.
@@ -143,10 +143,10 @@ mod tests {
 
     #[test]
     fn the_same_size_changes_nothing_and_none_is_refused() {
-        let picture = Rgb8::new(2, 1, vec![1, 2, 3, 4, 5, 6]).unwrap();
-        assert_eq!(resize(&picture, 2, 1).unwrap(), picture);
+        let image = Rgb8::new(2, 1, vec![1, 2, 3, 4, 5, 6]).unwrap();
+        assert_eq!(resize(&image, 2, 1).unwrap(), image);
         for (width, height) in [(0, 1), (1, 0), (usize::MAX, 2)] {
-            assert!(matches!(resize(&picture, width, height), Err(Error::Input { .. })));
+            assert!(matches!(resize(&image, width, height), Err(Error::Input { .. })));
         }
     }
 }

@@ -6,20 +6,20 @@ use super::Rgb8;
 use crate::error::{Error, Result};
 
 /// Turns pixels in [0, 255] into `[1, 3, h, w]` float32 in [-1, 1]: `2 (v / 255) − 1`.
-pub fn to_tensor(picture: &Rgb8) -> Array4<f32> {
-    mapped(picture, |v| 2.0 * (v / 255.0) - 1.0)
+pub fn to_tensor(image: &Rgb8) -> Array4<f32> {
+    mapped(image, |v| 2.0 * (v / 255.0) - 1.0)
 }
 
 /// Turns pixels in [0, 255] into `[1, 3, h, w]` float32 in [0, 1]: `v / 255`.
-pub fn to_unit_tensor(picture: &Rgb8) -> Array4<f32> {
-    mapped(picture, |v| v / 255.0)
+pub fn to_unit_tensor(image: &Rgb8) -> Array4<f32> {
+    mapped(image, |v| v / 255.0)
 }
 
-fn mapped(picture: &Rgb8, value: impl Fn(f32) -> f32) -> Array4<f32> {
+fn mapped(image: &Rgb8, value: impl Fn(f32) -> f32) -> Array4<f32> {
     let values: [f32; 256] = std::array::from_fn(|v| value(v as f32));
-    let mut tensor = Array4::zeros((1, 3, picture.height, picture.width));
+    let mut tensor = Array4::zeros((1, 3, image.height, image.width));
     for (c, mut plane) in tensor.index_axis_mut(Axis(0), 0).outer_iter_mut().enumerate() {
-        for (value, pixel) in plane.iter_mut().zip(picture.pixels()) {
+        for (value, pixel) in plane.iter_mut().zip(image.pixels()) {
             *value = values[usize::from(pixel[c])];
         }
     }
@@ -27,9 +27,9 @@ fn mapped(picture: &Rgb8, value: impl Fn(f32) -> f32) -> Array4<f32> {
 }
 
 /// The brightness of each pixel in [0, 255], rows from the top, as Pillow's conversion to `L` rounds it: ITU-R 601-2.
-pub fn luma(picture: &Rgb8) -> Vec<u8> {
+pub fn luma(image: &Rgb8) -> Vec<u8> {
     let weigh = |&[r, g, b]: &[u8; 3]| u32::from(r) * 19_595 + u32::from(g) * 38_470 + u32::from(b) * 7_471;
-    picture.pixels().iter().map(|pixel| ((weigh(pixel) + 0x8000) >> 16) as u8).collect()
+    image.pixels().iter().map(|pixel| ((weigh(pixel) + 0x8000) >> 16) as u8).collect()
 }
 
 /// Turns `[1, 3, h, w]` or `[3, h, w]` float32 in about [-1, 1] into pixels: `255 clamp(v / 2 + 1/2, 0, 1)`, rounded
@@ -37,21 +37,21 @@ pub fn luma(picture: &Rgb8) -> Vec<u8> {
 ///
 /// # Errors
 ///
-/// [`Error::Input`] for another number of channels or of pictures, or no pixels.
+/// [`Error::Input`] for another number of channels or of images, or no pixels.
 pub fn from_tensor(pixels: ArrayViewD<'_, f32>) -> Result<Rgb8> {
     let shape = pixels.shape().to_vec();
     let fail = || {
-        let problem = format!("the model ends in a tensor of shape {shape:?}, and a picture is [1, 3, height, width]");
-        Error::input("picture", problem, "check that the directory's vae_decoder is one")
+        let problem = format!("the model ends in a tensor of shape {shape:?}, and an image is [1, 3, height, width]");
+        Error::input("image", problem, "check that the directory's vae_decoder is one")
     };
-    let picture = match shape.as_slice() {
+    let image = match shape.as_slice() {
         [1, _, _, _] => pixels.index_axis_move(Axis(0), 0),
         _ => pixels,
     };
-    let &[channels @ (1 | 3), height, width] = picture.shape() else { return Err(fail()) };
+    let &[channels @ (1 | 3), height, width] = image.shape() else { return Err(fail()) };
     let mut data = vec![0_u8; 3 * height * width];
     for c in 0..3 {
-        let plane = picture.index_axis(Axis(0), c % channels);
+        let plane = image.index_axis(Axis(0), c % channels);
         for (pixel, &v) in data.as_chunks_mut::<3>().0.iter_mut().zip(&plane) {
             pixel[c] = ((v * 0.5 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8;
         }
@@ -73,8 +73,8 @@ mod tests {
 
     #[test]
     fn pixels_become_the_tensor_that_diffusers_makes() {
-        let picture = load(&golden("levels.png"), InputLimit::default()).unwrap();
-        assert_eq!(to_tensor(&picture).into_dyn(), read_f32(golden("levels.npy")).unwrap());
+        let image = load(&golden("levels.png"), InputLimit::default()).unwrap();
+        assert_eq!(to_tensor(&image).into_dyn(), read_f32(golden("levels.npy")).unwrap());
     }
 
     #[test]
@@ -88,8 +88,8 @@ mod tests {
     #[test]
     fn every_byte_survives_the_way_there_and_back() {
         let data: Vec<u8> = (0..=255).flat_map(|v| [v, 255 - v, v / 2]).collect();
-        let picture = Rgb8::new(16, 16, data).unwrap();
-        assert_eq!(from_tensor(to_tensor(&picture).into_dyn().view()).unwrap(), picture);
+        let image = Rgb8::new(16, 16, data).unwrap();
+        assert_eq!(from_tensor(to_tensor(&image).into_dyn().view()).unwrap(), image);
     }
 
     #[test]

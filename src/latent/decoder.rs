@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::session::{Cancel, Session};
 use crate::tiles::Tiles;
 
-/// A first stage's decoder graph.
+/// A VAE's decoder graph.
 pub struct Decoder {
     session: Session,
     contract: VaeDecoderContract,
@@ -24,7 +24,7 @@ impl Decoder {
         Self { session, contract, scaling, factor }
     }
 
-    /// Decodes one picture: latents `[1, c, h, w]` as the diffusion leaves them, to pixels `[1, 3, f·h, f·w]` in
+    /// Decodes one image: latents `[1, c, h, w]` as the diffusion leaves them, to pixels `[1, 3, f·h, f·w]` in
     /// about [-1, 1].
     ///
     /// # Errors
@@ -51,7 +51,7 @@ impl Decoder {
             switches: &self.contract.switches,
             batch: self.contract.batch,
         };
-        let pixels = single::run(&mut self.session, &ports, z.view(), "the decoded picture", cancel)?;
+        let pixels = single::run(&mut self.session, &ports, z.view(), "the decoded image", cancel)?;
         let sides = |shape: &[usize], factor| shape.get(2..).map(|sides| sides.iter().map(|s| s * factor).collect());
         let [expected, found]: [Option<Vec<usize>>; 2] = [sides(z.shape(), self.factor), sides(pixels.shape(), 1)];
         if expected == found {

@@ -8,7 +8,7 @@ use crate::bundle::{VaeEncoderContract, VaeEncoderKind};
 use crate::error::{Error, Result};
 use crate::session::{Cancel, Session};
 
-/// The distribution a KL first stage encodes a picture to, before scaling.
+/// The distribution a KL VAE encodes an image to, before scaling.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Posterior {
     /// A diagonal normal distribution: mean and standard deviation, each `[1, c, h/f, w/f]`.
@@ -22,11 +22,11 @@ pub enum Posterior {
     Sample(ArrayD<f32>),
 }
 
-/// A first stage's encoder graph.
+/// A VAE's encoder graph.
 pub struct Encoder {
     session: Session,
     contract: VaeEncoderContract,
-    /// The picture encoded last and what came of it: every picture of a request begins with the same.
+    /// The image encoded last and what came of it: every image of a request begins with the same.
     last: Option<(ArrayD<f32>, Posterior)>,
 }
 
@@ -36,7 +36,7 @@ impl Encoder {
         Self { session, contract, last: None }
     }
 
-    /// Encodes one picture, `[1, 3, h, w]` in [-1, 1].
+    /// Encodes one image, `[1, 3, h, w]` in [-1, 1].
     ///
     /// # Errors
     /// [`Error::Model`] where the moments cannot be halved, [`Error::NonFinite`], and whatever the graph fails with.
@@ -45,7 +45,7 @@ impl Encoder {
             return Ok(posterior.clone());
         }
         let posterior = self.run(pixels.view(), cancel)?;
-        // A graph that draws inside draws anew for every picture.
+        // A graph that draws inside draws anew for every image.
         if !self.contract.samples_inside {
             self.last = Some((pixels.to_owned(), posterior.clone()));
         }
@@ -59,7 +59,7 @@ impl Encoder {
             switches: &self.contract.switches,
             batch: self.contract.batch,
         };
-        let output = single::run(&mut self.session, &ports, pixels, "the encoded picture", cancel)?;
+        let output = single::run(&mut self.session, &ports, pixels, "the encoded image", cancel)?;
         match self.contract.kind {
             VaeEncoderKind::Sample => Ok(Posterior::Sample(output)),
             VaeEncoderKind::Moments => {
@@ -72,7 +72,7 @@ impl Encoder {
                             self.contract.output.name,
                             output.shape()
                         ),
-                        "export the first stage with scripts/export.py",
+                        "export the VAE with scripts/export.py",
                     ));
                 }
                 let mean = output.slice_axis(Axis(1), Slice::from(..channels / 2)).as_standard_layout().into_owned();

@@ -1,4 +1,4 @@
-//! Colours straight from latents: one weighted sum a colour, at the latents' own resolution.
+//! Colours straight from latents: one weighted sum a color, at the latents' own resolution.
 
 use std::ops::Range;
 
@@ -11,14 +11,14 @@ use crate::session::Cancel;
 
 /// An affine map from the channels of a latent, as the diffusion leaves it, to red, green and blue in about [-1, 1].
 #[derive(Debug, Clone, PartialEq)]
-pub struct LinearColours {
+pub struct LinearColors {
     /// One row a channel.
     factors: Vec<[f32; 3]>,
     bias: [f32; 3],
 }
 
-impl LinearColours {
-    /// The published map of the first stage with these channels, this scaling and f pixels a side for one latent, where
+impl LinearColors {
+    /// The published map of the VAE with these channels, this scaling and f pixels a side for one latent, where
     /// there is one.
     pub fn published(channels: usize, scaling: Scaling, factor: usize) -> Option<Self> {
         Family::all().filter_map(|family| family.row().preview.as_ref()).find_map(|map| {
@@ -31,7 +31,7 @@ impl LinearColours {
     /// The map that comes nearest to what a decoder makes of flat patches of random latents, by least squares: `channels`
     /// are those of its latents, `height` and `width` those of the latents that it is given, `factor` is f.
     ///
-    /// Patches rather than noise: to noise a decoder answers with texture, and its mean colour says little of what even
+    /// Patches rather than noise: to noise a decoder answers with texture, and its mean color says little of what even
     /// latents look like.
     ///
     /// # Errors
@@ -74,25 +74,25 @@ impl LinearColours {
         least_squares(&told, &seen)
     }
 
-    /// Makes colours of latents `[1, c, h, w]`: `[1, 3, h, w]`.
+    /// Makes colors of latents `[1, c, h, w]`: `[1, 3, h, w]`.
     ///
     /// # Errors
     /// [`Error::Input`] for other channels.
-    pub fn colours(&self, latents: ArrayViewD<'_, f32>) -> Result<ArrayD<f32>> {
+    pub fn colors(&self, latents: ArrayViewD<'_, f32>) -> Result<ArrayD<f32>> {
         let &[1, channels, height, width] = latents.shape() else {
             return Err(other_latents(latents.shape(), self.factors.len()));
         };
         if channels != self.factors.len() {
             return Err(other_latents(latents.shape(), self.factors.len()));
         }
-        let mut colours = ArrayD::zeros(IxDyn(&[1, 3, height, width]));
-        for (colour, mut plane) in colours.index_axis_mut(Axis(0), 0).outer_iter_mut().enumerate() {
-            plane.fill(self.bias[colour]);
+        let mut colors = ArrayD::zeros(IxDyn(&[1, 3, height, width]));
+        for (color, mut plane) in colors.index_axis_mut(Axis(0), 0).outer_iter_mut().enumerate() {
+            plane.fill(self.bias[color]);
             for (factors, channel) in self.factors.iter().zip(latents.index_axis(Axis(0), 0).outer_iter()) {
-                plane.scaled_add(factors[colour], &channel);
+                plane.scaled_add(factors[color], &channel);
             }
         }
-        Ok(colours)
+        Ok(colors)
     }
 }
 
@@ -104,26 +104,26 @@ fn other_latents(shape: &[usize], channels: usize) -> Error {
     )
 }
 
-/// The mean colour of a part of `[1, 3, h, w]`; a decoder of one channel gives greys.
+/// The mean color of a part of `[1, 3, h, w]`; a decoder of one channel gives greys.
 fn mean_colour(pixels: ArrayViewD<'_, f32>, ys: Range<usize>, xs: Range<usize>) -> Result<[f32; 3]> {
     let fits = matches!(pixels.shape(), &[1, 1 | 3, height, width] if ys.end <= height && xs.end <= width);
     if !fits {
-        let problem = format!("the decoder makes pictures of shape {:?}", pixels.shape());
+        let problem = format!("the decoder makes images of shape {:?}", pixels.shape());
         return Err(Error::input("preview", problem, "leave --preview out"));
     }
     let part = pixels.slice_axis(Axis(2), Slice::from(ys)).slice_axis_move(Axis(3), Slice::from(xs));
-    let mean = |colour: usize| part.index_axis(Axis(1), colour % part.shape()[1]).mean().unwrap_or_default();
+    let mean = |color: usize| part.index_axis(Axis(1), color % part.shape()[1]).mean().unwrap_or_default();
     Ok([mean(0), mean(1), mean(2)])
 }
 
 /// The map that minimises the squared distance to `seen`, by the normal equations; the last unknown is the bias.
-fn least_squares(told: &[Vec<f32>], seen: &[[f32; 3]]) -> Result<LinearColours> {
+fn least_squares(told: &[Vec<f32>], seen: &[[f32; 3]]) -> Result<LinearColors> {
     let unknowns = told.first().map_or(0, Vec::len) + 1;
     let mut equations = Array2::<f64>::zeros((unknowns, unknowns + 3));
-    for (latent, colour) in told.iter().zip(seen) {
+    for (latent, color) in told.iter().zip(seen) {
         let row: Vec<f64> = latent.iter().map(|&v| f64::from(v)).chain([1.0]).collect();
         for (i, a) in row.iter().enumerate() {
-            let right = colour.iter().map(|&v| f64::from(v));
+            let right = color.iter().map(|&v| f64::from(v));
             for (j, b) in row.iter().copied().chain(right).enumerate() {
                 equations[[i, j]] += a * b;
             }
@@ -141,12 +141,12 @@ fn least_squares(told: &[Vec<f32>], seen: &[[f32; 3]]) -> Result<LinearColours> 
             }
         }
     }
-    let colour = |i: usize| std::array::from_fn(|c| equations[[i, unknowns + c]] as f32);
-    let colours = LinearColours { factors: (0..unknowns - 1).map(colour).collect(), bias: colour(unknowns - 1) };
-    if colours.factors.iter().chain([&colours.bias]).flatten().any(|v| !v.is_finite()) {
+    let color = |i: usize| std::array::from_fn(|c| equations[[i, unknowns + c]] as f32);
+    let colors = LinearColors { factors: (0..unknowns - 1).map(color).collect(), bias: color(unknowns - 1) };
+    if colors.factors.iter().chain([&colors.bias]).flatten().any(|v| !v.is_finite()) {
         return Err(Error::input("preview", "no linear map fits the decoder", "leave --preview out"));
     }
-    Ok(colours)
+    Ok(colors)
 }
 
 #[cfg(test)]
@@ -157,7 +157,7 @@ mod tests {
     fn an_affine_map_is_found_again() {
         let told: Vec<Vec<f32>> =
             (0..9_i16).map(|i| vec![f32::from(i), f32::from(i * i % 7), f32::from(i % 3)]).collect();
-        let colours = LinearColours {
+        let colors = LinearColors {
             factors: vec![[0.5, -0.25, 0.125], [0.0, 1.0, -2.0], [3.0, 0.25, 0.0]],
             bias: [0.1, -0.2, 0.3],
         };
@@ -165,20 +165,20 @@ mod tests {
             .iter()
             .map(|row| {
                 let latents = ArrayD::from_shape_fn(IxDyn(&[1, 3, 1, 1]), |at| row[at[1]]);
-                let colour = colours.colours(latents.view()).unwrap();
-                std::array::from_fn(|c| colour[[0, c, 0, 0]])
+                let color = colors.colors(latents.view()).unwrap();
+                std::array::from_fn(|c| color[[0, c, 0, 0]])
             })
             .collect();
         let found = least_squares(&told, &seen).unwrap();
-        let all = |map: &LinearColours| map.factors.iter().chain([&map.bias]).flatten().copied().collect::<Vec<_>>();
-        assert!(all(&found).iter().zip(all(&colours)).all(|(a, b)| (a - b).abs() < 1e-4), "{found:?}");
-        assert!(least_squares(&told[..2], &seen[..2]).is_err(), "two colours do not tell four unknowns");
+        let all = |map: &LinearColors| map.factors.iter().chain([&map.bias]).flatten().copied().collect::<Vec<_>>();
+        assert!(all(&found).iter().zip(all(&colors)).all(|(a, b)| (a - b).abs() < 1e-4), "{found:?}");
+        assert!(least_squares(&told[..2], &seen[..2]).is_err(), "two colors do not tell four unknowns");
     }
 
     #[test]
     fn published_maps_are_told_by_their_first_stage() {
         let of = |channels, factor, shift, side| {
-            LinearColours::published(channels, Scaling { factor, shift }, side).map(|map| map.bias)
+            LinearColors::published(channels, Scaling { factor, shift }, side).map(|map| map.bias)
         };
         assert_eq!(of(4, 0.18215, 0.0, 8), Some([0.0; 3]));
         assert_eq!(of(4, 0.13025, 0.0, 8), Some([0.1084, -0.0175, -0.0011]));
@@ -190,9 +190,9 @@ mod tests {
 
     #[test]
     fn latents_of_other_channels_are_refused() {
-        let map = LinearColours { factors: vec![[1.0; 3]; 4], bias: [0.0; 3] };
+        let map = LinearColors { factors: vec![[1.0; 3]; 4], bias: [0.0; 3] };
         for shape in [&[1, 3, 2, 2][..], &[2, 4, 2, 2], &[4, 2, 2]] {
-            assert!(map.colours(ArrayD::zeros(shape).view()).is_err());
+            assert!(map.colors(ArrayD::zeros(shape).view()).is_err());
         }
     }
 }

@@ -1,6 +1,6 @@
-//! First stages: latents to pixels and back.
+//! VAEs: latents to pixels and back.
 //!
-//! A first stage (arXiv 2112.10752, section 3.1) compresses a picture by a factor f a side. The diffusion works on its
+//! A VAE (arXiv 2112.10752, section 3.1) compresses an image by a factor f a side. The diffusion works on its
 //! latents scaled to about unit variance: `z = (latent − shift) · scale`.
 
 mod decoder;
@@ -11,10 +11,10 @@ mod single;
 
 pub use decoder::Decoder;
 pub use encoder::{Encoder, Posterior};
-pub use linear::LinearColours;
+pub use linear::LinearColors;
 pub use preview::Preview;
 
-/// The affine map between a first stage's latents and those of the diffusion.
+/// The affine map between a VAE's latents and those of the diffusion.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Scaling {
     /// `scaling_factor`: what latents are multiplied by after encoding and divided by before decoding.
@@ -24,12 +24,12 @@ pub struct Scaling {
 }
 
 impl Scaling {
-    /// From the diffusion's latents to the first stage's.
+    /// From the diffusion's latents to the VAE's.
     pub fn undo(&self, z: f32) -> f32 {
         z / self.factor as f32 + self.shift as f32
     }
 
-    /// From the first stage's latents to the diffusion's.
+    /// From the VAE's latents to the diffusion's.
     pub fn apply(&self, latent: f32) -> f32 {
         (latent - self.shift as f32) * self.factor as f32
     }

@@ -1,4 +1,4 @@
-//! One picture through a graph of a first stage.
+//! One image through a graph of a VAE.
 
 use ndarray::{ArrayD, ArrayViewD, Axis, Slice, concatenate};
 
@@ -12,26 +12,24 @@ pub(super) struct Ports<'a> {
     pub input: &'a TensorInfo,
     pub output: &'a TensorInfo,
     pub switches: &'a [Switch],
-    /// The batch that the graph is fixed at; one above 1 is filled with the same picture.
+    /// The batch that the graph is fixed at; one above 1 is filled with the same image.
     pub batch: Option<usize>,
 }
 
-/// Runs `session` on one picture `[1, c, h, w]`; `what` names the result for the error of a non-finite one.
+/// Runs `session` on one image `[1, c, h, w]`; `what` names the result for the error of a non-finite one.
 pub(super) fn run(
     session: &mut Session,
     ports: &Ports<'_>,
-    picture: ArrayViewD<'_, f32>,
+    image: ArrayViewD<'_, f32>,
     what: &str,
     cancel: &Cancel,
 ) -> Result<ArrayD<f32>> {
     let rows = ports.batch.unwrap_or(1).max(1);
     let repeated = match rows {
         1 => None,
-        _ => {
-            Some(concatenate(Axis(0), &vec![picture.view(); rows]).map_err(|e| Error::input(what, e.to_string(), ""))?)
-        }
+        _ => Some(concatenate(Axis(0), &vec![image.view(); rows]).map_err(|e| Error::input(what, e.to_string(), ""))?),
     };
-    let batch = repeated.as_ref().map_or(picture, |r| r.view());
+    let batch = repeated.as_ref().map_or(image, |r| r.view());
     let switches: Vec<_> = ports.switches.iter().map(|s| (s.input.name.as_str(), switch(&s.input, s.value))).collect();
     let mut inputs = vec![(ports.input.name.as_str(), TensorView::F32(batch))];
     inputs.extend(switches.iter().map(|(name, value)| (*name, TensorView::Bool(value.view()))));
@@ -41,7 +39,7 @@ pub(super) fn run(
         return Err(Error::model(
             session.path(),
             format!("output {} should have {rows} rows and is {:?}", ports.output.name, result.shape()),
-            "export the first stage with scripts/export.py",
+            "export the VAE with scripts/export.py",
         ));
     }
     result.slice_axis_inplace(Axis(0), Slice::from(..1));

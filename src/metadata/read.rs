@@ -11,13 +11,13 @@ use crate::guard::contain;
 /// The most bytes that a compressed record is unpacked to.
 const LONGEST_RECORD: usize = 16 << 20;
 
-/// Reads the record of a picture that `ldm-ort` made.
+/// Reads the record of an image that `ldm-ort` made.
 ///
 /// # Errors
 /// [`Error::Input`] where the file is no PNG, holds no record, or one of a later version; [`Error::Io`] where it
 /// cannot be read.
 pub fn read_png(path: &Path) -> Result<Record> {
-    let help = "name a picture that ldm-ort made";
+    let help = "name an image that ldm-ort made";
     contain(|| read_text_chunk(path))
         .unwrap_or_else(|panic| Err(Error::input(path.display().to_string(), panic.to_string(), help)))
 }
@@ -25,12 +25,12 @@ pub fn read_png(path: &Path) -> Result<Record> {
 fn read_text_chunk(path: &Path) -> Result<Record> {
     let named = || path.display().to_string();
     let file = files::open(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Error::input(named(), "no such file", "name a picture that ldm-ort made"),
+        std::io::ErrorKind::NotFound => Error::input(named(), "no such file", "name an image that ldm-ort made"),
         _ => Error::io(path, "reading", e),
     })?;
     let mut reader = png::Decoder::new(BufReader::new(file))
         .read_info()
-        .map_err(|e| Error::input(named(), format!("is no PNG file: {e}"), "name a picture that ldm-ort made"))?;
+        .map_err(|e| Error::input(named(), format!("is no PNG file: {e}"), "name an image that ldm-ort made"))?;
     let mut found = text_of(reader.info());
     if found.is_none() {
         // Text may also stand behind the pixels; a file cut short there has simply no record.
@@ -41,7 +41,7 @@ fn read_text_chunk(path: &Path) -> Result<Record> {
         return Err(Error::input(
             named(),
             format!("holds no record of how it was made (a text chunk {RECORD_KEYWORD})"),
-            "name a picture that ldm-ort made; editing programs often drop the record",
+            "name an image that ldm-ort made; editing programs often drop the record",
         ));
     };
     let schema = serde_json::from_str::<serde_json::Value>(&json)
@@ -55,7 +55,7 @@ fn read_text_chunk(path: &Path) -> Result<Record> {
         ));
     }
     serde_json::from_str(&json).map_err(|e| {
-        Error::input(named(), format!("its record cannot be read: {e}"), "name a picture as ldm-ort wrote it")
+        Error::input(named(), format!("its record cannot be read: {e}"), "name an image as ldm-ort wrote it")
     })
 }
 

@@ -1,6 +1,6 @@
 //! Requests that a pipeline opened for another task cannot run.
 
-use super::{ConditionPart, ModelPlan, Request};
+use super::{ConditionPart, ModelPlan, RunPlan};
 use crate::bundle::ComponentKind;
 use crate::error::{Error, Result};
 use crate::spec::{Class, PromptReading};
@@ -32,7 +32,7 @@ impl ModelPlan {
     ///
     /// # Errors
     /// [`Error::Input`] naming both tasks and what differs.
-    pub fn check_request(&self, request: &Request) -> Result<()> {
+    pub fn check_request(&self, request: &RunPlan) -> Result<()> {
         let task = request.task.as_ref();
         let (wanted, planned) = (PlannedTask::new(task), &self.task);
         let lacks = |component: &str| Some(format!("needs the {component}, which this pipeline did not load"));
@@ -62,8 +62,8 @@ impl ModelPlan {
 
     /// The problem of a task that concatenates other channels, or follows another number of images, than the plan's own.
     fn other_channels(&self, task: &dyn Task) -> Option<String> {
-        let follows = task.follows_picture();
-        if self.model.pictures > 1 {
+        let follows = task.follows_image();
+        if self.model.packed_images > 1 {
             return (!follows).then(|| "has no image for the denoiser to follow".to_owned());
         }
         let told: usize = self.conditions.iter().map(ConditionPart::channels).sum();

@@ -5,7 +5,7 @@ use crate::bundle::{Bundle, Component, ComponentKind, ConditionerContract, open_
 use crate::conditioner::layout;
 use crate::error::{Error, Result};
 use crate::image::InputLimit;
-use crate::spec::{Condition, Graph, Source, ToldAs};
+use crate::spec::{ConditionSpec, Graph, Source, ToldAs};
 use crate::task::{check_labels, things};
 use crate::tensor::Dim;
 use crate::{files, image, npy};
@@ -14,7 +14,7 @@ use crate::{files, image, npy};
 #[derive(Debug, Clone)]
 pub struct ConditionPart {
     /// Where it comes from and how the denoiser is told.
-    pub condition: Condition,
+    pub condition: ConditionSpec,
     /// The graph, where there is one.
     pub part: Option<Part<ConditionerContract>>,
     /// The number of classes or labels that the graph knows, where anything says so.
@@ -23,11 +23,11 @@ pub struct ConditionPart {
 
 impl ConditionPart {
     /// Resolves the conditions of a pipeline.
-    pub(super) fn all(conditions: &[Condition], bundle: &Bundle, limit: InputLimit) -> Result<Vec<Self>> {
+    pub(super) fn all(conditions: &[ConditionSpec], bundle: &Bundle, limit: InputLimit) -> Result<Vec<Self>> {
         conditions.iter().enumerate().map(|(at, condition)| Self::new(at, condition, bundle, limit)).collect()
     }
 
-    fn new(at: usize, condition: &Condition, bundle: &Bundle, limit: InputLimit) -> Result<Self> {
+    fn new(at: usize, condition: &ConditionSpec, bundle: &Bundle, limit: InputLimit) -> Result<Self> {
         match &condition.source {
             Source::DepthMap(path) => drop(image::dimensions(path, limit)?),
             Source::Vectors(path) => drop(npy::read_f32(path)?),
@@ -91,8 +91,8 @@ impl ConditionPart {
     }
 }
 
-/// The width and height of the first label map, which the picture then has.
-pub(super) fn natural_size(conditions: &[Condition], limit: InputLimit) -> Result<Option<(usize, usize)>> {
+/// The width and height of the first label map, which the image then has.
+pub(super) fn natural_size(conditions: &[ConditionSpec], limit: InputLimit) -> Result<Option<(usize, usize)>> {
     let path = conditions.iter().find_map(|condition| match &condition.source {
         Source::LabelMap(path) => Some(path),
         _ => None,

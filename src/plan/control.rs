@@ -5,18 +5,18 @@ use std::path::PathBuf;
 
 use super::model::{Part, between_whole_times, part};
 use crate::bundle::{Bundle, Component, ComponentKind, ControlNetContract, DenoiserContract, open_controlnet};
-use crate::denoise::{ControlWeight, Share};
+use crate::denoise::{ControlWeight, RunInterval};
 use crate::error::{Error, Result};
 use crate::image;
 use crate::spec::{self, Spec};
 use crate::tensor::{Dim, TensorInfo};
 
-/// A control network and the picture it follows.
+/// A control network and the image it follows.
 #[derive(Debug, Clone)]
 pub struct ControlPart {
     /// The graph.
     pub part: Part<ControlNetContract>,
-    /// The picture.
+    /// The image.
     pub image: PathBuf,
     /// How it takes part.
     pub weight: ControlWeight,
@@ -63,7 +63,7 @@ impl ControlPart {
 
     fn new(
         at: usize,
-        control: &spec::Control,
+        control: &spec::ControlSpec,
         roles: &BTreeMap<String, String>,
         bundle: &Bundle,
         denoiser: &Component,
@@ -121,7 +121,7 @@ impl ControlPart {
             image: control.image.clone(),
             weight: ControlWeight {
                 scale: control.scale.unwrap_or(1.0),
-                share: Share { start: control.start, end: control.end },
+                share: RunInterval { start: control.start, end: control.end },
                 guess: control.guess,
             },
         })

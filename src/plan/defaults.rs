@@ -36,10 +36,12 @@ impl Filling {
         }
         let begins_late = spec.run.denoising_start.is_some();
         match &mut spec.task {
-            spec::Task::ImageToImage(own) if !begins_late => {
+            spec::TaskSpec::ImageToImage(own) if !begins_late => {
                 filling.number(&mut own.strength, values.strength, || table(task, "strength"));
             }
-            spec::Task::Inpaint(own) => filling.number(&mut own.strength, values.strength, || table(task, "strength")),
+            spec::TaskSpec::Inpaint(own) => {
+                filling.number(&mut own.strength, values.strength, || table(task, "strength"))
+            }
             _ => {}
         }
         for (at, control) in spec.controls.iter_mut().enumerate() {
@@ -66,13 +68,13 @@ impl Filling {
         if run.steps.is_none() && run.timesteps.is_none() && run.sigmas.is_none() {
             self.add("run.steps", self.call.values.steps);
         }
-        if let spec::Task::Instruct(own) = &spec.task
+        if let spec::TaskSpec::Instruct(own) = &spec.task
             && let (None, Some(scale)) = (own.image_guidance_scale, self.call.values.image_guidance_scale)
             && model.model.denoiser.positions.is_none()
         {
             self.add(table(task, "image_guidance_scale"), format!("{scale:?}"));
         }
-        if let (spec::Task::SuperResolution(own), Some(_)) = (&spec.task, &model.model.low_res)
+        if let (spec::TaskSpec::SuperResolution(own), Some(_)) = (&spec.task, &model.model.low_res)
             && let (None, Some(level)) = (own.noise_level, self.call.values.noise_level)
         {
             self.add(table(task, "noise_level"), level);

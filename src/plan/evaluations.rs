@@ -1,7 +1,7 @@
-//! How often the denoiser is evaluated, and on how many pictures at once.
+//! How often the denoiser is evaluated, and on how many images at once.
 
 use super::model::ModelPlan;
-use crate::denoise::Share;
+use crate::denoise::RunInterval;
 use crate::error::{Error, Result};
 use crate::spec::{LongPrompts, Spec};
 
@@ -9,10 +9,10 @@ use crate::spec::{LongPrompts, Spec};
 ///
 /// # Errors
 /// [`Error::Input`] where guidance cannot be switched off for a part of the run, since the model itself makes it.
-pub(super) fn guidance_interval(spec: &Spec, model: &ModelPlan) -> Result<Option<Share>> {
-    let interval = spec.task.guidance_interval().map(|[start, end]| Share { start, end });
+pub(super) fn guidance_interval(spec: &Spec, model: &ModelPlan) -> Result<Option<RunInterval>> {
+    let interval = spec.task.guidance_interval().map(|[start, end]| RunInterval { start, end });
     let guided_from_outside = spec.task.prompting().is_some_and(|prompting| prompting.true_cfg_scale > 1.0);
-    if interval.is_some() && model.model.denoiser.has_learnt_guidance() && !guided_from_outside {
+    if interval.is_some() && model.model.denoiser.is_guidance_distilled() && !guided_from_outside {
         return Err(Error::input(
             format!("task.{}.guidance_interval", spec.task.name()),
             "this model learnt the effect of guidance, and has no unconditional branch to leave out",
@@ -22,13 +22,13 @@ pub(super) fn guidance_interval(spec: &Spec, model: &ModelPlan) -> Result<Option
     Ok(interval)
 }
 
-/// How many pictures a GPU makes at once. Prompts that are read in chunks may differ in length, and then pictures of one
+/// How many images a GPU makes at once. Prompts that are read in chunks may differ in length, and then images of one
 /// prompt only go together.
-pub(super) fn largest_batch(spec: &Spec, pictures: usize) -> usize {
+pub(super) fn largest_batch(spec: &Spec, images: usize) -> usize {
     const MOST: usize = 4;
     let in_chunks = spec.task.prompting().is_some_and(|p| p.reading.long_prompts == LongPrompts::Chunk);
-    // A cache that decides by the picture sees one at a time.
-    let by_picture = spec.cache.as_ref().is_some_and(|cache| cache.entry().decides_by_picture);
-    let fits = |batch: &usize| !by_picture && (!in_chunks || spec.run.images.is_multiple_of(*batch));
-    (1..=pictures.min(MOST)).rev().find(fits).unwrap_or(1)
+    // A cache that decides by the image sees one at a time.
+    let by_image = spec.cache.as_ref().is_some_and(|cache| cache.entry().decides_by_image);
+    let fits = |batch: &usize| !by_image && (!in_chunks || spec.run.images.is_multiple_of(*batch));
+    (1..=images.min(MOST)).rev().find(fits).unwrap_or(1)
 }

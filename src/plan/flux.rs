@@ -8,7 +8,7 @@ use crate::task::Task;
 /// model with packed samples can be told the time as Flux tells it.
 pub(super) fn check(task: &dyn Task, component: &Component, contract: &DenoiserContract) -> Result<()> {
     let scale = task.prompting().map_or(1.0, |prompting| prompting.true_cfg_scale);
-    if scale > 1.0 && !contract.has_learnt_guidance() {
+    if scale > 1.0 && !contract.is_guidance_distilled() {
         return Err(Error::input(
             format!("task.{}.true_cfg_scale", task.name()),
             format!("{scale} is given, and this model is guided by guidance_scale"),
@@ -18,7 +18,7 @@ pub(super) fn check(task: &dyn Task, component: &Component, contract: &DenoiserC
     if let Some(scale) = task.image_guidance_scale().filter(|_| contract.positions.is_some()) {
         return Err(Error::input(
             format!("task.{}.image_guidance_scale", task.name()),
-            format!("{scale} is given, and this model follows its picture without guidance"),
+            format!("{scale} is given, and this model follows its image without guidance"),
             "leave the key out; it belongs to InstructPix2Pix",
         ));
     }
@@ -33,19 +33,19 @@ pub(super) fn check(task: &dyn Task, component: &Component, contract: &DenoiserC
     Ok(())
 }
 
-/// How many pictures a packed sample is tokens of: where the task follows one, and the denoiser has no channels for it, that
+/// How many images a packed sample is tokens of: where the task follows one, and the denoiser has no channels for it, that
 /// one too.
-pub(super) fn pictures(task: &dyn Task, bundle: &Bundle, contract: &DenoiserContract) -> usize {
+pub(super) fn packed_images(task: &dyn Task, bundle: &Bundle, contract: &DenoiserContract) -> usize {
     let channels = bundle.facts.latent_channels.value;
     let is_beside = contract.positions.is_some() && contract.in_channels.is_none_or(|taken| taken == channels);
-    if is_beside && task.follows_picture() { 2 } else { 1 }
+    if is_beside && task.follows_image() { 2 } else { 1 }
 }
 
 /// A warning if a model receives an image to follow and was not trained to.
 pub(super) fn remark(task: &dyn Task, bundle: &Bundle, contract: &DenoiserContract) -> Option<String> {
     let family = bundle.named_family().filter(|family| !family.row().follows_packed_image)?;
     let source = bundle.facts.family.as_ref().map_or("", |fact| &fact.source);
-    (contract.positions.is_some() && task.follows_picture()).then(|| {
+    (contract.positions.is_some() && task.follows_image()).then(|| {
         format!(
             "the model is of the family {} ({source}); of Flux's models only Kontext is trained to follow an image; the results \
              of others are arbitrary",
@@ -54,12 +54,12 @@ pub(super) fn remark(task: &dyn Task, bundle: &Bundle, contract: &DenoiserContra
     })
 }
 
-/// Requires that a graph fixed to a number of tokens is given so many by a picture of this size, and one that it follows.
+/// Requires that a graph fixed to a number of tokens is given so many by an image of this size, and one that it follows.
 pub(super) fn check_size(task: &dyn Task, bundle: &Bundle, (width, height): (usize, usize)) -> Result<()> {
     let Ok(component) = bundle.denoiser() else { return Ok(()) };
     let contract = DenoiserContract::resolve(component).ok();
-    let pictures = contract.as_ref().map_or(1, |contract| pictures(task, bundle, contract));
-    let tokens = bundle.facts.patches(width, height) * pictures;
+    let images = contract.as_ref().map_or(1, |contract| packed_images(task, bundle, contract));
+    let tokens = bundle.facts.patches(width, height) * images;
     match contract.and_then(|contract| contract.sequence_length).filter(|&fixed| fixed != tokens) {
         None => Ok(()),
         Some(fixed) => Err(Error::input(

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ndarray::ArrayD;
 
-use super::{ModelPlan, Plan, Request, Wrong};
+use super::{ModelPlan, Plan, RunPlan, Wrong};
 use crate::error::{Error, Result};
 use crate::image;
 use crate::npy;
@@ -27,9 +27,9 @@ impl Plan {
     }
 }
 
-fn check(model: &ModelPlan, request: &Request) -> Result<()> {
+fn check(model: &ModelPlan, request: &RunPlan) -> Result<()> {
     let run = InputRequirements {
-        images: request.pictures(),
+        images: request.total_images(),
         sample: model.sample_shape(request.width, request.height),
         size: (request.width, request.height),
         limit: request.input_limit,
@@ -46,14 +46,14 @@ fn check(model: &ModelPlan, request: &Request) -> Result<()> {
 }
 
 /// Reads the noise of `run.latents`, one sample for each image.
-pub(super) fn read_latents(path: &Path, pictures: usize, [c, h, w]: [usize; 3]) -> Result<ArrayD<f32>> {
+pub(super) fn read_latents(path: &Path, images: usize, [c, h, w]: [usize; 3]) -> Result<ArrayD<f32>> {
     let latents = npy::read_f32(path)?;
-    let wanted = [pictures, c, h, w];
+    let wanted = [images, c, h, w];
     if latents.shape() != wanted {
         return Err(Error::input(
             path.display().to_string(),
             format!("holds an array of shape {:?}, and this run starts from {wanted:?}", latents.shape()),
-            "run.latents is unit normal noise, [pictures, channels, height/f, width/f]",
+            "run.latents is unit normal noise, [images, channels, height/f, width/f]",
         ));
     }
     let not_finite = latents.iter().filter(|value| !value.is_finite()).count();

@@ -2,7 +2,7 @@
 //!
 //! [`Plan::new`] joins a [`Spec`] with the [`Bundle`] it names. What comes out holds no option that means "not checked
 //! yet": sizes are known and fit the graphs, the scheduler builds, the contract of every graph the task needs is
-//! resolved. `ldm-ort check` stops here; [`Pipeline::load`](crate::pipeline::Pipeline::load) goes on.
+//! resolved. `ldm-ort check` stops here; [`ModelExecution::load`](crate::execution::ModelExecution::load) goes on.
 
 mod classes;
 mod compatibility;
@@ -13,9 +13,9 @@ mod evaluations;
 mod flux;
 mod free_memory;
 mod inputs;
+mod memory_budget;
 mod model;
 mod opening;
-mod outer;
 mod output_sizes;
 mod preview;
 mod requirements;
@@ -23,12 +23,12 @@ mod runtime;
 mod scheduler;
 mod scheduler_config;
 mod settings;
+mod shallow;
 mod shapes;
 mod size;
 mod sizes;
 mod stages;
 mod text;
-mod thrift;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ use std::sync::Arc;
 use ndarray::ArrayD;
 
 use crate::bundle::Bundle;
-use crate::denoise::{Cache, Share};
+use crate::denoise::{RunInterval, StepCache};
 use crate::error::{Error, Result, count_of};
 use crate::image::InputLimit;
 use crate::rng::Stream;
@@ -56,23 +56,23 @@ pub use conditions::ConditionPart;
 pub use control::ControlPart;
 pub use defaults::DefaultValue;
 pub use free_memory::MemoryNeed;
+pub use memory_budget::MemoryBudget;
 pub use model::{ModelPlan, Part};
 pub use opening::Opening;
 pub(crate) use opening::{fastest, name};
-pub use outer::OuterPlan;
 pub use preview::{PreviewPlan, PreviewSource};
 pub use scheduler::SchedulerChoice;
 pub use scheduler_config::AppliedCorrection;
 pub(crate) use settings::Planned;
 pub use settings::RunSettings;
+pub use shallow::ShallowPlan;
 pub use sizes::Sizes;
 pub use stages::StagePlan;
 pub use text::{TextPart, TextPlan};
-pub use thrift::Thrift;
 
 /// What is to be made with an open pipeline.
 #[derive(Debug)]
-pub struct Request {
+pub struct RunPlan {
     /// The task.
     pub task: Box<dyn Task>,
     /// The scheduler.
@@ -80,24 +80,24 @@ pub struct Request {
     /// The number of steps.
     pub steps: usize,
     /// The part of the run in which guidance is at work, where it is not all of it.
-    pub guidance_interval: Option<Share>,
+    pub guidance_interval: Option<RunInterval>,
     /// How the denoiser is asked at fewer steps, where it is.
-    pub cache: Option<Cache>,
+    pub cache: Option<StepCache>,
     /// The schedule itself, where it is given outright.
     pub custom: Option<Custom>,
     /// The strength, where the schedule is planned for it and run from its first step on.
     pub planned_strength: Option<f64>,
-    /// The shift of the schedule that goes with the picture's size, where the scheduler asks for one.
+    /// The shift of the schedule that goes with the image's size, where the scheduler asks for one.
     pub mu: Option<f64>,
     /// The share of the schedule that another run has done already.
     pub denoising_start: Option<f64>,
     /// The share of the schedule after which the run stops.
     pub denoising_end: Option<f64>,
-    /// The seed of the first picture; picture i has `seed + i`.
+    /// The seed of the first image; image i has `seed + i`.
     pub seed: u64,
-    /// The stream that each picture draws its noise from.
+    /// The stream that each image draws its noise from.
     pub noise: Stream,
-    /// Pictures a prompt.
+    /// Images a prompt.
     pub images: usize,
     /// Width in pixels.
     pub width: usize,
@@ -109,48 +109,48 @@ pub struct Request {
     pub input_limit: InputLimit,
     /// The tiles in which denoiser and decoder work, where they do.
     pub tiles: Option<Tiles>,
-    /// Pictures denoised at once.
+    /// Images denoised at once.
     pub batch: usize,
-    /// Where set, the only picture of these that is made.
+    /// Where set, the only image of these that is made.
     pub only: Option<usize>,
     /// These settings as they were planned.
     pub(crate) planned: Option<Arc<Planned>>,
 }
 
-impl Request {
-    /// The pictures that are made, by their indices: all of them, or the one that is asked for.
+impl RunPlan {
+    /// The images that are made, by their indices: all of them, or the one that is asked for.
     ///
     /// # Errors
     /// [`Error::Input`] where that one is not there.
     pub fn indices(&self) -> Result<Range<usize>> {
-        let total = self.pictures();
+        let total = self.total_images();
         match self.only {
             None => Ok(0..total),
             Some(index) if index < total => Ok(index..index + 1),
             Some(index) => Err(Error::input(
                 "index",
-                format!("{index} is asked for, and the run makes {}", count_of(total, "picture")),
+                format!("{index} is asked for, and the run makes {}", count_of(total, "image")),
                 "the record that names it does not fit this pipeline",
             )),
         }
     }
 
-    /// What the scheduler of a batch of `images` pictures is built for.
-    pub fn schedule(&self, images: usize) -> crate::scheduler::Request {
+    /// What the scheduler of a batch of `images` images is built for.
+    pub fn schedule(&self, images: usize) -> crate::scheduler::ScheduleRequest {
         scheduler::request(self.steps, self.custom.clone(), self.planned_strength, self.mu, images)
     }
 
-    /// Pictures in all.
-    pub fn pictures(&self) -> usize {
+    /// Images in all.
+    pub fn total_images(&self) -> usize {
         self.task.labels().len() * self.images
     }
 
-    /// The seed of picture `index`.
+    /// The seed of image `index`.
     pub fn seed_of(&self, index: usize) -> u64 {
         self.seed.wrapping_add(index as u64)
     }
 
-    /// What the pictures of prompt `prompt` are steered away from.
+    /// What the images of prompt `prompt` are steered away from.
     pub fn negative_prompt(&self, prompt: usize) -> &str {
         self.task.prompting().and_then(|p| p.negative_prompts.get(prompt)).map_or("", String::as_str)
     }
@@ -161,10 +161,10 @@ impl Request {
 pub struct Plan {
     /// The pipeline as written, with the seed and the sizes that were chosen where it left them open.
     pub spec: Spec,
-    /// What is opened. Where a stage goes on with the latents and nobody keeps the picture, there is no decoder.
+    /// What is opened. Where a stage goes on with the latents and nobody keeps the image, there is no decoder.
     pub model: ModelPlan,
     /// What is made.
-    pub request: Request,
+    pub request: RunPlan,
     /// The `[[stage]]` tables: what goes on with what is made.
     pub stages: Vec<StagePlan>,
 }
@@ -173,7 +173,7 @@ pub struct Plan {
 struct Settled {
     spec: Spec,
     model: ModelPlan,
-    request: Request,
+    request: RunPlan,
     space: LatentSpace,
     /// How it is handed what the stage before made, where there is one.
     hand: Option<Hand>,
@@ -228,20 +228,20 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
         let of_loras: Vec<String> = of_loras.flatten().collect();
         model.remarks.extend(of_loras);
     }
-    if spec.device.batching == Batching::Split && model.as_ref().is_some_and(|model| !model.denoises_on_processor()) {
+    if spec.device.batching == Batching::Split && model.as_ref().is_some_and(|model| !model.denoises_on_cpu()) {
         wrong.0.push(Error::input(
             "device.batching",
-            "\"split\" makes several runs at the same time, and only the processor stands that",
+            "\"split\" makes several runs at the same time, and only the CPU stands that",
             "choose \"auto\", or provider = \"cpu\"",
         ));
     }
-    let pictures = task.labels().len() * spec.run.images;
-    let seed = wrong.unless(seed(&spec, pictures));
+    let total_images = task.labels().len() * spec.run.images;
+    let seed = wrong.unless(seed(&spec, total_images));
     wrong.unless(tiles(&spec, &bundle));
     let guidance_interval = model.as_ref().and_then(|model| wrong.unless(evaluations::guidance_interval(&spec, model)));
     let latents = match (&spec.run.latents, &model, size) {
         (Some(path), Some(model), Some((width, height))) => {
-            wrong.unless(read_latents(path, pictures, model.sample_shape(width, height)))
+            wrong.unless(read_latents(path, total_images, model.sample_shape(width, height)))
         }
         _ => None,
     };
@@ -266,8 +266,8 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
         // What follows from the stage before it goes on to do so when a flag changes that one.
         spec.run.seed = own_seed;
     }
-    let on_cpu = model.denoises_on_processor();
-    let mut request = Request {
+    let on_cpu = model.denoises_on_cpu();
+    let mut request = RunPlan {
         task,
         scheduler,
         steps,
@@ -286,8 +286,8 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
         latents,
         tiles: spec.run.tiles,
         input_limit: spec.run.input_limit(),
-        // A processor is kept busy by one picture; a GPU is not. A picture that is handed on has a batch to itself.
-        batch: if on_cpu || hand == Some(Hand::Image) { 1 } else { evaluations::largest_batch(&spec, pictures) },
+        // A processor is kept busy by one image; a GPU is not. An image that is handed on has a batch to itself.
+        batch: if on_cpu || hand == Some(Hand::Image) { 1 } else { evaluations::largest_batch(&spec, total_images) },
         only: None,
         planned: None,
     };
@@ -323,16 +323,16 @@ impl Wrong {
     }
 }
 
-/// The seed of the first picture: the user's, or one nobody chose.
-fn seed(spec: &Spec, pictures: usize) -> Result<u64> {
-    let seed = spec.run.seed.unwrap_or_else(any_seed);
+/// The seed of the first image: the user's, or one nobody chose.
+fn seed(spec: &Spec, total_images: usize) -> Result<u64> {
+    let seed = spec.run.seed.unwrap_or_else(random_seed);
     let largest = spec.run.noise.last_seed().min(i64::MAX as u64);
-    match seed.checked_add(pictures.saturating_sub(1) as u64) {
+    match seed.checked_add(total_images.saturating_sub(1) as u64) {
         Some(last) if last <= largest => Ok(seed),
         _ => Err(Error::input(
             "run.seed",
             format!(
-                "the last of {pictures} pictures from seed {seed} on goes beyond {largest}, the largest of {} noise",
+                "the last of {total_images} images from seed {seed} on goes beyond {largest}, the largest of {} noise",
                 spec.run.noise.name()
             ),
             "choose a smaller seed",
@@ -341,8 +341,8 @@ fn seed(spec: &Spec, pictures: usize) -> Result<u64> {
 }
 
 /// A seed nobody chose: 31 bits from the hasher that the standard library seeds at random, so that a seed that every
-/// stream takes comes after it for each of its pictures.
-fn any_seed() -> u64 {
+/// stream takes comes after it for each of its images.
+fn random_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     std::collections::hash_map::RandomState::new().build_hasher().finish() & 0x7fff_ffff
 }

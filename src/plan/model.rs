@@ -8,23 +8,23 @@ use super::conditions::ConditionPart;
 use super::control::ControlPart;
 use super::defaults::DefaultValue;
 use super::flux;
-use super::outer::OuterPlan;
+use super::memory_budget::MemoryBudget;
 use super::preview::{self, PreviewPlan};
 use super::requirements::TaskRequirements;
+use super::shallow::ShallowPlan;
 use super::sizes::Sizes;
 use super::text::TextPlan;
-use super::thrift::Thrift;
 use crate::bundle::{
     Bundle, Component, ComponentKind, ConditionerContract, DenoiserContract, GraphFile, VaeDecoderContract,
     VaeEncoderContract,
 };
 use crate::error::Result;
 use crate::family::Defaults;
+use crate::graph_cache::{GraphCache, Rows};
 use crate::latent::Scaling;
 use crate::lora::Lora;
-use crate::prepared::{Cache, Rows};
-use crate::spec::{self, Device, Spec};
-use crate::task::{Model, Rounding, Task, unheeded_negative_prompt};
+use crate::spec::{self, DeviceSpec, Spec};
+use crate::task::{Rounding, Task, TaskModel, unused_negative_prompt};
 use crate::tensor::{ByteEdit, DType, TensorInfo};
 
 /// A graph that will be opened, and what its inputs and outputs are for.
@@ -48,24 +48,24 @@ pub struct ModelPlan {
     /// The task it was planned for.
     pub task: PlannedTask,
     /// What the task has to know of the model, the roles of the denoiser's inputs among it.
-    pub model: Model,
+    pub model: TaskModel,
     /// The configuration and tokenizer files that the model was read from: the name in the model directory, and the path.
     pub configuration: Vec<(String, PathBuf)>,
     /// The denoiser.
     pub denoiser: Part<()>,
-    /// Its outer layers, where a cache runs them alone.
-    pub outer: Option<OuterPlan>,
+    /// Its shallow layers, where a cache runs them alone.
+    pub shallow: Option<ShallowPlan>,
     /// The text encoders, where the task has prompts.
     pub text: Option<TextPlan>,
     /// The graph that turns classes into tokens, where the task has classes and the denoiser attends to tokens.
     pub class_embedder: Option<Part<ConditionerContract>>,
-    /// What the picture is to show other than in words.
+    /// What the image is to show other than in words.
     pub conditions: Vec<ConditionPart>,
     /// The control networks.
     pub controls: Vec<ControlPart>,
-    /// The first stage's encoder, where the task starts from a picture.
+    /// The VAE's encoder, where the task starts from an image.
     pub encoder: Option<Part<VaeEncoderContract>>,
-    /// The first stage's decoder, or the small one in its place; absent for a model that works on pixels.
+    /// The VAE's decoder, or the small one in its place; absent for a model that works on pixels.
     pub decoder: Option<Part<VaeDecoderContract>>,
     /// How the latents of that decoder are scaled.
     pub decoder_scaling: Scaling,
@@ -78,16 +78,16 @@ pub struct ModelPlan {
     /// The sizes of the request that the graphs are opened for; `None` opens them for any.
     pub sizes: Option<Sizes>,
     /// Providers and threads.
-    pub device: Device,
+    pub device: DeviceSpec,
     /// What was measured of the denoiser's rows on this machine, where anything was.
     pub measured: Option<Rows>,
     /// What is given up for memory, where that is kept within bounds.
-    pub thrift: Option<Thrift>,
+    pub memory_budget: Option<MemoryBudget>,
     /// What is added to the graphs' weights, in this order.
     pub loras: Vec<Lora>,
-    /// Where graphs are kept that were optimised for this machine; `None` opens them as they lie. Whoever runs the plan
+    /// Where graphs are kept that were optimized for this machine; `None` opens them as they lie. Whoever runs the plan
     /// says so.
-    pub prepared: Option<Cache>,
+    pub prepared: Option<GraphCache>,
     /// The values of the keys that the pipeline file leaves open, with their sources.
     pub defaults: Vec<DefaultValue>,
     /// What is worth knowing of the pipeline file beside this model, a sentence each.
@@ -152,11 +152,11 @@ impl ModelPlan {
             dir: bundle.dir.clone(),
             configuration: bundle.configuration(),
             task: PlannedTask::new(task),
-            model: Model {
+            model: TaskModel {
                 scaling,
                 concatenated,
                 scales_followed_image: bundle.scales_followed_image(),
-                pictures: flux::pictures(task, bundle, &contract),
+                packed_images: flux::packed_images(task, bundle, &contract),
                 zeros_for_no_prompt: text.as_ref().is_some_and(|text| text.zeros_for_no_prompt),
                 classes,
                 low_res: requirements.low_res()?,
@@ -165,7 +165,7 @@ impl ModelPlan {
                 defaults,
             },
             denoiser: Part { edits, ..part(component, ()) },
-            outer: OuterPlan::new(spec.cache.as_ref(), &component.graph)?,
+            shallow: ShallowPlan::new(spec.cache.as_ref(), &component.graph)?,
             text,
             class_embedder,
             conditions,
@@ -180,7 +180,7 @@ impl ModelPlan {
             device: spec.device.clone(),
             loras: spec.loras.iter().map(lora).collect(),
             measured: None,
-            thrift: None,
+            memory_budget: None,
             prepared: None,
             defaults: Vec::new(),
             remarks,
@@ -195,7 +195,7 @@ impl ModelPlan {
     pub fn check_prompts(&self, task: &dyn Task) -> Result<Vec<String>> {
         match (&self.text, task.prompting()) {
             (Some(text), Some(prompting)) => {
-                let unheeded = unheeded_negative_prompt(prompting, &self.model.denoiser);
+                let unheeded = unused_negative_prompt(prompting, &self.model.denoiser);
                 Ok(text.check_prompts(prompting, &self.model.denoiser)?.into_iter().chain(unheeded).collect())
             }
             _ => Ok(Vec::new()),
@@ -205,17 +205,17 @@ impl ModelPlan {
     /// What is worth knowing before a run.
     pub fn warnings(&self) -> Vec<String> {
         let of_encoder = self.encoder.iter().filter_map(|part| part.contract.warning(part.kind));
-        let own = [self.thrift_warning(), self.threads_warning()].into_iter().flatten();
+        let own = [self.memory_budget_warning(), self.threads_warning()].into_iter().flatten();
         of_encoder.chain(self.remarks.iter().cloned()).chain(own).collect()
     }
 
-    /// `[c, h/f, w/f]` of a sample for pictures of this size.
+    /// `[c, h/f, w/f]` of a sample for images of this size.
     pub fn sample_shape(&self, width: usize, height: usize) -> [usize; 3] {
         [self.channels, height / self.spatial_factor, width / self.spatial_factor]
     }
 }
 
-fn lora(spec: &spec::Lora) -> Lora {
+fn lora(spec: &spec::LoraSpec) -> Lora {
     Lora {
         path: spec.path.clone(),
         denoiser_scale: spec.unet_scale.unwrap_or(spec.scale),
@@ -238,11 +238,11 @@ pub(super) fn between_whole_times(graph: &GraphFile, timestep: &mut TensorInfo) 
 
 /// The scaling of the latents.
 ///
-/// Super-resolution on a VQ first stage is the latent diffusion paper's, which works on latents as they are; what
+/// Super-resolution on a VQ autoencoder is the latent diffusion paper's, which works on latents as they are; what
 /// diffusers writes into every VQ configuration is its class's default and not the model's.
 fn scaling(spec: &Spec, bundle: &Bundle, task: &dyn Task) -> Scaling {
     let facts = &bundle.facts;
-    let is_papers = task.name() == "super-resolution" && facts.first_stage == crate::bundle::FirstStage::Vq;
+    let is_papers = task.name() == "super-resolution" && facts.autoencoder == crate::bundle::Autoencoder::Vq;
     let factor = if is_papers { spec.model.scaling_factor.unwrap_or(1.0) } else { facts.scaling_factor.value };
     Scaling { factor, shift: facts.shift_factor.value }
 }

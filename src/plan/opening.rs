@@ -3,8 +3,8 @@
 use super::model::{ModelPlan, Part};
 use crate::bundle::{ComponentKind, GraphFile};
 use crate::error::Result;
+use crate::graph_cache::{GraphCache, Rows};
 use crate::memory;
-use crate::prepared::{Cache, Rows};
 use crate::rewrite::Pass;
 use crate::session::{ProviderChoice, SessionOptions, WeightFile, usable_threads};
 use crate::spec::Batching;
@@ -15,8 +15,8 @@ use crate::tensor::{ByteEdit, Weight};
 pub struct Opening<'p> {
     /// Which component it is.
     pub kind: ComponentKind,
-    /// Whether it is the denoiser's outer layers alone.
-    pub is_outer: bool,
+    /// Whether it is the denoiser's shallow layers alone.
+    pub is_shallow: bool,
     /// The file.
     pub graph: &'p GraphFile,
     /// What is read otherwise.
@@ -30,7 +30,7 @@ pub struct Opening<'p> {
 impl Opening<'_> {
     /// What people call it.
     pub fn name(&self) -> String {
-        name(self.kind, self.is_outer)
+        name(self.kind, self.is_shallow)
     }
 
     /// The files of weights that ONNX Runtime is handed: all of the graph's, where links lead to any of them.
@@ -51,41 +51,42 @@ pub(crate) fn fastest(rows: &Rows, can_batch: bool) -> Batching {
     }
 }
 
-/// What people call a component's graph, or that of its outer layers alone.
-pub(crate) fn name(kind: ComponentKind, is_outer: bool) -> String {
-    if is_outer { format!("{kind} (outer layers)") } else { kind.to_string() }
+/// What people call a component's graph, or that of its shallow layers alone.
+pub(crate) fn name(kind: ComponentKind, is_shallow: bool) -> String {
+    if is_shallow { format!("{kind} (shallow layers)") } else { kind.to_string() }
 }
 
 impl ModelPlan {
     /// What a component's graph is rewritten with before it is opened. All but a cut ([`Pass::cuts`]) is only done to graphs
     /// that are kept.
     pub fn passes(&self, kind: ComponentKind) -> Vec<Pass> {
-        let cut = self.outer.iter().filter(|_| kind == self.denoiser.kind).map(|outer| Pass::HandOut(outer.branch));
+        let cut =
+            self.shallow.iter().filter(|_| kind == self.denoiser.kind).map(|shallow| Pass::HandOut(shallow.branch));
         self.plain_passes(kind).chain(cut).collect()
     }
 
     /// The same without a cut.
     ///
-    /// Winograd's form rounds a little more than a plain convolution. A first stage does that once a picture; a denoiser's
+    /// Winograd's form rounds a little more than a plain convolution. A VAE does that once an image; a denoiser's
     /// rounding goes on from step to step, and is left alone unless it is asked for.
     pub(super) fn plain_passes(&self, kind: ComponentKind) -> impl Iterator<Item = Pass> {
-        let is_plain = self.thrift.is_some_and(|thrift| thrift.decodes_plainly);
+        let is_plain = self.memory_budget.is_some_and(|memory_budget| memory_budget.decodes_plainly);
         let rounds_once = self.encoder.as_ref().is_some_and(|part| part.kind == kind)
             || self.decoder.as_ref().is_some_and(|part| part.kind == kind && !is_plain);
         let winograd = (rounds_once || self.device.fast_convolutions).then_some(Pass::Winograd);
-        let loose = self.thrift.map(|_| Pass::Loose);
+        let loose = self.memory_budget.map(|_| Pass::DynamicShapes);
         [Pass::Attention, Pass::FeedForward, Pass::Subpixel].into_iter().chain(winograd).chain(loose)
     }
 
-    /// Where the graph of this component is kept once it was optimised for this machine, if it is.
+    /// Where the graph of this component is kept once it was optimized for this machine, if it is.
     ///
     /// Graphs that are opened on other weights than they store are not, and those that run on another provider than the
     /// processor go through that provider's own hands.
-    pub fn prepared(&self, kind: ComponentKind) -> Option<&Cache> {
+    pub fn prepared(&self, kind: ComponentKind) -> Option<&GraphCache> {
         self.prepared.as_ref().filter(|_| self.can_be_prepared(kind))
     }
 
-    /// Whether the graph of this component can be kept optimised.
+    /// Whether the graph of this component can be kept optimized.
     pub(super) fn can_be_prepared(&self, kind: ComponentKind) -> bool {
         let on_processor = self.device.providers_of(kind).iter().all(|name| name == "cpu");
         let of_text = kind.text_encoder_number().is_some();
@@ -95,14 +96,14 @@ impl ModelPlan {
         on_processor && self.device.prepare && !is_changed
     }
 
-    /// Whether parts stay open for the next picture once they have done their work: as the pipeline file says, or where
+    /// Whether parts stay open for the next image once they have done their work: as the pipeline file says, or where
     /// the machine has room for all the weights.
     pub fn keeps_open(&self) -> bool {
         /// What activations take beside the weights of a large model.
         const BESIDE: u64 = 2 << 30;
         let weights: u64 = self.openings().iter().map(|opening| opening.weight_bytes).sum();
         let fits = || memory::available().is_none_or(|free| weights + BESIDE.min(weights) < free);
-        self.device.keep.unwrap_or_else(|| self.thrift.is_none() && fits())
+        self.device.keep.unwrap_or_else(|| self.memory_budget.is_none() && fits())
     }
 
     /// How a component's session is opened.
@@ -111,7 +112,7 @@ impl ModelPlan {
             name: name.clone(),
             options: self.device.options.get(name).cloned().unwrap_or_default(),
         };
-        // On processors whose 8-bit products overflow, those without VNNI, ONNX Runtime makes them in another way where it
+        // On CPUs whose 8-bit products overflow, those without VNNI, ONNX Runtime makes them in another way where it
         // is asked to; on others this changes nothing.
         let overflows = |(of, graph): &(ComponentKind, &GraphFile)| *of == kind && graph.multiplies_in_integers();
         let exact =
@@ -147,7 +148,7 @@ impl ModelPlan {
     /// was measured.
     fn batching(&self) -> Batching {
         match self.device.batching {
-            Batching::Auto if !self.denoises_on_processor() => Batching::Batched,
+            Batching::Auto if !self.denoises_on_cpu() => Batching::Batched,
             // The fastest on two cores, by 15 %.
             Batching::Auto => self.measured.map_or(Batching::Split, |rows| fastest(&rows, self.can_batch())),
             told => told,
@@ -161,15 +162,15 @@ impl ModelPlan {
 
     /// Whether the way in which rows are run is this program's choice, and there are several to run.
     pub fn chooses_rows(&self) -> bool {
-        let is_thrifty = self.thrift.is_some_and(|thrift| thrift.denoises_alone);
-        self.device.batching == Batching::Auto && self.denoises_on_processor() && self.rows() > 1 && !is_thrifty
+        let is_thrifty = self.memory_budget.is_some_and(|memory_budget| memory_budget.denoises_alone);
+        self.device.batching == Batching::Auto && self.denoises_on_cpu() && self.rows() > 1 && !is_thrifty
     }
 
     /// Whether one run of all rows is a choice: the graph takes as many as there are, all calls have as many, and their memory
     /// is not bounded.
     pub fn can_batch(&self) -> bool {
         let as_many = self.sizes.is_some_and(|sizes| sizes.rows > 1 && !sizes.fewer_at_times);
-        as_many && self.model.denoiser.batch.is_none() && self.thrift.is_none()
+        as_many && self.model.denoiser.batch.is_none() && self.memory_budget.is_none()
     }
 
     /// Rows of one call of the denoiser.
@@ -181,15 +182,15 @@ impl ModelPlan {
     pub(super) fn callers(&self) -> usize {
         /// More rows are more runs, one after the other.
         const MOST: usize = 2;
-        let is_thrifty = self.thrift.is_some_and(|thrift| thrift.denoises_alone);
+        let is_thrifty = self.memory_budget.is_some_and(|memory_budget| memory_budget.denoises_alone);
         match self.batching() {
             Batching::Split if !is_thrifty => self.rows().min(MOST),
             _ => 1,
         }
     }
 
-    /// Whether the denoiser runs on the processor alone.
-    pub fn denoises_on_processor(&self) -> bool {
+    /// Whether the denoiser runs on the CPU alone.
+    pub fn denoises_on_cpu(&self) -> bool {
         self.device.providers_of(self.denoiser.kind).iter().all(|name| name == "cpu")
     }
 
@@ -204,7 +205,7 @@ impl ModelPlan {
 
     /// The graphs of the components that are opened.
     pub fn graphs(&self) -> Vec<(ComponentKind, &GraphFile)> {
-        let whole = self.openings().into_iter().filter(|opening| !opening.is_outer);
+        let whole = self.openings().into_iter().filter(|opening| !opening.is_shallow);
         whole.map(|opening| (opening.kind, opening.graph)).collect()
     }
 
@@ -212,7 +213,7 @@ impl ModelPlan {
     pub fn opening<'p, C>(&self, part: &'p Part<C>) -> Opening<'p> {
         Opening {
             kind: part.kind,
-            is_outer: false,
+            is_shallow: false,
             graph: &part.graph,
             edits: &part.edits,
             passes: self.passes(part.kind),
@@ -220,14 +221,14 @@ impl ModelPlan {
         }
     }
 
-    /// How the denoiser's outer layers are opened, where a cache runs them alone.
-    pub fn outer_opening(&self) -> Option<Opening<'_>> {
-        let (passes, outer) = self.outer_passes().zip(self.outer.as_ref())?;
+    /// How the denoiser's shallow layers are opened, where a cache runs them alone.
+    pub fn shallow_opening(&self) -> Option<Opening<'_>> {
+        let (passes, shallow) = self.outer_passes().zip(self.shallow.as_ref())?;
         let whole = self.opening(&self.denoiser);
-        Some(Opening { is_outer: true, passes, weight_bytes: outer.weight_bytes, ..whole })
+        Some(Opening { is_shallow: true, passes, weight_bytes: shallow.weight_bytes, ..whole })
     }
 
-    /// The graphs that are opened, in the order in which a picture needs them.
+    /// The graphs that are opened, in the order in which an image needs them.
     pub fn openings(&self) -> Vec<Opening<'_>> {
         let mut graphs = Vec::new();
         let text = self.text.iter().flat_map(|text| &text.encoders);
@@ -238,7 +239,7 @@ impl ModelPlan {
         graphs.extend(self.encoder.iter().map(|part| self.opening(part)));
         graphs.extend(self.controls.iter().map(|control| self.opening(&control.part)));
         graphs.push(self.opening(&self.denoiser));
-        graphs.extend(self.outer_opening());
+        graphs.extend(self.shallow_opening());
         graphs.extend(self.decoder.iter().map(|part| self.opening(part)));
         graphs
     }

@@ -1,9 +1,9 @@
 //! The small decoder, and what previews are made of.
 
 use super::model::{ModelPlan, Part, part};
-use crate::bundle::{Bundle, Component, ComponentKind, FirstStage, VaeDecoderContract};
+use crate::bundle::{Autoencoder, Bundle, Component, ComponentKind, VaeDecoderContract};
 use crate::error::{Error, Result};
-use crate::latent::{LinearColours, Scaling};
+use crate::latent::{LinearColors, Scaling};
 use crate::spec::{DecoderChoice, Spec};
 use crate::tensor::Dim;
 
@@ -25,7 +25,7 @@ pub enum PreviewSource {
     /// A small decoder, with the scaling of its latents.
     Small(Part<VaeDecoderContract>, Scaling),
     /// The published linear map of the model's family.
-    Published(LinearColours),
+    Published(LinearColors),
     /// A linear map that is fitted to this decoder before the first step.
     Fitted(Part<VaeDecoderContract>),
     /// The samples themselves, in a model that works on pixels.
@@ -36,7 +36,7 @@ impl std::fmt::Display for PreviewSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Small(..) => f.write_str("by small_decoder"),
-            Self::Published(_) => f.write_str("by the linear map published for this first stage, one pixel a latent"),
+            Self::Published(_) => f.write_str("by the linear map published for this VAE, one pixel a latent"),
             Self::Fitted(decoder) => {
                 write!(f, "by a linear map fitted to {}, one pixel a latent", decoder.kind)
             }
@@ -46,7 +46,7 @@ impl std::fmt::Display for PreviewSource {
 }
 
 impl ModelPlan {
-    /// Whether pictures are made by a small decoder, in the place of the first stage's own.
+    /// Whether images are made by a small decoder, in the place of the VAE's own.
     pub fn decodes_small(&self) -> bool {
         self.decoder.as_ref().is_some_and(|part| part.kind == ComponentKind::SmallDecoder)
     }
@@ -60,7 +60,7 @@ impl ModelPlan {
     }
 }
 
-/// What makes pictures of the latents, as the pipeline file asks for it; `None` for a model that works on pixels.
+/// What makes images of the latents, as the pipeline file asks for it; `None` for a model that works on pixels.
 pub(super) fn decoder(spec: &Spec, bundle: &Bundle, scaling: Scaling, wanted_for: &str) -> Result<Option<Scaled>> {
     if spec.model.decoder == DecoderChoice::Small {
         let component = bundle.require(ComponentKind::SmallDecoder, "[model] decoder = \"small\"")?;
@@ -108,15 +108,15 @@ pub(super) fn previews(spec: &Spec, bundle: &Bundle, scaling: Scaling) -> Result
     let facts = &bundle.facts;
     let published = || {
         let factor = facts.spatial_factor.value;
-        LinearColours::published(facts.latent_channels.value, scaling, factor)
+        LinearColors::published(facts.latent_channels.value, scaling, factor)
     };
     let source = match bundle.component(ComponentKind::SmallDecoder) {
         Some(component) => {
             let (part, scaling) = small(component, bundle)?;
             PreviewSource::Small(part, scaling)
         }
-        None if facts.first_stage == FirstStage::Pixels => PreviewSource::Pixels,
-        None => match published().filter(|_| facts.first_stage == FirstStage::Kl) {
+        None if facts.autoencoder == Autoencoder::Pixels => PreviewSource::Pixels,
+        None => match published().filter(|_| facts.autoencoder == Autoencoder::Kl) {
             Some(map) => PreviewSource::Published(map),
             None => match full(bundle, "output.preview")? {
                 Some(decoder) => PreviewSource::Fitted(decoder),
@@ -136,11 +136,11 @@ fn small(component: &Component, bundle: &Bundle) -> Result<Scaled> {
         Error::model(
             &component.graph.path,
             problem,
-            "take the small decoder that was made for this model's first stage (TAESD's: taesd for Stable Diffusion 1 and \
+            "take the small decoder that was made for this model's VAE (TAESD's: taesd for Stable Diffusion 1 and \
              2, taesdxl for XL, taesd3 for 3, taef1 for Flux)",
         )
     };
-    if facts.first_stage == FirstStage::Pixels {
+    if facts.autoencoder == Autoencoder::Pixels {
         return Err(at_fault("it decodes latents, and this model works on pixels".to_owned()));
     }
     let channels = facts.latent_channels.value;
@@ -151,12 +151,12 @@ fn small(component: &Component, bundle: &Bundle) -> Result<Scaled> {
         )));
     }
     if let Some(given) = contract.output.shape.get(1).and_then(Dim::fixed).filter(|given| ![1, 3].contains(given)) {
-        return Err(at_fault(format!("output {} gives {given} channels, and a picture has 3", contract.output.name)));
+        return Err(at_fault(format!("output {} gives {given} channels, and an image has 3", contract.output.name)));
     }
     let factor = facts.spatial_factor.value;
     if let Some(own) = factor_of(component, &contract).filter(|&own| own != factor) {
         return Err(at_fault(format!(
-            "it makes pictures {own} times as large as the latents, and the model's are {factor} times as large"
+            "it makes images {own} times as large as the latents, and the model's are {factor} times as large"
         )));
     }
     let number = |key: &str| component.config.get(key).and_then(serde_json::Value::as_f64);

@@ -25,7 +25,7 @@ impl TaskRequirements<'_> {
     /// The number of channels that the task puts behind the latents, if the graph takes as many.
     pub(super) fn concatenated(&self) -> Result<usize> {
         let channels = self.bundle.facts.latent_channels.value;
-        if flux::pictures(self.task, self.bundle, self.contract) > 1 {
+        if flux::packed_images(self.task, self.bundle, self.contract) > 1 {
             return Ok(channels);
         }
         let Some(taken) = self.contract.in_channels else { return Ok(self.task.concatenated(channels, channels)) };
@@ -43,7 +43,7 @@ impl TaskRequirements<'_> {
                 if more == 0 { String::new() } else { format!(" and {more} more") }
             ),
             match taken.checked_sub(channels) {
-                Some(3) => "such a model enlarges pictures: [task.super-resolution]",
+                Some(3) => "such a model enlarges images: [task.super-resolution]",
                 Some(more) if more == channels => "such a model follows instructions: [task.instruct]",
                 Some(more) if more == channels + 1 => "such a model fills holes: [task.inpaint]",
                 Some(0) => "choose a task for plain models, such as [task.text-to-image] or [task.inpaint]",
@@ -58,10 +58,10 @@ impl TaskRequirements<'_> {
             None => Ok(()),
             Some(given) => Err(self.at_fault(
                 format!(
-                    "output {} gives {given} channels, and the first stage's latents have {channels}",
+                    "output {} gives {given} channels, and the VAE's latents have {channels}",
                     self.contract.output.name
                 ),
-                "denoiser and first stage are not of one model, or [model] latent_channels is wrong",
+                "denoiser and VAE are not of one model, or [model] latent_channels is wrong",
             )),
         }
     }
@@ -71,8 +71,8 @@ impl TaskRequirements<'_> {
             None => Ok(()),
             Some(_) => Err(Error::model(
                 &self.bundle.dir,
-                "its first stage scales each channel of the latents by itself (latents_mean, latents_std)",
-                "this version scales all channels alike, and would draw wrong pictures",
+                "its VAE scales each channel of the latents by itself (latents_mean, latents_std)",
+                "this version scales all channels alike, and would draw wrong images",
             )),
         }
     }
@@ -85,7 +85,7 @@ impl TaskRequirements<'_> {
         if task.name() == "conditional" && self.conditions.is_empty() {
             return Err(Error::input(
                 "task.conditional",
-                "there is no [[condition]] table, and so nothing that the picture is to show",
+                "there is no [[condition]] table, and so nothing that the image is to show",
                 "add one, or choose [task.unconditional]",
             ));
         }
@@ -150,7 +150,7 @@ impl TaskRequirements<'_> {
         Ok(())
     }
 
-    /// The forward process of the small picture, for a task with a small picture on a model that is told its noise.
+    /// The forward process of the small image, for a task with a small image on a model that is told its noise.
     pub(super) fn low_res(&self) -> Result<Option<ForwardProcess>> {
         let key = "task.super-resolution.noise_level";
         match (&self.contract.class_labels, &self.bundle.low_res_scheduler) {
@@ -170,14 +170,14 @@ impl TaskRequirements<'_> {
             }
             (Some(info), None) if self.task.name() == "super-resolution" => Err(Error::model(
                 self.bundle.dir.join("low_res_scheduler/scheduler_config.json"),
-                format!("missing, and input {} is told how much noise lies over the small picture", info.name),
+                format!("missing, and input {} is told how much noise lies over the small image", info.name),
                 "copy the low_res_scheduler/ folder of the checkpoint that was exported",
             )),
             _ => match self.task.noise_level() {
                 None => Ok(None),
                 Some(level) => Err(Error::input(
                     key,
-                    format!("{level} is given, and this model takes the small picture without noise"),
+                    format!("{level} is given, and this model takes the small image without noise"),
                     "leave the key out",
                 )),
             },

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::model::ModelPlan;
-use super::{Plan, Request, Sizes, Wrong};
+use super::{Plan, RunPlan, Sizes, Wrong};
 use crate::bundle::{ComponentKind, GraphFile, Operator, obstacles};
 use crate::error::{Error, Result};
 use crate::session::{PINNED_VERSION, ProviderChoice, Runtime};
@@ -61,10 +61,10 @@ impl Plan {
     }
 }
 
-fn fit(model: &mut ModelPlan, request: &mut Request, runtime: &Runtime) -> Result<Vec<String>> {
-    let was_on_cpu = model.denoises_on_processor();
+fn fit(model: &mut ModelPlan, request: &mut RunPlan, runtime: &Runtime) -> Result<Vec<String>> {
+    let was_on_cpu = model.denoises_on_cpu();
     let notes = model.choose_providers(runtime)?;
-    if model.denoises_on_processor() && !was_on_cpu {
+    if model.denoises_on_cpu() && !was_on_cpu {
         // The CPU is kept busy by one image.
         request.batch = 1;
         model.sizes = model.sizes.map(|_| Sizes::of(request, &model.model));

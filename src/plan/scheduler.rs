@@ -15,7 +15,7 @@ pub struct SchedulerChoice {
     /// The name under which it was asked for, which may stand for keys of its own (`DPM++ 2M Karras`).
     pub name: String,
     /// Its row of the table.
-    pub entry: &'static scheduler::Entry,
+    pub entry: &'static scheduler::SchedulerEntry,
     /// The model's scheduler_config.json, with `[model] prediction_type` over it and as the pipeline class of the task
     /// corrects it.
     pub model: Config,
@@ -45,8 +45,8 @@ pub(super) fn request(
     strength: Option<f64>,
     mu: Option<f64>,
     images: usize,
-) -> scheduler::Request {
-    let mut request = scheduler::Request::new(steps, images);
+) -> scheduler::ScheduleRequest {
+    let mut request = scheduler::ScheduleRequest::new(steps, images);
     request.custom = custom;
     request.mu = mu;
     request.strength = strength.unwrap_or(1.0);
@@ -105,7 +105,7 @@ impl SchedulerChoice {
     fn over(
         file: ModelScheduler,
         name: &str,
-        entry: &'static scheduler::Entry,
+        entry: &'static scheduler::SchedulerEntry,
         table: Config,
         falls_evenly: bool,
     ) -> Self {
@@ -121,7 +121,7 @@ impl SchedulerChoice {
     }
 
     /// The calls of the model that a run on this schedule makes: those from `start` of it to `end`, shares of the
-    /// training timesteps from noise to picture.
+    /// training timesteps from noise to image.
     ///
     /// A share is turned into a training timestep, and the run has the calls before it (for `end`) or after it (for
     /// `start`), as in diffusers' pipelines for Stable Diffusion XL.
@@ -181,8 +181,8 @@ impl SchedulerChoice {
         Err(Error::input(format!("scheduler.{name}"), problem, help))
     }
 
-    /// The shift of the schedule for pictures that the denoiser reads as `tokens` patches, where the configuration asks
-    /// for one: linear between those of the smallest and the largest picture of training (Esser et al. 2024, arXiv
+    /// The shift of the schedule for images that the denoiser reads as `tokens` patches, where the configuration asks
+    /// for one: linear between those of the smallest and the largest image of training (Esser et al. 2024, arXiv
     /// 2403.03206, section 5.3.2; diffusers' `calculate_shift`).
     pub fn mu(&self, tokens: usize) -> Option<f64> {
         if !self.switch("use_dynamic_shifting") {
@@ -216,7 +216,7 @@ impl SchedulerChoice {
     ///
     /// # Errors
     /// [`Error::Scheduler`] naming the key at fault.
-    pub fn build(&self, request: &scheduler::Request) -> Result<Box<dyn Scheduler>> {
+    pub fn build(&self, request: &scheduler::ScheduleRequest) -> Result<Box<dyn Scheduler>> {
         scheduler::build(&self.name, Some(&self.model), &self.table, request)
     }
 }
@@ -237,8 +237,8 @@ pub(super) fn schedule(
     if scheduler.entry.inverse && task.strength().is_none() {
         return Err(Error::input(
             format!("scheduler.{name}"),
-            format!("it leads from a picture to the noise it comes from, and {} begins with noise", task.name()),
-            "choose another scheduler, or give the picture to [task.image-to-image] with strength = 1",
+            format!("it leads from an image to the noise it comes from, and {} begins with noise", task.name()),
+            "choose another scheduler, or give the image to [task.image-to-image] with strength = 1",
         ));
     }
     if let (Some(start), Some(_)) = (spec.run.denoising_start, &spec.run.latents) {

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::bundle::SchedulerFile;
 use crate::family::{ConfigValue, Correction, PipelineClass, Wrong};
-use crate::scheduler::{self, Config, Entry, Kind};
+use crate::scheduler::{self, Config, Kind, SchedulerEntry};
 
 /// A model's scheduler_config.json together with the pipeline class that corrects it.
 #[derive(Clone, Default)]
@@ -12,7 +12,7 @@ pub(super) struct ModelScheduler {
     /// The file's keys, `[model] prediction_type` over them.
     config: Config,
     /// The scheduler class that the pipeline builds from the file, if it is known.
-    class: Option<&'static Entry>,
+    class: Option<&'static SchedulerEntry>,
     /// The class that corrects the configuration, if diffusers has one for the task.
     pipeline: Option<&'static PipelineClass>,
 }
@@ -66,7 +66,7 @@ impl ModelScheduler {
     /// The model's own class is built first and corrected afterwards, so that a missing key whose default is wrong is
     /// corrected too. Another class is `X.from_config(pipe.scheduler.config)`, which carries the keys of the file, the
     /// corrected ones among them, and no others.
-    pub(super) fn for_class(&self, entry: &'static Entry) -> (Config, Vec<AppliedCorrection>) {
+    pub(super) fn for_class(&self, entry: &'static SchedulerEntry) -> (Config, Vec<AppliedCorrection>) {
         let mut config = self.config.clone();
         let mut applied = Vec::new();
         let is_own = self.class.is_some_and(|own| own.name == entry.name);
@@ -110,7 +110,7 @@ fn is_wrong(correction: &Correction, value: &Value) -> bool {
 }
 
 /// The default of a scheduler class's key; `None` if it has none, or no such key.
-fn default_of(entry: &Entry, key: &str) -> Option<Value> {
+fn default_of(entry: &SchedulerEntry, key: &str) -> Option<Value> {
     match entry.keys.iter().find(|known| known.name == key)?.kind {
         Kind::Integer(default) => Some(default.into()),
         Kind::Switch(default) => Some(default.into()),

@@ -2,15 +2,15 @@
 
 use sha2::{Digest, Sha256};
 
-use super::{ModelPlan, Request, SchedulerChoice};
-use crate::denoise::{Cache, Share};
+use super::{ModelPlan, RunPlan, SchedulerChoice};
+use crate::denoise::{RunInterval, StepCache};
 use crate::files;
 use crate::rng::Stream;
 use crate::scheduler::{Config, Custom};
 use crate::spec::{self, Listed, Spec};
 use crate::tiles::Tiles;
 
-/// The settings of a request as it was run, for the records of its images. A [`Request`] can be changed between planning
+/// The settings of a request as it was run, for the records of its images. A [`RunPlan`] can be changed between planning
 /// and running, and then no longer does what the plan's [`Spec`] says.
 #[derive(Debug, Clone)]
 pub struct RunSettings {
@@ -27,11 +27,11 @@ pub struct RunSettings {
     /// The share of the schedule that another run has done.
     pub denoising_start: Option<f64>,
     /// As a pipeline file has it, if it can.
-    task: Option<spec::Task>,
+    task: Option<spec::TaskSpec>,
     scheduler: SchedulerChoice,
     seed: u64,
-    guidance_interval: Option<Share>,
-    cache: Option<Cache>,
+    guidance_interval: Option<RunInterval>,
+    cache: Option<StepCache>,
     custom: Option<Custom>,
     planned_strength: Option<f64>,
     mu: Option<f64>,
@@ -53,14 +53,14 @@ pub(crate) struct Planned {
 }
 
 impl Planned {
-    pub(super) fn new(request: &Request, model: &ModelPlan, patch: usize) -> Self {
+    pub(super) fn new(request: &RunPlan, model: &ModelPlan, patch: usize) -> Self {
         Self { settings: RunSettings::of(request, model), patch: patch.max(1) }
     }
 }
 
 impl RunSettings {
     /// The settings of this request to this model.
-    pub fn of(request: &Request, model: &ModelPlan) -> Self {
+    pub fn of(request: &RunPlan, model: &ModelPlan) -> Self {
         let latents = request.latents.as_ref().map(|latents| {
             let mut hash = Sha256::new();
             latents.iter().for_each(|value| hash.update(value.to_le_bytes()));
@@ -126,8 +126,10 @@ impl RunSettings {
                     prompting.guidance_scale = Some(self.guidance_scale);
                 }
                 match &mut task {
-                    spec::Task::ImageToImage(task) if self.denoising_start.is_none() => task.strength = self.strength,
-                    spec::Task::Inpaint(task) => task.strength = self.strength,
+                    spec::TaskSpec::ImageToImage(task) if self.denoising_start.is_none() => {
+                        task.strength = self.strength
+                    }
+                    spec::TaskSpec::Inpaint(task) => task.strength = self.strength,
                     _ => {}
                 }
                 spec.task = task;
@@ -162,7 +164,7 @@ impl RunSettings {
             lost.push(format!("scheduler: {key} was removed from the model's configuration"));
         }
         table.extend(now.table.clone());
-        spec.scheduler = Some(spec::Scheduler { name: now.name.clone(), table });
+        spec.scheduler = Some(spec::SchedulerSpec { name: now.name.clone(), table });
     }
 
     /// Steps, a schedule that is given outright, and what follows from size and strength.

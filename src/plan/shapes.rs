@@ -95,7 +95,7 @@ impl ModelPlan {
         if contract.positions.is_none() {
             return planes.check([rows, columns], self.spatial_factor);
         }
-        let tokens = self.model.pictures * (rows / 2) * (columns / 2);
+        let tokens = self.model.packed_images * (rows / 2) * (columns / 2);
         match contract.sequence_length.filter(|&fixed| fixed != tokens) {
             None => Ok(()),
             Some(fixed) => Err(Error::model(

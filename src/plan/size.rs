@@ -1,4 +1,4 @@
-//! How large the pictures are, and the tiles they are made in.
+//! How large the images are, and the tiles they are made in.
 
 use super::{Wrong, conditions, flux};
 use crate::bundle::{Bundle, Fact};
@@ -80,7 +80,7 @@ pub(super) fn tiles(spec: &Spec, bundle: &Bundle) -> Result<()> {
     if !spec.controls.is_empty() {
         return Err(Error::input(
             "run.tile",
-            "is given beside [[control]], whose residuals belong to the whole picture",
+            "is given beside [[control]], whose residuals belong to the whole image",
             "leave one of them out",
         ));
     }

@@ -3,23 +3,23 @@
 use std::collections::BTreeMap;
 
 use super::model::ModelPlan;
-use super::{ConditionPart, Request, TextPart};
+use super::{ConditionPart, RunPlan, TextPart};
 use crate::bundle::{ComponentKind, Positions};
-use crate::task::Model;
+use crate::task::TaskModel;
 use crate::tensor::{Dim, TensorInfo};
 use crate::tiles::Tiles;
 
 /// The sizes of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sizes {
-    /// Rows of one call of the denoiser: pictures denoised at once, times the branches of their guidance.
+    /// Rows of one call of the denoiser: images denoised at once, times the branches of their guidance.
     pub rows: usize,
     /// Whether some of the calls have fewer rows, since guidance is at work in a part of the run only, or the last batch has
-    /// fewer pictures.
+    /// fewer images.
     pub fewer_at_times: bool,
-    /// Width of the pictures in pixels.
+    /// Width of the images in pixels.
     pub width: usize,
-    /// Height of the pictures in pixels.
+    /// Height of the images in pixels.
     pub height: usize,
     /// The tiles in which denoiser and decoder work, where they do.
     pub tiles: Option<Tiles>,
@@ -27,7 +27,7 @@ pub struct Sizes {
 
 impl Sizes {
     /// Those of `request` on this model.
-    pub fn of(request: &Request, model: &Model) -> Self {
+    pub fn of(request: &RunPlan, model: &TaskModel) -> Self {
         Self {
             rows: request.batch * request.task.branches(model),
             fewer_at_times: request.guidance_interval.is_some()
@@ -84,7 +84,7 @@ impl ModelPlan {
 
     /// The tiles in which decoders work in a request of these tiles, where they do.
     pub fn decoding_tiles(&self, asked: Option<Tiles>) -> Option<Tiles> {
-        asked.or(self.thrift.and_then(|thrift| thrift.tiles))
+        asked.or(self.memory_budget.and_then(|memory_budget| memory_budget.tiles))
     }
 
     fn denoiser_axes(&self, sizes: Sizes, (height, width): (usize, usize), axes: &mut Axes) {
@@ -102,7 +102,7 @@ impl ModelPlan {
         match &contract.positions {
             None => axes.add(&contract.sample, &[rows, None, Some(height), Some(width)]),
             Some(Positions { image, text }) => {
-                let tokens = Some(self.model.pictures * (height / 2) * (width / 2));
+                let tokens = Some(self.model.packed_images * (height / 2) * (width / 2));
                 axes.add(&contract.sample, &[rows, tokens, None]);
                 for (info, tokens) in [(image, tokens), (text, self.tokens())] {
                     let shape = [rows, tokens, None];

@@ -1,11 +1,11 @@
 //! Models in a row: what a stage is handed by the one before it, and whether the two go together.
 
-use super::{Plan, Request, Settled, Wrong, settle};
-use crate::bundle::{Bundle, ComponentKind, DenoiserContract, FirstStage};
+use super::{Plan, RunPlan, Settled, Wrong, settle};
+use crate::bundle::{Autoencoder, Bundle, ComponentKind, DenoiserContract};
 use crate::error::{Error, Result};
+use crate::graph_cache::GraphCache;
 use crate::plan::ModelPlan;
-use crate::prepared::Cache;
-use crate::spec::{Beginning, Hand, Spec, Stage, Task};
+use crate::spec::{Beginning, Hand, Spec, StageSpec, TaskSpec};
 
 /// A `[[stage]]`, checked.
 #[derive(Debug)]
@@ -16,8 +16,8 @@ pub struct StagePlan {
     pub hand: Hand,
     /// What is opened.
     pub model: ModelPlan,
-    /// What is made of each picture that it is handed.
-    pub request: Request,
+    /// What is made of each image that it is handed.
+    pub request: RunPlan,
     /// What is worth knowing of how it goes with the stage before it.
     pub warnings: Vec<String>,
 }
@@ -25,7 +25,7 @@ pub struct StagePlan {
 /// What latents are to a model: two models of one such space can go on with each other's.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct LatentSpace {
-    first_stage: FirstStage,
+    autoencoder: Autoencoder,
     channels: usize,
     scaling_factor: f64,
     shift_factor: f64,
@@ -36,7 +36,7 @@ impl LatentSpace {
     pub(super) fn of(bundle: &Bundle) -> Self {
         let facts = &bundle.facts;
         Self {
-            first_stage: facts.first_stage,
+            autoencoder: facts.autoencoder,
             channels: facts.latent_channels.value,
             scaling_factor: facts.scaling_factor.value,
             shift_factor: facts.shift_factor.value,
@@ -47,8 +47,8 @@ impl LatentSpace {
 
 impl std::fmt::Display for LatentSpace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { first_stage, channels, scaling_factor, shift_factor, spatial_factor } = self;
-        write!(f, "{first_stage}, {channels} channels, 1/{spatial_factor} of a side, scaled by {scaling_factor}")?;
+        let Self { autoencoder, channels, scaling_factor, shift_factor, spatial_factor } = self;
+        write!(f, "{autoencoder}, {channels} channels, 1/{spatial_factor} of a side, scaled by {scaling_factor}")?;
         if *shift_factor == 0.0 { Ok(()) } else { write!(f, " after {shift_factor} is subtracted") }
     }
 }
@@ -62,7 +62,7 @@ pub(super) struct Offer {
     shares_prompts: bool,
     /// The latents of the stage before.
     space: Option<LatentSpace>,
-    /// Width and height of its pictures.
+    /// Width and height of its images.
     pub(super) size: Option<(usize, usize)>,
     /// The seed of the file's own run.
     pub(super) seed: Option<u64>,
@@ -81,7 +81,7 @@ impl Offer {
             (None, None) => Hand::Latents,
             (None, Some(_)) => Hand::Image,
         };
-        if let Task::ImageToImage(task) = &mut spec.task {
+        if let TaskSpec::ImageToImage(task) = &mut spec.task {
             task.begin = Beginning::Handed(hand);
         }
         Ok(hand)
@@ -89,8 +89,8 @@ impl Offer {
 
     /// What keeps the stage from going on with latents.
     fn obstacle(&self, spec: &Spec, bundle: &Bundle) -> Option<String> {
-        if !matches!(spec.task, Task::ImageToImage(_)) {
-            return Some(format!("{} begins with a picture, and not with latents", spec.task.name()));
+        if !matches!(spec.task, TaskSpec::ImageToImage(_)) {
+            return Some(format!("{} begins with an image, and not with latents", spec.task.name()));
         }
         let own = LatentSpace::of(bundle);
         if let Some(space) = self.space.as_ref().filter(|space| **space != own) {
@@ -119,19 +119,19 @@ impl Offer {
         if !self.shares_prompts || !reads_none() {
             return;
         }
-        let pictures = spec.task.groups() * spec.run.images;
+        let images = spec.task.groups() * spec.run.images;
         match &mut spec.task {
-            Task::Inpaint(task) => task.prompting = None,
-            Task::SuperResolution(task) => task.prompting = None,
+            TaskSpec::Inpaint(task) => task.prompting = None,
+            TaskSpec::SuperResolution(task) => task.prompting = None,
             _ => return,
         }
-        spec.run.images = pictures;
+        spec.run.images = images;
     }
 }
 
 impl Plan {
-    /// Has the graphs of all stages kept in `cache` once they were optimised for this machine.
-    pub fn keep_prepared(&mut self, cache: Option<&Cache>) {
+    /// Has the graphs of all stages kept in `cache` once they were optimized for this machine.
+    pub fn set_graph_cache(&mut self, cache: Option<&GraphCache>) {
         let models = std::iter::once(&mut self.model).chain(self.stages.iter_mut().map(|stage| &mut stage.model));
         models.for_each(|model| model.prepared = cache.cloned());
     }
@@ -148,7 +148,7 @@ impl Plan {
     /// Opens the model directories that `spec` names and makes every choice that it leaves open.
     ///
     /// # Errors
-    /// [`Error::Model`] where a directory cannot do the task, [`Error::Input`] where a size, a picture or given
+    /// [`Error::Model`] where a directory cannot do the task, [`Error::Input`] where a size, an image or given
     /// latents do not fit, [`Error::Scheduler`] and [`Error::Provider`] where those cannot be had, each within
     /// [`Error::Stage`] where it is about a `[[stage]]`; [`Error::Several`] where more than one thing is wrong.
     pub fn new(mut spec: Spec) -> Result<Self> {
@@ -157,7 +157,7 @@ impl Plan {
         let mut wrong = Wrong::default();
         let mut base = wrong.unless(settle(spec, None));
         let seed = base.as_ref().map(|base| base.request.seed);
-        let mut done: Vec<(StagePlan, Stage)> = Vec::new();
+        let mut done: Vec<(StagePlan, StageSpec)> = Vec::new();
         let mut before = base.as_ref().map(|base| (base.space.clone(), Seam::of(&base.request)));
         for (at, stage) in stages.into_iter().enumerate() {
             let key = format!("stage[{at}]");
@@ -177,12 +177,12 @@ impl Plan {
             let own = Seam::of(&request);
             let warnings = before.map(|(_, theirs)| theirs.warnings(hand, &own)).unwrap_or_default();
             before = Some((space, own));
-            done.push((StagePlan { key, hand, model, request, warnings }, Stage { hand: Some(hand), spec }));
+            done.push((StagePlan { key, hand, model, request, warnings }, StageSpec { hand: Some(hand), spec }));
         }
         let Some(Settled { mut spec, mut model, request, .. }) = base.take().filter(|_| wrong.0.is_empty()) else {
             return Err(wrong.into_error());
         };
-        // Pictures that nobody sees are not decoded, and their decoders not opened.
+        // Images that nobody sees are not decoded, and their decoders not opened.
         let mut keeps = spec.output.keep;
         let mut decoder = &mut model.decoder;
         for (plan, stage) in &mut done {
@@ -201,7 +201,7 @@ impl Plan {
 
 /// Finds the tables about components that nothing opens. A `[device]` that a stage has from the file's own tables is in
 /// use where any of them opens the component.
-fn tell_idle(spec: &Spec, model: &mut ModelPlan, stages: &mut [(StagePlan, Stage)]) {
+fn tell_idle(spec: &Spec, model: &mut ModelPlan, stages: &mut [(StagePlan, StageSpec)]) {
     // A small decoder is named once, and used where a preview is asked for.
     let opens = |model: &ModelPlan, kind: ComponentKind| {
         kind == ComponentKind::SmallDecoder || model.graphs().iter().any(|(opened, _)| *opened == kind)
@@ -213,7 +213,7 @@ fn tell_idle(spec: &Spec, model: &mut ModelPlan, stages: &mut [(StagePlan, Stage
         let idle = spec.model.components.keys().filter(|kind| !opens(model, **kind));
         idle.map(|kind| sentence("model", *kind)).collect()
     };
-    let shares = |stage: &Stage| stage.spec.device == spec.device;
+    let shares = |stage: &StageSpec| stage.spec.device == spec.device;
     let devices = |spec: &Spec, users: &[&ModelPlan]| -> Vec<String> {
         let idle = spec.device.components.keys().filter(|kind| !users.iter().any(|model| opens(model, **kind)));
         idle.map(|kind| sentence("device", *kind)).collect()
@@ -238,7 +238,7 @@ struct Seam {
 }
 
 impl Seam {
-    fn of(request: &Request) -> Self {
+    fn of(request: &RunPlan) -> Self {
         Self { size: (request.width, request.height), start: request.denoising_start, end: request.denoising_end }
     }
 
@@ -262,7 +262,7 @@ impl Seam {
         if let (Some(end), Hand::Image) = (self.end, hand) {
             warnings.push(format!(
                 "the stage before it stops at denoising_end = {end}, and what it made is decoded with its noise to be handed \
-                 on as a picture"
+                 on as an image"
             ));
         }
         warnings

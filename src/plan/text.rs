@@ -1,22 +1,22 @@
 //! Which text encoders a denoiser reads, and what of each.
 
-mod learnt;
 mod length;
 mod reading;
 mod remarks;
 mod states;
+mod textual_inversion;
 
 use std::sync::Arc;
 
 use super::model::{Part, part};
 use crate::bundle::{Bundle, Component, ComponentKind, DenoiserContract, TextEncoderContract};
 use crate::error::{Error, Result};
-use crate::spec::{Embedding, LongPrompts, PromptReading, Prompting, Weights};
+use crate::spec::{EmbeddingSpec, LongPrompts, PromptReading, Prompting, Weights};
 use crate::tensor::{Dim, TensorInfo};
 use crate::text::{Chunks, Inversion, Style, Taken, cut_off, require_embedded, tokenizer::Tokenizer};
 use reading::{Encoder, Reading};
 
-pub use learnt::Learnt;
+pub use textual_inversion::Learnt;
 
 /// A text encoder and its tokenizer.
 #[derive(Debug, Clone)]
@@ -56,7 +56,7 @@ impl TextPlan {
         bundle: &Bundle,
         denoiser: &DenoiserContract,
         prompting: &Prompting,
-        embeddings: &[Embedding],
+        embeddings: &[EmbeddingSpec],
         max_sequence_length: Option<usize>,
         wanted_for: &str,
     ) -> Result<Self> {
@@ -186,7 +186,7 @@ impl TextPlan {
             return Err(Error::model(
                 path,
                 "the model is PixArt's, and this graph takes no mask over its tokens (encoder_attention_mask)",
-                "export it with one, as scripts/export.py does; without, other pictures would be drawn",
+                "export it with one, as scripts/export.py does; without, other images would be drawn",
             ));
         }
         let pooled = width_of(&self.encoders, |taken| &taken.pooled);

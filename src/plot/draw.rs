@@ -1,4 +1,4 @@
-//! The picture: three panels side by side over the steps, below a legend.
+//! The image: three panels side by side over the steps, below a legend.
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -16,7 +16,7 @@ const FONT: &str = "sans-serif";
 const INK: RGBColor = RGBColor(60, 60, 60);
 const GRID: RGBColor = RGBColor(225, 225, 225);
 
-/// The colours of Okabe and Ito, which differ to eyes of all kinds, without the yellow that white swallows.
+/// The colors of Okabe and Ito, which differ to eyes of all kinds, without the yellow that white swallows.
 const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -39,7 +39,7 @@ struct Panel {
 
 const ALL: [Panel; 3] = [
     Panel { title: "timestep", scale: Scale::Linear, values: |curve| curve.timesteps.clone() },
-    Panel { title: "sigma (noise / picture)", scale: Scale::Log, values: |curve| curve.sigmas.clone() },
+    Panel { title: "sigma (noise / image)", scale: Scale::Log, values: |curve| curve.sigmas.clone() },
     Panel {
         title: "signal-to-noise ratio, dB",
         scale: Scale::Linear,
@@ -47,7 +47,7 @@ const ALL: [Panel; 3] = [
     },
 ];
 
-/// Draws the curves as an SVG picture: timesteps, sigmas (on a logarithmic axis) and signal-to-noise ratios (in dB)
+/// Draws the curves as an SVG image: timesteps, sigmas (on a logarithmic axis) and signal-to-noise ratios (in dB)
 /// over the steps, with a legend of the curves' names. What is infinite is drawn as a triangle at the panel's edge.
 ///
 /// # Errors
@@ -55,7 +55,7 @@ const ALL: [Panel; 3] = [
 pub fn svg(title: &str, curves: &[Curve]) -> Result<String> {
     let mut text = String::new();
     draw(&mut text, title, curves)
-        .map_err(|error| Error::io("the picture", "drawing", std::io::Error::other(error.to_string())))?;
+        .map_err(|error| Error::io("the image", "drawing", std::io::Error::other(error.to_string())))?;
     Ok(text)
 }
 
@@ -72,7 +72,7 @@ fn draw(text: &mut String, title: &str, curves: &[Curve]) -> Drawn {
     top.draw(&Text::new(title.to_owned(), (MARGIN, 10), (FONT, 20).into_font().color(&INK)))?;
     for (i, (x, line, name)) in entries.into_iter().enumerate() {
         let y = TITLE + LEGEND_LINE * line + LEGEND_LINE / 2;
-        top.draw(&PathElement::new([(x, y), (x + 26, y)], colour(i).stroke_width(2)))?;
+        top.draw(&PathElement::new([(x, y), (x + 26, y)], color(i).stroke_width(2)))?;
         top.draw(&Circle::new((x + 13, y), 4, dot(i)))?;
         top.draw(&Text::new(name, (x + 34, y - 8), (FONT, 17).into_font().color(&INK)))?;
     }
@@ -125,11 +125,11 @@ fn draw_panel(panel: &Panel, area: &Area<'_>, curves: &[Curve]) -> Drawn {
         let wider =
             paths[i + 1..].iter().filter(|later| run_together(points, later, 0.01 * (high - low))).count().min(3);
         let within = points.iter().map(|(at, value)| (*at, value.clamp(low, high)));
-        chart.draw_series(LineSeries::new(within, colour(i).stroke_width(2 + 3 * wider as u32)))?;
+        chart.draw_series(LineSeries::new(within, color(i).stroke_width(2 + 3 * wider as u32)))?;
         let infinite = points.iter().filter(|(_, value)| value.is_infinite());
         chart.draw_series(infinite.map(|(at, value)| {
             let (edge, size) = if *value > 0.0 { (high, 6) } else { (low, -6) };
-            TriangleMarker::new((*at, edge), size, colour(i).filled())
+            TriangleMarker::new((*at, edge), size, color(i).filled())
         }))?;
         if points.len() <= MOST_DOTS {
             let finite = points.iter().filter(|(_, value)| value.is_finite());
@@ -154,34 +154,35 @@ fn run_together(one: &Path, other: &Path, apart: f64) -> bool {
     one.len() == other.len() && 2 * one.iter().zip(other).filter(close).count() >= one.len()
 }
 
-fn colour(curve: usize) -> RGBColor {
+fn color(curve: usize) -> RGBColor {
     COLOURS[curve % COLOURS.len()]
 }
 
-/// A dot is filled, and hollow where the colours have been used up once.
+/// A dot is filled, and hollow where the colors have been used up once.
 fn dot(curve: usize) -> ShapeStyle {
-    if (curve / COLOURS.len()).is_multiple_of(2) { colour(curve).filled() } else { colour(curve).stroke_width(1) }
+    if (curve / COLOURS.len()).is_multiple_of(2) { color(curve).filled() } else { color(curve).stroke_width(1) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scheduler::{self, Config, Request};
+    use crate::scheduler::{self, Config, ScheduleRequest};
 
     #[test]
     fn every_scheduler_is_drawn_and_named() {
         let curves: Vec<Curve> = scheduler::table()
             .iter()
             .map(|entry| {
-                let scheduler = scheduler::build(entry.name, None, &Config::new(), &Request::new(9, 1)).unwrap();
+                let scheduler =
+                    scheduler::build(entry.name, None, &Config::new(), &ScheduleRequest::new(9, 1)).unwrap();
                 Curve::of(entry.name, scheduler.as_ref(), 9)
             })
             .collect();
-        let picture = svg("a < b & c", &curves).unwrap();
-        assert!(curves.iter().all(|curve| picture.contains(&curve.name)), "{picture}");
-        assert!(picture.contains("a &lt; b &amp; c"), "{picture}");
-        assert!(picture.matches("<polyline").count() >= 4 * curves.len(), "{picture}");
-        assert!(!picture.contains("NaN") && !picture.contains("inf"), "{picture}");
+        let image = svg("a < b & c", &curves).unwrap();
+        assert!(curves.iter().all(|curve| image.contains(&curve.name)), "{image}");
+        assert!(image.contains("a &lt; b &amp; c"), "{image}");
+        assert!(image.matches("<polyline").count() >= 4 * curves.len(), "{image}");
+        assert!(!image.contains("NaN") && !image.contains("inf"), "{image}");
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! What a schedule looks like: timesteps, noise and signal-to-noise over the steps of a run, as numbers and as a
-//! picture.
+//! image.
 //!
 //! ```
 //! use ldm_ort::plot::{Curve, svg};
-//! use ldm_ort::scheduler::{self, Config, Request};
+//! use ldm_ort::scheduler::{self, Config, ScheduleRequest};
 //!
 //! let mut curves = Vec::new();
 //! for name in ["euler", "DPM++ 2M Karras"] {
-//!     let scheduler = scheduler::build(name, None, &Config::new(), &Request::new(20, 1))?;
+//!     let scheduler = scheduler::build(name, None, &Config::new(), &ScheduleRequest::new(20, 1))?;
 //!     curves.push(Curve::of(name, scheduler.as_ref(), 20));
 //! }
 //! assert!(curves[0].sigmas.is_sorted_by(|a, b| a > b));
@@ -32,7 +32,7 @@ pub struct Curve {
     pub positions: Vec<f64>,
     /// What the model is told.
     pub timesteps: Vec<f64>,
-    /// How much noise there is for one part of picture: at least 0, infinite where nothing of the picture is left.
+    /// How much noise there is for one part of image: at least 0, infinite where nothing of the image is left.
     /// The same measure for all schedulers, whether theirs keep the variance or let it grow.
     pub sigmas: Vec<f64>,
     /// The signal-to-noise ratio, `1 / sigma²`.
@@ -51,14 +51,14 @@ impl Curve {
             name: name.into(),
             positions: (0..calls).map(|call| call as f64 / calls_per_step).collect(),
             timesteps,
-            // SCM's first angle lies a hair beyond a right one, where the picture's share is below zero.
+            // SCM's first angle lies a hair beyond a right one, where the image's share is below zero.
             sigmas: levels().map(|(signal, noise)| noise / signal.abs()).collect(),
             snr: levels().map(|(signal, noise)| (signal / noise).powi(2)).collect(),
         }
     }
 }
 
-/// How much of the picture and how much noise the sample of a call holds.
+/// How much of the image and how much noise the sample of a call holds.
 fn level(scheduler: &dyn Scheduler, call: usize) -> (f64, f64) {
     let (mut signal, mut noise) = ([0.0], [0.0]);
     scheduler.add_noise(call, &[1.0], &[0.0], &mut signal);
@@ -69,11 +69,11 @@ fn level(scheduler: &dyn Scheduler, call: usize) -> (f64, f64) {
 #[cfg(test)]
 mod tests {
     use super::Curve;
-    use crate::scheduler::{self, Config, Request};
+    use crate::scheduler::{self, Config, ScheduleRequest};
 
     fn curve(name: &str, config: &str, steps: usize) -> Curve {
         let config: Config = serde_json::from_str(config).unwrap();
-        let scheduler = scheduler::build(name, Some(&config), &Config::new(), &Request::new(steps, 1)).unwrap();
+        let scheduler = scheduler::build(name, Some(&config), &Config::new(), &ScheduleRequest::new(steps, 1)).unwrap();
         Curve::of(name, scheduler.as_ref(), steps)
     }
 
@@ -94,7 +94,7 @@ mod tests {
             let mut curve = curve(entry.name, "{}", 12);
             if entry.inverse {
                 curve.sigmas.reverse();
-                // A run that begins with the picture itself begins without noise.
+                // A run that begins with the image itself begins without noise.
                 assert_eq!(curve.sigmas.last() == Some(&0.0), entry.name == "ddim-inverse");
                 curve.sigmas[11] = curve.sigmas[11].max(f64::MIN_POSITIVE);
             }
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_picture_noise_is_infinite() {
+    fn without_a_image_noise_is_infinite() {
         let curve = curve("ddim", r#"{"timestep_spacing": "trailing", "rescale_betas_zero_snr": true}"#, 5);
         assert_eq!((curve.sigmas[0], curve.snr[0]), (f64::INFINITY, 0.0));
     }

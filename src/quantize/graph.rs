@@ -1,6 +1,6 @@
 //! One graph, written with its weights in fewer bits in a file beside it.
 
-mod remade;
+mod rebuilt_graph;
 mod stored;
 
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use std::path::Path;
 
 use prost::Message;
 
-use super::narrow::Errors;
+use super::half_precision::Errors;
 use super::select::{Selection, count};
 use super::{Outcome, Progress, Weights, stop_if};
 use crate::bundle::proto::{
@@ -25,7 +25,7 @@ use crate::session::Cancel;
 use crate::tensor::{DType, Field};
 
 /// Where each tensor begins in the file beside the graph: at a page, so that it can be mapped by itself; smaller ones where
-/// a line of the processor's cache does.
+/// a line of the CPU's cache does.
 const PAGE: u64 = 4096;
 const LINE: u64 = 64;
 

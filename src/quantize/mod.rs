@@ -21,7 +21,7 @@
 
 mod folder;
 mod graph;
-mod narrow;
+mod half_precision;
 mod select;
 
 use std::collections::HashSet;
@@ -29,11 +29,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::bundle::{Bundle, Component, ComponentKind, Overrides};
+use crate::bundle::{Bundle, Component, ComponentKind, DirectoryOverrides};
 use crate::error::{Error, Result};
 use crate::session::Cancel;
 
-pub use narrow::BLOCK;
+pub use half_precision::BLOCK;
 
 /// How weights are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -140,7 +140,7 @@ pub fn quantize(
     cancel: &Cancel,
     observer: &mut dyn FnMut(Progress),
 ) -> Result<Vec<Outcome>> {
-    let bundle = Bundle::open(model, &Overrides::default())?;
+    let bundle = Bundle::open(model, &DirectoryOverrides::default())?;
     let model = bundle.dir.as_path();
     let chosen = chosen(&bundle, components)?;
     let is_chosen = |component: &Component| chosen.iter().any(|c| c.graph.path == component.graph.path);

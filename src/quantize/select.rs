@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::Weights;
-use super::narrow::BLOCK;
+use super::half_precision::BLOCK;
 use crate::bundle::proto::{Node, Tensor};
 use crate::rewrite::source::{Source, is, output, reads};
 use crate::tensor::DType;

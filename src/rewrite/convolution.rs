@@ -5,17 +5,17 @@ use super::source::{input, int, ints, is, output, text};
 use crate::bundle::proto::Node;
 use crate::tensor::DType;
 
-/// A convolution by weights `[out, in, 3, 3]`, after which a picture is as large as before.
+/// A convolution by weights `[out, in, 3, 3]`, after which an image is as large as before.
 pub struct Convolution<'s> {
-    /// The picture, `[batch, in, height, width]`, in float32.
-    pub picture: &'s str,
+    /// The image, `[batch, in, height, width]`, in float32.
+    pub image: &'s str,
     /// The weights.
     pub weights: &'s str,
     /// What is added to each channel of the result.
     pub bias: Option<&'s str>,
     /// What it makes.
     pub output: &'s str,
-    /// Channels of the picture.
+    /// Channels of the image.
     pub channels_in: i64,
     /// Channels of the result.
     pub channels_out: i64,
@@ -32,14 +32,14 @@ impl<'s> Convolution<'s> {
             && ints(node, "pads") == Some(&[1, 1, 1, 1])
             && int(node, "group").unwrap_or(1) == 1
             && matches!(text(node, "auto_pad"), None | Some("" | "NOTSET"));
-        let (picture, weights) = (input(node, 0)?, input(node, 1)?);
+        let (image, weights) = (input(node, 0)?, input(node, 1)?);
         let is_single = |name: &str| facts.dtype(name) == Some(DType::F32);
         let [channels_out, channels_in, height, width] = facts.shape(weights)? else { return None };
-        if !is_plain || !is_single(picture) || !is_single(weights) || (height.number()?, width.number()?) != (3, 3) {
+        if !is_plain || !is_single(image) || !is_single(weights) || (height.number()?, width.number()?) != (3, 3) {
             return None;
         }
         Some(Self {
-            picture,
+            image,
             weights,
             bias: input(node, 2),
             output: output(node)?,

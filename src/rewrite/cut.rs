@@ -1,7 +1,7 @@
 //! Cutting a UNet along one of its long skip connections: into the whole that hands out a tensor on the way, and the
-//! outer layers alone, which take that tensor instead of making it.
+//! shallow layers alone, which take that tensor instead of making it.
 //!
-//! DeepCache (Ma et al. 2023, arXiv 2312.00858) runs the outer layers at most steps, on what the deep ones gave at an
+//! DeepCache (Ma et al. 2023, arXiv 2312.00858) runs the shallow layers at most steps, on what the deep ones gave at an
 //! earlier step. A skip connection joins two tensors along their channels: one that comes straight from the way down,
 //! and one that went on through deeper layers. The last of them is branch 0, the one before it branch 1, and so on: with
 //! branch n, n layers of the way down and n + 1 of the way up are left.
@@ -20,9 +20,9 @@ use crate::tensor::DType;
 /// One of the places at which a UNet can be cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Branch {
-    /// The tensor that the deep layers give to the outer ones.
+    /// The tensor that the deep layers give to the shallow ones.
     pub tensor: String,
-    /// Bytes of the weights that the outer layers read.
+    /// Bytes of the weights that the shallow layers read.
     pub outer_weights: u64,
 }
 
@@ -49,14 +49,14 @@ pub fn branches(graph: &GraphFile) -> Result<Vec<Branch>> {
 
 /// Makes the cut that a pass asks for; `axes` are lengths of axes that the file leaves free, by name.
 pub fn rewrite(source: &Source<'_>, pass: Pass, axes: &[(String, usize)], edits: &mut Edits) -> Result<()> {
-    let (Pass::HandOut(branch) | Pass::Outer(branch)) = pass else { return Ok(()) };
+    let (Pass::HandOut(branch) | Pass::Shallow(branch)) = pass else { return Ok(()) };
     let mut cuts = cuts(source, &Facts::at(source, axes));
     if branch >= cuts.len() {
         return Err(none(source.graph(), branch, cuts.len()));
     }
     let cut = cuts.swap_remove(branch);
     match pass {
-        Pass::Outer(_) => edits.feed(cut),
+        Pass::Shallow(_) => edits.feed(cut),
         _ => edits.hand_out(cut),
     }
     Ok(())

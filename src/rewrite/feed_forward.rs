@@ -3,7 +3,7 @@
 //!
 //! Exporters write one product of twice the width and cut its outcome apart. Here each half is a product of its own, so
 //! that nothing is copied; and where there are many tokens, some hundreds of them are taken through the layer at a time, so
-//! that what lies between the products stays in the processor's caches.
+//! that what lies between the products stays in the CPU's caches.
 //!
 //! # What was measured
 //!

@@ -9,10 +9,10 @@
 //!
 //! # What was measured
 //!
-//! ONNX Runtime 1.31.1 on two cores with AVX2, time of the processor against the graph as it was, medians of alternated
+//! ONNX Runtime 1.31.1 on two cores with AVX2, time of the CPU against the graph as it was, medians of alternated
 //! runs on a machine with other work on it: differences below a tenth say nothing.
 //!
-//! | what | shapes `[in, side of the picture, out]` | time |
+//! | what | shapes `[in, side of the image, out]` | time |
 //! |---|---|---|
 //! | enlargement and convolution as four convolutions, interleaved by `Concat` and `Reshape` (kept) | [1280, 8, 1280] to [256, 256, 256] | 0.46 to 0.56 |
 //! | … interleaved by `DepthToSpace` | the same | 0.46 to 0.62 |
@@ -24,16 +24,16 @@
 //!
 //! With two threads [320, 64, 320] by F(4×4, 3×3) took 0.9 to 1.0 and the others 0.5 to 0.8. Its error is 2e-6 of the
 //! largest value where that of a plain convolution is some 5e-7. The decoder of Stable Diffusion 1.5 for 256×256 pixels,
-//! one thread, all 25 of its convolutions that qualify: 0.72, the picture apart by 6e-6 of the largest value.
+//! one thread, all 25 of its convolutions that qualify: 0.72, the image apart by 6e-6 of the largest value.
 
 mod attention;
 mod convolution;
 mod cut;
+mod dynamic_shapes;
 pub(crate) mod edits;
 mod facts;
 mod feed_forward;
 mod footprint;
-mod loose;
 pub(crate) mod numbers;
 mod order;
 pub(crate) mod source;
@@ -46,8 +46,8 @@ use facts::Facts;
 use source::Source;
 
 pub use cut::{Branch, branches};
+pub(crate) use dynamic_shapes::loose;
 pub use footprint::{Footprint, footprint};
-pub(crate) use loose::loose;
 pub(crate) use order::late;
 
 use crate::bundle::GraphFile;
@@ -58,8 +58,8 @@ use crate::error::Result;
 pub enum Pass {
     /// Attention written out as products and a softmax, as one `com.microsoft.MultiHeadAttention`.
     Attention,
-    /// A picture enlarged twofold by repeating its pixels and then convolved, as four smaller convolutions of the
-    /// small picture whose results are interleaved.
+    /// An image enlarged twofold by repeating its pixels and then convolved, as four smaller convolutions of the
+    /// small image whose results are interleaved.
     Subpixel,
     /// Convolutions of 3×3 of many channels by minimal filtering, a quarter of the products. Comes behind
     /// [`Pass::Subpixel`], which cuts as many of those that it understands.
@@ -69,25 +69,25 @@ pub enum Pass {
     /// Gated feed-forward layers as two products where one was cut apart, and where there are many tokens some hundreds of
     /// them at a time.
     FeedForward,
-    /// Shapes of activations left open once the graph is optimised, so that ONNX Runtime gives memory back: about half of what
+    /// Shapes of activations left open once the graph is optimized, so that ONNX Runtime gives memory back: about half of what
     /// an evaluation holds of its own, for up to a few hundredths of its time.
-    Loose,
-    /// The tensor that the deep layers of a UNet give to the outer ones at the branch of this number ([`branches`]) is an
+    DynamicShapes,
+    /// The tensor that the deep layers of a UNet give to the shallow ones at the branch of this number ([`branches`]) is an
     /// output too.
     HandOut(usize),
-    /// The outer layers of a UNet alone: that tensor is an input, and all that only its making needed is gone.
-    Outer(usize),
+    /// The shallow layers of a UNet alone: that tensor is an input, and all that only its making needed is gone.
+    Shallow(usize),
 }
 
 impl Pass {
     /// Whether the graph has other inputs or outputs for it.
     pub fn cuts(self) -> bool {
-        matches!(self, Self::HandOut(_) | Self::Outer(_))
+        matches!(self, Self::HandOut(_) | Self::Shallow(_))
     }
 
-    /// The branch at which the outer layers are left alone.
+    /// The branch at which the shallow layers are left alone.
     pub(crate) fn outer_branch(self) -> Option<usize> {
-        if let Self::Outer(branch) = self { Some(branch) } else { None }
+        if let Self::Shallow(branch) = self { Some(branch) } else { None }
     }
 }
 
@@ -112,7 +112,7 @@ pub struct Rewritten {
 /// changed since `graph` was opened, the new file would have more than 2 GiB, or it is to be cut where it cannot be.
 pub fn rewrite(graph: &GraphFile, passes: &[Pass], axes: &[(String, usize)]) -> Result<Option<Rewritten>> {
     let unknown = || match passes.iter().find(|pass| pass.cuts()) {
-        Some(Pass::HandOut(branch) | Pass::Outer(branch)) => Err(cut::none(graph, *branch, 0)),
+        Some(Pass::HandOut(branch) | Pass::Shallow(branch)) => Err(cut::none(graph, *branch, 0)),
         _ => Ok(None),
     };
     if !is_known(graph) {
@@ -127,13 +127,13 @@ pub fn rewrite(graph: &GraphFile, passes: &[Pass], axes: &[(String, usize)]) -> 
     let mut report = Vec::with_capacity(passes.len());
     for &pass in passes {
         let sites = match pass {
-            // Comes once the graph is optimised.
-            Pass::Loose => 0,
+            // Comes once the graph is optimized.
+            Pass::DynamicShapes => 0,
             Pass::Attention => attention::rewrite(&source, &facts, &mut edits),
             Pass::Subpixel => subpixel::rewrite(&source, &facts, &mut edits),
             Pass::Winograd => winograd::rewrite(&source, &facts, &mut edits),
             Pass::FeedForward => feed_forward::rewrite(&source, &Facts::at(&source, axes), &mut edits),
-            Pass::HandOut(_) | Pass::Outer(_) => cut::rewrite(&source, pass, axes, &mut edits).map(|()| 1)?,
+            Pass::HandOut(_) | Pass::Shallow(_) => cut::rewrite(&source, pass, axes, &mut edits).map(|()| 1)?,
         };
         report.push((pass, sites));
     }

@@ -1,9 +1,9 @@
-//! Nearest-neighbour enlargement and convolution as convolutions of the small picture (Shi et al. 2016, arXiv
+//! Nearest-neighbour enlargement and convolution as convolutions of the small image (Shi et al. 2016, arXiv
 //! 1609.07009, section 2.2).
 //!
-//! Of the picture enlarged twofold, a 3×3 window that starts at an even row covers the rows `i − 1, i, i` of the small
+//! Of the image enlarged twofold, a 3×3 window that starts at an even row covers the rows `i − 1, i, i` of the small
 //! one, and one that starts at an odd row `i, i, i + 1`; columns likewise. So each of the four kinds of pixels is a 2×2
-//! convolution of the small picture whose weights are sums of the stored ones: 16 products a small pixel instead of 36.
+//! convolution of the small image whose weights are sums of the stored ones: 16 products a small pixel instead of 36.
 
 use std::ops::Range;
 
@@ -35,15 +35,15 @@ pub fn rewrite(source: &Source<'_>, facts: &Facts, edits: &mut Edits) -> usize {
     sites
 }
 
-/// Whether a convolution reads a picture that was enlarged for it.
+/// Whether a convolution reads an image that was enlarged for it.
 pub fn is_site(source: &Source<'_>, facts: &Facts, conv: &Node) -> bool {
     Site::find(source, facts, conv).is_some()
 }
 
 /// An enlargement and the convolution that reads it.
 struct Site<'s> {
-    /// The small picture, `[batch, channels, height, width]`.
-    picture: &'s str,
+    /// The small image, `[batch, channels, height, width]`.
+    image: &'s str,
     bias: Option<&'s str>,
     /// What the convolution makes.
     output: &'s str,
@@ -56,10 +56,10 @@ struct Site<'s> {
 impl<'s> Site<'s> {
     fn find(source: &'s Source<'_>, facts: &Facts, conv: &'s Node) -> Option<Self> {
         let convolution = Convolution::of(facts, conv)?;
-        let resize = source.maker(convolution.picture)?;
-        let picture = input(resize, 0).filter(|name| doubles(facts, resize, name))?;
+        let resize = source.maker(convolution.image)?;
+        let image = input(resize, 0).filter(|name| doubles(facts, resize, name))?;
         Some(Self {
-            picture,
+            image,
             bias: convolution.bias,
             output: convolution.output,
             channels_out: usize::try_from(convolution.channels_out).ok()?,
@@ -80,7 +80,7 @@ impl<'s> Site<'s> {
                 let weights = edits.floats(source, "subpixel_weight", &shape, &merged(weights, row, column));
                 let (made, deep) = (edits.name(source, "subpixel"), edits.name(source, "subpixel"));
                 let pads = [1 - row as i64, 1 - column as i64, row as i64, column as i64];
-                let inputs: Vec<&str> = [self.picture, &weights].into_iter().chain(self.bias).collect();
+                let inputs: Vec<&str> = [self.image, &weights].into_iter().chain(self.bias).collect();
                 let attributes = vec![ints("kernel_shape", &[2, 2]), ints("pads", &pads), ints("strides", &[1, 1])];
                 nodes.push(node("Conv", &inputs, &made, attributes));
                 nodes.push(node("Reshape", &[&made, &deeper], &deep, Vec::new()));
@@ -97,7 +97,7 @@ impl<'s> Site<'s> {
         let [joined, lengths, sides, doubled, shape] = std::array::from_fn(|_| edits.name(source, "subpixel"));
         let [from, to, two, same] = [[2].as_slice(), &[4], &[2, 2], &[0, 0]].map(|list| edits.list(source, list));
         nodes.push(node("Concat", &lines, &joined, vec![int("axis", 3)]));
-        nodes.push(node("Shape", &[self.picture], &lengths, Vec::new()));
+        nodes.push(node("Shape", &[self.image], &lengths, Vec::new()));
         nodes.push(node("Slice", &[&lengths, &from, &to], &sides, Vec::new()));
         nodes.push(node("Mul", &[&sides, &two], &doubled, Vec::new()));
         nodes.push(node("Concat", &[&same, &doubled], &shape, vec![int("axis", 0)]));
@@ -125,24 +125,24 @@ fn merged(weights: &[f32], row: usize, column: usize) -> Vec<f32> {
     parallel(|| weights.par_chunks_exact(9).flat_map_iter(merge).collect())
 }
 
-/// Whether a node repeats each pixel of `picture` twice along both of its sides and does nothing else.
-fn doubles(facts: &Facts, resize: &Node, picture: &str) -> bool {
+/// Whether a node repeats each pixel of `image` twice along both of its sides and does nothing else.
+fn doubles(facts: &Facts, resize: &Node, image: &str) -> bool {
     let mode = text(resize, "mode").unwrap_or("nearest");
     let transformation = text(resize, "coordinate_transformation_mode").unwrap_or("half_pixel");
     let rounding = text(resize, "nearest_mode").unwrap_or("round_prefer_floor");
-    // Pixel 2i + a of the large picture is taken at i + a / 2 by the first and at i - 1/4 + a / 2 by the second, which
+    // Pixel 2i + a of the large image is taken at i + a / 2 by the first and at i - 1/4 + a / 2 by the second, which
     // is rounded to i for both a.
     let repeats = match transformation {
         "asymmetric" => matches!(rounding, "floor" | "round_prefer_floor"),
         "half_pixel" | "pytorch_half_pixel" => matches!(rounding, "round_prefer_floor" | "round_prefer_ceil"),
         _ => false,
     };
-    is(resize, "Resize") && mode == "nearest" && repeats && is_twice(facts, resize, picture).unwrap_or(false)
+    is(resize, "Resize") && mode == "nearest" && repeats && is_twice(facts, resize, image).unwrap_or(false)
 }
 
-/// Whether a node's output is provably twice as high and wide as `picture`, and of the same batch and channels.
-fn is_twice(facts: &Facts, resize: &Node, picture: &str) -> Option<bool> {
-    let (small, large) = (facts.shape(picture)?, facts.shape(output(resize)?)?);
+/// Whether a node's output is provably twice as high and wide as `image`, and of the same batch and channels.
+fn is_twice(facts: &Facts, resize: &Node, image: &str) -> Option<bool> {
+    let (small, large) = (facts.shape(image)?, facts.shape(output(resize)?)?);
     let ([batch, channels, height, width], [b, c, h, w]) = (small, large) else { return Some(false) };
     let twice = |length: &Length| length.times(&Length::from(2));
     Some(b == batch && c == channels && *h == twice(height)? && *w == twice(width)?)

@@ -1,7 +1,7 @@
 //! Convolutions of 3×3 by minimal filtering: F(4×4, 3×3) of Winograd 1980 as Lavin and Gray 2015 (arXiv 1509.09308,
 //! section 4.1) use it.
 //!
-//! Each tile of 4×4 pixels of the result comes from 6×6 pixels of the picture. Those are turned into 36 numbers `Bᵀ d B`,
+//! Each tile of 4×4 pixels of the result comes from 6×6 pixels of the image. Those are turned into 36 numbers `Bᵀ d B`,
 //! each of which is multiplied by a matrix `[out, in]` of its own, `G g Gᵀ` of the weights, and the 36 products turned
 //! into the tile, `Aᵀ m A`: 36 products a tile instead of 144. The matrices are those of Cook and Toom for the points
 //! 0, ±3/4, ±3/2 and infinity, of which a search among small fractions found the error to be a third of that of the
@@ -20,7 +20,7 @@ use crate::bundle::proto::{Attribute, Node};
 
 /// Pixels of a tile of the result along each side.
 const TILE: i64 = 4;
-/// Pixels of the picture that it comes from along each side, and numbers made of them.
+/// Pixels of the image that it comes from along each side, and numbers made of them.
 const WINDOW: i64 = 6;
 /// Below so many channels in or out the transforms cost more than the products save.
 const FEWEST_CHANNELS: i64 = 256;
@@ -28,7 +28,7 @@ const FEWEST_CHANNELS: i64 = 256;
 const MOST_WEIGHTS: i64 = 1_300_000;
 
 /// `Bᵀ`: rows are the coefficients of the polynomials that vanish at all points but one.
-const PICTURE: [[f64; 6]; 6] = [
+const IMAGE: [[f64; 6]; 6] = [
     [81.0 / 64.0, 0.0, -45.0 / 16.0, 0.0, 1.0, 0.0],
     [0.0, -27.0 / 16.0, -9.0 / 4.0, 3.0 / 4.0, 1.0, 0.0],
     [0.0, 27.0 / 16.0, -9.0 / 4.0, -3.0 / 4.0, 1.0, 0.0],
@@ -57,7 +57,7 @@ pub fn rewrite(source: &Source<'_>, facts: &Facts, edits: &mut Edits) -> usize {
 }
 
 /// Bytes that a node takes beyond what it reads and makes, where [`rewrite`] would rewrite it: those of its weights, and
-/// those of the numbers within for each pixel of the picture.
+/// those of the numbers within for each pixel of the image.
 pub fn room(facts: &Facts, conv: &Node) -> Option<(u64, u64)> {
     let convolution = Convolution::of(facts, conv).filter(is_worth_it)?;
     let [weights, channels] = [
@@ -79,7 +79,7 @@ fn is_worth_it(convolution: &Convolution<'_>) -> bool {
 /// Each is the product of the same transform along the rows and along the columns.
 struct Transforms {
     weights: Vec<f32>,
-    picture: Vec<f32>,
+    image: Vec<f32>,
     back: Vec<f32>,
 }
 
@@ -100,8 +100,8 @@ impl Transforms {
         // Infinity takes the highest power alone.
         weights[2][5] = 1.0;
         back[3][5] = 1.0;
-        let picture: [[f64; 6]; 6] = std::array::from_fn(|pixel| std::array::from_fn(|number| PICTURE[number][pixel]));
-        Self { weights: squared(&weights), picture: turned(&squared(&picture), 36), back: turned(&squared(&back), 36) }
+        let image: [[f64; 6]; 6] = std::array::from_fn(|pixel| std::array::from_fn(|number| IMAGE[number][pixel]));
+        Self { weights: squared(&weights), image: turned(&squared(&image), 36), back: turned(&squared(&back), 36) }
     }
 }
 
@@ -143,14 +143,14 @@ impl Chain<'_, '_> {
     }
 }
 
-/// The picture's transform is a convolution of each channel by 36 kernels, and the transform back a transposed one; what
-/// that makes beyond the picture's edge is cut off.
+/// The image's transform is a convolution of each channel by 36 kernels, and the transform back a transposed one; what
+/// that makes beyond the image's edge is cut off.
 fn nodes(convolution: &Convolution<'_>, source: &Source<'_>, facts: &Facts, edits: &mut Edits) -> Vec<Node> {
-    let Convolution { picture, weights, channels_in, channels_out, .. } = *convolution;
+    let Convolution { image, weights, channels_in, channels_out, .. } = *convolution;
     let transforms = Transforms::new();
-    let [of_weights, of_picture, back] = [
+    let [of_weights, of_image, back] = [
         edits.floats(source, "winograd_weights", &[9, 36], &transforms.weights),
-        edits.floats(source, "winograd_picture", &[36, 1, 6, 6], &transforms.picture),
+        edits.floats(source, "winograd_image", &[36, 1, 6, 6], &transforms.image),
         edits.floats(source, "winograd_back", &[36, 1, 4, 4], &transforms.back),
     ];
     let count = WINDOW * WINDOW;
@@ -163,11 +163,11 @@ fn nodes(convolution: &Convolution<'_>, source: &Source<'_>, facts: &Facts, edit
 
     // [batch · in, 1, height, width], [batch · in, 36, rows, columns], and by way of [batch · in, 36, tiles] and
     // [batch, in · 36, tiles] at last [batch, 36, in, tiles].
-    let alone = chain.reshape(picture, &[-1, 1, 0, 0]);
+    let alone = chain.reshape(image, &[-1, 1, 0, 0]);
     let strides = || ints("strides", &[TILE, TILE]);
     let kernel = |side| ints("kernel_shape", &[side, side]);
     let attributes = vec![kernel(WINDOW), ints("pads", &[1, 1, TILE, TILE]), strides()];
-    let tiles = chain.node("Conv", &[&alone, &of_picture], attributes);
+    let tiles = chain.node("Conv", &[&alone, &of_image], attributes);
     let rows_and_columns = chain.sides(&tiles);
     let lined = chain.reshape(&tiles, &[0, 0, -1]);
     let lined = chain.reshape(&lined, &[-1, channels_in * count, 0]);
@@ -184,8 +184,8 @@ fn nodes(convolution: &Convolution<'_>, source: &Source<'_>, facts: &Facts, edit
     let mut made = chain.reshape(&made, &[-1, channels_out, 0, 0]);
 
     let is_whole = |length: &Length| length.over(&Length::from(TILE)).is_some();
-    if !facts.shape(picture).is_some_and(|shape| shape.iter().skip(2).all(is_whole)) {
-        let ends = chain.sides(picture);
+    if !facts.shape(image).is_some_and(|shape| shape.iter().skip(2).all(is_whole)) {
+        let ends = chain.sides(image);
         let [starts, axes] = [[0, 0], [2, 3]].map(|list| chain.edits.list(source, &list));
         made = chain.node("Slice", &[&made, &starts, &ends, &axes], Vec::new());
     }
@@ -217,8 +217,8 @@ mod tests {
             (0..count).map(one).collect()
         };
         let weights = transformed(&transforms.weights, &kernel, 36);
-        let picture = transformed(&turned(&transforms.picture, 36), &window, 36);
-        let products: Vec<f32> = weights.iter().zip(&picture).map(|(a, b)| (a * b) as f32).collect();
+        let image = transformed(&turned(&transforms.image, 36), &window, 36);
+        let products: Vec<f32> = weights.iter().zip(&image).map(|(a, b)| (a * b) as f32).collect();
         let tile = transformed(&transforms.back, &products, 16);
         for (at, got) in tile.iter().enumerate() {
             let (row, column) = (at / 4, at % 4);

@@ -1,7 +1,7 @@
 //! Seeded unit normal noise, in the streams that other programs made famous.
 //!
 //! A stream is a type that is a [`Generator`]: [`TorchCpu`] is `torch.Generator("cpu")`, [`TorchCuda`] its sibling on a
-//! GPU, and so on; [`Stream`] is the choice between them. Each picture of a run has its own generator, so a picture
+//! GPU, and so on; [`Stream`] is the choice between them. Each image of a run has its own generator, so an image
 //! never depends on its neighbours in a batch. [`BrownianTree`] makes noise for stretches of time out of any of them.
 
 mod brownian_tree;

@@ -3,14 +3,14 @@
 //! multiplication that an addition follows fused with it.
 //!
 //! The arithmetic is spelled out rather than left to the system's mathematics library so that the same seed gives the
-//! same bits on every machine, and the same bits as torch gives on a processor with AVX2.
+//! same bits on every machine, and the same bits as torch gives on a CPU with AVX2.
 
 /// Turns each sixteen of the uniform values in `out`, in `[0, 1)`, into unit normal values. What does not fill a
 /// sixteen at the end stays as it is.
 pub(super) fn box_muller(out: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
-        // SAFETY: the processor has just been found to have the features the function is compiled for.
+        // SAFETY: the CPU has just been found to have the features the function is compiled for.
         unsafe { box_muller_avx2(out) };
         return;
     }
@@ -18,7 +18,7 @@ pub(super) fn box_muller(out: &mut [f32]) {
     box_muller_blocks::<{ cfg!(target_arch = "aarch64") }>(out);
 }
 
-/// [`box_muller_blocks`], compiled for processors whose fused multiply-add is one instruction. The results are the
+/// [`box_muller_blocks`], compiled for CPUs whose fused multiply-add is one instruction. The results are the
 /// same to the bit.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]

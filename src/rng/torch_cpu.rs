@@ -9,7 +9,7 @@ use super::normal16::box_muller;
 /// The stream is torch's: an MT19937 seeded with the low 32 bits of the seed. Calls for 16 values or more take a
 /// 24-bit uniform number a value and transform them sixteen at a time; shorter calls take two 53-bit ones for a pair
 /// of values, of which the second waits in the generator, across calls of any length, for the next short call.
-/// Values agree with torch on a processor with AVX2 to the last bit for calls of 16 values or more and to one unit in
+/// Values agree with torch on a CPU with AVX2 to the last bit for calls of 16 values or more and to one unit in
 /// the last place for shorter ones (other builds of torch differ from that one by up to 2e-6).
 ///
 /// ```

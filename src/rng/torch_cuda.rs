@@ -3,18 +3,18 @@
 use super::{Generator, Gpu, fused};
 
 /// `torch.Generator("cuda").manual_seed(seed)`, drawn from with `torch.randn` in float32: AUTOMATIC1111's noise on an
-/// NVIDIA GPU (`NV` where it is made on the processor).
+/// NVIDIA GPU (`NV` where it is made on the CPU).
 ///
 /// Philox4x32-10 with the 64-bit seed as its key. Value i of a call is made by thread i: the first normal value of its
 /// block of four, whose counter holds the number of the calls before and i. A call for more values than the GPU holds
 /// threads goes round: thread i also makes values i + threads, i + 2 threads and i + 3 threads, of the same block, and
 /// then begins the next. The noise of such a call therefore depends on the GPU's model, and that of smaller ones, which
-/// pictures up to a megapixel are on all but small GPUs, does not; without a [`Gpu`] no call is too large.
+/// images up to a megapixel are on all but small GPUs, does not; without a [`Gpu`] no call is too large.
 ///
 /// In half precision torch draws the same values there and rounds them.
 ///
 /// Held to values published for torch on a GPU, not to a GPU: the layout of larger calls and of calls one after the
-/// other is read from torch's source, and a GPU's own sine and logarithm differ from the processor's by about 1e-6.
+/// other is read from torch's source, and a GPU's own sine and logarithm differ from the CPU's by about 1e-6.
 ///
 /// ```
 /// use ldm_ort::rng::{Generator, TorchCuda};

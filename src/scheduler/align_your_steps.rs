@@ -1,4 +1,4 @@
-//! Schedules optimised for a model: Sabour et al. 2024, "Align Your Steps: Optimizing Sampling Schedules in Diffusion
+//! Schedules optimized for a model: Sabour et al. 2024, "Align Your Steps: Optimizing Sampling Schedules in Diffusion
 //! Models", arXiv 2404.14507. The numbers are those that diffusers has as `AysSchedules`.
 
 use super::custom::Custom;
@@ -9,7 +9,7 @@ use super::spacing::linspace;
 pub struct Named {
     /// The name in pipeline.toml.
     pub name: &'static str,
-    /// What it was optimised for.
+    /// What it was optimized for.
     pub about: &'static str,
     /// Its ten timesteps, where its model has timesteps.
     timesteps: Option<[f64; 10]>,
@@ -40,7 +40,7 @@ pub const NAMED: &[Named] = &[
 ];
 
 impl Named {
-    /// The steps the schedule was optimised for.
+    /// The steps the schedule was optimized for.
     pub const STEPS: usize = 10;
 
     /// Its timesteps; there are [`Named::STEPS`] of them and no other number.

@@ -2,7 +2,7 @@
 
 pub(super) mod keys;
 
-use super::{Config, Entry};
+use super::{Config, SchedulerEntry};
 use crate::error::{Error, Result};
 use serde_json::Value;
 
@@ -104,7 +104,7 @@ impl Kind {
 }
 
 /// The scheduler that a nested table names.
-fn nested_entry(value: &Value) -> Option<&'static Entry> {
+fn nested_entry(value: &Value) -> Option<&'static SchedulerEntry> {
     super::find(value.as_object()?.get(CLASS_NAME)?.as_str()?)
 }
 

@@ -1,7 +1,7 @@
 //! What the samplers of distilled consistency models share: they visit timesteps of the schedule they were distilled on.
 
 use super::config::{Key, Kind, Settings, keys};
-use super::{Request, custom};
+use super::{ScheduleRequest, custom};
 use crate::error::Result;
 
 /// The keys of both classes.
@@ -29,7 +29,7 @@ pub(super) const KEYS: [Key; 17] = [
 ///
 /// # Errors
 /// More steps than there are timesteps.
-pub(super) fn timesteps(settings: &Settings, request: &Request) -> Result<Vec<f64>> {
+pub(super) fn timesteps(settings: &Settings, request: &ScheduleRequest) -> Result<Vec<f64>> {
     let steps = request.steps;
     let train = settings.count("num_train_timesteps")?;
     let original = settings.count("original_inference_steps")?;

@@ -3,7 +3,7 @@
 use super::config::Settings;
 use super::sigmas::{Ramp, timestep_of_f32};
 use super::spacing::linspace;
-use super::{Entry, Request, table};
+use super::{ScheduleRequest, SchedulerEntry, table};
 use crate::error::{Error, Result, count_of};
 
 /// A schedule that the user gives outright.
@@ -58,7 +58,7 @@ impl Custom {
     }
 
     /// The steps of a run on this schedule with a scheduler of this row of the table.
-    pub fn steps(&self, entry: &Entry) -> usize {
+    pub fn steps(&self, entry: &SchedulerEntry) -> usize {
         match self {
             Self::Timesteps(list) => list.len(),
             Self::Sigmas(list) if entry.accepts.sigmas == Some(Ends::Given) => list.len().saturating_sub(1),
@@ -70,7 +70,7 @@ impl Custom {
     ///
     /// # Errors
     /// [`Error::Scheduler`] naming the list, and for a class that takes none the classes that do.
-    pub(super) fn check(&self, settings: &Settings, entry: &Entry, request: &Request) -> Result<()> {
+    pub(super) fn check(&self, settings: &Settings, entry: &SchedulerEntry, request: &ScheduleRequest) -> Result<()> {
         let key = self.key();
         let error = |problem: String, help: String| -> Result<()> { Err(settings.error(key, problem, help)) };
         let takes = |accepts: Accepts| match self {
@@ -150,7 +150,7 @@ fn clash(settings: &Settings, key: &str, name: &str) -> Error {
 }
 
 /// The user's timesteps, where that is what was given.
-pub(super) fn timesteps(request: &Request) -> Option<&[f64]> {
+pub(super) fn timesteps(request: &ScheduleRequest) -> Option<&[f64]> {
     match &request.custom {
         Some(Custom::Timesteps(list)) => Some(list),
         _ => None,
@@ -159,7 +159,7 @@ pub(super) fn timesteps(request: &Request) -> Option<&[f64]> {
 
 /// The user's noise levels, where those are what was given, and the timestep at which each step begins. `log_sigmas` are
 /// the logarithms of the training timesteps' levels.
-pub(super) fn levels(request: &Request, log_sigmas: &[f32]) -> Option<(Vec<f64>, Vec<f32>)> {
+pub(super) fn levels(request: &ScheduleRequest, log_sigmas: &[f32]) -> Option<(Vec<f64>, Vec<f32>)> {
     let Some(Custom::Sigmas(list)) = &request.custom else { return None };
     let levels: Vec<f32> = list.iter().map(|sigma| *sigma as f32).collect();
     let timesteps = levels.iter().take(request.steps).map(|sigma| timestep_of_f32(*sigma, log_sigmas)).collect();

@@ -3,10 +3,10 @@
 use super::config::{Key, Kind, Settings, keys};
 use super::implicit::{Implicit, Level};
 use super::sample::at_timestep;
-use super::{Accepts, Entry, Request, Scheduler, noise, spacing};
+use super::{Accepts, ScheduleRequest, Scheduler, SchedulerEntry, noise, spacing};
 use crate::error::Result;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     name: "ddim",
     class: "DDIMScheduler",
     aliases: &[],
@@ -37,7 +37,7 @@ pub(super) const ENTRY: Entry = Entry {
     build,
 };
 
-fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
+fn build(settings: &Settings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
     let train = settings.count("num_train_timesteps")?;
     settings.limit_steps(request.steps, train)?;
     let alphas = noise::alphas_cumprod(settings)?;

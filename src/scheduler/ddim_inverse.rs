@@ -1,12 +1,12 @@
-//! DDIM run backwards, from a picture to its noise: Song et al. 2021, "Denoising Diffusion Implicit Models", section 4.3.
+//! DDIM run backwards, from an image to its noise: Song et al. 2021, "Denoising Diffusion Implicit Models", section 4.3.
 
 use super::config::{Key, Kind, Settings, keys};
 use super::implicit::{Implicit, Level};
 use super::sample::at_timestep;
-use super::{Accepts, Entry, Request, Scheduler, noise, spacing};
+use super::{Accepts, ScheduleRequest, Scheduler, SchedulerEntry, noise, spacing};
 use crate::error::Result;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     name: "ddim-inverse",
     class: "DDIMInverseScheduler",
     aliases: &[],
@@ -14,7 +14,7 @@ pub(super) const ENTRY: Entry = Entry {
     stochastic: false,
     inverse: true,
     accepts: Accepts::NOTHING,
-    about: "DDIM run backwards, from a picture to the noise it comes from.",
+    about: "DDIM run backwards, from an image to the noise it comes from.",
     keys: &[
         keys::NUM_TRAIN_TIMESTEPS,
         keys::beta_start(0.0001),
@@ -34,7 +34,7 @@ pub(super) const ENTRY: Entry = Entry {
     build,
 };
 
-fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
+fn build(settings: &Settings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
     let train = settings.count("num_train_timesteps")?;
     settings.limit_steps(request.steps, train)?;
     let alphas = noise::alphas_cumprod(settings)?;

@@ -3,12 +3,12 @@
 use super::config::{Key, Kind, Settings, keys};
 use super::noise::{exp_f32, ln_f32};
 use super::sample::{Bounds, Prediction, add_noise, at_timestep, clamp, estimate};
-use super::{Accepts, Entry, Noise, Request, Scheduler, noise, spacing};
+use super::{Accepts, Noise, ScheduleRequest, Scheduler, SchedulerEntry, noise, spacing};
 use crate::error::{Error, Result};
 
 const NAME: &str = "ddpm";
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     name: NAME,
     class: "DDPMScheduler",
     aliases: &[],
@@ -69,11 +69,11 @@ struct Ddpm {
     variance: Variance,
     bounds: Bounds,
     images: usize,
-    picture: Vec<f32>,
+    denoised: Vec<f32>,
     drawn: Vec<f32>,
 }
 
-fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
+fn build(settings: &Settings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
     let train = settings.count("num_train_timesteps")?;
     settings.limit_steps(request.steps, train)?;
     let alphas = noise::alphas_cumprod(settings)?;
@@ -101,7 +101,7 @@ fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
         variance,
         bounds: Bounds::from_settings(settings, request.images)?,
         images: request.images.max(1),
-        picture: Vec::new(),
+        denoised: Vec::new(),
         drawn: Vec::new(),
     }))
 }
@@ -147,14 +147,14 @@ impl Ddpm {
     }
 }
 
-/// Walks the pictures of a batch together with the second halves of the model's answers.
+/// Walks the images of a batch together with the second halves of the model's answers.
 fn halves<'a>(
     x: &'a mut [f32],
     drawn: &'a [f32],
     output: &'a [f32],
     split: usize,
 ) -> impl Iterator<Item = ((&'a mut f32, &'a f32), &'a f32)> {
-    let variances = output.chunks(2 * split).flat_map(move |picture| picture.iter().skip(split));
+    let variances = output.chunks(2 * split).flat_map(move |output| output.iter().skip(split));
     x.iter_mut().zip(drawn).zip(variances)
 }
 
@@ -173,38 +173,38 @@ impl Scheduler for Ddpm {
         let size = (x.len() / self.images).max(1);
         let learned = matches!(self.variance, Variance::Learned | Variance::LearnedRange);
         let doubled = learned && model_output.len() == 2 * x.len();
-        // Where the model predicts variances, they are the second half of each picture's answer.
+        // Where the model predicts variances, they are the second half of each image's answer.
         let stride = if doubled { 2 * size } else { size };
 
         let current_alpha = alpha / previous_alpha;
         let current_beta = 1.0 - current_alpha;
         let (signal, sigma) = (alpha.sqrt(), (1.0 - alpha).sqrt());
         let prediction = self.prediction;
-        let picture_of = |x: f32, m: f32| match prediction {
+        let denoised_of = |x: f32, m: f32| match prediction {
             Prediction::Sample => m,
             Prediction::Velocity => signal * x - sigma * m,
             Prediction::Epsilon | Prediction::Flow => (x - sigma * m) / signal,
         };
-        let from_picture = previous_alpha.sqrt() * current_beta / (1.0 - alpha);
+        let from_denoised = previous_alpha.sqrt() * current_beta / (1.0 - alpha);
         let from_sample = current_alpha.sqrt() * (1.0 - previous_alpha) / (1.0 - alpha);
         let answers = model_output.chunks(stride);
         if let Some(limit) = self.bounds.limit() {
             for (x, m) in x.chunks_mut(size).zip(answers) {
                 for (x, m) in x.iter_mut().zip(m) {
-                    let picture = clamp(picture_of(*x, *m), -limit, limit);
-                    *x = from_picture * picture + from_sample * *x;
+                    let denoised = clamp(denoised_of(*x, *m), -limit, limit);
+                    *x = from_denoised * denoised + from_sample * *x;
                 }
             }
         } else {
-            self.picture.resize(x.len(), 0.0);
-            for ((picture, x), m) in self.picture.chunks_mut(size).zip(x.chunks(size)).zip(answers) {
-                for ((picture, x), m) in picture.iter_mut().zip(x).zip(m) {
-                    *picture = picture_of(*x, *m);
+            self.denoised.resize(x.len(), 0.0);
+            for ((denoised, x), m) in self.denoised.chunks_mut(size).zip(x.chunks(size)).zip(answers) {
+                for ((denoised, x), m) in denoised.iter_mut().zip(x).zip(m) {
+                    *denoised = denoised_of(*x, *m);
                 }
             }
-            self.bounds.apply(&mut self.picture);
-            for (x, picture) in x.iter_mut().zip(&self.picture) {
-                *x = from_picture * picture + from_sample * *x;
+            self.bounds.apply(&mut self.denoised);
+            for (x, denoised) in x.iter_mut().zip(&self.denoised) {
+                *x = from_denoised * denoised + from_sample * *x;
             }
         }
         if draws {

@@ -5,10 +5,10 @@ use super::multistep::Orders;
 use super::noise::{exp_f32, numpy_ln_f32 as ln_f32};
 use super::sample::{Bounds, History, Prediction, estimate, mix};
 use super::solver::{self, Level, Manner};
-use super::{Accepts, Entry, Noise, Request, Scheduler, noise};
+use super::{Accepts, Noise, ScheduleRequest, Scheduler, SchedulerEntry, noise};
 use crate::error::Result;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     name: "deis",
     class: "DEISMultistepScheduler",
     aliases: &[],
@@ -60,7 +60,7 @@ struct Deis {
     answers: History,
 }
 
-fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
+fn build(settings: &Settings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
     settings.choice("algorithm_type")?;
     settings.choice("solver_type")?;
     let order = settings.count("solver_order")?;
@@ -97,7 +97,7 @@ struct Converter {
 }
 
 impl Converter {
-    /// Writes the noise prediction, by way of the picture so that it can be bounded, to `answer`.
+    /// Writes the noise prediction, by way of the image so that it can be bounded, to `answer`.
     fn convert(&mut self, level: Level, raw: f32, model_output: &[f32], x: &[f32], answer: &mut [f32]) {
         let Level { alpha, sigma, .. } = level;
         let prediction = self.prediction;

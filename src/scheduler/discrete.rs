@@ -1,6 +1,6 @@
 //! What the samplers in the manner of k-diffusion share: a schedule of sigmas over the training timesteps.
 
-use super::Request;
+use super::ScheduleRequest;
 use super::config::{Key, Settings, keys};
 use super::sigmas::{self, Ramp};
 use super::{custom, noise, spacing};
@@ -50,7 +50,7 @@ pub(super) enum Karras {
 ///
 /// # Errors
 /// A value that nobody knows, or more than one kind of sigmas.
-pub(super) fn schedule(settings: &Settings, request: &Request, karras: Karras) -> Result<Schedule> {
+pub(super) fn schedule(settings: &Settings, request: &ScheduleRequest, karras: Karras) -> Result<Schedule> {
     schedule_over(spacing::timesteps(settings, request, false)?, settings, request, karras)
 }
 
@@ -61,7 +61,7 @@ pub(super) fn schedule(settings: &Settings, request: &Request, karras: Karras) -
 pub(super) fn schedule_over(
     timesteps: Vec<f64>,
     settings: &Settings,
-    request: &Request,
+    request: &ScheduleRequest,
     karras: Karras,
 ) -> Result<Schedule> {
     let training = sigmas::training_sigmas(&noise::alphas_cumprod(settings)?);
@@ -96,7 +96,7 @@ pub(super) fn initial(settings: &Settings, sigmas: &[f32]) -> Result<f32> {
 fn ramped(
     mut timesteps: Vec<f64>,
     settings: &Settings,
-    request: &Request,
+    request: &ScheduleRequest,
     karras: Karras,
     training: &[f32],
     logs: &[f32],

@@ -5,13 +5,13 @@ use super::config::{Key, Settings, keys};
 use super::dpm_solver::{self, DpmSolver};
 use super::dpm_update::Algorithm;
 use super::solver::{self, Manner};
-use super::{Accepts, Alias, Entry, Request, Scheduler, Setting};
+use super::{Accepts, Alias, ScheduleRequest, Scheduler, SchedulerEntry, Setting};
 use crate::error::Result;
 
 const SDE: (&str, Setting) = ("algorithm_type", Setting::Word("sde-dpmsolver++"));
 const THIRD: (&str, Setting) = ("solver_order", Setting::Integer(3));
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     name: "dpm-multistep",
     class: "DPMSolverMultistepScheduler",
     aliases: &[
@@ -42,7 +42,7 @@ pub(super) const ENTRY: Entry = Entry {
     build,
 };
 
-fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
+fn build(settings: &Settings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
     let manner = Manner { cosine_fractions: true, repeats_last: false, inverse: false };
     let without_third = |algorithm| algorithm == Algorithm::NoiseSde;
     Ok(Box::new(DpmSolver::from_settings(settings, request, manner, without_third)?))

@@ -1,14 +1,14 @@
 //! DPM-Solver++ as a solver of the reverse SDE, k-diffusion's `sample_dpmpp_sde`: two calls a step, the second in the
-//! middle of it, with the noise of one Brownian path a picture (Lu et al. 2022, arXiv 2211.01095; Karras et al. 2022,
+//! middle of it, with the noise of one Brownian path an image (Lu et al. 2022, arXiv 2211.01095; Karras et al. 2022,
 //! arXiv 2206.00364).
 //!
 //! The noise of a step is how much the path changes while sigma falls, so the half step and the whole one share it, and
-//! more steps refine one and the same picture. The path is torchsde's for its seed, which is the picture's own or, as
-//! in diffusers, `noise_sampler_seed`; then every picture of a batch follows the path that it would follow alone, where
+//! more steps refine one and the same image. The path is torchsde's for its seed, which is the image's own or, as
+//! in diffusers, `noise_sampler_seed`; then every image of a batch follows the path that it would follow alone, where
 //! diffusers makes one path for the whole batch. The path's own draws are from the run's stream of noise, as torchsde's
 //! are from the device that the sample lies on.
 //!
-//! torch's float32 exponentials are, depending on the processor, one unit in the last place off for about one in a
+//! torch's float32 exponentials are, depending on the CPU, one unit in the last place off for about one in a
 //! hundred; times of the path are rounded to six decimals, so that in about one run in a hundred such a unit shows, as a
 //! difference of some 1e-3 in one step's noise. Here they are rounded to the nearest.
 
@@ -16,11 +16,11 @@ use super::config::{Key, Kind, Settings, keys};
 use super::discrete::{self, interleave};
 use super::noise::{exp_f32, ln_f32};
 use super::sample::{Prediction, estimate};
-use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, sigmas, spacing};
+use super::{Accepts, Alias, Noise, ScheduleRequest, Scheduler, SchedulerEntry, sigmas, spacing};
 use crate::error::Result;
 use crate::rng::BrownianTree;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     name: "dpm-sde",
     class: "DPMSolverSDEScheduler",
     aliases: &[Alias::plain("DPM++ SDE"), Alias::plain("dpmpp_sde")],
@@ -54,7 +54,7 @@ struct DpmSde {
     drawn: Vec<f32>,
 }
 
-fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
+fn build(settings: &Settings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
     let timesteps = spacing::precise_timesteps(settings, request)?;
     let schedule = discrete::schedule_over(timesteps, settings, request, discrete::Karras::OwnEnds)?;
     let spaced = schedule.spaced.windows(2).map(|pair| {
@@ -164,10 +164,10 @@ impl Scheduler for DpmSde {
         self.drawn.resize(x.len(), 0.0);
         self.draw(from, to, noise);
         let at = self.sigma_at(step);
-        let picture_of = sigmas::picture_of(self.prediction, at, at);
+        let image_of = sigmas::image_of(self.prediction, at, at);
         let known = self.held_sample.iter().zip(&self.drawn);
         for ((x, m), (held, drawn)) in x.iter_mut().zip(model_output).zip(known) {
-            *x = keep * held - pull * picture_of(*x, *m) + drawn * self.s_noise * up;
+            *x = keep * held - pull * image_of(*x, *m) + drawn * self.s_noise * up;
         }
         Ok(())
     }

@@ -4,10 +4,10 @@ use super::config::{Key, Kind, Settings, keys};
 use super::dpm_update::{Algorithm, Converter};
 use super::sample::{Bounds, History, estimate, mix};
 use super::solver::{self, Level, Manner};
-use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, noise};
+use super::{Accepts, Alias, Noise, ScheduleRequest, Scheduler, SchedulerEntry, noise};
 use crate::error::Result;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     name: "dpm-singlestep",
     class: "DPMSolverSinglestepScheduler",
     aliases: &[Alias::plain("DPM++ 2S"), Alias::plain("dpmpp_2s")],
@@ -70,12 +70,12 @@ struct DpmSinglestep {
     drawn: Vec<f32>,
 }
 
-fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
+fn build(settings: &Settings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
     let algorithm = Algorithm::from_settings(settings)?;
     let order = settings.count("solver_order")?;
     if algorithm == Algorithm::Noise && !matches!(Bounds::from_settings(settings, 1)?, Bounds::None) {
         let help = "set algorithm_type = \"dpmsolver++\"";
-        return Err(settings.error("thresholding", "the solver of the noise has no picture to bound", help));
+        return Err(settings.error("thresholding", "the solver of the noise has no image to bound", help));
     }
     let alphas = noise::alphas_cumprod(settings)?;
     let manner = Manner { cosine_fractions: false, repeats_last: false, inverse: false };

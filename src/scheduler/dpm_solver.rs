@@ -1,4 +1,4 @@
-//! A run of DPM-Solver in its multistep form over a schedule of its family, from noise to picture or back: Lu et al.
+//! A run of DPM-Solver in its multistep form over a schedule of its family, from noise to image or back: Lu et al.
 //! 2022, "DPM-Solver: A Fast ODE Solver for Diffusion Probabilistic Model Sampling in Around 10 Steps" and
 //! "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models".
 
@@ -7,7 +7,7 @@ use super::dpm_update::{Algorithm, Converter};
 use super::multistep::Multistep;
 use super::sample::{estimate, mix};
 use super::solver::{self, Level, Manner};
-use super::{Noise, Request, Scheduler, noise};
+use super::{Noise, ScheduleRequest, Scheduler, noise};
 use crate::error::Result;
 
 /// The keys of the classes of both directions.
@@ -65,7 +65,7 @@ impl DpmSolver {
     /// Values that nobody knows, exclude each other or leave no timestep.
     pub(super) fn from_settings(
         settings: &Settings,
-        request: &Request,
+        request: &ScheduleRequest,
         manner: Manner,
         without_third: fn(Algorithm) -> bool,
     ) -> Result<Self> {

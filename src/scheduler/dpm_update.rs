@@ -13,12 +13,12 @@ use std::ops::Range;
 pub(super) enum Algorithm {
     /// Of the noise prediction.
     Noise,
-    /// Of the picture prediction.
-    Picture,
+    /// Of the image prediction.
+    Image,
     /// The stochastic one of the noise prediction.
     NoiseSde,
-    /// The stochastic one of the picture prediction.
-    PictureSde,
+    /// The stochastic one of the image prediction.
+    ImageSde,
 }
 
 /// The weights of sample, answer, its first and second differences and noise in one update.
@@ -40,8 +40,8 @@ impl Algorithm {
         let algorithm = match settings.choice("algorithm_type")? {
             "dpmsolver" => Self::Noise,
             "sde-dpmsolver" => Self::NoiseSde,
-            "sde-dpmsolver++" => Self::PictureSde,
-            _ => Self::Picture,
+            "sde-dpmsolver++" => Self::ImageSde,
+            _ => Self::Image,
         };
         // diffusers looks at the value as it was given, before it reads another class's as its own default.
         let of_noise = algorithm.is_of_noise() || settings.is_foreign("algorithm_type")?;
@@ -60,7 +60,7 @@ impl Algorithm {
 
     /// Whether every step draws noise.
     pub(super) fn is_stochastic(self) -> bool {
-        matches!(self, Self::NoiseSde | Self::PictureSde)
+        matches!(self, Self::NoiseSde | Self::ImageSde)
     }
 
     /// The weights of an update from one level to another, `h` apart in lambda. `exact` integrates the first
@@ -68,7 +68,7 @@ impl Algorithm {
     pub(super) fn weights(self, exact: bool, to: Level, from: Level, h: f32) -> Weights {
         let (alpha, sigma) = (to.alpha, to.sigma);
         match self {
-            Self::Picture => {
+            Self::Image => {
                 let decay = exp_f32(-h) - 1.0;
                 Weights {
                     sample: sigma / from.sigma,
@@ -88,7 +88,7 @@ impl Algorithm {
                     noise: 0.0,
                 }
             }
-            Self::PictureSde => {
+            Self::ImageSde => {
                 let decay = 1.0 - exp_f32(-2.0 * h);
                 Weights {
                     sample: sigma / from.sigma * exp_f32(-h),
@@ -130,14 +130,14 @@ impl Converter {
         let prediction = Prediction::from_settings(settings)?;
         if algorithm.is_of_noise() && prediction == Prediction::Flow {
             let help = "set algorithm_type = \"dpmsolver++\" or \"sde-dpmsolver++\"";
-            return Err(settings.error("prediction_type", "flow_prediction needs a solver of the picture", help));
+            return Err(settings.error("prediction_type", "flow_prediction needs a solver of the image", help));
         }
         settings.maybe_choice("variance_type")?;
         let bounds = Bounds::from_settings(settings, images)?;
         Ok(Self::new(prediction, algorithm.is_of_noise(), bounds, images))
     }
 
-    /// For a model with this kind of answer, to the noise prediction or to the picture prediction within bounds.
+    /// For a model with this kind of answer, to the noise prediction or to the image prediction within bounds.
     pub(super) fn new(prediction: Prediction, of_noise: bool, bounds: Bounds, images: usize) -> Self {
         Self { prediction, of_noise, bounds, images: images.max(1) }
     }
@@ -157,7 +157,7 @@ impl Converter {
         let Level { alpha, sigma, .. } = level;
         let prediction = self.prediction;
         let size = (x.len() / self.images).max(1);
-        // Where the model predicts variances too, they are the second half of each picture's answer, and unused.
+        // Where the model predicts variances too, they are the second half of each image's answer, and unused.
         let stride = if model_output.len() == 2 * x.len() { 2 * size } else { size };
         for ((answer, x), m) in answer.chunks_mut(size).zip(x.chunks(size)).zip(model_output.chunks(stride)) {
             let values = answer.iter_mut().zip(x).zip(m);

@@ -82,16 +82,16 @@ impl Scalings {
         }
     }
 
-    /// Writes the picture that the network's answer stands for, given the sample, to `out`.
+    /// Writes the image that the network's answer stands for, given the sample, to `out`.
     pub(super) fn estimate(&self, sigma: f32, model_output: &[f32], x: &[f32], out: &mut [f32]) {
-        let picture_of = self.picture_of(sigma);
+        let image_of = self.image_of(sigma);
         for ((out, m), x) in out.iter_mut().zip(model_output).zip(x) {
-            *out = picture_of(*x, *m);
+            *out = image_of(*x, *m);
         }
     }
 
-    /// The picture that the network's answer stands for, given the sample.
-    pub(super) fn picture_of(&self, sigma: f32) -> impl Fn(f32, f32) -> f32 + Copy {
+    /// The image that the network's answer stands for, given the sample.
+    pub(super) fn image_of(&self, sigma: f32) -> impl Fn(f32, f32) -> f32 + Copy {
         let variance = sigma * sigma + self.data2;
         let skip = self.data2 / variance;
         let out = sigma * self.data / variance.sqrt();

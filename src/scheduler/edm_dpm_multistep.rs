@@ -7,10 +7,10 @@ use super::multistep::Multistep;
 use super::noise::ln_f32;
 use super::sample::Bounds;
 use super::solver::Level;
-use super::{Accepts, Entry, Noise, Request, Scheduler, sigmas};
+use super::{Accepts, Noise, ScheduleRequest, Scheduler, SchedulerEntry, sigmas};
 use crate::error::Result;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     name: "edm-dpm-multistep",
     class: "EDMDPMSolverMultistepScheduler",
     aliases: &[],
@@ -51,7 +51,7 @@ struct EdmDpmMultistep {
     multistep: Multistep,
 }
 
-fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
+fn build(settings: &Settings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
     let algorithm = Algorithm::from_settings(settings)?;
     let mut levels = edm::sigmas(settings, request.steps, false)?;
     let timesteps = edm::timesteps(&levels);
@@ -82,13 +82,13 @@ impl Scheduler for EdmDpmMultistep {
 
     fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], noise: &mut dyn Noise) -> Result<()> {
         let Self { sigmas, scalings, bounds, multistep, .. } = self;
-        // The whole picture stands in every sample, with noise on top.
+        // The whole image stands in every sample, with noise on top.
         let level = |step: usize| Level { alpha: 1.0, sigma: sigmas[step], lambda: 0.0 - ln_f32(sigmas[step]) };
-        let picture_of = scalings.picture_of(sigmas[step]);
+        let image_of = scalings.image_of(sigmas[step]);
         let blocks = bounds.blocks(x.len(), model_output);
         let convert = |model_output: &[f32], x: &[f32], out: &mut [f32]| {
             for ((out, x), m) in out.iter_mut().zip(x).zip(model_output) {
-                *out = picture_of(*x, *m);
+                *out = image_of(*x, *m);
             }
             bounds.apply(out);
         };

@@ -3,10 +3,10 @@
 use super::churn::{self, Churn};
 use super::config::{Settings, keys};
 use super::edm::{self, Scalings};
-use super::{Accepts, Entry, Noise, Request, Scheduler, sigmas};
+use super::{Accepts, Noise, ScheduleRequest, Scheduler, SchedulerEntry, sigmas};
 use crate::error::Result;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     name: "edm-euler",
     class: "EDMEulerScheduler",
     aliases: &[],
@@ -28,7 +28,7 @@ struct EdmEuler {
     churn: Churn,
 }
 
-fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
+fn build(settings: &Settings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
     let mut levels = edm::sigmas(settings, request.steps, true)?;
     let timesteps = edm::timesteps(&levels);
     let last = if settings.choice("final_sigmas_type")? == "zero" { 0.0 } else { levels[levels.len() - 1] };
@@ -58,10 +58,10 @@ impl Scheduler for EdmEuler {
     fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], noise: &mut dyn Noise) -> Result<()> {
         let sigma = self.sigmas[step];
         let raised = self.churn.raise(sigma, x, noise);
-        let picture_of = self.scalings.picture_of(raised);
+        let image_of = self.scalings.image_of(raised);
         let change = self.sigmas[step + 1] - raised;
         for (x, m) in x.iter_mut().zip(model_output) {
-            let derivative = (*x - picture_of(*x, *m)) / raised;
+            let derivative = (*x - image_of(*x, *m)) / raised;
             *x += derivative * change;
         }
         Ok(())

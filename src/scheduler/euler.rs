@@ -6,10 +6,10 @@ use super::config::{Key, Kind, Settings, keys};
 use super::noise::exp_f32;
 use super::sample::{Prediction, estimate};
 use super::sigmas::{self, Ramp};
-use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, custom, discrete, noise, spacing};
+use super::{Accepts, Alias, Noise, ScheduleRequest, Scheduler, SchedulerEntry, custom, discrete, noise, spacing};
 use crate::error::Result;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     name: "euler",
     class: "EulerDiscreteScheduler",
     aliases: &[Alias::plain("k_euler")],
@@ -52,7 +52,7 @@ struct Euler {
     churn: Churn,
 }
 
-fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
+fn build(settings: &Settings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
     let prediction = Prediction::from_settings(settings)?;
     let training = sigmas::training_sigmas(&noise::positive_alphas_cumprod(settings)?);
     let logs = sigmas::log_sigmas(&training);
@@ -73,7 +73,12 @@ fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
 }
 
 /// The timesteps that the configuration asks for and their noise levels, with the end of the last step.
-fn spaced(settings: &Settings, request: &Request, training: &[f32], logs: &[f32]) -> Result<(Vec<f64>, Vec<f32>)> {
+fn spaced(
+    settings: &Settings,
+    request: &ScheduleRequest,
+    training: &[f32],
+    logs: &[f32],
+) -> Result<(Vec<f64>, Vec<f32>)> {
     let steps = request.steps;
     let mut timesteps = spacing::timesteps(settings, request, false)?;
     let mut levels: Vec<f64> = if settings.choice("interpolation_type")? == "log_linear" {

@@ -2,10 +2,12 @@
 
 use super::config::{Settings, keys};
 use super::sample::{Prediction, estimate};
-use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, custom, discrete, noise, sigmas, spacing};
+use super::{
+    Accepts, Alias, Noise, ScheduleRequest, Scheduler, SchedulerEntry, custom, discrete, noise, sigmas, spacing,
+};
 use crate::error::Result;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     name: "euler-ancestral",
     class: "EulerAncestralDiscreteScheduler",
     aliases: &[Alias::plain("Euler a"), Alias::plain("k_euler_a")],
@@ -13,7 +15,7 @@ pub(super) const ENTRY: Entry = Entry {
     stochastic: true,
     inverse: false,
     accepts: Accepts::BOTH,
-    about: "Euler's method with fresh noise at every step; never settles on one picture as steps grow.",
+    about: "Euler's method with fresh noise at every step; never settles on one image as steps grow.",
     keys: &[
         keys::NUM_TRAIN_TIMESTEPS,
         keys::beta_start(0.0001),
@@ -37,7 +39,7 @@ struct EulerAncestral {
     drawn: Vec<f32>,
 }
 
-fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
+fn build(settings: &Settings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
     let training = sigmas::training_sigmas(&noise::positive_alphas_cumprod(settings)?);
     let (timesteps, levels) = match custom::levels(request, &sigmas::log_sigmas(&training)) {
         Some(given) => given,
@@ -75,10 +77,10 @@ impl Scheduler for EulerAncestral {
         let (down, up) = sigmas::ancestral(from, to);
         self.drawn.resize(x.len(), 0.0);
         noise.fill(&mut self.drawn);
-        let picture_of = sigmas::picture_of(self.prediction, from, from);
+        let image_of = sigmas::image_of(self.prediction, from, from);
         let change = down - from;
         for ((x, m), drawn) in x.iter_mut().zip(model_output).zip(&self.drawn) {
-            let derivative = (*x - picture_of(*x, *m)) / from;
+            let derivative = (*x - image_of(*x, *m)) / from;
             *x = *x + derivative * change + drawn * up;
         }
         Ok(())

@@ -4,10 +4,10 @@
 use super::config::{Key, Kind, Settings, keys};
 use super::sample::{Prediction, estimate};
 use super::sigmas::Ramp;
-use super::{Accepts, Custom, Entry, Noise, Request, Scheduler, flow};
+use super::{Accepts, Custom, Noise, ScheduleRequest, Scheduler, SchedulerEntry, flow};
 use crate::error::Result;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     name: "flow-match-euler",
     class: "FlowMatchEulerDiscreteScheduler",
     aliases: &[],
@@ -43,7 +43,7 @@ struct FlowMatchEuler {
     drawn: Vec<f32>,
 }
 
-fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
+fn build(settings: &Settings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
     let train = settings.count("num_train_timesteps")? as f32;
     let dynamic = settings.switch("use_dynamic_shifting")?;
     let linear = settings.choice("time_shift_type")? == "linear";
@@ -57,7 +57,7 @@ fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
     if dynamic {
         let Some(mu) = request.mu else {
             let help = "set use_dynamic_shifting = false and a shift";
-            return Err(settings.error("use_dynamic_shifting", "the task gives no shift for the picture's size", help));
+            return Err(settings.error("use_dynamic_shifting", "the task gives no shift for the image's size", help));
         };
         let factor = if linear { mu } else { mu.exp() };
         let factor = round(factor);

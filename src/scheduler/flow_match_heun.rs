@@ -4,10 +4,10 @@ use super::churn::{self, Churn};
 use super::config::{Key, Settings, keys};
 use super::discrete::interleave;
 use super::sample::{Prediction, blocks, estimate};
-use super::{Accepts, Entry, Noise, Request, Scheduler, flow};
+use super::{Accepts, Noise, ScheduleRequest, Scheduler, SchedulerEntry, flow};
 use crate::error::Result;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     name: "flow-match-heun",
     class: "FlowMatchHeunDiscreteScheduler",
     aliases: &[],
@@ -32,7 +32,7 @@ struct FlowMatchHeun {
     derivative: Vec<f32>,
 }
 
-fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
+fn build(settings: &Settings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
     let train = settings.count("num_train_timesteps")? as f32;
     let factor = settings.float("shift")?;
     let fractions = flow::fractions(settings, request.steps, true)?;
@@ -65,7 +65,7 @@ impl Scheduler for FlowMatchHeun {
     fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], noise: &mut dyn Noise) -> Result<()> {
         let (sigma, next) = (self.sigmas[step / 2], self.sigmas[step / 2 + 1]);
         let raised = self.churn.raise(sigma, x, noise);
-        // The model's answer is the derivative; it goes by way of the picture to round as diffusers does.
+        // The model's answer is the derivative; it goes by way of the image to round as diffusers does.
         if step.is_multiple_of(2) {
             self.change = next - raised;
             self.held_sample.resize(x.len(), 0.0);
@@ -74,16 +74,16 @@ impl Scheduler for FlowMatchHeun {
                 let (x, model_output) = (&mut x[block.clone()], &model_output[block.clone()]);
                 self.held_sample[block.clone()].copy_from_slice(x);
                 for ((x, m), derivative) in x.iter_mut().zip(model_output).zip(&mut self.derivative[block]) {
-                    let picture = *x - m * sigma;
-                    *derivative = (*x - picture) / raised;
+                    let image = *x - m * sigma;
+                    *derivative = (*x - image) / raised;
                     *x += *derivative * self.change;
                 }
             }
         } else {
             let held = self.held_sample.iter().zip(&self.derivative);
             for ((x, m), (held, first)) in x.iter_mut().zip(model_output).zip(held) {
-                let picture = *x - m * next;
-                let second = (*x - picture) / next;
+                let image = *x - m * next;
+                let second = (*x - image) / next;
                 *x = held + 0.5 * (first + second) * self.change;
             }
         }

@@ -4,10 +4,10 @@
 use super::config::{Key, Settings, keys};
 use super::discrete::{self, interleave};
 use super::sample::{Prediction, blocks, clamp, estimate};
-use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, sigmas};
+use super::{Accepts, Alias, Noise, ScheduleRequest, Scheduler, SchedulerEntry, sigmas};
 use crate::error::Result;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     name: "heun",
     class: "HeunDiscreteScheduler",
     aliases: &[Alias::plain("k_heun")],
@@ -43,7 +43,7 @@ struct Heun {
     derivative: Vec<f32>,
 }
 
-fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
+fn build(settings: &Settings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
     let schedule = discrete::schedule(settings, request, discrete::Karras::Plain)?;
     let later = schedule.timesteps.iter().skip(1).map(|t| (*t, *t));
     let clip = settings.switch("clip_sample")?.then(|| settings.float("clip_sample_range")).transpose()?;
@@ -79,7 +79,7 @@ impl Scheduler for Heun {
         let (sigma, next) = (self.sigmas[step / 2], self.sigmas[step / 2 + 1]);
         let change = next - sigma;
         let at = if step.is_multiple_of(2) { sigma } else { next };
-        let picture_of = sigmas::picture_of(self.prediction, at, at);
+        let image_of = sigmas::image_of(self.prediction, at, at);
         let (low, high) = self.clip.map_or((f32::NEG_INFINITY, f32::INFINITY), |range| (-range, range));
         if step.is_multiple_of(2) {
             self.held_sample.resize(x.len(), 0.0);
@@ -88,14 +88,14 @@ impl Scheduler for Heun {
                 let (x, model_output) = (&mut x[block.clone()], &model_output[block.clone()]);
                 self.held_sample[block.clone()].copy_from_slice(x);
                 for ((x, m), derivative) in x.iter_mut().zip(model_output).zip(&mut self.derivative[block]) {
-                    *derivative = (*x - clamp(picture_of(*x, *m), low, high)) / sigma;
+                    *derivative = (*x - clamp(image_of(*x, *m), low, high)) / sigma;
                     *x += *derivative * change;
                 }
             }
         } else {
             let held = self.held_sample.iter().zip(&self.derivative);
             for ((x, m), (held, first)) in x.iter_mut().zip(model_output).zip(held) {
-                let second = (*x - clamp(picture_of(*x, *m), low, high)) / next;
+                let second = (*x - clamp(image_of(*x, *m), low, high)) / next;
                 *x = held + (first + second) / 2.0 * change;
             }
         }

@@ -3,10 +3,10 @@
 
 use super::config::Settings;
 use super::sample::{Bounds, Prediction, add_noise, clamp, estimate};
-use super::{Noise, Request, Scheduler};
+use super::{Noise, ScheduleRequest, Scheduler};
 use crate::error::Result;
 
-/// The noise levels a step lies between, as how much of the picture is left.
+/// The noise levels a step lies between, as how much of the image is left.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Level {
     /// Where the step begins.
@@ -24,9 +24,9 @@ pub(super) struct Implicit {
     bounds: Bounds,
     /// The noise of a step, as a share of DDPM's; a class without the key has none, also where DDPM's is infinite.
     eta: Option<f32>,
-    /// Whether the noise in the sample is what remains of it beside the bounded picture, and not what the model says.
+    /// Whether the noise in the sample is what remains of it beside the bounded image, and not what the model says.
     clipped_output: bool,
-    picture: Vec<f32>,
+    denoised: Vec<f32>,
     drawn: Vec<f32>,
 }
 
@@ -37,7 +37,7 @@ impl Implicit {
     /// A value that nobody knows.
     pub(super) fn from_settings(
         settings: &Settings,
-        request: &Request,
+        request: &ScheduleRequest,
         timesteps: Vec<f64>,
         levels: Vec<Level>,
     ) -> Result<Self> {
@@ -48,55 +48,55 @@ impl Implicit {
             bounds: Bounds::from_settings(settings, request.images)?,
             eta: settings.has("eta").then(|| settings.float("eta")).transpose()?.map(|eta| eta as f32),
             clipped_output: settings.switch("use_clipped_model_output")?,
-            picture: Vec::new(),
+            denoised: Vec::new(),
             drawn: Vec::new(),
         })
     }
 }
 
 impl Implicit {
-    /// Moves `x`, which holds picture and noise with the weights `levels`, to where it holds them with the weights
-    /// `towards`, given what sample and answer say of the two. Bounding the picture leaves the noise as the model gave
-    /// it, unless it is to be what remains beside the picture.
+    /// Moves `x`, which holds image and noise with the weights `levels`, to where it holds them with the weights
+    /// `towards`, given what sample and answer say of the two. Bounding the image leaves the noise as the model gave
+    /// it, unless it is to be what remains beside the image.
     fn follow(
         &mut self,
         levels: [f32; 2],
         towards: [f32; 2],
         model_output: &[f32],
         x: &mut [f32],
-        picture_of: impl Fn(f32, f32) -> f32,
+        denoised_of: impl Fn(f32, f32) -> f32,
         noise_of: impl Fn(f32, f32) -> f32,
     ) {
         let [signal, sigma] = levels;
         if self.clipped_output {
-            self.mix(towards, model_output, x, picture_of, |x, _, picture| (x - signal * picture) / sigma);
+            self.mix(towards, model_output, x, denoised_of, |x, _, denoised| (x - signal * denoised) / sigma);
         } else {
-            self.mix(towards, model_output, x, picture_of, |x, m, _| noise_of(x, m));
+            self.mix(towards, model_output, x, denoised_of, |x, m, _| noise_of(x, m));
         }
     }
 
-    /// Writes to `x` the mix of bounded picture and noise with the weights `towards`.
+    /// Writes to `x` the mix of bounded image and noise with the weights `towards`.
     fn mix(
         &mut self,
-        [towards_picture, towards_noise]: [f32; 2],
+        [towards_denoised, towards_noise]: [f32; 2],
         model_output: &[f32],
         x: &mut [f32],
-        picture_of: impl Fn(f32, f32) -> f32,
+        denoised_of: impl Fn(f32, f32) -> f32,
         noise_of: impl Fn(f32, f32, f32) -> f32,
     ) {
         if let Some(limit) = self.bounds.limit() {
             for (x, m) in x.iter_mut().zip(model_output) {
-                let picture = clamp(picture_of(*x, *m), -limit, limit);
-                *x = towards_picture * picture + towards_noise * noise_of(*x, *m, picture);
+                let denoised = clamp(denoised_of(*x, *m), -limit, limit);
+                *x = towards_denoised * denoised + towards_noise * noise_of(*x, *m, denoised);
             }
         } else {
-            self.picture.resize(x.len(), 0.0);
-            for ((picture, x), m) in self.picture.iter_mut().zip(x.iter()).zip(model_output) {
-                *picture = picture_of(*x, *m);
+            self.denoised.resize(x.len(), 0.0);
+            for ((denoised, x), m) in self.denoised.iter_mut().zip(x.iter()).zip(model_output) {
+                *denoised = denoised_of(*x, *m);
             }
-            self.bounds.apply(&mut self.picture);
-            for ((x, m), picture) in x.iter_mut().zip(model_output).zip(&self.picture) {
-                *x = towards_picture * picture + towards_noise * noise_of(*x, *m, *picture);
+            self.bounds.apply(&mut self.denoised);
+            for ((x, m), denoised) in x.iter_mut().zip(model_output).zip(&self.denoised) {
+                *x = towards_denoised * denoised + towards_noise * noise_of(*x, *m, *denoised);
             }
         }
     }

@@ -1,13 +1,13 @@
-//! Improved PNDM, the linear multistep of Liu et al. 2022 over angles between picture and noise, without a
+//! Improved PNDM, the linear multistep of Liu et al. 2022 over angles between image and noise, without a
 //! Runge-Kutta start.
 
 use super::config::{Settings, keys};
 use super::noise::linspace_f32;
 use super::sample::{History, Prediction, blocks, estimate, mix};
-use super::{Accepts, Entry, Noise, Request, Scheduler};
+use super::{Accepts, Noise, ScheduleRequest, Scheduler, SchedulerEntry};
 use crate::error::Result;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     name: "ipndm",
     class: "IPNDMScheduler",
     aliases: &[],
@@ -23,14 +23,14 @@ pub(super) const ENTRY: Entry = Entry {
 #[derive(Debug)]
 struct Ipndm {
     timesteps: Vec<f64>,
-    /// How much of the picture a level holds; one entry more than there are calls.
+    /// How much of the image a level holds; one entry more than there are calls.
     alphas: Vec<f32>,
     /// How much noise a level holds.
     betas: Vec<f32>,
     directions: History,
 }
 
-fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
+fn build(settings: &Settings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
     let betas: Vec<f32> = match settings.maybe_floats("trained_betas")? {
         Some(trained) if trained.len() < 2 => {
             let problem = format!("too few values ({})", trained.len());
@@ -73,8 +73,8 @@ impl Scheduler for Ipndm {
         let (next_alpha, next_sigma) = (self.alphas[step + 1], self.betas[step + 1]);
         let divisor = alpha.max(1e-8);
         let transfer = |x: f32, direction: f32| {
-            let picture = (x - sigma * direction) / divisor;
-            next_alpha * picture + direction * next_sigma
+            let image = (x - sigma * direction) / divisor;
+            next_alpha * image + direction * next_sigma
         };
         let weight = (1.0 / 24.0) as f32;
         let (newest, older) = self.directions.advance_beside(x.len());

@@ -4,10 +4,10 @@ use super::config::{Settings, keys};
 use super::discrete::{self, interleave};
 use super::noise::{exp_f32, ln_f32};
 use super::sample::{Prediction, blocks, estimate};
-use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, sigmas};
+use super::{Accepts, Alias, Noise, ScheduleRequest, Scheduler, SchedulerEntry, sigmas};
 use crate::error::Result;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     name: "kdpm2",
     class: "KDPM2DiscreteScheduler",
     aliases: &[Alias::plain("DPM2"), Alias::plain("dpm_2")],
@@ -35,7 +35,7 @@ struct Kdpm2 {
     held_sample: Vec<f32>,
 }
 
-fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
+fn build(settings: &Settings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
     let schedule = discrete::schedule(settings, request, discrete::Karras::Whole)?;
     let middles: Vec<f32> = schedule
         .sigmas
@@ -92,10 +92,10 @@ impl Scheduler for Kdpm2 {
                 sigmas::euler(self.prediction, sigma, sigma, middle - sigma, model_output, x);
             }
         } else {
-            let picture_of = sigmas::picture_of(self.prediction, middle, middle);
+            let image_of = sigmas::image_of(self.prediction, middle, middle);
             let change = next - sigma;
             for ((x, m), held) in x.iter_mut().zip(model_output).zip(&self.held_sample) {
-                *x = held + (*x - picture_of(*x, *m)) / middle * change;
+                *x = held + (*x - image_of(*x, *m)) / middle * change;
             }
         }
         Ok(())

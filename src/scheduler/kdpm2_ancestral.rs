@@ -4,10 +4,10 @@ use super::config::{Settings, keys};
 use super::discrete::{self, interleave};
 use super::noise::{exp_f32, ln_f32};
 use super::sample::{Prediction, blocks, estimate};
-use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, sigmas};
+use super::{Accepts, Alias, Noise, ScheduleRequest, Scheduler, SchedulerEntry, sigmas};
 use crate::error::Result;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     name: "kdpm2-ancestral",
     class: "KDPM2AncestralDiscreteScheduler",
     aliases: &[Alias::plain("DPM2 a"), Alias::plain("dpm_2_ancestral"), Alias::plain("kdpm_2_a")],
@@ -45,7 +45,7 @@ struct Kdpm2Ancestral {
     drawn: Vec<f32>,
 }
 
-fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
+fn build(settings: &Settings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
     let schedule = discrete::schedule(settings, request, discrete::Karras::Whole)?;
     let last = schedule.sigmas.len() - 2;
     let levels: Vec<Level> = schedule
@@ -109,11 +109,11 @@ impl Scheduler for Kdpm2Ancestral {
         } else {
             self.drawn.resize(x.len(), 0.0);
             noise.fill(&mut self.drawn);
-            let picture_of = sigmas::picture_of(self.prediction, middle, middle);
+            let image_of = sigmas::image_of(self.prediction, middle, middle);
             let change = down - sigma;
             let held = self.held_sample.iter().zip(&self.drawn);
             for ((x, m), (held, drawn)) in x.iter_mut().zip(model_output).zip(held) {
-                *x = held + (*x - picture_of(*x, *m)) / middle * change + drawn * up;
+                *x = held + (*x - image_of(*x, *m)) / middle * change + drawn * up;
             }
         }
         Ok(())

@@ -2,10 +2,10 @@
 
 use super::config::Settings;
 use super::sample::{Bounds, Prediction, add_noise, at_timestep, clamp, estimate};
-use super::{Accepts, Entry, Noise, Request, Scheduler, consistency, noise};
+use super::{Accepts, Noise, ScheduleRequest, Scheduler, SchedulerEntry, consistency, noise};
 use crate::error::Result;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     name: "lcm",
     class: "LCMScheduler",
     aliases: &[],
@@ -33,11 +33,11 @@ struct Lcm {
     levels: Vec<Level>,
     prediction: Prediction,
     bounds: Bounds,
-    picture: Vec<f32>,
+    denoised: Vec<f32>,
     drawn: Vec<f32>,
 }
 
-fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
+fn build(settings: &Settings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
     let alphas = noise::alphas_cumprod(settings)?;
     let timesteps = consistency::timesteps(settings, request)?;
     let scaling = settings.float("timestep_scaling")? as f32;
@@ -59,7 +59,7 @@ fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
         levels,
         prediction: Prediction::from_settings(settings)?,
         bounds: Bounds::from_settings(settings, request.images)?,
-        picture: Vec::new(),
+        denoised: Vec::new(),
         drawn: Vec::new(),
     }))
 }
@@ -83,7 +83,7 @@ impl Scheduler for Lcm {
             noise.fill(&mut self.drawn);
         }
         let (next_signal, next_sigma) = (next_alpha.sqrt(), (1.0 - next_alpha).sqrt());
-        let picture_of = |x: f32, m: f32| match prediction {
+        let denoised_of = |x: f32, m: f32| match prediction {
             Prediction::Sample => m,
             Prediction::Velocity => signal * x - sigma * m,
             Prediction::Epsilon | Prediction::Flow => (x - sigma * m) / signal,
@@ -92,16 +92,16 @@ impl Scheduler for Lcm {
             let x = &mut x[block.clone()];
             if let Some(limit) = self.bounds.limit() {
                 for (x, m) in x.iter_mut().zip(model_output) {
-                    *x = out * clamp(picture_of(*x, *m), -limit, limit) + skip * *x;
+                    *x = out * clamp(denoised_of(*x, *m), -limit, limit) + skip * *x;
                 }
             } else {
-                self.picture.resize(x.len(), 0.0);
-                for ((picture, x), m) in self.picture.iter_mut().zip(x.iter()).zip(model_output) {
-                    *picture = picture_of(*x, *m);
+                self.denoised.resize(x.len(), 0.0);
+                for ((denoised, x), m) in self.denoised.iter_mut().zip(x.iter()).zip(model_output) {
+                    *denoised = denoised_of(*x, *m);
                 }
-                self.bounds.apply(&mut self.picture);
-                for (x, picture) in x.iter_mut().zip(&self.picture) {
-                    *x = out * picture + skip * *x;
+                self.bounds.apply(&mut self.denoised);
+                for (x, denoised) in x.iter_mut().zip(&self.denoised) {
+                    *x = out * denoised + skip * *x;
                 }
             }
             if !last {

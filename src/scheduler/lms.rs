@@ -2,10 +2,10 @@
 
 use super::config::{Key, Kind, Settings, keys};
 use super::sample::{History, Prediction, blocks, estimate};
-use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, discrete, sigmas};
+use super::{Accepts, Alias, Noise, ScheduleRequest, Scheduler, SchedulerEntry, discrete, sigmas};
 use crate::error::Result;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     name: "lms",
     class: "LMSDiscreteScheduler",
     aliases: &[Alias::plain("k_lms")],
@@ -37,7 +37,7 @@ struct Lms {
     derivatives: History,
 }
 
-fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
+fn build(settings: &Settings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
     let schedule = discrete::schedule(settings, request, discrete::Karras::OwnEnds)?;
     Ok(Box::new(Lms {
         timesteps: schedule.timesteps,
@@ -104,7 +104,7 @@ impl Scheduler for Lms {
 
     fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], _: &mut dyn Noise) -> Result<()> {
         let sigma = self.sigmas[step];
-        let picture_of = sigmas::picture_of(self.prediction, sigma, sigma);
+        let image_of = sigmas::image_of(self.prediction, sigma, sigma);
         // A run that began in the middle weighs as if the earlier derivatives were there, and lacks them.
         let order = self.order.min(step + 1);
         let remembered = ORDER.min(self.derivatives.len() + 1);
@@ -117,7 +117,7 @@ impl Scheduler for Lms {
         for block in blocks(x.len()) {
             let (x, d0) = (&mut x[block.clone()], &mut newest[block.clone()]);
             for ((derivative, x), m) in d0.iter_mut().zip(x.iter()).zip(&model_output[block.clone()]) {
-                *derivative = (x - picture_of(*x, *m)) / sigma;
+                *derivative = (x - image_of(*x, *m)) / sigma;
             }
             let older = |age: usize| &older[age - 1][block.clone()];
             match remembered.min(order) {

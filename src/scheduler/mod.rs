@@ -3,9 +3,9 @@
 //! [`table`] lists them, [`find`] looks one up by any of its names, and [`build`] makes one for a run:
 //!
 //! ```
-//! use ldm_ort::scheduler::{self, Config, Request};
+//! use ldm_ort::scheduler::{self, Config, ScheduleRequest};
 //!
-//! let euler = scheduler::build("Euler a", None, &Config::new(), &Request::new(20, 1))?;
+//! let euler = scheduler::build("Euler a", None, &Config::new(), &ScheduleRequest::new(20, 1))?;
 //! assert_eq!(euler.timesteps().len(), 20);
 //! # Ok::<(), ldm_ort::Error>(())
 //! ```
@@ -67,12 +67,12 @@ pub use names::{Alias, SUFFIXES, Setting, find, find_alias, suggest};
 use crate::error::{Error, Result};
 use serde_json::Value;
 
-/// Draws unit normal noise for a batch, each picture from its own generator.
+/// Draws unit normal noise for a batch, each image from its own generator.
 pub trait Noise {
-    /// Fills `out`, the values of all pictures of the batch one after the other, with unit normal values.
+    /// Fills `out`, the values of all images of the batch one after the other, with unit normal values.
     fn fill(&mut self, out: &mut [f32]);
 
-    /// The seed of picture `image` of the batch.
+    /// The seed of image `image` of the batch.
     fn seed(&self, image: usize) -> u64;
 
     /// Fills `out` with the first values of a new generator of the same kind with this seed, for schedulers that make
@@ -82,20 +82,20 @@ pub trait Noise {
 
 /// One run's schedule and solver.
 ///
-/// A run goes from noise to a picture, or, with the classes called inverse, from a picture to the noise it comes from:
-/// then the timesteps rise, and the first sample is the picture's own.
+/// A run goes from noise to an image, or, with the classes called inverse, from an image to the noise it comes from:
+/// then the timesteps rise, and the first sample is the image's own.
 ///
 /// Built whole for a number of steps, so that no call order can be wrong: `step` is an index into
 /// [`Scheduler::timesteps`], one entry a call of the model, and a run is `begin..timesteps().len()` in order, where
 /// `begin` is 0 or, for image-to-image, where [`Scheduler::add_noise`] entered the schedule: a multiple of
 /// [`Scheduler::order`]. A scheduler serves one run: multistep solvers remember what the model said, starting with the
 /// first [`Scheduler::step`].
-/// Samples are flat slices, `images` pictures of equal size one after the other.
+/// Samples are flat slices, `images` images of equal size one after the other.
 pub trait Scheduler: Send {
     /// The model's `t` of each call, in the order of the calls.
     fn timesteps(&self) -> &[f64];
 
-    /// What unit normal noise is multiplied by to become the first sample; 1 where the run begins with a picture.
+    /// What unit normal noise is multiplied by to become the first sample; 1 where the run begins with an image.
     fn initial_noise_sigma(&self) -> f64;
 
     /// Calls of the model per step of the user's (2 for second-order methods such as Heun).
@@ -112,7 +112,7 @@ pub trait Scheduler: Send {
     /// Moves the sample `x` one call on, given what the model answered. `noise` is drawn from exactly when and as
     /// often as diffusers' pipeline draws.
     ///
-    /// `model_output` has the length of `x`, or twice that where the model predicts variances too: then each picture's
+    /// `model_output` has the length of `x`, or twice that where the model predicts variances too: then each image's
     /// second half holds them.
     ///
     /// # Errors
@@ -120,10 +120,10 @@ pub trait Scheduler: Send {
     /// under a learned `variance_type`.
     fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], noise: &mut dyn Noise) -> Result<()>;
 
-    /// Writes to `out` the sample that stands at `step` of a run whose picture is `x0`, given unit normal `noise`.
+    /// Writes to `out` the sample that stands at `step` of a run whose image is `x0`, given unit normal `noise`.
     fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]);
 
-    /// Writes to `out` the picture that the model's answer at `step` stands for, given the sample `x` before that step:
+    /// Writes to `out` the image that the model's answer at `step` stands for, given the sample `x` before that step:
     /// diffusers' `pred_original_sample`, neither clipped nor thresholded. It changes nothing of the run.
     ///
     /// `model_output` has the length of `x`: variances are left out of it.
@@ -133,22 +133,22 @@ pub trait Scheduler: Send {
 /// What a scheduler is built for, beside its configuration.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
-pub struct Request {
+pub struct ScheduleRequest {
     /// The user's number of steps, at least 1.
     pub steps: usize,
-    /// Pictures in a batch: how many equal parts a sample slice has.
+    /// Images in a batch: how many equal parts a sample slice has.
     pub images: usize,
-    /// The shift of the schedule that goes with the picture's size, for schedulers with `use_dynamic_shifting`.
+    /// The shift of the schedule that goes with the image's size, for schedulers with `use_dynamic_shifting`.
     pub mu: Option<f64>,
     /// The share of the schedule in which all steps lie, counted from its end, for schedulers that are told how far a run
-    /// goes from a picture ([`Entry::takes_strength`]); 1 is all of it.
+    /// goes from an image ([`SchedulerEntry::takes_strength`]); 1 is all of it.
     pub strength: f64,
     /// The schedule itself, where it is given outright; it then has `steps` steps.
     pub custom: Option<Custom>,
 }
 
-impl Request {
-    /// A request for a run of `steps` steps over batches of `images` pictures.
+impl ScheduleRequest {
+    /// A request for a run of `steps` steps over batches of `images` images.
     pub fn new(steps: usize, images: usize) -> Self {
         Self { steps, images, mu: None, strength: 1.0, custom: None }
     }
@@ -159,7 +159,7 @@ impl Request {
 pub type Config = serde_json::Map<String, Value>;
 
 /// One row of the table of schedulers.
-pub struct Entry {
+pub struct SchedulerEntry {
     /// The name in pipeline.toml, such as `ddim`.
     pub name: &'static str,
     /// diffusers' class, such as `DDIMScheduler`.
@@ -170,7 +170,7 @@ pub struct Entry {
     pub order: usize,
     /// Whether its steps draw noise (with the class's defaults).
     pub stochastic: bool,
-    /// Whether its runs go from a picture to the noise it comes from.
+    /// Whether its runs go from an image to the noise it comes from.
     pub inverse: bool,
     /// The schedules it can be given outright.
     pub accepts: Accepts,
@@ -178,16 +178,16 @@ pub struct Entry {
     pub about: &'static str,
     /// The configuration keys the class takes (and `eta` and the like where `step()` takes them).
     pub keys: &'static [Key],
-    build: fn(&Settings, &Request) -> Result<Box<dyn Scheduler>>,
+    build: fn(&Settings, &ScheduleRequest) -> Result<Box<dyn Scheduler>>,
 }
 
-impl Entry {
+impl SchedulerEntry {
     /// Whether the class has this key.
     pub fn has_key(&self, name: &str) -> bool {
         self.keys.iter().any(|key| key.name == name)
     }
 
-    /// Whether a run from a picture is planned into the part of the schedule that the picture is noised to, and not cut
+    /// Whether a run from an image is planned into the part of the schedule that the image is noised to, and not cut
     /// out of the whole of it: the consistency models' own way.
     pub fn takes_strength(&self) -> bool {
         self.has_key("original_inference_steps")
@@ -197,7 +197,7 @@ impl Entry {
 /// The steps of a run at most, so that a slip of the pen does not fill the memory with a schedule.
 const MOST_STEPS: usize = 10_000;
 
-static TABLE: &[Entry] = &[
+static TABLE: &[SchedulerEntry] = &[
     ddpm::ENTRY,
     ddim::ENTRY,
     pndm::ENTRY,
@@ -226,13 +226,13 @@ static TABLE: &[Entry] = &[
 ];
 
 /// All schedulers.
-pub fn table() -> &'static [Entry] {
+pub fn table() -> &'static [SchedulerEntry] {
     TABLE
 }
 
 /// Every problem of a pipeline's table for this scheduler, as pairs of key and message: unknown keys, wrong types,
 /// unknown values.
-pub fn check_table(entry: &Entry, table: &Config) -> Vec<(String, String)> {
+pub fn check_table(entry: &SchedulerEntry, table: &Config) -> Vec<(String, String)> {
     config::check(entry.keys, entry.name, table)
 }
 
@@ -249,7 +249,7 @@ pub fn build(
     name: &str,
     model_config: Option<&Config>,
     table: &Config,
-    request: &Request,
+    request: &ScheduleRequest,
 ) -> Result<Box<dyn Scheduler>> {
     let Some((entry, implied)) = find_alias(name) else {
         let near = suggest(name);
@@ -268,7 +268,7 @@ pub fn build(
     let merged = merge(entry, model_config, &implied, table);
     let settings = Settings::new(entry.name, entry.keys, &merged);
     if request.steps == 0 {
-        return Err(settings.error("steps", "a run of 0 steps makes no picture", "ask for at least 1"));
+        return Err(settings.error("steps", "a run of 0 steps makes no image", "ask for at least 1"));
     }
     if request.steps > MOST_STEPS {
         let problem = format!("{} steps are more than the {MOST_STEPS} that a run has at most", request.steps);
@@ -301,7 +301,7 @@ impl ForwardProcess {
         Ok(Self(noise::alphas_cumprod(&Settings::new(entry.name, entry.keys, &merged))?))
     }
 
-    /// How much of a picture is left at a training timestep, and the deviation of the noise over it; `None` beyond the
+    /// How much of an image is left at a training timestep, and the deviation of the noise over it; `None` beyond the
     /// last.
     pub fn at(&self, timestep: usize) -> Option<(f32, f32)> {
         self.0.get(timestep).map(|&alpha| (alpha.sqrt(), (1.0 - alpha).sqrt()))
@@ -319,7 +319,12 @@ impl ForwardProcess {
 }
 
 /// What `from_config` makes of a model's file, and a pipeline's table over it.
-fn merge(entry: &Entry, model_config: Option<&Config>, implied: &[(&'static str, Setting)], table: &Config) -> Config {
+fn merge(
+    entry: &SchedulerEntry,
+    model_config: Option<&Config>,
+    implied: &[(&'static str, Setting)],
+    table: &Config,
+) -> Config {
     let mut merged = Config::new();
     if let Some(model) = model_config {
         let defaults: Vec<&str> = model

@@ -1,6 +1,6 @@
 //! The names by which people know schedulers: ours, diffusers' classes, and those of AUTOMATIC1111, ComfyUI and InvokeAI.
 
-use super::{Entry, config, table};
+use super::{SchedulerEntry, config, table};
 use serde_json::Value;
 
 /// A name under which another program knows a scheduler.
@@ -57,14 +57,14 @@ pub const SUFFIXES: &[(&str, (&str, Setting))] = &[
 
 /// The scheduler with this name, class (`Scheduler` at its end may be left off) or alias; case, spaces, `-` and `_` do
 /// not matter.
-pub fn find(name: &str) -> Option<&'static Entry> {
+pub fn find(name: &str) -> Option<&'static SchedulerEntry> {
     find_alias(name).map(|(entry, _)| entry)
 }
 
 /// As [`find`], with the keys that the name stands for beside the class: `use_karras_sigmas` for `DPM++ 2M Karras`.
 ///
 /// A name may end in one of [`SUFFIXES`] where the class has the key.
-pub fn find_alias(name: &str) -> Option<(&'static Entry, Vec<(&'static str, Setting)>)> {
+pub fn find_alias(name: &str) -> Option<(&'static SchedulerEntry, Vec<(&'static str, Setting)>)> {
     let wanted = plain(name);
     let exact = |wanted: &str| {
         let direct = table().iter().find(|entry| {

@@ -1,4 +1,4 @@
-//! The forward process: betas, and how much of the picture is left at each training timestep.
+//! The forward process: betas, and how much of the image is left at each training timestep.
 //!
 //! diffusers holds these tables as torch float32 tensors, and the smallest of them are differences of numbers near
 //! one. So every rounding here stands where torch rounds, or the last steps of a run would differ visibly.
@@ -76,7 +76,7 @@ fn betas(settings: &Settings) -> Result<Vec<f32>> {
     })
 }
 
-/// Shifts and scales the betas so that nothing of the picture is left at the last timestep (Lin et al. 2023, "Common
+/// Shifts and scales the betas so that nothing of the image is left at the last timestep (Lin et al. 2023, "Common
 /// Diffusion Noise Schedules and Sample Steps are Flawed", algorithm 1).
 fn rescale_zero_terminal_snr(betas: Vec<f32>) -> Vec<f32> {
     let roots: Vec<f32> = cumulative_product(betas.iter().map(|beta| 1.0 - beta)).into_iter().map(f32::sqrt).collect();
@@ -137,7 +137,7 @@ pub(super) fn ln_f32(x: f32) -> f32 {
     f64::from(x).ln() as f32
 }
 
-/// The natural logarithm as numpy rounds it in float32 on processors with vector units: a ratio of two polynomials,
+/// The natural logarithm as numpy rounds it in float32 on CPUs with vector units: a ratio of two polynomials,
 /// one unit in the last place off for one value in thirteen. Solvers that look up which timestep a sigma belongs to
 /// round down whole timesteps, so that such a unit decides between two of them.
 pub(super) fn numpy_ln_f32(x: f32) -> f32 {

@@ -2,10 +2,10 @@
 
 use super::config::{Key, Settings, keys};
 use super::sample::{History, Prediction, add_noise, at, at_timestep, blocks, estimate};
-use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, noise, spacing};
+use super::{Accepts, Alias, Noise, ScheduleRequest, Scheduler, SchedulerEntry, noise, spacing};
 use crate::error::Result;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     name: "pndm",
     class: "PNDMScheduler",
     aliases: &[Alias::plain("PLMS")],
@@ -50,7 +50,7 @@ struct Pndm {
     sum: Vec<f32>,
 }
 
-fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
+fn build(settings: &Settings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
     let steps = request.steps;
     let train = settings.count("num_train_timesteps")?;
     let ratio = (train / steps) as i64;

@@ -6,10 +6,10 @@ use super::noise::exp_f32;
 use super::sa_update::{Interval, MOST, Tau, second_order_shift, weights};
 use super::sample::{Bounds, History, Prediction, add_noise, at_timestep, blocks, estimate};
 use super::solver::{self, Level, Manner};
-use super::{Accepts, Alias, Entry, Noise, Request, Scheduler, noise};
+use super::{Accepts, Alias, Noise, ScheduleRequest, Scheduler, SchedulerEntry, noise};
 use crate::error::Result;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     name: "sa-solver",
     class: "SASolverScheduler",
     aliases: &[Alias::plain("sa_solver")],
@@ -53,12 +53,12 @@ pub(super) const ENTRY: Entry = Entry {
 struct SaSolver {
     timesteps: Vec<f64>,
     sigmas: Vec<f32>,
-    /// How much of the picture is left at each step's timestep.
+    /// How much of the image is left at each step's timestep.
     alphas: Vec<f32>,
     /// The size of the noise at each step.
     taus: Vec<Tau>,
     flow: bool,
-    of_picture: bool,
+    of_image: bool,
     predictor_order: usize,
     corrector_order: usize,
     lower_order_final: bool,
@@ -73,18 +73,18 @@ struct SaSolver {
     gradient: Vec<f32>,
 }
 
-fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
+fn build(settings: &Settings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
     let prediction = Prediction::from_settings(settings)?;
-    let of_picture = settings.choice("algorithm_type")? == "data_prediction";
+    let of_image = settings.choice("algorithm_type")? == "data_prediction";
     let bounds = Bounds::from_settings(settings, request.images)?;
     settings.maybe_choice("variance_type")?;
-    if !of_picture {
+    if !of_image {
         let help = "set algorithm_type = \"data_prediction\"";
         if prediction == Prediction::Flow {
-            return Err(settings.error("prediction_type", "flow_prediction needs a solver of the picture", help));
+            return Err(settings.error("prediction_type", "flow_prediction needs a solver of the image", help));
         }
         if !matches!(bounds, Bounds::None) {
-            return Err(settings.error("thresholding", "the solver of the noise has no picture to bound", help));
+            return Err(settings.error("thresholding", "the solver of the noise has no image to bound", help));
         }
     }
     let alphas = noise::alphas_cumprod(settings)?;
@@ -100,11 +100,11 @@ fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
         timesteps: schedule.timesteps,
         sigmas: schedule.sigmas,
         flow: settings.switch("use_flow_sigmas")?,
-        of_picture,
+        of_image,
         predictor_order,
         corrector_order,
         lower_order_final: settings.switch("lower_order_final")?,
-        converter: Converter::new(prediction, !of_picture, bounds, request.images),
+        converter: Converter::new(prediction, !of_image, bounds, request.images),
         made: 0,
         correction: 0,
         answers: History::new(predictor_order.max(corrector_order)),
@@ -128,8 +128,8 @@ impl SaSolver {
         for (i, lambda) in lambdas[..order].iter_mut().enumerate() {
             *lambda = self.level(newest - i).lambda;
         }
-        let mut weights = weights(self.of_picture, interval, &lambdas[..order], tau);
-        if self.of_picture && order == 2 {
+        let mut weights = weights(self.of_image, interval, &lambdas[..order], tau);
+        if self.of_image && order == 2 {
             let spacing = (newest == at).then(|| from.lambda - self.level(at - 1).lambda);
             let shift = second_order_shift(interval, spacing, tau);
             weights[0] += shift;
@@ -137,7 +137,7 @@ impl SaSolver {
         }
         let h = to.lambda - from.lambda;
         let square = tau.square as f32;
-        let (keep, scale, add) = if self.of_picture {
+        let (keep, scale, add) = if self.of_image {
             (
                 exp_f32(-square * h) * (to.sigma / from.sigma),
                 tau.rate as f32 * to.sigma * exp_f32(-square * to.lambda),

@@ -34,12 +34,12 @@ pub(super) const MOST: usize = 4;
 
 /// The weights of the answers at the nodes `lambdas`, newest first, in the update over an interval; those beyond the
 /// nodes are 0.
-pub(super) fn weights(of_picture: bool, interval: Interval, lambdas: &[f32], tau: Tau) -> [f32; MOST] {
+pub(super) fn weights(of_image: bool, interval: Interval, lambdas: &[f32], tau: Tau) -> [f32; MOST] {
     let order = lambdas.len().min(MOST);
     let mut moments = [0.0; MOST];
     for (j, moment) in moments[..order].iter_mut().enumerate() {
         let power = order - 1 - j;
-        *moment = if of_picture { rising(power, interval, tau) } else { falling(power, interval) };
+        *moment = if of_image { rising(power, interval, tau) } else { falling(power, interval) };
     }
     let mut weights = [0.0; MOST];
     for (i, weight) in weights[..order].iter_mut().enumerate() {
@@ -76,7 +76,7 @@ fn antiderivative(power: usize, x: f32, sign: f32) -> f32 {
     }
 }
 
-/// The integral of `lambda^power` under the exponential of the picture prediction.
+/// The integral of `lambda^power` under the exponential of the image prediction.
 fn rising(power: usize, interval: Interval, tau: Tau) -> f32 {
     let rate = tau.rate as f32;
     let (start, end) = (rate * interval.start, rate * interval.end);

@@ -1,4 +1,4 @@
-//! What solvers do to samples: bounding a predicted picture, and remembering what the model said.
+//! What solvers do to samples: bounding a predicted image, and remembering what the model said.
 
 use super::Scheduler;
 use super::config::Settings;
@@ -10,11 +10,11 @@ use std::ops::Range;
 pub(super) enum Prediction {
     /// The noise in the sample.
     Epsilon,
-    /// The picture.
+    /// The image.
     Sample,
-    /// `sqrt(alpha) noise - sqrt(1 - alpha) picture` (Salimans and Ho 2022, appendix D).
+    /// `sqrt(alpha) noise - sqrt(1 - alpha) image` (Salimans and Ho 2022, appendix D).
     Velocity,
-    /// The noise less the picture, the direction of a straight path between them.
+    /// The noise less the image, the direction of a straight path between them.
     Flow,
 }
 
@@ -33,7 +33,7 @@ impl Prediction {
     }
 }
 
-/// How a predicted picture is kept in bounds.
+/// How a predicted image is kept in bounds.
 #[derive(Debug)]
 pub(super) enum Bounds {
     /// It is not.
@@ -41,15 +41,15 @@ pub(super) enum Bounds {
     /// Cut off at plus and minus this value.
     Clip(f32),
     /// Dynamic thresholding (Saharia et al. 2022, "Photorealistic Text-to-Image Diffusion Models with Deep Language
-    /// Understanding", section 2.3): each picture is cut off at a quantile of its own magnitudes, and divided by it.
+    /// Understanding", section 2.3): each image is cut off at a quantile of its own magnitudes, and divided by it.
     Threshold {
         /// Which quantile.
         ratio: f32,
-        /// The most a picture is cut off at; the least is 1.
+        /// The most an image is cut off at; the least is 1.
         max: f32,
-        /// Pictures in a batch.
+        /// Images in a batch.
         images: usize,
-        /// Holds one picture's magnitudes; kept from step to step.
+        /// Holds one image's magnitudes; kept from step to step.
         magnitudes: Vec<f32>,
     },
 }
@@ -75,7 +75,7 @@ impl Bounds {
     }
 
     /// The parts of a batch of `len` values that can be worked on one after the other, each with its part of the
-    /// model's answer: blocks, or the whole batch where a picture's bounds depend on all of it or the answer holds
+    /// model's answer: blocks, or the whole batch where an image's bounds depend on all of it or the answer holds
     /// variances too.
     pub(super) fn blocks<'a>(
         &self,
@@ -88,7 +88,7 @@ impl Bounds {
     }
 
     /// What each value is cut off at by itself, infinity where it is not; `None` where its bounds depend on the whole
-    /// picture, which only [`Self::apply`] knows.
+    /// image, which only [`Self::apply`] knows.
     pub(super) fn limit(&self) -> Option<f32> {
         match self {
             Self::None => Some(f32::INFINITY),
@@ -97,18 +97,18 @@ impl Bounds {
         }
     }
 
-    /// Bounds the predicted pictures of a batch, or of a block of it, in place.
-    pub(super) fn apply(&mut self, pictures: &mut [f32]) {
+    /// Bounds the predicted images of a batch, or of a block of it, in place.
+    pub(super) fn apply(&mut self, denoised: &mut [f32]) {
         match self {
             Self::None => {}
-            Self::Clip(range) => pictures.iter_mut().for_each(|v| *v = clamp(*v, -*range, *range)),
+            Self::Clip(range) => denoised.iter_mut().for_each(|v| *v = clamp(*v, -*range, *range)),
             Self::Threshold { ratio, max, images, magnitudes } => {
-                let size = pictures.len() / *images;
-                for picture in pictures.chunks_mut(size.max(1)) {
+                let size = denoised.len() / *images;
+                for one in denoised.chunks_mut(size.max(1)) {
                     magnitudes.clear();
-                    magnitudes.extend(picture.iter().map(|v| v.abs()));
+                    magnitudes.extend(one.iter().map(|v| v.abs()));
                     let limit = clamp(quantile(magnitudes, *ratio), 1.0, *max);
-                    picture.iter_mut().for_each(|v| *v = clamp(*v, -limit, limit) / limit);
+                    one.iter_mut().for_each(|v| *v = clamp(*v, -limit, limit) / limit);
                 }
             }
         }
@@ -196,7 +196,7 @@ impl std::ops::Index<usize> for History {
     }
 }
 
-/// Entry `index` of a table as Python indexes it, from the end where negative.
+/// SchedulerEntry `index` of a table as Python indexes it, from the end where negative.
 pub(super) fn at(table: &[f32], index: i64) -> Option<f32> {
     let index = if index < 0 { index + table.len() as i64 } else { index };
     usize::try_from(index).ok().and_then(|index| table.get(index)).copied()
@@ -222,11 +222,11 @@ pub(super) fn add_noise(alpha: f32, x0: &[f32], noise: &[f32], out: &mut [f32]) 
     mix(keep, x0, add, noise, out);
 }
 
-/// Writes the picture that the model's answer at `step` stands for, given the sample `x`, to `out`.
+/// Writes the image that the model's answer at `step` stands for, given the sample `x`, to `out`.
 ///
-/// Where a sample is `a x0 + s n`, as [`Scheduler::add_noise`] makes it, the picture is `(x - s m) / a` of an answer that
+/// Where a sample is `a x0 + s n`, as [`Scheduler::add_noise`] makes it, the image is `(x - s m) / a` of an answer that
 /// is the noise; `a x / r² - s m / r` with `r² = a² + s²` of a velocity, which is told of samples of unit variance; and
-/// `(x - s m) / (a + s)` of the noise less the picture.
+/// `(x - s m) / (a + s)` of the noise less the image.
 pub(super) fn estimate(
     scheduler: &dyn Scheduler,
     prediction: Prediction,

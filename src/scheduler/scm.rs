@@ -1,13 +1,13 @@
-//! Sampling of continuous-time consistency models in the TrigFlow picture: Lu and Song 2024, "Simplifying, Stabilizing
+//! Sampling of continuous-time consistency models in the TrigFlow image: Lu and Song 2024, "Simplifying, Stabilizing
 //! and Scaling Continuous-Time Consistency Models", section 3, as SANA-Sprint uses it.
 
 use super::config::{Key, Kind, Settings, keys};
 use super::noise::linspace_f32;
 use super::sample::mix;
-use super::{Accepts, Entry, Noise, Request, Scheduler};
+use super::{Accepts, Noise, ScheduleRequest, Scheduler, SchedulerEntry};
 use crate::error::Result;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     name: "scm",
     class: "SCMScheduler",
     aliases: &[],
@@ -15,7 +15,7 @@ pub(super) const ENTRY: Entry = Entry {
     stochastic: true,
     inverse: false,
     accepts: Accepts::NOTHING,
-    about: "For continuous-time consistency models told an angle between picture and noise: 1 to 4 steps.",
+    about: "For continuous-time consistency models told an angle between image and noise: 1 to 4 steps.",
     keys: &[
         keys::NUM_TRAIN_TIMESTEPS,
         Key::choice("prediction_type", "trigflow", &["trigflow"]),
@@ -51,7 +51,7 @@ struct Scm {
     drawn: Vec<f32>,
 }
 
-fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
+fn build(settings: &Settings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
     settings.choice("prediction_type")?;
     settings.limit_steps(request.steps, settings.count("num_train_timesteps")?)?;
     let (max, steps) = (settings.float("max_timesteps")? as f32, request.steps);
@@ -90,8 +90,8 @@ impl Scheduler for Scm {
         self.drawn.resize(x.len(), 0.0);
         noise.fill(&mut self.drawn);
         for ((x, m), drawn) in x.iter_mut().zip(model_output).zip(&self.drawn) {
-            let picture = from.cosine * *x + -from.sine * m;
-            *x = to.cosine * picture + to.sine * (drawn * self.deviation);
+            let image = from.cosine * *x + -from.sine * m;
+            *x = to.cosine * image + to.sine * (drawn * self.deviation);
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Noise levels in the variance-exploding picture, `sigma = sqrt((1 - alpha) / alpha)`, and the ways to space them.
+//! Noise levels in the variance-exploding image, `sigma = sqrt((1 - alpha) / alpha)`, and the ways to space them.
 
 use super::config::Settings;
 use super::sample::Prediction;
@@ -144,9 +144,9 @@ pub(super) fn ancestral(from: f32, to: f32) -> (f32, f32) {
     ((to2 - up * up).sqrt(), up)
 }
 
-/// The picture that the model's answer `m` on the sample `x` stands for. `raised` is the sample's noise level, `sigma`
+/// The image that the model's answer `m` on the sample `x` stands for. `raised` is the sample's noise level, `sigma`
 /// the one the model was told.
-pub(super) fn picture_of(prediction: Prediction, sigma: f32, raised: f32) -> impl Fn(f32, f32) -> f32 + Copy {
+pub(super) fn image_of(prediction: Prediction, sigma: f32, raised: f32) -> impl Fn(f32, f32) -> f32 + Copy {
     let variance = sigma * sigma + 1.0;
     let slope = -sigma / variance.sqrt();
     move |x, m| match prediction {
@@ -156,11 +156,11 @@ pub(super) fn picture_of(prediction: Prediction, sigma: f32, raised: f32) -> imp
     }
 }
 
-/// Moves `x` by `change` in sigma along the line to the picture that the model sees.
+/// Moves `x` by `change` in sigma along the line to the image that the model sees.
 pub(super) fn euler(prediction: Prediction, sigma: f32, raised: f32, change: f32, model_output: &[f32], x: &mut [f32]) {
-    let picture_of = picture_of(prediction, sigma, raised);
+    let image_of = image_of(prediction, sigma, raised);
     for (x, m) in x.iter_mut().zip(model_output) {
-        let derivative = (*x - picture_of(*x, *m)) / raised;
+        let derivative = (*x - image_of(*x, *m)) / raised;
         *x += derivative * change;
     }
 }

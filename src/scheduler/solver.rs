@@ -1,6 +1,6 @@
 //! What the solvers of the DPM family share: their schedules, and noise levels as they see them.
 
-use super::Request;
+use super::ScheduleRequest;
 use super::config::{Key, Kind, Settings};
 use super::noise::ln_f32;
 use super::sample::at_timestep;
@@ -17,11 +17,11 @@ pub(super) const VARIANCE_TYPE: Key = Key::new(
     },
 );
 
-/// How the shift of flow sigmas goes with a picture's size; other classes' files say "linear".
+/// How the shift of flow sigmas goes with an image's size; other classes' files say "linear".
 pub(super) const TIME_SHIFT_TYPE: Key =
     Key::new("time_shift_type", Kind::Choice { default: "exponential", valid: &["exponential"], foreign: &["linear"] });
 
-/// A noise level: how much of the picture, how much noise, and half the logarithm of the signal-to-noise ratio.
+/// A noise level: how much of the image, how much noise, and half the logarithm of the signal-to-noise ratio.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Level {
     pub alpha: f32,
@@ -30,7 +30,7 @@ pub(super) struct Level {
 }
 
 impl Level {
-    /// From the ratio `sigma` of noise to picture, or, under `flow`, from the fraction of noise.
+    /// From the ratio `sigma` of noise to image, or, under `flow`, from the fraction of noise.
     pub(super) fn new(sigma: f32, flow: bool) -> Self {
         let (alpha, sigma) = if flow {
             (1.0 - sigma, sigma)
@@ -56,7 +56,7 @@ pub(super) struct Manner {
     pub cosine_fractions: bool,
     /// A final sigma that is not zero repeats the last one of spaced sigmas, and is not the least one of training.
     pub repeats_last: bool,
-    /// The run goes from the picture to its noise; timesteps that come out twice are visited once.
+    /// The run goes from the image to its noise; timesteps that come out twice are visited once.
     pub inverse: bool,
 }
 
@@ -64,7 +64,12 @@ pub(super) struct Manner {
 ///
 /// # Errors
 /// Switches that exclude each other, or values that leave no timestep.
-pub(super) fn schedule(settings: &Settings, request: &Request, alphas: &[f32], manner: Manner) -> Result<Schedule> {
+pub(super) fn schedule(
+    settings: &Settings,
+    request: &ScheduleRequest,
+    alphas: &[f32],
+    manner: Manner,
+) -> Result<Schedule> {
     let steps = request.steps;
     let train = settings.count("num_train_timesteps")?;
     let training = sigmas::training_sigmas(alphas);

@@ -1,7 +1,7 @@
 //! Which training timesteps a run visits.
 
 use super::config::Settings;
-use super::{Request, custom};
+use super::{ScheduleRequest, custom};
 use crate::error::Result;
 
 /// `numpy.linspace` in double precision.
@@ -26,7 +26,7 @@ fn descend_to_zero(start: f64, step: f64) -> Vec<f64> {
 ///
 /// # Errors
 /// A spacing that nobody knows.
-pub(super) fn timesteps(settings: &Settings, request: &Request, whole: bool) -> Result<Vec<f64>> {
+pub(super) fn timesteps(settings: &Settings, request: &ScheduleRequest, whole: bool) -> Result<Vec<f64>> {
     if let Some(list) = custom::timesteps(request) {
         return Ok(list.iter().map(|t| if whole { t.trunc() } else { f64::from(*t as f32) }).collect());
     }
@@ -65,7 +65,7 @@ pub(super) fn timesteps(settings: &Settings, request: &Request, whole: bool) -> 
 ///
 /// # Errors
 /// A spacing that nobody knows.
-pub(super) fn precise_timesteps(settings: &Settings, request: &Request) -> Result<Vec<f64>> {
+pub(super) fn precise_timesteps(settings: &Settings, request: &ScheduleRequest) -> Result<Vec<f64>> {
     if custom::timesteps(request).is_some() || settings.choice("timestep_spacing")? != "linspace" {
         return timesteps(settings, request, false);
     }
@@ -78,7 +78,7 @@ pub(super) fn precise_timesteps(settings: &Settings, request: &Request) -> Resul
 ///
 /// # Errors
 /// A spacing that nobody knows.
-pub(super) fn solver_timesteps(settings: &Settings, request: &Request, last: usize) -> Result<Vec<f64>> {
+pub(super) fn solver_timesteps(settings: &Settings, request: &ScheduleRequest, last: usize) -> Result<Vec<f64>> {
     if let Some(list) = custom::timesteps(request) {
         return Ok(list.iter().map(|t| t.trunc()).collect());
     }
@@ -98,7 +98,7 @@ pub(super) fn solver_timesteps(settings: &Settings, request: &Request, last: usi
     })
 }
 
-/// As [`solver_timesteps`], for a run that goes from the picture up to the timestep below `last`.
+/// As [`solver_timesteps`], for a run that goes from the image up to the timestep below `last`.
 ///
 /// # Errors
 /// A spacing that nobody knows.

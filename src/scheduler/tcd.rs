@@ -2,10 +2,10 @@
 
 use super::config::{Key, Kind, Settings, keys};
 use super::sample::{Prediction, add_noise, at_timestep, blocks, estimate};
-use super::{Accepts, Entry, Noise, Request, Scheduler, consistency, noise};
+use super::{Accepts, Noise, ScheduleRequest, Scheduler, SchedulerEntry, consistency, noise};
 use crate::error::Result;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     name: "tcd",
     class: "TCDScheduler",
     aliases: &[],
@@ -35,7 +35,7 @@ struct Tcd {
     drawn: Vec<f32>,
 }
 
-fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
+fn build(settings: &Settings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
     let eta = settings.float("eta")?;
     if !(0.0..=1.0).contains(&eta) {
         return Err(settings.error("eta", format!("expected 0 to 1, found {eta}"), "0.3 is usual"));
@@ -79,12 +79,12 @@ impl Scheduler for Tcd {
         for block in blocks(x.len()) {
             let x = &mut x[block.clone()];
             for (x, m) in x.iter_mut().zip(&model_output[block.clone()]) {
-                let (picture, noise) = match prediction {
+                let (image, noise) = match prediction {
                     Prediction::Sample => (*m, (*x - signal * m) / sigma),
                     Prediction::Velocity => (signal * *x - sigma * m, signal * m + sigma * *x),
                     Prediction::Epsilon | Prediction::Flow => ((*x - sigma * m) / signal, *m),
                 };
-                *x = target_signal * picture + target_sigma * noise;
+                *x = target_signal * image + target_sigma * noise;
             }
             if draws {
                 for (x, drawn) in x.iter_mut().zip(&self.drawn[block]) {

@@ -6,12 +6,12 @@ use super::sample::{Bounds, History, Prediction, estimate, mix};
 use super::sigmas::{self, Ramp};
 use super::solver::{self, Level, Manner, Schedule};
 use super::spacing::linspace;
-use super::{Accepts, Alias, Custom, Entry, Noise, Request, Scheduler, Setting, flow, noise};
+use super::{Accepts, Alias, Custom, Noise, ScheduleRequest, Scheduler, SchedulerEntry, Setting, flow, noise};
 use crate::error::Result;
 use serde_json::Value;
 use std::ops::Range;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     name: "unipc",
     class: "UniPCMultistepScheduler",
     aliases: &[
@@ -68,7 +68,7 @@ struct UniPc {
     sigmas: Vec<f32>,
     flow: bool,
     order: usize,
-    of_picture: bool,
+    of_image: bool,
     bh1: bool,
     lower_order_final: bool,
     /// Steps that are not corrected by the answer after them.
@@ -85,18 +85,14 @@ struct UniPc {
     residual: Vec<f32>,
 }
 
-fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
+fn build(settings: &Settings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
     let order = settings.count("solver_order")?;
     let prediction = Prediction::from_settings(settings)?;
-    let of_picture = settings.switch("predict_x0")?;
-    if prediction == Prediction::Flow && !of_picture {
-        return Err(settings.error(
-            "prediction_type",
-            "flow_prediction needs a solver of the picture",
-            "set predict_x0",
-        ));
+    let of_image = settings.switch("predict_x0")?;
+    if prediction == Prediction::Flow && !of_image {
+        return Err(settings.error("prediction_type", "flow_prediction needs a solver of the image", "set predict_x0"));
     }
-    let bounds = if of_picture { Bounds::from_settings(settings, request.images)? } else { Bounds::None };
+    let bounds = if of_image { Bounds::from_settings(settings, request.images)? } else { Bounds::None };
     let schedule = schedule(settings, request)?;
     let uncorrected = settings.maybe_floats("disable_corrector")?.unwrap_or_default();
     let solver_p = solver_p(settings, request, &schedule.timesteps)?;
@@ -105,12 +101,12 @@ fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
         sigmas: schedule.sigmas,
         flow: settings.switch("use_flow_sigmas")?,
         order,
-        of_picture,
+        of_image,
         bh1: settings.choice("solver_type")? == "bh1",
         lower_order_final: settings.switch("lower_order_final")?,
         uncorrected,
         solver_p,
-        converter: Converter::new(prediction, !of_picture, bounds, request.images),
+        converter: Converter::new(prediction, !of_image, bounds, request.images),
         made: 0,
         predicted_order: 0,
         answers: History::new(order + 1),
@@ -120,10 +116,10 @@ fn build(settings: &Settings, request: &Request) -> Result<Box<dyn Scheduler>> {
 }
 
 /// The scheduler of `solver_p`, which has to be asked about the same timesteps.
-fn solver_p(settings: &Settings, request: &Request, timesteps: &[f64]) -> Result<Option<Box<dyn Scheduler>>> {
+fn solver_p(settings: &Settings, request: &ScheduleRequest, timesteps: &[f64]) -> Result<Option<Box<dyn Scheduler>>> {
     let Some(table) = settings.maybe_scheduler("solver_p")? else { return Ok(None) };
     let name = table.get(CLASS_NAME).and_then(Value::as_str).unwrap_or_default();
-    let predictor = super::build(name, None, table, &Request::new(timesteps.len(), request.images))?;
+    let predictor = super::build(name, None, table, &ScheduleRequest::new(timesteps.len(), request.images))?;
     if predictor.initial_noise_sigma() != 1.0 {
         let help = "take one of ddpm, ddim, dpm-multistep, dpm-singlestep, deis, unipc or sa-solver";
         return Err(settings.error("solver_p", format!("{name} scales its samples otherwise"), help));
@@ -139,7 +135,7 @@ fn solver_p(settings: &Settings, request: &Request, timesteps: &[f64]) -> Result
     Ok(Some(predictor))
 }
 
-fn schedule(settings: &Settings, request: &Request) -> Result<Schedule> {
+fn schedule(settings: &Settings, request: &ScheduleRequest) -> Result<Schedule> {
     let train = settings.count("num_train_timesteps")? as f64;
     let in_flow = settings.switch("use_flow_sigmas")?;
     let dynamic = settings.switch("use_dynamic_shifting")?;
@@ -149,7 +145,7 @@ fn schedule(settings: &Settings, request: &Request) -> Result<Schedule> {
     }
     if dynamic && request.mu.is_none() {
         let help = "set use_dynamic_shifting = false and a flow_shift";
-        return Err(settings.error("use_dynamic_shifting", "the task gives no shift for the picture's size", help));
+        return Err(settings.error("use_dynamic_shifting", "the task gives no shift for the image's size", help));
     }
     let alphas = noise::positive_alphas_cumprod(settings)?;
     let ramp = Ramp::from_settings(settings)?;
@@ -265,7 +261,7 @@ impl UniPc {
         for (i, distance) in (1..order).zip(&mut distances) {
             *distance = (self.level(at - i).lambda - from.lambda) / h;
         }
-        let signed = if self.of_picture { -h } else { h };
+        let signed = if self.of_image { -h } else { h };
         let phi = f64::from(signed).exp_m1() as f32;
         let b_h = if self.bh1 { signed } else { phi };
         let mut nodes = distances;
@@ -286,7 +282,7 @@ impl UniPc {
             (false, _) => solve(rows, right, order - 1),
         };
         let (sample, weight) =
-            if self.of_picture { (to.sigma / from.sigma, to.alpha) } else { (to.alpha / from.alpha, to.sigma) };
+            if self.of_image { (to.sigma / from.sigma, to.alpha) } else { (to.alpha / from.alpha, to.sigma) };
         Update { order, sample, answer: weight * phi, scale: weight * b_h, distances, rhos }
     }
 }

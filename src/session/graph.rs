@@ -162,7 +162,7 @@ impl Session {
         &self.graph.path
     }
 
-    /// How many nodes each execution provider took. Known only where a provider besides the processor was asked for.
+    /// How many nodes each execution provider took. Known only where a provider besides the CPU was asked for.
     pub fn placement(&self) -> &Placement {
         &self.placement
     }
@@ -223,7 +223,7 @@ struct Opening<'a> {
     threads: Option<usize>,
     /// What is read in the place of the file.
     bytes: Option<Vec<u8>>,
-    /// Where the optimised graph is written.
+    /// Where the optimized graph is written.
     save_to: Option<&'a Path>,
 }
 

@@ -39,6 +39,6 @@ pub use library::{
     Cached, Candidate, Env, Flavour, LOADER_LOG, Runtime, RuntimeOptions, Search, Source, Verdict, cached,
     minimum_version, search, user_cache,
 };
-pub use options::{Optimization, SessionOptions, WeightFile, processor_threads, usable_threads};
+pub use options::{Optimization, SessionOptions, WeightFile, cpu_threads, usable_threads};
 pub use placement::Placement;
 pub use provider::{PROVIDERS, Provider, ProviderChoice, ProviderStatus, find_provider, provider_statuses};

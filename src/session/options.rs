@@ -12,7 +12,7 @@ pub enum Optimization {
     /// The graph as it stands.
     None,
     /// Constant folding and removal of redundant nodes: opens several times faster than [`Optimization::All`], and
-    /// runs some 5 to 20 % slower on a processor.
+    /// runs some 5 to 20 % slower on a CPU.
     Basic,
     /// Fusions too.
     Extended,
@@ -35,11 +35,11 @@ pub struct WeightFile {
 pub struct SessionOptions {
     /// The component's name, for messages: `unet`, `text_encoder`.
     pub component: String,
-    /// Execution providers in order of preference; empty means the processor (`cpu`).
+    /// Execution providers in order of preference; empty means the CPU (`cpu`).
     ///
-    /// Nodes that no provider of the list takes run on the processor only if the list ends in `cpu`; otherwise heavy
+    /// Nodes that no provider of the list takes run on the CPU only if the list ends in `cpu`; otherwise heavy
     /// nodes (convolutions, matrix products, attention) without a provider are an error. Light nodes, such as the
-    /// shape arithmetic that ONNX Runtime itself moves off a GPU, may run on the processor in any case.
+    /// shape arithmetic that ONNX Runtime itself moves off a GPU, may run on the CPU in any case.
     pub providers: Vec<ProviderChoice>,
     /// Threads within one node on the CPU, which are of use up to [`usable_threads`]; `None` is one for each physical core, or
     /// for each CPU the process may use if a container or an affinity mask leaves it fewer than the machine has.
@@ -91,8 +91,8 @@ impl Default for SessionOptions {
     }
 }
 
-/// The threads that ONNX Runtime uses on the processor where nothing else is asked for.
-pub fn processor_threads() -> usize {
+/// The threads that ONNX Runtime uses on the CPU where nothing else is asked for.
+pub fn cpu_threads() -> usize {
     limited_threads().unwrap_or_else(num_cpus::get_physical)
 }
 
@@ -102,7 +102,7 @@ pub(super) fn threads(asked: Option<usize>, callers: usize) -> Option<usize> {
     if callers < 2 {
         return asked;
     }
-    let all = asked.unwrap_or_else(processor_threads);
+    let all = asked.unwrap_or_else(cpu_threads);
     Some(all.saturating_sub(callers - 1).max(1))
 }
 
@@ -113,7 +113,7 @@ pub fn usable_threads() -> usize {
     std::thread::available_parallelism().map_or_else(|_| num_cpus::get(), usize::from)
 }
 
-/// The number of processors this process may use, where that is fewer than the machine has.
+/// The number of CPUs this process may use, where that is fewer than the machine has.
 ///
 /// ONNX Runtime counts the machine's cores. Where a container may use only a few of them, it starts a thread for each
 /// all the same, and they spend their time waiting for each other.
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn no_more_threads_than_can_run() {
         let usable = usable_threads();
-        assert!((1..=usable).contains(&processor_threads()), "{} of {usable}", processor_threads());
+        assert!((1..=usable).contains(&cpu_threads()), "{} of {usable}", cpu_threads());
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Which execution provider took which nodes of a graph.
 //!
-//! ONNX Runtime hands a node that no other provider takes to the processor without a word, so that "ran on the GPU"
+//! ONNX Runtime hands a node that no other provider takes to the CPU without a word, so that "ran on the GPU"
 //! can mean three nodes of three thousand. Its switch against that (`session.disable_cpu_ep_fallback`) refuses every
-//! graph with a node on the processor, and ONNX Runtime itself puts the shape arithmetic of a graph with free axes
+//! graph with a node on the CPU, and ONNX Runtime itself puts the shape arithmetic of a graph with free axes
 //! there, because it is faster so: with the switch on, practically no exported diffusion graph opens on CUDA.
 //! So the placement is read from what ONNX Runtime logs when it opens a graph at its most talkative level, the one
 //! account of it that every supported version gives, and judged here.
@@ -16,7 +16,7 @@ use ort::session::builder::SessionBuilder;
 use super::provider::{self, ProviderChoice};
 use crate::error::{Error, Result};
 
-/// ONNX Runtime's name of the processor's provider.
+/// ONNX Runtime's name of the CPU's provider.
 const CPU: &str = "CPUExecutionProvider";
 
 /// Operators whose place decides how fast a graph runs. Everything else is arithmetic on shapes or on single tensors.
@@ -45,9 +45,9 @@ const HEAVY: &[&str] = &[
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Placement {
     /// ONNX Runtime's name of each provider that took nodes, and how many. A part of the graph that a provider
-    /// compiled into one counts as one. Empty where only the processor was asked for.
+    /// compiled into one counts as one. Empty where only the CPU was asked for.
     pub nodes: Vec<(String, usize)>,
-    /// The heavy operators that landed on the processor, one entry a node.
+    /// The heavy operators that landed on the CPU, one entry a node.
     pub heavy_on_cpu: Vec<String>,
 }
 
@@ -77,9 +77,8 @@ impl Placement {
             return Ok(());
         }
         let names: Vec<_> = asked.iter().map(|p| p.name).collect();
-        let allowed = |help: &str| {
-            format!("{help}; [\"{}\", \"cpu\"] lets the processor take what is left", names.join("\", \""))
-        };
+        let allowed =
+            |help: &str| format!("{help}; [\"{}\", \"cpu\"] lets the CPU take what is left", names.join("\", \""));
         let error = |problem: String, help: String| Error::Provider { provider: first.name.to_string(), problem, help };
 
         let cpu_allowed = asked.iter().any(|p| p.ort_name == CPU);
@@ -91,11 +90,7 @@ impl Placement {
             ));
         }
         if !took {
-            tracing::warn!(
-                component,
-                provider = first.name,
-                "the provider took no node; the graph runs on the processor"
-            );
+            tracing::warn!(component, provider = first.name, "the provider took no node; the graph runs on the CPU");
         }
         if !self.heavy_on_cpu.is_empty() && !cpu_allowed {
             let mut kinds = self.heavy_on_cpu.clone();
@@ -103,7 +98,7 @@ impl Placement {
             kinds.dedup();
             return Err(error(
                 format!(
-                    "did not take {} heavy nodes ({}) of {component} ({}), which would run on the processor",
+                    "did not take {} heavy nodes ({}) of {component} ({}), which would run on the CPU",
                     self.heavy_on_cpu.len(),
                     kinds.join(", "),
                     path.display()
@@ -119,7 +114,7 @@ impl Placement {
 pub(super) struct Recorder(Option<Arc<Mutex<Placement>>>);
 
 impl Recorder {
-    /// Listens if any provider besides the processor is in the list.
+    /// Listens if any provider besides the CPU is in the list.
     pub(super) fn for_providers(providers: &[ProviderChoice]) -> Self {
         let only_cpu = providers.iter().all(|p| provider::find_provider(&p.name).is_ok_and(|p| p.ort_name == CPU));
         Self((!only_cpu).then(Arc::default))

@@ -1,7 +1,7 @@
 //! Opening a graph on other weights than it stores.
 //!
 //! ONNX Runtime offers two ways to hand it values for an initializer. `AddInitializer` takes any, but only after the
-//! graph was optimised: what folded or repacked the stored weight by then, as a convolution's is repacked on a
+//! graph was optimized: what folded or repacked the stored weight by then, as a convolution's is repacked on a
 //! processor, goes on with the stored values and says nothing. `AddExternalInitializers` replaces them before
 //! anything else is done, but only those that lie in a file beside the graph. So the values of weights within the
 //! .onnx file are written over those in a private copy of its pages, and the runtime opens that.

@@ -4,16 +4,16 @@ use std::ops::Bound::Included;
 
 use super::reader::Table;
 use super::writer::{Writer, integer};
-use crate::denoise::Cache;
+use crate::denoise::StepCache;
 use crate::denoise::cache::{self, Kind, Value};
 
 /// Reads `[cache]`; `None` where there is none.
-pub(super) fn read(table: Table<'_>) -> Option<Cache> {
+pub(super) fn read(table: Table<'_>) -> Option<StepCache> {
     let names = cache::table().iter().map(|entry| entry.name);
     let find = |name: &str| cache::table().iter().find(|entry| entry.name == name);
     let found = table.named_tables("cache", names, std::iter::empty(), find);
     let mut caches = found.into_iter().map(|(entry, mut table)| {
-        let read = Cache::new(entry, |key| match key.kind {
+        let read = StepCache::new(entry, |key| match key.kind {
             Kind::Number { low, high, .. } => table.number(key.name, Included(low), Included(high)).map(Value::Number),
             Kind::Whole { low, high, .. } => table.integer(key.name, low, high).map(Value::Whole),
             Kind::Switch { .. } => table.get(key.name).and_then(|item| item.switch()).map(Value::Switch),
@@ -29,7 +29,7 @@ pub(super) fn read(table: Table<'_>) -> Option<Cache> {
 }
 
 /// Requires that a range ends after it begins.
-fn require_order(cache: &Cache, table: &mut Table<'_>) {
+fn require_order(cache: &StepCache, table: &mut Table<'_>) {
     let number = |name: &str| match cache.parameters().find(|(key, _)| *key == name)?.1 {
         Value::Number(value) => Some(value),
         _ => None,
@@ -41,7 +41,7 @@ fn require_order(cache: &Cache, table: &mut Table<'_>) {
     }
 }
 
-pub(super) fn write(cache: &Cache, writer: &mut Writer) {
+pub(super) fn write(cache: &StepCache, writer: &mut Writer) {
     writer.table(&["cache", cache.entry().name]);
     for (name, value) in cache.parameters() {
         match value {

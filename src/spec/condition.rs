@@ -1,4 +1,4 @@
-//! `[[condition]]`: what a picture is to show, other than in words.
+//! `[[condition]]`: what an image is to show, other than in words.
 
 use std::path::{Path, PathBuf};
 
@@ -7,11 +7,11 @@ use super::record::reaches_outside;
 use super::tree::Value;
 use super::writer::{Writer, integer};
 
-/// `[[condition]]`: what a picture is to show, other than in words: where it comes from, which graph makes tensors of
+/// `[[condition]]`: what an image is to show, other than in words: where it comes from, which graph makes tensors of
 /// it, and how the denoiser is told. Any number of such tables may stand in a file; their tokens follow those of the
 /// prompt and each other, their channels those of the sample.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Condition {
+pub struct ConditionSpec {
     /// `as`, required: how the denoiser is told, by `tokens` to attend to or by `channels` behind the sample's.
     pub told_as: ToldAs,
     /// `boxes`, `label_map`, `depth_map`, `vectors` or `index`, one of which is required: where the condition comes from.
@@ -35,9 +35,9 @@ pub enum ToldAs {
 pub enum Source {
     /// `boxes = [{ class = 3, box = [0.1, 0.2, 0.5, 0.9] }]`: things of a class and where they are.
     Boxes(Vec<LayoutBox>),
-    /// `label_map = "labels.png"`: a picture with a label for each pixel, 8 bits, grey or by palette.
+    /// `label_map = "labels.png"`: an image with a label for each pixel, 8 bits, grey or by palette.
     LabelMap(PathBuf),
-    /// `depth_map = "depth.png"`: a picture that is the brighter the nearer, 8 or 16 bits. It becomes one channel, from -1
+    /// `depth_map = "depth.png"`: an image that is the brighter the nearer, 8 or 16 bits. It becomes one channel, from -1
     /// at its darkest to 1.
     DepthMap(PathBuf),
     /// `vectors = "neighbours.npy"`: tokens as they are, float32 `[tokens, width]`.
@@ -70,7 +70,7 @@ impl Source {
 pub struct LayoutBox {
     /// `class`: what it is, as the model numbers it.
     pub class: usize,
-    /// `box = [left, top, right, bottom]`: where it is, in shares of the picture's width and height.
+    /// `box = [left, top, right, bottom]`: where it is, in shares of the image's width and height.
     pub place: [f64; 4],
     /// `group`: several of a kind as one.
     pub group: bool,
@@ -93,7 +93,7 @@ pub enum Graph {
 
 const SOURCES: [&str; 5] = ["boxes", "label_map", "depth_map", "vectors", "index"];
 
-impl Condition {
+impl ConditionSpec {
     pub(super) fn read(mut table: Table<'_>) -> Option<Self> {
         table.require("as", "\"tokens\" or \"channels\"");
         let told_as = table.choice("as", "kind of condition", &["tokens", "channels"]).map(|name| match name {
@@ -196,7 +196,7 @@ fn boxes(item: &Item<'_>) -> Vec<LayoutBox> {
 }
 
 fn layout_box(mut table: Table<'_>) -> LayoutBox {
-    const EXPECTED: &str = "[left, top, right, bottom] in shares of the picture, 0 to 1";
+    const EXPECTED: &str = "[left, top, right, bottom] in shares of the image, 0 to 1";
     table.require("class", "a class");
     table.require("box", EXPECTED);
     let class = table.integer("class", 0, 1_000_000).unwrap_or(0);

@@ -1,4 +1,4 @@
-//! `[[control]]`: control networks that lead a run by a picture.
+//! `[[control]]`: control networks that lead a run by an image.
 
 use std::ops::Bound::{Included, Unbounded};
 use std::path::PathBuf;
@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use super::reader::Table;
 use super::writer::Writer;
 
-/// `[[control]]`: a control network (ControlNet, Zhang et al. 2023, arXiv 2302.05543) and the picture that it follows.
+/// `[[control]]`: a control network (ControlNet, Zhang et al. 2023, arXiv 2302.05543) and the image that it follows.
 /// Any number of such tables may stand in a file; what they add to the denoiser adds up.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Control {
-    /// `image`, required: the picture to follow, as the network was trained on such: edges, poses, depths.
+pub struct ControlSpec {
+    /// `image`, required: the image to follow, as the network was trained on such: edges, poses, depths.
     pub image: PathBuf,
     /// `path`: the network's directory or its .onnx file. Absent: the model directory's own `controlnet/`.
     pub path: Option<PathBuf>,
@@ -21,14 +21,14 @@ pub struct Control {
     pub start: f64,
     /// `end = 1.0`: the share of the run after which the network is silent, 0 to 1.
     pub end: f64,
-    /// `guess = false`: whether the picture leads where the prompt says little: the network is felt less in the upper
+    /// `guess = false`: whether the image leads where the prompt says little: the network is felt less in the upper
     /// blocks of the denoiser, and not at all in the unconditional half of guidance.
     pub guess: bool,
 }
 
-impl Control {
+impl ControlSpec {
     pub(super) fn read(mut table: Table<'_>) -> Self {
-        table.require("image", "the path of a picture");
+        table.require("image", "the path of an image");
         let share = |table: &mut Table<'_>, key: &str| table.number(key, Included(0.0), Included(1.0));
         let control = Self {
             image: table.file_path("image").unwrap_or_default(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::amount;
+use super::byte_size;
 use super::model::component_kinds;
 use super::reader::{Item, Table, unknown_name};
 use super::record::is_plain_option;
@@ -16,7 +16,7 @@ pub type Options = BTreeMap<String, String>;
 
 /// `[device]`: which execution providers run the graphs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Device {
+pub struct DeviceSpec {
     /// `provider = "cpu"`: an execution provider by a name or an alias of [`PROVIDERS`], here by its name, or a list in order
     /// of preference. Providers of a list that cannot be used on this machine are skipped with a warning, and so are their
     /// options; it is an error if none can be used. Nothing falls to the CPU unless the list ends in it.
@@ -26,16 +26,16 @@ pub struct Device {
     pub threads: Option<usize>,
     /// `batching`: how the rows of one call of the denoiser are run.
     pub batching: Batching,
-    /// `prepare = true`: whether graphs that run on the processor alone are optimised once and kept.
+    /// `prepare = true`: whether graphs that run on the CPU alone are optimized once and kept.
     pub prepare: bool,
     /// `fast_convolutions = false`: whether the convolutions of prepared denoisers are rewritten in Winograd's form too, as
-    /// those of first stages are. Latents then differ by some 1e-5 of the largest.
+    /// those of VAEs are. Latents then differ by some 1e-5 of the largest.
     pub fast_convolutions: bool,
-    /// `keep`: whether graphs stay open for the next picture once they have done their work, or make room for those that
+    /// `keep`: whether graphs stay open for the next image once they have done their work, or make room for those that
     /// come after them. Absent: they stay where the machine has room for all of them.
     pub keep: Option<bool>,
     /// `memory`, such as `"3 GB"`: what the process is to hold at most, in bytes, private and mapped. Rows are run one after
-    /// the other and pictures decoded in tiles where it takes that; what does not fit in any way is refused. On the
+    /// the other and images decoded in tiles where it takes that; what does not fit in any way is refused. On the
     /// processor only, and about graphs that are prepared.
     pub memory: Option<u64>,
     /// `overcommit = false`: true starts a run also if it needs more memory than the machine has free, and with more threads
@@ -48,17 +48,17 @@ pub struct Device {
     pub options: BTreeMap<String, Options>,
 }
 
-/// How the rows of one call of the denoiser are run: pictures, times the branches of the guidance.
+/// How the rows of one call of the denoiser are run: images, times the branches of the guidance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Batching {
-    /// `auto`: on a processor the way that was measured to be the fastest for a prepared denoiser, and split where nothing is
+    /// `auto`: on a CPU the way that was measured to be the fastest for a prepared denoiser, and split where nothing is
     /// measured; batched elsewhere. One run of all rows is measured where there are more threads than rows, and not where
     /// calls have fewer rows at times, the memory is bounded, or the graph has a fixed batch.
     #[default]
     Auto,
     /// `batched`: all rows in one run of the graph.
     Batched,
-    /// `split`: each row a run by itself, two of them at the same time. On a processor only.
+    /// `split`: each row a run by itself, two of them at the same time. On a CPU only.
     Split,
     /// `sequential`: each row a run by itself, one after the other, which takes the least memory.
     Sequential,
@@ -73,7 +73,7 @@ impl Batching {
     }
 }
 
-impl Default for Device {
+impl Default for DeviceSpec {
     fn default() -> Self {
         Self {
             providers: vec!["cpu".into()],
@@ -90,7 +90,7 @@ impl Default for Device {
     }
 }
 
-impl Device {
+impl DeviceSpec {
     /// The providers a component runs on, in order of preference.
     pub fn providers_of(&self, component: ComponentKind) -> &[String] {
         self.components.get(&component).unwrap_or(&self.providers)
@@ -163,7 +163,7 @@ impl Device {
         writer.key_if("prepare", (!self.prepare).then_some(false));
         writer.key_if("fast_convolutions", self.fast_convolutions.then_some(true));
         writer.key_if("keep", self.keep);
-        writer.key_if("memory", self.memory.map(amount::write));
+        writer.key_if("memory", self.memory.map(byte_size::write));
         writer.key_if("overcommit", self.overcommit.then_some(true));
         for (kind, providers) in &self.components {
             writer.table(&["device", kind.name()]);
@@ -186,7 +186,7 @@ fn names() -> impl Iterator<Item = &'static str> + Clone {
 fn memory(table: &mut Table<'_>) -> Option<u64> {
     let item = table.get("memory")?;
     let written = item.string("an amount of memory")?;
-    let bytes = amount::parse(&written);
+    let bytes = byte_size::parse(&written);
     if bytes.is_none() {
         item.report(format!("expected an amount of memory such as \"3 GB\" or \"2.5 GiB\", found {written:?}"));
     }
@@ -220,9 +220,7 @@ fn options(table: Table<'_>, takes_none: bool) -> Options {
     let mut options = Options::new();
     for (name, item) in table.any_keys() {
         if takes_none {
-            item.report(
-                "the processor takes no options of its own; `threads` and what else there is stands in [device]",
-            );
+            item.report("the CPU takes no options of its own; `threads` and what else there is stands in [device]");
         } else if name.contains('\0') || matches!(item.value(), Value::String(text) if text.contains('\0')) {
             item.report("expected text without a NUL character, which ends it for ONNX Runtime");
         } else if let Some(value) = option(&item) {

@@ -7,7 +7,7 @@ use super::writer::Writer;
 
 /// `[[embedding]]`, any number: a textual inversion, a word that becomes vectors which were learnt.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Embedding {
+pub struct EmbeddingSpec {
     /// `path`, required: a .safetensors file, in diffusers' form, in AUTOMATIC1111's (`emb_params`), or in that of
     /// Stable Diffusion XL (`clip_l` and `clip_g`).
     pub path: PathBuf,
@@ -15,7 +15,7 @@ pub struct Embedding {
     pub token: Option<String>,
 }
 
-impl Embedding {
+impl EmbeddingSpec {
     pub(super) fn read(mut table: Table<'_>) -> Self {
         table.require("path", "the path of a .safetensors file");
         let embedding = Self {

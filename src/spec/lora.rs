@@ -10,7 +10,7 @@ use super::writer::Writer;
 ///
 /// A scale of 0 leaves the weights as they are, bit for bit; a negative one takes away what the LoRA would add.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Lora {
+pub struct LoraSpec {
     /// `path`, required: a .safetensors file in the naming of kohya's scripts, diffusers or PEFT.
     pub path: PathBuf,
     /// `scale = 1.0`: what the changes are multiplied by.
@@ -21,7 +21,7 @@ pub struct Lora {
     pub text_encoder_scale: Option<f64>,
 }
 
-impl Lora {
+impl LoraSpec {
     pub(super) fn read(mut table: Table<'_>) -> Self {
         table.require("path", "the path of a .safetensors file");
         let lora = Self {

@@ -1,9 +1,9 @@
 //! pipeline.toml as it is written: what is to be made, from which model, how, on what, and where it goes.
 //!
-//! A file has one table for each of these: [`Model`] `[model]`, [`Task`] `[task.NAME]`, [`Scheduler`]
-//! `[scheduler.NAME]`, [`Cache`] `[cache.NAME]`, [`Run`] `[run]`, [`Device`] `[device]`, [`Output`] `[output]`, and any
-//! number of [`Lora`] `[[lora]]`, [`Embedding`] `[[embedding]]`, [`Condition`] `[[condition]]` and [`Control`]
-//! `[[control]]`. Models in a row are [`Stage`] `[[stage]]` tables behind them, each with tables of its own. The
+//! A file has one table for each of these: [`ModelSpec`] `[model]`, [`TaskSpec`] `[task.NAME]`, [`SchedulerSpec`]
+//! `[scheduler.NAME]`, [`StepCache`] `[cache.NAME]`, [`RunSpec`] `[run]`, [`DeviceSpec`] `[device]`, [`OutputSpec`] `[output]`, and any
+//! number of [`LoraSpec`] `[[lora]]`, [`EmbeddingSpec`] `[[embedding]]`, [`ConditionSpec`] `[[condition]]` and [`ControlSpec`]
+//! `[[control]]`. Models in a row are [`StageSpec`] `[[stage]]` tables behind them, each with tables of its own. The
 //! documentation of those types is the
 //! reference of the file's keys. Paths are relative to the file. Only `[model]` and one task table have to be there:
 //!
@@ -26,7 +26,7 @@
 //! wrong type, a value out of range, a key that is missing, each with its line, its full key and what is valid there.
 //! What can only be judged with the model directory at hand is not judged here.
 
-mod amount;
+mod byte_size;
 mod cache;
 mod condition;
 mod control;
@@ -49,24 +49,24 @@ mod writer;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-pub use condition::{Condition, Graph, LayoutBox, Source, ToldAs};
-pub use control::Control;
-pub use device::{Batching, Device};
-pub use embedding::Embedding;
-pub use lora::Lora;
-pub use model::{ComponentSpec, DecoderChoice, Model};
-pub use output::Output;
+pub use condition::{ConditionSpec, Graph, LayoutBox, Source, ToldAs};
+pub use control::ControlSpec;
+pub use device::{Batching, DeviceSpec};
+pub use embedding::EmbeddingSpec;
+pub use lora::LoraSpec;
+pub use model::{ComponentSpec, DecoderChoice, ModelSpec};
+pub use output::OutputSpec;
 pub use overrides::Overrides;
 pub use record::{RecordNames, RecordPaths, RecordedSpec};
-pub use run::{Listed, Run};
-pub use scheduler::Scheduler;
-pub use stage::{Hand, Stage};
+pub use run::{Listed, RunSpec};
+pub use scheduler::SchedulerSpec;
+pub use stage::{Hand, StageSpec};
 pub use task::{
-    Beginning, Class, ClassConditional, Conditional, ImageToImage, Inpaint, Instruct, LaterPrompts, LongPrompts,
-    Picture, PromptReading, Prompting, Sizes, SuperResolution, TASKS, Task, TaskEntry, TextToImage, Weights,
+    Beginning, Class, ClassConditional, Conditional, ImageToImage, Inpaint, InputImage, Instruct, LaterPrompts,
+    LongPrompts, PromptReading, Prompting, Sizes, SuperResolution, TASKS, TaskEntry, TaskSpec, TextToImage, Weights,
 };
 
-use crate::denoise::Cache;
+use crate::denoise::StepCache;
 use crate::error::{Error, Problem, Result};
 use crate::files;
 use reader::{Reading, Table};
@@ -79,36 +79,36 @@ pub const MAX_BYTES: usize = 1 << 20;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spec {
     /// `[model]`: the model directory.
-    pub model: Model,
+    pub model: ModelSpec,
     /// `[task.NAME]`: what is to be made.
-    pub task: Task,
+    pub task: TaskSpec,
     /// `[scheduler.NAME]`: the scheduler; absent, the model's own.
-    pub scheduler: Option<Scheduler>,
+    pub scheduler: Option<SchedulerSpec>,
     /// `[cache.NAME]`: how the denoiser is asked at fewer steps; absent, it is asked at all of them.
-    pub cache: Option<Cache>,
-    /// `[[condition]]`: what the picture is to show other than in words, any number.
-    pub conditions: Vec<Condition>,
+    pub cache: Option<StepCache>,
+    /// `[[condition]]`: what the image is to show other than in words, any number.
+    pub conditions: Vec<ConditionSpec>,
     /// `[[control]]`: control networks, any number.
-    pub controls: Vec<Control>,
+    pub controls: Vec<ControlSpec>,
     /// `[[embedding]]`: words of a user's own.
-    pub embeddings: Vec<Embedding>,
+    pub embeddings: Vec<EmbeddingSpec>,
     /// `[[lora]]`: changes of the model's weights, in the order in which they are added.
-    pub loras: Vec<Lora>,
+    pub loras: Vec<LoraSpec>,
     /// `[run]`: steps, seed, sizes.
-    pub run: Run,
+    pub run: RunSpec,
     /// `[device]`: execution providers and threads.
-    pub device: Device,
-    /// `[output]`: where pictures go.
-    pub output: Output,
+    pub device: DeviceSpec,
+    /// `[output]`: where images go.
+    pub output: OutputSpec,
     /// `[[stage]]`: models that go on with what the tables above make, in a row. A stage has none of its own.
-    pub stages: Vec<Stage>,
+    pub stages: Vec<StageSpec>,
 }
 
 impl Spec {
     /// Makes the spec of a task on a model directory, with everything else at its default.
-    pub fn new(model: impl AsRef<Path>, task: Task) -> Self {
+    pub fn new(model: impl AsRef<Path>, task: TaskSpec) -> Self {
         Self {
-            model: Model::at(model),
+            model: ModelSpec::at(model),
             task,
             scheduler: None,
             cache: None,
@@ -116,9 +116,9 @@ impl Spec {
             controls: Vec::new(),
             embeddings: Vec::new(),
             loras: Vec::new(),
-            run: Run::default(),
-            device: Device::default(),
-            output: Output::default(),
+            run: RunSpec::default(),
+            device: DeviceSpec::default(),
+            output: OutputSpec::default(),
             stages: Vec::new(),
         }
     }
@@ -175,7 +175,7 @@ impl Spec {
         let mut root = reading.root(&entries);
         let mut spec = Self::read_tables(&mut root, &reading);
         let stages = root.tables("stage").into_iter();
-        let stages = stages.filter_map(|table| Stage::read(table, &reading, spec.as_ref())).collect();
+        let stages = stages.filter_map(|table| StageSpec::read(table, &reading, spec.as_ref())).collect();
         root.finish();
         if let Some(spec) = &mut spec {
             spec.stages = stages;
@@ -189,17 +189,17 @@ impl Spec {
 
     /// Reads the tables that describe one model's run; `None` where it has no task.
     fn read_tables(within: &mut Table<'_>, reading: &Reading<'_>) -> Option<Self> {
-        let model = Model::read(within.table("model"));
-        let task = Task::read(within.table("task"));
-        let scheduler = Scheduler::read(within.table("scheduler"));
+        let model = ModelSpec::read(within.table("model"));
+        let task = TaskSpec::read(within.table("task"));
+        let scheduler = SchedulerSpec::read(within.table("scheduler"));
         let cache = cache::read(within.table("cache"));
-        let conditions = within.tables("condition").into_iter().filter_map(Condition::read).collect();
-        let controls = within.tables("control").into_iter().map(Control::read).collect();
-        let loras = within.tables("lora").into_iter().map(Lora::read).collect();
-        let embeddings = within.tables("embedding").into_iter().map(Embedding::read).collect();
-        let run = Run::read(within.table("run"));
-        let device = Device::read(within.table("device"));
-        let output = Output::read(within.table("output"), reading);
+        let conditions = within.tables("condition").into_iter().filter_map(ConditionSpec::read).collect();
+        let controls = within.tables("control").into_iter().map(ControlSpec::read).collect();
+        let loras = within.tables("lora").into_iter().map(LoraSpec::read).collect();
+        let embeddings = within.tables("embedding").into_iter().map(EmbeddingSpec::read).collect();
+        let run = RunSpec::read(within.table("run"));
+        let device = DeviceSpec::read(within.table("device"));
+        let output = OutputSpec::read(within.table("output"), reading);
         let stages = Vec::new();
         let task = task?;
         Some(Self {
@@ -218,11 +218,11 @@ impl Spec {
         })
     }
 
-    /// Whether noise or latents for all pictures of the run stand in one file, so that which picture is which of the
+    /// Whether noise or latents for all images of the run stand in one file, so that which image is which of the
     /// run matters.
     pub fn shares_a_file(&self) -> bool {
         let latents = |task: &ImageToImage| matches!(task.begin, Beginning::Latents(_));
-        let own = self.run.latents.is_some() || matches!(&self.task, Task::ImageToImage(task) if latents(task));
+        let own = self.run.latents.is_some() || matches!(&self.task, TaskSpec::ImageToImage(task) if latents(task));
         own || self.stages.iter().any(|stage| stage.spec.shares_a_file())
     }
 
@@ -235,7 +235,8 @@ impl Spec {
     /// The same pipeline with every evaluation of the denoiser, and of those of its stages.
     pub fn with_all_evaluations(&self) -> Self {
         let stages = self.stages.iter();
-        let stages = stages.map(|stage| Stage { hand: stage.hand, spec: stage.spec.with_all_evaluations() }).collect();
+        let stages =
+            stages.map(|stage| StageSpec { hand: stage.hand, spec: stage.spec.with_all_evaluations() }).collect();
         Self { cache: None, task: self.task.clone().guided_within(None), stages, ..self.clone() }
     }
 
@@ -324,6 +325,6 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Error {
 
 fn not_text(path: &Path, bytes: &[u8]) -> Error {
     let is_png = bytes.starts_with(b"\x89PNG\r\n\x1a\n");
-    let help = if is_png { "; it is a PNG picture, which is run again with --from" } else { "" };
+    let help = if is_png { "; it is a PNG image, which is run again with --from" } else { "" };
     of_file(path, format!("is not UTF-8 text{help}"))
 }

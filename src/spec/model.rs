@@ -14,7 +14,7 @@ const PREDICTION_TYPES: &[&str] = &["epsilon", "v_prediction", "sample"];
 /// `[model]`: the model directory. Everything but `path` overrides what the directory says, and is not needed for a
 /// directory in a known layout.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Model {
+pub struct ModelSpec {
     /// `path`, required: the model directory.
     pub path: PathBuf,
     /// `family`: the model's family, for a directory that does not name a pipeline class that is known: stable-diffusion,
@@ -22,9 +22,9 @@ pub struct Model {
     /// flux-kontext, pixart-alpha, pixart-sigma, latent-diffusion or pixel-diffusion. It goes before the class in
     /// model_index.json. Absent: that of the class, or else of what the denoiser takes.
     pub family: Option<Family>,
-    /// `scaling_factor`: what the first stage's latents are multiplied by to become the model's, greater than 0.
+    /// `scaling_factor`: what the VAE's latents are multiplied by to become the model's, greater than 0.
     pub scaling_factor: Option<f64>,
-    /// `shift_factor`: what is subtracted from the first stage's latents before they are scaled.
+    /// `shift_factor`: what is subtracted from the VAE's latents before they are scaled.
     pub shift_factor: Option<f64>,
     /// `latent_channels`: the channels of a latent, 1 to 1024.
     pub latent_channels: Option<usize>,
@@ -32,7 +32,7 @@ pub struct Model {
     pub prediction_type: Option<String>,
     /// `sample_size`: the width and height of the latents the model was trained at, 1 to 16384.
     pub sample_size: Option<usize>,
-    /// `decoder = "full"`: what makes pictures of latents: the first stage's own decoder, or with `"small"` the component
+    /// `decoder = "full"`: what makes images of latents: the VAE's own decoder, or with `"small"` the component
     /// small_decoder, which is faster and less exact.
     pub decoder: DecoderChoice,
     /// `[model.NAME]`: single components, by their name: unet, transformer, text_encoder, text_encoder_2,
@@ -41,10 +41,10 @@ pub struct Model {
     pub components: BTreeMap<ComponentKind, ComponentSpec>,
 }
 
-/// What makes pictures of latents.
+/// What makes images of latents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DecoderChoice {
-    /// `"full"`: the first stage's own decoder.
+    /// `"full"`: the VAE's own decoder.
     #[default]
     Full,
     /// `"small"`: the component small_decoder.
@@ -65,16 +65,16 @@ pub struct ComponentSpec {
     pub inputs: BTreeMap<String, String>,
 }
 
-impl Model {
+impl ModelSpec {
     /// The model in this directory, with nothing overridden.
     pub fn at(path: impl AsRef<Path>) -> Self {
         Self { path: path.as_ref().to_path_buf(), ..Self::default() }
     }
 
     /// What stands here over the model directory's own words, for reading that directory.
-    pub fn overrides(&self) -> bundle::Overrides {
+    pub fn overrides(&self) -> bundle::DirectoryOverrides {
         let graph = |(kind, component): (&ComponentKind, &ComponentSpec)| Some((*kind, component.graph.clone()?));
-        bundle::Overrides {
+        bundle::DirectoryOverrides {
             graphs: self.components.iter().filter_map(graph).collect(),
             roles: self.components.iter().map(|(kind, component)| (*kind, component.inputs.clone())).collect(),
             family: self.family,

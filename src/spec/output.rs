@@ -1,4 +1,4 @@
-//! `[output]`: where pictures go.
+//! `[output]`: where images go.
 
 use std::path::{Path, PathBuf};
 
@@ -9,15 +9,15 @@ use super::writer::{Writer, integer};
 
 pub(super) const FOLDER: &str = "outputs";
 
-/// `[output]`: where pictures go.
+/// `[output]`: where images go.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Output {
-    /// `dir = "outputs"`: the folder pictures are written to, made where it is missing.
+pub struct OutputSpec {
+    /// `dir = "outputs"`: the folder images are written to, made where it is missing.
     pub dir: PathBuf,
-    /// `keep = false`: whether the pictures are written although a `[[stage]]` goes on with them.
+    /// `keep = false`: whether the images are written although a `[[stage]]` goes on with them.
     pub keep: bool,
-    /// `preview`: every how many steps a preview of the picture is shown and written, at least 1; absent, never. It
-    /// changes nothing of the picture. Stages have it from the file's own table.
+    /// `preview`: every how many steps a preview of the image is shown and written, at least 1; absent, never. It
+    /// changes nothing of the image. Stages have it from the file's own table.
     pub preview: Option<usize>,
     /// `record_paths = "relative"`: how the record in each image names files. `"relative"`: relative to the current
     /// directory where they are in it, else by their bare names, so that nothing tells of the machine; `"absolute"`.
@@ -25,13 +25,13 @@ pub struct Output {
     pub record_paths: RecordPaths,
 }
 
-impl Default for Output {
+impl Default for OutputSpec {
     fn default() -> Self {
         Self { dir: FOLDER.into(), keep: false, preview: None, record_paths: RecordPaths::Relative }
     }
 }
 
-impl Output {
+impl OutputSpec {
     pub(super) fn read(mut table: Table<'_>, reading: &Reading<'_>) -> Self {
         // The default is relative to the file, like a folder that is written there.
         let dir = table.file_path("dir").unwrap_or_else(|| reading.resolve(Origin::Nowhere, Path::new(FOLDER)));

@@ -13,7 +13,7 @@ use super::overrides::{dotted, paths_in};
 use super::reader::Reading;
 use super::tree::{Entries, Node, Value};
 use super::writer::{Writer, absolute};
-use super::{Device, Output, Overrides, Run, Spec};
+use super::{DeviceSpec, OutputSpec, Overrides, RunSpec, Spec};
 use crate::error::Result;
 
 /// The form in which the record in an image names files.
@@ -93,9 +93,9 @@ impl Spec {
 
     /// Resets what [`take_unrecorded`] takes out of a record.
     fn leave_out_unrecorded(&mut self) {
-        self.output = Output::default();
-        self.device.overcommit = Device::default().overcommit;
-        self.run.max_input_megapixels = Run::default().max_input_megapixels;
+        self.output = OutputSpec::default();
+        self.device.overcommit = DeviceSpec::default().overcommit;
+        self.run.max_input_megapixels = RunSpec::default().max_input_megapixels;
     }
 
     /// Every path the pipeline reads from, by its key: the model directory first.
@@ -321,7 +321,7 @@ mod tests {
         };
         let RecordedSpec { spec, ignored, .. } = read(&[]);
         let limits = |spec: &Spec| (spec.device.overcommit, spec.run.max_input_megapixels);
-        let usual = (false, Run::default().max_input_megapixels);
+        let usual = (false, RunSpec::default().max_input_megapixels);
         assert_eq!((limits(&spec), limits(&spec.stages[0].spec)), (usual, usual));
         assert_eq!((spec.device.threads, spec.run.seed), (Some(2), Some(3)));
         let keys = ["device.overcommit", "run.max_input_megapixels", "stage[0].run.max_input_megapixels"];

@@ -1,4 +1,4 @@
-//! `[run]`: how many steps, which seed, how many pictures of what size.
+//! `[run]`: how many steps, which seed, how many images of what size.
 
 use std::ops::Bound::Excluded;
 use std::path::PathBuf;
@@ -8,15 +8,15 @@ use super::tree::Value;
 use super::writer::{Writer, integer};
 use crate::image::InputLimit;
 use crate::rng::{Gpu, Stream};
-use crate::scheduler::{Custom, Entry, NAMED, Named};
+use crate::scheduler::{Custom, NAMED, Named, SchedulerEntry};
 use crate::tiles::Tiles;
 
 /// The largest seed: the end of TOML's integers.
 const LAST_SEED: u64 = i64::MAX as u64;
 
-/// `[run]`: how many steps, which seed, how many pictures of what size.
+/// `[run]`: how many steps, which seed, how many images of what size.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Run {
+pub struct RunSpec {
     /// `steps`: steps of the scheduler, 1 to 1000. Absent: as many as `timesteps` or `sigmas` are, or the default of the
     /// task's pipeline class in diffusers, such as 50, or 28 for Flux.
     pub steps: Option<usize>,
@@ -36,18 +36,18 @@ pub struct Run {
     /// `seed`: image number i of the run is drawn from a generator of its own, seeded `seed + i`; 0 to 2^63 - 1.
     /// Absent: chosen anew for each run, and told.
     pub seed: Option<u64>,
-    /// `images = 1`: pictures per prompt, 1 to 10000.
+    /// `images = 1`: images per prompt, 1 to 10000.
     pub images: usize,
     /// `width`: of the images, in pixels, 1 to 16384 and a multiple of what the model needs. Absent: as the task's pipeline
     /// class in diffusers has it, the model's own (`sample_size`) or that of the input image.
     pub width: Option<usize>,
-    /// `height`: of the pictures, in the manner of `width`.
+    /// `height`: of the images, in the manner of `width`.
     pub height: Option<usize>,
     /// `latents`: a .npy file of unit normal noise to start from, float32 `[n, c, h/f, w/f]`.
     pub latents: Option<PathBuf>,
     /// `tile` and `tile_stride`: the side of the tiles in which denoiser and decoder work on a sample larger than one, and
     /// the distance from one to the next, in latents, 8 to 4096; a stride that is not given is half the side. For
-    /// pictures larger than memory, on models that look no further than that: super-resolution, inpainting.
+    /// images larger than memory, on models that look no further than that: super-resolution, inpainting.
     pub tiles: Option<Tiles>,
     /// `noise = "torch-cpu"`: the stream that noise is drawn from, the first and that of the steps.
     ///
@@ -73,7 +73,7 @@ pub enum Listed {
     Named(&'static Named),
 }
 
-impl Default for Run {
+impl Default for RunSpec {
     fn default() -> Self {
         Self {
             steps: None,
@@ -93,9 +93,9 @@ impl Default for Run {
     }
 }
 
-impl Run {
+impl RunSpec {
     /// The number of steps with this scheduler, `default` if nothing tells, and the schedule where it is given outright.
-    pub fn schedule(&self, entry: &Entry, default: usize) -> (usize, Option<Custom>) {
+    pub fn schedule(&self, entry: &SchedulerEntry, default: usize) -> (usize, Option<Custom>) {
         let named_steps = self.steps.unwrap_or(Named::STEPS);
         let custom = match (&self.timesteps, &self.sigmas) {
             (Some(Listed::Numbers(list)), _) => Some(Custom::Timesteps(list.clone())),

@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 use super::reader::Table;
 use super::tree::Value;
 use super::writer::Writer;
-use crate::scheduler::{self, Config, Entry};
+use crate::scheduler::{self, Config, SchedulerEntry};
 
 /// `[scheduler.NAME]`: the scheduler, where it is not the model's own.
 ///
@@ -19,14 +19,14 @@ use crate::scheduler::{self, Config, Entry};
 /// Another class is `X.from_config(pipe.scheduler.config)`: a wrong key carries its corrected value, a missing key has the
 /// default of the new class.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Scheduler {
+pub struct SchedulerSpec {
     /// The scheduler's name, as it is written: such as `ddim`, its class, or an alias such as `DPM++ 2M Karras`.
     pub name: String,
     /// The keys of the table.
     pub table: Config,
 }
 
-impl Scheduler {
+impl SchedulerSpec {
     /// The scheduler of this name, with every key as the model or the class has it.
     pub fn named(name: impl Into<String>) -> Self {
         Self { name: name.into(), table: Config::new() }
@@ -64,7 +64,7 @@ pub(super) fn is_same(one: &str, other: &str) -> bool {
     }
 }
 
-fn read_keys(entry: &Entry, mut table: Table<'_>) -> Config {
+fn read_keys(entry: &SchedulerEntry, mut table: Table<'_>) -> Config {
     let mut keys = Config::new();
     for key in entry.keys {
         if let Some(item) = table.get(key.name) {

@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use super::Spec;
-use super::output::Output;
+use super::output::OutputSpec;
 use super::reader::{Reading, Table};
-use super::task::{Beginning, ImageToImage, LATER, LongPrompts, TASKS, Task, Weights, beside_another};
+use super::task::{Beginning, ImageToImage, LATER, LongPrompts, TASKS, TaskSpec, Weights, beside_another};
 use super::tree::{Entries, Node, Origin, Value};
 use super::writer::Writer;
 
-/// `[[stage]]`, any number: one more model, which goes on with what was made so far, picture by picture.
+/// `[[stage]]`, any number: one more model, which goes on with what was made so far, image by image.
 ///
 /// It has the tables of a pipeline, each within it: `[stage.model]` and `[stage.task.NAME]` are required,
 /// `[stage.scheduler.NAME]`, `[stage.cache.NAME]`, `[stage.run]`, `[stage.device]`, `[stage.output]`, `[[stage.lora]]`,
@@ -19,16 +19,16 @@ use super::writer::Writer;
 /// What it says nothing of it has from the file's own tables: `prompt`, `negative_prompt`, `weights` and `long_prompts`
 /// of the task, but not what later text encoders are told (`prompt_2` and so on), since it may have none; `seed`, `noise`,
 /// `noise_gpu` and `max_input_megapixels` of `[run]`; `[device]` as a whole; `dir` and `preview` of `[output]`. Width and height follow from what
-/// it is handed. Every stage draws its noise from a fresh generator for each picture, seeded as the
+/// it is handed. Every stage draws its noise from a fresh generator for each image, seeded as the
 /// file's own is, which is what diffusers' pipelines do when each is called with a new generator of the same seed.
 /// A `[cache.NAME]` or a `guidance_interval` of the file's own tables is theirs alone, since both are chosen for a model and
 /// its steps.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Stage {
+pub struct StageSpec {
     /// `hand`: how it is handed what the stage before made, `latents` or `image`. Absent: as latents where its task can
-    /// begin with those, both models have latents alike, and the size is the same; else as the picture.
+    /// begin with those, both models have latents alike, and the size is the same; else as the image.
     pub hand: Option<Hand>,
-    /// Its tables. `[run]` has no `images`: there is one picture for each that it is handed.
+    /// Its tables. `[run]` has no `images`: there is one image for each that it is handed.
     pub spec: Spec,
 }
 
@@ -37,7 +37,7 @@ pub struct Stage {
 pub enum Hand {
     /// `"latents"`: as the denoiser left them.
     Latents,
-    /// `"image"`: decoded, as the 8-bit picture that would be saved.
+    /// `"image"`: decoded, as the 8-bit image that would be saved.
     Image,
 }
 
@@ -112,7 +112,7 @@ fn inherited(node: &Node) -> Node {
     Node { origin: Origin::Inherited, value }
 }
 
-impl Stage {
+impl StageSpec {
     /// `base` is what the file's own tables are, where they could be read.
     pub(super) fn read(mut table: Table<'_>, reading: &Reading<'_>, base: Option<&Spec>) -> Option<Self> {
         let hand = table.choice("hand", "form", &["latents", "image"]).map(|name| match name {
@@ -121,7 +121,7 @@ impl Stage {
         });
         let spec = Spec::read_tables(&mut table, reading);
         if table.has(&["run", "images"]) {
-            table.report_below(&["run", "images"], "a stage makes one picture of each that it is handed; leave it out");
+            table.report_below(&["run", "images"], "a stage makes one image of each that it is handed; leave it out");
         }
         let stage = spec.zip(base).map(|(spec, base)| Self { hand, spec }.after(base, &table));
         table.finish();
@@ -140,7 +140,7 @@ impl Stage {
                 ),
                 None => {
                     "begins with noise, and what was made before it would be lost; choose a task that begins with a \
-                         picture, such as [stage.task.image-to-image]"
+                         image, such as [stage.task.image-to-image]"
                         .to_owned()
                 }
             };
@@ -156,9 +156,9 @@ impl Stage {
             }
         }
         match (self.hand, &mut spec.task) {
-            (Some(hand), Task::ImageToImage(ImageToImage { begin: Beginning::Handed(form), .. })) => *form = hand,
+            (Some(hand), TaskSpec::ImageToImage(ImageToImage { begin: Beginning::Handed(form), .. })) => *form = hand,
             (Some(Hand::Latents), other) => {
-                table.report_below(&["hand"], format!("{} begins with a picture, and not with latents", other.name()));
+                table.report_below(&["hand"], format!("{} begins with an image, and not with latents", other.name()));
             }
             _ => {}
         }
@@ -198,7 +198,7 @@ impl Stage {
                 self.spec.device.write(writer);
             }
             let preview = self.spec.output.preview.filter(|_| self.spec.output.preview != base.output.preview);
-            Output { preview, ..self.spec.output.clone() }.write(writer, &base.output.dir);
+            OutputSpec { preview, ..self.spec.output.clone() }.write(writer, &base.output.dir);
         });
     }
 
@@ -232,7 +232,7 @@ impl Stage {
 }
 
 impl Spec {
-    /// Where pictures go that went through so many stages; `None` where only what a later one makes of them is written.
+    /// Where images go that went through so many stages; `None` where only what a later one makes of them is written.
     pub fn folder(&self, stages: usize) -> Option<&Path> {
         let output = match stages.checked_sub(1) {
             None => &self.output,
@@ -244,23 +244,23 @@ impl Spec {
     /// Leaves the first `stages` of the stages, and no folder to write to.
     pub fn go_through(&mut self, stages: usize) {
         self.stages.truncate(stages);
-        self.output = Output::default();
-        self.stages.iter_mut().for_each(|stage| stage.spec.output = Output::default());
+        self.output = OutputSpec::default();
+        self.stages.iter_mut().for_each(|stage| stage.spec.output = OutputSpec::default());
     }
 
-    /// Leaves what makes one picture of a run by itself: its prompt or class, and its seed.
-    pub fn keep_only(&mut self, picture: usize, seed: u64) {
-        for Stage { spec, .. } in &mut self.stages {
-            let own = spec.run.seed.map(|seed| seed.wrapping_add(picture as u64));
-            spec.leave(picture);
+    /// Leaves what makes one image of a run by itself: its prompt or class, and its seed.
+    pub fn keep_only(&mut self, image: usize, seed: u64) {
+        for StageSpec { spec, .. } in &mut self.stages {
+            let own = spec.run.seed.map(|seed| seed.wrapping_add(image as u64));
+            spec.leave(image);
             spec.run.seed = own;
         }
-        self.leave(picture);
+        self.leave(image);
         self.run.seed = Some(seed);
     }
 
-    fn leave(&mut self, picture: usize) {
-        self.task.keep_only(picture / self.run.images.max(1));
+    fn leave(&mut self, image: usize) {
+        self.task.keep_only(image / self.run.images.max(1));
         self.run.images = 1;
     }
 }

@@ -1,8 +1,8 @@
-//! A picture of a class.
+//! An image of a class.
 
 use ndarray::Array1;
 
-use super::{Model, Stage, Start, Task};
+use super::{Start, Task, TaskContext, TaskModel};
 use crate::denoise::{Condition, Guidance};
 use crate::error::{Error, Result};
 use crate::spec::{self, ClassConditional};
@@ -13,15 +13,15 @@ impl Task for ClassConditional {
         "class-conditional"
     }
 
-    fn to_spec(&self) -> Option<spec::Task> {
-        Some(spec::Task::ClassConditional(self.clone()))
+    fn to_spec(&self) -> Option<spec::TaskSpec> {
+        Some(spec::TaskSpec::ClassConditional(self.clone()))
     }
 
     fn labels(&self) -> Vec<String> {
         self.classes.iter().map(ToString::to_string).collect()
     }
 
-    fn guidance_scale(&self, _model: &Model) -> f64 {
+    fn guidance_scale(&self, _model: &TaskModel) -> f64 {
         self.guidance_scale
     }
 
@@ -33,7 +33,7 @@ impl Task for ClassConditional {
         true
     }
 
-    fn start(&self, stage: &mut Stage<'_>) -> Result<Start> {
+    fn start(&self, stage: &mut TaskContext<'_>) -> Result<Start> {
         let guidance = Guidance::classifier_free(self.guidance_scale, 0.0);
         let Some(classes) = &stage.model.classes else {
             return Err(Error::input("task.class-conditional", "this model takes no class", "choose another task"));

@@ -15,13 +15,13 @@ use crate::guard::contain;
 use crate::image::{self, InputLimit, LabelMap};
 use crate::npy;
 use crate::session::Cancel;
-use crate::spec::{Condition, LayoutBox, Source, ToldAs};
+use crate::spec::{ConditionSpec, LayoutBox, Source, ToldAs};
 use crate::tensor::{DType, Tensor};
 
 /// A condition, ready to be told.
 pub struct Given<'a> {
     /// Where it comes from and how the denoiser is told.
-    pub condition: &'a Condition,
+    pub condition: &'a ConditionSpec,
     /// The graph that makes tensors of it, where there is one.
     pub graph: Option<&'a mut Conditioner>,
     /// The number of classes or labels that the graph knows, where that is known.
@@ -31,8 +31,8 @@ pub struct Given<'a> {
 }
 
 impl Start {
-    /// Adds conditions to what `images` pictures of `size` pixels are told. The branches of guidance that are not told
-    /// the prompt are told zeros in place of tokens, and those that are told no picture zeros in place of channels.
+    /// Adds conditions to what `images` images of `size` pixels are told. The branches of guidance that are not told
+    /// the prompt are told zeros in place of tokens, and those that are told no image zeros in place of channels.
     ///
     /// # Errors
     /// [`Error::Input`] where a condition cannot be read or does not fit, and whatever its graph fails with.
@@ -142,7 +142,7 @@ impl Given<'_> {
 ///
 /// # Errors
 /// [`Error::Input`] naming the file.
-pub fn check_condition(condition: &Condition, run: &InputRequirements) -> Result<()> {
+pub fn check_condition(condition: &ConditionSpec, run: &InputRequirements) -> Result<()> {
     let [_, height, width] = run.sample;
     match &condition.source {
         Source::Boxes(_) | Source::LabelMap(_) => Ok(()),
@@ -209,7 +209,7 @@ fn one_hot(
     Ok(planes)
 }
 
-/// A picture of depth at the size of the latents, from −1 to 1: `[1, 1, h/f, w/f]`.
+/// An image of depth at the size of the latents, from −1 to 1: `[1, 1, h/f, w/f]`.
 fn depth(path: &Path, [height, width]: [usize; 2], limit: InputLimit) -> Result<ArrayD<f32>> {
     let map = image::bicubic(&image::load_grey(path, limit)?, height, width);
     let (low, high) = map.iter().fold((f32::MAX, f32::MIN), |(low, high), &v| (low.min(v), high.max(v)));

@@ -1,6 +1,6 @@
-//! Pictures from noise alone, or from noise and the `[[condition]]` tables.
+//! Images from noise alone, or from noise and the `[[condition]]` tables.
 
-use super::{Model, Stage, Start, Task};
+use super::{Start, Task, TaskContext, TaskModel};
 use crate::denoise::{Condition, Guidance};
 use crate::error::Result;
 use crate::spec::{self, Conditional};
@@ -14,11 +14,11 @@ impl Task for Unconditional {
         "unconditional"
     }
 
-    fn to_spec(&self) -> Option<spec::Task> {
-        Some(spec::Task::Unconditional)
+    fn to_spec(&self) -> Option<spec::TaskSpec> {
+        Some(spec::TaskSpec::Unconditional)
     }
 
-    fn start(&self, stage: &mut Stage<'_>) -> Result<Start> {
+    fn start(&self, stage: &mut TaskContext<'_>) -> Result<Start> {
         Ok(Start::from_noise(stage.noise_start()?, Condition::default(), Guidance::Off))
     }
 }
@@ -28,15 +28,15 @@ impl Task for Conditional {
         "conditional"
     }
 
-    fn to_spec(&self) -> Option<spec::Task> {
-        Some(spec::Task::Conditional(self.clone()))
+    fn to_spec(&self) -> Option<spec::TaskSpec> {
+        Some(spec::TaskSpec::Conditional(self.clone()))
     }
 
-    fn guidance_scale(&self, _model: &Model) -> f64 {
+    fn guidance_scale(&self, _model: &TaskModel) -> f64 {
         self.guidance_scale
     }
 
-    fn start(&self, stage: &mut Stage<'_>) -> Result<Start> {
+    fn start(&self, stage: &mut TaskContext<'_>) -> Result<Start> {
         let guidance = Guidance::classifier_free(self.guidance_scale, 0.0);
         Ok(Start::from_noise(stage.noise_start()?, Condition::default(), guidance))
     }

@@ -1,24 +1,24 @@
-//! A picture redrawn towards a prompt (SDEdit, Meng et al. 2022, arXiv 2108.01073).
+//! An image redrawn towards a prompt (SDEdit, Meng et al. 2022, arXiv 2108.01073).
 
 use std::path::Path;
 
 use ndarray::ArrayD;
 
-use super::picture::{drawn, handed_nothing, pixels, posterior};
+use super::input_image::{drawn, handed_nothing, pixels, posterior};
 use super::prompt::{condition, guidance};
-use super::{Handed, InputRequirements, Rounding, Stage, Start, Task, steps_run};
+use super::{Handed, InputRequirements, Rounding, Start, Task, TaskContext, steps_run};
 use crate::error::{Error, Result};
 use crate::image::{self, InputLimit};
 use crate::npy;
-use crate::spec::{self, Beginning, Hand, ImageToImage, Picture, Prompting};
+use crate::spec::{self, Beginning, Hand, ImageToImage, InputImage, Prompting};
 
 impl Task for ImageToImage {
     fn name(&self) -> &'static str {
         "image-to-image"
     }
 
-    fn to_spec(&self) -> Option<spec::Task> {
-        Some(spec::Task::ImageToImage(self.clone()))
+    fn to_spec(&self) -> Option<spec::TaskSpec> {
+        Some(spec::TaskSpec::ImageToImage(self.clone()))
     }
 
     fn prompting(&self) -> Option<&Prompting> {
@@ -66,13 +66,13 @@ impl Task for ImageToImage {
         }
     }
 
-    fn start(&self, stage: &mut Stage<'_>) -> Result<Start> {
+    fn start(&self, stage: &mut TaskContext<'_>) -> Result<Start> {
         let guidance = guidance(&self.prompting, stage);
         let told = condition(&self.prompting, guidance, stage)?;
         let latents = match &self.begin {
-            Beginning::Image(path) => encoded(&Picture::File(path.clone()), stage)?,
+            Beginning::Image(path) => encoded(&InputImage::File(path.clone()), stage)?,
             Beginning::Latents(path) => given(path, stage)?,
-            Beginning::Handed(Hand::Image) => encoded(&Picture::Handed, stage)?,
+            Beginning::Handed(Hand::Image) => encoded(&InputImage::Handed, stage)?,
             Beginning::Handed(Hand::Latents) => handed(stage)?,
         };
         if let Some(begin) = stage.denoising_start {
@@ -98,21 +98,21 @@ impl Task for ImageToImage {
 
 const STRENGTH: &str = "task.image-to-image.strength";
 
-/// A picture's latents, drawn for each picture of the batch.
-fn encoded(picture: &Picture, stage: &mut Stage<'_>) -> Result<ArrayD<f32>> {
-    let pixels = pixels(picture, stage.size, stage)?;
-    let posterior = posterior(&pixels, picture, stage)?;
+/// An image's latents, drawn for each image of the batch.
+fn encoded(image: &InputImage, stage: &mut TaskContext<'_>) -> Result<ArrayD<f32>> {
+    let pixels = pixels(image, stage.size, stage)?;
+    let posterior = posterior(&pixels, image, stage)?;
     drawn(&posterior, stage)
 }
 
 /// The latents that the stage before made for this batch.
-fn handed(stage: &Stage<'_>) -> Result<ArrayD<f32>> {
+fn handed(stage: &TaskContext<'_>) -> Result<ArrayD<f32>> {
     let Some(Handed::Latents(latents)) = &stage.handed else { return Err(handed_nothing("latents")) };
     let wanted = stage.batch_shape();
     if latents.raw_dim() != wanted {
         let (found, wanted) = (latents.shape(), ndarray::Dimension::slice(&wanted));
         let problem = format!("are {found:?}, and this stage's denoiser takes {wanted:?}");
-        return Err(Error::input("the latents handed on", problem, "hand the picture on instead: hand = \"image\""));
+        return Err(Error::input("the latents handed on", problem, "hand the image on instead: hand = \"image\""));
     }
     Ok(latents.as_standard_layout().into_owned())
 }
@@ -135,14 +135,14 @@ fn require_fit(path: &Path, latents: &ArrayD<f32>, images: usize, [c, h, w]: [us
     Err(Error::input(
         path.display().to_string(),
         format!("holds an array of shape {:?}, and this run needs [{images}, {c}, {h}, {w}]", latents.shape()),
-        "latents are [pictures or 1, channels, height/f, width/f], as --save-latents writes them",
+        "latents are [images or 1, channels, height/f, width/f], as --save-latents writes them",
     ))
 }
 
-/// The latents of a file for this batch: one for all pictures, or one a picture.
-fn given(path: &Path, stage: &Stage<'_>) -> Result<ArrayD<f32>> {
+/// The latents of a file for this batch: one for all images, or one an image.
+fn given(path: &Path, stage: &TaskContext<'_>) -> Result<ArrayD<f32>> {
     let latents = read(path)?;
-    require_fit(path, &latents, stage.pictures, stage.sample_shape)?;
+    require_fit(path, &latents, stage.total_images, stage.sample_shape)?;
     let rows = latents.shape()[0];
     let first = if rows == 1 { 0 } else { stage.first };
     let last = if rows == 1 { 1 } else { stage.first + stage.images() };

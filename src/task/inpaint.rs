@@ -1,16 +1,18 @@
-//! A part of a picture drawn anew.
+//! A part of an image drawn anew.
 //!
 //! Three kinds of model do it. Those that take the latents alone are led by putting the known part back after every
 //! step. Stable Diffusion's inpainting models take, behind the latents, the mask (1 in the hole) and the latents of the
-//! picture with a grey hole. The latent diffusion paper's (arXiv 2112.10752, section 4.5) take the latents of the
-//! picture with a black hole, unscaled, and then the mask (1 in the hole, −1 around it), and their picture is joined with the
+//! image with a grey hole. The latent diffusion paper's (arXiv 2112.10752, section 4.5) take the latents of the
+//! image with a black hole, unscaled, and then the mask (1 in the hole, −1 around it), and their image is joined with the
 //! given one in the end. The paper's model reads no prompt, by which the two are told apart.
 
 use ndarray::{Array4, ArrayD, Axis, IxDyn, concatenate};
 
-use super::picture::{self, dimensions, drawn, for_branches, mask, nearest, pixels, posterior, repeated, same_shape};
+use super::input_image::{
+    self, dimensions, drawn, for_branches, mask, nearest, pixels, posterior, repeated, same_shape,
+};
 use super::prompt::{condition, guidance};
-use super::{InputRequirements, Paste, Rounding, Stage, Start, Task, steps_run};
+use super::{InputRequirements, Paste, Rounding, Start, Task, TaskContext, steps_run};
 use crate::denoise::{Condition, Guidance, Keep};
 use crate::error::{Error, Result};
 use crate::image::{self, InputLimit};
@@ -21,8 +23,8 @@ impl Task for Inpaint {
         "inpaint"
     }
 
-    fn to_spec(&self) -> Option<spec::Task> {
-        Some(spec::Task::Inpaint(self.clone()))
+    fn to_spec(&self) -> Option<spec::TaskSpec> {
+        Some(spec::TaskSpec::Inpaint(self.clone()))
     }
 
     fn prompting(&self) -> Option<&Prompting> {
@@ -61,11 +63,11 @@ impl Task for Inpaint {
     }
 
     fn check_inputs(&self, run: &InputRequirements) -> Result<()> {
-        picture::check(&self.image, run.limit)?;
+        input_image::check(&self.image, run.limit)?;
         mask(&self.mask, run.size, run.limit).map(drop)
     }
 
-    fn start(&self, stage: &mut Stage<'_>) -> Result<Start> {
+    fn start(&self, stage: &mut TaskContext<'_>) -> Result<Start> {
         let guidance = self.prompting.as_ref().map_or(Guidance::Off, |prompting| guidance(prompting, stage));
         let mut told = match &self.prompting {
             Some(prompting) => condition(prompting, guidance, stage)?,
@@ -80,8 +82,8 @@ impl Task for Inpaint {
         let run = steps_run(STRENGTH, strength, stage.steps, stage.model.rounding)?;
         let begin = (stage.steps - run) * stage.scheduler.order();
 
-        // The generators are drawn from in this order: the picture's latents where they are needed, the noise, the
-        // masked picture's latents.
+        // The generators are drawn from in this order: the image's latents where they are needed, the noise, the
+        // masked image's latents.
         let from_noise = strength == 1.0;
         let latents = if concatenates && from_noise {
             None
@@ -131,12 +133,12 @@ impl Task for Inpaint {
 
 const STRENGTH: &str = "task.inpaint.strength";
 
-/// The picture with 0, the middle of its range, in the hole.
+/// The image with 0, the middle of its range, in the hole.
 fn with_grey_hole(pixels: &ArrayD<f32>, hole: &Array4<f32>) -> ArrayD<f32> {
     pixels * &hole.mapv(|m| if m < 0.5 { 1.0 } else { 0.0 }).into_dyn()
 }
 
-/// The picture with −1, its darkest, in the hole.
+/// The image with −1, its darkest, in the hole.
 fn with_black_hole(pixels: &ArrayD<f32>, hole: &Array4<f32>) -> ArrayD<f32> {
     let lit = pixels.mapv(|v| (v + 1.0) / 2.0);
     (lit * &hole.mapv(|m| 1.0 - m).into_dyn()).mapv(|v| 2.0 * v - 1.0)

@@ -5,8 +5,8 @@ mod conditions;
 mod from_noise;
 mod image_to_image;
 mod inpaint;
+mod input_image;
 mod instruct;
-mod picture;
 mod prompt;
 mod strength;
 mod super_resolution;
@@ -28,7 +28,7 @@ use crate::text::TextEncoders;
 
 pub use conditions::{Given, check_condition, check_labels, things};
 pub use from_noise::Unconditional;
-pub use prompt::{texts, unheeded_negative_prompt};
+pub use prompt::{texts, unused_negative_prompt};
 pub use strength::Rounding;
 use strength::steps_run;
 
@@ -45,7 +45,7 @@ pub struct Start {
     pub guidance: Guidance,
     /// What is put back after every step.
     pub keep: Option<Keep>,
-    /// What the finished picture is pasted into.
+    /// What the finished image is pasted into.
     pub paste: Option<Paste>,
 }
 
@@ -69,12 +69,12 @@ pub struct InputRequirements {
     pub limit: InputLimit,
 }
 
-/// A picture into which the finished one is pasted.
+/// An image into which the finished one is pasted.
 #[derive(Debug, Clone)]
 pub struct Paste {
     /// `[1, 3, h, w]` in [-1, 1].
     pub pixels: ArrayD<f32>,
-    /// 1 where the finished picture is seen and 0 where this one is, `[1, 1, h, w]`.
+    /// 1 where the finished image is seen and 0 where this one is, `[1, 1, h, w]`.
     pub mask: ArrayD<f32>,
 }
 
@@ -82,15 +82,11 @@ impl Paste {
     /// Pastes `[1, 3, h, w]` pixels.
     ///
     /// # Errors
-    /// [`Error::Input`] where the decoder drew another size than the picture has.
+    /// [`Error::Input`] where the decoder drew another size than the image has.
     pub fn into(&self, drawn: &ArrayD<f32>) -> Result<ArrayD<f32>> {
         if drawn.shape() != self.pixels.shape() {
-            let problem = format!("the decoder drew {:?}, and the picture is {:?}", drawn.shape(), self.pixels.shape());
-            return Err(Error::input(
-                "task.inpaint.image",
-                problem,
-                "the first stage's configuration is of another model",
-            ));
+            let problem = format!("the decoder drew {:?}, and the image is {:?}", drawn.shape(), self.pixels.shape());
+            return Err(Error::input("task.inpaint.image", problem, "the VAE's configuration is of another model"));
         }
         Ok(drawn.mapv(|v| v.clamp(-1.0, 1.0)) * &self.mask + &self.pixels * &self.mask.mapv(|m| 1.0 - m))
     }
@@ -98,7 +94,7 @@ impl Paste {
 
 /// What tasks have to know of a model.
 #[derive(Debug, Clone)]
-pub struct Model {
+pub struct TaskModel {
     /// The roles of the denoiser's inputs.
     pub denoiser: DenoiserContract,
     /// The scaling of the latents.
@@ -107,14 +103,14 @@ pub struct Model {
     pub concatenated: usize,
     /// True if an image that is followed is scaled as the latents are.
     pub scales_followed_image: bool,
-    /// How many pictures a packed sample is tokens of, the one that is drawn among them.
-    pub pictures: usize,
+    /// How many images a packed sample is tokens of, the one that is drawn among them.
+    pub packed_images: usize,
     /// Whether a negative prompt that nobody gave is zeros rather than the encoded empty text: diffusers'
     /// `force_zeros_for_empty_prompt`.
     pub zeros_for_no_prompt: bool,
     /// The classes asked for, where the task has some.
     pub classes: Option<Classes>,
-    /// How noise is laid over the small picture, for an upscaler that is told how much.
+    /// How noise is laid over the small image, for an upscaler that is told how much.
     pub low_res: Option<ForwardProcess>,
     /// How a strength is turned into steps.
     pub rounding: Rounding,
@@ -122,7 +118,7 @@ pub struct Model {
     pub defaults: Defaults,
 }
 
-impl Model {
+impl TaskModel {
     /// The guidance scale of a prompt on this model.
     fn guidance_scale(&self, prompting: &Prompting) -> f64 {
         prompting.guidance_scale.unwrap_or(self.defaults.guidance_scale())
@@ -132,7 +128,7 @@ impl Model {
 /// Classes as the model numbers them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Classes {
-    /// The id of each group of pictures.
+    /// The id of each group of images.
     pub ids: Vec<i64>,
     /// The class that stands for none, where guidance needs it.
     pub null: i64,
@@ -141,25 +137,25 @@ pub struct Classes {
 /// What the stage before made for one batch.
 #[derive(Debug)]
 pub enum Handed<'a> {
-    /// The picture, for a batch of one.
-    Picture(&'a Rgb8),
+    /// The image, for a batch of one.
+    Image(&'a Rgb8),
     /// Latents as that stage's denoiser left them, `[n, c, h/f, w/f]`.
     Latents(ArrayD<f32>),
 }
 
-/// What a task prepares its start with: the loaded parts of the pipeline and one batch of pictures.
-pub struct Stage<'a> {
+/// What a task prepares its start with: the loaded parts of the pipeline and one batch of images.
+pub struct TaskContext<'a> {
     /// What was opened.
-    pub model: &'a Model,
-    /// Pictures of the whole request.
-    pub pictures: usize,
-    /// The index of this batch's first picture among them.
+    pub model: &'a TaskModel,
+    /// Images of the whole request.
+    pub total_images: usize,
+    /// The index of this batch's first image among them.
     pub first: usize,
-    /// For each picture of the batch, the index of its prompt.
+    /// For each image of the batch, the index of its prompt.
     pub prompts: &'a [usize],
     /// `[c, h/f, w/f]` of one sample.
     pub sample_shape: [usize; 3],
-    /// Width and height of the pictures in pixels.
+    /// Width and height of the images in pixels.
     pub size: (usize, usize),
     /// The largest image that is read as an input.
     pub input_limit: InputLimit,
@@ -171,7 +167,7 @@ pub struct Stage<'a> {
     pub denoising_start: Option<usize>,
     /// The schedule of this run.
     pub scheduler: &'a dyn Scheduler,
-    /// One generator a picture.
+    /// One generator an image.
     pub noise: &'a mut BatchNoise,
     /// What the stage before this one made for this batch, where there is one.
     pub handed: Option<Handed<'a>>,
@@ -181,7 +177,7 @@ pub struct Stage<'a> {
     pub text: Option<&'a mut TextEncoders>,
     /// The graph that turns classes into tokens, where the model has one and the task has classes.
     pub class_embedder: Option<&'a mut Conditioner>,
-    /// The first stage's encoder, where the task asked for it.
+    /// The VAE's encoder, where the task asked for it.
     pub encoder: Option<&'a mut Encoder>,
     /// Stops the run.
     pub cancel: &'a Cancel,
@@ -189,8 +185,8 @@ pub struct Stage<'a> {
     pub warn: &'a mut dyn FnMut(String),
 }
 
-impl Stage<'_> {
-    /// Pictures in this batch.
+impl TaskContext<'_> {
+    /// Images in this batch.
     pub fn images(&self) -> usize {
         self.prompts.len()
     }
@@ -232,58 +228,58 @@ impl SliceLen for IxDyn {
     }
 }
 
-/// A way of making pictures with a model.
+/// A way of making images with a model.
 pub trait Task: std::fmt::Debug + Send + Sync {
     /// The name of its table in pipeline.toml.
     fn name(&self) -> &'static str;
 
     /// The task as a pipeline file has it, for the record of its images. `None` for a task that no pipeline file has: its
     /// images cannot be made again from their records, which say so.
-    fn to_spec(&self) -> Option<spec::Task> {
+    fn to_spec(&self) -> Option<spec::TaskSpec> {
         None
     }
 
-    /// What is to be seen, where the task has prompts; one group of pictures for each of them.
+    /// What is to be seen, where the task has prompts; one group of images for each of them.
     fn prompting(&self) -> Option<&Prompting> {
         None
     }
 
-    /// The classes to be seen, where the task has some; one group of pictures for each of them.
+    /// The classes to be seen, where the task has some; one group of images for each of them.
     fn classes(&self) -> Option<&ClassConditional> {
         None
     }
 
-    /// What each group of pictures is called: its prompt, its class, or nothing.
+    /// What each group of images is called: its prompt, its class, or nothing.
     fn labels(&self) -> Vec<String> {
         self.prompting().map_or_else(|| vec![String::new()], |prompting| prompting.prompts.clone())
     }
 
     /// The guidance scale; 1 is none.
-    fn guidance_scale(&self, model: &Model) -> f64 {
+    fn guidance_scale(&self, model: &TaskModel) -> f64 {
         self.prompting().map_or(1.0, |prompting| model.guidance_scale(prompting))
     }
 
     /// The number of branches of this model's guidance.
-    fn branches(&self, model: &Model) -> usize {
-        let scale = match self.prompting().filter(|_| model.denoiser.has_learnt_guidance()) {
+    fn branches(&self, model: &TaskModel) -> usize {
+        let scale = match self.prompting().filter(|_| model.denoiser.is_guidance_distilled()) {
             Some(prompting) => prompting.true_cfg_scale,
             None => self.guidance_scale(model),
         };
         Guidance::classifier_free(scale, 0.0).branches().len()
     }
 
-    /// The weight of the picture that is followed, where one is asked for.
+    /// The weight of the image that is followed, where one is asked for.
     fn image_guidance_scale(&self) -> Option<f64> {
         None
     }
 
-    /// Whether the model is given a picture to follow, which stands behind the sample: as channels of its own, or as tokens
+    /// Whether the model is given an image to follow, which stands behind the sample: as channels of its own, or as tokens
     /// of its own for models whose samples are packed.
-    fn follows_picture(&self) -> bool {
+    fn follows_image(&self) -> bool {
         false
     }
 
-    /// Whether the first stage's encoder is needed.
+    /// Whether the VAE's encoder is needed.
     fn needs_encoder(&self) -> bool {
         false
     }
@@ -304,7 +300,7 @@ pub trait Task: std::fmt::Debug + Send + Sync {
     }
 
     /// The width and height that the task's own input suggests, in pixels, on a model of `factor` pixels a
-    /// latent. `handed` is the size of the picture that a stage before it made. An image of more pixels than `limit`
+    /// latent. `handed` is the size of the image that a stage before it made. An image of more pixels than `limit`
     /// is refused.
     ///
     /// # Errors
@@ -335,7 +331,7 @@ pub trait Task: std::fmt::Debug + Send + Sync {
         Ok(())
     }
 
-    /// The share of the schedule that is run, in (0, 1], where the task starts from a picture.
+    /// The share of the schedule that is run, in (0, 1], where the task starts from an image.
     fn strength(&self) -> Option<f64> {
         None
     }
@@ -343,8 +339,8 @@ pub trait Task: std::fmt::Debug + Send + Sync {
     /// Prepares one batch.
     ///
     /// # Errors
-    /// Whatever the text encoder and the first stage fail with, and [`Error::Input`] where an input does not fit.
-    fn start(&self, stage: &mut Stage<'_>) -> Result<Start>;
+    /// Whatever the text encoder and the VAE fail with, and [`Error::Input`] where an input does not fit.
+    fn start(&self, stage: &mut TaskContext<'_>) -> Result<Start>;
 }
 
 /// Refuses to take up another run's latents in a task that begins with noise of its own.
@@ -360,16 +356,16 @@ fn begins_by_itself(task: &str, denoising_start: Option<f64>) -> Result<()> {
 }
 
 /// The task that a pipeline file asks for.
-pub fn of(spec: &spec::Task) -> Box<dyn Task> {
+pub fn of(spec: &spec::TaskSpec) -> Box<dyn Task> {
     match spec {
-        spec::Task::TextToImage(task) => Box::new(task.clone()),
-        spec::Task::ImageToImage(task) => Box::new(task.clone()),
-        spec::Task::Inpaint(task) => Box::new(task.clone()),
-        spec::Task::Instruct(task) => Box::new(task.clone()),
-        spec::Task::SuperResolution(task) => Box::new(task.clone()),
-        spec::Task::ClassConditional(task) => Box::new(task.clone()),
-        spec::Task::Conditional(task) => Box::new(task.clone()),
-        spec::Task::Unconditional => Box::new(Unconditional),
+        spec::TaskSpec::TextToImage(task) => Box::new(task.clone()),
+        spec::TaskSpec::ImageToImage(task) => Box::new(task.clone()),
+        spec::TaskSpec::Inpaint(task) => Box::new(task.clone()),
+        spec::TaskSpec::Instruct(task) => Box::new(task.clone()),
+        spec::TaskSpec::SuperResolution(task) => Box::new(task.clone()),
+        spec::TaskSpec::ClassConditional(task) => Box::new(task.clone()),
+        spec::TaskSpec::Conditional(task) => Box::new(task.clone()),
+        spec::TaskSpec::Unconditional => Box::new(Unconditional),
     }
 }
 

@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use ndarray::{ArrayD, ArrayViewD, Axis, IxDyn, stack};
 
-use super::{Model, Stage, Task};
+use super::{Task, TaskContext, TaskModel};
 use crate::bundle::DenoiserContract;
 use crate::denoise::{Condition, Guidance};
 use crate::error::{Error, Result};
 use crate::spec::Prompting;
 use crate::tensor::{Dim, TensorInfo};
-use crate::text::{Embedding, Text};
+use crate::text::{PromptEmbedding, Text};
 
 /// The guidance that a task's prompts ask for. A model that learnt the effect of guidance is guided from outside only
 /// where that is asked for by its own key.
-pub(super) fn guidance(prompting: &Prompting, stage: &Stage<'_>) -> Guidance {
-    let scale = match stage.model.denoiser.has_learnt_guidance() {
+pub(super) fn guidance(prompting: &Prompting, stage: &TaskContext<'_>) -> Guidance {
+    let scale = match stage.model.denoiser.is_guidance_distilled() {
         true => prompting.true_cfg_scale,
         false => stage.model.guidance_scale(prompting),
     };
@@ -23,8 +23,8 @@ pub(super) fn guidance(prompting: &Prompting, stage: &Stage<'_>) -> Guidance {
 }
 
 /// Says that a negative prompt is given which nothing leads away from.
-pub fn unheeded_negative_prompt(prompting: &Prompting, contract: &DenoiserContract) -> Option<String> {
-    let leads_nowhere = contract.has_learnt_guidance() && prompting.true_cfg_scale <= 1.0;
+pub fn unused_negative_prompt(prompting: &Prompting, contract: &DenoiserContract) -> Option<String> {
+    let leads_nowhere = contract.is_guidance_distilled() && prompting.true_cfg_scale <= 1.0;
     let later = prompting.later.iter().flat_map(|later| &later.negative_prompts);
     let is_given = prompting.negative_prompts.iter().chain(later).any(|prompt| !prompt.is_empty());
     let warning = "this model learnt the effect of guidance and is not led away from the negative prompt; set true_cfg_scale \
@@ -32,19 +32,19 @@ pub fn unheeded_negative_prompt(prompting: &Prompting, contract: &DenoiserContra
     (leads_nowhere && is_given).then(|| warning.to_owned())
 }
 
-/// What the denoiser is told of the batch's prompts, a row for each picture in each branch of `guidance`: tokens,
+/// What the denoiser is told of the batch's prompts, a row for each image in each branch of `guidance`: tokens,
 /// and where the graph takes them the pooled text, the sizes and the guidance scale.
 ///
 /// # Errors
 /// [`Error::Input`] where the model has no text encoder, and whatever that fails with.
-pub(super) fn condition(prompting: &Prompting, guidance: Guidance, stage: &mut Stage<'_>) -> Result<Condition> {
+pub(super) fn condition(prompting: &Prompting, guidance: Guidance, stage: &mut TaskContext<'_>) -> Result<Condition> {
     let contract = &stage.model.denoiser.clone();
-    if let (0, Some(warning)) = (stage.first, unheeded_negative_prompt(prompting, contract)) {
+    if let (0, Some(warning)) = (stage.first, unused_negative_prompt(prompting, contract)) {
         (stage.warn)(warning);
     }
     let branches = guidance.branches();
     let zeros = stage.model.zeros_for_no_prompt;
-    let told = stage.prompts.iter().map(|&prompt| -> Result<[Arc<Embedding>; 2]> {
+    let told = stage.prompts.iter().map(|&prompt| -> Result<[Arc<PromptEmbedding>; 2]> {
         let encoders = stage.text.as_deref_mut().ok_or_else(no_encoder)?;
         let made =
             encoders.encode(&texts_of(prompting, prompt, branches.len() > 1, zeros), stage.cancel, stage.warn)?;
@@ -55,7 +55,7 @@ pub(super) fn condition(prompting: &Prompting, guidance: Guidance, stage: &mut S
         Ok([prompted, if is_blank { Arc::new(negative.zeros()) } else { negative }])
     });
     let told = told.collect::<Result<Vec<_>>>()?;
-    let mut rows: Vec<Arc<Embedding>> = Vec::new();
+    let mut rows: Vec<Arc<PromptEmbedding>> = Vec::new();
     let mut sizes = Vec::new();
     for branch in branches {
         for [prompt, negative] in &told {
@@ -70,7 +70,7 @@ pub(super) fn condition(prompting: &Prompting, guidance: Guidance, stage: &mut S
     };
     let masks: Option<Vec<_>> = rows.iter().map(|row| row.mask.as_ref()).collect();
     let (width, height) = stage.size;
-    let of_picture = |info: &Option<TensorInfo>, one: &[f64]| {
+    let of_image = |info: &Option<TensorInfo>, one: &[f64]| {
         let of_all =
             || of_rows(one.len(), one.iter().map(|&value| value as f32).cycle().take(one.len() * rows.len()).collect());
         info.as_ref().map(|_| of_all()).transpose()
@@ -103,8 +103,8 @@ pub(super) fn condition(prompting: &Prompting, guidance: Guidance, stage: &mut S
             _ => None,
         },
         time_ids,
-        resolution: of_picture(&contract.resolution, &[height as f64, width as f64])?,
-        aspect_ratio: of_picture(&contract.aspect_ratio, &[height as f64 / width as f64])?,
+        resolution: of_image(&contract.resolution, &[height as f64, width as f64])?,
+        aspect_ratio: of_image(&contract.aspect_ratio, &[height as f64 / width as f64])?,
         timestep_cond,
         ..Condition::default()
     })
@@ -123,8 +123,8 @@ fn no_encoder() -> Error {
     )
 }
 
-/// What the pictures of one prompt are told, which is encoded together: nothing where the task has no prompts.
-pub fn texts(task: &dyn Task, model: &Model, prompt: usize) -> Vec<Text> {
+/// What the images of one prompt are told, which is encoded together: nothing where the task has no prompts.
+pub fn texts(task: &dyn Task, model: &TaskModel, prompt: usize) -> Vec<Text> {
     let is_guided = task.branches(model) > 1;
     let texts = |prompting| texts_of(prompting, prompt, is_guided, model.zeros_for_no_prompt);
     task.prompting().map_or_else(Vec::new, texts)
@@ -138,7 +138,7 @@ fn texts_of(prompting: &Prompting, prompt: usize, is_guided: bool, zeros: bool) 
     std::iter::once(prompted).chain((is_guided && !is_blank).then(|| prompting.text(prompt, true))).collect()
 }
 
-/// The numbers of `time_ids` for one picture: height and width before scaling, what was cropped at the top and the
+/// The numbers of `time_ids` for one image: height and width before scaling, what was cropped at the top and the
 /// left, and then height and width after that, or where the graph takes five numbers the aesthetic score.
 fn time_ids(
     prompting: &Prompting,

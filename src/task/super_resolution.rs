@@ -1,12 +1,12 @@
-//! A small picture made large: the latent diffusion paper's (arXiv 2112.10752, section 4.4), whose model takes the small
-//! picture's pixels behind the latents, and Stable Diffusion's upscaler, which takes them under some noise and is told
-//! how much and what the picture shows.
+//! A small image made large: the latent diffusion paper's (arXiv 2112.10752, section 4.4), whose model takes the small
+//! image's pixels behind the latents, and Stable Diffusion's upscaler, which takes them under some noise and is told
+//! how much and what the image shows.
 
 use ndarray::ArrayD;
 
-use super::picture::{self, dimensions, for_branches, pixels, repeated};
+use super::input_image::{self, dimensions, for_branches, pixels, repeated};
 use super::prompt::{condition, guidance};
-use super::{InputRequirements, Stage, Start, Task};
+use super::{InputRequirements, Start, Task, TaskContext};
 use crate::denoise::{Condition, Guidance};
 use crate::error::{Error, Result};
 use crate::image::InputLimit;
@@ -17,8 +17,8 @@ impl Task for SuperResolution {
         "super-resolution"
     }
 
-    fn to_spec(&self) -> Option<spec::Task> {
-        Some(spec::Task::SuperResolution(self.clone()))
+    fn to_spec(&self) -> Option<spec::TaskSpec> {
+        Some(spec::TaskSpec::SuperResolution(self.clone()))
     }
 
     fn prompting(&self) -> Option<&Prompting> {
@@ -48,10 +48,10 @@ impl Task for SuperResolution {
     }
 
     fn check_inputs(&self, run: &InputRequirements) -> Result<()> {
-        picture::check(&self.image, run.limit)
+        input_image::check(&self.image, run.limit)
     }
 
-    fn start(&self, stage: &mut Stage<'_>) -> Result<Start> {
+    fn start(&self, stage: &mut TaskContext<'_>) -> Result<Start> {
         let guidance = self.prompting.as_ref().map_or(Guidance::Off, |prompting| guidance(prompting, stage));
         let mut told = match &self.prompting {
             Some(prompting) => condition(prompting, guidance, stage)?,

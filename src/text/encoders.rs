@@ -11,7 +11,7 @@ use crate::session::Cancel;
 
 /// What a model's text encoders make of one prompt.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Embedding {
+pub struct PromptEmbedding {
     /// Tokens to attend to, `[tokens, width]` float32.
     pub tokens: ArrayD<f32>,
     /// The text as one vector, `[width]`, where the denoiser takes one.
@@ -22,7 +22,7 @@ pub struct Embedding {
     pub warnings: Vec<String>,
 }
 
-impl Embedding {
+impl PromptEmbedding {
     /// The embedding of nothing: zeros of the same shapes.
     pub fn zeros(&self) -> Self {
         let zeros = |a: &ArrayD<f32>| ArrayD::zeros(a.raw_dim());
@@ -61,8 +61,8 @@ impl TextEncoders {
         !self.encoders.is_empty()
     }
 
-    /// Encodes what one picture is told, each text in as many chunks as the longest of them needs: all that a picture is
-    /// told has the same length, and nothing that another picture is told changes it. What was cut off a text is told to
+    /// Encodes what one image is told, each text in as many chunks as the longest of them needs: all that an image is
+    /// told has the same length, and nothing that another image is told changes it. What was cut off a text is told to
     /// `warn` when it is encoded, and not again while it is known.
     ///
     /// # Errors
@@ -73,7 +73,7 @@ impl TextEncoders {
         together: &[Text],
         cancel: &Cancel,
         warn: &mut dyn FnMut(String),
-    ) -> Result<Vec<Arc<Embedding>>> {
+    ) -> Result<Vec<Arc<PromptEmbedding>>> {
         let chunks = together.iter().map(|text| self.chunks(text)).collect::<Result<Vec<_>>>()?;
         let chunks = chunks.into_iter().max().unwrap_or(1);
         let mut made = Vec::with_capacity(together.len());
@@ -105,7 +105,7 @@ impl TextEncoders {
         chunks: usize,
         cancel: &Cancel,
         warn: &mut dyn FnMut(String),
-    ) -> Result<Arc<Embedding>> {
+    ) -> Result<Arc<PromptEmbedding>> {
         self.require_open()?;
         let asked = Asked { chunks, is_negative: text.is_negative };
         let mut encoded = Vec::with_capacity(self.encoders.len());
@@ -126,7 +126,7 @@ impl TextEncoders {
     }
 }
 
-fn join(text: &Text, encoded: Vec<(usize, Encoded)>, blank: Option<[usize; 2]>) -> Result<Embedding> {
+fn join(text: &Text, encoded: Vec<(usize, Encoded)>, blank: Option<[usize; 2]>) -> Result<PromptEmbedding> {
     let misfit = |e: ndarray::ShapeError| Error::input("prompt", format!("the text encoders do not agree: {e}"), "");
     let mut groups: Vec<(usize, Vec<ArrayD<f32>>)> = Vec::new();
     let mut vectors = Vec::new();
@@ -152,7 +152,7 @@ fn join(text: &Text, encoded: Vec<(usize, Encoded)>, blank: Option<[usize; 2]>) 
     let groups: Vec<_> = groups.into_iter().map(|group| widened(group, width)).collect();
     let pooled = if vectors.is_empty() { None } else { Some(along(0, &vectors)?) };
     // Who tells padding apart has one encoder (`plan::TextPlan`).
-    Ok(Embedding { tokens: along(0, &groups)?, pooled, mask: masks.pop(), warnings: cut_off(text, warnings) })
+    Ok(PromptEmbedding { tokens: along(0, &groups)?, pooled, mask: masks.pop(), warnings: cut_off(text, warnings) })
 }
 
 /// What is to be told of a text that did not fit all of its encoders, in their order: nothing where the last of them is told

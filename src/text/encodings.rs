@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::encoders::Embedding;
+use super::encoders::PromptEmbedding;
 
 /// A prompt or a negative prompt.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -24,7 +24,7 @@ impl Text {
     }
 }
 
-/// What the text encoders of one model made of the prompts met so far: several pictures of one prompt, or the empty
+/// What the text encoders of one model made of the prompts met so far: several images of one prompt, or the empty
 /// negative prompt of every request. All clones are one.
 #[derive(Clone, Default)]
 pub struct Encodings(Arc<Mutex<Known>>);
@@ -32,7 +32,7 @@ pub struct Encodings(Arc<Mutex<Known>>);
 #[derive(Default)]
 struct Known {
     /// By the number of chunks that was asked for, too.
-    embeddings: HashMap<(Text, usize), Arc<Embedding>>,
+    embeddings: HashMap<(Text, usize), Arc<PromptEmbedding>>,
     /// How many chunks each text is read in.
     chunks: HashMap<Text, usize>,
     bytes: usize,
@@ -78,11 +78,11 @@ impl Encodings {
         known.chunks.insert(text.clone(), chunks);
     }
 
-    pub(super) fn get(&self, text: &Text, chunks: usize) -> Option<Arc<Embedding>> {
+    pub(super) fn get(&self, text: &Text, chunks: usize) -> Option<Arc<PromptEmbedding>> {
         self.known().embeddings.get(&(text.clone(), chunks)).cloned()
     }
 
-    pub(super) fn keep(&self, text: &Text, chunks: usize, embedding: &Arc<Embedding>) {
+    pub(super) fn keep(&self, text: &Text, chunks: usize, embedding: &Arc<PromptEmbedding>) {
         let mut known = self.known();
         let bytes = embedding.bytes();
         if known.bytes + bytes > ROOM {
@@ -107,7 +107,7 @@ mod tests {
 
     fn keep(encodings: &Encodings, name: &str, bytes: usize) {
         let tokens = ArrayD::zeros(ndarray::IxDyn(&[1, bytes / 4]));
-        let embedding = Embedding { tokens, pooled: None, mask: None, warnings: Vec::new() };
+        let embedding = PromptEmbedding { tokens, pooled: None, mask: None, warnings: Vec::new() };
         encodings.read(&text(name), 1);
         encodings.keep(&text(name), 1, &Arc::new(embedding));
     }

@@ -11,7 +11,7 @@ pub mod tokenizer;
 
 pub use chunks::{Chunk, Chunks, Style};
 pub use encoder::{Taken, TextEncoder, require_embedded};
-pub use encoders::{Embedding, TextEncoders, cut_off};
+pub use encoders::{PromptEmbedding, TextEncoders, cut_off};
 pub use encodings::{Encodings, Text};
 pub use inversion::Inversion;
 pub use syntax::foreign_syntax;

@@ -1,6 +1,6 @@
 //! What is said of files and directories that are not what they should be.
 
-use ldm_ort::bundle::{Bundle, GraphFile, Overrides};
+use ldm_ort::bundle::{Bundle, DirectoryOverrides, GraphFile};
 
 use crate::writer::{Dir, F32, Model, legacy, unet};
 
@@ -157,10 +157,10 @@ mod links {
         std::fs::create_dir_all(snapshot.join("unet")).unwrap();
         symlink("../../../blobs/1", snapshot.join("unet/model.onnx")).unwrap();
         symlink("../../../blobs/2", snapshot.join("unet/weights.pb")).unwrap();
-        let bundle = Bundle::open(&snapshot, &Overrides::default()).unwrap();
+        let bundle = Bundle::open(&snapshot, &DirectoryOverrides::default()).unwrap();
         assert_eq!(bundle.components.len(), 1);
         std::fs::remove_file(repo.join("blobs/2")).unwrap();
-        let error = Bundle::open(&snapshot, &Overrides::default()).unwrap_err().to_string();
+        let error = Bundle::open(&snapshot, &DirectoryOverrides::default()).unwrap_err().to_string();
         for part in ["unet/weights.pb", "blobs/2, which does not exist", "not complete"] {
             assert!(error.contains(part), "{part}: {error}");
         }
@@ -178,7 +178,7 @@ mod links {
 
     #[test]
     fn an_entry_of_the_cache_stands_for_its_snapshot() {
-        let open = |dir: &Dir| Bundle::open(dir.path(), &Overrides::default());
+        let open = |dir: &Dir| Bundle::open(dir.path(), &DirectoryOverrides::default());
         let one = entry(&["abc"]);
         assert_eq!(open(&one).unwrap().dir, one.join("snapshots/abc"));
         let two = entry(&["abc", "def"]);
@@ -192,7 +192,7 @@ mod links {
         }
         let error = open(&entry(&[]).put("snapshots/.keep", "").put("refs/other", "")).unwrap_err().to_string();
         assert!(error.contains("snapshots"), "{error}");
-        let error = Bundle::open(&two.join("snapshots"), &Overrides::default()).unwrap_err().to_string();
+        let error = Bundle::open(&two.join("snapshots"), &DirectoryOverrides::default()).unwrap_err().to_string();
         assert!(error.contains("give one of them, or the entry itself"), "{error}");
     }
 
@@ -222,7 +222,7 @@ mod links {
         }
         let dir = model();
         symlink("gone", dir.join("safety_checker")).unwrap();
-        Bundle::open(dir.path(), &Overrides::default()).unwrap();
+        Bundle::open(dir.path(), &DirectoryOverrides::default()).unwrap();
     }
 }
 
@@ -240,14 +240,14 @@ fn a_pytorch_checkpoint_is_sent_to_the_exporter() {
     let dir = Dir::new().put("unet/diffusion_pytorch_model.safetensors", "").put("model_index.json", "{}");
     assert!(dir.error().contains("scripts/export.py"));
     let file = Dir::new().put("v1-5.ckpt", "");
-    let error = Bundle::open(&file.join("v1-5.ckpt"), &Overrides::default()).unwrap_err().to_string();
+    let error = Bundle::open(&file.join("v1-5.ckpt"), &DirectoryOverrides::default()).unwrap_err().to_string();
     assert!(error.contains("is a file") && error.contains("scripts/export.py"), "{error}");
 }
 
 #[test]
 fn a_missing_directory_is_told() {
     let dir = Dir::new();
-    let error = Bundle::open(&dir.join("none"), &Overrides::default()).unwrap_err();
+    let error = Bundle::open(&dir.join("none"), &DirectoryOverrides::default()).unwrap_err();
     assert_eq!(error.exit_code(), 2);
     assert!(error.to_string().contains("no such directory"), "{error}");
 }

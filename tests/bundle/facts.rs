@@ -1,6 +1,6 @@
 //! The numbers the engine takes from a directory, and where they come from.
 
-use ldm_ort::bundle::{Bundle, Facts, FirstStage, Overrides};
+use ldm_ort::bundle::{Autoencoder, Bundle, DirectoryOverrides, Facts};
 
 use crate::writer::{Dir, F32, Model, decoder, legacy, read, unet, unet_with};
 
@@ -42,7 +42,7 @@ fn the_upscalers_scaling_factor_is_that_of_its_pipeline() {
         || legacy().put("vae_decoder/config.json", r#"{"scaling_factor": 0.18215}"#).put("model_index.json", index);
     let factor = facts(dir()).scaling_factor;
     assert_eq!((factor.value, factor.source.as_str()), (0.08333, "StableDiffusionUpscalePipeline sets it"));
-    let overrides = Overrides { scaling_factor: Some(0.5), ..Overrides::default() };
+    let overrides = DirectoryOverrides { scaling_factor: Some(0.5), ..DirectoryOverrides::default() };
     assert_eq!(Bundle::open(dir().path(), &overrides).unwrap().facts.scaling_factor.value, 0.5);
 }
 
@@ -75,9 +75,9 @@ fn arguments_of_a_class_are_those_of_its_index_or_its_defaults() {
 fn a_vq_stage_is_not_scaled_unless_it_says_so() {
     let vq = || Dir::new().graph("unet/model.onnx", unet()).graph("vqvae_decoder/model.onnx", decoder());
     let plain = facts(vq());
-    assert_eq!((plain.first_stage, plain.scaling_factor.value), (FirstStage::Vq, 1.0));
+    assert_eq!((plain.autoencoder, plain.scaling_factor.value), (Autoencoder::Vq, 1.0));
     let elsewhere = facts(legacy().put("vae_decoder/config.json", r#"{"_class_name": "VQModel"}"#));
-    assert_eq!((elsewhere.first_stage, elsewhere.scaling_factor.value), (FirstStage::Vq, 1.0));
+    assert_eq!((elsewhere.autoencoder, elsewhere.scaling_factor.value), (Autoencoder::Vq, 1.0));
     let scaled =
         facts(vq().put("vqvae_decoder/config.json", r#"{"scaling_factor": 0.18215, "block_out_channels": [1, 2, 4]}"#));
     assert_eq!((scaled.scaling_factor.value, scaled.spatial_factor.value), (0.18215, 4));
@@ -148,7 +148,7 @@ fn old_sample_sizes_are_corrected_as_the_tasks_class_does() {
     let larger = r#"{"sample_size": 96, "_diffusers_version": "0.8.1"}"#;
     assert_eq!(size("StableDiffusionPipeline", larger, "text-to-image"), 768);
     assert_eq!(size("OnnxStableDiffusionPipeline", larger, "text-to-image"), 512, "the first ONNX pipelines' own");
-    let overrides = Overrides { sample_size: Some(40), ..Overrides::default() };
+    let overrides = DirectoryOverrides { sample_size: Some(40), ..DirectoryOverrides::default() };
     let dir = legacy().put("unet/config.json", old);
     assert_eq!(Bundle::open(dir.path(), &overrides).unwrap().default_size("text-to-image", false).value, (320, 320));
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ldm_ort::bundle::{Bundle, ComponentKind, Layout, Overrides, open_controlnet};
+use ldm_ort::bundle::{Bundle, ComponentKind, DirectoryOverrides, Layout, open_controlnet};
 
 use crate::writer::{Dir, F32, Model, decoder, legacy, text_encoder, unet};
 
@@ -82,7 +82,7 @@ fn what_the_index_names_is_missed() {
         assert!(missing.contains(part), "{part}: {missing}");
     }
     assert_eq!(bundle.missing.len(), 4, "{missing}");
-    // The index says that there is a first stage, so its absence is not a model of pixels.
+    // The index says that there is a VAE, so its absence is not a model of pixels.
     let error = bundle.require_decoder("text-to-image").unwrap_err().to_string();
     assert!(error.contains("needs vae_decoder"), "{error}");
 }
@@ -105,7 +105,7 @@ fn a_model_of_pixels_has_no_first_stage() {
 #[test]
 fn the_pipeline_file_has_the_last_word() {
     let other = Dir::new().graph("mine.onnx", unet().external("w", &[1], "w.bin", 0)).put("w.bin", [0; 4]);
-    let overrides = Overrides {
+    let overrides = DirectoryOverrides {
         roles: BTreeMap::new(),
         family: None,
         graphs: BTreeMap::from([(ComponentKind::Unet, other.join("mine.onnx"))]),

@@ -1,6 +1,6 @@
 //! What `inspect` and `init` print.
 
-use ldm_ort::bundle::{Bundle, ComponentKind, Overrides, init_toml, inspect, obstacles, task_fits};
+use ldm_ort::bundle::{Bundle, ComponentKind, DirectoryOverrides, init_toml, inspect, obstacles, task_fits};
 use ldm_ort::spec::Spec;
 use ldm_ort::tensor::DType;
 
@@ -16,7 +16,7 @@ fn possible(dir: &Dir) -> Vec<&'static str> {
 
 #[test]
 fn the_report_names_what_an_issue_needs() {
-    let text = inspect(legacy().path(), &Overrides::default()).unwrap().to_string();
+    let text = inspect(legacy().path(), &DirectoryOverrides::default()).unwrap().to_string();
     for part in [
         "legacy ONNX layout",
         "OnnxStableDiffusionPipeline",
@@ -41,7 +41,7 @@ fn noise_in_half_precision_is_named() {
     let variants = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models");
     let open = |graph: Option<&str>| {
         let graphs = graph.map(|name| (ComponentKind::Unet, variants.join("variants").join(name)));
-        let overrides = Overrides { graphs: graphs.into_iter().collect(), ..Overrides::default() };
+        let overrides = DirectoryOverrides { graphs: graphs.into_iter().collect(), ..DirectoryOverrides::default() };
         (Bundle::open(&variants.join("sd1"), &overrides).unwrap(), inspect(&variants.join("sd1"), &overrides).unwrap())
     };
     let (bundle, report) = open(Some("unet-half.onnx"));
@@ -56,7 +56,7 @@ fn noise_in_half_precision_is_named() {
 
 #[test]
 fn the_report_serialises() {
-    let report = inspect(legacy().path(), &Overrides::default()).unwrap();
+    let report = inspect(legacy().path(), &DirectoryOverrides::default()).unwrap();
     let value = serde_json::to_value(&report).unwrap();
     assert_eq!(value["components"][1]["inputs"][0]["role"], "sample");
     assert_eq!(value["facts"][1]["value"], "4");
@@ -66,7 +66,7 @@ fn the_report_serialises() {
 fn a_damaged_part_does_not_hide_the_rest() {
     let dir =
         legacy().put("vae_encoder/model.onnx", "<html>").graph("unet/model.onnx", unet().input("odd", I64, "a, b, c"));
-    let report = inspect(dir.path(), &Overrides::default()).unwrap();
+    let report = inspect(dir.path(), &DirectoryOverrides::default()).unwrap();
     assert_eq!(report.faults.len(), 2, "{:?}", report.faults);
     let text = report.to_string();
     assert!(text.contains("web page") && text.contains("odd") && text.contains("vae_decoder/model.onnx"), "{text}");
@@ -87,7 +87,8 @@ fn fused_operators_rule_providers_out() {
     assert!(found[2].to_string().contains("no provider is known"));
     let unpacked = unet().node("com.microsoft:MultiHeadAttention", &["q", "k", "v"], &["z"]);
     assert!(obstacles(&read(unpacked).unwrap()).is_empty());
-    let text = inspect(legacy().graph("unet/model.onnx", model).path(), &Overrides::default()).unwrap().to_string();
+    let text =
+        inspect(legacy().graph("unet/model.onnx", model).path(), &DirectoryOverrides::default()).unwrap().to_string();
     assert!(text.contains("runs on: cuda, rocm, directml"), "{text}");
 }
 
@@ -102,7 +103,7 @@ fn tasks_follow_from_channels_and_parts() {
     std::fs::remove_dir_all(dir.join("vae_encoder")).unwrap();
     assert_eq!(possible(&dir), ["text-to-image"]);
     let fits = task_fits(&dir.open().unwrap());
-    assert_eq!(fits[1].reason, "the directory has no first stage's encoder");
+    assert_eq!(fits[1].reason, "the directory has no VAE's encoder");
     let refiner = unet().input("text_embeds", F32, "b, 8").input("time_ids", F32, "b, 5");
     let index = r#"{"_class_name": "StableDiffusionXLImg2ImgPipeline"}"#;
     let dir = legacy().graph("unet/model.onnx", refiner).put("model_index.json", index);

@@ -158,11 +158,11 @@ fn a_packed_sample_is_told_by_its_position_ids() {
         );
         assert_eq!((contract.in_channels, contract.out_channels), (Some(16), Some(16)));
         assert_eq!((contract.height, contract.width, contract.sequence_length), (None, None, None));
-        assert!(contract.guidance.is_none() && contract.has_learnt_guidance());
+        assert!(contract.guidance.is_none() && contract.is_guidance_distilled());
     }
     let told = transformer(flux(I64, ["hw, 3", "s, 3"]).input("guidance", F32, "batch")).unwrap();
     assert_eq!(told.guidance.unwrap().name, "guidance");
-    assert!(!denoiser(unet()).unwrap().has_learnt_guidance());
+    assert!(!denoiser(unet()).unwrap().is_guidance_distilled());
     // Four numbers a token are those of another model.
     let message = transformer(flux(I64, ["hw, 4", "s, 4"])).unwrap_err().to_string();
     assert!(message.contains("img_ids") && message.contains("three numbers a token"), "{message}");
@@ -298,7 +298,7 @@ fn control_networks_are_read() {
 /// Each word that a pipeline file may give as a role is one that the contract of that component asks for.
 #[test]
 fn every_role_word_is_heeded() {
-    use ldm_ort::bundle::{Bundle, ComponentKind, Overrides, role_words};
+    use ldm_ort::bundle::{Bundle, ComponentKind, DirectoryOverrides, role_words};
     let model = |kind: ComponentKind| match kind {
         ComponentKind::Unet => Model::new().output("out", F32, "b, 4, h, w"),
         ComponentKind::Transformer => Model::new().output("out", F32, "b, hw, 16"),
@@ -322,7 +322,7 @@ fn every_role_word_is_heeded() {
     use ComponentKind as Kind;
     for kind in [Kind::Unet, Kind::Transformer, Kind::TextEncoder, Kind::VaeEncoder, Kind::VaeDecoder] {
         let mut graph = model(kind);
-        let mut overrides = Overrides::default();
+        let mut overrides = DirectoryOverrides::default();
         for word in role_words(kind) {
             let (dtype, shape) = form(kind, word);
             graph = graph.input(&format!("x.{word}"), dtype, shape);

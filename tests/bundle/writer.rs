@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ldm_ort::bundle::{Bundle, Component, GraphFile, Overrides};
+use ldm_ort::bundle::{Bundle, Component, DirectoryOverrides, GraphFile};
 
 /// Numbers of ONNX's element types.
 pub const F32: u64 = 1;
@@ -193,7 +193,7 @@ impl Dir {
     }
 
     pub fn open(&self) -> ldm_ort::Result<Bundle> {
-        Bundle::open(self.path(), &Overrides::default())
+        Bundle::open(self.path(), &DirectoryOverrides::default())
     }
 
     /// The message of the error that opening ends with.

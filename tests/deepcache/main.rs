@@ -1,4 +1,4 @@
-//! UNets cut along their long skip connections, and pipelines that run the outer layers alone at some steps.
+//! UNets cut along their long skip connections, and pipelines that run the shallow layers alone at some steps.
 //!
 //! What such pipelines draw is held to diffusers in `tests/pipeline/caching.rs`; here it is that the parts of a graph
 //! compute what the whole does, and that nothing depends on how a run is laid out.

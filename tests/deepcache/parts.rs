@@ -1,8 +1,8 @@
 //! A graph and its parts.
 
 use ldm_ort::bundle::{ComponentKind, GraphFile};
+use ldm_ort::graph_cache::open_uncached;
 use ldm_ort::lora::{Lora, merge};
-use ldm_ort::prepared::open_unkept;
 use ldm_ort::rewrite::{Pass, branches, rewrite};
 use ldm_ort::session::{Cancel, Runtime, Session, SessionOptions};
 use ldm_ort::tensor::{DType, Tensor, TensorInfo, TensorView, Weight};
@@ -85,10 +85,10 @@ fn views(inputs: &[(String, Tensor)]) -> Vec<(&str, TensorView<'_>)> {
 /// Opens what a graph is rewritten to, from a folder without its weights.
 fn open(runtime: &Runtime, graph: &GraphFile, passes: &[Pass], weights: &[Weight]) -> Session {
     let options = SessionOptions { threads: Some(1), ..SessionOptions::default() };
-    open_unkept(runtime, graph, passes, &options, weights.to_vec()).unwrap_or_else(|error| panic!("{error}"))
+    open_uncached(runtime, graph, passes, &options, weights.to_vec()).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// On what the deep layers give, the outer ones give what the whole graph gives; on something else they give something
+/// On what the deep layers give, the shallow ones give what the whole graph gives; on something else they give something
 /// else; and of the deep ones' inputs and weights nothing is left.
 fn assert_parts_are_the_whole(path: &str, weights: &[Weight]) {
     let (graph, runtime) = (graph(path), runtime());
@@ -96,19 +96,20 @@ fn assert_parts_are_the_whole(path: &str, weights: &[Weight]) {
     let found = branches(&graph).expect("a readable graph");
     for (branch, told) in found.iter().enumerate() {
         let mut whole = open(&runtime, &graph, &[Pass::HandOut(branch)], weights);
-        let mut outer = open(&runtime, &graph, &[Pass::Outer(branch)], weights);
+        let mut shallow = open(&runtime, &graph, &[Pass::Shallow(branch)], weights);
         let inputs = inputs_of(&whole);
         let made = whole.run(&views(&inputs), &[&output, &told.tensor], &Cancel::new()).expect("it runs");
         let [want, deep] = <[_; 2]>::try_from(made).expect("two outputs");
-        let info = outer.inputs().iter().find(|input| input.name == told.tensor).expect("an input for the deep tensor");
+        let info =
+            shallow.inputs().iter().find(|input| input.name == told.tensor).expect("an input for the deep tensor");
         let fits = info.shape.iter().zip(deep.shape()).all(|(dim, length)| dim.fixed().is_none_or(|n| n == *length));
         assert!(fits && info.shape.len() == 4, "{info} and {:?}", deep.shape());
         let mut run = |deep: &ArrayD<f32>| {
             let mut own: Vec<_> = inputs.clone();
             own.push((told.tensor.clone(), Tensor::F32(deep.clone())));
-            own.retain(|(name, _)| outer.inputs().iter().any(|input| input.name == *name));
-            assert_eq!(own.len(), outer.inputs().len());
-            outer.run(&views(&own), &[&output], &Cancel::new()).expect("it runs").remove(0)
+            own.retain(|(name, _)| shallow.inputs().iter().any(|input| input.name == *name));
+            assert_eq!(own.len(), shallow.inputs().len());
+            shallow.run(&views(&own), &[&output], &Cancel::new()).expect("it runs").remove(0)
         };
         let far = apart(&want, &run(&deep));
         assert!(far < 1e-5, "{path}, branch {branch}: {far}");
@@ -170,15 +171,15 @@ fn the_outer_layers_are_few() {
         (found.map(|(_, n)| n).sum::<usize>(), new.weight_bytes, new.inputs.len())
     };
     // The fourth is the shortcut, and there is no attention on this level.
-    assert_eq!(count(&[Pass::Outer(0)], "Conv").0, 5);
-    let attention = [Pass::Attention, Pass::Subpixel, Pass::Outer(0)];
+    assert_eq!(count(&[Pass::Shallow(0)], "Conv").0, 5);
+    let attention = [Pass::Attention, Pass::Subpixel, Pass::Shallow(0)];
     assert_eq!(count(&attention, "MultiHeadAttention").0, 0);
-    assert_eq!(count(&[Pass::Attention, Pass::Outer(3)], "MultiHeadAttention").0, 6);
-    let (_, weights, inputs) = count(&[Pass::Outer(0)], "Conv");
+    assert_eq!(count(&[Pass::Attention, Pass::Shallow(3)], "MultiHeadAttention").0, 6);
+    let (_, weights, inputs) = count(&[Pass::Shallow(0)], "Conv");
     assert_eq!(inputs, 3, "no tokens");
     // Constants are no weights, and few bytes.
     let beside = weights - branches(&graph).expect("branches")[0].outer_weights;
     assert!(beside < 1024, "{beside}");
-    let error = rewrite(&graph, &[Pass::Outer(4)], &[]).expect_err("there are four").to_string();
+    let error = rewrite(&graph, &[Pass::Shallow(4)], &[]).expect_err("there are four").to_string();
     assert!(error.contains("branch 4") && error.contains("4 long skip connections"), "{error}");
 }

@@ -1,10 +1,10 @@
-//! Pipelines that run the outer layers alone at some steps.
+//! Pipelines that run the shallow layers alone at some steps.
 
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use ldm_ort::pipeline::{Event, Pipeline};
-use ldm_ort::prepared::Cache;
+use ldm_ort::execution::{Event, ModelExecution};
+use ldm_ort::graph_cache::GraphCache;
 use ldm_ort::rewrite::{Pass, branches, footprint};
 use ldm_ort::session::Cancel;
 use ldm_ort::{Overrides, Plan, Result, Spec, npy};
@@ -12,7 +12,7 @@ use ndarray::{ArrayD, Axis, IxDyn, Slice, concatenate};
 
 use crate::{apart, graph, root, runtime};
 
-/// The outer layers take few weights and little room, and a bound for the memory counts them beside the whole.
+/// The shallow layers take few weights and little room, and a bound for the memory counts them beside the whole.
 #[test]
 fn the_memory_of_both_parts_is_counted() {
     let graph = graph("tests/fixtures/models/sd1/unet/model.onnx");
@@ -21,10 +21,10 @@ fn the_memory_of_both_parts_is_counted() {
     let axes = axes.map(|(name, length)| (name.to_owned(), length));
     let told =
         |pass| footprint(&graph, &[Pass::Attention, pass], &axes).expect("a readable graph").expect("known sizes");
-    let (whole, outer) = (told(Pass::HandOut(0)), told(Pass::Outer(0)));
-    assert!(outer.weights * 4 < whole.weights && outer.activations <= whole.activations, "{whole:?}, {outer:?}");
+    let (whole, shallow) = (told(Pass::HandOut(0)), told(Pass::Shallow(0)));
+    assert!(shallow.weights * 4 < whole.weights && shallow.activations <= whole.activations, "{whole:?}, {shallow:?}");
     let weights = branches(&graph).expect("branches")[0].outer_weights;
-    assert!(outer.weights.abs_diff(weights) < 1024, "{outer:?} and {weights}");
+    assert!(shallow.weights.abs_diff(weights) < 1024, "{shallow:?} and {weights}");
 
     let need = |more: &[&str]| {
         let set = [&["device.memory=\"320 MB\"", "run.width=4096", "run.height=4096"], more].concat();
@@ -35,11 +35,11 @@ fn the_memory_of_both_parts_is_counted() {
     assert!(need(&[]) < need(&["cache.deepcache={}"]));
 }
 
-/// The final latents of a pipeline, and the evaluations of all layers and of the outer ones.
+/// The final latents of a pipeline, and the evaluations of all layers and of the shallow ones.
 struct Drawn {
     latents: ArrayD<f32>,
     evaluations: Vec<(usize, usize, usize)>,
-    optimised: usize,
+    optimized: usize,
 }
 
 fn plan(pipeline: &str, set: &[&str]) -> Result<Plan> {
@@ -49,33 +49,33 @@ fn plan(pipeline: &str, set: &[&str]) -> Result<Plan> {
 
 fn draw(pipeline: &str, cache: Option<&Path>, set: &[&str]) -> Drawn {
     let mut plan = plan(pipeline, set).unwrap_or_else(|error| panic!("{error}"));
-    plan.model.prepared = cache.map(Cache::new);
+    plan.model.prepared = cache.map(GraphCache::new);
     draw_plan(plan)
 }
 
 fn draw_plan(Plan { model, request, .. }: Plan) -> Drawn {
-    let (mut latents, mut evaluations, mut optimised) = (Vec::new(), Vec::new(), 0);
+    let (mut latents, mut evaluations, mut optimized) = (Vec::new(), Vec::new(), 0);
     let mut observe = |event: Event<'_>| {
         match event {
-            Event::Optimizing { .. } => optimised += 1,
+            Event::Optimizing { .. } => optimized += 1,
             Event::Warning(warning) => panic!("{warning}"),
-            Event::Picture(picture) => {
-                latents.push(picture.latents.clone().insert_axis(Axis(0)));
-                evaluations.extend(picture.evaluations.iter().map(|e| (e.made, e.outer, e.of)));
+            Event::Image(image) => {
+                latents.push(image.latents.clone().insert_axis(Axis(0)));
+                evaluations.extend(image.evaluations.iter().map(|e| (e.made, e.shallow, e.of)));
             }
             _ => {}
         }
         ControlFlow::Continue(())
     };
-    let mut opened = Pipeline::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
-    opened.run(&request, &Cancel::new(), &mut observe).expect("pictures");
+    let mut opened = ModelExecution::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+    opened.run(&request, &Cancel::new(), &mut observe).expect("images");
     let views: Vec<_> = latents.iter().map(|one| one.view()).collect();
-    Drawn { latents: concatenate(Axis(0), &views).expect("pictures of one size"), evaluations, optimised }
+    Drawn { latents: concatenate(Axis(0), &views).expect("images of one size"), evaluations, optimized }
 }
 
 const PLAIN: &str = "tests/golden/pipelines/plain/pipeline.toml";
 
-/// Kept or not, rows together, side by side or one after the other, pictures alone or in one batch: the same latents.
+/// Kept or not, rows together, side by side or one after the other, images alone or in one batch: the same latents.
 #[test]
 fn nothing_depends_on_how_a_run_is_laid_out() {
     let deep = "cache.deepcache={interval=3, branch=1}";
@@ -107,9 +107,9 @@ fn nothing_depends_on_how_a_run_is_laid_out() {
     }
 }
 
-/// A batch of several pictures in one call, as other providers than the processor run them.
+/// A batch of several images in one call, as other providers than the CPU run them.
 #[test]
-fn pictures_of_one_batch_have_deep_layers_of_their_own() {
+fn images_of_one_batch_have_deep_layers_of_their_own() {
     let set = ["run.steps=6", "run.images=2", "cache.deepcache={}", "device.batching=batched"];
     let draw = |batch: usize| {
         let mut plan = plan(PLAIN, &set).unwrap_or_else(|error| panic!("{error}"));
@@ -126,34 +126,34 @@ fn a_request_is_made_with_the_model_that_was_opened_for_it() {
     let (plain, deeper) = (plan("run.steps=2"), plan("cache.deepcache={branch=1}"));
     let ignore = &mut |_: Event<'_>| ControlFlow::Continue(());
     for (model, request) in [(&plain, &deeper), (&plan("cache.deepcache={}"), &deeper)] {
-        let opened = Pipeline::load(model.model.clone(), &runtime(), &Cancel::new(), ignore);
+        let opened = ModelExecution::load(model.model.clone(), &runtime(), &Cancel::new(), ignore);
         let error = opened.expect("a pipeline").run(&request.request, &Cancel::new(), ignore).expect_err("another cut");
         assert!(error.to_string().contains("cache.deepcache.branch: 1 is asked for"), "{error}");
     }
     // A full run goes with it, as `--compare` has one.
-    let opened = Pipeline::load(deeper.model.clone(), &runtime(), &Cancel::new(), ignore);
-    let timings = opened.expect("a pipeline").run(&plain.request, &Cancel::new(), ignore).expect("pictures");
-    assert_eq!(timings.evaluations.outer, 0);
+    let opened = ModelExecution::load(deeper.model.clone(), &runtime(), &Cancel::new(), ignore);
+    let timings = opened.expect("a pipeline").run(&plain.request, &Cancel::new(), ignore).expect("images");
+    assert_eq!(timings.evaluations.shallow, 0);
     assert_eq!(timings.evaluations.made, timings.evaluations.of);
 }
 
-/// The outer layers are kept once, a graph of their own; the whole graph with its second output is not the plain one.
+/// The shallow layers are kept once, a graph of their own; the whole graph with its second output is not the plain one.
 #[test]
 fn the_outer_layers_are_another_entry() {
     let folder = tempfile::tempdir().expect("a folder");
-    let optimised = |set: &[&str]| draw(PLAIN, Some(folder.path()), &[&["run.steps=2"], set].concat()).optimised;
-    assert_eq!(optimised(&["cache.deepcache={}"]), 4);
-    assert_eq!(optimised(&["cache.deepcache={interval=2}"]), 0);
-    assert_eq!(optimised(&["cache.deepcache={branch=3}"]), 2);
-    assert_eq!(optimised(&[]), 1);
-    let entries = Cache::new(folder.path()).entries().expect("a list");
-    let outer: Vec<_> = entries.iter().filter(|entry| entry.component == "unet (outer layers)").collect();
+    let optimized = |set: &[&str]| draw(PLAIN, Some(folder.path()), &[&["run.steps=2"], set].concat()).optimized;
+    assert_eq!(optimized(&["cache.deepcache={}"]), 4);
+    assert_eq!(optimized(&["cache.deepcache={interval=2}"]), 0);
+    assert_eq!(optimized(&["cache.deepcache={branch=3}"]), 2);
+    assert_eq!(optimized(&[]), 1);
+    let entries = GraphCache::new(folder.path()).entries().expect("a list");
+    let shallow: Vec<_> = entries.iter().filter(|entry| entry.component == "unet (shallow layers)").collect();
     let whole = entries.iter().filter(|entry| entry.component == "unet").map(|entry| entry.bytes()).min();
-    assert_eq!(outer.len(), 2, "{entries:?}");
-    assert!(outer.iter().any(|entry| Some(10 * entry.bytes()) < whole.map(|bytes| 4 * bytes)), "{entries:?}");
+    assert_eq!(shallow.len(), 2, "{entries:?}");
+    assert!(shallow.iter().any(|entry| Some(10 * entry.bytes()) < whole.map(|bytes| 4 * bytes)), "{entries:?}");
 }
 
-/// Tiles that do not overlap are as many pictures that know nothing of each other.
+/// Tiles that do not overlap are as many images that know nothing of each other.
 #[test]
 fn each_tile_has_deep_layers_of_its_own() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -70,15 +70,15 @@ impl Folder {
         encoder.set_color(png::ColorType::Grayscale);
         let mut writer = encoder.write_header().expect("a header");
         let levels: Vec<u8> = (0..width * height).map(level).collect();
-        writer.write_image_data(&levels).expect("a picture");
+        writer.write_image_data(&levels).expect("an image");
     }
 
-    /// Writes a picture with a gradient.
-    pub fn picture(&self, name: &str, width: u32, height: u32) {
+    /// Writes an image with a gradient.
+    pub fn image(&self, name: &str, width: u32, height: u32) {
         let shade = |n: u32, of: u32| u8::try_from(n * 255 / of).unwrap_or(255);
         image::RgbImage::from_fn(width, height, |x, y| image::Rgb([shade(x, width), shade(y, height), 90]))
             .save(self.path(name))
-            .expect("a picture can be written");
+            .expect("an image can be written");
     }
 
     /// Writes a float32 array.

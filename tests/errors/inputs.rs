@@ -1,4 +1,4 @@
-//! Mistakes in the pictures, latents and prompts that a pipeline takes.
+//! Mistakes in the images, latents and prompts that a pipeline takes.
 
 use crate::Row;
 use crate::folder::npy_header;
@@ -11,13 +11,13 @@ fn jpeg(name: &str) -> Vec<u8> {
 
 pub fn rows() -> Vec<Row> {
     vec![
-        Row::new("no picture").image_to_image().files(|f| f.remove("in.png")).says(&["in.png", "no such file"]),
-        Row::new("a text for a picture")
+        Row::new("no image").image_to_image().files(|f| f.remove("in.png")).says(&["in.png", "no such file"]),
+        Row::new("a text for an image")
             .image_to_image()
-            .files(|f| f.write("in.png", "not a picture at all"))
+            .files(|f| f.write("in.png", "not an image at all"))
             .says(&["in.png", "not an image"]),
-        Row::new("half a picture").image_to_image().files(|f| f.cut("in.png", 120)).says(&["in.png"]),
-        Row::new("a picture of three and a half gigapixels")
+        Row::new("half an image").image_to_image().files(|f| f.cut("in.png", 120)).says(&["in.png"]),
+        Row::new("an image of three and a half gigapixels")
             .image_to_image()
             .files(|f| {
                 let file = std::fs::File::create(f.path("in.png")).expect("a file");
@@ -31,7 +31,7 @@ pub fn rows() -> Vec<Row> {
             .says(&["in.png", "60000×60000", "64 megapixels", "max_input_megapixels"]),
         Row::new("an image above a limit that the pipeline sets")
             .image_to_image()
-            .files(|f| f.picture("in.png", 1_200, 900))
+            .files(|f| f.image("in.png", 1_200, 900))
             .change("steps = 5", "steps = 5\nmax_input_megapixels = 1")
             .says(&["in.png", "1200×900", "expected at most 1 megapixel"]),
         Row::new("a JPEG that is cut short")
@@ -52,7 +52,7 @@ pub fn rows() -> Vec<Row> {
                 f.write("in.jpg", bytes);
             })
             .says(&["in.jpg", "cannot be decoded", "missing"]),
-        Row::new("a folder for a picture").image_to_image().change("'in.png'", "'.'").says(&[".: is a directory"]),
+        Row::new("a folder for an image").image_to_image().change("'in.png'", "'.'").says(&[".: is a directory"]),
         Row::new("too little strength for a step")
             .image_to_image()
             .change("strength = 0.8", "strength = 0.1")
@@ -94,7 +94,7 @@ pub fn rows() -> Vec<Row> {
             .change("[run]", "[scheduler.ddim]\n[run]")
             .change("steps = 2", "")
             .says(&["scheduler ddim", "timesteps", "choose one of", "euler"]),
-        Row::new("a picture's latents of another shape")
+        Row::new("an image's latents of another shape")
             .image_to_image()
             .change("image = 'in.png'", "latents = 'first.npy'")
             .files(|f| f.array("first.npy", &[1, 4, 8, 16]))
@@ -106,7 +106,7 @@ pub fn rows() -> Vec<Row> {
             .change("seed = 1", "latents = 'noise.npy'")
             .files(|f| f.array("noise.npy", &[1, 4, 8, 16]))
             .says(&["noise.npy", "[1, 4, 8, 8]", "[1, 4, 8, 16]"]),
-        Row::new("latents of another number of pictures")
+        Row::new("latents of another number of images")
             .change("seed = 1", "latents = 'noise.npy'\nimages = 3")
             .files(|f| f.array("noise.npy", &[2, 4, 8, 8]))
             .says(&["noise.npy", "[3, 4, 8, 8]", "[2, 4, 8, 8]"]),
@@ -137,24 +137,24 @@ pub fn rows() -> Vec<Row> {
             .change("strength = 0.8", "")
             .change("seed = 1", "latents = 'noise.npy'\ndenoising_start = 0.5")
             .files(|f| {
-                f.picture("in.png", 64, 64);
+                f.image("in.png", 64, 64);
                 f.array("noise.npy", &[1, 4, 8, 8]);
             })
             .says(&["run.latents", "denoising_start", "leave latents out"]),
-        Row::new("a scheduler that leads to noise where a picture is wanted")
+        Row::new("a scheduler that leads to noise where an image is wanted")
             .change("[run]", "[scheduler.ddim-inverse]\n[run]")
             .says(&["scheduler.ddim-inverse", "text-to-image begins with noise", "[task.image-to-image]"]),
         Row::new("a schedule of fewer calls than strength counts")
             .image_to_image()
             .change("[run]", "[scheduler.ipndm]\ntrained_betas = [0.9, 0.5, 0.1]\n[run]")
             .says(&["run.steps", "5 are asked for", "2 calls", "steps = 2"]),
-        Row::new("a picture without a record")
-            .files(|f| f.picture("plain.png", 16, 16))
+        Row::new("an image without a record")
+            .files(|f| f.image("plain.png", 16, 16))
             .command(&["run", "--from", "plain.png"])
             .says(&["plain.png", "record"]),
         Row::new("a record of nothing").command(&["run", "--from", "nowhere.png"]).says(&["nowhere.png"]),
         Row::new("a record and a pipeline")
-            .files(|f| f.picture("plain.png", 16, 16))
+            .files(|f| f.image("plain.png", 16, 16))
             .command(&["run", "pipeline.toml", "--from", "plain.png"])
             .says(&["--from"]),
     ]

@@ -99,7 +99,7 @@ fn a_fifo_in_place_of_any_input_is_refused() {
     folder.write("lora.safetensors", "");
     folder.write("embedding.safetensors", "");
     folder.array("noise.npy", &[1, 4, 8, 8]);
-    folder.picture("in.png", 64, 64);
+    folder.image("in.png", 64, 64);
     let base = IMAGE_TO_IMAGE.replace("MODEL", "model");
     let with = |name: &str, lines: &str| folder.write(name, base.clone() + lines);
     with("pipeline.toml", "");
@@ -221,7 +221,7 @@ fn huge_axes_are_refused() {
     let scratch = tempfile::tempdir().expect("a folder");
     let folder = Folder::new(scratch.path());
     folder.write("pipeline.toml", IMAGE_TO_IMAGE.replace("MODEL", "model"));
-    folder.picture("in.png", 64, 64);
+    folder.image("in.png", 64, 64);
     for (graph, axes) in [
         ("unet", &["batch_size", "height", "width", "sequence_length"][..]),
         ("text_encoder", &["batch_size", "sequence_length"]),

@@ -42,7 +42,7 @@ height = 64
 dir = 'out'
 ";
 
-/// Another. Line 6 is the picture, 7 the strength.
+/// Another. Line 6 is the image, 7 the strength.
 const IMAGE_TO_IMAGE: &str = "\
 [model]
 path = 'MODEL'
@@ -107,7 +107,7 @@ impl Row {
         }
     }
 
-    /// Begins with the pipeline that starts from a picture.
+    /// Begins with the pipeline that starts from an image.
     fn image_to_image(mut self) -> Self {
         self.base = IMAGE_TO_IMAGE;
         self
@@ -182,9 +182,9 @@ impl Row {
         self
     }
 
-    /// Leaves so many pictures behind, which were finished before it went wrong.
-    fn leaves(mut self, pictures: usize) -> Self {
-        self.leaves = pictures;
+    /// Leaves so many images behind, which were finished before it went wrong.
+    fn leaves(mut self, images: usize) -> Self {
+        self.leaves = images;
         self
     }
 
@@ -221,7 +221,7 @@ impl Row {
         }
         folder.write("pipeline.toml", text.replace("FIXTURES", &common::models().display().to_string()));
         if self.base.contains("'in.png'") {
-            folder.picture("in.png", 64, 64);
+            folder.image("in.png", 64, 64);
         }
         if self.base.contains("'mask.png'") {
             folder.grey("mask.png", 64, 64, |at| if at % 64 < 32 { 255 } else { 0 });
@@ -363,7 +363,7 @@ fn nothing_in_what_the_rows_begin_with() {
         let folder = Folder::new(scratch.path());
         folder.copy(&common::models().join("sd1"), "model");
         folder.write("pipeline.toml", base.replace("MODEL", "model"));
-        folder.picture("in.png", 64, 64);
+        folder.image("in.png", 64, 64);
         for arguments in [["check", "pipeline.toml"], ["run", "pipeline.toml"]] {
             let mut command = ldm_ort(scratch.path());
             command.args(arguments);

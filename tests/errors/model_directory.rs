@@ -65,7 +65,7 @@ fn links() -> Vec<Row> {
             .change("'MODEL'", "'linked'")
             .files(|f| link(f, "linked", "nowhere"))
             .says(&["linked: is a link to", "nowhere, which does not exist"]),
-        Row::new("a picture that is a link to nothing")
+        Row::new("an image that is a link to nothing")
             .image_to_image()
             .files(|f| link(f, "in.png", "gone.png"))
             .says(&["in.png: is a link to", "gone.png, which does not exist"]),
@@ -151,9 +151,9 @@ fn directories() -> Vec<Row> {
             "Git LFS",
             "git lfs pull",
         ]),
-        Row::new("a picture for a graph")
+        Row::new("an image for a graph")
             .files(|f| {
-                f.picture("model.png", 16, 16);
+                f.image("model.png", 16, 16);
                 f.write("model/unet/model.onnx", f.read("model.png"));
             })
             .says(&["model/unet/model.onnx", "ONNX"]),
@@ -230,7 +230,7 @@ fn directories() -> Vec<Row> {
         Row::new("a VAE encoder that gives a larger size")
             .image_to_image()
             .files(|f| {
-                f.picture("in.png", 64, 64);
+                f.image("in.png", 64, 64);
                 // The strides of its last convolution that halves the image.
                 patch(f, "model/vae_encoder/model.onnx", b"strides\x40\x02\x40\x02", b"strides\x40\x01\x40\x01");
             })
@@ -257,7 +257,7 @@ fn directories() -> Vec<Row> {
             .model("sd2v")
             .files(|f| f.replace("model/scheduler/scheduler_config.json", "v_prediction", "w_prediction"))
             .says(&["prediction_type", "w_prediction", "v_prediction"]),
-        Row::new("no encoder to start from a picture")
+        Row::new("no encoder to start from an image")
             .image_to_image()
             .files(|f| f.remove("model/vae_encoder"))
             .says(&["image-to-image", "vae_encoder"]),

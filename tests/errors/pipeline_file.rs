@@ -116,8 +116,8 @@ pub fn rows() -> Vec<Row> {
             .command(&["check", "pipelin.toml"])
             .says(&["pipelin.toml", "cannot be read"]),
         Row::new("a folder for a file").command(&["run", "."]).says(&["directory", "pipeline.toml"]),
-        Row::new("a picture for a file")
-            .files(|f| f.picture("in.png", 8, 8))
+        Row::new("an image for a file")
+            .files(|f| f.image("in.png", 8, 8))
             .command(&["run", "in.png"])
             .says(&["in.png", "--from"]),
         Row::new("not TOML").change("steps = 2", "steps = = 2").says(&["pipeline.toml:8"]),

@@ -95,9 +95,9 @@ fn of_clip() -> Vec<Row> {
             .add("[[embedding]]\npath = 'cat.pt'\n")
             .files(|f| f.write("cat.pt", b"PK\x03\x04archive/data.pkl"))
             .says(&["cat.pt", "pickle", "runs code", "safetensors"]),
-        Row::new("a learnt word in a picture")
+        Row::new("a learnt word in an image")
             .add("[[embedding]]\npath = 'cat.png'\n")
-            .files(|f| f.picture("cat.png", 8, 8))
+            .files(|f| f.image("cat.png", 8, 8))
             .says(&["cat.png", "safetensors"]),
         Row::new("a learnt word of another model")
             .add(CAT)

@@ -33,9 +33,9 @@ denoising_start = 0.6
 pub fn rows() -> Vec<Row> {
     let row = |name| Row::new(name).base(REFINE).model("../families/xl");
     vec![
-        row("a picture asked of what begins")
+        row("an image asked of what begins")
             .change("[task.text-to-image]", "[task.image-to-image]")
-            .says(&["pipeline.toml:4: task.image-to-image.image: missing", "the path of a picture"]),
+            .says(&["pipeline.toml:4: task.image-to-image.image: missing", "the path of an image"]),
         row("an unknown key of a stage")
             .change("denoising_start = 0.6", "denoising_strat = 0.6")
             .says(&["pipeline.toml:25: stage[0].run.denoising_strat: unknown key", "`denoising_start`"]),
@@ -46,7 +46,7 @@ pub fn rows() -> Vec<Row> {
             .change("[stage.task.image-to-image]", "[stage.task.text-to-image]")
             .change("hand = 'latents'\n", "")
             .says(&["pipeline.toml:20: stage[0].task.text-to-image: begins with noise", "would be lost"]),
-        row("a stage with a picture of its own")
+        row("a stage with an image of its own")
             .change("[stage.task.image-to-image]", "[stage.task.image-to-image]\nimage = 'in.png'")
             .says(&["stage[0].task.image-to-image: begins with its own image", "leave image out"]),
         row("a width that the model of a stage does not take")
@@ -63,9 +63,9 @@ pub fn rows() -> Vec<Row> {
             "scaled by 0.13025",
             "scaled by 0.18215",
         ]),
-        row("latents for a task that begins with a picture")
+        row("latents for a task that begins with an image")
             .change("[stage.task.image-to-image]", "[stage.task.instruct]")
-            .says(&["pipeline.toml:16: stage[0].hand: instruct begins with a picture"]),
+            .says(&["pipeline.toml:16: stage[0].hand: instruct begins with an image"]),
         row("a stage's directory that is not there")
             .change("families/refiner", "families/nowhere")
             .says(&["stage[0]: ", "families/nowhere"]),

@@ -111,7 +111,7 @@ dir = 'out'
 pub fn rows() -> Vec<Row> {
     let mut rows = classes();
     rows.extend(cuts());
-    rows.extend(pictures());
+    rows.extend(images());
     rows.extend(conditions());
     rows.extend(controls());
     rows.extend(prompts());
@@ -174,12 +174,12 @@ fn classes() -> Vec<Row> {
     ]
 }
 
-fn pictures() -> Vec<Row> {
+fn images() -> Vec<Row> {
     let inpaint = |name| Row::new(name).base(INPAINT);
     let upscale = |name| Row::new(name).base(UPSCALE).model("../families/upscale");
     vec![
         inpaint("no mask").files(|f| f.remove("mask.png")).says(&["mask.png", "no such file"]),
-        inpaint("a mask of another shape").files(|f| f.picture("mask.png", 64, 32)).says(&[
+        inpaint("a mask of another shape").files(|f| f.image("mask.png", 64, 32)).says(&[
             "mask.png",
             "64×32",
             "another shape",
@@ -239,7 +239,7 @@ fn conditions() -> Vec<Row> {
             "label 12",
             "0 to 11",
         ]),
-        labels("colours for labels").files(|f| f.picture("labels.png", 32, 32)).says(&["labels.png", "single numbers"]),
+        labels("colors for labels").files(|f| f.image("labels.png", 32, 32)).says(&["labels.png", "single numbers"]),
         labels("more labels than a map has planes for")
             .files(|f| {
                 f.grey("labels.png", 32, 32, |_| 0);
@@ -275,7 +275,7 @@ fn controls() -> Vec<Row> {
         control("a control network that is not there")
             .change("image = 'in.png'", "image = 'in.png'\npath = 'nowhere'")
             .says(&["nowhere", "no such directory"]),
-        control("no picture to follow").files(|f| f.remove("in.png")).says(&["in.png", "no such file"]),
+        control("no image to follow").files(|f| f.remove("in.png")).says(&["in.png", "no such file"]),
         control("a role for an input that no control network has")
             .change("[task", "[model.controlnet.inputs]\nhint = 'control'\n\n[task")
             .says(&["model.controlnet.inputs.hint", "no control network of this pipeline has such an input"]),

@@ -51,10 +51,10 @@ fn seeds(is_wanted: fn(&str) -> bool) -> Vec<Seed> {
 
 /// Does what `inspect`, `init` and `check` do.
 fn check(folder: &Path, _: &Path) -> Result<(), String> {
-    let report = inspect(folder, &bundle::Overrides::default()).map_err(|error| error.to_string())?;
+    let report = inspect(folder, &bundle::DirectoryOverrides::default()).map_err(|error| error.to_string())?;
     serde_json::to_string(&report).map_err(|error| error.to_string())?;
     drop(report.to_string());
-    let opened = Bundle::open(folder, &bundle::Overrides::default()).map_err(|error| error.to_string())?;
+    let opened = Bundle::open(folder, &bundle::DirectoryOverrides::default()).map_err(|error| error.to_string())?;
     let text = init_toml(&opened, &folder.display().to_string(), &task_fits(&opened));
     let set = ["run.steps=3", "device.memory='900 GB'"].map(str::to_owned).to_vec();
     let spec = Spec::parse(&text, None, &Overrides { set, ..Overrides::default() });

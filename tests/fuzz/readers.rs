@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use ldm_ort::bundle::{ComponentKind, GraphFile, read_object};
 use ldm_ort::lora::Lora;
 use ldm_ort::rewrite::{Pass, branches, footprint, rewrite};
-use ldm_ort::scheduler::{Config, ForwardProcess, Noise, Request, build};
+use ldm_ort::scheduler::{Config, ForwardProcess, Noise, ScheduleRequest, build};
 use ldm_ort::text::{Inversion, tokenizer::Tokenizer};
 use ldm_ort::{
     Overrides, Result, Spec,
@@ -208,7 +208,7 @@ fn scheduler_configurations() {
             let config: Config = told(read_object(file))?;
             let name = config.get("_class_name").and_then(|name| name.as_str()).unwrap_or("ddim");
             for (name, steps) in [(name, 1), (name, 7), ("euler", 3), ("dpm-multistep", 20), ("pndm", 50)] {
-                let mut request = Request::new(steps, 1);
+                let mut request = ScheduleRequest::new(steps, 1);
                 request.mu = Some(0.8);
                 let mut scheduler = told(build(name, Some(&config), &Config::new(), &request))?;
                 let (mut x, mut scaled) = (vec![0.5; 8], vec![0.0; 8]);
@@ -300,9 +300,9 @@ fn images() {
         seeds: alone(IMAGES.iter().flat_map(|ending| of_format(ending)).collect()),
         read: |_, file| {
             let dimensions = told(image::dimensions(file, InputLimit::default()));
-            let picture = told(image::load(file, InputLimit::default()))?;
-            assert_eq!(dimensions, Ok((picture.width(), picture.height())), "two readers of the size disagree");
-            told(image::resize(&picture, 8, 8)).map(drop)
+            let image = told(image::load(file, InputLimit::default()))?;
+            assert_eq!(dimensions, Ok((image.width(), image.height())), "two readers of the size disagree");
+            told(image::resize(&image, 8, 8)).map(drop)
         },
         inputs: 3000,
         well_formed: 0.5,
@@ -337,25 +337,25 @@ fn records() {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ldm-ort"));
     command.arg("run").arg(pipeline).args(["--steps", "1", "--quiet", "--output"]).arg(folder.path());
     let made = command.env("LDM_ORT_PREPARE", "0").output().expect("the program runs");
-    let picture = PathBuf::from(String::from_utf8_lossy(&made.stdout).trim());
-    let record = metadata::read_png(&picture).unwrap_or_else(|error| panic!("{error}\n{made:?}"));
+    let image = PathBuf::from(String::from_utf8_lossy(&made.stdout).trim());
+    let record = metadata::read_png(&image).unwrap_or_else(|error| panic!("{error}\n{made:?}"));
     let path = folder.path().join("record.json");
     std::fs::write(&path, serde_json::to_string(&record).expect("a record is JSON")).expect("a file");
     Reader {
         name: "record",
-        seeds: vec![Seed::alone(path), Seed::alone(picture)],
+        seeds: vec![Seed::alone(path), Seed::alone(image)],
         read: |folder, file| {
-            let mut picture = file.to_path_buf();
+            let mut image = file.to_path_buf();
             if file.extension().is_some_and(|extension| extension == "json") {
                 let bytes = std::fs::read(file).map_err(|error| error.to_string())?;
                 let text = String::from_utf8_lossy(&bytes).into_owned();
                 let pixels = image::Rgb8::new(1, 1, vec![0; 3]).ok_or("no pixels")?;
                 let png = told(image::encode_png(&pixels, &[(metadata::RECORD_KEYWORD, text)]));
-                picture = folder.join("picture.png");
-                std::fs::write(&picture, png.map_err(|error| format!("{}: {error}", folder.display()))?)
+                image = folder.join("image.png");
+                std::fs::write(&image, png.map_err(|error| format!("{}: {error}", folder.display()))?)
                     .map_err(|error| error.to_string())?;
             }
-            let record = told(metadata::read_png(&picture))?;
+            let record = told(metadata::read_png(&image))?;
             drop(Spec::parse(&record.pipeline, None, &Overrides::default()));
             drop(record.parameters());
             Ok(())

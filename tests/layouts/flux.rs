@@ -19,7 +19,7 @@ pub fn rows() -> Vec<Row> {
             .input("txt_ids", I64, "sequence_length, 3")
             .input("timestep", F32, "step")
     });
-    // Position ids had a row for each picture before version 0.31 of diffusers.
+    // Position ids had a row for each image before version 0.31 of diffusers.
     let older = transformer(|g| {
         g.batched("img_ids", "batch_size, packed_height_width, 3").batched("txt_ids", "batch_size, sequence_length, 3")
     });
@@ -39,16 +39,15 @@ pub fn rows() -> Vec<Row> {
     vec![
         Row::new("Optimum, Flux", "families/flux-dev", optimum).inspected(&[
             "int64    [packed_height_width, 3]",
-            "positions in the picture",
+            "positions in the image",
             "guidance scale",
             "text-to-image, image-to-image, inpaint",
         ]),
-        Row::new("Optimum, Flux, a row of position ids for each picture", "families/flux-dev", older)
+        Row::new("Optimum, Flux, a row of position ids for each image", "families/flux-dev", older)
             .inspected(&["[batch_size, sequence_length, 3]", "positions in the text"]),
         Row::new("OnnxStack, Flux, fixed to one row", "families/flux-true-cfg", fixed)
             .inspected(&["fixed to batches of 1", "[1, sequence, 64]"]),
         Row::new("Flux, int64 timestep that the graph casts", "families/flux-dev", whole_times).inspected(&["int64"]),
-        Row::new("Flux for pictures of one size", "families/flux-true-cfg", of_one_size)
-            .inspected(&["[batch, 24, 64]"]),
+        Row::new("Flux for images of one size", "families/flux-true-cfg", of_one_size).inspected(&["[batch, 24, 64]"]),
     ]
 }

@@ -5,10 +5,10 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use ldm_ort::bundle::{self, Overrides as Said};
-use ldm_ort::pipeline::{Event, Pipeline};
+use ldm_ort::bundle::{self, DirectoryOverrides as Said};
+use ldm_ort::execution::{Event, ModelExecution};
+use ldm_ort::graph_cache::GraphCache;
 use ldm_ort::plan::Plan;
-use ldm_ort::prepared::Cache;
 use ldm_ort::quantize::{self, quantize};
 use ldm_ort::session::{Cancel, Runtime};
 use ldm_ort::spec::{Overrides, Spec};
@@ -93,27 +93,27 @@ fn changed() -> String {
     )
 }
 
-/// Draws a picture, and gives its latents. Nothing may be warned of.
+/// Draws an image, and gives its latents. Nothing may be warned of.
 fn draw(model: &Path, tables: &str, cache: Option<&Path>) -> Result<ArrayD<f32>, String> {
     let text = format!("[model]\npath = {model:?}\n{tables}");
     let spec = Spec::parse(&text, None, &Overrides::default()).map_err(|error| error.to_string())?;
     let mut plan = Plan::new(spec).map_err(|error| error.to_string())?;
-    plan.keep_prepared(cache.map(Cache::new).as_ref());
+    plan.set_graph_cache(cache.map(GraphCache::new).as_ref());
     let runtime = Runtime::load(&ldm_ort::cli::args::LibraryArgs::default().to_options(None)).expect("ONNX Runtime");
     let (mut latents, mut warnings) = (None, Vec::new());
     let mut observe = |event: Event<'_>| {
         match event {
-            Event::Picture(picture) => latents = Some(picture.latents.clone()),
+            Event::Image(image) => latents = Some(image.latents.clone()),
             Event::Warning(warning) => warnings.push(warning),
             _ => {}
         }
         ControlFlow::Continue(())
     };
-    let opened = Pipeline::load(plan.model, &runtime, &Cancel::new(), &mut observe);
+    let opened = ModelExecution::load(plan.model, &runtime, &Cancel::new(), &mut observe);
     let ran = opened.and_then(|mut pipeline| pipeline.run(&plan.request, &Cancel::new(), &mut observe));
     ran.map_err(|error| error.to_string())?;
     match warnings.is_empty() {
-        true => latents.ok_or_else(|| "no picture".to_owned()),
+        true => latents.ok_or_else(|| "no image".to_owned()),
         false => Err(format!("an unwanted warning: {}", warnings.join("; "))),
     }
 }
@@ -132,7 +132,7 @@ fn links_are_followed_wherever_they_lead() {
             match draw(model, tables, cache(at).as_deref()) {
                 Ok(latents) if latents == expected => {}
                 Ok(_) => wrong.push(format!("{name}: other latents")),
-                Err(problem) => wrong.push(format!("{name}, optimised {is_kept}: {problem}")),
+                Err(problem) => wrong.push(format!("{name}, optimized {is_kept}: {problem}")),
             }
         }
     }

@@ -88,7 +88,7 @@ impl Row {
             let path = entry.expect("an entry").path();
             let name = path.file_name().unwrap_or_default();
             if path.extension().is_some_and(|e| e == "png") {
-                std::fs::copy(&path, at.join(name)).expect("a picture can be copied");
+                std::fs::copy(&path, at.join(name)).expect("an image can be copied");
             }
         }
         let mut text = std::fs::read_to_string(golden.join("pipeline.toml")).expect("the reference has a pipeline");

@@ -82,7 +82,7 @@ pub fn rows() -> Vec<Row> {
             "PixArt-α, which reads 120",
         ]),
         row("nothing but graphs, PixArt-Σ", SIGMA, whole(SIGMA, strip))
-            .inspected(&["0.13025", "that of PixArt-Σ", "that of PixArt, as no config.json"])
+            .inspected(&["0.13025", "that of PixArt-Σ", "that of PixArt-Σ, as no config.json"])
             .change("[run]", scheduler),
         row("nothing but graphs, PixArt-α", ALPHA, whole(ALPHA, strip))
             .inspected(&["0.18215", "that of PixArt-α"])
@@ -135,7 +135,7 @@ pub fn refused() -> Vec<(Files, &'static [&'static str])> {
                     files.put(&name, Files::of("families/sd3").get(&name));
                 }
             }),
-            &["is not a lone T5, as PixArt's is"],
+            &["is not a lone T5, as that of PixArt-Σ"],
         ),
     ]
 }

@@ -169,7 +169,7 @@ fn graphs_to_choose_from_are_named() {
 }
 
 #[test]
-fn a_picture_of_another_number_of_tokens_is_refused() {
+fn an_image_of_another_number_of_tokens_is_refused() {
     edits(
         "families/flux-dev",
         "transformer/model.onnx",
@@ -257,7 +257,7 @@ fn graphs_of_one_size_are_run_at_it_and_in_tiles() {
 }
 
 #[test]
-fn a_pixart_that_would_draw_other_pictures_is_refused() {
+fn a_pixart_that_would_draw_other_images_is_refused() {
     for (files, texts) in pixart::refused() {
         refuses("families/pixart-sigma", |into| *into = files, texts);
     }

@@ -18,7 +18,7 @@ fn read_json(path: &Path) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Latents and evaluations of every case are those of its reference loop, and the picture's record tells the same.
+/// Latents and evaluations of every case are those of its reference loop, and the image's record tells the same.
 #[test]
 fn every_cache_answers_as_its_reference_loop_does() {
     let files = std::fs::read_dir(golden()).expect("the references are there").map(|file| file.expect("a file").path());
@@ -41,13 +41,13 @@ fn every_cache_answers_as_its_reference_loop_does() {
             wrong.push(format!("{name}: latents differ by {apart:.1e} of the largest"));
         }
         let evaluations = read_json(&case.with_extension("json"));
-        for (i, (picture, path)) in drawn.pictures.iter().zip(&drawn.paths).enumerate() {
-            let told = &picture["fewer_evaluations"];
+        for (i, (image, path)) in drawn.images.iter().zip(&drawn.paths).enumerate() {
+            let told = &image["fewer_evaluations"];
             let record = metadata::read_png(path).expect("a record").fewer_evaluations;
             let recorded = serde_json::to_value(record).expect("JSON");
             let mut made = json!({"made": told["made"], "of": told["of"]});
-            if let Some(outer) = told.get("outer") {
-                made["outer"] = outer.clone();
+            if let Some(shallow) = told.get("shallow") {
+                made["shallow"] = shallow.clone();
             }
             if made != evaluations[i] || *told != recorded {
                 wrong.push(format!("{name}: {told} and {recorded}, not {}", evaluations[i]));
@@ -79,7 +79,7 @@ fn an_interval_switches_guidance_and_nothing_else() {
             let set = if set.is_empty() { "run.images=1".to_owned() } else { format!("task.{task}.{set}") };
             let arguments = [text(&path), "--images", "1", "--save-latents", "latents.npy", "--set", &set];
             let mut drawn = draw(folder.path(), arguments.into_iter().chain(flags.iter().copied()));
-            (npy::read(&folder.path().join("latents.npy")), drawn.pictures.remove(0))
+            (npy::read(&folder.path().join("latents.npy")), drawn.images.remove(0))
         };
         let (plain, _) = with("");
         let (throughout, all) = with("guidance_interval=[0.0, 1.0]");
@@ -96,9 +96,9 @@ fn an_interval_switches_guidance_and_nothing_else() {
     }
 }
 
-/// The record holds the cache, so the picture comes again from it; and the full run's has none of it.
+/// The record holds the cache, so the image comes again from it; and the full run's has none of it.
 #[test]
-fn a_picture_of_fewer_evaluations_comes_again_from_its_record() {
+fn an_image_of_fewer_evaluations_comes_again_from_its_record() {
     let folder = tempfile::tempdir().expect("a folder");
     let pipeline = golden().join("spectrum-fitted.toml");
     let drawn = draw(folder.path(), [text(&pipeline)]);
@@ -109,37 +109,37 @@ fn a_picture_of_fewer_evaluations_comes_again_from_its_record() {
     assert_eq!(cache.parameters["lam"], 0.01);
     let again = tempfile::tempdir().expect("a folder");
     let redrawn = redraw(again.path(), &drawn.paths[0], &pipeline);
-    assert!(bytes(&drawn.paths[0]) == bytes(&redrawn.paths[0]), "the picture drawn again has other bytes");
+    assert!(bytes(&drawn.paths[0]) == bytes(&redrawn.paths[0]), "the image drawn again has other bytes");
 }
 
-/// `--compare` makes each picture both ways and tells how alike they are.
+/// `--compare` makes each image both ways and tells how alike they are.
 #[test]
-fn a_comparison_makes_both_pictures_and_tells_how_alike_they_are() {
+fn a_comparison_makes_both_images_and_tells_how_alike_they_are() {
     let pipeline = golden().join("spectrum-fitted.toml");
     let folder = tempfile::tempdir().expect("a folder");
     let drawn = draw(folder.path(), [text(&pipeline), "--images", "2", "--compare"]);
-    assert_eq!((drawn.pictures.len(), files_in(folder.path())), (2, 4), "{}", drawn.answer);
+    assert_eq!((drawn.images.len(), files_in(folder.path())), (2, 4), "{}", drawn.answer);
     let told = |words: &str| assert!(drawn.answer.stderr.contains(words), "{}", drawn.answer);
     told("(60 steps, 52 of 120 evaluations, ");
     told("with all evaluations: denoising ");
-    for (picture, path) in drawn.pictures.iter().zip(&drawn.paths) {
-        let compared = &picture["compare"];
+    for (image, path) in drawn.images.iter().zip(&drawn.paths) {
+        let compared = &image["compare"];
         let full = folder.path().join(compared["path"].as_str().expect("a path"));
         assert!(text(&full).ends_with("-full.png"), "{}", full.display());
         let (one, other) = (
-            load(path, InputLimit::default()).expect("a picture"),
-            load(&full, InputLimit::default()).expect("a picture"),
+            load(path, InputLimit::default()).expect("an image"),
+            load(&full, InputLimit::default()).expect("an image"),
         );
         for (name, got) in [("psnr", psnr(&one, &other)), ("ssim", ssim(&one, &other))] {
             let (told, got) = (compared[name].as_f64().expect("a number"), got.expect("one size"));
             assert!((told - got).abs() < 1e-9, "{name}: {told} and {got}");
         }
-        assert!(compared["psnr"].as_f64().is_some_and(|psnr| psnr > 20.0), "{picture}");
-        assert!(compared["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{picture}");
+        assert!(compared["psnr"].as_f64().is_some_and(|psnr| psnr > 20.0), "{image}");
+        assert!(compared["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{image}");
         assert!(metadata::read_png(&full).expect("a record").fewer_evaluations.is_none());
     }
 
-    // The full picture is the one that the pipeline without its cache draws.
+    // The full image is the one that the pipeline without its cache draws.
     let text_of = std::fs::read_to_string(&pipeline).expect("a pipeline");
     let (before, rest) = text_of.split_once("[cache.spectrum]").expect("a cache");
     let (_, after) = rest.split_once("\n\n").expect("a table after it");
@@ -147,26 +147,26 @@ fn a_comparison_makes_both_pictures_and_tells_how_alike_they_are() {
     let alone = tempfile::tempdir().expect("a folder");
     std::fs::write(alone.path().join("plain.toml"), plain).expect("a file");
     let plain = draw(alone.path(), ["plain.toml"]);
-    let full = folder.path().join(drawn.pictures[0]["compare"]["path"].as_str().expect("a path"));
+    let full = folder.path().join(drawn.images[0]["compare"]["path"].as_str().expect("a path"));
     assert_eq!(pixels(&plain.paths[0]), pixels(&full));
-    assert!(plain.pictures[0].get("fewer_evaluations").is_none(), "{}", plain.pictures[0]);
+    assert!(plain.images[0].get("fewer_evaluations").is_none(), "{}", plain.images[0]);
 }
 
-/// What is told of steps that the outer layers alone were run at.
+/// What is told of steps that the shallow layers alone were run at.
 #[test]
 fn evaluations_of_the_outer_layers_are_told_by_themselves() {
     let folder = tempfile::tempdir().expect("a folder");
     let drawn = draw(folder.path(), [text(&golden().join("deepcache.toml")), "--memory", "--compare"]);
     // Steps 0, 3 and 6 of 8 as a whole.
     for words in [
-        "(8 steps, 6 of 16 evaluations and 10 of the outer layers alone, ",
+        "(8 steps, 6 of 16 evaluations and 10 of the shallow layers alone, ",
         "with all evaluations: denoising ",
-        "open unet (outer layers)",
+        "open unet (shallow layers)",
     ] {
         assert!(drawn.answer.stderr.contains(words), "{}", drawn.answer);
     }
-    let told = &drawn.pictures[0]["fewer_evaluations"];
-    assert_eq!((&told["made"], &told["outer"], &told["of"]), (&json!(6), &json!(10), &json!(16)));
+    let told = &drawn.images[0]["fewer_evaluations"];
+    assert_eq!((&told["made"], &told["shallow"], &told["of"]), (&json!(6), &json!(10), &json!(16)));
     let parameters = json!({"interval": 3, "branch": 0, "start": 0.0, "end": 1.0});
     assert_eq!(told["cache"], json!({"method": "deepcache", "parameters": parameters}));
 }
@@ -175,7 +175,7 @@ fn evaluations_of_the_outer_layers_are_told_by_themselves() {
 #[test]
 fn likeness_is_that_of_scikit_image() {
     let one = load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes/sample.png"), InputLimit::default())
-        .expect("a picture");
+        .expect("an image");
     let rows = read_json(&golden().join("likeness.json"));
     let rows = rows.as_array().expect("a list");
     assert!(rows.len() >= 4);
@@ -186,7 +186,7 @@ fn likeness_is_that_of_scikit_image() {
             let pattern = (x * 31 + y * 17 + c * 7) % (2 * amplitude + 1);
             (usize::from(value) + pattern).saturating_sub(amplitude).min(255) as u8
         });
-        let other = Rgb8::new(one.width(), one.height(), shifted.collect()).expect("a picture");
+        let other = Rgb8::new(one.width(), one.height(), shifted.collect()).expect("an image");
         for (name, got) in [("psnr", psnr(&one, &other)), ("ssim", ssim(&one, &other))] {
             let (got, want) = (got.expect("one size"), row[name].as_f64().expect("a number"));
             assert!((got - want).abs() < 1e-9 * want.abs().max(1.0), "{name} at {amplitude}: {got}, not {want}");

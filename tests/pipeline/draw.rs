@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ldm_ort::Runtime;
 use ldm_ort::cli::args::LibraryArgs;
-use ldm_ort::prepared::Cache;
+use ldm_ort::graph_cache;
 use serde_json::Value;
 
 use crate::common::{Answer, answer, ldm_ort};
@@ -14,8 +14,8 @@ use ldm_ort::spec::{Overrides, Spec};
 pub struct Drawn {
     pub answer: Answer,
     /// The objects of `--json`.
-    pub pictures: Vec<Value>,
-    /// The pictures' files, in the same order.
+    pub images: Vec<Value>,
+    /// The images' files, in the same order.
     pub paths: Vec<PathBuf>,
 }
 
@@ -35,7 +35,7 @@ impl GraphCache {
 
     /// The number of optimized graphs.
     pub fn graphs(&self) -> usize {
-        Cache::new(self.folder.path().join("graphs")).entries().expect("a list").len()
+        graph_cache::GraphCache::new(self.folder.path().join("graphs")).entries().expect("a list").len()
     }
 }
 
@@ -60,10 +60,10 @@ impl Drawn {
         assert!(!answer.stderr.contains("opened as it lies"), "{answer}");
         let parse =
             |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line:?}\n{answer}"));
-        let pictures: Vec<Value> = answer.stdout.lines().map(parse).collect();
-        let path = |picture: &Value| folder.join(picture["path"].as_str().expect("a picture has a path"));
-        let paths = pictures.iter().map(path).collect();
-        Self { pictures, paths, answer }
+        let images: Vec<Value> = answer.stdout.lines().map(parse).collect();
+        let path = |image: &Value| folder.join(image["path"].as_str().expect("an image has a path"));
+        let paths = images.iter().map(path).collect();
+        Self { images, paths, answer }
     }
 }
 
@@ -91,8 +91,8 @@ pub fn text(path: &Path) -> &str {
 }
 
 pub fn pixels(path: &Path) -> image::RgbImage {
-    let picture = image::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    picture.to_rgb8()
+    let image = image::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    image.to_rgb8()
 }
 
 /// The part of all values that is off by more than `levels` of 255.

@@ -3,7 +3,7 @@
 //! The references are in `tests/golden/pipelines`, made by `scripts/golden_pipelines.py`; a folder more there is a
 //! test more.
 
-mod behind;
+mod background_writer;
 mod caching;
 #[path = "../common/mod.rs"]
 mod common;
@@ -60,18 +60,18 @@ fn compare(case: &Reference, cache: Option<&GraphCache>) -> Result<String, Strin
         notes.push(format!("latents {apart:.1e}"));
     }
     let levels = limits["levels"].as_u64().and_then(|n| u8::try_from(n).ok()).ok_or("case.json has no levels")?;
-    if drawn.paths.len() != case.pictures.len() {
-        return Err(format!("{} pictures, not {}", drawn.paths.len(), case.pictures.len()));
+    if drawn.paths.len() != case.images.len() {
+        return Err(format!("{} images, not {}", drawn.paths.len(), case.images.len()));
     }
     let mut worst = 0f64;
-    for (i, (path, want)) in drawn.paths.iter().zip(&case.pictures).enumerate() {
+    for (i, (path, want)) in drawn.paths.iter().zip(&case.images).enumerate() {
         let (got, want) = (pixels(path), pixels(want));
         if got.dimensions() != want.dimensions() {
-            return Err(format!("picture {i} is {:?}, not {:?}", got.dimensions(), want.dimensions()));
+            return Err(format!("image {i} is {:?}, not {:?}", got.dimensions(), want.dimensions()));
         }
         let far = far_off(&got, &want, levels);
         if far > 1e-3 {
-            return Err(format!("picture {i}: {:.1} % of values off by more than {levels} levels", far * 100.0));
+            return Err(format!("image {i}: {:.1} % of values off by more than {levels} levels", far * 100.0));
         }
         worst = worst.max(far_off(&got, &want, 0));
     }
@@ -137,10 +137,10 @@ fn entry(array: &npy::Array, i: usize) -> npy::Array {
     npy::Array { shape, values: array.values[i * size..(i + 1) * size].to_vec() }
 }
 
-/// Pictures of a batch and the same pictures alone, for what runs a doubled batch, what draws noise at every step, what
-/// starts from a picture, and a graph whose batch is fixed.
+/// Images of a batch and the same images alone, for what runs a doubled batch, what draws noise at every step, what
+/// starts from an image, and a graph whose batch is fixed.
 #[test]
-fn a_picture_does_not_depend_on_its_neighbours() {
+fn an_image_does_not_depend_on_its_neighbours() {
     for (name, seed) in [
         ("batch-of-three", 115),
         ("ddim-eta", 102),
@@ -152,15 +152,15 @@ fn a_picture_does_not_depend_on_its_neighbours() {
         let pipeline = case(name);
         let batch = draw(together.path(), [text(&pipeline), "--save-latents", "latents.npy"]);
         let latents = npy::read(&together.path().join("latents.npy"));
-        for (i, picture) in batch.paths.iter().enumerate() {
+        for (i, image) in batch.paths.iter().enumerate() {
             let folder = tempfile::tempdir().expect("a folder");
             let seed = (seed + i).to_string();
             let arguments = [text(&pipeline), "--seed", &seed, "--images", "1", "--save-latents", "latents.npy"];
             let alone = draw(folder.path(), arguments);
             let apart = npy::read(&folder.path().join("latents.npy")).difference(&entry(&latents, i));
             assert!(apart < 2e-6, "{name}: latents {i} are {apart:.1e} apart");
-            let off = far_off(&pixels(&alone.paths[0]), &pixels(picture), 0);
-            assert!(off < 1e-3, "{name}: picture {i} differs in {:.2} % of its values", off * 100.0);
+            let off = far_off(&pixels(&alone.paths[0]), &pixels(image), 0);
+            assert!(off < 1e-3, "{name}: image {i} differs in {:.2} % of its values", off * 100.0);
         }
     }
 }
@@ -177,9 +177,9 @@ fn the_same_command_gives_the_same_bytes() {
     }
 }
 
-/// A picture's record is enough to draw it again: one of a batch, one drawn with flags, one that began as a picture.
+/// An image's record is enough to draw it again: one of a batch, one drawn with flags, one that began as an image.
 #[test]
-fn a_picture_is_drawn_again_from_its_record() {
+fn an_image_is_drawn_again_from_its_record() {
     let cases: [(&str, &[&str]); 4] = [
         ("batch-of-three", &[]),
         (
@@ -193,22 +193,22 @@ fn a_picture_is_drawn_again_from_its_record() {
         let first = tempfile::tempdir().expect("a folder");
         let pipeline = case(name);
         let drawn = draw(first.path(), [text(&pipeline)].into_iter().chain(flags.iter().copied()));
-        let picture = drawn.paths.last().expect("a picture");
+        let image = drawn.paths.last().expect("an image");
         let second = tempfile::tempdir().expect("a folder");
-        let again = redraw(second.path(), picture, &pipeline);
+        let again = redraw(second.path(), image, &pipeline);
         assert!(!again.answer.stderr.contains("the image"), "{name}: {}", again.answer);
-        assert_eq!(again.paths.len(), 1, "{name}: one picture comes from one picture\n{}", again.answer);
-        assert!(bytes(picture) == bytes(&again.paths[0]), "{name}: the picture drawn again has other bytes");
+        assert_eq!(again.paths.len(), 1, "{name}: one image comes from one image\n{}", again.answer);
+        assert!(bytes(image) == bytes(&again.paths[0]), "{name}: the image drawn again has other bytes");
     }
 }
 
-/// A file that a pipeline begins with and that is another one by now gives another picture, and the run says so.
+/// A file that a pipeline begins with and that is another one by now gives another image, and the run says so.
 #[test]
 fn an_input_that_changed_is_told() {
     let folder = tempfile::tempdir().expect("a folder");
     let shade = |level: u8| image::RgbImage::from_pixel(64, 64, image::Rgb([level, 90, 200]));
     let input = folder.path().join("in.png");
-    shade(10).save(&input).expect("a picture");
+    shade(10).save(&input).expect("an image");
     let model = common::models().join("sd1");
     let text_of = format!(
         "[model]\npath = '{}'\n[task.image-to-image]\nprompt = 'a cat'\nimage = 'in.png'\n[run]\nsteps = 4\nseed = 3\n",
@@ -220,13 +220,13 @@ fn an_input_that_changed_is_told() {
     let pipeline = folder.path().join("pipeline.toml");
     let same = redraw(again.path(), &first.paths[0], &pipeline);
     assert!(!same.answer.stderr.contains("warning"), "{}", same.answer);
-    shade(250).save(&input).expect("a picture");
+    shade(250).save(&input).expect("an image");
     let other = redraw(again.path(), &first.paths[0], &pipeline);
     assert!(other.answer.stderr.contains("warning: task.image-to-image.image is not the file"), "{}", other.answer);
     assert_ne!(pixels(&other.paths[0]), pixels(&first.paths[0]));
 }
 
-/// Each stream of noise is its own, for the first sample as for the steps, and the picture's record names it.
+/// Each stream of noise is its own, for the first sample as for the steps, and the image's record names it.
 #[test]
 fn the_stream_of_noise_is_a_key() {
     let pipeline = case("ddim-eta");
@@ -242,18 +242,18 @@ fn the_stream_of_noise_is_a_key() {
 
     let mut all = vec![("torch-cpu", first)];
     for name in ["torch-cpu-float16", "torch-cpu-bfloat16", "torch-cuda", "numpy"] {
-        let (picture, latents, drawn, _folder) = noise(&["--set", &format!("run.noise={name}")]);
+        let (image, latents, drawn, _folder) = noise(&["--set", &format!("run.noise={name}")]);
         for (other, theirs) in &all {
             let apart = latents.difference(theirs);
             assert!(apart > 1e-2, "{name} and {other} are only {apart:.1e} apart");
         }
         let folder = tempfile::tempdir().expect("a folder");
         let again = redraw(folder.path(), &drawn.paths[0], &pipeline);
-        assert!(picture == bytes(&again.paths[0]), "{name}: the picture drawn again has other bytes");
+        assert!(image == bytes(&again.paths[0]), "{name}: the image drawn again has other bytes");
         all.push((name, latents));
     }
 
-    // 256 values on a GPU of 256 threads are as on any other; those of a larger picture are not.
+    // 256 values on a GPU of 256 threads are as on any other; those of a larger image are not.
     let on_a_small_gpu = ["--set", "run.noise=torch-cuda", "--set", "run.noise_gpu=256"];
     let (_, small, ..) = noise(&on_a_small_gpu);
     let cuda = all.iter().find(|(name, _)| *name == "torch-cuda").map(|(_, latents)| latents).expect("it was drawn");
@@ -268,28 +268,28 @@ fn the_stream_of_noise_is_a_key() {
 }
 
 #[test]
-fn json_is_one_object_a_picture_and_nothing_else() {
+fn json_is_one_object_a_image_and_nothing_else() {
     let folder = tempfile::tempdir().expect("a folder");
     let pipeline = case("two-prompts");
     let drawn = draw(folder.path(), [text(&pipeline), "--seed", "40", "--width", "96"]);
-    assert_eq!(drawn.pictures.len(), 4);
-    for (i, (picture, path)) in drawn.pictures.iter().zip(&drawn.paths).enumerate() {
-        assert_eq!(picture["seed"], 40 + i as u64);
-        assert_eq!(picture["width"], 96);
-        assert_eq!(picture["height"], 64);
-        assert_eq!(picture["steps"], 4);
-        assert!(picture["seconds"].as_f64().is_some_and(|s| s > 0.0), "{picture}");
+    assert_eq!(drawn.images.len(), 4);
+    for (i, (image, path)) in drawn.images.iter().zip(&drawn.paths).enumerate() {
+        assert_eq!(image["seed"], 40 + i as u64);
+        assert_eq!(image["width"], 96);
+        assert_eq!(image["height"], 64);
+        assert_eq!(image["steps"], 4);
+        assert!(image["seconds"].as_f64().is_some_and(|s| s > 0.0), "{image}");
         assert_eq!(pixels(path).dimensions(), (96, 64));
     }
     let mut distinct = drawn.paths.clone();
     distinct.sort();
     distinct.dedup();
-    assert_eq!(distinct.len(), 4, "every picture has a file of its own: {:?}", drawn.paths);
-    assert_eq!(files_in(folder.path()), 4, "nothing but the pictures was written");
+    assert_eq!(distinct.len(), 4, "every image has a file of its own: {:?}", drawn.paths);
+    assert_eq!(files_in(folder.path()), 4, "nothing but the images was written");
 }
 
 #[test]
-fn saved_latents_are_those_of_all_pictures() {
+fn saved_latents_are_those_of_all_images() {
     let folder = tempfile::tempdir().expect("a folder");
     let pipeline = case("batch-of-three");
     draw(folder.path(), [text(&pipeline), "--width", "80", "--height", "48", "--save-latents", "latents.npy"]);
@@ -297,7 +297,7 @@ fn saved_latents_are_those_of_all_pictures() {
     let folder = tempfile::tempdir().expect("a folder");
     let pipeline = case("sd2v");
     draw(folder.path(), [text(&pipeline), "--save-latents", "latents.npy"]);
-    assert_eq!(npy::read(&folder.path().join("latents.npy")).shape, [1, 4, 16, 16], "a first stage that shrinks by 4");
+    assert_eq!(npy::read(&folder.path().join("latents.npy")).shape, [1, 4, 16, 16], "a VAE that shrinks by 4");
 }
 
 /// A run cut in two by `denoising_end` and `denoising_start` is the whole run, where the scheduler remembers nothing.
@@ -316,7 +316,7 @@ fn a_run_handed_over_in_the_middle_is_the_whole_run() {
     let latents = |name: &str| {
         let file = format!("{name}.npy");
         let drawn = draw(folder.path(), [&*format!("{name}.toml"), "--save-latents", &file]);
-        let calls: Vec<_> = drawn.pictures.iter().map(|picture| picture["calls"].as_u64()).collect();
+        let calls: Vec<_> = drawn.images.iter().map(|image| image["calls"].as_u64()).collect();
         (npy::read(&folder.path().join(file)), calls, drawn.paths)
     };
     let (whole, all, _) = latents("whole");
@@ -343,12 +343,12 @@ fn schedules_are_given_by_numbers_and_by_name() {
     };
     let named = write("named.toml", "timesteps = 'align-your-steps-sd15'\n");
     let listed = write("listed.toml", "timesteps = [999, 850, 736, 645, 545, 455, 343, 233, 124, 24]\n");
-    assert_eq!(named.pictures[0]["steps"], 10);
+    assert_eq!(named.images[0]["steps"], 10);
     assert_eq!(pixels(&named.paths[0]), pixels(&listed.paths[0]));
     let levels = write("levels.toml", "sigmas = [14.6, 3.0, 0.5, 0.0]\n");
-    assert_eq!(levels.pictures[0]["steps"], 3);
+    assert_eq!(levels.images[0]["steps"], 3);
     let interpolated = write("more.toml", "sigmas = 'align-your-steps-sd15'\nsteps = 4\n");
-    assert_eq!(interpolated.pictures[0]["steps"], 4);
+    assert_eq!(interpolated.images[0]["steps"], 4);
     assert_ne!(pixels(&named.paths[0]), pixels(&interpolated.paths[0]));
     let again = redraw(folder.path(), &interpolated.paths[0], &folder.path().join("more.toml"));
     assert_eq!(pixels(&again.paths[0]), pixels(&interpolated.paths[0]));
@@ -378,8 +378,8 @@ fn a_flag_is_its_key() {
     }
 }
 
-fn bytes(picture: &Path) -> Vec<u8> {
-    std::fs::read(picture).unwrap_or_else(|error| panic!("{}: {error}", picture.display()))
+fn bytes(image: &Path) -> Vec<u8> {
+    std::fs::read(image).unwrap_or_else(|error| panic!("{}: {error}", image.display()))
 }
 
 fn files_in(folder: &Path) -> usize {

@@ -8,7 +8,7 @@ use ldm_ort::cli::args::LibraryArgs;
 use ldm_ort::image::{InputLimit, Rgb8};
 use ldm_ort::latent::{Decoder, Scaling};
 use ldm_ort::session::{Session, SessionOptions};
-use ldm_ort::{Bundle, Cancel, Event, Overrides, Pipeline, Plan, Runtime, Spec, image, metadata};
+use ldm_ort::{Bundle, Cancel, Event, ModelExecution, Overrides, Plan, Runtime, Spec, image, metadata};
 use ndarray::{ArrayD, Axis, Slice};
 use serde_json::Value;
 
@@ -76,13 +76,14 @@ fn watched(pipeline: &Path, flags: &[&str]) -> (Vec<(usize, Rgb8)>, Vec<ArrayD<f
     let mut observer = |event: Event<'_>| {
         match event {
             Event::Preview { call, pixels, .. } => previews.push((call, pixels.clone())),
-            Event::Picture(picture) => latents.push(picture.latents.clone()),
+            Event::Image(image) => latents.push(image.latents.clone()),
             Event::Warning(warning) => assert!(!warning.contains("preview"), "{warning}"),
             _ => {}
         }
         ControlFlow::Continue(())
     };
-    let mut open = Pipeline::load(plan.model.clone(), &runtime(), &Cancel::default(), &mut observer).expect("it opens");
+    let mut open =
+        ModelExecution::load(plan.model.clone(), &runtime(), &Cancel::default(), &mut observer).expect("it opens");
     open.run(&plan.request, &Cancel::default(), &mut observer).expect("it runs");
     (previews, latents)
 }
@@ -91,7 +92,7 @@ fn watched(pipeline: &Path, flags: &[&str]) -> (Vec<(usize, Rgb8)>, Vec<ArrayD<f
 fn a_small_decoder_decodes_as_diffusers_does() {
     let folder = tempfile::tempdir().expect("a folder");
     let model = with_small_decoder(folder.path(), "sd1", "taesd_decoder");
-    let bundle = Bundle::open(&model, &ldm_ort::bundle::Overrides::default()).expect("a model");
+    let bundle = Bundle::open(&model, &ldm_ort::bundle::DirectoryOverrides::default()).expect("a model");
     let component = bundle.component(ComponentKind::SmallDecoder).expect("the folder's name is known");
     let contract = VaeDecoderContract::resolve(component).expect("a decoder");
     let GraphFile { path, .. } = &component.graph;
@@ -110,13 +111,13 @@ fn a_small_decoder_decodes_as_diffusers_does() {
     }
     let mut other = of_factor(4);
     let error = other.decode(array("latents.npy").slice_axis(Axis(0), Slice::from(..1)), &Cancel::default());
-    let error = error.expect_err("its pictures are of another size").to_string();
+    let error = error.expect_err("its images are of another size").to_string();
     assert!(error.contains("expected 4 pixels a side for one latent"), "{error}");
 }
 
 /// Previews come at their steps, change with them, and change nothing: the latents are the same to the bit.
 #[test]
-fn previews_change_nothing_of_the_picture() {
+fn previews_change_nothing_of_the_image() {
     for (scheduler, model) in [("ddim", "sd1"), ("heun", "sd1"), ("euler-ancestral", "sd2v"), ("ddpm", "pixel")] {
         let folder = tempfile::tempdir().expect("a folder");
         let file = match model {
@@ -130,7 +131,7 @@ fn previews_change_nothing_of_the_picture() {
                 std::fs::write(&path, text).expect("a pipeline file");
                 path
             }
-            // Its first stage is no published one, and has no small decoder: a map is fitted.
+            // Its VAE is no published one, and has no small decoder: a map is fitted.
             "sd2v" => pipeline(folder.path(), &models().join(model), ""),
             _ => pipeline(folder.path(), &with_small_decoder(folder.path(), model, "small_decoder"), ""),
         };
@@ -146,7 +147,7 @@ fn previews_change_nothing_of_the_picture() {
     }
 }
 
-/// Nor of other families, first stages and tasks: latents in tokens, of a codebook, put back where a mask keeps them, tile by
+/// Nor of other families, VAEs and tasks: latents in tokens, of a codebook, put back where a mask keeps them, tile by
 /// tile, and packed behind channels of conditions.
 #[test]
 fn previews_change_nothing_whatever_the_model() {
@@ -170,8 +171,8 @@ fn previews_change_nothing_whatever_the_model() {
     }
 }
 
-/// What each source makes: a small decoder and the pixels themselves as many pixels as the picture has, a linear map as
-/// many as there are latents; a preview after the last call but one is near the picture where the model is a real one.
+/// What each source makes: a small decoder and the pixels themselves as many pixels as the image has, a linear map as
+/// many as there are latents; a preview after the last call but one is near the image where the model is a real one.
 #[test]
 fn previews_are_made_by_the_best_there_is() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -198,9 +199,9 @@ fn previews_are_made_by_the_best_there_is() {
 }
 
 /// models/shapes draws something, so that previews can be told from noise: those of its small decoder come close to the
-/// picture, those of a map fitted to its decoder have its colours where they are even.
+/// image, those of a map fitted to its decoder have its colors where they are even.
 #[test]
-fn previews_of_a_trained_model_come_close_to_its_picture() {
+fn previews_of_a_trained_model_come_close_to_its_image() {
     let folder = tempfile::tempdir().expect("a folder");
     let shapes = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes");
     let toml = |model: &Path| {
@@ -214,33 +215,33 @@ fn previews_of_a_trained_model_come_close_to_its_picture() {
         path
     };
     let drawn = draw(folder.path(), [text(&toml(&shapes))]);
-    let picture = image::load(&drawn.paths[0], InputLimit::default()).expect("the picture");
+    let image = image::load(&drawn.paths[0], InputLimit::default()).expect("the image");
     let (previews, latents) = watched(&toml(&shapes), &[]);
-    let psnr = image::psnr(&previews[0].1, &picture).expect("of one size");
+    let psnr = image::psnr(&previews[0].1, &image).expect("of one size");
     println!("preview after 9 of 10 steps: {psnr:.1} dB");
     assert!(psnr > 25.0, "{psnr} dB");
 
     let small = draw(folder.path(), [text(&toml(&shapes)), "--set", "model.decoder=small"]);
-    let decoded = image::load(&small.paths[0], InputLimit::default()).expect("the picture");
-    let psnr = image::psnr(&decoded, &picture).expect("of one size");
+    let decoded = image::load(&small.paths[0], InputLimit::default()).expect("the image");
+    let psnr = image::psnr(&decoded, &image).expect("of one size");
     println!("small decoder: {psnr:.1} dB");
-    assert!(psnr > 30.0 && decoded != picture, "{psnr} dB");
+    assert!(psnr > 30.0 && decoded != image, "{psnr} dB");
     let (_, other) = watched(&toml(&shapes), &["model.decoder=small"]);
     assert_eq!(latents, other, "the decoder comes after the latents");
 }
 
-/// The small decoder as what makes the picture is told by the picture's record, its parameters, the run's object and the
-/// checks, and a picture is made again by it.
+/// The small decoder as what makes the image is told by the image's record, its parameters, the run's object and the
+/// checks, and an image is made again by it.
 #[test]
-fn a_picture_of_the_small_decoder_says_so() {
+fn an_image_of_the_small_decoder_says_so() {
     let folder = tempfile::tempdir().expect("a folder");
     let model = with_small_decoder(folder.path(), "sd1", "small_decoder");
     let file = pipeline(folder.path(), &model, "[model.small_decoder]\ngraph = 'model/small_decoder/model.onnx'\n");
     let full = draw(folder.path(), [text(&file)]);
-    assert_eq!(full.pictures[0].get("decoder"), None);
+    assert_eq!(full.images[0].get("decoder"), None);
     assert_eq!(metadata::read_png(&full.paths[0]).expect("a record").decoder, None);
     let small = draw(folder.path(), [text(&file), "--set", "model.decoder=small"]);
-    assert_eq!(small.pictures[0]["decoder"], "small_decoder");
+    assert_eq!(small.images[0]["decoder"], "small_decoder");
     let record = metadata::read_png(&small.paths[0]).expect("a record");
     assert_eq!(record.decoder.as_deref(), Some("small_decoder"));
     assert!(record.parameters().contains(", Decoder: small_decoder"), "{}", record.parameters());
@@ -253,17 +254,17 @@ fn a_picture_of_the_small_decoder_says_so() {
     let mut command = ldm_ort(folder.path());
     command.args(["check", "pipeline.toml", "--set", "model.decoder=small"]);
     let said = answer(command);
-    assert!(said.stdout.contains("pictures are decoded by small_decoder"), "{said}");
+    assert!(said.stdout.contains("images are decoded by small_decoder"), "{said}");
     let mut command = ldm_ort(folder.path());
     command.args(["inspect", "model"]);
     let said = answer(command);
     assert!(said.stdout.contains("small_decoder") && said.stdout.contains("decoder = \"small\""), "{said}");
 }
 
-/// The file beside the picture is gone when the picture is there, and stays where the run ends before; the picture's
+/// The file beside the image is gone when the image is there, and stays where the run ends before; the image's
 /// file, name and all, is that of a run without previews. Standard output holds what it always holds.
 #[test]
-fn the_preview_file_stands_in_for_the_picture() {
+fn the_preview_file_stands_in_for_the_image() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = case("ddim");
     let plain = draw(folder.path(), [text(&file)]);
@@ -273,7 +274,7 @@ fn the_preview_file_stands_in_for_the_picture() {
     let read = |drawn: &super::Drawn| drawn.paths.iter().map(|path| bytes(path)).collect::<Vec<_>>();
     assert_eq!(plain.paths, with.paths);
     assert_eq!(read(&plain), read(&with));
-    assert!(!with.answer.stderr.contains("\x1b_G"), "no pictures where there is no terminal");
+    assert!(!with.answer.stderr.contains("\x1b_G"), "no images where there is no terminal");
 
     // With this scaling the full decoder's latents are infinite, and the small one's are what they were.
     let folder = tempfile::tempdir().expect("a folder");
@@ -287,7 +288,7 @@ fn the_preview_file_stands_in_for_the_picture() {
     assert!(image::load(&left[0], InputLimit::default()).is_ok());
 }
 
-/// A small decoder of another model is told apart before anything runs, where previews or pictures are to be made by it,
+/// A small decoder of another model is told apart before anything runs, where previews or images are to be made by it,
 /// or where the pipeline file names it; one that nothing uses stands in nobody's way.
 #[test]
 fn a_small_decoder_of_another_model_is_refused() {
@@ -327,7 +328,7 @@ fn a_small_decoder_of_another_model_is_refused() {
     }
 }
 
-/// Two models in a row show what they are at in one file, that of the picture in the end.
+/// Two models in a row show what they are at in one file, that of the image in the end.
 #[test]
 fn stages_share_the_preview() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -338,12 +339,12 @@ fn stages_share_the_preview() {
     assert_eq!(spec.stages[0].spec.output.preview, Some(1));
     assert_eq!(Spec::parse(&spec.to_toml(), None, &Overrides::default()).expect("its own text"), spec);
     spec.go_through(1);
-    assert_eq!(spec.output.preview, None, "which says nothing of the picture");
+    assert_eq!(spec.output.preview, None, "which says nothing of the image");
     let plain = draw(folder.path(), [text(&file), "--images", "2"]);
     let with = draw(folder.path(), [text(&file), "--images", "2", "--preview"]);
     assert_eq!(plain.paths, with.paths);
     let previews = files_in(folder.path()).into_iter().filter(|name| text(name).ends_with(".preview.png"));
     assert_eq!(previews.count(), 0);
-    let objects: Vec<&Value> = with.pictures.iter().collect();
+    let objects: Vec<&Value> = with.images.iter().collect();
     assert_eq!(objects.len(), 2);
 }

@@ -8,7 +8,7 @@ pub struct Reference {
     pub pipeline: PathBuf,
     pub limits: PathBuf,
     pub latents: PathBuf,
-    pub pictures: Vec<PathBuf>,
+    pub images: Vec<PathBuf>,
 }
 
 impl Reference {
@@ -21,7 +21,7 @@ impl Reference {
             pipeline: folder.join("pipeline.toml"),
             limits: folder.join("case.json"),
             latents: folder.join("latents.npy"),
-            pictures: numbered(|i| folder.join(format!("image-{i}.png"))),
+            images: numbered(|i| folder.join(format!("image-{i}.png"))),
         };
         folders.map(|entry| reference(entry.expect("an entry").path())).collect()
     }
@@ -34,7 +34,7 @@ impl Reference {
             name: pipeline.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
             limits: pipeline.with_extension("json"),
             latents: pipeline.with_extension("latents.npy"),
-            pictures: numbered(|i| pipeline.with_extension(format!("{i}.png"))),
+            images: numbered(|i| pipeline.with_extension(format!("{i}.png"))),
             pipeline,
         };
         paths.filter(|path| path.extension().is_some_and(|e| e == "toml")).map(reference).collect()

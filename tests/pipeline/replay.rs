@@ -3,15 +3,15 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use ldm_ort::denoise::Share;
+use ldm_ort::denoise::RunInterval;
+use ldm_ort::execution::Recorder;
 use ldm_ort::image::{InputLimit, encode_png, load, save_png};
 use ldm_ort::metadata::{self, Record};
-use ldm_ort::pipeline::Recorder;
 use ldm_ort::rng::Stream;
 use ldm_ort::scheduler::Custom;
 use ldm_ort::spec::{Prompting, TextToImage};
-use ldm_ort::task::{Stage, Start, Task};
-use ldm_ort::{Cancel, Error, Event, Overrides, Pipeline, Plan, Request, Spec};
+use ldm_ort::task::{Start, Task, TaskContext};
+use ldm_ort::{Cancel, Error, Event, ModelExecution, Overrides, Plan, RunPlan, Spec};
 
 use crate::common::{Answer, answer, ldm_ort, models};
 use crate::previews::{copy, runtime};
@@ -299,7 +299,7 @@ fn a_record_of_version_1_is_read() {
 }
 
 /// One change of a request after planning.
-type Change = fn(&mut Request);
+type Change = fn(&mut RunPlan);
 
 /// A request that a program changes after planning is recorded as it was run: its image comes again from its record.
 #[test]
@@ -333,7 +333,7 @@ fn a_changed_request_is_recorded_as_it_was_run() {
         }),
         ("noise", |request| request.noise = Stream::NumPy),
         ("denoising_end", |request| request.denoising_end = Some(0.5)),
-        ("guidance_interval", |request| request.guidance_interval = Some(Share { start: 0.0, end: 0.5 })),
+        ("guidance_interval", |request| request.guidance_interval = Some(RunInterval { start: 0.0, end: 0.5 })),
         ("the prompt", |request| {
             let mut prompting = Prompting::new(vec!["a red star".into()]);
             prompting.guidance_scale = Some(3.0);
@@ -378,7 +378,7 @@ impl Task for Own {
         Some(&self.0.prompting)
     }
 
-    fn start(&self, stage: &mut Stage<'_>) -> ldm_ort::Result<Start> {
+    fn start(&self, stage: &mut TaskContext<'_>) -> ldm_ort::Result<Start> {
         self.0.start(stage)
     }
 }
@@ -420,19 +420,19 @@ fn changed(folder: &Path, change: Change) -> (Result<Record, Error>, std::path::
     change(&mut plan.request);
     let mut last = None;
     let mut watch = |event: Event<'_>| {
-        if let Event::Picture(picture) = event {
-            last = Some(picture.clone());
+        if let Event::Image(image) = event {
+            last = Some(image.clone());
         }
         ControlFlow::Continue(())
     };
-    let mut pipeline = Pipeline::load(plan.model, &runtime, &cancel, &mut watch).expect("it opens");
+    let mut pipeline = ModelExecution::load(plan.model, &runtime, &cancel, &mut watch).expect("it opens");
     pipeline.run(&plan.request, &cancel, &mut watch).expect("it runs");
-    let picture = last.expect("an image");
-    let record = recorder.record(&picture);
+    let drawn = last.expect("an image");
+    let record = recorder.record(&drawn);
     let image = folder.join("changed.png");
     std::fs::create_dir_all(folder.join("again")).expect("a folder");
     if let Ok(record) = &record {
-        let png = encode_png(&picture.pixels, &record.chunks().expect("JSON")).expect("a PNG");
+        let png = encode_png(&drawn.pixels, &record.chunks().expect("JSON")).expect("a PNG");
         save_png(&image, &png).expect("the folder can be written");
     }
     (record, image)

@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use ldm_ort::cli::args::LibraryArgs;
+use ldm_ort::execution::Execution;
 use ldm_ort::metadata;
-use ldm_ort::pipeline::Stages;
 use ldm_ort::{Cancel, Event, Overrides, Plan, Runtime, Spec};
 
 use crate::common::{answer, ldm_ort, models};
@@ -26,13 +26,13 @@ fn every_row_of_models_is_drawn_as_diffusers_draws_it() {
     assert_drawn(Reference::of_diffusers("stages"), 4);
 }
 
-/// The record of a picture is that of all its stages, in every form of handing on and also with another seed a stage.
+/// The record of an image is that of all its stages, in every form of handing on and also with another seed a stage.
 #[test]
-fn a_picture_of_several_stages_is_drawn_again_from_its_record() {
+fn an_image_of_several_stages_is_drawn_again_from_its_record() {
     let cases: [(&str, &[&str]); 5] = [
         ("refine", &[]),
         ("refine", &["--prompt", "a cat", "--prompt", "a dog", "--set", "stage.0.run.seed=11"]),
-        ("refine-picture", &["--images", "2", "--set", "stage.0.task.image-to-image.prompt=a star"]),
+        ("refine-image", &["--images", "2", "--set", "stage.0.task.image-to-image.prompt=a star"]),
         ("upscale", &["--width", "16"]),
         ("three", &[]),
     ];
@@ -40,25 +40,25 @@ fn a_picture_of_several_stages_is_drawn_again_from_its_record() {
         let (first, second) = (scratch(), scratch());
         let pipeline = case(name);
         let drawn = draw(first.path(), [text(&pipeline)].into_iter().chain(flags.iter().copied()));
-        let picture = drawn.paths.last().expect("a picture");
-        let again = redraw(second.path(), picture, &pipeline);
+        let image = drawn.paths.last().expect("an image");
+        let again = redraw(second.path(), image, &pipeline);
         assert_eq!(again.paths.len(), 1, "{name}: {}", again.answer);
         assert!(!again.answer.stderr.contains("warning"), "{name}: {}", again.answer);
-        assert!(bytes(picture) == bytes(&again.paths[0]), "{name}: the picture drawn again has other bytes");
+        assert!(bytes(image) == bytes(&again.paths[0]), "{name}: the image drawn again has other bytes");
     }
 }
 
-/// Of each picture the last stage's is written, and those before it where they are to be kept.
+/// Of each image the last stage's is written, and those before it where they are to be kept.
 #[test]
 fn what_is_kept_is_written_and_drawn_again() {
     let (plain, kept, again) = (scratch(), scratch(), scratch());
     let pipeline = case("refine");
     let last = draw(plain.path(), [text(&pipeline), "--save-latents", "latents.npy"]);
     assert_eq!((last.paths.len(), files_in(plain.path())), (2, 3));
-    for (i, picture) in last.pictures.iter().enumerate() {
-        assert_eq!(picture["seed"], 400 + i as u64);
-        assert_eq!(picture["stages"][0]["task"], "image-to-image");
-        assert_eq!(picture["calls"].as_u64(), Some(10), "eight of the base and two of the refiner");
+    for (i, image) in last.images.iter().enumerate() {
+        assert_eq!(image["seed"], 400 + i as u64);
+        assert_eq!(image["stages"][0]["task"], "image-to-image");
+        assert_eq!(image["calls"].as_u64(), Some(10), "eight of the base and two of the refiner");
     }
     let all = draw(kept.path(), [text(&pipeline), "--set", "output.keep=true", "--save-latents", "latents.npy"]);
     assert_eq!((all.paths.len(), files_in(kept.path())), (4, 5));
@@ -70,7 +70,7 @@ fn what_is_kept_is_written_and_drawn_again() {
         npy::read(&kept.path().join("latents.npy")),
         "the latents are those of the last stage"
     );
-    // What was kept is a picture of the file's own tables alone.
+    // What was kept is an image of the file's own tables alone.
     let base_model = Spec::load(&pipeline, &Overrides::default()).expect("a pipeline").model.path;
     let flags = ["--from", text(&all.paths[2]), "--model", text(&base_model)];
     let base = draw(again.path(), flags);
@@ -82,21 +82,21 @@ fn what_is_kept_is_written_and_drawn_again() {
 #[test]
 fn each_stage_leaves_its_own_evaluations_out() {
     let (fewer, plain) = (scratch(), scratch());
-    let pipeline = case("refine-picture");
+    let pipeline = case("refine-image");
     let both = ["--set", "output.keep=true", "--set", "stage.0.run.steps=20"];
     let sets = ["task.text-to-image.guidance_interval=[0.0, 0.5]", "stage.0.cache.spectrum.warmup=2"];
     let flags = sets.iter().flat_map(|set| ["--set", set]).chain(both);
     let drawn = draw(fewer.path(), [text(&pipeline), "--compare"].into_iter().chain(flags));
     let full = draw(plain.path(), [text(&pipeline)].into_iter().chain(both));
-    assert_eq!((drawn.pictures.len(), files_in(fewer.path())), (2, 4), "{}", drawn.answer);
-    for (picture, full) in drawn.pictures.iter().zip(&full.paths) {
-        let path = fewer.path().join(picture["compare"]["path"].as_str().expect("a path"));
-        assert_eq!(pixels(&path), pixels(full), "{picture}");
+    assert_eq!((drawn.images.len(), files_in(fewer.path())), (2, 4), "{}", drawn.answer);
+    for (image, full) in drawn.images.iter().zip(&full.paths) {
+        let path = fewer.path().join(image["compare"]["path"].as_str().expect("a path"));
+        assert_eq!(pixels(&path), pixels(full), "{image}");
         assert!(text(&path).ends_with("-full.png"), "{}", path.display());
         let record = metadata::read_png(&path).expect("a record");
         assert!(record.fewer_evaluations.is_none(), "{record:?}");
         assert!(record.stages.iter().all(|stage| stage.fewer_evaluations.is_none()), "{record:?}");
-        assert!(picture["compare"]["psnr"].as_f64().is_some(), "{picture}");
+        assert!(image["compare"]["psnr"].as_f64().is_some(), "{image}");
     }
     for (at, path) in drawn.paths.iter().enumerate() {
         let record = metadata::read_png(path).expect("a record");
@@ -110,16 +110,16 @@ fn each_stage_leaves_its_own_evaluations_out() {
         }
     }
     let again = redraw(scratch().path(), &drawn.paths[1], &pipeline);
-    assert_eq!(again.pictures[0]["stages"], drawn.pictures[1]["stages"]);
-    assert!(again.pictures[0]["stages"][0]["fewer_evaluations"]["made"].is_u64(), "{}", again.answer);
+    assert_eq!(again.images[0]["stages"], drawn.images[1]["stages"]);
+    assert!(again.images[0]["stages"][0]["fewer_evaluations"]["made"].is_u64(), "{}", again.answer);
 }
 
-/// One command on two models draws what two commands draw, one on the picture that the other saved.
+/// One command on two models draws what two commands draw, one on the image that the other saved.
 #[test]
 fn two_stages_draw_what_two_pipelines_draw() {
     let folder = scratch();
     let families = models().join("../families");
-    let both = draw(folder.path(), [text(&case("refine-picture")), "--set", "output.keep=true"]);
+    let both = draw(folder.path(), [text(&case("refine-image")), "--set", "output.keep=true"]);
     std::fs::write(
         folder.path().join("second.toml"),
         format!(
@@ -153,7 +153,7 @@ fn a_model_that_reads_no_prompt_is_given_none() {
     let drawn = draw(folder.path(), ["given-none.toml"]);
     assert_eq!(drawn.paths.len(), 2);
     let again = redraw(scratch().path(), &drawn.paths[1], &folder.path().join("given-none.toml"));
-    assert_eq!(again.pictures[0]["prompt"], "b");
+    assert_eq!(again.images[0]["prompt"], "b");
     write("given-one.toml", "task.inpaint.prompt = 'c'\n");
     let mut command = ldm_ort(folder.path());
     command.args(["check", "given-one.toml"]);
@@ -203,7 +203,7 @@ fn a_run_that_is_stopped_names_the_stage() {
     let runtime = Runtime::load(&LibraryArgs::default().to_options(None)).expect("an ONNX Runtime is found or fetched");
     let cancel = Cancel::new();
     let mut events = Vec::new();
-    let mut stages = Stages::load(&plan, &runtime, &cancel, &mut |event: Event<'_>| {
+    let mut stages = Execution::load(&plan, &runtime, &cancel, &mut |event: Event<'_>| {
         if let Event::Stage { key, number, of } = event {
             events.push(format!("{key} {number} {of}"));
         }

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use ldm_ort::bundle::ComponentKind;
 use ldm_ort::cli::args::LibraryArgs;
-use ldm_ort::pipeline::{Stages, Unwatched};
-use ldm_ort::{Cancel, Error, Event, Overrides, Pipeline, Plan, Runtime, Spec, StepPosition};
+use ldm_ort::execution::{Execution, Unwatched};
+use ldm_ort::{Cancel, Error, Event, ModelExecution, Overrides, Plan, Runtime, Spec, StepPosition};
 
 use crate::case;
 
@@ -35,7 +35,7 @@ enum Stop {
 /// The position of a run that is stopped after `calls` calls of the denoiser, counted over all of its batches and stages.
 fn stopped(runtime: &Runtime, plan: &Plan, stop: Stop, calls: usize) -> Error {
     let cancel = Cancel::new();
-    let mut stages = Stages::load(plan, runtime, &cancel, &mut Unwatched).expect("it opens");
+    let mut stages = Execution::load(plan, runtime, &cancel, &mut Unwatched).expect("it opens");
     let mut made = 0;
     let result = stages.run(plan, &cancel.clone(), &mut |event: Event<'_>| {
         made += usize::from(matches!(event, Event::Step { .. }));
@@ -89,12 +89,13 @@ fn an_interrupted_run_names_its_step() {
 fn a_request_that_needs_more_than_was_opened_is_refused() {
     let runtime = runtime();
     let image = Cancel::new();
-    let open = |plan: &Plan| Pipeline::load(plan.model.clone(), &runtime, &image, &mut Unwatched).expect("it opens");
-    let [text, picture] = [plan("plain", &["run.steps=1"]), plan("image-to-image-80", &["run.steps=2"])];
+    let open =
+        |plan: &Plan| ModelExecution::load(plan.model.clone(), &runtime, &image, &mut Unwatched).expect("it opens");
+    let [text, image] = [plan("plain", &["run.steps=1"]), plan("image-to-image-80", &["run.steps=2"])];
     let mut pipeline = open(&text);
-    let run = |pipeline: &mut Pipeline, plan: &Plan| pipeline.run(&plan.request, &Cancel::new(), &mut Unwatched);
+    let run = |pipeline: &mut ModelExecution, plan: &Plan| pipeline.run(&plan.request, &Cancel::new(), &mut Unwatched);
     assert_eq!(text.model.encoder.as_ref().map(|part| part.kind), None);
-    let error = run(&mut pipeline, &picture).expect_err("there is no encoder").to_string();
+    let error = run(&mut pipeline, &image).expect_err("there is no encoder").to_string();
     for part in ["task.image-to-image", "VAE encoder", "opened for task.text-to-image", "help: "] {
         assert!(error.contains(part), "{part}: {error}");
     }
@@ -103,8 +104,8 @@ fn a_request_that_needs_more_than_was_opened_is_refused() {
     let error = run(&mut pipeline, &skipping).expect_err("prompts are read in another way").to_string();
     assert!(error.contains("task.text-to-image: reads its prompts in another way"), "{error}");
 
-    let mut pipeline = open(&picture);
-    assert_eq!(picture.model.encoder.as_ref().map(|part| part.kind), Some(ComponentKind::VaeEncoder));
+    let mut pipeline = open(&image);
+    assert_eq!(image.model.encoder.as_ref().map(|part| part.kind), Some(ComponentKind::VaeEncoder));
     run(&mut pipeline, &text).expect("what it needs is open");
-    run(&mut pipeline, &picture).expect("its own");
+    run(&mut pipeline, &image).expect("its own");
 }

@@ -1,7 +1,7 @@
 //! Nothing that a file or a user can write makes a scheduler panic or hang.
 
 use crate::stream::{LENGTH, Stream, model};
-use ldm_ort::scheduler::{self, Config, Key, Kind, Noise, Request};
+use ldm_ort::scheduler::{self, Config, Key, Kind, Noise, ScheduleRequest};
 use serde_json::{Value, json};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -77,7 +77,7 @@ fn value(dice: &mut Dice, key: &Key) -> Value {
 }
 
 /// About one in `rarity` of the keys.
-fn keys(dice: &mut Dice, entry: &scheduler::Entry, rarity: usize) -> Config {
+fn keys(dice: &mut Dice, entry: &scheduler::SchedulerEntry, rarity: usize) -> Config {
     let mut table = Config::new();
     for key in entry.keys {
         if dice.below(rarity) == 0 {
@@ -99,7 +99,7 @@ fn no_configuration_panics_or_hangs() {
             0 => dice.one(&[999, 1000, 1001, 10_000, 10_001, usize::MAX]),
             _ => dice.one(&[0, 1, 1, 2, 3, 4, 5, 10, 20, 51]),
         };
-        let mut request = Request::new(steps, dice.one(&[0, 1, 2, 5, 100]));
+        let mut request = ScheduleRequest::new(steps, dice.one(&[0, 1, 2, 5, 100]));
         request.mu = dice.one(&[None, None, Some(0.9), Some(-1e300), Some(f64::NAN), Some(f64::INFINITY)]);
         let (from, learned) = (dice.below(4), dice.below(6) == 0);
         let outcome = catch_unwind(AssertUnwindSafe(|| -> Result<bool, ldm_ort::Error> {

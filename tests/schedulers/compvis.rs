@@ -3,7 +3,7 @@
 use crate::golden::number;
 use crate::stream::{IMAGES, LENGTH, Stream, difference, model};
 use crate::table_of;
-use ldm_ort::scheduler::{self, Request};
+use ldm_ort::scheduler::{self, ScheduleRequest};
 use serde_json::Value;
 use std::path::PathBuf;
 
@@ -31,7 +31,7 @@ fn the_papers_own_samplers_are_configurations() {
         if !plms {
             table.insert("eta".to_owned(), case["eta"].clone());
         }
-        let request = Request::new(number(&case, "steps"), IMAGES);
+        let request = ScheduleRequest::new(number(&case, "steps"), IMAGES);
         let mut scheduler = scheduler::build(name, None, &table, &request).expect("it builds");
         let asked = rest.split_off(..number(&case, "calls")).expect("timesteps");
         assert_eq!(scheduler.timesteps().iter().map(|t| *t as f32).collect::<Vec<_>>(), asked, "{line}");

@@ -1,7 +1,7 @@
 //! Every step of every recorded configuration, whole.
 
 use crate::stream::{IMAGES, LENGTH, Stream, difference, model};
-use ldm_ort::scheduler::{self, Config, Custom, Entry, Kind, Request};
+use ldm_ort::scheduler::{self, Config, Custom, Kind, ScheduleRequest, SchedulerEntry};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -31,7 +31,7 @@ fn replay(case: &Value, recorded: &[f32]) -> Result<f64, String> {
     let mut table = section(case, "table");
     table.extend(section(case, "arguments"));
     let name = case["name"].as_str().ok_or("no name")?;
-    let mut request = Request::new(number(case, "steps"), IMAGES);
+    let mut request = ScheduleRequest::new(number(case, "steps"), IMAGES);
     request.mu = case.get("mu").and_then(Value::as_f64);
     let list = |key: &str| Some(case.get(key)?.as_array()?.iter().filter_map(Value::as_f64).collect::<Vec<_>>());
     request.custom = list("timesteps").map(Custom::Timesteps).or_else(|| list("sigmas").map(Custom::Sigmas));
@@ -183,7 +183,7 @@ fn every_step_of_a_schedule_given_outright_is_that_of_diffusers() {
 }
 
 /// Holds the schedulers chosen to the recordings in a folder, and prints what was found.
-fn hold_to(folder: &Path, chosen: impl Fn(&Entry) -> bool) {
+fn hold_to(folder: &Path, chosen: impl Fn(&SchedulerEntry) -> bool) {
     let (mut failures, mut configurations, mut values) = (Vec::new(), 0, 0);
     println!(
         "{:<24}{:>16}{:>10}{:>10}{:>10}{:>12}",

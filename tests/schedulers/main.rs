@@ -8,7 +8,7 @@ mod golden;
 mod properties;
 mod stream;
 
-use ldm_ort::scheduler::{self, Config, Custom, NAMED, Request};
+use ldm_ort::scheduler::{self, Config, Custom, NAMED, ScheduleRequest};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use stream::{IMAGES, difference, run};
@@ -27,7 +27,7 @@ fn the_orders_of_a_multistep_solver_differ() {
 #[test]
 fn lists_that_are_no_schedule_are_refused_with_what_to_do() {
     let problem = |name: &str, steps: usize, custom: Custom, table: &[(&str, Value)]| {
-        let mut request = Request::new(steps, 1);
+        let mut request = ScheduleRequest::new(steps, 1);
         request.custom = Some(custom);
         match scheduler::build(name, None, &table_of(table), &request) {
             Ok(_) => panic!("{name} took {:?}", request.custom),
@@ -56,9 +56,9 @@ fn lists_that_are_no_schedule_are_refused_with_what_to_do() {
 #[test]
 fn a_list_may_name_what_the_scheduler_would_choose() {
     for name in ["euler", "euler-ancestral", "lms", "heun", "kdpm2", "kdpm2-ancestral"] {
-        let plain = scheduler::build(name, None, &Config::new(), &Request::new(8, IMAGES)).expect("it builds");
+        let plain = scheduler::build(name, None, &Config::new(), &ScheduleRequest::new(8, IMAGES)).expect("it builds");
         let own: Vec<f64> = (0..8).rev().map(|i| f64::from((i as f64 * (999.0 / 7.0)) as f32)).collect();
-        let mut request = Request::new(8, IMAGES);
+        let mut request = ScheduleRequest::new(8, IMAGES);
         request.custom = Some(Custom::Timesteps(own));
         let listed = scheduler::build(name, None, &Config::new(), &request).expect("it builds");
         assert_eq!(plain.timesteps(), listed.timesteps(), "{name}");
@@ -98,9 +98,10 @@ fn names_used_elsewhere_resolve() {
     assert_eq!(scheduler::suggest("eulr").first(), Some(&"euler"));
     let (entry, settings) = scheduler::find_alias("dpmpp 3m sde beta").expect("it is known");
     assert_eq!((entry.name, settings.len()), ("dpm-multistep", 3));
-    let karras = scheduler::build("DPM++ 2M Karras", None, &Config::new(), &Request::new(10, 1)).expect("it builds");
+    let karras =
+        scheduler::build("DPM++ 2M Karras", None, &Config::new(), &ScheduleRequest::new(10, 1)).expect("it builds");
     let table = table_of(&[("use_karras_sigmas", true.into())]);
-    let spelled = scheduler::build("dpm-multistep", None, &table, &Request::new(10, 1)).expect("it builds");
+    let spelled = scheduler::build("dpm-multistep", None, &table, &ScheduleRequest::new(10, 1)).expect("it builds");
     assert_eq!(karras.timesteps(), spelled.timesteps());
 }
 
@@ -132,13 +133,14 @@ fn a_value_nobody_knows_is_refused_with_the_choices() {
         ("dpm-multistep", "algorithm_type", Value::from("dpmsolver"), "sigma_min"),
     ] {
         let config = table_of(&[(key, value)]);
-        let Err(error) = scheduler::build(name, Some(&config), &Config::new(), &Request::new(5, 1)) else {
+        let Err(error) = scheduler::build(name, Some(&config), &Config::new(), &ScheduleRequest::new(5, 1)) else {
             panic!("{name} takes {key}");
         };
         let message = error.to_string();
         assert!(message.contains(says), "{message}");
     }
-    let error = scheduler::build("ddim", None, &Config::new(), &Request::new(1001, 1)).err().map(|e| e.to_string());
+    let error =
+        scheduler::build("ddim", None, &Config::new(), &ScheduleRequest::new(1001, 1)).err().map(|e| e.to_string());
     assert!(error.is_some_and(|message| message.contains("1001 steps")));
 }
 
@@ -169,7 +171,7 @@ fn another_classs_file_lends_its_keys() {
         ("trained_betas", Value::Null),
     ]);
     let timesteps = |config: &Config| {
-        let built = scheduler::build("ddim", Some(config), &Config::new(), &Request::new(10, 1));
+        let built = scheduler::build("ddim", Some(config), &Config::new(), &ScheduleRequest::new(10, 1));
         built.expect("it builds").timesteps().to_vec()
     };
     assert_eq!(timesteps(&config)[..2], [901.0, 801.0]);
@@ -190,7 +192,7 @@ fn a_scheduler_within_another_is_checked_and_predicts_for_it() {
         (json!({"_class_name": "euler"}), "scales its samples otherwise"),
         (json!({"_class_name": "ddim"}), "visits timesteps 900, 800, 700 ..., not 999, 899, 799 ..."),
     ] {
-        let built = scheduler::build("unipc", None, &nested(table), &Request::new(10, 1));
+        let built = scheduler::build("unipc", None, &nested(table), &ScheduleRequest::new(10, 1));
         let message = built.err().map(|error| error.to_string()).unwrap_or_default();
         assert!(message.contains(says), "{message}");
     }
@@ -201,10 +203,10 @@ fn a_scheduler_within_another_is_checked_and_predicts_for_it() {
 #[test]
 fn an_order_that_only_another_class_has_is_run_at_the_highest() {
     let timesteps = |config: &Config| {
-        let built = scheduler::build("deis", Some(config), &Config::new(), &Request::new(5, 1));
+        let built = scheduler::build("deis", Some(config), &Config::new(), &ScheduleRequest::new(5, 1));
         built.map(|scheduler| scheduler.timesteps().len()).map_err(|error| error.to_string())
     };
     assert_eq!(timesteps(&table_of(&[("solver_order", 4.into())])), Ok(5));
-    let own = scheduler::build("deis", None, &table_of(&[("solver_order", 4.into())]), &Request::new(5, 1));
+    let own = scheduler::build("deis", None, &table_of(&[("solver_order", 4.into())]), &ScheduleRequest::new(5, 1));
     assert!(own.err().is_some_and(|error| error.to_string().contains("a whole number from 1 to 3, found 4")));
 }

@@ -5,7 +5,7 @@ use crate::table_of;
 use ldm_ort::scheduler::{self, Config};
 
 /// The calls of the model that `steps` steps take.
-fn calls(entry: &scheduler::Entry, steps: usize) -> usize {
+fn calls(entry: &scheduler::SchedulerEntry, steps: usize) -> usize {
     match entry.name {
         // Runge-Kutta asks four times in each of the first three steps.
         "pndm" => steps + 9,

@@ -1,7 +1,7 @@
 //! Noise, a formula in place of a model, and whole runs.
 
 use ldm_ort::rng::{Generator, TorchCpu};
-use ldm_ort::scheduler::{self, Config, Noise, Request, Scheduler};
+use ldm_ort::scheduler::{self, Config, Noise, ScheduleRequest, Scheduler};
 
 pub const IMAGES: usize = 2;
 pub const LENGTH: usize = 12;
@@ -52,7 +52,7 @@ impl Stream {
     }
 }
 
-/// The recording script's formula in place of a model; `learned` appends each picture's variances.
+/// The recording script's formula in place of a model; `learned` appends each image's variances.
 pub fn model(x: &[f32], t: f64, learned: bool) -> Vec<f32> {
     let u = f64::from(t.abs() as f32) / 1000.0;
     let answer = |i: usize, x: f32| {
@@ -66,10 +66,10 @@ pub fn model(x: &[f32], t: f64, learned: bool) -> Vec<f32> {
     };
     let size = x.len() / IMAGES;
     let mut out = Vec::new();
-    for (image, picture) in x.chunks(size).enumerate() {
-        out.extend(picture.iter().enumerate().map(|(i, x)| answer(image * size + i, *x)));
+    for (image, sample) in x.chunks(size).enumerate() {
+        out.extend(sample.iter().enumerate().map(|(i, x)| answer(image * size + i, *x)));
         if learned {
-            out.extend(picture.iter().map(|x| variance(*x)));
+            out.extend(sample.iter().map(|x| variance(*x)));
         }
     }
     out
@@ -88,7 +88,7 @@ pub fn difference(got: &[f32], expected: &[f32]) -> f64 {
 
 /// The scheduler built with this table over its defaults.
 pub fn built(name: &str, table: &Config, steps: usize) -> Box<dyn Scheduler> {
-    let request = Request::new(steps, IMAGES);
+    let request = ScheduleRequest::new(steps, IMAGES);
     scheduler::build(name, None, table, &request).unwrap_or_else(|error| panic!("{name} at {steps} steps: {error}"))
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Evidence, Fact, FirstStage, from_config};
+use super::{Autoencoder, Evidence, Fact, from_config};
 use crate::bundle::component::{Component, ComponentKind};
 use crate::bundle::{json, roles};
 use crate::error::count_of;
@@ -11,10 +11,10 @@ use crate::family::{Family, Training};
 impl Evidence<'_> {
     /// Pixels a side per latent; `None` if nothing tells.
     pub(super) fn spatial_factor(&self) -> Option<Fact<usize>> {
-        if self.first_stage == FirstStage::Pixels {
-            return Some(Fact::new(1, "there is no first stage"));
+        if self.autoencoder == Autoencoder::Pixels {
+            return Some(Fact::new(1, "there is no VAE"));
         }
-        /// Each level of an autoencoder but the last halves the picture.
+        /// Each level of an autoencoder but the last halves the image.
         const LEVELS: [&str; 4] = [
             "block_out_channels",
             "encoder_block_out_channels",
@@ -28,7 +28,7 @@ impl Evidence<'_> {
         }
         let decoder = self.decoder?;
         let fixed = |t: Option<&crate::tensor::TensorInfo>| t.and_then(|t| t.shape.last()?.fixed());
-        let (input, output) = (roles::picture_input(&decoder.graph), roles::picture_output(&decoder.graph));
+        let (input, output) = (roles::image_input(&decoder.graph), roles::image_output(&decoder.graph));
         if let (Some(from), Some(to)) = (fixed(input), fixed(output))
             && to >= from
             && to % from == 0
@@ -67,7 +67,7 @@ impl Evidence<'_> {
 
     pub(super) fn fixed_size(&self, factor: usize) -> Option<Fact<(usize, usize)>> {
         let denoiser = self.denoiser?;
-        let sample = roles::picture_input(&denoiser.graph)?;
+        let sample = roles::image_input(&denoiser.graph)?;
         let (height, width) = (sample.shape.get(2)?.fixed()?, sample.shape.get(3)?.fixed()?);
         Some(Fact::new(
             (width.saturating_mul(factor), height.saturating_mul(factor)),
@@ -92,7 +92,7 @@ impl Evidence<'_> {
         }
         let square =
             |latent: usize, why: &str| Fact::new((latent.saturating_mul(factor), latent.saturating_mul(factor)), why);
-        if self.first_stage == FirstStage::Pixels {
+        if self.autoencoder == Autoencoder::Pixels {
             return square(64, "assumed, as nothing says otherwise");
         }
         let context_width = self.denoiser.and_then(|d| d.graph.input("encoder_hidden_states")?.shape.get(2)?.fixed());

@@ -43,7 +43,7 @@ impl std::fmt::Display for Operator {
     }
 }
 
-/// How a graph enlarges pictures on its way, which tells the sizes it can take.
+/// How a graph enlarges images on its way, which tells the sizes it can take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Upsamplings {
     /// Enlargements by a factor fixed in the graph (`Resize` by scales, `Upsample`, `ConvTranspose`).
@@ -75,7 +75,7 @@ pub struct GraphFile {
     pub products: BTreeSet<(String, DType)>,
     /// True if the file defines operators of its own, by functions of others. Those are not counted as operators.
     pub has_functions: bool,
-    /// How the graph enlarges pictures.
+    /// How the graph enlarges images.
     pub upsamplings: Upsamplings,
     /// Bytes of the weights, wherever they are stored.
     pub weight_bytes: u64,

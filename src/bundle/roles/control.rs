@@ -19,7 +19,7 @@ pub struct ControlNetContract {
     pub text_embeds: Option<TensorInfo>,
     /// Sizes and crop, `[n, 6]`.
     pub time_ids: Option<TensorInfo>,
-    /// The picture that controls, `[n, 3, h * f, w * f]`, in 0 to 1.
+    /// The image that controls, `[n, 3, h * f, w * f]`, in 0 to 1.
     pub control: TensorInfo,
     /// What the residuals are multiplied by inside the graph: a scalar or `[1]`, often double precision. Where the
     /// graph has no such input the residuals are to be multiplied outside.
@@ -52,22 +52,22 @@ impl ControlNetContract {
         }
         let mut inputs = Unassigned::new(component);
         let constants = inputs.switches();
-        let picture = |t: &TensorInfo| is_float(t, 4);
+        let image = |t: &TensorInfo| is_float(t, 4);
         let scalar_or_list = |t: &TensorInfo| is_number(t) && t.shape.len() <= 1;
-        let sample = inputs.named(&["sample", "latent"], picture);
-        let control = inputs.named(&["controlnet_cond", "control", "hint", "image", "images"], picture);
+        let sample = inputs.named(&["sample", "latent"], image);
+        let control = inputs.named(&["controlnet_cond", "control", "hint", "image", "images"], image);
         let timestep = inputs.named(&["timestep", "timesteps", "t"], scalar_or_list);
         let scale =
             inputs.named(&["conditioning_scale", "controlnet_scale"], |t| t.dtype.is_float() && t.shape.len() <= 1);
         let context = inputs.named(&["encoder_hidden_states", "context", "text_embeddings"], |t| is_float(t, 3));
         let text_embeds = inputs.named(&["text_embeds", "pooled_projections"], |t| is_float(t, 2));
         let time_ids = inputs.named(&["time_ids"], |t| is_number(t) && t.shape.len() == 2);
-        let sample = sample.or_else(|| control.is_some().then(|| inputs.only(picture)).flatten());
-        let control = control.or_else(|| inputs.only(picture));
+        let sample = sample.or_else(|| control.is_some().then(|| inputs.only(image)).flatten());
+        let control = control.or_else(|| inputs.only(image));
         let context = context.or_else(|| inputs.only(|t| is_float(t, 3)));
         let timestep = timestep.or_else(|| inputs.only(scalar_or_list));
         let Some(sample) = sample else { return Err(inputs.lacks("sample", "float, [n, c, h, w]")) };
-        let Some(control) = control else { return Err(inputs.lacks("picture", "float, [n, 3, h, w]")) };
+        let Some(control) = control else { return Err(inputs.lacks("image", "float, [n, 3, h, w]")) };
         let Some(timestep) = timestep else { return Err(inputs.lacks("timestep", "a number, [], [1] or [n]")) };
         inputs.finish()?;
 
@@ -109,7 +109,7 @@ impl ControlNetContract {
             (self.context.as_ref(), "context"),
             (self.text_embeds.as_ref(), "pooled text"),
             (self.time_ids.as_ref(), "sizes and crop"),
-            (Some(&self.control), "controlling picture"),
+            (Some(&self.control), "controlling image"),
             (self.scale.as_ref(), "control scale"),
             (Some(&self.mid), "control residual, middle"),
         ];

@@ -49,9 +49,9 @@ pub struct DenoiserContract {
     pub text_embeds: Option<TensorInfo>,
     /// Sizes and crop, `[n, 6]`, or with an aesthetic score `[n, 5]`.
     pub time_ids: Option<TensorInfo>,
-    /// Height and width of the picture in pixels, `[n, 2]`.
+    /// Height and width of the image in pixels, `[n, 2]`.
     pub resolution: Option<TensorInfo>,
-    /// The picture's height by its width, `[n, 1]`.
+    /// The image's height by its width, `[n, 1]`.
     pub aspect_ratio: Option<TensorInfo>,
     /// The embedded guidance scale, `[n, width]`.
     pub timestep_cond: Option<TensorInfo>,
@@ -100,12 +100,12 @@ impl DenoiserContract {
         let constants = inputs.switches();
         let positions = positions(&mut inputs);
         let rank = if positions.is_some() { 3 } else { 4 };
-        let picture = |t: &TensorInfo| is_float(t, rank);
+        let image = |t: &TensorInfo| is_float(t, rank);
         let scalar_or_list = |t: &TensorInfo| is_number(t) && t.shape.len() <= 1;
         let wide = |t: &TensorInfo| is_float(t, 2);
         let residuals = residuals(&mut inputs);
 
-        let mut sample = inputs.named(&["sample", "latent_model_input", "latent", "hidden_states", "x"], picture);
+        let mut sample = inputs.named(&["sample", "latent_model_input", "latent", "hidden_states", "x"], image);
         let mut timestep =
             inputs.named(&["timestep", "timesteps", "time", "t", "sigma", "timestep_ratio"], scalar_or_list);
         let mut context =
@@ -123,7 +123,7 @@ impl DenoiserContract {
             inputs.named(&["class_labels", "class_label", "class_ids", "noise_level"], scalar_or_list);
 
         // What the names did not settle, shape does: the most telling shapes first.
-        sample = sample.or_else(|| inputs.only(picture));
+        sample = sample.or_else(|| inputs.only(image));
         context = context.or_else(|| inputs.only(|t| is_float(t, 3)));
         timestep = timestep.or_else(|| inputs.only(scalar_or_list));
         context_mask = context_mask.or_else(|| inputs.only(|t| masks(t, context.as_ref())));
@@ -202,14 +202,14 @@ impl DenoiserContract {
         self.text_embeds.is_some() && self.time_ids.is_none()
     }
 
-    /// How many numbers `time_ids` holds a picture: 6, or 5 where one of them is an aesthetic score.
+    /// How many numbers `time_ids` holds an image: 6, or 5 where one of them is an aesthetic score.
     pub fn time_ids_width(&self) -> Option<usize> {
         self.time_ids.as_ref()?.shape.get(1)?.fixed()
     }
 
     /// Whether the model learnt the effect of guidance, so that `guidance_scale` is a number it is told or nothing to it,
     /// and what guides it from outside has a scale of its own: latent consistency models and Flux.
-    pub fn has_learnt_guidance(&self) -> bool {
+    pub fn is_guidance_distilled(&self) -> bool {
         self.timestep_cond.is_some() || self.guidance.is_some() || self.positions.is_some()
     }
 
@@ -217,7 +217,7 @@ impl DenoiserContract {
     pub fn roles(&self) -> Vec<(&TensorInfo, String)> {
         let plain = [
             (Some(&self.sample), "sample"),
-            (self.positions.as_ref().map(|p| &p.image), "positions in the picture"),
+            (self.positions.as_ref().map(|p| &p.image), "positions in the image"),
             (self.positions.as_ref().map(|p| &p.text), "positions in the text"),
             (Some(&self.timestep), "timestep"),
             (self.context.as_ref(), "context"),

@@ -2,7 +2,7 @@
 //!
 //! Exporters agree on few names, and on fewer ranks and element types. A role is looked for by the names it goes by,
 //! then by what is left with the right rank; whatever nobody can fill is an error that shows a table, since a graph
-//! that runs with an input guessed wrong makes pictures that are wrong in ways hard to see.
+//! that runs with an input guessed wrong makes images that are wrong in ways hard to see.
 
 mod conditioner;
 mod control;
@@ -212,7 +212,7 @@ fn explain(name: &str) -> Option<&'static str> {
         "controlnet_images" | "controlnet_conds" | "controlnet_scales" | "conditioning_scales" => {
             Some("this graph has its control network built in, which is not run; export the two apart")
         }
-        "image_embeds" => Some("picture prompts (IP-Adapter) are not run; export the model without them"),
+        "image_embeds" => Some("image prompts (IP-Adapter) are not run; export the model without them"),
         "input_embeddings" => Some("this text encoder wants the embedding table outside; export it with input_ids"),
         _ => None,
     }
@@ -284,22 +284,22 @@ pub(super) fn takes_residuals(graph: &GraphFile) -> bool {
     graph.inputs.iter().any(|i| is_float(i, 4) && denoiser::down_block_number(&i.name).is_some())
 }
 
-/// The names under which the picture-shaped input of a denoiser, an encoder or a decoder goes.
-const PICTURE_INPUTS: [&str; 7] =
+/// The names under which the image-shaped input of a denoiser, an encoder or a decoder goes.
+const IMAGE_INPUTS: [&str; 7] =
     ["sample", "latent_sample", "latent_model_input", "latent", "images", "pixel_values", "hidden_states"];
 
-/// The picture-shaped input of a graph, without asking what the others are.
-pub(super) fn picture_input(graph: &GraphFile) -> Option<&TensorInfo> {
+/// The image-shaped input of a graph, without asking what the others are.
+pub(super) fn image_input(graph: &GraphFile) -> Option<&TensorInfo> {
     let fitting: Vec<&TensorInfo> = graph.inputs.iter().filter(|i| is_float(i, 4)).collect();
-    let named = PICTURE_INPUTS.iter().find_map(|name| fitting.iter().find(|i| i.name == *name).copied());
+    let named = IMAGE_INPUTS.iter().find_map(|name| fitting.iter().find(|i| i.name == *name).copied());
     named.or(match fitting.as_slice() {
         [only] => Some(*only),
         _ => None,
     })
 }
 
-/// The picture-shaped output of a graph, if there is one only.
-pub(super) fn picture_output(graph: &GraphFile) -> Option<&TensorInfo> {
+/// The image-shaped output of a graph, if there is one only.
+pub(super) fn image_output(graph: &GraphFile) -> Option<&TensorInfo> {
     let mut fitting = graph.outputs.iter().filter(|o| o.shape.len() == 4);
     let first = fitting.next();
     first.filter(|_| fitting.next().is_none())

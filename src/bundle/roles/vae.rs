@@ -1,4 +1,4 @@
-//! What the two halves of a first stage take and give.
+//! What the two halves of a VAE take and give.
 
 use super::{Switch, Unassigned, fixed_batch, is_float, output};
 use crate::bundle::component::{Component, ComponentKind};
@@ -11,7 +11,7 @@ use crate::tensor::{Dim, TensorInfo};
 pub struct VaeDecoderContract {
     /// The latents, `[n, c, h, w]`.
     pub latent: TensorInfo,
-    /// The picture, `[n, 3, h * f, w * f]`, in -1 to 1.
+    /// The image, `[n, 3, h * f, w * f]`, in -1 to 1.
     pub output: TensorInfo,
     /// Channels of a latent, from the shape, the configuration or the first convolution.
     pub latent_channels: Option<usize>,
@@ -30,7 +30,7 @@ impl VaeDecoderContract {
     ///
     /// # Errors
     ///
-    /// [`Error::Model`] with a table of names, types and shapes, where the latents or the picture are not found, or
+    /// [`Error::Model`] with a table of names, types and shapes, where the latents or the image are not found, or
     /// where an input is left that nothing can fill.
     pub fn resolve(component: &Component) -> Result<Self> {
         let mut inputs = Unassigned::new(component);
@@ -54,7 +54,7 @@ impl VaeDecoderContract {
 
     /// Each input and the output with the word for its role.
     pub fn roles(&self) -> Vec<(&TensorInfo, String)> {
-        let mut roles = vec![(&self.latent, "latents".to_owned()), (&self.output, "picture".to_owned())];
+        let mut roles = vec![(&self.latent, "latents".to_owned()), (&self.output, "image".to_owned())];
         roles.extend(self.switches.iter().map(|s| (&s.input, format!("switch, {}", s.value))));
         roles
     }
@@ -84,7 +84,7 @@ pub enum VaeEncoderKind {
 /// The roles of an encoder's inputs and its output.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VaeEncoderContract {
-    /// The picture, `[n, 3, h * f, w * f]`, in -1 to 1.
+    /// The image, `[n, 3, h * f, w * f]`, in -1 to 1.
     pub sample: TensorInfo,
     /// The latents or their distribution.
     pub output: TensorInfo,
@@ -94,9 +94,9 @@ pub struct VaeEncoderContract {
     pub samples_inside: bool,
     /// The batch the graph is fixed to, where it is.
     pub batch: Option<usize>,
-    /// The picture's height that the graph is fixed to, where it is.
+    /// The image's height that the graph is fixed to, where it is.
     pub height: Option<usize>,
-    /// The picture's width that the graph is fixed to, where it is.
+    /// The image's width that the graph is fixed to, where it is.
     pub width: Option<usize>,
     /// Switches left over from tracing, each with what to feed.
     pub switches: Vec<Switch>,
@@ -110,7 +110,7 @@ impl VaeEncoderContract {
     ///
     /// # Errors
     ///
-    /// [`Error::Model`] where the picture or the latents are not found, the channels are neither those of a latent nor
+    /// [`Error::Model`] where the image or the latents are not found, the channels are neither those of a latent nor
     /// of its moments, or an input is left that nothing can fill.
     pub fn resolve(component: &Component, latent_channels: Option<usize>) -> Result<Self> {
         let graph = &component.graph;
@@ -119,7 +119,7 @@ impl VaeEncoderContract {
         let sample = inputs
             .named(&["sample", "images", "image", "pixel_values", "x"], |t| is_float(t, 4))
             .or_else(|| inputs.only(|t| is_float(t, 4)));
-        let Some(sample) = sample else { return Err(inputs.lacks("picture", "float, [n, 3, h, w]")) };
+        let Some(sample) = sample else { return Err(inputs.lacks("image", "float, [n, 3, h, w]")) };
         inputs.finish()?;
         let output = output(component, 4, &["latent_parameters", "latent_sample", "latent", "moments"])?;
         let samples_inside = graph.draws_noise();
@@ -155,8 +155,8 @@ impl VaeEncoderContract {
     pub fn warning(&self, kind: ComponentKind) -> Option<String> {
         self.samples_inside.then(|| {
             format!(
-                "{kind} draws its noise inside the graph, where the seed does not reach it, so that no picture of this \
-                 pipeline can be drawn again; export the first stage so that it gives moments (Optimum from 1.23 on, \
+                "{kind} draws its noise inside the graph, where the seed does not reach it, so that no image of this \
+                 pipeline can be drawn again; export the VAE so that it gives moments (Optimum from 1.23 on, \
                  or scripts/export.py)"
             )
         })
@@ -169,7 +169,7 @@ impl VaeEncoderContract {
             (VaeEncoderKind::Sample, true) => "latents, drawn inside the graph",
             (VaeEncoderKind::Sample, false) => "latents",
         };
-        let mut roles = vec![(&self.sample, "picture".to_owned()), (&self.output, result.to_owned())];
+        let mut roles = vec![(&self.sample, "image".to_owned()), (&self.output, result.to_owned())];
         roles.extend(self.switches.iter().map(|s| (&s.input, format!("switch, {}", s.value))));
         roles
     }

@@ -1,4 +1,4 @@
-//! The commands that work on graphs and on ONNX Runtime itself, and make no pictures.
+//! The commands that work on graphs and on ONNX Runtime itself, and make no images.
 
 use std::path::PathBuf;
 
@@ -59,7 +59,7 @@ pub struct QuantizeArgs {
     pub model: PathBuf,
     /// How weights are stored: half (half precision) or int8 (blocks of 64 8-bit numbers, each with a scale), widened
     /// as the graph runs, node by node, with arithmetic in float32; or dynamic-int8, those of matrix products in 8 bits
-    /// with a scale a column, and the products made in 8 bits: faster products on processors with VNNI, and further off.
+    /// with a scale a column, and the products made in 8 bits: faster products on CPUs with VNNI, and further off.
     #[arg(long, value_name = "FORM")]
     pub weights: String,
     /// A component whose weights are stored so, such as unet; may be given several times. Without it, the denoiser and
@@ -88,7 +88,7 @@ pub struct RuntimeArgs {
 pub enum RuntimeAction {
     /// Fetches a build of ONNX Runtime into the cache ahead of time.
     Install {
-        /// Which build: for the processor alone, for NVIDIA's cards too, for Intel's processors and cards.
+        /// Which build: for the CPU alone, for NVIDIA's cards too, for Intel's CPUs and cards.
         #[arg(value_parser = PossibleValuesParser::new(Flavour::ALL.map(Flavour::name)).try_map(flavour))]
         build: Flavour,
     },

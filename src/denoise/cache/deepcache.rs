@@ -4,13 +4,13 @@
 //! those between only the layers outside of one long skip connection, on what the deep ones gave: the paper's uniform
 //! 1:N inference (section 3.2), with the branches counted as in its authors' code, 0 the outermost.
 
-use super::{At, Cache, Entry, Key, Method};
-use crate::denoise::Share;
+use super::{At, Entry, Key, Method, StepCache};
+use crate::denoise::RunInterval;
 
 pub(super) const ENTRY: Entry = Entry {
     name: "deepcache",
-    about: "Runs the deep layers of a UNet at every few steps, and at the others the outer ones alone (arXiv 2312.00858).",
-    decides_by_picture: false,
+    about: "Runs the deep layers of a UNet at every few steps, and at the others the shallow ones alone (arXiv 2312.00858).",
+    decides_by_image: false,
     runs_outer_layers: true,
     keys: &[
         Key::whole("interval", 3, 2, 1000),
@@ -24,15 +24,15 @@ pub(super) const ENTRY: Entry = Entry {
 #[derive(Debug)]
 struct DeepCache {
     interval: usize,
-    share: Share,
+    share: RunInterval,
     /// The steps since all layers were run, where they were.
     since: Option<usize>,
 }
 
-fn build(cache: &Cache) -> Box<dyn Method> {
+fn build(cache: &StepCache) -> Box<dyn Method> {
     Box::new(DeepCache {
         interval: cache.whole("interval"),
-        share: Share { start: cache.number("start"), end: cache.number("end") },
+        share: RunInterval { start: cache.number("start"), end: cache.number("end") },
         since: None,
     })
 }

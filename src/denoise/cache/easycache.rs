@@ -9,13 +9,13 @@
 //! those of stable-diffusion.cpp, which takes the place of the authors' count of first steps.
 
 use super::change::{Differences, mean_change, mean_size, refill};
-use super::{At, Cache, Entry, Key, Method};
-use crate::denoise::Share;
+use super::{At, Entry, Key, Method, StepCache};
+use crate::denoise::RunInterval;
 
 pub(super) const ENTRY: Entry = Entry {
     name: "easycache",
     about: "Skips steps until the sum of the changes expected of the prediction reaches a threshold (arXiv 2507.02860).",
-    decides_by_picture: true,
+    decides_by_image: true,
     runs_outer_layers: false,
     keys: &[
         Key::number("threshold", 0.05, 0.0, 1000.0),
@@ -28,7 +28,7 @@ pub(super) const ENTRY: Entry = Entry {
 #[derive(Debug)]
 struct EasyCache {
     threshold: f64,
-    share: Share,
+    share: RunInterval,
     /// What the model was given at the step before, computed or not.
     previous: Option<Vec<f32>>,
     /// What it was given at the first call of the last computed step, and what it answered.
@@ -39,10 +39,10 @@ struct EasyCache {
     differences: Differences,
 }
 
-fn build(cache: &Cache) -> Box<dyn Method> {
+fn build(cache: &StepCache) -> Box<dyn Method> {
     Box::new(EasyCache {
         threshold: cache.number("threshold"),
-        share: Share { start: cache.number("start"), end: cache.number("end") },
+        share: RunInterval { start: cache.number("start"), end: cache.number("end") },
         previous: None,
         computed: None,
         rate: None,

@@ -1,7 +1,7 @@
 //! Fewer evaluations: methods that answer for the model at some steps, from what it answered at others.
 //!
 //! Most see the denoiser from outside, what it is given and what it answers, and so work with every graph. With guidance
-//! they see the guided prediction: a step is computed with all of its branches or with none. DeepCache has the outer
+//! they see the guided prediction: a step is computed with all of its branches or with none. DeepCache has the shallow
 //! layers of a UNet answer, on what the deep ones gave at another step. [`table`] lists the methods; each is a file and a
 //! row of it.
 //!
@@ -18,7 +18,7 @@ mod ucache;
 use super::{Call, Denoiser};
 use crate::error::Result;
 
-pub use parameters::{Cache, Key, Kind, Value};
+pub use parameters::{Key, Kind, StepCache, Value};
 
 /// One row of the table of methods.
 #[derive(Debug)]
@@ -27,14 +27,14 @@ pub struct Entry {
     pub name: &'static str,
     /// One sentence, and where the method was published.
     pub about: &'static str,
-    /// Whether what it decides depends on the picture, so that pictures have to be denoised one at a time for a picture
+    /// Whether what it decides depends on the image, so that images have to be denoised one at a time for an image
     /// not to depend on its neighbours in a batch.
-    pub decides_by_picture: bool,
-    /// Whether steps that are skipped are answered by the outer layers of a UNet, cut as its key `branch` says.
+    pub decides_by_image: bool,
+    /// Whether steps that are skipped are answered by the shallow layers of a UNet, cut as its key `branch` says.
     pub runs_outer_layers: bool,
     /// Its parameters, in the order in which they are listed.
     pub keys: &'static [Key],
-    build: fn(&Cache) -> Box<dyn Method>,
+    build: fn(&StepCache) -> Box<dyn Method>,
 }
 
 impl PartialEq for Entry {
@@ -69,14 +69,14 @@ impl At {
 
 /// What decides which steps are computed, and answers for those that are not.
 ///
-/// Samples are what the model is given, predictions the guided ones, both flat, all pictures of the batch one after the
+/// Samples are what the model is given, predictions the guided ones, both flat, all images of the batch one after the
 /// other; a prediction is longer than its sample where the model predicts variances too.
 trait Method {
     /// Whether this step is to be answered without the whole model. Asked once for each step, at its first call.
     fn skips(&mut self, at: At, sample: &[f32]) -> bool;
 
     /// Writes the answer for a call of a step that is skipped; `false` where nothing is known of such calls, which then
-    /// are computed, by the outer layers alone where the denoiser was given those.
+    /// are computed, by the shallow layers alone where the denoiser was given those.
     fn forecast(&self, at: At, sample: &[f32], prediction: &mut [f32]) -> bool;
 
     /// Learns what the model answered.
@@ -95,7 +95,7 @@ pub struct Cached<'a> {
 
 impl<'a> Cached<'a> {
     /// Sets a method before a denoiser, for one run.
-    pub fn new(denoiser: &'a mut dyn Denoiser, cache: &Cache) -> Self {
+    pub fn new(denoiser: &'a mut dyn Denoiser, cache: &StepCache) -> Self {
         Self { denoiser, method: cache.build(), skipping: false }
     }
 }
@@ -111,7 +111,7 @@ impl Denoiser for Cached<'_> {
         }
         if self.skipping
             && (self.method.forecast(at, sample, prediction)
-                || self.denoiser.predict_outer(sample, call, prediction)?)
+                || self.denoiser.predict_shallow(sample, call, prediction)?)
         {
             return Ok(());
         }
@@ -128,8 +128,8 @@ impl Denoiser for Cached<'_> {
         self.denoiser.evaluations()
     }
 
-    fn outer_evaluations(&self) -> usize {
-        self.denoiser.outer_evaluations()
+    fn shallow_evaluations(&self) -> usize {
+        self.denoiser.shallow_evaluations()
     }
 
     fn changes_at(&self, call: Call) -> bool {

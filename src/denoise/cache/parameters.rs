@@ -75,13 +75,13 @@ impl Key {
 
 /// A caching method with its parameters.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Cache {
+pub struct StepCache {
     entry: &'static Entry,
     /// One for each of the entry's keys.
     values: Vec<Value>,
 }
 
-impl Cache {
+impl StepCache {
     /// A method with the parameters that `given` tells, and for the others their defaults.
     pub fn new(entry: &'static Entry, mut given: impl FnMut(&Key) -> Option<Value>) -> Self {
         let values = entry.keys.iter().map(|key| given(key).unwrap_or_else(|| key.default())).collect();
@@ -98,7 +98,7 @@ impl Cache {
         self.entry.keys.iter().map(|key| key.name).zip(self.values.iter().copied())
     }
 
-    /// The branch at which a UNet is cut, where its outer layers are run alone.
+    /// The branch at which a UNet is cut, where its shallow layers are run alone.
     pub fn branch(&self) -> Option<usize> {
         self.entry.runs_outer_layers.then(|| self.whole("branch"))
     }

@@ -10,13 +10,13 @@
 //! the last layer; from outside of a graph it is its output. Their code has the time of 50 steps written out, here it is
 //! the run's own. `stop` is stable-diffusion.cpp's.
 
-use super::{At, Cache, Entry, Key, Method};
-use crate::denoise::Share;
+use super::{At, Entry, Key, Method, StepCache};
+use crate::denoise::RunInterval;
 
 pub(super) const ENTRY: Entry = Entry {
     name: "spectrum",
     about: "Forecasts predictions by Chebyshev polynomials in time, fitted to those computed (arXiv 2603.01623).",
-    decides_by_picture: false,
+    decides_by_image: false,
     runs_outer_layers: false,
     keys: &[
         Key::number("w", 0.5, 0.0, 1.0),
@@ -39,7 +39,7 @@ struct Spectrum {
     fitted: f64,
     degree: usize,
     ridge: f64,
-    share: Share,
+    share: RunInterval,
     warmup: usize,
     window: f64,
     flex: f64,
@@ -54,12 +54,12 @@ struct Computed {
     prediction: Vec<f32>,
 }
 
-fn build(cache: &Cache) -> Box<dyn Method> {
+fn build(cache: &StepCache) -> Box<dyn Method> {
     Box::new(Spectrum {
         fitted: cache.number("w"),
         degree: cache.whole("m"),
         ridge: cache.number("lam"),
-        share: Share { start: 0.0, end: cache.number("stop") },
+        share: RunInterval { start: 0.0, end: cache.number("stop") },
         warmup: cache.whole("warmup"),
         window: cache.whole("window") as f64,
         flex: cache.number("flex"),

@@ -5,8 +5,8 @@ use super::*;
 /// Remembers at which calls it was asked.
 struct Model {
     asked: Vec<usize>,
-    /// At which calls its outer layers alone were asked, where it has such.
-    outer: Option<Vec<usize>>,
+    /// At which calls its shallow layers alone were asked, where it has such.
+    shallow: Option<Vec<usize>>,
     changes_at: Option<usize>,
     /// What it answers to a value of the sample at a share of the run.
     answer: fn(f32, f32) -> f32,
@@ -21,9 +21,9 @@ impl Denoiser for Model {
         Ok(())
     }
 
-    fn predict_outer(&mut self, sample: &[f32], call: Call, prediction: &mut [f32]) -> Result<bool> {
-        let Some(outer) = &mut self.outer else { return Ok(false) };
-        outer.push(call.index);
+    fn predict_shallow(&mut self, sample: &[f32], call: Call, prediction: &mut [f32]) -> Result<bool> {
+        let Some(shallow) = &mut self.shallow else { return Ok(false) };
+        shallow.push(call.index);
         for (out, x) in prediction.iter_mut().zip(sample) {
             *out = (self.answer)(*x, call.index as f32 / call.of as f32);
         }
@@ -39,26 +39,26 @@ impl Denoiser for Model {
     }
 }
 
-fn cache(name: &str, given: &[(&str, Value)]) -> Cache {
+fn cache(name: &str, given: &[(&str, Value)]) -> StepCache {
     let entry = table().iter().find(|entry| entry.name == name).expect("a row of the table");
-    Cache::new(entry, |key| given.iter().find(|(name, _)| *name == key.name).map(|(_, value)| *value))
+    StepCache::new(entry, |key| given.iter().find(|(name, _)| *name == key.name).map(|(_, value)| *value))
 }
 
 /// The calls at which the model was asked in a run in which the sample moves a little with each call.
-fn asked(cache: &Cache, calls: usize, order: usize, changes_at: Option<usize>) -> Vec<usize> {
+fn asked(cache: &StepCache, calls: usize, order: usize, changes_at: Option<usize>) -> Vec<usize> {
     answered(cache, calls, order, changes_at, |x, time| (x + time).sin()).0
 }
 
 /// The same, and the largest difference of an answer from the model's.
 fn answered(
-    cache: &Cache,
+    cache: &StepCache,
     calls: usize,
     order: usize,
     changes_at: Option<usize>,
     answer: fn(f32, f32) -> f32,
 ) -> (Vec<usize>, f32) {
-    let outer = cache.branch().map(|_| Vec::new());
-    let mut model = Model { asked: Vec::new(), outer, changes_at, answer };
+    let shallow = cache.branch().map(|_| Vec::new());
+    let mut model = Model { asked: Vec::new(), shallow, changes_at, answer };
     let mut apart = 0.0_f32;
     let mut cached = Cached::new(&mut model, cache);
     let mut prediction = [0.0; 4];
@@ -69,9 +69,9 @@ fn answered(
         let told = sample.iter().map(|&x| answer(x, index as f32 / calls as f32));
         apart = prediction.iter().zip(told).map(|(a, b)| (a - b).abs()).fold(apart, f32::max);
     }
-    let mut calls_made = [model.asked.clone(), model.outer.clone().unwrap_or_default()].concat();
+    let mut calls_made = [model.asked.clone(), model.shallow.clone().unwrap_or_default()].concat();
     calls_made.sort_unstable();
-    assert!(model.outer.is_none() || calls_made == (0..calls).collect::<Vec<_>>(), "{calls_made:?}");
+    assert!(model.shallow.is_none() || calls_made == (0..calls).collect::<Vec<_>>(), "{calls_made:?}");
     (model.asked, apart)
 }
 
@@ -81,7 +81,7 @@ const DEFAULTS: [&str; 4] = ["easycache", "ucache", "spectrum", "deepcache"];
 fn every_row_builds_with_its_defaults_within_its_ranges() {
     assert_eq!(table().iter().map(|entry| entry.name).collect::<Vec<_>>(), DEFAULTS);
     for entry in table() {
-        Cache::new(entry, |_| None).build();
+        StepCache::new(entry, |_| None).build();
         for key in entry.keys {
             match key.kind {
                 Kind::Number { default, low, high } => assert!((low..=high).contains(&default), "{}", key.name),

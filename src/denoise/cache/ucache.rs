@@ -6,13 +6,13 @@
 //! in a row were skipped; and the threshold is halved while few steps were computed, and raised by half once most were.
 
 use super::change::{Differences, mean_change, mean_size, refill};
-use super::{At, Cache, Entry, Key, Method};
-use crate::denoise::Share;
+use super::{At, Entry, Key, Method, StepCache};
+use crate::denoise::RunInterval;
 
 pub(super) const ENTRY: Entry = Entry {
     name: "ucache",
     about: "EasyCache as stable-diffusion.cpp changed it for UNets, with a threshold that grows along the run.",
-    decides_by_picture: true,
+    decides_by_image: true,
     runs_outer_layers: false,
     keys: &[
         Key::number("threshold", 1.0, 0.0, 1000.0),
@@ -41,7 +41,7 @@ const LEAST: f64 = 1e-6;
 #[derive(Debug)]
 struct UCache {
     threshold: f64,
-    share: Share,
+    share: RunInterval,
     decay: f64,
     relative: bool,
     reset: bool,
@@ -58,10 +58,10 @@ struct UCache {
     differences: Differences,
 }
 
-fn build(cache: &Cache) -> Box<dyn Method> {
+fn build(cache: &StepCache) -> Box<dyn Method> {
     Box::new(UCache {
         threshold: cache.number("threshold"),
-        share: Share { start: cache.number("start"), end: cache.number("end") },
+        share: RunInterval { start: cache.number("start"), end: cache.number("end") },
         decay: cache.number("decay"),
         relative: cache.switch("relative"),
         reset: cache.switch("reset"),

@@ -179,10 +179,10 @@ fn what_is_no_image_is_refused_by_name() {
 #[test]
 fn a_large_image_is_refused_by_its_header() {
     let dir = tempfile::tempdir().unwrap();
-    let png = |width: u32, height: u32, colour| {
+    let png = |width: u32, height: u32, color| {
         let mut file = Vec::new();
         let mut encoder = png::Encoder::new(&mut file, width, height);
-        encoder.set_color(colour);
+        encoder.set_color(color);
         encoder.write_header().unwrap().write_chunk(png::chunk::IDAT, &[0x78]).unwrap();
         file
     };

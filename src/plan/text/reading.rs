@@ -133,7 +133,7 @@ impl Reading {
         if contract.attention_mask.is_none() {
             return at_fault(
                 "is not: it has no input attention_mask",
-                "export it with one, as scripts/export.py does; without, other pictures would be drawn",
+                "export it with one, as scripts/export.py does; without, other images would be drawn",
             );
         }
         match &contract.last_hidden_state {

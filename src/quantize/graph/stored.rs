@@ -9,7 +9,7 @@ use super::{Writer, beside, cast, framed, number, value_info};
 use crate::bundle::proto::Tensor;
 use crate::error::Result;
 use crate::quantize::Kept;
-use crate::quantize::narrow::{self, BLOCK, Shared};
+use crate::quantize::half_precision::{self, BLOCK, Shared};
 use crate::quantize::select::Form;
 use crate::rewrite::edits::{int, node};
 use crate::rewrite::numbers::TensorValues;
@@ -42,13 +42,13 @@ impl Writer<'_> {
     }
 
     fn half(&mut self, tensor: &Tensor, bytes: &[u8], form: Form) -> Result<Result<Vec<u8>, String>> {
-        let errors = match narrow::check_half(bytes) {
+        let errors = match half_precision::check_half(bytes) {
             Ok(errors) => errors,
             Err(because) => return Ok(Err(because)),
         };
         self.errors.add(&errors);
         let name = self.free_name(&tensor.name, "half");
-        let entries = self.data.append(bytes.len() as u64 / 2, |file| narrow::write_half(bytes, file))?;
+        let entries = self.data.append(bytes.len() as u64 / 2, |file| half_precision::write_half(bytes, file))?;
         if form == Form::Table {
             self.widened.tables.insert(tensor.name.clone(), name.clone());
         } else {
@@ -63,7 +63,7 @@ impl Writer<'_> {
             Form::Columns => Shared::Column(tensor.dims.last().and_then(|&n| usize::try_from(n).ok()).unwrap_or(0)),
             _ => Shared::Block,
         };
-        let (errors, scales) = match narrow::check_scaled(bytes, shared) {
+        let (errors, scales) = match half_precision::check_scaled(bytes, shared) {
             Ok(checked) => checked,
             Err(because) => return Ok(Err(because)),
         };
@@ -71,7 +71,7 @@ impl Writer<'_> {
         let [name, scale, shape, wide] =
             ["int8", "scale", "shape", "blocks"].map(|what| self.free_name(&tensor.name, what));
         let (count, of_columns) = (scales.len() as i64, form == Form::Columns);
-        let write = |file: &mut BufWriter<File>| narrow::write_scaled(bytes, shared, &scales, file);
+        let write = |file: &mut BufWriter<File>| half_precision::write_scaled(bytes, shared, &scales, file);
         let entries = self.data.append(bytes.len() as u64 / 4, write)?;
         let blocks = [count, BLOCK as i64];
         let mut written =

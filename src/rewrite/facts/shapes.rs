@@ -377,7 +377,7 @@ fn resize(node: &Node, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Vec<L
     }
     let value = |at: usize| inputs.get(at).and_then(|f| f.value.as_ref());
     if let Some(sizes) = value(3) {
-        // Other policies fit the picture into the sizes.
+        // Other policies fit the image into the sizes.
         let stretches = matches!(text(node, "keep_aspect_ratio_policy"), None | Some("stretch"));
         return sizes.whole().filter(|sizes| stretches && sizes.len() == shape.len()).map(<[Length]>::to_vec);
     }

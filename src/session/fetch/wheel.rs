@@ -43,7 +43,7 @@ pub(super) struct Wheel<'a> {
     pub bytes: u64,
 }
 
-/// The wheel of a flavour for a system and a processor, if there is one.
+/// The wheel of a flavour for a system and a CPU, if there is one.
 pub(super) fn wheel(flavour: Flavour, os: &str, arch: &str) -> Option<&'static Wheel<'static>> {
     WHEELS.iter().find(|w| w.flavour == flavour && w.os == os && w.arch == arch)
 }

@@ -100,7 +100,7 @@ fn check_header(path: &Path) -> Result<(), String> {
     if os != this_os || arch.is_some_and(|arch| arch != this_arch) {
         return Err(format!(
             "is a library for {os} on {}; this program runs on {this_os} on {this_arch}",
-            arch.unwrap_or("several processors")
+            arch.unwrap_or("several CPUs")
         ));
     }
     check_length(&mut file)

@@ -1,4 +1,4 @@
-//! `[task.class-conditional]`: a picture of a class.
+//! `[task.class-conditional]`: an image of a class.
 
 use std::ops::Bound::{Included, Unbounded};
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use crate::spec::reader::{Item, Table};
 use crate::spec::tree::Value;
 use crate::spec::writer::{Writer, integer};
 
-/// `[task.class-conditional]`: a picture of a class.
+/// `[task.class-conditional]`: an image of a class.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClassConditional {
     /// `class`, required: an id, a name, or a list of them.

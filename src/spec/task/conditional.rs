@@ -1,4 +1,4 @@
-//! `[task.conditional]`: a picture of what the `[[condition]]` tables say.
+//! `[task.conditional]`: an image of what the `[[condition]]` tables say.
 
 use std::ops::Bound::{Included, Unbounded};
 
@@ -6,7 +6,7 @@ use super::interval;
 use crate::spec::reader::Table;
 use crate::spec::writer::Writer;
 
-/// `[task.conditional]`: a picture of what the `[[condition]]` tables say.
+/// `[task.conditional]`: an image of what the `[[condition]]` tables say.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Conditional {
     /// `guidance_scale = 1.0`: the weight of classifier-free guidance away from zeros in the conditions' place, 0 or

@@ -1,15 +1,15 @@
-//! `[task.image-to-image]`: a picture is noised in part and denoised after a prompt (SDEdit, Meng et al. 2022).
+//! `[task.image-to-image]`: an image is noised in part and denoised after a prompt (SDEdit, Meng et al. 2022).
 
 use std::ops::Bound::Included;
 use std::path::PathBuf;
 
-use super::picture::Picture;
+use super::input_image::InputImage;
 use super::prompting::Prompting;
 use crate::spec::Hand;
 use crate::spec::reader::Table;
 use crate::spec::writer::Writer;
 
-/// `[task.image-to-image]`: a picture is noised in part and denoised after a prompt (SDEdit, Meng et al. 2022).
+/// `[task.image-to-image]`: an image is noised in part and denoised after a prompt (SDEdit, Meng et al. 2022).
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageToImage {
     /// The prompt and its guidance.
@@ -25,9 +25,9 @@ pub struct ImageToImage {
 /// What a run begins with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Beginning {
-    /// `image`: a picture.
+    /// `image`: an image.
     Image(PathBuf),
-    /// `latents`: a .npy file as `--save-latents` writes it, float32 `[pictures or 1, c, h/f, w/f]`, scaled as the
+    /// `latents`: a .npy file as `--save-latents` writes it, float32 `[images or 1, c, h/f, w/f]`, scaled as the
     /// denoiser takes them.
     Latents(PathBuf),
     /// Neither, in a `[[stage]]`: what the stage before made.
@@ -43,10 +43,10 @@ impl ImageToImage {
             }
             Beginning::Latents(table.file_path("latents").unwrap_or_default())
         } else {
-            match Picture::read(table) {
-                Picture::File(path) => Beginning::Image(path),
+            match InputImage::read(table) {
+                InputImage::File(path) => Beginning::Image(path),
                 // The stage's `hand`, or the plan where that says nothing, makes latents of it.
-                Picture::Handed => Beginning::Handed(Hand::Image),
+                InputImage::Handed => Beginning::Handed(Hand::Image),
             }
         };
         let strength = table.number("strength", Included(0.0), Included(1.0));

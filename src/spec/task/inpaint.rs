@@ -1,22 +1,22 @@
-//! `[task.inpaint]`: a part of a picture is drawn anew.
+//! `[task.inpaint]`: a part of an image is drawn anew.
 
 use std::ops::Bound::Included;
 use std::path::PathBuf;
 
-use super::picture::Picture;
+use super::input_image::InputImage;
 use super::prompting::Prompting;
 use crate::spec::reader::Table;
 use crate::spec::writer::Writer;
 
-/// `[task.inpaint]`: a part of a picture is drawn anew. Models that take the masked picture beside the sample
+/// `[task.inpaint]`: a part of an image is drawn anew. Models that take the masked image beside the sample
 /// see what is around the hole; for others the known part is put back after every step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Inpaint {
     /// The prompt and its guidance, for models that read one.
     pub prompting: Option<Prompting>,
-    /// `image`, required but in a `[[stage]]`: the picture.
-    pub image: Picture,
-    /// `mask`, required: a picture that is white where the other is to be drawn anew and black where it is to stay.
+    /// `image`, required but in a `[[stage]]`: the image.
+    pub image: InputImage,
+    /// `mask`, required: an image that is white where the other is to be drawn anew and black where it is to stay.
     pub mask: PathBuf,
     /// `strength`: the share of the run that is done, 0 to 1; at 1 nothing is kept of what was in the hole. Absent: the
     /// default of the task's pipeline class in diffusers, such as 1.0, or 0.9999 for Stable Diffusion XL.
@@ -25,8 +25,8 @@ pub struct Inpaint {
 
 impl Inpaint {
     pub(super) fn read(table: &mut Table<'_>) -> Self {
-        let image = Picture::read(table);
-        table.require("mask", "the path of a picture that is white where the other is to be drawn anew");
+        let image = InputImage::read(table);
+        table.require("mask", "the path of an image that is white where the other is to be drawn anew");
         Self {
             prompting: Prompting::read_if_there(table),
             image,

@@ -1,15 +1,15 @@
 //! `[task.NAME]`: what is to be made.
 //!
-//! A task is one file here, with a struct whose fields are the table's keys, one variant of [`Task`] and one row of
+//! A task is one file here, with a struct whose fields are the table's keys, one variant of [`TaskSpec`] and one row of
 //! [`TASKS`].
 
 mod class_conditional;
 mod conditional;
 mod image_to_image;
 mod inpaint;
+mod input_image;
 mod instruct;
 mod interval;
-mod picture;
 mod prompting;
 mod reading;
 mod sizes;
@@ -20,8 +20,8 @@ pub use class_conditional::{Class, ClassConditional};
 pub use conditional::Conditional;
 pub use image_to_image::{Beginning, ImageToImage};
 pub use inpaint::Inpaint;
+pub use input_image::InputImage;
 pub use instruct::Instruct;
-pub use picture::Picture;
 pub(super) use prompting::{LATER, beside_another};
 pub use prompting::{LaterPrompts, Prompting};
 pub use reading::{LongPrompts, PromptReading, Weights};
@@ -38,22 +38,22 @@ use super::writer::Writer;
 /// `[task.NAME]`: what is to be made. A pipeline has exactly one task table.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
-pub enum Task {
-    /// `[task.text-to-image]`: a prompt becomes a picture.
+pub enum TaskSpec {
+    /// `[task.text-to-image]`: a prompt becomes an image.
     TextToImage(TextToImage),
-    /// `[task.image-to-image]`: a picture and a prompt become a picture like the one and after the other.
+    /// `[task.image-to-image]`: an image and a prompt become an image like the one and after the other.
     ImageToImage(ImageToImage),
-    /// `[task.inpaint]`: a part of a picture is drawn anew.
+    /// `[task.inpaint]`: a part of an image is drawn anew.
     Inpaint(Inpaint),
-    /// `[task.instruct]`: a picture is changed as a prompt says.
+    /// `[task.instruct]`: an image is changed as a prompt says.
     Instruct(Instruct),
-    /// `[task.super-resolution]`: a small picture becomes a large one.
+    /// `[task.super-resolution]`: a small image becomes a large one.
     SuperResolution(SuperResolution),
-    /// `[task.class-conditional]`: a picture of a class.
+    /// `[task.class-conditional]`: an image of a class.
     ClassConditional(ClassConditional),
-    /// `[task.conditional]`: a picture of what the `[[condition]]` tables say.
+    /// `[task.conditional]`: an image of what the `[[condition]]` tables say.
     Conditional(Conditional),
-    /// `[task.unconditional]`: a picture of what the model was trained on. The table has no keys.
+    /// `[task.unconditional]`: an image of what the model was trained on. The table has no keys.
     Unconditional,
 }
 
@@ -63,50 +63,50 @@ pub struct TaskEntry {
     pub name: &'static str,
     /// One sentence for `ldm-ort list tasks`.
     pub about: &'static str,
-    read: fn(&mut Table<'_>) -> Task,
+    read: fn(&mut Table<'_>) -> TaskSpec,
 }
 
 /// The tasks there are.
 pub const TASKS: &[TaskEntry] = &[
     TaskEntry {
         name: "text-to-image",
-        about: "A prompt becomes a picture.",
-        read: |table| Task::TextToImage(TextToImage::read(table)),
+        about: "A prompt becomes an image.",
+        read: |table| TaskSpec::TextToImage(TextToImage::read(table)),
     },
     TaskEntry {
         name: "image-to-image",
-        about: "A picture is noised in part and denoised after a prompt.",
-        read: |table| Task::ImageToImage(ImageToImage::read(table)),
+        about: "An image is noised in part and denoised after a prompt.",
+        read: |table| TaskSpec::ImageToImage(ImageToImage::read(table)),
     },
     TaskEntry {
         name: "inpaint",
-        about: "A part of a picture is drawn anew.",
-        read: |table| Task::Inpaint(Inpaint::read(table)),
+        about: "A part of an image is drawn anew.",
+        read: |table| TaskSpec::Inpaint(Inpaint::read(table)),
     },
     TaskEntry {
         name: "instruct",
-        about: "A picture is changed as a prompt says.",
-        read: |table| Task::Instruct(Instruct::read(table)),
+        about: "An image is changed as a prompt says.",
+        read: |table| TaskSpec::Instruct(Instruct::read(table)),
     },
     TaskEntry {
         name: "super-resolution",
-        about: "A small picture becomes a large one.",
-        read: |table| Task::SuperResolution(SuperResolution::read(table)),
+        about: "A small image becomes a large one.",
+        read: |table| TaskSpec::SuperResolution(SuperResolution::read(table)),
     },
     TaskEntry {
         name: "class-conditional",
-        about: "A picture of a class.",
-        read: |table| Task::ClassConditional(ClassConditional::read(table)),
+        about: "An image of a class.",
+        read: |table| TaskSpec::ClassConditional(ClassConditional::read(table)),
     },
     TaskEntry {
         name: "conditional",
-        about: "A picture of what the [[condition]] tables say.",
-        read: |table| Task::Conditional(Conditional::read(table)),
+        about: "An image of what the [[condition]] tables say.",
+        read: |table| TaskSpec::Conditional(Conditional::read(table)),
     },
     TaskEntry {
         name: "unconditional",
-        about: "A picture of what the model was trained on, without a prompt.",
-        read: |_| Task::Unconditional,
+        about: "An image of what the model was trained on, without a prompt.",
+        read: |_| TaskSpec::Unconditional,
     },
 ];
 
@@ -122,7 +122,7 @@ impl TaskEntry {
     }
 }
 
-impl Task {
+impl TaskSpec {
     /// The task's name in pipeline.toml, such as `text-to-image`.
     pub fn name(&self) -> &'static str {
         match self {
@@ -149,7 +149,7 @@ impl Task {
         }
     }
 
-    /// As [`Task::prompting`], to change them.
+    /// As [`TaskSpec::prompting`], to change them.
     pub fn prompting_mut(&mut self) -> Option<&mut Prompting> {
         match self {
             Self::TextToImage(task) => Some(&mut task.prompting),
@@ -209,14 +209,14 @@ impl Task {
     pub fn is_handed(&self) -> bool {
         match self {
             Self::ImageToImage(task) => matches!(task.begin, Beginning::Handed(_)),
-            Self::Inpaint(task) => task.image == Picture::Handed,
-            Self::Instruct(task) => task.image == Picture::Handed,
-            Self::SuperResolution(task) => task.image == Picture::Handed,
+            Self::Inpaint(task) => task.image == InputImage::Handed,
+            Self::Instruct(task) => task.image == InputImage::Handed,
+            Self::SuperResolution(task) => task.image == InputImage::Handed,
             Self::TextToImage(_) | Self::ClassConditional(_) | Self::Conditional(_) | Self::Unconditional => false,
         }
     }
 
-    /// How many groups of pictures the task makes: one a prompt or a class.
+    /// How many groups of images the task makes: one a prompt or a class.
     pub fn groups(&self) -> usize {
         match self {
             Self::ClassConditional(task) => task.classes.len(),

@@ -5,7 +5,7 @@ use std::ops::Bound::Unbounded;
 use crate::spec::reader::Table;
 use crate::spec::writer::{Writer, integer};
 
-/// What Stable Diffusion XL is told of the picture it is to make as if it were one of its training set (Podell et al.
+/// What Stable Diffusion XL is told of the image it is to make as if it were one of its training set (Podell et al.
 /// 2023, arXiv 2307.01952, section 2.2). Other models take none of it.
 ///
 /// Pairs are (width, height) and (left, top), like `width` and `height` everywhere else here; diffusers' arguments of these
@@ -21,7 +21,7 @@ pub struct Sizes {
     /// `target_size = [1024, 1024]`: width and height, in this order, after cropping; diffusers' `target_size` is (height,
     /// width). Absent: those of the image that is made.
     pub target_size: Option<[usize; 2]>,
-    /// `aesthetic_score = 6.0`: how pleasing the picture was judged, for the refiner.
+    /// `aesthetic_score = 6.0`: how pleasing the image was judged, for the refiner.
     pub aesthetic_score: Option<f64>,
     /// `negative_aesthetic_score = 2.5`: the same for the negative prompt.
     pub negative_aesthetic_score: Option<f64>,

@@ -1,10 +1,10 @@
-//! `[task.text-to-image]`: a prompt becomes a picture.
+//! `[task.text-to-image]`: a prompt becomes an image.
 
 use super::prompting::Prompting;
 use crate::spec::reader::Table;
 use crate::spec::writer::Writer;
 
-/// `[task.text-to-image]`: a prompt becomes a picture.
+/// `[task.text-to-image]`: a prompt becomes an image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TextToImage {
     /// The prompt and its guidance.

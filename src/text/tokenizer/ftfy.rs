@@ -96,7 +96,7 @@ fn is_control(c: char) -> bool {
         '\0'..='\x08' | '\x0b' | '\x0e'..='\x1f' | '\x7f' | '\u{206a}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffc}')
 }
 
-/// Takes out `ESC [ digits letter`, which colours text on terminals.
+/// Takes out `ESC [ digits letter`, which colors text on terminals.
 fn without_terminal_escapes(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
     let mut rest = text;

@@ -113,7 +113,7 @@ impl Steps {
         if let Some(pieces) = step["single"].as_array().filter(|pieces| pieces.len() > TEMPLATE_PIECES) {
             return Some(format!("puts {} pieces together; expected at most {TEMPLATE_PIECES}", pieces.len()));
         }
-        let inner = ["normalizers", "pretokenizers", "processors", "decoders"].into_iter();
+        let inner = ["normalizers", "pretokenizers", "CPUs", "decoders"].into_iter();
         let mut inner = inner.filter_map(|key| step[key].as_array()).flatten();
         inner.find_map(|step| self.walk(step, depth + 1))
     }

@@ -368,7 +368,7 @@ fn added_tokens_need_no_merge() {
     let dir = directory("sd1");
     write(&dir, "vocab.json", with("<|extra|>"));
     assert!(Tokenizer::open(dir.path()).is_ok());
-    // Behind the special tokens it was added by hand, and transformers never gives it.
+    // BackgroundWriter the special tokens it was added by hand, and transformers never gives it.
     let ids = |dir: &TempDir| Tokenizer::open(dir.path()).unwrap().encode("mycat").unwrap().ids;
     let without = ids(&directory("sd1"));
     write(&dir, "vocab.json", with("mycat"));

@@ -1,0 +1,174 @@
+//! `ldm-ort compile` and `ldm-ort cache`.
+
+use std::io::Write;
+
+use indicatif::HumanBytes;
+use serde_json::json;
+
+use super::args::{CacheAction, CompileArgs, Global};
+use super::interrupt::Interrupt;
+use super::output;
+use super::progress::Progress;
+use super::run::{fit, load_runtime};
+use super::standard_input::load_spec;
+use crate::error::{Error, Result};
+use crate::execution::ModelExecution;
+use crate::graph_cache::{CachedGraph, GraphCache, Verified};
+use crate::plan::{ModelPlan, Plan};
+use crate::session;
+
+/// Where prepared graphs are kept: in the program's folder of the user's cache, or nowhere where LDM_ORT_PREPARE is 0.
+///
+/// # Errors
+/// [`Error::Runtime`] where the system does not say where that is.
+pub(super) fn cache(global: &Global) -> Result<Option<GraphCache>> {
+    if std::env::var_os("LDM_ORT_PREPARE").is_some_and(|value| value == "0") {
+        return Ok(None);
+    }
+    let root = session::user_cache(&global.library.to_options(None).env)?;
+    Ok(Some(GraphCache::new(root.join("graphs"))))
+}
+
+/// Optimizes what a pipeline opens, and lists it.
+///
+/// # Errors
+/// Whatever is wrong with the pipeline, the model directory or the runtime; [`Error::Io`] where the outcome cannot be
+/// kept.
+pub fn compile(args: &CompileArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
+    // As for `ldm-ort run`, Ctrl-C isn't taken over while standard input may be waited for.
+    let spec = load_spec(&args.pipeline, args.overrides.to_overrides())?;
+    let interrupt = Interrupt::install()?;
+    let mut progress = Progress::new(global.quiet, interrupt.flag());
+    let mut plan = Plan::new(spec)?;
+    plan.set_graph_cache(cache(global)?.as_ref());
+    let runtime = load_runtime(global, &plan, &interrupt)?;
+    fit(&mut plan, &runtime)?;
+    let models = || std::iter::once(&plan.model).chain(plan.stages.iter().map(|stage| &stage.model));
+    let openings = |model: &ModelPlan| -> Vec<(String, bool)> {
+        let openings = model.openings().into_iter();
+        openings.map(|opening| (opening.name(), model.prepared(opening.kind).is_some())).collect()
+    };
+    let all: Vec<_> = models().flat_map(openings).collect();
+    let left: Vec<_> = all.iter().filter(|(_, is_prepared)| !is_prepared).map(|(name, _)| name).collect();
+    if left.len() == all.len() {
+        return Err(Error::input(
+            args.pipeline.display().to_string(),
+            "none of its graphs is one that would be optimized ahead",
+            "that is done for graphs on the CPU, with the weights that they store, unless [device] prepare = false",
+        ));
+    }
+    let mut entries = Vec::new();
+    for model in models() {
+        entries.extend(ModelExecution::prepare(model, &runtime, &interrupt.cancel(), &mut progress)?);
+    }
+    progress.clear();
+    for name in left {
+        output::say(&format!("{name} is opened as it lies: it is not on the CPU, or its weights are changed"));
+    }
+    output::text(out, &table(&entries))
+}
+
+/// Lists, verifies or clears the cache.
+///
+/// # Errors
+/// [`Error::Io`] where it cannot be read or something in it not be removed.
+pub fn run(action: &CacheAction, global: &Global, out: &mut dyn Write) -> Result<()> {
+    let Some(cache) = cache(global)? else { return Ok(()) };
+    match action {
+        CacheAction::List { json: true } => {
+            let entry = |entry: &CachedGraph| {
+                json!({
+                    "component": entry.component,
+                    "source": entry.source,
+                    "axes": entry.axes.iter().map(|(name, length)| (name.clone(), json!(length))).collect::<serde_json::Map<_, _>>(),
+                    "bytes": entry.bytes(),
+                    "runtime": entry.runtime,
+                    "processor": entry.processor,
+                    "made": entry.made,
+                    "seconds": entry.seconds,
+                    "stale": entry.stale(),
+                    "folder": entry.folder(),
+                })
+            };
+            let entries: Vec<_> = cache.entries()?.iter().map(entry).collect();
+            output::text(out, &format!("{}\n", json!(entries)))
+        }
+        CacheAction::List { json: false } => {
+            let entries = cache.entries()?;
+            let sum = entries.iter().map(CachedGraph::bytes).sum();
+            let text = match entries.len() {
+                0 => format!("nothing is kept in {}\n", cache.folder().display()),
+                _ => format!("{}{} in {}\n", table(&entries), HumanBytes(sum), cache.folder().display()),
+            };
+            output::text(out, &text)
+        }
+        &CacheAction::Verify { json } => verify(&cache, json, out),
+        CacheAction::Clear { stale } => {
+            let freed = cache.clear(|entry| !stale || entry.stale().is_some())?;
+            output::text(out, &format!("{} freed in {}\n", HumanBytes(freed), cache.folder().display()))
+        }
+    }
+}
+
+/// Checks all that the cache holds.
+///
+/// # Errors
+/// [`Error::Io`] if something is damaged, after all of it was checked.
+fn verify(cache: &GraphCache, json: bool, out: &mut dyn Write) -> Result<()> {
+    let interrupt = Interrupt::install()?;
+    let mut all = Vec::new();
+    cache.verify(&interrupt.cancel(), |verified| all.push(verified.clone()))?;
+    if json {
+        let part = |part: &Verified| {
+            json!({
+                "path": part.path,
+                "component": part.component,
+                "bytes": part.bytes,
+                "damaged": part.damage.as_ref().map(|damage| json!({ "path": damage.path, "problem": damage.problem })),
+            })
+        };
+        output::text(out, &format!("{}\n", json!(all.iter().map(part).collect::<Vec<_>>())))?;
+    } else {
+        for part in &all {
+            let what = part.component.as_deref().unwrap_or("model file");
+            let bytes = HumanBytes(part.bytes).to_string();
+            let line = match &part.damage {
+                None => format!("ok       {what:<20} {bytes:>10}  {}\n", part.path.display()),
+                Some(damage) => {
+                    format!("damaged  {what:<20} {bytes:>10}  {} {}\n", damage.path.display(), damage.problem)
+                }
+            };
+            output::text(out, &line)?;
+        }
+    }
+    let damaged = all.iter().filter(|part| part.damage.is_some());
+    let (kept, models): (Vec<_>, Vec<_>) = damaged.partition(|part| part.component.is_some());
+    if kept.is_empty() && models.is_empty() {
+        return Ok(());
+    }
+    let mut problem = format!("{} of {} checked are damaged", kept.len() + models.len(), all.len());
+    if !kept.is_empty() {
+        problem += "; optimized graphs are made again by the next run";
+    }
+    if !models.is_empty() {
+        problem += "; copy or download the damaged model files again";
+    }
+    Err(Error::io(cache.folder(), "verifying", std::io::Error::new(std::io::ErrorKind::InvalidData, problem)))
+}
+
+fn table(entries: &[CachedGraph]) -> String {
+    let line = |entry: &CachedGraph| {
+        let axes: Vec<_> = entry.axes.iter().map(|(name, length)| format!("{name}={length}")).collect();
+        let stale = entry.stale().map(|why| format!("  ({why})")).unwrap_or_default();
+        format!(
+            "{:<20} {:>10}  {:>5.1} s  ONNX Runtime {}  {}{stale}\n    {}\n",
+            entry.component,
+            HumanBytes(entry.bytes()).to_string(),
+            entry.seconds,
+            entry.runtime,
+            if axes.is_empty() { "any size".to_owned() } else { axes.join(" ") },
+            entry.source.display(),
+        )
+    };
+    entries.iter().map(line).collect()
+}

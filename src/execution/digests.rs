@@ -1,0 +1,73 @@
+//! Digests of the files that determine an image.
+
+use std::collections::BTreeMap;
+
+use sha2::{Digest, Sha256};
+
+use crate::error::Result;
+use crate::files;
+use crate::graph_cache;
+use crate::plan::ModelPlan;
+
+/// The digests of a model's files: sha256 in hexadecimal.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ModelDigests {
+    /// Over all of `weights`.
+    pub whole: String,
+    /// Of each graph with its weights by its component, and of each LoRA and each embedding.
+    pub weights: BTreeMap<String, String>,
+    /// Of each configuration and tokenizer file, by its path in the model directory.
+    pub files: BTreeMap<String, String>,
+}
+
+impl ModelDigests {
+    /// Digests everything that a plan opens. Those of graphs are remembered in the user's cache; the first time a large
+    /// model takes seconds.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io) if a file cannot be read.
+    pub fn new(plan: &ModelPlan) -> Result<Self> {
+        let (whole, weights) = weights(plan)?;
+        Ok(Self { whole, weights, files: configuration_digests(plan)? })
+    }
+}
+
+/// A digest over all weights a plan opens: sha256, in hexadecimal.
+///
+/// # Errors
+/// [`Error::Io`](crate::Error::Io) if a file cannot be read.
+pub fn model_digest(plan: &ModelPlan) -> Result<String> {
+    Ok(weights(plan)?.0)
+}
+
+/// sha256 of each configuration and tokenizer file of a model, by its path in the model directory, in hexadecimal.
+///
+/// # Errors
+/// [`Error::Io`](crate::Error::Io) if a file cannot be read.
+pub fn configuration_digests(plan: &ModelPlan) -> Result<BTreeMap<String, String>> {
+    plan.configuration.iter().map(|(name, path)| Ok((name.clone(), files::digest(path)?))).collect()
+}
+
+fn weights(plan: &ModelPlan) -> Result<(String, BTreeMap<String, String>)> {
+    let mut all = Sha256::new();
+    let mut each = BTreeMap::new();
+    let mut add = |kind: &str, name: String, digest: String| {
+        all.update(kind);
+        all.update(&digest);
+        each.insert(name, digest);
+    };
+    let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+    for (kind, graph) in plan.graphs() {
+        let number = seen.entry(kind.name()).or_default();
+        let name = if *number == 0 { kind.name().to_owned() } else { format!("{}[{number}]", kind.name()) };
+        *number += 1;
+        add(kind.name(), name, graph_cache::digest(plan.prepared.as_ref(), graph)?);
+    }
+    for (at, inversion) in plan.text.iter().flat_map(|text| &text.inversions).enumerate() {
+        add("embedding", format!("embedding[{at}]"), inversion.digest().to_owned());
+    }
+    for (at, lora) in plan.loras.iter().enumerate() {
+        add("lora", format!("lora[{at}]"), lora.digest()?);
+    }
+    Ok((files::hexadecimal(all), each))
+}

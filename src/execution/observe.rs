@@ -1,0 +1,143 @@
+//! What can be watched while a pipeline loads and runs.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use super::Image;
+use crate::bundle::ComponentKind;
+use crate::denoise::Step;
+use crate::image::Rgb8;
+
+/// Something that happened, in the order in which it happens.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A graph is about to be opened.
+    Opening {
+        /// Which.
+        component: ComponentKind,
+        /// Whether it is the denoiser's shallow layers alone, which are a graph of their own where a cache runs them.
+        is_shallow: bool,
+        /// The size of its weights in bytes.
+        weight_bytes: u64,
+        /// The size of the weights opened before it.
+        opened_bytes: u64,
+        /// The size of all the pipeline's weights.
+        of_bytes: u64,
+    },
+    /// A graph is about to be optimized for this machine, which happens once.
+    Optimizing {
+        /// Which.
+        component: ComponentKind,
+        /// Whether it is the denoiser's shallow layers alone.
+        is_shallow: bool,
+        /// About as much room as it will take, in bytes.
+        bytes: u64,
+        /// Where it will be kept.
+        folder: &'a Path,
+    },
+    /// Another process optimizes the same graph, and that is waited for.
+    WaitingForOptimized {
+        /// Which.
+        component: ComponentKind,
+    },
+    /// It is about to be measured which way of running a denoiser's rows is the faster one, which happens once.
+    Measuring {
+        /// The denoiser.
+        component: ComponentKind,
+    },
+    /// A graph was opened.
+    Opened {
+        /// Which.
+        component: ComponentKind,
+        /// Whether it is the denoiser's shallow layers alone.
+        is_shallow: bool,
+        /// How long it took.
+        seconds: f64,
+    },
+    /// Something the user should know although the run goes on.
+    Warning(String),
+    /// A batch is about to be prepared: prompts encoded, noise drawn.
+    Preparing {
+        /// The index of its first image.
+        first: usize,
+        /// Its number of images.
+        images: usize,
+        /// Images of the whole request.
+        of: usize,
+    },
+    /// The first call of the denoiser for a batch is about to be made.
+    Denoising {
+        /// The index of the batch's first image.
+        first: usize,
+        /// Images of the whole request.
+        of: usize,
+    },
+    /// A step of a batch was made.
+    Step {
+        /// The index of the batch's first image.
+        first: usize,
+        /// Images of the whole request.
+        of: usize,
+        /// The step.
+        step: Step<'a>,
+    },
+    /// What an image would become as the model sees it now; nothing of the run depends on it.
+    Preview {
+        /// The image's index.
+        index: usize,
+        /// Images of the whole request.
+        of: usize,
+        /// The call of the model that it was made after, counted from 1.
+        call: usize,
+        /// Calls of this run.
+        calls: usize,
+        /// Its pixels: as many as the image will have, or where it is made by a linear map one for each latent.
+        pixels: &'a Rgb8,
+    },
+    /// An image's latents are about to be decoded.
+    Decoding {
+        /// The image's index.
+        index: usize,
+        /// Images of the whole request.
+        of: usize,
+    },
+    /// An image is finished.
+    Image(&'a Image),
+    /// An image is to be kept although a stage goes on with it.
+    Kept(&'a Image),
+    /// What follows is about one of several models in a row: opening it, or its part of a batch.
+    Stage {
+        /// The key of its table, such as `stage[0]`, or `base` for the file's own tables.
+        key: &'a str,
+        /// Which it is, counted from 1.
+        number: usize,
+        /// How many there are.
+        of: usize,
+    },
+}
+
+/// Sees everything that happens and may stop it.
+///
+/// Every `FnMut(Event<'_>) -> ControlFlow<()>` is an observer. `ControlFlow::Break` ends the run with
+/// [`Error::Interrupted`](crate::Error::Interrupted).
+pub trait Observer {
+    /// Called with each event.
+    fn notice(&mut self, event: Event<'_>) -> ControlFlow<()>;
+}
+
+impl<F: FnMut(Event<'_>) -> ControlFlow<()>> Observer for F {
+    fn notice(&mut self, event: Event<'_>) -> ControlFlow<()> {
+        self(event)
+    }
+}
+
+/// Watches nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unwatched;
+
+impl Observer for Unwatched {
+    fn notice(&mut self, _: Event<'_>) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+}

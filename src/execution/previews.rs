@@ -1,0 +1,76 @@
+//! Watching a batch's steps, and showing previews of what it is at.
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use ndarray::{Axis, Slice};
+
+use super::observe::{Event, Observer};
+use crate::denoise::{Step, Watch};
+use crate::error::{Error, Result};
+use crate::graph_cache::GraphCache;
+use crate::image;
+use crate::latent::Preview;
+use crate::session::Cancel;
+use crate::tiles::Tiles;
+
+/// Tells an observer of a batch's steps, with previews between them where there are to be any.
+pub(super) struct Watching<'a> {
+    pub observer: &'a mut dyn Observer,
+    /// The index of the batch's first image.
+    pub first: usize,
+    /// Images of the whole request.
+    pub of: usize,
+    /// What makes previews, and every how many steps.
+    pub preview: Option<(&'a mut Preview, usize)>,
+    /// The tiles in which a decoder works.
+    pub tiles: Option<Tiles>,
+    /// The cache that the graphs may be from.
+    pub cache: Option<&'a GraphCache>,
+    pub cancel: &'a Cancel,
+    /// Calls seen.
+    pub calls: usize,
+    /// How long previews took.
+    pub took: Duration,
+}
+
+impl Watch for Watching<'_> {
+    /// The last step needs no preview: the image itself follows.
+    fn wants_estimate(&mut self, call: usize, calls: usize, order: usize) -> bool {
+        let is_its_turn = |every: usize| call < calls && call.is_multiple_of(every.saturating_mul(order).max(1));
+        self.preview.as_ref().is_some_and(|&(_, every)| is_its_turn(every))
+    }
+
+    fn see(&mut self, mut step: Step<'_>) -> Result<ControlFlow<()>> {
+        self.calls = step.call;
+        let (call, calls, estimate) = (step.call, step.calls, step.estimate.take());
+        let flow = self.observer.notice(Event::Step { first: self.first, of: self.of, step });
+        let (Some((preview, _)), Some(estimate), ControlFlow::Continue(())) = (&mut self.preview, estimate, flow)
+        else {
+            return Ok(flow);
+        };
+        // A preview is an image too: none is made by a damaged graph.
+        self.cache.map_or(Ok(()), |cache| cache.wait_checked(self.cancel))?;
+        for row in 0..estimate.shape().first().copied().unwrap_or_default() {
+            let started = Instant::now();
+            let one = estimate.slice_axis(Axis(0), Slice::from(row..=row));
+            let made = preview.image(one, self.tiles, self.cancel);
+            let made = made.and_then(|pixels| image::from_tensor(pixels.view()));
+            self.took += started.elapsed();
+            let event = match &made {
+                Ok(pixels) => Event::Preview { index: self.first + row, of: self.of, call, calls, pixels },
+                Err(Error::Interrupted { .. }) => return Ok(ControlFlow::Break(())),
+                Err(error) => {
+                    // The image does not hang on it.
+                    self.preview = None;
+                    let warning = format!("there are no more previews of this batch: {error}");
+                    return Ok(self.observer.notice(Event::Warning(warning)));
+                }
+            };
+            if self.observer.notice(event).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}

@@ -1,0 +1,175 @@
+//! What is given up so that a run keeps within `[device] memory`.
+
+use super::model::ModelPlan;
+use super::opening::Opening;
+use crate::bundle::ComponentKind;
+use crate::error::{Error, Result};
+use crate::rewrite::{Footprint, footprint};
+use crate::tiles::Tiles;
+
+/// What is given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MemoryBudget {
+    /// The rows of a guided call are run one after the other.
+    pub denoises_alone: bool,
+    /// The VAE's convolutions are not rewritten in Winograd's form, which takes four times their weights.
+    pub decodes_plainly: bool,
+    /// The tiles in which the VAE's decoder works.
+    pub tiles: Option<Tiles>,
+}
+
+/// What a process takes beside its graphs: its code, ONNX Runtime's, and an image or two.
+const BESIDE: u64 = 150 << 20;
+/// What a run takes beside a graph's activations.
+const OF_A_RUN: u64 = 128 << 20;
+/// ONNX Runtime's memory holds what it freed in pieces that do not fit what comes next: beside [`OF_A_RUN`], Stable
+/// Diffusion 1.5's decoder took 1.1 times its activations at 512×512, its denoiser less than them. Numerator, denominator.
+const OF_ACTIVATIONS: [u64; 2] = [4, 3];
+/// The smallest tile worth decoding, in latents.
+const SMALLEST_TILE: usize = 16;
+/// What the sides of tiles are multiples of, in latents.
+const STEP_OF_TILES: usize = 8;
+
+impl ModelPlan {
+    /// Chooses what is given up where the memory is to be kept within a budget.
+    ///
+    /// # Errors
+    /// [`Error::Input`] naming the part that does not fit in any way, and what it needs.
+    pub(super) fn keep_within(&mut self, budget: u64) -> Result<()> {
+        if !self.openings().iter().all(|opening| self.can_be_prepared(opening.kind)) {
+            return Err(Error::input(
+                "device.memory",
+                "is kept to by graphs that are optimized ahead for the CPU, and not all of this pipeline's are",
+                "leave the key out; or leave out LoRAs, textual inversions and other providers than cpu, and set prepare = \
+                 true",
+            ));
+        }
+        let mut remarks = Vec::new();
+        for opening in self.openings() {
+            let kind = opening.kind;
+            let unknown = footprint(opening.graph, &opening.passes, &self.axes(kind))?.map_or(0, |told| told.unknown);
+            if unknown > 0 {
+                remarks.push(format!(
+                    "the sizes of {unknown} tensors of {} aren't known before it runs, and device.memory is kept without them",
+                    opening.name()
+                ));
+            }
+            let is_decoder = self.decoder.as_ref().is_some_and(|part| part.kind == kind);
+            if is_decoder || kind == self.denoiser.kind {
+                continue;
+            }
+            self.require(kind, budget, self.needed(&opening, 1)?)?;
+        }
+        self.remarks.extend(remarks);
+        let denoises_alone = self.denoises_alone(budget)?;
+        self.memory_budget = Some(MemoryBudget { denoises_alone, ..MemoryBudget::default() });
+        self.fit_decoder(budget)
+    }
+
+    /// Requires a cache for optimized graphs where the memory is kept within a budget.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if there is none.
+    pub fn require_cache(&self) -> Result<()> {
+        match self.memory_budget.is_some() && self.prepared.is_none() {
+            false => Ok(()),
+            true => Err(Error::input(
+                "device.memory",
+                "is kept to by graphs that are optimized ahead, and there is no cache to keep them in",
+                "leave the key out, or unset LDM_ORT_PREPARE (in a program, give the plan a cache)",
+            )),
+        }
+    }
+
+    /// Whether only one run of the denoiser fits at a time.
+    fn denoises_alone(&self, budget: u64) -> Result<bool> {
+        let kind = self.denoiser.kind;
+        let mut beside = self.controls.iter().map(|control| control.part.graph.weight_bytes).sum::<u64>();
+        if let Some(part) = self.preview_decoder() {
+            beside = beside.saturating_add(self.needed_beside(&self.opening(part), 1)?);
+        }
+        let need = |callers| {
+            let need = self.needed(&self.opening(&self.denoiser), callers)?;
+            // What ONNX Runtime holds for the whole graph it holds while the shallow layers run, too.
+            let shallow = self.shallow_opening().map(|shallow| self.needed_beside(&shallow, callers));
+            Ok::<_, Error>(need.saturating_add(shallow.transpose()?.unwrap_or(0)).saturating_add(beside))
+        };
+        if need(self.callers() as u64)? <= budget {
+            return Ok(false);
+        }
+        self.require(kind, budget, need(1)?)?;
+        Ok(true)
+    }
+
+    /// Leaves in `memory_budget` what the decoder needs given up.
+    fn fit_decoder(&mut self, budget: u64) -> Result<()> {
+        let (Some(part), Some(sizes)) = (&self.decoder, self.sizes) else { return Ok(()) };
+        let kind = part.kind;
+        let is_free = part.contract.latent.shape.iter().skip(2).all(|dim| dim.fixed().is_none());
+        let [_, height, width] = self.sample_shape(sizes.width, sizes.height);
+        let longest = if is_free && sizes.tiles.is_none() { height.max(width) } else { 0 };
+        let sizes = (SMALLEST_TILE..longest).rev().filter(|size| size % STEP_OF_TILES == 0);
+        let mut tiles: Vec<Tiles> = sizes.map(|size| Tiles { size, stride: size - size / 4 }).collect();
+        // Those first that repeat the least where they overlap; of equal ones the largest, as it was.
+        tiles.sort_by_key(|tiles| tiles.area(height, width));
+        let tiles = tiles.into_iter().map(|tiles| (true, Some(tiles)));
+        let mut least = u64::MAX;
+        for (decodes_plainly, tiles) in [(false, None), (true, None)].into_iter().chain(tiles) {
+            let memory_budget = self.memory_budget.get_or_insert_default();
+            (memory_budget.decodes_plainly, memory_budget.tiles) = (decodes_plainly, tiles);
+            let Some(part) = &self.decoder else { return Ok(()) };
+            let need = self.needed(&self.opening(part), 1)?;
+            if need <= budget {
+                return Ok(());
+            }
+            least = least.min(need);
+        }
+        self.require(kind, budget, least)
+    }
+
+    /// About what the process holds while a graph runs, in bytes, private and mapped, without tensors whose size isn't known.
+    fn needed(&self, opening: &Opening<'_>, callers: u64) -> Result<u64> {
+        Ok(self.needed_beside(opening, callers)?.saturating_add(BESIDE))
+    }
+
+    /// The same for a graph beside another.
+    fn needed_beside(&self, opening: &Opening<'_>, callers: u64) -> Result<u64> {
+        let told = footprint(opening.graph, &opening.passes, &self.axes(opening.kind))?;
+        let told = told.unwrap_or(Footprint { weights: opening.weight_bytes, ..Footprint::default() });
+        let [times, of] = OF_ACTIVATIONS;
+        let of_a_run = told.activations.saturating_mul(times) / of;
+        Ok(told.weights.saturating_add(of_a_run.saturating_add(OF_A_RUN).saturating_mul(callers)))
+    }
+
+    fn require(&self, kind: ComponentKind, budget: u64, need: u64) -> Result<()> {
+        if need <= budget {
+            return Ok(());
+        }
+        let weights = self.graphs().iter().find(|(own, _)| *own == kind).map_or(0, |(_, graph)| graph.weight_bytes);
+        Err(Error::input(
+            "device.memory",
+            format!(
+                "{kind} needs about {:.2} GB, {:.2} of it weights, and {:.2} GB are allowed",
+                gb(need),
+                gb(weights),
+                gb(budget)
+            ),
+            "allow more, make smaller images, or store the weights in fewer bits: ldm-ort quantize",
+        ))
+    }
+
+    /// What is to be known of what was given up, where it shows in the image.
+    pub(super) fn memory_budget_warning(&self) -> Option<String> {
+        let tiles = self.memory_budget?.tiles?;
+        Some(format!(
+            "to keep within device.memory the image is decoded in tiles of {}×{} pixels, each of which is normalised by \
+             itself: it differs a little from one decoded whole",
+            tiles.size * self.spatial_factor,
+            tiles.size * self.spatial_factor
+        ))
+    }
+}
+
+fn gb(bytes: u64) -> f64 {
+    bytes as f64 / 1e9
+}

@@ -1,0 +1,73 @@
+//! The denoiser's shallow layers as a graph of their own, for caches that run them alone.
+
+use super::model::ModelPlan;
+use crate::bundle::GraphFile;
+use crate::denoise::StepCache;
+use crate::error::{Error, Result};
+use crate::rewrite::{Branch, Pass, branches};
+
+/// Where the denoiser is cut, and what lies outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShallowPlan {
+    /// The number of the branch, 0 for the outermost.
+    pub branch: usize,
+    /// The tensor that the deep layers give to the shallow ones.
+    pub tensor: String,
+    /// Bytes of the weights that the shallow layers read.
+    pub weight_bytes: u64,
+}
+
+impl ShallowPlan {
+    /// Resolves where `cache` wants the denoiser's graph cut; `None` where it does not.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where the graph has no such long skip connection; as [`branches`].
+    pub(super) fn new(cache: Option<&StepCache>, graph: &GraphFile) -> Result<Option<Self>> {
+        let Some((cache, branch)) = cache.and_then(|cache| Some((cache, cache.branch()?))) else { return Ok(None) };
+        let found = branches(graph)?;
+        let (count, table) = (found.len(), format!("cache.{}", cache.entry().name));
+        if count == 0 {
+            return Err(Error::input(
+                table,
+                format!(
+                    "cuts a UNet along a long skip connection, and none was found in {}: no two tensors of [n, c, h, w] that \
+                     come from the same layers, one by way of deeper ones, are joined along their channels",
+                    graph.path.display()
+                ),
+                "choose another cache, such as [cache.spectrum], which sees a denoiser from outside",
+            ));
+        }
+        match found.into_iter().nth(branch) {
+            Some(Branch { tensor, outer_weights }) => Ok(Some(Self { branch, tensor, weight_bytes: outer_weights })),
+            None => Err(Error::input(
+                format!("{table}.branch"),
+                format!("{branch} is asked for, and {} has {count} long skip connections", graph.path.display()),
+                format!("choose from 0 to {}", count - 1),
+            )),
+        }
+    }
+
+    /// Requires that this is where `cache` wants the denoiser cut, in a plan that was opened for `opened`.
+    ///
+    /// # Errors
+    /// [`Error::Input`] where it is not.
+    pub(crate) fn fits(opened: Option<&Self>, cache: Option<&StepCache>) -> Result<()> {
+        let opened = opened.map(|shallow| shallow.branch);
+        match cache.and_then(StepCache::branch) {
+            Some(branch) if opened != Some(branch) => Err(Error::input(
+                "cache.deepcache.branch",
+                format!("{branch} is asked for, and the model was opened for another, or for none"),
+                "open the model with a plan of this request",
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl ModelPlan {
+    /// What the graph of the shallow layers is rewritten with, where there is one.
+    pub fn outer_passes(&self) -> Option<Vec<Pass>> {
+        let shallow = self.shallow.as_ref()?;
+        Some(self.plain_passes(self.denoiser.kind).chain([Pass::Shallow(shallow.branch)]).collect())
+    }
+}

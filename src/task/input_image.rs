@@ -1,0 +1,136 @@
+//! Images that go in: pixels, latents, masks.
+
+use std::path::Path;
+
+use ndarray::{Array4, ArrayD, Axis, IxDyn, concatenate};
+
+use super::{Handed, TaskContext};
+use crate::error::{Error, Result};
+use crate::image::{self, InputLimit};
+use crate::latent::Posterior;
+use crate::spec::InputImage;
+
+/// An image as the VAE takes it, at the size of this run: `[1, 3, h, w]` in [-1, 1].
+pub(super) fn pixels(
+    image: &InputImage,
+    (width, height): (usize, usize),
+    stage: &TaskContext<'_>,
+) -> Result<ArrayD<f32>> {
+    let image = match (image, &stage.handed) {
+        (InputImage::File(path), _) => image::resize(&image::load(path, stage.input_limit)?, width, height)?,
+        (InputImage::Handed, Some(Handed::Image(image))) => image::resize(image, width, height)?,
+        (InputImage::Handed, _) => return Err(handed_nothing("image")),
+    };
+    Ok(image::to_tensor(&image).into_dyn())
+}
+
+/// A task that takes up what another made is run by itself.
+pub(super) fn handed_nothing(what: &str) -> Error {
+    Error::input(
+        "task",
+        format!("begins with the {what} of a stage before it, and was handed none"),
+        "run it with execution::Execution, which hands it on",
+    )
+}
+
+/// Width and height of the image that a task begins with; `None` where it is handed one of a size that is not known.
+pub(super) fn dimensions(
+    image: &InputImage,
+    handed: Option<(usize, usize)>,
+    limit: InputLimit,
+) -> Result<Option<(usize, usize)>> {
+    match image {
+        InputImage::File(path) => image::dimensions(path, limit).map(Some),
+        InputImage::Handed => Ok(handed),
+    }
+}
+
+/// Reads the image that a task begins with, if it is a file.
+pub(super) fn check(image: &InputImage, limit: InputLimit) -> Result<()> {
+    image.file().map_or(Ok(()), |path| image::load(path, limit).map(drop))
+}
+
+/// What the VAE makes of `[1, 3, h, w]` pixels.
+pub(super) fn posterior(pixels: &ArrayD<f32>, what: &InputImage, stage: &mut TaskContext<'_>) -> Result<Posterior> {
+    let Some(encoder) = stage.encoder.as_deref_mut() else {
+        return Err(Error::input("task", "this model directory has no encoder for images", "export vae_encoder too"));
+    };
+    let posterior = encoder.encode(pixels.view(), stage.cancel)?;
+    let shape = &posterior.mode().shape()[1..];
+    if shape != stage.sample_shape {
+        return Err(Error::input(
+            what.file().map_or_else(|| "the image handed on".to_owned(), |path| path.display().to_string()),
+            format!("encoded to {shape:?}, and the denoiser takes {:?}", stage.sample_shape),
+            "encoder and denoiser are not of one model",
+        ));
+    }
+    Ok(posterior)
+}
+
+/// Latents for the diffusion, drawn for each image of the batch: `[n, c, h/f, w/f]`.
+pub(super) fn drawn(posterior: &Posterior, stage: &mut TaskContext<'_>) -> Result<ArrayD<f32>> {
+    let scaling = stage.model.scaling;
+    let latents: Vec<_> =
+        (0..stage.images()).map(|i| posterior.sample(scaling, |out| stage.noise.draw(i, out))).collect();
+    let views: Vec<_> = latents.iter().map(|l| l.view()).collect();
+    concatenate(Axis(0), &views).map_err(|e| Error::input("image", e.to_string(), ""))
+}
+
+/// A mask at the size of this run, `[1, 1, h, w]`: 1 where its image is at least half white, else 0.
+///
+/// # Errors
+/// [`Error::Input`] where it is all black, which leaves nothing to draw.
+pub(super) fn mask(path: &Path, (width, height): (usize, usize), limit: InputLimit) -> Result<Array4<f32>> {
+    let image = image::resize(&image::load(path, limit)?, width, height)?;
+    let values = image::luma(&image).iter().map(|&v| if f32::from(v) / 255.0 < 0.5 { 0.0 } else { 1.0 }).collect();
+    let mask = Array4::from_shape_vec((1, 1, height, width), values)
+        .map_err(|e| Error::input(path.display().to_string(), e.to_string(), ""))?;
+    if mask.iter().all(|&v| v == 0.0) {
+        return Err(Error::input(
+            path.display().to_string(),
+            "is black all over, so that nothing is to be drawn",
+            "a mask is white where the image is to be drawn anew",
+        ));
+    }
+    Ok(mask)
+}
+
+/// The nearest values of `[1, 1, h, w]` at another height and width, as torch's `interpolate` picks them.
+pub(super) fn nearest(mask: &Array4<f32>, height: usize, width: usize) -> Array4<f32> {
+    let (_, _, from_height, from_width) = mask.dim();
+    // torch rounds the ratio to float32 before it multiplies.
+    let at = |i: usize, from: usize, to: usize| ((i as f32 * (from as f32 / to as f32)) as usize).min(from - 1);
+    Array4::from_shape_fn((1, 1, height, width), |(_, _, y, x)| {
+        mask[[0, 0, at(y, from_height, height), at(x, from_width, width)]]
+    })
+}
+
+/// One `[1, c, h, w]` for each of `rows`.
+pub(super) fn repeated(one: ArrayD<f32>, rows: usize) -> ArrayD<f32> {
+    let mut shape = one.shape().to_vec();
+    if let Some(first) = shape.first_mut() {
+        *first = rows;
+    }
+    one.broadcast(IxDyn(&shape)).map_or_else(|| one.clone(), |all| all.as_standard_layout().into_owned())
+}
+
+/// `tensor` for each branch, one after the other.
+pub(super) fn for_branches(tensor: &ArrayD<f32>, branches: usize) -> Result<ArrayD<f32>> {
+    let views = vec![tensor.view(); branches];
+    concatenate(Axis(0), &views).map_err(|e| Error::input("image", e.to_string(), ""))
+}
+
+/// Requires that a mask has the shape of its image, be it larger or smaller.
+pub(super) fn same_shape((width, height): (usize, usize), mask: &Path, limit: InputLimit) -> Result<()> {
+    let (mask_width, mask_height) = image::dimensions(mask, limit)?;
+    // Up to a pixel of rounding in either.
+    let (a, b) = (width * mask_height, height * mask_width);
+    if a.abs_diff(b) <= width.max(height).max(mask_width).max(mask_height) {
+        return Ok(());
+    }
+    Err(Error::input(
+        mask.display().to_string(),
+        format!("is {mask_width}×{mask_height} pixels, another shape than the image's {width}×{height}"),
+        "make the mask from the image, so that their edges meet",
+    ))
+}
