@@ -137,6 +137,7 @@ mod tests {
         let size = match size {
             DefaultSize::Model if !family.row().reads_sample_size => json!(128),
             DefaultSize::Model => json!("sample_size"),
+            DefaultSize::Binned => json!([1024, 1024]),
             DefaultSize::InputImage | DefaultSize::Upscaled | DefaultSize::ControlImage => json!("image"),
             DefaultSize::PreferredResolution => json!("area"),
             DefaultSize::Square512 => json!([512, 512]),

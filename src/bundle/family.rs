@@ -124,6 +124,7 @@ impl Evidence<'_> {
             takes_resolution: takes(|contract| contract.resolution.is_some()),
             in_channels: self.contract.and_then(|contract| contract.in_channels),
             latent_channels: self.latent_channels,
+            spatial_factor: self.spatial_factor,
         }
     }
 
@@ -213,22 +214,26 @@ impl Evidence<'_> {
 
     /// The family of a model that names none.
     fn recognised(&self) -> Result<Family, Refusal> {
-        self.check_text_encoders(|_| true)?;
+        self.check_text_encoders(None)?;
         let signature = self.signature();
         let Some(family) = Family::recognised(&signature) else {
             return Err(self.nothing_known(signature.describe()));
         };
-        self.check_text_encoders(|of| of == family)?;
+        self.check_text_encoders(Some(family))?;
         Ok(family)
     }
 
-    /// Requires that text encoders that say what they are are of a kind that one of these families has.
-    fn check_text_encoders(&self, is_possible: impl Fn(Family) -> bool) -> Result<(), Refusal> {
+    /// Requires that text encoders that say what they are are of a kind that this family has, or else any.
+    fn check_text_encoders(&self, family: Option<Family>) -> Result<(), Refusal> {
+        let is_possible = |other: Family| family.is_none_or(|family| family == other);
         let is_known =
             |kind: &str| Family::all().any(|family| is_possible(family) && family.row().text_models.contains(&kind));
         for component in self.components.values().filter(|component| component.kind.text_encoder_number().is_some()) {
             if let Some(kind) = json::string(&component.config, "model_type").filter(|kind| !is_known(kind)) {
-                let problem = format!("the {} is a {kind} model, as no known family has it", component.kind);
+                let by = family.map_or("no known family has it".to_owned(), |family| {
+                    format!("no model of {} has it", family.title())
+                });
+                let problem = format!("the {} is a {kind} model, as {by}", component.kind);
                 return Err(self.refuse(config_path(component), problem));
             }
         }
@@ -277,16 +282,18 @@ fn form_of(
         };
     }
     if contract.context_mask.is_some() {
-        if spatial_factor.is_some_and(|factor| factor > 8) {
-            return Form::Unknown(
-                "a mask over its tokens and a VAE with more than 8 pixels per latent, as Sana has it",
-            );
-        }
         let predicts_variance = contract.out_channels.is_none_or(|given| Some(given) != contract.in_channels);
+        let is_deep = spatial_factor.is_some_and(|factor| factor > 8);
         return match (contract.resolution.is_some(), predicts_variance) {
+            _ if contract.guidance.is_some() => {
+                Form::Unknown("a mask over its tokens and a guidance scale, as Sana-Sprint has it")
+            }
+            (false, false) => Form::MaskedWithoutVariance,
+            _ if is_deep => Form::Unknown(
+                "a mask over its tokens, a variance in its prediction and a VAE with more than 8 pixels per latent",
+            ),
             (true, _) => Form::MaskedWithResolution,
             (false, true) => Form::Masked,
-            (false, false) => Form::Unknown("a mask over its tokens and no variance in its prediction, as Sana has it"),
         };
     }
     match (contract.time_ids.is_some(), contract.text_embeds.is_some(), contract.context.is_some()) {

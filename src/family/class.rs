@@ -96,6 +96,9 @@ pub enum DefaultSize {
     InputImage,
     /// Four times the input image's size.
     Upscaled,
+    /// The denoiser's `sample_size` in pixels: the call asks for 1024 × 1024 pixels, and by its binning of resolutions
+    /// generates in the size that the model was trained at.
+    Binned,
     /// The control image's size.
     ControlImage,
     /// About a megapixel at the aspect ratio of the input image, from a list of sizes.

@@ -14,7 +14,7 @@ pub(super) static ROW: FamilyRow = FamilyRow {
     vae: Vae { scaling_factor: 0.3611, shift_factor: 0.1159, ..BASE.vae },
     reads_sample_size: false,
     trained_side: side_128,
-    text: TextReading { form: TextForm::PooledAndT5, tokens: Some(512) },
+    text: TextReading { form: TextForm::PooledAndT5, tokens: Some(512), ..BASE.text },
     is_flow: true,
     follows_packed_image: true,
     ..BASE

@@ -13,6 +13,7 @@ mod pixart_alpha;
 mod pixart_sigma;
 mod pixel_diffusion;
 mod row;
+mod sana;
 mod stable_diffusion;
 mod stable_diffusion_3;
 mod stable_diffusion_depth;
@@ -22,10 +23,10 @@ mod stable_diffusion_xl;
 use std::fmt;
 
 pub use class::{ConfigValue, Correction, DefaultSize, Defaults, PipelineClass, Wrong};
-pub(crate) use row::{FamilyRow, Form, Signature, TextForm, TokenizerKind, Training};
+pub(crate) use row::{FamilyRow, Form, Signature, TextForm, TextReading, TokenizerKind, Training};
 
 /// All rows, in the order in which they are listed.
-static ROWS: [&FamilyRow; 12] = [
+static ROWS: [&FamilyRow; 13] = [
     &stable_diffusion::ROW,
     &stable_diffusion_depth::ROW,
     &stable_diffusion_upscaler::ROW,
@@ -36,6 +37,7 @@ static ROWS: [&FamilyRow; 12] = [
     &flux_kontext::ROW,
     &pixart_alpha::ROW,
     &pixart_sigma::ROW,
+    &sana::ROW,
     &latent_diffusion::ROW,
     &pixel_diffusion::ROW,
 ];

@@ -16,7 +16,7 @@ pub(super) static ROW: FamilyRow = FamilyRow {
     forms: &[Form::Masked, Form::MaskedWithResolution, Form::PlainTransformer],
     patch: 2,
     trained_side: side_128,
-    text: TextReading { form: TextForm::Masked(TokenizerKind::T5), tokens: Some(120) },
+    text: TextReading { form: TextForm::Masked(TokenizerKind::T5), tokens: Some(120), ..BASE.text },
     ..BASE
 };
 

@@ -15,7 +15,7 @@ pub(super) static ROW: FamilyRow = FamilyRow {
     vae: Vae { scaling_factor: 0.13025, ..BASE.vae },
     patch: 2,
     trained_side: side_128,
-    text: TextReading { form: TextForm::Masked(TokenizerKind::T5), tokens: Some(300) },
+    text: TextReading { form: TextForm::Masked(TokenizerKind::T5), tokens: Some(300), ..BASE.text },
     ..BASE
 };
 

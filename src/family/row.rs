@@ -71,7 +71,7 @@ pub(super) const BASE: FamilyRow = FamilyRow {
     patch: 1,
     reads_sample_size: true,
     trained_side: |_| (64, "that of the family: 64 latent values"),
-    text: TextReading { form: TextForm::Last, tokens: None },
+    text: TextReading { form: TextForm::Last, tokens: None, instruction: &[] },
     zeros_for_no_prompt: false,
     scales_followed_image: false,
     follows_packed_image: false,
@@ -124,6 +124,9 @@ pub(crate) struct TextReading {
     /// The number of tokens that an encoder without a length of its own reads, if no pipeline class says so; `None` if the
     /// family has no such encoder.
     pub tokens: Option<usize>,
+    /// The lines before every prompt but a negative one; none for most families. The denoiser reads the first state and
+    /// the last ones, as many in all as without the lines.
+    pub instruction: &'static [&'static str],
 }
 
 /// The outputs of text encoders that a denoiser reads, and their joining.
@@ -159,6 +162,8 @@ pub(crate) enum TokenizerKind {
     Bert,
     /// The likeliest pieces of a text (a unigram model), … `</s>`.
     T5,
+    /// Byte pairs with single bytes for what has no token, `<bos>` …
+    Gemma,
 }
 
 impl TokenizerKind {
@@ -168,6 +173,7 @@ impl TokenizerKind {
             Self::Clip => "CLIP",
             Self::Bert => "BERT",
             Self::T5 => "T5",
+            Self::Gemma => "Gemma",
         }
     }
 
@@ -195,6 +201,8 @@ pub(crate) enum Form {
     Masked,
     /// The same with the size of the image.
     MaskedWithResolution,
+    /// A transformer that takes a mask over its tokens, and predicts no variance.
+    MaskedWithoutVariance,
     /// A transformer that takes tokens alone, or a class.
     PlainTransformer,
     /// A form of no family, with what is known of it.
@@ -213,6 +221,9 @@ impl Form {
             Self::Masked => "a transformer that takes a mask over its tokens, as PixArt-Σ's",
             Self::MaskedWithResolution => {
                 "a transformer that takes a mask over its tokens and a resolution, as PixArt-α's"
+            }
+            Self::MaskedWithoutVariance => {
+                "a transformer that takes a mask over its tokens and predicts no variance, as Sana's"
             }
             Self::PlainTransformer => "a transformer that takes neither pooled text nor a mask over its tokens",
             Self::Unknown(what) => what,
@@ -245,6 +256,8 @@ pub(crate) struct Signature {
     pub in_channels: Option<usize>,
     /// Channels of a latent.
     pub latent_channels: usize,
+    /// Pixels a side per latent, if anything tells.
+    pub spatial_factor: Option<usize>,
 }
 
 impl Signature {

@@ -14,7 +14,7 @@ pub(super) static ROW: FamilyRow = FamilyRow {
     vae: Vae { scaling_factor: 1.5305, shift_factor: 0.0609, ..BASE.vae },
     patch: 2,
     trained_side: side_128,
-    text: TextReading { form: TextForm::Multimodal, tokens: Some(256) },
+    text: TextReading { form: TextForm::Multimodal, tokens: Some(256), ..BASE.text },
     is_flow: true,
     preview: Some(PreviewMap {
         vae: Vae { scaling_factor: 1.5305, shift_factor: 0.0609, spatial_factor: 8 },

@@ -11,11 +11,11 @@ fn classes_are_found_by_the_names_that_exporters_give_them() {
     assert_eq!(named("OnnxStableDiffusionXLPipeline"), Some("StableDiffusionXLPipeline"));
     assert_eq!(named("OnnxStableDiffusionPipeline"), Some("OnnxStableDiffusionPipeline"));
     assert_eq!(named("StableDiffusionOnnxPipeline"), Some("OnnxStableDiffusionPipeline"));
-    for unknown in ["SanaPipeline", "FluxFillPipeline", "KolorsPipeline", "stablediffusionpipeline", ""] {
+    for unknown in ["SanaSprintPipeline", "FluxFillPipeline", "KolorsPipeline", "stablediffusionpipeline", ""] {
         assert_eq!(named(unknown), None);
     }
     assert_eq!(Family::of_class("LatentDiffusion"), Family::from_name("latent-diffusion"));
-    assert_eq!(Family::of_class("ORTSanaPipeline"), None);
+    assert_eq!(Family::of_class("ORTSanaPipeline"), Family::from_name("sana"));
 }
 
 #[test]
@@ -45,6 +45,7 @@ fn a_task_has_the_class_that_diffusers_chooses() {
         ("DDIMPipeline", "unconditional", false, "DDIMPipeline"),
         ("DDPMPipeline", "unconditional", false, "DDPMPipeline"),
         ("LatentDiffusion", "text-to-image", false, "LDMTextToImagePipeline"),
+        ("SanaPipeline", "text-to-image", false, "SanaPipeline"),
     ];
     for (named, task, has_control, expected) in rows {
         let family = Family::of_class(named).unwrap();

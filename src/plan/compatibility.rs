@@ -44,7 +44,10 @@ impl ModelPlan {
         } else if needs_embedder && self.class_embedder.is_none() {
             lacks(&ComponentKind::ClassEmbedder.to_string())
         } else if wanted.reading.is_some() && planned.reading.is_some() && wanted.reading != planned.reading {
-            Some("reads its prompts in another way (weights, long_prompts, clip_skip, max_sequence_length)".to_owned())
+            Some(
+                "reads its prompts in another way (weights, long_prompts, clip_skip, max_sequence_length, …)"
+                    .to_owned(),
+            )
         } else if wanted.classes != planned.classes {
             Some("draws other classes".to_owned())
         } else {

@@ -20,7 +20,8 @@ pub(super) fn size(
     let whole = |length: usize| (length - length % step).max(step);
     let led_by = spec.controls.first().map(|control| image::dimensions(&control.image, limit)).transpose()?;
     // A stage keeps the size of what it is handed.
-    let is_kept = !matches!(defaults.size, DefaultSize::Model | DefaultSize::Square512) || handed.is_some();
+    let is_kept =
+        !matches!(defaults.size, DefaultSize::Model | DefaultSize::Binned | DefaultSize::Square512) || handed.is_some();
     let own = task.natural_size(bundle.facts.spatial_factor.value, handed, limit)?.filter(|_| is_kept);
     let labelled = conditions::natural_size(&spec.conditions, limit)?;
     let inputs = [(own, "the input image"), (led_by, "the control image"), (labelled, "the label map")];

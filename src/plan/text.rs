@@ -13,7 +13,7 @@ use crate::bundle::{Bundle, Component, ComponentKind, DenoiserContract, TextEnco
 use crate::error::{Error, Result};
 use crate::spec::{EmbeddingSpec, LongPrompts, PromptReading, Prompting, Weights};
 use crate::tensor::{Dim, TensorInfo};
-use crate::text::{Chunks, Inversion, Style, Taken, cut_off, require_embedded, tokenizer::Tokenizer};
+use crate::text::{Chunks, Instruction, Inversion, Style, Taken, cut_off, require_embedded, tokenizer::Tokenizer};
 use reading::{Encoder, Reading};
 
 pub use textual_inversion::Learnt;
@@ -31,6 +31,8 @@ pub struct TextPart {
     pub negative: Option<Taken>,
     /// How it reads prompts.
     pub style: Style,
+    /// The text before every prompt but a negative one.
+    pub instruction: Option<Instruction>,
     /// The vectors of words of a user's own that its graph is opened with, where there are some.
     pub learnt: Option<Learnt>,
     /// Which group of tokens its own belong to; see [`crate::text::TextEncoders`].
@@ -108,6 +110,7 @@ impl TextPlan {
                 None => None,
             };
             encoders.push(TextPart {
+                instruction: family.instruction(component, &contract, &tokenizer, reading)?,
                 tokenizer: Arc::new(tokenizer),
                 learnt,
                 negative: skipping.as_ref().map(|_| whole.clone()),
@@ -122,6 +125,7 @@ impl TextPlan {
                 group: family.group(of.kind),
             });
         }
+        family.check_instruction(reading)?;
         let is_free = encoders.iter().any(|text| !text.tokenizer.kind().is_pooled());
         let length = reading.max_sequence_length.or(length);
         let blank = if is_free { None } else { family.blank(bundle, denoiser, length)? };
@@ -185,7 +189,10 @@ impl TextPlan {
         if denoiser.context_mask.is_none() && self.encoders.iter().any(|text| text.style.is_masked) {
             return Err(Error::model(
                 path,
-                "the model is PixArt's, and this graph takes no mask over its tokens (encoder_attention_mask)",
+                format!(
+                    "the model is of the family {}, and this graph takes no mask over its tokens (encoder_attention_mask)",
+                    bundle.family()?.name()
+                ),
                 "export it with one, as scripts/export.py does; without, other images would be drawn",
             ));
         }
@@ -255,7 +262,10 @@ impl TextPlan {
         for prompt in prompts {
             let mut of_prompt = Vec::with_capacity(self.encoders.len());
             for (at, text) in self.encoders.iter().enumerate() {
-                let read = Chunks::new(prompt.of(at), &text.tokenizer, text.style)?;
+                let read = match text.instruction.as_ref().filter(|_| !prompt.is_negative) {
+                    Some(instruction) => instruction.chunks(prompt.of(at), text.style)?,
+                    None => Chunks::new(prompt.of(at), &text.tokenizer, text.style)?,
+                };
                 require_embedded(&read, &text.part.contract, &text.part.graph.path)?;
                 of_prompt.push(read.warning);
                 if let (Some((info, length)), 2..) = (fixed, read.chunks.len()) {

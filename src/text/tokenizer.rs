@@ -1,4 +1,4 @@
-//! Turns prompts into token ids, exactly as transformers' fast CLIP, BERT and T5 tokenizers do.
+//! Turns prompts into token ids, exactly as transformers' fast CLIP, BERT, T5 and Gemma tokenizers do.
 
 mod bert;
 mod charsmap;
@@ -60,7 +60,7 @@ pub struct Tokenizer {
 /// A prompt's tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encoding {
-    /// [`Tokenizer::max_length`] ids: beginning of text (not for T5), the prompt, end of text, padding.
+    /// [`Tokenizer::max_length`] ids: beginning of text (not for T5), the prompt, end of text (not for Gemma), padding.
     pub ids: Vec<i64>,
     /// How many of the ids are not padding.
     pub length: usize,
@@ -124,12 +124,12 @@ impl Tokenizer {
             (None, _) => clip::from_vocab_and_merges(dir, &settings)?,
         };
         settings.register(&mut inner, dir)?;
-        if inner.get_post_processor().is_none() {
-            let (begin, end) = settings.around(&inner, dir)?;
-            match (kind, begin) {
-                (TokenizerKind::Clip, Some(begin)) => clip::surround(&mut inner, begin, end),
-                (TokenizerKind::Bert, Some(begin)) => bert::surround(&mut inner, begin, end),
-                _ => t5::surround(&mut inner, dir, end)?,
+        // transformers' class of Gemma's tokenizer makes the post-processor anew, whatever the file has.
+        if inner.get_post_processor().is_none() || kind == TokenizerKind::Gemma {
+            match (kind, settings.around(&inner, dir)?) {
+                (TokenizerKind::Clip, [Some(begin), Some(end)]) => clip::surround(&mut inner, begin, end),
+                (TokenizerKind::Bert, [Some(begin), Some(end)]) => bert::surround(&mut inner, begin, end),
+                (_, around) => t5::surround(&mut inner, dir, around)?,
             }
         }
 
@@ -256,6 +256,15 @@ impl Tokenizer {
     pub(super) fn read(&self, length: usize) -> Range<usize> {
         let whole = self.max_length.max(length);
         if self.pads_left { whole - length..whole } else { 0..length }
+    }
+
+    /// The number of tokens of a text with those around it, without a limit.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tokenizer::encode`].
+    pub fn count(&self, text: &str) -> Result<usize> {
+        Ok(self.tokens(text)?.len() + self.around)
     }
 
     /// How many special tokens stand around a prompt.

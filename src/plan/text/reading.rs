@@ -3,9 +3,11 @@
 use super::states::{penultimate, skipped};
 use crate::bundle::{Bundle, Component, ComponentKind, DenoiserContract, TextEncoderContract};
 use crate::error::{Error, Result};
-use crate::family::{TextForm, TokenizerKind};
+use crate::family::{TextForm, TextReading, TokenizerKind};
+use crate::spec::PromptReading;
 use crate::tensor::TensorInfo;
-use crate::text::Taken;
+use crate::text::tokenizer::Tokenizer;
+use crate::text::{Instruction, Taken};
 
 /// The reading of a family's text encoders.
 #[derive(Debug, Clone, Copy)]
@@ -14,6 +16,8 @@ pub(super) struct Reading {
     form: TextForm,
     /// The number of tokens that an encoder without a length of its own reads, if no pipeline class says so.
     pub(super) tokens: Option<usize>,
+    /// The lines before every prompt but a negative one.
+    instruction: &'static [&'static str],
 }
 
 impl Reading {
@@ -23,7 +27,50 @@ impl Reading {
     /// [`Error::Model`] where the model has none.
     pub(super) fn of(bundle: &Bundle) -> Result<Self> {
         let row = bundle.family()?.row();
-        Ok(Self { title: row.title, form: row.text.form, tokens: row.text.tokens })
+        let TextReading { form, tokens, instruction } = row.text;
+        Ok(Self { title: row.title, form, tokens, instruction })
+    }
+
+    /// The text that an encoder reads before every prompt but a negative one: that of the pipeline file, or the family's.
+    ///
+    /// # Errors
+    /// [`Error::Model`] for an encoder fixed to a number of tokens, which prompts and negative prompts differ in.
+    pub(super) fn instruction(
+        self,
+        component: &Component,
+        contract: &TextEncoderContract,
+        tokenizer: &Tokenizer,
+        reading: &PromptReading,
+    ) -> Result<Option<Instruction>> {
+        let text = reading.complex_human_instruction.clone().unwrap_or_else(|| self.instruction.join("\n"));
+        if self.instruction.is_empty() || text.is_empty() {
+            return Ok(None);
+        }
+        let instruction = Instruction::new(text, tokenizer)?;
+        match contract.sequence_length {
+            None => Ok(Some(instruction)),
+            Some(fixed) => Err(Error::model(
+                &component.graph.path,
+                format!(
+                    "input {} takes exactly {fixed} tokens, and a prompt with the model's instruction has {}",
+                    contract.input_ids.name,
+                    instruction.tokens()
+                ),
+                "export the text encoder with a free number of tokens, or set complex_human_instruction = \"\"",
+            )),
+        }
+    }
+
+    /// Requires that the pipeline file has no instruction for a family that reads none.
+    pub(super) fn check_instruction(self, reading: &PromptReading) -> Result<()> {
+        match reading.complex_human_instruction.as_ref().filter(|_| self.instruction.is_empty()) {
+            None => Ok(()),
+            Some(_) => Err(Error::input(
+                "complex_human_instruction",
+                format!("is given, and models of {} read none", self.title),
+                "leave the key out",
+            )),
+        }
     }
 
     /// True if padding is told apart from the prompt's tokens.

@@ -43,6 +43,7 @@ pub(super) fn kind(tokenizer: &Tokenizer) -> TokenizerKind {
     match tokenizer.get_model() {
         ModelWrapper::WordPiece(_) => TokenizerKind::Bert,
         ModelWrapper::Unigram(_) => TokenizerKind::T5,
+        ModelWrapper::BPE(pairs) if pairs.byte_fallback && pairs.end_of_word_suffix.is_none() => TokenizerKind::Gemma,
         _ => TokenizerKind::Clip,
     }
 }

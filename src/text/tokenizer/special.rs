@@ -22,6 +22,7 @@ impl TokenizerKind {
             Self::Clip => (Some("bos_token"), "eos_token"),
             Self::Bert => (Some("cls_token"), "sep_token"),
             Self::T5 => (None, "eos_token"),
+            Self::Gemma => (Some("bos_token"), "eos_token"),
         }
     }
 
@@ -31,6 +32,7 @@ impl TokenizerKind {
         match self {
             Self::Clip | Self::Bert => 77,
             Self::T5 => 512,
+            Self::Gemma => 300,
         }
     }
 
@@ -47,6 +49,10 @@ impl TokenizerKind {
             (Self::T5, "eos_token") => "</s>",
             (Self::T5, "unk_token") => "<unk>",
             (Self::T5, _) => "<pad>",
+            (Self::Gemma, "bos_token") => "<bos>",
+            (Self::Gemma, "eos_token") => "<eos>",
+            (Self::Gemma, "unk_token") => "<unk>",
+            (Self::Gemma, _) => "<pad>",
         }
     }
 }
@@ -74,6 +80,9 @@ pub(super) struct Settings {
     begin: Option<AddedToken>,
     /// The token behind it.
     end: AddedToken,
+    /// True if the first of them is put before a prompt, and the second behind it: of Gemma's, `add_bos_token = true` and
+    /// `add_eos_token = false`.
+    puts: [bool; 2],
     pub(super) unk: AddedToken,
     pad: AddedToken,
     /// BERT's token for a word left out.
@@ -148,9 +157,16 @@ impl Settings {
                 strip_accents: is_on("strip_accents"),
                 chinese: is_on("tokenize_chinese_chars"),
             },
+            puts: match kind {
+                TokenizerKind::Gemma => {
+                    [is_on("add_bos_token").unwrap_or(true), is_on("add_eos_token").unwrap_or(false)]
+                }
+                _ => [begin.is_some(), true],
+            },
+            // The pipelines that read Gemma's tokens pad on the right, whatever the files say.
+            pads_left: is_left("padding_side") && kind != TokenizerKind::Gemma,
             kind,
             additional,
-            pads_left: is_left("padding_side"),
             truncates_left: is_left("truncation_side"),
             split_special: config.get("split_special_tokens").and_then(Value::as_bool).unwrap_or(false),
             added,
@@ -199,18 +215,20 @@ impl Settings {
         tokenizer.token_to_id(&self.pad.content).ok_or_else(|| self.unknown(dir, "pad_token", &self.pad.content))
     }
 
-    /// The token before a prompt, where there is one, and the one behind it, each with its id.
+    /// The token before a prompt and the one behind it, where there are such, each with its id.
     ///
     /// # Errors
     /// [`Error::Model`] where the vocabulary does not have one.
-    pub(super) fn around(&self, tokenizer: &Tokenizer, dir: &Path) -> Result<(Option<Placed>, Placed)> {
+    pub(super) fn around(&self, tokenizer: &Tokenizer, dir: &Path) -> Result<[Option<Placed>; 2]> {
         let pair = |key, content: &str| {
             let id = tokenizer.token_to_id(content);
             id.map(|id| (content.to_owned(), id)).ok_or_else(|| self.unknown(dir, key, content))
         };
         let (begin, end) = self.kind.around();
-        let begin = begin.zip(self.begin.as_ref()).map(|(key, token)| pair(key, &token.content)).transpose()?;
-        Ok((begin, pair(end, &self.end.content)?))
+        let [puts_begin, puts_end] = self.puts;
+        let begin = begin.zip(self.begin.as_ref()).filter(|_| puts_begin);
+        let begin = begin.map(|(key, token)| pair(key, &token.content)).transpose()?;
+        Ok([begin, puts_end.then(|| pair(end, &self.end.content)).transpose()?])
     }
 
     /// The error for a special token without an id.

@@ -50,6 +50,12 @@ fn masked(predicted: usize) -> Model {
         .output("out_sample", F32, &format!("b, {predicted}, h, w"))
 }
 
+/// Beside a VAE of 32 pixels per latent.
+fn deep(transformer: Model) -> Dir {
+    let config = r#"{"_class_name": "AutoencoderDC", "decoder_block_out_channels": [1, 1, 1, 1, 1, 1]}"#;
+    bare("transformer", transformer).put("vae_decoder/config.json", config)
+}
+
 #[test]
 fn a_family_is_that_of_the_class() {
     let rows = [
@@ -62,6 +68,8 @@ fn a_family_is_that_of_the_class() {
         ("ORTFluxPipeline", "transformer", flux(), "flux"),
         ("PixArtSigmaPipeline", "transformer", masked(8), "pixart-sigma"),
         ("PixArtAlphaPipeline", "transformer", masked(8), "pixart-alpha"),
+        ("SanaPipeline", "transformer", masked(4), "sana"),
+        ("ORTSanaPipeline", "transformer", masked(4), "sana"),
         ("LatentDiffusion", "unet", unet(), "latent-diffusion"),
         // A latent consistency model's UNet under Stable Diffusion's class is known, and stays what the class says.
         ("StableDiffusionPipeline", "unet", unet().input("timestep_cond", F32, "b, 256"), "stable-diffusion"),
@@ -74,9 +82,8 @@ fn a_family_is_that_of_the_class() {
 #[test]
 fn a_class_that_is_not_known_is_refused_by_name() {
     let others = [
-        "SanaPipeline",
-        "ORTSanaPipeline",
         "SanaSprintPipeline",
+        "ORTSanaSprintPipeline",
         "KolorsPipeline",
         "StableCascadeDecoderPipeline",
         "WuerstchenDecoderPipeline",
@@ -144,6 +151,8 @@ fn a_model_without_a_class_is_known_by_what_it_takes() {
         (bare("transformer", flux()), "flux"),
         (bare("transformer", masked(8)), "pixart-sigma"),
         (bare("transformer", masked(8).input("resolution", F32, "b, 2")), "pixart-alpha"),
+        (deep(masked(4)), "sana"),
+        (deep(masked(4)).put("text_encoder/config.json", r#"{"model_type": "gemma2"}"#), "sana"),
         (legacy(), "stable-diffusion"),
     ];
     for (dir, expected) in rows {
@@ -156,18 +165,19 @@ fn a_model_without_a_class_is_known_by_what_it_takes() {
 fn a_model_of_no_known_form_is_refused() {
     let config = |component: &str, text: &str| bare("unet", unet()).put(&format!("{component}/config.json"), text);
     let pixels = Dir::new().graph("unet/model.onnx", unet()).graph("text_encoder/model.onnx", text_encoder());
-    let rows: [(Dir, &[&str]); 13] = [
+    let rows: [(Dir, &[&str]); 15] = [
         (bare("transformer", unet()), &["no known family", "neither pooled text nor a mask"]),
         (bare("transformer", packed(16)), &["no known family", "no pooled text, as FLUX.2 and Chroma"]),
         (
             bare("transformer", packed(96).input("pooled_projections", F32, "b, 8")),
             &["no known family", "as FLUX.1 Fill and Control"],
         ),
-        (bare("transformer", masked(4)), &["no known family", "no variance in its prediction, as Sana"]),
+        (bare("transformer", masked(4)), &["no known family", "predicts no variance, as Sana's"]),
+        (deep(masked(8)), &["no known family", "a variance in its prediction", "more than 8 pixels per latent"]),
+        (deep(masked(4).input("guidance", F32, "b")), &["no known family", "as Sana-Sprint"]),
         (
-            bare("transformer", masked(8))
-                .put("vae_decoder/config.json", r#"{"block_out_channels": [1, 1, 1, 1, 1, 1]}"#),
-            &["more than 8 pixels per latent, as Sana"],
+            deep(masked(4)).put("text_encoder/config.json", r#"{"model_type": "t5"}"#),
+            &["text_encoder/config.json", "t5 model", "no model of Sana"],
         ),
         (bare("unet", sd3()), &["no known family", "a pooled vector and no sizes"]),
         (bare("unet", xl()), &["no known family", "a single text encoder, as Kolors"]),
@@ -203,7 +213,18 @@ fn evidence_that_contradicts_itself_names_both() {
         (named("FluxPipeline", "transformer", sd3()), ["FluxPipeline", "unpacked samples"]),
         (named("FluxPipeline", "transformer", packed(16)), ["FluxPipeline", "no pooled text"]),
         (named("StableDiffusion3Pipeline", "transformer", flux()), ["StableDiffusion3Pipeline", "packed samples"]),
-        (named("PixArtSigmaPipeline", "transformer", masked(4)), ["PixArtSigmaPipeline", "as Sana has it"]),
+        (named("PixArtSigmaPipeline", "transformer", masked(4)), ["PixArtSigmaPipeline", "as Sana's"]),
+        (named("SanaPipeline", "transformer", masked(8)), ["SanaPipeline", "as PixArt-Σ's"]),
+        (
+            named("SanaPipeline", "transformer", masked(4))
+                .put("vae_decoder/config.json", r#"{"_class_name": "AutoencoderKL"}"#),
+            ["SanaPipeline", "AutoencoderKL"],
+        ),
+        (
+            named("PixArtSigmaPipeline", "transformer", masked(8))
+                .put("vae_decoder/config.json", r#"{"_class_name": "AutoencoderDC"}"#),
+            ["PixArtSigmaPipeline", "AutoencoderDC"],
+        ),
         (named("DDPMPipeline", "unet", unet()), ["DDPMPipeline", "attends to tokens"]),
         (
             with("StableDiffusionPipeline", "unet", unet(), r#"{"_class_name": "UNet2DModel"}"#),

@@ -105,10 +105,7 @@ pub fn refused() -> Vec<(Files, &'static [&'static str])> {
             transformer(SIGMA, |g| g.rename("encoder_attention_mask", "zero").zeros("zero")),
             &["takes no mask over its tokens", "scripts/export.py"],
         ),
-        (
-            transformer(SIGMA, |g| g.redeclare("hidden_states", F32, "batch, 32, height, width")),
-            &["takes 32 latent channels and a mask over its tokens", "as Sana does"],
-        ),
+        (transformer(SIGMA, |g| g.redeclare("hidden_states", F32, "batch, 32, height, width")), &["takes 32 channels"]),
         (
             whole(SIGMA, |files| {
                 files.edit("text_encoder/model.onnx", |g| g.rename("attention_mask", "zero").zeros("zero"));
