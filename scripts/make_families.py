@@ -260,7 +260,12 @@ def gemma(seed, rows):
         head_dim=8,
         query_pre_attn_scalar=8,
     )
-    return holdable(seeded(seed, lambda: Gemma2Model(config), loud=("embed_tokens", "proj"), gain=20.0))
+    model = seeded(seed, lambda: Gemma2Model(config), loud=("embed_tokens", "proj"), gain=20.0)
+    # no weights, and not saved as such
+    frequencies = model.rotary_emb.inv_freq.clone()
+    model = holdable(model)
+    model.rotary_emb.inv_freq.copy_(frequencies)
+    return model
 
 
 def instruction():

@@ -137,7 +137,7 @@ fn instruct(m: &Model) -> Result<(), String> {
     if !m.is_packed {
         m.extra(m.latent_channels, "latents twice")?;
     } else if m.follows_packed_image == Some(false) {
-        return Err("of Flux's models Kontext alone learnt to follow an image".to_owned());
+        return Err("the model is not trained to follow an image".to_owned());
     }
     if m.in_pixels {
         return Err("the model has no VAE".to_owned());

@@ -10,7 +10,7 @@ mod conditions;
 mod control;
 mod defaults;
 mod evaluations;
-mod flux;
+mod packed;
 mod free_memory;
 mod inputs;
 mod memory_budget;

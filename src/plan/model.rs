@@ -7,7 +7,7 @@ use super::compatibility::PlannedTask;
 use super::conditions::ConditionPart;
 use super::control::ControlPart;
 use super::defaults::DefaultValue;
-use super::flux;
+use super::packed;
 use super::memory_budget::MemoryBudget;
 use super::preview::{self, PreviewPlan};
 use super::requirements::TaskRequirements;
@@ -124,8 +124,8 @@ impl ModelPlan {
         let concatenated = requirements.concatenated()?;
         requirements.out_channels()?;
         requirements.plain_scaling()?;
-        flux::check(task, component, &contract)?;
-        let remarks = flux::remark(task, bundle, &contract).into_iter().collect();
+        packed::check(task, component, &contract)?;
+        let remarks = packed::remark(task, bundle, &contract).into_iter().collect();
         let class_embedder = match (task.classes(), &contract.context) {
             (Some(_), Some(_)) => {
                 let component = bundle.require(ComponentKind::ClassEmbedder, &wanted_for)?;
@@ -156,7 +156,7 @@ impl ModelPlan {
                 scaling,
                 concatenated,
                 scales_followed_image: bundle.scales_followed_image(),
-                packed_images: flux::packed_images(task, bundle, &contract),
+                packed_images: packed::packed_images(task, bundle, &contract),
                 zeros_for_no_prompt: text.as_ref().is_some_and(|text| text.zeros_for_no_prompt),
                 classes,
                 low_res: requirements.low_res()?,

@@ -1,6 +1,6 @@
 //! How large the images are, and the tiles they are made in.
 
-use super::{Wrong, conditions, flux};
+use super::{Wrong, conditions, packed};
 use crate::bundle::{Bundle, Fact};
 use crate::error::{Error, Result};
 use crate::family::{DefaultSize, Defaults};
@@ -56,7 +56,7 @@ pub(super) fn size(
     }
     match fixed.filter(|fixed| fixed.value != (width, height)) {
         None => {
-            flux::check_size(task, bundle, (width, height))?;
+            packed::check_size(task, bundle, (width, height))?;
             Ok(Fact::new((width, height), default.source))
         }
         Some(fixed) => Err(Error::input(
