@@ -135,7 +135,9 @@ fn without_texts(code: &str) -> String {
             '\'' => {
                 // A quotation mark as a character opens no text.
                 let rest = chars.as_str();
-                if let Some(length) = ["\"'", "\\\"'"].iter().find(|text| rest.starts_with(**text)).map(|text| text.len()) {
+                if let Some(length) =
+                    ["\"'", "\\\"'"].iter().find(|text| rest.starts_with(**text)).map(|text| text.len())
+                {
                     chars = rest[length..].chars();
                 }
             }

@@ -46,7 +46,8 @@ pub(super) fn packed_images(task: &dyn Task, bundle: &Bundle, contract: &Denoise
 pub(super) fn remark(task: &dyn Task, bundle: &Bundle, contract: &DenoiserContract) -> Option<String> {
     let family = bundle.named_family().filter(|family| !family.row().follows_packed_image)?;
     let source = bundle.facts.family.as_ref().map_or("", |fact| &fact.source);
-    let followers: Vec<_> = Family::all().filter(|family| family.row().follows_packed_image).map(Family::title).collect();
+    let followers: Vec<_> =
+        Family::all().filter(|family| family.row().follows_packed_image).map(Family::title).collect();
     (contract.positions.is_some() && task.follows_image()).then(|| {
         format!(
             "the model is of the family {} ({source}); only {} is trained to follow an image; the results of others are arbitrary",
