@@ -76,21 +76,7 @@ impl TextPlan {
         let inversions =
             embeddings.iter().map(|embedding| Inversion::open(&embedding.path, embedding.token.as_deref()));
         let inversions = inversions.collect::<Result<Vec<_>>>()?;
-        let opened = components.iter().map(|&component| {
-            let contract = TextEncoderContract::resolve(component)?;
-            let tokenizer = Tokenizer::open(tokenizer_dir(bundle, component, wanted_for)?)?;
-            let tokenizer = tokenizer.with_cleaning(reading.text_cleaning.unwrap_or_default())?;
-            contract.embedding_rows.map_or(Ok(()), |rows| tokenizer.check_vocabulary(rows))?;
-            Ok((component, contract, tokenizer))
-        });
-        let opened = opened.collect::<Result<Vec<_>>>()?;
-        if reading.text_cleaning.is_some() && opened.iter().all(|(.., tokenizer)| tokenizer.cleaning().is_none()) {
-            return Err(Error::input(
-                "text_cleaning",
-                "is given, and none of the model's tokenizers is CLIP's",
-                "leave the key out",
-            ));
-        }
+        let opened = open_encoders(bundle, &components, reading, wanted_for)?;
         let clips = opened.iter().filter(|(.., tokenizer)| tokenizer.kind().is_pooled()).count();
         let mut encoders = Vec::with_capacity(opened.len());
         for (component, mut contract, tokenizer) in opened {
@@ -288,6 +274,31 @@ impl TextPlan {
         }
         Ok(warnings)
     }
+}
+
+/// The text encoders' contracts and tokenizers.
+fn open_encoders<'c>(
+    bundle: &Bundle,
+    components: &[&'c Component],
+    reading: &PromptReading,
+    wanted_for: &str,
+) -> Result<Vec<(&'c Component, TextEncoderContract, Tokenizer)>> {
+    let opened = components.iter().map(|&component| {
+        let contract = TextEncoderContract::resolve(component)?;
+        let tokenizer = Tokenizer::open(tokenizer_dir(bundle, component, wanted_for)?)?;
+        let tokenizer = tokenizer.with_cleaning(reading.text_cleaning.unwrap_or_default())?;
+        contract.embedding_rows.map_or(Ok(()), |rows| tokenizer.check_vocabulary(rows))?;
+        Ok((component, contract, tokenizer))
+    });
+    let opened = opened.collect::<Result<Vec<_>>>()?;
+    if reading.text_cleaning.is_some() && opened.iter().all(|(.., tokenizer)| tokenizer.cleaning().is_none()) {
+        return Err(Error::input(
+            "text_cleaning",
+            "is given, and none of the model's tokenizers is CLIP's",
+            "leave the key out",
+        ));
+    }
+    Ok(opened)
 }
 
 /// An exporter that writes a pooled vector's width as the tokens' is not to be believed, so names are left out.
