@@ -1,20 +1,25 @@
 //! Which text encoders a denoiser reads, and what of each.
 
+mod encoder;
 mod length;
 mod reading;
 mod remarks;
 mod states;
 mod textual_inversion;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::model::{Part, part};
+use super::sources::ModelSources;
 use crate::bundle::{Bundle, Component, ComponentKind, DenoiserContract, TextEncoderContract};
 use crate::error::{Error, Result};
 use crate::spec::{EmbeddingSpec, LongPrompts, PromptReading, Prompting, Weights};
 use crate::tensor::{Dim, TensorInfo};
-use crate::text::{Chunks, Instruction, Inversion, Style, Taken, cut_off, require_embedded, tokenizer::Tokenizer};
-use reading::{Encoder, Reading};
+use crate::text::tokenizer::Tokenizer;
+use crate::text::{Chunks, Instruction, Inversion, Style, Taken, cut_off, require_embedded};
+pub(super) use encoder::{EncoderRequest, PreparedEncoder};
+use reading::{EncoderPlace, Reading};
 
 pub use textual_inversion::Learnt;
 
@@ -34,7 +39,7 @@ pub struct TextPart {
     /// The text before every prompt but a negative one.
     pub instruction: Option<Instruction>,
     /// The vectors of words of a user's own that its graph is opened with, where there are some.
-    pub learnt: Option<Learnt>,
+    pub learnt: Option<Arc<Learnt>>,
     /// Which group of tokens its own belong to; see [`crate::text::TextEncoders`].
     pub group: usize,
 }
@@ -48,14 +53,14 @@ pub struct TextPlan {
     /// `force_zeros_for_empty_prompt`.
     pub zeros_for_no_prompt: bool,
     /// Words of a user's own.
-    pub inversions: Vec<Inversion>,
+    pub inversions: Vec<Arc<Inversion>>,
     /// Zeros behind all tokens, `[tokens, width]`, where the model runs without its last encoder.
     pub blank: Option<[usize; 2]>,
 }
 
 impl TextPlan {
     pub(super) fn new(
-        bundle: &Bundle,
+        (bundle, sources): (&Bundle, &ModelSources),
         denoiser: &DenoiserContract,
         prompting: &Prompting,
         embeddings: &[EmbeddingSpec],
@@ -74,37 +79,46 @@ impl TextPlan {
         let length = max_sequence_length.or(family.tokens);
         let reading = &prompting.reading;
         let inversions =
-            embeddings.iter().map(|embedding| Inversion::open(&embedding.path, embedding.token.as_deref()));
+            embeddings.iter().map(|embedding| sources.inversion(&embedding.path, embedding.token.as_deref()));
         let inversions = inversions.collect::<Result<Vec<_>>>()?;
-        let opened = open_encoders(bundle, &components, reading, wanted_for)?;
+        let opened = open_encoders((bundle, sources), &components, reading, wanted_for)?;
         let clips = opened.iter().filter(|(.., tokenizer)| tokenizer.kind().is_pooled()).count();
         let mut encoders = Vec::with_capacity(opened.len());
-        for (component, mut contract, tokenizer) in opened {
-            let of = Encoder { kind: tokenizer.kind(), is_last: is_last(bundle, component) };
-            // Words of a user's own and layers left out are matters of CLIP's.
-            let (learnt, tokenizer) = match of.kind.is_pooled() {
-                false => (None, of_length(tokenizer, component, &contract, length, reading)?),
-                true => {
-                    let tokenizer = length::of_encoder(tokenizer, component, &contract)?;
-                    Learnt::new(&inversions, component, clips, &mut contract, tokenizer)?
-                }
+        for (component, contract, tokenizer) in opened {
+            let of = EncoderPlace { kind: tokenizer.kind(), is_last: is_last(bundle, component) };
+            let is_pooled = of.kind.is_pooled();
+            let request = EncoderRequest {
+                kind: component.kind,
+                graph: component.graph.path.clone(),
+                roles: component.roles.clone(),
+                tokenizer: tokenizer_dir(bundle, component, wanted_for)?.to_path_buf(),
+                cleaning: reading.text_cleaning,
+                length: [reading.max_sequence_length, length].map(|length| length.filter(|_| !is_pooled)),
+                instruction: family.instruction(reading),
+                words: inversions.iter().map(|own| (own.path.clone(), own.token.clone())).collect(),
+                clips,
             };
+            let prepared = sources.encoder(request, |request| {
+                let tokenizer = Tokenizer::clone(&tokenizer);
+                PreparedEncoder::new(request, component, contract, tokenizer, &inversions)
+            })?;
+            let PreparedEncoder { contract, tokenizer, instruction, learnt } = PreparedEncoder::clone(&prepared);
             let whole = family.whole(component, &contract, of)?;
             readable(component, whole.tokens.as_ref(), reading, wanted_for)?;
-            let skipping = match reading.clip_skip.filter(|_| of.kind.is_pooled()) {
+            let skipping = match reading.clip_skip.filter(|_| is_pooled) {
                 Some(skip) => Some(family.skipping(component, &contract, skip, &whole, wanted_for)?),
                 None => None,
             };
             encoders.push(TextPart {
-                instruction: family.instruction(component, &contract, &tokenizer, reading)?,
-                tokenizer: Arc::new(tokenizer),
+                tokenizer,
+                instruction,
                 learnt,
                 negative: skipping.as_ref().map(|_| whole.clone()),
                 taken: skipping.unwrap_or(whole),
                 style: Style {
                     weighs: reading.weights == Weights::A1111,
                     // T5 has no length of its own, and is told how much it reads.
-                    goes_on: reading.long_prompts == LongPrompts::Chunk && of.kind.is_pooled(),
+                    goes_on: reading.long_prompts == LongPrompts::Chunk && is_pooled,
                     is_masked: family.is_masked(),
                 },
                 part: part(component, contract),
@@ -276,17 +290,17 @@ impl TextPlan {
     }
 }
 
-/// The text encoders' contracts and tokenizers.
+/// The text encoders with their contracts and tokenizers.
 fn open_encoders<'c>(
-    bundle: &Bundle,
+    (bundle, sources): (&Bundle, &ModelSources),
     components: &[&'c Component],
     reading: &PromptReading,
     wanted_for: &str,
-) -> Result<Vec<(&'c Component, TextEncoderContract, Tokenizer)>> {
+) -> Result<Vec<(&'c Component, TextEncoderContract, Arc<Tokenizer>)>> {
     let opened = components.iter().map(|&component| {
         let contract = TextEncoderContract::resolve(component)?;
-        let tokenizer = Tokenizer::open(tokenizer_dir(bundle, component, wanted_for)?)?;
-        let tokenizer = tokenizer.with_cleaning(reading.text_cleaning.unwrap_or_default())?;
+        let dir = tokenizer_dir(bundle, component, wanted_for)?;
+        let tokenizer = sources.tokenizer(dir, reading.text_cleaning)?;
         contract.embedding_rows.map_or(Ok(()), |rows| tokenizer.check_vocabulary(rows))?;
         Ok((component, contract, tokenizer))
     });
@@ -309,30 +323,6 @@ fn last_axis(info: &TensorInfo) -> Option<usize> {
 /// The widths of one output of some encoders added up, where all of them are known.
 fn width_of(encoders: &[TextPart], output: fn(&Taken) -> &Option<TensorInfo>) -> Option<usize> {
     encoders.iter().filter_map(|text| output(&text.taken).as_ref()).map(last_axis).sum()
-}
-
-/// The tokenizer of an encoder without a length of its own, set to as many tokens as that is to read.
-fn of_length(
-    tokenizer: Tokenizer,
-    component: &Component,
-    contract: &TextEncoderContract,
-    default: Option<usize>,
-    reading: &PromptReading,
-) -> Result<Tokenizer> {
-    if let (Some(asked), Some(fixed)) = (reading.max_sequence_length, contract.sequence_length)
-        && asked != fixed
-    {
-        return Err(Error::input(
-            "max_sequence_length",
-            format!("{asked} is asked for, and {} of {} takes {fixed} tokens", contract.input_ids.name, component.kind),
-            "leave the key out, or export the text encoder with a free number of tokens",
-        ));
-    }
-    let length = reading.max_sequence_length.or(contract.sequence_length).or(default);
-    match length {
-        Some(length) => tokenizer.with_max_length(length),
-        None => Ok(tokenizer),
-    }
 }
 
 /// Requires that weights and chunks have a sense for what an encoder gives.
@@ -361,7 +351,7 @@ fn is_last(bundle: &Bundle, component: &Component) -> bool {
     bundle.text_encoders().last().is_some_and(|last| last.kind == component.kind)
 }
 
-fn tokenizer_dir<'b>(bundle: &'b Bundle, component: &Component, wanted_for: &str) -> Result<&'b std::path::Path> {
+fn tokenizer_dir<'b>(bundle: &'b Bundle, component: &Component, wanted_for: &str) -> Result<&'b Path> {
     bundle.tokenizer(component.kind).ok_or_else(|| {
         let number = component.kind.text_encoder_number().filter(|&n| n > 1);
         let name = number.map_or("tokenizer".to_owned(), |n| format!("tokenizer_{n}"));

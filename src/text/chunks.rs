@@ -65,6 +65,11 @@ impl Instruction {
         Chunks::with_prefix(&self.text, prompt, &self.tokenizer, style)
     }
 
+    /// The text.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The number of tokens that are encoded.
     pub fn tokens(&self) -> usize {
         self.tokenizer.max_length()

@@ -110,6 +110,11 @@ impl TextEncoder {
         Self { instruction, ..self }
     }
 
+    /// Gives back the open graph.
+    pub fn into_session(self) -> Session {
+        self.session
+    }
+
     /// The chunks that a prompt is read in.
     pub(super) fn chunks(&self, prompt: &str, is_negative: bool) -> Result<Chunks> {
         let chunks = match self.instruction.as_ref().filter(|_| !is_negative) {

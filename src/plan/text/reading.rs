@@ -6,8 +6,7 @@ use crate::error::{Error, Result};
 use crate::family::{TextForm, TextReading, TokenizerKind};
 use crate::spec::PromptReading;
 use crate::tensor::TensorInfo;
-use crate::text::tokenizer::Tokenizer;
-use crate::text::{Instruction, Taken};
+use crate::text::Taken;
 
 /// The reading of a family's text encoders.
 #[derive(Debug, Clone, Copy)]
@@ -31,34 +30,11 @@ impl Reading {
         Ok(Self { title: row.title, form, tokens, instruction })
     }
 
-    /// The text that an encoder reads before every prompt but a negative one: that of the pipeline file, or the family's.
-    ///
-    /// # Errors
-    /// [`Error::Model`] for an encoder fixed to a number of tokens, which prompts and negative prompts differ in.
-    pub(super) fn instruction(
-        self,
-        component: &Component,
-        contract: &TextEncoderContract,
-        tokenizer: &Tokenizer,
-        reading: &PromptReading,
-    ) -> Result<Option<Instruction>> {
-        let text = reading.complex_human_instruction.clone().unwrap_or_else(|| self.instruction.join("\n"));
-        if self.instruction.is_empty() || text.is_empty() {
-            return Ok(None);
-        }
-        let instruction = Instruction::new(text, tokenizer)?;
-        match contract.sequence_length {
-            None => Ok(Some(instruction)),
-            Some(fixed) => Err(Error::model(
-                &component.graph.path,
-                format!(
-                    "input {} takes exactly {fixed} tokens, and a prompt with the model's instruction has {}",
-                    contract.input_ids.name,
-                    instruction.tokens()
-                ),
-                "export the text encoder with a free number of tokens, or set complex_human_instruction = \"\"",
-            )),
-        }
+    /// The text before every prompt but a negative one: that of the pipeline file, or the family's.
+    pub(super) fn instruction(self, reading: &PromptReading) -> Option<String> {
+        let own = || self.instruction.join("\n");
+        let text = reading.complex_human_instruction.clone().unwrap_or_else(own);
+        Some(text).filter(|text| !self.instruction.is_empty() && !text.is_empty())
     }
 
     /// Requires that the pipeline file has no instruction for a family that reads none.
@@ -85,7 +61,12 @@ impl Reading {
     }
 
     /// What is taken of an encoder of which no layers are left out.
-    pub(super) fn whole(self, component: &Component, contract: &TextEncoderContract, of: Encoder) -> Result<Taken> {
+    pub(super) fn whole(
+        self,
+        component: &Component,
+        contract: &TextEncoderContract,
+        of: EncoderPlace,
+    ) -> Result<Taken> {
         let (tokens, pooled) = match self.form {
             TextForm::Last => (states(contract), None),
             TextForm::Masked(kind) => (Some(self.masked(component, contract, of, kind)?.clone()), None),
@@ -164,7 +145,7 @@ impl Reading {
         self,
         component: &Component,
         contract: &'c TextEncoderContract,
-        of: Encoder,
+        of: EncoderPlace,
         kind: TokenizerKind,
     ) -> Result<&'c TensorInfo> {
         let at_fault = |problem: &str, help: &str| {
@@ -192,7 +173,7 @@ impl Reading {
 
 /// Which of a model's text encoders one is.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Encoder {
+pub(super) struct EncoderPlace {
     pub(super) kind: TokenizerKind,
     pub(super) is_last: bool,
 }

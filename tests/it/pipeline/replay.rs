@@ -5,7 +5,7 @@ use std::path::Path;
 
 use ldm_ort::denoise::RunInterval;
 use ldm_ort::engine::{KnownDigests, Recorder};
-use ldm_ort::execution::{ExecutionEvent, ModelExecution};
+use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::image::{InputLimit, encode_png, load, save_png};
 use ldm_ort::metadata::{self, Record};
 use ldm_ort::rng::Stream;
@@ -426,8 +426,8 @@ fn changed(folder: &Path, change: Change) -> (Result<Record, Error>, std::path::
         }
         ControlFlow::Continue(())
     };
-    let mut pipeline = ModelExecution::load(plan.model, &runtime, &cancel, &mut watch).expect("it opens");
-    pipeline.run(&plan.request, &cancel, &mut watch).expect("it runs");
+    let mut pipeline = Execution::load(&plan, &runtime, &cancel, &mut watch).expect("it opens");
+    pipeline.run(&plan, &cancel, &mut watch).expect("it runs");
     let drawn = last.expect("an image");
     let record = recorder.record(&drawn);
     let image = folder.join("changed.png");
