@@ -181,7 +181,7 @@ def decode(model, latent, tile=None):
 
 
 class Run:
-    """What every case needs: the model, the seeds, the keys of the loop."""
+    """The inputs of every case: the model, the seeds, the keys of the loop."""
 
     def __init__(self, model, steps, seed, images=1, eta=0.0, size=None):
         self.model, self.steps, self.eta = model, steps, eta

@@ -84,7 +84,7 @@ def load_lora(pipe, path, keys):
 
 
 def read(pipe, prompt, negative, reading):
-    """What the pipeline is told in the place of texts."""
+    """The prompt embeddings that the pipeline receives instead of prompts."""
     readers = [
         Reader(tokenizer, encoder, penultimate=True, **reading)
         for tokenizer, encoder in ((pipe.tokenizer, pipe.text_encoder), (pipe.tokenizer_2, pipe.text_encoder_2))

@@ -1,4 +1,4 @@
-//! The record in an image file: how the image was made, so that it can be made again.
+//! The record in an image file, with everything that is needed to generate the image again.
 
 mod differences;
 mod read;
@@ -9,16 +9,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-pub use differences::differing_files;
+pub use differences::compare_files;
 pub use read::read_png;
 
 /// The keyword of the PNG text chunk that holds the [`Record`] as JSON.
 pub const RECORD_KEYWORD: &str = "ldm-ort";
 
-/// The keyword of the PNG text chunk that AUTOMATIC1111's web UI and the tools around it read.
+/// The keyword of the PNG text chunk that AUTOMATIC1111's web UI and compatible tools read.
 pub const PARAMETERS_KEYWORD: &str = "parameters";
 
-/// The version of the record that this version of the program writes and reads.
+/// The version of the record that this program writes, and the highest that it reads.
 ///
 /// Version 1 had neither `weights`, `files`, `arithmetic` nor `unrecorded`, and absolute paths in `pipeline`. Version 2 had
 /// old names of keys and fields ([`crate::aliases`]).
@@ -27,7 +27,7 @@ pub const SCHEMA: u32 = 3;
 /// This program and its version, as records name it.
 pub const ENGINE: &str = concat!("ldm-ort ", env!("CARGO_PKG_VERSION"));
 
-/// The record of how an image was made.
+/// The record of an image: the program, the models and the pipeline that generated it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// The version of this record.
@@ -36,67 +36,66 @@ pub struct Record {
     pub engine: String,
     /// The version of ONNX Runtime.
     pub runtime: String,
-    /// The other causes of rounding: the CPU's instructions, and "optimized graphs" or "graphs as stored".
+    /// Other influences on rounding: the CPU's instruction set, and whether graphs were optimized before the run.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub arithmetic: String,
-    /// The execution providers asked for, in order of preference.
+    /// The requested execution providers, in order of preference.
     pub providers: Vec<String>,
     /// The model directory's name.
     pub model: String,
-    /// sha256 over all graphs and their weights, in hexadecimal.
+    /// SHA-256 of all graphs and their weights, in hexadecimal.
     pub model_digest: String,
-    /// sha256 of each graph with its weights by its component, of each LoRA and of each textual inversion, in
-    /// hexadecimal.
+    /// SHA-256 of each graph with its weights, by component, and of each LoRA and textual inversion, in hexadecimal.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub weights: BTreeMap<String, String>,
-    /// sha256 of each configuration and tokenizer file, by its path in the model directory, in hexadecimal.
+    /// SHA-256 of each configuration and tokenizer file, by its path in the model directory, in hexadecimal.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub files: BTreeMap<String, String>,
     /// The task's name in pipeline.toml.
     pub task: String,
     /// The prompt of this image.
     pub prompt: String,
-    /// Its negative prompt.
+    /// The negative prompt of this image.
     pub negative_prompt: String,
     /// The scheduler's name in pipeline.toml.
     pub scheduler: String,
-    /// The user's number of steps.
+    /// The number of steps.
     pub steps: usize,
     /// The guidance scale.
     pub guidance_scale: f64,
-    /// The share of the steps that was run, for an image made from another.
+    /// The image-to-image strength, the fraction of the steps that were run.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub strength: Option<f64>,
-    /// This image's own seed.
+    /// The seed of this image.
     pub seed: u64,
     /// Width in pixels.
     pub width: usize,
     /// Height in pixels.
     pub height: usize,
-    /// The pipeline that makes this image, as the text of a pipeline file. Its paths are relative, and those of files
-    /// outside of the current directory bare names, unless `[output] record_paths` asked for absolute ones.
+    /// The text of a pipeline file that generates this image. Its paths are relative, and those of files outside the
+    /// current directory are bare names, unless `[output] record_paths` requests absolute paths.
     pub pipeline: String,
-    /// The index of this image among that pipeline's, counted from 0.
+    /// The index of this image among those of the pipeline, counted from 0.
     pub index: usize,
     /// The component that decoded the image, if it is not the VAE's own decoder: `tiny_vae_decoder`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub decoder: Option<String>,
-    /// The number of evaluations, if there were fewer than in a full run.
+    /// The number of evaluations, if it was reduced by a guidance interval or caching.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub fewer_evaluations: Option<FewerEvaluations>,
-    /// sha256 of each input file, by its key, in hexadecimal.
+    /// SHA-256 of each input file of the pipeline besides the model, by key, in hexadecimal.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub inputs: BTreeMap<String, String>,
-    /// The `[[stage]]` tables, in their order.
+    /// The further stages, the `[[stage]]` tables.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub stages: Vec<StageRecord>,
-    /// A sentence for each change that a program made after planning and no pipeline file can say. If there is any, the
-    /// image cannot be made again from this record.
+    /// A sentence for each change that a program made after planning and that a pipeline file cannot express. If there
+    /// is any, the image cannot be generated again from this record.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub unrecorded: Vec<String>,
 }
 
-/// The part of a record for one `[[stage]]`.
+/// The record of one stage, which processed the output of the stage before.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StageRecord {
     /// The form of its input, `latents` or `image`.
@@ -104,47 +103,48 @@ pub struct StageRecord {
     pub input: String,
     /// The model directory's name.
     pub model: String,
-    /// sha256 over all graphs and their weights, in hexadecimal.
+    /// SHA-256 of all graphs and their weights, in hexadecimal.
     pub model_digest: String,
-    /// As [`Record::weights`].
+    /// See [`Record::weights`].
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub weights: BTreeMap<String, String>,
-    /// As [`Record::files`].
+    /// See [`Record::files`].
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub files: BTreeMap<String, String>,
     /// The task's name in pipeline.toml.
     pub task: String,
     /// The scheduler's name in pipeline.toml.
     pub scheduler: String,
-    /// The user's number of steps.
+    /// The number of steps.
     pub steps: usize,
     /// The guidance scale.
     pub guidance_scale: f64,
-    /// The share of the steps that was run, if noise was added again.
+    /// The image-to-image strength, the fraction of the steps that were run, if noise was added.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub strength: Option<f64>,
-    /// The share of the schedule that was done before.
+    /// The fraction of the schedule that earlier stages completed.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub denoising_start: Option<f64>,
     /// The component that decoded the image, if it is not the VAE's own decoder: `tiny_vae_decoder`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub decoder: Option<String>,
-    /// The number of evaluations, if there were fewer than in a full run.
+    /// The number of evaluations, if it was reduced by a guidance interval or caching.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub fewer_evaluations: Option<FewerEvaluations>,
 }
 
-/// The evaluations of a run that makes fewer than a full one, and the settings that cause it.
+/// A reduced number of evaluations: the requested methods and the resulting counts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FewerEvaluations {
-    /// The evaluations of the whole model, each branch of the guidance counted by itself.
+    /// Evaluations of the full model, each branch of the guidance counted separately.
     pub made: usize,
     /// The evaluations of its shallow layers alone.
-    #[serde(skip_serializing_if = "is_none", default, alias = "outer")]
+    #[serde(skip_serializing_if = "is_zero", default, alias = "outer")]
     pub shallow: usize,
-    /// The evaluations of a full run.
-    pub of: usize,
-    /// The shares of the run from which and to which guidance was at work.
+    /// Evaluations of a full run.
+    #[serde(rename = "of")]
+    pub total: usize,
+    /// The start and end of guidance, as fractions of the run.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub guidance_interval: Option<[f64; 2]>,
     /// The caching method.
@@ -152,24 +152,24 @@ pub struct FewerEvaluations {
     pub cache: Option<CacheRecord>,
 }
 
-fn is_none(count: &usize) -> bool {
+fn is_zero(count: &usize) -> bool {
     *count == 0
 }
 
 /// A caching method with its parameters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CacheRecord {
-    /// Its name in pipeline.toml.
+    /// The method's name in pipeline.toml.
     pub method: String,
-    /// Its parameters, by their names there.
+    /// The method's parameters, by name.
     pub parameters: BTreeMap<String, serde_json::Value>,
 }
 
 impl Record {
-    /// The text chunks of the image file, keyword and text.
+    /// Returns the text chunks of the image file, as keyword and text.
     ///
     /// # Errors
-    /// [`Error::Input`] where the record cannot be written as JSON.
+    /// [`Error::Input`] if the record cannot be written as JSON.
     pub fn chunks(&self) -> Result<Vec<(&'static str, String)>> {
         let json = serde_json::to_string(self)
             .map_err(|e| Error::input("record", format!("cannot be written as JSON: {e}"), ""))?;
@@ -181,7 +181,7 @@ impl Record {
         self.stages.last().map_or(&self.decoder, |stage| &stage.decoder).as_deref()
     }
 
-    /// The text that AUTOMATIC1111's web UI writes under `parameters`.
+    /// Formats the text that AUTOMATIC1111's web UI writes under `parameters`.
     pub fn parameters(&self) -> String {
         let mut text = self.prompt.clone();
         if !self.negative_prompt.is_empty() {
@@ -206,7 +206,7 @@ impl Record {
             if let Some(cache) = &fewer.cache {
                 text.push_str(&format!(", Cache: {}", cache.method));
             }
-            text.push_str(&format!(", Evaluations: {} of {}", fewer.made, fewer.of));
+            text.push_str(&format!(", Evaluations: {} of {}", fewer.made, fewer.total));
             if fewer.shallow > 0 {
                 text.push_str(&format!(", Evaluations of the shallow layers alone: {}", fewer.shallow));
             }
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_are_in_the_form_other_tools_read() {
+    fn parameters_have_the_format_of_other_tools() {
         assert_eq!(
             record().parameters(),
             "a red circle\nNegative prompt: blue\nSteps: 20, Sampler: ddim, CFG scale: 7.5, Seed: 42, Size: 64x48, \
@@ -284,12 +284,12 @@ mod tests {
             fewer_evaluations: None,
         };
         let refined = Record { stages: vec![refiner], ..record() };
-        let told = "Model: shapes, Refiner: refiner [fedcba9876], Refiner switch at: 0.8, Version: ldm-ort 0.1.0";
-        assert!(refined.parameters().ends_with(told), "{}", refined.parameters());
+        let expected = "Model: shapes, Refiner: refiner [fedcba9876], Refiner switch at: 0.8, Version: ldm-ort 0.1.0";
+        assert!(refined.parameters().ends_with(expected), "{}", refined.parameters());
     }
 
     #[test]
-    fn fewer_evaluations_are_told_where_there_were_fewer() {
+    fn fewer_evaluations_are_recorded() {
         let mut record = record();
         assert!(!serde_json::to_string(&record).unwrap().contains("evaluations"));
         let parameters = BTreeMap::from([("threshold".to_owned(), 0.05.into()), ("reset".to_owned(), true.into())]);
@@ -297,7 +297,7 @@ mod tests {
         record.fewer_evaluations = Some(FewerEvaluations {
             made: 14,
             shallow: 0,
-            of: 20,
+            total: 20,
             guidance_interval: Some([0.2, 0.8]),
             cache: Some(cache),
         });
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_comes_back_out_of_its_image() {
+    fn a_record_survives_its_image() {
         let mut record = record();
         record.prompt = "日本の山 \"naïve\"".into();
         let file = png_with(&record.chunks().unwrap());
@@ -356,7 +356,7 @@ mod tests {
 
     #[test]
     fn old_names_in_a_record_are_read() {
-        let fewer = FewerEvaluations { made: 14, shallow: 6, of: 20, guidance_interval: None, cache: None };
+        let fewer = FewerEvaluations { made: 14, shallow: 6, total: 20, guidance_interval: None, cache: None };
         let weights = |names: [&str; 2]| names.map(|name| (name.to_owned(), "01".to_owned())).into();
         let stage = StageRecord {
             input: "image".into(),
@@ -390,14 +390,14 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_no_record_says_so() {
+    fn a_missing_record_is_an_error() {
         let error = |file: &Path| read_png(file).unwrap_err().to_string();
         let none = png_with(&[("parameters", "x".into())]);
-        assert!(error(none.path()).contains("holds no record"));
+        assert!(error(none.path()).contains("has no record"));
         let later = png_with(&[(RECORD_KEYWORD, r#"{"schema": 9}"#.into())]);
         assert!(error(later.path()).contains("version 9"));
         let text = tempfile::NamedTempFile::new().unwrap();
-        assert!(error(text.path()).contains("is no PNG file"));
+        assert!(error(text.path()).contains("is not a PNG file"));
         assert!(error(Path::new("not-there.png")).contains("no such file"));
     }
 }

@@ -9,7 +9,7 @@ use super::output;
 use super::table::columns;
 use crate::aliases::{ALIASES, Alias};
 use crate::error::Result;
-use crate::scheduler::{self, Setting};
+use crate::scheduler::{self, AliasValue};
 use crate::session::{PROVIDERS, Provider, ProviderStatus, Runtime, provider_statuses};
 use crate::spec::TASKS;
 
@@ -39,7 +39,7 @@ fn heading<const N: usize>(names: [&str; N]) -> [String; N] {
 fn schedulers() -> String {
     let mut rows = vec![heading(["name", "class", "calls", "noise", "about"])];
     let mut names = vec![heading(["also called", "is"])];
-    let suffix = |(suffix, (key, value)): &(&str, (&str, Setting))| format!("{suffix} ({key} = {})", value.value());
+    let suffix = |(suffix, (key, value)): &(&str, (&str, AliasValue))| format!("{suffix} ({key} = {})", value.value());
     let suffixes: Vec<_> = scheduler::SUFFIXES.iter().map(suffix).collect();
     for entry in scheduler::table() {
         let noise = if entry.stochastic { "yes" } else { "no" };
@@ -70,8 +70,8 @@ fn schedulers_json() -> Value {
             "order": entry.order,
             "stochastic": entry.stochastic,
             "inverse": entry.inverse,
-            "timesteps": entry.accepts.timesteps,
-            "sigmas": entry.accepts.sigmas.is_some(),
+            "timesteps": entry.custom_schedules.timesteps,
+            "sigmas": entry.custom_schedules.sigmas.is_some(),
             "keys": entry.keys.iter().map(|key| key.name).collect::<Vec<_>>(),
             "about": entry.about,
         })

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::digests::{KnownDigests, ModelDigests};
 use crate::denoise::Evaluations;
-use crate::denoise::cache::Value;
+use crate::denoise::cache::CacheParameterValue;
 use crate::error::{Error, Result};
 use crate::execution::FinishedImage;
 use crate::files;
@@ -15,7 +15,7 @@ use crate::metadata::{self, CacheRecord, FewerEvaluations, Record, StageRecord};
 use crate::plan::{ModelPlan, Plan, Planned, RunPlan};
 use crate::session::Runtime;
 use crate::spec::{RecordNames, Spec};
-use crate::threads::{self, Background};
+use crate::threads::{self, BackgroundTask};
 
 /// Makes the records of the images of a plan's models. A record says what was really run, also if the request was changed
 /// after planning.
@@ -41,7 +41,7 @@ pub struct Recorder {
 
 /// One a stage, that of the file's own tables first.
 enum Digesting {
-    Working(Background<Result<Vec<ModelDigests>>>),
+    Working(BackgroundTask<Result<Vec<ModelDigests>>>),
     Done(Vec<ModelDigests>),
 }
 
@@ -224,15 +224,15 @@ fn name_of(model: &Path) -> String {
 
 /// The evaluations that a `[cache.NAME]` or a `guidance_interval` of these tables left, if there is one.
 fn fewer_evaluations(spec: &Spec, evaluations: Option<&Evaluations>) -> Option<FewerEvaluations> {
-    let &Evaluations { made, shallow, of } = evaluations.filter(|_| spec.asks_for_fewer_evaluations())?;
+    let &Evaluations { made, shallow, total } = evaluations.filter(|_| spec.asks_for_fewer_evaluations())?;
     let json = |value| match value {
-        Value::Number(value) => value.into(),
-        Value::Whole(value) => value.into(),
-        Value::Switch(value) => value.into(),
+        CacheParameterValue::Number(value) => value.into(),
+        CacheParameterValue::Integer(value) => value.into(),
+        CacheParameterValue::Switch(value) => value.into(),
     };
     let cache = spec.cache.as_ref().map(|cache| CacheRecord {
         method: cache.entry().name.to_owned(),
         parameters: cache.parameters().map(|(name, value)| (name.to_owned(), json(value))).collect(),
     });
-    Some(FewerEvaluations { made, shallow, of, guidance_interval: spec.task.guidance_interval(), cache })
+    Some(FewerEvaluations { made, shallow, total, guidance_interval: spec.task.guidance_interval(), cache })
 }

@@ -186,6 +186,7 @@ impl<'a> Opener<'a> {
                 let contract = text.part.contract.clone();
                 let (taken, negative) = (text.taken.clone(), text.negative.clone());
                 let encoder = TextEncoder::new(text.tokenizer.clone(), session, contract, taken, negative, text.style)?;
+                let encoder = encoder.with_instruction(text.instruction.clone());
                 encoders.push((text.group, encoder));
                 text_keys.push(key);
             }
@@ -259,7 +260,7 @@ impl<'a> Opener<'a> {
         let sizes = plan.sizes.map(|sizes| (sizes.width, sizes.height, plan.decoding_tiles(sizes.tiles)));
         let (width, height, tiles) = sizes.unwrap_or((8 * plan.spatial_factor, 8 * plan.spatial_factor, None));
         let [channels, height, width] = plan.sample_shape(width, height);
-        let (height, width) = tiles.map_or((height, width), |tiles| tiles.of(height, width));
+        let (height, width) = tiles.map_or((height, width), |tiles| tiles.tile_size(height, width));
         let key = (SessionKey::new(plan, &plan.opening(part)), [height, width]);
         if let Some(map) = self.pool.map(&key) {
             return Ok(map);

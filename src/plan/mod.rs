@@ -9,13 +9,13 @@ mod conditions;
 mod control;
 mod defaults;
 mod evaluations;
-mod flux;
 mod free_memory;
 mod inputs;
 mod memory_budget;
 mod model;
 mod opening;
 mod output_sizes;
+mod packed;
 mod preview;
 mod requirements;
 mod runtime;
@@ -40,7 +40,7 @@ use crate::denoise::{RunInterval, StepCache};
 use crate::error::{Error, Result, count_of};
 use crate::image::InputLimit;
 use crate::rng::Stream;
-use crate::scheduler::Custom;
+use crate::scheduler::CustomSchedule;
 use crate::session::find_provider;
 use crate::spec::{Batching, Spec, StageInput};
 use crate::task::{self, Rounding, Task};
@@ -84,7 +84,7 @@ pub struct RunPlan {
     /// How the denoiser is asked at fewer steps, where it is.
     pub cache: Option<StepCache>,
     /// The schedule itself, where it is given outright.
-    pub custom: Option<Custom>,
+    pub custom: Option<CustomSchedule>,
     /// The strength, where the schedule is planned for it and run from its first step on.
     pub planned_strength: Option<f64>,
     /// The shift of the schedule that goes with the image's size, where the scheduler asks for one.
@@ -206,8 +206,9 @@ fn settle(mut spec: Spec, offer: Option<&Offer>, sources: &ModelSources) -> Resu
         let (width, height) = size.unwrap_or(bundle.facts.default_size.value);
         scheduler.mu(bundle.facts.patches(width, height))
     });
-    if let (Some(scheduler), Some(model)) = (&chosen, &model) {
-        wrong.unless(scheduler.fits(&model.model.denoiser));
+    if let (Some(scheduler), Some(_)) = (&chosen, &model) {
+        let is_flow = bundle.known_family().is_some_and(|family| family.row().is_flow);
+        wrong.unless(scheduler.fits(is_flow));
     }
     let schedule = chosen.and_then(|scheduler| {
         let planned_strength = planned_strength(&spec, bundle, model.as_ref(), task.as_ref());

@@ -52,7 +52,7 @@ impl ModelPlan {
         let mut wrong = Wrong::default();
         let [_, rows, columns] = self.sample_shape(width, height);
         let (pixels, whole) = ([height, width], [rows, columns]);
-        let piece = tiles.map_or((rows, columns), |tiles| tiles.of(rows, columns));
+        let piece = tiles.map_or((rows, columns), |tiles| tiles.tile_size(rows, columns));
         wrong.unless(self.check_denoiser(piece));
         wrong.unless(self.check_tokens());
         for control in &self.controls {

@@ -8,7 +8,7 @@ use safetensors::SafeTensors;
 
 use super::{InputRequirements, Start};
 use crate::conditioner::{Conditioner, layout};
-use crate::denoise::Branch;
+use crate::denoise::GuidanceBranch;
 use crate::error::{Error, Result};
 use crate::files::open_input;
 use crate::guard::contain;
@@ -48,7 +48,7 @@ impl Start {
             let conditioning = given.condition.conditioning;
             let context = self.condition.context.as_ref();
             let rows = given.rows(at, context, self.guidance.branches().len() * images, (size, latent), cancel)?;
-            let is_told = |branch: &Branch| {
+            let is_told = |branch: &GuidanceBranch| {
                 if conditioning == Conditioning::CrossAttention { branch.prompt } else { branch.image }
             };
             let branches = self.guidance.branches().iter().flat_map(|b| std::iter::repeat_n(is_told(b), images));
@@ -201,7 +201,7 @@ fn one_hot(
     known: Option<usize>,
     limit: InputLimit,
 ) -> Result<ArrayD<f32>> {
-    let map = image::load_labels(path, limit)?.resized(width, height);
+    let map = image::load_labels(path, limit)?.resize(width, height);
     check_labels(path, &map, known)?;
     let count = known.unwrap_or_default();
     let mut planes = ArrayD::zeros(IxDyn(&[1, count, height, width]));
@@ -213,7 +213,7 @@ fn one_hot(
 
 /// An image of depth at the size of the latents, from −1 to 1: `[1, 1, h/f, w/f]`.
 fn depth(path: &Path, [height, width]: [usize; 2], limit: InputLimit) -> Result<ArrayD<f32>> {
-    let map = image::bicubic(&image::load_grey(path, limit)?, height, width);
+    let map = image::resize_bicubic(&image::load_gray(path, limit)?, height, width);
     let (low, high) = map.iter().fold((f32::MAX, f32::MIN), |(low, high), &v| (low.min(v), high.max(v)));
     if low >= high {
         return Err(Error::input(path.display().to_string(), "is of one depth all over", "give a map with some depth"));

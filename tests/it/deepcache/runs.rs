@@ -61,7 +61,7 @@ fn draw_plan(plan: Plan) -> Drawn {
             ExecutionEvent::Warning(warning) => panic!("{warning}"),
             ExecutionEvent::Image(image) => {
                 latents.push(image.latents.clone().insert_axis(Axis(0)));
-                evaluations.extend(image.evaluations.iter().map(|e| (e.made, e.shallow, e.of)));
+                evaluations.extend(image.evaluations.iter().map(|e| (e.made, e.shallow, e.total)));
             }
             _ => {}
         }

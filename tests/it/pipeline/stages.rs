@@ -103,11 +103,11 @@ fn each_stage_leaves_its_own_evaluations_out() {
         let record = metadata::read_png(path).expect("a record");
         assert_eq!(record.stages.len(), at);
         let base = record.fewer_evaluations.expect("the base leaves evaluations out");
-        assert!(base.cache.is_none() && base.made < base.of, "{base:?}");
+        assert!(base.cache.is_none() && base.made < base.total, "{base:?}");
         for stage in record.stages {
             let own = stage.fewer_evaluations.expect("the stage leaves evaluations out");
             assert_eq!(own.cache.as_ref().map(|cache| cache.method.as_str()), Some("spectrum"));
-            assert!(own.guidance_interval.is_none() && own.made < own.of, "{own:?}");
+            assert!(own.guidance_interval.is_none() && own.made < own.total, "{own:?}");
         }
     }
     let again = redraw(scratch().path(), &drawn.paths[1], &pipeline);
