@@ -20,8 +20,9 @@ pub const PARAMETERS_KEYWORD: &str = "parameters";
 
 /// The version of the record that this program writes, and the highest that it reads.
 ///
-/// Version 1 had no `weights`, `files`, `arithmetic` and `unrecorded`, and absolute paths in `pipeline`.
-pub const SCHEMA: u32 = 2;
+/// Version 1 had no `weights`, `files`, `arithmetic` and `unrecorded`, and absolute paths in `pipeline`. Version 2 had
+/// old names of keys and fields ([`crate::aliases`]).
+pub const SCHEMA: u32 = 3;
 
 /// This program and its version, as records name it.
 pub const ENGINE: &str = concat!("ldm-ort ", env!("CARGO_PKG_VERSION"));
@@ -35,7 +36,7 @@ pub struct Record {
     pub engine: String,
     /// The version of ONNX Runtime.
     pub runtime: String,
-    /// Other influences on rounding: the CPU's instruction set, and whether graphs were optimized before the run.
+    /// Other influences on rounding: the CPU's instruction set, and "optimized graphs" or "graphs as stored".
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub arithmetic: String,
     /// The requested execution providers, in order of preference.
@@ -44,7 +45,7 @@ pub struct Record {
     pub model: String,
     /// SHA-256 of all graphs and their weights, in hexadecimal.
     pub model_digest: String,
-    /// SHA-256 of each graph with its weights, by component, and of each LoRA and embedding, in hexadecimal.
+    /// SHA-256 of each graph with its weights, by component, and of each LoRA and textual inversion, in hexadecimal.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub weights: BTreeMap<String, String>,
     /// SHA-256 of each configuration and tokenizer file, by its path in the model directory, in hexadecimal.
@@ -76,16 +77,16 @@ pub struct Record {
     pub pipeline: String,
     /// The index of this image among those of the pipeline, counted from 0.
     pub index: usize,
-    /// The component that decoded the image, if it is not the VAE decoder: `small_decoder`.
+    /// The component that decoded the image, if it is not the VAE decoder: `tiny_vae_decoder`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub decoder: Option<String>,
     /// The number of evaluations, if it was reduced by a guidance interval or caching.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub fewer_evaluations: Option<FewerEvaluations>,
-    /// SHA-256 of each input file of the pipeline besides the model, by key, in hexadecimal.
+    /// SHA-256 of each input file, by key, in hexadecimal.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub inputs: BTreeMap<String, String>,
-    /// The further stages, the `[[stage]]` tables.
+    /// The `[[stage]]` tables, in their order.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub stages: Vec<StageRecord>,
     /// A sentence for each change that a program made after planning and that a pipeline file cannot express. If there
@@ -94,11 +95,12 @@ pub struct Record {
     pub unrecorded: Vec<String>,
 }
 
-/// The record of one stage, which processed the output of the stage before.
+/// The part of a record for one `[[stage]]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StageRecord {
     /// The form of the stage's input, `latents` or `image`.
-    pub hand: String,
+    #[serde(alias = "hand")]
+    pub input: String,
     /// The model directory's name.
     pub model: String,
     /// SHA-256 of all graphs and their weights, in hexadecimal.
@@ -123,7 +125,7 @@ pub struct StageRecord {
     /// The fraction of the schedule that earlier stages completed.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub denoising_start: Option<f64>,
-    /// The component that decoded the image, if it is not the VAE decoder: `small_decoder`.
+    /// The component that decoded the image, if it is not the VAE decoder: `tiny_vae_decoder`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub decoder: Option<String>,
     /// The number of evaluations, if it was reduced by a guidance interval or caching.
@@ -137,8 +139,7 @@ pub struct FewerEvaluations {
     /// Evaluations of the full model, each branch of the guidance counted separately.
     pub made: usize,
     /// Evaluations of its shallow layers alone.
-    #[serde(skip_serializing_if = "is_zero", default)]
-    #[serde(alias = "outer")]
+    #[serde(skip_serializing_if = "is_zero", default, alias = "outer")]
     pub shallow: usize,
     /// Evaluations of a full run.
     #[serde(rename = "of")]
@@ -176,7 +177,7 @@ impl Record {
     }
 
     /// Returns the component that decoded the image, if it is not the VAE decoder.
-    pub fn small_decoder(&self) -> Option<&str> {
+    pub fn tiny_decoder(&self) -> Option<&str> {
         self.stages.last().map_or(&self.decoder, |stage| &stage.decoder).as_deref()
     }
 
@@ -195,7 +196,7 @@ impl Record {
         if let Some(strength) = self.strength {
             text.push_str(&format!(", Denoising strength: {strength}"));
         }
-        if let Some(decoder) = self.small_decoder() {
+        if let Some(decoder) = self.tiny_decoder() {
             text.push_str(&format!(", Decoder: {decoder}"));
         }
         if let Some(fewer) = &self.fewer_evaluations {
@@ -227,6 +228,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::aliases::{ALIASES, AliasKind};
 
     pub(super) fn record() -> Record {
         Record {
@@ -267,7 +269,7 @@ mod tests {
              Model hash: 0123456789, Model: shapes, Version: ldm-ort 0.1.0"
         );
         let refiner = StageRecord {
-            hand: "latents".into(),
+            input: "latents".into(),
             model: "refiner".into(),
             model_digest: "fedcba9876543210".into(),
             weights: BTreeMap::new(),
@@ -330,6 +332,61 @@ mod tests {
         record.prompt = "日本の山 \"naïve\"".into();
         let file = png_with(&record.chunks().unwrap());
         assert_eq!(read_png(file.path()).unwrap(), record);
+    }
+
+    /// Replaces a name in a record's JSON by its old alias.
+    fn with_old_name(old: &str, mut json: serde_json::Value) -> serde_json::Value {
+        let rename = |object: &mut serde_json::Value, new: &str, old: &str| {
+            let value = object.as_object_mut().and_then(|object| object.remove(new)).expect("the new name is there");
+            object[old] = value;
+        };
+        match old {
+            "fewer_evaluations.outer" => rename(&mut json["fewer_evaluations"], "shallow", "outer"),
+            "stages[].hand" => rename(&mut json["stages"][0], "input", "hand"),
+            "weights.embedding[]" => {
+                rename(&mut json["weights"], "textual_inversion[1]", "embedding[1]");
+                rename(&mut json["stages"][0]["weights"], "textual_inversion[0]", "embedding[0]");
+            }
+            "weights.small_decoder" => rename(&mut json["weights"], "tiny_vae_decoder", "small_decoder"),
+            "decoder = \"small_decoder\"" => json["decoder"] = "small_decoder".into(),
+            other => panic!("the alias {other} has no sample here"),
+        }
+        json
+    }
+
+    #[test]
+    fn old_names_in_a_record_are_read() {
+        let fewer = FewerEvaluations { made: 14, shallow: 6, total: 20, guidance_interval: None, cache: None };
+        let weights = |names: [&str; 2]| names.map(|name| (name.to_owned(), "01".to_owned())).into();
+        let stage = StageRecord {
+            input: "image".into(),
+            model: "refiner".into(),
+            model_digest: "01".into(),
+            weights: weights(["unet", "textual_inversion[0]"]),
+            files: BTreeMap::new(),
+            task: "image-to-image".into(),
+            scheduler: "euler".into(),
+            steps: 20,
+            guidance_scale: 5.0,
+            strength: None,
+            denoising_start: None,
+            decoder: None,
+            fewer_evaluations: None,
+        };
+        let new = Record {
+            weights: weights(["tiny_vae_decoder", "textual_inversion[1]"]),
+            decoder: Some("tiny_vae_decoder".into()),
+            fewer_evaluations: Some(fewer),
+            stages: vec![stage],
+            ..record()
+        };
+        let json = serde_json::to_value(&new).unwrap();
+        for alias in ALIASES.iter().filter(|alias| alias.kind == AliasKind::Record) {
+            let old = with_old_name(alias.old, json.clone());
+            assert_ne!(old, json);
+            let file = png_with(&[(RECORD_KEYWORD, old.to_string())]);
+            assert_eq!(read_png(file.path()).unwrap(), new, "{}", alias.old);
+        }
     }
 
     #[test]

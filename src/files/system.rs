@@ -17,6 +17,13 @@ pub(crate) fn open_lock_file(path: &Path) -> io::Result<File> {
     File::options().write(true).create(true).truncate(false).open(path)
 }
 
+/// Returns true if a file can be created in the folder.
+pub(crate) fn is_writable_folder(folder: &Path) -> bool {
+    // Permission bits and mount flags are not sufficient. The file has no name on most systems, and is removed with its
+    // handle on all.
+    tempfile::tempfile_in(folder).is_ok()
+}
+
 /// Renames a folder within one file system.
 pub(crate) fn rename_folder(from: &Path, to: &Path) -> io::Result<()> {
     run_with_retries(&mut Retries::for_renames(), || std::fs::rename(from, to))
@@ -63,6 +70,19 @@ fn run_with_retries(retries: &mut Retries, mut work: impl FnMut() -> io::Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_is_writable_if_a_file_can_be_created_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(is_writable_folder(folder.path()));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert!(!is_writable_folder(&file) && !is_writable_folder(&folder.path().join("none")));
+        // Nobody creates files here, the superuser included.
+        #[cfg(target_os = "linux")]
+        assert!(!is_writable_folder(Path::new("/proc")));
+    }
 
     #[test]
     fn a_flushed_file_keeps_its_contents() {

@@ -221,11 +221,16 @@ fn a_strangers_record_reaches_nothing_outside() {
         (image("\\\\\\\\host\\\\share.png"), "task.image-to-image.image"),
         (format!("{model}{prompt}[run]\nlatents = '/x.npy'\n"), "run.latents"),
         (format!("{model}{prompt}[[lora]]\npath = '../x.safetensors'\n"), "lora[0].path"),
-        (format!("{model}{prompt}[[embedding]]\npath = '/x.safetensors'\n"), "embedding[0].path"),
+        (format!("{model}{prompt}[[textual_inversion]]\npath = '/x.safetensors'\n"), "textual_inversion[0].path"),
         (format!("{model}{prompt}[[control]]\nimage = '/x.png'\npath = '../net'\n"), "control[0].path"),
-        (format!("{model}{prompt}[[condition]]\nas = 'tokens'\nvectors = '/x.npy'\n"), "condition[0].vectors"),
         (
-            format!("{model}{prompt}[[condition]]\nas = 'tokens'\nlabel_map = 'x.png'\ngraph = '..'\n"),
+            format!("{model}{prompt}[[condition]]\nconditioning = 'cross-attention'\nvectors = '/x.npy'\n"),
+            "condition[0].vectors",
+        ),
+        (
+            format!(
+                "{model}{prompt}[[condition]]\nconditioning = 'cross-attention'\nlabel_map = 'x.png'\ngraph = '..'\n"
+            ),
             "condition[0].graph",
         ),
         (
@@ -256,7 +261,7 @@ fn a_strangers_record_reaches_nothing_outside() {
     );
     assert_eq!(given.code, Some(0), "{given}");
 
-    let output = format!("[output]\ndir = '{}/stolen'\nkeep = true\n", text(folder.path()));
+    let output = format!("[output]\ndir = '{}/stolen'\nsave_intermediate = true\n", text(folder.path()));
     let mut command = ldm_ort(folder.path());
     forge(
         &folder.path().join("forged.png"),
