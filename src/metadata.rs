@@ -20,7 +20,7 @@ pub const PARAMETERS_KEYWORD: &str = "parameters";
 
 /// The version of the record that this program writes, and the highest that it reads.
 ///
-/// Version 1 had no `weights`, `files`, `arithmetic` and `unrecorded`, and absolute paths in `pipeline`. Version 2 had
+/// Version 1 had neither `weights`, `files`, `arithmetic` nor `unrecorded`, and absolute paths in `pipeline`. Version 2 had
 /// old names of keys and fields ([`crate::aliases`]).
 pub const SCHEMA: u32 = 3;
 
@@ -36,7 +36,7 @@ pub struct Record {
     pub engine: String,
     /// The version of ONNX Runtime.
     pub runtime: String,
-    /// Other influences on rounding: the CPU's instruction set, and "optimized graphs" or "graphs as stored".
+    /// Other influences on rounding: the CPU's instruction set, and whether graphs were optimized before the run.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub arithmetic: String,
     /// The requested execution providers, in order of preference.
@@ -77,16 +77,16 @@ pub struct Record {
     pub pipeline: String,
     /// The index of this image among those of the pipeline, counted from 0.
     pub index: usize,
-    /// The component that decoded the image, if it is not the VAE decoder: `tiny_vae_decoder`.
+    /// The component that decoded the image, if it is not the VAE's own decoder: `tiny_vae_decoder`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub decoder: Option<String>,
     /// The number of evaluations, if it was reduced by a guidance interval or caching.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub fewer_evaluations: Option<FewerEvaluations>,
-    /// SHA-256 of each input file, by key, in hexadecimal.
+    /// SHA-256 of each input file of the pipeline besides the model, by key, in hexadecimal.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub inputs: BTreeMap<String, String>,
-    /// The `[[stage]]` tables, in their order.
+    /// The further stages, the `[[stage]]` tables.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub stages: Vec<StageRecord>,
     /// A sentence for each change that a program made after planning and that a pipeline file cannot express. If there
@@ -95,10 +95,10 @@ pub struct Record {
     pub unrecorded: Vec<String>,
 }
 
-/// The part of a record for one `[[stage]]`.
+/// The record of one stage, which processed the output of the stage before.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StageRecord {
-    /// The form of the stage's input, `latents` or `image`.
+    /// The form of its input, `latents` or `image`.
     #[serde(alias = "hand")]
     pub input: String,
     /// The model directory's name.
@@ -125,7 +125,7 @@ pub struct StageRecord {
     /// The fraction of the schedule that earlier stages completed.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub denoising_start: Option<f64>,
-    /// The component that decoded the image, if it is not the VAE decoder: `tiny_vae_decoder`.
+    /// The component that decoded the image, if it is not the VAE's own decoder: `tiny_vae_decoder`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub decoder: Option<String>,
     /// The number of evaluations, if it was reduced by a guidance interval or caching.
@@ -138,7 +138,7 @@ pub struct StageRecord {
 pub struct FewerEvaluations {
     /// Evaluations of the full model, each branch of the guidance counted separately.
     pub made: usize,
-    /// Evaluations of its shallow layers alone.
+    /// The evaluations of its shallow layers alone.
     #[serde(skip_serializing_if = "is_zero", default, alias = "outer")]
     pub shallow: usize,
     /// Evaluations of a full run.
@@ -176,7 +176,7 @@ impl Record {
         Ok(vec![(PARAMETERS_KEYWORD, self.parameters()), (RECORD_KEYWORD, json)])
     }
 
-    /// Returns the component that decoded the image, if it is not the VAE decoder.
+    /// The component that decoded the image, if it is not the VAE's own decoder.
     pub fn tiny_decoder(&self) -> Option<&str> {
         self.stages.last().map_or(&self.decoder, |stage| &stage.decoder).as_deref()
     }
@@ -334,7 +334,7 @@ mod tests {
         assert_eq!(read_png(file.path()).unwrap(), record);
     }
 
-    /// Replaces a name in a record's JSON by its old alias.
+    /// A record with the old name of an alias in it, from the JSON of one with the new names.
     fn with_old_name(old: &str, mut json: serde_json::Value) -> serde_json::Value {
         let rename = |object: &mut serde_json::Value, new: &str, old: &str| {
             let value = object.as_object_mut().and_then(|object| object.remove(new)).expect("the new name is there");

@@ -17,10 +17,10 @@ pub(crate) fn open_lock_file(path: &Path) -> io::Result<File> {
     File::options().write(true).create(true).truncate(false).open(path)
 }
 
-/// Returns true if a file can be created in the folder.
+/// True if a file can be created in the folder.
 pub(crate) fn is_writable_folder(folder: &Path) -> bool {
-    // Permission bits and mount flags are not sufficient. The file has no name on most systems, and is removed with its
-    // handle on all.
+    // Neither the permission bits nor the mount flags tell all of it. The file has no name on most systems, and is gone
+    // with its handle on all.
     tempfile::tempfile_in(folder).is_ok()
 }
 
