@@ -47,7 +47,7 @@
 //! that goes wrong is one [`Error`], which says whose fault it is.
 //!
 //! The rooms below the front: [`bundle`] reads model directories, [`session`] finds ONNX Runtime and runs graphs,
-//! [`scheduler`], [`rng`], [`text`], [`latent`], [`denoise`] and [`task`] are the parts of a diffusion model that are
+//! [`scheduler`], [`rng`], [`text`], [`vae`], [`denoise`] and [`task`] are the parts of a diffusion model that are
 //! not graphs, [`lora`] changes the weights of those. [`plot`] draws schedules.
 #![deny(missing_docs)]
 
@@ -61,7 +61,6 @@ mod files;
 pub mod graph_cache;
 mod guard;
 pub mod image;
-pub mod latent;
 pub mod lora;
 pub mod memory;
 pub mod metadata;
@@ -79,6 +78,7 @@ pub mod tensor;
 pub mod text;
 mod threads;
 pub mod tiles;
+pub mod vae;
 
 pub use bundle::Bundle;
 pub use error::{Error, Problem, Result, StepPosition};

@@ -9,7 +9,7 @@ const FLOORS: &[&[&str]] = &[
     &["scheduler", "image", "metadata", "npy"],
     &["bundle", "session", "plot"],
     &["rewrite"],
-    &["text", "latent", "denoise", "conditioner", "lora", "prepared", "quantize"],
+    &["text", "vae", "denoise", "conditioner", "lora", "prepared", "quantize"],
     &["spec"],
     &["task"],
     &["plan"],

@@ -8,11 +8,11 @@ use crate::bundle::{ComponentKind, ConditionerContract, VaeDecoderContract};
 use crate::conditioner::Conditioner;
 use crate::error::{Error, Result};
 use crate::graph_cache::{self, CachedGraph};
-use crate::latent::{Decoder, Encoder, LinearColors, Preview};
 use crate::lora;
 use crate::plan::{ModelPlan, Opening, Part, PreviewSource};
 use crate::session::{Cancel, Runtime, Session, SessionOptions};
 use crate::text::{Encodings, TextEncoder, TextEncoders};
+use crate::vae::{Decoder, Encoder, LinearColors, Preview};
 
 /// What is open.
 #[derive(Default)]

@@ -19,11 +19,11 @@ use crate::conditioner::Conditioner;
 use crate::denoise::{BatchNoise, Condition, Guidance, Keep};
 use crate::error::{Error, Result};
 use crate::image::{InputLimit, Rgb8};
-use crate::latent::{Encoder, Scaling};
 use crate::scheduler::{ForwardProcess, Noise, Scheduler};
 use crate::session::Cancel;
 use crate::spec::{self, ClassConditional, Prompting};
 use crate::text::TextEncoders;
+use crate::vae::{Encoder, Scaling};
 
 pub use conditions::{Given, check_condition, check_labels, things};
 pub use from_noise::Unconditional;
