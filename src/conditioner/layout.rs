@@ -1,38 +1,38 @@
-//! Boxes as tokens (arXiv 2112.10752, section 4.3.1; appendix D.4).
+//! Encodes boxes as tokens (arXiv 2112.10752, section 4.3.1; appendix D.4).
 
 use crate::error::{Error, Result};
 
-/// Something in a layout.
+/// An object in a layout.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Thing {
-    /// What it is, as the model numbers it.
+    /// Its class, as the model numbers it.
     pub class: usize,
-    /// Left, top, right and bottom, in shares of the image's width and height.
+    /// Left, top, right and bottom, as fractions of the image's width and height.
     pub place: [f64; 4],
-    /// What more is known of it: bits for a group, an occluded thing, a depiction, a view from inside.
+    /// The modifier bits: a group, an occluded object, a depiction, a view from inside.
     pub modifiers: usize,
 }
 
-/// The things that a layout has room for.
+/// The maximum number of objects in a layout.
 pub const MOST: usize = 30;
-/// The points a side of the grid that corners are snapped to.
+/// The number of grid points per side to which corners snap.
 const GRID: usize = 90;
-/// The token of a place without a thing, thrice for each.
+/// The token of an empty slot; each has three.
 const NOTHING: i64 = 8191;
 
-/// The 92 tokens of a layout: for each of 30 things its class, its upper left and its lower right corner, and then
-/// the corners of the part of the image that is seen, which is all of it.
+/// Returns the 92 tokens of a layout: for each of 30 objects its class, its upper left and its lower right corner, then
+/// the corners of the visible part of the image, which is all of it.
 ///
 /// A corner is `90 round(89 y) + round(89 x)`; a class is `class + n_classes · modifiers`.
 ///
 /// # Errors
-/// [`Error::Input`] for more than 30 things, and for a class beyond `n_classes` where that is known.
+/// [`Error::Input`] for more than 30 objects, and for a class beyond `n_classes` if that is known.
 pub fn tokens(things: &[Thing], n_classes: Option<usize>) -> Result<Vec<i64>> {
     if things.len() > MOST {
         return Err(Error::input(
             "condition.boxes",
-            format!("{} boxes are given, and a layout has room for {MOST}", things.len()),
-            "leave the smallest out",
+            format!("expected at most {MOST} boxes, found {}", things.len()),
+            "leave out the smallest",
         ));
     }
     let corner = |x: f64, y: f64| {
@@ -44,8 +44,8 @@ pub fn tokens(things: &[Thing], n_classes: Option<usize>) -> Result<Vec<i64>> {
         if let Some(n) = n_classes.filter(|&n| thing.class >= n) {
             return Err(Error::input(
                 format!("condition.boxes[{at}].class"),
-                format!("{} is asked for, and the model knows classes 0 to {}", thing.class, n.saturating_sub(1)),
-                "choose one of those",
+                format!("expected a class from 0 to {1}, found {0}", thing.class, n.saturating_sub(1)),
+                "choose one of the model's classes",
             ));
         }
         let [left, top, right, bottom] = thing.place;

@@ -1,4 +1,4 @@
-//! alpha / rank: what diffusers multiplies a module's change by.
+//! alpha / rank: the factor by which diffusers multiplies a module's change.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,17 +6,17 @@ use serde_json::{Map, Value};
 
 use super::names::{Part, flat};
 
-/// How diffusers saves PEFT's settings in a file's header.
+/// The key of PEFT's settings in the header of a file saved by diffusers.
 const SETTINGS: &str = "lora_adapter_metadata";
 
-/// The alphas of a file, where it leaves some of them out.
+/// The alphas of a file that may lack some of them.
 ///
-/// PEFT has one alpha for a whole adapter, with exceptions. So a module without one of its own has that of the header's
-/// settings; or else the alpha that most modules of its part have; or else, where no module has one, the rank of the
-/// module that diffusers comes upon first. With ranks all alike that is a factor of 1.
+/// PEFT has one alpha per adapter, with exceptions. So a module without an alpha gets that of the header's settings; or
+/// else the most common alpha of its part; or else, if no module has one, the rank of the module that diffusers reads
+/// first. If all ranks are equal, that is a factor of 1.
 ///
-/// A module's own alpha always counts, as it did in training; diffusers 0.39 passes over that of an attention or text
-/// layer where it is not its part's commonest.
+/// A module's own alpha always counts, as it did in training; diffusers 0.39 ignores that of an attention or text
+/// encoder layer if it is not the part's most common one.
 pub struct Alphas {
     settings: Map<String, Value>,
     parts: BTreeMap<Part, Taken>,
@@ -24,9 +24,9 @@ pub struct Alphas {
 
 #[derive(Default)]
 struct Taken {
-    /// How often each alpha occurs, by its bits, with the number in the order of reading.
+    /// The count of each alpha, by its bits, with the index of its first occurrence.
     alphas: BTreeMap<u32, (usize, usize)>,
-    /// The rank of the first module, and what makes it the first.
+    /// The rank of the first module, and its sort key.
     first: Option<((usize, usize), usize)>,
 }
 
@@ -36,7 +36,7 @@ impl Alphas {
         Self { settings, parts: BTreeMap::new() }
     }
 
-    /// Takes down what a file says of a module. `order` counts its matrices in the order of the file.
+    /// Records a module's alpha and rank. `order` counts its matrices in the order of the file.
     pub fn take(&mut self, part: Part, module: &str, order: usize, rank: usize, alpha: Option<f32>) {
         let taken = self.parts.entry(part).or_default();
         if let Some(alpha) = alpha {
@@ -52,7 +52,7 @@ impl Alphas {
         }
     }
 
-    /// alpha / rank of a module.
+    /// Returns alpha / rank of a module.
     pub fn factor(&self, part: Part, module: &str, rank: usize, alpha: Option<f32>) -> f32 {
         let taken = self.parts.get(&part);
         let commonest = || {
@@ -81,7 +81,7 @@ impl Alphas {
         self.setting(part, key).and_then(Value::as_bool).unwrap_or(false)
     }
 
-    /// The alpha that the header's settings give a module.
+    /// Returns the alpha of a module in the header's settings.
     fn set(&self, part: Part, module: &str) -> Option<f32> {
         let exception = |pattern: &String| {
             let pattern = flat(pattern.trim_start_matches('^'));
@@ -93,7 +93,7 @@ impl Alphas {
     }
 }
 
-/// Where a layer of a text encoder stands in the order in which torch lists them.
+/// Returns the position of a text encoder's layer in torch's order.
 fn place_in_layer(module: &str) -> (usize, usize) {
     const LAYERS: [&str; 6] = ["k_proj", "v_proj", "q_proj", "out_proj", "fc1", "fc2"];
     let block = module.split_once("layers_").and_then(|(_, rest)| rest.split('_').next()?.parse().ok());

@@ -1,4 +1,4 @@
-//! What the name of a tensor in a LoRA file says: which part of the model, which module in it, and what it is of it.
+//! Parses the names of tensors in a LoRA file: the part of the model, the module in it, and the tensor's role.
 //!
 //! | written by | part | module | matrices |
 //! |---|---|---|---|
@@ -15,29 +15,29 @@ pub enum Part {
     TextEncoder(usize),
 }
 
-/// What a tensor is of a module's change.
+/// A tensor's role in a module's change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// The matrix into the low rank, A.
     Down,
     /// The matrix out of it, B.
     Up,
-    /// What the product is multiplied by, times the rank.
+    /// The alpha: the factor of the product, times the rank.
     Alpha,
 }
 
-/// What a tensor's name says.
+/// A parsed tensor name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
     /// The part of the model.
     pub part: Part,
-    /// The module, as the file writes it, without its part.
+    /// The module, as the file spells it, without its part.
     pub module: String,
-    /// What it is of it.
+    /// The tensor's role.
     pub role: Role,
 }
 
-/// How tensors' names end, and what they are then.
+/// The suffixes of tensor names, and the role each denotes.
 const ENDS: &[(&str, Role)] = &[
     (".lora_down.weight", Role::Down),
     (".lora_up.weight", Role::Up),
@@ -52,7 +52,7 @@ const ENDS: &[(&str, Role)] = &[
     (".alpha", Role::Alpha),
 ];
 
-/// How names begin that tell their part. With `_` the module is written with `_` as well.
+/// The prefixes that denote a part. Those with `_` also have `_` in the module.
 const PARTS: &[(&str, Part)] = &[
     ("lora_unet_", Part::Denoiser),
     ("lora_te_", Part::TextEncoder(1)),
@@ -68,44 +68,44 @@ const PARTS: &[(&str, Part)] = &[
     ("text_model.", Part::TextEncoder(1)),
 ];
 
-/// Parts of tensors' names behind a module, at their end with `$`, that belong to other changes than plain LoRA, and the
-/// kinds of those changes.
+/// Substrings after a module (at the end if they end in `$`) that denote changes other than plain LoRA, and the kinds
+/// of those changes.
 const OTHERS: &[(&str, &str)] = &[
-    (".dora_scale", "DoRA, which rescales the weights it changes"),
-    (".lora_magnitude_vector", "DoRA, which rescales the weights it changes"),
+    (".dora_scale", "DoRA, which rescales the weights"),
+    (".lora_magnitude_vector", "DoRA, which rescales the weights"),
     (".hada_", "LoHa, a product of Hadamard factors"),
     (".lokr_", "LoKr, a product of Kronecker factors"),
     (".lora_mid", "a LoRA in three factors (lora_mid)"),
-    (".oft_", "OFT, which rotates the weights it changes"),
-    (".on_input", "(IA)³, which scales what layers give"),
-    (".lora_B.bias", "a LoRA that changes biases"),
-    (".lora_up.bias", "a LoRA that changes biases"),
-    (".diff_b$", "a difference of biases"),
+    (".oft_", "OFT, which rotates the weights"),
+    (".on_input", "(IA)³, which scales activations"),
+    (".lora_B.bias", "a LoRA with biases"),
+    (".lora_up.bias", "a LoRA with biases"),
+    (".diff_b$", "a full difference of biases"),
     (".diff$", "a full difference of weights"),
     (".w_norm$", "a full difference of norms"),
     (".b_norm$", "a full difference of norms"),
 ];
 
-/// Parts of the names of tensors that belong to no module, and the kinds of those tensors.
+/// Substrings of tensor names without a module, and the kinds of those tensors.
 const WITHOUT_MODULE: &[(&str, &str)] = &[
-    ("bundle_emb", "embeddings of words, which [[embedding]] reads from files of their own"),
+    ("bundle_emb", "textual inversion embeddings, which [[embedding]] reads from separate files"),
     ("lora_controlnet", "a Control LoRA"),
 ];
 
-/// A tensor that belongs to no plain LoRA.
+/// A tensor that is not plain LoRA.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Foreign {
-    /// The part and the module that its name names, if it names one.
+    /// The part and the module in its name, if any.
     pub module: Option<(Part, String)>,
-    /// The kind of change that it belongs to, if it is a known one.
+    /// The kind of change that it belongs to, if known.
     pub kind: Option<&'static str>,
 }
 
 impl Key {
-    /// Reads a tensor's name.
+    /// Parses a tensor's name.
     ///
     /// # Errors
-    /// The tensor's other role, as far as that is known.
+    /// The tensor's other kind and module, as far as known.
     pub fn parse(name: &str) -> Result<Self, Foreign> {
         if let Some((_, kind)) = WITHOUT_MODULE.iter().find(|(sign, _)| name.contains(sign)) {
             return Err(Foreign { module: None, kind: Some(kind) });
@@ -118,7 +118,7 @@ impl Key {
             let module = module_of(stem, false);
             return Err(Foreign { module, kind: Some(kind) });
         }
-        // PEFT writes the adapter's name before the last word.
+        // PEFT inserts the adapter's name before the last word.
         let name = name.replace(".default_0.weight", ".weight").replace(".default.weight", ".weight");
         let end = ENDS.iter().find_map(|(end, role)| Some((name.strip_suffix(end)?, end.starts_with('_'), *role)));
         let key = end.and_then(|(stem, is_old, role)| Some((module_of(stem, is_old)?, role)));
@@ -127,16 +127,16 @@ impl Key {
     }
 }
 
-/// The part and the module that the beginning of a tensor's name names. In older files (`is_old`) an attention's layer is
-/// named for what it does.
+/// Parses the part and the module at the start of a tensor's name. In older files (`is_old`), an attention's layer is
+/// named after its function.
 fn module_of(stem: &str, is_old: bool) -> Option<(Part, String)> {
     let unwrapped = |stem: &str| stem.strip_prefix("base_model.model.").unwrap_or(stem).to_owned();
     let stem = unwrapped(stem);
     let (part, module) = match PARTS.iter().find_map(|(start, part)| Some((*part, stem.strip_prefix(start)?))) {
-        // This one tells the part, and is a module as well.
+        // This prefix denotes the part and belongs to the module.
         Some((part, _)) if stem.starts_with("text_model.") => (part, stem),
         Some((part, module)) => (part, unwrapped(module)),
-        // diffusers and PEFT leave the part away where a file holds but one.
+        // diffusers and PEFT omit the part if a file has only one.
         None if stem.contains('.') => (Part::Denoiser, stem),
         None => return None,
     };
@@ -144,8 +144,8 @@ fn module_of(stem: &str, is_old: bool) -> Option<(Part, String)> {
     Some((part, if is_old { attention_layer(&module, part) } else { module }))
 }
 
-/// The layer that older diffusers names for what it does in any attention: `attn1.to_out` for `attn1.to_out.0` of a
-/// UNet and for `self_attn.out_proj` of a text encoder.
+/// Translates the layer name that older diffusers uses in any attention: `attn1.to_out` for `attn1.to_out.0` of a UNet
+/// and for `self_attn.out_proj` of a text encoder.
 fn attention_layer(module: &str, part: Part) -> String {
     let layers: &[(&str, &str)] = match part {
         Part::Denoiser => &[(".to_out", ".to_out.0")],
@@ -157,7 +157,7 @@ fn attention_layer(module: &str, part: Part) -> String {
     renamed.unwrap_or_else(|| module.to_owned())
 }
 
-/// A module's name as names of every kind can be compared: with `_` for `.`.
+/// Returns a module's name in a form that can be compared across namings: with `_` for `.`.
 pub fn flat(module: &str) -> String {
     module.replace('.', "_")
 }

@@ -1,4 +1,4 @@
-//! The parts of a LoRA file that a pipeline has no place for.
+//! The modules of a LoRA file that a pipeline does not use.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use super::{few, modules_of};
 use crate::bundle::GraphFile;
 use crate::error::count_of;
 
-/// Modules and tensors of a file that change nothing.
+/// Modules and tensors of a file that have no effect.
 pub struct Unused<'f> {
     file: &'f LoraFile,
     /// Parts of the model that the pipeline does not load.
@@ -21,7 +21,7 @@ impl<'f> Unused<'f> {
         Self { file, parts: Vec::new(), sentences: Vec::new() }
     }
 
-    /// Takes the modules of a part that its graph does not have.
+    /// Records the modules of a part that its graph lacks.
     pub fn take(&mut self, part: Part, graph: &GraphFile, missing: Vec<&str>) {
         if !missing.is_empty() {
             let (all, path) = (modules_of(self.file, part).len(), graph.path.display());
@@ -30,7 +30,7 @@ impl<'f> Unused<'f> {
         }
     }
 
-    /// Returns a warning for each kind of what is unused.
+    /// Returns a warning for each kind of unused tensors.
     pub fn warnings(mut self, path: &Path) -> Vec<String> {
         for part in &self.parts {
             let modules = modules_of(self.file, *part);
@@ -40,7 +40,7 @@ impl<'f> Unused<'f> {
         let bare: Vec<&str> = self.file.bare.iter().map(|(_, module)| module.as_str()).collect();
         if !bare.is_empty() {
             let (count, names) = (count_of(bare.len(), "module"), few(&bare));
-            self.sentences.push(format!("{count} with an alpha and no matrices: {names}"));
+            self.sentences.push(format!("{count} with an alpha but no matrices: {names}"));
         }
         let mut kinds: Vec<_> = self.file.foreign.iter().map(|(_, foreign)| foreign.kind).collect();
         kinds.sort_unstable();
@@ -48,7 +48,7 @@ impl<'f> Unused<'f> {
         for kind in kinds {
             let of_kind = self.file.foreign.iter().filter(|(_, foreign)| foreign.kind == kind);
             let names: Vec<&str> = of_kind.map(|(name, _)| name.as_str()).collect();
-            let kind = kind.unwrap_or("no naming that is known (kohya, diffusers, PEFT)");
+            let kind = kind.unwrap_or("an unknown naming (known: kohya, diffusers, PEFT)");
             self.sentences.push(format!("{} of {kind}: {}", count_of(names.len(), "tensor"), few(&names)));
         }
         self.sentences.into_iter().map(|sentence| format!("{} is merged without {sentence}", path.display())).collect()

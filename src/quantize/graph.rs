@@ -1,4 +1,4 @@
-//! One graph, written with its weights in fewer bits in a file beside it.
+//! Writes one graph with quantized weights in an external file.
 
 mod rebuilt_graph;
 mod stored;
@@ -24,8 +24,8 @@ use crate::rewrite::source::Source;
 use crate::session::Cancel;
 use crate::tensor::{DType, Field};
 
-/// Where each tensor begins in the file beside the graph: at a page, so that it can be mapped by itself; smaller ones where
-/// a line of the CPU's cache does.
+/// The alignment of tensors in the external file: a page, so that each can be mapped separately; a cache line for
+/// smaller ones.
 const PAGE: u64 = 4096;
 const LINE: u64 = 64;
 
@@ -41,7 +41,7 @@ mod number {
     pub const TENSOR_EXTERNAL_DATA: u64 = 13;
 }
 
-/// Writes the graph of a component into the model directory `room`, at the place that it has in `model`.
+/// Writes a component's graph into the model directory `room`, at its relative path in `model`.
 pub fn write(
     model: &Path,
     room: &Path,
@@ -53,13 +53,13 @@ pub fn write(
     let graph = &component.graph;
     let unusable = |problem: &str| Error::model(&graph.path, problem, "export the model again with opset 13 or later");
     if graph.ir_version < 4 || graph.opsets.get("").is_none_or(|&version| version < 13) {
-        return Err(unusable("is of too old a format for weights that are widened as it runs"));
+        return Err(unusable("has a format too old for weights that are dequantized at run time"));
     }
     if graph.multiplies_in_integers() {
-        let problem = "makes products of 8 bits already";
-        return Err(Error::model(&graph.path, problem, "take the model's float32 export, or use this graph as it is"));
+        let problem = "already uses 8-bit products";
+        return Err(Error::model(&graph.path, problem, "use the model's float32 export, or leave this graph as it is"));
     }
-    let place = graph.path.strip_prefix(model).map_err(|_| unusable("lies outside of the model directory"))?;
+    let place = graph.path.strip_prefix(model).map_err(|_| unusable("is outside of the model directory"))?;
     let to = room.join(place);
     let failed = |e| Error::io(&to, "writing", e);
     if let Some(folder) = to.parent() {
@@ -97,7 +97,7 @@ pub fn write(
     let Writer { mut data, errors, mut outcome, .. } = writer;
     data.file.flush().and_then(|()| data.file.get_ref().sync_all()).map_err(|e| Error::io(&beside, "writing", e))?;
     if bytes.len() > i32::MAX as usize {
-        return Err(unusable("would have more than 2 GiB without its large weights"));
+        return Err(unusable("would exceed 2 GiB without its large weights"));
     }
     if data.at == 0 {
         std::fs::remove_file(&beside).map_err(|e| Error::io(&beside, "removing", e))?;
@@ -108,7 +108,7 @@ pub fn write(
     Ok(outcome)
 }
 
-/// The file beside the graph.
+/// The external file.
 struct Data {
     file: BufWriter<File>,
     /// Bytes written.
@@ -117,7 +117,8 @@ struct Data {
 }
 
 impl Data {
-    /// Appends `length` bytes, which `write` writes, at the next place for so many, and gives what a tensor says of where they are.
+    /// Appends `length` bytes, which `write` writes, with the alignment for that size, and returns the tensor's
+    /// external data entries.
     fn append(
         &mut self,
         length: u64,
@@ -137,16 +138,16 @@ impl Data {
     }
 }
 
-/// What is added to the graph.
+/// The dequantization nodes to add to the graph.
 #[derive(Default)]
 struct Widened {
     nodes: Vec<Node>,
     inputs: Vec<ValueInfo>,
-    /// By the table's name, the name of the table in half precision.
+    /// The name of the table in half precision, by the table's name.
     tables: HashMap<String, String>,
-    /// By a matrix's name, the names of its 8-bit numbers and of its columns' scales.
+    /// The names of a matrix's 8-bit values and of its columns' scales, by the matrix's name.
     columns: HashMap<String, [String; 2]>,
-    /// By the name of what such a matrix is multiplied by, the names of that in 8 bits, of its scale and of its zero.
+    /// The names of a factor in 8 bits, of its scale and of its zero point, by the factor's name.
     factors: HashMap<String, [String; 3]>,
 }
 
@@ -154,7 +155,7 @@ struct Writer<'w> {
     source: &'w Source<'w>,
     selection: Selection,
     data: Data,
-    /// Where tensors have gone, by where they were: some share their bytes.
+    /// The new locations of tensors by the old ones: some share their bytes.
     moved: HashMap<(String, u64, u64), Vec<StringEntry>>,
     widened: Widened,
     errors: Errors,
@@ -165,7 +166,7 @@ struct Writer<'w> {
 }
 
 impl Writer<'_> {
-    /// The whole file.
+    /// Writes the whole file.
     fn model(&mut self) -> Result<Vec<u8>> {
         let bytes = self.source.bytes();
         let place = self.source.place;
@@ -186,7 +187,7 @@ impl Writer<'_> {
             number::GRAPH_NODE => {
                 let mut whole = Vec::new();
                 if std::mem::take(&mut is_first) {
-                    // In front of all others: see `rewrite::late`.
+                    // Before all other nodes: see `rewrite::late`.
                     let first = writer.widened.nodes.iter();
                     first.for_each(|node| field(&mut whole, number as u32, &node.encode_to_vec()));
                 }
@@ -206,7 +207,7 @@ impl Writer<'_> {
         Ok(whole)
     }
 
-    /// A message with those of its parts written anew for which `part` says how; all else byte for byte.
+    /// Rewrites the parts of a message for which `part` returns a replacement; copies the others byte for byte.
     fn rebuilt(
         &mut self,
         start: usize,
@@ -230,7 +231,7 @@ impl Writer<'_> {
         Ok(whole)
     }
 
-    /// Appends a node of the graph, or what stands in its place.
+    /// Appends a node of the graph, or its replacement.
     fn node(&mut self, at: usize, place: Field, whole: &mut Vec<u8>) -> Result<()> {
         let body = match self.remade(at) {
             Some(nodes) => {
@@ -243,7 +244,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// The body of a node whose tensors, and those of graphs within, may lie beside the graph.
+    /// Rewrites the body of a node whose tensors, and those of its subgraphs, may be external.
     fn moved_node(&mut self, place: Field) -> Result<Vec<u8>> {
         self.rebuilt(place.body, place.end, |writer, number, attribute| {
             if number != number::NODE_ATTRIBUTE {
@@ -265,7 +266,7 @@ impl Writer<'_> {
         })
     }
 
-    /// A tensor as it is, its values moved where they lie beside the graph; `None` where they do not.
+    /// Returns a tensor with its external values moved; `None` if it has none.
     fn moved_tensor(&mut self, number: u64, place: Field) -> Result<Option<Vec<u8>>> {
         let source = self.source;
         let damaged = |what: &str| Error::model(&source.graph().path, what, "export the model again");
@@ -274,7 +275,7 @@ impl Writer<'_> {
         if tensor.data_location != EXTERNAL && tensor.external_data.is_empty() {
             return Ok(None);
         }
-        let values = source.bytes_beside(&tensor).ok_or_else(|| damaged("keeps weights beside it that are cut off"))?;
+        let values = source.bytes_beside(&tensor).ok_or_else(|| damaged("has truncated external weights"))?;
         let from = crate::bundle::Reference::read(&source.graph().path, &tensor)?;
         let from = (from.location, from.offset, from.end);
         let entries = match self.moved.get(&from) {
@@ -293,7 +294,7 @@ impl Writer<'_> {
         Ok(Some(framed(number, &body)))
     }
 
-    /// A name for what is stored or made beside a tensor.
+    /// Returns an unused name derived from a tensor's name.
     fn free_name(&self, of: &str, what: &str) -> String {
         let mut name = format!("{of}/{what}");
         while self.source.knows(&name) {
@@ -303,13 +304,13 @@ impl Writer<'_> {
     }
 }
 
-/// A node that widens half precision.
+/// Creates a node that converts half precision to float32.
 fn cast(from: &str, to: &str) -> Node {
     let attribute: Attribute = int("to", i64::from(DType::F32.to_onnx()));
     node("Cast", &[from], to, vec![attribute])
 }
 
-/// A stored tensor whose values lie beside the graph, as a field of it.
+/// Encodes a stored tensor with external values, as a field of the graph.
 fn beside(name: String, dims: &[i64], dtype: DType, entries: Vec<StringEntry>) -> Vec<u8> {
     let tensor = TensorValues {
         dims: dims.to_vec(),

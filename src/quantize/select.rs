@@ -1,4 +1,4 @@
-//! Which stored tensors are written in fewer bits, and in which form.
+//! Selects the stored tensors to quantize, and their formats.
 
 use std::collections::HashMap;
 
@@ -8,32 +8,32 @@ use crate::bundle::proto::{Node, Tensor};
 use crate::rewrite::source::{Source, is, output, reads};
 use crate::tensor::DType;
 
-/// Tensors of fewer numbers are biases, norms and first layers, which take no room to speak of.
+/// Smaller tensors are biases, norms and first layers, which take little space.
 const FEWEST: usize = 1024;
 
-/// How a tensor is stored and widened.
+/// The storage format of a tensor, and its dequantization.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// Half precision, and a `Cast` in front of all that reads it.
+    /// Half precision, with a `Cast` before all nodes that read it.
     Half,
-    /// Half precision, and a `Cast` behind each `Gather` that looks it up.
+    /// Half precision, with a `Cast` after each `Gather` that looks it up.
     Table,
-    /// Blocks of 8 bits, and a `DequantizeLinear` in front of all that reads it.
+    /// Blocks of 8 bits, with a `DequantizeLinear` before all nodes that read it.
     Int8,
-    /// Columns of 8 bits, and a product of 8 bits in the place of each `MatMul` that multiplies by it.
+    /// Columns of 8 bits, with an 8-bit product instead of each `MatMul` that multiplies by it.
     Columns,
 }
 
-/// What is to become of a graph's large float32 tensors.
+/// The selected formats of a graph's large float32 tensors.
 pub struct Selection {
-    /// The form of each, by its name.
+    /// The format of each, by its name.
     pub forms: HashMap<String, Form>,
-    /// How many stay as they are because of what reads them.
+    /// The number of tensors that stay as they are because of the nodes that read them.
     pub unknown: usize,
 }
 
 impl Selection {
-    /// Looks at what reads each tensor.
+    /// Selects formats by the nodes that read each tensor.
     pub fn of(source: &Source<'_>, weights: Weights) -> Self {
         let mut readers: HashMap<String, Vec<&Node>> = HashMap::new();
         for node in &source.nodes {
@@ -64,7 +64,7 @@ fn is_large(tensor: &Tensor) -> bool {
     is_single && tensor.dims.len() >= 2 && count(tensor).is_some_and(|count| count >= FEWEST)
 }
 
-/// How many numbers a tensor has.
+/// Returns a tensor's number of values.
 pub fn count(tensor: &Tensor) -> Option<usize> {
     tensor.dims.iter().try_fold(1usize, |n, &d| n.checked_mul(usize::try_from(d).ok()?))
 }
@@ -86,7 +86,7 @@ fn form(tensor: &Tensor, nodes: &[&Node], readers: &HashMap<String, Vec<&Node>>,
         let at = node.input.iter().position(|input| input == name);
         (any(&["MatMul", "Gemm"]) && matches!(at, Some(0 | 1))) || (any(&["Conv", "ConvTranspose"]) && at == Some(1))
     };
-    // ONNX Runtime takes a transposition into the product behind it.
+    // ONNX Runtime fuses a transposition into the product after it.
     let is_turned = |node: &Node| {
         let behind = output(node).and_then(|made| Some((made, readers.get(made)?)));
         is(node, "Transpose") && behind.is_some_and(|(made, nodes)| nodes.iter().all(|node| multiplies(node, made)))

@@ -1,13 +1,13 @@
-//! Attention written out: `softmax(scale · Q Kᵀ) V` (Vaswani et al. 2017, arXiv 1706.03762, equation 1) as one
+//! Fuses attention, `softmax(scale · Q Kᵀ) V` (Vaswani et al. 2017, arXiv 1706.03762, equation 1), into one
 //! `com.microsoft.MultiHeadAttention`.
 //!
-//! Exporters write it in many forms: heads on an axis of their own or within the batch, the scale on the queries, on
-//! the keys, on both as a square root, or on the scores, keys and values transposed before or after. What they have in
-//! common is a softmax between two products. Each operand is followed back from there through what only moves or scales
-//! its values, until it is known on which axes batch, heads, tokens and channels lie.
+//! Exporters decompose it in many forms: heads on a separate axis or within the batch; the scale on the queries, on the
+//! keys, on both as a square root, or on the scores; keys and values transposed before or after. The common part is a
+//! softmax between two products. From there each operand is traced back through operators that only move or scale its
+//! values, until the axes of batch, heads, tokens and channels are known.
 //!
-//! With a mask the operator's kernel writes the scores out as the graph does, so that nothing is gained: such attention
-//! is left as it is.
+//! With a mask, the fused kernel materializes the scores just as the graph does, so nothing is gained: such attention
+//! is not rewritten.
 
 mod operand;
 
@@ -20,7 +20,7 @@ use super::source::{Source, input, int as int_of, is, output};
 use crate::bundle::proto::Node;
 use crate::tensor::DType;
 
-/// Rewrites every attention that is understood, and says how many there were.
+/// Rewrites every attention whose form is recognized, and returns their number.
 pub fn rewrite(source: &Source<'_>, facts: &Facts, edits: &mut Edits) -> usize {
     let mut sites = Vec::new();
     for softmax in source.nodes.iter().filter(|node| is(node, "Softmax")) {
@@ -35,7 +35,7 @@ pub fn rewrite(source: &Source<'_>, facts: &Facts, edits: &mut Edits) -> usize {
     edits.keep_gains(source, sites)
 }
 
-/// A graph and what is known of its tensors.
+/// A graph and the known facts about its tensors.
 #[derive(Clone, Copy)]
 struct Walk<'s> {
     source: &'s Source<'s>,
@@ -52,7 +52,7 @@ struct Site {
 }
 
 impl<'s> Walk<'s> {
-    /// The attention around a softmax.
+    /// Finds the attention around a softmax.
     fn site(self, softmax: &'s Node) -> Option<Site> {
         let scores = input(softmax, 0)?;
         let rank = self.facts.shape(scores)?.len();
@@ -76,7 +76,7 @@ impl<'s> Walk<'s> {
         apart.or_else(|| self.assemble([query, key, value], at, made, axes))
     }
 
-    /// Puts a site together, if its operands are of one batch and of as many heads.
+    /// Assembles a site, if its operands have the same batch and the same number of heads.
     fn assemble(self, operands: [Operand; 3], at: usize, made: &'s str, axes: Vec<Axis>) -> Option<Site> {
         let [query, key, value] = &operands;
         let (heads, batch) = (query.heads(self)?, query.length(self, Axis::Batch)?);
@@ -91,13 +91,13 @@ impl<'s> Walk<'s> {
         let made = self.forward(at, made, axes, batch, heads)?;
         let operands = operands.map(|operand| operand.joined(self).unwrap_or(operand));
         let scale = operands.iter().map(|operand| operand.scale).product::<f64>() as f32;
-        // Zero stands for a scale that the operator chooses by itself.
+        // Zero means that the operator chooses the scale itself.
         (scale.is_finite() && scale != 0.0).then_some(Site { operands, heads, scale, made })
     }
 
-    /// Whether a softmax goes along the last axis.
+    /// Returns true if a softmax is along the last axis.
     fn is_along_last(self, softmax: &Node, rank: usize) -> Option<bool> {
-        /// Before this version of the operators a softmax without a word went along the second axis.
+        /// Before this operator set version, the default axis of a softmax was the second.
         const LAST_BY_DEFAULT: i64 = 13;
         let last = i64::try_from(rank).ok()? - 1;
         let version = *self.source.graph().opsets.get("")?;
@@ -107,7 +107,7 @@ impl<'s> Walk<'s> {
         })
     }
 
-    /// The product that scores are made of, and what it is multiplied by.
+    /// Finds the product that computes the scores, and its scale.
     fn product(self, scores: &'s str) -> Option<(&'s Node, f64)> {
         let (mut name, mut scale) = (scores, 1.0);
         loop {
@@ -130,7 +130,7 @@ impl<'s> Walk<'s> {
         }
     }
 
-    /// What a node reads to which it adds only zeros, as `torch.baddbmm` with `beta = 0` does.
+    /// Returns the input of a node that only adds zeros to it, as `torch.baddbmm` with `beta = 0` does.
     fn plus_nothing(self, node: &'s Node) -> Option<&'s str> {
         let (left, right) = (input(node, 0)?, input(node, 1)?);
         let kept = match (self.is_zero(left), self.is_zero(right)) {
@@ -142,7 +142,7 @@ impl<'s> Walk<'s> {
         (self.facts.shape(kept)? == self.facts.shape(output(node)?)?).then_some(kept)
     }
 
-    /// Whether a tensor holds nothing but zeros.
+    /// Returns true if a tensor contains only zeros.
     fn is_zero(self, name: &str) -> bool {
         if self.facts.scalar(name) == Some(0.0) {
             return true;
@@ -158,14 +158,14 @@ impl<'s> Walk<'s> {
                 };
                 node.attribute.is_empty() || self.source.constant(name).is_some_and(|n| is_zero(&n.values))
             }
-            // Not of any tensor: zero times what is no number is no number.
+            // Only of a scaled tensor: zero times NaN is NaN.
             "Mul" => self.scaled(node).is_some_and(|(before, _)| self.is_zero(before)),
             "Expand" | "Cast" | "Identity" | "Reshape" | "Unsqueeze" => self.is_zero(first),
             _ => false,
         }
     }
 
-    /// The product of probabilities and values, its index, and whether both are transposed in it.
+    /// Finds the product of probabilities and values: its index, and true if both are transposed in it.
     fn sum(self, probabilities: &'s str) -> Option<(usize, &'s Node, bool)> {
         let (mut name, mut turned) = (probabilities, false);
         loop {
@@ -191,7 +191,7 @@ impl<'s> Walk<'s> {
 }
 
 impl Site {
-    /// The nodes that compute it.
+    /// Returns the nodes that compute it.
     fn nodes(&self, source: &Source<'_>, edits: &mut Edits) -> Vec<Node> {
         let mut nodes = Vec::new();
         let operands: Vec<String> =
@@ -222,7 +222,7 @@ impl Site {
     }
 }
 
-/// Adds the nodes that bring an operand to `[batch, tokens, heads · channels]`, and gives the result's name.
+/// Appends the nodes that bring an operand to `[batch, tokens, heads · channels]`, and returns the result's name.
 fn lay_out(operand: &Operand, source: &Source<'_>, edits: &mut Edits, nodes: &mut Vec<Node>) -> String {
     let own: &[Axis] = if operand.axes.len() == 4 { &ORDER } else { &ORDER_OF_ONE };
     let mut name = operand.name.clone();
@@ -239,7 +239,7 @@ fn lay_out(operand: &Operand, source: &Source<'_>, edits: &mut Edits, nodes: &mu
     name
 }
 
-/// For each of the axes `to`, its index among the axes `from`.
+/// Returns the index among the axes `from` of each of the axes `to`.
 fn permutation(from: &[Axis], to: &[Axis]) -> Vec<i64> {
     to.iter().filter_map(|axis| from.iter().position(|own| own == axis)).map(|at| at as i64).collect()
 }

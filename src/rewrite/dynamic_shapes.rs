@@ -1,12 +1,10 @@
-//! Shapes left open, so that ONNX Runtime gives memory back.
+//! Replaces static shapes by dynamic ones, so that ONNX Runtime frees memory.
 //!
-//! When it opens a graph, ONNX Runtime plans which tensors share a buffer. One that is done with is handed on to the next
-//! tensor of its shape, however much later that is made, and held in between: of a UNet, in which few shapes come back in
-//! many layers, nearly all is held from the first layer to the last. It plans so only where it knows both shapes, which
-//! it follows from those of the inputs and from what is stored; what the nodes make when they run does not depend on it.
-//!
-//! Measured on Stable Diffusion 1.5 at 512×512, one row, private memory at the peak of an evaluation: UNet 157 MB instead
-//! of 342, with weights of 8 bits 272 instead of 704; decoder 1.40 GB instead of 1.80.
+//! When it opens a graph, ONNX Runtime plans which tensors share a buffer. A tensor's buffer is reserved for the next
+//! tensor of the same shape, however much later that is computed, and stays allocated in between: in a UNet, where few
+//! shapes recur in many layers, nearly everything is held from the first layer to the last. It plans so only if it
+//! knows both shapes, which it infers from the input shapes and from stored values. The results at run time do not
+//! depend on it.
 
 use std::collections::{HashMap, HashSet};
 
@@ -25,22 +23,22 @@ const NODE: u64 = 1;
 const INITIALIZER: u64 = 5;
 const INPUT: u64 = 11;
 
-/// What is to be put in the place of a graph's messages.
+/// The replacements for parts of a graph.
 #[derive(Default)]
 struct Changes<'g> {
-    /// Inputs whose first length is left open.
+    /// Inputs whose first length becomes dynamic.
     inputs: HashSet<&'g str>,
-    /// Stored shapes whose first length is left to be told by the number of elements.
+    /// Stored shapes whose first length becomes -1, inferred from the number of elements.
     shapes: HashSet<&'g str>,
-    /// Stored tensors under a shape of their own, and the nodes that widen them: how many axes of length 1 are put in front
-    /// of the others, and how many behind.
+    /// Stored quantized tensors that get a different shape, with the number of axes of length 1 to add before and after
+    /// the others.
     widened: HashMap<&'g str, [usize; 2]>,
 }
 
-/// A graph's file with the shapes of its activations left open; `None` where that changes nothing, or the file is no whole
+/// Returns a graph's file with dynamic activation shapes; `None` if that changes nothing, or if the file is not a whole
 /// graph.
 ///
-/// For graphs that are opened without being optimized: what fuses nodes has to know their shapes.
+/// For graphs that are opened without being optimized: fusions have to know the shapes.
 pub fn loose(file: &[u8]) -> Option<Vec<u8>> {
     let graph = Model::read(file).ok()?.graph?;
     let changes = Changes::of(&graph);
@@ -104,7 +102,7 @@ impl<'g> Changes<'g> {
                 };
                 only_reader(weights)?;
                 only_reader(made).filter(|reader| is(reader, "Reshape"))?;
-                // A scale for each place along one axis, which stays that axis.
+                // One scale per index along one axis, which stays that axis.
                 lengths.get(scale.as_str()).filter(|shape| shape.len() == 1)?;
                 int(node, "axis").filter(|&axis| axis >= 0)?;
                 Some((weights.as_str(), *lengths.get(weights.as_str())?))
@@ -113,14 +111,15 @@ impl<'g> Changes<'g> {
                 && is_of_stored
                 && let Some((weights, shape)) = of_weights()
             {
-                /// As many in front before one more stands behind, so that none has very many axes.
+                /// The number of axes to add in front before one more is added behind, so that no tensor has very many
+                /// axes.
                 const IN_FRONT: usize = 8;
                 let before = alike.entry(shape).or_default();
                 changes.widened.insert(weights, [*before % IN_FRONT, *before / IN_FRONT]);
                 *before += 1;
             }
         }
-        // What branches read from around them is read as it stands.
+        // Tensors that branches read from the outer graph do not change.
         let within = graph.node.iter().flat_map(|node| node.attribute.iter()).flat_map(|a| a.g.iter().chain(&a.graphs));
         for node in within.flat_map(|graph| &graph.node) {
             for name in reads(node) {
@@ -131,7 +130,7 @@ impl<'g> Changes<'g> {
         changes
     }
 
-    /// What is put in the place of a message of the graph; `None` leaves it as it stands.
+    /// Returns the replacement for a message of the graph; `None` keeps it.
     fn put(&self, number: u64, message: &[u8]) -> Option<Vec<u8>> {
         match number {
             INPUT => self.input(message),
@@ -168,7 +167,7 @@ impl<'g> Changes<'g> {
     }
 }
 
-/// Leaves the first length of a stored shape to be told by the number of elements, where the others are told.
+/// Sets the first length of a stored shape to -1, if the others are known.
 fn open_first(tensor: &mut TensorValues) -> bool {
     let lengths: Vec<i64> = match tensor.raw_data.is_empty() {
         true => tensor.int64_data.clone(),
@@ -255,7 +254,7 @@ mod tests {
         assert_eq!(axes, [0, 1, 2]);
         let of = |name: &str| graph.initializer.iter().find(|tensor| tensor.name == name).map(|t| t.dims.clone());
         assert_eq!([of("w0"), of("w1"), of("w2")], [vec![8, 64], vec![1, 8, 64], vec![1, 1, 8, 64]].map(Some));
-        // What is made of stored tensors alone keeps the shape that it is given.
+        // A tensor computed from stored tensors alone keeps its shape.
         assert_eq!(of("shape"), Some(vec![2]));
     }
 

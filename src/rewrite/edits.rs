@@ -1,4 +1,4 @@
-//! What is to change in a graph, and the file with it changed.
+//! The changes to a graph, and writing the changed file.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -19,54 +19,54 @@ const FLOAT: i32 = 1;
 const INT: i32 = 2;
 const INTS: i32 = 7;
 
-/// Nodes that stand in the place of others, and tensors stored beside those that are stored.
+/// Nodes that replace others, and new stored tensors.
 #[derive(Default)]
 pub struct Edits {
-    /// By the index of the node that they replace.
+    /// Replacements, by the index of the replaced node.
     replaced: BTreeMap<usize, Vec<Node>>,
     stored: Vec<TensorValues>,
-    /// Stored lists of whole numbers, by what they hold.
+    /// Stored integer lists, by their values.
     lists: HashMap<Vec<i64>, String>,
     names: usize,
-    /// Tensors that are inputs of the graph, and no longer made within.
+    /// Tensors that become inputs of the graph and are no longer computed.
     fed: Vec<ValueInfo>,
-    /// Tensors that are outputs of the graph too.
+    /// Tensors that become additional outputs of the graph.
     handed_out: Vec<ValueInfo>,
 }
 
 impl Edits {
-    /// Whether nothing changes.
+    /// Returns true if nothing changes.
     pub fn is_empty(&self) -> bool {
         self.replaced.is_empty() && self.fed.is_empty() && self.handed_out.is_empty()
     }
 
-    /// Makes an input of a tensor that the graph makes. What only its making needed is gone, inputs of the graph among it.
+    /// Turns a computed tensor into an input. Nodes and inputs needed only to compute it are removed.
     pub fn feed(&mut self, tensor: ValueInfo) {
         self.fed.push(tensor);
     }
 
-    /// Makes a tensor an output of the graph.
+    /// Turns a tensor into an output of the graph.
     pub fn hand_out(&mut self, tensor: ValueInfo) {
         self.handed_out.push(tensor);
     }
 
-    /// The names of tensors that are inputs of the graph, and those that are outputs, beside its own.
+    /// Returns the names of the added inputs and of the added outputs.
     pub fn at_the_edge(&self) -> [impl Iterator<Item = &str>; 2] {
         [&self.fed, &self.handed_out].map(|tensors| tensors.iter().map(|tensor| tensor.name.as_str()))
     }
 
-    /// Whether a node has been replaced.
+    /// Returns true if a node was replaced.
     pub fn is_replaced(&self, at: usize) -> bool {
         self.replaced.contains_key(&at)
     }
 
-    /// Puts `nodes` in the place of the node with index `at`. The last of them makes what that node made.
+    /// Replaces the node with index `at` by `nodes`. The last of them computes that node's output.
     pub fn replace(&mut self, at: usize, nodes: Vec<Node>) {
         self.replaced.insert(at, nodes);
     }
 
-    /// Takes back those replacements after which something else still asks for the tensor that they were to make needless, and
-    /// says how many stay. A site is the index of the replaced node and that tensor.
+    /// Reverts replacements that do not remove the tensor they were meant to make unused, and returns the number of the
+    /// others. A site is the index of the replaced node and that tensor.
     pub fn keep_gains(&mut self, source: &Source<'_>, mut sites: Vec<(usize, &str)>) -> usize {
         let needed = self.needed(source);
         sites.retain(|(at, needless)| {
@@ -79,12 +79,12 @@ impl Edits {
         sites.len()
     }
 
-    /// The names of the tensors that are still read once all nodes are replaced.
+    /// Returns the names of the tensors that are still read once all nodes are replaced.
     pub fn needed(&self, source: &Source<'_>) -> HashSet<String> {
         self.living(source).1
     }
 
-    /// A name that no tensor of the graph has.
+    /// Returns an unused tensor name.
     pub fn name(&mut self, source: &Source<'_>, what: &str) -> String {
         loop {
             self.names += 1;
@@ -95,7 +95,7 @@ impl Edits {
         }
     }
 
-    /// Stores a list of whole numbers, and gives its name.
+    /// Stores a list of integers, and returns its name.
     pub fn list(&mut self, source: &Source<'_>, list: &[i64]) -> String {
         if let Some(name) = self.lists.get(list) {
             return name.clone();
@@ -107,7 +107,7 @@ impl Edits {
         name
     }
 
-    /// Stores numbers of floating point, and gives their name.
+    /// Stores floating-point numbers, and returns their name.
     pub fn floats(&mut self, source: &Source<'_>, what: &str, shape: &[usize], values: &[f32]) -> String {
         let name = self.name(source, what);
         self.store(name.clone(), shape, DType::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect());
@@ -119,18 +119,18 @@ impl Edits {
         self.stored.push(TensorValues { dims, data_type: dtype.to_onnx(), name, raw_data, ..TensorValues::default() });
     }
 
-    /// The nodes of the changed graph, in the order in which they run.
+    /// Returns the nodes of the changed graph, in execution order.
     pub fn nodes<'s>(&'s self, source: &'s Source<'_>) -> Vec<&'s Node> {
         self.living(source).0.into_iter().map(|(node, _)| node).collect()
     }
 
-    /// The bytes of the file with the changes in it, without the nodes and stored tensors that nothing reads any more.
+    /// Returns the bytes of the changed file, without nodes and stored tensors that nothing reads any more.
     ///
-    /// All else stands byte for byte as it stands in the file: tensors in files beside it are still found by the
-    /// names that the file gives them, relative to its own folder.
+    /// Everything else stays byte for byte: external tensors are still found by the names in the file, relative to its
+    /// directory.
     ///
     /// # Errors
-    /// [`Error::Model`] where they are more than the 2 GiB that one such file can have.
+    /// [`Error::Model`] if the file would exceed the limit of 2 GiB.
     pub fn write(&self, source: &Source<'_>) -> Result<Vec<u8>> {
         /// Numbers of `ModelProto.graph`, `ModelProto.opset_import`, and those of `GraphProto`.
         const GRAPH: u32 = 7;
@@ -183,13 +183,13 @@ impl Edits {
             field(&mut file, OPSET_IMPORT, &set.encode_to_vec());
         }
         if file.len() > i32::MAX as usize {
-            let problem = format!("rewritten, it would have {} bytes, and such a file holds 2 GiB at most", file.len());
-            return Err(Error::model(&source.graph().path, problem, "export it with its weights in a file beside it"));
+            let problem = format!("rewritten, it would have {} bytes, and the limit is 2 GiB", file.len());
+            return Err(Error::model(&source.graph().path, problem, "export it with external weights"));
         }
         Ok(file)
     }
 
-    /// The nodes that something reads, in the order in which they run, and the names that they read.
+    /// Returns the nodes that something reads, in execution order, and the names that they read.
     fn living<'s>(&'s self, source: &'s Source<'_>) -> (Vec<(&'s Node, Kept<'s>)>, HashSet<String>) {
         let mut nodes: Vec<(&'s Node, Kept<'s>)> = Vec::new();
         for (at, (node, place)) in source.nodes.iter().zip(&source.node_places).enumerate() {
@@ -215,7 +215,7 @@ impl Edits {
 
 /// A node of the changed graph.
 enum Kept<'s> {
-    /// One of the file's, at this place.
+    /// One of the file's, at this location.
     AsItStands(Field),
     New(&'s Node),
 }
@@ -227,7 +227,7 @@ pub fn field(to: &mut Vec<u8>, number: u32, message: &[u8]) {
     to.extend_from_slice(message);
 }
 
-/// One of ONNX's own operators.
+/// Creates a node of a standard ONNX operator.
 pub fn node(operator: &str, inputs: &[&str], output: &str, attributes: Vec<Attribute>) -> Node {
     Node {
         input: inputs.iter().map(|&name| name.to_owned()).collect(),
@@ -239,17 +239,17 @@ pub fn node(operator: &str, inputs: &[&str], output: &str, attributes: Vec<Attri
     }
 }
 
-/// An attribute that is a whole number.
+/// Creates an integer attribute.
 pub fn int(name: &str, i: i64) -> Attribute {
     Attribute { name: name.to_owned(), i, r#type: INT, ..Attribute::default() }
 }
 
-/// An attribute that is a number of floating point.
+/// Creates a floating-point attribute.
 pub fn float(name: &str, f: f32) -> Attribute {
     Attribute { name: name.to_owned(), f, r#type: FLOAT, ..Attribute::default() }
 }
 
-/// An attribute that is a list of whole numbers.
+/// Creates an attribute that is a list of integers.
 pub fn ints(name: &str, ints: &[i64]) -> Attribute {
     Attribute { name: name.to_owned(), ints: ints.to_vec(), r#type: INTS, ..Attribute::default() }
 }

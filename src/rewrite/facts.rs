@@ -1,5 +1,5 @@
-//! What can be told of a graph's tensors without running it: element types, shapes, and the numbers that shape
-//! arithmetic computes.
+//! Facts about a graph's tensors that can be inferred without running it: element types, shapes, and the results of
+//! shape arithmetic.
 
 mod generated;
 mod shapes;
@@ -13,26 +13,26 @@ use super::symbol::{Length, Unknowns};
 use crate::bundle::proto::{Dimension, Node, ValueInfo};
 use crate::tensor::DType;
 
-/// Tensors with more numbers than these are not followed number by number.
+/// The maximum number of values of a tensor to track individually.
 const FEW: usize = 16;
 
-/// What is known of one tensor.
+/// The known facts about a tensor.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Fact {
     /// The element type.
     pub dtype: Option<DType>,
     /// The shape.
     pub shape: Option<Vec<Length>>,
-    /// The numbers, row-major, where they are few.
+    /// The values, row-major, if they are few.
     pub value: Option<Value>,
 }
 
-/// Numbers that are known.
+/// Known values.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
-    /// Whole ones, such as lengths.
+    /// Integers, such as lengths.
     Whole(Vec<Length>),
-    /// Those of floating point.
+    /// Floating-point numbers.
     Real(Vec<f32>),
 }
 
@@ -44,7 +44,7 @@ impl Value {
         }
     }
 
-    /// The one number, of whichever kind.
+    /// Returns the only value, of either type.
     fn number(&self) -> Option<f64> {
         match self {
             Self::Whole(values) => match values.as_slice() {
@@ -58,7 +58,7 @@ impl Value {
         }
     }
 
-    /// The whole numbers.
+    /// Returns the integers.
     fn whole(&self) -> Option<&[Length]> {
         match self {
             Self::Whole(values) => Some(values),
@@ -67,21 +67,21 @@ impl Value {
     }
 }
 
-/// What is known of all tensors of a graph, by name.
+/// The known facts about all tensors of a graph, by name.
 pub struct Facts {
     known: HashMap<String, Fact>,
     unknowns: Unknowns,
-    /// The lengths of axes that the file leaves free and that are known all the same.
+    /// The known lengths of the file's dynamic axes.
     axes: HashMap<String, i64>,
 }
 
 impl Facts {
-    /// Goes through the graph from its inputs to its outputs.
+    /// Infers the facts from the graph's inputs to its outputs.
     pub fn of(source: &Source<'_>) -> Self {
         Self::at(source, &[])
     }
 
-    /// The same with lengths for axes that the file leaves free, by name.
+    /// Infers the facts with the given lengths of the file's dynamic axes, by name.
     pub fn at(source: &Source<'_>, axes: &[(String, usize)]) -> Self {
         let axes = axes.iter().filter_map(|(name, length)| Some((name.clone(), i64::try_from(*length).ok()?)));
         let mut facts = Self { known: HashMap::new(), unknowns: Unknowns::default(), axes: axes.collect() };
@@ -124,17 +124,17 @@ impl Facts {
         facts
     }
 
-    /// What is known of a tensor.
+    /// Returns the known facts about a tensor.
     pub fn get(&self, name: &str) -> Option<&Fact> {
         self.known.get(name)
     }
 
-    /// A tensor's shape.
+    /// Returns a tensor's shape.
     pub fn shape(&self, name: &str) -> Option<&[Length]> {
         self.get(name)?.shape.as_deref()
     }
 
-    /// A length as a file declares it: a number, or the name of an axis; `None` where it is neither.
+    /// Returns a length as a file declares it: a number, or the name of an axis; `None` if it is neither.
     pub fn dimension(&self, length: &Length) -> Option<Dimension> {
         match length.number() {
             Some(number) if number > 0 => Some(Dimension { dim_value: number, ..Dimension::default() }),
@@ -142,24 +142,24 @@ impl Facts {
         }
     }
 
-    /// The bytes of a tensor whose size is known.
+    /// Returns the size of a tensor in bytes, if known.
     pub fn bytes(&self, name: &str) -> Option<u64> {
         let fact = self.get(name)?;
         let count = u64::try_from(Length::product(fact.shape.as_deref()?)?.number()?).ok()?;
         count.checked_mul(fact.dtype?.bytes()?)
     }
 
-    /// A tensor's element type.
+    /// Returns a tensor's element type.
     pub fn dtype(&self, name: &str) -> Option<DType> {
         self.get(name)?.dtype
     }
 
-    /// The one number that a tensor holds, of whichever shape.
+    /// Returns the only number in a tensor of any shape.
     pub fn scalar(&self, name: &str) -> Option<f64> {
         self.get(name)?.value.as_ref()?.number()
     }
 
-    /// What a file says of a tensor.
+    /// Reads the declaration of a tensor.
     fn declared(&mut self, info: &ValueInfo) -> Fact {
         let Some(tensor) = info.r#type.as_ref().and_then(|t| t.tensor_type.as_ref()) else { return Fact::default() };
         let shape = tensor.shape.as_ref().map(|shape| {
@@ -176,7 +176,7 @@ impl Facts {
         Fact { dtype: Some(DType::from_onnx(tensor.elem_type)), shape, value: None }
     }
 
-    /// What a `ConstantOfShape` makes.
+    /// Returns the facts about the output of a `ConstantOfShape`.
     fn filled(&self, source: &Source<'_>, node: &Node) -> Fact {
         let shape = input(node, 0).and_then(|name| self.get(name)?.value.as_ref()?.whole());
         let fill = if node.attribute.is_empty() {
@@ -192,7 +192,7 @@ impl Facts {
         Fact { dtype: fill.map(|(dtype, _)| dtype), shape: shape.map(<[Length]>::to_vec), value }
     }
 
-    /// What is known of a node's outputs.
+    /// Returns the facts about a node's outputs.
     fn made_by(&mut self, node: &Node) -> Vec<Fact> {
         if !is_own(node) {
             return Vec::new();
@@ -202,7 +202,7 @@ impl Facts {
             .collect();
         let dtype = dtype(node, &inputs);
         if node.op_type == "DynamicQuantizeLinear" {
-            /// Number of uint8 in ONNX's `TensorProto.DataType`.
+            /// The value of uint8 in ONNX's `TensorProto.DataType`.
             const UINT8: DType = DType::Other(2);
             let whole = inputs.first().and_then(|fact| fact.shape.clone());
             let of = |dtype, shape| Fact { dtype: Some(dtype), shape, value: None };
@@ -218,12 +218,12 @@ impl Facts {
     }
 }
 
-/// The element type of a node's first output.
+/// Returns the element type of a node's first output.
 fn dtype(node: &Node, inputs: &[Fact]) -> Option<DType> {
     let of = |at: usize| inputs.get(at).and_then(|fact| fact.dtype);
     match node.op_type.as_str() {
         "Cast" => Some(DType::from_onnx(i32::try_from(int(node, "to")?).ok()?)),
-        // Numbers stored in few bits become what their scale is.
+        // Quantized weights get the type of their scale.
         "CastLike" | "Where" | "DequantizeLinear" => of(1),
         "OneHot" | "QuantizeLinear" => of(2),
         "RandomNormal" | "RandomUniform" => match int(node, "dtype") {
@@ -238,7 +238,7 @@ fn dtype(node: &Node, inputs: &[Fact]) -> Option<DType> {
         "MatMulInteger" => Some(DType::I32),
         "Equal" | "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual" | "And" | "Or" | "Xor" | "Not" | "IsNaN"
         | "IsInf" => Some(DType::Bool),
-        // Whose output's type is told by an attribute, by a body, or in another way.
+        // The output's type is in an attribute, in a body, or elsewhere.
         "If"
         | "Loop"
         | "Scan"
@@ -251,12 +251,12 @@ fn dtype(node: &Node, inputs: &[Fact]) -> Option<DType> {
     }
 }
 
-/// The numbers stored under a name, where they are few.
+/// Returns the values stored under a name, if they are few.
 fn value(source: &Source<'_>, name: &str) -> Option<Value> {
     source.numbers(name, FEW).map(|numbers| numbers.values.into())
 }
 
-/// What a `Constant` makes.
+/// Returns the facts about the output of a `Constant`.
 fn constant(source: &Source<'_>, node: &Node) -> Option<Fact> {
     let numbers = source.constant(output(node)?)?;
     Some(Fact {

@@ -1,4 +1,4 @@
-//! What a graph takes of the memory while it runs.
+//! A graph's memory use while it runs.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,24 +11,24 @@ use crate::bundle::GraphFile;
 use crate::bundle::proto::Node;
 use crate::error::Result;
 
-/// What a graph takes of the memory while it runs, in bytes.
+/// A graph's memory use while it runs, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Footprint {
-    /// What it reads of stored numbers, or of what is computed from them alone.
+    /// The stored values that it reads, and values computed from them alone.
     pub weights: u64,
-    /// The most that is needed at one moment of all else, each tensor from the node that makes it to the last that
-    /// reads it, without those whose size isn't known.
+    /// The peak of everything else: each tensor lives from the node that computes it to the last that reads it. Tensors
+    /// of unknown size are excluded.
     pub activations: u64,
-    /// The same if each operator that works value by value writes over its input, as ONNX Runtime does where it can.
+    /// The same peak if each elementwise operator overwrites its input, as ONNX Runtime does where it can.
     pub in_place: u64,
-    /// The number of tensors that have a size that isn't known without running the graph.
+    /// The number of tensors whose size is unknown without running the graph.
     pub unknown: usize,
 }
 
-/// Operators whose output is the input under another shape.
+/// Operators whose output is the input with another shape.
 const VIEWS: [&str; 6] = ["Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout"];
 
-/// Operators that work value by value, so that their output may take the place of an input.
+/// Elementwise operators, whose output may overwrite an input.
 const BY_VALUE: [&str; 26] = [
     "Abs",
     "Add",
@@ -58,8 +58,8 @@ const BY_VALUE: [&str; 26] = [
     "Where",
 ];
 
-/// The memory that the graph takes once it is rewritten with `passes` and its free axes are fixed at `axes`; `None` for a graph whose
-/// nodes are out of order.
+/// Returns the memory use of the graph rewritten with `passes` and its dynamic axes fixed at `axes`; `None` for a graph
+/// whose nodes are not sorted.
 ///
 /// # Errors
 /// As [`rewrite`](super::rewrite).
@@ -81,23 +81,23 @@ pub fn footprint(graph: &GraphFile, passes: &[Pass], axes: &[(String, usize)]) -
     Ok(Some(Memory::of(&source, &facts, passes, &edits, &nodes).run()))
 }
 
-/// The graph's tensors, and who needs them.
+/// The graph's tensors, and the nodes that need them.
 struct Memory<'a> {
     source: &'a Source<'a>,
     passes: &'a [Pass],
     facts: &'a Facts,
     nodes: &'a [&'a Node],
-    /// Tensors that are stored, or computed from such alone when the graph is opened.
+    /// Tensors that are stored, or computed from stored ones alone when the graph is opened.
     constant: HashSet<&'a str>,
-    /// Stored tensors that a caller may replace, so that nothing is computed from them ahead.
+    /// Stored tensors that a caller may replace, so that nothing is precomputed from them.
     replaceable: HashSet<&'a str>,
-    /// Tensors that are computed when the graph is opened.
+    /// Tensors computed when the graph is opened.
     ahead: Vec<&'a str>,
-    /// Weights stored in fewer bits, as they are once they are widened: shortly before a node that reads them.
+    /// Quantized weights after dequantization, shortly before a node that reads them.
     widened: HashSet<&'a str>,
-    /// Products of whole numbers before they are scaled, of which ONNX Runtime makes one operator with what scales them.
+    /// Integer products before their scaling; ONNX Runtime fuses both into one operator.
     unscaled: HashSet<&'a str>,
-    /// The tensor whose bytes another shows, under its own shape or scaled.
+    /// The tensor whose bytes another one shares, with another shape or scale.
     shown: HashMap<&'a str, &'a str>,
     /// The last node that reads a tensor's bytes.
     last: HashMap<&'a str, usize>,
@@ -137,10 +137,10 @@ impl<'a> Memory<'a> {
             }
         }
         for (at, node) in nodes.iter().enumerate() {
-            // Numbers that shape arithmetic computes are known, and nothing reads the tensors that they come from.
+            // The results of shape arithmetic are known, and nothing reads the tensors that they come from.
             let is_told = |name: &String| memory.facts.get(name).is_some_and(|fact| fact.value.is_some());
             let read = reads(node);
-            // ONNX Runtime leaves the one operator as it stands whatever it reads.
+            // ONNX Runtime never folds this operator.
             let is_ahead =
                 node.op_type != "DequantizeLinear" && read.iter().all(|name| memory.constant.contains(name.as_ref()));
             let made = node.output.iter().map(String::as_str);
@@ -230,14 +230,14 @@ impl<'a> Memory<'a> {
             footprint.in_place = footprint.in_place.max(if is_reused { now.saturating_sub(made) } else { now });
             held = held.saturating_add(made).saturating_sub(freed);
         }
-        // What is computed when the graph is opened and read there alone is gone before the first node runs.
+        // Tensors that are only used while the graph is opened are freed before the first node runs.
         let gone = self.ahead.iter().filter(|name| !read.contains(*name)).filter_map(|name| self.bytes(name)).max();
         footprint.activations = footprint.activations.max(gone.unwrap_or(0));
         footprint.in_place = footprint.in_place.max(gone.unwrap_or(0));
         footprint
     }
 
-    /// Bytes of weights and of numbers within a node that it takes once it is rewritten.
+    /// Returns the bytes of weights and of temporary values of a node once it is rewritten.
     fn within(&self, node: &Node) -> (u64, u64) {
         let is_cut = self.passes.contains(&Pass::Subpixel) && subpixel::is_site(self.source, self.facts, node);
         if is_cut || !self.passes.contains(&Pass::Winograd) {

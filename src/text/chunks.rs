@@ -1,4 +1,4 @@
-//! A prompt's tokens with their weights, in pieces of the length that a text encoder reads.
+//! Splits a prompt's tokens and their weights into chunks of the length that a text encoder reads.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -7,20 +7,20 @@ use super::emphasis::{Part, broken, weighted};
 use super::tokenizer::Tokenizer;
 use crate::error::{Result, count_of};
 
-/// How prompts are read.
+/// The options for reading prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Style {
-    /// Whether brackets weigh words, as AUTOMATIC1111's web UI has it; else they are part of the text.
+    /// True if brackets weight words, as in AUTOMATIC1111's web UI; otherwise they are part of the text.
     pub weighs: bool,
-    /// Whether a prompt that is longer than the text encoder reads goes on in another chunk; else it is cut.
+    /// True if a prompt longer than the text encoder's limit continues in another chunk; otherwise it is truncated.
     pub goes_on: bool,
-    /// Whether a prompt is read in lower case and without the blanks around it, and padding is told apart from it: to
-    /// the text encoder, and with its states to the denoiser. PixArt was trained so.
+    /// True if a prompt is converted to lower case and stripped, and padding is masked: in the text encoder, and in the
+    /// denoiser's cross-attention. PixArt was trained with both.
     pub is_masked: bool,
 }
 
 impl Style {
-    /// A prompt as it is tokenized. Python's `strip` takes the four separators of ASCII for blanks too.
+    /// Returns a prompt as it is tokenized. Python's `strip` also removes the four ASCII separators.
     fn text(self, prompt: &str) -> Cow<'_, str> {
         let is_blank = |c: char| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c);
         match self.is_masked {
@@ -30,31 +30,31 @@ impl Style {
     }
 }
 
-/// How far before the end of a piece a comma may stand for the piece to end there.
+/// The maximum distance between the end of a chunk and a comma at which the chunk is split instead.
 const BACKTRACK: usize = 20;
 
 /// As many tokens as the text encoder reads.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chunk {
-    /// [`Tokenizer::max_length`] ids, the tokens around the text and the padding among them.
+    /// [`Tokenizer::max_length`] ids, including the tokens around the text and the padding.
     pub ids: Vec<i64>,
-    /// What the state of each is multiplied by.
+    /// The factor of each token's states.
     pub weights: Vec<f32>,
-    /// Which of the ids are no padding.
+    /// The range of ids that are not padding.
     pub read: Range<usize>,
 }
 
-/// A prompt, ready for its text encoder.
+/// A prompt, tokenized for its text encoder.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chunks {
-    /// One at least.
+    /// At least one chunk.
     pub chunks: Vec<Chunk>,
-    /// What was cut off, where something was.
+    /// A warning if the prompt was truncated.
     pub warning: Option<String>,
 }
 
 impl Chunks {
-    /// Reads a prompt.
+    /// Tokenizes a prompt.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
@@ -88,13 +88,13 @@ impl Chunks {
     }
 }
 
-/// Chunks being filled.
+/// Chunks under construction.
 struct Filling<'t> {
     tokenizer: &'t Tokenizer,
     comma: Option<i64>,
     done: Vec<Chunk>,
     open: Vec<(i64, f32)>,
-    /// Where the last comma of the open chunk stands.
+    /// The position of the last comma of the open chunk.
     last_comma: Option<usize>,
 }
 
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_cut_or_goes_on() {
-        // The fixture's encoder reads 16 tokens, 14 of the text.
+        // The fixture's encoder reads 16 tokens, 14 of them text.
         let long = "the ".repeat(40);
         let cut = read(&long, true, false);
         assert_eq!(cut.chunks.len(), 1);

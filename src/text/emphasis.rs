@@ -1,22 +1,22 @@
-//! Weights in prompts, as AUTOMATIC1111's web UI writes them.
+//! Prompt weights in AUTOMATIC1111's syntax.
 
-/// What a pair of round brackets multiplies by, and a pair of square ones divides by.
+/// The factor of a pair of round brackets, and the divisor of a pair of square ones.
 const STEP: f64 = 1.1;
 
-/// The word that ends a piece of a long prompt.
+/// The word that ends a chunk of a long prompt.
 const BREAK: &str = "BREAK";
 
 /// A part of a prompt.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Part {
-    /// Text, and what its tokens' states are multiplied by.
+    /// Text, and the factor of its tokens' states.
     Text(String, f64),
-    /// The end of a piece.
+    /// The end of a chunk.
     Break,
 }
 
-/// Splits a prompt into parts of one weight each. Whatever stands in it, it can be read: a bracket that is never closed
-/// reaches to the end, one that was never opened is text.
+/// Splits a prompt into parts of one weight each. Every prompt is valid: an unclosed bracket extends to the end, an
+/// unopened one is text.
 pub(super) fn weighted(prompt: &str) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::new();
     let (mut round, mut square) = (Vec::new(), Vec::new());
@@ -27,7 +27,7 @@ pub(super) fn weighted(prompt: &str) -> Vec<Part> {
             '\\' => {
                 let escaped = rest.chars().nth(1).filter(|c| "()[]\\".contains(*c));
                 taken += escaped.map_or(0, char::len_utf8);
-                // A backslash before anything else disappears too.
+                // A backslash before any other character is removed too.
                 parts.push(Part::Text(escaped.map(String::from).unwrap_or_default(), 1.0));
             }
             '(' => round.push(parts.len()),
@@ -52,7 +52,7 @@ pub(super) fn weighted(prompt: &str) -> Vec<Part> {
     merged(parts)
 }
 
-/// Splits a text at the word BREAK, which takes the white space around it along.
+/// Splits a text at the word BREAK and the white space around it.
 pub(super) fn broken(text: &str) -> Vec<Part> {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     let mut parts = Vec::new();
@@ -72,7 +72,7 @@ pub(super) fn broken(text: &str) -> Vec<Part> {
     parts
 }
 
-/// The number in `:1.2)` at the beginning of a text, and how many bytes all of it is.
+/// Parses `:1.2)` at the start of a text; returns the number and the length in bytes.
 fn weight(text: &str) -> Option<(f64, usize)> {
     let end = text.find(')')?;
     let written = text.get(1..end)?.trim();
@@ -89,7 +89,7 @@ fn multiply(parts: &mut [Part], from: usize, by: f64) {
     }
 }
 
-/// Joins neighbours of equal weight, which are tokens of one text then.
+/// Joins adjacent parts with equal weight, which are then tokenized as one text.
 fn merged(parts: Vec<Part>) -> Vec<Part> {
     let mut joined: Vec<Part> = Vec::new();
     for part in parts {

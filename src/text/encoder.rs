@@ -12,56 +12,56 @@ use crate::error::{Error, Result};
 use crate::session::{Cancel, Session};
 use crate::tensor::{TensorInfo, TensorView, require_finite, switch};
 
-/// Which of a text encoder's outputs are taken.
+/// The selected outputs of a text encoder.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Taken {
-    /// What becomes tokens to attend to: states `[n, tokens, width]`, or a vector `[n, width]` that is one token.
+    /// The prompt embeddings: states `[n, tokens, width]`, or a vector `[n, width]` that counts as one token.
     pub tokens: Option<TensorInfo>,
-    /// What those states go through that the graph did not put them through.
+    /// The final layer norm to apply to those states, if the graph did not apply it.
     pub norm: Option<LayerNorm>,
-    /// The text as one vector, `[n, width]`.
+    /// The pooled embedding, `[n, width]`.
     pub pooled: Option<TensorInfo>,
 }
 
-/// What is to be made of a prompt.
+/// The options for encoding one prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Asked {
-    /// The number of chunks it is read in, as many as it needs or more.
+    /// The number of chunks: at least as many as the prompt needs.
     pub chunks: usize,
-    /// Whether it is a negative prompt, of which no layers are left out.
+    /// True for a negative prompt, for which no layers are skipped.
     pub is_negative: bool,
 }
 
-/// What one text encoder makes of one prompt.
+/// One text encoder's embeddings of one prompt.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Encoded {
-    /// `[tokens, width]`, the tokens of all its chunks.
+    /// `[tokens, width]`, the tokens of all chunks.
     pub tokens: Option<ArrayD<f32>>,
     /// `[width]`
     pub pooled: Option<ArrayD<f32>>,
-    /// `[tokens]`: 1 for each that is no padding and 0 for the others, where they are told apart.
+    /// `[tokens]`: 1 for each token that is not padding and 0 for the others, if padding is masked.
     pub mask: Option<ArrayD<f32>>,
     pub warning: Option<String>,
 }
 
-/// The states of one chunk, `[tokens, width]`, and the vector pooled of it, `[width]`.
+/// The states of one chunk, `[tokens, width]`, and its pooled embedding, `[width]`.
 type Made = (Option<ArrayD<f32>>, Option<ArrayD<f32>>);
 
-/// A tokenizer and the graph that turns its ids into tokens to attend to.
+/// A tokenizer, and the graph that encodes its ids as prompt embeddings.
 pub struct TextEncoder {
     tokenizer: Arc<Tokenizer>,
     session: Session,
     contract: TextEncoderContract,
     taken: Taken,
-    /// What is taken of a negative prompt, where that is something else.
+    /// The outputs for a negative prompt, if they differ.
     negative: Option<Taken>,
     style: Style,
 }
 
-/// Requires that every id of a prompt is a row of the graph's embedding.
+/// Checks that every id of a prompt is a row of the graph's token embedding.
 ///
 /// # Errors
-/// [`Error::Model`] naming the graph, the first id beyond, and the number of rows.
+/// [`Error::Model`] with the graph, the first id out of range, and the number of rows.
 pub fn require_embedded(chunks: &Chunks, contract: &TextEncoderContract, graph: &Path) -> Result<()> {
     let Some(rows) = contract.embedding_rows else { return Ok(()) };
     let mut ids = chunks.chunks.iter().flat_map(|chunk| &chunk.ids);
@@ -70,17 +70,20 @@ pub fn require_embedded(chunks: &Chunks, contract: &TextEncoderContract, graph: 
     };
     Err(Error::model(
         graph,
-        format!("the tokenizer gives token id {id}, and the graph's embedding has {rows} rows (ids 0 to {})", rows - 1),
-        "the tokenizer belongs to another text encoder: copy the one this graph was exported with",
+        format!(
+            "the tokenizer's token id {id} is out of range: the graph's embedding has {rows} rows (ids 0 to {})",
+            rows - 1
+        ),
+        "the tokenizer belongs to another text encoder; copy the one this graph was exported with",
     ))
 }
 
 impl TextEncoder {
-    /// Joins an open graph with its tokenizer. `negative` is what is taken of a negative prompt, where that is something
-    /// else than what is taken of a prompt.
+    /// Combines an open graph with its tokenizer. `negative` are the outputs for a negative prompt, if they differ from
+    /// those for a prompt.
     ///
     /// # Errors
-    /// [`Error::Model`] where the graph's fixed sequence length is not the tokenizer's.
+    /// [`Error::Model`] if the graph's fixed sequence length differs from the tokenizer's.
     pub fn new(
         tokenizer: Arc<Tokenizer>,
         session: Session,
@@ -93,7 +96,7 @@ impl TextEncoder {
             return Err(Error::model(
                 session.path(),
                 format!(
-                    "input {} takes exactly {fixed} tokens, and the tokenizer is set to {}",
+                    "input {}: expected exactly {fixed} tokens, and the tokenizer gives {}",
                     contract.input_ids.name,
                     tokenizer.max_length()
                 ),
@@ -103,14 +106,14 @@ impl TextEncoder {
         Ok(Self { tokenizer, session, contract, taken, negative, style })
     }
 
-    /// The chunks that a prompt is read in.
+    /// Returns the chunks of a prompt.
     pub(super) fn chunks(&self, prompt: &str) -> Result<Chunks> {
         let chunks = Chunks::new(prompt, &self.tokenizer, self.style)?;
         require_embedded(&chunks, &self.contract, self.session.path())?;
         Ok(chunks)
     }
 
-    /// Encodes one prompt, the chunks behind its own empty; one chunk only where the encoder reads no more.
+    /// Encodes one prompt, padded with empty chunks; only one chunk if the encoder cannot read more.
     pub(super) fn encode(&mut self, prompt: &str, asked: Asked, cancel: &Cancel) -> Result<Encoded> {
         let Chunks { mut chunks, warning } = self.chunks(prompt)?;
         if self.style.goes_on && chunks.len() < asked.chunks {
@@ -137,7 +140,7 @@ impl TextEncoder {
         Ok(Encoded { tokens, pooled, mask, warning })
     }
 
-    /// 1 for each token that is attended to and 0 for each that is not, where padding is told apart.
+    /// Returns 1 for each token that is attended to and 0 for the others, if padding is masked.
     fn mask(&self, chunk: &Chunk) -> Vec<i64> {
         let is_told = |at: usize| !self.style.is_masked || chunk.read.contains(&at);
         (0..chunk.ids.len()).map(|at| i64::from(is_told(at))).collect()
@@ -170,7 +173,7 @@ impl TextEncoder {
             if output.ndim() < 2 || output.ndim() > 3 || output.shape()[0] != rows {
                 return Err(Error::model(
                     self.session.path(),
-                    format!("output {} should have {rows} rows and is {:?}", info.name, output.shape()),
+                    format!("output {}: expected {rows} rows, found {:?}", info.name, output.shape()),
                     "export the text encoder with scripts/export.py",
                 ));
             }
@@ -187,8 +190,8 @@ impl TextEncoder {
     }
 }
 
-/// Multiplies each token's states `[tokens, width]` by its weight, and then all of them by what brings their mean back
-/// to where it was: the emphasis that AUTOMATIC1111 calls original.
+/// Multiplies each token's states `[tokens, width]` by its weight, then rescales all of them to restore their mean: the
+/// mode that AUTOMATIC1111 calls "original" emphasis.
 fn weighted(mut states: ArrayD<f32>, weights: &[f32]) -> ArrayD<f32> {
     if weights.iter().all(|&weight| weight == 1.0) {
         return states;

@@ -1,4 +1,4 @@
-//! What prompts became, remembered beyond the encoders that made it.
+//! A cache of prompt embeddings that outlives the encoders.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,45 +8,45 @@ use super::encoders::PromptEmbedding;
 /// A prompt or a negative prompt.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Text {
-    /// What it says.
+    /// The text for the first text encoder.
     pub text: String,
-    /// What it says to the text encoders behind the first one, in their order, where that is something else.
+    /// The texts for the other text encoders, in their order, if they differ.
     pub later: Vec<Option<String>>,
-    /// Whether it is a negative prompt, of which no layers are left out.
+    /// True for a negative prompt, for which no layers are skipped.
     pub is_negative: bool,
 }
 
 impl Text {
-    /// What the encoder at this place of the model's is told.
+    /// Returns the text for the encoder with this index.
     pub fn of(&self, encoder: usize) -> &str {
         let later = encoder.checked_sub(1).and_then(|at| self.later.get(at));
         later.and_then(Option::as_deref).unwrap_or(&self.text)
     }
 }
 
-/// What the text encoders of one model made of the prompts met so far: several images of one prompt, or the empty
-/// negative prompt of every request. All clones are one.
+/// The prompt embeddings of one model so far: several images of one prompt, or the empty negative prompt of every
+/// request. All clones share its state.
 #[derive(Clone, Default)]
 pub struct Encodings(Arc<Mutex<Known>>);
 
 #[derive(Default)]
 struct Known {
-    /// By the number of chunks that was asked for, too.
+    /// The embeddings by text and number of chunks.
     embeddings: HashMap<(Text, usize), Arc<PromptEmbedding>>,
-    /// How many chunks each text is read in.
+    /// The number of chunks of each text.
     chunks: HashMap<Text, usize>,
     bytes: usize,
     made: usize,
 }
 
-/// What may be remembered before all of it is forgotten, in bytes: 400 prompts of Stable Diffusion XL, 30 of Flux.
+/// The capacity in bytes, above which the cache is cleared: 400 prompts of Stable Diffusion XL, 30 of Flux.
 const ROOM: usize = 256 << 20;
 
-/// How many texts may have been read before all of their numbers of chunks are forgotten.
+/// The number of texts above which their numbers of chunks are cleared.
 const READ: usize = 1 << 14;
 
 impl Encodings {
-    /// Whether all of these texts, told together, are remembered.
+    /// Returns true if all of these texts, encoded together, are cached.
     pub fn hold(&self, together: &[Text]) -> bool {
         let known = self.known();
         let chunks = together.iter().map(|text| known.chunks.get(text).copied());
@@ -55,12 +55,12 @@ impl Encodings {
         together.iter().all(|text| known.embeddings.contains_key(&(text.clone(), chunks)))
     }
 
-    /// How many texts were encoded so far.
+    /// Returns the number of texts encoded so far.
     pub fn made(&self) -> usize {
         self.known().made
     }
 
-    /// Whether another prompt and negative prompt like those remembered would have all of them forgotten.
+    /// Returns true if another prompt and negative prompt of the same size would clear the cache.
     pub fn is_full(&self) -> bool {
         let known = self.known();
         known.bytes + 2 * known.bytes.div_ceil(known.embeddings.len().max(1)) > ROOM

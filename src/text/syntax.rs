@@ -1,10 +1,10 @@
-//! Prompt syntax of other programs, which is read as words here.
+//! Finds prompt syntax of other programs, which has no effect here.
 
 use super::emphasis::{Part, broken};
 
-/// Finds syntax of AUTOMATIC1111's web UI, ComfyUI and their extensions that a prompt is not read by, and returns a
+/// Finds syntax of AUTOMATIC1111's web UI, ComfyUI and their extensions that has no effect in a prompt, and returns a
 /// sentence for each kind of it. `weighs` and `goes_on` are those of [`Style`](super::Style), and `words` the tokens of
-/// embeddings, which are read whatever they look like. What a backslash stands before is plain text.
+/// embeddings, which are valid whatever they look like. Characters after a backslash are plain text.
 pub fn foreign_syntax(prompt: &str, weighs: bool, goes_on: bool, words: &[&str]) -> Vec<String> {
     let mut found = Found { words, kinds: Vec::new() };
     found.networks(prompt, weighs);
@@ -20,7 +20,7 @@ pub fn foreign_syntax(prompt: &str, weighs: bool, goes_on: bool, words: &[&str])
     found.kinds.into_iter().map(sentence).collect()
 }
 
-/// A kind of syntax, with what is told of it.
+/// A kind of syntax, with its explanation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Lora,
@@ -38,37 +38,37 @@ enum Kind {
 }
 
 impl Kind {
-    /// Returns how the syntax is read here, and what to use instead.
+    /// Returns the effect of the syntax here, and the alternative.
     fn says(self) -> &'static str {
         match self {
             Self::Lora => {
-                " is read as words and adds no LoRA; name its file in a [[lora]] table, with its weight as scale"
+                " is read as words and adds no LoRA; add its file in a [[lora]] table, with its weight as scale"
             }
             Self::Hypernetwork => " is read as words; hypernetworks are not supported",
-            Self::Network => " is read as words; AUTOMATIC1111 takes it out of the prompt",
-            Self::Weight => " is read as words; weights = \"a1111\" makes brackets weigh them",
+            Self::Network => " is read as words; AUTOMATIC1111 removes it from the prompt",
+            Self::Weight => " is read as words; weights = \"a1111\" enables weights in brackets",
             Self::Edit => {
-                " is read as words; to change the prompt during a run, end the run at run.denoising_end and go on in a \
+                " is read as words; to change the prompt during a run, end the run at run.denoising_end and continue in a \
                  [[stage]] with the other prompt"
             }
             Self::Alternation => " is read as words; prompts that alternate from step to step are not supported",
-            Self::Choice => " is read as words; to draw each, make prompt a list",
+            Self::Choice => " is read as words; to generate each, make prompt a list",
             Self::Wildcard => {
                 " is read as words; wildcards are not supported: write the words themselves, or make prompt a list"
             }
             Self::And => {
-                " is read as a word; prompts that are composed are not supported. Write one prompt, or \"and\" for the word"
+                " is read as a word; composed prompts are not supported. Write one prompt, or \"and\" for the word"
             }
-            Self::Break => " is read as a word; with long_prompts = \"chunk\" it begins another chunk",
-            Self::BreakLeftOut => " is left out; with long_prompts = \"chunk\" it begins another chunk",
+            Self::Break => " is read as a word; with long_prompts = \"chunk\" it starts another chunk",
+            Self::BreakLeftOut => " is ignored; with long_prompts = \"chunk\" it starts another chunk",
             Self::Embedding => {
-                " is read as words; name the file in an [[embedding]] table, and its token alone in the prompt"
+                " is read as words; add the file in an [[embedding]] table, and write only its token in the prompt"
             }
         }
     }
 }
 
-/// The most bytes of a group in brackets that is looked into, which keeps the work linear in the prompt.
+/// The maximum length of a group in brackets in bytes, which keeps the work linear in the prompt.
 const MOST_BYTES: usize = 1000;
 
 /// The syntax found so far, by kind.
@@ -89,7 +89,7 @@ impl<'p> Found<'p> {
         }
     }
 
-    /// `<lora:name:0.8>` and its like.
+    /// Finds `<lora:name:0.8>` and the like.
     fn networks(&mut self, prompt: &'p str, weighs: bool) {
         for (at, _) in unescaped(prompt).filter(|(_, c)| *c == '<') {
             let Some(text) = prompt.get(at..).and_then(|rest| rest.get(..=rest.find('>')?)) else { continue };
@@ -106,7 +106,7 @@ impl<'p> Found<'p> {
         }
     }
 
-    /// Brackets: `[a:b:0.5]`, `[a|b]`, `{a|b}` and `(a:1.3)`.
+    /// Finds brackets: `[a:b:0.5]`, `[a|b]`, `{a|b}` and `(a:1.3)`.
     fn groups(&mut self, prompt: &'p str, weighs: bool) {
         let mut open: Vec<(char, usize)> = Vec::new();
         for (at, c) in unescaped(prompt) {
@@ -120,7 +120,7 @@ impl<'p> Found<'p> {
                 '}' => '{',
                 _ => continue,
             };
-            // A bracket within that was never closed is text.
+            // An unclosed inner bracket is text.
             let Some(place) = open.iter().rposition(|(c, _)| *c == opener) else { continue };
             let start = open[place].1;
             open.truncate(place);
@@ -139,7 +139,7 @@ impl<'p> Found<'p> {
         }
     }
 
-    /// `AND`, `BREAK`, `__animals__` and `embedding:cat`.
+    /// Finds `AND`, `BREAK`, `__animals__` and `embedding:cat`.
     fn words(&mut self, prompt: &'p str, weighs: bool, goes_on: bool) {
         let is_split = |c: char| c.is_whitespace() || matches!(c, ',' | '(' | ')' | '[' | ']' | '{' | '}' | '|');
         for word in prompt.split(is_split).filter(|word| !word.is_empty()) {
@@ -166,7 +166,7 @@ fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_' || c == '-'
 }
 
-/// The characters of a text that no backslash stands before, with their places.
+/// Returns the characters of a text without a preceding backslash, with their positions.
 fn unescaped(text: &str) -> impl Iterator<Item = (usize, char)> {
     let mut is_escaped = false;
     text.char_indices().filter(move |(_, c)| {
@@ -176,8 +176,8 @@ fn unescaped(text: &str) -> impl Iterator<Item = (usize, char)> {
     })
 }
 
-/// True for a text that ends with a number behind a colon, which is outside of brackets. Two whole numbers, `16:9` or
-/// `12:30`, are a ratio or a time.
+/// Returns true for a text that ends with a colon outside of brackets and a number. Two integers, `16:9` or `12:30`,
+/// are a ratio or a time.
 fn is_timed(inner: &str) -> bool {
     let parts = split(inner, ':');
     let [.., before, last] = parts[..] else { return false };

@@ -1,4 +1,4 @@
-//! Colours straight from latents: one weighted sum a color, at the latents' own resolution.
+//! Computes colors directly from latents: one weighted sum per color, at the latents' own resolution.
 
 use std::ops::Range;
 
@@ -8,25 +8,25 @@ use super::{Decoder, Scaling};
 use crate::error::{Error, Result};
 use crate::session::Cancel;
 
-/// An affine map from the channels of a latent, as the diffusion leaves it, to red, green and blue in about [-1, 1].
+/// An affine map from the channels of the diffusion's latents to red, green and blue in about [-1, 1].
 #[derive(Debug, Clone, PartialEq)]
 pub struct LinearColors {
-    /// One row a channel.
+    /// One row per channel.
     factors: Vec<[f32; 3]>,
     bias: [f32; 3],
 }
 
-/// The published map of one family's VAE, which is told by its channels and its scaling.
+/// The published map of one family's VAE, identified by its channels and scaling.
 struct Published {
     scaling: Scaling,
-    /// f: pixels a side for one latent.
+    /// f: pixels per latent along each side.
     side: usize,
     factors: &'static [[f32; 3]],
     bias: [f32; 3],
 }
 
-/// The numbers are those of ComfyUI's `comfy/latent_formats.py` (github.com/comfyanonymous/ComfyUI), where they are for
-/// the same use.
+/// The numbers are those of ComfyUI's `comfy/latent_formats.py` (github.com/comfyanonymous/ComfyUI), which uses them
+/// for the same purpose.
 const PUBLISHED: [Published; 5] = [
     // Stable Diffusion 1 and 2.
     Published {
@@ -115,8 +115,8 @@ const PUBLISHED: [Published; 5] = [
 ];
 
 impl LinearColors {
-    /// The published map of the VAE with these channels, this scaling and f pixels a side for one latent, where
-    /// there is one.
+    /// Returns the published map of the VAE with these channels, this scaling and f pixels per latent along each side,
+    /// if any.
     pub fn published(channels: usize, scaling: Scaling, factor: usize) -> Option<Self> {
         let is_it = |family: &&Published| {
             family.scaling == scaling && family.factors.len() == channels && family.side == factor
@@ -125,14 +125,14 @@ impl LinearColors {
         Some(Self { factors: family.factors.to_vec(), bias: family.bias })
     }
 
-    /// The map that comes nearest to what a decoder makes of flat patches of random latents, by least squares: `channels`
-    /// are those of its latents, `height` and `width` those of the latents that it is given, `factor` is f.
+    /// Fits the map to a decoder's output for flat patches of random latents, by least squares. `channels` is the
+    /// number of its latent channels, `height` and `width` are the size of the latents that it receives, `factor` is f.
     ///
-    /// Patches rather than noise: to noise a decoder answers with texture, and its mean color says little of what even
-    /// latents look like.
+    /// The patches are flat because a decoder turns noise into texture, whose mean color says little about uniform
+    /// latents.
     ///
     /// # Errors
-    /// Whatever the decoder fails with.
+    /// All errors of the decoder.
     pub fn fit(
         decoder: &mut Decoder,
         channels: usize,
@@ -140,7 +140,7 @@ impl LinearColors {
         factor: usize,
         cancel: &Cancel,
     ) -> Result<Self> {
-        /// The side of a patch in latents: wide enough for its middle to be free of its neighbours.
+        /// The side of a patch in latents: wide enough for its middle to be independent of its neighbors.
         const PATCH: usize = 8;
         let (rows, columns) = ((height / PATCH).max(1), (width / PATCH).max(1));
         let wanted = 4 * (channels + 1);
@@ -171,10 +171,10 @@ impl LinearColors {
         least_squares(&told, &seen)
     }
 
-    /// Makes colors of latents `[1, c, h, w]`: `[1, 3, h, w]`.
+    /// Converts latents `[1, c, h, w]` to colors `[1, 3, h, w]`.
     ///
     /// # Errors
-    /// [`Error::Input`] for other channels.
+    /// [`Error::Input`] for another number of channels.
     pub fn colors(&self, latents: ArrayViewD<'_, f32>) -> Result<ArrayD<f32>> {
         let &[1, channels, height, width] = latents.shape() else {
             return Err(other_latents(latents.shape(), self.factors.len()));
@@ -194,26 +194,23 @@ impl LinearColors {
 }
 
 fn other_latents(shape: &[usize], channels: usize) -> Error {
-    Error::input(
-        "preview",
-        format!("latents of shape {shape:?}, and the map takes [1, {channels}, h, w]"),
-        "report this",
-    )
+    Error::input("preview", format!("expected latents [1, {channels}, h, w], found {shape:?}"), "report this")
 }
 
-/// The mean color of a part of `[1, 3, h, w]`; a decoder of one channel gives greys.
+/// Returns the mean color of a part of `[1, 3, h, w]`; a decoder with one channel gives grays.
 fn mean_colour(pixels: ArrayViewD<'_, f32>, ys: Range<usize>, xs: Range<usize>) -> Result<[f32; 3]> {
     let fits = matches!(pixels.shape(), &[1, 1 | 3, height, width] if ys.end <= height && xs.end <= width);
     if !fits {
-        let problem = format!("the decoder makes images of shape {:?}", pixels.shape());
-        return Err(Error::input("preview", problem, "leave --preview out"));
+        let problem = format!("the decoder's output has shape {:?}", pixels.shape());
+        return Err(Error::input("preview", problem, "leave out --preview"));
     }
     let part = pixels.slice_axis(Axis(2), Slice::from(ys)).slice_axis_move(Axis(3), Slice::from(xs));
     let mean = |color: usize| part.index_axis(Axis(1), color % part.shape()[1]).mean().unwrap_or_default();
     Ok([mean(0), mean(1), mean(2)])
 }
 
-/// The map that minimises the squared distance to `seen`, by the normal equations; the last unknown is the bias.
+/// Returns the map that minimizes the squared distance to `seen`, by the normal equations; the last unknown is the
+/// bias.
 fn least_squares(told: &[Vec<f32>], seen: &[[f32; 3]]) -> Result<LinearColors> {
     let unknowns = told.first().map_or(0, Vec::len) + 1;
     let mut equations = Array2::<f64>::zeros((unknowns, unknowns + 3));
@@ -226,7 +223,7 @@ fn least_squares(told: &[Vec<f32>], seen: &[[f32; 3]]) -> Result<LinearColors> {
             }
         }
     }
-    // Gauss and Jordan's elimination; a matrix of this kind needs no exchange of rows.
+    // Gauss-Jordan elimination; this kind of matrix needs no pivoting.
     for pivot in 0..unknowns {
         let own = equations.row(pivot).mapv(|v| v / equations[[pivot, pivot]]);
         for (i, mut row) in equations.outer_iter_mut().enumerate() {
@@ -241,7 +238,7 @@ fn least_squares(told: &[Vec<f32>], seen: &[[f32; 3]]) -> Result<LinearColors> {
     let color = |i: usize| std::array::from_fn(|c| equations[[i, unknowns + c]] as f32);
     let colors = LinearColors { factors: (0..unknowns - 1).map(color).collect(), bias: color(unknowns - 1) };
     if colors.factors.iter().chain([&colors.bias]).flatten().any(|v| !v.is_finite()) {
-        return Err(Error::input("preview", "no linear map fits the decoder", "leave --preview out"));
+        return Err(Error::input("preview", "no linear map fits the decoder", "leave out --preview"));
     }
     Ok(colors)
 }

@@ -1,8 +1,9 @@
-//! Which module of the model that was exported a stored weight belongs to.
+//! Finds the module of the exported model that each stored weight belongs to.
 //!
-//! torch's exporter stores a convolution's weight under its name in the model's state dict. That of a linear layer it
-//! transposes while exporting, under a name that tells nothing (`onnx::MatMul_1632`); there the path of the node that
-//! reads it tells the module (`/down_blocks.1/attentions.0/proj_in/MatMul`), or, from the newer exporter, what that
+//! torch's exporter stores a convolution's weight under its name in the model's state dict. It transposes that of a
+//! linear layer and stores it under a meaningless name (`onnx::MatMul_1632`); the path of the node that reads it then
+//! contains the module (`/down_blocks.1/attentions.0/proj_in/MatMul`), or, with the newer exporter, the node's metadata
+//! does.
 //! node notes about where it came from.
 
 use std::collections::HashMap;
@@ -12,16 +13,16 @@ use super::proto::{Attribute, Graph, Node};
 /// A stored tensor that a module multiplies by.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Reader {
-    /// The module's path with dots, as the exporter saw it: `model.down_blocks.1.attentions.0.proj_in`.
+    /// The module's path with dots, as exported: `model.down_blocks.1.attentions.0.proj_in`.
     pub module: String,
     /// The index of the tensor among the graph's initializers.
     pub initializer: usize,
-    /// Whether the tensor is stored as `[in, out]`.
+    /// True if the tensor is stored as `[in, out]`.
     pub transposed: bool,
 }
 
-/// All stored tensors that linear layers and convolutions multiply by, in the order of the graph's nodes. Nodes within
-/// branches are not looked at.
+/// Returns all stored tensors that linear layers and convolutions multiply by, in the order of the graph's nodes. Nodes
+/// in branches are ignored.
 pub fn readers(graph: &Graph) -> Vec<Reader> {
     let stored = graph.initializer.iter().enumerate().map(|(at, tensor)| (tensor.name.as_str(), at)).collect();
     let mut makers = HashMap::new();
@@ -57,10 +58,10 @@ impl<'a> Wires<'a> {
         Some(Reader { module, initializer: found.initializer, transposed: transposed != found.turned })
     }
 
-    /// Follows a name back to the tensor that is stored, through nodes that leave its values as they are.
+    /// Traces a name back to the stored tensor, through nodes that do not change its values.
     fn origin(&self, name: &'a str) -> Option<Origin> {
         let (mut name, mut module, mut turned) = (name, None, false);
-        // The bound keeps a cyclic file from looping.
+        // The limit keeps a cyclic file from looping.
         for _ in 0..8 {
             module = module.or_else(|| name.strip_suffix(".weight").map(str::to_owned));
             if let Some(&initializer) = self.stored.get(name) {
@@ -80,9 +81,9 @@ impl<'a> Wires<'a> {
 
 struct Origin {
     initializer: usize,
-    /// The module that the tensor's own name tells.
+    /// The module in the tensor's own name.
     module: Option<String>,
-    /// Whether it passes through a transposition on its way.
+    /// True if it is transposed on its way.
     turned: bool,
 }
 
@@ -90,14 +91,14 @@ fn swaps_two(attribute: &Attribute) -> bool {
     attribute.name != "perm" || attribute.ints == [1, 0]
 }
 
-/// The module from a node's name, which ends in the operator: `/down_blocks.0/resnets.0/conv1/Conv`.
+/// Returns the module in a node's name, which ends in the operator: `/down_blocks.0/resnets.0/conv1/Conv`.
 fn on_path(node: &Node) -> Option<String> {
     let (module, _) = node.name.strip_prefix('/')?.rsplit_once('/')?;
     Some(module.replace('/', "."))
 }
 
-/// The module from the scopes that the newer exporter notes, a list printed by Python of which the last but one is the
-/// module: `['', 'blk.0', 'blk.0.to_q', 'linear']`.
+/// Returns the module in the scopes that the newer exporter records, a list in Python's format whose last but one entry
+/// is the module: `['', 'blk.0', 'blk.0.to_q', 'linear']`.
 fn noted(node: &Node) -> Option<String> {
     let note = node.metadata_props.iter().find(|entry| entry.key == "pkg.torch.onnx.name_scopes")?;
     let scopes: Vec<&str> = note.value.split('\'').skip(1).step_by(2).collect();

@@ -1,4 +1,4 @@
-//! The layer norm that makes a graph's output, read out of the graph.
+//! The layer norm before a graph's output, read from the graph.
 
 use super::GraphFile;
 use super::modules::Reader;
@@ -11,24 +11,24 @@ use crate::error::Result;
 /// last axis.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerNorm {
-    /// One number a channel.
+    /// One value per channel.
     pub scale: Vec<f32>,
-    /// One number a channel.
+    /// One value per channel.
     pub bias: Vec<f32>,
-    /// What keeps the root from being zero.
+    /// The value that keeps the root from being zero.
     pub epsilon: f32,
 }
 
-/// The epsilon of CLIP's and BERT-like text encoders where the graph does not say it in one place.
+/// The epsilon of CLIP's and BERT-like text encoders if the graph does not state it in one place.
 const EPSILON: f32 = 1e-5;
 
 impl LayerNorm {
-    /// Reads the layer norm that makes the output `output`, by whatever operators the exporter wrote it with; `None`
-    /// where no layer norm makes it whose numbers the graph stores.
+    /// Reads the layer norm that computes the output `output`, in any form that exporters write; `None` if there is no
+    /// layer norm with stored parameters.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) where a file cannot be read; [`Error::Model`](crate::Error::Model) where it has
-    /// changed since `graph` was opened, or the numbers are of a type that cannot be read.
+    /// [`Error::Io`](crate::Error::Io) if a file cannot be read; [`Error::Model`](crate::Error::Model) if it changed
+    /// since `graph` was opened, or if the parameters have an unsupported type.
     pub fn making(graph: &GraphFile, output: &str) -> Result<Option<Self>> {
         let mut epsilon = EPSILON;
         let weights = Weights::open_for(graph, |parsed| {
@@ -44,7 +44,7 @@ impl LayerNorm {
         Ok(Some(Self { scale: weights.read(scale)?, bias: weights.read(bias)?, epsilon }))
     }
 
-    /// Norms each row of `width` values, where width is that of the norm.
+    /// Normalizes each row of `width` values, the width of the norm.
     pub fn apply(&self, values: &mut [f32]) {
         let width = self.scale.len().max(1);
         for row in values.chunks_exact_mut(width) {
@@ -59,7 +59,7 @@ impl LayerNorm {
     }
 }
 
-/// The stored scale and bias of the norm whose outcome is `output`, and its epsilon.
+/// Returns the stored scale and bias of the norm that computes `output`, and its epsilon.
 fn find<'g>(graph: &'g Graph, output: &str) -> Option<(&'g Tensor, &'g Tensor, f32)> {
     let trace = Trace::new(graph);
     let node = trace.maker_behind(output)?;
@@ -73,7 +73,7 @@ fn find<'g>(graph: &'g Graph, output: &str) -> Option<(&'g Tensor, &'g Tensor, f
     let (scale, bias, epsilon) = match node.op_type.as_str() {
         "LayerNormalization" => (at(node, 1)?, at(node, 2)?, epsilon),
         "SkipLayerNormalization" => (at(node, 2)?, at(node, 3)?, epsilon),
-        // Written out: … Div, Mul by the scale, Add of the bias.
+        // Decomposed: … Div, Mul by the scale, Add of the bias.
         "Add" => {
             let (bias, scaled) = either(node)?;
             let scaled = trace.maker_behind(scaled).filter(|node| node.op_type == "Mul")?;

@@ -1,7 +1,7 @@
-//! The fields of ONNX's protobuf messages that tell what a graph is.
+//! The fields of ONNX's protobuf messages that describe a graph's structure.
 //!
-//! Left out on purpose are the fields that hold weights (`raw_data` and the typed arrays): an undeclared field is
-//! skipped by its length, so that a file of gigabytes is read in the time its few megabytes of structure take.
+//! Fields with weights (`raw_data` and the typed arrays) are omitted on purpose: an undeclared field is skipped by its
+//! length, so that a file of gigabytes is read in the time that its few megabytes of structure take.
 
 use crate::guard::contain;
 
@@ -23,7 +23,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads a file's bytes. The error is a phrase that follows "is damaged: ".
+    /// Decodes a file's bytes. The error is a phrase that follows "is damaged: ".
     pub fn read(bytes: &[u8]) -> Result<Self, String> {
         contain(|| <Self as prost::Message>::decode(bytes)).map_err(|e| e.to_string())?.map_err(|e| e.to_string())
     }
@@ -146,7 +146,7 @@ pub struct ValueInfo {
     pub r#type: Option<Type>,
 }
 
-/// `TypeProto`, of which only the tensor type is told.
+/// `TypeProto`, only its tensor type.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Type {
     #[prost(message, optional, tag = "1")]

@@ -1,4 +1,4 @@
-//! Reading the values of stored weights.
+//! Reads the values of stored weights.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -14,20 +14,20 @@ use crate::tensor::{DType, Weight, WeightPlace, WeightValues};
 /// A weight that a linear layer or a convolution multiplies by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModuleWeight {
-    /// The module's path with dots, as the exporter saw it: `model.down_blocks.1.attentions.0.proj_in`.
+    /// The module's path with dots, as exported: `model.down_blocks.1.attentions.0.proj_in`.
     pub module: String,
-    /// The name under which the graph stores the weight.
+    /// The name of the stored weight in the graph.
     pub name: String,
     /// The element type.
     pub dtype: DType,
-    /// The shape as stored: `[out, in]`, `[in, out]` where `transposed`, or `[out, in, height, width]`.
+    /// The shape as stored: `[out, in]`, `[in, out]` if `transposed`, or `[out, in, height, width]`.
     pub shape: Vec<usize>,
-    /// Whether a linear layer's weight is stored as `[in, out]`.
+    /// True if a linear layer's weight is stored as `[in, out]`.
     pub transposed: bool,
     at: At,
 }
 
-/// Where values lie.
+/// The location of values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum At {
     Inside(Range<usize>),
@@ -35,7 +35,7 @@ enum At {
         location: String,
         bytes: Range<usize>,
     },
-    /// In a form that cannot be read, which this names.
+    /// Not readable, for this reason.
     Unreadable(&'static str),
 }
 
@@ -49,18 +49,17 @@ pub struct Weights<'g> {
 }
 
 impl<'g> Weights<'g> {
-    /// Finds the weights of a graph's modules. Nothing of their values is read yet.
+    /// Finds the weights of a graph's modules. Their values are not read yet.
     ///
     /// # Errors
-    /// [`Error::Io`] where a file cannot be read, [`Error::Model`] where it has changed into something else than it was
-    /// when `graph` was opened.
+    /// [`Error::Io`] if a file cannot be read, [`Error::Model`] if it changed since `graph` was opened.
     pub fn open(graph: &'g GraphFile) -> Result<Self> {
         let mut weights = Self::open_for(graph, modules::readers)?;
         weights.of_modules.retain(|w| w.shape.len() == 2 || (w.shape.len() > 2 && !w.transposed));
         Ok(weights)
     }
 
-    /// Finds those of a graph's stored tensors that `readers` names, in its order, as [`Weights::open`] does.
+    /// Finds those of a graph's stored tensors that `readers` returns, in its order, as [`Weights::open`] does.
     pub(super) fn open_for(graph: &'g GraphFile, readers: impl FnOnce(&proto::Graph) -> Vec<Reader>) -> Result<Self> {
         let file = map(&graph.path)?;
         let beside = graph.external.iter().map(|e| Ok((e.location.as_str(), (e.path.as_path(), map(&e.path)?))));
@@ -70,7 +69,7 @@ impl<'g> Weights<'g> {
         let parsed = model.graph.unwrap_or_default();
         let inside = initializers(&file)
             .filter(|found| found.len() == parsed.initializer.len())
-            .ok_or_else(|| damaged("is damaged: its initializers cannot be told apart".into()))?;
+            .ok_or_else(|| damaged("is damaged: its initializers cannot be parsed".into()))?;
         let of_modules = readers(&parsed)
             .into_iter()
             .filter_map(|reader| {
@@ -89,8 +88,8 @@ impl<'g> Weights<'g> {
         Ok(Self { graph, file, beside, of_modules })
     }
 
-    /// How often each operator of this graph occurs whose weights are no module's alone: attention that packs several
-    /// into one, and arithmetic on quantised ones.
+    /// Returns the operators of this graph whose weights belong to no single module, with their number: attention with
+    /// packed weights, and arithmetic on quantized ones.
     pub fn fused(graph: &GraphFile) -> Vec<(String, usize)> {
         const ATTENTION: &[&str] = &[
             "Attention",
@@ -117,7 +116,7 @@ impl<'g> Weights<'g> {
     /// Reads the values of a weight as `f32`, in the order in which they are stored.
     ///
     /// # Errors
-    /// [`Error::Model`] where they are of a type or in a form that cannot be read, or cut off.
+    /// [`Error::Model`] if they have an unsupported type or encoding, or are truncated.
     pub fn read(&self, weight: &ModuleWeight) -> Result<Vec<f32>> {
         let unreadable = |path: &Path, problem: String| {
             Error::model(path, format!("weight {}: {problem}", weight.name), "use an export in float32 or float16")
@@ -131,21 +130,20 @@ impl<'g> Weights<'g> {
             },
             At::Unreadable(how) => return Err(unreadable(&self.graph.path, (*how).to_owned())),
         };
-        let bytes = bytes.ok_or_else(|| unreadable(path, "its values are cut off".into()))?;
+        let bytes = bytes.ok_or_else(|| unreadable(path, "its values are truncated".into()))?;
         let values = WeightValues::widen(bytes, weight.dtype)
-            .ok_or_else(|| unreadable(path, format!("its values are {}, not floating point", weight.dtype)))?;
+            .ok_or_else(|| unreadable(path, format!("expected floating-point values, found {}", weight.dtype)))?;
         if Some(values.len()) != count {
             let shape = &weight.shape;
-            return Err(unreadable(path, format!("it holds {} values, and its shape is {shape:?}", values.len())));
+            return Err(unreadable(path, format!("it has {} values, and its shape is {shape:?}", values.len())));
         }
         Ok(values)
     }
 }
 
 impl ModuleWeight {
-    /// What a session is opened with so that it runs on these values, in the order in which the weight is stored, in
-    /// the place of those that are stored. They are rounded to the type of those. `None` where that is not a type that
-    /// can be read either.
+    /// Creates the weight with which a session replaces the stored values by these, in the order in which the weight is
+    /// stored. They are rounded to the stored type. `None` if that type is not supported either.
     pub fn replaced_by(&self, values: Vec<f32>) -> Option<Weight> {
         let place = match &self.at {
             At::Inside(range) => WeightPlace::Inside(range.start as u64),
@@ -157,8 +155,8 @@ impl ModuleWeight {
     }
 }
 
-/// Weights of a graph, placed where `bytes` store them, which are that graph changed; those that they no longer store are
-/// left out. `None` where the bytes are no whole graph, or weights are to grow.
+/// Updates the locations of a graph's weights to a changed graph in `bytes`; weights that it no longer stores are
+/// dropped. `None` if the bytes are not a whole graph, or if weights have to grow.
 pub(crate) fn placed_in(bytes: &[u8], weights: Vec<Weight>) -> Option<Vec<Weight>> {
     let stored = proto::Model::read(bytes).ok()?.graph?.initializer;
     let inside = initializers(bytes).filter(|found| found.len() == stored.len())?;
@@ -178,39 +176,39 @@ pub(crate) fn placed_in(bytes: &[u8], weights: Vec<Weight>) -> Option<Vec<Weight
 
 pub(crate) fn map(path: &Path) -> Result<Mmap> {
     let file = open_file(path)?;
-    // SAFETY: the mapping is read-only. Should another process shorten the file meanwhile, reading it ends the process,
-    // as it would for every program that maps its models.
+    // SAFETY: the mapping is read-only. If another process shortens the file meanwhile, reading it ends this process,
+    // as for every program that maps its models.
     unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, "mapping", e))
 }
 
 fn place_of(graph: &GraphFile, tensor: &proto::Tensor, inside: &Inside) -> At {
     if tensor.data_location == proto::EXTERNAL || !tensor.external_data.is_empty() {
         let Ok(reference) = external::Reference::read(&graph.path, tensor) else {
-            return At::Unreadable("its values lie in a file that is named in no way that can be read");
+            return At::Unreadable("its external file name cannot be read");
         };
         let range = usize::try_from(reference.offset).ok().zip(usize::try_from(reference.end).ok());
         return match range {
-            // A length of its own is taken from the file, and may be longer than the values are.
+            // An explicit length comes from the file, and may be longer than the values.
             Some((start, end)) if (end - start) as u64 >= tensor_bytes(tensor) => {
                 let end = start + tensor_bytes(tensor) as usize;
                 At::Beside { location: reference.location, bytes: start..end }
             }
-            _ => At::Unreadable("fewer bytes are named for its values than its shape needs"),
+            _ => At::Unreadable("its values have fewer bytes than its shape needs"),
         };
     }
     match inside {
         Inside::Bytes(range) => At::Inside(range.clone()),
-        Inside::Other => At::Unreadable("its values are stored as a list of numbers and not as bytes"),
+        Inside::Other => At::Unreadable("its values are stored as a list of numbers instead of bytes"),
     }
 }
 
-/// Where in a file the bytes of one initializer's values lie.
+/// The location of an initializer's values in a file.
 enum Inside {
     Bytes(Range<usize>),
     Other,
 }
 
-/// Walks to the graph's initializers, which prost reads without their values; `None` where the file is not as it was.
+/// Finds the graph's initializers, whose values prost skips; `None` if the file changed.
 fn initializers(file: &[u8]) -> Option<Vec<Inside>> {
     /// Field numbers of `ModelProto`, `GraphProto` and `TensorProto`.
     const GRAPH: u64 = 7;
@@ -227,7 +225,7 @@ fn initializers(file: &[u8]) -> Option<Vec<Inside>> {
         frame::fields(file, tensor, |field, range| {
             values.extend((field == RAW_DATA || field == FLOAT_DATA).then_some(range));
         })?;
-        // Packed floats are the same bytes as raw ones, where they come in one piece.
+        // Packed floats have the same bytes as raw ones, if they are in one piece.
         match <[_; 1]>::try_from(values) {
             Ok([range]) => Some(Inside::Bytes(range)),
             Err(_) => Some(Inside::Other),

@@ -1,4 +1,4 @@
-//! The table of vectors that a text encoder looks token ids up in.
+//! The token embedding table of a text encoder.
 
 use ndarray::Array2;
 
@@ -9,21 +9,21 @@ use super::{GraphFile, frame};
 use crate::error::{Error, Result};
 use crate::tensor::{Field, Weight, WeightPlace, WeightValues};
 
-/// The table that the values of an input index: a row a token.
+/// The table indexed by an input's values: one row per token.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenTable {
     weight: ModuleWeight,
     /// The number of rows.
     pub rows: usize,
-    /// The numbers of a row.
+    /// The number of values in a row.
     pub width: usize,
 }
 
 impl TokenTable {
-    /// Finds the table that the values of `input` index; `None` where the graph stores none of two axes.
+    /// Finds the table indexed by the values of `input`; `None` if the graph stores none with two axes.
     ///
     /// # Errors
-    /// [`Error::Io`] where a file cannot be read; [`Error::Model`] where it has changed since `graph` was opened.
+    /// [`Error::Io`] if a file cannot be read; [`Error::Model`] if it changed since `graph` was opened.
     pub fn of(graph: &GraphFile, input: &str) -> Result<Option<Self>> {
         let weights = Weights::open_for(graph, |parsed| {
             let table = Trace::new(parsed).table(input);
@@ -41,28 +41,27 @@ impl TokenTable {
         })
     }
 
-    /// What a session is opened with so that the table has `more` rows, `[n, width]`, behind its own.
+    /// Creates the weight with which a session appends the rows of `more`, `[n, width]`, to the table.
     ///
     /// # Errors
-    /// [`Error::Io`] where a file cannot be read; [`Error::Model`] where it has changed since `graph` was opened, or
-    /// the table is of a type that cannot be read.
+    /// [`Error::Io`] if a file cannot be read; [`Error::Model`] if it changed since `graph` was opened, or if the table
+    /// has an unsupported type.
     pub fn grown(&self, graph: &GraphFile, more: &Array2<f32>) -> Result<Weight> {
         let weights = Weights::open_for(graph, |_| Vec::new())?;
         let mut values = weights.read(&self.weight)?;
         values.extend(more);
         let unusable = |what: &str| {
-            let problem = format!("the table of its tokens, {}, {what}", self.weight.name);
+            let problem = format!("its token embedding, {}, {what}", self.weight.name);
             Error::model(&graph.path, problem, "use an export in float32 or float16")
         };
-        let values =
-            WeightValues::round(values, self.weight.dtype).ok_or_else(|| unusable("is not of floating point"))?;
+        let values = WeightValues::round(values, self.weight.dtype).ok_or_else(|| unusable("is not floating-point"))?;
         let place =
             place(&map(&graph.path)?, &self.weight.name).ok_or_else(|| unusable("cannot be found in the file"))?;
         Ok(Weight { name: self.weight.name.clone(), shape: vec![self.rows + more.nrows(), self.width], values, place })
     }
 }
 
-/// Where the messages of the graph and of the initializer `name` lie in a file.
+/// Returns the locations of the graph's message and of that of the initializer `name` in a file.
 fn place(file: &[u8], name: &str) -> Option<WeightPlace> {
     /// Field numbers of `ModelProto` and `GraphProto`, and of the name in `TensorProto`.
     const GRAPH: u64 = 7;

@@ -1,4 +1,4 @@
-//! Nodes in the place of those that read what is stored in fewer bits.
+//! Replaces the nodes that read quantized tensors.
 
 use super::{Writer, cast};
 use crate::bundle::proto::Node;
@@ -6,7 +6,7 @@ use crate::rewrite::edits::node;
 use crate::rewrite::source::{input, output};
 
 impl Writer<'_> {
-    /// What stands in the place of a node of the graph; `None` where it stays.
+    /// Returns the replacement for a node of the graph; `None` if it stays.
     pub(super) fn remade(&mut self, at: usize) -> Option<Vec<Node>> {
         let reader = self.source.nodes.get(at)?;
         let made = output(reader)?;
@@ -21,8 +21,8 @@ impl Writer<'_> {
         self.product(input(reader, 0)?, &weights, &scales, made)
     }
 
-    /// A product of 8 bits, in the form of which ONNX Runtime makes one operator: `com.microsoft.DynamicQuantizeMatMul`,
-    /// or `MatMulIntegerToFloat` where several products are of the same `of`.
+    /// Returns an 8-bit product, in the form that ONNX Runtime fuses into one operator:
+    /// `com.microsoft.DynamicQuantizeMatMul`, or `MatMulIntegerToFloat` if several products read the same `of`.
     fn product(&mut self, of: &str, weights: &str, scales: &str, made: &str) -> Option<Vec<Node>> {
         let mut nodes = Vec::new();
         let [factor, scale, zero] = match self.widened.factors.get(of) {
@@ -59,7 +59,8 @@ mod tests {
     use crate::session::Cancel;
     use crate::tensor::DType;
 
-    /// Attention over 4 tokens of 32 channels in 4 heads, all by one matrix: operator, inputs, output, order of the axes.
+    /// Attention over 4 tokens of 32 channels in 4 heads, all with one matrix: operator, inputs, output, order of the
+    /// axes.
     const NODES: &str = "MatMul x w a|Reshape a heads b|Transpose b q 0213|MatMul x w c|Reshape c heads d|\
         Transpose d k 0231|MatMul x w e|Reshape e heads f|Transpose f v 0213|MatMul q k g|Softmax g h|MatMul h v i|\
         Transpose i j 0213|Reshape j flat l|MatMul l w y";
@@ -117,7 +118,7 @@ mod tests {
         assert_eq!(counts, [Some(2), Some(4), Some(2)]);
         let report = rewrite(&narrow, &[Pass::Attention], &[]).expect("a graph").expect("a place").report;
         assert_eq!(report, [(Pass::Attention, 1)]);
-        // 32×32 numbers of 1 byte and 32 scales; queries, keys, values and what attention makes of them, 4×32 numbers each.
+        // 32×32 values of 1 byte and 32 scales; queries, keys, values and the attention's result, 4×32 values each.
         let told = footprint(&narrow, &[Pass::Attention], &[]).expect("a graph");
         assert_eq!(
             told,

@@ -1,4 +1,4 @@
-//! Tensors in fewer bits.
+//! Quantized tensors.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -15,11 +15,11 @@ use crate::rewrite::edits::{int, node};
 use crate::rewrite::numbers::TensorValues;
 use crate::tensor::{DType, Field};
 
-/// Number of int8 in ONNX's `TensorProto.DataType`.
+/// The value of int8 in ONNX's `TensorProto.DataType`.
 const INT8: DType = DType::Other(3);
 
 impl Writer<'_> {
-    /// What stands in the place of a stored tensor.
+    /// Encodes the replacement for a stored tensor.
     pub(super) fn stored(&mut self, tensor: &Tensor, place: Field) -> Result<Vec<u8>> {
         if let Some(form) = self.selection.forms.get(&tensor.name).copied()
             && let Some(bytes) = self.source.float_bytes(tensor, place)

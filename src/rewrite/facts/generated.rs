@@ -1,11 +1,11 @@
-//! The shapes of what operators make whose output may be larger than all of their inputs.
+//! The output shapes of operators whose output may be larger than all of their inputs.
 
 use super::{Fact, Value};
 use crate::bundle::proto::Node;
 use crate::rewrite::source::{int, ints, text};
 use crate::rewrite::symbol::{Length, Unknowns};
 
-/// The shape of a node's first output.
+/// Returns the shape of a node's first output.
 pub fn shape(node: &Node, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
     let of = |at: usize| inputs.get(at)?.shape.as_deref();
     let whole = |at: usize| inputs.get(at)?.value.as_ref()?.whole();
@@ -53,7 +53,7 @@ pub fn shape(node: &Node, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Ve
     }
 }
 
-/// The number of values that a `Range` makes.
+/// Returns the number of values of a `Range`.
 fn steps(inputs: &[Fact]) -> Option<Length> {
     let numbers: Vec<f64> = inputs.iter().map(|fact| fact.value.as_ref()?.number()).collect::<Option<_>>()?;
     let [start, limit, delta] = <[f64; 3]>::try_from(numbers).ok()?;
@@ -61,7 +61,7 @@ fn steps(inputs: &[Fact]) -> Option<Length> {
     (count.is_finite() && count < 9e18).then(|| Length::from(count as i64))
 }
 
-/// The one whole number of a value, of floating point or not.
+/// Returns the only value of an integer or floating-point tensor, as an integer.
 fn single(value: &Value) -> Option<Length> {
     match value {
         Value::Whole(one) => <&[Length; 1]>::try_from(one.as_slice()).ok().map(|[one]| one.clone()),
@@ -69,7 +69,7 @@ fn single(value: &Value) -> Option<Length> {
     }
 }
 
-/// The lengths that a `ConvTranspose` makes of these.
+/// Returns the output lengths of a `ConvTranspose`.
 fn transposed(node: &Node, lengths: &[Length], kernel: &[Length]) -> Option<Vec<Length>> {
     if !matches!(text(node, "auto_pad"), None | Some("" | "NOTSET")) || ints(node, "output_shape").is_some() {
         return None;

@@ -1,4 +1,4 @@
-//! The numbers that shape arithmetic computes.
+//! The results of shape arithmetic.
 
 use super::{FEW, Fact, Value};
 use crate::bundle::proto::Node;
@@ -6,7 +6,7 @@ use crate::rewrite::source::{int, ints};
 use crate::rewrite::symbol::{Length, Unknowns};
 use crate::tensor::DType;
 
-/// The numbers that a node makes, where they can be told.
+/// Returns the values that a node computes, if they can be inferred.
 pub fn value(node: &Node, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Value> {
     let of = |at: usize| inputs.get(at)?.value.as_ref();
     let whole = |at: usize| of(at)?.whole();
@@ -78,10 +78,10 @@ fn cast(value: &Value, to: DType) -> Option<Value> {
     })
 }
 
-/// Axes that are longer than this are not sliced place by place.
+/// Longer axes are not sliced index by index.
 const SLICED: i64 = 1 << 20;
 
-/// The only one of a list.
+/// Returns the only element of a list.
 fn one<T>(list: &[T]) -> Option<&T> {
     if let [one] = list { Some(one) } else { None }
 }
@@ -90,7 +90,8 @@ fn one_of(list: &[i64]) -> Option<i64> {
     one(list).copied()
 }
 
-/// The places that a slice of `count` takes, in its order; `None` where they are too many to be listed.
+/// Returns the indices that a slice takes from an axis of length `count`, in order; `None` if they are too many to
+/// list.
 pub fn sliced(count: i64, start: i64, end: i64, step: i64) -> Option<Vec<usize>> {
     let from_front = |n: i64| if n < 0 { n.saturating_add(count) } else { n };
     let (start, end) = match step {
@@ -109,7 +110,7 @@ pub fn sliced(count: i64, start: i64, end: i64, step: i64) -> Option<Vec<usize>>
     Some(places)
 }
 
-/// The numbers at some places along one axis of a tensor; `places` is told how long that axis is.
+/// Returns the values at some indices along one axis of a tensor; `places` receives that axis's length.
 fn along(fact: &Fact, axis: i64, places: impl FnOnce(i64) -> Option<Vec<usize>>) -> Option<Value> {
     let shape = numbers(fact.shape.as_deref()?)?;
     let axis =
@@ -117,7 +118,7 @@ fn along(fact: &Fact, axis: i64, places: impl FnOnce(i64) -> Option<Vec<usize>>)
     let count = *shape.get(axis)?;
     let product = |lengths: &[usize]| lengths.iter().try_fold(1usize, |n, &length| n.checked_mul(length));
     let (inner, outer) = (product(shape.get(axis + 1..)?)?, product(shape.get(..axis)?)?);
-    // What is known has few numbers, whatever its shape says.
+    // Tracked values are few, whatever their shape.
     if product(&shape).is_none_or(|count| count > FEW) {
         return None;
     }
@@ -130,7 +131,7 @@ fn along(fact: &Fact, axis: i64, places: impl FnOnce(i64) -> Option<Vec<usize>>)
     pick(fact.value.as_ref()?, index)
 }
 
-/// A matrix's numbers in the order of its columns.
+/// Returns a matrix's values in column-major order.
 fn transpose(node: &Node, fact: &Fact) -> Option<Value> {
     let [rows, columns] = *numbers(fact.shape.as_deref()?)?.as_slice() else { return None };
     match ints(node, "perm") {
@@ -166,7 +167,7 @@ fn binary(operator: &str, left: &Value, right: &Value, unknowns: &mut Unknowns) 
                     "Sub" => a.minus(b)?,
                     "Mul" => a.times(b)?,
                     "Equal" => Length::from(i64::from(equals(a, b)?)),
-                    // Lengths are not negative; of two numbers, the quotient of negative ones is rounded another way.
+                    // Lengths are not negative; the quotient of negative numbers is rounded differently.
                     "Div" if a.number().is_none_or(|n| n >= 0) && b.number().is_none_or(|n| n > 0) => {
                         unknowns.quotient(a, b)
                     }
@@ -192,7 +193,7 @@ fn binary(operator: &str, left: &Value, right: &Value, unknowns: &mut Unknowns) 
     }
 }
 
-/// Whether two whole numbers are equal, where that can be told: no length is a negative number.
+/// Returns true if two integers are equal, `None` if unknown. Lengths are never negative.
 fn equals(left: &Length, right: &Length) -> Option<bool> {
     let is_below_zero = |length: &Length| length.number().is_some_and(|n| n < 0);
     match (left.number(), right.number()) {

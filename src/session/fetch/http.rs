@@ -1,4 +1,4 @@
-//! Talking to the package index.
+//! The HTTP client for the package index.
 
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
@@ -12,19 +12,18 @@ use crate::guard::contain;
 use crate::session::Cancel;
 use crate::threads;
 
-/// How long a server may stay silent.
+/// The timeout for a silent server.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The time after which the switch that stops a download is looked at again.
+/// The interval at which a download checks for cancellation.
 const PERIOD: Duration = Duration::from_millis(100);
-/// The most parts of an answer that wait to be taken.
+/// The maximum number of received parts that wait for processing.
 const WAITING: usize = 4;
 
-/// Talks to a server on a thread of its own, and hands each thing that `talk` sends to `take`. So a name that is looked up,
-/// a connection that is opened or a server that is silent doesn't keep a thrown switch waiting; the thread is left to run
-/// into its own timeout then.
+/// Runs `talk` on its own thread and passes each value it sends to `take`. A name lookup, a connection or a silent
+/// server therefore does not delay cancellation; the thread is then left to its own timeout.
 ///
 /// # Errors
-/// [`Error::Interrupted`] when `cancel` was thrown; [`Error::Io`] if the thread can't be started; those of `take`.
+/// [`Error::Interrupted`] if `cancel` was cancelled; [`Error::Io`] if the thread can't be started; those of `take`.
 pub(super) fn listen<T: Send + 'static>(
     cancel: &Cancel,
     talk: impl FnOnce(&SyncSender<T>) + Send + 'static,
@@ -32,7 +31,7 @@ pub(super) fn listen<T: Send + 'static>(
 ) -> Result<()> {
     let (sender, receiver) = sync_channel(WAITING);
     threads::spawn("download", move || {
-        // The receiver learns of a panic by the end of what is sent.
+        // After a panic, the receiver sees the end of the channel.
         let _ = contain(|| talk(&sender));
     })?;
     loop {
@@ -48,11 +47,11 @@ pub(super) fn listen<T: Send + 'static>(
     }
 }
 
-/// Makes a client that trusts the certificates in `ca_bundle`, or those the system trusts. Proxies are those that the
-/// environment names (`HTTPS_PROXY` and the like), as ureq reads them.
+/// Creates a client that trusts the certificates in `ca_bundle`, or the system's. Proxies come from the environment
+/// (`HTTPS_PROXY` and the like), as ureq reads them.
 ///
 /// # Errors
-/// [`Error::Runtime`] where `ca_bundle` cannot be read or holds no certificate.
+/// [`Error::Runtime`] if `ca_bundle` cannot be read or contains no certificate.
 pub(super) fn agent(ca_bundle: Option<&Path>) -> Result<ureq::Agent> {
     let roots = match ca_bundle {
         Some(path) => certificates(path)?,
@@ -78,14 +77,14 @@ fn certificates(path: &Path) -> Result<RootCerts> {
         .collect();
     if certificates.is_empty() {
         return Err(Error::runtime(
-            format!("{}: holds no certificate in PEM form", path.display()),
-            "SSL_CERT_FILE names it; name a bundle of certificates, or unset the variable",
+            format!("{}: contains no PEM certificate", path.display()),
+            "set SSL_CERT_FILE to a bundle of certificates, or unset it",
         ));
     }
     Ok(RootCerts::from(certificates))
 }
 
-/// An address as it may be shown: without a name and password that stand in it.
+/// Returns a URL without its user name and password, for messages.
 pub(super) fn shown(url: &str) -> String {
     match url.split_once("://") {
         Some((scheme, rest)) => {
@@ -98,7 +97,7 @@ pub(super) fn shown(url: &str) -> String {
     }
 }
 
-/// The host of an address.
+/// Returns the host of a URL.
 pub(super) fn host(url: &str) -> String {
     let shown = shown(url);
     let rest = shown.split_once("://").map_or(shown.as_str(), |(_, rest)| rest);
@@ -121,7 +120,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "nothing here").unwrap();
         let error = agent(Some(file.path())).unwrap_err().to_string();
-        assert!(error.contains("holds no certificate"), "{error}");
+        assert!(error.contains("contains no PEM certificate"), "{error}");
         let error = agent(Some(Path::new("/nowhere/ca.pem"))).unwrap_err().to_string();
         assert!(error.contains("/nowhere/ca.pem"), "{error}");
     }

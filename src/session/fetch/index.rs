@@ -1,7 +1,7 @@
-//! The Python package index: its address, and the address of one of its files.
+//! The Python package index: finds its URL, and the URL of one of its files.
 //!
-//! The index is asked in the JSON form of the "simple" repository interface (PEP 691) and may answer in the older HTML
-//! form (PEP 503), which is all that some mirrors speak.
+//! Requests ask for the JSON form of the "simple" repository interface (PEP 691). The answer may have the older HTML
+//! form (PEP 503), the only one that some mirrors support.
 
 use std::path::PathBuf;
 use std::sync::mpsc::SyncSender;
@@ -17,19 +17,19 @@ use crate::session::library::Env;
 
 const ACCEPT: &str = "application/vnd.pypi.simple.v1+json, text/html;q=0.1";
 
-/// The address of the public Python package index.
+/// Returns the URL of the public Python package index.
 fn public_index() -> String {
     let (name, domain) = ("pypi", "org");
     format!("https://{name}.{domain}/simple")
 }
 
-/// The address of the index to ask, without a slash at its end.
+/// Returns the URL of the index to use, without a final slash.
 pub(super) fn address(env: &Env) -> String {
     let url = env.index_url.clone().or_else(|| pip_index(&env.pip_config)).unwrap_or_else(public_index);
     url.trim().trim_end_matches('/').to_string()
 }
 
-/// The `index-url` of the first of pip's configuration files that has one.
+/// Returns the `index-url` of the first of pip's configuration files that has one.
 fn pip_index(files: &[PathBuf]) -> Option<String> {
     files.iter().filter_map(|file| files::read_text(file).ok()).find_map(|text| {
         let mut global = false;
@@ -63,7 +63,7 @@ struct Hashes {
     sha256: Option<String>,
 }
 
-/// Asks the index for the address of a wheel.
+/// Requests the URL of a wheel from the index.
 ///
 /// The inner error is one sentence.
 ///
@@ -89,7 +89,7 @@ pub(super) fn find(
     }))
 }
 
-/// A page's text, and whether it is HTML.
+/// Returns a page's text, and true if it is HTML.
 fn ask(agent: &ureq::Agent, page: &str) -> std::result::Result<(bool, String), String> {
     let failed = |e: &dyn std::fmt::Display| format!("asking {} failed: {e}", shown(page));
     let mut response = agent.get(page).header("Accept", ACCEPT).call().map_err(|e| failed(&e))?;
@@ -125,7 +125,7 @@ fn missing(wheel: &Wheel<'_>) -> String {
     format!("does not offer {}", wheel.file)
 }
 
-/// The address that a link on a page stands for.
+/// Resolves a link on a page to a URL.
 fn resolve(page: &str, link: &str) -> String {
     if link.contains("://") {
         return link.to_string();
@@ -139,7 +139,7 @@ fn resolve(page: &str, link: &str) -> String {
         true => Vec::new(),
         false => path.split('/').collect(),
     };
-    // What stands after the page's last slash is the page itself.
+    // The part after the page's last slash is the page itself.
     parts.pop();
     for part in link.trim_start_matches('/').split('/') {
         match part {

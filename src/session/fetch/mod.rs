@@ -1,4 +1,4 @@
-//! Fetching an official build of ONNX Runtime from the Python package index into the user's cache.
+//! Fetches an official build of ONNX Runtime from the Python package index into the user's cache.
 
 mod http;
 mod index;
@@ -26,39 +26,39 @@ use wheel::Wheel;
 pub use wheel::PINNED_VERSION;
 pub(super) use wheel::pinned_version;
 
-/// What the names of unfinished downloads begin with.
+/// The prefix of the names of unfinished downloads.
 const UNFINISHED: &str = ".fetch-";
 
-/// The file whose lock is held by the one process that changes the cache.
+/// The lock file, held by the one process that changes the cache.
 const LOCK: &str = ".lock";
 
-/// What happens while a build is fetched.
+/// The progress of fetching a build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// Another process is changing the cache; what it leaves there will be used.
+    /// Another process is changing the cache; its result will be used.
     Waiting {
         /// The cache's folder.
         folder: PathBuf,
     },
-    /// The download begins.
+    /// The download starts.
     Begin {
         /// The file's name.
         file: String,
-        /// The host it comes from.
+        /// The host that serves it.
         host: String,
         /// Its size in bytes.
         bytes: u64,
-        /// The folder in which the libraries will lie.
+        /// The folder that will contain the libraries.
         folder: PathBuf,
     },
-    /// So many bytes are there.
+    /// Part of the file was received.
     Progress {
-        /// Bytes read so far.
+        /// Bytes received so far.
         done: u64,
         /// The file's size in bytes.
         total: u64,
     },
-    /// The libraries lie in their folder.
+    /// The libraries are in their folder.
     Done {
         /// The folder.
         folder: PathBuf,
@@ -72,18 +72,18 @@ pub struct Installed {
     pub folder: PathBuf,
     /// Its version.
     pub version: &'static str,
-    /// Whether it was there already.
+    /// True if it was already there.
     pub was_there: bool,
 }
 
-/// Fetches a build into the user's cache, unless it is there.
+/// Fetches a build into the user's cache, unless it is already there.
 ///
-/// The file is checked against a digest that stands in this program, and its libraries appear in the cache all at once.
+/// The file is checked against a digest built into this program. Its libraries appear in the cache all at once.
 ///
 /// # Errors
-/// [`Error::Runtime`] where the network may not be used or fails, where no build of this flavour exists for this
-/// machine, or where the file is not the one it should be; [`Error::Io`] where the cache cannot be written;
-/// [`Error::Interrupted`] when `options.cancel` was thrown.
+/// [`Error::Runtime`] if the network may not be used or fails, if there is no build of this flavor for this machine, or
+/// if the file's digest is wrong; [`Error::Io`] if the cache cannot be written; [`Error::Interrupted`] if
+/// `options.cancel` was cancelled.
 pub fn install(flavour: Flavour, options: &RuntimeOptions, observer: &mut dyn FnMut(&Event)) -> Result<Installed> {
     let cache = library::directory(&options.env)?;
     let version = pinned_version(flavour);
@@ -94,7 +94,7 @@ pub fn install(flavour: Flavour, options: &RuntimeOptions, observer: &mut dyn Fn
     let by_hand = by_hand(flavour, version, &folder);
     if options.offline {
         return Err(Error::runtime(
-            format!("the build {flavour} is not there, and the network may not be used"),
+            format!("the build {flavour} is not in the cache, and the network may not be used"),
             by_hand,
         ));
     }
@@ -115,7 +115,7 @@ pub fn install(flavour: Flavour, options: &RuntimeOptions, observer: &mut dyn Fn
     Ok(Installed { folder, version, was_there })
 }
 
-/// True if there is an official build of this flavour for this machine.
+/// Returns true if there is an official build of this flavor for this machine.
 pub(super) fn has_build(flavour: Flavour) -> bool {
     wheel_here(flavour).is_some()
 }
@@ -125,7 +125,7 @@ fn wheel_here(flavour: Flavour) -> Option<&'static Wheel<'static>> {
     wheel.filter(|_| !cfg!(target_env = "musl"))
 }
 
-/// Removes what downloads that were cut off left in the cache, unless one is under way.
+/// Removes the remains of interrupted downloads from the cache, unless a download is in progress.
 pub(super) fn tidy(options: &RuntimeOptions) {
     let Ok(cache) = library::directory(&options.env) else { return };
     if unfinished(&cache).next().is_some()
@@ -141,7 +141,7 @@ fn unfinished(cache: &Path) -> impl Iterator<Item = PathBuf> {
     entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(UNFINISHED)).map(|entry| entry.path())
 }
 
-/// Removes the remains of downloads; only for the holder of the lock.
+/// Removes the remains of downloads. The caller holds the lock.
 fn remove_unfinished(cache: &Path) {
     for path in unfinished(cache) {
         if let Err(e) = std::fs::remove_dir_all(&path) {
@@ -150,7 +150,7 @@ fn remove_unfinished(cache: &Path) {
     }
 }
 
-/// How to do without the network.
+/// Returns instructions for installing the build without network access.
 fn by_hand(flavour: Flavour, version: &str, folder: &Path) -> String {
     format!(
         "on a machine with network, `pip download --no-deps {}=={version}`; copy the libraries of its folder \
@@ -161,21 +161,21 @@ fn by_hand(flavour: Flavour, version: &str, folder: &Path) -> String {
     )
 }
 
-/// One fetch.
+/// One fetch of a build.
 struct Job<'a> {
     wheel: &'a Wheel<'a>,
     index: String,
     agent: ureq::Agent,
     cancel: &'a Cancel,
     cache: &'a Path,
-    /// Where the libraries shall lie, in `cache`.
+    /// The libraries' final folder, in `cache`.
     folder: &'a Path,
-    /// What to do where this fails.
+    /// The instructions to show if this fails.
     by_hand: &'a str,
 }
 
 impl Job<'_> {
-    /// Fetches, unless another process did so first; returns whether that was so.
+    /// Fetches the build, unless another process did so first; returns true in that case.
     fn run(&self, observer: &mut dyn FnMut(&Event)) -> Result<bool> {
         std::fs::create_dir_all(self.cache).map_err(|e| Error::io(self.cache, "creating the folder", e))?;
         let _lock = self.lock(observer)?;
@@ -183,7 +183,7 @@ impl Job<'_> {
             return Ok(true);
         }
         remove_unfinished(self.cache);
-        // Removed again when this function is left, whatever the reason.
+        // Removed when this function returns, for whatever reason.
         let room = tempfile::Builder::new()
             .prefix(UNFINISHED)
             .tempdir_in(self.cache)
@@ -206,17 +206,17 @@ impl Job<'_> {
         let count = contain(|| unpack::unpack(file, &libraries)).map_err(|panic| self.failed(panic.to_string()))?;
         let count = count.map_err(|e| Error::io(&libraries, "unpacking into", e))?;
         if count == 0 {
-            return Err(self.failed(format!("{} holds no libraries", self.wheel.file)));
+            return Err(self.failed(format!("{} contains no libraries", self.wheel.file)));
         }
         library::digests::write(&libraries)?;
         match files::rename_folder(&libraries, self.folder) {
             Ok(()) => {}
-            // Another process was first, on a file system without locks.
+            // Another process finished first, on a file system without locks.
             Err(_) if self.folder.is_dir() => return Ok(true),
             Err(e) => return Err(Error::io(self.folder, "creating the folder", e)),
         }
-        // The name itself is on the disk once the folder around it is; where that cannot be asked for, the worst that
-        // follows is another download.
+        // The name is on disk once the parent folder is synced. If that is not possible, the worst result is another
+        // download.
         let _ = File::open(self.cache).and_then(|folder| folder.sync_all());
         observer(&Event::Done { folder: self.folder.to_path_buf() });
         Ok(false)
@@ -231,8 +231,8 @@ impl Job<'_> {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
                 Err(TryLockError::WouldBlock) => {}
-                // Some network file systems have no locks. Two processes may then both download; each still puts its
-                // result in place whole, and the second finds the first's.
+                // Some network file systems have no locks. Then two processes may both download; each still publishes a
+                // complete result, and the second finds the first's.
                 Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => return Ok(file),
                 Err(TryLockError::Error(e)) => return Err(Error::io(&path, "locking", e)),
             }
@@ -245,7 +245,7 @@ impl Job<'_> {
         }
     }
 
-    /// Reads `url` into the file `archive`, and checks that it is what it should be.
+    /// Downloads `url` to the file `archive`, and checks its size and digest.
     fn download(&self, url: &str, archive: &Path, observer: &mut dyn FnMut(&Event)) -> Result<()> {
         let mut file = File::create_new(archive).map_err(|e| Error::io(archive, "creating", e))?;
         let (mut digest, mut done, mut is_whole, total) = (Sha256::new(), 0, false, self.wheel.bytes);
@@ -296,8 +296,8 @@ impl Job<'_> {
     }
 }
 
-/// Sends what lies at `url` piece by piece, with an empty piece at its end, up to the first failure or until nobody
-/// listens any more.
+/// Sends the contents of `url` piece by piece, with a final empty piece, until the first failure or until the receiver
+/// is gone.
 fn read(agent: &ureq::Agent, url: &str, sender: &SyncSender<std::result::Result<Vec<u8>, String>>) {
     let mut reader = match agent.get(url).call() {
         Ok(response) => response.into_body().into_with_config().limit(u64::MAX).reader(),

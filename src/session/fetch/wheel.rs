@@ -1,7 +1,7 @@
-//! The official builds: one wheel for each flavour, system and processor.
+//! The official builds: one wheel per flavor, system and CPU architecture.
 //!
-//! A wheel is a zip archive made for Python; the libraries in it do not depend on Python or on its version, so one
-//! Python tag stands for all. The digests are those the package index states for these files, which never change once
+//! A wheel is a zip archive made for Python. The libraries in it do not depend on Python or its version, so one Python
+//! tag is enough. The digests are those that the package index states for these files, which never change once
 //! published.
 
 use crate::session::Flavour;
@@ -12,7 +12,7 @@ pub const PINNED_VERSION: &str = "1.31.1";
 /// The newest build with OpenVINO.
 const OPENVINO_VERSION: &str = "1.24.1";
 
-/// The version of the build that is fetched of a flavour.
+/// Returns the version of a flavor's build that this program fetches.
 pub(in crate::session) fn pinned_version(flavour: Flavour) -> &'static str {
     match flavour {
         Flavour::Cpu | Flavour::Cuda => PINNED_VERSION,
@@ -20,7 +20,7 @@ pub(in crate::session) fn pinned_version(flavour: Flavour) -> &'static str {
     }
 }
 
-/// The name of a flavour's project on the package index.
+/// Returns the name of a flavor's project on the package index.
 pub(super) fn project(flavour: Flavour) -> &'static str {
     match flavour {
         Flavour::Cpu => "onnxruntime",
@@ -33,9 +33,9 @@ pub(super) fn project(flavour: Flavour) -> &'static str {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wheel<'a> {
     pub flavour: Flavour,
-    /// As [`std::env::consts::OS`] spells it.
+    /// Spelled as in [`std::env::consts::OS`].
     pub os: &'a str,
-    /// As [`std::env::consts::ARCH`] spells it.
+    /// Spelled as in [`std::env::consts::ARCH`].
     pub arch: &'a str,
     pub file: &'a str,
     /// Lower-case hexadecimal.
@@ -43,7 +43,7 @@ pub(super) struct Wheel<'a> {
     pub bytes: u64,
 }
 
-/// The wheel of a flavour for a system and a CPU, if there is one.
+/// Returns the wheel of a flavor for a system and a CPU architecture, if any.
 pub(super) fn wheel(flavour: Flavour, os: &str, arch: &str) -> Option<&'static Wheel<'static>> {
     WHEELS.iter().find(|w| w.flavour == flavour && w.os == os && w.arch == arch)
 }
@@ -154,7 +154,7 @@ mod tests {
         assert!(file(Flavour::Cpu, "windows", "aarch64").unwrap().contains("win_arm64"));
         assert!(file(Flavour::Cpu, "macos", "aarch64").unwrap().contains("macosx_14_0_arm64"));
         assert!(file(Flavour::Cuda, "linux", "x86_64").unwrap().starts_with("onnxruntime_gpu-"));
-        // The last one for Intel Macs was far too old.
+        // The last one for Intel Macs was too old.
         assert_eq!(file(Flavour::Cpu, "macos", "x86_64"), None);
         assert_eq!(file(Flavour::Cuda, "macos", "aarch64"), None);
         assert_eq!(file(Flavour::Cpu, "freebsd", "x86_64"), None);

@@ -1,4 +1,4 @@
-//! Several runs of one graph.
+//! Concurrent runs of one graph.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -15,7 +15,7 @@ use crate::threads;
 
 /// The graph opened a second time, with all threads for one run.
 pub(super) enum Alone {
-    /// Not yet: where it lies, and how it is opened.
+    /// Not open yet: its path and its options.
     Closed(PathBuf, SessionOptions),
     Open(Graph),
 }
@@ -25,21 +25,21 @@ pub(super) enum Alone {
 pub struct Run<'a> {
     /// The inputs, as [`Session::run`] takes them.
     pub inputs: Vec<(&'a str, TensorView<'a>)>,
-    /// Where the output is written, row-major.
+    /// The slice that receives the output, row-major.
     pub out: &'a mut [f32],
-    /// The shape that the output has to have. Absent: any of as many values.
+    /// The expected shape of the output. `None` accepts any shape with as many values.
     pub shape: Option<Vec<usize>>,
-    /// Another output by its name, and where it is written; that is made anew where it has another shape.
+    /// The name of a second output, and the array that receives it. The array is reallocated if its shape differs.
     pub beside: Option<(&'a str, &'a mut ArrayD<f32>)>,
 }
 
 impl Session {
-    /// Opens what [`Session::run_each`] has for a run that no other is made beside, where that is not open yet: with all
-    /// threads for one run. If it can't be opened, because its file was removed meanwhile for example, such runs go on with
-    /// the threads of one of several.
+    /// Opens the graph for single runs with all threads, if [`Session::run_each`] needs it and it is not open yet. If
+    /// that fails, for example because the file was removed meanwhile, single runs use the threads of one concurrent
+    /// run.
     ///
     /// # Errors
-    /// [`Error::Interrupted`] when `cancel` was thrown.
+    /// [`Error::Interrupted`] if `cancel` was cancelled.
     pub fn open_alone(&mut self, cancel: &Cancel) -> Result<()> {
         if let Some(Alone::Closed(path, options)) = &self.alone {
             let options = SessionOptions { cancel: cancel.clone(), ..options.clone() };
@@ -47,7 +47,7 @@ impl Session {
                 Ok((graph, _)) => Some(Alone::Open(graph)),
                 Err(error @ Error::Interrupted { .. }) => return Err(error),
                 Err(error) => {
-                    tracing::info!("a lone run has fewer threads: {error}");
+                    tracing::info!("a single run uses fewer threads: {error}");
                     None
                 }
             };
@@ -55,16 +55,17 @@ impl Session {
         Ok(())
     }
 
-    /// Makes all of `runs`, as many of them at the same time as [`SessionOptions::callers`] says, each writing the output
-    /// named `output`, and another one besides, where it says, as [`Session::run_into`] does.
+    /// Runs all of `runs`, up to [`SessionOptions::callers`] of them concurrently. Each writes the output named
+    /// `output`, and its second output if any, as [`Session::run_into`] does.
     ///
-    /// What a run makes does not depend on how many there are at a time. Where one fails, those not yet begun are left.
+    /// A run's result does not depend on the number of concurrent runs. If one fails, those not yet started are
+    /// skipped.
     ///
-    /// Threads are shared by the runs of one time. The first time that there is one run only, the graph is opened again
-    /// with all threads for it, unless it was opened on other weights than it stores.
+    /// Concurrent runs share the threads. The first time there is only one run, the graph is opened again with all
+    /// threads for it, unless it was opened with replaced weights.
     ///
     /// # Errors
-    /// As [`Session::run_into`]: the first error met; as [`Session::open`] where the graph is opened again.
+    /// As [`Session::run_into`]: the first error; as [`Session::open`] if the graph is opened again.
     pub fn run_each(&mut self, runs: Vec<Run<'_>>, output: &str, cancel: &Cancel) -> Result<()> {
         let callers = self.callers.min(runs.len()).max(1);
         if callers == 1 {
@@ -79,7 +80,7 @@ impl Session {
         let failure = Mutex::new(None);
         let runs = Mutex::new(runs.into_iter());
         let work = |buffers: &mut [Buffer]| {
-            // The lock is held while the next run is taken, and no longer.
+            // The lock is held only while the next run is taken.
             let next = || lock(&runs).next().filter(|_| lock(&failure).is_none());
             while let Some(run) = next() {
                 let Run { inputs, out, shape, beside } = run;
@@ -90,7 +91,7 @@ impl Session {
         };
         std::thread::scope(|scope| {
             for buffers in self.others.iter_mut().take(callers - 1) {
-                // Without this thread the others make its runs.
+                // Without this thread, the others do its runs.
                 let _ = threads::spawn_scoped(scope, "runs", || work(buffers));
             }
             work(&mut self.buffers);

@@ -1,4 +1,4 @@
-//! The user's cache of fetched builds: `runtime/<version>-<flavour>/`, each holding one build whole.
+//! The user's cache of fetched builds: `runtime/<version>-<flavor>/`, one complete build each.
 
 use std::path::PathBuf;
 
@@ -18,21 +18,21 @@ pub struct Cached {
     pub bytes: u64,
 }
 
-/// This program's own folder in the user's cache.
+/// Returns this program's folder in the user's cache.
 ///
 /// # Errors
-/// [`Error::Runtime`] where the system does not say where the user's cache is.
+/// [`Error::Runtime`] if the system does not define a user cache folder.
 pub fn user_cache(env: &Env) -> Result<PathBuf> {
     let root = match &env.cache_dir {
         Some(dir) => Some(dir.clone()),
         None => directories::ProjectDirs::from("", "", "ldm-ort").map(|dirs| dirs.cache_dir().to_path_buf()),
     };
     root.ok_or_else(|| {
-        Error::runtime("this system does not say where a user's cache lies", "name a folder with LDM_ORT_CACHE_DIR")
+        Error::runtime("this system does not define a user cache folder", "set LDM_ORT_CACHE_DIR to a folder")
     })
 }
 
-/// The folder that holds the fetched builds.
+/// Returns the folder that contains the fetched builds.
 ///
 /// # Errors
 /// As [`user_cache`].
@@ -40,13 +40,13 @@ pub(in crate::session) fn directory(env: &Env) -> Result<PathBuf> {
     user_cache(env).map(|root| root.join("runtime"))
 }
 
-/// The name of a build's folder in [`directory`].
+/// Returns the name of a build's folder in [`directory`].
 pub(in crate::session) fn flavour_directory(version: &str, flavour: Flavour) -> String {
     format!("{version}-{flavour}")
 }
 
-/// What is in the cache, best first: `preferred`, then in the order of [`Flavour::ALL`]; within a flavour the version
-/// this program pins, then the newest.
+/// Returns the builds in the cache, best first: `preferred`, then in the order of [`Flavour::ALL`]; within a flavor,
+/// the version that this program pins, then the newest.
 pub fn cached(env: &Env, preferred: Option<Flavour>) -> Vec<Cached> {
     let Ok(entries) = directory(env).and_then(|dir| std::fs::read_dir(&dir).map_err(|e| Error::io(&dir, "listing", e)))
     else {

@@ -1,4 +1,4 @@
-//! The search for the library, and its record.
+//! Searches for the library and records the search.
 
 use std::path::{Path, PathBuf};
 
@@ -9,18 +9,18 @@ use super::{Env, Flavour, RuntimeOptions};
 use crate::error::Error;
 use crate::files;
 
-/// Where a library was looked for. In this order; the first one that can be used is taken.
+/// A place to look for the library, in the order of the search. The first usable one is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// `--runtime`. Nothing else is tried when it is given.
+    /// `--runtime`. If given, nothing else is tried.
     Option,
-    /// The environment variable `ORT_DYLIB_PATH`. Nothing further is tried when it is set.
+    /// The environment variable `ORT_DYLIB_PATH`. If set, nothing after it is tried.
     Variable,
-    /// A copy this process had loaded already.
+    /// A copy already loaded in this process.
     Loaded,
     /// The user's cache of fetched builds.
     Cache,
-    /// The folders in which the system looks for libraries, and the program's own.
+    /// The system's library folders, and the program's own.
     System,
 }
 
@@ -36,39 +36,39 @@ impl std::fmt::Display for Source {
     }
 }
 
-/// What came of a candidate.
+/// The result for a candidate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is taken, and is of this version.
+    /// It was selected, and has this version.
     Taken(String),
     /// It cannot be used, for this reason.
     Rejected(String),
-    /// Nothing was there to look at, for this reason.
+    /// There was nothing there, for this reason.
     Absent(String),
-    /// It was not looked at, because an earlier one was taken or failed.
+    /// It was not checked, because an earlier one was selected or failed.
     Passed,
 }
 
-/// One place in which the library was looked for.
+/// One place in which the search looked for the library.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     /// The kind of place.
     pub source: Source,
-    /// The file or folder, where there is one to name.
+    /// The file or folder, if any.
     pub path: Option<PathBuf>,
-    /// What came of it.
+    /// The result.
     pub verdict: Verdict,
 }
 
 /// The record of a search.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Search {
-    /// All candidates, in the order in which they were looked at.
+    /// All candidates, in the order of the search.
     pub candidates: Vec<Candidate>,
 }
 
 impl Search {
-    /// File and version of the library that is taken.
+    /// Returns the path and version of the selected library.
     pub fn taken(&self) -> Option<(&Path, &str)> {
         self.candidates.iter().find_map(|c| match (&c.path, &c.verdict) {
             (Some(path), Verdict::Taken(version)) => Some((path.as_path(), version.as_str())),
@@ -76,13 +76,13 @@ impl Search {
         })
     }
 
-    /// Why the search ended without a result that could be made good by fetching one: a library that was named
-    /// outright cannot be used.
+    /// Returns the reason why the search failed, if fetching a library would not help: an explicitly named library
+    /// cannot be used.
     pub fn error(&self) -> Option<Error> {
         self.candidates.iter().find_map(|c| match (c.source, &c.path, &c.verdict) {
             (Source::Option | Source::Variable, Some(path), Verdict::Rejected(problem)) => Some(Error::runtime(
                 format!("{} ({}) {problem}", path.display(), c.source),
-                format!("name a library of version {} or newer, or leave {} out", super::minimum_version(), c.source),
+                format!("give a library of version {} or newer, or leave {} out", super::minimum_version(), c.source),
             )),
             _ => None,
         })
@@ -92,7 +92,7 @@ impl Search {
         self.candidates.push(Candidate { source, path: None, verdict: Verdict::Absent(reason.to_string()) });
     }
 
-    /// Records `path`, looking at it unless the search is over.
+    /// Records `path`, and checks it unless the search is over.
     fn consider(&mut self, source: Source, path: PathBuf) {
         let verdict = if self.taken().is_some() || self.error().is_some() {
             Verdict::Passed
@@ -105,9 +105,9 @@ impl Search {
         self.candidates.push(Candidate { source, path: Some(path), verdict });
     }
 
-    /// Records what lies at `path`, a file or a folder that was named outright.
+    /// Records `path`, a file or a folder that was named explicitly.
     fn consider_named(&mut self, source: Source, path: &Path) {
-        // A bare file name means the file in the current folder here, but a search to the system's loader.
+        // A bare file name means the file in the current folder here; the system's loader would search for it.
         let path = &std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
         match files_named(path).into_iter().next() {
             Some(file) => self.consider(source, file),
@@ -132,18 +132,18 @@ impl std::fmt::Display for Search {
                 Verdict::Taken(version) => write!(f, "{}: {path}is taken, version {version}{end}", c.source)?,
                 Verdict::Rejected(problem) => write!(f, "{}: {path}{problem}{end}", c.source)?,
                 Verdict::Absent(reason) => write!(f, "{}: {reason}{end}", c.source)?,
-                Verdict::Passed => write!(f, "{}: {path}was not looked at{end}", c.source)?,
+                Verdict::Passed => write!(f, "{}: {path}was not checked{end}", c.source)?,
             }
         }
         Ok(())
     }
 }
 
-/// Looks for a library where `options` say, without loading it into ort and without fetching.
+/// Searches for a library as `options` specify, without loading it into ort and without fetching.
 pub fn search(options: &RuntimeOptions) -> Search {
     let mut search = Search::default();
     let env = &options.env;
-    // Looking at a library loads it, so what the process held before is asked for before any is looked at.
+    // Checking a library loads it, so the copies already in the process are listed first.
     let copies = loaded();
     match &options.path {
         Some(path) => search.consider_named(Source::Option, path),
@@ -189,13 +189,13 @@ fn consider_cache(search: &mut Search, env: &Env, flavour: Option<Flavour>) {
     }
 }
 
-/// The library's usual file name on this system.
+/// Returns the library's usual file name on this system.
 fn file_name() -> String {
     super::library_file_name("onnxruntime")
 }
 
-/// The libraries meant by a path that a user gave: the file itself, or those in the folder and in the folders in which
-/// archives and wheels keep them.
+/// Returns the libraries that a user's path refers to: the file itself, or those in the folder and in the subfolders
+/// that archives and wheels use.
 pub(super) fn files_named(path: &Path) -> Vec<PathBuf> {
     if !path.is_dir() {
         return vec![path.to_path_buf()];
@@ -203,7 +203,7 @@ pub(super) fn files_named(path: &Path) -> Vec<PathBuf> {
     ["", "lib", "bin", "capi", "onnxruntime/capi"].iter().flat_map(|sub| files_in(&path.join(sub))).collect()
 }
 
-/// The copies of ONNX Runtime in a folder, the plain name first, then the newest version.
+/// Returns the copies of ONNX Runtime in a folder: the plain name first, then the newest version.
 fn files_in(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let mut files: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| is_runtime(p)).collect();
@@ -215,7 +215,7 @@ fn files_in(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Whether this is the name of ONNX Runtime's own library, versioned or not, and not of one of its providers.
+/// Returns true for the name of ONNX Runtime's own library, versioned or not, and false for its providers.
 pub(super) fn is_runtime(path: &Path) -> bool {
     let Some(name) = path.file_name().and_then(|n| n.to_str()) else { return false };
     let digits = |s: &str| s.split('.').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()));
@@ -229,7 +229,7 @@ pub(super) fn is_runtime(path: &Path) -> bool {
     rest == "so" || rest.strip_prefix("so.").is_some_and(digits)
 }
 
-/// The folders in which the system's loader looks, the program's own first.
+/// Returns the folders that the system's loader searches, the program's own first.
 fn system_folders(env: &Env) -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> = env.program_dir.iter().cloned().collect();
     folders.extend(env.library_path.iter().filter(|path| !path.as_os_str().is_empty()).cloned());
@@ -247,7 +247,7 @@ fn system_folders(env: &Env) -> Vec<PathBuf> {
     folders
 }
 
-/// The folders that /etc/ld.so.conf.d adds to the loader's.
+/// Returns the folders that /etc/ld.so.conf.d adds to the loader's.
 fn ld_so_conf() -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir("/etc/ld.so.conf.d") else { return Vec::new() };
     let mut files: Vec<PathBuf> = entries.flatten().map(|e| e.path()).collect();

@@ -1,7 +1,7 @@
-//! Registration of each provider with a session's options.
+//! Registers each provider with a session's options.
 //!
-//! Options go through under ONNX Runtime's own names wherever its interface takes names; the two providers it takes
-//! only as a structure (DirectML and MIGraphX) are given theirs by hand, and refuse what they do not know.
+//! Options are passed under ONNX Runtime's own names if its interface accepts names. DirectML and MIGraphX take a
+//! structure instead; it is filled here, and unknown options are rejected.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ where
     options.iter().fold(E::default(), |ep, (key, value)| ep.with_arbitrary_config(key, value)).register(builder)
 }
 
-/// The processor is always there and needs no registration.
+/// Does nothing: the CPU provider is always there and needs no registration.
 pub(super) fn nothing(_: &mut SessionBuilder, _: &Options) -> ort::Result<()> {
     Ok(())
 }
@@ -91,5 +91,5 @@ fn switch(key: &str, value: &str) -> ort::Result<bool> {
 }
 
 fn unknown(key: &str, value: &str, known: &str) -> ort::Error {
-    ort::Error::new(format!("option {key} = {value:?} is not known; known are {known}"))
+    ort::Error::new(format!("option {key} = {value:?} is unknown; the known options are {known}"))
 }

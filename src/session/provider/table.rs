@@ -11,22 +11,22 @@ use crate::session::Flavour;
 pub struct Provider {
     /// The name in pipeline.toml.
     pub name: &'static str,
-    /// Other names it goes by.
+    /// Its other names.
     pub aliases: &'static [&'static str],
     /// ONNX Runtime's own name.
     pub ort_name: &'static str,
     /// One sentence for `ldm-ort list providers`.
     pub about: &'static str,
-    /// The operating systems it exists for, as [`std::env::consts::OS`] spells them; empty means all.
+    /// The operating systems that support it, spelled as in [`std::env::consts::OS`]; empty means all.
     pub systems: &'static [&'static str],
-    /// The libraries that must lie beside ONNX Runtime's own, without prefix and extension; empty where the provider
-    /// is part of ONNX Runtime's own.
+    /// The libraries that it needs next to ONNX Runtime's own, without prefix and extension; empty if the provider is
+    /// part of ONNX Runtime's library.
     pub libraries: &'static [&'static str],
-    /// The build of ONNX Runtime that holds it, where this program can fetch one.
+    /// The build of ONNX Runtime that includes it, if this program can fetch one.
     pub flavour: Option<Flavour>,
-    /// How to get it.
+    /// Installation instructions.
     pub obtain: &'static str,
-    /// Whether the loaded ONNX Runtime was built with it.
+    /// Returns true if the loaded ONNX Runtime was built with it.
     pub(super) is_built_in: fn() -> ort::Result<bool>,
     /// Registers it with a session's options.
     pub(super) register: fn(&mut SessionBuilder, &Options) -> ort::Result<()>,
@@ -56,7 +56,7 @@ pub const PROVIDERS: &[Provider] = &[
         systems: DESKTOP,
         libraries: &["onnxruntime_providers_cuda"],
         flavour: Some(Flavour::Cuda),
-        obtain: "`ldm-ort runtime install cuda`, and CUDA 13 and cuDNN 9 from NVIDIA where the system's loader finds them",
+        obtain: "`ldm-ort runtime install cuda`, and CUDA 13 and cuDNN 9 from NVIDIA on the library search path",
         is_built_in: ep::CUDA::is_available,
         register: register::by_name::<ep::CUDA>,
     },
@@ -68,7 +68,7 @@ pub const PROVIDERS: &[Provider] = &[
         systems: DESKTOP,
         libraries: &["onnxruntime_providers_tensorrt"],
         flavour: Some(Flavour::Cuda),
-        obtain: "`ldm-ort runtime install cuda`, and CUDA 13, cuDNN 9 and TensorRT 10 from NVIDIA where the system's loader finds them",
+        obtain: "`ldm-ort runtime install cuda`, and CUDA 13, cuDNN 9 and TensorRT 10 from NVIDIA on the library search path",
         is_built_in: ep::TensorRT::is_available,
         register: register::by_name::<ep::TensorRT>,
     },
@@ -116,7 +116,7 @@ pub const PROVIDERS: &[Provider] = &[
         systems: &["macos", "ios"],
         libraries: &[],
         flavour: Some(Flavour::Cpu),
-        obtain: "`ldm-ort runtime install cpu` on macOS: the official build there holds it",
+        obtain: "`ldm-ort runtime install cpu` on macOS: the official build includes it",
         is_built_in: ep::CoreML::is_available,
         register: register::by_name::<ep::CoreML>,
     },
@@ -148,7 +148,7 @@ pub const PROVIDERS: &[Provider] = &[
         name: "rocm",
         aliases: &[],
         ort_name: "ROCMExecutionProvider",
-        about: "AMD GPUs through ROCm; ONNX Runtime dropped it in version 1.23, where migraphx took its place",
+        about: "AMD GPUs through ROCm; removed in ONNX Runtime 1.23 in favor of migraphx",
         systems: &["linux"],
         libraries: &["onnxruntime_providers_rocm"],
         flavour: None,

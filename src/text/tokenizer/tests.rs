@@ -9,7 +9,7 @@ fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/tokenizer-{name}"))
 }
 
-/// The named fixture's files with, unless it has a `tokenizer.json`, the vocabulary they all share.
+/// The fixture's files, with the shared vocabulary unless it has a `tokenizer.json`.
 fn directory(name: &str) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let shared = ["vocab.json", "merges.txt"].map(|file| fixture("sd1").join(file));
@@ -48,8 +48,8 @@ fn gives_the_ids_that_transformers_gives() {
     }
 }
 
-/// A folder with T5's tokenizer as transformers writes it, and one as it did before version 4.40, where words were split
-/// before they were marked.
+/// A folder with T5's tokenizer as transformers writes it, and one as before version 4.40, which split words before
+/// marking them.
 fn t5() -> [TempDir; 2] {
     let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
     for dir in &dirs {
@@ -210,7 +210,7 @@ fn damaged_vocabularies_are_refused() {
     }
 }
 
-/// A vocabulary cut at the end of a line is told by the rows of the embedding.
+/// A vocabulary truncated at the end of a line is found by the rows of the embedding.
 #[test]
 fn a_vocabulary_that_is_cut_does_not_fill_the_embedding() {
     let dir = bert();
@@ -284,7 +284,7 @@ fn damaged_files_are_named() {
         (config(json!({"added_tokens_decoder": {"x": "y"}})), vec!["added_tokens_decoder", "\"x\""]),
     ] {
         let dir = directory("sd1");
-        // The older files count only where the newer configuration is not there.
+        // The older files count only if the newer configuration is absent.
         std::fs::remove_file(dir.path().join("tokenizer_config.json")).unwrap();
         if file == "tokenizer_config.json" {
             std::fs::remove_file(dir.path().join("special_tokens_map.json")).unwrap();
@@ -298,7 +298,8 @@ fn damaged_files_are_named() {
     }
 }
 
-/// Files of merges that lack some: empty, a header alone, a web page on one line, cut at the end of any line or within one.
+/// Incomplete lists of merges: empty, only a header, a web page on one line, truncated at the end of any line or in
+/// one.
 #[test]
 fn merges_that_are_not_complete_are_refused() {
     let merges = std::fs::read_to_string(fixture("sd1").join("merges.txt")).unwrap();
@@ -328,7 +329,7 @@ fn merges_that_are_not_complete_are_refused() {
     assert!(error.contains("expected 686 merges for the vocabulary, found 599"), "{error}");
 }
 
-/// OpenAI's own list goes on for 213,000 lines beyond those that transformers reads.
+/// OpenAI's own list has 213,000 lines beyond those that transformers reads.
 #[test]
 fn merges_beyond_those_that_are_read_are_passed_over() {
     let merges = std::fs::read_to_string(fixture("sd1").join("merges.txt")).unwrap();
@@ -355,7 +356,7 @@ fn a_tokenizer_json_that_lacks_merges_is_refused() {
     }
 }
 
-/// Vocabularies with tokens that no merge makes and nobody expects one to make.
+/// Vocabularies with tokens that no merge produces and that need none.
 #[test]
 fn added_tokens_need_no_merge() {
     let vocab: Value =
@@ -368,7 +369,7 @@ fn added_tokens_need_no_merge() {
     let dir = directory("sd1");
     write(&dir, "vocab.json", with("<|extra|>"));
     assert!(Tokenizer::open(dir.path()).is_ok());
-    // BackgroundWriter the special tokens it was added by hand, and transformers never gives it.
+    // A token after the special ones was added by hand, and transformers never returns it.
     let ids = |dir: &TempDir| Tokenizer::open(dir.path()).unwrap().encode("mycat").unwrap().ids;
     let without = ids(&directory("sd1"));
     write(&dir, "vocab.json", with("mycat"));
@@ -461,7 +462,7 @@ fn hostile_tokenizers_are_refused() {
     let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
     let bytes = json!({"type": "Sequence", "pretokenizers": vec![byte_level; 25]});
     let charsmap = |map: Value| json!({"type": "Precompiled", "precompiled_charsmap": map});
-    // One unit that leads to the second on "a", whose text is long.
+    // One unit that points to the second on "a", whose text is long.
     let long = {
         let mut bytes = vec![0; 4 + 4 * 1024];
         bytes[..4].copy_from_slice(&(4 * 1024u32).to_le_bytes());
@@ -537,7 +538,7 @@ fn hostile_models_are_refused() {
     }
 }
 
-/// Regular expressions of published tokenizers, and what they are searched in the most.
+/// Regular expressions of published tokenizers, and their hardest texts.
 #[test]
 fn published_expressions_are_within_bounds() {
     let gpt4 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -576,8 +577,8 @@ fn a_prompt_has_a_largest_length() {
     assert!(tokenizer.tokens(&"a".repeat(limits::PROMPT_BYTES + 1)).is_err());
 }
 
-/// The ids that transformers' slow tokenizer makes of prompts, with ftfy and without (`scripts/golden_tokenizer_cleaning.py`).
-/// Prompts that ftfy repairs are refused, and few others.
+/// The ids of transformers' slow tokenizer, with ftfy and without (`scripts/golden_tokenizer_cleaning.py`). Prompts
+/// that ftfy repairs are errors, and few others.
 #[test]
 fn gives_the_ids_that_transformers_gives_after_cleaning() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/tokenizer/cleaning.json");
