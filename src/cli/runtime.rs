@@ -58,7 +58,7 @@ fn show(search: &Search, options: &RuntimeOptions) -> String {
             Verdict::Taken(version) => format!("* {place}: taken, version {version}\n"),
             Verdict::Rejected(problem) => format!("  {place}: {problem}\n"),
             Verdict::Absent(reason) => format!("  {place}: {reason}\n"),
-            Verdict::Passed => format!("  {place}: not looked at\n"),
+            Verdict::Passed => format!("  {place}: not checked\n"),
         };
     }
     if search.taken().is_some() {

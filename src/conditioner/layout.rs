@@ -74,6 +74,6 @@ mod tests {
     fn too_many_things_and_unknown_classes_are_refused() {
         let thing = Thing { class: 3, place: [0.0, 0.0, 1.0, 1.0], modifiers: 0 };
         assert!(tokens(&[thing; 31], None).unwrap_err().to_string().contains("31 boxes"));
-        assert!(tokens(&[thing], Some(3)).unwrap_err().to_string().contains("classes 0 to 2"));
+        assert!(tokens(&[thing], Some(3)).unwrap_err().to_string().contains("a class from 0 to 2"));
     }
 }

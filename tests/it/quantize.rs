@@ -273,7 +273,7 @@ fn the_command_prints_what_it_did() {
 
     let again = call(folder.path(), &[&model, "--weights", "int8", "--output", "out"]);
     assert_eq!(again.code, Some(2), "{again}");
-    assert!(again.stderr.contains("out is there already"), "{again}");
+    assert!(again.stderr.contains("out already exists"), "{again}");
     let plain = call(folder.path(), &[&model, "--weights", "int8", "--output", "plain"]);
     assert!(plain.stdout.contains("unet") && plain.stdout.contains(" tensors, weights changed"), "{plain}");
 }
@@ -289,7 +289,7 @@ fn what_cannot_be_done_is_refused() {
         (&[&sd1, "--weights", "int7"], &["no form \"int7\"", "half, int8 or dynamic-int8"]),
         (&[&sd1, "--weights", "half", "--component", "eye"], &["no component \"eye\"", "unet"]),
         (&[&sd1, "--weights", "half", "--component", "transformer"], &["transformer", "text_encoder"]),
-        (&[&half, "--weights", "half"], &["nothing to store in fewer bits", "float16"]),
+        (&[&half, "--weights", "half"], &["nothing to quantize", "float16"]),
     ];
     for (arguments, says) in cases {
         let said = call(folder.path(), &[arguments, &["--output", "out"]].concat());

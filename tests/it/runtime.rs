@@ -143,19 +143,19 @@ fn what_the_graph_does_not_take_is_told_before_it_runs() {
     let timestep = || ("timestep", TensorView::from(t.view()));
 
     let e = error(&[("sample", flat.view().into()), timestep(), scale()], &["sum"]);
-    assert!(e.contains("input sample float32 [batch, 4, height, width] was given float32 [1]"), "{e}");
+    assert!(e.contains("expected input sample float32 [batch, 4, height, width], found float32 [1]"), "{e}");
     let e = error(&[("sample", wrong_channels.view().into()), timestep(), scale()], &["sum"]);
-    assert!(e.contains("was given float32 [1, 3, 8, 8]"), "{e}");
+    assert!(e.contains("found float32 [1, 3, 8, 8]"), "{e}");
     let e = error(&[sample(), ("timestep", big.view().into()), scale()], &["sum"]);
     assert!(e.contains("input timestep: value 2147483648 does not fit int32"), "{e}");
     let e = error(&[sample(), ("timestep", odd.view().into()), scale()], &["sum"]);
     assert!(e.contains("input timestep: value 0.5 is not an integer"), "{e}");
     let e = error(&[sample(), scale()], &["sum"]);
-    assert!(e.contains("no value was given for input timestep int32 [batch]"), "{e}");
+    assert!(e.contains("no value is given for input timestep int32 [batch]"), "{e}");
     let e = error(&[sample(), timestep(), scale(), ("mask", x.view().into())], &["sum"]);
     assert!(e.contains("no input mask; its inputs are sample, timestep, scale"), "{e}");
     let e = error(&[sample(), sample(), timestep(), scale()], &["sum"]);
-    assert!(e.contains("input sample was given twice"), "{e}");
+    assert!(e.contains("input sample is given twice"), "{e}");
     let e = error(&[sample(), timestep(), scale()], &["noise"]);
     assert!(e.contains("no output noise; its outputs are out_sample, sum"), "{e}");
 }
@@ -230,7 +230,7 @@ fn a_provider_that_cannot_be_used_is_an_error() {
     let error = error.to_string();
     assert!(error.contains("provider qnn: ") && error.contains("help: get "), "{error}");
     let error = open_on(&["cpu", "cuda"]).unwrap_err().to_string();
-    assert!(error.contains("stands before cuda"), "{error}");
+    assert!(error.contains("comes before cuda"), "{error}");
     let error = open_on(&["cudaa"]).unwrap_err().to_string();
     assert!(error.contains("did you mean cuda?"), "{error}");
     open_on(&["cpu"]).unwrap();
@@ -264,7 +264,7 @@ fn a_process_holds_one_runtime() {
     assert_eq!(Runtime::load(&again).unwrap().path(), first.path());
     let other = RuntimeOptions { path: Some(graph("unet")), ..RuntimeOptions::default() };
     let error = Runtime::load(&other).unwrap_err().to_string();
-    assert!(error.contains("this process already runs"), "{error}");
+    assert!(error.contains("this process already uses"), "{error}");
 }
 
 /// What `ldm-ort runtime` with `args` prints, or its error, where the cache is `cache` and ORT_DYLIB_PATH names `library`.
@@ -298,7 +298,7 @@ fn the_search_is_shown_with_its_reasons() {
     assert_eq!(output.status.code(), Some(1), "{error}");
     assert!(error.contains("nowhere.so (--runtime) does not exist"), "{error}");
     assert!(text.contains("  --runtime: ") && text.contains("nowhere.so: does not exist\n"), "{text}");
-    assert!(text.contains("ORT_DYLIB_PATH: ") && text.contains(": not looked at\n"), "{text}");
+    assert!(text.contains("ORT_DYLIB_PATH: ") && text.contains(": not checked\n"), "{text}");
     assert!(text.contains("none is taken: the one that was named cannot be used"), "{text}");
 }
 

@@ -131,6 +131,6 @@ mod tests {
         );
 
         let again = write(&new, folder.path()).expect_err("products of 8 bits").to_string();
-        assert!(again.contains("makes products of 8 bits already"), "{again}");
+        assert!(again.contains("already uses 8-bit products"), "{again}");
     }
 }

@@ -113,16 +113,16 @@ fn damaged_t5_tokenizers_are_refused() {
     let at = "/normalizer/normalizers/0/precompiled_charsmap";
     for (path, value, word) in [
         (at, json!(""), "precompiled_charsmap is empty"),
-        (at, json!("AAAAAA=="), "leads beyond its end"),
+        (at, json!("AAAAAA=="), "points beyond its end"),
         (at, json!("not base64"), "is not base64"),
-        (at, json!(charsmap[..half]), "is cut short"),
+        (at, json!(charsmap[..half]), "is truncated"),
         (at, json!(charsmap[half..]), "precompiled_charsmap"),
         (at, json!(charsmap[..charsmap.len() - 40]), "not UTF-8"),
         (at, json!(charsmap[..charsmap.len() - 44]), "precompiled_charsmap"),
         ("/model/unk_id", json!(100_000), "UnkIdNotInVocabulary"),
         ("/model/unk_id", Value::Null, "unk_id"),
         ("/model/vocab", json!([]), "mpty"),
-        ("/model/vocab", json!([["a"]]), "can be read"),
+        ("/model/vocab", json!([["a"]]), "is not a readable tokenizer"),
         ("/post_processor/special_tokens", json!({}), "special_tokens"),
         ("/post_processor/single/0/Sequence/id", json!("B"), "post_processor"),
     ] {
@@ -199,7 +199,7 @@ fn the_configuration_says_how_text_is_made_plain() {
 #[test]
 fn damaged_vocabularies_are_refused() {
     for (content, word) in [
-        ("<html>\n<body>\n", "token on each line"),
+        ("<html>\n<body>\n", "one token per line"),
         ("version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
         ("[PAD]\n[CLS]\n[UNK]\na\n", "sep_token is \"[SEP]\""),
     ] {
@@ -406,8 +406,8 @@ fn damaged_tokenizer_json_is_refused() {
         json.to_string()
     };
     for (content, word) in [
-        (String::new(), "can be read"),
-        ("[]".to_owned(), "can be read"),
+        (String::new(), "is not a readable tokenizer"),
+        ("[]".to_owned(), "is not a readable tokenizer"),
         (with("/model/merges/3", json!(["a", "\u{2603}"])), "merge 3"),
         (with("/model/merges/3", json!(["<|startoftext|>", "<|endoftext|>"])), "merge 3"),
         (with("/model/merges/0", json!("in")), "merge 0"),
@@ -415,7 +415,7 @@ fn damaged_tokenizer_json_is_refused() {
             with("/pre_tokenizer", json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true})),
             "wrong",
         ),
-        (with("/model/type", json!("Markov")), "can be read"),
+        (with("/model/type", json!("Markov")), "is not a readable tokenizer"),
     ] {
         let dir = directory("json");
         write(&dir, "tokenizer.json", content);
@@ -481,10 +481,10 @@ fn hostile_tokenizers_are_refused() {
         ("/model/dropout", json!(0.5), "dropout = 0.5"),
         ("/normalizer", charsmap(Value::Null), "precompiled_charsmap is null"),
         ("/normalizer", charsmap(json!(7)), "precompiled_charsmap is a number"),
-        ("/normalizer", charsmap(json!(long)), "makes a text of 65 bytes"),
+        ("/normalizer", charsmap(json!(long)), "maps a character to 65 bytes"),
         ("/normalizer", json!({"type": "Precompiled"}), "precompiled_charsmap is missing"),
         ("/normalizer", sequence(vec![json!({"type": "Precompiled"})]), "precompiled_charsmap is missing"),
-        ("/normalizer", sequence(vec![replace(json!({"String": "a"}), "aa"); 30]), "of it; expected at most"),
+        ("/normalizer", sequence(vec![replace(json!({"String": "a"}), "aa"); 30]), "bytes; expected at most"),
         ("/normalizer", sequence(vec![json!({"type": "Prepend", "prepend": "a"}); 40]), "more than 32 steps"),
         ("/normalizer", replace(json!({"String": "a"}), &"a".repeat(65)), "content of 65 bytes"),
         ("/normalizer", nested, "nests more than 8 steps"),

@@ -28,7 +28,7 @@ fn the_report_names_what_an_issue_needs() {
         "class PNDMScheduler",
         "prediction_type = \"epsilon\"",
         "0.18215",
-        "no operator rules one out",
+        "all operators are supported by all of them",
         "text-to-image, image-to-image, inpaint",
     ] {
         assert!(text.contains(part), "{part} in\n{text}");

@@ -164,6 +164,6 @@ fn a_folder_of_links_that_leads_around_is_not_copied() {
     let to = folder.path().join("half");
     let made = quantize(&model, &to, quantize::Weights::Half, &[], &Cancel::new(), &mut |_| {});
     let error = made.expect_err("a folder within itself").to_string();
-    assert!(error.contains("unet/around") && error.contains("a folder that it is in"), "{error}");
+    assert!(error.contains("unet/around") && error.contains("a folder that contains it"), "{error}");
     assert!(!to.exists());
 }

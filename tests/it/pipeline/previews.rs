@@ -112,7 +112,7 @@ fn a_small_decoder_decodes_as_diffusers_does() {
     let mut other = of_factor(4);
     let error = other.decode(array("latents.npy").slice_axis(Axis(0), Slice::from(..1)), &Cancel::default());
     let error = error.expect_err("its images are of another size").to_string();
-    assert!(error.contains("expected 4 pixels a side for one latent"), "{error}");
+    assert!(error.contains("expected 4 pixels per latent along each side"), "{error}");
 }
 
 /// Previews come at their steps, change with them, and change nothing: the latents are the same to the bit.
