@@ -11,7 +11,7 @@ use super::hub;
 use super::onnx::INCOMPLETE;
 use super::pipeline_class::Family;
 use super::roles;
-use super::search::{Place, component, exists, find_component, graph_in, list, read_if_there};
+use super::search::{GraphPlace, component, exists, find_component, graph_in, list, read_if_there};
 use super::{Bundle, json};
 use crate::error::{Error, Result};
 use crate::files::broken_link;
@@ -79,7 +79,7 @@ pub(super) fn survey(dir: &Path, overrides: &DirectoryOverrides) -> Result<(Bund
     let dir = &hub::snapshot(dir)?;
     let entries = list(dir)?;
     let mut faults = broken_entries(dir, &entries);
-    let index = kept(&mut faults, read_if_there(&dir.join("model_index.json"))).flatten().unwrap_or_default();
+    let index = record_fault(&mut faults, read_if_there(&dir.join("model_index.json"))).flatten().unwrap_or_default();
     let mut components = BTreeMap::new();
     let mut places = BTreeMap::new();
     let mut missing = Vec::new();
@@ -90,7 +90,7 @@ pub(super) fn survey(dir: &Path, overrides: &DirectoryOverrides) -> Result<(Bund
                 missing.push(format!("{kind}, which is not used: {}", first_line(&fault)));
                 None
             }
-            found => kept(&mut faults, found).flatten(),
+            found => record_fault(&mut faults, found).flatten(),
         };
         if let Some((component, place)) = found {
             places.insert(kind, place);
@@ -104,12 +104,12 @@ pub(super) fn survey(dir: &Path, overrides: &DirectoryOverrides) -> Result<(Bund
         control.take_roles(overrides.roles.get(&ComponentKind::ControlNet));
     }
     let controlled_denoiser = take_controlled_denoiser(&mut components, overrides);
-    let mut scheduler = kept(&mut faults, find_scheduler(dir, "scheduler", &index)).flatten();
-    let low_res_scheduler = kept(&mut faults, find_scheduler(dir, "low_res_scheduler", &index)).flatten();
+    let mut scheduler = record_fault(&mut faults, find_scheduler(dir, "scheduler", &index)).flatten();
+    let low_res_scheduler = record_fault(&mut faults, find_scheduler(dir, "low_res_scheduler", &index)).flatten();
     if let (Some(scheduler), Some(kind)) = (&mut scheduler, &overrides.prediction_type) {
         scheduler.config.insert("prediction_type".into(), Value::String(kind.clone()));
     }
-    let flat = !places.is_empty() && places.values().all(|&p| p == Place::Flat);
+    let flat = !places.is_empty() && places.values().all(|&p| p == GraphPlace::Flat);
     let layout = if flat {
         Layout::Flat
     } else if components.values().any(|c| c.config_path.is_some()) {
@@ -181,7 +181,7 @@ fn broken_entries(dir: &Path, entries: &[String]) -> Vec<Error> {
 }
 
 /// Returns the result of reading one part; records its error.
-fn kept<T>(faults: &mut Vec<Error>, result: Result<T>) -> Option<T> {
+fn record_fault<T>(faults: &mut Vec<Error>, result: Result<T>) -> Option<T> {
     result.map_err(|fault| faults.push(fault)).ok()
 }
 

@@ -14,7 +14,7 @@ use crate::files::broken_link;
 
 /// The place in which a component's graph was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum GraphPlace {
     Directory,
     Flat,
     Named,
@@ -31,12 +31,12 @@ pub(super) fn find_component(
     dir: &Path,
     kind: ComponentKind,
     overrides: &DirectoryOverrides,
-) -> Result<Option<(Component, Place)>> {
+) -> Result<Option<(Component, GraphPlace)>> {
     let mut configs = Vec::new();
     let found = if let Some(path) = overrides.graphs.get(&kind) {
         let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         configs.push(parent.join("config.json"));
-        Some((path.clone(), Place::Named))
+        Some((path.clone(), GraphPlace::Named))
     } else {
         find_graph(dir, kind)?
     };
@@ -51,14 +51,14 @@ pub(super) fn find_component(
 }
 
 /// Finds the graph of a component without an explicit path.
-fn find_graph(dir: &Path, kind: ComponentKind) -> Result<Option<(PathBuf, Place)>> {
+fn find_graph(dir: &Path, kind: ComponentKind) -> Result<Option<(PathBuf, GraphPlace)>> {
     for root in ROOTS.map(|name| dir.join(name)).into_iter().filter(|root| root.is_dir()) {
         for name in kind.directories() {
             for place in [root.join(name), root.join(name).join("onnx")] {
                 if place.is_dir()
                     && let Some(graph) = graph_in(&place, kind)?
                 {
-                    return Ok(Some((graph, Place::Directory)));
+                    return Ok(Some((graph, GraphPlace::Directory)));
                 }
             }
         }
@@ -76,13 +76,13 @@ fn find_graph(dir: &Path, kind: ComponentKind) -> Result<Option<(PathBuf, Place)
             }
         }
         if let Some(graph) = only(&root, kind, dotted)? {
-            return Ok(Some((graph, Place::Directory)));
+            return Ok(Some((graph, GraphPlace::Directory)));
         }
         let plain = root.join(format!("{kind}.onnx"));
         let precise = PRECISIONS.iter().map(|precision| root.join(format!("{kind}{precision}.onnx")));
         let flat = if exists(&plain) { vec![plain] } else { precise.filter(|path| exists(path)).collect() };
         if let Some(graph) = only(&root, kind, flat)? {
-            return Ok(Some((graph, Place::Flat)));
+            return Ok(Some((graph, GraphPlace::Flat)));
         }
     }
     Ok(None)

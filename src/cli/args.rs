@@ -10,7 +10,7 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::files;
-use crate::session::{Flavour, RuntimeOptions};
+use crate::session::{Flavor, RuntimeOptions};
 use crate::spec::Overrides;
 
 pub use machine::{CacheAction, CacheArgs, CompileArgs, QuantizeArgs, RuntimeAction, RuntimeArgs};
@@ -137,15 +137,15 @@ pub struct LibraryArgs {
 }
 
 impl LibraryArgs {
-    /// The same for the library, together with what the environment says. `flavour` is the build preferred where
+    /// The same for the library, together with what the environment says. `flavor` is the build preferred where
     /// several are in the cache.
-    pub fn to_options(&self, flavour: Option<Flavour>) -> RuntimeOptions {
+    pub fn to_options(&self, flavor: Option<Flavor>) -> RuntimeOptions {
         let forbidden = std::env::var_os("LDM_ORT_OFFLINE").is_some_and(|value| !value.is_empty() && value != "0");
         let mut env = super::runtime::environment();
         env.index_url = self.index_url.clone().or(env.index_url);
         RuntimeOptions {
             path: self.runtime.clone(),
-            flavour,
+            flavor,
             offline: self.offline || forbidden,
             env,
             ..Default::default()
@@ -336,7 +336,7 @@ mod tests {
         let Ok(Command::Runtime(RuntimeArgs { action: Some(RuntimeAction::Install { build }) })) = install else {
             panic!("{install:?}");
         };
-        assert_eq!(build, Flavour::OpenVino);
+        assert_eq!(build, Flavor::OpenVino);
         for line in [
             "ldm-ort",
             "ldm-ort run",

@@ -22,7 +22,7 @@ use crate::error::{Error, Result, count_of};
 use crate::execution::{Event, Execution, Observer, Recorder, Saver, Timings};
 use crate::npy;
 use crate::plan::Plan;
-use crate::session::{self, Flavour, Runtime, RuntimeOptions};
+use crate::session::{self, Flavor, Runtime, RuntimeOptions};
 use crate::spec::Spec;
 
 /// Runs a pipeline: loads it, makes its images, writes each as soon as it is finished and while the next is made.
@@ -199,9 +199,9 @@ pub(super) fn fit(plan: &mut Plan, runtime: &Runtime) -> Result<()> {
 /// # Errors
 /// [`Error::Runtime`] if it was named and cannot be used.
 pub(super) fn found_runtime(global: &Global, plan: &Plan) -> Result<Option<Runtime>> {
-    let options = RuntimeOptions { offline: true, ..global.library.to_options(flavour(&plan.spec)) };
+    let options = RuntimeOptions { offline: true, ..global.library.to_options(flavor(&plan.spec)) };
     let search = session::search(&options);
-    match (search.error(), search.taken()) {
+    match (search.error(), search.selected()) {
         (Some(error), _) => Err(error),
         (None, None) => Ok(None),
         (None, Some(_)) => Runtime::load(&options).map(Some),
@@ -210,16 +210,16 @@ pub(super) fn found_runtime(global: &Global, plan: &Plan) -> Result<Option<Runti
 
 /// Finds or fetches the runtime that a plan's providers need.
 pub(super) fn load_runtime(global: &Global, plan: &Plan, interrupt: &Interrupt) -> Result<Runtime> {
-    let options = global.library.to_options(flavour(&plan.spec));
+    let options = global.library.to_options(flavor(&plan.spec));
     runtime::load(&RuntimeOptions { cancel: interrupt.cancel(), ..options }, global.quiet)
 }
 
 /// The build of the runtime that the providers of a pipeline need, the first of those that there are for this machine.
-fn flavour(spec: &Spec) -> Option<Flavour> {
+fn flavor(spec: &Spec) -> Option<Flavor> {
     let devices = std::iter::once(&spec.device).chain(spec.stages.iter().map(|stage| &stage.spec.device));
     let names = devices.flat_map(|device| device.providers.iter().chain(device.components.values().flatten()));
-    let mut flavours = names.filter_map(|name| session::find_provider(name).ok()?.flavour);
-    flavours.find(|flavour| *flavour != Flavour::Cpu && flavour.is_built_here())
+    let mut flavors = names.filter_map(|name| session::find_provider(name).ok()?.flavor);
+    flavors.find(|flavor| *flavor != Flavor::Cpu && flavor.is_built_here())
 }
 
 fn summary(timings: &Timings, found: f64, opened: f64, saving: f64, total: f64) {

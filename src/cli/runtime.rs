@@ -9,7 +9,9 @@ use super::args::RuntimeAction;
 use super::interrupt::Interrupt;
 use super::output;
 use crate::error::Result;
-use crate::session::{self, Env, Event, Runtime, RuntimeOptions, Search, Source, Verdict, cached, minimum_version};
+use crate::session::{
+    self, Env, FetchEvent, LibrarySource, Runtime, RuntimeOptions, Search, Verdict, cached_builds, minimum_version,
+};
 
 /// Runs `ldm-ort runtime`, with results on `out` and everything else on standard error.
 ///
@@ -55,20 +57,20 @@ fn show(search: &Search, options: &RuntimeOptions) -> String {
             None => candidate.source.to_string(),
         };
         text += &match &candidate.verdict {
-            Verdict::Taken(version) => format!("* {place}: taken, version {version}\n"),
+            Verdict::Selected(version) => format!("* {place}: taken, version {version}\n"),
             Verdict::Rejected(problem) => format!("  {place}: {problem}\n"),
             Verdict::Absent(reason) => format!("  {place}: {reason}\n"),
-            Verdict::Passed => format!("  {place}: not checked\n"),
+            Verdict::Skipped => format!("  {place}: not checked\n"),
         };
     }
-    if search.taken().is_some() {
+    if search.selected().is_some() {
         let because =
-            search.candidates.iter().find(|c| matches!(c.verdict, Verdict::Taken(_))).map(|c| match c.source {
-                Source::Option => "it was asked for with --runtime",
-                Source::Variable => "ORT_DYLIB_PATH names it",
-                Source::Loaded => "this process holds it already",
-                Source::Cache => "it is the first usable one, in the user's cache",
-                Source::System => "it is the first usable one, in the system's library folders",
+            search.candidates.iter().find(|c| matches!(c.verdict, Verdict::Selected(_))).map(|c| match c.source {
+                LibrarySource::Option => "it was asked for with --runtime",
+                LibrarySource::Variable => "ORT_DYLIB_PATH names it",
+                LibrarySource::Loaded => "this process holds it already",
+                LibrarySource::Cache => "it is the first usable one, in the user's cache",
+                LibrarySource::System => "it is the first usable one, in the system's library folders",
             });
         text += &because.map(|why| format!("taken because {why}\n")).unwrap_or_default();
     } else if search.error().is_some() {
@@ -88,13 +90,13 @@ fn show(search: &Search, options: &RuntimeOptions) -> String {
 /// Lists the fetched builds, marking the one that would be taken.
 fn list(options: &RuntimeOptions) -> String {
     let search = session::search(options);
-    let taken = search.taken().map(|(path, _)| path.to_path_buf());
+    let taken = search.selected().map(|(path, _)| path.to_path_buf());
     let mut text = String::new();
-    for build in cached(&options.env, options.flavour) {
+    for build in cached_builds(&options.env, options.flavor) {
         let mark = if taken.as_ref().is_some_and(|path| path.starts_with(&build.folder)) { '*' } else { ' ' };
         text += &format!(
             "{mark} {:<9} {:<8} {:>6.1} MB  {}\n",
-            build.flavour.name(),
+            build.flavor.name(),
             build.version,
             build.bytes as f64 / 1e6,
             build.folder.display()
@@ -110,13 +112,13 @@ fn list(options: &RuntimeOptions) -> String {
 }
 
 /// An observer that says on standard error what is fetched, with a bar where that is a terminal.
-pub fn progress() -> impl FnMut(&Event) {
+pub fn progress() -> impl FnMut(&FetchEvent) {
     let mut bar = ProgressBar::hidden();
     move |event| match event {
-        Event::Waiting { folder } => {
+        FetchEvent::Waiting { folder } => {
             output::say(&format!("waiting for another process that fetches ONNX Runtime into {}", folder.display()));
         }
-        Event::Begin { file, host, bytes, folder } => {
+        FetchEvent::Begin { file, host, bytes, folder } => {
             output::say(&format!(
                 "fetching ONNX Runtime: {file} ({:.1} MB) from {host} into {}",
                 *bytes as f64 / 1e6,
@@ -131,8 +133,8 @@ pub fn progress() -> impl FnMut(&Event) {
                 }
             }
         }
-        Event::Progress { done, .. } => bar.set_position(*done),
-        Event::Done { .. } => bar.finish_and_clear(),
+        FetchEvent::Progress { done, .. } => bar.set_position(*done),
+        FetchEvent::Done { .. } => bar.finish_and_clear(),
     }
 }
 

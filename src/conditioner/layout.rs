@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 
 /// An object in a layout.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Thing {
+pub struct LayoutObject {
     /// Its class, as the model numbers it.
     pub class: usize,
     /// Left, top, right and bottom, as fractions of the image's width and height.
@@ -27,7 +27,7 @@ const NOTHING: i64 = 8191;
 ///
 /// # Errors
 /// [`Error::Input`] for more than 30 objects, and for a class beyond `n_classes` if that is known.
-pub fn tokens(things: &[Thing], n_classes: Option<usize>) -> Result<Vec<i64>> {
+pub fn tokens(things: &[LayoutObject], n_classes: Option<usize>) -> Result<Vec<i64>> {
     if things.len() > MOST {
         return Err(Error::input(
             "condition.boxes",
@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn a_layout_is_92_tokens() {
-        let thing = Thing { class: 3, place: [0.0, 0.5, 1.0, 1.0], modifiers: 2 };
+        let thing = LayoutObject { class: 3, place: [0.0, 0.5, 1.0, 1.0], modifiers: 2 };
         let tokens = tokens(&[thing], Some(10)).unwrap();
         assert_eq!(tokens.len(), 92);
         assert_eq!(tokens[..4], [23, 44 * 90, 8099, 8191]);
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn too_many_things_and_unknown_classes_are_refused() {
-        let thing = Thing { class: 3, place: [0.0, 0.0, 1.0, 1.0], modifiers: 0 };
+        let thing = LayoutObject { class: 3, place: [0.0, 0.0, 1.0, 1.0], modifiers: 0 };
         assert!(tokens(&[thing; 31], None).unwrap_err().to_string().contains("31 boxes"));
         assert!(tokens(&[thing], Some(3)).unwrap_err().to_string().contains("a class from 0 to 2"));
     }

@@ -220,8 +220,8 @@ impl ModelExecution {
         let mut opener = Opener::new(&self.plan, &self.runtime, cancel, observer);
         let texts = |&prompt: &usize| task::texts(request.task.as_ref(), &self.plan.model, prompt);
         let encodings = self.parts.encodings.clone();
-        let (stay, encoded) = (self.parts.stay, encodings.made());
-        let encodes = stay || !prompts.iter().all(|prompt| encodings.hold(&texts(prompt)));
+        let (stay, encoded) = (self.parts.stay, encodings.encoded_count());
+        let encodes = stay || !prompts.iter().all(|prompt| encodings.contains(&texts(prompt)));
         let Beginning { text, class_embedder, conditioners, encoder } = opener.beginning(&mut self.parts, encodes)?;
         let mut opened = opening.elapsed();
         let mut start = request.task.start(&mut TaskContext {
@@ -261,7 +261,7 @@ impl ModelExecution {
                 text.encode(&texts(prompt), cancel, &mut |warning| warnings.push(warning))?;
             }
         }
-        timings.texts += encodings.made() - encoded;
+        timings.texts += encodings.encoded_count() - encoded;
         for warning in warnings {
             stop_if(observer.notice(Event::Warning(warning)), None)?;
         }

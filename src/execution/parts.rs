@@ -11,8 +11,8 @@ use crate::graph_cache::{self, CachedGraph};
 use crate::lora;
 use crate::plan::{ModelPlan, Opening, Part, PreviewSource};
 use crate::session::{Cancel, Runtime, Session, SessionOptions};
-use crate::text::{Encodings, TextEncoder, TextEncoders};
-use crate::vae::{Decoder, Encoder, LinearColors, Preview};
+use crate::text::{PromptCache, TextEncoder, TextEncoders};
+use crate::vae::{LinearColors, Preview, VaeDecoder, VaeEncoder};
 
 /// What is open.
 #[derive(Default)]
@@ -23,7 +23,7 @@ pub(super) struct Parts {
     /// Whether parts stay open once they have done their work.
     pub stay: bool,
     /// What prompts became, also once the text encoders are closed.
-    pub encodings: Encodings,
+    pub encodings: PromptCache,
     /// What could not be kept optimized, and is opened as it lies.
     pub uncached: Vec<ComponentKind>,
 }
@@ -33,7 +33,7 @@ pub(super) struct Beginning {
     pub text: Option<TextEncoders>,
     pub class_embedder: Option<Conditioner>,
     pub conditioners: Vec<Option<Conditioner>>,
-    pub encoder: Option<Encoder>,
+    pub encoder: Option<VaeEncoder>,
 }
 
 /// What the loop runs.
@@ -47,7 +47,7 @@ pub(super) struct Denoising {
 
 /// What turns latents into pixels.
 pub(super) struct Decoding {
-    pub decoder: Option<Decoder>,
+    pub decoder: Option<VaeDecoder>,
 }
 
 /// Opens the graphs of a plan.
@@ -150,7 +150,7 @@ impl<'a> Opener<'a> {
             let encoder = match &plan.encoder {
                 Some(part) => {
                     let session = self.session(&plan.opening(part), uncached)?;
-                    Some(Encoder::new(session, part.contract.clone()))
+                    Some(VaeEncoder::new(session, part.contract.clone()))
                 }
                 None => None,
             };
@@ -183,7 +183,12 @@ impl<'a> Opener<'a> {
         Ok(Some(match &preview.source {
             PreviewSource::Small(part, scaling) => {
                 let session = self.session(&plan.opening(part), &parts.uncached)?;
-                Preview::Decoder(Box::new(Decoder::new(session, part.contract.clone(), *scaling, plan.spatial_factor)))
+                Preview::Decoder(Box::new(VaeDecoder::new(
+                    session,
+                    part.contract.clone(),
+                    *scaling,
+                    plan.spatial_factor,
+                )))
             }
             PreviewSource::Published(map) => Preview::Linear(map.clone()),
             PreviewSource::Fitted(part) => match self.fitted(part, parts) {
@@ -207,11 +212,12 @@ impl<'a> Opener<'a> {
         let (width, height, tiles) = sizes.unwrap_or((8 * plan.spatial_factor, 8 * plan.spatial_factor, None));
         let [channels, height, width] = plan.sample_shape(width, height);
         let (height, width) = tiles.map_or((height, width), |tiles| tiles.of(height, width));
-        let fit =
-            |decoder: &mut Decoder| LinearColors::fit(decoder, channels, [height, width], plan.spatial_factor, cancel);
+        let fit = |decoder: &mut VaeDecoder| {
+            LinearColors::fit(decoder, channels, [height, width], plan.spatial_factor, cancel)
+        };
         if plan.decoder.is_none() {
             let session = self.session(&plan.opening(part), &parts.uncached)?;
-            return fit(&mut Decoder::new(session, part.contract.clone(), plan.model.scaling, plan.spatial_factor));
+            return fit(&mut VaeDecoder::new(session, part.contract.clone(), plan.model.scaling, plan.spatial_factor));
         }
         let map = fit(self.decoding(parts)?.decoder.as_mut().ok_or_else(closed)?);
         if !parts.stay {
@@ -229,7 +235,7 @@ impl<'a> Opener<'a> {
                 Some(part) => {
                     let session = self.session(&plan.opening(part), uncached)?;
                     let (scaling, factor) = (plan.decoder_scaling, plan.spatial_factor);
-                    Some(Decoder::new(session, part.contract.clone(), scaling, factor))
+                    Some(VaeDecoder::new(session, part.contract.clone(), scaling, factor))
                 }
                 None => None,
             };

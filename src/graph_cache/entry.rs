@@ -178,7 +178,7 @@ impl CachedGraph {
             axes: Vec::new(),
             weight_files: Vec::new(),
             edits: Vec::new(),
-            of: Some(graph.path.clone()),
+            display_path: Some(graph.path.clone()),
             ..options.clone()
         };
         Session::open(runtime, &self.folder.join(GRAPH), &options)

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::names::flat;
+use super::names::flatten_name;
 
 /// Names in Stability AI's code, with `_` for `.`, and diffusers' names of the same modules.
 pub struct Blocks(Vec<(String, String)>);
@@ -40,7 +40,7 @@ impl Blocks {
         let has = |stem: &str| stems.iter().any(|s| s == stem);
         let mut names: Vec<(String, String)> =
             FIXED.iter().map(|(theirs, ours)| ((*theirs).to_owned(), (*ours).to_owned())).collect();
-        let mut put = |theirs: String, ours: &str| names.push((theirs, flat(ours)));
+        let mut put = |theirs: String, ours: &str| names.push((theirs, flatten_name(ours)));
 
         let resnets = |blocks: &str, block: usize| {
             let stem = format!("{blocks}.{block}.resnets");

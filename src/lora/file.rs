@@ -10,7 +10,7 @@ use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use safetensors::{SafeTensorError, SafeTensors};
 
 use super::alpha::Alphas;
-use super::names::{Foreign, Key, Part, Role, flat};
+use super::names::{ForeignTensor, LoraTarget, MatrixRole, TensorKey, flatten_name};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::guard::contain;
@@ -23,28 +23,28 @@ pub struct LoraFile {
     path: PathBuf,
     bytes: Mmap,
     /// The modules it changes, by part and name, with `_` for `.`.
-    pub modules: BTreeMap<(Part, String), Module>,
+    pub modules: BTreeMap<(LoraTarget, String), Module>,
     /// Tensors of changes other than plain LoRA.
-    pub foreign: Vec<(String, Foreign)>,
+    pub foreign: Vec<(String, ForeignTensor)>,
     /// Modules with an alpha and without matrices.
-    pub bare: Vec<(Part, String)>,
+    pub alphas_only: Vec<(LoraTarget, String)>,
     /// The base model in the file's header, if any.
-    pub made_for: Option<String>,
+    pub base_model: Option<String>,
 }
 
 /// A module's change: `scale · alpha / rank · up · down`.
 pub struct Module {
     /// The module's name in the file.
     pub written: String,
-    down: Stored,
-    up: Stored,
+    down: StoredTensor,
+    up: StoredTensor,
     /// alpha / rank.
     pub factor: f32,
 }
 
 /// A matrix, a kernel or a number in the file.
 #[derive(Clone)]
-struct Stored {
+struct StoredTensor {
     dtype: Dtype,
     shape: Vec<usize>,
     place: Range<usize>,
@@ -52,12 +52,12 @@ struct Stored {
 
 /// The pieces of one module while the file is being read.
 #[derive(Default)]
-struct Pieces {
+struct ModulePieces {
     written: String,
     /// The position of its first matrix in the file.
     order: usize,
-    down: Option<Stored>,
-    up: Option<Stored>,
+    down: Option<StoredTensor>,
+    up: Option<StoredTensor>,
     alpha: Option<f32>,
 }
 
@@ -74,10 +74,10 @@ impl LoraFile {
         let (header, metadata) = read.map_err(|e| not_safetensors(path, &bytes, &e))?;
         // The data follows eight bytes of length and the header of that length.
         let data = header + 8;
-        let mut pieces: BTreeMap<(Part, String), Pieces> = BTreeMap::new();
+        let mut pieces: BTreeMap<(LoraTarget, String), ModulePieces> = BTreeMap::new();
         let mut foreign = Vec::new();
         for (order, name) in metadata.offset_keys().into_iter().enumerate() {
-            let (Some(info), key) = (metadata.info(&name), Key::parse(&name)) else { continue };
+            let (Some(info), key) = (metadata.info(&name), TensorKey::parse(&name)) else { continue };
             let key = match key {
                 Ok(key) => key,
                 Err(what) => {
@@ -85,20 +85,20 @@ impl LoraFile {
                     continue;
                 }
             };
-            let stored = Stored::new(info, data);
-            let piece = pieces.entry((key.part, flat(&key.module))).or_default();
+            let stored = StoredTensor::new(info, data);
+            let piece = pieces.entry((key.part, flatten_name(&key.module))).or_default();
             match key.role {
-                Role::Alpha => piece.alpha = Some(stored.scalar(path, &name, &bytes)?),
-                Role::Down => piece.down = Some(stored.of_floats(path, &name)?),
-                Role::Up => (piece.up, piece.order) = (Some(stored.of_floats(path, &name)?), order),
+                MatrixRole::Alpha => piece.alpha = Some(stored.scalar(path, &name, &bytes)?),
+                MatrixRole::Down => piece.down = Some(stored.require_float(path, &name)?),
+                MatrixRole::Up => (piece.up, piece.order) = (Some(stored.require_float(path, &name)?), order),
             }
             piece.written = key.module;
         }
-        let bare = pieces.extract_if(.., |_, piece| piece.down.is_none() && piece.up.is_none());
-        let bare = bare.map(|((part, _), piece)| (part, piece.written)).collect();
-        let made_for = metadata.metadata().as_ref().and_then(made_for);
+        let alphas_only = pieces.extract_if(.., |_, piece| piece.down.is_none() && piece.up.is_none());
+        let alphas_only = alphas_only.map(|((part, _), piece)| (part, piece.written)).collect();
+        let base_model = metadata.metadata().as_ref().and_then(base_model);
         let modules = join(path, pieces, &metadata)?;
-        let file = Self { path: path.to_path_buf(), bytes, modules, foreign, bare, made_for };
+        let file = Self { path: path.to_path_buf(), bytes, modules, foreign, alphas_only, base_model };
         match file.modules.is_empty() {
             true => Err(file.refuse(&file.foreign.iter().collect::<Vec<_>>())),
             false => Ok(file),
@@ -106,9 +106,10 @@ impl LoraFile {
     }
 
     /// Returns the error for tensors that are not plain LoRA; the list may be empty.
-    pub fn refuse(&self, foreign: &[&(String, Foreign)]) -> Error {
-        let Some((name, Foreign { kind, .. })) = foreign.first() else {
-            let problem = if self.bare.is_empty() { "contains no LoRA" } else { "contains alphas but no matrices" };
+    pub fn refuse(&self, foreign: &[&(String, ForeignTensor)]) -> Error {
+        let Some((name, ForeignTensor { kind, .. })) = foreign.first() else {
+            let problem =
+                if self.alphas_only.is_empty() { "contains no LoRA" } else { "contains alphas but no matrices" };
             return Error::model(&self.path, problem, "use a LoRA's .safetensors file");
         };
         let more = if foreign.len() > 1 { format!(" and {} more like it", foreign.len() - 1) } else { String::new() };
@@ -137,7 +138,7 @@ impl LoraFile {
     /// [`Error::Model`] if the file changed since it was opened.
     pub fn delta(&self, module: &Module) -> Result<Array2<f32>> {
         let (rank, inputs) = (module.rank(), module.down.shape.iter().skip(1).product());
-        let matrix = |stored: &Stored, rows: usize, columns: usize| {
+        let matrix = |stored: &StoredTensor, rows: usize, columns: usize| {
             let values = self.bytes.get(stored.place.clone()).and_then(|bytes| floats(bytes, stored.dtype));
             let array = values.and_then(|values| Array2::from_shape_vec((rows, columns), values).ok());
             array.ok_or_else(|| Error::model(&self.path, "changed while it was read", "run again"))
@@ -164,7 +165,7 @@ impl Module {
     }
 }
 
-impl Stored {
+impl StoredTensor {
     fn new(info: &TensorInfo, data: usize) -> Self {
         let (start, end) = info.data_offsets;
         let place = data.saturating_add(start)..data.saturating_add(end);
@@ -172,7 +173,7 @@ impl Stored {
     }
 
     /// Checks that the tensor has a floating-point type.
-    fn of_floats(self, path: &Path, name: &str) -> Result<Self> {
+    fn require_float(self, path: &Path, name: &str) -> Result<Self> {
         match self.dtype {
             Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64 => Ok(self),
             other => {
@@ -221,13 +222,13 @@ fn floats(bytes: &[u8], dtype: Dtype) -> Option<Vec<f32>> {
 /// Joins the pieces of every module, and checks that each has two matrices of matching shapes.
 fn join(
     path: &Path,
-    pieces: BTreeMap<(Part, String), Pieces>,
+    pieces: BTreeMap<(LoraTarget, String), ModulePieces>,
     metadata: &Metadata,
-) -> Result<BTreeMap<(Part, String), Module>> {
+) -> Result<BTreeMap<(LoraTarget, String), Module>> {
     let mut alphas = Alphas::new(metadata.metadata().as_ref());
     let mut whole = Vec::new();
     for ((part, name), piece) in pieces {
-        let Pieces { written, order, down, up, alpha } = piece;
+        let ModulePieces { written, order, down, up, alpha } = piece;
         let (Some(down), Some(up)) = (down, up) else {
             let problem = format!("module {written} is incomplete: it lacks a matrix (down or A, up or B)");
             return Err(Error::model(path, problem, "the file is damaged, or of an unknown kind"));
@@ -245,11 +246,12 @@ fn join(
         alphas.take(part, &name, order, rank, alpha);
         whole.push(((part, name), written, down, up, alpha));
     }
-    let module = |(key, written, down, up, alpha): ((Part, String), String, Stored, Stored, Option<f32>)| {
-        let rank = down.shape.first().copied().unwrap_or(1);
-        let factor = alphas.factor(key.0, &key.1, rank, alpha);
-        (key, Module { written, down, up, factor })
-    };
+    let module =
+        |(key, written, down, up, alpha): ((LoraTarget, String), String, StoredTensor, StoredTensor, Option<f32>)| {
+            let rank = down.shape.first().copied().unwrap_or(1);
+            let factor = alphas.factor(key.0, &key.1, rank, alpha);
+            (key, Module { written, down, up, factor })
+        };
     Ok(whole.into_iter().map(module).collect())
 }
 
@@ -289,6 +291,6 @@ fn not_safetensors(path: &Path, bytes: &[u8], error: &SafeTensorError) -> Error 
 }
 
 /// Returns the base model that kohya's scripts and Stability AI's convention record.
-fn made_for(header: &std::collections::HashMap<String, String>) -> Option<String> {
+fn base_model(header: &std::collections::HashMap<String, String>) -> Option<String> {
     ["modelspec.architecture", "ss_base_model_version"].iter().find_map(|key| header.get(*key)).cloned()
 }

@@ -3,7 +3,7 @@
 //! A file contains two matrices per changed module: the module's weight W becomes `W + scale · alpha / rank · up ·
 //! down` (Hu et al. 2021, equation 3), computed in float32 and rounded once to the graph's type. The file uses the
 //! names of the PyTorch model; a graph's stored weights are found by the module that reads them
-//! ([`bundle::Weights`](crate::bundle::Weights)), transposed if the exporter transposed them.
+//! ([`bundle::ModuleWeights`](crate::bundle::ModuleWeights)), transposed if the exporter transposed them.
 //!
 //! As in diffusers, modules that the graphs lack are skipped with a warning, if the graphs have others. Changes that
 //! would give a wrong image are errors: a file that has nothing for a graph it targets, a matrix of another shape,
@@ -22,15 +22,15 @@ use std::path::PathBuf;
 use rayon::prelude::*;
 use sha2::Sha256;
 
-use crate::bundle::{ComponentKind, GraphFile, ModuleWeight, Weights};
+use crate::bundle::{ComponentKind, GraphFile, ModuleWeight, ModuleWeights};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::tensor::Weight;
 use crate::threads::parallel;
 use file::{LoraFile, Module};
 use modules::Modules;
-use names::{Foreign, Part, flat};
-use unused::Unused;
+use names::{ForeignTensor, LoraTarget, flatten_name};
+use unused::UnusedParts;
 
 /// A LoRA file and its scales.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,15 +51,15 @@ impl Lora {
     /// not fit; [`Error::Several`] if several graphs have problems.
     pub fn check(&self, graphs: &[(ComponentKind, &GraphFile)]) -> Result<Vec<String>> {
         let file = LoraFile::open(&self.path)?;
-        let (mut wrong, mut unused) = (Vec::new(), Unused::new(&file));
+        let (mut wrong, mut unused) = (Vec::new(), UnusedParts::new(&file));
         let mut fits = false;
         for part in parts(&file) {
             let Some((_, graph)) = graphs.iter().find(|(kind, _)| part_of(*kind) == Some(part)) else {
                 unused.parts.extend(Some(part).filter(|part| !modules_of(&file, *part).is_empty()));
                 continue;
             };
-            let weights = Weights::open(graph)?;
-            match fit(&file, part, graph, &Modules::new(&weights.of_modules)) {
+            let weights = ModuleWeights::open(graph)?;
+            match fit(&file, part, graph, &Modules::new(&weights.modules)) {
                 Ok(fit) => {
                     fits |= !fit.found.is_empty();
                     unused.take(part, graph, fit.missing);
@@ -87,10 +87,10 @@ impl Lora {
         Ok(files::hexadecimal(hash))
     }
 
-    fn scale(&self, part: Part) -> f64 {
+    fn scale(&self, part: LoraTarget) -> f64 {
         match part {
-            Part::Denoiser => self.denoiser_scale,
-            Part::TextEncoder(_) => self.text_encoder_scale,
+            LoraTarget::Denoiser => self.denoiser_scale,
+            LoraTarget::TextEncoder(_) => self.text_encoder_scale,
         }
     }
 }
@@ -106,8 +106,8 @@ pub fn merge(loras: &[Lora], kind: ComponentKind, graph: &GraphFile) -> Result<V
         return Ok(Vec::new());
     }
     let files = used.iter().map(|lora| LoraFile::open(&lora.path)).collect::<Result<Vec<_>>>()?;
-    let weights = Weights::open(graph)?;
-    let modules = Modules::new(&weights.of_modules);
+    let weights = ModuleWeights::open(graph)?;
+    let modules = Modules::new(&weights.modules);
     let mut changes: BTreeMap<&str, (&ModuleWeight, Vec<Change<'_>>)> = BTreeMap::new();
     for (lora, file) in used.into_iter().zip(&files) {
         for (module, weight) in fit(file, part, graph, &modules)?.found {
@@ -129,7 +129,7 @@ struct Change<'f> {
 }
 
 fn changed_by(
-    weights: &Weights<'_>,
+    weights: &ModuleWeights<'_>,
     graph: &GraphFile,
     weight: &ModuleWeight,
     changes: &[Change<'_>],
@@ -148,23 +148,23 @@ fn changed_by(
 }
 
 /// Returns the part of a model that LoRAs know a component as, if any.
-fn part_of(kind: ComponentKind) -> Option<Part> {
+fn part_of(kind: ComponentKind) -> Option<LoraTarget> {
     match kind {
-        ComponentKind::Unet | ComponentKind::Transformer => Some(Part::Denoiser),
-        ComponentKind::TextEncoder => Some(Part::TextEncoder(1)),
-        ComponentKind::TextEncoder2 => Some(Part::TextEncoder(2)),
-        ComponentKind::TextEncoder3 => Some(Part::TextEncoder(3)),
+        ComponentKind::Unet | ComponentKind::Transformer => Some(LoraTarget::Denoiser),
+        ComponentKind::TextEncoder => Some(LoraTarget::TextEncoder(1)),
+        ComponentKind::TextEncoder2 => Some(LoraTarget::TextEncoder(2)),
+        ComponentKind::TextEncoder3 => Some(LoraTarget::TextEncoder(3)),
         _ => None,
     }
 }
 
-fn parts(file: &LoraFile) -> BTreeSet<Part> {
+fn parts(file: &LoraFile) -> BTreeSet<LoraTarget> {
     let foreign = file.foreign.iter().filter_map(|(_, foreign)| Some(foreign.module.as_ref()?.0));
     file.modules.keys().map(|(part, _)| *part).chain(foreign).collect()
 }
 
 /// The modules of a file that one graph has, with their weights, and the names of those that it lacks.
-struct Fit<'f, 'w> {
+struct FittedModules<'f, 'w> {
     found: Vec<(&'f Module, &'w ModuleWeight)>,
     missing: Vec<&'f str>,
 }
@@ -174,7 +174,12 @@ struct Fit<'f, 'w> {
 /// # Errors
 /// [`Error::Model`] if the graph has none of them, has one in another shape, has one with a change other than plain
 /// LoRA, or was fused so that its modules are unknown.
-fn fit<'f, 'w>(file: &'f LoraFile, part: Part, graph: &GraphFile, modules: &Modules<'w>) -> Result<Fit<'f, 'w>> {
+fn fit<'f, 'w>(
+    file: &'f LoraFile,
+    part: LoraTarget,
+    graph: &GraphFile,
+    modules: &Modules<'w>,
+) -> Result<FittedModules<'f, 'w>> {
     let (mut found, mut missing, mut misfits) = (Vec::new(), Vec::new(), Vec::new());
     let changed = || file.modules.iter().filter(|((of, _), _)| *of == part);
     for ((_, name), module) in changed() {
@@ -185,7 +190,7 @@ fn fit<'f, 'w>(file: &'f LoraFile, part: Part, graph: &GraphFile, modules: &Modu
             }
             continue;
         };
-        let (wanted, given) = (shape_of(weight), trimmed(module.shape()));
+        let (wanted, given) = (shape_of(weight), trim_kernel(module.shape()));
         if wanted == given {
             found.push((module, weight));
         } else {
@@ -201,30 +206,33 @@ fn fit<'f, 'w>(file: &'f LoraFile, part: Part, graph: &GraphFile, modules: &Modu
             return Err(Error::model(file.path(), problem, help));
         }
     }
-    let is_here =
-        |foreign: &Foreign| matches!(&foreign.module, Some((of, name)) if *of == part && modules.has(&flat(name)));
+    let is_here = |foreign: &ForeignTensor| matches!(&foreign.module, Some((of, name)) if *of == part && modules.has(&flatten_name(name)));
     let foreign: Vec<_> = file.foreign.iter().filter(|(_, foreign)| is_here(foreign)).collect();
     if !foreign.is_empty() {
         return Err(file.refuse(&foreign));
     }
-    let is_fused = || !Weights::fused(graph).is_empty();
+    let is_fused = || !ModuleWeights::fused(graph).is_empty();
     if misfits.is_empty() && (missing.is_empty() || (!found.is_empty() && !is_fused())) {
-        return Ok(Fit { found, missing });
+        return Ok(FittedModules { found, missing });
     }
     let (of, path) = (changed().count(), graph.path.display());
     let mut problems = Vec::new();
     if !missing.is_empty() {
-        problems.push(format!("{} of {of} modules are not in {path}: {}", missing.len(), few(&missing)));
+        problems.push(format!("{} of {of} modules are not in {path}: {}", missing.len(), summarize(&missing)));
     }
     if !misfits.is_empty() {
-        problems.push(format!("{} of {of} modules have other shapes in {path}: {}", misfits.len(), few(&misfits)));
+        problems.push(format!(
+            "{} of {of} modules have other shapes in {path}: {}",
+            misfits.len(),
+            summarize(&misfits)
+        ));
     }
-    Err(Error::model(file.path(), problems.join("; "), why(file, graph, modules, misfits.is_empty())))
+    Err(Error::model(file.path(), problems.join("; "), mismatch_hint(file, graph, modules, misfits.is_empty())))
 }
 
 /// Returns a hint for modules that are missing or have other shapes.
-fn why(file: &LoraFile, graph: &GraphFile, modules: &Modules<'_>, shapes_fit: bool) -> String {
-    let fused = Weights::fused(graph);
+fn mismatch_hint(file: &LoraFile, graph: &GraphFile, modules: &Modules<'_>, shapes_fit: bool) -> String {
+    let fused = ModuleWeights::fused(graph);
     if shapes_fit && !fused.is_empty() {
         let fused: Vec<_> = fused.iter().map(|(name, count)| format!("{name} ×{count}")).collect();
         return format!(
@@ -240,22 +248,22 @@ fn why(file: &LoraFile, graph: &GraphFile, modules: &Modules<'_>, shapes_fit: bo
 }
 
 fn another_family(file: &LoraFile) -> String {
-    let made_for = file.made_for.as_ref().map(|model| format!(" (its header says {model})")).unwrap_or_default();
-    format!("the LoRA is for another model family{made_for}; use one for this family")
+    let base_model = file.base_model.as_ref().map(|model| format!(" (its header says {model})")).unwrap_or_default();
+    format!("the LoRA is for another model family{base_model}; use one for this family")
 }
 
-fn no_such_part(file: &LoraFile, part: Part) -> Error {
+fn no_such_part(file: &LoraFile, part: LoraTarget) -> Error {
     let modules = modules_of(file, part);
-    let problem = format!("changes {part} ({}), which this pipeline does not load", few(&modules));
+    let problem = format!("changes {part} ({}), which this pipeline does not load", summarize(&modules));
     Error::model(file.path(), problem, another_family(file))
 }
 
-fn modules_of(file: &LoraFile, part: Part) -> Vec<&str> {
+fn modules_of(file: &LoraFile, part: LoraTarget) -> Vec<&str> {
     file.modules.iter().filter(|((of, _), _)| *of == part).map(|(_, module)| module.written.as_str()).collect()
 }
 
 /// Formats the first names of a list, and the number of the others.
-fn few(names: &[impl AsRef<str>]) -> String {
+fn summarize(names: &[impl AsRef<str>]) -> String {
     const SHOWN: usize = 3;
     let shown: Vec<&str> = names.iter().take(SHOWN).map(AsRef::as_ref).collect();
     let more = names.len().saturating_sub(SHOWN);
@@ -268,11 +276,11 @@ fn shape_of(weight: &ModuleWeight) -> Vec<usize> {
     if weight.transposed {
         shape.reverse();
     }
-    trimmed(shape)
+    trim_kernel(shape)
 }
 
 /// Removes the kernel of a 1×1 convolution: it is equivalent to a linear layer, and files have both forms for either.
-fn trimmed(mut shape: Vec<usize>) -> Vec<usize> {
+fn trim_kernel(mut shape: Vec<usize>) -> Vec<usize> {
     while shape.len() > 2 && shape.last() == Some(&1) {
         shape.pop();
     }

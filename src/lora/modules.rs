@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::blocks::Blocks;
-use super::names::flat;
+use super::names::flatten_name;
 use crate::bundle::ModuleWeight;
 
 /// The modules of a graph by their names.
@@ -24,7 +24,7 @@ impl<'w> Modules<'w> {
         let (mut readers, mut shared) = (HashMap::new(), HashMap::new());
         for weight in weights {
             for &beginning in &beginnings {
-                let same = by_name.entry(flat(without(beginning, &weight.module))).or_default();
+                let same = by_name.entry(flatten_name(without(beginning, &weight.module))).or_default();
                 if !same.iter().any(|other| other.name == weight.name) {
                     same.push(weight);
                 }

@@ -13,7 +13,9 @@ use crate::bundle::{Bundle, Component, ComponentKind, DenoiserContract, TextEnco
 use crate::error::{Error, Result};
 use crate::spec::{EmbeddingSpec, LongPrompts, PromptReading, Prompting, Weights};
 use crate::tensor::{Dim, TensorInfo};
-use crate::text::{Chunks, Inversion, Style, Taken, cut_off, require_embedded, tokenizer::Tokenizer};
+use crate::text::{
+    Chunks, EncoderOutputs, PromptStyle, TextualInversion, require_embedded, tokenizer::Tokenizer, truncation_warnings,
+};
 use family::{Encoder, Family};
 
 pub use textual_inversion::Learnt;
@@ -26,11 +28,11 @@ pub struct TextPart {
     /// Its tokenizer.
     pub tokenizer: Arc<Tokenizer>,
     /// Which of its outputs are taken.
-    pub taken: Taken,
+    pub taken: EncoderOutputs,
     /// Which are taken of a negative prompt, where those are others.
-    pub negative: Option<Taken>,
+    pub negative: Option<EncoderOutputs>,
     /// How it reads prompts.
-    pub style: Style,
+    pub style: PromptStyle,
     /// The vectors of words of a user's own that its graph is opened with, where there are some.
     pub learnt: Option<Learnt>,
     /// Which group of tokens its own belong to; see [`crate::text::TextEncoders`].
@@ -46,7 +48,7 @@ pub struct TextPlan {
     /// `force_zeros_for_empty_prompt`.
     pub zeros_for_no_prompt: bool,
     /// Words of a user's own.
-    pub inversions: Vec<Inversion>,
+    pub inversions: Vec<TextualInversion>,
     /// Zeros behind all tokens, `[tokens, width]`, where the model runs without its last encoder.
     pub blank: Option<[usize; 2]>,
 }
@@ -72,7 +74,7 @@ impl TextPlan {
         let t5_length = max_sequence_length.or(family.t5_length());
         let reading = &prompting.reading;
         let inversions =
-            embeddings.iter().map(|embedding| Inversion::open(&embedding.path, embedding.token.as_deref()));
+            embeddings.iter().map(|embedding| TextualInversion::open(&embedding.path, embedding.token.as_deref()));
         let inversions = inversions.collect::<Result<Vec<_>>>()?;
         let opened = components.iter().map(|&component| {
             let contract = TextEncoderContract::resolve(component)?;
@@ -112,10 +114,10 @@ impl TextPlan {
                 learnt,
                 negative: skipping.as_ref().map(|_| whole.clone()),
                 taken: skipping.unwrap_or(whole),
-                style: Style {
-                    weighs: reading.weights == Weights::A1111,
+                style: PromptStyle {
+                    has_weights: reading.weights == Weights::A1111,
                     // T5 has no length of its own, and is told how much it reads.
-                    goes_on: reading.long_prompts == LongPrompts::Chunk && !of.is_t5,
+                    is_chunked: reading.long_prompts == LongPrompts::Chunk && !of.is_t5,
                     is_masked: matches!(family, Family::PixArt(_)),
                 },
                 part: part(component, contract),
@@ -154,7 +156,7 @@ impl TextPlan {
 
     /// The number of tokens that every prompt becomes; `None` if long prompts become more.
     pub(super) fn tokens(&self) -> Option<usize> {
-        let is_longer = |text: &TextPart| text.style.goes_on && text.taken.tokens.is_some();
+        let is_longer = |text: &TextPart| text.style.is_chunked && text.taken.tokens.is_some();
         (!self.encoders.iter().any(is_longer)).then(|| self.tokens_of_a_chunk())
     }
 
@@ -255,7 +257,7 @@ impl TextPlan {
         for prompt in prompts {
             let mut of_prompt = Vec::with_capacity(self.encoders.len());
             for (at, text) in self.encoders.iter().enumerate() {
-                let read = Chunks::new(prompt.of(at), &text.tokenizer, text.style)?;
+                let read = Chunks::new(prompt.for_encoder(at), &text.tokenizer, text.style)?;
                 require_embedded(&read, &text.part.contract, &text.part.graph.path)?;
                 of_prompt.push(read.warning);
                 if let (Some((info, length)), 2..) = (fixed, read.chunks.len()) {
@@ -270,7 +272,7 @@ impl TextPlan {
                     ));
                 }
             }
-            for warning in cut_off(&prompt, of_prompt) {
+            for warning in truncation_warnings(&prompt, of_prompt) {
                 if !warnings.contains(&warning) {
                     warnings.push(warning);
                 }
@@ -286,7 +288,7 @@ fn last_axis(info: &TensorInfo) -> Option<usize> {
 }
 
 /// The widths of one output of some encoders added up, where all of them are known.
-fn width_of(encoders: &[TextPart], output: fn(&Taken) -> &Option<TensorInfo>) -> Option<usize> {
+fn width_of(encoders: &[TextPart], output: fn(&EncoderOutputs) -> &Option<TensorInfo>) -> Option<usize> {
     encoders.iter().filter_map(|text| output(&text.taken).as_ref()).map(last_axis).sum()
 }
 

@@ -10,17 +10,18 @@ use std::path::Path;
 
 use prost::Message;
 
-use super::half_precision::Errors;
-use super::select::{Selection, count};
-use super::{Outcome, Progress, Weights, stop_if};
+use super::half_precision::ErrorStats;
+use super::selection::{Selection, count};
+use super::{QuantizeProgress, QuantizedGraph, WeightFormat, stop_if};
 use crate::bundle::proto::{
-    Attribute, Dimension, EXTERNAL, Node, Shape, StringEntry, Tensor, TensorType, Type, ValueInfo,
+    AttributeProto, Dimension, EXTERNAL, NodeProto, ShapeProto, StringEntry, TensorProto, TensorType, TypeProto,
+    ValueInfoProto,
 };
 use crate::bundle::{Component, frame};
 use crate::error::{Error, Result};
 use crate::rewrite::edits::{field, int, node};
+use crate::rewrite::indexed_graph::IndexedGraph;
 use crate::rewrite::numbers::TensorValues;
-use crate::rewrite::source::Source;
 use crate::session::Cancel;
 use crate::tensor::{DType, Field};
 
@@ -46,10 +47,10 @@ pub fn write(
     model: &Path,
     room: &Path,
     component: &Component,
-    weights: Weights,
+    weights: WeightFormat,
     cancel: &Cancel,
-    observer: &mut dyn FnMut(Progress),
-) -> Result<Outcome> {
+    observer: &mut dyn FnMut(QuantizeProgress),
+) -> Result<QuantizedGraph> {
     let graph = &component.graph;
     let unusable = |problem: &str| Error::model(&graph.path, problem, "export the model again with opset 13 or later");
     if graph.ir_version < 4 || graph.opsets.get("").is_none_or(|&version| version < 13) {
@@ -65,12 +66,12 @@ pub fn write(
     if let Some(folder) = to.parent() {
         std::fs::create_dir_all(folder).map_err(failed)?;
     }
-    let source = Source::open(graph)?;
-    let selection = Selection::of(&source, weights);
+    let source = IndexedGraph::open(graph)?;
+    let selection = Selection::choose(&source, weights);
     let beside = to.with_extension("onnx_data");
     let location = beside.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let data = Data { file: BufWriter::new(File::create(&beside).map_err(failed)?), at: 0, location };
-    let outcome = Outcome {
+    let data = ExternalData { file: BufWriter::new(File::create(&beside).map_err(failed)?), at: 0, location };
+    let outcome = QuantizedGraph {
         component: component.kind.name(),
         graph: place.to_path_buf(),
         bytes_before: graph.file_bytes + graph.external.iter().map(|file| file.bytes).sum::<u64>(),
@@ -79,17 +80,17 @@ pub fn write(
         unknown: selection.unknown,
         largest_error: 0.0,
         relative_error: 0.0,
-        kept: Vec::new(),
+        skipped: Vec::new(),
     };
     let mut writer = Writer {
         source: &source,
         selection,
         data,
         moved: HashMap::new(),
-        widened: Widened::default(),
-        errors: Errors::default(),
+        widened: Dequantization::default(),
+        errors: ErrorStats::default(),
         outcome,
-        tell: &mut |done| observer(Progress { component: component.kind, done, of: graph.weight_bytes }),
+        tell: &mut |done| observer(QuantizeProgress { component: component.kind, done, of: graph.weight_bytes }),
         done: 0,
         cancel,
     };
@@ -109,14 +110,14 @@ pub fn write(
 }
 
 /// The external file.
-struct Data {
+struct ExternalData {
     file: BufWriter<File>,
     /// Bytes written.
     at: u64,
     location: String,
 }
 
-impl Data {
+impl ExternalData {
     /// Appends `length` bytes, which `write` writes, with the alignment for that size, and returns the tensor's
     /// external data entries.
     fn append(
@@ -140,9 +141,9 @@ impl Data {
 
 /// The dequantization nodes to add to the graph.
 #[derive(Default)]
-struct Widened {
-    nodes: Vec<Node>,
-    inputs: Vec<ValueInfo>,
+struct Dequantization {
+    nodes: Vec<NodeProto>,
+    inputs: Vec<ValueInfoProto>,
     /// The name of the table in half precision, by the table's name.
     tables: HashMap<String, String>,
     /// The names of a matrix's 8-bit values and of its columns' scales, by the matrix's name.
@@ -152,14 +153,14 @@ struct Widened {
 }
 
 struct Writer<'w> {
-    source: &'w Source<'w>,
+    source: &'w IndexedGraph<'w>,
     selection: Selection,
-    data: Data,
+    data: ExternalData,
     /// The new locations of tensors by the old ones: some share their bytes.
     moved: HashMap<(String, u64, u64), Vec<StringEntry>>,
-    widened: Widened,
-    errors: Errors,
-    outcome: Outcome,
+    widened: Dequantization,
+    errors: ErrorStats,
+    outcome: QuantizedGraph,
     tell: &'w mut dyn FnMut(u64),
     done: u64,
     cancel: &'w Cancel,
@@ -171,7 +172,7 @@ impl Writer<'_> {
         let bytes = self.source.bytes();
         let place = self.source.place;
         // Tensors come first, since nodes depend on how they are stored.
-        let mut tensors: Vec<(&Tensor, Field)> = self.source.stored().collect();
+        let mut tensors: Vec<(&TensorProto, Field)> = self.source.stored().collect();
         tensors.sort_by_key(|(_, place)| place.start);
         let mut stored = HashMap::new();
         for (tensor, place) in tensors {
@@ -187,7 +188,7 @@ impl Writer<'_> {
             number::GRAPH_NODE => {
                 let mut whole = Vec::new();
                 if std::mem::take(&mut is_first) {
-                    // Before all other nodes: see `rewrite::late`.
+                    // Before all other nodes: see `rewrite::hoist_dequantization`.
                     let first = writer.widened.nodes.iter();
                     first.for_each(|node| field(&mut whole, number as u32, &node.encode_to_vec()));
                 }
@@ -233,7 +234,7 @@ impl Writer<'_> {
 
     /// Appends a node of the graph, or its replacement.
     fn node(&mut self, at: usize, place: Field, whole: &mut Vec<u8>) -> Result<()> {
-        let body = match self.remade(at) {
+        let body = match self.replacement_of(at) {
             Some(nodes) => {
                 nodes.iter().for_each(|node| field(whole, number::GRAPH_NODE as u32, &node.encode_to_vec()));
                 return Ok(());
@@ -271,12 +272,12 @@ impl Writer<'_> {
         let source = self.source;
         let damaged = |what: &str| Error::model(&source.graph().path, what, "export the model again");
         let message = source.bytes().get(place.body..place.end).unwrap_or_default();
-        let tensor = Tensor::decode(message).map_err(|e| damaged(&format!("is damaged: {e}")))?;
+        let tensor = TensorProto::decode(message).map_err(|e| damaged(&format!("is damaged: {e}")))?;
         if tensor.data_location != EXTERNAL && tensor.external_data.is_empty() {
             return Ok(None);
         }
         let values = source.bytes_beside(&tensor).ok_or_else(|| damaged("has truncated external weights"))?;
-        let from = crate::bundle::Reference::read(&source.graph().path, &tensor)?;
+        let from = crate::bundle::ExternalReference::read(&source.graph().path, &tensor)?;
         let from = (from.location, from.offset, from.end);
         let entries = match self.moved.get(&from) {
             Some(entries) => entries.clone(),
@@ -297,7 +298,7 @@ impl Writer<'_> {
     /// Returns an unused name derived from a tensor's name.
     fn free_name(&self, of: &str, what: &str) -> String {
         let mut name = format!("{of}/{what}");
-        while self.source.knows(&name) {
+        while self.source.has_tensor(&name) {
             name.push('_');
         }
         name
@@ -305,8 +306,8 @@ impl Writer<'_> {
 }
 
 /// Creates a node that converts half precision to float32.
-fn cast(from: &str, to: &str) -> Node {
-    let attribute: Attribute = int("to", i64::from(DType::F32.to_onnx()));
+fn cast(from: &str, to: &str) -> NodeProto {
+    let attribute: AttributeProto = int("to", i64::from(DType::F32.to_onnx()));
     node("Cast", &[from], to, vec![attribute])
 }
 
@@ -323,10 +324,10 @@ fn beside(name: String, dims: &[i64], dtype: DType, entries: Vec<StringEntry>) -
     framed(number::GRAPH_INITIALIZER, &tensor.encode_to_vec())
 }
 
-fn value_info(name: &str, dtype: DType, dims: &[i64]) -> ValueInfo {
+fn value_info(name: &str, dtype: DType, dims: &[i64]) -> ValueInfoProto {
     let dim = dims.iter().map(|&dim_value| Dimension { dim_value, ..Dimension::default() }).collect();
-    let tensor_type = TensorType { elem_type: dtype.to_onnx(), shape: Some(Shape { dim }) };
-    ValueInfo { name: name.to_owned(), r#type: Some(Type { tensor_type: Some(tensor_type) }) }
+    let tensor_type = TensorType { elem_type: dtype.to_onnx(), shape: Some(ShapeProto { dim }) };
+    ValueInfoProto { name: name.to_owned(), r#type: Some(TypeProto { tensor_type: Some(tensor_type) }) }
 }
 
 fn framed(number: u64, body: &[u8]) -> Vec<u8> {

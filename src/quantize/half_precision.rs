@@ -17,7 +17,7 @@ const LARGEST: f32 = 127.0;
 
 /// The errors of converted values.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Errors {
+pub struct ErrorStats {
     /// The largest error.
     pub largest: f64,
     /// The sum of the squared errors.
@@ -30,7 +30,7 @@ pub struct Errors {
     beyond: usize,
 }
 
-impl Errors {
+impl ErrorStats {
     /// Adds the errors of another tensor.
     pub fn add(&mut self, other: &Self) {
         self.largest = self.largest.max(other.largest);
@@ -73,8 +73,8 @@ impl Errors {
 }
 
 /// Measures the errors of little-endian float32 values in half precision; fails with the reason if they stay float32.
-pub fn check_half(bytes: &[u8]) -> Result<Errors, String> {
-    let mut errors = Errors::default();
+pub fn check_half(bytes: &[u8]) -> Result<ErrorStats, String> {
+    let mut errors = ErrorStats::default();
     let mut wide = vec![0.0; CHUNK];
     for (numbers, halves) in halves(bytes) {
         let Some(wide) = wide.get_mut(..halves.len()) else { continue };
@@ -103,14 +103,14 @@ fn halves(bytes: &[u8]) -> impl Iterator<Item = (Vec<f32>, Vec<f16>)> {
 
 /// The values of a tensor that share a scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shared {
+pub enum ScaleGroup {
     /// Each [`BLOCK`] consecutive values.
     Block,
     /// The values of each column; the number of columns.
     Column(usize),
 }
 
-impl Shared {
+impl ScaleGroup {
     /// Returns the index of the scale for the value at `at`.
     fn scale_of(self, at: usize) -> usize {
         match self {
@@ -122,10 +122,10 @@ impl Shared {
 
 /// Measures the errors of little-endian float32 values (whole blocks or rows of them) in 8 bits, and returns their
 /// scales, 1 if all values that share one are zero; fails with the reason if they stay float32.
-pub fn check_scaled(bytes: &[u8], shared: Shared) -> Result<(Errors, Vec<f32>), String> {
+pub fn check_scaled(bytes: &[u8], shared: ScaleGroup) -> Result<(ErrorStats, Vec<f32>), String> {
     let count = match shared {
-        Shared::Block => bytes.len() / (4 * BLOCK),
-        Shared::Column(columns) => columns,
+        ScaleGroup::Block => bytes.len() / (4 * BLOCK),
+        ScaleGroup::Column(columns) => columns,
     };
     let mut scales = vec![0.0f32; count];
     for (at, number) in chunks(bytes).flatten().enumerate() {
@@ -136,7 +136,7 @@ pub fn check_scaled(bytes: &[u8], shared: Shared) -> Result<(Errors, Vec<f32>), 
         let largest = *scale;
         *scale = if largest / LARGEST > 0.0 { largest / LARGEST } else { 1.0 };
     }
-    let mut errors = Errors::default();
+    let mut errors = ErrorStats::default();
     for (at, number) in chunks(bytes).flatten().enumerate() {
         let scale = scales.get(shared.scale_of(at)).copied().unwrap_or(1.0);
         errors.note(number, f32::from(whole(number, scale)) * scale);
@@ -145,7 +145,7 @@ pub fn check_scaled(bytes: &[u8], shared: Shared) -> Result<(Errors, Vec<f32>), 
 }
 
 /// Writes little-endian float32 values as 8-bit ones with these scales.
-pub fn write_scaled(bytes: &[u8], shared: Shared, scales: &[f32], out: &mut impl Write) -> io::Result<()> {
+pub fn write_scaled(bytes: &[u8], shared: ScaleGroup, scales: &[f32], out: &mut impl Write) -> io::Result<()> {
     let mut places = 0..;
     for numbers in chunks(bytes) {
         let scaled = numbers.into_iter().zip(&mut places);
@@ -189,21 +189,21 @@ mod tests {
     fn a_block_is_scaled_by_its_largest() {
         let numbers = (0..2 * BLOCK).map(|n| if n < BLOCK { n as f32 - 63.5 } else { 0.0 });
         let bytes = bytes(numbers);
-        let (errors, scales) = check_scaled(&bytes, Shared::Block).unwrap();
+        let (errors, scales) = check_scaled(&bytes, ScaleGroup::Block).unwrap();
         assert_eq!(scales, [0.5, 1.0]);
         assert_eq!((errors.largest, errors.relative()), (0.0, 0.0));
         let mut out = Vec::new();
-        write_scaled(&bytes, Shared::Block, &scales, &mut out).unwrap();
+        write_scaled(&bytes, ScaleGroup::Block, &scales, &mut out).unwrap();
         assert_eq!((out.len(), out[0] as i8, out[63] as i8, out[64]), (2 * BLOCK, -127, -1, 0));
     }
     #[test]
     fn a_column_is_scaled_by_its_largest() {
         let numbers = bytes([63.5, 0.0, -1.0, -31.75, 0.0, 254.0]);
-        let (errors, scales) = check_scaled(&numbers, Shared::Column(3)).unwrap();
+        let (errors, scales) = check_scaled(&numbers, ScaleGroup::Column(3)).unwrap();
         // -31.75 and -1 are ties, and round to even.
         assert_eq!((scales.as_slice(), errors.largest), (&[0.5, 1.0, 2.0][..], 1.0));
         let mut out = Vec::new();
-        write_scaled(&numbers, Shared::Column(3), &scales, &mut out).unwrap();
+        write_scaled(&numbers, ScaleGroup::Column(3), &scales, &mut out).unwrap();
         assert_eq!(out.iter().map(|&byte| byte as i8).collect::<Vec<_>>(), [127, 0, 0, -64, 0, 127]);
     }
 }

@@ -12,7 +12,7 @@
 //!   along the last axis, which ONNX Runtime 1.31.1 dequantizes more slowly; and it replaces such products by 8-bit
 //!   ones, with a still larger error.
 //!
-//! [`Weights::DynamicInt8`] uses those faster products: `y = (x_q − z) W_q · s_x s_W`. `x_q`, `s_x` and `z` are the
+//! [`WeightFormat::DynamicInt8`] uses those faster products: `y = (x_q − z) W_q · s_x s_W`. `x_q`, `s_x` and `z` are the
 //! outputs of `DynamicQuantizeLinear` for a whole `x` at run time (ONNX operator version 11: uint8, from the smallest
 //! to the largest value, including zero); `W_q` are 8-bit values of −127 to 127 with a scale `s_W` per column, the
 //! largest magnitude over
@@ -23,7 +23,7 @@
 mod folder;
 mod graph;
 mod half_precision;
-mod select;
+mod selection;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ pub use half_precision::BLOCK;
 /// The storage format of weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Weights {
+pub enum WeightFormat {
     /// IEEE half precision.
     Half,
     /// Blocks of 8-bit integers, each with a scale; lookup tables in half precision.
@@ -48,7 +48,7 @@ pub enum Weights {
     DynamicInt8,
 }
 
-impl Weights {
+impl WeightFormat {
     /// Returns the name on the command line.
     pub fn name(self) -> &'static str {
         match self {
@@ -80,7 +80,7 @@ impl Weights {
 
 /// The result for one graph.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Outcome {
+pub struct QuantizedGraph {
     /// The component, such as `unet`.
     pub component: &'static str,
     /// The graph's file, relative to the model directory.
@@ -98,21 +98,21 @@ pub struct Outcome {
     /// The errors of all quantized weights over the weights themselves, each the root of the sum of squares.
     pub relative_error: f64,
     /// Tensors that stay float32 because of their values.
-    pub kept: Vec<Kept>,
+    pub skipped: Vec<SkippedTensor>,
 }
 
 /// A tensor that stays float32.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Kept {
+pub struct SkippedTensor {
     /// Its name.
     pub tensor: String,
     /// The reason.
-    pub because: String,
+    pub reason: String,
 }
 
 /// The progress of writing graphs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
+pub struct QuantizeProgress {
     /// The current component.
     pub component: ComponentKind,
     /// The bytes of its weights read so far.
@@ -135,11 +135,11 @@ pub struct Progress {
 pub fn quantize(
     model: &Path,
     output: &Path,
-    weights: Weights,
+    weights: WeightFormat,
     components: &[ComponentKind],
     cancel: &Cancel,
-    observer: &mut dyn FnMut(Progress),
-) -> Result<Vec<Outcome>> {
+    observer: &mut dyn FnMut(QuantizeProgress),
+) -> Result<Vec<QuantizedGraph>> {
     let bundle = Bundle::open(model, &DirectoryOverrides::default())?;
     let model = bundle.dir.as_path();
     let chosen = chosen(&bundle, components)?;
@@ -191,13 +191,13 @@ fn chosen<'b>(bundle: &'b Bundle, kinds: &[ComponentKind]) -> Result<Vec<&'b Com
     Ok(chosen)
 }
 
-fn nothing(component: &Component, weights: Weights, outcome: &Outcome) -> Error {
+fn nothing(component: &Component, weights: WeightFormat, outcome: &QuantizedGraph) -> Error {
     let types: Vec<_> = component.graph.weight_types.iter().map(|(dtype, _)| dtype.to_string()).collect();
-    let (problem, help) = match outcome.kept.first() {
-        Some(kept) => (format!("tensor {}: {}", kept.tensor, kept.because), "leave this graph as it is"),
+    let (problem, help) = match outcome.skipped.first() {
+        Some(kept) => (format!("tensor {}: {}", kept.tensor, kept.reason), "leave this graph as it is"),
         None => (
             match weights {
-                Weights::DynamicInt8 => {
+                WeightFormat::DynamicInt8 => {
                     "none of its large weights is a matrix in float32 that MatMul alone multiplies by"
                 }
                 _ => "none of its large weights is a float32 one that is known to quantize well",

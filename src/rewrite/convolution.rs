@@ -1,8 +1,8 @@
 //! The convolutions that rewrites apply to: 3×3, stride 1, with zero padding.
 
-use super::facts::Facts;
-use super::source::{input, int, ints, is, output, text};
-use crate::bundle::proto::Node;
+use super::facts::TensorFacts;
+use super::indexed_graph::{input, int, ints, is, output, text};
+use crate::bundle::proto::NodeProto;
 use crate::tensor::DType;
 
 /// A convolution with weights `[out, in, 3, 3]` that keeps the image's size.
@@ -23,7 +23,7 @@ pub struct Convolution<'s> {
 
 impl<'s> Convolution<'s> {
     /// Recognizes a node as such a convolution.
-    pub fn of(facts: &Facts, node: &'s Node) -> Option<Self> {
+    pub fn from_node(facts: &TensorFacts, node: &'s NodeProto) -> Option<Self> {
         let holds = |name: &str, value: &[i64]| ints(node, name).is_none_or(|own| own == value);
         let is_plain = is(node, "Conv")
             && holds("kernel_shape", &[3, 3])

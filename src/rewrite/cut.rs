@@ -9,61 +9,61 @@
 use std::collections::HashSet;
 
 use super::edits::Edits;
-use super::facts::Facts;
-use super::source::{Source, int, is, output, reads};
+use super::facts::TensorFacts;
+use super::indexed_graph::{IndexedGraph, int, is, output, reads};
 use super::{Pass, is_known};
 use crate::bundle::GraphFile;
-use crate::bundle::proto::{Dimension, Node, Shape, TensorType, Type, ValueInfo};
+use crate::bundle::proto::{Dimension, NodeProto, ShapeProto, TensorType, TypeProto, ValueInfoProto};
 use crate::error::{Error, Result};
 use crate::tensor::DType;
 
 /// A place where a UNet can be cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Branch {
+pub struct SkipBranch {
     /// The tensor that the deep layers pass to the shallow ones.
     pub tensor: String,
     /// The size in bytes of the weights that the shallow layers read.
-    pub outer_weights: u64,
+    pub shallow_weights: u64,
 }
 
 /// Returns the places where a graph can be cut, by branch number; empty for a graph without long skip connections.
 ///
 /// # Errors
 /// As [`rewrite`](super::rewrite).
-pub fn branches(graph: &GraphFile) -> Result<Vec<Branch>> {
+pub fn branches(graph: &GraphFile) -> Result<Vec<SkipBranch>> {
     if !is_known(graph) {
         return Ok(Vec::new());
     }
-    let source = Source::open(graph)?;
-    let facts = Facts::of(&source);
-    let branch = |cut: ValueInfo| {
+    let source = IndexedGraph::open(graph)?;
+    let facts = TensorFacts::infer(&source);
+    let branch = |cut: ValueInfoProto| {
         let mut edits = Edits::default();
         let tensor = cut.name.clone();
-        edits.feed(cut);
+        edits.add_input(cut);
         let needed = edits.needed(&source);
         let read = source.stored().filter(|(tensor, _)| needed.contains(&tensor.name));
-        Branch { outer_weights: read.filter_map(|(tensor, _)| facts.bytes(&tensor.name)).sum(), tensor }
+        SkipBranch { shallow_weights: read.filter_map(|(tensor, _)| facts.bytes(&tensor.name)).sum(), tensor }
     };
     Ok(cuts(&source, &facts).into_iter().map(branch).collect())
 }
 
 /// Makes the cut of a pass; `axes` are lengths of the file's dynamic axes, by name.
-pub fn rewrite(source: &Source<'_>, pass: Pass, axes: &[(String, usize)], edits: &mut Edits) -> Result<()> {
-    let (Pass::HandOut(branch) | Pass::Shallow(branch)) = pass else { return Ok(()) };
-    let mut cuts = cuts(source, &Facts::at(source, axes));
+pub fn rewrite(source: &IndexedGraph<'_>, pass: Pass, axes: &[(String, usize)], edits: &mut Edits) -> Result<()> {
+    let (Pass::DeepOutput(branch) | Pass::Shallow(branch)) = pass else { return Ok(()) };
+    let mut cuts = cuts(source, &TensorFacts::infer_with_axes(source, axes));
     if branch >= cuts.len() {
-        return Err(none(source.graph(), branch, cuts.len()));
+        return Err(no_such_branch(source.graph(), branch, cuts.len()));
     }
     let cut = cuts.swap_remove(branch);
     match pass {
-        Pass::Shallow(_) => edits.feed(cut),
-        _ => edits.hand_out(cut),
+        Pass::Shallow(_) => edits.add_input(cut),
+        _ => edits.add_output(cut),
     }
     Ok(())
 }
 
 /// Returns the error for a branch number that a graph does not have.
-pub fn none(graph: &GraphFile, branch: usize, branches: usize) -> Error {
+pub fn no_such_branch(graph: &GraphFile, branch: usize, branches: usize) -> Error {
     Error::model(
         &graph.path,
         format!("cannot be cut at branch {branch}: {branches} long skip connections were found in it"),
@@ -73,7 +73,7 @@ pub fn none(graph: &GraphFile, branch: usize, branches: usize) -> Error {
 
 /// Returns the tensors at which a graph can be cut, the last one in node order first, each with its declaration as an
 /// input or output.
-fn cuts(source: &Source<'_>, facts: &Facts) -> Vec<ValueInfo> {
+fn cuts(source: &IndexedGraph<'_>, facts: &TensorFacts) -> Vec<ValueInfoProto> {
     if !source.is_sorted {
         return Vec::new();
     }
@@ -93,7 +93,11 @@ fn cuts(source: &Source<'_>, facts: &Facts) -> Vec<ValueInfo> {
 }
 
 /// Returns the deep and the skipped input of a node that concatenates a long skip connection.
-fn skip_connection<'s>(source: &Source<'_>, facts: &Facts, node: &'s Node) -> Option<(&'s str, &'s str)> {
+fn skip_connection<'s>(
+    source: &IndexedGraph<'_>,
+    facts: &TensorFacts,
+    node: &'s NodeProto,
+) -> Option<(&'s str, &'s str)> {
     /// Channels are the second of four axes.
     const CHANNELS: [i64; 2] = [1, -3];
     let [a, b] = node.input.as_slice() else { return None };
@@ -118,12 +122,12 @@ fn skip_connection<'s>(source: &Source<'_>, facts: &Facts, node: &'s Node) -> Op
 }
 
 /// Returns true for a node that multiplies by weights or attends: the operators of layers, in any domain.
-fn is_layer(node: &Node) -> bool {
+fn is_layer(node: &NodeProto) -> bool {
     ["Conv", "MatMul", "Gemm", "Attention"].iter().any(|operator| node.op_type.contains(operator))
 }
 
 /// Returns the indices of the nodes upstream of a tensor.
-fn makers(source: &Source<'_>, name: &str) -> HashSet<usize> {
+fn makers(source: &IndexedGraph<'_>, name: &str) -> HashSet<usize> {
     let mut found = HashSet::new();
     let mut open: Vec<usize> = source.maker_index(name).into_iter().collect();
     while let Some(at) = open.pop() {
@@ -137,7 +141,7 @@ fn makers(source: &Source<'_>, name: &str) -> HashSet<usize> {
 
 /// Returns the deep tensor with its element type and its shape, which apart from the channels is also the skipped
 /// one's.
-fn declared(facts: &Facts, deep: &str, skip: &str) -> Option<ValueInfo> {
+fn declared(facts: &TensorFacts, deep: &str, skip: &str) -> Option<ValueInfoProto> {
     let dtype = facts.dtype(deep).or_else(|| facts.dtype(skip)).filter(|dtype| dtype.is_float())?;
     let dimension = |name: &str, axis: usize| -> Dimension {
         facts.shape(name).and_then(|shape| facts.dimension(shape.get(axis)?)).unwrap_or_default()
@@ -146,9 +150,9 @@ fn declared(facts: &Facts, deep: &str, skip: &str) -> Option<ValueInfo> {
         unknown if unknown == Dimension::default() && axis != 1 => dimension(skip, axis),
         known => known,
     });
-    Some(ValueInfo { name: deep.to_owned(), r#type: Some(tensor(dtype, Shape { dim: dim.collect() })) })
+    Some(ValueInfoProto { name: deep.to_owned(), r#type: Some(tensor(dtype, ShapeProto { dim: dim.collect() })) })
 }
 
-fn tensor(dtype: DType, shape: Shape) -> Type {
-    Type { tensor_type: Some(TensorType { elem_type: dtype.to_onnx(), shape: Some(shape) }) }
+fn tensor(dtype: DType, shape: ShapeProto) -> TypeProto {
+    TypeProto { tensor_type: Some(TensorType { elem_type: dtype.to_onnx(), shape: Some(shape) }) }
 }

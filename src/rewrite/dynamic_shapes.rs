@@ -11,10 +11,10 @@ use std::collections::{HashMap, HashSet};
 use prost::Message;
 
 use super::edits::field;
+use super::indexed_graph::{int, is, reads};
 use super::numbers::TensorValues;
-use super::source::{int, is, reads};
 use crate::bundle::frame;
-use crate::bundle::proto::{Dimension, Graph, Model, Node, ValueInfo};
+use crate::bundle::proto::{Dimension, GraphProto, ModelProto, NodeProto, ValueInfoProto};
 use crate::tensor::{DType, Field};
 
 /// Numbers of `ModelProto.graph`, and of `GraphProto.node`, `initializer` and `input`.
@@ -39,8 +39,8 @@ struct Changes<'g> {
 /// graph.
 ///
 /// For graphs that are opened without being optimized: fusions have to know the shapes.
-pub fn loose(file: &[u8]) -> Option<Vec<u8>> {
-    let graph = Model::read(file).ok()?.graph?;
+pub fn make_shapes_dynamic(file: &[u8]) -> Option<Vec<u8>> {
+    let graph = ModelProto::read(file).ok()?.graph?;
     let changes = Changes::of(&graph);
     let mut place = None;
     frame::whole_fields(file, 0..file.len(), |number, at| place = if number == GRAPH { Some(at) } else { place })?;
@@ -63,7 +63,7 @@ pub fn loose(file: &[u8]) -> Option<Vec<u8>> {
 }
 
 impl<'g> Changes<'g> {
-    fn of(graph: &'g Graph) -> Self {
+    fn of(graph: &'g GraphProto) -> Self {
         let mut changes = Self::default();
         let mut stored: HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
         let lists = graph.initializer.iter().filter(|tensor| DType::from_onnx(tensor.data_type) == DType::I64);
@@ -74,7 +74,7 @@ impl<'g> Changes<'g> {
             }
             changes.shapes.remove(input.name.as_str());
         }
-        let mut readers: HashMap<String, Vec<&Node>> = HashMap::new();
+        let mut readers: HashMap<String, Vec<&NodeProto>> = HashMap::new();
         for node in &graph.node {
             reads(node).into_iter().for_each(|name| readers.entry(name.into_owned()).or_default().push(node));
         }
@@ -141,7 +141,7 @@ impl<'g> Changes<'g> {
     }
 
     fn input(&self, message: &[u8]) -> Option<Vec<u8>> {
-        let mut info = ValueInfo::decode(message).ok().filter(|info| self.inputs.contains(info.name.as_str()))?;
+        let mut info = ValueInfoProto::decode(message).ok().filter(|info| self.inputs.contains(info.name.as_str()))?;
         let shape = info.r#type.as_mut()?.tensor_type.as_mut()?.shape.as_mut()?;
         *shape.dim.first_mut().filter(|first| **first != Dimension::default())? = Dimension::default();
         Some(info.encode_to_vec())
@@ -159,7 +159,7 @@ impl<'g> Changes<'g> {
     }
 
     fn node(&self, message: &[u8]) -> Option<Vec<u8>> {
-        let mut node = Node::decode(message).ok().filter(|node| is(node, "DequantizeLinear"))?;
+        let mut node = NodeProto::decode(message).ok().filter(|node| is(node, "DequantizeLinear"))?;
         let [front, _] = *self.widened.get(node.input.first()?.as_str())?;
         let axis = node.attribute.iter_mut().find(|attribute| attribute.name == "axis").filter(|axis| axis.i >= 0)?;
         axis.i += i64::try_from(front).ok()?;
@@ -190,7 +190,7 @@ fn open_first(tensor: &mut TensorValues) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bundle::proto::{Attribute, Shape, TensorType, Type};
+    use crate::bundle::proto::{AttributeProto, ShapeProto, TensorType, TypeProto};
     use crate::rewrite::edits::{self, int as attribute};
 
     fn stored(name: &str, dims: &[i64], list: &[i64]) -> TensorValues {
@@ -199,10 +199,10 @@ mod tests {
         TensorValues { dims: dims.to_vec(), data_type, name: name.to_owned(), raw_data, ..TensorValues::default() }
     }
 
-    fn file(nodes: &[Node], tensors: &[TensorValues], input: &[i64]) -> Vec<u8> {
+    fn file(nodes: &[NodeProto], tensors: &[TensorValues], input: &[i64]) -> Vec<u8> {
         let dim = input.iter().map(|&dim_value| Dimension { dim_value, ..Dimension::default() }).collect();
-        let tensor_type = Some(TensorType { elem_type: 1, shape: Some(Shape { dim }) });
-        let x = ValueInfo { name: "x".to_owned(), r#type: Some(Type { tensor_type }) };
+        let tensor_type = Some(TensorType { elem_type: 1, shape: Some(ShapeProto { dim }) });
+        let x = ValueInfoProto { name: "x".to_owned(), r#type: Some(TypeProto { tensor_type }) };
         let mut body = Vec::new();
         nodes.iter().for_each(|node| field(&mut body, NODE as u32, &node.encode_to_vec()));
         tensors.iter().for_each(|tensor| field(&mut body, INITIALIZER as u32, &tensor.encode_to_vec()));
@@ -212,7 +212,7 @@ mod tests {
         file
     }
 
-    fn node(operator: &str, inputs: &[&str], output: &str, attributes: Vec<Attribute>) -> Node {
+    fn node(operator: &str, inputs: &[&str], output: &str, attributes: Vec<AttributeProto>) -> NodeProto {
         edits::node(operator, inputs, output, attributes)
     }
 
@@ -225,13 +225,13 @@ mod tests {
             node("Add", &["c", "read"], "d", vec![]),
         ];
         let lists = [stored("shape", &[2], &[1, 32]), stored("told", &[3], &[0, 4, -1]), stored("read", &[2], &[4, 8])];
-        let changed = loose(&file(&nodes, &lists, &[1, 4, 8])).expect("the input and a shape change");
-        let graph = Model::read(&changed[..]).expect("a model").graph.expect("a graph");
+        let changed = make_shapes_dynamic(&file(&nodes, &lists, &[1, 4, 8])).expect("the input and a shape change");
+        let graph = ModelProto::read(&changed[..]).expect("a model").graph.expect("a graph");
         assert_eq!(graph.node, nodes);
         let shape = graph.input[0].r#type.as_ref().and_then(|t| t.tensor_type.as_ref()?.shape.as_ref());
         let lengths: Vec<i64> = shape.expect("a shape").dim.iter().map(|dim| dim.dim_value).collect();
         assert_eq!(lengths, [0, 4, 8]);
-        let places = crate::rewrite::source::places(&changed).expect("a graph").tensors;
+        let places = crate::rewrite::indexed_graph::places(&changed).expect("a graph").tensors;
         let lists = places.iter().map(|at| TensorValues::decode(&changed[at.body..at.end]).expect("a tensor").raw_data);
         let first: Vec<i64> = lists.map(|raw| i64::from_le_bytes(raw[..8].try_into().expect("8 bytes"))).collect();
         assert_eq!(first, [-1, 0, 4]);
@@ -248,8 +248,8 @@ mod tests {
             nodes.push(node("Reshape", &[wide, "shape"], at, vec![]));
             tensors.extend([stored(weights, &[8, 64], &[]), stored(scales, &[8], &[])]);
         }
-        let changed = loose(&file(&nodes, &tensors, &[])).expect("two of three change");
-        let graph = Model::read(&changed[..]).expect("a model").graph.expect("a graph");
+        let changed = make_shapes_dynamic(&file(&nodes, &tensors, &[])).expect("two of three change");
+        let graph = ModelProto::read(&changed[..]).expect("a model").graph.expect("a graph");
         let axes: Vec<i64> = graph.node.iter().filter_map(|node| int(node, "axis")).collect();
         assert_eq!(axes, [0, 1, 2]);
         let of = |name: &str| graph.initializer.iter().find(|tensor| tensor.name == name).map(|t| t.dims.clone());
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn what_is_no_graph_is_left_alone() {
-        assert_eq!(loose(b"not a graph"), None);
-        assert_eq!(loose(&file(&[node("Relu", &["x"], "y", vec![])], &[], &[])), None);
+        assert_eq!(make_shapes_dynamic(b"not a graph"), None);
+        assert_eq!(make_shapes_dynamic(&file(&[node("Relu", &["x"], "y", vec![])], &[], &[])), None);
     }
 }

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};
 
+use super::indexed_graph::{IndexedGraph, reads};
 use super::numbers::TensorValues;
-use super::source::{Source, reads};
-use crate::bundle::proto::{Attribute, Node, OperatorSet, ValueInfo};
+use crate::bundle::proto::{AttributeProto, NodeProto, OperatorSetProto, ValueInfoProto};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Field};
 
@@ -23,36 +23,36 @@ const INTS: i32 = 7;
 #[derive(Default)]
 pub struct Edits {
     /// Replacements, by the index of the replaced node.
-    replaced: BTreeMap<usize, Vec<Node>>,
+    replaced: BTreeMap<usize, Vec<NodeProto>>,
     stored: Vec<TensorValues>,
     /// Stored integer lists, by their values.
     lists: HashMap<Vec<i64>, String>,
     names: usize,
     /// Tensors that become inputs of the graph and are no longer computed.
-    fed: Vec<ValueInfo>,
+    added_inputs: Vec<ValueInfoProto>,
     /// Tensors that become additional outputs of the graph.
-    handed_out: Vec<ValueInfo>,
+    added_outputs: Vec<ValueInfoProto>,
 }
 
 impl Edits {
     /// Returns true if nothing changes.
     pub fn is_empty(&self) -> bool {
-        self.replaced.is_empty() && self.fed.is_empty() && self.handed_out.is_empty()
+        self.replaced.is_empty() && self.added_inputs.is_empty() && self.added_outputs.is_empty()
     }
 
     /// Turns a computed tensor into an input. Nodes and inputs needed only to compute it are removed.
-    pub fn feed(&mut self, tensor: ValueInfo) {
-        self.fed.push(tensor);
+    pub fn add_input(&mut self, tensor: ValueInfoProto) {
+        self.added_inputs.push(tensor);
     }
 
     /// Turns a tensor into an output of the graph.
-    pub fn hand_out(&mut self, tensor: ValueInfo) {
-        self.handed_out.push(tensor);
+    pub fn add_output(&mut self, tensor: ValueInfoProto) {
+        self.added_outputs.push(tensor);
     }
 
     /// Returns the names of the added inputs and of the added outputs.
-    pub fn at_the_edge(&self) -> [impl Iterator<Item = &str>; 2] {
-        [&self.fed, &self.handed_out].map(|tensors| tensors.iter().map(|tensor| tensor.name.as_str()))
+    pub fn added_ports(&self) -> [impl Iterator<Item = &str>; 2] {
+        [&self.added_inputs, &self.added_outputs].map(|tensors| tensors.iter().map(|tensor| tensor.name.as_str()))
     }
 
     /// Returns true if a node was replaced.
@@ -61,13 +61,13 @@ impl Edits {
     }
 
     /// Replaces the node with index `at` by `nodes`. The last of them computes that node's output.
-    pub fn replace(&mut self, at: usize, nodes: Vec<Node>) {
+    pub fn replace(&mut self, at: usize, nodes: Vec<NodeProto>) {
         self.replaced.insert(at, nodes);
     }
 
     /// Reverts replacements that do not remove the tensor they were meant to make unused, and returns the number of the
     /// others. A site is the index of the replaced node and that tensor.
-    pub fn keep_gains(&mut self, source: &Source<'_>, mut sites: Vec<(usize, &str)>) -> usize {
+    pub fn retain_useful(&mut self, source: &IndexedGraph<'_>, mut sites: Vec<(usize, &str)>) -> usize {
         let needed = self.needed(source);
         sites.retain(|(at, needless)| {
             let is_gone = !needed.contains(*needless);
@@ -80,23 +80,23 @@ impl Edits {
     }
 
     /// Returns the names of the tensors that are still read once all nodes are replaced.
-    pub fn needed(&self, source: &Source<'_>) -> HashSet<String> {
+    pub fn needed(&self, source: &IndexedGraph<'_>) -> HashSet<String> {
         self.living(source).1
     }
 
     /// Returns an unused tensor name.
-    pub fn name(&mut self, source: &Source<'_>, what: &str) -> String {
+    pub fn name(&mut self, source: &IndexedGraph<'_>, what: &str) -> String {
         loop {
             self.names += 1;
             let name = format!("rewritten/{what}_{}", self.names);
-            if !source.knows(&name) {
+            if !source.has_tensor(&name) {
                 return name;
             }
         }
     }
 
     /// Stores a list of integers, and returns its name.
-    pub fn list(&mut self, source: &Source<'_>, list: &[i64]) -> String {
+    pub fn list(&mut self, source: &IndexedGraph<'_>, list: &[i64]) -> String {
         if let Some(name) = self.lists.get(list) {
             return name.clone();
         }
@@ -108,7 +108,7 @@ impl Edits {
     }
 
     /// Stores floating-point numbers, and returns their name.
-    pub fn floats(&mut self, source: &Source<'_>, what: &str, shape: &[usize], values: &[f32]) -> String {
+    pub fn floats(&mut self, source: &IndexedGraph<'_>, what: &str, shape: &[usize], values: &[f32]) -> String {
         let name = self.name(source, what);
         self.store(name.clone(), shape, DType::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect());
         name
@@ -120,7 +120,7 @@ impl Edits {
     }
 
     /// Returns the nodes of the changed graph, in execution order.
-    pub fn nodes<'s>(&'s self, source: &'s Source<'_>) -> Vec<&'s Node> {
+    pub fn nodes<'s>(&'s self, source: &'s IndexedGraph<'_>) -> Vec<&'s NodeProto> {
         self.living(source).0.into_iter().map(|(node, _)| node).collect()
     }
 
@@ -131,7 +131,7 @@ impl Edits {
     ///
     /// # Errors
     /// [`Error::Model`] if the file would exceed the limit of 2 GiB.
-    pub fn write(&self, source: &Source<'_>) -> Result<Vec<u8>> {
+    pub fn write(&self, source: &IndexedGraph<'_>) -> Result<Vec<u8>> {
         /// Numbers of `ModelProto.graph`, `ModelProto.opset_import`, and those of `GraphProto`.
         const GRAPH: u32 = 7;
         const OPSET_IMPORT: u32 = 8;
@@ -146,7 +146,7 @@ impl Edits {
         left_out.extend(
             source.stored().filter(|(t, _)| !needed.contains(&t.name) && !is_fed(&t.name)).map(|(_, place)| place),
         );
-        if !self.fed.is_empty() {
+        if !self.added_inputs.is_empty() {
             let inputs = source.inputs.iter().zip(&source.input_places);
             left_out.extend(inputs.filter(|(input, _)| !needed.contains(&input.name)).map(|(_, place)| *place));
         }
@@ -159,14 +159,14 @@ impl Edits {
             at = place.end;
         }
         body.extend_from_slice(bytes.get(at..source.place.end).unwrap_or_default());
-        self.fed.iter().for_each(|tensor| field(&mut body, INPUT, &tensor.encode_to_vec()));
-        self.handed_out.iter().for_each(|tensor| field(&mut body, OUTPUT, &tensor.encode_to_vec()));
+        self.added_inputs.iter().for_each(|tensor| field(&mut body, INPUT, &tensor.encode_to_vec()));
+        self.added_outputs.iter().for_each(|tensor| field(&mut body, OUTPUT, &tensor.encode_to_vec()));
         for (_, how) in kept {
             match how {
-                Kept::AsItStands(place) => {
+                ChangedNode::Original(place) => {
                     body.extend_from_slice(bytes.get(place.start..place.end).unwrap_or_default())
                 }
-                Kept::New(node) => field(&mut body, NODE, &node.encode_to_vec()),
+                ChangedNode::New(node) => field(&mut body, NODE, &node.encode_to_vec()),
             }
         }
         for tensor in self.stored.iter().filter(|tensor| needed.contains(&tensor.name)) {
@@ -179,7 +179,7 @@ impl Edits {
         file.extend_from_slice(bytes.get(source.place.end..).unwrap_or_default());
         let is_foreign = self.replaced.values().flatten().any(|node| node.domain == MICROSOFT);
         if is_foreign && !source.graph().opsets.contains_key(MICROSOFT) {
-            let set = OperatorSet { domain: MICROSOFT.to_owned(), version: 1 };
+            let set = OperatorSetProto { domain: MICROSOFT.to_owned(), version: 1 };
             field(&mut file, OPSET_IMPORT, &set.encode_to_vec());
         }
         if file.len() > i32::MAX as usize {
@@ -190,17 +190,17 @@ impl Edits {
     }
 
     /// Returns the nodes that something reads, in execution order, and the names that they read.
-    fn living<'s>(&'s self, source: &'s Source<'_>) -> (Vec<(&'s Node, Kept<'s>)>, HashSet<String>) {
-        let mut nodes: Vec<(&'s Node, Kept<'s>)> = Vec::new();
+    fn living<'s>(&'s self, source: &'s IndexedGraph<'_>) -> (Vec<(&'s NodeProto, ChangedNode<'s>)>, HashSet<String>) {
+        let mut nodes: Vec<(&'s NodeProto, ChangedNode<'s>)> = Vec::new();
         for (at, (node, place)) in source.nodes.iter().zip(&source.node_places).enumerate() {
             match self.replaced.get(&at) {
-                Some(new) => nodes.extend(new.iter().map(|node| (node, Kept::New(node)))),
-                None => nodes.push((node, Kept::AsItStands(*place))),
+                Some(new) => nodes.extend(new.iter().map(|node| (node, ChangedNode::New(node)))),
+                None => nodes.push((node, ChangedNode::Original(*place))),
             }
         }
-        let given = source.outputs.iter().chain(&self.handed_out);
+        let given = source.outputs.iter().chain(&self.added_outputs);
         let mut needed: HashSet<String> = given.map(|output| output.name.clone()).collect();
-        let is_fed = |name: &String| self.fed.iter().any(|tensor| tensor.name == *name);
+        let is_fed = |name: &String| self.added_inputs.iter().any(|tensor| tensor.name == *name);
         let mut kept = Vec::with_capacity(nodes.len());
         for (node, how) in nodes.into_iter().rev() {
             if node.output.iter().any(|name| needed.contains(name) && !is_fed(name)) {
@@ -214,10 +214,10 @@ impl Edits {
 }
 
 /// A node of the changed graph.
-enum Kept<'s> {
+enum ChangedNode<'s> {
     /// One of the file's, at this location.
-    AsItStands(Field),
-    New(&'s Node),
+    Original(Field),
+    New(&'s NodeProto),
 }
 
 /// Appends a message as a field.
@@ -228,28 +228,28 @@ pub fn field(to: &mut Vec<u8>, number: u32, message: &[u8]) {
 }
 
 /// Creates a node of a standard ONNX operator.
-pub fn node(operator: &str, inputs: &[&str], output: &str, attributes: Vec<Attribute>) -> Node {
-    Node {
+pub fn node(operator: &str, inputs: &[&str], output: &str, attributes: Vec<AttributeProto>) -> NodeProto {
+    NodeProto {
         input: inputs.iter().map(|&name| name.to_owned()).collect(),
         output: vec![output.to_owned()],
         name: format!("{output}/{operator}"),
         op_type: operator.to_owned(),
         attribute: attributes,
-        ..Node::default()
+        ..NodeProto::default()
     }
 }
 
 /// Creates an integer attribute.
-pub fn int(name: &str, i: i64) -> Attribute {
-    Attribute { name: name.to_owned(), i, r#type: INT, ..Attribute::default() }
+pub fn int(name: &str, i: i64) -> AttributeProto {
+    AttributeProto { name: name.to_owned(), i, r#type: INT, ..AttributeProto::default() }
 }
 
 /// Creates a floating-point attribute.
-pub fn float(name: &str, f: f32) -> Attribute {
-    Attribute { name: name.to_owned(), f, r#type: FLOAT, ..Attribute::default() }
+pub fn float(name: &str, f: f32) -> AttributeProto {
+    AttributeProto { name: name.to_owned(), f, r#type: FLOAT, ..AttributeProto::default() }
 }
 
 /// Creates an attribute that is a list of integers.
-pub fn ints(name: &str, ints: &[i64]) -> Attribute {
-    Attribute { name: name.to_owned(), ints: ints.to_vec(), r#type: INTS, ..Attribute::default() }
+pub fn ints(name: &str, ints: &[i64]) -> AttributeProto {
+    AttributeProto { name: name.to_owned(), ints: ints.to_vec(), r#type: INTS, ..AttributeProto::default() }
 }

@@ -7,10 +7,10 @@ mod values;
 
 use std::collections::HashMap;
 
+use super::indexed_graph::{IndexedGraph, input, int, is_own, output};
+use super::length::{Length, Unknowns};
 use super::numbers::Values;
-use super::source::{Source, input, int, is_own, output};
-use super::symbol::{Length, Unknowns};
-use crate::bundle::proto::{Dimension, Node, ValueInfo};
+use crate::bundle::proto::{Dimension, NodeProto, ValueInfoProto};
 use crate::tensor::DType;
 
 /// The maximum number of values of a tensor to track individually.
@@ -18,25 +18,25 @@ const FEW: usize = 16;
 
 /// The known facts about a tensor.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Fact {
+pub struct TensorFact {
     /// The element type.
     pub dtype: Option<DType>,
     /// The shape.
     pub shape: Option<Vec<Length>>,
     /// The values, row-major, if they are few.
-    pub value: Option<Value>,
+    pub value: Option<KnownValue>,
 }
 
 /// Known values.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Value {
+pub enum KnownValue {
     /// Integers, such as lengths.
     Whole(Vec<Length>),
     /// Floating-point numbers.
     Real(Vec<f32>),
 }
 
-impl Value {
+impl KnownValue {
     fn len(&self) -> usize {
         match self {
             Self::Whole(values) => values.len(),
@@ -68,24 +68,24 @@ impl Value {
 }
 
 /// The known facts about all tensors of a graph, by name.
-pub struct Facts {
-    known: HashMap<String, Fact>,
+pub struct TensorFacts {
+    known: HashMap<String, TensorFact>,
     unknowns: Unknowns,
     /// The known lengths of the file's dynamic axes.
     axes: HashMap<String, i64>,
 }
 
-impl Facts {
+impl TensorFacts {
     /// Infers the facts from the graph's inputs to its outputs.
-    pub fn of(source: &Source<'_>) -> Self {
-        Self::at(source, &[])
+    pub fn infer(source: &IndexedGraph<'_>) -> Self {
+        Self::infer_with_axes(source, &[])
     }
 
     /// Infers the facts with the given lengths of the file's dynamic axes, by name.
-    pub fn at(source: &Source<'_>, axes: &[(String, usize)]) -> Self {
+    pub fn infer_with_axes(source: &IndexedGraph<'_>, axes: &[(String, usize)]) -> Self {
         let axes = axes.iter().filter_map(|(name, length)| Some((name.clone(), i64::try_from(*length).ok()?)));
         let mut facts = Self { known: HashMap::new(), unknowns: Unknowns::default(), axes: axes.collect() };
-        let told: HashMap<&str, &ValueInfo> = source.value_info.iter().map(|v| (v.name.as_str(), v)).collect();
+        let told: HashMap<&str, &ValueInfoProto> = source.value_info.iter().map(|v| (v.name.as_str(), v)).collect();
         for info in &source.inputs {
             let fact = facts.declared(info);
             facts.known.insert(info.name.clone(), fact);
@@ -94,7 +94,7 @@ impl Facts {
             if facts.known.contains_key(&tensor.name) {
                 continue;
             }
-            let fact = Fact {
+            let fact = TensorFact {
                 dtype: Some(DType::from_onnx(tensor.data_type)),
                 shape: Some(tensor.dims.iter().map(|&n| Length::from(n)).collect()),
                 value: value(source, &tensor.name),
@@ -125,7 +125,7 @@ impl Facts {
     }
 
     /// Returns the known facts about a tensor.
-    pub fn get(&self, name: &str) -> Option<&Fact> {
+    pub fn get(&self, name: &str) -> Option<&TensorFact> {
         self.known.get(name)
     }
 
@@ -160,8 +160,10 @@ impl Facts {
     }
 
     /// Reads the declaration of a tensor.
-    fn declared(&mut self, info: &ValueInfo) -> Fact {
-        let Some(tensor) = info.r#type.as_ref().and_then(|t| t.tensor_type.as_ref()) else { return Fact::default() };
+    fn declared(&mut self, info: &ValueInfoProto) -> TensorFact {
+        let Some(tensor) = info.r#type.as_ref().and_then(|t| t.tensor_type.as_ref()) else {
+            return TensorFact::default();
+        };
         let shape = tensor.shape.as_ref().map(|shape| {
             let length = |d: &Dimension| match (d.dim_value, d.dim_param.as_str()) {
                 (n, _) if n > 0 => Length::from(n),
@@ -173,31 +175,31 @@ impl Facts {
             };
             shape.dim.iter().map(length).collect()
         });
-        Fact { dtype: Some(DType::from_onnx(tensor.elem_type)), shape, value: None }
+        TensorFact { dtype: Some(DType::from_onnx(tensor.elem_type)), shape, value: None }
     }
 
     /// Returns the facts about the output of a `ConstantOfShape`.
-    fn filled(&self, source: &Source<'_>, node: &Node) -> Fact {
+    fn filled(&self, source: &IndexedGraph<'_>, node: &NodeProto) -> TensorFact {
         let shape = input(node, 0).and_then(|name| self.get(name)?.value.as_ref()?.whole());
         let fill = if node.attribute.is_empty() {
-            Some((DType::F32, Value::Real(vec![0.0])))
+            Some((DType::F32, KnownValue::Real(vec![0.0])))
         } else {
             output(node).and_then(|name| source.constant(name)).map(|numbers| (numbers.dtype, numbers.values.into()))
         };
         let count = shape.and_then(|shape| usize::try_from(Length::product(shape)?.number()?).ok());
         let value = fill.as_ref().and_then(|(_, fill)| match (count.filter(|&n| n <= FEW)?, fill) {
-            (count, Value::Whole(one)) => Some(Value::Whole(vec![one.first()?.clone(); count])),
-            (count, Value::Real(one)) => Some(Value::Real(vec![*one.first()?; count])),
+            (count, KnownValue::Whole(one)) => Some(KnownValue::Whole(vec![one.first()?.clone(); count])),
+            (count, KnownValue::Real(one)) => Some(KnownValue::Real(vec![*one.first()?; count])),
         });
-        Fact { dtype: fill.map(|(dtype, _)| dtype), shape: shape.map(<[Length]>::to_vec), value }
+        TensorFact { dtype: fill.map(|(dtype, _)| dtype), shape: shape.map(<[Length]>::to_vec), value }
     }
 
     /// Returns the facts about a node's outputs.
-    fn made_by(&mut self, node: &Node) -> Vec<Fact> {
+    fn made_by(&mut self, node: &NodeProto) -> Vec<TensorFact> {
         if !is_own(node) {
             return Vec::new();
         }
-        let inputs: Vec<Fact> = (0..node.input.len())
+        let inputs: Vec<TensorFact> = (0..node.input.len())
             .map(|at| input(node, at).and_then(|name| self.get(name)).cloned().unwrap_or_default())
             .collect();
         let dtype = dtype(node, &inputs);
@@ -205,21 +207,21 @@ impl Facts {
             /// The value of uint8 in ONNX's `TensorProto.DataType`.
             const UINT8: DType = DType::Other(2);
             let whole = inputs.first().and_then(|fact| fact.shape.clone());
-            let of = |dtype, shape| Fact { dtype: Some(dtype), shape, value: None };
+            let of = |dtype, shape| TensorFact { dtype: Some(dtype), shape, value: None };
             return vec![of(UINT8, whole), of(DType::F32, Some(Vec::new())), of(UINT8, Some(Vec::new()))];
         }
         if node.op_type == "Split" {
             let parts = shapes::split(node, &inputs).unwrap_or_default();
-            return parts.into_iter().map(|shape| Fact { dtype, shape: Some(shape), value: None }).collect();
+            return parts.into_iter().map(|shape| TensorFact { dtype, shape: Some(shape), value: None }).collect();
         }
         let shape = shapes::shape(node, &inputs, &mut self.unknowns);
         let value = values::value(node, &inputs, &mut self.unknowns).filter(|value| value.len() <= FEW);
-        vec![Fact { dtype, shape, value }]
+        vec![TensorFact { dtype, shape, value }]
     }
 }
 
 /// Returns the element type of a node's first output.
-fn dtype(node: &Node, inputs: &[Fact]) -> Option<DType> {
+fn dtype(node: &NodeProto, inputs: &[TensorFact]) -> Option<DType> {
     let of = |at: usize| inputs.get(at).and_then(|fact| fact.dtype);
     match node.op_type.as_str() {
         "Cast" => Some(DType::from_onnx(i32::try_from(int(node, "to")?).ok()?)),
@@ -252,21 +254,21 @@ fn dtype(node: &Node, inputs: &[Fact]) -> Option<DType> {
 }
 
 /// Returns the values stored under a name, if they are few.
-fn value(source: &Source<'_>, name: &str) -> Option<Value> {
+fn value(source: &IndexedGraph<'_>, name: &str) -> Option<KnownValue> {
     source.numbers(name, FEW).map(|numbers| numbers.values.into())
 }
 
 /// Returns the facts about the output of a `Constant`.
-fn constant(source: &Source<'_>, node: &Node) -> Option<Fact> {
+fn constant(source: &IndexedGraph<'_>, node: &NodeProto) -> Option<TensorFact> {
     let numbers = source.constant(output(node)?)?;
-    Some(Fact {
+    Some(TensorFact {
         dtype: Some(numbers.dtype),
         shape: Some(numbers.dims.iter().map(|&n| Length::from(n)).collect()),
         value: (numbers.len() <= FEW).then(|| numbers.values.into()),
     })
 }
 
-impl From<Values> for Value {
+impl From<Values> for KnownValue {
     fn from(values: Values) -> Self {
         match values {
             Values::Whole(values) => Self::Whole(values.into_iter().map(Length::from).collect()),

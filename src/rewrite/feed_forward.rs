@@ -8,9 +8,9 @@
 use std::collections::HashMap;
 
 use super::edits::{Edits, int, node};
-use super::facts::Facts;
-use super::source::{Source, input, int as int_of, is, output};
-use crate::bundle::proto::Node;
+use super::facts::TensorFacts;
+use super::indexed_graph::{IndexedGraph, input, int as int_of, is, output};
+use crate::bundle::proto::NodeProto;
 
 /// The number of tokens that a layer processes at a time.
 const TOKENS: usize = 512;
@@ -24,7 +24,7 @@ const WIDEST: usize = 640;
 const OPERATORS: i64 = 13;
 
 /// Rewrites every such layer, and returns their number.
-pub fn rewrite(source: &Source<'_>, facts: &Facts, edits: &mut Edits) -> usize {
+pub fn rewrite(source: &IndexedGraph<'_>, facts: &TensorFacts, edits: &mut Edits) -> usize {
     if source.graph().opsets.get("").is_none_or(|&version| version < OPERATORS) {
         return 0;
     }
@@ -38,7 +38,7 @@ pub fn rewrite(source: &Source<'_>, facts: &Facts, edits: &mut Edits) -> usize {
             sites.push((layer.at, layer.whole));
         }
     }
-    edits.keep_gains(source, sites)
+    edits.retain_useful(source, sites)
 }
 
 /// A product with stored weights, and its bias.
@@ -63,7 +63,7 @@ struct Layer<'s> {
     /// Its halves.
     halves: [&'s str; 2],
     /// The nodes between the halves and the second product, in order, and the output of the last.
-    between: Vec<&'s Node>,
+    between: Vec<&'s NodeProto>,
     gated: &'s str,
     /// The width of a half.
     half: usize,
@@ -73,7 +73,7 @@ struct Layer<'s> {
 
 impl<'s> Layer<'s> {
     /// Finds the layer whose second product this node is.
-    fn find(source: &'s Source<'_>, facts: &Facts, at: usize, product: &'s Node) -> Option<Self> {
+    fn find(source: &'s IndexedGraph<'_>, facts: &TensorFacts, at: usize, product: &'s NodeProto) -> Option<Self> {
         let gated = input(product, 0).filter(|_| is(product, "MatMul"))?;
         let weights = input(product, 1).filter(|name| is_matrix(source, facts, name))?;
         source.only_reader(gated)?;
@@ -113,15 +113,15 @@ impl<'s> Layer<'s> {
         Some(Self { at, output, x, first, second, whole, halves, between, gated, half: twice / 2, parts })
     }
 
-    fn nodes(&self, source: &Source<'_>, edits: &mut Edits) -> Vec<Node> {
+    fn nodes(&self, source: &IndexedGraph<'_>, edits: &mut Edits) -> Vec<NodeProto> {
         let mut nodes = Vec::new();
-        let split = |edits: &mut Edits, nodes: &mut Vec<Node>, name: &str, lengths: &[usize], axis: i64| {
+        let split = |edits: &mut Edits, nodes: &mut Vec<NodeProto>, name: &str, lengths: &[usize], axis: i64| {
             let list: Vec<i64> = lengths.iter().map(|&length| length as i64).collect();
             let list = edits.list(source, &list);
             let parts: Vec<String> = lengths.iter().map(|_| edits.name(source, "feed_forward")).collect();
             let first = parts.first().map_or("", String::as_str);
             let made = node("Split", &[name, &list], first, vec![int("axis", axis)]);
-            nodes.push(Node { output: parts.clone(), ..made });
+            nodes.push(NodeProto { output: parts.clone(), ..made });
             parts
         };
         let halves = [self.half; 2];
@@ -146,7 +146,7 @@ impl<'s> Layer<'s> {
                 let Some(out) = output(between) else { continue };
                 let name = edits.name(source, "feed_forward");
                 let of_name = format!("{name}/{}", between.op_type);
-                nodes.push(Node { input, output: vec![name.clone()], name: of_name, ..(*between).clone() });
+                nodes.push(NodeProto { input, output: vec![name.clone()], name: of_name, ..(*between).clone() });
                 names.insert(out, name);
             }
             let Some(gated) = names.remove(self.gated) else { continue };
@@ -166,9 +166,9 @@ impl<'s> Layer<'s> {
         x: &str,
         linear: Linear<'_>,
         out: String,
-        source: &Source<'_>,
+        source: &IndexedGraph<'_>,
         edits: &mut Edits,
-        nodes: &mut Vec<Node>,
+        nodes: &mut Vec<NodeProto>,
     ) -> String {
         let Some(bias) = linear.bias else {
             nodes.push(node("MatMul", &[x, linear.weights], &out, Vec::new()));
@@ -183,7 +183,11 @@ impl<'s> Layer<'s> {
 
 /// Returns the nodes between two tensors and an elementwise combination of both, in order, and the two tensors in the
 /// order of their first use.
-fn between<'s>(source: &'s Source<'_>, facts: &Facts, made: &'s str) -> Option<(Vec<&'s Node>, [&'s str; 2])> {
+fn between<'s>(
+    source: &'s IndexedGraph<'_>,
+    facts: &TensorFacts,
+    made: &'s str,
+) -> Option<(Vec<&'s NodeProto>, [&'s str; 2])> {
     const BY_VALUE: [&str; 5] = ["Add", "Mul", "Div", "Erf", "Gelu"];
     /// A decomposed gate has six.
     const MOST: usize = 16;
@@ -205,7 +209,7 @@ fn between<'s>(source: &'s Source<'_>, facts: &Facts, made: &'s str) -> Option<(
         }
     }
     found.sort_unstable();
-    let nodes: Vec<&Node> = found.iter().filter_map(|&at| source.nodes.get(at)).collect();
+    let nodes: Vec<&NodeProto> = found.iter().filter_map(|&at| source.nodes.get(at)).collect();
     let mut ends = <[&str; 2]>::try_from(ends).ok()?;
     if half(source, facts, ends[0])?.1 == 1 {
         ends.reverse();
@@ -214,7 +218,7 @@ fn between<'s>(source: &'s Source<'_>, facts: &Facts, made: &'s str) -> Option<(
 }
 
 /// Returns the tensor of which a tensor is one half along the last axis, and the index of that half.
-fn half<'s>(source: &'s Source<'_>, facts: &Facts, name: &str) -> Option<(&'s str, usize)> {
+fn half<'s>(source: &'s IndexedGraph<'_>, facts: &TensorFacts, name: &str) -> Option<(&'s str, usize)> {
     let maker = source.maker(name)?;
     let whole = input(maker, 0)?;
     let shape = facts.shape(whole)?;
@@ -242,7 +246,7 @@ fn half<'s>(source: &'s Source<'_>, facts: &Facts, name: &str) -> Option<(&'s st
 }
 
 /// Returns the input of the product that computes a tensor, with its weights and bias.
-fn linear<'s>(source: &'s Source<'_>, facts: &Facts, made: &'s str) -> Option<(&'s str, Linear<'s>)> {
+fn linear<'s>(source: &'s IndexedGraph<'_>, facts: &TensorFacts, made: &'s str) -> Option<(&'s str, Linear<'s>)> {
     let maker = source.maker(made)?;
     let (product, bias) = match is(maker, "Add") {
         false => (maker, None),
@@ -258,13 +262,13 @@ fn linear<'s>(source: &'s Source<'_>, facts: &Facts, made: &'s str) -> Option<(&
 }
 
 /// Returns the stored vector that a node adds to `product`.
-fn added<'s>(source: &Source<'_>, facts: &Facts, sum: &'s Node, product: &str) -> Option<&'s str> {
+fn added<'s>(source: &IndexedGraph<'_>, facts: &TensorFacts, sum: &'s NodeProto, product: &str) -> Option<&'s str> {
     let bias = sum.input.iter().map(String::as_str).find(|name| *name != product).filter(|_| is(sum, "Add"))?;
     let is_vector = facts.shape(bias).is_some_and(|shape| shape.len() == 1);
     (is_vector && source.is_constant(bias)).then_some(bias)
 }
 
 /// Returns true if a tensor is stored, or computed from stored ones alone, and is a matrix.
-fn is_matrix(source: &Source<'_>, facts: &Facts, name: &str) -> bool {
+fn is_matrix(source: &IndexedGraph<'_>, facts: &TensorFacts, name: &str) -> bool {
     facts.shape(name).is_some_and(|shape| shape.len() == 2) && source.is_constant(name)
 }

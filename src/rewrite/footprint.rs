@@ -3,12 +3,12 @@
 use std::collections::{HashMap, HashSet};
 
 use super::edits::Edits;
-use super::facts::Facts;
-use super::source::{Source, is, is_own, output, reads};
-use super::symbol::Length;
+use super::facts::TensorFacts;
+use super::indexed_graph::{IndexedGraph, is, is_own, output, reads};
+use super::length::Length;
 use super::{Pass, attention, cut, subpixel, winograd};
 use crate::bundle::GraphFile;
-use crate::bundle::proto::Node;
+use crate::bundle::proto::NodeProto;
 use crate::error::Result;
 
 /// A graph's memory use while it runs, in bytes.
@@ -64,11 +64,11 @@ const BY_VALUE: [&str; 26] = [
 /// # Errors
 /// As [`rewrite`](super::rewrite).
 pub fn footprint(graph: &GraphFile, passes: &[Pass], axes: &[(String, usize)]) -> Result<Option<Footprint>> {
-    let source = Source::open(graph)?;
+    let source = IndexedGraph::open(graph)?;
     if !source.is_sorted {
         return Ok(None);
     }
-    let facts = Facts::at(&source, axes);
+    let facts = TensorFacts::infer_with_axes(&source, axes);
     let mut edits = Edits::default();
     let passes = if super::is_known(graph) { passes } else { &[] };
     if passes.contains(&Pass::Attention) {
@@ -83,10 +83,10 @@ pub fn footprint(graph: &GraphFile, passes: &[Pass], axes: &[(String, usize)]) -
 
 /// The graph's tensors, and the nodes that need them.
 struct Memory<'a> {
-    source: &'a Source<'a>,
+    source: &'a IndexedGraph<'a>,
     passes: &'a [Pass],
-    facts: &'a Facts,
-    nodes: &'a [&'a Node],
+    facts: &'a TensorFacts,
+    nodes: &'a [&'a NodeProto],
     /// Tensors that are stored, or computed from stored ones alone when the graph is opened.
     constant: HashSet<&'a str>,
     /// Stored tensors that a caller may replace, so that nothing is precomputed from them.
@@ -109,13 +109,13 @@ struct Memory<'a> {
 
 impl<'a> Memory<'a> {
     fn of(
-        source: &'a Source<'a>,
-        facts: &'a Facts,
+        source: &'a IndexedGraph<'a>,
+        facts: &'a TensorFacts,
         passes: &'a [Pass],
         edits: &'a Edits,
-        nodes: &'a [&'a Node],
+        nodes: &'a [&'a NodeProto],
     ) -> Self {
-        let [fed, handed_out] = edits.at_the_edge();
+        let [added_inputs, added_outputs] = edits.added_ports();
         let mut memory = Self {
             source,
             passes,
@@ -129,7 +129,7 @@ impl<'a> Memory<'a> {
             shown: HashMap::new(),
             last: HashMap::new(),
             given: HashSet::new(),
-            inputs: source.inputs.iter().map(|input| input.name.as_str()).chain(fed).collect(),
+            inputs: source.inputs.iter().map(|input| input.name.as_str()).chain(added_inputs).collect(),
         };
         for info in &source.inputs {
             if memory.constant.remove(info.name.as_str()) {
@@ -169,7 +169,7 @@ impl<'a> Memory<'a> {
                 memory.shown.insert(shown, root);
             }
         }
-        let outputs = source.outputs.iter().map(|output| output.name.as_str()).chain(handed_out);
+        let outputs = source.outputs.iter().map(|output| output.name.as_str()).chain(added_outputs);
         memory.given = outputs.map(|name| memory.root(name)).collect();
         memory
     }
@@ -238,7 +238,7 @@ impl<'a> Memory<'a> {
     }
 
     /// Returns the bytes of weights and of temporary values of a node once it is rewritten.
-    fn within(&self, node: &Node) -> (u64, u64) {
+    fn within(&self, node: &NodeProto) -> (u64, u64) {
         let is_cut = self.passes.contains(&Pass::Subpixel) && subpixel::is_site(self.source, self.facts, node);
         if is_cut || !self.passes.contains(&Pass::Winograd) {
             return (0, 0);
@@ -248,7 +248,7 @@ impl<'a> Memory<'a> {
             let sides = Length::product([shape.first()?, shape.get(2)?, shape.get(3)?])?;
             u64::try_from(sides.number()?).ok()
         };
-        match winograd::room(self.facts, node).zip(pixels()) {
+        match winograd::extra_bytes(self.facts, node).zip(pixels()) {
             Some(((weights, of_pixel), pixels)) => (weights, of_pixel.saturating_mul(pixels)),
             None => (0, 0),
         }

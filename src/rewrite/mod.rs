@@ -14,21 +14,21 @@ pub(crate) mod edits;
 mod facts;
 mod feed_forward;
 mod footprint;
+pub(crate) mod indexed_graph;
+mod length;
+mod node_order;
 pub(crate) mod numbers;
-mod order;
-pub(crate) mod source;
 mod subpixel;
-mod symbol;
 mod winograd;
 
 use edits::Edits;
-use facts::Facts;
-use source::Source;
+use facts::TensorFacts;
+use indexed_graph::IndexedGraph;
 
-pub use cut::{Branch, branches};
-pub(crate) use dynamic_shapes::loose;
+pub use cut::{SkipBranch, branches};
+pub(crate) use dynamic_shapes::make_shapes_dynamic;
 pub use footprint::{Footprint, footprint};
-pub(crate) use order::late;
+pub(crate) use node_order::hoist_dequantization;
 
 use crate::bundle::GraphFile;
 use crate::error::Result;
@@ -54,7 +54,7 @@ pub enum Pass {
     DynamicShapes,
     /// Adds the tensor that a UNet's deep layers pass to its shallow ones at the branch of this number ([`branches`])
     /// as an output.
-    HandOut(usize),
+    DeepOutput(usize),
     /// Keeps only a UNet's shallow layers: that tensor is an input, and everything needed only to compute it is
     /// removed.
     Shallow(usize),
@@ -63,11 +63,11 @@ pub enum Pass {
 impl Pass {
     /// Returns true if the pass changes the graph's inputs or outputs.
     pub fn cuts(self) -> bool {
-        matches!(self, Self::HandOut(_) | Self::Shallow(_))
+        matches!(self, Self::DeepOutput(_) | Self::Shallow(_))
     }
 
     /// Returns the branch at which only the shallow layers remain.
-    pub(crate) fn outer_branch(self) -> Option<usize> {
+    pub(crate) fn shallow_branch(self) -> Option<usize> {
         if let Self::Shallow(branch) = self { Some(branch) } else { None }
     }
 }
@@ -92,17 +92,17 @@ pub struct Rewritten {
 /// `graph` was opened, if the new file would exceed 2 GiB, or if it cannot be cut there.
 pub fn rewrite(graph: &GraphFile, passes: &[Pass], axes: &[(String, usize)]) -> Result<Option<Rewritten>> {
     let unknown = || match passes.iter().find(|pass| pass.cuts()) {
-        Some(Pass::HandOut(branch) | Pass::Shallow(branch)) => Err(cut::none(graph, *branch, 0)),
+        Some(Pass::DeepOutput(branch) | Pass::Shallow(branch)) => Err(cut::no_such_branch(graph, *branch, 0)),
         _ => Ok(None),
     };
     if !is_known(graph) {
         return unknown();
     }
-    let source = Source::open(graph)?;
+    let source = IndexedGraph::open(graph)?;
     if !source.is_sorted {
         return unknown();
     }
-    let facts = Facts::of(&source);
+    let facts = TensorFacts::infer(&source);
     let mut edits = Edits::default();
     let mut report = Vec::with_capacity(passes.len());
     for &pass in passes {
@@ -112,8 +112,10 @@ pub fn rewrite(graph: &GraphFile, passes: &[Pass], axes: &[(String, usize)]) -> 
             Pass::Attention => attention::rewrite(&source, &facts, &mut edits),
             Pass::Subpixel => subpixel::rewrite(&source, &facts, &mut edits),
             Pass::Winograd => winograd::rewrite(&source, &facts, &mut edits),
-            Pass::FeedForward => feed_forward::rewrite(&source, &Facts::at(&source, axes), &mut edits),
-            Pass::HandOut(_) | Pass::Shallow(_) => cut::rewrite(&source, pass, axes, &mut edits).map(|()| 1)?,
+            Pass::FeedForward => {
+                feed_forward::rewrite(&source, &TensorFacts::infer_with_axes(&source, axes), &mut edits)
+            }
+            Pass::DeepOutput(_) | Pass::Shallow(_) => cut::rewrite(&source, pass, axes, &mut edits).map(|()| 1)?,
         };
         report.push((pass, sites));
     }
@@ -129,12 +131,12 @@ pub fn rewrite(graph: &GraphFile, passes: &[Pass], axes: &[(String, usize)]) -> 
 /// # Errors
 /// As [`rewrite`].
 pub fn output_shape(graph: &GraphFile, name: &str, axes: &[(String, usize)]) -> Result<Option<Vec<Option<usize>>>> {
-    let source = Source::open(graph)?;
+    let source = IndexedGraph::open(graph)?;
     if !source.is_sorted || !is_known(graph) {
         return Ok(None);
     }
-    let facts = Facts::at(&source, axes);
-    let number = |length: &symbol::Length| length.number().and_then(|number| usize::try_from(number).ok());
+    let facts = TensorFacts::infer_with_axes(&source, axes);
+    let number = |length: &length::Length| length.number().and_then(|number| usize::try_from(number).ok());
     Ok(facts.shape(name).map(|shape| shape.iter().map(number).collect()))
 }
 

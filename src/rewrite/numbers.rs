@@ -109,7 +109,7 @@ impl Numbers {
     }
 
     /// Reads the value of a `Constant` from the node's bytes; `beside` as in [`Numbers::read`].
-    pub fn of_constant<'b>(node: &[u8], beside: impl FnOnce(&TensorValues) -> Option<&'b [u8]>) -> Option<Self> {
+    pub fn read_constant<'b>(node: &[u8], beside: impl FnOnce(&TensorValues) -> Option<&'b [u8]>) -> Option<Self> {
         let node = ConstantNode::decode(node).ok()?;
         let [attribute] = node.attribute.as_slice() else { return None };
         let list = |n: usize| i64::try_from(n).ok().map(|n| vec![n]);

@@ -11,16 +11,16 @@ use rayon::prelude::*;
 
 use super::convolution::Convolution;
 use super::edits::{Edits, int, ints, node};
-use super::facts::Facts;
+use super::facts::TensorFacts;
+use super::indexed_graph::{IndexedGraph, input, int as int_of, is, output, text};
+use super::length::Length;
 use super::numbers::Values;
-use super::source::{Source, input, int as int_of, is, output, text};
-use super::symbol::Length;
-use crate::bundle::proto::Node;
+use crate::bundle::proto::NodeProto;
 use crate::tensor::DType;
 use crate::threads::parallel;
 
 /// Rewrites every such pair, and returns their number.
-pub fn rewrite(source: &Source<'_>, facts: &Facts, edits: &mut Edits) -> usize {
+pub fn rewrite(source: &IndexedGraph<'_>, facts: &TensorFacts, edits: &mut Edits) -> usize {
     let mut sites = 0;
     for (at, conv) in source.nodes.iter().enumerate() {
         if !edits.is_replaced(at)
@@ -36,7 +36,7 @@ pub fn rewrite(source: &Source<'_>, facts: &Facts, edits: &mut Edits) -> usize {
 }
 
 /// Returns true if a convolution reads an image that was upsampled for it.
-pub fn is_site(source: &Source<'_>, facts: &Facts, conv: &Node) -> bool {
+pub fn is_site(source: &IndexedGraph<'_>, facts: &TensorFacts, conv: &NodeProto) -> bool {
     Site::find(source, facts, conv).is_some()
 }
 
@@ -54,8 +54,8 @@ struct Site<'s> {
 }
 
 impl<'s> Site<'s> {
-    fn find(source: &'s Source<'_>, facts: &Facts, conv: &'s Node) -> Option<Self> {
-        let convolution = Convolution::of(facts, conv)?;
+    fn find(source: &'s IndexedGraph<'_>, facts: &TensorFacts, conv: &'s NodeProto) -> Option<Self> {
+        let convolution = Convolution::from_node(facts, conv)?;
         let resize = source.maker(convolution.image)?;
         let image = input(resize, 0).filter(|name| doubles(facts, resize, name))?;
         Some(Self {
@@ -69,7 +69,7 @@ impl<'s> Site<'s> {
     }
 
     /// Returns four convolutions and their interleaving along the columns, then along the rows.
-    fn nodes(&self, weights: &[f32], source: &Source<'_>, edits: &mut Edits) -> Vec<Node> {
+    fn nodes(&self, weights: &[f32], source: &IndexedGraph<'_>, edits: &mut Edits) -> Vec<NodeProto> {
         let mut nodes = Vec::new();
         let [deeper, open] = [[0, 0, 0, 0, 1].as_slice(), &[0, 0, 0, -1]].map(|list| edits.list(source, list));
         let mut lines = Vec::new();
@@ -127,7 +127,7 @@ fn merged(weights: &[f32], row: usize, column: usize) -> Vec<f32> {
 }
 
 /// Returns true if a node repeats each pixel of `image` twice along both sides and does nothing else.
-fn doubles(facts: &Facts, resize: &Node, image: &str) -> bool {
+fn doubles(facts: &TensorFacts, resize: &NodeProto, image: &str) -> bool {
     let mode = text(resize, "mode").unwrap_or("nearest");
     let transformation = text(resize, "coordinate_transformation_mode").unwrap_or("half_pixel");
     let rounding = text(resize, "nearest_mode").unwrap_or("round_prefer_floor");
@@ -142,7 +142,7 @@ fn doubles(facts: &Facts, resize: &Node, image: &str) -> bool {
 }
 
 /// Returns true if a node's output is provably twice as high and wide as `image`, with the same batch and channels.
-fn is_twice(facts: &Facts, resize: &Node, image: &str) -> Option<bool> {
+fn is_twice(facts: &TensorFacts, resize: &NodeProto, image: &str) -> Option<bool> {
     let (small, large) = (facts.shape(image)?, facts.shape(output(resize)?)?);
     let ([batch, channels, height, width], [b, c, h, w]) = (small, large) else { return Some(false) };
     let twice = |length: &Length| length.times(&Length::from(2));
@@ -150,7 +150,7 @@ fn is_twice(facts: &Facts, resize: &Node, image: &str) -> Option<bool> {
 }
 
 /// Returns the values stored under a name, also behind nodes that only change how they are stored.
-fn stored(source: &Source<'_>, name: &str) -> Option<super::numbers::Numbers> {
+fn stored(source: &IndexedGraph<'_>, name: &str) -> Option<super::numbers::Numbers> {
     if let Some(numbers) = source.numbers(name, usize::MAX) {
         return Some(numbers);
     }

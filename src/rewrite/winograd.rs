@@ -12,10 +12,10 @@
 
 use super::convolution::Convolution;
 use super::edits::{Edits, int, ints, node};
-use super::facts::Facts;
-use super::source::Source;
-use super::symbol::Length;
-use crate::bundle::proto::{Attribute, Node};
+use super::facts::TensorFacts;
+use super::indexed_graph::IndexedGraph;
+use super::length::Length;
+use crate::bundle::proto::{AttributeProto, NodeProto};
 
 /// The side of a tile of the result, in pixels.
 const TILE: i64 = 4;
@@ -39,11 +39,11 @@ const IMAGE: [[f64; 6]; 6] = [
 const POINTS: [f64; 5] = [0.0, 0.75, -0.75, 1.5, -1.5];
 
 /// Rewrites every convolution for which it is faster, and returns their number.
-pub fn rewrite(source: &Source<'_>, facts: &Facts, edits: &mut Edits) -> usize {
+pub fn rewrite(source: &IndexedGraph<'_>, facts: &TensorFacts, edits: &mut Edits) -> usize {
     let mut sites = 0;
     for (at, conv) in source.nodes.iter().enumerate() {
         if !edits.is_replaced(at)
-            && let Some(convolution) = Convolution::of(facts, conv)
+            && let Some(convolution) = Convolution::from_node(facts, conv)
             && is_worth_it(&convolution)
             && source.is_constant(convolution.weights)
         {
@@ -57,8 +57,8 @@ pub fn rewrite(source: &Source<'_>, facts: &Facts, edits: &mut Edits) -> usize {
 
 /// Returns the bytes that a node would need beyond its inputs and output if [`rewrite`] rewrote it: for its weights,
 /// and for the temporary values per pixel of the image.
-pub fn room(facts: &Facts, conv: &Node) -> Option<(u64, u64)> {
-    let convolution = Convolution::of(facts, conv).filter(is_worth_it)?;
+pub fn extra_bytes(facts: &TensorFacts, conv: &NodeProto) -> Option<(u64, u64)> {
+    let convolution = Convolution::from_node(facts, conv).filter(is_worth_it)?;
     let [weights, channels] = [
         convolution.channels_in.checked_mul(convolution.channels_out)?,
         // Before and after the transposition of either side at the same time.
@@ -117,13 +117,13 @@ fn turned(matrix: &[f32], columns: usize) -> Vec<f32> {
 
 /// A sequence of nodes.
 struct Chain<'e, 's> {
-    source: &'e Source<'s>,
+    source: &'e IndexedGraph<'s>,
     edits: &'e mut Edits,
-    nodes: Vec<Node>,
+    nodes: Vec<NodeProto>,
 }
 
 impl Chain<'_, '_> {
-    fn node(&mut self, operator: &str, inputs: &[&str], attributes: Vec<Attribute>) -> String {
+    fn node(&mut self, operator: &str, inputs: &[&str], attributes: Vec<AttributeProto>) -> String {
         let name = self.edits.name(self.source, "winograd");
         self.nodes.push(node(operator, inputs, &name, attributes));
         name
@@ -144,7 +144,12 @@ impl Chain<'_, '_> {
 
 /// The image's transform is a convolution of each channel with 36 kernels, and the inverse transform a transposed one,
 /// cropped to the image's size.
-fn nodes(convolution: &Convolution<'_>, source: &Source<'_>, facts: &Facts, edits: &mut Edits) -> Vec<Node> {
+fn nodes(
+    convolution: &Convolution<'_>,
+    source: &IndexedGraph<'_>,
+    facts: &TensorFacts,
+    edits: &mut Edits,
+) -> Vec<NodeProto> {
     let Convolution { image, weights, channels_in, channels_out, .. } = *convolution;
     let transforms = Transforms::new();
     let [of_weights, of_image, back] = [

@@ -79,8 +79,8 @@ impl Cancel {
 
     fn during<T>(&self, stoppable: Stoppable, work: impl FnOnce() -> T) -> T {
         /// Removes the entry on drop, also if `work` panics.
-        struct Registered<'a>(&'a Cancel, u64);
-        impl Drop for Registered<'_> {
+        struct Registration<'a>(&'a Cancel, u64);
+        impl Drop for Registration<'_> {
             fn drop(&mut self) {
                 self.0.running().entries.retain(|(id, _)| *id != self.1);
             }
@@ -90,7 +90,7 @@ impl Cancel {
             running.next_id += 1;
             let id = running.next_id;
             running.entries.push((id, stoppable.clone()));
-            Registered(self, id)
+            Registration(self, id)
         };
         // `cancel` called before the entry was in the list has not seen it; a later call has.
         if self.is_cancelled() {

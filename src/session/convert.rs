@@ -49,16 +49,16 @@ pub(super) fn input<'v>(
             value(shape, &buffer.bf16)
         }
         (TensorView::F32(a), DType::F64) => converted(a, shape, &mut buffer.f64, |x| Ok(f64::from(x))),
-        (TensorView::F32(a), DType::I64) => converted(a, shape, &mut buffer.i64, whole),
-        (TensorView::F32(a), DType::Bool) => converted(a, shape, &mut buffer.bool, |x| truth(whole(x)?)),
-        (TensorView::F32(a), DType::I32) => converted(a, shape, &mut buffer.i32, |x| narrow(whole(x)?)),
+        (TensorView::F32(a), DType::I64) => converted(a, shape, &mut buffer.i64, to_integer),
+        (TensorView::F32(a), DType::Bool) => converted(a, shape, &mut buffer.bool, |x| to_bool(to_integer(x)?)),
+        (TensorView::F32(a), DType::I32) => converted(a, shape, &mut buffer.i32, |x| to_i32(to_integer(x)?)),
 
-        (TensorView::I64(a), DType::I32) => converted(a, shape, &mut buffer.i32, narrow),
+        (TensorView::I64(a), DType::I32) => converted(a, shape, &mut buffer.i32, to_i32),
         (TensorView::I64(a), DType::F32) => converted(a, shape, &mut buffer.f32, |x| Ok(x as f32)),
         (TensorView::I64(a), DType::F64) => converted(a, shape, &mut buffer.f64, |x| Ok(x as f64)),
         (TensorView::I64(a), DType::F16) => converted(a, shape, &mut buffer.f16, |x| Ok(f16::from_f64(x as f64))),
         (TensorView::I64(a), DType::Bf16) => converted(a, shape, &mut buffer.bf16, |x| Ok(bf16::from_f64(x as f64))),
-        (TensorView::I64(a), DType::Bool) => converted(a, shape, &mut buffer.bool, truth),
+        (TensorView::I64(a), DType::Bool) => converted(a, shape, &mut buffer.bool, to_bool),
 
         (TensorView::Bool(a), DType::I64) => converted(a, shape, &mut buffer.i64, |x| Ok(i64::from(x))),
         (TensorView::Bool(a), DType::I32) => converted(a, shape, &mut buffer.i32, |x| Ok(i32::from(x))),
@@ -78,7 +78,7 @@ pub(super) fn kind(view: &TensorView<'_>) -> &'static str {
 }
 
 /// Converts `x` to an integer, if it is one.
-fn whole(x: f32) -> Result<i64, String> {
+fn to_integer(x: f32) -> Result<i64, String> {
     // 2^63 is the first float beyond int64; every integral f32 below it converts exactly.
     if x.fract() == 0.0 && x.abs() < 9_223_372_036_854_775_808.0 {
         Ok(x as i64)
@@ -87,7 +87,7 @@ fn whole(x: f32) -> Result<i64, String> {
     }
 }
 
-fn truth(x: i64) -> Result<bool, String> {
+fn to_bool(x: i64) -> Result<bool, String> {
     match x {
         0 => Ok(false),
         1 => Ok(true),
@@ -95,7 +95,7 @@ fn truth(x: i64) -> Result<bool, String> {
     }
 }
 
-fn narrow(x: i64) -> Result<i32, String> {
+fn to_i32(x: i64) -> Result<i32, String> {
     i32::try_from(x).map_err(|_| format!("value {x} does not fit int32"))
 }
 

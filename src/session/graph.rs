@@ -1,6 +1,6 @@
 //! An opened graph.
 
-mod each;
+mod graph_run;
 
 use std::io::Read;
 use std::path::Path;
@@ -12,30 +12,30 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::{DynValue, Outlet};
 
 use super::convert::Buffer;
-use super::invoke::{Graph, read};
+use super::invoke::{OpenGraph, read};
 use super::library::{Runtime, plain};
 use super::options::{Optimization, SessionOptions, limited_threads, threads};
-use super::placement::{Placement, Recorder};
+use super::placement::{Placement, PlacementRecorder};
 use super::{Cancel, provider, weights};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::tensor::{DType, Dim, TensorInfo, TensorView, Weight};
-use each::Alone;
-pub use each::Run;
+pub use graph_run::GraphRun;
+use graph_run::SingleRunGraph;
 
 /// A graph opened on its execution providers, ready to run.
 ///
 /// Running needs exclusive access (`&mut self`). A session is `Send`.
 pub struct Session {
     // Dropped before the runtime below it.
-    graph: Graph,
+    graph: OpenGraph,
     /// One buffer per input, in the graph's order.
     buffers: Vec<Buffer>,
     /// The buffers of each further concurrent run, created when first needed.
     others: Vec<Vec<Buffer>>,
     callers: usize,
     /// The graph opened for a single run with all threads, if concurrent runs share them otherwise.
-    alone: Option<Alone>,
+    single_run: Option<SingleRunGraph>,
     placement: Placement,
     runtime: Runtime,
 }
@@ -108,7 +108,7 @@ impl Session {
             buffers: graph.buffers(),
             others: Vec::new(),
             graph,
-            alone: (callers > 1 && stored).then(|| Alone::Closed(path.to_path_buf(), options.clone())),
+            single_run: (callers > 1 && stored).then(|| SingleRunGraph::Closed(path.to_path_buf(), options.clone())),
             callers,
             placement,
             runtime: runtime.clone(),
@@ -242,12 +242,12 @@ fn open(
     options: &SessionOptions,
     weights: Vec<Weight>,
     opening: Opening<'_>,
-) -> Result<(Graph, Placement)> {
+) -> Result<(OpenGraph, Placement)> {
     if options.cancel.is_cancelled() {
         return Err(Error::Interrupted { at_step: None });
     }
     let failed = |e: ort::Error| opening_failed(&options.component, path, &e);
-    let recorder = Recorder::for_providers(&options.providers);
+    let recorder = PlacementRecorder::for_providers(&options.providers);
     let mut builder = builder(runtime, options, &opening, &recorder).map_err(failed)?;
     provider::register(&mut builder, runtime, &options.providers)?;
     let mapped = weights::hand_over(&mut builder, &options.weight_files, failed)?;
@@ -261,13 +261,13 @@ fn open(
     };
     let placement = recorder.placement();
     placement.check(&options.providers, &options.component, path)?;
-    let graph = Graph {
+    let graph = OpenGraph {
         inputs: inner.inputs().iter().map(tensor_info).collect(),
         outputs: inner.outputs().iter().map(tensor_info).collect(),
         inner,
         _mapped: mapped,
         component: options.component.clone(),
-        path: options.of.clone().unwrap_or_else(|| path.to_path_buf()),
+        path: options.display_path.clone().unwrap_or_else(|| path.to_path_buf()),
     };
     Ok((graph, placement))
 }
@@ -280,7 +280,7 @@ fn builder(
     runtime: &Runtime,
     options: &SessionOptions,
     opening: &Opening<'_>,
-    recorder: &Recorder,
+    recorder: &PlacementRecorder,
 ) -> ort::Result<SessionBuilder> {
     let level = match options.optimization {
         Optimization::None => GraphOptimizationLevel::Disable,

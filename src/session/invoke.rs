@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::tensor::{TensorInfo, TensorView};
 
 /// An open graph, as a run uses it.
-pub(super) struct Graph {
+pub(super) struct OpenGraph {
     pub inner: ort::session::Session,
     /// Mapped weight files that the session reads. They are released after it.
     pub _mapped: Vec<memmap2::Mmap>,
@@ -28,7 +28,7 @@ pub(super) struct Graph {
     pub path: PathBuf,
 }
 
-impl Graph {
+impl OpenGraph {
     /// Creates the buffers of one run, one per input.
     pub(super) fn buffers(&self) -> Vec<Buffer> {
         self.inputs.iter().map(|_| Buffer::default()).collect()
@@ -77,11 +77,11 @@ impl Graph {
         buffers: &mut [Buffer],
         inputs: &[(&str, TensorView<'_>)],
         (output, out, expected): (&str, &mut [f32], Option<&[usize]>),
-        beside: Option<(&str, &mut ArrayD<f32>)>,
+        second_output: Option<(&str, &mut ArrayD<f32>)>,
         cancel: &Cancel,
     ) -> Result<()> {
-        let names = [output, beside.as_ref().map_or(output, |(name, _)| *name)];
-        let wanted = if beside.is_some() { 2 } else { 1 };
+        let names = [output, second_output.as_ref().map_or(output, |(name, _)| *name)];
+        let wanted = if second_output.is_some() { 2 } else { 1 };
         self.run(buffers, inputs, names.get(..wanted).unwrap_or_default(), cancel, |values| {
             let about = |output: &str, problem: String| format!("output {output}: {problem}");
             let value = values.first().ok_or_else(|| about(output, "is missing".into()))?;
@@ -95,7 +95,7 @@ impl Graph {
                 return Err(about(output, problem));
             }
             convert::output(value, out).map_err(|p| about(output, p))?;
-            let Some(((name, array), value)) = beside.zip(values.get(1)) else { return Ok(()) };
+            let Some(((name, array), value)) = second_output.zip(values.get(1)) else { return Ok(()) };
             read(value, array).map_err(|p| about(name, p))
         })
     }

@@ -32,11 +32,11 @@ mod trial;
 mod weights;
 
 pub use cancel::Cancel;
-pub use fetch::{Event, Installed, PINNED_VERSION, install};
-pub use graph::{Run, Session};
+pub use fetch::{FetchEvent, InstalledBuild, PINNED_VERSION, install};
+pub use graph::{GraphRun, Session};
 pub use library::{
-    Cached, Candidate, Env, Flavour, LOADER_LOG, Runtime, RuntimeOptions, Search, Source, Verdict, cached,
-    minimum_version, search, user_cache,
+    CachedBuild, Candidate, Env, Flavor, LOADER_LOG, LibrarySource, Runtime, RuntimeOptions, Search, Verdict,
+    cached_builds, minimum_version, search, user_cache,
 };
 pub use options::{Optimization, SessionOptions, WeightFile, cpu_threads, usable_threads};
 pub use placement::Placement;

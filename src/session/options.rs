@@ -66,7 +66,7 @@ pub struct SessionOptions {
     /// Bytes of the graph's file that are replaced in memory; the file does not change.
     pub edits: Vec<ByteEdit>,
     /// The file that messages name, if the opened file is a substitute for it.
-    pub of: Option<PathBuf>,
+    pub display_path: Option<PathBuf>,
     /// Stops the opening, which can take minutes if a provider compiles the graph.
     pub cancel: Cancel,
 }
@@ -84,7 +84,7 @@ impl Default for SessionOptions {
             axes: Vec::new(),
             weight_files: Vec::new(),
             edits: Vec::new(),
-            of: None,
+            display_path: None,
             cancel: Cancel::new(),
         }
     }

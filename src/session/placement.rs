@@ -111,9 +111,9 @@ impl Placement {
 }
 
 /// Records ONNX Runtime's log while it opens a graph.
-pub(super) struct Recorder(Option<Arc<Mutex<Placement>>>);
+pub(super) struct PlacementRecorder(Option<Arc<Mutex<Placement>>>);
 
-impl Recorder {
+impl PlacementRecorder {
     /// Creates a recorder that is active if any provider other than the CPU is in the list.
     pub(super) fn for_providers(providers: &[ProviderChoice]) -> Self {
         let only_cpu = providers.iter().all(|p| provider::find_provider(&p.name).is_ok_and(|p| p.ort_name == CPU));

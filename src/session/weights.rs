@@ -21,13 +21,13 @@ use crate::tensor::{ByteEdit, Weight, WeightPlace, WeightValues};
 const FOLDER: &str = "session.model_external_initializers_file_folder_path";
 
 /// The graph to open: its file, or its bytes with the weights written into them.
-pub(super) enum Source<'p> {
+pub(super) enum GraphSource<'p> {
     File(&'p Path),
     Bytes(memmap2::MmapMut),
     Given(Vec<u8>),
 }
 
-impl Source<'_> {
+impl GraphSource<'_> {
     /// Returns the bytes, writable.
     fn bytes(&mut self) -> &mut [u8] {
         match self {
@@ -58,7 +58,7 @@ pub(super) fn replace<'p>(
     weights: Vec<Weight>,
     edits: &[ByteEdit],
     failed: impl Fn(ort::Error) -> Error,
-) -> Result<(SessionBuilder, Source<'p>)> {
+) -> Result<(SessionBuilder, GraphSource<'p>)> {
     let (grown, weights): (Vec<_>, Vec<_>) =
         weights.into_iter().partition(|weight| matches!(weight.place, WeightPlace::Grown { .. }));
     let (inside, beside): (Vec<_>, Vec<_>) =
@@ -70,16 +70,18 @@ pub(super) fn replace<'p>(
     }
     let is_given = given.is_some();
     let mut source = match given {
-        Some(bytes) => Source::Given(bytes),
-        None if inside.is_empty() && grown.is_empty() && edits.is_empty() => Source::File(path),
+        Some(bytes) => GraphSource::Given(bytes),
+        None if inside.is_empty() && grown.is_empty() && edits.is_empty() => GraphSource::File(path),
         None => {
             let file = files::open(path).map_err(|e| Error::io(path, "opening", e))?;
             // SAFETY: writes stay in this process. If another process shortens the file meanwhile, reading it ends this
             // process, as for every program that maps its models.
-            Source::Bytes(unsafe { MmapOptions::new().map_copy(&file) }.map_err(|e| Error::io(path, "mapping", e))?)
+            GraphSource::Bytes(
+                unsafe { MmapOptions::new().map_copy(&file) }.map_err(|e| Error::io(path, "mapping", e))?,
+            )
         }
     };
-    if let Source::File(_) = source {
+    if let GraphSource::File(_) = source {
         return Ok((builder, source));
     }
     let bytes = source.bytes();
@@ -105,7 +107,7 @@ pub(super) fn replace<'p>(
     match grown.as_slice() {
         [] => Ok((builder, source)),
         [weight] => match grow(bytes, weight) {
-            Some(bytes) => Ok((builder, Source::Given(bytes))),
+            Some(bytes) => Ok((builder, GraphSource::Given(bytes))),
             None => {
                 let problem = format!("weight {} is no longer where it was when the file was checked", weight.name);
                 Err(Error::model(path, problem, "the file changed during the run; run again"))

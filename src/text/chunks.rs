@@ -3,23 +3,23 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::emphasis::{Part, broken, weighted};
+use super::emphasis::{PromptPart, split_breaks, split_emphasis};
 use super::tokenizer::Tokenizer;
 use crate::error::{Result, count_of};
 
 /// The options for reading prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Style {
+pub struct PromptStyle {
     /// True if brackets weight words, as in AUTOMATIC1111's web UI; otherwise they are part of the text.
-    pub weighs: bool,
+    pub has_weights: bool,
     /// True if a prompt longer than the text encoder's limit continues in another chunk; otherwise it is truncated.
-    pub goes_on: bool,
+    pub is_chunked: bool,
     /// True if a prompt is converted to lower case and stripped, and padding is masked: in the text encoder, and in the
     /// denoiser's cross-attention. PixArt was trained with both.
     pub is_masked: bool,
 }
 
-impl Style {
+impl PromptStyle {
     /// Returns a prompt as it is tokenized. Python's `strip` also removes the four ASCII separators.
     fn text(self, prompt: &str) -> Cow<'_, str> {
         let is_blank = |c: char| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c);
@@ -58,10 +58,10 @@ impl Chunks {
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
-    pub fn new(prompt: &str, tokenizer: &Tokenizer, style: Style) -> Result<Self> {
-        let in_chunks = style.goes_on;
+    pub fn new(prompt: &str, tokenizer: &Tokenizer, style: PromptStyle) -> Result<Self> {
+        let in_chunks = style.is_chunked;
         let prompt: &str = &style.text(prompt);
-        if !style.weighs && !in_chunks && !tokenizer.has_words() {
+        if !style.has_weights && !in_chunks && !tokenizer.has_words() {
             let encoding = tokenizer.encode(prompt)?;
             let warning = encoding.warning();
             let weights = vec![1.0; encoding.ids.len()];
@@ -69,19 +69,19 @@ impl Chunks {
             return Ok(Self { chunks: vec![Chunk { ids: encoding.ids, weights, read }], warning });
         }
         let parts = match style {
-            Style { weighs: true, .. } => weighted(prompt),
-            Style { goes_on: true, .. } => broken(prompt),
-            _ => vec![Part::Text(prompt.to_owned(), 1.0)],
+            PromptStyle { has_weights: true, .. } => split_emphasis(prompt),
+            PromptStyle { is_chunked: true, .. } => split_breaks(prompt),
+            _ => vec![PromptPart::Text(prompt.to_owned(), 1.0)],
         };
         let mut filling =
-            Filling { tokenizer, comma: tokenizer.comma(), done: Vec::new(), open: Vec::new(), last_comma: None };
+            ChunkBuilder { tokenizer, comma: tokenizer.comma(), done: Vec::new(), open: Vec::new(), last_comma: None };
         for part in parts {
             match part {
-                Part::Text(text, weight) => {
+                PromptPart::Text(text, weight) => {
                     tokenizer.tokens(&text)?.into_iter().for_each(|id| filling.push(id, weight as f32, in_chunks));
                 }
-                Part::Break if in_chunks => filling.close(),
-                Part::Break => {}
+                PromptPart::Break if in_chunks => filling.close(),
+                PromptPart::Break => {}
             }
         }
         Ok(filling.finish(in_chunks))
@@ -89,7 +89,7 @@ impl Chunks {
 }
 
 /// Chunks under construction.
-struct Filling<'t> {
+struct ChunkBuilder<'t> {
     tokenizer: &'t Tokenizer,
     comma: Option<i64>,
     done: Vec<Chunk>,
@@ -98,9 +98,9 @@ struct Filling<'t> {
     last_comma: Option<usize>,
 }
 
-impl Filling<'_> {
+impl ChunkBuilder<'_> {
     fn push(&mut self, id: i64, weight: f32, in_chunks: bool) {
-        let room = self.tokenizer.room();
+        let room = self.tokenizer.capacity();
         let is_full = in_chunks && self.open.len() >= room;
         if self.comma == Some(id) {
             self.last_comma = Some(self.open.len());
@@ -125,7 +125,7 @@ impl Filling<'_> {
 
     fn finish(mut self, in_chunks: bool) -> Chunks {
         let mut warning = None;
-        let (length, room) = (self.open.len(), self.tokenizer.room());
+        let (length, room) = (self.open.len(), self.tokenizer.capacity());
         if !in_chunks && length > room {
             let cut = length - room;
             self.open.truncate(room);
@@ -152,20 +152,20 @@ mod tests {
         Tokenizer::open(dir.as_ref()).unwrap()
     }
 
-    fn read(prompt: &str, weighs: bool, goes_on: bool) -> Chunks {
-        Chunks::new(prompt, &tokenizer(), Style { weighs, goes_on, is_masked: false }).unwrap()
+    fn read(prompt: &str, has_weights: bool, is_chunked: bool) -> Chunks {
+        Chunks::new(prompt, &tokenizer(), PromptStyle { has_weights, is_chunked, is_masked: false }).unwrap()
     }
 
     #[test]
     fn a_masked_prompt_is_in_lower_case_and_its_padding_told_apart() {
         let plain = read("a red circle", false, false);
-        for weighs in [false, true] {
-            let style = Style { weighs, goes_on: false, is_masked: true };
+        for has_weights in [false, true] {
+            let style = PromptStyle { has_weights, is_chunked: false, is_masked: true };
             let got = Chunks::new("\x1f\u{3000}A Red\u{a0}CIRCLE \n", &tokenizer(), style).unwrap();
             let [chunk] = got.chunks.as_slice() else { panic!("{got:?}") };
             assert_eq!(
                 chunk.ids,
-                Chunks::new("a red\u{a0}circle", &tokenizer(), Style::default()).unwrap().chunks[0].ids
+                Chunks::new("a red\u{a0}circle", &tokenizer(), PromptStyle::default()).unwrap().chunks[0].ids
             );
             assert_eq!(chunk.read, plain.chunks[0].read);
         }
@@ -176,12 +176,12 @@ mod tests {
     #[test]
     fn a_short_prompt_is_one_chunk_of_the_same_ids() {
         let plain = tokenizer().encode("a red circle").unwrap();
-        for (weighs, goes_on) in [(false, false), (true, false), (false, true), (true, true)] {
-            let got = read("a red circle", weighs, goes_on);
+        for (has_weights, is_chunked) in [(false, false), (true, false), (false, true), (true, true)] {
+            let got = read("a red circle", has_weights, is_chunked);
             assert_eq!(got.chunks.len(), 1);
             assert_eq!(got.chunks[0].ids, plain.ids);
             assert!(got.chunks[0].weights.iter().all(|&w| w == 1.0));
-            assert_eq!(read("", weighs, goes_on).chunks[0].ids, tokenizer().encode("").unwrap().ids);
+            assert_eq!(read("", has_weights, is_chunked).chunks[0].ids, tokenizer().encode("").unwrap().ids);
         }
     }
 

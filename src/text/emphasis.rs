@@ -8,7 +8,7 @@ const BREAK: &str = "BREAK";
 
 /// A part of a prompt.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Part {
+pub(super) enum PromptPart {
     /// Text, and the factor of its tokens' states.
     Text(String, f64),
     /// The end of a chunk.
@@ -17,8 +17,8 @@ pub(super) enum Part {
 
 /// Splits a prompt into parts of one weight each. Every prompt is valid: an unclosed bracket extends to the end, an
 /// unopened one is text.
-pub(super) fn weighted(prompt: &str) -> Vec<Part> {
-    let mut parts: Vec<Part> = Vec::new();
+pub(super) fn split_emphasis(prompt: &str) -> Vec<PromptPart> {
+    let mut parts: Vec<PromptPart> = Vec::new();
     let (mut round, mut square) = (Vec::new(), Vec::new());
     let mut rest = prompt;
     while let Some(first) = rest.chars().next() {
@@ -28,7 +28,7 @@ pub(super) fn weighted(prompt: &str) -> Vec<Part> {
                 let escaped = rest.chars().nth(1).filter(|c| "()[]\\".contains(*c));
                 taken += escaped.map_or(0, char::len_utf8);
                 // A backslash before any other character is removed too.
-                parts.push(Part::Text(escaped.map(String::from).unwrap_or_default(), 1.0));
+                parts.push(PromptPart::Text(escaped.map(String::from).unwrap_or_default(), 1.0));
             }
             '(' => round.push(parts.len()),
             '[' => square.push(parts.len()),
@@ -39,10 +39,10 @@ pub(super) fn weighted(prompt: &str) -> Vec<Part> {
                 multiply(&mut parts, from, weight);
                 taken = length;
             }
-            ')' | ']' | ':' => parts.push(Part::Text(first.into(), 1.0)),
+            ')' | ']' | ':' => parts.push(PromptPart::Text(first.into(), 1.0)),
             _ => {
                 taken = rest.find(['\\', '(', ')', '[', ']', ':']).unwrap_or(rest.len());
-                parts.extend(broken(rest.get(..taken).unwrap_or_default()));
+                parts.extend(split_breaks(rest.get(..taken).unwrap_or_default()));
             }
         }
         rest = rest.get(taken..).unwrap_or_default();
@@ -53,7 +53,7 @@ pub(super) fn weighted(prompt: &str) -> Vec<Part> {
 }
 
 /// Splits a text at the word BREAK and the white space around it.
-pub(super) fn broken(text: &str) -> Vec<Part> {
+pub(super) fn split_breaks(text: &str) -> Vec<PromptPart> {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     let mut parts = Vec::new();
     let (mut rest, mut searched) = (text, 0);
@@ -64,11 +64,11 @@ pub(super) fn broken(text: &str) -> Vec<Part> {
             searched = end;
             continue;
         }
-        parts.push(Part::Text(before.trim_end().to_owned(), 1.0));
-        parts.push(Part::Break);
+        parts.push(PromptPart::Text(before.trim_end().to_owned(), 1.0));
+        parts.push(PromptPart::Break);
         (rest, searched) = (behind.trim_start(), 0);
     }
-    parts.push(Part::Text(rest.to_owned(), 1.0));
+    parts.push(PromptPart::Text(rest.to_owned(), 1.0));
     parts
 }
 
@@ -81,20 +81,22 @@ fn weight(text: &str) -> Option<(f64, usize)> {
     written.parse().ok().filter(|_| is_number).map(|weight| (weight, end + 1))
 }
 
-fn multiply(parts: &mut [Part], from: usize, by: f64) {
+fn multiply(parts: &mut [PromptPart], from: usize, by: f64) {
     for part in parts.iter_mut().skip(from) {
-        if let Part::Text(_, weight) = part {
+        if let PromptPart::Text(_, weight) = part {
             *weight *= by;
         }
     }
 }
 
 /// Joins adjacent parts with equal weight, which are then tokenized as one text.
-fn merged(parts: Vec<Part>) -> Vec<Part> {
-    let mut joined: Vec<Part> = Vec::new();
+fn merged(parts: Vec<PromptPart>) -> Vec<PromptPart> {
+    let mut joined: Vec<PromptPart> = Vec::new();
     for part in parts {
         match (joined.last_mut(), part) {
-            (Some(Part::Text(text, weight)), Part::Text(more, same)) if *weight == same => text.push_str(&more),
+            (Some(PromptPart::Text(text, weight)), PromptPart::Text(more, same)) if *weight == same => {
+                text.push_str(&more)
+            }
             (_, part) => joined.push(part),
         }
     }
@@ -107,10 +109,10 @@ mod tests {
 
     fn read(prompt: &str) -> Vec<(String, f64)> {
         let part = |part| match part {
-            Part::Text(text, weight) => (text, weight),
-            Part::Break => ("|".to_owned(), 0.0),
+            PromptPart::Text(text, weight) => (text, weight),
+            PromptPart::Break => ("|".to_owned(), 0.0),
         };
-        weighted(prompt).into_iter().map(part).collect()
+        split_emphasis(prompt).into_iter().map(part).collect()
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ndarray::{Array1, Array2, ArrayD, Axis, concatenate};
 
-use super::chunks::{Chunk, Chunks, Style};
+use super::chunks::{Chunk, Chunks, PromptStyle};
 use super::tokenizer::Tokenizer;
 use crate::bundle::{LayerNorm, TextEncoderContract};
 use crate::error::{Error, Result};
@@ -14,7 +14,7 @@ use crate::tensor::{TensorInfo, TensorView, require_finite, switch};
 
 /// The selected outputs of a text encoder.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Taken {
+pub struct EncoderOutputs {
     /// The prompt embeddings: states `[n, tokens, width]`, or a vector `[n, width]` that counts as one token.
     pub tokens: Option<TensorInfo>,
     /// The final layer norm to apply to those states, if the graph did not apply it.
@@ -25,7 +25,7 @@ pub struct Taken {
 
 /// The options for encoding one prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Asked {
+pub(super) struct EncodeOptions {
     /// The number of chunks: at least as many as the prompt needs.
     pub chunks: usize,
     /// True for a negative prompt, for which no layers are skipped.
@@ -34,7 +34,7 @@ pub(super) struct Asked {
 
 /// One text encoder's embeddings of one prompt.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Encoded {
+pub(super) struct EncodedPrompt {
     /// `[tokens, width]`, the tokens of all chunks.
     pub tokens: Option<ArrayD<f32>>,
     /// `[width]`
@@ -45,17 +45,17 @@ pub(super) struct Encoded {
 }
 
 /// The states of one chunk, `[tokens, width]`, and its pooled embedding, `[width]`.
-type Made = (Option<ArrayD<f32>>, Option<ArrayD<f32>>);
+type ChunkStates = (Option<ArrayD<f32>>, Option<ArrayD<f32>>);
 
 /// A tokenizer, and the graph that encodes its ids as prompt embeddings.
 pub struct TextEncoder {
     tokenizer: Arc<Tokenizer>,
     session: Session,
     contract: TextEncoderContract,
-    taken: Taken,
+    taken: EncoderOutputs,
     /// The outputs for a negative prompt, if they differ.
-    negative: Option<Taken>,
-    style: Style,
+    negative: Option<EncoderOutputs>,
+    style: PromptStyle,
 }
 
 /// Checks that every id of a prompt is a row of the graph's token embedding.
@@ -88,9 +88,9 @@ impl TextEncoder {
         tokenizer: Arc<Tokenizer>,
         session: Session,
         contract: TextEncoderContract,
-        taken: Taken,
-        negative: Option<Taken>,
-        style: Style,
+        taken: EncoderOutputs,
+        negative: Option<EncoderOutputs>,
+        style: PromptStyle,
     ) -> Result<Self> {
         if let Some(fixed) = contract.sequence_length.filter(|&n| n != tokenizer.max_length()) {
             return Err(Error::model(
@@ -114,9 +114,9 @@ impl TextEncoder {
     }
 
     /// Encodes one prompt, padded with empty chunks; only one chunk if the encoder cannot read more.
-    pub(super) fn encode(&mut self, prompt: &str, asked: Asked, cancel: &Cancel) -> Result<Encoded> {
+    pub(super) fn encode(&mut self, prompt: &str, asked: EncodeOptions, cancel: &Cancel) -> Result<EncodedPrompt> {
         let Chunks { mut chunks, warning } = self.chunks(prompt)?;
-        if self.style.goes_on && chunks.len() < asked.chunks {
+        if self.style.is_chunked && chunks.len() < asked.chunks {
             let empty = self.chunks("")?.chunks;
             chunks.extend(empty.into_iter().cycle().take(asked.chunks - chunks.len()));
         }
@@ -127,7 +127,7 @@ impl TextEncoder {
         let mask = self.style.is_masked.then(|| Array1::from(mask).into_dyn());
         for (at, chunk) in chunks.iter().enumerate() {
             let (states, vector) = self.encode_chunk(chunk, &taken, cancel)?;
-            tokens.extend(states.map(|states| weighted(states, &chunk.weights)));
+            tokens.extend(states.map(|states| apply_weights(states, &chunk.weights)));
             if at == 0 {
                 pooled = vector;
             }
@@ -137,7 +137,7 @@ impl TextEncoder {
             true => None,
             false => Some(concatenate(Axis(0), &views).map_err(|e| Error::input("prompt", e.to_string(), ""))?),
         };
-        Ok(Encoded { tokens, pooled, mask, warning })
+        Ok(EncodedPrompt { tokens, pooled, mask, warning })
     }
 
     /// Returns 1 for each token that is attended to and 0 for the others, if padding is masked.
@@ -146,7 +146,7 @@ impl TextEncoder {
         (0..chunk.ids.len()).map(|at| i64::from(is_told(at))).collect()
     }
 
-    fn encode_chunk(&mut self, chunk: &Chunk, taken: &Taken, cancel: &Cancel) -> Result<Made> {
+    fn encode_chunk(&mut self, chunk: &Chunk, taken: &EncoderOutputs, cancel: &Cancel) -> Result<ChunkStates> {
         let rows = self.contract.batch.unwrap_or(1).max(1);
         let length = chunk.ids.len();
         let repeated = |row: &[i64]| -> Result<ArrayD<i64>> {
@@ -192,7 +192,7 @@ impl TextEncoder {
 
 /// Multiplies each token's states `[tokens, width]` by its weight, then rescales all of them to restore their mean: the
 /// mode that AUTOMATIC1111 calls "original" emphasis.
-fn weighted(mut states: ArrayD<f32>, weights: &[f32]) -> ArrayD<f32> {
+fn apply_weights(mut states: ArrayD<f32>, weights: &[f32]) -> ArrayD<f32> {
     if weights.iter().all(|&weight| weight == 1.0) {
         return states;
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use ndarray::{ArrayD, Axis, IxDyn, Slice, concatenate};
 
-use super::encoder::{Asked, Encoded, TextEncoder};
-use super::encodings::{Encodings, Text};
+use super::encoder::{EncodeOptions, EncodedPrompt, TextEncoder};
+use super::prompt_cache::{PromptCache, PromptText};
 use crate::error::{Error, Result};
 use crate::session::Cancel;
 
@@ -45,14 +45,14 @@ pub struct TextEncoders {
     encoders: Vec<(usize, TextEncoder)>,
     /// The shape of the zeros `[tokens, width]`.
     blank: Option<[usize; 2]>,
-    known: Encodings,
+    known: PromptCache,
 }
 
 impl TextEncoders {
     /// Combines encoders, each with its group. Without any they are unloaded, and only cached texts are available.
     /// `blank` is the shape `[tokens, width]` of the zeros after their tokens. `known` is the cache of the same
     /// encoders.
-    pub fn new(encoders: Vec<(usize, TextEncoder)>, blank: Option<[usize; 2]>, known: Encodings) -> Self {
+    pub fn new(encoders: Vec<(usize, TextEncoder)>, blank: Option<[usize; 2]>, known: PromptCache) -> Self {
         Self { encoders, blank, known }
     }
 
@@ -70,7 +70,7 @@ impl TextEncoders {
     /// not fit together, and all errors of the graphs.
     pub fn encode(
         &mut self,
-        together: &[Text],
+        together: &[PromptText],
         cancel: &Cancel,
         warn: &mut dyn FnMut(String),
     ) -> Result<Vec<Arc<PromptEmbedding>>> {
@@ -88,13 +88,13 @@ impl TextEncoders {
 
     /// Returns the number of chunks of a text: that of the encoder that needs the most, or 1 unless long prompts are
     /// chunked.
-    fn chunks(&self, text: &Text) -> Result<usize> {
+    fn chunks(&self, text: &PromptText) -> Result<usize> {
         if let Some(known) = self.known.chunks(text) {
             return Ok(known);
         }
         self.require_open()?;
         let encoders = self.encoders.iter().enumerate();
-        let counts = encoders.map(|(at, (_, encoder))| Ok(encoder.chunks(text.of(at))?.chunks.len()));
+        let counts = encoders.map(|(at, (_, encoder))| Ok(encoder.chunks(text.for_encoder(at))?.chunks.len()));
         let chunks = counts.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(1);
         self.known.read(text, chunks);
         Ok(chunks)
@@ -102,16 +102,16 @@ impl TextEncoders {
 
     fn encode_one(
         &mut self,
-        text: &Text,
+        text: &PromptText,
         chunks: usize,
         cancel: &Cancel,
         warn: &mut dyn FnMut(String),
     ) -> Result<Arc<PromptEmbedding>> {
         self.require_open()?;
-        let asked = Asked { chunks, is_negative: text.is_negative };
+        let asked = EncodeOptions { chunks, is_negative: text.is_negative };
         let mut encoded = Vec::with_capacity(self.encoders.len());
         for (at, (group, encoder)) in self.encoders.iter_mut().enumerate() {
-            encoded.push((*group, encoder.encode(text.of(at), asked, cancel)?));
+            encoded.push((*group, encoder.encode(text.for_encoder(at), asked, cancel)?));
         }
         let embedding = Arc::new(join(text, encoded, self.blank)?);
         embedding.warnings.iter().for_each(|warning| warn(warning.clone()));
@@ -127,7 +127,7 @@ impl TextEncoders {
     }
 }
 
-fn join(text: &Text, encoded: Vec<(usize, Encoded)>, blank: Option<[usize; 2]>) -> Result<PromptEmbedding> {
+fn join(text: &PromptText, encoded: Vec<(usize, EncodedPrompt)>, blank: Option<[usize; 2]>) -> Result<PromptEmbedding> {
     let misfit = |e: ndarray::ShapeError| {
         Error::input("prompt", format!("the text encoders' outputs do not fit together: {e}"), "")
     };
@@ -135,7 +135,7 @@ fn join(text: &Text, encoded: Vec<(usize, Encoded)>, blank: Option<[usize; 2]>) 
     let mut vectors = Vec::new();
     let mut warnings = Vec::new();
     let mut masks = Vec::new();
-    for (group, Encoded { tokens, pooled, mask, warning }) in encoded {
+    for (group, EncodedPrompt { tokens, pooled, mask, warning }) in encoded {
         vectors.extend(pooled);
         masks.extend(mask);
         warnings.push(warning);
@@ -155,15 +155,23 @@ fn join(text: &Text, encoded: Vec<(usize, Encoded)>, blank: Option<[usize; 2]>) 
     let groups: Vec<_> = groups.into_iter().map(|group| widened(group, width)).collect();
     let pooled = if vectors.is_empty() { None } else { Some(along(0, &vectors)?) };
     // A model that masks padding has one encoder (`plan::TextPlan`).
-    Ok(PromptEmbedding { tokens: along(0, &groups)?, pooled, mask: masks.pop(), warnings: cut_off(text, warnings) })
+    Ok(PromptEmbedding {
+        tokens: along(0, &groups)?,
+        pooled,
+        mask: masks.pop(),
+        warnings: truncation_warnings(text, warnings),
+    })
 }
 
 /// Returns the warnings about a truncated text, in the order of the encoders: none if the last of them gets the same
 /// text and read all of it, as T5 reads prompts too long for CLIP.
-pub fn cut_off(text: &Text, warnings: Vec<Option<String>>) -> Vec<String> {
+pub fn truncation_warnings(text: &PromptText, warnings: Vec<Option<String>>) -> Vec<String> {
     let last = warnings.len().saturating_sub(1);
     let is_read = warnings.last().is_some_and(Option::is_none);
-    let cut = warnings.into_iter().enumerate().filter(|(at, _)| !(is_read && text.of(*at) == text.of(last)));
+    let cut = warnings
+        .into_iter()
+        .enumerate()
+        .filter(|(at, _)| !(is_read && text.for_encoder(*at) == text.for_encoder(last)));
     let mut told: Vec<String> = cut.filter_map(|(_, warning)| warning).collect();
     told.dedup();
     told
@@ -187,13 +195,13 @@ mod tests {
     #[test]
     fn a_prompt_that_the_last_encoder_read_is_not_cut_off() {
         let own = |words: &[Option<&str>]| words.iter().map(|word| word.map(str::to_owned)).collect::<Vec<_>>();
-        let text = |later: &[Option<&str>]| Text { text: "a".to_owned(), later: own(later), is_negative: false };
-        let cut = |words: &[Option<&str>]| cut_off(&text(&[]), own(words));
+        let text = |later: &[Option<&str>]| PromptText { text: "a".to_owned(), later: own(later), is_negative: false };
+        let cut = |words: &[Option<&str>]| truncation_warnings(&text(&[]), own(words));
         assert_eq!(cut(&[Some("77"), Some("77"), None]), [""; 0]);
         assert_eq!(cut(&[Some("77"), Some("77"), Some("256")]), ["77", "256"]);
         assert_eq!(cut(&[None, Some("77")]), ["77"]);
         assert_eq!(cut(&[]), [""; 0]);
-        let apart = cut_off(&text(&[None, Some("b")]), own(&[Some("77"), Some("77"), None]));
+        let apart = truncation_warnings(&text(&[None, Some("b")]), own(&[Some("77"), Some("77"), None]));
         assert_eq!(apart, ["77"], "the last one is told something else");
     }
 }

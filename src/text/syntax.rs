@@ -1,16 +1,16 @@
 //! Finds prompt syntax of other programs, which has no effect here.
 
-use super::emphasis::{Part, broken};
+use super::emphasis::{PromptPart, split_breaks};
 
 /// Finds syntax of AUTOMATIC1111's web UI, ComfyUI and their extensions that has no effect in a prompt, and returns a
-/// sentence for each kind of it. `weighs` and `goes_on` are those of [`Style`](super::Style), and `words` the tokens of
+/// sentence for each kind of it. `has_weights` and `is_chunked` are those of [`PromptStyle`](super::PromptStyle), and `words` the tokens of
 /// embeddings, which are valid whatever they look like. Characters after a backslash are plain text.
-pub fn foreign_syntax(prompt: &str, weighs: bool, goes_on: bool, words: &[&str]) -> Vec<String> {
-    let mut found = Found { words, kinds: Vec::new() };
-    found.networks(prompt, weighs);
-    found.groups(prompt, weighs);
-    found.words(prompt, weighs, goes_on);
-    let sentence = |(kind, examples): (Kind, Vec<&str>)| {
+pub fn foreign_syntax(prompt: &str, has_weights: bool, is_chunked: bool, words: &[&str]) -> Vec<String> {
+    let mut found = SyntaxFindings { words, kinds: Vec::new() };
+    found.networks(prompt, has_weights);
+    found.groups(prompt, has_weights);
+    found.words(prompt, has_weights, is_chunked);
+    let sentence = |(kind, examples): (SyntaxKind, Vec<&str>)| {
         let more = match examples.len() - 1 {
             0 => String::new(),
             more => format!(" (and {more} more)"),
@@ -22,7 +22,7 @@ pub fn foreign_syntax(prompt: &str, weighs: bool, goes_on: bool, words: &[&str])
 
 /// A kind of syntax, with its explanation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum SyntaxKind {
     Lora,
     Hypernetwork,
     Network,
@@ -37,7 +37,7 @@ enum Kind {
     Embedding,
 }
 
-impl Kind {
+impl SyntaxKind {
     /// Returns the effect of the syntax here, and the alternative.
     fn says(self) -> &'static str {
         match self {
@@ -72,13 +72,13 @@ impl Kind {
 const MOST_BYTES: usize = 1000;
 
 /// The syntax found so far, by kind.
-struct Found<'p> {
+struct SyntaxFindings<'p> {
     words: &'p [&'p str],
-    kinds: Vec<(Kind, Vec<&'p str>)>,
+    kinds: Vec<(SyntaxKind, Vec<&'p str>)>,
 }
 
-impl<'p> Found<'p> {
-    fn add(&mut self, kind: Kind, example: &'p str) {
+impl<'p> SyntaxFindings<'p> {
+    fn add(&mut self, kind: SyntaxKind, example: &'p str) {
         if self.words.iter().any(|word| word.contains(example) || example.contains(word)) {
             return;
         }
@@ -90,14 +90,14 @@ impl<'p> Found<'p> {
     }
 
     /// Finds `<lora:name:0.8>` and the like.
-    fn networks(&mut self, prompt: &'p str, weighs: bool) {
+    fn networks(&mut self, prompt: &'p str, has_weights: bool) {
         for (at, _) in unescaped(prompt).filter(|(_, c)| *c == '<') {
             let Some(text) = prompt.get(at..).and_then(|rest| rest.get(..=rest.find('>')?)) else { continue };
             let Some((name, arguments)) = text.trim_matches(['<', '>']).split_once(':') else { continue };
             let kind = match name.to_ascii_lowercase().as_str() {
-                "lora" | "lyco" => Kind::Lora,
-                "hypernet" => Kind::Hypernetwork,
-                _ if weighs && !name.is_empty() && name.chars().all(is_word) => Kind::Network,
+                "lora" | "lyco" => SyntaxKind::Lora,
+                "hypernet" => SyntaxKind::Hypernetwork,
+                _ if has_weights && !name.is_empty() && name.chars().all(is_word) => SyntaxKind::Network,
                 _ => continue,
             };
             if !arguments.is_empty() && !arguments.contains('<') {
@@ -107,7 +107,7 @@ impl<'p> Found<'p> {
     }
 
     /// Finds brackets: `[a:b:0.5]`, `[a|b]`, `{a|b}` and `(a:1.3)`.
-    fn groups(&mut self, prompt: &'p str, weighs: bool) {
+    fn groups(&mut self, prompt: &'p str, has_weights: bool) {
         let mut open: Vec<(char, usize)> = Vec::new();
         for (at, c) in unescaped(prompt) {
             let opener = match c {
@@ -130,33 +130,35 @@ impl<'p> Found<'p> {
             }
             let alternatives = split(inner, '|').len() > 1;
             match opener {
-                '[' if alternatives => self.add(Kind::Alternation, group),
-                '[' if is_timed(inner) => self.add(Kind::Edit, group),
-                '{' if alternatives => self.add(Kind::Choice, group),
-                '(' if !weighs && is_timed(inner) => self.add(Kind::Weight, group),
+                '[' if alternatives => self.add(SyntaxKind::Alternation, group),
+                '[' if is_timed(inner) => self.add(SyntaxKind::Edit, group),
+                '{' if alternatives => self.add(SyntaxKind::Choice, group),
+                '(' if !has_weights && is_timed(inner) => self.add(SyntaxKind::Weight, group),
                 _ => {}
             }
         }
     }
 
     /// Finds `AND`, `BREAK`, `__animals__` and `embedding:cat`.
-    fn words(&mut self, prompt: &'p str, weighs: bool, goes_on: bool) {
+    fn words(&mut self, prompt: &'p str, has_weights: bool, is_chunked: bool) {
         let is_split = |c: char| c.is_whitespace() || matches!(c, ',' | '(' | ')' | '[' | ']' | '{' | '}' | '|');
         for word in prompt.split(is_split).filter(|word| !word.is_empty()) {
-            if word == "AND" && weighs {
-                self.add(Kind::And, word);
+            if word == "AND" && has_weights {
+                self.add(SyntaxKind::And, word);
             }
             let name = word.trim_matches(|c: char| !is_word(c) && !matches!(c, '*' | '/'));
             if name.len() > 4 && name.starts_with("__") && name.ends_with("__") {
-                self.add(Kind::Wildcard, name);
+                self.add(SyntaxKind::Wildcard, name);
             }
             let after = word.strip_prefix("embedding:").map(|name| name.trim_start_matches("\\"));
             if after.is_some_and(|name| name.chars().next().is_some_and(is_word)) {
-                self.add(Kind::Embedding, word);
+                self.add(SyntaxKind::Embedding, word);
             }
         }
-        if !goes_on && let Some(at) = broken(prompt).contains(&Part::Break).then(|| prompt.find("BREAK")).flatten() {
-            let kind = if weighs { Kind::BreakLeftOut } else { Kind::Break };
+        if !is_chunked
+            && let Some(at) = split_breaks(prompt).contains(&PromptPart::Break).then(|| prompt.find("BREAK")).flatten()
+        {
+            let kind = if has_weights { SyntaxKind::BreakLeftOut } else { SyntaxKind::Break };
             self.add(kind, prompt.get(at..at + 5).unwrap_or_default());
         }
     }
@@ -208,13 +210,13 @@ mod tests {
     use super::*;
 
     /// Returns the kinds that are found without weights, with them, and with them and chunks.
-    fn found(prompt: &str) -> [Vec<Kind>; 3] {
-        [(false, false), (true, false), (true, true)].map(|(weighs, goes_on)| {
-            let sentences = foreign_syntax(prompt, weighs, goes_on, &["<cat:x>"]);
-            let mut found = Found { words: &["<cat:x>"], kinds: Vec::new() };
-            found.networks(prompt, weighs);
-            found.groups(prompt, weighs);
-            found.words(prompt, weighs, goes_on);
+    fn found(prompt: &str) -> [Vec<SyntaxKind>; 3] {
+        [(false, false), (true, false), (true, true)].map(|(has_weights, is_chunked)| {
+            let sentences = foreign_syntax(prompt, has_weights, is_chunked, &["<cat:x>"]);
+            let mut found = SyntaxFindings { words: &["<cat:x>"], kinds: Vec::new() };
+            found.networks(prompt, has_weights);
+            found.groups(prompt, has_weights);
+            found.words(prompt, has_weights, is_chunked);
             assert_eq!(found.kinds.len(), sentences.len());
             found.kinds.into_iter().map(|(kind, _)| kind).collect()
         })
@@ -222,8 +224,8 @@ mod tests {
 
     #[test]
     fn syntax_of_other_programs_is_found() {
-        use Kind::*;
-        for (prompt, plain, weighted, chunked) in [
+        use SyntaxKind::*;
+        for (prompt, plain, split_emphasis, chunked) in [
             ("a <lora:x:1> b", vec![Lora], vec![Lora], vec![Lora]),
             ("<lyco:x>", vec![Lora], vec![Lora], vec![Lora]),
             ("<hypernet:x:0.5>", vec![Hypernetwork], vec![Hypernetwork], vec![Hypernetwork]),
@@ -241,7 +243,7 @@ mod tests {
             ("a (v2:1.4) circle", vec![Weight], vec![], vec![]),
             ("((a) [b:c:3])", vec![Edit], vec![Edit], vec![Edit]),
         ] {
-            assert_eq!(found(prompt), [plain, weighted, chunked], "{prompt}");
+            assert_eq!(found(prompt), [plain, split_emphasis, chunked], "{prompt}");
         }
     }
 

@@ -19,8 +19,8 @@ use tokenizers::AddedToken;
 
 use crate::error::{Error, Result, count_of};
 use crate::guard::contain;
-use cleaning::{Cleaner, Tokens};
-use special::{Family, Settings};
+use cleaning::{CleanedTokens, Cleaner};
+use special::{TokenizerFamily, TokenizerSettings};
 
 pub use cleaning::Cleaning;
 pub use limits::PROMPT_BYTES;
@@ -36,7 +36,7 @@ pub use limits::PROMPT_BYTES;
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    family: Family,
+    family: TokenizerFamily,
     dir: PathBuf,
     max_length: usize,
     /// True if the tokenizer's own files state its length.
@@ -106,28 +106,28 @@ impl Tokenizer {
         let opened = if json.is_file() { Some(json::open(&json)?) } else { None };
         let family = match &opened {
             Some(opened) => json::family(opened),
-            None if dir.join("vocab.json").is_file() => Family::Clip,
-            None if pieces.is_file() => Family::Bert,
+            None if dir.join("vocab.json").is_file() => TokenizerFamily::Clip,
+            None if pieces.is_file() => TokenizerFamily::Bert,
             None => {
                 t5::refuse_pieces(dir)?;
-                Family::Clip
+                TokenizerFamily::Clip
             }
         };
-        let settings = Settings::read(dir, family)?;
+        let settings = TokenizerSettings::read(dir, family)?;
         let mut inner = match (opened, family) {
             (Some(mut opened), _) => {
                 bert::make_plain(&mut opened, &json, settings.plain)?;
                 opened
             }
-            (None, Family::Bert) => bert::from_vocab(&pieces, &settings)?,
+            (None, TokenizerFamily::Bert) => bert::from_vocab(&pieces, &settings)?,
             (None, _) => clip::from_vocab_and_merges(dir, &settings)?,
         };
         settings.register(&mut inner, dir)?;
         if inner.get_post_processor().is_none() {
             let (begin, end) = settings.around(&inner, dir)?;
             match (family, begin) {
-                (Family::Clip, Some(begin)) => clip::surround(&mut inner, begin, end),
-                (Family::Bert, Some(begin)) => bert::surround(&mut inner, begin, end),
+                (TokenizerFamily::Clip, Some(begin)) => clip::surround(&mut inner, begin, end),
+                (TokenizerFamily::Bert, Some(begin)) => bert::surround(&mut inner, begin, end),
                 _ => t5::surround(&mut inner, dir, end)?,
             }
         }
@@ -185,7 +185,7 @@ impl Tokenizer {
     ///
     /// [`Error::Model`] if the tokenizer's parts cannot be rebuilt.
     pub fn with_cleaning(mut self, cleaning: Cleaning) -> Result<Self> {
-        let is_other = self.family == Family::Clip && cleaning != Cleaning::Fast;
+        let is_other = self.family == TokenizerFamily::Clip && cleaning != Cleaning::Fast;
         let cleaner = is_other.then(|| Cleaner::new(&self.inner, cleaning)).transpose();
         self.cleaner = cleaner.map_err(|e| Error::model(&self.dir, e.to_string(), clip::FETCH))?;
         Ok(self)
@@ -194,12 +194,12 @@ impl Tokenizer {
     /// Returns the cleaning of prompts; `None` for tokenizers of families other than CLIP, which have their own.
     pub fn cleaning(&self) -> Option<Cleaning> {
         let own = self.cleaner.as_ref().map_or(Cleaning::Fast, Cleaner::cleaning);
-        (self.family == Family::Clip).then_some(own)
+        (self.family == TokenizerFamily::Clip).then_some(own)
     }
 
     /// Returns true for T5's, whose text encoder has no pooled embedding.
     pub fn is_t5(&self) -> bool {
-        self.family == Family::T5
+        self.family == TokenizerFamily::T5
     }
 
     /// Returns true if the tokenizer's own files state its length (`model_max_length`); otherwise the text encoder
@@ -210,7 +210,7 @@ impl Tokenizer {
 
     /// Returns true for CLIP's.
     pub fn is_clip(&self) -> bool {
-        self.family == Family::Clip
+        self.family == TokenizerFamily::Clip
     }
 
     /// Returns the number of ids of an encoded prompt.
@@ -234,7 +234,7 @@ impl Tokenizer {
     pub fn check_vocabulary(&self, rows: usize) -> Result<()> {
         let missing = rows.saturating_sub(self.vocab_size);
         let is_padding = rows.is_multiple_of(8) && missing < 128;
-        if self.family != Family::Bert || missing == 0 || is_padding {
+        if self.family != TokenizerFamily::Bert || missing == 0 || is_padding {
             return Ok(());
         }
         let problem = format!(
@@ -245,7 +245,7 @@ impl Tokenizer {
     }
 
     /// Returns the maximum number of a prompt's tokens, without the special ones.
-    pub fn room(&self) -> usize {
+    pub fn capacity(&self) -> usize {
         self.max_length - self.around
     }
 
@@ -313,7 +313,7 @@ impl Tokenizer {
         !self.words.is_empty()
     }
 
-    /// Adds the special tokens and the padding to up to [`Tokenizer::room`] tokens, and ones to their weights.
+    /// Adds the special tokens and the padding to up to [`Tokenizer::capacity`] tokens, and ones to their weights.
     pub(super) fn around(&self, tokens: &[i64], weights: &[f32]) -> (Vec<i64>, Vec<f32>) {
         let mut ids: Vec<i64> = self.before.iter().chain(tokens).chain(&self.behind).copied().collect();
         let mut around = vec![1.0; self.before.len()];
@@ -333,15 +333,17 @@ impl Tokenizer {
     }
 
     /// Encodes a text of any length without special tokens.
-    fn split(&self, text: &str) -> Result<Tokens> {
+    fn split(&self, text: &str) -> Result<CleanedTokens> {
         limits::check_length(text)?;
         let encode = || match &self.cleaner {
             Some(cleaner) => cleaner.encode(&self.inner, text),
-            None => limits::encode(&self.inner, text, false).map_err(|e| self.unencoded(&e)).map(|encoding| Tokens {
-                text: text.to_owned(),
-                ids: encoding.get_ids().iter().map(|&id| i64::from(id)).collect(),
-                offsets: encoding.get_offsets().to_vec(),
-            }),
+            None => {
+                limits::encode(&self.inner, text, false).map_err(|e| self.unencoded(&e)).map(|encoding| CleanedTokens {
+                    text: text.to_owned(),
+                    ids: encoding.get_ids().iter().map(|&id| i64::from(id)).collect(),
+                    offsets: encoding.get_offsets().to_vec(),
+                })
+            }
         };
         contain(encode).unwrap_or_else(|panic| Err(self.unencoded(&panic)))
     }
@@ -354,8 +356,8 @@ impl Tokenizer {
     /// [`Error::Input`] for a prompt of more than [`PROMPT_BYTES`], or, with [`Cleaning::Ftfy`], for one that may need
     /// repair.
     pub fn encode(&self, text: &str) -> Result<Encoding> {
-        let Tokens { text, ids, offsets } = self.split(text)?;
-        let cut = ids.len().saturating_sub(self.room());
+        let CleanedTokens { text, ids, offsets } = self.split(text)?;
+        let cut = ids.len().saturating_sub(self.capacity());
         let (kept, lost) = match self.truncates_left {
             true => (cut..ids.len(), 0..cut),
             false => (0..ids.len() - cut, ids.len() - cut..ids.len()),

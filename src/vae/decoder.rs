@@ -10,7 +10,7 @@ use crate::session::{Cancel, Session};
 use crate::tiles::Tiles;
 
 /// A VAE decoder graph.
-pub struct Decoder {
+pub struct VaeDecoder {
     session: Session,
     contract: VaeDecoderContract,
     scaling: Scaling,
@@ -18,7 +18,7 @@ pub struct Decoder {
     factor: usize,
 }
 
-impl Decoder {
+impl VaeDecoder {
     /// Combines an open graph with the scaling of its latents. `factor` is the number of pixels per latent along each
     /// side.
     pub fn new(session: Session, contract: VaeDecoderContract, scaling: Scaling, factor: usize) -> Self {
@@ -35,10 +35,10 @@ impl Decoder {
         self.run(z, cancel)
     }
 
-    /// As [`Decoder::decode`], tile by tile.
+    /// As [`VaeDecoder::decode`], tile by tile.
     ///
     /// # Errors
-    /// As [`Decoder::decode`].
+    /// As [`VaeDecoder::decode`].
     pub fn decode_tiled(&mut self, latents: ArrayViewD<'_, f32>, tiles: Tiles, cancel: &Cancel) -> Result<ArrayD<f32>> {
         let z = latents.mapv(|v| self.scaling.undo(v));
         tiles.blend(z.view(), self.factor, |tile| self.run(tile, cancel))

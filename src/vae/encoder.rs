@@ -23,14 +23,14 @@ pub enum Posterior {
 }
 
 /// A VAE encoder graph.
-pub struct Encoder {
+pub struct VaeEncoder {
     session: Session,
     contract: VaeEncoderContract,
     /// The last encoded image and its result: all images of a request start from the same one.
     last: Option<(ArrayD<f32>, Posterior)>,
 }
 
-impl Encoder {
+impl VaeEncoder {
     /// Wraps an open graph.
     pub fn new(session: Session, contract: VaeEncoderContract) -> Self {
         Self { session, contract, last: None }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use ndarray::{Array2, ArrayD, ArrayViewD, Axis, IxDyn, Slice};
 
-use super::{Decoder, Scaling};
+use super::{Scaling, VaeDecoder};
 use crate::error::{Error, Result};
 use crate::session::Cancel;
 
@@ -134,7 +134,7 @@ impl LinearColors {
     /// # Errors
     /// All errors of the decoder.
     pub fn fit(
-        decoder: &mut Decoder,
+        decoder: &mut VaeDecoder,
         channels: usize,
         [height, width]: [usize; 2],
         factor: usize,

@@ -9,8 +9,8 @@ mod linear;
 mod preview;
 mod single;
 
-pub use decoder::Decoder;
-pub use encoder::{Encoder, Posterior};
+pub use decoder::VaeDecoder;
+pub use encoder::{Posterior, VaeEncoder};
 pub use linear::LinearColors;
 pub use preview::Preview;
 

@@ -2,7 +2,7 @@
 
 use ndarray::{ArrayD, ArrayViewD};
 
-use super::{Decoder, LinearColors};
+use super::{LinearColors, VaeDecoder};
 use crate::error::Result;
 use crate::session::Cancel;
 use crate::tiles::Tiles;
@@ -10,7 +10,7 @@ use crate::tiles::Tiles;
 /// A decoder for previews of latents.
 pub enum Preview {
     /// A tiny autoencoder (TAESD): images of the full size.
-    Decoder(Box<Decoder>),
+    Decoder(Box<VaeDecoder>),
     /// A weighted sum per color: images of the size of the latents.
     Linear(LinearColors),
     /// None: the model works on pixels.
@@ -22,7 +22,7 @@ impl Preview {
     /// given.
     ///
     /// # Errors
-    /// As [`Decoder::decode`].
+    /// As [`VaeDecoder::decode`].
     pub fn image(
         &mut self,
         latents: ArrayViewD<'_, f32>,

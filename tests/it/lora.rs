@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use crate::common::{answer, ldm_ort, models, npy};
-use ldm_ort::bundle::{ComponentKind, GraphFile, Weights};
+use ldm_ort::bundle::{ComponentKind, GraphFile, ModuleWeights};
 use ldm_ort::cli::args::LibraryArgs;
 use ldm_ort::execution::model_digest;
 use ldm_ort::lora::{Lora, merge};
@@ -206,8 +206,8 @@ fn a_graph_that_changes_meanwhile_is_an_error_at_most() {
     let graph = GraphFile::open(&path).expect("a graph");
     let read = |bytes: &[u8]| {
         std::fs::write(&path, bytes).expect("the folder can be written to");
-        let weights = Weights::open(&graph).ok()?;
-        Some(weights.of_modules.iter().filter(|weight| weights.read(weight).is_ok()).count())
+        let weights = ModuleWeights::open(&graph).ok()?;
+        Some(weights.modules.iter().filter(|weight| weights.read(weight).is_ok()).count())
     };
     assert_eq!(read(&whole), Some(12));
     let mut state = 1u32;
@@ -253,11 +253,11 @@ fn halves_are_rounded_once() {
         text_encoder_scale: 0.0,
     };
     let merged = |loras: &[Lora]| merge(loras, ComponentKind::Unet, &graph).expect("a LoRA that fits");
-    let weights = Weights::open(&graph).expect("weights");
+    let weights = ModuleWeights::open(&graph).expect("weights");
     let (once, back) = (merged(&[lora(0.3)]), merged(&[lora(0.3), lora(0.2), lora(-0.5)]));
     assert_eq!((once.len(), back.len()), (12, 12));
     for (once, back) in once.iter().zip(&back) {
-        let stored = weights.of_modules.iter().find(|weight| weight.name == back.name).expect("a weight of the graph");
+        let stored = weights.modules.iter().find(|weight| weight.name == back.name).expect("a weight of the graph");
         let stored = WeightValues::round(weights.read(stored).expect("values"), DType::F16).expect("halves");
         assert!(once.values != stored, "{} is not changed", once.name);
         assert!(back.values == stored, "{} is not what it was", back.name);
@@ -270,9 +270,9 @@ fn halves_are_rounded_once() {
 fn a_session_runs_on_the_weights_it_is_handed() {
     let path = golden().join("files/mixed.onnx");
     let graph = GraphFile::open(&path).expect("a graph");
-    let weights = Weights::open(&graph).expect("weights");
+    let weights = ModuleWeights::open(&graph).expect("weights");
     let replaced = |module: &str, value: f32| {
-        let weight = weights.of_modules.iter().find(|weight| weight.module == module).expect("a module");
+        let weight = weights.modules.iter().find(|weight| weight.module == module).expect("a module");
         let values = weights.read(weight).expect("values");
         weight.replaced_by(vec![value; values.len()]).expect("floats")
     };

@@ -10,7 +10,7 @@ use ldm_ort::cli::args::LibraryArgs;
 use ldm_ort::execution::{Event, ModelExecution};
 use ldm_ort::graph_cache::{CachedGraph, GraphCache};
 use ldm_ort::plan::Plan;
-use ldm_ort::quantize::{Outcome, Weights, quantize};
+use ldm_ort::quantize::{QuantizedGraph, WeightFormat, quantize};
 use ldm_ort::rewrite::{Pass, rewrite};
 use ldm_ort::session::{Cancel, Runtime, Session, SessionOptions};
 use ldm_ort::spec::{Overrides, Spec};
@@ -21,7 +21,7 @@ fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/quantize")
 }
 
-fn narrowed(model: &Path, output: &Path, weights: Weights) -> Vec<Outcome> {
+fn narrowed(model: &Path, output: &Path, weights: WeightFormat) -> Vec<QuantizedGraph> {
     quantize(model, output, weights, &[], &Cancel::new(), &mut |_| ()).expect("a model directory is written")
 }
 
@@ -68,16 +68,16 @@ fn a_model_draws_nearly_the_same_from_fewer_bits() {
     // add up to a few times as much.
     // Products of 8 bits are off by the 255th part of what they are made of besides.
     for (weights, relative, apart, bytes) in [
-        (Weights::Half, 4.9e-4, 1e-3, 0.5..0.75),
-        (Weights::Int8, 8e-3, 1e-2, 0.25..0.62),
-        (Weights::DynamicInt8, 8e-3, 2e-2, 0.25..0.9),
+        (WeightFormat::Half, 4.9e-4, 1e-3, 0.5..0.75),
+        (WeightFormat::Int8, 8e-3, 1e-2, 0.25..0.62),
+        (WeightFormat::DynamicInt8, 8e-3, 2e-2, 0.25..0.9),
     ] {
         let place = folder.path().join(weights.name());
         let outcomes = narrowed(&model, &place, weights);
         assert_eq!(outcomes.iter().map(|o| o.component).collect::<Vec<_>>(), ["text_encoder", "unet"]);
         for outcome in &outcomes {
-            assert!(outcome.kept.is_empty(), "{outcome:?}");
-            if weights == Weights::DynamicInt8 {
+            assert!(outcome.skipped.is_empty(), "{outcome:?}");
+            if weights == WeightFormat::DynamicInt8 {
                 // The text encoder has no matrix that is large enough.
                 assert_eq!(outcome.tensors, if outcome.component == "unet" { 8 } else { 0 }, "{outcome:?}");
                 continue;
@@ -99,7 +99,7 @@ fn a_model_draws_nearly_the_same_from_fewer_bits() {
 fn products_of_8_bits_are_those_of_numpy() {
     let folder = tempfile::tempdir().expect("a folder");
     let (plain, narrow) = (models().join("sd1"), folder.path().join("dynamic"));
-    narrowed(&plain, &narrow, Weights::DynamicInt8);
+    narrowed(&plain, &narrow, WeightFormat::DynamicInt8);
     let runtime = Runtime::load(&LibraryArgs::default().to_options(None)).expect("ONNX Runtime is found or fetched");
     let numbers = |shape: &[usize]| {
         let values = (0..shape.iter().product()).map(|n: usize| (n as f64).sin() as f32).collect();
@@ -141,7 +141,7 @@ fn products_of_8_bits_are_those_of_numpy() {
 #[test]
 fn blocks_and_scales_are_those_of_numpy() {
     let folder = tempfile::tempdir().expect("a folder");
-    narrowed(&models().join("sd1"), &folder.path().join("int8"), Weights::Int8);
+    narrowed(&models().join("sd1"), &folder.path().join("int8"), WeightFormat::Int8);
     let want: serde_json::Value =
         serde_json::from_slice(&std::fs::read(golden().join("int8.json")).expect("a golden")).expect("JSON");
     for (component, digest) in want["sha256"].as_object().expect("a digest a component") {
@@ -164,7 +164,7 @@ fn narrow_graphs_are_understood() {
         GraphFile::open(&path).expect("a graph")
     };
     let old = open(&model, "unet");
-    for weights in [Weights::Half, Weights::Int8, Weights::DynamicInt8] {
+    for weights in [WeightFormat::Half, WeightFormat::Int8, WeightFormat::DynamicInt8] {
         let place = folder.path().join(weights.name());
         narrowed(&model, &place, weights);
         let new = open(&place, "unet");
@@ -172,7 +172,7 @@ fn narrow_graphs_are_understood() {
         assert_eq!(new.convolved_channels, old.convolved_channels);
         assert_eq!(open(&place, "text_encoder").table_rows, open(&model, "text_encoder").table_rows);
         let rewritten = rewrite(&new, &[Pass::Attention, Pass::Subpixel], &[]).expect("a graph").expect("places");
-        let convolutions = usize::from(weights == Weights::DynamicInt8);
+        let convolutions = usize::from(weights == WeightFormat::DynamicInt8);
         assert_eq!(rewritten.report, [(Pass::Attention, 8), (Pass::Subpixel, convolutions)], "{weights:?}");
         // What did not change is there too.
         for file in ["model_index.json", "vae_decoder/model.onnx", "tokenizer/vocab.json"] {
@@ -186,7 +186,7 @@ fn narrow_graphs_are_understood() {
 fn loras_need_the_weights_themselves() {
     let folder = tempfile::tempdir().expect("a folder");
     let place = folder.path().join("dynamic");
-    narrowed(&models().join("sd1"), &place, Weights::DynamicInt8);
+    narrowed(&models().join("sd1"), &place, WeightFormat::DynamicInt8);
     let lora = golden().with_file_name("lora/files/diffusers.safetensors");
     let text = format!("[model]\npath = {place:?}\n[task.text-to-image]\nprompt = \"\"\n[[lora]]\npath = {lora:?}\n");
     let spec = Spec::parse(&text, None, &Overrides::default()).expect("a pipeline");
@@ -214,8 +214,8 @@ fn what_does_not_fit_stays() {
     copy(&models().join("sd1"), &model);
     let path = model.join("unet/model.onnx");
     let graph = GraphFile::open(&path).expect("a graph");
-    let weights = ldm_ort::bundle::Weights::open(&graph).expect("weights");
-    let weight = weights.of_modules.iter().find(|w| w.shape.iter().product::<usize>() >= 1024).expect("a large one");
+    let weights = ldm_ort::bundle::ModuleWeights::open(&graph).expect("weights");
+    let weight = weights.modules.iter().find(|w| w.shape.iter().product::<usize>() >= 1024).expect("a large one");
     let mut values = weights.read(weight).expect("its values");
     let old: Vec<u8> = values.iter().take(16).flat_map(|v| v.to_le_bytes()).collect();
     values[3] = 70000.0;
@@ -226,16 +226,16 @@ fn what_does_not_fit_stays() {
     drop(weights);
     std::fs::write(&path, bytes).expect("the graph");
 
-    let outcomes = narrowed(&model, &folder.path().join("half"), Weights::Half);
+    let outcomes = narrowed(&model, &folder.path().join("half"), WeightFormat::Half);
     let unet = outcomes.iter().find(|outcome| outcome.component == "unet").expect("the denoiser");
-    let [kept] = unet.kept.as_slice() else { panic!("{unet:?}") };
+    let [kept] = unet.skipped.as_slice() else { panic!("{unet:?}") };
     assert_eq!(kept.tensor, name);
-    assert!(kept.because.contains("1 of its values are beyond 65504"), "{kept:?}");
+    assert!(kept.reason.contains("1 of its values are beyond 65504"), "{kept:?}");
     let new = GraphFile::open(&folder.path().join("half/unet/model.onnx")).expect("a graph");
     assert!(new.weight_types.iter().any(|(dtype, _)| *dtype == DType::F16), "{:?}", new.weight_types);
     // Blocks of 8 bits have no such bound.
-    let outcomes = narrowed(&model, &folder.path().join("int8"), Weights::Int8);
-    assert!(outcomes.iter().all(|outcome| outcome.kept.is_empty()), "{outcomes:?}");
+    let outcomes = narrowed(&model, &folder.path().join("int8"), WeightFormat::Int8);
+    assert!(outcomes.iter().all(|outcome| outcome.skipped.is_empty()), "{outcomes:?}");
 }
 
 #[test]
@@ -243,7 +243,7 @@ fn nothing_is_left_of_what_was_stopped() {
     let folder = tempfile::tempdir().expect("a folder");
     let (output, cancel) = (folder.path().join("out"), Cancel::new());
     let mut stop = |_| cancel.cancel();
-    let stopped = quantize(&models().join("sd1"), &output, Weights::Half, &[], &cancel, &mut stop);
+    let stopped = quantize(&models().join("sd1"), &output, WeightFormat::Half, &[], &cancel, &mut stop);
     assert!(matches!(stopped, Err(Error::Interrupted { .. })), "{stopped:?}");
     assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0);
 }

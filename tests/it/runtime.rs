@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use ldm_ort::Error;
 use ldm_ort::cli::args::LibraryArgs;
 use ldm_ort::session::{
-    Cancel, Env, Placement, ProviderChoice, Run, Runtime, RuntimeOptions, Session, SessionOptions, Source, Verdict,
-    search,
+    Cancel, Env, GraphRun, LibrarySource, Placement, ProviderChoice, Runtime, RuntimeOptions, Session, SessionOptions,
+    Verdict, search,
 };
 use ldm_ort::tensor::{DType, Dim, TensorInfo, TensorView};
 use ndarray::{Array4, ArrayD, IxDyn, arr0, arr1};
@@ -109,7 +109,7 @@ fn runs_with_several_inputs_and_chosen_outputs() {
     // A denoiser that gives as many values in another shape, such as height and width in the other order.
     for (shape, fits) in [(vec![2, 4, 3, 5], true), (vec![2, 4, 5, 3], false), (vec![2, 60], false)] {
         let inputs = vec![("timestep", t.view().into()), ("scale", s.view().into()), ("sample", x.view().into())];
-        let run = Run { inputs, out: &mut out, shape: Some(shape.clone()), beside: None };
+        let run = GraphRun { inputs, out: &mut out, shape: Some(shape.clone()), second_output: None };
         let ran = session.run_each(vec![run], "out_sample", &Cancel::new());
         assert_eq!(ran.is_ok(), fits, "{shape:?}");
         if let Err(error) = ran {
@@ -250,11 +250,11 @@ fn a_copy_that_the_process_holds_is_taken() {
     let nowhere = tempfile::tempdir().unwrap();
     let env = Env { cache_dir: Some(nowhere.path().to_path_buf()), ..Env::default() };
     let search = search(&RuntimeOptions { env, ..RuntimeOptions::default() });
-    let (path, version) = search.taken().unwrap();
+    let (path, version) = search.selected().unwrap();
     assert_eq!(path.canonicalize().unwrap(), runtime.path().canonicalize().unwrap());
     assert_eq!(version, runtime.version());
-    let taken = search.candidates.iter().find(|c| matches!(c.verdict, Verdict::Taken(_))).unwrap();
-    assert_eq!(taken.source, Source::Loaded);
+    let taken = search.candidates.iter().find(|c| matches!(c.verdict, Verdict::Selected(_))).unwrap();
+    assert_eq!(taken.source, LibrarySource::Loaded);
 }
 
 #[test]

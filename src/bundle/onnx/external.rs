@@ -24,7 +24,7 @@ pub struct ExternalFile {
 }
 
 /// The requirements of a graph's tensors for one file.
-struct Need {
+struct FileRequirement {
     bytes: u64,
     tensor: String,
 }
@@ -34,20 +34,22 @@ struct Need {
 /// A location must be a relative path without `..`, so that an untrusted graph cannot refer to a file elsewhere on the
 /// machine. The file may be a link to anywhere, as in the Hugging Face cache: the user created it, and it opens only
 /// files that the user may read.
-pub fn check<'a>(graph: &Path, tensors: impl Iterator<Item = &'a proto::Tensor>) -> Result<Vec<ExternalFile>> {
-    let mut needs: BTreeMap<String, Need> = BTreeMap::new();
+pub fn check<'a>(graph: &Path, tensors: impl Iterator<Item = &'a proto::TensorProto>) -> Result<Vec<ExternalFile>> {
+    let mut needs: BTreeMap<String, FileRequirement> = BTreeMap::new();
     for tensor in tensors.filter(|t| t.data_location == proto::EXTERNAL || !t.external_data.is_empty()) {
-        let reference = Reference::read(graph, tensor)?;
-        let need = needs.entry(reference.location).or_insert_with(|| Need { bytes: 0, tensor: tensor.name.clone() });
+        let reference = ExternalReference::read(graph, tensor)?;
+        let need = needs
+            .entry(reference.location)
+            .or_insert_with(|| FileRequirement { bytes: 0, tensor: tensor.name.clone() });
         if reference.end > need.bytes {
-            *need = Need { bytes: reference.end, tensor: tensor.name.clone() };
+            *need = FileRequirement { bytes: reference.end, tensor: tensor.name.clone() };
         }
     }
     needs.into_iter().map(|(location, need)| check_file(graph, location, &need)).collect()
 }
 
 /// The location of one tensor's values.
-pub struct Reference {
+pub struct ExternalReference {
     /// The file, relative to the graph's directory.
     pub location: String,
     /// The offset of its first byte.
@@ -56,9 +58,9 @@ pub struct Reference {
     pub end: u64,
 }
 
-impl Reference {
+impl ExternalReference {
     /// Reads the location of the values of `tensor`. [`check`] decides if the file may be read.
-    pub fn read(graph: &Path, tensor: &proto::Tensor) -> Result<Self> {
+    pub fn read(graph: &Path, tensor: &proto::TensorProto) -> Result<Self> {
         let entry = |key: &str| tensor.external_data.iter().find(|e| e.key == key).map(|e| e.value.as_str());
         let bad =
             |what: String| Error::model(graph, format!("tensor {}: {what}", tensor.name), "export the model again");
@@ -77,7 +79,7 @@ impl Reference {
     }
 }
 
-fn check_file(graph: &Path, location: String, need: &Need) -> Result<ExternalFile> {
+fn check_file(graph: &Path, location: String, need: &FileRequirement) -> Result<ExternalFile> {
     let relative = Path::new(&location);
     let plain = !location.is_empty()
         && !location.contains('\\')

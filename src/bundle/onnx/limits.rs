@@ -20,7 +20,7 @@ pub fn check<'a>(
     path: &Path,
     file_bytes: u64,
     values: impl IntoIterator<Item = &'a TensorInfo>,
-    tensors: &[&proto::Tensor],
+    tensors: &[&proto::TensorProto],
 ) -> Result<()> {
     let help = "the file is damaged; download or copy it again, or export the model again";
     for info in values {
@@ -67,7 +67,7 @@ mod tests {
             assert!(error.contains("a.onnx: declares") && error.contains("sample"), "{error}");
         }
         let stored = |dims: &[i64], location: i32| {
-            let tensor = proto::Tensor {
+            let tensor = proto::TensorProto {
                 name: "w".into(),
                 dims: dims.to_vec(),
                 data_type: 1,

@@ -18,9 +18,9 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 pub use external::ExternalFile;
-pub(crate) use external::Reference;
+pub(crate) use external::ExternalReference;
 pub use norm::LayerNorm;
-pub use stored::{ModuleWeight, Weights};
+pub use stored::{ModuleWeight, ModuleWeights};
 pub(crate) use stored::{map, placed_in};
 pub use table::TokenTable;
 
@@ -107,13 +107,13 @@ impl GraphFile {
         let file_bytes = file.metadata().map_err(|e| Error::io(path, "reading", e))?.len();
         let (model, float_inputs) = if file_bytes == 0 {
             frame::check(path, &[])?;
-            (proto::Model::default(), BTreeMap::new())
+            (proto::ModelProto::default(), BTreeMap::new())
         } else {
             // SAFETY: the mapping is read-only and dropped before this block ends. If another process shortens the file
             // meanwhile, reading it ends this process, as for every program that maps its models.
             let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, "mapping", e))?;
             frame::check(path, &bytes)?;
-            let model = proto::Model::read(&bytes[..])
+            let model = proto::ModelProto::read(&bytes[..])
                 .map_err(|e| Error::model(path, format!("is damaged: {e}"), "download or copy the file again"))?;
             let float_inputs = model.graph.as_ref().map(|graph| retype::as_float(&bytes, graph));
             (model, float_inputs.unwrap_or_default())
@@ -121,7 +121,7 @@ impl GraphFile {
         Ok(Self { float_inputs, ..Self::from_model(path, file_bytes, model)? })
     }
 
-    fn from_model(path: &Path, file_bytes: u64, model: proto::Model) -> Result<Self> {
+    fn from_model(path: &Path, file_bytes: u64, model: proto::ModelProto) -> Result<Self> {
         let graph = model
             .graph
             .ok_or_else(|| Error::model(path, "contains no graph", "use a .onnx file made by an exporter"))?;
@@ -131,7 +131,7 @@ impl GraphFile {
         if inputs.is_empty() {
             return Err(Error::model(path, "the graph has no inputs", "export the model again"));
         }
-        let mut contents = Contents::default();
+        let mut contents = GraphContents::default();
         contents.visit_graph(&graph);
         for function in &model.functions {
             contents.visit_nodes(&function.node);
@@ -183,7 +183,7 @@ impl GraphFile {
 
     /// Returns the [`GraphFile::float_inputs`] of a graph's bytes; empty if they are not a graph.
     pub(crate) fn float_inputs_of(bytes: &[u8]) -> BTreeMap<String, ByteEdit> {
-        let graph = proto::Model::read(bytes).ok().and_then(|model| model.graph);
+        let graph = proto::ModelProto::read(bytes).ok().and_then(|model| model.graph);
         graph.map(|graph| retype::as_float(bytes, &graph)).unwrap_or_default()
     }
 
@@ -248,17 +248,17 @@ fn open_file(path: &Path) -> Result<File> {
 
 /// The contents of a graph, including branches: operators, weights and upsampling.
 #[derive(Default)]
-struct Contents<'a> {
+struct GraphContents<'a> {
     operators: BTreeMap<Operator, usize>,
-    tensors: Vec<&'a proto::Tensor>,
+    tensors: Vec<&'a proto::TensorProto>,
     products: BTreeSet<(String, DType)>,
     upsamplings: Upsamplings,
 }
 
-impl<'a> Contents<'a> {
-    fn visit_graph(&mut self, graph: &'a proto::Graph) {
+impl<'a> GraphContents<'a> {
+    fn visit_graph(&mut self, graph: &'a proto::GraphProto) {
         let types: BTreeMap<&str, i32> = graph.initializer.iter().map(|t| (t.name.as_str(), t.data_type)).collect();
-        let multiplies = |node: &&proto::Node| {
+        let multiplies = |node: &&proto::NodeProto| {
             domain(&node.domain).is_empty()
                 && ["Conv", "ConvTranspose", "Gemm", "MatMul"].contains(&node.op_type.as_str())
         };
@@ -270,7 +270,7 @@ impl<'a> Contents<'a> {
         self.visit_nodes(&graph.node);
     }
 
-    fn visit_nodes(&mut self, nodes: &'a [proto::Node]) {
+    fn visit_nodes(&mut self, nodes: &'a [proto::NodeProto]) {
         for node in nodes {
             let mut name = node.op_type.clone();
             let domain = domain(&node.domain);
@@ -299,7 +299,7 @@ impl<'a> Contents<'a> {
 /// kernel than the operator with three inputs, which fewer providers have.
 pub(crate) const PACKED: &str = " (packed)";
 
-fn is_packed(node: &proto::Node) -> bool {
+fn is_packed(node: &proto::NodeProto) -> bool {
     node.input.get(2).is_none_or(String::is_empty)
 }
 
@@ -308,7 +308,7 @@ fn domain(name: &str) -> String {
     if name == "ai.onnx" { String::new() } else { name.to_owned() }
 }
 
-fn tensor_info(value: &proto::ValueInfo) -> TensorInfo {
+fn tensor_info(value: &proto::ValueInfoProto) -> TensorInfo {
     let tensor = value.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
     let shape = tensor.and_then(|t| t.shape.as_ref());
     TensorInfo {
@@ -326,7 +326,7 @@ fn dim(d: &proto::Dimension) -> Dim {
 }
 
 /// Returns the size of a tensor's values in bytes, from its shape and type; 0 for strings.
-fn tensor_bytes(tensor: &proto::Tensor) -> u64 {
+fn tensor_bytes(tensor: &proto::TensorProto) -> u64 {
     let bits: u64 = match tensor.data_type {
         2 | 3 | 9 | 17..=20 | 24 => 8,
         4 | 5 | 10 | 16 => 16,

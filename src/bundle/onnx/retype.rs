@@ -10,7 +10,7 @@ use crate::tensor::{ByteEdit, DType, TensorInfo};
 /// is a conversion to float32. Inputs whose type other nodes depend on are skipped.
 ///
 /// Exporters that trace an integer timestep write an integer input, but many schedules have fractional timesteps.
-pub fn as_float(file: &[u8], graph: &proto::Graph) -> BTreeMap<String, ByteEdit> {
+pub fn as_float(file: &[u8], graph: &proto::GraphProto) -> BTreeMap<String, ByteEdit> {
     let to = DType::F32.to_onnx();
     let edit = |info: &TensorInfo| {
         let names = becomes_float(graph, &info.name)?;
@@ -23,7 +23,7 @@ pub fn as_float(file: &[u8], graph: &proto::Graph) -> BTreeMap<String, ByteEdit>
 }
 
 /// Returns the input and all tensors derived from it up to the casts to float32, if there are no other uses.
-fn becomes_float(graph: &proto::Graph, input: &str) -> Option<BTreeSet<String>> {
+fn becomes_float(graph: &proto::GraphProto, input: &str) -> Option<BTreeSet<String>> {
     /// Operators that move values of any type: the output has the first input's type.
     const MOVES: [&str; 6] = ["Expand", "Unsqueeze", "Squeeze", "Reshape", "Identity", "Flatten"];
     let mut names = BTreeSet::from([input.to_owned()]);
@@ -35,7 +35,7 @@ fn becomes_float(graph: &proto::Graph, input: &str) -> Option<BTreeSet<String>> 
         if reads.is_empty() {
             continue;
         }
-        let to_float = |a: &proto::Attribute| a.name == "to" && a.i == i64::from(DType::F32.to_onnx());
+        let to_float = |a: &proto::AttributeProto| a.name == "to" && a.i == i64::from(DType::F32.to_onnx());
         match node.op_type.as_str() {
             _ if reads != [0] || !node.domain.is_empty() => return None,
             "Cast" if node.attribute.iter().any(to_float) => casts += 1,
@@ -57,7 +57,7 @@ fn element_type(file: &[u8], names: &BTreeSet<String>, input: &str) -> Option<us
     const NAME: u64 = 1;
     const TYPE: u64 = 2;
     const TENSOR_TYPE: u64 = 1;
-    /// The key of `TypeProto.Tensor.elem_type`, a varint.
+    /// The key of `TypeProto.TensorProto.elem_type`, a varint.
     const ELEM_TYPE: u8 = 1 << 3;
     let within = |message: Range<usize>, wanted: u64| {
         let mut found = Vec::new();

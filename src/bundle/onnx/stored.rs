@@ -6,7 +6,7 @@ use std::path::Path;
 
 use memmap2::Mmap;
 
-use super::modules::Reader;
+use super::modules::WeightReader;
 use super::{GraphFile, domain, external, frame, modules, open_file, proto, tensor_bytes};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Weight, WeightPlace, WeightValues};
@@ -24,13 +24,13 @@ pub struct ModuleWeight {
     pub shape: Vec<usize>,
     /// True if a linear layer's weight is stored as `[in, out]`.
     pub transposed: bool,
-    at: At,
+    at: ValueLocation,
 }
 
 /// The location of values.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum At {
-    Inside(Range<usize>),
+enum ValueLocation {
+    InternalValues(Range<usize>),
     Beside {
         location: String,
         bytes: Range<usize>,
@@ -40,37 +40,40 @@ enum At {
 }
 
 /// A graph opened for its weights.
-pub struct Weights<'g> {
+pub struct ModuleWeights<'g> {
     graph: &'g GraphFile,
     file: Mmap,
     beside: BTreeMap<&'g str, (&'g Path, Mmap)>,
     /// The weights, in the order in which the graph's nodes read them.
-    pub of_modules: Vec<ModuleWeight>,
+    pub modules: Vec<ModuleWeight>,
 }
 
-impl<'g> Weights<'g> {
+impl<'g> ModuleWeights<'g> {
     /// Finds the weights of a graph's modules. Their values are not read yet.
     ///
     /// # Errors
     /// [`Error::Io`] if a file cannot be read, [`Error::Model`] if it changed since `graph` was opened.
     pub fn open(graph: &'g GraphFile) -> Result<Self> {
         let mut weights = Self::open_for(graph, modules::readers)?;
-        weights.of_modules.retain(|w| w.shape.len() == 2 || (w.shape.len() > 2 && !w.transposed));
+        weights.modules.retain(|w| w.shape.len() == 2 || (w.shape.len() > 2 && !w.transposed));
         Ok(weights)
     }
 
-    /// Finds those of a graph's stored tensors that `readers` returns, in its order, as [`Weights::open`] does.
-    pub(super) fn open_for(graph: &'g GraphFile, readers: impl FnOnce(&proto::Graph) -> Vec<Reader>) -> Result<Self> {
+    /// Finds those of a graph's stored tensors that `readers` returns, in its order, as [`ModuleWeights::open`] does.
+    pub(super) fn open_for(
+        graph: &'g GraphFile,
+        readers: impl FnOnce(&proto::GraphProto) -> Vec<WeightReader>,
+    ) -> Result<Self> {
         let file = map(&graph.path)?;
         let beside = graph.external.iter().map(|e| Ok((e.location.as_str(), (e.path.as_path(), map(&e.path)?))));
         let beside = beside.collect::<Result<BTreeMap<_, _>>>()?;
         let damaged = |problem: String| Error::model(&graph.path, problem, "download or copy the file again");
-        let model = proto::Model::read(&file[..]).map_err(|e| damaged(format!("is damaged: {e}")))?;
+        let model = proto::ModelProto::read(&file[..]).map_err(|e| damaged(format!("is damaged: {e}")))?;
         let parsed = model.graph.unwrap_or_default();
         let inside = initializers(&file)
             .filter(|found| found.len() == parsed.initializer.len())
             .ok_or_else(|| damaged("is damaged: its initializers cannot be parsed".into()))?;
-        let of_modules = readers(&parsed)
+        let modules = readers(&parsed)
             .into_iter()
             .filter_map(|reader| {
                 let (tensor, place) = (parsed.initializer.get(reader.initializer)?, inside.get(reader.initializer)?);
@@ -85,7 +88,7 @@ impl<'g> Weights<'g> {
                 })
             })
             .collect();
-        Ok(Self { graph, file, beside, of_modules })
+        Ok(Self { graph, file, beside, modules })
     }
 
     /// Returns the operators of this graph whose weights belong to no single module, with their number: attention with
@@ -123,12 +126,12 @@ impl<'g> Weights<'g> {
         };
         let count = weight.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
         let (path, bytes) = match &weight.at {
-            At::Inside(range) => (self.graph.path.as_path(), self.file.get(range.clone())),
-            At::Beside { location, bytes } => match self.beside.get(location.as_str()) {
+            ValueLocation::InternalValues(range) => (self.graph.path.as_path(), self.file.get(range.clone())),
+            ValueLocation::Beside { location, bytes } => match self.beside.get(location.as_str()) {
                 Some((path, file)) => (*path, file.get(bytes.clone())),
                 None => (self.graph.path.as_path(), None),
             },
-            At::Unreadable(how) => return Err(unreadable(&self.graph.path, (*how).to_owned())),
+            ValueLocation::Unreadable(how) => return Err(unreadable(&self.graph.path, (*how).to_owned())),
         };
         let bytes = bytes.ok_or_else(|| unreadable(path, "its values are truncated".into()))?;
         let values = WeightValues::widen(bytes, weight.dtype)
@@ -146,9 +149,9 @@ impl ModuleWeight {
     /// stored. They are rounded to the stored type. `None` if that type is not supported either.
     pub fn replaced_by(&self, values: Vec<f32>) -> Option<Weight> {
         let place = match &self.at {
-            At::Inside(range) => WeightPlace::Inside(range.start as u64),
-            At::Beside { .. } => WeightPlace::Beside,
-            At::Unreadable(_) => return None,
+            ValueLocation::InternalValues(range) => WeightPlace::Inside(range.start as u64),
+            ValueLocation::Beside { .. } => WeightPlace::Beside,
+            ValueLocation::Unreadable(_) => return None,
         };
         let values = WeightValues::round(values, self.dtype)?;
         Some(Weight { name: self.name.clone(), shape: self.shape.clone(), values, place })
@@ -158,13 +161,14 @@ impl ModuleWeight {
 /// Updates the locations of a graph's weights to a changed graph in `bytes`; weights that it no longer stores are
 /// dropped. `None` if the bytes are not a whole graph, or if weights have to grow.
 pub(crate) fn placed_in(bytes: &[u8], weights: Vec<Weight>) -> Option<Vec<Weight>> {
-    let stored = proto::Model::read(bytes).ok()?.graph?.initializer;
+    let stored = proto::ModelProto::read(bytes).ok()?.graph?.initializer;
     let inside = initializers(bytes).filter(|found| found.len() == stored.len())?;
-    let places: BTreeMap<&str, &Inside> = stored.iter().map(|tensor| tensor.name.as_str()).zip(&inside).collect();
+    let places: BTreeMap<&str, &InternalValues> =
+        stored.iter().map(|tensor| tensor.name.as_str()).zip(&inside).collect();
     let placed = |weight: Weight| {
         let inside = places.get(weight.name.as_str())?;
         Some(match (weight.place, inside) {
-            (WeightPlace::Inside(_), Inside::Bytes(range)) => {
+            (WeightPlace::Inside(_), InternalValues::Bytes(range)) => {
                 Some(Weight { place: WeightPlace::Inside(range.start as u64), ..weight })
             }
             (WeightPlace::Beside, _) => Some(weight),
@@ -181,35 +185,37 @@ pub(crate) fn map(path: &Path) -> Result<Mmap> {
     unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, "mapping", e))
 }
 
-fn place_of(graph: &GraphFile, tensor: &proto::Tensor, inside: &Inside) -> At {
+fn place_of(graph: &GraphFile, tensor: &proto::TensorProto, inside: &InternalValues) -> ValueLocation {
     if tensor.data_location == proto::EXTERNAL || !tensor.external_data.is_empty() {
-        let Ok(reference) = external::Reference::read(&graph.path, tensor) else {
-            return At::Unreadable("its external file name cannot be read");
+        let Ok(reference) = external::ExternalReference::read(&graph.path, tensor) else {
+            return ValueLocation::Unreadable("its external file name cannot be read");
         };
         let range = usize::try_from(reference.offset).ok().zip(usize::try_from(reference.end).ok());
         return match range {
             // An explicit length comes from the file, and may be longer than the values.
             Some((start, end)) if (end - start) as u64 >= tensor_bytes(tensor) => {
                 let end = start + tensor_bytes(tensor) as usize;
-                At::Beside { location: reference.location, bytes: start..end }
+                ValueLocation::Beside { location: reference.location, bytes: start..end }
             }
-            _ => At::Unreadable("its values have fewer bytes than its shape needs"),
+            _ => ValueLocation::Unreadable("its values have fewer bytes than its shape needs"),
         };
     }
     match inside {
-        Inside::Bytes(range) => At::Inside(range.clone()),
-        Inside::Other => At::Unreadable("its values are stored as a list of numbers instead of bytes"),
+        InternalValues::Bytes(range) => ValueLocation::InternalValues(range.clone()),
+        InternalValues::Other => {
+            ValueLocation::Unreadable("its values are stored as a list of numbers instead of bytes")
+        }
     }
 }
 
 /// The location of an initializer's values in a file.
-enum Inside {
+enum InternalValues {
     Bytes(Range<usize>),
     Other,
 }
 
 /// Finds the graph's initializers, whose values prost skips; `None` if the file changed.
-fn initializers(file: &[u8]) -> Option<Vec<Inside>> {
+fn initializers(file: &[u8]) -> Option<Vec<InternalValues>> {
     /// Field numbers of `ModelProto`, `GraphProto` and `TensorProto`.
     const GRAPH: u64 = 7;
     const INITIALIZER: u64 = 5;
@@ -227,8 +233,8 @@ fn initializers(file: &[u8]) -> Option<Vec<Inside>> {
         })?;
         // Packed floats have the same bytes as raw ones, if they are in one piece.
         match <[_; 1]>::try_from(values) {
-            Ok([range]) => Some(Inside::Bytes(range)),
-            Err(_) => Some(Inside::Other),
+            Ok([range]) => Some(InternalValues::Bytes(range)),
+            Err(_) => Some(InternalValues::Other),
         }
     };
     tensors.into_iter().map(place).collect()

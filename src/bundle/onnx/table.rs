@@ -2,8 +2,8 @@
 
 use ndarray::Array2;
 
-use super::modules::Reader;
-use super::stored::{ModuleWeight, Weights, map};
+use super::modules::WeightReader;
+use super::stored::{ModuleWeight, ModuleWeights, map};
 use super::trace::Trace;
 use super::{GraphFile, frame};
 use crate::error::{Error, Result};
@@ -24,15 +24,15 @@ impl TokenTable {
     ///
     /// # Errors
     /// [`Error::Io`] if a file cannot be read; [`Error::Model`] if it changed since `graph` was opened.
-    pub fn of(graph: &GraphFile, input: &str) -> Result<Option<Self>> {
-        let weights = Weights::open_for(graph, |parsed| {
+    pub fn find(graph: &GraphFile, input: &str) -> Result<Option<Self>> {
+        let weights = ModuleWeights::open_for(graph, |parsed| {
             let table = Trace::new(parsed).table(input);
             let at = table.and_then(|table| parsed.initializer.iter().position(|stored| stored.name == table.name));
-            at.map(|initializer| Reader { module: input.to_owned(), initializer, transposed: false })
+            at.map(|initializer| WeightReader { module: input.to_owned(), initializer, transposed: false })
                 .into_iter()
                 .collect()
         })?;
-        Ok(match weights.of_modules.as_slice() {
+        Ok(match weights.modules.as_slice() {
             [weight] => match *weight.shape.as_slice() {
                 [rows, width] => Some(Self { weight: weight.clone(), rows, width }),
                 _ => None,
@@ -47,7 +47,7 @@ impl TokenTable {
     /// [`Error::Io`] if a file cannot be read; [`Error::Model`] if it changed since `graph` was opened, or if the table
     /// has an unsupported type.
     pub fn grown(&self, graph: &GraphFile, more: &Array2<f32>) -> Result<Weight> {
-        let weights = Weights::open_for(graph, |_| Vec::new())?;
+        let weights = ModuleWeights::open_for(graph, |_| Vec::new())?;
         let mut values = weights.read(&self.weight)?;
         values.extend(more);
         let unusable = |what: &str| {

@@ -2,17 +2,17 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::proto::{Graph, Node, Tensor};
+use super::proto::{GraphProto, NodeProto, TensorProto};
 
 /// A graph with an index of its connections.
 pub struct Trace<'a> {
-    stored: HashMap<&'a str, &'a Tensor>,
-    makers: HashMap<&'a str, &'a Node>,
-    readers: HashMap<&'a str, Vec<&'a Node>>,
+    stored: HashMap<&'a str, &'a TensorProto>,
+    makers: HashMap<&'a str, &'a NodeProto>,
+    readers: HashMap<&'a str, Vec<&'a NodeProto>>,
 }
 
 impl<'a> Trace<'a> {
-    pub fn new(graph: &'a Graph) -> Self {
+    pub fn new(graph: &'a GraphProto) -> Self {
         let mut trace = Self {
             stored: graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect(),
             makers: HashMap::new(),
@@ -36,7 +36,7 @@ impl<'a> Trace<'a> {
     }
 
     /// Returns the stored table that this input's values index, if there is exactly one.
-    pub fn table(&self, input: &str) -> Option<&'a Tensor> {
+    pub fn table(&self, input: &str) -> Option<&'a TensorProto> {
         let mut tables = self.tables(input);
         tables.dedup();
         let [table] = tables.as_slice() else { return None };
@@ -68,7 +68,7 @@ impl<'a> Trace<'a> {
 
     /// Collects the results of `found` for the nodes that read `input`, directly or through nodes that do not change
     /// values.
-    fn follow<T>(&self, input: &str, through: &[&str], found: impl Fn(&str, &'a Node) -> Option<T>) -> Vec<T> {
+    fn follow<T>(&self, input: &str, through: &[&str], found: impl Fn(&str, &'a NodeProto) -> Option<T>) -> Vec<T> {
         let mut results = Vec::new();
         let mut seen = HashSet::from([input]);
         let mut open = vec![input];
@@ -88,12 +88,12 @@ impl<'a> Trace<'a> {
     }
 
     /// Returns the stored tensor with this name, also behind nodes that do not change its values.
-    pub fn stored_behind(&self, name: &str) -> Option<&'a Tensor> {
+    pub fn stored_behind(&self, name: &str) -> Option<&'a TensorProto> {
         self.stored.get(name).copied().or_else(|| self.stored.get(self.name_behind(name)?).copied())
     }
 
     /// Returns the node that computes this name's values, skipping nodes that do not change them.
-    pub fn maker_behind(&self, name: &str) -> Option<&'a Node> {
+    pub fn maker_behind(&self, name: &str) -> Option<&'a NodeProto> {
         let node = *self.makers.get(name)?;
         if !is_plain(node) {
             return Some(node);
@@ -135,6 +135,6 @@ impl<'a> Trace<'a> {
 }
 
 /// Returns true if a node does not change the values of its input.
-fn is_plain(node: &Node) -> bool {
+fn is_plain(node: &NodeProto) -> bool {
     matches!(node.op_type.as_str(), "Cast" | "Identity")
 }

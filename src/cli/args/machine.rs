@@ -6,7 +6,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueHint};
 
 use super::{OverrideArgs, path};
-use crate::session::Flavour;
+use crate::session::Flavor;
 
 /// `ldm-ort compile`.
 #[derive(Debug, Clone, Args)]
@@ -89,13 +89,13 @@ pub enum RuntimeAction {
     /// Fetches a build of ONNX Runtime into the cache ahead of time.
     Install {
         /// Which build: for the CPU alone, for NVIDIA's cards too, for Intel's CPUs and cards.
-        #[arg(value_parser = PossibleValuesParser::new(Flavour::ALL.map(Flavour::name)).try_map(flavour))]
-        build: Flavour,
+        #[arg(value_parser = PossibleValuesParser::new(Flavor::ALL.map(Flavor::name)).try_map(flavor))]
+        build: Flavor,
     },
     /// Lists the builds in the cache.
     List,
 }
 
-fn flavour(name: String) -> Result<Flavour, String> {
-    Flavour::from_name(&name).ok_or_else(|| format!("there is no build {name}"))
+fn flavor(name: String) -> Result<Flavor, String> {
+    Flavor::from_name(&name).ok_or_else(|| format!("there is no build {name}"))
 }

@@ -4,7 +4,7 @@ use super::states::{penultimate, skipped};
 use crate::bundle::{self, Bundle, Component, ComponentKind, DenoiserContract, PixArt, TextEncoderContract};
 use crate::error::{Error, Result};
 use crate::tensor::TensorInfo;
-use crate::text::Taken;
+use crate::text::EncoderOutputs;
 
 /// How a denoiser reads its text encoders, told by what it takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +61,12 @@ impl Family {
     }
 
     /// What is taken of an encoder of which no layers are left out.
-    pub(super) fn whole(self, component: &Component, contract: &TextEncoderContract, of: Encoder) -> Result<Taken> {
+    pub(super) fn whole(
+        self,
+        component: &Component,
+        contract: &TextEncoderContract,
+        of: Encoder,
+    ) -> Result<EncoderOutputs> {
         let (tokens, pooled) = match self {
             Self::Plain => (states(contract), None),
             Self::PixArt(_) => (Some(masked(component, contract, of)?.clone()), None),
@@ -76,7 +81,7 @@ impl Family {
                 (Some(penultimate(component, contract)?.clone()), Some(projected(component, contract)?.clone()))
             }
         };
-        Ok(Taken { tokens, norm: None, pooled })
+        Ok(EncoderOutputs { tokens, norm: None, pooled })
     }
 
     /// What is taken of an encoder of which the last `skip` layers are left out.
@@ -89,9 +94,9 @@ impl Family {
         component: &Component,
         contract: &TextEncoderContract,
         skip: usize,
-        whole: &Taken,
+        whole: &EncoderOutputs,
         wanted_for: &str,
-    ) -> Result<Taken> {
+    ) -> Result<EncoderOutputs> {
         if whole.tokens.is_none() {
             return Err(Error::input(
                 "clip_skip",

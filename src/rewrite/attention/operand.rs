@@ -1,14 +1,14 @@
 //! Traces the operands of an attention back to their origin, and its result forward to its final layout.
 
 use super::Walk;
-use crate::bundle::proto::Node;
-use crate::rewrite::source::{input, int, ints, is, output};
-use crate::rewrite::symbol::Length;
+use crate::bundle::proto::NodeProto;
+use crate::rewrite::indexed_graph::{input, int, ints, is, output};
+use crate::rewrite::length::Length;
 use crate::tensor::DType;
 
 /// The meaning of an operand's axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Axis {
+pub enum OperandAxis {
     /// The batch, or batch and heads merged.
     Batch,
     /// The heads.
@@ -19,17 +19,17 @@ pub enum Axis {
     Channels,
 }
 
-use Axis::{Batch, Channels, Heads, Tokens};
+use OperandAxis::{Batch, Channels, Heads, Tokens};
 
 /// The operator's order of four axes; it merges the last two.
-pub const ORDER: [Axis; 4] = [Batch, Tokens, Heads, Channels];
+pub const ORDER: [OperandAxis; 4] = [Batch, Tokens, Heads, Channels];
 
 /// The operator's order of three axes.
-pub const ORDER_OF_ONE: [Axis; 3] = [Batch, Tokens, Channels];
+pub const ORDER_OF_ONE: [OperandAxis; 3] = [Batch, Tokens, Channels];
 
-impl Axis {
+impl OperandAxis {
     /// Returns the axes of one side of a product with `rank` axes: tokens before channels, unless `turned`.
-    pub fn of_product(rank: usize, turned: bool) -> Option<Vec<Self>> {
+    pub fn from_product(rank: usize, turned: bool) -> Option<Vec<Self>> {
         let last = if turned { [Channels, Tokens] } else { [Tokens, Channels] };
         match rank {
             3 => Some([[Batch].as_slice(), &last].concat()),
@@ -45,14 +45,14 @@ pub struct Operand {
     /// The tensor's name.
     pub name: String,
     /// Its axes.
-    pub axes: Vec<Axis>,
+    pub axes: Vec<OperandAxis>,
     /// The factor by which it is multiplied on its way to the attention.
     pub scale: f64,
 }
 
 impl Operand {
     /// Returns the length of an axis.
-    pub fn length<'s>(&self, walk: Walk<'s>, axis: Axis) -> Option<&'s Length> {
+    pub fn length<'s>(&self, walk: Walk<'s>, axis: OperandAxis) -> Option<&'s Length> {
         walk.facts.shape(&self.name)?.get(self.axes.iter().position(|&own| own == axis)?)
     }
 
@@ -88,19 +88,19 @@ impl Operand {
 
 /// The tensor that an attention computes.
 #[derive(Debug, Clone)]
-pub struct Made {
+pub struct AttentionOutput {
     /// The index of the node that computes it.
     pub at: usize,
     /// Its name.
     pub name: String,
     /// The meaning of its axes; `None` if they are those of the operator.
-    pub axes: Option<Vec<Axis>>,
+    pub axes: Option<Vec<OperandAxis>>,
 }
 
 impl<'s> Walk<'s> {
     /// Traces a tensor with these axes back through operators that only move its values, or, while `scale` is given,
     /// multiply all of them by the same factor.
-    pub fn back(self, name: &str, axes: Vec<Axis>, scale: Option<f64>) -> Operand {
+    pub fn back(self, name: &str, axes: Vec<OperandAxis>, scale: Option<f64>) -> Operand {
         let (mut name, mut axes) = (name, axes);
         let mut scaled = scale.unwrap_or(1.0);
         while let Some(node) = self.source.maker(name) {
@@ -128,7 +128,14 @@ impl<'s> Walk<'s> {
     /// Traces attention's result forward from the product that computes it, to the last tensor that the fused attention
     /// can compute as a whole. `heads` have a separate axis or, if there are several and `axes` are three, are in the
     /// batch.
-    pub fn forward(self, at: usize, name: &'s str, axes: Vec<Axis>, batch: &Length, heads: i64) -> Option<Made> {
+    pub fn forward(
+        self,
+        at: usize,
+        name: &'s str,
+        axes: Vec<OperandAxis>,
+        batch: &Length,
+        heads: i64,
+    ) -> Option<AttentionOutput> {
         let (mut at, mut name, mut axes) = (at, name, axes);
         let mut parted = axes.len() == 4 || heads == 1;
         while axes != ORDER_OF_ONE || !parted {
@@ -158,7 +165,7 @@ impl<'s> Walk<'s> {
             (at, name) = (next, made);
         }
         let axes = Some(axes).filter(|axes| axes != &ORDER_OF_ONE);
-        parted.then(|| Made { at, name: name.to_owned(), axes })
+        parted.then(|| AttentionOutput { at, name: name.to_owned(), axes })
     }
 
     /// Returns true if two tensors differ only in that the first has heads and channels on two axes, the second on one.
@@ -174,7 +181,7 @@ impl<'s> Walk<'s> {
     }
 
     /// Returns the input of a node that does not change it.
-    pub fn unchanged(self, node: &'s Node) -> Option<&'s str> {
+    pub fn unchanged(self, node: &'s NodeProto) -> Option<&'s str> {
         let name = input(node, 0)?;
         let is_cast = || is(node, "Cast") && int(node, "to") == Some(i64::from(DType::F32.to_onnx()));
         let stays = is(node, "Identity") || (is_cast() && self.facts.dtype(name) == Some(DType::F32));
@@ -182,7 +189,7 @@ impl<'s> Walk<'s> {
     }
 
     /// Returns the input that a node multiplies by a known number, and the number.
-    pub fn scaled(self, node: &'s Node) -> Option<(&'s str, f64)> {
+    pub fn scaled(self, node: &'s NodeProto) -> Option<(&'s str, f64)> {
         let (left, right) = (input(node, 0)?, input(node, 1)?);
         match (self.facts.scalar(left), self.facts.scalar(right)) {
             (_, Some(by)) if is(node, "Mul") => Some((left, by)),
@@ -194,7 +201,7 @@ impl<'s> Walk<'s> {
 }
 
 /// Returns the input axis of each output axis of a `Transpose`.
-pub fn order(transpose: &Node, rank: usize) -> Option<Vec<usize>> {
+pub fn order(transpose: &NodeProto, rank: usize) -> Option<Vec<usize>> {
     let order = match ints(transpose, "perm") {
         None => (0..rank).rev().collect(),
         Some(order) => order.iter().map(|&at| usize::try_from(at).ok()).collect::<Option<Vec<_>>>()?,

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use super::values::sliced;
-use super::{Fact, Value, generated};
-use crate::bundle::proto::Node;
-use crate::rewrite::source::{int, ints, text};
-use crate::rewrite::symbol::{Length, Unknowns};
+use super::{KnownValue, TensorFact, generated};
+use crate::bundle::proto::NodeProto;
+use crate::rewrite::indexed_graph::{int, ints, text};
+use crate::rewrite::length::{Length, Unknowns};
 
 /// Operators whose output has the shape of their first input.
 const SAME: &[&str] = &[
@@ -93,7 +93,7 @@ const BROADCAST: &[&str] = &[
 ];
 
 /// Returns the shape of a node's first output.
-pub fn shape(node: &Node, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
+pub fn shape(node: &NodeProto, inputs: &[TensorFact], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
     let of = |at: usize| inputs.get(at)?.shape.as_deref();
     let whole = |at: usize| inputs.get(at)?.value.as_ref()?.whole();
     let first = || of(0).map(<[Length]>::to_vec);
@@ -202,7 +202,7 @@ pub fn shape(node: &Node, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Ve
 }
 
 /// Returns the shapes of the outputs of a `Split`.
-pub fn split(node: &Node, inputs: &[Fact]) -> Option<Vec<Vec<Length>>> {
+pub fn split(node: &NodeProto, inputs: &[TensorFact]) -> Option<Vec<Vec<Length>>> {
     let shape = inputs.first()?.shape.as_deref()?;
     let at = axis(int(node, "axis").unwrap_or(0), shape.len())?;
     let own = shape.get(at)?;
@@ -230,7 +230,7 @@ fn axis(at: i64, rank: usize) -> Option<usize> {
 }
 
 /// Returns the axes in a node's input or attribute.
-fn axes(node: &Node, inputs: &[Fact], at: usize) -> Option<Vec<i64>> {
+fn axes(node: &NodeProto, inputs: &[TensorFact], at: usize) -> Option<Vec<i64>> {
     match inputs.get(at) {
         Some(fact) => fact.value.as_ref()?.whole()?.iter().map(Length::number).collect(),
         None => ints(node, "axes").map(<[i64]>::to_vec),
@@ -283,7 +283,7 @@ fn unsqueeze(shape: &[Length], axes: &[i64]) -> Option<Vec<Length>> {
     (0..rank).map(|at| if axes.contains(&at) { Some(Length::from(1)) } else { own.next().cloned() }).collect()
 }
 
-fn slice(node: &Node, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
+fn slice(node: &NodeProto, inputs: &[TensorFact], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
     let mut shape = inputs.first()?.shape.clone()?;
     let list = |at: usize, name: &str| match inputs.get(at) {
         Some(fact) => fact.value.as_ref()?.whole().map(<[Length]>::to_vec),
@@ -313,10 +313,10 @@ fn part(own: &Length, start: &Length, end: &Length, step: &Length) -> Option<Len
 }
 
 /// Returns the shape of a padded tensor; if the padding is unknown, only its number of axes is.
-fn pad(node: &Node, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
+fn pad(node: &NodeProto, inputs: &[TensorFact], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
     let shape = inputs.first()?.shape.as_deref()?;
     let told: Option<Vec<Length>> = match inputs.get(1) {
-        Some(fact) => fact.value.as_ref().and_then(Value::whole).map(<[Length]>::to_vec),
+        Some(fact) => fact.value.as_ref().and_then(KnownValue::whole).map(<[Length]>::to_vec),
         None => ints(node, "pads").map(|pads| pads.iter().map(|&n| Length::from(n)).collect()),
     };
     let pads = told.filter(|pads| pads.len() == 2 * shape.len() && inputs.len() < 4);
@@ -335,7 +335,7 @@ fn matmul(left: &[Length], right: &[Length], unknowns: &mut Unknowns) -> Option<
 }
 
 /// Returns the output shape of an einsum equation without an ellipsis.
-fn einsum(equation: &str, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
+fn einsum(equation: &str, inputs: &[TensorFact], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
     let equation: String = equation.chars().filter(|c| !c.is_whitespace()).collect();
     let (terms, made) = equation.split_once("->").filter(|_| !equation.contains('.'))?;
     let mut lengths: HashMap<char, Length> = HashMap::new();
@@ -350,7 +350,7 @@ fn einsum(equation: &str, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Ve
 }
 
 /// Returns the number of windows of these lengths that fit along each axis.
-fn windows(node: &Node, lengths: &[Length], kernel: &[i64], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
+fn windows(node: &NodeProto, lengths: &[Length], kernel: &[i64], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
     if !matches!(text(node, "auto_pad"), None | Some("" | "NOTSET")) {
         return None;
     }
@@ -370,7 +370,7 @@ fn windows(node: &Node, lengths: &[Length], kernel: &[i64], unknowns: &mut Unkno
     Some(fit)
 }
 
-fn resize(node: &Node, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
+fn resize(node: &NodeProto, inputs: &[TensorFact], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
     let shape = inputs.first()?.shape.as_deref()?;
     if ints(node, "axes").is_some() {
         return None;
@@ -382,7 +382,7 @@ fn resize(node: &Node, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Vec<L
         return sizes.whole().filter(|sizes| stretches && sizes.len() == shape.len()).map(<[Length]>::to_vec);
     }
     // Before operator set 11, the scales were the second input.
-    let Some(Value::Real(scales)) = value(if inputs.len() > 2 { 2 } else { 1 }) else { return None };
+    let Some(KnownValue::Real(scales)) = value(if inputs.len() > 2 { 2 } else { 1 }) else { return None };
     let scaled = |(length, &scale): (&Length, &f32)| {
         let is_whole = (1.0..=64.0).contains(&scale) && scale.fract() == 0.0;
         let scaled = is_whole.then(|| length.times(&Length::from(scale as i64))).flatten();

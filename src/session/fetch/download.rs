@@ -1,5 +1,8 @@
 //! Downloads one official build into the cache.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::{File, TryLockError};
 use std::io::{Read, Write};
 use std::path::Path;
@@ -9,7 +12,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::wheel::Wheel;
-use super::{Event, LOCK, UNFINISHED, http, index, remove_unfinished, unpack};
+use super::{FetchEvent, LOCK, UNFINISHED, http, index, remove_unfinished, unpack};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::guard::contain;
@@ -24,11 +27,11 @@ pub(super) fn fetch(
     wheel: &Wheel<'_>,
     (cache, folder): (&Path, &Path),
     options: &RuntimeOptions,
-    by_hand: &str,
-    observer: &mut dyn FnMut(&Event),
+    manual_steps: &str,
+    observer: &mut dyn FnMut(&FetchEvent),
 ) -> Result<bool> {
     let (index, agent) = (index::address(&options.env), http::agent(options.env.ca_bundle.as_deref())?);
-    Job { wheel, index, agent, cancel: &options.cancel, cache, folder, by_hand }.run(observer)
+    Job { wheel, index, agent, cancel: &options.cancel, cache, folder, manual_steps }.run(observer)
 }
 
 /// One fetch of a build.
@@ -41,12 +44,12 @@ struct Job<'a> {
     /// The libraries' final folder, in `cache`.
     folder: &'a Path,
     /// The instructions to show if this fails.
-    by_hand: &'a str,
+    manual_steps: &'a str,
 }
 
 impl Job<'_> {
     /// Fetches the build, unless another process did so first; returns true in that case.
-    fn run(&self, observer: &mut dyn FnMut(&Event)) -> Result<bool> {
+    fn run(&self, observer: &mut dyn FnMut(&FetchEvent)) -> Result<bool> {
         std::fs::create_dir_all(self.cache).map_err(|e| Error::io(self.cache, "creating the folder", e))?;
         let _lock = self.lock(observer)?;
         if self.folder.is_dir() {
@@ -61,7 +64,7 @@ impl Job<'_> {
 
         let found = index::find(&self.agent, &self.index, self.wheel, self.cancel)?;
         let url = found.map_err(|problem| self.failed(problem))?;
-        observer(&Event::Begin {
+        observer(&FetchEvent::Begin {
             file: self.wheel.file.to_string(),
             host: http::host(&url),
             bytes: self.wheel.bytes,
@@ -88,12 +91,12 @@ impl Job<'_> {
         // The name is on disk once the parent folder is synced. If that is not possible, the worst result is another
         // download.
         let _ = File::open(self.cache).and_then(|folder| folder.sync_all());
-        observer(&Event::Done { folder: self.folder.to_path_buf() });
+        observer(&FetchEvent::Done { folder: self.folder.to_path_buf() });
         Ok(false)
     }
 
     /// Waits until no other process changes the cache.
-    fn lock(&self, observer: &mut dyn FnMut(&Event)) -> Result<File> {
+    fn lock(&self, observer: &mut dyn FnMut(&FetchEvent)) -> Result<File> {
         let path = self.cache.join(LOCK);
         let file = files::open_lock_file(&path).map_err(|e| Error::io(&path, "creating", e))?;
         let mut told = false;
@@ -107,7 +110,7 @@ impl Job<'_> {
                 Err(TryLockError::Error(e)) => return Err(Error::io(&path, "locking", e)),
             }
             if !told {
-                observer(&Event::Waiting { folder: self.cache.to_path_buf() });
+                observer(&FetchEvent::Waiting { folder: self.cache.to_path_buf() });
                 told = true;
             }
             self.check_cancel()?;
@@ -116,7 +119,7 @@ impl Job<'_> {
     }
 
     /// Downloads `url` to the file `archive`, and checks its size and digest.
-    fn download(&self, url: &str, archive: &Path, observer: &mut dyn FnMut(&Event)) -> Result<()> {
+    fn download(&self, url: &str, archive: &Path, observer: &mut dyn FnMut(&FetchEvent)) -> Result<()> {
         let mut file = File::create_new(archive).map_err(|e| Error::io(archive, "creating", e))?;
         let (mut digest, mut done, mut is_whole, total) = (Sha256::new(), 0, false, self.wheel.bytes);
         let (agent, address) = (self.agent.clone(), url.to_owned());
@@ -124,8 +127,9 @@ impl Job<'_> {
             self.cancel,
             move |sender| read(&agent, &address, sender),
             |part| {
-                let chunk: Vec<u8> =
-                    part.map_err(|problem| self.failed(format!("fetching {} failed: {problem}", http::shown(url))))?;
+                let chunk: Vec<u8> = part.map_err(|problem| {
+                    self.failed(format!("fetching {} failed: {problem}", http::without_credentials(url)))
+                })?;
                 is_whole = chunk.is_empty();
                 if done + chunk.len() as u64 > total {
                     let (file, host) = (self.wheel.file, http::host(url));
@@ -137,13 +141,15 @@ impl Job<'_> {
                 file.write_all(&chunk).map_err(|e| Error::io(archive, "writing", e))?;
                 done += chunk.len() as u64;
                 if !is_whole {
-                    observer(&Event::Progress { done, total });
+                    observer(&FetchEvent::Progress { done, total });
                 }
                 self.check_cancel()
             },
         )?;
         if !is_whole {
-            return Err(self.failed(format!("fetching {} failed: its thread ended early", http::shown(url))));
+            return Err(
+                self.failed(format!("fetching {} failed: its thread ended early", http::without_credentials(url)))
+            );
         }
         let found: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         if found != self.wheel.sha256 {
@@ -158,7 +164,7 @@ impl Job<'_> {
     }
 
     fn failed(&self, problem: String) -> Error {
-        Error::runtime(problem, self.by_hand)
+        Error::runtime(problem, self.manual_steps)
     }
 
     fn check_cancel(&self) -> Result<()> {

@@ -13,11 +13,11 @@ use crate::session::Cancel;
 use crate::threads;
 
 /// The timeout for a silent server.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// The interval at which a download checks for cancellation.
-const PERIOD: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// The maximum number of received parts that wait for processing.
-const WAITING: usize = 4;
+const MAX_PENDING_PARTS: usize = 4;
 
 /// Runs `talk` on its own thread and passes each value it sends to `take`. A name lookup, a connection or a silent
 /// server therefore does not delay cancellation; the thread is then left to its own timeout.
@@ -29,13 +29,13 @@ pub(super) fn listen<T: Send + 'static>(
     talk: impl FnOnce(&SyncSender<T>) + Send + 'static,
     mut take: impl FnMut(T) -> Result<()>,
 ) -> Result<()> {
-    let (sender, receiver) = sync_channel(WAITING);
+    let (sender, receiver) = sync_channel(MAX_PENDING_PARTS);
     threads::spawn("download", move || {
         // After a panic, the receiver sees the end of the channel.
         let _ = contain(|| talk(&sender));
     })?;
     loop {
-        let received = receiver.recv_timeout(PERIOD);
+        let received = receiver.recv_timeout(POLL_INTERVAL);
         if cancel.is_cancelled() {
             return Err(Error::Interrupted { at_step: None });
         }
@@ -60,9 +60,9 @@ pub(super) fn agent(ca_bundle: Option<&Path>) -> Result<ureq::Agent> {
     Ok(ureq::Agent::config_builder()
         .tls_config(TlsConfig::builder().root_certs(roots).build())
         .user_agent(concat!("ldm-ort/", env!("CARGO_PKG_VERSION")))
-        .timeout_connect(Some(PATIENCE))
-        .timeout_recv_response(Some(PATIENCE))
-        .timeout_per_read(Some(PATIENCE))
+        .timeout_connect(Some(TIMEOUT))
+        .timeout_recv_response(Some(TIMEOUT))
+        .timeout_per_read(Some(TIMEOUT))
         .build()
         .new_agent())
 }
@@ -85,7 +85,7 @@ fn certificates(path: &Path) -> Result<RootCerts> {
 }
 
 /// Returns a URL without its user name and password, for messages.
-pub(super) fn shown(url: &str) -> String {
+pub(super) fn without_credentials(url: &str) -> String {
     match url.split_once("://") {
         Some((scheme, rest)) => {
             let end = rest.find('/').unwrap_or(rest.len());
@@ -99,7 +99,7 @@ pub(super) fn shown(url: &str) -> String {
 
 /// Returns the host of a URL.
 pub(super) fn host(url: &str) -> String {
-    let shown = shown(url);
+    let shown = without_credentials(url);
     let rest = shown.split_once("://").map_or(shown.as_str(), |(_, rest)| rest);
     rest.split('/').next().unwrap_or_default().to_string()
 }
@@ -110,7 +110,10 @@ mod tests {
 
     #[test]
     fn passwords_are_not_shown() {
-        assert_eq!(shown("https://me:secret@mirror.example/simple/x/"), "https://mirror.example/simple/x/");
+        assert_eq!(
+            without_credentials("https://me:secret@mirror.example/simple/x/"),
+            "https://mirror.example/simple/x/"
+        );
         assert_eq!(host("https://me:secret@mirror.example:8080/simple"), "mirror.example:8080");
         assert_eq!(host("http://127.0.0.1:81"), "127.0.0.1:81");
     }

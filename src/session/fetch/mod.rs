@@ -10,12 +10,9 @@ mod index;
 mod unpack;
 mod wheel;
 
-#[cfg(all(test, feature = "fetch"))]
-mod tests;
-
 use std::path::{Path, PathBuf};
 
-use super::library::{self, Flavour, RuntimeOptions};
+use super::library::{self, Flavor, RuntimeOptions};
 use crate::error::{Error, Result};
 use crate::files;
 #[cfg(feature = "fetch")]
@@ -33,7 +30,7 @@ const LOCK: &str = ".lock";
 
 /// The progress of fetching a build.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+pub enum FetchEvent {
     /// Another process is changing the cache; its result will be used.
     Waiting {
         /// The cache's folder.
@@ -66,7 +63,7 @@ pub enum Event {
 
 /// A build that [`install`] left in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Installed {
+pub struct InstalledBuild {
     /// Its folder.
     pub folder: PathBuf,
     /// Its version.
@@ -83,26 +80,30 @@ pub struct Installed {
 /// [`Error::Runtime`] if the network may not be used or fails, if there is no build of this flavor for this machine, or
 /// if the file's digest is wrong; [`Error::Io`] if the cache cannot be written; [`Error::Interrupted`] if
 /// `options.cancel` was cancelled.
-pub fn install(flavour: Flavour, options: &RuntimeOptions, observer: &mut dyn FnMut(&Event)) -> Result<Installed> {
+pub fn install(
+    flavor: Flavor,
+    options: &RuntimeOptions,
+    observer: &mut dyn FnMut(&FetchEvent),
+) -> Result<InstalledBuild> {
     let cache = library::directory(&options.env)?;
-    let version = pinned_version(flavour);
-    let folder = cache.join(library::flavour_directory(version, flavour));
+    let version = pinned_version(flavor);
+    let folder = cache.join(library::flavor_directory(version, flavor));
     if folder.is_dir() {
-        return Ok(Installed { folder, version, was_there: true });
+        return Ok(InstalledBuild { folder, version, was_there: true });
     }
-    let by_hand = by_hand(flavour, version, &folder);
+    let manual_steps = manual_steps(flavor, version, &folder);
     if options.offline {
         return Err(Error::runtime(
-            format!("the build {flavour} is not in the cache, and the network may not be used"),
-            by_hand,
+            format!("the build {flavor} is not in the cache, and the network may not be used"),
+            manual_steps,
         ));
     }
-    let wheel = wheel_here(flavour).ok_or_else(|| {
+    let wheel = wheel_here(flavor).ok_or_else(|| {
         let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
-        Error::runtime(format!("there is no official build {flavour} for {os} on {arch}"), by_hand.clone())
+        Error::runtime(format!("there is no official build {flavor} for {os} on {arch}"), manual_steps.clone())
     })?;
-    let was_there = fetch(wheel, (&cache, &folder), options, &by_hand, observer)?;
-    Ok(Installed { folder, version, was_there })
+    let was_there = fetch(wheel, (&cache, &folder), options, &manual_steps, observer)?;
+    Ok(InstalledBuild { folder, version, was_there })
 }
 
 /// Fails: this program was built without downloads.
@@ -111,20 +112,20 @@ fn fetch(
     wheel: &Wheel<'_>,
     _: (&Path, &Path),
     _: &RuntimeOptions,
-    by_hand: &str,
-    _: &mut dyn FnMut(&Event),
+    manual_steps: &str,
+    _: &mut dyn FnMut(&FetchEvent),
 ) -> Result<bool> {
     let problem = format!("{} is not in the cache, and this program was built without the feature `fetch`", wheel.file);
-    Err(Error::runtime(problem, by_hand))
+    Err(Error::runtime(problem, manual_steps))
 }
 
 /// Returns true if there is an official build of this flavor for this machine.
-pub(super) fn has_build(flavour: Flavour) -> bool {
-    wheel_here(flavour).is_some()
+pub(super) fn has_build(flavor: Flavor) -> bool {
+    wheel_here(flavor).is_some()
 }
 
-fn wheel_here(flavour: Flavour) -> Option<&'static Wheel<'static>> {
-    let wheel = wheel::wheel(flavour, std::env::consts::OS, std::env::consts::ARCH);
+fn wheel_here(flavor: Flavor) -> Option<&'static Wheel<'static>> {
+    let wheel = wheel::wheel(flavor, std::env::consts::OS, std::env::consts::ARCH);
     wheel.filter(|_| !cfg!(target_env = "musl"))
 }
 
@@ -154,11 +155,11 @@ fn remove_unfinished(cache: &Path) {
 }
 
 /// Returns instructions for installing the build without network access.
-fn by_hand(flavour: Flavour, version: &str, folder: &Path) -> String {
+fn manual_steps(flavor: Flavor, version: &str, folder: &Path) -> String {
     format!(
         "on a machine with network, `pip download --no-deps {}=={version}`; copy the libraries of its folder \
          onnxruntime/capi into {}, or name a library of ONNX Runtime {} or newer with --runtime or ORT_DYLIB_PATH",
-        wheel::project(flavour),
+        wheel::project(flavor),
         folder.display(),
         library::minimum_version(),
     )

@@ -3,7 +3,7 @@
 mod cache;
 pub(super) mod digests;
 mod extent;
-mod loaded;
+mod loaded_copies;
 mod probe;
 mod search;
 
@@ -15,10 +15,10 @@ use ort::logging::LogLevel;
 use super::{Cancel, fetch};
 use crate::error::{Error, Result};
 
-pub use cache::{Cached, cached, user_cache};
-pub(super) use cache::{directory, flavour_directory};
+pub use cache::{CachedBuild, cached_builds, user_cache};
+pub(super) use cache::{directory, flavor_directory};
 pub(super) use probe::check_library;
-pub use search::{Candidate, Search, Source, Verdict, search};
+pub use search::{Candidate, LibrarySource, Search, Verdict, search};
 
 /// Returns the oldest version of ONNX Runtime that this program supports.
 pub fn minimum_version() -> String {
@@ -27,7 +27,7 @@ pub fn minimum_version() -> String {
 
 /// A build of ONNX Runtime that can be fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Flavour {
+pub enum Flavor {
     /// The CPU (and Core ML on macOS).
     Cpu,
     /// CUDA and TensorRT for NVIDIA GPUs.
@@ -36,7 +36,7 @@ pub enum Flavour {
     OpenVino,
 }
 
-impl Flavour {
+impl Flavor {
     /// All flavors, in order of preference.
     pub const ALL: [Self; 3] = [Self::Cpu, Self::Cuda, Self::OpenVino];
 
@@ -60,7 +60,7 @@ impl Flavour {
     }
 }
 
-impl std::fmt::Display for Flavour {
+impl std::fmt::Display for Flavor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())
     }
@@ -74,7 +74,7 @@ pub struct RuntimeOptions {
     /// The preferred build in the cache, because a requested provider needs it. `None` prefers `cpu`. If the preferred
     /// build is not in the cache, another one that is there is used: it may include the provider too. If nothing at all
     /// is found, the preferred build is fetched.
-    pub flavour: Option<Flavour>,
+    pub flavor: Option<Flavor>,
     /// True if the network may not be used.
     pub offline: bool,
     /// The environment's settings.
@@ -135,22 +135,22 @@ impl Runtime {
     ///
     /// # Errors
     /// As [`Runtime::load`].
-    pub fn load_with(options: &RuntimeOptions, observer: &mut dyn FnMut(&fetch::Event)) -> Result<Self> {
+    pub fn load_with(options: &RuntimeOptions, observer: &mut dyn FnMut(&fetch::FetchEvent)) -> Result<Self> {
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(runtime) = &*loaded {
             return runtime.reused(options);
         }
         fetch::tidy(options);
         let mut search = search(options);
-        if search.taken().is_none() {
+        if search.selected().is_none() {
             if let Some(error) = search.error() {
                 return Err(error);
             }
-            let wanted = options.flavour.unwrap_or(Flavour::Cpu);
+            let wanted = options.flavor.unwrap_or(Flavor::Cpu);
             fetch::install(wanted, options, observer)?;
             search = search::search(options);
         }
-        let (path, version) = search.taken().ok_or_else(|| {
+        let (path, version) = search.selected().ok_or_else(|| {
             Error::runtime(format!("no usable library was found\n{search}"), "`ldm-ort runtime` shows the search")
         })?;
         let (path, version) = (path.to_path_buf(), version.to_string());

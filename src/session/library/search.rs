@@ -2,16 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use super::cache::{cached, directory};
-use super::loaded::loaded;
+use super::cache::{cached_builds, directory};
+use super::loaded_copies::loaded_copies;
 use super::probe::probe;
-use super::{Env, Flavour, RuntimeOptions};
+use super::{Env, Flavor, RuntimeOptions};
 use crate::error::Error;
 use crate::files;
 
 /// A place to look for the library, in the order of the search. The first usable one is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
+pub enum LibrarySource {
     /// `--runtime`. If given, nothing else is tried.
     Option,
     /// The environment variable `ORT_DYLIB_PATH`. If set, nothing after it is tried.
@@ -24,7 +24,7 @@ pub enum Source {
     System,
 }
 
-impl std::fmt::Display for Source {
+impl std::fmt::Display for LibrarySource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Option => "--runtime",
@@ -40,20 +40,20 @@ impl std::fmt::Display for Source {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// It was selected, and has this version.
-    Taken(String),
+    Selected(String),
     /// It cannot be used, for this reason.
     Rejected(String),
     /// There was nothing there, for this reason.
     Absent(String),
     /// It was not checked, because an earlier one was selected or failed.
-    Passed,
+    Skipped,
 }
 
 /// One place in which the search looked for the library.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     /// The kind of place.
-    pub source: Source,
+    pub source: LibrarySource,
     /// The file or folder, if any.
     pub path: Option<PathBuf>,
     /// The result.
@@ -69,9 +69,9 @@ pub struct Search {
 
 impl Search {
     /// Returns the path and version of the selected library.
-    pub fn taken(&self) -> Option<(&Path, &str)> {
+    pub fn selected(&self) -> Option<(&Path, &str)> {
         self.candidates.iter().find_map(|c| match (&c.path, &c.verdict) {
-            (Some(path), Verdict::Taken(version)) => Some((path.as_path(), version.as_str())),
+            (Some(path), Verdict::Selected(version)) => Some((path.as_path(), version.as_str())),
             _ => None,
         })
     }
@@ -80,25 +80,31 @@ impl Search {
     /// cannot be used.
     pub fn error(&self) -> Option<Error> {
         self.candidates.iter().find_map(|c| match (c.source, &c.path, &c.verdict) {
-            (Source::Option | Source::Variable, Some(path), Verdict::Rejected(problem)) => Some(Error::runtime(
-                format!("{} ({}) {problem}", path.display(), c.source),
-                format!("give a library of version {} or newer, or leave {} out", super::minimum_version(), c.source),
-            )),
+            (LibrarySource::Option | LibrarySource::Variable, Some(path), Verdict::Rejected(problem)) => {
+                Some(Error::runtime(
+                    format!("{} ({}) {problem}", path.display(), c.source),
+                    format!(
+                        "give a library of version {} or newer, or leave {} out",
+                        super::minimum_version(),
+                        c.source
+                    ),
+                ))
+            }
             _ => None,
         })
     }
 
-    fn absent(&mut self, source: Source, reason: &str) {
+    fn absent(&mut self, source: LibrarySource, reason: &str) {
         self.candidates.push(Candidate { source, path: None, verdict: Verdict::Absent(reason.to_string()) });
     }
 
     /// Records `path`, and checks it unless the search is over.
-    fn consider(&mut self, source: Source, path: PathBuf) {
-        let verdict = if self.taken().is_some() || self.error().is_some() {
-            Verdict::Passed
+    fn consider(&mut self, source: LibrarySource, path: PathBuf) {
+        let verdict = if self.selected().is_some() || self.error().is_some() {
+            Verdict::Skipped
         } else {
             match probe(&path) {
-                Ok(version) => Verdict::Taken(version),
+                Ok(version) => Verdict::Selected(version),
                 Err(problem) => Verdict::Rejected(problem),
             }
         };
@@ -106,7 +112,7 @@ impl Search {
     }
 
     /// Records `path`, a file or a folder that was named explicitly.
-    fn consider_named(&mut self, source: Source, path: &Path) {
+    fn consider_named(&mut self, source: LibrarySource, path: &Path) {
         // A bare file name means the file in the current folder here; the system's loader would search for it.
         let path = &std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
         match files_named(path).into_iter().next() {
@@ -114,8 +120,8 @@ impl Search {
             None => self.candidates.push(Candidate {
                 source,
                 path: Some(path.to_path_buf()),
-                verdict: match self.taken().is_some() || self.error().is_some() {
-                    true => Verdict::Passed,
+                verdict: match self.selected().is_some() || self.error().is_some() {
+                    true => Verdict::Skipped,
                     false => Verdict::Rejected(format!("is a folder without {}", file_name())),
                 },
             }),
@@ -129,10 +135,10 @@ impl std::fmt::Display for Search {
             let end = if i + 1 < self.candidates.len() { "\n" } else { "" };
             let path = c.path.as_ref().map(|p| format!("{} ", p.display())).unwrap_or_default();
             match &c.verdict {
-                Verdict::Taken(version) => write!(f, "{}: {path}is taken, version {version}{end}", c.source)?,
+                Verdict::Selected(version) => write!(f, "{}: {path}is taken, version {version}{end}", c.source)?,
                 Verdict::Rejected(problem) => write!(f, "{}: {path}{problem}{end}", c.source)?,
                 Verdict::Absent(reason) => write!(f, "{}: {reason}{end}", c.source)?,
-                Verdict::Passed => write!(f, "{}: {path}was not checked{end}", c.source)?,
+                Verdict::Skipped => write!(f, "{}: {path}was not checked{end}", c.source)?,
             }
         }
         Ok(())
@@ -144,47 +150,49 @@ pub fn search(options: &RuntimeOptions) -> Search {
     let mut search = Search::default();
     let env = &options.env;
     // Checking a library loads it, so the copies already in the process are listed first.
-    let copies = loaded();
+    let copies = loaded_copies();
     match &options.path {
-        Some(path) => search.consider_named(Source::Option, path),
-        None => search.absent(Source::Option, "not given"),
+        Some(path) => search.consider_named(LibrarySource::Option, path),
+        None => search.absent(LibrarySource::Option, "not given"),
     }
     match env.ort_dylib_path.as_ref().filter(|path| !path.as_os_str().is_empty()) {
-        Some(path) => search.consider_named(Source::Variable, path),
-        None => search.absent(Source::Variable, "not set"),
+        Some(path) => search.consider_named(LibrarySource::Variable, path),
+        None => search.absent(LibrarySource::Variable, "not set"),
     }
     if copies.is_empty() {
-        search.absent(Source::Loaded, "no copy is loaded in this process");
+        search.absent(LibrarySource::Loaded, "no copy is loaded in this process");
     }
     for path in copies {
-        search.consider(Source::Loaded, path);
+        search.consider(LibrarySource::Loaded, path);
     }
-    consider_cache(&mut search, env, options.flavour);
+    consider_cache(&mut search, env, options.flavor);
     let mut any = false;
     for folder in system_folders(env) {
         if let Some(path) = files_in(&folder).into_iter().next() {
             any = true;
-            search.consider(Source::System, path);
+            search.consider(LibrarySource::System, path);
         }
     }
     if !any {
-        search.absent(Source::System, &format!("no {} in the system's library folders", file_name()));
+        search.absent(LibrarySource::System, &format!("no {} in the system's library folders", file_name()));
     }
     search
 }
 
-fn consider_cache(search: &mut Search, env: &Env, flavour: Option<Flavour>) {
-    let builds = cached(env, flavour);
+fn consider_cache(search: &mut Search, env: &Env, flavor: Option<Flavor>) {
+    let builds = cached_builds(env, flavor);
     if builds.is_empty() {
         match directory(env) {
-            Ok(dir) => search.absent(Source::Cache, &format!("nothing in {}", dir.display())),
-            Err(e) => search.absent(Source::Cache, &e.to_string()),
+            Ok(dir) => search.absent(LibrarySource::Cache, &format!("nothing in {}", dir.display())),
+            Err(e) => search.absent(LibrarySource::Cache, &e.to_string()),
         }
     }
     for build in builds {
         match files_in(&build.folder).into_iter().next() {
-            Some(path) => search.consider(Source::Cache, path),
-            None => search.absent(Source::Cache, &format!("{} holds no {}", build.folder.display(), file_name())),
+            Some(path) => search.consider(LibrarySource::Cache, path),
+            None => {
+                search.absent(LibrarySource::Cache, &format!("{} holds no {}", build.folder.display(), file_name()))
+            }
         }
     }
 }
@@ -294,7 +302,7 @@ mod tests {
         let search = search(&options);
         let error = search.error().unwrap().to_string();
         assert!(error.contains("none.so (--runtime) does not exist"), "{error}");
-        assert!(search.candidates.iter().all(|c| !matches!(c.verdict, Verdict::Taken(_))));
+        assert!(search.candidates.iter().all(|c| !matches!(c.verdict, Verdict::Selected(_))));
         let options = RuntimeOptions { path: Some(dir.path().to_path_buf()), ..RuntimeOptions::default() };
         let error = super::search(&options).error().unwrap().to_string();
         assert!(error.contains("is a folder without"), "{error}");

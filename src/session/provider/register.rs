@@ -9,10 +9,10 @@ use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider, ExecutionProvider}
 use ort::session::builder::SessionBuilder;
 
 /// A provider's options, under ONNX Runtime's own names.
-pub(super) type Options = BTreeMap<String, String>;
+pub(super) type ProviderOptions = BTreeMap<String, String>;
 
 /// Registers a provider that takes options by name.
-pub(super) fn by_name<E>(builder: &mut SessionBuilder, options: &Options) -> ort::Result<()>
+pub(super) fn by_name<E>(builder: &mut SessionBuilder, options: &ProviderOptions) -> ort::Result<()>
 where
     E: ExecutionProvider + ArbitrarilyConfigurableExecutionProvider + Default,
 {
@@ -20,11 +20,11 @@ where
 }
 
 /// Does nothing: the CPU provider is always there and needs no registration.
-pub(super) fn nothing(_: &mut SessionBuilder, _: &Options) -> ort::Result<()> {
+pub(super) fn nothing(_: &mut SessionBuilder, _: &ProviderOptions) -> ort::Result<()> {
     Ok(())
 }
 
-pub(super) fn directml(builder: &mut SessionBuilder, options: &Options) -> ort::Result<()> {
+pub(super) fn directml(builder: &mut SessionBuilder, options: &ProviderOptions) -> ort::Result<()> {
     use ep::directml::{DeviceFilter, PerformancePreference};
     let mut dml = ep::DirectML::default();
     for (key, value) in options {
@@ -53,7 +53,7 @@ pub(super) fn directml(builder: &mut SessionBuilder, options: &Options) -> ort::
     dml.register(builder)
 }
 
-pub(super) fn migraphx(builder: &mut SessionBuilder, options: &Options) -> ort::Result<()> {
+pub(super) fn migraphx(builder: &mut SessionBuilder, options: &ProviderOptions) -> ort::Result<()> {
     let mut migraphx = ep::MIGraphX::default();
     for (key, value) in options {
         migraphx = match key.as_str() {

@@ -12,11 +12,11 @@ use tokenizers::{NormalizerWrapper, Tokenizer};
 
 use super::clip::FETCH;
 use super::files::read_text;
-use super::special::{Placed, Plain, Settings};
+use super::special::{BertNormalization, SpecialToken, TokenizerSettings};
 use crate::error::{Error, Result};
 
 /// Builds BERT's tokenizer from `vocab.txt`, one token per line, without its special tokens.
-pub(super) fn from_vocab(path: &Path, settings: &Settings) -> Result<Tokenizer> {
+pub(super) fn from_vocab(path: &Path, settings: &TokenizerSettings) -> Result<Tokenizer> {
     let text = read_text(path)?.unwrap_or_default();
     let fail = |e: tokenizers::Error| Error::model(path, format!("the tokenizer cannot be built: {e}"), FETCH);
     if text.trim_start().starts_with(['<', '{']) && !text.contains(&settings.unk.content) {
@@ -27,7 +27,7 @@ pub(super) fn from_vocab(path: &Path, settings: &Settings) -> Result<Tokenizer> 
     let vocab: Vocab = tokens.zip(0..).map(|(token, id)| (token.to_owned(), id)).collect();
     let pieces = WordPiece::builder().vocab(vocab).unk_token(settings.unk.content.clone()).build().map_err(fail)?;
     let mut tokenizer = Tokenizer::new(pieces);
-    let Plain { lowercase, strip_accents, chinese } = settings.plain;
+    let BertNormalization { lowercase, strip_accents, chinese } = settings.plain;
     let plain = BertNormalizer::new(true, chinese.unwrap_or(true), strip_accents, lowercase.unwrap_or(true));
     tokenizer.with_normalizer(Some(plain)).map_err(fail)?;
     tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
@@ -35,7 +35,7 @@ pub(super) fn from_vocab(path: &Path, settings: &Settings) -> Result<Tokenizer> 
 }
 
 /// Applies the normalization options of `tokenizer_config.json`, which take precedence, as in `BertTokenizerFast`.
-pub(super) fn make_plain(tokenizer: &mut Tokenizer, path: &Path, plain: Plain) -> Result<()> {
+pub(super) fn make_plain(tokenizer: &mut Tokenizer, path: &Path, plain: BertNormalization) -> Result<()> {
     let Some(NormalizerWrapper::BertNormalizer(own)) = tokenizer.get_normalizer() else { return Ok(()) };
     let mut own = *own;
     own.lowercase = plain.lowercase.unwrap_or(own.lowercase);
@@ -46,6 +46,6 @@ pub(super) fn make_plain(tokenizer: &mut Tokenizer, path: &Path, plain: Plain) -
 }
 
 /// Adds `[CLS]` and `[SEP]` to every prompt.
-pub(super) fn surround(tokenizer: &mut Tokenizer, begin: Placed, end: Placed) {
+pub(super) fn surround(tokenizer: &mut Tokenizer, begin: SpecialToken, end: SpecialToken) {
     tokenizer.with_post_processor(Some(BertProcessing::new(end, begin)));
 }

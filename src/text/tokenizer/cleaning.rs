@@ -53,7 +53,7 @@ pub(super) struct Cleaner {
 
 /// A text's tokens, and the range of each in the text.
 #[derive(Debug, Default)]
-pub(super) struct Tokens {
+pub(super) struct CleanedTokens {
     /// The cleaned text.
     pub(super) text: String,
     pub(super) ids: Vec<i64>,
@@ -78,12 +78,12 @@ impl Cleaner {
     ///
     /// # Errors
     /// [`Error::Input`] if the text cannot be encoded, or if ftfy may repair its encoding.
-    pub(super) fn encode(&self, tokenizer: &Tokenizer, text: &str) -> Result<Tokens> {
+    pub(super) fn encode(&self, tokenizer: &Tokenizer, text: &str) -> Result<CleanedTokens> {
         let added: Vec<(String, u32)> = match tokenizer.get_encode_special_tokens() {
             true => Vec::new(),
             false => tokenizer.get_added_tokens_decoder().into_iter().map(|(id, token)| (token.content, id)).collect(),
         };
-        let mut tokens = Tokens::default();
+        let mut tokens = CleanedTokens::default();
         let mut rest = text;
         while !rest.is_empty() {
             let found = rest.char_indices().find_map(|(at, _)| {
@@ -100,7 +100,7 @@ impl Cleaner {
         Ok(tokens)
     }
 
-    fn push_cleaned(&self, tokenizer: &Tokenizer, text: &str, tokens: &mut Tokens) -> Result<()> {
+    fn push_cleaned(&self, tokenizer: &Tokenizer, text: &str, tokens: &mut CleanedTokens) -> Result<()> {
         let cleaned = self
             .cleaning
             .clean(text)
@@ -128,7 +128,7 @@ impl Cleaner {
     }
 }
 
-impl Tokens {
+impl CleanedTokens {
     fn push(&mut self, content: &str, id: u32) {
         self.offsets.push((self.text.len(), self.text.len() + content.len()));
         self.ids.push(id.into());

@@ -13,7 +13,7 @@ use tokenizers::processors::roberta::RobertaProcessing;
 use tokenizers::{NormalizerWrapper, SplitDelimiterBehavior, Tokenizer};
 
 use super::files::{read_json, read_text};
-use super::special::{Placed, Settings};
+use super::special::{SpecialToken, TokenizerSettings};
 use crate::error::{Error, Result};
 
 pub(super) const FETCH: &str = "fetch the file again, or use the tokenizer that comes with the model";
@@ -31,7 +31,7 @@ pub(super) const WORD_END: &str = "</w>";
 const MAX_MERGES: usize = 49152 - 256 - 2;
 
 /// Builds CLIP's tokenizer from `vocab.json` and `merges.txt`, without its special tokens.
-pub(super) fn from_vocab_and_merges(dir: &Path, settings: &Settings) -> Result<Tokenizer> {
+pub(super) fn from_vocab_and_merges(dir: &Path, settings: &TokenizerSettings) -> Result<Tokenizer> {
     let (vocab_path, merges_path) = (dir.join("vocab.json"), dir.join("merges.txt"));
     let vocab: Option<HashMap<String, u32>> = read_json(&vocab_path)?;
     let merges = read_text(&merges_path)?;
@@ -78,7 +78,7 @@ pub(super) fn splitter(pattern: &str, again: bool) -> tokenizers::Result<PreToke
 }
 
 /// Adds the beginning and the end of text to every prompt.
-pub(super) fn surround(tokenizer: &mut Tokenizer, begin: Placed, end: Placed) {
+pub(super) fn surround(tokenizer: &mut Tokenizer, begin: SpecialToken, end: SpecialToken) {
     let around = RobertaProcessing::new(end, begin).add_prefix_space(false).trim_offsets(false);
     tokenizer.with_post_processor(Some(around));
 }
@@ -140,17 +140,17 @@ pub(super) fn incomplete<'a>(
 }
 
 /// A set of tokens.
-pub(super) trait Tokens {
+pub(super) trait Vocabulary {
     fn has(&self, token: &str) -> bool;
 }
 
-impl Tokens for HashMap<String, u32> {
+impl Vocabulary for HashMap<String, u32> {
     fn has(&self, token: &str) -> bool {
         self.contains_key(token)
     }
 }
 
-impl Tokens for serde_json::Map<String, Value> {
+impl Vocabulary for serde_json::Map<String, Value> {
     fn has(&self, token: &str) -> bool {
         self.contains_key(token)
     }
@@ -158,7 +158,7 @@ impl Tokens for serde_json::Map<String, Value> {
 
 /// Returns the first of a pair's two tokens and their merged token that the vocabulary lacks. `prefix` bytes of the
 /// second token mark that it continues a word, and are not part of the merged token.
-pub(super) fn missing_token(vocab: &impl Tokens, a: &str, b: &str, prefix: usize) -> Option<String> {
+pub(super) fn missing_token(vocab: &impl Vocabulary, a: &str, b: &str, prefix: usize) -> Option<String> {
     let merged = format!("{a}{}", b.get(prefix..).unwrap_or(b));
     [a, b, &merged].into_iter().find(|token| !vocab.has(token)).map(str::to_owned)
 }

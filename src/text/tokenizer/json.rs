@@ -9,7 +9,7 @@ use super::charsmap;
 use super::clip::{FETCH, WORD_END, incomplete, missing_token};
 use super::files::read_text;
 use super::limits;
-use super::special::Family;
+use super::special::TokenizerFamily;
 use crate::error::{Error, Result};
 use crate::guard::contain;
 
@@ -38,11 +38,11 @@ pub(super) fn open(path: &Path) -> Result<Tokenizer> {
 }
 
 /// Returns the family of a tokenizer's model.
-pub(super) fn family(tokenizer: &Tokenizer) -> Family {
+pub(super) fn family(tokenizer: &Tokenizer) -> TokenizerFamily {
     match tokenizer.get_model() {
-        ModelWrapper::WordPiece(_) => Family::Bert,
-        ModelWrapper::Unigram(_) => Family::T5,
-        _ => Family::Clip,
+        ModelWrapper::WordPiece(_) => TokenizerFamily::Bert,
+        ModelWrapper::Unigram(_) => TokenizerFamily::T5,
+        _ => TokenizerFamily::Clip,
     }
 }
 

@@ -16,7 +16,7 @@ const MAX_LENGTH: f64 = 100_000.0;
 
 /// A family of tokenizers, with its special tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Family {
+pub(super) enum TokenizerFamily {
     /// Byte pairs, `<|startoftext|>` … `<|endoftext|>`.
     Clip,
     /// Pieces of words, `[CLS]` … `[SEP]`.
@@ -25,7 +25,7 @@ pub(super) enum Family {
     T5,
 }
 
-impl Family {
+impl TokenizerFamily {
     /// Returns the keys of the token before a prompt, if any, and of the one after it.
     fn around(self) -> (Option<&'static str>, &'static str) {
         match self {
@@ -63,7 +63,7 @@ impl Family {
 
 /// The normalization of text before it is split into words: the keys of transformers' `BertTokenizer`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Plain {
+pub(super) struct BertNormalization {
     /// `do_lower_case = true`
     pub(super) lowercase: Option<bool>,
     /// `strip_accents`: as `do_lower_case`, if it is null.
@@ -73,12 +73,12 @@ pub(super) struct Plain {
 }
 
 /// A special token and its id.
-pub(super) type Placed = (String, u32);
+pub(super) type SpecialToken = (String, u32);
 
 /// The settings in a tokenizer's configuration files.
 #[derive(Debug)]
-pub(super) struct Settings {
-    family: Family,
+pub(super) struct TokenizerSettings {
+    family: TokenizerFamily,
     pub(super) max_length: Option<usize>,
     /// The token before a prompt, if any.
     begin: Option<AddedToken>,
@@ -88,7 +88,7 @@ pub(super) struct Settings {
     pad: AddedToken,
     /// BERT's token for a masked word.
     mask: Option<AddedToken>,
-    pub(super) plain: Plain,
+    pub(super) plain: BertNormalization,
     /// Further special tokens, such as those of textual inversion.
     additional: Vec<AddedToken>,
     /// Tokens with their flags in a file, by ascending id.
@@ -98,8 +98,8 @@ pub(super) struct Settings {
     split_special: bool,
 }
 
-impl Settings {
-    pub(super) fn read(dir: &Path, family: Family) -> Result<Self> {
+impl TokenizerSettings {
+    pub(super) fn read(dir: &Path, family: TokenizerFamily) -> Result<Self> {
         let config_path = dir.join("tokenizer_config.json");
         let mut config: Map<String, Value> = read_json(&config_path)?.unwrap_or_default();
 
@@ -127,7 +127,7 @@ impl Settings {
 
         // CLIP's class adds the tokens of its three main keys before the general code does, with other flags.
         let token = |key: &str, normalized: bool| -> Result<AddedToken> {
-            let (default, normalized) = (family.default(key), normalized && family == Family::Clip);
+            let (default, normalized) = (family.default(key), normalized && family == TokenizerFamily::Clip);
             let found = match config.get(key) {
                 None | Some(Value::Null) => AddedToken::from(default, true).normalized(normalized),
                 Some(Value::String(content)) => AddedToken::from(content, true).normalized(normalized),
@@ -152,8 +152,8 @@ impl Settings {
             end: token(end, true)?,
             unk: token("unk_token", true)?,
             pad: token("pad_token", false)?,
-            mask: if family == Family::Bert { Some(token("mask_token", false)?) } else { None },
-            plain: Plain {
+            mask: if family == TokenizerFamily::Bert { Some(token("mask_token", false)?) } else { None },
+            plain: BertNormalization {
                 lowercase: is_on("do_lower_case"),
                 strip_accents: is_on("strip_accents"),
                 chinese: is_on("tokenize_chinese_chars"),
@@ -213,7 +213,7 @@ impl Settings {
     ///
     /// # Errors
     /// [`Error::Model`] if the vocabulary lacks one.
-    pub(super) fn around(&self, tokenizer: &Tokenizer, dir: &Path) -> Result<(Option<Placed>, Placed)> {
+    pub(super) fn around(&self, tokenizer: &Tokenizer, dir: &Path) -> Result<(Option<SpecialToken>, SpecialToken)> {
         let pair = |key, content: &str| {
             let id = tokenizer.token_to_id(content);
             id.map(|id| (content.to_owned(), id)).ok_or_else(|| self.unknown(dir, key, content))

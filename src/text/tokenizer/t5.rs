@@ -7,7 +7,7 @@ use tokenizers::Tokenizer;
 use tokenizers::processors::template::TemplateProcessing;
 
 use super::clip::FETCH;
-use super::special::Placed;
+use super::special::SpecialToken;
 use crate::error::{Error, Result};
 
 /// The names of SentencePiece's own file in checkpoints.
@@ -28,7 +28,7 @@ pub(super) fn refuse_pieces(dir: &Path) -> Result<()> {
 }
 
 /// Adds the end of text to every prompt.
-pub(super) fn surround(tokenizer: &mut Tokenizer, dir: &Path, end: Placed) -> Result<()> {
+pub(super) fn surround(tokenizer: &mut Tokenizer, dir: &Path, end: SpecialToken) -> Result<()> {
     let template = TemplateProcessing::builder()
         .try_single(vec!["$A".to_owned(), end.0.clone()])
         .map(|builder| builder.special_tokens(vec![end]).build());

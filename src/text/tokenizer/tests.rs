@@ -74,7 +74,7 @@ fn gives_the_ids_that_transformers_gives_for_t5() {
     for (name, dir) in ["t5", "t5-older"].into_iter().zip(t5()) {
         let tokenizer = Tokenizer::open(dir.path()).unwrap();
         assert!(tokenizer.is_t5());
-        assert_eq!((tokenizer.max_length(), tokenizer.room(), tokenizer.vocab_size()), (48, 47, 322));
+        assert_eq!((tokenizer.max_length(), tokenizer.capacity(), tokenizer.vocab_size()), (48, 47, 322));
         let rows = golden[name]["rows"].as_array().unwrap();
         for (prompt, row) in golden["prompts"].as_array().unwrap().iter().zip(rows) {
             let prompt = prompt.as_str().unwrap();

@@ -7,7 +7,7 @@ use ldm_ort::bundle::{ComponentKind, GraphFile, VaeDecoderContract};
 use ldm_ort::cli::args::LibraryArgs;
 use ldm_ort::image::{InputLimit, Rgb8};
 use ldm_ort::session::{Session, SessionOptions};
-use ldm_ort::vae::{Decoder, Scaling};
+use ldm_ort::vae::{Scaling, VaeDecoder};
 use ldm_ort::{Bundle, Cancel, Event, ModelExecution, Overrides, Plan, Runtime, Spec, image, metadata};
 use ndarray::{ArrayD, Axis, Slice};
 use serde_json::Value;
@@ -98,7 +98,7 @@ fn a_small_decoder_decodes_as_diffusers_does() {
     let GraphFile { path, .. } = &component.graph;
     let of_factor = |factor: usize| {
         let session = Session::open(&runtime(), path, &SessionOptions::default()).expect("it opens");
-        Decoder::new(session, contract.clone(), Scaling { factor: 1.0, shift: 0.0 }, factor)
+        VaeDecoder::new(session, contract.clone(), Scaling { factor: 1.0, shift: 0.0 }, factor)
     };
     let mut decoder = of_factor(8);
     let (latents, wanted) = (array("latents.npy"), array("pixels.npy"));

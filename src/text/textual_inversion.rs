@@ -15,7 +15,7 @@ use crate::tensor::{DType, WeightValues};
 
 /// A file of trained embeddings and their token.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Inversion {
+pub struct TextualInversion {
     /// The .safetensors file.
     pub path: PathBuf,
     /// The token that stands for the embeddings in prompts.
@@ -30,7 +30,7 @@ const AGAIN: &str = "download or copy the file again";
 /// Tensor names that denote a text encoder and not the token.
 const OF_ENCODERS: [(&str, Option<usize>); 3] = [("emb_params", None), ("clip_l", Some(1)), ("clip_g", Some(2))];
 
-impl Inversion {
+impl TextualInversion {
     /// Reads a file: in diffusers' form, a tensor named after the token; AUTOMATIC1111's, `emb_params`; or Stable
     /// Diffusion XL's, `clip_l` and `clip_g`. The token is `token`, or else the tensor's name, or else the file's name.
     ///

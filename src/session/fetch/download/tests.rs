@@ -9,6 +9,7 @@ use std::thread;
 use zip::write::SimpleFileOptions;
 
 use super::*;
+use crate::session::fetch::{Flavor, InstalledBuild, install, tidy};
 use crate::session::library::Env;
 
 /// The server's answer for a path: a content type and a body, or nothing.
@@ -76,9 +77,15 @@ fn sha256(bytes: &[u8]) -> String {
 }
 
 /// Fetches `FILE` with the digest `sha256` from the index at `address` into `cache`.
-fn fetch(address: &str, cache: &Path, sha256: &str, cancel: &Cancel, observer: &mut dyn FnMut(&Event)) -> Result<bool> {
+fn fetch(
+    address: &str,
+    cache: &Path,
+    sha256: &str,
+    cancel: &Cancel,
+    observer: &mut dyn FnMut(&FetchEvent),
+) -> Result<bool> {
     let wheel =
-        Wheel { flavour: Flavour::Cpu, os: "any", arch: "any", file: FILE, sha256, bytes: archive().len() as u64 };
+        Wheel { flavor: Flavor::Cpu, os: "any", arch: "any", file: FILE, sha256, bytes: archive().len() as u64 };
     let env = Env { index_url: Some(format!("{address}/simple/")), ..Env::default() };
     let job = Job {
         wheel: &wheel,
@@ -87,7 +94,7 @@ fn fetch(address: &str, cache: &Path, sha256: &str, cancel: &Cancel, observer: &
         cancel,
         cache,
         folder: &cache.join("1.31.1-cpu"),
-        by_hand: "do it by hand",
+        manual_steps: "do it by hand",
     };
     job.run(observer)
 }
@@ -135,13 +142,13 @@ fn fetches_checks_and_unpacks() {
     assert_eq!(std::fs::read(folder.join("libonnxruntime.so.1.31.1")).unwrap(), b"the library");
 
     let host = address.strip_prefix("http://").unwrap().to_string();
-    let begin = Event::Begin { file: FILE.into(), host, bytes: wheel.len() as u64, folder: folder.clone() };
+    let begin = FetchEvent::Begin { file: FILE.into(), host, bytes: wheel.len() as u64, folder: folder.clone() };
     assert_eq!(events.first(), Some(&begin));
     assert_eq!(
         events.get(events.len() - 2),
-        Some(&Event::Progress { done: wheel.len() as u64, total: wheel.len() as u64 })
+        Some(&FetchEvent::Progress { done: wheel.len() as u64, total: wheel.len() as u64 })
     );
-    assert_eq!(events.last(), Some(&Event::Done { folder }));
+    assert_eq!(events.last(), Some(&FetchEvent::Done { folder }));
     assert!(fetch(&address, cache.path(), &digest, &Cancel::new(), &mut |_| {}).unwrap());
 }
 
@@ -186,7 +193,7 @@ fn no_more_is_written_than_the_official_file_has() {
     let address = serve(index_of(&digest, wheel));
     let mut most = 0;
     let error = fetch(&address, cache.path(), &digest, &Cancel::new(), &mut |event| {
-        if let Event::Progress { done, .. } = event {
+        if let FetchEvent::Progress { done, .. } = event {
             most = most.max(*done);
         }
     });
@@ -302,7 +309,7 @@ fn two_at_once_download_once() {
     });
     assert!(!first.join().unwrap());
     assert!(second.unwrap());
-    assert_eq!(events, [Event::Waiting { folder: cache.path().to_path_buf() }]);
+    assert_eq!(events, [FetchEvent::Waiting { folder: cache.path().to_path_buf() }]);
     assert_eq!(downloads.load(Ordering::SeqCst), 1);
     assert_eq!(names(cache.path()), ["1.31.1-cpu"]);
 }
@@ -324,7 +331,7 @@ fn offline_says_what_to_install_by_hand_and_where() {
     let home = tempfile::tempdir().unwrap();
     let env = Env { cache_dir: Some(home.path().to_path_buf()), ..Env::default() };
     let options = RuntimeOptions { offline: true, env, ..RuntimeOptions::default() };
-    let error = install(Flavour::Cuda, &options, &mut |_| {}).unwrap_err().to_string();
+    let error = install(Flavor::Cuda, &options, &mut |_| {}).unwrap_err().to_string();
     for part in ["cuda", "onnxruntime-gpu==1.31.1", "1.31.1-cuda", "--runtime", "ORT_DYLIB_PATH"] {
         assert!(error.contains(part), "{part}: {error}");
     }
@@ -332,6 +339,6 @@ fn offline_says_what_to_install_by_hand_and_where() {
 
     let folder = home.path().join("runtime/1.31.1-cuda");
     std::fs::create_dir_all(&folder).unwrap();
-    let installed = install(Flavour::Cuda, &options, &mut |_| {}).unwrap();
-    assert_eq!(installed, Installed { folder, version: "1.31.1", was_there: true });
+    let installed = install(Flavor::Cuda, &options, &mut |_| {}).unwrap();
+    assert_eq!(installed, InstalledBuild { folder, version: "1.31.1", was_there: true });
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// Returns the files of all copies found.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(super) fn loaded() -> Vec<PathBuf> {
+pub(super) fn loaded_copies() -> Vec<PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let mut files: Vec<PathBuf> = maps
         .lines()
@@ -19,7 +19,7 @@ pub(super) fn loaded() -> Vec<PathBuf> {
 
 /// Returns the files of all copies found.
 #[cfg(target_os = "macos")]
-pub(super) fn loaded() -> Vec<PathBuf> {
+pub(super) fn loaded_copies() -> Vec<PathBuf> {
     use std::ffi::{CStr, OsStr, c_char};
     use std::os::unix::ffi::OsStrExt;
     unsafe extern "C" {
@@ -40,7 +40,7 @@ pub(super) fn loaded() -> Vec<PathBuf> {
 
 /// Returns the files of all copies found.
 #[cfg(windows)]
-pub(super) fn loaded() -> Vec<PathBuf> {
+pub(super) fn loaded_copies() -> Vec<PathBuf> {
     use std::ffi::{OsString, c_void};
     use std::os::windows::ffi::OsStringExt;
     #[link(name = "kernel32")]
@@ -63,6 +63,6 @@ pub(super) fn loaded() -> Vec<PathBuf> {
 
 /// Returns nothing: this system has no known way to list loaded libraries.
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "macos", windows)))]
-pub(super) fn loaded() -> Vec<PathBuf> {
+pub(super) fn loaded_copies() -> Vec<PathBuf> {
     Vec::new()
 }

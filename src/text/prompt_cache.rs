@@ -7,7 +7,7 @@ use super::encoders::PromptEmbedding;
 
 /// A prompt or a negative prompt.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Text {
+pub struct PromptText {
     /// The text for the first text encoder.
     pub text: String,
     /// The texts for the other text encoders, in their order, if they differ.
@@ -16,9 +16,9 @@ pub struct Text {
     pub is_negative: bool,
 }
 
-impl Text {
+impl PromptText {
     /// Returns the text for the encoder with this index.
-    pub fn of(&self, encoder: usize) -> &str {
+    pub fn for_encoder(&self, encoder: usize) -> &str {
         let later = encoder.checked_sub(1).and_then(|at| self.later.get(at));
         later.and_then(Option::as_deref).unwrap_or(&self.text)
     }
@@ -27,14 +27,14 @@ impl Text {
 /// The prompt embeddings of one model so far: several images of one prompt, or the empty negative prompt of every
 /// request. All clones share its state.
 #[derive(Clone, Default)]
-pub struct Encodings(Arc<Mutex<Known>>);
+pub struct PromptCache(Arc<Mutex<CacheState>>);
 
 #[derive(Default)]
-struct Known {
+struct CacheState {
     /// The embeddings by text and number of chunks.
-    embeddings: HashMap<(Text, usize), Arc<PromptEmbedding>>,
+    embeddings: HashMap<(PromptText, usize), Arc<PromptEmbedding>>,
     /// The number of chunks of each text.
-    chunks: HashMap<Text, usize>,
+    chunks: HashMap<PromptText, usize>,
     bytes: usize,
     made: usize,
 }
@@ -45,9 +45,9 @@ const ROOM: usize = 256 << 20;
 /// The number of texts above which their numbers of chunks are cleared.
 const READ: usize = 1 << 14;
 
-impl Encodings {
+impl PromptCache {
     /// Returns true if all of these texts, encoded together, are cached.
-    pub fn hold(&self, together: &[Text]) -> bool {
+    pub fn contains(&self, together: &[PromptText]) -> bool {
         let known = self.known();
         let chunks = together.iter().map(|text| known.chunks.get(text).copied());
         let Some(chunks) = chunks.collect::<Option<Vec<_>>>() else { return false };
@@ -56,7 +56,7 @@ impl Encodings {
     }
 
     /// Returns the number of texts encoded so far.
-    pub fn made(&self) -> usize {
+    pub fn encoded_count(&self) -> usize {
         self.known().made
     }
 
@@ -66,11 +66,11 @@ impl Encodings {
         known.bytes + 2 * known.bytes.div_ceil(known.embeddings.len().max(1)) > ROOM
     }
 
-    pub(super) fn chunks(&self, text: &Text) -> Option<usize> {
+    pub(super) fn chunks(&self, text: &PromptText) -> Option<usize> {
         self.known().chunks.get(text).copied()
     }
 
-    pub(super) fn read(&self, text: &Text, chunks: usize) {
+    pub(super) fn read(&self, text: &PromptText, chunks: usize) {
         let mut known = self.known();
         if known.chunks.len() >= READ {
             known.chunks.clear();
@@ -78,11 +78,11 @@ impl Encodings {
         known.chunks.insert(text.clone(), chunks);
     }
 
-    pub(super) fn get(&self, text: &Text, chunks: usize) -> Option<Arc<PromptEmbedding>> {
+    pub(super) fn get(&self, text: &PromptText, chunks: usize) -> Option<Arc<PromptEmbedding>> {
         self.known().embeddings.get(&(text.clone(), chunks)).cloned()
     }
 
-    pub(super) fn keep(&self, text: &Text, chunks: usize, embedding: &Arc<PromptEmbedding>) {
+    pub(super) fn keep(&self, text: &PromptText, chunks: usize, embedding: &Arc<PromptEmbedding>) {
         let mut known = self.known();
         let bytes = embedding.bytes();
         if known.bytes + bytes > ROOM {
@@ -94,7 +94,7 @@ impl Encodings {
         known.embeddings.insert((text.clone(), chunks), Arc::clone(embedding));
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, CacheState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -105,46 +105,48 @@ mod tests {
 
     use super::*;
 
-    fn keep(encodings: &Encodings, name: &str, bytes: usize) {
+    fn keep(encodings: &PromptCache, name: &str, bytes: usize) {
         let tokens = ArrayD::zeros(ndarray::IxDyn(&[1, bytes / 4]));
         let embedding = PromptEmbedding { tokens, pooled: None, mask: None, warnings: Vec::new() };
         encodings.read(&text(name), 1);
         encodings.keep(&text(name), 1, &Arc::new(embedding));
     }
 
-    fn text(text: &str) -> Text {
-        Text { text: text.to_owned(), later: Vec::new(), is_negative: false }
+    fn text(text: &str) -> PromptText {
+        PromptText { text: text.to_owned(), later: Vec::new(), is_negative: false }
     }
 
     #[test]
     fn texts_are_held_in_as_many_chunks_as_the_longest_of_them() {
-        let encodings = Encodings::default();
+        let encodings = PromptCache::default();
         keep(&encodings, "a", 400);
-        assert!(encodings.hold(&[text("a")]) && encodings.hold(&[]));
-        assert!(!encodings.hold(&[Text { is_negative: true, ..text("a") }]) && !encodings.hold(&[text("b")]));
+        assert!(encodings.contains(&[text("a")]) && encodings.contains(&[]));
+        assert!(
+            !encodings.contains(&[PromptText { is_negative: true, ..text("a") }]) && !encodings.contains(&[text("b")])
+        );
         encodings.read(&text("a"), 2);
-        assert!(!encodings.hold(&[text("a")]));
+        assert!(!encodings.contains(&[text("a")]));
     }
 
     #[test]
     fn each_encoder_is_told_its_own() {
-        let told = Text { later: vec![None, Some("b".to_owned())], ..text("a") };
-        assert_eq!([0, 1, 2, 3].map(|encoder| told.of(encoder)), ["a", "a", "b", "a"]);
-        let encodings = Encodings::default();
+        let told = PromptText { later: vec![None, Some("b".to_owned())], ..text("a") };
+        assert_eq!([0, 1, 2, 3].map(|encoder| told.for_encoder(encoder)), ["a", "a", "b", "a"]);
+        let encodings = PromptCache::default();
         keep(&encodings, "a", 400);
-        assert!(!encodings.hold(&[told]));
+        assert!(!encodings.contains(&[told]));
     }
 
     #[test]
     fn no_more_is_remembered_than_there_is_room_for() {
-        let encodings = Encodings::default();
+        let encodings = PromptCache::default();
         for name in ["a", "b"] {
             assert!(!encodings.is_full());
             keep(&encodings, name, ROOM / 3);
         }
-        assert!(encodings.is_full() && encodings.hold(&[text("a"), text("b")]));
+        assert!(encodings.is_full() && encodings.contains(&[text("a"), text("b")]));
         keep(&encodings, "c", ROOM / 2);
-        assert!(!encodings.hold(&[text("a")]) && encodings.hold(&[text("c")]));
-        assert_eq!(encodings.made(), 3);
+        assert!(!encodings.contains(&[text("a")]) && encodings.contains(&[text("c")]));
+        assert_eq!(encodings.encoded_count(), 3);
     }
 }

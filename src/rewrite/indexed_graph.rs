@@ -7,32 +7,32 @@ use memmap2::Mmap;
 use prost::Message;
 
 use super::numbers::{Numbers, TensorValues};
-use crate::bundle::proto::{Attribute, EXTERNAL, Graph, Model, Node, Tensor, ValueInfo};
-use crate::bundle::{GraphFile, Reference, frame, map};
+use crate::bundle::proto::{AttributeProto, EXTERNAL, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
+use crate::bundle::{ExternalReference, GraphFile, frame, map};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Field};
 
 /// A graph's file, mapped and indexed. Weights are not copied.
-pub struct Source<'g> {
+pub struct IndexedGraph<'g> {
     graph: &'g GraphFile,
     file: Mmap,
     beside: BTreeMap<&'g str, Mmap>,
     /// The location of the graph's message in the file.
     pub place: Field,
     /// Its nodes, in execution order.
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<NodeProto>,
     /// The location of each node in the file.
     pub node_places: Vec<Field>,
     /// The stored tensors by name, each with its location in the file.
-    stored: HashMap<String, (Tensor, Field)>,
+    stored: HashMap<String, (TensorProto, Field)>,
     /// Its inputs.
-    pub inputs: Vec<ValueInfo>,
+    pub inputs: Vec<ValueInfoProto>,
     /// The location of each input's declaration in the file.
     pub input_places: Vec<Field>,
     /// Its outputs.
-    pub outputs: Vec<ValueInfo>,
+    pub outputs: Vec<ValueInfoProto>,
     /// The exporter's declarations of inner tensors.
-    pub value_info: Vec<ValueInfo>,
+    pub value_info: Vec<ValueInfoProto>,
     makers: HashMap<String, usize>,
     readers: HashMap<String, Vec<usize>>,
     given: HashSet<String>,
@@ -40,7 +40,7 @@ pub struct Source<'g> {
     pub is_sorted: bool,
 }
 
-impl<'g> Source<'g> {
+impl<'g> IndexedGraph<'g> {
     /// Parses the file.
     ///
     /// # Errors
@@ -50,11 +50,11 @@ impl<'g> Source<'g> {
         let beside = graph.external.iter().map(|e| Ok((e.location.as_str(), map(&e.path)?)));
         let beside = beside.collect::<Result<BTreeMap<_, _>>>()?;
         let damaged = |problem: String| Error::model(&graph.path, problem, "download or copy the file again");
-        let model = Model::read(&file[..]).map_err(|e| damaged(format!("is damaged: {e}")))?;
-        let Graph { node, initializer, input, output, value_info } = model.graph.unwrap_or_default();
+        let model = ModelProto::read(&file[..]).map_err(|e| damaged(format!("is damaged: {e}")))?;
+        let GraphProto { node, initializer, input, output, value_info } = model.graph.unwrap_or_default();
         let found = (node.len(), initializer.len(), input.len());
         let apart = places(&file).filter(|p| (p.nodes.len(), p.tensors.len(), p.inputs.len()) == found);
-        let Places { graph: place, nodes: node_places, tensors: tensor_places, inputs: input_places } =
+        let GraphLocations { graph: place, nodes: node_places, tensors: tensor_places, inputs: input_places } =
             apart.ok_or_else(|| damaged("is damaged: its nodes cannot be parsed".into()))?;
         let mut source = Self {
             graph,
@@ -95,7 +95,7 @@ impl<'g> Source<'g> {
     }
 
     /// Returns the stored tensors, each with its location in the file.
-    pub fn stored(&self) -> impl Iterator<Item = (&Tensor, Field)> {
+    pub fn stored(&self) -> impl Iterator<Item = (&TensorProto, Field)> {
         self.stored.values().map(|(tensor, place)| (tensor, *place))
     }
 
@@ -105,13 +105,13 @@ impl<'g> Source<'g> {
     }
 
     /// Returns the node that computes a tensor.
-    pub fn maker(&self, name: &str) -> Option<&Node> {
+    pub fn maker(&self, name: &str) -> Option<&NodeProto> {
         self.nodes.get(self.maker_index(name)?)
     }
 
     /// Returns the only node that reads a tensor's values, with its index, unless the tensor is an output of the graph.
     /// Nodes that only read its shape do not count.
-    pub fn only_reader(&self, name: &str) -> Option<(usize, &Node)> {
+    pub fn only_reader(&self, name: &str) -> Option<(usize, &NodeProto)> {
         let readers = self.readers.get(name)?.iter().filter_map(|&at| Some((at, self.nodes.get(at)?)));
         let mut readers = readers.filter(|(_, node)| !is(node, "Shape"));
         let only = readers.next()?;
@@ -119,7 +119,7 @@ impl<'g> Source<'g> {
     }
 
     /// Returns true if the name is in use.
-    pub fn knows(&self, name: &str) -> bool {
+    pub fn has_tensor(&self, name: &str) -> bool {
         self.makers.contains_key(name) || self.readers.contains_key(name) || self.stored.contains_key(name)
     }
 
@@ -167,29 +167,29 @@ impl<'g> Source<'g> {
     /// of a `ConstantOfShape`.
     pub fn constant(&self, name: &str) -> Option<Numbers> {
         let place = self.node_places.get(self.maker_index(name)?)?;
-        Numbers::of_constant(self.file.get(place.body..place.end)?, |tensor| self.beside(tensor))
+        Numbers::read_constant(self.file.get(place.body..place.end)?, |tensor| self.beside(tensor))
     }
 
     /// Returns the bytes of an external tensor.
     fn beside(&self, tensor: &TensorValues) -> Option<&[u8]> {
-        let header = Tensor {
+        let header = TensorProto {
             dims: tensor.dims.clone(),
             data_type: tensor.data_type,
             external_data: tensor.external_data.clone(),
-            ..Tensor::default()
+            ..TensorProto::default()
         };
         self.bytes_beside(&header)
     }
 
     /// Returns the bytes of an external tensor.
-    pub fn bytes_beside(&self, tensor: &Tensor) -> Option<&[u8]> {
-        let reference = Reference::read(&self.graph.path, tensor).ok()?;
+    pub fn bytes_beside(&self, tensor: &TensorProto) -> Option<&[u8]> {
+        let reference = ExternalReference::read(&self.graph.path, tensor).ok()?;
         let file = self.beside.get(reference.location.as_str())?;
         file.get(usize::try_from(reference.offset).ok()?..usize::try_from(reference.end).ok()?)
     }
 
     /// Returns the bytes of a stored float32 tensor at `place`; `None` if they are not contiguous.
-    pub fn float_bytes(&self, tensor: &Tensor, place: Field) -> Option<&[u8]> {
+    pub fn float_bytes(&self, tensor: &TensorProto, place: Field) -> Option<&[u8]> {
         /// Field numbers of `TensorProto.float_data`, which is packed, and `TensorProto.raw_data`.
         const FLOAT_DATA: u64 = 4;
         const RAW_DATA: u64 = 9;
@@ -209,8 +209,8 @@ impl<'g> Source<'g> {
 }
 
 /// Returns the names that a node reads, including those that its branches read from the outer graph.
-pub fn reads(node: &Node) -> Vec<Cow<'_, str>> {
-    fn collect<'n>(node: &'n Node, names: &mut Vec<Cow<'n, str>>) {
+pub fn reads(node: &NodeProto) -> Vec<Cow<'_, str>> {
+    fn collect<'n>(node: &'n NodeProto, names: &mut Vec<Cow<'n, str>>) {
         names.extend(node.input.iter().filter(|n| !n.is_empty()).map(|n| Cow::Borrowed(n.as_str())));
         for graph in node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs)) {
             names.extend(graph.output.iter().map(|o| Cow::Borrowed(o.name.as_str())));
@@ -223,32 +223,32 @@ pub fn reads(node: &Node) -> Vec<Cow<'_, str>> {
 }
 
 /// Returns the attribute with this name.
-pub fn attribute<'n>(node: &'n Node, name: &str) -> Option<&'n Attribute> {
+pub fn attribute<'n>(node: &'n NodeProto, name: &str) -> Option<&'n AttributeProto> {
     node.attribute.iter().find(|a| a.name == name)
 }
 
 /// Returns an attribute's integer.
-pub fn int(node: &Node, name: &str) -> Option<i64> {
+pub fn int(node: &NodeProto, name: &str) -> Option<i64> {
     attribute(node, name).map(|a| a.i)
 }
 
 /// Returns an attribute's text.
-pub fn text<'n>(node: &'n Node, name: &str) -> Option<&'n str> {
+pub fn text<'n>(node: &'n NodeProto, name: &str) -> Option<&'n str> {
     std::str::from_utf8(&attribute(node, name)?.s).ok()
 }
 
 /// Returns an attribute's list of integers.
-pub fn ints<'n>(node: &'n Node, name: &str) -> Option<&'n [i64]> {
+pub fn ints<'n>(node: &'n NodeProto, name: &str) -> Option<&'n [i64]> {
     attribute(node, name).map(|a| a.ints.as_slice())
 }
 
 /// Returns the name of a node's input, if present.
-pub fn input(node: &Node, at: usize) -> Option<&str> {
+pub fn input(node: &NodeProto, at: usize) -> Option<&str> {
     node.input.get(at).map(String::as_str).filter(|name| !name.is_empty())
 }
 
 /// Returns the name of a node's only output.
-pub fn output(node: &Node) -> Option<&str> {
+pub fn output(node: &NodeProto) -> Option<&str> {
     match node.output.as_slice() {
         [name] if !name.is_empty() => Some(name),
         _ => None,
@@ -256,17 +256,17 @@ pub fn output(node: &Node) -> Option<&str> {
 }
 
 /// Returns true if a node is the standard ONNX operator with this name.
-pub fn is(node: &Node, operator: &str) -> bool {
+pub fn is(node: &NodeProto, operator: &str) -> bool {
     node.op_type == operator && is_own(node)
 }
 
 /// Returns true for a standard ONNX operator.
-pub fn is_own(node: &Node) -> bool {
+pub fn is_own(node: &NodeProto) -> bool {
     node.domain.is_empty() || node.domain == "ai.onnx"
 }
 
 /// The locations of a graph's parts in its file.
-pub struct Places {
+pub struct GraphLocations {
     /// The graph's own message.
     pub graph: Field,
     /// Its nodes.
@@ -278,7 +278,7 @@ pub struct Places {
 }
 
 /// Returns the locations of a graph's parts in a file; `None` if it is not a whole graph.
-pub fn places(file: &[u8]) -> Option<Places> {
+pub fn places(file: &[u8]) -> Option<GraphLocations> {
     /// Field numbers of `ModelProto` and `GraphProto`.
     const GRAPH: u64 = 7;
     const NODE: u64 = 1;
@@ -287,7 +287,7 @@ pub fn places(file: &[u8]) -> Option<Places> {
     let mut graphs = Vec::new();
     frame::whole_fields(file, 0..file.len(), |number, place| graphs.extend((number == GRAPH).then_some(place)))?;
     let [graph] = graphs.try_into().ok()?;
-    let mut places = Places { graph, nodes: Vec::new(), tensors: Vec::new(), inputs: Vec::new() };
+    let mut places = GraphLocations { graph, nodes: Vec::new(), tensors: Vec::new(), inputs: Vec::new() };
     frame::whole_fields(file, graph.body..graph.end, |number, place| match number {
         NODE => places.nodes.push(place),
         INITIALIZER => places.tensors.push(place),

@@ -7,14 +7,14 @@
 
 use std::collections::HashSet;
 
-use super::source::{is, places};
-use crate::bundle::proto::{Model, Node};
+use super::indexed_graph::{is, places};
+use crate::bundle::proto::{ModelProto, NodeProto};
 use crate::tensor::Field;
 
 /// Returns a graph's file with the nodes that read only stored tensors first; `None` if there are none, or if the file
 /// is not a whole graph.
-pub fn late(file: &[u8]) -> Option<Vec<u8>> {
-    let graph = Model::read(file).ok()?.graph?;
+pub fn hoist_dequantization(file: &[u8]) -> Option<Vec<u8>> {
+    let graph = ModelProto::read(file).ok()?.graph?;
     let nodes = places(file)?.nodes;
     if nodes.len() != graph.node.len() {
         return None;
@@ -47,7 +47,7 @@ pub fn late(file: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Returns true if a node dequantizes stored tensors.
-fn widens(node: &Node, stored: &HashSet<&str>) -> bool {
+fn widens(node: &NodeProto, stored: &HashSet<&str>) -> bool {
     let known = ["Cast", "DequantizeLinear", "Reshape"].iter().any(|operator| is(node, operator));
     known && node.input.iter().all(|name| name.is_empty() || stored.contains(name.as_str()))
 }

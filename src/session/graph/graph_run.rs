@@ -8,21 +8,21 @@ use ndarray::ArrayD;
 use super::{Opening, Session, lock, open};
 use crate::error::{Error, Result};
 use crate::session::convert::Buffer;
-use crate::session::invoke::Graph;
+use crate::session::invoke::OpenGraph;
 use crate::session::{Cancel, SessionOptions};
 use crate::tensor::TensorView;
 use crate::threads;
 
 /// The graph opened a second time, with all threads for one run.
-pub(super) enum Alone {
+pub(super) enum SingleRunGraph {
     /// Not open yet: its path and its options.
     Closed(PathBuf, SessionOptions),
-    Open(Graph),
+    Open(OpenGraph),
 }
 
 /// One of several runs of a graph.
 #[derive(Debug)]
-pub struct Run<'a> {
+pub struct GraphRun<'a> {
     /// The inputs, as [`Session::run`] takes them.
     pub inputs: Vec<(&'a str, TensorView<'a>)>,
     /// The slice that receives the output, row-major.
@@ -30,7 +30,7 @@ pub struct Run<'a> {
     /// The expected shape of the output. `None` accepts any shape with as many values.
     pub shape: Option<Vec<usize>>,
     /// The name of a second output, and the array that receives it. The array is reallocated if its shape differs.
-    pub beside: Option<(&'a str, &'a mut ArrayD<f32>)>,
+    pub second_output: Option<(&'a str, &'a mut ArrayD<f32>)>,
 }
 
 impl Session {
@@ -40,11 +40,11 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Interrupted`] if `cancel` was cancelled.
-    pub fn open_alone(&mut self, cancel: &Cancel) -> Result<()> {
-        if let Some(Alone::Closed(path, options)) = &self.alone {
+    pub fn open_for_single_runs(&mut self, cancel: &Cancel) -> Result<()> {
+        if let Some(SingleRunGraph::Closed(path, options)) = &self.single_run {
             let options = SessionOptions { cancel: cancel.clone(), ..options.clone() };
-            self.alone = match open(&self.runtime, path, &options, Vec::new(), Opening::shared(&options, 1)) {
-                Ok((graph, _)) => Some(Alone::Open(graph)),
+            self.single_run = match open(&self.runtime, path, &options, Vec::new(), Opening::shared(&options, 1)) {
+                Ok((graph, _)) => Some(SingleRunGraph::Open(graph)),
                 Err(error @ Error::Interrupted { .. }) => return Err(error),
                 Err(error) => {
                     tracing::info!("a single run uses fewer threads: {error}");
@@ -66,13 +66,13 @@ impl Session {
     ///
     /// # Errors
     /// As [`Session::run_into`]: the first error; as [`Session::open`] if the graph is opened again.
-    pub fn run_each(&mut self, runs: Vec<Run<'_>>, output: &str, cancel: &Cancel) -> Result<()> {
+    pub fn run_each(&mut self, runs: Vec<GraphRun<'_>>, output: &str, cancel: &Cancel) -> Result<()> {
         let callers = self.callers.min(runs.len()).max(1);
         if callers == 1 {
-            self.open_alone(cancel)?;
+            self.open_for_single_runs(cancel)?;
         }
-        let graph = match &self.alone {
-            Some(Alone::Open(graph)) if callers == 1 => graph,
+        let graph = match &self.single_run {
+            Some(SingleRunGraph::Open(graph)) if callers == 1 => graph,
             _ => &self.graph,
         };
         let others = callers.saturating_sub(self.others.len() + 1);
@@ -83,8 +83,10 @@ impl Session {
             // The lock is held only while the next run is taken.
             let next = || lock(&runs).next().filter(|_| lock(&failure).is_none());
             while let Some(run) = next() {
-                let Run { inputs, out, shape, beside } = run;
-                if let Err(error) = graph.run_into(buffers, &inputs, (output, out, shape.as_deref()), beside, cancel) {
+                let GraphRun { inputs, out, shape, second_output } = run;
+                if let Err(error) =
+                    graph.run_into(buffers, &inputs, (output, out, shape.as_deref()), second_output, cancel)
+                {
                     lock(&failure).get_or_insert(error);
                 }
             }
