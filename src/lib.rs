@@ -56,6 +56,7 @@ pub mod bundle;
 pub mod cli;
 pub mod conditioner;
 pub mod denoise;
+pub mod engine;
 pub mod error;
 pub mod execution;
 mod files;
@@ -83,8 +84,8 @@ pub mod tiles;
 pub mod vae;
 
 pub use bundle::Bundle;
+pub use engine::{Engine, EngineBuilder, Event, Image, Pipeline, Request};
 pub use error::{Error, Problem, Result, StepPosition};
-pub use execution::{Event, Image, ModelExecution, Observer};
 pub use plan::{Plan, RunPlan};
 pub use session::{Cancel, Runtime, RuntimeOptions};
 pub use spec::{Overrides, Spec};

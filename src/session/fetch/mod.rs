@@ -29,7 +29,8 @@ const UNFINISHED: &str = ".fetch-";
 const LOCK: &str = ".lock";
 
 /// The progress of fetching a build.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
 pub enum FetchEvent {
     /// Another process is changing the cache; its result will be used.
     Waiting {
