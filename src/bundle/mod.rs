@@ -36,7 +36,7 @@ pub use init::init_toml;
 pub use json::read_object;
 pub use layout::{DirectoryOverrides, Layout, SchedulerFile, open_conditioner, open_controlnet};
 pub use onnx::{ExternalFile, GraphFile, LayerNorm, ModuleWeight, ModuleWeights, Operator, TokenTable, Upsamplings};
-pub(crate) use onnx::{ExternalReference, frame, map, placed_in, proto};
+pub(crate) use onnx::{ExternalReference, frame, map, proto, relocate};
 pub use operators::{Obstacle, obstacles, operators_without_cpu_kernel};
 pub use pipeline_class::{CallDefaults, Defaults, Family, PipelineClass};
 pub use report::{ComponentReport, FactReport, ProviderReport, Report, SchedulerReport, TensorReport, inspect};

@@ -22,7 +22,7 @@ pub fn quantize(args: &QuantizeArgs, global: &Global, out: &mut dyn Write) -> Re
     let interrupt = Interrupt::install()?;
     let mut progress = Progress::new(global.quiet);
     let outcomes = quantize::quantize(&args.model, &args.output, weights, &kinds, &interrupt.cancel(), &mut |at| {
-        progress.bytes(&format!("writing {}", at.component), at.done, at.of);
+        progress.bytes(&format!("writing {}", at.component), at.done, at.total);
     })?;
     progress.clear();
     if args.json { output::json(out, &outcomes) } else { output::text(out, &text(&outcomes)) }

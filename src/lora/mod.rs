@@ -141,7 +141,7 @@ fn changed_by(
         let delta = if weight.transposed { delta.reversed_axes() } else { delta };
         values.iter_mut().zip(&delta).for_each(|(value, delta)| *value += change.scale * delta);
     }
-    weight.replaced_by(values).ok_or_else(|| {
+    weight.replacement(values).ok_or_else(|| {
         let problem = format!("weight {} is stored as {}, which LoRA cannot change", weight.name, weight.dtype);
         Error::model(&graph.path, problem, "use an export in float32 or float16")
     })

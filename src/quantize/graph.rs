@@ -1,7 +1,7 @@
 //! Writes one graph with quantized weights in an external file.
 
 mod rebuilt_graph;
-mod stored;
+mod tensors;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -90,7 +90,7 @@ pub fn write(
         widened: Dequantization::default(),
         errors: ErrorStats::default(),
         outcome,
-        tell: &mut |done| observer(QuantizeProgress { component: component.kind, done, of: graph.weight_bytes }),
+        tell: &mut |done| observer(QuantizeProgress { component: component.kind, done, total: graph.weight_bytes }),
         done: 0,
         cancel,
     };
@@ -177,7 +177,7 @@ impl Writer<'_> {
         let mut stored = HashMap::new();
         for (tensor, place) in tensors {
             stop_if(self.cancel)?;
-            let written = self.stored(tensor, place)?;
+            let written = self.encode_tensor(tensor, place)?;
             stored.insert(place.start, written);
             self.done += count(tensor).unwrap_or(0) as u64 * 4;
             (self.tell)(self.done);
@@ -276,7 +276,7 @@ impl Writer<'_> {
         if tensor.data_location != EXTERNAL && tensor.external_data.is_empty() {
             return Ok(None);
         }
-        let values = source.bytes_beside(&tensor).ok_or_else(|| damaged("has truncated external weights"))?;
+        let values = source.external_tensor_bytes(&tensor).ok_or_else(|| damaged("has truncated external weights"))?;
         let from = crate::bundle::ExternalReference::read(&source.graph().path, &tensor)?;
         let from = (from.location, from.offset, from.end);
         let entries = match self.moved.get(&from) {
@@ -312,7 +312,7 @@ fn cast(from: &str, to: &str) -> NodeProto {
 }
 
 /// Encodes a stored tensor with external values, as a field of the graph.
-fn beside(name: String, dims: &[i64], dtype: DType, entries: Vec<StringEntry>) -> Vec<u8> {
+fn external_tensor(name: String, dims: &[i64], dtype: DType, entries: Vec<StringEntry>) -> Vec<u8> {
     let tensor = TensorValues {
         dims: dims.to_vec(),
         data_type: dtype.to_onnx(),

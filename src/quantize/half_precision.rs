@@ -139,7 +139,7 @@ pub fn check_scaled(bytes: &[u8], shared: ScaleGroup) -> Result<(ErrorStats, Vec
     let mut errors = ErrorStats::default();
     for (at, number) in chunks(bytes).flatten().enumerate() {
         let scale = scales.get(shared.scale_of(at)).copied().unwrap_or(1.0);
-        errors.note(number, f32::from(whole(number, scale)) * scale);
+        errors.note(number, f32::from(quantize_value(number, scale)) * scale);
     }
     errors.refusal(false).map_or(Ok((errors, scales)), Err)
 }
@@ -149,14 +149,15 @@ pub fn write_scaled(bytes: &[u8], shared: ScaleGroup, scales: &[f32], out: &mut 
     let mut places = 0..;
     for numbers in chunks(bytes) {
         let scaled = numbers.into_iter().zip(&mut places);
-        let narrow = scaled.map(|(number, at)| whole(number, scales.get(shared.scale_of(at)).copied().unwrap_or(1.0)));
+        let narrow =
+            scaled.map(|(number, at)| quantize_value(number, scales.get(shared.scale_of(at)).copied().unwrap_or(1.0)));
         out.write_all(&narrow.flat_map(i8::to_le_bytes).collect::<Vec<u8>>())?;
     }
     Ok(())
 }
 
 /// Divides a number by its scale and rounds to the nearest integer, ties to even.
-fn whole(number: f32, scale: f32) -> i8 {
+fn quantize_value(number: f32, scale: f32) -> i8 {
     (number / scale).round_ties_even().clamp(-LARGEST, LARGEST) as i8
 }
 

@@ -118,7 +118,7 @@ pub struct QuantizeProgress {
     /// The bytes of its weights read so far.
     pub done: u64,
     /// The bytes of its weights in total.
-    pub of: u64,
+    pub total: u64,
 }
 
 /// Writes the model directory `output`, in which the graphs of `components` store their weights in the format `weights`

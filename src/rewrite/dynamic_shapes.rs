@@ -41,7 +41,7 @@ struct Changes<'g> {
 /// For graphs that are opened without being optimized: fusions have to know the shapes.
 pub fn make_shapes_dynamic(file: &[u8]) -> Option<Vec<u8>> {
     let graph = ModelProto::read(file).ok()?.graph?;
-    let changes = Changes::of(&graph);
+    let changes = Changes::find(&graph);
     let mut place = None;
     frame::whole_fields(file, 0..file.len(), |number, at| place = if number == GRAPH { Some(at) } else { place })?;
     let place = place?;
@@ -63,7 +63,7 @@ pub fn make_shapes_dynamic(file: &[u8]) -> Option<Vec<u8>> {
 }
 
 impl<'g> Changes<'g> {
-    fn of(graph: &'g GraphProto) -> Self {
+    fn find(graph: &'g GraphProto) -> Self {
         let mut changes = Self::default();
         let mut stored: HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
         let lists = graph.initializer.iter().filter(|tensor| DType::from_onnx(tensor.data_type) == DType::I64);

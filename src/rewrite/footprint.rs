@@ -78,7 +78,7 @@ pub fn footprint(graph: &GraphFile, passes: &[Pass], axes: &[(String, usize)]) -
         cut::rewrite(&source, pass, axes, &mut edits)?;
     }
     let nodes = edits.nodes(&source);
-    Ok(Some(Memory::of(&source, &facts, passes, &edits, &nodes).run()))
+    Ok(Some(Memory::analyze(&source, &facts, passes, &edits, &nodes).run()))
 }
 
 /// The graph's tensors, and the nodes that need them.
@@ -108,7 +108,7 @@ struct Memory<'a> {
 }
 
 impl<'a> Memory<'a> {
-    fn of(
+    fn analyze(
         source: &'a IndexedGraph<'a>,
         facts: &'a TensorFacts,
         passes: &'a [Pass],
@@ -221,7 +221,7 @@ impl<'a> Memory<'a> {
                 made = made.saturating_add(self.bytes(name).unwrap_or(0));
             }
             let freed = done.iter().filter_map(|name| self.bytes(name)).fold(0, u64::saturating_add);
-            let (weights, within) = self.within(node);
+            let (weights, within) = self.extra_bytes(node);
             footprint.weights = footprint.weights.saturating_add(weights);
             let now = [widened, within, made].into_iter().fold(held, u64::saturating_add);
             footprint.activations = footprint.activations.max(now);
@@ -238,7 +238,7 @@ impl<'a> Memory<'a> {
     }
 
     /// Returns the bytes of weights and of temporary values of a node once it is rewritten.
-    fn within(&self, node: &NodeProto) -> (u64, u64) {
+    fn extra_bytes(&self, node: &NodeProto) -> (u64, u64) {
         let is_cut = self.passes.contains(&Pass::Subpixel) && subpixel::is_site(self.source, self.facts, node);
         if is_cut || !self.passes.contains(&Pass::Winograd) {
             return (0, 0);

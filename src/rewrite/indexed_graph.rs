@@ -157,7 +157,7 @@ impl<'g> IndexedGraph<'g> {
                 return None;
             }
             let values = TensorValues::decode(self.file.get(place.body..place.end)?).ok()?;
-            return Numbers::read(&values, |tensor| self.beside(tensor));
+            return Numbers::read(&values, |tensor| self.external_bytes(tensor));
         }
         let maker = self.maker(name).filter(|node| is(node, "Constant"))?;
         self.constant(output(maker)?).filter(|numbers| numbers.len() <= limit)
@@ -167,22 +167,22 @@ impl<'g> IndexedGraph<'g> {
     /// of a `ConstantOfShape`.
     pub fn constant(&self, name: &str) -> Option<Numbers> {
         let place = self.node_places.get(self.maker_index(name)?)?;
-        Numbers::read_constant(self.file.get(place.body..place.end)?, |tensor| self.beside(tensor))
+        Numbers::read_constant(self.file.get(place.body..place.end)?, |tensor| self.external_bytes(tensor))
     }
 
     /// Returns the bytes of an external tensor.
-    fn beside(&self, tensor: &TensorValues) -> Option<&[u8]> {
+    fn external_bytes(&self, tensor: &TensorValues) -> Option<&[u8]> {
         let header = TensorProto {
             dims: tensor.dims.clone(),
             data_type: tensor.data_type,
             external_data: tensor.external_data.clone(),
             ..TensorProto::default()
         };
-        self.bytes_beside(&header)
+        self.external_tensor_bytes(&header)
     }
 
     /// Returns the bytes of an external tensor.
-    pub fn bytes_beside(&self, tensor: &TensorProto) -> Option<&[u8]> {
+    pub fn external_tensor_bytes(&self, tensor: &TensorProto) -> Option<&[u8]> {
         let reference = ExternalReference::read(&self.graph.path, tensor).ok()?;
         let file = self.beside.get(reference.location.as_str())?;
         file.get(usize::try_from(reference.offset).ok()?..usize::try_from(reference.end).ok()?)
@@ -194,7 +194,7 @@ impl<'g> IndexedGraph<'g> {
         const FLOAT_DATA: u64 = 4;
         const RAW_DATA: u64 = 9;
         let bytes = if tensor.data_location == EXTERNAL || !tensor.external_data.is_empty() {
-            self.bytes_beside(tensor)?
+            self.external_tensor_bytes(tensor)?
         } else {
             let mut values = Vec::new();
             frame::fields(&self.file, place.body..place.end, |number, range| {

@@ -112,7 +112,7 @@ enum Unknown {
 impl Unknowns {
     /// Returns the unknown of a named axis: the same for the same name.
     pub fn named(&mut self, name: &str) -> Length {
-        self.of(Unknown::Named(name.to_owned()))
+        self.intern(Unknown::Named(name.to_owned()))
     }
 
     /// Returns the name of the axis with this length.
@@ -135,11 +135,11 @@ impl Unknowns {
         match (length.over(divisor), length.number(), divisor.number()) {
             (Some(exact), ..) => exact,
             (None, Some(a), Some(b)) if b > 0 => Length::from(a.div_euclid(b)),
-            _ => self.of(Unknown::Quotient(length.clone(), divisor.clone())),
+            _ => self.intern(Unknown::Quotient(length.clone(), divisor.clone())),
         }
     }
 
-    fn of(&mut self, unknown: Unknown) -> Length {
+    fn intern(&mut self, unknown: Unknown) -> Length {
         let count = &mut self.count;
         let id = *self.known.entry(unknown).or_insert_with(|| {
             *count += 1;

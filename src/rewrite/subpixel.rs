@@ -25,7 +25,7 @@ pub fn rewrite(source: &IndexedGraph<'_>, facts: &TensorFacts, edits: &mut Edits
     for (at, conv) in source.nodes.iter().enumerate() {
         if !edits.is_replaced(at)
             && let Some(site) = Site::find(source, facts, conv)
-            && let Some(Values::Real(weights)) = stored(source, site.weights).map(|numbers| numbers.values)
+            && let Some(Values::Real(weights)) = stored_values(source, site.weights).map(|numbers| numbers.values)
         {
             let nodes = site.nodes(&weights, source, edits);
             edits.replace(at, nodes);
@@ -150,11 +150,11 @@ fn is_twice(facts: &TensorFacts, resize: &NodeProto, image: &str) -> Option<bool
 }
 
 /// Returns the values stored under a name, also behind nodes that only change how they are stored.
-fn stored(source: &IndexedGraph<'_>, name: &str) -> Option<super::numbers::Numbers> {
+fn stored_values(source: &IndexedGraph<'_>, name: &str) -> Option<super::numbers::Numbers> {
     if let Some(numbers) = source.numbers(name, usize::MAX) {
         return Some(numbers);
     }
     let node = source.maker(name)?;
     let widens = is(node, "Cast") && int_of(node, "to") == Some(i64::from(DType::F32.to_onnx()));
-    if widens || is(node, "Identity") { stored(source, input(node, 0)?) } else { None }
+    if widens || is(node, "Identity") { stored_values(source, input(node, 0)?) } else { None }
 }

@@ -13,7 +13,7 @@ use ort::value::{DynValue, Outlet};
 
 use super::convert::Buffer;
 use super::invoke::{OpenGraph, read};
-use super::library::{Runtime, plain};
+use super::library::{Runtime, error_message};
 use super::options::{Optimization, SessionOptions, limited_threads, threads};
 use super::placement::{Placement, PlacementRecorder};
 use super::{Cancel, provider, weights};
@@ -312,14 +312,14 @@ fn opening_failed(component: &str, path: &Path, error: &ort::Error) -> Error {
     match error.code() {
         ErrorCode::InvalidProtobuf | ErrorCode::NoModel => Error::model(
             path,
-            format!("is not a whole ONNX graph: {}", plain(error)),
+            format!("is not a whole ONNX graph: {}", error_message(error)),
             "the file is damaged or its download is incomplete; fetch or export it again",
         ),
         _ => Error::Graph {
             component: component.to_string(),
             path: path.to_path_buf(),
             action: "opening",
-            problem: plain(error),
+            problem: error_message(error),
         },
     }
 }

@@ -13,7 +13,7 @@ use ort::value::DynValue;
 
 use super::Cancel;
 use super::convert::{self, Buffer};
-use super::library::plain;
+use super::library::error_message;
 use crate::error::{Error, Result};
 use crate::tensor::{TensorInfo, TensorView};
 
@@ -62,11 +62,11 @@ impl OpenGraph {
                 convert::input(view, info.dtype, buffer).map_err(|p| failed(format!("input {}: {p}", info.name)))?;
             values.push((info.name.as_str(), value));
         }
-        let options = Arc::new(run_options().map_err(|e| failed(plain(&e)))?);
+        let options = Arc::new(run_options().map_err(|e| failed(error_message(&e)))?);
         match cancel.during_run(&options, || invoke(&self.inner, &options, &values, outputs)) {
             Ok(made) => read(&made).map_err(failed),
             Err(_) if cancel.is_cancelled() => Err(Error::Interrupted { at_step: None }),
-            Err(e) => Err(failed(plain(&e))),
+            Err(e) => Err(failed(error_message(&e))),
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 
-use super::library::{Runtime, plain};
+use super::library::{Runtime, error_message};
 use super::provider::{self, ProviderChoice};
 use crate::error::Result;
 use crate::tensor::DType;
@@ -20,16 +20,16 @@ impl Runtime {
     /// # Errors
     /// [`Error::Provider`](crate::Error::Provider) with the reason why it cannot be used here.
     pub fn try_provider(&self, choice: &ProviderChoice) -> Result<()> {
-        let mut builder = self.plain_builder().map_err(|e| provider::unusable(choice, &plain(&e)))?;
+        let mut builder = self.plain_builder().map_err(|e| provider::unusable(choice, &error_message(&e)))?;
         provider::register(&mut builder, self, std::slice::from_ref(choice))?;
         let opened = builder.commit_from_memory(&model(IR, &BTreeMap::new(), &Node::Identity));
-        opened.map(drop).map_err(|e| provider::unusable(choice, &plain(&e)))
+        opened.map(drop).map_err(|e| provider::unusable(choice, &error_message(&e)))
     }
 
     /// Returns the reason why a graph with this file format version and these operator set versions by domain cannot be
     /// opened: ONNX Runtime's message, which names the version it supports. `None` if it can.
     pub fn refuses_format(&self, ir_version: i64, opsets: &BTreeMap<String, i64>) -> Option<String> {
-        self.open(&model(ir_version, opsets, &Node::Identity)).err().map(|e| reason(&plain(&e)))
+        self.open(&model(ir_version, opsets, &Node::Identity)).err().map(|e| reason(&error_message(&e)))
     }
 
     /// Returns true if ONNX Runtime defines this operator in these versions of the operator sets, whether or not a
@@ -45,7 +45,7 @@ impl Runtime {
     /// ONNX Runtime's message. `None` if it can.
     pub fn refuses_product(&self, opsets: &BTreeMap<String, i64>, operator: &str, dtype: DType) -> Option<String> {
         let opened = self.open(&model(IR, opsets, &Node::Product(operator, dtype)));
-        opened.err().map(|e| plain(&e).lines().next().unwrap_or_default().trim().to_owned())
+        opened.err().map(|e| error_message(&e).lines().next().unwrap_or_default().trim().to_owned())
     }
 
     fn open(&self, model: &[u8]) -> ort::Result<()> {

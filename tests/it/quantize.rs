@@ -1,4 +1,4 @@
-//! Models whose weights are stored in fewer bits, and what they draw.
+//! Quantized models and their images.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ fn narrowed(model: &Path, output: &Path, weights: WeightFormat) -> Vec<Quantized
     quantize(model, output, weights, &[], &Cancel::new(), &mut |_| ()).expect("a model directory is written")
 }
 
-/// The latents that a model draws, and the graphs that were kept for it.
+/// Returns a model's final latents, and its cached graphs.
 fn draw(model: &Path, cache: &Path) -> (Vec<f32>, Vec<CachedGraph>) {
     let text = format!(
         "[model]\npath = {:?}\n[task.text-to-image]\nprompt = \"a red circle\"\nguidance_scale = 5.0\n[run]\nsteps = 3\nseed = 7\n",
@@ -50,13 +50,13 @@ fn draw(model: &Path, cache: &Path) -> (Vec<f32>, Vec<CachedGraph>) {
     (latents, cache.entries().expect("the cache can be read"))
 }
 
-/// Bytes of the weights that are kept of the denoiser.
+/// Returns the size of the denoiser's cached weights in bytes.
 fn kept(entries: &[CachedGraph]) -> u64 {
     let unet = entries.iter().find(|entry| entry.component == "unet").expect("the denoiser is kept");
     std::fs::metadata(unet.folder().join("model.weights")).expect("its weights are beside it").len()
 }
 
-/// Whole images: nearly those of float32, and what ONNX Runtime makes of the graph still stores few bits.
+/// Whole images are close to those of float32, and ONNX Runtime's optimized graph keeps the weights quantized.
 #[test]
 fn a_model_draws_nearly_the_same_from_fewer_bits() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -64,9 +64,8 @@ fn a_model_draws_nearly_the_same_from_fewer_bits() {
     let (want, entries) = draw(&model, &folder.path().join("cache"));
     let full = kept(&entries);
     let largest = want.iter().fold(0f32, |largest, v| largest.max(v.abs()));
-    // Weights are off by 2⁻¹² to 2⁻¹¹ of their size, and by 1/127 to 1/254 of the largest of their block: some layers
-    // add up to a few times as much.
-    // Products of 8 bits are off by the 255th part of what they are made of besides.
+    // Weights have errors of 2⁻¹² to 2⁻¹¹ of their size, or 1/127 to 1/254 of the largest of their block; some layers
+    // accumulate a few times as much. The factors of 8-bit products also have an error of 1/255.
     for (weights, relative, apart, bytes) in [
         (WeightFormat::Half, 4.9e-4, 1e-3, 0.5..0.75),
         (WeightFormat::Int8, 8e-3, 1e-2, 0.25..0.62),
@@ -94,7 +93,7 @@ fn a_model_draws_nearly_the_same_from_fewer_bits() {
     }
 }
 
-/// An evaluation is what numpy makes of the same formula, and ONNX Runtime makes one operator of each product.
+/// An evaluation equals numpy's result for the same formula, and ONNX Runtime fuses each product into one operator.
 #[test]
 fn products_of_8_bits_are_those_of_numpy() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -129,7 +128,7 @@ fn products_of_8_bits_are_those_of_numpy() {
     let prepared = cache.open(&runtime, &open(&narrow), &[Pass::Attention], &options, &mut |_| ()).expect("a session");
     let [plain, narrow, prepared] = [as_it_lies(&plain), as_it_lies(&narrow), prepared].map(apart);
     println!("off by {narrow:.1e}, prepared {prepared:.1e}, float32 {plain:.1e}");
-    // A number that is rounded the other way is a 255th off, one of some thousands.
+    // A number rounded the other way has an error of 1/255, one of some thousands.
     assert!(narrow < 1e-4 && prepared < 1e-4 && plain > 1e-3, "{narrow:e} {prepared:e} {plain:e}");
 
     let entries = cache.entries().expect("the cache can be read");
@@ -138,7 +137,7 @@ fn products_of_8_bits_are_those_of_numpy() {
     assert_eq!(products.map(|(_, count)| count).sum::<usize>(), 8, "{:?}", kept.operators);
 }
 
-/// What stands in the files is what numpy makes of the same weights.
+/// The stored values equal numpy's for the same weights.
 #[test]
 fn blocks_and_scales_are_those_of_numpy() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -154,8 +153,8 @@ fn blocks_and_scales_are_those_of_numpy() {
     }
 }
 
-/// Attention and the inputs are found as before; convolutions whose weights are widened at every run are left alone,
-/// and those of a graph that stores fewer bits for its products only are not.
+/// Attention and inputs are found as before. Convolutions with weights dequantized at every run are not rewritten;
+/// those of a graph with 8-bit products are.
 #[test]
 fn narrow_graphs_are_understood() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -175,14 +174,14 @@ fn narrow_graphs_are_understood() {
         let rewritten = rewrite(&new, &[Pass::Attention, Pass::Subpixel], &[]).expect("a graph").expect("places");
         let convolutions = usize::from(weights == WeightFormat::DynamicInt8);
         assert_eq!(rewritten.report, [(Pass::Attention, 8), (Pass::Subpixel, convolutions)], "{weights:?}");
-        // What did not change is there too.
+        // The unchanged files are there too.
         for file in ["model_index.json", "vae_decoder/model.onnx", "tokenizer/vocab.json"] {
             assert_eq!(std::fs::read(model.join(file)).ok(), std::fs::read(place.join(file)).ok(), "{file}");
         }
     }
 }
 
-/// A LoRA changes weights that are no longer there.
+/// A LoRA changes quantized weights.
 #[test]
 fn loras_need_the_weights_themselves() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -207,7 +206,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Weights beyond what half precision holds stay float32, and are told.
+/// Weights beyond the range of half precision stay float32, and are reported.
 #[test]
 fn what_does_not_fit_stays() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -234,7 +233,7 @@ fn what_does_not_fit_stays() {
     assert!(kept.reason.contains("1 of its values are beyond 65504"), "{kept:?}");
     let new = GraphFile::open(&folder.path().join("half/unet/model.onnx")).expect("a graph");
     assert!(new.weight_types.iter().any(|(dtype, _)| *dtype == DType::F16), "{:?}", new.weight_types);
-    // Blocks of 8 bits have no such bound.
+    // Blocks of 8 bits have no such limit.
     let outcomes = narrowed(&model, &folder.path().join("int8"), WeightFormat::Int8);
     assert!(outcomes.iter().all(|outcome| outcome.skipped.is_empty()), "{outcomes:?}");
 }

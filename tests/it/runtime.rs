@@ -1,5 +1,4 @@
-//! Opening and running graphs on a real ONNX Runtime, found as the program finds it (and fetched where the machine has
-//! none).
+//! Opens and runs graphs on a real ONNX Runtime, found as the program finds it (and fetched if the machine has none).
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -31,7 +30,7 @@ fn open_error(name: &str) -> String {
     error.to_string()
 }
 
-/// Values that every element type but bool holds exactly.
+/// Values that every element type except bool represents exactly.
 fn latents() -> Array4<f32> {
     Array4::from_shape_fn((2, 4, 3, 5), |(b, c, y, x)| (b * 60 + c * 15 + y * 5 + x) as f32 - 50.0)
 }
@@ -105,7 +104,7 @@ fn runs_with_several_inputs_and_chosen_outputs() {
     let error = session.run_into(&inputs, "out_sample", &mut out[1..], &Cancel::new()).unwrap_err().to_string();
     assert!(error.contains("output out_sample: expected 119 values, found [2, 4, 3, 5] with 120"), "{error}");
 
-    // A denoiser that gives as many values in another shape, such as height and width in the other order.
+    // A denoiser whose output has the right number of values in another shape, such as height and width swapped.
     for (shape, fits) in [(vec![2, 4, 3, 5], true), (vec![2, 4, 5, 3], false), (vec![2, 60], false)] {
         let inputs = vec![("timestep", t.view().into()), ("scale", s.view().into()), ("sample", x.view().into())];
         let run = GraphRun { inputs, out: &mut out, shape: Some(shape.clone()), second_output: None };
@@ -190,7 +189,7 @@ fn a_run_is_stopped_from_another_thread() {
     assert!(begin.elapsed() < Duration::from_secs(20));
     stopper.join().unwrap();
 
-    // The switch stays thrown; the session itself goes on with another one.
+    // Cancelling is permanent; the session continues with another switch.
     let ten = arr0(10_i64);
     let result = session.run(&[("rounds", ten.view().into())], &["y"], &cancel);
     assert!(matches!(result, Err(Error::Interrupted { .. })));
@@ -266,7 +265,8 @@ fn a_process_holds_one_runtime() {
     assert!(error.contains("this process already uses"), "{error}");
 }
 
-/// What `ldm-ort runtime` with `args` prints, or its error, where the cache is `cache` and ORT_DYLIB_PATH names `library`.
+/// Returns the output of `ldm-ort runtime` with `args`, or its error, with the cache `cache` and ORT_DYLIB_PATH
+/// `library`.
 fn printed(args: &[&str], cache: &Path, library: Option<&Path>) -> Result<String, (Option<i32>, String)> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ldm-ort"));
     command.arg("runtime").args(args).env("LDM_ORT_CACHE_DIR", cache).env_remove("ORT_DYLIB_PATH");
@@ -325,7 +325,7 @@ fn a_build_is_installed_once_and_never_offline() {
     assert_eq!(text, format!("ONNX Runtime 1.31.1 (cuda) was there already: {}\n", folder.display()));
 }
 
-/// Answers of ONNX Runtime before a graph is opened agree with what it says when one is.
+/// ONNX Runtime's answers before a graph is opened agree with its errors when one is.
 #[test]
 fn a_runtime_tells_what_it_takes() {
     let runtime = runtime();
@@ -337,7 +337,7 @@ fn a_runtime_tells_what_it_takes() {
         let reason = runtime.refuses_format(8, &opsets(&[(domain, 99)])).unwrap();
         assert!(reason.starts_with(&format!("Current official support for domain {called} is till opset")), "{reason}");
     }
-    // A domain that nobody knows is no fault of itself; its operators are.
+    // An unknown domain is not an error itself; its operators are.
     assert_eq!(runtime.refuses_format(8, &opsets(&[("", 17), ("com.example", 3)])), None);
     for (domain, operator, is_defined) in [
         ("", "Conv", true),
@@ -360,7 +360,7 @@ fn a_runtime_tells_what_it_takes() {
     assert!(missing.unwrap_err().to_string().contains("exists only on"));
 }
 
-/// The table of operators without a CPU kernel names operators that there are.
+/// The table of operators without a CPU kernel lists existing operators.
 #[test]
 fn operators_without_a_cpu_kernel_are_known_to_the_runtime() {
     let runtime = runtime();

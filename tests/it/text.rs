@@ -1,4 +1,4 @@
-//! Text encoders by themselves, held to what transformers makes of the same prompts.
+//! Text encoders alone, compared with transformers for the same prompts.
 
 use std::path::Path;
 use std::sync::Arc;

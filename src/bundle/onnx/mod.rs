@@ -3,11 +3,11 @@
 mod external;
 pub(crate) mod frame;
 mod limits;
+mod module_weights;
 mod modules;
 mod norm;
 pub(crate) mod proto;
 mod retype;
-mod stored;
 mod table;
 mod trace;
 
@@ -19,9 +19,9 @@ use sha2::{Digest, Sha256};
 
 pub use external::ExternalFile;
 pub(crate) use external::ExternalReference;
+pub use module_weights::{ModuleWeight, ModuleWeights};
+pub(crate) use module_weights::{map, relocate};
 pub use norm::LayerNorm;
-pub use stored::{ModuleWeight, ModuleWeights};
-pub(crate) use stored::{map, placed_in};
 pub use table::TokenTable;
 
 use crate::error::{Error, Result};

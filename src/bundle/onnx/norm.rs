@@ -1,9 +1,9 @@
 //! The layer norm before a graph's output, read from the graph.
 
 use super::GraphFile;
+use super::module_weights::ModuleWeights;
 use super::modules::WeightReader;
 use super::proto::{GraphProto, NodeProto, TensorProto};
-use super::stored::ModuleWeights;
 use super::trace::Trace;
 use crate::error::Result;
 

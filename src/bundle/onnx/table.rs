@@ -2,8 +2,8 @@
 
 use ndarray::Array2;
 
+use super::module_weights::{ModuleWeight, ModuleWeights, map};
 use super::modules::WeightReader;
-use super::stored::{ModuleWeight, ModuleWeights, map};
 use super::trace::Trace;
 use super::{GraphFile, frame};
 use crate::error::{Error, Result};
@@ -46,7 +46,7 @@ impl TokenTable {
     /// # Errors
     /// [`Error::Io`] if a file cannot be read; [`Error::Model`] if it changed since `graph` was opened, or if the table
     /// has an unsupported type.
-    pub fn grown(&self, graph: &GraphFile, more: &Array2<f32>) -> Result<Weight> {
+    pub fn append_rows(&self, graph: &GraphFile, more: &Array2<f32>) -> Result<Weight> {
         let weights = ModuleWeights::open_for(graph, |_| Vec::new())?;
         let mut values = weights.read(&self.weight)?;
         values.extend(more);

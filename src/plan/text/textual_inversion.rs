@@ -22,7 +22,7 @@ impl Learnt {
     /// # Errors
     /// As [`TokenTable::grown`].
     pub fn weight(&self, graph: &GraphFile) -> Result<Weight> {
-        self.table.grown(graph, &self.vectors)
+        self.table.append_rows(graph, &self.vectors)
     }
 
     /// Lets `tokenizer` and `contract` know the words of `inversions`.

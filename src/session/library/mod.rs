@@ -242,7 +242,7 @@ pub(super) fn log(level: LogLevel, _category: &str, id: &str, location: &str, me
 }
 
 /// Returns ONNX Runtime's error message without its source location and error code.
-pub(super) fn plain<R>(error: &ort::Error<R>) -> String {
+pub(super) fn error_message<R>(error: &ort::Error<R>) -> String {
     let message = error.message();
     let rest = message.split_once("[ONNXRuntimeError] : ").and_then(|(_, rest)| rest.splitn(3, " : ").nth(2));
     rest.unwrap_or(message).trim().to_string()

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use ort::session::builder::SessionBuilder;
 
-use super::library::{Runtime, plain};
+use super::library::{Runtime, error_message};
 use crate::error::{Error, Result};
 
 pub use status::{ProviderStatus, provider_statuses};
@@ -94,7 +94,7 @@ pub(super) fn register(builder: &mut SessionBuilder, runtime: &Runtime, choices:
             continue;
         }
         status::obstacle(provider, runtime).map_err(|(problem, help)| error(problem, help))?;
-        (provider.register)(builder, &choice.options).map_err(|e| unusable(choice, &plain(&e)))?;
+        (provider.register)(builder, &choice.options).map_err(|e| unusable(choice, &error_message(&e)))?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::table::{PROVIDERS, Provider};
-use crate::session::library::{Runtime, check_library, library_file_name, plain};
+use crate::session::library::{Runtime, check_library, error_message, library_file_name};
 
 /// The status of an execution provider on this machine.
 #[derive(Debug, Clone)]
@@ -31,7 +31,7 @@ pub fn provider_statuses(runtime: &Runtime) -> Vec<ProviderStatus> {
 fn try_out(provider: &Provider, runtime: &Runtime) -> Result<(), (String, String)> {
     let session = ort::session::Session::builder(runtime.environment());
     let registered = session.and_then(|mut builder| (provider.register)(&mut builder, &BTreeMap::new()));
-    registered.map_err(|e| (format!("cannot be set up: {}", plain(&e)), format!("install {}", provider.obtain)))
+    registered.map_err(|e| (format!("cannot be set up: {}", error_message(&e)), format!("install {}", provider.obtain)))
 }
 
 /// Checks for obstacles that can be found without setting the provider up.
@@ -48,7 +48,7 @@ pub(super) fn obstacle(provider: &Provider, runtime: &Runtime) -> Result<(), (St
                 format!("is not part of the ONNX Runtime in use ({}, {})", runtime.path().display(), runtime.version());
             return Err((problem, help()));
         }
-        Err(e) => return Err((format!("cannot be looked up in ONNX Runtime: {}", plain(&e)), help())),
+        Err(e) => return Err((format!("cannot be looked up in ONNX Runtime: {}", error_message(&e)), help())),
     }
     let folder = runtime.path().parent().unwrap_or(Path::new("."));
     for library in provider.libraries {

@@ -1,10 +1,10 @@
-//! What is said of files and directories that are not what they should be.
+//! The errors for damaged or wrong files and directories.
 
 use ldm_ort::bundle::{Bundle, DirectoryOverrides, GraphFile};
 
 use super::writer::{Dir, F32, Model, legacy, unet};
 
-/// The message for these bytes in the place of a graph.
+/// Returns the error for these bytes in a graph's file.
 fn message(contents: impl AsRef<[u8]>) -> String {
     let message = Dir::new().put("unet/model.onnx", contents).error();
     assert!(message.contains("model.onnx"), "{message}");
@@ -166,7 +166,7 @@ mod links {
         }
     }
 
-    /// An entry with these snapshots of one graph each.
+    /// A cache entry with these snapshots of one graph each.
     fn entry(snapshots: &[&str]) -> Dir {
         let dir = Dir::new().put("blobs/1", unet().build());
         for name in snapshots {

@@ -1,4 +1,4 @@
-//! The family of a model, by evidence, and what is refused.
+//! The family of a model, by its evidence, and unsupported models.
 
 use ldm_ort::bundle::{Bundle, DirectoryOverrides, Family};
 
@@ -62,7 +62,7 @@ fn a_family_is_that_of_the_class() {
         ("PixArtSigmaPipeline", "transformer", masked(8), Family::PixArtSigma),
         ("PixArtAlphaPipeline", "transformer", masked(8), Family::PixArtAlpha),
         ("LatentDiffusion", "unet", unet(), Family::LatentDiffusion),
-        // A latent consistency model's UNet under Stable Diffusion's class is known, and stays what the class says.
+        // A latent consistency model's UNet with Stable Diffusion's class is known, and the class decides.
         ("StableDiffusionPipeline", "unet", unet().input("timestep_cond", F32, "b, 256"), Family::StableDiffusion),
     ];
     for (class, kind, model, expected) in rows {

@@ -147,7 +147,7 @@ impl<'g> ModuleWeights<'g> {
 impl ModuleWeight {
     /// Creates the weight with which a session replaces the stored values by these, in the order in which the weight is
     /// stored. They are rounded to the stored type. `None` if that type is not supported either.
-    pub fn replaced_by(&self, values: Vec<f32>) -> Option<Weight> {
+    pub fn replacement(&self, values: Vec<f32>) -> Option<Weight> {
         let place = match &self.at {
             ValueLocation::InternalValues(range) => WeightPlace::Inside(range.start as u64),
             ValueLocation::Beside { .. } => WeightPlace::Beside,
@@ -160,7 +160,7 @@ impl ModuleWeight {
 
 /// Updates the locations of a graph's weights to a changed graph in `bytes`; weights that it no longer stores are
 /// dropped. `None` if the bytes are not a whole graph, or if weights have to grow.
-pub(crate) fn placed_in(bytes: &[u8], weights: Vec<Weight>) -> Option<Vec<Weight>> {
+pub(crate) fn relocate(bytes: &[u8], weights: Vec<Weight>) -> Option<Vec<Weight>> {
     let stored = proto::ModelProto::read(bytes).ok()?.graph?.initializer;
     let inside = initializers(bytes).filter(|found| found.len() == stored.len())?;
     let places: BTreeMap<&str, &InternalValues> =

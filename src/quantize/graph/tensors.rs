@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write};
 
 use prost::Message;
 
-use super::{Writer, beside, cast, framed, number, value_info};
+use super::{Writer, cast, external_tensor, framed, number, value_info};
 use crate::bundle::proto::TensorProto;
 use crate::error::Result;
 use crate::quantize::SkippedTensor;
@@ -20,7 +20,7 @@ const INT8: DType = DType::Other(3);
 
 impl Writer<'_> {
     /// Encodes the replacement for a stored tensor.
-    pub(super) fn stored(&mut self, tensor: &TensorProto, place: Field) -> Result<Vec<u8>> {
+    pub(super) fn encode_tensor(&mut self, tensor: &TensorProto, place: Field) -> Result<Vec<u8>> {
         if let Some(form) = self.selection.forms.get(&tensor.name).copied()
             && let Some(bytes) = self.source.float_bytes(tensor, place)
         {
@@ -55,7 +55,7 @@ impl Writer<'_> {
             self.widened.nodes.push(cast(&name, &tensor.name));
             self.widened.inputs.push(value_info(&name, DType::F16, &tensor.dims));
         }
-        Ok(Ok(beside(name, &tensor.dims, DType::F16, entries)))
+        Ok(Ok(external_tensor(name, &tensor.dims, DType::F16, entries)))
     }
 
     fn integers(&mut self, tensor: &TensorProto, bytes: &[u8], form: TensorFormat) -> Result<Result<Vec<u8>, String>> {
@@ -77,11 +77,11 @@ impl Writer<'_> {
         let entries = self.data.append(bytes.len() as u64 / 4, write)?;
         let blocks = [count, BLOCK as i64];
         let mut written =
-            beside(name.clone(), if of_columns { tensor.dims.as_slice() } else { &blocks }, INT8, entries);
+            external_tensor(name.clone(), if of_columns { tensor.dims.as_slice() } else { &blocks }, INT8, entries);
         let entries = self.data.append(4 * scales.len() as u64, |file| {
             scales.iter().try_for_each(|scale| file.write_all(&scale.to_le_bytes()))
         })?;
-        written.extend(beside(scale.clone(), &[count], DType::F32, entries));
+        written.extend(external_tensor(scale.clone(), &[count], DType::F32, entries));
         if of_columns {
             self.widened.columns.insert(tensor.name.clone(), [name, scale]);
             return Ok(Ok(written));
