@@ -339,7 +339,7 @@ fn exporter(bundle: &Bundle) -> String {
     } else if bundle.layout == layout::Layout::Legacy {
         "diffusers' convert_stable_diffusion_checkpoint_to_onnx.py, or a compatible one"
     } else {
-        "not recognised"
+        "not recognized"
     };
     if has_fused { format!("{who}; optimized by ONNX Runtime afterwards") } else { who.to_owned() }
 }

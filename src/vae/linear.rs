@@ -163,7 +163,7 @@ impl LinearColors {
                         from + quarter..(to - quarter).max(from + quarter + 1)
                     };
                     let (ys, xs) = (middle(row, rows, height), middle(column, columns, width));
-                    seen.push(mean_colour(pixels.view(), ys, xs)?);
+                    seen.push(mean_color(pixels.view(), ys, xs)?);
                     told.push(drawn[(row * columns + column) * channels..][..channels].to_vec());
                 }
             }
@@ -198,7 +198,7 @@ fn other_latents(shape: &[usize], channels: usize) -> Error {
 }
 
 /// Returns the mean color of a part of `[1, 3, h, w]`; a decoder with one channel gives grays.
-fn mean_colour(pixels: ArrayViewD<'_, f32>, ys: Range<usize>, xs: Range<usize>) -> Result<[f32; 3]> {
+fn mean_color(pixels: ArrayViewD<'_, f32>, ys: Range<usize>, xs: Range<usize>) -> Result<[f32; 3]> {
     let fits = matches!(pixels.shape(), &[1, 1 | 3, height, width] if ys.end <= height && xs.end <= width);
     if !fits {
         let problem = format!("the decoder's output has shape {:?}", pixels.shape());
@@ -211,7 +211,7 @@ fn mean_colour(pixels: ArrayViewD<'_, f32>, ys: Range<usize>, xs: Range<usize>) 
 
 /// Returns the map that minimizes the squared distance to `seen`, by the normal equations; the last unknown is the
 /// bias.
-fn least_squares(told: &[Vec<f32>], seen: &[[f32; 3]]) -> Result<LinearColors> {
+fn least_squares(inputs: &[Vec<f32>], seen: &[[f32; 3]]) -> Result<LinearColors> {
     let unknowns = told.first().map_or(0, Vec::len) + 1;
     let mut equations = Array2::<f64>::zeros((unknowns, unknowns + 3));
     for (latent, color) in told.iter().zip(seen) {

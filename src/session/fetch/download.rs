@@ -99,7 +99,7 @@ impl Job<'_> {
     fn lock(&self, observer: &mut dyn FnMut(&FetchEvent)) -> Result<File> {
         let path = self.cache.join(LOCK);
         let file = files::open_lock_file(&path).map_err(|e| Error::io(&path, "creating", e))?;
-        let mut told = false;
+        let mut is_reported = false;
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
@@ -109,9 +109,9 @@ impl Job<'_> {
                 Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => return Ok(file),
                 Err(TryLockError::Error(e)) => return Err(Error::io(&path, "locking", e)),
             }
-            if !told {
+            if !is_reported {
                 observer(&FetchEvent::Waiting { folder: self.cache.to_path_buf() });
-                told = true;
+                is_reported = true;
             }
             self.check_cancel()?;
             std::thread::sleep(Duration::from_millis(100));
