@@ -189,7 +189,7 @@ fn request_of(plan: &Plan, at: usize) -> (&RunPlan, Option<Hand>) {
 fn handed(hand: Hand, made: &[Made]) -> Result<Handed<'_>> {
     match (hand, made) {
         (Hand::Image, [Made { pixels: Some(pixels), .. }]) => Ok(Handed::Image(pixels)),
-        (Hand::Image, _) => Err(Error::input("stage", "the stage before it handed on no image", "report this")),
+        (Hand::Image, _) => Err(Error::internal("stage", "the stage before it handed on no image")),
         (Hand::Latents, made) => {
             let latents: Vec<_> = made.iter().map(|made| made.latents.view()).collect();
             let latents = concatenate(Axis(0), &latents);

@@ -145,7 +145,7 @@ impl LinearColors {
         let (rows, columns) = ((height / PATCH).max(1), (width / PATCH).max(1));
         let wanted = 4 * (channels + 1);
         let mut normal = crate::rng::Stream::default().seeded(0);
-        let mut told = Vec::new();
+        let mut inputs = Vec::new();
         let mut seen = Vec::new();
         while seen.len() < wanted {
             let mut drawn = vec![0.0; rows * columns * channels];
@@ -164,11 +164,11 @@ impl LinearColors {
                     };
                     let (ys, xs) = (middle(row, rows, height), middle(column, columns, width));
                     seen.push(mean_color(pixels.view(), ys, xs)?);
-                    told.push(drawn[(row * columns + column) * channels..][..channels].to_vec());
+                    inputs.push(drawn[(row * columns + column) * channels..][..channels].to_vec());
                 }
             }
         }
-        least_squares(&told, &seen)
+        least_squares(&inputs, &seen)
     }
 
     /// Converts latents `[1, c, h, w]` to colors `[1, 3, h, w]`.
@@ -194,7 +194,7 @@ impl LinearColors {
 }
 
 fn other_latents(shape: &[usize], channels: usize) -> Error {
-    Error::input("preview", format!("expected latents [1, {channels}, h, w], found {shape:?}"), "report this")
+    Error::internal("preview", format!("expected latents [1, {channels}, h, w], found {shape:?}"))
 }
 
 /// Returns the mean color of a part of `[1, 3, h, w]`; a decoder with one channel gives grays.
@@ -212,9 +212,9 @@ fn mean_color(pixels: ArrayViewD<'_, f32>, ys: Range<usize>, xs: Range<usize>) -
 /// Returns the map that minimizes the squared distance to `seen`, by the normal equations; the last unknown is the
 /// bias.
 fn least_squares(inputs: &[Vec<f32>], seen: &[[f32; 3]]) -> Result<LinearColors> {
-    let unknowns = told.first().map_or(0, Vec::len) + 1;
+    let unknowns = inputs.first().map_or(0, Vec::len) + 1;
     let mut equations = Array2::<f64>::zeros((unknowns, unknowns + 3));
-    for (latent, color) in told.iter().zip(seen) {
+    for (latent, color) in inputs.iter().zip(seen) {
         let row: Vec<f64> = latent.iter().map(|&v| f64::from(v)).chain([1.0]).collect();
         for (i, a) in row.iter().enumerate() {
             let right = color.iter().map(|&v| f64::from(v));
@@ -249,13 +249,13 @@ mod tests {
 
     #[test]
     fn an_affine_map_is_found_again() {
-        let told: Vec<Vec<f32>> =
+        let inputs: Vec<Vec<f32>> =
             (0..9_i16).map(|i| vec![f32::from(i), f32::from(i * i % 7), f32::from(i % 3)]).collect();
         let colors = LinearColors {
             factors: vec![[0.5, -0.25, 0.125], [0.0, 1.0, -2.0], [3.0, 0.25, 0.0]],
             bias: [0.1, -0.2, 0.3],
         };
-        let seen: Vec<[f32; 3]> = told
+        let seen: Vec<[f32; 3]> = inputs
             .iter()
             .map(|row| {
                 let latents = ArrayD::from_shape_fn(IxDyn(&[1, 3, 1, 1]), |at| row[at[1]]);
@@ -263,10 +263,10 @@ mod tests {
                 std::array::from_fn(|c| color[[0, c, 0, 0]])
             })
             .collect();
-        let found = least_squares(&told, &seen).unwrap();
+        let found = least_squares(&inputs, &seen).unwrap();
         let all = |map: &LinearColors| map.factors.iter().chain([&map.bias]).flatten().copied().collect::<Vec<_>>();
         assert!(all(&found).iter().zip(all(&colors)).all(|(a, b)| (a - b).abs() < 1e-4), "{found:?}");
-        assert!(least_squares(&told[..2], &seen[..2]).is_err(), "two colors do not tell four unknowns");
+        assert!(least_squares(&inputs[..2], &seen[..2]).is_err(), "two colors do not determine four unknowns");
     }
 
     #[test]
