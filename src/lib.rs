@@ -24,7 +24,9 @@
 //! and [`task`] are the parts of a diffusion model that are not graphs, [`lora`] changes the weights of those.
 #![deny(missing_docs)]
 
+pub mod aliases;
 pub mod bundle;
+mod byte_size;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod conditioner;
@@ -32,6 +34,7 @@ pub mod denoise;
 pub mod engine;
 pub mod error;
 pub mod execution;
+pub mod family;
 mod files;
 pub mod graph_cache;
 mod guard;

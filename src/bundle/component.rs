@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde_json::{Map, Value};
 
 use super::onnx::GraphFile;
+use crate::aliases::{Alias, AliasKind};
 use crate::error::Result;
 
 /// The kind of a component.
@@ -34,7 +35,7 @@ pub enum ComponentKind {
     VqDecoder,
     /// A tiny autoencoder's decoder (TAESD) for the same latents: for previews, and for images if the pipeline file
     /// selects it.
-    SmallDecoder,
+    TinyVaeDecoder,
     /// The class embedding table of a class-conditional model.
     ClassEmbedder,
     /// A graph for another condition, named in the pipeline file.
@@ -57,7 +58,7 @@ impl ComponentKind {
         Self::VaeDecoder,
         Self::VqEncoder,
         Self::VqDecoder,
-        Self::SmallDecoder,
+        Self::TinyVaeDecoder,
         Self::SafetyChecker,
     ];
 
@@ -85,9 +86,14 @@ impl ComponentKind {
             Self::VqEncoder => &["vqvae_encoder"],
             Self::VqDecoder => &["vqvae_decoder", "vqvae"],
             // The common names of TAESD's decoders.
-            Self::SmallDecoder => {
-                &["small_decoder", "taesd_decoder", "taesdxl_decoder", "taesd3_decoder", "taef1_decoder"]
-            }
+            Self::TinyVaeDecoder => &[
+                "tiny_vae_decoder",
+                "small_decoder",
+                "taesd_decoder",
+                "taesdxl_decoder",
+                "taesd3_decoder",
+                "taef1_decoder",
+            ],
             Self::ControlNet => &["controlnet", "cnet"],
             Self::ClassEmbedder => &["class_embedder"],
             Self::Conditioner => &["conditioner"],
@@ -142,6 +148,13 @@ impl Component {
         self.roles.retain(|name, _| self.graph.input(name).is_some());
         let own = given.into_iter().flatten().filter(|(name, _)| self.graph.input(name).is_some());
         self.roles.extend(own.map(|(name, role)| (name.clone(), role.clone())));
+    }
+
+    /// Returns a warning if the folder of its graph has an old name.
+    pub fn old_name_warning(&self) -> Option<String> {
+        let folder = self.graph.path.parent()?.file_name()?.to_str()?;
+        let alias = Alias::find(AliasKind::Folder, folder).filter(|alias| alias.new == self.kind.name())?;
+        Some(alias.warning(&format!("{folder}/"), &format!("{}/", alias.new)))
     }
 
     /// Returns the digest of its graph: see [`GraphFile::digest`].

@@ -11,8 +11,9 @@ use super::roles::{
     ConditionerContract, ControlNetContract, DenoiserContract, TextEncoderContract, VaeDecoderContract,
     VaeEncoderContract,
 };
-use super::{Bundle, PixArt, TaskFit, json, operators, tasks};
+use super::{Bundle, TaskFit, json, operators, tasks};
 use crate::error::{Result, count_of};
+use crate::family::Family;
 use crate::tensor::TensorInfo;
 
 /// All information about a model directory that is available without running it.
@@ -225,8 +226,9 @@ fn roles(bundle: &Bundle, component: &Component, notes: &mut Vec<String>) -> Res
             let contract = DenoiserContract::resolve(component)?;
             notes.extend(contract.batch.map(|n| format!("fixed batch size {n}")));
             notes.extend(contract.class_rows.map(|n| count_of(n, "class")));
-            let pixart = bundle.family().ok().and_then(PixArt::of);
-            notes.extend(pixart.map(|p| format!("{}, which reads {} of T5's tokens", p.name(), p.tokens())));
+            let row = bundle.known_family().map(Family::row).filter(|row| row.text.form.is_masked());
+            let tokens = row.and_then(|row| Some((row.title, row.text.tokens?)));
+            notes.extend(tokens.map(|(title, tokens)| format!("{title}, which reads {}", count_of(tokens, "token"))));
             if !contract.residuals.is_empty() {
                 notes.push("a denoiser that takes ControlNet residuals".to_owned());
             }
@@ -238,10 +240,11 @@ fn roles(bundle: &Bundle, component: &Component, notes: &mut Vec<String>) -> Res
             notes.extend(contract.sequence_length.map(|n| format!("fixed length of {}", count_of(n, "token"))));
             named(contract.roles())
         }
-        Kind::VaeDecoder | Kind::VqDecoder | Kind::SmallDecoder => {
+        Kind::VaeDecoder | Kind::VqDecoder | Kind::TinyVaeDecoder => {
             let contract = VaeDecoderContract::resolve(component)?;
-            if component.kind == Kind::SmallDecoder {
-                notes.push("for --preview, and for images with [model] decoder = \"small\"".to_owned());
+            if component.kind == Kind::TinyVaeDecoder {
+                notes.push("for --preview, and for images with [model] decoder = \"tiny\"".to_owned());
+                notes.extend(component.old_name_warning());
             }
             notes.extend(contract.batch.map(|n| format!("fixed batch size {n}")));
             named(contract.roles())

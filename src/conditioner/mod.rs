@@ -21,6 +21,11 @@ impl Conditioner {
         Self { session, contract }
     }
 
+    /// Returns the open graph.
+    pub fn into_session(self) -> Session {
+        self.session
+    }
+
     /// Runs the graph on the rows of `input`. Returns as many rows of tokens `[rows, tokens, width]` or of channels
     /// `[rows, c, h, w]`; one vector per row counts as one token.
     ///

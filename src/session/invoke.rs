@@ -22,6 +22,8 @@ pub(super) struct OpenGraph {
     pub inner: ort::session::Session,
     /// Mapped weight files that the session reads. They are released after it.
     pub _mapped: Vec<memmap2::Mmap>,
+    /// Holds a lock as long as the graph is open.
+    pub _held: Option<std::sync::Arc<std::fs::File>>,
     pub inputs: Vec<TensorInfo>,
     pub outputs: Vec<TensorInfo>,
     pub component: String,

@@ -1,6 +1,8 @@
 //! Options for opening a session.
 
+use std::fs::File;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::Cancel;
 use super::provider::ProviderChoice;
@@ -67,6 +69,8 @@ pub struct SessionOptions {
     pub edits: Vec<ByteEdit>,
     /// The file that messages name, if the opened file is a substitute for it.
     pub display_path: Option<PathBuf>,
+    /// A file that stays open, and locked, as long as the session.
+    pub held: Option<Arc<File>>,
     /// Stops the opening, which can take minutes if a provider compiles the graph.
     pub cancel: Cancel,
 }
@@ -85,6 +89,7 @@ impl Default for SessionOptions {
             weight_files: Vec::new(),
             edits: Vec::new(),
             display_path: None,
+            held: None,
             cancel: Cancel::new(),
         }
     }

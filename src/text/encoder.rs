@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ndarray::{Array1, Array2, ArrayD, Axis, concatenate};
 
-use super::chunks::{Chunk, Chunks, PromptStyle};
+use super::chunks::{Chunk, Chunks, Instruction, PromptStyle};
 use super::tokenizer::Tokenizer;
 use crate::bundle::{LayerNorm, TextEncoderContract};
 use crate::error::{Error, Result};
@@ -56,6 +56,8 @@ pub struct TextEncoder {
     /// The outputs for a negative prompt, if they differ.
     negative: Option<EncoderOutputs>,
     style: PromptStyle,
+    /// The text before every prompt but a negative one.
+    instruction: Option<Instruction>,
 }
 
 /// Checks that every id of a prompt is a row of the graph's token embedding.
@@ -103,21 +105,34 @@ impl TextEncoder {
                 "set model_max_length in tokenizer_config.json to the graph's length",
             ));
         }
-        Ok(Self { tokenizer, session, contract, taken, negative, style })
+        Ok(Self { tokenizer, session, contract, taken, negative, style, instruction: None })
+    }
+
+    /// Puts an instruction before every prompt but a negative one.
+    pub fn with_instruction(self, instruction: Option<Instruction>) -> Self {
+        Self { instruction, ..self }
+    }
+
+    /// Gives back the open graph.
+    pub fn into_session(self) -> Session {
+        self.session
     }
 
     /// Returns the chunks of a prompt.
-    pub(super) fn chunks(&self, prompt: &str) -> Result<Chunks> {
-        let chunks = Chunks::new(prompt, &self.tokenizer, self.style)?;
+    pub(super) fn chunks(&self, prompt: &str, is_negative: bool) -> Result<Chunks> {
+        let chunks = match self.instruction.as_ref().filter(|_| !is_negative) {
+            Some(instruction) => instruction.chunks(prompt, self.style)?,
+            None => Chunks::new(prompt, &self.tokenizer, self.style)?,
+        };
         require_embedded(&chunks, &self.contract, self.session.path())?;
         Ok(chunks)
     }
 
     /// Encodes one prompt, padded with empty chunks; only one chunk if the encoder cannot read more.
     pub(super) fn encode(&mut self, prompt: &str, asked: EncodeOptions, cancel: &Cancel) -> Result<EncodedPrompt> {
-        let Chunks { mut chunks, warning } = self.chunks(prompt)?;
+        let Chunks { mut chunks, warning } = self.chunks(prompt, asked.is_negative)?;
         if self.style.is_chunked && chunks.len() < asked.chunks {
-            let empty = self.chunks("")?.chunks;
+            let empty = self.chunks("", asked.is_negative)?.chunks;
             chunks.extend(empty.into_iter().cycle().take(asked.chunks - chunks.len()));
         }
         let taken = self.negative.as_ref().filter(|_| asked.is_negative).unwrap_or(&self.taken).clone();
@@ -137,7 +152,11 @@ impl TextEncoder {
             true => None,
             false => Some(concatenate(Axis(0), &views).map_err(|e| Error::input("prompt", e.to_string(), ""))?),
         };
-        Ok(EncodedPrompt { tokens, pooled, mask, warning })
+        let framed = |all: Option<ArrayD<f32>>| match self.instruction.as_ref().filter(|_| !asked.is_negative) {
+            Some(instruction) => all.map(|all| instruction.frame(&all)),
+            None => all,
+        };
+        Ok(EncodedPrompt { tokens: framed(tokens), pooled, mask: framed(mask), warning })
     }
 
     /// Returns 1 for each token that is attended to and 0 for the others, if padding is masked.

@@ -7,7 +7,7 @@ use ndarray::{ArrayD, Axis, IxDyn, Slice, concatenate};
 use super::encoder::{EncodeOptions, EncodedPrompt, TextEncoder};
 use super::prompt_cache::{PromptCache, PromptText};
 use crate::error::{Error, Result};
-use crate::session::Cancel;
+use crate::session::{Cancel, Session};
 
 /// A model's embeddings of one prompt.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,6 +56,11 @@ impl TextEncoders {
         Self { encoders, blank, known }
     }
 
+    /// Returns the open graphs, in the order of the encoders.
+    pub fn into_sessions(self) -> Vec<Session> {
+        self.encoders.into_iter().map(|(_, encoder)| encoder.into_session()).collect()
+    }
+
     /// Returns true if texts that are not cached can be encoded.
     pub fn is_open(&self) -> bool {
         !self.encoders.is_empty()
@@ -94,7 +99,8 @@ impl TextEncoders {
         }
         self.require_open()?;
         let encoders = self.encoders.iter().enumerate();
-        let counts = encoders.map(|(at, (_, encoder))| Ok(encoder.chunks(text.for_encoder(at))?.chunks.len()));
+        let counts =
+            encoders.map(|(at, (_, encoder))| Ok(encoder.chunks(text.for_encoder(at), text.is_negative)?.chunks.len()));
         let chunks = counts.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(1);
         self.known.read(text, chunks);
         Ok(chunks)

@@ -9,7 +9,7 @@ mod syntax;
 mod textual_inversion;
 pub mod tokenizer;
 
-pub use chunks::{Chunk, Chunks, PromptStyle};
+pub use chunks::{Chunk, Chunks, Instruction, PromptStyle};
 pub use encoder::{EncoderOutputs, TextEncoder, require_embedded};
 pub use encoders::{PromptEmbedding, TextEncoders, truncation_warnings};
 pub use prompt_cache::{PromptCache, PromptText};

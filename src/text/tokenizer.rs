@@ -1,9 +1,10 @@
-//! Converts prompts to token ids, exactly as transformers' fast CLIP, BERT and T5 tokenizers do.
+//! Converts prompts to token ids, exactly as transformers' fast CLIP, BERT, T5 and Gemma tokenizers do.
 
 mod bert;
 mod charsmap;
 mod cleaning;
 mod clip;
+mod encoding;
 mod files;
 mod ftfy;
 mod json;
@@ -17,12 +18,14 @@ use std::path::{Path, PathBuf};
 
 use tokenizers::AddedToken;
 
-use crate::error::{Error, Result, count_of};
+use crate::error::{Error, Result};
+use crate::family::TokenizerKind;
 use crate::guard::contain;
 use cleaning::{CleanedTokens, Cleaner};
-use special::{TokenizerFamily, TokenizerSettings};
+use special::TokenizerSettings;
 
 pub use cleaning::Cleaning;
+pub use encoding::Encoding;
 pub use limits::PROMPT_BYTES;
 
 /// A tokenizer opened from a model directory.
@@ -36,7 +39,7 @@ pub use limits::PROMPT_BYTES;
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    family: TokenizerFamily,
+    kind: TokenizerKind,
     dir: PathBuf,
     max_length: usize,
     /// True if the tokenizer's own files state its length.
@@ -54,31 +57,6 @@ pub struct Tokenizer {
     truncates_left: bool,
     /// Cleans prompts instead of the tokenizer's normalizer, if set.
     cleaner: Option<Cleaner>,
-}
-
-/// A prompt's tokens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Encoding {
-    /// [`Tokenizer::max_length`] ids: beginning of text (not for T5), the prompt, end of text, padding.
-    pub ids: Vec<i64>,
-    /// The number of ids that are not padding.
-    pub length: usize,
-    /// The number of the prompt's tokens that were truncated.
-    pub cut: usize,
-    /// The truncated part of the prompt, as written; empty if there is none.
-    pub cut_text: String,
-}
-
-impl Encoding {
-    /// Returns a warning about a truncated prompt.
-    pub fn warning(&self) -> Option<String> {
-        let Self { ids, cut, cut_text, .. } = self;
-        (*cut > 0).then(|| {
-            let text = cut_text.trim();
-            let cut = count_of(*cut, "token");
-            format!("the model reads {} tokens, which cuts off {cut} at the prompt's end: \"{text}\"", ids.len())
-        })
-    }
 }
 
 impl Tokenizer {
@@ -104,31 +82,31 @@ impl Tokenizer {
         files::require_whole(dir)?;
         let (json, pieces) = (dir.join("tokenizer.json"), dir.join("vocab.txt"));
         let opened = if json.is_file() { Some(json::open(&json)?) } else { None };
-        let family = match &opened {
-            Some(opened) => json::family(opened),
-            None if dir.join("vocab.json").is_file() => TokenizerFamily::Clip,
-            None if pieces.is_file() => TokenizerFamily::Bert,
+        let kind = match &opened {
+            Some(opened) => json::kind(opened),
+            None if dir.join("vocab.json").is_file() => TokenizerKind::Clip,
+            None if pieces.is_file() => TokenizerKind::Bert,
             None => {
                 t5::refuse_pieces(dir)?;
-                TokenizerFamily::Clip
+                TokenizerKind::Clip
             }
         };
-        let settings = TokenizerSettings::read(dir, family)?;
-        let mut inner = match (opened, family) {
+        let settings = TokenizerSettings::read(dir, kind)?;
+        let mut inner = match (opened, kind) {
             (Some(mut opened), _) => {
                 bert::make_plain(&mut opened, &json, settings.plain)?;
                 opened
             }
-            (None, TokenizerFamily::Bert) => bert::from_vocab(&pieces, &settings)?,
+            (None, TokenizerKind::Bert) => bert::from_vocab(&pieces, &settings)?,
             (None, _) => clip::from_vocab_and_merges(dir, &settings)?,
         };
         settings.register(&mut inner, dir)?;
-        if inner.get_post_processor().is_none() {
-            let (begin, end) = settings.around(&inner, dir)?;
-            match (family, begin) {
-                (TokenizerFamily::Clip, Some(begin)) => clip::surround(&mut inner, begin, end),
-                (TokenizerFamily::Bert, Some(begin)) => bert::surround(&mut inner, begin, end),
-                _ => t5::surround(&mut inner, dir, end)?,
+        // transformers' class of Gemma's tokenizer makes the post-processor anew, whatever the file has.
+        if inner.get_post_processor().is_none() || kind == TokenizerKind::Gemma {
+            match (kind, settings.around(&inner, dir)?) {
+                (TokenizerKind::Clip, [Some(begin), Some(end)]) => clip::surround(&mut inner, begin, end),
+                (TokenizerKind::Bert, [Some(begin), Some(end)]) => bert::surround(&mut inner, begin, end),
+                (_, around) => t5::surround(&mut inner, dir, around)?,
             }
         }
 
@@ -148,9 +126,9 @@ impl Tokenizer {
             behind,
             words: HashMap::new(),
             inner,
-            family,
+            kind,
             dir: dir.to_path_buf(),
-            max_length: family.length(),
+            max_length: kind.length(),
             has_own_length: settings.max_length.is_some(),
             vocab_size,
             around,
@@ -159,7 +137,7 @@ impl Tokenizer {
             truncates_left: settings.truncates_left,
             cleaner: None,
         };
-        tokenizer.with_max_length(settings.max_length.unwrap_or(family.length()))
+        tokenizer.with_max_length(settings.max_length.unwrap_or(kind.length()))
     }
 
     /// Sets another length, such as that of the text encoder's position embeddings.
@@ -185,7 +163,7 @@ impl Tokenizer {
     ///
     /// [`Error::Model`] if the tokenizer's parts cannot be rebuilt.
     pub fn with_cleaning(mut self, cleaning: Cleaning) -> Result<Self> {
-        let is_other = self.family == TokenizerFamily::Clip && cleaning != Cleaning::Fast;
+        let is_other = self.kind == TokenizerKind::Clip && cleaning != Cleaning::Fast;
         let cleaner = is_other.then(|| Cleaner::new(&self.inner, cleaning)).transpose();
         self.cleaner = cleaner.map_err(|e| Error::model(&self.dir, e.to_string(), clip::FETCH))?;
         Ok(self)
@@ -194,12 +172,17 @@ impl Tokenizer {
     /// Returns the cleaning of prompts; `None` for tokenizers of families other than CLIP, which have their own.
     pub fn cleaning(&self) -> Option<Cleaning> {
         let own = self.cleaner.as_ref().map_or(Cleaning::Fast, Cleaner::cleaning);
-        (self.family == TokenizerFamily::Clip).then_some(own)
+        (self.kind == TokenizerKind::Clip).then_some(own)
+    }
+
+    /// Its kind.
+    pub(crate) fn kind(&self) -> TokenizerKind {
+        self.kind
     }
 
     /// Returns true for T5's, whose text encoder has no pooled embedding.
     pub fn is_t5(&self) -> bool {
-        self.family == TokenizerFamily::T5
+        self.kind == TokenizerKind::T5
     }
 
     /// Returns true if the tokenizer's own files state its length (`model_max_length`); otherwise the text encoder
@@ -210,7 +193,7 @@ impl Tokenizer {
 
     /// Returns true for CLIP's.
     pub fn is_clip(&self) -> bool {
-        self.family == TokenizerFamily::Clip
+        self.kind == TokenizerKind::Clip
     }
 
     /// Returns the number of ids of an encoded prompt.
@@ -234,7 +217,7 @@ impl Tokenizer {
     pub fn check_vocabulary(&self, rows: usize) -> Result<()> {
         let missing = rows.saturating_sub(self.vocab_size);
         let is_padding = rows.is_multiple_of(8) && missing < 128;
-        if self.family != TokenizerFamily::Bert || missing == 0 || is_padding {
+        if self.kind != TokenizerKind::Bert || missing == 0 || is_padding {
             return Ok(());
         }
         let problem = format!(
@@ -253,6 +236,15 @@ impl Tokenizer {
     pub(super) fn read(&self, length: usize) -> Range<usize> {
         let whole = self.max_length.max(length);
         if self.pads_left { whole - length..whole } else { 0..length }
+    }
+
+    /// Returns the number of tokens of a text including the special ones, without a limit.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tokenizer::encode`].
+    pub fn count(&self, text: &str) -> Result<usize> {
+        Ok(self.tokens(text)?.len() + self.around)
     }
 
     /// Returns the number of special tokens around a prompt.

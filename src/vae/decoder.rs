@@ -25,6 +25,11 @@ impl VaeDecoder {
         Self { session, contract, scaling, factor }
     }
 
+    /// Returns the open graph.
+    pub fn into_session(self) -> Session {
+        self.session
+    }
+
     /// Decodes one image: the diffusion's latents `[1, c, h, w]` to pixels `[1, 3, f·h, f·w]` in about [-1, 1].
     ///
     /// # Errors

@@ -10,7 +10,7 @@ mod preview;
 mod single;
 
 pub use decoder::VaeDecoder;
-pub use encoder::{Posterior, VaeEncoder};
+pub use encoder::{EncodedImage, Posterior, VaeEncoder};
 pub use linear::LinearColors;
 pub use preview::Preview;
 

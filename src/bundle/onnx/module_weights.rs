@@ -9,7 +9,7 @@ use memmap2::Mmap;
 use super::modules::WeightReader;
 use super::{GraphFile, domain, external, frame, modules, open_file, proto, tensor_bytes};
 use crate::error::{Error, Result};
-use crate::tensor::{DType, Weight, WeightPlace, WeightValues};
+use crate::tensor::{DType, Weight, WeightLocation, WeightValues};
 
 /// A weight that a linear layer or a convolution multiplies by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,12 +149,12 @@ impl ModuleWeight {
     /// stored. They are rounded to the stored type. `None` if that type is not supported either.
     pub fn replacement(&self, values: Vec<f32>) -> Option<Weight> {
         let place = match &self.at {
-            ValueLocation::InternalValues(range) => WeightPlace::Inside(range.start as u64),
-            ValueLocation::Beside { .. } => WeightPlace::Beside,
+            ValueLocation::InternalValues(range) => WeightLocation::InGraph(range.start as u64),
+            ValueLocation::Beside { .. } => WeightLocation::ExternalFile,
             ValueLocation::Unreadable(_) => return None,
         };
         let values = WeightValues::round(values, self.dtype)?;
-        Some(Weight { name: self.name.clone(), shape: self.shape.clone(), values, place })
+        Some(Weight { name: self.name.clone(), shape: self.shape.clone(), values, location: place })
     }
 }
 
@@ -167,11 +167,11 @@ pub(crate) fn relocate(bytes: &[u8], weights: Vec<Weight>) -> Option<Vec<Weight>
         stored.iter().map(|tensor| tensor.name.as_str()).zip(&inside).collect();
     let placed = |weight: Weight| {
         let inside = places.get(weight.name.as_str())?;
-        Some(match (weight.place, inside) {
-            (WeightPlace::Inside(_), InternalValues::Bytes(range)) => {
-                Some(Weight { place: WeightPlace::Inside(range.start as u64), ..weight })
+        Some(match (weight.location, inside) {
+            (WeightLocation::InGraph(_), InternalValues::Bytes(range)) => {
+                Some(Weight { location: WeightLocation::InGraph(range.start as u64), ..weight })
             }
-            (WeightPlace::Beside, _) => Some(weight),
+            (WeightLocation::ExternalFile, _) => Some(weight),
             _ => None,
         })
     };

@@ -33,12 +33,13 @@ pub(super) fn read_text(path: &Path) -> Result<Option<String>> {
 
 /// Checks that none of a tokenizer's files is a broken link, which would be taken for a missing optional file.
 pub(super) fn require_whole(dir: &Path) -> Result<()> {
-    const FILES: [&str; 8] = [
+    const FILES: [&str; 9] = [
         "tokenizer.json",
         "vocab.json",
         "merges.txt",
         "vocab.txt",
         "spiece.model",
+        "tokenizer.model",
         "tokenizer_config.json",
         "special_tokens_map.json",
         "added_tokens.json",

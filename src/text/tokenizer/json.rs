@@ -9,8 +9,8 @@ use super::charsmap;
 use super::clip::{FETCH, WORD_END, incomplete, missing_token};
 use super::files::read_text;
 use super::limits;
-use super::special::TokenizerFamily;
 use crate::error::{Error, Result};
+use crate::family::TokenizerKind;
 use crate::guard::contain;
 
 /// Opens a `tokenizer.json`.
@@ -37,12 +37,13 @@ pub(super) fn open(path: &Path) -> Result<Tokenizer> {
     Ok(tokenizer)
 }
 
-/// Returns the family of a tokenizer's model.
-pub(super) fn family(tokenizer: &Tokenizer) -> TokenizerFamily {
+/// Returns the kind of a tokenizer, by its model.
+pub(super) fn kind(tokenizer: &Tokenizer) -> TokenizerKind {
     match tokenizer.get_model() {
-        ModelWrapper::WordPiece(_) => TokenizerFamily::Bert,
-        ModelWrapper::Unigram(_) => TokenizerFamily::T5,
-        _ => TokenizerFamily::Clip,
+        ModelWrapper::WordPiece(_) => TokenizerKind::Bert,
+        ModelWrapper::Unigram(_) => TokenizerKind::T5,
+        ModelWrapper::BPE(pairs) if pairs.byte_fallback && pairs.end_of_word_suffix.is_none() => TokenizerKind::Gemma,
+        _ => TokenizerKind::Clip,
     }
 }
 

@@ -10,37 +10,29 @@ use tokenizers::{AddedToken, Tokenizer};
 use super::files::read_json;
 use super::limits;
 use crate::error::{Error, Result};
+use crate::family::TokenizerKind;
 
 /// The maximum length of a text encoder; transformers writes 1e30 for an unknown length.
 const MAX_LENGTH: f64 = 100_000.0;
 
-/// A family of tokenizers, with its special tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TokenizerFamily {
-    /// Byte pairs, `<|startoftext|>` … `<|endoftext|>`.
-    Clip,
-    /// Pieces of words, `[CLS]` … `[SEP]`.
-    Bert,
-    /// The most probable pieces of a text (a unigram model), … `</s>`.
-    T5,
-}
-
-impl TokenizerFamily {
+impl TokenizerKind {
     /// Returns the keys of the token before a prompt, if any, and of the one after it.
     fn around(self) -> (Option<&'static str>, &'static str) {
         match self {
             Self::Clip => (Some("bos_token"), "eos_token"),
             Self::Bert => (Some("cls_token"), "sep_token"),
             Self::T5 => (None, "eos_token"),
+            Self::Gemma => (Some("bos_token"), "eos_token"),
         }
     }
 
-    /// Returns the number of tokens that the family's text encoders were trained with, the default if the files have no
-    /// usable number. That of the latent diffusion paper's BERT is CLIP's.
+    /// Returns the number of tokens that such text encoders were trained with, the default if the files have no usable
+    /// number. That of the latent diffusion paper's BERT is CLIP's.
     pub(super) fn length(self) -> usize {
         match self {
             Self::Clip | Self::Bert => 77,
             Self::T5 => 512,
+            Self::Gemma => 300,
         }
     }
 
@@ -57,6 +49,10 @@ impl TokenizerFamily {
             (Self::T5, "eos_token") => "</s>",
             (Self::T5, "unk_token") => "<unk>",
             (Self::T5, _) => "<pad>",
+            (Self::Gemma, "bos_token") => "<bos>",
+            (Self::Gemma, "eos_token") => "<eos>",
+            (Self::Gemma, "unk_token") => "<unk>",
+            (Self::Gemma, _) => "<pad>",
         }
     }
 }
@@ -78,12 +74,15 @@ pub(super) type SpecialToken = (String, u32);
 /// The settings in a tokenizer's configuration files.
 #[derive(Debug)]
 pub(super) struct TokenizerSettings {
-    family: TokenizerFamily,
+    kind: TokenizerKind,
     pub(super) max_length: Option<usize>,
     /// The token before a prompt, if any.
     begin: Option<AddedToken>,
     /// The token after it.
     end: AddedToken,
+    /// True if the first of them is put before a prompt, and the second behind it: of Gemma's, `add_bos_token = true` and
+    /// `add_eos_token = false`.
+    puts: [bool; 2],
     pub(super) unk: AddedToken,
     pad: AddedToken,
     /// BERT's token for a masked word.
@@ -99,7 +98,7 @@ pub(super) struct TokenizerSettings {
 }
 
 impl TokenizerSettings {
-    pub(super) fn read(dir: &Path, family: TokenizerFamily) -> Result<Self> {
+    pub(super) fn read(dir: &Path, kind: TokenizerKind) -> Result<Self> {
         let config_path = dir.join("tokenizer_config.json");
         let mut config: Map<String, Value> = read_json(&config_path)?.unwrap_or_default();
 
@@ -127,7 +126,7 @@ impl TokenizerSettings {
 
         // CLIP's class adds the tokens of its three main keys before the general code does, with other flags.
         let token = |key: &str, normalized: bool| -> Result<AddedToken> {
-            let (default, normalized) = (family.default(key), normalized && family == TokenizerFamily::Clip);
+            let (default, normalized) = (kind.default(key), normalized && kind == TokenizerKind::Clip);
             let found = match config.get(key) {
                 None | Some(Value::Null) => AddedToken::from(default, true).normalized(normalized),
                 Some(Value::String(content)) => AddedToken::from(content, true).normalized(normalized),
@@ -142,7 +141,7 @@ impl TokenizerSettings {
                 .collect::<Result<_>>()?,
             _ => Vec::new(),
         };
-        let (begin, end) = family.around();
+        let (begin, end) = kind.around();
         let is_on = |key: &str| config.get(key).and_then(Value::as_bool);
         let is_left = |key: &str| config.get(key).and_then(Value::as_str) == Some("left");
 
@@ -152,15 +151,22 @@ impl TokenizerSettings {
             end: token(end, true)?,
             unk: token("unk_token", true)?,
             pad: token("pad_token", false)?,
-            mask: if family == TokenizerFamily::Bert { Some(token("mask_token", false)?) } else { None },
+            mask: if kind == TokenizerKind::Bert { Some(token("mask_token", false)?) } else { None },
             plain: BertNormalization {
                 lowercase: is_on("do_lower_case"),
                 strip_accents: is_on("strip_accents"),
                 chinese: is_on("tokenize_chinese_chars"),
             },
-            family,
+            puts: match kind {
+                TokenizerKind::Gemma => {
+                    [is_on("add_bos_token").unwrap_or(true), is_on("add_eos_token").unwrap_or(false)]
+                }
+                _ => [begin.is_some(), true],
+            },
+            // The pipelines that read Gemma's tokens pad on the right, whatever the files say.
+            pads_left: is_left("padding_side") && kind != TokenizerKind::Gemma,
+            kind,
             additional,
-            pads_left: is_left("padding_side"),
             truncates_left: is_left("truncation_side"),
             split_special: config.get("split_special_tokens").and_then(Value::as_bool).unwrap_or(false),
             added,
@@ -170,7 +176,7 @@ impl TokenizerSettings {
     /// Adds the added and special tokens to the tokenizer, so that it finds them in prompts. An existing special token
     /// keeps its flags.
     pub(super) fn register(&self, tokenizer: &mut Tokenizer, dir: &Path) -> Result<()> {
-        let (begin, end) = self.family.around();
+        let (begin, end) = self.kind.around();
         let mut special: Vec<(&str, &AddedToken)> = begin.zip(self.begin.as_ref()).into_iter().collect();
         special.extend([(end, &self.end), ("unk_token", &self.unk)]);
         for &(key, token) in special.iter().chain(&[("pad_token", &self.pad)]) {
@@ -209,18 +215,20 @@ impl TokenizerSettings {
         tokenizer.token_to_id(&self.pad.content).ok_or_else(|| self.unknown(dir, "pad_token", &self.pad.content))
     }
 
-    /// Returns the token before a prompt, if any, and the one after it, each with its id.
+    /// Returns the token before a prompt and the one after it, if any, each with its id.
     ///
     /// # Errors
     /// [`Error::Model`] if the vocabulary lacks one.
-    pub(super) fn around(&self, tokenizer: &Tokenizer, dir: &Path) -> Result<(Option<SpecialToken>, SpecialToken)> {
+    pub(super) fn around(&self, tokenizer: &Tokenizer, dir: &Path) -> Result<[Option<SpecialToken>; 2]> {
         let pair = |key, content: &str| {
             let id = tokenizer.token_to_id(content);
             id.map(|id| (content.to_owned(), id)).ok_or_else(|| self.unknown(dir, key, content))
         };
-        let (begin, end) = self.family.around();
-        let begin = begin.zip(self.begin.as_ref()).map(|(key, token)| pair(key, &token.content)).transpose()?;
-        Ok((begin, pair(end, &self.end.content)?))
+        let (begin, end) = self.kind.around();
+        let [puts_begin, puts_end] = self.puts;
+        let begin = begin.zip(self.begin.as_ref()).filter(|_| puts_begin);
+        let begin = begin.map(|(key, token)| pair(key, &token.content)).transpose()?;
+        Ok([begin, puts_end.then(|| pair(end, &self.end.content)).transpose()?])
     }
 
     /// Returns the error for a special token without an id.
