@@ -9,7 +9,7 @@ const FLOORS: &[&[&str]] = &[
     &["scheduler", "image", "metadata", "npy"],
     &["bundle", "session", "plot"],
     &["rewrite"],
-    &["text", "latent", "denoise", "conditioner", "lora", "graph_cache", "quantize"],
+    &["text", "vae", "denoise", "conditioner", "lora", "graph_cache", "quantize"],
     &["spec"],
     &["task"],
     &["plan"],

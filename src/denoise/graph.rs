@@ -9,7 +9,7 @@ use super::form::Form;
 use super::{Call, Condition, Control, Denoiser, Guidance, RunInterval, Shallow};
 use crate::bundle::DenoiserContract;
 use crate::error::{Error, Result};
-use crate::session::{Cancel, Run, Session};
+use crate::session::{Cancel, GraphRun, Session};
 use crate::tensor::{TensorInfo, TensorView};
 use crate::tiles::Tiles;
 
@@ -301,9 +301,9 @@ impl<'a> GraphDenoiser<'a> {
                             .map(|(info, all)| (info.name.as_str(), TensorView::F32(all.slice_axis(Axis(0), part)))),
                     );
                     inputs.extend(switches.iter().map(|(name, value)| (*name, TensorView::Bool(value.view()))));
-                    Run { inputs, out, shape: Some(shape.clone()), beside: None }
+                    GraphRun { inputs, out, shape: Some(shape.clone()), second_output: None }
                 });
-                let mut runs: Vec<Run<'_>> = runs.collect();
+                let mut runs: Vec<GraphRun<'_>> = runs.collect();
                 seam.iter_mut().for_each(|seam| seam.join(&mut runs));
                 session.run_each(runs, &contract.output.name, cancel)
             })

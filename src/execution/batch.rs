@@ -18,7 +18,7 @@ use crate::image;
 use crate::plan::{ControlPart, ModelPlan, RunPlan, RunSettings};
 use crate::session::{Cancel, Runtime};
 use crate::task::{self, Given, Handed, Paste, TaskContext};
-use crate::text::Encodings;
+use crate::text::PromptCache;
 
 /// One model at work. Its open graphs return to the pool when it is dropped.
 pub(super) struct ModelRun<'a> {
@@ -27,7 +27,7 @@ pub(super) struct ModelRun<'a> {
     runtime: &'a Runtime,
     pool: &'a mut Pool,
     parts: Parts,
-    encodings: Encodings,
+    encodings: PromptCache,
     /// True if parts stay open once they have done their work.
     pub(super) stay: bool,
     cancel: &'a Cancel,
@@ -101,8 +101,8 @@ impl<'a> ModelRun<'a> {
         let mut opener = Opener::new(plan, self.runtime, self.pool, cancel, observer);
         let texts = |&prompt: &usize| task::texts(request.task.as_ref(), &plan.model, prompt);
         let encodings = self.encodings.clone();
-        let (stay, encoded) = (self.stay, encodings.made());
-        let encodes = stay || !prompts.iter().all(|prompt| encodings.hold(&texts(prompt)));
+        let (stay, encoded) = (self.stay, encodings.encoded_count());
+        let encodes = stay || !prompts.iter().all(|prompt| encodings.contains(&texts(prompt)));
         let Beginning { text, class_embedder, conditioners, encoder, .. } =
             opener.beginning(&mut self.parts, encodes, &encodings)?;
         let mut opened = opening.elapsed();
@@ -143,7 +143,7 @@ impl<'a> ModelRun<'a> {
                 text.encode(&texts(prompt), cancel, &mut |warning| warnings.push(warning))?;
             }
         }
-        timings.texts += encodings.made() - encoded;
+        timings.texts += encodings.encoded_count() - encoded;
         for warning in warnings {
             stop_if(observer.notice(ExecutionEvent::Warning(warning)), None)?;
         }

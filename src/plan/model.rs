@@ -21,11 +21,11 @@ use crate::bundle::{
 use crate::error::Result;
 use crate::family::Defaults;
 use crate::graph_cache::{GraphCache, Rows};
-use crate::latent::Scaling;
 use crate::lora::Lora;
 use crate::spec::{self, DeviceSpec, Spec};
 use crate::task::{Rounding, Task, TaskModel, unused_negative_prompt};
 use crate::tensor::{ByteEdit, DType, TensorInfo};
+use crate::vae::Scaling;
 
 /// A graph that will be opened, and what its inputs and outputs are for.
 #[derive(Debug, Clone)]

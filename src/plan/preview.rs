@@ -3,9 +3,9 @@
 use super::model::{ModelPlan, Part, part};
 use crate::bundle::{Autoencoder, Bundle, Component, ComponentKind, VaeDecoderContract};
 use crate::error::{Error, Result};
-use crate::latent::{LinearColors, Scaling};
 use crate::spec::{DecoderChoice, Spec};
 use crate::tensor::Dim;
+use crate::vae::{LinearColors, Scaling};
 
 /// A decoder, and how its latents are scaled.
 type Scaled = (Part<VaeDecoderContract>, Scaling);

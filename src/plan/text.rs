@@ -17,7 +17,9 @@ use crate::error::{Error, Result};
 use crate::spec::{LongPrompts, PromptReading, Prompting, TextualInversionSpec, Weights};
 use crate::tensor::{Dim, TensorInfo};
 use crate::text::tokenizer::Tokenizer;
-use crate::text::{Chunks, Instruction, Inversion, Style, Taken, cut_off, require_embedded};
+use crate::text::{
+    Chunks, EncoderOutputs, Instruction, PromptStyle, TextualInversion, require_embedded, truncation_warnings,
+};
 pub(super) use encoder::{EncoderRequest, PreparedEncoder};
 use reading::{EncoderPlace, Reading};
 
@@ -31,11 +33,11 @@ pub struct TextPart {
     /// Its tokenizer.
     pub tokenizer: Arc<Tokenizer>,
     /// Which of its outputs are taken.
-    pub taken: Taken,
+    pub taken: EncoderOutputs,
     /// Which are taken of a negative prompt, where those are others.
-    pub negative: Option<Taken>,
+    pub negative: Option<EncoderOutputs>,
     /// How it reads prompts.
-    pub style: Style,
+    pub style: PromptStyle,
     /// The text before every prompt but a negative one.
     pub instruction: Option<Instruction>,
     /// The vectors of words of a user's own that its graph is opened with, where there are some.
@@ -53,7 +55,7 @@ pub struct TextPlan {
     /// `force_zeros_for_empty_prompt`.
     pub zeros_for_no_prompt: bool,
     /// Words of a user's own.
-    pub inversions: Vec<Arc<Inversion>>,
+    pub inversions: Vec<Arc<TextualInversion>>,
     /// Zeros behind all tokens, `[tokens, width]`, where the model runs without its last encoder.
     pub blank: Option<[usize; 2]>,
 }
@@ -115,10 +117,10 @@ impl TextPlan {
                 learnt,
                 negative: skipping.as_ref().map(|_| whole.clone()),
                 taken: skipping.unwrap_or(whole),
-                style: Style {
-                    weighs: reading.weights == Weights::A1111,
+                style: PromptStyle {
+                    has_weights: reading.weights == Weights::A1111,
                     // T5 has no length of its own, and is told how much it reads.
-                    goes_on: reading.long_prompts == LongPrompts::Chunk && is_pooled,
+                    is_chunked: reading.long_prompts == LongPrompts::Chunk && is_pooled,
                     is_masked: family.is_masked(),
                 },
                 part: part(component, contract),
@@ -158,7 +160,7 @@ impl TextPlan {
 
     /// The number of tokens that every prompt becomes; `None` if long prompts become more.
     pub(super) fn tokens(&self) -> Option<usize> {
-        let is_longer = |text: &TextPart| text.style.goes_on && text.taken.tokens.is_some();
+        let is_longer = |text: &TextPart| text.style.is_chunked && text.taken.tokens.is_some();
         (!self.encoders.iter().any(is_longer)).then(|| self.tokens_of_a_chunk())
     }
 
@@ -263,8 +265,8 @@ impl TextPlan {
             let mut of_prompt = Vec::with_capacity(self.encoders.len());
             for (at, text) in self.encoders.iter().enumerate() {
                 let read = match text.instruction.as_ref().filter(|_| !prompt.is_negative) {
-                    Some(instruction) => instruction.chunks(prompt.of(at), text.style)?,
-                    None => Chunks::new(prompt.of(at), &text.tokenizer, text.style)?,
+                    Some(instruction) => instruction.chunks(prompt.for_encoder(at), text.style)?,
+                    None => Chunks::new(prompt.for_encoder(at), &text.tokenizer, text.style)?,
                 };
                 require_embedded(&read, &text.part.contract, &text.part.graph.path)?;
                 of_prompt.push(read.warning);
@@ -280,7 +282,7 @@ impl TextPlan {
                     ));
                 }
             }
-            for warning in cut_off(&prompt, of_prompt) {
+            for warning in truncation_warnings(&prompt, of_prompt) {
                 if !warnings.contains(&warning) {
                     warnings.push(warning);
                 }
@@ -321,7 +323,7 @@ fn last_axis(info: &TensorInfo) -> Option<usize> {
 }
 
 /// The widths of one output of some encoders added up, where all of them are known.
-fn width_of(encoders: &[TextPart], output: fn(&Taken) -> &Option<TensorInfo>) -> Option<usize> {
+fn width_of(encoders: &[TextPart], output: fn(&EncoderOutputs) -> &Option<TensorInfo>) -> Option<usize> {
     encoders.iter().filter_map(|text| output(&text.taken).as_ref()).map(last_axis).sum()
 }
 

@@ -159,10 +159,10 @@ pub fn check_condition(condition: &ConditionSpec, run: &InputRequirements) -> Re
 }
 
 /// The boxes of a pipeline file as a layout takes them.
-pub fn things(boxes: &[LayoutBox]) -> Vec<layout::Thing> {
+pub fn things(boxes: &[LayoutBox]) -> Vec<layout::LayoutObject> {
     let thing = |written: &LayoutBox| {
         let bits = written.modifiers().iter().enumerate().map(|(bit, (_, on))| usize::from(*on) << bit).sum();
-        layout::Thing { class: written.class, place: written.place, modifiers: bits }
+        layout::LayoutObject { class: written.class, place: written.place, modifiers: bits }
     };
     boxes.iter().map(thing).collect()
 }

@@ -7,8 +7,8 @@ use ndarray::{Array4, ArrayD, Axis, IxDyn, concatenate};
 use super::{Handed, TaskContext};
 use crate::error::{Error, Result};
 use crate::image::{self, InputLimit};
-use crate::latent::Posterior;
 use crate::spec::InputImage;
+use crate::vae::Posterior;
 
 /// An image as the VAE takes it, at the size of this run: `[1, 3, h, w]` in [-1, 1].
 pub(super) fn pixels(

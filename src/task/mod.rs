@@ -20,11 +20,11 @@ use crate::denoise::{BatchNoise, Condition, Guidance, UnmaskedLatents};
 use crate::error::{Error, Result};
 use crate::family::Defaults;
 use crate::image::{InputLimit, Rgb8};
-use crate::latent::{Encoder, Scaling};
 use crate::scheduler::{ForwardProcess, Noise, Scheduler};
 use crate::session::Cancel;
 use crate::spec::{self, ClassConditional, Prompting};
 use crate::text::TextEncoders;
+use crate::vae::{Scaling, VaeEncoder};
 
 pub use conditions::{Given, check_condition, check_labels, things};
 pub use from_noise::Unconditional;
@@ -178,7 +178,7 @@ pub struct TaskContext<'a> {
     /// The graph that turns classes into tokens, where the model has one and the task has classes.
     pub class_embedder: Option<&'a mut Conditioner>,
     /// The VAE's encoder, where the task asked for it.
-    pub encoder: Option<&'a mut Encoder>,
+    pub encoder: Option<&'a mut VaeEncoder>,
     /// Stops the run.
     pub cancel: &'a Cancel,
     /// Takes what the user should know although the run goes on.

@@ -10,7 +10,7 @@ use crate::denoise::{Condition, Guidance};
 use crate::error::{Error, Result};
 use crate::spec::Prompting;
 use crate::tensor::{Dim, TensorInfo};
-use crate::text::{PromptEmbedding, Text};
+use crate::text::{PromptEmbedding, PromptText};
 
 /// The guidance that a task's prompts ask for. A model that learnt the effect of guidance is guided from outside only
 /// where that is asked for by its own key.
@@ -124,7 +124,7 @@ fn no_encoder() -> Error {
 }
 
 /// What the images of one prompt are told, which is encoded together: nothing where the task has no prompts.
-pub fn texts(task: &dyn Task, model: &TaskModel, prompt: usize) -> Vec<Text> {
+pub fn texts(task: &dyn Task, model: &TaskModel, prompt: usize) -> Vec<PromptText> {
     let is_guided = task.branches(model) > 1;
     let texts = |prompting| texts_of(prompting, prompt, is_guided, model.zeros_for_no_prompt);
     task.prompting().map_or_else(Vec::new, texts)
@@ -132,7 +132,7 @@ pub fn texts(task: &dyn Task, model: &TaskModel, prompt: usize) -> Vec<Text> {
 
 /// The prompt, and behind it what is told to the branches that it leads away from, where there are some and that is a text:
 /// where nobody gave a negative prompt, `zeros` may take its place.
-fn texts_of(prompting: &Prompting, prompt: usize, is_guided: bool, zeros: bool) -> Vec<Text> {
+fn texts_of(prompting: &Prompting, prompt: usize, is_guided: bool, zeros: bool) -> Vec<PromptText> {
     let is_blank = zeros && prompting.negative_prompts.get(prompt).is_none();
     let prompted = prompting.text(prompt, false);
     std::iter::once(prompted).chain((is_guided && !is_blank).then(|| prompting.text(prompt, true))).collect()

@@ -8,7 +8,7 @@ use super::{Learnt, length};
 use crate::bundle::{Component, ComponentKind, TextEncoderContract};
 use crate::error::{Error, Result};
 use crate::text::tokenizer::{Cleaning, Tokenizer};
-use crate::text::{Instruction, Inversion};
+use crate::text::{Instruction, TextualInversion};
 
 /// The settings that decide a text encoder's tokenizer and contract.
 #[derive(Debug, PartialEq)]
@@ -45,7 +45,7 @@ impl PreparedEncoder {
         component: &Component,
         mut contract: TextEncoderContract,
         tokenizer: Tokenizer,
-        inversions: &[Arc<Inversion>],
+        inversions: &[Arc<TextualInversion>],
     ) -> Result<Self> {
         let (learnt, tokenizer) = match tokenizer.kind().is_pooled() {
             false => (None, of_length(tokenizer, component, &contract, request.length)?),

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::family::{TextForm, TextReading, TokenizerKind};
 use crate::spec::PromptReading;
 use crate::tensor::TensorInfo;
-use crate::text::Taken;
+use crate::text::EncoderOutputs;
 
 /// The reading of a family's text encoders.
 #[derive(Debug, Clone, Copy)]
@@ -66,7 +66,7 @@ impl Reading {
         component: &Component,
         contract: &TextEncoderContract,
         of: EncoderPlace,
-    ) -> Result<Taken> {
+    ) -> Result<EncoderOutputs> {
         let (tokens, pooled) = match self.form {
             TextForm::Last => (states(contract), None),
             TextForm::Masked(kind) => (Some(self.masked(component, contract, of, kind)?.clone()), None),
@@ -81,7 +81,7 @@ impl Reading {
                 (Some(penultimate(component, contract)?.clone()), Some(projected(component, contract)?.clone()))
             }
         };
-        Ok(Taken { tokens, norm: None, pooled })
+        Ok(EncoderOutputs { tokens, norm: None, pooled })
     }
 
     /// What is taken of an encoder of which the last `skip` layers are left out.
@@ -94,9 +94,9 @@ impl Reading {
         component: &Component,
         contract: &TextEncoderContract,
         skip: usize,
-        whole: &Taken,
+        whole: &EncoderOutputs,
         wanted_for: &str,
-    ) -> Result<Taken> {
+    ) -> Result<EncoderOutputs> {
         if whole.tokens.is_none() {
             return Err(Error::input(
                 "clip_skip",

@@ -3,7 +3,7 @@
 use crate::bundle::{Component, LayerNorm, TextEncoderContract};
 use crate::error::{Error, Result};
 use crate::tensor::{Dim, TensorInfo};
-use crate::text::Taken;
+use crate::text::EncoderOutputs;
 
 /// The states before the last layer's, which Stable Diffusion XL and 3 attend to.
 pub(super) fn penultimate<'c>(component: &Component, contract: &'c TextEncoderContract) -> Result<&'c TensorInfo> {
@@ -28,9 +28,9 @@ pub(super) fn skipped(
     contract: &TextEncoderContract,
     skip: usize,
     is_penultimate: bool,
-    whole: &Taken,
+    whole: &EncoderOutputs,
     wanted_for: &str,
-) -> Result<Taken> {
+) -> Result<EncoderOutputs> {
     let at_fault = |problem: String, help: &str| Error::model(&component.graph.path, problem, help);
     let Some(layers) = contract.layers() else {
         return Err(at_fault(
@@ -50,10 +50,10 @@ pub(super) fn skipped(
         ));
     };
     if is_penultimate {
-        return Ok(Taken { tokens: Some(states.clone()), ..whole.clone() });
+        return Ok(EncoderOutputs { tokens: Some(states.clone()), ..whole.clone() });
     }
     let norm = match &contract.last_hidden_state {
-        Some(output) => LayerNorm::making(&component.graph, &output.name)?,
+        Some(output) => LayerNorm::from_graph(&component.graph, &output.name)?,
         None => None,
     };
     // A norm of another width is none over these states.
@@ -69,5 +69,5 @@ pub(super) fn skipped(
              (scripts/export.py --hidden-states)",
         )
     })?;
-    Ok(Taken { tokens: Some(states.clone()), norm: Some(norm), pooled: whole.pooled.clone() })
+    Ok(EncoderOutputs { tokens: Some(states.clone()), norm: Some(norm), pooled: whole.pooled.clone() })
 }

@@ -7,7 +7,7 @@ use ndarray::{Array2, Axis};
 use crate::bundle::{Component, GraphFile, TextEncoderContract, TokenTable};
 use crate::error::{Error, Result};
 use crate::tensor::Weight;
-use crate::text::Inversion;
+use crate::text::TextualInversion;
 use crate::text::tokenizer::Tokenizer;
 
 /// Vectors behind those that a graph stores for its tokens.
@@ -24,12 +24,12 @@ impl Learnt {
     /// # Errors
     /// As [`TokenTable::grown`].
     pub fn weight(&self, graph: &GraphFile) -> Result<Weight> {
-        self.table.grown(graph, &self.vectors)
+        self.table.append_rows(graph, &self.vectors)
     }
 
     /// Lets `tokenizer` and `contract` know the words of `inversions`.
     pub(super) fn new(
-        inversions: &[Arc<Inversion>],
+        inversions: &[Arc<TextualInversion>],
         component: &Component,
         encoders: usize,
         contract: &mut TextEncoderContract,
@@ -38,7 +38,7 @@ impl Learnt {
         if inversions.is_empty() {
             return Ok((None, tokenizer));
         }
-        let Some(table) = TokenTable::of(&component.graph, &contract.input_ids.name)? else {
+        let Some(table) = TokenTable::find(&component.graph, &contract.input_ids.name)? else {
             return Err(Error::model(
                 &component.graph.path,
                 format!(

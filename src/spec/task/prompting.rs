@@ -8,7 +8,7 @@ use super::sizes::Sizes;
 use crate::spec::reader::{Item, Table};
 use crate::spec::tree::Value;
 use crate::spec::writer::Writer;
-use crate::text::Text;
+use crate::text::PromptText;
 use crate::text::tokenizer::PROMPT_BYTES;
 
 /// What is to be seen and how strictly, for every task that follows a prompt.
@@ -135,11 +135,11 @@ impl Prompting {
 
     /// What the text encoders are told of the prompt with this index, or of its negative prompt; where that was not given, of
     /// the empty one.
-    pub fn text(&self, index: usize, is_negative: bool) -> Text {
+    pub fn text(&self, index: usize, is_negative: bool) -> PromptText {
         let at = |texts: &[String]| texts.get(index).cloned();
         let later = self.later.iter().map(|later| if is_negative { &later.negative_prompts } else { &later.prompts });
         let text = at(if is_negative { &self.negative_prompts } else { &self.prompts }).unwrap_or_default();
-        Text { text, later: later.map(|texts| at(texts)).collect(), is_negative }
+        PromptText { text, later: later.map(|texts| at(texts)).collect(), is_negative }
     }
 
     /// The number, from 1, of the last text encoder that is told something of its own; `None` where all are told the same.

@@ -1,4 +1,4 @@
-//! What `inspect` and `init` print.
+//! The output of `inspect` and `init`.
 
 use ldm_ort::bundle::{Bundle, ComponentKind, DirectoryOverrides, init_toml, inspect, obstacles, task_fits};
 use ldm_ort::spec::Spec;
@@ -28,14 +28,14 @@ fn the_report_names_what_an_issue_needs() {
         "class PNDMScheduler",
         "prediction_type = \"epsilon\"",
         "0.18215",
-        "no operator rules one out",
+        "all operators are supported by all of them",
         "text-to-image, image-to-image, inpaint",
     ] {
         assert!(text.contains(part), "{part} in\n{text}");
     }
 }
 
-/// Half-precision exports name the noise that diffusers draws for them, which float32 noise is not.
+/// Half-precision exports state the noise that diffusers draws for them, which differs from float32 noise.
 #[test]
 fn noise_in_half_precision_is_named() {
     let variants = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models");
@@ -166,7 +166,7 @@ fn the_written_pipeline_parses() {
     assert!(table["scheduler"].as_table().unwrap().contains_key("ddim"));
 }
 
-/// A UNet for control networks beside the plain one is there for whoever wants it; alone it wants one.
+/// A UNet with ControlNet inputs next to the plain one is optional; alone, it is the denoiser.
 #[test]
 fn a_control_network_is_offered_where_one_can_take_part() {
     let with_residuals = || {
@@ -191,7 +191,7 @@ fn a_control_network_is_offered_where_one_can_take_part() {
     }
 }
 
-/// With the table of the control network in force.
+/// With the ControlNet's table.
 fn uncommented(text: &str) -> String {
     let mut lines: Vec<&str> = text.lines().collect();
     let start = lines.iter().position(|line| *line == "# [[control]]").expect("the table");
@@ -201,7 +201,7 @@ fn uncommented(text: &str) -> String {
     lines.join("\n")
 }
 
-/// Operators that a file defines need no other library, and the operators in them are looked at.
+/// Operators that a file defines need no other library, and the operators in them are checked.
 #[test]
 fn operators_of_the_files_own_are_no_obstacles() {
     let graph = read(unet().node("pkg.torch:norm", &["sample"], &["n"]).function("pkg.torch:norm", "Mul")).unwrap();

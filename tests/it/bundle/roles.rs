@@ -60,7 +60,7 @@ fn a_mask_over_the_context_is_found_by_name_and_by_its_tokens() {
     let contract = denoiser(sized).unwrap();
     assert_eq!(contract.resolution.as_ref().map(|input| input.name.as_str()), Some("a"));
     assert_eq!(contract.aspect_ratio.as_ref().map(|input| input.name.as_str()), Some("b"));
-    // Of another length than the context's, or with an axis more, it is none; nor is a float without a name.
+    // With another length than the context's, or one more axis, it is not one; nor is a float without a name.
     for (name, dtype, shape) in
         [("m", I64, "batch, 77"), ("m", F32, "batch, sequence"), ("encoder_attention_mask", F32, "batch, 1, sequence")]
     {
@@ -129,7 +129,7 @@ fn what_nothing_can_fill_is_shown_in_a_table() {
     assert!(message.contains("img_ids and txt_ids"), "{message}");
 }
 
-/// Flux as Optimum exports it, with position ids of this type and shape.
+/// Flux as exported by Optimum, with position ids of this type and shape.
 fn flux(dtype: u64, [image, text]: [&str; 2]) -> Model {
     Model::new()
         .input("hidden_states", F32, "batch, packed_height_width, 64")
@@ -163,7 +163,7 @@ fn a_packed_sample_is_told_by_its_position_ids() {
     let told = transformer(flux(I64, ["hw, 3", "s, 3"]).input("guidance", F32, "batch")).unwrap();
     assert_eq!(told.guidance.unwrap().name, "guidance");
     assert!(!denoiser(unet()).unwrap().is_guidance_distilled());
-    // Four numbers a token are those of another model.
+    // Four values per token belong to another model.
     let message = transformer(flux(I64, ["hw, 4", "s, 4"])).unwrap_err().to_string();
     assert!(message.contains("img_ids") && message.contains("three numbers a token"), "{message}");
 }
@@ -295,7 +295,7 @@ fn control_networks_are_read() {
     assert!(message.contains("no residuals"), "{message}");
 }
 
-/// Each word that a pipeline file may give as a role is one that the contract of that component asks for.
+/// The contract of each component uses each role word that a pipeline file may give it.
 #[test]
 fn every_role_word_is_heeded() {
     use ldm_ort::bundle::{Bundle, ComponentKind, DirectoryOverrides, role_words};

@@ -106,7 +106,7 @@ fn of_clip() -> Vec<Row> {
         Row::new("a learnt word for Stable Diffusion XL")
             .add(CAT)
             .files(|f| f.write("cat.safetensors", safetensors("clip_g", "F16", &[1, 16], 2)))
-            .says(&["cat.safetensors", "no vectors for text encoder 1", "clip_l"]),
+            .says(&["cat.safetensors", "no embeddings for text encoder 1", "clip_l"]),
         Row::new("a learnt word that the tokenizer knows")
             .add("[[textual_inversion]]\npath = 'red.safetensors'\n")
             .files(|f| f.write("red.safetensors", safetensors("a</w>", "F32", &[1, 16], 4)))

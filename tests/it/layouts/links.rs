@@ -148,7 +148,7 @@ fn models_of_links_are_inspected_and_quantized() {
         let report = bundle::inspect(&model, &Said::default()).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!(report.faults.is_empty() && report.missing.is_empty(), "{name}: {report}");
         let to = folder.path().join(format!("half-{at}"));
-        let made = quantize(&model, &to, quantize::Weights::Half, &[], &Cancel::new(), &mut |_| {});
+        let made = quantize(&model, &to, quantize::WeightFormat::Half, &[], &Cancel::new(), &mut |_| {});
         made.unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!(!to.join("unet/model.onnx").is_symlink() && to.join("tokenizer/vocab.json").is_file(), "{name}");
         draw(&to, PLAIN, None).unwrap_or_else(|problem| panic!("{name}, quantised: {problem}"));
@@ -162,8 +162,8 @@ fn a_folder_of_links_that_leads_around_is_not_copied() {
     self::model().write(&model);
     symlink("..", model.join("unet/around")).expect("a link");
     let to = folder.path().join("half");
-    let made = quantize(&model, &to, quantize::Weights::Half, &[], &Cancel::new(), &mut |_| {});
+    let made = quantize(&model, &to, quantize::WeightFormat::Half, &[], &Cancel::new(), &mut |_| {});
     let error = made.expect_err("a folder within itself").to_string();
-    assert!(error.contains("unet/around") && error.contains("a folder that it is in"), "{error}");
+    assert!(error.contains("unet/around") && error.contains("a folder that contains it"), "{error}");
     assert!(!to.exists());
 }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use ldm_ort::bundle::{ComponentKind, GraphFile, VaeDecoderContract};
 use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::image::{InputLimit, Rgb8};
-use ldm_ort::latent::{Decoder, Scaling};
 use ldm_ort::session::{Session, SessionOptions};
+use ldm_ort::vae::{Scaling, VaeDecoder};
 use ldm_ort::{Bundle, Cancel, Overrides, Plan, Runtime, Spec, image, metadata};
 use ndarray::{ArrayD, Axis, Slice};
 use serde_json::Value;
@@ -97,7 +97,7 @@ fn a_tiny_decoder_decodes_as_diffusers_does() {
     let GraphFile { path, .. } = &component.graph;
     let of_factor = |factor: usize| {
         let session = Session::open(&runtime(), path, &SessionOptions::default()).expect("it opens");
-        Decoder::new(session, contract.clone(), Scaling { factor: 1.0, shift: 0.0 }, factor)
+        VaeDecoder::new(session, contract.clone(), Scaling { factor: 1.0, shift: 0.0 }, factor)
     };
     let mut decoder = of_factor(8);
     let (latents, wanted) = (array("latents.npy"), array("pixels.npy"));
@@ -111,7 +111,7 @@ fn a_tiny_decoder_decodes_as_diffusers_does() {
     let mut other = of_factor(4);
     let error = other.decode(array("latents.npy").slice_axis(Axis(0), Slice::from(..1)), &Cancel::default());
     let error = error.expect_err("its images are of another size").to_string();
-    assert!(error.contains("expected 4 pixels a side for one latent"), "{error}");
+    assert!(error.contains("expected 4 pixels per latent along each side"), "{error}");
 }
 
 /// Previews come at their steps, change with them, and change nothing: the latents are the same to the bit.

@@ -1,41 +1,41 @@
-//! Which stored tensors are written in fewer bits, and in which form.
+//! Selects the stored tensors to quantize, and their formats.
 
 use std::collections::HashMap;
 
-use super::Weights;
+use super::WeightFormat;
 use super::half_precision::BLOCK;
-use crate::bundle::proto::{Node, Tensor};
-use crate::rewrite::source::{Source, is, output, reads};
+use crate::bundle::proto::{NodeProto, TensorProto};
+use crate::rewrite::indexed_graph::{IndexedGraph, is, output, reads};
 use crate::tensor::DType;
 
-/// Tensors of fewer numbers are biases, norms and first layers, which take no room to speak of.
+/// Smaller tensors are biases, norms and first layers, which take little space.
 const FEWEST: usize = 1024;
 
-/// How a tensor is stored and widened.
+/// The storage format of a tensor, and its dequantization.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
-    /// Half precision, and a `Cast` in front of all that reads it.
+pub enum TensorFormat {
+    /// Half precision, with a `Cast` before all nodes that read it.
     Half,
-    /// Half precision, and a `Cast` behind each `Gather` that looks it up.
+    /// Half precision, with a `Cast` after each `Gather` that looks it up.
     Table,
-    /// Blocks of 8 bits, and a `DequantizeLinear` in front of all that reads it.
+    /// Blocks of 8 bits, with a `DequantizeLinear` before all nodes that read it.
     Int8,
-    /// Columns of 8 bits, and a product of 8 bits in the place of each `MatMul` that multiplies by it.
+    /// Columns of 8 bits, with an 8-bit product instead of each `MatMul` that multiplies by it.
     Columns,
 }
 
-/// What is to become of a graph's large float32 tensors.
+/// The selected formats of a graph's large float32 tensors.
 pub struct Selection {
-    /// The form of each, by its name.
-    pub forms: HashMap<String, Form>,
-    /// How many stay as they are because of what reads them.
+    /// The format of each, by its name.
+    pub forms: HashMap<String, TensorFormat>,
+    /// The number of tensors that stay as they are because of the nodes that read them.
     pub unknown: usize,
 }
 
 impl Selection {
-    /// Looks at what reads each tensor.
-    pub fn of(source: &Source<'_>, weights: Weights) -> Self {
-        let mut readers: HashMap<String, Vec<&Node>> = HashMap::new();
+    /// Selects formats by the nodes that read each tensor.
+    pub fn choose(source: &IndexedGraph<'_>, weights: WeightFormat) -> Self {
+        let mut readers: HashMap<String, Vec<&NodeProto>> = HashMap::new();
         for node in &source.nodes {
             for name in reads(node) {
                 readers.entry(name.into_owned()).or_default().push(node);
@@ -59,35 +59,40 @@ impl Selection {
     }
 }
 
-fn is_large(tensor: &Tensor) -> bool {
+fn is_large(tensor: &TensorProto) -> bool {
     let is_single = DType::from_onnx(tensor.data_type) == DType::F32;
     is_single && tensor.dims.len() >= 2 && count(tensor).is_some_and(|count| count >= FEWEST)
 }
 
-/// How many numbers a tensor has.
-pub fn count(tensor: &Tensor) -> Option<usize> {
+/// Returns a tensor's number of values.
+pub fn count(tensor: &TensorProto) -> Option<usize> {
     tensor.dims.iter().try_fold(1usize, |n, &d| n.checked_mul(usize::try_from(d).ok()?))
 }
 
-fn form(tensor: &Tensor, nodes: &[&Node], readers: &HashMap<String, Vec<&Node>>, weights: Weights) -> Option<Form> {
+fn form(
+    tensor: &TensorProto,
+    nodes: &[&NodeProto],
+    readers: &HashMap<String, Vec<&NodeProto>>,
+    weights: WeightFormat,
+) -> Option<TensorFormat> {
     let name = tensor.name.as_str();
-    let at_only = |node: &Node, at: usize| {
+    let at_only = |node: &NodeProto, at: usize| {
         node.input.get(at).is_some_and(|input| input == name) && node.input.iter().filter(|i| *i == name).count() == 1
     };
-    if weights == Weights::DynamicInt8 {
-        let is_factor = |node: &&Node| is(node, "MatMul") && at_only(node, 1) && output(node).is_some();
-        return (tensor.dims.len() == 2 && nodes.iter().all(is_factor)).then_some(Form::Columns);
+    if weights == WeightFormat::DynamicInt8 {
+        let is_factor = |node: &&NodeProto| is(node, "MatMul") && at_only(node, 1) && output(node).is_some();
+        return (tensor.dims.len() == 2 && nodes.iter().all(is_factor)).then_some(TensorFormat::Columns);
     }
     if nodes.iter().all(|node| is(node, "Gather") && at_only(node, 0) && output(node).is_some()) {
-        return Some(Form::Table);
+        return Some(TensorFormat::Table);
     }
-    let multiplies = |node: &Node, name: &str| {
+    let multiplies = |node: &NodeProto, name: &str| {
         let any = |operators: &[&str]| operators.iter().any(|operator| is(node, operator));
         let at = node.input.iter().position(|input| input == name);
         (any(&["MatMul", "Gemm"]) && matches!(at, Some(0 | 1))) || (any(&["Conv", "ConvTranspose"]) && at == Some(1))
     };
-    // ONNX Runtime takes a transposition into the product behind it.
-    let is_turned = |node: &Node| {
+    // ONNX Runtime fuses a transposition into the product after it.
+    let is_turned = |node: &NodeProto| {
         let behind = output(node).and_then(|made| Some((made, readers.get(made)?)));
         is(node, "Transpose") && behind.is_some_and(|(made, nodes)| nodes.iter().all(|node| multiplies(node, made)))
     };
@@ -95,7 +100,7 @@ fn form(tensor: &Tensor, nodes: &[&Node], readers: &HashMap<String, Vec<&Node>>,
         return None;
     }
     match weights {
-        Weights::Int8 if count(tensor)?.is_multiple_of(BLOCK) => Some(Form::Int8),
-        _ => Some(Form::Half),
+        WeightFormat::Int8 if count(tensor)?.is_multiple_of(BLOCK) => Some(TensorFormat::Int8),
+        _ => Some(TensorFormat::Half),
     }
 }

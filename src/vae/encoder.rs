@@ -1,4 +1,4 @@
-//! Pixels to latents.
+//! Encodes pixels to latents.
 
 use ndarray::{ArrayD, ArrayViewD, Axis, Slice};
 
@@ -8,25 +8,25 @@ use crate::bundle::{VaeEncoderContract, VaeEncoderKind};
 use crate::error::{Error, Result};
 use crate::session::{Cancel, Session};
 
-/// The distribution a KL VAE encodes an image to, before scaling.
+/// The distribution to which a KL VAE encodes an image, before scaling.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Posterior {
     /// A diagonal normal distribution: mean and standard deviation, each `[1, c, h/f, w/f]`.
     Normal {
         /// The mean.
         mean: ArrayD<f32>,
-        /// The standard deviation, of a log-variance held to [-30, 20].
+        /// The standard deviation, from a log-variance clamped to [-30, 20].
         deviation: ArrayD<f32>,
     },
-    /// Latents that need no more drawing: the graph is deterministic, or draws inside, where no seed reaches.
+    /// Final latents: the graph is deterministic, or samples internally, without a seed.
     Sample(ArrayD<f32>),
 }
 
-/// A VAE's encoder graph.
-pub struct Encoder {
+/// A VAE encoder graph.
+pub struct VaeEncoder {
     session: Session,
     contract: VaeEncoderContract,
-    /// The image encoded last and what came of it: every image of a request begins with the same.
+    /// The last encoded image and its result: all images of a request start from the same one.
     last: Option<EncodedImage>,
 }
 
@@ -37,8 +37,8 @@ pub struct EncodedImage {
     posterior: Posterior,
 }
 
-impl Encoder {
-    /// Takes an open graph.
+impl VaeEncoder {
+    /// Wraps an open graph.
     pub fn new(session: Session, contract: VaeEncoderContract) -> Self {
         Self { session, contract, last: None }
     }
@@ -56,13 +56,13 @@ impl Encoder {
     /// Encodes one image, `[1, 3, h, w]` in [-1, 1].
     ///
     /// # Errors
-    /// [`Error::Model`] where the moments cannot be halved, [`Error::NonFinite`], and whatever the graph fails with.
+    /// [`Error::Model`] if the moments cannot be halved, [`Error::NonFinite`], and all errors of the graph.
     pub fn encode(&mut self, pixels: ArrayViewD<'_, f32>, cancel: &Cancel) -> Result<Posterior> {
         if let Some(last) = self.last.as_ref().filter(|last| last.pixels.view() == pixels) {
             return Ok(last.posterior.clone());
         }
         let posterior = self.run(pixels.view(), cancel)?;
-        // A graph that draws inside draws anew for every image.
+        // A graph that samples internally runs again for every image.
         if !self.contract.samples_inside {
             self.last = Some(EncodedImage { pixels: pixels.to_owned(), posterior: posterior.clone() });
         }
@@ -103,7 +103,7 @@ impl Encoder {
 }
 
 impl Posterior {
-    /// The likeliest latents, `[1, c, h/f, w/f]`, not scaled.
+    /// Returns the mode of the distribution: latents `[1, c, h/f, w/f]`, not scaled.
     pub fn mode(&self) -> &ArrayD<f32> {
         match self {
             Self::Normal { mean, .. } => mean,
@@ -111,8 +111,8 @@ impl Posterior {
         }
     }
 
-    /// Draws latents for the diffusion, with `draw` giving as many unit normal values as it is asked for; it is asked
-    /// only where there is something to draw.
+    /// Samples latents for the diffusion. `draw` fills a slice with unit normal values; it is called only if the
+    /// distribution is not a single point.
     pub fn sample(&self, scaling: Scaling, draw: impl FnOnce(&mut [f32])) -> ArrayD<f32> {
         match self {
             Self::Sample(latents) => latents.mapv(|v| scaling.apply(v)),

@@ -1,28 +1,28 @@
-//! Small images of what a run is at.
+//! Small preview images of a run in progress.
 
 use ndarray::{ArrayD, ArrayViewD};
 
-use super::{Decoder, LinearColors};
+use super::{LinearColors, VaeDecoder};
 use crate::error::Result;
 use crate::session::Cancel;
 use crate::tiles::Tiles;
 
-/// What makes previews of latents.
+/// A decoder for previews of latents.
 pub enum Preview {
-    /// A small decoder: images of the full size.
-    Decoder(Box<Decoder>),
-    /// A weighted sum a color: images of the size of the latents.
+    /// A tiny autoencoder (TAESD): images of the full size.
+    Decoder(Box<VaeDecoder>),
+    /// A weighted sum per color: images of the size of the latents.
     Linear(LinearColors),
-    /// Nothing: the model works on pixels.
+    /// None: the model works on pixels.
     Pixels,
 }
 
 impl Preview {
-    /// Makes an image `[1, 3, h, w]` in about [-1, 1] of latents `[1, c, h/f, w/f]` as the diffusion leaves them, tile
-    /// by tile where a decoder is to work so.
+    /// Converts the diffusion's latents `[1, c, h/f, w/f]` to an image `[1, 3, h, w]` in about [-1, 1], in tiles if
+    /// given.
     ///
     /// # Errors
-    /// As [`Decoder::decode`].
+    /// As [`VaeDecoder::decode`].
     pub fn image(
         &mut self,
         latents: ArrayViewD<'_, f32>,

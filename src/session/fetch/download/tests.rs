@@ -1,23 +1,21 @@
-//! Fetching from a package index that a test serves on the loopback interface.
+//! Fetches from a package index that the test serves on the loopback interface.
 
-use std::io::{BufRead, BufReader, Cursor, Write};
+use std::io::{BufRead, BufReader, Cursor};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
-use sha2::{Digest, Sha256};
 use zip::write::SimpleFileOptions;
 
-use super::download::Job;
 use super::*;
-use crate::session::Cancel;
+use crate::session::fetch::{Flavor, InstalledBuild, install, tidy};
 use crate::session::library::Env;
 
-/// What a server answers for a path: a content type and a body, or nothing.
+/// The server's answer for a path: a content type and a body, or nothing.
 type Pages = Arc<dyn Fn(&str) -> Option<(&'static str, Vec<u8>)> + Send + Sync>;
 
-/// Serves `pages` for the life of the process and returns the address.
+/// Serves `pages` for the life of the process and returns the URL.
 fn serve(pages: impl Fn(&str) -> Option<(&'static str, Vec<u8>)> + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -37,7 +35,7 @@ fn answer(mut stream: TcpStream, pages: &Pages) -> Option<()> {
     while !lines.next()?.ok()?.is_empty() {}
     let head = match pages(&path) {
         Some((mime, body)) => {
-            // A body that ends in this mark is cut short of the length that was promised.
+            // A body that ends in this mark is sent shorter than the announced length.
             let sent = body.strip_suffix(CUT).unwrap_or(&body);
             write!(
                 stream,
@@ -56,7 +54,7 @@ const CUT: &[u8] = b"--- cut here ---";
 const JSON: &str = "application/vnd.pypi.simple.v1+json";
 const FILE: &str = "onnxruntime-1.31.1-cp312-cp312-any.whl";
 
-/// A wheel with two libraries and what must not be unpacked.
+/// A wheel with two libraries and files that must not be unpacked.
 fn archive() -> Vec<u8> {
     let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
     let options = SimpleFileOptions::default();
@@ -87,7 +85,7 @@ fn fetch(
     observer: &mut dyn FnMut(&FetchEvent),
 ) -> Result<bool> {
     let wheel =
-        Wheel { flavour: Flavour::Cpu, os: "any", arch: "any", file: FILE, sha256, bytes: archive().len() as u64 };
+        Wheel { flavor: Flavor::Cpu, os: "any", arch: "any", file: FILE, sha256, bytes: archive().len() as u64 };
     let env = Env { index_url: Some(format!("{address}/simple/")), ..Env::default() };
     let job = Job {
         wheel: &wheel,
@@ -96,7 +94,7 @@ fn fetch(
         cancel,
         cache,
         folder: &cache.join("1.31.1-cpu"),
-        by_hand: "do it by hand",
+        manual_steps: "do it by hand",
     };
     job.run(observer)
 }
@@ -179,14 +177,14 @@ fn another_file_is_refused_and_leaves_nothing() {
     assert!(error.contains("do it by hand"), "{error}");
     assert_eq!(names(cache.path()), [""; 0]);
 
-    // An index that says so itself is not even asked for the file.
+    // If the index itself announces another digest, the file is not requested.
     let address = serve(index_of(&sha256(b"a forgery"), archive()));
     let mut begun = false;
     let error = fetch(&address, cache.path(), &digest, &Cancel::new(), &mut |_| begun = true).unwrap_err().to_string();
     assert!(error.contains("offers another") && !begun, "{error}");
 }
 
-/// A server that sends more than was announced doesn't fill the disk.
+/// A server that sends more than it announced does not fill the disk.
 #[test]
 fn no_more_is_written_than_the_official_file_has() {
     let (mut wheel, cache) = (archive(), tempfile::tempdir().unwrap());
@@ -205,7 +203,7 @@ fn no_more_is_written_than_the_official_file_has() {
     assert_eq!(names(cache.path()), [""; 0]);
 }
 
-/// A server that is silent, at the index or in the middle of the file, keeps nobody waiting.
+/// A silent server, at the index or in the middle of the file, does not delay cancellation.
 #[test]
 fn a_silent_server_does_not_hold_a_thrown_switch_up() {
     let digest = sha256(&archive());
@@ -228,7 +226,7 @@ fn a_silent_server_does_not_hold_a_thrown_switch_up() {
             hears.recv().unwrap();
             other.cancel();
         });
-        // Without a limit of its own this would wait for the server's sixty seconds.
+        // Without its own limit, this would wait for the server's sixty seconds.
         let result = fetch(&address, cache.path(), &digest, &cancel, &mut |_| {});
         assert!(matches!(result, Err(Error::Interrupted { .. })), "{silent}: {result:?}");
         assert_eq!(names(cache.path()), [""; 0]);
@@ -292,7 +290,7 @@ fn two_at_once_download_once() {
     let address = serve(move |path| {
         if path.starts_with("/files/") {
             counter.fetch_add(1, Ordering::SeqCst);
-            // The file comes only when the second one is known to be waiting.
+            // The file is sent only once the second process is known to wait.
             wait.lock().unwrap().recv().unwrap();
         }
         pages(path)
@@ -333,7 +331,7 @@ fn offline_says_what_to_install_by_hand_and_where() {
     let home = tempfile::tempdir().unwrap();
     let env = Env { cache_dir: Some(home.path().to_path_buf()), ..Env::default() };
     let options = RuntimeOptions { offline: true, env, ..RuntimeOptions::default() };
-    let error = install(Flavour::Cuda, &options, &mut |_| {}).unwrap_err().to_string();
+    let error = install(Flavor::Cuda, &options, &mut |_| {}).unwrap_err().to_string();
     for part in ["cuda", "onnxruntime-gpu==1.31.1", "1.31.1-cuda", "--runtime", "ORT_DYLIB_PATH"] {
         assert!(error.contains(part), "{part}: {error}");
     }
@@ -341,6 +339,6 @@ fn offline_says_what_to_install_by_hand_and_where() {
 
     let folder = home.path().join("runtime/1.31.1-cuda");
     std::fs::create_dir_all(&folder).unwrap();
-    let installed = install(Flavour::Cuda, &options, &mut |_| {}).unwrap();
-    assert_eq!(installed, Installed { folder, version: "1.31.1", was_there: true });
+    let installed = install(Flavor::Cuda, &options, &mut |_| {}).unwrap();
+    assert_eq!(installed, InstalledBuild { folder, version: "1.31.1", was_there: true });
 }

@@ -1,14 +1,14 @@
-//! Copies of ONNX Runtime that the process already holds, because the program that embeds this library loaded one.
+//! Copies of ONNX Runtime already in the process, because the host program loaded one.
 
 use std::path::PathBuf;
 
-/// The files of all copies found.
+/// Returns the files of all copies found.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-pub(super) fn loaded() -> Vec<PathBuf> {
+pub(super) fn loaded_copies() -> Vec<PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let mut files: Vec<PathBuf> = maps
         .lines()
-        // Five columns stand before the file name, which may hold spaces.
+        // Five columns precede the file name, which may contain spaces.
         .filter_map(|line| line.find('/').and_then(|at| line.get(at..)))
         .map(PathBuf::from)
         .filter(|path| super::search::is_runtime(path))
@@ -17,17 +17,17 @@ pub(super) fn loaded() -> Vec<PathBuf> {
     files
 }
 
-/// The files of all copies found.
+/// Returns the files of all copies found.
 #[cfg(target_os = "macos")]
-pub(super) fn loaded() -> Vec<PathBuf> {
+pub(super) fn loaded_copies() -> Vec<PathBuf> {
     use std::ffi::{CStr, OsStr, c_char};
     use std::os::unix::ffi::OsStrExt;
     unsafe extern "C" {
         fn _dyld_image_count() -> u32;
         fn _dyld_get_image_name(index: u32) -> *const c_char;
     }
-    // SAFETY: both are part of the system's library. An index past the end, possible when an image goes away between
-    // the calls, gives a null pointer; a name given lives as long as its image.
+    // SAFETY: both are part of the system's library. An index past the end, possible if an image is unloaded between
+    // the calls, gives a null pointer; a returned name lives as long as its image.
     let names = unsafe {
         (0.._dyld_image_count())
             .map(|i| _dyld_get_image_name(i))
@@ -38,9 +38,9 @@ pub(super) fn loaded() -> Vec<PathBuf> {
     names.into_iter().filter(|path| super::search::is_runtime(path)).collect()
 }
 
-/// The files of all copies found.
+/// Returns the files of all copies found.
 #[cfg(windows)]
-pub(super) fn loaded() -> Vec<PathBuf> {
+pub(super) fn loaded_copies() -> Vec<PathBuf> {
     use std::ffi::{OsString, c_void};
     use std::os::windows::ffi::OsStringExt;
     #[link(name = "kernel32")]
@@ -50,7 +50,7 @@ pub(super) fn loaded() -> Vec<PathBuf> {
     }
     let name: Vec<u16> = "onnxruntime.dll\0".encode_utf16().collect();
     let mut file = vec![0u16; 32768];
-    // SAFETY: the name ends in NUL; the buffer is as long as it is said to be; a null handle is not used.
+    // SAFETY: the name ends in NUL, the buffer has the given length, and a null handle is not used.
     let length = unsafe {
         let module = GetModuleHandleW(name.as_ptr());
         if module.is_null() { 0 } else { GetModuleFileNameW(module, file.as_mut_ptr(), file.len() as u32) }
@@ -61,8 +61,8 @@ pub(super) fn loaded() -> Vec<PathBuf> {
     }
 }
 
-/// The files of all copies found: on this system there is no known way to ask.
+/// Returns nothing: this system has no known way to list loaded libraries.
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "macos", windows)))]
-pub(super) fn loaded() -> Vec<PathBuf> {
+pub(super) fn loaded_copies() -> Vec<PathBuf> {
     Vec::new()
 }

@@ -1,4 +1,4 @@
-//! One image through a graph of a VAE.
+//! Runs one image through a graph of a VAE.
 
 use ndarray::{ArrayD, ArrayViewD, Axis, Slice, concatenate};
 
@@ -7,16 +7,16 @@ use crate::error::{Error, Result};
 use crate::session::{Cancel, Session};
 use crate::tensor::{TensorInfo, TensorView, require_finite, switch};
 
-/// What a graph takes and gives.
+/// The input and output of a graph.
 pub(super) struct Ports<'a> {
     pub input: &'a TensorInfo,
     pub output: &'a TensorInfo,
     pub switches: &'a [Switch],
-    /// The batch that the graph is fixed at; one above 1 is filled with the same image.
+    /// The graph's fixed batch size; one above 1 is filled with copies of the image.
     pub batch: Option<usize>,
 }
 
-/// Runs `session` on one image `[1, c, h, w]`; `what` names the result for the error of a non-finite one.
+/// Runs `session` on one image `[1, c, h, w]`; `what` names the result in the error for a non-finite value.
 pub(super) fn run(
     session: &mut Session,
     ports: &Ports<'_>,
@@ -38,7 +38,7 @@ pub(super) fn run(
     if result.ndim() == 0 || result.shape()[0] != rows {
         return Err(Error::model(
             session.path(),
-            format!("output {} should have {rows} rows and is {:?}", ports.output.name, result.shape()),
+            format!("output {}: expected {rows} rows, found {:?}", ports.output.name, result.shape()),
             "export the VAE with scripts/export.py",
         ));
     }

@@ -1,4 +1,4 @@
-//! Reading the values of stored weights.
+//! Reads the values of stored weights.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use memmap2::Mmap;
 
-use super::modules::Reader;
+use super::modules::WeightReader;
 use super::{GraphFile, domain, external, frame, modules, open_file, proto, tensor_bytes};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Weight, WeightLocation, WeightValues};
@@ -14,64 +14,66 @@ use crate::tensor::{DType, Weight, WeightLocation, WeightValues};
 /// A weight that a linear layer or a convolution multiplies by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModuleWeight {
-    /// The module's path with dots, as the exporter saw it: `model.down_blocks.1.attentions.0.proj_in`.
+    /// The module's path with dots, as exported: `model.down_blocks.1.attentions.0.proj_in`.
     pub module: String,
-    /// The name under which the graph stores the weight.
+    /// The name of the stored weight in the graph.
     pub name: String,
     /// The element type.
     pub dtype: DType,
-    /// The shape as stored: `[out, in]`, `[in, out]` where `transposed`, or `[out, in, height, width]`.
+    /// The shape as stored: `[out, in]`, `[in, out]` if `transposed`, or `[out, in, height, width]`.
     pub shape: Vec<usize>,
-    /// Whether a linear layer's weight is stored as `[in, out]`.
+    /// True if a linear layer's weight is stored as `[in, out]`.
     pub transposed: bool,
-    at: At,
+    at: ValueLocation,
 }
 
-/// Where values lie.
+/// The location of values.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum At {
-    Inside(Range<usize>),
+enum ValueLocation {
+    InternalValues(Range<usize>),
     Beside {
         location: String,
         bytes: Range<usize>,
     },
-    /// In a form that cannot be read, which this names.
+    /// Not readable, for this reason.
     Unreadable(&'static str),
 }
 
 /// A graph opened for its weights.
-pub struct Weights<'g> {
+pub struct ModuleWeights<'g> {
     graph: &'g GraphFile,
     file: Mmap,
     beside: BTreeMap<&'g str, (&'g Path, Mmap)>,
     /// The weights, in the order in which the graph's nodes read them.
-    pub of_modules: Vec<ModuleWeight>,
+    pub modules: Vec<ModuleWeight>,
 }
 
-impl<'g> Weights<'g> {
-    /// Finds the weights of a graph's modules. Nothing of their values is read yet.
+impl<'g> ModuleWeights<'g> {
+    /// Finds the weights of a graph's modules. Their values are not read yet.
     ///
     /// # Errors
-    /// [`Error::Io`] where a file cannot be read, [`Error::Model`] where it has changed into something else than it was
-    /// when `graph` was opened.
+    /// [`Error::Io`] if a file cannot be read, [`Error::Model`] if it changed since `graph` was opened.
     pub fn open(graph: &'g GraphFile) -> Result<Self> {
         let mut weights = Self::open_for(graph, modules::readers)?;
-        weights.of_modules.retain(|w| w.shape.len() == 2 || (w.shape.len() > 2 && !w.transposed));
+        weights.modules.retain(|w| w.shape.len() == 2 || (w.shape.len() > 2 && !w.transposed));
         Ok(weights)
     }
 
-    /// Finds those of a graph's stored tensors that `readers` names, in its order, as [`Weights::open`] does.
-    pub(super) fn open_for(graph: &'g GraphFile, readers: impl FnOnce(&proto::Graph) -> Vec<Reader>) -> Result<Self> {
+    /// Finds those of a graph's stored tensors that `readers` returns, in its order, as [`ModuleWeights::open`] does.
+    pub(super) fn open_for(
+        graph: &'g GraphFile,
+        readers: impl FnOnce(&proto::GraphProto) -> Vec<WeightReader>,
+    ) -> Result<Self> {
         let file = map(&graph.path)?;
         let beside = graph.external.iter().map(|e| Ok((e.location.as_str(), (e.path.as_path(), map(&e.path)?))));
         let beside = beside.collect::<Result<BTreeMap<_, _>>>()?;
         let damaged = |problem: String| Error::model(&graph.path, problem, "download or copy the file again");
-        let model = proto::Model::read(&file[..]).map_err(|e| damaged(format!("is damaged: {e}")))?;
+        let model = proto::ModelProto::read(&file[..]).map_err(|e| damaged(format!("is damaged: {e}")))?;
         let parsed = model.graph.unwrap_or_default();
         let inside = initializers(&file)
             .filter(|found| found.len() == parsed.initializer.len())
-            .ok_or_else(|| damaged("is damaged: its initializers cannot be told apart".into()))?;
-        let of_modules = readers(&parsed)
+            .ok_or_else(|| damaged("is damaged: its initializers cannot be parsed".into()))?;
+        let modules = readers(&parsed)
             .into_iter()
             .filter_map(|reader| {
                 let (tensor, place) = (parsed.initializer.get(reader.initializer)?, inside.get(reader.initializer)?);
@@ -86,11 +88,11 @@ impl<'g> Weights<'g> {
                 })
             })
             .collect();
-        Ok(Self { graph, file, beside, of_modules })
+        Ok(Self { graph, file, beside, modules })
     }
 
-    /// How often each operator of this graph occurs whose weights are no module's alone: attention that packs several
-    /// into one, and arithmetic on quantised ones.
+    /// Returns the operators of this graph whose weights belong to no single module, with their number: attention with
+    /// packed weights, and arithmetic on quantized ones.
     pub fn fused(graph: &GraphFile) -> Vec<(String, usize)> {
         const ATTENTION: &[&str] = &[
             "Attention",
@@ -117,56 +119,56 @@ impl<'g> Weights<'g> {
     /// Reads the values of a weight as `f32`, in the order in which they are stored.
     ///
     /// # Errors
-    /// [`Error::Model`] where they are of a type or in a form that cannot be read, or cut off.
+    /// [`Error::Model`] if they have an unsupported type or encoding, or are truncated.
     pub fn read(&self, weight: &ModuleWeight) -> Result<Vec<f32>> {
         let unreadable = |path: &Path, problem: String| {
             Error::model(path, format!("weight {}: {problem}", weight.name), "use an export in float32 or float16")
         };
         let count = weight.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
         let (path, bytes) = match &weight.at {
-            At::Inside(range) => (self.graph.path.as_path(), self.file.get(range.clone())),
-            At::Beside { location, bytes } => match self.beside.get(location.as_str()) {
+            ValueLocation::InternalValues(range) => (self.graph.path.as_path(), self.file.get(range.clone())),
+            ValueLocation::Beside { location, bytes } => match self.beside.get(location.as_str()) {
                 Some((path, file)) => (*path, file.get(bytes.clone())),
                 None => (self.graph.path.as_path(), None),
             },
-            At::Unreadable(how) => return Err(unreadable(&self.graph.path, (*how).to_owned())),
+            ValueLocation::Unreadable(how) => return Err(unreadable(&self.graph.path, (*how).to_owned())),
         };
-        let bytes = bytes.ok_or_else(|| unreadable(path, "its values are cut off".into()))?;
+        let bytes = bytes.ok_or_else(|| unreadable(path, "its values are truncated".into()))?;
         let values = WeightValues::widen(bytes, weight.dtype)
-            .ok_or_else(|| unreadable(path, format!("its values are {}, not floating point", weight.dtype)))?;
+            .ok_or_else(|| unreadable(path, format!("expected floating-point values, found {}", weight.dtype)))?;
         if Some(values.len()) != count {
             let shape = &weight.shape;
-            return Err(unreadable(path, format!("it holds {} values, and its shape is {shape:?}", values.len())));
+            return Err(unreadable(path, format!("it has {} values, and its shape is {shape:?}", values.len())));
         }
         Ok(values)
     }
 }
 
 impl ModuleWeight {
-    /// What a session is opened with so that it runs on these values, in the order in which the weight is stored, in
-    /// the place of those that are stored. They are rounded to the type of those. `None` where that is not a type that
-    /// can be read either.
-    pub fn replaced_by(&self, values: Vec<f32>) -> Option<Weight> {
+    /// Creates the weight with which a session replaces the stored values by these, in the order in which the weight is
+    /// stored. They are rounded to the stored type. `None` if that type is not supported either.
+    pub fn replacement(&self, values: Vec<f32>) -> Option<Weight> {
         let place = match &self.at {
-            At::Inside(range) => WeightLocation::InGraph(range.start as u64),
-            At::Beside { .. } => WeightLocation::ExternalFile,
-            At::Unreadable(_) => return None,
+            ValueLocation::InternalValues(range) => WeightLocation::InGraph(range.start as u64),
+            ValueLocation::Beside { .. } => WeightLocation::ExternalFile,
+            ValueLocation::Unreadable(_) => return None,
         };
         let values = WeightValues::round(values, self.dtype)?;
         Some(Weight { name: self.name.clone(), shape: self.shape.clone(), values, location: place })
     }
 }
 
-/// Weights of a graph, placed where `bytes` store them, which are that graph changed; those that they no longer store are
-/// left out. `None` where the bytes are no whole graph, or weights are to grow.
-pub(crate) fn placed_in(bytes: &[u8], weights: Vec<Weight>) -> Option<Vec<Weight>> {
-    let stored = proto::Model::read(bytes).ok()?.graph?.initializer;
+/// Updates the locations of a graph's weights to a changed graph in `bytes`; weights that it no longer stores are
+/// dropped. `None` if the bytes are not a whole graph, or if weights have to grow.
+pub(crate) fn relocate(bytes: &[u8], weights: Vec<Weight>) -> Option<Vec<Weight>> {
+    let stored = proto::ModelProto::read(bytes).ok()?.graph?.initializer;
     let inside = initializers(bytes).filter(|found| found.len() == stored.len())?;
-    let places: BTreeMap<&str, &Inside> = stored.iter().map(|tensor| tensor.name.as_str()).zip(&inside).collect();
+    let places: BTreeMap<&str, &InternalValues> =
+        stored.iter().map(|tensor| tensor.name.as_str()).zip(&inside).collect();
     let placed = |weight: Weight| {
         let inside = places.get(weight.name.as_str())?;
         Some(match (weight.location, inside) {
-            (WeightLocation::InGraph(_), Inside::Bytes(range)) => {
+            (WeightLocation::InGraph(_), InternalValues::Bytes(range)) => {
                 Some(Weight { location: WeightLocation::InGraph(range.start as u64), ..weight })
             }
             (WeightLocation::ExternalFile, _) => Some(weight),
@@ -178,40 +180,42 @@ pub(crate) fn placed_in(bytes: &[u8], weights: Vec<Weight>) -> Option<Vec<Weight
 
 pub(crate) fn map(path: &Path) -> Result<Mmap> {
     let file = open_file(path)?;
-    // SAFETY: the mapping is read-only. Should another process shorten the file meanwhile, reading it ends the process,
-    // as it would for every program that maps its models.
+    // SAFETY: the mapping is read-only. If another process shortens the file meanwhile, reading it ends this process,
+    // as for every program that maps its models.
     unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, "mapping", e))
 }
 
-fn place_of(graph: &GraphFile, tensor: &proto::Tensor, inside: &Inside) -> At {
+fn place_of(graph: &GraphFile, tensor: &proto::TensorProto, inside: &InternalValues) -> ValueLocation {
     if tensor.data_location == proto::EXTERNAL || !tensor.external_data.is_empty() {
-        let Ok(reference) = external::Reference::read(&graph.path, tensor) else {
-            return At::Unreadable("its values lie in a file that is named in no way that can be read");
+        let Ok(reference) = external::ExternalReference::read(&graph.path, tensor) else {
+            return ValueLocation::Unreadable("its external file name cannot be read");
         };
         let range = usize::try_from(reference.offset).ok().zip(usize::try_from(reference.end).ok());
         return match range {
-            // A length of its own is taken from the file, and may be longer than the values are.
+            // An explicit length comes from the file, and may be longer than the values.
             Some((start, end)) if (end - start) as u64 >= tensor_bytes(tensor) => {
                 let end = start + tensor_bytes(tensor) as usize;
-                At::Beside { location: reference.location, bytes: start..end }
+                ValueLocation::Beside { location: reference.location, bytes: start..end }
             }
-            _ => At::Unreadable("fewer bytes are named for its values than its shape needs"),
+            _ => ValueLocation::Unreadable("its values have fewer bytes than its shape needs"),
         };
     }
     match inside {
-        Inside::Bytes(range) => At::Inside(range.clone()),
-        Inside::Other => At::Unreadable("its values are stored as a list of numbers and not as bytes"),
+        InternalValues::Bytes(range) => ValueLocation::InternalValues(range.clone()),
+        InternalValues::Other => {
+            ValueLocation::Unreadable("its values are stored as a list of numbers instead of bytes")
+        }
     }
 }
 
-/// Where in a file the bytes of one initializer's values lie.
-enum Inside {
+/// The location of an initializer's values in a file.
+enum InternalValues {
     Bytes(Range<usize>),
     Other,
 }
 
-/// Walks to the graph's initializers, which prost reads without their values; `None` where the file is not as it was.
-fn initializers(file: &[u8]) -> Option<Vec<Inside>> {
+/// Finds the graph's initializers, whose values prost skips; `None` if the file changed.
+fn initializers(file: &[u8]) -> Option<Vec<InternalValues>> {
     /// Field numbers of `ModelProto`, `GraphProto` and `TensorProto`.
     const GRAPH: u64 = 7;
     const INITIALIZER: u64 = 5;
@@ -227,10 +231,10 @@ fn initializers(file: &[u8]) -> Option<Vec<Inside>> {
         frame::fields(file, tensor, |field, range| {
             values.extend((field == RAW_DATA || field == FLOAT_DATA).then_some(range));
         })?;
-        // Packed floats are the same bytes as raw ones, where they come in one piece.
+        // Packed floats have the same bytes as raw ones, if they are in one piece.
         match <[_; 1]>::try_from(values) {
-            Ok([range]) => Some(Inside::Bytes(range)),
-            Err(_) => Some(Inside::Other),
+            Ok([range]) => Some(InternalValues::Bytes(range)),
+            Err(_) => Some(InternalValues::Other),
         }
     };
     tensors.into_iter().map(place).collect()

@@ -1,5 +1,4 @@
-//! Textual inversion: words of a user's own, each of them one or several vectors that were learnt (Gal et al. 2022,
-//! arXiv 2208.01618).
+//! Textual inversion: tokens with one or several trained embedding vectors (Gal et al. 2022, arXiv 2208.01618).
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -14,30 +13,29 @@ use crate::files::{self, hexadecimal};
 use crate::guard::contain;
 use crate::tensor::{DType, WeightValues};
 
-/// A file of learnt vectors and the word they stand for.
+/// A file of trained embeddings and their token.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Inversion {
+pub struct TextualInversion {
     /// The .safetensors file.
     pub path: PathBuf,
-    /// The word that becomes the vectors in prompts.
+    /// The token that stands for the embeddings in prompts.
     pub token: String,
-    /// The vectors `[n, width]`, and the number of the text encoder that they are for, where the file says it.
+    /// The embeddings `[n, width]`, and the number of their text encoder, if the file states it.
     vectors: Vec<(Option<usize>, Array2<f32>)>,
     digest: String,
 }
 
 const AGAIN: &str = "download or copy the file again";
 
-/// Names of tensors that say which text encoder they are for, and nothing of the word.
+/// Tensor names that denote a text encoder and not the token.
 const OF_ENCODERS: [(&str, Option<usize>); 3] = [("emb_params", None), ("clip_l", Some(1)), ("clip_g", Some(2))];
 
-impl Inversion {
-    /// Reads a file: diffusers' form, a tensor named by the word; AUTOMATIC1111's, `emb_params`; or that of Stable
-    /// Diffusion XL, `clip_l` and `clip_g`. The word is `token`, or else what the tensor is called, or else what the file
-    /// is called.
+impl TextualInversion {
+    /// Reads a file: in diffusers' form, a tensor named after the token; AUTOMATIC1111's, `emb_params`; or Stable
+    /// Diffusion XL's, `clip_l` and `clip_g`. The token is `token`, or else the tensor's name, or else the file's name.
     ///
     /// # Errors
-    /// [`Error::Model`] where the file is not there or not of one of these forms.
+    /// [`Error::Model`] if the file does not exist or has none of these forms.
     pub fn open(path: &Path, token: Option<&str>) -> Result<Self> {
         let bytes = read(path)?;
         let file =
@@ -58,26 +56,22 @@ impl Inversion {
                     return Err(Error::model(
                         path,
                         format!(
-                            "holds {} tensors ({}, …), and is no textual inversion",
+                            "contains {} tensors ({}, …), which is not a textual inversion",
                             tensors.len(),
                             names.join(", ")
                         ),
-                        "a [[textual_inversion]] is one tensor named by its word, emb_params, or clip_l and clip_g",
+                        "a [[textual_inversion]] file has one tensor named after its token, emb_params, or clip_l and clip_g",
                     ));
                 }
             }
         }
         if vectors.is_empty() {
-            return Err(Error::model(path, "holds no tensor", AGAIN));
+            return Err(Error::model(path, "contains no tensor", AGAIN));
         }
         let stem = || path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let token = token.map(str::to_owned).or(called).unwrap_or_else(stem);
         if token.trim().is_empty() {
-            return Err(Error::model(
-                path,
-                "says no word for its vectors",
-                "give it one: token in [[textual_inversion]]",
-            ));
+            return Err(Error::model(path, "names no token for its embeddings", "set token in [[textual_inversion]]"));
         }
         vectors.sort_by_key(|(encoder, _)| *encoder);
         let mut hash = Sha256::new();
@@ -85,10 +79,10 @@ impl Inversion {
         Ok(Self { path: path.to_path_buf(), token, vectors, digest: hexadecimal(hash) })
     }
 
-    /// The vectors for text encoder number `encoder`, of `encoders` in all.
+    /// Returns the embeddings for text encoder number `encoder`, of `encoders` in total.
     ///
     /// # Errors
-    /// [`Error::Model`] where the file has none for it.
+    /// [`Error::Model`] if the file has none for it.
     pub fn of_encoder(&self, encoder: usize, encoders: usize) -> Result<&Array2<f32>> {
         let found = match self.vectors.as_slice() {
             [(None, vectors)] if encoders == 1 => Some(vectors),
@@ -97,20 +91,20 @@ impl Inversion {
         found.ok_or_else(|| {
             Error::model(
                 &self.path,
-                format!("holds no vectors for text encoder {encoder} of the model's {encoders}"),
-                "it was made for another family of models: Stable Diffusion XL has clip_l and clip_g, others one tensor",
+                format!("contains no embeddings for text encoder {encoder} of the model's {encoders}"),
+                "it is for another model family: Stable Diffusion XL has clip_l and clip_g, others one tensor",
             )
         })
     }
 
-    /// The sha256 of the file, in hexadecimal.
+    /// Returns the file's sha256 in hexadecimal.
     pub fn digest(&self) -> &str {
         &self.digest
     }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    let help = "a [[textual_inversion]] path is a .safetensors file";
+    let help = "set [[textual_inversion]] path to a .safetensors file";
     if path.is_dir() {
         return Err(Error::model(path, "is a directory", help));
     }
@@ -130,7 +124,7 @@ fn rows(path: &Path, name: &str, view: &TensorView<'_>) -> Result<Array2<f32>> {
         Dtype::BF16 => DType::Bf16,
         other => {
             let problem = format!("tensor {name} is of type {other:?}; expected float32, float16 or bfloat16");
-            return Err(Error::model(path, problem, "save it in one of these"));
+            return Err(Error::model(path, problem, "save it in one of these types"));
         }
     };
     let shape = match *view.shape() {
@@ -141,7 +135,7 @@ fn rows(path: &Path, name: &str, view: &TensorView<'_>) -> Result<Array2<f32>> {
     let values = WeightValues::widen(view.data(), dtype).filter(|values| values.iter().all(|v| v.is_finite()));
     shape.zip(values).and_then(|(shape, values)| Array2::from_shape_vec(shape, values).ok()).ok_or_else(|| {
         let problem = format!("tensor {name} has shape {:?}; expected finite vectors, [n, width]", view.shape());
-        Error::model(path, problem, "the file is damaged, or no textual inversion")
+        Error::model(path, problem, "the file is damaged, or is not a textual inversion")
     })
 }
 
@@ -153,7 +147,7 @@ fn not_safetensors(path: &Path, bytes: &[u8], error: &tensor::SafeTensorError) -
     } else if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(&[0x80]) {
         (
             "is a PyTorch pickle, which runs code when it is read".to_owned(),
-            "take the .safetensors file of it, or write one: safetensors.torch.save_file({\"emb_params\": vectors}, path)",
+            "use its .safetensors file, or write one: safetensors.torch.save_file({\"emb_params\": vectors}, path)",
         )
     } else {
         (format!("is not a whole safetensors file: {error}"), AGAIN)

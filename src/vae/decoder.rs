@@ -1,4 +1,4 @@
-//! Latents to pixels.
+//! Decodes latents to pixels.
 
 use ndarray::{ArrayD, ArrayViewD};
 
@@ -9,41 +9,41 @@ use crate::error::{Error, Result};
 use crate::session::{Cancel, Session};
 use crate::tiles::Tiles;
 
-/// A VAE's decoder graph.
-pub struct Decoder {
+/// A VAE decoder graph.
+pub struct VaeDecoder {
     session: Session,
     contract: VaeDecoderContract,
     scaling: Scaling,
-    /// f: pixels a side for one latent.
+    /// f: pixels per latent along each side.
     factor: usize,
 }
 
-impl Decoder {
-    /// Joins an open graph with the scaling of its latents. `factor` is the number of pixels a side for one latent.
+impl VaeDecoder {
+    /// Combines an open graph with the scaling of its latents. `factor` is the number of pixels per latent along each
+    /// side.
     pub fn new(session: Session, contract: VaeDecoderContract, scaling: Scaling, factor: usize) -> Self {
         Self { session, contract, scaling, factor }
     }
 
-    /// Gives back the open graph.
+    /// Returns the open graph.
     pub fn into_session(self) -> Session {
         self.session
     }
 
-    /// Decodes one image: latents `[1, c, h, w]` as the diffusion leaves them, to pixels `[1, 3, f·h, f·w]` in
-    /// about [-1, 1].
+    /// Decodes one image: the diffusion's latents `[1, c, h, w]` to pixels `[1, 3, f·h, f·w]` in about [-1, 1].
     ///
     /// # Errors
-    /// [`Error::NonFinite`] if the pixels hold NaN or infinity, [`Error::Model`] if they are not as many as the latents
-    /// stand for, and whatever the graph fails with.
+    /// [`Error::NonFinite`] if the pixels contain NaN or infinity, [`Error::Model`] if their number does not match the
+    /// latents, and all errors of the graph.
     pub fn decode(&mut self, latents: ArrayViewD<'_, f32>, cancel: &Cancel) -> Result<ArrayD<f32>> {
         let z = latents.mapv(|v| self.scaling.undo(v));
         self.run(z, cancel)
     }
 
-    /// As [`Decoder::decode`], tile by tile.
+    /// As [`VaeDecoder::decode`], tile by tile.
     ///
     /// # Errors
-    /// As [`Decoder::decode`].
+    /// As [`VaeDecoder::decode`].
     pub fn decode_tiled(&mut self, latents: ArrayViewD<'_, f32>, tiles: Tiles, cancel: &Cancel) -> Result<ArrayD<f32>> {
         let z = latents.mapv(|v| self.scaling.undo(v));
         tiles.blend(z.view(), self.factor, |tile| self.run(tile, cancel))
@@ -65,7 +65,7 @@ impl Decoder {
         Err(Error::model(
             self.session.path(),
             format!(
-                "output {} is {:?} for latents {:?}: expected {} pixels a side for one latent",
+                "output {} is {:?} for latents {:?}: expected {} pixels per latent along each side",
                 self.contract.output.name,
                 pixels.shape(),
                 z.shape(),

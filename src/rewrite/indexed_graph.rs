@@ -1,4 +1,4 @@
-//! A graph's file taken apart: its nodes, where each stands in the file, and the numbers it stores.
+//! A parsed graph file: its nodes, their locations in the file, and its stored values.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -7,56 +7,55 @@ use memmap2::Mmap;
 use prost::Message;
 
 use super::numbers::{Numbers, TensorValues};
-use crate::bundle::proto::{Attribute, EXTERNAL, Graph, Model, Node, Tensor, ValueInfo};
-use crate::bundle::{GraphFile, Reference, frame, map};
+use crate::bundle::proto::{AttributeProto, EXTERNAL, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
+use crate::bundle::{ExternalReference, GraphFile, frame, map};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Field};
 
-/// A graph's file, mapped and indexed. Weights stay where they are.
-pub struct Source<'g> {
+/// A graph's file, mapped and indexed. Weights are not copied.
+pub struct IndexedGraph<'g> {
     graph: &'g GraphFile,
     file: Mmap,
     beside: BTreeMap<&'g str, Mmap>,
-    /// Where the graph's message lies in the file.
+    /// The location of the graph's message in the file.
     pub place: Field,
-    /// Its nodes, in the order in which they run.
-    pub nodes: Vec<Node>,
-    /// Where each of them lies in the file.
+    /// Its nodes, in execution order.
+    pub nodes: Vec<NodeProto>,
+    /// The location of each node in the file.
     pub node_places: Vec<Field>,
-    /// The stored tensors by name, each with its place in the file.
-    stored: HashMap<String, (Tensor, Field)>,
+    /// The stored tensors by name, each with its location in the file.
+    stored: HashMap<String, (TensorProto, Field)>,
     /// Its inputs.
-    pub inputs: Vec<ValueInfo>,
-    /// Where each of them is declared in the file.
+    pub inputs: Vec<ValueInfoProto>,
+    /// The location of each input's declaration in the file.
     pub input_places: Vec<Field>,
     /// Its outputs.
-    pub outputs: Vec<ValueInfo>,
-    /// What the exporter says of tensors within.
-    pub value_info: Vec<ValueInfo>,
+    pub outputs: Vec<ValueInfoProto>,
+    /// The exporter's declarations of inner tensors.
+    pub value_info: Vec<ValueInfoProto>,
     makers: HashMap<String, usize>,
     readers: HashMap<String, Vec<usize>>,
     given: HashSet<String>,
-    /// Whether every node stands behind those whose outputs it reads, as it has to in a well-formed file.
+    /// True if every node comes after those whose outputs it reads, as the format requires.
     pub is_sorted: bool,
 }
 
-impl<'g> Source<'g> {
-    /// Takes the file apart.
+impl<'g> IndexedGraph<'g> {
+    /// Parses the file.
     ///
     /// # Errors
-    /// [`Error::Io`] where a file cannot be read, [`Error::Model`] where it has changed into something else than it was
-    /// when `graph` was opened.
+    /// [`Error::Io`] if a file cannot be read, [`Error::Model`] if it changed since `graph` was opened.
     pub fn open(graph: &'g GraphFile) -> Result<Self> {
         let file = map(&graph.path)?;
         let beside = graph.external.iter().map(|e| Ok((e.location.as_str(), map(&e.path)?)));
         let beside = beside.collect::<Result<BTreeMap<_, _>>>()?;
         let damaged = |problem: String| Error::model(&graph.path, problem, "download or copy the file again");
-        let model = Model::read(&file[..]).map_err(|e| damaged(format!("is damaged: {e}")))?;
-        let Graph { node, initializer, input, output, value_info } = model.graph.unwrap_or_default();
+        let model = ModelProto::read(&file[..]).map_err(|e| damaged(format!("is damaged: {e}")))?;
+        let GraphProto { node, initializer, input, output, value_info } = model.graph.unwrap_or_default();
         let found = (node.len(), initializer.len(), input.len());
         let apart = places(&file).filter(|p| (p.nodes.len(), p.tensors.len(), p.inputs.len()) == found);
-        let Places { graph: place, nodes: node_places, tensors: tensor_places, inputs: input_places } =
-            apart.ok_or_else(|| damaged("is damaged: its nodes cannot be told apart".into()))?;
+        let GraphLocations { graph: place, nodes: node_places, tensors: tensor_places, inputs: input_places } =
+            apart.ok_or_else(|| damaged("is damaged: its nodes cannot be parsed".into()))?;
         let mut source = Self {
             graph,
             file,
@@ -85,49 +84,49 @@ impl<'g> Source<'g> {
         Ok(source)
     }
 
-    /// The graph's file as it was checked.
+    /// Returns the graph's file as it was checked.
     pub fn graph(&self) -> &GraphFile {
         self.graph
     }
 
-    /// The file's bytes.
+    /// Returns the file's bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.file
     }
 
-    /// The stored tensors, by name, each with its place in the file.
-    pub fn stored(&self) -> impl Iterator<Item = (&Tensor, Field)> {
+    /// Returns the stored tensors, each with its location in the file.
+    pub fn stored(&self) -> impl Iterator<Item = (&TensorProto, Field)> {
         self.stored.values().map(|(tensor, place)| (tensor, *place))
     }
 
-    /// The index of the node that makes a tensor.
+    /// Returns the index of the node that computes a tensor.
     pub fn maker_index(&self, name: &str) -> Option<usize> {
         self.makers.get(name).copied()
     }
 
-    /// The node that makes a tensor.
-    pub fn maker(&self, name: &str) -> Option<&Node> {
+    /// Returns the node that computes a tensor.
+    pub fn maker(&self, name: &str) -> Option<&NodeProto> {
         self.nodes.get(self.maker_index(name)?)
     }
 
-    /// The node that alone reads a tensor's values, with its index, unless the tensor is an output of the graph. Nodes
-    /// that ask for nothing but its shape do not count.
-    pub fn only_reader(&self, name: &str) -> Option<(usize, &Node)> {
+    /// Returns the only node that reads a tensor's values, with its index, unless the tensor is an output of the graph.
+    /// Nodes that only read its shape do not count.
+    pub fn only_reader(&self, name: &str) -> Option<(usize, &NodeProto)> {
         let readers = self.readers.get(name)?.iter().filter_map(|&at| Some((at, self.nodes.get(at)?)));
         let mut readers = readers.filter(|(_, node)| !is(node, "Shape"));
         let only = readers.next()?;
         (readers.next().is_none() && !self.given.contains(name)).then_some(only)
     }
 
-    /// Whether a tensor is known under this name.
-    pub fn knows(&self, name: &str) -> bool {
+    /// Returns true if the name is in use.
+    pub fn has_tensor(&self, name: &str) -> bool {
         self.makers.contains_key(name) || self.readers.contains_key(name) || self.stored.contains_key(name)
     }
 
-    /// Whether ONNX Runtime computes a tensor once, when it opens the graph: from nothing but stored tensors that no caller
-    /// may replace, and without widening those that are stored in few bits.
+    /// Returns true if ONNX Runtime computes a tensor once, when it opens the graph: only from stored tensors that no
+    /// caller may replace, and without dequantization.
     pub fn is_constant(&self, name: &str) -> bool {
-        /// Weights are a few nodes away from what is stored.
+        /// Weights are a few nodes away from stored tensors.
         const MOST: usize = 32;
         let mut open = vec![name];
         for _ in 0..MOST {
@@ -148,8 +147,8 @@ impl<'g> Source<'g> {
         open.is_empty()
     }
 
-    /// The numbers stored under a name or made by a `Constant`, where they are at most `limit` and of a type that can
-    /// be read. Names of inputs that a caller may replace have none.
+    /// Returns the values stored under a name or in a `Constant`, if they are at most `limit` and of a supported type.
+    /// Returns `None` for inputs that a caller may replace.
     pub fn numbers(&self, name: &str, limit: usize) -> Option<Numbers> {
         if let Some((tensor, place)) = self.stored.get(name) {
             let is_input = || self.inputs.iter().any(|input| input.name == name);
@@ -158,44 +157,44 @@ impl<'g> Source<'g> {
                 return None;
             }
             let values = TensorValues::decode(self.file.get(place.body..place.end)?).ok()?;
-            return Numbers::read(&values, |tensor| self.beside(tensor));
+            return Numbers::read(&values, |tensor| self.external_bytes(tensor));
         }
         let maker = self.maker(name).filter(|node| is(node, "Constant"))?;
         self.constant(output(maker)?).filter(|numbers| numbers.len() <= limit)
     }
 
-    /// The numbers that the node which makes a tensor has for an attribute: what a `Constant` makes, and what a
-    /// `ConstantOfShape` fills with.
+    /// Returns the values in an attribute of the node that computes a tensor: those of a `Constant`, or the fill value
+    /// of a `ConstantOfShape`.
     pub fn constant(&self, name: &str) -> Option<Numbers> {
         let place = self.node_places.get(self.maker_index(name)?)?;
-        Numbers::of_constant(self.file.get(place.body..place.end)?, |tensor| self.beside(tensor))
+        Numbers::read_constant(self.file.get(place.body..place.end)?, |tensor| self.external_bytes(tensor))
     }
 
-    /// The bytes of a tensor that is kept in a file beside the graph.
-    fn beside(&self, tensor: &TensorValues) -> Option<&[u8]> {
-        let header = Tensor {
+    /// Returns the bytes of an external tensor.
+    fn external_bytes(&self, tensor: &TensorValues) -> Option<&[u8]> {
+        let header = TensorProto {
             dims: tensor.dims.clone(),
             data_type: tensor.data_type,
             external_data: tensor.external_data.clone(),
-            ..Tensor::default()
+            ..TensorProto::default()
         };
-        self.bytes_beside(&header)
+        self.external_tensor_bytes(&header)
     }
 
-    /// The bytes of a tensor that is kept in a file beside the graph.
-    pub fn bytes_beside(&self, tensor: &Tensor) -> Option<&[u8]> {
-        let reference = Reference::read(&self.graph.path, tensor).ok()?;
+    /// Returns the bytes of an external tensor.
+    pub fn external_tensor_bytes(&self, tensor: &TensorProto) -> Option<&[u8]> {
+        let reference = ExternalReference::read(&self.graph.path, tensor).ok()?;
         let file = self.beside.get(reference.location.as_str())?;
         file.get(usize::try_from(reference.offset).ok()?..usize::try_from(reference.end).ok()?)
     }
 
-    /// The bytes of a stored tensor of float32, which lies at `place`; `None` where they lie in no one piece.
-    pub fn float_bytes(&self, tensor: &Tensor, place: Field) -> Option<&[u8]> {
-        /// Numbers of `TensorProto.float_data`, which is packed, and `TensorProto.raw_data`.
+    /// Returns the bytes of a stored float32 tensor at `place`; `None` if they are not contiguous.
+    pub fn float_bytes(&self, tensor: &TensorProto, place: Field) -> Option<&[u8]> {
+        /// Field numbers of `TensorProto.float_data`, which is packed, and `TensorProto.raw_data`.
         const FLOAT_DATA: u64 = 4;
         const RAW_DATA: u64 = 9;
         let bytes = if tensor.data_location == EXTERNAL || !tensor.external_data.is_empty() {
-            self.bytes_beside(tensor)?
+            self.external_tensor_bytes(tensor)?
         } else {
             let mut values = Vec::new();
             frame::fields(&self.file, place.body..place.end, |number, range| {
@@ -209,9 +208,9 @@ impl<'g> Source<'g> {
     }
 }
 
-/// The names that a node reads, those that its branches take from around it included.
-pub fn reads(node: &Node) -> Vec<Cow<'_, str>> {
-    fn collect<'n>(node: &'n Node, names: &mut Vec<Cow<'n, str>>) {
+/// Returns the names that a node reads, including those that its branches read from the outer graph.
+pub fn reads(node: &NodeProto) -> Vec<Cow<'_, str>> {
+    fn collect<'n>(node: &'n NodeProto, names: &mut Vec<Cow<'n, str>>) {
         names.extend(node.input.iter().filter(|n| !n.is_empty()).map(|n| Cow::Borrowed(n.as_str())));
         for graph in node.attribute.iter().flat_map(|a| a.g.iter().chain(&a.graphs)) {
             names.extend(graph.output.iter().map(|o| Cow::Borrowed(o.name.as_str())));
@@ -223,51 +222,51 @@ pub fn reads(node: &Node) -> Vec<Cow<'_, str>> {
     names
 }
 
-/// The attribute of this name.
-pub fn attribute<'n>(node: &'n Node, name: &str) -> Option<&'n Attribute> {
+/// Returns the attribute with this name.
+pub fn attribute<'n>(node: &'n NodeProto, name: &str) -> Option<&'n AttributeProto> {
     node.attribute.iter().find(|a| a.name == name)
 }
 
-/// The whole number that an attribute holds.
-pub fn int(node: &Node, name: &str) -> Option<i64> {
+/// Returns an attribute's integer.
+pub fn int(node: &NodeProto, name: &str) -> Option<i64> {
     attribute(node, name).map(|a| a.i)
 }
 
-/// The text that an attribute holds.
-pub fn text<'n>(node: &'n Node, name: &str) -> Option<&'n str> {
+/// Returns an attribute's text.
+pub fn text<'n>(node: &'n NodeProto, name: &str) -> Option<&'n str> {
     std::str::from_utf8(&attribute(node, name)?.s).ok()
 }
 
-/// The whole numbers that an attribute holds.
-pub fn ints<'n>(node: &'n Node, name: &str) -> Option<&'n [i64]> {
+/// Returns an attribute's list of integers.
+pub fn ints<'n>(node: &'n NodeProto, name: &str) -> Option<&'n [i64]> {
     attribute(node, name).map(|a| a.ints.as_slice())
 }
 
-/// The name of a node's input, where it has one there.
-pub fn input(node: &Node, at: usize) -> Option<&str> {
+/// Returns the name of a node's input, if present.
+pub fn input(node: &NodeProto, at: usize) -> Option<&str> {
     node.input.get(at).map(String::as_str).filter(|name| !name.is_empty())
 }
 
-/// The name of a node's only output.
-pub fn output(node: &Node) -> Option<&str> {
+/// Returns the name of a node's only output.
+pub fn output(node: &NodeProto) -> Option<&str> {
     match node.output.as_slice() {
         [name] if !name.is_empty() => Some(name),
         _ => None,
     }
 }
 
-/// Whether a node is ONNX's own operator of this name.
-pub fn is(node: &Node, operator: &str) -> bool {
+/// Returns true if a node is the standard ONNX operator with this name.
+pub fn is(node: &NodeProto, operator: &str) -> bool {
     node.op_type == operator && is_own(node)
 }
 
-/// Whether a node's operator is one of ONNX's own.
-pub fn is_own(node: &Node) -> bool {
+/// Returns true for a standard ONNX operator.
+pub fn is_own(node: &NodeProto) -> bool {
     node.domain.is_empty() || node.domain == "ai.onnx"
 }
 
-/// Where the parts of a graph lie in its file.
-pub struct Places {
+/// The locations of a graph's parts in its file.
+pub struct GraphLocations {
     /// The graph's own message.
     pub graph: Field,
     /// Its nodes.
@@ -278,8 +277,8 @@ pub struct Places {
     pub inputs: Vec<Field>,
 }
 
-/// Where the parts of a graph lie in a file; `None` where it is no whole graph.
-pub fn places(file: &[u8]) -> Option<Places> {
+/// Returns the locations of a graph's parts in a file; `None` if it is not a whole graph.
+pub fn places(file: &[u8]) -> Option<GraphLocations> {
     /// Field numbers of `ModelProto` and `GraphProto`.
     const GRAPH: u64 = 7;
     const NODE: u64 = 1;
@@ -288,7 +287,7 @@ pub fn places(file: &[u8]) -> Option<Places> {
     let mut graphs = Vec::new();
     frame::whole_fields(file, 0..file.len(), |number, place| graphs.extend((number == GRAPH).then_some(place)))?;
     let [graph] = graphs.try_into().ok()?;
-    let mut places = Places { graph, nodes: Vec::new(), tensors: Vec::new(), inputs: Vec::new() };
+    let mut places = GraphLocations { graph, nodes: Vec::new(), tensors: Vec::new(), inputs: Vec::new() };
     frame::whole_fields(file, graph.body..graph.end, |number, place| match number {
         NODE => places.nodes.push(place),
         INITIALIZER => places.tensors.push(place),

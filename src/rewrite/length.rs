@@ -1,11 +1,11 @@
-//! Lengths of axes that a file does not fix, as polynomials over what it leaves free.
+//! Lengths of dynamic axes, as polynomials in the file's free dimensions.
 //!
-//! `2·h·w` and `h·(w + w)` are the same polynomial, so that what a graph computes from shapes while it runs can be told
-//! to be what a rewrite needs, whatever the way it is computed.
+//! `2·h·w` and `h·(w + w)` are the same polynomial, so a rewrite can check the results of shape arithmetic however the
+//! graph computes them.
 
 use std::collections::{BTreeMap, HashMap};
 
-/// A polynomial with whole coefficients: for each product of unknowns (sorted, with repetition), its factor.
+/// A polynomial with integer coefficients: for each product of unknowns (sorted, with repetition), its coefficient.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Length(BTreeMap<Vec<u32>, i64>);
 
@@ -16,7 +16,7 @@ impl From<i64> for Length {
 }
 
 impl Length {
-    /// The number that this is, where nothing in it is unknown.
+    /// Returns the number, if it contains no unknown.
     pub fn number(&self) -> Option<i64> {
         match self.0.iter().next() {
             None => Some(0),
@@ -25,12 +25,12 @@ impl Length {
         }
     }
 
-    /// Whether nothing is subtracted in it, so that it is not negative.
+    /// Returns true if no coefficient is negative, so that its value is not either.
     pub fn is_sum(&self) -> bool {
         self.0.values().all(|&factor| factor > 0)
     }
 
-    /// The sum; `None` where it is too large a number.
+    /// Returns the sum; `None` on overflow.
     pub fn plus(&self, other: &Self) -> Option<Self> {
         let mut sum = self.0.clone();
         for (unknowns, factor) in &other.0 {
@@ -41,12 +41,12 @@ impl Length {
         Some(Self(sum))
     }
 
-    /// The difference; `None` where it is too large a number.
+    /// Returns the difference; `None` on overflow.
     pub fn minus(&self, other: &Self) -> Option<Self> {
         self.plus(&other.times(&Self::from(-1))?)
     }
 
-    /// The product; `None` where it is too large a number.
+    /// Returns the product; `None` on overflow.
     pub fn times(&self, other: &Self) -> Option<Self> {
         let mut product: BTreeMap<Vec<u32>, i64> = BTreeMap::new();
         for (left, a) in &self.0 {
@@ -61,7 +61,7 @@ impl Length {
         Some(Self(product))
     }
 
-    /// The quotient, where there is no remainder whatever the unknowns are: long division by the divisor's leading term.
+    /// Returns the quotient, if there is no remainder for any unknowns: long division by the divisor's leading term.
     pub fn over(&self, divisor: &Self) -> Option<Self> {
         let (by, factor) = divisor.leading()?;
         let (mut rest, mut quotient) = (self.clone(), Self::default());
@@ -80,7 +80,7 @@ impl Length {
         Some(quotient)
     }
 
-    /// The term that comes first in an order of products which multiplying by a product keeps.
+    /// Returns the leading term, in an order that multiplication preserves.
     fn leading(&self) -> Option<(&Vec<u32>, i64)> {
         self.0
             .iter()
@@ -88,13 +88,13 @@ impl Length {
             .map(|(unknowns, &factor)| (unknowns, factor))
     }
 
-    /// The product of several.
+    /// Returns the product of several lengths.
     pub fn product<'a>(lengths: impl IntoIterator<Item = &'a Self>) -> Option<Self> {
         lengths.into_iter().try_fold(Self::from(1), |product, length| product.times(length))
     }
 }
 
-/// Hands out the unknowns.
+/// Creates the unknowns.
 #[derive(Debug, Default)]
 pub struct Unknowns {
     known: HashMap<Unknown, u32>,
@@ -103,19 +103,19 @@ pub struct Unknowns {
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 enum Unknown {
-    /// An axis that the file names.
+    /// An axis with a name in the file.
     Named(String),
-    /// A quotient that is rounded down.
+    /// A quotient, rounded down.
     Quotient(Length, Length),
 }
 
 impl Unknowns {
-    /// Of an axis with a name: the same for the same name.
+    /// Returns the unknown of a named axis: the same for the same name.
     pub fn named(&mut self, name: &str) -> Length {
-        self.of(Unknown::Named(name.to_owned()))
+        self.intern(Unknown::Named(name.to_owned()))
     }
 
-    /// The name of an axis that a length is.
+    /// Returns the name of the axis with this length.
     pub fn name(&self, length: &Length) -> Option<&str> {
         let mut known = self.known.iter().filter(|(_, id)| length.0 == BTreeMap::from([(vec![**id], 1)]));
         known.find_map(|(unknown, _)| match unknown {
@@ -124,22 +124,22 @@ impl Unknowns {
         })
     }
 
-    /// One of which nothing is known, and which equals no other.
+    /// Creates an unknown that equals no other.
     pub fn fresh(&mut self) -> Length {
         self.count += 1;
         Length(BTreeMap::from([(vec![self.count], 1)]))
     }
 
-    /// The quotient rounded down, exact or not: the same for the same operands.
+    /// Returns the quotient rounded down, exact or not: the same for the same operands.
     pub fn quotient(&mut self, length: &Length, divisor: &Length) -> Length {
         match (length.over(divisor), length.number(), divisor.number()) {
             (Some(exact), ..) => exact,
             (None, Some(a), Some(b)) if b > 0 => Length::from(a.div_euclid(b)),
-            _ => self.of(Unknown::Quotient(length.clone(), divisor.clone())),
+            _ => self.intern(Unknown::Quotient(length.clone(), divisor.clone())),
         }
     }
 
-    fn of(&mut self, unknown: Unknown) -> Length {
+    fn intern(&mut self, unknown: Unknown) -> Length {
         let count = &mut self.count;
         let id = *self.known.entry(unknown).or_insert_with(|| {
             *count += 1;
