@@ -15,7 +15,7 @@ use super::autoencoder::Autoencoder;
 use super::component::{Component, ComponentKind};
 use super::json;
 use super::pipeline_class::{self, Family};
-use super::roles::DenoiserContract;
+use super::roles::DenoiserSignature;
 use crate::error::Error;
 use form::Form;
 
@@ -109,7 +109,7 @@ pub(super) struct Evidence<'a> {
     pub index: &'a Map<String, Value>,
     pub components: &'a BTreeMap<ComponentKind, Component>,
     pub denoiser: Option<&'a Component>,
-    pub contract: Option<&'a DenoiserContract>,
+    pub signature: Option<&'a DenoiserSignature>,
     pub autoencoder: Autoencoder,
     pub latent_channels: usize,
     /// Pixels an edge per latent value.
@@ -145,10 +145,10 @@ const VAE_CLASSES: [&str; 5] =
 const TEXT_MODELS: [&str; 5] = ["clip", "clip_text_model", "t5", "bert", "ldmbert"];
 
 impl Evidence<'_> {
-    /// The family with where it is stated; no error of the denoiser's graph itself: then there is no contract.
+    /// The family with where it is stated; no error of the denoiser's graph itself: then there is no signature.
     ///
     /// # Errors
-    /// `Some` refusal that names what is not known or what contradicts what; `None` if the denoiser's contract, which would
+    /// `Some` refusal that names what is not known or what contradicts what; `None` if the denoiser's signature, which would
     /// have to tell the family, could not be resolved.
     pub(super) fn decide(&self) -> Result<FamilyFact, Option<Refusal>> {
         if let Some(family) = self.stated {
@@ -163,9 +163,9 @@ impl Evidence<'_> {
             self.check_form(family, &source)?;
             return Ok(FamilyFact { value: self.refined(family), source, is_named: true });
         }
-        let (Some(contract), Some(denoiser)) = (self.contract, self.denoiser) else { return Err(None) };
-        let form = self.form(contract, denoiser.kind);
-        let family = self.recognised(form, contract)?;
+        let (Some(signature), Some(denoiser)) = (self.signature, self.denoiser) else { return Err(None) };
+        let form = self.form(signature, denoiser.kind);
+        let family = self.recognised(form, signature)?;
         let of_config = self.denoiser_class();
         let agrees = |(class, families): (&str, &[Family])| match families.contains(&family) {
             true => Ok(()),
@@ -180,8 +180,8 @@ impl Evidence<'_> {
         Ok(FamilyFact { value: family, source, is_named: false })
     }
 
-    fn form(&self, contract: &DenoiserContract, kind: ComponentKind) -> Form {
-        Form::of(contract, kind, self.latent_channels, self.spatial_factor)
+    fn form(&self, signature: &DenoiserSignature, kind: ComponentKind) -> Form {
+        Form::of(signature, kind, self.latent_channels, self.spatial_factor)
     }
 
     /// The family of the class in model_index.json.
@@ -201,7 +201,7 @@ impl Evidence<'_> {
 
     /// The family and its near relative that a class name alone does not tell apart.
     fn refined(&self, family: Family) -> Family {
-        let takes_resolution = self.contract.is_some_and(|contract| contract.resolution.is_some());
+        let takes_resolution = self.signature.is_some_and(|signature| signature.resolution.is_some());
         match family {
             // Exporters write the base class for the upscaler, too.
             Family::StableDiffusion if self.is_upscaler() => Family::Upscaler,
@@ -214,7 +214,9 @@ impl Evidence<'_> {
     fn is_upscaler(&self) -> bool {
         let taken = Some(self.latent_channels.saturating_add(3));
         self.has_low_res_scheduler
-            || self.contract.is_some_and(|contract| contract.class_labels.is_some() && contract.in_channels == taken)
+            || self
+                .signature
+                .is_some_and(|signature| signature.class_labels.is_some() && signature.in_channels == taken)
     }
 
     /// The class in the denoiser's config.json with its families, if both are known.
@@ -261,8 +263,8 @@ impl Evidence<'_> {
 
     /// Requires that the denoiser takes what denoisers of the family take.
     fn check_form(&self, family: Family, source: &str) -> Result<(), Refusal> {
-        let (Some(contract), Some(denoiser)) = (self.contract, self.denoiser) else { return Ok(()) };
-        let form = self.form(contract, denoiser.kind);
+        let (Some(signature), Some(denoiser)) = (self.signature, self.denoiser) else { return Ok(()) };
+        let form = self.form(signature, denoiser.kind);
         if form.is_of(family) { Ok(()) } else { Err(self.contradiction(source, family.title(), form)) }
     }
 
@@ -273,11 +275,11 @@ impl Evidence<'_> {
     }
 
     /// The family of a model that names none.
-    fn recognised(&self, form: Form, contract: &DenoiserContract) -> Result<Family, Refusal> {
+    fn recognised(&self, form: Form, signature: &DenoiserSignature) -> Result<Family, Refusal> {
         self.check_text_encoders()?;
         let has_vae = self.autoencoder != Autoencoder::Pixels;
         let has = |kind| self.components.contains_key(&kind);
-        let taken = |more: usize| contract.in_channels == Some(self.latent_channels.saturating_add(more));
+        let taken = |more: usize| signature.in_channels == Some(self.latent_channels.saturating_add(more));
         match form {
             Form::Packed => Ok(Family::Flux),
             Form::Multimodal => Ok(Family::StableDiffusion3),
@@ -292,7 +294,7 @@ impl Evidence<'_> {
             }
             Form::Unet if self.autoencoder == Autoencoder::Vq || self.reads_bert => Ok(Family::LatentDiffusion),
             Form::Unet if self.is_upscaler() => Ok(Family::Upscaler),
-            Form::Unet if contract.timestep_cond.is_some() => Ok(Family::LatentConsistency),
+            Form::Unet if signature.timestep_cond.is_some() => Ok(Family::LatentConsistency),
             Form::Unet if taken(1) => Ok(Family::StableDiffusionDepth),
             Form::Unet => Ok(Family::StableDiffusion),
             Form::UnetWithoutTokens if has_vae => Ok(Family::LatentDiffusion),

@@ -276,13 +276,13 @@ impl ModelExecution {
         timings.open += opened.as_secs_f64();
         timings.prepare += (prepared - started - opened).as_secs_f64();
 
-        let contract = &self.plan.model.denoiser;
+        let signature = &self.plan.model.denoiser;
         let batch = Batch { images, sample: sample_shape, tiles: request.tiles, by_row: self.plan.runs_by_row() };
-        let model = GraphDenoiser::new(denoiser, contract, batch, condition, guidance, cancel)?;
+        let model = GraphDenoiser::new(denoiser, signature, batch, condition, guidance, cancel)?;
         let controls = controls.iter_mut().zip(&self.plan.controls).zip(&controlling);
         let mut model = model.with_controls(
             controls
-                .map(|((session, part), image)| Control::new(session, &part.part.contract, image, part.weight))
+                .map(|((session, part), image)| Control::new(session, &part.part.signature, image, part.weight))
                 .collect(),
         );
         stop_if(observer.notice(Event::Denoising { first, of }), None)?;

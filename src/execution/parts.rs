@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::observe::{Event, Observer};
 use super::stop_if;
-use crate::bundle::{ComponentKind, ConditionerContract, VaeDecoderContract};
+use crate::bundle::{ComponentKind, ConditionerSignature, VaeDecoderSignature};
 use crate::conditioner::Conditioner;
 use crate::error::{Error, Result};
 use crate::graph_cache::{self, CachedGraph};
@@ -134,14 +134,15 @@ impl<'a> Opener<'a> {
             let mut encoders = Vec::new();
             for text in plan.text.iter().filter(|_| encodes).flat_map(|text| &text.encoders) {
                 let session = self.session(&plan.opening(&text.part), uncached)?;
-                let contract = text.part.contract.clone();
+                let signature = text.part.signature.clone();
                 let (taken, negative) = (text.taken.clone(), text.negative.clone());
-                let encoder = TextEncoder::new(text.tokenizer.clone(), session, contract, taken, negative, text.style)?;
+                let encoder =
+                    TextEncoder::new(text.tokenizer.clone(), session, signature, taken, negative, text.style)?;
                 encoders.push((text.group, encoder));
             }
-            let mut conditioner = |part: &Part<ConditionerContract>| {
+            let mut conditioner = |part: &Part<ConditionerSignature>| {
                 let session = self.session(&plan.opening(part), uncached)?;
-                Ok(Conditioner::new(session, part.contract.clone()))
+                Ok(Conditioner::new(session, part.signature.clone()))
             };
             let class_embedder = plan.class_embedder.as_ref().map(&mut conditioner).transpose()?;
             let conditions = plan.conditions.iter().map(|condition| condition.part.as_ref());
@@ -150,7 +151,7 @@ impl<'a> Opener<'a> {
             let encoder = match &plan.encoder {
                 Some(part) => {
                     let session = self.session(&plan.opening(part), uncached)?;
-                    Some(Encoder::new(session, part.contract.clone()))
+                    Some(Encoder::new(session, part.signature.clone()))
                 }
                 None => None,
             };
@@ -183,7 +184,7 @@ impl<'a> Opener<'a> {
         Ok(Some(match &preview.source {
             PreviewSource::Small(part, scaling) => {
                 let session = self.session(&plan.opening(part), &parts.uncached)?;
-                Preview::Decoder(Box::new(Decoder::new(session, part.contract.clone(), *scaling, plan.spatial_factor)))
+                Preview::Decoder(Box::new(Decoder::new(session, part.signature.clone(), *scaling, plan.spatial_factor)))
             }
             PreviewSource::Published(map) => Preview::Linear(map.clone()),
             PreviewSource::Fitted(part) => match self.fitted(part, parts) {
@@ -201,7 +202,7 @@ impl<'a> Opener<'a> {
     }
 
     /// A linear map fitted to the decoder: the one that makes the images, where it does.
-    fn fitted(&mut self, part: &Part<VaeDecoderContract>, parts: &mut Parts) -> Result<LinearColors> {
+    fn fitted(&mut self, part: &Part<VaeDecoderSignature>, parts: &mut Parts) -> Result<LinearColors> {
         let (plan, cancel) = (self.plan, self.cancel);
         let sizes = plan.sizes.map(|sizes| (sizes.width, sizes.height, plan.decoding_tiles(sizes.tiles)));
         let (width, height, tiles) = sizes.unwrap_or((8 * plan.spatial_factor, 8 * plan.spatial_factor, None));
@@ -211,7 +212,7 @@ impl<'a> Opener<'a> {
             |decoder: &mut Decoder| LinearColors::fit(decoder, channels, [height, width], plan.spatial_factor, cancel);
         if plan.decoder.is_none() {
             let session = self.session(&plan.opening(part), &parts.uncached)?;
-            return fit(&mut Decoder::new(session, part.contract.clone(), plan.model.scaling, plan.spatial_factor));
+            return fit(&mut Decoder::new(session, part.signature.clone(), plan.model.scaling, plan.spatial_factor));
         }
         let map = fit(self.decoding(parts)?.decoder.as_mut().ok_or_else(closed)?);
         if !parts.stay {
@@ -229,7 +230,7 @@ impl<'a> Opener<'a> {
                 Some(part) => {
                     let session = self.session(&plan.opening(part), uncached)?;
                     let (scaling, factor) = (plan.decoder_scaling, plan.spatial_factor);
-                    Some(Decoder::new(session, part.contract.clone(), scaling, factor))
+                    Some(Decoder::new(session, part.signature.clone(), scaling, factor))
                 }
                 None => None,
             };

@@ -9,7 +9,7 @@ mod textual_inversion;
 use std::sync::Arc;
 
 use super::model::{Part, part};
-use crate::bundle::{Bundle, Component, ComponentKind, DenoiserContract, TextEncoderContract};
+use crate::bundle::{Bundle, Component, ComponentKind, DenoiserSignature, TextEncoderSignature};
 use crate::error::{Error, Result};
 use crate::spec::{EmbeddingSpec, LongPrompts, PromptReading, Prompting, Weights};
 use crate::tensor::{Dim, TensorInfo};
@@ -22,7 +22,7 @@ pub use textual_inversion::Learnt;
 #[derive(Debug, Clone)]
 pub struct TextPart {
     /// The graph.
-    pub part: Part<TextEncoderContract>,
+    pub part: Part<TextEncoderSignature>,
     /// Its tokenizer.
     pub tokenizer: Arc<Tokenizer>,
     /// Which of its outputs are taken.
@@ -54,7 +54,7 @@ pub struct TextPlan {
 impl TextPlan {
     pub(super) fn new(
         bundle: &Bundle,
-        denoiser: &DenoiserContract,
+        denoiser: &DenoiserSignature,
         prompting: &Prompting,
         embeddings: &[EmbeddingSpec],
         max_sequence_length: Option<usize>,
@@ -75,11 +75,11 @@ impl TextPlan {
             embeddings.iter().map(|embedding| Inversion::open(&embedding.path, embedding.token.as_deref()));
         let inversions = inversions.collect::<Result<Vec<_>>>()?;
         let opened = components.iter().map(|&component| {
-            let contract = TextEncoderContract::resolve(component)?;
+            let signature = TextEncoderSignature::resolve(component)?;
             let tokenizer = Tokenizer::open(tokenizer_dir(bundle, component, wanted_for)?)?;
             let tokenizer = tokenizer.with_cleaning(reading.text_cleaning.unwrap_or_default())?;
-            contract.embedding_rows.map_or(Ok(()), |rows| tokenizer.check_vocabulary(rows))?;
-            Ok((component, contract, tokenizer))
+            signature.embedding_rows.map_or(Ok(()), |rows| tokenizer.check_vocabulary(rows))?;
+            Ok((component, signature, tokenizer))
         });
         let opened = opened.collect::<Result<Vec<_>>>()?;
         if reading.text_cleaning.is_some() && opened.iter().all(|(.., tokenizer)| tokenizer.cleaning().is_none()) {
@@ -91,20 +91,20 @@ impl TextPlan {
         }
         let clips = opened.iter().filter(|(.., tokenizer)| !tokenizer.is_t5()).count();
         let mut encoders = Vec::with_capacity(opened.len());
-        for (component, mut contract, tokenizer) in opened {
+        for (component, mut signature, tokenizer) in opened {
             let of = Encoder { is_t5: tokenizer.is_t5(), is_last: is_last(bundle, component) };
             // Words of a user's own and layers left out are matters of CLIP's.
             let (learnt, tokenizer) = match of.is_t5 {
-                true => (None, t5_of_length(tokenizer, component, &contract, t5_length, reading)?),
+                true => (None, t5_of_length(tokenizer, component, &signature, t5_length, reading)?),
                 false => {
-                    let tokenizer = length::of_encoder(tokenizer, component, &contract)?;
-                    Learnt::new(&inversions, component, clips, &mut contract, tokenizer)?
+                    let tokenizer = length::of_encoder(tokenizer, component, &signature)?;
+                    Learnt::new(&inversions, component, clips, &mut signature, tokenizer)?
                 }
             };
-            let whole = family.whole(component, &contract, of)?;
+            let whole = family.whole(component, &signature, of)?;
             readable(component, whole.tokens.as_ref(), reading, wanted_for)?;
             let skipping = match reading.clip_skip.filter(|_| !of.is_t5) {
-                Some(skip) => Some(family.skipping(component, &contract, skip, &whole, wanted_for)?),
+                Some(skip) => Some(family.skipping(component, &signature, skip, &whole, wanted_for)?),
                 None => None,
             };
             encoders.push(TextPart {
@@ -118,7 +118,7 @@ impl TextPlan {
                     goes_on: reading.long_prompts == LongPrompts::Chunk && !of.is_t5,
                     is_masked: matches!(family, Family::PixArt(_)),
                 },
-                part: part(component, contract),
+                part: part(component, signature),
                 group: family.group(of.is_t5),
             });
         }
@@ -142,7 +142,7 @@ impl TextPlan {
     /// model without it.
     pub(super) fn t5_length(&self) -> Option<usize> {
         let t5 = self.encoders.iter().find(|text| text.tokenizer.is_t5());
-        let free = t5.filter(|text| text.part.contract.sequence_length.is_none());
+        let free = t5.filter(|text| text.part.signature.sequence_length.is_none());
         let length = free.map(|text| text.tokenizer.max_length());
         length.or(self.blank.filter(|_| t5.is_none()).map(|[tokens, _]| tokens))
     }
@@ -170,7 +170,7 @@ impl TextPlan {
     }
 
     /// Requires that the encoders fit each other and give what the denoiser takes.
-    fn check(&self, denoiser: &DenoiserContract, bundle: &Bundle) -> Result<()> {
+    fn check(&self, denoiser: &DenoiserSignature, bundle: &Bundle) -> Result<()> {
         for group in self.groups() {
             let lengths: Vec<usize> = group.iter().map(|text| text.tokenizer.max_length()).collect();
             if lengths.iter().any(|&length| length != lengths[0]) {
@@ -236,7 +236,7 @@ impl TextPlan {
 
     /// Requires that every prompt becomes ids that the text encoders know, and tells of those that are too
     /// long for them.
-    pub(super) fn check_prompts(&self, prompting: &Prompting, denoiser: &DenoiserContract) -> Result<Vec<String>> {
+    pub(super) fn check_prompts(&self, prompting: &Prompting, denoiser: &DenoiserSignature) -> Result<Vec<String>> {
         let mut warnings = Vec::new();
         if let Some(number) = prompting.encoders().filter(|&number| number > self.encoders.len()) {
             let is_negative = prompting.later.get(number - 2).is_some_and(|later| later.prompts.is_empty());
@@ -256,7 +256,7 @@ impl TextPlan {
             let mut of_prompt = Vec::with_capacity(self.encoders.len());
             for (at, text) in self.encoders.iter().enumerate() {
                 let read = Chunks::new(prompt.of(at), &text.tokenizer, text.style)?;
-                require_embedded(&read, &text.part.contract, &text.part.graph.path)?;
+                require_embedded(&read, &text.part.signature, &text.part.graph.path)?;
                 of_prompt.push(read.warning);
                 if let (Some((info, length)), 2..) = (fixed, read.chunks.len()) {
                     return Err(Error::input(
@@ -294,20 +294,23 @@ fn width_of(encoders: &[TextPart], output: fn(&Taken) -> &Option<TensorInfo>) ->
 fn t5_of_length(
     tokenizer: Tokenizer,
     component: &Component,
-    contract: &TextEncoderContract,
+    signature: &TextEncoderSignature,
     default: Option<usize>,
     reading: &PromptReading,
 ) -> Result<Tokenizer> {
-    if let (Some(asked), Some(fixed)) = (reading.max_sequence_length, contract.sequence_length)
+    if let (Some(asked), Some(fixed)) = (reading.max_sequence_length, signature.sequence_length)
         && asked != fixed
     {
         return Err(Error::input(
             "max_sequence_length",
-            format!("{asked} is asked for, and {} of {} takes {fixed} tokens", contract.input_ids.name, component.kind),
+            format!(
+                "{asked} is asked for, and {} of {} takes {fixed} tokens",
+                signature.input_ids.name, component.kind
+            ),
             "leave the key out, or export the text encoder with a free number of tokens",
         ));
     }
-    let length = reading.max_sequence_length.or(contract.sequence_length).or(default);
+    let length = reading.max_sequence_length.or(signature.sequence_length).or(default);
     match length {
         Some(length) => tokenizer.with_max_length(length),
         None => Ok(tokenizer),
@@ -355,7 +358,7 @@ fn tokenizer_dir<'b>(bundle: &'b Bundle, component: &Component, wanted_for: &str
 /// True if a prompt that is not given is zeros: what model_index.json says of it, or else the default of the classes of
 /// Stable Diffusion XL, if it names one. Without a class, zeros belong to Stable Diffusion XL but for its refiner, known by
 /// its five `time_ids`, and to models that read a prompt as one vector (retrieval-augmented diffusion).
-fn zeros_for_no_prompt(bundle: &Bundle, denoiser: &DenoiserContract, encoders: &[TextPart]) -> bool {
+fn zeros_for_no_prompt(bundle: &Bundle, denoiser: &DenoiserSignature, encoders: &[TextPart]) -> bool {
     let stated = bundle.forces_zeros_for_empty_prompt();
     let is_vector = |text: &TextPart| text.taken.tokens.as_ref().is_some_and(|info| info.shape.len() == 2);
     let is_xl_base = denoiser.time_ids_width().is_some_and(|width| width != 5);

@@ -2,7 +2,7 @@
 
 use crate::bundle::component::ComponentKind;
 use crate::bundle::pipeline_class::Family;
-use crate::bundle::roles::DenoiserContract;
+use crate::bundle::roles::DenoiserSignature;
 
 /// The form of a denoiser's inputs, which whole families share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,15 +25,15 @@ pub(super) enum Form {
 impl Form {
     /// The form of a denoiser of these inputs.
     pub(super) fn of(
-        contract: &DenoiserContract,
+        signature: &DenoiserSignature,
         kind: ComponentKind,
         latent_channels: usize,
         spatial_factor: usize,
     ) -> Self {
-        let is_of_latents = contract.in_channels.is_none_or(|taken| taken == latent_channels);
+        let is_of_latents = signature.in_channels.is_none_or(|taken| taken == latent_channels);
         let is_transformer = kind == ComponentKind::Transformer;
-        if contract.positions.is_some() {
-            return match (contract.text_embeds.is_some(), is_of_latents) {
+        if signature.positions.is_some() {
+            return match (signature.text_embeds.is_some(), is_of_latents) {
                 (true, true) => Self::Packed,
                 (true, false) => {
                     Self::Unknown("packed samples with further channels, as FLUX.1 Fill and Control take them")
@@ -41,14 +41,14 @@ impl Form {
                 (false, _) => Self::Unknown("packed samples and no pooled text, as FLUX.2 and Chroma take them"),
             };
         }
-        if contract.context_mask.is_some() {
+        if signature.context_mask.is_some() {
             if spatial_factor > 8 {
                 return Self::Unknown(
                     "a mask over its tokens and a VAE with more than 8 pixels per latent, as Sana has it",
                 );
             }
-            let predicts_variance = contract.out_channels.is_none_or(|given| Some(given) != contract.in_channels);
-            return match (contract.resolution.is_some(), predicts_variance) {
+            let predicts_variance = signature.out_channels.is_none_or(|given| Some(given) != signature.in_channels);
+            return match (signature.resolution.is_some(), predicts_variance) {
                 (true, _) => Self::MaskedWithResolution,
                 (false, true) => Self::Masked,
                 (false, false) => {
@@ -56,7 +56,7 @@ impl Form {
                 }
             };
         }
-        match (contract.time_ids.is_some(), contract.text_embeds.is_some(), contract.context.is_some()) {
+        match (signature.time_ids.is_some(), signature.text_embeds.is_some(), signature.context.is_some()) {
             (true, _, _) => Self::UnetWithSizes,
             (false, true, _) if is_transformer => Self::Multimodal,
             (false, true, _) => Self::Unknown("a pooled vector and no sizes, as no UNet of a known family takes it"),

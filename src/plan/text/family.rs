@@ -1,7 +1,7 @@
 //! What the denoisers of a family read of their text encoders.
 
 use super::states::{penultimate, skipped};
-use crate::bundle::{self, Bundle, Component, ComponentKind, DenoiserContract, PixArt, TextEncoderContract};
+use crate::bundle::{self, Bundle, Component, ComponentKind, DenoiserSignature, PixArt, TextEncoderSignature};
 use crate::error::{Error, Result};
 use crate::tensor::TensorInfo;
 use crate::text::Taken;
@@ -61,19 +61,19 @@ impl Family {
     }
 
     /// What is taken of an encoder of which no layers are left out.
-    pub(super) fn whole(self, component: &Component, contract: &TextEncoderContract, of: Encoder) -> Result<Taken> {
+    pub(super) fn whole(self, component: &Component, signature: &TextEncoderSignature, of: Encoder) -> Result<Taken> {
         let (tokens, pooled) = match self {
-            Self::Plain => (states(contract), None),
-            Self::PixArt(_) => (Some(masked(component, contract, of)?.clone()), None),
-            Self::Multimodal | Self::Flux if of.is_t5 => (states(contract), None),
-            Self::Flux => (None, contract.pooled.clone()),
+            Self::Plain => (states(signature), None),
+            Self::PixArt(_) => (Some(masked(component, signature, of)?.clone()), None),
+            Self::Multimodal | Self::Flux if of.is_t5 => (states(signature), None),
+            Self::Flux => (None, signature.pooled.clone()),
             // The projected text comes with the last encoder; what the first pools is not asked for.
             Self::Xl => {
-                let pooled = contract.pooled.clone().filter(|_| of.is_last);
-                (Some(penultimate(component, contract)?.clone()), pooled)
+                let pooled = signature.pooled.clone().filter(|_| of.is_last);
+                (Some(penultimate(component, signature)?.clone()), pooled)
             }
             Self::Multimodal => {
-                (Some(penultimate(component, contract)?.clone()), Some(projected(component, contract)?.clone()))
+                (Some(penultimate(component, signature)?.clone()), Some(projected(component, signature)?.clone()))
             }
         };
         Ok(Taken { tokens, norm: None, pooled })
@@ -87,7 +87,7 @@ impl Family {
     pub(super) fn skipping(
         self,
         component: &Component,
-        contract: &TextEncoderContract,
+        signature: &TextEncoderSignature,
         skip: usize,
         whole: &Taken,
         wanted_for: &str,
@@ -99,7 +99,7 @@ impl Family {
                 "leave the key out",
             ));
         }
-        skipped(component, contract, skip, self != Self::Plain, whole, wanted_for)
+        skipped(component, signature, skip, self != Self::Plain, whole, wanted_for)
     }
 
     /// The zeros that stand for T5's states, `[tokens, width]`, in a model without it.
@@ -109,7 +109,7 @@ impl Family {
     pub(super) fn blank(
         self,
         bundle: &Bundle,
-        denoiser: &DenoiserContract,
+        denoiser: &DenoiserSignature,
         length: Option<usize>,
     ) -> Result<Option<[usize; 2]>> {
         let Some(length) = length.filter(|_| self == Self::Multimodal) else { return Ok(None) };
@@ -143,12 +143,12 @@ pub(super) struct Encoder {
     pub(super) is_last: bool,
 }
 
-fn states(contract: &TextEncoderContract) -> Option<TensorInfo> {
-    contract.last_hidden_state.clone().or_else(|| contract.pooled.clone())
+fn states(signature: &TextEncoderSignature) -> Option<TensorInfo> {
+    signature.last_hidden_state.clone().or_else(|| signature.pooled.clone())
 }
 
 /// The states that T5 gives under a mask.
-fn masked<'c>(component: &Component, contract: &'c TextEncoderContract, of: Encoder) -> Result<&'c TensorInfo> {
+fn masked<'c>(component: &Component, signature: &'c TextEncoderSignature, of: Encoder) -> Result<&'c TensorInfo> {
     let at_fault = |problem: &str, help: &str| {
         let problem = format!("the denoiser is told which tokens are padding, and {} {problem}", component.kind);
         Err(Error::model(&component.graph.path, problem, help))
@@ -156,21 +156,21 @@ fn masked<'c>(component: &Component, contract: &'c TextEncoderContract, of: Enco
     if !of.is_t5 || !of.is_last || component.kind != ComponentKind::TextEncoder {
         return at_fault("is not a lone T5, as PixArt's is", "other models with such a mask are not run");
     }
-    if contract.attention_mask.is_none() {
+    if signature.attention_mask.is_none() {
         return at_fault(
             "is not: it has no input attention_mask",
             "export it with one, as scripts/export.py does for PixArt; without, other images would be drawn",
         );
     }
-    match &contract.last_hidden_state {
+    match &signature.last_hidden_state {
         Some(states) => Ok(states),
         None => at_fault("gives no state for each of them", "export it with its last_hidden_state"),
     }
 }
 
 /// The pooled text behind its projection, which an encoder exported without it gives as well, unprojected.
-fn projected<'c>(component: &Component, contract: &'c TextEncoderContract) -> Result<&'c TensorInfo> {
-    contract.pooled.as_ref().filter(|pooled| pooled.name != "pooler_output").ok_or_else(|| {
+fn projected<'c>(component: &Component, signature: &'c TextEncoderSignature) -> Result<&'c TensorInfo> {
+    signature.pooled.as_ref().filter(|pooled| pooled.name != "pooler_output").ok_or_else(|| {
         Error::model(
             &component.graph.path,
             format!("the denoiser is told the projected text of {}, and this graph does not give it", component.kind),
