@@ -211,7 +211,7 @@ impl<'a> Evidence<'a> {
             if let Some(n) = roles::image_output(&denoiser.graph).and_then(|o| o.shape.get(1)?.fixed()) {
                 return Fact::new(n, format!("the shape of {}'s output", denoiser.kind));
             }
-            if let Some(n) = self.signature().filter(|c| c.positions.is_some()).and_then(|c| c.out_channels) {
+            if let Some(n) = self.signature().filter(|c| c.is_packed()).and_then(|c| c.out_channels) {
                 return Fact::new(n, format!("the shape of {}'s packed output", denoiser.kind));
             }
             if let Some(fact) = from_config(denoiser, &|c| json::count(c, "out_channels")) {

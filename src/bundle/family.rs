@@ -15,7 +15,7 @@ use super::autoencoder::Autoencoder;
 use super::component::{Component, ComponentKind};
 use super::json;
 use super::pipeline_class::{self, Family};
-use super::roles::DenoiserSignature;
+use super::roles::{DenoiserSignature, Role};
 use crate::error::Error;
 use form::Form;
 
@@ -201,7 +201,7 @@ impl Evidence<'_> {
 
     /// The family and its near relative that a class name alone does not tell apart.
     fn refined(&self, family: Family) -> Family {
-        let takes_resolution = self.signature.is_some_and(|signature| signature.resolution.is_some());
+        let takes_resolution = self.signature.is_some_and(|signature| signature.takes(Role::Resolution));
         match family {
             // Exporters write the base class for the upscaler, too.
             Family::StableDiffusion if self.is_upscaler() => Family::Upscaler,
@@ -216,7 +216,7 @@ impl Evidence<'_> {
         self.has_low_res_scheduler
             || self
                 .signature
-                .is_some_and(|signature| signature.class_labels.is_some() && signature.in_channels == taken)
+                .is_some_and(|signature| signature.takes(Role::ClassLabels) && signature.in_channels == taken)
     }
 
     /// The class in the denoiser's config.json with its families, if both are known.
@@ -294,7 +294,7 @@ impl Evidence<'_> {
             }
             Form::Unet if self.autoencoder == Autoencoder::Vq || self.reads_bert => Ok(Family::LatentDiffusion),
             Form::Unet if self.is_upscaler() => Ok(Family::Upscaler),
-            Form::Unet if signature.timestep_cond.is_some() => Ok(Family::LatentConsistency),
+            Form::Unet if signature.takes(Role::TimestepCond) => Ok(Family::LatentConsistency),
             Form::Unet if taken(1) => Ok(Family::StableDiffusionDepth),
             Form::Unet => Ok(Family::StableDiffusion),
             Form::UnetWithoutTokens if has_vae => Ok(Family::LatentDiffusion),

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::pipeline_class::DefaultSize;
 use super::tasks::TaskFit;
-use super::{Bundle, CallDefaults, ComponentKind, Defaults, DenoiserSignature, Fact, json};
+use super::{Bundle, CallDefaults, ComponentKind, Defaults, DenoiserSignature, Fact, Role, json};
 
 /// Writes a complete, commented pipeline.toml for a model directory.
 ///
@@ -136,9 +136,9 @@ fn distilled(bundle: &Bundle) -> Option<f64> {
     let spacing = bundle.scheduler.as_ref().and_then(|s| json::string(&s.config, "timestep_spacing"));
     let signature = bundle.denoiser().and_then(DenoiserSignature::resolve).ok()?;
     match () {
-        () if signature.timestep_cond.is_some() || class == "LCMScheduler" => Some(8.5),
+        () if signature.takes(Role::TimestepCond) || class == "LCMScheduler" => Some(8.5),
         // Schnell, and "turbo" models.
-        () if signature.positions.is_some() && signature.guidance.is_none() => Some(0.0),
+        () if signature.is_packed() && !signature.takes(Role::Guidance) => Some(0.0),
         () if class == "EulerAncestralDiscreteScheduler" && spacing == Some("trailing") => Some(0.0),
         () => None,
     }
@@ -148,7 +148,7 @@ fn task_keys(task: &str, bundle: &Bundle, style: &Style) -> Vec<String> {
     let takes_text = bundle.text_encoders().next().is_some();
     let prompt = "prompt = \"a photograph of an astronaut riding a horse\"    # or a list of prompts".to_owned();
     let signature = bundle.denoiser().and_then(DenoiserSignature::resolve).ok();
-    let negative = match signature.as_ref().is_some_and(|c| c.positions.is_some()) {
+    let negative = match signature.as_ref().is_some_and(|c| c.is_packed()) {
         true => "# negative_prompt = \"blurry\"    # with true_cfg_scale = 4.0, at twice the time".to_owned(),
         false => "# negative_prompt = \"blurry\"".to_owned(),
     };
@@ -174,7 +174,7 @@ fn task_keys(task: &str, bundle: &Bundle, style: &Style) -> Vec<String> {
             strength("at 1 the hole is drawn from noise alone"),
             guidance,
         ],
-        "instruct" if signature.is_some_and(|c| c.positions.is_some()) => {
+        "instruct" if signature.is_some_and(|c| c.is_packed()) => {
             vec!["prompt = \"make it snow\"".to_owned(), negative, image, guidance]
         }
         "instruct" => vec![

@@ -41,9 +41,10 @@ pub use operators::{Obstacle, obstacles, operators_without_cpu_kernel};
 pub use pipeline_class::{CallDefaults, Defaults, Family, PipelineClass};
 pub use report::{ComponentReport, FactReport, ProviderReport, Report, SchedulerReport, TensorReport, inspect};
 pub use roles::{
-    ConditionerSignature, ControlNetSignature, DenoiserSignature, Positions, Residuals, Switch, TextEncoderSignature,
+    ConditionerSignature, ControlNetSignature, DenoiserSignature, Residuals, Role, Switch, TextEncoderSignature,
     VaeDecoderSignature, VaeEncoderKind, VaeEncoderSignature, role_words,
 };
+pub(crate) use roles::{Filler, InputAxis};
 pub use tasks::{TaskFit, task_fits};
 
 use crate::error::{Error, Result};

@@ -1,6 +1,6 @@
 //! Which tasks a model directory can do.
 
-use super::roles::DenoiserSignature;
+use super::roles::{DenoiserSignature, Role};
 use super::{Autoencoder, Bundle, ComponentKind, Family};
 
 /// Whether a model can do a task.
@@ -75,7 +75,7 @@ impl Model {
         let in_pixels = bundle.facts.autoencoder == Autoencoder::Pixels;
         let need = |there: bool, what: &str| if there { Ok(()) } else { Err(format!("the directory has no {what}")) };
         let has_tokenizer = bundle.text_encoders().any(|e| bundle.tokenizer(e.kind).is_some());
-        let text = if signature.context.is_none() {
+        let text = if !signature.takes(Role::Context) {
             Err("the denoiser takes no text".to_owned())
         } else {
             need(bundle.text_encoders().next().is_some(), "text encoder")
@@ -87,13 +87,13 @@ impl Model {
             text,
             encoder: need(bundle.encoder().is_some() || in_pixels, "VAE's encoder"),
             decoder: need(bundle.decoder().is_some() || in_pixels, "VAE's decoder"),
-            has_context: signature.context.is_some(),
-            has_classes: signature.class_labels.is_some(),
+            has_context: signature.takes(Role::Context),
+            has_classes: signature.takes(Role::ClassLabels),
             embeds_classes: bundle.component(ComponentKind::ClassEmbedder).is_some(),
             conditioners: bundle.conditioners.clone(),
             is_refiner: signature.time_ids_width() == Some(5),
             in_pixels,
-            is_packed: signature.positions.is_some(),
+            is_packed: signature.is_packed(),
             is_kontext: bundle.named_family().map(|family| family == Family::FluxKontext),
         }
     }

@@ -1,6 +1,7 @@
 //! The denoising loop, guidance, and the conditions a model takes.
 
 pub mod cache;
+mod condition;
 mod control;
 mod feed;
 mod form;
@@ -23,6 +24,7 @@ use crate::scheduler::{Noise, Scheduler};
 use crate::tensor::require_finite;
 
 pub use cache::{Cached, StepCache};
+pub use condition::Condition;
 pub use control::{Control, ControlWeight};
 pub use graph::{Batch, GraphDenoiser};
 pub use guidance::{Branch, Guidance};
@@ -30,35 +32,6 @@ pub use keep::Keep;
 pub use noise::BatchNoise;
 pub use run_interval::RunInterval;
 pub use shallow::Shallow;
-
-/// What a denoiser is told about the image beside the noisy sample and the time.
-///
-/// The latent diffusion paper (arXiv 2112.10752, section 3.3) knows two ways, channels to concatenate and tokens to
-/// attend to; later families add vectors and classes. Every tensor has `n` rows, one an image, for each branch of the
-/// guidance (see [`Guidance::branches`]), one branch after the other.
-#[derive(Debug, Clone, Default)]
-pub struct Condition {
-    /// Tokens to attend to, `[rows, tokens, width]`.
-    pub context: Option<ArrayD<f32>>,
-    /// Channels to concatenate behind the sample's own, `[rows, c, h, w]`, never scaled by the scheduler.
-    pub channels: Option<ArrayD<f32>>,
-    /// 1 for each token to attend to and 0 for each that is padding, `[rows, tokens]`.
-    pub context_mask: Option<ArrayD<f32>>,
-    /// The text as one vector, `[rows, width]`.
-    pub text_embeds: Option<ArrayD<f32>>,
-    /// Sizes and crop, `[rows, 6]`, or with an aesthetic score `[rows, 5]`.
-    pub time_ids: Option<ArrayD<f32>>,
-    /// Height and width of the image in pixels, `[rows, 2]`.
-    pub resolution: Option<ArrayD<f32>>,
-    /// The image's height by its width, `[rows, 1]`.
-    pub aspect_ratio: Option<ArrayD<f32>>,
-    /// The guidance scale as one vector, `[rows, width]`.
-    pub timestep_cond: Option<ArrayD<f32>>,
-    /// The guidance scale as a number, `[rows]`.
-    pub guidance: Option<ArrayD<f32>>,
-    /// A class or a noise level, `[rows]`, whole numbers.
-    pub class_labels: Option<ArrayD<f32>>,
-}
 
 /// One call of the model among those of a run.
 #[derive(Debug, Clone, Copy, PartialEq)]

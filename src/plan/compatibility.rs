@@ -1,7 +1,7 @@
 //! Requests that a pipeline opened for another task cannot run.
 
 use super::{ConditionPart, ModelPlan, RunPlan};
-use crate::bundle::ComponentKind;
+use crate::bundle::{ComponentKind, Role};
 use crate::error::{Error, Result};
 use crate::spec::{Class, PromptReading};
 use crate::task::Task;
@@ -36,7 +36,7 @@ impl ModelPlan {
         let task = request.task.as_ref();
         let (wanted, planned) = (PlannedTask::new(task), &self.task);
         let lacks = |component: &str| Some(format!("needs the {component}, which this pipeline did not load"));
-        let needs_embedder = task.classes().is_some() && self.model.denoiser.context.is_some();
+        let needs_embedder = task.classes().is_some() && self.model.denoiser.takes(Role::Context);
         let problem = if task.needs_encoder() && self.encoder.is_none() {
             lacks("VAE encoder")
         } else if wanted.reading.is_some() && self.text.is_none() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::model::{Part, between_whole_times, part};
-use crate::bundle::{Bundle, Component, ComponentKind, ControlNetSignature, DenoiserSignature, open_controlnet};
+use crate::bundle::{Bundle, Component, ComponentKind, ControlNetSignature, DenoiserSignature, Role, open_controlnet};
 use crate::denoise::{ControlWeight, RunInterval};
 use crate::error::{Error, Result};
 use crate::image;
@@ -106,8 +106,8 @@ impl ControlPart {
                 "the control network was trained for a model of another family",
             ));
         }
-        let width = |info: &Option<TensorInfo>| info.as_ref().and_then(|info| info.shape.get(2)?.fixed());
-        if let (Some(a), Some(b)) = (width(&network.context), width(&signature.context))
+        let width = |inputs: &BTreeMap<Role, TensorInfo>| inputs.get(&Role::Context)?.shape.get(2)?.fixed();
+        if let (Some(a), Some(b)) = (width(&network.inputs), width(&signature.inputs))
             && a != b
         {
             return Err(Error::model(

@@ -15,7 +15,7 @@ pub(super) fn check(task: &dyn Task, component: &Component, signature: &Denoiser
             "leave the key out; it belongs to models that learnt the effect of guidance, such as Flux",
         ));
     }
-    if let Some(scale) = task.image_guidance_scale().filter(|_| signature.positions.is_some()) {
+    if let Some(scale) = task.image_guidance_scale().filter(|_| signature.is_packed()) {
         return Err(Error::input(
             format!("task.{}.image_guidance_scale", task.name()),
             format!("{scale} is given, and this model follows its image without guidance"),
@@ -23,7 +23,7 @@ pub(super) fn check(task: &dyn Task, component: &Component, signature: &Denoiser
         ));
     }
     let timestep = &signature.timestep;
-    if signature.positions.is_some() && timestep.dtype.is_integer() {
+    if signature.is_packed() && timestep.dtype.is_integer() {
         return Err(Error::model(
             &component.graph.path,
             format!("input {timestep} takes whole numbers, and such a model is told times between 0 and 1"),
@@ -37,7 +37,7 @@ pub(super) fn check(task: &dyn Task, component: &Component, signature: &Denoiser
 /// one too.
 pub(super) fn packed_images(task: &dyn Task, bundle: &Bundle, signature: &DenoiserSignature) -> usize {
     let channels = bundle.facts.latent_channels.value;
-    let is_beside = signature.positions.is_some() && signature.in_channels.is_none_or(|taken| taken == channels);
+    let is_beside = signature.is_packed() && signature.in_channels.is_none_or(|taken| taken == channels);
     if is_beside && task.follows_image() { 2 } else { 1 }
 }
 
@@ -45,7 +45,7 @@ pub(super) fn packed_images(task: &dyn Task, bundle: &Bundle, signature: &Denois
 pub(super) fn remark(task: &dyn Task, bundle: &Bundle, signature: &DenoiserSignature) -> Option<String> {
     let family = bundle.named_family().filter(|family| *family != Family::FluxKontext)?;
     let source = bundle.facts.family.as_ref().map_or("", |fact| &fact.source);
-    (signature.positions.is_some() && task.follows_image()).then(|| {
+    (signature.is_packed() && task.follows_image()).then(|| {
         format!(
             "the model is of the family {} ({source}); of Flux's models only Kontext is trained to follow an image; the results \
              of others are arbitrary",

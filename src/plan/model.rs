@@ -15,7 +15,7 @@ use super::shallow::ShallowPlan;
 use super::sizes::Sizes;
 use super::text::TextPlan;
 use crate::bundle::{
-    Bundle, Component, ComponentKind, ConditionerSignature, Defaults, DenoiserSignature, GraphFile,
+    Bundle, Component, ComponentKind, ConditionerSignature, Defaults, DenoiserSignature, GraphFile, Role,
     VaeDecoderSignature, VaeEncoderSignature,
 };
 use crate::error::Result;
@@ -125,7 +125,7 @@ impl ModelPlan {
         requirements.plain_scaling()?;
         flux::check(task, component, &signature)?;
         let remarks = flux::remark(task, bundle, &signature).into_iter().collect();
-        let class_embedder = match (task.classes(), &signature.context) {
+        let class_embedder = match (task.classes(), signature.input(Role::Context)) {
             (Some(_), Some(_)) => {
                 let component = bundle.require(ComponentKind::ClassEmbedder, &wanted_for)?;
                 Some(part(component, ConditionerSignature::resolve(component)?))

@@ -2,7 +2,7 @@
 
 use super::conditions::ConditionPart;
 use super::flux;
-use crate::bundle::{Bundle, Component, DenoiserSignature};
+use crate::bundle::{Bundle, Component, DenoiserSignature, Filler, Role};
 use crate::error::{Error, Result};
 use crate::scheduler::ForwardProcess;
 use crate::task::Task;
@@ -89,7 +89,7 @@ impl TaskRequirements<'_> {
                 "add one, or choose [task.unconditional]",
             ));
         }
-        match &signature.context {
+        match signature.input(Role::Context) {
             Some(context) if !has_prompt && !embeds_classes && !told_tokens => {
                 return Err(self.at_fault(
                     format!("{wanted_for} has no prompt, and input {} wants the tokens of one", context.name),
@@ -116,18 +116,21 @@ impl TaskRequirements<'_> {
             }
             _ => {}
         }
-        if task.classes().is_some() && !embeds_classes && signature.class_labels.is_none() {
+        if task.classes().is_some() && !embeds_classes && !signature.takes(Role::ClassLabels) {
             return Err(self.at_fault(
                 format!("{wanted_for} has classes, and this graph takes no class"),
                 "choose [task.unconditional], or a model directory with class_embedder/",
             ));
         }
-        let DenoiserSignature { context_mask, text_embeds, time_ids, resolution, aspect_ratio, .. } = signature;
-        let sizes = [time_ids, resolution, aspect_ratio];
-        let of_prompts = [text_embeds, context_mask, &signature.timestep_cond, &signature.guidance];
-        let unfilled = of_prompts.into_iter().chain(sizes).flatten().filter(|_| !has_prompt);
-        let classes = signature.class_labels.iter().filter(|_| !task.tells_class());
-        let unfilled: Vec<String> = unfilled.chain(classes).map(ToString::to_string).collect();
+        let is_filled = |role: Role| match role.row().filler {
+            Filler::Prompt | Filler::Size | Filler::GuidanceScale => has_prompt,
+            Filler::Class => task.tells_class(),
+            // Tokens are checked above; the other inputs depend on no task.
+            _ => true,
+        };
+        let is_left = |role: Role| !is_filled(role) && role.row().default.is_none();
+        let unfilled = signature.inputs.iter().filter(|(role, _)| is_left(**role));
+        let unfilled: Vec<String> = unfilled.map(|(_, info)| info.to_string()).collect();
         if !unfilled.is_empty() {
             return Err(self.at_fault(
                 format!("{wanted_for} has nothing to fill {} with", unfilled.join(", ")),
@@ -138,7 +141,7 @@ impl TaskRequirements<'_> {
         if let Some((prompting, key)) = sizes {
             let is_score = key.ends_with("aesthetic_score") || prompting.sizes.aesthetic_score.is_some();
             let takes_score = signature.time_ids_width() == Some(5);
-            if signature.time_ids.is_none() || is_score != takes_score && is_score {
+            if !signature.takes(Role::TimeIds) || is_score != takes_score && is_score {
                 return Err(Error::input(
                     format!("task.{}.{key}", task.name()),
                     "this model is not told such a thing",
@@ -153,7 +156,7 @@ impl TaskRequirements<'_> {
     /// The forward process of the small image, for a task with a small image on a model that is told its noise.
     pub(super) fn low_res(&self) -> Result<Option<ForwardProcess>> {
         let key = "task.super-resolution.noise_level";
-        match (&self.signature.class_labels, &self.bundle.low_res_scheduler) {
+        match (self.signature.input(Role::ClassLabels), &self.bundle.low_res_scheduler) {
             (Some(_), Some(file)) if self.task.name() == "super-resolution" => {
                 let process = ForwardProcess::new(file.class.as_deref().unwrap_or("DDPMScheduler"), &file.config)?;
                 let rows = self.signature.class_rows.unwrap_or(process.len()).min(process.len());

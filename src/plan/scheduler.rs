@@ -97,7 +97,7 @@ impl SchedulerChoice {
         }
         let file = ModelScheduler::new(model, spec.model.prediction_type.as_deref(), pipeline);
         let signature = bundle.denoiser().and_then(DenoiserSignature::resolve);
-        let falls_evenly = signature.is_ok_and(|signature| signature.positions.is_some());
+        let falls_evenly = signature.is_ok_and(|signature| signature.is_packed());
         Ok(Self::over(file, wanted, entry, table, falls_evenly))
     }
 

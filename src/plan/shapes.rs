@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::Wrong;
 use super::model::ModelPlan;
-use crate::bundle::{ComponentKind, VaeDecoderSignature};
+use crate::bundle::{ComponentKind, Role, VaeDecoderSignature};
 use crate::error::{Error, Result};
 use crate::spec::{Source, ToldAs};
 use crate::tensor::{Dim, TensorInfo};
@@ -92,7 +92,7 @@ impl ModelPlan {
         let signature = &self.model.denoiser;
         let graph = &self.denoiser.graph.path;
         let planes = Planes { kind: self.denoiser.kind, graph, role: "input", info: &signature.sample };
-        if signature.positions.is_none() {
+        if !signature.is_packed() {
             return planes.check([rows, columns], self.spatial_factor);
         }
         let tokens = self.model.packed_images * (rows / 2) * (columns / 2);
@@ -109,7 +109,7 @@ impl ModelPlan {
     /// Requires that the text encoders give as many tokens as the denoiser is fixed at. Texts read in several chunks, and
     /// tokens of other conditions, are left out.
     fn check_tokens(&self) -> Result<()> {
-        let Some(context) = &self.model.denoiser.context else { return Ok(()) };
+        let Some(context) = self.model.denoiser.input(Role::Context) else { return Ok(()) };
         let fixed = context.shape.get(1).and_then(Dim::fixed);
         let tokens = self.tokens();
         match fixed.zip(tokens).filter(|(fixed, tokens)| fixed != tokens) {

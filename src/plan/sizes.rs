@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::model::ModelPlan;
 use super::{ConditionPart, RunPlan, TextPart};
-use crate::bundle::{ComponentKind, Positions};
+use crate::bundle::{ComponentKind, InputAxis, Role};
 use crate::task::TaskModel;
 use crate::tensor::{Dim, TensorInfo};
 use crate::tiles::Tiles;
@@ -94,39 +94,22 @@ impl ModelPlan {
             false => Some(sizes.rows).filter(|_| !sizes.fewer_at_times),
         };
         let rows = signature.batch.or(rows);
-        let by_row = |info: &TensorInfo| {
-            let mut shape = vec![None; info.shape.len()];
-            shape.iter_mut().take(1).for_each(|first| *first = rows);
-            shape
+        let image_tokens = self.model.packed_images * (height / 2) * (width / 2);
+        let length = |axis: &InputAxis| match axis {
+            InputAxis::Rows => rows,
+            InputAxis::Height => Some(height),
+            InputAxis::Width => Some(width),
+            InputAxis::Tokens => self.tokens(),
+            InputAxis::ImageTokens => Some(image_tokens),
+            _ => None,
         };
-        match &signature.positions {
-            None => axes.add(&signature.sample, &[rows, None, Some(height), Some(width)]),
-            Some(Positions { image, text }) => {
-                let tokens = Some(self.model.packed_images * (height / 2) * (width / 2));
-                axes.add(&signature.sample, &[rows, tokens, None]);
-                for (info, tokens) in [(image, tokens), (text, self.tokens())] {
-                    let shape = [rows, tokens, None];
-                    axes.add(info, if info.shape.len() == 3 { &shape } else { &shape[1..] });
-                }
-            }
+        for (role, info) in signature.all_inputs().filter(|(role, _)| *role != Role::Timestep) {
+            let lengths = role.row().axes_of(info, signature.is_packed()).iter().map(length);
+            axes.add(info, &lengths.collect::<Vec<_>>());
         }
-        if let Some(context) = &signature.context {
-            axes.add(context, &[rows, self.tokens(), None]);
+        for info in signature.residuals.down.iter().chain(&signature.residuals.mid) {
+            axes.add(info, &[rows, None, None, None]);
         }
-        if let Some(mask) = &signature.context_mask {
-            axes.add(mask, &[rows, self.tokens()]);
-        }
-        let vectors = [
-            &signature.text_embeds,
-            &signature.time_ids,
-            &signature.resolution,
-            &signature.aspect_ratio,
-            &signature.timestep_cond,
-            &signature.guidance,
-            &signature.class_labels,
-        ];
-        let residuals = signature.residuals.down.iter().chain(&signature.residuals.mid);
-        vectors.into_iter().flatten().chain(residuals).for_each(|info| axes.add(info, &by_row(info)));
         let own = signature.timestep.shape.first() != signature.sample.shape.first();
         axes.add(&signature.timestep, &[if own { Some(1) } else { rows }]);
     }

@@ -1,7 +1,7 @@
 //! Models in a row: what a stage is handed by the one before it, and whether the two go together.
 
 use super::{Plan, RunPlan, Settled, Wrong, settle};
-use crate::bundle::{Autoencoder, Bundle, ComponentKind, DenoiserSignature};
+use crate::bundle::{Autoencoder, Bundle, ComponentKind, DenoiserSignature, Role};
 use crate::error::{Error, Result};
 use crate::graph_cache::GraphCache;
 use crate::plan::ModelPlan;
@@ -114,7 +114,7 @@ impl Offer {
     fn leave_prompts_out(&self, spec: &mut Spec, bundle: &Bundle) {
         let reads_none = || {
             let signature = bundle.denoiser().and_then(DenoiserSignature::resolve);
-            signature.is_ok_and(|signature| signature.context.is_none())
+            signature.is_ok_and(|signature| !signature.takes(Role::Context))
         };
         if !self.shares_prompts || !reads_none() {
             return;

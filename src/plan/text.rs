@@ -9,7 +9,7 @@ mod textual_inversion;
 use std::sync::Arc;
 
 use super::model::{Part, part};
-use crate::bundle::{Bundle, Component, ComponentKind, DenoiserSignature, TextEncoderSignature};
+use crate::bundle::{Bundle, Component, ComponentKind, DenoiserSignature, Role, TextEncoderSignature};
 use crate::error::{Error, Result};
 use crate::spec::{EmbeddingSpec, LongPrompts, PromptReading, Prompting, Weights};
 use crate::tensor::{Dim, TensorInfo};
@@ -182,7 +182,7 @@ impl TextPlan {
             }
         }
         let path = &bundle.denoiser()?.graph.path;
-        if denoiser.context_mask.is_none() && self.encoders.iter().any(|text| text.style.is_masked) {
+        if !denoiser.takes(Role::ContextMask) && self.encoders.iter().any(|text| text.style.is_masked) {
             return Err(Error::model(
                 path,
                 "the model is PixArt's, and this graph takes no mask over its tokens (encoder_attention_mask)",
@@ -190,7 +190,7 @@ impl TextPlan {
             ));
         }
         let pooled = width_of(&self.encoders, |taken| &taken.pooled);
-        if let Some(info) = denoiser.text_embeds.as_ref().filter(|_| pooled == Some(0)) {
+        if let Some(info) = denoiser.input(Role::TextEmbeds).filter(|_| pooled == Some(0)) {
             return Err(Error::model(
                 path,
                 format!("input {} wants the text as one vector, and no text encoder gives one", info.name),
@@ -198,7 +198,7 @@ impl TextPlan {
             ));
         }
         let of_length = self.encoders.iter().any(|text| text.tokenizer.is_t5()) || self.blank.is_some();
-        let by_token = denoiser.context.iter().chain(&denoiser.context_mask);
+        let by_token = [Role::Context, Role::ContextMask].into_iter().filter_map(|role| denoiser.input(role));
         let mut lengths = by_token.filter_map(|info| Some((info, info.shape.get(1)?.fixed()?)));
         let tokens = self.tokens_of_a_chunk();
         if let Some((info, length)) = lengths.find(|&(_, length)| of_length && length != tokens) {
@@ -209,8 +209,8 @@ impl TextPlan {
             ));
         }
         for (wanted, given, what) in [
-            (denoiser.context.as_ref().map(|info| (info, 2)), self.width(), "tokens"),
-            (denoiser.text_embeds.as_ref().map(|info| (info, 1)), pooled, "a vector"),
+            (denoiser.input(Role::Context).map(|info| (info, 2)), self.width(), "tokens"),
+            (denoiser.input(Role::TextEmbeds).map(|info| (info, 1)), pooled, "a vector"),
         ] {
             let Some((info, axis)) = wanted else { continue };
             let (Some(wanted), Some(given)) = (info.shape.get(axis).and_then(Dim::fixed), given) else { continue };
@@ -246,7 +246,7 @@ impl TextPlan {
                 "leave it out",
             ));
         }
-        let fixed = denoiser.context.as_ref().and_then(|info| Some((info, info.shape.get(1)?.fixed()?)));
+        let fixed = denoiser.input(Role::Context).and_then(|info| Some((info, info.shape.get(1)?.fixed()?)));
         let counts = [prompting.prompts.len(), prompting.negative_prompts.len()];
         let prompts = counts
             .into_iter()

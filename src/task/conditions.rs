@@ -7,6 +7,7 @@ use ndarray::{Array2, ArrayD, ArrayView1, Axis, IxDyn, concatenate, stack};
 use safetensors::SafeTensors;
 
 use super::{InputRequirements, Start};
+use crate::bundle::Role;
 use crate::conditioner::{Conditioner, layout};
 use crate::denoise::Branch;
 use crate::error::{Error, Result};
@@ -46,7 +47,7 @@ impl Start {
         let latent = self.sample.shape().last_chunk::<2>().copied().unwrap_or_default();
         for (at, given) in conditions.into_iter().enumerate() {
             let told_as = given.condition.told_as;
-            let context = self.condition.context.as_ref();
+            let context = self.condition.get(Role::Context);
             let rows = given.rows(at, context, self.guidance.branches().len() * images, (size, latent), cancel)?;
             let is_told = |branch: &Branch| if told_as == ToldAs::Tokens { branch.prompt } else { branch.image };
             let branches = self.guidance.branches().iter().flat_map(|b| std::iter::repeat_n(is_told(b), images));
@@ -58,18 +59,22 @@ impl Start {
                 Error::input(key, format!("its {what} do not fit those told before"), "are all of one model?")
             };
             let all = stack(Axis(0), &views).map_err(|_| misfit("rows"))?;
-            if let (ToldAs::Tokens, Some(mask)) = (told_as, &mut self.condition.context_mask) {
+            if let (ToldAs::Tokens, Some(mask)) = (told_as, self.condition.inputs.get_mut(&Role::ContextMask)) {
                 let of_all = ArrayD::ones(IxDyn(&all.shape()[..2]));
                 *mask = concatenate(Axis(1), &[mask.view(), of_all.view()]).map_err(|_| misfit("tokens"))?;
             }
-            let (place, what) = match told_as {
-                ToldAs::Tokens => (&mut self.condition.context, "tokens"),
-                ToldAs::Channels => (&mut self.condition.channels, "channels"),
+            let (before, what) = match told_as {
+                ToldAs::Tokens => (self.condition.inputs.remove(&Role::Context), "tokens"),
+                ToldAs::Channels => (self.condition.channels.take(), "channels"),
             };
-            *place = Some(match place.take() {
+            let joined = match before {
                 Some(before) => concatenate(Axis(1), &[before.view(), all.view()]).map_err(|_| misfit(what))?,
                 None => all,
-            });
+            };
+            match told_as {
+                ToldAs::Tokens => self.condition.set(Role::Context, joined),
+                ToldAs::Channels => self.condition.channels = Some(joined),
+            }
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use crate::bundle::component::ComponentKind;
 use crate::bundle::pipeline_class::Family;
-use crate::bundle::roles::DenoiserSignature;
+use crate::bundle::roles::{DenoiserSignature, Role};
 
 /// The form of a denoiser's inputs, which whole families share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,8 +32,8 @@ impl Form {
     ) -> Self {
         let is_of_latents = signature.in_channels.is_none_or(|taken| taken == latent_channels);
         let is_transformer = kind == ComponentKind::Transformer;
-        if signature.positions.is_some() {
-            return match (signature.text_embeds.is_some(), is_of_latents) {
+        if signature.is_packed() {
+            return match (signature.takes(Role::TextEmbeds), is_of_latents) {
                 (true, true) => Self::Packed,
                 (true, false) => {
                     Self::Unknown("packed samples with further channels, as FLUX.1 Fill and Control take them")
@@ -41,14 +41,14 @@ impl Form {
                 (false, _) => Self::Unknown("packed samples and no pooled text, as FLUX.2 and Chroma take them"),
             };
         }
-        if signature.context_mask.is_some() {
+        if signature.takes(Role::ContextMask) {
             if spatial_factor > 8 {
                 return Self::Unknown(
                     "a mask over its tokens and a VAE with more than 8 pixels per latent, as Sana has it",
                 );
             }
             let predicts_variance = signature.out_channels.is_none_or(|given| Some(given) != signature.in_channels);
-            return match (signature.resolution.is_some(), predicts_variance) {
+            return match (signature.takes(Role::Resolution), predicts_variance) {
                 (true, _) => Self::MaskedWithResolution,
                 (false, true) => Self::Masked,
                 (false, false) => {
@@ -56,7 +56,7 @@ impl Form {
                 }
             };
         }
-        match (signature.time_ids.is_some(), signature.text_embeds.is_some(), signature.context.is_some()) {
+        match (signature.takes(Role::TimeIds), signature.takes(Role::TextEmbeds), signature.takes(Role::Context)) {
             (true, _, _) => Self::UnetWithSizes,
             (false, true, _) if is_transformer => Self::Multimodal,
             (false, true, _) => Self::Unknown("a pooled vector and no sizes, as no UNet of a known family takes it"),

@@ -1,7 +1,7 @@
 //! Roles of inputs and outputs: by name, then by shape, then by element type.
 
 use ldm_ort::bundle::{
-    ControlNetSignature, DenoiserSignature, TextEncoderSignature, VaeDecoderSignature, VaeEncoderKind,
+    ControlNetSignature, DenoiserSignature, Role, TextEncoderSignature, VaeDecoderSignature, VaeEncoderKind,
     VaeEncoderSignature,
 };
 use ldm_ort::tensor::DType;
@@ -45,8 +45,8 @@ fn xl_inputs_are_found_by_name_and_by_shape() {
     assert_eq!(signature.context_width(), Some(768));
     let unnamed = unet().input("onnx::Concat_4", F16, "1, 1280").input("onnx::Shape_5", F32, "1, 6");
     let signature = denoiser(unnamed).unwrap();
-    assert_eq!(signature.text_embeds.unwrap().name, "onnx::Concat_4");
-    assert_eq!(signature.time_ids.unwrap().name, "onnx::Shape_5");
+    assert_eq!(signature.input(Role::TextEmbeds).unwrap().name, "onnx::Concat_4");
+    assert_eq!(signature.input(Role::TimeIds).unwrap().name, "onnx::Shape_5");
     assert_eq!(signature.batch, Some(1));
 }
 
@@ -55,12 +55,12 @@ fn a_mask_over_the_context_is_found_by_name_and_by_its_tokens() {
     let told = |name: &str, dtype: u64, shape: &str| unet().input(name, dtype, shape);
     for (name, dtype) in [("encoder_attention_mask", F32), ("onnx::Cast_3", I64), ("onnx::Cast_3", BOOL)] {
         let signature = denoiser(told(name, dtype, "batch, sequence")).unwrap();
-        assert_eq!(signature.context_mask.map(|mask| mask.name).as_deref(), Some(name));
+        assert_eq!(signature.input(Role::ContextMask).map(|mask| mask.name.as_str()), Some(name));
     }
     let sized = told("m", I32, "batch, sequence").input("a", F32, "batch, 2").input("b", F16, "batch, 1");
     let signature = denoiser(sized).unwrap();
-    assert_eq!(signature.resolution.as_ref().map(|input| input.name.as_str()), Some("a"));
-    assert_eq!(signature.aspect_ratio.as_ref().map(|input| input.name.as_str()), Some("b"));
+    assert_eq!(signature.input(Role::Resolution).map(|input| input.name.as_str()), Some("a"));
+    assert_eq!(signature.input(Role::AspectRatio).map(|input| input.name.as_str()), Some("b"));
     // Of another length than the context's, or with an axis more, it is none; nor is a float without a name.
     for (name, dtype, shape) in
         [("m", I64, "batch, 77"), ("m", F32, "batch, sequence"), ("encoder_attention_mask", F32, "batch, 1, sequence")]
@@ -79,7 +79,7 @@ fn inputs_without_known_names_are_found_by_rank() {
     );
     let signature = denoiser(model).unwrap();
     assert_eq!((signature.sample.name.as_str(), signature.timestep.name.as_str()), ("a", "b"));
-    assert_eq!(signature.context.as_ref().unwrap().name, "c");
+    assert_eq!(signature.input(Role::Context).unwrap().name, "c");
     assert_eq!((signature.batch, signature.in_channels, signature.out_channels), (Some(2), Some(9), Some(4)));
     assert_eq!((signature.height, signature.width), (Some(64), Some(96)));
 }
@@ -89,7 +89,7 @@ fn extra_conditions_are_found() {
     let model = unet().input("timestep_cond", F32, "batch, 256").input("class_labels", I64, "batch");
     let model = model.weight("classes", &[1001, 4]).node("Gather", &["classes", "class_labels"], &["embedded"]);
     let signature = denoiser(model).unwrap();
-    assert!(signature.timestep_cond.is_some());
+    assert!(signature.takes(Role::TimestepCond));
     assert_eq!(signature.class_rows, Some(1001));
 }
 
@@ -151,18 +151,19 @@ fn a_packed_sample_is_told_by_its_position_ids() {
     for (dtype, shapes) in [(I64, ["hw, 3", "s, 3"]), (F32, ["batch, hw, 3", "batch, s, 3"]), (F16, ["hw, n", "s, n"])]
     {
         let signature = transformer(flux(dtype, shapes)).unwrap();
-        let positions = signature.positions.as_ref().unwrap();
-        assert_eq!((positions.image.name.as_str(), positions.text.name.as_str()), ("img_ids", "txt_ids"));
+        let positions =
+            [Role::ImagePositions, Role::TextPositions].map(|role| signature.input(role).unwrap().name.as_str());
+        assert_eq!(positions, ["img_ids", "txt_ids"]);
         assert_eq!(
-            (signature.sample.name.as_str(), signature.text_embeds.as_ref().unwrap().shape.len()),
+            (signature.sample.name.as_str(), signature.input(Role::TextEmbeds).unwrap().shape.len()),
             ("hidden_states", 2)
         );
         assert_eq!((signature.in_channels, signature.out_channels), (Some(16), Some(16)));
         assert_eq!((signature.height, signature.width, signature.sequence_length), (None, None, None));
-        assert!(signature.guidance.is_none() && signature.is_guidance_distilled());
+        assert!(!signature.takes(Role::Guidance) && signature.is_guidance_distilled());
     }
     let told = transformer(flux(I64, ["hw, 3", "s, 3"]).input("guidance", F32, "batch")).unwrap();
-    assert_eq!(told.guidance.unwrap().name, "guidance");
+    assert_eq!(told.input(Role::Guidance).unwrap().name, "guidance");
     assert!(!denoiser(unet()).unwrap().is_guidance_distilled());
     // Four numbers a token are those of another model.
     let message = transformer(flux(I64, ["hw, 4", "s, 4"])).unwrap_err().to_string();
