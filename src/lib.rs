@@ -52,9 +52,11 @@
 #![deny(missing_docs)]
 
 pub mod bundle;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod conditioner;
 pub mod denoise;
+pub mod engine;
 pub mod error;
 pub mod execution;
 mod files;
@@ -67,6 +69,7 @@ pub mod memory;
 pub mod metadata;
 pub mod npy;
 pub mod plan;
+#[cfg(feature = "plot")]
 pub mod plot;
 pub mod quantize;
 pub mod rewrite;
@@ -81,8 +84,8 @@ mod threads;
 pub mod tiles;
 
 pub use bundle::Bundle;
+pub use engine::{Engine, EngineBuilder, Event, Image, Pipeline, Request};
 pub use error::{Error, Problem, Result, StepPosition};
-pub use execution::{Event, Image, ModelExecution, Observer};
 pub use plan::{Plan, RunPlan};
 pub use session::{Cancel, Runtime, RuntimeOptions};
 pub use spec::{Overrides, Spec};
