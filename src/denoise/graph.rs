@@ -11,7 +11,7 @@ use super::{Call, Condition, Control, Denoiser, Guidance, RunInterval, Shallow};
 use crate::bundle::DenoiserSignature;
 use crate::error::{Error, Result};
 use crate::session::{Cancel, Run, Session};
-use crate::tensor::{TensorInfo, TensorView};
+use crate::tensor::{Tensor, TensorInfo, TensorView};
 use crate::tiles::Tiles;
 
 /// A denoiser's graph, set up for one batch of images: its buffers are allocated once and reused at every step.
@@ -106,6 +106,36 @@ pub(super) struct ControlInputs<'a> {
     pub rows: Slice,
     /// For each row, true if its branch is conditional on the prompt.
     pub prompted: &'a [bool],
+}
+
+/// The inputs of the graph in one call, but for the sample and its positions.
+struct CallInputs<'a> {
+    signature: &'a DenoiserSignature,
+    timestep: Tensor,
+    /// Those with a row for each of the call's, such as the condition's.
+    by_row: Vec<(&'a TensorInfo, ArrayViewD<'a, f32>)>,
+    constants: Vec<(&'a str, ArrayD<bool>)>,
+}
+
+impl CallInputs<'_> {
+    /// All inputs of the run of these rows, by name.
+    fn of_rows<'r>(
+        &'r self,
+        rows: Range<usize>,
+        sample: ArrayViewD<'r, f32>,
+        positions: &'r [(&str, ArrayD<f32>)],
+    ) -> Vec<(&'r str, TensorView<'r>)> {
+        let Self { signature, timestep, by_row, constants } = self;
+        let rows = Slice::from(rows);
+        let mut inputs: Vec<(&str, TensorView<'_>)> = Vec::with_capacity(by_row.len() + constants.len() + 4);
+        inputs.push((&signature.timestep.name, timestep.view()));
+        inputs.push((&signature.sample.name, TensorView::F32(sample)));
+        inputs.extend(positions.iter().map(|(name, places)| (*name, TensorView::F32(places.view()))));
+        let of_rows = |all: &'r ArrayViewD<'_, f32>| TensorView::F32(all.slice_axis(Axis(0), rows));
+        inputs.extend(by_row.iter().map(|(info, all)| (info.name.as_str(), of_rows(all))));
+        inputs.extend(constants.iter().map(|(name, value)| (*name, TensorView::Bool(value.view()))));
+        inputs
+    }
 }
 
 impl<'a> GraphDenoiser<'a> {
@@ -241,13 +271,15 @@ impl<'a> GraphDenoiser<'a> {
         let at_once = (rows.clone(), chunk);
         let rows = Slice::from(rows);
         let form = Form::of(self.signature, self.channels);
-        let t = timestep(&self.signature.timestep, &self.signature.sample, chunk, form.time(call.timestep));
-        let switches = switches(&self.signature.constants);
-        let places = self.signature.residuals.down.iter().chain(&self.signature.residuals.mid);
-        let residuals = places.zip(self.residuals.iter().map(|residual| residual.view()));
-        let by_row: Vec<(&TensorInfo, ArrayViewD<'_, f32>)> =
-            self.condition.rows(&self.signature.inputs, rows).chain(residuals).collect();
         let (signature, cancel) = (self.signature, &self.cancel);
+        let places = signature.residuals.down.iter().chain(&signature.residuals.mid);
+        let residuals = places.zip(self.residuals.iter().map(|residual| residual.view()));
+        let call_inputs = CallInputs {
+            signature,
+            timestep: timestep(&signature.timestep, &signature.sample, chunk, form.time(call.timestep)),
+            by_row: self.condition.rows(&signature.inputs, rows).chain(residuals).collect(),
+            constants: switches(&signature.constants),
+        };
         let (session, mut seam) = match &mut self.shallow {
             None => (&mut *self.session, None),
             Some(shallow) => {
@@ -270,17 +302,7 @@ impl<'a> GraphDenoiser<'a> {
                 let chunks =
                     sample.axis_chunks_iter(Axis(0), chunk).zip(output.chunks_mut(output.len() / rows * chunk));
                 let runs = chunks.enumerate().map(|(at, (sample, out))| {
-                    let part = Slice::from(at * chunk..(at + 1) * chunk);
-                    let mut inputs: Vec<(&str, TensorView<'_>)> = Vec::with_capacity(by_row.len() + switches.len() + 4);
-                    inputs.push((&signature.timestep.name, t.view()));
-                    inputs.push((&signature.sample.name, TensorView::F32(sample)));
-                    inputs.extend(positions.iter().map(|(name, places)| (*name, TensorView::F32(places.view()))));
-                    inputs.extend(
-                        by_row
-                            .iter()
-                            .map(|(info, all)| (info.name.as_str(), TensorView::F32(all.slice_axis(Axis(0), part)))),
-                    );
-                    inputs.extend(switches.iter().map(|(name, value)| (*name, TensorView::Bool(value.view()))));
+                    let inputs = call_inputs.of_rows(at * chunk..(at + 1) * chunk, sample, &positions);
                     Run { inputs, out, shape: Some(shape.clone()), beside: None }
                 });
                 let mut runs: Vec<Run<'_>> = runs.collect();

@@ -77,8 +77,14 @@ impl TaskRequirements<'_> {
         }
     }
 
-    /// Requires that the task tells the denoiser what it takes, and that the denoiser takes what the task tells.
+    /// Requires that the task fills every input of the denoiser, and that the denoiser has an input for what the task gives.
     pub(super) fn fills_inputs(&self, embeds_classes: bool) -> Result<()> {
+        self.fills_tokens(embeds_classes)?;
+        self.fills_other_inputs(embeds_classes)?;
+        self.takes_sizes()
+    }
+
+    fn fills_tokens(&self, embeds_classes: bool) -> Result<()> {
         let Self { signature, task, wanted_for, .. } = self;
         let has_prompt = task.prompting().is_some();
         let told_tokens = self.conditions.iter().any(ConditionPart::is_tokens);
@@ -116,6 +122,11 @@ impl TaskRequirements<'_> {
             }
             _ => {}
         }
+        Ok(())
+    }
+
+    fn fills_other_inputs(&self, embeds_classes: bool) -> Result<()> {
+        let Self { signature, task, wanted_for, .. } = self;
         if task.classes().is_some() && !embeds_classes && !signature.takes(Role::ClassLabels) {
             return Err(self.at_fault(
                 format!("{wanted_for} has classes, and this graph takes no class"),
@@ -123,9 +134,9 @@ impl TaskRequirements<'_> {
             ));
         }
         let is_filled = |role: Role| match role.row().filler {
-            Filler::Prompt | Filler::Size | Filler::GuidanceScale => has_prompt,
+            Filler::Prompt | Filler::Size | Filler::GuidanceScale => task.prompting().is_some(),
             Filler::Class => task.tells_class(),
-            // Tokens are checked above; the other inputs depend on no task.
+            // Tokens are checked before; the other inputs depend on no task.
             _ => true,
         };
         let is_left = |role: Role| !is_filled(role) && role.row().default.is_none();
@@ -137,6 +148,12 @@ impl TaskRequirements<'_> {
                 "choose the task that the model was made for (`ldm-ort inspect`)",
             ));
         }
+        Ok(())
+    }
+
+    /// Requires that the denoiser takes the sizes or scores that the task states.
+    fn takes_sizes(&self) -> Result<()> {
+        let Self { signature, task, .. } = self;
         let sizes = task.prompting().and_then(|prompting| Some((prompting, prompting.sizes.given()?)));
         if let Some((prompting, key)) = sizes {
             let is_score = key.ends_with("aesthetic_score") || prompting.sizes.aesthetic_score.is_some();
