@@ -2,7 +2,7 @@
 //!
 //! [`Bundle::open`] reads everything a directory says without loading a weight or needing a runtime: which graphs are
 //! there, what they take and give, how they were exported, the scheduler's configuration, the tokenizers, and the
-//! [`Facts`] that the engine needs, each with where it was read. The contracts ([`DenoiserContract`] and its kin) say
+//! [`Facts`] that the engine needs, each with where it was read. The signatures ([`DenoiserSignature`] and its kin) say
 //! which input of a graph plays which role, found by name, then by shape, then by element type, never assumed.
 
 mod autoencoder;
@@ -41,8 +41,8 @@ pub(crate) use onnx::{Reference, frame, map, placed_in, proto};
 pub use operators::{Obstacle, obstacles, operators_without_cpu_kernel};
 pub use report::{ComponentReport, FactReport, ProviderReport, Report, SchedulerReport, TensorReport, inspect};
 pub use roles::{
-    ConditionerContract, ControlNetContract, DenoiserContract, Positions, Residuals, Switch, TextEncoderContract,
-    VaeDecoderContract, VaeEncoderContract, VaeEncoderKind, role_words,
+    ConditionerSignature, ControlNetSignature, DenoiserSignature, Positions, Residuals, Switch, TextEncoderSignature,
+    VaeDecoderSignature, VaeEncoderKind, VaeEncoderSignature, role_words,
 };
 pub use tasks::{TaskFit, task_fits};
 
@@ -125,7 +125,7 @@ impl Bundle {
             Ok(family) => Ok(family.value),
             Err(Some(refusal)) => Err(refusal.to_error()),
             Err(None) => {
-                self.denoiser().and_then(DenoiserContract::resolve)?;
+                self.denoiser().and_then(DenoiserSignature::resolve)?;
                 Err(self.lacks(&[ComponentKind::Unet, ComponentKind::Transformer], "telling the model's family"))
             }
         }

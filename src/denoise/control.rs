@@ -5,7 +5,7 @@ use ndarray::{ArrayD, Axis, IxDyn, Slice, concatenate};
 use super::feed::{pad_rows, switches, timestep};
 use super::graph::Told;
 use super::{Call, RunInterval};
-use crate::bundle::ControlNetContract;
+use crate::bundle::ControlNetSignature;
 use crate::error::{Error, Result};
 use crate::session::{Cancel, Session};
 use crate::tensor::{TensorInfo, TensorView};
@@ -32,7 +32,7 @@ impl ControlWeight {
 /// An open control network with the image that it follows.
 pub struct Control<'a> {
     session: &'a mut Session,
-    contract: &'a ControlNetContract,
+    signature: &'a ControlNetSignature,
     /// `[1, 3, h, w]`
     image: &'a ArrayD<f32>,
     weight: ControlWeight,
@@ -44,11 +44,11 @@ impl<'a> Control<'a> {
     /// Joins an open graph with its image, `[1, 3, h, w]` in [0, 1].
     pub fn new(
         session: &'a mut Session,
-        contract: &'a ControlNetContract,
+        signature: &'a ControlNetSignature,
         image: &'a ArrayD<f32>,
         weight: ControlWeight,
     ) -> Self {
-        Self { session, contract, image, weight, shapes: Vec::new() }
+        Self { session, signature, image, weight, shapes: Vec::new() }
     }
 
     /// Whether it begins or ends between this call and the one before.
@@ -71,7 +71,7 @@ impl<'a> Control<'a> {
             return Ok(self.shapes.iter().map(silent).collect());
         }
         // What the prompt has no part in is multiplied place by place, outside of the graph.
-        let has_input = self.contract.scale.is_some();
+        let has_input = self.signature.scale.is_some();
         let (inside, outside) = if has_input && !self.weight.guess { (scale, 1.0) } else { (1.0, scale) };
         let mut residuals = self.run(told, inside, call, cancel)?;
         let last = residuals.len().saturating_sub(1).max(1) as f64;
@@ -95,37 +95,37 @@ impl<'a> Control<'a> {
 
     fn run(&mut self, told: &Told<'_>, scale: f64, call: Call, cancel: &Cancel) -> Result<Vec<ArrayD<f32>>> {
         let rows = told.sample.shape()[0];
-        let chunk = self.contract.batch.unwrap_or(rows).max(1);
+        let chunk = self.signature.batch.unwrap_or(rows).max(1);
         let padded = rows.div_ceil(chunk) * chunk;
         let shape = IxDyn(&[&[chunk], &self.image.shape()[1..]].concat());
         let Some(image) = self.image.broadcast(shape) else {
             return Err(Error::internal("control.image", "one image does not stand for a batch"));
         };
-        let t = timestep(&self.contract.timestep, &self.contract.sample, chunk, call.timestep);
-        let scale = self.contract.scale.as_ref().map(|info| {
+        let t = timestep(&self.signature.timestep, &self.signature.sample, chunk, call.timestep);
+        let scale = self.signature.scale.as_ref().map(|info| {
             let ones = vec![1; info.shape.len()];
             (info, ArrayD::from_elem(IxDyn(&ones), scale as f32))
         });
-        let switches = switches(&self.contract.constants);
+        let switches = switches(&self.signature.constants);
         let by_row = [
-            (Some(&self.contract.sample), Some(told.sample.to_owned())),
-            (self.contract.context.as_ref(), told.context.as_ref().map(|rows| rows.to_owned())),
-            (self.contract.text_embeds.as_ref(), told.text_embeds.as_ref().map(|rows| rows.to_owned())),
-            (self.contract.time_ids.as_ref(), told.time_ids.as_ref().map(|rows| rows.to_owned())),
+            (Some(&self.signature.sample), Some(told.sample.to_owned())),
+            (self.signature.context.as_ref(), told.context.as_ref().map(|rows| rows.to_owned())),
+            (self.signature.text_embeds.as_ref(), told.text_embeds.as_ref().map(|rows| rows.to_owned())),
+            (self.signature.time_ids.as_ref(), told.time_ids.as_ref().map(|rows| rows.to_owned())),
         ];
         let by_row = by_row
             .into_iter()
             .filter_map(|(info, value)| info.zip(value))
             .map(|(info, value)| Ok((info, pad_rows(value, padded)?)))
             .collect::<Result<Vec<_>>>()?;
-        let places: Vec<&TensorInfo> = self.contract.down.iter().chain([&self.contract.mid]).collect();
+        let places: Vec<&TensorInfo> = self.signature.down.iter().chain([&self.signature.mid]).collect();
         let names: Vec<&str> = places.iter().map(|info| info.name.as_str()).collect();
 
         let mut parts: Vec<Vec<ArrayD<f32>>> = vec![Vec::new(); places.len()];
         for start in (0..padded).step_by(chunk) {
             let mut inputs = vec![
-                (self.contract.timestep.name.as_str(), t.view()),
-                (self.contract.control.name.as_str(), TensorView::F32(image.view())),
+                (self.signature.timestep.name.as_str(), t.view()),
+                (self.signature.control.name.as_str(), TensorView::F32(image.view())),
             ];
             let part = Slice::from(start..start + chunk);
             inputs.extend(

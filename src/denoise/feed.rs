@@ -3,25 +3,25 @@
 use ndarray::{ArrayD, ArrayViewD, Axis, IxDyn, Slice, concatenate};
 
 use super::Condition;
-use crate::bundle::{DenoiserContract, Switch};
+use crate::bundle::{DenoiserSignature, Switch};
 use crate::error::{Error, Result};
 use crate::tensor::{Dim, Tensor, TensorInfo, switch};
 
 /// The inputs that a condition fills one row a sample, each with what fills it.
 pub(super) fn by_role<'c>(
-    contract: &'c DenoiserContract,
+    signature: &'c DenoiserSignature,
     condition: &'c Condition,
 ) -> [(Option<&'c TensorInfo>, Option<&'c ArrayD<f32>>); 9] {
     [
-        (contract.context.as_ref(), condition.context.as_ref()),
-        (contract.context_mask.as_ref(), condition.context_mask.as_ref()),
-        (contract.resolution.as_ref(), condition.resolution.as_ref()),
-        (contract.aspect_ratio.as_ref(), condition.aspect_ratio.as_ref()),
-        (contract.text_embeds.as_ref(), condition.text_embeds.as_ref()),
-        (contract.time_ids.as_ref(), condition.time_ids.as_ref()),
-        (contract.timestep_cond.as_ref(), condition.timestep_cond.as_ref()),
-        (contract.guidance.as_ref(), condition.guidance.as_ref()),
-        (contract.class_labels.as_ref(), condition.class_labels.as_ref()),
+        (signature.context.as_ref(), condition.context.as_ref()),
+        (signature.context_mask.as_ref(), condition.context_mask.as_ref()),
+        (signature.resolution.as_ref(), condition.resolution.as_ref()),
+        (signature.aspect_ratio.as_ref(), condition.aspect_ratio.as_ref()),
+        (signature.text_embeds.as_ref(), condition.text_embeds.as_ref()),
+        (signature.time_ids.as_ref(), condition.time_ids.as_ref()),
+        (signature.timestep_cond.as_ref(), condition.timestep_cond.as_ref()),
+        (signature.guidance.as_ref(), condition.guidance.as_ref()),
+        (signature.class_labels.as_ref(), condition.class_labels.as_ref()),
     ]
 }
 

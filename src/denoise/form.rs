@@ -5,7 +5,7 @@ use std::path::Path;
 use ndarray::{Array2, ArrayD, ArrayViewD, Axis, Ix4, IxDyn};
 
 use super::packing;
-use crate::bundle::{DenoiserContract, Positions};
+use crate::bundle::{DenoiserSignature, Positions};
 use crate::error::{Error, Result};
 use crate::tensor::TensorInfo;
 
@@ -25,11 +25,11 @@ pub(super) enum Form<'c> {
 }
 
 impl<'c> Form<'c> {
-    /// The form that a contract asks for, of samples with so many channels.
-    pub fn of(contract: &'c DenoiserContract, channels: usize) -> Self {
-        match &contract.positions {
+    /// The form that a signature asks for, of samples with so many channels.
+    pub fn of(signature: &'c DenoiserSignature, channels: usize) -> Self {
+        match &signature.positions {
             None => Self::Planes,
-            Some(positions) => Self::Packed { positions, channels: contract.in_channels.unwrap_or(channels) },
+            Some(positions) => Self::Packed { positions, channels: signature.in_channels.unwrap_or(channels) },
         }
     }
 
@@ -44,10 +44,10 @@ impl<'c> Form<'c> {
     }
 
     /// Requires that samples of this height and width, beside others of as many channels, have this form in a graph
-    /// with this contract.
-    pub fn check(self, contract: &DenoiserContract, graph: &Path, [taken, height, width]: [usize; 3]) -> Result<()> {
+    /// with this signature.
+    pub fn check(self, signature: &DenoiserSignature, graph: &Path, [taken, height, width]: [usize; 3]) -> Result<()> {
         let Self::Packed { .. } = self else { return Ok(()) };
-        let name = &contract.sample.name;
+        let name = &signature.sample.name;
         if !height.is_multiple_of(packing::SIDE) || !width.is_multiple_of(packing::SIDE) {
             return Err(Error::model(
                 graph,
@@ -56,7 +56,7 @@ impl<'c> Form<'c> {
             ));
         }
         let tokens = self.images(taken) * (height / packing::SIDE) * (width / packing::SIDE);
-        match contract.sequence_length.filter(|&fixed| fixed != tokens) {
+        match signature.sequence_length.filter(|&fixed| fixed != tokens) {
             None => Ok(()),
             Some(fixed) => Err(Error::model(
                 graph,

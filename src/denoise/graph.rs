@@ -7,7 +7,7 @@ use ndarray::{ArrayD, ArrayViewD, ArrayViewMutD, Axis, IxDyn, Slice};
 use super::feed::{by_role, pad_rows, rows_of, switches, timestep};
 use super::form::Form;
 use super::{Call, Condition, Control, Denoiser, Guidance, RunInterval, Shallow};
-use crate::bundle::DenoiserContract;
+use crate::bundle::DenoiserSignature;
 use crate::error::{Error, Result};
 use crate::session::{Cancel, Run, Session};
 use crate::tensor::{TensorInfo, TensorView};
@@ -20,7 +20,7 @@ use crate::tiles::Tiles;
 /// how many of these runs are made at the same time.
 pub struct GraphDenoiser<'a> {
     session: &'a mut Session,
-    contract: &'a DenoiserContract,
+    signature: &'a DenoiserSignature,
     cancel: Cancel,
     guidance: Guidance,
     /// The part of the run in which guidance is at work, where it is not all of it.
@@ -96,7 +96,7 @@ impl<'a> GraphDenoiser<'a> {
     /// not hold.
     pub fn new(
         session: &'a mut Session,
-        contract: &'a DenoiserContract,
+        signature: &'a DenoiserSignature,
         batch: Batch,
         condition: Condition,
         guidance: Guidance,
@@ -105,12 +105,12 @@ impl<'a> GraphDenoiser<'a> {
         let Batch { images, sample: [channels, height, width], by_row: is_by_row, .. } = batch;
         let (run_height, run_width) = batch.split().map_or((height, width), |tiles| tiles.tile_size(height, width));
         let rows = guidance.branches().len() * images;
-        let chunk = contract.batch.unwrap_or(if is_by_row { 1 } else { rows }).max(1);
+        let chunk = signature.batch.unwrap_or(if is_by_row { 1 } else { rows }).max(1);
         let padded = rows.div_ceil(chunk) * chunk;
         let concatenated = condition.channels.as_ref().and_then(|c| c.shape().get(1).copied()).unwrap_or(0);
         let taken = channels + concatenated;
-        let expected = [contract.in_channels, contract.height, contract.width];
-        let form = Form::of(contract, channels);
+        let expected = [signature.in_channels, signature.height, signature.width];
+        let form = Form::of(signature, channels);
         let of_one = taken / form.images(taken);
         for ((axis, want), got) in
             ["channels", "height", "width"].iter().zip(expected).zip([of_one, run_height, run_width])
@@ -118,12 +118,12 @@ impl<'a> GraphDenoiser<'a> {
             if let Some(want) = want.filter(|&want| want != got) {
                 return Err(Error::model(
                     session.path(),
-                    format!("input {}: {axis} is fixed at {want}, the run needs {got}", contract.sample.name),
+                    format!("input {}: {axis} is fixed at {want}, the run needs {got}", signature.sample.name),
                     "choose the width and height the graph was exported for, or export it with free axes",
                 ));
             }
         }
-        form.check(contract, session.path(), [taken, run_height, run_width])?;
+        form.check(signature, session.path(), [taken, run_height, run_width])?;
         let mut input = ArrayD::zeros(IxDyn(&[padded, taken, height, width]));
         if let Some(extra) = &condition.channels {
             if extra.ndim() != 4 || extra.shape()[2..] != [height, width] {
@@ -136,7 +136,7 @@ impl<'a> GraphDenoiser<'a> {
             let filled = pad_rows(extra.clone(), padded)?;
             input.slice_axis_mut(Axis(1), Slice::from(channels..)).assign(&filled);
         }
-        for (info, value) in by_role(contract, &condition) {
+        for (info, value) in by_role(signature, &condition) {
             if let (Some(info), None) = (info, value) {
                 return Err(Error::model(
                     session.path(),
@@ -159,11 +159,11 @@ impl<'a> GraphDenoiser<'a> {
             class_labels: pad(condition.class_labels)?,
         };
         let prompted = guidance.branches().iter().flat_map(|b| std::iter::repeat_n(b.prompt, images)).collect();
-        let outputs = contract.out_channels.unwrap_or(channels);
+        let outputs = signature.out_channels.unwrap_or(channels);
         let output = ArrayD::zeros(IxDyn(&[padded, outputs, height, width]));
         Ok(Self {
             session,
-            contract,
+            signature,
             cancel: cancel.clone(),
             guidance,
             interval: None,
@@ -215,7 +215,7 @@ impl<'a> GraphDenoiser<'a> {
             return (0..padded, self.chunk);
         }
         let images = self.batch.images;
-        let chunk = self.contract.batch.unwrap_or(if self.batch.by_row { 1 } else { images }).max(1);
+        let chunk = self.signature.batch.unwrap_or(if self.batch.by_row { 1 } else { images }).max(1);
         let length = (images.div_ceil(chunk) * chunk).min(padded);
         // Where too few rows stand behind to fill a fixed batch, rows before do.
         let start = (self.guidance.conditional_branch() * images).min(padded - length);
@@ -258,16 +258,16 @@ impl<'a> GraphDenoiser<'a> {
         }
         let at_once = (rows.clone(), chunk);
         let rows = Slice::from(rows);
-        let form = Form::of(self.contract, self.channels);
-        let t = timestep(&self.contract.timestep, &self.contract.sample, chunk, form.time(call.timestep));
-        let switches = switches(&self.contract.constants);
-        let places = self.contract.residuals.down.iter().chain(&self.contract.residuals.mid);
-        let by_row: Vec<(&TensorInfo, ArrayViewD<'_, f32>)> = by_role(self.contract, &self.condition)
+        let form = Form::of(self.signature, self.channels);
+        let t = timestep(&self.signature.timestep, &self.signature.sample, chunk, form.time(call.timestep));
+        let switches = switches(&self.signature.constants);
+        let places = self.signature.residuals.down.iter().chain(&self.signature.residuals.mid);
+        let by_row: Vec<(&TensorInfo, ArrayViewD<'_, f32>)> = by_role(self.signature, &self.condition)
             .into_iter()
             .filter_map(|(info, value)| info.zip(value.map(|value| value.slice_axis(Axis(0), rows))))
             .chain(places.zip(self.residuals.iter().map(|residual| residual.view())))
             .collect();
-        let (contract, cancel) = (self.contract, &self.cancel);
+        let (signature, cancel) = (self.signature, &self.cancel);
         let (session, mut seam) = match &mut self.shallow {
             None => (&mut *self.session, None),
             Some(shallow) => {
@@ -292,8 +292,8 @@ impl<'a> GraphDenoiser<'a> {
                 let runs = chunks.enumerate().map(|(at, (sample, out))| {
                     let part = Slice::from(at * chunk..(at + 1) * chunk);
                     let mut inputs: Vec<(&str, TensorView<'_>)> = Vec::with_capacity(by_row.len() + switches.len() + 4);
-                    inputs.push((&contract.timestep.name, t.view()));
-                    inputs.push((&contract.sample.name, TensorView::F32(sample)));
+                    inputs.push((&signature.timestep.name, t.view()));
+                    inputs.push((&signature.sample.name, TensorView::F32(sample)));
                     inputs.extend(positions.iter().map(|(name, places)| (*name, TensorView::F32(places.view()))));
                     inputs.extend(
                         by_row
@@ -305,7 +305,7 @@ impl<'a> GraphDenoiser<'a> {
                 });
                 let mut runs: Vec<Run<'_>> = runs.collect();
                 seam.iter_mut().for_each(|seam| seam.join(&mut runs));
-                session.run_each(runs, &contract.output.name, cancel)
+                session.run_each(runs, &signature.output.name, cancel)
             })
         };
         let (input, mut output) = (self.input.slice_axis(Axis(0), rows), self.output.slice_axis_mut(Axis(0), rows));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ndarray::{ArrayD, ArrayViewD, Axis, IxDyn, stack};
 
 use super::{Task, TaskContext, TaskModel};
-use crate::bundle::DenoiserContract;
+use crate::bundle::DenoiserSignature;
 use crate::denoise::{Condition, Guidance};
 use crate::error::{Error, Result};
 use crate::spec::Prompting;
@@ -23,8 +23,8 @@ pub(super) fn guidance(prompting: &Prompting, stage: &TaskContext<'_>) -> Guidan
 }
 
 /// Says that a negative prompt is given which nothing leads away from.
-pub fn unused_negative_prompt(prompting: &Prompting, contract: &DenoiserContract) -> Option<String> {
-    let leads_nowhere = contract.is_guidance_distilled() && prompting.true_cfg_scale <= 1.0;
+pub fn unused_negative_prompt(prompting: &Prompting, signature: &DenoiserSignature) -> Option<String> {
+    let leads_nowhere = signature.is_guidance_distilled() && prompting.true_cfg_scale <= 1.0;
     let later = prompting.later.iter().flat_map(|later| &later.negative_prompts);
     let is_given = prompting.negative_prompts.iter().chain(later).any(|prompt| !prompt.is_empty());
     let warning = "this model learnt the effect of guidance and is not led away from the negative prompt; set true_cfg_scale \
@@ -38,8 +38,8 @@ pub fn unused_negative_prompt(prompting: &Prompting, contract: &DenoiserContract
 /// # Errors
 /// [`Error::Input`] where the model has no text encoder, and whatever that fails with.
 pub(super) fn condition(prompting: &Prompting, guidance: Guidance, stage: &mut TaskContext<'_>) -> Result<Condition> {
-    let contract = &stage.model.denoiser.clone();
-    if let (0, Some(warning)) = (stage.first, unused_negative_prompt(prompting, contract)) {
+    let signature = &stage.model.denoiser.clone();
+    if let (0, Some(warning)) = (stage.first, unused_negative_prompt(prompting, signature)) {
         (stage.warn)(warning);
     }
     let branches = guidance.branches();
@@ -60,7 +60,7 @@ pub(super) fn condition(prompting: &Prompting, guidance: Guidance, stage: &mut T
     for branch in branches {
         for [prompt, negative] in &told {
             rows.push(Arc::clone(if branch.prompt { prompt } else { negative }));
-            sizes.extend(time_ids(prompting, contract, stage.size, branch.prompt));
+            sizes.extend(time_ids(prompting, signature, stage.size, branch.prompt));
         }
     }
     let pooled: Option<Vec<_>> = rows.iter().map(|row| row.pooled.as_ref()).collect();
@@ -75,11 +75,11 @@ pub(super) fn condition(prompting: &Prompting, guidance: Guidance, stage: &mut T
             || of_rows(one.len(), one.iter().map(|&value| value as f32).cycle().take(one.len() * rows.len()).collect());
         info.as_ref().map(|_| of_all()).transpose()
     };
-    let time_ids = match &contract.time_ids {
+    let time_ids = match &signature.time_ids {
         Some(_) => Some(of_rows(sizes.len() / rows.len().max(1), sizes)?),
         None => None,
     };
-    let timestep_cond = match &contract.timestep_cond {
+    let timestep_cond = match &signature.timestep_cond {
         Some(info) => {
             let width = info.shape.get(1).and_then(Dim::fixed).filter(|&width| width <= 65_536).unwrap_or(256);
             let one = guidance_embedding(stage.model.guidance_scale(prompting), width);
@@ -87,24 +87,24 @@ pub(super) fn condition(prompting: &Prompting, guidance: Guidance, stage: &mut T
         }
         None => None,
     };
-    let guidance = contract.guidance.as_ref().map(|_| {
+    let guidance = signature.guidance.as_ref().map(|_| {
         let scale = stage.model.guidance_scale(prompting) as f32;
         ArrayD::from_elem(IxDyn(&[rows.len()]), scale)
     });
     Ok(Condition {
         guidance,
         context: Some(stacked(rows.iter().map(|row| row.tokens.view()))?),
-        text_embeds: match (pooled, &contract.text_embeds) {
+        text_embeds: match (pooled, &signature.text_embeds) {
             (Some(pooled), Some(_)) => Some(stacked(pooled.iter().map(|row| row.view()))?),
             _ => None,
         },
-        context_mask: match (masks, &contract.context_mask) {
+        context_mask: match (masks, &signature.context_mask) {
             (Some(masks), Some(_)) => Some(stacked(masks.iter().map(|mask| mask.view()))?),
             _ => None,
         },
         time_ids,
-        resolution: of_image(&contract.resolution, &[height as f64, width as f64])?,
-        aspect_ratio: of_image(&contract.aspect_ratio, &[height as f64 / width as f64])?,
+        resolution: of_image(&signature.resolution, &[height as f64, width as f64])?,
+        aspect_ratio: of_image(&signature.aspect_ratio, &[height as f64 / width as f64])?,
         timestep_cond,
         ..Condition::default()
     })
@@ -142,18 +142,18 @@ fn texts_of(prompting: &Prompting, prompt: usize, is_guided: bool, zeros: bool) 
 /// left, and then height and width after that, or where the graph takes five numbers the aesthetic score.
 fn time_ids(
     prompting: &Prompting,
-    contract: &DenoiserContract,
+    signature: &DenoiserSignature,
     (width, height): (usize, usize),
     is_prompt: bool,
 ) -> Vec<f32> {
-    if contract.time_ids.is_none() {
+    if !signature.takes(Role::TimeIds) {
         return Vec::new();
     }
     let sizes = &prompting.sizes;
     let [original_width, original_height] = sizes.original_size.unwrap_or([width, height]);
     let [left, top] = sizes.crop.unwrap_or([0, 0]);
     let mut ids = [original_height, original_width, top, left].map(|v| v as f32).to_vec();
-    if contract.time_ids_width() == Some(5) {
+    if signature.time_ids_width() == Some(5) {
         ids.push(match is_prompt {
             true => sizes.aesthetic_score.unwrap_or(6.0),
             false => sizes.negative_aesthetic_score.unwrap_or(2.5),

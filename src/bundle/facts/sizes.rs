@@ -43,7 +43,7 @@ impl Evidence<'_> {
     /// every level's size was even. One that enlarges to a size taken from the skip connection takes any size.
     pub(super) fn latent_multiple(&self, family: Option<Family>) -> Fact<usize> {
         let Some(denoiser) = self.denoiser else { return Fact::new(1, "there is no denoiser") };
-        if self.contract().is_some_and(|c| c.positions.is_some()) {
+        if self.signature().is_some_and(|c| c.is_packed()) {
             return Fact::new(2, "two by two latents are packed into one token");
         }
         if denoiser.kind == ComponentKind::Transformer {

@@ -7,7 +7,7 @@ use crate::tensor::TensorInfo;
 
 /// The roles of the one input and the one output of an embedder.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ConditionerContract {
+pub struct ConditionerSignature {
     /// What is to be shown: classes `[n]`, tokens `[n, tokens]` or a map `[n, labels, h, w]`.
     pub input: TensorInfo,
     /// What the denoiser is told: tokens `[n, tokens, width]`, a vector `[n, width]`, or channels `[n, c, h, w]`.
@@ -18,7 +18,7 @@ pub struct ConditionerContract {
     pub batch: Option<usize>,
 }
 
-impl ConditionerContract {
+impl ConditionerSignature {
     /// Finds the input and the output.
     ///
     /// # Errors

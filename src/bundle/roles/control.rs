@@ -8,7 +8,7 @@ use crate::tensor::TensorInfo;
 
 /// The roles of a control network's inputs and outputs.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ControlNetContract {
+pub struct ControlNetSignature {
     /// The noisy latents, `[n, c, h, w]`.
     pub sample: TensorInfo,
     /// The model's t: a scalar, `[1]` or `[n]`; integer or float.
@@ -34,7 +34,7 @@ pub struct ControlNetContract {
     pub batch: Option<usize>,
 }
 
-impl ControlNetContract {
+impl ControlNetSignature {
     /// Finds the roles of a control network's inputs and outputs.
     ///
     /// # Errors

@@ -34,7 +34,7 @@ pub struct Positions {
 
 /// The roles of a denoiser's inputs and its output.
 #[derive(Debug, Clone, PartialEq)]
-pub struct DenoiserContract {
+pub struct DenoiserSignature {
     /// The noisy latents, `[n, c, h, w]`; with `positions` packed, `[n, h/2 · w/2, 4 c]`.
     pub sample: TensorInfo,
     /// Where the tokens of a packed sample stand.
@@ -84,7 +84,7 @@ pub struct DenoiserContract {
 /// The values of a latent square of two by two, one token of a packed sample, for each of its channels.
 const PATCH: usize = 4;
 
-impl DenoiserContract {
+impl DenoiserSignature {
     /// Finds the roles of a denoiser's inputs and its output.
     ///
     /// # Errors

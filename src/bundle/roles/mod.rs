@@ -10,11 +10,11 @@ mod denoiser;
 mod text;
 mod vae;
 
-pub use conditioner::ConditionerContract;
-pub use control::ControlNetContract;
-pub use denoiser::{DenoiserContract, Positions, Residuals};
-pub use text::TextEncoderContract;
-pub use vae::{VaeDecoderContract, VaeEncoderContract, VaeEncoderKind};
+pub use conditioner::ConditionerSignature;
+pub use control::ControlNetSignature;
+pub use denoiser::{DenoiserSignature, Positions, Residuals};
+pub use text::TextEncoderSignature;
+pub use vae::{VaeDecoderSignature, VaeEncoderKind, VaeEncoderSignature};
 
 use super::component::{Component, ComponentKind};
 use super::onnx::GraphFile;

@@ -7,7 +7,7 @@ use crate::tensor::{Dim, TensorInfo};
 
 /// The roles of a text encoder's inputs and outputs.
 #[derive(Debug, Clone, PartialEq)]
-pub struct TextEncoderContract {
+pub struct TextEncoderSignature {
     /// The token ids, `[n, tokens]`, 32 or 64 bits wide.
     pub input_ids: TensorInfo,
     /// 1 for each token and 0 for each filler, `[n, tokens]`.
@@ -31,7 +31,7 @@ pub struct TextEncoderContract {
     pub batch: Option<usize>,
 }
 
-impl TextEncoderContract {
+impl TextEncoderSignature {
     /// Finds the roles of a text encoder's inputs and outputs.
     ///
     /// # Errors

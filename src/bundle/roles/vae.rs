@@ -8,7 +8,7 @@ use crate::tensor::{Dim, TensorInfo};
 
 /// The roles of a decoder's inputs and its output.
 #[derive(Debug, Clone, PartialEq)]
-pub struct VaeDecoderContract {
+pub struct VaeDecoderSignature {
     /// The latents, `[n, c, h, w]`.
     pub latent: TensorInfo,
     /// The image, `[n, 3, h * f, w * f]`, in -1 to 1.
@@ -25,7 +25,7 @@ pub struct VaeDecoderContract {
     pub switches: Vec<Switch>,
 }
 
-impl VaeDecoderContract {
+impl VaeDecoderSignature {
     /// Finds the roles of a decoder's inputs and its output.
     ///
     /// # Errors
@@ -83,7 +83,7 @@ pub enum VaeEncoderKind {
 
 /// The roles of an encoder's inputs and its output.
 #[derive(Debug, Clone, PartialEq)]
-pub struct VaeEncoderContract {
+pub struct VaeEncoderSignature {
     /// The image, `[n, 3, h * f, w * f]`, in -1 to 1.
     pub sample: TensorInfo,
     /// The latents or their distribution.
@@ -102,7 +102,7 @@ pub struct VaeEncoderContract {
     pub switches: Vec<Switch>,
 }
 
-impl VaeEncoderContract {
+impl VaeEncoderSignature {
     /// Finds the roles of an encoder's inputs and its output, given the channels of a latent where they are known.
     ///
     /// Moments are told from latents by their number of channels, twice that of a latent; where the graph leaves that
