@@ -11,8 +11,9 @@ use super::roles::{
     ConditionerSignature, ControlNetSignature, DenoiserSignature, TextEncoderSignature, VaeDecoderSignature,
     VaeEncoderSignature,
 };
-use super::{Bundle, PixArt, TaskFit, json, operators, tasks};
+use super::{Bundle, TaskFit, json, operators, tasks};
 use crate::error::{Result, count_of};
+use crate::family::Family;
 use crate::tensor::TensorInfo;
 
 /// Everything that can be said about a model directory without running it.
@@ -225,8 +226,9 @@ fn roles(bundle: &Bundle, component: &Component, notes: &mut Vec<String>) -> Res
             let signature = DenoiserSignature::resolve(component)?;
             notes.extend(signature.batch.map(|n| format!("fixed to batches of {n}")));
             notes.extend(signature.class_rows.map(|n| count_of(n, "class")));
-            let pixart = bundle.family().ok().and_then(PixArt::of);
-            notes.extend(pixart.map(|p| format!("{}, which reads {} of T5's tokens", p.name(), p.tokens())));
+            let row = bundle.known_family().map(Family::row).filter(|row| row.text.form.is_masked());
+            let tokens = row.and_then(|row| Some((row.title, row.text.tokens?)));
+            notes.extend(tokens.map(|(title, tokens)| format!("{title}, which reads {}", count_of(tokens, "token"))));
             if !signature.residuals.is_empty() {
                 notes.push("a denoiser that takes a control network's residuals".to_owned());
             }
@@ -238,10 +240,11 @@ fn roles(bundle: &Bundle, component: &Component, notes: &mut Vec<String>) -> Res
             notes.extend(signature.sequence_length.map(|n| format!("fixed to {}", count_of(n, "token"))));
             named(signature.roles())
         }
-        Kind::VaeDecoder | Kind::VqDecoder | Kind::SmallDecoder => {
+        Kind::VaeDecoder | Kind::VqDecoder | Kind::TinyVaeDecoder => {
             let signature = VaeDecoderSignature::resolve(component)?;
-            if component.kind == Kind::SmallDecoder {
-                notes.push("for --preview, and for images with [model] decoder = \"small\"".to_owned());
+            if component.kind == Kind::TinyVaeDecoder {
+                notes.push("for --preview, and for images with [model] decoder = \"tiny\"".to_owned());
+                notes.extend(component.old_name_warning());
             }
             notes.extend(signature.batch.map(|n| format!("fixed to batches of {n}")));
             named(signature.roles())

@@ -87,7 +87,7 @@ impl<'c> Form<'c> {
         packing::pack(planes, images, room);
         let tokens = images * (height / packing::SIDE) * (width / packing::SIDE);
         let shape = IxDyn(&[n, tokens, taken / images * packing::SIDE * packing::SIDE]);
-        ArrayViewD::from_shape(shape, room).map_err(|e| Error::input("latents", e.to_string(), "report this"))
+        ArrayViewD::from_shape(shape, room).map_err(|e| Error::internal("latents", e.to_string()))
     }
 
     /// Returns the shape of the graph's output for `rows` samples of `taken` channels, of which the prediction is
@@ -111,7 +111,7 @@ impl<'c> Form<'c> {
         text_tokens: usize,
     ) -> Vec<(&'c str, ArrayD<f32>)> {
         let Self::Packed { positions: [image, text], .. } = self else { return Vec::new() };
-        [(image, packing::places(self.images(taken), height, width)), (text, Array2::zeros((text_tokens, 3)))]
+        [(image, packing::position_ids(self.images(taken), height, width)), (text, Array2::zeros((text_tokens, 3)))]
             .map(|(info, places)| (info.name.as_str(), with_rank_of(info, places, rows)))
             .into()
     }

@@ -74,13 +74,13 @@ impl Batch {
     /// The tiles, if there is more than one.
     fn split(&self) -> Option<Tiles> {
         let [_, height, width] = self.sample;
-        self.tiles.filter(|tiles| tiles.split(height, width))
+        self.tiles.filter(|tiles| tiles.is_split(height, width))
     }
 
     /// Requires that the graph at `path` takes `taken` channels of this height and width.
     fn check(&self, signature: &DenoiserSignature, path: &Path, taken: usize) -> Result<()> {
         let [channels, height, width] = self.sample;
-        let (height, width) = self.split().map_or((height, width), |tiles| tiles.of(height, width));
+        let (height, width) = self.split().map_or((height, width), |tiles| tiles.tile_size(height, width));
         let form = Form::of(signature, channels);
         let found = [taken / form.images(taken), height, width];
         let expected = [signature.in_channels, signature.height, signature.width];
@@ -231,7 +231,7 @@ impl<'a> GraphDenoiser<'a> {
         let chunk = self.signature.batch.unwrap_or(if self.batch.by_row { 1 } else { images }).max(1);
         let length = (images.div_ceil(chunk) * chunk).min(padded);
         // If too few rows follow to fill a fixed batch, earlier rows do.
-        let start = (self.guidance.told() * images).min(padded - length);
+        let start = (self.guidance.conditional_branch() * images).min(padded - length);
         (start..start + length, chunk)
     }
 
@@ -295,7 +295,7 @@ impl<'a> GraphDenoiser<'a> {
             let positions = form.positions(chunk, [taken, height, width], text_tokens);
             let [formed_sample, formed_output] = &mut *formed;
             let sample = form.sample(sample, formed_sample)?;
-            let not_by_row = || Error::input("latents", "not laid out row by row", "report this");
+            let not_by_row = || Error::internal("latents", "not laid out row by row");
             let output = output.as_slice_mut().ok_or_else(not_by_row)?;
             let shape = form.output_shape(chunk, taken, [outputs, height, width]);
             form.prediction(taken, [outputs, height, width], output, formed_output, |output| {
@@ -336,7 +336,7 @@ impl<'a> GraphDenoiser<'a> {
         if self.is_guided(call) {
             self.guidance.combine(output, self.batch.images, prediction);
         } else {
-            let told = output.get(self.guidance.told() * prediction.len()..).unwrap_or_default();
+            let told = output.get(self.guidance.conditional_branch() * prediction.len()..).unwrap_or_default();
             Guidance::Off.combine(told, self.batch.images, prediction);
         }
         // Rows that only pad a fixed batch are evaluated too, though not more of them than the branches have.

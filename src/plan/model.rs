@@ -3,22 +3,23 @@
 use std::path::PathBuf;
 
 use super::classes;
-use super::compatibility::PlannedTask;
 use super::conditions::ConditionPart;
 use super::control::ControlPart;
 use super::defaults::DefaultValue;
-use super::flux;
 use super::memory_budget::MemoryBudget;
+use super::packed;
 use super::preview::{self, PreviewPlan};
 use super::requirements::TaskRequirements;
 use super::shallow::ShallowPlan;
 use super::sizes::Sizes;
+use super::sources::{ModelDirectory, ModelSources};
 use super::text::TextPlan;
 use crate::bundle::{
-    Bundle, Component, ComponentKind, ConditionerSignature, Defaults, DenoiserSignature, GraphFile, Role,
-    VaeDecoderSignature, VaeEncoderSignature,
+    Bundle, Component, ComponentKind, ConditionerSignature, DenoiserSignature, GraphFile, Role, VaeDecoderSignature,
+    VaeEncoderSignature,
 };
 use crate::error::Result;
+use crate::family::Defaults;
 use crate::graph_cache::{GraphCache, Rows};
 use crate::latent::Scaling;
 use crate::lora::Lora;
@@ -44,8 +45,6 @@ pub struct Part<C> {
 pub struct ModelPlan {
     /// The model directory.
     pub dir: PathBuf,
-    /// The task it was planned for.
-    pub task: PlannedTask,
     /// What the task has to know of the model, the roles of the denoiser's inputs among it.
     pub model: TaskModel,
     /// The configuration and tokenizer files that the model was read from: the name in the model directory, and the path.
@@ -95,7 +94,13 @@ pub struct ModelPlan {
 
 impl ModelPlan {
     /// Resolves what `task` needs from a model directory.
-    pub(super) fn new(spec: &Spec, bundle: &Bundle, task: &dyn Task, defaults: Defaults) -> Result<Self> {
+    pub(super) fn new(
+        spec: &Spec,
+        (directory, sources): (&ModelDirectory, &ModelSources),
+        task: &dyn Task,
+        defaults: Defaults,
+    ) -> Result<Self> {
+        let bundle = &directory.bundle;
         let wanted_for = format!("[task.{}]", task.name());
         let component = if spec.controls.is_empty() { bundle.denoiser()? } else { bundle.denoiser_under_control()? };
         let mut signature = DenoiserSignature::resolve(component)?;
@@ -111,7 +116,7 @@ impl ModelPlan {
         } else {
             None
         };
-        let conditions = ConditionPart::all(&spec.conditions, bundle, spec.run.input_limit())?;
+        let conditions = ConditionPart::all(&spec.conditions, (bundle, sources), spec.run.input_limit())?;
         let requirements = TaskRequirements {
             task,
             bundle,
@@ -123,8 +128,8 @@ impl ModelPlan {
         let concatenated = requirements.concatenated()?;
         requirements.out_channels()?;
         requirements.plain_scaling()?;
-        flux::check(task, component, &signature)?;
-        let remarks = flux::remark(task, bundle, &signature).into_iter().collect();
+        packed::check(task, component, &signature)?;
+        let remarks = packed::remark(task, bundle, &signature).into_iter().collect();
         let class_embedder = match (task.classes(), signature.input(Role::Context)) {
             (Some(_), Some(_)) => {
                 let component = bundle.require(ComponentKind::ClassEmbedder, &wanted_for)?;
@@ -136,26 +141,32 @@ impl ModelPlan {
         let text = match task.prompting() {
             Some(prompting) => {
                 let t5 = defaults.max_sequence_length;
-                Some(TextPlan::new(bundle, &signature, prompting, &spec.embeddings, t5, &wanted_for)?)
+                Some(TextPlan::new(
+                    (bundle, sources),
+                    &signature,
+                    prompting,
+                    &spec.textual_inversions,
+                    t5,
+                    &wanted_for,
+                )?)
             }
             None => None,
         };
         let classes = match task.classes() {
-            Some(spec) => Some(classes::resolve(spec, bundle, &signature, class_embedder.as_ref())?),
+            Some(spec) => Some(classes::resolve(spec, (bundle, sources), &signature, class_embedder.as_ref())?),
             None => None,
         };
         let of_control = spec.model.components.get(&ComponentKind::ControlNet);
         let roles = of_control.map(|component| component.inputs.clone()).unwrap_or_default();
-        let controls = ControlPart::all(spec, &roles, bundle, component, &signature)?;
+        let controls = ControlPart::all(spec, &roles, (bundle, sources), component, &signature)?;
         Ok(Self {
             dir: bundle.dir.clone(),
-            configuration: bundle.configuration(),
-            task: PlannedTask::new(task),
+            configuration: directory.configuration.clone(),
             model: TaskModel {
                 scaling,
                 concatenated,
                 scales_followed_image: bundle.scales_followed_image(),
-                packed_images: flux::packed_images(task, bundle, &signature),
+                packed_images: packed::packed_images(task, bundle, &signature),
                 zeros_for_no_prompt: text.as_ref().is_some_and(|text| text.zeros_for_no_prompt),
                 classes,
                 low_res: requirements.low_res()?,
@@ -164,7 +175,7 @@ impl ModelPlan {
                 defaults,
             },
             denoiser: Part { edits, ..part(component, ()) },
-            shallow: ShallowPlan::new(spec.cache.as_ref(), &component.graph)?,
+            shallow: ShallowPlan::new(spec.cache.as_ref(), &component.graph, sources)?,
             text,
             class_embedder,
             conditions,

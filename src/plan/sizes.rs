@@ -65,13 +65,15 @@ impl ModelPlan {
         let mut axes = Axes::default();
         let Some(sizes) = self.sizes else { return Vec::new() };
         let [_, height, width] = self.sample_shape(sizes.width, sizes.height);
-        let within = |tiles: Option<Tiles>| tiles.map_or((height, width), |tiles| tiles.of(height, width));
+        let within = |tiles: Option<Tiles>| tiles.map_or((height, width), |tiles| tiles.tile_size(height, width));
         if kind == self.denoiser.kind {
             self.denoiser_axes(sizes, within(sizes.tiles), &mut axes);
         }
         let text = self.text.iter().flat_map(|text| &text.encoders).find(|text| text.part.kind == kind);
-        if let Some(TextPart { part, tokenizer, .. }) = text {
-            let shape = [part.signature.batch.or(Some(1)), Some(tokenizer.max_length())];
+        if let Some(TextPart { part, tokenizer, instruction, .. }) = text {
+            // A negative prompt goes without the instruction.
+            let length = Some(tokenizer.max_length()).filter(|_| instruction.is_none());
+            let shape = [part.signature.batch.or(Some(1)), length];
             axes.add(&part.signature.input_ids, &shape);
             part.signature.attention_mask.iter().for_each(|mask| axes.add(mask, &shape));
         }

@@ -1,20 +1,25 @@
 //! Which text encoders a denoiser reads, and what of each.
 
-mod family;
+mod encoder;
 mod length;
+mod reading;
 mod remarks;
 mod states;
 mod textual_inversion;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::model::{Part, part};
+use super::sources::ModelSources;
 use crate::bundle::{Bundle, Component, ComponentKind, DenoiserSignature, Role, TextEncoderSignature};
 use crate::error::{Error, Result};
-use crate::spec::{EmbeddingSpec, LongPrompts, PromptReading, Prompting, Weights};
+use crate::spec::{LongPrompts, PromptReading, Prompting, TextualInversionSpec, Weights};
 use crate::tensor::{Dim, TensorInfo};
-use crate::text::{Chunks, Inversion, Style, Taken, cut_off, require_embedded, tokenizer::Tokenizer};
-use family::{Encoder, Family};
+use crate::text::tokenizer::Tokenizer;
+use crate::text::{Chunks, Instruction, Inversion, Style, Taken, cut_off, require_embedded};
+pub(super) use encoder::{EncoderRequest, PreparedEncoder};
+use reading::{EncoderPlace, Reading};
 
 pub use textual_inversion::Learnt;
 
@@ -31,8 +36,10 @@ pub struct TextPart {
     pub negative: Option<Taken>,
     /// How it reads prompts.
     pub style: Style,
+    /// The text before every prompt but a negative one.
+    pub instruction: Option<Instruction>,
     /// The vectors of words of a user's own that its graph is opened with, where there are some.
-    pub learnt: Option<Learnt>,
+    pub learnt: Option<Arc<Learnt>>,
     /// Which group of tokens its own belong to; see [`crate::text::TextEncoders`].
     pub group: usize,
 }
@@ -46,17 +53,17 @@ pub struct TextPlan {
     /// `force_zeros_for_empty_prompt`.
     pub zeros_for_no_prompt: bool,
     /// Words of a user's own.
-    pub inversions: Vec<Inversion>,
+    pub inversions: Vec<Arc<Inversion>>,
     /// Zeros behind all tokens, `[tokens, width]`, where the model runs without its last encoder.
     pub blank: Option<[usize; 2]>,
 }
 
 impl TextPlan {
     pub(super) fn new(
-        bundle: &Bundle,
+        (bundle, sources): (&Bundle, &ModelSources),
         denoiser: &DenoiserSignature,
         prompting: &Prompting,
-        embeddings: &[EmbeddingSpec],
+        embeddings: &[TextualInversionSpec],
         max_sequence_length: Option<usize>,
         wanted_for: &str,
     ) -> Result<Self> {
@@ -68,64 +75,61 @@ impl TextPlan {
                 "choose [task.unconditional], or export the text encoder too",
             ));
         }
-        let family = Family::of(bundle)?;
-        let t5_length = max_sequence_length.or(family.t5_length());
+        let family = Reading::of(bundle)?;
+        let length = max_sequence_length.or(family.tokens);
         let reading = &prompting.reading;
         let inversions =
-            embeddings.iter().map(|embedding| Inversion::open(&embedding.path, embedding.token.as_deref()));
+            embeddings.iter().map(|embedding| sources.inversion(&embedding.path, embedding.token.as_deref()));
         let inversions = inversions.collect::<Result<Vec<_>>>()?;
-        let opened = components.iter().map(|&component| {
-            let signature = TextEncoderSignature::resolve(component)?;
-            let tokenizer = Tokenizer::open(tokenizer_dir(bundle, component, wanted_for)?)?;
-            let tokenizer = tokenizer.with_cleaning(reading.text_cleaning.unwrap_or_default())?;
-            signature.embedding_rows.map_or(Ok(()), |rows| tokenizer.check_vocabulary(rows))?;
-            Ok((component, signature, tokenizer))
-        });
-        let opened = opened.collect::<Result<Vec<_>>>()?;
-        if reading.text_cleaning.is_some() && opened.iter().all(|(.., tokenizer)| tokenizer.cleaning().is_none()) {
-            return Err(Error::input(
-                "text_cleaning",
-                "is given, and none of the model's tokenizers is CLIP's",
-                "leave the key out",
-            ));
-        }
-        let clips = opened.iter().filter(|(.., tokenizer)| !tokenizer.is_t5()).count();
+        let opened = open_encoders((bundle, sources), &components, reading, wanted_for)?;
+        let clips = opened.iter().filter(|(.., tokenizer)| tokenizer.kind().is_pooled()).count();
         let mut encoders = Vec::with_capacity(opened.len());
-        for (component, mut signature, tokenizer) in opened {
-            let of = Encoder { is_t5: tokenizer.is_t5(), is_last: is_last(bundle, component) };
-            // Words of a user's own and layers left out are matters of CLIP's.
-            let (learnt, tokenizer) = match of.is_t5 {
-                true => (None, t5_of_length(tokenizer, component, &signature, t5_length, reading)?),
-                false => {
-                    let tokenizer = length::of_encoder(tokenizer, component, &signature)?;
-                    Learnt::new(&inversions, component, clips, &mut signature, tokenizer)?
-                }
+        for (component, signature, tokenizer) in opened {
+            let of = EncoderPlace { kind: tokenizer.kind(), is_last: is_last(bundle, component) };
+            let is_pooled = of.kind.is_pooled();
+            let request = EncoderRequest {
+                kind: component.kind,
+                graph: component.graph.path.clone(),
+                roles: component.roles.clone(),
+                tokenizer: tokenizer_dir(bundle, component, wanted_for)?.to_path_buf(),
+                cleaning: reading.text_cleaning,
+                length: [reading.max_sequence_length, length].map(|length| length.filter(|_| !is_pooled)),
+                instruction: family.instruction(reading),
+                words: inversions.iter().map(|own| (own.path.clone(), own.token.clone())).collect(),
+                clips,
             };
+            let prepared = sources.encoder(request, |request| {
+                let tokenizer = Tokenizer::clone(&tokenizer);
+                PreparedEncoder::new(request, component, signature, tokenizer, &inversions)
+            })?;
+            let PreparedEncoder { signature, tokenizer, instruction, learnt } = PreparedEncoder::clone(&prepared);
             let whole = family.whole(component, &signature, of)?;
             readable(component, whole.tokens.as_ref(), reading, wanted_for)?;
-            let skipping = match reading.clip_skip.filter(|_| !of.is_t5) {
+            let skipping = match reading.clip_skip.filter(|_| is_pooled) {
                 Some(skip) => Some(family.skipping(component, &signature, skip, &whole, wanted_for)?),
                 None => None,
             };
             encoders.push(TextPart {
-                tokenizer: Arc::new(tokenizer),
+                tokenizer,
+                instruction,
                 learnt,
                 negative: skipping.as_ref().map(|_| whole.clone()),
                 taken: skipping.unwrap_or(whole),
                 style: Style {
                     weighs: reading.weights == Weights::A1111,
                     // T5 has no length of its own, and is told how much it reads.
-                    goes_on: reading.long_prompts == LongPrompts::Chunk && !of.is_t5,
-                    is_masked: matches!(family, Family::PixArt(_)),
+                    goes_on: reading.long_prompts == LongPrompts::Chunk && is_pooled,
+                    is_masked: family.is_masked(),
                 },
                 part: part(component, signature),
-                group: family.group(of.is_t5),
+                group: family.group(of.kind),
             });
         }
-        let has_t5 = encoders.iter().any(|text| text.tokenizer.is_t5());
-        let length = reading.max_sequence_length.or(t5_length);
-        let blank = if has_t5 { None } else { family.blank(bundle, denoiser, length)? };
-        if reading.max_sequence_length.is_some() && !has_t5 && blank.is_none() {
+        family.check_instruction(reading)?;
+        let is_free = encoders.iter().any(|text| !text.tokenizer.kind().is_pooled());
+        let length = reading.max_sequence_length.or(length);
+        let blank = if is_free { None } else { family.blank(bundle, denoiser, length)? };
+        if reading.max_sequence_length.is_some() && !is_free && blank.is_none() {
             return Err(Error::input(
                 "max_sequence_length",
                 "is given, and none of the model's text encoders is T5's",
@@ -141,7 +145,7 @@ impl TextPlan {
     /// The number of tokens that T5 reads, or that zeros stand for in its place, unless a graph is fixed to it; `None` for a
     /// model without it.
     pub(super) fn t5_length(&self) -> Option<usize> {
-        let t5 = self.encoders.iter().find(|text| text.tokenizer.is_t5());
+        let t5 = self.encoders.iter().find(|text| !text.tokenizer.kind().is_pooled());
         let free = t5.filter(|text| text.part.signature.sequence_length.is_none());
         let length = free.map(|text| text.tokenizer.max_length());
         length.or(self.blank.filter(|_| t5.is_none()).map(|[tokens, _]| tokens))
@@ -185,7 +189,10 @@ impl TextPlan {
         if !denoiser.takes(Role::ContextMask) && self.encoders.iter().any(|text| text.style.is_masked) {
             return Err(Error::model(
                 path,
-                "the model is PixArt's, and this graph takes no mask over its tokens (encoder_attention_mask)",
+                format!(
+                    "the model is of the family {}, and this graph takes no mask over its tokens (encoder_attention_mask)",
+                    bundle.family()?.name()
+                ),
                 "export it with one, as scripts/export.py does; without, other images would be drawn",
             ));
         }
@@ -197,7 +204,7 @@ impl TextPlan {
                 "export the second text encoder with its projection (output text_embeds)",
             ));
         }
-        let of_length = self.encoders.iter().any(|text| text.tokenizer.is_t5()) || self.blank.is_some();
+        let of_length = self.encoders.iter().any(|text| !text.tokenizer.kind().is_pooled()) || self.blank.is_some();
         let by_token = [Role::Context, Role::ContextMask].into_iter().filter_map(|role| denoiser.input(role));
         let mut lengths = by_token.filter_map(|info| Some((info, info.shape.get(1)?.fixed()?)));
         let tokens = self.tokens_of_a_chunk();
@@ -255,7 +262,10 @@ impl TextPlan {
         for prompt in prompts {
             let mut of_prompt = Vec::with_capacity(self.encoders.len());
             for (at, text) in self.encoders.iter().enumerate() {
-                let read = Chunks::new(prompt.of(at), &text.tokenizer, text.style)?;
+                let read = match text.instruction.as_ref().filter(|_| !prompt.is_negative) {
+                    Some(instruction) => instruction.chunks(prompt.of(at), text.style)?,
+                    None => Chunks::new(prompt.of(at), &text.tokenizer, text.style)?,
+                };
                 require_embedded(&read, &text.part.signature, &text.part.graph.path)?;
                 of_prompt.push(read.warning);
                 if let (Some((info, length)), 2..) = (fixed, read.chunks.len()) {
@@ -280,6 +290,31 @@ impl TextPlan {
     }
 }
 
+/// The text encoders with their signatures and tokenizers.
+fn open_encoders<'c>(
+    (bundle, sources): (&Bundle, &ModelSources),
+    components: &[&'c Component],
+    reading: &PromptReading,
+    wanted_for: &str,
+) -> Result<Vec<(&'c Component, TextEncoderSignature, Arc<Tokenizer>)>> {
+    let opened = components.iter().map(|&component| {
+        let signature = TextEncoderSignature::resolve(component)?;
+        let dir = tokenizer_dir(bundle, component, wanted_for)?;
+        let tokenizer = sources.tokenizer(dir, reading.text_cleaning)?;
+        signature.embedding_rows.map_or(Ok(()), |rows| tokenizer.check_vocabulary(rows))?;
+        Ok((component, signature, tokenizer))
+    });
+    let opened = opened.collect::<Result<Vec<_>>>()?;
+    if reading.text_cleaning.is_some() && opened.iter().all(|(.., tokenizer)| tokenizer.cleaning().is_none()) {
+        return Err(Error::input(
+            "text_cleaning",
+            "is given, and none of the model's tokenizers is CLIP's",
+            "leave the key out",
+        ));
+    }
+    Ok(opened)
+}
+
 /// An exporter that writes a pooled vector's width as the tokens' is not to be believed, so names are left out.
 fn last_axis(info: &TensorInfo) -> Option<usize> {
     info.shape.last().and_then(Dim::fixed)
@@ -288,33 +323,6 @@ fn last_axis(info: &TensorInfo) -> Option<usize> {
 /// The widths of one output of some encoders added up, where all of them are known.
 fn width_of(encoders: &[TextPart], output: fn(&Taken) -> &Option<TensorInfo>) -> Option<usize> {
     encoders.iter().filter_map(|text| output(&text.taken).as_ref()).map(last_axis).sum()
-}
-
-/// T5's tokenizer, set to as many tokens as its encoder is to read.
-fn t5_of_length(
-    tokenizer: Tokenizer,
-    component: &Component,
-    signature: &TextEncoderSignature,
-    default: Option<usize>,
-    reading: &PromptReading,
-) -> Result<Tokenizer> {
-    if let (Some(asked), Some(fixed)) = (reading.max_sequence_length, signature.sequence_length)
-        && asked != fixed
-    {
-        return Err(Error::input(
-            "max_sequence_length",
-            format!(
-                "{asked} is asked for, and {} of {} takes {fixed} tokens",
-                signature.input_ids.name, component.kind
-            ),
-            "leave the key out, or export the text encoder with a free number of tokens",
-        ));
-    }
-    let length = reading.max_sequence_length.or(signature.sequence_length).or(default);
-    match length {
-        Some(length) => tokenizer.with_max_length(length),
-        None => Ok(tokenizer),
-    }
 }
 
 /// Requires that weights and chunks have a sense for what an encoder gives.
@@ -343,7 +351,7 @@ fn is_last(bundle: &Bundle, component: &Component) -> bool {
     bundle.text_encoders().last().is_some_and(|last| last.kind == component.kind)
 }
 
-fn tokenizer_dir<'b>(bundle: &'b Bundle, component: &Component, wanted_for: &str) -> Result<&'b std::path::Path> {
+fn tokenizer_dir<'b>(bundle: &'b Bundle, component: &Component, wanted_for: &str) -> Result<&'b Path> {
     bundle.tokenizer(component.kind).ok_or_else(|| {
         let number = component.kind.text_encoder_number().filter(|&n| n > 1);
         let name = number.map_or("tokenizer".to_owned(), |n| format!("tokenizer_{n}"));

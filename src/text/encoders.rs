@@ -7,7 +7,7 @@ use ndarray::{ArrayD, Axis, IxDyn, Slice, concatenate};
 use super::encoder::{Asked, Encoded, TextEncoder};
 use super::encodings::{Encodings, Text};
 use crate::error::{Error, Result};
-use crate::session::Cancel;
+use crate::session::{Cancel, Session};
 
 /// What a model's text encoders make of one prompt.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,6 +56,11 @@ impl TextEncoders {
         Self { encoders, blank, known }
     }
 
+    /// Gives back the open graphs, in the order of the encoders.
+    pub fn into_sessions(self) -> Vec<Session> {
+        self.encoders.into_iter().map(|(_, encoder)| encoder.into_session()).collect()
+    }
+
     /// Whether texts that are not known can be encoded.
     pub fn is_open(&self) -> bool {
         !self.encoders.is_empty()
@@ -93,7 +98,7 @@ impl TextEncoders {
         }
         self.require_open()?;
         let encoders = self.encoders.iter().enumerate();
-        let counts = encoders.map(|(at, (_, encoder))| Ok(encoder.chunks(text.of(at))?.chunks.len()));
+        let counts = encoders.map(|(at, (_, encoder))| Ok(encoder.chunks(text.of(at), text.is_negative)?.chunks.len()));
         let chunks = counts.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(1);
         self.known.read(text, chunks);
         Ok(chunks)
@@ -121,7 +126,7 @@ impl TextEncoders {
     fn require_open(&self) -> Result<()> {
         match self.is_open() {
             true => Ok(()),
-            false => Err(Error::input("prompt", "the text encoders are closed", "report this")),
+            false => Err(Error::internal("prompt", "the text encoders are closed")),
         }
     }
 }

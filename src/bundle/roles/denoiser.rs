@@ -8,7 +8,7 @@ use super::unassigned::{Unassigned, is_packed};
 use super::{Switch, fixed_batch, is_float, output};
 use crate::bundle::component::{Component, ComponentKind};
 use crate::bundle::json;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::tensor::TensorInfo;
 
 /// The inputs for a ControlNet's residuals.
@@ -58,9 +58,6 @@ pub struct DenoiserSignature {
     pub sequence_length: Option<usize>,
 }
 
-/// The most latent channels of a model with a mask over its tokens that can be run: PixArt has 4, Sana 32.
-const MASKED_CHANNELS: usize = 8;
-
 /// The values of a latent square of two by two, one token of a packed sample, for each of its channels.
 const PATCH: usize = 4;
 
@@ -91,17 +88,6 @@ impl DenoiserSignature {
             .or_else(|| graph.convolved_channels.get(&sample.name).copied())
             .map(|taken| taken / values);
         let mask = inputs.get(&Role::ContextMask);
-        if let (Some(mask), Some(taken)) = (mask, in_channels.filter(|&taken| taken > MASKED_CHANNELS)) {
-            return Err(Error::model(
-                &graph.path,
-                format!(
-                    "{} takes {taken} latent channels and a mask over its tokens ({}), as Sana does; with such a mask only \
-                     PixArt's transformers are run, which take 4",
-                    component.kind, mask.name
-                ),
-                "choose another model, such as PixArt-Σ",
-            ));
-        }
         // A vector of one is broadcast to any batch.
         let has_rows = |(role, info): &(&Role, &TensorInfo)| !role.row().is_shared && info.shape.len() > 1;
         let batched = inputs.iter().filter(has_rows).map(|(_, info)| info);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::role::{ByShape, ElementTypes, Filler, InputAxis, RoleRow, axis_length};
 use crate::bundle::component::ComponentKind;
 use crate::bundle::component::ComponentKind::{
-    ControlNet, SmallDecoder, TextEncoder, TextEncoder2, TextEncoder3, Transformer, Unet, VaeDecoder, VaeEncoder,
+    ControlNet, TextEncoder, TextEncoder2, TextEncoder3, TinyVaeDecoder, Transformer, Unet, VaeDecoder, VaeEncoder,
     VqDecoder, VqEncoder,
 };
 use crate::tensor::{DType, Dim, TensorInfo};
@@ -262,7 +262,7 @@ roles! {
         word: "latent",
         names: &["latent_sample", "latent", "latents", "sample", "z"],
         description: "latents",
-        graphs: &[VaeDecoder, VqDecoder, SmallDecoder],
+        graphs: &[VaeDecoder, VqDecoder, TinyVaeDecoder],
         axes: &[Rows, Channels, Height, Width],
         by_shape: Some(ANY),
         filler: Filler::Vae,

@@ -36,7 +36,7 @@ impl VaeDecoderSignature {
     pub fn resolve(component: &Component) -> Result<Self> {
         let mut unassigned = Unassigned::new(component);
         let switches = unassigned.switches();
-        let kinds = [ComponentKind::VaeDecoder, ComponentKind::VqDecoder, ComponentKind::SmallDecoder];
+        let kinds = [ComponentKind::VaeDecoder, ComponentKind::VqDecoder, ComponentKind::TinyVaeDecoder];
         let mut inputs = unassigned.take_roles(&kinds);
         let latent = unassigned.require(&mut inputs, Role::Latent)?;
         unassigned.finish()?;

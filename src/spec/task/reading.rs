@@ -1,5 +1,6 @@
 //! How the text of prompts is read.
 
+use super::prompting::texts;
 use crate::spec::reader::Table;
 use crate::spec::writer::{Writer, integer};
 use crate::text::tokenizer::Cleaning;
@@ -7,9 +8,9 @@ use crate::text::tokenizer::Cleaning;
 /// How a model's text encoders read prompts. The defaults are those of diffusers' pipelines.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PromptReading {
-    /// `weights = "none"`: whether brackets in a prompt weigh its words.
+    /// `prompt_weighting = "none"`: the syntax that weights words of a prompt.
     pub weights: Weights,
-    /// `long_prompts = "cut"`: what becomes of a prompt that is longer than the text encoder reads.
+    /// `long_prompts = "truncate"`: the treatment of a prompt that is longer than the text encoder reads.
     pub long_prompts: LongPrompts,
     /// `text_cleaning = "fast"`: how CLIP's tokenizer cleans a prompt. Absent: `"fast"`, with a warning where the others
     /// would give other tokens.
@@ -26,13 +27,17 @@ pub struct PromptReading {
     /// model was trained on. All of this is as diffusers' argument of that name has it; AUTOMATIC1111's "Clip skip" is
     /// greater by one, and goes for the negative prompt too.
     pub clip_skip: Option<usize>,
-    /// `max_sequence_length`: how many tokens T5 reads, 2 to 512, in a model that has it; CLIP's number is its own.
+    /// `max_sequence_length`: how many tokens T5 or Gemma reads, 2 to 512, in a model that has it; CLIP's number is its own.
     /// Absent: the default of the task's pipeline class in diffusers: 256 for Stable Diffusion 3, 512 for Flux, 120 for
-    /// PixArt-α, 300 for PixArt-Σ.
+    /// PixArt-α, 300 for PixArt-Σ and for Sana, beside its instruction.
     pub max_sequence_length: Option<usize>,
+    /// `complex_human_instruction`: the text before every prompt but a negative one, a string or a list of lines; the string
+    /// `""` for none. For models of Sana only, which read it with `max_sequence_length` tokens of the prompt behind it.
+    /// Absent: the default of the task's pipeline class in diffusers.
+    pub complex_human_instruction: Option<String>,
 }
 
-/// `weights`: how brackets in a prompt are read.
+/// `prompt_weighting`: the syntax that weights words of a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Weights {
     /// `"none"`: they are part of the text.
@@ -44,10 +49,10 @@ pub enum Weights {
     A1111,
 }
 
-/// `long_prompts`: what becomes of a prompt that is longer than the text encoder reads.
+/// `long_prompts`: the treatment of a prompt that is longer than the text encoder reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LongPrompts {
-    /// `"cut"`: the rest is left out, with a warning.
+    /// `"truncate"`: the rest is left out, with a warning.
     #[default]
     Cut,
     /// `"chunk"`: it is read in pieces of the length that the text encoder reads (75 tokens and the two around them for
@@ -58,7 +63,9 @@ pub enum LongPrompts {
 
 impl PromptReading {
     pub(super) const KEYS: &'static [&'static str] =
-        &["weights", "long_prompts", "text_cleaning", "clip_skip", "max_sequence_length"];
+        &["prompt_weighting", "long_prompts", "text_cleaning", "clip_skip", "max_sequence_length", Self::INSTRUCTION];
+
+    const INSTRUCTION: &'static str = "complex_human_instruction";
 
     const CLEANINGS: [(&str, Cleaning); 3] =
         [("fast", Cleaning::Fast), ("basic", Cleaning::Basic), ("ftfy", Cleaning::Ftfy)];
@@ -71,11 +78,11 @@ impl PromptReading {
 
     pub(super) fn read(table: &mut Table<'_>) -> Self {
         Self {
-            weights: match table.choice("weights", "way to read weights", &["none", "a1111"]) {
+            weights: match table.choice("prompt_weighting", "syntax of weights", &["none", "a1111"]) {
                 Some("a1111") => Weights::A1111,
                 _ => Weights::None,
             },
-            long_prompts: match table.choice("long_prompts", "way to read long prompts", &["cut", "chunk"]) {
+            long_prompts: match table.choice("long_prompts", "way to read long prompts", &["truncate", "chunk"]) {
                 Some("chunk") => LongPrompts::Chunk,
                 _ => LongPrompts::Cut,
             },
@@ -85,17 +92,19 @@ impl PromptReading {
             },
             clip_skip: table.integer("clip_skip", 1, Self::MOST_LAYERS),
             max_sequence_length: table.integer("max_sequence_length", 2, Self::MOST_TOKENS),
+            complex_human_instruction: texts(table, Self::INSTRUCTION).map(|lines| lines.join("\n")),
         }
     }
 
     pub(super) fn write(&self, writer: &mut Writer) {
         let weights = (self.weights == Weights::A1111).then_some("a1111");
         let long_prompts = (self.long_prompts == LongPrompts::Chunk).then_some("chunk");
-        writer.key_if("weights", weights);
+        writer.key_if("prompt_weighting", weights);
         writer.key_if("long_prompts", long_prompts);
         let cleaning = Self::CLEANINGS.iter().find(|(_, way)| Some(*way) == self.text_cleaning);
         writer.key_if("text_cleaning", cleaning.map(|(name, _)| *name));
         writer.key_if("clip_skip", self.clip_skip.map(integer));
         writer.key_if("max_sequence_length", self.max_sequence_length.map(integer));
+        writer.key_if(Self::INSTRUCTION, self.complex_human_instruction.clone());
     }
 }
