@@ -311,3 +311,69 @@ fn siblings_do_not_know_each_other() {
     }
     assert_none(wrong);
 }
+
+/// The string literals of a source that is no test.
+fn literals(code: &str) -> Vec<&str> {
+    let mut all = Vec::new();
+    let mut begin = None;
+    let mut is_escaped = false;
+    for (at, c) in code.char_indices() {
+        match (c, begin) {
+            _ if is_escaped => is_escaped = false,
+            ('\\', _) => is_escaped = true,
+            ('"', None) if !code[..at].ends_with('\'') => begin = Some(at + 1),
+            ('"', Some(start)) => {
+                all.push(&code[start..at]);
+                begin = None;
+            }
+            _ => {}
+        }
+    }
+    all
+}
+
+/// A denoiser's input is one row of the role table: no other source spells the names by which exporters call it.
+#[test]
+fn input_names_are_in_the_role_table_only() {
+    const TABLE: &str = "bundle/roles/table.rs";
+    /// Names that are words of pipeline files, records or schedulers as well.
+    const ORDINARY: &[&str] = &[
+        "control",
+        "image",
+        "images",
+        "latents",
+        "noise_level",
+        "sample",
+        "timestep",
+        "timesteps",
+        "tokens",
+        "x",
+        "y",
+    ];
+    /// Sources that use such a name for something else.
+    const OTHERS: &[(&str, &str)] = &[
+        ("bundle/report.rs", "exporters are recognized by the names they give"),
+        ("bundle/roles/denoiser.rs", "outputs"),
+        ("bundle/roles/text.rs", "outputs"),
+        ("bundle/roles/vae.rs", "outputs"),
+    ];
+    let names = ldm_ort::bundle::Role::ALL.iter().flat_map(|role| role.names().iter().copied());
+    let names: Vec<&str> = names.filter(|name| !ORDINARY.contains(name)).collect();
+    assert!(names.len() > 30, "only {} names", names.len());
+    let spelled: Vec<(String, Vec<&str>)> = sources()
+        .iter()
+        .map(|source| {
+            let path = source.path.to_string_lossy().replace('\\', "/");
+            let literals = literals(&source.code);
+            (path, names.iter().copied().filter(|name| literals.contains(name)).collect())
+        })
+        .collect();
+    let of = |file: &str| spelled.iter().find(|(path, _)| path == file).map_or(0, |(_, names)| names.len());
+    assert_eq!(of(TABLE), names.len(), "the table spells every name, or this test sees nothing");
+    let unused = OTHERS.iter().filter(|(file, _)| of(file) == 0);
+    let unused = unused.map(|(file, reason)| format!("{file}: no such name left ({reason}); take it off the list"));
+    let is_listed = |path: &str| path == TABLE || OTHERS.iter().any(|(file, _)| *file == path);
+    let wrong = spelled.iter().filter(|(path, names)| !names.is_empty() && !is_listed(path));
+    let wrong = wrong.map(|(path, names)| format!("{path}: {}", names.join(", ")));
+    assert_none(wrong.chain(unused).collect());
+}

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::tasks::TaskFit;
-use super::{Bundle, CallDefaults, ComponentKind, DenoiserContract, Fact, json};
+use super::{Bundle, CallDefaults, ComponentKind, DenoiserSignature, Fact, Role, json};
 use crate::family::{DefaultSize, Defaults};
 
 /// Writes a complete, commented pipeline.toml for a model directory.
@@ -15,7 +15,7 @@ pub fn init_toml(bundle: &Bundle, model_path: &str, fits: &[TaskFit]) -> String 
     let task = possible.first().copied().unwrap_or("text-to-image");
     let facts = &bundle.facts;
     let takes_residuals =
-        bundle.denoiser().and_then(DenoiserContract::resolve).is_ok_and(|contract| !contract.residuals.is_empty());
+        bundle.denoiser().and_then(DenoiserSignature::resolve).is_ok_and(|signature| !signature.residuals.is_empty());
     let call = bundle.call_defaults(task, takes_residuals);
     let style = Style::of(bundle, &call);
     let mut out = String::new();
@@ -134,11 +134,11 @@ impl Style {
 fn distilled(bundle: &Bundle) -> Option<f64> {
     let class = bundle.scheduler.as_ref().and_then(|s| s.class.as_deref()).unwrap_or_default();
     let spacing = bundle.scheduler.as_ref().and_then(|s| json::string(&s.config, "timestep_spacing"));
-    let contract = bundle.denoiser().and_then(DenoiserContract::resolve).ok()?;
+    let signature = bundle.denoiser().and_then(DenoiserSignature::resolve).ok()?;
     match () {
-        () if contract.timestep_cond.is_some() || class == "LCMScheduler" => Some(8.5),
+        () if signature.takes(Role::TimestepCond) || class == "LCMScheduler" => Some(8.5),
         // Schnell, and "turbo" models.
-        () if contract.positions.is_some() && contract.guidance.is_none() => Some(0.0),
+        () if signature.is_packed() && !signature.takes(Role::Guidance) => Some(0.0),
         () if class == "EulerAncestralDiscreteScheduler" && spacing == Some("trailing") => Some(0.0),
         () => None,
     }
@@ -147,8 +147,8 @@ fn distilled(bundle: &Bundle) -> Option<f64> {
 fn task_keys(task: &str, bundle: &Bundle, style: &Style) -> Vec<String> {
     let takes_text = bundle.text_encoders().next().is_some();
     let prompt = "prompt = \"a photograph of an astronaut riding a horse\"    # or a list of prompts".to_owned();
-    let contract = bundle.denoiser().and_then(DenoiserContract::resolve).ok();
-    let negative = match contract.as_ref().is_some_and(|c| c.positions.is_some()) {
+    let signature = bundle.denoiser().and_then(DenoiserSignature::resolve).ok();
+    let negative = match signature.as_ref().is_some_and(|c| c.is_packed()) {
         true => "# negative_prompt = \"blurry\"    # with true_cfg_scale = 4.0, at twice the time".to_owned(),
         false => "# negative_prompt = \"blurry\"".to_owned(),
     };
@@ -158,7 +158,7 @@ fn task_keys(task: &str, bundle: &Bundle, style: &Style) -> Vec<String> {
     match task {
         "image-to-image" => {
             let mut keys = vec![prompt, negative, image, strength("0 keeps the image, 1 ignores it"), guidance];
-            let taken = contract.and_then(|c| c.in_channels);
+            let taken = signature.and_then(|c| c.in_channels);
             if taken == Some(bundle.facts.latent_channels.value.saturating_add(1)) {
                 keys.extend(["", "[[condition]]", "conditioning = \"channels\""].map(str::to_owned));
                 keys.push("depth_map = \"depth.png\"    # brighter is nearer".to_owned());
@@ -174,7 +174,7 @@ fn task_keys(task: &str, bundle: &Bundle, style: &Style) -> Vec<String> {
             strength("at 1 the hole is drawn from noise alone"),
             guidance,
         ],
-        "instruct" if contract.is_some_and(|c| c.positions.is_some()) => {
+        "instruct" if signature.is_some_and(|c| c.is_packed()) => {
             vec!["prompt = \"make it snow\"".to_owned(), negative, image, guidance]
         }
         "instruct" => vec![

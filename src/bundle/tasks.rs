@@ -1,6 +1,6 @@
 //! Which tasks a model directory can do.
 
-use super::roles::DenoiserContract;
+use super::roles::{DenoiserSignature, Role};
 use super::{Autoencoder, Bundle, ComponentKind};
 
 /// Whether a model can do a task.
@@ -16,8 +16,8 @@ pub struct TaskFit {
 
 /// Tells for each task whether this model can do it, the task it was made for first.
 pub fn task_fits(bundle: &Bundle) -> Vec<TaskFit> {
-    let model = match bundle.family().and_then(|_| bundle.denoiser()).and_then(DenoiserContract::resolve) {
-        Ok(contract) => Model::new(bundle, &contract),
+    let model = match bundle.family().and_then(|_| bundle.denoiser()).and_then(DenoiserSignature::resolve) {
+        Ok(signature) => Model::new(bundle, &signature),
         Err(error) => {
             let reason = error.to_string().lines().next().unwrap_or_default().to_owned();
             return TASKS.iter().map(|t| TaskFit { task: t.0, possible: false, reason: reason.clone() }).collect();
@@ -70,30 +70,30 @@ const TASKS: [(&str, Judge); 8] = [
 ];
 
 impl Model {
-    fn new(bundle: &Bundle, contract: &DenoiserContract) -> Self {
+    fn new(bundle: &Bundle, signature: &DenoiserSignature) -> Self {
         let latent_channels = bundle.facts.latent_channels.value;
         let in_pixels = bundle.facts.autoencoder == Autoencoder::Pixels;
         let need = |there: bool, what: &str| if there { Ok(()) } else { Err(format!("the directory has no {what}")) };
         let has_tokenizer = bundle.text_encoders().any(|e| bundle.tokenizer(e.kind).is_some());
-        let text = if contract.context.is_none() {
+        let text = if !signature.takes(Role::Context) {
             Err("the denoiser takes no text".to_owned())
         } else {
             need(bundle.text_encoders().next().is_some(), "text encoder")
                 .and_then(|()| need(has_tokenizer, "tokenizer"))
         };
         Self {
-            in_channels: contract.in_channels.unwrap_or(latent_channels),
+            in_channels: signature.in_channels.unwrap_or(latent_channels),
             latent_channels,
             text,
             encoder: need(bundle.encoder().is_some() || in_pixels, "VAE's encoder"),
             decoder: need(bundle.decoder().is_some() || in_pixels, "VAE's decoder"),
-            has_context: contract.context.is_some(),
-            has_classes: contract.class_labels.is_some(),
+            has_context: signature.takes(Role::Context),
+            has_classes: signature.takes(Role::ClassLabels),
             embeds_classes: bundle.component(ComponentKind::ClassEmbedder).is_some(),
             conditioners: bundle.conditioners.clone(),
-            is_refiner: contract.time_ids_width() == Some(5),
+            is_refiner: signature.time_ids_width() == Some(5),
             in_pixels,
-            is_packed: contract.positions.is_some(),
+            is_packed: signature.is_packed(),
             follows_packed_image: bundle.named_family().map(|family| family.row().follows_packed_image),
         }
     }

@@ -159,13 +159,13 @@ impl<'a> ModelRun<'a> {
         timings.open += opened.as_secs_f64();
         timings.prepare += (prepared - started - opened).as_secs_f64();
 
-        let contract = &plan.model.denoiser;
+        let signature = &plan.model.denoiser;
         let batch = Batch { images, sample: sample_shape, tiles: request.tiles, by_row: plan.runs_by_row() };
-        let model = GraphDenoiser::new(denoiser, contract, batch, condition, guidance, cancel)?;
+        let model = GraphDenoiser::new(denoiser, signature, batch, condition, guidance, cancel)?;
         let controls = controls.iter_mut().zip(&plan.controls).zip(&controlling);
         let mut model = model.with_controls(
             controls
-                .map(|(((_, session), part), image)| Control::new(session, &part.part.contract, image, part.weight))
+                .map(|(((_, session), part), image)| Control::new(session, &part.part.signature, image, part.weight))
                 .collect(),
         );
         stop_if(observer.notice(ExecutionEvent::Denoising { first, of }), None)?;

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::event::{ExecutionEvent, Observer};
 use super::pool::{Pool, SessionKey, openings, session_options};
 use super::stop_if;
-use crate::bundle::{ConditionerContract, VaeDecoderContract};
+use crate::bundle::{ConditionerSignature, VaeDecoderSignature};
 use crate::conditioner::Conditioner;
 use crate::error::{Error, Result};
 use crate::graph_cache::{self, CachedGraph};
@@ -183,16 +183,17 @@ impl<'a> Opener<'a> {
             let (mut encoders, mut text_keys) = (Vec::new(), Vec::new());
             for text in plan.text.iter().filter(|_| encodes).flat_map(|text| &text.encoders) {
                 let (key, session) = self.session(&plan.opening(&text.part))?;
-                let contract = text.part.contract.clone();
+                let signature = text.part.signature.clone();
                 let (taken, negative) = (text.taken.clone(), text.negative.clone());
-                let encoder = TextEncoder::new(text.tokenizer.clone(), session, contract, taken, negative, text.style)?;
+                let encoder =
+                    TextEncoder::new(text.tokenizer.clone(), session, signature, taken, negative, text.style)?;
                 let encoder = encoder.with_instruction(text.instruction.clone());
                 encoders.push((text.group, encoder));
                 text_keys.push(key);
             }
-            let mut conditioner = |part: &Part<ConditionerContract>| {
+            let mut conditioner = |part: &Part<ConditionerSignature>| {
                 let (key, session) = self.session(&plan.opening(part))?;
-                Ok((key, Conditioner::new(session, part.contract.clone())))
+                Ok((key, Conditioner::new(session, part.signature.clone())))
             };
             let class_embedder = plan.class_embedder.as_ref().map(&mut conditioner).transpose()?;
             let conditions = plan.conditions.iter().map(|condition| condition.part.as_ref());
@@ -202,7 +203,7 @@ impl<'a> Opener<'a> {
                 Some(part) => {
                     let (key, session) = self.session(&plan.opening(part))?;
                     let last = self.pool.encoded(&key);
-                    Some((key, VaeEncoder::new(session, part.contract.clone()).with_last(last)))
+                    Some((key, VaeEncoder::new(session, part.signature.clone()).with_last(last)))
                 }
                 None => None,
             };
@@ -235,7 +236,7 @@ impl<'a> Opener<'a> {
         let preview = match &preview.source {
             PreviewSource::Small(part, scaling) => {
                 let (key, session) = self.session(&plan.opening(part))?;
-                let decoder = VaeDecoder::new(session, part.contract.clone(), *scaling, plan.spatial_factor);
+                let decoder = VaeDecoder::new(session, part.signature.clone(), *scaling, plan.spatial_factor);
                 return Ok(Some((Some(key), Preview::Decoder(Box::new(decoder)))));
             }
             PreviewSource::Published(map) => Preview::Linear(map.clone()),
@@ -255,7 +256,7 @@ impl<'a> Opener<'a> {
     }
 
     /// A linear map fitted to the decoder: the one that makes the images, where it does.
-    fn fitted(&mut self, part: &Part<VaeDecoderContract>, parts: &mut Parts, stay: bool) -> Result<LinearColors> {
+    fn fitted(&mut self, part: &Part<VaeDecoderSignature>, parts: &mut Parts, stay: bool) -> Result<LinearColors> {
         let (plan, cancel) = (self.plan, self.cancel);
         let sizes = plan.sizes.map(|sizes| (sizes.width, sizes.height, plan.decoding_tiles(sizes.tiles)));
         let (width, height, tiles) = sizes.unwrap_or((8 * plan.spatial_factor, 8 * plan.spatial_factor, None));
@@ -270,7 +271,7 @@ impl<'a> Opener<'a> {
         };
         let map = if plan.decoder.is_none() {
             let (own, session) = self.session(&plan.opening(part))?;
-            let mut decoder = VaeDecoder::new(session, part.contract.clone(), plan.model.scaling, plan.spatial_factor);
+            let mut decoder = VaeDecoder::new(session, part.signature.clone(), plan.model.scaling, plan.spatial_factor);
             let map = fit(&mut decoder);
             if stay {
                 self.pool.put(own, decoder.into_session());
@@ -296,7 +297,7 @@ impl<'a> Opener<'a> {
                 Some(part) => {
                     let (key, session) = self.session(&plan.opening(part))?;
                     let (scaling, factor) = (plan.decoder_scaling, plan.spatial_factor);
-                    Some((key, VaeDecoder::new(session, part.contract.clone(), scaling, factor)))
+                    Some((key, VaeDecoder::new(session, part.signature.clone(), scaling, factor)))
                 }
                 None => None,
             };

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::Part;
 use super::sources::ModelSources;
-use crate::bundle::{Bundle, ComponentKind, ConditionerContract, DenoiserContract};
+use crate::bundle::{Bundle, ComponentKind, ConditionerSignature, DenoiserSignature};
 use crate::error::{Error, Result};
 use crate::files::open_input;
 use crate::spec::{Class, ClassConditional};
@@ -17,10 +17,10 @@ use crate::task::Classes;
 pub(super) fn resolve(
     spec: &ClassConditional,
     (bundle, sources): (&Bundle, &ModelSources),
-    denoiser: &DenoiserContract,
-    embedder: Option<&Part<ConditionerContract>>,
+    denoiser: &DenoiserSignature,
+    embedder: Option<&Part<ConditionerSignature>>,
 ) -> Result<Classes> {
-    let rows = embedder.map_or(denoiser.class_rows, |part| part.contract.rows).or_else(|| stated_rows(bundle));
+    let rows = embedder.map_or(denoiser.class_rows, |part| part.signature.rows).or_else(|| stated_rows(bundle));
     let null = null_class(spec, bundle, rows)?;
     let last = rows
         .map(|rows| rows.saturating_sub(1))

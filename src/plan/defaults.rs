@@ -2,7 +2,7 @@
 
 use super::scheduler::{ETA, SchedulerChoice};
 use super::{ModelPlan, TextPlan};
-use crate::bundle::{Bundle, CallDefaults, Fact};
+use crate::bundle::{Bundle, CallDefaults, Fact, Role};
 use crate::spec::{self, Spec};
 use crate::task::Task;
 
@@ -70,7 +70,7 @@ impl Filling {
         }
         if let spec::TaskSpec::Instruct(own) = &spec.task
             && let (None, Some(scale)) = (own.image_guidance_scale, self.call.values.image_guidance_scale)
-            && model.model.denoiser.positions.is_none()
+            && !model.model.denoiser.is_packed()
         {
             self.add(table(task, "image_guidance_scale"), format!("{scale:?}"));
         }
@@ -114,7 +114,7 @@ pub(super) fn planned_strength(
     model: Option<&ModelPlan>,
     task: &dyn Task,
 ) -> Option<f64> {
-    let is_consistent = model.is_some_and(|model| model.model.denoiser.timestep_cond.is_some());
+    let is_consistent = model.is_some_and(|model| model.model.denoiser.takes(Role::TimestepCond));
     let class = bundle.pipeline_class(task.name(), !spec.controls.is_empty());
     let plans = class.is_none_or(|class| class.counts_strength_in_training);
     let is_image_to_image = task.name() == "image-to-image";

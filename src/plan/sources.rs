@@ -79,7 +79,7 @@ impl ModelSources {
         })
     }
 
-    /// A text encoder's tokenizer and contract as a request needs them.
+    /// A text encoder's tokenizer and signature as a request needs them.
     pub(super) fn encoder(
         &self,
         request: EncoderRequest,

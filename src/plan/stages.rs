@@ -2,7 +2,7 @@
 
 use super::sources::ModelSources;
 use super::{Plan, RunPlan, Settled, Wrong, settle};
-use crate::bundle::{Autoencoder, Bundle, ComponentKind, DenoiserContract};
+use crate::bundle::{Autoencoder, Bundle, ComponentKind, DenoiserSignature, Role};
 use crate::error::{Error, Result};
 use crate::graph_cache::GraphCache;
 use crate::plan::ModelPlan;
@@ -114,8 +114,8 @@ impl Offer {
     /// without.
     fn leave_prompts_out(&self, spec: &mut Spec, bundle: &Bundle) {
         let reads_none = || {
-            let contract = bundle.denoiser().and_then(DenoiserContract::resolve);
-            contract.is_ok_and(|contract| contract.context.is_none())
+            let signature = bundle.denoiser().and_then(DenoiserSignature::resolve);
+            signature.is_ok_and(|signature| !signature.takes(Role::Context))
         };
         if !self.shares_prompts || !reads_none() {
             return;

@@ -3,6 +3,7 @@
 use ndarray::Array1;
 
 use super::{Start, Task, TaskContext, TaskModel};
+use crate::bundle::Role;
 use crate::denoise::{Condition, Guidance};
 use crate::error::{Error, Result};
 use crate::spec::{self, ClassConditional};
@@ -48,11 +49,11 @@ impl Task for ClassConditional {
         let told = match stage.class_embedder.as_deref_mut() {
             Some(embedder) => {
                 let ids = Tensor::I64(Array1::from(ids).into_dyn());
-                Condition { context: Some(embedder.run(&ids, stage.cancel)?), ..Condition::default() }
+                Condition::of(Role::Context, embedder.run(&ids, stage.cancel)?)
             }
             None => {
                 let labels = ids.iter().map(|&id| id as f32).collect::<Array1<f32>>();
-                Condition { class_labels: Some(labels.into_dyn()), ..Condition::default() }
+                Condition::of(Role::ClassLabels, labels.into_dyn())
             }
         };
         Ok(Start::from_noise(stage.noise_start()?, told, guidance))

@@ -25,7 +25,7 @@ impl Task for Instruct {
     }
 
     fn branches(&self, model: &TaskModel) -> usize {
-        match model.denoiser.positions.is_some() {
+        match model.denoiser.is_packed() {
             true => Guidance::classifier_free(self.prompting.true_cfg_scale, 0.0).branches().len(),
             false => twofold(self, model).branches().len(),
         }
@@ -61,7 +61,7 @@ impl Task for Instruct {
     }
 
     fn start(&self, stage: &mut TaskContext<'_>) -> Result<Start> {
-        let is_packed = stage.model.denoiser.positions.is_some();
+        let is_packed = stage.model.denoiser.is_packed();
         let guidance = if is_packed { guidance(&self.prompting, stage) } else { twofold(self, stage.model) };
         let mut told = condition(&self.prompting, guidance, stage)?;
         let pixels = pixels(&self.image, stage.size, stage)?;

@@ -14,7 +14,7 @@ mod text_to_image;
 
 use ndarray::{ArrayD, Axis, IxDyn, Slice};
 
-use crate::bundle::DenoiserContract;
+use crate::bundle::DenoiserSignature;
 use crate::conditioner::Conditioner;
 use crate::denoise::{BatchNoise, Condition, Guidance, UnmaskedLatents};
 use crate::error::{Error, Result};
@@ -96,7 +96,7 @@ impl Paste {
 #[derive(Debug, Clone)]
 pub struct TaskModel {
     /// The roles of the denoiser's inputs.
-    pub denoiser: DenoiserContract,
+    pub denoiser: DenoiserSignature,
     /// The scaling of the latents.
     pub scaling: Scaling,
     /// How many channels the task puts behind the latents.

@@ -7,6 +7,7 @@ use ndarray::ArrayD;
 use super::input_image::{self, dimensions, for_branches, pixels, repeated};
 use super::prompt::{condition, guidance};
 use super::{InputRequirements, Start, Task, TaskContext};
+use crate::bundle::Role;
 use crate::denoise::{Condition, Guidance};
 use crate::error::{Error, Result};
 use crate::image::InputLimit;
@@ -72,7 +73,7 @@ impl Task for SuperResolution {
             let mut noise = ArrayD::zeros(small.raw_dim());
             crate::scheduler::Noise::fill(stage.noise, noise.as_slice_mut().unwrap_or_default());
             small.zip_mut_with(&noise, |x, n| *x = signal * *x + deviation * n);
-            told.class_labels = Some(ArrayD::from_elem(vec![branches * stage.images()], level as f32));
+            told.set(Role::ClassLabels, ArrayD::from_elem(vec![branches * stage.images()], level as f32));
         }
         told.channels = Some(for_branches(&small, branches)?);
         Ok(Start::from_noise(stage.noise_start()?, told, guidance))

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use ldm_ort::bundle::{ComponentKind, GraphFile, VaeDecoderContract};
+use ldm_ort::bundle::{ComponentKind, GraphFile, VaeDecoderSignature};
 use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::image::{InputLimit, Rgb8};
 use ldm_ort::session::{Session, SessionOptions};
@@ -93,11 +93,11 @@ fn a_tiny_decoder_decodes_as_diffusers_does() {
     let model = with_tiny_decoder(folder.path(), "sd1", "taesd_decoder");
     let bundle = Bundle::open(&model, &ldm_ort::bundle::DirectoryOverrides::default()).expect("a model");
     let component = bundle.component(ComponentKind::TinyVaeDecoder).expect("the folder's name is known");
-    let contract = VaeDecoderContract::resolve(component).expect("a decoder");
+    let signature = VaeDecoderSignature::resolve(component).expect("a decoder");
     let GraphFile { path, .. } = &component.graph;
     let of_factor = |factor: usize| {
         let session = Session::open(&runtime(), path, &SessionOptions::default()).expect("it opens");
-        VaeDecoder::new(session, contract.clone(), Scaling { factor: 1.0, shift: 0.0 }, factor)
+        VaeDecoder::new(session, signature.clone(), Scaling { factor: 1.0, shift: 0.0 }, factor)
     };
     let mut decoder = of_factor(8);
     let (latents, wanted) = (array("latents.npy"), array("pixels.npy"));
