@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use ldm_ort::cli::args::{Cli, Command};
-use ldm_ort::spec::{Beginning, ImageToImage, Overrides, Prompting, SchedulerSpec, Spec, TASKS, TaskSpec, TextToImage};
+use ldm_ort::spec::{
+    ImageOrLatents, ImageToImage, Overrides, Prompting, SchedulerSpec, Spec, TASKS, TaskSpec, TextToImage,
+};
 use ldm_ort::{Error, Result};
 
 fn folder(name: &str) -> PathBuf {
@@ -99,10 +101,10 @@ fn a_spec_made_in_code_reads_back_the_same() {
     let mut prompting = Prompting::new(vec!["a \"circle\"\n\t\\ of 日本 \u{7f}".into(), String::new()]);
     prompting.negative_prompts = vec!["x".into(), "y".into()];
     prompting.guidance_scale = Some(0.1 + 0.2);
-    let begin = Beginning::Image("/in'.png".into());
+    let input = ImageOrLatents::Image("/in'.png".into());
     let tasks = [
         TaskSpec::TextToImage(TextToImage { prompting: prompting.clone() }),
-        TaskSpec::ImageToImage(ImageToImage { prompting, begin, strength: Some(1e-9) }),
+        TaskSpec::ImageToImage(ImageToImage { prompting, input, strength: Some(1e-9) }),
         TaskSpec::Unconditional,
     ];
     for task in tasks {
@@ -130,7 +132,7 @@ fn paths_are_relative_to_where_they_were_written() {
     let spec = Spec::parse(text, Some(file), &overrides).unwrap();
     assert_eq!(spec.output.dir, Path::new("here"));
     let TaskSpec::ImageToImage(task) = &spec.task else { panic!("{:?}", spec.task) };
-    assert_eq!(task.begin, Beginning::Image("other.png".into()));
+    assert_eq!(task.input, ImageOrLatents::Image("other.png".into()));
 }
 
 #[test]

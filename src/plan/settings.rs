@@ -117,6 +117,9 @@ impl RunSettings {
 
     fn put_task(&self, then: &Self, spec: &mut Spec, lost: &mut Vec<String>) {
         let is_changed = self.task != then.task;
+        for (key, _) in self.task.iter().flat_map(spec::TaskSpec::images).filter(|(_, image)| image.is_in_memory()) {
+            lost.push(format!("task.{}.{key}: the image was given in memory, and not as a file", self.task_name));
+        }
         match &self.task {
             None => lost.push(format!("task: {} is not one of a pipeline file", self.task_name)),
             Some(_) if !is_changed => {}

@@ -5,7 +5,7 @@ use crate::bundle::{Autoencoder, Bundle, ComponentKind, DenoiserContract};
 use crate::error::{Error, Result};
 use crate::graph_cache::GraphCache;
 use crate::plan::ModelPlan;
-use crate::spec::{Beginning, Hand, Spec, StageSpec, TaskSpec};
+use crate::spec::{Hand, ImageOrLatents, InputImage, Spec, StageSpec, TaskSpec};
 
 /// A `[[stage]]`, checked.
 #[derive(Debug)]
@@ -82,7 +82,10 @@ impl Offer {
             (None, Some(_)) => Hand::Image,
         };
         if let TaskSpec::ImageToImage(task) = &mut spec.task {
-            task.begin = Beginning::Handed(hand);
+            task.input = match hand {
+                Hand::Latents => ImageOrLatents::StageLatents,
+                Hand::Image => ImageOrLatents::Image(InputImage::StageOutput),
+            };
         }
         Ok(hand)
     }

@@ -62,7 +62,7 @@ pub use run::{Listed, RunSpec};
 pub use scheduler::SchedulerSpec;
 pub use stage::{Hand, StageSpec};
 pub use task::{
-    Beginning, Class, ClassConditional, Conditional, ImageToImage, Inpaint, InputImage, Instruct, LaterPrompts,
+    Class, ClassConditional, Conditional, ImageOrLatents, ImageToImage, Inpaint, InputImage, Instruct, LaterPrompts,
     LongPrompts, PromptReading, Prompting, Sizes, SuperResolution, TASKS, TaskEntry, TaskSpec, TextToImage, Weights,
 };
 
@@ -221,7 +221,7 @@ impl Spec {
     /// Whether noise or latents for all images of the run stand in one file, so that which image is which of the
     /// run matters.
     pub fn shares_a_file(&self) -> bool {
-        let latents = |task: &ImageToImage| matches!(task.begin, Beginning::Latents(_));
+        let latents = |task: &ImageToImage| matches!(task.input, ImageOrLatents::Latents(_));
         let own = self.run.latents.is_some() || matches!(&self.task, TaskSpec::ImageToImage(task) if latents(task));
         own || self.stages.iter().any(|stage| stage.spec.shares_a_file())
     }

@@ -5,7 +5,9 @@ use std::path::Path;
 use super::Spec;
 use super::output::OutputSpec;
 use super::reader::{Reading, Table};
-use super::task::{Beginning, ImageToImage, LATER, LongPrompts, TASKS, TaskSpec, Weights, beside_another};
+use super::task::{
+    ImageOrLatents, ImageToImage, InputImage, LATER, LongPrompts, TASKS, TaskSpec, Weights, beside_another,
+};
 use super::tree::{Entries, Node, Origin, Value};
 use super::writer::Writer;
 
@@ -156,11 +158,15 @@ impl StageSpec {
             }
         }
         match (self.hand, &mut spec.task) {
-            (Some(hand), TaskSpec::ImageToImage(ImageToImage { begin: Beginning::Handed(form), .. })) => *form = hand,
+            (Some(Hand::Image), _) | (None, _) => {}
+            (Some(Hand::Latents), TaskSpec::ImageToImage(ImageToImage { input, .. })) => {
+                if *input == ImageOrLatents::Image(InputImage::StageOutput) {
+                    *input = ImageOrLatents::StageLatents;
+                }
+            }
             (Some(Hand::Latents), other) => {
                 table.report_below(&["hand"], format!("{} begins with an image, and not with latents", other.name()));
             }
-            _ => {}
         }
         if !table.has(&["run", "max_input_megapixels"]) {
             spec.run.max_input_megapixels = base.run.max_input_megapixels;

@@ -4,13 +4,13 @@ use std::path::Path;
 
 use ndarray::ArrayD;
 
-use super::input_image::{drawn, handed_nothing, pixels, posterior};
+use super::input_image::{self, dimensions, drawn, handed_nothing, pixels, posterior};
 use super::prompt::{condition, guidance};
 use super::{Handed, InputRequirements, Rounding, Start, Task, TaskContext, steps_run};
 use crate::error::{Error, Result};
-use crate::image::{self, InputLimit};
+use crate::image::InputLimit;
 use crate::npy;
-use crate::spec::{self, Beginning, Hand, ImageToImage, InputImage, Prompting};
+use crate::spec::{self, ImageOrLatents, ImageToImage, InputImage, Prompting};
 
 impl Task for ImageToImage {
     fn name(&self) -> &'static str {
@@ -26,7 +26,7 @@ impl Task for ImageToImage {
     }
 
     fn needs_encoder(&self) -> bool {
-        matches!(self.begin, Beginning::Image(_) | Beginning::Handed(Hand::Image))
+        matches!(self.input, ImageOrLatents::Image(_))
     }
 
     fn natural_size(
@@ -35,10 +35,10 @@ impl Task for ImageToImage {
         handed: Option<(usize, usize)>,
         limit: InputLimit,
     ) -> Result<Option<(usize, usize)>> {
-        match &self.begin {
-            Beginning::Image(path) => image::dimensions(path, limit).map(Some),
-            Beginning::Latents(path) => read(path).map(|_| None),
-            Beginning::Handed(_) => Ok(handed),
+        match &self.input {
+            ImageOrLatents::Image(image) => dimensions(image, handed, limit),
+            ImageOrLatents::Latents(path) => read(path).map(|_| None),
+            ImageOrLatents::StageLatents => Ok(handed),
         }
     }
 
@@ -59,21 +59,20 @@ impl Task for ImageToImage {
     }
 
     fn check_inputs(&self, run: &InputRequirements) -> Result<()> {
-        match &self.begin {
-            Beginning::Image(path) => image::load(path, run.limit).map(drop),
-            Beginning::Latents(path) => require_fit(path, &read(path)?, run.images, run.sample),
-            Beginning::Handed(_) => Ok(()),
+        match &self.input {
+            ImageOrLatents::Image(image) => input_image::check(image, run.limit),
+            ImageOrLatents::Latents(path) => require_fit(path, &read(path)?, run.images, run.sample),
+            ImageOrLatents::StageLatents => Ok(()),
         }
     }
 
     fn start(&self, stage: &mut TaskContext<'_>) -> Result<Start> {
         let guidance = guidance(&self.prompting, stage);
         let told = condition(&self.prompting, guidance, stage)?;
-        let latents = match &self.begin {
-            Beginning::Image(path) => encoded(&InputImage::File(path.clone()), stage)?,
-            Beginning::Latents(path) => given(path, stage)?,
-            Beginning::Handed(Hand::Image) => encoded(&InputImage::Handed, stage)?,
-            Beginning::Handed(Hand::Latents) => handed(stage)?,
+        let latents = match &self.input {
+            ImageOrLatents::Image(image) => encoded(image, stage)?,
+            ImageOrLatents::Latents(path) => given(path, stage)?,
+            ImageOrLatents::StageLatents => handed(stage)?,
         };
         if let Some(begin) = stage.denoising_start {
             return Ok(Start { begin, ..Start::from_noise(latents, told, guidance) });

@@ -15,7 +15,7 @@ use super::prompt::{condition, guidance};
 use super::{InputRequirements, Paste, Rounding, Start, Task, TaskContext, steps_run};
 use crate::denoise::{Condition, Guidance, Keep};
 use crate::error::{Error, Result};
-use crate::image::{self, InputLimit};
+use crate::image::InputLimit;
 use crate::spec::{self, Inpaint, Prompting};
 
 impl Task for Inpaint {
@@ -48,7 +48,7 @@ impl Task for Inpaint {
         let size = dimensions(&self.image, handed, limit)?;
         match size {
             Some(size) => same_shape(size, &self.mask, limit)?,
-            None => drop(image::dimensions(&self.mask, limit)?),
+            None => drop(dimensions(&self.mask, None, limit)?),
         }
         Ok(size)
     }

@@ -1,12 +1,12 @@
 //! Images that go in: pixels, latents, masks.
 
-use std::path::Path;
+use std::borrow::Cow;
 
 use ndarray::{Array4, ArrayD, Axis, IxDyn, concatenate};
 
 use super::{Handed, TaskContext};
 use crate::error::{Error, Result};
-use crate::image::{self, InputLimit};
+use crate::image::{self, InputLimit, Rgb8};
 use crate::latent::Posterior;
 use crate::spec::InputImage;
 
@@ -17,11 +17,19 @@ pub(super) fn pixels(
     stage: &TaskContext<'_>,
 ) -> Result<ArrayD<f32>> {
     let image = match (image, &stage.handed) {
-        (InputImage::File(path), _) => image::resize(&image::load(path, stage.input_limit)?, width, height)?,
-        (InputImage::Handed, Some(Handed::Image(image))) => image::resize(image, width, height)?,
-        (InputImage::Handed, _) => return Err(handed_nothing("image")),
+        (InputImage::StageOutput, Some(Handed::Image(image))) => image::resize(image, width, height)?,
+        _ => image::resize(load(image, stage.input_limit)?.as_ref(), width, height)?,
     };
     Ok(image::to_tensor(&image).into_dyn())
+}
+
+/// The pixels of an image that is not the output of a stage.
+fn load(image: &InputImage, limit: InputLimit) -> Result<Cow<'_, Rgb8>> {
+    match image {
+        InputImage::File(path) => image::load(path, limit).map(Cow::Owned),
+        InputImage::Pixels(image) => Ok(Cow::Borrowed(image)),
+        InputImage::StageOutput => Err(handed_nothing("image")),
+    }
 }
 
 /// A task that takes up what another made is run by itself.
@@ -41,7 +49,8 @@ pub(super) fn dimensions(
 ) -> Result<Option<(usize, usize)>> {
     match image {
         InputImage::File(path) => image::dimensions(path, limit).map(Some),
-        InputImage::Handed => Ok(handed),
+        InputImage::Pixels(image) => Ok(Some((image.width(), image.height()))),
+        InputImage::StageOutput => Ok(handed),
     }
 }
 
@@ -59,7 +68,7 @@ pub(super) fn posterior(pixels: &ArrayD<f32>, what: &InputImage, stage: &mut Tas
     let shape = &posterior.mode().shape()[1..];
     if shape != stage.sample_shape {
         return Err(Error::input(
-            what.file().map_or_else(|| "the image handed on".to_owned(), |path| path.display().to_string()),
+            what.describe(),
             format!("encoded to {shape:?}, and the denoiser takes {:?}", stage.sample_shape),
             "encoder and denoiser are not of one model",
         ));
@@ -80,19 +89,19 @@ pub(super) fn drawn(posterior: &Posterior, stage: &mut TaskContext<'_>) -> Resul
 ///
 /// # Errors
 /// [`Error::Input`] where it is all black, which leaves nothing to draw.
-pub(super) fn mask(path: &Path, (width, height): (usize, usize), limit: InputLimit) -> Result<Array4<f32>> {
-    let image = image::resize(&image::load(path, limit)?, width, height)?;
+pub(super) fn mask(mask: &InputImage, (width, height): (usize, usize), limit: InputLimit) -> Result<Array4<f32>> {
+    let image = image::resize(load(mask, limit)?.as_ref(), width, height)?;
     let values = image::luma(&image).iter().map(|&v| if f32::from(v) / 255.0 < 0.5 { 0.0 } else { 1.0 }).collect();
-    let mask = Array4::from_shape_vec((1, 1, height, width), values)
-        .map_err(|e| Error::input(path.display().to_string(), e.to_string(), ""))?;
-    if mask.iter().all(|&v| v == 0.0) {
+    let values = Array4::from_shape_vec((1, 1, height, width), values)
+        .map_err(|e| Error::input(mask.describe(), e.to_string(), ""))?;
+    if values.iter().all(|&v| v == 0.0) {
         return Err(Error::input(
-            path.display().to_string(),
+            mask.describe(),
             "is black all over, so that nothing is to be drawn",
             "a mask is white where the image is to be drawn anew",
         ));
     }
-    Ok(mask)
+    Ok(values)
 }
 
 /// The nearest values of `[1, 1, h, w]` at another height and width, as torch's `interpolate` picks them.
@@ -121,15 +130,15 @@ pub(super) fn for_branches(tensor: &ArrayD<f32>, branches: usize) -> Result<Arra
 }
 
 /// Requires that a mask has the shape of its image, be it larger or smaller.
-pub(super) fn same_shape((width, height): (usize, usize), mask: &Path, limit: InputLimit) -> Result<()> {
-    let (mask_width, mask_height) = image::dimensions(mask, limit)?;
+pub(super) fn same_shape((width, height): (usize, usize), mask: &InputImage, limit: InputLimit) -> Result<()> {
+    let Some((mask_width, mask_height)) = dimensions(mask, None, limit)? else { return Ok(()) };
     // Up to a pixel of rounding in either.
     let (a, b) = (width * mask_height, height * mask_width);
     if a.abs_diff(b) <= width.max(height).max(mask_width).max(mask_height) {
         return Ok(());
     }
     Err(Error::input(
-        mask.display().to_string(),
+        mask.describe(),
         format!("is {mask_width}×{mask_height} pixels, another shape than the image's {width}×{height}"),
         "make the mask from the image, so that their edges meet",
     ))

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use ldm_ort::denoise::RunInterval;
 use ldm_ort::execution::Recorder;
-use ldm_ort::image::{InputLimit, encode_png, load, save_png};
+use ldm_ort::image::{InputLimit, Rgb8, encode_png, load, save_png};
 use ldm_ort::metadata::{self, Record};
 use ldm_ort::rng::Stream;
 use ldm_ort::scheduler::Custom;
-use ldm_ort::spec::{Prompting, TextToImage};
+use ldm_ort::spec::{ImageOrLatents, ImageToImage, Inpaint, InputImage, Prompting, TaskSpec, TextToImage};
 use ldm_ort::task::{Start, Task, TaskContext};
 use ldm_ort::{Cancel, Error, Event, ModelExecution, Overrides, Plan, RunPlan, Spec};
 
@@ -436,4 +436,62 @@ fn changed(folder: &Path, change: Change) -> (Result<Record, Error>, std::path::
         save_png(&image, &png).expect("the folder can be written");
     }
     (record, image)
+}
+
+/// Images and masks in memory make the image that their files make, and its record says that it cannot be made again.
+#[test]
+fn inputs_in_memory_are_those_of_their_files() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    let side = 64;
+    let of = |byte: fn(usize) -> u8| Rgb8::new(side, side, (0..3 * side * side).map(byte).collect()).expect("an image");
+    let (image, mask) = (of(|i| (i * 7 % 251) as u8), of(|i| if i / 3 % side < side / 2 { 255 } else { 0 }));
+    for (name, image) in [("in.png", &image), ("mask.png", &mask)] {
+        save_png(&at(name), &encode_png(image, &[]).expect("a PNG")).expect("the folder can be written");
+    }
+    let tasks = |image: InputImage, mask: InputImage| {
+        let prompting = Prompting::new(vec!["a cat".into()]);
+        let input = ImageOrLatents::Image(image.clone());
+        [
+            TaskSpec::ImageToImage(ImageToImage { prompting: prompting.clone(), input, strength: None }),
+            TaskSpec::Inpaint(Inpaint { prompting: Some(prompting), image, mask, strength: None }),
+        ]
+    };
+    let of_files = tasks(at("in.png").into(), at("mask.png").into());
+    let in_memory = tasks(image.into(), mask.into());
+    for (files, memory) in of_files.into_iter().zip(in_memory) {
+        let keys: Vec<_> = memory.images().iter().map(|(key, _)| format!("task.{}.{key}", memory.name())).collect();
+        let [(from_files, recorded), (from_memory, unrecorded)] = [files, memory].map(|task| {
+            let mut spec = Spec::new(models().join("sd1"), task);
+            (spec.run.steps, spec.run.seed) = (Some(2), Some(4));
+            last_image(Plan::new(spec).expect("a plan"))
+        });
+        assert_eq!(from_memory, from_files);
+        assert!(recorded.unrecorded.is_empty(), "{recorded:?}");
+        let said = unrecorded.unrecorded;
+        assert_eq!(said.len(), keys.len(), "{said:?}");
+        assert!(
+            said.iter().zip(&keys).all(|(said, key)| said.starts_with(key) && said.contains("in memory")),
+            "{said:?}"
+        );
+    }
+}
+
+/// The last image of a plan and its record.
+fn last_image(plan: Plan) -> (Rgb8, Record) {
+    plan.check_inputs().expect("the inputs fit");
+    let (runtime, cancel) = (runtime(), Cancel::default());
+    let mut recorder = Recorder::new(&plan, &runtime);
+    let mut last = None;
+    let mut watch = |event: Event<'_>| {
+        if let Event::Image(image) = event {
+            last = Some(image.clone());
+        }
+        ControlFlow::Continue(())
+    };
+    let mut pipeline = ModelExecution::load(plan.model, &runtime, &cancel, &mut watch).expect("it opens");
+    pipeline.run(&plan.request, &cancel, &mut watch).expect("it runs");
+    let image = last.expect("an image");
+    let record = recorder.record(&image).expect("a record");
+    (Rgb8::clone(&image.pixels), record)
 }

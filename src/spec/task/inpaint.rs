@@ -1,7 +1,6 @@
 //! `[task.inpaint]`: a part of an image is drawn anew.
 
 use std::ops::Bound::Included;
-use std::path::PathBuf;
 
 use super::input_image::InputImage;
 use super::prompting::Prompting;
@@ -17,7 +16,7 @@ pub struct Inpaint {
     /// `image`, required but in a `[[stage]]`: the image.
     pub image: InputImage,
     /// `mask`, required: an image that is white where the other is to be drawn anew and black where it is to stay.
-    pub mask: PathBuf,
+    pub mask: InputImage,
     /// `strength`: the share of the run that is done, 0 to 1; at 1 nothing is kept of what was in the hole. Absent: the
     /// default of the task's pipeline class in diffusers, such as 1.0, or 0.9999 for Stable Diffusion XL.
     pub strength: Option<f64>,
@@ -30,7 +29,7 @@ impl Inpaint {
         Self {
             prompting: Prompting::read_if_there(table),
             image,
-            mask: table.file_path("mask").unwrap_or_default(),
+            mask: InputImage::File(table.file_path("mask").unwrap_or_default()),
             strength: table.number("strength", Included(0.0), Included(1.0)),
         }
     }
@@ -39,8 +38,8 @@ impl Inpaint {
         if let Some(prompting) = &self.prompting {
             prompting.write(writer);
         }
-        self.image.write(writer);
-        writer.path("mask", &self.mask);
+        self.image.write("image", writer);
+        self.mask.write("mask", writer);
         writer.key_if("strength", self.strength);
     }
 }

@@ -32,7 +32,7 @@ impl Instruct {
 
     pub(super) fn write(&self, writer: &mut Writer) {
         self.prompting.write(writer);
-        self.image.write(writer);
+        self.image.write("image", writer);
         writer.key_if("image_guidance_scale", self.image_guidance_scale);
     }
 }

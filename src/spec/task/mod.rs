@@ -18,7 +18,7 @@ mod text_to_image;
 
 pub use class_conditional::{Class, ClassConditional};
 pub use conditional::Conditional;
-pub use image_to_image::{Beginning, ImageToImage};
+pub use image_to_image::{ImageOrLatents, ImageToImage};
 pub use inpaint::Inpaint;
 pub use input_image::InputImage;
 pub use instruct::Instruct;
@@ -184,36 +184,35 @@ impl TaskSpec {
         self
     }
 
-    /// The files that the task begins with: key and path.
-    pub fn files(&self) -> Vec<(&'static str, &Path)> {
+    /// The images that the task starts from, its mask among them, by their keys.
+    pub fn images(&self) -> Vec<(&'static str, &InputImage)> {
         match self {
-            Self::ImageToImage(task) => match &task.begin {
-                Beginning::Image(path) => vec![("image", path)],
-                Beginning::Latents(path) => vec![("latents", path)],
-                Beginning::Handed(_) => Vec::new(),
+            Self::ImageToImage(task) => match &task.input {
+                ImageOrLatents::Image(image) => vec![("image", image)],
+                ImageOrLatents::Latents(_) | ImageOrLatents::StageLatents => Vec::new(),
             },
-            Self::Inpaint(task) => {
-                let image = task.image.file().map(|path| ("image", path));
-                image.into_iter().chain([("mask", task.mask.as_path())]).collect()
-            }
-            Self::Instruct(task) => task.image.file().map(|path| ("image", path)).into_iter().collect(),
-            Self::SuperResolution(task) => task.image.file().map(|path| ("image", path)).into_iter().collect(),
-            Self::ClassConditional(task) => {
-                task.class_names.iter().map(|path| ("class_names", path.as_path())).collect()
-            }
-            Self::TextToImage(_) | Self::Conditional(_) | Self::Unconditional => Vec::new(),
+            Self::Inpaint(task) => vec![("image", &task.image), ("mask", &task.mask)],
+            Self::Instruct(task) => vec![("image", &task.image)],
+            Self::SuperResolution(task) => vec![("image", &task.image)],
+            Self::TextToImage(_) | Self::ClassConditional(_) | Self::Conditional(_) | Self::Unconditional => Vec::new(),
         }
     }
 
-    /// Whether the task begins with what the stage before made.
+    /// The files that the task starts from: key and path.
+    pub fn files(&self) -> Vec<(&'static str, &Path)> {
+        let images = self.images().into_iter().filter_map(|(key, image)| Some((key, image.file()?)));
+        let other: Option<(&'static str, &Path)> = match self {
+            Self::ImageToImage(ImageToImage { input: ImageOrLatents::Latents(path), .. }) => Some(("latents", path)),
+            Self::ClassConditional(ClassConditional { class_names: Some(path), .. }) => Some(("class_names", path)),
+            _ => None,
+        };
+        images.chain(other).collect()
+    }
+
+    /// True if the task starts from the output of the stage before.
     pub fn is_handed(&self) -> bool {
-        match self {
-            Self::ImageToImage(task) => matches!(task.begin, Beginning::Handed(_)),
-            Self::Inpaint(task) => task.image == InputImage::Handed,
-            Self::Instruct(task) => task.image == InputImage::Handed,
-            Self::SuperResolution(task) => task.image == InputImage::Handed,
-            Self::TextToImage(_) | Self::ClassConditional(_) | Self::Conditional(_) | Self::Unconditional => false,
-        }
+        let is_latents = matches!(self, Self::ImageToImage(ImageToImage { input: ImageOrLatents::StageLatents, .. }));
+        is_latents || self.images().iter().any(|(_, image)| **image == InputImage::StageOutput)
     }
 
     /// How many groups of images the task makes: one a prompt or a class.

@@ -27,7 +27,7 @@ impl SuperResolution {
         if let Some(prompting) = &self.prompting {
             prompting.write(writer);
         }
-        self.image.write(writer);
+        self.image.write("image", writer);
         writer.key_if("noise_level", self.noise_level.map(integer));
     }
 }
