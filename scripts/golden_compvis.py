@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Records what the samplers of the latent diffusion paper's own code compute, for tests/schedulers.
+"""Records what the samplers of the latent diffusion paper's own code compute, for tests/it/schedulers.
 
 Needs: pip install "torch==2.8.0" numpy tqdm "diffusers==0.39.0", and a checkout of github.com/CompVis/latent-diffusion
 Run:   OMP_NUM_THREADS=1 python scripts/golden_compvis.py CHECKOUT

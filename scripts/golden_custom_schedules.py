@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Records what diffusers' schedulers compute on schedules given outright, for tests/schedulers.
+"""Records what diffusers' schedulers compute on schedules given outright, for tests/it/schedulers.
 
 Needs: pip install "diffusers==0.39.0" "torch==2.8.0" numpy scipy
 Run:   OMP_NUM_THREADS=1 python scripts/golden_custom_schedules.py

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! The numbers are those of diffusers 0.39.0, in the arithmetic it uses: tables in the precision of the class at hand,
-//! samples in float32. `tests/schedulers` holds every scheduler to whole tensors recorded there.
+//! samples in float32. `tests/it/schedulers` holds every scheduler to whole tensors recorded there.
 
 mod align_your_steps;
 mod beta_quantile;

@@ -1,9 +1,0 @@
-//! Model directories: what is said of damaged ones, which layouts and roles are recognised, and which facts follow.
-
-mod damage;
-mod facts;
-mod families;
-mod layouts;
-mod report;
-mod roles;
-mod writer;

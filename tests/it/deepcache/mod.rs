@@ -1,0 +1,34 @@
+//! UNets cut along their long skip connections, and pipelines that run the shallow layers alone at some steps.
+//!
+//! What such pipelines draw is held to diffusers in `tests/it/pipeline/caching.rs`; here it is that the parts of a graph
+//! compute what the whole does, and that nothing depends on how a run is laid out.
+
+mod parts;
+mod runs;
+
+use std::path::{Path, PathBuf};
+
+use ldm_ort::Runtime;
+use ldm_ort::bundle::GraphFile;
+use ldm_ort::cli::args::LibraryArgs;
+use ndarray::ArrayD;
+
+fn root(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn graph(path: &str) -> GraphFile {
+    let path = root(path);
+    GraphFile::open(&path).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn runtime() -> Runtime {
+    Runtime::load(&LibraryArgs::default().to_options(None)).expect("ONNX Runtime is found or fetched")
+}
+
+/// How far apart in parts of the largest.
+fn apart(a: &ArrayD<f32>, b: &ArrayD<f32>) -> f32 {
+    assert_eq!(a.shape(), b.shape());
+    let largest = a.iter().fold(0f32, |largest, v| largest.max(v.abs()));
+    a.iter().zip(b).fold(0f32, |apart, (a, b)| apart.max((a - b).abs())) / largest
+}

@@ -1,0 +1,23 @@
+//! The tests of the crate and its command, one module a surface, in one process.
+//!
+//! `cargo test --test it pipeline::` runs one module. A test that sets what belongs to the whole process (environment
+//! variables, the current folder, limits) runs the command as a child instead; one that counts its own allocations is in
+//! `tests/allocation`.
+
+mod bundle;
+mod cli;
+mod common;
+mod deepcache;
+mod errors;
+mod graph_cache;
+mod layouts;
+mod lora;
+mod memory;
+mod pipeline;
+mod plot;
+mod quantize;
+mod rewrite;
+mod runtime;
+mod schedulers;
+mod spec;
+mod text;

@@ -1,0 +1,232 @@
+//! What a run takes of the memory: how much is told of a graph, and what is given up where there is not enough.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use crate::common::{answer, ldm_ort, models};
+use ldm_ort::bundle::GraphFile;
+use ldm_ort::cli::args::LibraryArgs;
+use ldm_ort::execution::{Event, ModelExecution};
+use ldm_ort::graph_cache::GraphCache;
+use ldm_ort::plan::{MemoryBudget, Plan};
+use ldm_ort::rewrite::{Footprint, Pass, footprint};
+use ldm_ort::session::{Cancel, Runtime};
+use ldm_ort::spec::{Overrides, Spec};
+use ldm_ort::tiles::Tiles;
+use ndarray::ArrayD;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+fn plan(set: &[&str]) -> Result<Plan, String> {
+    plan_of(&models().join("sd1"), set)
+}
+
+fn plan_of(model: &Path, set: &[&str]) -> Result<Plan, String> {
+    let text = format!(
+        "[model]\npath = {:?}\n[task.text-to-image]\nprompt = \"a red circle\"\nguidance_scale = 5.0\n[run]\nsteps = 2\nseed = 7\n",
+        model.to_str().expect("the test's folders are named in Unicode")
+    );
+    let set = set.iter().map(|&key| key.to_owned()).collect();
+    let spec = Spec::parse(&text, None, &Overrides { set, ..Overrides::default() });
+    spec.and_then(Plan::new).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_graph_is_measured_node_by_node() {
+    let path = fixture("rewrite/winograd.onnx");
+    let graph = GraphFile::open(&path).expect("a graph");
+    let axes = [("batch".to_owned(), 1), ("height".to_owned(), 20), ("width".to_owned(), 12)];
+    let told = |passes: &[Pass]| footprint(&graph, passes, &axes).expect("a readable graph");
+    // An image of one channel becomes one of 256 channels, and is convolved by 256×256×3×3 weights that are computed from
+    // stored ones.
+    let (one, many, weights) = (20 * 12 * 4, 256 * 20 * 12 * 4, 256 * 256 * 9 * 4);
+    let plain = Footprint { weights: 2 * 256 * 4 + weights, activations: 2 * many, in_place: 2 * many, unknown: 0 };
+    assert!(one < many, "the small image is gone when there are most");
+    assert_eq!(told(&[]), Some(plain));
+    // 36 numbers for 9 weights, and for 16 pixels twice.
+    let more = 2 * many + 2 * many * 36 / 16;
+    let fast = Footprint { weights: plain.weights + weights * 3, activations: more, in_place: more, unknown: 0 };
+    assert_eq!(told(&[Pass::Winograd]), Some(fast));
+    let free = footprint(&graph, &[], &[]).expect("a readable graph").expect("nodes in order");
+    assert!(free.unknown > 0 && free.activations == 0 && free.weights == plain.weights, "of free axes: {free:?}");
+}
+
+/// Operators that make many values from a few numbers, when the graph is opened or when it runs.
+#[test]
+fn operators_that_make_large_outputs_count() {
+    use crate::bundle::writer::{F32, I64, Model};
+    const LARGE: u64 = 1024 * 1024;
+    let graph = |large: &str, inputs: &[&str]| {
+        let model = Model::new().input("x", F32, "1, 1").input("chosen", I64, "1048576").output("out", F32, "1, 1");
+        let model = model.whole("sides", &[1024, 1024], true).whole("first", &[0], true);
+        let model = model.whole("count", &[LARGE as i64], true).whole("pads", &[0, 0, 1023, 1023], true);
+        let model = model.whole("from", &[0], false).whole("to", &[LARGE as i64], false).whole("by", &[1], false);
+        let model = model.node(large, inputs, &["large"]).node("Gather", &["large", "first"], &["small"]);
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("model.onnx");
+        std::fs::write(&path, model.node("Equal", &["small", "x"], &["out"]).build()).expect("a file");
+        let graph = GraphFile::open(&path).expect("a graph");
+        footprint(&graph, &[], &[]).expect("a readable graph").expect("nodes in order")
+    };
+    for (large, inputs, width) in [
+        ("ConstantOfShape", &["sides"][..], 4),
+        ("Range", &["from", "to", "by"], 8),
+        ("Expand", &["x", "sides"], 4),
+        ("Tile", &["x", "sides"], 4),
+        ("Pad", &["x", "pads"], 4),
+        ("Gather", &["x", "chosen"], 4),
+    ] {
+        let told = graph(large, inputs);
+        assert!(told.activations >= width * LARGE && told.in_place >= width * LARGE, "{large}: {told:?}");
+        assert_eq!(told.unknown, 0, "{large}");
+    }
+    let told = graph("NonZero", &["x"]);
+    assert!(told.unknown > 0 && told.activations < width_of_inputs(LARGE), "{told:?}");
+}
+
+/// The list of indices and little else.
+fn width_of_inputs(large: u64) -> u64 {
+    8 * large + 1024
+}
+
+#[test]
+fn a_run_that_does_not_fit_the_free_memory_is_refused() {
+    let large = |more: &[&str]| plan(&[&["run.width=2048", "run.height=2048"], more].concat()).expect("a plan").model;
+    let model = large(&[]);
+    let need = model.memory_need().expect("readable graphs");
+    assert!(need.private > 50_000_000 && need.component.starts_with("vae_decoder"), "{need:?}");
+    assert_eq!(model.check_free_memory(need.private + need.mapped).expect("it fits"), None);
+    let refused = |free| model.check_free_memory(free).expect_err("it doesn't fit");
+    let error = refused(need.private - 1);
+    assert_eq!(error.exit_code(), 1);
+    let text = error.to_string();
+    assert!(text.starts_with("memory: vae_decoder needs ") && text.contains("device.overcommit = true"), "{text}");
+    let warned = large(&["device.overcommit=true"]).check_free_memory(need.private - 1).expect("it's started");
+    assert!(warned.is_some_and(|warning| warning.contains("vae_decoder needs")));
+    // Weights of optimized graphs are mapped.
+    let mut prepared = large(&[]);
+    prepared.prepared = Some(GraphCache::new("cache"));
+    let need = prepared.memory_need().expect("readable graphs");
+    assert!(need.mapped > 100_000, "{need:?}");
+    let warned = prepared.check_free_memory(need.private + need.mapped - 1).expect("it's slow only");
+    assert!(warned.is_some_and(|warning| warning.contains("read from the disk again and again")));
+    // What runs today on a machine with little memory still does.
+    let usual = plan(&[]).expect("a plan").model;
+    assert_eq!(usual.check_free_memory(64_000_000).expect("it fits"), None);
+}
+
+#[test]
+fn what_does_not_fit_whole_is_given_up_piece_by_piece() {
+    let told = |memory: &str| {
+        let plan = plan(&["run.width=1024", "run.height=768", &format!("device.memory={memory:?}")]);
+        plan.map(|plan| plan.model.memory_budget.expect("memory is kept within bounds"))
+    };
+    assert_eq!(told("10 GB"), Ok(MemoryBudget::default()));
+    let (mut last, mut least) = (usize::MAX, 0);
+    for memory in ["350 MB", "320 MB", "300 MB"] {
+        let memory_budget = told(memory).unwrap();
+        assert!(memory_budget.denoises_alone && memory_budget.decodes_plainly, "{memory}: {memory_budget:?}");
+        let tiles = memory_budget.tiles.expect("tiles");
+        assert!(tiles.size < last && tiles.stride < tiles.size, "{memory}: {tiles:?} after {last}");
+        // What fits repeats as little as it can.
+        let area = tiles.area(96, 128);
+        assert!(area > least && area > 96 * 128, "{memory}: {tiles:?}, {area} after {least}");
+        (last, least) = (tiles.size, area);
+    }
+    for (side, part) in [("1024", "text_encoder needs about"), ("4096", "unet needs about")] {
+        let sides = [format!("run.width={side}"), format!("run.height={side}")];
+        let memory = if side == "1024" { "100 MB" } else { "320 MB" };
+        let error = plan(&[&sides[0], &sides[1], &format!("device.memory={memory:?}")]).unwrap_err();
+        assert!(error.starts_with("device.memory: ") && error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn memory_is_no_promise_where_graphs_are_opened_as_they_lie() {
+    let error = plan(&["device.memory=\"10 GB\"", "device.prepare=false"]).unwrap_err();
+    assert!(error.contains("device.memory: is kept to by graphs that are optimized ahead"), "{error}");
+    let plan = plan(&["device.memory=\"10 GB\""]).expect("a plan");
+    let ignore = &mut |_: Event<'_>| ControlFlow::Continue(());
+    let error =
+        ModelExecution::load(plan.model, &runtime(), &Cancel::new(), ignore).err().expect("no cache").to_string();
+    assert!(error.contains("there is no cache to keep them in"), "{error}");
+}
+
+fn runtime() -> Runtime {
+    Runtime::load(&LibraryArgs::default().to_options(None)).expect("ONNX Runtime is found or fetched")
+}
+
+/// The latents and the pixels of an image, and what was warned of.
+fn draw(cache: &Path, memory_budget: Option<MemoryBudget>) -> (ArrayD<f32>, Vec<u8>, Vec<String>) {
+    let shapes = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes");
+    let Plan { mut model, request, .. } = plan_of(&shapes, &["run.width=128", "run.height=96"]).expect("a plan");
+    (model.prepared, model.memory_budget) = (Some(GraphCache::new(cache)), memory_budget);
+    let (mut drawn, mut warnings) = (None, Vec::new());
+    let mut observe = |event: Event<'_>| {
+        match event {
+            Event::Warning(warning) => warnings.push(warning),
+            Event::Image(image) => drawn = Some((image.latents.clone(), image.pixels.data().to_vec())),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    };
+    let pipeline = ModelExecution::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+    pipeline.finish(&request, &Cancel::new(), &mut observe).expect("an image");
+    let (latents, pixels) = drawn.expect("an image");
+    (latents, pixels, warnings)
+}
+
+#[test]
+fn what_is_given_up_shows_in_tiles_alone() {
+    let cache = tempfile::tempdir().expect("a folder");
+    let (latents, pixels, warnings) = draw(cache.path(), None);
+    assert_eq!(warnings, Vec::<String>::new());
+    let alone = MemoryBudget { denoises_alone: true, decodes_plainly: true, tiles: None };
+    let (same, close, warnings) = draw(cache.path(), Some(alone));
+    assert_eq!(warnings, Vec::<String>::new());
+    // Another number of threads rounds otherwise.
+    let largest = latents.iter().fold(0f32, |m, v| m.max(v.abs()));
+    let apart = latents.iter().zip(&same).fold(0f32, |m, (a, b)| m.max((a - b).abs())) / largest;
+    assert!(apart < 1e-5, "{apart:e}");
+    let furthest = |other: &[u8]| pixels.iter().zip(other).map(|(a, b)| a.abs_diff(*b)).max();
+    assert!(furthest(&close) <= Some(1), "{:?}", furthest(&close));
+    let tiles = MemoryBudget { tiles: Some(Tiles { size: 16, stride: 12 }), ..alone };
+    let (again, near, warnings) = draw(cache.path(), Some(tiles));
+    assert_eq!(again, same);
+    assert_eq!(near.len(), pixels.len());
+    let off: u64 = pixels.iter().zip(&near).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
+    let mean = off as f64 / pixels.len() as f64;
+    println!("tiles are off by {mean:.2} of 255 in the mean, {:?} at most", furthest(&near));
+    assert!(mean > 0.0 && mean < 3.0, "{mean}");
+    assert!(matches!(warnings.as_slice(), [one] if one.contains("decoded in tiles of 64×64 pixels")), "{warnings:?}");
+}
+
+#[test]
+fn the_command_line_tells_what_was_held() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pipeline = folder.path().join("pipeline.toml");
+    let model = models().join("sd1");
+    let text = format!(
+        "[model]\npath = {:?}\n[task.text-to-image]\nprompt = \"a\"\n[run]\nsteps = 1\n",
+        model.display().to_string()
+    );
+    std::fs::write(&pipeline, text).expect("a file");
+    let run = |more: &[&str]| {
+        let mut command = ldm_ort(folder.path());
+        command.arg("run").arg(&pipeline).args(more).env_remove("LDM_ORT_PREPARE");
+        command.env("LDM_ORT_CACHE_DIR", folder.path()).env("ORT_DYLIB_PATH", runtime().path());
+        answer(command)
+    };
+    let told = run(&["--memory", "--set", "device.memory=\"2 GB\""]);
+    if cfg!(target_os = "linux") {
+        assert_eq!(told.code, Some(0), "{told}");
+        for row in ["open unet", "open vae_decoder", "preparing", "denoising", "decoding", "at most"] {
+            assert!(told.stderr.lines().any(|line| line.starts_with(row)), "{row}: {told}");
+        }
+    }
+    let told = run(&["--set", "device.memory=\"1 MB\""]);
+    assert_eq!(told.code, Some(2), "{told}");
+    assert!(told.stderr.contains("device.memory: text_encoder needs about"), "{told}");
+}

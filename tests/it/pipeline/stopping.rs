@@ -1,0 +1,111 @@
+//! Stopping a run, and requests that a pipeline cannot run.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use ldm_ort::bundle::ComponentKind;
+use ldm_ort::cli::args::LibraryArgs;
+use ldm_ort::execution::{Execution, Unwatched};
+use ldm_ort::{Cancel, Error, Event, ModelExecution, Overrides, Plan, Runtime, Spec, StepPosition};
+
+use super::case;
+
+fn runtime() -> Runtime {
+    Runtime::load(&LibraryArgs::default().to_options(None)).expect("an ONNX Runtime is found or fetched")
+}
+
+fn plan(name: &str, set: &[&str]) -> Plan {
+    plan_of(&case(name), set)
+}
+
+fn plan_of(file: &Path, set: &[&str]) -> Plan {
+    let set = set.iter().map(|set| (*set).to_owned()).collect();
+    Plan::new(Spec::load(file, &Overrides { set, ..Overrides::default() }).expect("a spec")).expect("a plan")
+}
+
+/// The ways to stop a run after a number of calls of the denoiser.
+#[derive(Debug, Clone, Copy)]
+enum Stop {
+    /// By the observer, after the call.
+    Observer,
+    /// By the switch, which the next call sees.
+    Switch,
+}
+
+/// The position of a run that is stopped after `calls` calls of the denoiser, counted over all of its batches and stages.
+fn stopped(runtime: &Runtime, plan: &Plan, stop: Stop, calls: usize) -> Error {
+    let cancel = Cancel::new();
+    let mut stages = Execution::load(plan, runtime, &cancel, &mut Unwatched).expect("it opens");
+    let mut made = 0;
+    let result = stages.run(plan, &cancel.clone(), &mut |event: Event<'_>| {
+        made += usize::from(matches!(event, Event::Step { .. }));
+        match (stop, made == calls && matches!(event, Event::Step { .. })) {
+            (Stop::Observer, true) => return ControlFlow::Break(()),
+            (Stop::Switch, true) => cancel.cancel(),
+            (_, false) => {}
+        }
+        ControlFlow::Continue(())
+    });
+    result.expect_err("it was stopped")
+}
+
+/// The step that an interrupted run names is the scheduler's, whichever way it was stopped, in whichever image and stage.
+#[test]
+fn an_interrupted_run_names_its_step() {
+    let runtime = runtime();
+    let one = ["run.steps=4", "scheduler.ddim={}"];
+    let images = ["run.steps=4", "scheduler.ddim={}", "run.images=3"];
+    let second_order = ["run.steps=4", "scheduler.heun={}"];
+    let at = |step, steps, first_image, total_images| {
+        StepPosition { step, steps, first_image, images: 1, total_images }.to_string()
+    };
+    for (name, set, stop, calls, expected) in [
+        ("plain", &one[..], Stop::Observer, 2, at(2, 4, 0, 1)),
+        ("plain", &one, Stop::Switch, 2, at(3, 4, 0, 1)),
+        ("plain", &images, Stop::Observer, 6, at(2, 4, 1, 3)),
+        ("plain", &images, Stop::Switch, 10, at(3, 4, 2, 3)),
+        // Two calls a step, but for the last one.
+        ("plain", &second_order, Stop::Observer, 4, at(2, 4, 0, 1)),
+        ("plain", &second_order, Stop::Switch, 4, at(3, 4, 0, 1)),
+        ("plain", &second_order, Stop::Switch, 3, at(2, 4, 0, 1)),
+    ] {
+        let error = stopped(&runtime, &plan(name, set), stop, calls);
+        assert_eq!(error.to_string(), format!("interrupted at {expected}"), "{set:?} {stop:?} {calls}");
+    }
+    // Of each image, eight steps of the base and two of the refiner.
+    let refine = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/stages/refine/pipeline.toml");
+    let refine = plan_of(&refine, &[]);
+    for (stop, calls, expected) in [
+        (Stop::Observer, 1, "base: interrupted at step 1 of 8, image 1 of 2"),
+        (Stop::Switch, 9, "stage[0]: interrupted at step 2 of 2, image 1 of 2"),
+        (Stop::Switch, 12, "base: interrupted at step 3 of 8, image 2 of 2"),
+    ] {
+        assert_eq!(stopped(&runtime, &refine, stop, calls).to_string(), expected);
+    }
+}
+
+/// A request of another task than the pipeline was opened for runs where it can, and else is refused by name.
+#[test]
+fn a_request_that_needs_more_than_was_opened_is_refused() {
+    let runtime = runtime();
+    let image = Cancel::new();
+    let open =
+        |plan: &Plan| ModelExecution::load(plan.model.clone(), &runtime, &image, &mut Unwatched).expect("it opens");
+    let [text, image] = [plan("plain", &["run.steps=1"]), plan("image-to-image-80", &["run.steps=2"])];
+    let mut pipeline = open(&text);
+    let run = |pipeline: &mut ModelExecution, plan: &Plan| pipeline.run(&plan.request, &Cancel::new(), &mut Unwatched);
+    assert_eq!(text.model.encoder.as_ref().map(|part| part.kind), None);
+    let error = run(&mut pipeline, &image).expect_err("there is no encoder").to_string();
+    for part in ["task.image-to-image", "VAE encoder", "opened for task.text-to-image", "help: "] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    run(&mut pipeline, &text).expect("it still runs its own");
+    let skipping = plan("plain", &["run.steps=1", "task.text-to-image.weights=a1111"]);
+    let error = run(&mut pipeline, &skipping).expect_err("prompts are read in another way").to_string();
+    assert!(error.contains("task.text-to-image: reads its prompts in another way"), "{error}");
+
+    let mut pipeline = open(&image);
+    assert_eq!(image.model.encoder.as_ref().map(|part| part.kind), Some(ComponentKind::VaeEncoder));
+    run(&mut pipeline, &text).expect("what it needs is open");
+    run(&mut pipeline, &image).expect("its own");
+}

@@ -1,0 +1,53 @@
+//! The latent diffusion paper's own samplers.
+
+use super::golden::number;
+use super::stream::{IMAGES, LENGTH, Stream, difference, model};
+use super::table_of;
+use ldm_ort::scheduler::{self, ScheduleRequest};
+use serde_json::Value;
+use std::path::PathBuf;
+
+/// The samplers of the latent diffusion paper's own code, recorded by scripts/golden_compvis.py, are configurations.
+#[test]
+fn the_papers_own_samplers_are_configurations() {
+    let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let lines = std::fs::read_to_string(golden.join("compvis.jsonl")).expect("the recording's lines");
+    let values = std::fs::read(golden.join("compvis.f32")).expect("the recording's values");
+    let values: Vec<f32> = values.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+    let mut rest = values.as_slice();
+    for line in lines.lines() {
+        let case: Value = serde_json::from_str(line).expect("a line of JSON");
+        let plms = case["name"] == "plms";
+        let mut table = table_of(&[
+            ("beta_start", 0.00085.into()),
+            ("beta_end", 0.012.into()),
+            ("beta_schedule", "scaled_linear".into()),
+            ("set_alpha_to_one", false.into()),
+            ("timestep_spacing", "compvis".into()),
+        ]);
+        let (more, name) =
+            if plms { (("skip_prk_steps", true.into()), "pndm") } else { (("clip_sample", false.into()), "ddim") };
+        table.extend(table_of(&[more]));
+        if !plms {
+            table.insert("eta".to_owned(), case["eta"].clone());
+        }
+        let request = ScheduleRequest::new(number(&case, "steps"), IMAGES);
+        let mut scheduler = scheduler::build(name, None, &table, &request).expect("it builds");
+        let asked = rest.split_off(..number(&case, "calls")).expect("timesteps");
+        assert_eq!(scheduler.timesteps().iter().map(|t| *t as f32).collect::<Vec<_>>(), asked, "{line}");
+        let mut stream = Stream::new(case["seed"].as_u64().expect("a seed"));
+        let mut x = stream.take(LENGTH);
+        assert_eq!(rest.split_off(..LENGTH), Some(&x[..]));
+        for step in 0..asked.len() {
+            let output = model(&x, scheduler.timesteps()[step], false);
+            scheduler.step(step, &output, &mut x, &mut stream).expect("it steps");
+            // The paper's PLMS asks twice in its first step, where diffusers counts two.
+            if !(plms && step == 0) {
+                let expected = rest.split_off(..LENGTH).expect("a sample");
+                let apart = difference(&x, expected);
+                assert!(apart < 1e-5, "{apart:.1e} apart after call {step}: {line}");
+            }
+        }
+    }
+    assert!(rest.is_empty());
+}
