@@ -52,6 +52,7 @@
 #![deny(missing_docs)]
 
 pub mod bundle;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod conditioner;
 pub mod denoise;
@@ -67,6 +68,7 @@ pub mod memory;
 pub mod metadata;
 pub mod npy;
 pub mod plan;
+#[cfg(feature = "plot")]
 pub mod plot;
 pub mod quantize;
 pub mod rewrite;
