@@ -62,6 +62,7 @@ mod files;
 pub mod graph_cache;
 mod guard;
 pub mod image;
+mod keys;
 pub mod latent;
 pub mod lora;
 pub mod memory;

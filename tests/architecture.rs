@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &["error", "memory", "guard"],
     &["tensor", "rng", "files", "tiles", "threads"],
-    &["scheduler", "image", "metadata", "npy"],
+    &["scheduler", "image", "metadata", "npy", "keys"],
     &["bundle", "session", "plot"],
     &["rewrite"],
-    &["text", "latent", "denoise", "conditioner", "lora", "prepared", "quantize"],
-    &["spec"],
+    &["text", "latent", "denoise", "conditioner", "lora", "graph_cache", "quantize"],
     &["task"],
+    &["spec"],
     &["plan"],
-    &["pipeline"],
+    &["execution"],
     &["cli"],
 ];
 
@@ -207,7 +207,7 @@ fn inputs_are_opened_in_one_place() {
     const WORDS: &[&str] = &["File::open", "fs::read", "fs::read_to_string", "File::options"];
     /// Files of the system, folders that are synced, and files that were just written.
     const OTHERS: &[&str] =
-        &["memory.rs", "session/options.rs", "session/library/loaded.rs", "session/fetch/mod.rs", "pipeline/save.rs"];
+        &["memory.rs", "session/options.rs", "session/library/loaded.rs", "session/fetch/mod.rs", "execution/save.rs"];
     let mut wrong = Vec::new();
     for source in sources().iter().filter(|source| source.room() != "files") {
         let path = source.path.to_string_lossy().replace('\\', "/");
@@ -258,6 +258,46 @@ fn siblings_do_not_know_each_other() {
                     wrong.push(format!("{}: uses its sibling {module}", one.path.display()));
                 }
             }
+        }
+    }
+    assert_none(wrong);
+}
+
+/// Nothing but a task's own file decides by the task's name. Others ask the task or its row.
+#[test]
+fn only_a_tasks_own_file_names_it() {
+    /// Files that name tasks, with the number of mentions and the reason. A mention in a hint sends the user to another
+    /// task.
+    const OTHERS: &[(&str, usize, &str)] = &[
+        ("bundle/pipeline_class/table.rs", 38, "diffusers' classes state the task that each runs"),
+        ("plan/requirements.rs", 6, "hints"),
+        ("plan/scheduler.rs", 2, "hints"),
+        ("plan/text.rs", 1, "hint"),
+        ("spec/stage.rs", 1, "hint"),
+        ("task/class_conditional.rs", 0, "hints"),
+        ("task/conditions.rs", 1, "hint"),
+        ("task/contract.rs", 1, "hint"),
+        ("task/prompt.rs", 1, "hint"),
+    ];
+    let all = sources();
+    let row = |source: &Source| {
+        let code = source.code.split_once("TaskEntry = TaskEntry {")?.1;
+        Some(code.split_once("name: \"")?.1.split_once('"')?.0.to_owned())
+    };
+    let tasks: Vec<(PathBuf, String)> =
+        all.iter().filter_map(|source| Some((source.path.clone(), row(source)?))).collect();
+    assert!(tasks.len() >= 8 && tasks.iter().any(|(_, name)| name == "inpaint"), "{tasks:?}");
+    let mut wrong = Vec::new();
+    for source in &all {
+        let path = source.path.to_string_lossy().replace('\\', "/");
+        let mentions = tasks.iter().filter(|(own, _)| *own != source.path).map(|(_, name)| {
+            let forms = [format!("\"{name}\""), format!("task.{name}]"), format!("task.{name}.")];
+            forms.iter().map(|form| source.code.matches(form.as_str()).count()).sum::<usize>()
+        });
+        let found: usize = mentions.sum();
+        let allowed = OTHERS.iter().find(|(other, ..)| *other == path).map_or(0, |(_, count, _)| *count);
+        if found != allowed {
+            wrong.push(format!("{path}: names tasks {found} times, and {allowed} are known"));
         }
     }
     assert_none(wrong);

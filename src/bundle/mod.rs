@@ -11,7 +11,6 @@ mod configuration;
 mod facts;
 mod family;
 mod hub;
-mod init;
 mod json;
 mod layout;
 mod onnx;
@@ -21,7 +20,6 @@ mod render;
 mod report;
 mod roles;
 mod search;
-mod tasks;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -32,19 +30,19 @@ pub use autoencoder::{Autoencoder, LatentStatistics};
 pub use component::{Component, ComponentKind};
 pub use facts::{Fact, Facts};
 pub use family::{FamilyFact, PixArt, Refusal};
-pub use init::init_toml;
 pub use json::read_object;
 pub use layout::{DirectoryOverrides, Layout, SchedulerFile, open_conditioner, open_controlnet};
 pub use onnx::{ExternalFile, GraphFile, LayerNorm, ModuleWeight, Operator, TokenTable, Upsamplings, Weights};
 pub(crate) use onnx::{Reference, frame, map, placed_in, proto};
 pub use operators::{Obstacle, obstacles, operators_without_cpu_kernel};
-pub use pipeline_class::{CallDefaults, Defaults, Family, PipelineClass};
-pub use report::{ComponentReport, FactReport, ProviderReport, Report, SchedulerReport, TensorReport, inspect};
+pub use pipeline_class::{CallDefaults, DefaultSize, Defaults, Family, PipelineClass, TaskCall};
+pub use report::{
+    ComponentReport, FactReport, ProviderReport, Report, SchedulerReport, TaskFit, TensorReport, inspect,
+};
 pub use roles::{
     ConditionerContract, ControlNetContract, DenoiserContract, Positions, Residuals, Switch, TextEncoderContract,
     VaeDecoderContract, VaeEncoderContract, VaeEncoderKind, role_words,
 };
-pub use tasks::{TaskFit, task_fits};
 
 use crate::error::{Error, Result};
 use crate::rng::Stream;

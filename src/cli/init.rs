@@ -4,9 +4,10 @@ use std::io::Write;
 
 use super::args::InitArgs;
 use super::output;
-use super::task_support::fits;
-use crate::bundle::{Bundle, DirectoryOverrides, init_toml};
+use crate::bundle::{Bundle, DirectoryOverrides};
 use crate::error::{Error, Result};
+use crate::spec::init_toml;
+use crate::task::task_fits;
 
 /// Prints a pipeline.toml for a model directory, to be written into the current directory.
 ///
@@ -17,7 +18,7 @@ use crate::error::{Error, Result};
 pub fn init(args: &InitArgs, out: &mut dyn Write) -> Result<()> {
     let bundle = Bundle::open(&args.model, &DirectoryOverrides::default())?;
     bundle.family()?;
-    let fits = fits(&bundle);
+    let fits = task_fits(&bundle);
     if !fits.iter().any(|fit| fit.possible) {
         let reasons: Vec<_> = fits.iter().map(|fit| format!("\n    {}: {}", fit.task, fit.reason)).collect();
         return Err(Error::model(

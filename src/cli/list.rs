@@ -10,7 +10,7 @@ use super::table::columns;
 use crate::error::Result;
 use crate::scheduler::{self, Setting};
 use crate::session::{PROVIDERS, Provider, ProviderStatus, Runtime, provider_statuses};
-use crate::spec::TASKS;
+use crate::task::TASKS;
 
 /// Prints the table of schedulers, tasks or providers. `load` loads ONNX Runtime, which alone knows what it was built
 /// with; it is called for providers only, and where it fails the list says why none can be used.

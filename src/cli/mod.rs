@@ -20,7 +20,6 @@ mod run;
 mod runtime;
 mod standard_input;
 mod table;
-mod task_support;
 mod writer;
 
 use std::io::{IsTerminal, Write};

@@ -1,8 +1,11 @@
 //! Graphs that turn what an image is to show, other than a prompt, into what a denoiser is told.
 
+mod condition;
 pub mod layout;
 
 use ndarray::{ArrayD, Axis, Slice, concatenate};
+
+pub use condition::{ConditionSpec, Graph, LayoutBox, Source, ToldAs};
 
 use crate::bundle::ConditionerContract;
 use crate::error::{Error, Result};

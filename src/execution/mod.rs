@@ -24,7 +24,7 @@ use crate::image;
 use crate::memory;
 use crate::plan::{ControlPart, ModelPlan, RunPlan, RunSettings, ShallowPlan, Sizes};
 use crate::session::{Cancel, Runtime};
-use crate::task::{self, Given, Handed, Paste, TaskContext};
+use crate::task::{self, Given, Paste, StageOutput, TaskContext};
 
 use damage::damages;
 use parts::{Beginning, Decoding, Denoising, Opener, Parts};
@@ -180,7 +180,7 @@ impl ModelExecution {
         &mut self,
         request: &RunPlan,
         indices: Range<usize>,
-        handed: Option<Handed<'_>>,
+        handed: Option<StageOutput<'_>>,
         cancel: &Cancel,
         observer: &mut dyn Observer,
         timings: &mut Timings,
@@ -237,7 +237,7 @@ impl ModelExecution {
             denoising_start: request.denoising_start.map(|_| span.start),
             scheduler: scheduler.as_ref(),
             noise: &mut noise,
-            handed,
+            stage_output: handed,
             given: request.latents.as_ref().map(|given| task::rows(given, indices.clone())),
             text: text.as_mut(),
             class_embedder: class_embedder.as_mut(),

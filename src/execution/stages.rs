@@ -12,7 +12,7 @@ use crate::image::Rgb8;
 use crate::plan::{Plan, RunPlan, RunSettings};
 use crate::session::{Cancel, Runtime};
 use crate::spec::Hand;
-use crate::task::{Handed, rows};
+use crate::task::{StageOutput, rows};
 
 /// The models of a plan, opened: that of the file's own tables, and those of its `[[stage]]` tables. All stay open.
 pub struct Execution {
@@ -186,14 +186,14 @@ fn request_of(plan: &Plan, at: usize) -> (&RunPlan, Option<Hand>) {
     }
 }
 
-fn handed(hand: Hand, made: &[Made]) -> Result<Handed<'_>> {
+fn handed(hand: Hand, made: &[Made]) -> Result<StageOutput<'_>> {
     match (hand, made) {
-        (Hand::Image, [Made { pixels: Some(pixels), .. }]) => Ok(Handed::Image(pixels)),
+        (Hand::Image, [Made { pixels: Some(pixels), .. }]) => Ok(StageOutput::Image(pixels)),
         (Hand::Image, _) => Err(Error::input("stage", "the stage before it handed on no image", "report this")),
         (Hand::Latents, made) => {
             let latents: Vec<_> = made.iter().map(|made| made.latents.view()).collect();
             let latents = concatenate(Axis(0), &latents);
-            latents.map(Handed::Latents).map_err(|e| Error::input("latents", e.to_string(), ""))
+            latents.map(StageOutput::Latents).map_err(|e| Error::input("latents", e.to_string(), ""))
         }
     }
 }

@@ -3,8 +3,7 @@
 use super::{ConditionPart, ModelPlan, RunPlan};
 use crate::bundle::ComponentKind;
 use crate::error::{Error, Result};
-use crate::spec::{Class, PromptReading};
-use crate::task::Task;
+use crate::task::{Class, PromptReading, Task};
 
 /// The parts of a task that are settled when its pipeline is opened.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,7 +21,7 @@ impl PlannedTask {
         Self {
             name: task.name(),
             reading: task.prompting().map(|prompting| prompting.reading.clone()),
-            classes: task.classes().map(|spec| (spec.classes.clone(), spec.null_class)),
+            classes: task.classes().map(|request| (request.classes.to_vec(), request.null_class)),
         }
     }
 }

@@ -2,10 +2,9 @@
 
 use super::model::{Part, part};
 use crate::bundle::{Bundle, Component, ComponentKind, ConditionerContract, open_conditioner};
-use crate::conditioner::layout;
+use crate::conditioner::{ConditionSpec, Graph, Source, ToldAs, layout};
 use crate::error::{Error, Result};
 use crate::image::InputLimit;
-use crate::spec::{ConditionSpec, Graph, Source, ToldAs};
 use crate::task::{check_labels, things};
 use crate::tensor::Dim;
 use crate::{files, image, npy};

@@ -5,8 +5,8 @@ use std::path::Path;
 use super::Wrong;
 use super::model::ModelPlan;
 use crate::bundle::{ComponentKind, VaeDecoderContract};
+use crate::conditioner::{Source, ToldAs};
 use crate::error::{Error, Result};
-use crate::spec::{Source, ToldAs};
 use crate::tensor::{Dim, TensorInfo};
 use crate::tiles::Tiles;
 

@@ -5,7 +5,7 @@ use crate::bundle::{Autoencoder, Bundle, ComponentKind, DenoiserContract};
 use crate::error::{Error, Result};
 use crate::graph_cache::GraphCache;
 use crate::plan::ModelPlan;
-use crate::spec::{Hand, ImageOrLatents, InputImage, Spec, StageSpec, TaskSpec};
+use crate::spec::{Hand, Spec, StageSpec};
 
 /// A `[[stage]]`, checked.
 #[derive(Debug)]
@@ -81,18 +81,13 @@ impl Offer {
             (None, None) => Hand::Latents,
             (None, Some(_)) => Hand::Image,
         };
-        if let TaskSpec::ImageToImage(task) = &mut spec.task {
-            task.input = match hand {
-                Hand::Latents => ImageOrLatents::StageLatents,
-                Hand::Image => ImageOrLatents::Image(InputImage::StageOutput),
-            };
-        }
+        spec.task.start_from_stage(hand == Hand::Latents);
         Ok(hand)
     }
 
     /// What keeps the stage from going on with latents.
     fn obstacle(&self, spec: &Spec, bundle: &Bundle) -> Option<String> {
-        if !matches!(spec.task, TaskSpec::ImageToImage(_)) {
+        if !spec.task.accepts_latents() {
             return Some(format!("{} begins with an image, and not with latents", spec.task.name()));
         }
         let own = LatentSpace::of(bundle);
@@ -123,12 +118,9 @@ impl Offer {
             return;
         }
         let images = spec.task.groups() * spec.run.images;
-        match &mut spec.task {
-            TaskSpec::Inpaint(task) => task.prompting = None,
-            TaskSpec::SuperResolution(task) => task.prompting = None,
-            _ => return,
+        if spec.task.remove_prompt() {
+            spec.run.images = images;
         }
-        spec.run.images = images;
     }
 }
 

@@ -1,9 +1,7 @@
 //! `[[embedding]]`: words of a user's own.
 
+use crate::keys::{Table, Writer};
 use std::path::PathBuf;
-
-use super::reader::Table;
-use super::writer::Writer;
 
 /// `[[embedding]]`, any number: a textual inversion, a word that becomes vectors which were learnt.
 #[derive(Debug, Clone, PartialEq, Default)]

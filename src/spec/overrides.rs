@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::reader::Reading;
 use super::scheduler;
-use super::tree::{Entries, Node, Origin, Value, parse_key, parse_value, quote};
+use crate::keys::{Entries, Node, Origin, Reading, Value, parse_key, parse_value, quote};
 
 /// What is said on the command line over a pipeline file: flags override the keys they name.
 ///

@@ -6,8 +6,8 @@ use std::path::Path;
 use ndarray::{Array2, ArrayD, ArrayView1, Axis, IxDyn, concatenate, stack};
 use safetensors::SafeTensors;
 
-use super::{InputRequirements, Start};
-use crate::conditioner::{Conditioner, layout};
+use super::context::{InputRequirements, Start};
+use crate::conditioner::{ConditionSpec, Conditioner, LayoutBox, Source, ToldAs, layout};
 use crate::denoise::Branch;
 use crate::error::{Error, Result};
 use crate::files::open_input;
@@ -15,7 +15,6 @@ use crate::guard::contain;
 use crate::image::{self, InputLimit, LabelMap};
 use crate::npy;
 use crate::session::Cancel;
-use crate::spec::{ConditionSpec, LayoutBox, Source, ToldAs};
 use crate::tensor::{DType, Tensor};
 
 /// A condition, ready to be told.

@@ -10,7 +10,7 @@ mod defaults;
 mod family;
 mod table;
 
-pub use defaults::CallDefaults;
+pub use defaults::{CallDefaults, TaskCall};
 pub use family::Family;
 
 /// One pipeline class of diffusers.

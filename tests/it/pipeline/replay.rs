@@ -9,8 +9,9 @@ use ldm_ort::image::{InputLimit, Rgb8, encode_png, load, save_png};
 use ldm_ort::metadata::{self, Record};
 use ldm_ort::rng::Stream;
 use ldm_ort::scheduler::Custom;
-use ldm_ort::spec::{ImageOrLatents, ImageToImage, Inpaint, InputImage, Prompting, TaskSpec, TextToImage};
-use ldm_ort::task::{Start, Task, TaskContext};
+use ldm_ort::task::{
+    ImageOrLatents, ImageToImage, Inpaint, InputImage, Prompting, Start, Task, TaskContext, TextToImage,
+};
 use ldm_ort::{Cancel, Error, Event, ModelExecution, Overrides, Plan, RunPlan, Spec};
 
 use super::previews::{copy, runtime};
@@ -366,7 +367,7 @@ fn a_changed_request_is_recorded_as_it_was_run() {
 }
 
 /// A task of a program's own.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq)]
 struct Own(TextToImage);
 
 impl Task for Own {
@@ -443,19 +444,20 @@ fn changed(folder: &Path, change: Change) -> (Result<Record, Error>, std::path::
 fn inputs_in_memory_are_those_of_their_files() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name);
-    let side = 64;
-    let of = |byte: fn(usize) -> u8| Rgb8::new(side, side, (0..3 * side * side).map(byte).collect()).expect("an image");
-    let (image, mask) = (of(|i| (i * 7 % 251) as u8), of(|i| if i / 3 % side < side / 2 { 255 } else { 0 }));
+    const SIDE: usize = 64;
+    let of = |byte: fn(usize) -> u8| Rgb8::new(SIDE, SIDE, (0..3 * SIDE * SIDE).map(byte).collect()).expect("an image");
+    let (image, mask) = (of(|i| (i * 7 % 251) as u8), of(|i| if i / 3 % SIDE < SIDE / 2 { 255 } else { 0 }));
     for (name, image) in [("in.png", &image), ("mask.png", &mask)] {
         save_png(&at(name), &encode_png(image, &[]).expect("a PNG")).expect("the folder can be written");
     }
     let tasks = |image: InputImage, mask: InputImage| {
         let prompting = Prompting::new(vec!["a cat".into()]);
         let input = ImageOrLatents::Image(image.clone());
-        [
-            TaskSpec::ImageToImage(ImageToImage { prompting: prompting.clone(), input, strength: None }),
-            TaskSpec::Inpaint(Inpaint { prompting: Some(prompting), image, mask, strength: None }),
-        ]
+        let tasks: [Box<dyn Task>; 2] = [
+            ImageToImage { prompting: prompting.clone(), input, strength: None }.into(),
+            Inpaint { prompting: Some(prompting), image, mask, strength: None }.into(),
+        ];
+        tasks
     };
     let of_files = tasks(at("in.png").into(), at("mask.png").into());
     let in_memory = tasks(image.into(), mask.into());

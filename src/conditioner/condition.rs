@@ -2,10 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::reader::{Item, Table};
-use super::record::reaches_outside;
-use super::tree::Value;
-use super::writer::{Writer, integer};
+use crate::keys::{Item, Table, Value, Writer, integer, reaches_outside};
 
 /// `[[condition]]`: what an image is to show, other than in words: where it comes from, which graph makes tensors of
 /// it, and how the denoiser is told. Any number of such tables may stand in a file; their tokens follow those of the
@@ -94,7 +91,7 @@ pub enum Graph {
 const SOURCES: [&str; 5] = ["boxes", "label_map", "depth_map", "vectors", "index"];
 
 impl ConditionSpec {
-    pub(super) fn read(mut table: Table<'_>) -> Option<Self> {
+    pub(crate) fn read(mut table: Table<'_>) -> Option<Self> {
         table.require("as", "\"tokens\" or \"channels\"");
         let told_as = table.choice("as", "kind of condition", &["tokens", "channels"]).map(|name| match name {
             "channels" => ToldAs::Channels,
@@ -145,7 +142,7 @@ impl ConditionSpec {
         Some(Self { told_as: told_as?, source: source?, graph })
     }
 
-    pub(super) fn write(&self, writer: &mut Writer) {
+    pub(crate) fn write(&self, writer: &mut Writer) {
         writer.array_table("condition");
         writer.key("as", if self.told_as == ToldAs::Tokens { "tokens" } else { "channels" });
         match &self.source {
