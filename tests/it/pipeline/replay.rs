@@ -443,9 +443,9 @@ fn changed(folder: &Path, change: Change) -> (Result<Record, Error>, std::path::
 fn inputs_in_memory_are_those_of_their_files() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name);
-    let side = 64;
-    let of = |byte: fn(usize) -> u8| Rgb8::new(side, side, (0..3 * side * side).map(byte).collect()).expect("an image");
-    let (image, mask) = (of(|i| (i * 7 % 251) as u8), of(|i| if i / 3 % side < side / 2 { 255 } else { 0 }));
+    const SIDE: usize = 64;
+    let of = |byte: fn(usize) -> u8| Rgb8::new(SIDE, SIDE, (0..3 * SIDE * SIDE).map(byte).collect()).expect("an image");
+    let (image, mask) = (of(|i| (i * 7 % 251) as u8), of(|i| if i / 3 % SIDE < SIDE / 2 { 255 } else { 0 }));
     for (name, image) in [("in.png", &image), ("mask.png", &mask)] {
         save_png(&at(name), &encode_png(image, &[]).expect("a PNG")).expect("the folder can be written");
     }
