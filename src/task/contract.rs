@@ -257,6 +257,11 @@ pub trait Task: TaskValue {
         Vec::new()
     }
 
+    /// As [`Task::images`], to change them.
+    fn images_mut(&mut self) -> Vec<(&'static str, &mut InputImage)> {
+        Vec::new()
+    }
+
     /// The files that the task starts from: key and path.
     fn files(&self) -> Vec<(&'static str, &Path)> {
         self.images().into_iter().filter_map(|(key, image)| Some((key, image.file()?))).collect()

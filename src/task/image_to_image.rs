@@ -123,6 +123,13 @@ impl Task for ImageToImage {
         }
     }
 
+    fn images_mut(&mut self) -> Vec<(&'static str, &mut InputImage)> {
+        match &mut self.input {
+            ImageOrLatents::Image(image) => vec![("image", image)],
+            ImageOrLatents::Latents(_) | ImageOrLatents::StageLatents => Vec::new(),
+        }
+    }
+
     fn files(&self) -> Vec<(&'static str, &Path)> {
         match &self.input {
             ImageOrLatents::Image(image) => image.file().map(|path| ("image", path)).into_iter().collect(),

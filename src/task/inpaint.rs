@@ -130,6 +130,10 @@ impl Task for Inpaint {
         vec![("image", &self.image), ("mask", &self.mask)]
     }
 
+    fn images_mut(&mut self) -> Vec<(&'static str, &mut InputImage)> {
+        vec![("image", &mut self.image), ("mask", &mut self.mask)]
+    }
+
     fn natural_size(
         &self,
         _factor: usize,

@@ -121,6 +121,10 @@ impl Task for Instruct {
         vec![("image", &self.image)]
     }
 
+    fn images_mut(&mut self) -> Vec<(&'static str, &mut InputImage)> {
+        vec![("image", &mut self.image)]
+    }
+
     fn natural_size(
         &self,
         _factor: usize,

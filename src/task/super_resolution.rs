@@ -129,6 +129,10 @@ impl Task for SuperResolution {
         vec![("image", &self.image)]
     }
 
+    fn images_mut(&mut self) -> Vec<(&'static str, &mut InputImage)> {
+        vec![("image", &mut self.image)]
+    }
+
     fn natural_size(
         &self,
         factor: usize,

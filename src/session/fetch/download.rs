@@ -9,7 +9,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::wheel::Wheel;
-use super::{Event, LOCK, UNFINISHED, http, index, remove_unfinished, unpack};
+use super::{FetchEvent, LOCK, UNFINISHED, http, index, remove_unfinished, unpack};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::guard::contain;
@@ -25,28 +25,28 @@ pub(super) fn fetch(
     (cache, folder): (&Path, &Path),
     options: &RuntimeOptions,
     by_hand: &str,
-    observer: &mut dyn FnMut(&Event),
+    observer: &mut dyn FnMut(&FetchEvent),
 ) -> Result<bool> {
     let (index, agent) = (index::address(&options.env), http::agent(options.env.ca_bundle.as_deref())?);
     Job { wheel, index, agent, cancel: &options.cancel, cache, folder, by_hand }.run(observer)
 }
 
 /// One fetch.
-struct Job<'a> {
-    wheel: &'a Wheel<'a>,
-    index: String,
-    agent: ureq::Agent,
-    cancel: &'a Cancel,
-    cache: &'a Path,
+pub(super) struct Job<'a> {
+    pub(super) wheel: &'a Wheel<'a>,
+    pub(super) index: String,
+    pub(super) agent: ureq::Agent,
+    pub(super) cancel: &'a Cancel,
+    pub(super) cache: &'a Path,
     /// Where the libraries shall lie, in `cache`.
-    folder: &'a Path,
+    pub(super) folder: &'a Path,
     /// What to do where this fails.
-    by_hand: &'a str,
+    pub(super) by_hand: &'a str,
 }
 
 impl Job<'_> {
     /// Fetches, unless another process did so first; returns whether that was so.
-    fn run(&self, observer: &mut dyn FnMut(&Event)) -> Result<bool> {
+    pub(super) fn run(&self, observer: &mut dyn FnMut(&FetchEvent)) -> Result<bool> {
         std::fs::create_dir_all(self.cache).map_err(|e| Error::io(self.cache, "creating the folder", e))?;
         let _lock = self.lock(observer)?;
         if self.folder.is_dir() {
@@ -61,7 +61,7 @@ impl Job<'_> {
 
         let found = index::find(&self.agent, &self.index, self.wheel, self.cancel)?;
         let url = found.map_err(|problem| self.failed(problem))?;
-        observer(&Event::Begin {
+        observer(&FetchEvent::Begin {
             file: self.wheel.file.to_string(),
             host: http::host(&url),
             bytes: self.wheel.bytes,
@@ -88,12 +88,12 @@ impl Job<'_> {
         // The name itself is on the disk once the folder around it is; where that cannot be asked for, the worst that
         // follows is another download.
         let _ = File::open(self.cache).and_then(|folder| folder.sync_all());
-        observer(&Event::Done { folder: self.folder.to_path_buf() });
+        observer(&FetchEvent::Done { folder: self.folder.to_path_buf() });
         Ok(false)
     }
 
     /// Waits until no other process changes the cache.
-    fn lock(&self, observer: &mut dyn FnMut(&Event)) -> Result<File> {
+    fn lock(&self, observer: &mut dyn FnMut(&FetchEvent)) -> Result<File> {
         let path = self.cache.join(LOCK);
         let file = files::open_lock_file(&path).map_err(|e| Error::io(&path, "creating", e))?;
         let mut told = false;
@@ -107,7 +107,7 @@ impl Job<'_> {
                 Err(TryLockError::Error(e)) => return Err(Error::io(&path, "locking", e)),
             }
             if !told {
-                observer(&Event::Waiting { folder: self.cache.to_path_buf() });
+                observer(&FetchEvent::Waiting { folder: self.cache.to_path_buf() });
                 told = true;
             }
             self.check_cancel()?;
@@ -116,7 +116,7 @@ impl Job<'_> {
     }
 
     /// Reads `url` into the file `archive`, and checks that it is what it should be.
-    fn download(&self, url: &str, archive: &Path, observer: &mut dyn FnMut(&Event)) -> Result<()> {
+    fn download(&self, url: &str, archive: &Path, observer: &mut dyn FnMut(&FetchEvent)) -> Result<()> {
         let mut file = File::create_new(archive).map_err(|e| Error::io(archive, "creating", e))?;
         let (mut digest, mut done, mut is_whole, total) = (Sha256::new(), 0, false, self.wheel.bytes);
         let (agent, address) = (self.agent.clone(), url.to_owned());
@@ -137,7 +137,7 @@ impl Job<'_> {
                 file.write_all(&chunk).map_err(|e| Error::io(archive, "writing", e))?;
                 done += chunk.len() as u64;
                 if !is_whole {
-                    observer(&Event::Progress { done, total });
+                    observer(&FetchEvent::Progress { done, total });
                 }
                 self.check_cancel()
             },

@@ -32,8 +32,9 @@ const UNFINISHED: &str = ".fetch-";
 const LOCK: &str = ".lock";
 
 /// What happens while a build is fetched.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum FetchEvent {
     /// Another process is changing the cache; what it leaves there will be used.
     Waiting {
         /// The cache's folder.
@@ -83,7 +84,7 @@ pub struct Installed {
 /// [`Error::Runtime`] where the network may not be used or fails, where no build of this flavour exists for this
 /// machine, or where the file is not the one it should be; [`Error::Io`] where the cache cannot be written;
 /// [`Error::Interrupted`] when `options.cancel` was thrown.
-pub fn install(flavour: Flavour, options: &RuntimeOptions, observer: &mut dyn FnMut(&Event)) -> Result<Installed> {
+pub fn install(flavour: Flavour, options: &RuntimeOptions, observer: &mut dyn FnMut(&FetchEvent)) -> Result<Installed> {
     let cache = library::directory(&options.env)?;
     let version = pinned_version(flavour);
     let folder = cache.join(library::flavour_directory(version, flavour));
@@ -112,7 +113,7 @@ fn fetch(
     _: (&Path, &Path),
     _: &RuntimeOptions,
     by_hand: &str,
-    _: &mut dyn FnMut(&Event),
+    _: &mut dyn FnMut(&FetchEvent),
 ) -> Result<bool> {
     let problem = format!("{} is not there, and this program was built without the feature `fetch`", wheel.file);
     Err(Error::runtime(problem, by_hand))

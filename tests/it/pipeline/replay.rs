@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use ldm_ort::denoise::RunInterval;
-use ldm_ort::execution::Recorder;
+use ldm_ort::engine::{KnownDigests, Recorder};
+use ldm_ort::execution::{ExecutionEvent, ModelExecution};
 use ldm_ort::image::{InputLimit, Rgb8, encode_png, load, save_png};
 use ldm_ort::metadata::{self, Record};
 use ldm_ort::rng::Stream;
@@ -12,7 +13,7 @@ use ldm_ort::scheduler::Custom;
 use ldm_ort::task::{
     ImageOrLatents, ImageToImage, Inpaint, InputImage, Prompting, Start, Task, TaskContext, TextToImage,
 };
-use ldm_ort::{Cancel, Error, Event, ModelExecution, Overrides, Plan, RunPlan, Spec};
+use ldm_ort::{Cancel, Error, Overrides, Plan, RunPlan, Spec};
 
 use super::previews::{copy, runtime};
 use super::{bytes, draw, pixels, redraw, text};
@@ -415,25 +416,11 @@ fn what_cannot_be_recorded_is_said() {
 /// The last image of the folder's pipeline with its request changed after planning: its record, and its file.
 fn changed(folder: &Path, change: Change) -> (Result<Record, Error>, std::path::PathBuf) {
     let spec = Spec::load(&folder.join("pipeline.toml"), &Overrides::default()).expect("a pipeline");
-    let mut plan = Plan::new(spec).expect("a plan");
-    let (runtime, cancel) = (runtime(), Cancel::default());
-    let mut recorder = Recorder::new(&plan, &runtime);
-    change(&mut plan.request);
-    let mut last = None;
-    let mut watch = |event: Event<'_>| {
-        if let Event::Image(image) = event {
-            last = Some(image.clone());
-        }
-        ControlFlow::Continue(())
-    };
-    let mut pipeline = ModelExecution::load(plan.model, &runtime, &cancel, &mut watch).expect("it opens");
-    pipeline.run(&plan.request, &cancel, &mut watch).expect("it runs");
-    let drawn = last.expect("an image");
-    let record = recorder.record(&drawn);
+    let (pixels, record) = last_image(Plan::new(spec).expect("a plan"), change);
     let image = folder.join("changed.png");
     std::fs::create_dir_all(folder.join("again")).expect("a folder");
     if let Ok(record) = &record {
-        let png = encode_png(&drawn.pixels, &record.chunks().expect("JSON")).expect("a PNG");
+        let png = encode_png(&pixels, &record.chunks().expect("JSON")).expect("a PNG");
         save_png(&image, &png).expect("the folder can be written");
     }
     (record, image)
@@ -466,9 +453,10 @@ fn inputs_in_memory_are_those_of_their_files() {
         let [(from_files, recorded), (from_memory, unrecorded)] = [files, memory].map(|task| {
             let mut spec = Spec::new(models().join("sd1"), task);
             (spec.run.steps, spec.run.seed) = (Some(2), Some(4));
-            last_image(Plan::new(spec).expect("a plan"))
+            last_image(Plan::new(spec).expect("a plan"), |_| {})
         });
         assert_eq!(from_memory, from_files);
+        let [recorded, unrecorded] = [recorded, unrecorded].map(|record| record.expect("a record"));
         assert!(recorded.unrecorded.is_empty(), "{recorded:?}");
         let said = unrecorded.unrecorded;
         assert_eq!(said.len(), keys.len(), "{said:?}");
@@ -479,14 +467,15 @@ fn inputs_in_memory_are_those_of_their_files() {
     }
 }
 
-/// The last image of a plan and its record.
-fn last_image(plan: Plan) -> (Rgb8, Record) {
+/// The last image of a plan whose request is changed, and its record.
+fn last_image(mut plan: Plan, change: Change) -> (Rgb8, Result<Record, Error>) {
     plan.check_inputs().expect("the inputs fit");
     let (runtime, cancel) = (runtime(), Cancel::default());
-    let mut recorder = Recorder::new(&plan, &runtime);
+    let mut recorder = Recorder::new(&plan, &runtime, KnownDigests::default());
+    change(&mut plan.request);
     let mut last = None;
-    let mut watch = |event: Event<'_>| {
-        if let Event::Image(image) = event {
+    let mut watch = |event: ExecutionEvent<'_>| {
+        if let ExecutionEvent::Image(image) = event {
             last = Some(image.clone());
         }
         ControlFlow::Continue(())
@@ -494,6 +483,6 @@ fn last_image(plan: Plan) -> (Rgb8, Record) {
     let mut pipeline = ModelExecution::load(plan.model, &runtime, &cancel, &mut watch).expect("it opens");
     pipeline.run(&plan.request, &cancel, &mut watch).expect("it runs");
     let image = last.expect("an image");
-    let record = recorder.record(&image).expect("a record");
-    (Rgb8::clone(&image.pixels), record)
+    let record = recorder.record(&image);
+    (image.pixels, record)
 }
