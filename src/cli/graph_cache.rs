@@ -12,7 +12,7 @@ use super::progress::Progress;
 use super::standard_input::load_spec;
 use crate::error::{Error, Result};
 use crate::graph_cache::{CachedGraph, GraphCache, Verified};
-use crate::plan::ModelPlan;
+use crate::plan::{ModelPlan, ModelSources};
 
 /// Optimizes what a pipeline opens, and lists it.
 ///
@@ -25,8 +25,9 @@ pub fn compile(args: &CompileArgs, global: &Global, out: &mut dyn Write) -> Resu
     let interrupt = Interrupt::install()?;
     let mut progress = Progress::new(global.quiet);
     let engine = global.library.engine()?;
+    let sources = ModelSources::open(&spec)?;
     let cancel = interrupt.cancel();
-    let (plan, runtime) = engine.plan(spec, &cancel, &mut |event| progress.notice(event))?;
+    let (plan, runtime) = engine.plan(spec, &sources, &cancel, &mut |event| progress.notice(event))?;
     let models = || std::iter::once(&plan.model).chain(plan.stages.iter().map(|stage| &stage.model));
     let openings = |model: &ModelPlan| -> Vec<(String, bool)> {
         let openings = model.openings().into_iter();

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::pipeline::Converter;
 use super::{Environment, Event, Pipeline, model_spec};
 use crate::error::Result;
-use crate::execution::{Execution, ExecutionEvent, ModelExecution};
+use crate::execution::{Execution, ExecutionEvent};
 use crate::graph_cache::{CachedGraph, GraphCache};
-use crate::plan::Plan;
+use crate::plan::{ModelSources, Plan};
 use crate::session::{self, Cancel, Flavour, Runtime, RuntimeOptions};
 use crate::spec::{Overrides, Spec};
 
@@ -184,8 +184,14 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::open`].
-    pub(crate) fn plan(&self, spec: Spec, cancel: &Cancel, observer: &mut dyn FnMut(Event)) -> Result<(Plan, Runtime)> {
-        let mut plan = Plan::new(spec)?;
+    pub(crate) fn plan(
+        &self,
+        spec: Spec,
+        sources: &ModelSources,
+        cancel: &Cancel,
+        observer: &mut dyn FnMut(Event),
+    ) -> Result<(Plan, Runtime)> {
+        let mut plan = Plan::from_sources(spec, sources)?;
         plan.set_graph_cache(self.optimized_graphs()?.as_ref());
         plan.require_cache()?;
         let runtime = self.load_runtime(&plan.spec, cancel, observer)?;
@@ -225,9 +231,8 @@ impl Engine {
         let mut converter = Converter::new(observer, cancel, None);
         let mut graphs = Vec::new();
         for model in std::iter::once(&plan.model).chain(plan.stages.iter().map(|stage| &stage.model)) {
-            graphs.extend(ModelExecution::prepare(model, runtime, cancel, &mut |event: ExecutionEvent<'_>| {
-                converter.notice(event)
-            })?);
+            let mut notice = |event: ExecutionEvent<'_>| converter.notice(event);
+            graphs.extend(Execution::prepare(model, runtime, cancel, &mut notice)?);
         }
         Ok(graphs)
     }

@@ -1,5 +1,6 @@
 //! Models in a row: what a stage is handed by the one before it, and whether the two go together.
 
+use super::sources::ModelSources;
 use super::{Plan, RunPlan, Settled, Wrong, settle};
 use crate::bundle::{Autoencoder, Bundle, ComponentKind, DenoiserContract};
 use crate::error::{Error, Result};
@@ -146,11 +147,20 @@ impl Plan {
     /// [`Error::Model`] where a directory cannot do the task, [`Error::Input`] where a size, an image or given
     /// latents do not fit, [`Error::Scheduler`] and [`Error::Provider`] where those cannot be had, each within
     /// [`Error::Stage`] where it is about a `[[stage]]`; [`Error::Several`] where more than one thing is wrong.
-    pub fn new(mut spec: Spec) -> Result<Self> {
+    pub fn new(spec: Spec) -> Result<Self> {
+        Self::from_sources(spec, &ModelSources::default())
+    }
+
+    /// As [`Plan::new`], from what `sources` have read before: a plan that needs nothing else reads no files but the
+    /// request's own inputs, and for images of another size the structure of the VAE's graphs.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn from_sources(mut spec: Spec, sources: &ModelSources) -> Result<Self> {
         let stages = std::mem::take(&mut spec.stages);
         let as_written = spec.clone();
         let mut wrong = Wrong::default();
-        let mut base = wrong.unless(settle(spec, None));
+        let mut base = wrong.unless(settle(spec, None, sources));
         let seed = base.as_ref().map(|base| base.request.seed);
         let mut done: Vec<(StagePlan, StageSpec)> = Vec::new();
         let mut before = base.as_ref().map(|base| (base.space.clone(), Seam::of(&base.request)));
@@ -163,7 +173,7 @@ impl Plan {
                 size: before.as_ref().map(|(_, seam)| seam.size),
                 seed,
             };
-            let settled = wrong.unless(settle(stage.spec, Some(&offer)).map_err(|error| error.in_stage(&key)));
+            let settled = wrong.unless(settle(stage.spec, Some(&offer), sources).map_err(|error| error.in_stage(&key)));
             let Some(Settled { spec, model, request, space, hand }) = settled else {
                 before = None;
                 continue;

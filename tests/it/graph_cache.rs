@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use crate::common::{answer, ldm_ort, models};
-use ldm_ort::execution::{ExecutionEvent, ModelExecution};
+use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::graph_cache::{CachedGraph, GraphCache};
 use ldm_ort::plan::Plan;
 use ldm_ort::session::{Cancel, Runtime};
@@ -39,7 +39,7 @@ fn plan(cache: Option<&Path>, set: &[&str]) -> Plan {
 }
 
 fn run(cache: Option<&Path>, set: &[&str]) -> Run {
-    let Plan { model, request, .. } = plan(cache, set);
+    let plan = plan(cache, set);
     let mut run = Run { latents: Vec::new(), optimized: 0, warnings: Vec::new() };
     let mut observe = |event: ExecutionEvent<'_>| {
         match event {
@@ -50,8 +50,8 @@ fn run(cache: Option<&Path>, set: &[&str]) -> Run {
         }
         ControlFlow::Continue(())
     };
-    let mut pipeline = ModelExecution::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
-    pipeline.run(&request, &Cancel::new(), &mut observe).expect("images");
+    let mut pipeline = Execution::load(&plan, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+    pipeline.run(&plan, &Cancel::new(), &mut observe).expect("images");
     run
 }
 
@@ -100,7 +100,7 @@ fn another_size_is_another_entry() {
 #[test]
 fn one_pipeline_makes_images_of_two_sizes() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (small, wide) = (plan(Some(folder.path()), &[]), plan(None, &["run.width=128"]));
+    let (small, wide) = (plan(Some(folder.path()), &[]), plan(Some(folder.path()), &["run.width=128"]));
     let mut latents = Vec::new();
     let mut observe = |event: ExecutionEvent<'_>| {
         if let ExecutionEvent::Image(image) = event {
@@ -108,9 +108,9 @@ fn one_pipeline_makes_images_of_two_sizes() {
         }
         ControlFlow::Continue(())
     };
-    let mut pipeline = ModelExecution::load(small.model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
-    for request in [&small.request, &wide.request, &small.request] {
-        pipeline.run(request, &Cancel::new(), &mut observe).expect("images");
+    let mut pipeline = Execution::load(&small, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+    for plan in [&small, &wide, &small] {
+        pipeline.run(plan, &Cancel::new(), &mut observe).expect("images");
     }
     assert_eq!(latents[2].shape()[2], 16);
     assert_eq!((&latents[0], &latents[1]), (&latents[4], &latents[5]));
@@ -154,10 +154,10 @@ fn callers(cache: &Path, set: &[&str]) -> (usize, usize) {
         measured += usize::from(matches!(event, ExecutionEvent::Measuring { .. }));
         ControlFlow::Continue(())
     };
-    let plan = plan(Some(cache), set).model;
-    let pipeline = ModelExecution::load(plan, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
-    let kind = pipeline.plan().denoiser.kind;
-    (pipeline.plan().session_options(kind).callers, measured)
+    let plan = plan(Some(cache), set);
+    let pipeline = Execution::load(&plan, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+    let model = pipeline.models().next().expect("what was loaded");
+    (model.session_options(model.denoiser.kind).callers, measured)
 }
 
 #[test]
@@ -288,8 +288,8 @@ fn flip(folder: &Path, name: &str, at: impl Fn(usize) -> usize) {
 
 /// A pipeline on a cache that checks files of up to `first` bytes before they are opened, run once.
 fn run_checked(folder: &Path, first: u64) -> (Run, Result<(), ldm_ort::Error>) {
-    let Plan { mut model, request, .. } = plan(None, &[]);
-    model.prepared = Some(GraphCache::new(folder).checking_first(first));
+    let mut plan = plan(None, &[]);
+    plan.model.prepared = Some(GraphCache::new(folder).checking_first(first));
     let mut run = Run { latents: Vec::new(), optimized: 0, warnings: Vec::new() };
     let mut observe = |event: ExecutionEvent<'_>| {
         match event {
@@ -299,8 +299,8 @@ fn run_checked(folder: &Path, first: u64) -> (Run, Result<(), ldm_ort::Error>) {
         }
         ControlFlow::Continue(())
     };
-    let mut pipeline = ModelExecution::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
-    let done = pipeline.run(&request, &Cancel::new(), &mut observe).map(|_| ());
+    let mut pipeline = Execution::load(&plan, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+    let done = pipeline.run(&plan, &Cancel::new(), &mut observe).map(|_| ());
     (run, done)
 }
 
@@ -345,9 +345,9 @@ fn a_pipeline_recovers_from_a_damaged_graph() {
     let first = run(Some(folder.path()), &[]);
     for set in [&[][..], &["output.preview=1"]] {
         flip(folder.path(), "model.weights", |length| length / 2);
-        let Plan { mut model, request, .. } = plan(None, set);
+        let mut plan = plan(None, set);
         let cache = GraphCache::new(folder.path()).checking_first(0);
-        model.prepared = Some(cache.clone());
+        plan.model.prepared = Some(cache.clone());
         let mut again = Run { latents: Vec::new(), optimized: 0, warnings: Vec::new() };
         let previews = std::cell::Cell::new(0);
         let mut observe = |event: ExecutionEvent<'_>| {
@@ -359,11 +359,11 @@ fn a_pipeline_recovers_from_a_damaged_graph() {
             }
             ControlFlow::Continue(())
         };
-        let mut pipeline = ModelExecution::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
-        let error = pipeline.run(&request, &Cancel::new(), &mut observe).expect_err("the weights are damaged");
+        let mut pipeline = Execution::load(&plan, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+        let error = pipeline.run(&plan, &Cancel::new(), &mut observe).expect_err("the weights are damaged");
         assert!(error.to_string().contains("is damaged"), "{error}");
         assert_eq!((cache.damages(), previews.get()), (1, 0));
-        pipeline.run(&request, &Cancel::new(), &mut observe).expect("images");
+        pipeline.run(&plan, &Cancel::new(), &mut observe).expect("images");
         assert_eq!((again.optimized, apart(&first, &again)), (1, 0.0));
         assert_eq!(previews.get() > 0, !set.is_empty());
     }
@@ -522,8 +522,7 @@ fn clearing_the_cache_fails_nobody_who_opens_from_it() {
 #[test]
 fn a_run_goes_on_once_its_graphs_are_removed() {
     let folder = tempfile::tempdir().expect("a folder");
-    let Plan { model, request, .. } =
-        plan(Some(folder.path()), &["device.keep=true", "task.text-to-image.guidance_scale=1.0"]);
+    let plan = plan(Some(folder.path()), &["device.keep=true", "task.text-to-image.guidance_scale=1.0"]);
     let mut images = 0;
     let mut observe = |event: ExecutionEvent<'_>| {
         images += usize::from(matches!(event, ExecutionEvent::Image(_)));
@@ -532,8 +531,8 @@ fn a_run_goes_on_once_its_graphs_are_removed() {
         }
         ControlFlow::Continue(())
     };
-    let mut pipeline = ModelExecution::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
-    pipeline.run(&request, &Cancel::new(), &mut observe).expect("images");
-    pipeline.run(&request, &Cancel::new(), &mut observe).expect("images once more");
+    let mut pipeline = Execution::load(&plan, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+    pipeline.run(&plan, &Cancel::new(), &mut observe).expect("images");
+    pipeline.run(&plan, &Cancel::new(), &mut observe).expect("images once more");
     assert_eq!(images, 4);
 }

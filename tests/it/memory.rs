@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::common::{answer, ldm_ort, models};
 use ldm_ort::bundle::GraphFile;
-use ldm_ort::execution::{ExecutionEvent, ModelExecution};
+use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::graph_cache::GraphCache;
 use ldm_ort::plan::{MemoryBudget, Plan};
 use ldm_ort::rewrite::{Footprint, Pass, footprint};
@@ -148,8 +148,7 @@ fn memory_is_no_promise_where_graphs_are_opened_as_they_lie() {
     assert!(error.contains("device.memory: is kept to by graphs that are optimized ahead"), "{error}");
     let plan = plan(&["device.memory=\"10 GB\""]).expect("a plan");
     let ignore = &mut |_: ExecutionEvent<'_>| ControlFlow::Continue(());
-    let error =
-        ModelExecution::load(plan.model, &runtime(), &Cancel::new(), ignore).err().expect("no cache").to_string();
+    let error = Execution::load(&plan, &runtime(), &Cancel::new(), ignore).err().expect("no cache").to_string();
     assert!(error.contains("there is no cache to keep them in"), "{error}");
 }
 
@@ -160,8 +159,8 @@ fn runtime() -> Runtime {
 /// The latents and the pixels of an image, and what was warned of.
 fn draw(cache: &Path, memory_budget: Option<MemoryBudget>) -> (ArrayD<f32>, Vec<u8>, Vec<String>) {
     let shapes = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes");
-    let Plan { mut model, request, .. } = plan_of(&shapes, &["run.width=128", "run.height=96"]).expect("a plan");
-    (model.prepared, model.memory_budget) = (Some(GraphCache::new(cache)), memory_budget);
+    let mut plan = plan_of(&shapes, &["run.width=128", "run.height=96"]).expect("a plan");
+    (plan.model.prepared, plan.model.memory_budget) = (Some(GraphCache::new(cache)), memory_budget);
     let (mut drawn, mut warnings) = (None, Vec::new());
     let mut observe = |event: ExecutionEvent<'_>| {
         match event {
@@ -171,8 +170,8 @@ fn draw(cache: &Path, memory_budget: Option<MemoryBudget>) -> (ArrayD<f32>, Vec<
         }
         ControlFlow::Continue(())
     };
-    let pipeline = ModelExecution::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
-    pipeline.finish(&request, &Cancel::new(), &mut observe).expect("an image");
+    let pipeline = Execution::load(&plan, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+    pipeline.finish(&plan, &Cancel::new(), &mut observe).expect("an image");
     let (latents, pixels) = drawn.expect("an image");
     (latents, pixels, warnings)
 }

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use ldm_ort::bundle::{ComponentKind, GraphFile, VaeDecoderContract};
-use ldm_ort::execution::{ExecutionEvent, ModelExecution};
+use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::image::{InputLimit, Rgb8};
 use ldm_ort::latent::{Decoder, Scaling};
 use ldm_ort::session::{Session, SessionOptions};
@@ -82,9 +82,8 @@ fn watched(pipeline: &Path, flags: &[&str]) -> (Vec<(usize, Rgb8)>, Vec<ArrayD<f
         }
         ControlFlow::Continue(())
     };
-    let mut open =
-        ModelExecution::load(plan.model.clone(), &runtime(), &Cancel::default(), &mut observer).expect("it opens");
-    open.run(&plan.request, &Cancel::default(), &mut observer).expect("it runs");
+    let mut open = Execution::load(&plan, &runtime(), &Cancel::default(), &mut observer).expect("it opens");
+    open.run(&plan, &Cancel::default(), &mut observer).expect("it runs");
     (previews, latents)
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use ldm_ort::denoise::RunInterval;
 use ldm_ort::engine::{KnownDigests, Recorder};
-use ldm_ort::execution::{ExecutionEvent, ModelExecution};
+use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::image::{InputLimit, Rgb8, encode_png, load, save_png};
 use ldm_ort::metadata::{self, Record};
 use ldm_ort::rng::Stream;
@@ -480,8 +480,8 @@ fn last_image(mut plan: Plan, change: Change) -> (Rgb8, Result<Record, Error>) {
         }
         ControlFlow::Continue(())
     };
-    let mut pipeline = ModelExecution::load(plan.model, &runtime, &cancel, &mut watch).expect("it opens");
-    pipeline.run(&plan.request, &cancel, &mut watch).expect("it runs");
+    let mut pipeline = Execution::load(&plan, &runtime, &cancel, &mut watch).expect("it opens");
+    pipeline.run(&plan, &cancel, &mut watch).expect("it runs");
     let image = last.expect("an image");
     let record = recorder.record(&image);
     (image.pixels, record)
