@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// The rooms of `src/` from the ground up. A room uses rooms of lower floors and itself, never its own floor's others.
 const FLOORS: &[&[&str]] = &[
-    &["error", "memory", "guard"],
+    &["error", "memory", "guard", "aliases", "byte_size"],
     &["tensor", "rng", "files", "tiles", "threads"],
     &["scheduler", "image", "metadata", "npy", "keys"],
     &["bundle", "session", "plot"],

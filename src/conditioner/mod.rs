@@ -5,7 +5,7 @@ pub mod layout;
 
 use ndarray::{ArrayD, Axis, Slice, concatenate};
 
-pub use condition::{ConditionSpec, Graph, LayoutBox, Source, ToldAs};
+pub use condition::{ConditionSpec, Conditioning, Graph, LayoutBox, Source};
 
 use crate::bundle::ConditionerContract;
 use crate::error::{Error, Result};

@@ -10,7 +10,9 @@ use super::parts::{Beginning, Decoding, Denoising, Opener, Parts};
 use super::pool::Pool;
 use super::previews::Watching;
 use super::{ExecutionEvent, FinishedImage, Observer, Timings, stop_if};
-use crate::denoise::{Batch, BatchNoise, Cached, Control, Denoiser, Evaluations, GraphDenoiser, Shallow, denoise};
+use crate::denoise::{
+    Batch, BatchNoise, CachedDenoiser, Control, Denoiser, Evaluations, GraphDenoiser, Shallow, denoise,
+};
 use crate::error::{Error, Result, StepPosition};
 use crate::image;
 use crate::plan::{ControlPart, ModelPlan, RunPlan, RunSettings};
@@ -173,7 +175,7 @@ impl<'a> ModelRun<'a> {
             first,
             of,
             preview: preview.as_mut().zip(plan.preview.as_ref().map(|preview| preview.every)),
-            tiles: plan.decoding_tiles(request.tiles).filter(|tiles| tiles.split(height, width)),
+            tiles: plan.decoding_tiles(request.tiles).filter(|tiles| tiles.is_split(height, width)),
             cache: plan.prepared.as_ref(),
             cancel,
             calls: 0,
@@ -186,14 +188,14 @@ impl<'a> ModelRun<'a> {
         let calls_made = begin..span.end;
         let full = calls_made.len() * guidance.branches().len();
         model = model.with_guidance_interval(request.guidance_interval);
-        let mut cached = request.cache.as_ref().map(|cache| Cached::new(&mut model, cache));
+        let mut cached = request.cache.as_ref().map(|cache| CachedDenoiser::new(&mut model, cache));
         let asked: &mut dyn Denoiser = match &mut cached {
             Some(cached) => cached,
             None => &mut model,
         };
         denoise(asked, scheduler.as_mut(), &mut sample, calls_made, keep.as_ref(), &mut noise, &mut watch)
             .map_err(|error| of_images(error, first, of))?;
-        let evaluations = Evaluations { made: model.evaluations(), shallow: model.shallow_evaluations(), of: full };
+        let evaluations = Evaluations { made: model.evaluations(), shallow: model.shallow_evaluations(), total: full };
         let Watching { calls, took: previewed, .. } = watch;
         let denoised = Instant::now();
         timings.preview += previewed.as_secs_f64();
@@ -225,7 +227,7 @@ impl<'a> ModelRun<'a> {
         let decoding = Instant::now();
         let latents = drawn.latents.slice_axis(Axis(0), Slice::from(row..=row));
         let [_, height, width] = plan.sample_shape(request.width, request.height);
-        let tiles = plan.decoding_tiles(request.tiles).filter(|tiles| tiles.split(height, width));
+        let tiles = plan.decoding_tiles(request.tiles).filter(|tiles| tiles.is_split(height, width));
         let pixels = match (&mut *decoder, tiles) {
             (Some((_, decoder)), None) => decoder.decode(latents.view(), cancel)?,
             (Some((_, decoder)), Some(tiles)) => decoder.decode_tiled(latents.view(), tiles, cancel)?,

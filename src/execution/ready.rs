@@ -5,10 +5,10 @@ use super::pool::{Pool, SessionKey, openings};
 use super::stages::{model_of, request_of, within};
 use super::{Execution, ExecutionEvent, Observer, batching, stop_if};
 use crate::bundle::ComponentKind;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph_cache::CachedGraph;
 use crate::memory;
-use crate::plan::{ModelPlan, Plan, Sizes};
+use crate::plan::{ModelPlan, Opening, Plan, Sizes};
 use crate::session::{Cancel, Runtime};
 
 /// A model whose graphs are open or can be opened in an instant.
@@ -124,7 +124,7 @@ impl Execution {
         }
         model.measured = batching::known(&model, runtime, &mut pool)?;
         let made = Opener::new(&model, runtime, &mut pool, cancel, observer).prepare();
-        let made = made.into_iter().map(|(_, entry)| entry).collect::<Result<_>>()?;
+        let made = made.into_iter().map(cached).collect::<Result<_>>()?;
         if !batching::is_due(&model, &pool) {
             return Ok(made);
         }
@@ -133,8 +133,14 @@ impl Execution {
             return Ok(made);
         }
         let made = Opener::new(&model, runtime, &mut pool, cancel, observer).prepare();
-        made.into_iter().map(|(_, entry)| entry).collect()
+        made.into_iter().map(cached).collect()
     }
+}
+
+/// Requires that an optimized graph is in the cache.
+fn cached((opening, entry): (Opening<'_>, Result<Option<CachedGraph>>)) -> Result<CachedGraph> {
+    let help = "name another folder with LDM_ORT_CACHE_DIR";
+    entry?.ok_or_else(|| Error::input(opening.kind.name(), "the graph cache cannot be written", help))
 }
 
 fn key_of(plan: &Plan, at: usize) -> &str {

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::image::Rgb8;
 use crate::plan::{ModelPlan, Plan, RunPlan, RunSettings};
 use crate::session::{Cancel, Runtime};
-use crate::spec::Hand;
+use crate::spec::StageInput;
 use crate::task::{StageOutput, rows};
 
 /// What one stage made of one image.
@@ -124,7 +124,7 @@ impl<'a> Stage<'a> {
     }
 
     fn hands_images(&self) -> bool {
-        self.plan.stages.get(self.at).is_some_and(|next| next.hand == Hand::Image)
+        self.plan.stages.get(self.at).is_some_and(|next| next.hand == StageInput::Image)
     }
 }
 
@@ -135,18 +135,18 @@ pub(super) fn model_of(plan: &Plan, at: usize) -> &ModelPlan {
 }
 
 /// The request of a stage, and how it is handed what the one before it made.
-pub(super) fn request_of(plan: &Plan, at: usize) -> (&RunPlan, Option<Hand>) {
+pub(super) fn request_of(plan: &Plan, at: usize) -> (&RunPlan, Option<StageInput>) {
     match at.checked_sub(1).and_then(|at| plan.stages.get(at)) {
         None => (&plan.request, None),
         Some(stage) => (&stage.request, Some(stage.hand)),
     }
 }
 
-fn handed(hand: Hand, made: &[Made]) -> Result<StageOutput<'_>> {
+fn handed(hand: StageInput, made: &[Made]) -> Result<StageOutput<'_>> {
     match (hand, made) {
-        (Hand::Image, [Made { pixels: Some(pixels), .. }]) => Ok(StageOutput::Image(pixels)),
-        (Hand::Image, _) => Err(Error::input("stage", "the stage before it handed on no image", "report this")),
-        (Hand::Latents, made) => {
+        (StageInput::Image, [Made { pixels: Some(pixels), .. }]) => Ok(StageOutput::Image(pixels)),
+        (StageInput::Image, _) => Err(Error::internal("stage", "the stage before it handed on no image")),
+        (StageInput::Latents, made) => {
             let latents: Vec<_> = made.iter().map(|made| made.latents.view()).collect();
             let latents = concatenate(Axis(0), &latents);
             latents.map(StageOutput::Latents).map_err(|e| Error::input("latents", e.to_string(), ""))

@@ -3,6 +3,7 @@
 
 mod item;
 mod nearest;
+mod old_names;
 mod reading;
 mod record_path;
 mod table;
@@ -10,7 +11,8 @@ mod tree;
 mod writer;
 
 pub(crate) use item::Item;
-pub(crate) use reading::{Reading, unknown_name};
+pub use old_names::OldNames;
+pub(crate) use reading::{Reading, join, unknown_name};
 pub use record_path::RecordNames;
 pub(crate) use record_path::{absolute, reaches_outside, without_parents};
 pub(crate) use table::Table;

@@ -4,7 +4,9 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use super::nearest::nearest;
+use super::old_names::OldNames;
 use super::tree::{Origin, quote};
+use crate::aliases::Alias;
 use crate::error::{Error, Problem, Result};
 
 /// One reading of a pipeline: the file it is from, and what was found wrong so far.
@@ -22,6 +24,7 @@ pub(super) struct Found {
     pub(super) unknown: Vec<UnknownKey>,
     /// Every key that some table was asked for, in full.
     pub(super) asked: Vec<String>,
+    old_names: OldNames,
 }
 
 /// A key nobody asked for. What to say about it is known when all tables were read.
@@ -60,6 +63,19 @@ impl<'f> Reading<'f> {
         }
         let problem = self.problem(origin, key, message.into());
         self.found.borrow_mut().problems.push((origin, problem));
+    }
+
+    /// Notes an old name as it was written, for a warning. A record cannot be rewritten by its reader, so its own old names
+    /// are not noted.
+    pub(crate) fn note_old_name(&self, origin: Origin, alias: &'static Alias, old: &str, new: &str) {
+        if !self.is_untrusted(origin) {
+            self.found.borrow_mut().old_names.add(alias, old, new);
+        }
+    }
+
+    /// The old names that were noted.
+    pub(crate) fn old_names(&self) -> OldNames {
+        self.found.borrow().old_names.clone()
     }
 
     fn problem(&self, origin: Origin, key: &str, message: String) -> Problem {

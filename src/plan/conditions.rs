@@ -3,7 +3,7 @@
 use super::model::{Part, part};
 use super::sources::ModelSources;
 use crate::bundle::{Bundle, Component, ComponentKind, ConditionerContract};
-use crate::conditioner::{ConditionSpec, Graph, Source, ToldAs, layout};
+use crate::conditioner::{ConditionSpec, Conditioning, Graph, Source, layout};
 use crate::error::{Error, Result};
 use crate::image::InputLimit;
 use crate::task::{check_labels, things};
@@ -80,7 +80,7 @@ impl ConditionPart {
 
     /// The channels that the denoiser is told, where they are known.
     pub(super) fn channels(&self) -> usize {
-        let is_channels = self.condition.told_as == ToldAs::Channels;
+        let is_channels = self.condition.conditioning == Conditioning::Channels;
         if let Source::DepthMap(_) = self.condition.source {
             return 1;
         }
@@ -90,7 +90,7 @@ impl ConditionPart {
 
     /// Whether it tells the denoiser tokens.
     pub(super) fn is_tokens(&self) -> bool {
-        self.condition.told_as == ToldAs::Tokens
+        self.condition.conditioning == Conditioning::CrossAttention
     }
 }
 

@@ -35,13 +35,14 @@ use std::sync::Arc;
 
 use ndarray::ArrayD;
 
+use crate::bundle::Bundle;
 use crate::denoise::{RunInterval, StepCache};
 use crate::error::{Error, Result, count_of};
 use crate::image::InputLimit;
 use crate::rng::Stream;
-use crate::scheduler::Custom;
+use crate::scheduler::CustomSchedule;
 use crate::session::find_provider;
-use crate::spec::{Batching, Hand, Spec};
+use crate::spec::{Batching, Spec, StageInput};
 use crate::task::{Rounding, Task};
 use crate::tiles::Tiles;
 use defaults::{Filling, planned_strength};
@@ -83,7 +84,7 @@ pub struct RunPlan {
     /// How the denoiser is asked at fewer steps, where it is.
     pub cache: Option<StepCache>,
     /// The schedule itself, where it is given outright.
-    pub custom: Option<Custom>,
+    pub custom: Option<CustomSchedule>,
     /// The strength, where the schedule is planned for it and run from its first step on.
     pub planned_strength: Option<f64>,
     /// The shift of the schedule that goes with the image's size, where the scheduler asks for one.
@@ -175,7 +176,7 @@ struct Settled {
     request: RunPlan,
     space: LatentSpace,
     /// How it is handed what the stage before made, where there is one.
-    hand: Option<Hand>,
+    hand: Option<StageInput>,
 }
 
 /// Opens the model directory that `spec` names and makes every choice that it leaves open, save its stages. `offer` is
@@ -256,6 +257,7 @@ fn settle(mut spec: Spec, offer: Option<&Offer>, sources: &ModelSources) -> Resu
     let (denoising_start, denoising_end) = (spec.run.denoising_start, spec.run.denoising_end);
     filling.add_planned(&spec, &model, &scheduler);
     model.defaults = filling.filled;
+    model.remarks.extend(old_names(&spec, &bundle));
     spec.run.steps = Some(steps);
     if offer.is_none() {
         spec.run.seed = Some(seed);
@@ -286,7 +288,11 @@ fn settle(mut spec: Spec, offer: Option<&Offer>, sources: &ModelSources) -> Resu
         tiles: spec.run.tiles,
         input_limit: spec.run.input_limit(),
         // A processor is kept busy by one image; a GPU is not. An image that is handed on has a batch to itself.
-        batch: if on_cpu || hand == Some(Hand::Image) { 1 } else { evaluations::largest_batch(&spec, total_images) },
+        batch: if on_cpu || hand == Some(StageInput::Image) {
+            1
+        } else {
+            evaluations::largest_batch(&spec, total_images)
+        },
         only: None,
         planned: None,
     };
@@ -294,10 +300,18 @@ fn settle(mut spec: Spec, offer: Option<&Offer>, sources: &ModelSources) -> Resu
     request.planned = Some(Arc::new(Planned::new(&request, &model, bundle.facts.size_multiple())));
     model.sizes = Some(sizes);
     model.check_output_sizes(sizes, sources)?;
-    if let Some(budget) = spec.device.memory {
+    if let Some(budget) = spec.device.memory_budget {
         model.keep_within(budget, sources)?;
     }
     Ok(Settled { spec, model, request, space: LatentSpace::of(bundle), hand })
+}
+
+/// Warnings about old names, in the pipeline file and of folders in the model directory.
+fn old_names(spec: &Spec, bundle: &Bundle) -> Vec<String> {
+    let is_given = |kind| spec.model.components.get(&kind).is_some_and(|component| component.graph.is_some());
+    let found = bundle.components.iter().filter(|(kind, _)| !is_given(**kind));
+    let of_folders = found.filter_map(|(_, component)| component.old_name_warning());
+    spec.old_names.warnings().map(str::to_owned).chain(of_folders).collect()
 }
 
 /// What was found wrong so far, so that all of it is told at once.

@@ -140,7 +140,7 @@ impl ModelPlan {
         let text = match task.prompting() {
             Some(prompting) => {
                 let t5 = defaults.max_sequence_length;
-                Some(TextPlan::new((bundle, sources), &contract, prompting, &spec.embeddings, t5, &wanted_for)?)
+                Some(TextPlan::new((bundle, sources), &contract, prompting, &spec.textual_inversions, t5, &wanted_for)?)
             }
             None => None,
         };

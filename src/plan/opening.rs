@@ -93,7 +93,7 @@ impl ModelPlan {
         let learns =
             self.text.iter().flat_map(|text| &text.encoders).any(|t| t.part.kind == kind && t.learnt.is_some());
         let is_changed = learns || (!self.loras.is_empty() && (of_text || kind == self.denoiser.kind));
-        on_processor && self.device.prepare && !is_changed
+        on_processor && self.device.optimize && !is_changed
     }
 
     /// True if parts stay open for the next image once they have done their work: as the pipeline file says, or if the
@@ -102,7 +102,7 @@ impl ModelPlan {
         /// What activations take beside the weights of a large model.
         const BESIDE: u64 = 2 << 30;
         let fits = || memory::available().is_none_or(|free| unopened + BESIDE.min(unopened) < free);
-        self.device.keep.unwrap_or_else(|| self.memory_budget.is_none() && fits())
+        self.device.offload.map_or_else(|| self.memory_budget.is_none() && fits(), |offload| !offload)
     }
 
     /// How a component's session is opened.

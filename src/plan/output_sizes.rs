@@ -18,7 +18,7 @@ impl ModelPlan {
         let [_, height, width] = self.sample_shape(sizes.width, sizes.height);
         let pixels = |latent: [usize; 2]| latent.map(|side| side * self.spatial_factor);
         let tiles = self.decoding_tiles(sizes.tiles);
-        let latent = tiles.map_or((height, width), |tiles| tiles.of(height, width)).into();
+        let latent = tiles.map_or((height, width), |tiles| tiles.tile_size(height, width)).into();
         for part in self.decoder.iter().chain(self.preview_decoder()) {
             check(part, [&part.contract.latent, &part.contract.output], latent, pixels(latent), sources)?;
         }

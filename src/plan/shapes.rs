@@ -5,7 +5,7 @@ use std::path::Path;
 use super::Wrong;
 use super::model::ModelPlan;
 use crate::bundle::{ComponentKind, VaeDecoderContract};
-use crate::conditioner::{Source, ToldAs};
+use crate::conditioner::{Conditioning, Source};
 use crate::error::{Error, Result};
 use crate::tensor::{Dim, TensorInfo};
 use crate::tiles::Tiles;
@@ -52,7 +52,7 @@ impl ModelPlan {
         let mut wrong = Wrong::default();
         let [_, rows, columns] = self.sample_shape(width, height);
         let (pixels, whole) = ([height, width], [rows, columns]);
-        let piece = tiles.map_or((rows, columns), |tiles| tiles.of(rows, columns));
+        let piece = tiles.map_or((rows, columns), |tiles| tiles.tile_size(rows, columns));
         wrong.unless(self.check_denoiser(piece));
         wrong.unless(self.check_tokens());
         for control in &self.controls {
@@ -81,7 +81,7 @@ impl ModelPlan {
                 Source::DepthMap(_) => of("input", &part.contract.input).check(whole, self.spatial_factor),
                 _ => Ok(()),
             });
-            if condition.condition.told_as == ToldAs::Channels {
+            if condition.condition.conditioning == Conditioning::Channels {
                 wrong.unless(of("output", &part.contract.output).check(whole, self.spatial_factor));
             }
         }

@@ -65,7 +65,7 @@ impl ModelPlan {
         let mut axes = Axes::default();
         let Some(sizes) = self.sizes else { return Vec::new() };
         let [_, height, width] = self.sample_shape(sizes.width, sizes.height);
-        let within = |tiles: Option<Tiles>| tiles.map_or((height, width), |tiles| tiles.of(height, width));
+        let within = |tiles: Option<Tiles>| tiles.map_or((height, width), |tiles| tiles.tile_size(height, width));
         if kind == self.denoiser.kind {
             self.denoiser_axes(sizes, within(sizes.tiles), &mut axes);
         }

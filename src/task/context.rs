@@ -7,7 +7,7 @@ use super::prompting::Prompting;
 use super::strength::Rounding;
 use crate::bundle::{Defaults, DenoiserContract};
 use crate::conditioner::Conditioner;
-use crate::denoise::{BatchNoise, Condition, Guidance, Keep};
+use crate::denoise::{BatchNoise, Condition, Guidance, UnmaskedLatents};
 use crate::error::{Error, Result};
 use crate::image::{InputLimit, Rgb8};
 use crate::latent::{Encoder, Scaling};
@@ -27,7 +27,7 @@ pub struct Start {
     /// The guidance that joins the branches.
     pub guidance: Guidance,
     /// The known latents that are put back after every step.
-    pub keep: Option<Keep>,
+    pub keep: Option<UnmaskedLatents>,
     /// The image that the finished one is pasted into.
     pub paste: Option<Paste>,
 }
@@ -183,7 +183,7 @@ impl TaskContext<'_> {
 
     /// The first sample of a run from pure noise.
     pub fn noise_start(&mut self) -> Result<ArrayD<f32>> {
-        let sigma = self.scheduler.initial_noise_sigma() as f32;
+        let sigma = self.scheduler.init_noise_sigma() as f32;
         let mut sample = self.unit_noise()?;
         sample.mapv_inplace(|v| v * sigma);
         Ok(sample)

@@ -66,7 +66,7 @@ fn sample(sample: &SampleKeys<'_>) -> Vec<String> {
     let mut keys = vec![sample.prompt(), sample.negative_prompt(), sample.image(), strength, sample.guidance_scale()];
     let taken = sample.contract.as_ref().and_then(|contract| contract.in_channels);
     if taken == Some(sample.bundle.facts.latent_channels.value.saturating_add(1)) {
-        keys.extend(["", "[[condition]]", "as = \"channels\""].map(str::to_owned));
+        keys.extend(["", "[[condition]]", "conditioning = \"channels\""].map(str::to_owned));
         keys.push("depth_map = \"depth.png\"    # brighter is nearer".to_owned());
     }
     keys
@@ -81,7 +81,7 @@ impl ImageToImage {
             }
             ImageOrLatents::Latents(table.file_path("latents").unwrap_or_default())
         } else {
-            // In a stage, `hand` or the plan may make latents of it.
+            // In a stage, `input` or the plan may make latents of it.
             ImageOrLatents::Image(InputImage::read(table))
         };
         let strength = table.number("strength", Included(0.0), Included(1.0));

@@ -1,74 +1,74 @@
-//! The parameters of caching methods: what `[cache.NAME]` says.
+//! The parameters of caching methods, the keys of `[cache.NAME]`.
 
-use super::{Entry, Method};
+use super::{CacheMethod, CacheMethodEntry};
 
-/// A parameter of a method: a key of its table.
+/// A parameter of a caching method, a key of its table.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Key {
-    /// Its name, as it was published.
+pub struct CacheParameter {
+    /// The name, as published.
     pub name: &'static str,
-    /// What it holds.
-    pub kind: Kind,
+    /// The type, default and range.
+    pub kind: CacheParameterType,
 }
 
-/// What a parameter holds, with its default.
+/// A parameter's type, with its default and range.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Kind {
+pub enum CacheParameterType {
     /// A finite number.
     Number {
-        /// Where nothing is said.
+        /// The default.
         default: f64,
-        /// The least.
+        /// The minimum.
         low: f64,
-        /// The most.
+        /// The maximum.
         high: f64,
     },
-    /// A whole number.
-    Whole {
-        /// Where nothing is said.
+    /// An integer.
+    Integer {
+        /// The default.
         default: usize,
-        /// The least.
+        /// The minimum.
         low: usize,
-        /// The most.
+        /// The maximum.
         high: usize,
     },
-    /// Yes or no.
+    /// `true` or `false`.
     Switch {
-        /// Where nothing is said.
+        /// The default.
         default: bool,
     },
 }
 
 /// The value of a parameter.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Value {
-    /// Of a [`Kind::Number`].
+pub enum CacheParameterValue {
+    /// The value of a [`CacheParameterType::Number`].
     Number(f64),
-    /// Of a [`Kind::Whole`].
-    Whole(usize),
-    /// Of a [`Kind::Switch`].
+    /// The value of a [`CacheParameterType::Integer`].
+    Integer(usize),
+    /// The value of a [`CacheParameterType::Switch`].
     Switch(bool),
 }
 
-impl Key {
+impl CacheParameter {
     pub(super) const fn number(name: &'static str, default: f64, low: f64, high: f64) -> Self {
-        Self { name, kind: Kind::Number { default, low, high } }
+        Self { name, kind: CacheParameterType::Number { default, low, high } }
     }
 
-    pub(super) const fn whole(name: &'static str, default: usize, low: usize, high: usize) -> Self {
-        Self { name, kind: Kind::Whole { default, low, high } }
+    pub(super) const fn integer(name: &'static str, default: usize, low: usize, high: usize) -> Self {
+        Self { name, kind: CacheParameterType::Integer { default, low, high } }
     }
 
     pub(super) const fn switch(name: &'static str, default: bool) -> Self {
-        Self { name, kind: Kind::Switch { default } }
+        Self { name, kind: CacheParameterType::Switch { default } }
     }
 
-    /// The value where nothing is said.
-    pub fn default(&self) -> Value {
+    /// Returns the default value.
+    pub fn default(&self) -> CacheParameterValue {
         match self.kind {
-            Kind::Number { default, .. } => Value::Number(default),
-            Kind::Whole { default, .. } => Value::Whole(default),
-            Kind::Switch { default } => Value::Switch(default),
+            CacheParameterType::Number { default, .. } => CacheParameterValue::Number(default),
+            CacheParameterType::Integer { default, .. } => CacheParameterValue::Integer(default),
+            CacheParameterType::Switch { default } => CacheParameterValue::Switch(default),
         }
     }
 }
@@ -76,67 +76,70 @@ impl Key {
 /// A caching method with its parameters.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepCache {
-    entry: &'static Entry,
-    /// One for each of the entry's keys.
-    values: Vec<Value>,
+    entry: &'static CacheMethodEntry,
+    /// One value per key of the entry.
+    values: Vec<CacheParameterValue>,
 }
 
 impl StepCache {
-    /// A method with the parameters that `given` tells, and for the others their defaults.
-    pub fn new(entry: &'static Entry, mut given: impl FnMut(&Key) -> Option<Value>) -> Self {
-        let values = entry.keys.iter().map(|key| given(key).unwrap_or_else(|| key.default())).collect();
+    /// Creates a method with the parameters that `read` returns, and defaults for the others.
+    pub fn new(
+        entry: &'static CacheMethodEntry,
+        mut read: impl FnMut(&CacheParameter) -> Option<CacheParameterValue>,
+    ) -> Self {
+        let values = entry.keys.iter().map(|key| read(key).unwrap_or_else(|| key.default())).collect();
         Self { entry, values }
     }
 
-    /// The method.
-    pub fn entry(&self) -> &'static Entry {
+    /// Returns the method.
+    pub fn entry(&self) -> &'static CacheMethodEntry {
         self.entry
     }
 
-    /// All parameters: name and value.
-    pub fn parameters(&self) -> impl Iterator<Item = (&'static str, Value)> + '_ {
+    /// Returns the name and value of each parameter.
+    pub fn parameters(&self) -> impl Iterator<Item = (&'static str, CacheParameterValue)> + '_ {
         self.entry.keys.iter().map(|key| key.name).zip(self.values.iter().copied())
     }
 
-    /// The branch at which a UNet is cut, where its shallow layers are run alone.
+    /// Returns the branch at which the UNet is cut, if the method evaluates its shallow layers alone.
     pub fn branch(&self) -> Option<usize> {
-        self.entry.runs_outer_layers.then(|| self.whole("branch"))
+        self.entry.runs_shallow_layers.then(|| self.integer("branch"))
     }
 
-    /// Makes the method for one run.
-    pub(super) fn build(&self) -> Box<dyn Method> {
+    /// Creates the method for one run.
+    pub(super) fn build(&self) -> Box<dyn CacheMethod> {
         (self.entry.build)(self)
     }
 
     pub(super) fn number(&self, name: &str) -> f64 {
         match self.value(name) {
-            Some(Value::Number(value)) => value,
+            Some(CacheParameterValue::Number(value)) => value,
             other => unreachable_parameter(name, other, f64::NAN),
         }
     }
 
-    pub(super) fn whole(&self, name: &str) -> usize {
+    pub(super) fn integer(&self, name: &str) -> usize {
         match self.value(name) {
-            Some(Value::Whole(value)) => value,
+            Some(CacheParameterValue::Integer(value)) => value,
             other => unreachable_parameter(name, other, 1),
         }
     }
 
     pub(super) fn switch(&self, name: &str) -> bool {
         match self.value(name) {
-            Some(Value::Switch(value)) => value,
+            Some(CacheParameterValue::Switch(value)) => value,
             other => unreachable_parameter(name, other, false),
         }
     }
 
-    fn value(&self, name: &str) -> Option<Value> {
+    fn value(&self, name: &str) -> Option<CacheParameterValue> {
         self.parameters().find(|(key, _)| *key == name).map(|(_, value)| value)
     }
 }
 
-/// A method asks for a parameter that its row of the table does not have, or has as something else: a mistake of this
-/// room, which its tests find by building every method.
-fn unreachable_parameter<T>(name: &str, found: Option<Value>, none: T) -> T {
+/// Returns a fallback for a parameter that the method's row does not have, or has with another type. That is a bug of
+/// this module, which its tests find by building every method.
+fn unreachable_parameter<T>(name: &str, found: Option<CacheParameterValue>, none: T) -> T {
     debug_assert!(false, "{name} is {found:?}");
     none
 }
