@@ -9,13 +9,13 @@ mod conditions;
 mod control;
 mod defaults;
 mod evaluations;
-mod flux;
 mod free_memory;
 mod inputs;
 mod memory_budget;
 mod model;
 mod opening;
 mod output_sizes;
+mod packed;
 mod preview;
 mod requirements;
 mod runtime;
@@ -206,8 +206,9 @@ fn settle(mut spec: Spec, offer: Option<&Offer>, sources: &ModelSources) -> Resu
         let (width, height) = size.unwrap_or(bundle.facts.default_size.value);
         scheduler.mu(bundle.facts.patches(width, height))
     });
-    if let (Some(scheduler), Some(model)) = (&chosen, &model) {
-        wrong.unless(scheduler.fits(&model.model.denoiser));
+    if let (Some(scheduler), Some(_)) = (&chosen, &model) {
+        let is_flow = bundle.known_family().is_some_and(|family| family.row().is_flow);
+        wrong.unless(scheduler.fits(is_flow));
     }
     let schedule = chosen.and_then(|scheduler| {
         let planned_strength = planned_strength(&spec, bundle, model.as_ref(), task.as_ref());

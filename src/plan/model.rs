@@ -6,8 +6,8 @@ use super::classes;
 use super::conditions::ConditionPart;
 use super::control::ControlPart;
 use super::defaults::DefaultValue;
-use super::flux;
 use super::memory_budget::MemoryBudget;
+use super::packed;
 use super::preview::{self, PreviewPlan};
 use super::requirements::TaskRequirements;
 use super::shallow::ShallowPlan;
@@ -15,10 +15,11 @@ use super::sizes::Sizes;
 use super::sources::{ModelDirectory, ModelSources};
 use super::text::TextPlan;
 use crate::bundle::{
-    Bundle, Component, ComponentKind, ConditionerContract, Defaults, DenoiserContract, GraphFile, VaeDecoderContract,
+    Bundle, Component, ComponentKind, ConditionerContract, DenoiserContract, GraphFile, VaeDecoderContract,
     VaeEncoderContract,
 };
 use crate::error::Result;
+use crate::family::Defaults;
 use crate::graph_cache::{GraphCache, Rows};
 use crate::latent::Scaling;
 use crate::lora::Lora;
@@ -127,8 +128,8 @@ impl ModelPlan {
         let concatenated = requirements.concatenated()?;
         requirements.out_channels()?;
         requirements.plain_scaling()?;
-        flux::check(task, component, &contract)?;
-        let remarks = flux::remark(task, bundle, &contract).into_iter().collect();
+        packed::check(task, component, &contract)?;
+        let remarks = packed::remark(task, bundle, &contract).into_iter().collect();
         let class_embedder = match (task.classes(), &contract.context) {
             (Some(_), Some(_)) => {
                 let component = bundle.require(ComponentKind::ClassEmbedder, &wanted_for)?;
@@ -160,7 +161,7 @@ impl ModelPlan {
                 scaling,
                 concatenated,
                 scales_followed_image: bundle.scales_followed_image(),
-                packed_images: flux::packed_images(task, bundle, &contract),
+                packed_images: packed::packed_images(task, bundle, &contract),
                 zeros_for_no_prompt: text.as_ref().is_some_and(|text| text.zeros_for_no_prompt),
                 classes,
                 low_res: requirements.low_res()?,

@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::bundle::{Bundle, CallDefaults, ComponentKind, DefaultSize, Defaults, DenoiserContract, Fact, TaskFit};
+use crate::bundle::{Bundle, CallDefaults, ComponentKind, DenoiserContract, Fact, TaskFit};
+use crate::family::{DefaultSize, Defaults};
 use crate::task::{SampleKeys, TASKS, TaskEntry, find};
 
 /// Writes a complete, commented pipeline.toml for a model directory.
@@ -85,7 +86,7 @@ pub fn init_toml(bundle: &Bundle, model_path: &str, fits: &[TaskFit]) -> String 
         line(&format!("height = {height}"));
     } else {
         match call.values.size {
-            DefaultSize::Model | DefaultSize::Square512 => {
+            DefaultSize::Model | DefaultSize::Binned | DefaultSize::Square512 => {
                 line(&format!("# width = {width}       # default: {}; the input image is resized to it", size.source));
                 line(&format!("# height = {height}"));
             }

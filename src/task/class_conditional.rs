@@ -10,9 +10,9 @@ use super::context::{Start, TaskContext, TaskModel};
 use super::contract::{Task, TaskEntry};
 use super::evidence::ModelEvidence;
 use super::guidance_interval;
-use crate::bundle::Defaults;
 use crate::denoise::{Condition, Guidance};
 use crate::error::{Error, Result};
+use crate::family::Defaults;
 use crate::keys::{Item, Table, Value, Writer, integer};
 use crate::tensor::Tensor;
 

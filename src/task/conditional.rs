@@ -7,9 +7,9 @@ use super::contract::{Task, TaskEntry};
 use super::evidence::ModelEvidence;
 use super::guidance_interval;
 use super::sample_keys::SampleKeys;
-use crate::bundle::Defaults;
 use crate::denoise::{Condition, Guidance};
 use crate::error::Result;
+use crate::family::Defaults;
 use crate::keys::{Table, Writer};
 
 /// `[task.conditional]`: an image of what the `[[condition]]` tables say.

@@ -11,9 +11,10 @@ use super::input_image::InputImage;
 use super::prompting::Prompting;
 use super::sample_keys::SampleKeys;
 use super::strength::Rounding;
-use crate::bundle::{Autoencoder, Defaults, TaskCall};
+use crate::bundle::{Autoencoder, TaskCall};
 use crate::denoise::Guidance;
 use crate::error::{Error, Result};
+use crate::family::Defaults;
 use crate::image::InputLimit;
 use crate::keys::{Entries, Reading, Table, Writer};
 

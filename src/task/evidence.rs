@@ -1,6 +1,6 @@
 //! The properties of a model directory that decide which tasks it can do.
 
-use crate::bundle::{Autoencoder, Bundle, ComponentKind, DenoiserContract, Family};
+use crate::bundle::{Autoencoder, Bundle, ComponentKind, DenoiserContract};
 
 /// The properties of a model directory that decide which tasks it can do. What is an error says why.
 pub(crate) struct ModelEvidence {
@@ -28,8 +28,8 @@ pub(crate) struct ModelEvidence {
     pub(super) in_pixels: bool,
     /// True if samples are packed into tokens, as Flux's are.
     pub(super) is_packed: bool,
-    /// True if the directory names Kontext, which was trained to follow an image in that form; `None` if it names nothing.
-    pub(super) is_kontext: Option<bool>,
+    /// True if the model is trained to follow an image packed behind the sample; `None` if no name tells.
+    pub(super) follows_packed_image: Option<bool>,
 }
 
 impl ModelEvidence {
@@ -57,7 +57,7 @@ impl ModelEvidence {
             is_refiner: contract.time_ids_width() == Some(5),
             in_pixels,
             is_packed: contract.positions.is_some(),
-            is_kontext: bundle.named_family().map(|family| family == Family::FluxKontext),
+            follows_packed_image: bundle.named_family().map(|family| family.row().follows_packed_image),
         }
     }
 

@@ -20,9 +20,9 @@ use super::prompt::{condition, guidance};
 use super::prompting::Prompting;
 use super::sample_keys::SampleKeys;
 use super::strength::{Rounding, steps_run};
-use crate::bundle::{DefaultSize, Defaults};
 use crate::denoise::{Condition, Guidance, UnmaskedLatents};
 use crate::error::{Error, Result};
+use crate::family::{DefaultSize, Defaults};
 use crate::image::InputLimit;
 use crate::keys::{Table, Writer};
 

@@ -12,9 +12,9 @@ use super::input_image::{self, InputImage, dimensions, pixels, posterior, repeat
 use super::prompt::{condition, guidance};
 use super::prompting::Prompting;
 use super::sample_keys::SampleKeys;
-use crate::bundle::{DefaultSize, Defaults};
 use crate::denoise::Guidance;
 use crate::error::{Error, Result};
+use crate::family::{DefaultSize, Defaults};
 use crate::image::InputLimit;
 use crate::keys::{Table, Writer};
 
@@ -40,7 +40,7 @@ pub(super) static ENTRY: TaskEntry = TaskEntry {
     own_models: Some(OwnModels {
         about: "follows instructions",
         channels: |latent_channels| latent_channels,
-        is_made_for: |model| model.is_packed && model.is_kontext == Some(true),
+        is_made_for: |model| model.is_packed && model.follows_packed_image == Some(true),
     }),
     defaults: Defaults { image_guidance_scale: Some(1.5), size: DefaultSize::InputImage, ..Defaults::PLAIN },
 };
@@ -48,8 +48,8 @@ pub(super) static ENTRY: TaskEntry = TaskEntry {
 fn fit(model: &ModelEvidence) -> Result<(), String> {
     if !model.is_packed {
         model.require_channels(model.latent_channels, "latents twice")?;
-    } else if model.is_kontext == Some(false) {
-        return Err("of Flux's models Kontext alone learnt to follow an image".to_owned());
+    } else if model.follows_packed_image == Some(false) {
+        return Err("the model is not trained to follow an image".to_owned());
     }
     model.require_vae()?;
     model.require_text_and_vae()

@@ -1,6 +1,7 @@
 //! The keys of a pipeline file to start from.
 
-use crate::bundle::{Bundle, Defaults, DenoiserContract};
+use crate::bundle::{Bundle, DenoiserContract};
+use crate::family::Defaults;
 
 /// A model for which a task makes the sample keys of its table, and the values that they state.
 pub(crate) struct SampleKeys<'a> {

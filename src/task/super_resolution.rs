@@ -12,9 +12,10 @@ use super::input_image::{self, InputImage, dimensions, for_branches, pixels, rep
 use super::prompt::{condition, guidance};
 use super::prompting::Prompting;
 use super::sample_keys::SampleKeys;
-use crate::bundle::{Autoencoder, DefaultSize, Defaults};
+use crate::bundle::Autoencoder;
 use crate::denoise::{Condition, Guidance};
 use crate::error::{Error, Result};
+use crate::family::{DefaultSize, Defaults};
 use crate::image::InputLimit;
 use crate::keys::{Table, Writer, integer};
 

@@ -5,8 +5,8 @@ use super::contract::{Task, TaskEntry};
 use super::evidence::ModelEvidence;
 use super::prompt::{condition, guidance};
 use super::prompting::Prompting;
-use crate::bundle::Defaults;
 use crate::error::Result;
+use crate::family::Defaults;
 use crate::keys::Writer;
 
 /// `[task.text-to-image]`: an image from a prompt.

@@ -3,9 +3,9 @@
 use super::context::{Start, TaskContext};
 use super::contract::{Task, TaskEntry};
 use super::evidence::ModelEvidence;
-use crate::bundle::Defaults;
 use crate::denoise::{Condition, Guidance};
 use crate::error::Result;
+use crate::family::Defaults;
 
 /// `[task.unconditional]`: an image like those that the model was trained on. The table has no keys.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

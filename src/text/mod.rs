@@ -9,7 +9,7 @@ mod inversion;
 mod syntax;
 pub mod tokenizer;
 
-pub use chunks::{Chunk, Chunks, Style};
+pub use chunks::{Chunk, Chunks, Instruction, Style};
 pub use encoder::{Taken, TextEncoder, require_embedded};
 pub use encoders::{PromptEmbedding, TextEncoders, cut_off};
 pub use encodings::{Encodings, Text};
