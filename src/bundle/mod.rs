@@ -12,7 +12,6 @@ mod configuration;
 mod facts;
 mod family;
 mod hub;
-mod init;
 mod json;
 mod layout;
 mod onnx;
@@ -21,7 +20,6 @@ mod render;
 mod report;
 mod roles;
 mod search;
-mod tasks;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -29,23 +27,23 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 pub use autoencoder::{Autoencoder, LatentStatistics};
-pub use call_defaults::CallDefaults;
+pub use call_defaults::{CallDefaults, TaskCall};
 pub use component::{Component, ComponentKind};
 pub use facts::{Fact, Facts};
 pub use family::{FamilyFact, Refusal};
-pub use init::init_toml;
 pub use json::read_object;
 pub use layout::{DirectoryOverrides, Layout, SchedulerFile, open_conditioner, open_controlnet};
 pub use onnx::{ExternalFile, GraphFile, LayerNorm, ModuleWeight, ModuleWeights, Operator, TokenTable, Upsamplings};
 pub(crate) use onnx::{ExternalReference, frame, map, proto, relocate};
 pub use operators::{Obstacle, obstacles, operators_without_cpu_kernel};
-pub use report::{ComponentReport, FactReport, ProviderReport, Report, SchedulerReport, TensorReport, inspect};
+pub use report::{
+    ComponentReport, FactReport, ProviderReport, Report, SchedulerReport, TaskFit, TensorReport, inspect,
+};
 pub use roles::{
     ConditionerSignature, ControlNetSignature, DenoiserSignature, Residuals, Role, Switch, TextEncoderSignature,
     VaeDecoderSignature, VaeEncoderKind, VaeEncoderSignature, role_words,
 };
 pub(crate) use roles::{Filler, InputAxis};
-pub use tasks::{TaskFit, task_fits};
 
 use crate::error::{Error, Result};
 use crate::family::{Family, PipelineClass, find, for_task};

@@ -11,7 +11,7 @@ use super::roles::{
     ConditionerSignature, ControlNetSignature, DenoiserSignature, TextEncoderSignature, VaeDecoderSignature,
     VaeEncoderSignature,
 };
-use super::{Bundle, TaskFit, json, operators, tasks};
+use super::{Bundle, json, operators};
 use crate::error::{Result, count_of};
 use crate::family::Family;
 use crate::tensor::TensorInfo;
@@ -128,21 +128,36 @@ pub struct ProviderReport {
     pub reason: &'static str,
 }
 
-/// Reads a model directory and reports on it, damaged parts included.
+/// The verdict on a task: if a model can do it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct TaskFit {
+    /// The task's name in pipeline.toml, such as `text-to-image`.
+    pub task: &'static str,
+    /// True if the directory has what it takes.
+    pub possible: bool,
+    /// What it lacks; empty if nothing.
+    pub reason: String,
+}
+
+/// Reads a model directory and reports on it, damaged parts included. `fits` judges which tasks it can do.
 ///
 /// # Errors
 ///
-/// [`crate::Error::Model`] if the directory contains no model at all, [`crate::Error::Io`] if it cannot be listed.
-pub fn inspect(dir: &Path, overrides: &DirectoryOverrides) -> Result<Report> {
+/// [`crate::Error::Model`] where the directory holds no model at all, [`crate::Error::Io`] where it cannot be listed.
+pub fn inspect(
+    dir: &Path,
+    overrides: &DirectoryOverrides,
+    fits: impl FnOnce(&Bundle) -> Vec<TaskFit>,
+) -> Result<Report> {
     let (bundle, faults) = layout::survey(dir, overrides)?;
-    let mut report = Report::new(&bundle);
+    let mut report = Report::new(&bundle, fits(&bundle));
     report.faults.extend(faults.iter().map(ToString::to_string));
     Ok(report)
 }
 
 impl Report {
-    /// Creates the report of a directory that was read.
-    pub fn new(bundle: &Bundle) -> Self {
+    /// Reports on a directory that was read, with a verdict on each task.
+    pub fn new(bundle: &Bundle, tasks: Vec<TaskFit>) -> Self {
         let mut faults = Vec::new();
         let graphs = bundle.components.values().chain(&bundle.controlled_denoiser);
         let components = graphs.map(|c| component(bundle, c, &mut faults)).collect();
@@ -160,7 +175,7 @@ impl Report {
             tokenizers: bundle.tokenizers.values().map(|p| relative(bundle, p)).collect(),
             facts: facts(bundle),
             providers: providers(bundle),
-            tasks: tasks::task_fits(bundle),
+            tasks,
             missing: bundle.missing.clone(),
             faults,
         }

@@ -1,8 +1,11 @@
 //! Graphs that encode conditions other than a prompt for a denoiser.
 
+mod condition;
 pub mod layout;
 
 use ndarray::{ArrayD, Axis, Slice, concatenate};
+
+pub use condition::{ConditionSpec, Conditioning, Graph, LayoutBox, Source};
 
 use crate::bundle::ConditionerSignature;
 use crate::error::{Error, Result};

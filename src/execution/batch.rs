@@ -17,7 +17,7 @@ use crate::error::{Error, Result, StepPosition};
 use crate::image;
 use crate::plan::{ControlPart, ModelPlan, RunPlan, RunSettings};
 use crate::session::{Cancel, Runtime};
-use crate::task::{self, Given, Handed, Paste, TaskContext};
+use crate::task::{self, Given, Paste, StageOutput, TaskContext};
 use crate::text::PromptCache;
 
 /// One model at work. Its open graphs return to the pool when it is dropped.
@@ -70,7 +70,7 @@ impl<'a> ModelRun<'a> {
     pub(super) fn draw(
         &mut self,
         indices: Range<usize>,
-        handed: Option<Handed<'_>>,
+        handed: Option<StageOutput<'_>>,
         observer: &mut dyn Observer,
         timings: &mut Timings,
     ) -> Result<Drawn> {
@@ -119,7 +119,7 @@ impl<'a> ModelRun<'a> {
             denoising_start: request.denoising_start.map(|_| span.start),
             scheduler: scheduler.as_ref(),
             noise: &mut noise,
-            handed,
+            stage_output: handed,
             given: request.latents.as_ref().map(|given| task::rows(given, indices.clone())),
             text: text.as_mut(),
             class_embedder: class_embedder.as_mut().map(|(_, part)| part),

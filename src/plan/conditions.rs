@@ -3,10 +3,9 @@
 use super::model::{Part, part};
 use super::sources::ModelSources;
 use crate::bundle::{Bundle, Component, ComponentKind, ConditionerSignature};
-use crate::conditioner::layout;
+use crate::conditioner::{ConditionSpec, Conditioning, Graph, Source, layout};
 use crate::error::{Error, Result};
 use crate::image::InputLimit;
-use crate::spec::{ConditionSpec, Conditioning, Graph, Source};
 use crate::task::{check_labels, things};
 use crate::tensor::Dim;
 use crate::{files, image, npy};

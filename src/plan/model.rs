@@ -153,7 +153,9 @@ impl ModelPlan {
             None => None,
         };
         let classes = match task.classes() {
-            Some(spec) => Some(classes::resolve(spec, (bundle, sources), &signature, class_embedder.as_ref())?),
+            Some(request) => {
+                Some(classes::resolve(task.name(), request, (bundle, sources), &signature, class_embedder.as_ref())?)
+            }
             None => None,
         };
         let of_control = spec.model.components.get(&ComponentKind::ControlNet);
@@ -247,12 +249,12 @@ pub(super) fn between_whole_times(graph: &GraphFile, timestep: &mut TensorInfo) 
 }
 
 /// The scaling of the latents.
-///
-/// Super-resolution on a VQ autoencoder is the latent diffusion paper's, which works on latents as they are; what
-/// diffusers writes into every VQ configuration is its class's default and not the model's.
 fn scaling(spec: &Spec, bundle: &Bundle, task: &dyn Task) -> Scaling {
     let facts = &bundle.facts;
-    let is_papers = task.name() == "super-resolution" && facts.autoencoder == crate::bundle::Autoencoder::Vq;
-    let factor = if is_papers { spec.model.scaling_factor.unwrap_or(1.0) } else { facts.scaling_factor.value };
+    let factor = if task.has_unscaled_latents(facts.autoencoder) {
+        spec.model.scaling_factor.unwrap_or(1.0)
+    } else {
+        facts.scaling_factor.value
+    };
     Scaling { factor, shift: facts.shift_factor.value }
 }

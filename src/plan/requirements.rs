@@ -5,7 +5,7 @@ use super::packed;
 use crate::bundle::{Bundle, Component, DenoiserSignature, Filler, Role};
 use crate::error::{Error, Result};
 use crate::scheduler::ForwardProcess;
-use crate::task::Task;
+use crate::task::{TASKS, Task};
 
 /// The requirements of a task on a model.
 pub(super) struct TaskRequirements<'a> {
@@ -42,13 +42,7 @@ impl TaskRequirements<'_> {
                 channels + more,
                 if more == 0 { String::new() } else { format!(" and {more} more") }
             ),
-            match taken.checked_sub(channels) {
-                Some(3) => "such a model enlarges images: [task.super-resolution]",
-                Some(more) if more == channels => "such a model follows instructions: [task.instruct]",
-                Some(more) if more == channels + 1 => "such a model fills holes: [task.inpaint]",
-                Some(0) => "choose a task for plain models, such as [task.text-to-image] or [task.inpaint]",
-                _ => "choose the task that the model was made for (`ldm-ort inspect`)",
-            },
+            &task_for_channels(taken.checked_sub(channels), channels),
         ))
     }
 
@@ -88,9 +82,9 @@ impl TaskRequirements<'_> {
         let Self { signature, task, wanted_for, .. } = self;
         let has_prompt = task.prompting().is_some();
         let told_tokens = self.conditions.iter().any(ConditionPart::is_tokens);
-        if task.name() == "conditional" && self.conditions.is_empty() {
+        if task.needs_conditions() && self.conditions.is_empty() {
             return Err(Error::input(
-                "task.conditional",
+                format!("task.{}", task.name()),
                 "there is no [[condition]] table, and so nothing that the image is to show",
                 "add one, or choose [task.unconditional]",
             ));
@@ -99,9 +93,9 @@ impl TaskRequirements<'_> {
             Some(context) if !has_prompt && !embeds_classes && !told_tokens => {
                 return Err(self.at_fault(
                     format!("{wanted_for} has no prompt, and input {} wants the tokens of one", context.name),
-                    match task.name() {
-                        "inpaint" | "super-resolution" => "give the task a prompt",
-                        _ => "choose a task with a prompt, such as [task.text-to-image]",
+                    match task.has_optional_prompt() {
+                        true => "give the task a prompt",
+                        false => "choose a task with a prompt, such as [task.text-to-image]",
                     },
                 ));
             }
@@ -114,9 +108,9 @@ impl TaskRequirements<'_> {
             None if has_prompt => {
                 return Err(self.at_fault(
                     format!("{wanted_for} has a prompt, and no input of this graph takes its tokens"),
-                    match task.name() {
-                        "inpaint" | "super-resolution" => "leave the prompt out",
-                        _ => "choose [task.unconditional]",
+                    match task.has_optional_prompt() {
+                        true => "leave the prompt out",
+                        false => "choose [task.unconditional]",
                     },
                 ));
             }
@@ -172,9 +166,9 @@ impl TaskRequirements<'_> {
 
     /// The forward process of the small image, for a task with a small image on a model that is told its noise.
     pub(super) fn low_res(&self) -> Result<Option<ForwardProcess>> {
-        let key = "task.super-resolution.noise_level";
+        let key = || format!("task.{}.noise_level", self.task.name());
         match (self.signature.input(Role::ClassLabels), &self.bundle.low_res_scheduler) {
-            (Some(_), Some(file)) if self.task.name() == "super-resolution" => {
+            (Some(_), Some(file)) if self.task.noises_image() => {
                 let process = ForwardProcess::new(file.class.as_deref().unwrap_or("DDPMScheduler"), &file.config)?;
                 let rows = self.signature.class_rows.unwrap_or(process.len()).min(process.len());
                 let most = self.bundle.index.get("max_noise_level").and_then(serde_json::Value::as_u64).unwrap_or(350);
@@ -182,13 +176,13 @@ impl TaskRequirements<'_> {
                 match self.task.noise_level().filter(|&level| level > most) {
                     None => Ok(Some(process)),
                     Some(level) => Err(Error::input(
-                        key,
+                        key(),
                         format!("{level} is more noise than the model was trained on, which is up to {most}"),
                         "20 is usual",
                     )),
                 }
             }
-            (Some(info), None) if self.task.name() == "super-resolution" => Err(Error::model(
+            (Some(info), None) if self.task.noises_image() => Err(Error::model(
                 self.bundle.dir.join("low_res_scheduler/scheduler_config.json"),
                 format!("missing, and input {} is told how much noise lies over the small image", info.name),
                 "copy the low_res_scheduler/ folder of the checkpoint that was exported",
@@ -196,11 +190,24 @@ impl TaskRequirements<'_> {
             _ => match self.task.noise_level() {
                 None => Ok(None),
                 Some(level) => Err(Error::input(
-                    key,
+                    key(),
                     format!("{level} is given, and this model takes the small image without noise"),
                     "leave the key out",
                 )),
             },
         }
+    }
+}
+
+/// A hint at the task for models that take this number of channels besides the latents' own.
+fn task_for_channels(extra: Option<usize>, latent_channels: usize) -> String {
+    let mut made_for = TASKS.iter().filter_map(|entry| Some((entry.name, entry.own_models.as_ref()?)));
+    match extra {
+        Some(0) => "choose a task for plain models, such as [task.text-to-image] or [task.inpaint]".to_owned(),
+        Some(extra) => match made_for.find(|(_, own)| (own.channels)(latent_channels) == extra) {
+            Some((name, own)) => format!("such a model {}: [task.{name}]", own.about),
+            None => "choose the task that the model was made for (`ldm-ort inspect`)".to_owned(),
+        },
+        None => "choose the task that the model was made for (`ldm-ort inspect`)".to_owned(),
     }
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 use super::Wrong;
 use super::model::ModelPlan;
 use crate::bundle::{ComponentKind, Role, VaeDecoderSignature};
+use crate::conditioner::{Conditioning, Source};
 use crate::error::{Error, Result};
-use crate::spec::{Conditioning, Source};
 use crate::tensor::{Dim, TensorInfo};
 use crate::tiles::Tiles;
 

@@ -14,7 +14,8 @@ use super::model::{Part, part};
 use super::sources::ModelSources;
 use crate::bundle::{Bundle, Component, ComponentKind, DenoiserSignature, Role, TextEncoderSignature};
 use crate::error::{Error, Result};
-use crate::spec::{LongPrompts, PromptReading, Prompting, TextualInversionSpec, Weights};
+use crate::spec::TextualInversionSpec;
+use crate::task::{LongPrompts, PromptReading, Prompting, Weights};
 use crate::tensor::{Dim, TensorInfo};
 use crate::text::tokenizer::Tokenizer;
 use crate::text::{

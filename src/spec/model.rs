@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::path::{Path, PathBuf};
 
-use super::reader::Table;
-use super::writer::{Writer, integer};
 use crate::bundle::{self, ComponentKind};
 use crate::family::Family;
+use crate::keys::{Table, Writer, integer};
 
 const PREDICTION_TYPES: &[&str] = &["epsilon", "v_prediction", "sample"];
 

@@ -6,9 +6,9 @@ use std::path::Path;
 use ndarray::{Array2, ArrayD, ArrayView1, Axis, IxDyn, concatenate, stack};
 use safetensors::SafeTensors;
 
-use super::{InputRequirements, Start};
+use super::context::{InputRequirements, Start};
 use crate::bundle::Role;
-use crate::conditioner::{Conditioner, layout};
+use crate::conditioner::{ConditionSpec, Conditioner, Conditioning, LayoutBox, Source, layout};
 use crate::denoise::GuidanceBranch;
 use crate::error::{Error, Result};
 use crate::files::open_input;
@@ -16,7 +16,6 @@ use crate::guard::contain;
 use crate::image::{self, InputLimit, LabelMap};
 use crate::npy;
 use crate::session::Cancel;
-use crate::spec::{ConditionSpec, Conditioning, LayoutBox, Source};
 use crate::tensor::{DType, Tensor};
 
 /// A condition, ready to be told.

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use ndarray::{ArrayD, ArrayViewD, Axis, IxDyn, stack};
 
-use super::{Task, TaskContext, TaskModel};
+use super::context::{TaskContext, TaskModel};
+use super::contract::Task;
+use super::prompting::Prompting;
 use crate::bundle::{DenoiserSignature, Role};
 use crate::denoise::{Condition, Guidance};
 use crate::error::{Error, Result};
-use crate::spec::Prompting;
 use crate::tensor::{Dim, TensorInfo};
 use crate::text::{PromptEmbedding, PromptText};
 

@@ -4,7 +4,7 @@ use super::states::{penultimate, skipped};
 use crate::bundle::{Bundle, Component, ComponentKind, DenoiserSignature, TextEncoderSignature};
 use crate::error::{Error, Result};
 use crate::family::{TextForm, TextReading, TokenizerKind};
-use crate::spec::PromptReading;
+use crate::task::PromptReading;
 use crate::tensor::TensorInfo;
 use crate::text::EncoderOutputs;
 

@@ -2,7 +2,7 @@
 
 use super::TextPlan;
 use crate::error::Result;
-use crate::spec::Prompting;
+use crate::task::Prompting;
 use crate::text::foreign_syntax;
 use crate::text::tokenizer::{Cleaning, Tokenizer};
 

@@ -12,6 +12,7 @@ use ldm_ort::plan::Plan;
 use ldm_ort::quantize::{self, quantize};
 use ldm_ort::session::{Cancel, Runtime};
 use ldm_ort::spec::{Overrides, Spec};
+use ldm_ort::task::task_fits;
 use ndarray::ArrayD;
 
 use super::files::Files;
@@ -145,7 +146,8 @@ fn links_are_followed_wherever_they_lead() {
 fn models_of_links_are_inspected_and_quantized() {
     let folder = tempfile::tempdir().expect("a folder");
     for (at, (name, model)) in layouts(folder.path()).into_iter().enumerate() {
-        let report = bundle::inspect(&model, &Said::default()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let report =
+            bundle::inspect(&model, &Said::default(), task_fits).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!(report.faults.is_empty() && report.missing.is_empty(), "{name}: {report}");
         let to = folder.path().join(format!("half-{at}"));
         let made = quantize(&model, &to, quantize::WeightFormat::Half, &[], &Cancel::new(), &mut |_| {});

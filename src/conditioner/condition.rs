@@ -2,10 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::reader::{Item, Table};
-use super::record::reaches_outside;
-use super::tree::Value;
-use super::writer::{Writer, integer};
+use crate::keys::{Item, Table, Value, Writer, integer, reaches_outside};
 
 /// `[[condition]]`: a condition other than a prompt: its source, the graph that encodes it, and the way in which the denoiser
 /// takes it. A file may have any number of them. Their states for cross-attention follow those of the prompt, their channels
@@ -94,7 +91,7 @@ pub enum Graph {
 const SOURCES: [&str; 5] = ["boxes", "label_map", "depth_map", "vectors", "index"];
 
 impl ConditionSpec {
-    pub(super) fn read(mut table: Table<'_>) -> Option<Self> {
+    pub(crate) fn read(mut table: Table<'_>) -> Option<Self> {
         table.require("conditioning", "\"cross-attention\" or \"channels\"");
         let names = ["cross-attention", "channels"];
         let conditioning = table.choice("conditioning", "way of conditioning", &names).map(|name| match name {
@@ -146,7 +143,7 @@ impl ConditionSpec {
         Some(Self { conditioning: conditioning?, source: source?, graph })
     }
 
-    pub(super) fn write(&self, writer: &mut Writer) {
+    pub(crate) fn write(&self, writer: &mut Writer) {
         writer.array_table("condition");
         let is_attended = self.conditioning == Conditioning::CrossAttention;
         writer.key("conditioning", if is_attended { "cross-attention" } else { "channels" });

@@ -9,7 +9,7 @@ use crate::guard::{ParserPanic, contain};
 
 /// Where a value was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(crate) enum Origin {
     /// In the file, on this line, counted from 1.
     Line(usize),
     /// By a flag of its own, such as `--steps`.
@@ -26,12 +26,12 @@ pub(super) enum Origin {
 
 impl Origin {
     /// Whether the value came from the command line.
-    pub(super) fn is_command_line(self) -> bool {
+    pub(crate) fn is_command_line(self) -> bool {
         matches!(self, Self::Flag(_) | Self::Set)
     }
 
     /// The order in which problems are told: of the file as a whole, line by line, of the command line.
-    pub(super) fn rank(self) -> (u8, usize) {
+    pub(crate) fn rank(self) -> (u8, usize) {
         match self {
             Self::Nowhere | Self::Inherited => (0, 0),
             Self::Line(line) => (1, line),
@@ -42,18 +42,18 @@ impl Origin {
 }
 
 /// Keys and their values.
-pub(super) type Entries = BTreeMap<String, Node>;
+pub(crate) type Entries = BTreeMap<String, Node>;
 
 /// A value and where it was written; a key's value carries the place of its key.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Node {
-    pub(super) origin: Origin,
-    pub(super) value: Value,
+pub(crate) struct Node {
+    pub(crate) origin: Origin,
+    pub(crate) value: Value,
 }
 
 /// What TOML can hold.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
+pub(crate) enum Value {
     String(String),
     /// Wider than any integer that is asked for, so that one out of range is told as it was written.
     Integer(i128),
@@ -66,7 +66,7 @@ pub(super) enum Value {
 
 impl Value {
     /// Names the type and, where it is short, the value, as an error message says what it found.
-    pub(super) fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         match self {
             Self::String(text) => format!("the string {}", quote(text)),
             Self::Integer(n) => format!("the integer {n}"),
@@ -81,7 +81,7 @@ impl Value {
 }
 
 /// Quotes a string for a message, cut where it is long.
-pub(super) fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     const LONGEST: usize = 60;
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{:?}…", &text[..end]),
@@ -91,15 +91,15 @@ pub(super) fn quote(text: &str) -> String {
 
 /// A mistake in the file's TOML itself.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct SyntaxError {
-    pub(super) line: usize,
+pub(crate) struct SyntaxError {
+    pub(crate) line: usize,
     /// The key, where the mistake is a key that stands twice.
-    pub(super) key: String,
-    pub(super) message: String,
+    pub(crate) key: String,
+    pub(crate) message: String,
 }
 
 /// Parses a whole file.
-pub(super) fn parse_document(text: &str) -> Result<Entries, Vec<SyntaxError>> {
+pub(crate) fn parse_document(text: &str) -> Result<Entries, Vec<SyntaxError>> {
     let gave_up = |panic: ParserPanic| vec![SyntaxError { line: 1, key: String::new(), message: panic.to_string() }];
     let (document, errors) = contain(|| DeTable::parse_recoverable(text)).map_err(gave_up)?;
     let lines = Lines::new(text);
@@ -126,13 +126,13 @@ pub(super) fn parse_document(text: &str) -> Result<Entries, Vec<SyntaxError>> {
 }
 
 /// Parses one value that stands alone, such as that of a `--set`; `None` where it is not TOML.
-pub(super) fn parse_value(text: &str, origin: Origin) -> Option<Value> {
+pub(crate) fn parse_value(text: &str, origin: Origin) -> Option<Value> {
     let value = contain(|| DeValue::parse(text)).ok()?.ok()?;
     Some(convert(value.get_ref(), origin, &|_| origin))
 }
 
 /// Parses a dotted key into its parts; `None` where it is not one.
-pub(super) fn parse_key(text: &str) -> Option<Vec<String>> {
+pub(crate) fn parse_key(text: &str) -> Option<Vec<String>> {
     if text.contains(['\n', '\r', '=', '#']) {
         return None;
     }

@@ -1,11 +1,10 @@
-//! How the text of prompts is read.
+//! The reading of prompts: weights, length, cleaning, layers.
 
 use super::prompting::texts;
-use crate::spec::reader::Table;
-use crate::spec::writer::{Writer, integer};
+use crate::keys::{Table, Writer, integer};
 use crate::text::tokenizer::Cleaning;
 
-/// How a model's text encoders read prompts. The defaults are those of diffusers' pipelines.
+/// The way in which a model's text encoders read prompts. The defaults are those of diffusers' pipelines.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PromptReading {
     /// `prompt_weighting = "none"`: the syntax that weights words of a prompt.

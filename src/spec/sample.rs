@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use super::tasks::TaskFit;
-use super::{Bundle, CallDefaults, ComponentKind, DenoiserSignature, Fact, Role, json};
+use crate::bundle::{Bundle, CallDefaults, ComponentKind, DenoiserSignature, Fact, Role, TaskFit};
 use crate::family::{DefaultSize, Defaults};
+use crate::task::{SampleKeys, TASKS, TaskEntry, find};
 
 /// Writes a complete, commented pipeline.toml for a model directory.
 ///
@@ -12,11 +12,11 @@ use crate::family::{DefaultSize, Defaults};
 /// the first possible one of `fits`.
 pub fn init_toml(bundle: &Bundle, model_path: &str, fits: &[TaskFit]) -> String {
     let possible: Vec<&str> = fits.iter().filter(|t| t.possible).map(|t| t.task).collect();
-    let task = possible.first().copied().unwrap_or("text-to-image");
+    let entry: &TaskEntry = possible.first().and_then(|name| find(name)).unwrap_or(TASKS[0]);
     let facts = &bundle.facts;
     let takes_residuals =
         bundle.denoiser().and_then(DenoiserSignature::resolve).is_ok_and(|signature| !signature.residuals.is_empty());
-    let call = bundle.call_defaults(task, takes_residuals);
+    let call = bundle.call_defaults(&entry.call(), takes_residuals);
     let style = Style::of(bundle, &call);
     let mut out = String::new();
     // Writing to a string does not fail.
@@ -39,10 +39,9 @@ pub fn init_toml(bundle: &Bundle, model_path: &str, fits: &[TaskFit]) -> String 
         [] => line("# This directory lacks something for every task; `ldm-ort inspect` says what."),
         names => line(&format!("# This model can do: {}.", names.join(", "))),
     }
-    line(&format!("[task.{task}]"));
-    for text in task_keys(task, bundle, &style) {
-        line(&text);
-    }
+    line(&format!("[task.{}]", entry.name));
+    let sample = SampleKeys::new(bundle, style.values, style.guidance);
+    (entry.sample)(&sample).iter().for_each(|key| line(key));
     // A denoiser for control networks beside the plain one is there for whoever wants it; by itself it wants one.
     let comment = if takes_residuals { "" } else { "# " };
     if takes_residuals || bundle.controlled_denoiser.is_some() {
@@ -55,7 +54,7 @@ pub fn init_toml(bundle: &Bundle, model_path: &str, fits: &[TaskFit]) -> String 
         if bundle.component(ComponentKind::ControlNet).is_none() {
             line(&format!("{comment}path = \"controlnet\"    # its directory"));
         }
-        let scale = bundle.call_defaults(task, true).values.control_scale.unwrap_or(1.0);
+        let scale = bundle.call_defaults(&entry.call(), true).values.control_scale.unwrap_or(1.0);
         line(&format!("{comment}scale = {scale:?}"));
     }
     line("");
@@ -80,9 +79,9 @@ pub fn init_toml(bundle: &Bundle, model_path: &str, fits: &[TaskFit]) -> String 
     if let Some(Fact { value, source }) = bundle.half_precision_noise() {
         line(&format!("# noise = \"{}\"    # {source}; without it, float32 noise", value.name()));
     }
-    let size = bundle.default_size(task, takes_residuals);
+    let size = bundle.default_size(entry.name, takes_residuals);
     let (width, height) = size.value;
-    if matches!(task, "text-to-image" | "class-conditional" | "conditional" | "unconditional") {
+    if entry.defaults.size == DefaultSize::Model {
         line(&format!("width = {width}       # multiples of {}; default: {}", facts.size_multiple(), size.source));
         line(&format!("height = {height}"));
     } else {
@@ -133,7 +132,7 @@ impl Style {
 /// The guidance scale of a model distilled to a few steps, whose class has the defaults of models that are not.
 fn distilled(bundle: &Bundle) -> Option<f64> {
     let class = bundle.scheduler.as_ref().and_then(|s| s.class.as_deref()).unwrap_or_default();
-    let spacing = bundle.scheduler.as_ref().and_then(|s| json::string(&s.config, "timestep_spacing"));
+    let spacing = bundle.scheduler.as_ref().and_then(|s| s.config.get("timestep_spacing")?.as_str());
     let signature = bundle.denoiser().and_then(DenoiserSignature::resolve).ok()?;
     match () {
         () if signature.takes(Role::TimestepCond) || class == "LCMScheduler" => Some(8.5),
@@ -142,83 +141,6 @@ fn distilled(bundle: &Bundle) -> Option<f64> {
         () if class == "EulerAncestralDiscreteScheduler" && spacing == Some("trailing") => Some(0.0),
         () => None,
     }
-}
-
-fn task_keys(task: &str, bundle: &Bundle, style: &Style) -> Vec<String> {
-    let takes_text = bundle.text_encoders().next().is_some();
-    let prompt = "prompt = \"a photograph of an astronaut riding a horse\"    # or a list of prompts".to_owned();
-    let signature = bundle.denoiser().and_then(DenoiserSignature::resolve).ok();
-    let negative = match signature.as_ref().is_some_and(|c| c.is_packed()) {
-        true => "# negative_prompt = \"blurry\"    # with true_cfg_scale = 4.0, at twice the time".to_owned(),
-        false => "# negative_prompt = \"blurry\"".to_owned(),
-    };
-    let image = "image = \"input.png\"    # relative to this file".to_owned();
-    let guidance = format!("guidance_scale = {:?}", style.guidance);
-    let strength = |note: &str| format!("strength = {:?}    # {note}", style.values.strength());
-    match task {
-        "image-to-image" => {
-            let mut keys = vec![prompt, negative, image, strength("0 keeps the image, 1 ignores it"), guidance];
-            let taken = signature.and_then(|c| c.in_channels);
-            if taken == Some(bundle.facts.latent_channels.value.saturating_add(1)) {
-                keys.extend(["", "[[condition]]", "conditioning = \"channels\""].map(str::to_owned));
-                keys.push("depth_map = \"depth.png\"    # brighter is nearer".to_owned());
-            }
-            keys
-        }
-        "inpaint" if !takes_text => vec![image, "mask = \"mask.png\"    # white is painted anew".to_owned()],
-        "inpaint" => vec![
-            prompt,
-            negative,
-            image,
-            "mask = \"mask.png\"    # white is painted anew".to_owned(),
-            strength("at 1 the hole is drawn from noise alone"),
-            guidance,
-        ],
-        "instruct" if signature.is_some_and(|c| c.is_packed()) => {
-            vec!["prompt = \"make it snow\"".to_owned(), negative, image, guidance]
-        }
-        "instruct" => vec![
-            "prompt = \"make it snow\"".to_owned(),
-            image,
-            guidance,
-            format!(
-                "image_guidance_scale = {:?}    # higher stays closer to the image",
-                style.values.image_guidance_scale.unwrap_or(1.0)
-            ),
-        ],
-        "super-resolution" if takes_text => vec![
-            "prompt = \"a photograph\"".to_owned(),
-            image,
-            guidance,
-            format!("noise_level = {}    # noise added to the small image", style.values.noise_level.unwrap_or(0)),
-        ],
-        "super-resolution" => vec![image],
-        "class-conditional" => vec![
-            "class = 0    # an id, a name, or a list of them".to_owned(),
-            "# guidance_scale = 3.0    # where the model knows a null class".to_owned(),
-        ],
-        "conditional" => bundle.conditioners.iter().flat_map(|name| condition_table(name)).collect(),
-        "unconditional" => Vec::new(),
-        _ => vec![prompt, negative, guidance],
-    }
-}
-
-/// A table for what the graph in a folder makes tensors of, to be filled in.
-fn condition_table(folder: &str) -> Vec<String> {
-    let (conditioning, source) = match folder.contains("label") || folder.contains("segmentation") {
-        true => ("channels", "label_map = \"labels.png\"    # a label a pixel".to_owned()),
-        false => (
-            "cross-attention",
-            "boxes = [{ class = 0, box = [0.1, 0.1, 0.9, 0.9] }]    # left, top, right, bottom".to_owned(),
-        ),
-    };
-    vec![
-        String::new(),
-        "[[condition]]".to_owned(),
-        format!("conditioning = \"{conditioning}\""),
-        format!("graph = {}", quoted(folder)),
-        source,
-    ]
 }
 
 /// A TOML string.

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use toml::Value;
 
-use super::record::{RecordNames, portable};
+use super::record_path::{RecordNames, absolute, portable};
 
 /// A TOML text being written, table by table.
 #[derive(Default)]
-pub(super) struct Writer {
+pub struct Writer {
     text: String,
     /// The array of tables within whose last entry all tables stand, where they stand in one.
     within: Option<&'static str>,
@@ -20,24 +20,24 @@ pub(super) struct Writer {
 
 impl Writer {
     /// A writer for a record, in which nothing leads out of `root`.
-    pub(super) fn of_record(root: PathBuf, names: RecordNames) -> Self {
+    pub(crate) fn of_record(root: PathBuf, names: RecordNames) -> Self {
         Self { record: Some((root, names)), ..Self::default() }
     }
 
     /// True if what is written goes into a record that names nothing of this machine.
-    pub(super) fn is_portable(&self) -> bool {
+    pub(crate) fn is_portable(&self) -> bool {
         self.record.is_some()
     }
 
     /// Begins a table of this path, such as `["task", "text-to-image"]`.
-    pub(super) fn table(&mut self, path: &[&str]) {
+    pub(crate) fn table(&mut self, path: &[&str]) {
         self.begin();
         let path: Vec<_> = self.within.iter().chain(path).map(|part| key(part)).collect();
         self.text += &format!("[{}]\n", path.join("."));
     }
 
     /// Begins one more table of the array of this name.
-    pub(super) fn array_table(&mut self, name: &str) {
+    pub(crate) fn array_table(&mut self, name: &str) {
         self.begin();
         let path: Vec<_> = self.within.iter().copied().chain([name]).map(key).collect();
         self.text += &format!("[[{}]]\n", path.join("."));
@@ -50,21 +50,21 @@ impl Writer {
     }
 
     /// Writes a key of the table begun last.
-    pub(super) fn key(&mut self, name: &str, value: impl Into<Value>) {
+    pub(crate) fn key(&mut self, name: &str, value: impl Into<Value>) {
         if !self.left_out.contains(&name) {
             self.text += &format!("{} = {}\n", key(name), value.into());
         }
     }
 
     /// Writes a key that has a value.
-    pub(super) fn key_if<T: Into<Value>>(&mut self, name: &str, value: Option<T>) {
+    pub(crate) fn key_if<T: Into<Value>>(&mut self, name: &str, value: Option<T>) {
         if let Some(value) = value {
             self.key(name, value);
         }
     }
 
     /// Writes a key for one string or for several.
-    pub(super) fn strings(&mut self, name: &str, values: &[String]) {
+    pub(crate) fn strings(&mut self, name: &str, values: &[String]) {
         match values {
             [one] => self.key(name, one.clone()),
             several => self.key(name, several.to_vec()),
@@ -73,7 +73,7 @@ impl Writer {
 
     /// Writes a key for a path, which is made absolute so that the text means the same wherever it is read, but in a
     /// record relative.
-    pub(super) fn path(&mut self, name: &str, path: &Path) {
+    pub(crate) fn path(&mut self, name: &str, path: &Path) {
         let text = match &self.record {
             None => absolute(path).to_string_lossy().into_owned(),
             Some((root, names)) => portable(path, root, names),
@@ -82,12 +82,12 @@ impl Writer {
     }
 
     /// The whole text.
-    pub(super) fn finish(self) -> String {
+    pub(crate) fn finish(self) -> String {
         self.text
     }
 
     /// Writes one more table of an array, and all tables of `write` within it.
-    pub(super) fn array_of_tables(&mut self, name: &'static str, write: impl FnOnce(&mut Self)) {
+    pub(crate) fn array_of_tables(&mut self, name: &'static str, write: impl FnOnce(&mut Self)) {
         self.array_table(name);
         self.within = Some(name);
         write(self);
@@ -95,20 +95,15 @@ impl Writer {
     }
 
     /// Writes without some keys.
-    pub(super) fn leaving_out(&mut self, keys: Vec<&'static str>, write: impl FnOnce(&mut Self)) {
+    pub(crate) fn leaving_out(&mut self, keys: Vec<&'static str>, write: impl FnOnce(&mut Self)) {
         self.left_out = keys;
         write(self);
         self.left_out.clear();
     }
 }
 
-/// Makes a path absolute; one that cannot be stays as it is.
-pub(super) fn absolute(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
-}
-
 /// TOML's integer for a count. Counts in a spec are far below its end.
-pub(super) fn integer(count: usize) -> Value {
+pub(crate) fn integer(count: usize) -> Value {
     Value::Integer(i64::try_from(count).unwrap_or(i64::MAX))
 }
 

@@ -1,6 +1,6 @@
-//! The part of a run in which guidance is at work.
+//! The key `guidance_interval`: the part of a run in which guidance is applied.
 
-use crate::spec::reader::Table;
+use crate::keys::{Table, Writer};
 
 pub(super) const KEY: &str = "guidance_interval";
 
@@ -20,4 +20,9 @@ pub(super) fn read(table: &mut Table<'_>) -> Option<[f64; 2]> {
             None
         }
     }
+}
+
+/// Writes `guidance_interval`, if it is given.
+pub(super) fn write(interval: Option<[f64; 2]>, writer: &mut Writer) {
+    writer.key_if(KEY, interval.map(|interval| interval.to_vec()));
 }

@@ -1,27 +1,25 @@
-//! The sizes that Stable Diffusion XL is told beside the prompt.
+//! The size conditioning of Stable Diffusion XL.
 
+use crate::keys::{Table, Writer, integer};
 use std::ops::Bound::Unbounded;
 
-use crate::spec::reader::Table;
-use crate::spec::writer::{Writer, integer};
-
-/// What Stable Diffusion XL is told of the image it is to make as if it were one of its training set (Podell et al.
-/// 2023, arXiv 2307.01952, section 2.2). Other models take none of it.
+/// The size conditioning of Stable Diffusion XL: properties of the image as if it were one of the training set (Podell et
+/// al. 2023, arXiv 2307.01952, section 2.2). Other models take none of it.
 ///
 /// Pairs are (width, height) and (left, top), like `width` and `height` everywhere else here; diffusers' arguments of these
 /// names are (height, width) and (top, left).
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Sizes {
     /// `original_size = [1024, 1024]`: width and height, in this order, before the image was scaled, in pixels; diffusers'
-    /// `original_size` is (height, width). Absent: those of the image that is made.
+    /// `original_size` is (height, width). Absent: those of the generated image.
     pub original_size: Option<[usize; 2]>,
-    /// `crop = [0, 0]`: how much was cut off at the left and at the top, in this order, in pixels; diffusers'
+    /// `crop = [0, 0]`: the pixels cut off at the left and at the top, in this order; diffusers'
     /// `crops_coords_top_left` is (top, left).
     pub crop: Option<[usize; 2]>,
     /// `target_size = [1024, 1024]`: width and height, in this order, after cropping; diffusers' `target_size` is (height,
-    /// width). Absent: those of the image that is made.
+    /// width). Absent: those of the generated image.
     pub target_size: Option<[usize; 2]>,
-    /// `aesthetic_score = 6.0`: how pleasing the image was judged, for the refiner.
+    /// `aesthetic_score = 6.0`: the rating of the image's beauty, for the refiner.
     pub aesthetic_score: Option<f64>,
     /// `negative_aesthetic_score = 2.5`: the same for the negative prompt.
     pub negative_aesthetic_score: Option<f64>,

@@ -3,7 +3,7 @@
 /// Finds the candidate most like `word`, where one is like it enough to be offered.
 ///
 /// Case and the difference between `_` and `-` do not count, and the beginning of a candidate is like it.
-pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // One letter of three is too much: who writes `gpu` does not mean `cpu`.
     const ENOUGH: f64 = 0.67;
     const SHORTEST_BEGINNING: usize = 4;

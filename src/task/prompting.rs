@@ -2,66 +2,63 @@
 
 use std::ops::Bound::{Included, Unbounded};
 
-use super::interval;
-use super::reading::PromptReading;
+use super::guidance_interval;
+use super::prompt_reading::PromptReading;
 use super::sizes::Sizes;
-use crate::spec::reader::{Item, Table};
-use crate::spec::tree::Value;
-use crate::spec::writer::Writer;
+use crate::keys::{Item, Table, Value, Writer};
 use crate::text::PromptText;
 use crate::text::tokenizer::PROMPT_BYTES;
 
-/// What is to be seen and how strictly, for every task that follows a prompt.
+/// The prompts and their guidance, for every task that follows a prompt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prompting {
-    /// `prompt`, required where the model reads one: what is to be seen, a string or a list of them.
+    /// `prompt`, required if the model reads one: text describing the image, a string or a list of them.
     pub prompts: Vec<String>,
-    /// `negative_prompt`: what guidance leads away from, one string for all prompts or a list as long as theirs. Here
-    /// there is one for each prompt, and none at all where none was given: that is the empty text, or zeros in its
-    /// place for models that were trained so (Stable Diffusion XL).
+    /// `negative_prompt`: text describing what the image should not show, one string for all prompts or a list as long as
+    /// theirs. This field has one for each prompt, or none if the key is absent: the empty text then, or zeros for models
+    /// that were trained so (Stable Diffusion XL).
     pub negative_prompts: Vec<String>,
-    /// What later text encoders are told in the place of those: the second one's texts, and the third one's.
+    /// The texts of the second and of the third text encoder, if they differ.
     pub later: [LaterPrompts; 2],
     /// `guidance_scale`: the weight w of classifier-free guidance, `uncond + w (cond - uncond)`, 0 or more; up to 1 there
     /// is no guidance. Guidance-distilled models (latent consistency models, Flux) take it as an input and run once a step.
     /// Absent: the default of the task's pipeline class in diffusers, such as 7.5, or 5.0 for Stable Diffusion XL.
     pub guidance_scale: Option<f64>,
-    /// `true_cfg_scale = 1.0`: the weight of classifier-free guidance for models that learnt the effect of guidance
-    /// (Flux), away from the negative prompt and beside `guidance_scale`; up to 1 there is none.
+    /// `true_cfg_scale = 1.0`: the weight of classifier-free guidance for guidance-distilled models
+    /// (Flux), away from the negative prompt and in addition to `guidance_scale`; up to 1 there is none.
     pub true_cfg_scale: f64,
-    /// `guidance_interval = [0.2, 0.8]`: the shares of the run from which and to which guidance is at work (Kynkäänniemi
-    /// et al. 2024, arXiv 2404.07724). In a call outside of it the model is run with the prompt alone, without the other
-    /// branches. Absent: at all calls.
+    /// `guidance_interval = [0.2, 0.8]`: the shares of the run between which guidance is applied (Kynkäänniemi et al.
+    /// 2024, arXiv 2404.07724). An evaluation outside of it runs the model with the prompt alone, without the other
+    /// branches. Absent: in all evaluations.
     ///
-    /// Call i of n stands from i/n to (i+1)/n, as for `start` and `end` of `[[control]]`. The paper speaks of noise
-    /// levels: its interval from σ_lo to σ_hi is that of the calls with such a sigma, which `ldm-ort plot --json` prints.
+    /// Evaluation i of n lasts from i/n to (i+1)/n, as for `start` and `end` of `[[control]]`. The paper speaks of noise
+    /// levels: its interval from σ_lo to σ_hi is that of the evaluations with such a sigma, which `ldm-ort plot --json` prints.
     pub guidance_interval: Option<[f64; 2]>,
-    /// `guidance_rescale = 0.0`: how far the guided prediction is brought back to the deviation of the unguided one
-    /// against overexposure, 0 to 1.
+    /// `guidance_rescale = 0.0`: the share to which the guided prediction is brought back to the deviation of the
+    /// conditional one, against overexposure, 0 to 1.
     pub guidance_rescale: f64,
-    /// How the texts are read.
+    /// The reading of the texts.
     pub reading: PromptReading,
-    /// The sizes that Stable Diffusion XL is told.
+    /// The size conditioning of Stable Diffusion XL.
     pub sizes: Sizes,
 }
 
-/// `prompt_2` and `negative_prompt_2`, `prompt_3` and `negative_prompt_3`: what the second or the third text encoder of a
-/// model is told in the place of `prompt` and `negative_prompt`, in Stable Diffusion XL, 3 and Flux. Each is one string for
-/// all prompts or a list as long as theirs. The string `""` stands for the first encoder's text, as in diffusers' pipelines,
-/// whose `prompt_2 or prompt` it is; within a list it stands for the empty text.
+/// `prompt_2` and `negative_prompt_2`, `prompt_3` and `negative_prompt_3`: the texts of a model's second or third text
+/// encoder instead of `prompt` and `negative_prompt`, in Stable Diffusion XL, 3 and Flux. Each is one string for
+/// all prompts or a list as long as theirs. The string `""` means the first encoder's text, as in diffusers' pipelines, which
+/// compute `prompt_2 or prompt`; within a list it is the empty text.
 ///
-/// Encoders are counted as the model has them: a refiner's only one is told `prompt`, and Flux's T5 is its second.
+/// Encoders are counted as the model has them: a refiner's only one reads `prompt`, and Flux's T5 is its second.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LaterPrompts {
-    /// One for each prompt; none where the encoder is told `prompt`.
+    /// One for each prompt; none if the encoder reads `prompt`.
     pub prompts: Vec<String>,
-    /// One for each prompt; none where the encoder is told `negative_prompt`.
+    /// One for each prompt; none if the encoder reads `negative_prompt`.
     pub negative_prompts: Vec<String>,
 }
 
 /// The keys of [`LaterPrompts`], that of the negative prompt behind the other.
-pub(in crate::spec) const LATER: [[&str; 2]; 2] =
-    [["prompt_2", "negative_prompt_2"], ["prompt_3", "negative_prompt_3"]];
+pub(crate) const LATER: [[&str; 2]; 2] = [["prompt_2", "negative_prompt_2"], ["prompt_3", "negative_prompt_3"]];
 
 impl Prompting {
     /// Makes the prompting of these prompts, with everything else at its default.
@@ -105,14 +102,15 @@ impl Prompting {
                 table.report_at("true_cfg_scale", "goes with `negative_prompt`, which may be \"\", and there is none");
             }
         }
-        prompting.guidance_interval = interval::read(table);
+        prompting.guidance_interval = guidance_interval::read(table);
         if let Some(rescale) = table.number("guidance_rescale", Included(0.0), Included(1.0)) {
             prompting.guidance_rescale = rescale;
         }
         prompting.reading = PromptReading::read(table);
         prompting.sizes = Sizes::read(table);
         if !is_there {
-            let keys = ["negative_prompt", "guidance_scale", "true_cfg_scale", interval::KEY, "guidance_rescale"];
+            let keys =
+                ["negative_prompt", "guidance_scale", "true_cfg_scale", guidance_interval::KEY, "guidance_rescale"];
             for key in keys.iter().chain(LATER.as_flattened()).chain(PromptReading::KEYS).chain(Sizes::KEYS) {
                 if table.get(key).is_some() {
                     table.report_at(key, "goes with `prompt`, and there is none");
@@ -142,7 +140,7 @@ impl Prompting {
         PromptText { text, later: later.map(|texts| at(texts)).collect(), is_negative }
     }
 
-    /// The number, from 1, of the last text encoder that is told something of its own; `None` where all are told the same.
+    /// The number, from 1, of the last text encoder with texts of its own; `None` if all read the same.
     pub fn encoders(&self) -> Option<usize> {
         let is_told = |later: &LaterPrompts| !later.prompts.is_empty() || !later.negative_prompts.is_empty();
         self.later.iter().rposition(is_told).map(|at| at + 2)
@@ -165,7 +163,7 @@ impl Prompting {
         }
         writer.key_if("guidance_scale", self.guidance_scale);
         writer.key_if("true_cfg_scale", Some(self.true_cfg_scale).filter(|&scale| scale > 1.0));
-        writer.key_if(interval::KEY, self.guidance_interval.map(|interval| interval.to_vec()));
+        guidance_interval::write(self.guidance_interval, writer);
         writer.key("guidance_rescale", self.guidance_rescale);
         self.reading.write(writer);
         self.sizes.write(writer);
@@ -197,8 +195,8 @@ fn one_for_each(table: &mut Table<'_>, key: &str, count: usize) -> Vec<String> {
     }
 }
 
-/// What is wrong with a later encoder's text in the file where what it goes with was given on the command line.
-pub(in crate::spec) fn beside_another(of: &str) -> String {
+/// The problem of a later encoder's text in the file if the first encoder's was given on the command line.
+pub(crate) fn beside_another(of: &str) -> String {
     format!("stands beside another `{of}` in the file; give this one with --set, too")
 }
 

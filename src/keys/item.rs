@@ -3,53 +3,54 @@
 use std::fmt::Display;
 use std::ops::Bound;
 
-use super::{Reading, Table, unknown_name};
-use crate::spec::tree::{Node, Origin, Value};
+use super::reading::{Reading, unknown_name};
+use super::tree::{Node, Origin, Value};
 
 /// A value being read, with its full key.
 #[derive(Clone)]
-pub(in crate::spec) struct Item<'r> {
-    reading: &'r Reading<'r>,
+pub(crate) struct Item<'r> {
+    pub(super) reading: &'r Reading<'r>,
     key: String,
-    node: &'r Node,
+    pub(super) node: &'r Node,
 }
 
 impl<'r> Item<'r> {
-    pub(super) fn new(reading: &'r Reading<'r>, key: String, node: &'r Node) -> Self {
+    pub(crate) fn new(reading: &'r Reading<'r>, key: String, node: &'r Node) -> Self {
         Self { reading, key, node }
     }
 
     /// The value itself, for keys whose types are somebody else's to judge.
-    pub(in crate::spec) fn value(&self) -> &'r Value {
+    pub(crate) fn value(&self) -> &'r Value {
         &self.node.value
     }
 
     /// Where the value was written.
-    pub(in crate::spec) fn origin(&self) -> Origin {
+    pub(crate) fn origin(&self) -> Origin {
         self.node.origin
     }
 
     /// The full key.
-    pub(in crate::spec) fn key(&self) -> &str {
+    pub(crate) fn key(&self) -> &str {
         &self.key
     }
 
     /// True if the value is a record's own and so may be a stranger's.
-    pub(in crate::spec) fn is_untrusted(&self) -> bool {
+    pub(crate) fn is_untrusted(&self) -> bool {
         self.reading.is_untrusted(self.node.origin)
     }
 
     /// Reports a mistake in this value.
-    pub(in crate::spec) fn report(&self, message: impl Into<String>) {
+    pub(crate) fn report(&self, message: impl Into<String>) {
         self.reading.report(self.node.origin, &self.key, message);
     }
 
-    fn expected(&self, expected: impl Display) {
+    /// Reports a value of another kind than `expected`.
+    pub(super) fn expected(&self, expected: impl Display) {
         self.report(format!("expected {expected}, found {}", self.node.value.describe()));
     }
 
     /// Reads a string; `expected` says what it is to hold.
-    pub(in crate::spec) fn string(&self, expected: &str) -> Option<String> {
+    pub(crate) fn string(&self, expected: &str) -> Option<String> {
         match &self.node.value {
             Value::String(text) => Some(text.clone()),
             _ => {
@@ -60,7 +61,7 @@ impl<'r> Item<'r> {
     }
 
     /// Reads a string or an array of at least one string, each an item of its own.
-    pub(in crate::spec) fn strings(&self) -> Option<Vec<Item<'r>>> {
+    pub(crate) fn strings(&self) -> Option<Vec<Item<'r>>> {
         match &self.node.value {
             Value::String(_) => Some(vec![self.clone()]),
             Value::Array(items) if !items.is_empty() => {
@@ -79,7 +80,7 @@ impl<'r> Item<'r> {
     }
 
     /// Reads a value, or an array of at least one, each an item of its own.
-    pub(in crate::spec) fn one_or_more(&self, expected: &str) -> Vec<Item<'r>> {
+    pub(crate) fn one_or_more(&self, expected: &str) -> Vec<Item<'r>> {
         match &self.node.value {
             Value::Array(items) if !items.is_empty() => {
                 let item = |(at, node)| Item::new(self.reading, format!("{}[{at}]", self.key), node);
@@ -94,7 +95,7 @@ impl<'r> Item<'r> {
     }
 
     /// Reads one of a few names of a kind of thing, such as `provider`.
-    pub(in crate::spec) fn choice(&self, noun: &str, names: &[&'static str]) -> Option<&'static str> {
+    pub(crate) fn choice(&self, noun: &str, names: &[&'static str]) -> Option<&'static str> {
         let text = self.string(&format!("the name of a {noun}"))?;
         let found = names.iter().find(|name| **name == text);
         if found.is_none() {
@@ -104,7 +105,7 @@ impl<'r> Item<'r> {
     }
 
     /// Reads a finite number within bounds; an integer is a number too.
-    pub(in crate::spec) fn number(&self, low: Bound<f64>, high: Bound<f64>) -> Option<f64> {
+    pub(crate) fn number(&self, low: Bound<f64>, high: Bound<f64>) -> Option<f64> {
         let number = match self.node.value {
             Value::Float(x) => x,
             // The nearest double is what a number written without a point means.
@@ -132,7 +133,7 @@ impl<'r> Item<'r> {
     }
 
     /// Reads an array of at least one number.
-    pub(in crate::spec) fn numbers(&self, expected: &str) -> Option<Vec<f64>> {
+    pub(crate) fn numbers(&self, expected: &str) -> Option<Vec<f64>> {
         match &self.node.value {
             Value::Array(items) if !items.is_empty() => {
                 let items = items.iter().enumerate();
@@ -149,7 +150,7 @@ impl<'r> Item<'r> {
     }
 
     /// Reads an integer from `low` to `high`.
-    pub(in crate::spec) fn integer(&self, low: u64, high: u64) -> Option<u64> {
+    pub(crate) fn integer(&self, low: u64, high: u64) -> Option<u64> {
         let expected = || range("an integer", Bound::Included(low), Bound::Included(high));
         match &self.node.value {
             Value::Integer(n) => {
@@ -166,35 +167,8 @@ impl<'r> Item<'r> {
         }
     }
 
-    /// Reads an array of tables, each written under `[[key]]`.
-    pub(in crate::spec) fn tables(&self) -> Vec<Table<'r>> {
-        let Value::Array(items) = &self.node.value else {
-            self.expected(format!("an array of tables, each written under [[{}]]", self.key));
-            return Vec::new();
-        };
-        let items = items.iter().enumerate();
-        items.map(|(at, node)| Item::new(self.reading, format!("{}[{at}]", self.key), node).table()).collect()
-    }
-
-    /// Reads a table.
-    pub(in crate::spec) fn table(&self) -> Table<'r> {
-        let mut table = Table::new(self.reading, self.key.clone(), self.node.origin, None);
-        match &self.node.value {
-            Value::Table(entries) => table.entries = Some(entries),
-            _ => {
-                let array = self.key.strip_suffix(']').and_then(|key| key.rsplit_once('['));
-                self.expected(match array {
-                    Some((array, _)) => format!("a table [[{array}]]"),
-                    None => format!("a table [{}]", self.key),
-                });
-                table.displaced = true;
-            }
-        }
-        table
-    }
-
     /// Reads true or false.
-    pub(in crate::spec) fn switch(&self) -> Option<bool> {
+    pub(crate) fn switch(&self) -> Option<bool> {
         match self.node.value {
             Value::Boolean(on) => Some(on),
             _ => {
