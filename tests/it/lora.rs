@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use crate::common::{answer, ldm_ort, models, npy};
+use crate::common::{answer, ldm_ort, models, npy, root};
 use ldm_ort::bundle::{ComponentKind, GraphFile, Weights};
 use ldm_ort::cli::args::LibraryArgs;
 use ldm_ort::execution::model_digest;
@@ -16,7 +16,7 @@ use ldm_ort::tensor::{DType, WeightValues};
 use ldm_ort::{Overrides, Plan, Spec};
 
 fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/lora")
+    root().join("tests/golden/lora")
 }
 
 /// Runs a pipeline with its images in `folder`, and gives the final latents and the first image's bytes.

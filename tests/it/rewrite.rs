@@ -3,6 +3,7 @@
 //! The graphs are those of `tests/fixtures`; those in `tests/fixtures/rewrite` are made for this by
 //! `scripts/make_rewrites.py`, each in another form in which exporters write the same thing.
 
+use crate::common::root;
 use std::path::{Path, PathBuf};
 
 use ldm_ort::bundle::GraphFile;
@@ -23,7 +24,7 @@ const SIZES: [Lengths; 4] = [
 ];
 
 fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+    root().join("tests/fixtures")
 }
 
 fn rewritten(path: &Path) -> Option<Rewritten> {

@@ -1,6 +1,7 @@
 //! Opening and running graphs on a real ONNX Runtime, found as the program finds it (and fetched where the machine has
 //! none).
 
+use crate::common::root;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -19,7 +20,7 @@ fn runtime() -> Runtime {
 }
 
 fn graph(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/graphs").join(format!("{name}.onnx"))
+    root().join("tests/fixtures/graphs").join(format!("{name}.onnx"))
 }
 
 fn open(name: &str) -> Session {

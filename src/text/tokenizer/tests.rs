@@ -151,7 +151,7 @@ fn the_own_file_of_sentencepiece_is_refused_with_the_way_out() {
 /// A folder with the files of the BERT fixture.
 fn bert() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let from = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/systems/text-bert/tokenizer");
+    let from = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokenizer-bert");
     for entry in std::fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
         std::fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();

@@ -20,10 +20,10 @@ use draw::{Drawn, GraphCache, draw, draw_with, far_off, pixels, redraw, text};
 use reference::Reference;
 use serde_json::Value;
 
-use crate::common::{models, npy};
+use crate::common::{models, npy, root};
 
 fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pipelines")
+    root().join("tests/golden/pipelines")
 }
 
 fn case(name: &str) -> PathBuf {

@@ -10,10 +10,10 @@ use ldm_ort::{Cancel, Event, Overrides, Plan, Runtime, Spec};
 
 use super::reference::Reference;
 use super::{assert_drawn, bytes, draw, files_in, npy, pixels, redraw, text};
-use crate::common::{answer, ldm_ort, models};
+use crate::common::{answer, ldm_ort, models, root};
 
 fn case(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/stages").join(name).join("pipeline.toml")
+    root().join("tests/golden/stages").join(name).join("pipeline.toml")
 }
 
 fn scratch() -> tempfile::TempDir {

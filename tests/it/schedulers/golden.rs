@@ -1,6 +1,7 @@
 //! Every step of every recorded configuration, whole.
 
 use super::stream::{IMAGES, LENGTH, Stream, difference, model};
+use crate::common::root;
 use ldm_ort::scheduler::{self, Config, Custom, Kind, ScheduleRequest, SchedulerEntry};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -96,8 +97,7 @@ fn replay(case: &Value, recorded: &[f32]) -> Result<f64, String> {
 
 /// The folder of recordings, or another one (with more of them) named by the environment.
 fn folder() -> PathBuf {
-    std::env::var_os("LDM_ORT_GOLDEN_SCHEDULERS")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/schedulers"), PathBuf::from)
+    std::env::var_os("LDM_ORT_GOLDEN_SCHEDULERS").map_or_else(|| root().join("tests/golden/schedulers"), PathBuf::from)
 }
 
 /// The recording of a scheduler: what was run, one JSON object a line, and the values of all runs one after the other.
@@ -174,7 +174,7 @@ fn every_step_is_that_of_diffusers() {
 
 #[test]
 fn every_step_of_a_schedule_given_outright_is_that_of_diffusers() {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/custom-schedules");
+    let folder = root().join("tests/golden/custom-schedules");
     // diffusers gives no list to the others that take one here.
     let ours_alone = ["lms", "euler-ancestral", "kdpm2", "kdpm2-ancestral", "dpm-sde"];
     hold_to(&folder, |entry| {
