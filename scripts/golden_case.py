@@ -1,7 +1,7 @@
 """What the golden_*.py scripts over pipelines have in common: a folder a case, and how it is filled.
 
 A case's folder has pipeline.toml, what that takes, case.json (the tolerances), latents.npy (the final latents in float32,
-before the division by the scaling factor) and, where pictures are compared too, image-N.png.
+before the division by the scaling factor) and, where pictures are compared too, image-N.png (of four pixels one, see `quarter`).
 """
 
 import json
@@ -14,7 +14,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 from transformers import CLIPTokenizerFast
 
-from golden_pipelines import scheduler_of, toml_value
+from golden_pipelines import quarter, scheduler_of, toml_value
 from make_fixtures import ROOT as MODELS
 
 
@@ -48,7 +48,7 @@ def write(folder, latents, pictures=(), **limits):
         f.write("\n")
     np.save(f"{folder}/latents.npy", latents.astype(np.float32))
     for i, p in enumerate(pictures):
-        Image.fromarray((p * 255).round().astype(np.uint8)).save(f"{folder}/image-{i}.png", optimize=True)
+        Image.fromarray(quarter((p * 255).round().astype(np.uint8))).save(f"{folder}/image-{i}.png", optimize=True)
 
 
 def decoded(vae, latents):

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from golden_pipelines import FISHERMAN, picture, toml_value
+from golden_pipelines import FISHERMAN, picture, quarter, toml_value
 from golden_systems import hole
 from make_families import GRAPHS, WITHIN, pipelines, tiny_tokenizer
 
@@ -616,7 +616,7 @@ def main(only):
             pictures = (decoded / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
             np.save(f"{folder}/latents.npy", latents.numpy().astype(np.float32))
             for i, p in enumerate(pictures):
-                Image.fromarray((p * 255).round().astype(np.uint8)).save(f"{folder}/image-{i}.png", optimize=True)
+                Image.fromarray(quarter((p * 255).round().astype(np.uint8))).save(f"{folder}/image-{i}.png", optimize=True)
             with open(f"{folder}/case.json", "w") as f:
                 json.dump({"levels": 1, "rel": 1e-5}, f, sort_keys=True)
                 f.write("\n")

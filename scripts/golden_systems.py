@@ -586,7 +586,7 @@ def main(only):
         np.save(f"{path}.latents.npy", latents.numpy())
         flat = pictures.permute(0, 2, 3, 1).numpy()
         for i, p in enumerate(flat):
-            Image.fromarray((p * 255).round().astype(np.uint8)).save(f"{path}.{i}.png", optimize=True)
+            Image.fromarray(quarter((p * 255).round().astype(np.uint8))).save(f"{path}.{i}.png", optimize=True)
         with open(f"{path}.json", "w") as f:
             json.dump({"rel": 1e-5, "levels": 1}, f, sort_keys=True)
             f.write("\n")

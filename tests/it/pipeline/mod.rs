@@ -16,7 +16,7 @@ mod stopping;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use draw::{Drawn, GraphCache, draw, draw_with, far_off, pixels, redraw, text};
+use draw::{Drawn, GraphCache, draw, draw_with, far_off, pixels, quarter, redraw, text};
 use reference::Reference;
 use serde_json::Value;
 
@@ -62,7 +62,7 @@ fn compare(case: &Reference, cache: Option<&GraphCache>) -> Result<String, Strin
     }
     let mut worst = 0f64;
     for (i, (path, want)) in drawn.paths.iter().zip(&case.images).enumerate() {
-        let (got, want) = (pixels(path), pixels(want));
+        let (got, want) = (quarter(&pixels(path)), pixels(want));
         if got.dimensions() != want.dimensions() {
             return Err(format!("image {i} is {:?}, not {:?}", got.dimensions(), want.dimensions()));
         }
