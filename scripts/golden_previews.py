@@ -76,7 +76,7 @@ def estimates(name, cls, config):
             if hasattr(scheduler, "scale_model_input"):
                 scheduler.scale_model_input(x, t)
             x0 = scheduler.step(m, t, x).pred_original_sample
-        rows.append({k: [float(f"{v:.9g}") for v in a.flatten().tolist()] for k, a in (("sample", x), ("answer", m), ("picture", x0))})
+        rows.append({k: [float(f"{v:.9g}") for v in a.flatten().tolist()] for k, a in (("sample", x), ("answer", m), ("image", x0))})
     return {"scheduler": name, "config": dict(config, _class_name=cls), "steps": steps, "rows": rows}
 
 

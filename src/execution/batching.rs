@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use ndarray::{ArrayD, IxDyn};
 
-use super::observe::{Event, Observer};
+use super::event::{ExecutionEvent, Observer};
 use super::parts::{self, Opener};
 use super::stop_if;
 use crate::error::{Error, Result};
@@ -28,7 +28,7 @@ pub(super) fn rows(
     observer: &mut dyn Observer,
 ) -> Result<Option<Rows>> {
     let Some(place) = place(plan, runtime)? else { return Ok(None) };
-    stop_if(observer.notice(Event::Measuring { component: plan.denoiser.kind }), None)?;
+    stop_if(observer.notice(ExecutionEvent::Measuring { component: plan.denoiser.kind }), None)?;
     match measure(plan, runtime, cancel, observer) {
         Ok(Some(rows)) => {
             place.write(rows);

@@ -2,13 +2,10 @@
 
 mod batching;
 mod damage;
-mod digests;
+mod event;
 mod finished_image;
-mod observe;
 mod parts;
 mod previews;
-mod recorder;
-mod save;
 mod stages;
 
 use std::ops::{ControlFlow, Range};
@@ -30,11 +27,8 @@ use damage::damages;
 use parts::{Beginning, Decoding, Denoising, Opener, Parts};
 use previews::Watching;
 
-pub use digests::{ModelDigests, configuration_digests, model_digest};
-pub use finished_image::{Image, Timings};
-pub use observe::{Event, Observer, Unwatched};
-pub use recorder::{Recorder, arithmetic};
-pub use save::Saver;
+pub use event::{ExecutionEvent, Observer, Unwatched};
+pub use finished_image::{FinishedImage, Timings};
 pub use stages::Execution;
 
 /// A model, opened and ready.
@@ -72,13 +66,13 @@ impl ModelExecution {
         let mut parts = Parts::default();
         let damages = damages(&plan);
         for note in plan.choose_providers(runtime)? {
-            stop_if(observer.notice(Event::Warning(note)), None)?;
+            stop_if(observer.notice(ExecutionEvent::Warning(note)), None)?;
         }
         plan.measured = batching::known(&plan, runtime)?;
         if let Some(free) = memory::available()
             && let Some(warning) = plan.check_free_memory(free)?
         {
-            stop_if(observer.notice(Event::Warning(warning)), None)?;
+            stop_if(observer.notice(ExecutionEvent::Warning(warning)), None)?;
         }
         Opener::new(&plan, runtime, cancel, observer).load(&mut parts)?;
         if batching::is_due(&plan) {
@@ -101,7 +95,7 @@ impl ModelExecution {
     ) -> Result<Vec<CachedGraph>> {
         let mut plan = plan.clone();
         for note in plan.choose_providers(runtime)? {
-            stop_if(observer.notice(Event::Warning(note)), None)?;
+            stop_if(observer.notice(ExecutionEvent::Warning(note)), None)?;
         }
         plan.measured = batching::known(&plan, runtime)?;
         let entries = |plan: &ModelPlan, observer: &mut dyn Observer| -> Result<Vec<CachedGraph>> {
@@ -169,7 +163,7 @@ impl ModelExecution {
             let drawn = self.draw(request, indices.clone(), None, cancel, observer, &mut timings)?;
             for row in 0..indices.len() {
                 let image = self.decode(request, &drawn, row, cancel, observer, &mut timings)?;
-                stop_if(observer.notice(Event::Image(&image)), None)?;
+                stop_if(observer.notice(ExecutionEvent::Image(&image)), None)?;
             }
         }
         Ok(timings)
@@ -197,7 +191,7 @@ impl ModelExecution {
         let of = request.total_images();
         let (first, images) = (indices.start, indices.len());
         let started = Instant::now();
-        stop_if(observer.notice(Event::Preparing { first, images, of }), None)?;
+        stop_if(observer.notice(ExecutionEvent::Preparing { first, images, of }), None)?;
         let prompts: Vec<usize> = indices.clone().map(|i| i / request.images).collect();
         let seeds: Vec<u64> = indices.clone().map(|i| request.seed_of(i)).collect();
         let mut noise = BatchNoise::new(request.noise, &seeds);
@@ -263,7 +257,7 @@ impl ModelExecution {
         }
         timings.texts += encodings.made() - encoded;
         for warning in warnings {
-            stop_if(observer.notice(Event::Warning(warning)), None)?;
+            stop_if(observer.notice(ExecutionEvent::Warning(warning)), None)?;
         }
         let task::Start { mut sample, begin, condition, guidance, keep, paste } = start;
         let controlling = self.controlling_images(request)?;
@@ -285,7 +279,7 @@ impl ModelExecution {
                 .map(|((session, part), image)| Control::new(session, &part.part.contract, image, part.weight))
                 .collect(),
         );
-        stop_if(observer.notice(Event::Denoising { first, of }), None)?;
+        stop_if(observer.notice(ExecutionEvent::Denoising { first, of }), None)?;
         let [_, height, width] = sample_shape;
         let mut watch = Watching {
             observer,
@@ -335,13 +329,13 @@ impl ModelExecution {
         cancel: &Cancel,
         observer: &mut dyn Observer,
         timings: &mut Timings,
-    ) -> Result<Image> {
+    ) -> Result<FinishedImage> {
         let (index, of) = (drawn.indices.start + row, request.total_images());
         let opening = Instant::now();
         let mut opener = Opener::new(&self.plan, &self.runtime, cancel, observer);
         let Decoding { decoder } = opener.decoding(&mut self.parts)?;
         timings.open += opening.elapsed().as_secs_f64();
-        stop_if(observer.notice(Event::Decoding { index, of }), None)?;
+        stop_if(observer.notice(ExecutionEvent::Decoding { index, of }), None)?;
         let decoding = Instant::now();
         let latents = drawn.latents.slice_axis(Axis(0), Slice::from(row..=row));
         let [_, height, width] = self.plan.sample_shape(request.width, request.height);
@@ -362,7 +356,7 @@ impl ModelExecution {
         }
         self.wait_checked(cancel)?;
         let prompt = index / request.images;
-        Ok(Image {
+        Ok(FinishedImage {
             index,
             prompt: request.task.labels().get(prompt).cloned().unwrap_or_default(),
             negative_prompt: request.negative_prompt(prompt).to_owned(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ndarray::{ArrayD, Axis, concatenate};
 
-use super::{Event, ModelExecution, Observer, Timings, batches, stop_if};
+use super::{ExecutionEvent, ModelExecution, Observer, Timings, batches, stop_if};
 use crate::denoise::Evaluations;
 use crate::error::{Error, Result};
 use crate::image::Rgb8;
@@ -43,7 +43,7 @@ impl Execution {
             within(plan, at, observer, &mut |observer| {
                 let stage = at.checked_sub(1).and_then(|at| plan.stages.get(at));
                 for warning in stage.iter().flat_map(|stage| &stage.warnings) {
-                    stop_if(observer.notice(Event::Warning(warning.clone())), None)?;
+                    stop_if(observer.notice(ExecutionEvent::Warning(warning.clone())), None)?;
                 }
                 let model = stage.map_or(&plan.model, |stage| &stage.model);
                 ModelExecution::load(model.clone(), runtime, cancel, observer)
@@ -153,9 +153,9 @@ impl Stage<'_> {
                     image.seconds += seconds;
                     one.seconds = image.seconds;
                     if self.is_last() {
-                        stop_if(observer.notice(Event::Image(&image)), None)?;
+                        stop_if(observer.notice(ExecutionEvent::Image(&image)), None)?;
                     } else if self.keeps() {
-                        stop_if(observer.notice(Event::Kept(&image)), None)?;
+                        stop_if(observer.notice(ExecutionEvent::Kept(&image)), None)?;
                     }
                     one.pixels = Some(image.pixels);
                 }
@@ -189,7 +189,7 @@ fn request_of(plan: &Plan, at: usize) -> (&RunPlan, Option<Hand>) {
 fn handed(hand: Hand, made: &[Made]) -> Result<Handed<'_>> {
     match (hand, made) {
         (Hand::Image, [Made { pixels: Some(pixels), .. }]) => Ok(Handed::Image(pixels)),
-        (Hand::Image, _) => Err(Error::input("stage", "the stage before it handed on no image", "report this")),
+        (Hand::Image, _) => Err(Error::internal("stage", "the stage before it handed on no image")),
         (Hand::Latents, made) => {
             let latents: Vec<_> = made.iter().map(|made| made.latents.view()).collect();
             let latents = concatenate(Axis(0), &latents);
@@ -211,10 +211,10 @@ fn within<T>(
     }
     let stage = at.checked_sub(1).and_then(|at| plan.stages.get(at));
     let key = stage.map_or("base", |stage| &stage.key);
-    stop_if(observer.notice(Event::Stage { key, number: at + 1, of: plan.stages.len() + 1 }), None)?;
-    let mut named = |event: Event<'_>| -> ControlFlow<()> {
+    stop_if(observer.notice(ExecutionEvent::Stage { key, number: at + 1, of: plan.stages.len() + 1 }), None)?;
+    let mut named = |event: ExecutionEvent<'_>| -> ControlFlow<()> {
         match event {
-            Event::Warning(warning) => observer.notice(Event::Warning(format!("{key}: {warning}"))),
+            ExecutionEvent::Warning(warning) => observer.notice(ExecutionEvent::Warning(format!("{key}: {warning}"))),
             other => observer.notice(other),
         }
     };

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use ldm_ort::execution::{Event, ModelExecution};
+use ldm_ort::execution::{ExecutionEvent, ModelExecution};
 use ldm_ort::graph_cache::GraphCache;
 use ldm_ort::rewrite::{Pass, branches, footprint};
 use ldm_ort::session::Cancel;
@@ -55,11 +55,11 @@ fn draw(pipeline: &str, cache: Option<&Path>, set: &[&str]) -> Drawn {
 
 fn draw_plan(Plan { model, request, .. }: Plan) -> Drawn {
     let (mut latents, mut evaluations, mut optimized) = (Vec::new(), Vec::new(), 0);
-    let mut observe = |event: Event<'_>| {
+    let mut observe = |event: ExecutionEvent<'_>| {
         match event {
-            Event::Optimizing { .. } => optimized += 1,
-            Event::Warning(warning) => panic!("{warning}"),
-            Event::Image(image) => {
+            ExecutionEvent::Optimizing { .. } => optimized += 1,
+            ExecutionEvent::Warning(warning) => panic!("{warning}"),
+            ExecutionEvent::Image(image) => {
                 latents.push(image.latents.clone().insert_axis(Axis(0)));
                 evaluations.extend(image.evaluations.iter().map(|e| (e.made, e.shallow, e.of)));
             }
@@ -124,7 +124,7 @@ fn images_of_one_batch_have_deep_layers_of_their_own() {
 fn a_request_is_made_with_the_model_that_was_opened_for_it() {
     let plan = |set: &str| plan(PLAIN, &[set]).unwrap_or_else(|error| panic!("{error}"));
     let (plain, deeper) = (plan("run.steps=2"), plan("cache.deepcache={branch=1}"));
-    let ignore = &mut |_: Event<'_>| ControlFlow::Continue(());
+    let ignore = &mut |_: ExecutionEvent<'_>| ControlFlow::Continue(());
     for (model, request) in [(&plain, &deeper), (&plan("cache.deepcache={}"), &deeper)] {
         let opened = ModelExecution::load(model.model.clone(), &runtime(), &Cancel::new(), ignore);
         let error = opened.expect("a pipeline").run(&request.request, &Cancel::new(), ignore).expect_err("another cut");
