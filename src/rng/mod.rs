@@ -44,7 +44,7 @@ mod golden {
         calls: Vec<usize>,
     }
 
-    /// Holds a stream to the values that scripts/golden_rng.py recorded under `name`. `bound` says how far a value of
+    /// Holds a stream to the values that scripts/goldens/golden_rng.py recorded under `name`. `bound` says how far a value of
     /// a call of so many may be off.
     pub(super) fn hold<G: Generator>(name: &str, make: impl Fn(u64) -> G, bound: impl Fn(usize, f32) -> f32) {
         let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/rng");

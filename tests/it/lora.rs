@@ -1,6 +1,6 @@
 //! LoRAs: what diffusers draws with one, the program draws with it merged.
 //!
-//! The references are in `tests/golden/lora`, made by `scripts/golden_lora.py`; a folder more there with a
+//! The references are in `tests/golden/lora`, made by `scripts/goldens/golden_lora.py`; a folder more there with a
 //! pipeline.toml is a test more.
 
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! Rewritten graphs compute what the graphs compute that they were made from.
 //!
 //! The graphs are those of `tests/fixtures`; those in `tests/fixtures/rewrite` are made for this by
-//! `scripts/make_rewrites.py`, each in another form in which exporters write the same thing.
+//! `scripts/fixtures/make_rewrites.py`, each in another form in which exporters write the same thing.
 
 use crate::common::root;
 use std::path::{Path, PathBuf};

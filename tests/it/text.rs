@@ -9,7 +9,7 @@ use ldm_ort::text::tokenizer::Tokenizer;
 use ldm_ort::text::{Encodings, Style, Taken, Text, TextEncoder, TextEncoders};
 use ldm_ort::{Cancel, Runtime, npy};
 
-/// T5's encoder and its tokenizer, against `tests/golden/text/t5.npy` (`scripts/golden_t5.py`).
+/// T5's encoder and its tokenizer, against `tests/golden/text/t5.npy` (`scripts/goldens/golden_t5.py`).
 #[test]
 fn t5_gives_the_states_that_transformers_gives() {
     let tests = root().join("tests");

@@ -576,7 +576,7 @@ fn a_prompt_has_a_largest_length() {
     assert!(tokenizer.tokens(&"a".repeat(limits::PROMPT_BYTES + 1)).is_err());
 }
 
-/// The ids that transformers' slow tokenizer makes of prompts, with ftfy and without (`scripts/golden_tokenizer_cleaning.py`).
+/// The ids that transformers' slow tokenizer makes of prompts, with ftfy and without (`scripts/goldens/golden_tokenizer_cleaning.py`).
 /// Prompts that ftfy repairs are refused, and few others.
 #[test]
 fn gives_the_ids_that_transformers_gives_after_cleaning() {

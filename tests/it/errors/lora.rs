@@ -4,7 +4,7 @@ use crate::common::root;
 
 use super::Row;
 
-/// A LoRA of scripts/golden_lora.py, or what else that script makes.
+/// A LoRA of scripts/goldens/golden_lora.py, or what else that script makes.
 fn golden(name: &str) -> Vec<u8> {
     let path = root().join("tests/golden/lora/files").join(name);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))

@@ -1,5 +1,5 @@
-//! Pipelines with fewer evaluations of the model, held to loops in numpy (`scripts/golden_caching.py`) and to the DeepCache
-//! package (`scripts/golden_deepcache.py`), and what is told of them.
+//! Pipelines with fewer evaluations of the model, held to loops in numpy (`scripts/goldens/golden_caching.py`) and to the DeepCache
+//! package (`scripts/goldens/golden_deepcache.py`), and what is told of them.
 
 use crate::common::root;
 use std::path::{Path, PathBuf};

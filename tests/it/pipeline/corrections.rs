@@ -1,6 +1,6 @@
 //! Scheduler configurations that diffusers' pipeline classes correct, and those that they leave.
 //!
-//! The references are in `tests/golden/corrections`, made by `scripts/golden_corrections.py`.
+//! The references are in `tests/golden/corrections`, made by `scripts/goldens/golden_corrections.py`.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Previews and small decoders (`scripts/golden_previews.py`).
+//! Previews and small decoders (`scripts/goldens/golden_previews.py`).
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};

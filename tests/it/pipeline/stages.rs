@@ -20,7 +20,7 @@ fn scratch() -> tempfile::TempDir {
     tempfile::tempdir().expect("a folder")
 }
 
-/// Models in a row, each called with a fresh generator of the same seed (`scripts/golden_stages.py`).
+/// Models in a row, each called with a fresh generator of the same seed (`scripts/goldens/golden_stages.py`).
 #[test]
 fn every_row_of_models_is_drawn_as_diffusers_draws_it() {
     assert_drawn(Reference::of_diffusers("stages"), 4);

@@ -7,7 +7,7 @@ use crate::common::root;
 use ldm_ort::scheduler::{self, ScheduleRequest};
 use serde_json::Value;
 
-/// The samplers of the latent diffusion paper's own code, recorded by scripts/golden_compvis.py, are configurations.
+/// The samplers of the latent diffusion paper's own code, recorded by scripts/goldens/golden_compvis.py, are configurations.
 #[test]
 fn the_papers_own_samplers_are_configurations() {
     let golden = root().join("tests/golden");

@@ -1,4 +1,4 @@
-//! Every scheduler against whole tensors recorded from diffusers by scripts/golden_schedulers.py, what must hold for all
+//! Every scheduler against whole tensors recorded from diffusers by scripts/goldens/golden_schedulers.py, what must hold for all
 //! of them, and their names and keys.
 
 mod anything;
