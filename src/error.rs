@@ -274,7 +274,7 @@ fn render_problems(problems: &[impl std::fmt::Display]) -> String {
 }
 
 fn help_line(help: &str) -> String {
-    if help.is_empty() { String::new() } else { format!("\n  help: {help}") }
+    if help.is_empty() { String::new() } else { format!("\n  hint: {help}") }
 }
 
 impl Error {

@@ -1,4 +1,4 @@
-//! What goes into an image file beside its pixels: how it was made, so that it can be made again.
+//! The record in an image file: how the image was made, so that it can be made again.
 
 mod differences;
 mod read;
@@ -20,13 +20,14 @@ pub const PARAMETERS_KEYWORD: &str = "parameters";
 
 /// The version of the record that this version of the program writes and reads.
 ///
-/// Version 1 had neither `weights`, `files`, `arithmetic` nor `unrecorded`, and absolute paths in `pipeline`.
-pub const SCHEMA: u32 = 2;
+/// Version 1 had neither `weights`, `files`, `arithmetic` nor `unrecorded`, and absolute paths in `pipeline`. Version 2 had
+/// old names of keys and fields ([`crate::aliases`]).
+pub const SCHEMA: u32 = 3;
 
 /// This program and its version, as records name it.
 pub const ENGINE: &str = concat!("ldm-ort ", env!("CARGO_PKG_VERSION"));
 
-/// How an image was made.
+/// The record of how an image was made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// The version of this record.
@@ -35,7 +36,7 @@ pub struct Record {
     pub engine: String,
     /// The version of ONNX Runtime.
     pub runtime: String,
-    /// The other causes of rounding: the CPU's instructions, and if graphs were optimized ahead of the run.
+    /// The other causes of rounding: the CPU's instructions, and "optimized graphs" or "graphs as stored".
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub arithmetic: String,
     /// The execution providers asked for, in order of preference.
@@ -44,7 +45,8 @@ pub struct Record {
     pub model: String,
     /// sha256 over all graphs and their weights, in hexadecimal.
     pub model_digest: String,
-    /// sha256 of each graph with its weights by its component, of each LoRA and of each embedding, in hexadecimal.
+    /// sha256 of each graph with its weights by its component, of each LoRA and of each textual inversion, in
+    /// hexadecimal.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub weights: BTreeMap<String, String>,
     /// sha256 of each configuration and tokenizer file, by its path in the model directory, in hexadecimal.
@@ -54,7 +56,7 @@ pub struct Record {
     pub task: String,
     /// The prompt of this image.
     pub prompt: String,
-    /// What it was steered away from.
+    /// Its negative prompt.
     pub negative_prompt: String,
     /// The scheduler's name in pipeline.toml.
     pub scheduler: String,
@@ -62,7 +64,7 @@ pub struct Record {
     pub steps: usize,
     /// The guidance scale.
     pub guidance_scale: f64,
-    /// The share of the steps that was run, where the image was made from another.
+    /// The share of the steps that was run, for an image made from another.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub strength: Option<f64>,
     /// This image's own seed.
@@ -74,18 +76,18 @@ pub struct Record {
     /// The pipeline that makes this image, as the text of a pipeline file. Its paths are relative, and those of files
     /// outside of the current directory bare names, unless `[output] record_paths` asked for absolute ones.
     pub pipeline: String,
-    /// Which of that pipeline's images this is, counted from 0.
+    /// The index of this image among that pipeline's, counted from 0.
     pub index: usize,
-    /// The component that made the pixels, where it is not the VAE's own decoder: `small_decoder`.
+    /// The component that decoded the image, if it is not the VAE's own decoder: `tiny_vae_decoder`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub decoder: Option<String>,
-    /// How the model was evaluated less often than a full run would, where it was.
+    /// The number of evaluations, if there were fewer than in a full run.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub fewer_evaluations: Option<FewerEvaluations>,
-    /// sha256 of each file that the pipeline begins with beside the model, by its key, in hexadecimal.
+    /// sha256 of each input file, by its key, in hexadecimal.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub inputs: BTreeMap<String, String>,
-    /// What was done with the image after that: the `[[stage]]` tables.
+    /// The `[[stage]]` tables, in their order.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub stages: Vec<StageRecord>,
     /// A sentence for each change that a program made after planning and no pipeline file can say. If there is any, the
@@ -94,11 +96,12 @@ pub struct Record {
     pub unrecorded: Vec<String>,
 }
 
-/// What one of several models in a row did with an image that the one before it had made.
+/// The part of a record for one `[[stage]]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StageRecord {
-    /// In which form the image was handed on, `latents` or `image`.
-    pub hand: String,
+    /// The form of its input, `latents` or `image`.
+    #[serde(alias = "hand")]
+    pub input: String,
     /// The model directory's name.
     pub model: String,
     /// sha256 over all graphs and their weights, in hexadecimal.
@@ -117,30 +120,29 @@ pub struct StageRecord {
     pub steps: usize,
     /// The guidance scale.
     pub guidance_scale: f64,
-    /// The share of the steps that was run, where noise was added again.
+    /// The share of the steps that was run, if noise was added again.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub strength: Option<f64>,
     /// The share of the schedule that was done before.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub denoising_start: Option<f64>,
-    /// The component that made the pixels, where it is not the VAE's own decoder: `small_decoder`.
+    /// The component that decoded the image, if it is not the VAE's own decoder: `tiny_vae_decoder`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub decoder: Option<String>,
-    /// How the model was evaluated less often than a full run would, where it was.
+    /// The number of evaluations, if there were fewer than in a full run.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub fewer_evaluations: Option<FewerEvaluations>,
 }
 
-/// How a model was evaluated less often than a full run would: what was asked for, and what came of it.
+/// The evaluations of a run that makes fewer than a full one, and the settings that cause it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FewerEvaluations {
-    /// The evaluations made of the whole model, each branch of the guidance counted by itself.
+    /// The evaluations of the whole model, each branch of the guidance counted by itself.
     pub made: usize,
-    /// Those made beside them of its shallow layers alone.
-    #[serde(skip_serializing_if = "is_none", default)]
-    #[serde(alias = "outer")]
+    /// The evaluations of its shallow layers alone.
+    #[serde(skip_serializing_if = "is_none", default, alias = "outer")]
     pub shallow: usize,
-    /// Those of a full run.
+    /// The evaluations of a full run.
     pub of: usize,
     /// The shares of the run from which and to which guidance was at work.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -174,8 +176,8 @@ impl Record {
         Ok(vec![(PARAMETERS_KEYWORD, self.parameters()), (RECORD_KEYWORD, json)])
     }
 
-    /// The component that made the image's pixels, where it is not its model's own decoder.
-    pub fn small_decoder(&self) -> Option<&str> {
+    /// The component that decoded the image, if it is not the VAE's own decoder.
+    pub fn tiny_decoder(&self) -> Option<&str> {
         self.stages.last().map_or(&self.decoder, |stage| &stage.decoder).as_deref()
     }
 
@@ -194,7 +196,7 @@ impl Record {
         if let Some(strength) = self.strength {
             text.push_str(&format!(", Denoising strength: {strength}"));
         }
-        if let Some(decoder) = self.small_decoder() {
+        if let Some(decoder) = self.tiny_decoder() {
             text.push_str(&format!(", Decoder: {decoder}"));
         }
         if let Some(fewer) = &self.fewer_evaluations {
@@ -226,6 +228,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::aliases::{ALIASES, AliasKind};
 
     pub(super) fn record() -> Record {
         Record {
@@ -266,7 +269,7 @@ mod tests {
              Model hash: 0123456789, Model: shapes, Version: ldm-ort 0.1.0"
         );
         let refiner = StageRecord {
-            hand: "latents".into(),
+            input: "latents".into(),
             model: "refiner".into(),
             model_digest: "fedcba9876543210".into(),
             weights: BTreeMap::new(),
@@ -329,6 +332,61 @@ mod tests {
         record.prompt = "日本の山 \"naïve\"".into();
         let file = png_with(&record.chunks().unwrap());
         assert_eq!(read_png(file.path()).unwrap(), record);
+    }
+
+    /// A record with the old name of an alias in it, from the JSON of one with the new names.
+    fn with_old_name(old: &str, mut json: serde_json::Value) -> serde_json::Value {
+        let rename = |object: &mut serde_json::Value, new: &str, old: &str| {
+            let value = object.as_object_mut().and_then(|object| object.remove(new)).expect("the new name is there");
+            object[old] = value;
+        };
+        match old {
+            "fewer_evaluations.outer" => rename(&mut json["fewer_evaluations"], "shallow", "outer"),
+            "stages[].hand" => rename(&mut json["stages"][0], "input", "hand"),
+            "weights.embedding[]" => {
+                rename(&mut json["weights"], "textual_inversion[1]", "embedding[1]");
+                rename(&mut json["stages"][0]["weights"], "textual_inversion[0]", "embedding[0]");
+            }
+            "weights.small_decoder" => rename(&mut json["weights"], "tiny_vae_decoder", "small_decoder"),
+            "decoder = \"small_decoder\"" => json["decoder"] = "small_decoder".into(),
+            other => panic!("the alias {other} has no sample here"),
+        }
+        json
+    }
+
+    #[test]
+    fn old_names_in_a_record_are_read() {
+        let fewer = FewerEvaluations { made: 14, shallow: 6, of: 20, guidance_interval: None, cache: None };
+        let weights = |names: [&str; 2]| names.map(|name| (name.to_owned(), "01".to_owned())).into();
+        let stage = StageRecord {
+            input: "image".into(),
+            model: "refiner".into(),
+            model_digest: "01".into(),
+            weights: weights(["unet", "textual_inversion[0]"]),
+            files: BTreeMap::new(),
+            task: "image-to-image".into(),
+            scheduler: "euler".into(),
+            steps: 20,
+            guidance_scale: 5.0,
+            strength: None,
+            denoising_start: None,
+            decoder: None,
+            fewer_evaluations: None,
+        };
+        let new = Record {
+            weights: weights(["tiny_vae_decoder", "textual_inversion[1]"]),
+            decoder: Some("tiny_vae_decoder".into()),
+            fewer_evaluations: Some(fewer),
+            stages: vec![stage],
+            ..record()
+        };
+        let json = serde_json::to_value(&new).unwrap();
+        for alias in ALIASES.iter().filter(|alias| alias.kind == AliasKind::Record) {
+            let old = with_old_name(alias.old, json.clone());
+            assert_ne!(old, json);
+            let file = png_with(&[(RECORD_KEYWORD, old.to_string())]);
+            assert_eq!(read_png(file.path()).unwrap(), new, "{}", alias.old);
+        }
     }
 
     #[test]

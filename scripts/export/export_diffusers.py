@@ -292,7 +292,7 @@ def small_decoder_part(vae):
     axes = {"latent_sample": LATENT, "sample": SIZE}
     config = {k: v for k, v in c.items() if not k.startswith(("_", "encoder_", "num_encoder_"))}
     config["_class_name"] = "AutoencoderTiny"
-    return Part("small_decoder", vae.decoder, ["latent_sample"], ["sample"], make, axes, config)
+    return Part("tiny_vae_decoder", vae.decoder, ["latent_sample"], ["sample"], make, axes, config)
 
 
 def bert_part(folder):

@@ -420,7 +420,7 @@ case(
     tables(
         "[task.conditional]\nguidance_scale = 1.0",
         "steps = 10\nseed = 250\nimages = 2",
-        conditions='[[condition]]\nas = "tokens"\ngraph = "layout_encoder"\nboxes = [\n'
+        conditions='[[condition]]\nconditioning = "cross-attention"\ngraph = "layout_encoder"\nboxes = [\n'
         + "\n".join(box_toml(b) for b in BOXES)
         + "\n]\n\n",
     ),
@@ -445,7 +445,7 @@ for name, size, seed, eta in (("semantic", (32, 32), 260, 1.0), ("semantic-wide"
             "[task.conditional]\nguidance_scale = 1.0",
             f"steps = 5\nseed = {seed}{wide}",
             eta,
-            f'[[condition]]\nas = "channels"\ngraph = "label_encoder"\nlabel_map = "{name}.labels.png"\n\n',
+            f'[[condition]]\nconditioning = "channels"\ngraph = "label_encoder"\nlabel_map = "{name}.labels.png"\n\n',
         ),
         files=lambda name, size=size: labels(*size, palette=name != "semantic").save(f"{name}.labels.png"),
         size=(size[1] // 4, size[0] // 4),
@@ -476,14 +476,14 @@ def given_vectors(name):
 for name, condition, files, find, seed in (
     (
         "retrieval-vectors",
-        '[[condition]]\nas = "tokens"\nvectors = "retrieval-vectors.neighbours.npy"\n\n',
+        '[[condition]]\nconditioning = "cross-attention"\nvectors = "retrieval-vectors.neighbours.npy"\n\n',
         given_vectors,
         lambda name, _: torch.from_numpy(np.load(f"{name}.neighbours.npy")),
         270,
     ),
     (
         "retrieval-index",
-        '[[condition]]\nas = "tokens"\nindex = "../../fixtures/systems/retrieval/neighbours/index.safetensors"\nk = 4\n\n',
+        '[[condition]]\nconditioning = "cross-attention"\nindex = "../../fixtures/systems/retrieval/neighbours/index.safetensors"\nk = 4\n\n',
         None,
         lambda _, vector: nearest(vector, 4),
         271,

@@ -66,7 +66,7 @@ def pipeline_toml(spec):
     tables.append(("[task.text-to-image]", task | {"guidance_scale": 5.0} | spec["reading"]))
     if spec["lora"]:
         tables.append(("[[lora]]", {"path": "lora.safetensors"} | spec["keys"]))
-    tables += [("[[embedding]]", {"path": file, "token": token}) for file, token, _ in spec["embeddings"]]
+    tables += [("[[textual_inversion]]", {"path": file, "token": token}) for file, token, _ in spec["embeddings"]]
     return toml([*tables, ("[run]", {"steps": 4, "seed": spec["seed"], "images": spec["images"]})])
 
 

@@ -26,6 +26,7 @@ use crate::scheduler::{self, Custom, Setting};
 pub fn plot(args: &PlotArgs, out: &mut dyn Write) -> Result<()> {
     let path = place(args)?;
     let spec = load_spec(&args.pipeline, args.overrides.to_overrides())?;
+    output::warn(spec.old_names.warnings());
     let bundle = Bundle::open(&spec.model.path, &spec.model.overrides())?;
     let (task, has_control) = (spec.task.name(), !spec.controls.is_empty());
     let defaults = bundle.call_defaults(task, has_control).values;

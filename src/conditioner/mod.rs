@@ -21,6 +21,11 @@ impl Conditioner {
         Self { session, contract }
     }
 
+    /// Gives back the open graph.
+    pub fn into_session(self) -> Session {
+        self.session
+    }
+
     /// Runs the graph on the rows of `input`: as many rows of tokens `[rows, tokens, width]` or of channels
     /// `[rows, c, h, w]`. A vector a row is one token.
     ///

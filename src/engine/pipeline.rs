@@ -9,7 +9,7 @@ use super::recorder::Recorder;
 use super::{Engine, Event, Image, Request};
 use crate::error::Result;
 use crate::execution::{Execution, ExecutionEvent, Timings};
-use crate::plan::{Plan, name};
+use crate::plan::{ModelSources, Plan, name};
 use crate::session::{Cancel, Runtime};
 use crate::spec::{RecordNames, Spec};
 
@@ -19,6 +19,7 @@ use crate::spec::{RecordNames, Spec};
 pub struct Pipeline {
     engine: Engine,
     spec: Spec,
+    sources: ModelSources,
     plan: Plan,
     execution: Execution,
     runtime: Runtime,
@@ -37,7 +38,8 @@ impl std::fmt::Debug for Pipeline {
 impl Pipeline {
     pub(super) fn open(engine: &Engine, spec: Spec, cancel: &Cancel, observer: &mut dyn FnMut(Event)) -> Result<Self> {
         let started = Instant::now();
-        let (plan, runtime) = engine.plan(spec.clone(), cancel, observer)?;
+        let sources = ModelSources::open(&spec)?;
+        let (plan, runtime) = engine.plan(spec.clone(), &sources, cancel, observer)?;
         let planned = started.elapsed().as_secs_f64();
         let mut converter = Converter::new(observer, cancel, None);
         let execution =
@@ -46,6 +48,7 @@ impl Pipeline {
         Ok(Self {
             engine: engine.clone(),
             spec,
+            sources,
             plan,
             execution,
             runtime,
@@ -141,7 +144,7 @@ impl Pipeline {
         if request.wants_all_evaluations() {
             spec = spec.with_all_evaluations();
         }
-        let mut plan = Plan::new(spec)?;
+        let mut plan = Plan::from_sources(spec, &self.sources)?;
         plan.set_graph_cache(self.engine.optimized_graphs()?.as_ref());
         plan.fit_runtime(&self.runtime)?;
         plan.request.only = request.only_index();

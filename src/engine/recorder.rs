@@ -34,7 +34,7 @@ pub struct Recorder {
     /// For each stage the component that decodes, where it is not the VAE's own decoder.
     decoders: Vec<Option<String>>,
     /// The form in which each stage receives the output of the one before it.
-    hands: Vec<&'static str>,
+    inputs_of_stages: Vec<&'static str>,
     /// Reads every file of the models, which for a large one takes seconds that the run need not wait for.
     digests: Digesting,
 }
@@ -71,7 +71,7 @@ impl Recorder {
             names: RecordNames::default(),
             inputs: HashMap::new(),
             decoders: models(plan).map(decoder).collect(),
-            hands: plan.stages.iter().map(|stage| stage.hand.name()).collect(),
+            inputs_of_stages: plan.stages.iter().map(|stage| stage.hand.name()).collect(),
             digests,
         }
     }
@@ -141,9 +141,9 @@ impl Recorder {
     /// The records of the stages that an image went through.
     fn stage_records(&self, image: &FinishedImage, whole: &Spec, digests: &[ModelDigests]) -> Vec<StageRecord> {
         let settings = image.settings.iter().skip(1);
-        let own = whole.stages.iter().zip(settings).zip(digests).zip(&self.hands).take(image.stages);
-        let own = own.enumerate().map(|(at, (((stage, settings), digests), hand))| StageRecord {
-            hand: (*hand).to_owned(),
+        let own = whole.stages.iter().zip(settings).zip(digests).zip(&self.inputs_of_stages).take(image.stages);
+        let own = own.enumerate().map(|(at, (((stage, settings), digests), input))| StageRecord {
+            input: (*input).to_owned(),
             model: name_of(&stage.spec.model.path),
             model_digest: digests.whole.clone(),
             weights: digests.weights.clone(),
@@ -192,7 +192,7 @@ impl Recorder {
 
 /// The causes of rounding besides ONNX Runtime's version: the CPU's instructions, and if graphs were optimized ahead.
 pub fn arithmetic(plan: &Plan) -> String {
-    let is_optimized = models(plan).any(|model| model.prepared.is_some() && model.device.prepare);
+    let is_optimized = models(plan).any(|model| model.prepared.is_some() && model.device.optimize);
     format!("{}, {}", graph_cache::processor(), if is_optimized { "optimized graphs" } else { "graphs as stored" })
 }
 
@@ -215,7 +215,7 @@ fn own_spec(whole: &Spec, image: &FinishedImage) -> (Spec, usize) {
 
 /// The component that decodes, where it is not the VAE's own decoder.
 fn decoder(model: &ModelPlan) -> Option<String> {
-    model.decoder.as_ref().filter(|_| model.decodes_small()).map(|part| part.kind.name().to_owned())
+    model.decoder.as_ref().filter(|_| model.decodes_tiny()).map(|part| part.kind.name().to_owned())
 }
 
 fn name_of(model: &Path) -> String {

@@ -5,7 +5,8 @@ use std::time::Instant;
 use ndarray::{ArrayD, IxDyn};
 
 use super::event::{ExecutionEvent, Observer};
-use super::parts::{self, Opener};
+use super::parts;
+use super::pool::{Pool, session_options};
 use super::stop_if;
 use crate::error::{Error, Result};
 use crate::graph_cache::{self, CachedGraph, GraphCache, MeasurementFile, Rows};
@@ -24,34 +25,45 @@ use crate::tensor::{DType, Dim, Tensor, TensorInfo, TensorView};
 pub(super) fn rows(
     plan: &ModelPlan,
     runtime: &Runtime,
+    pool: &mut Pool,
     cancel: &Cancel,
     observer: &mut dyn Observer,
 ) -> Result<Option<Rows>> {
     let Some(place) = place(plan, runtime)? else { return Ok(None) };
     stop_if(observer.notice(ExecutionEvent::Measuring { component: plan.denoiser.kind }), None)?;
-    match measure(plan, runtime, cancel, observer) {
-        Ok(Some(rows)) => {
-            place.write(rows);
-            Ok(Some(rows))
-        }
-        Err(error @ Error::Interrupted { .. }) => Err(error),
+    let rows = match measure(plan, runtime, cancel, observer) {
+        Err(error @ Error::Interrupted { .. }) => return Err(error),
         // Ones need not be what a graph can be run on.
-        Ok(None) | Err(_) => Ok(None),
-    }
+        Err(_) => None,
+        Ok(rows) => rows,
+    };
+    rows.into_iter().for_each(|rows| place.write(rows));
+    pool.set_measured(&plan.denoiser.graph.path, threads(plan), rows);
+    Ok(rows)
 }
 
 /// What was measured before.
 ///
 /// # Errors
 /// [`Error::Io`] where the graph's files cannot be read.
-pub(super) fn known(plan: &ModelPlan, runtime: &Runtime) -> Result<Option<Rows>> {
-    let known = place(plan, runtime)?.and_then(|place| place.read());
-    Ok(known.filter(|rows| rows.tried_batched || !tries_batched(plan)))
+pub(super) fn known(plan: &ModelPlan, runtime: &Runtime, pool: &mut Pool) -> Result<Option<Rows>> {
+    if cache(plan).is_none() {
+        return Ok(None);
+    }
+    let (graph, threads) = (&plan.denoiser.graph.path, threads(plan));
+    let is_enough = |rows: &Rows| rows.tried_batched || !tries_batched(plan);
+    if let Some(rows) = pool.measured(graph, threads) {
+        return Ok(rows.filter(is_enough));
+    }
+    let known = place(plan, runtime)?.and_then(|place| place.read()).filter(is_enough);
+    known.into_iter().for_each(|rows| pool.set_measured(graph, threads, Some(rows)));
+    Ok(known)
 }
 
-/// Whether there is anything to choose that is not known.
-pub(super) fn is_due(plan: &ModelPlan) -> bool {
-    plan.measured.is_none() && cache(plan).is_some()
+/// True if there is anything to choose that is not known, and was not found to be unmeasurable.
+pub(super) fn is_due(plan: &ModelPlan, pool: &Pool) -> bool {
+    let tried = || pool.measured(&plan.denoiser.graph.path, threads(plan));
+    plan.measured.is_none() && cache(plan).is_some() && tried() != Some(None)
 }
 
 /// Whether one run of all rows may be the fastest: with a thread for each of two rows neither waits for others, and one run of
@@ -144,10 +156,12 @@ impl<'a> Trial<'a> {
         let Some(inputs) = graph.inputs.iter().map(filled).collect::<Option<Vec<_>>>() else { return Ok(None) };
         let Some(cache) = plan.prepared(kind) else { return Ok(None) };
         let opening = plan.opening(&plan.denoiser);
-        let options = Opener::new(&plan, runtime, cancel, observer).options(&opening);
-        let was_kept = cache.keeps(runtime, graph, &opening.passes, &options)?;
+        let options = session_options(&plan, &opening, cancel);
+        let was_kept = cache.contains(runtime, graph, &opening.passes, &options)?;
         let mut tell = |event: graph_cache::GraphCacheEvent<'_>| parts::forward(&opening, event, observer, cancel);
-        let entry = cache.prepare(runtime, graph, &opening.passes, &options, &mut tell)?;
+        let Some(entry) = cache.optimize(runtime, graph, &opening.passes, &options, &mut tell)? else {
+            return Ok(None);
+        };
         let output = plan.model.denoiser.output.name.clone();
         let mut opened = || {
             let mut session = cache.open(runtime, graph, &opening.passes, &options, &mut tell)?;

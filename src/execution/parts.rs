@@ -1,59 +1,100 @@
-//! The open graphs of a pipeline, in the order in which an image needs them.
+//! The open graphs of a model at work, in the order in which an image needs them.
 
 use std::time::Instant;
 
 use super::event::{ExecutionEvent, Observer};
+use super::pool::{Pool, SessionKey, openings, session_options};
 use super::stop_if;
-use crate::bundle::{ComponentKind, ConditionerContract, VaeDecoderContract};
+use crate::bundle::{ConditionerContract, VaeDecoderContract};
 use crate::conditioner::Conditioner;
 use crate::error::{Error, Result};
 use crate::graph_cache::{self, CachedGraph};
 use crate::latent::{Decoder, Encoder, LinearColors, Preview};
 use crate::lora;
 use crate::plan::{ModelPlan, Opening, Part, PreviewSource};
-use crate::session::{Cancel, Runtime, Session, SessionOptions};
+use crate::session::{Cancel, Runtime, Session};
 use crate::text::{Encodings, TextEncoder, TextEncoders};
 
-/// What is open.
+/// A component at work, and the key of its graph.
+pub(super) type Keyed<T> = (SessionKey, T);
+
+/// The open graphs of a model at work.
 #[derive(Default)]
 pub(super) struct Parts {
     pub beginning: Option<Beginning>,
     pub denoising: Option<Denoising>,
     pub decoding: Option<Decoding>,
-    /// Whether parts stay open once they have done their work.
-    pub stay: bool,
-    /// What prompts became, also once the text encoders are closed.
-    pub encodings: Encodings,
-    /// What could not be kept optimized, and is opened as it lies.
-    pub uncached: Vec<ComponentKind>,
 }
 
-/// What turns a request into what the denoiser is told.
+/// The graphs that make the denoiser's conditions.
 pub(super) struct Beginning {
     pub text: Option<TextEncoders>,
-    pub class_embedder: Option<Conditioner>,
-    pub conditioners: Vec<Option<Conditioner>>,
-    pub encoder: Option<Encoder>,
+    text_keys: Vec<SessionKey>,
+    pub class_embedder: Option<Keyed<Conditioner>>,
+    pub conditioners: Vec<Option<Keyed<Conditioner>>>,
+    pub encoder: Option<Keyed<Encoder>>,
 }
 
-/// What the loop runs.
+/// The graphs that the denoising loop runs.
 pub(super) struct Denoising {
-    pub denoiser: Session,
+    pub denoiser: Keyed<Session>,
     /// The denoiser's shallow layers, where a cache runs them alone.
-    pub shallow: Option<Session>,
-    pub controls: Vec<Session>,
+    pub shallow: Option<Keyed<Session>>,
+    pub controls: Vec<Keyed<Session>>,
     pub preview: Option<Preview>,
+    /// The key of the previews' own decoder.
+    preview_key: Option<SessionKey>,
 }
 
-/// What turns latents into pixels.
+/// The graph that makes pixels of latents; none in a model that works on pixels.
 pub(super) struct Decoding {
-    pub decoder: Option<Decoder>,
+    pub decoder: Option<Keyed<Decoder>>,
 }
 
-/// Opens the graphs of a plan.
+impl Parts {
+    /// Puts all graphs into the pool.
+    pub(super) fn return_to(&mut self, pool: &mut Pool) {
+        self.beginning.take().into_iter().for_each(|part| part.return_to(pool));
+        self.denoising.take().into_iter().for_each(|part| part.return_to(pool));
+        self.decoding.take().into_iter().for_each(|part| part.return_to(pool));
+    }
+}
+
+impl Beginning {
+    fn return_to(self, pool: &mut Pool) {
+        let sessions = self.text.map(TextEncoders::into_sessions).unwrap_or_default();
+        self.text_keys.into_iter().zip(sessions).for_each(|(key, session)| pool.put(key, session));
+        let conditioners = self.conditioners.into_iter().chain([self.class_embedder]).flatten();
+        conditioners.for_each(|(key, conditioner)| pool.put(key, conditioner.into_session()));
+        if let Some((key, encoder)) = self.encoder {
+            let (session, last) = encoder.into_session();
+            last.into_iter().for_each(|image| pool.set_encoded(key.clone(), image));
+            pool.put(key, session);
+        }
+    }
+}
+
+impl Denoising {
+    fn return_to(self, pool: &mut Pool) {
+        let sessions = self.controls.into_iter().chain(self.shallow).chain([self.denoiser]);
+        sessions.for_each(|(key, session)| pool.put(key, session));
+        if let (Some(key), Some(Preview::Decoder(decoder))) = (self.preview_key, self.preview) {
+            pool.put(key, decoder.into_session());
+        }
+    }
+}
+
+impl Decoding {
+    fn return_to(self, pool: &mut Pool) {
+        self.decoder.into_iter().for_each(|(key, decoder)| pool.put(key, decoder.into_session()));
+    }
+}
+
+/// Opens the graphs of a plan that the pool does not have.
 pub(super) struct Opener<'a> {
     plan: &'a ModelPlan,
     runtime: &'a Runtime,
+    pool: &'a mut Pool,
     cancel: &'a Cancel,
     observer: &'a mut dyn Observer,
     opened_bytes: u64,
@@ -63,59 +104,61 @@ impl<'a> Opener<'a> {
     pub(super) fn new(
         plan: &'a ModelPlan,
         runtime: &'a Runtime,
+        pool: &'a mut Pool,
         cancel: &'a Cancel,
         observer: &'a mut dyn Observer,
     ) -> Self {
-        Self { plan, runtime, cancel, observer, opened_bytes: 0 }
+        Self { plan, runtime, pool, cancel, observer, opened_bytes: 0 }
     }
 
-    /// The graphs that are opened, that of the previews among them.
-    fn openings(&self) -> Vec<Opening<'a>> {
-        let plan = self.plan;
-        let preview = plan.preview_decoder().map(|part| plan.opening(part));
-        plan.openings().into_iter().chain(preview).collect()
-    }
-
-    /// Does now what takes its time: optimizes graphs that are to be kept so, and opens all of them where some are not,
-    /// and graphs stay open.
-    pub(super) fn load(&mut self, parts: &mut Parts) -> Result<()> {
+    /// Does now what takes its time: optimizes graphs that are to be kept so, and opens all of them if some are not, and
+    /// graphs stay open.
+    pub(super) fn load(&mut self, stay: bool) -> Result<()> {
         self.plan.require_cache()?;
         let made = self.prepare();
-        let mut is_instant = made.len() == self.openings().len();
-        for (kind, made) in made {
+        let mut is_instant = made.len() == openings(self.plan).len();
+        for (opening, made) in made {
             match made {
-                Ok(_) => {}
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    self.pool.set_uncached(SessionKey::new(self.plan, &opening));
+                    is_instant = false;
+                }
                 Err(error @ Error::Interrupted { .. }) => return Err(error),
                 Err(error) => {
-                    let warning = format!("{kind} is not kept optimized, and opened as it lies: {error}");
+                    let warning = format!("{} is opened as exported, not from the graph cache: {error}", opening.kind);
                     stop_if(self.observer.notice(ExecutionEvent::Warning(warning)), None)?;
-                    parts.uncached.push(kind);
+                    self.pool.set_uncached(SessionKey::new(self.plan, &opening));
                     is_instant = false;
                 }
             }
         }
-        parts.stay = self.plan.keeps_open();
-        if !is_instant && parts.stay {
-            self.beginning(parts, true)?;
-            self.denoising(parts)?;
-            self.decoding(parts)?;
-        }
-        Ok(())
+        if is_instant || !stay { Ok(()) } else { self.open_all() }
+    }
+
+    /// Opens every graph, and leaves it in the pool.
+    pub(super) fn open_all(&mut self) -> Result<()> {
+        let mut parts = Parts::default();
+        let encodings = self.pool.encodings(self.plan);
+        let opened = self.beginning(&mut parts, true, &encodings).map(drop);
+        let opened = opened.and_then(|()| self.denoising(&mut parts, true).map(drop));
+        let opened = opened.and_then(|()| self.decoding(&mut parts).map(drop));
+        parts.return_to(self.pool);
+        opened
     }
 
     /// Optimizes the graphs that are to be kept so, up to the first that is interrupted.
-    pub(super) fn prepare(&mut self) -> Vec<(ComponentKind, Result<CachedGraph>)> {
+    pub(super) fn prepare(&mut self) -> Vec<(Opening<'a>, Result<Option<CachedGraph>>)> {
         let mut made = Vec::new();
-        for opening in self.openings() {
-            let kind = opening.kind;
-            let Some(cache) = self.plan.prepared(kind) else { continue };
-            let options = self.options(&opening);
+        for opening in openings(self.plan) {
+            let Some(cache) = self.plan.prepared(opening.kind) else { continue };
+            let options = session_options(self.plan, &opening, self.cancel);
             let (observer, cancel) = (&mut *self.observer, self.cancel);
-            let entry = cache.prepare(self.runtime, opening.graph, &opening.passes, &options, &mut |event| {
+            let entry = cache.optimize(self.runtime, opening.graph, &opening.passes, &options, &mut |event| {
                 forward(&opening, event, observer, cancel)
             });
             let is_interrupted = matches!(entry, Err(Error::Interrupted { .. }));
-            made.push((kind, entry));
+            made.push((opening, entry));
             if is_interrupted {
                 break;
             }
@@ -123,25 +166,32 @@ impl<'a> Opener<'a> {
         made
     }
 
-    /// What turns a request into what the denoiser is told. Text encoders are left closed where no text is to be encoded
+    /// Opens the graphs that make the denoiser's conditions. Text encoders are left closed unless it `encodes` a text
     /// that is not known.
-    pub(super) fn beginning<'p>(&mut self, parts: &'p mut Parts, encodes: bool) -> Result<&'p mut Beginning> {
-        let Parts { beginning, uncached, encodings, .. } = parts;
-        let is_closed = |open: &Beginning| open.text.as_ref().is_some_and(|text| !text.is_open());
-        beginning.take_if(|open| encodes && is_closed(open));
+    pub(super) fn beginning<'p>(
+        &mut self,
+        parts: &'p mut Parts,
+        encodes: bool,
+        encodings: &Encodings,
+    ) -> Result<&'p mut Beginning> {
+        let beginning = &mut parts.beginning;
+        let is_closed = |open: &mut Beginning| open.text.as_ref().is_some_and(|text| !text.is_open());
+        let closed_text = beginning.take_if(|open| encodes && is_closed(open));
+        closed_text.into_iter().for_each(|open| open.return_to(self.pool));
         if beginning.is_none() {
             let plan = self.plan;
-            let mut encoders = Vec::new();
+            let (mut encoders, mut text_keys) = (Vec::new(), Vec::new());
             for text in plan.text.iter().filter(|_| encodes).flat_map(|text| &text.encoders) {
-                let session = self.session(&plan.opening(&text.part), uncached)?;
+                let (key, session) = self.session(&plan.opening(&text.part))?;
                 let contract = text.part.contract.clone();
                 let (taken, negative) = (text.taken.clone(), text.negative.clone());
                 let encoder = TextEncoder::new(text.tokenizer.clone(), session, contract, taken, negative, text.style)?;
                 encoders.push((text.group, encoder));
+                text_keys.push(key);
             }
             let mut conditioner = |part: &Part<ConditionerContract>| {
-                let session = self.session(&plan.opening(part), uncached)?;
-                Ok(Conditioner::new(session, part.contract.clone()))
+                let (key, session) = self.session(&plan.opening(part))?;
+                Ok((key, Conditioner::new(session, part.contract.clone())))
             };
             let class_embedder = plan.class_embedder.as_ref().map(&mut conditioner).transpose()?;
             let conditions = plan.conditions.iter().map(|condition| condition.part.as_ref());
@@ -149,44 +199,46 @@ impl<'a> Opener<'a> {
             let conditioners = conditioners.collect::<Result<Vec<_>>>()?;
             let encoder = match &plan.encoder {
                 Some(part) => {
-                    let session = self.session(&plan.opening(part), uncached)?;
-                    Some(Encoder::new(session, part.contract.clone()))
+                    let (key, session) = self.session(&plan.opening(part))?;
+                    let last = self.pool.encoded(&key);
+                    Some((key, Encoder::new(session, part.contract.clone()).with_last(last)))
                 }
                 None => None,
             };
             let text = plan.text.as_ref().map(|text| TextEncoders::new(encoders, text.blank, encodings.clone()));
-            *beginning = Some(Beginning { text, class_embedder, conditioners, encoder });
+            *beginning = Some(Beginning { text, text_keys, class_embedder, conditioners, encoder });
         }
         beginning.as_mut().ok_or_else(closed)
     }
 
-    /// What the loop runs.
-    pub(super) fn denoising<'p>(&mut self, parts: &'p mut Parts) -> Result<&'p mut Denoising> {
-        let preview = if parts.denoising.is_none() { self.preview(parts)? } else { None };
-        let Parts { denoising, uncached, .. } = parts;
+    /// Opens the graphs that the denoising loop runs.
+    pub(super) fn denoising<'p>(&mut self, parts: &'p mut Parts, stay: bool) -> Result<&'p mut Denoising> {
+        let preview = if parts.denoising.is_none() { self.preview(parts, stay)? } else { None };
+        let denoising = &mut parts.denoising;
         if denoising.is_none() {
             let plan = self.plan;
-            let controls = plan.controls.iter().map(|control| &control.part);
-            let controls = controls.map(|part| self.session(&plan.opening(part), uncached));
+            let controls = plan.controls.iter().map(|control| self.session(&plan.opening(&control.part)));
             let controls = controls.collect::<Result<Vec<_>>>()?;
-            let denoiser = self.session(&plan.opening(&plan.denoiser), uncached)?;
-            let shallow = plan.shallow_opening().map(|opening| self.session(&opening, uncached)).transpose()?;
-            *denoising = Some(Denoising { denoiser, shallow, controls, preview });
+            let denoiser = self.session(&plan.opening(&plan.denoiser))?;
+            let shallow = plan.shallow_opening().map(|opening| self.session(&opening)).transpose()?;
+            let (preview_key, preview) = preview.unzip();
+            *denoising = Some(Denoising { denoiser, shallow, controls, preview, preview_key: preview_key.flatten() });
         }
         denoising.as_mut().ok_or_else(closed)
     }
 
-    /// What makes previews, where they are asked for.
-    fn preview(&mut self, parts: &mut Parts) -> Result<Option<Preview>> {
+    /// Opens what makes previews, if they are asked for. The key is that of a decoder of their own.
+    fn preview(&mut self, parts: &mut Parts, stay: bool) -> Result<Option<(Option<SessionKey>, Preview)>> {
         let plan = self.plan;
         let Some(preview) = &plan.preview else { return Ok(None) };
-        Ok(Some(match &preview.source {
+        let preview = match &preview.source {
             PreviewSource::Small(part, scaling) => {
-                let session = self.session(&plan.opening(part), &parts.uncached)?;
-                Preview::Decoder(Box::new(Decoder::new(session, part.contract.clone(), *scaling, plan.spatial_factor)))
+                let (key, session) = self.session(&plan.opening(part))?;
+                let decoder = Decoder::new(session, part.contract.clone(), *scaling, plan.spatial_factor);
+                return Ok(Some((Some(key), Preview::Decoder(Box::new(decoder)))));
             }
             PreviewSource::Published(map) => Preview::Linear(map.clone()),
-            PreviewSource::Fitted(part) => match self.fitted(part, parts) {
+            PreviewSource::Fitted(part) => match self.fitted(part, parts, stay) {
                 Ok(map) => Preview::Linear(map),
                 Err(error @ Error::Interrupted { .. }) => return Err(error),
                 Err(error) => {
@@ -197,39 +249,52 @@ impl<'a> Opener<'a> {
                 }
             },
             PreviewSource::Pixels => Preview::Pixels,
-        }))
+        };
+        Ok(Some((None, preview)))
     }
 
     /// A linear map fitted to the decoder: the one that makes the images, where it does.
-    fn fitted(&mut self, part: &Part<VaeDecoderContract>, parts: &mut Parts) -> Result<LinearColors> {
+    fn fitted(&mut self, part: &Part<VaeDecoderContract>, parts: &mut Parts, stay: bool) -> Result<LinearColors> {
         let (plan, cancel) = (self.plan, self.cancel);
         let sizes = plan.sizes.map(|sizes| (sizes.width, sizes.height, plan.decoding_tiles(sizes.tiles)));
         let (width, height, tiles) = sizes.unwrap_or((8 * plan.spatial_factor, 8 * plan.spatial_factor, None));
         let [channels, height, width] = plan.sample_shape(width, height);
         let (height, width) = tiles.map_or((height, width), |tiles| tiles.of(height, width));
+        let key = (SessionKey::new(plan, &plan.opening(part)), [height, width]);
+        if let Some(map) = self.pool.map(&key) {
+            return Ok(map);
+        }
         let fit =
             |decoder: &mut Decoder| LinearColors::fit(decoder, channels, [height, width], plan.spatial_factor, cancel);
-        if plan.decoder.is_none() {
-            let session = self.session(&plan.opening(part), &parts.uncached)?;
-            return fit(&mut Decoder::new(session, part.contract.clone(), plan.model.scaling, plan.spatial_factor));
-        }
-        let map = fit(self.decoding(parts)?.decoder.as_mut().ok_or_else(closed)?);
-        if !parts.stay {
-            parts.decoding = None;
-        }
-        map
+        let map = if plan.decoder.is_none() {
+            let (own, session) = self.session(&plan.opening(part))?;
+            let mut decoder = Decoder::new(session, part.contract.clone(), plan.model.scaling, plan.spatial_factor);
+            let map = fit(&mut decoder);
+            if stay {
+                self.pool.put(own, decoder.into_session());
+            }
+            map
+        } else {
+            let (_, decoder) = self.decoding(parts)?.decoder.as_mut().ok_or_else(closed)?;
+            let map = fit(decoder);
+            if !stay {
+                parts.decoding = None;
+            }
+            map
+        };
+        map.inspect(|map| self.pool.set_map(key, map.clone()))
     }
 
-    /// What turns latents into pixels.
+    /// Opens the graph that makes pixels of latents.
     pub(super) fn decoding<'p>(&mut self, parts: &'p mut Parts) -> Result<&'p mut Decoding> {
-        let Parts { decoding, uncached, .. } = parts;
+        let decoding = &mut parts.decoding;
         if decoding.is_none() {
             let plan = self.plan;
             let decoder = match &plan.decoder {
                 Some(part) => {
-                    let session = self.session(&plan.opening(part), uncached)?;
+                    let (key, session) = self.session(&plan.opening(part))?;
                     let (scaling, factor) = (plan.decoder_scaling, plan.spatial_factor);
-                    Some(Decoder::new(session, part.contract.clone(), scaling, factor))
+                    Some((key, Decoder::new(session, part.contract.clone(), scaling, factor)))
                 }
                 None => None,
             };
@@ -238,15 +303,21 @@ impl<'a> Opener<'a> {
         decoding.as_mut().ok_or_else(closed)
     }
 
-    fn session(&mut self, opening: &Opening<'_>, uncached: &[ComponentKind]) -> Result<Session> {
+    /// Takes a graph from the pool, or opens it.
+    fn session(&mut self, opening: &Opening<'_>) -> Result<Keyed<Session>> {
         let Opening { kind, graph, weight_bytes, .. } = *opening;
-        let of_bytes = self.openings().iter().map(|opening| opening.weight_bytes).sum();
+        let key = SessionKey::new(self.plan, opening);
+        if let Some(session) = self.pool.take(&key) {
+            self.opened_bytes += weight_bytes;
+            return Ok((key, session));
+        }
+        let of_bytes = openings(self.plan).iter().map(|opening| opening.weight_bytes).sum();
         let (component, is_shallow, opened_bytes) = (kind, opening.is_shallow, self.opened_bytes);
         let event = ExecutionEvent::Opening { component, is_shallow, weight_bytes, opened_bytes, of_bytes };
         stop_if(self.observer.notice(event), None)?;
         let start = Instant::now();
-        let options = self.options(opening);
-        let session = match self.plan.prepared(kind).filter(|_| !uncached.contains(&kind)) {
+        let options = session_options(self.plan, opening, self.cancel);
+        let session = match self.plan.prepared(kind).filter(|_| !self.pool.is_uncached(&key)) {
             Some(cache) => {
                 let (observer, cancel) = (&mut *self.observer, self.cancel);
                 cache.open(self.runtime, graph, &opening.passes, &options, &mut |event| {
@@ -262,27 +333,12 @@ impl<'a> Opener<'a> {
         self.opened_bytes += weight_bytes;
         let opened = ExecutionEvent::Opened { component, is_shallow, seconds: start.elapsed().as_secs_f64() };
         stop_if(self.observer.notice(opened), None)?;
-        Ok(session)
-    }
-
-    pub(super) fn options(&self, opening: &Opening<'_>) -> SessionOptions {
-        let mut options = SessionOptions {
-            component: opening.name(),
-            cancel: self.cancel.clone(),
-            edits: opening.edits.to_vec(),
-            weight_files: opening.weight_files(),
-            ..self.plan.session_options(opening.kind)
-        };
-        if self.plan.preview_decoder().is_some_and(|part| part.kind == opening.kind) {
-            // Threads that wait for work after a preview would take the CPU from the step that follows.
-            options.config.push(("session.intra_op.allow_spinning".to_owned(), "0".to_owned()));
-        }
-        options
+        Ok((key, session))
     }
 }
 
 fn closed() -> Error {
-    Error::internal("pipeline", "a part that was opened is not open")
+    Error::input("pipeline", "a part that was opened is not open", "report this")
 }
 
 /// Tells the observer what is told of a graph being optimized; an observer that breaks cancels that.
@@ -298,9 +354,10 @@ pub(super) fn forward(
             ExecutionEvent::Optimizing { component, is_shallow, bytes, folder }
         }
         graph_cache::GraphCacheEvent::Waiting { .. } => ExecutionEvent::WaitingForOptimized { component },
-        graph_cache::GraphCacheEvent::NotKept { problem } => {
-            ExecutionEvent::Warning(format!("{} is opened as it lies, not optimized ahead: {problem}", opening.name()))
-        }
+        graph_cache::GraphCacheEvent::Uncached { problem } => ExecutionEvent::Warning(format!(
+            "{} is opened as exported, not from the graph cache: {problem}",
+            opening.name()
+        )),
     };
     if observer.notice(event).is_break() {
         cancel.cancel();

@@ -17,6 +17,13 @@ pub(crate) fn open_lock_file(path: &Path) -> io::Result<File> {
     File::options().write(true).create(true).truncate(false).open(path)
 }
 
+/// True if a file can be created in the folder.
+pub(crate) fn is_writable_folder(folder: &Path) -> bool {
+    // Neither the permission bits nor the mount flags tell all of it. The file has no name on most systems, and is gone
+    // with its handle on all.
+    tempfile::tempfile_in(folder).is_ok()
+}
+
 /// Gives a folder another name, within one file system.
 pub(crate) fn rename_folder(from: &Path, to: &Path) -> io::Result<()> {
     retried(&mut Retries::of_renames(), || std::fs::rename(from, to))
@@ -63,6 +70,19 @@ fn retried(retries: &mut Retries, mut work: impl FnMut() -> io::Result<()>) -> i
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_is_writable_if_a_file_can_be_created_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(is_writable_folder(folder.path()));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert!(!is_writable_folder(&file) && !is_writable_folder(&folder.path().join("none")));
+        // Nobody creates files here, the superuser included.
+        #[cfg(target_os = "linux")]
+        assert!(!is_writable_folder(Path::new("/proc")));
+    }
 
     #[test]
     fn a_flushed_file_keeps_its_contents() {

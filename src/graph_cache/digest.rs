@@ -1,4 +1,4 @@
-//! Digests of large files, made once.
+//! Digests of large files, computed once.
 
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
@@ -13,10 +13,10 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::session::Cancel;
 
-/// The folder in the cache that remembers digests.
+/// The folder of the cache with the digests.
 pub(super) const FOLDER: &str = "digests";
 
-/// Where a file stands and what would change with its contents.
+/// The path of a file, and the properties that would change with its contents.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Stamp {
     pub name: PathBuf,
@@ -76,11 +76,11 @@ impl Remembered {
     }
 }
 
-/// The sha256 of a graph, as [`GraphFile::digest`] gives it: taken from `cache` where that was made before and none of
-/// the files has changed since.
+/// The sha256 of a graph, as [`GraphFile::digest`] gives it: from `cache` if it was computed before and none of the
+/// files has changed since.
 ///
 /// # Errors
-/// [`Error::Io`] where a file cannot be read.
+/// [`Error::Io`] if a file cannot be read.
 pub fn digest(cache: Option<&GraphCache>, graph: &GraphFile) -> Result<String> {
     let Some(cache) = cache else { return graph.digest() };
     let paths = std::iter::once(&graph.path).chain(graph.external.iter().map(|external| &external.path));
@@ -97,8 +97,8 @@ pub fn digest(cache: Option<&GraphCache>, graph: &GraphFile) -> Result<String> {
     }
     let digest = graph.digest()?;
     let remembered = Remembered { files, digest: digest.clone() };
-    // What cannot be remembered is made again; that is all that follows from a disk that is full.
-    if place.parent().is_some_and(|folder| std::fs::create_dir_all(folder).is_ok()) {
+    // If it cannot be written, the next run digests again.
+    if !cache.is_read_only && place.parent().is_some_and(|folder| std::fs::create_dir_all(folder).is_ok()) {
         let _ = write_sealed(&place, &remembered);
     }
     Ok(digest)

@@ -123,7 +123,7 @@ fn work(whole: &Weak<Integrity>) {
 /// Checks an entry, and drops it if it is damaged, so that the next run makes it again.
 fn check(entry: &CachedGraph, goes_on: &dyn Fn() -> bool) -> Option<DamagedFile> {
     let damaged = entry.damage(u64::MAX, goes_on)?;
-    // Its files may be mapped, here or by another process. If the card cannot be removed, the next run finds out again.
-    let _ = entry.invalidate();
-    Some(damaged)
+    // Its files may be mapped, here or by another process.
+    let is_dropped = entry.invalidate().is_ok();
+    Some(DamagedFile { is_dropped, ..damaged })
 }

@@ -24,6 +24,11 @@ impl Decoder {
         Self { session, contract, scaling, factor }
     }
 
+    /// Gives back the open graph.
+    pub fn into_session(self) -> Session {
+        self.session
+    }
+
     /// Decodes one image: latents `[1, c, h, w]` as the diffusion leaves them, to pixels `[1, 3, f·h, f·w]` in
     /// about [-1, 1].
     ///

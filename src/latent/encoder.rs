@@ -27,7 +27,14 @@ pub struct Encoder {
     session: Session,
     contract: VaeEncoderContract,
     /// The image encoded last and what came of it: every image of a request begins with the same.
-    last: Option<(ArrayD<f32>, Posterior)>,
+    last: Option<EncodedImage>,
+}
+
+/// An image and its encoding.
+#[derive(Debug, Clone)]
+pub struct EncodedImage {
+    pixels: ArrayD<f32>,
+    posterior: Posterior,
 }
 
 impl Encoder {
@@ -36,18 +43,28 @@ impl Encoder {
         Self { session, contract, last: None }
     }
 
+    /// Gives the encoder an image that the same graph encoded before, so that it need not be encoded again.
+    pub fn with_last(self, last: Option<EncodedImage>) -> Self {
+        Self { last, ..self }
+    }
+
+    /// Gives back the open graph, and the image that it encoded last.
+    pub fn into_session(self) -> (Session, Option<EncodedImage>) {
+        (self.session, self.last)
+    }
+
     /// Encodes one image, `[1, 3, h, w]` in [-1, 1].
     ///
     /// # Errors
     /// [`Error::Model`] where the moments cannot be halved, [`Error::NonFinite`], and whatever the graph fails with.
     pub fn encode(&mut self, pixels: ArrayViewD<'_, f32>, cancel: &Cancel) -> Result<Posterior> {
-        if let Some((_, posterior)) = self.last.as_ref().filter(|(before, _)| before.view() == pixels) {
-            return Ok(posterior.clone());
+        if let Some(last) = self.last.as_ref().filter(|last| last.pixels.view() == pixels) {
+            return Ok(last.posterior.clone());
         }
         let posterior = self.run(pixels.view(), cancel)?;
         // A graph that draws inside draws anew for every image.
         if !self.contract.samples_inside {
-            self.last = Some((pixels.to_owned(), posterior.clone()));
+            self.last = Some(EncodedImage { pixels: pixels.to_owned(), posterior: posterior.clone() });
         }
         Ok(posterior)
     }

@@ -10,7 +10,7 @@ mod preview;
 mod single;
 
 pub use decoder::Decoder;
-pub use encoder::{Encoder, Posterior};
+pub use encoder::{EncodedImage, Encoder, Posterior};
 pub use linear::LinearColors;
 pub use preview::Preview;
 

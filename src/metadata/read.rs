@@ -4,6 +4,7 @@ use std::io::BufReader;
 use std::path::Path;
 
 use super::{RECORD_KEYWORD, Record, SCHEMA};
+use crate::aliases::{ALIASES, AliasKind};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::guard::contain;
@@ -54,9 +55,36 @@ fn read_text_chunk(path: &Path) -> Result<Record> {
             "use the version of ldm-ort that made it, or a later one",
         ));
     }
-    serde_json::from_str(&json).map_err(|e| {
+    let record: Result<Record, _> = serde_json::from_str(&json);
+    record.map(with_new_names).map_err(|e| {
         Error::input(named(), format!("its record cannot be read: {e}"), "name an image as ldm-ort wrote it")
     })
+}
+
+/// Replaces the old names of components and tables in a record. Those of its fields are serde's aliases.
+fn with_new_names(mut record: Record) -> Record {
+    let of_stages = record.stages.iter_mut().map(|stage| (&mut stage.weights, &mut stage.decoder));
+    for (weights, decoder) in std::iter::once((&mut record.weights, &mut record.decoder)).chain(of_stages) {
+        *weights = std::mem::take(weights).into_iter().map(|(name, digest)| (new_weights(name), digest)).collect();
+        *decoder = decoder.take().map(new_decoder);
+    }
+    record
+}
+
+/// The new name of a key of [`Record::weights`].
+fn new_weights(name: String) -> String {
+    let (base, number) = name.find('[').map_or((name.as_str(), ""), |at| name.split_at(at));
+    let is_it = |old: &str| old.strip_prefix("weights.").is_some_and(|old| old.trim_end_matches("[]") == base);
+    let found = ALIASES.iter().find(|alias| alias.kind == AliasKind::Record && is_it(alias.old));
+    let new = found.and_then(|alias| alias.new.strip_prefix("weights.")).map(|new| new.trim_end_matches("[]"));
+    new.map(|new| format!("{new}{number}")).unwrap_or(name)
+}
+
+/// The new name of [`Record::decoder`].
+fn new_decoder(name: String) -> String {
+    let value = |text: &'static str| text.strip_prefix("decoder = ").map(|value| value.trim_matches('"'));
+    let found = ALIASES.iter().find(|alias| alias.kind == AliasKind::Record && value(alias.old) == Some(name.as_str()));
+    found.and_then(|alias| value(alias.new)).map(str::to_owned).unwrap_or(name)
 }
 
 fn text_of(info: &png::Info<'_>) -> Option<String> {

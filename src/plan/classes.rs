@@ -1,11 +1,12 @@
 //! Which classes a class-conditional run draws.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::PathBuf;
 
 use serde_json::Value;
 
 use super::Part;
+use super::sources::ModelSources;
 use crate::bundle::{Bundle, ComponentKind, ConditionerContract, DenoiserContract};
 use crate::error::{Error, Result};
 use crate::files::open_input;
@@ -15,7 +16,7 @@ use crate::task::Classes;
 /// Finds the ids of the classes that are asked for.
 pub(super) fn resolve(
     spec: &ClassConditional,
-    bundle: &Bundle,
+    (bundle, sources): (&Bundle, &ModelSources),
     denoiser: &DenoiserContract,
     embedder: Option<&Part<ConditionerContract>>,
 ) -> Result<Classes> {
@@ -24,7 +25,7 @@ pub(super) fn resolve(
     let last = rows
         .map(|rows| rows.saturating_sub(1))
         .map(|last| if null == Some(last) { last.saturating_sub(1) } else { last });
-    let names = names(spec, bundle)?;
+    let names = names(spec, bundle, sources)?;
     let mut ids = Vec::with_capacity(spec.classes.len());
     for class in &spec.classes {
         let id = match class {
@@ -76,18 +77,19 @@ fn null_class(spec: &ClassConditional, bundle: &Bundle, rows: Option<usize>) -> 
 }
 
 /// The names of the classes by id, from the file that the pipeline names or from the model directory.
-fn names(spec: &ClassConditional, bundle: &Bundle) -> Result<Vec<String>> {
+fn names(spec: &ClassConditional, bundle: &Bundle, sources: &ModelSources) -> Result<Vec<String>> {
     let beside = bundle.dir.join("classes.txt");
-    let lines = |path: &Path| {
+    let lines = |path: &PathBuf| {
         let mut text = String::new();
         open_input(path)?.read_to_string(&mut text).map_err(|e| Error::io(path, "reading", e))?;
         Ok::<_, Error>(text.lines().map(|line| line.trim().to_owned()).collect())
     };
     if let Some(path) = &spec.class_names {
-        return lines(path);
+        return sources.class_names(path, lines).map(|names| names.to_vec());
     }
-    if beside.is_file() {
-        return lines(&beside);
+    let own = sources.class_names(&beside, |path| if path.is_file() { lines(path) } else { Ok(Vec::new()) })?;
+    if !own.is_empty() {
+        return Ok(own.to_vec());
     }
     let Some(Value::Object(labels)) = bundle.index.get("id2label") else { return Ok(Vec::new()) };
     let mut names = Vec::new();

@@ -1,11 +1,12 @@
 //! The graphs and the inputs of the `[[condition]]` tables.
 
 use super::model::{Part, part};
-use crate::bundle::{Bundle, Component, ComponentKind, ConditionerContract, open_conditioner};
+use super::sources::ModelSources;
+use crate::bundle::{Bundle, Component, ComponentKind, ConditionerContract};
 use crate::conditioner::layout;
 use crate::error::{Error, Result};
 use crate::image::InputLimit;
-use crate::spec::{ConditionSpec, Graph, Source, ToldAs};
+use crate::spec::{ConditionSpec, Conditioning, Graph, Source};
 use crate::task::{check_labels, things};
 use crate::tensor::Dim;
 use crate::{files, image, npy};
@@ -23,11 +24,21 @@ pub struct ConditionPart {
 
 impl ConditionPart {
     /// Resolves the conditions of a pipeline.
-    pub(super) fn all(conditions: &[ConditionSpec], bundle: &Bundle, limit: InputLimit) -> Result<Vec<Self>> {
-        conditions.iter().enumerate().map(|(at, condition)| Self::new(at, condition, bundle, limit)).collect()
+    pub(super) fn all(
+        conditions: &[ConditionSpec],
+        (bundle, sources): (&Bundle, &ModelSources),
+        limit: InputLimit,
+    ) -> Result<Vec<Self>> {
+        let conditions = conditions.iter().enumerate();
+        conditions.map(|(at, condition)| Self::new(at, condition, (bundle, sources), limit)).collect()
     }
 
-    fn new(at: usize, condition: &ConditionSpec, bundle: &Bundle, limit: InputLimit) -> Result<Self> {
+    fn new(
+        at: usize,
+        condition: &ConditionSpec,
+        (bundle, sources): (&Bundle, &ModelSources),
+        limit: InputLimit,
+    ) -> Result<Self> {
         match &condition.source {
             Source::DepthMap(path) => drop(image::dimensions(path, limit)?),
             Source::Vectors(path) => drop(npy::read_f32(path)?),
@@ -41,14 +52,7 @@ impl ConditionPart {
             Graph::Folder(name) => bundle.dir.join(name),
             Graph::Path(path) => path.clone(),
         };
-        if !path.exists() {
-            return Err(Error::input(
-                format!("condition[{at}].graph"),
-                format!("there is no {}", path.display()),
-                "name a folder of the model directory that holds a graph, or the path of one, such as ./encoder",
-            ));
-        }
-        let component = open_conditioner(&path)?;
+        let component = sources.conditioner(at, path)?;
         let contract = ConditionerContract::resolve(&component)?;
         let rank = match condition.source {
             Source::Boxes(_) => 2,
@@ -77,7 +81,7 @@ impl ConditionPart {
 
     /// The channels that the denoiser is told, where they are known.
     pub(super) fn channels(&self) -> usize {
-        let is_channels = self.condition.told_as == ToldAs::Channels;
+        let is_channels = self.condition.conditioning == Conditioning::Channels;
         if let Source::DepthMap(_) = self.condition.source {
             return 1;
         }
@@ -87,7 +91,7 @@ impl ConditionPart {
 
     /// Whether it tells the denoiser tokens.
     pub(super) fn is_tokens(&self) -> bool {
-        self.condition.told_as == ToldAs::Tokens
+        self.condition.conditioning == Conditioning::CrossAttention
     }
 }
 

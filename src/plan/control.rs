@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::model::{Part, between_whole_times, part};
-use crate::bundle::{Bundle, Component, ComponentKind, ControlNetContract, DenoiserContract, open_controlnet};
+use super::sources::ModelSources;
+use crate::bundle::{Bundle, Component, ComponentKind, ControlNetContract, DenoiserContract};
 use crate::denoise::{ControlWeight, RunInterval};
 use crate::error::{Error, Result};
 use crate::image;
@@ -27,7 +28,7 @@ impl ControlPart {
     pub(super) fn all(
         spec: &Spec,
         roles: &BTreeMap<String, String>,
-        bundle: &Bundle,
+        (bundle, sources): (&Bundle, &ModelSources),
         denoiser: &Component,
         contract: &DenoiserContract,
     ) -> Result<Vec<Self>> {
@@ -44,7 +45,7 @@ impl ControlPart {
             ));
         }
         let parts = controls.iter().enumerate();
-        let parts = parts.map(|(at, control)| Self::new(at, control, roles, bundle, denoiser, contract));
+        let parts = parts.map(|(at, control)| Self::new(at, control, roles, (bundle, sources), denoiser, contract));
         let parts = parts.collect::<Result<Vec<_>>>()?;
         for control in controls {
             image::dimensions(&control.image, limit)?;
@@ -65,15 +66,15 @@ impl ControlPart {
         at: usize,
         control: &spec::ControlSpec,
         roles: &BTreeMap<String, String>,
-        bundle: &Bundle,
+        (bundle, sources): (&Bundle, &ModelSources),
         denoiser: &Component,
         contract: &DenoiserContract,
     ) -> Result<Self> {
         let opened;
         let component = match &control.path {
             Some(path) => {
-                opened = open_controlnet(path, roles)?;
-                &opened
+                opened = sources.controlnet(path, roles)?;
+                opened.as_ref()
             }
             None => bundle.component(ComponentKind::ControlNet).ok_or_else(|| {
                 Error::input(
@@ -122,7 +123,7 @@ impl ControlPart {
             weight: ControlWeight {
                 scale: control.scale.unwrap_or(1.0),
                 share: RunInterval { start: control.start, end: control.end },
-                guess: control.guess,
+                guess: control.guess_mode,
             },
         })
     }

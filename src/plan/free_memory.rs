@@ -26,17 +26,22 @@ impl ModelPlan {
     /// # Errors
     /// [`Error::Io`] where a graph's files cannot be read.
     pub fn memory_need(&self) -> Result<MemoryNeed> {
+        self.memory_need_of(&|_| true)
+    }
+
+    /// The need of those graphs that `is_counted` says.
+    fn memory_need_of(&self, is_counted: &dyn Fn(&Opening<'_>) -> bool) -> Result<MemoryNeed> {
         let mut need = MemoryNeed::default();
         let mut most = 0;
-        let stays = self.keeps_open();
-        let openings = self.openings();
+        let openings: Vec<_> = self.openings().into_iter().filter(is_counted).collect();
+        let stays = self.keeps_open(openings.iter().map(|opening| opening.weight_bytes).sum());
         for opening in openings.iter().filter(|opening| self.runs_on_cpu(opening)) {
             let [private, mapped] = self.least(opening)?;
             if private > most || need.component.is_empty() {
                 (most, need.component) = (private, opening.name());
             }
             // Graphs that stay open keep the memory of their last run.
-            let is_sure_to_stay = self.device.keep == Some(true);
+            let is_sure_to_stay = self.device.offload == Some(false);
             need.private =
                 if is_sure_to_stay { need.private.saturating_add(private) } else { need.private.max(private) };
             need.mapped = if stays { need.mapped.saturating_add(mapped) } else { need.mapped.max(mapped) };
@@ -50,13 +55,22 @@ impl ModelPlan {
     /// [`Error::Memory`] if the private memory exceeds them and `[device] overcommit` is false; those of
     /// [`ModelPlan::memory_need`].
     pub fn check_free_memory(&self, free: u64) -> Result<Option<String>> {
-        let need = self.memory_need()?;
+        self.check_free_memory_for(free, &|_| true)
+    }
+
+    /// As [`ModelPlan::check_free_memory`], for those graphs that `is_counted` says: the others are open.
+    pub(crate) fn check_free_memory_for(
+        &self,
+        free: u64,
+        is_counted: &dyn Fn(&Opening<'_>) -> bool,
+    ) -> Result<Option<String>> {
+        let need = self.memory_need_of(is_counted)?;
         let gigabytes = |bytes: u64| format!("{:.2} GB", bytes as f64 / 1e9);
         let [private, mapped, free_gb] = [need.private, need.mapped, free].map(gigabytes);
         if need.private > free {
             let problem = format!("{} needs {private} or more, and {free_gb} are free", need.component);
             if !self.device.overcommit {
-                let help = "make smaller images, close other programs or raise the container's limit, set device.memory to \
+                let help = "make smaller images, close other programs or raise the container's limit, set device.memory_budget to \
                             have the run use less, or set device.overcommit = true to start it all the same";
                 return Err(Error::Memory { problem, help: help.to_owned() });
             }

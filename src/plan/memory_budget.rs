@@ -2,9 +2,10 @@
 
 use super::model::ModelPlan;
 use super::opening::Opening;
+use super::sources::ModelSources;
 use crate::bundle::ComponentKind;
 use crate::error::{Error, Result};
-use crate::rewrite::{Footprint, footprint};
+use crate::rewrite::Footprint;
 use crate::tiles::Tiles;
 
 /// What is given up.
@@ -35,10 +36,10 @@ impl ModelPlan {
     ///
     /// # Errors
     /// [`Error::Input`] naming the part that does not fit in any way, and what it needs.
-    pub(super) fn keep_within(&mut self, budget: u64) -> Result<()> {
+    pub(super) fn keep_within(&mut self, budget: u64, sources: &ModelSources) -> Result<()> {
         if !self.openings().iter().all(|opening| self.can_be_prepared(opening.kind)) {
             return Err(Error::input(
-                "device.memory",
+                "device.memory_budget",
                 "is kept to by graphs that are optimized ahead for the CPU, and not all of this pipeline's are",
                 "leave the key out; or leave out LoRAs, textual inversions and other providers than cpu, and set prepare = \
                  true",
@@ -47,10 +48,11 @@ impl ModelPlan {
         let mut remarks = Vec::new();
         for opening in self.openings() {
             let kind = opening.kind;
-            let unknown = footprint(opening.graph, &opening.passes, &self.axes(kind))?.map_or(0, |told| told.unknown);
+            let unknown =
+                sources.footprint(opening.graph, &opening.passes, &self.axes(kind))?.map_or(0, |told| told.unknown);
             if unknown > 0 {
                 remarks.push(format!(
-                    "the sizes of {unknown} tensors of {} aren't known before it runs, and device.memory is kept without them",
+                    "the sizes of {unknown} tensors of {} aren't known before it runs, and device.memory_budget is kept without them",
                     opening.name()
                 ));
             }
@@ -58,12 +60,12 @@ impl ModelPlan {
             if is_decoder || kind == self.denoiser.kind {
                 continue;
             }
-            self.require(kind, budget, self.needed(&opening, 1)?)?;
+            self.require(kind, budget, self.needed(&opening, 1, sources)?)?;
         }
         self.remarks.extend(remarks);
-        let denoises_alone = self.denoises_alone(budget)?;
+        let denoises_alone = self.denoises_alone(budget, sources)?;
         self.memory_budget = Some(MemoryBudget { denoises_alone, ..MemoryBudget::default() });
-        self.fit_decoder(budget)
+        self.fit_decoder(budget, sources)
     }
 
     /// Requires a cache for optimized graphs where the memory is kept within a budget.
@@ -74,24 +76,24 @@ impl ModelPlan {
         match self.memory_budget.is_some() && self.prepared.is_none() {
             false => Ok(()),
             true => Err(Error::input(
-                "device.memory",
+                "device.memory_budget",
                 "is kept to by graphs that are optimized ahead, and there is no cache to keep them in",
-                "leave the key out, or unset LDM_ORT_PREPARE (in a program, give the plan a cache)",
+                "leave the key out, or unset LDM_ORT_OPTIMIZE (in a program, give the plan a cache)",
             )),
         }
     }
 
     /// Whether only one run of the denoiser fits at a time.
-    fn denoises_alone(&self, budget: u64) -> Result<bool> {
+    fn denoises_alone(&self, budget: u64, sources: &ModelSources) -> Result<bool> {
         let kind = self.denoiser.kind;
         let mut beside = self.controls.iter().map(|control| control.part.graph.weight_bytes).sum::<u64>();
         if let Some(part) = self.preview_decoder() {
-            beside = beside.saturating_add(self.needed_beside(&self.opening(part), 1)?);
+            beside = beside.saturating_add(self.needed_beside(&self.opening(part), 1, sources)?);
         }
         let need = |callers| {
-            let need = self.needed(&self.opening(&self.denoiser), callers)?;
+            let need = self.needed(&self.opening(&self.denoiser), callers, sources)?;
             // What ONNX Runtime holds for the whole graph it holds while the shallow layers run, too.
-            let shallow = self.shallow_opening().map(|shallow| self.needed_beside(&shallow, callers));
+            let shallow = self.shallow_opening().map(|shallow| self.needed_beside(&shallow, callers, sources));
             Ok::<_, Error>(need.saturating_add(shallow.transpose()?.unwrap_or(0)).saturating_add(beside))
         };
         if need(self.callers() as u64)? <= budget {
@@ -102,7 +104,7 @@ impl ModelPlan {
     }
 
     /// Leaves in `memory_budget` what the decoder needs given up.
-    fn fit_decoder(&mut self, budget: u64) -> Result<()> {
+    fn fit_decoder(&mut self, budget: u64, sources: &ModelSources) -> Result<()> {
         let (Some(part), Some(sizes)) = (&self.decoder, self.sizes) else { return Ok(()) };
         let kind = part.kind;
         let is_free = part.contract.latent.shape.iter().skip(2).all(|dim| dim.fixed().is_none());
@@ -118,7 +120,7 @@ impl ModelPlan {
             let memory_budget = self.memory_budget.get_or_insert_default();
             (memory_budget.decodes_plainly, memory_budget.tiles) = (decodes_plainly, tiles);
             let Some(part) = &self.decoder else { return Ok(()) };
-            let need = self.needed(&self.opening(part), 1)?;
+            let need = self.needed(&self.opening(part), 1, sources)?;
             if need <= budget {
                 return Ok(());
             }
@@ -128,13 +130,13 @@ impl ModelPlan {
     }
 
     /// About what the process holds while a graph runs, in bytes, private and mapped, without tensors whose size isn't known.
-    fn needed(&self, opening: &Opening<'_>, callers: u64) -> Result<u64> {
-        Ok(self.needed_beside(opening, callers)?.saturating_add(BESIDE))
+    fn needed(&self, opening: &Opening<'_>, callers: u64, sources: &ModelSources) -> Result<u64> {
+        Ok(self.needed_beside(opening, callers, sources)?.saturating_add(BESIDE))
     }
 
     /// The same for a graph beside another.
-    fn needed_beside(&self, opening: &Opening<'_>, callers: u64) -> Result<u64> {
-        let told = footprint(opening.graph, &opening.passes, &self.axes(opening.kind))?;
+    fn needed_beside(&self, opening: &Opening<'_>, callers: u64, sources: &ModelSources) -> Result<u64> {
+        let told = sources.footprint(opening.graph, &opening.passes, &self.axes(opening.kind))?;
         let told = told.unwrap_or(Footprint { weights: opening.weight_bytes, ..Footprint::default() });
         let [times, of] = OF_ACTIVATIONS;
         let of_a_run = told.activations.saturating_mul(times) / of;
@@ -147,7 +149,7 @@ impl ModelPlan {
         }
         let weights = self.graphs().iter().find(|(own, _)| *own == kind).map_or(0, |(_, graph)| graph.weight_bytes);
         Err(Error::input(
-            "device.memory",
+            "device.memory_budget",
             format!(
                 "{kind} needs about {:.2} GB, {:.2} of it weights, and {:.2} GB are allowed",
                 gb(need),
@@ -162,7 +164,7 @@ impl ModelPlan {
     pub(super) fn memory_budget_warning(&self) -> Option<String> {
         let tiles = self.memory_budget?.tiles?;
         Some(format!(
-            "to keep within device.memory the image is decoded in tiles of {}×{} pixels, each of which is normalised by \
+            "to keep within device.memory_budget the image is decoded in tiles of {}×{} pixels, each of which is normalised by \
              itself: it differs a little from one decoded whole",
             tiles.size * self.spatial_factor,
             tiles.size * self.spatial_factor

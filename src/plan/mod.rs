@@ -2,10 +2,9 @@
 //!
 //! [`Plan::new`] joins a [`Spec`] with the [`Bundle`] it names. What comes out holds no option that means "not checked
 //! yet": sizes are known and fit the graphs, the scheduler builds, the contract of every graph the task needs is
-//! resolved. `ldm-ort check` stops here; [`ModelExecution::load`](crate::execution::ModelExecution::load) goes on.
+//! resolved. `ldm-ort check` stops here; [`Execution::load`](crate::execution::Execution::load) goes on.
 
 mod classes;
-mod compatibility;
 mod conditions;
 mod control;
 mod defaults;
@@ -27,6 +26,7 @@ mod shallow;
 mod shapes;
 mod size;
 mod sizes;
+mod sources;
 mod stages;
 mod text;
 
@@ -42,7 +42,7 @@ use crate::image::InputLimit;
 use crate::rng::Stream;
 use crate::scheduler::Custom;
 use crate::session::find_provider;
-use crate::spec::{Batching, Hand, Spec};
+use crate::spec::{Batching, Spec, StageInput};
 use crate::task::{self, Rounding, Task};
 use crate::tiles::Tiles;
 use defaults::{Filling, planned_strength};
@@ -51,7 +51,6 @@ use scheduler::schedule;
 use size::{size, tiles};
 use stages::{LatentSpace, Offer};
 
-pub use compatibility::PlannedTask;
 pub use conditions::ConditionPart;
 pub use control::ControlPart;
 pub use defaults::DefaultValue;
@@ -67,6 +66,7 @@ pub(crate) use settings::Planned;
 pub use settings::RunSettings;
 pub use shallow::ShallowPlan;
 pub use sizes::Sizes;
+pub use sources::ModelSources;
 pub use stages::StagePlan;
 pub use text::{TextPart, TextPlan};
 
@@ -176,27 +176,28 @@ struct Settled {
     request: RunPlan,
     space: LatentSpace,
     /// How it is handed what the stage before made, where there is one.
-    hand: Option<Hand>,
+    hand: Option<StageInput>,
 }
 
 /// Opens the model directory that `spec` names and makes every choice that it leaves open, save its stages. `offer` is
 /// what it is handed, where it is a stage itself.
-fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
-    let bundle = Bundle::open(&spec.model.path, &spec.model.overrides())?;
+fn settle(mut spec: Spec, offer: Option<&Offer>, sources: &ModelSources) -> Result<Settled> {
+    let directory = sources.directory(&spec)?;
+    let bundle = &directory.bundle;
     bundle.family()?;
     let mut wrong = Wrong::default();
-    let hand = offer.and_then(|offer| wrong.unless(offer.take(&mut spec, &bundle)));
+    let hand = offer.and_then(|offer| wrong.unless(offer.take(&mut spec, bundle)));
     let own_seed = spec.run.seed;
     spec.run.seed = own_seed.or(offer.and_then(|offer| offer.seed));
-    let mut filling = Filling::of(&mut spec, &bundle);
+    let mut filling = Filling::of(&mut spec, bundle);
     let defaults = filling.call.values;
     let task = task::of(&spec.task);
     for name in spec.device.providers.iter().chain(spec.device.components.values().flatten()) {
         wrong.unless(find_provider(name));
     }
-    let mut model = wrong.unless(ModelPlan::new(&spec, &bundle, task.as_ref(), defaults));
-    let chosen = wrong.unless(SchedulerChoice::new(&spec, &bundle, defaults.eta));
-    let size = size(&spec, &bundle, task.as_ref(), offer.and_then(|offer| offer.size), &defaults);
+    let mut model = wrong.unless(ModelPlan::new(&spec, (&directory, sources), task.as_ref(), defaults));
+    let chosen = wrong.unless(SchedulerChoice::new(&spec, bundle, defaults.eta));
+    let size = size(&spec, bundle, task.as_ref(), offer.and_then(|offer| offer.size), &defaults);
     let size = wrong.unless(size).map(|size| {
         filling.add_size(&spec, &size);
         size.value
@@ -209,7 +210,7 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
         wrong.unless(scheduler.fits(&model.model.denoiser));
     }
     let schedule = chosen.and_then(|scheduler| {
-        let planned_strength = planned_strength(&spec, &bundle, model.as_ref(), task.as_ref());
+        let planned_strength = planned_strength(&spec, bundle, model.as_ref(), task.as_ref());
         let rounding = model.as_ref().map_or(Rounding::Down, |model| model.model.rounding);
         let steps = defaults.steps;
         wrong.unless(schedule(&spec, scheduler, task.as_ref(), (steps, planned_strength), mu, rounding))
@@ -223,9 +224,9 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
         if let Some(size) = size {
             wrong.unless(model.check_shapes(size, spec.run.tiles));
         }
-        let of_loras = model.loras.iter().filter_map(|lora| wrong.unless(lora.check(&model.graphs())));
-        let of_loras: Vec<String> = of_loras.flatten().collect();
-        model.remarks.extend(of_loras);
+        let of_loras = model.loras.iter().map(|lora| sources.check_lora(lora, &model.graphs()));
+        let of_loras: Vec<_> = of_loras.filter_map(|checked| wrong.unless(checked)).collect();
+        model.remarks.extend(of_loras.iter().flat_map(|warnings| warnings.iter().cloned()));
     }
     if spec.device.batching == Batching::Split && model.as_ref().is_some_and(|model| !model.denoises_on_cpu()) {
         wrong.0.push(Error::input(
@@ -236,7 +237,7 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
     }
     let total_images = task.labels().len() * spec.run.images;
     let seed = wrong.unless(seed(&spec, total_images));
-    wrong.unless(tiles(&spec, &bundle));
+    wrong.unless(tiles(&spec, bundle));
     let guidance_interval = model.as_ref().and_then(|model| wrong.unless(evaluations::guidance_interval(&spec, model)));
     let latents = match (&spec.run.latents, &model, size) {
         (Some(path), Some(model), Some((width, height))) => {
@@ -256,6 +257,7 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
     let (denoising_start, denoising_end) = (spec.run.denoising_start, spec.run.denoising_end);
     filling.add_planned(&spec, &model, &scheduler);
     model.defaults = filling.filled;
+    model.remarks.extend(old_names(&spec, &bundle));
     spec.run.steps = Some(steps);
     if offer.is_none() {
         spec.run.seed = Some(seed);
@@ -286,18 +288,30 @@ fn settle(mut spec: Spec, offer: Option<&Offer>) -> Result<Settled> {
         tiles: spec.run.tiles,
         input_limit: spec.run.input_limit(),
         // A processor is kept busy by one image; a GPU is not. An image that is handed on has a batch to itself.
-        batch: if on_cpu || hand == Some(Hand::Image) { 1 } else { evaluations::largest_batch(&spec, total_images) },
+        batch: if on_cpu || hand == Some(StageInput::Image) {
+            1
+        } else {
+            evaluations::largest_batch(&spec, total_images)
+        },
         only: None,
         planned: None,
     };
     let sizes = Sizes::of(&request, &model.model);
     request.planned = Some(Arc::new(Planned::new(&request, &model, bundle.facts.size_multiple())));
     model.sizes = Some(sizes);
-    model.check_output_sizes(sizes)?;
-    if let Some(budget) = spec.device.memory {
-        model.keep_within(budget)?;
+    model.check_output_sizes(sizes, sources)?;
+    if let Some(budget) = spec.device.memory_budget {
+        model.keep_within(budget, sources)?;
     }
-    Ok(Settled { spec, model, request, space: LatentSpace::of(&bundle), hand })
+    Ok(Settled { spec, model, request, space: LatentSpace::of(bundle), hand })
+}
+
+/// Warnings about old names, in the pipeline file and of folders in the model directory.
+fn old_names(spec: &Spec, bundle: &Bundle) -> Vec<String> {
+    let is_given = |kind| spec.model.components.get(&kind).is_some_and(|component| component.graph.is_some());
+    let found = bundle.components.iter().filter(|(kind, _)| !is_given(**kind));
+    let of_folders = found.filter_map(|(_, component)| component.old_name_warning());
+    spec.old_names.warnings().map(str::to_owned).chain(of_folders).collect()
 }
 
 /// What was found wrong so far, so that all of it is told at once.

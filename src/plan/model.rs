@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use super::classes;
-use super::compatibility::PlannedTask;
 use super::conditions::ConditionPart;
 use super::control::ControlPart;
 use super::defaults::DefaultValue;
@@ -13,6 +12,7 @@ use super::preview::{self, PreviewPlan};
 use super::requirements::TaskRequirements;
 use super::shallow::ShallowPlan;
 use super::sizes::Sizes;
+use super::sources::{ModelDirectory, ModelSources};
 use super::text::TextPlan;
 use crate::bundle::{
     Bundle, Component, ComponentKind, ConditionerContract, Defaults, DenoiserContract, GraphFile, VaeDecoderContract,
@@ -44,8 +44,6 @@ pub struct Part<C> {
 pub struct ModelPlan {
     /// The model directory.
     pub dir: PathBuf,
-    /// The task it was planned for.
-    pub task: PlannedTask,
     /// What the task has to know of the model, the roles of the denoiser's inputs among it.
     pub model: TaskModel,
     /// The configuration and tokenizer files that the model was read from: the name in the model directory, and the path.
@@ -95,7 +93,13 @@ pub struct ModelPlan {
 
 impl ModelPlan {
     /// Resolves what `task` needs from a model directory.
-    pub(super) fn new(spec: &Spec, bundle: &Bundle, task: &dyn Task, defaults: Defaults) -> Result<Self> {
+    pub(super) fn new(
+        spec: &Spec,
+        (directory, sources): (&ModelDirectory, &ModelSources),
+        task: &dyn Task,
+        defaults: Defaults,
+    ) -> Result<Self> {
+        let bundle = &directory.bundle;
         let wanted_for = format!("[task.{}]", task.name());
         let component = if spec.controls.is_empty() { bundle.denoiser()? } else { bundle.denoiser_under_control()? };
         let mut contract = DenoiserContract::resolve(component)?;
@@ -111,7 +115,7 @@ impl ModelPlan {
         } else {
             None
         };
-        let conditions = ConditionPart::all(&spec.conditions, bundle, spec.run.input_limit())?;
+        let conditions = ConditionPart::all(&spec.conditions, (bundle, sources), spec.run.input_limit())?;
         let requirements = TaskRequirements {
             task,
             bundle,
@@ -136,21 +140,20 @@ impl ModelPlan {
         let text = match task.prompting() {
             Some(prompting) => {
                 let t5 = defaults.max_sequence_length;
-                Some(TextPlan::new(bundle, &contract, prompting, &spec.embeddings, t5, &wanted_for)?)
+                Some(TextPlan::new((bundle, sources), &contract, prompting, &spec.textual_inversions, t5, &wanted_for)?)
             }
             None => None,
         };
         let classes = match task.classes() {
-            Some(spec) => Some(classes::resolve(spec, bundle, &contract, class_embedder.as_ref())?),
+            Some(spec) => Some(classes::resolve(spec, (bundle, sources), &contract, class_embedder.as_ref())?),
             None => None,
         };
         let of_control = spec.model.components.get(&ComponentKind::ControlNet);
         let roles = of_control.map(|component| component.inputs.clone()).unwrap_or_default();
-        let controls = ControlPart::all(spec, &roles, bundle, component, &contract)?;
+        let controls = ControlPart::all(spec, &roles, (bundle, sources), component, &contract)?;
         Ok(Self {
             dir: bundle.dir.clone(),
-            configuration: bundle.configuration(),
-            task: PlannedTask::new(task),
+            configuration: directory.configuration.clone(),
             model: TaskModel {
                 scaling,
                 concatenated,
@@ -164,7 +167,7 @@ impl ModelPlan {
                 defaults,
             },
             denoiser: Part { edits, ..part(component, ()) },
-            shallow: ShallowPlan::new(spec.cache.as_ref(), &component.graph)?,
+            shallow: ShallowPlan::new(spec.cache.as_ref(), &component.graph, sources)?,
             text,
             class_embedder,
             conditions,

@@ -93,17 +93,16 @@ impl ModelPlan {
         let learns =
             self.text.iter().flat_map(|text| &text.encoders).any(|t| t.part.kind == kind && t.learnt.is_some());
         let is_changed = learns || (!self.loras.is_empty() && (of_text || kind == self.denoiser.kind));
-        on_processor && self.device.prepare && !is_changed
+        on_processor && self.device.optimize && !is_changed
     }
 
-    /// Whether parts stay open for the next image once they have done their work: as the pipeline file says, or where
-    /// the machine has room for all the weights.
-    pub fn keeps_open(&self) -> bool {
+    /// True if parts stay open for the next image once they have done their work: as the pipeline file says, or if the
+    /// machine has room for the `unopened` bytes of weights that are still to be opened.
+    pub fn keeps_open(&self, unopened: u64) -> bool {
         /// What activations take beside the weights of a large model.
         const BESIDE: u64 = 2 << 30;
-        let weights: u64 = self.openings().iter().map(|opening| opening.weight_bytes).sum();
-        let fits = || memory::available().is_none_or(|free| weights + BESIDE.min(weights) < free);
-        self.device.keep.unwrap_or_else(|| self.memory_budget.is_none() && fits())
+        let fits = || memory::available().is_none_or(|free| unopened + BESIDE.min(unopened) < free);
+        self.device.offload.map_or_else(|| self.memory_budget.is_none() && fits(), |offload| !offload)
     }
 
     /// How a component's session is opened.

@@ -2,8 +2,8 @@
 
 use super::model::{ModelPlan, Part};
 use super::sizes::Sizes;
+use super::sources::ModelSources;
 use crate::error::{Error, Result};
-use crate::rewrite;
 use crate::tensor::{Dim, TensorInfo};
 
 impl ModelPlan {
@@ -13,18 +13,18 @@ impl ModelPlan {
     /// Sizes that only a run tells are held to the same when they are known.
     ///
     /// # Errors
-    /// [`Error::Model`] naming the graph, its output, and both sizes; as [`rewrite::output_shape`].
-    pub(super) fn check_output_sizes(&self, sizes: Sizes) -> Result<()> {
+    /// [`Error::Model`] naming the graph, its output, and both sizes; as [`crate::rewrite::output_shape`].
+    pub(super) fn check_output_sizes(&self, sizes: Sizes, sources: &ModelSources) -> Result<()> {
         let [_, height, width] = self.sample_shape(sizes.width, sizes.height);
         let pixels = |latent: [usize; 2]| latent.map(|side| side * self.spatial_factor);
         let tiles = self.decoding_tiles(sizes.tiles);
         let latent = tiles.map_or((height, width), |tiles| tiles.of(height, width)).into();
         for part in self.decoder.iter().chain(self.preview_decoder()) {
-            check(part, &part.contract.latent, &part.contract.output, latent, pixels(latent))?;
+            check(part, [&part.contract.latent, &part.contract.output], latent, pixels(latent), sources)?;
         }
         let latent = [height, width];
         match &self.encoder {
-            Some(part) => check(part, &part.contract.sample, &part.contract.output, pixels(latent), latent),
+            Some(part) => check(part, [&part.contract.sample, &part.contract.output], pixels(latent), latent, sources),
             None => Ok(()),
         }
     }
@@ -33,10 +33,10 @@ impl ModelPlan {
 /// Requires that a graph gives `wanted` height and width for images of `given`, where its shapes tell.
 fn check<C>(
     part: &Part<C>,
-    input: &TensorInfo,
-    output: &TensorInfo,
+    [input, output]: [&TensorInfo; 2],
     given: [usize; 2],
     wanted: [usize; 2],
+    sources: &ModelSources,
 ) -> Result<()> {
     let Some(sides) = input.shape.last_chunk::<2>() else { return Ok(()) };
     let lengths = sides.iter().zip(given);
@@ -50,7 +50,7 @@ fn check<C>(
     });
     let axes: Vec<_> = axes.collect();
     let one_name_for_two = matches!(axes.as_slice(), [(a, x), (b, y)] if a == b && x != y);
-    let shape = if one_name_for_two { None } else { rewrite::output_shape(&part.graph, &output.name, &axes)? };
+    let shape = if one_name_for_two { None } else { sources.output_shape(&part.graph, &output.name, &axes)? };
     let Some(&[Some(height), Some(width)]) = shape.as_deref().and_then(|shape| shape.last_chunk::<2>()) else {
         return Ok(());
     };

@@ -1,10 +1,11 @@
 //! The denoiser's shallow layers as a graph of their own, for caches that run them alone.
 
 use super::model::ModelPlan;
+use super::sources::ModelSources;
 use crate::bundle::GraphFile;
 use crate::denoise::StepCache;
 use crate::error::{Error, Result};
-use crate::rewrite::{Branch, Pass, branches};
+use crate::rewrite::{Branch, Pass};
 
 /// Where the denoiser is cut, and what lies outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,10 +22,10 @@ impl ShallowPlan {
     /// Resolves where `cache` wants the denoiser's graph cut; `None` where it does not.
     ///
     /// # Errors
-    /// [`Error::Input`] where the graph has no such long skip connection; as [`branches`].
-    pub(super) fn new(cache: Option<&StepCache>, graph: &GraphFile) -> Result<Option<Self>> {
+    /// [`Error::Input`] where the graph has no such long skip connection; as [`crate::rewrite::branches`].
+    pub(super) fn new(cache: Option<&StepCache>, graph: &GraphFile, sources: &ModelSources) -> Result<Option<Self>> {
         let Some((cache, branch)) = cache.and_then(|cache| Some((cache, cache.branch()?))) else { return Ok(None) };
-        let found = branches(graph)?;
+        let found = sources.branches(graph)?;
         let (count, table) = (found.len(), format!("cache.{}", cache.entry().name));
         if count == 0 {
             return Err(Error::input(
@@ -37,29 +38,13 @@ impl ShallowPlan {
                 "choose another cache, such as [cache.spectrum], which sees a denoiser from outside",
             ));
         }
-        match found.into_iter().nth(branch) {
+        match found.get(branch).cloned() {
             Some(Branch { tensor, outer_weights }) => Ok(Some(Self { branch, tensor, weight_bytes: outer_weights })),
             None => Err(Error::input(
                 format!("{table}.branch"),
                 format!("{branch} is asked for, and {} has {count} long skip connections", graph.path.display()),
                 format!("choose from 0 to {}", count - 1),
             )),
-        }
-    }
-
-    /// Requires that this is where `cache` wants the denoiser cut, in a plan that was opened for `opened`.
-    ///
-    /// # Errors
-    /// [`Error::Input`] where it is not.
-    pub(crate) fn fits(opened: Option<&Self>, cache: Option<&StepCache>) -> Result<()> {
-        let opened = opened.map(|shallow| shallow.branch);
-        match cache.and_then(StepCache::branch) {
-            Some(branch) if opened != Some(branch) => Err(Error::input(
-                "cache.deepcache.branch",
-                format!("{branch} is asked for, and the model was opened for another, or for none"),
-                "open the model with a plan of this request",
-            )),
-            _ => Ok(()),
         }
     }
 }

@@ -6,7 +6,7 @@ use super::Wrong;
 use super::model::ModelPlan;
 use crate::bundle::{ComponentKind, VaeDecoderContract};
 use crate::error::{Error, Result};
-use crate::spec::{Source, ToldAs};
+use crate::spec::{Conditioning, Source};
 use crate::tensor::{Dim, TensorInfo};
 use crate::tiles::Tiles;
 
@@ -81,7 +81,7 @@ impl ModelPlan {
                 Source::DepthMap(_) => of("input", &part.contract.input).check(whole, self.spatial_factor),
                 _ => Ok(()),
             });
-            if condition.condition.told_as == ToldAs::Channels {
+            if condition.condition.conditioning == Conditioning::Channels {
                 wrong.unless(of("output", &part.contract.output).check(whole, self.spatial_factor));
             }
         }

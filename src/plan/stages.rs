@@ -1,11 +1,12 @@
 //! Models in a row: what a stage is handed by the one before it, and whether the two go together.
 
+use super::sources::ModelSources;
 use super::{Plan, RunPlan, Settled, Wrong, settle};
 use crate::bundle::{Autoencoder, Bundle, ComponentKind, DenoiserContract};
 use crate::error::{Error, Result};
 use crate::graph_cache::GraphCache;
 use crate::plan::ModelPlan;
-use crate::spec::{Beginning, Hand, Spec, StageSpec, TaskSpec};
+use crate::spec::{Beginning, Spec, StageInput, StageSpec, TaskSpec};
 
 /// A `[[stage]]`, checked.
 #[derive(Debug)]
@@ -13,7 +14,7 @@ pub struct StagePlan {
     /// The key of its table, such as `stage[0]`.
     pub key: String,
     /// In which form it is handed what the stage before it made.
-    pub hand: Hand,
+    pub hand: StageInput,
     /// What is opened.
     pub model: ModelPlan,
     /// What is made of each image that it is handed.
@@ -57,7 +58,7 @@ impl std::fmt::Display for LatentSpace {
 #[derive(Debug, Default)]
 pub(super) struct Offer {
     /// The form that the pipeline file asks for.
-    asked: Option<Hand>,
+    asked: Option<StageInput>,
     /// Whether the stage's prompts are the file's own.
     shares_prompts: bool,
     /// The latents of the stage before.
@@ -70,16 +71,16 @@ pub(super) struct Offer {
 
 impl Offer {
     /// Decides how the stage is handed what it is offered, and writes that into its task.
-    pub(super) fn take(&self, spec: &mut Spec, bundle: &Bundle) -> Result<Hand> {
+    pub(super) fn take(&self, spec: &mut Spec, bundle: &Bundle) -> Result<StageInput> {
         self.leave_prompts_out(spec, bundle);
         let obstacle = self.obstacle(spec, bundle);
         let hand = match (self.asked, obstacle) {
-            (Some(Hand::Latents), Some(obstacle)) => {
-                return Err(Error::input("hand", obstacle, "leave it out, or set hand = \"image\""));
+            (Some(StageInput::Latents), Some(obstacle)) => {
+                return Err(Error::input("input", obstacle, "leave it out, or set input = \"image\""));
             }
             (Some(asked), _) => asked,
-            (None, None) => Hand::Latents,
-            (None, Some(_)) => Hand::Image,
+            (None, None) => StageInput::Latents,
+            (None, Some(_)) => StageInput::Image,
         };
         if let TaskSpec::ImageToImage(task) = &mut spec.task {
             task.begin = Beginning::Handed(hand);
@@ -151,45 +152,54 @@ impl Plan {
     /// [`Error::Model`] where a directory cannot do the task, [`Error::Input`] where a size, an image or given
     /// latents do not fit, [`Error::Scheduler`] and [`Error::Provider`] where those cannot be had, each within
     /// [`Error::Stage`] where it is about a `[[stage]]`; [`Error::Several`] where more than one thing is wrong.
-    pub fn new(mut spec: Spec) -> Result<Self> {
+    pub fn new(spec: Spec) -> Result<Self> {
+        Self::from_sources(spec, &ModelSources::default())
+    }
+
+    /// As [`Plan::new`], from what `sources` have read before: a plan that needs nothing else reads no files but the
+    /// request's own inputs, and for images of another size the structure of the VAE's graphs.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn from_sources(mut spec: Spec, sources: &ModelSources) -> Result<Self> {
         let stages = std::mem::take(&mut spec.stages);
         let as_written = spec.clone();
         let mut wrong = Wrong::default();
-        let mut base = wrong.unless(settle(spec, None));
+        let mut base = wrong.unless(settle(spec, None, sources));
         let seed = base.as_ref().map(|base| base.request.seed);
         let mut done: Vec<(StagePlan, StageSpec)> = Vec::new();
         let mut before = base.as_ref().map(|base| (base.space.clone(), Seam::of(&base.request)));
         for (at, stage) in stages.into_iter().enumerate() {
             let key = format!("stage[{at}]");
             let offer = Offer {
-                asked: stage.hand,
+                asked: stage.input,
                 shares_prompts: stage.shares_prompts(&as_written),
                 space: before.as_ref().map(|(space, _)| space.clone()),
                 size: before.as_ref().map(|(_, seam)| seam.size),
                 seed,
             };
-            let settled = wrong.unless(settle(stage.spec, Some(&offer)).map_err(|error| error.in_stage(&key)));
+            let settled = wrong.unless(settle(stage.spec, Some(&offer), sources).map_err(|error| error.in_stage(&key)));
             let Some(Settled { spec, model, request, space, hand }) = settled else {
                 before = None;
                 continue;
             };
-            let hand = hand.unwrap_or(Hand::Image);
+            let hand = hand.unwrap_or(StageInput::Image);
             let own = Seam::of(&request);
             let warnings = before.map(|(_, theirs)| theirs.warnings(hand, &own)).unwrap_or_default();
             before = Some((space, own));
-            done.push((StagePlan { key, hand, model, request, warnings }, StageSpec { hand: Some(hand), spec }));
+            done.push((StagePlan { key, hand, model, request, warnings }, StageSpec { input: Some(hand), spec }));
         }
         let Some(Settled { mut spec, mut model, request, .. }) = base.take().filter(|_| wrong.0.is_empty()) else {
             return Err(wrong.into_error());
         };
         // Images that nobody sees are not decoded, and their decoders not opened.
-        let mut keeps = spec.output.keep;
+        let mut keeps = spec.output.save_intermediate;
         let mut decoder = &mut model.decoder;
         for (plan, stage) in &mut done {
-            if plan.hand == Hand::Latents && !keeps {
+            if plan.hand == StageInput::Latents && !keeps {
                 *decoder = None;
             }
-            keeps = stage.spec.output.keep;
+            keeps = stage.spec.output.save_intermediate;
             decoder = &mut plan.model.decoder;
         }
         tell_idle(&spec, &mut model, &mut done);
@@ -204,7 +214,7 @@ impl Plan {
 fn tell_idle(spec: &Spec, model: &mut ModelPlan, stages: &mut [(StagePlan, StageSpec)]) {
     // A small decoder is named once, and used where a preview is asked for.
     let opens = |model: &ModelPlan, kind: ComponentKind| {
-        kind == ComponentKind::SmallDecoder || model.graphs().iter().any(|(opened, _)| *opened == kind)
+        kind == ComponentKind::TinyVaeDecoder || model.graphs().iter().any(|(opened, _)| *opened == kind)
     };
     let sentence = |table: &str, kind: ComponentKind| {
         format!("[{table}.{kind}] stands for nothing, since no {kind} is opened in this pipeline; leave it out")
@@ -243,7 +253,7 @@ impl Seam {
     }
 
     /// What is odd about going on from here with `after`.
-    fn warnings(self, hand: Hand, after: &Self) -> Vec<String> {
+    fn warnings(self, hand: StageInput, after: &Self) -> Vec<String> {
         let mut warnings = Vec::new();
         match (self.end, after.start) {
             (None, Some(start)) => warnings.push(format!(
@@ -259,7 +269,7 @@ impl Seam {
             )),
             _ => {}
         }
-        if let (Some(end), Hand::Image) = (self.end, hand) {
+        if let (Some(end), StageInput::Image) = (self.end, hand) {
             warnings.push(format!(
                 "the stage before it stops at denoising_end = {end}, and what it made is decoded with its noise to be handed \
                  on as an image"

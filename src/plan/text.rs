@@ -6,14 +6,18 @@ mod remarks;
 mod states;
 mod textual_inversion;
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::model::{Part, part};
+use super::sources::ModelSources;
 use crate::bundle::{Bundle, Component, ComponentKind, DenoiserContract, TextEncoderContract};
 use crate::error::{Error, Result};
-use crate::spec::{EmbeddingSpec, LongPrompts, PromptReading, Prompting, Weights};
+use crate::spec::{LongPrompts, PromptReading, Prompting, TextualInversionSpec, Weights};
 use crate::tensor::{Dim, TensorInfo};
-use crate::text::{Chunks, Inversion, Style, Taken, cut_off, require_embedded, tokenizer::Tokenizer};
+use crate::text::tokenizer::{Cleaning, Tokenizer};
+use crate::text::{Chunks, Inversion, Style, Taken, cut_off, require_embedded};
 use family::{Encoder, Family};
 
 pub use textual_inversion::Learnt;
@@ -32,7 +36,7 @@ pub struct TextPart {
     /// How it reads prompts.
     pub style: Style,
     /// The vectors of words of a user's own that its graph is opened with, where there are some.
-    pub learnt: Option<Learnt>,
+    pub learnt: Option<Arc<Learnt>>,
     /// Which group of tokens its own belong to; see [`crate::text::TextEncoders`].
     pub group: usize,
 }
@@ -46,17 +50,17 @@ pub struct TextPlan {
     /// `force_zeros_for_empty_prompt`.
     pub zeros_for_no_prompt: bool,
     /// Words of a user's own.
-    pub inversions: Vec<Inversion>,
+    pub inversions: Vec<Arc<Inversion>>,
     /// Zeros behind all tokens, `[tokens, width]`, where the model runs without its last encoder.
     pub blank: Option<[usize; 2]>,
 }
 
 impl TextPlan {
     pub(super) fn new(
-        bundle: &Bundle,
+        (bundle, sources): (&Bundle, &ModelSources),
         denoiser: &DenoiserContract,
         prompting: &Prompting,
-        embeddings: &[EmbeddingSpec],
+        embeddings: &[TextualInversionSpec],
         max_sequence_length: Option<usize>,
         wanted_for: &str,
     ) -> Result<Self> {
@@ -72,12 +76,12 @@ impl TextPlan {
         let t5_length = max_sequence_length.or(family.t5_length());
         let reading = &prompting.reading;
         let inversions =
-            embeddings.iter().map(|embedding| Inversion::open(&embedding.path, embedding.token.as_deref()));
+            embeddings.iter().map(|embedding| sources.inversion(&embedding.path, embedding.token.as_deref()));
         let inversions = inversions.collect::<Result<Vec<_>>>()?;
         let opened = components.iter().map(|&component| {
             let contract = TextEncoderContract::resolve(component)?;
-            let tokenizer = Tokenizer::open(tokenizer_dir(bundle, component, wanted_for)?)?;
-            let tokenizer = tokenizer.with_cleaning(reading.text_cleaning.unwrap_or_default())?;
+            let dir = tokenizer_dir(bundle, component, wanted_for)?;
+            let tokenizer = sources.tokenizer(dir, reading.text_cleaning)?;
             contract.embedding_rows.map_or(Ok(()), |rows| tokenizer.check_vocabulary(rows))?;
             Ok((component, contract, tokenizer))
         });
@@ -91,16 +95,23 @@ impl TextPlan {
         }
         let clips = opened.iter().filter(|(.., tokenizer)| !tokenizer.is_t5()).count();
         let mut encoders = Vec::with_capacity(opened.len());
-        for (component, mut contract, tokenizer) in opened {
+        for (component, contract, tokenizer) in opened {
             let of = Encoder { is_t5: tokenizer.is_t5(), is_last: is_last(bundle, component) };
-            // Words of a user's own and layers left out are matters of CLIP's.
-            let (learnt, tokenizer) = match of.is_t5 {
-                true => (None, t5_of_length(tokenizer, component, &contract, t5_length, reading)?),
-                false => {
-                    let tokenizer = length::of_encoder(tokenizer, component, &contract)?;
-                    Learnt::new(&inversions, component, clips, &mut contract, tokenizer)?
-                }
+            let request = EncoderRequest {
+                kind: component.kind,
+                graph: component.graph.path.clone(),
+                roles: component.roles.clone(),
+                tokenizer: tokenizer_dir(bundle, component, wanted_for)?.to_path_buf(),
+                cleaning: reading.text_cleaning,
+                t5_length: [reading.max_sequence_length, t5_length].map(|length| length.filter(|_| of.is_t5)),
+                words: inversions.iter().map(|own| (own.path.clone(), own.token.clone())).collect(),
+                clips,
             };
+            let prepared = sources.encoder(request, |request| {
+                let tokenizer = Tokenizer::clone(&tokenizer);
+                PreparedEncoder::new(request, component, contract, tokenizer, &inversions)
+            })?;
+            let PreparedEncoder { contract, tokenizer, learnt } = PreparedEncoder::clone(&prepared);
             let whole = family.whole(component, &contract, of)?;
             readable(component, whole.tokens.as_ref(), reading, wanted_for)?;
             let skipping = match reading.clip_skip.filter(|_| !of.is_t5) {
@@ -108,7 +119,7 @@ impl TextPlan {
                 None => None,
             };
             encoders.push(TextPart {
-                tokenizer: Arc::new(tokenizer),
+                tokenizer,
                 learnt,
                 negative: skipping.as_ref().map(|_| whole.clone()),
                 taken: skipping.unwrap_or(whole),
@@ -280,6 +291,51 @@ impl TextPlan {
     }
 }
 
+/// The settings that decide a text encoder's tokenizer and contract.
+#[derive(Debug, PartialEq)]
+pub(super) struct EncoderRequest {
+    kind: ComponentKind,
+    graph: PathBuf,
+    roles: BTreeMap<String, String>,
+    /// The tokenizer's directory.
+    tokenizer: PathBuf,
+    cleaning: Option<Cleaning>,
+    /// For T5: `max_sequence_length`, and the number of tokens that it reads otherwise.
+    t5_length: [Option<usize>; 2],
+    /// The textual inversions: their paths and their tokens.
+    words: Vec<(PathBuf, String)>,
+    /// The number of text encoders that are not T5's.
+    clips: usize,
+}
+
+/// A text encoder's tokenizer, set to its length and to the tokens of textual inversions.
+#[derive(Debug, Clone)]
+pub(super) struct PreparedEncoder {
+    contract: TextEncoderContract,
+    tokenizer: Arc<Tokenizer>,
+    learnt: Option<Arc<Learnt>>,
+}
+
+impl PreparedEncoder {
+    /// Sets a tokenizer to the length of its text encoder. Textual inversions are matters of CLIP's.
+    fn new(
+        request: &EncoderRequest,
+        component: &Component,
+        mut contract: TextEncoderContract,
+        tokenizer: Tokenizer,
+        inversions: &[Arc<Inversion>],
+    ) -> Result<Self> {
+        let (learnt, tokenizer) = match tokenizer.is_t5() {
+            true => (None, t5_of_length(tokenizer, component, &contract, request.t5_length)?),
+            false => {
+                let tokenizer = length::of_encoder(tokenizer, component, &contract)?;
+                Learnt::new(inversions, component, request.clips, &mut contract, tokenizer)?
+            }
+        };
+        Ok(Self { contract, tokenizer: Arc::new(tokenizer), learnt: learnt.map(Arc::new) })
+    }
+}
+
 /// An exporter that writes a pooled vector's width as the tokens' is not to be believed, so names are left out.
 fn last_axis(info: &TensorInfo) -> Option<usize> {
     info.shape.last().and_then(Dim::fixed)
@@ -295,10 +351,9 @@ fn t5_of_length(
     tokenizer: Tokenizer,
     component: &Component,
     contract: &TextEncoderContract,
-    default: Option<usize>,
-    reading: &PromptReading,
+    [asked, default]: [Option<usize>; 2],
 ) -> Result<Tokenizer> {
-    if let (Some(asked), Some(fixed)) = (reading.max_sequence_length, contract.sequence_length)
+    if let (Some(asked), Some(fixed)) = (asked, contract.sequence_length)
         && asked != fixed
     {
         return Err(Error::input(
@@ -307,8 +362,7 @@ fn t5_of_length(
             "leave the key out, or export the text encoder with a free number of tokens",
         ));
     }
-    let length = reading.max_sequence_length.or(contract.sequence_length).or(default);
-    match length {
+    match asked.or(contract.sequence_length).or(default) {
         Some(length) => tokenizer.with_max_length(length),
         None => Ok(tokenizer),
     }
@@ -340,7 +394,7 @@ fn is_last(bundle: &Bundle, component: &Component) -> bool {
     bundle.text_encoders().last().is_some_and(|last| last.kind == component.kind)
 }
 
-fn tokenizer_dir<'b>(bundle: &'b Bundle, component: &Component, wanted_for: &str) -> Result<&'b std::path::Path> {
+fn tokenizer_dir<'b>(bundle: &'b Bundle, component: &Component, wanted_for: &str) -> Result<&'b Path> {
     bundle.tokenizer(component.kind).ok_or_else(|| {
         let number = component.kind.text_encoder_number().filter(|&n| n > 1);
         let name = number.map_or("tokenizer".to_owned(), |n| format!("tokenizer_{n}"));

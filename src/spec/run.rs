@@ -1,4 +1,4 @@
-//! `[run]`: how many steps, which seed, how many images of what size.
+//! `[run]`: steps, seed, number and size of images.
 
 use std::ops::Bound::Excluded;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use crate::tiles::Tiles;
 /// The largest seed: the end of TOML's integers.
 const LAST_SEED: u64 = i64::MAX as u64;
 
-/// `[run]`: how many steps, which seed, how many images of what size.
+/// `[run]`: steps, seed, number and size of images.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunSpec {
     /// `steps`: steps of the scheduler, 1 to 1000. Absent: as many as `timesteps` or `sigmas` are, or the default of the

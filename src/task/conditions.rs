@@ -15,7 +15,7 @@ use crate::guard::contain;
 use crate::image::{self, InputLimit, LabelMap};
 use crate::npy;
 use crate::session::Cancel;
-use crate::spec::{ConditionSpec, LayoutBox, Source, ToldAs};
+use crate::spec::{ConditionSpec, Conditioning, LayoutBox, Source};
 use crate::tensor::{DType, Tensor};
 
 /// A condition, ready to be told.
@@ -45,10 +45,12 @@ impl Start {
     ) -> Result<()> {
         let latent = self.sample.shape().last_chunk::<2>().copied().unwrap_or_default();
         for (at, given) in conditions.into_iter().enumerate() {
-            let told_as = given.condition.told_as;
+            let conditioning = given.condition.conditioning;
             let context = self.condition.context.as_ref();
             let rows = given.rows(at, context, self.guidance.branches().len() * images, (size, latent), cancel)?;
-            let is_told = |branch: &Branch| if told_as == ToldAs::Tokens { branch.prompt } else { branch.image };
+            let is_told = |branch: &Branch| {
+                if conditioning == Conditioning::CrossAttention { branch.prompt } else { branch.image }
+            };
             let branches = self.guidance.branches().iter().flat_map(|b| std::iter::repeat_n(is_told(b), images));
             let told: Vec<ArrayD<f32>> =
                 branches.zip(rows).map(|(told, row)| if told { row } else { ArrayD::zeros(row.raw_dim()) }).collect();
@@ -58,13 +60,13 @@ impl Start {
                 Error::input(key, format!("its {what} do not fit those told before"), "are all of one model?")
             };
             let all = stack(Axis(0), &views).map_err(|_| misfit("rows"))?;
-            if let (ToldAs::Tokens, Some(mask)) = (told_as, &mut self.condition.context_mask) {
+            if let (Conditioning::CrossAttention, Some(mask)) = (conditioning, &mut self.condition.context_mask) {
                 let of_all = ArrayD::ones(IxDyn(&all.shape()[..2]));
                 *mask = concatenate(Axis(1), &[mask.view(), of_all.view()]).map_err(|_| misfit("tokens"))?;
             }
-            let (place, what) = match told_as {
-                ToldAs::Tokens => (&mut self.condition.context, "tokens"),
-                ToldAs::Channels => (&mut self.condition.channels, "channels"),
+            let (place, what) = match conditioning {
+                Conditioning::CrossAttention => (&mut self.condition.context, "tokens"),
+                Conditioning::Channels => (&mut self.condition.channels, "channels"),
             };
             *place = Some(match place.take() {
                 Some(before) => concatenate(Axis(1), &[before.view(), all.view()]).map_err(|_| misfit(what))?,

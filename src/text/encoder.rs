@@ -103,6 +103,11 @@ impl TextEncoder {
         Ok(Self { tokenizer, session, contract, taken, negative, style })
     }
 
+    /// Gives back the open graph.
+    pub fn into_session(self) -> Session {
+        self.session
+    }
+
     /// The chunks that a prompt is read in.
     pub(super) fn chunks(&self, prompt: &str) -> Result<Chunks> {
         let chunks = Chunks::new(prompt, &self.tokenizer, self.style)?;

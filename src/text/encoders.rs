@@ -7,7 +7,7 @@ use ndarray::{ArrayD, Axis, IxDyn, Slice, concatenate};
 use super::encoder::{Asked, Encoded, TextEncoder};
 use super::encodings::{Encodings, Text};
 use crate::error::{Error, Result};
-use crate::session::Cancel;
+use crate::session::{Cancel, Session};
 
 /// What a model's text encoders make of one prompt.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,6 +54,11 @@ impl TextEncoders {
     /// before.
     pub fn new(encoders: Vec<(usize, TextEncoder)>, blank: Option<[usize; 2]>, known: Encodings) -> Self {
         Self { encoders, blank, known }
+    }
+
+    /// Gives back the open graphs, in the order of the encoders.
+    pub fn into_sessions(self) -> Vec<Session> {
+        self.encoders.into_iter().map(|(_, encoder)| encoder.into_session()).collect()
     }
 
     /// Whether texts that are not known can be encoded.

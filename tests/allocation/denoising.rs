@@ -3,8 +3,8 @@
 
 use std::ops::ControlFlow;
 
+use ldm_ort::execution::Execution;
 use ldm_ort::execution::ExecutionEvent;
-use ldm_ort::execution::ModelExecution;
 use ldm_ort::scheduler::{self, Config, Noise, ScheduleRequest};
 use ldm_ort::{Cancel, Overrides, Plan, Runtime, Spec};
 use serde_json::{Value, json};
@@ -130,8 +130,8 @@ fn asked_at_once(runtime: &Runtime, pipeline: &str, set: &[&str]) -> (usize, usi
         }
         ControlFlow::Continue(())
     };
-    let mut pipeline = ModelExecution::load(plan.model, runtime, &cancel, &mut watch).expect("it opens");
-    pipeline.run(&plan.request, &cancel, &mut watch).expect("it runs");
+    let mut pipeline = Execution::load(&plan, runtime, &cancel, &mut watch).expect("it opens");
+    pipeline.run(&plan, &cancel, &mut watch).expect("it runs");
     assert!(calls >= 2, "only {calls} calls were watched");
     (largest, latents)
 }

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use crate::common::{answer, ldm_ort, models};
-use ldm_ort::execution::{ExecutionEvent, ModelExecution};
+use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::graph_cache::{CachedGraph, GraphCache};
 use ldm_ort::plan::Plan;
 use ldm_ort::session::{Cancel, Runtime};
@@ -39,7 +39,7 @@ fn plan(cache: Option<&Path>, set: &[&str]) -> Plan {
 }
 
 fn run(cache: Option<&Path>, set: &[&str]) -> Run {
-    let Plan { model, request, .. } = plan(cache, set);
+    let plan = plan(cache, set);
     let mut run = Run { latents: Vec::new(), optimized: 0, warnings: Vec::new() };
     let mut observe = |event: ExecutionEvent<'_>| {
         match event {
@@ -50,8 +50,8 @@ fn run(cache: Option<&Path>, set: &[&str]) -> Run {
         }
         ControlFlow::Continue(())
     };
-    let mut pipeline = ModelExecution::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
-    pipeline.run(&request, &Cancel::new(), &mut observe).expect("images");
+    let mut pipeline = Execution::load(&plan, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+    pipeline.run(&plan, &Cancel::new(), &mut observe).expect("images");
     run
 }
 
@@ -75,7 +75,7 @@ fn a_graph_is_optimised_once_and_draws_the_same() {
     assert!(apart(&plain, &first) < 1e-5, "{}", apart(&plain, &first));
     assert_eq!(apart(&first, &second), 0.0);
 
-    let off = run(Some(folder.path()), &["device.prepare=false"]);
+    let off = run(Some(folder.path()), &["device.optimize=false"]);
     assert_eq!((off.optimized, apart(&plain, &off)), (0, 0.0));
 }
 
@@ -100,7 +100,7 @@ fn another_size_is_another_entry() {
 #[test]
 fn one_pipeline_makes_images_of_two_sizes() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (small, wide) = (plan(Some(folder.path()), &[]), plan(None, &["run.width=128"]));
+    let (small, wide) = (plan(Some(folder.path()), &[]), plan(Some(folder.path()), &["run.width=128"]));
     let mut latents = Vec::new();
     let mut observe = |event: ExecutionEvent<'_>| {
         if let ExecutionEvent::Image(image) = event {
@@ -108,9 +108,9 @@ fn one_pipeline_makes_images_of_two_sizes() {
         }
         ControlFlow::Continue(())
     };
-    let mut pipeline = ModelExecution::load(small.model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
-    for request in [&small.request, &wide.request, &small.request] {
-        pipeline.run(request, &Cancel::new(), &mut observe).expect("images");
+    let mut pipeline = Execution::load(&small, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+    for plan in [&small, &wide, &small] {
+        pipeline.run(plan, &Cancel::new(), &mut observe).expect("images");
     }
     assert_eq!(latents[2].shape()[2], 16);
     assert_eq!((&latents[0], &latents[1]), (&latents[4], &latents[5]));
@@ -143,7 +143,7 @@ fn parts_that_make_room_are_opened_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let kept = run(None, &[]);
     for cache in [None, Some(folder.path())] {
-        assert!(apart(&kept, &run(cache, &["device.keep=false"])) < 1e-5);
+        assert!(apart(&kept, &run(cache, &["device.offload=true"])) < 1e-5);
     }
 }
 
@@ -154,10 +154,10 @@ fn callers(cache: &Path, set: &[&str]) -> (usize, usize) {
         measured += usize::from(matches!(event, ExecutionEvent::Measuring { .. }));
         ControlFlow::Continue(())
     };
-    let plan = plan(Some(cache), set).model;
-    let pipeline = ModelExecution::load(plan, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
-    let kind = pipeline.plan().denoiser.kind;
-    (pipeline.plan().session_options(kind).callers, measured)
+    let plan = plan(Some(cache), set);
+    let pipeline = Execution::load(&plan, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+    let model = pipeline.models().next().expect("what was loaded");
+    (model.session_options(model.denoiser.kind).callers, measured)
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn one_run_of_all_rows_is_tried_where_threads_are_left_over() {
     assert_eq!(callers(folder.path(), &threads).1, 1);
     seal(&file, r#"{"split":2.0,"sequential":3.0,"batched":1.0,"tried_batched":true}"#);
     // Not where some calls have fewer rows, nor where the memory is bounded.
-    for other in ["task.text-to-image.guidance_interval=[0.0, 0.5]", "device.memory=\"1 GB\""] {
+    for other in ["task.text-to-image.guidance_interval=[0.0, 0.5]", "device.memory_budget=\"1 GB\""] {
         assert_eq!(callers(folder.path(), &[threads[0], threads[1], other]), (2, 0), "{other}");
     }
 }
@@ -288,8 +288,8 @@ fn flip(folder: &Path, name: &str, at: impl Fn(usize) -> usize) {
 
 /// A pipeline on a cache that checks files of up to `first` bytes before they are opened, run once.
 fn run_checked(folder: &Path, first: u64) -> (Run, Result<(), ldm_ort::Error>) {
-    let Plan { mut model, request, .. } = plan(None, &[]);
-    model.prepared = Some(GraphCache::new(folder).checking_first(first));
+    let mut plan = plan(None, &[]);
+    plan.model.prepared = Some(GraphCache::new(folder).checking_first(first));
     let mut run = Run { latents: Vec::new(), optimized: 0, warnings: Vec::new() };
     let mut observe = |event: ExecutionEvent<'_>| {
         match event {
@@ -299,8 +299,8 @@ fn run_checked(folder: &Path, first: u64) -> (Run, Result<(), ldm_ort::Error>) {
         }
         ControlFlow::Continue(())
     };
-    let mut pipeline = ModelExecution::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
-    let done = pipeline.run(&request, &Cancel::new(), &mut observe).map(|_| ());
+    let mut pipeline = Execution::load(&plan, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+    let done = pipeline.run(&plan, &Cancel::new(), &mut observe).map(|_| ());
     (run, done)
 }
 
@@ -345,9 +345,9 @@ fn a_pipeline_recovers_from_a_damaged_graph() {
     let first = run(Some(folder.path()), &[]);
     for set in [&[][..], &["output.preview=1"]] {
         flip(folder.path(), "model.weights", |length| length / 2);
-        let Plan { mut model, request, .. } = plan(None, set);
+        let mut plan = plan(None, set);
         let cache = GraphCache::new(folder.path()).checking_first(0);
-        model.prepared = Some(cache.clone());
+        plan.model.prepared = Some(cache.clone());
         let mut again = Run { latents: Vec::new(), optimized: 0, warnings: Vec::new() };
         let previews = std::cell::Cell::new(0);
         let mut observe = |event: ExecutionEvent<'_>| {
@@ -359,11 +359,11 @@ fn a_pipeline_recovers_from_a_damaged_graph() {
             }
             ControlFlow::Continue(())
         };
-        let mut pipeline = ModelExecution::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
-        let error = pipeline.run(&request, &Cancel::new(), &mut observe).expect_err("the weights are damaged");
+        let mut pipeline = Execution::load(&plan, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+        let error = pipeline.run(&plan, &Cancel::new(), &mut observe).expect_err("the weights are damaged");
         assert!(error.to_string().contains("is damaged"), "{error}");
         assert_eq!((cache.damages(), previews.get()), (1, 0));
-        pipeline.run(&request, &Cancel::new(), &mut observe).expect("images");
+        pipeline.run(&plan, &Cancel::new(), &mut observe).expect("images");
         assert_eq!((again.optimized, apart(&first, &again)), (1, 0.0));
         assert_eq!(previews.get() > 0, !set.is_empty());
     }
@@ -396,7 +396,7 @@ fn several_processes_at_once_do_not_clash() {
     let start = |name: &str| {
         let mut command = ldm_ort(folder.path());
         command.args(["run", "pipeline.toml", "--save-latents", name]);
-        command.env_remove("LDM_ORT_PREPARE").env("ORT_DYLIB_PATH", runtime.path());
+        command.env_remove("LDM_ORT_OPTIMIZE").env("ORT_DYLIB_PATH", runtime.path());
         command.env("LDM_ORT_CACHE_DIR", folder.path().join("cache"));
         std::thread::spawn(move || answer(command))
     };
@@ -411,7 +411,7 @@ fn several_processes_at_once_do_not_clash() {
 }
 
 #[test]
-fn the_command_line_prepares_lists_and_clears() {
+fn the_command_line_optimizes_lists_trims_and_clears() {
     let (folder, runtime) = (tempfile::tempdir().expect("a folder"), runtime());
     let (cache, model) = (folder.path().join("cache"), folder.path().join("model"));
     copy(&models().join("sd1"), &model);
@@ -419,21 +419,21 @@ fn the_command_line_prepares_lists_and_clears() {
     std::fs::write(folder.path().join("p.toml"), text).unwrap();
     let say = |arguments: &[&str]| {
         let mut command = ldm_ort(folder.path());
-        command.args(arguments).env_remove("LDM_ORT_PREPARE").env("LDM_ORT_CACHE_DIR", &cache);
+        command.args(arguments).env_remove("LDM_ORT_OPTIMIZE").env("LDM_ORT_CACHE_DIR", &cache);
         command.env("ORT_DYLIB_PATH", runtime.path()).env("NO_COLOR", "1");
         let answer = answer(command);
         (answer.code, answer.stdout, answer.stderr)
     };
     let (code, list, _) = say(&["cache", "list"]);
-    assert!(code == Some(0) && list.starts_with("nothing is kept in "), "{list}");
+    assert!(code == Some(0) && list.starts_with("no optimized graphs in "), "{list}");
 
-    let (code, made, error) = say(&["compile", "p.toml"]);
+    let (code, made, error) = say(&["optimize", "p.toml"]);
     assert_eq!(code, Some(0), "{error}");
     assert!(["text_encoder", "unet", "vae_decoder"].iter().all(|name| made.contains(name)), "{made}");
     assert!(error.contains("optimizing unet for this machine, once"), "{error}");
     let (code, _, error) = say(&["run", "p.toml"]);
     assert!(code == Some(0) && !error.contains("optimizing"), "{error}");
-    let (code, _, error) = say(&["compile", "p.toml", "--set", "device.prepare=false"]);
+    let (code, _, error) = say(&["optimize", "p.toml", "--set", "device.optimize=false"]);
     assert!(code == Some(2) && error.contains("none of its graphs"), "{error}");
 
     let (_, list, _) = say(&["cache", "list", "--json"]);
@@ -462,19 +462,23 @@ fn the_command_line_prepares_lists_and_clears() {
     assert_eq!(list.matches("(its graph is gone)").count(), 1, "{list}");
     say(&["cache", "clear", "--stale"]);
     assert_eq!(entries(&cache.join("graphs")).len(), 2);
+    let (code, trimmed, _) = say(&["cache", "trim", "--to", "1 B"]);
+    assert!(code == Some(0) && trimmed.contains("freed in ") && trimmed.trim_end().ends_with("0 B left"), "{trimmed}");
+    assert!(entries(&cache.join("graphs")).is_empty());
     let (code, ..) = say(&["cache", "clear"]);
     assert!(code == Some(0) && entries(&cache.join("graphs")).is_empty());
 }
 
 /// A cache that cannot be written to does not stop a run.
 #[test]
-fn where_nothing_can_be_kept_the_graph_is_opened_as_it_lies() {
+fn where_nothing_can_be_cached_graphs_are_opened_as_exported() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
     let run = run(Some(&file.join("cache")), &[]);
     assert_eq!((run.optimized, run.latents.len()), (0, 2));
-    assert!(run.warnings.iter().any(|warning| warning.contains("is not kept optimized")), "{:?}", run.warnings);
+    assert_eq!(run.warnings.len(), 1, "{:?}", run.warnings);
+    assert!(run.warnings.iter().any(|warning| warning.contains("cannot be created")), "{:?}", run.warnings);
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -522,8 +526,7 @@ fn clearing_the_cache_fails_nobody_who_opens_from_it() {
 #[test]
 fn a_run_goes_on_once_its_graphs_are_removed() {
     let folder = tempfile::tempdir().expect("a folder");
-    let Plan { model, request, .. } =
-        plan(Some(folder.path()), &["device.keep=true", "task.text-to-image.guidance_scale=1.0"]);
+    let plan = plan(Some(folder.path()), &["device.offload=false", "task.text-to-image.guidance_scale=1.0"]);
     let mut images = 0;
     let mut observe = |event: ExecutionEvent<'_>| {
         images += usize::from(matches!(event, ExecutionEvent::Image(_)));
@@ -532,8 +535,8 @@ fn a_run_goes_on_once_its_graphs_are_removed() {
         }
         ControlFlow::Continue(())
     };
-    let mut pipeline = ModelExecution::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
-    pipeline.run(&request, &Cancel::new(), &mut observe).expect("images");
-    pipeline.run(&request, &Cancel::new(), &mut observe).expect("images once more");
+    let mut pipeline = Execution::load(&plan, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+    pipeline.run(&plan, &Cancel::new(), &mut observe).expect("images");
+    pipeline.run(&plan, &Cancel::new(), &mut observe).expect("images once more");
     assert_eq!(images, 4);
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::common::{answer, ldm_ort, models, root};
 use ldm_ort::bundle::GraphFile;
-use ldm_ort::execution::{ExecutionEvent, ModelExecution};
+use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::graph_cache::GraphCache;
 use ldm_ort::plan::{MemoryBudget, Plan};
 use ldm_ort::rewrite::{Footprint, Pass, footprint};
@@ -119,7 +119,7 @@ fn a_run_that_does_not_fit_the_free_memory_is_refused() {
 #[test]
 fn what_does_not_fit_whole_is_given_up_piece_by_piece() {
     let told = |memory: &str| {
-        let plan = plan(&["run.width=1024", "run.height=768", &format!("device.memory={memory:?}")]);
+        let plan = plan(&["run.width=1024", "run.height=768", &format!("device.memory_budget={memory:?}")]);
         plan.map(|plan| plan.model.memory_budget.expect("memory is kept within bounds"))
     };
     assert_eq!(told("10 GB"), Ok(MemoryBudget::default()));
@@ -137,19 +137,18 @@ fn what_does_not_fit_whole_is_given_up_piece_by_piece() {
     for (side, part) in [("1024", "text_encoder needs about"), ("4096", "unet needs about")] {
         let sides = [format!("run.width={side}"), format!("run.height={side}")];
         let memory = if side == "1024" { "100 MB" } else { "320 MB" };
-        let error = plan(&[&sides[0], &sides[1], &format!("device.memory={memory:?}")]).unwrap_err();
-        assert!(error.starts_with("device.memory: ") && error.contains(part), "{error}");
+        let error = plan(&[&sides[0], &sides[1], &format!("device.memory_budget={memory:?}")]).unwrap_err();
+        assert!(error.starts_with("device.memory_budget: ") && error.contains(part), "{error}");
     }
 }
 
 #[test]
 fn memory_is_no_promise_where_graphs_are_opened_as_they_lie() {
-    let error = plan(&["device.memory=\"10 GB\"", "device.prepare=false"]).unwrap_err();
-    assert!(error.contains("device.memory: is kept to by graphs that are optimized ahead"), "{error}");
-    let plan = plan(&["device.memory=\"10 GB\""]).expect("a plan");
+    let error = plan(&["device.memory_budget=\"10 GB\"", "device.optimize=false"]).unwrap_err();
+    assert!(error.contains("device.memory_budget: is kept to by graphs that are optimized ahead"), "{error}");
+    let plan = plan(&["device.memory_budget=\"10 GB\""]).expect("a plan");
     let ignore = &mut |_: ExecutionEvent<'_>| ControlFlow::Continue(());
-    let error =
-        ModelExecution::load(plan.model, &runtime(), &Cancel::new(), ignore).err().expect("no cache").to_string();
+    let error = Execution::load(&plan, &runtime(), &Cancel::new(), ignore).err().expect("no cache").to_string();
     assert!(error.contains("there is no cache to keep them in"), "{error}");
 }
 
@@ -160,8 +159,8 @@ fn runtime() -> Runtime {
 /// The latents and the pixels of an image, and what was warned of.
 fn draw(cache: &Path, memory_budget: Option<MemoryBudget>) -> (ArrayD<f32>, Vec<u8>, Vec<String>) {
     let shapes = root().join("models/shapes");
-    let Plan { mut model, request, .. } = plan_of(&shapes, &["run.width=128", "run.height=96"]).expect("a plan");
-    (model.prepared, model.memory_budget) = (Some(GraphCache::new(cache)), memory_budget);
+    let mut plan = plan_of(&shapes, &["run.width=128", "run.height=96"]).expect("a plan");
+    (plan.model.prepared, plan.model.memory_budget) = (Some(GraphCache::new(cache)), memory_budget);
     let (mut drawn, mut warnings) = (None, Vec::new());
     let mut observe = |event: ExecutionEvent<'_>| {
         match event {
@@ -171,8 +170,8 @@ fn draw(cache: &Path, memory_budget: Option<MemoryBudget>) -> (ArrayD<f32>, Vec<
         }
         ControlFlow::Continue(())
     };
-    let pipeline = ModelExecution::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
-    pipeline.finish(&request, &Cancel::new(), &mut observe).expect("an image");
+    let pipeline = Execution::load(&plan, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+    pipeline.finish(&plan, &Cancel::new(), &mut observe).expect("an image");
     let (latents, pixels) = drawn.expect("an image");
     (latents, pixels, warnings)
 }
@@ -214,18 +213,18 @@ fn the_command_line_tells_what_was_held() {
     std::fs::write(&pipeline, text).expect("a file");
     let run = |more: &[&str]| {
         let mut command = ldm_ort(folder.path());
-        command.arg("run").arg(&pipeline).args(more).env_remove("LDM_ORT_PREPARE");
+        command.arg("run").arg(&pipeline).args(more).env_remove("LDM_ORT_OPTIMIZE");
         command.env("LDM_ORT_CACHE_DIR", folder.path()).env("ORT_DYLIB_PATH", runtime().path());
         answer(command)
     };
-    let told = run(&["--memory", "--set", "device.memory=\"2 GB\""]);
+    let told = run(&["--memory", "--set", "device.memory_budget=\"2 GB\""]);
     if cfg!(target_os = "linux") {
         assert_eq!(told.code, Some(0), "{told}");
         for row in ["open unet", "open vae_decoder", "preparing", "denoising", "decoding", "at most"] {
             assert!(told.stderr.lines().any(|line| line.starts_with(row)), "{row}: {told}");
         }
     }
-    let told = run(&["--set", "device.memory=\"1 MB\""]);
+    let told = run(&["--set", "device.memory_budget=\"1 MB\""]);
     assert_eq!(told.code, Some(2), "{told}");
-    assert!(told.stderr.contains("device.memory: text_encoder needs about"), "{told}");
+    assert!(told.stderr.contains("device.memory_budget: text_encoder needs about"), "{told}");
 }

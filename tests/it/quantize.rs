@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::common::{Answer, answer, ldm_ort, models, root};
 use ldm_ort::Error;
 use ldm_ort::bundle::{ComponentKind, GraphFile};
-use ldm_ort::execution::{ExecutionEvent, ModelExecution};
+use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::graph_cache::{CachedGraph, GraphCache};
 use ldm_ort::plan::Plan;
 use ldm_ort::quantize::{Outcome, Weights, quantize};
@@ -31,9 +31,9 @@ fn draw(model: &Path, cache: &Path) -> (Vec<f32>, Vec<CachedGraph>) {
         model.to_str().expect("the test's folders are named in Unicode")
     );
     let spec = Spec::parse(&text, None, &Overrides::default()).expect("a pipeline");
-    let Plan { mut model, request, .. } = Plan::new(spec).expect("a plan");
+    let mut plan = Plan::new(spec).expect("a plan");
     let cache = GraphCache::new(cache);
-    model.prepared = Some(cache.clone());
+    plan.model.prepared = Some(cache.clone());
     let mut latents = Vec::new();
     let mut observe = |event: ExecutionEvent<'_>| {
         match event {
@@ -45,8 +45,8 @@ fn draw(model: &Path, cache: &Path) -> (Vec<f32>, Vec<CachedGraph>) {
     };
     let runtime =
         Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("ONNX Runtime is found or fetched");
-    let mut pipeline = ModelExecution::load(model, &runtime, &Cancel::new(), &mut observe).expect("a pipeline");
-    pipeline.run(&request, &Cancel::new(), &mut observe).expect("an image");
+    let mut pipeline = Execution::load(&plan, &runtime, &Cancel::new(), &mut observe).expect("a pipeline");
+    pipeline.run(&plan, &Cancel::new(), &mut observe).expect("an image");
     (latents, cache.entries().expect("the cache can be read"))
 }
 

@@ -1,5 +1,7 @@
 //! Words of a user's own, and the vectors behind a text encoder's own for them.
 
+use std::sync::Arc;
+
 use ndarray::{Array2, Axis};
 
 use crate::bundle::{Component, GraphFile, TextEncoderContract, TokenTable};
@@ -27,7 +29,7 @@ impl Learnt {
 
     /// Lets `tokenizer` and `contract` know the words of `inversions`.
     pub(super) fn new(
-        inversions: &[Inversion],
+        inversions: &[Arc<Inversion>],
         component: &Component,
         encoders: usize,
         contract: &mut TextEncoderContract,

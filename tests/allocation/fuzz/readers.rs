@@ -336,7 +336,7 @@ fn records() {
     let pipeline = root("tests/golden/pipelines/plain/pipeline.toml");
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ldm-ort"));
     command.arg("run").arg(pipeline).args(["--steps", "1", "--quiet", "--output"]).arg(folder.path());
-    let made = command.env("LDM_ORT_PREPARE", "0").output().expect("the program runs");
+    let made = command.env("LDM_ORT_OPTIMIZE", "0").output().expect("the program runs");
     let image = PathBuf::from(String::from_utf8_lossy(&made.stdout).trim());
     let record = metadata::read_png(&image).unwrap_or_else(|error| panic!("{error}\n{made:?}"));
     let path = folder.path().join("record.json");

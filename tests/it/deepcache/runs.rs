@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use ldm_ort::execution::{ExecutionEvent, ModelExecution};
+use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::graph_cache::GraphCache;
 use ldm_ort::rewrite::{Pass, branches, footprint};
 use ldm_ort::session::Cancel;
@@ -27,7 +27,7 @@ fn the_memory_of_both_parts_is_counted() {
     assert!(shallow.weights.abs_diff(weights) < 1024, "{shallow:?} and {weights}");
 
     let need = |more: &[&str]| {
-        let set = [&["device.memory=\"320 MB\"", "run.width=4096", "run.height=4096"], more].concat();
+        let set = [&["device.memory_budget=\"320 MB\"", "run.width=4096", "run.height=4096"], more].concat();
         let error = plan(PLAIN, &set).expect_err("too little").to_string();
         let (_, told) = error.split_once("unet needs about ").unwrap_or_else(|| panic!("{error}"));
         told.split_once(' ').and_then(|(number, _)| number.parse::<f64>().ok()).unwrap_or_else(|| panic!("{error}"))
@@ -53,7 +53,7 @@ fn draw(pipeline: &str, cache: Option<&Path>, set: &[&str]) -> Drawn {
     draw_plan(plan)
 }
 
-fn draw_plan(Plan { model, request, .. }: Plan) -> Drawn {
+fn draw_plan(plan: Plan) -> Drawn {
     let (mut latents, mut evaluations, mut optimized) = (Vec::new(), Vec::new(), 0);
     let mut observe = |event: ExecutionEvent<'_>| {
         match event {
@@ -67,8 +67,8 @@ fn draw_plan(Plan { model, request, .. }: Plan) -> Drawn {
         }
         ControlFlow::Continue(())
     };
-    let mut opened = ModelExecution::load(model, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
-    opened.run(&request, &Cancel::new(), &mut observe).expect("images");
+    let mut opened = Execution::load(&plan, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
+    opened.run(&plan, &Cancel::new(), &mut observe).expect("images");
     let views: Vec<_> = latents.iter().map(|one| one.view()).collect();
     Drawn { latents: concatenate(Axis(0), &views).expect("images of one size"), evaluations, optimized }
 }
@@ -83,7 +83,7 @@ fn nothing_depends_on_how_a_run_is_laid_out() {
     for more in [&[][..], &[interval]] {
         let euler = "scheduler.euler={}";
         let with = |own: &[&'static str]| [&["run.steps=8", "run.images=2", euler, deep], more, own].concat();
-        let plain = draw(PLAIN, None, &with(&["device.prepare=false"]));
+        let plain = draw(PLAIN, None, &with(&["device.optimize=false"]));
         let full = draw(PLAIN, None, &[&["run.steps=8", "run.images=2", euler], more].concat());
         assert!(apart(&plain.latents, &full.latents) > 1e-4, "nothing is left out");
         // Whole steps 0, 3 and 6; where guidance is at work in steps 2 to 4 only, 0, 2 and 5.
@@ -101,7 +101,7 @@ fn nothing_depends_on_how_a_run_is_laid_out() {
             assert!(far < 1e-5, "{way}, {cache:?}: {far}");
             assert_eq!(other.evaluations, plain.evaluations);
         }
-        let second = draw(PLAIN, None, &[&with(&["device.prepare=false"])[..], &["run.images=1"]].concat());
+        let second = draw(PLAIN, None, &[&with(&["device.optimize=false"])[..], &["run.images=1"]].concat());
         let first = plain.latents.slice_axis(Axis(0), Slice::from(..1)).to_owned();
         assert!(apart(&first, &second.latents) < 1e-5);
     }
@@ -119,22 +119,33 @@ fn images_of_one_batch_have_deep_layers_of_their_own() {
     assert!(apart(&draw(1), &draw(2)) < 1e-5);
 }
 
-/// A model that is open is cut already, or not.
+/// Requests with and without a cut run on one execution, each on graphs of its own, as if it were the first.
 #[test]
-fn a_request_is_made_with_the_model_that_was_opened_for_it() {
-    let plan = |set: &str| plan(PLAIN, &[set]).unwrap_or_else(|error| panic!("{error}"));
-    let (plain, deeper) = (plan("run.steps=2"), plan("cache.deepcache={branch=1}"));
-    let ignore = &mut |_: ExecutionEvent<'_>| ControlFlow::Continue(());
-    for (model, request) in [(&plain, &deeper), (&plan("cache.deepcache={}"), &deeper)] {
-        let opened = ModelExecution::load(model.model.clone(), &runtime(), &Cancel::new(), ignore);
-        let error = opened.expect("a pipeline").run(&request.request, &Cancel::new(), ignore).expect_err("another cut");
-        assert!(error.to_string().contains("cache.deepcache.branch: 1 is asked for"), "{error}");
+fn requests_with_other_cuts_share_an_execution() {
+    let set = ["run.steps=3", "cache.deepcache={branch=1}"];
+    let [plain, shallow, deeper] = [&set[..1], &["run.steps=3", "cache.deepcache={}"], &set]
+        .map(|set| plan(PLAIN, set).unwrap_or_else(|error| panic!("{error}")));
+    let mut execution = Execution::new(&runtime());
+    for plan in [&shallow, &deeper, &plain, &shallow] {
+        let mut latents = None;
+        let mut observe = |event: ExecutionEvent<'_>| {
+            if let ExecutionEvent::Image(image) = event {
+                latents = Some(image.latents.clone().insert_axis(Axis(0)));
+            }
+            ControlFlow::Continue(())
+        };
+        let timings = execution.run(plan, &Cancel::new(), &mut observe).expect("an image");
+        assert_eq!(timings.evaluations.shallow > 0, plan.request.cache.is_some());
+        let mut fresh = None;
+        let mut observe = |event: ExecutionEvent<'_>| {
+            if let ExecutionEvent::Image(image) = event {
+                fresh = Some(image.latents.clone().insert_axis(Axis(0)));
+            }
+            ControlFlow::Continue(())
+        };
+        Execution::new(&runtime()).run(plan, &Cancel::new(), &mut observe).expect("an image");
+        assert_eq!(latents, fresh);
     }
-    // A full run goes with it, as `--compare` has one.
-    let opened = ModelExecution::load(deeper.model.clone(), &runtime(), &Cancel::new(), ignore);
-    let timings = opened.expect("a pipeline").run(&plain.request, &Cancel::new(), ignore).expect("images");
-    assert_eq!(timings.evaluations.shallow, 0);
-    assert_eq!(timings.evaluations.made, timings.evaluations.of);
 }
 
 /// The shallow layers are kept once, a graph of their own; the whole graph with its second output is not the plain one.

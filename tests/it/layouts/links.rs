@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use ldm_ort::bundle::{self, DirectoryOverrides as Said};
-use ldm_ort::execution::{ExecutionEvent, ModelExecution};
+use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::graph_cache::GraphCache;
 use ldm_ort::plan::Plan;
 use ldm_ort::quantize::{self, quantize};
@@ -87,7 +87,7 @@ const PLAIN: &str = "[task.text-to-image]\nprompt = \"a <cat-toy> above a red ci
 fn changed() -> String {
     let golden = root().join("tests/golden");
     format!(
-        "[[embedding]]\npath = {:?}\n[[lora]]\npath = {:?}\nscale = 0.8\n{PLAIN}",
+        "[[textual_inversion]]\npath = {:?}\n[[lora]]\npath = {:?}\nscale = 0.8\n{PLAIN}",
         golden.join("pipelines/embedding/cat.safetensors"),
         golden.join("lora/files/one-level.safetensors"),
     )
@@ -109,8 +109,8 @@ fn draw(model: &Path, tables: &str, cache: Option<&Path>) -> Result<ArrayD<f32>,
         }
         ControlFlow::Continue(())
     };
-    let opened = ModelExecution::load(plan.model, &runtime, &Cancel::new(), &mut observe);
-    let ran = opened.and_then(|mut pipeline| pipeline.run(&plan.request, &Cancel::new(), &mut observe));
+    let opened = Execution::load(&plan, &runtime, &Cancel::new(), &mut observe);
+    let ran = opened.and_then(|mut pipeline| pipeline.run(&plan, &Cancel::new(), &mut observe));
     ran.map_err(|error| error.to_string())?;
     match warnings.is_empty() {
         true => latents.ok_or_else(|| "no image".to_owned()),

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use ldm_ort::bundle::ComponentKind;
 use ldm_ort::execution::ExecutionEvent;
-use ldm_ort::execution::{ModelExecution, Timings};
+use ldm_ort::execution::{Execution, Timings};
+use ldm_ort::plan::ModelSources;
 use ldm_ort::{Cancel, Overrides, Plan, Runtime, Spec};
 
 use super::{case, pixels, text};
@@ -22,7 +23,7 @@ struct Made {
 
 /// Runs a pipeline file, one image a batch, with its parts kept open or not.
 fn make(runtime: &Runtime, file: &Path, keep: bool, set: &[&str]) -> Made {
-    let set = set.iter().map(|set| (*set).to_owned()).chain([format!("device.keep={keep}")]);
+    let set = set.iter().map(|set| (*set).to_owned()).chain([format!("device.offload={}", !keep)]);
     let overrides = Overrides { steps: Some(2), set: set.collect(), ..Overrides::default() };
     let mut plan = Plan::new(Spec::load(file, &overrides).expect("a spec")).expect("a plan");
     plan.request.batch = 1;
@@ -38,8 +39,8 @@ fn make(runtime: &Runtime, file: &Path, keep: bool, set: &[&str]) -> Made {
         ControlFlow::Continue(())
     };
     let cancel = Cancel::new();
-    let mut pipeline = ModelExecution::load(plan.model, runtime, &cancel, &mut watch).expect("it opens");
-    let timings = pipeline.run(&plan.request, &cancel, &mut watch).expect("it runs");
+    let mut pipeline = Execution::load(&plan, runtime, &cancel, &mut watch).expect("it opens");
+    let timings = pipeline.run(&plan, &cancel, &mut watch).expect("it runs");
     Made { latents, opened, timings }
 }
 
@@ -80,14 +81,14 @@ fn each_text_is_encoded_once() {
 fn texts_are_remembered_from_run_to_run() {
     let runtime =
         Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("an ONNX Runtime is found or fetched");
+    let sources = ModelSources::default();
     let of = |prompt: &str| {
-        let set = vec!["device.keep=false".to_owned()];
+        let set = vec!["device.offload=true".to_owned()];
         let overrides = Overrides { prompts: vec![prompt.to_owned()], steps: Some(1), set, ..Overrides::default() };
-        Plan::new(Spec::load(&case("plain"), &overrides).expect("a spec")).expect("a plan")
+        Plan::from_sources(Spec::load(&case("plain"), &overrides).expect("a spec"), &sources).expect("a plan")
     };
     let cancel = Cancel::new();
-    let mut pipeline =
-        ModelExecution::load(of("a cat").model, &runtime, &cancel, &mut ldm_ort::execution::Unwatched).unwrap();
+    let mut pipeline = Execution::load(&of("a cat"), &runtime, &cancel, &mut ldm_ort::execution::Unwatched).unwrap();
     let mut told = Vec::new();
     for prompt in ["a cat", "a cat", "a dog", "a cat"] {
         let mut opened = 0;
@@ -96,7 +97,7 @@ fn texts_are_remembered_from_run_to_run() {
                 usize::from(matches!(event, ExecutionEvent::Opened { component: ComponentKind::TextEncoder, .. }));
             ControlFlow::Continue(())
         };
-        let timings = pipeline.run(&of(prompt).request, &cancel, &mut watch).expect("it runs");
+        let timings = pipeline.run(&of(prompt), &cancel, &mut watch).expect("it runs");
         told.push((timings.texts, opened));
     }
     assert_eq!(told, [(2, 1), (0, 0), (1, 1), (0, 0)]);

@@ -10,6 +10,7 @@ mod draw;
 mod previews;
 mod reference;
 mod replay;
+mod requests;
 mod stages;
 mod stopping;
 

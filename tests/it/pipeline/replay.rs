@@ -5,7 +5,7 @@ use std::path::Path;
 
 use ldm_ort::denoise::RunInterval;
 use ldm_ort::engine::{KnownDigests, Recorder};
-use ldm_ort::execution::{ExecutionEvent, ModelExecution};
+use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::image::{InputLimit, encode_png, load, save_png};
 use ldm_ort::metadata::{self, Record};
 use ldm_ort::rng::Stream;
@@ -218,11 +218,16 @@ fn a_strangers_record_reaches_nothing_outside() {
         (image("\\\\\\\\host\\\\share.png"), "task.image-to-image.image"),
         (format!("{model}{prompt}[run]\nlatents = '/x.npy'\n"), "run.latents"),
         (format!("{model}{prompt}[[lora]]\npath = '../x.safetensors'\n"), "lora[0].path"),
-        (format!("{model}{prompt}[[embedding]]\npath = '/x.safetensors'\n"), "embedding[0].path"),
+        (format!("{model}{prompt}[[textual_inversion]]\npath = '/x.safetensors'\n"), "textual_inversion[0].path"),
         (format!("{model}{prompt}[[control]]\nimage = '/x.png'\npath = '../net'\n"), "control[0].path"),
-        (format!("{model}{prompt}[[condition]]\nas = 'tokens'\nvectors = '/x.npy'\n"), "condition[0].vectors"),
         (
-            format!("{model}{prompt}[[condition]]\nas = 'tokens'\nlabel_map = 'x.png'\ngraph = '..'\n"),
+            format!("{model}{prompt}[[condition]]\nconditioning = 'cross-attention'\nvectors = '/x.npy'\n"),
+            "condition[0].vectors",
+        ),
+        (
+            format!(
+                "{model}{prompt}[[condition]]\nconditioning = 'cross-attention'\nlabel_map = 'x.png'\ngraph = '..'\n"
+            ),
             "condition[0].graph",
         ),
         (
@@ -253,7 +258,7 @@ fn a_strangers_record_reaches_nothing_outside() {
     );
     assert_eq!(given.code, Some(0), "{given}");
 
-    let output = format!("[output]\ndir = '{}/stolen'\nkeep = true\n", text(folder.path()));
+    let output = format!("[output]\ndir = '{}/stolen'\nsave_intermediate = true\n", text(folder.path()));
     let mut command = ldm_ort(folder.path());
     forge(
         &folder.path().join("forged.png"),
@@ -426,8 +431,8 @@ fn changed(folder: &Path, change: Change) -> (Result<Record, Error>, std::path::
         }
         ControlFlow::Continue(())
     };
-    let mut pipeline = ModelExecution::load(plan.model, &runtime, &cancel, &mut watch).expect("it opens");
-    pipeline.run(&plan.request, &cancel, &mut watch).expect("it runs");
+    let mut pipeline = Execution::load(&plan, &runtime, &cancel, &mut watch).expect("it opens");
+    pipeline.run(&plan, &cancel, &mut watch).expect("it runs");
     let drawn = last.expect("an image");
     let record = recorder.record(&drawn);
     let image = folder.join("changed.png");

@@ -1,12 +1,11 @@
-//! Stopping a run, and requests that a pipeline cannot run.
+//! Stopping a run.
 
 use crate::common::root;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use ldm_ort::bundle::ComponentKind;
+use ldm_ort::execution::ExecutionEvent;
 use ldm_ort::execution::{Execution, Unwatched};
-use ldm_ort::execution::{ExecutionEvent, ModelExecution};
 use ldm_ort::{Cancel, Error, Overrides, Plan, Runtime, Spec, StepPosition};
 
 use super::case;
@@ -83,30 +82,4 @@ fn an_interrupted_run_names_its_step() {
     ] {
         assert_eq!(stopped(&runtime, &refine, stop, calls).to_string(), expected);
     }
-}
-
-/// A request of another task than the pipeline was opened for runs where it can, and else is refused by name.
-#[test]
-fn a_request_that_needs_more_than_was_opened_is_refused() {
-    let runtime = runtime();
-    let image = Cancel::new();
-    let open =
-        |plan: &Plan| ModelExecution::load(plan.model.clone(), &runtime, &image, &mut Unwatched).expect("it opens");
-    let [text, image] = [plan("plain", &["run.steps=1"]), plan("image-to-image-80", &["run.steps=2"])];
-    let mut pipeline = open(&text);
-    let run = |pipeline: &mut ModelExecution, plan: &Plan| pipeline.run(&plan.request, &Cancel::new(), &mut Unwatched);
-    assert_eq!(text.model.encoder.as_ref().map(|part| part.kind), None);
-    let error = run(&mut pipeline, &image).expect_err("there is no encoder").to_string();
-    for part in ["task.image-to-image", "VAE encoder", "opened for task.text-to-image", "help: "] {
-        assert!(error.contains(part), "{part}: {error}");
-    }
-    run(&mut pipeline, &text).expect("it still runs its own");
-    let skipping = plan("plain", &["run.steps=1", "task.text-to-image.weights=a1111"]);
-    let error = run(&mut pipeline, &skipping).expect_err("prompts are read in another way").to_string();
-    assert!(error.contains("task.text-to-image: reads its prompts in another way"), "{error}");
-
-    let mut pipeline = open(&image);
-    assert_eq!(image.model.encoder.as_ref().map(|part| part.kind), Some(ComponentKind::VaeEncoder));
-    run(&mut pipeline, &text).expect("what it needs is open");
-    run(&mut pipeline, &image).expect("its own");
 }

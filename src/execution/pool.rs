@@ -1,0 +1,274 @@
+//! Open graphs, and what was made with them, from one request to the next.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::bundle::ComponentKind;
+use crate::graph_cache::{GraphCache, Rows};
+use crate::latent::{EncodedImage, LinearColors};
+use crate::plan::{ModelPlan, Opening, TextPart};
+use crate::rewrite::Pass;
+use crate::session::{Cancel, ProviderChoice, Session, SessionOptions};
+use crate::spec::DeviceSpec;
+use crate::tensor::ByteEdit;
+use crate::text::tokenizer::Tokenizer;
+use crate::text::{Encodings, Style, Taken};
+
+/// Everything that decides how a graph is opened: sessions of one key are interchangeable.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct SessionKey {
+    graph: PathBuf,
+    is_shallow: bool,
+    passes: Vec<Pass>,
+    /// The folder of the graph cache that it is opened from.
+    cache: Option<PathBuf>,
+    component: String,
+    providers: Vec<ProviderChoice>,
+    threads: Option<usize>,
+    callers: usize,
+    config: Vec<(String, String)>,
+    axes: Vec<(String, usize)>,
+    edits: Vec<ByteEdit>,
+    /// The LoRAs that are merged into its weights, with their scales.
+    loras: Vec<(PathBuf, f64)>,
+    /// The textual inversions that its token embedding has: their tokens, and the digests of their files.
+    words: Vec<(String, String)>,
+}
+
+impl SessionKey {
+    /// The key of a graph that `plan` opens.
+    pub(super) fn new(plan: &ModelPlan, opening: &Opening<'_>) -> Self {
+        let kind = opening.kind;
+        let SessionOptions { component, providers, threads, callers, config, axes, edits, .. } =
+            session_options(plan, opening, &Cancel::new());
+        let cache = plan.prepared(kind).map(|cache| cache.folder().to_path_buf());
+        let is_text = kind.text_encoder_number().is_some();
+        let scale = |lora: &crate::lora::Lora| if is_text { lora.text_encoder_scale } else { lora.denoiser_scale };
+        let loras = plan.loras.iter().filter(|_| is_text || kind == plan.denoiser.kind);
+        let loras = loras.map(|lora| (lora.path.clone(), scale(lora))).filter(|(_, scale)| *scale != 0.0);
+        let text = plan
+            .text
+            .iter()
+            .filter(|text| text.encoders.iter().any(|encoder| encoder.part.kind == kind && encoder.learnt.is_some()));
+        let words = text.flat_map(|text| &text.inversions);
+        Self {
+            graph: opening.graph.path.clone(),
+            is_shallow: opening.is_shallow,
+            passes: opening.passes.iter().filter(|pass| cache.is_some() || pass.cuts()).copied().collect(),
+            cache,
+            component,
+            providers,
+            threads,
+            callers,
+            config,
+            axes,
+            edits,
+            loras: loras.collect(),
+            words: words.map(|own| (own.token.clone(), own.digest().to_owned())).collect(),
+        }
+    }
+
+    /// True if both are of one graph, however it is opened.
+    fn shares_graph(&self, other: &Self) -> bool {
+        self.graph == other.graph && self.is_shallow == other.is_shallow
+    }
+}
+
+/// The options with which a graph of `plan` is opened.
+pub(super) fn session_options(plan: &ModelPlan, opening: &Opening<'_>, cancel: &Cancel) -> SessionOptions {
+    let mut options = SessionOptions {
+        component: opening.name(),
+        cancel: cancel.clone(),
+        edits: opening.edits.to_vec(),
+        weight_files: opening.weight_files(),
+        ..plan.session_options(opening.kind)
+    };
+    if plan.preview_decoder().is_some_and(|part| part.kind == opening.kind) {
+        // Threads that wait for work after a preview would take the CPU from the step that follows.
+        options.config.push(("session.intra_op.allow_spinning".to_owned(), "0".to_owned()));
+    }
+    options
+}
+
+/// The graphs that a plan opens, that of the previews among them.
+pub(super) fn openings(plan: &ModelPlan) -> Vec<Opening<'_>> {
+    let preview = plan.preview_decoder().map(|part| plan.opening(part));
+    plan.openings().into_iter().chain(preview).collect()
+}
+
+/// Everything that decides the embeddings of a prompt.
+#[derive(Debug, Clone)]
+struct TextKey {
+    encoders: Vec<(SessionKey, Arc<Tokenizer>, Taken, Option<Taken>, Style, usize)>,
+    blank: Option<[usize; 2]>,
+}
+
+impl TextKey {
+    fn new(plan: &ModelPlan) -> Option<Self> {
+        let text = plan.text.as_ref()?;
+        let encoder = |own: &TextPart| {
+            let key = SessionKey::new(plan, &plan.opening(&own.part));
+            (key, Arc::clone(&own.tokenizer), own.taken.clone(), own.negative.clone(), own.style, own.group)
+        };
+        Some(Self { encoders: text.encoders.iter().map(encoder).collect(), blank: text.blank })
+    }
+}
+
+impl PartialEq for TextKey {
+    /// Tokenizers are equal if they are one: those of one [`ModelSources`](crate::plan::ModelSources) are shared.
+    fn eq(&self, other: &Self) -> bool {
+        let pairs = || self.encoders.iter().zip(&other.encoders);
+        self.blank == other.blank
+            && self.encoders.len() == other.encoders.len()
+            && pairs().all(|(a, b)| Arc::ptr_eq(&a.1, &b.1))
+            && pairs().all(|(a, b)| (&a.0, &a.2, &a.3, &a.4, &a.5) == (&b.0, &b.2, &b.3, &b.4, &b.5))
+    }
+}
+
+/// A linear map of previews by the decoder that it was fitted to, and the size at which it was.
+type FittedMap = ((SessionKey, [usize; 2]), LinearColors);
+
+/// Open graphs that are not at work, and what was made with them.
+#[derive(Default)]
+pub(super) struct Pool {
+    idle: Vec<(SessionKey, Session)>,
+    /// The graphs that can be opened in an instant, or were open already.
+    ready: Vec<SessionKey>,
+    /// Graphs that could not be kept optimized, and are opened as they are.
+    uncached: Vec<SessionKey>,
+    /// The latest last.
+    encodings: Vec<(TextKey, Encodings)>,
+    /// The image that a VAE encoder encoded last.
+    encoded: Option<(SessionKey, EncodedImage)>,
+    maps: Vec<FittedMap>,
+    /// What was measured of a denoiser's rows, by its graph and its threads; `None` if nothing could be.
+    measured: Vec<((PathBuf, usize), Option<Rows>)>,
+    /// The providers that can be used here of those that were asked for.
+    devices: Vec<((DeviceSpec, Vec<ComponentKind>), DeviceSpec)>,
+    /// The damaged files of a cache when its graphs were opened.
+    damages: Vec<(PathBuf, usize)>,
+    told: BTreeSet<String>,
+}
+
+impl Pool {
+    /// Takes an open graph out.
+    pub(super) fn take(&mut self, key: &SessionKey) -> Option<Session> {
+        let at = self.idle.iter().position(|(own, _)| own == key)?;
+        Some(self.idle.swap_remove(at).1)
+    }
+
+    /// Puts an open graph in.
+    pub(super) fn put(&mut self, key: SessionKey, session: Session) {
+        self.idle.push((key, session));
+    }
+
+    pub(super) fn is_open(&self, key: &SessionKey) -> bool {
+        self.idle.iter().any(|(own, _)| own == key)
+    }
+
+    /// Closes all graphs but these.
+    pub(super) fn close_others(&mut self, needed: &[SessionKey]) {
+        self.idle.retain(|(own, _)| needed.contains(own));
+    }
+
+    /// Closes those graphs that are open in another way than they are `needed`.
+    pub(super) fn close_outdated(&mut self, needed: &[SessionKey]) {
+        self.idle.retain(|(own, _)| needed.contains(own) || !needed.iter().any(|key| key.shares_graph(own)));
+        self.ready.retain(|own| needed.contains(own) || !needed.iter().any(|key| key.shares_graph(own)));
+    }
+
+    /// Closes a graph, however it is open.
+    pub(super) fn close(&mut self, graph: &Path) {
+        self.idle.retain(|(own, _)| own.graph != graph);
+    }
+
+    pub(super) fn is_ready(&self, key: &SessionKey) -> bool {
+        self.ready.contains(key)
+    }
+
+    pub(super) fn set_ready(&mut self, keys: Vec<SessionKey>) {
+        let new: Vec<_> = keys.into_iter().filter(|key| !self.ready.contains(key)).collect();
+        self.ready.extend(new);
+    }
+
+    pub(super) fn set_uncached(&mut self, key: SessionKey) {
+        self.uncached.push(key);
+    }
+
+    pub(super) fn is_uncached(&self, key: &SessionKey) -> bool {
+        self.uncached.contains(key)
+    }
+
+    /// The embeddings of the prompts that this plan's text encoders have met.
+    pub(super) fn encodings(&mut self, plan: &ModelPlan) -> Encodings {
+        /// As many kinds of text encoders as two models in a row have, once over.
+        const MOST: usize = 4;
+        let Some(key) = TextKey::new(plan) else { return Encodings::default() };
+        let known = self.encodings.iter().position(|(own, _)| *own == key);
+        let entry = known.map_or_else(|| (key, Encodings::default()), |at| self.encodings.remove(at));
+        let encodings = entry.1.clone();
+        self.encodings.push(entry);
+        let spare = self.encodings.len().saturating_sub(MOST);
+        self.encodings.drain(..spare);
+        encodings
+    }
+
+    pub(super) fn encoded(&mut self, key: &SessionKey) -> Option<EncodedImage> {
+        self.encoded.take().filter(|(own, _)| own == key).map(|(_, image)| image)
+    }
+
+    pub(super) fn set_encoded(&mut self, key: SessionKey, image: EncodedImage) {
+        self.encoded = Some((key, image));
+    }
+
+    pub(super) fn map(&self, key: &(SessionKey, [usize; 2])) -> Option<LinearColors> {
+        self.maps.iter().find(|(own, _)| own == key).map(|(_, map)| map.clone())
+    }
+
+    pub(super) fn set_map(&mut self, key: (SessionKey, [usize; 2]), map: LinearColors) {
+        self.maps.push((key, map));
+    }
+
+    /// What was measured of the rows of a graph with so many threads, if that was tried.
+    pub(super) fn measured(&self, graph: &Path, threads: usize) -> Option<Option<Rows>> {
+        self.measured.iter().rfind(|((own, count), _)| own == graph && *count == threads).map(|(_, rows)| *rows)
+    }
+
+    pub(super) fn set_measured(&mut self, graph: &Path, threads: usize, rows: Option<Rows>) {
+        self.measured.retain(|((own, count), _)| own != graph || *count != threads);
+        self.measured.push(((graph.to_path_buf(), threads), rows));
+    }
+
+    pub(super) fn device(&self, asked: &(DeviceSpec, Vec<ComponentKind>)) -> Option<DeviceSpec> {
+        self.devices.iter().find(|(own, _)| own == asked).map(|(_, device)| device.clone())
+    }
+
+    pub(super) fn set_device(&mut self, asked: (DeviceSpec, Vec<ComponentKind>), device: DeviceSpec) {
+        self.devices.push((asked, device));
+    }
+
+    /// Those of these sentences that were not told before.
+    pub(super) fn untold(&mut self, sentences: Vec<String>) -> Vec<String> {
+        sentences.into_iter().filter(|sentence| self.told.insert(sentence.clone())).collect()
+    }
+
+    /// Closes all graphs, and forgets what they made, if one of this cache may be damaged: the next to open it makes it
+    /// again.
+    pub(super) fn close_damaged(&mut self, cache: Option<&GraphCache>) {
+        let Some(cache) = cache else { return };
+        let now = cache.damages();
+        let known = self.damages.iter_mut().find(|(folder, _)| folder == cache.folder());
+        match known {
+            None => self.damages.push((cache.folder().to_path_buf(), now)),
+            Some((_, before)) if *before == now => {}
+            Some((_, before)) => {
+                *before = now;
+                self.idle.clear();
+                self.encodings.clear();
+                self.encoded = None;
+                self.maps.clear();
+            }
+        }
+    }
+}
