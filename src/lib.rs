@@ -1,50 +1,23 @@
 //! Runs latent diffusion models on ONNX Runtime: a model directory and a pipeline.toml go in, images come out.
 //!
-//! A pipeline passes through three types. A [`Spec`] is the TOML as written, with every key checked. A [`Plan`] is that
-//! spec held against the model directory it names, with every choice made. An [`Execution`] has graphs open and runs any
-//! number of plans.
-//!
-//! ```
-//! use std::ops::ControlFlow;
-//!
-//! use ldm_ort::{Cancel, Event, Execution, Overrides, Plan, Runtime, RuntimeOptions, Spec};
+//! ```no_run
+//! use ldm_ort::{Engine, Request};
 //!
 //! # fn main() -> ldm_ort::Result<()> {
-//! let text = r#"
-//! [model]
-//! path = "models/shapes"
-//!
-//! [task.text-to-image]
-//! prompt = "a red circle on a white background"
-//! guidance_scale = 3.0
-//!
-//! [run]
-//! steps = 2
-//! seed = 42
-//! "#;
-//! let plan = Plan::new(Spec::parse(text, None, &Overrides::default())?)?;
-//! let runtime = Runtime::load(&RuntimeOptions::default())?;
-//! let cancel = Cancel::new();
-//!
-//! let mut images = Vec::new();
-//! let mut watch = |event: Event<'_>| {
-//!     if let Event::Image(image) = &event {
-//!         images.push(image.pixels.clone());
-//!     }
-//!     ControlFlow::Continue(())
-//! };
-//! let mut execution = Execution::load(&plan, &runtime, &cancel, &mut watch)?;
-//! execution.run(&plan, &cancel, &mut watch)?;
-//! assert_eq!((images[0].width(), images[0].height()), (64, 64));
+//! let mut pipeline = Engine::default().open("pipeline.toml")?;
+//! let images = pipeline.generate(&Request::new().seed(42).steps(20))?;
+//! images[0].save("image.png")?;
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! Further plans of the same model directory are made with [`plan::ModelSources`], which reads it once, and run on the
-//! same [`Execution`].
+//! Below that front door a pipeline passes through three types. A [`Spec`] is the TOML as written, with every key checked.
+//! A [`Plan`] is that spec held against the model directory it names, with every choice made; a [`plan::ModelSources`]
+//! reads a directory once for any number of plans. An [`execution::Execution`] has graphs open and runs any number of
+//! plans.
 //!
 //! Paths in a pipeline are relative to its file, or to the current directory where the text came from elsewhere. What
-//! happens is told to an [`Observer`], which may stop the run; a [`Cancel`] stops it from another thread. Everything
+//! happens is told to an [`execution::Observer`], which may stop the run; a [`Cancel`] stops it from another thread. Everything
 //! that goes wrong is one [`Error`], which says whose fault it is.
 //!
 //! The rooms below the front: [`bundle`] reads model directories, [`session`] finds ONNX Runtime and runs graphs,
@@ -53,9 +26,11 @@
 #![deny(missing_docs)]
 
 pub mod bundle;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod conditioner;
 pub mod denoise;
+pub mod engine;
 pub mod error;
 pub mod execution;
 mod files;
@@ -68,6 +43,7 @@ pub mod memory;
 pub mod metadata;
 pub mod npy;
 pub mod plan;
+#[cfg(feature = "plot")]
 pub mod plot;
 pub mod quantize;
 pub mod rewrite;
@@ -82,8 +58,8 @@ mod threads;
 pub mod tiles;
 
 pub use bundle::Bundle;
+pub use engine::{Engine, EngineBuilder, Event, Image, Pipeline, Request};
 pub use error::{Error, Problem, Result, StepPosition};
-pub use execution::{Event, Execution, Image, Observer};
 pub use plan::{Plan, RunPlan};
 pub use session::{Cancel, Runtime, RuntimeOptions};
 pub use spec::{Overrides, Spec};

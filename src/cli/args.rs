@@ -9,8 +9,9 @@ use clap::builder::styling::{AnsiColor, Styles};
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+use crate::engine::Engine;
+use crate::error::Result;
 use crate::files;
-use crate::session::{Flavour, RuntimeOptions};
 use crate::spec::Overrides;
 
 pub use machine::{CacheAction, CacheArgs, CompileArgs, QuantizeArgs, RuntimeAction, RuntimeArgs};
@@ -137,19 +138,22 @@ pub struct LibraryArgs {
 }
 
 impl LibraryArgs {
-    /// The same for the library, together with what the environment says. `flavour` is the build preferred where
-    /// several are in the cache.
-    pub fn to_options(&self, flavour: Option<Flavour>) -> RuntimeOptions {
-        let forbidden = std::env::var_os("LDM_ORT_OFFLINE").is_some_and(|value| !value.is_empty() && value != "0");
-        let mut env = super::runtime::environment();
-        env.index_url = self.index_url.clone().or(env.index_url);
-        RuntimeOptions {
-            path: self.runtime.clone(),
-            flavour,
-            offline: self.offline || forbidden,
-            env,
-            ..Default::default()
+    /// Makes the engine of these flags and of the environment.
+    ///
+    /// # Errors
+    /// As [`EngineBuilder::build`](crate::EngineBuilder::build).
+    pub fn engine(&self) -> Result<Engine> {
+        let mut builder = Engine::builder();
+        if let Some(path) = &self.runtime {
+            builder = builder.runtime_path(path);
         }
+        if self.offline {
+            builder = builder.offline(true);
+        }
+        if let Some(url) = &self.index_url {
+            builder = builder.index_url(url);
+        }
+        builder.build()
     }
 }
 
@@ -315,6 +319,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use crate::session::Flavour;
 
     #[test]
     fn the_definitions_hold_together() {

@@ -3,14 +3,14 @@
 use std::io::Write;
 
 use super::args::{CheckArgs, Global};
-use super::graph_cache;
 use super::interrupt::Interrupt;
-use super::output;
+use super::output::{self, warn as warnings};
 use super::progress::Progress;
-use super::run::{LATENTS, fit, found_runtime, load_runtime};
+use super::run::LATENTS;
 use super::standard_input::load_spec;
+use crate::engine::{Engine, Saver};
 use crate::error::{Result, count_of};
-use crate::execution::{Execution, Saver};
+
 use crate::memory;
 use crate::plan::{DefaultValue, ModelPlan, Plan, RunPlan};
 
@@ -24,8 +24,8 @@ use crate::plan::{DefaultValue, ModelPlan, Plan, RunPlan};
 pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
     let spec = load_spec(&args.pipeline, args.overrides.to_overrides())?;
     let mut plan = Plan::new(spec)?;
-    let cache = graph_cache::cache(global)?;
-    plan.set_graph_cache(cache.as_ref());
+    let engine = global.library.engine()?;
+    plan.set_graph_cache(engine.optimized_graphs()?.as_ref());
     plan.require_cache()?;
     plan.check_inputs()?;
     for dir in (0..=plan.stages.len()).filter_map(|stages| plan.spec.folder(stages)) {
@@ -34,10 +34,10 @@ pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<(
     if let Some(path) = &args.save_latents {
         output::require_place("--save-latents", path, "npy", LATENTS)?;
     }
-    let runtime = found_runtime(global, &plan)?;
+    let runtime = engine.find_runtime(&plan.spec)?;
     match &runtime {
         Some(runtime) => {
-            fit(&mut plan, runtime)?;
+            warnings(plan.fit_runtime(runtime)?);
             plan.check_operators(runtime)?;
         }
         None => plan.fit_pinned_runtime()?,
@@ -77,17 +77,17 @@ pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<(
         };
         return output::text(out, &format!("nothing wrong with it, as far as can be told without {without}\n"));
     }
-    open(&mut plan, global, out)
+    open(plan, &engine, global, out)
 }
 
 /// Opens all graphs, on the ONNX Runtime of this machine or one that is fetched for that.
-fn open(plan: &mut Plan, global: &Global, out: &mut dyn Write) -> Result<()> {
-    let interrupt = Interrupt::install()?;
-    let mut progress = Progress::new(global.quiet, interrupt.flag());
-    let runtime = load_runtime(global, plan, &interrupt)?;
-    fit(plan, &runtime)?;
-    let cancel = interrupt.cancel();
-    Execution::load(plan, &runtime, &cancel, &mut progress)?.open_all(plan, &cancel, &mut progress)?;
+fn open(mut plan: Plan, engine: &Engine, global: &Global, out: &mut dyn Write) -> Result<()> {
+    let cancel = Interrupt::install()?.cancel();
+    let mut progress = Progress::new(global.quiet);
+    let mut notice = |event| progress.notice(event);
+    let runtime = engine.load_runtime(&plan.spec, &cancel, &mut notice)?;
+    warnings(plan.fit_runtime(&runtime)?);
+    engine.try_open(&plan, &runtime, &cancel, &mut notice)?;
     output::text(out, &format!("its graphs open on ONNX Runtime {}\n", runtime.version()))
 }
 

@@ -4,31 +4,28 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::engine::Image;
 use crate::error::{Error, Result};
-use crate::execution::Image;
 use crate::image::{self, Rgb8};
-use crate::plan::Plan;
 use crate::spec::Spec;
 
 /// The end of the names of images made with all evaluations.
 pub(super) const SUFFIX: &str = "-full";
 
-/// The plan of the same images with all evaluations of the model.
+/// Requires that the pipeline asks for fewer evaluations than a full run.
 ///
 /// # Errors
-/// [`Error::Input`] where the pipeline asks for all of them as it is.
-pub(super) fn full(plan: &Plan) -> Result<Plan> {
-    let stages = plan.spec.stages.iter().map(|stage| &stage.spec);
-    if !std::iter::once(&plan.spec).chain(stages).any(Spec::asks_for_fewer_evaluations) {
-        return Err(Error::input(
-            "--compare",
-            "the pipeline evaluates the model at every step, so there is nothing to compare",
-            "add a table such as [cache.easycache], or a guidance_interval, or leave --compare out",
-        ));
+/// [`Error::Input`] if it evaluates the model at every step.
+pub(super) fn require_fewer_evaluations(spec: &Spec) -> Result<()> {
+    let stages = spec.stages.iter().map(|stage| &stage.spec);
+    if std::iter::once(spec).chain(stages).any(Spec::asks_for_fewer_evaluations) {
+        return Ok(());
     }
-    let mut full = Plan::new(plan.spec.with_all_evaluations())?;
-    full.request.only = plan.request.only;
-    Ok(full)
+    Err(Error::input(
+        "--compare",
+        "the pipeline evaluates the model at every step, so there is nothing to compare",
+        "add a table such as [cache.easycache], or a guidance_interval, or leave --compare out",
+    ))
 }
 
 /// An image of fewer evaluations that waits for the one to compare it with.
@@ -55,8 +52,8 @@ pub(super) struct Comparison<'a> {
 impl<'a> Comparison<'a> {
     /// Compares an image with the one of all evaluations, which was written to `path`.
     pub(super) fn new(made: &'a Made, full: &'a Image, path: &'a Path) -> Self {
-        let psnr = image::psnr(&made.pixels, &full.pixels);
-        Self { made, full, path, psnr, ssim: image::ssim(&made.pixels, &full.pixels) }
+        let psnr = image::psnr(&made.pixels, full.pixels());
+        Self { made, full, path, psnr, ssim: image::ssim(&made.pixels, full.pixels()) }
     }
 
     /// The object of the image with what was compared; `psnr` is null where the images are the same, `ssim` where
@@ -67,7 +64,7 @@ impl<'a> Comparison<'a> {
             "path": self.path.to_string_lossy(),
             "psnr": self.psnr.filter(|psnr| psnr.is_finite()),
             "ssim": self.ssim,
-            "seconds": self.full.seconds,
+            "seconds": self.full.seconds(),
         });
         object.to_string()
     }
@@ -79,7 +76,7 @@ impl<'a> Comparison<'a> {
             _ => "the same pixels".to_owned(),
         };
         let ssim = self.ssim.map_or_else(String::new, |ssim| format!(", SSIM {ssim:.4}"));
-        let (seconds, full) = (self.made.seconds, self.full.seconds);
+        let (seconds, full) = (self.made.seconds, self.full.seconds());
         format!(
             "{}: {psnr}{ssim}, {seconds:.2} s against {full:.2} s of {} ({:.2} of the time)",
             self.made.path.display(),

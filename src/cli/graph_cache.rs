@@ -9,25 +9,10 @@ use super::args::{CacheAction, CompileArgs, Global};
 use super::interrupt::Interrupt;
 use super::output;
 use super::progress::Progress;
-use super::run::{fit, load_runtime};
 use super::standard_input::load_spec;
 use crate::error::{Error, Result};
-use crate::execution::Execution;
 use crate::graph_cache::{CachedGraph, GraphCache, Verified};
-use crate::plan::{ModelPlan, Plan};
-use crate::session;
-
-/// Where prepared graphs are kept: in the program's folder of the user's cache, or nowhere where LDM_ORT_PREPARE is 0.
-///
-/// # Errors
-/// [`Error::Runtime`] where the system does not say where that is.
-pub(super) fn cache(global: &Global) -> Result<Option<GraphCache>> {
-    if std::env::var_os("LDM_ORT_PREPARE").is_some_and(|value| value == "0") {
-        return Ok(None);
-    }
-    let root = session::user_cache(&global.library.to_options(None).env)?;
-    Ok(Some(GraphCache::new(root.join("graphs"))))
-}
+use crate::plan::ModelPlan;
 
 /// Optimizes what a pipeline opens, and lists it.
 ///
@@ -38,11 +23,10 @@ pub fn compile(args: &CompileArgs, global: &Global, out: &mut dyn Write) -> Resu
     // As for `ldm-ort run`, Ctrl-C isn't taken over while standard input may be waited for.
     let spec = load_spec(&args.pipeline, args.overrides.to_overrides())?;
     let interrupt = Interrupt::install()?;
-    let mut progress = Progress::new(global.quiet, interrupt.flag());
-    let mut plan = Plan::new(spec)?;
-    plan.set_graph_cache(cache(global)?.as_ref());
-    let runtime = load_runtime(global, &plan, &interrupt)?;
-    fit(&mut plan, &runtime)?;
+    let mut progress = Progress::new(global.quiet);
+    let engine = global.library.engine()?;
+    let cancel = interrupt.cancel();
+    let (plan, runtime) = engine.plan(spec, &cancel, &mut |event| progress.notice(event))?;
     let models = || std::iter::once(&plan.model).chain(plan.stages.iter().map(|stage| &stage.model));
     let openings = |model: &ModelPlan| -> Vec<(String, bool)> {
         let openings = model.openings().into_iter();
@@ -57,15 +41,12 @@ pub fn compile(args: &CompileArgs, global: &Global, out: &mut dyn Write) -> Resu
             "that is done for graphs on the CPU, with the weights that they store, unless [device] prepare = false",
         ));
     }
-    let mut entries = Vec::new();
-    for model in models() {
-        entries.extend(Execution::prepare(model, &runtime, &interrupt.cancel(), &mut progress)?);
-    }
+    let graphs = engine.optimize(&plan, &runtime, &cancel, &mut |event| progress.notice(event))?;
     progress.clear();
     for name in left {
         output::say(&format!("{name} is opened as it lies: it is not on the CPU, or its weights are changed"));
     }
-    output::text(out, &table(&entries))
+    output::text(out, &table(&graphs))
 }
 
 /// Lists, verifies or clears the cache.
@@ -73,7 +54,7 @@ pub fn compile(args: &CompileArgs, global: &Global, out: &mut dyn Write) -> Resu
 /// # Errors
 /// [`Error::Io`] where it cannot be read or something in it not be removed.
 pub fn run(action: &CacheAction, global: &Global, out: &mut dyn Write) -> Result<()> {
-    let Some(cache) = cache(global)? else { return Ok(()) };
+    let Some(cache) = global.library.engine()?.optimized_graphs()? else { return Ok(()) };
     match action {
         CacheAction::List { json: true } => {
             let entry = |entry: &CachedGraph| {

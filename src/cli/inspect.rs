@@ -6,8 +6,8 @@ use std::path::Path;
 use super::args::InspectArgs;
 use super::output;
 use super::standard_input::load_spec;
-use super::task_support::fits;
 use crate::bundle::{self, Bundle, DirectoryOverrides, Report};
+use crate::engine::supported_tasks;
 use crate::error::{Error, Result};
 use crate::spec::{self, Spec};
 
@@ -47,7 +47,7 @@ pub fn inspect(args: &InspectArgs, out: &mut dyn Write) -> Result<()> {
 fn report(dir: &Path, overrides: &DirectoryOverrides) -> Result<Report> {
     let mut report = bundle::inspect(dir, overrides)?;
     if let Ok(bundle) = Bundle::open(dir, overrides) {
-        report.tasks = fits(&bundle);
+        report.tasks = supported_tasks(&bundle);
     }
     Ok(report)
 }

@@ -1,8 +1,5 @@
 //! Ctrl-C.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use crate::error::{Error, Result};
 use crate::session::Cancel;
 
@@ -10,7 +7,6 @@ use crate::session::Cancel;
 /// the process at once.
 #[derive(Clone, Default)]
 pub struct Interrupt {
-    flag: Arc<AtomicBool>,
     cancel: Cancel,
 }
 
@@ -23,7 +19,7 @@ impl Interrupt {
         let interrupt = Self::default();
         let handler = interrupt.clone();
         ctrlc::set_handler(move || {
-            if handler.flag.swap(true, Ordering::SeqCst) {
+            if handler.cancel.is_cancelled() {
                 std::process::exit(130);
             }
             handler.cancel.cancel();
@@ -36,11 +32,6 @@ impl Interrupt {
             Error::io("Ctrl-C", "taking over", cause)
         })?;
         Ok(interrupt)
-    }
-
-    /// Is set by the first Ctrl-C.
-    pub fn flag(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.flag)
     }
 
     /// Is thrown by the first Ctrl-C.

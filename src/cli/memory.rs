@@ -7,10 +7,9 @@ use std::time::Duration;
 use indicatif::HumanBytes;
 
 use super::output;
+use crate::engine::Event;
 use crate::error::{Error, Result};
-use crate::execution::Event;
 use crate::memory::Held;
-use crate::plan;
 use crate::threads;
 
 /// Watches a run's memory.
@@ -78,10 +77,10 @@ impl Watch {
         }
     }
 
-    pub(super) fn notice(&mut self, event: &Event<'_>) {
+    pub(super) fn notice(&mut self, event: &Event) {
         match event {
             Event::Opening { weight_bytes, .. } => self.opening = Held::now().map(|held| (held, *weight_bytes)),
-            Event::Opened { component, is_shallow, .. } => self.opened(&plan::name(*component, *is_shallow)),
+            Event::Loading { component, .. } => self.opened(component),
             Event::Preparing { .. } => self.begin("preparing"),
             Event::Denoising { .. } => self.begin("denoising"),
             Event::Decoding { .. } => self.begin("decoding"),

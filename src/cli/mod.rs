@@ -1,7 +1,6 @@
 //! The command line: arguments, progress, printing, environment variables, exit codes.
 
 pub mod args;
-mod background_writer;
 mod check;
 mod compare;
 mod graph_cache;
@@ -15,12 +14,10 @@ mod plot;
 mod preview;
 mod progress;
 mod quantize;
-mod replay;
 mod run;
 mod runtime;
 mod standard_input;
 mod table;
-mod task_support;
 mod writer;
 
 use std::io::{IsTerminal, Write};
@@ -61,13 +58,15 @@ fn dispatch(cli: &Cli, out: &mut (dyn Write + Send)) -> Result<()> {
         Command::Compile(args) => graph_cache::compile(args, &cli.global, out),
         Command::Cache(args) => graph_cache::run(&args.action, &cli.global, out),
         Command::Quantize(args) => quantize::quantize(args, &cli.global, out),
-        Command::Runtime(args) => runtime::run(args.action.as_ref(), &cli.global.library.to_options(None), out),
+        Command::Runtime(args) => {
+            runtime::run(args.action.as_ref(), &cli.global.library.engine()?.runtime_options(None), out)
+        }
     }
 }
 
 /// Loads ONNX Runtime for a list, which is no reason to fetch it.
 fn list_runtime(global: &Global) -> Result<Runtime> {
-    Runtime::load(&RuntimeOptions { offline: true, ..global.library.to_options(None) })
+    Runtime::load(&RuntimeOptions { offline: true, ..global.library.engine()?.runtime_options(None) })
 }
 
 /// Sends what the program and ONNX Runtime log to standard error, as much of it as `-v` asks for.

@@ -17,6 +17,11 @@ pub(super) fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{}", visible(text));
 }
 
+/// Prints warnings on standard error, a line each.
+pub(super) fn warn(warnings: impl IntoIterator<Item = impl AsRef<str>>) {
+    warnings.into_iter().for_each(|warning| say(&format!("warning: {}", warning.as_ref())));
+}
+
 /// Replaces characters that steer a terminal, or reorder the text around them, by escapes such as `\u001b`. Line breaks and
 /// tabs stay. Within JSON's strings the escapes stand for the same characters.
 pub(super) fn visible(text: &str) -> Cow<'_, str> {

@@ -9,8 +9,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::output;
+use crate::engine::Saver;
 use crate::error::Result;
-use crate::execution::Saver;
 use crate::files;
 use crate::image::{Rgb8, encode_png};
 use crate::plan::Plan;
@@ -43,11 +43,12 @@ impl Previews {
     }
 
     /// Writes a preview of the image with this index.
-    pub(super) fn write(&mut self, index: usize, pixels: &Rgb8) {
+    pub(super) fn write(&mut self, index: usize, width: usize, height: usize, rgb: &[u8]) {
         if self.failed {
             return;
         }
-        if let Err(error) = encode_png(pixels, &[]).and_then(|png| self.put(index, &png)) {
+        let Some(pixels) = Rgb8::new(width, height, rgb.to_vec()) else { return };
+        if let Err(error) = encode_png(&pixels, &[]).and_then(|png| self.put(index, &png)) {
             // The image does not hang on it.
             self.failed = true;
             output::say(&format!("warning: no previews are written: {error}"));
@@ -108,8 +109,9 @@ impl Terminal {
     }
 
     /// Shows a preview in the place of the one before, or below what was printed since.
-    pub(super) fn show(&mut self, pixels: &Rgb8) {
-        let Ok(png) = encode_png(pixels, &[]) else { return };
+    pub(super) fn show(&mut self, width: usize, height: usize, rgb: Vec<u8>) {
+        let Some(pixels) = Rgb8::new(width, height, rgb) else { return };
+        let Ok(png) = encode_png(&pixels, &[]) else { return };
         let text = sequence(self.protocol, &STANDARD.encode(png), self.drawn);
         // A terminal that is gone is no reason to fail.
         let _ = std::io::stderr().write_all(text.as_bytes());

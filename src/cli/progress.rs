@@ -1,25 +1,21 @@
 //! What a person sees while a pipeline loads and runs: bars on a terminal, a few lines elsewhere.
 
-use std::ops::ControlFlow;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::output;
 use super::preview::Terminal;
-use crate::execution::{Event, Observer};
+use crate::engine::Event;
 use crate::guard::contain;
-use crate::plan;
+use crate::session::FetchEvent;
 use crate::threads;
 
-/// Draws progress on standard error, and stops the run once `interrupted` is set.
+/// Draws progress on standard error.
 pub struct Progress {
     /// Where bars are drawn, one at a time.
     bars: MultiProgress,
     bar: ProgressBar,
-    interrupted: Arc<AtomicBool>,
     quiet: bool,
     /// Which of several models in a row is at work, as it stands behind a message.
     stage: String,
@@ -30,10 +26,10 @@ pub struct Progress {
 impl Progress {
     /// `quiet` keeps bars away; warnings are shown all the same. Where standard error is no terminal, there are no
     /// bars either.
-    pub fn new(quiet: bool, interrupted: Arc<AtomicBool>) -> Self {
+    pub fn new(quiet: bool) -> Self {
         let (bars, bar) = (MultiProgress::new(), ProgressBar::hidden());
         let terminal = Terminal::find().filter(|_| !quiet);
-        Self { bars, bar, interrupted, quiet, stage: String::new(), terminal }
+        Self { bars, bar, quiet, stage: String::new(), terminal }
     }
 
     /// What other threads have to print around, so that no line runs into a bar.
@@ -102,79 +98,91 @@ impl Drop for Progress {
     }
 }
 
-impl Observer for Progress {
-    fn notice(&mut self, event: Event<'_>) -> ControlFlow<()> {
+impl Progress {
+    /// Shows an event.
+    pub fn notice(&mut self, event: Event) {
         match event {
-            Event::Stage { key, number, of } => self.stage = format!(" · {key} ({number} of {of})"),
-            Event::Opening { component, is_shallow, weight_bytes, opened_bytes, of_bytes } => {
+            Event::Fetch { progress } => self.fetch(&progress),
+            Event::Stage { key, number, total } => self.stage = format!(" · {key} ({number} of {total})"),
+            Event::Opening { component, weight_bytes, opened_bytes, total_bytes } => {
                 if opened_bytes == 0 {
                     let template = "{spinner} {msg} {bar:30} {bytes} of {total_bytes} {elapsed}";
-                    self.replace(ProgressBar::new(of_bytes), template, String::new());
+                    self.replace(ProgressBar::new(total_bytes), template, String::new());
                     self.tick();
                 }
-                self.bar.set_message(format!(
-                    "opening {} ({}){}",
-                    plan::name(component, is_shallow),
-                    indicatif::HumanBytes(weight_bytes),
-                    self.stage
-                ));
+                let bytes = indicatif::HumanBytes(weight_bytes);
+                self.bar.set_message(format!("opening {component} ({bytes}){}", self.stage));
                 self.bar.set_position(opened_bytes);
             }
-            Event::Optimizing { component, is_shallow, bytes, folder } => {
-                let component = plan::name(component, is_shallow);
-                if !self.quiet {
-                    self.line(&format!(
-                        "optimizing {component} for this machine, once: about {} into {}",
-                        indicatif::HumanBytes(bytes),
-                        folder.display()
-                    ));
-                }
+            Event::Optimizing { component, bytes, folder } => {
+                let bytes = indicatif::HumanBytes(bytes);
+                self.note(&format!(
+                    "optimizing {component} for this machine, once: about {bytes} into {}",
+                    folder.display()
+                ));
                 self.bar.set_message(format!("optimizing {component}, once"));
             }
             Event::Measuring { component } => {
-                if !self.quiet {
-                    self.line(&format!("measuring which way of running {component} is the faster one here, once"));
-                }
+                self.note(&format!("measuring which way of running {component} is the faster one here, once"));
                 self.bar.set_message(format!("measuring {component}, once"));
             }
             Event::WaitingForOptimized { component } => {
                 self.bar.set_message(format!("waiting for another process that optimizes {component}"));
             }
-            Event::Warning(warning) => self.line(&format!("warning: {warning}")),
-            Event::Preparing { first, images, of } => {
-                self.spin(format!("preparing {}{}", image_range(first, images, of), self.stage));
+            Event::Warning { text } => self.line(&format!("warning: {text}")),
+            Event::Preparing { image, images, total } => {
+                self.spin(format!("preparing {}{}", image_range(image, images, total), self.stage));
             }
-            Event::Step { first, of, step } => {
-                if step.call == 1 {
-                    let images = step.sample.shape().first().copied().unwrap_or(1);
-                    let bar = ProgressBar::new(step.calls as u64);
+            Event::Step { image, images, total, step, steps, .. } => {
+                if step == 1 {
+                    let bar = ProgressBar::new(steps as u64);
                     let template = "{msg} {bar:30} {pos}/{len} steps {per_sec} {eta} left";
-                    self.replace(bar, template, image_range(first, images, of) + &self.stage);
+                    self.replace(bar, template, image_range(image, images, total) + &self.stage);
                 }
-                self.bar.set_position(step.call as u64);
-                if step.call == 1 {
+                self.bar.set_position(step as u64);
+                if step == 1 {
                     // The bar knows nothing of the time the first step took.
                     self.bar.reset_eta();
                 }
             }
-            Event::Decoding { index, of } => {
-                self.spin(format!("decoding {}{}", image_range(index, 1, of), self.stage));
+            Event::Decoding { image, total } => {
+                self.spin(format!("decoding {}{}", image_range(image, 1, total), self.stage));
             }
-            Event::Preview { pixels, .. } => {
+            Event::Preview { width, height, rgb, .. } => {
                 let Self { bar, terminal, .. } = self;
-                terminal.iter_mut().for_each(|terminal| bar.suspend(|| terminal.show(pixels)));
+                if let Some(terminal) = terminal {
+                    bar.suspend(|| terminal.show(width, height, rgb));
+                }
             }
-            Event::Opened { .. } | Event::Denoising { .. } => {}
-            Event::Image(_) | Event::Kept(_) => {
+            Event::Image(_) => {
                 self.clear();
                 self.terminal.iter_mut().for_each(Terminal::moved_on);
             }
+            Event::Loading { .. } | Event::Denoising { .. } | Event::Done { .. } => {}
         }
-        if self.interrupted.load(Ordering::Relaxed) {
-            self.clear();
-            return ControlFlow::Break(());
+    }
+
+    /// Shows what is fetched.
+    fn fetch(&mut self, progress: &FetchEvent) {
+        match progress {
+            FetchEvent::Waiting { folder } => {
+                let folder = folder.display();
+                self.note(&format!("waiting for another process that fetches ONNX Runtime into {folder}"));
+            }
+            FetchEvent::Begin { file, host, bytes, folder } => {
+                let (megabytes, folder) = (*bytes as f64 / 1e6, folder.display());
+                self.note(&format!("fetching ONNX Runtime: {file} ({megabytes:.1} MB) from {host} into {folder}"));
+            }
+            FetchEvent::Progress { done, total } => self.bytes("fetching ONNX Runtime", *done, *total),
+            FetchEvent::Done { .. } => self.clear(),
         }
-        ControlFlow::Continue(())
+    }
+
+    /// Prints a line unless the user asked for quiet.
+    fn note(&mut self, text: &str) {
+        if !self.quiet {
+            self.line(text);
+        }
     }
 }
 
@@ -189,15 +197,6 @@ fn image_range(first: usize, images: usize, of: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_set_flag_stops_the_run_at_the_next_event() {
-        let flag = Arc::new(AtomicBool::new(false));
-        let mut progress = Progress::new(true, Arc::clone(&flag));
-        assert!(progress.notice(Event::Decoding { index: 0, of: 1 }).is_continue());
-        flag.store(true, Ordering::Relaxed);
-        assert!(progress.notice(Event::Decoding { index: 0, of: 1 }).is_break());
-    }
 
     #[test]
     fn images_are_counted_from_one() {

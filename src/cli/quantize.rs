@@ -20,7 +20,7 @@ pub fn quantize(args: &QuantizeArgs, global: &Global, out: &mut dyn Write) -> Re
     let weights = Weights::from_name(&args.weights)?;
     let kinds = args.component.iter().map(|name| kind(name)).collect::<Result<Vec<_>>>()?;
     let interrupt = Interrupt::install()?;
-    let mut progress = Progress::new(global.quiet, interrupt.flag());
+    let mut progress = Progress::new(global.quiet);
     let outcomes = quantize::quantize(&args.model, &args.output, weights, &kinds, &interrupt.cancel(), &mut |at| {
         progress.bytes(&format!("writing {}", at.component), at.done, at.of);
     })?;

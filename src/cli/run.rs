@@ -7,27 +7,24 @@ use ndarray::{Axis, stack};
 
 use super::args::{Global, RunArgs};
 use super::compare;
-use super::graph_cache;
 use super::interrupt::Interrupt;
 use super::memory::Watch;
-use super::output;
+use super::output::{self, warn};
 use super::preview::Previews;
 use super::progress::Progress;
-use super::replay::Replay;
-use super::runtime;
 use super::standard_input::{load_spec, read_prompts};
 use super::writer::{ImageWriter, Pace, Shown, Writing};
 use crate::denoise::Evaluations;
+use crate::engine::{Event, Pipeline, Replay, Request, Saver, model_spec};
 use crate::error::{Error, Result, count_of};
-use crate::execution::{Event, Execution, Observer, Recorder, Saver, Timings};
+use crate::execution::Timings;
 use crate::npy;
-use crate::plan::Plan;
-use crate::session::{self, Flavour, Runtime, RuntimeOptions};
+use crate::session::Cancel;
 use crate::spec::Spec;
 
 /// Runs a pipeline: loads it, makes its images, writes each as soon as it is finished and while the next is made.
 ///
-/// `out` gets the images' paths, or with `--json` an object for each; everything else goes to standard error.
+/// `out` receives the images' paths, or with `--json` an object for each; everything else goes to standard error.
 ///
 /// # Errors
 /// Whatever is wrong with the pipeline, the model directory, the runtime or the run.
@@ -35,76 +32,38 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut (dyn Write + Send)) -> Res
     // Standard input may be waited for, which Ctrl-C ends at once as long as it isn't taken over.
     let (spec, replay) = read_spec(args)?;
     let interrupt = Interrupt::install()?;
-    let mut progress = Progress::new(global.quiet || args.json, interrupt.flag());
+    let cancel = interrupt.cancel();
     let started = Instant::now();
-
-    let mut memory = args.memory.then(Watch::new).transpose()?;
-    let mut plan = Plan::new(spec)?;
+    check_outputs(args, &spec)?;
+    let memory = args.memory.then(Watch::new).transpose()?;
+    let mut watched = Watched {
+        progress: Progress::new(global.quiet || args.json),
+        pace: Pace::new(started),
+        memory,
+        previews: None,
+        waited: Duration::ZERO,
+    };
+    let engine = global.library.engine()?;
+    let mut pipeline = engine.open_spec(spec, &cancel, &mut |event| watched.notice(event))?;
+    let mut request = Request::new();
     if let Some(replay) = &replay {
-        replay.prepare(&mut plan)?;
+        warn(replay.prepare(&mut pipeline)?);
+        request = replay.request(&pipeline.plan().spec);
     }
-    let mut full = if args.compare { Some(compare::full(&plan)?) } else { None };
+    let plan = pipeline.plan();
     let savers = (0..=plan.stages.len()).map(|stages| plan.spec.folder(stages).map(Saver::new).transpose());
-    let savers = savers.collect::<Result<Vec<_>>>()?;
-    if let Some(path) = &args.save_latents {
-        output::require_place("--save-latents", path, "npy", LATENTS)?;
-    }
-
-    plan.set_graph_cache(graph_cache::cache(global)?.as_ref());
-    plan.require_cache()?;
-    let runtime = load_runtime(global, &plan, &interrupt)?;
-    fit(&mut plan, &runtime)?;
-    if let Some(full) = &mut full {
-        full.fit_runtime(&runtime)?;
-    }
-    if let Some(replay) = &replay {
-        replay.compare_engine(&plan, &runtime);
-    }
-    let found = started.elapsed().as_secs_f64();
-    let opening = Instant::now();
-    let recorder = Recorder::new(&plan, &runtime);
-    let recorder = match &replay {
-        Some(replay) => replay.recorder(recorder),
-        None => recorder,
-    };
-    let mut load = |event: Event<'_>| {
-        memory.iter_mut().for_each(|memory| memory.notice(&event));
-        progress.notice(event)
-    };
-    let mut stages = Execution::load(&plan, &runtime, &interrupt.cancel(), &mut load)?;
-    let opened = opening.elapsed().as_secs_f64();
-
     let mut writer = ImageWriter {
-        savers,
-        recorder,
+        savers: savers.collect::<Result<Vec<_>>>()?,
         json: args.json,
         out,
-        bars: progress.bars(),
+        bars: watched.progress.bars(),
         replay,
         latents: args.save_latents.as_ref().map(|_| Vec::new()),
-        shown: if full.is_some() { Shown::Later(Vec::new()) } else { Shown::Alone },
+        shown: if args.compare { Shown::Later(Vec::new()) } else { Shown::Alone },
         previews: None,
     };
-    let (pace, waited) = (Pace::new(started), Duration::ZERO);
-    let mut watched = Watched { progress: &mut progress, pace, memory, previews: None, waited };
-    let cancel = interrupt.cancel();
-    // The images of fewer evaluations come first: what a first run pays for must not count in their favour.
-    preview(&plan, "", &mut writer, &mut watched);
-    let (timings, full_timings) = match &full {
-        None => {
-            let run = |observer: &mut dyn Observer| stages.finish(&plan, &cancel, observer);
-            (run_watched(run, &mut writer, &mut watched)?, None)
-        }
-        Some(full) => {
-            let run = |observer: &mut dyn Observer| stages.run(&plan, &cancel, observer);
-            let timings = run_watched(run, &mut writer, &mut watched)?;
-            writer.recorder = writer.recorder.of(full);
-            writer.shown = writer.shown.beside_the_next();
-            preview(full, compare::SUFFIX, &mut writer, &mut watched);
-            let run = |observer: &mut dyn Observer| stages.finish(full, &cancel, observer);
-            (timings, Some(run_watched(run, &mut writer, &mut watched)?))
-        }
-    };
+    let (found, opened) = pipeline.opening_seconds();
+    let (timings, full_timings) = make(pipeline, &request, args.compare, &mut writer, &mut watched, &cancel)?;
     let Watched { memory, waited, .. } = watched;
     if let Some(memory) = memory {
         memory.print();
@@ -123,18 +82,64 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut (dyn Write + Send)) -> Res
     Ok(())
 }
 
-/// What sees the events of a run.
-struct Watched<'a> {
-    progress: &'a mut Progress,
+/// Makes the images, and with `--compare` each a second time with all evaluations.
+fn make(
+    mut pipeline: Pipeline,
+    request: &Request,
+    compares: bool,
+    writer: &mut ImageWriter<'_>,
+    watched: &mut Watched,
+    cancel: &Cancel,
+) -> Result<(Timings, Option<Timings>)> {
+    preview(&pipeline, "", writer, watched);
+    if !compares {
+        let run = |observer: &mut dyn FnMut(Event)| pipeline.run_last(request, cancel, observer);
+        return Ok((run_watched(run, writer, watched, cancel)?, None));
+    }
+    // The images of fewer evaluations come first, so that what a first run pays for does not count in their favor.
+    let request = request.clone().seed(pipeline.plan().request.seed);
+    let run = |observer: &mut dyn FnMut(Event)| pipeline.run(&request, cancel, observer);
+    let timings = run_watched(run, writer, watched, cancel)?;
+    writer.shown.show_beside();
+    preview(&pipeline, compare::SUFFIX, writer, watched);
+    let run = |observer: &mut dyn FnMut(Event)| pipeline.run_last(&request.all_evaluations(), cancel, observer);
+    Ok((timings, Some(run_watched(run, writer, watched, cancel)?)))
+}
+
+/// Requires that what the run writes can be written, and that there is something to compare, before anything is opened.
+fn check_outputs(args: &RunArgs, spec: &Spec) -> Result<()> {
+    if args.compare {
+        compare::require_fewer_evaluations(spec)?;
+    }
+    for dir in (0..=spec.stages.len()).filter_map(|stages| spec.folder(stages)) {
+        Saver::check(dir)?;
+    }
+    match &args.save_latents {
+        Some(path) => output::require_place("--save-latents", path, "npy", LATENTS),
+        None => Ok(()),
+    }
+}
+
+/// The parts of the command that see the events of a run.
+struct Watched {
+    progress: Progress,
     pace: Pace,
     memory: Option<Watch>,
     previews: Option<Previews>,
-    /// How long the run waited for images to be written.
+    /// The time that the run waited for images to be written.
     waited: Duration,
 }
 
-/// Has previews of this plan's images written from now on, and removed with the images, where it asks for any.
-fn preview(plan: &Plan, suffix: &'static str, writer: &mut ImageWriter<'_>, watched: &mut Watched<'_>) {
+impl Watched {
+    fn notice(&mut self, event: Event) {
+        self.memory.iter_mut().for_each(|memory| memory.notice(&event));
+        self.progress.notice(event);
+    }
+}
+
+/// Has previews of this pipeline's images written from now on, and removed with the images, if it asks for any.
+fn preview(pipeline: &Pipeline, suffix: &'static str, writer: &mut ImageWriter<'_>, watched: &mut Watched) {
+    let plan = pipeline.plan();
     let models = std::iter::once(&plan.model).chain(plan.stages.iter().map(|stage| &stage.model));
     let asks = models.into_iter().any(|model| model.preview.is_some());
     let saver = writer.savers.last().and_then(Option::as_ref).filter(|_| asks);
@@ -144,21 +149,30 @@ fn preview(plan: &Plan, suffix: &'static str, writer: &mut ImageWriter<'_>, watc
 
 /// Lets `run` make its images. Each is written while the next are made; when this returns, all are.
 fn run_watched(
-    run: impl FnOnce(&mut dyn Observer) -> Result<Timings>,
+    run: impl FnOnce(&mut dyn FnMut(Event)) -> Result<Timings>,
     writer: &mut ImageWriter<'_>,
-    watched: &mut Watched<'_>,
+    watched: &mut Watched,
+    cancel: &Cancel,
 ) -> Result<Timings> {
     std::thread::scope(|scope| {
         let mut writing = Writing::begin(scope, writer)?;
-        let result = run(&mut |event: Event<'_>| {
+        let result = run(&mut |event| {
             watched.pace.notice(&event);
-            watched.memory.iter_mut().for_each(|memory| memory.notice(&event));
-            writing.notice(&event, &watched.pace)?;
-            let Event::Preview { index, pixels, .. } = &event else { return watched.progress.notice(event) };
-            watched.previews.iter_mut().for_each(|previews| previews.write(*index, pixels));
-            let flow = watched.progress.notice(event);
-            watched.pace.pause();
-            flow
+            if writing.notice(&event, &watched.pace).is_break() {
+                cancel.cancel();
+                return;
+            }
+            let preview = match &event {
+                Event::Preview { image, width, height, rgb, .. } => {
+                    watched.previews.iter_mut().for_each(|previews| previews.write(*image, *width, *height, rgb));
+                    true
+                }
+                _ => false,
+            };
+            watched.notice(event);
+            if preview {
+                watched.pace.pause();
+            }
         });
         watched.progress.clear();
         watched.waited += writing.finish()?;
@@ -166,13 +180,18 @@ fn run_watched(
     })
 }
 
+/// The content of the file of `--save-latents`, for errors.
+pub(super) const LATENTS: &str = "latents are written as a NumPy array";
+
 /// The pipeline of the command line: a file with flags over it, or the record in an image.
 fn read_spec(args: &RunArgs) -> Result<(Spec, Option<Replay>)> {
     let overrides = args.to_overrides();
     match (&args.pipeline, &args.from) {
+        (Some(dir), _) if dir.is_dir() => Ok((model_spec(dir, &read_prompts(overrides, 0)?)?, None)),
         (Some(path), _) => Ok((load_spec(path, overrides)?, None)),
         (None, Some(image)) => {
-            let (replay, spec) = Replay::read(image, &read_prompts(overrides, 0)?)?;
+            let (replay, spec, warnings) = Replay::read(image, &read_prompts(overrides, 0)?)?;
+            warn(warnings);
             Ok((spec, Some(replay)))
         }
         (None, None) => Err(Error::input(
@@ -181,45 +200,6 @@ fn read_spec(args: &RunArgs) -> Result<(Spec, Option<Replay>)> {
             "name one (ldm-ort run pipeline.toml), or an image made by ldm-ort (--from IMAGE.png)",
         )),
     }
-}
-
-/// The content of the file of `--save-latents`, for errors.
-pub(super) const LATENTS: &str = "latents are written as a NumPy array";
-
-/// Fits a plan to this machine, and says which providers are skipped.
-pub(super) fn fit(plan: &mut Plan, runtime: &Runtime) -> Result<()> {
-    for note in plan.fit_runtime(runtime)? {
-        output::say(&format!("warning: {note}"));
-    }
-    Ok(())
-}
-
-/// The runtime that a plan's run would load, if it is on this machine.
-///
-/// # Errors
-/// [`Error::Runtime`] if it was named and cannot be used.
-pub(super) fn found_runtime(global: &Global, plan: &Plan) -> Result<Option<Runtime>> {
-    let options = RuntimeOptions { offline: true, ..global.library.to_options(flavour(&plan.spec)) };
-    let search = session::search(&options);
-    match (search.error(), search.taken()) {
-        (Some(error), _) => Err(error),
-        (None, None) => Ok(None),
-        (None, Some(_)) => Runtime::load(&options).map(Some),
-    }
-}
-
-/// Finds or fetches the runtime that a plan's providers need.
-pub(super) fn load_runtime(global: &Global, plan: &Plan, interrupt: &Interrupt) -> Result<Runtime> {
-    let options = global.library.to_options(flavour(&plan.spec));
-    runtime::load(&RuntimeOptions { cancel: interrupt.cancel(), ..options }, global.quiet)
-}
-
-/// The build of the runtime that the providers of a pipeline need, the first of those that there are for this machine.
-fn flavour(spec: &Spec) -> Option<Flavour> {
-    let devices = std::iter::once(&spec.device).chain(spec.stages.iter().map(|stage| &stage.spec.device));
-    let names = devices.flat_map(|device| device.providers.iter().chain(device.components.values().flatten()));
-    let mut flavours = names.filter_map(|name| session::find_provider(name).ok()?.flavour);
-    flavours.find(|flavour| *flavour != Flavour::Cpu && flavour.is_built_here())
 }
 
 fn summary(timings: &Timings, found: f64, opened: f64, saving: f64, total: f64) {

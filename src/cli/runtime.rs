@@ -1,15 +1,14 @@
 //! `ldm-ort runtime`: which ONNX Runtime is used, which builds are there, and fetching one ahead of time.
 
-use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
-
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::Write;
 
 use super::args::RuntimeAction;
 use super::interrupt::Interrupt;
 use super::output;
+use super::progress::Progress;
+use crate::engine::Event;
 use crate::error::Result;
-use crate::session::{self, Env, Event, Runtime, RuntimeOptions, Search, Source, Verdict, cached, minimum_version};
+use crate::session::{self, RuntimeOptions, Search, Source, Verdict, cached, minimum_version};
 
 /// Runs `ldm-ort runtime`, with results on `out` and everything else on standard error.
 ///
@@ -26,24 +25,16 @@ pub fn run(action: Option<&RuntimeAction>, options: &RuntimeOptions, out: &mut d
         }
         Some(RuntimeAction::List) => list(options),
         Some(RuntimeAction::Install { build }) => {
+            let mut bars = Progress::new(false);
             let options = RuntimeOptions { cancel: Interrupt::install()?.cancel(), ..options.clone() };
-            let installed = session::install(*build, &options, &mut progress())?;
+            let installed = session::install(*build, &options, &mut |progress| {
+                bars.notice(Event::Fetch { progress: progress.clone() })
+            })?;
             let how = if installed.was_there { "was there already" } else { "is there" };
             format!("ONNX Runtime {} ({build}) {how}: {}\n", installed.version, installed.folder.display())
         }
     };
     output::text(out, &text)
-}
-
-/// Loads ONNX Runtime, showing on standard error what is fetched unless `quiet`.
-///
-/// # Errors
-/// As [`Runtime::load`].
-pub fn load(options: &RuntimeOptions, quiet: bool) -> Result<Runtime> {
-    if quiet {
-        return Runtime::load(options);
-    }
-    Runtime::load_with(options, &mut progress())
 }
 
 /// Tells which library would be taken, and why.
@@ -107,73 +98,4 @@ fn list(options: &RuntimeOptions) -> String {
         text += &format!("* taken from elsewhere: {}\n", path.display());
     }
     text
-}
-
-/// An observer that says on standard error what is fetched, with a bar where that is a terminal.
-pub fn progress() -> impl FnMut(&Event) {
-    let mut bar = ProgressBar::hidden();
-    move |event| match event {
-        Event::Waiting { folder } => {
-            output::say(&format!("waiting for another process that fetches ONNX Runtime into {}", folder.display()));
-        }
-        Event::Begin { file, host, bytes, folder } => {
-            output::say(&format!(
-                "fetching ONNX Runtime: {file} ({:.1} MB) from {host} into {}",
-                *bytes as f64 / 1e6,
-                folder.display()
-            ));
-            if std::io::stderr().is_terminal() {
-                bar = ProgressBar::with_draw_target(Some(*bytes), ProgressDrawTarget::stderr());
-                if let Ok(style) =
-                    ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
-                {
-                    bar.set_style(style);
-                }
-            }
-        }
-        Event::Progress { done, .. } => bar.set_position(*done),
-        Event::Done { .. } => bar.finish_and_clear(),
-    }
-}
-
-/// What the process's environment says about ONNX Runtime.
-pub fn environment() -> Env {
-    let path = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let text = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
-    let library_path = if cfg!(windows) {
-        "PATH"
-    } else if cfg!(target_os = "macos") {
-        "DYLD_LIBRARY_PATH"
-    } else {
-        "LD_LIBRARY_PATH"
-    };
-    Env {
-        ort_dylib_path: path("ORT_DYLIB_PATH"),
-        library_path: std::env::var_os(library_path).map(|v| std::env::split_paths(&v).collect()).unwrap_or_default(),
-        program_dir: std::env::current_exe().ok().and_then(|exe| exe.parent().map(PathBuf::from)),
-        cache_dir: path("LDM_ORT_CACHE_DIR"),
-        index_url: ["LDM_ORT_INDEX_URL", "PIP_INDEX_URL", "UV_DEFAULT_INDEX"].into_iter().find_map(text),
-        pip_config: pip_config(),
-        ca_bundle: path("SSL_CERT_FILE"),
-    }
-}
-
-/// Where pip looks for its configuration, the file that counts most in front.
-fn pip_config() -> Vec<PathBuf> {
-    let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let home = var("HOME");
-    let under = |base: &Option<PathBuf>, rest: &str| base.as_ref().map(|b| b.join(rest));
-    let config = var("XDG_CONFIG_HOME").or_else(|| under(&home, ".config"));
-    let places = if cfg!(windows) {
-        vec![var("PIP_CONFIG_FILE"), under(&var("APPDATA"), "pip/pip.ini"), under(&var("ProgramData"), "pip/pip.ini")]
-    } else {
-        vec![
-            var("PIP_CONFIG_FILE"),
-            under(&home, "Library/Application Support/pip/pip.conf").filter(|_| cfg!(target_os = "macos")),
-            under(&config, "pip/pip.conf"),
-            under(&home, ".pip/pip.conf"),
-            Some(PathBuf::from("/etc/pip.conf")),
-        ]
-    };
-    places.into_iter().flatten().collect()
 }

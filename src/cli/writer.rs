@@ -10,20 +10,16 @@ use indicatif::MultiProgress;
 use ndarray::ArrayD;
 use serde_json::{Value, json};
 
-use super::background_writer::BackgroundWriter;
 use super::compare::{self, Comparison, Made};
-use super::output;
+use super::output::{self, warn};
 use super::preview::Previews;
-use super::replay::{Replay, warn};
+use crate::engine::{BackgroundWriter, Event, Image, Replay, Saver};
 use crate::error::{Error, Result};
-use crate::execution::{Event, Image, Recorder, Saver};
 use crate::metadata::{FewerEvaluations, Record};
 
 /// An image to be written.
 struct Job {
     image: Image,
-    /// Whether it is what the last stage made, and not what a stage goes on with.
-    is_last: bool,
     pace: Pace,
 }
 
@@ -41,13 +37,11 @@ impl<'scope> Writing<'scope> {
 
     /// Hands over the image of an event that has one. Breaks once an image could not be written, which
     /// [`Writing::finish`] then tells of.
-    pub(super) fn notice(&mut self, event: &Event<'_>, pace: &Pace) -> ControlFlow<()> {
-        let (image, is_last) = match event {
-            Event::Image(image) => (*image, true),
-            Event::Kept(image) => (*image, false),
-            _ => return self.0.flow(),
-        };
-        self.0.hand(Job { image: image.clone(), is_last, pace: pace.clone() })
+    pub(super) fn notice(&mut self, event: &Event, pace: &Pace) -> ControlFlow<()> {
+        match event {
+            Event::Image(image) => self.0.hand(Job { image: image.as_ref().clone(), pace: pace.clone() }),
+            _ => self.0.flow(),
+        }
     }
 
     /// Waits until all images are written, and returns how long they were waited for in all.
@@ -70,10 +64,10 @@ pub(super) enum Shown {
 }
 
 impl Shown {
-    pub(super) fn beside_the_next(self) -> Self {
-        match self {
-            Self::Later(made) => Self::Beside(made),
-            other => other,
+    /// Shows the next images beside those that waited.
+    pub(super) fn show_beside(&mut self) {
+        if let Self::Later(made) = self {
+            *self = Self::Beside(std::mem::take(made));
         }
     }
 }
@@ -82,7 +76,6 @@ impl Shown {
 pub(super) struct ImageWriter<'a> {
     /// One a stage whose images are written, that of the file's own tables first.
     pub savers: Vec<Option<Saver>>,
-    pub recorder: Recorder,
     pub json: bool,
     pub out: &'a mut (dyn Write + Send),
     /// What lines are printed around.
@@ -113,7 +106,7 @@ impl Pace {
         Self { started, denoising: 0.0, last: 0.0, calls: Vec::new() }
     }
 
-    pub(super) fn notice(&mut self, event: &Event<'_>) {
+    pub(super) fn notice(&mut self, event: &Event) {
         let now = self.started.elapsed().as_secs_f64();
         match event {
             Event::Denoising { .. } => {
@@ -137,13 +130,14 @@ impl Pace {
 impl ImageWriter<'_> {
     /// Writes an image, and then the line that tells of it.
     fn write(&mut self, job: &Job) -> Result<()> {
-        let &Job { ref image, is_last, ref pace } = job;
-        let record = self.recorder.record(image)?;
+        let Job { image, pace } = job;
+        let is_last = image.is_final();
+        let record = image.record()?;
         if let Some(replay) = self.replay.take_if(|_| is_last) {
             self.bars.suspend(|| warn(replay.differing_weights(&record)));
         }
         let is_full = matches!(self.shown, Shown::Beside(_));
-        let mut suffix = match image.stages.checked_sub(1) {
+        let mut suffix = match image.stages().checked_sub(1) {
             _ if is_last => String::new(),
             None => "-base".to_owned(),
             Some(stage) => format!("-stage-{stage}"),
@@ -151,21 +145,21 @@ impl ImageWriter<'_> {
         if is_full {
             suffix.push_str(compare::SUFFIX);
         }
-        let Some(Some(saver)) = self.savers.get(image.stages) else { return Ok(()) };
-        let path = saver.save(image, &suffix, &record)?;
+        let Some(Some(saver)) = self.savers.get(image.stages()) else { return Ok(()) };
+        let path = saver.save(image.finished(), &suffix, &record)?;
         if let Some(previews) = self.previews.as_ref().filter(|_| is_last) {
-            previews.remove(image.index);
+            previews.remove(image.index());
         }
         if let Some(latents) = self.latents.as_mut().filter(|_| is_last && !is_full) {
-            latents.push(image.latents.clone());
+            latents.push(image.latents().to_owned());
         }
         let object = self.object(image, pace, &path, &record)?;
-        let (index, stages, seconds) = (image.index, image.stages, image.seconds);
+        let (index, stages, seconds) = (image.index(), image.stages(), image.seconds());
         match &mut self.shown {
             Shown::Alone if self.json => self.line(&object.to_string()),
             Shown::Alone => self.line(&path.display().to_string()),
             Shown::Later(made) => {
-                made.push(Made { index, stages, pixels: image.pixels.clone(), path, seconds, object });
+                made.push(Made { index, stages, pixels: image.pixels().clone(), path, seconds, object });
                 Ok(())
             }
             Shown::Beside(made) => {
@@ -186,14 +180,14 @@ impl ImageWriter<'_> {
     fn object(&self, image: &Image, pace: &Pace, path: &Path, record: &Record) -> Result<Value> {
         let mut object = json!({
             "path": path.to_string_lossy(),
-            "index": image.index,
-            "seed": image.seed,
-            "prompt": image.prompt,
-            "width": image.pixels.width(),
-            "height": image.pixels.height(),
+            "index": image.index(),
+            "seed": image.seed(),
+            "prompt": image.prompt(),
+            "width": image.width(),
+            "height": image.height(),
             "steps": record.steps,
-            "calls": image.calls,
-            "seconds": image.seconds,
+            "calls": image.calls(),
+            "seconds": image.seconds(),
             "timings": {
                 "until_denoising": pace.denoising,
                 "calls": pace.calls,

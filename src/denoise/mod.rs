@@ -86,7 +86,7 @@ impl Call {
 }
 
 /// How often a model was evaluated in a run: each branch of the guidance counts by itself.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Evaluations {
     /// Those made of the whole model.
     pub made: usize,

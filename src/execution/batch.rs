@@ -9,7 +9,7 @@ use ndarray::{ArrayD, Axis, Slice};
 use super::parts::{Beginning, Decoding, Denoising, Opener, Parts};
 use super::pool::Pool;
 use super::previews::Watching;
-use super::{Event, Image, Observer, Timings, stop_if};
+use super::{ExecutionEvent, FinishedImage, Observer, Timings, stop_if};
 use crate::denoise::{Batch, BatchNoise, Cached, Control, Denoiser, Evaluations, GraphDenoiser, Shallow, denoise};
 use crate::error::{Error, Result, StepPosition};
 use crate::image;
@@ -76,7 +76,7 @@ impl<'a> ModelRun<'a> {
         let of = request.total_images();
         let (first, images) = (indices.start, indices.len());
         let started = Instant::now();
-        stop_if(observer.notice(Event::Preparing { first, images, of }), None)?;
+        stop_if(observer.notice(ExecutionEvent::Preparing { first, images, of }), None)?;
         let prompts: Vec<usize> = indices.clone().map(|i| i / request.images).collect();
         let seeds: Vec<u64> = indices.clone().map(|i| request.seed_of(i)).collect();
         let mut noise = BatchNoise::new(request.noise, &seeds);
@@ -143,7 +143,7 @@ impl<'a> ModelRun<'a> {
         }
         timings.texts += encodings.made() - encoded;
         for warning in warnings {
-            stop_if(observer.notice(Event::Warning(warning)), None)?;
+            stop_if(observer.notice(ExecutionEvent::Warning(warning)), None)?;
         }
         let task::Start { mut sample, begin, condition, guidance, keep, paste } = start;
         let controlling = self.controlling_images()?;
@@ -166,7 +166,7 @@ impl<'a> ModelRun<'a> {
                 .map(|(((_, session), part), image)| Control::new(session, &part.part.contract, image, part.weight))
                 .collect(),
         );
-        stop_if(observer.notice(Event::Denoising { first, of }), None)?;
+        stop_if(observer.notice(ExecutionEvent::Denoising { first, of }), None)?;
         let [_, height, width] = sample_shape;
         let mut watch = Watching {
             observer,
@@ -214,14 +214,14 @@ impl<'a> ModelRun<'a> {
         row: usize,
         observer: &mut dyn Observer,
         timings: &mut Timings,
-    ) -> Result<Image> {
+    ) -> Result<FinishedImage> {
         let (plan, request, cancel) = (self.plan, self.request, self.cancel);
         let (index, of) = (drawn.indices.start + row, request.total_images());
         let opening = Instant::now();
         let mut opener = Opener::new(plan, self.runtime, self.pool, cancel, observer);
         let Decoding { decoder } = opener.decoding(&mut self.parts)?;
         timings.open += opening.elapsed().as_secs_f64();
-        stop_if(observer.notice(Event::Decoding { index, of }), None)?;
+        stop_if(observer.notice(ExecutionEvent::Decoding { index, of }), None)?;
         let decoding = Instant::now();
         let latents = drawn.latents.slice_axis(Axis(0), Slice::from(row..=row));
         let [_, height, width] = plan.sample_shape(request.width, request.height);
@@ -242,7 +242,7 @@ impl<'a> ModelRun<'a> {
         }
         self.wait_checked()?;
         let prompt = index / request.images;
-        Ok(Image {
+        Ok(FinishedImage {
             index,
             prompt: request.task.labels().get(prompt).cloned().unwrap_or_default(),
             negative_prompt: request.negative_prompt(prompt).to_owned(),

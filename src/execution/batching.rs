@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use ndarray::{ArrayD, IxDyn};
 
-use super::observe::{Event, Observer};
+use super::event::{ExecutionEvent, Observer};
 use super::parts;
 use super::pool::{Pool, session_options};
 use super::stop_if;
@@ -30,7 +30,7 @@ pub(super) fn rows(
     observer: &mut dyn Observer,
 ) -> Result<Option<Rows>> {
     let Some(place) = place(plan, runtime)? else { return Ok(None) };
-    stop_if(observer.notice(Event::Measuring { component: plan.denoiser.kind }), None)?;
+    stop_if(observer.notice(ExecutionEvent::Measuring { component: plan.denoiser.kind }), None)?;
     let rows = match measure(plan, runtime, cancel, observer) {
         Err(error @ Error::Interrupted { .. }) => return Err(error),
         // Ones need not be what a graph can be run on.

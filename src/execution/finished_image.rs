@@ -10,7 +10,7 @@ use crate::plan::RunSettings;
 
 /// A finished image.
 #[derive(Debug, Clone)]
-pub struct Image {
+pub struct FinishedImage {
     /// Its index in the request, prompts outermost.
     pub index: usize,
     /// Its prompt.
@@ -36,7 +36,7 @@ pub struct Image {
 }
 
 /// How long the parts of a request took, in seconds.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Timings {
     /// Opening graphs whose turn it was.

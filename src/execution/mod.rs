@@ -2,15 +2,12 @@
 
 mod batch;
 mod batching;
-mod digests;
+mod event;
 mod finished_image;
-mod observe;
 mod parts;
 mod pool;
 mod previews;
 mod ready;
-mod recorder;
-mod save;
 mod stages;
 
 use std::ops::{ControlFlow, Range};
@@ -22,11 +19,8 @@ use crate::session::{Cancel, Runtime};
 use pool::Pool;
 use stages::{Stage, within};
 
-pub use digests::{ModelDigests, configuration_digests, model_digest};
-pub use finished_image::{Image, Timings};
-pub use observe::{Event, Observer, Unwatched};
-pub use recorder::{Recorder, arithmetic};
-pub use save::Saver;
+pub use event::{ExecutionEvent, Observer, Unwatched};
+pub use finished_image::{FinishedImage, Timings};
 
 /// Open graphs, and the plans that run on them: of one model, or of several in a row.
 ///

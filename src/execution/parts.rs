@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::observe::{Event, Observer};
+use super::event::{ExecutionEvent, Observer};
 use super::pool::{Pool, SessionKey, openings, session_options};
 use super::stop_if;
 use crate::bundle::{ConditionerContract, VaeDecoderContract};
@@ -123,7 +123,7 @@ impl<'a> Opener<'a> {
                 Err(error @ Error::Interrupted { .. }) => return Err(error),
                 Err(error) => {
                     let warning = format!("{} is not kept optimized, and opened as it lies: {error}", opening.kind);
-                    stop_if(self.observer.notice(Event::Warning(warning)), None)?;
+                    stop_if(self.observer.notice(ExecutionEvent::Warning(warning)), None)?;
                     self.pool.set_uncached(SessionKey::new(self.plan, &opening));
                     is_instant = false;
                 }
@@ -240,7 +240,7 @@ impl<'a> Opener<'a> {
                 Err(error) => {
                     // The images do not hang on it.
                     let warning = format!("there are no previews, since no map could be fitted: {error}");
-                    stop_if(self.observer.notice(Event::Warning(warning)), None)?;
+                    stop_if(self.observer.notice(ExecutionEvent::Warning(warning)), None)?;
                     return Ok(None);
                 }
             },
@@ -309,7 +309,7 @@ impl<'a> Opener<'a> {
         }
         let of_bytes = openings(self.plan).iter().map(|opening| opening.weight_bytes).sum();
         let (component, is_shallow, opened_bytes) = (kind, opening.is_shallow, self.opened_bytes);
-        let event = Event::Opening { component, is_shallow, weight_bytes, opened_bytes, of_bytes };
+        let event = ExecutionEvent::Opening { component, is_shallow, weight_bytes, opened_bytes, of_bytes };
         stop_if(self.observer.notice(event), None)?;
         let start = Instant::now();
         let options = session_options(self.plan, opening, self.cancel);
@@ -327,7 +327,7 @@ impl<'a> Opener<'a> {
             }
         };
         self.opened_bytes += weight_bytes;
-        let opened = Event::Opened { component, is_shallow, seconds: start.elapsed().as_secs_f64() };
+        let opened = ExecutionEvent::Opened { component, is_shallow, seconds: start.elapsed().as_secs_f64() };
         stop_if(self.observer.notice(opened), None)?;
         Ok((key, session))
     }
@@ -347,11 +347,11 @@ pub(super) fn forward(
     let (component, is_shallow) = (opening.kind, opening.is_shallow);
     let event = match event {
         graph_cache::GraphCacheEvent::Optimizing { bytes, folder } => {
-            Event::Optimizing { component, is_shallow, bytes, folder }
+            ExecutionEvent::Optimizing { component, is_shallow, bytes, folder }
         }
-        graph_cache::GraphCacheEvent::Waiting { .. } => Event::WaitingForOptimized { component },
+        graph_cache::GraphCacheEvent::Waiting { .. } => ExecutionEvent::WaitingForOptimized { component },
         graph_cache::GraphCacheEvent::NotKept { problem } => {
-            Event::Warning(format!("{} is opened as it lies, not optimized ahead: {problem}", opening.name()))
+            ExecutionEvent::Warning(format!("{} is opened as it lies, not optimized ahead: {problem}", opening.name()))
         }
     };
     if observer.notice(event).is_break() {

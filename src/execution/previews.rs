@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ndarray::{Axis, Slice};
 
-use super::observe::{Event, Observer};
+use super::event::{ExecutionEvent, Observer};
 use crate::denoise::{Step, Watch};
 use crate::error::{Error, Result};
 use crate::graph_cache::GraphCache;
@@ -44,7 +44,7 @@ impl Watch for Watching<'_> {
     fn see(&mut self, mut step: Step<'_>) -> Result<ControlFlow<()>> {
         self.calls = step.call;
         let (call, calls, estimate) = (step.call, step.calls, step.estimate.take());
-        let flow = self.observer.notice(Event::Step { first: self.first, of: self.of, step });
+        let flow = self.observer.notice(ExecutionEvent::Step { first: self.first, of: self.of, step });
         let (Some((preview, _)), Some(estimate), ControlFlow::Continue(())) = (&mut self.preview, estimate, flow)
         else {
             return Ok(flow);
@@ -58,13 +58,13 @@ impl Watch for Watching<'_> {
             let made = made.and_then(|pixels| image::from_tensor(pixels.view()));
             self.took += started.elapsed();
             let event = match &made {
-                Ok(pixels) => Event::Preview { index: self.first + row, of: self.of, call, calls, pixels },
+                Ok(pixels) => ExecutionEvent::Preview { index: self.first + row, of: self.of, call, calls, pixels },
                 Err(Error::Interrupted { .. }) => return Ok(ControlFlow::Break(())),
                 Err(error) => {
                     // The image does not hang on it.
                     self.preview = None;
                     let warning = format!("there are no more previews of this batch: {error}");
-                    return Ok(self.observer.notice(Event::Warning(warning)));
+                    return Ok(self.observer.notice(ExecutionEvent::Warning(warning)));
                 }
             };
             if self.observer.notice(event).is_break() {

@@ -3,7 +3,7 @@
 use super::parts::Opener;
 use super::pool::{Pool, SessionKey, openings};
 use super::stages::{model_of, request_of, within};
-use super::{Event, Execution, Observer, batching, stop_if};
+use super::{Execution, ExecutionEvent, Observer, batching, stop_if};
 use crate::bundle::ComponentKind;
 use crate::error::Result;
 use crate::graph_cache::CachedGraph;
@@ -50,7 +50,7 @@ impl Execution {
             if is_load || !notes.is_empty() || !is_ready || batching::is_due(model, &self.pool) {
                 within(plan, at, observer, &mut |observer| {
                     for note in &notes {
-                        stop_if(observer.notice(Event::Warning(note.clone())), None)?;
+                        stop_if(observer.notice(ExecutionEvent::Warning(note.clone())), None)?;
                     }
                     self.ready_model(model, cancel, observer)
                 })?;
@@ -93,7 +93,7 @@ impl Execution {
             if let Some(free) = memory::available()
                 && let Some(warning) = model.check_free_memory_for(free, &is_counted)?
             {
-                stop_if(observer.notice(Event::Warning(warning)), None)?;
+                stop_if(observer.notice(ExecutionEvent::Warning(warning)), None)?;
             }
             let stay = stays_open(model, &self.pool);
             Opener::new(model, &self.runtime, &mut self.pool, cancel, observer).load(stay)?;
@@ -120,7 +120,7 @@ impl Execution {
     ) -> Result<Vec<CachedGraph>> {
         let (mut model, mut pool) = (model.clone(), Pool::default());
         for note in model.choose_providers(runtime)? {
-            stop_if(observer.notice(Event::Warning(note)), None)?;
+            stop_if(observer.notice(ExecutionEvent::Warning(note)), None)?;
         }
         model.measured = batching::known(&model, runtime, &mut pool)?;
         let made = Opener::new(&model, runtime, &mut pool, cancel, observer).prepare();

@@ -8,7 +8,7 @@ use ndarray::{ArrayD, Axis, concatenate};
 use super::batch::ModelRun;
 use super::pool::Pool;
 use super::ready::ReadyModel;
-use super::{Event, Observer, Timings, batches, stop_if};
+use super::{ExecutionEvent, Observer, Timings, batches, stop_if};
 use crate::denoise::Evaluations;
 use crate::error::{Error, Result};
 use crate::image::Rgb8;
@@ -103,9 +103,9 @@ impl<'a> Stage<'a> {
                     image.seconds += seconds;
                     one.seconds = image.seconds;
                     if self.is_last() {
-                        stop_if(observer.notice(Event::Image(&image)), None)?;
+                        stop_if(observer.notice(ExecutionEvent::Image(&image)), None)?;
                     } else if self.keeps() {
-                        stop_if(observer.notice(Event::Kept(&image)), None)?;
+                        stop_if(observer.notice(ExecutionEvent::Kept(&image)), None)?;
                     }
                     one.pixels = Some(image.pixels);
                 }
@@ -167,10 +167,10 @@ pub(super) fn within<T>(
     }
     let stage = at.checked_sub(1).and_then(|at| plan.stages.get(at));
     let key = stage.map_or("base", |stage| &stage.key);
-    stop_if(observer.notice(Event::Stage { key, number: at + 1, of: plan.stages.len() + 1 }), None)?;
-    let mut named = |event: Event<'_>| -> ControlFlow<()> {
+    stop_if(observer.notice(ExecutionEvent::Stage { key, number: at + 1, of: plan.stages.len() + 1 }), None)?;
+    let mut named = |event: ExecutionEvent<'_>| -> ControlFlow<()> {
         match event {
-            Event::Warning(warning) => observer.notice(Event::Warning(format!("{key}: {warning}"))),
+            ExecutionEvent::Warning(warning) => observer.notice(ExecutionEvent::Warning(format!("{key}: {warning}"))),
             other => observer.notice(other),
         }
     };

@@ -33,7 +33,7 @@ mod trial;
 mod weights;
 
 pub use cancel::Cancel;
-pub use fetch::{Event, Installed, PINNED_VERSION, install};
+pub use fetch::{FetchEvent, Installed, PINNED_VERSION, install};
 pub use graph::{Run, Session};
 pub use library::{
     Cached, Candidate, Env, Flavour, LOADER_LOG, Runtime, RuntimeOptions, Search, Source, Verdict, cached,

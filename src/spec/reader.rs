@@ -76,7 +76,7 @@ impl<'f> Reading<'f> {
             Origin::Line(line) => (Some(line), key.to_owned()),
             Origin::Flag(flag) => (None, flag.to_owned()),
             Origin::Set => (None, format!("--set {key}")),
-            Origin::Nowhere | Origin::Inherited => (None, key.to_owned()),
+            Origin::Request | Origin::Nowhere | Origin::Inherited => (None, key.to_owned()),
         };
         let file = if origin.is_command_line() { None } else { self.file.map(Path::to_path_buf) };
         Problem { file, line, key, message }

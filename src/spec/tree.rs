@@ -16,6 +16,8 @@ pub(super) enum Origin {
     Flag(&'static str),
     /// By `--set`.
     Set,
+    /// In a request to an open pipeline.
+    Request,
     /// Elsewhere in the file: a stage inherits it. What is wrong with it is told where it stands.
     Inherited,
     /// Nowhere: the file as a whole, or a table that is not there.
@@ -33,7 +35,7 @@ impl Origin {
         match self {
             Self::Nowhere | Self::Inherited => (0, 0),
             Self::Line(line) => (1, line),
-            Self::Set => (2, 0),
+            Self::Set | Self::Request => (2, 0),
             Self::Flag(_) => (3, 0),
         }
     }

@@ -4,10 +4,9 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use ldm_ort::cli::args::LibraryArgs;
-use ldm_ort::execution::Execution;
+use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::scheduler::{self, Config, Noise, ScheduleRequest};
-use ldm_ort::{Cancel, Event, Overrides, Plan, Runtime, Spec};
+use ldm_ort::{Cancel, Overrides, Plan, Runtime, Spec};
 use serde_json::{Value, json};
 
 use crate::allocator::{ASKED, LARGEST};
@@ -119,8 +118,8 @@ fn asked_at_once(runtime: &Runtime, pipeline: &str, set: &[&str]) -> (usize, usi
     let plan = Plan::new(Spec::load(&file, &overrides).expect("a spec")).expect("a plan");
     let cancel = Cancel::new();
     let (mut largest, mut latents, mut calls) = (0, 0, 0);
-    let mut watch = |event: Event<'_>| {
-        if let Event::Step { step, .. } = event {
+    let mut watch = |event: ExecutionEvent<'_>| {
+        if let ExecutionEvent::Step { step, .. } = event {
             if step.call > WARM {
                 largest = largest.max(LARGEST.get());
                 calls += 1;
@@ -140,7 +139,8 @@ fn asked_at_once(runtime: &Runtime, pipeline: &str, set: &[&str]) -> (usize, usi
 /// Runtime's own memory is not counted.
 #[test]
 fn the_loop_allocates_nothing_of_the_size_of_the_latents() {
-    let runtime = Runtime::load(&LibraryArgs::default().to_options(None)).expect("an ONNX Runtime is found or fetched");
+    let runtime =
+        Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("an ONNX Runtime is found or fetched");
     let (plain, wide) = ("pipelines/plain/pipeline.toml", ["run.width=128", "run.height=128"]);
     let schedulers =
         ["ddim", "ddpm", "euler", "euler-ancestral", "heun", "dpm-multistep", "unipc", "pndm", "lms", "deis"];

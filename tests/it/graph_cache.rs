@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use crate::common::{answer, ldm_ort, models};
-use ldm_ort::execution::{Event, Execution};
+use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::graph_cache::{CachedGraph, GraphCache};
 use ldm_ort::plan::Plan;
 use ldm_ort::session::{Cancel, Runtime};
@@ -21,7 +21,7 @@ struct Run {
 }
 
 fn runtime() -> Runtime {
-    let options = ldm_ort::cli::args::LibraryArgs::default().to_options(None);
+    let options = ldm_ort::Engine::default().runtime_options(None);
     Runtime::load(&options).expect("ONNX Runtime is found or fetched")
 }
 
@@ -41,11 +41,11 @@ fn plan(cache: Option<&Path>, set: &[&str]) -> Plan {
 fn run(cache: Option<&Path>, set: &[&str]) -> Run {
     let plan = plan(cache, set);
     let mut run = Run { latents: Vec::new(), optimized: 0, warnings: Vec::new() };
-    let mut observe = |event: Event<'_>| {
+    let mut observe = |event: ExecutionEvent<'_>| {
         match event {
-            Event::Optimizing { .. } => run.optimized += 1,
-            Event::Warning(warning) => run.warnings.push(warning),
-            Event::Image(image) => run.latents.push(image.latents.clone()),
+            ExecutionEvent::Optimizing { .. } => run.optimized += 1,
+            ExecutionEvent::Warning(warning) => run.warnings.push(warning),
+            ExecutionEvent::Image(image) => run.latents.push(image.latents.clone()),
             _ => {}
         }
         ControlFlow::Continue(())
@@ -102,8 +102,8 @@ fn one_pipeline_makes_images_of_two_sizes() {
     let folder = tempfile::tempdir().expect("a folder");
     let (small, wide) = (plan(Some(folder.path()), &[]), plan(Some(folder.path()), &["run.width=128"]));
     let mut latents = Vec::new();
-    let mut observe = |event: Event<'_>| {
-        if let Event::Image(image) = event {
+    let mut observe = |event: ExecutionEvent<'_>| {
+        if let ExecutionEvent::Image(image) = event {
             latents.push(image.latents.clone());
         }
         ControlFlow::Continue(())
@@ -150,8 +150,8 @@ fn parts_that_make_room_are_opened_again() {
 /// How many runs of the denoiser a pipeline makes at the same time, and how often it measured that.
 fn callers(cache: &Path, set: &[&str]) -> (usize, usize) {
     let mut measured = 0;
-    let mut observe = |event: Event<'_>| {
-        measured += usize::from(matches!(event, Event::Measuring { .. }));
+    let mut observe = |event: ExecutionEvent<'_>| {
+        measured += usize::from(matches!(event, ExecutionEvent::Measuring { .. }));
         ControlFlow::Continue(())
     };
     let plan = plan(Some(cache), set);
@@ -291,10 +291,10 @@ fn run_checked(folder: &Path, first: u64) -> (Run, Result<(), ldm_ort::Error>) {
     let mut plan = plan(None, &[]);
     plan.model.prepared = Some(GraphCache::new(folder).checking_first(first));
     let mut run = Run { latents: Vec::new(), optimized: 0, warnings: Vec::new() };
-    let mut observe = |event: Event<'_>| {
+    let mut observe = |event: ExecutionEvent<'_>| {
         match event {
-            Event::Optimizing { .. } => run.optimized += 1,
-            Event::Image(image) => run.latents.push(image.latents.clone()),
+            ExecutionEvent::Optimizing { .. } => run.optimized += 1,
+            ExecutionEvent::Image(image) => run.latents.push(image.latents.clone()),
             _ => {}
         }
         ControlFlow::Continue(())
@@ -350,11 +350,11 @@ fn a_pipeline_recovers_from_a_damaged_graph() {
         plan.model.prepared = Some(cache.clone());
         let mut again = Run { latents: Vec::new(), optimized: 0, warnings: Vec::new() };
         let previews = std::cell::Cell::new(0);
-        let mut observe = |event: Event<'_>| {
+        let mut observe = |event: ExecutionEvent<'_>| {
             match event {
-                Event::Optimizing { .. } => again.optimized += 1,
-                Event::Image(image) => again.latents.push(image.latents.clone()),
-                Event::Preview { .. } => previews.set(previews.get() + 1),
+                ExecutionEvent::Optimizing { .. } => again.optimized += 1,
+                ExecutionEvent::Image(image) => again.latents.push(image.latents.clone()),
+                ExecutionEvent::Preview { .. } => previews.set(previews.get() + 1),
                 _ => {}
             }
             ControlFlow::Continue(())
@@ -524,9 +524,9 @@ fn a_run_goes_on_once_its_graphs_are_removed() {
     let folder = tempfile::tempdir().expect("a folder");
     let plan = plan(Some(folder.path()), &["device.keep=true", "task.text-to-image.guidance_scale=1.0"]);
     let mut images = 0;
-    let mut observe = |event: Event<'_>| {
-        images += usize::from(matches!(event, Event::Image(_)));
-        if matches!(event, Event::Preparing { .. }) {
+    let mut observe = |event: ExecutionEvent<'_>| {
+        images += usize::from(matches!(event, ExecutionEvent::Image(_)));
+        if matches!(event, ExecutionEvent::Preparing { .. }) {
             GraphCache::new(folder.path()).clear(|_| true).expect("it can be cleared");
         }
         ControlFlow::Continue(())

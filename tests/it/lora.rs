@@ -8,8 +8,7 @@ use std::sync::Mutex;
 
 use crate::common::{answer, ldm_ort, models, npy};
 use ldm_ort::bundle::{ComponentKind, GraphFile, Weights};
-use ldm_ort::cli::args::LibraryArgs;
-use ldm_ort::execution::model_digest;
+use ldm_ort::engine::model_digest;
 use ldm_ort::lora::{Lora, merge};
 use ldm_ort::session::{Cancel, Optimization, Runtime, Session, SessionOptions};
 use ldm_ort::tensor::{DType, WeightValues};
@@ -276,7 +275,8 @@ fn a_session_runs_on_the_weights_it_is_handed() {
         let values = weights.read(weight).expect("values");
         weight.replaced_by(vec![value; values.len()]).expect("floats")
     };
-    let runtime = Runtime::load(&LibraryArgs::default().to_options(None)).expect("an ONNX Runtime is found or fetched");
+    let runtime =
+        Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("an ONNX Runtime is found or fetched");
     let x = ndarray::ArrayD::from_elem(ndarray::IxDyn(&[1, 8, 2, 2]), 1.0f32);
     for optimization in [Optimization::None, Optimization::Basic, Optimization::Extended, Optimization::All] {
         let options = SessionOptions { component: "mixed".into(), optimization, ..SessionOptions::default() };

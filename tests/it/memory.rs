@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::common::{answer, ldm_ort, models};
 use ldm_ort::bundle::GraphFile;
-use ldm_ort::cli::args::LibraryArgs;
-use ldm_ort::execution::{Event, Execution};
+use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::graph_cache::GraphCache;
 use ldm_ort::plan::{MemoryBudget, Plan};
 use ldm_ort::rewrite::{Footprint, Pass, footprint};
@@ -148,13 +147,13 @@ fn memory_is_no_promise_where_graphs_are_opened_as_they_lie() {
     let error = plan(&["device.memory=\"10 GB\"", "device.prepare=false"]).unwrap_err();
     assert!(error.contains("device.memory: is kept to by graphs that are optimized ahead"), "{error}");
     let plan = plan(&["device.memory=\"10 GB\""]).expect("a plan");
-    let ignore = &mut |_: Event<'_>| ControlFlow::Continue(());
+    let ignore = &mut |_: ExecutionEvent<'_>| ControlFlow::Continue(());
     let error = Execution::load(&plan, &runtime(), &Cancel::new(), ignore).err().expect("no cache").to_string();
     assert!(error.contains("there is no cache to keep them in"), "{error}");
 }
 
 fn runtime() -> Runtime {
-    Runtime::load(&LibraryArgs::default().to_options(None)).expect("ONNX Runtime is found or fetched")
+    Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("ONNX Runtime is found or fetched")
 }
 
 /// The latents and the pixels of an image, and what was warned of.
@@ -163,10 +162,10 @@ fn draw(cache: &Path, memory_budget: Option<MemoryBudget>) -> (ArrayD<f32>, Vec<
     let mut plan = plan_of(&shapes, &["run.width=128", "run.height=96"]).expect("a plan");
     (plan.model.prepared, plan.model.memory_budget) = (Some(GraphCache::new(cache)), memory_budget);
     let (mut drawn, mut warnings) = (None, Vec::new());
-    let mut observe = |event: Event<'_>| {
+    let mut observe = |event: ExecutionEvent<'_>| {
         match event {
-            Event::Warning(warning) => warnings.push(warning),
-            Event::Image(image) => drawn = Some((image.latents.clone(), image.pixels.data().to_vec())),
+            ExecutionEvent::Warning(warning) => warnings.push(warning),
+            ExecutionEvent::Image(image) => drawn = Some((image.latents.clone(), image.pixels.data().to_vec())),
             _ => {}
         }
         ControlFlow::Continue(())

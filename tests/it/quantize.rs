@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::common::{Answer, answer, ldm_ort, models};
 use ldm_ort::Error;
 use ldm_ort::bundle::{ComponentKind, GraphFile};
-use ldm_ort::cli::args::LibraryArgs;
-use ldm_ort::execution::{Event, Execution};
+use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::graph_cache::{CachedGraph, GraphCache};
 use ldm_ort::plan::Plan;
 use ldm_ort::quantize::{Outcome, Weights, quantize};
@@ -36,15 +35,16 @@ fn draw(model: &Path, cache: &Path) -> (Vec<f32>, Vec<CachedGraph>) {
     let cache = GraphCache::new(cache);
     plan.model.prepared = Some(cache.clone());
     let mut latents = Vec::new();
-    let mut observe = |event: Event<'_>| {
+    let mut observe = |event: ExecutionEvent<'_>| {
         match event {
-            Event::Warning(warning) => panic!("{warning}"),
-            Event::Image(image) => latents.extend(image.latents.iter()),
+            ExecutionEvent::Warning(warning) => panic!("{warning}"),
+            ExecutionEvent::Image(image) => latents.extend(image.latents.iter()),
             _ => {}
         }
         ControlFlow::Continue(())
     };
-    let runtime = Runtime::load(&LibraryArgs::default().to_options(None)).expect("ONNX Runtime is found or fetched");
+    let runtime =
+        Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("ONNX Runtime is found or fetched");
     let mut pipeline = Execution::load(&plan, &runtime, &Cancel::new(), &mut observe).expect("a pipeline");
     pipeline.run(&plan, &Cancel::new(), &mut observe).expect("an image");
     (latents, cache.entries().expect("the cache can be read"))
@@ -100,7 +100,8 @@ fn products_of_8_bits_are_those_of_numpy() {
     let folder = tempfile::tempdir().expect("a folder");
     let (plain, narrow) = (models().join("sd1"), folder.path().join("dynamic"));
     narrowed(&plain, &narrow, Weights::DynamicInt8);
-    let runtime = Runtime::load(&LibraryArgs::default().to_options(None)).expect("ONNX Runtime is found or fetched");
+    let runtime =
+        Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("ONNX Runtime is found or fetched");
     let numbers = |shape: &[usize]| {
         let values = (0..shape.iter().product()).map(|n: usize| (n as f64).sin() as f32).collect();
         ArrayD::from_shape_vec(shape, values).expect("as many as the shape has")

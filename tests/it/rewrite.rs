@@ -6,7 +6,6 @@
 use std::path::{Path, PathBuf};
 
 use ldm_ort::bundle::GraphFile;
-use ldm_ort::cli::args::LibraryArgs;
 use ldm_ort::rewrite::{Pass, Rewritten, rewrite};
 use ldm_ort::session::{Cancel, Runtime, Session, SessionOptions};
 use ldm_ort::tensor::{DType, Dim, Tensor, TensorInfo, TensorView};
@@ -138,7 +137,8 @@ fn graphs(folder: &Path, found: &mut Vec<PathBuf>) {
 
 /// Compares all graphs of a folder of the fixtures with what they are rewritten to.
 fn compare_all(folder: &str, at_least: usize) {
-    let runtime = Runtime::load(&LibraryArgs::default().to_options(None)).expect("an ONNX Runtime is found or fetched");
+    let runtime =
+        Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("an ONNX Runtime is found or fetched");
     let mut all = Vec::new();
     graphs(&fixtures().join(folder), &mut all);
     all.sort();
@@ -179,7 +179,8 @@ fn other_forms_give_what_they_gave() {
 /// Where the number of tokens is known and large, they are taken through feed-forward layers in parts.
 #[test]
 fn many_tokens_are_taken_in_parts() {
-    let runtime = Runtime::load(&LibraryArgs::default().to_options(None)).expect("an ONNX Runtime is found or fetched");
+    let runtime =
+        Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("an ONNX Runtime is found or fetched");
     for name in ["models/sd1/unet", "families/xl/unet"] {
         let path = fixtures().join(name).join("model.onnx");
         let graph = GraphFile::open(&path).unwrap();

@@ -6,7 +6,6 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use ldm_ort::Error;
-use ldm_ort::cli::args::LibraryArgs;
 use ldm_ort::session::{
     Cancel, Env, Placement, ProviderChoice, Run, Runtime, RuntimeOptions, Session, SessionOptions, Source, Verdict,
     search,
@@ -15,7 +14,7 @@ use ldm_ort::tensor::{DType, Dim, TensorInfo, TensorView};
 use ndarray::{Array4, ArrayD, IxDyn, arr0, arr1};
 
 fn runtime() -> Runtime {
-    Runtime::load(&LibraryArgs::default().to_options(None)).expect("an ONNX Runtime is found or fetched")
+    Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("an ONNX Runtime is found or fetched")
 }
 
 fn graph(name: &str) -> PathBuf {

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ldm_ort::bundle::{Bundle, ComponentKind, DirectoryOverrides, TextEncoderContract};
-use ldm_ort::cli::args::LibraryArgs;
 use ldm_ort::session::{Session, SessionOptions};
 use ldm_ort::text::tokenizer::Tokenizer;
 use ldm_ort::text::{Encodings, Style, Taken, Text, TextEncoder, TextEncoders};
@@ -21,7 +20,8 @@ fn t5_gives_the_states_that_transformers_gives() {
     assert_eq!((contract.attention_mask.is_none(), contract.pooled.is_none()), (true, true));
     let tokenizer = Tokenizer::open(bundle.tokenizer(kind).unwrap()).unwrap();
     assert!(tokenizer.is_t5());
-    let runtime = Runtime::load(&LibraryArgs::default().to_options(None)).expect("an ONNX Runtime is found or fetched");
+    let runtime =
+        Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("an ONNX Runtime is found or fetched");
     let session = Session::open(&runtime, &component.graph.path, &SessionOptions::default()).unwrap();
     let taken = Taken { tokens: contract.last_hidden_state.clone(), norm: None, pooled: None };
     let encoder = TextEncoder::new(Arc::new(tokenizer), session, contract, taken, None, Style::default()).unwrap();

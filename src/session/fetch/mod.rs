@@ -1,26 +1,25 @@
 //! Fetching an official build of ONNX Runtime from the Python package index into the user's cache.
 
+#[cfg(feature = "fetch")]
+mod download;
+#[cfg(feature = "fetch")]
 mod http;
+#[cfg(feature = "fetch")]
 mod index;
+#[cfg(feature = "fetch")]
 mod unpack;
 mod wheel;
 
-#[cfg(test)]
+#[cfg(all(test, feature = "fetch"))]
 mod tests;
 
-use std::fs::{File, TryLockError};
-use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::SyncSender;
-use std::time::Duration;
 
-use sha2::{Digest, Sha256};
-
-use super::Cancel;
 use super::library::{self, Flavour, RuntimeOptions};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::guard::contain;
+#[cfg(feature = "fetch")]
+use download::fetch;
 use wheel::Wheel;
 
 pub use wheel::PINNED_VERSION;
@@ -33,8 +32,9 @@ const UNFINISHED: &str = ".fetch-";
 const LOCK: &str = ".lock";
 
 /// What happens while a build is fetched.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum FetchEvent {
     /// Another process is changing the cache; what it leaves there will be used.
     Waiting {
         /// The cache's folder.
@@ -84,7 +84,7 @@ pub struct Installed {
 /// [`Error::Runtime`] where the network may not be used or fails, where no build of this flavour exists for this
 /// machine, or where the file is not the one it should be; [`Error::Io`] where the cache cannot be written;
 /// [`Error::Interrupted`] when `options.cancel` was thrown.
-pub fn install(flavour: Flavour, options: &RuntimeOptions, observer: &mut dyn FnMut(&Event)) -> Result<Installed> {
+pub fn install(flavour: Flavour, options: &RuntimeOptions, observer: &mut dyn FnMut(&FetchEvent)) -> Result<Installed> {
     let cache = library::directory(&options.env)?;
     let version = pinned_version(flavour);
     let folder = cache.join(library::flavour_directory(version, flavour));
@@ -102,17 +102,21 @@ pub fn install(flavour: Flavour, options: &RuntimeOptions, observer: &mut dyn Fn
         let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
         Error::runtime(format!("there is no official build {flavour} for {os} on {arch}"), by_hand.clone())
     })?;
-    let job = Job {
-        wheel,
-        index: index::address(&options.env),
-        agent: http::agent(options.env.ca_bundle.as_deref())?,
-        cancel: &options.cancel,
-        cache: &cache,
-        folder: &folder,
-        by_hand: &by_hand,
-    };
-    let was_there = job.run(observer)?;
+    let was_there = fetch(wheel, (&cache, &folder), options, &by_hand, observer)?;
     Ok(Installed { folder, version, was_there })
+}
+
+/// Refuses: this build of the program has no downloads.
+#[cfg(not(feature = "fetch"))]
+fn fetch(
+    wheel: &Wheel<'_>,
+    _: (&Path, &Path),
+    _: &RuntimeOptions,
+    by_hand: &str,
+    _: &mut dyn FnMut(&FetchEvent),
+) -> Result<bool> {
+    let problem = format!("{} is not there, and this program was built without the feature `fetch`", wheel.file);
+    Err(Error::runtime(problem, by_hand))
 }
 
 /// True if there is an official build of this flavour for this machine.
@@ -159,156 +163,4 @@ fn by_hand(flavour: Flavour, version: &str, folder: &Path) -> String {
         folder.display(),
         library::minimum_version(),
     )
-}
-
-/// One fetch.
-struct Job<'a> {
-    wheel: &'a Wheel<'a>,
-    index: String,
-    agent: ureq::Agent,
-    cancel: &'a Cancel,
-    cache: &'a Path,
-    /// Where the libraries shall lie, in `cache`.
-    folder: &'a Path,
-    /// What to do where this fails.
-    by_hand: &'a str,
-}
-
-impl Job<'_> {
-    /// Fetches, unless another process did so first; returns whether that was so.
-    fn run(&self, observer: &mut dyn FnMut(&Event)) -> Result<bool> {
-        std::fs::create_dir_all(self.cache).map_err(|e| Error::io(self.cache, "creating the folder", e))?;
-        let _lock = self.lock(observer)?;
-        if self.folder.is_dir() {
-            return Ok(true);
-        }
-        remove_unfinished(self.cache);
-        // Removed again when this function is left, whatever the reason.
-        let room = tempfile::Builder::new()
-            .prefix(UNFINISHED)
-            .tempdir_in(self.cache)
-            .map_err(|e| Error::io(self.cache, "writing", e))?;
-
-        let found = index::find(&self.agent, &self.index, self.wheel, self.cancel)?;
-        let url = found.map_err(|problem| self.failed(problem))?;
-        observer(&Event::Begin {
-            file: self.wheel.file.to_string(),
-            host: http::host(&url),
-            bytes: self.wheel.bytes,
-            folder: self.folder.to_path_buf(),
-        });
-        let archive = room.path().join(self.wheel.file);
-        self.download(&url, &archive, observer)?;
-
-        let libraries = room.path().join("libraries");
-        std::fs::create_dir(&libraries).map_err(|e| Error::io(&libraries, "creating the folder", e))?;
-        let file = File::open(&archive).map_err(|e| Error::io(&archive, "opening", e))?;
-        let count = contain(|| unpack::unpack(file, &libraries)).map_err(|panic| self.failed(panic.to_string()))?;
-        let count = count.map_err(|e| Error::io(&libraries, "unpacking into", e))?;
-        if count == 0 {
-            return Err(self.failed(format!("{} holds no libraries", self.wheel.file)));
-        }
-        library::digests::write(&libraries)?;
-        match files::rename_folder(&libraries, self.folder) {
-            Ok(()) => {}
-            // Another process was first, on a file system without locks.
-            Err(_) if self.folder.is_dir() => return Ok(true),
-            Err(e) => return Err(Error::io(self.folder, "creating the folder", e)),
-        }
-        // The name itself is on the disk once the folder around it is; where that cannot be asked for, the worst that
-        // follows is another download.
-        let _ = File::open(self.cache).and_then(|folder| folder.sync_all());
-        observer(&Event::Done { folder: self.folder.to_path_buf() });
-        Ok(false)
-    }
-
-    /// Waits until no other process changes the cache.
-    fn lock(&self, observer: &mut dyn FnMut(&Event)) -> Result<File> {
-        let path = self.cache.join(LOCK);
-        let file = files::open_lock_file(&path).map_err(|e| Error::io(&path, "creating", e))?;
-        let mut told = false;
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(file),
-                Err(TryLockError::WouldBlock) => {}
-                // Some network file systems have no locks. Two processes may then both download; each still puts its
-                // result in place whole, and the second finds the first's.
-                Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => return Ok(file),
-                Err(TryLockError::Error(e)) => return Err(Error::io(&path, "locking", e)),
-            }
-            if !told {
-                observer(&Event::Waiting { folder: self.cache.to_path_buf() });
-                told = true;
-            }
-            self.check_cancel()?;
-            std::thread::sleep(Duration::from_millis(100));
-        }
-    }
-
-    /// Reads `url` into the file `archive`, and checks that it is what it should be.
-    fn download(&self, url: &str, archive: &Path, observer: &mut dyn FnMut(&Event)) -> Result<()> {
-        let mut file = File::create_new(archive).map_err(|e| Error::io(archive, "creating", e))?;
-        let (mut digest, mut done, mut is_whole, total) = (Sha256::new(), 0, false, self.wheel.bytes);
-        let (agent, address) = (self.agent.clone(), url.to_owned());
-        http::listen(
-            self.cancel,
-            move |sender| read(&agent, &address, sender),
-            |part| {
-                let chunk: Vec<u8> =
-                    part.map_err(|problem| self.failed(format!("fetching {} failed: {problem}", http::shown(url))))?;
-                is_whole = chunk.is_empty();
-                if done + chunk.len() as u64 > total {
-                    let (file, host) = (self.wheel.file, http::host(url));
-                    return Err(
-                        self.failed(format!("{file} from {host} is longer than the official file's {total} bytes"))
-                    );
-                }
-                digest.update(&chunk);
-                file.write_all(&chunk).map_err(|e| Error::io(archive, "writing", e))?;
-                done += chunk.len() as u64;
-                if !is_whole {
-                    observer(&Event::Progress { done, total });
-                }
-                self.check_cancel()
-            },
-        )?;
-        if !is_whole {
-            return Err(self.failed(format!("fetching {} failed: its thread ended early", http::shown(url))));
-        }
-        let found: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        if found != self.wheel.sha256 {
-            return Err(self.failed(format!(
-                "{} from {} is not the official file: expected sha256 {}, found {found} ({done} bytes)",
-                self.wheel.file,
-                http::host(url),
-                self.wheel.sha256
-            )));
-        }
-        Ok(())
-    }
-
-    fn failed(&self, problem: String) -> Error {
-        Error::runtime(problem, self.by_hand)
-    }
-
-    fn check_cancel(&self) -> Result<()> {
-        if self.cancel.is_cancelled() { Err(Error::Interrupted { at_step: None }) } else { Ok(()) }
-    }
-}
-
-/// Sends what lies at `url` piece by piece, with an empty piece at its end, up to the first failure or until nobody
-/// listens any more.
-fn read(agent: &ureq::Agent, url: &str, sender: &SyncSender<std::result::Result<Vec<u8>, String>>) {
-    let mut reader = match agent.get(url).call() {
-        Ok(response) => response.into_body().into_with_config().limit(u64::MAX).reader(),
-        Err(e) => return drop(sender.send(Err(e.to_string()))),
-    };
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        let read = reader.read(&mut buffer).map(|count| buffer.get(..count).unwrap_or_default().to_vec());
-        let is_last = read.as_ref().map_or(true, Vec::is_empty);
-        if sender.send(read.map_err(|e| e.to_string())).is_err() || is_last {
-            return;
-        }
-    }
 }

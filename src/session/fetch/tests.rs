@@ -1,14 +1,17 @@
 //! Fetching from a package index that a test serves on the loopback interface.
 
-use std::io::{BufRead, BufReader, Cursor};
+use std::io::{BufRead, BufReader, Cursor, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
+use sha2::{Digest, Sha256};
 use zip::write::SimpleFileOptions;
 
+use super::download::Job;
 use super::*;
+use crate::session::Cancel;
 use crate::session::library::Env;
 
 /// What a server answers for a path: a content type and a body, or nothing.
@@ -76,7 +79,13 @@ fn sha256(bytes: &[u8]) -> String {
 }
 
 /// Fetches `FILE` with the digest `sha256` from the index at `address` into `cache`.
-fn fetch(address: &str, cache: &Path, sha256: &str, cancel: &Cancel, observer: &mut dyn FnMut(&Event)) -> Result<bool> {
+fn fetch(
+    address: &str,
+    cache: &Path,
+    sha256: &str,
+    cancel: &Cancel,
+    observer: &mut dyn FnMut(&FetchEvent),
+) -> Result<bool> {
     let wheel =
         Wheel { flavour: Flavour::Cpu, os: "any", arch: "any", file: FILE, sha256, bytes: archive().len() as u64 };
     let env = Env { index_url: Some(format!("{address}/simple/")), ..Env::default() };
@@ -135,13 +144,13 @@ fn fetches_checks_and_unpacks() {
     assert_eq!(std::fs::read(folder.join("libonnxruntime.so.1.31.1")).unwrap(), b"the library");
 
     let host = address.strip_prefix("http://").unwrap().to_string();
-    let begin = Event::Begin { file: FILE.into(), host, bytes: wheel.len() as u64, folder: folder.clone() };
+    let begin = FetchEvent::Begin { file: FILE.into(), host, bytes: wheel.len() as u64, folder: folder.clone() };
     assert_eq!(events.first(), Some(&begin));
     assert_eq!(
         events.get(events.len() - 2),
-        Some(&Event::Progress { done: wheel.len() as u64, total: wheel.len() as u64 })
+        Some(&FetchEvent::Progress { done: wheel.len() as u64, total: wheel.len() as u64 })
     );
-    assert_eq!(events.last(), Some(&Event::Done { folder }));
+    assert_eq!(events.last(), Some(&FetchEvent::Done { folder }));
     assert!(fetch(&address, cache.path(), &digest, &Cancel::new(), &mut |_| {}).unwrap());
 }
 
@@ -186,7 +195,7 @@ fn no_more_is_written_than_the_official_file_has() {
     let address = serve(index_of(&digest, wheel));
     let mut most = 0;
     let error = fetch(&address, cache.path(), &digest, &Cancel::new(), &mut |event| {
-        if let Event::Progress { done, .. } = event {
+        if let FetchEvent::Progress { done, .. } = event {
             most = most.max(*done);
         }
     });
@@ -302,7 +311,7 @@ fn two_at_once_download_once() {
     });
     assert!(!first.join().unwrap());
     assert!(second.unwrap());
-    assert_eq!(events, [Event::Waiting { folder: cache.path().to_path_buf() }]);
+    assert_eq!(events, [FetchEvent::Waiting { folder: cache.path().to_path_buf() }]);
     assert_eq!(downloads.load(Ordering::SeqCst), 1);
     assert_eq!(names(cache.path()), ["1.31.1-cpu"]);
 }

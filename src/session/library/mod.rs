@@ -136,7 +136,7 @@ impl Runtime {
     ///
     /// # Errors
     /// As [`Runtime::load`].
-    pub fn load_with(options: &RuntimeOptions, observer: &mut dyn FnMut(&fetch::Event)) -> Result<Self> {
+    pub fn load_with(options: &RuntimeOptions, observer: &mut dyn FnMut(&fetch::FetchEvent)) -> Result<Self> {
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(runtime) = &*loaded {
             return runtime.reused(options);

@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 
 use ldm_ort::Runtime;
 use ldm_ort::bundle::GraphFile;
-use ldm_ort::cli::args::LibraryArgs;
 use ndarray::ArrayD;
 
 fn root(path: &str) -> PathBuf {
@@ -23,7 +22,7 @@ fn graph(path: &str) -> GraphFile {
 }
 
 fn runtime() -> Runtime {
-    Runtime::load(&LibraryArgs::default().to_options(None)).expect("ONNX Runtime is found or fetched")
+    Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("ONNX Runtime is found or fetched")
 }
 
 /// How far apart in parts of the largest.

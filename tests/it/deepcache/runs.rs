@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use ldm_ort::execution::{Event, Execution};
+use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::graph_cache::GraphCache;
 use ldm_ort::rewrite::{Pass, branches, footprint};
 use ldm_ort::session::Cancel;
@@ -55,11 +55,11 @@ fn draw(pipeline: &str, cache: Option<&Path>, set: &[&str]) -> Drawn {
 
 fn draw_plan(plan: Plan) -> Drawn {
     let (mut latents, mut evaluations, mut optimized) = (Vec::new(), Vec::new(), 0);
-    let mut observe = |event: Event<'_>| {
+    let mut observe = |event: ExecutionEvent<'_>| {
         match event {
-            Event::Optimizing { .. } => optimized += 1,
-            Event::Warning(warning) => panic!("{warning}"),
-            Event::Image(image) => {
+            ExecutionEvent::Optimizing { .. } => optimized += 1,
+            ExecutionEvent::Warning(warning) => panic!("{warning}"),
+            ExecutionEvent::Image(image) => {
                 latents.push(image.latents.clone().insert_axis(Axis(0)));
                 evaluations.extend(image.evaluations.iter().map(|e| (e.made, e.shallow, e.of)));
             }
@@ -128,8 +128,8 @@ fn requests_with_other_cuts_share_an_execution() {
     let mut execution = Execution::new(&runtime());
     for plan in [&shallow, &deeper, &plain, &shallow] {
         let mut latents = None;
-        let mut observe = |event: Event<'_>| {
-            if let Event::Image(image) = event {
+        let mut observe = |event: ExecutionEvent<'_>| {
+            if let ExecutionEvent::Image(image) = event {
                 latents = Some(image.latents.clone().insert_axis(Axis(0)));
             }
             ControlFlow::Continue(())
@@ -137,8 +137,8 @@ fn requests_with_other_cuts_share_an_execution() {
         let timings = execution.run(plan, &Cancel::new(), &mut observe).expect("an image");
         assert_eq!(timings.evaluations.shallow > 0, plan.request.cache.is_some());
         let mut fresh = None;
-        let mut observe = |event: Event<'_>| {
-            if let Event::Image(image) = event {
+        let mut observe = |event: ExecutionEvent<'_>| {
+            if let ExecutionEvent::Image(image) = event {
                 fresh = Some(image.latents.clone().insert_axis(Axis(0)));
             }
             ControlFlow::Continue(())

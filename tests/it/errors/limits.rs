@@ -292,7 +292,7 @@ fn refused_threads_are_an_error() {
     let user = ["--reuid=4242", "--regid=4242", "--clear-groups"];
     let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
     std::fs::set_permissions(scratch.path(), everybody).expect("a folder of one's own");
-    let options = ldm_ort::cli::args::LibraryArgs::default().to_options(None);
+    let options = ldm_ort::Engine::default().runtime_options(None);
     let library = ldm_ort::Runtime::load(&options).expect("ONNX Runtime is found or fetched");
     folder.write("libonnxruntime.so", std::fs::read(library.path()).expect("a library"));
     let nobody = |most: usize, arguments: &[&str]| {

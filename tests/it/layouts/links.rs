@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use ldm_ort::bundle::{self, DirectoryOverrides as Said};
-use ldm_ort::execution::{Event, Execution};
+use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::graph_cache::GraphCache;
 use ldm_ort::plan::Plan;
 use ldm_ort::quantize::{self, quantize};
@@ -99,12 +99,12 @@ fn draw(model: &Path, tables: &str, cache: Option<&Path>) -> Result<ArrayD<f32>,
     let spec = Spec::parse(&text, None, &Overrides::default()).map_err(|error| error.to_string())?;
     let mut plan = Plan::new(spec).map_err(|error| error.to_string())?;
     plan.set_graph_cache(cache.map(GraphCache::new).as_ref());
-    let runtime = Runtime::load(&ldm_ort::cli::args::LibraryArgs::default().to_options(None)).expect("ONNX Runtime");
+    let runtime = Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("ONNX Runtime");
     let (mut latents, mut warnings) = (None, Vec::new());
-    let mut observe = |event: Event<'_>| {
+    let mut observe = |event: ExecutionEvent<'_>| {
         match event {
-            Event::Image(image) => latents = Some(image.latents.clone()),
-            Event::Warning(warning) => warnings.push(warning),
+            ExecutionEvent::Image(image) => latents = Some(image.latents.clone()),
+            ExecutionEvent::Warning(warning) => warnings.push(warning),
             _ => {}
         }
         ControlFlow::Continue(())

@@ -5,10 +5,9 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use ldm_ort::bundle::ComponentKind;
-use ldm_ort::cli::args::LibraryArgs;
-use ldm_ort::execution::{Execution, Timings};
+use ldm_ort::execution::{Execution, ExecutionEvent, Timings};
 use ldm_ort::plan::ModelSources;
-use ldm_ort::{Cancel, Event, Overrides, Plan, Runtime, Spec};
+use ldm_ort::{Cancel, Overrides, Plan, Runtime, Spec};
 
 use super::{case, pixels, text};
 use crate::common::{Answer, ldm_ort};
@@ -28,10 +27,12 @@ fn make(runtime: &Runtime, file: &Path, keep: bool, set: &[&str]) -> Made {
     let mut plan = Plan::new(Spec::load(file, &overrides).expect("a spec")).expect("a plan");
     plan.request.batch = 1;
     let (mut opened, mut latents) = (0, Vec::new());
-    let mut watch = |event: Event<'_>| {
+    let mut watch = |event: ExecutionEvent<'_>| {
         match event {
-            Event::Opened { component: ComponentKind::TextEncoder | ComponentKind::TextEncoder2, .. } => opened += 1,
-            Event::Image(image) => latents.push(image.latents.clone()),
+            ExecutionEvent::Opened { component: ComponentKind::TextEncoder | ComponentKind::TextEncoder2, .. } => {
+                opened += 1
+            }
+            ExecutionEvent::Image(image) => latents.push(image.latents.clone()),
             _ => {}
         }
         ControlFlow::Continue(())
@@ -46,7 +47,8 @@ fn make(runtime: &Runtime, file: &Path, keep: bool, set: &[&str]) -> Made {
 /// between; the images are the same to the bit.
 #[test]
 fn each_text_is_encoded_once() {
-    let runtime = Runtime::load(&LibraryArgs::default().to_options(None)).expect("an ONNX Runtime is found or fetched");
+    let runtime =
+        Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("an ONNX Runtime is found or fetched");
     let families = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/families");
     let family = |name: &str| families.join(name).join("pipeline.toml");
     let three = "task.text-to-image.prompt=['a cat', 'a dog', 'a cat']";
@@ -76,7 +78,8 @@ fn each_text_is_encoded_once() {
 /// What was encoded is remembered from one run to the next, and what was not opens its encoder.
 #[test]
 fn texts_are_remembered_from_run_to_run() {
-    let runtime = Runtime::load(&LibraryArgs::default().to_options(None)).expect("an ONNX Runtime is found or fetched");
+    let runtime =
+        Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("an ONNX Runtime is found or fetched");
     let sources = ModelSources::default();
     let of = |prompt: &str| {
         let set = vec!["device.keep=false".to_owned()];
@@ -88,8 +91,9 @@ fn texts_are_remembered_from_run_to_run() {
     let mut told = Vec::new();
     for prompt in ["a cat", "a cat", "a dog", "a cat"] {
         let mut opened = 0;
-        let mut watch = |event: Event<'_>| {
-            opened += usize::from(matches!(event, Event::Opened { component: ComponentKind::TextEncoder, .. }));
+        let mut watch = |event: ExecutionEvent<'_>| {
+            opened +=
+                usize::from(matches!(event, ExecutionEvent::Opened { component: ComponentKind::TextEncoder, .. }));
             ControlFlow::Continue(())
         };
         let timings = pipeline.run(&of(prompt), &cancel, &mut watch).expect("it runs");

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use ldm_ort::Runtime;
-use ldm_ort::cli::args::LibraryArgs;
 use ldm_ort::graph_cache;
 use serde_json::Value;
 
@@ -29,7 +28,7 @@ pub struct GraphCache {
 impl GraphCache {
     pub fn new() -> Self {
         let runtime =
-            Runtime::load(&LibraryArgs::default().to_options(None)).expect("ONNX Runtime is found or fetched");
+            Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("ONNX Runtime is found or fetched");
         Self { folder: tempfile::tempdir().expect("a folder"), library: runtime.path().to_owned() }
     }
 

@@ -4,11 +4,11 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use ldm_ort::bundle::{ComponentKind, GraphFile, VaeDecoderContract};
-use ldm_ort::cli::args::LibraryArgs;
+use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::image::{InputLimit, Rgb8};
 use ldm_ort::latent::{Decoder, Scaling};
 use ldm_ort::session::{Session, SessionOptions};
-use ldm_ort::{Bundle, Cancel, Event, Execution, Overrides, Plan, Runtime, Spec, image, metadata};
+use ldm_ort::{Bundle, Cancel, Overrides, Plan, Runtime, Spec, image, metadata};
 use ndarray::{ArrayD, Axis, Slice};
 use serde_json::Value;
 
@@ -20,7 +20,7 @@ fn golden() -> PathBuf {
 }
 
 pub(super) fn runtime() -> Runtime {
-    Runtime::load(&LibraryArgs::default().to_options(None)).expect("an ONNX Runtime is found or fetched")
+    Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("an ONNX Runtime is found or fetched")
 }
 
 fn array(name: &str) -> ArrayD<f32> {
@@ -73,11 +73,11 @@ fn watched(pipeline: &Path, flags: &[&str]) -> (Vec<(usize, Rgb8)>, Vec<ArrayD<f
     let spec = Spec::load(pipeline, &Overrides { set, ..Overrides::default() }).expect("a pipeline");
     let plan = Plan::new(spec).expect("a plan");
     let (mut previews, mut latents) = (Vec::new(), Vec::new());
-    let mut observer = |event: Event<'_>| {
+    let mut observer = |event: ExecutionEvent<'_>| {
         match event {
-            Event::Preview { call, pixels, .. } => previews.push((call, pixels.clone())),
-            Event::Image(image) => latents.push(image.latents.clone()),
-            Event::Warning(warning) => assert!(!warning.contains("preview"), "{warning}"),
+            ExecutionEvent::Preview { call, pixels, .. } => previews.push((call, pixels.clone())),
+            ExecutionEvent::Image(image) => latents.push(image.latents.clone()),
+            ExecutionEvent::Warning(warning) => assert!(!warning.contains("preview"), "{warning}"),
             _ => {}
         }
         ControlFlow::Continue(())

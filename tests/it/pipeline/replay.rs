@@ -4,14 +4,15 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use ldm_ort::denoise::RunInterval;
-use ldm_ort::execution::Recorder;
+use ldm_ort::engine::{KnownDigests, Recorder};
+use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::image::{InputLimit, encode_png, load, save_png};
 use ldm_ort::metadata::{self, Record};
 use ldm_ort::rng::Stream;
 use ldm_ort::scheduler::Custom;
 use ldm_ort::spec::{Prompting, TextToImage};
 use ldm_ort::task::{Start, Task, TaskContext};
-use ldm_ort::{Cancel, Error, Event, Execution, Overrides, Plan, RunPlan, Spec};
+use ldm_ort::{Cancel, Error, Overrides, Plan, RunPlan, Spec};
 
 use super::previews::{copy, runtime};
 use super::{bytes, draw, pixels, redraw, text};
@@ -416,11 +417,11 @@ fn changed(folder: &Path, change: Change) -> (Result<Record, Error>, std::path::
     let spec = Spec::load(&folder.join("pipeline.toml"), &Overrides::default()).expect("a pipeline");
     let mut plan = Plan::new(spec).expect("a plan");
     let (runtime, cancel) = (runtime(), Cancel::default());
-    let mut recorder = Recorder::new(&plan, &runtime);
+    let mut recorder = Recorder::new(&plan, &runtime, KnownDigests::default());
     change(&mut plan.request);
     let mut last = None;
-    let mut watch = |event: Event<'_>| {
-        if let Event::Image(image) = event {
+    let mut watch = |event: ExecutionEvent<'_>| {
+        if let ExecutionEvent::Image(image) = event {
             last = Some(image.clone());
         }
         ControlFlow::Continue(())

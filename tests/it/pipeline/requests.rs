@@ -3,17 +3,16 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use ldm_ort::cli::args::LibraryArgs;
-use ldm_ort::execution::Execution;
+use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::graph_cache::GraphCache;
 use ldm_ort::plan::ModelSources;
-use ldm_ort::{Cancel, Event, Overrides, Plan, Runtime, Spec};
+use ldm_ort::{Cancel, Overrides, Plan, Runtime, Spec};
 use ndarray::ArrayD;
 
 use super::text;
 
 fn runtime() -> Runtime {
-    Runtime::load(&LibraryArgs::default().to_options(None)).expect("an ONNX Runtime is found or fetched")
+    Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("an ONNX Runtime is found or fetched")
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -44,10 +43,10 @@ type Outcome = (Vec<String>, Vec<(ArrayD<f32>, Vec<u8>)>);
 
 fn run(execution: &mut Execution, plan: &Plan) -> Outcome {
     let (mut opened, mut images) = (Vec::new(), Vec::new());
-    let mut observe = |event: Event<'_>| {
+    let mut observe = |event: ExecutionEvent<'_>| {
         match event {
-            Event::Opened { component, .. } => opened.push(component.to_string()),
-            Event::Image(image) => images.push((image.latents.clone(), image.pixels.data().to_vec())),
+            ExecutionEvent::Opened { component, .. } => opened.push(component.to_string()),
+            ExecutionEvent::Image(image) => images.push((image.latents.clone(), image.pixels.data().to_vec())),
             _ => {}
         }
         ControlFlow::Continue(())

@@ -3,10 +3,10 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use ldm_ort::cli::args::LibraryArgs;
 use ldm_ort::execution::Execution;
+use ldm_ort::execution::ExecutionEvent;
 use ldm_ort::metadata;
-use ldm_ort::{Cancel, Event, Overrides, Plan, Runtime, Spec};
+use ldm_ort::{Cancel, Overrides, Plan, Runtime, Spec};
 
 use super::reference::Reference;
 use super::{assert_drawn, bytes, draw, files_in, npy, pixels, redraw, text};
@@ -200,11 +200,12 @@ fn schedules_that_do_not_meet_are_told() {
 #[test]
 fn a_run_that_is_stopped_names_the_stage() {
     let plan = Plan::new(Spec::load(&case("refine"), &Overrides::default()).expect("a spec")).expect("a plan");
-    let runtime = Runtime::load(&LibraryArgs::default().to_options(None)).expect("an ONNX Runtime is found or fetched");
+    let runtime =
+        Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("an ONNX Runtime is found or fetched");
     let cancel = Cancel::new();
     let mut events = Vec::new();
-    let mut stages = Execution::load(&plan, &runtime, &cancel, &mut |event: Event<'_>| {
-        if let Event::Stage { key, number, of } = event {
+    let mut stages = Execution::load(&plan, &runtime, &cancel, &mut |event: ExecutionEvent<'_>| {
+        if let ExecutionEvent::Stage { key, number, of } = event {
             events.push(format!("{key} {number} {of}"));
         }
         ControlFlow::Continue(())
@@ -216,12 +217,12 @@ fn a_run_that_is_stopped_names_the_stage() {
         ("stage[0]", "stage[0]: interrupted at step 1 of 2, image 1 of 2"),
     ] {
         let mut at = String::new();
-        let result = stages.run(&plan, &cancel, &mut |event: Event<'_>| match event {
-            Event::Stage { key, .. } => {
+        let result = stages.run(&plan, &cancel, &mut |event: ExecutionEvent<'_>| match event {
+            ExecutionEvent::Stage { key, .. } => {
                 at = key.to_owned();
                 ControlFlow::Continue(())
             }
-            Event::Step { .. } if at == stop_in => ControlFlow::Break(()),
+            ExecutionEvent::Step { .. } if at == stop_in => ControlFlow::Break(()),
             _ => ControlFlow::Continue(()),
         });
         let error = result.expect_err("it was stopped");

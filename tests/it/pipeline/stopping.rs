@@ -3,14 +3,13 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use ldm_ort::cli::args::LibraryArgs;
-use ldm_ort::execution::{Execution, Unwatched};
-use ldm_ort::{Cancel, Error, Event, Overrides, Plan, Runtime, Spec, StepPosition};
+use ldm_ort::execution::{Execution, ExecutionEvent, Unwatched};
+use ldm_ort::{Cancel, Error, Overrides, Plan, Runtime, Spec, StepPosition};
 
 use super::case;
 
 fn runtime() -> Runtime {
-    Runtime::load(&LibraryArgs::default().to_options(None)).expect("an ONNX Runtime is found or fetched")
+    Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("an ONNX Runtime is found or fetched")
 }
 
 fn plan(name: &str, set: &[&str]) -> Plan {
@@ -36,9 +35,9 @@ fn stopped(runtime: &Runtime, plan: &Plan, stop: Stop, calls: usize) -> Error {
     let cancel = Cancel::new();
     let mut stages = Execution::load(plan, runtime, &cancel, &mut Unwatched).expect("it opens");
     let mut made = 0;
-    let result = stages.run(plan, &cancel.clone(), &mut |event: Event<'_>| {
-        made += usize::from(matches!(event, Event::Step { .. }));
-        match (stop, made == calls && matches!(event, Event::Step { .. })) {
+    let result = stages.run(plan, &cancel.clone(), &mut |event: ExecutionEvent<'_>| {
+        made += usize::from(matches!(event, ExecutionEvent::Step { .. }));
+        match (stop, made == calls && matches!(event, ExecutionEvent::Step { .. })) {
             (Stop::Observer, true) => return ControlFlow::Break(()),
             (Stop::Switch, true) => cancel.cancel(),
             (_, false) => {}

@@ -1,17 +1,16 @@
-//! `ldm-ort run --from`: an image again from its record.
+//! An image again from its record.
 
 use std::path::Path;
 
-use super::output;
+use super::digests::configuration_digests;
+use super::recorder::arithmetic;
+use super::{Pipeline, Request};
 use crate::error::{Error, Problem, Result};
-use crate::execution::{Recorder, arithmetic, configuration_digests};
 use crate::metadata::{self, Record, differing_files};
-use crate::plan::Plan;
-use crate::session::Runtime;
 use crate::spec::{Overrides, RecordNames, RecordedSpec, Spec};
 
 /// The record of an image that is made again, held against the run that makes it.
-pub(super) struct Replay {
+pub struct Replay {
     record: Record,
     names: RecordNames,
 }
@@ -22,7 +21,7 @@ impl Replay {
     /// # Errors
     /// [`Error::Input`] if there is no record or no run can follow it; [`Error::Spec`] for everything in it that reaches
     /// outside of the current directory or is not there, with the flag that gives it anew.
-    pub(super) fn read(image: &Path, overrides: &Overrides) -> Result<(Self, Spec)> {
+    pub fn read(image: &Path, overrides: &Overrides) -> Result<(Self, Spec, Vec<String>)> {
         let record = metadata::read_png(image)?;
         if !record.unrecorded.is_empty() {
             return Err(Error::input(
@@ -32,10 +31,10 @@ impl Replay {
             ));
         }
         let RecordedSpec { spec, names, ignored } = Spec::from_record(&record.pipeline, image, overrides)?;
-        warn(ignored.iter().map(String::as_str).chain(record.untold()));
+        let warnings = ignored.into_iter().chain(record.untold().map(str::to_owned)).collect();
         let missing: Vec<_> = spec.paths().into_iter().filter(|(_, path)| !path.exists()).collect();
         if missing.is_empty() {
-            return Ok((Self { record, names }, spec));
+            return Ok((Self { record, names }, spec, warnings));
         }
         let problem = |(key, path): (String, &Path)| {
             let anew = if key == "model.path" { "--model DIR".to_owned() } else { format!("--input {key}=PATH") };
@@ -45,37 +44,35 @@ impl Replay {
         Err(Error::Spec(missing.into_iter().map(problem).collect()))
     }
 
-    /// Has the plan make the one image, and says which of its files, weights aside, are not those of the record.
+    /// The request that makes the one image again.
+    pub fn request(&self, spec: &Spec) -> Request {
+        // If the images share a file, the record holds the whole pipeline, and this is one of its images.
+        if spec.shares_a_file() { Request::new().only(self.record.index) } else { Request::new() }
+    }
+
+    /// Prepares an open pipeline for making the image: its records name files as this one does. Returns a sentence for each
+    /// of its files, weights aside, and for each property of the machine that is not the record's.
     ///
     /// # Errors
-    /// [`Error::Io`] if one of them cannot be read.
-    pub(super) fn prepare(&self, plan: &mut Plan) -> Result<()> {
-        let record = &self.record;
-        // If the images share a file, the record holds the whole pipeline, and this is one of its images.
-        plan.request.only = plan.spec.shares_a_file().then_some(record.index);
-        warn(differing_files("", &record.inputs, &plan.spec.input_digests()?));
+    /// [`Error::Io`] if one of the files cannot be read.
+    pub fn prepare(&self, pipeline: &mut Pipeline) -> Result<Vec<String>> {
+        pipeline.set_record_names(self.names.clone());
+        let (record, plan) = (&self.record, pipeline.plan());
+        let mut warnings = differing_files("", &record.inputs, &plan.spec.input_digests()?);
         if record.untold().is_none() {
-            warn(differing_files("", &record.files, &configuration_digests(&plan.model)?));
+            warnings.extend(differing_files("", &record.files, &configuration_digests(&plan.model)?));
             for (then, stage) in record.stages.iter().zip(&plan.stages) {
-                warn(differing_files(&stage.key, &then.files, &configuration_digests(&stage.model)?));
+                warnings.extend(differing_files(&stage.key, &then.files, &configuration_digests(&stage.model)?));
             }
         }
-        Ok(())
-    }
-
-    /// A recorder whose records have this one's names for files.
-    pub(super) fn recorder(&self, recorder: Recorder) -> Recorder {
-        recorder.with_names(self.names.clone())
-    }
-
-    /// Says what of the program and the machine is not as it was.
-    pub(super) fn compare_engine(&self, plan: &Plan, runtime: &Runtime) {
-        warn(self.record.differing_engine(runtime.version(), &arithmetic(plan), &plan.model.device.providers));
+        let version = pipeline.runtime().version();
+        warnings.extend(record.differing_engine(version, &arithmetic(plan), &plan.model.device.providers));
+        Ok(warnings)
     }
 
     /// A sentence for each of the weights that are not those of the record. They are known late: reading them all takes
     /// its time.
-    pub(super) fn differing_weights(&self, now: &Record) -> Vec<String> {
+    pub fn differing_weights(&self, now: &Record) -> Vec<String> {
         let then = &self.record;
         let mut models = vec![("", &then.model_digest, &now.model_digest, &then.weights, &now.weights)];
         let keys: Vec<_> = (0..now.stages.len()).map(|at| format!("stage[{at}]")).collect();
@@ -95,9 +92,4 @@ impl Replay {
         }
         told
     }
-}
-
-/// Says warnings, a line each.
-pub(super) fn warn(warnings: impl IntoIterator<Item = impl AsRef<str>>) {
-    warnings.into_iter().for_each(|warning| output::say(&format!("warning: {}", warning.as_ref())));
 }

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::Image;
+use super::FinishedImage;
 use crate::bundle::ComponentKind;
 use crate::denoise::Step;
 use crate::image::Rgb8;
@@ -11,7 +11,7 @@ use crate::image::Rgb8;
 /// Something that happened, in the order in which it happens.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Event<'a> {
+pub enum ExecutionEvent<'a> {
     /// A graph is about to be opened.
     Opening {
         /// Which.
@@ -103,9 +103,9 @@ pub enum Event<'a> {
         of: usize,
     },
     /// An image is finished.
-    Image(&'a Image),
+    Image(&'a FinishedImage),
     /// An image is to be kept although a stage goes on with it.
-    Kept(&'a Image),
+    Kept(&'a FinishedImage),
     /// What follows is about one of several models in a row: opening it, or its part of a batch.
     Stage {
         /// The key of its table, such as `stage[0]`, or `base` for the file's own tables.
@@ -119,15 +119,15 @@ pub enum Event<'a> {
 
 /// Sees everything that happens and may stop it.
 ///
-/// Every `FnMut(Event<'_>) -> ControlFlow<()>` is an observer. `ControlFlow::Break` ends the run with
+/// Every `FnMut(ExecutionEvent<'_>) -> ControlFlow<()>` is an observer. `ControlFlow::Break` ends the run with
 /// [`Error::Interrupted`](crate::Error::Interrupted).
 pub trait Observer {
     /// Called with each event.
-    fn notice(&mut self, event: Event<'_>) -> ControlFlow<()>;
+    fn notice(&mut self, event: ExecutionEvent<'_>) -> ControlFlow<()>;
 }
 
-impl<F: FnMut(Event<'_>) -> ControlFlow<()>> Observer for F {
-    fn notice(&mut self, event: Event<'_>) -> ControlFlow<()> {
+impl<F: FnMut(ExecutionEvent<'_>) -> ControlFlow<()>> Observer for F {
+    fn notice(&mut self, event: ExecutionEvent<'_>) -> ControlFlow<()> {
         self(event)
     }
 }
@@ -137,7 +137,7 @@ impl<F: FnMut(Event<'_>) -> ControlFlow<()>> Observer for F {
 pub struct Unwatched;
 
 impl Observer for Unwatched {
-    fn notice(&mut self, _: Event<'_>) -> ControlFlow<()> {
+    fn notice(&mut self, _: ExecutionEvent<'_>) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }
 }

@@ -1,6 +1,8 @@
 //! Digests of the files that determine an image.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
 
@@ -27,8 +29,35 @@ impl ModelDigests {
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) if a file cannot be read.
     pub fn new(plan: &ModelPlan) -> Result<Self> {
-        let (whole, weights) = weights(plan)?;
-        Ok(Self { whole, weights, files: configuration_digests(plan)? })
+        Self::known(plan, &KnownDigests::default())
+    }
+
+    /// As [`ModelDigests::new`], reading no file whose digest is known.
+    pub(super) fn known(plan: &ModelPlan, known: &KnownDigests) -> Result<Self> {
+        let (whole, weights) = weights(plan, known)?;
+        let files = plan.configuration.iter();
+        let digest = |path: &Path| known.get(path, || files::digest(path));
+        let files = files.map(|(name, path)| Ok((name.clone(), digest(path)?))).collect::<Result<_>>()?;
+        Ok(Self { whole, weights, files })
+    }
+}
+
+/// The digests of files that an open pipeline has read, by their paths. A clone is the same collection.
+#[derive(Debug, Clone, Default)]
+pub struct KnownDigests(Arc<Mutex<HashMap<PathBuf, String>>>);
+
+impl KnownDigests {
+    fn get(&self, path: &Path, digest: impl FnOnce() -> Result<String>) -> Result<String> {
+        let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = known().get(path).cloned();
+        match found {
+            Some(found) => Ok(found),
+            None => {
+                let digest = digest()?;
+                known().insert(path.to_path_buf(), digest.clone());
+                Ok(digest)
+            }
+        }
     }
 }
 
@@ -37,7 +66,7 @@ impl ModelDigests {
 /// # Errors
 /// [`Error::Io`](crate::Error::Io) if a file cannot be read.
 pub fn model_digest(plan: &ModelPlan) -> Result<String> {
-    Ok(weights(plan)?.0)
+    Ok(weights(plan, &KnownDigests::default())?.0)
 }
 
 /// sha256 of each configuration and tokenizer file of a model, by its path in the model directory, in hexadecimal.
@@ -48,7 +77,7 @@ pub fn configuration_digests(plan: &ModelPlan) -> Result<BTreeMap<String, String
     plan.configuration.iter().map(|(name, path)| Ok((name.clone(), files::digest(path)?))).collect()
 }
 
-fn weights(plan: &ModelPlan) -> Result<(String, BTreeMap<String, String>)> {
+fn weights(plan: &ModelPlan, known: &KnownDigests) -> Result<(String, BTreeMap<String, String>)> {
     let mut all = Sha256::new();
     let mut each = BTreeMap::new();
     let mut add = |kind: &str, name: String, digest: String| {
@@ -61,13 +90,13 @@ fn weights(plan: &ModelPlan) -> Result<(String, BTreeMap<String, String>)> {
         let number = seen.entry(kind.name()).or_default();
         let name = if *number == 0 { kind.name().to_owned() } else { format!("{}[{number}]", kind.name()) };
         *number += 1;
-        add(kind.name(), name, graph_cache::digest(plan.prepared.as_ref(), graph)?);
+        add(kind.name(), name, known.get(&graph.path, || graph_cache::digest(plan.prepared.as_ref(), graph))?);
     }
     for (at, inversion) in plan.text.iter().flat_map(|text| &text.inversions).enumerate() {
         add("embedding", format!("embedding[{at}]"), inversion.digest().to_owned());
     }
     for (at, lora) in plan.loras.iter().enumerate() {
-        add("lora", format!("lora[{at}]"), lora.digest()?);
+        add("lora", format!("lora[{at}]"), known.get(&lora.path, || lora.digest())?);
     }
     Ok((files::hexadecimal(all), each))
 }

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Image;
-use super::digests::ModelDigests;
+use super::digests::{KnownDigests, ModelDigests};
 use crate::denoise::Evaluations;
 use crate::denoise::cache::Value;
 use crate::error::{Error, Result};
+use crate::execution::FinishedImage;
 use crate::files;
 use crate::graph_cache;
 use crate::metadata::{self, CacheRecord, FewerEvaluations, Record, StageRecord};
@@ -47,16 +47,11 @@ enum Digesting {
 
 impl Recorder {
     /// Starts to digest the model's files in a thread of its own.
-    pub fn new(plan: &Plan, runtime: &Runtime) -> Self {
+    pub fn new(plan: &Plan, runtime: &Runtime, known: KnownDigests) -> Self {
         let models: Vec<_> = models(plan).cloned().collect();
-        let digests =
-            Digesting::Working(threads::background("digests", move || models.iter().map(ModelDigests::new).collect()));
+        let digests = move || models.iter().map(|model| ModelDigests::known(model, &known)).collect();
+        let digests = Digesting::Working(threads::background("digests", digests));
         Self::with(plan, runtime.version().to_owned(), digests)
-    }
-
-    /// The same for another plan on the same models, runtime and files.
-    pub fn of(self, plan: &Plan) -> Self {
-        Self { inputs: self.inputs, names: self.names, ..Self::with(plan, self.runtime, self.digests) }
     }
 
     /// The same for images made again from a record, which keep its names for files.
@@ -85,7 +80,7 @@ impl Recorder {
     ///
     /// # Errors
     /// [`Error::Io`] if a file of the model cannot be read.
-    pub fn record(&mut self, image: &Image) -> Result<Record> {
+    pub fn record(&mut self, image: &FinishedImage) -> Result<Record> {
         let digests = self.model_digests()?;
         let (Some((own, of_stages)), Some(settings)) = (digests.split_first(), image.settings.first()) else {
             return Err(Error::input("record", "the image does not tell what it was made with", "report this"));
@@ -125,7 +120,7 @@ impl Recorder {
     }
 
     /// The plan's pipeline as it was run for this image, and what no pipeline file can say of that.
-    fn as_run(&self, image: &Image) -> (Spec, Vec<String>) {
+    fn as_run(&self, image: &FinishedImage) -> (Spec, Vec<String>) {
         let mut whole = self.spec.clone();
         let mut unrecorded = Vec::new();
         whole.stages.truncate(image.stages);
@@ -144,7 +139,7 @@ impl Recorder {
     }
 
     /// The records of the stages that an image went through.
-    fn stage_records(&self, image: &Image, whole: &Spec, digests: &[ModelDigests]) -> Vec<StageRecord> {
+    fn stage_records(&self, image: &FinishedImage, whole: &Spec, digests: &[ModelDigests]) -> Vec<StageRecord> {
         let settings = image.settings.iter().skip(1);
         let own = whole.stages.iter().zip(settings).zip(digests).zip(&self.hands).take(image.stages);
         let own = own.enumerate().map(|(at, (((stage, settings), digests), hand))| StageRecord {
@@ -208,7 +203,7 @@ fn models(plan: &Plan) -> impl Iterator<Item = &ModelPlan> {
 
 /// The pipeline that makes one image of a request by itself: its prompt alone, its seed. If noise or latents for all
 /// images are in one file the whole pipeline is kept, and the index tells which of its images this one is.
-fn own_spec(whole: &Spec, image: &Image) -> (Spec, usize) {
+fn own_spec(whole: &Spec, image: &FinishedImage) -> (Spec, usize) {
     let mut own = whole.clone();
     own.go_through(image.stages);
     if own.shares_a_file() {

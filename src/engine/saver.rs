@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Image;
 use crate::error::{Error, Result};
+use crate::execution::FinishedImage;
 use crate::files;
 use crate::metadata::Record;
 
@@ -49,7 +49,7 @@ impl Saver {
     ///
     /// # Errors
     /// [`Error::Io`] if the image cannot be written, for example because the disk is full.
-    pub fn save(&self, image: &Image, suffix: &str, record: &Record) -> Result<PathBuf> {
+    pub fn save(&self, image: &FinishedImage, suffix: &str, record: &Record) -> Result<PathBuf> {
         let stem = format!("{}-{}{suffix}", slug(&image.prompt), image.seed);
         let png = crate::image::encode_png(&image.pixels, &record.chunks()?)?;
         files::write_new_or_same(self.names(stem, ".png"), &png)

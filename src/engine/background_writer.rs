@@ -12,7 +12,7 @@ use crate::threads;
 const WAITING: usize = 4;
 
 /// A thread that does jobs in the order in which they are handed over. It ends with the first that fails.
-pub(super) struct BackgroundWriter<'scope, T> {
+pub(crate) struct BackgroundWriter<'scope, T> {
     jobs: SyncSender<T>,
     thread: ScopedJoinHandle<'scope, Result<()>>,
     waited: Duration,
@@ -21,7 +21,7 @@ pub(super) struct BackgroundWriter<'scope, T> {
 impl<'scope, T: Send + 'scope> BackgroundWriter<'scope, T> {
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) if the thread can't be started.
-    pub(super) fn begin(
+    pub(crate) fn begin(
         scope: &'scope Scope<'scope, '_>,
         work: impl FnMut(T) -> Result<()> + Send + 'scope,
     ) -> Result<Self> {
@@ -31,7 +31,7 @@ impl<'scope, T: Send + 'scope> BackgroundWriter<'scope, T> {
     }
 
     /// Hands over a job; breaks where one before it has failed.
-    pub(super) fn hand(&mut self, job: T) -> ControlFlow<()> {
+    pub(crate) fn hand(&mut self, job: T) -> ControlFlow<()> {
         let began = Instant::now();
         let handed = self.jobs.send(job);
         self.waited += began.elapsed();
@@ -39,7 +39,7 @@ impl<'scope, T: Send + 'scope> BackgroundWriter<'scope, T> {
     }
 
     /// Breaks where a job has failed.
-    pub(super) fn flow(&self) -> ControlFlow<()> {
+    pub(crate) fn flow(&self) -> ControlFlow<()> {
         if self.thread.is_finished() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
@@ -47,7 +47,7 @@ impl<'scope, T: Send + 'scope> BackgroundWriter<'scope, T> {
     ///
     /// # Errors
     /// What the first job that failed did.
-    pub(super) fn finish(self) -> Result<Duration> {
+    pub(crate) fn finish(self) -> Result<Duration> {
         let began = Instant::now();
         drop(self.jobs);
         let done = self.thread.join().unwrap_or_else(|cause| std::panic::resume_unwind(cause));

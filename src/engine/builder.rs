@@ -1,0 +1,270 @@
+//! The engine: one for a program, from which pipelines are opened.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::pipeline::Converter;
+use super::{Environment, Event, Pipeline, model_spec};
+use crate::error::Result;
+use crate::execution::{Execution, ExecutionEvent};
+use crate::graph_cache::{CachedGraph, GraphCache};
+use crate::plan::{ModelSources, Plan};
+use crate::session::{self, Cancel, Flavour, Runtime, RuntimeOptions};
+use crate::spec::{Overrides, Spec};
+
+/// Opens pipelines. A clone is the same engine.
+///
+/// ```no_run
+/// use ldm_ort::{Engine, Request};
+///
+/// let engine = Engine::builder().build()?;
+/// let mut pipeline = engine.open("pipeline.toml")?;
+/// let images = pipeline.generate(&Request::text_to_image("a lighthouse in the fog").seed(7).steps(20))?;
+/// images[0].save("lighthouse.png")?;
+/// # Ok::<(), ldm_ort::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Engine(Arc<EngineBuilder>);
+
+/// The settings of an [`Engine`].
+///
+/// What is not set comes from the environment: `ORT_DYLIB_PATH`, `LDM_ORT_OFFLINE`, `LDM_ORT_CACHE_DIR`, `LDM_ORT_INDEX_URL`
+/// and those that the README lists. ONNX Runtime's library is found, or fetched once into the user's cache, when the first
+/// pipeline is opened, since the build depends on the pipeline's execution providers.
+#[derive(Debug, Clone)]
+pub struct EngineBuilder {
+    runtime_path: Option<PathBuf>,
+    index_url: Option<String>,
+    is_offline: Option<bool>,
+    has_graph_cache: Option<bool>,
+    cache_dir: Option<PathBuf>,
+    environment: Environment,
+}
+
+impl EngineBuilder {
+    /// Takes ONNX Runtime's shared library from a file or the folder it is in, and searches nowhere else.
+    pub fn runtime_path(mut self, path: impl Into<PathBuf>) -> Self {
+        self.runtime_path = Some(path.into());
+        self
+    }
+
+    /// Fetches nothing from the network if true.
+    pub fn offline(mut self, is_offline: bool) -> Self {
+        self.is_offline = Some(is_offline);
+        self
+    }
+
+    /// Fetches ONNX Runtime from this Python package index.
+    pub fn index_url(mut self, url: impl Into<String>) -> Self {
+        self.index_url = Some(url.into());
+        self
+    }
+
+    /// Moves the cache of ONNX Runtime's builds and of optimized graphs, which is in the user's cache folder by default.
+    pub fn cache_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.cache_dir = Some(dir.into());
+        self
+    }
+
+    /// Opens graphs as stored, optimizing none ahead, if false.
+    pub fn graph_cache(mut self, has_graph_cache: bool) -> Self {
+        self.has_graph_cache = Some(has_graph_cache);
+        self
+    }
+
+    /// Takes the settings of another environment, such as [`Environment::empty`].
+    pub fn environment(mut self, environment: Environment) -> Self {
+        self.environment = environment;
+        self
+    }
+
+    /// Makes the engine. Touches no file.
+    ///
+    /// # Errors
+    /// [`Error::Runtime`](crate::Error::Runtime) if the system names no cache folder and none is set.
+    pub fn build(self) -> Result<Engine> {
+        session::user_cache(&self.runtime_environment())?;
+        Ok(Engine(Arc::new(self)))
+    }
+
+    fn runtime_environment(&self) -> session::Env {
+        let mut environment = self.environment.runtime.clone();
+        environment.index_url = self.index_url.clone().or(environment.index_url);
+        environment.cache_dir = self.cache_dir.clone().or(environment.cache_dir);
+        environment
+    }
+}
+
+impl Default for Engine {
+    /// Makes an engine with the settings of the process's environment.
+    fn default() -> Self {
+        Self(Arc::new(Self::builder()))
+    }
+}
+
+impl Engine {
+    /// Starts with the settings of the process's environment.
+    pub fn builder() -> EngineBuilder {
+        EngineBuilder {
+            runtime_path: None,
+            index_url: None,
+            is_offline: None,
+            has_graph_cache: None,
+            cache_dir: None,
+            environment: Environment::from_process(),
+        }
+    }
+
+    /// Opens the pipeline of a file: checks it, loads ONNX Runtime, and loads its graphs.
+    ///
+    /// # Errors
+    /// [`Error`](crate::Error) of every kind but `internal`: whatever is wrong with the file, the model directory, the
+    /// runtime or the providers.
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<Pipeline> {
+        self.open_spec(Spec::load(path.as_ref(), &Overrides::default())?, &Cancel::new(), &mut |_| {})
+    }
+
+    /// Opens the pipeline in the text of a pipeline file; its paths are relative to the current directory.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub fn open_toml(&self, text: &str) -> Result<Pipeline> {
+        self.open_spec(Spec::parse(text, None, &Overrides::default())?, &Cancel::new(), &mut |_| {})
+    }
+
+    /// Opens a model directory, for the first task that it fits (`ldm-ort inspect` lists them).
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub fn open_model(&self, dir: impl AsRef<Path>) -> Result<Pipeline> {
+        self.open_spec(model_spec(dir.as_ref(), &Overrides::default())?, &Cancel::new(), &mut |_| {})
+    }
+
+    /// Opens a pipeline that is given as a value, reporting events; `cancel` stops that from another thread.
+    ///
+    /// # Errors
+    /// As [`Engine::open`], and [`Error::Interrupted`](crate::Error::Interrupted).
+    pub fn open_spec(&self, spec: Spec, cancel: &Cancel, observer: &mut dyn FnMut(Event)) -> Result<Pipeline> {
+        Pipeline::open(self, spec, cancel, observer)
+    }
+
+    /// Returns the cache of optimized graphs, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Runtime`](crate::Error::Runtime) if the system names no cache folder and none is set.
+    pub fn optimized_graphs(&self) -> Result<Option<GraphCache>> {
+        if !self.0.has_graph_cache.unwrap_or(self.0.environment.optimize) {
+            return Ok(None);
+        }
+        Ok(Some(GraphCache::new(session::user_cache(&self.0.runtime_environment())?.join("graphs"))))
+    }
+
+    /// Returns the search for ONNX Runtime's library that this engine makes, for a preferred build.
+    pub fn runtime_options(&self, flavour: Option<Flavour>) -> RuntimeOptions {
+        RuntimeOptions {
+            path: self.0.runtime_path.clone(),
+            flavour,
+            offline: self.0.is_offline.unwrap_or(self.0.environment.offline),
+            env: self.0.runtime_environment(),
+            ..RuntimeOptions::default()
+        }
+    }
+
+    /// Finds ONNX Runtime, or fetches it, for the execution providers of a pipeline, and loads it.
+    ///
+    /// # Errors
+    /// As [`Runtime::load`].
+    pub fn load_runtime(&self, spec: &Spec, cancel: &Cancel, observer: &mut dyn FnMut(Event)) -> Result<Runtime> {
+        let options = RuntimeOptions { cancel: cancel.clone(), ..self.runtime_options(flavour(spec)) };
+        Runtime::load_with(&options, &mut |progress| observer(Event::Fetch { progress: progress.clone() }))
+    }
+
+    /// Checks a pipeline, loads ONNX Runtime for it, and fits the plan to that: providers that cannot be used are skipped,
+    /// each with a warning.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub(crate) fn plan(&self, spec: Spec, cancel: &Cancel, observer: &mut dyn FnMut(Event)) -> Result<(Plan, Runtime)> {
+        self.plan_from(spec, &ModelSources::default(), cancel, observer)
+    }
+
+    /// As [`Engine::plan`], from what `sources` have read before.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub(super) fn plan_from(
+        &self,
+        spec: Spec,
+        sources: &ModelSources,
+        cancel: &Cancel,
+        observer: &mut dyn FnMut(Event),
+    ) -> Result<(Plan, Runtime)> {
+        let mut plan = Plan::from_sources(spec, sources)?;
+        plan.set_graph_cache(self.optimized_graphs()?.as_ref());
+        plan.require_cache()?;
+        let runtime = self.load_runtime(&plan.spec, cancel, observer)?;
+        for text in plan.fit_runtime(&runtime)? {
+            observer(Event::Warning { text });
+        }
+        Ok((plan, runtime))
+    }
+
+    /// Opens every graph of a plan and closes them again.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub(crate) fn try_open(
+        &self,
+        plan: &Plan,
+        runtime: &Runtime,
+        cancel: &Cancel,
+        observer: &mut dyn FnMut(Event),
+    ) -> Result<()> {
+        let mut converter = Converter::new(observer, cancel, None);
+        let mut notice = |event: ExecutionEvent<'_>| converter.notice(event);
+        Execution::load(plan, runtime, cancel, &mut notice)?.open_all(plan, cancel, &mut notice)
+    }
+
+    /// Optimizes the graphs of a plan for this machine, and returns what the graph cache holds of them.
+    ///
+    /// # Errors
+    /// As [`Engine::open`], and [`Error::Io`](crate::Error::Io) if the cache cannot be written.
+    pub(crate) fn optimize(
+        &self,
+        plan: &Plan,
+        runtime: &Runtime,
+        cancel: &Cancel,
+        observer: &mut dyn FnMut(Event),
+    ) -> Result<Vec<CachedGraph>> {
+        let mut converter = Converter::new(observer, cancel, None);
+        let mut graphs = Vec::new();
+        for model in std::iter::once(&plan.model).chain(plan.stages.iter().map(|stage| &stage.model)) {
+            graphs.extend(Execution::prepare(model, runtime, cancel, &mut |event: ExecutionEvent<'_>| {
+                converter.notice(event)
+            })?);
+        }
+        Ok(graphs)
+    }
+
+    /// Finds ONNX Runtime on this machine without fetching it, and loads it; `None` if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Runtime`](crate::Error::Runtime) if a library that was named cannot be used.
+    pub fn find_runtime(&self, spec: &Spec) -> Result<Option<Runtime>> {
+        let options = RuntimeOptions { offline: true, ..self.runtime_options(flavour(spec)) };
+        let search = session::search(&options);
+        match (search.error(), search.taken()) {
+            (Some(error), _) => Err(error),
+            (None, None) => Ok(None),
+            (None, Some(_)) => Runtime::load(&options).map(Some),
+        }
+    }
+}
+
+/// The build of ONNX Runtime that the providers of a pipeline need: the first that exists for this machine.
+fn flavour(spec: &Spec) -> Option<Flavour> {
+    let devices = std::iter::once(&spec.device).chain(spec.stages.iter().map(|stage| &stage.spec.device));
+    let names = devices.flat_map(|device| device.providers.iter().chain(device.components.values().flatten()));
+    let mut flavours = names.filter_map(|name| session::find_provider(name).ok()?.flavour);
+    flavours.find(|flavour| *flavour != Flavour::Cpu && flavour.is_built_here())
+}

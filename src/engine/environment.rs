@@ -1,0 +1,82 @@
+//! Settings from the process's environment variables.
+
+use std::path::PathBuf;
+
+use crate::session::Env;
+
+/// The settings that environment variables give an [`Engine`](super::Engine).
+#[derive(Debug, Clone, Default)]
+pub struct Environment {
+    /// Variables about ONNX Runtime and the user's cache.
+    pub(crate) runtime: Env,
+    /// True if `LDM_ORT_OFFLINE` is set and not `0`.
+    pub(crate) offline: bool,
+    /// False if `LDM_ORT_OPTIMIZE` (or `LDM_ORT_PREPARE`) is `0`.
+    pub(crate) optimize: bool,
+}
+
+impl Environment {
+    /// Reads the variables of this process.
+    pub fn from_process() -> Self {
+        let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0");
+        let is_zero = |name: &str| std::env::var_os(name).is_some_and(|value| value == "0");
+        Self {
+            runtime: runtime(),
+            offline: is_set("LDM_ORT_OFFLINE"),
+            optimize: !is_zero("LDM_ORT_OPTIMIZE") && !is_zero("LDM_ORT_PREPARE"),
+        }
+    }
+
+    /// The settings of an empty environment.
+    pub fn empty() -> Self {
+        Self { runtime: Env::default(), offline: false, optimize: true }
+    }
+}
+
+/// Returns the path in a variable unless it is empty.
+fn path(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+fn runtime() -> Env {
+    let text = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let library_path = if cfg!(windows) {
+        "PATH"
+    } else if cfg!(target_os = "macos") {
+        "DYLD_LIBRARY_PATH"
+    } else {
+        "LD_LIBRARY_PATH"
+    };
+    Env {
+        ort_dylib_path: path("ORT_DYLIB_PATH"),
+        library_path: std::env::var_os(library_path).map(|v| std::env::split_paths(&v).collect()).unwrap_or_default(),
+        program_dir: std::env::current_exe().ok().and_then(|exe| exe.parent().map(PathBuf::from)),
+        cache_dir: path("LDM_ORT_CACHE_DIR"),
+        index_url: ["LDM_ORT_INDEX_URL", "PIP_INDEX_URL", "UV_DEFAULT_INDEX"].into_iter().find_map(text),
+        pip_config: pip_config(),
+        ca_bundle: path("SSL_CERT_FILE"),
+    }
+}
+
+/// The places of pip's configuration, the one with precedence first.
+fn pip_config() -> Vec<PathBuf> {
+    let home = path("HOME");
+    let under = |base: &Option<PathBuf>, rest: &str| base.as_ref().map(|base| base.join(rest));
+    let config = path("XDG_CONFIG_HOME").or_else(|| under(&home, ".config"));
+    let places = if cfg!(windows) {
+        vec![
+            path("PIP_CONFIG_FILE"),
+            under(&path("APPDATA"), "pip/pip.ini"),
+            under(&path("ProgramData"), "pip/pip.ini"),
+        ]
+    } else {
+        vec![
+            path("PIP_CONFIG_FILE"),
+            under(&home, "Library/Application Support/pip/pip.conf").filter(|_| cfg!(target_os = "macos")),
+            under(&config, "pip/pip.conf"),
+            under(&home, ".pip/pip.conf"),
+            Some(PathBuf::from("/etc/pip.conf")),
+        ]
+    };
+    places.into_iter().flatten().collect()
+}

@@ -1,0 +1,31 @@
+//! The front door: an [`Engine`] opens pipelines, a [`Pipeline`] runs requests, a [`Request`] says what to make.
+//!
+//! The command `ldm-ort` is one front end of this room; programs that embed the library are others. Environment variables,
+//! the graph cache, the choice of ONNX Runtime's build, records and files are the same for all of them.
+
+mod background_writer;
+mod builder;
+mod digests;
+mod environment;
+mod event;
+mod image;
+mod pipeline;
+mod recorder;
+mod replay;
+mod request;
+mod saver;
+mod task_support;
+
+pub(crate) use background_writer::BackgroundWriter;
+pub use builder::{Engine, EngineBuilder};
+pub use digests::{KnownDigests, ModelDigests, configuration_digests, model_digest};
+pub use environment::Environment;
+pub use event::Event;
+pub use image::Image;
+pub use pipeline::Pipeline;
+pub use recorder::{Recorder, arithmetic};
+pub use replay::Replay;
+pub use request::Request;
+pub use saver::Saver;
+pub(crate) use task_support::supported_tasks;
+pub use task_support::{model_spec, pipeline_toml};

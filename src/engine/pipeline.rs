@@ -1,0 +1,224 @@
+//! An open pipeline: one model or several in a row, ready for requests.
+
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use super::digests::KnownDigests;
+use super::recorder::Recorder;
+use super::{Engine, Event, Image, Request};
+use crate::error::Result;
+use crate::execution::{Execution, ExecutionEvent, Timings};
+use crate::plan::{ModelSources, Plan, name};
+use crate::session::{Cancel, Runtime};
+use crate::spec::{RecordNames, Spec};
+
+/// An open pipeline. It runs any number of requests, of any tasks that its models can do, and loads each graph once.
+///
+/// A pipeline runs one request at a time (`&mut self`) and can be moved to another thread.
+pub struct Pipeline {
+    engine: Engine,
+    spec: Spec,
+    plan: Plan,
+    sources: ModelSources,
+    execution: Execution,
+    runtime: Runtime,
+    digests: KnownDigests,
+    /// The names for files in records, of a pipeline that was read from a record.
+    names: RecordNames,
+    opening_seconds: (f64, f64),
+}
+
+impl std::fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pipeline").field("model", &self.plan.model.dir).finish_non_exhaustive()
+    }
+}
+
+impl Pipeline {
+    pub(super) fn open(engine: &Engine, spec: Spec, cancel: &Cancel, observer: &mut dyn FnMut(Event)) -> Result<Self> {
+        let (started, sources) = (Instant::now(), ModelSources::default());
+        let (plan, runtime) = engine.plan_from(spec.clone(), &sources, cancel, observer)?;
+        let planned = started.elapsed().as_secs_f64();
+        let mut converter = Converter::new(observer, cancel, None);
+        let execution =
+            Execution::load(&plan, &runtime, cancel, &mut |event: ExecutionEvent<'_>| converter.notice(event))?;
+        let opening_seconds = (planned, started.elapsed().as_secs_f64() - planned);
+        Ok(Self {
+            engine: engine.clone(),
+            spec,
+            plan,
+            sources,
+            execution,
+            runtime,
+            digests: KnownDigests::default(),
+            names: RecordNames::default(),
+            opening_seconds,
+        })
+    }
+
+    /// Returns the request that the pipeline's file describes.
+    pub fn request(&self) -> Request {
+        Request::new()
+    }
+
+    /// Returns the checked pipeline as it was opened.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Returns the seconds that opening took: reading the model directory and loading ONNX Runtime, and loading graphs.
+    pub fn opening_seconds(&self) -> (f64, f64) {
+        self.opening_seconds
+    }
+
+    /// Returns the loaded ONNX Runtime.
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// Checks a request without running it. Only input files that the request names are read.
+    ///
+    /// # Errors
+    /// [`Error::Spec`](crate::Error::Spec) and [`Error::Input`](crate::Error::Input) for what is wrong with the request.
+    pub fn check(&self, request: &Request) -> Result<()> {
+        self.plan_of(request)?.check_inputs()
+    }
+
+    /// Makes the images of a request.
+    ///
+    /// # Errors
+    /// As [`Pipeline::run`].
+    pub fn generate(&mut self, request: &Request) -> Result<Vec<Image>> {
+        let mut images = Vec::new();
+        self.run(request, &Cancel::new(), &mut |event| {
+            if let Event::Image(image) = event
+                && image.is_final()
+            {
+                images.push(*image);
+            }
+        })?;
+        Ok(images)
+    }
+
+    /// Makes the images of a request and reports events, each image as soon as it is finished. `cancel` stops the run from
+    /// another thread, within one node of a graph.
+    ///
+    /// # Errors
+    /// The request's faults as [`Pipeline::check`]; [`Error::Interrupted`](crate::Error::Interrupted),
+    /// [`Error::NonFinite`](crate::Error::NonFinite) naming the step, [`Error::Memory`](crate::Error::Memory), and whatever a
+    /// graph fails with. The pipeline can be used after an error.
+    pub fn run(&mut self, request: &Request, cancel: &Cancel, observer: &mut dyn FnMut(Event)) -> Result<Timings> {
+        let plan = self.plan_of(request)?;
+        let mut converter = Converter::new(observer, cancel, Some(self.recorder(&plan)));
+        let timings = self.execution.run(&plan, cancel, &mut |event: ExecutionEvent<'_>| converter.notice(event))?;
+        observer(Event::Done { timings });
+        Ok(timings)
+    }
+
+    /// As [`Pipeline::run`], for the last request: each graph is unloaded as soon as no image needs it any more.
+    ///
+    /// # Errors
+    /// As [`Pipeline::run`].
+    pub fn run_last(self, request: &Request, cancel: &Cancel, observer: &mut dyn FnMut(Event)) -> Result<Timings> {
+        let plan = self.plan_of(request)?;
+        let mut converter = Converter::new(observer, cancel, Some(self.recorder(&plan)));
+        let timings = self.execution.finish(&plan, cancel, &mut |event: ExecutionEvent<'_>| converter.notice(event))?;
+        observer(Event::Done { timings });
+        Ok(timings)
+    }
+
+    /// Names files in records as another record does, from which this pipeline was read.
+    pub fn set_record_names(&mut self, names: RecordNames) {
+        self.names = names;
+    }
+
+    /// Returns the checked plan of a request.
+    ///
+    /// # Errors
+    /// As [`Pipeline::check`].
+    pub fn plan_of(&self, request: &Request) -> Result<Plan> {
+        let tables = request.tables(self.spec.task.name())?;
+        let mut spec = if tables.is_empty() { self.spec.clone() } else { self.spec.with_request(&tables)? };
+        if request.wants_all_evaluations() {
+            spec = spec.with_all_evaluations();
+        }
+        let mut plan = Plan::from_sources(spec, &self.sources)?;
+        plan.set_graph_cache(self.engine.optimized_graphs()?.as_ref());
+        plan.fit_runtime(&self.runtime)?;
+        plan.request.only = request.only_index();
+        Ok(plan)
+    }
+
+    fn recorder(&self, plan: &Plan) -> Arc<Mutex<Recorder>> {
+        let recorder = Recorder::new(plan, &self.runtime, self.digests.clone()).with_names(self.names.clone());
+        Arc::new(Mutex::new(recorder))
+    }
+}
+
+/// Turns the events of an execution into those of a pipeline, and stops it once it is cancelled.
+pub(super) struct Converter<'a> {
+    observer: &'a mut dyn FnMut(Event),
+    cancel: &'a Cancel,
+    recorder: Option<Arc<Mutex<Recorder>>>,
+    /// The end of the step before.
+    last: Instant,
+}
+
+impl<'a> Converter<'a> {
+    pub(super) fn new(
+        observer: &'a mut dyn FnMut(Event),
+        cancel: &'a Cancel,
+        recorder: Option<Arc<Mutex<Recorder>>>,
+    ) -> Self {
+        Self { observer, cancel, recorder, last: Instant::now() }
+    }
+
+    pub(super) fn notice(&mut self, event: ExecutionEvent<'_>) -> ControlFlow<()> {
+        if let Some(event) = self.convert(event) {
+            (self.observer)(event);
+        }
+        if self.cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn convert(&mut self, event: ExecutionEvent<'_>) -> Option<Event> {
+        use ExecutionEvent as From;
+        Some(match event {
+            From::Stage { key, number, of } => Event::Stage { key: key.to_owned(), number, total: of },
+            From::Optimizing { component, is_shallow, bytes, folder } => {
+                Event::Optimizing { component: name(component, is_shallow), bytes, folder: folder.to_owned() }
+            }
+            From::WaitingForOptimized { component } => Event::WaitingForOptimized { component: component.to_string() },
+            From::Measuring { component } => Event::Measuring { component: component.to_string() },
+            From::Opening { component, is_shallow, weight_bytes, opened_bytes, of_bytes } => Event::Opening {
+                component: name(component, is_shallow),
+                weight_bytes,
+                opened_bytes,
+                total_bytes: of_bytes,
+            },
+            From::Opened { component, is_shallow, seconds } => {
+                Event::Loading { component: name(component, is_shallow), seconds }
+            }
+            From::Warning(text) => Event::Warning { text },
+            From::Preparing { first, images, of } => Event::Preparing { image: first, images, total: of },
+            From::Denoising { first, of } => {
+                self.last = Instant::now();
+                Event::Denoising { image: first, total: of }
+            }
+            From::Step { first, of, step } => {
+                let seconds = self.last.elapsed().as_secs_f64();
+                self.last = Instant::now();
+                let images = step.sample.shape().first().copied().unwrap_or(1);
+                let (step, steps, timestep) = (step.call, step.calls, step.timestep);
+                Event::Step { image: first, images, total: of, step, steps, timestep, seconds }
+            }
+            From::Preview { index, call, pixels, .. } => {
+                let (width, height, rgb) = (pixels.width(), pixels.height(), pixels.data().to_vec());
+                Event::Preview { image: index, step: call, width, height, rgb }
+            }
+            From::Decoding { index, of } => Event::Decoding { image: index, total: of },
+            From::Image(image) => Event::Image(Box::new(Image::new(image.clone(), self.recorder.clone()?, true))),
+            From::Kept(image) => Event::Image(Box::new(Image::new(image.clone(), self.recorder.clone()?, false))),
+        })
+    }
+}
