@@ -12,7 +12,7 @@ use super::progress::Progress;
 use super::standard_input::load_spec;
 use crate::error::{Error, Result};
 use crate::graph_cache::{CachedGraph, GraphCache, Verified};
-use crate::plan::ModelPlan;
+use crate::plan::ExecutionPlan;
 
 /// Optimizes what a pipeline opens, and lists it.
 ///
@@ -27,12 +27,11 @@ pub fn compile(args: &CompileArgs, global: &Global, out: &mut dyn Write) -> Resu
     let engine = global.library.engine()?;
     let cancel = interrupt.cancel();
     let (plan, runtime) = engine.plan(spec, &cancel, &mut |event| progress.notice(event))?;
-    let models = || std::iter::once(&plan.model).chain(plan.stages.iter().map(|stage| &stage.model));
-    let openings = |model: &ModelPlan| -> Vec<(String, bool)> {
-        let openings = model.openings().into_iter();
-        openings.map(|opening| (opening.name(), model.prepared(opening.kind).is_some())).collect()
+    let openings = |own: &ExecutionPlan| -> Vec<(String, bool)> {
+        let openings = own.openings().into_iter();
+        openings.map(|opening| (opening.name(), own.cache_for(opening.kind).is_some())).collect()
     };
-    let all: Vec<_> = models().flat_map(openings).collect();
+    let all: Vec<_> = plan.executions().flat_map(openings).collect();
     let left: Vec<_> = all.iter().filter(|(_, is_prepared)| !is_prepared).map(|(name, _)| name).collect();
     if left.len() == all.len() {
         return Err(Error::input(

@@ -1,13 +1,14 @@
 //! Digests of large files, made once.
 
-use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::GraphCache;
+use super::cache::GraphCache;
 use super::checksums::{read_sealed, write_sealed};
+use super::machine::stop_if;
+use super::stamp::Stamp;
 use crate::bundle::GraphFile;
 use crate::error::{Error, Result};
 use crate::files;
@@ -15,37 +16,6 @@ use crate::session::Cancel;
 
 /// The folder in the cache that remembers digests.
 pub(super) const FOLDER: &str = "digests";
-
-/// Where a file stands and what would change with its contents.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Stamp {
-    pub name: PathBuf,
-    pub bytes: u64,
-    /// Nanoseconds since 1970, of the last change of its contents.
-    pub modified: u128,
-    /// The last change of anything about it, which no program can set back; 0 where the system does not tell.
-    pub changed: i128,
-}
-
-impl Stamp {
-    pub(super) fn of(path: &Path) -> Result<Self> {
-        let metadata = std::fs::metadata(path).map_err(|e| Error::io(path, "reading", e))?;
-        let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        #[cfg(unix)]
-        let changed = {
-            use std::os::unix::fs::MetadataExt;
-            i128::from(metadata.ctime()) * 1_000_000_000 + i128::from(metadata.ctime_nsec())
-        };
-        #[cfg(not(unix))]
-        let changed = 0;
-        Ok(Self {
-            name: path.to_path_buf(),
-            bytes: metadata.len(),
-            modified: modified.map_or(0, |time| time.as_nanos()),
-            changed,
-        })
-    }
-}
 
 /// A digest and the files that it is of.
 #[derive(Serialize, Deserialize)]
@@ -69,7 +39,7 @@ impl Remembered {
     pub(super) fn digest_now(&self, cancel: &Cancel) -> Result<String> {
         let mut hash = Sha256::new();
         for file in &self.files {
-            super::stop_if(cancel)?;
+            stop_if(cancel)?;
             files::digest_into(&file.name, &mut hash)?;
         }
         Ok(files::hexadecimal(hash))

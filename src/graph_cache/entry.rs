@@ -6,8 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::checksums::{Checksums, read_sealed, write_sealed};
-use super::digest::Stamp;
-use super::processor;
+use super::machine::processor;
+use super::stamp::Stamp;
 use crate::bundle::GraphFile;
 use crate::error::{Error, Result};
 use crate::files;

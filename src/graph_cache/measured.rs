@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::cache::GraphCache;
 use super::checksums::{read_sealed, write_sealed};
-use super::{GraphCache, digest, processor};
+use super::digest::digest;
+use super::machine::processor;
 use crate::bundle::GraphFile;
 use crate::error::Result;
 use crate::files;

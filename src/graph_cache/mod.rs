@@ -8,13 +8,16 @@
 //! What is kept belongs to one graph at one size of its axes, one version of ONNX Runtime and one kind of processor, all
 //! of which its [key](CachedGraph::key) is made of. It is no file to ship.
 
+mod cache;
 mod checksums;
 mod digest;
 mod entry;
 mod integrity;
 mod lock;
+mod machine;
 mod measured;
 mod rewritten;
+mod stamp;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -30,8 +33,12 @@ use crate::rewrite::{self, Pass};
 use crate::session::{Cancel, Optimization, Runtime, Session, SessionOptions};
 use integrity::Integrity;
 
+use machine::stop_if;
+
+pub use cache::GraphCache;
 pub use digest::digest;
 pub use entry::{CachedGraph, DamagedFile};
+pub(crate) use machine::processor;
 pub use measured::{MeasurementFile, Rows};
 pub use rewritten::open_uncached;
 pub use verify::Verified;
@@ -59,56 +66,10 @@ pub enum GraphCacheEvent<'a> {
     },
 }
 
-/// The folder that prepared graphs are kept in.
-///
-/// Its files are checked against the checksums that were written with them: small files before they are opened,
-/// large ones in the background, each once for a cache and its clones ([`GraphCache::wait_checked`]).
-#[derive(Debug, Clone)]
-pub struct GraphCache {
-    root: PathBuf,
-    /// The size up to which files are checked before they are opened.
-    checked_first: u64,
-    integrity: Arc<Integrity>,
-}
-
-/// The size up to which files are checked before they are opened, if nothing sets another.
-const CHECKED_FIRST: u64 = 8 << 20;
-
 /// What is changed when what is kept would no longer be what this version makes of a graph.
 const FORM: &str = "6";
 
 impl GraphCache {
-    /// The cache in the folder `root`, which is made when the first graph is kept.
-    pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), checked_first: CHECKED_FIRST, integrity: Arc::default() }
-    }
-
-    /// Sets the size in bytes up to which files are checked before they are opened, 8 MiB by default. Larger ones are
-    /// checked in the background.
-    pub fn checking_first(self, bytes: u64) -> Self {
-        Self { checked_first: bytes, ..self }
-    }
-
-    /// Waits until all that was opened is checked. A run does so before it hands out an image.
-    ///
-    /// # Errors
-    /// [`Error::Io`] naming a file that is not as it was written, whose graph the next run makes again;
-    /// [`Error::Interrupted`] if `cancel` is thrown.
-    pub fn wait_checked(&self, cancel: &Cancel) -> Result<()> {
-        self.integrity.wait(cancel)
-    }
-
-    /// The number of damaged files that were found in the background so far. Once it grows, a graph that was opened before
-    /// may be a damaged one.
-    pub fn damages(&self) -> usize {
-        self.integrity.found()
-    }
-
-    /// Its folder.
-    pub fn folder(&self) -> &Path {
-        &self.root
-    }
-
     /// Opens a graph that runs on the CPU alone, rewriting it with `passes` and optimizing it first where that was not
     /// done yet.
     ///
@@ -347,10 +308,6 @@ fn gb(bytes: u64) -> f64 {
     bytes as f64 / 1e9
 }
 
-fn stop_if(cancel: &Cancel) -> Result<()> {
-    if cancel.is_cancelled() { Err(Error::Interrupted { at_step: None }) } else { Ok(()) }
-}
-
 /// What one graph becomes on one machine: a name for it.
 fn key(source: &str, runtime: &Runtime, passes: &[Pass], options: &SessionOptions) -> String {
     let mut hash = Sha256::new();
@@ -368,32 +325,3 @@ fn key(source: &str, runtime: &Runtime, passes: &[Pass], options: &SessionOption
     name
 }
 
-/// What of this machine's processor decides how weights are laid out.
-pub(crate) fn processor() -> String {
-    let mut parts = vec![std::env::consts::ARCH];
-    #[cfg(target_arch = "x86_64")]
-    {
-        let features = [
-            ("avx", std::arch::is_x86_feature_detected!("avx")),
-            ("avx2", std::arch::is_x86_feature_detected!("avx2")),
-            ("fma", std::arch::is_x86_feature_detected!("fma")),
-            ("avx512f", std::arch::is_x86_feature_detected!("avx512f")),
-            ("avx512bw", std::arch::is_x86_feature_detected!("avx512bw")),
-            ("avx512vnni", std::arch::is_x86_feature_detected!("avx512vnni")),
-            ("avx512bf16", std::arch::is_x86_feature_detected!("avx512bf16")),
-            ("avxvnni", std::arch::is_x86_feature_detected!("avxvnni")),
-        ];
-        parts.extend(features.iter().filter(|(_, has)| *has).map(|(name, _)| *name));
-    }
-    #[cfg(target_arch = "aarch64")]
-    {
-        let features = [
-            ("dotprod", std::arch::is_aarch64_feature_detected!("dotprod")),
-            ("fp16", std::arch::is_aarch64_feature_detected!("fp16")),
-            ("i8mm", std::arch::is_aarch64_feature_detected!("i8mm")),
-            ("bf16", std::arch::is_aarch64_feature_detected!("bf16")),
-        ];
-        parts.extend(features.iter().filter(|(_, has)| *has).map(|(name, _)| *name));
-    }
-    parts.join(" ")
-}

@@ -13,6 +13,7 @@
 mod alpha;
 mod blocks;
 mod file;
+mod listing;
 mod modules;
 mod names;
 mod unused;
@@ -29,6 +30,7 @@ use crate::files;
 use crate::tensor::Weight;
 use crate::threads::parallel;
 use file::{LoraFile, Module};
+use listing::{few, modules_of};
 use modules::Modules;
 use names::{Foreign, Part, flat};
 use unused::Unused;
@@ -247,18 +249,6 @@ fn no_such_part(file: &LoraFile, part: Part) -> Error {
     let modules = modules_of(file, part);
     let problem = format!("changes {part} ({}), and this pipeline opens none", few(&modules));
     Error::model(file.path(), problem, another_family(file))
-}
-
-fn modules_of(file: &LoraFile, part: Part) -> Vec<&str> {
-    file.modules.iter().filter(|((of, _), _)| *of == part).map(|(_, module)| module.written.as_str()).collect()
-}
-
-/// The first of a list, and how many there are beside them.
-fn few(names: &[impl AsRef<str>]) -> String {
-    const SHOWN: usize = 3;
-    let shown: Vec<&str> = names.iter().take(SHOWN).map(AsRef::as_ref).collect();
-    let more = names.len().saturating_sub(SHOWN);
-    if more == 0 { shown.join(", ") } else { format!("{} and {more} more", shown.join(", ")) }
 }
 
 /// A weight's shape as PyTorch has it.

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::file::LoraFile;
+use super::listing::{few, modules_of};
 use super::names::Part;
-use super::{few, modules_of};
 use crate::bundle::GraphFile;
 use crate::error::count_of;
 

@@ -1,6 +1,6 @@
 //! The small decoder, and what previews are made of.
 
-use super::model::{ModelPlan, Part, part};
+use super::part::{Part, part};
 use crate::bundle::{Autoencoder, Bundle, Component, ComponentKind, VaeDecoderContract};
 use crate::error::{Error, Result};
 use crate::latent::{LinearColors, Scaling};
@@ -41,21 +41,6 @@ impl std::fmt::Display for PreviewSource {
                 write!(f, "by a linear map fitted to {}, one pixel a latent", decoder.kind)
             }
             Self::Pixels => f.write_str("by nothing but the sample, since the model works on pixels"),
-        }
-    }
-}
-
-impl ModelPlan {
-    /// Whether images are made by a small decoder, in the place of the VAE's own.
-    pub fn decodes_small(&self) -> bool {
-        self.decoder.as_ref().is_some_and(|part| part.kind == ComponentKind::SmallDecoder)
-    }
-
-    /// The decoder that previews are made by, where there is one.
-    pub fn preview_decoder(&self) -> Option<&Part<VaeDecoderContract>> {
-        match self.preview.as_ref().map(|preview| &preview.source) {
-            Some(PreviewSource::Small(part, _)) => Some(part),
-            _ => None,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Wrong;
+use super::problems::Problems;
 use super::text::{EncoderRequest, PreparedEncoder};
 use crate::bundle::{
     Bundle, Component, ComponentKind, DirectoryOverrides, GraphFile, open_conditioner, open_controlnet,
@@ -51,15 +51,15 @@ impl ModelSources {
     /// Opens the model directories of a pipeline and of its stages. What else a plan needs is read when it needs it.
     ///
     /// # Errors
-    /// As [`Bundle::open`], within [`Error::Stage`] for a `[[stage]]`; [`Error::Several`] if several directories are wrong.
+    /// As [`Bundle::open`], within [`Error::Stage`] for a `[[stage]]`; [`Error::Several`] if several directories are problems.
     pub fn open(spec: &Spec) -> Result<Self> {
         let sources = Self::default();
-        let mut wrong = Wrong::default();
-        wrong.unless(sources.directory(spec));
+        let mut problems = Problems::default();
+        problems.unless(sources.directory(spec));
         for (at, stage) in spec.stages.iter().enumerate() {
-            wrong.unless(sources.directory(&stage.spec).map_err(|error| error.in_stage(&format!("stage[{at}]"))));
+            problems.unless(sources.directory(&stage.spec).map_err(|error| error.in_stage(&format!("stage[{at}]"))));
         }
-        if wrong.0.is_empty() { Ok(sources) } else { Err(wrong.into_error()) }
+        problems.check().map(|()| sources)
     }
 
     /// The model directory that a pipeline names.

@@ -2,24 +2,25 @@
 
 mod family;
 mod length;
+mod prepared_encoder;
 mod remarks;
 mod states;
 mod textual_inversion;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use super::model::{Part, part};
+use super::part::{Part, part};
 use super::sources::ModelSources;
 use crate::bundle::{Bundle, Component, ComponentKind, DenoiserContract, TextEncoderContract};
 use crate::error::{Error, Result};
 use crate::spec::{EmbeddingSpec, LongPrompts, PromptReading, Prompting, Weights};
 use crate::tensor::{Dim, TensorInfo};
-use crate::text::tokenizer::{Cleaning, Tokenizer};
+use crate::text::tokenizer::Tokenizer;
 use crate::text::{Chunks, Inversion, Style, Taken, cut_off, require_embedded};
 use family::{Encoder, Family};
 
+pub(super) use prepared_encoder::{EncoderRequest, PreparedEncoder};
 pub use textual_inversion::Learnt;
 
 /// A text encoder and its tokenizer.
@@ -94,45 +95,9 @@ impl TextPlan {
             ));
         }
         let clips = opened.iter().filter(|(.., tokenizer)| !tokenizer.is_t5()).count();
-        let mut encoders = Vec::with_capacity(opened.len());
-        for (component, contract, tokenizer) in opened {
-            let of = Encoder { is_t5: tokenizer.is_t5(), is_last: is_last(bundle, component) };
-            let request = EncoderRequest {
-                kind: component.kind,
-                graph: component.graph.path.clone(),
-                roles: component.roles.clone(),
-                tokenizer: tokenizer_dir(bundle, component, wanted_for)?.to_path_buf(),
-                cleaning: reading.text_cleaning,
-                t5_length: [reading.max_sequence_length, t5_length].map(|length| length.filter(|_| of.is_t5)),
-                words: inversions.iter().map(|own| (own.path.clone(), own.token.clone())).collect(),
-                clips,
-            };
-            let prepared = sources.encoder(request, |request| {
-                let tokenizer = Tokenizer::clone(&tokenizer);
-                PreparedEncoder::new(request, component, contract, tokenizer, &inversions)
-            })?;
-            let PreparedEncoder { contract, tokenizer, learnt } = PreparedEncoder::clone(&prepared);
-            let whole = family.whole(component, &contract, of)?;
-            readable(component, whole.tokens.as_ref(), reading, wanted_for)?;
-            let skipping = match reading.clip_skip.filter(|_| !of.is_t5) {
-                Some(skip) => Some(family.skipping(component, &contract, skip, &whole, wanted_for)?),
-                None => None,
-            };
-            encoders.push(TextPart {
-                tokenizer,
-                learnt,
-                negative: skipping.as_ref().map(|_| whole.clone()),
-                taken: skipping.unwrap_or(whole),
-                style: Style {
-                    weighs: reading.weights == Weights::A1111,
-                    // T5 has no length of its own, and is told how much it reads.
-                    goes_on: reading.long_prompts == LongPrompts::Chunk && !of.is_t5,
-                    is_masked: matches!(family, Family::PixArt(_)),
-                },
-                part: part(component, contract),
-                group: family.group(of.is_t5),
-            });
-        }
+        let source = EncoderSource { bundle, sources, family, reading, wanted_for, t5_length, inversions: &inversions, clips };
+        let encoders = opened.into_iter().map(|(component, contract, tokenizer)| source.part(component, contract, &tokenizer));
+        let encoders = encoders.collect::<Result<Vec<_>>>()?;
         let has_t5 = encoders.iter().any(|text| text.tokenizer.is_t5());
         let length = reading.max_sequence_length.or(t5_length);
         let blank = if has_t5 { None } else { family.blank(bundle, denoiser, length)? };
@@ -291,48 +256,58 @@ impl TextPlan {
     }
 }
 
-/// The settings that decide a text encoder's tokenizer and contract.
-#[derive(Debug, PartialEq)]
-pub(super) struct EncoderRequest {
-    kind: ComponentKind,
-    graph: PathBuf,
-    roles: BTreeMap<String, String>,
-    /// The tokenizer's directory.
-    tokenizer: PathBuf,
-    cleaning: Option<Cleaning>,
-    /// For T5: `max_sequence_length`, and the number of tokens that it reads otherwise.
-    t5_length: [Option<usize>; 2],
-    /// The textual inversions: their paths and their tokens.
-    words: Vec<(PathBuf, String)>,
+/// Everything that a text encoder is read with.
+struct EncoderSource<'a> {
+    bundle: &'a Bundle,
+    sources: &'a ModelSources,
+    family: Family,
+    reading: &'a PromptReading,
+    wanted_for: &'a str,
+    t5_length: Option<usize>,
+    inversions: &'a [Arc<Inversion>],
     /// The number of text encoders that are not T5's.
     clips: usize,
 }
 
-/// A text encoder's tokenizer, set to its length and to the tokens of textual inversions.
-#[derive(Debug, Clone)]
-pub(super) struct PreparedEncoder {
-    contract: TextEncoderContract,
-    tokenizer: Arc<Tokenizer>,
-    learnt: Option<Arc<Learnt>>,
-}
-
-impl PreparedEncoder {
-    /// Sets a tokenizer to the length of its text encoder. Textual inversions are matters of CLIP's.
-    fn new(
-        request: &EncoderRequest,
-        component: &Component,
-        mut contract: TextEncoderContract,
-        tokenizer: Tokenizer,
-        inversions: &[Arc<Inversion>],
-    ) -> Result<Self> {
-        let (learnt, tokenizer) = match tokenizer.is_t5() {
-            true => (None, t5_of_length(tokenizer, component, &contract, request.t5_length)?),
-            false => {
-                let tokenizer = length::of_encoder(tokenizer, component, &contract)?;
-                Learnt::new(inversions, component, request.clips, &mut contract, tokenizer)?
-            }
+impl EncoderSource<'_> {
+    /// Resolves one text encoder.
+    fn part(&self, component: &Component, contract: TextEncoderContract, tokenizer: &Tokenizer) -> Result<TextPart> {
+        let Self { family, reading, wanted_for, .. } = *self;
+        let of = Encoder { is_t5: tokenizer.is_t5(), is_last: is_last(self.bundle, component) };
+        let request = EncoderRequest {
+            kind: component.kind,
+            graph: component.graph.path.clone(),
+            roles: component.roles.clone(),
+            tokenizer: tokenizer_dir(self.bundle, component, wanted_for)?.to_path_buf(),
+            cleaning: reading.text_cleaning,
+            t5_length: [reading.max_sequence_length, self.t5_length].map(|length| length.filter(|_| of.is_t5)),
+            words: self.inversions.iter().map(|own| (own.path.clone(), own.token.clone())).collect(),
+            clips: self.clips,
         };
-        Ok(Self { contract, tokenizer: Arc::new(tokenizer), learnt: learnt.map(Arc::new) })
+        let prepared = self.sources.encoder(request, |request| {
+            PreparedEncoder::new(request, component, contract, tokenizer.clone(), self.inversions)
+        })?;
+        let PreparedEncoder { contract, tokenizer, learnt } = PreparedEncoder::clone(&prepared);
+        let whole = family.whole(component, &contract, of)?;
+        readable(component, whole.tokens.as_ref(), reading, wanted_for)?;
+        let skipping = match reading.clip_skip.filter(|_| !of.is_t5) {
+            Some(skip) => Some(family.skipping(component, &contract, skip, &whole, wanted_for)?),
+            None => None,
+        };
+        Ok(TextPart {
+            tokenizer,
+            learnt,
+            negative: skipping.as_ref().map(|_| whole.clone()),
+            taken: skipping.unwrap_or(whole),
+            style: Style {
+                weighs: reading.weights == Weights::A1111,
+                // T5 has no length of its own, and is told how much it reads.
+                goes_on: reading.long_prompts == LongPrompts::Chunk && !of.is_t5,
+                is_masked: matches!(family, Family::PixArt(_)),
+            },
+            part: part(component, contract),
+            group: family.group(of.is_t5),
+        })
     }
 }
 
@@ -344,28 +319,6 @@ fn last_axis(info: &TensorInfo) -> Option<usize> {
 /// The widths of one output of some encoders added up, where all of them are known.
 fn width_of(encoders: &[TextPart], output: fn(&Taken) -> &Option<TensorInfo>) -> Option<usize> {
     encoders.iter().filter_map(|text| output(&text.taken).as_ref()).map(last_axis).sum()
-}
-
-/// T5's tokenizer, set to as many tokens as its encoder is to read.
-fn t5_of_length(
-    tokenizer: Tokenizer,
-    component: &Component,
-    contract: &TextEncoderContract,
-    [asked, default]: [Option<usize>; 2],
-) -> Result<Tokenizer> {
-    if let (Some(asked), Some(fixed)) = (asked, contract.sequence_length)
-        && asked != fixed
-    {
-        return Err(Error::input(
-            "max_sequence_length",
-            format!("{asked} is asked for, and {} of {} takes {fixed} tokens", contract.input_ids.name, component.kind),
-            "leave the key out, or export the text encoder with a free number of tokens",
-        ));
-    }
-    match asked.or(contract.sequence_length).or(default) {
-        Some(length) => tokenizer.with_max_length(length),
-        None => Ok(tokenizer),
-    }
 }
 
 /// Requires that weights and chunks have a sense for what an encoder gives.

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use super::stop_if;
+use super::outcome::stop_if;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::session::Cancel;

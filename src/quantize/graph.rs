@@ -11,8 +11,8 @@ use std::path::Path;
 use prost::Message;
 
 use super::half_precision::Errors;
+use super::outcome::{Outcome, Progress, Weights, stop_if};
 use super::select::{Selection, count};
-use super::{Outcome, Progress, Weights, stop_if};
 use crate::bundle::proto::{
     Attribute, Dimension, EXTERNAL, Node, Shape, StringEntry, Tensor, TensorType, Type, ValueInfo,
 };

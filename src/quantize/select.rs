@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::Weights;
 use super::half_precision::BLOCK;
+use super::outcome::Weights;
 use crate::bundle::proto::{Node, Tensor};
 use crate::rewrite::source::{Source, is, output, reads};
 use crate::tensor::DType;

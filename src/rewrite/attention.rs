@@ -10,8 +10,10 @@
 //! is left as it is.
 
 mod operand;
+mod walk;
 
 use operand::{Axis, Made, ORDER, ORDER_OF_ONE, Operand, order};
+use walk::Walk;
 
 use super::edits::{Edits, MICROSOFT, float, int, ints, node};
 use super::facts::Facts;
@@ -33,13 +35,6 @@ pub fn rewrite(source: &Source<'_>, facts: &Facts, edits: &mut Edits) -> usize {
         }
     }
     edits.keep_gains(source, sites)
-}
-
-/// A graph and what is known of its tensors.
-#[derive(Clone, Copy)]
-struct Walk<'s> {
-    source: &'s Source<'s>,
-    facts: &'s Facts,
 }
 
 /// One attention.

@@ -10,8 +10,8 @@ use std::collections::HashSet;
 
 use super::edits::Edits;
 use super::facts::Facts;
+use super::pass::{Pass, is_known};
 use super::source::{Source, int, is, output, reads};
-use super::{Pass, is_known};
 use crate::bundle::GraphFile;
 use crate::bundle::proto::{Dimension, Node, Shape, TensorType, Type, ValueInfo};
 use crate::error::{Error, Result};

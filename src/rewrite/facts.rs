@@ -1,6 +1,7 @@
 //! What can be told of a graph's tensors without running it: element types, shapes, and the numbers that shape
 //! arithmetic computes.
 
+mod fact;
 mod generated;
 mod shapes;
 mod values;
@@ -12,60 +13,9 @@ use super::source::{Source, input, int, is_own, output};
 use super::symbol::{Length, Unknowns};
 use crate::bundle::proto::{Dimension, Node, ValueInfo};
 use crate::tensor::DType;
+use fact::FEW;
 
-/// Tensors with more numbers than these are not followed number by number.
-const FEW: usize = 16;
-
-/// What is known of one tensor.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Fact {
-    /// The element type.
-    pub dtype: Option<DType>,
-    /// The shape.
-    pub shape: Option<Vec<Length>>,
-    /// The numbers, row-major, where they are few.
-    pub value: Option<Value>,
-}
-
-/// Numbers that are known.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Value {
-    /// Whole ones, such as lengths.
-    Whole(Vec<Length>),
-    /// Those of floating point.
-    Real(Vec<f32>),
-}
-
-impl Value {
-    fn len(&self) -> usize {
-        match self {
-            Self::Whole(values) => values.len(),
-            Self::Real(values) => values.len(),
-        }
-    }
-
-    /// The one number, of whichever kind.
-    fn number(&self) -> Option<f64> {
-        match self {
-            Self::Whole(values) => match values.as_slice() {
-                [one] => one.number().map(|n| n as f64),
-                _ => None,
-            },
-            Self::Real(values) => match values.as_slice() {
-                [one] => Some(f64::from(*one)),
-                _ => None,
-            },
-        }
-    }
-
-    /// The whole numbers.
-    fn whole(&self) -> Option<&[Length]> {
-        match self {
-            Self::Whole(values) => Some(values),
-            Self::Real(_) => None,
-        }
-    }
-}
+pub use fact::{Fact, Value};
 
 /// What is known of all tensors of a graph, by name.
 pub struct Facts {

@@ -1,5 +1,6 @@
 //! An opened graph.
 
+mod alone;
 mod each;
 
 use std::io::Read;
@@ -20,7 +21,7 @@ use super::{Cancel, provider, weights};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::tensor::{DType, Dim, TensorInfo, TensorView, Weight};
-use each::Alone;
+use alone::Alone;
 pub use each::Run;
 
 /// A graph opened on its execution providers, ready to run.

@@ -18,72 +18,15 @@ mod ucache;
 use super::{Call, Denoiser};
 use crate::error::Result;
 
-pub use parameters::{Key, Kind, StepCache, Value};
+use parameters::{At, Method};
 
-/// One row of the table of methods.
-#[derive(Debug)]
-pub struct Entry {
-    /// The name in pipeline.toml, such as `easycache`.
-    pub name: &'static str,
-    /// One sentence, and where the method was published.
-    pub about: &'static str,
-    /// Whether what it decides depends on the image, so that images have to be denoised one at a time for an image
-    /// not to depend on its neighbours in a batch.
-    pub decides_by_image: bool,
-    /// Whether steps that are skipped are answered by the shallow layers of a UNet, cut as its key `branch` says.
-    pub runs_outer_layers: bool,
-    /// Its parameters, in the order in which they are listed.
-    pub keys: &'static [Key],
-    build: fn(&StepCache) -> Box<dyn Method>,
-}
-
-impl PartialEq for Entry {
-    fn eq(&self, other: &Self) -> bool {
-        self.name == other.name
-    }
-}
+pub use parameters::{Entry, Key, Kind, StepCache, Value};
 
 static TABLE: &[Entry] = &[easycache::ENTRY, ucache::ENTRY, spectrum::ENTRY, deepcache::ENTRY];
 
 /// All methods.
 pub fn table() -> &'static [Entry] {
     TABLE
-}
-
-/// A step of the scheduler's, at one of its calls of the model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct At {
-    /// The step's index, counted from 0.
-    step: usize,
-    /// The steps of the run.
-    of: usize,
-    /// Which of the step's calls this is, counted from 0.
-    stage: usize,
-}
-
-impl At {
-    fn new(call: Call) -> Self {
-        Self { step: call.step(), of: call.steps(), stage: call.index % call.order.max(1) }
-    }
-}
-
-/// What decides which steps are computed, and answers for those that are not.
-///
-/// Samples are what the model is given, predictions the guided ones, both flat, all images of the batch one after the
-/// other; a prediction is longer than its sample where the model predicts variances too.
-trait Method {
-    /// Whether this step is to be answered without the whole model. Asked once for each step, at its first call.
-    fn skips(&mut self, at: At, sample: &[f32]) -> bool;
-
-    /// Writes the answer for a call of a step that is skipped; `false` where nothing is known of such calls, which then
-    /// are computed, by the shallow layers alone where the denoiser was given those.
-    fn forecast(&self, at: At, sample: &[f32], prediction: &mut [f32]) -> bool;
-
-    /// Learns what the model answered.
-    fn learn(&mut self, at: At, sample: &[f32], prediction: &[f32]);
-
-    /// Forgets all answers so far, since those that follow are of another kind.
-    fn forget(&mut self);
 }
 
 /// A denoiser that is not asked at every call.

@@ -1,6 +1,6 @@
 //! Following what attention reads back to where it comes from, and what it makes forward to where it goes.
 
-use super::Walk;
+use super::walk::Walk;
 use crate::bundle::proto::Node;
 use crate::rewrite::source::{input, int, ints, is, output};
 use crate::rewrite::symbol::Length;

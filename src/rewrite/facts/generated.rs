@@ -1,6 +1,6 @@
 //! The shapes of what operators make whose output may be larger than all of their inputs.
 
-use super::{Fact, Value};
+use super::fact::{Fact, Value};
 use crate::bundle::proto::Node;
 use crate::rewrite::source::{int, ints, text};
 use crate::rewrite::symbol::{Length, Unknowns};

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
+use super::fact::{Fact, Value};
+use super::generated;
 use super::values::sliced;
-use super::{Fact, Value, generated};
 use crate::bundle::proto::Node;
 use crate::rewrite::source::{int, ints, text};
 use crate::rewrite::symbol::{Length, Unknowns};

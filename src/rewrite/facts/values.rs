@@ -1,6 +1,6 @@
 //! The numbers that shape arithmetic computes.
 
-use super::{FEW, Fact, Value};
+use super::fact::{FEW, Fact, Value};
 use crate::bundle::proto::Node;
 use crate::rewrite::source::{int, ints};
 use crate::rewrite::symbol::{Length, Unknowns};

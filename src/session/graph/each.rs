@@ -1,10 +1,10 @@
 //! Several runs of one graph.
 
-use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use ndarray::ArrayD;
 
+use super::alone::Alone;
 use super::{Opening, Session, lock, open};
 use crate::error::{Error, Result};
 use crate::session::convert::Buffer;
@@ -12,13 +12,6 @@ use crate::session::invoke::Graph;
 use crate::session::{Cancel, SessionOptions};
 use crate::tensor::TensorView;
 use crate::threads;
-
-/// The graph opened a second time, with all threads for one run.
-pub(super) enum Alone {
-    /// Not yet: where it lies, and how it is opened.
-    Closed(PathBuf, SessionOptions),
-    Open(Graph),
-}
 
 /// One of several runs of a graph.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::bert::BertProcessing;
 use tokenizers::{NormalizerWrapper, Tokenizer};
 
-use super::clip::FETCH;
+use super::files::FETCH;
 use super::files::read_text;
 use super::special::{Placed, Plain, Settings};
 use crate::error::{Error, Result};

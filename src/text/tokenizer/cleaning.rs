@@ -164,13 +164,6 @@ fn basic(text: &str) -> String {
     words(&composed).into_iter().map(str::to_lowercase).collect::<Vec<_>>().join(" ")
 }
 
-/// Unicode's normalization form C.
-pub(super) fn composed(text: &str) -> String {
-    let mut normalized = NormalizedString::from(text);
-    normalized.nfc();
-    normalized.get().to_owned()
-}
-
 /// The blocks of ideographs that BERT's tokenizer takes apart.
 fn is_chinese(c: char) -> bool {
     matches!(u32::from(c),

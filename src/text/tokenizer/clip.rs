@@ -13,11 +13,9 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::processors::roberta::RobertaProcessing;
 use tokenizers::{NormalizerWrapper, SplitDelimiterBehavior, Tokenizer};
 
-use super::files::{read_json, read_text};
+use super::files::{FETCH, read_json, read_text};
 use super::special::{Placed, Settings};
 use crate::error::{Error, Result};
-
-pub(super) const FETCH: &str = "fetch the file again, or take the tokenizer the model came with";
 
 /// What a prompt is split into before pairs are merged: contractions, words, single digits, runs of anything else.
 const SPLIT: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";

@@ -8,6 +8,8 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Result};
 use crate::files::{self, broken_link};
 
+pub(super) const FETCH: &str = "fetch the file again, or take the tokenizer the model came with";
+
 /// The most bytes of a file. The largest `tokenizer.json` of a published text encoder has 17 million.
 const MOST_BYTES: u64 = 64 << 20;
 

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use tokenizers::NormalizedString;
 
-use super::cleaning::composed;
+use super::normal_form::composed;
 
 /// The most times that a line is gone through: each time decodes one of the entities that stand within each other.
 const MOST_ROUNDS: usize = 100;

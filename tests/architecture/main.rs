@@ -1,5 +1,8 @@
 //! The house keeps its shape: who may use whom, and who may speak to the world. See ARCHITECTURE.md.
 
+mod circles;
+mod lengths;
+
 use std::path::{Path, PathBuf};
 
 /// The rooms of `src/` from the ground up. A room uses rooms of lower floors and itself, never its own floor's others.
@@ -9,11 +12,12 @@ const FLOORS: &[&[&str]] = &[
     &["scheduler", "image", "metadata", "npy"],
     &["bundle", "session", "plot"],
     &["rewrite"],
-    &["text", "latent", "denoise", "conditioner", "lora", "prepared", "quantize"],
+    &["text", "latent", "denoise", "conditioner", "lora", "graph_cache", "quantize"],
     &["spec"],
     &["task"],
     &["plan"],
-    &["pipeline"],
+    &["execution"],
+    &["engine"],
     &["cli"],
 ];
 

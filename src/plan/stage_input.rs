@@ -1,0 +1,112 @@
+//! The input of a stage: images or latents of the stage before it.
+
+use crate::bundle::{Autoencoder, Bundle, DenoiserContract};
+use crate::error::{Error, Result};
+use crate::spec::{Beginning, Hand, Spec, TaskSpec};
+
+/// The space of a model's latents: two models of one such space can go on with each other's.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct LatentSpace {
+    autoencoder: Autoencoder,
+    channels: usize,
+    scaling_factor: f64,
+    shift_factor: f64,
+    spatial_factor: usize,
+}
+
+impl LatentSpace {
+    pub(super) fn of(bundle: &Bundle) -> Self {
+        let facts = &bundle.facts;
+        Self {
+            autoencoder: facts.autoencoder,
+            channels: facts.latent_channels.value,
+            scaling_factor: facts.scaling_factor.value,
+            shift_factor: facts.shift_factor.value,
+            spatial_factor: facts.spatial_factor.value,
+        }
+    }
+}
+
+impl std::fmt::Display for LatentSpace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { autoencoder, channels, scaling_factor, shift_factor, spatial_factor } = self;
+        write!(f, "{autoencoder}, {channels} channels, 1/{spatial_factor} of a side, scaled by {scaling_factor}")?;
+        if *shift_factor == 0.0 { Ok(()) } else { write!(f, " after {shift_factor} is subtracted") }
+    }
+}
+
+/// The results of the stages before a stage, as far as those could be planned.
+#[derive(Debug, Default)]
+pub(super) struct StageInput {
+    /// The form that the pipeline file asks for.
+    pub(super) asked: Option<Hand>,
+    /// Whether the stage's prompts are the file's own.
+    pub(super) shares_prompts: bool,
+    /// The latents of the stage before.
+    pub(super) space: Option<LatentSpace>,
+    /// Width and height of its images.
+    pub(super) size: Option<(usize, usize)>,
+    /// The seed of the file's own run.
+    pub(super) seed: Option<u64>,
+}
+
+impl StageInput {
+    /// Decides the form in which the stage gets its input, and writes that into its task.
+    pub(super) fn take(&self, spec: &mut Spec, bundle: &Bundle) -> Result<Hand> {
+        self.leave_prompts_out(spec, bundle);
+        let obstacle = self.obstacle(spec, bundle);
+        let hand = match (self.asked, obstacle) {
+            (Some(Hand::Latents), Some(obstacle)) => {
+                return Err(Error::input("hand", obstacle, "leave it out, or set hand = \"image\""));
+            }
+            (Some(asked), _) => asked,
+            (None, None) => Hand::Latents,
+            (None, Some(_)) => Hand::Image,
+        };
+        if let TaskSpec::ImageToImage(task) = &mut spec.task {
+            task.begin = Beginning::Handed(hand);
+        }
+        Ok(hand)
+    }
+
+    /// What keeps the stage from going on with latents.
+    fn obstacle(&self, spec: &Spec, bundle: &Bundle) -> Option<String> {
+        if !matches!(spec.task, TaskSpec::ImageToImage(_)) {
+            return Some(format!("{} begins with an image, and not with latents", spec.task.name()));
+        }
+        let own = LatentSpace::of(bundle);
+        if let Some(space) = self.space.as_ref().filter(|space| **space != own) {
+            return Some(format!("the latents before it ({space}) are not those of its model ({own})"));
+        }
+        let (width, height) = self.size?;
+        let wanted = (spec.run.width.unwrap_or(width), spec.run.height.unwrap_or(height));
+        if wanted != (width, height) {
+            let (w, h) = wanted;
+            return Some(format!(
+                "latents keep their size, and {w}×{h} is asked for where {width}×{height} is handed on"
+            ));
+        }
+        let step = bundle.facts.size_multiple();
+        let fits = width % step == 0 && height % step == 0;
+        (!fits).then(|| format!("{width}×{height} is handed on, and its model needs multiples of {step}"))
+    }
+
+    /// Leaves out prompts that the stage has from the file's own task, where its model reads none and the task does
+    /// without.
+    fn leave_prompts_out(&self, spec: &mut Spec, bundle: &Bundle) {
+        let reads_none = || {
+            let contract = bundle.denoiser().and_then(DenoiserContract::resolve);
+            contract.is_ok_and(|contract| contract.context.is_none())
+        };
+        if !self.shares_prompts || !reads_none() {
+            return;
+        }
+        let images = spec.task.groups() * spec.run.images;
+        match &mut spec.task {
+            TaskSpec::Inpaint(task) => task.prompting = None,
+            TaskSpec::SuperResolution(task) => task.prompting = None,
+            _ => return,
+        }
+        spec.run.images = images;
+    }
+}
