@@ -2,6 +2,47 @@
 
 use std::path::{Path, PathBuf};
 
+/// The place to report internal errors.
+const ISSUES: &str = "the project's issue tracker";
+
+/// The kinds of errors, by whose fault it is. Front ends map them to their own codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A key, value or input of the request, or a flag.
+    Request,
+    /// The pipeline file, the model directory, or a graph.
+    Pipeline,
+    /// An execution provider that cannot be used here.
+    Provider,
+    /// ONNX Runtime's library.
+    Runtime,
+    /// A file that cannot be read or written.
+    Io,
+    /// Memory that the machine does not have.
+    Memory,
+    /// A tensor with values that are not finite.
+    NonFinite,
+    /// A run that was stopped.
+    Interrupted,
+    /// A fault of this program.
+    Internal,
+}
+
+impl ErrorKind {
+    /// The command line's exit code: 1 the run failed, 2 usage, pipeline, provider or runtime at fault, 70 a fault of the
+    /// program, 130 interrupted.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Request | Self::Pipeline | Self::Provider | Self::Runtime => 2,
+            Self::Io | Self::Memory | Self::NonFinite => 1,
+            Self::Internal => 70,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
 /// Everything `ldm_ort` can fail with.
 ///
 /// Each variant says where (file, component, key or tensor), what was found, and what to do about it.
@@ -131,7 +172,16 @@ pub enum Error {
         error: Box<Error>,
     },
 
-    /// The run was stopped by Ctrl-C or by an observer.
+    /// A fault of this program, not of its user.
+    #[error("internal error: {what}: {problem}\n  hint: report this at {ISSUES}, with the command and this message")]
+    Internal {
+        /// The part of the program.
+        what: String,
+        /// The expectation that did not hold.
+        problem: String,
+    },
+
+    /// The run was stopped by Ctrl-C or by a [`Cancel`](crate::Cancel).
     #[error("interrupted{}", .at_step.map(|at| format!(" at {at}")).unwrap_or_default())]
     Interrupted {
         /// The step during which or right after which the run was stopped; `None` outside of the denoising loop.
@@ -256,25 +306,36 @@ impl Error {
         }
     }
 
-    /// The command line's exit code for this error: 1 the run failed, 2 usage, pipeline file or model
-    /// directory at fault, 130 interrupted.
-    pub fn exit_code(&self) -> u8 {
+    /// Makes an [`Error::Internal`].
+    pub fn internal(what: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Internal { what: what.into(), problem: problem.into() }
+    }
+
+    /// The kind of this error: of several, that with the highest exit code.
+    pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Several(errors) => errors.iter().map(Self::exit_code).max().unwrap_or(1),
-            Self::Stage { error, .. } => error.exit_code(),
-            Self::Spec(_)
-            | Self::Model { .. }
-            | Self::Input { .. }
-            | Self::Scheduler { .. }
-            | Self::Provider { .. } => 2,
-            Self::Io { source, .. } if NotRegularFile::of(source).is_some() => 2,
-            Self::Runtime { .. }
-            | Self::Graph { .. }
-            | Self::NonFinite { .. }
-            | Self::Memory { .. }
-            | Self::Io { .. } => 1,
-            Self::Interrupted { .. } => 130,
+            Self::Several(errors) => {
+                let kinds = errors.iter().map(Self::kind);
+                kinds.max_by_key(|kind| kind.exit_code()).unwrap_or(ErrorKind::Internal)
+            }
+            Self::Stage { error, .. } => error.kind(),
+            Self::Spec(problems) if problems.iter().any(|problem| problem.file.is_some()) => ErrorKind::Pipeline,
+            Self::Spec(_) | Self::Input { .. } | Self::Scheduler { .. } => ErrorKind::Request,
+            Self::Model { .. } | Self::Graph { .. } => ErrorKind::Pipeline,
+            Self::Provider { .. } => ErrorKind::Provider,
+            Self::Runtime { .. } => ErrorKind::Runtime,
+            Self::Io { source, .. } if NotRegularFile::of(source).is_some() => ErrorKind::Pipeline,
+            Self::Io { .. } => ErrorKind::Io,
+            Self::Memory { .. } => ErrorKind::Memory,
+            Self::NonFinite { .. } => ErrorKind::NonFinite,
+            Self::Interrupted { .. } => ErrorKind::Interrupted,
+            Self::Internal { .. } => ErrorKind::Internal,
         }
+    }
+
+    /// The command line's exit code for this error ([`ErrorKind::exit_code`]).
+    pub fn exit_code(&self) -> u8 {
+        self.kind().exit_code()
     }
 }
 
@@ -287,6 +348,28 @@ mod tests {
         let counts = [(0, "step"), (1, "step"), (2, "step"), (1, "class"), (2, "class"), (1, "entry"), (3, "entry")];
         let texts = counts.map(|(count, noun)| count_of(count, noun));
         assert_eq!(texts, ["0 steps", "1 step", "2 steps", "1 class", "2 classes", "1 entry", "3 entries"]);
+    }
+
+    #[test]
+    fn kinds_have_the_exit_codes_that_other_programs_rely_on() {
+        let io = |error| Error::io("a", "reading", error);
+        let several = Error::Several(vec![Error::input("a", "b", ""), Error::Interrupted { at_step: None }]);
+        let rows = [
+            (Error::input("run.seed", "too large", ""), ErrorKind::Request, 2),
+            (Error::model("m", "missing", ""), ErrorKind::Pipeline, 2),
+            (Error::runtime("none found", ""), ErrorKind::Runtime, 2),
+            (io(std::io::Error::other(NotRegularFile("FIFO"))), ErrorKind::Pipeline, 2),
+            (io(std::io::Error::other("full")), ErrorKind::Io, 1),
+            (Error::internal("vae", "not open"), ErrorKind::Internal, 70),
+            (Error::Interrupted { at_step: None }.in_stage("stage[0]"), ErrorKind::Interrupted, 130),
+            (several, ErrorKind::Interrupted, 130),
+        ];
+        for (error, kind, code) in rows {
+            assert_eq!((error.kind(), error.exit_code()), (kind, code), "{error}");
+        }
+        let problem = |file| Problem { file, line: None, key: "run.steps".into(), message: String::new() };
+        assert_eq!(Error::Spec(vec![problem(None)]).kind(), ErrorKind::Request);
+        assert_eq!(Error::Spec(vec![problem(Some("p.toml".into()))]).kind(), ErrorKind::Pipeline);
     }
 
     #[test]

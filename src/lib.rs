@@ -1,28 +1,27 @@
 //! Runs latent diffusion models on ONNX Runtime: a model directory and a pipeline.toml go in, images come out.
 //!
-//! ```no_run
+//! ```
 //! use ldm_ort::{Engine, Request};
 //!
 //! # fn main() -> ldm_ort::Result<()> {
-//! let mut pipeline = Engine::default().open("pipeline.toml")?;
-//! let images = pipeline.generate(&Request::new().seed(42).steps(20))?;
-//! images[0].save("image.png")?;
+//! let engine = Engine::builder().build()?;
+//! let mut pipeline = engine.open("pipeline.toml")?;
+//! let images = pipeline.generate(&Request::new().prompts(["a red circle on a white background"]).seed(42).steps(2))?;
+//! assert_eq!((images[0].width(), images[0].height()), (64, 64));
+//! images[0].save(std::env::temp_dir().join("circle.png"))?;
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! Below that front door a pipeline passes through three types. A [`Spec`] is the TOML as written, with every key checked.
-//! A [`Plan`] is that spec held against the model directory it names, with every choice made; a [`plan::ModelSources`]
-//! reads a directory once for any number of plans. An [`execution::Execution`] has graphs open and runs any number of
-//! plans.
+//! An [`Engine`] finds ONNX Runtime, or fetches it once, and keeps optimized graphs in the user's cache, as the command
+//! `ldm-ort` does; [`EngineBuilder`] changes that. A [`Pipeline`] is one model or several in a row, loaded. A [`Request`] is
+//! a cheap value that names what differs from the pipeline's file: prompts, seeds, sizes, the scheduler, another task.
+//! [`Pipeline::run`] reports an [`Event`] for each step and each finished [`Image`], and a [`Cancel`] stops it from another
+//! thread. Every failure is one [`Error`]; [`Error::kind`] tells whose fault it is.
 //!
-//! Paths in a pipeline are relative to its file, or to the current directory where the text came from elsewhere. What
-//! happens is told to an [`execution::Observer`], which may stop the run; a [`Cancel`] stops it from another thread. Everything
-//! that goes wrong is one [`Error`], which says whose fault it is.
-//!
-//! The rooms below the front: [`bundle`] reads model directories, [`session`] finds ONNX Runtime and runs graphs,
-//! [`scheduler`], [`rng`], [`text`], [`latent`], [`denoise`] and [`task`] are the parts of a diffusion model that are
-//! not graphs, [`lora`] changes the weights of those. [`plot`] draws schedules.
+//! The rooms below the front door: [`spec`] reads pipeline files, [`bundle`] reads model directories, [`plan`] joins both,
+//! [`execution`] runs plans, [`session`] finds ONNX Runtime and runs graphs; [`scheduler`], [`rng`], [`text`], [`denoise`] and
+//! [`task`] are the parts of a diffusion model that are not graphs, [`lora`] changes the weights of those.
 #![deny(missing_docs)]
 
 pub mod bundle;
@@ -59,7 +58,7 @@ pub mod tiles;
 
 pub use bundle::Bundle;
 pub use engine::{Engine, EngineBuilder, Event, Image, Pipeline, Request};
-pub use error::{Error, Problem, Result, StepPosition};
+pub use error::{Error, ErrorKind, Problem, Result, StepPosition};
 pub use plan::{Plan, RunPlan};
 pub use session::{Cancel, Runtime, RuntimeOptions};
 pub use spec::{Overrides, Spec};

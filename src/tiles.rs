@@ -45,7 +45,7 @@ impl Tiles {
         mut make: impl FnMut(ArrayD<f32>) -> Result<ArrayD<f32>>,
     ) -> Result<ArrayD<f32>> {
         let &[_, _, height, width] = whole.shape() else {
-            return Err(Error::input("tile", format!("{:?} cannot be tiled", whole.shape()), "report this"));
+            return Err(Error::internal("tile", format!("{:?} cannot be tiled", whole.shape())));
         };
         let (tile_height, tile_width) = self.of(height, width);
         let weights = weights(tile_height * factor, tile_width * factor);

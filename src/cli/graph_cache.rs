@@ -12,7 +12,7 @@ use super::progress::Progress;
 use super::standard_input::load_spec;
 use crate::error::{Error, Result};
 use crate::graph_cache::{CachedGraph, GraphCache, Verified};
-use crate::plan::ExecutionPlan;
+use crate::plan::{ExecutionPlan, ModelSources};
 
 /// Optimizes what a pipeline opens, and lists it.
 ///
@@ -26,7 +26,8 @@ pub fn compile(args: &CompileArgs, global: &Global, out: &mut dyn Write) -> Resu
     let mut progress = Progress::new(global.quiet);
     let engine = global.library.engine()?;
     let cancel = interrupt.cancel();
-    let (plan, runtime) = engine.plan(spec, &cancel, &mut |event| progress.notice(event))?;
+    let sources = ModelSources::open(&spec)?;
+    let (plan, runtime) = engine.plan(spec, &sources, &cancel, &mut |event| progress.notice(event))?;
     let openings = |own: &ExecutionPlan| -> Vec<(String, bool)> {
         let openings = own.openings().into_iter();
         openings.map(|opening| (opening.name(), own.cache_for(opening.kind).is_some())).collect()

@@ -99,7 +99,7 @@ impl<'a> Control<'a> {
         let padded = rows.div_ceil(chunk) * chunk;
         let shape = IxDyn(&[&[chunk], &self.image.shape()[1..]].concat());
         let Some(image) = self.image.broadcast(shape) else {
-            return Err(Error::input("control.image", "one image does not stand for a batch", "report this"));
+            return Err(Error::internal("control.image", "one image does not stand for a batch"));
         };
         let t = timestep(&self.contract.timestep, &self.contract.sample, chunk, call.timestep);
         let scale = self.contract.scale.as_ref().map(|info| {

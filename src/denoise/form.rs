@@ -85,7 +85,7 @@ impl<'c> Form<'c> {
         packing::pack(planes, images, room);
         let tokens = images * (height / packing::SIDE) * (width / packing::SIDE);
         let shape = IxDyn(&[n, tokens, taken / images * packing::SIDE * packing::SIDE]);
-        ArrayViewD::from_shape(shape, room).map_err(|e| Error::input("latents", e.to_string(), "report this"))
+        ArrayViewD::from_shape(shape, room).map_err(|e| Error::internal("latents", e.to_string()))
     }
 
     /// Returns the shape of the graph's output for `rows` samples of `taken` channels, of which the prediction is

@@ -283,7 +283,7 @@ impl<'a> GraphDenoiser<'a> {
             let positions = form.positions(chunk, [taken, height, width], told);
             let [formed_sample, formed_output] = &mut *formed;
             let sample = form.sample(sample, formed_sample)?;
-            let not_by_row = || Error::input("latents", "not laid out row by row", "report this");
+            let not_by_row = || Error::internal("latents", "not laid out row by row");
             let output = output.as_slice_mut().ok_or_else(not_by_row)?;
             let shape = form.output_shape(chunk, taken, [outputs, height, width]);
             form.prediction(taken, [outputs, height, width], output, formed_output, |output| {

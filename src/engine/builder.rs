@@ -151,15 +151,7 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Engine::open`].
-    pub(crate) fn plan(&self, spec: Spec, cancel: &Cancel, observer: &mut dyn FnMut(Event)) -> Result<(Plan, Runtime)> {
-        self.plan_from(spec, &ModelSources::default(), cancel, observer)
-    }
-
-    /// As [`Engine::plan`], from what `sources` have read before.
-    ///
-    /// # Errors
-    /// As [`Engine::open`].
-    pub(super) fn plan_from(
+    pub(crate) fn plan(
         &self,
         spec: Spec,
         sources: &ModelSources,

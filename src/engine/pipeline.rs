@@ -37,8 +37,9 @@ impl std::fmt::Debug for Pipeline {
 
 impl Pipeline {
     pub(super) fn open(engine: &Engine, spec: Spec, cancel: &Cancel, observer: &mut dyn FnMut(Event)) -> Result<Self> {
-        let (started, sources) = (Instant::now(), ModelSources::default());
-        let (plan, runtime) = engine.plan_from(spec.clone(), &sources, cancel, observer)?;
+        let started = Instant::now();
+        let sources = ModelSources::open(&spec)?;
+        let (plan, runtime) = engine.plan(spec.clone(), &sources, cancel, observer)?;
         let planned = started.elapsed().as_secs_f64();
         let mut converter = Converter::new(observer, cancel, None);
         let execution =

@@ -82,7 +82,7 @@ impl Recorder {
     pub fn record(&mut self, image: &FinishedImage) -> Result<Record> {
         let digests = self.model_digests()?;
         let (Some((own, of_stages)), Some(settings)) = (digests.split_first(), image.settings.first()) else {
-            return Err(Error::input("record", "the image does not tell what it was made with", "report this"));
+            return Err(Error::internal("record", "the image does not tell what it was made with"));
         };
         let (whole, unrecorded) = self.as_run(image);
         let stages = self.stage_records(image, &whole, of_stages);

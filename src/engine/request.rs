@@ -130,8 +130,10 @@ impl Request {
     }
 
     /// Chooses a scheduler by its name in pipeline.toml, such as `euler`, with the model's configuration.
-    pub fn scheduler(self, name: impl Into<String>) -> Self {
-        self.set("scheduler", name.into())
+    pub fn scheduler(mut self, name: impl AsRef<str>) -> Self {
+        let chosen = Table::from_iter([(name.as_ref().to_owned(), Value::Table(Table::new()))]);
+        self.fields.insert("scheduler".to_owned(), Value::Table(chosen));
+        self
     }
 
     /// Sets the scales of the pipeline's LoRAs, in the order of its file.

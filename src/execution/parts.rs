@@ -333,7 +333,7 @@ impl<'a> Opener<'a> {
 }
 
 fn closed() -> Error {
-    Error::input("pipeline", "a part that was opened is not open", "report this")
+    Error::internal("pipeline", "a part that was opened is not open")
 }
 
 /// Tells the observer what is told of a graph being optimized; an observer that breaks cancels that.

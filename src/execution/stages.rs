@@ -154,7 +154,7 @@ impl<'a> Stage<'a> {
 fn input_of(hand: Hand, before: &[StageImage]) -> Result<Handed<'_>> {
     match (hand, before) {
         (Hand::Image, [StageImage { pixels: Some(pixels), .. }]) => Ok(Handed::Image(pixels)),
-        (Hand::Image, _) => Err(Error::input("stage", "the stage before it handed on no image", "report this")),
+        (Hand::Image, _) => Err(Error::internal("stage", "the stage before it handed on no image")),
         (Hand::Latents, before) => {
             let latents: Vec<_> = before.iter().map(|image| image.latents.view()).collect();
             let latents = concatenate(Axis(0), &latents);

@@ -194,11 +194,7 @@ impl LinearColors {
 }
 
 fn other_latents(shape: &[usize], channels: usize) -> Error {
-    Error::input(
-        "preview",
-        format!("latents of shape {shape:?}, and the map takes [1, {channels}, h, w]"),
-        "report this",
-    )
+    Error::internal("preview", format!("latents of shape {shape:?}, and the map takes [1, {channels}, h, w]"))
 }
 
 /// The mean color of a part of `[1, 3, h, w]`; a decoder of one channel gives greys.

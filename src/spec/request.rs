@@ -83,7 +83,11 @@ pub(crate) fn merge_toml(table: &mut Table, path: &[&str], value: TomlValue) {
         }
         return;
     }
-    if let TomlValue::Table(inner) = entry.or_insert_with(|| TomlValue::Table(Table::new())) {
+    let inner = entry.or_insert_with(|| TomlValue::Table(Table::new()));
+    if !inner.is_table() {
+        *inner = TomlValue::Table(Table::new());
+    }
+    if let TomlValue::Table(inner) = inner {
         merge_toml(inner, rest, value);
     }
 }

@@ -100,7 +100,7 @@ impl TextEncoders {
     fn require_open(&self) -> Result<()> {
         match self.is_open() {
             true => Ok(()),
-            false => Err(Error::input("prompt", "the text encoders are closed", "report this")),
+            false => Err(Error::internal("prompt", "the text encoders are closed")),
         }
     }
 }

@@ -8,6 +8,7 @@ mod bundle;
 mod cli;
 mod common;
 mod deepcache;
+mod engine;
 mod errors;
 mod graph_cache;
 mod layouts;
