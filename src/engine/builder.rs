@@ -1,6 +1,6 @@
 //! The engine: one for a program, from which pipelines are opened.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::converter::Converter;
@@ -10,7 +10,7 @@ use crate::execution::{Execution, ExecutionEvent};
 use crate::graph_cache::{CachedGraph, GraphCache};
 use crate::plan::{ModelSources, Plan};
 use crate::session::{self, Cancel, Flavour, Runtime, RuntimeOptions};
-use crate::spec::{Overrides, Spec};
+use crate::spec::Spec;
 
 /// Opens pipelines. A clone is the same engine.
 ///

@@ -12,7 +12,7 @@ use crate::execution::FinishedImage;
 use crate::files;
 use crate::graph_cache;
 use crate::metadata::{self, CacheRecord, FewerEvaluations, Record, StageRecord};
-use crate::plan::{ExecutionPlan, ModelPlan, Plan, PlannedSettings, RunPlan};
+use crate::plan::{ModelPlan, Plan, PlannedSettings};
 use crate::session::Runtime;
 use crate::spec::{RecordNames, Spec};
 use crate::threads::{self, Background};

@@ -95,8 +95,7 @@ impl<'a> ModelRun<'a> {
         let mut noise = BatchNoise::new(request.noise, &seeds);
         let mut scheduler = request.scheduler.build(&request.schedule(images))?;
         let span = request.scheduler.span(scheduler.as_ref(), request.denoising_start, request.denoising_end)?;
-        let input =
-            BatchInput { indices: indices.clone(), scheduler: scheduler.as_ref(), span: span.clone(), handed };
+        let input = BatchInput { indices: indices.clone(), scheduler: scheduler.as_ref(), span: span.clone(), handed };
         let (start, mut opened) = self.start(input, &mut noise, observer, timings)?;
         let control_images = self.control_images()?;
         self.release(|parts| &mut parts.beginning);

@@ -5,9 +5,9 @@ use std::time::Instant;
 use ndarray::{ArrayD, IxDyn};
 
 use super::event::{ExecutionEvent, Observer};
+use super::interrupt::stop_if;
 use super::parts;
 use super::pool::{Pool, session_options};
-use super::interrupt::stop_if;
 use crate::error::{Error, Result};
 use crate::graph_cache::{self, CachedGraph, GraphCache, MeasurementFile, Rows};
 use crate::plan::{self, ExecutionPlan};
@@ -86,7 +86,12 @@ fn threads(plan: &ExecutionPlan) -> usize {
     plan.threads().unwrap_or_else(cpu_threads)
 }
 
-fn measure(plan: &ExecutionPlan, runtime: &Runtime, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Option<Rows>> {
+fn measure(
+    plan: &ExecutionPlan,
+    runtime: &Runtime,
+    cancel: &Cancel,
+    observer: &mut dyn Observer,
+) -> Result<Option<Rows>> {
     let Some(mut split) = Trial::new(plan, Batching::Split, runtime, cancel, observer)? else { return Ok(None) };
     let at_the_same_time = split.seconds(2)?;
     split.session.open_alone(cancel)?;

@@ -6,7 +6,7 @@ use super::parts::Opener;
 use super::pool::Pool;
 use super::position::{batches, within};
 use super::stages::Stage;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::plan::{ExecutionPlan, Plan};
 use crate::session::{Cancel, Runtime};
 
@@ -32,9 +32,9 @@ impl Execution {
     /// instant ([`ExecutionPlan::cache_for`](crate::plan::ExecutionPlan::cache_for)); those are opened when it is their turn.
     ///
     /// # Errors
-    /// [`Error::Graph`] if the runtime refuses a graph, [`Error::Provider`] if no provider of a list can be used,
-    /// [`Error::Model`] if graph and tokenizer do not fit, [`Error::Memory`] if the machine has less memory free than a
-    /// run takes, [`Error::Interrupted`] when the observer breaks; each within [`Error::Stage`] if there are several models.
+    /// [`Error::Graph`](crate::Error::Graph) if the runtime refuses a graph, [`Error::Provider`](crate::Error::Provider) if no provider of a list can be used,
+    /// [`Error::Model`](crate::Error::Model) if graph and tokenizer do not fit, [`Error::Memory`](crate::Error::Memory) if the machine has less memory free than a
+    /// run takes, [`Error::Interrupted`](crate::Error::Interrupted) when the observer breaks; each within [`Error::Stage`](crate::Error::Stage) if there are several models.
     pub fn load(plan: &Plan, runtime: &Runtime, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Self> {
         let mut execution = Self::new(runtime);
         execution.ready(plan, true, cancel, observer)?;
@@ -65,7 +65,7 @@ impl Execution {
     /// the run from another thread, within the time of one operator.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] naming the step, [`Error::Interrupted`], [`Error::Input`] if an input does not fit, those of
+    /// [`Error::NonFinite`](crate::Error::NonFinite) naming the step, [`Error::Interrupted`](crate::Error::Interrupted), [`Error::Input`](crate::Error::Input) if an input does not fit, those of
     /// [`Execution::load`], and those of running the graphs.
     pub fn run(&mut self, plan: &Plan, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Timings> {
         self.make(plan, false, cancel, observer)

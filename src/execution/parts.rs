@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use super::event::{ExecutionEvent, Observer};
-use super::pool::{Pool, SessionKey, openings, session_options};
 use super::interrupt::stop_if;
+use super::pool::{Pool, SessionKey, openings, session_options};
 use crate::bundle::{ConditionerContract, VaeDecoderContract};
 use crate::conditioner::Conditioner;
 use crate::error::{Error, Result};
@@ -259,11 +259,13 @@ impl<'a> Opener<'a> {
         if let Some(map) = self.pool.map(&key) {
             return Ok(map);
         }
-        let fit =
-            |decoder: &mut Decoder| LinearColors::fit(decoder, channels, [height, width], plan.model.spatial_factor, cancel);
+        let fit = |decoder: &mut Decoder| {
+            LinearColors::fit(decoder, channels, [height, width], plan.model.spatial_factor, cancel)
+        };
         let map = if plan.model.decoder.is_none() {
             let (own, session) = self.session(&plan.opening(part))?;
-            let mut decoder = Decoder::new(session, part.contract.clone(), plan.model.model.scaling, plan.model.spatial_factor);
+            let mut decoder =
+                Decoder::new(session, part.contract.clone(), plan.model.model.scaling, plan.model.spatial_factor);
             let map = fit(&mut decoder);
             if stay {
                 self.pool.put(own, decoder.into_session());

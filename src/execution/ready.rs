@@ -1,11 +1,11 @@
 //! Gets the graphs of a plan ready on this machine.
 
-use super::parts::Opener;
-use super::pool::{Pool, ReadyModel, SessionKey, openings};
 use super::batching;
 use super::event::{ExecutionEvent, Observer};
 use super::interrupt::stop_if;
 use super::open::Execution;
+use super::parts::Opener;
+use super::pool::{Pool, ReadyModel, SessionKey, openings};
 use super::position::{execution_of, key_of, request_of, within};
 use crate::bundle::ComponentKind;
 use crate::error::Result;

@@ -21,7 +21,6 @@ mod stamp;
 mod verify;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
 use sha2::{Digest, Sha256};
@@ -30,7 +29,7 @@ use crate::bundle::GraphFile;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::rewrite::{self, Pass};
-use crate::session::{Cancel, Optimization, Runtime, Session, SessionOptions};
+use crate::session::{Optimization, Runtime, Session, SessionOptions};
 use integrity::Integrity;
 
 use machine::stop_if;
@@ -324,4 +323,3 @@ fn key(source: &str, runtime: &Runtime, passes: &[Pass], options: &SessionOption
     name.truncate(32);
     name
 }
-

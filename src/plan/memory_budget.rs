@@ -136,7 +136,8 @@ impl ExecutionPlan {
         if need <= budget {
             return Ok(());
         }
-        let weights = self.graphs().iter().find(|(own, _)| *own == kind).map_or(0, |(_, graph)| graph.weight_bytes);
+        let weights =
+            self.model.graphs().iter().find(|(own, _)| *own == kind).map_or(0, |(_, graph)| graph.weight_bytes);
         Err(Error::input(
             "device.memory",
             format!(

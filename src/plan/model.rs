@@ -14,15 +14,15 @@ use super::shallow::ShallowPlan;
 use super::sources::{ModelDirectory, ModelSources};
 use super::text::TextPlan;
 use crate::bundle::{
-    Bundle, Component, ComponentKind, ConditionerContract, Defaults, DenoiserContract, GraphFile, VaeDecoderContract,
+    Bundle, ComponentKind, ConditionerContract, Defaults, DenoiserContract, GraphFile, VaeDecoderContract,
     VaeEncoderContract,
 };
 use crate::error::Result;
 use crate::latent::Scaling;
 use crate::lora::Lora;
 use crate::spec::{self, Spec};
-use crate::tensor::Weight;
 use crate::task::{Rounding, Task, TaskModel, unused_negative_prompt};
+use crate::tensor::Weight;
 
 /// A model directory, resolved for one task. It is not changed once it is made.
 #[derive(Debug, Clone)]

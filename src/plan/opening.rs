@@ -3,13 +3,12 @@
 use super::execution_plan::ExecutionPlan;
 use super::part::Part;
 use crate::bundle::{ComponentKind, GraphFile};
-use crate::error::Result;
 use crate::graph_cache::{GraphCache, Rows};
 use crate::memory;
 use crate::rewrite::Pass;
 use crate::session::{ProviderChoice, SessionOptions, WeightFile};
 use crate::spec::Batching;
-use crate::tensor::{ByteEdit, Weight};
+use crate::tensor::ByteEdit;
 
 /// A graph that is opened.
 #[derive(Debug, Clone)]
@@ -61,8 +60,12 @@ impl ExecutionPlan {
     /// What a component's graph is rewritten with before it is opened. All but a cut ([`Pass::cuts`]) is only done to graphs
     /// that are kept.
     pub fn passes(&self, kind: ComponentKind) -> Vec<Pass> {
-        let cut =
-            self.model.shallow.iter().filter(|_| kind == self.model.denoiser.kind).map(|shallow| Pass::HandOut(shallow.branch));
+        let cut = self
+            .model
+            .shallow
+            .iter()
+            .filter(|_| kind == self.model.denoiser.kind)
+            .map(|shallow| Pass::HandOut(shallow.branch));
         self.plain_passes(kind).chain(cut).collect()
     }
 

@@ -1,5 +1,7 @@
 //! Resolves one model's part of a pipeline: every choice that its tables leave open.
 
+use ndarray::ArrayD;
+
 use super::defaults::{Filling, planned_strength};
 use super::evaluations;
 use super::inputs::read_latents;
@@ -12,6 +14,7 @@ use super::size::{size, tiles};
 use super::sources::ModelSources;
 use super::stage_input::{LatentSpace, StageInput};
 use crate::bundle::{Bundle, Defaults};
+use crate::denoise::RunInterval;
 use crate::error::{Error, Result};
 use crate::scheduler::Custom;
 use crate::session::find_provider;
@@ -98,34 +101,52 @@ pub(super) fn resolve_stage(
     if input.is_none() {
         (spec.run.width, spec.run.height) = (Some(width), Some(height));
     }
-    let on_cpu = denoises_on_cpu(&spec, &model);
-    // The CPU is kept busy by one image; a GPU is not. An image that is handed on has a batch to itself.
-    let batch =
-        if on_cpu || hand == Some(Hand::Image) { 1 } else { evaluations::largest_batch(&spec, total_images) };
-    let request = RunPlan {
-        task,
-        scheduler: chosen.scheduler,
-        steps: chosen.steps,
-        guidance_interval: interval.flatten(),
-        cache: spec.cache.clone(),
-        custom: chosen.custom,
-        planned_strength: chosen.planned_strength,
-        mu: chosen.mu,
-        denoising_start: spec.run.denoising_start,
-        denoising_end: spec.run.denoising_end,
-        seed,
-        noise: spec.run.noise,
-        images: spec.run.images,
-        width,
-        height,
-        latents,
-        tiles: spec.run.tiles,
-        input_limit: spec.run.input_limit(),
-        batch,
-        only: None,
-    };
+    let request =
+        Choices { task, schedule: chosen, interval: interval.flatten(), seed, size: (width, height), latents };
+    let request = request.into_run(&spec, &model, hand);
     let settings = PlannedSettings::new(&request, &model, bundle.facts.size_multiple());
     Ok(ResolvedStage { spec, model, request, settings, space: LatentSpace::of(bundle), hand })
+}
+
+/// The choices of a run that its tables leave open.
+struct Choices {
+    task: Box<dyn Task>,
+    schedule: ResolvedSchedule,
+    interval: Option<RunInterval>,
+    seed: u64,
+    size: (usize, usize),
+    latents: Option<ArrayD<f32>>,
+}
+
+impl Choices {
+    /// The run of a request with these choices.
+    fn into_run(self, spec: &Spec, model: &ModelPlan, hand: Option<Hand>) -> RunPlan {
+        let total_images = self.task.labels().len() * spec.run.images;
+        // The CPU is kept busy by one image; a GPU is not. An image that is handed on has a batch to itself.
+        let is_alone = denoises_on_cpu(spec, model) || hand == Some(Hand::Image);
+        RunPlan {
+            task: self.task,
+            scheduler: self.schedule.scheduler,
+            steps: self.schedule.steps,
+            guidance_interval: self.interval,
+            cache: spec.cache.clone(),
+            custom: self.schedule.custom,
+            planned_strength: self.schedule.planned_strength,
+            mu: self.schedule.mu,
+            denoising_start: spec.run.denoising_start,
+            denoising_end: spec.run.denoising_end,
+            seed: self.seed,
+            noise: spec.run.noise,
+            images: spec.run.images,
+            width: self.size.0,
+            height: self.size.1,
+            latents: self.latents,
+            tiles: spec.run.tiles,
+            input_limit: spec.run.input_limit(),
+            batch: if is_alone { 1 } else { evaluations::largest_batch(spec, total_images) },
+            only: None,
+        }
+    }
 }
 
 /// Resolves the schedule of a scheduler for a size, if that is known.

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::problems::Problems;
 use super::model::ModelPlan;
+use super::problems::Problems;
 use crate::bundle::{ComponentKind, VaeDecoderContract};
 use crate::error::{Error, Result};
 use crate::spec::{Source, ToldAs};

@@ -95,8 +95,10 @@ impl TextPlan {
             ));
         }
         let clips = opened.iter().filter(|(.., tokenizer)| !tokenizer.is_t5()).count();
-        let source = EncoderSource { bundle, sources, family, reading, wanted_for, t5_length, inversions: &inversions, clips };
-        let encoders = opened.into_iter().map(|(component, contract, tokenizer)| source.part(component, contract, &tokenizer));
+        let source =
+            EncoderSource { bundle, sources, family, reading, wanted_for, t5_length, inversions: &inversions, clips };
+        let encoders =
+            opened.into_iter().map(|(component, contract, tokenizer)| source.part(component, contract, &tokenizer));
         let encoders = encoders.collect::<Result<Vec<_>>>()?;
         let has_t5 = encoders.iter().any(|text| text.tokenizer.is_t5());
         let length = reading.max_sequence_length.or(t5_length);

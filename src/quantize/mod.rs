@@ -32,8 +32,6 @@ use crate::bundle::{Bundle, Component, ComponentKind, DirectoryOverrides};
 use crate::error::{Error, Result};
 use crate::session::Cancel;
 
-use outcome::stop_if;
-
 pub use half_precision::BLOCK;
 pub use outcome::{Kept, Outcome, Progress, Weights};
 
@@ -126,4 +124,3 @@ fn nothing(component: &Component, weights: Weights, outcome: &Outcome) -> Error 
     };
     Error::model(&component.graph.path, format!("nothing to store in fewer bits: {problem}"), help)
 }
-

@@ -122,4 +122,3 @@ pub fn output_shape(graph: &GraphFile, name: &str, axes: &[(String, usize)]) -> 
     let number = |length: &symbol::Length| length.number().and_then(|number| usize::try_from(number).ok());
     Ok(facts.shape(name).map(|shape| shape.iter().map(number).collect()))
 }
-

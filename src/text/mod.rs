@@ -6,12 +6,14 @@ mod encoder;
 mod encoders;
 mod encodings;
 mod inversion;
+mod prompt_embedding;
 mod syntax;
 pub mod tokenizer;
 
 pub use chunks::{Chunk, Chunks, Style};
 pub use encoder::{Taken, TextEncoder, require_embedded};
-pub use encoders::{PromptEmbedding, TextEncoders, cut_off};
+pub use encoders::{TextEncoders, cut_off};
 pub use encodings::{Encodings, Text};
 pub use inversion::Inversion;
+pub use prompt_embedding::PromptEmbedding;
 pub use syntax::foreign_syntax;

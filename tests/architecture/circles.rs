@@ -205,7 +205,8 @@ fn expand(tree: &str, prefix: &[String], tell: &mut dyn FnMut(Vec<String>, Strin
 
 /// The names of the items that code defines at its outermost level.
 fn items(code: &str) -> BTreeSet<String> {
-    const KINDS: &[&str] = &["fn", "struct", "enum", "trait", "type", "const", "static", "union", "mod", "macro_rules!"];
+    const KINDS: &[&str] =
+        &["fn", "struct", "enum", "trait", "type", "const", "static", "union", "mod", "macro_rules!"];
     let mut items = BTreeSet::new();
     for line in code.lines().filter(|line| !line.starts_with(char::is_whitespace)) {
         let words: Vec<&str> = line.split_whitespace().collect();

@@ -32,7 +32,8 @@ fn functions_are_short() {
     let sources = sources();
     let all: Vec<(String, usize)> = sources.iter().flat_map(|source| longer(source, LONGEST_FUNCTION)).collect();
     let is_listed = |name: &str| LONGER.iter().any(|(listed, _)| *listed == name);
-    let mut wrong: Vec<String> = all.iter().filter(|(name, _)| !is_listed(name)).map(|(n, l)| format!("{n}: {l} lines")).collect();
+    let mut wrong: Vec<String> =
+        all.iter().filter(|(name, _)| !is_listed(name)).map(|(n, l)| format!("{n}: {l} lines")).collect();
     let is_gone = |listed: &&(&str, &str)| !all.iter().any(|(name, _)| name == listed.0);
     wrong.extend(LONGER.iter().filter(is_gone).map(|(listed, _)| format!("{listed} is short now")));
     assert_none(wrong);

@@ -92,7 +92,8 @@ fn width_of_inputs(large: u64) -> u64 {
 
 #[test]
 fn a_run_that_does_not_fit_the_free_memory_is_refused() {
-    let large = |more: &[&str]| plan(&[&["run.width=2048", "run.height=2048"], more].concat()).expect("a plan").execution;
+    let large =
+        |more: &[&str]| plan(&[&["run.width=2048", "run.height=2048"], more].concat()).expect("a plan").execution;
     let model = large(&[]);
     let need = model.memory_need().expect("readable graphs");
     assert!(need.private > 50_000_000 && need.component.starts_with("vae_decoder"), "{need:?}");

@@ -8,7 +8,6 @@ use super::alone::Alone;
 use super::{Opening, Session, lock, open};
 use crate::error::{Error, Result};
 use crate::session::convert::Buffer;
-use crate::session::invoke::Graph;
 use crate::session::{Cancel, SessionOptions};
 use crate::tensor::TensorView;
 use crate::threads;

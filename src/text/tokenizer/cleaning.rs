@@ -7,10 +7,11 @@
 use std::sync::LazyLock;
 
 use regex::Regex;
-use tokenizers::{NormalizedString, Tokenizer};
+use tokenizers::Tokenizer;
 
 use super::clip::{SPLIT_OF_ANY_CASE, splitter};
 use super::ftfy;
+use super::normal_form::composed;
 use crate::error::{Error, Result};
 
 /// The way in which CLIP's tokenizer cleans a prompt.
