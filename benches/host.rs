@@ -1,12 +1,12 @@
-//! What a run costs besides its graphs: guidance, scheduler, conversions, images.
+//! The cost of a run outside its graphs: guidance, scheduler, conversions, images.
 //!
 //! ```sh
 //! cargo bench --bench host                     # all of it
-//! cargo bench --bench host -- loop --quick     # what a step of the denoising loop does beside the graph
+//! cargo bench --bench host -- loop --quick     # a step of the denoising loop without the graph
 //! ```
 //!
-//! Latents are those of one image of 512×512 pixels, 4×64×64, and of 1024×1024, 4×128×128. What a whole evaluation of a
-//! UNet costs on the same machine stands in docs/speed.md.
+//! Latents are those of one image of 512×512 pixels, 4×64×64, and of 1024×1024, 4×128×128. The cost of a UNet
+//! evaluation on the same machine is in docs/speed.md.
 
 use std::hint::black_box;
 use std::ops::ControlFlow;
@@ -54,19 +54,21 @@ fn build(name: &str) -> Box<dyn Scheduler> {
     scheduler::build(name, None, &Config::new(), &ScheduleRequest::new(STEPS, 1)).expect("the defaults are right")
 }
 
-/// A whole schedule of 20 steps, noise included where the scheduler draws some.
+/// Measures a whole schedule of 20 steps, including the scheduler's noise.
 fn steps(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("20 steps");
     for side in SIDES {
         let (start, output) = (normal(4 * side * side), normal(4 * side * side));
         for name in SCHEDULERS {
             group.bench_function(BenchmarkId::new(name, side), |bencher| {
-                let made = || (build(name), BatchNoise::new(Stream::TorchCpu, &[0]), start.clone());
+                let setup = || (build(name), BatchNoise::new(Stream::TorchCpu, &[0]), start.clone());
                 bencher.iter_batched_ref(
-                    made,
+                    setup,
                     |(scheduler, noise, x)| {
                         for call in 0..scheduler.timesteps().len() {
-                            scheduler.step(call, &output, x, noise).expect("the answer is of the right kind");
+                            scheduler
+                                .step(call, &output, x, noise)
+                                .expect("the model output matches the configuration");
                         }
                     },
                     criterion::BatchSize::LargeInput,
@@ -76,7 +78,7 @@ fn steps(criterion: &mut Criterion) {
     }
 }
 
-/// Does what a guided graph's denoiser does, but for the graph.
+/// A guided denoiser without a graph.
 struct Graphless {
     input: Vec<f32>,
     output: Vec<f32>,
@@ -86,7 +88,7 @@ struct Graphless {
 impl Denoiser for Graphless {
     fn predict(&mut self, sample: &[f32], _: Call, prediction: &mut [f32]) -> Result<()> {
         self.input.chunks_mut(sample.len()).for_each(|row| row.copy_from_slice(sample));
-        // The runtime's output is copied to where guidance reads it.
+        // The runtime's output is copied to guidance's input.
         black_box(&mut self.output).copy_from_slice(black_box(&self.input));
         self.guidance.combine(&self.output, 1, prediction);
         Ok(())
@@ -97,7 +99,7 @@ impl Denoiser for Graphless {
     }
 }
 
-/// The loop of 20 steps with a graph that takes no time.
+/// Measures the loop of 20 steps with a graph that takes no time.
 fn whole_loop(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("loop of 20 steps");
     for side in SIDES {
@@ -107,9 +109,9 @@ fn whole_loop(criterion: &mut Criterion) {
             group.bench_function(BenchmarkId::new(name, side), |bencher| {
                 let guidance = Guidance::classifier_free(7.5, 0.0);
                 let mut model = Graphless { input: vec![0.0; 2 * length], output: vec![0.0; 2 * length], guidance };
-                let made = || (build(name), BatchNoise::new(Stream::TorchCpu, &[0]), start.clone());
+                let setup = || (build(name), BatchNoise::new(Stream::TorchCpu, &[0]), start.clone());
                 bencher.iter_batched_ref(
-                    made,
+                    setup,
                     |(scheduler, noise, x)| {
                         let calls = 0..scheduler.timesteps().len();
                         let watch = &mut |_: ldm_ort::denoise::Step<'_>| ControlFlow::Continue(());
@@ -122,7 +124,7 @@ fn whole_loop(criterion: &mut Criterion) {
     }
 }
 
-/// What graphs of 16-bit floats are handed and give back, by the same calls.
+/// Measures the conversions of inputs and outputs for graphs in 16-bit floats.
 fn halves(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("f32 to f16 to f32");
     for side in SIDES {
@@ -138,7 +140,7 @@ fn halves(criterion: &mut Criterion) {
     }
 }
 
-/// An image with edges, gradients and a little noise, in [-1, 1]: `[1, 3, side, side]`.
+/// Creates an image with edges, gradients and a little noise, in [-1, 1]: `[1, 3, side, side]`.
 fn image(side: usize) -> ArrayD<f32> {
     let noise = normal(3 * side * side);
     let mut tensor = ArrayD::from_shape_fn(IxDyn(&[1, 3, side, side]), |at| {

@@ -1,18 +1,18 @@
-//! What a step of each scheduler costs beside a plain pass over the arrays it reads and writes.
+//! The cost of a step of each scheduler, relative to a plain pass over the arrays that it reads and writes.
 //!
 //! ```sh
 //! cargo bench --bench scheduler            # all of them
 //! cargo bench --bench scheduler -- unipc   # one
 //! ```
 //!
-//! A sample here is four latents of 4×128×128, those of images of 1024×1024 pixels. Each measured `step` is followed
-//! at once by two plain passes over arrays of that size, so that all three meet the same machine, caches and load:
+//! A sample is four latents of 4×128×128, for images of 1024×1024 pixels. Each measured `step` is followed by two plain
+//! passes over arrays of that size, so that all three run with the same caches and load:
 //!
-//! - *same arrays*: reads and writes as many arrays as the step has to: sample and model output, the history and the
-//!   noise it reads, the new sample, the history it writes. What no method can go below.
-//! - *least*: reads sample and model output, writes the sample.
+//! - *same arrays*: reads and writes as many arrays as the step: sample and model output, the history and noise that it reads,
+//!   the new sample, and the history that it writes. A lower bound for every method.
+//! - *least*: reads sample and model output, and writes the sample.
 //!
-//! Drawing noise is the generator's work and not measured. The printed ratios are of medians.
+//! Drawing noise is not measured. The printed ratios are of medians.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -25,43 +25,43 @@ const IMAGES: usize = 4;
 const LENGTH: usize = IMAGES * 4 * 128 * 128;
 const STEPS: usize = 40;
 
-/// Names beside those of the table: solvers of another order, and stochastic ones.
+/// Additional names: solvers of another order, and stochastic ones.
 const VARIANTS: [&str; 2] = ["DPM++ 3M", "DPM++ 2M SDE"];
 
-/// How many arrays a call reads beside sample and model output, and how many it writes beside the sample; `None` where
-/// nobody has counted them.
+/// Returns the number of arrays that an evaluation reads besides sample and model output, and writes besides the
+/// sample; `None` if they have not been counted.
 fn arrays(name: &str, call: usize) -> Option<(usize, usize)> {
     Some(match (name, call.is_multiple_of(2)) {
         ("ddim" | "ddim-inverse" | "euler" | "edm-euler" | "flow-match-euler", _) => (0, 0),
-        // The noise drawn.
+        // The noise.
         ("ddpm" | "euler-ancestral" | "lcm" | "scm" | "tcd", _) => (1, 0),
-        // The three answers before, and the new one.
+        // The three previous model outputs, and the new one.
         ("pndm" | "lms" | "ipndm", _) => (3, 1),
-        // Sample and derivative of the first of two calls.
+        // Sample and derivative of the first of two evaluations.
         ("heun" | "flow-match-heun", true) => (0, 2),
         ("heun" | "flow-match-heun", false) => (2, 0),
-        // The sample of the first of two calls, and noise.
+        // The sample of the first of two evaluations, and noise.
         ("kdpm2" | "kdpm2-ancestral", true) => (0, 1),
         ("kdpm2", false) => (1, 0),
         ("kdpm2-ancestral", false) => (2, 0),
-        // Sample and answer of the first of two calls.
+        // Sample and model output of the first of two evaluations.
         ("dpm-singlestep", true) => (0, 2),
         ("dpm-singlestep", false) => (2, 0),
-        // The answers before, the new one, and noise.
+        // The previous model outputs, the new one, and noise.
         ("dpm-multistep" | "dpm-multistep-inverse" | "edm-dpm-multistep" | "deis", _) => (1, 1),
         ("DPM++ 3M" | "DPM++ 2M SDE", _) => (2, 1),
-        // The answer and the sample before, the noise of two steps; the new answer and the corrected sample.
+        // The previous model output and sample, the noise of two steps; the new output and the corrected sample.
         ("sa-solver", _) => (4, 2),
-        // Two answers and the sample before, the new answer and the corrected sample.
+        // Two model outputs and the previous sample, the new output and the corrected sample.
         ("unipc", _) => (3, 2),
         _ => return None,
     })
 }
 
-/// Leaves in the array what is there: drawing is not measured.
-struct Drawn;
+/// Noise that leaves the array unchanged, since drawing is not measured.
+struct NoNoise;
 
-impl Noise for Drawn {
+impl Noise for NoNoise {
     fn fill(&mut self, _: &mut [f32]) {}
 
     fn seed(&self, image: usize) -> u64 {
@@ -71,7 +71,7 @@ impl Noise for Drawn {
     fn fill_seeded(&self, _: u64, _: &mut [f32]) {}
 }
 
-/// A run of a scheduler, begun again when it is over.
+/// A run of a scheduler, restarted at its end.
 struct Run {
     name: &'static str,
     scheduler: Box<dyn Scheduler>,
@@ -88,17 +88,17 @@ impl Run {
         draw.normal(&mut start);
         draw.normal(&mut model_output);
         let mut run = Self { name, scheduler: build(name), call: 0, x: start.clone(), start, model_output };
-        run.begin();
+        run.restart();
         run
     }
 
-    /// Goes to the first call that finds a full history.
-    fn begin(&mut self) {
+    /// Restarts the run and advances to the first evaluation with a full history.
+    fn restart(&mut self) {
         self.scheduler = build(self.name);
         self.call = 0;
-        let sigma = self.scheduler.initial_noise_sigma() as f32;
+        let sigma = self.scheduler.init_noise_sigma() as f32;
         self.x.iter_mut().zip(&self.start).for_each(|(x, noise)| *x = sigma * noise);
-        // PNDM begins with twelve calls of Runge-Kutta.
+        // PNDM starts with twelve evaluations of Runge-Kutta.
         let first = if self.name == "pndm" { 16 } else { 4 };
         while self.call < first {
             self.step();
@@ -107,18 +107,18 @@ impl Run {
 
     fn step(&mut self) -> Duration {
         let began = Instant::now();
-        let stepped = self.scheduler.step(self.call, &self.model_output, black_box(&mut self.x), &mut Drawn);
+        let stepped = self.scheduler.step(self.call, &self.model_output, black_box(&mut self.x), &mut NoNoise);
         let took = began.elapsed();
-        stepped.expect("the model's answer is of the kind that the defaults ask for");
+        stepped.expect("the model output matches the defaults");
         self.call += 1;
         took
     }
 
-    /// Measures a call, and returns its index too.
+    /// Measures an evaluation and returns its index and duration.
     fn next(&mut self) -> (usize, Duration) {
-        // The last call of some methods is of a lower order.
+        // The last evaluation of some methods has a lower order.
         if self.call + 2 > self.scheduler.timesteps().len() {
-            self.begin();
+            self.restart();
         }
         (self.call, self.step())
     }
@@ -128,7 +128,7 @@ fn build(name: &str) -> Box<dyn Scheduler> {
     scheduler::build(name, None, &Config::new(), &ScheduleRequest::new(STEPS, IMAGES)).expect("the defaults are right")
 }
 
-/// Arrays for the plain passes. Their values are integers, which cost nothing to combine.
+/// Arrays for the plain passes. Integer values are cheap to combine.
 struct Plain {
     sample: Vec<u32>,
     read: Vec<Vec<u32>>,
@@ -141,7 +141,7 @@ impl Plain {
         Self { sample: vec![0; LENGTH], read: arrays(5), written: arrays(2) }
     }
 
-    /// Reads sample, model output and so many more arrays; writes the sample and so many more.
+    /// Reads the sample, the model output and `read` more arrays; writes the sample and `written` more.
     fn pass(&mut self, (read, written): (usize, usize)) -> Duration {
         const BLOCK: usize = 1024;
         let began = Instant::now();
@@ -163,8 +163,8 @@ impl Plain {
     }
 }
 
-/// What was measured of one scheduler: step, same arrays, least; of even and of odd calls, which differ in methods of
-/// two calls a step.
+/// The measured times of one scheduler: step, same arrays, least; for even and odd evaluations, which differ in
+/// second-order methods.
 #[derive(Default)]
 struct Times {
     name: &'static str,
@@ -172,7 +172,7 @@ struct Times {
 }
 
 impl Times {
-    /// The median time in microseconds, even and odd calls in equal parts; not a number where nothing was measured.
+    /// Returns the median time in microseconds, averaged over even and odd evaluations; NaN if nothing was measured.
     fn median(&self, which: usize) -> f64 {
         let medians = self.times[which].iter().filter(|times| !times.is_empty()).map(|times| {
             let mut times = times.clone();
@@ -216,7 +216,7 @@ fn measure(criterion: &mut Criterion) -> Vec<Times> {
 fn main() {
     let mut criterion = Criterion::default().without_plots().configure_from_args();
     let all = measure(&mut criterion);
-    println!("{:<20}{:>9}{:>13}{:>7}{:>9}{:>7}", "µs a step", "step", "same arrays", "ratio", "least", "ratio");
+    println!("{:<20}{:>9}{:>13}{:>7}{:>9}{:>7}", "µs per step", "step", "same arrays", "ratio", "least", "ratio");
     for times in all.iter().filter(|times| times.times[0].iter().any(|times| !times.is_empty())) {
         let [step, same, least] = [0, 1, 2].map(|which| times.median(which));
         println!("{:<20}{step:>9.0}{same:>13.0}{:>7.2}{least:>9.0}{:>7.2}", times.name, step / same, step / least);

@@ -178,7 +178,7 @@ class Bench:
 
     @staticmethod
     def ours_phases(picture, err):
-        """What `timings` of --json and the line on stderr tell. Of `timings`: until_denoising (since the process began),
+        """The fields of `timings` in --json and of the line on stderr. In `timings`: until_denoising (since the process began),
         calls (a duration each), until_decoded (from the last call until the picture was written). Without it, the steps are
         the mean of the denoising loop."""
         found = SUMMARY.search(err)

@@ -140,7 +140,7 @@ class Slices(threading.Thread):
             pass  # it has ended meanwhile
 
     def end(self, pid):
-        """How long a process that has ended ran."""
+        """Returns the run time of an ended process."""
         self.ended[pid].set()
         self.counted[pid].wait(1)  # not if it was killed while it was another's turn
         return self.active[pid]

@@ -646,7 +646,7 @@ class LatentDiffusion:
         self.scale_factor = p.scale_factor
 
     def name_of(self, target):
-        """Which of the paper's systems this is."""
+        """Identifies the system of the paper."""
         if self.key is None:
             return "unconditional"
         if self.key == "adm" or target == "ClassEmbedder":

@@ -39,7 +39,7 @@ What is written to OUT, every batch, size and sequence axis free:
                                conditioning_scale -> down_block_N_additional_residual,
                                mid_block_additional_residual, which the UNet then takes too
 
-    small_decoder              latent_sample (as the diffusion leaves it) -> sample; of a folder TAESD
+    tiny_vae_decoder           latent_sample (as the diffusion leaves it) -> sample; of a folder TAESD
                                that is a diffusers AutoencoderTiny, and written alone
 
 with each part's config.json, scheduler/, tokenizer/ and model_index.json copied.

@@ -1,4 +1,4 @@
-"""What scripts/export.py does with a checkpoint of the latent diffusion paper's own code. Not run by itself."""
+"""Export of checkpoints of the latent diffusion paper's code, imported by scripts/export.py. Not run by itself."""
 
 import os
 import shutil
@@ -248,7 +248,7 @@ def main(args):
     rows = getattr(model.conditioner, "n_classes", None) or model.unet.params.num_classes
     if args.null_class is None and rows == 1001:  # as the paper's ImageNet model with guidance
         args.null_class = 1000
-    # What would be missing after an hour of exporting is asked for first.
+    # Checks for missing parts first, not after an hour of exporting.
     if system == "text-to-image" and not args.tokenizer:
         fail("the tokenizer is not in the checkpoint: give --tokenizer, a folder with the files of bert-base-uncased")
     if system == "retrieval" and not args.clip:

@@ -1,4 +1,4 @@
-"""What scripts/export.py does with a folder of diffusers. Not run by itself."""
+"""Export of diffusers folders, imported by scripts/export.py. Not run by itself."""
 
 import json
 import os
@@ -133,7 +133,7 @@ def size_of(c, scale):
 
 
 def added_inputs(c, pooled_width):
-    """What SDXL's UNets and ControlNets take beside the text's tokens, each with how to make it up."""
+    """The inputs of SDXL's UNets and ControlNets besides the prompt embeddings, each with a function that creates one."""
     if c.addition_embed_type != "text_time":
         return {}
     ids = (c.projection_class_embeddings_input_dim - pooled_width) // c.addition_time_embed_dim
@@ -144,7 +144,7 @@ def added_inputs(c, pooled_width):
 
 
 def class_labels(c, folder):
-    """How to make up the class labels that a UNet takes, or None."""
+    """Returns a function that creates a UNet's class labels, or None."""
     kind = getattr(c, "class_embed_type", None)
     if kind is None:
         return (lambda batch: torch.randint(0, c.num_class_embeds, (batch,))) if c.num_class_embeds else None
@@ -292,7 +292,7 @@ def small_decoder_part(vae):
     axes = {"latent_sample": LATENT, "sample": SIZE}
     config = {k: v for k, v in c.items() if not k.startswith(("_", "encoder_", "num_encoder_"))}
     config["_class_name"] = "AutoencoderTiny"
-    return Part("small_decoder", vae.decoder, ["latent_sample"], ["sample"], make, axes, config)
+    return Part("tiny_vae_decoder", vae.decoder, ["latent_sample"], ["sample"], make, axes, config)
 
 
 def bert_part(folder):

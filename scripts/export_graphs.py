@@ -1,4 +1,4 @@
-"""What scripts/export.py does with one graph: exports it, stores it, compares it with PyTorch. Not run by itself."""
+"""Export of one graph: exports it, stores it, compares it with PyTorch. Imported by scripts/export.py, not run by itself."""
 
 import json
 import os
@@ -58,7 +58,7 @@ class Part:
 
 
 def worth_halving(array):
-    """Whether an array is neither small nor a vector. Vectors hardly take room, and one of them is the frequencies that
+    """Returns true if an array is neither small nor a vector. Vectors hardly take room, and one of them is the frequencies that
     timesteps of up to 1000 are multiplied by, for which float16 is too coarse."""
     return array.size >= 64 and array.size > max(array.shape)
 

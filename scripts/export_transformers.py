@@ -1,4 +1,4 @@
-"""What scripts/export.py does with transformers and with T5, which they read. Not run by itself."""
+"""Export of transformers and their T5 encoders, imported by scripts/export.py. Not run by itself."""
 
 from unittest import mock
 

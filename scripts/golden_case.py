@@ -1,4 +1,4 @@
-"""What the golden_*.py scripts over pipelines have in common: a folder a case, and how it is filled.
+"""Shared code of the golden_*.py scripts for pipelines: one folder per case, and its contents.
 
 A case's folder has pipeline.toml, what that takes, case.json (the tolerances), latents.npy (the final latents in float32,
 before the division by the scaling factor) and, where pictures are compared too, image-N.png.

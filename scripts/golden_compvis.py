@@ -28,7 +28,7 @@ TRAIN = 1000
 
 
 class Model:
-    """What the samplers ask of a latent diffusion model, with the betas of the paper's text-to-image model."""
+    """The model interface of the samplers, with the betas of the paper's text-to-image model."""
 
     parameterization = "eps"
     num_timesteps = TRAIN

@@ -38,7 +38,7 @@ from make_fixtures import models
 # Long skip connections of each level of the UNet: one for each of its layers, and one more.
 A_LEVEL = 2
 CONTROL = "tests/fixtures/families/control"
-# What is added to the pipeline with a control network, which begins with the third step.
+# Keys added to the pipeline for a control network, which starts at the third step.
 OF_CONTROL = '\n[[control]]\nimage = "../families/control/a.png"\nscale = 0.8\nstart = 0.25\n'
 
 

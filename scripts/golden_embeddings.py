@@ -45,7 +45,7 @@ def pipeline_toml(prompt, negative, files, seed):
     tables = [("[model]", {"path": "../../../fixtures/models/sd1"})]
     tables.append(("[task.text-to-image]", {"prompt": prompt, "negative_prompt": negative}))
     for name, _, _, _, token in files:
-        tables.append(("[[embedding]]", {"path": name} | ({"token": token} if token else {})))
+        tables.append(("[[textual_inversion]]", {"path": name} | ({"token": token} if token else {})))
     tables.append(("[run]", {"steps": 4, "seed": seed, "width": 64, "height": 64}))
     return toml(tables)
 

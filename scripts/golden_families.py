@@ -545,7 +545,7 @@ def pipeline_toml(spec):
     lines += ["", f"[task.{spec['task']}]"]
     lines += [f"{k} = {toml_value(v)}" for k, v in spec["keys"].items()]
     if "depth_map" in spec["call"]:
-        lines += ["", "[[condition]]", 'as = "channels"', f'depth_map = "{spec["call"]["depth_map"]}"']
+        lines += ["", "[[condition]]", 'conditioning = "channels"', f'depth_map = "{spec["call"]["depth_map"]}"']
     for control in spec["controls"]:
         lines += ["", "[[control]]"] + [f"{k} = {toml_value(v)}" for k, v in control.items()]
     if spec["scheduler"]:

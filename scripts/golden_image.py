@@ -91,7 +91,7 @@ for name, colour, channels in [("rgb-16.png", 2, 3), ("rgba-16.png", 6, 4), ("gr
 
 
 def add_rgb(path):
-    """What Pillow makes of a file."""
+    """Decodes a file with Pillow."""
     ImageOps.exif_transpose(Image.open(path)).convert("RGB").save(f"{path}.rgb.png", optimize=True)
 
 
@@ -115,7 +115,7 @@ decoded[0, :, 0, :] = halves.reshape(3, 16)
 np.save(OUT / "decoded.npy", decoded)
 processor.postprocess(torch.from_numpy(decoded), output_type="pil")[0].save(OUT / "decoded.png", optimize=True)
 
-# What JPEG files differ in: sampling, sides that fill no whole block, scans, colour spaces, restart markers.
+# Variants of JPEG files: sampling, sides with a partial block, scans, color spaces, restart markers.
 odd = scene(37, 21)
 jpegs = {
     "odd-420": (odd, {"quality": 75, "subsampling": 2}),

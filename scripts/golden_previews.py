@@ -8,7 +8,7 @@ Run from the root of the repository, after `python -m pip install -r scripts/req
 estimates.json     for schedulers and prediction types, samples and answers at the steps of a run, all of them random, and
                    the picture that diffusers says they stand for: `pred_original_sample` of `step()`, or for solvers that
                    return none what `convert_model_output` gives
-small_decoder/     model.onnx and config.json of an AutoencoderTiny with random weights, exported by scripts/export.py
+tiny_vae_decoder/  model.onnx and config.json of an AutoencoderTiny with random weights, exported by scripts/export.py
 latents.npy        [2, 4, 3, 4], and
 pixels.npy         [2, 3, 24, 32], what PyTorch decodes them to
 """

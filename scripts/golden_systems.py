@@ -181,7 +181,7 @@ def decode(model, latent, tile=None):
 
 
 class Run:
-    """What every case needs: the model, the seeds, the keys of the loop."""
+    """The inputs of every case: the model, the seeds, the keys of the loop."""
 
     def __init__(self, model, steps, seed, images=1, eta=0.0, size=None):
         self.model, self.steps, self.eta = model, steps, eta
@@ -417,7 +417,7 @@ case(
     tables(
         "[task.conditional]\nguidance_scale = 1.0",
         "steps = 10\nseed = 250\nimages = 2",
-        conditions='[[condition]]\nas = "tokens"\ngraph = "layout_encoder"\nboxes = [\n'
+        conditions='[[condition]]\nconditioning = "cross-attention"\ngraph = "layout_encoder"\nboxes = [\n'
         + "\n".join(box_toml(b) for b in BOXES)
         + "\n]\n\n",
     ),
@@ -442,7 +442,7 @@ for name, size, seed, eta in (("semantic", (32, 32), 260, 1.0), ("semantic-wide"
             "[task.conditional]\nguidance_scale = 1.0",
             f"steps = 5\nseed = {seed}{wide}",
             eta,
-            f'[[condition]]\nas = "channels"\ngraph = "label_encoder"\nlabel_map = "{name}.labels.png"\n\n',
+            f'[[condition]]\nconditioning = "channels"\ngraph = "label_encoder"\nlabel_map = "{name}.labels.png"\n\n',
         ),
         files=lambda name, size=size: labels(*size, palette=name != "semantic").save(f"{name}.labels.png"),
         size=(size[1] // 4, size[0] // 4),
@@ -473,14 +473,14 @@ def given_vectors(name):
 for name, condition, files, find, seed in (
     (
         "retrieval-vectors",
-        '[[condition]]\nas = "tokens"\nvectors = "retrieval-vectors.neighbours.npy"\n\n',
+        '[[condition]]\nconditioning = "cross-attention"\nvectors = "retrieval-vectors.neighbours.npy"\n\n',
         given_vectors,
         lambda name, _: torch.from_numpy(np.load(f"{name}.neighbours.npy")),
         270,
     ),
     (
         "retrieval-index",
-        '[[condition]]\nas = "tokens"\nindex = "../../fixtures/systems/retrieval/neighbours/index.safetensors"\nk = 4\n\n',
+        '[[condition]]\nconditioning = "cross-attention"\nindex = "../../fixtures/systems/retrieval/neighbours/index.safetensors"\nk = 4\n\n',
         None,
         lambda _, vector: nearest(vector, 4),
         271,

@@ -63,7 +63,7 @@ def pipeline_toml(spec):
     tables.append(("[task.text-to-image]", task | {"guidance_scale": 5.0} | spec["reading"]))
     if spec["lora"]:
         tables.append(("[[lora]]", {"path": "lora.safetensors"} | spec["keys"]))
-    tables += [("[[embedding]]", {"path": file, "token": token}) for file, token, _ in spec["embeddings"]]
+    tables += [("[[textual_inversion]]", {"path": file, "token": token}) for file, token, _ in spec["embeddings"]]
     return toml([*tables, ("[run]", {"steps": 4, "seed": spec["seed"], "images": spec["images"]})])
 
 
@@ -84,7 +84,7 @@ def load_lora(pipe, path, keys):
 
 
 def read(pipe, prompt, negative, reading):
-    """What the pipeline is told in the place of texts."""
+    """The prompt embeddings that the pipeline receives instead of prompts."""
     readers = [
         Reader(tokenizer, encoder, penultimate=True, **reading)
         for tokenizer, encoder in ((pipe.tokenizer, pipe.text_encoder), (pipe.tokenizer_2, pipe.text_encoder_2))

@@ -94,7 +94,7 @@ def templates():
 
 
 def look(image):
-    """What is in a picture: background, objects (colour, shape, size, x, y), specks."""
+    """The content of an image: background, objects (colour, shape, size, x, y), specks."""
     rgb = np.asarray(image.convert("RGB")).astype(np.float64)
     if rgb.shape[:2] != (world.SIZE, world.SIZE):
         raise SystemExit(f"a picture is {rgb.shape[1]}x{rgb.shape[0]}, not {world.SIZE}x{world.SIZE}")

@@ -390,7 +390,7 @@ WITHIN = {"pixart-alpha": "pixart-sigma"}
 
 
 def is_own(name, part, file):
-    """Whether a fixture holds this file: not a graph that is another's, and nothing but its own graphs within another."""
+    """Returns true if a fixture holds this file: not a graph of another fixture, and only its own graphs within another."""
     graph = GRAPHS.get(name, {}).get(part, "" if name in WITHIN else f"{name}/")
     return graph.startswith(f"{name}/") if file == "model.onnx" else name not in WITHIN
 

@@ -34,7 +34,7 @@ OPSET = 17
 CONTEXT = 16
 MERGES = 120
 
-# What the tokenizer's merges are learnt from. Words that the tests use are in it, so that prompts have tokens of
+# The text that the tokenizer's merges are learned from. Words that the tests use are in it, so that prompts have tokens of
 # one and of several pieces.
 CORPUS = """
 a photograph of a red circle above a blue square on a white background, highly detailed, a painting of a small

@@ -86,7 +86,7 @@ def endless():
 
 
 def broken():
-    """What is found in place of a graph."""
+    """Writes files that are not valid graphs."""
     weights = helper.make_tensor("w", TensorProto.FLOAT, [64], [float(i) for i in range(64)])
     node = helper.make_node("Add", ["x", "w"], ["y"])
     whole = save(

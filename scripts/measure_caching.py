@@ -135,7 +135,7 @@ def main(program):
         print(f"| all | 40 of 40 | {before:.2f} | 1 | | | |")
         for setting in SETTINGS:
             rows = draw(program, setting, folder)
-            # What else the machine does changes; the full run is timed on either side.
+            # The machine's load changes; the full run is timed before and after.
             after = mean([row["seconds"] for row in draw(program, {}, folder)])
             told = lambda key: mean([row["fewer_evaluations"].get(key, 0) for row in rows])
             made, outer, of = told("made"), told("outer"), told("of")

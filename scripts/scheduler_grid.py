@@ -46,7 +46,7 @@ SOLVER = {
 SHIFTING = {"use_dynamic_shifting": [False, False, True], "time_shift_type": ["exponential", "exponential", "linear"]}
 LAMBDAS = {"lambda_min_clipped": [-float("inf"), -5.1, -3.0, -4.2]}
 VARIANCE = {"variance_type": [None, None, "learned", "learned_range", "fixed_small"]}
-# What predicts in place of UniPC. Euler scales its samples otherwise and is refused.
+# Predictors instead of UniPC's. Euler scales its samples differently and is rejected.
 PREDICTORS = [
     None,
     None,

@@ -124,7 +124,7 @@ def train(args, log):
             total, count = 0.0, 0
     vae.decoder = ema.model.to(memory_format=torch.contiguous_format)
     export_graphs.export([small_decoder_part(vae)], export.arguments(["", args.model, "--dtype", "half"]))
-    student = ort.InferenceSession(f"{args.model}/small_decoder/model.onnx", providers=["CPUExecutionProvider"])
+    student = ort.InferenceSession(f"{args.model}/tiny_vae_decoder/model.onnx", providers=["CPUExecutionProvider"])
     made = torch.from_numpy(student.run(None, {"latent_sample": test})[0])
     print(f"small decoder: {step} steps; of 100 fresh scenes {psnr(made, truth):.1f} dB to the full decoder's pictures, "
           f"{psnr(made, scenes):.1f} dB to the scenes ({psnr(truth, scenes):.1f} dB the full decoder's)")

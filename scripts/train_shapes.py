@@ -393,7 +393,7 @@ def tokens(tokenizer, captions):
     return enc.input_ids
 
 
-# What the heads must say, from the last token states.  "Side a" is the left or
+# The targets of the heads, which read the last token states.  "Side a" is the left or
 # upper thing of two, or the only one; "own" is the thing whose shape word it is.
 HEADS = {
     "colour_a": 8, "shape_a": 4, "size_a": 3,

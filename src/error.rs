@@ -1,11 +1,11 @@
-//! What can go wrong, sorted by whose fault it is.
+//! Errors, grouped by cause.
 
 use std::path::{Path, PathBuf};
 
 /// The place to report internal errors.
 const ISSUES: &str = "the project's issue tracker";
 
-/// The kinds of errors, by whose fault it is. Front ends map them to their own codes.
+/// The kinds of errors, by cause. Front ends map them to their own codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -14,25 +14,25 @@ pub enum ErrorKind {
     Request,
     /// The pipeline file, the model directory, or a graph.
     Pipeline,
-    /// An execution provider that cannot be used here.
+    /// An execution provider that is not available on this machine.
     Provider,
     /// ONNX Runtime's library.
     Runtime,
     /// A file that cannot be read or written.
     Io,
-    /// Memory that the machine does not have.
+    /// Insufficient memory.
     Memory,
-    /// A tensor with values that are not finite.
+    /// A tensor with non-finite values.
     NonFinite,
-    /// A run that was stopped.
+    /// An interrupted run.
     Interrupted,
-    /// A fault of this program.
+    /// A bug of this program.
     Internal,
 }
 
 impl ErrorKind {
-    /// The command line's exit code: 1 the run failed, 2 usage, pipeline, provider or runtime at fault, 70 a fault of the
-    /// program, 130 interrupted.
+    /// Returns the command line's exit code: 1 for a failed run, 2 for an error in usage, pipeline, provider or
+    /// runtime, 70 for a bug of the program, 130 for an interrupted run.
     pub fn exit_code(self) -> u8 {
         match self {
             Self::Request | Self::Pipeline | Self::Provider | Self::Runtime => 2,
@@ -43,27 +43,27 @@ impl ErrorKind {
     }
 }
 
-/// Everything `ldm_ort` can fail with.
+/// The error type of this crate.
 ///
-/// Each variant says where (file, component, key or tensor), what was found, and what to do about it.
-/// [`Error::exit_code`] is the one mapping to the command line's exit codes.
+/// Each variant names the place (file, component, key or tensor), the problem, and the next thing to do.
+/// [`Error::exit_code`] maps it to the exit codes of the command line.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The pipeline file, a flag or a `--set` override is wrong. Holds every problem found, not only the first.
+    /// The pipeline file, a flag or a `--set` override is invalid. Contains all problems, not only the first.
     #[error("{}", render_problems(.0))]
     Spec(Vec<Problem>),
 
-    /// More than one thing is wrong. None of them is [`Error::Several`] itself.
+    /// Several errors, none of which is [`Error::Several`] itself.
     #[error("{}", render_problems(.0))]
     Several(Vec<Error>),
 
-    /// The model directory, or a file in it, is not what it has to be.
+    /// The model directory or a file in it is invalid.
     #[error("{}: {problem}{}", .path.display(), help_line(.help))]
     Model {
         /// The file or directory at fault.
         path: PathBuf,
-        /// What was expected and what was found.
+        /// The expected and the actual state.
         problem: String,
         /// The next thing to do; may be empty.
         help: String,
@@ -72,9 +72,9 @@ pub enum Error {
     /// An input of the request (image, mask, latents, prompt) cannot be used.
     #[error("{what}: {problem}{}", help_line(.help))]
     Input {
-        /// The key or the file, as the user named it.
+        /// The key or the file, as the user wrote it.
         what: String,
-        /// What was expected and what was found.
+        /// The expected and the actual state.
         problem: String,
         /// The next thing to do; may be empty.
         help: String,
@@ -87,7 +87,7 @@ pub enum Error {
         scheduler: &'static str,
         /// The configuration key at fault.
         key: String,
-        /// What was expected and what was found.
+        /// The expected and the actual state.
         problem: String,
         /// The next thing to do; may be empty.
         help: String,
@@ -96,18 +96,18 @@ pub enum Error {
     /// ONNX Runtime's library was not found, could not be fetched, or cannot be used.
     #[error("ONNX Runtime: {problem}{}", help_line(.help))]
     Runtime {
-        /// What was tried and what came of it.
+        /// The attempt and its result.
         problem: String,
         /// The next thing to do; may be empty.
         help: String,
     },
 
-    /// An execution provider was asked for that cannot be used here.
+    /// A requested execution provider cannot be used on this machine.
     #[error("provider {provider}: {problem}{}", help_line(.help))]
     Provider {
         /// The provider's name in pipeline.toml, such as `cuda`.
         provider: String,
-        /// What is missing.
+        /// The missing requirement.
         problem: String,
         /// The next thing to do; may be empty.
         help: String,
@@ -120,13 +120,13 @@ pub enum Error {
         component: String,
         /// The graph's file.
         path: PathBuf,
-        /// What was being done: `opening` or `running`.
+        /// The failed action: `opening` or `running`.
         action: &'static str,
-        /// The runtime's own message.
+        /// ONNX Runtime's message.
         problem: String,
     },
 
-    /// A tensor holds NaN or infinity where an image was to come out of it.
+    /// A tensor of the run contains NaN or infinity.
     #[error("{what} at step {step} of {steps} holds {count} non-finite values of {total}{}", help_line(.help))]
     NonFinite {
         /// The tensor, and the component that made it.
@@ -135,18 +135,18 @@ pub enum Error {
         step: usize,
         /// The number of steps of the run.
         steps: usize,
-        /// How many values are NaN or infinite.
+        /// The number of NaN or infinite values.
         count: usize,
-        /// How many values the tensor has.
+        /// The number of values in the tensor.
         total: usize,
-        /// What to do.
+        /// The next thing to do.
         help: String,
     },
 
     /// The machine, or the container the process runs in, lacks the memory for this run.
     #[error("memory: {problem}{}", help_line(.help))]
     Memory {
-        /// The needed and the free bytes.
+        /// The required and the available bytes.
         problem: String,
         /// The next thing to do; may be empty.
         help: String,
@@ -157,40 +157,40 @@ pub enum Error {
     Io {
         /// The file.
         path: PathBuf,
-        /// What was being done, such as `reading`.
+        /// The failed action, such as `reading`.
         action: &'static str,
         /// The operating system's error.
         source: std::io::Error,
     },
 
-    /// Something went wrong in one of several models in a row.
+    /// A stage of a pipeline with several models failed.
     #[error("{stage}: {error}")]
     Stage {
         /// The key of its table, such as `stage[0]`, or `base` for the file's own tables.
         stage: String,
-        /// What went wrong there.
+        /// The stage's error.
         error: Box<Error>,
     },
 
-    /// A fault of this program, not of its user.
+    /// A bug of this program.
     #[error("internal error: {what}: {problem}\n  hint: report this at {ISSUES}, with the command and this message")]
     Internal {
         /// The part of the program.
         what: String,
-        /// The expectation that did not hold.
+        /// The violated expectation.
         problem: String,
     },
 
     /// The run was stopped by Ctrl-C or by a [`Cancel`](crate::Cancel).
     #[error("interrupted{}", .at_step.map(|at| format!(" at {at}")).unwrap_or_default())]
     Interrupted {
-        /// The step during which or right after which the run was stopped; `None` outside of the denoising loop.
+        /// The step during or after which the run stopped; `None` outside the denoising loop.
         at_step: Option<StepPosition>,
     },
 }
 
-/// A step of a run, and the images it belongs to. Displayed as `step 7 of 20`, or where a run makes several images as
-/// `step 7 of 20, image 2 of 4`.
+/// A step of a run and the images it belongs to. Displayed as `step 7 of 20`, or as `step 7 of 20, image 2 of 4` if the
+/// run generates several images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StepPosition {
     /// The step, counted from 1.
@@ -217,7 +217,7 @@ impl std::fmt::Display for StepPosition {
     }
 }
 
-/// A count and its noun, in the plural unless there is one: `1 step`, `2 steps`, `3 classes`, `0 entries`.
+/// Formats a count and its noun, in the plural unless the count is one: `1 step`, `2 steps`, `3 classes`, `0 entries`.
 pub(crate) fn count_of(count: usize, noun: &str) -> String {
     match (count, noun.strip_suffix('y')) {
         (1, _) => format!("1 {noun}"),
@@ -236,22 +236,22 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub struct NotRegularFile(pub &'static str);
 
 impl NotRegularFile {
-    /// Finds it in an error of the operating system.
-    pub fn of(error: &std::io::Error) -> Option<&Self> {
+    /// Finds it as the source of an I/O error.
+    pub fn find_in(error: &std::io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
     }
 }
 
-/// One thing wrong with a pipeline file or with a flag.
+/// One problem of a pipeline file or a flag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The file, as it was named; `None` for flags and `--set` overrides.
+    /// The file, as the user wrote it; `None` for flags and `--set` overrides.
     pub file: Option<PathBuf>,
     /// The line in that file, counted from 1.
     pub line: Option<usize>,
     /// The full key, such as `task.text-to-image.prompt`, or the flag.
     pub key: String,
-    /// What was expected and what was found, with the valid choices where there are few.
+    /// The expected and the actual value, with the valid choices if they are few.
     pub message: String,
 }
 
@@ -274,31 +274,31 @@ fn render_problems(problems: &[impl std::fmt::Display]) -> String {
 }
 
 fn help_line(help: &str) -> String {
-    if help.is_empty() { String::new() } else { format!("\n  help: {help}") }
+    if help.is_empty() { String::new() } else { format!("\n  hint: {help}") }
 }
 
 impl Error {
-    /// Makes an [`Error::Model`].
+    /// Creates an [`Error::Model`].
     pub fn model(path: impl AsRef<Path>, problem: impl Into<String>, help: impl Into<String>) -> Self {
         Self::Model { path: path.as_ref().to_path_buf(), problem: problem.into(), help: help.into() }
     }
 
-    /// Makes an [`Error::Input`].
+    /// Creates an [`Error::Input`].
     pub fn input(what: impl Into<String>, problem: impl Into<String>, help: impl Into<String>) -> Self {
         Self::Input { what: what.into(), problem: problem.into(), help: help.into() }
     }
 
-    /// Makes an [`Error::Runtime`].
+    /// Creates an [`Error::Runtime`].
     pub fn runtime(problem: impl Into<String>, help: impl Into<String>) -> Self {
         Self::Runtime { problem: problem.into(), help: help.into() }
     }
 
-    /// Makes an [`Error::Io`].
+    /// Creates an [`Error::Io`].
     pub fn io(path: impl AsRef<Path>, action: &'static str, source: std::io::Error) -> Self {
         Self::Io { path: path.as_ref().to_path_buf(), action, source }
     }
 
-    /// Says in which of several models in a row it went wrong.
+    /// Adds the stage in which the error occurred.
     pub fn in_stage(self, stage: &str) -> Self {
         match self {
             Self::Several(errors) => Self::Several(errors.into_iter().map(|error| error.in_stage(stage)).collect()),
@@ -306,12 +306,12 @@ impl Error {
         }
     }
 
-    /// Makes an [`Error::Internal`].
+    /// Creates an [`Error::Internal`].
     pub fn internal(what: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Internal { what: what.into(), problem: problem.into() }
     }
 
-    /// The kind of this error: of several, that with the highest exit code.
+    /// Returns the kind of this error; for several errors, the kind with the highest exit code.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Several(errors) => {
@@ -324,7 +324,7 @@ impl Error {
             Self::Model { .. } | Self::Graph { .. } => ErrorKind::Pipeline,
             Self::Provider { .. } => ErrorKind::Provider,
             Self::Runtime { .. } => ErrorKind::Runtime,
-            Self::Io { source, .. } if NotRegularFile::of(source).is_some() => ErrorKind::Pipeline,
+            Self::Io { source, .. } if NotRegularFile::find_in(source).is_some() => ErrorKind::Pipeline,
             Self::Io { .. } => ErrorKind::Io,
             Self::Memory { .. } => ErrorKind::Memory,
             Self::NonFinite { .. } => ErrorKind::NonFinite,
@@ -333,7 +333,7 @@ impl Error {
         }
     }
 
-    /// The command line's exit code for this error ([`ErrorKind::exit_code`]).
+    /// Returns the command line's exit code for this error; see [`ErrorKind::exit_code`].
     pub fn exit_code(&self) -> u8 {
         self.kind().exit_code()
     }

@@ -1,4 +1,4 @@
-//! Opening what the user names, and writing files whole or not at all.
+//! File access: opening inputs without hanging, and atomic writes.
 
 mod atomic;
 mod home;
@@ -19,25 +19,25 @@ pub(crate) use home::expand_home;
 pub(crate) use leftovers::remove_leftovers;
 pub(crate) use link::broken_link;
 pub(crate) use reading::{open, read, read_at_most, read_text};
-pub(crate) use system::{flush_to_disk, open_lock_file, rename_folder};
+pub(crate) use system::{flush_to_disk, is_writable_folder, open_lock_file, rename_folder};
 pub(crate) use target::{is_stream, require_format, require_writable_file, require_writable_folder};
 
 use crate::error::{Error, NotRegularFile, Result};
 
-/// Opens a file that the user named as an input.
+/// Opens an input file.
 ///
 /// # Errors
 ///
-/// [`Error::Input`] if the file is missing, a directory, a FIFO or a device; [`Error::Io`] where it cannot be opened.
+/// [`Error::Input`] if the file is missing, a directory, a FIFO or a device; [`Error::Io`] if it cannot be opened.
 pub(crate) fn open_input(path: &Path) -> Result<File> {
-    let at_fault = |problem: &str| Error::input(path.display().to_string(), problem, "name a file that exists");
+    let input_error = |problem: &str| Error::input(path.display().to_string(), problem, "name a file that exists");
     match open(path) {
-        Ok(_) if path.is_dir() => Err(at_fault("is a directory")),
+        Ok(_) if path.is_dir() => Err(input_error("is a directory")),
         Ok(file) => Ok(file),
-        Err(_) if broken_link(path).is_some() => Err(at_fault(&broken_link(path).unwrap_or_default())),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(at_fault("there is no such file")),
-        Err(_) if path.is_dir() => Err(at_fault("is a directory")),
-        Err(e) if NotRegularFile::of(&e).is_some() => Err(at_fault(&e.to_string())),
+        Err(_) if broken_link(path).is_some() => Err(input_error(&broken_link(path).unwrap_or_default())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(input_error("no such file")),
+        Err(_) if path.is_dir() => Err(input_error("is a directory")),
+        Err(e) if NotRegularFile::find_in(&e).is_some() => Err(input_error(&e.to_string())),
         Err(e) => Err(Error::io(path, "opening", e)),
     }
 }
@@ -46,7 +46,7 @@ pub(crate) fn open_input(path: &Path) -> Result<File> {
 ///
 /// # Errors
 ///
-/// [`Error::Io`] where the file cannot be read.
+/// [`Error::Io`] if the file cannot be read.
 pub(crate) fn digest_into(path: &Path, hash: &mut Sha256) -> Result<()> {
     let failed = |e| Error::io(path, "reading", e);
     let mut file = open(path).map_err(failed)?;
@@ -59,7 +59,7 @@ pub(crate) fn digest_into(path: &Path, hash: &mut Sha256) -> Result<()> {
     }
 }
 
-/// The sha256 of a file, in hexadecimal.
+/// Returns the SHA-256 of a file in hexadecimal.
 ///
 /// # Errors
 ///
@@ -70,7 +70,7 @@ pub(crate) fn digest(path: &Path) -> Result<String> {
     Ok(hexadecimal(hash))
 }
 
-/// A digest as it is written, in hexadecimal.
+/// Formats a digest in hexadecimal.
 pub(crate) fn hexadecimal(hash: Sha256) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

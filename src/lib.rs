@@ -24,7 +24,9 @@
 //! [`task`] are the parts of a diffusion model that are not graphs, [`lora`] changes the weights of those.
 #![deny(missing_docs)]
 
+pub mod aliases;
 pub mod bundle;
+mod byte_size;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod conditioner;

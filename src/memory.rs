@@ -1,21 +1,21 @@
-//! The memory this process holds, and the memory that is still free.
+//! The memory that this process uses, and the memory that is available.
 
 use std::path::{Path, PathBuf};
 
-/// What a process holds at one moment, in bytes.
+/// The resident memory of the process, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Held {
-    /// What is its own alone: not a file's pages, and not shared.
+pub struct MemoryUse {
+    /// Private memory, without pages of files and shared memory.
     pub private: u64,
-    /// Pages of files, which the system may take back and other processes may share.
+    /// Pages of files, which the system can reclaim and other processes can share.
     pub mapped: u64,
-    /// The most of both together since the last [`Held::forget_peak`].
+    /// The peak of their sum since the last [`MemoryUse::reset_peak`].
     pub peak: u64,
 }
 
-impl Held {
-    /// What this process holds; `None` where the system does not tell, which is everywhere but on Linux.
-    pub fn now() -> Option<Self> {
+impl MemoryUse {
+    /// Reads the memory use of this process; `None` on systems other than Linux.
+    pub fn current() -> Option<Self> {
         Self::parse(&std::fs::read_to_string("/proc/self/status").ok()?)
     }
 
@@ -27,42 +27,42 @@ impl Held {
         Some(Self { private: bytes("RssAnon")?, mapped: bytes("RssFile")?, peak: bytes("VmHWM")? })
     }
 
-    /// Begins to look for the peak anew; where the system does not allow that, the peak stays the process's.
-    pub fn forget_peak() {
+    /// Resets the peak. If the system does not allow it, the peak remains that of the process.
+    pub fn reset_peak() {
         let _ = std::fs::write("/proc/self/clear_refs", "5");
     }
 }
 
-/// Bytes the process may still allocate before the machine, or the container it runs in, runs out of memory: the
-/// machine's `MemAvailable`, or what the control groups (version 1 or 2) leave if that is less. `None` if the system
-/// doesn't say, which is everywhere but on Linux.
+/// Returns the bytes that the process can still allocate before the machine or its container runs out of memory: the
+/// machine's `MemAvailable`, or what the control groups (version 1 or 2) leave if that is less. `None` on systems other
+/// than Linux.
 pub fn available() -> Option<u64> {
     available_below(Path::new("/"))
 }
 
 fn available_below(root: &Path) -> Option<u64> {
     let read = |path: &str| std::fs::read_to_string(root.join(path)).ok();
-    let free = meminfo(&read("proc/meminfo")?)?;
-    let groups = read("proc/self/cgroup").map(|groups| control_groups(&groups)).unwrap_or_default();
-    let rooms = groups.iter().filter_map(|group| group.room(&root.join("sys/fs/cgroup")));
-    rooms.chain([free]).min()
+    let free = parse_meminfo(&read("proc/meminfo")?)?;
+    let groups = read("proc/self/cgroup").map(|groups| parse_control_groups(&groups)).unwrap_or_default();
+    let limits = groups.iter().filter_map(|group| group.available(&root.join("sys/fs/cgroup")));
+    limits.chain([free]).min()
 }
 
-fn meminfo(text: &str) -> Option<u64> {
+fn parse_meminfo(text: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
 }
 
-/// A control group that bounds memory, by its path below the mounted hierarchy.
+/// A control group that limits memory, with its path below the mounted hierarchy.
 #[derive(Debug, PartialEq, Eq)]
 enum ControlGroup {
     V1(PathBuf),
     V2(PathBuf),
 }
 
-/// The groups that `/proc/self/cgroup` lists, from the innermost to the hierarchy's root. Limits of outer groups hold
-/// too. Inside a container the listed path may not exist, and the container's own group is the root.
-fn control_groups(text: &str) -> Vec<ControlGroup> {
+/// Parses `/proc/self/cgroup` to groups, from the innermost to the hierarchy's root, since limits of outer groups apply
+/// too. Inside a container the listed path may not exist; the container's group is then the root.
+fn parse_control_groups(text: &str) -> Vec<ControlGroup> {
     let mut groups = Vec::new();
     for line in text.lines() {
         let mut parts = line.splitn(3, ':').skip(1);
@@ -79,9 +79,9 @@ fn control_groups(text: &str) -> Vec<ControlGroup> {
 }
 
 impl ControlGroup {
-    /// Bytes the group may still take: its limit minus its usage, of which pages of files are given back. That includes the
-    /// pages used lately: the weights that the run before has mapped are among them.
-    fn room(&self, hierarchies: &Path) -> Option<u64> {
+    /// Returns the bytes that the group can still allocate: its limit minus its usage, without reclaimable pages of
+    /// files. These include active pages, among them the weights that an earlier run mapped.
+    fn available(&self, hierarchies: &Path) -> Option<u64> {
         let (folder, [limit, usage, inactive, active]) = match self {
             Self::V1(path) => (
                 hierarchies.join("memory").join(path),
@@ -96,8 +96,8 @@ impl ControlGroup {
         let stat = read("memory.stat").unwrap_or_default();
         let pages = |name: &str| stat.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
         let reclaimable = [inactive, active].into_iter().filter_map(pages).fold(0, u64::saturating_add);
-        let held = number(usage)?.saturating_sub(reclaimable);
-        Some(number(limit)?.saturating_sub(held))
+        let used = number(usage)?.saturating_sub(reclaimable);
+        Some(number(limit)?.saturating_sub(used))
     }
 }
 
@@ -106,15 +106,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_linux_tells() {
+    fn linux_status_is_parsed() {
         let status = "Name:\tldm-ort\nVmHWM:\t    2048 kB\nVmRSS:\t 1500 kB\nRssAnon:\t 1000 kB\nRssFile:\t  500 kB\n";
-        let held = Held { private: 1_024_000, mapped: 512_000, peak: 2_097_152 };
-        assert_eq!(Held::parse(status), Some(held));
-        assert_eq!(Held::parse("RssAnon:\t 1000 kB\n"), None);
-        assert_eq!(meminfo("MemTotal: 9 kB\nMemAvailable:   3 kB\n"), Some(3072));
+        let expected = MemoryUse { private: 1_024_000, mapped: 512_000, peak: 2_097_152 };
+        assert_eq!(MemoryUse::parse(status), Some(expected));
+        assert_eq!(MemoryUse::parse("RssAnon:\t 1000 kB\n"), None);
+        assert_eq!(parse_meminfo("MemTotal: 9 kB\nMemAvailable:   3 kB\n"), Some(3072));
     }
 
-    /// The bytes that are free where these files stand.
+    /// Returns the available bytes for these files in the root folder.
     fn available(files: &[(&str, &str)]) -> Option<u64> {
         let root = tempfile::tempdir().unwrap();
         for (path, text) in files {
@@ -130,7 +130,7 @@ mod tests {
         let meminfo = ("proc/meminfo", "MemAvailable: 8 kB\n");
         assert_eq!(available(&[]), None);
         assert_eq!(available(&[meminfo]), Some(8192));
-        // Version 2, in a group of its own; the outer group leaves less.
+        // Version 2, in a group within another; the outer group leaves less.
         let own = ("proc/self/cgroup", "0::/outer/own\n");
         let inner = [
             ("sys/fs/cgroup/outer/own/memory.max", "9000\n"),
@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(available(&[&[meminfo, own][..], &inner].concat()), Some(5500));
         assert_eq!(available(&[&[meminfo, own][..], &inner, &outer].concat()), Some(1000));
         assert_eq!(available(&[&[meminfo, own][..], &inner, &unlimited].concat()), Some(5500));
-        // Version 1, in a container whose own group is the root of what it sees.
+        // Version 1, in a container whose group is the root of its hierarchy.
         let listed = ("proc/self/cgroup", "12:cpu,cpuacct:/docker/x\n5:memory:/docker/x\n");
         let container = [
             ("sys/fs/cgroup/memory/memory.limit_in_bytes", "6000\n"),

@@ -1,4 +1,4 @@
-//! What goes into an image file beside its pixels: how it was made, so that it can be made again.
+//! The record in an image file, with everything that is needed to generate the image again.
 
 mod differences;
 mod read;
@@ -9,24 +9,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-pub use differences::differing_files;
+pub use differences::compare_files;
 pub use read::read_png;
 
 /// The keyword of the PNG text chunk that holds the [`Record`] as JSON.
 pub const RECORD_KEYWORD: &str = "ldm-ort";
 
-/// The keyword of the PNG text chunk that AUTOMATIC1111's web UI and the tools around it read.
+/// The keyword of the PNG text chunk that AUTOMATIC1111's web UI and compatible tools read.
 pub const PARAMETERS_KEYWORD: &str = "parameters";
 
-/// The version of the record that this version of the program writes and reads.
+/// The version of the record that this program writes, and the highest that it reads.
 ///
-/// Version 1 had neither `weights`, `files`, `arithmetic` nor `unrecorded`, and absolute paths in `pipeline`.
-pub const SCHEMA: u32 = 2;
+/// Version 1 had neither `weights`, `files`, `arithmetic` nor `unrecorded`, and absolute paths in `pipeline`. Version 2 had
+/// old names of keys and fields ([`crate::aliases`]).
+pub const SCHEMA: u32 = 3;
 
 /// This program and its version, as records name it.
 pub const ENGINE: &str = concat!("ldm-ort ", env!("CARGO_PKG_VERSION"));
 
-/// How an image was made.
+/// The record of an image: the program, the models and the pipeline that generated it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// The version of this record.
@@ -35,114 +36,115 @@ pub struct Record {
     pub engine: String,
     /// The version of ONNX Runtime.
     pub runtime: String,
-    /// The other causes of rounding: the CPU's instructions, and if graphs were optimized ahead of the run.
+    /// Other influences on rounding: the CPU's instruction set, and whether graphs were optimized before the run.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub arithmetic: String,
-    /// The execution providers asked for, in order of preference.
+    /// The requested execution providers, in order of preference.
     pub providers: Vec<String>,
     /// The model directory's name.
     pub model: String,
-    /// sha256 over all graphs and their weights, in hexadecimal.
+    /// SHA-256 of all graphs and their weights, in hexadecimal.
     pub model_digest: String,
-    /// sha256 of each graph with its weights by its component, of each LoRA and of each embedding, in hexadecimal.
+    /// SHA-256 of each graph with its weights, by component, and of each LoRA and textual inversion, in hexadecimal.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub weights: BTreeMap<String, String>,
-    /// sha256 of each configuration and tokenizer file, by its path in the model directory, in hexadecimal.
+    /// SHA-256 of each configuration and tokenizer file, by its path in the model directory, in hexadecimal.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub files: BTreeMap<String, String>,
     /// The task's name in pipeline.toml.
     pub task: String,
     /// The prompt of this image.
     pub prompt: String,
-    /// What it was steered away from.
+    /// The negative prompt of this image.
     pub negative_prompt: String,
     /// The scheduler's name in pipeline.toml.
     pub scheduler: String,
-    /// The user's number of steps.
+    /// The number of steps.
     pub steps: usize,
     /// The guidance scale.
     pub guidance_scale: f64,
-    /// The share of the steps that was run, where the image was made from another.
+    /// The image-to-image strength, the fraction of the steps that were run.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub strength: Option<f64>,
-    /// This image's own seed.
+    /// The seed of this image.
     pub seed: u64,
     /// Width in pixels.
     pub width: usize,
     /// Height in pixels.
     pub height: usize,
-    /// The pipeline that makes this image, as the text of a pipeline file. Its paths are relative, and those of files
-    /// outside of the current directory bare names, unless `[output] record_paths` asked for absolute ones.
+    /// The text of a pipeline file that generates this image. Its paths are relative, and those of files outside the
+    /// current directory are bare names, unless `[output] record_paths` requests absolute paths.
     pub pipeline: String,
-    /// Which of that pipeline's images this is, counted from 0.
+    /// The index of this image among those of the pipeline, counted from 0.
     pub index: usize,
-    /// The component that made the pixels, where it is not the VAE's own decoder: `small_decoder`.
+    /// The component that decoded the image, if it is not the VAE's own decoder: `tiny_vae_decoder`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub decoder: Option<String>,
-    /// How the model was evaluated less often than a full run would, where it was.
+    /// The number of evaluations, if it was reduced by a guidance interval or caching.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub fewer_evaluations: Option<FewerEvaluations>,
-    /// sha256 of each file that the pipeline begins with beside the model, by its key, in hexadecimal.
+    /// SHA-256 of each input file of the pipeline besides the model, by key, in hexadecimal.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub inputs: BTreeMap<String, String>,
-    /// What was done with the image after that: the `[[stage]]` tables.
+    /// The further stages, the `[[stage]]` tables.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub stages: Vec<StageRecord>,
-    /// A sentence for each change that a program made after planning and no pipeline file can say. If there is any, the
-    /// image cannot be made again from this record.
+    /// A sentence for each change that a program made after planning and that a pipeline file cannot express. If there
+    /// is any, the image cannot be generated again from this record.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub unrecorded: Vec<String>,
 }
 
-/// What one of several models in a row did with an image that the one before it had made.
+/// The record of one stage, which processed the output of the stage before.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StageRecord {
-    /// In which form the image was handed on, `latents` or `image`.
-    pub hand: String,
+    /// The form of its input, `latents` or `image`.
+    #[serde(alias = "hand")]
+    pub input: String,
     /// The model directory's name.
     pub model: String,
-    /// sha256 over all graphs and their weights, in hexadecimal.
+    /// SHA-256 of all graphs and their weights, in hexadecimal.
     pub model_digest: String,
-    /// As [`Record::weights`].
+    /// See [`Record::weights`].
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub weights: BTreeMap<String, String>,
-    /// As [`Record::files`].
+    /// See [`Record::files`].
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub files: BTreeMap<String, String>,
     /// The task's name in pipeline.toml.
     pub task: String,
     /// The scheduler's name in pipeline.toml.
     pub scheduler: String,
-    /// The user's number of steps.
+    /// The number of steps.
     pub steps: usize,
     /// The guidance scale.
     pub guidance_scale: f64,
-    /// The share of the steps that was run, where noise was added again.
+    /// The image-to-image strength, the fraction of the steps that were run, if noise was added.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub strength: Option<f64>,
-    /// The share of the schedule that was done before.
+    /// The fraction of the schedule that earlier stages completed.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub denoising_start: Option<f64>,
-    /// The component that made the pixels, where it is not the VAE's own decoder: `small_decoder`.
+    /// The component that decoded the image, if it is not the VAE's own decoder: `tiny_vae_decoder`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub decoder: Option<String>,
-    /// How the model was evaluated less often than a full run would, where it was.
+    /// The number of evaluations, if it was reduced by a guidance interval or caching.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub fewer_evaluations: Option<FewerEvaluations>,
 }
 
-/// How a model was evaluated less often than a full run would: what was asked for, and what came of it.
+/// A reduced number of evaluations: the requested methods and the resulting counts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FewerEvaluations {
-    /// The evaluations made of the whole model, each branch of the guidance counted by itself.
+    /// Evaluations of the full model, each branch of the guidance counted separately.
     pub made: usize,
-    /// Those made beside them of its shallow layers alone.
-    #[serde(skip_serializing_if = "is_none", default)]
-    #[serde(alias = "outer")]
+    /// The evaluations of its shallow layers alone.
+    #[serde(skip_serializing_if = "is_zero", default, alias = "outer")]
     pub shallow: usize,
-    /// Those of a full run.
-    pub of: usize,
-    /// The shares of the run from which and to which guidance was at work.
+    /// Evaluations of a full run.
+    #[serde(rename = "of")]
+    pub total: usize,
+    /// The start and end of guidance, as fractions of the run.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub guidance_interval: Option<[f64; 2]>,
     /// The caching method.
@@ -150,36 +152,36 @@ pub struct FewerEvaluations {
     pub cache: Option<CacheRecord>,
 }
 
-fn is_none(count: &usize) -> bool {
+fn is_zero(count: &usize) -> bool {
     *count == 0
 }
 
 /// A caching method with its parameters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CacheRecord {
-    /// Its name in pipeline.toml.
+    /// The method's name in pipeline.toml.
     pub method: String,
-    /// Its parameters, by their names there.
+    /// The method's parameters, by name.
     pub parameters: BTreeMap<String, serde_json::Value>,
 }
 
 impl Record {
-    /// The text chunks of the image file, keyword and text.
+    /// Returns the text chunks of the image file, as keyword and text.
     ///
     /// # Errors
-    /// [`Error::Input`] where the record cannot be written as JSON.
+    /// [`Error::Input`] if the record cannot be written as JSON.
     pub fn chunks(&self) -> Result<Vec<(&'static str, String)>> {
         let json = serde_json::to_string(self)
             .map_err(|e| Error::input("record", format!("cannot be written as JSON: {e}"), ""))?;
         Ok(vec![(PARAMETERS_KEYWORD, self.parameters()), (RECORD_KEYWORD, json)])
     }
 
-    /// The component that made the image's pixels, where it is not its model's own decoder.
-    pub fn small_decoder(&self) -> Option<&str> {
+    /// The component that decoded the image, if it is not the VAE's own decoder.
+    pub fn tiny_decoder(&self) -> Option<&str> {
         self.stages.last().map_or(&self.decoder, |stage| &stage.decoder).as_deref()
     }
 
-    /// The text that AUTOMATIC1111's web UI writes under `parameters`.
+    /// Formats the text that AUTOMATIC1111's web UI writes under `parameters`.
     pub fn parameters(&self) -> String {
         let mut text = self.prompt.clone();
         if !self.negative_prompt.is_empty() {
@@ -194,7 +196,7 @@ impl Record {
         if let Some(strength) = self.strength {
             text.push_str(&format!(", Denoising strength: {strength}"));
         }
-        if let Some(decoder) = self.small_decoder() {
+        if let Some(decoder) = self.tiny_decoder() {
             text.push_str(&format!(", Decoder: {decoder}"));
         }
         if let Some(fewer) = &self.fewer_evaluations {
@@ -204,7 +206,7 @@ impl Record {
             if let Some(cache) = &fewer.cache {
                 text.push_str(&format!(", Cache: {}", cache.method));
             }
-            text.push_str(&format!(", Evaluations: {} of {}", fewer.made, fewer.of));
+            text.push_str(&format!(", Evaluations: {} of {}", fewer.made, fewer.total));
             if fewer.shallow > 0 {
                 text.push_str(&format!(", Evaluations of the shallow layers alone: {}", fewer.shallow));
             }
@@ -226,6 +228,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::aliases::{ALIASES, AliasKind};
 
     pub(super) fn record() -> Record {
         Record {
@@ -259,14 +262,14 @@ mod tests {
     }
 
     #[test]
-    fn parameters_are_in_the_form_other_tools_read() {
+    fn parameters_have_the_format_of_other_tools() {
         assert_eq!(
             record().parameters(),
             "a red circle\nNegative prompt: blue\nSteps: 20, Sampler: ddim, CFG scale: 7.5, Seed: 42, Size: 64x48, \
              Model hash: 0123456789, Model: shapes, Version: ldm-ort 0.1.0"
         );
         let refiner = StageRecord {
-            hand: "latents".into(),
+            input: "latents".into(),
             model: "refiner".into(),
             model_digest: "fedcba9876543210".into(),
             weights: BTreeMap::new(),
@@ -281,12 +284,12 @@ mod tests {
             fewer_evaluations: None,
         };
         let refined = Record { stages: vec![refiner], ..record() };
-        let told = "Model: shapes, Refiner: refiner [fedcba9876], Refiner switch at: 0.8, Version: ldm-ort 0.1.0";
-        assert!(refined.parameters().ends_with(told), "{}", refined.parameters());
+        let expected = "Model: shapes, Refiner: refiner [fedcba9876], Refiner switch at: 0.8, Version: ldm-ort 0.1.0";
+        assert!(refined.parameters().ends_with(expected), "{}", refined.parameters());
     }
 
     #[test]
-    fn fewer_evaluations_are_told_where_there_were_fewer() {
+    fn fewer_evaluations_are_recorded() {
         let mut record = record();
         assert!(!serde_json::to_string(&record).unwrap().contains("evaluations"));
         let parameters = BTreeMap::from([("threshold".to_owned(), 0.05.into()), ("reset".to_owned(), true.into())]);
@@ -294,7 +297,7 @@ mod tests {
         record.fewer_evaluations = Some(FewerEvaluations {
             made: 14,
             shallow: 0,
-            of: 20,
+            total: 20,
             guidance_interval: Some([0.2, 0.8]),
             cache: Some(cache),
         });
@@ -324,22 +327,77 @@ mod tests {
     }
 
     #[test]
-    fn a_record_comes_back_out_of_its_image() {
+    fn a_record_survives_its_image() {
         let mut record = record();
         record.prompt = "日本の山 \"naïve\"".into();
         let file = png_with(&record.chunks().unwrap());
         assert_eq!(read_png(file.path()).unwrap(), record);
     }
 
+    /// A record with the old name of an alias in it, from the JSON of one with the new names.
+    fn with_old_name(old: &str, mut json: serde_json::Value) -> serde_json::Value {
+        let rename = |object: &mut serde_json::Value, new: &str, old: &str| {
+            let value = object.as_object_mut().and_then(|object| object.remove(new)).expect("the new name is there");
+            object[old] = value;
+        };
+        match old {
+            "fewer_evaluations.outer" => rename(&mut json["fewer_evaluations"], "shallow", "outer"),
+            "stages[].hand" => rename(&mut json["stages"][0], "input", "hand"),
+            "weights.embedding[]" => {
+                rename(&mut json["weights"], "textual_inversion[1]", "embedding[1]");
+                rename(&mut json["stages"][0]["weights"], "textual_inversion[0]", "embedding[0]");
+            }
+            "weights.small_decoder" => rename(&mut json["weights"], "tiny_vae_decoder", "small_decoder"),
+            "decoder = \"small_decoder\"" => json["decoder"] = "small_decoder".into(),
+            other => panic!("the alias {other} has no sample here"),
+        }
+        json
+    }
+
     #[test]
-    fn what_holds_no_record_says_so() {
+    fn old_names_in_a_record_are_read() {
+        let fewer = FewerEvaluations { made: 14, shallow: 6, total: 20, guidance_interval: None, cache: None };
+        let weights = |names: [&str; 2]| names.map(|name| (name.to_owned(), "01".to_owned())).into();
+        let stage = StageRecord {
+            input: "image".into(),
+            model: "refiner".into(),
+            model_digest: "01".into(),
+            weights: weights(["unet", "textual_inversion[0]"]),
+            files: BTreeMap::new(),
+            task: "image-to-image".into(),
+            scheduler: "euler".into(),
+            steps: 20,
+            guidance_scale: 5.0,
+            strength: None,
+            denoising_start: None,
+            decoder: None,
+            fewer_evaluations: None,
+        };
+        let new = Record {
+            weights: weights(["tiny_vae_decoder", "textual_inversion[1]"]),
+            decoder: Some("tiny_vae_decoder".into()),
+            fewer_evaluations: Some(fewer),
+            stages: vec![stage],
+            ..record()
+        };
+        let json = serde_json::to_value(&new).unwrap();
+        for alias in ALIASES.iter().filter(|alias| alias.kind == AliasKind::Record) {
+            let old = with_old_name(alias.old, json.clone());
+            assert_ne!(old, json);
+            let file = png_with(&[(RECORD_KEYWORD, old.to_string())]);
+            assert_eq!(read_png(file.path()).unwrap(), new, "{}", alias.old);
+        }
+    }
+
+    #[test]
+    fn a_missing_record_is_an_error() {
         let error = |file: &Path| read_png(file).unwrap_err().to_string();
         let none = png_with(&[("parameters", "x".into())]);
-        assert!(error(none.path()).contains("holds no record"));
+        assert!(error(none.path()).contains("has no record"));
         let later = png_with(&[(RECORD_KEYWORD, r#"{"schema": 9}"#.into())]);
         assert!(error(later.path()).contains("version 9"));
         let text = tempfile::NamedTempFile::new().unwrap();
-        assert!(error(text.path()).contains("is no PNG file"));
+        assert!(error(text.path()).contains("is not a PNG file"));
         assert!(error(Path::new("not-there.png")).contains("no such file"));
     }
 }

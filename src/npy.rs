@@ -1,4 +1,4 @@
-//! NumPy's `.npy` files: noise and latents in and out.
+//! NumPy's `.npy` format, for noise and latents.
 //!
 //! Source: the format's description in `numpy.lib.format`, versions 1.0 to 3.0.
 
@@ -14,18 +14,18 @@ use crate::files;
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
 const HELP: &str = "save it with numpy.save as a float32 array";
-/// The longest header that is read. NumPy's own are 118 bytes for all but arrays of records.
+/// The maximum length of a header. NumPy writes 118 bytes, except for structured arrays.
 const MAX_HEADER: usize = 64 * 1024;
 
 /// Reads an array of floating-point numbers.
 ///
-/// Takes float16, float32 and float64 in little-endian order, C or Fortran layout, and gives the values as `f32`
-/// (float64 rounded to the nearest).
+/// Accepts little-endian float16, float32 and float64 in C or Fortran order and converts the values to `f32` (float64
+/// is rounded to the nearest).
 ///
 /// # Errors
 ///
-/// [`Error::Input`] where the file is missing, is not a `.npy` file, holds another type, or is shorter or longer than
-/// its header says; [`Error::Io`] where it cannot be read.
+/// [`Error::Input`] if the file is missing, is not a `.npy` file, has another type, or has another length than its
+/// header implies; [`Error::Io`] if it cannot be read.
 pub fn read_f32(path: impl AsRef<Path>) -> Result<ArrayD<f32>> {
     let path = path.as_ref();
     let file = files::open_input(path)?;
@@ -37,40 +37,40 @@ pub fn read_f32(path: impl AsRef<Path>) -> Result<ArrayD<f32>> {
         .map_err(|e| Error::io(path, "reading", e))?
         .map_err(fail)
         .and_then(|(text, begin)| Ok((parse_header(&text).map_err(fail)?, begin)))?;
-    let (Header { kind, fortran, shape }, begin) = header;
+    let (Header { element_type, fortran, shape }, begin) = header;
 
-    // The file's length bounds what is allocated, whatever the header says.
+    // The file's length limits the allocation, whatever the header says.
     let count = shape.iter().try_fold(1_usize, |n, &d| n.checked_mul(d));
-    let wanted = count.and_then(|n| n.checked_mul(kind.size()));
+    let wanted = count.and_then(|n| n.checked_mul(element_type.size()));
     let found = length.saturating_sub(begin);
     let Some(wanted) = wanted.filter(|&n| n as u64 == found) else {
         return Err(fail(format!(
-            "the header says {kind} of shape {shape:?}, which is {} bytes of values, but {found} follow it",
+            "expected {} bytes of values for {element_type} of shape {shape:?}, found {found}",
             wanted.map_or_else(|| "too many".to_owned(), |n| n.to_string()),
         )));
     };
     let mut bytes = vec![0; wanted];
     reader.read_exact(&mut bytes).map_err(|e| Error::io(path, "reading", e))?;
 
-    let values = kind.decode(&bytes);
+    let values = element_type.decode(&bytes);
     ArrayD::from_shape_vec(IxDyn(&shape).set_f(fortran), values)
-        .map_err(|e| fail(format!("no array of shape {shape:?} can be made: {e}")))
+        .map_err(|e| fail(format!("cannot create an array of shape {shape:?}: {e}")))
 }
 
-/// Writes an array as float32 in C order, whole or not at all.
+/// Writes an array atomically as float32 in C order.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] where the file cannot be written; what stood there before is then untouched.
+/// [`Error::Io`] if the file cannot be written; an existing file is then unchanged.
 pub fn write_f32(path: impl AsRef<Path>, array: ArrayViewD<'_, f32>) -> Result<()> {
     let mut shape = String::new();
     for length in array.shape() {
         shape.push_str(&format!("{length}, "));
     }
-    // A tuple of one keeps its comma, longer ones lose the last.
+    // A tuple of one has a trailing comma, longer tuples do not.
     let shape = if array.ndim() > 1 { shape.trim_end_matches(", ") } else { shape.trim_end() };
     let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape}), }}");
-    // The values begin at a multiple of 64 bytes; the header ends in a newline.
+    // The values start at a multiple of 64 bytes; the header ends with a newline.
     let unpadded = MAGIC.len() + 4 + header.len() + 1;
     header.push_str(&" ".repeat(unpadded.next_multiple_of(64) - unpadded));
     header.push('\n');
@@ -89,13 +89,13 @@ pub fn write_f32(path: impl AsRef<Path>, array: ArrayViewD<'_, f32>) -> Result<(
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+enum ElementType {
     F16,
     F32,
     F64,
 }
 
-impl Kind {
+impl ElementType {
     fn size(self) -> usize {
         match self {
             Self::F16 => 2,
@@ -113,7 +113,7 @@ impl Kind {
     }
 }
 
-impl std::fmt::Display for Kind {
+impl std::fmt::Display for ElementType {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::F16 => "float16",
@@ -125,13 +125,13 @@ impl std::fmt::Display for Kind {
 
 #[derive(Debug)]
 struct Header {
-    kind: Kind,
+    element_type: ElementType,
     fortran: bool,
     shape: Vec<usize>,
 }
 
-/// The header's text and the offset at which the values begin. A file that ends early is the file's fault (the inner
-/// error); one that cannot be read is not.
+/// Reads the header and returns its text and the offset of the values. The inner error is for invalid files, the outer
+/// one for files that cannot be read.
 fn read_header(reader: &mut impl Read) -> std::io::Result<Result<(String, u64), String>> {
     let not_npy = || Ok(Err("not a .npy file".to_owned()));
     let mut start = Vec::new();
@@ -142,7 +142,7 @@ fn read_header(reader: &mut impl Read) -> std::io::Result<Result<(String, u64), 
     let width = match major {
         1 => 2,
         2 | 3 => 4,
-        other => return Ok(Err(format!("version {other} of the .npy format is not known; 1, 2 and 3 are"))),
+        other => return Ok(Err(format!("expected version 1, 2 or 3 of the .npy format, found version {other}"))),
     };
     let mut length = Vec::new();
     reader.by_ref().take(width).read_to_end(&mut length)?;
@@ -151,12 +151,12 @@ fn read_header(reader: &mut impl Read) -> std::io::Result<Result<(String, u64), 
     }
     let length = length.iter().rev().fold(0, |n, &byte| (n << 8) | usize::from(byte));
     if length > MAX_HEADER {
-        return Ok(Err(format!("its header is {length} bytes long, more than the {MAX_HEADER} that are read")));
+        return Ok(Err(format!("expected a header of at most {MAX_HEADER} bytes, found {length}")));
     }
     let mut text = Vec::new();
     reader.by_ref().take(length as u64).read_to_end(&mut text)?;
     if text.len() != length {
-        return Ok(Err("it ends within its header".to_owned()));
+        return Ok(Err("the file ends within its header".to_owned()));
     }
     Ok(match String::from_utf8(text) {
         Ok(text) => Ok((text, 8 + width + length as u64)),
@@ -177,14 +177,14 @@ fn parse_header(text: &str) -> Result<Header, String> {
 
     let descr = value("descr")?;
     let name = descr.strip_prefix(['\'', '"']).and_then(|rest| rest.split(['\'', '"']).next());
-    let kind = match name {
-        Some("<f2") => Kind::F16,
-        Some("<f4") => Kind::F32,
-        Some("<f8") => Kind::F64,
+    let element_type = match name {
+        Some("<f2") => ElementType::F16,
+        Some("<f4") => ElementType::F32,
+        Some("<f8") => ElementType::F64,
         Some(other) => {
-            return Err(format!("holds values of type '{other}'; float32 ('<f4'), float64 and float16 are read"));
+            return Err(format!("expected float32 ('<f4'), float64 or float16 values, found '{other}'"));
         }
-        None => return Err("holds records; float32, float64 and float16 are read".to_owned()),
+        None => return Err("expected float32, float64 or float16 values, found records".to_owned()),
     };
 
     let order = value("fortran_order")?;
@@ -202,7 +202,7 @@ fn parse_header(text: &str) -> Result<Header, String> {
         .filter(|length| !length.is_empty())
         .map(|length| length.parse().map_err(|_| bad_shape()))
         .collect::<Result<_, _>>()?;
-    Ok(Header { kind, fortran, shape })
+    Ok(Header { element_type, fortran, shape })
 }
 
 #[cfg(test)]
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn half_and_double_are_converted() {
-        let header = |kind| format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': (2,), }}\n");
+        let header = |element_type| format!("{{'descr': '{element_type}', 'fortran_order': False, 'shape': (2,), }}\n");
         let half: Vec<u8> = [1.5_f32, -2.0].iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect();
         let double: Vec<u8> = [0.1_f64, 1e300].iter().flat_map(|v| v.to_le_bytes()).collect();
         assert_eq!(read_f32(file(1, &header("<f2"), &half).path()).unwrap(), array![1.5, -2.0].into_dyn());

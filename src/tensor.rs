@@ -1,14 +1,14 @@
-//! What the two doors to the world agree on: element types, shapes and host tensors.
+//! Element types, shapes and host tensors, shared by the model files and the sessions.
 
 mod weight;
 
 use ndarray::{ArrayD, ArrayView, ArrayViewD, Dimension, IxDyn};
 
-pub use weight::{ByteEdit, Field, Weight, WeightPlace, WeightValues};
+pub use weight::{ByteEdit, Field, Weight, WeightLocation, WeightValues};
 
 use crate::error::{Error, Result};
 
-/// An ONNX element type that diffusion graphs use at their edges.
+/// An ONNX element type of a graph's inputs and outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum DType {
@@ -31,7 +31,7 @@ pub enum DType {
 }
 
 impl DType {
-    /// Its number in ONNX's `TensorProto.DataType`.
+    /// Returns its number in ONNX's `TensorProto.DataType`.
     pub fn to_onnx(self) -> i32 {
         match self {
             Self::F32 => 1,
@@ -45,7 +45,7 @@ impl DType {
         }
     }
 
-    /// The type with this number in ONNX's `TensorProto.DataType`.
+    /// Returns the type with this number in ONNX's `TensorProto.DataType`.
     pub fn from_onnx(code: i32) -> Self {
         match code {
             1 => Self::F32,
@@ -59,7 +59,7 @@ impl DType {
         }
     }
 
-    /// Bytes of one number; `None` for types of which one takes less than a byte, and for text.
+    /// Returns the bytes per value; `None` for types smaller than a byte, and for strings.
     pub fn bytes(self) -> Option<u64> {
         match self {
             Self::Bool | Self::Other(2 | 3) => Some(1),
@@ -70,12 +70,12 @@ impl DType {
         }
     }
 
-    /// Whether this is a floating-point type.
+    /// Returns true for floating-point types.
     pub fn is_float(self) -> bool {
         matches!(self, Self::F32 | Self::F16 | Self::Bf16 | Self::F64)
     }
 
-    /// Whether this is an integer type.
+    /// Returns true for 32-bit and 64-bit integers.
     pub fn is_integer(self) -> bool {
         matches!(self, Self::I32 | Self::I64)
     }
@@ -101,12 +101,12 @@ impl std::fmt::Display for DType {
 pub enum Dim {
     /// A length fixed in the graph.
     Fixed(usize),
-    /// A free axis, with the name the exporter gave it (empty where it gave none).
+    /// A dynamic axis with its name in the export, which may be empty.
     Free(String),
 }
 
 impl Dim {
-    /// The length, where the graph fixes it.
+    /// Returns the length if the graph fixes it.
     pub fn fixed(&self) -> Option<usize> {
         match self {
             Self::Fixed(n) => Some(*n),
@@ -132,7 +132,7 @@ pub struct TensorInfo {
     pub name: String,
     /// The element type.
     pub dtype: DType,
-    /// One entry an axis; empty for a scalar.
+    /// One entry per axis; empty for a scalar.
     pub shape: Vec<Dim>,
 }
 
@@ -149,20 +149,20 @@ impl std::fmt::Display for TensorInfo {
     }
 }
 
-/// A tensor handed to a graph. Whatever the graph's own element type is, floats are handed over as `f32`
-/// and integers as `i64`; the session converts to the type its graph declares.
+/// An input tensor of a graph. Floats are `f32` and integers `i64`; the session converts them to the element type that
+/// the graph declares.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Tensor {
     /// Floating-point values.
     F32(ArrayD<f32>),
     /// Integers: token ids, class labels.
     I64(ArrayD<i64>),
-    /// Switches left over from tracing, such as `return_dict`.
+    /// Booleans that tracing left in the graph, such as `return_dict`.
     Bool(ArrayD<bool>),
 }
 
 impl Tensor {
-    /// The shape.
+    /// Returns the shape.
     pub fn shape(&self) -> &[usize] {
         match self {
             Self::F32(a) => a.shape(),
@@ -193,19 +193,19 @@ impl From<ArrayD<i64>> for Tensor {
     }
 }
 
-/// A borrowed [`Tensor`]: what a session is handed without giving the values away.
+/// A borrowed [`Tensor`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum TensorView<'a> {
     /// Floating-point values.
     F32(ArrayViewD<'a, f32>),
     /// Integers: token ids, class labels.
     I64(ArrayViewD<'a, i64>),
-    /// Switches left over from tracing, such as `return_dict`.
+    /// Booleans that tracing left in the graph, such as `return_dict`.
     Bool(ArrayViewD<'a, bool>),
 }
 
 impl TensorView<'_> {
-    /// The shape.
+    /// Returns the shape.
     pub fn shape(&self) -> &[usize] {
         match self {
             Self::F32(a) => a.shape(),
@@ -239,18 +239,18 @@ impl<'a, D: Dimension> From<ArrayView<'a, bool, D>> for TensorView<'a> {
     }
 }
 
-/// The value of a Boolean input that tracing left in a graph, in the shape the graph declares.
+/// Creates the value of a Boolean input that tracing left in the graph, in the declared shape.
 pub(crate) fn switch(info: &TensorInfo, on: bool) -> ArrayD<bool> {
     let shape: Vec<usize> = info.shape.iter().map(|d| d.fixed().unwrap_or(1)).collect();
     ArrayD::from_elem(IxDyn(&shape), on)
 }
 
-/// Refuses NaN and infinity in `values`.
+/// Rejects NaN and infinity in `values`.
 ///
 /// # Errors
 /// [`Error::NonFinite`] with the count.
 pub fn require_finite(values: &[f32], what: &str, step: usize, steps: usize) -> Result<()> {
-    // A sum of v × 0 is NaN exactly when some v is not finite; in lanes it vectorises, where a per-value branch does not.
+    // A sum of v × 0 is NaN exactly if some v is not finite. In lanes it vectorizes, unlike a branch per value.
     let (blocks, rest) = values.as_chunks::<16>();
     let mut lanes = [0.0_f32; 16];
     for block in blocks {

@@ -1,6 +1,6 @@
-//! Threads of the program's own, where the system may refuse to start one.
+//! Threads that do not panic if the system refuses to start them.
 //!
-//! Control groups and `ulimit -u` bound how many threads there are, and `std::thread::spawn` panics beyond that.
+//! Control groups and `ulimit -u` limit the number of threads, and `std::thread::spawn` panics at the limit.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
@@ -9,13 +9,16 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::{Error, Result};
 
-/// Does work on another thread, or at once if none can be started.
-pub(crate) fn background<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Background<T> {
+/// Runs work on another thread, or immediately if none can be started.
+pub(crate) fn background<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> BackgroundTask<T> {
     background_in(Builder::new().name(name.to_owned()), work)
 }
 
-fn background_in<T: Send + 'static>(builder: Builder, work: impl FnOnce() -> T + Send + 'static) -> Background<T> {
-    // A thread that isn't started takes its closure with it, so the work is left where both can take it.
+fn background_in<T: Send + 'static>(builder: Builder, work: impl FnOnce() -> T + Send + 'static) -> BackgroundTask<T> {
+    // A thread that fails to start drops its closure, so the work is shared with the fallback.
     let work = Arc::new(Mutex::new(Some(work)));
     let result = Arc::new(Mutex::new(None));
     let job = {
@@ -26,16 +29,16 @@ fn background_in<T: Send + 'static>(builder: Builder, work: impl FnOnce() -> T +
         }
     };
     let thread = builder.spawn(job.clone()).map_err(|_| job()).ok();
-    Background { thread, result }
+    BackgroundTask { thread, result }
 }
 
-/// Work that was handed to a thread.
-pub(crate) struct Background<T> {
+/// Work on another thread.
+pub(crate) struct BackgroundTask<T> {
     thread: Option<JoinHandle<()>>,
     result: Arc<Mutex<Option<T>>>,
 }
 
-impl<T> Background<T> {
+impl<T> BackgroundTask<T> {
     /// Waits for the result.
     ///
     /// # Errors
@@ -51,7 +54,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Does work in which rayon's parallel iterators use all CPUs, or this thread alone if no others can be started.
+/// Runs work whose rayon iterators use all CPUs, or this thread alone if no others can be started.
 pub(crate) fn parallel<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     static POOL: OnceLock<Option<ThreadPool>> = OnceLock::new();
     parallel_in(POOL.get_or_init(|| ThreadPoolBuilder::new().build().ok()).as_ref(), work)
@@ -61,7 +64,7 @@ fn parallel_in<T: Send>(pool: Option<&ThreadPool>, work: impl FnOnce() -> T + Se
     match pool {
         Some(pool) => pool.install(work),
         None => {
-            // Fails if this thread is in a pool already, which then does the work.
+            // Fails if this thread is already in a pool, which then runs the work.
             let _own = ThreadPoolBuilder::new().num_threads(1).use_current_thread().build();
             work()
         }
@@ -98,13 +101,13 @@ mod tests {
 
     use super::*;
 
-    /// No system has room for such a stack.
+    /// A thread whose stack is too large for any system.
     fn refused() -> Builder {
         Builder::new().stack_size(1 << 46)
     }
 
     #[test]
-    fn without_threads_the_work_is_done_all_the_same() {
+    fn work_runs_without_threads() {
         assert!(refused().spawn(|| ()).is_err());
         assert_eq!(background_in(refused(), || 7).join().unwrap(), 7);
         assert_eq!(background("seven", || 7).join().unwrap(), 7);

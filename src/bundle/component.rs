@@ -1,4 +1,4 @@
-//! The parts a model is made of.
+//! The components of a model.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use serde_json::{Map, Value};
 
 use super::onnx::GraphFile;
+use crate::aliases::{Alias, AliasKind};
 use crate::error::Result;
 
-/// What a graph is for.
+/// The part of a model that a graph is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum ComponentKind {
@@ -32,8 +33,9 @@ pub enum ComponentKind {
     VqEncoder,
     /// The decoder of a vector-quantised VAE, quantising inside.
     VqDecoder,
-    /// A small decoder of the same latents, such as TAESD's: for previews, and for images where the pipeline file says so.
-    SmallDecoder,
+    /// The decoder of a tiny autoencoder (TAESD) for the same latents: for previews, and for images if the pipeline file
+    /// chooses it.
+    TinyVaeDecoder,
     /// The table of a class-conditional model that turns a class into a token.
     ClassEmbedder,
     /// A graph for another condition, which the pipeline file names.
@@ -56,7 +58,7 @@ impl ComponentKind {
         Self::VaeDecoder,
         Self::VqEncoder,
         Self::VqDecoder,
-        Self::SmallDecoder,
+        Self::TinyVaeDecoder,
         Self::SafetyChecker,
     ];
 
@@ -84,9 +86,14 @@ impl ComponentKind {
             Self::VqEncoder => &["vqvae_encoder"],
             Self::VqDecoder => &["vqvae_decoder", "vqvae"],
             // The names under which TAESD's decoders are passed around.
-            Self::SmallDecoder => {
-                &["small_decoder", "taesd_decoder", "taesdxl_decoder", "taesd3_decoder", "taef1_decoder"]
-            }
+            Self::TinyVaeDecoder => &[
+                "tiny_vae_decoder",
+                "small_decoder",
+                "taesd_decoder",
+                "taesdxl_decoder",
+                "taesd3_decoder",
+                "taef1_decoder",
+            ],
             Self::ControlNet => &["controlnet", "cnet"],
             Self::ClassEmbedder => &["class_embedder"],
             Self::Conditioner => &["conditioner"],
@@ -94,7 +101,7 @@ impl ComponentKind {
         }
     }
 
-    /// The directories whose config.json describes this component where its own has none.
+    /// The directories whose config.json describes this component if its own has none.
     pub(crate) fn config_directories(self) -> &'static [&'static str] {
         match self {
             Self::VaeEncoder | Self::VaeDecoder => &["vae_decoder", "vae_encoder", "vae"],
@@ -120,18 +127,18 @@ impl std::fmt::Display for ComponentKind {
     }
 }
 
-/// One component: a graph and what is written beside it.
+/// One component: a graph and its configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Component {
-    /// What it is for.
+    /// Its part of the model.
     pub kind: ComponentKind,
     /// Its graph.
     pub graph: GraphFile,
-    /// Its config.json; empty where there is none.
+    /// Its config.json; empty if there is none.
     pub config: Map<String, Value>,
-    /// Where that config.json lies.
+    /// The path of that config.json.
     pub config_path: Option<PathBuf>,
-    /// What the pipeline file says of the graph's inputs: words of [`super::role_words`] by the input's name.
+    /// The roles of the graph's inputs that the pipeline file gives: words of [`super::role_words`] by the input's name.
     pub roles: BTreeMap<String, String>,
 }
 
@@ -141,6 +148,13 @@ impl Component {
         self.roles.retain(|name, _| self.graph.input(name).is_some());
         let own = given.into_iter().flatten().filter(|(name, _)| self.graph.input(name).is_some());
         self.roles.extend(own.map(|(name, role)| (name.clone(), role.clone())));
+    }
+
+    /// The warning about the folder of its graph, if that has an old name.
+    pub fn old_name_warning(&self) -> Option<String> {
+        let folder = self.graph.path.parent()?.file_name()?.to_str()?;
+        let alias = Alias::find(AliasKind::Folder, folder).filter(|alias| alias.new == self.kind.name())?;
+        Some(alias.warning(&format!("{folder}/"), &format!("{}/", alias.new)))
     }
 
     /// The digest of its graph: see [`GraphFile::digest`].

@@ -238,10 +238,11 @@ fn roles(bundle: &Bundle, component: &Component, notes: &mut Vec<String>) -> Res
             notes.extend(contract.sequence_length.map(|n| format!("fixed to {}", count_of(n, "token"))));
             named(contract.roles())
         }
-        Kind::VaeDecoder | Kind::VqDecoder | Kind::SmallDecoder => {
+        Kind::VaeDecoder | Kind::VqDecoder | Kind::TinyVaeDecoder => {
             let contract = VaeDecoderContract::resolve(component)?;
-            if component.kind == Kind::SmallDecoder {
-                notes.push("for --preview, and for images with [model] decoder = \"small\"".to_owned());
+            if component.kind == Kind::TinyVaeDecoder {
+                notes.push("for --preview, and for images with [model] decoder = \"tiny\"".to_owned());
+                notes.extend(component.old_name_warning());
             }
             notes.extend(contract.batch.map(|n| format!("fixed to batches of {n}")));
             named(contract.roles())

@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::files;
 use crate::spec::Overrides;
 
-pub use machine::{CacheAction, CacheArgs, CompileArgs, QuantizeArgs, RuntimeAction, RuntimeArgs};
+pub use machine::{CacheAction, CacheArgs, OptimizeArgs, QuantizeArgs, RuntimeAction, RuntimeArgs};
 pub use run::RunArgs;
 
 const EXIT_CODES: &str = "\
@@ -40,10 +40,16 @@ Examples:
   ldm-ort plot pipeline.toml
   ldm-ort plot pipeline.toml --scheduler euler --scheduler 'DPM++ 2M Karras' --steps 12 --output schedules.svg";
 
-const COMPILE_EXAMPLES: &str = "\
+const OPTIMIZE_EXAMPLES: &str = "\
 Examples:
-  ldm-ort compile pipeline.toml
-  ldm-ort compile pipeline.toml --width 768 --height 512";
+  ldm-ort optimize pipeline.toml
+  ldm-ort optimize pipeline.toml --width 768 --height 512";
+
+const CACHE_EXAMPLES: &str = "\
+Examples:
+  ldm-ort cache list
+  ldm-ort cache trim --to '20 GB'
+  ldm-ort cache clear --stale";
 
 const QUANTIZE_EXAMPLES: &str = "\
 Examples:
@@ -87,16 +93,19 @@ pub enum Command {
     /// Prints a pipeline.toml for a model directory.
     #[command(after_help = "Example:\n  ldm-ort init models/shapes > pipeline.toml")]
     Init(InitArgs),
-    /// Lists the schedulers, tasks or execution providers there are.
+    /// Lists schedulers, tasks, execution providers, or old names that still work.
     List(ListArgs),
     /// Draws the schedules of one or several schedulers: timesteps, sigmas and signal-to-noise over the steps.
     #[command(after_help = PLOT_EXAMPLES)]
     Plot(Box<PlotArgs>),
-    /// Optimizes a pipeline's graphs for this machine ahead of its first run, which does so otherwise.
-    #[command(after_help = COMPILE_EXAMPLES)]
-    Compile(Box<CompileArgs>),
-    /// Tells what is kept of graphs that were optimized for this machine, or removes it.
-    #[command(after_help = "Examples:\n  ldm-ort cache list\n  ldm-ort cache clear --stale")]
+    /// Optimizes a pipeline's graphs for this machine ahead of its first run, which would do so otherwise.
+    #[command(after_help = OPTIMIZE_EXAMPLES)]
+    Optimize(Box<OptimizeArgs>),
+    /// The old name of `optimize`.
+    #[command(hide = true)]
+    Compile(Box<OptimizeArgs>),
+    /// Lists, verifies, trims or clears the cache of optimized graphs.
+    #[command(after_help = CACHE_EXAMPLES)]
     Cache(CacheArgs),
     /// Writes a model directory whose graphs store their weights in fewer bits, for less memory or faster products.
     #[command(after_help = QUANTIZE_EXAMPLES)]
@@ -191,7 +200,7 @@ pub struct KeyArgs {
     /// Text describing the image, or - for standard input; several times for several prompts.
     #[arg(long, value_name = "TEXT")]
     pub prompt: Vec<String>,
-    /// What guidance leads away from.
+    /// Text describing what the image should not show.
     #[arg(long, value_name = "TEXT")]
     pub negative_prompt: Option<String>,
     /// The seed of the first image; image i has seed + i.
@@ -303,7 +312,7 @@ pub struct ListArgs {
     pub json: bool,
 }
 
-/// What `ldm-ort list` lists.
+/// The tables of `ldm-ort list`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Listing {
     /// The schedulers: names for [scheduler.NAME] and --scheduler.
@@ -312,6 +321,8 @@ pub enum Listing {
     Tasks,
     /// The execution providers: names for --provider, and whether each can be used now.
     Providers,
+    /// The old names of keys, values, folders, variables, commands and record fields that still work, with the new ones.
+    Aliases,
 }
 
 #[cfg(test)]
@@ -352,7 +363,10 @@ mod tests {
             "ldm-ort list models",
             "ldm-ort runtime install rocm",
             "ldm-ort cache",
+            "ldm-ort optimize",
             "ldm-ort compile",
+            "ldm-ort cache trim",
+            "ldm-ort cache trim --to much",
             "ldm-ort paint",
         ] {
             assert_eq!(read(line).map_err(|error| error.exit_code()).err(), Some(2), "{line}");

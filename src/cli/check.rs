@@ -25,6 +25,7 @@ pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<(
     let spec = load_spec(&args.pipeline, args.overrides.to_overrides())?;
     let mut plan = Plan::new(spec)?;
     let engine = global.library.engine()?;
+    warnings(engine.take_warnings());
     plan.set_graph_cache(engine.optimized_graphs()?.as_ref());
     plan.require_cache()?;
     plan.check_inputs()?;
@@ -59,8 +60,8 @@ pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<(
     let models = || std::iter::once(("", &*plan.model)).chain(plan.stages.iter().map(|s| (s.key.as_str(), &*s.model)));
     for (key, model) in models() {
         let key = if key.is_empty() { String::new() } else { format!("{key}: ") };
-        if model.decodes_small() {
-            output::text(out, &format!("{key}images are decoded by small_decoder\n"))?;
+        if model.decodes_tiny() {
+            output::text(out, &format!("{key}images are decoded by tiny_vae_decoder\n"))?;
         }
         if let Some(preview) = &model.preview {
             let every = if preview.every == 1 { "step".to_owned() } else { count_of(preview.every, "step") };

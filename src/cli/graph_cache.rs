@@ -1,27 +1,28 @@
-//! `ldm-ort compile` and `ldm-ort cache`.
+//! `ldm-ort optimize` and `ldm-ort cache`.
 
 use std::io::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use indicatif::HumanBytes;
 use serde_json::json;
 
-use super::args::{CacheAction, CompileArgs, Global};
+use super::args::{CacheAction, Global, OptimizeArgs};
 use super::interrupt::Interrupt;
 use super::output;
 use super::progress::Progress;
 use super::standard_input::load_spec;
 use crate::error::{Error, Result};
-use crate::graph_cache::{CachedGraph, GraphCache, Verified};
+use crate::graph_cache::{CachedGraph, GraphCache, Trimmed, Verified};
 use crate::plan::{ExecutionPlan, ModelSources};
 
-/// Optimizes what a pipeline opens, and lists it.
+/// Optimizes the graphs of a pipeline, and lists them.
 ///
 /// # Errors
-/// Whatever is wrong with the pipeline, the model directory or the runtime; [`Error::Io`] where the outcome cannot be
-/// kept.
-pub fn compile(args: &CompileArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
+/// Whatever is wrong with the pipeline, the model directory or the runtime; [`Error::Io`] if the cache cannot be written.
+pub fn optimize(args: &OptimizeArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
     // As for `ldm-ort run`, Ctrl-C isn't taken over while standard input may be waited for.
     let spec = load_spec(&args.pipeline, args.overrides.to_overrides())?;
+    output::warn(spec.old_names.warnings());
     let interrupt = Interrupt::install()?;
     let mut progress = Progress::new(global.quiet);
     let engine = global.library.engine()?;
@@ -33,28 +34,30 @@ pub fn compile(args: &CompileArgs, global: &Global, out: &mut dyn Write) -> Resu
         openings.map(|opening| (opening.name(), own.cache_for(opening.kind).is_some())).collect()
     };
     let all: Vec<_> = plan.executions().flat_map(openings).collect();
-    let left: Vec<_> = all.iter().filter(|(_, is_prepared)| !is_prepared).map(|(name, _)| name).collect();
+    let left: Vec<_> = all.iter().filter(|(_, is_optimized)| !is_optimized).map(|(name, _)| name).collect();
     if left.len() == all.len() {
         return Err(Error::input(
             args.pipeline.display().to_string(),
-            "none of its graphs is one that would be optimized ahead",
-            "that is done for graphs on the CPU, with the weights that they store, unless [device] prepare = false",
+            "none of its graphs can be optimized ahead",
+            "only graphs on the CPU with the weights that they store are, and none with [device] optimize = false",
         ));
     }
     let graphs = engine.optimize(&plan, &runtime, &cancel, &mut |event| progress.notice(event))?;
     progress.clear();
     for name in left {
-        output::say(&format!("{name} is opened as it lies: it is not on the CPU, or its weights are changed"));
+        output::say(&format!("{name} is opened as exported: it is not on the CPU, or its weights are changed"));
     }
     output::text(out, &table(&graphs))
 }
 
-/// Lists, verifies or clears the cache.
+/// Lists, verifies, trims or clears the cache.
 ///
 /// # Errors
-/// [`Error::Io`] where it cannot be read or something in it not be removed.
+/// [`Error::Io`] if it cannot be read, or an entry cannot be removed.
 pub fn run(action: &CacheAction, global: &Global, out: &mut dyn Write) -> Result<()> {
-    let Some(cache) = global.library.engine()?.optimized_graphs()? else { return Ok(()) };
+    let engine = global.library.engine()?;
+    output::warn(engine.take_warnings());
+    let Some(cache) = engine.optimized_graphs()? else { return Ok(()) };
     match action {
         CacheAction::List { json: true } => {
             let entry = |entry: &CachedGraph| {
@@ -66,6 +69,7 @@ pub fn run(action: &CacheAction, global: &Global, out: &mut dyn Write) -> Result
                     "runtime": entry.runtime,
                     "processor": entry.processor,
                     "made": entry.made,
+                    "used": since_1970(cache.last_use(entry)),
                     "seconds": entry.seconds,
                     "stale": entry.stale(),
                     "folder": entry.folder(),
@@ -78,10 +82,16 @@ pub fn run(action: &CacheAction, global: &Global, out: &mut dyn Write) -> Result
             let entries = cache.entries()?;
             let sum = entries.iter().map(CachedGraph::bytes).sum();
             let text = match entries.len() {
-                0 => format!("nothing is kept in {}\n", cache.folder().display()),
+                0 => format!("no optimized graphs in {}\n", cache.folder().display()),
                 _ => format!("{}{} in {}\n", table(&entries), HumanBytes(sum), cache.folder().display()),
             };
             output::text(out, &text)
+        }
+        &CacheAction::Trim { to } => {
+            let Trimmed { freed, left } = cache.trim(to)?;
+            let in_use = if left > to { "; the rest is in use" } else { "" };
+            let (freed, left) = (HumanBytes(freed), HumanBytes(left));
+            output::text(out, &format!("{freed} freed in {}, {left} left{in_use}\n", cache.folder().display()))
         }
         &CacheAction::Verify { json } => verify(&cache, json, out),
         CacheAction::Clear { stale } => {
@@ -123,18 +133,22 @@ fn verify(cache: &GraphCache, json: bool, out: &mut dyn Write) -> Result<()> {
         }
     }
     let damaged = all.iter().filter(|part| part.damage.is_some());
-    let (kept, models): (Vec<_>, Vec<_>) = damaged.partition(|part| part.component.is_some());
-    if kept.is_empty() && models.is_empty() {
+    let (graphs, models): (Vec<_>, Vec<_>) = damaged.partition(|part| part.component.is_some());
+    if graphs.is_empty() && models.is_empty() {
         return Ok(());
     }
-    let mut problem = format!("{} of {} checked are damaged", kept.len() + models.len(), all.len());
-    if !kept.is_empty() {
+    let mut problem = format!("{} of {} checked are damaged", graphs.len() + models.len(), all.len());
+    if !graphs.is_empty() {
         problem += "; optimized graphs are made again by the next run";
     }
     if !models.is_empty() {
         problem += "; copy or download the damaged model files again";
     }
     Err(Error::io(cache.folder(), "verifying", std::io::Error::new(std::io::ErrorKind::InvalidData, problem)))
+}
+
+fn since_1970(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
 fn table(entries: &[CachedGraph]) -> String {

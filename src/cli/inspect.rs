@@ -25,6 +25,7 @@ pub fn inspect(args: &InspectArgs, out: &mut dyn Write) -> Result<()> {
         return if args.json { output::json(out, &report) } else { output::text(out, &report.to_string()) };
     }
     let spec = load_spec(&args.model, spec::Overrides::default())?;
+    output::warn(spec.old_names.warnings());
     let of = |spec: &Spec| report(&spec.model.path, &spec.model.overrides());
     let base = of(&spec)?;
     let stages = spec.stages.iter().enumerate();

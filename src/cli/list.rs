@@ -7,13 +7,14 @@ use serde_json::{Value, json};
 use super::args::{ListArgs, Listing};
 use super::output;
 use super::table::columns;
+use crate::aliases::{ALIASES, Alias};
 use crate::error::Result;
-use crate::scheduler::{self, Setting};
+use crate::scheduler::{self, AliasValue};
 use crate::session::{PROVIDERS, Provider, ProviderStatus, Runtime, provider_statuses};
 use crate::spec::TASKS;
 
-/// Prints the table of schedulers, tasks or providers. `load` loads ONNX Runtime, which alone knows what it was built
-/// with; it is called for providers only, and where it fails the list says why none can be used.
+/// Prints the table of schedulers, tasks, providers or aliases. `load` loads ONNX Runtime, which alone knows its build; it
+/// is called for providers only, and if it fails the list says why none can be used.
 ///
 /// # Errors
 ///
@@ -24,6 +25,8 @@ pub fn list(args: &ListArgs, load: impl FnOnce() -> Result<Runtime>, out: &mut d
         (Listing::Schedulers, true) => output::json(out, &schedulers_json()),
         (Listing::Tasks, false) => output::text(out, &tasks()),
         (Listing::Tasks, true) => output::json(out, &tasks_json()),
+        (Listing::Aliases, false) => output::text(out, &aliases()),
+        (Listing::Aliases, true) => output::json(out, &aliases_json()),
         (Listing::Providers, false) => output::text(out, &providers(&load())),
         (Listing::Providers, true) => output::json(out, &providers_json(&load())),
     }
@@ -36,7 +39,7 @@ fn heading<const N: usize>(names: [&str; N]) -> [String; N] {
 fn schedulers() -> String {
     let mut rows = vec![heading(["name", "class", "calls", "noise", "about"])];
     let mut names = vec![heading(["also called", "is"])];
-    let suffix = |(suffix, (key, value)): &(&str, (&str, Setting))| format!("{suffix} ({key} = {})", value.value());
+    let suffix = |(suffix, (key, value)): &(&str, (&str, AliasValue))| format!("{suffix} ({key} = {})", value.value());
     let suffixes: Vec<_> = scheduler::SUFFIXES.iter().map(suffix).collect();
     for entry in scheduler::table() {
         let noise = if entry.stochastic { "yes" } else { "no" };
@@ -51,7 +54,7 @@ fn schedulers() -> String {
     }
     format!(
         "{}\ncalls: how often the model is asked in a step. noise: whether steps draw noise.\n\n{}\nNames and classes of the \
-         first table are known too, in any case and with or without spaces, - and _. BackgroundWriter a name may stand {}.\n",
+         first table are known too, in any case and with or without spaces, - and _. After a name may stand {}.\n",
         columns(&rows),
         columns(&names),
         suffixes.join(", ")
@@ -67,8 +70,8 @@ fn schedulers_json() -> Value {
             "order": entry.order,
             "stochastic": entry.stochastic,
             "inverse": entry.inverse,
-            "timesteps": entry.accepts.timesteps,
-            "sigmas": entry.accepts.sigmas.is_some(),
+            "timesteps": entry.custom_schedules.timesteps,
+            "sigmas": entry.custom_schedules.sigmas.is_some(),
             "keys": entry.keys.iter().map(|key| key.name).collect::<Vec<_>>(),
             "about": entry.about,
         })
@@ -88,6 +91,22 @@ fn tasks() -> String {
 
 fn tasks_json() -> Value {
     TASKS.iter().map(|entry| json!({"name": entry.name, "about": entry.about, "keys": entry.keys()})).collect()
+}
+
+fn aliases() -> String {
+    let mut rows = vec![heading(["kind", "old", "new", "note"])];
+    rows.extend(ALIASES.iter().map(|alias| [alias.kind.name(), alias.old, alias.new, alias.note].map(str::to_owned)));
+    format!(
+        "{}\nNAME is any name, and [] any table of an array. Each key and value is one of a [[stage]] too. The new name is the \
+         one to write; an old one works with a warning, in the record of an image without.\n",
+        columns(&rows)
+    )
+}
+
+fn aliases_json() -> Value {
+    let row =
+        |alias: &Alias| json!({"kind": alias.kind.name(), "old": alias.old, "new": alias.new, "note": alias.note});
+    ALIASES.iter().map(row).collect()
 }
 
 fn providers(runtime: &Result<Runtime>) -> String {
@@ -150,6 +169,8 @@ mod tests {
         let text = print(Listing::Tasks, false);
         assert!(TASKS.iter().all(|entry| text.contains(entry.name)), "{text}");
         assert!(text.contains("original_size and target_size are [width, height]"), "{text}");
+        let text = print(Listing::Aliases, false);
+        assert!(ALIASES.iter().all(|alias| text.contains(alias.old) && text.contains(alias.new)), "{text}");
         let text = print(Listing::Providers, false);
         assert!(PROVIDERS.iter().all(|provider| text.contains(provider.name)), "{text}");
     }
@@ -160,6 +181,7 @@ mod tests {
         assert_eq!(rows(Listing::Schedulers).len(), scheduler::table().len());
         assert_eq!(rows(Listing::Tasks).len(), TASKS.len());
         assert_eq!(rows(Listing::Providers).len(), PROVIDERS.len());
+        assert_eq!(rows(Listing::Aliases).len(), ALIASES.len());
     }
 
     #[test]

@@ -9,14 +9,14 @@ use indicatif::HumanBytes;
 use super::output;
 use crate::engine::Event;
 use crate::error::{Error, Result};
-use crate::memory::Held;
+use crate::memory::MemoryUse;
 use crate::threads;
 
 /// Watches a run's memory.
 pub(super) struct Watch {
     rows: Vec<String>,
     phase: Option<&'static str>,
-    opening: Option<(Held, u64)>,
+    opening: Option<(MemoryUse, u64)>,
     peak: u64,
     most: Arc<Most>,
 }
@@ -40,7 +40,7 @@ impl Most {
     }
 
     fn look(&self) {
-        if let Some(held) = Held::now() {
+        if let Some(held) = MemoryUse::current() {
             self.private.fetch_max(held.private, Ordering::Relaxed);
             self.mapped.fetch_max(held.mapped, Ordering::Relaxed);
         }
@@ -62,7 +62,7 @@ impl Watch {
     /// # Errors
     /// [`Error::Input`] where the system does not tell what a process holds; [`Error::Io`] if no thread can be started.
     pub(super) fn new() -> Result<Self> {
-        match Held::now() {
+        match MemoryUse::current() {
             Some(_) => {
                 let most = Arc::new(Most::default());
                 let watched = Arc::clone(&most);
@@ -79,7 +79,9 @@ impl Watch {
 
     pub(super) fn notice(&mut self, event: &Event) {
         match event {
-            Event::Opening { weight_bytes, .. } => self.opening = Held::now().map(|held| (held, *weight_bytes)),
+            Event::Opening { weight_bytes, .. } => {
+                self.opening = MemoryUse::current().map(|held| (held, *weight_bytes))
+            }
             Event::Loading { component, .. } => self.opened(component),
             Event::Preparing { .. } => self.begin("preparing"),
             Event::Denoising { .. } => self.begin("denoising"),
@@ -90,7 +92,7 @@ impl Watch {
     }
 
     fn opened(&mut self, component: &str) {
-        let Some(((before, weights), now)) = self.opening.take().zip(Held::now()) else { return };
+        let Some(((before, weights), now)) = self.opening.take().zip(MemoryUse::current()) else { return };
         self.row(
             &format!("open {component}"),
             Some(weights),
@@ -101,7 +103,7 @@ impl Watch {
 
     fn begin(&mut self, phase: &'static str) {
         self.end();
-        Held::forget_peak();
+        MemoryUse::reset_peak();
         self.most.forget();
         self.phase = Some(phase);
     }
@@ -114,7 +116,7 @@ impl Watch {
     }
 
     fn row(&mut self, what: &str, weights: Option<u64>, private: u64, mapped: u64) {
-        let peak = Held::now().map_or(0, |held| held.peak);
+        let peak = MemoryUse::current().map_or(0, |held| held.peak);
         self.peak = self.peak.max(peak);
         let shown = |bytes: u64| HumanBytes(bytes).to_string();
         let weights = weights.map(shown).unwrap_or_default();

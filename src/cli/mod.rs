@@ -29,6 +29,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::aliases::{Alias, AliasKind};
 use crate::error::Result;
 use crate::session::{self, Runtime, RuntimeOptions};
 use args::{Cli, Command, Global};
@@ -55,7 +56,11 @@ fn dispatch(cli: &Cli, out: &mut (dyn Write + Send)) -> Result<()> {
         Command::Init(args) => init::init(args, out),
         Command::List(args) => list::list(args, || list_runtime(&cli.global), out),
         Command::Plot(args) => plot::plot(args, out),
-        Command::Compile(args) => graph_cache::compile(args, &cli.global, out),
+        Command::Optimize(args) => graph_cache::optimize(args, &cli.global, out),
+        Command::Compile(args) => {
+            Alias::find(AliasKind::Command, "compile").iter().for_each(|alias| output::warn([alias.plain_warning()]));
+            graph_cache::optimize(args, &cli.global, out)
+        }
         Command::Cache(args) => graph_cache::run(&args.action, &cli.global, out),
         Command::Quantize(args) => quantize::quantize(args, &cli.global, out),
         Command::Runtime(args) => {

@@ -13,7 +13,7 @@ use crate::error::{Error, Result, count_of};
 use crate::files;
 use crate::plan::SchedulerChoice;
 use crate::plot::{self, Curve};
-use crate::scheduler::{self, Custom, Setting};
+use crate::scheduler::{self, AliasValue, CustomSchedule};
 
 /// Draws the schedule of a pipeline, and those that other schedulers would make over the same model. Needs no runtime
 /// and opens no graph.
@@ -26,6 +26,7 @@ use crate::scheduler::{self, Custom, Setting};
 pub fn plot(args: &PlotArgs, out: &mut dyn Write) -> Result<()> {
     let path = place(args)?;
     let spec = load_spec(&args.pipeline, args.overrides.to_overrides())?;
+    output::warn(spec.old_names.warnings());
     let bundle = Bundle::open(&spec.model.path, &spec.model.overrides())?;
     let (task, has_control) = (spec.task.name(), !spec.controls.is_empty());
     let defaults = bundle.call_defaults(task, has_control).values;
@@ -34,9 +35,9 @@ pub fn plot(args: &PlotArgs, out: &mut dyn Write) -> Result<()> {
     let mut others = Vec::new();
     for name in &args.scheduler {
         let choice = own.another(name).ok_or_else(|| unknown(name))?;
-        others.push(Drawn { choice, custom: None });
+        others.push(DrawResult { choice, custom: None });
     }
-    let mut all = vec![Drawn { choice: own, custom }];
+    let mut all = vec![DrawResult { choice: own, custom }];
     for drawn in others {
         if !all.iter().any(|other| other.is_same(&drawn)) {
             all.push(drawn);
@@ -84,15 +85,15 @@ fn svg_name(path: &Path) -> String {
 }
 
 /// One scheduler of the image.
-struct Drawn {
+struct DrawResult {
     choice: SchedulerChoice,
     /// The schedule itself, where the pipeline gives it outright.
-    custom: Option<Custom>,
+    custom: Option<CustomSchedule>,
 }
 
-impl Drawn {
+impl DrawResult {
     /// The keys that its name stands for beside the class.
-    fn implied(&self) -> Vec<(&'static str, Setting)> {
+    fn implied(&self) -> Vec<(&'static str, AliasValue)> {
         scheduler::find_alias(&self.choice.name).map(|(_, implied)| implied).unwrap_or_default()
     }
 
@@ -120,7 +121,7 @@ impl Drawn {
         let mut request = scheduler::ScheduleRequest::new(steps, 1);
         request.mu = self.choice.mu(patches);
         request.custom = self.custom.clone().or_else(|| self.choice.of_family(steps));
-        Ok(Curve::of(self.name(), self.choice.build(&request)?.as_ref(), steps))
+        Ok(Curve::from_scheduler(self.name(), self.choice.build(&request)?.as_ref(), steps))
     }
 }
 

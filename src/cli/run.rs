@@ -220,9 +220,11 @@ fn denoising(timings: &Timings) -> String {
     let Timings { denoise, calls, evaluations, .. } = *timings;
     let rate = if denoise > 0.0 { calls as f64 / denoise } else { 0.0 };
     let evaluations = match evaluations {
-        Evaluations { made, shallow: 0, of } if made < of => format!(", {made} of {}", count_of(of, "evaluation")),
-        Evaluations { made, shallow, of } if made < of => {
-            format!(", {made} of {of} evaluations and {shallow} of the shallow layers alone")
+        Evaluations { made, shallow: 0, total } if made < total => {
+            format!(", {made} of {}", count_of(total, "evaluation"))
+        }
+        Evaluations { made, shallow, total } if made < total => {
+            format!(", {made} of {total} evaluations and {shallow} of the shallow layers alone")
         }
         _ => String::new(),
     };

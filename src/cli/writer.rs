@@ -204,7 +204,7 @@ impl ImageWriter<'_> {
             object["stages"] = stages.into();
         }
         tell_fewer(&mut object, record.fewer_evaluations.as_ref())?;
-        if let Some(decoder) = record.small_decoder() {
+        if let Some(decoder) = record.tiny_decoder() {
             object["decoder"] = decoder.into();
         }
         Ok(object)

@@ -9,14 +9,14 @@ use crate::bundle::{DenoiserContract, Positions};
 use crate::error::{Error, Result};
 use crate::tensor::TensorInfo;
 
-/// The form in which a graph takes a sample, gives a prediction and is told the time. Schedulers and tasks see samples as
-/// they are, `[n, c, h, w]`: what they do is done value by value.
+/// The form in which a graph takes a sample, gives a prediction and is told the time. Schedulers and tasks see samples
+/// as they are, `[n, c, h, w]`: what they do is done value by value.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Form<'c> {
     /// `[n, c, h, w]`, and the timestep of training.
     Planes,
-    /// Flux: `[n, h/2 · w/2, 4 c]`, where each token stands, and the timestep as a share of training's 1000. An image that
-    /// is followed stands behind the sample, in as many channels, and becomes as many tokens more.
+    /// Flux: `[n, h/2 · w/2, 4 c]`, where each token stands, and the timestep as a share of training's 1000. An image
+    /// that is followed stands behind the sample, in as many channels, and becomes as many tokens more.
     Packed {
         positions: &'c Positions,
         /// Those of one image, c.
@@ -43,8 +43,8 @@ impl<'c> Form<'c> {
         }
     }
 
-    /// Requires that samples of this height and width, beside others of as many channels, have this form in a graph with
-    /// this contract.
+    /// Requires that samples of this height and width, beside others of as many channels, have this form in a graph
+    /// with this contract.
     pub fn check(self, contract: &DenoiserContract, graph: &Path, [taken, height, width]: [usize; 3]) -> Result<()> {
         let Self::Packed { .. } = self else { return Ok(()) };
         let name = &contract.sample.name;
@@ -100,8 +100,8 @@ impl<'c> Form<'c> {
         }
     }
 
-    /// What the graph is told, for each of `rows`, of where tokens stand: those of `[channels, height, width]`, and those of
-    /// `told` tokens of text.
+    /// What the graph is told, for each of `rows`, of where tokens stand: those of `[channels, height, width]`, and
+    /// those of `told` tokens of text.
     pub fn positions(
         self,
         rows: usize,
@@ -109,13 +109,14 @@ impl<'c> Form<'c> {
         told: usize,
     ) -> Vec<(&'c str, ArrayD<f32>)> {
         let Self::Packed { positions: Positions { image, text }, .. } = self else { return Vec::new() };
-        [(image, packing::places(self.images(taken), height, width)), (text, Array2::zeros((told, 3)))]
+        [(image, packing::position_ids(self.images(taken), height, width)), (text, Array2::zeros((told, 3)))]
             .map(|(info, places)| (info.name.as_str(), with_rank_of(info, places, rows)))
             .into()
     }
 
-    /// Has `run` write a prediction in the form of the graph, in `room` where that is another, and puts it into `out` as
-    /// `[n, c, h, w]`: that of the sample, not those of the other images that the graph was given in `taken` channels.
+    /// Has `run` write a prediction in the form of the graph, in `room` where that is another, and puts it into `out`
+    /// as `[n, c, h, w]`: that of the sample, not those of the other images that the graph was given in `taken`
+    /// channels.
     pub fn prediction(
         self,
         taken: usize,

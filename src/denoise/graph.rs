@@ -73,7 +73,7 @@ impl Batch {
     /// The tiles, where there is more than one.
     fn split(&self) -> Option<Tiles> {
         let [_, height, width] = self.sample;
-        self.tiles.filter(|tiles| tiles.split(height, width))
+        self.tiles.filter(|tiles| tiles.is_split(height, width))
     }
 }
 
@@ -103,7 +103,7 @@ impl<'a> GraphDenoiser<'a> {
         cancel: &Cancel,
     ) -> Result<Self> {
         let Batch { images, sample: [channels, height, width], by_row: is_by_row, .. } = batch;
-        let (run_height, run_width) = batch.split().map_or((height, width), |tiles| tiles.of(height, width));
+        let (run_height, run_width) = batch.split().map_or((height, width), |tiles| tiles.tile_size(height, width));
         let rows = guidance.branches().len() * images;
         let chunk = contract.batch.unwrap_or(if is_by_row { 1 } else { rows }).max(1);
         let padded = rows.div_ceil(chunk) * chunk;
@@ -218,7 +218,7 @@ impl<'a> GraphDenoiser<'a> {
         let chunk = self.contract.batch.unwrap_or(if self.batch.by_row { 1 } else { images }).max(1);
         let length = (images.div_ceil(chunk) * chunk).min(padded);
         // Where too few rows stand behind to fill a fixed batch, rows before do.
-        let start = (self.guidance.told() * images).min(padded - length);
+        let start = (self.guidance.conditional_branch() * images).min(padded - length);
         (start..start + length, chunk)
     }
 
@@ -334,7 +334,7 @@ impl<'a> GraphDenoiser<'a> {
         if self.is_guided(call) {
             self.guidance.combine(output, self.batch.images, prediction);
         } else {
-            let told = output.get(self.guidance.told() * prediction.len()..).unwrap_or_default();
+            let told = output.get(self.guidance.conditional_branch() * prediction.len()..).unwrap_or_default();
             Guidance::Off.combine(told, self.batch.images, prediction);
         }
         // Rows that only fill up a fixed batch are evaluated too, though not more of them than the branches have.

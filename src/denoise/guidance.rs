@@ -1,75 +1,75 @@
-//! Guidance: several predictions joined into one.
+//! Guidance: combines the predictions of several branches into one.
 
-/// How predictions under different conditions are joined.
+/// The combination of predictions under different conditions.
 ///
-/// A batch of `n` images is predicted [`Guidance::branches`] times, one branch after the other.
+/// A batch of `n` images is predicted once per branch of [`Guidance::branches`], one branch after the other.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Guidance {
-    /// The conditional prediction alone: one branch.
+    /// The conditional prediction alone, one branch.
     Off,
     /// Classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598): the branches are the unconditional prediction
-    /// `u` and the conditional one `c`, joined as `u + scale (c − u)`.
+    /// `u` and the conditional prediction `c`, combined as `u + scale (c − u)`.
     ClassifierFree {
-        /// The weight of the condition, above 1.
+        /// The guidance scale, above 1.
         scale: f64,
-        /// How much of the conditional prediction's standard deviation is brought back, in [0, 1] (Lin et al. 2023,
-        /// arXiv 2305.08891, section 3.4).
+        /// The guidance rescale in [0, 1], which restores the conditional prediction's standard deviation (Lin et al.
+        /// 2023, arXiv 2305.08891, section 3.4).
         rescale: f64,
     },
-    /// The two guidances of InstructPix2Pix (Brooks et al. 2023, arXiv 2211.09800, equation 3): the branches are `b` told
-    /// text and image, `i` told the image alone, and `u` told nothing, joined as
+    /// InstructPix2Pix's guidance by text and image (Brooks et al. 2023, arXiv 2211.09800, equation 3): the branches
+    /// are `b` with text and image, `i` with the image alone, and `u` without both, combined as
     /// `u + text (b − i) + image (i − u)`.
     Instruct {
-        /// The weight of the text, above 1.
+        /// The text guidance scale, above 1.
         text: f64,
-        /// The weight of the image, 1 or above.
+        /// The image guidance scale, 1 or above.
         image: f64,
     },
 }
 
-/// What one branch of a batch is told.
+/// The conditions of one branch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Branch {
-    /// The prompt, or else the negative prompt.
+pub struct GuidanceBranch {
+    /// True for the prompt, false for the negative prompt.
     pub prompt: bool,
-    /// The image that the task is given, or else nothing in its place.
+    /// True for the task's input image, false for zeros instead.
     pub image: bool,
 }
 
 impl Guidance {
-    /// Classifier-free guidance of this weight, which is none at 1 and below.
+    /// Returns classifier-free guidance with this scale; [`Guidance::Off`] for a scale of 1 or below.
     pub fn classifier_free(scale: f64, rescale: f64) -> Self {
         if scale > 1.0 { Self::ClassifierFree { scale, rescale } } else { Self::Off }
     }
 
-    /// What the branches are told, in their order.
-    pub fn branches(&self) -> &'static [Branch] {
-        const TOLD: Branch = Branch { prompt: true, image: true };
-        const IMAGE: Branch = Branch { prompt: false, image: true };
-        const NOTHING: Branch = Branch { prompt: false, image: false };
+    /// Returns the conditions of each branch, in order.
+    pub fn branches(&self) -> &'static [GuidanceBranch] {
+        const BOTH: GuidanceBranch = GuidanceBranch { prompt: true, image: true };
+        const IMAGE: GuidanceBranch = GuidanceBranch { prompt: false, image: true };
+        const NEITHER: GuidanceBranch = GuidanceBranch { prompt: false, image: false };
         match self {
-            Self::Off => &[TOLD],
-            Self::ClassifierFree { .. } => &[IMAGE, TOLD],
-            Self::Instruct { .. } => &[TOLD, IMAGE, NOTHING],
+            Self::Off => &[BOTH],
+            Self::ClassifierFree { .. } => &[IMAGE, BOTH],
+            Self::Instruct { .. } => &[BOTH, IMAGE, NEITHER],
         }
     }
 
-    /// Which of the branches is told all there is: the one that is left where guidance is not at work.
-    pub(super) fn told(&self) -> usize {
+    /// Returns the index of the conditional branch, the only one that runs outside the guidance interval.
+    pub(super) fn conditional_branch(&self) -> usize {
         self.branches().iter().position(|branch| branch.prompt && branch.image).unwrap_or(0)
     }
 
-    /// Joins the branches of one batch into `out`.
+    /// Combines the branches of one batch into `out`.
     ///
-    /// `out` holds `images` predictions of equal size one after the other, and `predictions` as many for each branch,
-    /// in float32.
+    /// `out` holds `images` predictions of equal size, one after the other; `predictions` holds as many for each
+    /// branch. Both are float32.
     pub fn combine(&self, predictions: &[f32], images: usize, out: &mut [f32]) {
         let branch = |index: usize| predictions.get(index * out.len()..).unwrap_or_default();
         match *self {
             Self::Off => {
-                let told = branch(0);
-                for (o, &c) in out.iter_mut().zip(told) {
+                let conditional = branch(0);
+                for (o, &c) in out.iter_mut().zip(conditional) {
                     *o = c;
                 }
             }
@@ -81,7 +81,7 @@ impl Guidance {
                 }
                 if rescale > 0.0 {
                     for (o, c) in out.chunks_mut(each).zip(conditional.chunks(each)) {
-                        let factor = rescale as f32 * (deviation(c) / deviation(o)) as f32 + (1.0 - rescale as f32);
+                        let factor = rescale as f32 * (std_dev(c) / std_dev(o)) as f32 + (1.0 - rescale as f32);
                         o.iter_mut().for_each(|v| *v *= factor);
                     }
                 }
@@ -96,8 +96,8 @@ impl Guidance {
     }
 }
 
-/// The sample standard deviation, with the n − 1 denominator.
-fn deviation(values: &[f32]) -> f64 {
+/// Returns the sample standard deviation, with the denominator n − 1.
+fn std_dev(values: &[f32]) -> f64 {
     let n = values.len() as f64;
     let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
     let sum = values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>();
@@ -124,7 +124,7 @@ mod tests {
         Guidance::classifier_free(7.5, 1.0).combine(&[unconditional, conditional].concat(), 2, &mut out);
         for half in 0..2 {
             let range = half * 4..half * 4 + 4;
-            let ratio = deviation(&out[range.clone()]) / deviation(&conditional[range]);
+            let ratio = std_dev(&out[range.clone()]) / std_dev(&conditional[range]);
             assert!((ratio - 1.0).abs() < 1e-6, "{ratio}");
         }
     }

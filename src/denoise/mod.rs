@@ -1,18 +1,18 @@
-//! The denoising loop, guidance, and the conditions a model takes.
+//! The denoising loop, guidance, and the conditions of a denoiser.
 
+mod batch_noise;
 pub mod cache;
 mod control;
 mod feed;
 mod form;
 mod graph;
 mod guidance;
-mod keep;
-mod noise;
 mod packing;
 mod run_interval;
 mod shallow;
 #[cfg(test)]
 mod tests;
+mod unmasked_latents;
 
 use std::ops::{ControlFlow, Range};
 
@@ -22,99 +22,99 @@ use crate::error::{Error, Result, StepPosition};
 use crate::scheduler::{Noise, Scheduler};
 use crate::tensor::require_finite;
 
-pub use cache::{Cached, StepCache};
+pub use batch_noise::BatchNoise;
+pub use cache::{CachedDenoiser, StepCache};
 pub use control::{Control, ControlWeight};
 pub use graph::{Batch, GraphDenoiser};
-pub use guidance::{Branch, Guidance};
-pub use keep::Keep;
-pub use noise::BatchNoise;
+pub use guidance::{Guidance, GuidanceBranch};
 pub use run_interval::RunInterval;
 pub use shallow::Shallow;
+pub use unmasked_latents::UnmaskedLatents;
 
-/// What a denoiser is told about the image beside the noisy sample and the time.
+/// The inputs of a denoiser besides the noisy sample and the timestep.
 ///
-/// The latent diffusion paper (arXiv 2112.10752, section 3.3) knows two ways, channels to concatenate and tokens to
-/// attend to; later families add vectors and classes. Every tensor has `n` rows, one an image, for each branch of the
-/// guidance (see [`Guidance::branches`]), one branch after the other.
+/// The latent diffusion paper (arXiv 2112.10752, section 3.3) has two mechanisms, concatenated channels and
+/// cross-attention; later families add vectors and classes. Every tensor has `n` rows, one per image, for each branch
+/// of the guidance (see [`Guidance::branches`]), one branch after the other.
 #[derive(Debug, Clone, Default)]
 pub struct Condition {
-    /// Tokens to attend to, `[rows, tokens, width]`.
+    /// The cross-attention conditioning, such as prompt embeddings, `[rows, tokens, width]`.
     pub context: Option<ArrayD<f32>>,
-    /// Channels to concatenate behind the sample's own, `[rows, c, h, w]`, never scaled by the scheduler.
+    /// Channels concatenated after the sample's, `[rows, c, h, w]`, never scaled by the scheduler.
     pub channels: Option<ArrayD<f32>>,
-    /// 1 for each token to attend to and 0 for each that is padding, `[rows, tokens]`.
+    /// The attention mask: 1 for each token and 0 for padding, `[rows, tokens]`.
     pub context_mask: Option<ArrayD<f32>>,
-    /// The text as one vector, `[rows, width]`.
+    /// The pooled embeddings, `[rows, width]`.
     pub text_embeds: Option<ArrayD<f32>>,
-    /// Sizes and crop, `[rows, 6]`, or with an aesthetic score `[rows, 5]`.
+    /// The size and crop conditioning, `[rows, 6]`, or `[rows, 5]` with an aesthetic score.
     pub time_ids: Option<ArrayD<f32>>,
-    /// Height and width of the image in pixels, `[rows, 2]`.
+    /// The height and width of the image in pixels, `[rows, 2]`.
     pub resolution: Option<ArrayD<f32>>,
-    /// The image's height by its width, `[rows, 1]`.
+    /// The image's height divided by its width, `[rows, 1]`.
     pub aspect_ratio: Option<ArrayD<f32>>,
-    /// The guidance scale as one vector, `[rows, width]`.
+    /// The embedded guidance scale, `[rows, width]`.
     pub timestep_cond: Option<ArrayD<f32>>,
     /// The guidance scale as a number, `[rows]`.
     pub guidance: Option<ArrayD<f32>>,
-    /// A class or a noise level, `[rows]`, whole numbers.
+    /// A class or a noise level, `[rows]`, integers.
     pub class_labels: Option<ArrayD<f32>>,
 }
 
-/// One call of the model among those of a run.
+/// One evaluation of the model in a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Call {
     /// Its index, counted from 0.
     pub index: usize,
-    /// The calls of the run.
-    pub of: usize,
-    /// The calls that a step of the scheduler's takes.
+    /// The evaluations of the run.
+    pub total: usize,
+    /// Evaluations per step of the scheduler.
     pub order: usize,
-    /// The model's time.
+    /// The timestep.
     pub timestep: f64,
 }
 
 impl Call {
-    /// The step of the scheduler this call belongs to, counted from 0.
+    /// Returns the scheduler step of this evaluation, counted from 0.
     pub fn step(self) -> usize {
         self.index / self.order.max(1)
     }
 
-    /// The steps of the run.
+    /// Returns the steps of the run.
     pub fn steps(self) -> usize {
-        self.of.div_ceil(self.order.max(1))
+        self.total.div_ceil(self.order.max(1))
     }
 }
 
-/// How often a model was evaluated in a run: each branch of the guidance counts by itself.
+/// The number of function evaluations (NFE) of a run. Each branch of the guidance counts separately.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Evaluations {
-    /// Those made of the whole model.
+    /// Evaluations of the full model.
     pub made: usize,
-    /// Those made beside them of its shallow layers alone.
+    /// Evaluations of its shallow layers alone.
     pub shallow: usize,
-    /// Those of the same run with every branch at every call.
-    pub of: usize,
+    /// Evaluations of the same run without a guidance interval or caching.
+    pub total: usize,
 }
 
 impl std::ops::AddAssign for Evaluations {
     fn add_assign(&mut self, other: Self) {
         self.made += other.made;
         self.shallow += other.shallow;
-        self.of += other.of;
+        self.total += other.total;
     }
 }
 
-/// What predicts noise (or velocity, or the clean sample) from a noisy sample.
+/// A model that predicts noise, velocity, flow or the original sample from a noisy sample.
 pub trait Denoiser {
-    /// Writes the guided prediction for `sample` (flat `[n, c, h, w]`, already scaled for the model) at one call to
-    /// `prediction`, one part an image.
+    /// Writes the guided prediction for `sample` (flat `[n, c, h, w]`, already scaled for the model) to `prediction`,
+    /// one part per image.
     ///
     /// # Errors
-    /// Whatever the model fails with, and [`Error::Interrupted`].
+    /// The model's error, or [`Error::Interrupted`].
     fn predict(&mut self, sample: &[f32], call: Call, prediction: &mut [f32]) -> Result<()>;
 
-    /// As [`Denoiser::predict`], by the shallow layers of the model alone, on what the deep ones gave when all were last run;
-    /// `false` where that cannot be done, and nothing was written.
+    /// Predicts like [`Denoiser::predict`], but evaluates only the shallow layers, on the latest output of the deep
+    /// layers. Returns `false` and writes nothing if that is not possible.
     ///
     /// # Errors
     /// As [`Denoiser::predict`].
@@ -123,82 +123,81 @@ pub trait Denoiser {
         Ok(false)
     }
 
-    /// How many values a prediction has for each value of the sample: 2 where the model predicts a variance too.
+    /// Returns the number of predicted values per value of the sample: 2 if the model predicts variances too.
     fn outputs_per_input(&self) -> usize {
         1
     }
 
-    /// How often the whole model was evaluated so far, each branch of the guidance counted by itself.
+    /// Returns the evaluations of the full model so far, each branch of the guidance counted separately.
     fn evaluations(&self) -> usize;
 
-    /// How often its shallow layers were evaluated alone, counted so too.
+    /// Returns the evaluations of its shallow layers alone, counted in the same way.
     fn shallow_evaluations(&self) -> usize {
         0
     }
 
-    /// Whether what is run at this call is of another kind than at the call before, since a branch of the guidance or a
-    /// control network begins or ends between them.
+    /// Returns true if this evaluation is not comparable with the one before, because a branch of the guidance or a
+    /// control network starts or ends between them.
     fn changes_at(&self, call: Call) -> bool {
         let _ = call;
         false
     }
 }
 
-/// What an observer is shown after each step.
+/// The state of a run after an evaluation.
 #[derive(Debug)]
 pub struct Step<'a> {
-    /// The model call just made, counted from 1.
+    /// The evaluation just made, counted from 1.
     pub call: usize,
-    /// Model calls of this run.
+    /// Evaluations of this run.
     pub calls: usize,
-    /// The model's time of this call.
+    /// The timestep of this evaluation.
     pub timestep: f64,
     /// The sample after the step, `[n, c, h/f, w/f]`, float32.
     pub sample: ArrayViewD<'a, f32>,
-    /// The image that the model sees in the sample at this call, of the same shape, where [`Watch::wants_estimate`]
-    /// said so.
-    pub estimate: Option<ArrayViewD<'a, f32>>,
+    /// The predicted original sample (x0) at this evaluation, of the same shape, if requested by
+    /// [`StepWatcher::wants_x0`].
+    pub x0: Option<ArrayViewD<'a, f32>>,
 }
 
-/// Sees the steps of a run, and may stop it. Every `FnMut(Step<'_>) -> ControlFlow<()>` does.
-pub trait Watch {
-    /// Whether the step of this call, counted from 1, is to come with an estimate of the image. The run is the same
+/// Observes the steps of a run and can stop it. Implemented by every `FnMut(Step<'_>) -> ControlFlow<()>`.
+pub trait StepWatcher {
+    /// Returns true to receive the predicted original sample of this evaluation, counted from 1. The run is the same
     /// either way.
-    fn wants_estimate(&mut self, call: usize, calls: usize, order: usize) -> bool {
+    fn wants_x0(&mut self, call: usize, calls: usize, order: usize) -> bool {
         let _ = (call, calls, order);
         false
     }
 
-    /// Called after each step.
+    /// Observes a step.
     ///
     /// # Errors
-    /// Whatever the watcher fails with, which ends the run.
-    fn see(&mut self, step: Step<'_>) -> Result<ControlFlow<()>>;
+    /// The watcher's error, which ends the run.
+    fn observe(&mut self, step: Step<'_>) -> Result<ControlFlow<()>>;
 }
 
-impl<F: FnMut(Step<'_>) -> ControlFlow<()>> Watch for F {
-    fn see(&mut self, step: Step<'_>) -> Result<ControlFlow<()>> {
+impl<F: FnMut(Step<'_>) -> ControlFlow<()>> StepWatcher for F {
+    fn observe(&mut self, step: Step<'_>) -> Result<ControlFlow<()>> {
         Ok(self(step))
     }
 }
 
-/// Moves `sample` through the calls of the model that `span` names, from the first's place in the schedule to where
-/// the last leads.
+/// Denoises `sample` in place over the evaluations `span`, indices into the scheduler's timesteps.
 ///
-/// The one loop of every task and family: scale, predict, step, and put back what is given. `watch` sees the sample
-/// after each call and may stop the run.
+/// The one loop of all tasks and families: scale, predict, step, and restore the unmasked latents. `watch` observes the
+/// sample after each evaluation and can stop the run.
 ///
 /// # Errors
-/// [`Error::NonFinite`] naming the step as soon as a prediction holds NaN or infinity, [`Error::Interrupted`] naming the
-/// step when `watch` breaks or the denoiser is cancelled, and whatever the denoiser fails with.
+/// [`Error::NonFinite`] naming the step as soon as a prediction holds NaN or infinity, [`Error::Interrupted`] naming
+/// the step when `watch` breaks or the denoiser is canceled, and the denoiser's errors.
 pub fn denoise(
     denoiser: &mut dyn Denoiser,
     scheduler: &mut dyn Scheduler,
     sample: &mut ArrayD<f32>,
     span: Range<usize>,
-    keep: Option<&Keep>,
+    unmasked: Option<&UnmaskedLatents>,
     noise: &mut dyn Noise,
-    watch: &mut dyn Watch,
+    watch: &mut dyn StepWatcher,
 ) -> Result<()> {
     let shape = IxDyn(sample.shape());
     let images = sample.shape().first().copied().unwrap_or(1);
@@ -207,12 +206,12 @@ pub fn denoise(
         .ok_or_else(|| Error::input("latents", "the sample is not laid out in row-major order", ""))?;
     let mut scaled = vec![0.0; x.len()];
     let mut prediction = vec![0.0; x.len() * denoiser.outputs_per_input()];
-    let mut estimate = Vec::new();
+    let mut x0 = Vec::new();
     let (begin, calls, order) = (span.start, span.len(), scheduler.order());
     let end = span.end;
     for step in span {
-        let call = Call { index: step - begin, of: calls, order, timestep: scheduler.timesteps()[step] };
-        scheduler.scale_input(step, x, &mut scaled);
+        let call = Call { index: step - begin, total: calls, order, timestep: scheduler.timesteps()[step] };
+        scheduler.scale_model_input(step, x, &mut scaled);
         let position =
             StepPosition { step: call.step() + 1, steps: call.steps(), first_image: 0, images, total_images: images };
         let interrupted = || Error::Interrupted { at_step: Some(position) };
@@ -221,26 +220,26 @@ pub fn denoise(
             error => error,
         })?;
         require_finite(&prediction, "the denoiser's prediction", position.step, position.steps)?;
-        let estimates = watch.wants_estimate(call.index + 1, calls, order);
-        if estimates {
-            estimate.resize(x.len(), 0.0);
-            estimate_images(scheduler, step, &prediction, x, images, &mut estimate);
-            keep.iter().for_each(|keep| keep.restore(scheduler, None, &mut estimate, &mut scaled));
+        let wants_x0 = watch.wants_x0(call.index + 1, calls, order);
+        if wants_x0 {
+            x0.resize(x.len(), 0.0);
+            predict_x0(scheduler, step, &prediction, x, images, &mut x0);
+            unmasked.iter().for_each(|unmasked| unmasked.restore(scheduler, None, &mut x0, &mut scaled));
         }
         scheduler.step(step, &prediction, x, noise)?;
-        if let Some(keep) = keep {
+        if let Some(unmasked) = unmasked {
             let next = Some(step + 1).filter(|&next| next < end);
-            keep.restore(scheduler, next, x, &mut scaled);
+            unmasked.restore(scheduler, next, x, &mut scaled);
         }
         require_finite(x, "the latents", position.step, position.steps)?;
-        let seen = Step {
+        let state = Step {
             call: call.index + 1,
             calls,
             timestep: call.timestep,
             sample: view(&shape, x)?,
-            estimate: if estimates { Some(view(&shape, &estimate)?) } else { None },
+            x0: if wants_x0 { Some(view(&shape, &x0)?) } else { None },
         };
-        if watch.see(seen)?.is_break() {
+        if watch.observe(state)?.is_break() {
             return Err(interrupted());
         }
     }
@@ -252,19 +251,12 @@ fn view<'a>(shape: &IxDyn, values: &'a [f32]) -> Result<ArrayViewD<'a, f32>> {
         .map_err(|e| Error::input("latents", format!("the sample does not have its own shape: {e}"), ""))
 }
 
-/// Writes the image that the model sees in each sample of a batch to `out`. A prediction may hold a variance behind
-/// each image's own values.
-fn estimate_images(
-    scheduler: &dyn Scheduler,
-    step: usize,
-    prediction: &[f32],
-    x: &[f32],
-    images: usize,
-    out: &mut [f32],
-) {
+/// Writes the predicted original sample of each image of a batch to `out`. A prediction can hold variances after each
+/// image's values.
+fn predict_x0(scheduler: &dyn Scheduler, step: usize, prediction: &[f32], x: &[f32], images: usize, out: &mut [f32]) {
     let size = (x.len() / images.max(1)).max(1);
     let predictions = prediction.chunks((prediction.len() / images.max(1)).max(1));
     for ((x, out), prediction) in x.chunks(size).zip(out.chunks_mut(size)).zip(predictions) {
-        scheduler.estimate(step, prediction.get(..x.len()).unwrap_or(prediction), x, out);
+        scheduler.predict_x0(step, prediction.get(..x.len()).unwrap_or(prediction), x, out);
     }
 }

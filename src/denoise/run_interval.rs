@@ -14,7 +14,7 @@ pub struct RunInterval {
 impl RunInterval {
     /// Whether a call lies in it as a whole: call `i` of `n` stands from `i / n` to `(i + 1) / n`.
     pub fn holds(&self, call: Call) -> bool {
-        self.holds_part(call.index, call.of)
+        self.holds_part(call.index, call.total)
     }
 
     /// Whether it begins or ends between a call and the one before.

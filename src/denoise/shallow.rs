@@ -11,7 +11,8 @@ use crate::tensor::TensorView;
 /// The shallow layers of a UNet as a graph of their own, and what the deep ones last gave them.
 pub struct Shallow<'a> {
     session: &'a mut Session,
-    /// The tensor that goes from the deep layers to the shallow ones: an output of the whole graph, an input of this one.
+    /// The tensor that goes from the deep layers to the shallow ones: an output of the whole graph, an input of this
+    /// one.
     tensor: &'a str,
     /// Its inputs, by name.
     inputs: Vec<String>,
@@ -52,8 +53,8 @@ pub(super) struct Seam<'o> {
 }
 
 impl Seam<'_> {
-    /// Has the next runs of the call hand out what the deep layers give, or take what they gave, and nothing that they do
-    /// not read.
+    /// Has the next runs of the call hand out what the deep layers give, or take what they gave, and nothing that they
+    /// do not read.
     pub(super) fn join<'r>(&'r mut self, runs: &mut [Run<'r>]) {
         let first = self.next;
         self.next += runs.len();

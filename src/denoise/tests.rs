@@ -31,23 +31,23 @@ impl Denoiser for Model {
     }
 }
 
-/// Asks for every estimate, or for none.
-struct Estimates(Option<Vec<ArrayD<f32>>>);
+/// Requests every predicted original sample, or none.
+struct X0Recorder(Option<Vec<ArrayD<f32>>>);
 
-impl Watch for Estimates {
-    fn wants_estimate(&mut self, _: usize, _: usize, _: usize) -> bool {
+impl StepWatcher for X0Recorder {
+    fn wants_x0(&mut self, _: usize, _: usize, _: usize) -> bool {
         self.0.is_some()
     }
 
-    fn see(&mut self, step: Step<'_>) -> Result<ControlFlow<()>> {
-        if let (Some(seen), Some(estimate)) = (&mut self.0, step.estimate) {
-            seen.push(estimate.to_owned());
+    fn observe(&mut self, step: Step<'_>) -> Result<ControlFlow<()>> {
+        if let (Some(seen), Some(x0)) = (&mut self.0, step.x0) {
+            seen.push(x0.to_owned());
         }
         Ok(ControlFlow::Continue(()))
     }
 }
 
-fn run(seeds: &[u64], with_variance: bool, watch: &mut Estimates, keep: Option<&Keep>) -> ArrayD<f32> {
+fn run(seeds: &[u64], with_variance: bool, watch: &mut X0Recorder, unmasked: Option<&UnmaskedLatents>) -> ArrayD<f32> {
     let variance = if with_variance { "learned_range" } else { "fixed_small" };
     let table: Config = [("variance_type", variance.into()), ("clip_sample", false.into())]
         .map(|(key, value): (&str, serde_json::Value)| (key.to_owned(), value))
@@ -60,22 +60,22 @@ fn run(seeds: &[u64], with_variance: bool, watch: &mut Estimates, keep: Option<&
     });
     let mut noise = BatchNoise::new(Stream::default(), seeds);
     let mut model = Model { images: seeds.len(), with_variance };
-    denoise(&mut model, scheduler.as_mut(), &mut sample, 0..4, keep, &mut noise, watch).expect("it runs");
+    denoise(&mut model, scheduler.as_mut(), &mut sample, 0..4, unmasked, &mut noise, watch).expect("it runs");
     sample
 }
 
-/// Images of a batch are estimated each as if it were alone, whether the model predicts a variance behind each or not,
-/// and the run is the same to the bit.
+/// The predicted original sample of each image in a batch is that of the image alone, with and without variances after
+/// each prediction. Requesting it does not change the run.
 #[test]
-fn estimates_are_each_images_own_and_change_nothing() {
+fn x0_of_each_image_is_independent_and_changes_nothing() {
     for with_variance in [false, true] {
-        let mut both = Estimates(Some(Vec::new()));
+        let mut both = X0Recorder(Some(Vec::new()));
         let samples = run(&[7, 8], with_variance, &mut both, None);
-        assert_eq!(samples, run(&[7, 8], with_variance, &mut Estimates(None), None));
+        assert_eq!(samples, run(&[7, 8], with_variance, &mut X0Recorder(None), None));
         let both = both.0.unwrap_or_default();
         assert_eq!(both.len(), 4);
         for (row, seed) in [7, 8].into_iter().enumerate() {
-            let mut alone = Estimates(Some(Vec::new()));
+            let mut alone = X0Recorder(Some(Vec::new()));
             run(&[seed], with_variance, &mut alone, None);
             for (both, alone) in both.iter().zip(alone.0.unwrap_or_default()) {
                 assert_eq!(both.index_axis(ndarray::Axis(0), row), alone.index_axis(ndarray::Axis(0), 0));
@@ -84,17 +84,18 @@ fn estimates_are_each_images_own_and_change_nothing() {
     }
 }
 
-/// What a mask keeps stands in the estimates as it will in the image.
+/// The predicted original samples contain the unmasked latents.
 #[test]
-fn estimates_hold_what_is_kept() {
+fn x0_contains_the_unmasked_latents() {
     let shape = IxDyn(&[1, 2, 2, 3]);
     let mask = ArrayD::from_shape_fn(shape.clone(), |at| if at[3] == 0 { 0.0 } else { 1.0 });
-    let keep = Keep { latents: ArrayD::from_elem(shape.clone(), 0.25), noise: ArrayD::zeros(shape), mask };
-    let mut seen = Estimates(Some(Vec::new()));
-    let sample = run(&[7], false, &mut seen, Some(&keep));
-    assert_eq!(sample, run(&[7], false, &mut Estimates(None), Some(&keep)));
-    for estimate in seen.0.unwrap_or_default() {
-        assert!(estimate.index_axis(ndarray::Axis(3), 0).iter().all(|v| *v == 0.25));
-        assert!(estimate.index_axis(ndarray::Axis(3), 1).iter().any(|v| *v != 0.25));
+    let unmasked =
+        UnmaskedLatents { latents: ArrayD::from_elem(shape.clone(), 0.25), noise: ArrayD::zeros(shape), mask };
+    let mut seen = X0Recorder(Some(Vec::new()));
+    let sample = run(&[7], false, &mut seen, Some(&unmasked));
+    assert_eq!(sample, run(&[7], false, &mut X0Recorder(None), Some(&unmasked)));
+    for x0 in seen.0.unwrap_or_default() {
+        assert!(x0.index_axis(ndarray::Axis(3), 0).iter().all(|v| *v == 0.25));
+        assert!(x0.index_axis(ndarray::Axis(3), 1).iter().any(|v| *v != 0.25));
     }
 }

@@ -7,7 +7,7 @@ use super::converter::Converter;
 use super::{Environment, Event};
 use crate::error::Result;
 use crate::execution::{Execution, ExecutionEvent};
-use crate::graph_cache::{CachedGraph, GraphCache};
+use crate::graph_cache::{CachedGraph, GraphCache, SizeLimit};
 use crate::plan::{ModelSources, Plan};
 use crate::session::{self, Cancel, Flavour, Runtime, RuntimeOptions};
 use crate::spec::Spec;
@@ -28,8 +28,8 @@ pub struct Engine(Arc<EngineBuilder>);
 
 /// The settings of an [`Engine`].
 ///
-/// What is not set comes from the environment: `ORT_DYLIB_PATH`, `LDM_ORT_OFFLINE`, `LDM_ORT_CACHE_DIR`, `LDM_ORT_INDEX_URL`
-/// and those that the README lists. ONNX Runtime's library is found, or fetched once into the user's cache, when the first
+/// What is not set comes from the environment: `ORT_DYLIB_PATH`, `LDM_ORT_OFFLINE`, `LDM_ORT_CACHE_DIR`, `LDM_ORT_INDEX_URL`,
+/// `LDM_ORT_OPTIMIZE`, `LDM_ORT_GRAPH_CACHE_SIZE` and those that the README lists. ONNX Runtime's library is found, or fetched once into the user's cache, when the first
 /// pipeline is opened, since the build depends on the pipeline's execution providers.
 #[derive(Debug, Clone)]
 pub struct EngineBuilder {
@@ -37,6 +37,7 @@ pub struct EngineBuilder {
     index_url: Option<String>,
     is_offline: Option<bool>,
     has_graph_cache: Option<bool>,
+    graph_cache_limit: Option<SizeLimit>,
     cache_dir: Option<PathBuf>,
     environment: Environment,
 }
@@ -69,6 +70,12 @@ impl EngineBuilder {
     /// Opens graphs as stored, optimizing none ahead, if false.
     pub fn graph_cache(mut self, has_graph_cache: bool) -> Self {
         self.has_graph_cache = Some(has_graph_cache);
+        self
+    }
+
+    /// Sets the size limit of the graph cache, instead of `LDM_ORT_GRAPH_CACHE_SIZE`.
+    pub fn graph_cache_limit(mut self, limit: SizeLimit) -> Self {
+        self.graph_cache_limit = Some(limit);
         self
     }
 
@@ -110,6 +117,7 @@ impl Engine {
             index_url: None,
             is_offline: None,
             has_graph_cache: None,
+            graph_cache_limit: None,
             cache_dir: None,
             environment: Environment::from_process(),
         }
@@ -118,12 +126,24 @@ impl Engine {
     /// Returns the cache of optimized graphs, if there is one.
     ///
     /// # Errors
-    /// [`Error::Runtime`](crate::Error::Runtime) if the system names no cache folder and none is set.
+    /// [`Error::Runtime`](crate::Error::Runtime) if the system names no cache folder and none is set;
+    /// [`Error::Input`](crate::Error::Input) if `LDM_ORT_GRAPH_CACHE_SIZE` is not a size.
     pub fn optimized_graphs(&self) -> Result<Option<GraphCache>> {
         if !self.0.has_graph_cache.unwrap_or(self.0.environment.optimize) {
             return Ok(None);
         }
-        Ok(Some(GraphCache::new(session::user_cache(&self.0.runtime_environment())?.join("graphs"))))
+        let limit = match self.0.graph_cache_limit {
+            Some(limit) => limit,
+            None => self.0.environment.graph_cache_limit()?,
+        };
+        let folder = session::user_cache(&self.0.runtime_environment())?.join("graphs");
+        Ok(Some(GraphCache::new(folder).limited_to(limit)))
+    }
+
+    /// Takes the warnings about old names of environment variables. They are also events of the first pipeline that is
+    /// opened.
+    pub(crate) fn take_warnings(&self) -> Vec<String> {
+        self.0.environment.take_warnings()
     }
 
     /// Returns the search for ONNX Runtime's library that this engine makes, for a preferred build.
@@ -158,6 +178,7 @@ impl Engine {
         cancel: &Cancel,
         observer: &mut dyn FnMut(Event),
     ) -> Result<(Plan, Runtime)> {
+        self.take_warnings().into_iter().for_each(|text| observer(Event::Warning { text }));
         let mut plan = Plan::from_sources(spec, sources)?;
         plan.set_graph_cache(self.optimized_graphs()?.as_ref());
         plan.require_cache()?;

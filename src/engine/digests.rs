@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
 
+use crate::bundle::ComponentKind;
 use crate::error::Result;
 use crate::files;
 use crate::graph_cache;
@@ -16,7 +17,7 @@ use crate::plan::{ExecutionPlan, ModelPlan};
 pub struct ModelDigests {
     /// Over all of `weights`.
     pub whole: String,
-    /// Of each graph with its weights by its component, and of each LoRA and each embedding.
+    /// Of each graph with its weights by its component, and of each LoRA and each textual inversion.
     pub weights: BTreeMap<String, String>,
     /// Of each configuration and tokenizer file, by its path in the model directory.
     pub files: BTreeMap<String, String>,
@@ -90,10 +91,12 @@ fn weights(plan: &ExecutionPlan, known: &KnownDigests) -> Result<(String, BTreeM
         let number = seen.entry(kind.name()).or_default();
         let name = if *number == 0 { kind.name().to_owned() } else { format!("{}[{number}]", kind.name()) };
         *number += 1;
-        add(kind.name(), name, known.get(&graph.path, || graph_cache::digest(plan.graph_cache.as_ref(), graph))?);
+        // The digest over all weights goes by the names of the first version, so that it stays the same for a model.
+        let hashed = if kind == ComponentKind::TinyVaeDecoder { "small_decoder" } else { kind.name() };
+        add(hashed, name, known.get(&graph.path, || graph_cache::digest(plan.graph_cache.as_ref(), graph))?);
     }
     for (at, inversion) in plan.model.text.iter().flat_map(|text| &text.inversions).enumerate() {
-        add("embedding", format!("embedding[{at}]"), inversion.digest().to_owned());
+        add("embedding", format!("textual_inversion[{at}]"), inversion.digest().to_owned());
     }
     for (at, lora) in plan.model.loras.iter().enumerate() {
         add("lora", format!("lora[{at}]"), known.get(&lora.path, || lora.digest())?);

@@ -1,8 +1,19 @@
 //! Settings from the process's environment variables.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::aliases;
+use crate::error::{Error, Result};
+use crate::graph_cache::SizeLimit;
 use crate::session::Env;
+
+/// The variable that turns the graph cache off.
+const OPTIMIZE: &str = "LDM_ORT_OPTIMIZE";
+
+/// The variable with the size limit of the graph cache.
+const GRAPH_CACHE_SIZE: &str = "LDM_ORT_GRAPH_CACHE_SIZE";
 
 /// The settings that environment variables give an [`Engine`](super::Engine).
 #[derive(Debug, Clone, Default)]
@@ -11,25 +22,54 @@ pub struct Environment {
     pub(crate) runtime: Env,
     /// True if `LDM_ORT_OFFLINE` is set and not `0`.
     pub(crate) offline: bool,
-    /// False if `LDM_ORT_OPTIMIZE` (or `LDM_ORT_PREPARE`) is `0`.
+    /// False if `LDM_ORT_OPTIMIZE` is `0`.
     pub(crate) optimize: bool,
+    /// `LDM_ORT_GRAPH_CACHE_SIZE`.
+    graph_cache_size: Option<OsString>,
+    /// Warnings about old names that were read, until they are taken.
+    warnings: Arc<Mutex<Vec<String>>>,
 }
 
 impl Environment {
     /// Reads the variables of this process.
     pub fn from_process() -> Self {
         let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0");
-        let is_zero = |name: &str| std::env::var_os(name).is_some_and(|value| value == "0");
+        let (optimize, warning) = aliases::variable(OPTIMIZE, |name| std::env::var_os(name));
         Self {
             runtime: runtime(),
             offline: is_set("LDM_ORT_OFFLINE"),
-            optimize: !is_zero("LDM_ORT_OPTIMIZE") && !is_zero("LDM_ORT_PREPARE"),
+            optimize: optimize.is_none_or(|value| value != "0"),
+            graph_cache_size: std::env::var_os(GRAPH_CACHE_SIZE).filter(|value| !value.is_empty()),
+            warnings: Arc::new(Mutex::new(warning.into_iter().collect())),
         }
     }
 
     /// The settings of an empty environment.
     pub fn empty() -> Self {
-        Self { runtime: Env::default(), offline: false, optimize: true }
+        Self {
+            runtime: Env::default(),
+            offline: false,
+            optimize: true,
+            graph_cache_size: None,
+            warnings: Arc::default(),
+        }
+    }
+
+    /// The size limit of the graph cache.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if `LDM_ORT_GRAPH_CACHE_SIZE` is not a size.
+    pub(crate) fn graph_cache_limit(&self) -> Result<SizeLimit> {
+        let Some(value) = &self.graph_cache_size else { return Ok(SizeLimit::default()) };
+        value.to_str().and_then(SizeLimit::parse).ok_or_else(|| {
+            let problem = format!("expected a size such as \"20 GB\", or \"unlimited\", found {value:?}");
+            Error::input(GRAPH_CACHE_SIZE, problem, "correct the environment variable, or unset it")
+        })
+    }
+
+    /// Takes the warnings about old names of variables; a second time there are none.
+    pub(crate) fn take_warnings(&self) -> Vec<String> {
+        std::mem::take(&mut *self.warnings.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

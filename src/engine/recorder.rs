@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::digests::{KnownDigests, ModelDigests};
 use crate::denoise::Evaluations;
-use crate::denoise::cache::Value;
+use crate::denoise::cache::CacheParameterValue;
 use crate::error::{Error, Result};
 use crate::execution::FinishedImage;
 use crate::files;
@@ -15,7 +15,7 @@ use crate::metadata::{self, CacheRecord, FewerEvaluations, Record, StageRecord};
 use crate::plan::{ModelPlan, Plan, PlannedSettings};
 use crate::session::Runtime;
 use crate::spec::{RecordNames, Spec};
-use crate::threads::{self, Background};
+use crate::threads::{self, BackgroundTask};
 
 /// Makes the records of the images of a plan's models. A record says what was really run, also if the request was changed
 /// after planning.
@@ -34,14 +34,14 @@ pub struct Recorder {
     /// For each stage the component that decodes, where it is not the VAE's own decoder.
     decoders: Vec<Option<String>>,
     /// The form in which each stage receives the output of the one before it.
-    hands: Vec<&'static str>,
+    inputs_of_stages: Vec<&'static str>,
     /// Reads every file of the models, which for a large one takes seconds that the run need not wait for.
     digests: Digesting,
 }
 
 /// One a stage, that of the file's own tables first.
 enum Digesting {
-    Working(Background<Result<Vec<ModelDigests>>>),
+    Working(BackgroundTask<Result<Vec<ModelDigests>>>),
     Done(Vec<ModelDigests>),
 }
 
@@ -70,7 +70,7 @@ impl Recorder {
             names: RecordNames::default(),
             inputs: HashMap::new(),
             decoders: plan.executions().map(|own| decoder(&own.model)).collect(),
-            hands: plan.stages.iter().map(|stage| stage.hand.name()).collect(),
+            inputs_of_stages: plan.stages.iter().map(|stage| stage.hand.name()).collect(),
             digests,
         }
     }
@@ -140,9 +140,9 @@ impl Recorder {
     /// The records of the stages that an image went through.
     fn stage_records(&self, image: &FinishedImage, whole: &Spec, digests: &[ModelDigests]) -> Vec<StageRecord> {
         let settings = image.settings.iter().skip(1);
-        let own = whole.stages.iter().zip(settings).zip(digests).zip(&self.hands).take(image.stages);
-        let own = own.enumerate().map(|(at, (((stage, settings), digests), hand))| StageRecord {
-            hand: (*hand).to_owned(),
+        let own = whole.stages.iter().zip(settings).zip(digests).zip(&self.inputs_of_stages).take(image.stages);
+        let own = own.enumerate().map(|(at, (((stage, settings), digests), input))| StageRecord {
+            input: (*input).to_owned(),
             model: name_of(&stage.spec.model.path),
             model_digest: digests.whole.clone(),
             weights: digests.weights.clone(),
@@ -191,7 +191,7 @@ impl Recorder {
 
 /// The causes of rounding besides ONNX Runtime's version: the CPU's instructions, and if graphs were optimized ahead.
 pub fn arithmetic(plan: &Plan) -> String {
-    let is_optimized = plan.executions().any(|own| own.graph_cache.is_some() && own.device.prepare);
+    let is_optimized = plan.executions().any(|own| own.graph_cache.is_some() && own.device.optimize);
     format!("{}, {}", graph_cache::processor(), if is_optimized { "optimized graphs" } else { "graphs as stored" })
 }
 
@@ -209,7 +209,7 @@ fn own_spec(whole: &Spec, image: &FinishedImage) -> (Spec, usize) {
 
 /// The component that decodes, where it is not the VAE's own decoder.
 fn decoder(model: &ModelPlan) -> Option<String> {
-    model.decoder.as_ref().filter(|_| model.decodes_small()).map(|part| part.kind.name().to_owned())
+    model.decoder.as_ref().filter(|_| model.decodes_tiny()).map(|part| part.kind.name().to_owned())
 }
 
 fn name_of(model: &Path) -> String {
@@ -218,15 +218,15 @@ fn name_of(model: &Path) -> String {
 
 /// The evaluations that a `[cache.NAME]` or a `guidance_interval` of these tables left, if there is one.
 fn fewer_evaluations(spec: &Spec, evaluations: Option<&Evaluations>) -> Option<FewerEvaluations> {
-    let &Evaluations { made, shallow, of } = evaluations.filter(|_| spec.asks_for_fewer_evaluations())?;
+    let &Evaluations { made, shallow, total } = evaluations.filter(|_| spec.asks_for_fewer_evaluations())?;
     let json = |value| match value {
-        Value::Number(value) => value.into(),
-        Value::Whole(value) => value.into(),
-        Value::Switch(value) => value.into(),
+        CacheParameterValue::Number(value) => value.into(),
+        CacheParameterValue::Integer(value) => value.into(),
+        CacheParameterValue::Switch(value) => value.into(),
     };
     let cache = spec.cache.as_ref().map(|cache| CacheRecord {
         method: cache.entry().name.to_owned(),
         parameters: cache.parameters().map(|(name, value)| (name.to_owned(), json(value))).collect(),
     });
-    Some(FewerEvaluations { made, shallow, of, guidance_interval: spec.task.guidance_interval(), cache })
+    Some(FewerEvaluations { made, shallow, total, guidance_interval: spec.task.guidance_interval(), cache })
 }

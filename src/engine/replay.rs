@@ -6,7 +6,7 @@ use super::digests::configuration_digests;
 use super::recorder::arithmetic;
 use super::{Pipeline, Request};
 use crate::error::{Error, Problem, Result};
-use crate::metadata::{self, Record, differing_files};
+use crate::metadata::{self, Record, compare_files};
 use crate::spec::{Overrides, RecordNames, RecordedSpec, Spec};
 
 /// The record of an image that is made again, held against the run that makes it.
@@ -31,7 +31,7 @@ impl Replay {
             ));
         }
         let RecordedSpec { spec, names, ignored } = Spec::from_record(&record.pipeline, image, overrides)?;
-        let warnings = ignored.into_iter().chain(record.untold().map(str::to_owned)).collect();
+        let warnings = ignored.into_iter().chain(record.missing_digests_warning().map(str::to_owned)).collect();
         let missing: Vec<_> = spec.paths().into_iter().filter(|(_, path)| !path.exists()).collect();
         if missing.is_empty() {
             return Ok((Self { record, names }, spec, warnings));
@@ -58,15 +58,15 @@ impl Replay {
     pub fn prepare(&self, pipeline: &mut Pipeline) -> Result<Vec<String>> {
         pipeline.set_record_names(self.names.clone());
         let (record, plan) = (&self.record, pipeline.plan());
-        let mut warnings = differing_files("", &record.inputs, &plan.spec.input_digests()?);
-        if record.untold().is_none() {
-            warnings.extend(differing_files("", &record.files, &configuration_digests(&plan.model)?));
+        let mut warnings = compare_files("", &record.inputs, &plan.spec.input_digests()?);
+        if record.missing_digests_warning().is_none() {
+            warnings.extend(compare_files("", &record.files, &configuration_digests(&plan.model)?));
             for (then, stage) in record.stages.iter().zip(&plan.stages) {
-                warnings.extend(differing_files(&stage.key, &then.files, &configuration_digests(&stage.model)?));
+                warnings.extend(compare_files(&stage.key, &then.files, &configuration_digests(&stage.model)?));
             }
         }
         let version = pipeline.runtime().version();
-        warnings.extend(record.differing_engine(version, &arithmetic(plan), &plan.execution.device.providers));
+        warnings.extend(record.compare_engine(version, &arithmetic(plan), &plan.execution.device.providers));
         Ok(warnings)
     }
 
@@ -82,7 +82,7 @@ impl Replay {
         let mut told = Vec::new();
         for (key, then_whole, now_whole, then, now) in models {
             if !then.is_empty() {
-                told.extend(differing_files(key, then, now));
+                told.extend(compare_files(key, then, now));
             } else if then_whole != now_whole {
                 let key = if key.is_empty() { String::new() } else { format!("{key}: ") };
                 told.push(format!(

@@ -146,7 +146,7 @@ impl<'a> ModelRun<'a> {
         let decoding = Instant::now();
         let latents = batch.latents.slice_axis(Axis(0), Slice::from(row..=row));
         let [_, height, width] = plan.model.sample_shape(request.width, request.height);
-        let tiles = plan.decoding_tiles(request.tiles).filter(|tiles| tiles.split(height, width));
+        let tiles = plan.decoding_tiles(request.tiles).filter(|tiles| tiles.is_split(height, width));
         let pixels = match (&mut *decoder, tiles) {
             (Some((_, decoder)), None) => decoder.decode(latents.view(), cancel)?,
             (Some((_, decoder)), Some(tiles)) => decoder.decode_tiled(latents.view(), tiles, cancel)?,

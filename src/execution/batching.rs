@@ -162,9 +162,11 @@ impl<'a> Trial<'a> {
         let Some(cache) = plan.cache_for(kind) else { return Ok(None) };
         let opening = plan.opening(&plan.model.denoiser);
         let options = session_options(&plan, &opening, cancel);
-        let was_kept = cache.keeps(runtime, graph, &opening.passes, &options)?;
+        let was_kept = cache.contains(runtime, graph, &opening.passes, &options)?;
         let mut tell = |event: graph_cache::GraphCacheEvent<'_>| parts::forward(&opening, event, observer, cancel);
-        let entry = cache.prepare(runtime, graph, &opening.passes, &options, &mut tell)?;
+        let Some(entry) = cache.optimize(runtime, graph, &opening.passes, &options, &mut tell)? else {
+            return Ok(None);
+        };
         let output = plan.model.model.denoiser.output.name.clone();
         let mut opened = || {
             let mut session = cache.open(runtime, graph, &opening.passes, &options, &mut tell)?;

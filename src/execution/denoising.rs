@@ -9,7 +9,7 @@ use super::event::{ExecutionEvent, Observer};
 use super::interrupt::{of_images, stop_if};
 use super::parts::Denoising;
 use super::previews::Watching;
-use crate::denoise::{Batch, BatchNoise, Cached, Control, Denoiser, Evaluations, GraphDenoiser, Shallow, denoise};
+use crate::denoise::{Batch, BatchNoise, CachedDenoiser, Control, Denoiser, Evaluations, GraphDenoiser, Shallow, denoise};
 use crate::error::Result;
 use crate::plan::{ExecutionPlan, RunPlan};
 use crate::scheduler::Scheduler;
@@ -75,7 +75,7 @@ impl DenoisingLoop<'_> {
             first,
             of,
             preview: preview.as_mut().zip(plan.model.preview.as_ref().map(|preview| preview.every)),
-            tiles: plan.decoding_tiles(request.tiles).filter(|tiles| tiles.split(height, width)),
+            tiles: plan.decoding_tiles(request.tiles).filter(|tiles| tiles.is_split(height, width)),
             cache: plan.graph_cache.as_ref(),
             cancel,
             calls: 0,
@@ -83,14 +83,14 @@ impl DenoisingLoop<'_> {
         };
         let steps = begin..self.end;
         let full = steps.len() * guidance.branches().len();
-        let mut cached = request.cache.as_ref().map(|cache| Cached::new(&mut model, cache));
+        let mut cached = request.cache.as_ref().map(|cache| CachedDenoiser::new(&mut model, cache));
         let asked: &mut dyn Denoiser = match &mut cached {
             Some(cached) => cached,
             None => &mut model,
         };
         denoise(asked, scheduler, &mut sample, steps, keep.as_ref(), noise, &mut watch)
             .map_err(|error| of_images(error, first, of))?;
-        let evaluations = Evaluations { made: model.evaluations(), shallow: model.shallow_evaluations(), of: full };
+        let evaluations = Evaluations { made: model.evaluations(), shallow: model.shallow_evaluations(), total: full };
         let Watching { calls, took: previews, .. } = watch;
         Ok(LoopOutcome { latents: sample, paste, calls, evaluations, previews })
     }

@@ -119,10 +119,14 @@ impl<'a> Opener<'a> {
         let mut is_instant = made.len() == openings(self.plan).len();
         for (opening, made) in made {
             match made {
-                Ok(_) => {}
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    self.pool.set_uncached(SessionKey::new(self.plan, &opening));
+                    is_instant = false;
+                }
                 Err(error @ Error::Interrupted { .. }) => return Err(error),
                 Err(error) => {
-                    let warning = format!("{} is not kept optimized, and opened as it lies: {error}", opening.kind);
+                    let warning = format!("{} is opened as exported, not from the graph cache: {error}", opening.kind);
                     stop_if(self.observer.notice(ExecutionEvent::Warning(warning)))?;
                     self.pool.set_uncached(SessionKey::new(self.plan, &opening));
                     is_instant = false;
@@ -144,13 +148,13 @@ impl<'a> Opener<'a> {
     }
 
     /// Optimizes the graphs that are to be kept so, up to the first that is interrupted.
-    pub(super) fn prepare(&mut self) -> Vec<(Opening<'a>, Result<CachedGraph>)> {
+    pub(super) fn prepare(&mut self) -> Vec<(Opening<'a>, Result<Option<CachedGraph>>)> {
         let mut made = Vec::new();
         for opening in openings(self.plan) {
             let Some(cache) = self.plan.cache_for(opening.kind) else { continue };
             let options = session_options(self.plan, &opening, self.cancel);
             let (observer, cancel) = (&mut *self.observer, self.cancel);
-            let entry = cache.prepare(self.runtime, opening.graph, &opening.passes, &options, &mut |event| {
+            let entry = cache.optimize(self.runtime, opening.graph, &opening.passes, &options, &mut |event| {
                 forward(&opening, event, observer, cancel)
             });
             let is_interrupted = matches!(entry, Err(Error::Interrupted { .. }));
@@ -254,7 +258,7 @@ impl<'a> Opener<'a> {
         let (plan, cancel) = (self.plan, self.cancel);
         let (sizes, tiles) = (plan.sizes, plan.decoding_tiles(plan.sizes.tiles));
         let [channels, height, width] = plan.model.sample_shape(sizes.width, sizes.height);
-        let (height, width) = tiles.map_or((height, width), |tiles| tiles.of(height, width));
+        let (height, width) = tiles.map_or((height, width), |tiles| tiles.tile_size(height, width));
         let key = (SessionKey::new(plan, &plan.opening(part)), [height, width]);
         if let Some(map) = self.pool.map(&key) {
             return Ok(map);
@@ -351,9 +355,10 @@ pub(super) fn forward(
             ExecutionEvent::Optimizing { component, is_shallow, bytes, folder }
         }
         graph_cache::GraphCacheEvent::Waiting { .. } => ExecutionEvent::WaitingForOptimized { component },
-        graph_cache::GraphCacheEvent::NotKept { problem } => {
-            ExecutionEvent::Warning(format!("{} is opened as it lies, not optimized ahead: {problem}", opening.name()))
-        }
+        graph_cache::GraphCacheEvent::Uncached { problem } => ExecutionEvent::Warning(format!(
+            "{} is opened as exported, not from the graph cache: {problem}",
+            opening.name()
+        )),
     };
     if observer.notice(event).is_break() {
         cancel.cancel();

@@ -6,7 +6,7 @@ use super::event::{ExecutionEvent, Observer};
 use super::interrupt::stop_if;
 use crate::error::Result;
 use crate::plan::{ExecutionPlan, Plan, RunPlan};
-use crate::spec::Hand;
+use crate::spec::StageInput;
 
 /// The execution of a stage; number 0 is that of the file's own tables.
 pub(super) fn execution_of(plan: &Plan, at: usize) -> &ExecutionPlan {
@@ -15,7 +15,7 @@ pub(super) fn execution_of(plan: &Plan, at: usize) -> &ExecutionPlan {
 }
 
 /// The request of a stage, and the form in which it gets the results of the one before it.
-pub(super) fn request_of(plan: &Plan, at: usize) -> (&RunPlan, Option<Hand>) {
+pub(super) fn request_of(plan: &Plan, at: usize) -> (&RunPlan, Option<StageInput>) {
     match at.checked_sub(1).and_then(|at| plan.stages.get(at)) {
         None => (&plan.request, None),
         Some(stage) => (&stage.request, Some(stage.hand)),

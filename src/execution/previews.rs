@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use ndarray::{Axis, Slice};
 
 use super::event::{ExecutionEvent, Observer};
-use crate::denoise::{Step, Watch};
+use crate::denoise::{Step, StepWatcher};
 use crate::error::{Error, Result};
 use crate::graph_cache::GraphCache;
 use crate::image;
@@ -34,26 +34,25 @@ pub(super) struct Watching<'a> {
     pub took: Duration,
 }
 
-impl Watch for Watching<'_> {
+impl StepWatcher for Watching<'_> {
     /// The last step needs no preview: the image itself follows.
-    fn wants_estimate(&mut self, call: usize, calls: usize, order: usize) -> bool {
+    fn wants_x0(&mut self, call: usize, calls: usize, order: usize) -> bool {
         let is_its_turn = |every: usize| call < calls && call.is_multiple_of(every.saturating_mul(order).max(1));
         self.preview.as_ref().is_some_and(|&(_, every)| is_its_turn(every))
     }
 
-    fn see(&mut self, mut step: Step<'_>) -> Result<ControlFlow<()>> {
+    fn observe(&mut self, mut step: Step<'_>) -> Result<ControlFlow<()>> {
         self.calls = step.call;
-        let (call, calls, estimate) = (step.call, step.calls, step.estimate.take());
+        let (call, calls, x0) = (step.call, step.calls, step.x0.take());
         let flow = self.observer.notice(ExecutionEvent::Step { first: self.first, of: self.of, step });
-        let (Some((preview, _)), Some(estimate), ControlFlow::Continue(())) = (&mut self.preview, estimate, flow)
-        else {
+        let (Some((preview, _)), Some(x0), ControlFlow::Continue(())) = (&mut self.preview, x0, flow) else {
             return Ok(flow);
         };
         // A preview is an image too: none is made by a damaged graph.
         self.cache.map_or(Ok(()), |cache| cache.wait_checked(self.cancel))?;
-        for row in 0..estimate.shape().first().copied().unwrap_or_default() {
+        for row in 0..x0.shape().first().copied().unwrap_or_default() {
             let started = Instant::now();
-            let one = estimate.slice_axis(Axis(0), Slice::from(row..=row));
+            let one = x0.slice_axis(Axis(0), Slice::from(row..=row));
             let made = preview.image(one, self.tiles, self.cancel);
             let made = made.and_then(|pixels| image::from_tensor(pixels.view()));
             self.took += started.elapsed();

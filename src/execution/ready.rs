@@ -8,7 +8,7 @@ use super::parts::Opener;
 use super::pool::{Pool, ReadyModel, SessionKey, openings};
 use super::position::{execution_of, key_of, request_of, within};
 use crate::bundle::ComponentKind;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph_cache::CachedGraph;
 use crate::memory;
 use crate::plan::{ExecutionPlan, Opening, Plan, Sizes};
@@ -120,7 +120,7 @@ impl Execution {
         }
         model.measured_rows = batching::known(&model, runtime, &mut pool)?;
         let made = Opener::new(&model, runtime, &mut pool, cancel, observer).prepare();
-        let made = made.into_iter().map(|(_, entry)| entry).collect::<Result<_>>()?;
+        let made = made.into_iter().map(cached).collect::<Result<_>>()?;
         if !batching::is_due(&model, &pool) {
             return Ok(made);
         }
@@ -129,8 +129,14 @@ impl Execution {
             return Ok(made);
         }
         let made = Opener::new(&model, runtime, &mut pool, cancel, observer).prepare();
-        made.into_iter().map(|(_, entry)| entry).collect()
+        made.into_iter().map(cached).collect()
     }
+}
+
+/// Requires that an optimized graph is in the cache.
+fn cached((opening, entry): (Opening<'_>, Result<Option<CachedGraph>>)) -> Result<CachedGraph> {
+    let help = "name another folder with LDM_ORT_CACHE_DIR";
+    entry?.ok_or_else(|| Error::input(opening.kind.name(), "the graph cache cannot be written", help))
 }
 
 /// The keys of the graphs that a model opens, that of the previews among them.

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::image::Rgb8;
 use crate::plan::{Plan, RunSettings};
 use crate::session::{Cancel, Runtime};
-use crate::spec::Hand;
+use crate::spec::StageInput;
 use crate::task::{Handed, rows};
 
 /// The result of the stages so far for one image.
@@ -146,16 +146,16 @@ impl<'a> Stage<'a> {
     }
 
     fn hands_images(&self) -> bool {
-        self.plan.stages.get(self.at).is_some_and(|next| next.hand == Hand::Image)
+        self.plan.stages.get(self.at).is_some_and(|next| next.hand == StageInput::Image)
     }
 }
 
 /// The input of a stage: the results of the one before it.
-fn input_of(hand: Hand, before: &[StageImage]) -> Result<Handed<'_>> {
+fn input_of(hand: StageInput, before: &[StageImage]) -> Result<Handed<'_>> {
     match (hand, before) {
-        (Hand::Image, [StageImage { pixels: Some(pixels), .. }]) => Ok(Handed::Image(pixels)),
-        (Hand::Image, _) => Err(Error::internal("stage", "the stage before it handed on no image")),
-        (Hand::Latents, before) => {
+        (StageInput::Image, [StageImage { pixels: Some(pixels), .. }]) => Ok(Handed::Image(pixels)),
+        (StageInput::Image, _) => Err(Error::internal("stage", "the stage before it handed on no image")),
+        (StageInput::Latents, before) => {
             let latents: Vec<_> = before.iter().map(|image| image.latents.view()).collect();
             let latents = concatenate(Axis(0), &latents);
             latents.map(Handed::Latents).map_err(|e| Error::input("latents", e.to_string(), ""))

@@ -1,4 +1,4 @@
-//! Files that appear whole or not at all.
+//! Atomic file writes.
 
 use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, Write};
@@ -8,62 +8,62 @@ use tempfile::TempPath;
 
 use super::leftovers::{PREFIX, SUFFIX};
 use super::system::Retries;
-use super::target::{Target, folder_of, target};
+use super::target::{Target, parent_folder, resolve_target};
 use crate::error::{Error, Result};
 
-/// Writes a file that the user named, whole or not at all: `write` fills a temporary file in the same folder, which is
-/// flushed to the disk and then replaces the file at `path`. A symbolic link stays, and its target is replaced. A device,
-/// a FIFO or an open descriptor such as `/dev/stdout` is written into and never replaced.
+/// Writes a user's file atomically: `write` fills a temporary file in the same folder, which is flushed to disk and
+/// renamed to `path`. If `path` is a symbolic link, its target is replaced. A device, a FIFO or an open descriptor such
+/// as `/dev/stdout` is written to directly.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] naming `path` if `write`, the disk or the last rename fails. The file at `path` is untouched then, and
-/// the temporary file is gone.
+/// [`Error::Io`] naming `path` if `write`, the disk or the final rename fails. An existing file is then unchanged and
+/// the temporary file removed.
 pub(crate) fn write_whole(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<()> {
-    let written = target(path).and_then(|target| match target {
+    let written = resolve_target(path).and_then(|target| match target {
         Target::Stream(stream) => {
-            // Appending keeps what a redirected descriptor has already received.
+            // Appending preserves earlier output to a redirected descriptor.
             let file = File::options().append(cfg!(unix)).write(true).open(stream)?;
             let mut writer = BufWriter::new(file);
             write(&mut writer)?;
             writer.flush()
         }
         Target::File(file) => {
-            let finished = Finished::write(folder_of(&file), write, true)?;
-            finished.keep_permissions_of(&file)?;
-            finished.replace(&file)
+            let temp = TempFile::write(parent_folder(&file), write, true)?;
+            temp.copy_permissions_from(&file)?;
+            temp.replace(&file)
         }
     });
     written.map_err(|e| Error::io(path, "writing", e))
 }
 
-/// Replaces a file of this program's own, whole or not at all. It may be lost with the power: nothing waits for the disk.
+/// Atomically replaces one of this program's files, without flushing it to disk: a power failure can lose it.
 ///
 /// # Errors
 ///
 /// As [`write_whole`].
 pub(crate) fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<()> {
-    let written = Finished::write(folder_of(path), write, false).and_then(|finished| finished.replace(path));
+    let written = TempFile::write(parent_folder(path), write, false).and_then(|temp| temp.replace(path));
     written.map_err(|e| Error::io(path, "writing", e))
 }
 
-/// Writes a new file under the first of `names` that nothing has, and returns that name. All names are in one folder. A
-/// name is claimed by creating it, so of any number of processes each gets a name of its own, and no file is replaced.
+/// Writes a new file under the first free name and returns that name. All names are in one folder. Names are claimed by
+/// creating the file, so concurrent processes get different names and no file is replaced.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] naming the file that cannot be written; nothing is left of it then.
+/// [`Error::Io`] naming the file that cannot be written; no part of it remains.
 pub(crate) fn write_new(names: impl IntoIterator<Item = PathBuf>, bytes: &[u8]) -> Result<PathBuf> {
     write_first(names, bytes, |_| false)
 }
 
-/// As [`write_new`], but a regular file that already holds these very bytes is taken for the new one.
+/// Writes a file as [`write_new`] does, unless a regular file with the same bytes already has one of the earlier names.
 ///
 /// # Errors
 ///
 /// As [`write_new`].
 pub(crate) fn write_new_or_same(names: impl IntoIterator<Item = PathBuf>, bytes: &[u8]) -> Result<PathBuf> {
-    write_first(names, bytes, |path| holds(path, bytes))
+    write_first(names, bytes, |path| has_contents(path, bytes))
 }
 
 fn write_first(
@@ -71,7 +71,7 @@ fn write_first(
     bytes: &[u8],
     is_same: impl Fn(&Path) -> bool,
 ) -> Result<PathBuf> {
-    let mut finished: Option<Finished> = None;
+    let mut temp: Option<TempFile> = None;
     for path in names {
         let fail = |e| Error::io(&path, "writing", e);
         if std::fs::symlink_metadata(&path).is_ok() {
@@ -80,39 +80,39 @@ fn write_first(
             }
             continue;
         }
-        let ready = match finished.take() {
+        let ready = match temp.take() {
             Some(ready) => ready,
-            None => Finished::write(folder_of(&path), |file| file.write_all(bytes), true).map_err(fail)?,
+            None => TempFile::write(parent_folder(&path), |file| file.write_all(bytes), true).map_err(fail)?,
         };
         match ready.claim(&path).map_err(fail)? {
-            Claim::Made => return Ok(path),
-            // Another process was faster.
-            Claim::Taken(_) if is_same(&path) => return Ok(path),
-            Claim::Taken(ready) => finished = Some(ready),
+            ClaimOutcome::Claimed => return Ok(path),
+            // Another process claimed the name first.
+            ClaimOutcome::Occupied(_) if is_same(&path) => return Ok(path),
+            ClaimOutcome::Occupied(ready) => temp = Some(ready),
         }
     }
-    Err(Error::io(Path::new(""), "writing", io::Error::new(ErrorKind::AlreadyExists, "every name is taken")))
+    Err(Error::io(Path::new(""), "writing", io::Error::new(ErrorKind::AlreadyExists, "all names are in use")))
 }
 
-/// True if a regular file holds exactly these bytes. Anything else is not opened: a FIFO would wait for its writer.
-fn holds(path: &Path, bytes: &[u8]) -> bool {
-    let is_alike = std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() == bytes.len() as u64);
-    is_alike && std::fs::read(path).is_ok_and(|there| there == bytes)
+/// Returns true if a regular file has exactly these bytes. Other files are not opened, since a FIFO would block.
+fn has_contents(path: &Path, bytes: &[u8]) -> bool {
+    let has_size = std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() == bytes.len() as u64);
+    has_size && std::fs::read(path).is_ok_and(|there| there == bytes)
 }
 
-/// A finished temporary file that has no name of its own yet. Dropping it removes it.
-struct Finished(TempPath);
+/// A complete temporary file without its final name. Dropping it removes it.
+struct TempFile(TempPath);
 
 /// The outcome of claiming a name.
-enum Claim {
-    /// The file has the name now.
-    Made,
-    /// Something else has it.
-    Taken(Finished),
+enum ClaimOutcome {
+    /// The file has the name.
+    Claimed,
+    /// Another file has the name.
+    Occupied(TempFile),
 }
 
-impl Finished {
-    /// Fills a temporary file in `folder`; `durable` flushes it to the disk.
+impl TempFile {
+    /// Writes a temporary file in `folder`; `durable` flushes it to disk.
     fn write(
         folder: &Path,
         write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
@@ -120,11 +120,11 @@ impl Finished {
     ) -> io::Result<Self> {
         let mut builder = tempfile::Builder::new();
         builder.prefix(PREFIX).suffix(SUFFIX);
-        // Temporary files are private by default; this one becomes an ordinary file, whose mode the umask decides.
+        // Temporary files are private by default; this file gets the mode of an ordinary one, subject to the umask.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         let (file, path) = builder.tempfile_in(folder)?.into_parts();
-        // Windows does not rename a file that is open: the writer goes before the path is returned.
+        // Windows cannot rename an open file: the writer is dropped before the path is returned.
         let mut writer = BufWriter::new(file);
         write(&mut writer).and_then(|()| writer.flush())?;
         if durable {
@@ -133,10 +133,10 @@ impl Finished {
         Ok(Self(path))
     }
 
-    /// Takes over the permissions of the file that this one is about to replace, if there is one.
-    fn keep_permissions_of(&self, path: &Path) -> io::Result<()> {
+    /// Copies the permissions of the file to be replaced, if any.
+    fn copy_permissions_from(&self, path: &Path) -> io::Result<()> {
         let Ok(there) = std::fs::metadata(path).map(|there| there.permissions()) else { return Ok(()) };
-        // Some file systems have one mode for all files, and refuse to set any.
+        // Some file systems have one mode for all files and reject changes.
         if std::fs::metadata(&self.0)?.permissions() == there {
             return Ok(());
         }
@@ -147,48 +147,48 @@ impl Finished {
         if path.is_dir() {
             return Err(ErrorKind::IsADirectory.into());
         }
-        let mut retries = Retries::of_renames();
+        let mut retries = Retries::for_renames();
         loop {
             match self.0.persist(path) {
-                Err(e) if retries.again(&e.error) => self = Self(e.path),
+                Err(e) if retries.should_retry(&e.error) => self = Self(e.path),
                 result => return result.map_err(|e| e.error),
             }
         }
     }
 
-    /// Gives the file the name `path` in one step that fails if anything has that name: a rename that does not replace,
-    /// or a hard link. File systems that know neither get [`Finished::claim_empty`].
-    fn claim(mut self, path: &Path) -> io::Result<Claim> {
-        let mut retries = Retries::of_renames();
+    /// Renames the file to `path` in one step that fails if the name exists: a rename without replacement, or a hard
+    /// link. File systems without either use [`TempFile::claim_empty`].
+    fn claim(mut self, path: &Path) -> io::Result<ClaimOutcome> {
+        let mut retries = Retries::for_renames();
         loop {
             return match self.0.persist_noclobber(path) {
-                Ok(()) => Ok(Claim::Made),
-                Err(e) if e.error.kind() == ErrorKind::AlreadyExists => Ok(Claim::Taken(Self(e.path))),
-                Err(e) if retries.again(&e.error) => {
+                Ok(()) => Ok(ClaimOutcome::Claimed),
+                Err(e) if e.error.kind() == ErrorKind::AlreadyExists => Ok(ClaimOutcome::Occupied(Self(e.path))),
+                Err(e) if retries.should_retry(&e.error) => {
                     self = Self(e.path);
                     continue;
                 }
-                Err(e) if knows_no_links(&e.error) => Self(e.path).claim_empty(path),
+                Err(e) if lacks_hard_links(&e.error) => Self(e.path).claim_empty(path),
                 Err(e) => Err(e.error),
             };
         }
     }
 
-    /// Claims the name with an empty file and replaces that. Only a process killed between the two leaves the empty file.
-    fn claim_empty(self, path: &Path) -> io::Result<Claim> {
+    /// Claims the name with an empty file and replaces it. Only a process killed in between leaves the empty file.
+    fn claim_empty(self, path: &Path) -> io::Result<ClaimOutcome> {
         match File::create_new(path) {
             Ok(_) => {}
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(Claim::Taken(self)),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(ClaimOutcome::Occupied(self)),
             Err(e) => return Err(e),
         }
-        self.replace(path).map(|()| Claim::Made).inspect_err(|_| {
+        self.replace(path).map(|()| ClaimOutcome::Claimed).inspect_err(|_| {
             let _ = std::fs::remove_file(path);
         })
     }
 }
 
-/// True for the errors of file systems without hard links: FAT, exFAT, many network and user-space ones.
-fn knows_no_links(error: &io::Error) -> bool {
+/// Returns true for errors of file systems without hard links: FAT, exFAT, many network and user-space file systems.
+fn lacks_hard_links(error: &io::Error) -> bool {
     use ErrorKind::{InvalidInput, PermissionDenied, TooManyLinks, Unsupported};
     matches!(error.kind(), Unsupported | PermissionDenied | InvalidInput | TooManyLinks)
 }
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_write_leaves_what_was_there() {
+    fn a_failed_write_leaves_the_old_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.bin");
         write_whole(&path, |f| f.write_all(b"first")).unwrap();
@@ -230,7 +230,7 @@ mod tests {
         assert!(matches!(write_whole(&dir.path().join("no/a.bin"), |_| Ok(())), Err(Error::Io { .. })));
     }
 
-    /// Forty threads that all want the same names get forty files, whichever way names are claimed.
+    /// Forty threads that claim the same names get forty files, by either way of claiming.
     #[test]
     fn a_name_is_claimed_once() {
         let dir = tempfile::tempdir().unwrap();
@@ -246,9 +246,9 @@ mod tests {
         assert_eq!((found.len(), count(dir.path())), (40, 40));
 
         let path = dir.path().join("new");
-        let ready = |byte: u8| Finished::write(dir.path(), |file| file.write_all(&[byte]), false).unwrap();
-        assert!(matches!(ready(1).claim_empty(&path), Ok(Claim::Made)));
-        assert!(matches!(ready(2).claim_empty(&path), Ok(Claim::Taken(_))));
+        let ready = |byte: u8| TempFile::write(dir.path(), |file| file.write_all(&[byte]), false).unwrap();
+        assert!(matches!(ready(1).claim_empty(&path), Ok(ClaimOutcome::Claimed)));
+        assert!(matches!(ready(2).claim_empty(&path), Ok(ClaimOutcome::Occupied(_))));
         assert_eq!((std::fs::read(&path).unwrap(), count(dir.path())), (vec![1], 41));
         assert!(ready(3).claim_empty(&dir.path().join("no/new")).is_err());
         assert_eq!(count(dir.path()), 41, "no temporary file is left");
@@ -277,7 +277,7 @@ mod tests {
         }
 
         #[test]
-        fn a_written_file_has_the_rights_of_any_other() {
+        fn a_written_file_has_default_permissions() {
             let dir = tempfile::tempdir().unwrap();
             let (ours, new, plain) = (dir.path().join("ours"), dir.path().join("new"), dir.path().join("plain"));
             write_whole(&ours, |_| Ok(())).unwrap();
@@ -285,7 +285,7 @@ mod tests {
             std::fs::write(&plain, b"").unwrap();
             let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode();
             assert_eq!([mode(&ours), mode(&new)], [mode(&plain); 2]);
-            // One that is replaced keeps its own.
+            // A replaced file keeps its permissions.
             std::fs::set_permissions(&ours, PermissionsExt::from_mode(0o600)).unwrap();
             write_whole(&ours, |f| f.write_all(b"secret")).unwrap();
             assert_eq!(mode(&ours) & 0o777, 0o600);
@@ -312,7 +312,7 @@ mod tests {
             }
             let error = write_whole(&at("loop"), |_| Ok(())).unwrap_err().to_string();
             assert!(error.contains("loop") && error.contains("links"), "{error}");
-            // A link is somebody's, whatever it leads to: a new file goes elsewhere.
+            // A dangling link also occupies its name.
             symlink("nowhere", at("1.bin")).unwrap();
             assert_eq!(write_new_or_same(names(dir.path()), b"x").unwrap(), at("2.bin"));
         }
@@ -336,7 +336,7 @@ mod tests {
                 assert_eq!(reader.join().unwrap(), b"through");
             }
             assert!(std::fs::symlink_metadata(&pipe).unwrap().file_type().is_fifo());
-            // And is never read to see what is in it.
+            // A FIFO is never read for comparison.
             assert_eq!(write_new_or_same(names(dir.path()), b"x").unwrap(), dir.path().join("2.bin"));
         }
 

@@ -1,28 +1,24 @@
-//! `~` in paths.
+//! Expansion of `~` in paths.
 
 use std::path::{Path, PathBuf};
 
-/// Replaces a leading `~` with the user's home folder, as a shell does: in TOML and in `--flag=~/x` no shell does it.
+/// Replaces a leading `~` with the user's home folder, since no shell does so in TOML and in `--flag=~/x`.
 ///
 /// # Errors
 ///
-/// A message if the path begins with another user's home (`~name`), which only a shell can look up, or if this user has
-/// no home folder.
+/// A message if the path starts with another user's home (`~name`), or if this user has no home folder.
 pub(crate) fn expand_home(path: &Path) -> Result<PathBuf, String> {
     let Some(rest) = path.to_str().and_then(|text| text.strip_prefix('~')) else { return Ok(path.to_path_buf()) };
     if !rest.is_empty() && !rest.starts_with(std::path::is_separator) {
         return Err(format!(
-            "{} begins with another user's home folder, which is not looked up; write the absolute path, or ./{} for a \
-             name that begins with ~",
+            "{} starts with another user's home folder, which is not supported; write the absolute path, or ./{} for a \
+             name that starts with ~",
             path.display(),
             path.display()
         ));
     }
     let Some(folders) = directories::BaseDirs::new() else {
-        return Err(format!(
-            "{} is in the home folder, and this user has none; write the absolute path",
-            path.display()
-        ));
+        return Err(format!("{} needs a home folder, but this user has none; write the absolute path", path.display()));
     };
     Ok(folders.home_dir().join(rest.trim_start_matches(std::path::is_separator)))
 }

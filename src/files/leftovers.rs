@@ -1,18 +1,17 @@
-//! Temporary files that a process left behind when it was killed.
+//! Removal of temporary files of killed processes.
 
 use std::path::Path;
 use std::time::Duration;
 
-/// The beginning of the name of every temporary file that will become a file of the user's.
+/// The prefix of the names of temporary files.
 pub(super) const PREFIX: &str = ".ldm-ort-";
-/// The end of such a name.
+/// The suffix of the names of temporary files.
 pub(super) const SUFFIX: &str = ".part";
 
-/// The age from which nobody writes to a temporary file any more. One is written in moments.
+/// The age after which a temporary file is abandoned. Writing one takes moments.
 const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Removes the temporary files in a folder that were abandoned a day ago or earlier. Nothing depends on it, so nothing is
-/// said of those that can't be removed.
+/// Removes temporary files older than a day from a folder. Files that cannot be removed are ignored.
 pub(crate) fn remove_leftovers(folder: &Path) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -21,7 +20,7 @@ pub(crate) fn remove_leftovers(folder: &Path) {
             let age = file.modified().ok().and_then(|modified| modified.elapsed().ok());
             file.is_file() && age.is_some_and(|age| age > ABANDONED)
         };
-        // The metadata is that of a link itself.
+        // The metadata is that of a link, not of its target.
         if name.starts_with(PREFIX) && name.ends_with(SUFFIX) && entry.metadata().is_ok_and(is_abandoned) {
             let _ = std::fs::remove_file(entry.path());
         }

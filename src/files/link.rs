@@ -1,36 +1,36 @@
-//! Links that cannot be followed.
+//! Broken symbolic links.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// More links in a row than any file system follows.
-const MOST_LINKS: usize = 64;
+/// The maximum number of links in a row, more than any file system follows.
+const MAX_LINKS: usize = 64;
 
-/// Returns the reason why `path` leads nowhere, as a phrase that follows the path, where a link is to blame: the path
-/// itself or a folder above it is a link whose target does not exist, or one that leads back to itself.
+/// Returns the reason why `path` does not exist, as a phrase that follows the path, if a link is the cause: the path or
+/// a folder above it is a link whose target does not exist, or that points back to itself.
 pub(crate) fn broken_link(path: &Path) -> Option<String> {
     let mut way: Vec<&Path> = path.ancestors().collect();
     way.reverse();
     let link = way.into_iter().find(|part| part.is_symlink() && is_gone(part))?;
     let mut at = link.to_path_buf();
-    let mut reason = "is a link that leads back to itself".to_owned();
-    for _ in 0..MOST_LINKS {
+    let mut reason = "is a link that points back to itself".to_owned();
+    for _ in 0..MAX_LINKS {
         let Ok(target) = std::fs::read_link(&at) else {
             reason = format!("is a link to {}, which does not exist", at.display());
             break;
         };
-        at = beside(&at, &target);
+        at = resolve_target(&at, &target);
     }
-    Some(if link == path { reason } else { format!("lies behind {}, which {reason}", link.display()) })
+    Some(if link == path { reason } else { format!("is below {}, which {reason}", link.display()) })
 }
 
-/// True if a path cannot be followed to its end; one that may not be read is no such path.
+/// Returns true if a path does not resolve. A path without read permission resolves.
 fn is_gone(path: &Path) -> bool {
     std::fs::metadata(path).is_err_and(|e| e.kind() != io::ErrorKind::PermissionDenied)
 }
 
-/// The target of a link, without the `..` in it where its folder exists.
-fn beside(link: &Path, target: &Path) -> PathBuf {
+/// Resolves the target of a link, with its folder canonicalized if it exists.
+fn resolve_target(link: &Path, target: &Path) -> PathBuf {
     let target = link.parent().unwrap_or(Path::new("")).join(target);
     let whole = target.parent().and_then(|folder| folder.canonicalize().ok());
     match (whole, target.file_name()) {
@@ -66,8 +66,8 @@ mod tests {
             assert_eq!(broken_link(&at(link)).as_ref(), Some(&expected));
         }
         let behind = broken_link(&at("snapshot/vae/model.onnx")).unwrap();
-        assert!(behind.starts_with("lies behind ") && behind.contains("snapshot/vae, which is a link to"), "{behind}");
-        assert!(broken_link(&at("loop")).unwrap().contains("leads back to itself"));
-        assert!(broken_link(&at("loop/model.onnx")).unwrap().contains("loop, which is a link that leads back"));
+        assert!(behind.starts_with("is below ") && behind.contains("snapshot/vae, which is a link to"), "{behind}");
+        assert!(broken_link(&at("loop")).unwrap().contains("points back to itself"));
+        assert!(broken_link(&at("loop/model.onnx")).unwrap().contains("loop, which is a link that points back"));
     }
 }

@@ -1,7 +1,7 @@
 //! Opening files for reading.
 //!
-//! Everything the engine reads goes through here, because opening is where a path can hang: a FIFO waits for its other
-//! end, and a device such as `/dev/zero` never ends.
+//! All file reads use this module, because opening a path can hang: a FIFO blocks until its other end opens, and a
+//! device such as `/dev/zero` never ends.
 
 use std::fs::{File, FileType};
 use std::io::{self, Read};
@@ -9,12 +9,12 @@ use std::path::Path;
 
 use crate::error::NotRegularFile;
 
-/// Opens a file. Directories are left to the caller, since opening one doesn't wait.
+/// Opens a file. Directories are not checked, since opening one does not block.
 ///
 /// # Errors
 /// Those of [`File::open`], and [`NotRegularFile`] for a FIFO, a socket or a device, which is not opened.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
-    match special(std::fs::metadata(path)?.file_type()) {
+    match special_kind(std::fs::metadata(path)?.file_type()) {
         Some(kind) => Err(io::Error::new(io::ErrorKind::InvalidInput, NotRegularFile(kind))),
         None => File::open(path),
     }
@@ -38,18 +38,18 @@ pub(crate) fn read_text(path: &Path) -> io::Result<String> {
     String::from_utf8(read(path)?).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
 }
 
-/// Reads what `from` holds up to its end, or `None` once that is more than `most` bytes.
+/// Reads `from` to its end; `None` if that is more than `limit` bytes.
 ///
 /// # Errors
 /// Those of reading.
-pub(crate) fn read_at_most(from: impl Read, most: u64) -> io::Result<Option<Vec<u8>>> {
+pub(crate) fn read_at_most(from: impl Read, limit: u64) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
-    from.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
-    Ok(Some(bytes).filter(|bytes| bytes.len() as u64 <= most))
+    from.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    Ok(Some(bytes).filter(|bytes| bytes.len() as u64 <= limit))
 }
 
-/// The kind of a file that is neither regular nor a directory.
-fn special(kind: FileType) -> Option<&'static str> {
+/// Returns the kind of a file that is neither regular nor a directory.
+fn special_kind(kind: FileType) -> Option<&'static str> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::FileTypeExt;

@@ -1,60 +1,67 @@
-//! Locks, flushes and renames, which Windows restricts more than other systems.
+//! Locks, flushes and renames, with Windows' restrictions.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::time::Duration;
 
-/// Waits until a file's contents are on the disk.
+/// Flushes a file's contents to disk.
 pub(crate) fn flush_to_disk(path: &Path) -> io::Result<()> {
     // Windows flushes only a file that is open for writing.
     File::options().write(true).open(path)?.sync_all()
 }
 
-/// Opens a lock file, which has no contents, making it where there is none.
+/// Opens a lock file, which has no contents, and creates it if necessary.
 pub(crate) fn open_lock_file(path: &Path) -> io::Result<File> {
     // Another process may hold a lock on it, under which Windows refuses to truncate it.
     File::options().write(true).create(true).truncate(false).open(path)
 }
 
-/// Gives a folder another name, within one file system.
-pub(crate) fn rename_folder(from: &Path, to: &Path) -> io::Result<()> {
-    retried(&mut Retries::of_renames(), || std::fs::rename(from, to))
+/// True if a file can be created in the folder.
+pub(crate) fn is_writable_folder(folder: &Path) -> bool {
+    // Neither the permission bits nor the mount flags tell all of it. The file has no name on most systems, and is gone
+    // with its handle on all.
+    tempfile::tempfile_in(folder).is_ok()
 }
 
-/// Attempts at work that another program may be in the way of for a moment.
+/// Renames a folder within one file system.
+pub(crate) fn rename_folder(from: &Path, to: &Path) -> io::Result<()> {
+    run_with_retries(&mut Retries::for_renames(), || std::fs::rename(from, to))
+}
+
+/// Retries of an operation that another program can block briefly.
 pub(super) struct Retries {
     left: u32,
-    is_passing: fn(&io::Error) -> bool,
+    is_transient: fn(&io::Error) -> bool,
 }
 
 impl Retries {
-    /// Those of renames. Windows refuses them while a file is open elsewhere, and virus scanners open files right after
-    /// they are written.
-    pub(super) fn of_renames() -> Self {
-        Self { left: if cfg!(windows) { 19 } else { 0 }, is_passing: is_refused_by_windows }
+    /// Returns the retries of a rename. Windows rejects it while the file is open, and virus scanners open files right
+    /// after they are written.
+    pub(super) fn for_renames() -> Self {
+        Self { left: if cfg!(windows) { 19 } else { 0 }, is_transient: is_windows_refusal }
     }
 
-    /// True if the work is to be tried again after this error, which is then waited for.
-    pub(super) fn again(&mut self, error: &io::Error) -> bool {
-        let again = self.left > 0 && (self.is_passing)(error);
-        if again {
+    /// Returns true, after a short wait, if the operation should be retried after this error.
+    pub(super) fn should_retry(&mut self, error: &io::Error) -> bool {
+        let retry = self.left > 0 && (self.is_transient)(error);
+        if retry {
             self.left -= 1;
             std::thread::sleep(Duration::from_millis(50));
         }
-        again
+        retry
     }
 }
 
-/// True for "access denied", and for the sharing and lock violations of Windows, which have no kind of their own.
-fn is_refused_by_windows(error: &io::Error) -> bool {
+/// Returns true for "access denied" and for the sharing and lock violations of Windows, which have no `ErrorKind`.
+fn is_windows_refusal(error: &io::Error) -> bool {
     error.kind() == ErrorKind::PermissionDenied || cfg!(windows) && matches!(error.raw_os_error(), Some(32 | 33))
 }
 
-fn retried(retries: &mut Retries, mut work: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+fn run_with_retries(retries: &mut Retries, mut work: impl FnMut() -> io::Result<()>) -> io::Result<()> {
     loop {
         match work() {
-            Err(e) if retries.again(&e) => {}
+            Err(e) if retries.should_retry(&e) => {}
             result => return result,
         }
     }
@@ -63,6 +70,19 @@ fn retried(retries: &mut Retries, mut work: impl FnMut() -> io::Result<()>) -> i
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_is_writable_if_a_file_can_be_created_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(is_writable_folder(folder.path()));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert!(!is_writable_folder(&file) && !is_writable_folder(&folder.path().join("none")));
+        // Nobody creates files here, the superuser included.
+        #[cfg(target_os = "linux")]
+        assert!(!is_writable_folder(Path::new("/proc")));
+    }
 
     #[test]
     fn a_flushed_file_keeps_its_contents() {
@@ -100,8 +120,8 @@ mod tests {
     fn a_refusal_is_tried_again_and_other_errors_are_not() {
         let run = |attempts: u32, mut answers: Vec<io::Result<()>>| {
             let count = answers.len();
-            let mut retries = Retries { left: attempts - 1, ..Retries::of_renames() };
-            let result = retried(&mut retries, || answers.remove(0)).map_err(|e| e.kind());
+            let mut retries = Retries { left: attempts - 1, ..Retries::for_renames() };
+            let result = run_with_retries(&mut retries, || answers.remove(0)).map_err(|e| e.kind());
             (result, count - answers.len())
         };
         let refused = || Err(ErrorKind::PermissionDenied.into());

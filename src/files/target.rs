@@ -1,4 +1,4 @@
-//! The places that files are written to.
+//! Output paths: resolution and checks before a run.
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -6,25 +6,25 @@ use std::path::{Path, PathBuf};
 use super::leftovers::{PREFIX, SUFFIX};
 use crate::error::{Error, Result};
 
-/// The most symbolic links that are followed, as in Linux.
-const MOST_LINKS: usize = 40;
+/// The maximum number of symbolic links to follow, as in Linux.
+const MAX_LINKS: usize = 40;
 
-/// The place that a path named by the user leads to.
+/// The resolved target of an output path.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Target {
-    /// A regular file or nothing yet: a finished file takes this place.
+    /// A regular file or a free name, replaced by the complete file.
     File(PathBuf),
-    /// A device, a FIFO, a socket or an open descriptor: written into, never replaced.
+    /// A device, a FIFO, a socket or an open descriptor, written to directly.
     Stream(PathBuf),
 }
 
-/// Follows symbolic links, also to a file that does not exist yet.
-pub(super) fn target(path: &Path) -> io::Result<Target> {
+/// Resolves symbolic links, including those to a file that does not exist yet.
+pub(super) fn resolve_target(path: &Path) -> io::Result<Target> {
     if is_device_name(path) {
         return Ok(Target::Stream(path.to_path_buf()));
     }
     let mut at = path.to_path_buf();
-    for _ in 0..MOST_LINKS {
+    for _ in 0..MAX_LINKS {
         let kind = match std::fs::symlink_metadata(&at) {
             Ok(metadata) => metadata.file_type(),
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Target::File(at)),
@@ -37,29 +37,29 @@ pub(super) fn target(path: &Path) -> io::Result<Target> {
         } else if !kind.is_symlink() || is_descriptor(&at) {
             return Ok(Target::Stream(at));
         }
-        at = folder_of(&at).join(std::fs::read_link(&at)?);
+        at = parent_folder(&at).join(std::fs::read_link(&at)?);
     }
     Err(io::Error::other("too many symbolic links"))
 }
 
-/// True if `path` leads to a device, a FIFO, a socket or an open descriptor.
+/// Returns true if `path` resolves to a device, a FIFO, a socket or an open descriptor.
 pub(crate) fn is_stream(path: &Path) -> bool {
-    matches!(target(path), Ok(Target::Stream(_)))
+    matches!(resolve_target(path), Ok(Target::Stream(_)))
 }
 
-/// True for links such as `/proc/self/fd/1`, which stand for an open file and not for the path that they show.
+/// Returns true for links such as `/proc/self/fd/1`, which refer to an open file, not to the path that they show.
 fn is_descriptor(link: &Path) -> bool {
-    cfg!(unix) && folder_of(link).canonicalize().is_ok_and(|folder| folder.starts_with("/proc"))
+    cfg!(unix) && parent_folder(link).canonicalize().is_ok_and(|folder| folder.starts_with("/proc"))
 }
 
-/// True for a path that names a device on this system, without a file of that name.
+/// Returns true for a path that names a device without a file of that name.
 fn is_device_name(path: &Path) -> bool {
     cfg!(windows)
         && (path.file_name().is_some_and(|name| is_windows_device(&name.to_string_lossy()))
             || path.starts_with(r"\\.\"))
 }
 
-/// True for the names that Windows keeps for devices in every folder, whatever follows a dot or a colon.
+/// Returns true for names that Windows reserves for devices in every folder, with any extension.
 fn is_windows_device(name: &str) -> bool {
     const NAMES: [&str; 6] = ["con", "prn", "aux", "nul", "conin$", "conout$"];
     let stem = name.split(['.', ':']).next().unwrap_or_default().trim_end_matches(' ').to_ascii_lowercase();
@@ -71,53 +71,53 @@ fn is_windows_device(name: &str) -> bool {
     NAMES.contains(&stem.as_str()) || is_port
 }
 
-/// The folder that a file is in.
-pub(super) fn folder_of(path: &Path) -> &Path {
+/// Returns the folder of a file.
+pub(super) fn parent_folder(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     }
 }
 
-/// Requires that a file can be written at `path`, before the work that makes it. Nothing at `path` changes. `what` is the
-/// flag or key that names it. A device or FIFO passes: opening it could already have an effect.
+/// Checks that a file can be written at `path`, before the run that creates it. Nothing at `path` changes. `what` is
+/// the flag or key that names it. Devices and FIFOs are not opened, since that could have an effect.
 ///
 /// # Errors
 ///
-/// [`Error::Input`] naming `what` if `path` is a folder, its folder does not exist, or either cannot be written.
+/// [`Error::Input`] naming `what` if `path` is a folder, its folder does not exist, or either is not writable.
 pub(crate) fn require_writable_file(what: &str, path: &Path) -> Result<()> {
     let no_folder = |folder: &Path| {
         let problem = format!("{} is not a folder", folder.display());
         Error::input(what, problem, "create it first, or choose another path")
     };
-    let file = match target(path) {
+    let file = match resolve_target(path) {
         Ok(Target::Stream(_)) => return Ok(()),
         Ok(Target::File(file)) => file,
         Err(e) if e.kind() == ErrorKind::IsADirectory => {
             let problem = format!("{} is a folder, expected a file", path.display());
             return Err(Error::input(what, problem, "name a file in it"));
         }
-        Err(e) if e.kind() == ErrorKind::NotADirectory => return Err(no_folder(folder_of(path))),
+        Err(e) if e.kind() == ErrorKind::NotADirectory => return Err(no_folder(parent_folder(path))),
         Err(e) => return Err(unwritable(what, path, &e)),
     };
-    let folder = folder_of(&file);
+    let folder = parent_folder(&file);
     if !folder.is_dir() {
         return Err(no_folder(folder));
     }
     if file.to_string_lossy().ends_with(std::path::is_separator) {
         let problem = format!("{} names a folder, expected a file", path.display());
-        return Err(Error::input(what, problem, "leave out the separator at its end, or name a file in it"));
+        return Err(Error::input(what, problem, "remove the separator at its end, or name a file in it"));
     }
-    let opened = if file.exists() { std::fs::File::options().write(true).open(&file).map(drop) } else { Ok(()) };
-    opened.and_then(|()| takes_files(folder)).map_err(|e| unwritable(what, path, &e))
+    let check = if file.exists() { std::fs::File::options().write(true).open(&file).map(drop) } else { Ok(()) };
+    check.and_then(|()| try_writing_to(folder)).map_err(|e| unwritable(what, path, &e))
 }
 
-/// Requires that `folder` is a folder that files can be written to, or can become one. It is not created. `what` is the
-/// flag or key that names it.
+/// Checks that files can be written to `folder`, which may not exist yet and is not created. `what` is the flag or key
+/// that names it.
 ///
 /// # Errors
 ///
-/// [`Error::Input`] naming `what` if a file is in its way, or its closest existing folder cannot be written.
+/// [`Error::Input`] naming `what` if a file is in the way, or the nearest existing folder is not writable.
 pub(crate) fn require_writable_folder(what: &str, folder: &Path) -> Result<()> {
     let closest = folder.ancestors().map(|path| if path.as_os_str().is_empty() { Path::new(".") } else { path });
     let Some(closest) = closest.into_iter().find(|path| std::fs::symlink_metadata(path).is_ok()) else { return Ok(()) };
@@ -128,11 +128,11 @@ pub(crate) fn require_writable_folder(what: &str, folder: &Path) -> Result<()> {
             "choose another folder, or move the file away",
         ));
     }
-    takes_files(closest).map_err(|e| unwritable(what, folder, &e))
+    try_writing_to(closest).map_err(|e| unwritable(what, folder, &e))
 }
 
-/// Creates a file in a folder and removes it: permissions alone do not tell of read-only file systems and quotas.
-fn takes_files(folder: &Path) -> io::Result<()> {
+/// Creates a file in a folder and removes it, since permissions do not reveal read-only file systems and quotas.
+fn try_writing_to(folder: &Path) -> io::Result<()> {
     tempfile::Builder::new().prefix(PREFIX).suffix(SUFFIX).tempfile_in(folder)?.close()
 }
 
@@ -145,7 +145,7 @@ fn unwritable(what: &str, path: &Path, error: &io::Error) -> Error {
     Error::input(what, format!("{} cannot be written: {cause}", path.display()), "choose another path")
 }
 
-/// Extensions that promise a format this program never writes under another one's name.
+/// Extensions of formats that are never written under another format's extension.
 const FORMATS: &[&str] = &[
     "avif",
     "bin",
@@ -179,8 +179,8 @@ const FORMATS: &[&str] = &[
     "zip",
 ];
 
-/// Refuses a name whose extension promises another format than what is written there: `own` is that format's extension,
-/// or empty for a folder, and `content` what it holds. A device or FIFO may have any name, and so may an existing folder.
+/// Rejects a name with the extension of another format. `own` is the extension of the written format, or empty for a
+/// folder, and `content` describes it. A device or FIFO may have any name, as may an existing folder.
 ///
 /// # Errors
 ///
@@ -195,7 +195,7 @@ pub(crate) fn require_format(what: &str, path: &Path, own: &str, content: &str) 
     }
     Err(Error::input(
         what,
-        format!("{} promises the format .{promised}, and {content}", path.display()),
+        format!("{} has the extension .{promised}, but {content}", path.display()),
         format!("name {}", path.with_extension(own).display()),
     ))
 }
@@ -219,25 +219,25 @@ mod tests {
     #[test]
     fn an_extension_of_another_format_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let said = |name: &str, own: &str| {
+        let message = |name: &str, own: &str| {
             let answer = require_format("--flag", &dir.path().join(name), own, "content");
             answer.err().map(|error| error.to_string()).unwrap_or_default()
         };
         for name in ["a.npy", "a.NPY", "a", "a.part", "run-0.75", ".npy"] {
-            assert_eq!(said(name, "npy"), "", "{name}");
+            assert_eq!(message(name, "npy"), "", "{name}");
         }
         for name in ["a.png", "a.PNG", "a.npz", "a.safetensors", "a.npy.png"] {
-            let error = said(name, "npy");
+            let error = message(name, "npy");
             assert!(error.contains("--flag") && error.contains(name) && error.contains(".npy"), "{error}");
         }
-        assert!(said("out.png", "").contains("out.png"));
+        assert!(message("out.png", "").contains("out.png"));
         std::fs::create_dir(dir.path().join("out.png")).unwrap();
-        assert_eq!(said("out.png", ""), "", "a folder that exists may have any name");
-        assert_eq!(said("sd-1.5", ""), "");
+        assert_eq!(message("out.png", ""), "", "a folder that exists may have any name");
+        assert_eq!(message("sd-1.5", ""), "");
     }
 
     #[test]
-    fn what_cannot_be_written_is_told_beforehand() {
+    fn unwritable_paths_are_rejected_early() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         std::fs::write(at("file"), b"as it was").unwrap();
@@ -259,10 +259,10 @@ mod tests {
         }
     }
 
-    /// Whoever runs the tests, root included, cannot create a file in /proc.
+    /// No user, not even root, can create a file in /proc.
     #[cfg(target_os = "linux")]
     #[test]
-    fn an_unwritable_folder_is_told_beforehand() {
+    fn an_unwritable_folder_is_rejected_early() {
         let file = require_writable_file("--flag", Path::new("/proc/a.npy")).unwrap_err().to_string();
         assert!(file.contains("--flag: /proc/a.npy cannot be written"), "{file}");
         let folder = require_writable_folder("output.dir", Path::new("/proc/a/b")).unwrap_err().to_string();
@@ -271,15 +271,15 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn streams_are_told_from_files() {
+    fn streams_and_files_are_distinguished() {
         for stream in ["/dev/null", "/dev/stdout"] {
-            assert!(matches!(target(Path::new(stream)), Ok(Target::Stream(_))), "{stream}");
+            assert!(matches!(resolve_target(Path::new(stream)), Ok(Target::Stream(_))), "{stream}");
             assert!(require_writable_file("--flag", Path::new(stream)).is_ok());
         }
         let dir = tempfile::tempdir().unwrap();
         let link = dir.path().join("x.png");
         std::os::unix::fs::symlink("/dev/null", &link).unwrap();
-        assert_eq!(target(&link).unwrap(), Target::Stream("/dev/null".into()));
+        assert_eq!(resolve_target(&link).unwrap(), Target::Stream("/dev/null".into()));
         assert!(require_format("--flag", &link, "npy", "content").is_ok());
     }
 }

@@ -1,21 +1,51 @@
-//! Digests of large files, made once.
+//! Digests of large files, computed once.
 
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::cache::GraphCache;
+use super::GraphCache;
 use super::checksums::{read_sealed, write_sealed};
-use super::machine::stop_if;
-use super::stamp::Stamp;
 use crate::bundle::GraphFile;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::session::Cancel;
 
-/// The folder in the cache that remembers digests.
+/// The folder of the cache with the digests.
 pub(super) const FOLDER: &str = "digests";
+
+/// The path of a file, and the properties that would change with its contents.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Stamp {
+    pub name: PathBuf,
+    pub bytes: u64,
+    /// Nanoseconds since 1970, of the last change of its contents.
+    pub modified: u128,
+    /// The last change of anything about it, which no program can set back; 0 where the system does not tell.
+    pub changed: i128,
+}
+
+impl Stamp {
+    pub(super) fn of(path: &Path) -> Result<Self> {
+        let metadata = std::fs::metadata(path).map_err(|e| Error::io(path, "reading", e))?;
+        let modified = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        #[cfg(unix)]
+        let changed = {
+            use std::os::unix::fs::MetadataExt;
+            i128::from(metadata.ctime()) * 1_000_000_000 + i128::from(metadata.ctime_nsec())
+        };
+        #[cfg(not(unix))]
+        let changed = 0;
+        Ok(Self {
+            name: path.to_path_buf(),
+            bytes: metadata.len(),
+            modified: modified.map_or(0, |time| time.as_nanos()),
+            changed,
+        })
+    }
+}
 
 /// A digest and the files that it is of.
 #[derive(Serialize, Deserialize)]
@@ -39,18 +69,18 @@ impl Remembered {
     pub(super) fn digest_now(&self, cancel: &Cancel) -> Result<String> {
         let mut hash = Sha256::new();
         for file in &self.files {
-            stop_if(cancel)?;
+            super::stop_if(cancel)?;
             files::digest_into(&file.name, &mut hash)?;
         }
         Ok(files::hexadecimal(hash))
     }
 }
 
-/// The sha256 of a graph, as [`GraphFile::digest`] gives it: taken from `cache` where that was made before and none of
-/// the files has changed since.
+/// The sha256 of a graph, as [`GraphFile::digest`] gives it: from `cache` if it was computed before and none of the
+/// files has changed since.
 ///
 /// # Errors
-/// [`Error::Io`] where a file cannot be read.
+/// [`Error::Io`] if a file cannot be read.
 pub fn digest(cache: Option<&GraphCache>, graph: &GraphFile) -> Result<String> {
     let Some(cache) = cache else { return graph.digest() };
     let paths = std::iter::once(&graph.path).chain(graph.external.iter().map(|external| &external.path));
@@ -67,8 +97,8 @@ pub fn digest(cache: Option<&GraphCache>, graph: &GraphFile) -> Result<String> {
     }
     let digest = graph.digest()?;
     let remembered = Remembered { files, digest: digest.clone() };
-    // What cannot be remembered is made again; that is all that follows from a disk that is full.
-    if place.parent().is_some_and(|folder| std::fs::create_dir_all(folder).is_ok()) {
+    // If it cannot be written, the next run digests again.
+    if !cache.is_read_only && place.parent().is_some_and(|folder| std::fs::create_dir_all(folder).is_ok()) {
         let _ = write_sealed(&place, &remembered);
     }
     Ok(digest)

@@ -1,4 +1,4 @@
-//! One prepared graph on the disk.
+//! One optimized graph on the disk.
 
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -6,31 +6,32 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::checksums::{Checksums, read_sealed, write_sealed};
-use super::machine::processor;
-use super::stamp::Stamp;
+use super::digest::Stamp;
+use super::usage::InUse;
+use super::{Wanted, processor};
 use crate::bundle::GraphFile;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::session::{Optimization, Runtime, Session, SessionOptions};
 
-/// The prepared graph, in an entry's folder.
+/// The optimized graph, in an entry's folder.
 pub(super) const GRAPH: &str = "model.onnx";
-/// What the folder of an entry begins with until it is whole.
+/// The prefix of an entry's folder until it is whole.
 pub(super) const UNFINISHED: &str = "unfinished-";
-/// What is said of an entry, in its folder.
+/// The description of an entry, in its folder.
 const CARD: &str = "entry.json";
 const SCHEMA: u32 = 2;
-/// ONNX Runtime's name for leaving weights where they lie, in the mapped file, instead of packing copies of them for its
+/// ONNX Runtime's name for using weights in the mapped file instead of packing copies of them for its
 /// matrix products.
 const UNPACKED: &str = "session.disable_prepacking";
 
-/// A prepared graph.
+/// An optimized graph in the cache.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CachedGraph {
     schema: u32,
-    /// Its name: what of graph, runtime, processor and options it belongs to.
+    /// Its name: a digest of graph, runtime, CPU and options.
     pub key: String,
-    /// The component that it is, such as `unet`.
+    /// Its component, such as `unet`.
     pub component: String,
     /// The graph that it was made from.
     pub source: PathBuf,
@@ -38,17 +39,20 @@ pub struct CachedGraph {
     pub digest: String,
     /// The version of ONNX Runtime that made it.
     pub runtime: String,
-    /// The kind of processor that it was made for.
+    /// The kind of CPU that it was made for.
     pub processor: String,
-    /// The axes that it is fixed at.
+    /// The axes that it is fixed at, with their lengths.
     pub axes: Vec<(String, usize)>,
-    /// When it was made, in seconds since 1970.
+    /// The time at which it was made, in seconds since 1970.
     pub made: u64,
-    /// How long that took, in seconds.
+    /// The time that making it took, in seconds.
     pub seconds: f64,
     files: Vec<StoredFile>,
     #[serde(skip)]
     folder: PathBuf,
+    /// Keeps it from eviction.
+    #[serde(skip)]
+    in_use: InUse,
 }
 
 /// A file of an entry, as it was written.
@@ -67,16 +71,22 @@ pub struct DamagedFile {
     pub path: PathBuf,
     /// The damage and its place.
     pub problem: String,
+    /// True if the entry was dropped, so that the next run makes it again; false if its folder is read-only.
+    pub is_dropped: bool,
 }
 
 impl DamagedFile {
     /// The error of a run that used the file.
     pub(super) fn error(&self) -> Error {
-        let problem = format!(
-            "{}; the optimized graph of {} was dropped, and the next run makes it again; if this happens again, check the \
-             disk and the memory of this machine",
-            self.problem, self.component
-        );
+        let problem = if self.is_dropped {
+            format!(
+                "{}; the optimized graph of {} was dropped, and the next run makes it again; if this happens again, check \
+                 the disk and the memory of this machine",
+                self.problem, self.component
+            )
+        } else {
+            format!("{}; it cannot be removed from here: remove the folder that it is in", self.problem)
+        };
         Error::io(&self.path, "reading", std::io::Error::new(std::io::ErrorKind::InvalidData, problem))
     }
 }
@@ -97,10 +107,11 @@ impl CachedGraph {
             seconds: 0.0,
             files: Vec::new(),
             folder: PathBuf::new(),
+            in_use: InUse::default(),
         }
     }
 
-    /// Takes down what lies in `folder` and writes the card that makes it an entry.
+    /// Lists the files in `folder` and writes the card that makes it an entry.
     pub(super) fn write(&mut self, folder: &Path) -> Result<()> {
         let listed = std::fs::read_dir(folder).map_err(|e| Error::io(folder, "listing", e))?;
         let mut paths: Vec<_> = listed.flatten().map(|entry| entry.path()).collect();
@@ -114,7 +125,7 @@ impl CachedGraph {
         write_sealed(&folder.join(CARD), self)
     }
 
-    /// The entry in a folder, where there is a whole one whose files are as they were written.
+    /// The entry in a folder, if it is whole and its files are as they were written.
     pub(super) fn read(folder: &Path) -> Option<Self> {
         let mut entry: Self = read_sealed(&folder.join(CARD))?;
         entry.folder = folder.to_path_buf();
@@ -124,12 +135,17 @@ impl CachedGraph {
         (entry.schema == SCHEMA && is_named && is_whole).then_some(entry)
     }
 
+    /// The same entry, which is not evicted as long as it lives.
+    pub(super) fn in_use(self, in_use: InUse) -> Self {
+        Self { in_use, ..self }
+    }
+
     /// Its folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The room it takes, in bytes.
+    /// Its size on disk, in bytes.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|file| file.stamp.bytes).sum()
     }
@@ -150,7 +166,7 @@ impl CachedGraph {
                 Ok(Some(at)) => format!("is damaged: the bytes from {at} on are not those that were written"),
                 Err(error) => error.to_string(),
             };
-            Some(DamagedFile { component: self.component.clone(), path, problem })
+            Some(DamagedFile { component: self.component.clone(), path, problem, is_dropped: false })
         })
     }
 
@@ -159,17 +175,18 @@ impl CachedGraph {
         remove_card(&self.folder)
     }
 
-    /// Why it is of no more use, where that is so: what it was made from is gone, or was made for another processor.
+    /// The reason why nothing can use it any more, if any: its graph is gone, or it was made for another CPU.
     pub fn stale(&self) -> Option<&'static str> {
         match self {
             _ if !self.source.exists() => Some("its graph is gone"),
-            _ if self.processor != processor() => Some("made for another processor"),
+            _ if self.processor != processor() => Some("made for another CPU"),
             _ => None,
         }
     }
 
-    /// Opens it in the place of the graph that it was made from.
-    pub(super) fn open(&self, runtime: &Runtime, graph: &GraphFile, options: &SessionOptions) -> Result<Session> {
+    /// Opens it instead of the graph that it was made from, `in_use` as long as the session is open.
+    pub(super) fn open(&self, wanted: &Wanted<'_>, in_use: &InUse) -> Result<Session> {
+        let &Wanted { runtime, graph, options, .. } = wanted;
         let mut config = options.config.clone();
         config.push((UNPACKED.to_owned(), "1".to_owned()));
         let options = SessionOptions {
@@ -179,6 +196,7 @@ impl CachedGraph {
             weight_files: Vec::new(),
             edits: Vec::new(),
             of: Some(graph.path.clone()),
+            held: in_use.0.clone(),
             ..options.clone()
         };
         Session::open(runtime, &self.folder.join(GRAPH), &options)
@@ -201,7 +219,7 @@ fn stamp(path: &Path) -> Result<Stamp> {
     Ok(Stamp { name: path.file_name().map(PathBuf::from).unwrap_or_default(), ..stamp })
 }
 
-/// Removes an entry's folder, its card first, so that nobody takes what is half gone for whole.
+/// Removes an entry's folder, its card first, so that a folder that is half removed is no entry.
 pub(super) fn remove(folder: &Path) -> Result<()> {
     let failed = |e| Error::io(folder, "removing", e);
     remove_card(folder)?;

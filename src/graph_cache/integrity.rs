@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use super::entry::{CachedGraph, DamagedFile};
-use super::machine::stop_if;
+use super::CachedGraph;
+use super::entry::DamagedFile;
+use super::stop_if;
 use crate::error::Result;
 use crate::session::Cancel;
 
@@ -122,7 +123,7 @@ fn work(whole: &Weak<Integrity>) {
 /// Checks an entry, and drops it if it is damaged, so that the next run makes it again.
 fn check(entry: &CachedGraph, goes_on: &dyn Fn() -> bool) -> Option<DamagedFile> {
     let damaged = entry.damage(u64::MAX, goes_on)?;
-    // Its files may be mapped, here or by another process. If the card cannot be removed, the next run finds out again.
-    let _ = entry.invalidate();
-    Some(damaged)
+    // Its files may be mapped, here or by another process.
+    let is_dropped = entry.invalidate().is_ok();
+    Some(DamagedFile { is_dropped, ..damaged })
 }

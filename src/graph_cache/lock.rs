@@ -1,17 +1,17 @@
-//! One process at a time.
+//! Locks: one process makes or removes an entry at a time.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::entry::UNFINISHED;
-use super::machine::stop_if;
+use super::stop_if;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::session::Cancel;
 
-/// Waits until no other process makes what shall lie in `folder`, telling `waiting` once where one does. The lock is held
-/// as long as the file that is returned is open.
+/// Waits until no other process makes the entry in `folder`, and calls `waiting` once if one does. The lock is held as long
+/// as the file that is returned is open.
 pub(super) fn lock(root: &Path, folder: &Path, cancel: &Cancel, waiting: impl FnOnce()) -> Result<Option<File>> {
     let mut waiting = Some(waiting);
     loop {
@@ -28,7 +28,7 @@ pub(super) fn lock(root: &Path, folder: &Path, cancel: &Cancel, waiting: impl Fn
     }
 }
 
-/// The same without waiting; `None` where another process holds it.
+/// As [`lock`] without waiting; `None` if another process holds it.
 pub(super) fn try_lock(root: &Path, folder: &Path) -> Result<Option<Option<File>>> {
     Ok(match attempt(root, folder)? {
         Attempt::Held(file) => Some(Some(file)),

@@ -1,14 +1,12 @@
-//! What was measured on this machine once, and is remembered beside the graphs.
+//! Measurements on this machine, stored next to the graphs.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::cache::GraphCache;
 use super::checksums::{read_sealed, write_sealed};
-use super::digest::digest;
-use super::machine::processor;
+use super::{GraphCache, digest, processor};
 use crate::bundle::GraphFile;
 use crate::error::Result;
 use crate::files;
@@ -17,10 +15,10 @@ use crate::session::Runtime;
 /// The folder in the cache that measurements are in.
 pub(super) const FOLDER: &str = "measured";
 
-/// What is changed when something else is measured.
+/// The version of the measurements. It changes when something else is measured.
 const FORM: &str = "2";
 
-/// How long two rows of a call took of a denoiser, in seconds.
+/// The time of a denoiser for two rows of a call, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Rows {
     /// Two runs at the same time, each with a part of the threads.
@@ -29,20 +27,23 @@ pub struct Rows {
     pub sequential: f64,
     /// Two rows of one run of all rows, where that could be measured.
     pub batched: Option<f64>,
-    /// Whether that was tried.
+    /// True if that was tried.
     #[serde(default)]
     pub tried_batched: bool,
 }
 
-/// A place for what is measured of one graph, on one kind of processor with so many threads.
+/// The file with the measurements of one graph, on one kind of CPU with a number of threads.
 #[derive(Debug, Clone)]
-pub struct MeasurementFile(PathBuf);
+pub struct MeasurementFile {
+    path: PathBuf,
+    is_read_only: bool,
+}
 
 impl GraphCache {
-    /// The place for what is measured of `graph` run on `threads` threads.
+    /// The file with the measurements of `graph` on `threads` threads.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) where the graph's files cannot be read.
+    /// [`Error::Io`](crate::Error::Io) if the graph's files cannot be read.
     pub fn measured(&self, runtime: &Runtime, graph: &GraphFile, threads: usize) -> Result<MeasurementFile> {
         let mut hash = Sha256::new();
         for part in [FORM, &digest(Some(self), graph)?, runtime.version(), &processor(), &threads.to_string()] {
@@ -51,20 +52,23 @@ impl GraphCache {
         }
         let mut name = files::hexadecimal(hash);
         name.truncate(32);
-        Ok(MeasurementFile(self.root.join(FOLDER).join(format!("{name}.json"))))
+        Ok(MeasurementFile {
+            is_read_only: self.is_read_only,
+            path: self.root.join(FOLDER).join(format!("{name}.json")),
+        })
     }
 }
 
 impl MeasurementFile {
-    /// What is remembered, where anything is.
+    /// The stored measurements, if any.
     pub fn read(&self) -> Option<Rows> {
-        read_sealed(&self.0)
+        read_sealed(&self.path)
     }
 
-    /// Remembers. What cannot be written is measured again; that is all that follows from a disk that is full.
+    /// Stores measurements. If they cannot be written, the next run measures again.
     pub fn write(&self, rows: Rows) {
-        if self.0.parent().is_some_and(|folder| std::fs::create_dir_all(folder).is_ok()) {
-            let _ = write_sealed(&self.0, &rows);
+        if !self.is_read_only && self.path.parent().is_some_and(|folder| std::fs::create_dir_all(folder).is_ok()) {
+            let _ = write_sealed(&self.path, &rows);
         }
     }
 }

@@ -1,80 +1,162 @@
-//! Graphs optimized once for a machine, and kept.
+//! The cache of optimized graphs.
 //!
-//! Opening an exported graph as it lies costs ONNX Runtime seconds to half a minute of one thread at every start: it
-//! folds constants, fuses nodes and rearranges weights for the CPU, and holds the rearranged weights in memory of
-//! its own. [`GraphCache::open`] has that done once, keeps the outcome in a folder of the user's cache, and opens it from
-//! there, its weights mapped from the file rather than copied.
+//! Opening an exported graph costs ONNX Runtime seconds to half a minute of one thread at every start: it folds constants,
+//! fuses nodes and rearranges weights for the CPU, and holds the rearranged weights in its own memory. [`GraphCache::open`]
+//! does this once, stores the result in a folder of the user's cache, and opens it from there with its weights mapped from
+//! the file instead of copied.
 //!
-//! What is kept belongs to one graph at one size of its axes, one version of ONNX Runtime and one kind of processor, all
-//! of which its [key](CachedGraph::key) is made of. It is no file to ship.
+//! An entry belongs to one graph at one size of its axes, one version of ONNX Runtime and one kind of CPU, all of which are
+//! in its [key](CachedGraph::key). It is not a file to ship.
+//!
+//! The cache has a [size limit](SizeLimit): the least recently used entries are removed for new ones, but never one that a
+//! process has open. In a folder that cannot be written, existing entries are opened and no new ones are made.
 
-mod cache;
 mod checksums;
 mod digest;
 mod entry;
 mod integrity;
+mod key;
 mod lock;
-mod machine;
 mod measured;
 mod rewritten;
-mod stamp;
+mod size_limit;
+mod usage;
 mod verify;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-
-use sha2::{Digest, Sha256};
 
 use crate::bundle::GraphFile;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::rewrite::{self, Pass};
-use crate::session::{Optimization, Runtime, Session, SessionOptions};
+use crate::session::{Cancel, Optimization, Runtime, Session, SessionOptions};
 use integrity::Integrity;
 
-use machine::stop_if;
-
-pub use cache::GraphCache;
 pub use digest::digest;
 pub use entry::{CachedGraph, DamagedFile};
-pub(crate) use machine::processor;
+pub(crate) use key::processor;
 pub use measured::{MeasurementFile, Rows};
 pub use rewritten::open_uncached;
+pub use size_limit::{SizeLimit, Trimmed};
 pub use verify::Verified;
 
-/// What is told while a graph is opened.
+/// An event while a graph is opened.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum GraphCacheEvent<'a> {
     /// The graph is about to be optimized, which happens once.
     Optimizing {
-        /// About as much room as it will take, in bytes.
+        /// The estimated size of the optimized graph, in bytes.
         bytes: u64,
-        /// Where it will be kept.
+        /// The folder of the entry.
         folder: &'a Path,
     },
-    /// Another process optimizes it, and that is waited for.
+    /// Another process optimizes the graph, and this one waits for it.
     Waiting {
-        /// Where it will be kept.
+        /// The folder of the entry.
         folder: &'a Path,
     },
-    /// It could not be kept, and is opened as it lies.
-    NotKept {
-        /// Why, as a sentence without its full stop.
+    /// The optimized graph cannot be cached, so the graph is opened as exported.
+    Uncached {
+        /// The reason, as a sentence without its full stop.
         problem: String,
     },
 }
 
-/// What is changed when what is kept would no longer be what this version makes of a graph.
-const FORM: &str = "6";
+/// The cache of optimized graphs, in a folder.
+///
+/// Its files are checked against the checksums that were written with them: small files before they are opened, large ones
+/// in the background, each once for a cache and its clones ([`GraphCache::wait_checked`]).
+#[derive(Debug, Clone)]
+pub struct GraphCache {
+    root: PathBuf,
+    /// The size up to which files are checked before they are opened.
+    checked_first: u64,
+    limit: SizeLimit,
+    is_read_only: bool,
+    /// True once a warning said that the folder cannot be written.
+    is_told: Arc<AtomicBool>,
+    integrity: Arc<Integrity>,
+}
+
+/// The size up to which files are checked before they are opened, unless another is set.
+const CHECKED_FIRST: u64 = 8 << 20;
+
+/// A graph with everything that decides its entry.
+struct Wanted<'a> {
+    runtime: &'a Runtime,
+    graph: &'a GraphFile,
+    passes: &'a [Pass],
+    options: &'a SessionOptions,
+    /// The digest of the graph.
+    source: String,
+    key: String,
+    folder: PathBuf,
+}
+
+/// An entry, and if this process has just made it.
+struct Found {
+    entry: CachedGraph,
+    is_new: bool,
+}
 
 impl GraphCache {
-    /// Opens a graph that runs on the CPU alone, rewriting it with `passes` and optimizing it first where that was not
-    /// done yet.
+    /// The cache in the folder `root`, which is created with the first entry.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self {
+            root: root.into(),
+            checked_first: CHECKED_FIRST,
+            limit: SizeLimit::default(),
+            is_read_only: false,
+            is_told: Arc::default(),
+            integrity: Arc::default(),
+        }
+    }
+
+    /// Sets the size in bytes up to which files are checked before they are opened, 8 MiB by default. Larger ones are
+    /// checked in the background.
+    pub fn checking_first(self, bytes: u64) -> Self {
+        Self { checked_first: bytes, ..self }
+    }
+
+    /// Sets the size limit.
+    pub fn limited_to(self, limit: SizeLimit) -> Self {
+        Self { limit, ..self }
+    }
+
+    /// Opens the entries that exist and writes nothing. A folder that cannot be written is treated so in any case.
+    pub fn read_only(self) -> Self {
+        Self { is_read_only: true, ..self }
+    }
+
+    /// Waits until all that was opened is checked. A run does so before it hands out an image.
     ///
-    /// What is damaged, half written or made by another version is made anew. Two processes that want the same graph
-    /// wait for each other. Where a graph cannot be kept, the disk being full for example, it is opened as it lies and
-    /// `observer` told why.
+    /// # Errors
+    /// [`Error::Io`] naming a damaged file, whose graph the next run makes again; [`Error::Interrupted`] if `cancel` is
+    /// thrown.
+    pub fn wait_checked(&self, cancel: &Cancel) -> Result<()> {
+        self.integrity.wait(cancel)
+    }
+
+    /// The number of damaged files that were found in the background so far. Once it grows, a graph that was opened before
+    /// may be a damaged one.
+    pub fn damages(&self) -> usize {
+        self.integrity.found()
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        &self.root
+    }
+
+    /// Opens a graph that runs on the CPU alone. If it has no entry yet, it is rewritten with `passes` and optimized first.
+    ///
+    /// An entry that is damaged, incomplete or from another version is made again. Two processes that want the same graph
+    /// wait for each other. If the optimized graph cannot be cached (a full disk, the size limit, a read-only folder), the
+    /// graph is opened as exported and `observer` receives the reason; a read-only folder is reported once.
     ///
     /// # Errors
     /// As [`Session::open`].
@@ -88,76 +170,86 @@ impl GraphCache {
     ) -> Result<Session> {
         /// The number of times that an entry is made again if it was removed or is damaged.
         const ATTEMPTS: usize = 4;
+        let uncached = |problem: String, observer: &mut dyn FnMut(GraphCacheEvent<'_>)| {
+            observer(GraphCacheEvent::Uncached { problem });
+            open_uncached(runtime, graph, passes, options, Vec::new())
+        };
+        let wanted = match self.wanted(runtime, graph, passes, options) {
+            Ok(wanted) => wanted,
+            Err(error) => return uncached(error.to_string(), observer),
+        };
+        // No process evicts the entry from here on as long as the session is open.
+        let in_use = self.begin_use(&wanted.folder, &options.cancel)?;
         let mut is_made_anew = false;
         for _ in 0..ATTEMPTS {
-            let kept = match self.ensure_sound(runtime, graph, passes, options, observer) {
-                Ok(kept) => kept,
+            let found = match self.ensure_sound(&wanted, observer) {
+                Ok(Some(found)) => found,
+                Ok(None) => return open_uncached(runtime, graph, passes, options, Vec::new()),
                 Err(error @ Error::Interrupted { .. }) => return Err(error),
-                Err(error) => {
-                    observer(GraphCacheEvent::NotKept { problem: error.to_string() });
-                    return open_uncached(runtime, graph, passes, options, Vec::new());
-                }
+                Err(error) => return uncached(error.to_string(), observer),
             };
-            let error = match kept.entry.open(runtime, graph, options) {
+            let error = match found.entry.open(&wanted, &in_use) {
                 Err(error) if !matches!(error, Error::Interrupted { .. }) => error,
                 opened => {
-                    match (&opened, kept.is_new) {
-                        (Ok(_), true) => self.integrity.made_again(&kept.entry),
-                        (Ok(_), false) => Integrity::check_later(&self.integrity, &kept.entry),
+                    match (&opened, found.is_new) {
+                        (Ok(_), true) => self.integrity.made_again(&found.entry),
+                        (Ok(_), false) => Integrity::check_later(&self.integrity, &found.entry),
                         (Err(_), _) => {}
                     }
                     return opened;
                 }
             };
             // An entry that is no longer whole was removed by another process while it was opened.
-            if CachedGraph::read(kept.entry.folder()).is_some() {
-                if kept.is_new || is_made_anew {
+            if CachedGraph::read(found.entry.folder()).is_some() {
+                if found.is_new || is_made_anew || self.is_read_only {
                     return Err(error);
                 }
                 // Its files are as they were when they were written, and still it does not open.
-                kept.entry.remove()?;
+                found.entry.remove()?;
                 is_made_anew = true;
             }
         }
-        observer(GraphCacheEvent::NotKept { problem: "other processes remove it again and again".to_owned() });
-        open_uncached(runtime, graph, passes, options, Vec::new())
+        uncached("other processes remove it again and again".to_owned(), observer)
     }
 
-    /// Rewrites a graph that runs on the CPU alone with `passes` and optimizes it, unless that was done already, and
-    /// returns what is kept of it.
+    /// Rewrites a graph that runs on the CPU alone with `passes` and optimizes it, unless it has an entry, and returns the
+    /// entry, which is not evicted as long as the answer lives. `None` if there is no entry and the folder is read-only,
+    /// which `observer` receives once.
     ///
     /// # Errors
-    /// [`Error::Io`] where it cannot be kept; as [`Session::open`] besides.
-    pub fn prepare(
+    /// [`Error::Io`] or [`Error::Input`] if it cannot be cached; as [`Session::open`] besides.
+    pub fn optimize(
         &self,
         runtime: &Runtime,
         graph: &GraphFile,
         passes: &[Pass],
         options: &SessionOptions,
         observer: &mut dyn FnMut(GraphCacheEvent<'_>),
-    ) -> Result<CachedGraph> {
-        self.ensure(runtime, graph, passes, options, observer).map(|kept| kept.entry)
+    ) -> Result<Option<CachedGraph>> {
+        let wanted = self.wanted(runtime, graph, passes, options)?;
+        let in_use = self.begin_use(&wanted.folder, &options.cancel)?;
+        let found = self.ensure(&wanted, observer)?;
+        Ok(found.map(|found| found.entry.in_use(in_use)))
     }
 
-    /// Whether [`GraphCache::prepare`] would find all done.
+    /// True if the graph has an entry, so that [`GraphCache::optimize`] has nothing to do.
     ///
     /// # Errors
-    /// [`Error::Io`] where the graph's files cannot be read.
-    pub fn keeps(
+    /// [`Error::Io`] if the graph's files cannot be read.
+    pub fn contains(
         &self,
         runtime: &Runtime,
         graph: &GraphFile,
         passes: &[Pass],
         options: &SessionOptions,
     ) -> Result<bool> {
-        let key = key(&digest(Some(self), graph)?, runtime, passes, options);
-        Ok(CachedGraph::read(&self.root.join(key)).is_some())
+        Ok(CachedGraph::read(&self.wanted(runtime, graph, passes, options)?.folder).is_some())
     }
 
-    /// All that is kept, the oldest first; half-written and damaged ones left out.
+    /// All entries, the oldest first, without incomplete and damaged ones.
     ///
     /// # Errors
-    /// [`Error::Io`] where the folder cannot be read.
+    /// [`Error::Io`] if the folder cannot be read.
     pub fn entries(&self) -> Result<Vec<CachedGraph>> {
         let mut entries: Vec<CachedGraph> =
             self.folders()?.iter().filter_map(|folder| CachedGraph::read(folder)).collect();
@@ -165,15 +257,15 @@ impl GraphCache {
         Ok(entries)
     }
 
-    /// Removes all that is kept and `of` says so, and whatever is half written or damaged; returns the bytes that are
-    /// free now. What another process is about to make is left alone.
+    /// Removes all entries for which `is_chosen` returns true, and all incomplete or damaged ones. Returns the bytes that
+    /// were freed. Entries that another process is making stay.
     ///
     /// # Errors
     /// [`Error::Io`] naming what cannot be removed.
-    pub fn clear(&self, of: impl Fn(&CachedGraph) -> bool) -> Result<u64> {
+    pub fn clear(&self, is_chosen: impl Fn(&CachedGraph) -> bool) -> Result<u64> {
         let mut freed = 0;
         for folder in self.folders()? {
-            if CachedGraph::read(&folder).is_some_and(|entry| !of(&entry)) {
+            if CachedGraph::read(&folder).is_some_and(|entry| !is_chosen(&entry)) {
                 continue;
             }
             let Some(_lock) = lock::try_lock(&self.root, &folder)? else { continue };
@@ -194,49 +286,59 @@ impl GraphCache {
         Ok(folders.filter(is_entry).collect())
     }
 
-    /// As [`GraphCache::ensure`], and makes an entry again whose small files are damaged.
-    fn ensure_sound(
+    fn wanted<'a>(
         &self,
-        runtime: &Runtime,
-        graph: &GraphFile,
-        passes: &[Pass],
-        options: &SessionOptions,
-        observer: &mut dyn FnMut(GraphCacheEvent<'_>),
-    ) -> Result<Kept> {
-        let kept = self.ensure(runtime, graph, passes, options, observer)?;
-        if kept.is_new || kept.entry.damage(self.checked_first, &|| !options.cancel.is_cancelled()).is_none() {
-            return Ok(kept);
-        }
-        kept.entry.remove()?;
-        self.ensure(runtime, graph, passes, options, observer)
+        runtime: &'a Runtime,
+        graph: &'a GraphFile,
+        passes: &'a [Pass],
+        options: &'a SessionOptions,
+    ) -> Result<Wanted<'a>> {
+        let source = digest(Some(self), graph)?;
+        let key = key::key(&source, runtime, passes, options);
+        let folder = self.root.join(&key);
+        Ok(Wanted { runtime, graph, passes, options, source, key, folder })
     }
 
-    fn ensure(
+    /// As [`GraphCache::ensure`], and makes an entry again if its small files are damaged.
+    fn ensure_sound(
         &self,
-        runtime: &Runtime,
-        graph: &GraphFile,
-        passes: &[Pass],
-        options: &SessionOptions,
+        wanted: &Wanted<'_>,
         observer: &mut dyn FnMut(GraphCacheEvent<'_>),
-    ) -> Result<Kept> {
-        let source = digest(Some(self), graph)?;
-        let key = key(&source, runtime, passes, options);
-        let folder = self.root.join(&key);
-        if let Some(entry) = CachedGraph::read(&folder) {
-            return Ok(Kept { entry, is_new: false });
+    ) -> Result<Option<Found>> {
+        let Some(found) = self.ensure(wanted, observer)? else { return Ok(None) };
+        let goes_on = || !wanted.options.cancel.is_cancelled();
+        if found.is_new || found.entry.damage(self.checked_first, &goes_on).is_none() {
+            return Ok(Some(found));
         }
-        std::fs::create_dir_all(&self.root).map_err(|e| Error::io(&self.root, "creating the folder", e))?;
-        let _lock = lock::lock(&self.root, &folder, &options.cancel, || {
-            observer(GraphCacheEvent::Waiting { folder: &folder })
-        })?;
-        if let Some(entry) = CachedGraph::read(&folder) {
-            return Ok(Kept { entry, is_new: false });
+        if self.is_read_only {
+            return Ok(None);
+        }
+        found.entry.remove()?;
+        self.ensure(wanted, observer)
+    }
+
+    /// Finds or makes the entry of a graph; `None` if there is none and the folder cannot be written.
+    fn ensure(&self, wanted: &Wanted<'_>, observer: &mut dyn FnMut(GraphCacheEvent<'_>)) -> Result<Option<Found>> {
+        let &Wanted { graph, passes, options, ref source, ref key, ref folder, .. } = wanted;
+        let existing = || CachedGraph::read(folder).map(|entry| Found { entry, is_new: false });
+        if let Some(found) = existing() {
+            return Ok(Some(found));
+        }
+        if let Some(problem) = self.write_problem() {
+            if !self.is_told.swap(true, Ordering::Relaxed) {
+                observer(GraphCacheEvent::Uncached { problem });
+            }
+            return Ok(None);
+        }
+        let _lock = lock::lock(&self.root, folder, &options.cancel, || observer(GraphCacheEvent::Waiting { folder }))?;
+        if let Some(found) = existing() {
+            return Ok(Some(found));
         }
         // The lock is held, so that nobody works on what is unfinished here.
         let unfinished = format!("{}{key}-", entry::UNFINISHED);
         for left in self.folders()? {
             let name = left.file_name().unwrap_or_default().to_string_lossy();
-            if *name == key || name.starts_with(&unfinished) {
+            if *name == **key || name.starts_with(&unfinished) {
                 entry::remove(&left)?;
             }
         }
@@ -244,24 +346,19 @@ impl GraphCache {
             None => graph.weight_bytes + graph.file_bytes,
             Some(branch) => rewrite::branches(graph)?.get(branch).map_or(0, |branch| branch.outer_weights),
         };
-        observer(GraphCacheEvent::Optimizing { bytes, folder: &folder });
-        self.room_for(bytes)?;
-        let entry =
-            self.make(runtime, graph, passes, options, CachedGraph::new(&key, graph, &source, runtime, options))?;
-        Ok(Kept { entry, is_new: true })
+        self.make_room(bytes)?;
+        observer(GraphCacheEvent::Optimizing { bytes, folder });
+        let entry = CachedGraph::new(key, graph, source, wanted.runtime, options);
+        let entry = self.make(wanted, entry)?;
+        // The estimate may have been short of what was written.
+        self.evict_beyond_limit(Some(key))?;
+        Ok(Some(Found { entry, is_new: true }))
     }
 
     /// Makes an entry under another name, and gives it its own when it is whole.
-    fn make(
-        &self,
-        runtime: &Runtime,
-        graph: &GraphFile,
-        passes: &[Pass],
-        options: &SessionOptions,
-        mut entry: CachedGraph,
-    ) -> Result<CachedGraph> {
+    fn make(&self, wanted: &Wanted<'_>, mut entry: CachedGraph) -> Result<CachedGraph> {
+        let &Wanted { runtime, graph, passes, options, ref folder, .. } = wanted;
         let began = Instant::now();
-        let place = self.root.join(&entry.key);
         let room = tempfile::Builder::new()
             .prefix(&format!("{}{}-", entry::UNFINISHED, entry.key))
             .tempdir_in(&self.root)
@@ -272,54 +369,33 @@ impl GraphCache {
         Session::save_optimized(runtime, &graph.path, bytes, &best, &made)?;
         let saved = files::read(&made).map_err(|e| Error::io(&made, "reading", e))?;
         let ordered = rewrite::late(&saved).unwrap_or(saved);
-        let is_loose = passes.contains(&Pass::DynamicShapes);
-        let settled = is_loose.then(|| rewrite::loose(&ordered)).flatten().unwrap_or(ordered);
+        let has_dynamic_shapes = passes.contains(&Pass::DynamicShapes);
+        let settled = has_dynamic_shapes.then(|| rewrite::loose(&ordered)).flatten().unwrap_or(ordered);
         std::fs::write(&made, settled).map_err(|e| Error::io(&made, "writing", e))?;
         stop_if(&options.cancel)?;
         entry.seconds = began.elapsed().as_secs_f64();
         entry.write(room.path())?;
-        files::rename_folder(room.path(), &place).map_err(|e| Error::io(&place, "creating the folder", e))?;
+        files::rename_folder(room.path(), folder).map_err(|e| Error::io(folder, "creating the folder", e))?;
         let _ = room.keep();
-        CachedGraph::read(&place).ok_or_else(|| Error::io(&place, "reading", std::io::ErrorKind::InvalidData.into()))
+        CachedGraph::read(folder).ok_or_else(|| Error::io(folder, "reading", std::io::ErrorKind::InvalidData.into()))
     }
 
-    /// Requires that the disk has so many bytes free.
-    fn room_for(&self, bytes: u64) -> Result<()> {
-        // A file system that does not say how much is free is believed to have enough.
-        let free = fs4::available_space(&self.root).unwrap_or(u64::MAX);
-        if free > bytes + bytes / 10 {
-            return Ok(());
-        }
-        Err(Error::input(
-            self.root.display().to_string(),
-            format!("the prepared graph takes {:.1} GB, and the disk has {:.1} GB free", gb(bytes), gb(free)),
-            "make room, name another folder with LDM_ORT_CACHE_DIR, or set [device] prepare = false",
-        ))
+    /// The reason why the folder, which is created, cannot be written, if it cannot.
+    fn write_problem(&self) -> Option<String> {
+        let reason = if self.is_read_only {
+            "is opened read-only".to_owned()
+        } else if let Err(error) = std::fs::create_dir_all(&self.root) {
+            format!("cannot be created ({error})")
+        } else if files::is_writable_folder(&self.root) {
+            return None;
+        } else {
+            "is read-only".to_owned()
+        };
+        let folder = self.root.display();
+        Some(format!("the graph cache in {folder} {reason}; graphs that it lacks are optimized at each start"))
     }
 }
 
-struct Kept {
-    entry: CachedGraph,
-    is_new: bool,
-}
-
-fn gb(bytes: u64) -> f64 {
-    bytes as f64 / 1e9
-}
-
-/// What one graph becomes on one machine: a name for it.
-fn key(source: &str, runtime: &Runtime, passes: &[Pass], options: &SessionOptions) -> String {
-    let mut hash = Sha256::new();
-    let edits = options.edits.iter().map(|edit| format!("{edit:?}"));
-    let config = options.config.iter().map(|(key, value)| format!("{key}={value}"));
-    let parts = [FORM, source, runtime.version(), &processor()].map(str::to_owned);
-    let axes = options.axes.iter().map(|(name, length)| format!("{name}={length}"));
-    let passes = passes.iter().map(|pass| format!("{pass:?}"));
-    for part in parts.into_iter().chain(edits).chain(config).chain(axes).chain(passes) {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    let mut name = files::hexadecimal(hash);
-    name.truncate(32);
-    name
+fn stop_if(cancel: &Cancel) -> Result<()> {
+    if cancel.is_cancelled() { Err(Error::Interrupted { at_step: None }) } else { Ok(()) }
 }

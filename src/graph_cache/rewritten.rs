@@ -1,4 +1,4 @@
-//! Graphs rewritten before they are opened, kept or not.
+//! Graphs that are rewritten before they are opened, with the cache or without.
 
 use crate::bundle::{GraphFile, placed_in};
 use crate::error::{Error, Result};
@@ -30,7 +30,7 @@ pub(super) fn rewritten(graph: &GraphFile, passes: &[Pass], options: &SessionOpt
     Ok(Some(bytes))
 }
 
-/// Opens a graph without keeping it: as it lies, or only cut as `passes` say, on `weights` in the place of those of their
+/// Opens a graph without the cache: as exported, or only cut as `passes` say, on `weights` in the place of those of their
 /// names that it stores.
 ///
 /// # Errors

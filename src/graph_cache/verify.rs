@@ -46,6 +46,7 @@ impl GraphCache {
                     component: String::new(),
                     path: folder.clone(),
                     problem: "is not complete, or was changed since it was written".to_owned(),
+                    is_dropped: false,
                 }),
             };
             stop_if(cancel)?;
@@ -88,7 +89,8 @@ fn verify_digest(remembered: &Remembered, cancel: &Cancel) -> Result<Option<Veri
         }
     };
     let path = first.name.clone();
-    let damage = problem.map(|problem| DamagedFile { component: String::new(), path: path.clone(), problem });
+    let damage =
+        problem.map(|problem| DamagedFile { component: String::new(), path: path.clone(), problem, is_dropped: false });
     let bytes = remembered.files.iter().map(|file| file.bytes).sum();
     Ok(Some(Verified { path, component: None, bytes, damage }))
 }

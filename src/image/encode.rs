@@ -1,4 +1,4 @@
-//! Images to files.
+//! PNG encoding.
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -8,18 +8,19 @@ use super::Rgb8;
 use crate::error::{Error, Result};
 use crate::files::write_whole;
 
-/// Encodes an image as PNG, with text chunks of these keywords and texts before the pixels. The same input gives the
-/// same bytes.
+/// Encodes an image as PNG, with text chunks of these keywords and texts before the pixels. The output is
+/// deterministic.
 ///
-/// A text is written as `tEXt` where Latin-1 holds it, which the most readers know, and as UTF-8 `iTXt` where it does
-/// not.
+/// A text is a `tEXt` chunk if Latin-1 can represent it, which most readers support, and a UTF-8 `iTXt` chunk
+/// otherwise.
 ///
 /// # Errors
 ///
-/// [`Error::Input`] for a keyword that PNG does not allow: 1 to 79 characters of Latin-1.
+/// [`Error::Input`] for an invalid keyword; PNG requires 1 to 79 characters of Latin-1.
 pub fn encode_png(image: &Rgb8, texts: &[(&str, String)]) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    encode(image, texts, &mut bytes).map_err(|e| Error::input("image", format!("cannot become a PNG: {e}"), ""))?;
+    encode(image, texts, &mut bytes)
+        .map_err(|e| Error::input("image", format!("cannot be encoded as PNG: {e}"), ""))?;
     Ok(bytes)
 }
 
@@ -28,10 +29,10 @@ fn encode(image: &Rgb8, texts: &[(&str, String)], bytes: &mut Vec<u8>) -> Result
     let mut encoder = png::Encoder::new(bytes, side(image.width)?, side(image.height)?);
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
-    // Photographs are of about the same size as with the default, in a fifteenth to a thirtieth of the time (docs/speed.md).
+    // Photographs have about the same size as with the default and take much less time (docs/speed.md).
     encoder.set_compression(png::Compression::Fast);
     for (keyword, text) in texts {
-        // NUL is the one character that no text chunk can hold.
+        // Text chunks cannot contain NUL.
         let text = if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { Cow::Borrowed(text) };
         if text.chars().all(|c| u32::from(c) < 256) {
             encoder.add_text_chunk((*keyword).to_owned(), text.into_owned())?;
@@ -44,12 +45,12 @@ fn encode(image: &Rgb8, texts: &[(&str, String)], bytes: &mut Vec<u8>) -> Result
     writer.finish()
 }
 
-/// Writes an encoded image, whole or not at all. A symbolic link at `path` stays and its target is replaced; a device or
-/// FIFO is written into.
+/// Writes an encoded image atomically. If `path` is a symbolic link, its target is replaced. A device or FIFO is
+/// written to directly.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] naming `path`, for example if the disk is full. The file at `path` is untouched then.
+/// [`Error::Io`] naming `path`, for example if the disk is full. An existing file is then unchanged.
 pub fn save_png(path: &Path, png: &[u8]) -> Result<()> {
     write_whole(path, |file| file.write_all(png))
 }
@@ -95,8 +96,8 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_disk_that_takes_no_more_is_named() {
-        // Nothing can be made in /proc, whoever asks.
+    fn a_failed_write_names_the_path() {
+        // No user can create a file in /proc.
         let error = save_png(Path::new("/proc/image.png"), b"png").unwrap_err();
         assert!(matches!(error, Error::Io { .. }), "{error}");
         assert!(error.to_string().contains("/proc/image.png: writing failed"), "{error}");

@@ -1,4 +1,4 @@
-//! Images from files.
+//! Image loading.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -13,35 +13,35 @@ use crate::error::{Error, Result, count_of};
 use crate::files::open_input;
 use crate::guard::contain;
 
-const HELP: &str = "give a PNG, JPEG, WebP or BMP file that a viewer can open";
-const AGAIN: &str = "fetch the file again; or if an image editor shows all of it, save it anew there";
+const HELP: &str = "use a PNG, JPEG, WebP or BMP file that an image viewer can open";
+const AGAIN: &str = "fetch the file again, or open it in an image editor and save it again";
 
-/// The largest image that is read from a file. It is compared with the file's header, before a pixel is decoded.
+/// The maximum size of an input image, checked against the file's header before decoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InputLimit {
     megapixels: usize,
 }
 
 impl InputLimit {
-    /// The limit in millions of pixels if nothing sets another: 64.
+    /// The default limit in megapixels: 64.
     pub const MEGAPIXELS: usize = 64;
 
-    /// A limit in millions of pixels.
+    /// Creates a limit in megapixels.
     pub const fn new(megapixels: usize) -> Self {
         Self { megapixels }
     }
 
-    /// The limit in millions of pixels.
+    /// Returns the limit in megapixels.
     pub fn megapixels(self) -> usize {
         self.megapixels
     }
 
-    /// The limit in pixels.
+    /// Returns the limit in pixels.
     fn pixels(self) -> u64 {
         (self.megapixels as u64).saturating_mul(1_000_000)
     }
 
-    /// Refuses an image of more pixels.
+    /// Rejects an image with more pixels.
     pub(super) fn check(self, path: &Path, (width, height): (usize, usize)) -> Result<()> {
         if (width as u64).saturating_mul(height as u64) <= self.pixels() {
             return Ok(());
@@ -53,14 +53,14 @@ impl InputLimit {
         ))
     }
 
-    /// The limits of the png crate's decoder: room for a byte a pixel, and for what it holds besides.
-    pub(super) fn of_png(self) -> png::Limits {
+    /// Returns the limits for the png crate's decoder: one byte per pixel, and its own allocations.
+    pub(super) fn png_limits(self) -> png::Limits {
         let limits = png::Limits::default();
         png::Limits { bytes: limits.bytes.max(usize::try_from(self.pixels()).unwrap_or(usize::MAX).saturating_mul(2)) }
     }
 
-    /// The limits of the image crate's decoders: room for four channels of 16 bits, and for what they hold besides.
-    fn of_decoder(self) -> Limits {
+    /// Returns the limits for the image crate's decoders: four channels of 16 bits, and their own allocations.
+    fn decoder_limits(self) -> Limits {
         let mut limits = Limits::default();
         limits.max_alloc = limits.max_alloc.map(|bytes| bytes.max(self.pixels().saturating_mul(12)));
         limits
@@ -73,7 +73,7 @@ impl Default for InputLimit {
     }
 }
 
-/// Returns the width and height of an image file after its EXIF rotation, from its header alone.
+/// Returns the width and height of an image file after its EXIF orientation, from its header alone.
 ///
 /// # Errors
 ///
@@ -82,58 +82,58 @@ pub fn dimensions(path: &Path, limit: InputLimit) -> Result<(usize, usize)> {
     use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
     let mut opened = open(path, limit)?;
     let (width, height) = opened.size();
-    let turned = matches!(opened.orientation(), Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH);
-    Ok(if turned { (height, width) } else { (width, height) })
+    let rotated = matches!(opened.orientation(), Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH);
+    Ok(if rotated { (height, width) } else { (width, height) })
 }
 
-/// Loads a PNG, JPEG, WebP or BMP file, told apart by its contents and not by its name.
+/// Loads a PNG, JPEG, WebP or BMP file. The format is detected from the contents, not the name.
 ///
-/// The pixels are those of diffusers' `load_image`, which is Pillow's `exif_transpose` and `convert("RGB")`: turned
-/// as EXIF says, alpha dropped (transparent pixels show the color that is stored there), grey made three equal
-/// channels, palettes looked up, the low bytes of 16-bit samples dropped, CMYK converted without a profile. JPEG files
-/// are decoded by libjpeg, as in Pillow. Two things differ. Of 16-bit grey Pillow keeps what fits into eight bits and
-/// makes the rest white; here it is scaled like any other. And lossy WebP is decoded within a few levels of Pillow's
-/// library, as the standard allows. Of an animation the first image counts.
+/// The pixels are those of diffusers' `load_image`, which applies Pillow's `exif_transpose` and `convert("RGB")`:
+/// oriented by EXIF, alpha dropped (transparent pixels show their stored color), gray expanded to three channels,
+/// palettes resolved, 16-bit samples reduced to their high bytes, CMYK converted without a profile. JPEG files are
+/// decoded by libjpeg, as in Pillow. There are two differences. Pillow clips 16-bit gray to eight bits, so that most of
+/// it becomes white; here it is scaled. Lossy WebP is within a few levels of Pillow's decoder, as the standard allows.
+/// Of an animation the first image is loaded.
 ///
 /// # Errors
 ///
-/// [`Error::Input`] if there is no such file, it is not an image of these formats, it is cut short or damaged, or it
-/// has more pixels than `limit`, which is known from its header; [`Error::Io`] if it cannot be opened.
+/// [`Error::Input`] if the file is missing, is not an image of these formats, is truncated or damaged, or has more
+/// pixels than `limit` according to its header; [`Error::Io`] if it cannot be opened.
 pub fn load(path: &Path, limit: InputLimit) -> Result<Rgb8> {
     let image = decode(path, limit)?;
     let (width, height) = (image.width() as usize, image.height() as usize);
     let data = match image {
-        DynamicImage::ImageLuma16(p) => p.iter().flat_map(|&v| [high(v); 3]).collect(),
-        DynamicImage::ImageLumaA16(p) => p.pixels().flat_map(|p| [high(p.0[0]); 3]).collect(),
-        DynamicImage::ImageRgb16(p) => p.iter().map(|&v| high(v)).collect(),
-        DynamicImage::ImageRgba16(p) => p.pixels().flat_map(|p| [p.0[0], p.0[1], p.0[2]].map(high)).collect(),
+        DynamicImage::ImageLuma16(p) => p.iter().flat_map(|&v| [high_byte(v); 3]).collect(),
+        DynamicImage::ImageLumaA16(p) => p.pixels().flat_map(|p| [high_byte(p.0[0]); 3]).collect(),
+        DynamicImage::ImageRgb16(p) => p.iter().map(|&v| high_byte(v)).collect(),
+        DynamicImage::ImageRgba16(p) => p.pixels().flat_map(|p| [p.0[0], p.0[1], p.0[2]].map(high_byte)).collect(),
         other => other.into_rgb8().into_raw(),
     };
     Rgb8::new(width, height, data).ok_or_else(|| Error::input(path.display().to_string(), "has no pixels", HELP))
 }
 
-/// Decodes an image as the file holds it, turned as EXIF says.
+/// Decodes an image in its stored format, oriented by EXIF.
 pub(super) fn decode(path: &Path, limit: InputLimit) -> Result<DynamicImage> {
     let mut opened = open(path, limit)?;
     let orientation = opened.orientation();
     let mut image = match opened {
-        Opened::Jpeg(jpeg) => jpeg.decode().map_err(|problem| undecoded(path, &problem))?,
-        Opened::Other(decoder) => {
-            contained(path, || DynamicImage::from_decoder(decoder).map_err(|e| unreadable(path, &e)))?
+        ImageFile::Jpeg(jpeg) => jpeg.decode().map_err(|problem| undecoded(path, &problem))?,
+        ImageFile::Other(decoder) => {
+            contain_panics(path, || DynamicImage::from_decoder(decoder).map_err(|e| unreadable(path, &e)))?
         }
     };
     image.apply_orientation(orientation);
     Ok(image)
 }
 
-/// A file whose header was read.
-enum Opened {
+/// An image file after reading its header.
+enum ImageFile {
     Jpeg(Box<Jpeg<BufReader<File>>>),
     Other(Box<dyn ImageDecoder>),
 }
 
-impl Opened {
-    /// The width and height of the stored image.
+impl ImageFile {
+    /// Returns the width and height of the stored image.
     fn size(&self) -> (usize, usize) {
         match self {
             Self::Jpeg(jpeg) => jpeg.size(),
@@ -141,7 +141,7 @@ impl Opened {
         }
     }
 
-    /// The rotation that EXIF asks for. EXIF data that cannot be read turns nothing, as with other programs.
+    /// Returns the EXIF orientation. Unreadable EXIF data is ignored, as in other programs.
     fn orientation(&mut self) -> Orientation {
         let found = match self {
             Self::Jpeg(jpeg) => jpeg.orientation(),
@@ -151,18 +151,18 @@ impl Opened {
     }
 }
 
-fn open(path: &Path, limit: InputLimit) -> Result<Opened> {
+fn open(path: &Path, limit: InputLimit) -> Result<ImageFile> {
     let mut file = BufReader::new(open_input(path)?);
     let start = file.fill_buf().map_err(|e| Error::io(path, "reading", e))?;
     let opened = if start.starts_with(&jpeg::START) {
-        Opened::Jpeg(Box::new(Jpeg::open(file).map_err(|problem| undecoded(path, &problem))?))
+        ImageFile::Jpeg(Box::new(Jpeg::open(file).map_err(|problem| undecoded(path, &problem))?))
     } else {
         if riff_length(start).is_some_and(|length| file.get_ref().metadata().is_ok_and(|file| file.len() < length)) {
-            return Err(undecoded(path, "it is cut short"));
+            return Err(undecoded(path, "it is truncated"));
         }
         let mut reader = ImageReader::new(file).with_guessed_format().map_err(|e| Error::io(path, "reading", e))?;
-        reader.limits(limit.of_decoder());
-        Opened::Other(contained(path, || match reader.into_decoder() {
+        reader.limits(limit.decoder_limits());
+        ImageFile::Other(contain_panics(path, || match reader.into_decoder() {
             Ok(decoder) => Ok(Box::new(decoder)),
             Err(error) => Err(unreadable(path, &error)),
         })?)
@@ -171,25 +171,25 @@ fn open(path: &Path, limit: InputLimit) -> Result<Opened> {
     Ok(opened)
 }
 
-/// The length of the whole file that the header of a WebP file tells. Its decoder reads on without the last bytes.
+/// Returns the length of the file according to a WebP header. The decoder ignores missing bytes at the end.
 fn riff_length(start: &[u8]) -> Option<u64> {
     let (length, _) = start.strip_prefix(b"RIFF")?.split_first_chunk()?;
     Some(u64::from(u32::from_le_bytes(*length)) + 8)
 }
 
-fn high(sample: u16) -> u8 {
+fn high_byte(sample: u16) -> u8 {
     (sample >> 8) as u8
 }
 
-/// Calls a decoder of another crate, whose panic is the file's fault.
-pub(super) fn contained<T>(path: &Path, decode: impl FnOnce() -> Result<T>) -> Result<T> {
+/// Calls a decoder of another crate and reports its panic as an error of the file.
+pub(super) fn contain_panics<T>(path: &Path, decode: impl FnOnce() -> Result<T>) -> Result<T> {
     contain(decode).unwrap_or_else(|panic| Err(undecoded(path, &panic.to_string())))
 }
 
 fn unreadable(path: &Path, error: &ImageError) -> Error {
     match error {
         ImageError::Unsupported(_) => {
-            Error::input(path.display().to_string(), "is not an image in a format that is read", HELP)
+            Error::input(path.display().to_string(), "is not an image in a supported format", HELP)
         }
         _ => undecoded(path, &error.to_string()),
     }

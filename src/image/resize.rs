@@ -1,4 +1,4 @@
-//! Images made larger and smaller.
+//! Image resizing.
 
 use std::f64::consts::PI;
 
@@ -8,27 +8,27 @@ use super::Rgb8;
 use crate::error::{Error, Result};
 use crate::threads::parallel;
 
-/// Fractional bits of a weight: what is left of 32 after a sample's eight and two against overflow.
+/// Fractional bits of a weight: 32 minus the eight of a sample and two against overflow.
 const PRECISION: u32 = 32 - 8 - 2;
 
-/// The filter's reach to either side, in pixels of the smaller of the two images.
+/// The filter's radius, in pixels of the smaller of the two images.
 const LOBES: f64 = 3.0;
 
-/// Resizes an image with a Lanczos filter of three lobes, widened when shrinking.
+/// Resizes an image with a Lanczos filter of three lobes, widened for downscaling.
 ///
-/// The pixels are exactly those of Pillow 13's `Image.resize((width, height), LANCZOS)`: rows and columns one after
-/// the other, each with weights in fixed point and rounded to eight bits. Earlier versions always do the rows first,
-/// this one only where the image does not lose far more rows than columns; they differ where the first pass meets
-/// black or white. An image that has the size already is returned as it is.
+/// The pixels equal those of Pillow 13's `Image.resize((width, height), LANCZOS)`: rows and columns are resized one
+/// after the other, with fixed-point weights, each rounded to eight bits. Earlier versions always resize the rows
+/// first; version 13 does so unless the image loses far more rows than columns. The versions differ where the first
+/// pass clips to black or white. An image that already has the size is returned unchanged.
 ///
 /// Source: `src/libImaging/Resample.c` of Pillow.
 ///
 /// # Errors
 ///
-/// [`Error::Input`] for a size of 0, or one whose pixels cannot be counted.
+/// [`Error::Input`] for a size of 0, or one whose number of values overflows.
 pub fn resize(image: &Rgb8, width: usize, height: usize) -> Result<Rgb8> {
     let fail = || {
-        let problem = format!("an image cannot be made {width}×{height} pixels large");
+        let problem = format!("cannot be resized to {width}×{height} pixels");
         Error::input("image", problem, "choose a usual width and height")
     };
     width.checked_mul(height).and_then(|n| n.checked_mul(3)).filter(|&n| n > 0).ok_or_else(fail)?;
@@ -38,7 +38,7 @@ pub fn resize(image: &Rgb8, width: usize, height: usize) -> Result<Rgb8> {
     let image = image.clone();
     let lost_rows = image.height.saturating_sub(height);
     let lost_columns = image.width.saturating_sub(width);
-    // Widening counts as losing none: twice as many rows lost as columns is then any row at all.
+    // If no columns are lost, losing any row counts as losing far more rows.
     Ok(parallel(|| if lost_rows > 2 * lost_columns { rows(columns(image)) } else { columns(rows(image)) }))
 }
 
@@ -85,11 +85,11 @@ fn rounded(sum: i32) -> u8 {
     (sum >> PRECISION).clamp(0, 255) as u8
 }
 
-/// The samples that one sample of the result is made of.
+/// The source samples of one output sample, and their weights.
 struct Taps {
-    /// The first of them.
+    /// The index of the first source sample.
     begin: usize,
-    /// Their weights in fixed point, which add up to one.
+    /// The fixed-point weights, which sum to one.
     weights: Vec<i32>,
 }
 
@@ -98,10 +98,10 @@ fn taps(from: usize, to: usize) -> Vec<Taps> {
     let widening = scale.max(1.0);
     let reach = LOBES * widening;
     let taps = |i: usize| {
-        let centre = (i as f64 + 0.5) * scale;
-        let begin = (centre - reach + 0.5).max(0.0) as usize;
-        let end = ((centre + reach + 0.5) as usize).min(from);
-        let weights: Vec<f64> = (begin..end).map(|x| lanczos((x as f64 - centre + 0.5) * (1.0 / widening))).collect();
+        let center = (i as f64 + 0.5) * scale;
+        let begin = (center - reach + 0.5).max(0.0) as usize;
+        let end = ((center + reach + 0.5) as usize).min(from);
+        let weights: Vec<f64> = (begin..end).map(|x| lanczos((x as f64 - center + 0.5) * (1.0 / widening))).collect();
         let sum: f64 = weights.iter().sum();
         let fixed = |weight: f64| (weight / sum * f64::from(1 << PRECISION)).round() as i32;
         Taps { begin, weights: weights.into_iter().map(fixed).collect() }

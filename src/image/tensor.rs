@@ -1,21 +1,21 @@
-//! Pixels to tensors and back, in the arithmetic of diffusers' `VaeImageProcessor`.
+//! Conversion between pixels and tensors, in the arithmetic of diffusers' `VaeImageProcessor`.
 
 use ndarray::{Array4, ArrayViewD, Axis};
 
 use super::Rgb8;
 use crate::error::{Error, Result};
 
-/// Turns pixels in [0, 255] into `[1, 3, h, w]` float32 in [-1, 1]: `2 (v / 255) − 1`.
+/// Converts pixels in [0, 255] to `[1, 3, h, w]` float32 in [-1, 1]: `2 (v / 255) − 1`.
 pub fn to_tensor(image: &Rgb8) -> Array4<f32> {
-    mapped(image, |v| 2.0 * (v / 255.0) - 1.0)
+    map_pixels(image, |v| 2.0 * (v / 255.0) - 1.0)
 }
 
-/// Turns pixels in [0, 255] into `[1, 3, h, w]` float32 in [0, 1]: `v / 255`.
+/// Converts pixels in [0, 255] to `[1, 3, h, w]` float32 in [0, 1]: `v / 255`.
 pub fn to_unit_tensor(image: &Rgb8) -> Array4<f32> {
-    mapped(image, |v| v / 255.0)
+    map_pixels(image, |v| v / 255.0)
 }
 
-fn mapped(image: &Rgb8, value: impl Fn(f32) -> f32) -> Array4<f32> {
+fn map_pixels(image: &Rgb8, value: impl Fn(f32) -> f32) -> Array4<f32> {
     let values: [f32; 256] = std::array::from_fn(|v| value(v as f32));
     let mut tensor = Array4::zeros((1, 3, image.height, image.width));
     for (c, mut plane) in tensor.index_axis_mut(Axis(0), 0).outer_iter_mut().enumerate() {
@@ -26,23 +26,23 @@ fn mapped(image: &Rgb8, value: impl Fn(f32) -> f32) -> Array4<f32> {
     tensor
 }
 
-/// The brightness of each pixel in [0, 255], rows from the top, as Pillow's conversion to `L` rounds it: ITU-R 601-2.
+/// Returns the luma of each pixel in [0, 255], rows from the top, as in Pillow's conversion to `L`: ITU-R 601-2.
 pub fn luma(image: &Rgb8) -> Vec<u8> {
-    let weigh = |&[r, g, b]: &[u8; 3]| u32::from(r) * 19_595 + u32::from(g) * 38_470 + u32::from(b) * 7_471;
-    image.pixels().iter().map(|pixel| ((weigh(pixel) + 0x8000) >> 16) as u8).collect()
+    let weighted = |&[r, g, b]: &[u8; 3]| u32::from(r) * 19_595 + u32::from(g) * 38_470 + u32::from(b) * 7_471;
+    image.pixels().iter().map(|pixel| ((weighted(pixel) + 0x8000) >> 16) as u8).collect()
 }
 
-/// Turns `[1, 3, h, w]` or `[3, h, w]` float32 in about [-1, 1] into pixels: `255 clamp(v / 2 + 1/2, 0, 1)`, rounded
-/// half to even. One channel becomes three equal ones. A value that is not a number becomes 0.
+/// Converts `[1, 3, h, w]` or `[3, h, w]` float32 in about [-1, 1] to pixels: `255 clamp(v / 2 + 1/2, 0, 1)`, rounded
+/// half to even. One channel becomes three equal channels. NaN becomes 0.
 ///
 /// # Errors
 ///
-/// [`Error::Input`] for another number of channels or of images, or no pixels.
+/// [`Error::Input`] for another number of channels or images, or for no pixels.
 pub fn from_tensor(pixels: ArrayViewD<'_, f32>) -> Result<Rgb8> {
     let shape = pixels.shape().to_vec();
     let fail = || {
-        let problem = format!("the model ends in a tensor of shape {shape:?}, and an image is [1, 3, height, width]");
-        Error::input("image", problem, "check that the directory's vae_decoder is one")
+        let problem = format!("expected a decoded tensor of shape [1, 3, height, width], found {shape:?}");
+        Error::input("image", problem, "check the vae_decoder of the model directory")
     };
     let image = match shape.as_slice() {
         [1, _, _, _] => pixels.index_axis_move(Axis(0), 0),
@@ -86,16 +86,16 @@ mod tests {
     }
 
     #[test]
-    fn every_byte_survives_the_way_there_and_back() {
+    fn every_byte_survives_a_round_trip() {
         let data: Vec<u8> = (0..=255).flat_map(|v| [v, 255 - v, v / 2]).collect();
         let image = Rgb8::new(16, 16, data).unwrap();
         assert_eq!(from_tensor(to_tensor(&image).into_dyn().view()).unwrap(), image);
     }
 
     #[test]
-    fn one_channel_becomes_grey() {
-        let grey = ndarray::arr3(&[[[-1.0_f32, 0.2], [f32::NAN, 9.0]]]).into_dyn();
-        assert_eq!(from_tensor(grey.view()).unwrap().data(), [0, 0, 0, 153, 153, 153, 0, 0, 0, 255, 255, 255]);
+    fn one_channel_becomes_gray() {
+        let gray = ndarray::arr3(&[[[-1.0_f32, 0.2], [f32::NAN, 9.0]]]).into_dyn();
+        assert_eq!(from_tensor(gray.view()).unwrap().data(), [0, 0, 0, 153, 153, 153, 0, 0, 0, 255, 255, 255]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::bundle::{Bundle, Component, ComponentKind, ConditionerContract};
 use crate::conditioner::layout;
 use crate::error::{Error, Result};
 use crate::image::InputLimit;
-use crate::spec::{ConditionSpec, Graph, Source, ToldAs};
+use crate::spec::{ConditionSpec, Conditioning, Graph, Source};
 use crate::task::{check_labels, things};
 use crate::tensor::Dim;
 use crate::{files, image, npy};
@@ -81,7 +81,7 @@ impl ConditionPart {
 
     /// The channels that the denoiser is told, where they are known.
     pub(super) fn channels(&self) -> usize {
-        let is_channels = self.condition.told_as == ToldAs::Channels;
+        let is_channels = self.condition.conditioning == Conditioning::Channels;
         if let Source::DepthMap(_) = self.condition.source {
             return 1;
         }
@@ -91,7 +91,7 @@ impl ConditionPart {
 
     /// Whether it tells the denoiser tokens.
     pub(super) fn is_tokens(&self) -> bool {
-        self.condition.told_as == ToldAs::Tokens
+        self.condition.conditioning == Conditioning::CrossAttention
     }
 }
 

@@ -123,7 +123,7 @@ impl ControlPart {
             weight: ControlWeight {
                 scale: control.scale.unwrap_or(1.0),
                 share: RunInterval { start: control.start, end: control.end },
-                guess: control.guess,
+                guess: control.guess_mode,
             },
         })
     }

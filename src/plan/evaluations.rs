@@ -28,7 +28,7 @@ pub(super) fn largest_batch(spec: &Spec, images: usize) -> usize {
     const MOST: usize = 4;
     let in_chunks = spec.task.prompting().is_some_and(|p| p.reading.long_prompts == LongPrompts::Chunk);
     // A cache that decides by the image sees one at a time.
-    let by_image = spec.cache.as_ref().is_some_and(|cache| cache.entry().decides_by_image);
+    let by_image = spec.cache.as_ref().is_some_and(|cache| cache.entry().depends_on_image);
     let fits = |batch: &usize| !by_image && (!in_chunks || spec.run.images.is_multiple_of(*batch));
     (1..=images.min(MOST)).rev().find(fits).unwrap_or(1)
 }

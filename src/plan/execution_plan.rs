@@ -88,7 +88,7 @@ impl ExecutionPlan {
         let tiles = self.memory_budget?.tiles?;
         let side = tiles.size * self.model.spatial_factor;
         Some(format!(
-            "to keep within device.memory the image is decoded in tiles of {side}×{side} pixels, each of which is normalised by \
+            "to keep within device.memory_budget the image is decoded in tiles of {side}×{side} pixels, each of which is normalised by \
              itself: it differs a little from one decoded whole"
         ))
     }

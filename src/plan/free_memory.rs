@@ -41,7 +41,7 @@ impl ExecutionPlan {
                 (most, need.component) = (private, opening.name());
             }
             // Graphs that stay open keep the memory of their last run.
-            let is_sure_to_stay = self.device.keep == Some(true);
+            let is_sure_to_stay = self.device.offload == Some(false);
             need.private =
                 if is_sure_to_stay { need.private.saturating_add(private) } else { need.private.max(private) };
             need.mapped = if stays { need.mapped.saturating_add(mapped) } else { need.mapped.max(mapped) };
@@ -70,7 +70,7 @@ impl ExecutionPlan {
         if need.private > free {
             let problem = format!("{} needs {private} or more, and {free_gb} are free", need.component);
             if !self.device.overcommit {
-                let help = "make smaller images, close other programs or raise the container's limit, set device.memory to \
+                let help = "make smaller images, close other programs or raise the container's limit, set device.memory_budget to \
                             have the run use less, or set device.overcommit = true to start it all the same";
                 return Err(Error::Memory { problem, help: help.to_owned() });
             }

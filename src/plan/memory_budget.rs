@@ -28,7 +28,7 @@ impl ExecutionPlan {
     pub(super) fn keep_within(&mut self, budget: u64, sources: &ModelSources) -> Result<()> {
         if !self.openings().iter().all(|opening| self.can_be_cached(opening.kind)) {
             return Err(Error::input(
-                "device.memory",
+                "device.memory_budget",
                 "is kept to by graphs that are optimized ahead for the CPU, and not all of this pipeline's are",
                 "leave the key out; or leave out LoRAs, textual inversions and other providers than cpu, and set prepare = \
                  true",
@@ -41,7 +41,7 @@ impl ExecutionPlan {
                 sources.footprint(opening.graph, &opening.passes, &self.axes(kind))?.map_or(0, |told| told.unknown);
             if unknown > 0 {
                 remarks.push(format!(
-                    "the sizes of {unknown} tensors of {} aren't known before it runs, and device.memory is kept without them",
+                    "the sizes of {unknown} tensors of {} aren't known before it runs, and device.memory_budget is kept without them",
                     opening.name()
                 ));
             }
@@ -65,9 +65,9 @@ impl ExecutionPlan {
         match self.memory_budget.is_some() && self.graph_cache.is_none() {
             false => Ok(()),
             true => Err(Error::input(
-                "device.memory",
+                "device.memory_budget",
                 "is kept to by graphs that are optimized ahead, and there is no cache to keep them in",
-                "leave the key out, or unset LDM_ORT_PREPARE (in a program, give the plan a cache)",
+                "leave the key out, or unset LDM_ORT_OPTIMIZE (in a program, give the plan a cache)",
             )),
         }
     }
@@ -139,7 +139,7 @@ impl ExecutionPlan {
         let weights =
             self.model.graphs().iter().find(|(own, _)| *own == kind).map_or(0, |(_, graph)| graph.weight_bytes);
         Err(Error::input(
-            "device.memory",
+            "device.memory_budget",
             format!(
                 "{kind} needs about {:.2} GB, {:.2} of it weights, and {:.2} GB are allowed",
                 gb(need),

@@ -103,7 +103,7 @@ impl ModelPlan {
         let text = match task.prompting() {
             Some(prompting) => {
                 let t5 = defaults.max_sequence_length;
-                Some(TextPlan::new((bundle, sources), &contract, prompting, &spec.embeddings, t5, &wanted_for)?)
+                Some(TextPlan::new((bundle, sources), &contract, prompting, &spec.textual_inversions, t5, &wanted_for)?)
             }
             None => None,
         };
@@ -205,8 +205,8 @@ impl ModelPlan {
     }
 
     /// Whether images are made by a small decoder, in the place of the VAE's own.
-    pub fn decodes_small(&self) -> bool {
-        self.decoder.as_ref().is_some_and(|part| part.kind == ComponentKind::SmallDecoder)
+    pub fn decodes_tiny(&self) -> bool {
+        self.decoder.as_ref().is_some_and(|part| part.kind == ComponentKind::TinyVaeDecoder)
     }
 
     /// The decoder that previews are made by, where there is one.

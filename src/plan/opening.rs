@@ -97,7 +97,7 @@ impl ExecutionPlan {
         let learns =
             self.model.text.iter().flat_map(|text| &text.encoders).any(|t| t.part.kind == kind && t.learnt.is_some());
         let is_changed = learns || (!self.model.loras.is_empty() && (of_text || kind == self.model.denoiser.kind));
-        on_processor && self.device.prepare && !is_changed
+        on_processor && self.device.optimize && !is_changed
     }
 
     /// True if parts stay open for the next image once they have done their work: as the pipeline file says, or if the
@@ -106,7 +106,7 @@ impl ExecutionPlan {
         /// What activations take beside the weights of a large model.
         const BESIDE: u64 = 2 << 30;
         let fits = || memory::available().is_none_or(|free| unopened + BESIDE.min(unopened) < free);
-        self.device.keep.unwrap_or_else(|| self.memory_budget.is_none() && fits())
+        self.device.offload.map_or_else(|| self.memory_budget.is_none() && fits(), |offload| !offload)
     }
 
     /// How a component's session is opened.

@@ -19,7 +19,7 @@ impl ExecutionPlan {
         let [_, height, width] = model.sample_shape(sizes.width, sizes.height);
         let pixels = |latent: [usize; 2]| latent.map(|side| side * model.spatial_factor);
         let tiles = self.decoding_tiles(sizes.tiles);
-        let latent = tiles.map_or((height, width), |tiles| tiles.of(height, width)).into();
+        let latent = tiles.map_or((height, width), |tiles| tiles.tile_size(height, width)).into();
         for part in model.decoder.iter().chain(model.preview_decoder()) {
             check(part, [&part.contract.latent, &part.contract.output], latent, pixels(latent), sources)?;
         }

@@ -8,7 +8,7 @@ use super::run_plan::RunPlan;
 use super::settings::PlannedSettings;
 use crate::error::Result;
 use crate::graph_cache::GraphCache;
-use crate::spec::{Hand, Spec};
+use crate::spec::{StageInput, Spec};
 
 /// A pipeline, checked.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub struct StagePlan {
     /// The key of its table, such as `stage[0]`.
     pub key: String,
     /// The form in which it gets the results of the stage before it.
-    pub hand: Hand,
+    pub hand: StageInput,
     /// The model.
     pub model: Arc<ModelPlan>,
     /// The way in which the model runs on this machine.

@@ -35,7 +35,7 @@ pub enum PreviewSource {
 impl std::fmt::Display for PreviewSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Small(..) => f.write_str("by small_decoder"),
+            Self::Small(..) => f.write_str("by tiny_vae_decoder"),
             Self::Published(_) => f.write_str("by the linear map published for this VAE, one pixel a latent"),
             Self::Fitted(decoder) => {
                 write!(f, "by a linear map fitted to {}, one pixel a latent", decoder.kind)
@@ -47,8 +47,8 @@ impl std::fmt::Display for PreviewSource {
 
 /// What makes images of the latents, as the pipeline file asks for it; `None` for a model that works on pixels.
 pub(super) fn decoder(spec: &Spec, bundle: &Bundle, scaling: Scaling, wanted_for: &str) -> Result<Option<Scaled>> {
-    if spec.model.decoder == DecoderChoice::Small {
-        let component = bundle.require(ComponentKind::SmallDecoder, "[model] decoder = \"small\"")?;
+    if spec.model.decoder == DecoderChoice::Tiny {
+        let component = bundle.require(ComponentKind::TinyVaeDecoder, "[model] decoder = \"tiny\"")?;
         return small(component, bundle).map(Some);
     }
     Ok(full(bundle, wanted_for)?.map(|part| (part, scaling)))
@@ -84,8 +84,8 @@ fn full(bundle: &Bundle, wanted_for: &str) -> Result<Option<Part<VaeDecoderContr
 pub(super) fn previews(spec: &Spec, bundle: &Bundle, scaling: Scaling) -> Result<Option<PreviewPlan>> {
     let Some(every) = spec.output.preview else {
         // A small decoder that was named is to be right, whether it is used this time or not.
-        let is_named = spec.model.components.contains_key(&ComponentKind::SmallDecoder);
-        if let Some(component) = bundle.component(ComponentKind::SmallDecoder).filter(|_| is_named) {
+        let is_named = spec.model.components.contains_key(&ComponentKind::TinyVaeDecoder);
+        if let Some(component) = bundle.component(ComponentKind::TinyVaeDecoder).filter(|_| is_named) {
             small(component, bundle)?;
         }
         return Ok(None);
@@ -95,7 +95,7 @@ pub(super) fn previews(spec: &Spec, bundle: &Bundle, scaling: Scaling) -> Result
         let factor = facts.spatial_factor.value;
         LinearColors::published(facts.latent_channels.value, scaling, factor)
     };
-    let source = match bundle.component(ComponentKind::SmallDecoder) {
+    let source = match bundle.component(ComponentKind::TinyVaeDecoder) {
         Some(component) => {
             let (part, scaling) = small(component, bundle)?;
             PreviewSource::Small(part, scaling)

@@ -12,13 +12,13 @@ use super::scheduler::{SchedulerChoice, schedule};
 use super::settings::PlannedSettings;
 use super::size::{size, tiles};
 use super::sources::ModelSources;
-use super::stage_input::{LatentSpace, StageInput};
+use super::stage_input::{LatentSpace, PreviousStage};
 use crate::bundle::{Bundle, Defaults};
 use crate::denoise::RunInterval;
 use crate::error::{Error, Result};
 use crate::scheduler::Custom;
 use crate::session::find_provider;
-use crate::spec::{Batching, Hand, Spec};
+use crate::spec::{Batching, PreviousStage, Spec};
 use crate::task::{self, Rounding, Task};
 
 /// One model's part of a plan.
@@ -29,14 +29,14 @@ pub(super) struct ResolvedStage {
     pub(super) settings: PlannedSettings,
     pub(super) space: LatentSpace,
     /// The form in which it gets the results of the stage before it, if there is one.
-    pub(super) hand: Option<Hand>,
+    pub(super) hand: Option<PreviousStage>,
 }
 
 /// A scheduler with its schedule.
 struct ResolvedSchedule {
     scheduler: SchedulerChoice,
     steps: usize,
-    custom: Option<Custom>,
+    custom: Option<CustomSchedule>,
     planned_strength: Option<f64>,
     mu: Option<f64>,
 }
@@ -48,7 +48,7 @@ struct ResolvedSchedule {
 /// Everything that is wrong with it, as [`Error::Several`] if that is more than one thing.
 pub(super) fn resolve_stage(
     mut spec: Spec,
-    input: Option<&StageInput>,
+    input: Option<&PreviousStage>,
     sources: &ModelSources,
 ) -> Result<ResolvedStage> {
     let directory = sources.directory(&spec)?;
@@ -95,6 +95,7 @@ pub(super) fn resolve_stage(
 
     filling.add_planned(&spec, &model, &chosen.scheduler);
     model.defaults = filling.filled;
+    model.remarks.extend(old_names(&spec, bundle));
     spec.run.steps = Some(chosen.steps);
     // What follows from the stage before it goes on to do so when a flag changes that one.
     spec.run.seed = if input.is_none() { Some(seed) } else { own_seed };
@@ -106,6 +107,14 @@ pub(super) fn resolve_stage(
     let request = request.into_run(&spec, &model, hand);
     let settings = PlannedSettings::new(&request, &model, bundle.facts.size_multiple());
     Ok(ResolvedStage { spec, model, request, settings, space: LatentSpace::of(bundle), hand })
+}
+
+/// Warnings about old names, in the pipeline file and of folders in the model directory.
+fn old_names(spec: &Spec, bundle: &Bundle) -> Vec<String> {
+    let is_given = |kind| spec.model.components.get(&kind).is_some_and(|component| component.graph.is_some());
+    let found = bundle.components.iter().filter(|(kind, _)| !is_given(**kind));
+    let of_folders = found.filter_map(|(_, component)| component.old_name_warning());
+    spec.old_names.warnings().map(str::to_owned).chain(of_folders).collect()
 }
 
 /// The choices of a run that its tables leave open.
@@ -120,10 +129,10 @@ struct Choices {
 
 impl Choices {
     /// The run of a request with these choices.
-    fn into_run(self, spec: &Spec, model: &ModelPlan, hand: Option<Hand>) -> RunPlan {
+    fn into_run(self, spec: &Spec, model: &ModelPlan, hand: Option<PreviousStage>) -> RunPlan {
         let total_images = self.task.labels().len() * spec.run.images;
         // The CPU is kept busy by one image; a GPU is not. An image that is handed on has a batch to itself.
-        let is_alone = denoises_on_cpu(spec, model) || hand == Some(Hand::Image);
+        let is_alone = denoises_on_cpu(spec, model) || hand == Some(PreviousStage::Image);
         RunPlan {
             task: self.task,
             scheduler: self.schedule.scheduler,

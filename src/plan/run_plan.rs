@@ -28,7 +28,7 @@ pub struct RunPlan {
     /// How the denoiser is asked at fewer steps, where it is.
     pub cache: Option<StepCache>,
     /// The schedule itself, where it is given outright.
-    pub custom: Option<Custom>,
+    pub custom: Option<CustomSchedule>,
     /// The strength, where the schedule is planned for it and run from its first step on.
     pub planned_strength: Option<f64>,
     /// The shift of the schedule that goes with the image's size, where the scheduler asks for one.

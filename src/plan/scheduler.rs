@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::scheduler_config::{AppliedCorrection, ModelScheduler};
 use crate::bundle::{Bundle, DenoiserContract};
 use crate::error::{Error, Result, count_of};
-use crate::scheduler::{self, Config, Custom, Ends, Scheduler};
+use crate::scheduler::{self, Config, CustomSchedule, FinalSigma, Scheduler};
 use crate::spec::Spec;
 use crate::task::{Rounding, Task};
 
@@ -41,7 +41,7 @@ pub(super) const ETA: &str = "eta";
 /// What a scheduler is built for.
 pub(super) fn request(
     steps: usize,
-    custom: Option<Custom>,
+    custom: Option<CustomSchedule>,
     strength: Option<f64>,
     mu: Option<f64>,
     images: usize,
@@ -115,9 +115,10 @@ impl SchedulerChoice {
     }
 
     /// The schedule that the model's family gives outright, where the pipeline file gives none.
-    pub fn of_family(&self, steps: usize) -> Option<Custom> {
-        let makes_its_own = self.switch("use_flow_sigmas") || self.entry.accepts.sigmas != Some(Ends::Own);
-        (self.falls_evenly && !makes_its_own).then(|| Custom::falling_evenly(steps))
+    pub fn of_family(&self, steps: usize) -> Option<CustomSchedule> {
+        let makes_its_own =
+            self.switch("use_flow_sigmas") || self.entry.custom_schedules.sigmas != Some(FinalSigma::Appended);
+        (self.falls_evenly && !makes_its_own).then(|| CustomSchedule::falling_evenly(steps))
     }
 
     /// The calls of the model that a run on this schedule makes: those from `start` of it to `end`, shares of the
@@ -229,7 +230,7 @@ pub(super) fn schedule(
     (default_steps, planned_strength): (usize, Option<f64>),
     mu: Option<f64>,
     rounding: Rounding,
-) -> Result<(SchedulerChoice, usize, Option<Custom>, Option<f64>)> {
+) -> Result<(SchedulerChoice, usize, Option<CustomSchedule>, Option<f64>)> {
     let planned_strength = planned_strength.filter(|_| scheduler.entry.takes_strength());
     let (steps, custom) = spec.run.schedule(scheduler.entry, default_steps);
     let custom = custom.or_else(|| scheduler.of_family(steps));

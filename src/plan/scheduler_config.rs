@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::bundle::pipeline_class::{ConfigValue, Correction, Wrong};
 use crate::bundle::{PipelineClass, SchedulerFile};
-use crate::scheduler::{self, Config, Kind, SchedulerEntry};
+use crate::scheduler::{self, Config, SchedulerEntry, SchedulerKeyKind};
 
 /// A model's scheduler_config.json together with the pipeline class that corrects it.
 #[derive(Clone, Default)]
@@ -112,8 +112,8 @@ fn is_wrong(correction: &Correction, value: &Value) -> bool {
 /// The default of a scheduler class's key; `None` if it has none, or no such key.
 fn default_of(entry: &SchedulerEntry, key: &str) -> Option<Value> {
     match entry.keys.iter().find(|known| known.name == key)?.kind {
-        Kind::Integer(default) => Some(default.into()),
-        Kind::Switch(default) => Some(default.into()),
+        SchedulerKeyKind::Integer(default) => Some(default.into()),
+        SchedulerKeyKind::Switch(default) => Some(default.into()),
         _ => None,
     }
 }

@@ -8,7 +8,7 @@ use super::scheduler::SchedulerChoice;
 use crate::denoise::{RunInterval, StepCache};
 use crate::files;
 use crate::rng::Stream;
-use crate::scheduler::{Config, Custom};
+use crate::scheduler::{Config, CustomSchedule};
 use crate::spec::{self, Listed, Spec};
 use crate::tiles::Tiles;
 
@@ -34,7 +34,7 @@ pub struct RunSettings {
     seed: u64,
     guidance_interval: Option<RunInterval>,
     cache: Option<StepCache>,
-    custom: Option<Custom>,
+    custom: Option<CustomSchedule>,
     planned_strength: Option<f64>,
     mu: Option<f64>,
     denoising_end: Option<f64>,
@@ -178,8 +178,8 @@ impl RunSettings {
             let of_family = || self.scheduler.of_family(self.steps);
             if self.custom != spec.run.schedule(self.scheduler.entry, self.steps).1.or_else(of_family) {
                 (spec.run.timesteps, spec.run.sigmas) = match &self.custom {
-                    Some(Custom::Timesteps(list)) => (Some(Listed::Numbers(list.clone())), None),
-                    Some(Custom::Sigmas(list)) => (None, Some(Listed::Numbers(list.clone()))),
+                    Some(CustomSchedule::Timesteps(list)) => (Some(Listed::Numbers(list.clone())), None),
+                    Some(CustomSchedule::Sigmas(list)) => (None, Some(Listed::Numbers(list.clone()))),
                     None => (None, None),
                 };
                 if self.custom.is_none() && of_family().is_some() {

@@ -6,7 +6,7 @@ use super::model::ModelPlan;
 use super::problems::Problems;
 use crate::bundle::{ComponentKind, VaeDecoderContract};
 use crate::error::{Error, Result};
-use crate::spec::{Source, ToldAs};
+use crate::spec::{Conditioning, Source};
 use crate::tensor::{Dim, TensorInfo};
 use crate::tiles::Tiles;
 
@@ -52,7 +52,7 @@ impl ModelPlan {
         let mut problems = Problems::default();
         let [_, rows, columns] = self.sample_shape(width, height);
         let (pixels, whole) = ([height, width], [rows, columns]);
-        let piece = tiles.map_or((rows, columns), |tiles| tiles.of(rows, columns));
+        let piece = tiles.map_or((rows, columns), |tiles| tiles.tile_size(rows, columns));
         problems.unless(self.check_denoiser(piece));
         problems.unless(self.check_tokens());
         for control in &self.controls {
@@ -81,7 +81,7 @@ impl ModelPlan {
                 Source::DepthMap(_) => of("input", &part.contract.input).check(whole, self.spatial_factor),
                 _ => Ok(()),
             });
-            if condition.condition.told_as == ToldAs::Channels {
+            if condition.condition.conditioning == Conditioning::Channels {
                 problems.unless(of("output", &part.contract.output).check(whole, self.spatial_factor));
             }
         }

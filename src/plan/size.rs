@@ -50,7 +50,7 @@ pub(super) fn size(
         return Err(problems.into_error());
     }
     let factor = bundle.facts.spatial_factor.value;
-    if spec.run.tiles.is_some_and(|tiles| tiles.split(height / factor, width / factor)) {
+    if spec.run.tiles.is_some_and(|tiles| tiles.is_split(height / factor, width / factor)) {
         // The graphs are held to the size of the tiles.
         return Ok(Fact::new((width, height), default.source));
     }

@@ -34,7 +34,7 @@ impl ExecutionPlan {
         let mut axes = Axes::default();
         let (model, sizes) = (&*self.model, self.sizes);
         let [_, height, width] = model.sample_shape(sizes.width, sizes.height);
-        let within = |tiles: Option<Tiles>| tiles.map_or((height, width), |tiles| tiles.of(height, width));
+        let within = |tiles: Option<Tiles>| tiles.map_or((height, width), |tiles| tiles.tile_size(height, width));
         if kind == model.denoiser.kind {
             self.denoiser_axes(sizes, within(sizes.tiles), &mut axes);
         }

@@ -2,7 +2,7 @@
 
 use crate::bundle::{Autoencoder, Bundle, DenoiserContract};
 use crate::error::{Error, Result};
-use crate::spec::{Beginning, Hand, Spec, TaskSpec};
+use crate::spec::{Beginning, PreviousStage, Spec, TaskSpec};
 
 /// The space of a model's latents: two models of one such space can go on with each other's.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,9 +37,9 @@ impl std::fmt::Display for LatentSpace {
 
 /// The results of the stages before a stage, as far as those could be planned.
 #[derive(Debug, Default)]
-pub(super) struct StageInput {
+pub(super) struct PreviousStage {
     /// The form that the pipeline file asks for.
-    pub(super) asked: Option<Hand>,
+    pub(super) asked: Option<PreviousStage>,
     /// Whether the stage's prompts are the file's own.
     pub(super) shares_prompts: bool,
     /// The latents of the stage before.
@@ -50,18 +50,18 @@ pub(super) struct StageInput {
     pub(super) seed: Option<u64>,
 }
 
-impl StageInput {
+impl PreviousStage {
     /// Decides the form in which the stage gets its input, and writes that into its task.
-    pub(super) fn take(&self, spec: &mut Spec, bundle: &Bundle) -> Result<Hand> {
+    pub(super) fn take(&self, spec: &mut Spec, bundle: &Bundle) -> Result<PreviousStage> {
         self.leave_prompts_out(spec, bundle);
         let obstacle = self.obstacle(spec, bundle);
         let hand = match (self.asked, obstacle) {
-            (Some(Hand::Latents), Some(obstacle)) => {
-                return Err(Error::input("hand", obstacle, "leave it out, or set hand = \"image\""));
+            (Some(PreviousStage::Latents), Some(obstacle)) => {
+                return Err(Error::input("input", obstacle, "leave it out, or set input = \"image\""));
             }
             (Some(asked), _) => asked,
-            (None, None) => Hand::Latents,
-            (None, Some(_)) => Hand::Image,
+            (None, None) => PreviousStage::Latents,
+            (None, Some(_)) => PreviousStage::Image,
         };
         if let TaskSpec::ImageToImage(task) = &mut spec.task {
             task.begin = Beginning::Handed(hand);

@@ -9,10 +9,10 @@ use super::problems::Problems;
 use super::resolve::{ResolvedStage, resolve_stage};
 use super::run_plan::RunPlan;
 use super::sources::ModelSources;
-use super::stage_input::StageInput;
+use super::stage_input::PreviousStage;
 use crate::bundle::ComponentKind;
 use crate::error::Result;
-use crate::spec::{Hand, Spec, StageSpec};
+use crate::spec::{StageInput, Spec, StageSpec};
 
 impl Plan {
     /// Opens the model directories that `spec` names and makes every choice that it leaves open.
@@ -41,8 +41,8 @@ impl Plan {
         let mut before = base.as_ref().map(|base| (base.space.clone(), Seam::of(&base.request)));
         let mut resolved = Vec::new();
         for (at, stage) in stages.into_iter().enumerate() {
-            let input = StageInput {
-                asked: stage.hand,
+            let input = PreviousStage {
+                asked: stage.input,
                 shares_prompts: stage.shares_prompts(&as_written),
                 space: before.as_ref().map(|(space, _)| space.clone()),
                 size: before.as_ref().map(|(_, seam)| seam.size),
@@ -53,7 +53,7 @@ impl Plan {
                 before = None;
                 continue;
             };
-            let (hand, seam) = (own.hand.unwrap_or(Hand::Image), Seam::of(&own.request));
+            let (hand, seam) = (own.hand.unwrap_or(StageInput::Image), Seam::of(&own.request));
             let warnings = before.map(|(_, theirs)| theirs.warnings(hand, &seam)).unwrap_or_default();
             before = Some((own.space.clone(), seam));
             resolved.push((own, hand, warnings));
@@ -70,17 +70,17 @@ fn key(at: usize) -> String {
 /// Makes the plan of resolved stages, each with its hand and its warnings.
 fn finish(
     mut base: ResolvedStage,
-    mut stages: Vec<(ResolvedStage, Hand, Vec<String>)>,
+    mut stages: Vec<(ResolvedStage, StageInput, Vec<String>)>,
     sources: &ModelSources,
 ) -> Result<Plan> {
     // Images that nobody sees are not decoded, and their decoders not opened.
-    let mut keeps = base.spec.output.keep;
+    let mut keeps = base.spec.output.save_intermediate;
     let mut decoder = &mut base.model.decoder;
     for (stage, hand, _) in &mut stages {
-        if *hand == Hand::Latents && !keeps {
+        if *hand == StageInput::Latents && !keeps {
             *decoder = None;
         }
-        keeps = stage.spec.output.keep;
+        keeps = stage.spec.output.save_intermediate;
         decoder = &mut stage.model.decoder;
     }
     remark_on_unused(&base.spec, &mut base.model, &mut stages);
@@ -91,7 +91,7 @@ fn finish(
         let ResolvedStage { spec, model, request, settings, .. } = stage;
         let planned = plan_execution(model, &request, &spec, sources).map_err(|error| error.in_stage(&key(at)));
         let Some((model, execution)) = problems.unless(planned) else { continue };
-        base.spec.stages.push(StageSpec { hand: Some(hand), spec });
+        base.spec.stages.push(StageSpec { input: Some(hand), spec });
         plans.push(StagePlan { key: key(at), hand, model, execution, request, settings: Arc::new(settings), warnings });
     }
     let (Some(model), Some(execution), true) = (model, execution, problems.is_empty()) else {
@@ -111,7 +111,7 @@ fn plan_execution(
     let model = Arc::new(model);
     let mut execution = ExecutionPlan::new(Arc::clone(&model), request, spec.device.clone());
     execution.check_output_sizes(sources)?;
-    if let Some(budget) = spec.device.memory {
+    if let Some(budget) = spec.device.memory_budget {
         execution.keep_within(budget, sources)?;
     }
     Ok((model, execution))
@@ -119,10 +119,10 @@ fn plan_execution(
 
 /// Finds the tables about components that nothing opens. A `[device]` that a stage has from the file's own tables is in
 /// use where any of them opens the component.
-fn remark_on_unused(spec: &Spec, model: &mut ModelPlan, stages: &mut [(ResolvedStage, Hand, Vec<String>)]) {
+fn remark_on_unused(spec: &Spec, model: &mut ModelPlan, stages: &mut [(ResolvedStage, StageInput, Vec<String>)]) {
     // A small decoder is named once, and used where a preview is asked for.
     let opens = |model: &ModelPlan, kind: ComponentKind| {
-        kind == ComponentKind::SmallDecoder || model.graphs().iter().any(|(opened, _)| *opened == kind)
+        kind == ComponentKind::TinyVaeDecoder || model.graphs().iter().any(|(opened, _)| *opened == kind)
     };
     let sentence = |table: &str, kind: ComponentKind| {
         format!("[{table}.{kind}] stands for nothing, since no {kind} is opened in this pipeline; leave it out")
@@ -161,7 +161,7 @@ impl Seam {
     }
 
     /// What is odd about going on from here with `after`.
-    fn warnings(self, hand: Hand, after: &Self) -> Vec<String> {
+    fn warnings(self, hand: PreviousStage, after: &Self) -> Vec<String> {
         let mut warnings = Vec::new();
         match (self.end, after.start) {
             (None, Some(start)) => warnings.push(format!(
@@ -177,7 +177,7 @@ impl Seam {
             )),
             _ => {}
         }
-        if let (Some(end), Hand::Image) = (self.end, hand) {
+        if let (Some(end), PreviousStage::Image) = (self.end, hand) {
             warnings.push(format!(
                 "the stage before it stops at denoising_end = {end}, and what it made is decoded with its noise to be handed \
                  on as an image"

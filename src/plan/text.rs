@@ -14,7 +14,7 @@ use super::part::{Part, part};
 use super::sources::ModelSources;
 use crate::bundle::{Bundle, Component, ComponentKind, DenoiserContract, TextEncoderContract};
 use crate::error::{Error, Result};
-use crate::spec::{EmbeddingSpec, LongPrompts, PromptReading, Prompting, Weights};
+use crate::spec::{LongPrompts, PromptReading, Prompting, TextualInversionSpec, Weights};
 use crate::tensor::{Dim, TensorInfo};
 use crate::text::tokenizer::Tokenizer;
 use crate::text::{Chunks, Inversion, Style, Taken, cut_off, require_embedded};
@@ -61,7 +61,7 @@ impl TextPlan {
         (bundle, sources): (&Bundle, &ModelSources),
         denoiser: &DenoiserContract,
         prompting: &Prompting,
-        embeddings: &[EmbeddingSpec],
+        embeddings: &[TextualInversionSpec],
         max_sequence_length: Option<usize>,
         wanted_for: &str,
     ) -> Result<Self> {

@@ -1,20 +1,20 @@
-//! The axis of a panel: its ends, its ticks and their labels.
+//! The axes of a panel: range, ticks and labels.
 
 use std::ops::Range;
 
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
 
-/// How values are laid along an axis.
+/// The scale of an axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scale {
-    /// As they are.
+    /// Linear in the value.
     Linear,
-    /// By their decimal logarithm.
+    /// Linear in the decimal logarithm.
     Log,
 }
 
 impl Scale {
-    /// Where on the axis a value stands; what has no place there is infinite.
+    /// Returns the coordinate of a value on the axis; infinite if the scale cannot show it.
     pub fn coordinate(self, value: f64) -> f64 {
         match self {
             Self::Linear => value,
@@ -23,17 +23,17 @@ impl Scale {
     }
 }
 
-/// An axis over all the values that are drawn, in the coordinates of its scale.
+/// An axis over all plotted values, in the coordinates of its scale.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Axis {
+pub(super) struct PlotAxis {
     pub low: f64,
     pub high: f64,
     pub ticks: Vec<f64>,
     scale: Scale,
 }
 
-impl Axis {
-    /// An axis for the finite ones of these coordinates, with some room at both ends.
+impl PlotAxis {
+    /// Creates an axis over the finite coordinates, with a margin at both ends.
     pub fn over(coordinates: impl Iterator<Item = f64>, scale: Scale) -> Self {
         let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
         for coordinate in coordinates.filter(|coordinate| coordinate.is_finite()) {
@@ -47,19 +47,19 @@ impl Axis {
         let ticks = match scale {
             Scale::Log if high - low < 2.0 => small_decades(low, high),
             Scale::Log => multiples(low, high, ((high - low) / 6.0).ceil()),
-            Scale::Linear => multiples(low, high, nice((high - low) / 7.0)),
+            Scale::Linear => multiples(low, high, round_up_to_nice((high - low) / 7.0)),
         };
         Self { low, high, ticks, scale }
     }
 
-    /// The steps of a run, in whole numbers.
-    pub fn of_steps(steps: f64) -> Self {
-        let ticks = multiples(0.0, steps, nice(steps / 6.0).max(1.0));
+    /// Creates an axis over the steps of a run, with integer ticks.
+    pub fn over_steps(steps: f64) -> Self {
+        let ticks = multiples(0.0, steps, round_up_to_nice(steps / 6.0).max(1.0));
         Self { low: -0.03 * steps, high: 1.03 * steps, ticks, scale: Scale::Linear }
     }
 }
 
-impl Ranged for Axis {
+impl Ranged for PlotAxis {
     type FormatOption = NoDefaultFormatting;
     type ValueType = f64;
 
@@ -69,7 +69,7 @@ impl Ranged for Axis {
     }
 
     fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
-        // Between the ticks there are no lighter ones.
+        // There are no minor ticks.
         if hint.weight().allow_light_points() { Vec::new() } else { self.ticks.clone() }
     }
 
@@ -78,12 +78,12 @@ impl Ranged for Axis {
     }
 }
 
-impl ValueFormatter<f64> for Axis {
+impl ValueFormatter<f64> for PlotAxis {
     fn format(tick: &f64) -> String {
         tick.to_string()
     }
 
-    /// The text at a tick.
+    /// Formats the label of a tick.
     fn format_ext(&self, tick: &f64) -> String {
         match self.scale {
             Scale::Linear => {
@@ -96,20 +96,20 @@ impl ValueFormatter<f64> for Axis {
     }
 }
 
-/// The least of 1, 2, 5, 10 and so on, in any power of ten, that is not below `width`.
-fn nice(width: f64) -> f64 {
+/// Rounds `width` up to 1, 2 or 5 times a power of ten.
+fn round_up_to_nice(width: f64) -> f64 {
     let power = 10.0_f64.powf(width.log10().floor());
     let factor = [1.0, 2.0, 5.0].into_iter().find(|factor| factor * power >= width * 0.999).unwrap_or(10.0);
     factor * power
 }
 
-/// The multiples of `width` from `low` to `high`.
+/// Returns the multiples of `width` from `low` to `high`.
 fn multiples(low: f64, high: f64, width: f64) -> Vec<f64> {
     let (first, last) = ((low / width).ceil() as i64, (high / width).floor() as i64);
     (first..=last).map(|i| i as f64 * width).collect()
 }
 
-/// The logarithms of 1, 2, 5, 10 and so on from `low` to `high`.
+/// Returns the logarithms of 1, 2, 5, 10 and so on from `low` to `high`.
 fn small_decades(low: f64, high: f64) -> Vec<f64> {
     let decades = low.floor() as i32..=high.floor() as i32;
     let ticks = decades.flat_map(|decade| [1.0_f64, 2.0, 5.0].map(|factor| factor.log10() + f64::from(decade)));
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     fn labels(values: &[f64], scale: Scale) -> Vec<String> {
-        let axis = Axis::over(values.iter().map(|value| scale.coordinate(*value)), scale);
+        let axis = PlotAxis::over(values.iter().map(|value| scale.coordinate(*value)), scale);
         axis.ticks.iter().map(|tick| axis.format_ext(tick)).collect()
     }
 
@@ -133,15 +133,15 @@ mod tests {
         assert_eq!(labels(&[0.002, 4096.0], Scale::Log), ["0.01", "1", "100"]);
         assert_eq!(labels(&[0.2, 1.1], Scale::Log), ["0.2", "0.5", "1"]);
         assert_eq!(labels(&[1e-9, 1.0], Scale::Log), ["1e-8", "1e-6", "1e-4", "0.01", "1"]);
-        assert_eq!(Axis::of_steps(20.0).ticks, [0.0, 5.0, 10.0, 15.0, 20.0]);
-        assert_eq!(Axis::of_steps(1.0).ticks, [0.0, 1.0]);
+        assert_eq!(PlotAxis::over_steps(20.0).ticks, [0.0, 5.0, 10.0, 15.0, 20.0]);
+        assert_eq!(PlotAxis::over_steps(1.0).ticks, [0.0, 1.0]);
     }
 
     #[test]
     fn any_values_have_an_axis() {
         for values in [&[][..], &[1.0], &[f64::INFINITY], &[0.0, f64::NAN], &[5.0, 5.0]] {
             for scale in [Scale::Linear, Scale::Log] {
-                let axis = Axis::over(values.iter().map(|value| scale.coordinate(*value)), scale);
+                let axis = PlotAxis::over(values.iter().map(|value| scale.coordinate(*value)), scale);
                 assert!(axis.low < axis.high && axis.low.is_finite() && axis.high.is_finite(), "{values:?}: {axis:?}");
                 assert!(!axis.ticks.is_empty() && axis.ticks.len() < 12, "{values:?}: {axis:?}");
             }

@@ -1,10 +1,10 @@
-//! The image: three panels side by side over the steps, below a legend.
+//! The SVG image: a legend above three panels side by side, all over the steps.
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use super::Curve;
-use super::axis::{Axis, Scale};
+use super::axis::{PlotAxis, Scale};
 use crate::error::{Error, Result};
 
 const WIDTH: u32 = 1260;
@@ -16,8 +16,8 @@ const FONT: &str = "sans-serif";
 const INK: RGBColor = RGBColor(60, 60, 60);
 const GRID: RGBColor = RGBColor(225, 225, 225);
 
-/// The colors of Okabe and Ito, which differ to eyes of all kinds, without the yellow that white swallows.
-const COLOURS: [RGBColor; 7] = [
+/// The color-blind-safe palette of Okabe and Ito, without yellow, which is hard to see on white.
+const COLORS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
@@ -27,10 +27,10 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 0, 0),
 ];
 
-/// Beyond this many calls a curve is a line without a dot at each of them.
-const MOST_DOTS: usize = 64;
+/// The maximum number of evaluations of a curve with a dot at each of them.
+const MAX_DOTS: usize = 64;
 
-/// One panel: what it shows, and how a curve's values are laid along its axis.
+/// One panel: its title, the scale of its axis, and the values of a curve that it shows.
 struct Panel {
     title: &'static str,
     scale: Scale,
@@ -47,11 +47,11 @@ const ALL: [Panel; 3] = [
     },
 ];
 
-/// Draws the curves as an SVG image: timesteps, sigmas (on a logarithmic axis) and signal-to-noise ratios (in dB)
-/// over the steps, with a legend of the curves' names. What is infinite is drawn as a triangle at the panel's edge.
+/// Draws the curves as an SVG image: timesteps, sigmas (on a logarithmic axis) and signal-to-noise ratios (in dB) over
+/// the steps, with a legend. Infinite values are triangles at the edge of the panel.
 ///
 /// # Errors
-/// [`Error::Io`] where the drawing fails, which it has no known reason to.
+/// [`Error::Io`] if drawing fails, for which there is no known cause.
 pub fn svg(title: &str, curves: &[Curve]) -> Result<String> {
     let mut text = String::new();
     draw(&mut text, title, curves)
@@ -60,10 +60,10 @@ pub fn svg(title: &str, curves: &[Curve]) -> Result<String> {
 }
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Drawn = Result<(), Box<dyn std::error::Error>>;
+type DrawResult = Result<(), Box<dyn std::error::Error>>;
 
-fn draw(text: &mut String, title: &str, curves: &[Curve]) -> Drawn {
-    let entries = legend(curves);
+fn draw(text: &mut String, title: &str, curves: &[Curve]) -> DrawResult {
+    let entries = layout_legend(curves);
     let lines = entries.iter().map(|(_, line, _)| line + 1).max().unwrap_or(0);
     let head = TITLE + LEGEND_LINE * lines + MARGIN;
     let root = SVGBackend::with_string(text, (WIDTH, head as u32 + PANELS)).into_drawing_area();
@@ -83,12 +83,12 @@ fn draw(text: &mut String, title: &str, curves: &[Curve]) -> Drawn {
     Ok(())
 }
 
-/// Where each name of the legend stands: from the left, and in which line.
-fn legend(curves: &[Curve]) -> Vec<(i32, i32, String)> {
+/// Lays out the legend: the x coordinate and line of each name.
+fn layout_legend(curves: &[Curve]) -> Vec<(i32, i32, String)> {
     let (mut x, mut line) = (MARGIN, 0);
     let mut entries = Vec::new();
     for curve in curves {
-        // Without fonts at hand a letter's width is a guess on the wide side.
+        // Fonts are not available here; the width of a letter is a generous estimate.
         let width = 60 + 9 * curve.name.chars().count() as i32;
         if x > MARGIN && x + width > WIDTH as i32 {
             (x, line) = (MARGIN, line + 1);
@@ -99,11 +99,11 @@ fn legend(curves: &[Curve]) -> Vec<(i32, i32, String)> {
     entries
 }
 
-fn draw_panel(panel: &Panel, area: &Area<'_>, curves: &[Curve]) -> Drawn {
+fn draw_panel(panel: &Panel, area: &Area<'_>, curves: &[Curve]) -> DrawResult {
     let coordinates = |curve: &Curve| (panel.values)(curve).into_iter().map(|value| panel.scale.coordinate(value));
-    let y = Axis::over(curves.iter().flat_map(coordinates), panel.scale);
+    let y = PlotAxis::over(curves.iter().flat_map(coordinates), panel.scale);
     let last = curves.iter().flat_map(|curve| &curve.positions).copied().fold(1.0, f64::max);
-    let x = Axis::of_steps(last);
+    let x = PlotAxis::over_steps(last);
     let (low, high) = (y.low, y.high);
     let mut chart = ChartBuilder::on(area)
         .margin(MARGIN)
@@ -121,9 +121,8 @@ fn draw_panel(panel: &Panel, area: &Area<'_>, curves: &[Curve]) -> Drawn {
         .draw()?;
     let paths: Vec<Path> = curves.iter().map(|curve| path(curve, coordinates(curve))).collect();
     for (i, points) in paths.iter().enumerate() {
-        // Where later curves run along this one, it shows on both sides of them.
-        let wider =
-            paths[i + 1..].iter().filter(|later| run_together(points, later, 0.01 * (high - low))).count().min(3);
+        // A curve that later curves cover is drawn wider, so that it shows on both sides of them.
+        let wider = paths[i + 1..].iter().filter(|later| overlaps(points, later, 0.01 * (high - low))).count().min(3);
         let within = points.iter().map(|(at, value)| (*at, value.clamp(low, high)));
         chart.draw_series(LineSeries::new(within, color(i).stroke_width(2 + 3 * wider as u32)))?;
         let infinite = points.iter().filter(|(_, value)| value.is_infinite());
@@ -131,7 +130,7 @@ fn draw_panel(panel: &Panel, area: &Area<'_>, curves: &[Curve]) -> Drawn {
             let (edge, size) = if *value > 0.0 { (high, 6) } else { (low, -6) };
             TriangleMarker::new((*at, edge), size, color(i).filled())
         }))?;
-        if points.len() <= MOST_DOTS {
+        if points.len() <= MAX_DOTS {
             let finite = points.iter().filter(|(_, value)| value.is_finite());
             chart.draw_series(finite.map(|point| Circle::new(*point, 3 + 2 * wider as i32, dot(i))))?;
         }
@@ -146,21 +145,21 @@ fn path(curve: &Curve, coordinates: impl Iterator<Item = f64>) -> Path {
     curve.positions.iter().copied().zip(coordinates).filter(|(_, value)| !value.is_nan()).collect()
 }
 
-/// Whether two curves are closer than `apart` at half of their calls or more.
-fn run_together(one: &Path, other: &Path, apart: f64) -> bool {
+/// Returns true if two curves are closer than `tolerance` at half of their evaluations or more.
+fn overlaps(one: &Path, other: &Path, tolerance: f64) -> bool {
     let close = |((at, value), (other_at, other)): &(&(f64, f64), &(f64, f64))| {
-        (at - other_at).abs() < 1e-9 && (value - other).abs() < apart
+        (at - other_at).abs() < 1e-9 && (value - other).abs() < tolerance
     };
     one.len() == other.len() && 2 * one.iter().zip(other).filter(close).count() >= one.len()
 }
 
 fn color(curve: usize) -> RGBColor {
-    COLOURS[curve % COLOURS.len()]
+    COLORS[curve % COLORS.len()]
 }
 
-/// A dot is filled, and hollow where the colors have been used up once.
+/// Returns the style of a dot: filled, or hollow for every second cycle through the colors.
 fn dot(curve: usize) -> ShapeStyle {
-    if (curve / COLOURS.len()).is_multiple_of(2) { color(curve).filled() } else { color(curve).stroke_width(1) }
+    if (curve / COLORS.len()).is_multiple_of(2) { color(curve).filled() } else { color(curve).stroke_width(1) }
 }
 
 #[cfg(test)]
@@ -175,7 +174,7 @@ mod tests {
             .map(|entry| {
                 let scheduler =
                     scheduler::build(entry.name, None, &Config::new(), &ScheduleRequest::new(9, 1)).unwrap();
-                Curve::of(entry.name, scheduler.as_ref(), 9)
+                Curve::from_scheduler(entry.name, scheduler.as_ref(), 9)
             })
             .collect();
         let image = svg("a < b & c", &curves).unwrap();
@@ -186,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_legend_takes_another_line() {
+    fn a_long_legend_wraps() {
         let curve = |name: &str| Curve {
             name: name.to_owned(),
             positions: vec![0.0],
@@ -195,7 +194,7 @@ mod tests {
             snr: vec![0.0],
         };
         let names = ["a name of many letters that goes on and on"; 4].map(curve);
-        let lines: Vec<i32> = legend(&names).into_iter().map(|(_, line, _)| line).collect();
+        let lines: Vec<i32> = layout_legend(&names).into_iter().map(|(_, line, _)| line).collect();
         assert_eq!(lines, [0, 0, 1, 1]);
         assert!(svg("", &names).is_ok());
         assert!(svg("", &[]).is_ok());

@@ -1,4 +1,4 @@
-//! What a schedule looks like: timesteps, noise and signal-to-noise over the steps of a run, as numbers and as a
+//! Plots of schedules: timesteps, sigmas and signal-to-noise ratios over the steps of a run, as numbers and as an SVG
 //! image.
 //!
 //! ```
@@ -8,7 +8,7 @@
 //! let mut curves = Vec::new();
 //! for name in ["euler", "DPM++ 2M Karras"] {
 //!     let scheduler = scheduler::build(name, None, &Config::new(), &ScheduleRequest::new(20, 1))?;
-//!     curves.push(Curve::of(name, scheduler.as_ref(), 20));
+//!     curves.push(Curve::from_scheduler(name, scheduler.as_ref(), 20));
 //! }
 //! assert!(curves[0].sigmas.is_sorted_by(|a, b| a > b));
 //! assert!(svg("two schedules", &curves)?.starts_with("<svg"));
@@ -22,44 +22,43 @@ pub use draw::svg;
 
 use crate::scheduler::Scheduler;
 
-/// The schedule of one run, an entry for each call of the model.
+/// The schedule of one run, with one entry per model evaluation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Curve {
-    /// What it is called in the legend.
+    /// The name in the legend.
     pub name: String,
-    /// Where in the run the call stands, in steps of the user's: 0, 1, 2 and so on, or 0, ½, 1 and so on for a method
-    /// of two calls a step.
+    /// The position of each evaluation in steps: 0, 1, 2 and so on, or 0, ½, 1 and so on for second-order methods.
     pub positions: Vec<f64>,
-    /// What the model is told.
+    /// The timesteps.
     pub timesteps: Vec<f64>,
-    /// How much noise there is for one part of image: at least 0, infinite where nothing of the image is left.
-    /// The same measure for all schedulers, whether theirs keep the variance or let it grow.
+    /// The ratio of noise to x0: at least 0, infinite for pure noise. It is comparable between variance-preserving and
+    /// variance-exploding schedulers.
     pub sigmas: Vec<f64>,
     /// The signal-to-noise ratio, `1 / sigma²`.
     pub snr: Vec<f64>,
 }
 
 impl Curve {
-    /// Reads the schedule of a run of `steps` steps off a scheduler.
-    pub fn of(name: impl Into<String>, scheduler: &dyn Scheduler, steps: usize) -> Self {
+    /// Reads the schedule of a run of `steps` steps from a scheduler.
+    pub fn from_scheduler(name: impl Into<String>, scheduler: &dyn Scheduler, steps: usize) -> Self {
         let timesteps = scheduler.timesteps().to_vec();
         let calls = timesteps.len();
-        // PNDM's start takes more calls than its order says.
+        // PNDM's start has more evaluations per step than its order.
         let calls_per_step = (scheduler.order() as f64).max(calls as f64 / steps.max(1) as f64);
-        let levels = || (0..calls).map(|call| level(scheduler, call));
+        let factors = || (0..calls).map(|call| signal_and_noise(scheduler, call));
         Self {
             name: name.into(),
             positions: (0..calls).map(|call| call as f64 / calls_per_step).collect(),
             timesteps,
-            // SCM's first angle lies a hair beyond a right one, where the image's share is below zero.
-            sigmas: levels().map(|(signal, noise)| noise / signal.abs()).collect(),
-            snr: levels().map(|(signal, noise)| (signal / noise).powi(2)).collect(),
+            // SCM's first angle is slightly above a right angle, where the factor of x0 is negative.
+            sigmas: factors().map(|(signal, noise)| noise / signal.abs()).collect(),
+            snr: factors().map(|(signal, noise)| (signal / noise).powi(2)).collect(),
         }
     }
 }
 
-/// How much of the image and how much noise the sample of a call holds.
-fn level(scheduler: &dyn Scheduler, call: usize) -> (f64, f64) {
+/// Returns the factors of x0 and noise in the sample of an evaluation.
+fn signal_and_noise(scheduler: &dyn Scheduler, call: usize) -> (f64, f64) {
     let (mut signal, mut noise) = ([0.0], [0.0]);
     scheduler.add_noise(call, &[1.0], &[0.0], &mut signal);
     scheduler.add_noise(call, &[0.0], &[1.0], &mut noise);
@@ -74,11 +73,11 @@ mod tests {
     fn curve(name: &str, config: &str, steps: usize) -> Curve {
         let config: Config = serde_json::from_str(config).unwrap();
         let scheduler = scheduler::build(name, Some(&config), &Config::new(), &ScheduleRequest::new(steps, 1)).unwrap();
-        Curve::of(name, scheduler.as_ref(), steps)
+        Curve::from_scheduler(name, scheduler.as_ref(), steps)
     }
 
     #[test]
-    fn schedulers_of_one_schedule_have_one_noise() {
+    fn schedulers_with_the_same_schedule_have_the_same_sigmas() {
         let spaced = r#"{"timestep_spacing": "trailing", "beta_schedule": "scaled_linear"}"#;
         let [ddim, euler] = ["ddim", "euler"].map(|name| curve(name, spaced, 10));
         assert_eq!(ddim.timesteps, euler.timesteps);
@@ -89,12 +88,12 @@ mod tests {
     }
 
     #[test]
-    fn noise_falls_from_call_to_call_and_rises_where_a_run_is_inverse() {
+    fn sigmas_fall_and_rise_for_inverse_runs() {
         for entry in scheduler::table() {
             let mut curve = curve(entry.name, "{}", 12);
             if entry.inverse {
                 curve.sigmas.reverse();
-                // A run that begins with the image itself begins without noise.
+                // A run that starts from the image itself starts without noise.
                 assert_eq!(curve.sigmas.last() == Some(&0.0), entry.name == "ddim-inverse");
                 curve.sigmas[11] = curve.sigmas[11].max(f64::MIN_POSITIVE);
             }
@@ -109,16 +108,16 @@ mod tests {
     }
 
     #[test]
-    fn a_method_of_two_calls_stands_at_half_steps() {
+    fn second_order_methods_have_half_steps() {
         let heun = curve("heun", "{}", 3);
         assert_eq!(heun.positions, [0.0, 0.5, 1.0, 1.5, 2.0]);
-        // The middle of a step of DPM2 lies between its ends.
+        // The midpoint of a DPM2 step is between its ends.
         let kdpm2 = curve("kdpm2", "{}", 3);
         assert!(kdpm2.sigmas.is_sorted_by(|a, b| a > b), "{:?}", kdpm2.sigmas);
     }
 
     #[test]
-    fn without_a_image_noise_is_infinite() {
+    fn sigma_of_pure_noise_is_infinite() {
         let curve = curve("ddim", r#"{"timestep_spacing": "trailing", "rescale_betas_zero_snr": true}"#, 5);
         assert_eq!((curve.sigmas[0], curve.snr[0]), (f64::INFINITY, 0.0));
     }

@@ -1,14 +1,13 @@
-//! A Brownian path that any two points of time can be asked about, in any order.
+//! Brownian paths that can be queried between any two times, in any order.
 
 use super::seed_sequence::first_word;
 
-/// A Brownian path over a stretch of time: torchsde's `BrownianInterval` with `halfway_tree`, a tolerance of 1e-6 and
-/// a pool of 24 words, as the samplers of k-diffusion and diffusers make it.
+/// A Brownian path over an interval of time: torchsde's `BrownianInterval` with `halfway_tree`, a tolerance of 1e-6 and
+/// a pool of 24 words, as the samplers of k-diffusion and diffusers create it.
 ///
-/// The stretch is halved again and again, down to multiples of 1e-6; at each halving, noise of a seed of its own,
-/// which the seed of the path and the place in the tree give, decides how much of the change falls to the first half
-/// (the Brownian bridge). So the path is one function of its seed, whatever is asked of it and when; times are rounded
-/// to six decimals first.
+/// The interval is halved repeatedly, down to multiples of 1e-6. At each halving a Brownian bridge splits the change
+/// between both halves, with noise whose seed is derived from the seed of the path and the position in the tree. The
+/// path is therefore a function of its seed, independent of the queries. Times are first rounded to six decimals.
 ///
 /// Source: `torchsde/_brownian/brownian_interval.py`; Li et al. 2020, "Scalable Gradients for Stochastic Differential
 /// Equations", section 4.
@@ -17,34 +16,34 @@ pub struct BrownianTree {
     seed: u64,
     start: f64,
     end: f64,
-    /// The standard deviation of the change over the whole stretch.
-    deviation: f32,
+    /// The standard deviation of the change over the whole interval.
+    std_dev: f32,
 }
 
 /// Draws the first unit normal values of a generator with this seed.
 type Draw<'a> = dyn FnMut(u64, &mut [f32]) + 'a;
 
-/// A part of the stretch.
+/// A node of the tree, a part of the interval.
 #[derive(Debug, Clone, Copy)]
-struct Part {
+struct TreeNode {
     start: f64,
     end: f64,
-    /// Its place among those of its depth, counted from the start.
-    place: u128,
+    /// The index among the nodes of its depth, from the start.
+    index: u128,
     depth: u32,
 }
 
 impl BrownianTree {
-    /// The path with this seed between two times, in either order.
+    /// Creates the path with this seed between two times, in either order.
     pub fn new(seed: u64, a: f64, b: f64) -> Self {
         let (start, end) = (a.min(b), a.max(b));
-        Self { seed, start: round(start), end: round(end), deviation: (end - start).sqrt() as f32 }
+        Self { seed, start: round(start), end: round(end), std_dev: (end - start).sqrt() as f32 }
     }
 
-    /// Fills `out` with the changes of as many independent paths from time `a` to time `b`, which may lie before it.
-    /// Times outside the stretch are taken for its ends, and times equal to six decimals for the same.
+    /// Fills `out` with the changes of independent paths, one per value, from time `a` to time `b`, which may be
+    /// earlier than `a`. Times outside the interval are clamped to its ends; times equal to six decimals are the same.
     ///
-    /// `draw` fills a slice with the first values of a new generator of a given seed; torchsde's are
+    /// `draw` fills a slice with the first values of a new generator with a given seed. torchsde uses
     /// [`TorchCpu`](super::TorchCpu).
     pub fn change(&self, a: f64, b: f64, draw: &mut Draw<'_>, out: &mut [f32]) {
         out.fill(0.0);
@@ -55,17 +54,17 @@ impl BrownianTree {
         }
         let mut whole = vec![0.0; out.len()];
         draw(u64::from(first_word(self.seed, &[])), &mut whole);
-        whole.iter_mut().for_each(|value| *value *= self.deviation);
-        let part = Part { start: self.start, end: self.end, place: 0, depth: 0 };
+        whole.iter_mut().for_each(|value| *value *= self.std_dev);
+        let part = TreeNode { start: self.start, end: self.end, index: 0, depth: 0 };
         self.add(part, whole, (from, to), draw, out);
         if a > b {
             out.iter_mut().for_each(|value| *value = -*value);
         }
     }
 
-    /// Adds to `out` what of a part's `change` falls between two times.
-    fn add(&self, part: Part, change: Vec<f32>, (from, to): (f64, f64), draw: &mut Draw<'_>, out: &mut [f32]) {
-        let Part { start, end, place, depth } = part;
+    /// Adds the portion of a node's `change` between two times to `out`.
+    fn add(&self, part: TreeNode, change: Vec<f32>, (from, to): (f64, f64), draw: &mut Draw<'_>, out: &mut [f32]) {
+        let TreeNode { start, end, index, depth } = part;
         if from <= start && end <= to {
             out.iter_mut().zip(&change).for_each(|(out, change)| *out += change);
             return;
@@ -76,13 +75,13 @@ impl BrownianTree {
         }
         let (left, right) = (middle - start, end - middle);
         let shrink = 1.0 / (end - start);
-        let deviation = (left * right * shrink).sqrt() as f32;
+        let std_dev = (left * right * shrink).sqrt() as f32;
         let mut first = vec![0.0; change.len()];
-        draw(u64::from(first_word(self.seed, &[place, u128::from(depth)])), &mut first);
+        draw(u64::from(first_word(self.seed, &[index, u128::from(depth)])), &mut first);
         for (first, change) in first.iter_mut().zip(&change) {
-            *first = left as f32 * change * shrink as f32 + deviation * *first;
+            *first = left as f32 * change * shrink as f32 + std_dev * *first;
         }
-        let half = |start, end, side| Part { start, end, place: place << 1 | side, depth: depth + 1 };
+        let half = |start, end, side| TreeNode { start, end, index: index << 1 | side, depth: depth + 1 };
         let second: Option<Vec<f32>> =
             (to > middle).then(|| change.iter().zip(&first).map(|(change, first)| change - first).collect());
         drop(change);
@@ -95,8 +94,8 @@ impl BrownianTree {
     }
 }
 
-/// Python's `round(x, 6)`: the double nearest to the decimal with six digits that is nearest to the exact value, ties
-/// to even. The standard library writes and reads numbers with the same care.
+/// Rounds as Python's `round(x, 6)`: to the double nearest to the six-digit decimal nearest to the exact value, ties to
+/// even. The standard library formats and parses numbers exactly.
 fn round(x: f64) -> f64 {
     format!("{x:.6}").parse().unwrap_or(x)
 }
@@ -134,9 +133,9 @@ mod tests {
                 tree.change(a, b, &mut draw, &mut got);
                 let root = ((a - b).abs().sqrt() as f32).max(1e-3);
                 for (got, want) in got.iter().zip(want) {
-                    let apart = (got - want).abs() / root;
-                    assert!(apart <= 2e-6, "seed {seed}, {a} to {b}: {got} {want}");
-                    worst = worst.max(apart);
+                    let difference = (got - want).abs() / root;
+                    assert!(difference <= 2e-6, "seed {seed}, {a} to {b}: {got} {want}");
+                    worst = worst.max(difference);
                 }
             }
         }
@@ -165,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_stretches_come_to_an_end() {
+    fn degenerate_intervals_terminate() {
         for (a, b) in [(0.0, 0.0), (0.0, 1e-6), (1e12, 0.1), (f64::NAN, 1.0), (f64::INFINITY, 0.1), (1e38, 1e-38)] {
             let mut out = [0.0; 2];
             BrownianTree::new(1, a, b).change(0.25, 0.5, &mut draw, &mut out);

@@ -1,8 +1,8 @@
-//! `a b + c` rounded once.
+//! Fused multiply-add.
 
 /// Computes `a b + c` with one rounding, as a CPU's fused multiply-add does.
 ///
-/// [`f32::mul_add`] gives the same where it compiles to that instruction. Elsewhere it calls the C library's `fmaf`, and
+/// [`f32::mul_add`] is the same if it compiles to that instruction. Otherwise it calls the C library's `fmaf`, and
 /// mingw's rounds twice, so that noise on Windows would differ in its last bits.
 #[inline]
 pub(crate) fn fused(a: f32, b: f32, c: f32) -> f32 {
@@ -16,7 +16,7 @@ pub(crate) fn fused(a: f32, b: f32, c: f32) -> f32 {
     let back = sum - product;
     let error = (product - (sum - back)) + (f64::from(c) - back);
     let bits = sum.to_bits();
-    // Rounding to odd keeps what was lost for the rounding to single precision (Boldo and Melquiond 2008).
+    // Rounding to odd preserves the lost bits for the rounding to single precision (Boldo and Melquiond 2008).
     let odd = match (error == 0.0 || bits & 1 == 1, (error > 0.0) == (sum > 0.0)) {
         (true, _) => bits,
         (false, true) => bits + 1,
@@ -29,14 +29,14 @@ pub(crate) fn fused(a: f32, b: f32, c: f32) -> f32 {
 mod tests {
     use super::*;
 
-    /// The C library of the systems that run this test, or their CPU, rounds once.
+    /// On the systems that run this test, the C library or the CPU rounds once.
     #[cfg(not(all(windows, target_env = "gnu")))]
     #[test]
     fn it_rounds_once() {
         let mut state = 1_u64;
         let mut next = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            // Exponents near 1, where sums round, and now and then any.
+            // Exponents near 1, where sums round, and occasionally any.
             let bits = (state >> 32) as u32;
             let any = f32::from_bits(bits);
             if bits.is_multiple_of(7) && any.is_finite() {

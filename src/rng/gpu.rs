@@ -1,14 +1,15 @@
-//! How many threads a GPU holds at once.
+//! The number of resident threads of GPU models.
 
-/// How many threads a GPU holds at once, which is where noise that torch draws on it begins to depend on its model.
+/// The number of resident threads of a GPU. torch's noise depends on the GPU model for tensors with more values than
+/// that.
 ///
-/// That is its multiprocessors times the threads that each holds, in whole blocks of 256.
+/// It is the number of multiprocessors times the threads per multiprocessor, in blocks of 256.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gpu {
     threads: u32,
 }
 
-/// Name, multiprocessors, threads a multiprocessor: those of NVIDIA's data sheets and of the compute capability.
+/// Name, multiprocessors, threads per multiprocessor, from NVIDIA's data sheets and the compute capability.
 const TABLE: &[(&str, u32, u32)] = &[
     ("V100", 80, 2048),
     ("T4", 40, 1024),
@@ -33,26 +34,26 @@ const TABLE: &[(&str, u32, u32)] = &[
 ];
 
 impl Gpu {
-    /// Threads of a block of torch's kernels for noise.
+    /// Threads per block of torch's noise kernels.
     const BLOCK: u32 = 256;
 
-    /// The models whose numbers are known, such as `A100`.
+    /// Returns the known models, such as `A100`.
     pub fn names() -> impl Iterator<Item = &'static str> + Clone {
         TABLE.iter().map(|(name, ..)| *name)
     }
 
-    /// The GPU of this name, one of [`Gpu::names`].
-    pub fn named(name: &str) -> Option<Self> {
+    /// Returns the GPU with this name, one of [`Gpu::names`].
+    pub fn by_name(name: &str) -> Option<Self> {
         let row = TABLE.iter().find(|(known, ..)| *known == name);
         row.map(|(_, multiprocessors, each)| Self { threads: multiprocessors * each })
     }
 
-    /// A GPU that holds so many threads, a multiple of 256 of them and not none.
+    /// Creates a GPU with this number of resident threads; `None` unless it is a positive multiple of 256.
     pub fn with_threads(threads: u32) -> Option<Self> {
         (threads > 0 && threads.is_multiple_of(Self::BLOCK)).then_some(Self { threads })
     }
 
-    /// How many threads it holds.
+    /// Returns the number of resident threads.
     pub fn threads(self) -> u32 {
         self.threads
     }
@@ -64,12 +65,12 @@ mod tests {
 
     #[test]
     fn the_known_ones_are_whole_and_have_names_of_their_own() {
-        assert_eq!(Gpu::named("A100").map(Gpu::threads), Some(221_184));
-        assert_eq!(Gpu::named("H100").map(Gpu::threads), Some(270_336));
-        assert_eq!(Gpu::named("RTX 4090").map(Gpu::threads), Some(196_608));
+        assert_eq!(Gpu::by_name("A100").map(Gpu::threads), Some(221_184));
+        assert_eq!(Gpu::by_name("H100").map(Gpu::threads), Some(270_336));
+        assert_eq!(Gpu::by_name("RTX 4090").map(Gpu::threads), Some(196_608));
         let mut names: Vec<&str> = Gpu::names().collect();
         for name in &names {
-            let gpu = Gpu::named(name).unwrap();
+            let gpu = Gpu::by_name(name).unwrap();
             assert_eq!(Gpu::with_threads(gpu.threads()), Some(gpu), "{name}");
         }
         names.sort_unstable();

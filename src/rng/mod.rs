@@ -1,8 +1,8 @@
-//! Seeded unit normal noise, in the streams that other programs made famous.
+//! Seeded unit normal noise from reimplementations of other programs' generators.
 //!
-//! A stream is a type that is a [`Generator`]: [`TorchCpu`] is `torch.Generator("cpu")`, [`TorchCuda`] its sibling on a
-//! GPU, and so on; [`Stream`] is the choice between them. Each image of a run has its own generator, so an image
-//! never depends on its neighbours in a batch. [`BrownianTree`] makes noise for stretches of time out of any of them.
+//! Each generator implements [`Generator`]: [`TorchCpu`] is `torch.Generator("cpu")`, [`TorchCuda`] is
+//! `torch.Generator("cuda")`, and so on. [`Stream`] selects one of them. Each image of a run has its own generator, so
+//! no image depends on its neighbors in a batch. [`BrownianTree`] turns any generator into a Brownian path.
 
 mod brownian_tree;
 mod fused;
@@ -22,15 +22,14 @@ pub use gpu::Gpu;
 pub use numpy::NumPy;
 pub use stream::Stream;
 pub use torch_cpu::TorchCpu;
-pub use torch_cpu_half::{Half, TorchCpuHalf};
+pub use torch_cpu_half::{HalfFormat, TorchCpuHalf};
 pub use torch_cuda::TorchCuda;
 
 /// A seeded source of unit normal values.
 pub trait Generator: Send {
-    /// Fills `out` with what one call for that many values draws next.
+    /// Fills `out` with the values of one draw of that size.
     ///
-    /// The number of values of one call is part of most streams: two calls for half the values do not give what one
-    /// call for all of them gives.
+    /// In most streams the size of a draw matters: two draws of half the size give other values than one draw.
     fn normal(&mut self, out: &mut [f32]);
 }
 
@@ -44,9 +43,13 @@ mod golden {
         calls: Vec<usize>,
     }
 
-    /// Holds a stream to the values that scripts/golden_rng.py recorded under `name`. `bound` says how far a value of
-    /// a call of so many may be off.
-    pub(super) fn hold<G: Generator>(name: &str, make: impl Fn(u64) -> G, bound: impl Fn(usize, f32) -> f32) {
+    /// Compares a stream with the values recorded by scripts/golden_rng.py under `name`. `bound` returns the largest
+    /// difference for a value in a draw of the given size.
+    pub(super) fn assert_equals_golden<G: Generator>(
+        name: &str,
+        make: impl Fn(u64) -> G,
+        bound: impl Fn(usize, f32) -> f32,
+    ) {
         let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/rng");
         let cases = std::fs::read_to_string(format!("{dir}/{name}.json")).unwrap();
         let cases: Vec<Case> = serde_json::from_str(&cases).unwrap();

@@ -24,7 +24,7 @@ impl Mt19937 {
         Self { state, words: [0; N], used: N }
     }
 
-    /// The next words of the stream, at least one and at most `at_most` of them (which must not be 0).
+    /// Returns the next words of the stream, between one and `at_most`, which must not be 0.
     pub(super) fn take(&mut self, at_most: usize) -> &[u32] {
         if self.used == N {
             self.refill();
@@ -34,13 +34,13 @@ impl Mt19937 {
         &self.words[begin..self.used]
     }
 
-    /// The next word of the stream.
+    /// Returns the next word of the stream.
     pub(super) fn word(&mut self) -> u32 {
         self.take(1)[0]
     }
 
-    /// Steps the recurrence 624 words on. The new state goes to a second array, in stretches no longer than the
-    /// recurrence's reach, so that each stretch is a loop without dependences.
+    /// Advances the recurrence by 624 words. The new state goes to a second array, in ranges no longer than the
+    /// recurrence's reach, so that each range is a loop without dependencies.
     fn refill(&mut self) {
         let old = &self.state;
         let mut new = [0; N];

@@ -1,16 +1,16 @@
-//! The Box-Muller transform as torch's vectorised CPU kernel does it: sixteen uniform values become sixteen normal
-//! ones, in single precision, through the Cephes library's polynomials for the logarithm, sine and cosine, every
-//! multiplication that an addition follows fused with it.
+//! The Box-Muller transform of torch's vectorized CPU kernel: sixteen uniform values become sixteen normal values in
+//! single precision, with the Cephes library's polynomials for logarithm, sine and cosine. Every multiplication
+//! followed by an addition is fused with it.
 //!
-//! The arithmetic is spelled out rather than left to the system's mathematics library so that the same seed gives the
-//! same bits on every machine, and the same bits as torch gives on a CPU with AVX2.
+//! The arithmetic does not use the system's mathematics library, so that the same seed gives the same bits on every
+//! machine, which are the bits of torch on a CPU with AVX2.
 
-/// Turns each sixteen of the uniform values in `out`, in `[0, 1)`, into unit normal values. What does not fill a
-/// sixteen at the end stays as it is.
+/// Transforms each block of sixteen uniform values in `[0, 1)` to unit normal values. A partial block at the end stays
+/// unchanged.
 pub(super) fn box_muller(out: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
-        // SAFETY: the CPU has just been found to have the features the function is compiled for.
+        // SAFETY: the CPU has the features that the function is compiled for, as checked above.
         unsafe { box_muller_avx2(out) };
         return;
     }
@@ -44,13 +44,13 @@ fn box_muller_blocks<const FMA: bool>(out: &mut [f32]) {
     }
 }
 
-/// `a b + c` rounded once: by [`f32::mul_add`] where `FMA` says that it is one instruction.
+/// Computes `a b + c` with one rounding, by [`f32::mul_add`] if `FMA` guarantees that it is one instruction.
 #[inline(always)]
 fn fused<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FMA { a.mul_add(b, c) } else { super::fused::fused(a, b, c) }
 }
 
-/// Natural logarithm of a normal number in `(0, 1]`: Cephes `logf`.
+/// Computes the natural logarithm of a normal number in `(0, 1]`: Cephes `logf`.
 #[inline(always)]
 fn ln<const FMA: bool>(x: f32) -> f32 {
     let bits = x.to_bits();
@@ -79,10 +79,10 @@ fn ln<const FMA: bool>(x: f32) -> f32 {
     fused::<FMA>(e, 355.0 / 512.0, x + y)
 }
 
-/// Sine and cosine of an angle in `[0, 2 pi]`: Cephes `sinf` and `cosf`.
+/// Computes sine and cosine of an angle in `[0, 2 pi]`: Cephes `sinf` and `cosf`.
 #[inline(always)]
 fn sin_cos<const FMA: bool>(angle: f32) -> (f32, f32) {
-    // The octant, moved up to the next even one; what is left of the angle lies in [-pi/4, pi/4].
+    // The octant, moved up to the next even one; the rest of the angle is in [-pi/4, pi/4].
     let octant = ((angle * std::f32::consts::FRAC_2_PI * 2.0) as i32 + 1) & !1;
     let n = octant as f32;
     let mut x = fused::<FMA>(n, -0.785_156_25, angle);

@@ -1,14 +1,12 @@
-//! The stream of numpy's legacy generator.
+//! numpy's legacy generator.
 
 use super::Generator;
 use super::mt19937::Mt19937;
 
-/// `numpy.random.RandomState(seed)`, drawn from with `randn` and rounded to float32: what the ONNX pipelines that
-/// diffusers once had draw their latents from.
+/// `numpy.random.RandomState(seed).randn`, rounded to float32: the latents of diffusers' former ONNX pipelines.
 ///
-/// An MT19937, whose uniform numbers of 53 bits become normal ones, two at a time, by Marsaglia's polar method in
-/// double precision; the second waits for the next call. Calls of any lengths therefore follow each other without a
-/// seam.
+/// An MT19937 gives uniform numbers of 53 bits, which Marsaglia's polar method turns into pairs of normal numbers in
+/// double precision. The second number of a pair is kept for the next draw, so the sizes of the draws do not matter.
 ///
 /// ```
 /// use ldm_ort::rng::{Generator, NumPy};
@@ -23,17 +21,17 @@ use super::mt19937::Mt19937;
 #[derive(Debug, Clone)]
 pub struct NumPy {
     engine: Mt19937,
-    waiting: Option<f64>,
+    next_normal: Option<f64>,
 }
 
 impl NumPy {
-    /// Makes the generator that `RandomState(seed)` makes. numpy refuses seeds beyond 32 bits; of those the low 32 bits
-    /// count here.
+    /// Creates the generator of `RandomState(seed)`. numpy rejects seeds of more than 32 bits; here their low 32 bits
+    /// count.
     pub fn new(seed: u64) -> Self {
-        Self { engine: Mt19937::new(seed as u32), waiting: None }
+        Self { engine: Mt19937::new(seed as u32), next_normal: None }
     }
 
-    /// A uniform value in `[0, 1)`: the upper 27 bits of one word and the upper 26 of the next.
+    /// Returns a uniform value in `[0, 1)`: the upper 27 bits of one word and the upper 26 of the next.
     fn uniform(&mut self) -> f64 {
         let high = f64::from(self.engine.word() >> 5);
         let low = f64::from(self.engine.word() >> 6);
@@ -41,7 +39,7 @@ impl NumPy {
     }
 
     fn single(&mut self) -> f64 {
-        if let Some(value) = self.waiting.take() {
+        if let Some(value) = self.next_normal.take() {
             return value;
         }
         loop {
@@ -50,7 +48,7 @@ impl NumPy {
             let square = x * x + y * y;
             if square < 1.0 && square != 0.0 {
                 let factor = (-2.0 * square.ln() / square).sqrt();
-                self.waiting = Some(factor * x);
+                self.next_normal = Some(factor * x);
                 return factor * y;
             }
         }
@@ -71,6 +69,6 @@ mod tests {
 
     #[test]
     fn draws_what_numpy_draws() {
-        crate::rng::golden::hold("numpy", NumPy::new, |_, want| f32::EPSILON * want.abs());
+        crate::rng::golden::assert_equals_golden("numpy", NumPy::new, |_, want| f32::EPSILON * want.abs());
     }
 }

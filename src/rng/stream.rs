@@ -1,8 +1,8 @@
-//! The choice between streams.
+//! The selection of a noise generator.
 
-use super::{Generator, Gpu, Half, NumPy, TorchCpu, TorchCpuHalf, TorchCuda};
+use super::{Generator, Gpu, HalfFormat, NumPy, TorchCpu, TorchCpuHalf, TorchCuda};
 
-/// A stream of noise: a kind of generator, to be seeded.
+/// A kind of noise generator, to be seeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Stream {
@@ -15,7 +15,7 @@ pub enum Stream {
     TorchCpuBfloat16,
     /// `torch-cuda`: [`TorchCuda`].
     TorchCuda {
-        /// The GPU that the noise is that of; absent, one large enough for every call.
+        /// The GPU to reproduce; `None` for one with enough threads for every draw.
         gpu: Option<Gpu>,
     },
     /// `numpy`: [`NumPy`].
@@ -23,7 +23,7 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// Every stream under its name.
+    /// Every stream with its name in pipeline.toml.
     pub const TABLE: [(&str, Self); 5] = [
         ("torch-cpu", Self::TorchCpu),
         ("torch-cpu-float16", Self::TorchCpuFloat16),
@@ -32,7 +32,7 @@ impl Stream {
         ("numpy", Self::NumPy),
     ];
 
-    /// The name of the stream, whichever GPU it is that of.
+    /// Returns the stream's name, without its GPU.
     pub fn name(self) -> &'static str {
         match self {
             Self::TorchCpu => "torch-cpu",
@@ -43,18 +43,18 @@ impl Stream {
         }
     }
 
-    /// Makes a generator of this stream.
+    /// Creates a generator with this seed.
     pub fn seeded(self, seed: u64) -> Box<dyn Generator> {
         match self {
             Self::TorchCpu => Box::new(TorchCpu::new(seed)),
-            Self::TorchCpuFloat16 => Box::new(TorchCpuHalf::new(Half::Float16, seed)),
-            Self::TorchCpuBfloat16 => Box::new(TorchCpuHalf::new(Half::Bfloat16, seed)),
+            Self::TorchCpuFloat16 => Box::new(TorchCpuHalf::new(HalfFormat::Float16, seed)),
+            Self::TorchCpuBfloat16 => Box::new(TorchCpuHalf::new(HalfFormat::Bfloat16, seed)),
             Self::TorchCuda { gpu } => Box::new(TorchCuda::new(seed, gpu)),
             Self::NumPy => Box::new(NumPy::new(seed)),
         }
     }
 
-    /// The largest seed that the stream's own program takes.
+    /// Returns the largest seed that the original program accepts.
     pub fn last_seed(self) -> u64 {
         match self {
             Self::NumPy => u64::from(u32::MAX),

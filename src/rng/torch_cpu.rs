@@ -1,16 +1,17 @@
-//! The stream of `torch.Generator("cpu")`.
+//! torch's CPU generator in float32.
 
 use super::Generator;
 use super::mt19937::Mt19937;
 use super::normal16::box_muller;
 
-/// `torch.Generator("cpu").manual_seed(seed)`, drawn from with `torch.randn` in float32.
+/// `torch.Generator("cpu").manual_seed(seed)` with `torch.randn` in float32.
 ///
-/// The stream is torch's: an MT19937 seeded with the low 32 bits of the seed. Calls for 16 values or more take a
-/// 24-bit uniform number a value and transform them sixteen at a time; shorter calls take two 53-bit ones for a pair
-/// of values, of which the second waits in the generator, across calls of any length, for the next short call.
-/// Values agree with torch on a CPU with AVX2 to the last bit for calls of 16 values or more and to one unit in
-/// the last place for shorter ones (other builds of torch differ from that one by up to 2e-6).
+/// An MT19937 seeded with the low 32 bits of the seed. Draws of 16 values or more take one 24-bit uniform number per
+/// value and transform sixteen at a time. Shorter draws take two 53-bit uniform numbers per pair of values and keep the
+/// second value for the next short draw, even across longer draws.
+///
+/// Values equal those of torch on a CPU with AVX2 to the last bit for draws of 16 values or more, and to one unit in
+/// the last place for shorter draws. Other builds of torch differ from that one by up to 2e-6.
 ///
 /// ```
 /// use ldm_ort::rng::{Generator, TorchCpu};
@@ -29,41 +30,41 @@ use super::normal16::box_muller;
 #[derive(Debug, Clone)]
 pub struct TorchCpu {
     engine: Mt19937,
-    waiting: Option<f64>,
+    next_normal: Option<f64>,
 }
 
 impl TorchCpu {
-    /// Makes the generator that `manual_seed(seed)` makes. As in torch, only the low 32 bits of the seed count.
+    /// Creates the generator of `manual_seed(seed)`. As in torch, only the low 32 bits of the seed count.
     pub fn new(seed: u64) -> Self {
-        Self { engine: Mt19937::new(seed as u32), waiting: None }
+        Self { engine: Mt19937::new(seed as u32), next_normal: None }
     }
 
-    /// One value by the scalar path, in double precision.
+    /// Draws one value by the scalar path, in double precision.
     pub(super) fn single(&mut self) -> f64 {
-        if let Some(value) = self.waiting.take() {
+        if let Some(value) = self.next_normal.take() {
             return value;
         }
         let angle = std::f64::consts::TAU * self.uniform_f64();
         let radius = (-2.0 * (-self.uniform_f64()).ln_1p()).sqrt();
-        self.waiting = Some(radius * angle.sin());
+        self.next_normal = Some(radius * angle.sin());
         radius * angle.cos()
     }
 
-    /// Uniform values in `[0, 1)`, the low `bits` of a word each, of which there are at most 24.
+    /// Draws uniform values in `[0, 1)`, each from the low `bits` of a word, at most 24.
     pub(super) fn uniform(&mut self, bits: u32, mut out: &mut [f32]) {
         let values = 1_u32 << bits;
-        let least = 1.0 / values as f32;
+        let unit = 1.0 / values as f32;
         while !out.is_empty() {
             let words = self.engine.take(out.len());
             let (now, later) = out.split_at_mut(words.len());
             for (value, &word) in now.iter_mut().zip(words) {
-                *value = (word & (values - 1)) as f32 * least;
+                *value = (word & (values - 1)) as f32 * unit;
             }
             out = later;
         }
     }
 
-    /// A uniform value in `[0, 1)` of 53 bits: two words, the high one first.
+    /// Draws a uniform value in `[0, 1)` of 53 bits from two words, the high one first.
     fn uniform_f64(&mut self) -> f64 {
         let high = u64::from(self.engine.word());
         let low = u64::from(self.engine.word());
@@ -72,10 +73,9 @@ impl TorchCpu {
 }
 
 impl Generator for TorchCpu {
-    /// Fills `out` with what `torch.randn` of that many float32 values draws next from this generator.
+    /// Fills `out` with the next `torch.randn` of that many float32 values.
     ///
-    /// Two calls for half the values give what one call for all of them gives only where each half is a multiple of
-    /// 16.
+    /// Two draws of half the size equal one draw only if each half is a multiple of 16.
     fn normal(&mut self, out: &mut [f32]) {
         if out.len() < 16 {
             for value in out {
@@ -85,7 +85,7 @@ impl Generator for TorchCpu {
         }
         self.uniform(24, out);
         box_muller(out);
-        // A last block that is not full is drawn anew, and takes some values of the block before it along.
+        // The last 16 values are redrawn if the last block is partial, including some of the previous block.
         if !out.len().is_multiple_of(16) {
             let last = out.len() - 16;
             self.uniform(24, &mut out[last..]);
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn draws_what_torch_draws() {
         let bound = |n, want: f32| if n < 16 { f32::EPSILON * want.abs() } else { 0.0 };
-        crate::rng::golden::hold("torch_cpu", TorchCpu::new, bound);
+        crate::rng::golden::assert_equals_golden("torch_cpu", TorchCpu::new, bound);
     }
 
     #[test]

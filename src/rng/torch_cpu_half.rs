@@ -1,4 +1,4 @@
-//! The streams of `torch.Generator("cpu")` in the two half precisions.
+//! torch's CPU generator in float16 and bfloat16.
 
 use half::{bf16, f16};
 
@@ -6,15 +6,15 @@ use super::{Generator, TorchCpu};
 
 /// A half-precision number format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Half {
+pub enum HalfFormat {
     /// IEEE 754 binary16, torch's `float16`: 11 bits of significand.
     Float16,
     /// The upper half of a float32, torch's `bfloat16`: 8 bits of significand.
     Bfloat16,
 }
 
-impl Half {
-    /// Bits of the significand, the leading one included: as many as torch gives a uniform number of the format.
+impl HalfFormat {
+    /// Returns the bits of the significand, the leading one included: the bits of torch's uniform numbers.
     fn digits(self) -> u32 {
         match self {
             Self::Float16 => f16::MANTISSA_DIGITS,
@@ -22,7 +22,7 @@ impl Half {
         }
     }
 
-    /// The nearest number of the format, ties to even.
+    /// Rounds to the nearest number of the format, ties to even.
     fn round(self, value: f32) -> f32 {
         match self {
             Self::Float16 => f16::from_f32(value).to_f32(),
@@ -30,34 +30,34 @@ impl Half {
         }
     }
 
-    /// The Box-Muller transform of sixteen uniform values, every result rounded to the format before it is used.
+    /// Applies the Box-Muller transform to sixteen uniform values, rounding every intermediate result to the format.
     fn box_muller(self, block: &mut [f32]) {
         let (firsts, seconds) = block.split_at_mut(block.len() / 2);
         for (first, second) in firsts.iter_mut().zip(seconds) {
             let log = self.round(f64::from(self.round(1.0 - *first)).ln() as f32);
             let radius = self.round(self.round(-2.0 * log).sqrt());
             let angle = f64::from(self.round((std::f64::consts::TAU * f64::from(*second)) as f32));
-            // The mean, 0, is added to what may be a negative zero.
+            // torch adds the mean 0, which turns a negative zero positive.
             *first = self.round(radius * self.round(angle.cos() as f32)) + 0.0;
             *second = self.round(radius * self.round(angle.sin() as f32)) + 0.0;
         }
     }
 }
 
-/// `torch.Generator("cpu").manual_seed(seed)`, drawn from with `torch.randn` in float16 or bfloat16.
+/// `torch.Generator("cpu").manual_seed(seed)` with `torch.randn` in float16 or bfloat16.
 ///
-/// The words are those of [`TorchCpu`] and the values are others: a uniform number has 11 or 8 bits instead of 24, and
-/// the transform to normal ones is in half precision. Calls for fewer than 16 values are float32's, rounded. The values
-/// are torch's to the last bit; they are handed out as float32, which holds every half-precision number exactly.
+/// The random words are those of [`TorchCpu`], but a uniform number has 11 or 8 bits instead of 24, and the transform
+/// to normal numbers is in half precision. Draws of fewer than 16 values are the float32 ones, rounded. Values equal
+/// torch's to the last bit; they are returned as float32, which represents every half-precision number exactly.
 ///
-/// diffusers draws in the precision of the prompt's embedding, so this is the noise of a pipeline loaded in half
-/// precision and given a CPU generator.
+/// diffusers draws in the precision of the prompt embeddings, so this is the noise of a pipeline loaded in half
+/// precision with a CPU generator.
 ///
 /// ```
-/// use ldm_ort::rng::{Generator, Half, TorchCpuHalf};
+/// use ldm_ort::rng::{Generator, HalfFormat, TorchCpuHalf};
 ///
 /// let mut noise = [0.0; 16];
-/// TorchCpuHalf::new(Half::Float16, 42).normal(&mut noise);
+/// TorchCpuHalf::new(HalfFormat::Float16, 42).normal(&mut noise);
 /// assert_eq!(noise[..4], [0.38696289, 1.4707031, 0.14685059, -1.1181641]);
 /// ```
 ///
@@ -66,12 +66,12 @@ impl Half {
 #[derive(Debug, Clone)]
 pub struct TorchCpuHalf {
     words: TorchCpu,
-    precision: Half,
+    precision: HalfFormat,
 }
 
 impl TorchCpuHalf {
-    /// Makes the generator that `manual_seed(seed)` makes. As in torch, only the low 32 bits of the seed count.
-    pub fn new(precision: Half, seed: u64) -> Self {
+    /// Creates the generator of `manual_seed(seed)`. As in torch, only the low 32 bits of the seed count.
+    pub fn new(precision: HalfFormat, seed: u64) -> Self {
         Self { words: TorchCpu::new(seed), precision }
     }
 }
@@ -102,8 +102,10 @@ mod tests {
 
     #[test]
     fn draws_what_torch_draws_to_the_bit() {
-        for (name, precision) in [("torch_cpu_float16", Half::Float16), ("torch_cpu_bfloat16", Half::Bfloat16)] {
-            golden::hold(name, |seed| TorchCpuHalf::new(precision, seed), |_, _| 0.0);
+        for (name, precision) in
+            [("torch_cpu_float16", HalfFormat::Float16), ("torch_cpu_bfloat16", HalfFormat::Bfloat16)]
+        {
+            golden::assert_equals_golden(name, |seed| TorchCpuHalf::new(precision, seed), |_, _| 0.0);
         }
     }
 }

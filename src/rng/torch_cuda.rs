@@ -1,20 +1,20 @@
-//! The stream of `torch.Generator("cuda")`.
+//! torch's CUDA generator.
 
 use super::{Generator, Gpu, fused};
 
-/// `torch.Generator("cuda").manual_seed(seed)`, drawn from with `torch.randn` in float32: AUTOMATIC1111's noise on an
-/// NVIDIA GPU (`NV` where it is made on the CPU).
+/// `torch.Generator("cuda").manual_seed(seed)` with `torch.randn` in float32: AUTOMATIC1111's noise on an NVIDIA GPU
+/// (`NV` if it is computed on the CPU).
 ///
-/// Philox4x32-10 with the 64-bit seed as its key. Value i of a call is made by thread i: the first normal value of its
-/// block of four, whose counter holds the number of the calls before and i. A call for more values than the GPU holds
-/// threads goes round: thread i also makes values i + threads, i + 2 threads and i + 3 threads, of the same block, and
-/// then begins the next. The noise of such a call therefore depends on the GPU's model, and that of smaller ones, which
-/// images up to a megapixel are on all but small GPUs, does not; without a [`Gpu`] no call is too large.
+/// Philox4x32-10 with the 64-bit seed as its key. Thread i computes value i of a draw: the first normal value of its
+/// block of four, whose counter holds the number of earlier draws and i. In a draw of more values than the GPU has
+/// resident threads, thread i also computes values i + threads, i + 2 threads and i + 3 threads from the same block,
+/// then continues with the next block. The noise of such a draw depends on the GPU model. Smaller draws, which include
+/// images up to a megapixel on all but small GPUs, do not. Without a [`Gpu`] no draw is too large.
 ///
-/// In half precision torch draws the same values there and rounds them.
+/// In half precision torch draws the same values and rounds them.
 ///
-/// Held to values published for torch on a GPU, not to a GPU: the layout of larger calls and of calls one after the
-/// other is read from torch's source, and a GPU's own sine and logarithm differ from the CPU's by about 1e-6.
+/// Verified against published values of torch on a GPU, not on a GPU: the order of values in larger draws and in
+/// consecutive draws follows torch's source, and a GPU's sine and logarithm differ from the CPU's by about 1e-6.
 ///
 /// ```
 /// use ldm_ort::rng::{Generator, TorchCuda};
@@ -30,16 +30,16 @@ use super::{Generator, Gpu, fused};
 #[derive(Debug, Clone)]
 pub struct TorchCuda {
     key: [u32; 2],
-    /// Blocks of four that each thread has used up.
+    /// Blocks of four that each thread has consumed.
     used: u64,
     gpu: Option<Gpu>,
 }
 
-/// Normal values of one block: as many as one thread makes before its counter moves on.
+/// Normal values per block, the number that one thread computes per counter value.
 const BLOCK: usize = 4;
 
 impl TorchCuda {
-    /// Makes the generator that `manual_seed(seed)` makes on `gpu`, or on one large enough for every call.
+    /// Creates the generator of `manual_seed(seed)` on `gpu`, or on one with enough threads for every draw.
     pub fn new(seed: u64, gpu: Option<Gpu>) -> Self {
         Self { key: [seed as u32, (seed >> 32) as u32], used: 0, gpu }
     }
@@ -60,19 +60,19 @@ impl Generator for TorchCuda {
     }
 }
 
-/// Value `which` of the four normal ones that four words become, two by two, by the Box-Muller transform.
-fn normal(words: [u32; 4], which: usize) -> f32 {
+/// Returns value `index` of the four normal values that the Box-Muller transform computes from four words.
+fn normal(words: [u32; 4], index: usize) -> f32 {
     const UNIT: f32 = 1.0 / 4_294_967_296.0;
     const TURN: f32 = UNIT * std::f32::consts::TAU;
     let [a, b, c, d] = words;
-    let (x, y) = if which < 2 { (a, b) } else { (c, d) };
+    let (x, y) = if index < 2 { (a, b) } else { (c, d) };
     let u = fused(x as f32, UNIT, UNIT / 2.0);
     let angle = f64::from(fused(y as f32, TURN, TURN / 2.0));
     let radius = (-2.0 * f64::from(u).ln() as f32).sqrt();
-    radius * if which.is_multiple_of(2) { angle.sin() } else { angle.cos() } as f32
+    radius * if index.is_multiple_of(2) { angle.sin() } else { angle.cos() } as f32
 }
 
-/// The four words of Philox4x32-10 at a counter (Salmon et al. 2011, section 4.3).
+/// Computes the four words of Philox4x32-10 at a counter (Salmon et al. 2011, section 4.3).
 fn philox4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     for _ in 0..10 {
         let a = u64::from(counter[0]) * 0xd251_1f53;
@@ -87,9 +87,9 @@ fn philox4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
 mod tests {
     use super::*;
 
-    /// The known answers of Random123, the authors' own implementation.
+    /// The known-answer tests of Random123, the authors' implementation.
     #[test]
-    fn philox_is_its_authors() {
+    fn philox_equals_random123() {
         let known = [
             ([0; 4], [0; 2], [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]),
             ([u32::MAX; 4], [u32::MAX; 2], [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]),
@@ -110,7 +110,7 @@ mod tests {
         out
     }
 
-    /// Published with AUTOMATIC1111's emulation: what torch gave on a GPU.
+    /// torch's values on a GPU, published with AUTOMATIC1111's emulation.
     #[test]
     fn draws_what_torch_draws_on_a_gpu() {
         let want: [f64; 12] = [
@@ -127,19 +127,19 @@ mod tests {
             -1.67105067,
             2.26550497,
         ];
-        for gpu in [None, Gpu::named("A100")] {
+        for gpu in [None, Gpu::by_name("A100")] {
             let got = draw(&mut TorchCuda::new(0, gpu), 12);
-            let apart = got.iter().zip(want).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
-            assert!(apart < 2e-6, "{apart:e}: {got:?}");
+            let difference = got.iter().zip(want).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
+            assert!(difference < 2e-6, "{difference:e}: {got:?}");
         }
     }
 
-    /// Whether a value is made by one thread or another is told by its words: all are recomputed here.
+    /// The words of a value identify its thread and block; all are recomputed here.
     #[test]
-    fn a_call_beyond_the_gpus_threads_goes_round() {
+    fn a_draw_larger_than_the_gpu_wraps_around() {
         let gpu = Gpu::with_threads(256);
         let key = [7, 1];
-        let at = |block, thread, which| normal(philox4x32_10([block, 0, thread, 0], key), which);
+        let at = |block, thread, index| normal(philox4x32_10([block, 0, thread, 0], key), index);
         let mut generator = TorchCuda::new(7 + (1 << 32), gpu);
         let first = draw(&mut generator, 256 * 6 + 3);
         assert_eq!(first[5], at(0, 5, 0));
@@ -161,7 +161,7 @@ mod tests {
         let n = 4 * 64 * 64;
         let any = draw(&mut TorchCuda::new(42, None), n);
         for name in Gpu::names() {
-            assert_eq!(draw(&mut TorchCuda::new(42, Gpu::named(name)), n), any, "{name}");
+            assert_eq!(draw(&mut TorchCuda::new(42, Gpu::by_name(name)), n), any, "{name}");
         }
     }
 }

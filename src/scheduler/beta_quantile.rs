@@ -1,6 +1,6 @@
-//! The inverse of the cumulative Beta distribution.
+//! Quantiles of the Beta distribution.
 
-/// The `x` in [0, 1] below which a Beta(a, b) variable falls with probability `p`.
+/// Returns the `x` in [0, 1] below which a Beta(a, b) variable falls with probability `p`.
 pub(super) fn beta_quantile(p: f64, a: f64, b: f64) -> f64 {
     if p <= 0.0 {
         return 0.0;
@@ -9,13 +9,13 @@ pub(super) fn beta_quantile(p: f64, a: f64, b: f64) -> f64 {
         return 1.0;
     }
     if p > 0.5 {
-        // Towards 1 the answer loses digits; its distance from 1 does not.
+        // Near 1 the quantile loses digits; its distance from 1 does not.
         return 1.0 - lower_quantile(1.0 - p, b, a);
     }
     lower_quantile(p, a, b)
 }
 
-/// Newton's method inside a shrinking bracket, on the logarithm of both sides so that tiny answers keep their digits.
+/// Newton's method inside a shrinking bracket, on the logarithm of both sides so that tiny quantiles keep their digits.
 fn lower_quantile(p: f64, a: f64, b: f64) -> f64 {
     let ln_beta = ln_gamma(a) + ln_gamma(b) - ln_gamma(a + b);
     let (mut low, mut high) = (0.0_f64, 1.0_f64);
@@ -42,7 +42,7 @@ fn lower_quantile(p: f64, a: f64, b: f64) -> f64 {
     x
 }
 
-/// The regularised incomplete beta function, by its continued fraction (DLMF 8.17.22).
+/// The regularized incomplete beta function, by its continued fraction (DLMF 8.17.22).
 fn cumulative(x: f64, a: f64, b: f64, ln_beta: f64) -> f64 {
     let front = (a * x.ln() + b * (-x).ln_1p() - ln_beta).exp();
     if x > (a + 1.0) / (a + b + 2.0) {

@@ -1,9 +1,9 @@
-//! DDIM run backwards, from an image to its noise: Song et al. 2021, "Denoising Diffusion Implicit Models", section 4.3.
+//! Inverse DDIM, from an image to its noise: Song et al. 2021, "Denoising Diffusion Implicit Models", section 4.3.
 
-use super::config::{Key, Kind, Settings, keys};
-use super::implicit::{Implicit, Level};
-use super::sample::at_timestep;
-use super::{Accepts, ScheduleRequest, Scheduler, SchedulerEntry, noise, spacing};
+use super::config::{SchedulerKey, SchedulerKeyKind, SchedulerSettings, keys};
+use super::ddim_solver::{DdimSolver, DdimStep};
+use super::sample::lookup_timestep;
+use super::{CustomScheduleSupport, ScheduleRequest, Scheduler, SchedulerEntry, betas, spacing};
 use crate::error::Result;
 
 pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
@@ -13,49 +13,49 @@ pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     order: 1,
     stochastic: false,
     inverse: true,
-    accepts: Accepts::NOTHING,
-    about: "DDIM run backwards, from an image to the noise it comes from.",
+    custom_schedules: CustomScheduleSupport::NONE,
+    about: "Inverse DDIM: from an image to the noise that generates it.",
     keys: &[
         keys::NUM_TRAIN_TIMESTEPS,
         keys::beta_start(0.0001),
         keys::beta_end(0.02),
         keys::beta_schedule("linear"),
         keys::TRAINED_BETAS,
-        Key::switch("clip_sample", true),
-        Key::switch("set_alpha_to_one", true),
+        SchedulerKey::switch("clip_sample", true),
+        SchedulerKey::switch("set_alpha_to_one", true),
         keys::STEPS_OFFSET,
         keys::prediction_type(&["epsilon", "sample", "v_prediction"]),
-        Key::float("clip_sample_range", 1.0),
-        Key::choice("timestep_spacing", "leading", &["leading", "trailing"]),
+        SchedulerKey::float("clip_sample_range", 1.0),
+        SchedulerKey::choice("timestep_spacing", "leading", &["leading", "trailing"]),
         keys::RESCALE_BETAS_ZERO_SNR,
-        // An older name of set_alpha_to_one, which goes before it where it is given.
-        Key::new("set_alpha_to_zero", Kind::MaybeSwitch),
+        // The older name of set_alpha_to_one, which takes precedence over it.
+        SchedulerKey::new("set_alpha_to_zero", SchedulerKeyKind::MaybeSwitch),
     ],
     build,
 };
 
-fn build(settings: &Settings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
+fn build(settings: &SchedulerSettings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
     let train = settings.count("num_train_timesteps")?;
     settings.limit_steps(request.steps, train)?;
-    let alphas = noise::alphas_cumprod(settings)?;
+    let alphas = betas::alphas_cumprod(settings)?;
     let to_one = match settings.maybe_switch("set_alpha_to_zero")? {
-        Some(given) => given,
+        Some(on) => on,
         None => settings.switch("set_alpha_to_one")?,
     };
-    let initial_alpha = if to_one { 1.0 } else { at_timestep(settings, &alphas, 0)? };
+    let initial_alpha = if to_one { 1.0 } else { lookup_timestep(settings, &alphas, 0)? };
     let mut timesteps = spacing::timesteps(settings, request, true)?;
     timesteps.reverse();
     let ratio = (train / request.steps) as i64;
-    let levels = timesteps
+    let steps = timesteps
         .iter()
         .map(|t| {
-            // The model is told the timestep that a step leads to.
+            // The model receives the timestep at the end of a step.
             let (next, t) = (*t as i64, (*t as i64 - ratio).min(train as i64 - 1));
-            Ok(Level {
-                alpha: if t >= 0 { at_timestep(settings, &alphas, t)? } else { initial_alpha },
-                next_alpha: at_timestep(settings, &alphas, next)?,
+            Ok(DdimStep {
+                alpha_prod_t: if t >= 0 { lookup_timestep(settings, &alphas, t)? } else { initial_alpha },
+                alpha_prod_t_prev: lookup_timestep(settings, &alphas, next)?,
             })
         })
         .collect::<Result<_>>()?;
-    Ok(Box::new(Implicit::from_settings(settings, request, timesteps, levels)?))
+    Ok(Box::new(DdimSolver::from_settings(settings, request, timesteps, steps)?))
 }

@@ -1,9 +1,9 @@
 //! DDPM: Ho et al. 2020, "Denoising Diffusion Probabilistic Models", with the variances of Nichol and Dhariwal 2021.
 
-use super::config::{Key, Kind, Settings, keys};
-use super::noise::{exp_f32, ln_f32};
-use super::sample::{Bounds, Prediction, add_noise, at_timestep, clamp, estimate};
-use super::{Accepts, Noise, ScheduleRequest, Scheduler, SchedulerEntry, noise, spacing};
+use super::betas::{exp_f32, ln_f32};
+use super::config::{SchedulerKey, SchedulerKeyKind, SchedulerSettings, keys};
+use super::sample::{Bounds, PredictionType, add_noise, clamp, lookup_timestep, predict_x0};
+use super::{CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerEntry, betas, spacing};
 use crate::error::{Error, Result};
 
 const NAME: &str = "ddpm";
@@ -15,27 +15,31 @@ pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     order: 1,
     stochastic: true,
     inverse: false,
-    accepts: Accepts::TIMESTEPS,
-    about: "Ancestral sampling of the diffusion model as it was trained; wants many steps.",
+    custom_schedules: CustomScheduleSupport::TIMESTEPS,
+    about: "Ancestral sampling of the diffusion model as it was trained; needs many steps.",
     keys: &[
         keys::NUM_TRAIN_TIMESTEPS,
         keys::beta_start(0.0001),
         keys::beta_end(0.02),
-        Key::choice("beta_schedule", "linear", &["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace"]),
+        SchedulerKey::choice(
+            "beta_schedule",
+            "linear",
+            &["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace"],
+        ),
         keys::TRAINED_BETAS,
-        Key::new(
+        SchedulerKey::new(
             "variance_type",
-            Kind::Choice {
+            SchedulerKeyKind::Choice {
                 default: "fixed_small",
                 valid: &["fixed_small", "fixed_small_log", "fixed_large", "learned", "learned_range"],
                 foreign: &[],
             },
         ),
-        Key::switch("clip_sample", true),
+        SchedulerKey::switch("clip_sample", true),
         keys::prediction_type(&["epsilon", "sample", "v_prediction"]),
         keys::THRESHOLDING,
         keys::DYNAMIC_THRESHOLDING_RATIO,
-        Key::float("clip_sample_range", 1.0),
+        SchedulerKey::float("clip_sample_range", 1.0),
         keys::SAMPLE_MAX_VALUE,
         keys::timestep_spacing("leading"),
         keys::STEPS_OFFSET,
@@ -53,38 +57,42 @@ enum Variance {
     LearnedRange,
 }
 
-/// The noise levels a step lies between.
+/// The cumulative alphas at both ends of a step.
 #[derive(Debug, Clone, Copy)]
-struct Level {
-    alpha: f32,
-    previous_alpha: f32,
-    draws: bool,
+struct DdpmStep {
+    alpha_prod_t: f32,
+    alpha_prod_t_prev: f32,
+    adds_noise: bool,
 }
 
 #[derive(Debug)]
 struct Ddpm {
     timesteps: Vec<f64>,
-    levels: Vec<Level>,
-    prediction: Prediction,
+    steps: Vec<DdpmStep>,
+    prediction_type: PredictionType,
     variance: Variance,
     bounds: Bounds,
     images: usize,
     denoised: Vec<f32>,
-    drawn: Vec<f32>,
+    noise: Vec<f32>,
 }
 
-fn build(settings: &Settings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
+fn build(settings: &SchedulerSettings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
     let train = settings.count("num_train_timesteps")?;
     settings.limit_steps(request.steps, train)?;
-    let alphas = noise::alphas_cumprod(settings)?;
+    let alphas = betas::alphas_cumprod(settings)?;
     let timesteps = spacing::timesteps(settings, request, true)?;
-    let mut levels = Vec::with_capacity(timesteps.len());
+    let mut steps = Vec::with_capacity(timesteps.len());
     for (i, t) in timesteps.iter().enumerate() {
-        let previous = timesteps.get(i + 1).map_or(-1, |t| *t as i64);
-        levels.push(Level {
-            alpha: at_timestep(settings, &alphas, *t as i64)?,
-            previous_alpha: if previous >= 0 { at_timestep(settings, &alphas, previous)? } else { 1.0 },
-            draws: *t > 0.0,
+        let prev_timestep = timesteps.get(i + 1).map_or(-1, |t| *t as i64);
+        steps.push(DdpmStep {
+            alpha_prod_t: lookup_timestep(settings, &alphas, *t as i64)?,
+            alpha_prod_t_prev: if prev_timestep >= 0 {
+                lookup_timestep(settings, &alphas, prev_timestep)?
+            } else {
+                1.0
+            },
+            adds_noise: *t > 0.0,
         });
     }
     let variance = match settings.choice("variance_type")? {
@@ -96,50 +104,57 @@ fn build(settings: &Settings, request: &ScheduleRequest) -> Result<Box<dyn Sched
     };
     Ok(Box::new(Ddpm {
         timesteps,
-        levels,
-        prediction: Prediction::from_settings(settings)?,
+        steps,
+        prediction_type: PredictionType::from_settings(settings)?,
         variance,
         bounds: Bounds::from_settings(settings, request.images)?,
         images: request.images.max(1),
         denoised: Vec::new(),
-        drawn: Vec::new(),
+        noise: Vec::new(),
     }))
 }
 
 impl Ddpm {
-    /// Adds the step's noise to `x`, its size what the model or the schedule says.
-    fn diffuse(&self, level: Level, variances: Option<&[f32]>, split: usize, x: &mut [f32]) -> Result<()> {
-        let current_beta = 1.0 - level.alpha / level.previous_alpha;
-        // The first step of a run may have a variance of zero, and its logarithm is taken.
-        let posterior = ((1.0 - level.previous_alpha) / (1.0 - level.alpha) * current_beta).max(1e-20);
-        let by = |deviation: f32, x: &mut [f32]| {
-            for (x, drawn) in x.iter_mut().zip(&self.drawn) {
-                *x += deviation * drawn;
+    /// Adds the step's noise to `x`, scaled by the predicted or the fixed variance.
+    fn add_variance_noise(
+        &self,
+        coefficients: DdpmStep,
+        variances: Option<&[f32]>,
+        split: usize,
+        x: &mut [f32],
+    ) -> Result<()> {
+        let current_beta_t = 1.0 - coefficients.alpha_prod_t / coefficients.alpha_prod_t_prev;
+        // The first step of a run may have a variance of zero; the bound keeps its logarithm finite.
+        let variance =
+            ((1.0 - coefficients.alpha_prod_t_prev) / (1.0 - coefficients.alpha_prod_t) * current_beta_t).max(1e-20);
+        let add_scaled = |std_dev: f32, x: &mut [f32]| {
+            for (x, noise) in x.iter_mut().zip(&self.noise) {
+                *x += std_dev * noise;
             }
         };
         let missing = || Error::Scheduler {
             scheduler: NAME,
             key: "variance_type".to_owned(),
-            problem: "the variances are to be learned ones, but the model's output has no channels for them".to_owned(),
+            problem: "expected a model output with channels for learned variances, found none".to_owned(),
             help: "set variance_type = \"fixed_small\"".to_owned(),
         };
         match self.variance {
-            Variance::FixedSmall => by(posterior.sqrt(), x),
-            Variance::FixedSmallLog => by(exp_f32(0.5 * ln_f32(posterior)), x),
-            Variance::FixedLarge => by(current_beta.sqrt(), x),
+            Variance::FixedSmall => add_scaled(variance.sqrt(), x),
+            Variance::FixedSmallLog => add_scaled(exp_f32(0.5 * ln_f32(variance)), x),
+            Variance::FixedLarge => add_scaled(current_beta_t.sqrt(), x),
             Variance::Learned => {
                 let variances = variances.ok_or_else(missing)?;
-                for ((x, drawn), v) in halves(x, &self.drawn, variances, split) {
-                    *x += v.sqrt() * drawn;
+                for ((x, noise), v) in zip_variances(x, &self.noise, variances, split) {
+                    *x += v.sqrt() * noise;
                 }
             }
             Variance::LearnedRange => {
                 let variances = variances.ok_or_else(missing)?;
-                let (low, high) = (ln_f32(posterior), ln_f32(current_beta));
-                for ((x, drawn), v) in halves(x, &self.drawn, variances, split) {
+                let (low, high) = (ln_f32(variance), ln_f32(current_beta_t));
+                for ((x, noise), v) in zip_variances(x, &self.noise, variances, split) {
                     let fraction = (v + 1.0) / 2.0;
                     let log = fraction * high + (1.0 - fraction) * low;
-                    *x += (0.5 * log).exp() * drawn;
+                    *x += (0.5 * log).exp() * noise;
                 }
             }
         }
@@ -147,15 +162,15 @@ impl Ddpm {
     }
 }
 
-/// Walks the images of a batch together with the second halves of the model's answers.
-fn halves<'a>(
+/// Iterates over a batch, the noise, and the variances in the second halves of the model outputs.
+fn zip_variances<'a>(
     x: &'a mut [f32],
-    drawn: &'a [f32],
+    noise: &'a [f32],
     output: &'a [f32],
     split: usize,
 ) -> impl Iterator<Item = ((&'a mut f32, &'a f32), &'a f32)> {
     let variances = output.chunks(2 * split).flat_map(move |output| output.iter().skip(split));
-    x.iter_mut().zip(drawn).zip(variances)
+    x.iter_mut().zip(noise).zip(variances)
 }
 
 impl Scheduler for Ddpm {
@@ -163,63 +178,63 @@ impl Scheduler for Ddpm {
         &self.timesteps
     }
 
-    fn initial_noise_sigma(&self) -> f64 {
+    fn init_noise_sigma(&self) -> f64 {
         1.0
     }
 
     fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], noise: &mut dyn Noise) -> Result<()> {
-        let level = self.levels[step];
-        let Level { alpha, previous_alpha, draws } = level;
+        let coefficients = self.steps[step];
+        let DdpmStep { alpha_prod_t, alpha_prod_t_prev, adds_noise } = coefficients;
         let size = (x.len() / self.images).max(1);
         let learned = matches!(self.variance, Variance::Learned | Variance::LearnedRange);
         let doubled = learned && model_output.len() == 2 * x.len();
-        // Where the model predicts variances, they are the second half of each image's answer.
+        // Predicted variances are in the second half of each image's output.
         let stride = if doubled { 2 * size } else { size };
 
-        let current_alpha = alpha / previous_alpha;
-        let current_beta = 1.0 - current_alpha;
-        let (signal, sigma) = (alpha.sqrt(), (1.0 - alpha).sqrt());
-        let prediction = self.prediction;
-        let denoised_of = |x: f32, m: f32| match prediction {
-            Prediction::Sample => m,
-            Prediction::Velocity => signal * x - sigma * m,
-            Prediction::Epsilon | Prediction::Flow => (x - sigma * m) / signal,
+        let current_alpha_t = alpha_prod_t / alpha_prod_t_prev;
+        let current_beta_t = 1.0 - current_alpha_t;
+        let (signal, sigma) = (alpha_prod_t.sqrt(), (1.0 - alpha_prod_t).sqrt());
+        let prediction_type = self.prediction_type;
+        let predict_x0 = |x: f32, m: f32| match prediction_type {
+            PredictionType::Sample => m,
+            PredictionType::Velocity => signal * x - sigma * m,
+            PredictionType::Epsilon | PredictionType::Flow => (x - sigma * m) / signal,
         };
-        let from_denoised = previous_alpha.sqrt() * current_beta / (1.0 - alpha);
-        let from_sample = current_alpha.sqrt() * (1.0 - previous_alpha) / (1.0 - alpha);
-        let answers = model_output.chunks(stride);
+        let x0_weight = alpha_prod_t_prev.sqrt() * current_beta_t / (1.0 - alpha_prod_t);
+        let sample_weight = current_alpha_t.sqrt() * (1.0 - alpha_prod_t_prev) / (1.0 - alpha_prod_t);
+        let outputs = model_output.chunks(stride);
         if let Some(limit) = self.bounds.limit() {
-            for (x, m) in x.chunks_mut(size).zip(answers) {
+            for (x, m) in x.chunks_mut(size).zip(outputs) {
                 for (x, m) in x.iter_mut().zip(m) {
-                    let denoised = clamp(denoised_of(*x, *m), -limit, limit);
-                    *x = from_denoised * denoised + from_sample * *x;
+                    let denoised = clamp(predict_x0(*x, *m), -limit, limit);
+                    *x = x0_weight * denoised + sample_weight * *x;
                 }
             }
         } else {
             self.denoised.resize(x.len(), 0.0);
-            for ((denoised, x), m) in self.denoised.chunks_mut(size).zip(x.chunks(size)).zip(answers) {
+            for ((denoised, x), m) in self.denoised.chunks_mut(size).zip(x.chunks(size)).zip(outputs) {
                 for ((denoised, x), m) in denoised.iter_mut().zip(x).zip(m) {
-                    *denoised = denoised_of(*x, *m);
+                    *denoised = predict_x0(*x, *m);
                 }
             }
             self.bounds.apply(&mut self.denoised);
             for (x, denoised) in x.iter_mut().zip(&self.denoised) {
-                *x = from_denoised * denoised + from_sample * *x;
+                *x = x0_weight * denoised + sample_weight * *x;
             }
         }
-        if draws {
-            self.drawn.resize(x.len(), 0.0);
-            noise.fill(&mut self.drawn);
-            self.diffuse(level, doubled.then_some(model_output), size, x)?;
+        if adds_noise {
+            self.noise.resize(x.len(), 0.0);
+            noise.fill(&mut self.noise);
+            self.add_variance_noise(coefficients, doubled.then_some(model_output), size, x)?;
         }
         Ok(())
     }
 
     fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]) {
-        add_noise(self.levels[step].alpha, x0, noise, out);
+        add_noise(self.steps[step].alpha_prod_t, x0, noise, out);
     }
 
-    fn estimate(&self, step: usize, model_output: &[f32], x: &[f32], out: &mut [f32]) {
-        estimate(self, self.prediction, step, model_output, x, out);
+    fn predict_x0(&self, step: usize, model_output: &[f32], x: &[f32], out: &mut [f32]) {
+        predict_x0(self, self.prediction_type, step, model_output, x, out);
     }
 }

@@ -1,11 +1,11 @@
 //! DEIS: Zhang and Chen 2022, "Fast Sampling of Diffusion Models with Exponential Integrator", in its log-rho form.
 
-use super::config::{Key, Kind, Settings, keys};
+use super::betas::{exp_f32, numpy_ln_f32 as ln_f32};
+use super::config::{SchedulerKey, SchedulerKeyKind, SchedulerSettings, keys};
 use super::multistep::Orders;
-use super::noise::{exp_f32, numpy_ln_f32 as ln_f32};
-use super::sample::{Bounds, History, Prediction, estimate, mix};
-use super::solver::{self, Level, Manner};
-use super::{Accepts, Noise, ScheduleRequest, Scheduler, SchedulerEntry, noise};
+use super::sample::{Bounds, History, PredictionType, mix, predict_x0};
+use super::solver_schedule::{self, NoiseLevel, ScheduleOptions};
+use super::{CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerEntry, betas};
 use crate::error::Result;
 
 pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
@@ -15,7 +15,7 @@ pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     order: 1,
     stochastic: false,
     inverse: false,
-    accepts: Accepts::NOTHING,
+    custom_schedules: CustomScheduleSupport::NONE,
     about: "Exponential integrator with multistep polynomials of order 1 to 3 in log-rho.",
     keys: &[
         keys::NUM_TRAIN_TIMESTEPS,
@@ -23,29 +23,33 @@ pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
         keys::beta_end(0.02),
         keys::beta_schedule("linear"),
         keys::TRAINED_BETAS,
-        Key::new("solver_order", Kind::Order { default: 2, most: 3, lowers: true }),
+        SchedulerKey::new("solver_order", SchedulerKeyKind::Order { default: 2, max: 3, clamp: true }),
         keys::prediction_type(&["epsilon", "sample", "v_prediction", "flow_prediction"]),
         keys::THRESHOLDING,
         keys::DYNAMIC_THRESHOLDING_RATIO,
         keys::SAMPLE_MAX_VALUE,
-        Key::new(
+        SchedulerKey::new(
             "algorithm_type",
-            Kind::Choice { default: "deis", valid: &["deis"], foreign: &["dpmsolver", "dpmsolver++"] },
+            SchedulerKeyKind::Choice { default: "deis", valid: &["deis"], foreign: &["dpmsolver", "dpmsolver++"] },
         ),
-        Key::new(
+        SchedulerKey::new(
             "solver_type",
-            Kind::Choice { default: "logrho", valid: &["logrho"], foreign: &["midpoint", "heun", "bh1", "bh2"] },
+            SchedulerKeyKind::Choice {
+                default: "logrho",
+                valid: &["logrho"],
+                foreign: &["midpoint", "heun", "bh1", "bh2"],
+            },
         ),
-        Key::switch("lower_order_final", true),
+        SchedulerKey::switch("lower_order_final", true),
         keys::USE_KARRAS_SIGMAS,
         keys::USE_EXPONENTIAL_SIGMAS,
         keys::USE_BETA_SIGMAS,
-        Key::switch("use_flow_sigmas", false),
-        Key::float("flow_shift", 1.0),
+        SchedulerKey::switch("use_flow_sigmas", false),
+        SchedulerKey::float("flow_shift", 1.0),
         keys::timestep_spacing("linspace"),
         keys::STEPS_OFFSET,
-        Key::switch("use_dynamic_shifting", false),
-        solver::TIME_SHIFT_TYPE,
+        SchedulerKey::switch("use_dynamic_shifting", false),
+        solver_schedule::TIME_SHIFT_TYPE,
     ],
     build,
 };
@@ -56,17 +60,17 @@ struct Deis {
     sigmas: Vec<f32>,
     flow: bool,
     orders: Orders,
-    converter: Converter,
-    answers: History,
+    converter: DeisOutputConverter,
+    model_outputs: History,
 }
 
-fn build(settings: &Settings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
+fn build(settings: &SchedulerSettings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
     settings.choice("algorithm_type")?;
     settings.choice("solver_type")?;
     let order = settings.count("solver_order")?;
-    let alphas = noise::alphas_cumprod(settings)?;
-    let manner = Manner { cosine_fractions: false, repeats_last: true, inverse: false };
-    let schedule = solver::schedule(settings, request, &alphas, manner)?;
+    let alphas = betas::alphas_cumprod(settings)?;
+    let options = ScheduleOptions { cosine_fractions: false, repeats_last: true, inverse: false };
+    let schedule = solver_schedule::build_schedule(settings, request, &alphas, options)?;
     let steps = schedule.timesteps.len();
     let lower = settings.switch("lower_order_final")? && steps < 15;
     let last = steps.saturating_sub(1);
@@ -74,58 +78,65 @@ fn build(settings: &Settings, request: &ScheduleRequest) -> Result<Box<dyn Sched
         timesteps: schedule.timesteps,
         sigmas: schedule.sigmas,
         flow: settings.switch("use_flow_sigmas")?,
-        orders: Orders { order, second_before_last: lower, first_at_last: lower, last, made: 0 },
-        converter: Converter {
-            prediction: Prediction::from_settings(settings)?,
+        orders: Orders { order, second_before_last: lower, first_at_last: lower, last, steps_done: 0 },
+        converter: DeisOutputConverter {
+            prediction_type: PredictionType::from_settings(settings)?,
             bounds: Bounds::from_settings(settings, request.images)?,
         },
-        answers: History::new(order),
+        model_outputs: History::new(order),
     }))
 }
 
 impl Deis {
-    fn level(&self, step: usize) -> Level {
-        Level::new(self.sigmas[step], self.flow)
+    fn noise_level(&self, step: usize) -> NoiseLevel {
+        NoiseLevel::new(self.sigmas[step], self.flow)
     }
 }
 
-/// Turns a model's answers into noise predictions.
+/// Converts model outputs to epsilon predictions.
 #[derive(Debug)]
-struct Converter {
-    prediction: Prediction,
+struct DeisOutputConverter {
+    prediction_type: PredictionType,
     bounds: Bounds,
 }
 
-impl Converter {
-    /// Writes the noise prediction, by way of the image so that it can be bounded, to `answer`.
-    fn convert(&mut self, level: Level, raw: f32, model_output: &[f32], x: &[f32], answer: &mut [f32]) {
-        let Level { alpha, sigma, .. } = level;
-        let prediction = self.prediction;
-        for ((answer, x), m) in answer.iter_mut().zip(x).zip(model_output) {
-            *answer = match prediction {
-                Prediction::Sample => *m,
-                Prediction::Velocity => alpha * x - sigma * m,
-                Prediction::Flow => x - raw * m,
-                Prediction::Epsilon => (x - sigma * m) / alpha,
+impl DeisOutputConverter {
+    /// Writes the epsilon prediction to `converted`, by way of x0 so that it can be thresholded.
+    fn convert(
+        &mut self,
+        level: NoiseLevel,
+        schedule_sigma: f32,
+        model_output: &[f32],
+        x: &[f32],
+        converted: &mut [f32],
+    ) {
+        let NoiseLevel { alpha, sigma, .. } = level;
+        let prediction_type = self.prediction_type;
+        for ((converted, x), m) in converted.iter_mut().zip(x).zip(model_output) {
+            *converted = match prediction_type {
+                PredictionType::Sample => *m,
+                PredictionType::Velocity => alpha * x - sigma * m,
+                PredictionType::Flow => x - schedule_sigma * m,
+                PredictionType::Epsilon => (x - sigma * m) / alpha,
             };
         }
-        self.bounds.apply(answer);
-        // diffusers goes on with the schedule's own sigma where the model predicts a flow.
-        let sigma = if prediction == Prediction::Flow { raw } else { sigma };
-        for (answer, x) in answer.iter_mut().zip(x) {
-            *answer = (x - alpha * *answer) / sigma;
+        self.bounds.apply(converted);
+        // diffusers continues with the schedule's own sigma for flow predictions.
+        let sigma = if prediction_type == PredictionType::Flow { schedule_sigma } else { sigma };
+        for (converted, x) in converted.iter_mut().zip(x) {
+            *converted = (x - alpha * *converted) / sigma;
         }
     }
 }
 
-/// The integral from `from` to `to` in rho of the line in log-rho that is 1 at `b` and 0 at `c`.
-fn line(to: f32, from: f32, b: f32, c: f32) -> f32 {
+/// Integrates, from `from` to `to` in rho, the line in log-rho that is 1 at `b` and 0 at `c`.
+fn integrate_line(to: f32, from: f32, b: f32, c: f32) -> f32 {
     let antiderivative = |t: f32| t * (-ln_f32(c) + ln_f32(t) - 1.0) / (ln_f32(b) - ln_f32(c));
     antiderivative(to) - antiderivative(from)
 }
 
-/// The integral from `from` to `to` in rho of the parabola in log-rho that is 1 at `b` and 0 at `c` and `d`.
-fn parabola(to: f32, from: f32, b: f32, c: f32, d: f32) -> f32 {
+/// Integrates, from `from` to `to` in rho, the parabola in log-rho that is 1 at `b` and 0 at `c` and `d`.
+fn integrate_parabola(to: f32, from: f32, b: f32, c: f32, d: f32) -> f32 {
     let (b, c, d) = (ln_f32(b), ln_f32(c), ln_f32(d));
     let antiderivative = |t: f32| {
         let l = ln_f32(t);
@@ -140,33 +151,33 @@ impl Scheduler for Deis {
         &self.timesteps
     }
 
-    fn initial_noise_sigma(&self) -> f64 {
+    fn init_noise_sigma(&self) -> f64 {
         1.0
     }
 
     fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], _: &mut dyn Noise) -> Result<()> {
-        let (from, to) = (self.level(step), self.level(step + 1));
-        let rho = |level: Level| level.sigma / level.alpha;
+        let (from, to) = (self.noise_level(step), self.noise_level(step + 1));
+        let rho = |level: NoiseLevel| level.sigma / level.alpha;
         let (rho_t, rho0) = (rho(to), rho(from));
-        let order = self.orders.at(step);
+        let order = self.orders.order_at(step);
         let keep = to.alpha / from.alpha;
         let weight = to.sigma * (exp_f32(to.lambda - from.lambda) - 1.0);
         let [c0, c1, c2] = match order {
             1 => [0.0; 3],
             2 => {
-                let rho1 = rho(self.level(step - 1));
-                [line(rho_t, rho0, rho0, rho1), line(rho_t, rho0, rho1, rho0), 0.0]
+                let rho1 = rho(self.noise_level(step - 1));
+                [integrate_line(rho_t, rho0, rho0, rho1), integrate_line(rho_t, rho0, rho1, rho0), 0.0]
             }
             _ => {
-                let (rho1, rho2) = (rho(self.level(step - 1)), rho(self.level(step - 2)));
+                let (rho1, rho2) = (rho(self.noise_level(step - 1)), rho(self.noise_level(step - 2)));
                 [
-                    parabola(rho_t, rho0, rho0, rho1, rho2),
-                    parabola(rho_t, rho0, rho1, rho2, rho0),
-                    parabola(rho_t, rho0, rho2, rho0, rho1),
+                    integrate_parabola(rho_t, rho0, rho0, rho1, rho2),
+                    integrate_parabola(rho_t, rho0, rho1, rho2, rho0),
+                    integrate_parabola(rho_t, rho0, rho2, rho0, rho1),
                 ]
             }
         };
-        let (newest, older) = self.answers.advance_beside(x.len());
+        let (newest, older) = self.model_outputs.advance_with_older(x.len());
         for (block, model_output) in self.converter.bounds.blocks(x.len(), model_output) {
             let (x, m0) = (&mut x[block.clone()], &mut newest[block.clone()]);
             self.converter.convert(from, self.sigmas[step], model_output, x, m0);
@@ -189,16 +200,16 @@ impl Scheduler for Deis {
                 }
             }
         }
-        self.orders.made += 1;
+        self.orders.steps_done += 1;
         Ok(())
     }
 
     fn add_noise(&self, step: usize, x0: &[f32], noise: &[f32], out: &mut [f32]) {
-        let level = self.level(step);
+        let level = self.noise_level(step);
         mix(level.alpha, x0, level.sigma, noise, out);
     }
 
-    fn estimate(&self, step: usize, model_output: &[f32], x: &[f32], out: &mut [f32]) {
-        estimate(self, self.converter.prediction, step, model_output, x, out);
+    fn predict_x0(&self, step: usize, model_output: &[f32], x: &[f32], out: &mut [f32]) {
+        predict_x0(self, self.converter.prediction_type, step, model_output, x, out);
     }
 }

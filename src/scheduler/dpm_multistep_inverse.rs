@@ -1,10 +1,10 @@
-//! The multistep DPM-Solver and DPM-Solver++ of Lu et al. 2022 run backwards, from an image to its noise.
+//! Inverse multistep DPM-Solver and DPM-Solver++ (Lu et al. 2022), from an image to its noise.
 
-use super::config::Settings;
+use super::config::SchedulerSettings;
 use super::dpm_solver::{self, DpmSolver};
 use super::dpm_update::Algorithm;
-use super::solver::Manner;
-use super::{Accepts, ScheduleRequest, Scheduler, SchedulerEntry};
+use super::solver_schedule::ScheduleOptions;
+use super::{CustomScheduleSupport, ScheduleRequest, Scheduler, SchedulerEntry};
 use crate::error::Result;
 
 pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
@@ -14,13 +14,13 @@ pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     order: 1,
     stochastic: false,
     inverse: true,
-    accepts: Accepts::NOTHING,
-    about: "DPM-Solver++ run backwards, from an image to the noise it comes from.",
+    custom_schedules: CustomScheduleSupport::NONE,
+    about: "Inverse DPM-Solver++: from an image to the noise that generates it.",
     keys: &dpm_solver::KEYS,
     build,
 };
 
-fn build(settings: &Settings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
-    let manner = Manner { cosine_fractions: false, repeats_last: true, inverse: true };
-    Ok(Box::new(DpmSolver::from_settings(settings, request, manner, Algorithm::is_stochastic)?))
+fn build(settings: &SchedulerSettings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
+    let options = ScheduleOptions { cosine_fractions: false, repeats_last: true, inverse: true };
+    Ok(Box::new(DpmSolver::from_settings(settings, request, options, Algorithm::is_stochastic)?))
 }

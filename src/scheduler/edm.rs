@@ -1,29 +1,32 @@
-//! What the samplers of Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models", share:
-//! its schedules, and the scalings around the network of its table 1.
+//! EDM's schedules and the scalings around its network, shared by the EDM schedulers: Karras et al. 2022, "Elucidating
+//! the Design Space of Diffusion-Based Generative Models", table 1.
 
-use super::config::{Key, Kind, Settings, keys};
-use super::noise::{exp_f32, linspace_f32, ln_f32};
-use super::sample::Prediction;
+use super::betas::{exp_f32, linspace_f32, ln_f32};
+use super::config::{SchedulerKey, SchedulerKeyKind, SchedulerSettings, keys};
+use super::sample::PredictionType;
 use super::sigmas;
 use crate::error::Result;
 
-/// The keys both classes begin with.
-pub(super) const KEYS: [Key; 8] = [
-    Key::float("sigma_min", 0.002),
-    Key::float("sigma_max", 80.0),
-    Key::float("sigma_data", 0.5),
-    Key::choice("sigma_schedule", "karras", &["karras", "exponential"]),
+/// The configuration keys that both classes share.
+pub(super) const KEYS: [SchedulerKey; 8] = [
+    SchedulerKey::float("sigma_min", 0.002),
+    SchedulerKey::float("sigma_max", 80.0),
+    SchedulerKey::float("sigma_data", 0.5),
+    SchedulerKey::choice("sigma_schedule", "karras", &["karras", "exponential"]),
     keys::NUM_TRAIN_TIMESTEPS,
-    Key::new("prediction_type", Kind::Choice { default: "epsilon", valid: &["epsilon", "v_prediction"], foreign: &[] }),
-    Key::float("rho", 7.0),
+    SchedulerKey::new(
+        "prediction_type",
+        SchedulerKeyKind::Choice { default: "epsilon", valid: &["epsilon", "v_prediction"], foreign: &[] },
+    ),
+    SchedulerKey::float("rho", 7.0),
     keys::FINAL_SIGMAS_TYPE,
 ];
 
-/// The sigmas of `steps` steps, falling, in float32. `double` computes Karras ones in double precision.
+/// Returns the sigmas of `steps` steps, falling, in float32. `double` computes Karras sigmas in double precision.
 ///
 /// # Errors
-/// A schedule that nobody knows.
-pub(super) fn sigmas(settings: &Settings, steps: usize, double: bool) -> Result<Vec<f32>> {
+/// An unknown schedule.
+pub(super) fn sigmas(settings: &SchedulerSettings, steps: usize, double: bool) -> Result<Vec<f32>> {
     let (min, max) = (settings.float("sigma_min")?, settings.float("sigma_max")?);
     if settings.choice("sigma_schedule")? == "exponential" {
         let logs = linspace_f32(min.ln() as f32, max.ln() as f32, steps);
@@ -41,61 +44,61 @@ pub(super) fn sigmas(settings: &Settings, steps: usize, double: bool) -> Result<
         .collect())
 }
 
-/// What the network is told of a noise level.
+/// Returns the network's timestep for each sigma, `ln(sigma) / 4`.
 pub(super) fn timesteps(sigmas: &[f32]) -> Vec<f64> {
     sigmas.iter().map(|sigma| f64::from(0.25 * ln_f32(*sigma))).collect()
 }
 
-/// What unit normal noise is multiplied by.
+/// Returns the factor that scales unit normal noise to the first sample.
 ///
 /// # Errors
-/// An end of the schedule is not a number.
-pub(super) fn initial(settings: &Settings) -> Result<f64> {
+/// `sigma_max` is not a number.
+pub(super) fn init_noise_sigma(settings: &SchedulerSettings) -> Result<f64> {
     let max = settings.float("sigma_max")?;
     Ok((max * max + 1.0).sqrt())
 }
 
-/// The scalings around a network trained on data of the deviation `sigma_data`.
+/// The scalings around a network trained on data with the standard deviation `sigma_data`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scalings {
-    data2: f32,
-    data: f32,
-    prediction: Prediction,
+    sigma_data2: f32,
+    sigma_data: f32,
+    prediction_type: PredictionType,
 }
 
 impl Scalings {
     /// Reads `sigma_data` and `prediction_type`.
     ///
     /// # Errors
-    /// A prediction that nobody knows.
-    pub(super) fn from_settings(settings: &Settings) -> Result<Self> {
-        let data = settings.float("sigma_data")?;
-        let prediction = Prediction::from_settings(settings)?;
-        Ok(Self { data2: (data * data) as f32, data: data as f32, prediction })
+    /// An unknown prediction type.
+    pub(super) fn from_settings(settings: &SchedulerSettings) -> Result<Self> {
+        let sigma_data = settings.float("sigma_data")?;
+        let prediction_type = PredictionType::from_settings(settings)?;
+        Ok(Self { sigma_data2: (sigma_data * sigma_data) as f32, sigma_data: sigma_data as f32, prediction_type })
     }
 
-    /// Writes the sample scaled to unit deviation to `out`.
-    pub(super) fn scale_input(&self, sigma: f32, x: &[f32], out: &mut [f32]) {
-        let factor = 1.0 / (sigma * sigma + self.data2).sqrt();
+    /// Scales the sample to unit variance, by `c_in`, and writes it to `out`.
+    pub(super) fn scale_model_input(&self, sigma: f32, x: &[f32], out: &mut [f32]) {
+        let c_in = 1.0 / (sigma * sigma + self.sigma_data2).sqrt();
         for (out, x) in out.iter_mut().zip(x) {
-            *out = x * factor;
+            *out = x * c_in;
         }
     }
 
-    /// Writes the image that the network's answer stands for, given the sample, to `out`.
-    pub(super) fn estimate(&self, sigma: f32, model_output: &[f32], x: &[f32], out: &mut [f32]) {
-        let image_of = self.image_of(sigma);
+    /// Writes the predicted original sample to `out`, given the model output and the sample.
+    pub(super) fn predict_x0(&self, sigma: f32, model_output: &[f32], x: &[f32], out: &mut [f32]) {
+        let predict_x0 = self.x0_predictor(sigma);
         for ((out, m), x) in out.iter_mut().zip(model_output).zip(x) {
-            *out = image_of(*x, *m);
+            *out = predict_x0(*x, *m);
         }
     }
 
-    /// The image that the network's answer stands for, given the sample.
-    pub(super) fn image_of(&self, sigma: f32) -> impl Fn(f32, f32) -> f32 + Copy {
-        let variance = sigma * sigma + self.data2;
-        let skip = self.data2 / variance;
-        let out = sigma * self.data / variance.sqrt();
-        let out = if self.prediction == Prediction::Velocity { -out } else { out };
-        move |x, m| skip * x + out * m
+    /// Returns a function of sample and model output that computes the predicted original sample.
+    pub(super) fn x0_predictor(&self, sigma: f32) -> impl Fn(f32, f32) -> f32 + Copy {
+        let variance = sigma * sigma + self.sigma_data2;
+        let c_skip = self.sigma_data2 / variance;
+        let c_out = sigma * self.sigma_data / variance.sqrt();
+        let c_out = if self.prediction_type == PredictionType::Velocity { -c_out } else { c_out };
+        move |x, m| c_skip * x + c_out * m
     }
 }

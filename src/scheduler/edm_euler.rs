@@ -1,9 +1,10 @@
-//! Euler's method for EDM's networks: Karras et al. 2022, algorithm 2 without its second-order correction.
+//! Euler's method for networks with EDM's scalings: Karras et al. 2022, algorithm 2 without its second-order
+//! correction.
 
 use super::churn::{self, Churn};
-use super::config::{Settings, keys};
+use super::config::{SchedulerSettings, keys};
 use super::edm::{self, Scalings};
-use super::{Accepts, Noise, ScheduleRequest, Scheduler, SchedulerEntry, sigmas};
+use super::{CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerEntry, sigmas};
 use crate::error::Result;
 
 pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
@@ -13,7 +14,7 @@ pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     order: 1,
     stochastic: false,
     inverse: false,
-    accepts: Accepts::NOTHING,
+    custom_schedules: CustomScheduleSupport::NONE,
     about: "Euler's method for networks with EDM's scalings.",
     keys: &keys::joined::<12>(&edm::KEYS, &churn::KEYS),
     build,
@@ -23,22 +24,22 @@ pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
 struct EdmEuler {
     timesteps: Vec<f64>,
     sigmas: Vec<f32>,
-    initial: f64,
+    init_noise_sigma: f64,
     scalings: Scalings,
     churn: Churn,
 }
 
-fn build(settings: &Settings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
-    let mut levels = edm::sigmas(settings, request.steps, true)?;
-    let timesteps = edm::timesteps(&levels);
-    let last = if settings.choice("final_sigmas_type")? == "zero" { 0.0 } else { levels[levels.len() - 1] };
-    levels.push(last);
+fn build(settings: &SchedulerSettings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
+    let mut sigmas = edm::sigmas(settings, request.steps, true)?;
+    let timesteps = edm::timesteps(&sigmas);
+    let last = if settings.choice("final_sigmas_type")? == "zero" { 0.0 } else { sigmas[sigmas.len() - 1] };
+    sigmas.push(last);
     Ok(Box::new(EdmEuler {
         timesteps,
-        initial: edm::initial(settings)?,
+        init_noise_sigma: edm::init_noise_sigma(settings)?,
         scalings: Scalings::from_settings(settings)?,
-        churn: Churn::from_settings(settings, levels.len() - 1)?,
-        sigmas: levels,
+        churn: Churn::from_settings(settings, sigmas.len() - 1)?,
+        sigmas: sigmas,
     }))
 }
 
@@ -47,22 +48,22 @@ impl Scheduler for EdmEuler {
         &self.timesteps
     }
 
-    fn initial_noise_sigma(&self) -> f64 {
-        self.initial
+    fn init_noise_sigma(&self) -> f64 {
+        self.init_noise_sigma
     }
 
-    fn scale_input(&self, step: usize, x: &[f32], out: &mut [f32]) {
-        self.scalings.scale_input(self.sigmas[step], x, out);
+    fn scale_model_input(&self, step: usize, x: &[f32], out: &mut [f32]) {
+        self.scalings.scale_model_input(self.sigmas[step], x, out);
     }
 
     fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], noise: &mut dyn Noise) -> Result<()> {
         let sigma = self.sigmas[step];
-        let raised = self.churn.raise(sigma, x, noise);
-        let image_of = self.scalings.image_of(raised);
-        let change = self.sigmas[step + 1] - raised;
+        let sigma_hat = self.churn.add_noise(sigma, x, noise);
+        let predict_x0 = self.scalings.x0_predictor(sigma_hat);
+        let dt = self.sigmas[step + 1] - sigma_hat;
         for (x, m) in x.iter_mut().zip(model_output) {
-            let derivative = (*x - image_of(*x, *m)) / raised;
-            *x += derivative * change;
+            let derivative = (*x - predict_x0(*x, *m)) / sigma_hat;
+            *x += derivative * dt;
         }
         Ok(())
     }
@@ -71,7 +72,7 @@ impl Scheduler for EdmEuler {
         sigmas::add_noise(self.sigmas[step], x0, noise, out);
     }
 
-    fn estimate(&self, step: usize, model_output: &[f32], x: &[f32], out: &mut [f32]) {
-        self.scalings.estimate(self.sigmas[step], model_output, x, out);
+    fn predict_x0(&self, step: usize, model_output: &[f32], x: &[f32], out: &mut [f32]) {
+        self.scalings.predict_x0(self.sigmas[step], model_output, x, out);
     }
 }

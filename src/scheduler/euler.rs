@@ -1,12 +1,15 @@
 //! Euler's method on the probability flow, with optional churn: Karras et al. 2022, "Elucidating the Design Space of
 //! Diffusion-Based Generative Models", algorithm 2 without its second-order correction.
 
+use super::betas::exp_f32;
 use super::churn::{self, Churn};
-use super::config::{Key, Kind, Settings, keys};
-use super::noise::exp_f32;
-use super::sample::{Prediction, estimate};
+use super::config::{SchedulerKey, SchedulerKeyKind, SchedulerSettings, keys};
+use super::sample::{PredictionType, predict_x0};
 use super::sigmas::{self, Ramp};
-use super::{Accepts, Alias, Noise, ScheduleRequest, Scheduler, SchedulerEntry, custom, discrete, noise, spacing};
+use super::{
+    Alias, CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerEntry, betas, custom_schedule,
+    sigma_schedule, spacing,
+};
 use crate::error::Result;
 
 pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
@@ -16,7 +19,7 @@ pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     order: 1,
     stochastic: false,
     inverse: false,
-    accepts: Accepts::BOTH,
+    custom_schedules: CustomScheduleSupport::BOTH,
     about: "Euler's method on the probability flow; a good default.",
     keys: &keys::joined::<21>(
         &[
@@ -26,14 +29,14 @@ pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
             keys::beta_schedule("linear"),
             keys::TRAINED_BETAS,
             keys::prediction_type(&["epsilon", "sample", "original_sample", "v_prediction"]),
-            Key::choice("interpolation_type", "linear", &["linear", "log_linear"]),
+            SchedulerKey::choice("interpolation_type", "linear", &["linear", "log_linear"]),
             keys::USE_KARRAS_SIGMAS,
             keys::USE_EXPONENTIAL_SIGMAS,
             keys::USE_BETA_SIGMAS,
-            Key::new("sigma_min", Kind::MaybeFloat),
-            Key::new("sigma_max", Kind::MaybeFloat),
+            SchedulerKey::new("sigma_min", SchedulerKeyKind::MaybeFloat),
+            SchedulerKey::new("sigma_max", SchedulerKeyKind::MaybeFloat),
             keys::timestep_spacing("linspace"),
-            Key::choice("timestep_type", "discrete", &["discrete", "continuous"]),
+            SchedulerKey::choice("timestep_type", "discrete", &["discrete", "continuous"]),
             keys::STEPS_OFFSET,
             keys::RESCALE_BETAS_ZERO_SNR,
             keys::FINAL_SIGMAS_TYPE,
@@ -47,42 +50,42 @@ pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
 struct Euler {
     timesteps: Vec<f64>,
     sigmas: Vec<f32>,
-    initial: f32,
-    prediction: Prediction,
+    init_noise_sigma: f32,
+    prediction_type: PredictionType,
     churn: Churn,
 }
 
-fn build(settings: &Settings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
-    let prediction = Prediction::from_settings(settings)?;
-    let training = sigmas::training_sigmas(&noise::positive_alphas_cumprod(settings)?);
+fn build(settings: &SchedulerSettings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
+    let prediction_type = PredictionType::from_settings(settings)?;
+    let training = sigmas::training_sigmas(&betas::positive_alphas_cumprod(settings)?);
     let logs = sigmas::log_sigmas(&training);
-    let (mut timesteps, levels) = match custom::levels(request, &logs) {
-        Some(given) => given,
-        None => spaced(settings, request, &training, &logs)?,
+    let (mut timesteps, sigmas) = match custom_schedule::sigmas(request, &logs) {
+        Some(schedule) => schedule,
+        None => space_sigmas(settings, request, &training, &logs)?,
     };
-    if settings.choice("timestep_type")? == "continuous" && prediction == Prediction::Velocity {
-        timesteps = levels[..levels.len() - 1].iter().map(|sigma| f64::from(0.25 * noise::ln_f32(*sigma))).collect();
+    if settings.choice("timestep_type")? == "continuous" && prediction_type == PredictionType::Velocity {
+        timesteps = sigmas[..sigmas.len() - 1].iter().map(|sigma| f64::from(0.25 * betas::ln_f32(*sigma))).collect();
     }
     Ok(Box::new(Euler {
         timesteps: timesteps.into_iter().map(|t| f64::from(t as f32)).collect(),
-        initial: discrete::initial(settings, &levels)?,
-        prediction,
-        churn: Churn::from_settings(settings, levels.len() - 1)?,
-        sigmas: levels,
+        init_noise_sigma: sigma_schedule::init_noise_sigma(settings, &sigmas)?,
+        prediction_type,
+        churn: Churn::from_settings(settings, sigmas.len() - 1)?,
+        sigmas: sigmas,
     }))
 }
 
-/// The timesteps that the configuration asks for and their noise levels, with the end of the last step.
-fn spaced(
-    settings: &Settings,
+/// Returns the configured timesteps and their sigmas, with the final sigma.
+fn space_sigmas(
+    settings: &SchedulerSettings,
     request: &ScheduleRequest,
     training: &[f32],
     logs: &[f32],
 ) -> Result<(Vec<f64>, Vec<f32>)> {
     let steps = request.steps;
     let mut timesteps = spacing::timesteps(settings, request, false)?;
-    let mut levels: Vec<f64> = if settings.choice("interpolation_type")? == "log_linear" {
-        noise::linspace_f32(logs[logs.len() - 1], logs[0], steps + 1)
+    let mut sigmas: Vec<f64> = if settings.choice("interpolation_type")? == "log_linear" {
+        betas::linspace_f32(logs[logs.len() - 1], logs[0], steps + 1)
             .into_iter()
             .map(|l| f64::from(exp_f32(l)))
             .collect()
@@ -90,11 +93,11 @@ fn spaced(
         timesteps.iter().map(|t| sigmas::interpolate(*t, training)).collect()
     };
     if let Some(ramp) = Ramp::from_settings(settings)? {
-        levels = ramp.sigmas(settings, levels[levels.len() - 1], levels[0], steps)?;
-        timesteps = levels.iter().map(|sigma| sigmas::timestep_of(*sigma, logs)).collect();
+        sigmas = ramp.sigmas(settings, sigmas[sigmas.len() - 1], sigmas[0], steps)?;
+        timesteps = sigmas.iter().map(|sigma| sigmas::sigma_to_t(*sigma, logs)).collect();
     }
-    levels.push(if settings.choice("final_sigmas_type")? == "sigma_min" { f64::from(training[0]) } else { 0.0 });
-    Ok((timesteps, levels.into_iter().map(|sigma| sigma as f32).collect()))
+    sigmas.push(if settings.choice("final_sigmas_type")? == "sigma_min" { f64::from(training[0]) } else { 0.0 });
+    Ok((timesteps, sigmas.into_iter().map(|sigma| sigma as f32).collect()))
 }
 
 impl Scheduler for Euler {
@@ -102,19 +105,19 @@ impl Scheduler for Euler {
         &self.timesteps
     }
 
-    fn initial_noise_sigma(&self) -> f64 {
-        f64::from(self.initial)
+    fn init_noise_sigma(&self) -> f64 {
+        f64::from(self.init_noise_sigma)
     }
 
-    fn scale_input(&self, step: usize, x: &[f32], out: &mut [f32]) {
-        sigmas::scale_input(self.sigmas[step], x, out);
+    fn scale_model_input(&self, step: usize, x: &[f32], out: &mut [f32]) {
+        sigmas::scale_model_input(self.sigmas[step], x, out);
     }
 
     fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], noise: &mut dyn Noise) -> Result<()> {
         let sigma = self.sigmas[step];
-        let raised = self.churn.raise(sigma, x, noise);
-        let change = self.sigmas[step + 1] - raised;
-        sigmas::euler(self.prediction, sigma, raised, change, model_output, x);
+        let sigma_hat = self.churn.add_noise(sigma, x, noise);
+        let dt = self.sigmas[step + 1] - sigma_hat;
+        sigmas::euler(self.prediction_type, sigma, sigma_hat, dt, model_output, x);
         Ok(())
     }
 
@@ -122,7 +125,7 @@ impl Scheduler for Euler {
         sigmas::add_noise(self.sigmas[step], x0, noise, out);
     }
 
-    fn estimate(&self, step: usize, model_output: &[f32], x: &[f32], out: &mut [f32]) {
-        estimate(self, self.prediction, step, model_output, x, out);
+    fn predict_x0(&self, step: usize, model_output: &[f32], x: &[f32], out: &mut [f32]) {
+        predict_x0(self, self.prediction_type, step, model_output, x, out);
     }
 }

@@ -1,9 +1,11 @@
-//! Ancestral Euler, k-diffusion's `sample_euler_ancestral`: each step goes below its target and adds noise to reach it.
+//! Ancestral Euler, k-diffusion's `sample_euler_ancestral`: each step goes down to `sigma_down`,
+//! then adds noise of `sigma_up`.
 
-use super::config::{Settings, keys};
-use super::sample::{Prediction, estimate};
+use super::config::{SchedulerSettings, keys};
+use super::sample::{PredictionType, predict_x0};
 use super::{
-    Accepts, Alias, Noise, ScheduleRequest, Scheduler, SchedulerEntry, custom, discrete, noise, sigmas, spacing,
+    Alias, CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerEntry, betas, custom_schedule,
+    sigma_schedule, sigmas, spacing,
 };
 use crate::error::Result;
 
@@ -14,8 +16,8 @@ pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     order: 1,
     stochastic: true,
     inverse: false,
-    accepts: Accepts::BOTH,
-    about: "Euler's method with fresh noise at every step; never settles on one image as steps grow.",
+    custom_schedules: CustomScheduleSupport::BOTH,
+    about: "Euler's method with fresh noise at every step; more steps keep changing the image.",
     keys: &[
         keys::NUM_TRAIN_TIMESTEPS,
         keys::beta_start(0.0001),
@@ -34,28 +36,28 @@ pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
 struct EulerAncestral {
     timesteps: Vec<f64>,
     sigmas: Vec<f32>,
-    initial: f32,
-    prediction: Prediction,
-    drawn: Vec<f32>,
+    init_noise_sigma: f32,
+    prediction_type: PredictionType,
+    noise: Vec<f32>,
 }
 
-fn build(settings: &Settings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
-    let training = sigmas::training_sigmas(&noise::positive_alphas_cumprod(settings)?);
-    let (timesteps, levels) = match custom::levels(request, &sigmas::log_sigmas(&training)) {
-        Some(given) => given,
+fn build(settings: &SchedulerSettings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
+    let training = sigmas::training_sigmas(&betas::positive_alphas_cumprod(settings)?);
+    let (timesteps, sigmas) = match custom_schedule::sigmas(request, &sigmas::log_sigmas(&training)) {
+        Some(schedule) => schedule,
         None => {
             let timesteps = spacing::timesteps(settings, request, false)?;
-            let mut levels: Vec<f32> = timesteps.iter().map(|t| sigmas::interpolate(*t, &training) as f32).collect();
-            levels.push(0.0);
-            (timesteps, levels)
+            let mut sigmas: Vec<f32> = timesteps.iter().map(|t| sigmas::interpolate(*t, &training) as f32).collect();
+            sigmas.push(0.0);
+            (timesteps, sigmas)
         }
     };
     Ok(Box::new(EulerAncestral {
         timesteps,
-        initial: discrete::initial(settings, &levels)?,
-        sigmas: levels,
-        prediction: Prediction::from_settings(settings)?,
-        drawn: Vec::new(),
+        init_noise_sigma: sigma_schedule::init_noise_sigma(settings, &sigmas)?,
+        sigmas: sigmas,
+        prediction_type: PredictionType::from_settings(settings)?,
+        noise: Vec::new(),
     }))
 }
 
@@ -64,24 +66,24 @@ impl Scheduler for EulerAncestral {
         &self.timesteps
     }
 
-    fn initial_noise_sigma(&self) -> f64 {
-        f64::from(self.initial)
+    fn init_noise_sigma(&self) -> f64 {
+        f64::from(self.init_noise_sigma)
     }
 
-    fn scale_input(&self, step: usize, x: &[f32], out: &mut [f32]) {
-        sigmas::scale_input(self.sigmas[step], x, out);
+    fn scale_model_input(&self, step: usize, x: &[f32], out: &mut [f32]) {
+        sigmas::scale_model_input(self.sigmas[step], x, out);
     }
 
     fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], noise: &mut dyn Noise) -> Result<()> {
         let (from, to) = (self.sigmas[step], self.sigmas[step + 1]);
-        let (down, up) = sigmas::ancestral(from, to);
-        self.drawn.resize(x.len(), 0.0);
-        noise.fill(&mut self.drawn);
-        let image_of = sigmas::image_of(self.prediction, from, from);
-        let change = down - from;
-        for ((x, m), drawn) in x.iter_mut().zip(model_output).zip(&self.drawn) {
-            let derivative = (*x - image_of(*x, *m)) / from;
-            *x = *x + derivative * change + drawn * up;
+        let (sigma_down, sigma_up) = sigmas::ancestral_step(from, to);
+        self.noise.resize(x.len(), 0.0);
+        noise.fill(&mut self.noise);
+        let predict_x0 = sigmas::x0_predictor(self.prediction_type, from, from);
+        let dt = sigma_down - from;
+        for ((x, m), noise) in x.iter_mut().zip(model_output).zip(&self.noise) {
+            let derivative = (*x - predict_x0(*x, *m)) / from;
+            *x = *x + derivative * dt + noise * sigma_up;
         }
         Ok(())
     }
@@ -90,7 +92,7 @@ impl Scheduler for EulerAncestral {
         sigmas::add_noise(self.sigmas[step], x0, noise, out);
     }
 
-    fn estimate(&self, step: usize, model_output: &[f32], x: &[f32], out: &mut [f32]) {
-        estimate(self, self.prediction, step, model_output, x, out);
+    fn predict_x0(&self, step: usize, model_output: &[f32], x: &[f32], out: &mut [f32]) {
+        predict_x0(self, self.prediction_type, step, model_output, x, out);
     }
 }

@@ -1,8 +1,8 @@
 //! Linear multistep on the probability flow, k-diffusion's `sample_lms`: Adams-Bashforth on uneven sigmas.
 
-use super::config::{Key, Kind, Settings, keys};
-use super::sample::{History, Prediction, blocks, estimate};
-use super::{Accepts, Alias, Noise, ScheduleRequest, Scheduler, SchedulerEntry, discrete, sigmas};
+use super::config::{SchedulerKey, SchedulerKeyKind, SchedulerSettings, keys};
+use super::sample::{History, PredictionType, blocks, predict_x0};
+use super::{Alias, CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerEntry, sigma_schedule, sigmas};
 use crate::error::Result;
 
 pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
@@ -12,48 +12,48 @@ pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     order: 1,
     stochastic: false,
     inverse: false,
-    accepts: Accepts::BOTH,
+    custom_schedules: CustomScheduleSupport::BOTH,
     about: "Linear multistep of order 4 on the probability flow.",
     keys: &keys::joined::<12>(
-        &discrete::schedule_keys(0.0001, 0.02, keys::beta_schedule("linear")),
+        &sigma_schedule::schedule_keys(0.0001, 0.02, keys::beta_schedule("linear")),
         &[
             keys::prediction_type(&["epsilon", "sample", "v_prediction"]),
-            Key::argument("order", Kind::Order { default: 4, most: ORDER, lowers: false }),
+            SchedulerKey::argument("order", SchedulerKeyKind::Order { default: 4, max: ORDER, clamp: false }),
         ],
     ),
     build,
 };
 
-/// How many derivatives a step looks back on at most.
+/// The largest number of derivatives that a step uses.
 const ORDER: usize = 4;
 
 #[derive(Debug)]
 struct Lms {
     timesteps: Vec<f64>,
     sigmas: Vec<f32>,
-    initial: f32,
-    prediction: Prediction,
+    init_noise_sigma: f32,
+    prediction_type: PredictionType,
     order: usize,
     derivatives: History,
 }
 
-fn build(settings: &Settings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
-    let schedule = discrete::schedule(settings, request, discrete::Karras::OwnEnds)?;
+fn build(settings: &SchedulerSettings, request: &ScheduleRequest) -> Result<Box<dyn Scheduler>> {
+    let schedule = sigma_schedule::build_schedule(settings, request, sigma_schedule::KarrasVariant::OwnEnds)?;
     Ok(Box::new(Lms {
         timesteps: schedule.timesteps,
         sigmas: schedule.sigmas,
-        initial: schedule.initial,
-        prediction: Prediction::from_settings(settings)?,
+        init_noise_sigma: schedule.init_noise_sigma,
+        prediction_type: PredictionType::from_settings(settings)?,
         order: settings.count("order")?,
         derivatives: History::new(ORDER),
     }))
 }
 
 impl Lms {
-    /// The integral over a step of the polynomial that is 1 at the sigma `age` steps ago and 0 at the `order - 1`
-    /// others. Few points would integrate it exactly, but where sigmas lie far apart its float32 values do not, and
-    /// the integral that diffusers asks of QUADPACK is the sum over these 21.
-    fn coefficient(&self, step: usize, order: usize, age: usize) -> f32 {
+    /// Integrates, over a step, the polynomial that is 1 at the sigma `age` steps ago and 0 at the `order - 1` others.
+    /// Fewer nodes would be exact for the polynomial, but not for its float32 values where sigmas are far apart:
+    /// diffusers' integral, by QUADPACK, is the sum over these 21 nodes.
+    fn lms_coefficient(&self, step: usize, order: usize, age: usize) -> f32 {
         let sigma = |back: usize| self.sigmas[step - back];
         let basis = |tau: f64| {
             let mut product = 1.0_f32;
@@ -63,12 +63,12 @@ impl Lms {
             f64::from(product)
         };
         let (from, to) = (f64::from(self.sigmas[step]), f64::from(self.sigmas[step + 1]));
-        let (centre, half) = (0.5 * (from + to), 0.5 * (to - from));
+        let (center, half) = (0.5 * (from + to), 0.5 * (to - from));
         let pairs = KRONROD.iter().map(|(node, weight)| {
             let offset = half * node;
-            weight * (basis(centre - offset) + basis(centre + offset))
+            weight * (basis(center - offset) + basis(center + offset))
         });
-        ((KRONROD_CENTRE * basis(centre) + pairs.sum::<f64>()) * half) as f32
+        ((KRONROD_CENTER * basis(center) + pairs.sum::<f64>()) * half) as f32
     }
 }
 
@@ -86,38 +86,38 @@ const KRONROD: [(f64, f64); 10] = [
     (0.294_392_862_701_460_2, 0.142_775_938_577_060_09),
 ];
 
-/// The weight of the rule's centre.
-const KRONROD_CENTRE: f64 = 0.149_445_554_002_916_9;
+/// The weight of the rule's center node.
+const KRONROD_CENTER: f64 = 0.149_445_554_002_916_9;
 
 impl Scheduler for Lms {
     fn timesteps(&self) -> &[f64] {
         &self.timesteps
     }
 
-    fn initial_noise_sigma(&self) -> f64 {
-        f64::from(self.initial)
+    fn init_noise_sigma(&self) -> f64 {
+        f64::from(self.init_noise_sigma)
     }
 
-    fn scale_input(&self, step: usize, x: &[f32], out: &mut [f32]) {
-        sigmas::scale_input(self.sigmas[step], x, out);
+    fn scale_model_input(&self, step: usize, x: &[f32], out: &mut [f32]) {
+        sigmas::scale_model_input(self.sigmas[step], x, out);
     }
 
     fn step(&mut self, step: usize, model_output: &[f32], x: &mut [f32], _: &mut dyn Noise) -> Result<()> {
         let sigma = self.sigmas[step];
-        let image_of = sigmas::image_of(self.prediction, sigma, sigma);
-        // A run that began in the middle weighs as if the earlier derivatives were there, and lacks them.
+        let predict_x0 = sigmas::x0_predictor(self.prediction_type, sigma, sigma);
+        // A run that starts in the middle uses the weights of a full history, without its missing derivatives.
         let order = self.order.min(step + 1);
         let remembered = ORDER.min(self.derivatives.len() + 1);
         let mut weights = [0.0; ORDER];
         for (age, weight) in weights.iter_mut().enumerate().take(order.min(remembered)) {
-            *weight = self.coefficient(step, order, age);
+            *weight = self.lms_coefficient(step, order, age);
         }
         let [w0, w1, w2, w3] = weights;
-        let (newest, older) = self.derivatives.advance_beside(x.len());
+        let (newest, older) = self.derivatives.advance_with_older(x.len());
         for block in blocks(x.len()) {
             let (x, d0) = (&mut x[block.clone()], &mut newest[block.clone()]);
             for ((derivative, x), m) in d0.iter_mut().zip(x.iter()).zip(&model_output[block.clone()]) {
-                *derivative = (x - image_of(*x, *m)) / sigma;
+                *derivative = (x - predict_x0(*x, *m)) / sigma;
             }
             let older = |age: usize| &older[age - 1][block.clone()];
             match remembered.min(order) {
@@ -146,7 +146,7 @@ impl Scheduler for Lms {
         sigmas::add_noise(self.sigmas[step], x0, noise, out);
     }
 
-    fn estimate(&self, step: usize, model_output: &[f32], x: &[f32], out: &mut [f32]) {
-        estimate(self, self.prediction, step, model_output, x, out);
+    fn predict_x0(&self, step: usize, model_output: &[f32], x: &[f32], out: &mut [f32]) {
+        predict_x0(self, self.prediction_type, step, model_output, x, out);
     }
 }

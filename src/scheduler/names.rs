@@ -1,24 +1,24 @@
-//! The names by which people know schedulers: ours, diffusers' classes, and those of AUTOMATIC1111, ComfyUI and InvokeAI.
+//! Scheduler names: this crate's, diffusers' classes, and those of AUTOMATIC1111, ComfyUI and InvokeAI.
 
 use super::{SchedulerEntry, config, table};
 use serde_json::Value;
 
-/// A name under which another program knows a scheduler.
+/// A scheduler's name in another program.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Alias {
     /// The name, such as `DPM++ 2M Karras` or `dpmpp_2m`.
     pub name: &'static str,
-    /// The configuration keys the name stands for, with their values.
-    pub settings: &'static [(&'static str, Setting)],
+    /// The configuration keys that the name sets, with their values.
+    pub settings: &'static [(&'static str, AliasValue)],
 }
 
-/// The value of a key that an [`Alias`] stands for.
+/// The value that an [`Alias`] gives a key.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
-pub enum Setting {
+pub enum AliasValue {
     /// A switch.
     Switch(bool),
-    /// A whole number.
+    /// An integer.
     Integer(i64),
     /// A number.
     Float(f64),
@@ -26,8 +26,8 @@ pub enum Setting {
     Word(&'static str),
 }
 
-impl Setting {
-    /// The value as it stands in a [`Config`](super::Config).
+impl AliasValue {
+    /// Returns the value as a [`Config`](super::Config) holds it.
     pub fn value(self) -> Value {
         match self {
             Self::Switch(on) => Value::from(on),
@@ -44,27 +44,28 @@ impl Alias {
     }
 }
 
-/// Words that other programs put behind a sampler's name to choose how its steps are spaced, and the key each stands
-/// for: `DPM++ 2M Karras`, `euler_k`, `Heun SGM Uniform`.
-pub const SUFFIXES: &[(&str, (&str, Setting))] = &[
-    ("Karras", ("use_karras_sigmas", Setting::Switch(true))),
-    ("k", ("use_karras_sigmas", Setting::Switch(true))),
-    ("Exponential", ("use_exponential_sigmas", Setting::Switch(true))),
-    ("Beta", ("use_beta_sigmas", Setting::Switch(true))),
-    ("SGM Uniform", ("timestep_spacing", Setting::Word("trailing"))),
-    ("Simple", ("timestep_spacing", Setting::Word("trailing"))),
+/// Suffixes of sampler names in other programs that choose the spacing of the steps, and the key each one sets:
+/// `DPM++ 2M Karras`, `euler_k`, `Heun SGM Uniform`.
+pub const SUFFIXES: &[(&str, (&str, AliasValue))] = &[
+    ("Karras", ("use_karras_sigmas", AliasValue::Switch(true))),
+    ("k", ("use_karras_sigmas", AliasValue::Switch(true))),
+    ("Exponential", ("use_exponential_sigmas", AliasValue::Switch(true))),
+    ("Beta", ("use_beta_sigmas", AliasValue::Switch(true))),
+    ("SGM Uniform", ("timestep_spacing", AliasValue::Word("trailing"))),
+    ("Simple", ("timestep_spacing", AliasValue::Word("trailing"))),
 ];
 
-/// The scheduler with this name, class (`Scheduler` at its end may be left off) or alias; case, spaces, `-` and `_` do
-/// not matter.
+/// Finds a scheduler by name, class (with or without `Scheduler` at its end) or alias. Case, spaces, `-` and `_` do not
+/// matter.
 pub fn find(name: &str) -> Option<&'static SchedulerEntry> {
     find_alias(name).map(|(entry, _)| entry)
 }
 
-/// As [`find`], with the keys that the name stands for beside the class: `use_karras_sigmas` for `DPM++ 2M Karras`.
+/// Finds a scheduler like [`find`] and returns the keys that the name implies, such as `use_karras_sigmas` for
+/// `DPM++ 2M Karras`.
 ///
-/// A name may end in one of [`SUFFIXES`] where the class has the key.
-pub fn find_alias(name: &str) -> Option<(&'static SchedulerEntry, Vec<(&'static str, Setting)>)> {
+/// A name may end in one of [`SUFFIXES`] if the class has the key.
+pub fn find_alias(name: &str) -> Option<(&'static SchedulerEntry, Vec<(&'static str, AliasValue)>)> {
     let wanted = plain(name);
     let exact = |wanted: &str| {
         let direct = table().iter().find(|entry| {
@@ -92,7 +93,7 @@ fn plain(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, ' ' | '-' | '_')).flat_map(char::to_lowercase).collect()
 }
 
-/// The names nearest to one that [`find`] does not know, at most three; may be empty.
+/// Suggests at most three names similar to an unknown one; may be empty.
 pub fn suggest(name: &str) -> Vec<&'static str> {
     let names = table()
         .iter()

@@ -1,18 +1,18 @@
-//! The weights of stochastic Adams: integrals over a step of the polynomials through earlier answers, times the
-//! exponential that the equation brings with it.
+//! The weights of stochastic Adams updates: integrals over a step of the polynomials through earlier model outputs,
+//! times an exponential.
 //!
-//! Every rounding stands where diffusers' float32 has it: the integrals are differences of far larger numbers.
+//! Every rounding is that of diffusers' float32, since the integrals are differences of far larger numbers.
 
-use super::noise::exp_f32;
+use super::betas::exp_f32;
 
-/// How much noise the equation at hand is solved with.
+/// The noise scale of a step and its derived values.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tau {
-    /// The size of the noise, 0 for none.
+    /// The noise scale, 0 for none.
     pub size: f64,
     /// Its square.
     pub square: f64,
-    /// One more than its square.
+    /// Its square plus one.
     pub rate: f64,
 }
 
@@ -22,26 +22,26 @@ impl Tau {
     }
 }
 
-/// The interval in lambda that an update crosses.
+/// The interval in lambda of an update.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Interval {
     pub start: f32,
     pub end: f32,
 }
 
-/// The highest order there is.
-pub(super) const MOST: usize = 4;
+/// The highest order.
+pub(super) const MAX_ORDER: usize = 4;
 
-/// The weights of the answers at the nodes `lambdas`, newest first, in the update over an interval; those beyond the
-/// nodes are 0.
-pub(super) fn weights(of_image: bool, interval: Interval, lambdas: &[f32], tau: Tau) -> [f32; MOST] {
-    let order = lambdas.len().min(MOST);
-    let mut moments = [0.0; MOST];
+/// Returns the weights of the model outputs at the nodes `lambdas`, newest first, in the update over an interval.
+/// Weights beyond the nodes are 0.
+pub(super) fn weights(predict_x0: bool, interval: Interval, lambdas: &[f32], tau: Tau) -> [f32; MAX_ORDER] {
+    let order = lambdas.len().min(MAX_ORDER);
+    let mut moments = [0.0; MAX_ORDER];
     for (j, moment) in moments[..order].iter_mut().enumerate() {
         let power = order - 1 - j;
-        *moment = if of_image { rising(power, interval, tau) } else { falling(power, interval) };
+        *moment = if predict_x0 { integrate_x0(power, interval, tau) } else { integrate_epsilon(power, interval) };
     }
-    let mut weights = [0.0; MOST];
+    let mut weights = [0.0; MAX_ORDER];
     for (i, weight) in weights[..order].iter_mut().enumerate() {
         let products = lagrange(&lambdas[..order], i).into_iter().zip(moments).take(order).map(|(c, m)| c * m);
         *weight = products.reduce(|sum, product| sum + product).unwrap_or(0.0);
@@ -49,9 +49,9 @@ pub(super) fn weights(of_image: bool, interval: Interval, lambdas: &[f32], tau: 
     weights
 }
 
-/// The coefficients, highest power first, of the polynomial that is 1 at node `at` and 0 at the others.
-fn lagrange(lambdas: &[f32], at: usize) -> [f32; MOST] {
-    let mut others = [0.0; MOST];
+/// Returns the coefficients, highest power first, of the polynomial that is 1 at node `at` and 0 at the others.
+fn lagrange(lambdas: &[f32], at: usize) -> [f32; MAX_ORDER] {
+    let mut others = [0.0; MAX_ORDER];
     let mut divisor = 1.0;
     for (other, (_, lambda)) in others.iter_mut().zip(lambdas.iter().enumerate().filter(|(j, _)| *j != at)) {
         *other = *lambda;
@@ -66,7 +66,8 @@ fn lagrange(lambdas: &[f32], at: usize) -> [f32; MOST] {
     }
 }
 
-/// The antiderivative of `x^power e^x` without its exponential; with `sign` -1 that of `x^power e^-x`, negated.
+/// Computes the antiderivative of `x^power e^x` without its exponential, or with `sign` -1 that of `x^power e^-x`,
+/// negated.
 fn antiderivative(power: usize, x: f32, sign: f32) -> f32 {
     match power {
         0 => 1.0,
@@ -76,8 +77,8 @@ fn antiderivative(power: usize, x: f32, sign: f32) -> f32 {
     }
 }
 
-/// The integral of `lambda^power` under the exponential of the image prediction.
-fn rising(power: usize, interval: Interval, tau: Tau) -> f32 {
+/// Integrates `lambda^power` with the exponential of the x0 prediction.
+fn integrate_x0(power: usize, interval: Interval, tau: Tau) -> f32 {
     let rate = tau.rate as f32;
     let (start, end) = (rate * interval.start, rate * interval.end);
     let decay = exp_f32(-(end - start));
@@ -85,16 +86,16 @@ fn rising(power: usize, interval: Interval, tau: Tau) -> f32 {
     exp_f32(end) * difference / tau.rate.powi(power as i32 + 1) as f32
 }
 
-/// The integral of `lambda^power` under the exponential of the noise prediction.
-fn falling(power: usize, interval: Interval) -> f32 {
+/// Integrates `lambda^power` with the exponential of the epsilon prediction.
+fn integrate_epsilon(power: usize, interval: Interval) -> f32 {
     let Interval { start, end } = interval;
     let growth = exp_f32(end - start);
     exp_f32(-end) * (antiderivative(power, start, -1.0) * growth - antiderivative(power, end, -1.0))
 }
 
-/// What the second order adds to the newer answer's weight and takes from the older one's: the difference of the
-/// integral of a straight line and its value by the trapezoid rule, which is what makes few steps good (section 5 of
-/// the paper's appendix). `spacing` is the distance of the two answers for the predictor; the corrector has none.
+/// Returns the correction of the second order, added to the newer output's weight and subtracted from the older one's:
+/// the difference between the integral of a line and its trapezoid rule, which improves runs of few steps (section 5 of
+/// the paper's appendix). `spacing` is the distance of the two outputs for the predictor; the corrector has none.
 pub(super) fn second_order_shift(interval: Interval, spacing: Option<f32>, tau: Tau) -> f32 {
     let rate = tau.rate as f32;
     let square = (tau.rate * tau.rate) as f32;

@@ -1,29 +1,30 @@
-//! What solvers do to samples: bounding a predicted image, and remembering what the model said.
+//! Operations on samples that many solvers share: clipping a predicted original sample, and keeping earlier model
+//! outputs.
 
 use super::Scheduler;
-use super::config::Settings;
+use super::config::SchedulerSettings;
 use crate::error::Result;
 use std::ops::Range;
 
-/// What a model's answer is an estimate of.
+/// The quantity that a model predicts, the key `prediction_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Prediction {
+pub(super) enum PredictionType {
     /// The noise in the sample.
     Epsilon,
-    /// The image.
+    /// The original sample, x0.
     Sample,
-    /// `sqrt(alpha) noise - sqrt(1 - alpha) image` (Salimans and Ho 2022, appendix D).
+    /// The velocity `sqrt(alpha) noise - sqrt(1 - alpha) x0` (Salimans and Ho 2022, appendix D).
     Velocity,
-    /// The noise less the image, the direction of a straight path between them.
+    /// The flow `noise - x0`, the direction of the straight path from x0 to noise.
     Flow,
 }
 
-impl Prediction {
+impl PredictionType {
     /// Reads the key `prediction_type`.
     ///
     /// # Errors
-    /// A word that is not among the class's choices.
-    pub(super) fn from_settings(settings: &Settings) -> Result<Self> {
+    /// A value that is not among the class's choices.
+    pub(super) fn from_settings(settings: &SchedulerSettings) -> Result<Self> {
         Ok(match settings.choice("prediction_type")? {
             "sample" | "original_sample" => Self::Sample,
             "v_prediction" => Self::Velocity,
@@ -33,33 +34,33 @@ impl Prediction {
     }
 }
 
-/// How a predicted image is kept in bounds.
+/// Clipping or thresholding of a predicted original sample.
 #[derive(Debug)]
 pub(super) enum Bounds {
-    /// It is not.
+    /// Neither.
     None,
-    /// Cut off at plus and minus this value.
+    /// Clips to plus and minus this value, `clip_sample`.
     Clip(f32),
     /// Dynamic thresholding (Saharia et al. 2022, "Photorealistic Text-to-Image Diffusion Models with Deep Language
-    /// Understanding", section 2.3): each image is cut off at a quantile of its own magnitudes, and divided by it.
+    /// Understanding", section 2.3): each image is clipped to a quantile of its own magnitudes and divided by it.
     Threshold {
-        /// Which quantile.
+        /// The quantile, in [0, 1].
         ratio: f32,
-        /// The most an image is cut off at; the least is 1.
+        /// The largest threshold; the smallest is 1.
         max: f32,
-        /// Images in a batch.
+        /// The number of images in a batch.
         images: usize,
-        /// Holds one image's magnitudes; kept from step to step.
+        /// A buffer for one image's magnitudes, reused between steps.
         magnitudes: Vec<f32>,
     },
 }
 
 impl Bounds {
-    /// Reads `thresholding` and, where the class has it, `clip_sample`; the former goes first.
+    /// Reads `thresholding` and, if the class has it, `clip_sample`. `thresholding` takes precedence.
     ///
     /// # Errors
     /// A value of the wrong type.
-    pub(super) fn from_settings(settings: &Settings, images: usize) -> Result<Self> {
+    pub(super) fn from_settings(settings: &SchedulerSettings, images: usize) -> Result<Self> {
         if settings.switch("thresholding")? {
             let ratio = settings.float("dynamic_thresholding_ratio")? as f32;
             if !(0.0..=1.0).contains(&ratio) {
@@ -74,9 +75,9 @@ impl Bounds {
         Ok(Self::None)
     }
 
-    /// The parts of a batch of `len` values that can be worked on one after the other, each with its part of the
-    /// model's answer: blocks, or the whole batch where an image's bounds depend on all of it or the answer holds
-    /// variances too.
+    /// Splits a batch of `len` values into parts that can be processed one after the other, each with its part of the
+    /// model output. The whole batch is one part if the threshold depends on a whole image or the output holds
+    /// variances.
     pub(super) fn blocks<'a>(
         &self,
         len: usize,
@@ -87,8 +88,8 @@ impl Bounds {
             .map(move |block| (block.clone(), if whole { model_output } else { &model_output[block] }))
     }
 
-    /// What each value is cut off at by itself, infinity where it is not; `None` where its bounds depend on the whole
-    /// image, which only [`Self::apply`] knows.
+    /// Returns the limit for clipping each value by itself, infinity for none; `None` if the threshold depends on the
+    /// whole image and [`Self::apply`] has to be used.
     pub(super) fn limit(&self) -> Option<f32> {
         match self {
             Self::None => Some(f32::INFINITY),
@@ -97,7 +98,7 @@ impl Bounds {
         }
     }
 
-    /// Bounds the predicted images of a batch, or of a block of it, in place.
+    /// Clips or thresholds the predicted original samples of a batch, or of a block of it, in place.
     pub(super) fn apply(&mut self, denoised: &mut [f32]) {
         match self {
             Self::None => {}
@@ -115,13 +116,13 @@ impl Bounds {
     }
 }
 
-/// `torch.clamp`: what is not a number stays so, and where the bounds cross, the upper one counts.
+/// Clamps as `torch.clamp` does: NaN stays NaN, and the upper bound wins if the bounds cross.
 pub(super) fn clamp(value: f32, low: f32, high: f32) -> f32 {
     let value = if value < low { low } else { value };
     if value > high { high } else { value }
 }
 
-/// `torch.quantile` with linear interpolation, in float32. Reorders `values`.
+/// Computes `torch.quantile` with linear interpolation, in float32. Reorders `values`.
 fn quantile(values: &mut [f32], ratio: f32) -> f32 {
     let rank = ratio * (values.len() - 1) as f32;
     let below = (rank.floor() as usize).min(values.len() - 1);
@@ -135,11 +136,11 @@ fn quantile(values: &mut [f32], ratio: f32) -> f32 {
     if weight < 0.5 { low + weight * (high - low) } else { high - (high - low) * (1.0 - weight) }
 }
 
-/// How many values a block has: what a step reads and writes of it stays in the nearest cache, so that several passes
-/// over a block cost the memory no more than one.
+/// The number of values in a block. A step's data for one block fits into the first-level cache, so that several passes
+/// over a block load it from memory once.
 const BLOCK: usize = 1024;
 
-/// The blocks of `len` values.
+/// Returns the blocks of `len` values.
 pub(super) fn blocks(len: usize) -> impl Iterator<Item = Range<usize>> {
     blocks_of(BLOCK, len)
 }
@@ -148,7 +149,7 @@ fn blocks_of(size: usize, len: usize) -> impl Iterator<Item = Range<usize>> {
     (0..len).step_by(size.max(1)).map(move |start| start..len.min(start + size))
 }
 
-/// The last few tensors of a run, the newest first. All of its memory is taken at the first entry.
+/// The latest tensors of a run, newest first. All memory is allocated with the first entry.
 #[derive(Debug)]
 pub(super) struct History {
     /// Never empty.
@@ -157,7 +158,7 @@ pub(super) struct History {
 }
 
 impl History {
-    /// Room for so many tensors, at least one.
+    /// Creates a history of up to `capacity` tensors, at least one.
     pub(super) fn new(capacity: usize) -> Self {
         Self { buffers: vec![Vec::new(); capacity.max(1)], len: 0 }
     }
@@ -166,9 +167,9 @@ impl History {
         self.len
     }
 
-    /// Makes room for a newest entry of `len` values and hands it out to be written, beside those before it, the
-    /// newest first; what it holds is unspecified.
-    pub(super) fn advance_beside(&mut self, len: usize) -> (&mut [f32], &[Vec<f32>]) {
+    /// Adds a newest entry of `len` unspecified values and returns it for writing, together with the older entries,
+    /// newest first.
+    pub(super) fn advance_with_older(&mut self, len: usize) -> (&mut [f32], &[Vec<f32>]) {
         self.buffers.iter_mut().for_each(|buffer| buffer.resize(len, 0.0));
         self.buffers.rotate_right(1);
         self.len = self.buffers.len().min(self.len + 1);
@@ -176,18 +177,18 @@ impl History {
         (&mut newest[0], &older[..self.len - 1])
     }
 
-    /// Makes room for a newest entry of `len` values and hands it out to be written; what it holds is unspecified.
+    /// Adds a newest entry of `len` unspecified values and returns it for writing.
     pub(super) fn advance(&mut self, len: usize) -> &mut [f32] {
-        self.advance_beside(len).0
+        self.advance_with_older(len).0
     }
 
-    /// Remembers a copy of `values`.
+    /// Adds a copy of `values`.
     pub(super) fn push(&mut self, values: &[f32]) {
         self.advance(values.len()).copy_from_slice(values);
     }
 }
 
-/// Counted from the newest, 0, backwards.
+/// Index 0 is the newest entry.
 impl std::ops::Index<usize> for History {
     type Output = [f32];
 
@@ -196,21 +197,21 @@ impl std::ops::Index<usize> for History {
     }
 }
 
-/// SchedulerEntry `index` of a table as Python indexes it, from the end where negative.
-pub(super) fn at(table: &[f32], index: i64) -> Option<f32> {
+/// Returns entry `index` of a table as Python does, counting from the end if negative.
+pub(super) fn lookup(table: &[f32], index: i64) -> Option<f32> {
     let index = if index < 0 { index + table.len() as i64 } else { index };
     usize::try_from(index).ok().and_then(|index| table.get(index)).copied()
 }
 
-/// As [`at`], for a timestep of a schedule; an error about the number of training timesteps where there is none.
+/// Returns the entry of a timestep, as [`lookup`] does.
 ///
 /// # Errors
 /// The table has no such entry.
-pub(super) fn at_timestep(settings: &Settings, table: &[f32], timestep: i64) -> Result<f32> {
-    at(table, timestep).ok_or_else(|| {
+pub(super) fn lookup_timestep(settings: &SchedulerSettings, table: &[f32], timestep: i64) -> Result<f32> {
+    lookup(table, timestep).ok_or_else(|| {
         settings.error(
             "num_train_timesteps",
-            format!("the schedule asks for timestep {timestep}, and there are {} of them", table.len()),
+            format!("the schedule visits timestep {timestep}, but training has {}", table.len()),
             "lower steps_offset, or match num_train_timesteps to trained_betas",
         )
     })
@@ -218,34 +219,34 @@ pub(super) fn at_timestep(settings: &Settings, table: &[f32], timestep: i64) -> 
 
 /// Writes `sqrt(alpha) x0 + sqrt(1 - alpha) noise` to `out`.
 pub(super) fn add_noise(alpha: f32, x0: &[f32], noise: &[f32], out: &mut [f32]) {
-    let (keep, add) = (alpha.sqrt(), (1.0 - alpha).sqrt());
-    mix(keep, x0, add, noise, out);
+    let (signal, sigma) = (alpha.sqrt(), (1.0 - alpha).sqrt());
+    mix(signal, x0, sigma, noise, out);
 }
 
-/// Writes the image that the model's answer at `step` stands for, given the sample `x`, to `out`.
+/// Writes the predicted original sample to `out`, given the model output at `step` and the sample `x`.
 ///
-/// Where a sample is `a x0 + s n`, as [`Scheduler::add_noise`] makes it, the image is `(x - s m) / a` of an answer that
-/// is the noise; `a x / r² - s m / r` with `r² = a² + s²` of a velocity, which is told of samples of unit variance; and
-/// `(x - s m) / (a + s)` of the noise less the image.
-pub(super) fn estimate(
+/// If a sample is `a x0 + s n`, as [`Scheduler::add_noise`] computes it, then x0 is `(x - s m) / a` for an epsilon
+/// prediction `m`; `a x / r² - s m / r` with `r² = a² + s²` for a velocity, which is defined for samples of unit
+/// variance; and `(x - s m) / (a + s)` for a flow.
+pub(super) fn predict_x0(
     scheduler: &dyn Scheduler,
-    prediction: Prediction,
+    prediction_type: PredictionType,
     step: usize,
     model_output: &[f32],
     x: &[f32],
     out: &mut [f32],
 ) {
-    let mut level = [0.0; 2];
-    scheduler.add_noise(step, &[1.0, 0.0], &[0.0, 1.0], &mut level);
-    let [a, s] = level;
+    let mut factors = [0.0; 2];
+    scheduler.add_noise(step, &[1.0, 0.0], &[0.0, 1.0], &mut factors);
+    let [a, s] = factors;
     let r = a.hypot(s);
-    let (of_x, of_answer) = match prediction {
-        Prediction::Sample => (0.0, 1.0),
-        Prediction::Epsilon => (1.0 / a.max(1e-8), -s / a.max(1e-8)),
-        Prediction::Velocity => (a / (r * r), -s / r),
-        Prediction::Flow => (1.0 / (a + s), -s / (a + s)),
+    let (x_weight, output_weight) = match prediction_type {
+        PredictionType::Sample => (0.0, 1.0),
+        PredictionType::Epsilon => (1.0 / a.max(1e-8), -s / a.max(1e-8)),
+        PredictionType::Velocity => (a / (r * r), -s / r),
+        PredictionType::Flow => (1.0 / (a + s), -s / (a + s)),
     };
-    mix(of_x, x, of_answer, model_output, out);
+    mix(x_weight, x, output_weight, model_output, out);
 }
 
 /// Writes `a x + b y` to `out`.

@@ -1,10 +1,10 @@
-//! Which training timesteps a run visits.
+//! Selection of the training timesteps that a run visits.
 
-use super::config::Settings;
-use super::{ScheduleRequest, custom};
+use super::config::SchedulerSettings;
+use super::{ScheduleRequest, custom_schedule};
 use crate::error::Result;
 
-/// `numpy.linspace` in double precision.
+/// Computes `numpy.linspace` in double precision.
 pub(super) fn linspace(start: f64, end: f64, n: usize) -> Vec<f64> {
     if n == 1 {
         return vec![start];
@@ -13,21 +13,21 @@ pub(super) fn linspace(start: f64, end: f64, n: usize) -> Vec<f64> {
     (0..n).map(|i| if i + 1 == n { end } else { i as f64 * step + start }).collect()
 }
 
-/// `numpy.arange(start, 0, -step)`. Its length is a rounded-up quotient, which floating point sometimes carries over
-/// a whole number, so that one value near zero too many comes out; diffusers' schedules have that step too.
+/// Computes `numpy.arange(start, 0, -step)`. Its length is a rounded-up quotient, which floating point can push over an
+/// integer. The result then has an extra value near zero; diffusers' schedules have that step too.
 fn descend_to_zero(start: f64, step: f64) -> Vec<f64> {
     let n = (-start / -step).ceil().max(0.0) as usize;
     let delta = (start - step) - start;
     (0..n).map(|i| start + i as f64 * delta).collect()
 }
 
-/// The timesteps of a run, falling: the user's, or one of the three ways of table 2 of Lin et al. 2023, "Common Diffusion
-/// Noise Schedules and Sample Steps are Flawed". With `whole`, `linspace` rounds to whole timesteps.
+/// Returns the timesteps of a run, falling: the custom ones, or one of the spacings in table 2 of Lin et al. 2023,
+/// "Common Diffusion Noise Schedules and Sample Steps are Flawed". With `whole`, `linspace` rounds to integers.
 ///
 /// # Errors
-/// A spacing that nobody knows.
-pub(super) fn timesteps(settings: &Settings, request: &ScheduleRequest, whole: bool) -> Result<Vec<f64>> {
-    if let Some(list) = custom::timesteps(request) {
+/// An unknown spacing.
+pub(super) fn timesteps(settings: &SchedulerSettings, request: &ScheduleRequest, whole: bool) -> Result<Vec<f64>> {
+    if let Some(list) = custom_schedule::timesteps(request) {
         return Ok(list.iter().map(|t| if whole { t.trunc() } else { f64::from(*t as f32) }).collect());
     }
     let steps = request.steps;
@@ -36,11 +36,11 @@ pub(super) fn timesteps(settings: &Settings, request: &ScheduleRequest, whole: b
         "compvis" => {
             let ratio = train / steps;
             if ratio == 0 || (train - 1).is_multiple_of(ratio) {
-                let problem = format!("compvis spaces {steps} steps beyond the {train} timesteps of training");
+                let problem = format!("compvis spacing of {steps} steps exceeds the {train} training timesteps");
                 return Err(settings.error(
                     "timestep_spacing",
                     problem,
-                    "ask for a step more or less, and at most half",
+                    "use one step more or less, and at most half of the training timesteps",
                 ));
             }
             (0..train).step_by(ratio).rev().map(|t| t as f64 + 1.0).collect()
@@ -61,25 +61,29 @@ pub(super) fn timesteps(settings: &Settings, request: &ScheduleRequest, whole: b
     })
 }
 
-/// As [`timesteps`], with the fractions of `linspace` in double precision.
+/// Returns the timesteps of [`timesteps`], with the fractions of `linspace` in double precision.
 ///
 /// # Errors
-/// A spacing that nobody knows.
-pub(super) fn precise_timesteps(settings: &Settings, request: &ScheduleRequest) -> Result<Vec<f64>> {
-    if custom::timesteps(request).is_some() || settings.choice("timestep_spacing")? != "linspace" {
+/// An unknown spacing.
+pub(super) fn precise_timesteps(settings: &SchedulerSettings, request: &ScheduleRequest) -> Result<Vec<f64>> {
+    if custom_schedule::timesteps(request).is_some() || settings.choice("timestep_spacing")? != "linspace" {
         return timesteps(settings, request, false);
     }
     let train = settings.count("num_train_timesteps")?;
     Ok(linspace(0.0, (train - 1) as f64, request.steps).into_iter().rev().collect())
 }
 
-/// The timesteps of the solvers of the DPM family, falling from `last`: as [`timesteps`], but `linspace` and `leading`
-/// take one point more and drop it, so that no step is spent at timestep zero.
+/// Returns the timesteps of the DPM-Solver family, falling from `last`: those of [`timesteps`], except that `linspace`
+/// and `leading` compute one more and drop it, so that no step is at timestep zero.
 ///
 /// # Errors
-/// A spacing that nobody knows.
-pub(super) fn solver_timesteps(settings: &Settings, request: &ScheduleRequest, last: usize) -> Result<Vec<f64>> {
-    if let Some(list) = custom::timesteps(request) {
+/// An unknown spacing.
+pub(super) fn solver_timesteps(
+    settings: &SchedulerSettings,
+    request: &ScheduleRequest,
+    last: usize,
+) -> Result<Vec<f64>> {
+    if let Some(list) = custom_schedule::timesteps(request) {
         return Ok(list.iter().map(|t| t.trunc()).collect());
     }
     let steps = request.steps;
@@ -98,11 +102,11 @@ pub(super) fn solver_timesteps(settings: &Settings, request: &ScheduleRequest, l
     })
 }
 
-/// As [`solver_timesteps`], for a run that goes from the image up to the timestep below `last`.
+/// Returns the timesteps of an inverse run, rising up to the timestep below `last`; see [`solver_timesteps`].
 ///
 /// # Errors
-/// A spacing that nobody knows.
-pub(super) fn inverse_solver_timesteps(settings: &Settings, steps: usize, last: usize) -> Result<Vec<f64>> {
+/// An unknown spacing.
+pub(super) fn inverse_solver_timesteps(settings: &SchedulerSettings, steps: usize, last: usize) -> Result<Vec<f64>> {
     let train = settings.count("num_train_timesteps")?;
     Ok(match settings.choice("timestep_spacing")? {
         "leading" => {

@@ -266,6 +266,7 @@ fn open(
         outputs: inner.outputs().iter().map(tensor_info).collect(),
         inner,
         _mapped: mapped,
+        _held: options.held.clone(),
         component: options.component.clone(),
         path: options.of.clone().unwrap_or_else(|| path.to_path_buf()),
     };

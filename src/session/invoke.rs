@@ -22,6 +22,8 @@ pub(super) struct Graph {
     pub inner: ort::session::Session,
     /// Files of weights that the session reads, and which are released after it.
     pub _mapped: Vec<memmap2::Mmap>,
+    /// Holds a lock as long as the graph is open.
+    pub _held: Option<std::sync::Arc<std::fs::File>>,
     pub inputs: Vec<TensorInfo>,
     pub outputs: Vec<TensorInfo>,
     pub component: String,

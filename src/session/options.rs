@@ -1,6 +1,8 @@
 //! How a session is opened.
 
+use std::fs::File;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::Cancel;
 use super::provider::ProviderChoice;
@@ -68,6 +70,8 @@ pub struct SessionOptions {
     pub edits: Vec<ByteEdit>,
     /// The file that messages name, where the one opened stands for it.
     pub of: Option<PathBuf>,
+    /// A file that stays open as long as the session, for the lock that is held on it.
+    pub held: Option<Arc<File>>,
     /// Stops the opening, which can take minutes where a provider compiles.
     pub cancel: Cancel,
 }
@@ -86,6 +90,7 @@ impl Default for SessionOptions {
             weight_files: Vec::new(),
             edits: Vec::new(),
             of: None,
+            held: None,
             cancel: Cancel::new(),
         }
     }

@@ -16,7 +16,7 @@ use ort::value::{DynValue, Tensor};
 use super::WeightFile;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::tensor::{ByteEdit, Weight, WeightPlace, WeightValues};
+use crate::tensor::{ByteEdit, Weight, WeightLocation, WeightValues};
 
 /// Where the runtime looks for files of weights of a graph that it is handed as bytes.
 const FOLDER: &str = "session.model_external_initializers_file_folder_path";
@@ -61,9 +61,9 @@ pub(super) fn replace<'p>(
     failed: impl Fn(ort::Error) -> Error,
 ) -> Result<(SessionBuilder, Source<'p>)> {
     let (grown, weights): (Vec<_>, Vec<_>) =
-        weights.into_iter().partition(|weight| matches!(weight.place, WeightPlace::Grown { .. }));
+        weights.into_iter().partition(|weight| matches!(weight.location, WeightLocation::Resized { .. }));
     let (inside, beside): (Vec<_>, Vec<_>) =
-        weights.into_iter().partition(|weight| matches!(weight.place, WeightPlace::Inside(_)));
+        weights.into_iter().partition(|weight| matches!(weight.location, WeightLocation::InGraph(_)));
     for weight in beside {
         let name = weight.name.clone();
         let value = value(weight).map_err(&failed)?;
@@ -85,7 +85,7 @@ pub(super) fn replace<'p>(
     }
     let bytes = source.bytes();
     for weight in inside {
-        let WeightPlace::Inside(start) = weight.place else { continue };
+        let WeightLocation::InGraph(start) = weight.location else { continue };
         let place = usize::try_from(start).ok().and_then(|start| bytes.get_mut(start..));
         let written = place.map(|place| (place.len(), weight.values.write_to(place)));
         if written.is_none_or(|(room, written)| written > room) {
@@ -182,7 +182,7 @@ fn grow(bytes: &[u8], weight: &Weight) -> Option<Vec<u8>> {
     /// The first bytes of the fields `ModelProto.graph` and `GraphProto.initializer`.
     const GRAPH: u8 = 7 << 3 | 2;
     const INITIALIZER: u8 = 5 << 3 | 2;
-    let WeightPlace::Grown { graph, tensor } = weight.place else { return None };
+    let WeightLocation::Resized { graph, tensor } = weight.location else { return None };
     if bytes.get(graph.start) != Some(&GRAPH) || bytes.get(tensor.start) != Some(&INITIALIZER) {
         return None;
     }

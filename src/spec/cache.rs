@@ -5,7 +5,7 @@ use std::ops::Bound::Included;
 use super::reader::Table;
 use super::writer::{Writer, integer};
 use crate::denoise::StepCache;
-use crate::denoise::cache::{self, Kind, Value};
+use crate::denoise::cache::{self, CacheParameterType, CacheParameterValue};
 
 /// Reads `[cache]`; `None` where there is none.
 pub(super) fn read(table: Table<'_>) -> Option<StepCache> {
@@ -14,9 +14,15 @@ pub(super) fn read(table: Table<'_>) -> Option<StepCache> {
     let found = table.named_tables("cache", names, std::iter::empty(), find);
     let mut caches = found.into_iter().map(|(entry, mut table)| {
         let read = StepCache::new(entry, |key| match key.kind {
-            Kind::Number { low, high, .. } => table.number(key.name, Included(low), Included(high)).map(Value::Number),
-            Kind::Whole { low, high, .. } => table.integer(key.name, low, high).map(Value::Whole),
-            Kind::Switch { .. } => table.get(key.name).and_then(|item| item.switch()).map(Value::Switch),
+            CacheParameterType::Number { low, high, .. } => {
+                table.number(key.name, Included(low), Included(high)).map(CacheParameterValue::Number)
+            }
+            CacheParameterType::Integer { low, high, .. } => {
+                table.integer(key.name, low, high).map(CacheParameterValue::Integer)
+            }
+            CacheParameterType::Switch { .. } => {
+                table.get(key.name).and_then(|item| item.switch()).map(CacheParameterValue::Switch)
+            }
         });
         require_order(&read, &mut table);
         table.finish();
@@ -31,7 +37,7 @@ pub(super) fn read(table: Table<'_>) -> Option<StepCache> {
 /// Requires that a range ends after it begins.
 fn require_order(cache: &StepCache, table: &mut Table<'_>) {
     let number = |name: &str| match cache.parameters().find(|(key, _)| *key == name)?.1 {
-        Value::Number(value) => Some(value),
+        CacheParameterValue::Number(value) => Some(value),
         _ => None,
     };
     if let (Some(start), Some(end)) = (number("start"), number("end"))
@@ -45,9 +51,9 @@ pub(super) fn write(cache: &StepCache, writer: &mut Writer) {
     writer.table(&["cache", cache.entry().name]);
     for (name, value) in cache.parameters() {
         match value {
-            Value::Number(value) => writer.key(name, value),
-            Value::Whole(value) => writer.key(name, integer(value)),
-            Value::Switch(value) => writer.key(name, value),
+            CacheParameterValue::Number(value) => writer.key(name, value),
+            CacheParameterValue::Integer(value) => writer.key(name, integer(value)),
+            CacheParameterValue::Switch(value) => writer.key(name, value),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `[[condition]]`: what an image is to show, other than in words.
+//! `[[condition]]`: conditions other than a prompt.
 
 use std::path::{Path, PathBuf};
 
@@ -7,30 +7,30 @@ use super::record::reaches_outside;
 use super::tree::Value;
 use super::writer::{Writer, integer};
 
-/// `[[condition]]`: what an image is to show, other than in words: where it comes from, which graph makes tensors of
-/// it, and how the denoiser is told. Any number of such tables may stand in a file; their tokens follow those of the
-/// prompt and each other, their channels those of the sample.
+/// `[[condition]]`: a condition other than a prompt: its source, the graph that encodes it, and the way in which the denoiser
+/// takes it. A file may have any number of them. Their states for cross-attention follow those of the prompt, their channels
+/// those of the sample, in the order of the tables.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ConditionSpec {
-    /// `as`, required: how the denoiser is told, by `tokens` to attend to or by `channels` behind the sample's.
-    pub told_as: ToldAs,
-    /// `boxes`, `label_map`, `depth_map`, `vectors` or `index`, one of which is required: where the condition comes from.
+    /// `conditioning`, required: how the denoiser takes it, `"cross-attention"` or `"channels"`.
+    pub conditioning: Conditioning,
+    /// `boxes`, `label_map`, `depth_map`, `vectors` or `index`, one of which is required: the source of the condition.
     pub source: Source,
-    /// `graph`: the graph that makes tokens or channels of it, the name of a folder of the model directory or a path.
+    /// `graph`: the graph that encodes it, the name of a folder of the model directory or a path.
     /// Required for boxes and label maps.
     pub graph: Option<Graph>,
 }
 
-/// How a denoiser is told something.
+/// The way in which a denoiser takes a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ToldAs {
-    /// `"tokens"`: tokens to attend to.
-    Tokens,
-    /// `"channels"`: channels behind the sample's own.
+pub enum Conditioning {
+    /// `"cross-attention"`: states for the cross-attention layers, after those of the prompt.
+    CrossAttention,
+    /// `"channels"`: channels concatenated to the sample's.
     Channels,
 }
 
-/// Where a condition comes from.
+/// The source of a condition.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Source {
     /// `boxes = [{ class = 3, box = [0.1, 0.2, 0.5, 0.9] }]`: things of a class and where they are.
@@ -47,7 +47,7 @@ pub enum Source {
     Index {
         /// The file.
         path: PathBuf,
-        /// How many of its vectors are taken, 1 to 1000.
+        /// The number of vectors that are taken, 1 to 1000.
         k: usize,
     },
 }
@@ -65,7 +65,7 @@ impl Source {
     }
 }
 
-/// A thing in a layout.
+/// An object in a layout.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayoutBox {
     /// `class`: what it is, as the model numbers it.
@@ -82,7 +82,7 @@ pub struct LayoutBox {
     pub inside: bool,
 }
 
-/// Which graph is meant.
+/// A reference to a graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Graph {
     /// A folder of the model directory, by its bare name.
@@ -95,10 +95,11 @@ const SOURCES: [&str; 5] = ["boxes", "label_map", "depth_map", "vectors", "index
 
 impl ConditionSpec {
     pub(super) fn read(mut table: Table<'_>) -> Option<Self> {
-        table.require("as", "\"tokens\" or \"channels\"");
-        let told_as = table.choice("as", "kind of condition", &["tokens", "channels"]).map(|name| match name {
-            "channels" => ToldAs::Channels,
-            _ => ToldAs::Tokens,
+        table.require("conditioning", "\"cross-attention\" or \"channels\"");
+        let names = ["cross-attention", "channels"];
+        let conditioning = table.choice("conditioning", "way of conditioning", &names).map(|name| match name {
+            "channels" => Conditioning::Channels,
+            _ => Conditioning::CrossAttention,
         });
         let name = table.get("graph").and_then(|item| item.string("a name or a path"));
         let graph = name.and_then(|name| {
@@ -129,25 +130,26 @@ impl ConditionSpec {
         if needs_graph && graph.is_none() {
             table.require("graph", "the folder of the graph that makes tensors of it");
         }
-        let is_tokens = matches!(source, Some(Source::Vectors(_) | Source::Index { .. } | Source::Boxes(_)));
-        if is_tokens && told_as == Some(ToldAs::Channels) {
-            table.report_at("as", "expected \"tokens\", which boxes and vectors become");
+        let is_attended = matches!(source, Some(Source::Vectors(_) | Source::Index { .. } | Source::Boxes(_)));
+        if is_attended && conditioning == Some(Conditioning::Channels) {
+            table.report_at("conditioning", "expected \"cross-attention\", as for all boxes and vectors");
         }
         if matches!(source, Some(Source::DepthMap(_))) {
             if graph.is_some() {
                 table.report_at("graph", "given beside `depth_map`, which goes to the denoiser as it is");
             }
-            if told_as == Some(ToldAs::Tokens) {
-                table.report_at("as", "expected \"channels\", which a depth map becomes");
+            if conditioning == Some(Conditioning::CrossAttention) {
+                table.report_at("conditioning", "expected \"channels\", as for all depth maps");
             }
         }
         table.finish();
-        Some(Self { told_as: told_as?, source: source?, graph })
+        Some(Self { conditioning: conditioning?, source: source?, graph })
     }
 
     pub(super) fn write(&self, writer: &mut Writer) {
         writer.array_table("condition");
-        writer.key("as", if self.told_as == ToldAs::Tokens { "tokens" } else { "channels" });
+        let is_attended = self.conditioning == Conditioning::CrossAttention;
+        writer.key("conditioning", if is_attended { "cross-attention" } else { "channels" });
         match &self.source {
             Source::Boxes(boxes) => writer.key("boxes", boxes.iter().map(LayoutBox::value).collect::<Vec<_>>()),
             Source::LabelMap(path) => writer.path("label_map", path),
@@ -179,7 +181,7 @@ impl LayoutBox {
         table.into()
     }
 
-    /// What more is known of the thing, in the order of the bits that stand for it.
+    /// The further attributes of the object, in the order of their bits.
     pub fn modifiers(&self) -> [(&'static str, bool); 4] {
         let Self { group, occluded, depiction, inside, .. } = *self;
         [("group", group), ("occluded", occluded), ("depiction", depiction), ("inside", inside)]

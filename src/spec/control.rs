@@ -1,4 +1,4 @@
-//! `[[control]]`: control networks that lead a run by an image.
+//! `[[control]]`: ControlNets.
 
 use std::ops::Bound::{Included, Unbounded};
 use std::path::PathBuf;
@@ -21,9 +21,9 @@ pub struct ControlSpec {
     pub start: f64,
     /// `end = 1.0`: the share of the run after which the network is silent, 0 to 1.
     pub end: f64,
-    /// `guess = false`: whether the image leads where the prompt says little: the network is felt less in the upper
-    /// blocks of the denoiser, and not at all in the unconditional half of guidance.
-    pub guess: bool,
+    /// `guess_mode = false`: true follows the image also with little or no prompt, as diffusers' argument of that name: the
+    /// residuals of the upper blocks are scaled down, and the unconditional branch of guidance gets none.
+    pub guess_mode: bool,
 }
 
 impl ControlSpec {
@@ -36,7 +36,7 @@ impl ControlSpec {
             scale: table.number("scale", Unbounded, Unbounded),
             start: share(&mut table, "start").unwrap_or(0.0),
             end: share(&mut table, "end").unwrap_or(1.0),
-            guess: table.get("guess").and_then(|item| item.switch()).unwrap_or(false),
+            guess_mode: table.get("guess_mode").and_then(|item| item.switch()).unwrap_or(false),
         };
         if control.start >= control.end {
             table.report_at("end", format!("expected more than start = {}, found {}", control.start, control.end));
@@ -54,6 +54,6 @@ impl ControlSpec {
         writer.key_if("scale", self.scale);
         writer.key("start", self.start);
         writer.key("end", self.end);
-        writer.key("guess", self.guess);
+        writer.key("guess_mode", self.guess_mode);
     }
 }

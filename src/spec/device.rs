@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::byte_size;
 use super::model::component_kinds;
 use super::reader::{Item, Table, unknown_name};
 use super::record::is_plain_option;
 use super::tree::Value;
 use super::writer::{Writer, integer};
 use crate::bundle::ComponentKind;
+use crate::byte_size;
 use crate::session::{PROVIDERS, find_provider};
 
 /// A provider's own options, under the names ONNX Runtime gives them.
@@ -24,20 +24,21 @@ pub struct DeviceSpec {
     /// `threads`: of the CPU, 1 to 1024, at most as many as the CPUs that the process's affinity mask and its control groups'
     /// quota leave it, unless `overcommit` allows more. Absent: one for each physical core that the process may use.
     pub threads: Option<usize>,
-    /// `batching`: how the rows of one call of the denoiser are run.
+    /// `batching`: the way in which the rows of one call of the denoiser are run.
     pub batching: Batching,
-    /// `prepare = true`: whether graphs that run on the CPU alone are optimized once and kept.
-    pub prepare: bool,
-    /// `fast_convolutions = false`: whether the convolutions of prepared denoisers are rewritten in Winograd's form too, as
-    /// those of VAEs are. Latents then differ by some 1e-5 of the largest.
+    /// `optimize = true`: graphs that run on the CPU alone are optimized once, into the graph cache. With `false` they are
+    /// opened as exported.
+    pub optimize: bool,
+    /// `fast_convolutions = false`: true rewrites the convolutions of optimized denoisers in Winograd's form too, as those of
+    /// VAEs are. Latents then differ by some 1e-5 of the largest.
     pub fast_convolutions: bool,
-    /// `keep`: whether graphs stay open for the next image once they have done their work, or make room for those that
-    /// come after them. Absent: they stay where the machine has room for all of them.
-    pub keep: Option<bool>,
-    /// `memory`, such as `"3 GB"`: what the process is to hold at most, in bytes, private and mapped. Rows are run one after
-    /// the other and images decoded in tiles where it takes that; what does not fit in any way is refused. On the
-    /// processor only, and about graphs that are prepared.
-    pub memory: Option<u64>,
+    /// `offload`: true unloads each graph once it has run for an image, so that the next has its memory; false keeps all of
+    /// them loaded for the next image. Absent: they are unloaded if the machine has no room for all of them.
+    pub offload: Option<bool>,
+    /// `memory_budget`, such as `"3 GB"`: the most memory that the process may hold, in bytes, private and mapped. If
+    /// needed, rows are run one after the other and images decoded in tiles; a run that still does not fit fails and
+    /// reports the memory it would need. On the CPU only, for optimized graphs.
+    pub memory_budget: Option<u64>,
     /// `overcommit = false`: true starts a run also if it needs more memory than the machine has free, and with more threads
     /// than the process may use CPUs.
     pub overcommit: bool,
@@ -48,10 +49,10 @@ pub struct DeviceSpec {
     pub options: BTreeMap<String, Options>,
 }
 
-/// How the rows of one call of the denoiser are run: images, times the branches of the guidance.
+/// The way in which the rows of one call of the denoiser are run: images, times the branches of the guidance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Batching {
-    /// `auto`: on a CPU the way that was measured to be the fastest for a prepared denoiser, and split where nothing is
+    /// `auto`: on a CPU the way that was measured to be the fastest for an optimized denoiser, and split where nothing is
     /// measured; batched elsewhere. One run of all rows is measured where there are more threads than rows, and not where
     /// calls have fewer rows at times, the memory is bounded, or the graph has a fixed batch.
     #[default]
@@ -79,10 +80,10 @@ impl Default for DeviceSpec {
             providers: vec!["cpu".into()],
             threads: None,
             batching: Batching::default(),
-            prepare: true,
+            optimize: true,
             fast_convolutions: false,
-            keep: None,
-            memory: None,
+            offload: None,
+            memory_budget: None,
             overcommit: false,
             components: BTreeMap::new(),
             options: BTreeMap::new(),
@@ -96,7 +97,7 @@ impl DeviceSpec {
         self.components.get(&component).unwrap_or(&self.providers)
     }
 
-    /// Whether any component may run on the provider of this name.
+    /// True if any component may run on the provider of this name.
     fn uses(&self, name: &str) -> bool {
         self.providers.iter().chain(self.components.values().flatten()).any(|used| used == name)
     }
@@ -113,17 +114,17 @@ impl DeviceSpec {
             device.batching = way.map_or(Batching::Auto, |(_, batching)| *batching);
         }
         let mut switch = |key: &str| table.get(key).and_then(|item| item.switch());
-        (device.prepare, device.keep) = (switch("prepare").unwrap_or(true), switch("keep"));
+        (device.optimize, device.offload) = (switch("optimize").unwrap_or(true), switch("offload"));
         device.fast_convolutions = switch("fast_convolutions").unwrap_or(false);
         device.overcommit = switch("overcommit").unwrap_or(false);
-        if device.fast_convolutions && !device.prepare {
-            table.report_at("fast_convolutions", "is done when graphs are prepared, and `prepare` is false");
+        if device.fast_convolutions && !device.optimize {
+            table.report_at("fast_convolutions", "is done when graphs are optimized, and `optimize` is false");
         }
-        device.memory = memory(&mut table);
-        if device.memory.is_some() && device.keep == Some(true) {
+        device.memory_budget = memory_budget(&mut table);
+        if device.memory_budget.is_some() && device.offload == Some(false) {
             table.report_at(
-                "keep",
-                "keeps all graphs open, and `memory` closes each when it has done its work; leave one out",
+                "offload",
+                "keeps all graphs loaded, and `memory_budget` unloads each once it has run; leave one out",
             );
         }
         for kind in component_kinds() {
@@ -160,10 +161,10 @@ impl DeviceSpec {
         writer.strings("provider", &self.providers);
         writer.key_if("threads", self.threads.map(integer));
         writer.key_if("batching", (self.batching != Batching::Auto).then(|| self.batching.name()));
-        writer.key_if("prepare", (!self.prepare).then_some(false));
+        writer.key_if("optimize", (!self.optimize).then_some(false));
         writer.key_if("fast_convolutions", self.fast_convolutions.then_some(true));
-        writer.key_if("keep", self.keep);
-        writer.key_if("memory", self.memory.map(byte_size::write));
+        writer.key_if("offload", self.offload);
+        writer.key_if("memory_budget", self.memory_budget.map(byte_size::write));
         writer.key_if("overcommit", self.overcommit.then_some(true));
         for (kind, providers) in &self.components {
             writer.table(&["device", kind.name()]);
@@ -183,8 +184,8 @@ fn names() -> impl Iterator<Item = &'static str> + Clone {
     PROVIDERS.iter().map(|provider| provider.name)
 }
 
-fn memory(table: &mut Table<'_>) -> Option<u64> {
-    let item = table.get("memory")?;
+fn memory_budget(table: &mut Table<'_>) -> Option<u64> {
+    let item = table.get("memory_budget")?;
     let written = item.string("an amount of memory")?;
     let bytes = byte_size::parse(&written);
     if bytes.is_none() {

@@ -13,11 +13,11 @@ use super::writer::Writer;
 pub struct LoraSpec {
     /// `path`, required: a .safetensors file in the naming of kohya's scripts, diffusers or PEFT.
     pub path: PathBuf,
-    /// `scale = 1.0`: what the changes are multiplied by.
+    /// `scale = 1.0`: the factor of the changes.
     pub scale: f64,
-    /// `unet_scale`: in the place of `scale` for the denoiser.
+    /// `unet_scale`: the scale for the denoiser, instead of `scale`.
     pub unet_scale: Option<f64>,
-    /// `text_encoder_scale`: in the place of `scale` for every text encoder.
+    /// `text_encoder_scale`: the scale for every text encoder, instead of `scale`.
     pub text_encoder_scale: Option<f64>,
 }
 

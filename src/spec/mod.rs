@@ -1,8 +1,8 @@
-//! pipeline.toml as it is written: what is to be made, from which model, how, on what, and where it goes.
+//! pipeline.toml: the model, the task, the settings of a run, the device and the output.
 //!
 //! A file has one table for each of these: [`ModelSpec`] `[model]`, [`TaskSpec`] `[task.NAME]`, [`SchedulerSpec`]
 //! `[scheduler.NAME]`, [`StepCache`] `[cache.NAME]`, [`RunSpec`] `[run]`, [`DeviceSpec`] `[device]`, [`OutputSpec`] `[output]`, and any
-//! number of [`LoraSpec`] `[[lora]]`, [`EmbeddingSpec`] `[[embedding]]`, [`ConditionSpec`] `[[condition]]` and [`ControlSpec`]
+//! number of [`LoraSpec`] `[[lora]]`, [`TextualInversionSpec`] `[[textual_inversion]]`, [`ConditionSpec`] `[[condition]]` and [`ControlSpec`]
 //! `[[control]]`. Models in a row are [`StageSpec`] `[[stage]]` tables behind them, each with tables of its own. The
 //! documentation of those types is the
 //! reference of the file's keys. Paths are relative to the file. Only `[model]` and one task table have to be there:
@@ -26,12 +26,10 @@
 //! wrong type, a value out of range, a key that is missing, each with its line, its full key and what is valid there.
 //! What can only be judged with the model directory at hand is not judged here.
 
-mod byte_size;
 mod cache;
 mod condition;
 mod control;
 mod device;
-mod embedding;
 mod lora;
 mod model;
 mod nearest;
@@ -39,34 +37,37 @@ mod output;
 mod overrides;
 mod reader;
 mod record;
+mod renamed;
 mod request;
 mod run;
 mod scheduler;
 mod stage;
 mod task;
+mod textual_inversion;
 mod tree;
 mod writer;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-pub use condition::{ConditionSpec, Graph, LayoutBox, Source, ToldAs};
+pub use condition::{ConditionSpec, Conditioning, Graph, LayoutBox, Source};
 pub use control::ControlSpec;
 pub use device::{Batching, DeviceSpec};
-pub use embedding::EmbeddingSpec;
 pub use lora::LoraSpec;
 pub use model::{ComponentSpec, DecoderChoice, ModelSpec};
 pub use output::OutputSpec;
 pub use overrides::Overrides;
 pub use record::{RecordNames, RecordPaths, RecordedSpec};
+pub use renamed::OldNames;
 pub(crate) use request::{merge_toml, sort_fields};
 pub use run::{Listed, RunSpec};
 pub use scheduler::SchedulerSpec;
-pub use stage::{Hand, StageSpec};
+pub use stage::{StageInput, StageSpec};
 pub use task::{
     Beginning, Class, ClassConditional, Conditional, ImageToImage, Inpaint, InputImage, Instruct, LaterPrompts,
     LongPrompts, PromptReading, Prompting, Sizes, SuperResolution, TASKS, TaskEntry, TaskSpec, TextToImage, Weights,
 };
+pub use textual_inversion::TextualInversionSpec;
 
 use crate::denoise::StepCache;
 use crate::error::{Error, Problem, Result};
@@ -77,33 +78,35 @@ use writer::Writer;
 /// The most bytes of a pipeline file's text.
 pub const MAX_BYTES: usize = 1 << 20;
 
-/// A pipeline, as written. Its fields are the tables of the file.
+/// A pipeline file. Its fields are the tables of the file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spec {
     /// `[model]`: the model directory.
     pub model: ModelSpec,
-    /// `[task.NAME]`: what is to be made.
+    /// `[task.NAME]`: the task.
     pub task: TaskSpec,
     /// `[scheduler.NAME]`: the scheduler; absent, the model's own.
     pub scheduler: Option<SchedulerSpec>,
-    /// `[cache.NAME]`: how the denoiser is asked at fewer steps; absent, it is asked at all of them.
+    /// `[cache.NAME]`: a caching method, by which the denoiser is evaluated at fewer steps; absent, at all of them.
     pub cache: Option<StepCache>,
-    /// `[[condition]]`: what the image is to show other than in words, any number.
+    /// `[[condition]]`: conditions other than a prompt, any number.
     pub conditions: Vec<ConditionSpec>,
     /// `[[control]]`: control networks, any number.
     pub controls: Vec<ControlSpec>,
-    /// `[[embedding]]`: words of a user's own.
-    pub embeddings: Vec<EmbeddingSpec>,
-    /// `[[lora]]`: changes of the model's weights, in the order in which they are added.
+    /// `[[textual_inversion]]`: words with learned token embeddings.
+    pub textual_inversions: Vec<TextualInversionSpec>,
+    /// `[[lora]]`: low-rank changes of the model's weights, in the order in which they are added.
     pub loras: Vec<LoraSpec>,
     /// `[run]`: steps, seed, sizes.
     pub run: RunSpec,
     /// `[device]`: execution providers and threads.
     pub device: DeviceSpec,
-    /// `[output]`: where images go.
+    /// `[output]`: the folder for images.
     pub output: OutputSpec,
-    /// `[[stage]]`: models that go on with what the tables above make, in a row. A stage has none of its own.
+    /// `[[stage]]`: further models, each of which starts from the result of the one before. A stage has none itself.
     pub stages: Vec<StageSpec>,
+    /// The old names of keys and values that the pipeline was read from.
+    pub old_names: OldNames,
 }
 
 impl Spec {
@@ -116,12 +119,13 @@ impl Spec {
             cache: None,
             conditions: Vec::new(),
             controls: Vec::new(),
-            embeddings: Vec::new(),
+            textual_inversions: Vec::new(),
             loras: Vec::new(),
             run: RunSpec::default(),
             device: DeviceSpec::default(),
             output: OutputSpec::default(),
             stages: Vec::new(),
+            old_names: OldNames::default(),
         }
     }
 
@@ -148,7 +152,7 @@ impl Spec {
     /// [`Error::Spec`], holding every problem of the text and of the flags. Text that is longer than [`MAX_BYTES`] or is
     /// not TOML has only that problem, since its meaning would be a guess.
     pub fn parse(text: &str, file: Option<&Path>, overrides: &Overrides) -> Result<Self> {
-        Self::parse_as(text, Reading::new(file), overrides, |_| {})
+        Self::parse_as(text, Reading::new(file), overrides, |_, _| {})
     }
 
     /// Reads a text whose entries `change` sees before the flags are put over them.
@@ -156,7 +160,7 @@ impl Spec {
         text: &str,
         reading: Reading<'_>,
         overrides: &Overrides,
-        change: impl FnOnce(&mut tree::Entries),
+        change: impl FnOnce(&mut tree::Entries, &Reading<'_>),
     ) -> Result<Self> {
         if text.len() > MAX_BYTES {
             return Err(Error::Spec(vec![too_long(reading.file())]));
@@ -170,7 +174,8 @@ impl Spec {
             };
             Error::Spec(errors.into_iter().map(problem).collect())
         })?;
-        change(&mut entries);
+        renamed::rename(&mut entries, &reading);
+        change(&mut entries, &reading);
         overrides.apply(&mut entries, &reading);
         stage::inherit(&mut entries, &reading);
 
@@ -181,6 +186,7 @@ impl Spec {
         root.finish();
         if let Some(spec) = &mut spec {
             spec.stages = stages;
+            spec.old_names = reading.old_names();
         }
         match reading.finish(spec)? {
             Some(spec) => Ok(spec),
@@ -198,7 +204,8 @@ impl Spec {
         let conditions = within.tables("condition").into_iter().filter_map(ConditionSpec::read).collect();
         let controls = within.tables("control").into_iter().map(ControlSpec::read).collect();
         let loras = within.tables("lora").into_iter().map(LoraSpec::read).collect();
-        let embeddings = within.tables("embedding").into_iter().map(EmbeddingSpec::read).collect();
+        let textual_inversions = within.tables("textual_inversion");
+        let textual_inversions = textual_inversions.into_iter().map(TextualInversionSpec::read).collect();
         let run = RunSpec::read(within.table("run"));
         let device = DeviceSpec::read(within.table("device"));
         let output = OutputSpec::read(within.table("output"), reading);
@@ -211,25 +218,25 @@ impl Spec {
             cache,
             conditions,
             controls,
-            embeddings,
+            textual_inversions,
             loras,
             run,
             device,
             output,
             stages,
+            old_names: OldNames::default(),
         })
     }
 
-    /// Whether noise or latents for all images of the run stand in one file, so that which image is which of the
-    /// run matters.
+    /// True if one file has the noise or the latents of all images, so that the index of an image in the run matters.
     pub fn shares_a_file(&self) -> bool {
         let latents = |task: &ImageToImage| matches!(task.begin, Beginning::Latents(_));
         let own = self.run.latents.is_some() || matches!(&self.task, TaskSpec::ImageToImage(task) if latents(task));
         own || self.stages.iter().any(|stage| stage.spec.shares_a_file())
     }
 
-    /// Whether the denoiser is to be evaluated less often than at every call with every branch of the guidance; the
-    /// stages' are not asked after.
+    /// True if the denoiser is evaluated less often than at every call with every branch of the guidance. Stages do not
+    /// count.
     pub fn asks_for_fewer_evaluations(&self) -> bool {
         self.cache.is_some() || self.task.guidance_interval().is_some()
     }
@@ -238,7 +245,7 @@ impl Spec {
     pub fn with_all_evaluations(&self) -> Self {
         let stages = self.stages.iter();
         let stages =
-            stages.map(|stage| StageSpec { hand: stage.hand, spec: stage.spec.with_all_evaluations() }).collect();
+            stages.map(|stage| StageSpec { input: stage.input, spec: stage.spec.with_all_evaluations() }).collect();
         Self { cache: None, task: self.task.clone().guided_within(None), stages, ..self.clone() }
     }
 
@@ -305,7 +312,7 @@ impl Spec {
         self.conditions.iter().for_each(|condition| condition.write(writer));
         self.controls.iter().for_each(|control| control.write(writer));
         self.loras.iter().for_each(|lora| lora.write(writer));
-        self.embeddings.iter().for_each(|embedding| embedding.write(writer));
+        self.textual_inversions.iter().for_each(|inversion| inversion.write(writer));
     }
 }
 

@@ -1,4 +1,4 @@
-//! `[model]`: the model directory, and what overrides it.
+//! `[model]`: the model directory, and overrides of its configuration.
 
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
@@ -31,23 +31,23 @@ pub struct ModelSpec {
     pub prediction_type: Option<String>,
     /// `sample_size`: the width and height of the latents the model was trained at, 1 to 16384.
     pub sample_size: Option<usize>,
-    /// `decoder = "full"`: what makes images of latents: the VAE's own decoder, or with `"small"` the component
-    /// small_decoder, which is faster and less exact.
+    /// `decoder = "full"`: the decoder of the latents: that of the VAE, or with `"tiny"` the component tiny_vae_decoder, a
+    /// tiny autoencoder (TAESD), which is faster and less exact.
     pub decoder: DecoderChoice,
     /// `[model.NAME]`: single components, by their name: unet, transformer, text_encoder, text_encoder_2,
     /// text_encoder_3, controlnet, class_embedder, vae_encoder, vae_decoder, vqvae_encoder, vqvae_decoder or
-    /// small_decoder.
+    /// tiny_vae_decoder.
     pub components: BTreeMap<ComponentKind, ComponentSpec>,
 }
 
-/// What makes images of latents.
+/// The decoder of the latents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DecoderChoice {
     /// `"full"`: the VAE's own decoder.
     #[default]
     Full,
-    /// `"small"`: the component small_decoder.
-    Small,
+    /// `"tiny"`: the component tiny_vae_decoder.
+    Tiny,
 }
 
 /// `[model.NAME]`: one component of the model.
@@ -59,8 +59,8 @@ pub struct ComponentSpec {
     /// tell. The roles of a unet are sample, timestep, context, text_embeds, time_ids, timestep_cond and class_labels; of
     /// a transformer, sample, timestep, context, context_mask, text_embeds, resolution, aspect_ratio, guidance, img_ids
     /// and txt_ids; of a control network (the model's own and those of `[[control]] path`), sample, timestep, context,
-    /// control, conditioning_scale, text_embeds and time_ids; of a text encoder, input_ids and attention_mask; of a first
-    /// stage's encoder, sample; of its decoder and of a small decoder, latent.
+    /// control, conditioning_scale, text_embeds and time_ids; of a text encoder, input_ids and attention_mask; of a VAE
+    /// encoder, sample; of a VAE decoder and a tiny one, latent.
     pub inputs: BTreeMap<String, String>,
 }
 
@@ -70,7 +70,7 @@ impl ModelSpec {
         Self { path: path.as_ref().to_path_buf(), ..Self::default() }
     }
 
-    /// What stands here over the model directory's own words, for reading that directory.
+    /// The overrides with which the model directory is read.
     pub fn overrides(&self) -> bundle::DirectoryOverrides {
         let graph = |(kind, component): (&ComponentKind, &ComponentSpec)| Some((*kind, component.graph.clone()?));
         bundle::DirectoryOverrides {
@@ -95,8 +95,8 @@ impl ModelSpec {
         let latent_channels = table.integer("latent_channels", 1, 1024);
         let prediction_type = table.choice("prediction_type", "prediction type", PREDICTION_TYPES).map(str::to_owned);
         let sample_size = table.integer("sample_size", 1, 16384);
-        let decoder = match table.choice("decoder", "decoder", &["full", "small"]) {
-            Some("small") => DecoderChoice::Small,
+        let decoder = match table.choice("decoder", "decoder", &["full", "tiny"]) {
+            Some("tiny") => DecoderChoice::Tiny,
             _ => DecoderChoice::Full,
         };
 
@@ -134,7 +134,7 @@ impl ModelSpec {
         writer.key_if("latent_channels", self.latent_channels.map(integer));
         writer.key_if("prediction_type", self.prediction_type.clone());
         writer.key_if("sample_size", self.sample_size.map(integer));
-        writer.key_if("decoder", (self.decoder == DecoderChoice::Small).then_some("small"));
+        writer.key_if("decoder", (self.decoder == DecoderChoice::Tiny).then_some("tiny"));
         for (kind, component) in &self.components {
             writer.table(&["model", kind.name()]);
             if let Some(graph) = &component.graph {

@@ -1,12 +1,13 @@
-//! The flags that stand over a pipeline file's keys.
+//! The flags that override a pipeline file's keys.
 
 use std::path::PathBuf;
 
 use super::reader::Reading;
+use super::renamed::rename_flag;
 use super::scheduler;
 use super::tree::{Entries, Node, Origin, Value, parse_key, parse_value, quote};
 
-/// What is said on the command line over a pipeline file: flags override the keys they name.
+/// The flags of the command line for a pipeline file, each of which overrides a key.
 ///
 /// `scheduler` is applied first, then `set` in its order, then the others. Paths are relative to the current
 /// directory, not to the file.
@@ -118,12 +119,13 @@ fn strings(flag: &'static str, texts: &[String]) -> Option<Value> {
 
 fn set(entries: &mut Entries, text: &str, reading: &Reading<'_>) {
     let parsed = text.split_once('=').and_then(|(key, value)| Some((parse_key(&dotted(key))?, value.trim())));
-    let Some((mut key, value)) = parsed else {
+    let Some((key, value)) = parsed else {
         let message = format!("expected table.key=value, found {}", quote(text));
         reading.report(Origin::Flag("--set"), "", message);
         return;
     };
     let value = parse_value(value, Origin::Set).unwrap_or_else(|| Value::String(value.to_owned()));
+    let (mut key, value) = rename_flag(key, value, Origin::Set, reading);
     let depth = within_array(&key);
     let (within, own) = key.split_at_mut(depth);
     if let [first, name, ..] = own
@@ -165,6 +167,7 @@ fn input(entries: &mut Entries, text: &str, reading: &Reading<'_>) {
         reading.report(origin, "", format!("expected KEY=PATH, found {}", quote(text)));
         return;
     };
+    let (key, path) = rename_flag(key, Value::String(path.to_owned()), origin, reading);
     let there: Vec<_> = paths_in(entries).into_iter().map(|(key, _)| key).collect();
     if !there.contains(&key) {
         let there: Vec<_> = there.iter().map(|key| key.join(".")).collect();
@@ -173,7 +176,7 @@ fn input(entries: &mut Entries, text: &str, reading: &Reading<'_>) {
         return;
     }
     let key: Vec<_> = key.iter().map(String::as_str).collect();
-    put(entries, &key, origin, Value::String(path.to_owned()), reading);
+    put(entries, &key, origin, path, reading);
 }
 
 /// All paths in a pipeline: the parts of their keys, and the text.
@@ -222,7 +225,7 @@ pub(super) fn dotted(key: &str) -> String {
     if key.contains(['"', '\'']) { key.to_owned() } else { key.split('.').map(part).collect::<Vec<_>>().join(".") }
 }
 
-/// How many parts of a key name a table of an array, such as `stage.0`.
+/// The number of parts of a key that name a table of an array, such as `stage.0`.
 fn within_array(key: &[String]) -> usize {
     match key {
         [_, number, ..] if number.parse::<usize>().is_ok() => 2,
@@ -241,7 +244,7 @@ fn entries_at<'e>(entries: &'e mut Entries, path: &[String]) -> Option<&'e mut E
 }
 
 /// Arrays of tables, whose first table `--set` can add.
-const ARRAYS: [&str; 5] = ["condition", "control", "embedding", "lora", "stage"];
+const ARRAYS: [&str; 5] = ["condition", "control", "lora", "stage", "textual_inversion"];
 
 /// Puts a value at a path, making the tables that lead to it. After the name of an array a number names one of its
 /// items, counted from 0; the number after the last one's adds an item.

@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 
 use super::nearest::nearest;
 use super::record::reaches_outside;
+use super::renamed::OldNames;
 use super::tree::{Entries, Origin, Value, quote};
+use crate::aliases::Alias;
 use crate::error::{Error, Problem, Result};
 use crate::files;
 pub(super) use item::Item;
@@ -31,6 +33,7 @@ struct Found {
     unknown: Vec<Unknown>,
     /// Every key that some table was asked for, in full.
     asked: Vec<String>,
+    old_names: OldNames,
 }
 
 /// A key nobody asked for. What to say about it is known when all tables were read.
@@ -69,6 +72,19 @@ impl<'f> Reading<'f> {
         }
         let problem = self.problem(origin, key, message.into());
         self.found.borrow_mut().problems.push((origin, problem));
+    }
+
+    /// Notes an old name, here as it was written, for a warning. A record is nobody's to rewrite, so that its own old names
+    /// are not noted.
+    pub(super) fn note_old_name(&self, origin: Origin, alias: &'static Alias, old: &str, new: &str) {
+        if !self.is_untrusted(origin) {
+            self.found.borrow_mut().old_names.add(alias, old, new);
+        }
+    }
+
+    /// The old names that were noted.
+    pub(super) fn old_names(&self) -> OldNames {
+        self.found.borrow().old_names.clone()
     }
 
     fn problem(&self, origin: Origin, key: &str, message: String) -> Problem {

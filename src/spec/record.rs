@@ -84,7 +84,7 @@ impl Spec {
     /// As [`Spec::parse`]; also for every key of the record that reaches outside of the current directory.
     pub fn from_record(text: &str, image: &Path, overrides: &Overrides) -> Result<RecordedSpec> {
         let (mut ignored, mut named) = (Vec::new(), HashMap::new());
-        let spec = Self::parse_as(text, Reading::of_record(image), overrides, |entries| {
+        let spec = Self::parse_as(text, Reading::of_record(image), overrides, |entries, _| {
             ignored = take_unrecorded(entries);
             named = paths_in(entries).into_iter().map(|(key, path)| (key.join("."), path.to_owned())).collect();
         })?;
@@ -113,8 +113,9 @@ impl Spec {
             paths.extend(control.path.iter().map(|path| (format!("control[{at}].path"), path.as_path())));
         }
         paths.extend(self.loras.iter().enumerate().map(|(at, lora)| (format!("lora[{at}].path"), lora.path.as_path())));
-        let embeddings = self.embeddings.iter().enumerate();
-        paths.extend(embeddings.map(|(at, embedding)| (format!("embedding[{at}].path"), embedding.path.as_path())));
+        let inversions = self.textual_inversions.iter().enumerate();
+        let inversions = inversions.map(|(at, own)| (format!("textual_inversion[{at}].path"), own.path.as_path()));
+        paths.extend(inversions);
         paths.extend(self.own_inputs());
         for (at, stage) in self.stages.iter().enumerate() {
             let own = stage.spec.paths().into_iter();

@@ -2,6 +2,7 @@
 
 use toml::{Table, Value as TomlValue};
 
+use super::renamed::rename;
 use super::tree::{Entries, Node, Origin, Value};
 use super::{Overrides, Reading, Spec};
 use crate::error::{Error, Problem, Result};
@@ -60,7 +61,7 @@ pub(crate) fn sort_fields(mut fields: Table, task_name: &str) -> Result<Table> {
 fn unknown_field(name: &str) -> Problem {
     let valid = [&TASK_FIELDS[..], &RUN_FIELDS, &OTHER_FIELDS, &TABLES].concat();
     let message = match name {
-        "model" | "device" | "stage" | "embedding" | "output" => {
+        "model" | "device" | "stage" | "textual_inversion" | "embedding" | "output" => {
             "is settled when a pipeline is opened; a request cannot change it".to_owned()
         }
         _ => format!("unknown field; expected one of {}", valid.join(", ")),
@@ -101,11 +102,12 @@ impl Spec {
     /// [`Error::Spec`] holding every problem, without touching a file.
     pub(crate) fn with_request(&self, tables: &Table) -> Result<Self> {
         let known = |task: &str| super::TASKS.iter().find(|entry| entry.name == task).map(|entry| entry.keys());
-        Self::parse_as(&self.to_toml(), Reading::new(None), &Overrides::default(), |entries| {
-            for (name, value) in tables {
-                let node = node(value);
-                match (CHOICES.contains(&name.as_str()), entries.get_mut(name)) {
-                    (_, None) => drop(entries.insert(name.clone(), node)),
+        Self::parse_as(&self.to_toml(), Reading::new(None), &Overrides::default(), |entries, reading| {
+            let mut tables: Entries = tables.iter().map(|(name, value)| (name.clone(), node(value))).collect();
+            rename(&mut tables, reading);
+            for (name, node) in tables {
+                match (CHOICES.contains(&name.as_str()), entries.get_mut(&name)) {
+                    (_, None) => drop(entries.insert(name, node)),
                     (false, Some(own)) => merge(own, node),
                     (true, Some(own)) => choose(own, node, name == "task", &known),
                 }

@@ -1,4 +1,4 @@
-//! `[run]`: how many steps, which seed, how many images of what size.
+//! `[run]`: steps, seed, number and size of images.
 
 use std::ops::Bound::Excluded;
 use std::path::PathBuf;
@@ -8,13 +8,13 @@ use super::tree::Value;
 use super::writer::{Writer, integer};
 use crate::image::InputLimit;
 use crate::rng::{Gpu, Stream};
-use crate::scheduler::{Custom, NAMED, Named, SchedulerEntry};
+use crate::scheduler::{CustomSchedule, NAMED_SCHEDULES, NamedSchedule, SchedulerEntry};
 use crate::tiles::Tiles;
 
 /// The largest seed: the end of TOML's integers.
 const LAST_SEED: u64 = i64::MAX as u64;
 
-/// `[run]`: how many steps, which seed, how many images of what size.
+/// `[run]`: steps, seed, number and size of images.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunSpec {
     /// `steps`: steps of the scheduler, 1 to 1000. Absent: as many as `timesteps` or `sigmas` are, or the default of the
@@ -64,13 +64,13 @@ pub struct RunSpec {
     pub max_input_megapixels: usize,
 }
 
-/// A schedule given outright: `[999, 850, 736]`, or a name of [`NAMED`].
+/// A schedule given outright: `[999, 850, 736]`, or a name of [`NAMED_SCHEDULES`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Listed {
     /// Numbers.
     Numbers(Vec<f64>),
     /// A schedule known by name.
-    Named(&'static Named),
+    Named(&'static NamedSchedule),
 }
 
 impl Default for RunSpec {
@@ -95,12 +95,12 @@ impl Default for RunSpec {
 
 impl RunSpec {
     /// The number of steps with this scheduler, `default` if nothing tells, and the schedule where it is given outright.
-    pub fn schedule(&self, entry: &SchedulerEntry, default: usize) -> (usize, Option<Custom>) {
-        let named_steps = self.steps.unwrap_or(Named::STEPS);
+    pub fn schedule(&self, entry: &SchedulerEntry, default: usize) -> (usize, Option<CustomSchedule>) {
+        let named_steps = self.steps.unwrap_or(NamedSchedule::STEPS);
         let custom = match (&self.timesteps, &self.sigmas) {
-            (Some(Listed::Numbers(list)), _) => Some(Custom::Timesteps(list.clone())),
+            (Some(Listed::Numbers(list)), _) => Some(CustomSchedule::Timesteps(list.clone())),
             (Some(Listed::Named(named)), _) => named.timesteps(),
-            (_, Some(Listed::Numbers(list))) => Some(Custom::Sigmas(list.clone())),
+            (_, Some(Listed::Numbers(list))) => Some(CustomSchedule::Sigmas(list.clone())),
             (_, Some(Listed::Named(named))) => Some(named.sigmas(named_steps)),
             (None, None) => None,
         };
@@ -197,12 +197,12 @@ fn read_tiles(table: &mut Table<'_>) -> Option<Tiles> {
 }
 
 /// Reads a list of numbers, or the name of a schedule that has such a list.
-fn listed(table: &mut Table<'_>, key: &str, has: impl Fn(&Named) -> bool) -> Option<Listed> {
+fn listed(table: &mut Table<'_>, key: &str, has: impl Fn(&NamedSchedule) -> bool) -> Option<Listed> {
     let item: Item<'_> = table.get(key)?;
     if let Value::String(name) = item.value() {
-        let found = NAMED.iter().find(|named| named.name == name && has(named));
+        let found = NAMED_SCHEDULES.iter().find(|named| named.name == name && has(named));
         if found.is_none() {
-            let names = NAMED.iter().filter(|named| has(named)).map(|named| named.name);
+            let names = NAMED_SCHEDULES.iter().filter(|named| has(named)).map(|named| named.name);
             item.report(unknown_name("schedule", name, names, std::iter::empty()));
         }
         return found.map(Listed::Named);
@@ -229,7 +229,7 @@ fn read_noise(table: &mut Table<'_>) -> Stream {
             gpu
         }
         _ => item.string("the name of a GPU or the number of its threads").and_then(|name| {
-            let gpu = Gpu::named(&name);
+            let gpu = Gpu::by_name(&name);
             if gpu.is_none() {
                 let unknown = unknown_name("GPU", &name, Gpu::names(), std::iter::empty());
                 item.report(format!("{unknown}, or the number of its threads (multiprocessors × threads of each)"));

@@ -1,4 +1,4 @@
-//! `[scheduler.NAME]`: the scheduler, and what of its configuration is set.
+//! `[scheduler.NAME]`: the scheduler, and the keys of its configuration that are set.
 
 use serde_json::Value as Json;
 
@@ -56,7 +56,7 @@ impl SchedulerSpec {
     }
 }
 
-/// Whether two names stand for the same class with the same keys set.
+/// True if two names stand for the same class with the same keys set.
 pub(super) fn is_same(one: &str, other: &str) -> bool {
     match (scheduler::find_alias(one), scheduler::find_alias(other)) {
         (Some(one), Some(other)) => one.0.name == other.0.name && one.1 == other.1,
@@ -78,7 +78,7 @@ fn read_keys(entry: &SchedulerEntry, mut table: Table<'_>) -> Config {
     keys
 }
 
-/// What is not finite has no number in JSON and stands there as a string, as Python writes it.
+/// Converts a value to JSON. Numbers that are not finite become strings, as Python writes them.
 fn json(value: &Value) -> Json {
     match value {
         Value::String(text) | Value::Datetime(text) => Json::from(text.as_str()),

@@ -1,4 +1,4 @@
-//! `[[stage]]`: one more model, which goes on with what was made so far.
+//! `[[stage]]`: one more model, which starts from the result of the one before.
 
 use std::path::Path;
 
@@ -9,39 +9,39 @@ use super::task::{Beginning, ImageToImage, LATER, LongPrompts, TASKS, TaskSpec, 
 use super::tree::{Entries, Node, Origin, Value};
 use super::writer::Writer;
 
-/// `[[stage]]`, any number: one more model, which goes on with what was made so far, image by image.
+/// `[[stage]]`, any number: one more model, which starts from the result of the one before, image by image.
 ///
 /// It has the tables of a pipeline, each within it: `[stage.model]` and `[stage.task.NAME]` are required,
 /// `[stage.scheduler.NAME]`, `[stage.cache.NAME]`, `[stage.run]`, `[stage.device]`, `[stage.output]`, `[[stage.lora]]`,
-/// `[[stage.embedding]]`, `[[stage.condition]]` and `[[stage.control]]` are not. Its task has no `image`: that is what the
-/// stage before made.
+/// `[[stage.textual_inversion]]`, `[[stage.condition]]` and `[[stage.control]]` are not. Its task has no `image`: that is the
+/// result of the stage before.
 ///
-/// What it says nothing of it has from the file's own tables: `prompt`, `negative_prompt`, `weights` and `long_prompts`
-/// of the task, but not what later text encoders are told (`prompt_2` and so on), since it may have none; `seed`, `noise`,
-/// `noise_gpu` and `max_input_megapixels` of `[run]`; `[device]` as a whole; `dir` and `preview` of `[output]`. Width and height follow from what
-/// it is handed. Every stage draws its noise from a fresh generator for each image, seeded as the
+/// Keys that it leaves out come from the file's own tables: `prompt`, `negative_prompt`, `prompt_weighting` and `long_prompts`
+/// of the task, but not the texts of later text encoders (`prompt_2` and so on), since it may have none; `seed`, `noise`,
+/// `noise_gpu` and `max_input_megapixels` of `[run]`; `[device]` as a whole; `dir` and `preview` of `[output]`. Width and height follow from
+/// its input. Every stage draws its noise from a fresh generator for each image, seeded as the
 /// file's own is, which is what diffusers' pipelines do when each is called with a new generator of the same seed.
 /// A `[cache.NAME]` or a `guidance_interval` of the file's own tables is theirs alone, since both are chosen for a model and
 /// its steps.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StageSpec {
-    /// `hand`: how it is handed what the stage before made, `latents` or `image`. Absent: as latents where its task can
-    /// begin with those, both models have latents alike, and the size is the same; else as the image.
-    pub hand: Option<Hand>,
-    /// Its tables. `[run]` has no `images`: there is one image for each that it is handed.
+    /// `input`: the form in which it takes the result of the stage before, `latents` or `image`. Absent: latents if its
+    /// task can start from those, both models share a latent space and the size is the same; else the image.
+    pub input: Option<StageInput>,
+    /// Its tables. `[run]` has no `images`: it makes one image of each input.
     pub spec: Spec,
 }
 
-/// In which form a stage is handed what the one before it made.
+/// The form in which a stage takes the result of the stage before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hand {
-    /// `"latents"`: as the denoiser left them.
+pub enum StageInput {
+    /// `"latents"`: the latents, not decoded.
     Latents,
-    /// `"image"`: decoded, as the 8-bit image that would be saved.
+    /// `"image"`: the decoded 8-bit image, as it would be saved.
     Image,
 }
 
-impl Hand {
+impl StageInput {
     /// The name in pipeline.toml.
     pub fn name(self) -> &'static str {
         match self {
@@ -51,10 +51,10 @@ impl Hand {
     }
 }
 
-/// What a stage's task has from the file's own where it says nothing, beside `prompt`.
-const OF_PROMPTS: [&str; 3] = ["negative_prompt", "weights", "long_prompts"];
+/// The keys besides `prompt` that a stage's task takes from the file's own if it leaves them out.
+const OF_PROMPTS: [&str; 3] = ["negative_prompt", "prompt_weighting", "long_prompts"];
 
-/// Writes what stages inherit into them, before they are read.
+/// Writes inherited keys into the stages, before they are read.
 pub(super) fn inherit(entries: &mut Entries, reading: &Reading<'_>) {
     let mut from_flags = Vec::new();
     let told: Entries = match tasks(entries).into_iter().next() {
@@ -115,15 +115,15 @@ fn inherited(node: &Node) -> Node {
 impl StageSpec {
     /// `base` is what the file's own tables are, where they could be read.
     pub(super) fn read(mut table: Table<'_>, reading: &Reading<'_>, base: Option<&Spec>) -> Option<Self> {
-        let hand = table.choice("hand", "form", &["latents", "image"]).map(|name| match name {
-            "latents" => Hand::Latents,
-            _ => Hand::Image,
+        let input = table.choice("input", "form", &["latents", "image"]).map(|name| match name {
+            "latents" => StageInput::Latents,
+            _ => StageInput::Image,
         });
         let spec = Spec::read_tables(&mut table, reading);
         if table.has(&["run", "images"]) {
             table.report_below(&["run", "images"], "a stage makes one image of each that it is handed; leave it out");
         }
-        let stage = spec.zip(base).map(|(spec, base)| Self { hand, spec }.after(base, &table));
+        let stage = spec.zip(base).map(|(spec, base)| Self { input, spec }.after(base, &table));
         table.finish();
         stage
     }
@@ -155,10 +155,10 @@ impl StageSpec {
                 table.report_below(&[task[0], task[1], "prompt"], problem);
             }
         }
-        match (self.hand, &mut spec.task) {
-            (Some(hand), TaskSpec::ImageToImage(ImageToImage { begin: Beginning::Handed(form), .. })) => *form = hand,
-            (Some(Hand::Latents), other) => {
-                table.report_below(&["hand"], format!("{} begins with an image, and not with latents", other.name()));
+        match (self.input, &mut spec.task) {
+            (Some(input), TaskSpec::ImageToImage(ImageToImage { begin: Beginning::Handed(form), .. })) => *form = input,
+            (Some(StageInput::Latents), other) => {
+                table.report_below(&["input"], format!("{} starts from an image, not from latents", other.name()));
             }
             _ => {}
         }
@@ -182,7 +182,7 @@ impl StageSpec {
 
     pub(super) fn write(&self, writer: &mut Writer, base: &Spec) {
         writer.array_of_tables("stage", |writer| {
-            writer.key_if("hand", self.hand.map(Hand::name));
+            writer.key_if("input", self.input.map(StageInput::name));
             self.spec.model.write(writer);
             self.write_task(writer, base);
             self.spec.write_parts(writer);
@@ -217,14 +217,14 @@ impl StageSpec {
         writer.leaving_out(same, |writer| self.spec.task.write(writer));
         // Reading is written where it is not the usual one; here that has to be said where the file's own is not.
         if own.reading.weights == Weights::None && theirs.reading.weights != Weights::None {
-            writer.key("weights", "none");
+            writer.key("prompt_weighting", "none");
         }
         if own.reading.long_prompts == LongPrompts::Cut && theirs.reading.long_prompts != LongPrompts::Cut {
-            writer.key("long_prompts", "cut");
+            writer.key("long_prompts", "truncate");
         }
     }
 
-    /// Whether the prompts are those of the file's own task.
+    /// True if the prompts are those of the file's own task.
     pub fn shares_prompts(&self, base: &Spec) -> bool {
         let prompts = |spec: &Spec| spec.task.prompting().map(|prompting| prompting.prompts.clone());
         prompts(&self.spec).is_some_and(|own| Some(own) == prompts(base))
@@ -232,13 +232,13 @@ impl StageSpec {
 }
 
 impl Spec {
-    /// Where images go that went through so many stages; `None` where only what a later one makes of them is written.
+    /// The folder for the images after a number of stages; `None` if only the result of a later stage is saved.
     pub fn folder(&self, stages: usize) -> Option<&Path> {
         let output = match stages.checked_sub(1) {
             None => &self.output,
             Some(at) => &self.stages.get(at)?.spec.output,
         };
-        (output.keep || stages == self.stages.len()).then_some(&output.dir)
+        (output.save_intermediate || stages == self.stages.len()).then_some(&output.dir)
     }
 
     /// Leaves the first `stages` of the stages, and no folder to write to.

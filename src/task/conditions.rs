@@ -8,14 +8,14 @@ use safetensors::SafeTensors;
 
 use super::{InputRequirements, Start};
 use crate::conditioner::{Conditioner, layout};
-use crate::denoise::Branch;
+use crate::denoise::GuidanceBranch;
 use crate::error::{Error, Result};
 use crate::files::open_input;
 use crate::guard::contain;
 use crate::image::{self, InputLimit, LabelMap};
 use crate::npy;
 use crate::session::Cancel;
-use crate::spec::{ConditionSpec, LayoutBox, Source, ToldAs};
+use crate::spec::{ConditionSpec, Conditioning, LayoutBox, Source};
 use crate::tensor::{DType, Tensor};
 
 /// A condition, ready to be told.
@@ -45,10 +45,12 @@ impl Start {
     ) -> Result<()> {
         let latent = self.sample.shape().last_chunk::<2>().copied().unwrap_or_default();
         for (at, given) in conditions.into_iter().enumerate() {
-            let told_as = given.condition.told_as;
+            let conditioning = given.condition.conditioning;
             let context = self.condition.context.as_ref();
             let rows = given.rows(at, context, self.guidance.branches().len() * images, (size, latent), cancel)?;
-            let is_told = |branch: &Branch| if told_as == ToldAs::Tokens { branch.prompt } else { branch.image };
+            let is_told = |branch: &GuidanceBranch| {
+                if conditioning == Conditioning::CrossAttention { branch.prompt } else { branch.image }
+            };
             let branches = self.guidance.branches().iter().flat_map(|b| std::iter::repeat_n(is_told(b), images));
             let told: Vec<ArrayD<f32>> =
                 branches.zip(rows).map(|(told, row)| if told { row } else { ArrayD::zeros(row.raw_dim()) }).collect();
@@ -58,13 +60,13 @@ impl Start {
                 Error::input(key, format!("its {what} do not fit those told before"), "are all of one model?")
             };
             let all = stack(Axis(0), &views).map_err(|_| misfit("rows"))?;
-            if let (ToldAs::Tokens, Some(mask)) = (told_as, &mut self.condition.context_mask) {
+            if let (Conditioning::CrossAttention, Some(mask)) = (conditioning, &mut self.condition.context_mask) {
                 let of_all = ArrayD::ones(IxDyn(&all.shape()[..2]));
                 *mask = concatenate(Axis(1), &[mask.view(), of_all.view()]).map_err(|_| misfit("tokens"))?;
             }
-            let (place, what) = match told_as {
-                ToldAs::Tokens => (&mut self.condition.context, "tokens"),
-                ToldAs::Channels => (&mut self.condition.channels, "channels"),
+            let (place, what) = match conditioning {
+                Conditioning::CrossAttention => (&mut self.condition.context, "tokens"),
+                Conditioning::Channels => (&mut self.condition.channels, "channels"),
             };
             *place = Some(match place.take() {
                 Some(before) => concatenate(Axis(1), &[before.view(), all.view()]).map_err(|_| misfit(what))?,
@@ -199,7 +201,7 @@ fn one_hot(
     known: Option<usize>,
     limit: InputLimit,
 ) -> Result<ArrayD<f32>> {
-    let map = image::load_labels(path, limit)?.resized(width, height);
+    let map = image::load_labels(path, limit)?.resize(width, height);
     check_labels(path, &map, known)?;
     let count = known.unwrap_or_default();
     let mut planes = ArrayD::zeros(IxDyn(&[1, count, height, width]));
@@ -211,7 +213,7 @@ fn one_hot(
 
 /// An image of depth at the size of the latents, from −1 to 1: `[1, 1, h/f, w/f]`.
 fn depth(path: &Path, [height, width]: [usize; 2], limit: InputLimit) -> Result<ArrayD<f32>> {
-    let map = image::bicubic(&image::load_grey(path, limit)?, height, width);
+    let map = image::resize_bicubic(&image::load_gray(path, limit)?, height, width);
     let (low, high) = map.iter().fold((f32::MAX, f32::MIN), |(low, high), &v| (low.min(v), high.max(v)));
     if low >= high {
         return Err(Error::input(path.display().to_string(), "is of one depth all over", "give a map with some depth"));

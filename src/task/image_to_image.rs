@@ -10,7 +10,7 @@ use super::{Handed, InputRequirements, Rounding, Start, Task, TaskContext, steps
 use crate::error::{Error, Result};
 use crate::image::{self, InputLimit};
 use crate::npy;
-use crate::spec::{self, Beginning, Hand, ImageToImage, InputImage, Prompting};
+use crate::spec::{self, Beginning, ImageToImage, InputImage, Prompting, StageInput};
 
 impl Task for ImageToImage {
     fn name(&self) -> &'static str {
@@ -26,7 +26,7 @@ impl Task for ImageToImage {
     }
 
     fn needs_encoder(&self) -> bool {
-        matches!(self.begin, Beginning::Image(_) | Beginning::Handed(Hand::Image))
+        matches!(self.begin, Beginning::Image(_) | Beginning::Handed(StageInput::Image))
     }
 
     fn natural_size(
@@ -72,8 +72,8 @@ impl Task for ImageToImage {
         let latents = match &self.begin {
             Beginning::Image(path) => encoded(&InputImage::File(path.clone()), stage)?,
             Beginning::Latents(path) => given(path, stage)?,
-            Beginning::Handed(Hand::Image) => encoded(&InputImage::Handed, stage)?,
-            Beginning::Handed(Hand::Latents) => handed(stage)?,
+            Beginning::Handed(StageInput::Image) => encoded(&InputImage::Handed, stage)?,
+            Beginning::Handed(StageInput::Latents) => handed(stage)?,
         };
         if let Some(begin) = stage.denoising_start {
             return Ok(Start { begin, ..Start::from_noise(latents, told, guidance) });

@@ -13,7 +13,7 @@ use super::input_image::{
 };
 use super::prompt::{condition, guidance};
 use super::{InputRequirements, Paste, Rounding, Start, Task, TaskContext, steps_run};
-use crate::denoise::{Condition, Guidance, Keep};
+use crate::denoise::{Condition, Guidance, UnmaskedLatents};
 use crate::error::{Error, Result};
 use crate::image::{self, InputLimit};
 use crate::spec::{self, Inpaint, Prompting};
@@ -99,7 +99,7 @@ impl Task for Inpaint {
                 stage.scheduler.add_noise(begin, x0, noise, out);
             }
             _ => {
-                let sigma = stage.scheduler.initial_noise_sigma() as f32;
+                let sigma = stage.scheduler.init_noise_sigma() as f32;
                 sample.mapv_inplace(|v| v * sigma);
             }
         }
@@ -122,7 +122,7 @@ impl Task for Inpaint {
             Some(latents) if !concatenates => {
                 let shape = IxDyn(&[stage.images(), channels, height, width]);
                 let mask = small.into_dyn().broadcast(shape).map(|all| all.as_standard_layout().into_owned());
-                mask.map(|mask| Keep { latents, noise, mask })
+                mask.map(|mask| UnmaskedLatents { latents, noise, mask })
             }
             _ => None,
         };

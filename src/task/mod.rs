@@ -16,7 +16,7 @@ use ndarray::{ArrayD, Axis, IxDyn, Slice};
 
 use crate::bundle::{Defaults, DenoiserContract};
 use crate::conditioner::Conditioner;
-use crate::denoise::{BatchNoise, Condition, Guidance, Keep};
+use crate::denoise::{BatchNoise, Condition, Guidance, UnmaskedLatents};
 use crate::error::{Error, Result};
 use crate::image::{InputLimit, Rgb8};
 use crate::latent::{Encoder, Scaling};
@@ -43,7 +43,7 @@ pub struct Start {
     /// How the branches are joined.
     pub guidance: Guidance,
     /// What is put back after every step.
-    pub keep: Option<Keep>,
+    pub keep: Option<UnmaskedLatents>,
     /// What the finished image is pasted into.
     pub paste: Option<Paste>,
 }
@@ -208,7 +208,7 @@ impl TaskContext<'_> {
 
     /// The first sample of a run from pure noise.
     pub fn noise_start(&mut self) -> Result<ArrayD<f32>> {
-        let sigma = self.scheduler.initial_noise_sigma() as f32;
+        let sigma = self.scheduler.init_noise_sigma() as f32;
         let mut sample = self.unit_noise()?;
         sample.mapv_inplace(|v| v * sigma);
         Ok(sample)

@@ -1,61 +1,61 @@
-//! Values that go in the place of a weight that a graph stores.
+//! Replacement values for a graph's stored weights.
 
 use half::{bf16, f16};
 
 use super::DType;
 
-/// A weight of a graph, replaced: what a session is opened with in the place of what the graph stores.
+/// A replacement for a weight that a graph stores, applied when a session opens the graph.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Weight {
-    /// The name under which the graph stores it.
+    /// The weight's name in the graph.
     pub name: String,
-    /// Its shape, which is that of the stored one.
+    /// The shape, equal to the stored one's unless it is [`WeightLocation::Resized`].
     pub shape: Vec<usize>,
-    /// Its values, row-major, in the element type of the stored one.
+    /// The values, row-major, in the stored element type.
     pub values: WeightValues,
-    /// Where the graph stores it.
-    pub place: WeightPlace,
+    /// The location of the stored weight.
+    pub location: WeightLocation,
 }
 
-/// One byte of a graph's file, read as another when the graph is opened.
+/// A byte of a graph's file that is replaced when the graph is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ByteEdit {
-    /// Where it is.
+    /// The offset in the file.
     pub at: u64,
-    /// What it is.
+    /// The stored value.
     pub from: u8,
-    /// What it is read as.
+    /// The replacement.
     pub to: u8,
 }
 
-/// Where a graph stores a weight.
+/// The location of a stored weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WeightPlace {
-    /// In the .onnx file itself, its values from this byte on, little-endian.
-    Inside(u64),
-    /// In a file beside it.
-    Beside,
-    /// Anywhere, and its shape is another one: the initializer itself is written anew.
-    Grown {
+pub enum WeightLocation {
+    /// In the .onnx file, with little-endian values from this byte offset on.
+    InGraph(u64),
+    /// In an external data file.
+    ExternalFile,
+    /// Anywhere, with a new shape: the initializer is rewritten.
+    Resized {
         /// The graph's message in the .onnx file.
         graph: Field,
-        /// The initializer's.
+        /// The initializer's message in the graph.
         tensor: Field,
     },
 }
 
-/// The place of a protobuf message in a file, as the field of another.
+/// The byte range of a protobuf message in a file, as the field of another message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Field {
-    /// Where the field begins, which is with its number.
+    /// The first byte of the field, its tag.
     pub start: usize,
-    /// Where its contents begin.
+    /// The first byte of its contents.
     pub body: usize,
-    /// The byte after its last.
+    /// The byte after its contents.
     pub end: usize,
 }
 
-/// Values of a weight, in an element type that weights of diffusion models have.
+/// The values of a weight.
 #[derive(Debug, Clone, PartialEq)]
 pub enum WeightValues {
     /// IEEE single precision.
@@ -67,7 +67,7 @@ pub enum WeightValues {
 }
 
 impl WeightValues {
-    /// Rounds values to the element type, or gives `None` where it is not one of these.
+    /// Rounds values to the element type; `None` for an unsupported type.
     pub fn round(values: Vec<f32>, dtype: DType) -> Option<Self> {
         match dtype {
             DType::F32 => Some(Self::F32(values)),
@@ -77,7 +77,7 @@ impl WeightValues {
         }
     }
 
-    /// Reads little-endian bytes as `f32`; `None` where the element type is not one of these.
+    /// Converts little-endian bytes to `f32`; `None` for an unsupported type.
     pub fn widen(bytes: &[u8], dtype: DType) -> Option<Vec<f32>> {
         let pairs = || bytes.chunks_exact(2).filter_map(|b| b.try_into().ok());
         Some(match dtype {
@@ -88,8 +88,8 @@ impl WeightValues {
         })
     }
 
-    /// Writes the values as little-endian bytes to the beginning of `out`, and says how many bytes they are; writes
-    /// nothing where `out` is shorter.
+    /// Writes the values as little-endian bytes to the start of `out` and returns their number of bytes. Writes nothing
+    /// if `out` is shorter.
     pub fn write_to(&self, out: &mut [u8]) -> usize {
         fn write<const N: usize>(out: &mut [u8], values: impl ExactSizeIterator<Item = [u8; N]>) -> usize {
             let bytes = values.len() * N;

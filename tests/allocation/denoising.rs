@@ -39,7 +39,7 @@ const WARM: usize = 4;
 fn asked(name: &str, table: &Config, outputs: usize) -> usize {
     let built = scheduler::build(name, None, table, &ScheduleRequest::new(STEPS, IMAGES));
     let mut scheduler = built.unwrap_or_else(|error| panic!("{name}: {error}"));
-    let sigma = scheduler.initial_noise_sigma() as f32;
+    let sigma = scheduler.init_noise_sigma() as f32;
     let mut x: Vec<f32> = (0..LENGTH).map(|i| sigma * ((i % 7) as f32 - 3.0) / 2.0).collect();
     let model_output: Vec<f32> = (0..outputs).map(|i| (i % 5) as f32 / 4.0).collect();
     let mut input = vec![0.0; LENGTH];
@@ -48,7 +48,7 @@ fn asked(name: &str, table: &Config, outputs: usize) -> usize {
         if call == WARM {
             before = ASKED.get();
         }
-        scheduler.scale_input(call, &x, &mut input);
+        scheduler.scale_model_input(call, &x, &mut input);
         let stepped = scheduler.step(call, &model_output, &mut x, &mut Constant);
         stepped.unwrap_or_else(|error| panic!("{name}: {error}"));
     }

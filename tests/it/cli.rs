@@ -455,7 +455,7 @@ fn an_interrupt_ends_the_wait_for_standard_input() {
     use std::time::Duration;
 
     let folder = tempfile::tempdir().expect("a folder");
-    for command in ["run", "compile"] {
+    for command in ["run", "optimize"] {
         let mut program = ldm_ort(folder.path());
         let mut child = program.args([command, "-"]).stdin(std::process::Stdio::piped()).spawn().expect("it starts");
         std::thread::sleep(Duration::from_millis(500));
@@ -589,7 +589,7 @@ fn prompts_that_are_not_read_as_they_are_meant_are_warned_of() {
     let header = r#"{"<cat>":{"dtype":"F32","shape":[1,16],"data_offsets":[0,64]}}"#;
     let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &[0; 64]].concat();
     std::fs::write(folder.path().join("cat.safetensors"), bytes).expect("a file can be written");
-    let cat = "[[embedding]]\npath = 'cat.safetensors'\n";
+    let cat = "[[textual_inversion]]\npath = 'cat.safetensors'\n";
     let weights = "weights = 'a1111'\n";
     for (prompt, keys, tables, says) in [
         ("a <lora:x:1> cat", "", "", Some("prompt: \"<lora:x:1>\" is read as words and adds no LoRA")),

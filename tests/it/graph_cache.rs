@@ -75,7 +75,7 @@ fn a_graph_is_optimised_once_and_draws_the_same() {
     assert!(apart(&plain, &first) < 1e-5, "{}", apart(&plain, &first));
     assert_eq!(apart(&first, &second), 0.0);
 
-    let off = run(Some(folder.path()), &["device.prepare=false"]);
+    let off = run(Some(folder.path()), &["device.optimize=false"]);
     assert_eq!((off.optimized, apart(&plain, &off)), (0, 0.0));
 }
 
@@ -143,7 +143,7 @@ fn parts_that_make_room_are_opened_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let kept = run(None, &[]);
     for cache in [None, Some(folder.path())] {
-        assert!(apart(&kept, &run(cache, &["device.keep=false"])) < 1e-5);
+        assert!(apart(&kept, &run(cache, &["device.offload=true"])) < 1e-5);
     }
 }
 
@@ -204,7 +204,7 @@ fn one_run_of_all_rows_is_tried_where_threads_are_left_over() {
     assert_eq!(callers(folder.path(), &threads).1, 1);
     seal(&file, r#"{"split":2.0,"sequential":3.0,"batched":1.0,"tried_batched":true}"#);
     // Not where some calls have fewer rows, nor where the memory is bounded.
-    for other in ["task.text-to-image.guidance_interval=[0.0, 0.5]", "device.memory=\"1 GB\""] {
+    for other in ["task.text-to-image.guidance_interval=[0.0, 0.5]", "device.memory_budget=\"1 GB\""] {
         assert_eq!(callers(folder.path(), &[threads[0], threads[1], other]), (2, 0), "{other}");
     }
 }
@@ -396,7 +396,7 @@ fn several_processes_at_once_do_not_clash() {
     let start = |name: &str| {
         let mut command = ldm_ort(folder.path());
         command.args(["run", "pipeline.toml", "--save-latents", name]);
-        command.env_remove("LDM_ORT_PREPARE").env("ORT_DYLIB_PATH", runtime.path());
+        command.env_remove("LDM_ORT_OPTIMIZE").env("ORT_DYLIB_PATH", runtime.path());
         command.env("LDM_ORT_CACHE_DIR", folder.path().join("cache"));
         std::thread::spawn(move || answer(command))
     };
@@ -411,7 +411,7 @@ fn several_processes_at_once_do_not_clash() {
 }
 
 #[test]
-fn the_command_line_prepares_lists_and_clears() {
+fn the_command_line_optimizes_lists_trims_and_clears() {
     let (folder, runtime) = (tempfile::tempdir().expect("a folder"), runtime());
     let (cache, model) = (folder.path().join("cache"), folder.path().join("model"));
     copy(&models().join("sd1"), &model);
@@ -419,21 +419,21 @@ fn the_command_line_prepares_lists_and_clears() {
     std::fs::write(folder.path().join("p.toml"), text).unwrap();
     let say = |arguments: &[&str]| {
         let mut command = ldm_ort(folder.path());
-        command.args(arguments).env_remove("LDM_ORT_PREPARE").env("LDM_ORT_CACHE_DIR", &cache);
+        command.args(arguments).env_remove("LDM_ORT_OPTIMIZE").env("LDM_ORT_CACHE_DIR", &cache);
         command.env("ORT_DYLIB_PATH", runtime.path()).env("NO_COLOR", "1");
         let answer = answer(command);
         (answer.code, answer.stdout, answer.stderr)
     };
     let (code, list, _) = say(&["cache", "list"]);
-    assert!(code == Some(0) && list.starts_with("nothing is kept in "), "{list}");
+    assert!(code == Some(0) && list.starts_with("no optimized graphs in "), "{list}");
 
-    let (code, made, error) = say(&["compile", "p.toml"]);
+    let (code, made, error) = say(&["optimize", "p.toml"]);
     assert_eq!(code, Some(0), "{error}");
     assert!(["text_encoder", "unet", "vae_decoder"].iter().all(|name| made.contains(name)), "{made}");
     assert!(error.contains("optimizing unet for this machine, once"), "{error}");
     let (code, _, error) = say(&["run", "p.toml"]);
     assert!(code == Some(0) && !error.contains("optimizing"), "{error}");
-    let (code, _, error) = say(&["compile", "p.toml", "--set", "device.prepare=false"]);
+    let (code, _, error) = say(&["optimize", "p.toml", "--set", "device.optimize=false"]);
     assert!(code == Some(2) && error.contains("none of its graphs"), "{error}");
 
     let (_, list, _) = say(&["cache", "list", "--json"]);
@@ -462,19 +462,23 @@ fn the_command_line_prepares_lists_and_clears() {
     assert_eq!(list.matches("(its graph is gone)").count(), 1, "{list}");
     say(&["cache", "clear", "--stale"]);
     assert_eq!(entries(&cache.join("graphs")).len(), 2);
+    let (code, trimmed, _) = say(&["cache", "trim", "--to", "1 B"]);
+    assert!(code == Some(0) && trimmed.contains("freed in ") && trimmed.trim_end().ends_with("0 B left"), "{trimmed}");
+    assert!(entries(&cache.join("graphs")).is_empty());
     let (code, ..) = say(&["cache", "clear"]);
     assert!(code == Some(0) && entries(&cache.join("graphs")).is_empty());
 }
 
 /// A cache that cannot be written to does not stop a run.
 #[test]
-fn where_nothing_can_be_kept_the_graph_is_opened_as_it_lies() {
+fn where_nothing_can_be_cached_graphs_are_opened_as_exported() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
     let run = run(Some(&file.join("cache")), &[]);
     assert_eq!((run.optimized, run.latents.len()), (0, 2));
-    assert!(run.warnings.iter().any(|warning| warning.contains("is not kept optimized")), "{:?}", run.warnings);
+    assert_eq!(run.warnings.len(), 1, "{:?}", run.warnings);
+    assert!(run.warnings.iter().any(|warning| warning.contains("cannot be created")), "{:?}", run.warnings);
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -522,7 +526,7 @@ fn clearing_the_cache_fails_nobody_who_opens_from_it() {
 #[test]
 fn a_run_goes_on_once_its_graphs_are_removed() {
     let folder = tempfile::tempdir().expect("a folder");
-    let plan = plan(Some(folder.path()), &["device.keep=true", "task.text-to-image.guidance_scale=1.0"]);
+    let plan = plan(Some(folder.path()), &["device.offload=false", "task.text-to-image.guidance_scale=1.0"]);
     let mut images = 0;
     let mut observe = |event: ExecutionEvent<'_>| {
         images += usize::from(matches!(event, ExecutionEvent::Image(_)));

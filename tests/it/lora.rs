@@ -124,7 +124,7 @@ fn what_a_model_has_no_place_for_is_left_out_with_a_warning() {
         (one("lora_unet_mid_block_x.alpha"), &["1 module with an alpha and no matrices", "mid_block_x"]),
         (one("lora_unet_down_blocks_7_x.hada_w1_a"), &["1 tensor of ", "LoHa", "down_blocks_7_x"]),
         (one("lora_te2_text_model_final_layer_norm.diff"), &["1 tensor of ", "full difference"]),
-        (one("bundle_emb.cat.string_to_param.*"), &["1 tensor of ", "[[embedding]]", "bundle_emb.cat"]),
+        (one("bundle_emb.cat.string_to_param.*"), &["1 tensor of ", "[[textual_inversion]]", "bundle_emb.cat"]),
         (one("epoch"), &["1 tensor of ", "no naming that is known", "epoch"]),
     ] {
         let scratch = tempfile::tempdir().expect("a folder");

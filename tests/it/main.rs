@@ -4,6 +4,7 @@
 //! variables, the current folder, limits) runs the command as a child instead; one that counts its own allocations is in
 //! `tests/allocation`.
 
+mod aliases;
 mod bundle;
 mod cli;
 mod common;
@@ -11,6 +12,7 @@ mod deepcache;
 mod engine;
 mod errors;
 mod graph_cache;
+mod graph_cache_size;
 mod layouts;
 mod lora;
 mod memory;

@@ -138,16 +138,16 @@ fn what_does_not_fit_whole_is_given_up_piece_by_piece() {
     for (side, part) in [("1024", "text_encoder needs about"), ("4096", "unet needs about")] {
         let sides = [format!("run.width={side}"), format!("run.height={side}")];
         let memory = if side == "1024" { "100 MB" } else { "320 MB" };
-        let error = plan(&[&sides[0], &sides[1], &format!("device.memory={memory:?}")]).unwrap_err();
-        assert!(error.starts_with("device.memory: ") && error.contains(part), "{error}");
+        let error = plan(&[&sides[0], &sides[1], &format!("device.memory_budget={memory:?}")]).unwrap_err();
+        assert!(error.starts_with("device.memory_budget: ") && error.contains(part), "{error}");
     }
 }
 
 #[test]
 fn memory_is_no_promise_where_graphs_are_opened_as_they_lie() {
-    let error = plan(&["device.memory=\"10 GB\"", "device.prepare=false"]).unwrap_err();
-    assert!(error.contains("device.memory: is kept to by graphs that are optimized ahead"), "{error}");
-    let plan = plan(&["device.memory=\"10 GB\""]).expect("a plan");
+    let error = plan(&["device.memory_budget=\"10 GB\"", "device.optimize=false"]).unwrap_err();
+    assert!(error.contains("device.memory_budget: is kept to by graphs that are optimized ahead"), "{error}");
+    let plan = plan(&["device.memory_budget=\"10 GB\""]).expect("a plan");
     let ignore = &mut |_: ExecutionEvent<'_>| ControlFlow::Continue(());
     let error = Execution::load(&plan, &runtime(), &Cancel::new(), ignore).err().expect("no cache").to_string();
     assert!(error.contains("there is no cache to keep them in"), "{error}");
@@ -214,18 +214,18 @@ fn the_command_line_tells_what_was_held() {
     std::fs::write(&pipeline, text).expect("a file");
     let run = |more: &[&str]| {
         let mut command = ldm_ort(folder.path());
-        command.arg("run").arg(&pipeline).args(more).env_remove("LDM_ORT_PREPARE");
+        command.arg("run").arg(&pipeline).args(more).env_remove("LDM_ORT_OPTIMIZE");
         command.env("LDM_ORT_CACHE_DIR", folder.path()).env("ORT_DYLIB_PATH", runtime().path());
         answer(command)
     };
-    let told = run(&["--memory", "--set", "device.memory=\"2 GB\""]);
+    let told = run(&["--memory", "--set", "device.memory_budget=\"2 GB\""]);
     if cfg!(target_os = "linux") {
         assert_eq!(told.code, Some(0), "{told}");
         for row in ["open unet", "open vae_decoder", "preparing", "denoising", "decoding", "at most"] {
             assert!(told.stderr.lines().any(|line| line.starts_with(row)), "{row}: {told}");
         }
     }
-    let told = run(&["--set", "device.memory=\"1 MB\""]);
+    let told = run(&["--set", "device.memory_budget=\"1 MB\""]);
     assert_eq!(told.code, Some(2), "{told}");
-    assert!(told.stderr.contains("device.memory: text_encoder needs about"), "{told}");
+    assert!(told.stderr.contains("device.memory_budget: text_encoder needs about"), "{told}");
 }

@@ -1,12 +1,11 @@
-//! `ldm-ort plot`: the image of schedules, its numbers, and what it refuses.
+//! `ldm-ort plot`: the SVG image, the numbers, and invalid arguments.
 
 use std::path::Path;
 
 use crate::common::{Answer, answer, ldm_ort, models};
 use serde_json::Value;
 
-/// Runs the program in a folder with a pipeline of six steps on a model whose own scheduler is PNDM. There is no
-/// runtime for it to find.
+/// Runs the program in a folder with a pipeline of six steps on a model whose scheduler is PNDM, without a runtime.
 fn call(folder: &Path, arguments: &[&str]) -> Answer {
     let model = models().join("sd1");
     let text = format!(
@@ -21,7 +20,7 @@ fn call(folder: &Path, arguments: &[&str]) -> Answer {
     answer
 }
 
-/// The names of the files beside the pipeline.
+/// Returns the names of the files next to the pipeline.
 fn files(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).expect("a folder");
     let names = entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
@@ -29,7 +28,7 @@ fn files(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn the_image_lies_beside_the_pipeline_and_names_every_scheduler() {
+fn the_image_is_next_to_the_pipeline_and_names_every_scheduler() {
     let folder = tempfile::tempdir().expect("a folder");
     let others = ["--scheduler", "euler", "--scheduler", "DPM++ 2M Karras", "--scheduler", "HeunDiscreteScheduler"];
     let answer = call(folder.path(), &[&["plot", "pipeline.toml"], &others[..]].concat());
@@ -44,9 +43,9 @@ fn the_image_lies_beside_the_pipeline_and_names_every_scheduler() {
 }
 
 #[test]
-fn the_numbers_are_those_of_every_call() {
+fn the_numbers_cover_every_evaluation() {
     let folder = tempfile::tempdir().expect("a folder");
-    // A scheduler asked for again, also by another name, is drawn once.
+    // A scheduler requested twice, also by another name, is drawn once.
     let arguments = ["plot", "pipeline.toml", "--json", "--steps", "4", "--output", "a.svg"];
     let others = ["--scheduler", "heun", "--scheduler", "Heun", "--scheduler", "HeunDiscrete"];
     let answer = call(folder.path(), &[&arguments[..], &others[..]].concat());
@@ -83,9 +82,9 @@ fn flags_stand_over_the_pipelines_keys() {
     assert_ne!(own["timesteps"], plain["timesteps"], "{object}");
 }
 
-/// A schedule that is given outright is the pipeline's; other schedulers have their own, of as many steps.
+/// A custom schedule applies to the pipeline's scheduler; other schedulers use their own schedule of as many steps.
 #[test]
-fn a_schedule_given_outright_is_drawn() {
+fn a_custom_schedule_is_drawn() {
     let folder = tempfile::tempdir().expect("a folder");
     let flags = ["--scheduler", "euler", "--set", "scheduler.euler.timestep_spacing='trailing'"];
     let given = ["--set", "run.timesteps=[900, 500, 100]", "--set", "run.steps=3"];
@@ -97,10 +96,10 @@ fn a_schedule_given_outright_is_drawn() {
     assert_eq!(object["schedulers"][1]["timesteps"].as_array().map(Vec::len), Some(3), "{object}");
 }
 
-/// A device or FIFO is written into whatever its name, a link stays, and `~` is the home folder.
+/// A device or FIFO is written to directly, a link is preserved, and `~` is the home folder.
 #[cfg(unix)]
 #[test]
-fn a_plot_goes_where_its_name_leads() {
+fn a_plot_follows_links_devices_and_the_home_folder() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name);
     let plot = |output: &str| {
@@ -128,7 +127,7 @@ fn a_plot_goes_where_its_name_leads() {
 }
 
 #[test]
-fn what_cannot_be_drawn_is_told_and_leaves_nothing() {
+fn invalid_plots_are_errors_and_leave_no_file() {
     for (arguments, code, says) in [
         (&["--scheduler", "eulr"][..], 2, &["--scheduler", "\"eulr\"", "did you mean euler"][..]),
         (&["--scheduler", "magic"], 2, &["--scheduler", "\"magic\"", "choose", "ddim"]),

@@ -227,7 +227,7 @@ fn a_provider_that_cannot_be_used_is_an_error() {
     let error = open_on(&["qnn", "cpu"]).unwrap_err();
     assert_eq!(error.exit_code(), 2);
     let error = error.to_string();
-    assert!(error.contains("provider qnn: ") && error.contains("help: get "), "{error}");
+    assert!(error.contains("provider qnn: ") && error.contains("hint: get "), "{error}");
     let error = open_on(&["cpu", "cuda"]).unwrap_err().to_string();
     assert!(error.contains("stands before cuda"), "{error}");
     let error = open_on(&["cudaa"]).unwrap_err().to_string();

@@ -157,7 +157,7 @@ fn prompts_have_a_largest_length() {
 fn the_table_of_tasks_tells_the_keys_each_takes() {
     let keys = |name| TASKS.iter().find(|entry| entry.name == name).unwrap().keys().join(" ");
     let of_prompts = "prompt negative_prompt prompt_2 negative_prompt_2 prompt_3 negative_prompt_3 guidance_scale \
-                      true_cfg_scale guidance_interval guidance_rescale weights long_prompts text_cleaning clip_skip max_sequence_length original_size crop target_size \
+                      true_cfg_scale guidance_interval guidance_rescale prompt_weighting long_prompts text_cleaning clip_skip max_sequence_length original_size crop target_size \
                       aesthetic_score negative_aesthetic_score";
     assert_eq!(keys("text-to-image"), of_prompts);
     assert_eq!(keys("image-to-image"), format!("{of_prompts} latents image strength"));

@@ -9,7 +9,7 @@ use memmap2::Mmap;
 use super::modules::Reader;
 use super::{GraphFile, domain, external, frame, modules, open_file, proto, tensor_bytes};
 use crate::error::{Error, Result};
-use crate::tensor::{DType, Weight, WeightPlace, WeightValues};
+use crate::tensor::{DType, Weight, WeightLocation, WeightValues};
 
 /// A weight that a linear layer or a convolution multiplies by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -148,12 +148,12 @@ impl ModuleWeight {
     /// can be read either.
     pub fn replaced_by(&self, values: Vec<f32>) -> Option<Weight> {
         let place = match &self.at {
-            At::Inside(range) => WeightPlace::Inside(range.start as u64),
-            At::Beside { .. } => WeightPlace::Beside,
+            At::Inside(range) => WeightLocation::InGraph(range.start as u64),
+            At::Beside { .. } => WeightLocation::ExternalFile,
             At::Unreadable(_) => return None,
         };
         let values = WeightValues::round(values, self.dtype)?;
-        Some(Weight { name: self.name.clone(), shape: self.shape.clone(), values, place })
+        Some(Weight { name: self.name.clone(), shape: self.shape.clone(), values, location: place })
     }
 }
 
@@ -165,11 +165,11 @@ pub(crate) fn placed_in(bytes: &[u8], weights: Vec<Weight>) -> Option<Vec<Weight
     let places: BTreeMap<&str, &Inside> = stored.iter().map(|tensor| tensor.name.as_str()).zip(&inside).collect();
     let placed = |weight: Weight| {
         let inside = places.get(weight.name.as_str())?;
-        Some(match (weight.place, inside) {
-            (WeightPlace::Inside(_), Inside::Bytes(range)) => {
-                Some(Weight { place: WeightPlace::Inside(range.start as u64), ..weight })
+        Some(match (weight.location, inside) {
+            (WeightLocation::InGraph(_), Inside::Bytes(range)) => {
+                Some(Weight { location: WeightLocation::InGraph(range.start as u64), ..weight })
             }
-            (WeightPlace::Beside, _) => Some(weight),
+            (WeightLocation::ExternalFile, _) => Some(weight),
             _ => None,
         })
     };

@@ -7,7 +7,7 @@ use super::stored::{ModuleWeight, Weights, map};
 use super::trace::Trace;
 use super::{GraphFile, frame};
 use crate::error::{Error, Result};
-use crate::tensor::{Field, Weight, WeightPlace, WeightValues};
+use crate::tensor::{Field, Weight, WeightLocation, WeightValues};
 
 /// The table that the values of an input index: a row a token.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,12 +58,17 @@ impl TokenTable {
             WeightValues::round(values, self.weight.dtype).ok_or_else(|| unusable("is not of floating point"))?;
         let place =
             place(&map(&graph.path)?, &self.weight.name).ok_or_else(|| unusable("cannot be found in the file"))?;
-        Ok(Weight { name: self.weight.name.clone(), shape: vec![self.rows + more.nrows(), self.width], values, place })
+        Ok(Weight {
+            name: self.weight.name.clone(),
+            shape: vec![self.rows + more.nrows(), self.width],
+            values,
+            location: place,
+        })
     }
 }
 
 /// Where the messages of the graph and of the initializer `name` lie in a file.
-fn place(file: &[u8], name: &str) -> Option<WeightPlace> {
+fn place(file: &[u8], name: &str) -> Option<WeightLocation> {
     /// Field numbers of `ModelProto` and `GraphProto`, and of the name in `TensorProto`.
     const GRAPH: u64 = 7;
     const INITIALIZER: u64 = 5;
@@ -78,5 +83,5 @@ fn place(file: &[u8], name: &str) -> Option<WeightPlace> {
         let named = within(tensor.body..tensor.end, NAME).unwrap_or_default();
         named.iter().any(|field| file.get(field.body..field.end) == Some(name.as_bytes()))
     })?;
-    Some(WeightPlace::Grown { graph, tensor })
+    Some(WeightLocation::Resized { graph, tensor })
 }

@@ -49,7 +49,7 @@ pub fn role_words(kind: ComponentKind) -> &'static [&'static str] {
         ],
         Kind::TextEncoder | Kind::TextEncoder2 | Kind::TextEncoder3 => &["input_ids", "attention_mask"],
         Kind::VaeEncoder | Kind::VqEncoder => &["sample"],
-        Kind::VaeDecoder | Kind::VqDecoder | Kind::SmallDecoder => &["latent"],
+        Kind::VaeDecoder | Kind::VqDecoder | Kind::TinyVaeDecoder => &["latent"],
         Kind::ControlNet => {
             &["sample", "timestep", "context", "control", "conditioning_scale", "text_embeds", "time_ids"]
         }

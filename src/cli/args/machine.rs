@@ -6,11 +6,12 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueHint};
 
 use super::{OverrideArgs, path};
+use crate::byte_size;
 use crate::session::Flavour;
 
-/// `ldm-ort compile`.
+/// `ldm-ort optimize`.
 #[derive(Debug, Clone, Args)]
-pub struct CompileArgs {
+pub struct OptimizeArgs {
     /// The pipeline file, or - for standard input.
     #[arg(value_name = "PIPELINE.toml", value_hint = ValueHint::FilePath, value_parser = path())]
     pub pipeline: PathBuf,
@@ -22,30 +23,37 @@ pub struct CompileArgs {
 /// `ldm-ort cache`.
 #[derive(Debug, Clone, Args)]
 pub struct CacheArgs {
-    /// What to do.
+    /// The action.
     #[command(subcommand)]
     pub action: CacheAction,
 }
 
-/// What `ldm-ort cache` does.
+/// The actions of `ldm-ort cache`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum CacheAction {
-    /// Lists the graphs that are kept: component, sizes, room on the disk, and the graph that each was made from.
+    /// Lists the optimized graphs: component, sizes, size on disk, last use, and the graph that each was made from.
     List {
         /// Prints JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Reads all that is kept, and the models whose digests are remembered, and compares them with what was written.
-    /// Prints a line for each. What is damaged is dropped, and the next run makes it again; the exit code is 1 then.
+    /// Reads every optimized graph, and every model file whose digest is cached, and compares them with their checksums.
+    /// Prints a line for each. Damaged graphs are removed, and the next run makes them again; the exit code is 1 then.
     Verify {
         /// Prints JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Removes them; the next run makes anew what it needs.
+    /// Removes optimized graphs, the least recently used first, until the cache has at most this size. Graphs that a
+    /// running process uses are not removed.
+    Trim {
+        /// The size, such as "20 GB".
+        #[arg(long, value_name = "SIZE", value_parser = size)]
+        to: u64,
+    },
+    /// Removes the optimized graphs; the next run makes those that it needs.
     Clear {
-        /// Only those whose graph is gone, or that were made for another processor.
+        /// Only remove those whose graph is gone, or that were made for another CPU.
         #[arg(long)]
         stale: bool,
     },
@@ -94,6 +102,10 @@ pub enum RuntimeAction {
     },
     /// Lists the builds in the cache.
     List,
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    byte_size::parse(text).ok_or_else(|| "expected a size such as \"20 GB\" or \"1.5 TiB\"".to_owned())
 }
 
 fn flavour(name: String) -> Result<Flavour, String> {

@@ -1,77 +1,77 @@
 //! Spectrum: Han et al. 2026, "Adaptive Spectral Feature Forecasting for Diffusion Sampling Acceleration", arXiv
 //! 2603.01623.
 //!
-//! Each value of the prediction is taken for a function of time, a sum of Chebyshev polynomials whose coefficients are
-//! fitted by ridge regression to what was computed; it is read off at the steps that are skipped, and mixed with the line
-//! through the last two computed steps. Which steps are computed stands fast: the first `warmup`, then the last of every
-//! `window`, which grows by `flex` with each, and all from the share `stop` of the run on.
+//! Each value of the prediction is modeled as a function of time, a sum of Chebyshev polynomials whose coefficients are
+//! fitted to the computed predictions by ridge regression. Skipped steps evaluate the fit and mix it with the line
+//! through the last two computed predictions. The computed steps are fixed: the first `warmup`, then the last of every
+//! `window`, which grows by `flex` each time, and all after the fraction `stop` of the run.
 //!
-//! The fit, the mixture and the windows are the authors' (github.com/hanjq17/Spectrum), who forecast the features before
-//! the last layer; from outside of a graph it is its output. Their code has the time of 50 steps written out, here it is
-//! the run's own. `stop` is stable-diffusion.cpp's.
+//! Fit, mixture and windows are the authors' (github.com/hanjq17/Spectrum). They forecast the features before the last
+//! layer; outside the graph only its output is available. Their code assumes a run of 50 steps; here time is relative
+//! to the length of the run. `stop` is stable-diffusion.cpp's.
 
-use super::{At, Entry, Key, Method, StepCache};
+use super::{CacheMethod, CacheMethodEntry, CacheParameter, EvaluationPosition, StepCache};
 use crate::denoise::RunInterval;
 
-pub(super) const ENTRY: Entry = Entry {
+pub(super) const ENTRY: CacheMethodEntry = CacheMethodEntry {
     name: "spectrum",
-    about: "Forecasts predictions by Chebyshev polynomials in time, fitted to those computed (arXiv 2603.01623).",
-    decides_by_image: false,
-    runs_outer_layers: false,
+    about: "Forecasts predictions by Chebyshev polynomials in time, fitted to the computed ones (arXiv 2603.01623).",
+    depends_on_image: false,
+    runs_shallow_layers: false,
     keys: &[
-        Key::number("w", 0.5, 0.0, 1.0),
-        Key::whole("m", 4, 1, 16),
-        Key::number("lam", 0.1, 1e-6, 1e6),
-        Key::whole("window", 2, 1, 1000),
-        Key::number("flex", 0.75, 0.0, 1000.0),
-        Key::whole("warmup", 5, 2, 1000),
-        Key::number("stop", 0.9, 0.0, 1.0),
+        CacheParameter::number("w", 0.5, 0.0, 1.0),
+        CacheParameter::integer("m", 4, 1, 16),
+        CacheParameter::number("lam", 0.1, 1e-6, 1e6),
+        CacheParameter::integer("window", 2, 1, 1000),
+        CacheParameter::number("flex", 0.75, 0.0, 1000.0),
+        CacheParameter::integer("warmup", 5, 2, 1000),
+        CacheParameter::number("stop", 0.9, 0.0, 1.0),
     ],
     build,
 };
 
-/// Predictions that are remembered, of each call of a step: the authors' `K`.
-const REMEMBERED: usize = 100;
+/// The maximum number of stored predictions per evaluation of a step: the authors' `K`.
+const MAX_STORED: usize = 100;
 
 #[derive(Debug)]
 struct Spectrum {
-    /// The share of the Chebyshev fit in the mixture.
-    fitted: f64,
+    /// The weight of the Chebyshev fit in the mixture.
+    fit_weight: f64,
     degree: usize,
     ridge: f64,
-    share: RunInterval,
+    range: RunInterval,
     warmup: usize,
     window: f64,
     flex: f64,
     skipped_in_a_row: usize,
-    /// What was computed, for each call of a step apart.
-    computed: Vec<Vec<Computed>>,
+    /// The computed predictions, for each evaluation of a step.
+    computed: Vec<Vec<StepPrediction>>,
 }
 
 #[derive(Debug)]
-struct Computed {
+struct StepPrediction {
     step: usize,
     prediction: Vec<f32>,
 }
 
-fn build(cache: &StepCache) -> Box<dyn Method> {
+fn build(cache: &StepCache) -> Box<dyn CacheMethod> {
     Box::new(Spectrum {
-        fitted: cache.number("w"),
-        degree: cache.whole("m"),
+        fit_weight: cache.number("w"),
+        degree: cache.integer("m"),
         ridge: cache.number("lam"),
-        share: RunInterval { start: 0.0, end: cache.number("stop") },
-        warmup: cache.whole("warmup"),
-        window: cache.whole("window") as f64,
+        range: RunInterval { start: 0.0, end: cache.number("stop") },
+        warmup: cache.integer("warmup"),
+        window: cache.integer("window") as f64,
         flex: cache.number("flex"),
         skipped_in_a_row: 0,
         computed: Vec::new(),
     })
 }
 
-impl Method for Spectrum {
-    fn skips(&mut self, at: At, _sample: &[f32]) -> bool {
+impl CacheMethod for Spectrum {
+    fn should_skip(&mut self, at: EvaluationPosition, _sample: &[f32]) -> bool {
         let is_known = self.computed.first().is_some_and(|computed| computed.len() >= 2);
-        if at.step < self.warmup || !self.share.holds_part(at.step, at.of) || !is_known {
+        if at.step < self.warmup || !self.range.holds_part(at.step, at.steps) || !is_known {
             self.skipped_in_a_row = 0;
             return false;
         }
@@ -84,18 +84,18 @@ impl Method for Spectrum {
         true
     }
 
-    fn forecast(&self, at: At, _sample: &[f32], prediction: &mut [f32]) -> bool {
-        let Some([.., before, last]) = self.computed.get(at.stage).map(Vec::as_slice) else { return false };
-        let computed = self.computed.get(at.stage).map(Vec::as_slice).unwrap_or_default();
-        let time = |step: usize| 2.0 * step as f64 / at.of.max(1) as f64 - 1.0;
+    fn forecast(&self, at: EvaluationPosition, _sample: &[f32], prediction: &mut [f32]) -> bool {
+        let Some([.., before, last]) = self.computed.get(at.evaluation).map(Vec::as_slice) else { return false };
+        let computed = self.computed.get(at.evaluation).map(Vec::as_slice).unwrap_or_default();
+        let time = |step: usize| 2.0 * step as f64 / at.steps.max(1) as f64 - 1.0;
         let times: Vec<f64> = computed.iter().map(|computed| time(computed.step)).collect();
-        let mut weights = fit(&times, time(at.step), self.degree, self.ridge);
-        weights.iter_mut().for_each(|weight| *weight *= self.fitted);
-        // The line through the last two, read off here.
+        let mut weights = fit_weights(&times, time(at.step), self.degree, self.ridge);
+        weights.iter_mut().for_each(|weight| *weight *= self.fit_weight);
+        // The line through the last two predictions.
         let along = (at.step - last.step) as f64 / (last.step - before.step) as f64;
-        if let [.., of_before, of_last] = weights.as_mut_slice() {
-            *of_before -= (1.0 - self.fitted) * along;
-            *of_last += (1.0 - self.fitted) * (1.0 + along);
+        if let [.., before_weight, last_weight] = weights.as_mut_slice() {
+            *before_weight -= (1.0 - self.fit_weight) * along;
+            *last_weight += (1.0 - self.fit_weight) * (1.0 + along);
         }
         prediction.fill(0.0);
         for (computed, &weight) in computed.iter().zip(&weights) {
@@ -106,26 +106,27 @@ impl Method for Spectrum {
         true
     }
 
-    fn learn(&mut self, at: At, _sample: &[f32], prediction: &[f32]) {
-        if self.computed.len() <= at.stage {
-            self.computed.resize_with(at.stage + 1, Vec::new);
+    fn observe(&mut self, at: EvaluationPosition, _sample: &[f32], prediction: &[f32]) {
+        if self.computed.len() <= at.evaluation {
+            self.computed.resize_with(at.evaluation + 1, Vec::new);
         }
-        let Some(computed) = self.computed.get_mut(at.stage) else { return };
-        if computed.len() == REMEMBERED {
+        let Some(computed) = self.computed.get_mut(at.evaluation) else { return };
+        if computed.len() == MAX_STORED {
             computed.remove(0);
         }
-        computed.push(Computed { step: at.step, prediction: prediction.to_vec() });
+        computed.push(StepPrediction { step: at.step, prediction: prediction.to_vec() });
     }
 
-    fn forget(&mut self) {
+    fn clear(&mut self) {
         self.computed.clear();
         self.skipped_in_a_row = 0;
     }
 }
 
-/// The weights of what stands at `times` in its ridge regression by Chebyshev polynomials up to `degree`, read off at
-/// `time`: `X (XᵀX + ridge I)⁻¹ x`, with the polynomials at each time as the rows of `X` and those at `time` as `x`.
-fn fit(times: &[f64], time: f64, degree: usize, ridge: f64) -> Vec<f64> {
+/// Returns the weights of the predictions at `times` in their ridge regression by Chebyshev polynomials up to `degree`,
+/// evaluated at `time`: `X (XᵀX + ridge I)⁻¹ x`, where the rows of `X` are the polynomials at each time and `x` those
+/// at `time`.
+fn fit_weights(times: &[f64], time: f64, degree: usize, ridge: f64) -> Vec<f64> {
     let rows: Vec<Vec<f64>> = times.iter().map(|&time| chebyshev(time, degree)).collect();
     let size = degree + 1;
     let mut gram = vec![vec![0.0; size]; size];
@@ -138,7 +139,7 @@ fn fit(times: &[f64], time: f64, degree: usize, ridge: f64) -> Vec<f64> {
     rows.iter().map(|row| row.iter().zip(&solved).map(|(a, b)| a * b).sum()).collect()
 }
 
-/// The Chebyshev polynomials of the first kind up to `degree`, at least 1, at `x`.
+/// Evaluates the Chebyshev polynomials of the first kind up to `degree`, at least 1, at `x`.
 fn chebyshev(x: f64, degree: usize) -> Vec<f64> {
     let mut values = vec![1.0, x];
     for k in 2..=degree {
@@ -168,10 +169,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fit_with_hardly_any_ridge_reads_a_polynomial_off_exactly() {
+    fn a_fit_with_hardly_any_ridge_reproduces_a_polynomial() {
         let cubic = |t: f64| 4.0 * t * t * t - 2.0 * t + 0.5;
         let times = [-1.0, -0.8, -0.5, -0.1, 0.0, 0.3];
-        let weights = fit(&times, 0.6, 3, 1e-9);
+        let weights = fit_weights(&times, 0.6, 3, 1e-9);
         let read: f64 = times.iter().zip(&weights).map(|(&t, w)| w * cubic(t)).sum();
         assert!((read - cubic(0.6)).abs() < 1e-5, "{read} {}", cubic(0.6));
     }

@@ -1,22 +1,22 @@
-//! Methods before a model that counts how often it is asked.
+//! Caching methods with a model that records its evaluations.
 
 use super::*;
 
-/// Remembers at which calls it was asked.
+/// Records the evaluations.
 struct Model {
-    asked: Vec<usize>,
-    /// At which calls its shallow layers alone were asked, where it has such.
+    evaluated: Vec<usize>,
+    /// The evaluations of its shallow layers alone, if it has any.
     shallow: Option<Vec<usize>>,
     changes_at: Option<usize>,
-    /// What it answers to a value of the sample at a share of the run.
-    answer: fn(f32, f32) -> f32,
+    /// The output for a value of the sample at a fraction of the run.
+    output: fn(f32, f32) -> f32,
 }
 
 impl Denoiser for Model {
     fn predict(&mut self, sample: &[f32], call: Call, prediction: &mut [f32]) -> Result<()> {
-        self.asked.push(call.index);
+        self.evaluated.push(call.index);
         for (out, x) in prediction.iter_mut().zip(sample) {
-            *out = (self.answer)(*x, call.index as f32 / call.of as f32);
+            *out = (self.output)(*x, call.index as f32 / call.total as f32);
         }
         Ok(())
     }
@@ -25,13 +25,13 @@ impl Denoiser for Model {
         let Some(shallow) = &mut self.shallow else { return Ok(false) };
         shallow.push(call.index);
         for (out, x) in prediction.iter_mut().zip(sample) {
-            *out = (self.answer)(*x, call.index as f32 / call.of as f32);
+            *out = (self.output)(*x, call.index as f32 / call.total as f32);
         }
         Ok(true)
     }
 
     fn evaluations(&self) -> usize {
-        self.asked.len()
+        self.evaluated.len()
     }
 
     fn changes_at(&self, call: Call) -> bool {
@@ -39,40 +39,40 @@ impl Denoiser for Model {
     }
 }
 
-fn cache(name: &str, given: &[(&str, Value)]) -> StepCache {
+fn cache(name: &str, parameters: &[(&str, CacheParameterValue)]) -> StepCache {
     let entry = table().iter().find(|entry| entry.name == name).expect("a row of the table");
-    StepCache::new(entry, |key| given.iter().find(|(name, _)| *name == key.name).map(|(_, value)| *value))
+    StepCache::new(entry, |key| parameters.iter().find(|(name, _)| *name == key.name).map(|(_, value)| *value))
 }
 
-/// The calls at which the model was asked in a run in which the sample moves a little with each call.
-fn asked(cache: &StepCache, calls: usize, order: usize, changes_at: Option<usize>) -> Vec<usize> {
-    answered(cache, calls, order, changes_at, |x, time| (x + time).sin()).0
+/// Returns the indices of the model evaluations in a run whose sample changes slightly at each one.
+fn evaluated(cache: &StepCache, calls: usize, order: usize, changes_at: Option<usize>) -> Vec<usize> {
+    run(cache, calls, order, changes_at, |x, time| (x + time).sin()).0
 }
 
-/// The same, and the largest difference of an answer from the model's.
-fn answered(
+/// Returns the same, and the largest difference of a prediction from the model's output.
+fn run(
     cache: &StepCache,
     calls: usize,
     order: usize,
     changes_at: Option<usize>,
-    answer: fn(f32, f32) -> f32,
+    output: fn(f32, f32) -> f32,
 ) -> (Vec<usize>, f32) {
     let shallow = cache.branch().map(|_| Vec::new());
-    let mut model = Model { asked: Vec::new(), shallow, changes_at, answer };
-    let mut apart = 0.0_f32;
-    let mut cached = Cached::new(&mut model, cache);
+    let mut model = Model { evaluated: Vec::new(), shallow, changes_at, output };
+    let mut difference = 0.0_f32;
+    let mut cached = CachedDenoiser::new(&mut model, cache);
     let mut prediction = [0.0; 4];
     for index in 0..calls {
         let sample = [0.3, -0.2, 0.9, 0.1].map(|x: f32| x + 0.05 * index as f32);
-        let call = Call { index, of: calls, order, timestep: 0.0 };
-        cached.predict(&sample, call, &mut prediction).expect("the model answers");
-        let told = sample.iter().map(|&x| answer(x, index as f32 / calls as f32));
-        apart = prediction.iter().zip(told).map(|(a, b)| (a - b).abs()).fold(apart, f32::max);
+        let call = Call { index, total: calls, order, timestep: 0.0 };
+        cached.predict(&sample, call, &mut prediction).expect("the model runs");
+        let expected = sample.iter().map(|&x| output(x, index as f32 / calls as f32));
+        difference = prediction.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(difference, f32::max);
     }
-    let mut calls_made = [model.asked.clone(), model.shallow.clone().unwrap_or_default()].concat();
-    calls_made.sort_unstable();
-    assert!(model.shallow.is_none() || calls_made == (0..calls).collect::<Vec<_>>(), "{calls_made:?}");
-    (model.asked, apart)
+    let mut computed = [model.evaluated.clone(), model.shallow.clone().unwrap_or_default()].concat();
+    computed.sort_unstable();
+    assert!(model.shallow.is_none() || computed == (0..calls).collect::<Vec<_>>(), "{computed:?}");
+    (model.evaluated, difference)
 }
 
 const DEFAULTS: [&str; 4] = ["easycache", "ucache", "spectrum", "deepcache"];
@@ -84,9 +84,13 @@ fn every_row_builds_with_its_defaults_within_its_ranges() {
         StepCache::new(entry, |_| None).build();
         for key in entry.keys {
             match key.kind {
-                Kind::Number { default, low, high } => assert!((low..=high).contains(&default), "{}", key.name),
-                Kind::Whole { default, low, high } => assert!((low..=high).contains(&default), "{}", key.name),
-                Kind::Switch { .. } => {}
+                CacheParameterType::Number { default, low, high } => {
+                    assert!((low..=high).contains(&default), "{}", key.name)
+                }
+                CacheParameterType::Integer { default, low, high } => {
+                    assert!((low..=high).contains(&default), "{}", key.name)
+                }
+                CacheParameterType::Switch { .. } => {}
             }
         }
     }
@@ -94,94 +98,98 @@ fn every_row_builds_with_its_defaults_within_its_ranges() {
 
 #[test]
 fn steps_are_skipped_and_the_first_and_last_are_not() {
-    let one = Value::Number(1.0);
-    let zero = Value::Number(0.0);
-    for (name, given) in [
+    let one = CacheParameterValue::Number(1.0);
+    let zero = CacheParameterValue::Number(0.0);
+    for (name, parameters) in [
         ("easycache", vec![("threshold", one), ("start", zero), ("end", one)]),
         ("ucache", vec![("threshold", one), ("start", zero), ("end", one)]),
         ("spectrum", vec![]),
     ] {
-        let asked = asked(&cache(name, &given), 20, 1, None);
-        assert!(asked.len() < 16, "{name}: {asked:?}");
-        assert!(asked.starts_with(&[0, 1]) && asked.ends_with(&[19]), "{name}: {asked:?}");
+        let evaluated = evaluated(&cache(name, &parameters), 20, 1, None);
+        assert!(evaluated.len() < 16, "{name}: {evaluated:?}");
+        assert!(evaluated.starts_with(&[0, 1]) && evaluated.ends_with(&[19]), "{name}: {evaluated:?}");
     }
 }
 
-/// Where what a method takes for granted holds, its answers are the model's: a model that adds the same to every sample,
-/// and one whose answer moves evenly in time.
+/// Forecasts equal the model's output if the method's assumption holds: for a model that adds the same to every sample,
+/// and for one whose output changes linearly in time.
 #[test]
-fn answers_are_exact_where_what_a_method_takes_for_granted_holds() {
-    let threshold = Value::Number(1.0);
-    let line = cache("spectrum", &[("w", Value::Number(0.0))]);
-    for (cache, answer) in [
+fn forecasts_are_exact_if_the_assumption_holds() {
+    let threshold = CacheParameterValue::Number(1.0);
+    let line = cache("spectrum", &[("w", CacheParameterValue::Number(0.0))]);
+    for (cache, output) in [
         (cache("easycache", &[("threshold", threshold)]), (|x, _| x + 0.7) as fn(f32, f32) -> f32),
         (cache("ucache", &[("threshold", threshold)]), |x, _| x + 0.7),
         (line, |_, time| 3.0 * time - 1.0),
     ] {
-        let (asked, apart) = answered(&cache, 20, 1, None, answer);
-        assert!(asked.len() < 16, "{}: {asked:?}", cache.entry().name);
-        assert!(apart < 1e-5, "{}: {apart}", cache.entry().name);
+        let (evaluated, difference) = run(&cache, 20, 1, None, output);
+        assert!(evaluated.len() < 16, "{}: {evaluated:?}", cache.entry().name);
+        assert!(difference < 1e-5, "{}: {difference}", cache.entry().name);
     }
 }
 
 #[test]
-fn a_threshold_of_nothing_skips_nothing() {
+fn a_threshold_of_zero_skips_nothing() {
     for name in ["easycache", "ucache"] {
-        let asked = asked(&cache(name, &[("threshold", Value::Number(0.0))]), 20, 1, None);
-        assert_eq!(asked, (0..20).collect::<Vec<_>>(), "{name}");
+        let evaluated = evaluated(&cache(name, &[("threshold", CacheParameterValue::Number(0.0))]), 20, 1, None);
+        assert_eq!(evaluated, (0..20).collect::<Vec<_>>(), "{name}");
     }
 }
 
 #[test]
-fn spectrum_computes_the_steps_that_its_windows_say() {
-    let given = [("stop", Value::Number(1.0))];
-    assert_eq!(asked(&cache("spectrum", &given), 20, 1, None), [0, 1, 2, 3, 4, 6, 8, 11, 15]);
-    assert_eq!(asked(&cache("spectrum", &[]), 20, 1, None), [0, 1, 2, 3, 4, 6, 8, 11, 15, 18, 19]);
+fn spectrum_computes_the_last_step_of_each_window() {
+    let parameters = [("stop", CacheParameterValue::Number(1.0))];
+    assert_eq!(evaluated(&cache("spectrum", &parameters), 20, 1, None), [0, 1, 2, 3, 4, 6, 8, 11, 15]);
+    assert_eq!(evaluated(&cache("spectrum", &[]), 20, 1, None), [0, 1, 2, 3, 4, 6, 8, 11, 15, 18, 19]);
 }
 
 #[test]
 fn deepcache_computes_one_step_of_each_interval() {
-    let asked_of = |given: &[(&str, Value)], changes_at| asked(&cache("deepcache", given), 10, 1, changes_at);
-    assert_eq!(asked_of(&[], None), [0, 3, 6, 9]);
-    assert_eq!(asked_of(&[("interval", Value::Whole(4))], Some(5)), [0, 4, 5, 9]);
-    let share = [("start", Value::Number(0.3)), ("end", Value::Number(0.8))];
-    assert_eq!(asked_of(&share, None), [0, 1, 2, 5, 8, 9]);
+    let evaluations = |parameters: &[(&str, CacheParameterValue)], changes_at| {
+        evaluated(&cache("deepcache", parameters), 10, 1, changes_at)
+    };
+    assert_eq!(evaluations(&[], None), [0, 3, 6, 9]);
+    assert_eq!(evaluations(&[("interval", CacheParameterValue::Integer(4))], Some(5)), [0, 4, 5, 9]);
+    let range = [("start", CacheParameterValue::Number(0.3)), ("end", CacheParameterValue::Number(0.8))];
+    assert_eq!(evaluations(&range, None), [0, 1, 2, 5, 8, 9]);
 }
 
-/// With two calls a step both of them are computed, or neither; the last step has one.
+/// Both evaluations of a second-order step are computed, or neither; the last step has one.
 #[test]
-fn a_step_of_two_calls_is_decided_as_one() {
+fn a_second_order_step_is_decided_once() {
     for name in DEFAULTS {
-        let given = [("threshold", Value::Number(0.5))];
-        let asked = asked(&cache(name, &given), 39, 2, None);
-        assert!(asked.len() < 35, "{name}: {asked:?}");
-        let steps = |stage| asked.iter().filter(|call| *call % 2 == stage).map(|call| call / 2).collect::<Vec<_>>();
+        let parameters = [("threshold", CacheParameterValue::Number(0.5))];
+        let evaluated = evaluated(&cache(name, &parameters), 39, 2, None);
+        assert!(evaluated.len() < 35, "{name}: {evaluated:?}");
+        let steps = |evaluation| {
+            evaluated.iter().filter(|call| *call % 2 == evaluation).map(|call| call / 2).collect::<Vec<_>>()
+        };
         let (first, mut second) = (steps(0), steps(1));
         second.extend(first.contains(&19).then_some(19));
         assert_eq!(first, second, "{name}");
     }
 }
 
-/// What was answered before guidance began says nothing of what comes after it.
+/// Predictions from before guidance starts are not used after it.
 #[test]
-fn nothing_is_reused_across_a_change_of_kind() {
+fn nothing_is_reused_after_the_evaluation_changes() {
     for name in DEFAULTS {
-        let given = [("threshold", Value::Number(0.5))];
-        let asked = asked(&cache(name, &given), 20, 1, Some(9));
-        // What goes by differences needs two.
-        let next = asked.contains(&10) || name == "deepcache";
-        assert!(asked.contains(&9) && next, "{name}: {asked:?}");
-        assert!(asked.len() < 18, "{name}: {asked:?}");
+        let parameters = [("threshold", CacheParameterValue::Number(0.5))];
+        let evaluated = evaluated(&cache(name, &parameters), 20, 1, Some(9));
+        // Methods based on differences need two predictions.
+        let next = evaluated.contains(&10) || name == "deepcache";
+        assert!(evaluated.contains(&9) && next, "{name}: {evaluated:?}");
+        assert!(evaluated.len() < 18, "{name}: {evaluated:?}");
     }
 }
 
-/// A model that predicts variances too: they stand behind the prediction and are kept as they are.
+/// Variances follow the prediction and are stored unchanged.
 #[test]
 fn variances_are_not_mixed_with_the_sample() {
-    let mut differences = change::Differences::default();
-    differences.keep(0, &[1.0, 2.0], &[1.5, 2.5, 7.0, 8.0]);
+    let mut residuals = residuals::OutputResiduals::default();
+    residuals.store(0, &[1.0, 2.0], &[1.5, 2.5, 7.0, 8.0]);
     let mut out = [0.0; 4];
-    assert!(differences.add(0, &[10.0, 20.0], &mut out));
+    assert!(residuals.add_to(0, &[10.0, 20.0], &mut out));
     assert_eq!(out, [10.5, 20.5, 7.0, 8.0]);
-    assert!(!differences.add(1, &[10.0, 20.0], &mut out));
+    assert!(!residuals.add_to(1, &[10.0, 20.0], &mut out));
 }

@@ -8,7 +8,7 @@ fn read(path: &Path) -> Result<Rgb8> {
     load(path, InputLimit::default())
 }
 
-/// The golden files of a format with their contents.
+/// Returns the golden files of a format with their contents.
 fn files(extension: &str) -> Vec<(String, Vec<u8>)> {
     let mut files: Vec<_> = std::fs::read_dir(golden("load"))
         .unwrap()
@@ -27,7 +27,7 @@ fn read_bytes(dir: &tempfile::TempDir, bytes: &[u8]) -> Result<Rgb8> {
     read(&path)
 }
 
-/// Each file next to the PNG that Pillow makes of it. Only lossy WebP may differ, since its decoders do.
+/// Compares each file with its golden PNG from Pillow. Only lossy WebP may differ, since decoders may.
 #[test]
 fn every_kind_of_file_becomes_what_pillow_makes_of_it() {
     let mut kinds = 0;
@@ -59,12 +59,12 @@ fn a_jpeg_cut_anywhere_is_refused() {
             };
             assert!(matches!(error, Error::Input { .. }), "{name}: {error}");
         }
-        // What follows the image belongs to no one.
+        // Data after the image is ignored.
         assert!(read_bytes(&dir, &[&bytes[..], b"trailer"].concat()).is_ok(), "{name}");
     }
 }
 
-/// The last twelve bytes of a PNG, a chunk without contents, hold no pixels.
+/// The last twelve bytes of a PNG, an empty chunk, contain no pixels.
 #[test]
 fn other_formats_cut_within_their_pixels_are_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -78,7 +78,7 @@ fn other_formats_cut_within_their_pixels_are_refused() {
     }
 }
 
-/// Each of libjpeg's warnings about compressed data, by the damage that causes it.
+/// Triggers each of libjpeg's warnings about compressed data.
 #[test]
 fn damage_to_the_compressed_data_of_a_jpeg_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
@@ -101,7 +101,7 @@ fn damage_to_the_compressed_data_of_a_jpeg_is_refused_by_name() {
             (with(middle, end - middle, &[]), "missing"),
             (with(end, 0, &[0x12, 0x34]), "after the last pixel"),
             (with(middle, 6, &[0xff, 0, 0xff, 0, 0xff, 0]), "unknown code"),
-            (with(end, 2, &[]), "cut short"),
+            (with(end, 2, &[]), "truncated"),
         ] {
             let error = read_bytes(&dir, &damaged).unwrap_err().to_string();
             assert!(error.contains(word), "{name}: {word}: {error}");
@@ -114,7 +114,7 @@ fn damage_to_the_compressed_data_of_a_jpeg_is_refused_by_name() {
     assert!(error.contains("damaged"), "{error}");
 }
 
-/// Scans that change nothing any more are a few bytes each, and a pass over the image each.
+/// Empty scans take a few bytes each, but a pass over the image each.
 #[test]
 fn a_jpeg_with_very_many_scans_is_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -175,7 +175,7 @@ fn what_is_no_image_is_refused_by_name() {
     assert!(read(&dir.path().join("none.png")).unwrap_err().to_string().contains("no such file"));
 }
 
-/// Headers that promise much, with next to nothing behind them: the size is refused, not the missing pixels.
+/// Headers of huge images with almost no data: the size is rejected, not the missing pixels.
 #[test]
 fn a_large_image_is_refused_by_its_header() {
     let dir = tempfile::tempdir().unwrap();
@@ -211,13 +211,13 @@ fn a_large_image_is_refused_by_its_header() {
         let errors = [
             dimensions(&path, limit).unwrap_err(),
             load(&path, limit).unwrap_err(),
-            crate::image::load_grey(&path, limit).unwrap_err(),
+            crate::image::load_gray(&path, limit).unwrap_err(),
         ];
         for error in errors.map(|error| error.to_string()) {
             let is_told = error.contains(name) && error.contains(size) && error.contains("64 megapixels");
             assert!(is_told && error.contains("max_input_megapixels"), "{error}");
         }
-        // With a higher limit it is the missing pixels that are refused.
+        // With a higher limit the missing pixels are rejected.
         let error = load(&path, InputLimit::new(4_300)).unwrap_err().to_string();
         assert!(!error.contains("megapixels"), "{error}");
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::input_image::InputImage;
 use super::prompting::Prompting;
-use crate::spec::Hand;
+use crate::spec::StageInput;
 use crate::spec::reader::Table;
 use crate::spec::writer::Writer;
 
@@ -31,7 +31,7 @@ pub enum Beginning {
     /// denoiser takes them.
     Latents(PathBuf),
     /// Neither, in a `[[stage]]`: what the stage before made.
-    Handed(Hand),
+    Handed(StageInput),
 }
 
 impl ImageToImage {
@@ -45,8 +45,8 @@ impl ImageToImage {
         } else {
             match InputImage::read(table) {
                 InputImage::File(path) => Beginning::Image(path),
-                // The stage's `hand`, or the plan where that says nothing, makes latents of it.
-                InputImage::Handed => Beginning::Handed(Hand::Image),
+                // The stage's `input`, or the plan where that says nothing, makes latents of it.
+                InputImage::Handed => Beginning::Handed(StageInput::Image),
             }
         };
         let strength = table.number("strength", Included(0.0), Included(1.0));

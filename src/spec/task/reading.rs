@@ -7,9 +7,9 @@ use crate::text::tokenizer::Cleaning;
 /// How a model's text encoders read prompts. The defaults are those of diffusers' pipelines.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PromptReading {
-    /// `weights = "none"`: whether brackets in a prompt weigh its words.
+    /// `prompt_weighting = "none"`: the syntax that weights words of a prompt.
     pub weights: Weights,
-    /// `long_prompts = "cut"`: what becomes of a prompt that is longer than the text encoder reads.
+    /// `long_prompts = "truncate"`: the treatment of a prompt that is longer than the text encoder reads.
     pub long_prompts: LongPrompts,
     /// `text_cleaning = "fast"`: how CLIP's tokenizer cleans a prompt. Absent: `"fast"`, with a warning where the others
     /// would give other tokens.
@@ -32,7 +32,7 @@ pub struct PromptReading {
     pub max_sequence_length: Option<usize>,
 }
 
-/// `weights`: how brackets in a prompt are read.
+/// `prompt_weighting`: the syntax that weights words of a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Weights {
     /// `"none"`: they are part of the text.
@@ -44,10 +44,10 @@ pub enum Weights {
     A1111,
 }
 
-/// `long_prompts`: what becomes of a prompt that is longer than the text encoder reads.
+/// `long_prompts`: the treatment of a prompt that is longer than the text encoder reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LongPrompts {
-    /// `"cut"`: the rest is left out, with a warning.
+    /// `"truncate"`: the rest is left out, with a warning.
     #[default]
     Cut,
     /// `"chunk"`: it is read in pieces of the length that the text encoder reads (75 tokens and the two around them for
@@ -58,7 +58,7 @@ pub enum LongPrompts {
 
 impl PromptReading {
     pub(super) const KEYS: &'static [&'static str] =
-        &["weights", "long_prompts", "text_cleaning", "clip_skip", "max_sequence_length"];
+        &["prompt_weighting", "long_prompts", "text_cleaning", "clip_skip", "max_sequence_length"];
 
     const CLEANINGS: [(&str, Cleaning); 3] =
         [("fast", Cleaning::Fast), ("basic", Cleaning::Basic), ("ftfy", Cleaning::Ftfy)];
@@ -71,11 +71,11 @@ impl PromptReading {
 
     pub(super) fn read(table: &mut Table<'_>) -> Self {
         Self {
-            weights: match table.choice("weights", "way to read weights", &["none", "a1111"]) {
+            weights: match table.choice("prompt_weighting", "syntax of weights", &["none", "a1111"]) {
                 Some("a1111") => Weights::A1111,
                 _ => Weights::None,
             },
-            long_prompts: match table.choice("long_prompts", "way to read long prompts", &["cut", "chunk"]) {
+            long_prompts: match table.choice("long_prompts", "way to read long prompts", &["truncate", "chunk"]) {
                 Some("chunk") => LongPrompts::Chunk,
                 _ => LongPrompts::Cut,
             },
@@ -91,7 +91,7 @@ impl PromptReading {
     pub(super) fn write(&self, writer: &mut Writer) {
         let weights = (self.weights == Weights::A1111).then_some("a1111");
         let long_prompts = (self.long_prompts == LongPrompts::Chunk).then_some("chunk");
-        writer.key_if("weights", weights);
+        writer.key_if("prompt_weighting", weights);
         writer.key_if("long_prompts", long_prompts);
         let cleaning = Self::CLEANINGS.iter().find(|(_, way)| Some(*way) == self.text_cleaning);
         writer.key_if("text_cleaning", cleaning.map(|(name, _)| *name));

@@ -56,7 +56,7 @@ fn check(folder: &Path, _: &Path) -> Result<(), String> {
     drop(report.to_string());
     let opened = Bundle::open(folder, &bundle::DirectoryOverrides::default()).map_err(|error| error.to_string())?;
     let text = init_toml(&opened, &folder.display().to_string(), &task_fits(&opened));
-    let set = ["run.steps=3", "device.memory='900 GB'"].map(str::to_owned).to_vec();
+    let set = ["run.steps=3", "device.memory_budget='900 GB'"].map(str::to_owned).to_vec();
     let spec = Spec::parse(&text, None, &Overrides { set, ..Overrides::default() });
     let plan = Plan::new(spec.map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
     drop(plan.execution.warnings());

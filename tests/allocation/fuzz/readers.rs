@@ -213,7 +213,7 @@ fn scheduler_configurations() {
                 let mut scheduler = told(build(name, Some(&config), &Config::new(), &request))?;
                 let (mut x, mut scaled) = (vec![0.5; 8], vec![0.0; 8]);
                 for step in 0..scheduler.timesteps().len().min(40) {
-                    scheduler.scale_input(step, &x, &mut scaled);
+                    scheduler.scale_model_input(step, &x, &mut scaled);
                     told(scheduler.step(step, &[0.25; 8], &mut x, &mut Zeros))?;
                 }
             }
@@ -318,8 +318,8 @@ fn label_and_depth_maps() {
         name: "label map",
         seeds: alone(of_format("grey.png")),
         read: |_, file| {
-            told(image::load_grey(file, InputLimit::default()))?;
-            told(image::load_labels(file, InputLimit::default())).map(|map| drop(map.resized(5, 7)))
+            told(image::load_gray(file, InputLimit::default()))?;
+            told(image::load_labels(file, InputLimit::default())).map(|map| drop(map.resize(5, 7)))
         },
         inputs: 2000,
         well_formed: 0.3,
@@ -336,7 +336,7 @@ fn records() {
     let pipeline = root("tests/golden/pipelines/plain/pipeline.toml");
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ldm-ort"));
     command.arg("run").arg(pipeline).args(["--steps", "1", "--quiet", "--output"]).arg(folder.path());
-    let made = command.env("LDM_ORT_PREPARE", "0").output().expect("the program runs");
+    let made = command.env("LDM_ORT_OPTIMIZE", "0").output().expect("the program runs");
     let image = PathBuf::from(String::from_utf8_lossy(&made.stdout).trim());
     let record = metadata::read_png(&image).unwrap_or_else(|error| panic!("{error}\n{made:?}"));
     let path = folder.path().join("record.json");

@@ -218,7 +218,7 @@ mod links {
             std::fs::remove_file(&at).unwrap();
             symlink(name, &at).unwrap();
             let message = dir.error();
-            assert!(message.contains("leads back to itself"), "{name}: {message}");
+            assert!(message.contains("points back to itself"), "{name}: {message}");
         }
         let dir = model();
         symlink("gone", dir.join("safety_checker")).unwrap();

@@ -42,7 +42,7 @@ impl std::fmt::Display for Answer {
 pub fn ldm_ort(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ldm-ort"));
     // Most tests are not about what is kept between runs, and leave nothing in the user's cache.
-    command.env("LDM_ORT_PREPARE", "0");
+    command.env("LDM_ORT_OPTIMIZE", "0");
     command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

@@ -27,7 +27,7 @@ fn the_memory_of_both_parts_is_counted() {
     assert!(shallow.weights.abs_diff(weights) < 1024, "{shallow:?} and {weights}");
 
     let need = |more: &[&str]| {
-        let set = [&["device.memory=\"320 MB\"", "run.width=4096", "run.height=4096"], more].concat();
+        let set = [&["device.memory_budget=\"320 MB\"", "run.width=4096", "run.height=4096"], more].concat();
         let error = plan(PLAIN, &set).expect_err("too little").to_string();
         let (_, told) = error.split_once("unet needs about ").unwrap_or_else(|| panic!("{error}"));
         told.split_once(' ').and_then(|(number, _)| number.parse::<f64>().ok()).unwrap_or_else(|| panic!("{error}"))
@@ -61,7 +61,7 @@ fn draw_plan(plan: Plan) -> Drawn {
             ExecutionEvent::Warning(warning) => panic!("{warning}"),
             ExecutionEvent::Image(image) => {
                 latents.push(image.latents.clone().insert_axis(Axis(0)));
-                evaluations.extend(image.evaluations.iter().map(|e| (e.made, e.shallow, e.of)));
+                evaluations.extend(image.evaluations.iter().map(|e| (e.made, e.shallow, e.total)));
             }
             _ => {}
         }
@@ -83,7 +83,7 @@ fn nothing_depends_on_how_a_run_is_laid_out() {
     for more in [&[][..], &[interval]] {
         let euler = "scheduler.euler={}";
         let with = |own: &[&'static str]| [&["run.steps=8", "run.images=2", euler, deep], more, own].concat();
-        let plain = draw(PLAIN, None, &with(&["device.prepare=false"]));
+        let plain = draw(PLAIN, None, &with(&["device.optimize=false"]));
         let full = draw(PLAIN, None, &[&["run.steps=8", "run.images=2", euler], more].concat());
         assert!(apart(&plain.latents, &full.latents) > 1e-4, "nothing is left out");
         // Whole steps 0, 3 and 6; where guidance is at work in steps 2 to 4 only, 0, 2 and 5.
@@ -101,7 +101,7 @@ fn nothing_depends_on_how_a_run_is_laid_out() {
             assert!(far < 1e-5, "{way}, {cache:?}: {far}");
             assert_eq!(other.evaluations, plain.evaluations);
         }
-        let second = draw(PLAIN, None, &[&with(&["device.prepare=false"])[..], &["run.images=1"]].concat());
+        let second = draw(PLAIN, None, &[&with(&["device.optimize=false"])[..], &["run.images=1"]].concat());
         let first = plain.latents.slice_axis(Axis(0), Slice::from(..1)).to_owned();
         assert!(apart(&first, &second.latents) < 1e-5);
     }

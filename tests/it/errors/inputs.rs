@@ -34,14 +34,14 @@ pub fn rows() -> Vec<Row> {
             .files(|f| f.image("in.png", 1_200, 900))
             .change("steps = 5", "steps = 5\nmax_input_megapixels = 1")
             .says(&["in.png", "1200×900", "expected at most 1 megapixel"]),
-        Row::new("a JPEG that is cut short")
+        Row::new("a truncated JPEG")
             .image_to_image()
             .change("in.png", "in.jpg")
             .files(|f| {
                 let bytes = jpeg("lossy-odd-420.jpg");
                 f.write("in.jpg", &bytes[..bytes.len() * 9 / 10]);
             })
-            .says(&["in.jpg", "cannot be decoded", "cut short"]),
+            .says(&["in.jpg", "cannot be decoded", "truncated"]),
         Row::new("a JPEG with two bytes changed")
             .image_to_image()
             .change("in.png", "in.jpg")

@@ -37,7 +37,7 @@ fn a_pipeline_file_has_a_largest_size() {
     assert_eq!(got.code, Some(0), "{got}");
     let long = filled((1 << 20) + 1);
     folder.write("pipeline.toml", &long);
-    for command in ["check", "run", "inspect", "compile", "plot"] {
+    for command in ["check", "run", "inspect", "optimize", "plot"] {
         let got = run(scratch.path(), &[command, "pipeline.toml"]);
         assert_eq!(got.code, Some(2), "{command}: {got}");
         assert!(got.stderr.contains("pipeline.toml: is longer than 1 MiB"), "{command}: {got}");
@@ -104,7 +104,7 @@ fn a_fifo_in_place_of_any_input_is_refused() {
     let with = |name: &str, lines: &str| folder.write(name, base.clone() + lines);
     with("pipeline.toml", "");
     with("lora.toml", "[[lora]]\npath = 'lora.safetensors'\n");
-    with("embedding.toml", "[[embedding]]\npath = 'embedding.safetensors'\ntoken = '<x>'\n");
+    with("embedding.toml", "[[textual_inversion]]\npath = 'embedding.safetensors'\ntoken = '<x>'\n");
     folder.write("noise.toml", TEXT_TO_IMAGE.replace("MODEL", "model").replace("seed = 1", "latents = 'noise.npy'"));
     let mut inputs = Vec::new();
     files_below(&scratch.path().join("model"), &mut inputs);
@@ -298,7 +298,7 @@ fn refused_threads_are_an_error() {
     let nobody = |most: usize, arguments: &[&str]| {
         let mut command = std::process::Command::new("setpriv");
         command.args(user).args(["prlimit", &format!("--nproc={most}"), env!("CARGO_BIN_EXE_ldm-ort")]).args(arguments);
-        command.current_dir(scratch.path()).env("LDM_ORT_PREPARE", "0").env("ORT_DYLIB_PATH", "libonnxruntime.so");
+        command.current_dir(scratch.path()).env("LDM_ORT_OPTIMIZE", "0").env("ORT_DYLIB_PATH", "libonnxruntime.so");
         command.output().map(Answer::from)
     };
     if nobody(64, &["run", "pipeline.toml"]).is_ok_and(|got| got.code == Some(0)) {

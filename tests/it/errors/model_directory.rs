@@ -48,7 +48,7 @@ fn links() -> Vec<Row> {
         Row::new("weights that are a link to themselves")
             .model("sd1-legacy")
             .files(|f| link(f, "model/unet/weights.pb", "weights.pb"))
-            .says(&["model/unet/weights.pb", "leads back to itself"]),
+            .says(&["model/unet/weights.pb", "points back to itself"]),
         Row::new("a graph that was not downloaded")
             .files(|f| link(f, "model/unet/model.onnx", "../../blobs/4d7a2146"))
             .says(&["model/unet/model.onnx", "blobs/4d7a2146, which does not exist"]),

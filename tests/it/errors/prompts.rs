@@ -21,7 +21,7 @@ fn safetensors(name: &str, dtype: &str, shape: &[usize], size: usize) -> Vec<u8>
 }
 
 /// A word of the user's own.
-const CAT: &str = "[[embedding]]\npath = 'cat.safetensors'\n";
+const CAT: &str = "[[textual_inversion]]\npath = 'cat.safetensors'\n";
 
 /// A mistake on Stable Diffusion 3's tiny model.
 fn sd3(name: &'static str) -> Row {
@@ -92,11 +92,11 @@ fn of_clip() -> Vec<Row> {
             .says(&["text_cleaning", "fast", "basic", "ftfy"]),
         Row::new("a learnt word in a file that is not there").add(CAT).says(&["cat.safetensors", "no such file"]),
         Row::new("a learnt word in a pickle")
-            .add("[[embedding]]\npath = 'cat.pt'\n")
+            .add("[[textual_inversion]]\npath = 'cat.pt'\n")
             .files(|f| f.write("cat.pt", b"PK\x03\x04archive/data.pkl"))
             .says(&["cat.pt", "pickle", "runs code", "safetensors"]),
         Row::new("a learnt word in an image")
-            .add("[[embedding]]\npath = 'cat.png'\n")
+            .add("[[textual_inversion]]\npath = 'cat.png'\n")
             .files(|f| f.image("cat.png", 8, 8))
             .says(&["cat.png", "safetensors"]),
         Row::new("a learnt word of another model")
@@ -108,7 +108,7 @@ fn of_clip() -> Vec<Row> {
             .files(|f| f.write("cat.safetensors", safetensors("clip_g", "F16", &[1, 16], 2)))
             .says(&["cat.safetensors", "no vectors for text encoder 1", "clip_l"]),
         Row::new("a learnt word that the tokenizer knows")
-            .add("[[embedding]]\npath = 'red.safetensors'\n")
+            .add("[[textual_inversion]]\npath = 'red.safetensors'\n")
             .files(|f| f.write("red.safetensors", safetensors("a</w>", "F32", &[1, 16], 4)))
             .says(&["tokenizer", "a</w>", "already", "token"]),
         Row::new("a learnt word in whole numbers")

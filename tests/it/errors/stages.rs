@@ -18,7 +18,7 @@ seed = 1
 dir = 'out'
 
 [[stage]]
-hand = 'latents'
+input = 'latents'
 
 [stage.model]
 path = 'FIXTURES/../families/refiner'
@@ -44,40 +44,40 @@ pub fn rows() -> Vec<Row> {
             .says(&["pipeline.toml:18: stage[0].model.path: missing"]),
         row("a stage that begins with noise")
             .change("[stage.task.image-to-image]", "[stage.task.text-to-image]")
-            .change("hand = 'latents'\n", "")
+            .change("input = 'latents'\n", "")
             .says(&["pipeline.toml:20: stage[0].task.text-to-image: begins with noise", "would be lost"]),
         row("a stage with an image of its own")
             .change("[stage.task.image-to-image]", "[stage.task.image-to-image]\nimage = 'in.png'")
             .says(&["stage[0].task.image-to-image: begins with its own image", "leave image out"]),
         row("a width that the model of a stage does not take")
-            .change("hand = 'latents'", "hand = 'image'")
+            .change("input = 'latents'", "input = 'image'")
             .change("denoising_start = 0.6", "width = 33")
             .says(&["stage[0]: run.width: 33 is not a multiple of"]),
         row("latents at another width").change("denoising_start = 0.6", "denoising_start = 0.6\nwidth = 64").says(&[
-            "stage[0]: hand: latents keep their size, and 64×32",
+            "stage[0]: input: latents keep their size, and 64×32",
             "32×32",
-            "hand = \"image\"",
+            "input = \"image\"",
         ]),
         row("latents of another model").change("families/refiner", "models/sd1").says(&[
-            "stage[0]: hand: the latents before it (KL autoencoder, 4 channels",
+            "stage[0]: input: the latents before it (KL autoencoder, 4 channels",
             "scaled by 0.13025",
             "scaled by 0.18215",
         ]),
-        row("latents for a task that begins with an image")
+        row("latents for a task that starts from an image")
             .change("[stage.task.image-to-image]", "[stage.task.instruct]")
-            .says(&["pipeline.toml:16: stage[0].hand: instruct begins with an image"]),
+            .says(&["pipeline.toml:16: stage[0].input: instruct starts from an image"]),
         row("a stage's directory that is not there")
             .change("families/refiner", "families/nowhere")
             .says(&["stage[0]: ", "families/nowhere"]),
         row("problems of every stage at once")
             .change("steps = 5\ndenoising_end = 0.6", "steps = 5\nwidth = 33")
-            .change("hand = 'latents'", "hand = 'image'")
+            .change("input = 'latents'", "input = 'image'")
             .change("[stage.run]\nsteps = 5\ndenoising_start = 0.6", "[stage.run]\nsteps = 5\nheight = 35")
             .says(&["run.width: 33 is not a multiple", "stage[0]: run.height: 35 is not a multiple"]),
         row("a model that fails in a stage")
             .model("sd1")
             .change("denoising_end = 0.6\n", "")
-            .change("hand = 'latents'", "hand = 'image'")
+            .change("input = 'latents'", "input = 'image'")
             .change(
                 "path = 'FIXTURES/../families/refiner'",
                 "path = 'FIXTURES/sd1'\nunet.graph = 'FIXTURES/variants/unet-nan.onnx'",

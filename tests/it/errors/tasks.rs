@@ -240,7 +240,7 @@ fn conditions() -> Vec<Row> {
             "label 12",
             "0 to 11",
         ]),
-        labels("colors for labels").files(|f| f.image("labels.png", 32, 32)).says(&["labels.png", "single numbers"]),
+        labels("colors for labels").files(|f| f.image("labels.png", 32, 32)).says(&["labels.png", "one channel"]),
         labels("more labels than a map has planes for")
             .files(|f| {
                 f.grey("labels.png", 32, 32, |_| 0);

@@ -87,7 +87,7 @@ const PLAIN: &str = "[task.text-to-image]\nprompt = \"a <cat-toy> above a red ci
 fn changed() -> String {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     format!(
-        "[[embedding]]\npath = {:?}\n[[lora]]\npath = {:?}\nscale = 0.8\n{PLAIN}",
+        "[[textual_inversion]]\npath = {:?}\n[[lora]]\npath = {:?}\nscale = 0.8\n{PLAIN}",
         golden.join("pipelines/embedding/cat.safetensors"),
         golden.join("lora/files/one-level.safetensors"),
     )

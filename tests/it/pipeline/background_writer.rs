@@ -22,7 +22,7 @@ struct Made {
 
 /// Runs a pipeline file, one image a batch, with its parts kept open or not.
 fn make(runtime: &Runtime, file: &Path, keep: bool, set: &[&str]) -> Made {
-    let set = set.iter().map(|set| (*set).to_owned()).chain([format!("device.keep={keep}")]);
+    let set = set.iter().map(|set| (*set).to_owned()).chain([format!("device.offload={}", !keep)]);
     let overrides = Overrides { steps: Some(2), set: set.collect(), ..Overrides::default() };
     let mut plan = Plan::new(Spec::load(file, &overrides).expect("a spec")).expect("a plan");
     plan.request.batch = 1;
@@ -82,7 +82,7 @@ fn texts_are_remembered_from_run_to_run() {
         Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("an ONNX Runtime is found or fetched");
     let sources = ModelSources::default();
     let of = |prompt: &str| {
-        let set = vec!["device.keep=false".to_owned()];
+        let set = vec!["device.offload=true".to_owned()];
         let overrides = Overrides { prompts: vec![prompt.to_owned()], steps: Some(1), set, ..Overrides::default() };
         Plan::from_sources(Spec::load(&case("plain"), &overrides).expect("a spec"), &sources).expect("a plan")
     };

@@ -48,7 +48,7 @@ pub fn draw_with<'a>(folder: &Path, arguments: impl IntoIterator<Item = &'a str>
     let mut command = ldm_ort(folder);
     command.arg("run").args(arguments).arg("--output").arg(folder).arg("--json");
     if let Some(GraphCache { folder, library }) = cache {
-        command.env_remove("LDM_ORT_PREPARE").env("LDM_ORT_CACHE_DIR", folder.path()).env("ORT_DYLIB_PATH", library);
+        command.env_remove("LDM_ORT_OPTIMIZE").env("LDM_ORT_CACHE_DIR", folder.path()).env("ORT_DYLIB_PATH", library);
     }
     Drawn::of(folder, answer(command))
 }
@@ -56,7 +56,7 @@ pub fn draw_with<'a>(folder: &Path, arguments: impl IntoIterator<Item = &'a str>
 impl Drawn {
     fn of(folder: &Path, answer: Answer) -> Self {
         assert_eq!(answer.code, Some(0), "{answer}");
-        assert!(!answer.stderr.contains("opened as it lies"), "{answer}");
+        assert!(!answer.stderr.contains("opened as exported"), "{answer}");
         let parse =
             |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line:?}\n{answer}"));
         let images: Vec<Value> = answer.stdout.lines().map(parse).collect();

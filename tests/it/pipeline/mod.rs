@@ -220,7 +220,11 @@ fn an_input_that_changed_is_told() {
     assert!(!same.answer.stderr.contains("warning"), "{}", same.answer);
     shade(250).save(&input).expect("an image");
     let other = redraw(again.path(), &first.paths[0], &pipeline);
-    assert!(other.answer.stderr.contains("warning: task.image-to-image.image is not the file"), "{}", other.answer);
+    assert!(
+        other.answer.stderr.contains("warning: task.image-to-image.image differs from the file"),
+        "{}",
+        other.answer
+    );
     assert_ne!(pixels(&other.paths[0]), pixels(&first.paths[0]));
 }
 

@@ -47,10 +47,10 @@ fn pipeline(folder: &Path, model: &Path, more: &str) -> PathBuf {
 }
 
 /// A tiny model with a small decoder in this folder of its directory.
-fn with_small_decoder(folder: &Path, model: &str, name: &str) -> PathBuf {
+fn with_tiny_decoder(folder: &Path, model: &str, name: &str) -> PathBuf {
     let to = folder.join("model");
     copy(&models().join(model), &to);
-    copy(&golden().join("small_decoder"), &to.join(name));
+    copy(&golden().join("tiny_vae_decoder"), &to.join(name));
     to
 }
 
@@ -88,11 +88,11 @@ fn watched(pipeline: &Path, flags: &[&str]) -> (Vec<(usize, Rgb8)>, Vec<ArrayD<f
 }
 
 #[test]
-fn a_small_decoder_decodes_as_diffusers_does() {
+fn a_tiny_decoder_decodes_as_diffusers_does() {
     let folder = tempfile::tempdir().expect("a folder");
-    let model = with_small_decoder(folder.path(), "sd1", "taesd_decoder");
+    let model = with_tiny_decoder(folder.path(), "sd1", "taesd_decoder");
     let bundle = Bundle::open(&model, &ldm_ort::bundle::DirectoryOverrides::default()).expect("a model");
-    let component = bundle.component(ComponentKind::SmallDecoder).expect("the folder's name is known");
+    let component = bundle.component(ComponentKind::TinyVaeDecoder).expect("the folder's name is known");
     let contract = VaeDecoderContract::resolve(component).expect("a decoder");
     let GraphFile { path, .. } = &component.graph;
     let of_factor = |factor: usize| {
@@ -132,7 +132,7 @@ fn previews_change_nothing_of_the_image() {
             }
             // Its VAE is no published one, and has no small decoder: a map is fitted.
             "sd2v" => pipeline(folder.path(), &models().join(model), ""),
-            _ => pipeline(folder.path(), &with_small_decoder(folder.path(), model, "small_decoder"), ""),
+            _ => pipeline(folder.path(), &with_tiny_decoder(folder.path(), model, "tiny_vae_decoder"), ""),
         };
         let scheduler = format!("scheduler.{scheduler}={{}}");
         let (none, plain) = watched(&file, &[&scheduler]);
@@ -176,7 +176,7 @@ fn previews_change_nothing_whatever_the_model() {
 fn previews_are_made_by_the_best_there_is() {
     let folder = tempfile::tempdir().expect("a folder");
     for (model, says, width) in [
-        (with_small_decoder(folder.path(), "sd1", "taesd_decoder"), "by small_decoder", 64),
+        (with_tiny_decoder(folder.path(), "sd1", "taesd_decoder"), "by tiny_vae_decoder", 64),
         (models().join("sd1"), "linear map published", 8),
     ] {
         let file = pipeline(folder.path(), &model, "[output]\npreview = 4\n");
@@ -220,30 +220,31 @@ fn previews_of_a_trained_model_come_close_to_its_image() {
     println!("preview after 9 of 10 steps: {psnr:.1} dB");
     assert!(psnr > 25.0, "{psnr} dB");
 
-    let small = draw(folder.path(), [text(&toml(&shapes)), "--set", "model.decoder=small"]);
+    let small = draw(folder.path(), [text(&toml(&shapes)), "--set", "model.decoder=tiny"]);
     let decoded = image::load(&small.paths[0], InputLimit::default()).expect("the image");
     let psnr = image::psnr(&decoded, &image).expect("of one size");
     println!("small decoder: {psnr:.1} dB");
     assert!(psnr > 30.0 && decoded != image, "{psnr} dB");
-    let (_, other) = watched(&toml(&shapes), &["model.decoder=small"]);
+    let (_, other) = watched(&toml(&shapes), &["model.decoder=tiny"]);
     assert_eq!(latents, other, "the decoder comes after the latents");
 }
 
 /// The small decoder as what makes the image is told by the image's record, its parameters, the run's object and the
 /// checks, and an image is made again by it.
 #[test]
-fn an_image_of_the_small_decoder_says_so() {
+fn an_image_of_the_tiny_decoder_says_so() {
     let folder = tempfile::tempdir().expect("a folder");
-    let model = with_small_decoder(folder.path(), "sd1", "small_decoder");
-    let file = pipeline(folder.path(), &model, "[model.small_decoder]\ngraph = 'model/small_decoder/model.onnx'\n");
+    let model = with_tiny_decoder(folder.path(), "sd1", "tiny_vae_decoder");
+    let file =
+        pipeline(folder.path(), &model, "[model.tiny_vae_decoder]\ngraph = 'model/tiny_vae_decoder/model.onnx'\n");
     let full = draw(folder.path(), [text(&file)]);
     assert_eq!(full.images[0].get("decoder"), None);
     assert_eq!(metadata::read_png(&full.paths[0]).expect("a record").decoder, None);
-    let small = draw(folder.path(), [text(&file), "--set", "model.decoder=small"]);
-    assert_eq!(small.images[0]["decoder"], "small_decoder");
+    let small = draw(folder.path(), [text(&file), "--set", "model.decoder=tiny"]);
+    assert_eq!(small.images[0]["decoder"], "tiny_vae_decoder");
     let record = metadata::read_png(&small.paths[0]).expect("a record");
-    assert_eq!(record.decoder.as_deref(), Some("small_decoder"));
-    assert!(record.parameters().contains(", Decoder: small_decoder"), "{}", record.parameters());
+    assert_eq!(record.decoder.as_deref(), Some("tiny_vae_decoder"));
+    assert!(record.parameters().contains(", Decoder: tiny_vae_decoder"), "{}", record.parameters());
     assert_ne!(record.model_digest, metadata::read_png(&full.paths[0]).expect("a record").model_digest);
     assert_ne!(bytes(&full.paths[0]), bytes(&small.paths[0]));
 
@@ -251,13 +252,13 @@ fn an_image_of_the_small_decoder_says_so() {
     let made = redraw(again.path(), &small.paths[0], &file);
     assert_eq!(bytes(&made.paths[0]), bytes(&small.paths[0]));
     let mut command = ldm_ort(folder.path());
-    command.args(["check", "pipeline.toml", "--set", "model.decoder=small"]);
+    command.args(["check", "pipeline.toml", "--set", "model.decoder=tiny"]);
     let said = answer(command);
-    assert!(said.stdout.contains("images are decoded by small_decoder"), "{said}");
+    assert!(said.stdout.contains("images are decoded by tiny_vae_decoder"), "{said}");
     let mut command = ldm_ort(folder.path());
     command.args(["inspect", "model"]);
     let said = answer(command);
-    assert!(said.stdout.contains("small_decoder") && said.stdout.contains("decoder = \"small\""), "{said}");
+    assert!(said.stdout.contains("tiny_vae_decoder") && said.stdout.contains("decoder = \"tiny\""), "{said}");
 }
 
 /// The file beside the image is gone when the image is there, and stays where the run ends before; the image's
@@ -277,7 +278,7 @@ fn the_preview_file_stands_in_for_the_image() {
 
     // With this scaling the full decoder's latents are infinite, and the small one's are what they were.
     let folder = tempfile::tempdir().expect("a folder");
-    let file = pipeline(folder.path(), &with_small_decoder(folder.path(), "sd1", "taesd_decoder"), "");
+    let file = pipeline(folder.path(), &with_tiny_decoder(folder.path(), "sd1", "taesd_decoder"), "");
     let mut command = ldm_ort(folder.path());
     command.args(["run", text(&file), "--preview", "--output", "out", "--set", "model.scaling_factor=1e-45"]);
     let failed = answer(command);
@@ -290,28 +291,28 @@ fn the_preview_file_stands_in_for_the_image() {
 /// A small decoder of another model is told apart before anything runs, where previews or images are to be made by it,
 /// or where the pipeline file names it; one that nothing uses stands in nobody's way.
 #[test]
-fn a_small_decoder_of_another_model_is_refused() {
+fn a_tiny_decoder_of_another_model_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
-    let shapes = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes/small_decoder");
-    let of_four = golden().join("small_decoder/model.onnx");
+    let shapes = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes/tiny_vae_decoder");
+    let of_four = golden().join("tiny_vae_decoder/model.onnx");
     let model = folder.path().join("model");
     copy(&models().join("sd1"), &model);
-    copy(&shapes, &model.join("small_decoder"));
-    let named = |graph: &Path| format!("[model.small_decoder]\ngraph = '{}'\n", graph.display());
+    copy(&shapes, &model.join("tiny_vae_decoder"));
+    let named = |graph: &Path| format!("[model.tiny_vae_decoder]\ngraph = '{}'\n", graph.display());
     let flux = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families/flux-dev");
     for (model, more, flags, code, says) in [
         (&model, String::new(), &[][..], 0, &[][..]),
         (&model, String::new(), &["--preview"], 2, &["4 times as large", "8 times", "taesdxl"]),
-        (&model, String::new(), &["--set", "model.decoder=small"], 2, &["4 times as large"]),
+        (&model, String::new(), &["--set", "model.decoder=tiny"], 2, &["4 times as large"]),
         (&models().join("sd1"), named(&shapes.join("model.onnx")), &[], 2, &["4 times as large"]),
         (&models().join("sd1"), named(&of_four), &["--preview", "2"], 0, &[]),
         (&flux, named(&of_four), &["--preview", "2"], 2, &["takes 4 channels", "taef1"]),
         (
             &models().join("sd1"),
             String::new(),
-            &["--set", "model.decoder=small"],
+            &["--set", "model.decoder=tiny"],
             2,
-            &["small_decoder", "[model.small_decoder] graph"],
+            &["tiny_vae_decoder", "[model.tiny_vae_decoder] graph"],
         ),
         (&models().join("sd1"), String::new(), &["--set", "model.decoder=smal"], 2, &["model.decoder", "full"]),
         (&models().join("sd1"), String::new(), &["--preview", "0"], 2, &["--preview: expected an integer from 1"]),
@@ -331,7 +332,7 @@ fn a_small_decoder_of_another_model_is_refused() {
 #[test]
 fn stages_share_the_preview() {
     let folder = tempfile::tempdir().expect("a folder");
-    let model = with_small_decoder(folder.path(), "sd1", "small_decoder");
+    let model = with_tiny_decoder(folder.path(), "sd1", "tiny_vae_decoder");
     let stage = format!("[[stage]]\nmodel.path = '{}'\ntask.image-to-image.strength = 0.6\n", model.display());
     let file = pipeline(folder.path(), &model, &stage);
     let mut spec = Spec::load(&file, &Overrides { preview: Some(1), ..Overrides::default() }).expect("a pipeline");

@@ -9,7 +9,7 @@ use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::image::{InputLimit, encode_png, load, save_png};
 use ldm_ort::metadata::{self, Record};
 use ldm_ort::rng::Stream;
-use ldm_ort::scheduler::Custom;
+use ldm_ort::scheduler::CustomSchedule;
 use ldm_ort::spec::{Prompting, TextToImage};
 use ldm_ort::task::{Start, Task, TaskContext};
 use ldm_ort::{Cancel, Error, Overrides, Plan, RunPlan, Spec};
@@ -149,7 +149,10 @@ fn a_changed_file_is_told_by_its_name() {
         std::fs::write(&path, before).expect("a file");
         assert_eq!(told.code, Some(0), "{told}");
         let warnings: Vec<_> = told.stderr.lines().filter(|line| line.starts_with("warning")).collect();
-        assert!(matches!(&warnings[..], [one] if one.contains(&format!("{name} is not the file"))), "{name}: {told}");
+        assert!(
+            matches!(&warnings[..], [one] if one.contains(&format!("{name} differs from the file"))),
+            "{name}: {told}"
+        );
     }
     // One that is gone, and one that has come.
     let gone = model.join("tokenizer/special_tokens_map.json");
@@ -165,7 +168,7 @@ fn a_changed_file_is_told_by_its_name() {
     std::fs::write(&graph, weights).expect("a graph");
     let told = again(folder.path(), "out.png", &[]);
     assert_eq!(told.code, Some(0), "{told}");
-    assert!(told.stderr.contains("warning: unet is not the file"), "{told}");
+    assert!(told.stderr.contains("warning: unet differs from the file"), "{told}");
 }
 
 fn edit(file: Vec<u8>, from: &str, to: &str) -> Vec<u8> {
@@ -188,7 +191,7 @@ fn another_engine_is_told() {
     forge(&folder.path().join("other.png"), &folder.path().join("out.png"), &other);
     let told = again(folder.path(), "other.png", &[]);
     assert_eq!(told.code, Some(0), "{told}");
-    for says in ["by ldm-ort 0.0.1", "ONNX Runtime 1.0.0", "abacus", "cuda, cpu, and this is cpu"] {
+    for says in ["by ldm-ort 0.0.1", "ONNX Runtime 1.0.0", "abacus", "cuda, cpu, this run uses cpu"] {
         assert!(told.stderr.contains(says), "{says}: {told}");
     }
 }
@@ -218,11 +221,16 @@ fn a_strangers_record_reaches_nothing_outside() {
         (image("\\\\\\\\host\\\\share.png"), "task.image-to-image.image"),
         (format!("{model}{prompt}[run]\nlatents = '/x.npy'\n"), "run.latents"),
         (format!("{model}{prompt}[[lora]]\npath = '../x.safetensors'\n"), "lora[0].path"),
-        (format!("{model}{prompt}[[embedding]]\npath = '/x.safetensors'\n"), "embedding[0].path"),
+        (format!("{model}{prompt}[[textual_inversion]]\npath = '/x.safetensors'\n"), "textual_inversion[0].path"),
         (format!("{model}{prompt}[[control]]\nimage = '/x.png'\npath = '../net'\n"), "control[0].path"),
-        (format!("{model}{prompt}[[condition]]\nas = 'tokens'\nvectors = '/x.npy'\n"), "condition[0].vectors"),
         (
-            format!("{model}{prompt}[[condition]]\nas = 'tokens'\nlabel_map = 'x.png'\ngraph = '..'\n"),
+            format!("{model}{prompt}[[condition]]\nconditioning = 'cross-attention'\nvectors = '/x.npy'\n"),
+            "condition[0].vectors",
+        ),
+        (
+            format!(
+                "{model}{prompt}[[condition]]\nconditioning = 'cross-attention'\nlabel_map = 'x.png'\ngraph = '..'\n"
+            ),
             "condition[0].graph",
         ),
         (
@@ -253,7 +261,7 @@ fn a_strangers_record_reaches_nothing_outside() {
     );
     assert_eq!(given.code, Some(0), "{given}");
 
-    let output = format!("[output]\ndir = '{}/stolen'\nkeep = true\n", text(folder.path()));
+    let output = format!("[output]\ndir = '{}/stolen'\nsave_intermediate = true\n", text(folder.path()));
     let mut command = ldm_ort(folder.path());
     forge(
         &folder.path().join("forged.png"),
@@ -329,7 +337,7 @@ fn a_changed_request_is_recorded_as_it_was_run() {
         }),
         ("a schedule", |request| {
             request.scheduler = request.scheduler.another("euler").expect("a scheduler");
-            request.custom = Some(Custom::Timesteps(vec![900.0, 500.0, 100.0]));
+            request.custom = Some(CustomSchedule::Timesteps(vec![900.0, 500.0, 100.0]));
             request.steps = 3;
         }),
         ("noise", |request| request.noise = Stream::NumPy),

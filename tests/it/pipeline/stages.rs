@@ -60,7 +60,8 @@ fn what_is_kept_is_written_and_drawn_again() {
         assert_eq!(image["stages"][0]["task"], "image-to-image");
         assert_eq!(image["calls"].as_u64(), Some(10), "eight of the base and two of the refiner");
     }
-    let all = draw(kept.path(), [text(&pipeline), "--set", "output.keep=true", "--save-latents", "latents.npy"]);
+    let all =
+        draw(kept.path(), [text(&pipeline), "--set", "output.save_intermediate=true", "--save-latents", "latents.npy"]);
     assert_eq!((all.paths.len(), files_in(kept.path())), (4, 5));
     let name = |path: &Path| path.file_stem().expect("a name").to_string_lossy().into_owned();
     assert!(name(&all.paths[0]).ends_with("-400-base"), "{:?}", all.paths);
@@ -83,7 +84,7 @@ fn what_is_kept_is_written_and_drawn_again() {
 fn each_stage_leaves_its_own_evaluations_out() {
     let (fewer, plain) = (scratch(), scratch());
     let pipeline = case("refine-image");
-    let both = ["--set", "output.keep=true", "--set", "stage.0.run.steps=20"];
+    let both = ["--set", "output.save_intermediate=true", "--set", "stage.0.run.steps=20"];
     let sets = ["task.text-to-image.guidance_interval=[0.0, 0.5]", "stage.0.cache.spectrum.warmup=2"];
     let flags = sets.iter().flat_map(|set| ["--set", set]).chain(both);
     let drawn = draw(fewer.path(), [text(&pipeline), "--compare"].into_iter().chain(flags));
@@ -102,11 +103,11 @@ fn each_stage_leaves_its_own_evaluations_out() {
         let record = metadata::read_png(path).expect("a record");
         assert_eq!(record.stages.len(), at);
         let base = record.fewer_evaluations.expect("the base leaves evaluations out");
-        assert!(base.cache.is_none() && base.made < base.of, "{base:?}");
+        assert!(base.cache.is_none() && base.made < base.total, "{base:?}");
         for stage in record.stages {
             let own = stage.fewer_evaluations.expect("the stage leaves evaluations out");
             assert_eq!(own.cache.as_ref().map(|cache| cache.method.as_str()), Some("spectrum"));
-            assert!(own.guidance_interval.is_none() && own.made < own.of, "{own:?}");
+            assert!(own.guidance_interval.is_none() && own.made < own.total, "{own:?}");
         }
     }
     let again = redraw(scratch().path(), &drawn.paths[1], &pipeline);
@@ -119,7 +120,7 @@ fn each_stage_leaves_its_own_evaluations_out() {
 fn two_stages_draw_what_two_pipelines_draw() {
     let folder = scratch();
     let families = models().join("../families");
-    let both = draw(folder.path(), [text(&case("refine-image")), "--set", "output.keep=true"]);
+    let both = draw(folder.path(), [text(&case("refine-image")), "--set", "output.save_intermediate=true"]);
     std::fs::write(
         folder.path().join("second.toml"),
         format!(
@@ -183,7 +184,7 @@ fn schedules_that_do_not_meet_are_told() {
         let told =
             "warning: stage[0]: it takes up the schedule at denoising_start = 0.8, and the stage before it stops at";
         assert!(later.contains(told), "{later}");
-        let decoded = said(command, &["--set", "stage.0.hand=image"]);
+        let decoded = said(command, &["--set", "stage.0.input=image"]);
         assert!(decoded.contains("warning: stage[0]: the stage before it stops at denoising_end = 0.8"), "{decoded}");
     }
     let file = std::fs::read_to_string(&pipeline).expect("a file");

@@ -1,33 +1,33 @@
-//! Nothing that a file or a user can write makes a scheduler panic or hang.
+//! Random configurations, none of which may panic or hang.
 
 use super::stream::{LENGTH, Stream, model};
-use ldm_ort::scheduler::{self, Config, Key, Kind, Noise, ScheduleRequest};
+use ldm_ort::scheduler::{self, Config, Noise, ScheduleRequest, SchedulerKey, SchedulerKeyKind};
 use serde_json::{Value, json};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 const RUNS: u64 = 4000;
 
-/// Whole numbers drawn at random.
+/// A source of random integers.
 struct Dice(Stream);
 
 impl Dice {
     fn below(&mut self, n: usize) -> usize {
         let mut value = [0.0];
         self.0.fill(&mut value);
-        // The digits far behind the point are as good as any.
+        // Uses the low decimal digits as random ones.
         ((f64::from(value[0]).abs() * 1e4).fract() * n as f64) as usize % n
     }
 
-    fn one<T: Clone>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len())].clone()
+    fn choose<T: Clone>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len())].clone()
     }
 }
 
-/// What may stand in a file: sometimes sensible, sometimes not.
-fn value(dice: &mut Dice, key: &Key) -> Value {
+/// Returns a random value for a key, sometimes valid, sometimes not.
+fn random_value(dice: &mut Dice, key: &SchedulerKey) -> Value {
     if dice.below(8) == 0 {
         let huge = 9_223_372_036_854_775_807_i64;
-        return dice.one(&[
+        return dice.choose(&[
             Value::Null,
             json!(0),
             json!(-1),
@@ -48,13 +48,13 @@ fn value(dice: &mut Dice, key: &Key) -> Value {
         ]);
     }
     match key.kind {
-        Kind::Count(_) => json!(dice.one(&[1, 2, 3, 10, 50, 50, 1000, 1001])),
-        Kind::Order { .. } => json!(dice.one(&[1, 2, 3, 4, 5, 6, 7])),
-        Kind::Integer(_) => json!(dice.one(&[0_i64, 1, -1, 5, 1000, -1000, 1 << 40])),
-        Kind::Float(_) | Kind::MaybeFloat => {
-            json!(dice.one(&[0.0, 1e-4, 0.02, 0.3, 0.5, 0.995, 1.0, 1.5, 3.0, 80.0, 1e4, -0.5, -5.1]))
+        SchedulerKeyKind::Count(_) => json!(dice.choose(&[1, 2, 3, 10, 50, 50, 1000, 1001])),
+        SchedulerKeyKind::Order { .. } => json!(dice.choose(&[1, 2, 3, 4, 5, 6, 7])),
+        SchedulerKeyKind::Integer(_) => json!(dice.choose(&[0_i64, 1, -1, 5, 1000, -1000, 1 << 40])),
+        SchedulerKeyKind::Float(_) | SchedulerKeyKind::MaybeFloat => {
+            json!(dice.choose(&[0.0, 1e-4, 0.02, 0.3, 0.5, 0.995, 1.0, 1.5, 3.0, 80.0, 1e4, -0.5, -5.1]))
         }
-        Kind::MaybeFloats => dice.one(&[
+        SchedulerKeyKind::MaybeFloats => dice.choose(&[
             Value::Null,
             json!([0.02]),
             json!([0.1, 0.2]),
@@ -62,13 +62,13 @@ fn value(dice: &mut Dice, key: &Key) -> Value {
             json!([0.0, 1.0, 2.0, -1.0]),
             json!([0, 1, -7, 1e18]),
         ]),
-        Kind::Switch(_) | Kind::MaybeSwitch => json!(dice.below(2) == 0),
-        Kind::Choice { valid, foreign, .. } | Kind::MaybeChoice { valid, foreign } => {
-            json!(dice.one(&valid.iter().chain(foreign).copied().collect::<Vec<_>>()))
+        SchedulerKeyKind::Switch(_) | SchedulerKeyKind::MaybeSwitch => json!(dice.below(2) == 0),
+        SchedulerKeyKind::Choice { valid, foreign, .. } | SchedulerKeyKind::MaybeChoice { valid, foreign } => {
+            json!(dice.choose(&valid.iter().chain(foreign).copied().collect::<Vec<_>>()))
         }
-        Kind::MaybeScheduler => {
+        SchedulerKeyKind::MaybeScheduler => {
             let entry = &scheduler::table()[dice.below(scheduler::table().len())];
-            let mut table = keys(dice, entry, 4);
+            let mut table = random_table(dice, entry, 4);
             table.insert("_class_name".to_owned(), entry.class.into());
             Value::Object(table)
         }
@@ -76,12 +76,12 @@ fn value(dice: &mut Dice, key: &Key) -> Value {
     }
 }
 
-/// About one in `rarity` of the keys.
-fn keys(dice: &mut Dice, entry: &scheduler::SchedulerEntry, rarity: usize) -> Config {
+/// Returns random values for about one in `rarity` of the keys.
+fn random_table(dice: &mut Dice, entry: &scheduler::SchedulerEntry, rarity: usize) -> Config {
     let mut table = Config::new();
     for key in entry.keys {
         if dice.below(rarity) == 0 {
-            table.insert(key.name.to_owned(), value(dice, key));
+            table.insert(key.name.to_owned(), random_value(dice, key));
         }
     }
     table
@@ -93,14 +93,14 @@ fn no_configuration_panics_or_hangs() {
     for run in 0..RUNS {
         let mut dice = Dice(Stream::new(run));
         let entry = &scheduler::table()[run as usize % scheduler::table().len()];
-        let rarity = dice.one(&[2, 4, 8, 12]);
-        let (config, table) = (keys(&mut dice, entry, rarity), keys(&mut dice, entry, rarity * 2));
+        let rarity = dice.choose(&[2, 4, 8, 12]);
+        let (config, table) = (random_table(&mut dice, entry, rarity), random_table(&mut dice, entry, rarity * 2));
         let steps = match dice.below(50) {
-            0 => dice.one(&[999, 1000, 1001, 10_000, 10_001, usize::MAX]),
-            _ => dice.one(&[0, 1, 1, 2, 3, 4, 5, 10, 20, 51]),
+            0 => dice.choose(&[999, 1000, 1001, 10_000, 10_001, usize::MAX]),
+            _ => dice.choose(&[0, 1, 1, 2, 3, 4, 5, 10, 20, 51]),
         };
-        let mut request = ScheduleRequest::new(steps, dice.one(&[0, 1, 2, 5, 100]));
-        request.mu = dice.one(&[None, None, Some(0.9), Some(-1e300), Some(f64::NAN), Some(f64::INFINITY)]);
+        let mut request = ScheduleRequest::new(steps, dice.choose(&[0, 1, 2, 5, 100]));
+        request.mu = dice.choose(&[None, None, Some(0.9), Some(-1e300), Some(f64::NAN), Some(f64::INFINITY)]);
         let (from, learned) = (dice.below(4), dice.below(6) == 0);
         let outcome = catch_unwind(AssertUnwindSafe(|| -> Result<bool, ldm_ort::Error> {
             let mut scheduler = scheduler::build(entry.name, Some(&config), &table, &request)?;
@@ -111,10 +111,10 @@ fn no_configuration_panics_or_hangs() {
             let (mut x, mut input) = (vec![0.0; LENGTH], vec![0.0; LENGTH]);
             scheduler.add_noise(begin, &x0, &noise, &mut x);
             for step in begin..calls {
-                scheduler.scale_input(step, &x, &mut input);
+                scheduler.scale_model_input(step, &x, &mut input);
                 let output = model(&input, scheduler.timesteps()[step], learned);
                 scheduler.step(step, &output, &mut x, &mut stream)?;
-                // The loop refuses to go on from here, naming the step.
+                // The denoising loop rejects non-finite values.
                 if x.iter().any(|v| !v.is_finite()) {
                     return Ok(false);
                 }
@@ -128,7 +128,7 @@ fn no_configuration_panics_or_hangs() {
             Err(_) => failures.push(format!("{}: {config:?} {table:?} {request:?}", entry.name)),
         }
     }
-    println!("{RUNS} runs: {ran} to the end, {refused} refused, {not_finite} stopped at what is not finite");
+    println!("{RUNS} runs: {ran} completed, {refused} rejected, {not_finite} stopped at non-finite values");
     assert!(failures.is_empty(), "{} panics\n{}", failures.len(), failures.join("\n"));
-    assert!(ran > RUNS / 5 && refused > RUNS / 20, "the draw is of no use");
+    assert!(ran > RUNS / 5 && refused > RUNS / 20, "expected a mix of valid and invalid configurations");
 }

@@ -1,4 +1,4 @@
-//! The latent diffusion paper's own samplers.
+//! The samplers of the latent diffusion paper's code.
 
 use super::golden::number;
 use super::stream::{IMAGES, LENGTH, Stream, difference, model};
@@ -7,9 +7,10 @@ use ldm_ort::scheduler::{self, ScheduleRequest};
 use serde_json::Value;
 use std::path::PathBuf;
 
-/// The samplers of the latent diffusion paper's own code, recorded by scripts/golden_compvis.py, are configurations.
+/// The samplers of the latent diffusion paper's code, recorded by scripts/golden_compvis.py, are configurations of
+/// schedulers.
 #[test]
-fn the_papers_own_samplers_are_configurations() {
+fn the_papers_samplers_are_configurations() {
     let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let lines = std::fs::read_to_string(golden.join("compvis.jsonl")).expect("the recording's lines");
     let values = std::fs::read(golden.join("compvis.f32")).expect("the recording's values");
@@ -33,19 +34,19 @@ fn the_papers_own_samplers_are_configurations() {
         }
         let request = ScheduleRequest::new(number(&case, "steps"), IMAGES);
         let mut scheduler = scheduler::build(name, None, &table, &request).expect("it builds");
-        let asked = rest.split_off(..number(&case, "calls")).expect("timesteps");
-        assert_eq!(scheduler.timesteps().iter().map(|t| *t as f32).collect::<Vec<_>>(), asked, "{line}");
+        let expected_timesteps = rest.split_off(..number(&case, "calls")).expect("timesteps");
+        assert_eq!(scheduler.timesteps().iter().map(|t| *t as f32).collect::<Vec<_>>(), expected_timesteps, "{line}");
         let mut stream = Stream::new(case["seed"].as_u64().expect("a seed"));
         let mut x = stream.take(LENGTH);
         assert_eq!(rest.split_off(..LENGTH), Some(&x[..]));
-        for step in 0..asked.len() {
+        for step in 0..expected_timesteps.len() {
             let output = model(&x, scheduler.timesteps()[step], false);
             scheduler.step(step, &output, &mut x, &mut stream).expect("it steps");
-            // The paper's PLMS asks twice in its first step, where diffusers counts two.
+            // The first step of the paper's PLMS has two evaluations, which are two steps in diffusers.
             if !(plms && step == 0) {
                 let expected = rest.split_off(..LENGTH).expect("a sample");
-                let apart = difference(&x, expected);
-                assert!(apart < 1e-5, "{apart:.1e} apart after call {step}: {line}");
+                let error = difference(&x, expected);
+                assert!(error < 1e-5, "{error:.1e} off after evaluation {step}: {line}");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The image that a model's answer stands for, as diffusers' `pred_original_sample` has it.
+//! The predicted original sample, compared with diffusers' `pred_original_sample`.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ fn numbers(row: &Value, key: &str) -> Vec<f32> {
 }
 
 #[test]
-fn every_estimate_is_that_of_diffusers() {
+fn every_x0_equals_diffusers() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/previews/estimates.json");
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let cases: Vec<Value> = serde_json::from_str(&text).expect("it is JSON");
@@ -25,53 +25,54 @@ fn every_estimate_is_that_of_diffusers() {
         let rows = case["rows"].as_array().expect("there are rows");
         assert_eq!(rows.len(), scheduler.timesteps().len(), "{name}");
         for (step, row) in rows.iter().enumerate() {
-            let (sample, answer, wanted) = (numbers(row, "sample"), numbers(row, "answer"), numbers(row, "image"));
-            let mut image = vec![0.0; sample.len()];
-            scheduler.estimate(step, &answer, &sample, &mut image);
-            let largest = wanted.iter().fold(0f32, |most, v| most.max(v.abs()));
-            let apart = image.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+            let (sample, model_output, expected) =
+                (numbers(row, "sample"), numbers(row, "answer"), numbers(row, "image"));
+            let mut x0 = vec![0.0; sample.len()];
+            scheduler.predict_x0(step, &model_output, &sample, &mut x0);
+            let largest = expected.iter().fold(0f32, |most, v| most.max(v.abs()));
+            let error = x0.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
             assert!(
-                !wanted.is_empty() && apart <= 1e-5 * largest,
-                "{name} {config:?} step {step}: {image:?} {wanted:?}"
+                !expected.is_empty() && error <= 1e-5 * largest,
+                "{name} {config:?} step {step}: {x0:?} {expected:?}"
             );
         }
     }
 }
 
-/// Whatever the scheduler: of a sample that is an image and noise, and an answer that is the truth about them, the
-/// estimate is the image, and to ask for it changes nothing.
+/// For every scheduler: if a sample mixes x0 and noise, and the model output is that noise, the predicted original
+/// sample is x0. Predicting it does not change the run.
 #[test]
-fn every_scheduler_finds_the_image_in_its_own_samples() {
+fn every_scheduler_recovers_x0_from_its_samples() {
     for entry in scheduler::table().iter() {
-        // Of those without a choice, and of EDM's, whose answers are scaled, only the second half of this is asked.
-        let answers_noise = entry.has_key("prediction_type") && entry.name != "scm" && !entry.name.starts_with("edm");
+        // Schedulers without prediction_type, and EDM's with scaled outputs, are only tested for not changing the run.
+        let predicts_noise = entry.has_key("prediction_type") && entry.name != "scm" && !entry.name.starts_with("edm");
         let table: Config =
-            answers_noise.then(|| ("prediction_type".to_owned(), Value::from("epsilon"))).into_iter().collect();
+            predicts_noise.then(|| ("prediction_type".to_owned(), Value::from("epsilon"))).into_iter().collect();
         let mut scheduler =
             scheduler::build(entry.name, None, &table, &ScheduleRequest::new(6, 2)).expect("it is built");
         let calls = scheduler.timesteps().len();
         let mut stream = Stream::new(9);
-        let (image, noise) = (stream.take(LENGTH), stream.take(LENGTH));
+        let (x0, noise) = (stream.take(LENGTH), stream.take(LENGTH));
         let mut sample = vec![0.0; LENGTH];
-        let mut estimate = vec![0.0; LENGTH];
+        let mut predicted = vec![0.0; LENGTH];
         for step in 0..calls {
-            scheduler.add_noise(step, &image, &noise, &mut sample);
-            scheduler.estimate(step, &noise, &sample, &mut estimate);
-            let mut level = [0.0; 2];
-            scheduler.add_noise(step, &[1.0, 0.0], &[0.0, 1.0], &mut level);
-            // What rounding of the sample leaves of an image that is drowned in noise.
-            let lost = 1e-5 * (1.0 + level[1] / level[0]);
-            let apart = estimate.iter().zip(&image).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
-            assert!(!answers_noise || apart <= lost, "{} step {step}: {apart} of {lost}", entry.name);
+            scheduler.add_noise(step, &x0, &noise, &mut sample);
+            scheduler.predict_x0(step, &noise, &sample, &mut predicted);
+            let mut factors = [0.0; 2];
+            scheduler.add_noise(step, &[1.0, 0.0], &[0.0, 1.0], &mut factors);
+            // The rounding error of x0 recovered from a noisy sample.
+            let tolerance = 1e-5 * (1.0 + factors[1] / factors[0]);
+            let error = predicted.iter().zip(&x0).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+            assert!(!predicts_noise || error <= tolerance, "{} step {step}: {error} of {tolerance}", entry.name);
         }
         let mut other = scheduler::build(entry.name, None, &table, &ScheduleRequest::new(6, 2)).expect("it is built");
         let mut x = stream.take(LENGTH);
-        let (mut y, answer) = (x.clone(), stream.take(LENGTH));
+        let (mut y, model_output) = (x.clone(), stream.take(LENGTH));
         let mut streams = [Stream::new(3), Stream::new(3)];
         for step in 0..calls.min(3) {
-            scheduler.estimate(step, &answer, &x, &mut estimate);
-            scheduler.step(step, &answer, &mut x, &mut streams[0]).expect("it steps");
-            other.step(step, &answer, &mut y, &mut streams[1]).expect("it steps");
+            scheduler.predict_x0(step, &model_output, &x, &mut predicted);
+            scheduler.step(step, &model_output, &mut x, &mut streams[0]).expect("it steps");
+            other.step(step, &model_output, &mut y, &mut streams[1]).expect("it steps");
             assert_eq!(x, y, "{}", entry.name);
         }
     }

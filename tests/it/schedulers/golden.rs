@@ -1,7 +1,7 @@
-//! Every step of every recorded configuration, whole.
+//! Comparison of every step of every recorded configuration.
 
 use super::stream::{IMAGES, LENGTH, Stream, difference, model};
-use ldm_ort::scheduler::{self, Config, Custom, Kind, ScheduleRequest, SchedulerEntry};
+use ldm_ort::scheduler::{self, Config, CustomSchedule, ScheduleRequest, SchedulerEntry, SchedulerKeyKind};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 /// The largest difference from diffusers, relative to the largest magnitude of a tensor.
 const TOLERANCE: f64 = 1e-5;
 
-/// Recorded runs that diffusers itself brings to another end on another processor, each with its scheduler, its seed and
-/// how far apart (as the recording script's `--against` told). torch takes square roots from MKL, which rounds one in 150
-/// of them wrongly with AVX-512, one in six with `MKL_CBWR=COMPATIBLE` and none with `ATEN_CPU_CAPABILITY=default`. That
-/// unit in the last place counts where numbers cancel: under cosine betas the last timestep has an alpha of 2.4e-9, and
-/// PNDM of a velocity multiplies by its inverse root before it takes the difference. (SA-Solver's fourth order cancels
+/// Recorded runs whose result in diffusers depends on the CPU, each with its scheduler, its seed and the difference (as
+/// reported by the recording script's `--against`). torch computes square roots with MKL, which rounds one in 150
+/// incorrectly with AVX-512, one in six with `MKL_CBWR=COMPATIBLE` and none with `ATEN_CPU_CAPABILITY=default`. That
+/// unit in the last place matters where numbers cancel: with cosine betas the last timestep has an alpha of 2.4e-9, and
+/// PNDM of a velocity multiplies by its inverse root before taking the difference. (SA-Solver's fourth order cancels
 /// too: one run in forty of a wider grid moves by more than the tolerance between those three.)
 const UNSTEADY: &[(&str, u64, f64)] = &[("pndm", 2_042_959_697, 2.4e-3)];
 
@@ -34,7 +34,8 @@ fn replay(case: &Value, recorded: &[f32]) -> Result<f64, String> {
     let mut request = ScheduleRequest::new(number(case, "steps"), IMAGES);
     request.mu = case.get("mu").and_then(Value::as_f64);
     let list = |key: &str| Some(case.get(key)?.as_array()?.iter().filter_map(Value::as_f64).collect::<Vec<_>>());
-    request.custom = list("timesteps").map(Custom::Timesteps).or_else(|| list("sigmas").map(Custom::Sigmas));
+    request.custom =
+        list("timesteps").map(CustomSchedule::Timesteps).or_else(|| list("sigmas").map(CustomSchedule::Sigmas));
     let built = scheduler::build(name, Some(&section(case, "config")), &table, &request);
     let mut scheduler = built.map_err(|error| error.to_string())?;
     let learned = case.get("learned").and_then(Value::as_bool).unwrap_or(false);
@@ -49,20 +50,20 @@ fn replay(case: &Value, recorded: &[f32]) -> Result<f64, String> {
         scheduler.add_noise(begin, &x0, &noise, &mut x);
         x
     } else {
-        let sigma = scheduler.initial_noise_sigma() as f32;
+        let sigma = scheduler.init_noise_sigma() as f32;
         stream.take(LENGTH).into_iter().map(|v| v * sigma).collect()
     };
     if case.get("refused").is_some() {
         let mut input = vec![0.0; LENGTH];
         for step in begin..calls {
-            scheduler.scale_input(step, &x, &mut input);
+            scheduler.scale_model_input(step, &x, &mut input);
             let output = model(&input, scheduler.timesteps()[step], learned);
             scheduler.step(step, &output, &mut x, &mut stream).map_err(|error| error.to_string())?;
         }
         return Ok(0.0);
     }
     if calls != number(case, "calls") {
-        return Err(format!("{calls} calls of the model, not {}", number(case, "calls")));
+        return Err(format!("expected {} evaluations, found {calls}", number(case, "calls")));
     }
 
     let mut at = 0;
@@ -71,7 +72,7 @@ fn replay(case: &Value, recorded: &[f32]) -> Result<f64, String> {
         &recorded[at - n..at]
     };
     let sigma = next(1)[0];
-    let mut worst = difference(&[scheduler.initial_noise_sigma() as f32], &[sigma]);
+    let mut worst = difference(&[scheduler.init_noise_sigma() as f32], &[sigma]);
     let timesteps: Vec<f32> = scheduler.timesteps().iter().map(|t| *t as f32).collect();
     let expected = next(calls);
     for (got, expected) in timesteps.iter().zip(expected) {
@@ -82,26 +83,27 @@ fn replay(case: &Value, recorded: &[f32]) -> Result<f64, String> {
     worst = worst.max(difference(&x, next(LENGTH)));
     let mut input = vec![0.0; LENGTH];
     for step in begin..calls {
-        scheduler.scale_input(step, &x, &mut input);
+        scheduler.scale_model_input(step, &x, &mut input);
         let output = model(&input, scheduler.timesteps()[step], learned);
         scheduler.step(step, &output, &mut x, &mut stream).map_err(|error| error.to_string())?;
-        let apart = difference(&x, next(LENGTH));
-        if apart.is_infinite() {
+        let error = difference(&x, next(LENGTH));
+        if error.is_infinite() {
             return Err(format!("not finite after step {step}"));
         }
-        worst = worst.max(apart);
+        worst = worst.max(error);
     }
     Ok(worst)
 }
 
-/// The folder of recordings, or another one (with more of them) named by the environment.
+/// Returns the folder of recordings, which an environment variable can override.
 fn folder() -> PathBuf {
     std::env::var_os("LDM_ORT_GOLDEN_SCHEDULERS")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/schedulers"), PathBuf::from)
 }
 
-/// The recording of a scheduler: what was run, one JSON object a line, and the values of all runs one after the other.
-fn recording(folder: &Path, name: &str) -> Option<(String, Vec<f32>)> {
+/// Reads the recording of a scheduler: the runs, one JSON object per line, and the values of all runs one after the
+/// other.
+fn read_recording(folder: &Path, name: &str) -> Option<(String, Vec<f32>)> {
     let file = std::fs::File::open(folder.join(format!("{name}.zip"))).ok()?;
     let mut archive = zip::ZipArchive::new(file).expect("a recording is a zip file");
     let mut member = |name: &str| {
@@ -116,9 +118,9 @@ fn recording(folder: &Path, name: &str) -> Option<(String, Vec<f32>)> {
     Some((lines, (0..count).map(value).collect()))
 }
 
-/// What was found for one scheduler.
+/// The results for one scheduler.
 #[derive(Default)]
-struct Row {
+struct SchedulerResults {
     configurations: usize,
     refused: usize,
     unsteady: usize,
@@ -127,9 +129,9 @@ struct Row {
     failures: Vec<String>,
 }
 
-fn check(folder: &Path, name: &str) -> Row {
-    let mut row = Row::default();
-    let Some((lines, values)) = recording(folder, name) else {
+fn check(folder: &Path, name: &str) -> SchedulerResults {
+    let mut row = SchedulerResults::default();
+    let Some((lines, values)) = read_recording(folder, name) else {
         row.failures.push(format!("{name}: no recording"));
         return row;
     };
@@ -148,42 +150,43 @@ fn check(folder: &Path, name: &str) -> Row {
         let calls = number(&case, "calls");
         at += 1 + calls + LENGTH * (1 + calls - number(&case, "begin"));
         match outcome {
-            Ok(apart) => {
-                let unsteady = UNSTEADY.iter().find(|(of, seed, _)| *of == name && case["seed"] == *seed);
+            Ok(error) => {
+                let unsteady = UNSTEADY.iter().find(|(scheduler, seed, _)| *scheduler == name && case["seed"] == *seed);
                 if unsteady.is_some() {
                     row.unsteady += 1;
                 } else {
-                    row.worst = row.worst.max(apart);
+                    row.worst = row.worst.max(error);
                 }
-                if apart > unsteady.map_or(TOLERANCE, |(_, _, apart)| *apart) {
-                    row.failures.push(format!("{apart:.1e} apart: {line}"));
+                if error > unsteady.map_or(TOLERANCE, |(_, _, error)| *error) {
+                    row.failures.push(format!("{error:.1e} off: {line}"));
                 }
             }
             Err(problem) => row.failures.push(format!("{problem}: {line}")),
         }
     }
-    assert_eq!(at, values.len(), "{name}: the recording's two members do not belong together");
+    assert_eq!(at, values.len(), "{name}: the recording's two members do not match");
     row.values = at;
     row
 }
 
 #[test]
-fn every_step_is_that_of_diffusers() {
-    hold_to(&folder(), |_| true);
+fn every_step_equals_diffusers() {
+    compare_with(&folder(), |_| true);
 }
 
 #[test]
-fn every_step_of_a_schedule_given_outright_is_that_of_diffusers() {
+fn every_step_of_a_custom_schedule_equals_diffusers() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/custom-schedules");
-    // diffusers gives no list to the others that take one here.
+    // diffusers does not accept lists for these schedulers.
     let ours_alone = ["lms", "euler-ancestral", "kdpm2", "kdpm2-ancestral", "dpm-sde"];
-    hold_to(&folder, |entry| {
-        (entry.accepts.timesteps || entry.accepts.sigmas.is_some()) && !ours_alone.contains(&entry.name)
+    compare_with(&folder, |entry| {
+        (entry.custom_schedules.timesteps || entry.custom_schedules.sigmas.is_some())
+            && !ours_alone.contains(&entry.name)
     });
 }
 
-/// Holds the schedulers chosen to the recordings in a folder, and prints what was found.
-fn hold_to(folder: &Path, chosen: impl Fn(&SchedulerEntry) -> bool) {
+/// Compares the selected schedulers with the recordings in a folder and prints a table of results.
+fn compare_with(folder: &Path, chosen: impl Fn(&SchedulerEntry) -> bool) {
     let (mut failures, mut configurations, mut values) = (Vec::new(), 0, 0);
     println!(
         "{:<24}{:>16}{:>10}{:>10}{:>10}{:>12}",
@@ -203,11 +206,10 @@ fn hold_to(folder: &Path, chosen: impl Fn(&SchedulerEntry) -> bool) {
     assert!(failures.is_empty(), "{} failures\n{}", failures.len(), failures.join("\n"));
 }
 
-/// Keys of the constructors that no scheduler here has, and why.
-const NOT_KEYS: &[(&str, &str)] =
-    &[("tau_func", "a function, which no file can hold: the keys tau, tau_start and tau_end stand for it")];
+/// Constructor arguments that are not keys here, with the reason.
+const NOT_KEYS: &[(&str, &str)] = &[("tau_func", "a function; the keys tau, tau_start and tau_end replace it")];
 
-/// Keys that are not in a constructor's signature: older names that it still takes.
+/// Keys that are not in a constructor's signature: older names that it still accepts.
 const OLDER_KEYS: &[&str] = &["set_alpha_to_zero"];
 
 #[test]
@@ -223,14 +225,16 @@ fn every_key_of_every_class_is_there_with_its_default() {
             let key = entry.keys.iter().find(|key| key.name == name && !key.argument);
             let key = key.unwrap_or_else(|| panic!("{} lacks {name}", entry.class));
             let ours = match key.kind {
-                Kind::Count(n) | Kind::Order { default: n, .. } => n.into(),
-                Kind::Integer(n) => n.into(),
-                Kind::Float(f) if f.is_infinite() => Value::from(if f > 0.0 { "Infinity" } else { "-Infinity" }),
-                Kind::Float(f) => f.into(),
-                Kind::Switch(on) => on.into(),
-                Kind::Choice { default, .. } => default.into(),
+                SchedulerKeyKind::Count(n) | SchedulerKeyKind::Order { default: n, .. } => n.into(),
+                SchedulerKeyKind::Integer(n) => n.into(),
+                SchedulerKeyKind::Float(f) if f.is_infinite() => {
+                    Value::from(if f > 0.0 { "Infinity" } else { "-Infinity" })
+                }
+                SchedulerKeyKind::Float(f) => f.into(),
+                SchedulerKeyKind::Switch(on) => on.into(),
+                SchedulerKeyKind::Choice { default, .. } => default.into(),
                 // An empty list is none.
-                Kind::MaybeFloats if default.is_array() => Value::Array(Vec::new()),
+                SchedulerKeyKind::MaybeFloats if default.is_array() => Value::Array(Vec::new()),
                 _ => Value::Null,
             };
             assert_eq!(&ours, default, "{} {name}", entry.class);

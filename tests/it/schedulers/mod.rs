@@ -1,5 +1,5 @@
-//! Every scheduler against whole tensors recorded from diffusers by scripts/golden_schedulers.py, what must hold for all
-//! of them, and their names and keys.
+//! Schedulers: comparison with whole tensors that scripts/golden_schedulers.py recorded from diffusers, properties of
+//! all schedulers, names and keys.
 
 mod anything;
 mod compvis;
@@ -8,7 +8,7 @@ mod golden;
 mod properties;
 mod stream;
 
-use ldm_ort::scheduler::{self, Config, Custom, NAMED, ScheduleRequest};
+use ldm_ort::scheduler::{self, Config, CustomSchedule, NAMED_SCHEDULES, ScheduleRequest};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use stream::{IMAGES, difference, run};
@@ -25,44 +25,47 @@ fn the_orders_of_a_multistep_solver_differ() {
 }
 
 #[test]
-fn lists_that_are_no_schedule_are_refused_with_what_to_do() {
-    let problem = |name: &str, steps: usize, custom: Custom, table: &[(&str, Value)]| {
+fn invalid_custom_schedules_are_rejected_with_a_hint() {
+    let problem = |name: &str, steps: usize, custom: CustomSchedule, table: &[(&str, Value)]| {
         let mut request = ScheduleRequest::new(steps, 1);
         request.custom = Some(custom);
         match scheduler::build(name, None, &table_of(table), &request) {
-            Ok(_) => panic!("{name} took {:?}", request.custom),
+            Ok(_) => panic!("{name} accepted {:?}", request.custom),
             Err(error) => error.to_string(),
         }
     };
-    let times = |list: &[f64]| Custom::Timesteps(list.to_vec());
-    let levels = |list: &[f64]| Custom::Sigmas(list.to_vec());
+    let times = |list: &[f64]| CustomSchedule::Timesteps(list.to_vec());
+    let sigmas = |list: &[f64]| CustomSchedule::Sigmas(list.to_vec());
     for (message, part) in [
         (problem("ddim", 2, times(&[900.0, 100.0]), &[]), "choose one of ddpm, lms, euler"),
         (problem("heun", 2, times(&[100.0, 900.0]), &[]), "900 comes after 100; expected a falling list"),
         (problem("euler", 2, times(&[900.0, f64::NAN]), &[]), "NaN comes after 900"),
-        (problem("euler", 3, times(&[900.0, 100.0]), &[]), "a list of 2 entries is 2 steps, and steps = 3"),
-        (problem("euler", 2, levels(&[9.0, 1.0]), &[]), "a list of 2 entries is 1 step, and steps = 2"),
-        (problem("euler", 2, times(&[1000.0, 1.0]), &[]), "1000 is no timestep of training; expected 0 to 999"),
+        (problem("euler", 3, times(&[900.0, 100.0]), &[]), "a list of 2 entries gives 2 steps, but steps = 3"),
+        (problem("euler", 2, sigmas(&[9.0, 1.0]), &[]), "a list of 2 entries gives 1 step, but steps = 2"),
+        (problem("euler", 2, times(&[1000.0, 1.0]), &[]), "1000 is not a training timestep; expected 0 to 999"),
         (problem("flow-match-euler", 1, times(&[0.0]), &[]), "expected above 0 to 1000"),
-        (problem("euler", 1, levels(&[1.0, -1.0]), &[]), "-1 is no noise level"),
+        (problem("euler", 1, sigmas(&[1.0, -1.0]), &[]), "-1 is not a sigma"),
         (problem("euler", 1, times(&[9.0]), &[("use_karras_sigmas", true.into())]), "set use_karras_sigmas = false"),
-        (problem("unipc", 1, levels(&[1.0]), &[]), "set use_flow_sigmas = true"),
-        (problem("ddim", 600, times(&[9.0]), &[("timestep_spacing", "compvis".into())]), "takes no such list"),
+        (problem("unipc", 1, sigmas(&[1.0]), &[]), "set use_flow_sigmas = true"),
+        (
+            problem("ddim", 600, times(&[9.0]), &[("timestep_spacing", "compvis".into())]),
+            "does not accept a custom list",
+        ),
     ] {
         assert!(message.contains(part), "{message}");
     }
 }
 
 #[test]
-fn a_list_may_name_what_the_scheduler_would_choose() {
+fn custom_schedules_can_equal_the_default() {
     for name in ["euler", "euler-ancestral", "lms", "heun", "kdpm2", "kdpm2-ancestral"] {
         let plain = scheduler::build(name, None, &Config::new(), &ScheduleRequest::new(8, IMAGES)).expect("it builds");
         let own: Vec<f64> = (0..8).rev().map(|i| f64::from((i as f64 * (999.0 / 7.0)) as f32)).collect();
         let mut request = ScheduleRequest::new(8, IMAGES);
-        request.custom = Some(Custom::Timesteps(own));
+        request.custom = Some(CustomSchedule::Timesteps(own));
         let listed = scheduler::build(name, None, &Config::new(), &request).expect("it builds");
         assert_eq!(plain.timesteps(), listed.timesteps(), "{name}");
-        for named in NAMED {
+        for named in NAMED_SCHEDULES {
             request.custom = Some(named.sigmas(8));
             let listed = scheduler::build(name, None, &Config::new(), &request).expect("it builds");
             assert_eq!(listed.timesteps().len(), plain.timesteps().len(), "{name}");
@@ -87,9 +90,9 @@ fn names_used_elsewhere_resolve() {
         ("euler_k", "euler"),
         ("LMS Karras", "lms"),
     ] {
-        // Ancestral Euler has no other spacing than by timesteps.
+        // Ancestral Euler has no use_*_sigmas.
         if let Some(name_of_none) = expected.strip_suffix('?') {
-            assert!(scheduler::find(name).is_none(), "{name} is no {name_of_none}");
+            assert!(scheduler::find(name).is_none(), "{name} is not {name_of_none}");
             continue;
         }
         assert_eq!(scheduler::find(name).map(|entry| entry.name), Some(expected), "{name}");
@@ -122,19 +125,19 @@ fn names_do_not_collide() {
 }
 
 #[test]
-fn a_value_nobody_knows_is_refused_with_the_choices() {
+fn an_unknown_value_is_rejected_with_the_choices() {
     for (name, key, value, says) in [
         ("ddim", "beta_schedule", Value::from("cosine"), "squaredcos_cap_v2"),
         ("ddim", "prediction_type", Value::from("eps"), "did you mean \"epsilon\"?"),
         ("euler", "timestep_spacing", Value::from("even"), "linspace, leading, trailing"),
-        ("ddpm", "num_train_timesteps", Value::from("1000"), "a whole number from 1 to 100000"),
+        ("ddpm", "num_train_timesteps", Value::from("1000"), "an integer from 1 to 100000"),
         ("ddpm", "variance_type", Value::from("fixed_large_log"), "fixed_large"),
-        ("dpm-singlestep", "solver_order", Value::from(4), "a whole number from 1 to 3"),
+        ("dpm-singlestep", "solver_order", Value::from(4), "an integer from 1 to 3"),
         ("dpm-multistep", "algorithm_type", Value::from("dpmsolver"), "sigma_min"),
     ] {
         let config = table_of(&[(key, value)]);
         let Err(error) = scheduler::build(name, Some(&config), &Config::new(), &ScheduleRequest::new(5, 1)) else {
-            panic!("{name} takes {key}");
+            panic!("{name} accepts {key}");
         };
         let message = error.to_string();
         assert!(message.contains(says), "{message}");
@@ -162,7 +165,7 @@ fn a_pipelines_table_is_checked_whole() {
 }
 
 #[test]
-fn another_classs_file_lends_its_keys() {
+fn keys_of_another_classs_file_are_used() {
     let mut config = table_of(&[
         ("_class_name", "PNDMScheduler".into()),
         ("beta_schedule", "scaled_linear".into()),
@@ -180,7 +183,7 @@ fn another_classs_file_lends_its_keys() {
 }
 
 #[test]
-fn a_scheduler_within_another_is_checked_and_predicts_for_it() {
+fn a_nested_scheduler_is_checked_and_predicts() {
     let entry = scheduler::find("unipc").expect("unipc is there");
     let nested = |table: Value| table_of(&[("solver_p", table), ("timestep_spacing", "trailing".into())]);
     let problems = scheduler::check_table(entry, &nested(json!({"_class_name": "ddim", "clip_sampel": false})));
@@ -189,7 +192,7 @@ fn a_scheduler_within_another_is_checked_and_predicts_for_it() {
     let problems = scheduler::check_table(entry, &nested(json!({"clip_sample": false})));
     assert!(problems[0].1.contains("_class_name"), "{}", problems[0].1);
     for (table, says) in [
-        (json!({"_class_name": "euler"}), "scales its samples otherwise"),
+        (json!({"_class_name": "euler"}), "scales its samples differently"),
         (json!({"_class_name": "ddim"}), "visits timesteps 900, 800, 700 ..., not 999, 899, 799 ..."),
     ] {
         let built = scheduler::build("unipc", None, &nested(table), &ScheduleRequest::new(10, 1));
@@ -201,12 +204,12 @@ fn a_scheduler_within_another_is_checked_and_predicts_for_it() {
 }
 
 #[test]
-fn an_order_that_only_another_class_has_is_run_at_the_highest() {
+fn an_order_of_another_class_is_clamped() {
     let timesteps = |config: &Config| {
         let built = scheduler::build("deis", Some(config), &Config::new(), &ScheduleRequest::new(5, 1));
         built.map(|scheduler| scheduler.timesteps().len()).map_err(|error| error.to_string())
     };
     assert_eq!(timesteps(&table_of(&[("solver_order", 4.into())])), Ok(5));
     let own = scheduler::build("deis", None, &table_of(&[("solver_order", 4.into())]), &ScheduleRequest::new(5, 1));
-    assert!(own.err().is_some_and(|error| error.to_string().contains("a whole number from 1 to 3, found 4")));
+    assert!(own.err().is_some_and(|error| error.to_string().contains("an integer from 1 to 3, found 4")));
 }

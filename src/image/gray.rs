@@ -1,4 +1,4 @@
-//! Images that are a measure for each pixel, such as depth.
+//! Single-channel images, such as depth maps.
 
 use std::path::Path;
 
@@ -9,12 +9,13 @@ use super::load::decode;
 use super::{InputLimit, Rgb8, luma};
 use crate::error::{Error, Result};
 
-/// Loads an image as brightness in [0, 1], `[height, width]`: eight or sixteen bits, colors by their brightness.
+/// Loads an image as brightness in [0, 1], `[height, width]`. Eight-bit and sixteen-bit images are supported; colors
+/// are converted to luma.
 ///
 /// # Errors
 ///
 /// As [`load`](fn@super::load).
-pub fn load_grey(path: &Path, limit: InputLimit) -> Result<Array2<f32>> {
+pub fn load_gray(path: &Path, limit: InputLimit) -> Result<Array2<f32>> {
     let image = decode(path, limit)?;
     let (width, height) = (image.width() as usize, image.height() as usize);
     let values = match image {
@@ -30,9 +31,9 @@ pub fn load_grey(path: &Path, limit: InputLimit) -> Result<Array2<f32>> {
         .map_err(|e| Error::input(path.display().to_string(), e.to_string(), "save the image again"))
 }
 
-/// Resizes `[h, w]` with cubic convolution, without smoothing when shrinking: torch's `interpolate` in its mode
-/// `bicubic` (Keys 1981, with a = −3/4).
-pub fn bicubic(from: &Array2<f32>, height: usize, width: usize) -> Array2<f32> {
+/// Resizes `[h, w]` by cubic convolution without antialiasing: torch's `interpolate` with mode `bicubic` (Keys 1981,
+/// with a = −3/4).
+pub fn resize_bicubic(from: &Array2<f32>, height: usize, width: usize) -> Array2<f32> {
     let (from_height, from_width) = from.dim();
     let (rows, columns) = (taps(from_height, height), taps(from_width, width));
     Array2::from_shape_fn((height, width), |(y, x)| {
@@ -43,7 +44,7 @@ pub fn bicubic(from: &Array2<f32>, height: usize, width: usize) -> Array2<f32> {
     })
 }
 
-/// For each place of the result the four places it is made of, and their weights.
+/// Returns the four source indices and weights of each output index.
 fn taps(from: usize, to: usize) -> Vec<([usize; 4], [f32; 4])> {
     const A: f32 = -0.75;
     let near = |x: f32| ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0;
@@ -51,14 +52,14 @@ fn taps(from: usize, to: usize) -> Vec<([usize; 4], [f32; 4])> {
     let scale = from as f32 / to as f32;
     (0..to)
         .map(|i| {
-            let at = scale * (i as f32 + 0.5) - 0.5;
-            let part = at - at.floor();
-            let place = |offset: isize| {
-                let place = at.floor() as isize + offset;
-                place.clamp(0, from.saturating_sub(1) as isize) as usize
+            let position = scale * (i as f32 + 0.5) - 0.5;
+            let fraction = position - position.floor();
+            let index = |offset: isize| {
+                let index = position.floor() as isize + offset;
+                index.clamp(0, from.saturating_sub(1) as isize) as usize
             };
-            let weights = [far(part + 1.0), near(part), near(1.0 - part), far(2.0 - part)];
-            ([-1, 0, 1, 2].map(place), weights)
+            let weights = [far(fraction + 1.0), near(fraction), near(1.0 - fraction), far(2.0 - fraction)];
+            ([-1, 0, 1, 2].map(index), weights)
         })
         .collect()
 }

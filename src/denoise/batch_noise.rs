@@ -1,21 +1,21 @@
-//! One generator an image, so that an image does not depend on its neighbours in the batch.
+//! One generator per image, so that no image depends on its neighbors in the batch.
 
 use crate::rng::{Generator, Stream};
 use crate::scheduler::Noise;
 
-/// The generators of a batch: image `i` draws from the stream seeded with its own seed.
+/// The generators of a batch: each image has its own, seeded with its own seed.
 pub struct BatchNoise {
     stream: Stream,
     images: Vec<(u64, Box<dyn Generator>)>,
 }
 
 impl BatchNoise {
-    /// Seeds one generator of `stream` for each of `seeds`.
+    /// Creates one generator of `stream` for each seed.
     pub fn new(stream: Stream, seeds: &[u64]) -> Self {
         Self { stream, images: seeds.iter().map(|&seed| (seed, stream.seeded(seed))).collect() }
     }
 
-    /// Fills `out` from the stream of image `image` of the batch.
+    /// Fills `out` from the generator of image `image` of the batch.
     pub fn draw(&mut self, image: usize, out: &mut [f32]) {
         if let Some((_, generator)) = self.images.get_mut(image) {
             generator.normal(out);

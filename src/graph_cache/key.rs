@@ -1,9 +1,32 @@
-//! The machine that graphs are optimized for, and work on it that is stopped.
+//! The keys of the cache.
 
-use crate::error::{Error, Result};
-use crate::session::Cancel;
+use sha2::{Digest, Sha256};
 
-/// What of this machine's processor decides how weights are laid out.
+use crate::files;
+use crate::rewrite::Pass;
+use crate::session::{Runtime, SessionOptions};
+
+/// The version of the entries' form. It changes when this version makes something else of a graph.
+const FORM: &str = "6";
+
+/// The name of the entry for a graph: a digest of everything that the optimized graph depends on.
+pub(super) fn key(source: &str, runtime: &Runtime, passes: &[Pass], options: &SessionOptions) -> String {
+    let mut hash = Sha256::new();
+    let edits = options.edits.iter().map(|edit| format!("{edit:?}"));
+    let config = options.config.iter().map(|(key, value)| format!("{key}={value}"));
+    let parts = [FORM, source, runtime.version(), &processor()].map(str::to_owned);
+    let axes = options.axes.iter().map(|(name, length)| format!("{name}={length}"));
+    let passes = passes.iter().map(|pass| format!("{pass:?}"));
+    for part in parts.into_iter().chain(edits).chain(config).chain(axes).chain(passes) {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    let mut name = files::hexadecimal(hash);
+    name.truncate(32);
+    name
+}
+
+/// The CPU's architecture and the instruction sets that decide the layout of weights.
 pub(crate) fn processor() -> String {
     let mut parts = vec![std::env::consts::ARCH];
     #[cfg(target_arch = "x86_64")]
@@ -31,8 +54,4 @@ pub(crate) fn processor() -> String {
         parts.extend(features.iter().filter(|(_, has)| *has).map(|(name, _)| *name));
     }
     parts.join(" ")
-}
-
-pub(super) fn stop_if(cancel: &Cancel) -> Result<()> {
-    if cancel.is_cancelled() { Err(Error::Interrupted { at_step: None }) } else { Ok(()) }
 }

@@ -1,9 +1,9 @@
-//! The forward process: betas, and how much of the image is left at each training timestep.
+//! The forward process: the betas and their cumulative alphas at each training timestep.
 //!
-//! diffusers holds these tables as torch float32 tensors, and the smallest of them are differences of numbers near
-//! one. So every rounding here stands where torch rounds, or the last steps of a run would differ visibly.
+//! diffusers keeps these tables as torch float32 tensors, and their smallest values are differences of numbers near
+//! one. Every rounding here is torch's; otherwise the last steps of a run would differ visibly.
 
-use super::config::Settings;
+use super::config::SchedulerSettings;
 use crate::error::Result;
 use crate::rng::fused;
 
@@ -28,8 +28,8 @@ fn cumulative_product(values: impl Iterator<Item = f32>) -> Vec<f32> {
         .collect()
 }
 
-/// The betas whose cumulative product of `1 - beta` follows `alpha_bar` over the unit interval (Nichol and Dhariwal
-/// 2021, "Improved Denoising Diffusion Probabilistic Models", equation 17), no beta above 0.999.
+/// Returns the betas whose cumulative product of `1 - beta` follows `alpha_bar` over the unit interval (Nichol and
+/// Dhariwal 2021, "Improved Denoising Diffusion Probabilistic Models", equation 17), no beta above 0.999.
 fn betas_for_alpha_bar(n: usize, alpha_bar: impl Fn(f64) -> f64) -> Vec<f32> {
     (0..n)
         .map(|i| {
@@ -44,17 +44,17 @@ fn cosine_alpha_bar(t: f64) -> f64 {
 }
 
 fn laplace_alpha_bar(t: f64) -> f64 {
-    let centred = 0.5 - t;
-    let lambda = -0.5 * 1.0_f64.copysign(centred) * (1.0 - 2.0 * centred.abs() + 1e-6).ln();
+    let centered = 0.5 - t;
+    let lambda = -0.5 * 1.0_f64.copysign(centered) * (1.0 - 2.0 * centered.abs() + 1e-6).ln();
     let snr = lambda.exp();
     (snr / (1.0 + snr)).sqrt()
 }
 
-/// The betas the configuration names, one a training timestep.
-fn betas(settings: &Settings) -> Result<Vec<f32>> {
+/// Returns the betas of a configuration, one per training timestep.
+fn betas(settings: &SchedulerSettings) -> Result<Vec<f32>> {
     if let Some(trained) = settings.maybe_floats("trained_betas")? {
         if trained.is_empty() {
-            return Err(settings.error("trained_betas", "the list is empty", "give one beta a training timestep"));
+            return Err(settings.error("trained_betas", "the list is empty", "set one beta per training timestep"));
         }
         return Ok(trained.into_iter().map(|beta| beta as f32).collect());
     }
@@ -76,7 +76,7 @@ fn betas(settings: &Settings) -> Result<Vec<f32>> {
     })
 }
 
-/// Shifts and scales the betas so that nothing of the image is left at the last timestep (Lin et al. 2023, "Common
+/// Rescales the betas to zero terminal signal-to-noise ratio (Lin et al. 2023, "Common
 /// Diffusion Noise Schedules and Sample Steps are Flawed", algorithm 1).
 fn rescale_zero_terminal_snr(betas: Vec<f32>) -> Vec<f32> {
     let roots: Vec<f32> = cumulative_product(betas.iter().map(|beta| 1.0 - beta)).into_iter().map(f32::sqrt).collect();
@@ -100,11 +100,11 @@ fn rescale_zero_terminal_snr(betas: Vec<f32>) -> Vec<f32> {
         .collect()
 }
 
-/// The cumulative products of `1 - beta`, one a training timestep, falling.
+/// Returns diffusers' `alphas_cumprod`: the cumulative products of `1 - beta`, falling, one per training timestep.
 ///
 /// # Errors
-/// A beta schedule that nobody knows, or an empty list of betas.
-pub(super) fn alphas_cumprod(settings: &Settings) -> Result<Vec<f32>> {
+/// An unknown beta schedule, or an empty list of betas.
+pub(super) fn alphas_cumprod(settings: &SchedulerSettings) -> Result<Vec<f32>> {
     let mut betas = betas(settings)?;
     if settings.switch("rescale_betas_zero_snr")? {
         betas = rescale_zero_terminal_snr(betas);
@@ -112,12 +112,12 @@ pub(super) fn alphas_cumprod(settings: &Settings) -> Result<Vec<f32>> {
     Ok(cumulative_product(betas.into_iter().map(|beta| 1.0 - beta)))
 }
 
-/// [`alphas_cumprod`] for the solvers that divide by it: under `rescale_betas_zero_snr` its last entry is 2⁻²⁴,
-/// the smallest step of half precision, and not zero.
+/// Returns [`alphas_cumprod`] for solvers that divide by it: with `rescale_betas_zero_snr` the last entry is 2⁻²⁴, the
+/// smallest half-precision number, instead of zero.
 ///
 /// # Errors
 /// As [`alphas_cumprod`].
-pub(super) fn positive_alphas_cumprod(settings: &Settings) -> Result<Vec<f32>> {
+pub(super) fn positive_alphas_cumprod(settings: &SchedulerSettings) -> Result<Vec<f32>> {
     let mut alphas = alphas_cumprod(settings)?;
     if settings.switch("rescale_betas_zero_snr")?
         && let Some(last) = alphas.last_mut()
@@ -127,24 +127,24 @@ pub(super) fn positive_alphas_cumprod(settings: &Settings) -> Result<Vec<f32>> {
     Ok(alphas)
 }
 
-/// The exponential as torch rounds it in float32.
+/// Returns the exponential, rounded to float32 as torch does.
 pub(super) fn exp_f32(x: f32) -> f32 {
     f64::from(x).exp() as f32
 }
 
-/// The natural logarithm as torch rounds it in float32.
+/// Returns the natural logarithm, rounded to float32 as torch does.
 pub(super) fn ln_f32(x: f32) -> f32 {
     f64::from(x).ln() as f32
 }
 
-/// The natural logarithm as numpy rounds it in float32 on CPUs with vector units: a ratio of two polynomials,
-/// one unit in the last place off for one value in thirteen. Solvers that look up which timestep a sigma belongs to
-/// round down whole timesteps, so that such a unit decides between two of them.
+/// Returns the natural logarithm, rounded to float32 as numpy does on CPUs with vector units: a ratio of two
+/// polynomials, one unit in the last place off for one value in thirteen. Solvers that look up the timestep of a sigma
+/// round it down, so that such a unit decides between two timesteps.
 pub(super) fn numpy_ln_f32(x: f32) -> f32 {
     if !x.is_normal() || x < 0.0 {
         return ln_f32(x);
     }
-    // The mantissa lies in [1/sqrt(2), sqrt(2)).
+    // The mantissa is in [1/sqrt(2), sqrt(2)).
     let bits = x.to_bits();
     let mut exponent = (bits >> 23) as i32 - 127;
     let mut mantissa = f32::from_bits((bits & 0x007f_ffff) | 0x3f80_0000);

@@ -1,6 +1,6 @@
-//! Amounts of memory as they are written.
+//! Sizes in bytes as text, such as `3 GB`.
 
-/// Units, the larger first; those of ten before those of two.
+/// The units, by powers of ten and of two.
 const UNITS: [(&str, u64); 7] = [
     ("GB", 1_000_000_000),
     ("MB", 1_000_000),
@@ -11,8 +11,8 @@ const UNITS: [(&str, u64); 7] = [
     ("B", 1),
 ];
 
-/// The bytes of an amount such as `3 GB` or `1.5GiB`; `None` where it is none, or no whole byte.
-pub(super) fn parse(text: &str) -> Option<u64> {
+/// Reads a size such as `3 GB` or `1.5GiB`, in bytes; `None` if it is not one, or less than a byte.
+pub(crate) fn parse(text: &str) -> Option<u64> {
     let text = text.trim();
     let unit = text.find(|c: char| c.is_ascii_alphabetic())?;
     let (number, unit) = text.split_at(unit);
@@ -21,8 +21,8 @@ pub(super) fn parse(text: &str) -> Option<u64> {
     (1.0..1e18).contains(&bytes).then_some(bytes as u64)
 }
 
-/// An amount in the largest unit of which it is a whole number.
-pub(super) fn write(bytes: u64) -> String {
+/// Writes a size in the largest unit of which it is a whole number.
+pub(crate) fn write(bytes: u64) -> String {
     let whole = UNITS.iter().filter(|(_, factor)| bytes.is_multiple_of(*factor)).max_by_key(|(_, factor)| factor);
     whole.map_or_else(|| format!("{bytes} B"), |(unit, factor)| format!("{} {unit}", bytes / factor))
 }

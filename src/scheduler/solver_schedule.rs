@@ -1,36 +1,39 @@
-//! What the solvers of the DPM family share: their schedules, and noise levels as they see them.
+//! The schedules and noise levels of the DPM-Solver family.
 
 use super::ScheduleRequest;
-use super::config::{Key, Kind, Settings};
-use super::noise::ln_f32;
-use super::sample::at_timestep;
+use super::betas::ln_f32;
+use super::config::{SchedulerKey, SchedulerKeyKind, SchedulerSettings};
+use super::sample::lookup_timestep;
 use super::sigmas::{self, Ramp};
 use super::spacing::{inverse_solver_timesteps, linspace, solver_timesteps};
 use crate::error::Result;
 
-/// A learned variance is cut off and ignored by these solvers; the words of DDPM's fixed ones mean nothing to them.
-pub(super) const VARIANCE_TYPE: Key = Key::new(
+/// The solvers of this family ignore learned variances; DDPM's words for fixed variances have no effect.
+pub(super) const VARIANCE_TYPE: SchedulerKey = SchedulerKey::new(
     "variance_type",
-    Kind::MaybeChoice {
+    SchedulerKeyKind::MaybeChoice {
         valid: &["learned", "learned_range"],
         foreign: &["fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"],
     },
 );
 
-/// How the shift of flow sigmas goes with an image's size; other classes' files say "linear".
-pub(super) const TIME_SHIFT_TYPE: Key =
-    Key::new("time_shift_type", Kind::Choice { default: "exponential", valid: &["exponential"], foreign: &["linear"] });
+/// The form of the resolution-dependent shift of flow sigmas; other classes' files have "linear".
+pub(super) const TIME_SHIFT_TYPE: SchedulerKey = SchedulerKey::new(
+    "time_shift_type",
+    SchedulerKeyKind::Choice { default: "exponential", valid: &["exponential"], foreign: &["linear"] },
+);
 
-/// A noise level: how much of the image, how much noise, and half the logarithm of the signal-to-noise ratio.
+/// A noise level: `alpha_t`, the factor of x0; `sigma_t`, the factor of noise; and `lambda_t`, half the logarithm of
+/// the signal-to-noise ratio.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Level {
+pub(super) struct NoiseLevel {
     pub alpha: f32,
     pub sigma: f32,
     pub lambda: f32,
 }
 
-impl Level {
-    /// From the ratio `sigma` of noise to image, or, under `flow`, from the fraction of noise.
+impl NoiseLevel {
+    /// Creates it from the schedule's `sigma`: the ratio of noise to x0, or with `flow` the fraction of noise.
     pub(super) fn new(sigma: f32, flow: bool) -> Self {
         let (alpha, sigma) = if flow {
             (1.0 - sigma, sigma)
@@ -42,40 +45,40 @@ impl Level {
     }
 }
 
-/// Timesteps of a run, and the sigma of each with the final one after them.
+/// The timesteps of a run, and the sigma of each with the final sigma after them.
 #[derive(Debug)]
-pub(super) struct Schedule {
+pub(super) struct SolverSchedule {
     pub timesteps: Vec<f64>,
     pub sigmas: Vec<f32>,
 }
 
-/// Where the classes of this family differ in their schedules.
+/// Differences between the schedules of this family's classes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Manner {
-    /// Karras sigmas keep fractional timesteps under cosine betas.
+pub(super) struct ScheduleOptions {
+    /// True if Karras sigmas keep fractional timesteps with cosine betas.
     pub cosine_fractions: bool,
-    /// A final sigma that is not zero repeats the last one of spaced sigmas, and is not the least one of training.
+    /// True if a final sigma above zero repeats the last of `use_*_sigmas`, instead of the smallest training sigma.
     pub repeats_last: bool,
-    /// The run goes from the image to its noise; timesteps that come out twice are visited once.
+    /// True if the run goes from an image to its noise. Duplicate timesteps are then visited once.
     pub inverse: bool,
 }
 
-/// The schedule that the configuration of a solver of this family asks for.
+/// Builds the schedule of a solver's configuration.
 ///
 /// # Errors
-/// Switches that exclude each other, or values that leave no timestep.
-pub(super) fn schedule(
-    settings: &Settings,
+/// Switches that contradict each other, or values that leave no timestep.
+pub(super) fn build_schedule(
+    settings: &SchedulerSettings,
     request: &ScheduleRequest,
     alphas: &[f32],
-    manner: Manner,
-) -> Result<Schedule> {
+    options: ScheduleOptions,
+) -> Result<SolverSchedule> {
     let steps = request.steps;
     let train = settings.count("num_train_timesteps")?;
     let training = sigmas::training_sigmas(alphas);
     let logs = sigmas::log_sigmas(&training);
-    let (least, most) = (f64::from(training[0]), f64::from(training[training.len() - 1]));
-    let (start, end) = if manner.inverse { (least, most) } else { (most, least) };
+    let (sigma_min, sigma_max) = (f64::from(training[0]), f64::from(training[training.len() - 1]));
+    let (start, end) = if options.inverse { (sigma_min, sigma_max) } else { (sigma_max, sigma_min) };
     let last = last_timestep(settings, alphas, train)?;
     let cosine = settings.unchecked_word("beta_schedule") == Some("squaredcos_cap_v2");
     let lu = settings.switch("use_lu_lambdas")?;
@@ -83,21 +86,21 @@ pub(super) fn schedule(
     let linear = settings.has("time_shift_type") && settings.choice("time_shift_type")? == "linear";
 
     let mut timesteps;
-    let mut levels: Vec<f64>;
+    let mut sigmas: Vec<f64>;
     let mut spaced = true;
     let ramp = Ramp::from_settings(settings)?;
     if ramp == Some(Ramp::Karras) || ramp.is_some() && !lu {
         let ramp = ramp.unwrap_or(Ramp::Karras);
-        levels = ramp.sigmas(settings, end, start, steps)?;
-        timesteps = levels.iter().map(|sigma| sigmas::timestep_of(*sigma, &logs)).collect::<Vec<_>>();
-        if ramp == Ramp::Karras && !(cosine && manner.cosine_fractions) {
+        sigmas = ramp.sigmas(settings, end, start, steps)?;
+        timesteps = sigmas.iter().map(|sigma| sigmas::sigma_to_t(*sigma, &logs)).collect::<Vec<_>>();
+        if ramp == Ramp::Karras && !(cosine && options.cosine_fractions) {
             timesteps.iter_mut().for_each(|t| *t = t.round_ties_even());
         }
     } else if lu {
         let (low, high) = (f64::from(logs[0]), f64::from(logs[logs.len() - 1]));
         let ramp = linspace(0.0, 1.0, steps);
-        levels = ramp.into_iter().map(|ramp| (high + ramp * (low - high)).exp()).collect();
-        timesteps = levels.iter().map(|sigma| sigmas::timestep_of(*sigma, &logs)).collect();
+        sigmas = ramp.into_iter().map(|ramp| (high + ramp * (low - high)).exp()).collect();
+        timesteps = sigmas.iter().map(|sigma| sigmas::sigma_to_t(*sigma, &logs)).collect();
         if !cosine {
             timesteps.iter_mut().for_each(|t| *t = t.round_ties_even());
         }
@@ -105,12 +108,12 @@ pub(super) fn schedule(
         let shift = match request.mu.filter(|_| dynamic) {
             Some(_) if linear => {
                 let help = "set time_shift_type = \"exponential\"";
-                return Err(settings.error("time_shift_type", "the class has no linear shift", help));
+                return Err(settings.error("time_shift_type", "this scheduler does not support a linear shift", help));
             }
             Some(mu) => mu.exp(),
             None => settings.float("flow_shift")?,
         };
-        levels = linspace(1.0, 1.0 / train as f64, steps + 1)
+        sigmas = linspace(1.0, 1.0 / train as f64, steps + 1)
             .into_iter()
             .skip(1)
             .rev()
@@ -119,24 +122,24 @@ pub(super) fn schedule(
                 shift * sigma / (1.0 + (shift - 1.0) * sigma)
             })
             .collect();
-        timesteps = levels.iter().map(|sigma| sigma * train as f64).collect();
+        timesteps = sigmas.iter().map(|sigma| sigma * train as f64).collect();
     } else {
         spaced = false;
-        timesteps = if manner.inverse {
+        timesteps = if options.inverse {
             inverse_solver_timesteps(settings, steps, last)?
         } else {
             solver_timesteps(settings, request, last)?
         };
-        levels = timesteps.iter().map(|t| sigmas::interpolate(*t, &training)).collect();
+        sigmas = timesteps.iter().map(|t| sigmas::interpolate(*t, &training)).collect();
     }
     let to_zero = settings.has("final_sigmas_type") && settings.choice("final_sigmas_type")? == "zero";
-    levels.push(match levels.last() {
+    sigmas.push(match sigmas.last() {
         _ if to_zero => 0.0,
-        Some(lowest) if spaced && manner.repeats_last => *lowest,
-        _ if manner.inverse => f64::from(at_timestep(settings, &training, last as i64 - 1)?),
-        _ => least,
+        Some(lowest) if spaced && options.repeats_last => *lowest,
+        _ if options.inverse => f64::from(lookup_timestep(settings, &training, last as i64 - 1)?),
+        _ => sigma_min,
     });
-    if manner.inverse {
+    if options.inverse {
         let mut seen = Vec::new();
         timesteps.retain(|t| {
             !seen.contains(t) && {
@@ -145,15 +148,15 @@ pub(super) fn schedule(
             }
         });
     }
-    Ok(Schedule {
+    Ok(SolverSchedule {
         timesteps: timesteps.into_iter().map(f64::trunc).collect(),
-        sigmas: levels.into_iter().map(|sigma| sigma as f32).collect(),
+        sigmas: sigmas.into_iter().map(|sigma| sigma as f32).collect(),
     })
 }
 
-/// The highest timestep of a run and one more: lower than the last one of training where `lambda_min_clipped` cuts off
-/// the noisiest levels.
-fn last_timestep(settings: &Settings, alphas: &[f32], train: usize) -> Result<usize> {
+/// Returns the highest timestep of a run plus one. It is lower than the number of training timesteps if
+/// `lambda_min_clipped` cuts off the noisiest ones.
+fn last_timestep(settings: &SchedulerSettings, alphas: &[f32], train: usize) -> Result<usize> {
     if !settings.has("lambda_min_clipped") {
         return Ok(train);
     }
