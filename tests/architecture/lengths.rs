@@ -6,7 +6,12 @@ use super::{Source, assert_none, sources};
 const LONGEST_FUNCTION: usize = 80;
 
 /// Functions that are longer, with the reason.
-const LONGER: &[(&str, &str)] = &[];
+const LONGER: &[(&str, &str)] = &[
+    ("rewrite/facts/shapes.rs: shape", "one arm for each operator"),
+    ("bundle/roles/denoiser.rs: resolve", "one input after the other"),
+    ("bundle/init.rs: init_toml", "one table of the file after the other"),
+    ("denoise/graph.rs: new", "one input after the other"),
+];
 
 /// The functions of a source that are longer than `most` lines: their names, and their lengths.
 fn longer(source: &Source, most: usize) -> Vec<(String, usize)> {
