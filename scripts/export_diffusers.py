@@ -3,12 +3,13 @@
 import json
 import os
 import shutil
+from unittest import mock
 
 import torch
 
 import compvis
 from export_graphs import AXES, LATENT, SIZE, Part, config_of, export, fail, write_json
-from export_transformers import StatesOnly, class_of, t5_part, transformer_part
+from export_transformers import StatesOnly, class_of, gemma_part, split_axis, t5_part, transformer_part
 
 
 class TextEncoder(torch.nn.Module):
@@ -252,6 +253,8 @@ def vae_parts(folder, scaling=None):
     from diffusers import AutoencoderKL, VQModel
 
     config = config_of(folder)
+    if config.get("_class_name") == "AutoencoderDC":
+        return dc_parts(folder)
     vq = config.get("_class_name") == "VQModel"
     vae = (VQModel if vq else AutoencoderKL).from_pretrained(folder, torch_dtype=torch.float32)
     c = vae.config
@@ -283,6 +286,55 @@ def vae_parts(folder, scaling=None):
     )
     axes = {"latent_sample": LATENT, "sample": SIZE}
     return [encode, Part(f"{name}_decoder", VaeDecoder(vae), ["latent_sample"], ["sample"], latent, axes, config)]
+
+
+class DeepCompression(torch.nn.Module):
+    """The encoder or the decoder of an AutoencoderDC."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, sample):
+        spelt_out = {"repeat_interleave": repeat_channels, "unflatten": split_axis, "movedim": move_axis}
+        with mock.patch.multiple(torch.Tensor, **spelt_out):
+            return self.model(sample)
+
+
+def move_axis(x, source, destination):
+    """torch's movedim, of which the exporter would write a negative destination into the graph."""
+    axes = [axis for axis in range(x.ndim) if axis != source % x.ndim]
+    axes.insert(destination % x.ndim, source % x.ndim)
+    return x.permute(axes)
+
+
+def repeat_channels(x, repeats, dim, **_):
+    """torch's repeat_interleave of the channels, of which the exporter would make a loop."""
+    assert dim == 1, "another axis than the channels"
+    n, c, h, w = x.shape
+    return x[:, :, None].expand(n, c, repeats, h, w).reshape(n, c * repeats, h, w)
+
+
+def dc_parts(folder):
+    """The two halves of an AutoencoderDC, whose encoder gives the latents themselves."""
+    from diffusers import AutoencoderDC
+
+    vae = AutoencoderDC.from_pretrained(folder, torch_dtype=torch.float32)
+    c, f = vae.config, vae.spatial_compression_ratio
+
+    # Sizes above attention_head_dim latents: the exporter then sees the attention that is linear in their number.
+    def size(scale):
+        side = int(c.attention_head_dim**0.5) + 1
+        return (side, 2 * side) if scale == 1 else (2 * side, side)
+
+    picture = lambda batch, scale: (torch.rand(batch, c.in_channels, *(f * side for side in size(scale))) * 2 - 1,)
+    latent = lambda batch, scale: (torch.randn(batch, c.latent_channels, *size(scale)),)
+    axes = {"sample": SIZE, "latent_sample": LATENT}
+    encoder, decoder = DeepCompression(vae.encoder), DeepCompression(vae.decoder)
+    return [
+        Part("vae_encoder", encoder, ["sample"], ["latent_sample"], picture, axes, folder),
+        Part("vae_decoder", decoder, ["latent_sample"], ["sample"], latent, axes, folder),
+    ]
 
 
 def small_decoder_part(vae):
@@ -352,15 +404,16 @@ def main(args):
             fail(f"{args.checkpoint} has {encoder} but no {tokenizer} folder")
     kinds = {n: config_of(at(n)).get("model_type", "clip_text_model") for n in TEXT_ENCODERS if has(n)}
     for name, kind in kinds.items():
-        if kind not in ("clip_text_model", "clip", "t5"):
-            fail(f"{name} is of type {kind!r}, only CLIP's and T5's are supported")
-    clips = [name for name, kind in kinds.items() if kind != "t5"]
+        if kind not in ("clip_text_model", "clip", "t5", "gemma2"):
+            fail(f"{name} is of type {kind!r}, only CLIP's, T5's and Gemma 2's are supported")
+    unpooled = ("t5", "gemma2")
+    clips = [name for name, kind in kinds.items() if kind not in unpooled]
     system = LATENT_DIFFUSION.get(index.get("_class_name"))
     controls = [at(n) for n in ["controlnet"] + [f"controlnet_{i}" for i in range(1, 9)] if has(n)]
     controls += args.controlnet
 
     length, pooled = 7, 0
-    if kinds.get("text_encoder", "t5") != "t5":
+    if kinds.get("text_encoder", "t5") not in unpooled:
         length = config_of(at("text_encoder"))["max_position_embeddings"]
     if kinds.get("text_encoder_2", "t5") != "t5":
         pooled = config_of(at("text_encoder_2"))["projection_dim"]
@@ -373,6 +426,8 @@ def main(args):
         for name, kind in kinds.items():
             if kind == "t5":
                 yield t5_part(name, at(name), masked=is_pixart)
+            elif kind == "gemma2":
+                yield gemma_part(name, at(name))
             else:
                 projected = index[name][1] == "CLIPTextModelWithProjection"
                 yield text_part(name, at(name), projected, len(clips) > 1 or projected or args.hidden_states)

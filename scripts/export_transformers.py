@@ -49,6 +49,47 @@ class PixArt(torch.nn.Module):
             return self.model(hidden_states, timestep=timestep, return_dict=False, **told)[0]
 
 
+class Sana(torch.nn.Module):
+    """Sana's transformer, which receives the mask of its tokens as PixArt's does."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, hidden_states, encoder_hidden_states, encoder_attention_mask, timestep):
+        with mock.patch.object(torch.Tensor, "unflatten", split_axis):
+            return self.model(
+                hidden_states,
+                encoder_hidden_states=encoder_hidden_states,
+                encoder_attention_mask=encoder_attention_mask,
+                timestep=timestep,
+                return_dict=False,
+            )[0]
+
+
+class Gemma(torch.nn.Module):
+    """Gemma 2's states after its last norm, under masks that transformers would make outside of what the exporter sees."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids, attention_mask):
+        at = torch.arange(input_ids.shape[1])
+        distance = at[:, None] - at[None, :]
+        is_read = (distance >= 0) & attention_mask[:, None, None, :].bool()
+        bias = lambda allowed: torch.where(allowed, 0.0, torch.finfo(torch.float32).min)
+        sliding = is_read & (distance < self.model.config.sliding_window)
+        masks = {"full_attention": bias(is_read), "sliding_attention": bias(sliding)}
+        return self.model(input_ids, attention_mask=masks, use_cache=False).last_hidden_state
+
+
+def split_axis(x, dim, sizes):
+    """torch's unflatten; the exporter would write the other axes' lengths of the moment into the graph."""
+    dim = dim % x.ndim
+    return x.reshape(*x.shape[:dim], *sizes, *x.shape[dim + 1 :])
+
+
 def repeat_rows(x, repeats, dim, **_):
     """torch's repeat_interleave of the first axis, of which the exporter would make a loop."""
     assert dim == 0, "another axis than the first"
@@ -117,6 +158,8 @@ def spelt_out(model):
         for name, child in module.named_children():
             if isinstance(child, torch.nn.RMSNorm):
                 setattr(module, name, RmsNorm(child))
+    if not hasattr(model, "pos_embed"):
+        return model
     if hasattr(model.pos_embed, "axes_dim"):
         model.pos_embed = Rotary(model.pos_embed)
     elif model.pos_embed.pos_embed_max_size is None:
@@ -132,15 +175,18 @@ def class_of(folder):
 
 
 def transformer_part(folder, text_length):
-    """The transformer of Stable Diffusion 3, of Flux or of PixArt."""
+    """The transformer of Stable Diffusion 3, of Flux, of PixArt or of Sana."""
     import diffusers
 
-    name, known = class_of(folder), ("SD3Transformer2DModel", "FluxTransformer2DModel", "PixArtTransformer2DModel")
+    known = ("SD3Transformer2DModel", "FluxTransformer2DModel", "PixArtTransformer2DModel", "SanaTransformer2DModel")
+    name = class_of(folder)
     if name not in known:
         fail(f"{folder}: transformers of class {name!r} are not supported, only {', '.join(known)}")
     model = spelt_out(getattr(diffusers, name).from_pretrained(folder, torch_dtype=torch.float32))
     if name == "PixArtTransformer2DModel":
         return pixart_part(model, folder, text_length)
+    if name == "SanaTransformer2DModel":
+        return sana_part(model, folder, text_length)
     c = model.config
     is_flux = name == "FluxTransformer2DModel"
     inputs = ["hidden_states", "encoder_hidden_states", "pooled_projections", "timestep"]
@@ -190,6 +236,37 @@ def pixart_part(model, folder, text_length):
         return sample, text, mask(batch, length), torch.rand(batch) * 999, *told
 
     return Part("transformer", PixArt(model), inputs, ["out_hidden_states"], make, axes, folder)
+
+
+def sana_part(model, folder, text_length):
+    c = model.config
+    if c.guidance_embeds or c.timestep_scale != 1.0:
+        fail(f"{folder}: Sana's transformers with an embedded guidance scale (Sana-Sprint) are not supported")
+    inputs = ["hidden_states", "encoder_hidden_states", "encoder_attention_mask", "timestep"]
+    axes = {k: AXES[k] for k in ("encoder_hidden_states", "timestep")}
+    axes |= {"encoder_attention_mask": axes["encoder_hidden_states"], "hidden_states": SIZE, "out_hidden_states": SIZE}
+
+    def make(batch, scale):
+        h, w = (2, 4) if scale == 1 else (3, 2)
+        sample = torch.randn(batch, c.in_channels, h * c.patch_size, w * c.patch_size)
+        length = text_length * scale
+        text = torch.randn(batch, length, c.caption_channels)
+        return sample, text, mask(batch, length), torch.rand(batch) * 999
+
+    return Part("transformer", Sana(model), inputs, ["out_hidden_states"], make, axes, folder)
+
+
+def gemma_part(name, folder):
+    from transformers import Gemma2Model
+
+    model = Gemma2Model.from_pretrained(folder, torch_dtype=torch.float32)
+
+    def make(batch, scale):
+        return torch.randint(0, model.config.vocab_size, (batch, 24 * scale)), mask(batch, 24 * scale)
+
+    inputs = ["input_ids", "attention_mask"]
+    axes = {k: {0: "batch", 1: "sequence"} for k in (*inputs, "last_hidden_state")}
+    return Part(name, Gemma(model), inputs, ["last_hidden_state"], make, axes, folder)
 
 
 def t5_part(name, folder, masked):

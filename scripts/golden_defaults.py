@@ -70,7 +70,9 @@ CLASSES = {
     "pixart-sigma": ["PixArtSigmaPipeline"],
     "uncond": ["DDPMPipeline", "DDIMPipeline", "PNDMPipeline"],
     "ldm": ["LDMPipeline"],
+    # Sana's class asks for 1024 by 1024 pixels, which by binning become the size that the model was trained at.
     None: [
+        "SanaPipeline",
         "LDMTextToImagePipeline",
         "LDMSuperResolutionPipeline",
         "OnnxStableDiffusionPipeline",

@@ -525,6 +525,69 @@ CASES = {
         height=24,
         **PLAIN,
     ),
+    "sana": case(
+        "sana",
+        "text-to-image",
+        {"prompt": "  A Red CIRCLE above a blue square ", "negative_prompt": "Blurry", "guidance_scale": 4.5},
+        5,
+        410,
+        2,
+        run={"width": 96, "height": 64},
+        width=96,
+        height=64,
+        **PLAIN,
+    ),
+    # Two texts, of which one has letters that become bytes, and an instruction of its own.
+    "sana-prompts": case(
+        "sana",
+        "text-to-image",
+        {
+            "prompt": [ASTRONAUT, "un café très noir, 日本の山"],
+            "complex_human_instruction": ["Make it vivid.", "User Prompt: "],
+            "guidance_scale": 3.0,
+        },
+        4,
+        412,
+        run={"width": 64, "height": 64},
+        width=64,
+        height=64,
+        **PLAIN,
+    ),
+    "sana-no-instruction": case(
+        "sana",
+        "text-to-image",
+        {"prompt": CIRCLE, "complex_human_instruction": "", "max_sequence_length": 20, "guidance_scale": 1.0},
+        4,
+        414,
+        run={"width": 32, "height": 64},
+        width=32,
+        height=64,
+        **PLAIN,
+    ),
+    # A text of more than max_sequence_length tokens behind the instruction, and the schedule of Sana 1.5.
+    "sana-long": case(
+        "sana",
+        "text-to-image",
+        {"prompt": f"{FISHERMAN}, {ASTRONAUT}", "max_sequence_length": 24, "guidance_scale": 4.5},
+        4,
+        415,
+        run={"width": 64, "height": 32},
+        scheduler={"shift": 3.0},
+        width=64,
+        height=32,
+        **PLAIN,
+    ),
+    "sana-defaults": case(
+        "sana",
+        "text-to-image",
+        {"prompt": CIRCLE},
+        3,
+        416,
+        run={"width": 64, "height": 64},
+        width=64,
+        height=64,
+        **PLAIN,
+    ),
     "refiner": case(
         "refiner",
         "image-to-image",
@@ -555,10 +618,18 @@ def pipeline_toml(spec):
     return "\n".join(lines) + "\n"
 
 
-def called_with(spec, folder):
-    """The arguments of diffusers' pipeline."""
+def prompts(spec):
+    prompt = spec["keys"]["prompt"]
+    return prompt if isinstance(prompt, list) else [prompt]
+
+
+def called_with(spec, folder, number):
+    """The arguments of diffusers' pipeline for the image with this number."""
     opened = lambda name: Image.open(f"{folder}/{name}")
     keys = {k: v for k, v in spec["keys"].items() if k not in ("image", "mask")} | spec["call"]
+    keys["prompt"] = prompts(spec)[number // spec["images"]]
+    if "complex_human_instruction" in keys:
+        keys["complex_human_instruction"] = keys["complex_human_instruction"] or None
     if "image" in spec["keys"]:
         keys["image"] = opened(spec["keys"]["image"]).convert("RGB")
     if "mask" in spec["keys"]:
@@ -598,20 +669,21 @@ def main(only):
                 checked = {"requires_safety_checker": False} if "requires_safety_checker" in taken else {}
                 pipe = made(**{k: v for k, v in pipe.components.items() if k in taken}, **checked)
             if spec["scheduler"]:
-                pipe.scheduler = pipe.scheduler.from_config(pipe.scheduler.config, **spec["scheduler"])
+                flow = diffusers.FlowMatchEulerDiscreteScheduler
+                pipe.scheduler = flow.from_config(pipe.scheduler.config, **spec["scheduler"])
             if len(spec["controls"]) == 1:
                 pipe.controlnet = pipe.controlnet.nets[0]
             pipe.set_progress_bar_config(disable=True)
             latents = []
-            for i in range(spec["images"]):
+            for i in range(len(prompts(spec)) * spec["images"]):
                 generator = torch.Generator("cpu").manual_seed(spec["seed"] + i)
-                keys = called_with(spec, folder)
+                keys = called_with(spec, folder, i)
                 answer = pipe(num_inference_steps=spec["steps"], generator=generator, output_type="latent", **keys)
                 latents.append(answer.images)
             latents = torch.cat(latents)
             if latents.ndim == 3:
                 latents = pipe._unpack_latents(latents, keys["height"], keys["width"], pipe.vae_scale_factor)
-            stored = latents / pipe.vae.config.scaling_factor + (pipe.vae.config.shift_factor or 0.0)
+            stored = latents / pipe.vae.config.scaling_factor + (pipe.vae.config.get("shift_factor") or 0.0)
             decoded = pipe.vae.decode(stored, return_dict=False)[0]
             pictures = (decoded / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).numpy()
             np.save(f"{folder}/latents.npy", latents.numpy().astype(np.float32))

@@ -21,8 +21,10 @@ scripts/golden_families.py runs the same modules in PyTorch.
     sd3-clip   the same without T5; its graphs are those of sd3
     pixart-sigma  a transformer told which of T5's tokens are padding; its first stage is that of xl
     pixart-alpha  one that is told the picture's size too, and nothing else: the rest is that of pixart-sigma
+    sana       a transformer with linear attention, 32 channels, an AutoencoderDC, and Gemma 2
 """
 
+import inspect
 import json
 import os
 import shutil
@@ -34,15 +36,16 @@ import diffusers
 import numpy as np
 import onnx
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
-from diffusers import FluxTransformer2DModel, PixArtTransformer2DModel, SD3Transformer2DModel
+from diffusers import AutoencoderDC, AutoencoderKL, ControlNetModel, UNet2DConditionModel
+from diffusers import FluxTransformer2DModel, PixArtTransformer2DModel, SD3Transformer2DModel, SanaTransformer2DModel
 from onnx import numpy_helper
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import Gemma2Config, Gemma2Model, GemmaTokenizerFast
 from transformers import T5Config, T5EncoderModel, T5TokenizerFast
 
 import export
-from make_fixtures import CONTEXT, VOCABULARY, seeded, shorten, write_tokenizer
+from make_fixtures import CONTEXT, CORPUS, VOCABULARY, seeded, shorten, write_tokenizer
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "fixtures", "families")
 
@@ -206,6 +209,109 @@ def letters():
     )
 
 
+def sana_transformer(seed, width):
+    make = lambda: SanaTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=width // 2,
+        num_layers=2,
+        num_cross_attention_heads=2,
+        cross_attention_head_dim=width // 2,
+        cross_attention_dim=width,
+        caption_channels=16,
+    )
+    loud = ("caption_projection", "proj_out", "linear.weight", "to_v", "to_out", "conv_point")
+    model = holdable(seeded(seed, make, loud=loud, gain=3.0))
+    for name, p in model.named_parameters():
+        if name.endswith("embedder.linear_1.weight"):
+            p.copy_(p[:, :PERIOD].repeat(1, p.shape[1] // PERIOD))
+    return model
+
+
+def deep_compression(seed):
+    """As Sana's: 32 pixels a side per latent, residual blocks, and where the latents are small linear attention."""
+    blocks = ("ResBlock",) * 5 + ("EfficientViTBlock",)
+    channels = (4, 4, 8, 8, 16, 32)
+    scales = [[]] * 5 + [[5]]
+    make = lambda: AutoencoderDC(
+        attention_head_dim=8,
+        encoder_block_types=blocks,
+        decoder_block_types=blocks,
+        encoder_block_out_channels=channels,
+        decoder_block_out_channels=channels,
+        encoder_layers_per_block=(1,) * 6,
+        decoder_layers_per_block=(1,) * 6,
+        encoder_qkv_multiscales=scales,
+        decoder_qkv_multiscales=scales,
+        upsample_block_type="interpolate",
+        downsample_block_type="Conv",
+        scaling_factor=0.41407,
+    )
+    return holdable(seeded(seed, make, loud=("decoder.conv_out.weight", "encoder.conv_out.weight"), gain=2.0))
+
+
+def gemma(seed, rows):
+    config = Gemma2Config(
+        vocab_size=rows,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        query_pre_attn_scalar=8,
+    )
+    model = seeded(seed, lambda: Gemma2Model(config), loud=("embed_tokens", "proj"), gain=20.0)
+    # no weights, and not saved as such
+    frequencies = model.rotary_emb.inv_freq.clone()
+    model = holdable(model)
+    model.rotary_emb.inv_freq.copy_(frequencies)
+    return model
+
+
+def instruction():
+    """What Sana's pipeline puts before every prompt."""
+    return "\n".join(inspect.signature(diffusers.SanaPipeline.__call__).parameters["complex_human_instruction"].default)
+
+
+def gemma_tokenizer(merges=220):
+    """Byte pairs over words that begin with their blank; what has no token becomes the tokens of its bytes."""
+    special = ["<pad>", "<eos>", "<bos>", "<unk>"]
+    text = f"{CORPUS} {instruction()}"
+    letters = sorted({c for c in text + "0123456789" if c.isascii() and c.isprintable() and c != " "})
+    words = {}
+    for word in text.replace("\n", " ").split():
+        pieces = ("▁", *word)
+        words[pieces] = words.get(pieces, 0) + 1
+    learnt = []
+    for _ in range(merges):
+        pairs = {}
+        for pieces, count in words.items():
+            for pair in zip(pieces, pieces[1:]):
+                pairs[pair] = pairs.get(pair, 0) + count
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        learnt.append(best)
+        words = {merged(pieces, best): count for pieces, count in words.items()}
+    listed = special + [f"<0x{byte:02X}>" for byte in range(256)] + ["\n", "▁"] + letters
+    listed += ["".join(pair) for pair in learnt]
+    vocabulary = {piece: at for at, piece in enumerate(dict.fromkeys(listed))}
+    model = models.BPE(vocabulary, learnt, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    return GemmaTokenizerFast(tokenizer_object=tokenizer)
+
+
+def merged(pieces, pair):
+    out = []
+    for piece in pieces:
+        if out and (out[-1], piece) == pair:
+            out[-1] += piece
+        else:
+            out.append(piece)
+    return tuple(out)
+
+
 def controlnet(seed, of):
     """A ControlNet with a say: its last layers are zero in one that is new."""
     net = ControlNetModel.from_unet(of, conditioning_embedding_out_channels=(4, 8, 8))
@@ -363,9 +469,21 @@ def pipelines(tokenizer):
     def pixart_alpha():
         return pixart(diffusers.PixArtAlphaPipeline, pixart_transformer(604, 12, True))
 
-    pixarts = (pixart_sigma, pixart_alpha)
+    def sana():
+        words = gemma_tokenizer()
+        return diffusers.SanaPipeline(
+            tokenizer=words,
+            text_encoder=gemma(611, len(words)),
+            vae=deep_compression(612),
+            transformer=sana_transformer(613, 16),
+            scheduler=diffusers.DPMSolverMultistepScheduler(
+                beta_start=1e-4, beta_end=0.02, prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+            ),
+        )
+
+    by_mask = (pixart_sigma, pixart_alpha, sana)
     made = (control, inpaint, instruct, upscale, lcm, lcm_plain, depth, xl, refiner, sd3, sd3_clip, flux_dev, flux_schnell)
-    return {f.__name__.replace("_", "-"): f for f in made + pixarts}
+    return {f.__name__.replace("_", "-"): f for f in made + by_mask}
 
 
 # Fixtures whose graphs are those of another: each is named in the pipelines that use it.
@@ -428,7 +546,7 @@ def main(only):
                         graph = onnx.load(path)
                         changes = name in WITH_MODULES and not f"{base}/".endswith(("vae_encoder/", "vae_decoder/"))
                         graph = shorten(widened(graph), True) if changes else shorten(graph, False)
-                        onnx.save(tiled(graph) if name.startswith("pixart") else graph, path)
+                        onnx.save(tiled(graph) if name.startswith(("pixart", "sana")) else graph, path)
                     total += os.path.getsize(path)
             print(f"{total:,} bytes")
 

@@ -34,6 +34,7 @@ pub mod denoise;
 pub mod engine;
 pub mod error;
 pub mod execution;
+pub mod family;
 mod files;
 pub mod graph_cache;
 mod guard;

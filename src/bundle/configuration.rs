@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use super::{Bundle, ComponentKind};
 
 /// The files of a tokenizer's folder that are read.
-const TOKENIZER_FILES: [&str; 8] = [
+const TOKENIZER_FILES: [&str; 9] = [
     "tokenizer.json",
     "vocab.json",
     "vocab.txt",
     "merges.txt",
     "spiece.model",
+    "tokenizer.model",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",

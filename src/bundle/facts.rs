@@ -11,8 +11,8 @@ use super::autoencoder::{Autoencoder, LatentStatistics};
 use super::component::{Component, ComponentKind};
 use super::family::{self, FamilyFact, Refusal};
 use super::layout::{DirectoryOverrides, SchedulerFile};
-use super::pipeline_class::{self, Family};
 use super::{json, roles};
+use crate::family::Family;
 
 /// A value and where it was read.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,13 +79,17 @@ impl Facts {
         overrides: &DirectoryOverrides,
     ) -> Self {
         let evidence = Evidence::new(components, [scheduler, low_res_scheduler], index);
-        let spatial_factor = evidence.spatial_factor();
+        let found_factor = evidence.spatial_factor();
+        let usual = |factor: usize| Fact::new(factor, "assumed, as in nearly all VAEs");
         let latent_channels = match overrides.latent_channels {
             Some(n) => Fact::new(n, PIPELINE),
             None => evidence.latent_channels(),
         };
-        let decided = evidence.family(place, index, (latent_channels.value, spatial_factor.value), overrides.family);
+        let factor = found_factor.as_ref().map(|fact| fact.value);
+        let decided = evidence.family(place, index, (latent_channels.value, factor), overrides.family);
         let family = decided.as_ref().ok().map(|fact| fact.value);
+        let spatial_factor =
+            found_factor.unwrap_or_else(|| usual(family.map_or(8, |family| family.row().vae.spatial_factor)));
         let fixed_size = evidence.fixed_size(spatial_factor.value);
         let is_size_open = overrides.sample_size.is_none() && fixed_size.is_none();
         let default_size = match (overrides.sample_size, &fixed_size) {
@@ -175,7 +179,7 @@ impl<'a> Evidence<'a> {
         &self,
         place: Place<'_>,
         index: &Map<String, Value>,
-        (latent_channels, spatial_factor): (usize, usize),
+        (latent_channels, spatial_factor): (usize, Option<usize>),
         stated: Option<Family>,
     ) -> Result<FamilyFact, Option<Refusal>> {
         let contract = self.contract();
@@ -228,15 +232,17 @@ impl<'a> Evidence<'a> {
         if let Some(value) = overrides.scaling_factor {
             return Fact::new(value, PIPELINE);
         }
-        if let Some((class, value)) = family.and_then(pipeline_class::vae_scaling_factor) {
+        if let Some((class, value)) = family.and_then(Family::vae_scaling_factor) {
             return Fact::new(value, format!("{class} sets it"));
         }
         if let Some(fact) = self.stage_config(|c| json::number(c, "scaling_factor")) {
             return fact;
         }
         match self.autoencoder {
-            Autoencoder::Kl => match family.map(family::constants) {
-                Some((name, scale, _)) => Fact::new(scale, format!("that of {name}, as no config.json gives one")),
+            Autoencoder::Kl => match family.map(Family::row) {
+                Some(row) => {
+                    Fact::new(row.vae.scaling_factor, format!("that of {}, as no config.json gives one", row.title))
+                }
                 None => Fact::new(1.0, "no config.json gives one, and the family is not known"),
             },
             Autoencoder::Vq => Fact::new(1.0, "a VQ autoencoder without one has 1"),
@@ -251,7 +257,7 @@ impl<'a> Evidence<'a> {
         if let Some(fact) = self.stage_config(|c| json::number(c, "shift_factor")) {
             return fact;
         }
-        let (name, _, shift) = family.map_or(("", 1.0, 0.0), family::constants);
+        let (name, shift) = family.map_or(("", 0.0), |family| (family.title(), family.row().vae.shift_factor));
         let has_config = [self.decoder, self.encoder].into_iter().flatten().any(|c| !c.config.is_empty());
         if self.autoencoder == Autoencoder::Kl && !has_config && shift != 0.0 {
             Fact::new(shift, format!("that of {name}, as there is no config.json"))

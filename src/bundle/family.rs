@@ -4,8 +4,6 @@
 //! components' configurations and what the denoiser takes. A class that no row knows is refused by name, and so is a model
 //! whose evidence contradicts itself or names no family.
 
-mod form;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -14,57 +12,9 @@ use serde_json::{Map, Value};
 use super::autoencoder::Autoencoder;
 use super::component::{Component, ComponentKind};
 use super::json;
-use super::pipeline_class::{self, Family};
 use super::roles::DenoiserContract;
 use crate::error::Error;
-use form::Form;
-
-/// The generations of PixArt: transformers that attend to T5's tokens under a mask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PixArt {
-    /// PixArt-α (Chen et al. 2023, arXiv 2310.00426).
-    Alpha,
-    /// PixArt-Σ (Chen et al. 2024, arXiv 2403.04692).
-    Sigma,
-}
-
-impl PixArt {
-    /// The generation of a family; `None` for other families.
-    pub fn of(family: Family) -> Option<Self> {
-        match family {
-            Family::PixArtAlpha => Some(Self::Alpha),
-            Family::PixArtSigma => Some(Self::Sigma),
-            _ => None,
-        }
-    }
-
-    /// How many tokens T5 reads where nobody says: diffusers' default of `max_sequence_length`.
-    pub fn tokens(self) -> usize {
-        match self {
-            Self::Alpha => 120,
-            Self::Sigma => 300,
-        }
-    }
-
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Alpha => "PixArt-α",
-            Self::Sigma => "PixArt-Σ",
-        }
-    }
-}
-
-/// The name, the scaling factor and the shift factor of a family's published VAE.
-pub(super) fn constants(family: Family) -> (&'static str, f64, f64) {
-    let (scale, shift) = match family {
-        Family::StableDiffusionXl | Family::PixArtSigma => (0.13025, 0.0),
-        Family::StableDiffusion3 => (1.5305, 0.0609),
-        Family::Flux | Family::FluxKontext => (0.3611, 0.1159),
-        _ => (0.18215, 0.0),
-    };
-    (family.title(), scale, shift)
-}
+use crate::family::{self, Family, Form, Signature};
 
 /// The pipeline class that model_index.json names; of a list, as custom pipelines have one, its last name.
 pub(super) fn class_of(index: &Map<String, Value>) -> Option<&str> {
@@ -112,37 +62,13 @@ pub(super) struct Evidence<'a> {
     pub contract: Option<&'a DenoiserContract>,
     pub autoencoder: Autoencoder,
     pub latent_channels: usize,
-    /// Pixels an edge per latent value.
-    pub spatial_factor: usize,
+    /// Pixels an edge per latent value, if anything tells.
+    pub spatial_factor: Option<usize>,
     /// True if there is a scheduler for the noise over a small image.
     pub has_low_res_scheduler: bool,
     /// True if a tokenizer is BERT's.
     pub reads_bert: bool,
 }
-
-/// The classes of denoisers in config.json, each with the families whose denoisers they are.
-const DENOISER_CLASSES: [(&str, &[Family]); 7] = {
-    use Family::*;
-    [
-        (
-            "UNet2DConditionModel",
-            &[StableDiffusion, StableDiffusionDepth, Upscaler, LatentConsistency, StableDiffusionXl, LatentDiffusion],
-        ),
-        ("UNet2DModel", &[LatentDiffusion, PixelDiffusion]),
-        ("UNetModel", &[LatentDiffusion]),
-        ("SD3Transformer2DModel", &[StableDiffusion3]),
-        ("FluxTransformer2DModel", &[Flux, FluxKontext]),
-        ("PixArtTransformer2DModel", &[PixArtAlpha, PixArtSigma]),
-        ("Transformer2DModel", &[PixArtAlpha, PixArtSigma]),
-    ]
-};
-
-/// The classes of VAEs in config.json that are run.
-const VAE_CLASSES: [&str; 5] =
-    ["AutoencoderKL", "AsymmetricAutoencoderKL", "AutoencoderTiny", "VQModel", "VQModelInterface"];
-
-/// The `model_type`s of text encoders in config.json that are run without a pipeline class to vouch for them.
-const TEXT_MODELS: [&str; 5] = ["clip", "clip_text_model", "t5", "bert", "ldmbert"];
 
 impl Evidence<'_> {
     /// The family with where it is stated; no error of the denoiser's graph itself: then there is no contract.
@@ -160,28 +86,46 @@ impl Evidence<'_> {
         self.check_component_classes(named)?;
         if let Some((family, class)) = named {
             let source = format!("model_index.json, which names {class}");
+            self.check_vae(family, &source)?;
             self.check_form(family, &source)?;
-            return Ok(FamilyFact { value: self.refined(family), source, is_named: true });
+            return Ok(FamilyFact { value: family.refined(&self.signature()), source, is_named: true });
         }
-        let (Some(contract), Some(denoiser)) = (self.contract, self.denoiser) else { return Err(None) };
-        let form = self.form(contract, denoiser.kind);
-        let family = self.recognised(form, contract)?;
-        let of_config = self.denoiser_class();
-        let agrees = |(class, families): (&str, &[Family])| match families.contains(&family) {
-            true => Ok(()),
-            false => Err(self.contradiction(
-                &format!("{}/config.json, which names {class}", denoiser.kind),
-                families.first().map_or("", |family| family.title()),
-                form,
-            )),
-        };
-        of_config.map_or(Ok(()), agrees)?;
+        let (Some(form), Some(denoiser)) = (self.form(), self.denoiser) else { return Err(None) };
+        let family = self.recognised()?;
+        if let Some(class) = self.denoiser_class().filter(|class| !family.row().denoiser_classes.contains(class)) {
+            let stated = format!("{}/config.json, which names {class}", denoiser.kind);
+            let of = Family::all().find(|other| other.row().denoiser_classes.contains(&class));
+            return Err(Some(self.contradiction(&stated, of.map_or("", Family::title), form)));
+        }
         let source = format!("what {} takes: {}", denoiser.kind, form.describe());
+        self.check_vae(family, &source)?;
         Ok(FamilyFact { value: family, source, is_named: false })
     }
 
-    fn form(&self, contract: &DenoiserContract, kind: ComponentKind) -> Form {
-        Form::of(contract, kind, self.latent_channels, self.spatial_factor)
+    /// The form of the denoiser's inputs.
+    fn form(&self) -> Option<Form> {
+        let contract = self.contract?;
+        let is_transformer = self.denoiser?.kind == ComponentKind::Transformer;
+        Some(form_of(contract, is_transformer, self.latent_channels, self.spatial_factor))
+    }
+
+    fn signature(&self) -> Signature {
+        let has = |kind| self.components.contains_key(&kind);
+        let takes = |role: fn(&DenoiserContract) -> bool| self.contract.is_some_and(role);
+        Signature {
+            form: self.form(),
+            has_vae: self.autoencoder != Autoencoder::Pixels,
+            has_codebook: self.autoencoder == Autoencoder::Vq,
+            reads_bert: self.reads_bert,
+            has_lone_first_encoder: has(ComponentKind::TextEncoder) && !has(ComponentKind::TextEncoder2),
+            has_low_res_scheduler: self.has_low_res_scheduler,
+            takes_class_labels: takes(|contract| contract.class_labels.is_some()),
+            takes_guidance_embedding: takes(|contract| contract.timestep_cond.is_some()),
+            takes_resolution: takes(|contract| contract.resolution.is_some()),
+            in_channels: self.contract.and_then(|contract| contract.in_channels),
+            latent_channels: self.latent_channels,
+            spatial_factor: self.spatial_factor,
+        }
     }
 
     /// The family of the class in model_index.json.
@@ -193,34 +137,15 @@ impl Evidence<'_> {
                 Some(other) => Err(self.refuse(path, format!("_class_name is {other}, which names no pipeline class"))),
             };
         };
-        match pipeline_class::family_of(class) {
+        match Family::of_class(class) {
             Some(family) => Ok(Some((family, class))),
             None => Err(self.refuse(path, format!("the pipeline class {class} is not one that this version runs"))),
         }
     }
 
-    /// The family and its near relative that a class name alone does not tell apart.
-    fn refined(&self, family: Family) -> Family {
-        let takes_resolution = self.contract.is_some_and(|contract| contract.resolution.is_some());
-        match family {
-            // Exporters write the base class for the upscaler, too.
-            Family::StableDiffusion if self.is_upscaler() => Family::Upscaler,
-            Family::PixArtSigma if takes_resolution => Family::PixArtAlpha,
-            family => family,
-        }
-    }
-
-    /// True if the denoiser takes a small image of three channels behind the latents, and how much noise lies over it.
-    fn is_upscaler(&self) -> bool {
-        let taken = Some(self.latent_channels.saturating_add(3));
-        self.has_low_res_scheduler
-            || self.contract.is_some_and(|contract| contract.class_labels.is_some() && contract.in_channels == taken)
-    }
-
-    /// The class in the denoiser's config.json with its families, if both are known.
-    fn denoiser_class(&self) -> Option<(&'static str, &'static [Family])> {
-        let class = json::string(&self.denoiser?.config, "_class_name")?;
-        DENOISER_CLASSES.into_iter().find(|(known, _)| *known == class)
+    /// The class in the denoiser's config.json, if it is one of a known family.
+    fn denoiser_class(&self) -> Option<&str> {
+        json::string(&self.denoiser?.config, "_class_name").filter(|class| is_denoiser_class(class))
     }
 
     /// Requires that the components' configurations name classes that are run, the denoiser's one that goes with the named
@@ -229,14 +154,14 @@ impl Evidence<'_> {
         for component in self.components.values() {
             let class = json::string(&component.config, "_class_name");
             // Wrappers of exporters tell nothing.
-            let Some(class) = class.filter(|class| !pipeline_class::has_exporter_prefix(class)) else {
+            let Some(class) = class.filter(|class| !family::has_exporter_prefix(class)) else {
                 continue;
             };
             let is_known = match component.kind {
-                ComponentKind::Unet | ComponentKind::Transformer => {
-                    DENOISER_CLASSES.iter().any(|(known, _)| *known == class)
+                ComponentKind::Unet | ComponentKind::Transformer => is_denoiser_class(class),
+                ComponentKind::VaeEncoder | ComponentKind::VaeDecoder => {
+                    Family::all().any(|family| family.row().vae_classes.contains(&class))
                 }
-                ComponentKind::VaeEncoder | ComponentKind::VaeDecoder => VAE_CLASSES.contains(&class),
                 _ => true,
             };
             if !is_known {
@@ -244,8 +169,8 @@ impl Evidence<'_> {
                 return Err(self.refuse(config_path(component), problem));
             }
         }
-        if let (Some((family, class)), Some((denoiser, families))) = (named, self.denoiser_class())
-            && !families.contains(&family)
+        if let (Some((family, class)), Some(denoiser)) = (named, self.denoiser_class())
+            && !family.row().denoiser_classes.contains(&denoiser)
         {
             let kind = self.denoiser.map_or("", |component| component.kind.name());
             return Err(self.refuse(
@@ -261,9 +186,24 @@ impl Evidence<'_> {
 
     /// Requires that the denoiser takes what denoisers of the family take.
     fn check_form(&self, family: Family, source: &str) -> Result<(), Refusal> {
-        let (Some(contract), Some(denoiser)) = (self.contract, self.denoiser) else { return Ok(()) };
-        let form = self.form(contract, denoiser.kind);
-        if form.is_of(family) { Ok(()) } else { Err(self.contradiction(source, family.title(), form)) }
+        match self.form().filter(|form| !family.row().forms.contains(form)) {
+            None => Ok(()),
+            Some(form) => Err(self.contradiction(source, family.title(), form)),
+        }
+    }
+
+    /// Requires that the VAE is one that the family has.
+    fn check_vae(&self, family: Family, source: &str) -> Result<(), Refusal> {
+        let halves = [ComponentKind::VaeEncoder, ComponentKind::VaeDecoder];
+        for half in halves.iter().filter_map(|kind| self.components.get(kind)) {
+            let class = json::string(&half.config, "_class_name");
+            let class = class.filter(|class| !family::has_exporter_prefix(class));
+            if let Some(class) = class.filter(|class| !family.row().vae_classes.contains(class)) {
+                let problem = format!("expected a VAE of {} ({source}), found a {class}", family.title());
+                return Err(self.refuse(config_path(half), problem));
+            }
+        }
+        Ok(())
     }
 
     fn contradiction(&self, source: &str, family: &str, form: Form) -> Refusal {
@@ -273,40 +213,27 @@ impl Evidence<'_> {
     }
 
     /// The family of a model that names none.
-    fn recognised(&self, form: Form, contract: &DenoiserContract) -> Result<Family, Refusal> {
-        self.check_text_encoders()?;
-        let has_vae = self.autoencoder != Autoencoder::Pixels;
-        let has = |kind| self.components.contains_key(&kind);
-        let taken = |more: usize| contract.in_channels == Some(self.latent_channels.saturating_add(more));
-        match form {
-            Form::Packed => Ok(Family::Flux),
-            Form::Multimodal => Ok(Family::StableDiffusion3),
-            Form::MaskedWithResolution => Ok(Family::PixArtAlpha),
-            Form::Masked => Ok(Family::PixArtSigma),
-            Form::UnetWithSizes if has(ComponentKind::TextEncoder) && !has(ComponentKind::TextEncoder2) => {
-                Err(self.nothing_known("a UNet that takes sizes, and a single text encoder, as Kolors has it"))
-            }
-            Form::UnetWithSizes => Ok(Family::StableDiffusionXl),
-            Form::Unet if !has_vae => {
-                Err(self.nothing_known("a UNet that attends to tokens and no VAE, as DeepFloyd IF has it"))
-            }
-            Form::Unet if self.autoencoder == Autoencoder::Vq || self.reads_bert => Ok(Family::LatentDiffusion),
-            Form::Unet if self.is_upscaler() => Ok(Family::Upscaler),
-            Form::Unet if contract.timestep_cond.is_some() => Ok(Family::LatentConsistency),
-            Form::Unet if taken(1) => Ok(Family::StableDiffusionDepth),
-            Form::Unet => Ok(Family::StableDiffusion),
-            Form::UnetWithoutTokens if has_vae => Ok(Family::LatentDiffusion),
-            Form::UnetWithoutTokens => Ok(Family::PixelDiffusion),
-            Form::PlainTransformer | Form::Unknown(_) => Err(self.nothing_known(form.describe())),
-        }
+    fn recognised(&self) -> Result<Family, Refusal> {
+        self.check_text_encoders(None)?;
+        let signature = self.signature();
+        let Some(family) = Family::recognised(&signature) else {
+            return Err(self.nothing_known(signature.describe()));
+        };
+        self.check_text_encoders(Some(family))?;
+        Ok(family)
     }
 
-    /// Requires that text encoders that say what they are are of a kind that the known families have.
-    fn check_text_encoders(&self) -> Result<(), Refusal> {
+    /// Requires that text encoders that say what they are are of a kind that this family has, or else any.
+    fn check_text_encoders(&self, family: Option<Family>) -> Result<(), Refusal> {
+        let is_possible = |other: Family| family.is_none_or(|family| family == other);
+        let is_known =
+            |kind: &str| Family::all().any(|family| is_possible(family) && family.row().text_models.contains(&kind));
         for component in self.components.values().filter(|component| component.kind.text_encoder_number().is_some()) {
-            if let Some(kind) = json::string(&component.config, "model_type").filter(|kind| !TEXT_MODELS.contains(kind))
-            {
-                let problem = format!("the {} is a {kind} model, as no known family has it", component.kind);
+            if let Some(kind) = json::string(&component.config, "model_type").filter(|kind| !is_known(kind)) {
+                let by = family.map_or("no known family has it".to_owned(), |family| {
+                    format!("no model of {} has it", family.title())
+                });
+                let problem = format!("the {} is a {kind} model, as {by}", component.kind);
                 return Err(self.refuse(config_path(component), problem));
             }
         }
@@ -319,7 +246,7 @@ impl Evidence<'_> {
     }
 
     fn refuse(&self, path: PathBuf, problem: String) -> Refusal {
-        let names = Family::ALL.map(Family::name).join(", ");
+        let names = Family::names().join(", ");
         let help = format!(
             "choose a model of a known family, or if it is one, name that in the pipeline file: [model] family = \"…\" with one \
              of {names}"
@@ -330,4 +257,51 @@ impl Evidence<'_> {
 
 fn config_path(component: &Component) -> PathBuf {
     component.config_path.clone().unwrap_or_else(|| component.graph.path.clone())
+}
+
+/// True for the class of a denoiser that a known family has.
+fn is_denoiser_class(class: &str) -> bool {
+    Family::all().any(|family| family.row().denoiser_classes.contains(&class))
+}
+
+/// The form of a denoiser of these inputs.
+fn form_of(
+    contract: &DenoiserContract,
+    is_transformer: bool,
+    latent_channels: usize,
+    spatial_factor: Option<usize>,
+) -> Form {
+    let is_of_latents = contract.in_channels.is_none_or(|taken| taken == latent_channels);
+    if contract.positions.is_some() {
+        return match (contract.text_embeds.is_some(), is_of_latents) {
+            (true, true) => Form::Packed,
+            (true, false) => {
+                Form::Unknown("packed samples with further channels, as FLUX.1 Fill and Control take them")
+            }
+            (false, _) => Form::Unknown("packed samples and no pooled text, as FLUX.2 and Chroma take them"),
+        };
+    }
+    if contract.context_mask.is_some() {
+        let predicts_variance = contract.out_channels.is_none_or(|given| Some(given) != contract.in_channels);
+        let is_deep = spatial_factor.is_some_and(|factor| factor > 8);
+        return match (contract.resolution.is_some(), predicts_variance) {
+            _ if contract.guidance.is_some() => {
+                Form::Unknown("a mask over its tokens and a guidance scale, as Sana-Sprint has it")
+            }
+            (false, false) => Form::MaskedWithoutVariance,
+            _ if is_deep => Form::Unknown(
+                "a mask over its tokens, a variance in its prediction and a VAE with more than 8 pixels per latent",
+            ),
+            (true, _) => Form::MaskedWithResolution,
+            (false, true) => Form::Masked,
+        };
+    }
+    match (contract.time_ids.is_some(), contract.text_embeds.is_some(), contract.context.is_some()) {
+        (true, _, _) => Form::UnetWithSizes,
+        (false, true, _) if is_transformer => Form::Multimodal,
+        (false, true, _) => Form::Unknown("a pooled vector and no sizes, as no UNet of a known family takes it"),
+        (false, false, _) if is_transformer => Form::PlainTransformer,
+        (false, false, true) => Form::Unet,
+        (false, false, false) => Form::UnetWithoutTokens,
+    }
 }

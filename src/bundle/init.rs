@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use super::pipeline_class::DefaultSize;
 use super::tasks::TaskFit;
-use super::{Bundle, CallDefaults, ComponentKind, Defaults, DenoiserContract, Fact, json};
+use super::{Bundle, CallDefaults, ComponentKind, DenoiserContract, Fact, json};
+use crate::family::{DefaultSize, Defaults};
 
 /// Writes a complete, commented pipeline.toml for a model directory.
 ///
@@ -87,7 +87,7 @@ pub fn init_toml(bundle: &Bundle, model_path: &str, fits: &[TaskFit]) -> String 
         line(&format!("height = {height}"));
     } else {
         match call.values.size {
-            DefaultSize::Model | DefaultSize::Square512 => {
+            DefaultSize::Model | DefaultSize::Binned | DefaultSize::Square512 => {
                 line(&format!("# width = {width}       # default: {}; the input image is resized to it", size.source));
                 line(&format!("# height = {height}"));
             }

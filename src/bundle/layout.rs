@@ -9,11 +9,11 @@ use super::component::{Component, ComponentKind};
 use super::facts::{self, Facts};
 use super::hub;
 use super::onnx::INCOMPLETE;
-use super::pipeline_class::Family;
 use super::roles;
 use super::search::{Place, component, exists, find_component, graph_in, list, read_if_there};
 use super::{Bundle, json};
 use crate::error::{Error, Result};
+use crate::family::Family;
 use crate::files::broken_link;
 
 /// How a model directory is laid out.
@@ -247,7 +247,8 @@ fn find_conditioners(dir: &Path, entries: &[String]) -> Vec<String> {
 }
 
 fn find_tokenizers(dir: &Path) -> BTreeMap<usize, PathBuf> {
-    const FILES: [&str; 5] = ["tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer_config.json"];
+    const FILES: [&str; 6] =
+        ["tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model", "tokenizer_config.json"];
     let is_tokenizer = |path: &Path| FILES.iter().any(|f| exists(&path.join(f)));
     let mut found: BTreeMap<usize, PathBuf> = [(1, "tokenizer"), (2, "tokenizer_2"), (3, "tokenizer_3")]
         .into_iter()

@@ -6,6 +6,7 @@
 //! which input of a graph plays which role, found by name, then by shape, then by element type, never assumed.
 
 mod autoencoder;
+mod call_defaults;
 mod component;
 mod configuration;
 mod facts;
@@ -16,7 +17,6 @@ mod json;
 mod layout;
 mod onnx;
 mod operators;
-pub mod pipeline_class;
 mod render;
 mod report;
 mod roles;
@@ -29,16 +29,16 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 pub use autoencoder::{Autoencoder, LatentStatistics};
+pub use call_defaults::CallDefaults;
 pub use component::{Component, ComponentKind};
 pub use facts::{Fact, Facts};
-pub use family::{FamilyFact, PixArt, Refusal};
+pub use family::{FamilyFact, Refusal};
 pub use init::init_toml;
 pub use json::read_object;
 pub use layout::{DirectoryOverrides, Layout, SchedulerFile, open_conditioner, open_controlnet};
 pub use onnx::{ExternalFile, GraphFile, LayerNorm, ModuleWeight, Operator, TokenTable, Upsamplings, Weights};
 pub(crate) use onnx::{Reference, frame, map, placed_in, proto};
 pub use operators::{Obstacle, obstacles, operators_without_cpu_kernel};
-pub use pipeline_class::{CallDefaults, Defaults, Family, PipelineClass};
 pub use report::{ComponentReport, FactReport, ProviderReport, Report, SchedulerReport, TensorReport, inspect};
 pub use roles::{
     ConditionerContract, ControlNetContract, DenoiserContract, Positions, Residuals, Switch, TextEncoderContract,
@@ -47,6 +47,7 @@ pub use roles::{
 pub use tasks::{TaskFit, task_fits};
 
 use crate::error::{Error, Result};
+use crate::family::{Family, PipelineClass, find, for_task};
 use crate::rng::Stream;
 use crate::tensor::DType;
 
@@ -138,23 +139,27 @@ impl Bundle {
 
     /// The class with which diffusers runs this task on the model, with ControlNets if `has_control`; `None` if it has none.
     pub fn pipeline_class(&self, task: &str, has_control: bool) -> Option<&'static PipelineClass> {
-        let family = self.facts.family.as_ref().ok()?.value;
-        pipeline_class::for_task(family, self.class(), task, has_control)
+        for_task(self.known_family()?, self.class(), task, has_control)
+    }
+
+    /// The family; `None` if the model is of none that this version runs.
+    pub(crate) fn known_family(&self) -> Option<Family> {
+        self.facts.family.as_ref().ok().map(|fact| fact.value)
     }
 
     /// The argument `force_zeros_for_empty_prompt` of the pipeline class: that of model_index.json, or else the default of
     /// the classes of Stable Diffusion XL, their refiner's too; `None` if neither tells.
     pub fn forces_zeros_for_empty_prompt(&self) -> Option<bool> {
         let stated = self.index.get("force_zeros_for_empty_prompt").and_then(Value::as_bool);
-        let class = self.class().and_then(pipeline_class::find);
-        stated.or_else(|| class.filter(|class| class.family == Family::StableDiffusionXl).map(|_| true))
+        let named = self.class().and_then(find);
+        stated.or_else(|| named.filter(|(family, _)| family.row().zeros_for_no_prompt).map(|_| true))
     }
 
     /// True if the image that an instruction changes is scaled as the latents are: the argument `is_cosxl_edit` of diffusers'
     /// `StableDiffusionXLInstructPix2PixPipeline`, which model_index.json may have.
     pub fn scales_followed_image(&self) -> bool {
         let is_stated = self.index.get("is_cosxl_edit").and_then(Value::as_bool) == Some(true);
-        is_stated && matches!(&self.facts.family, Ok(family) if family.value == Family::StableDiffusionXl)
+        is_stated && self.known_family().is_some_and(|family| family.row().scales_followed_image)
     }
 
     /// The component of this kind, where the directory has one.

@@ -11,8 +11,9 @@ use super::roles::{
     ConditionerContract, ControlNetContract, DenoiserContract, TextEncoderContract, VaeDecoderContract,
     VaeEncoderContract,
 };
-use super::{Bundle, PixArt, TaskFit, json, operators, tasks};
+use super::{Bundle, TaskFit, json, operators, tasks};
 use crate::error::{Result, count_of};
+use crate::family::Family;
 use crate::tensor::TensorInfo;
 
 /// Everything that can be said about a model directory without running it.
@@ -225,8 +226,9 @@ fn roles(bundle: &Bundle, component: &Component, notes: &mut Vec<String>) -> Res
             let contract = DenoiserContract::resolve(component)?;
             notes.extend(contract.batch.map(|n| format!("fixed to batches of {n}")));
             notes.extend(contract.class_rows.map(|n| count_of(n, "class")));
-            let pixart = bundle.family().ok().and_then(PixArt::of);
-            notes.extend(pixart.map(|p| format!("{}, which reads {} of T5's tokens", p.name(), p.tokens())));
+            let row = bundle.known_family().map(Family::row).filter(|row| row.text.form.is_masked());
+            let tokens = row.and_then(|row| Some((row.title, row.text.tokens?)));
+            notes.extend(tokens.map(|(title, tokens)| format!("{title}, which reads {}", count_of(tokens, "token"))));
             if !contract.residuals.is_empty() {
                 notes.push("a denoiser that takes a control network's residuals".to_owned());
             }

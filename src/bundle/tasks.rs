@@ -1,7 +1,7 @@
 //! Which tasks a model directory can do.
 
 use super::roles::DenoiserContract;
-use super::{Autoencoder, Bundle, ComponentKind, Family};
+use super::{Autoencoder, Bundle, ComponentKind};
 
 /// Whether a model can do a task.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -24,7 +24,7 @@ pub fn task_fits(bundle: &Bundle) -> Vec<TaskFit> {
         }
     };
     let mut tasks = TASKS;
-    if model.is_packed && model.is_kontext == Some(true) {
+    if model.is_packed && model.follows_packed_image == Some(true) {
         tasks.sort_by_key(|(task, _)| *task != "instruct");
     }
     tasks
@@ -52,8 +52,8 @@ struct Model {
     in_pixels: bool,
     /// Whether samples are packed into tokens, as Flux's are.
     is_packed: bool,
-    /// Whether the directory calls the model Kontext, which learnt to follow an image in that form.
-    is_kontext: Option<bool>,
+    /// True if the model is trained to follow an image packed behind the sample; `None` if no name tells.
+    follows_packed_image: Option<bool>,
 }
 
 type Judge = fn(&Model) -> Result<(), String>;
@@ -94,7 +94,7 @@ impl Model {
             is_refiner: contract.time_ids_width() == Some(5),
             in_pixels,
             is_packed: contract.positions.is_some(),
-            is_kontext: bundle.named_family().map(|family| family == Family::FluxKontext),
+            follows_packed_image: bundle.named_family().map(|family| family.row().follows_packed_image),
         }
     }
 
@@ -136,8 +136,8 @@ fn inpaint(m: &Model) -> Result<(), String> {
 fn instruct(m: &Model) -> Result<(), String> {
     if !m.is_packed {
         m.extra(m.latent_channels, "latents twice")?;
-    } else if m.is_kontext == Some(false) {
-        return Err("of Flux's models Kontext alone learnt to follow an image".to_owned());
+    } else if m.follows_packed_image == Some(false) {
+        return Err("the model is not trained to follow an image".to_owned());
     }
     if m.in_pixels {
         return Err("the model has no VAE".to_owned());

@@ -186,6 +186,7 @@ impl<'a> Opener<'a> {
                 let contract = text.part.contract.clone();
                 let (taken, negative) = (text.taken.clone(), text.negative.clone());
                 let encoder = TextEncoder::new(text.tokenizer.clone(), session, contract, taken, negative, text.style)?;
+                let encoder = encoder.with_instruction(text.instruction.clone());
                 encoders.push((text.group, encoder));
                 text_keys.push(key);
             }

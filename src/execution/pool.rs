@@ -104,32 +104,48 @@ pub(super) fn openings(plan: &ExecutionPlan) -> Vec<Opening<'_>> {
     plan.openings().into_iter().chain(preview).collect()
 }
 
-/// Everything that decides the embeddings of a prompt.
+/// Everything of a text encoder that decides the embeddings of a prompt.
 #[derive(Debug, Clone)]
+struct TextEncoderKey {
+    graph: SessionKey,
+    tokenizer: Arc<Tokenizer>,
+    taken: [Option<Taken>; 2],
+    style: Style,
+    instruction: Option<String>,
+    group: usize,
+}
+
+impl PartialEq for TextEncoderKey {
+    /// Tokenizers are equal if they are one: those of one [`ModelSources`](crate::plan::ModelSources) are shared.
+    fn eq(&self, other: &Self) -> bool {
+        let values = |key: &Self| (key.style, key.group);
+        Arc::ptr_eq(&self.tokenizer, &other.tokenizer)
+            && values(self) == values(other)
+            && self.instruction == other.instruction
+            && self.graph == other.graph
+            && self.taken == other.taken
+    }
+}
+
+/// Everything that decides the embeddings of a prompt.
+#[derive(Debug, Clone, PartialEq)]
 struct TextKey {
-    encoders: Vec<(SessionKey, Arc<Tokenizer>, Taken, Option<Taken>, Style, usize)>,
+    encoders: Vec<TextEncoderKey>,
     blank: Option<[usize; 2]>,
 }
 
 impl TextKey {
     fn new(plan: &ExecutionPlan) -> Option<Self> {
         let text = plan.model.text.as_ref()?;
-        let encoder = |own: &TextPart| {
-            let key = SessionKey::new(plan, &plan.opening(&own.part));
-            (key, Arc::clone(&own.tokenizer), own.taken.clone(), own.negative.clone(), own.style, own.group)
+        let encoder = |own: &TextPart| TextEncoderKey {
+            graph: SessionKey::new(plan, &plan.opening(&own.part)),
+            tokenizer: Arc::clone(&own.tokenizer),
+            taken: [Some(own.taken.clone()), own.negative.clone()],
+            style: own.style,
+            instruction: own.instruction.as_ref().map(|instruction| instruction.text().to_owned()),
+            group: own.group,
         };
         Some(Self { encoders: text.encoders.iter().map(encoder).collect(), blank: text.blank })
-    }
-}
-
-impl PartialEq for TextKey {
-    /// Tokenizers are equal if they are one: those of one [`ModelSources`](crate::plan::ModelSources) are shared.
-    fn eq(&self, other: &Self) -> bool {
-        let pairs = || self.encoders.iter().zip(&other.encoders);
-        self.blank == other.blank
-            && self.encoders.len() == other.encoders.len()
-            && pairs().all(|(a, b)| Arc::ptr_eq(&a.1, &b.1))
-            && pairs().all(|(a, b)| (&a.0, &a.2, &a.3, &a.4, &a.5) == (&b.0, &b.2, &b.3, &b.4, &b.5))
     }
 }
 

@@ -6,6 +6,7 @@ use ndarray::{Array2, ArrayD, ArrayViewD, Axis, IxDyn, Slice};
 
 use super::{Decoder, Scaling};
 use crate::error::{Error, Result};
+use crate::family::Family;
 use crate::session::Cancel;
 
 /// An affine map from the channels of a latent, as the diffusion leaves it, to red, green and blue in about [-1, 1].
@@ -16,113 +17,15 @@ pub struct LinearColors {
     bias: [f32; 3],
 }
 
-/// The published map of one family's VAE, which is told by its channels and its scaling.
-struct Published {
-    scaling: Scaling,
-    /// f: pixels a side for one latent.
-    side: usize,
-    factors: &'static [[f32; 3]],
-    bias: [f32; 3],
-}
-
-/// The numbers are those of ComfyUI's `comfy/latent_formats.py` (github.com/comfyanonymous/ComfyUI), where they are for
-/// the same use.
-const PUBLISHED: [Published; 5] = [
-    // Stable Diffusion 1 and 2.
-    Published {
-        scaling: Scaling { factor: 0.18215, shift: 0.0 },
-        side: 8,
-        factors: &[
-            [0.3512, 0.2297, 0.3227],
-            [0.3250, 0.4974, 0.2350],
-            [-0.2829, 0.1762, 0.2721],
-            [-0.2120, -0.2616, -0.7177],
-        ],
-        bias: [0.0; 3],
-    },
-    // Stable Diffusion XL.
-    Published {
-        scaling: Scaling { factor: 0.13025, shift: 0.0 },
-        side: 8,
-        factors: &[
-            [0.3651, 0.4232, 0.4341],
-            [-0.2533, -0.0042, 0.1068],
-            [0.1076, 0.1111, -0.0362],
-            [-0.3165, -0.2492, -0.2188],
-        ],
-        bias: [0.1084, -0.0175, -0.0011],
-    },
-    // Stable Diffusion 3 and 3.5.
-    Published {
-        scaling: Scaling { factor: 1.5305, shift: 0.0609 },
-        side: 8,
-        factors: &[
-            [-0.0922, -0.0175, 0.0749],
-            [0.0311, 0.0633, 0.0954],
-            [0.1994, 0.0927, 0.0458],
-            [0.0856, 0.0339, 0.0902],
-            [0.0587, 0.0272, -0.0496],
-            [-0.0006, 0.1104, 0.0309],
-            [0.0978, 0.0306, 0.0427],
-            [-0.0042, 0.1038, 0.1358],
-            [-0.0194, 0.0020, 0.0669],
-            [-0.0488, 0.0130, -0.0268],
-            [0.0922, 0.0988, 0.0951],
-            [-0.0278, 0.0524, -0.0542],
-            [0.0332, 0.0456, 0.0895],
-            [-0.0069, -0.0030, -0.0810],
-            [-0.0596, -0.0465, -0.0293],
-            [-0.1448, -0.1463, -0.1189],
-        ],
-        bias: [0.2394, 0.2135, 0.1925],
-    },
-    // Flux.1.
-    Published {
-        scaling: Scaling { factor: 0.3611, shift: 0.1159 },
-        side: 8,
-        factors: &[
-            [-0.0346, 0.0244, 0.0681],
-            [0.0034, 0.0210, 0.0687],
-            [0.0275, -0.0668, -0.0433],
-            [-0.0174, 0.0160, 0.0617],
-            [0.0859, 0.0721, 0.0329],
-            [0.0004, 0.0383, 0.0115],
-            [0.0405, 0.0861, 0.0915],
-            [-0.0236, -0.0185, -0.0259],
-            [-0.0245, 0.0250, 0.1180],
-            [0.1008, 0.0755, -0.0421],
-            [-0.0515, 0.0201, 0.0011],
-            [0.0428, -0.0012, -0.0036],
-            [0.0817, 0.0765, 0.0749],
-            [-0.1264, -0.0522, -0.1103],
-            [-0.0280, -0.0881, -0.0499],
-            [-0.1262, -0.0982, -0.0778],
-        ],
-        bias: [-0.0329, -0.0718, -0.0851],
-    },
-    // The x4 upscaler.
-    Published {
-        scaling: Scaling { factor: 0.08333, shift: 0.0 },
-        side: 4,
-        factors: &[
-            [-0.2340, -0.3863, -0.3257],
-            [0.0994, 0.0885, -0.0908],
-            [-0.2833, -0.2349, -0.3741],
-            [0.2523, -0.0055, -0.1651],
-        ],
-        bias: [0.0; 3],
-    },
-];
-
 impl LinearColors {
     /// The published map of the VAE with these channels, this scaling and f pixels a side for one latent, where
     /// there is one.
     pub fn published(channels: usize, scaling: Scaling, factor: usize) -> Option<Self> {
-        let is_it = |family: &&Published| {
-            family.scaling == scaling && family.factors.len() == channels && family.side == factor
-        };
-        let family = PUBLISHED.iter().find(is_it)?;
-        Some(Self { factors: family.factors.to_vec(), bias: family.bias })
+        Family::all().filter_map(|family| family.row().preview.as_ref()).find_map(|map| {
+            let of = Scaling { factor: map.vae.scaling_factor, shift: map.vae.shift_factor };
+            let is_it = of == scaling && map.factors.len() == channels && map.vae.spatial_factor == factor;
+            is_it.then(|| Self { factors: map.factors.to_vec(), bias: map.bias })
+        })
     }
 
     /// The map that comes nearest to what a decoder makes of flat patches of random latents, by least squares: `channels`

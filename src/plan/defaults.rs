@@ -4,7 +4,7 @@ use super::default_value::DefaultValue;
 use super::model::ModelPlan;
 use super::scheduler::{ETA, SchedulerChoice};
 use super::text::TextPlan;
-use crate::bundle::{Bundle, CallDefaults, Fact, Family};
+use crate::bundle::{Bundle, CallDefaults, Fact};
 use crate::spec::{self, Spec};
 use crate::task::Task;
 
@@ -107,7 +107,7 @@ pub(super) fn planned_strength(
 ) -> Option<f64> {
     let is_consistent = model.is_some_and(|model| model.model.denoiser.timestep_cond.is_some());
     let class = bundle.pipeline_class(task.name(), !spec.controls.is_empty());
-    let plans = class.is_none_or(|class| class.family == Family::LatentConsistency);
+    let plans = class.is_none_or(|class| class.counts_strength_in_training);
     let is_image_to_image = task.name() == "image-to-image";
     let is_planned = is_consistent && plans && is_image_to_image && spec.run.denoising_start.is_none();
     task.strength().filter(|_| is_planned)

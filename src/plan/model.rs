@@ -6,7 +6,7 @@ use super::classes;
 use super::conditions::ConditionPart;
 use super::control::ControlPart;
 use super::default_value::DefaultValue;
-use super::flux;
+use super::packed;
 use super::part::{Part, between_whole_times, part};
 use super::preview::{self, PreviewPlan, PreviewSource};
 use super::requirements::TaskRequirements;
@@ -14,10 +14,11 @@ use super::shallow::ShallowPlan;
 use super::sources::{ModelDirectory, ModelSources};
 use super::text::TextPlan;
 use crate::bundle::{
-    Bundle, ComponentKind, ConditionerContract, Defaults, DenoiserContract, GraphFile, VaeDecoderContract,
+    Bundle, ComponentKind, ConditionerContract, DenoiserContract, GraphFile, VaeDecoderContract,
     VaeEncoderContract,
 };
 use crate::error::Result;
+use crate::family::Defaults;
 use crate::latent::Scaling;
 use crate::lora::Lora;
 use crate::spec::{self, Spec};
@@ -96,8 +97,8 @@ impl ModelPlan {
         let concatenated = requirements.concatenated()?;
         requirements.out_channels()?;
         requirements.plain_scaling()?;
-        flux::check(task, component, &contract)?;
-        let remarks = flux::remark(task, bundle, &contract).into_iter().collect();
+        packed::check(task, component, &contract)?;
+        let remarks = packed::remark(task, bundle, &contract).into_iter().collect();
         let class_embedder = class_embedder(bundle, task, &contract, &wanted_for)?;
         requirements.fills_inputs(class_embedder.is_some())?;
         let text = match task.prompting() {
@@ -121,7 +122,7 @@ impl ModelPlan {
                 scaling,
                 concatenated,
                 scales_followed_image: bundle.scales_followed_image(),
-                packed_images: flux::packed_images(task, bundle, &contract),
+                packed_images: packed::packed_images(task, bundle, &contract),
                 zeros_for_no_prompt: text.as_ref().is_some_and(|text| text.zeros_for_no_prompt),
                 classes,
                 low_res: requirements.low_res()?,

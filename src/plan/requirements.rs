@@ -1,7 +1,7 @@
 //! The requirements of a task on a model's denoiser.
 
 use super::conditions::ConditionPart;
-use super::flux;
+use super::packed;
 use crate::bundle::{Bundle, Component, DenoiserContract};
 use crate::error::{Error, Result};
 use crate::scheduler::ForwardProcess;
@@ -25,7 +25,7 @@ impl TaskRequirements<'_> {
     /// The number of channels that the task puts behind the latents, if the graph takes as many.
     pub(super) fn concatenated(&self) -> Result<usize> {
         let channels = self.bundle.facts.latent_channels.value;
-        if flux::packed_images(self.task, self.bundle, self.contract) > 1 {
+        if packed::packed_images(self.task, self.bundle, self.contract) > 1 {
             return Ok(channels);
         }
         let Some(taken) = self.contract.in_channels else { return Ok(self.task.concatenated(channels, channels)) };

@@ -13,12 +13,13 @@ use super::settings::PlannedSettings;
 use super::size::{size, tiles};
 use super::sources::ModelSources;
 use super::stage_input::{LatentSpace, PreviousStage};
-use crate::bundle::{Bundle, Defaults};
+use crate::bundle::Bundle;
 use crate::denoise::RunInterval;
 use crate::error::{Error, Result};
-use crate::scheduler::Custom;
+use crate::family::Defaults;
+use crate::scheduler::CustomSchedule;
 use crate::session::find_provider;
-use crate::spec::{Batching, PreviousStage, Spec};
+use crate::spec::{Batching, StageInput, Spec};
 use crate::task::{self, Rounding, Task};
 
 /// One model's part of a plan.
@@ -29,7 +30,7 @@ pub(super) struct ResolvedStage {
     pub(super) settings: PlannedSettings,
     pub(super) space: LatentSpace,
     /// The form in which it gets the results of the stage before it, if there is one.
-    pub(super) hand: Option<PreviousStage>,
+    pub(super) hand: Option<StageInput>,
 }
 
 /// A scheduler with its schedule.
@@ -129,10 +130,10 @@ struct Choices {
 
 impl Choices {
     /// The run of a request with these choices.
-    fn into_run(self, spec: &Spec, model: &ModelPlan, hand: Option<PreviousStage>) -> RunPlan {
+    fn into_run(self, spec: &Spec, model: &ModelPlan, hand: Option<StageInput>) -> RunPlan {
         let total_images = self.task.labels().len() * spec.run.images;
         // The CPU is kept busy by one image; a GPU is not. An image that is handed on has a batch to itself.
-        let is_alone = denoises_on_cpu(spec, model) || hand == Some(PreviousStage::Image);
+        let is_alone = denoises_on_cpu(spec, model) || hand == Some(StageInput::Image);
         RunPlan {
             task: self.task,
             scheduler: self.schedule.scheduler,
@@ -169,8 +170,9 @@ fn resolve_schedule(
 ) -> Option<ResolvedSchedule> {
     let (width, height) = size.unwrap_or(bundle.facts.default_size.value);
     let mu = scheduler.mu(bundle.facts.patches(width, height));
-    if let Some(model) = model {
-        problems.unless(scheduler.fits(&model.model.denoiser));
+    if model.is_some() {
+        let is_flow = bundle.known_family().is_some_and(|family| family.row().is_flow);
+        problems.unless(scheduler.fits(is_flow));
     }
     let planned_strength = planned_strength(spec, bundle, model, task);
     let rounding = model.map_or(Rounding::Down, |model| model.model.rounding);

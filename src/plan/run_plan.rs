@@ -9,7 +9,7 @@ use crate::denoise::{RunInterval, StepCache};
 use crate::error::{Error, Result, count_of};
 use crate::image::InputLimit;
 use crate::rng::Stream;
-use crate::scheduler::Custom;
+use crate::scheduler::CustomSchedule;
 use crate::spec::Spec;
 use crate::task::Task;
 use crate::tiles::Tiles;

@@ -165,11 +165,11 @@ impl SchedulerChoice {
     ///
     /// # Errors
     /// [`Error::Input`] naming the scheduler.
-    pub fn fits(&self, denoiser: &DenoiserContract) -> Result<()> {
+    pub fn fits(&self, is_flow: bool) -> Result<()> {
         let value = |key: &str| self.table.get(key).or_else(|| self.model.get(key));
         let turned_to_flow = value("use_flow_sigmas").and_then(serde_json::Value::as_bool) == Some(true)
             && value("prediction_type").and_then(serde_json::Value::as_str) == Some("flow_prediction");
-        if !denoiser.is_multimodal() || self.entry.class.starts_with("FlowMatch") || turned_to_flow {
+        if !is_flow || self.entry.class.starts_with("FlowMatch") || turned_to_flow {
             return Ok(());
         }
         let name = self.entry.name;

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::bundle::pipeline_class::{ConfigValue, Correction, Wrong};
-use crate::bundle::{PipelineClass, SchedulerFile};
+use crate::bundle::SchedulerFile;
+use crate::family::{ConfigValue, Correction, PipelineClass, Wrong};
 use crate::scheduler::{self, Config, SchedulerEntry, SchedulerKeyKind};
 
 /// A model's scheduler_config.json together with the pipeline class that corrects it.
@@ -121,12 +121,12 @@ fn default_of(entry: &SchedulerEntry, key: &str) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bundle::pipeline_class;
+    use crate::family;
 
     fn model(class: &str, config: Value, pipeline: &str) -> ModelScheduler {
         let config = config.as_object().cloned().unwrap_or_default();
         let file = SchedulerFile { path: "scheduler_config.json".into(), class: Some(class.to_owned()), config };
-        ModelScheduler::new(Some(&file), None, pipeline_class::find(pipeline))
+        ModelScheduler::new(Some(&file), None, family::find(pipeline).map(|(_, class)| class))
     }
 
     /// One row a rule: the file's class and keys, the pipeline class, the class built, and the value of a key.

@@ -1,10 +1,10 @@
 //! How large the images are, and the tiles they are made in.
 
 use super::problems::Problems;
-use super::{conditions, flux};
-use crate::bundle::pipeline_class::DefaultSize;
-use crate::bundle::{Bundle, Defaults, Fact};
+use super::{conditions, packed};
+use crate::bundle::{Bundle, Fact};
 use crate::error::{Error, Result};
+use crate::family::{DefaultSize, Defaults};
 use crate::image;
 use crate::spec::Spec;
 use crate::task::Task;
@@ -21,7 +21,8 @@ pub(super) fn size(
     let whole = |length: usize| (length - length % step).max(step);
     let led_by = spec.controls.first().map(|control| image::dimensions(&control.image, limit)).transpose()?;
     // A stage keeps the size of what it is handed.
-    let is_kept = !matches!(defaults.size, DefaultSize::Model | DefaultSize::Square512) || handed.is_some();
+    let is_kept =
+        !matches!(defaults.size, DefaultSize::Model | DefaultSize::Binned | DefaultSize::Square512) || handed.is_some();
     let own = task.natural_size(bundle.facts.spatial_factor.value, handed, limit)?.filter(|_| is_kept);
     let labelled = conditions::natural_size(&spec.conditions, limit)?;
     let inputs = [(own, "the input image"), (led_by, "the control image"), (labelled, "the label map")];
@@ -56,7 +57,7 @@ pub(super) fn size(
     }
     match fixed.filter(|fixed| fixed.value != (width, height)) {
         None => {
-            flux::check_size(task, bundle, (width, height))?;
+            packed::check_size(task, bundle, (width, height))?;
             Ok(Fact::new((width, height), default.source))
         }
         Some(fixed) => Err(Error::input(

@@ -39,8 +39,10 @@ impl ExecutionPlan {
             self.denoiser_axes(sizes, within(sizes.tiles), &mut axes);
         }
         let text = model.text.iter().flat_map(|text| &text.encoders).find(|text| text.part.kind == kind);
-        if let Some(TextPart { part, tokenizer, .. }) = text {
-            let shape = [part.contract.batch.or(Some(1)), Some(tokenizer.max_length())];
+        if let Some(TextPart { part, tokenizer, instruction, .. }) = text {
+            // A negative prompt goes without the instruction.
+            let length = Some(tokenizer.max_length()).filter(|_| instruction.is_none());
+            let shape = [part.contract.batch.or(Some(1)), length];
             axes.add(&part.contract.input_ids, &shape);
             part.contract.attention_mask.iter().for_each(|mask| axes.add(mask, &shape));
         }

@@ -2,7 +2,7 @@
 
 use crate::bundle::{Autoencoder, Bundle, DenoiserContract};
 use crate::error::{Error, Result};
-use crate::spec::{Beginning, PreviousStage, Spec, TaskSpec};
+use crate::spec::{Beginning, StageInput, Spec, TaskSpec};
 
 /// The space of a model's latents: two models of one such space can go on with each other's.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,7 +39,7 @@ impl std::fmt::Display for LatentSpace {
 #[derive(Debug, Default)]
 pub(super) struct PreviousStage {
     /// The form that the pipeline file asks for.
-    pub(super) asked: Option<PreviousStage>,
+    pub(super) asked: Option<StageInput>,
     /// Whether the stage's prompts are the file's own.
     pub(super) shares_prompts: bool,
     /// The latents of the stage before.
@@ -52,16 +52,16 @@ pub(super) struct PreviousStage {
 
 impl PreviousStage {
     /// Decides the form in which the stage gets its input, and writes that into its task.
-    pub(super) fn take(&self, spec: &mut Spec, bundle: &Bundle) -> Result<PreviousStage> {
+    pub(super) fn take(&self, spec: &mut Spec, bundle: &Bundle) -> Result<StageInput> {
         self.leave_prompts_out(spec, bundle);
         let obstacle = self.obstacle(spec, bundle);
         let hand = match (self.asked, obstacle) {
-            (Some(PreviousStage::Latents), Some(obstacle)) => {
+            (Some(StageInput::Latents), Some(obstacle)) => {
                 return Err(Error::input("input", obstacle, "leave it out, or set input = \"image\""));
             }
             (Some(asked), _) => asked,
-            (None, None) => PreviousStage::Latents,
-            (None, Some(_)) => PreviousStage::Image,
+            (None, None) => StageInput::Latents,
+            (None, Some(_)) => StageInput::Image,
         };
         if let TaskSpec::ImageToImage(task) = &mut spec.task {
             task.begin = Beginning::Handed(hand);

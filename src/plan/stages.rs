@@ -161,7 +161,7 @@ impl Seam {
     }
 
     /// What is odd about going on from here with `after`.
-    fn warnings(self, hand: PreviousStage, after: &Self) -> Vec<String> {
+    fn warnings(self, hand: StageInput, after: &Self) -> Vec<String> {
         let mut warnings = Vec::new();
         match (self.end, after.start) {
             (None, Some(start)) => warnings.push(format!(
@@ -177,7 +177,7 @@ impl Seam {
             )),
             _ => {}
         }
-        if let (Some(end), PreviousStage::Image) = (self.end, hand) {
+        if let (Some(end), StageInput::Image) = (self.end, hand) {
             warnings.push(format!(
                 "the stage before it stops at denoising_end = {end}, and what it made is decoded with its noise to be handed \
                  on as an image"

@@ -1,8 +1,8 @@
 //! Which text encoders a denoiser reads, and what of each.
 
-mod family;
+mod encoder;
 mod length;
-mod prepared_encoder;
+mod reading;
 mod remarks;
 mod states;
 mod textual_inversion;
@@ -10,17 +10,17 @@ mod textual_inversion;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::part::{Part, part};
+use super::model::{Part, part};
 use super::sources::ModelSources;
 use crate::bundle::{Bundle, Component, ComponentKind, DenoiserContract, TextEncoderContract};
 use crate::error::{Error, Result};
 use crate::spec::{LongPrompts, PromptReading, Prompting, TextualInversionSpec, Weights};
 use crate::tensor::{Dim, TensorInfo};
 use crate::text::tokenizer::Tokenizer;
-use crate::text::{Chunks, Inversion, Style, Taken, cut_off, require_embedded};
-use family::{Encoder, Family};
+use crate::text::{Chunks, Instruction, Inversion, Style, Taken, cut_off, require_embedded};
+pub(super) use encoder::{EncoderRequest, PreparedEncoder};
+use reading::{EncoderPlace, Reading};
 
-pub(super) use prepared_encoder::{EncoderRequest, PreparedEncoder};
 pub use textual_inversion::Learnt;
 
 /// A text encoder and its tokenizer.
@@ -36,6 +36,8 @@ pub struct TextPart {
     pub negative: Option<Taken>,
     /// How it reads prompts.
     pub style: Style,
+    /// The text before every prompt but a negative one.
+    pub instruction: Option<Instruction>,
     /// The vectors of words of a user's own that its graph is opened with, where there are some.
     pub learnt: Option<Arc<Learnt>>,
     /// Which group of tokens its own belong to; see [`crate::text::TextEncoders`].
@@ -73,37 +75,61 @@ impl TextPlan {
                 "choose [task.unconditional], or export the text encoder too",
             ));
         }
-        let family = Family::of(bundle)?;
-        let t5_length = max_sequence_length.or(family.t5_length());
+        let family = Reading::of(bundle)?;
+        let length = max_sequence_length.or(family.tokens);
         let reading = &prompting.reading;
         let inversions =
             embeddings.iter().map(|embedding| sources.inversion(&embedding.path, embedding.token.as_deref()));
         let inversions = inversions.collect::<Result<Vec<_>>>()?;
-        let opened = components.iter().map(|&component| {
-            let contract = TextEncoderContract::resolve(component)?;
-            let dir = tokenizer_dir(bundle, component, wanted_for)?;
-            let tokenizer = sources.tokenizer(dir, reading.text_cleaning)?;
-            contract.embedding_rows.map_or(Ok(()), |rows| tokenizer.check_vocabulary(rows))?;
-            Ok((component, contract, tokenizer))
-        });
-        let opened = opened.collect::<Result<Vec<_>>>()?;
-        if reading.text_cleaning.is_some() && opened.iter().all(|(.., tokenizer)| tokenizer.cleaning().is_none()) {
-            return Err(Error::input(
-                "text_cleaning",
-                "is given, and none of the model's tokenizers is CLIP's",
-                "leave the key out",
-            ));
+        let opened = open_encoders((bundle, sources), &components, reading, wanted_for)?;
+        let clips = opened.iter().filter(|(.., tokenizer)| tokenizer.kind().is_pooled()).count();
+        let mut encoders = Vec::with_capacity(opened.len());
+        for (component, contract, tokenizer) in opened {
+            let of = EncoderPlace { kind: tokenizer.kind(), is_last: is_last(bundle, component) };
+            let is_pooled = of.kind.is_pooled();
+            let request = EncoderRequest {
+                kind: component.kind,
+                graph: component.graph.path.clone(),
+                roles: component.roles.clone(),
+                tokenizer: tokenizer_dir(bundle, component, wanted_for)?.to_path_buf(),
+                cleaning: reading.text_cleaning,
+                length: [reading.max_sequence_length, length].map(|length| length.filter(|_| !is_pooled)),
+                instruction: family.instruction(reading),
+                words: inversions.iter().map(|own| (own.path.clone(), own.token.clone())).collect(),
+                clips,
+            };
+            let prepared = sources.encoder(request, |request| {
+                let tokenizer = Tokenizer::clone(&tokenizer);
+                PreparedEncoder::new(request, component, contract, tokenizer, &inversions)
+            })?;
+            let PreparedEncoder { contract, tokenizer, instruction, learnt } = PreparedEncoder::clone(&prepared);
+            let whole = family.whole(component, &contract, of)?;
+            readable(component, whole.tokens.as_ref(), reading, wanted_for)?;
+            let skipping = match reading.clip_skip.filter(|_| is_pooled) {
+                Some(skip) => Some(family.skipping(component, &contract, skip, &whole, wanted_for)?),
+                None => None,
+            };
+            encoders.push(TextPart {
+                tokenizer,
+                instruction,
+                learnt,
+                negative: skipping.as_ref().map(|_| whole.clone()),
+                taken: skipping.unwrap_or(whole),
+                style: Style {
+                    weighs: reading.weights == Weights::A1111,
+                    // T5 has no length of its own, and is told how much it reads.
+                    goes_on: reading.long_prompts == LongPrompts::Chunk && is_pooled,
+                    is_masked: family.is_masked(),
+                },
+                part: part(component, contract),
+                group: family.group(of.kind),
+            });
         }
-        let clips = opened.iter().filter(|(.., tokenizer)| !tokenizer.is_t5()).count();
-        let source =
-            EncoderSource { bundle, sources, family, reading, wanted_for, t5_length, inversions: &inversions, clips };
-        let encoders =
-            opened.into_iter().map(|(component, contract, tokenizer)| source.part(component, contract, &tokenizer));
-        let encoders = encoders.collect::<Result<Vec<_>>>()?;
-        let has_t5 = encoders.iter().any(|text| text.tokenizer.is_t5());
-        let length = reading.max_sequence_length.or(t5_length);
-        let blank = if has_t5 { None } else { family.blank(bundle, denoiser, length)? };
-        if reading.max_sequence_length.is_some() && !has_t5 && blank.is_none() {
+        family.check_instruction(reading)?;
+        let is_free = encoders.iter().any(|text| !text.tokenizer.kind().is_pooled());
+        let length = reading.max_sequence_length.or(length);
+        let blank = if is_free { None } else { family.blank(bundle, denoiser, length)? };
+        if reading.max_sequence_length.is_some() && !is_free && blank.is_none() {
             return Err(Error::input(
                 "max_sequence_length",
                 "is given, and none of the model's text encoders is T5's",
@@ -119,7 +145,7 @@ impl TextPlan {
     /// The number of tokens that T5 reads, or that zeros stand for in its place, unless a graph is fixed to it; `None` for a
     /// model without it.
     pub(super) fn t5_length(&self) -> Option<usize> {
-        let t5 = self.encoders.iter().find(|text| text.tokenizer.is_t5());
+        let t5 = self.encoders.iter().find(|text| !text.tokenizer.kind().is_pooled());
         let free = t5.filter(|text| text.part.contract.sequence_length.is_none());
         let length = free.map(|text| text.tokenizer.max_length());
         length.or(self.blank.filter(|_| t5.is_none()).map(|[tokens, _]| tokens))
@@ -163,7 +189,10 @@ impl TextPlan {
         if denoiser.context_mask.is_none() && self.encoders.iter().any(|text| text.style.is_masked) {
             return Err(Error::model(
                 path,
-                "the model is PixArt's, and this graph takes no mask over its tokens (encoder_attention_mask)",
+                format!(
+                    "the model is of the family {}, and this graph takes no mask over its tokens (encoder_attention_mask)",
+                    bundle.family()?.name()
+                ),
                 "export it with one, as scripts/export.py does; without, other images would be drawn",
             ));
         }
@@ -175,7 +204,7 @@ impl TextPlan {
                 "export the second text encoder with its projection (output text_embeds)",
             ));
         }
-        let of_length = self.encoders.iter().any(|text| text.tokenizer.is_t5()) || self.blank.is_some();
+        let of_length = self.encoders.iter().any(|text| !text.tokenizer.kind().is_pooled()) || self.blank.is_some();
         let by_token = denoiser.context.iter().chain(&denoiser.context_mask);
         let mut lengths = by_token.filter_map(|info| Some((info, info.shape.get(1)?.fixed()?)));
         let tokens = self.tokens_of_a_chunk();
@@ -233,7 +262,10 @@ impl TextPlan {
         for prompt in prompts {
             let mut of_prompt = Vec::with_capacity(self.encoders.len());
             for (at, text) in self.encoders.iter().enumerate() {
-                let read = Chunks::new(prompt.of(at), &text.tokenizer, text.style)?;
+                let read = match text.instruction.as_ref().filter(|_| !prompt.is_negative) {
+                    Some(instruction) => instruction.chunks(prompt.of(at), text.style)?,
+                    None => Chunks::new(prompt.of(at), &text.tokenizer, text.style)?,
+                };
                 require_embedded(&read, &text.part.contract, &text.part.graph.path)?;
                 of_prompt.push(read.warning);
                 if let (Some((info, length)), 2..) = (fixed, read.chunks.len()) {
@@ -258,59 +290,29 @@ impl TextPlan {
     }
 }
 
-/// Everything that a text encoder is read with.
-struct EncoderSource<'a> {
-    bundle: &'a Bundle,
-    sources: &'a ModelSources,
-    family: Family,
-    reading: &'a PromptReading,
-    wanted_for: &'a str,
-    t5_length: Option<usize>,
-    inversions: &'a [Arc<Inversion>],
-    /// The number of text encoders that are not T5's.
-    clips: usize,
-}
-
-impl EncoderSource<'_> {
-    /// Resolves one text encoder.
-    fn part(&self, component: &Component, contract: TextEncoderContract, tokenizer: &Tokenizer) -> Result<TextPart> {
-        let Self { family, reading, wanted_for, .. } = *self;
-        let of = Encoder { is_t5: tokenizer.is_t5(), is_last: is_last(self.bundle, component) };
-        let request = EncoderRequest {
-            kind: component.kind,
-            graph: component.graph.path.clone(),
-            roles: component.roles.clone(),
-            tokenizer: tokenizer_dir(self.bundle, component, wanted_for)?.to_path_buf(),
-            cleaning: reading.text_cleaning,
-            t5_length: [reading.max_sequence_length, self.t5_length].map(|length| length.filter(|_| of.is_t5)),
-            words: self.inversions.iter().map(|own| (own.path.clone(), own.token.clone())).collect(),
-            clips: self.clips,
-        };
-        let prepared = self.sources.encoder(request, |request| {
-            PreparedEncoder::new(request, component, contract, tokenizer.clone(), self.inversions)
-        })?;
-        let PreparedEncoder { contract, tokenizer, learnt } = PreparedEncoder::clone(&prepared);
-        let whole = family.whole(component, &contract, of)?;
-        readable(component, whole.tokens.as_ref(), reading, wanted_for)?;
-        let skipping = match reading.clip_skip.filter(|_| !of.is_t5) {
-            Some(skip) => Some(family.skipping(component, &contract, skip, &whole, wanted_for)?),
-            None => None,
-        };
-        Ok(TextPart {
-            tokenizer,
-            learnt,
-            negative: skipping.as_ref().map(|_| whole.clone()),
-            taken: skipping.unwrap_or(whole),
-            style: Style {
-                weighs: reading.weights == Weights::A1111,
-                // T5 has no length of its own, and is told how much it reads.
-                goes_on: reading.long_prompts == LongPrompts::Chunk && !of.is_t5,
-                is_masked: matches!(family, Family::PixArt(_)),
-            },
-            part: part(component, contract),
-            group: family.group(of.is_t5),
-        })
+/// The text encoders with their contracts and tokenizers.
+fn open_encoders<'c>(
+    (bundle, sources): (&Bundle, &ModelSources),
+    components: &[&'c Component],
+    reading: &PromptReading,
+    wanted_for: &str,
+) -> Result<Vec<(&'c Component, TextEncoderContract, Arc<Tokenizer>)>> {
+    let opened = components.iter().map(|&component| {
+        let contract = TextEncoderContract::resolve(component)?;
+        let dir = tokenizer_dir(bundle, component, wanted_for)?;
+        let tokenizer = sources.tokenizer(dir, reading.text_cleaning)?;
+        contract.embedding_rows.map_or(Ok(()), |rows| tokenizer.check_vocabulary(rows))?;
+        Ok((component, contract, tokenizer))
+    });
+    let opened = opened.collect::<Result<Vec<_>>>()?;
+    if reading.text_cleaning.is_some() && opened.iter().all(|(.., tokenizer)| tokenizer.cleaning().is_none()) {
+        return Err(Error::input(
+            "text_cleaning",
+            "is given, and none of the model's tokenizers is CLIP's",
+            "leave the key out",
+        ));
     }
+    Ok(opened)
 }
 
 /// An exporter that writes a pooled vector's width as the tokens' is not to be believed, so names are left out.

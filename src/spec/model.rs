@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::reader::Table;
 use super::writer::{Writer, integer};
-use crate::bundle::{self, ComponentKind, Family};
+use crate::bundle::{self, ComponentKind};
+use crate::family::Family;
 
 const PREDICTION_TYPES: &[&str] = &["epsilon", "v_prediction", "sample"];
 
@@ -88,8 +89,7 @@ impl ModelSpec {
     pub(super) fn read(mut table: Table<'_>) -> Self {
         table.require("path", "the path of a model directory");
         let path = table.file_path("path").unwrap_or_default();
-        let families = Family::ALL.map(Family::name);
-        let family = table.choice("family", "family", &families).and_then(Family::from_name);
+        let family = table.choice("family", "family", &Family::names()).and_then(Family::from_name);
         let scaling_factor = table.number("scaling_factor", Excluded(0.0), Unbounded);
         let shift_factor = table.number("shift_factor", Unbounded, Unbounded);
         let latent_channels = table.integer("latent_channels", 1, 1024);

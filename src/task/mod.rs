@@ -14,10 +14,11 @@ mod text_to_image;
 
 use ndarray::{ArrayD, Axis, IxDyn, Slice};
 
-use crate::bundle::{Defaults, DenoiserContract};
+use crate::bundle::DenoiserContract;
 use crate::conditioner::Conditioner;
 use crate::denoise::{BatchNoise, Condition, Guidance, UnmaskedLatents};
 use crate::error::{Error, Result};
+use crate::family::Defaults;
 use crate::image::{InputLimit, Rgb8};
 use crate::latent::{Encoder, Scaling};
 use crate::scheduler::{ForwardProcess, Noise, Scheduler};

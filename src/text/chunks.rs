@@ -2,6 +2,9 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::Arc;
+
+use ndarray::{ArrayD, Axis};
 
 use super::emphasis::{Part, broken, weighted};
 use super::tokenizer::Tokenizer;
@@ -27,6 +30,57 @@ impl Style {
             true => Cow::Owned(prompt.to_lowercase().trim_matches(is_blank).to_owned()),
             false => Cow::Borrowed(prompt),
         }
+    }
+}
+
+/// A text that is put before prompts.
+#[derive(Debug, Clone)]
+pub struct Instruction {
+    text: String,
+    /// The tokenizer, with room for the text as well.
+    tokenizer: Arc<Tokenizer>,
+    /// The number of states that are read: the first, and the last ones.
+    read: usize,
+}
+
+impl Instruction {
+    /// Puts `text` before the prompts that `tokenizer` reads. There is room for all of its tokens and for two fewer than the
+    /// tokenizer gives without it: diffusers' `SanaPipeline`, where the text begins and ends with a token of its own that
+    /// the states to be read have, too.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn new(text: String, tokenizer: &Tokenizer) -> Result<Self> {
+        let read = tokenizer.max_length();
+        let length = (tokenizer.count(&text)? + read).saturating_sub(2);
+        let tokenizer = Arc::new(tokenizer.clone().with_max_length(length)?);
+        Ok(Self { text, tokenizer, read })
+    }
+
+    /// Reads a prompt behind the text.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn chunks(&self, prompt: &str, style: Style) -> Result<Chunks> {
+        Chunks::with_prefix(&self.text, prompt, &self.tokenizer, style)
+    }
+
+    /// The text.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The number of tokens that are encoded.
+    pub fn tokens(&self) -> usize {
+        self.tokenizer.max_length()
+    }
+
+    /// Leaves the first of all `[tokens, …]` and the last ones, as many in all as are read.
+    pub(super) fn frame(&self, all: &ArrayD<f32>) -> ArrayD<f32> {
+        let tokens = all.shape()[0];
+        let last = tokens - (self.read - 1).min(tokens);
+        let rows: Vec<usize> = std::iter::once(0).chain(last..tokens).take(self.read).collect();
+        all.select(Axis(0), &rows)
     }
 }
 
@@ -59,20 +113,29 @@ impl Chunks {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn new(prompt: &str, tokenizer: &Tokenizer, style: Style) -> Result<Self> {
+        Self::with_prefix("", prompt, tokenizer, style)
+    }
+
+    fn with_prefix(prefix: &str, prompt: &str, tokenizer: &Tokenizer, style: Style) -> Result<Self> {
         let in_chunks = style.goes_on;
         let prompt: &str = &style.text(prompt);
         if !style.weighs && !in_chunks && !tokenizer.has_words() {
-            let encoding = tokenizer.encode(prompt)?;
+            let encoding = tokenizer.encode(&format!("{prefix}{prompt}"))?;
             let warning = encoding.warning();
             let weights = vec![1.0; encoding.ids.len()];
             let read = tokenizer.read(encoding.length);
             return Ok(Self { chunks: vec![Chunk { ids: encoding.ids, weights, read }], warning });
         }
-        let parts = match style {
+        let mut parts = match style {
             Style { weighs: true, .. } => weighted(prompt),
             Style { goes_on: true, .. } => broken(prompt),
             _ => vec![Part::Text(prompt.to_owned(), 1.0)],
         };
+        match parts.first_mut() {
+            Some(Part::Text(first, 1.0)) => first.insert_str(0, prefix),
+            _ if prefix.is_empty() => {}
+            _ => parts.insert(0, Part::Text(prefix.to_owned(), 1.0)),
+        }
         let mut filling =
             Filling { tokenizer, comma: tokenizer.comma(), done: Vec::new(), open: Vec::new(), last_comma: None };
         for part in parts {
@@ -217,5 +280,24 @@ mod tests {
         let got = read("the BREAK the the", false, true);
         let got: Vec<_> = got.chunks.into_iter().map(|chunk| chunk.ids).collect();
         assert_eq!(got, [ids("the"), ids("the the")]);
+    }
+
+    #[test]
+    fn an_instruction_leaves_as_many_states_as_are_read_without_it() {
+        let short = tokenizer().with_max_length(6).unwrap();
+        let instruction = Instruction::new("a red circle ".to_owned(), &short).unwrap();
+        let length = short.count("a red circle ").unwrap() + 4;
+        assert_eq!(instruction.tokens(), length);
+        let style = Style { is_masked: true, ..Style::default() };
+        let read = instruction.chunks(" A Blue SQUARE ", style).unwrap();
+        let longer = short.clone().with_max_length(length).unwrap();
+        assert_eq!(read.chunks[0].ids, longer.encode("a red circle a blue square").unwrap().ids);
+        let weighed = instruction.chunks("(square:1.5)", Style { weighs: true, ..style }).unwrap();
+        let last = weighed.chunks[0].weights.iter().rposition(|&weight| weight == 1.5);
+        assert!(last.is_some() && weighed.chunks[0].weights[1] == 1.0);
+        let all = ArrayD::from_shape_fn(vec![length, 1], |at| at[0] as f32);
+        let framed: Vec<f32> = instruction.frame(&all).into_iter().collect();
+        let want: Vec<f32> = std::iter::once(0).chain(length - 5..length).map(|row| row as f32).collect();
+        assert_eq!(framed, want);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ndarray::{Array1, Array2, ArrayD, Axis, concatenate};
 
-use super::chunks::{Chunk, Chunks, Style};
+use super::chunks::{Chunk, Chunks, Instruction, Style};
 use super::tokenizer::Tokenizer;
 use crate::bundle::{LayerNorm, TextEncoderContract};
 use crate::error::{Error, Result};
@@ -56,6 +56,8 @@ pub struct TextEncoder {
     /// What is taken of a negative prompt, where that is something else.
     negative: Option<Taken>,
     style: Style,
+    /// The text before every prompt but a negative one.
+    instruction: Option<Instruction>,
 }
 
 /// Requires that every id of a prompt is a row of the graph's embedding.
@@ -100,7 +102,12 @@ impl TextEncoder {
                 "set model_max_length in tokenizer_config.json to the graph's length",
             ));
         }
-        Ok(Self { tokenizer, session, contract, taken, negative, style })
+        Ok(Self { tokenizer, session, contract, taken, negative, style, instruction: None })
+    }
+
+    /// Puts an instruction before every prompt but a negative one.
+    pub fn with_instruction(self, instruction: Option<Instruction>) -> Self {
+        Self { instruction, ..self }
     }
 
     /// Gives back the open graph.
@@ -109,17 +116,20 @@ impl TextEncoder {
     }
 
     /// The chunks that a prompt is read in.
-    pub(super) fn chunks(&self, prompt: &str) -> Result<Chunks> {
-        let chunks = Chunks::new(prompt, &self.tokenizer, self.style)?;
+    pub(super) fn chunks(&self, prompt: &str, is_negative: bool) -> Result<Chunks> {
+        let chunks = match self.instruction.as_ref().filter(|_| !is_negative) {
+            Some(instruction) => instruction.chunks(prompt, self.style)?,
+            None => Chunks::new(prompt, &self.tokenizer, self.style)?,
+        };
         require_embedded(&chunks, &self.contract, self.session.path())?;
         Ok(chunks)
     }
 
     /// Encodes one prompt, the chunks behind its own empty; one chunk only where the encoder reads no more.
     pub(super) fn encode(&mut self, prompt: &str, asked: Asked, cancel: &Cancel) -> Result<Encoded> {
-        let Chunks { mut chunks, warning } = self.chunks(prompt)?;
+        let Chunks { mut chunks, warning } = self.chunks(prompt, asked.is_negative)?;
         if self.style.goes_on && chunks.len() < asked.chunks {
-            let empty = self.chunks("")?.chunks;
+            let empty = self.chunks("", asked.is_negative)?.chunks;
             chunks.extend(empty.into_iter().cycle().take(asked.chunks - chunks.len()));
         }
         let taken = self.negative.as_ref().filter(|_| asked.is_negative).unwrap_or(&self.taken).clone();
@@ -139,7 +149,11 @@ impl TextEncoder {
             true => None,
             false => Some(concatenate(Axis(0), &views).map_err(|e| Error::input("prompt", e.to_string(), ""))?),
         };
-        Ok(Encoded { tokens, pooled, mask, warning })
+        let framed = |all: Option<ArrayD<f32>>| match self.instruction.as_ref().filter(|_| !asked.is_negative) {
+            Some(instruction) => all.map(|all| instruction.frame(&all)),
+            None => all,
+        };
+        Ok(Encoded { tokens: framed(tokens), pooled, mask: framed(mask), warning })
     }
 
     /// 1 for each token that is attended to and 0 for each that is not, where padding is told apart.

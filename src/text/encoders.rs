@@ -72,7 +72,7 @@ impl TextEncoders {
         }
         self.require_open()?;
         let encoders = self.encoders.iter().enumerate();
-        let counts = encoders.map(|(at, (_, encoder))| Ok(encoder.chunks(text.of(at))?.chunks.len()));
+        let counts = encoders.map(|(at, (_, encoder))| Ok(encoder.chunks(text.of(at), text.is_negative)?.chunks.len()));
         let chunks = counts.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(1);
         self.known.read(text, chunks);
         Ok(chunks)

@@ -10,7 +10,7 @@ mod prompt_embedding;
 mod syntax;
 pub mod tokenizer;
 
-pub use chunks::{Chunk, Chunks, Style};
+pub use chunks::{Chunk, Chunks, Instruction, Style};
 pub use encoder::{Taken, TextEncoder, require_embedded};
 pub use encoders::{TextEncoders, cut_off};
 pub use encodings::{Encodings, Text};

@@ -1,9 +1,10 @@
-//! Turns prompts into token ids, exactly as transformers' fast CLIP, BERT and T5 tokenizers do.
+//! Turns prompts into token ids, exactly as transformers' fast CLIP, BERT, T5 and Gemma tokenizers do.
 
 mod bert;
 mod charsmap;
 mod cleaning;
 mod clip;
+mod encoding;
 mod files;
 mod ftfy;
 mod json;
@@ -18,12 +19,14 @@ use std::path::{Path, PathBuf};
 
 use tokenizers::AddedToken;
 
-use crate::error::{Error, Result, count_of};
+use crate::error::{Error, Result};
+use crate::family::TokenizerKind;
 use crate::guard::contain;
 use cleaning::{Cleaner, Tokens};
-use special::{Family, Settings};
+use special::Settings;
 
 pub use cleaning::Cleaning;
+pub use encoding::Encoding;
 pub use limits::PROMPT_BYTES;
 
 /// A tokenizer opened from a model directory.
@@ -37,7 +40,7 @@ pub use limits::PROMPT_BYTES;
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    family: Family,
+    kind: TokenizerKind,
     dir: PathBuf,
     max_length: usize,
     /// True if the length is stated by the tokenizer's own files.
@@ -55,31 +58,6 @@ pub struct Tokenizer {
     truncates_left: bool,
     /// Cleans prompts instead of the tokenizer's normalizer, if set.
     cleaner: Option<Cleaner>,
-}
-
-/// A prompt's tokens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Encoding {
-    /// [`Tokenizer::max_length`] ids: beginning of text (not for T5), the prompt, end of text, padding.
-    pub ids: Vec<i64>,
-    /// How many of the ids are not padding.
-    pub length: usize,
-    /// How many of the prompt's tokens did not fit.
-    pub cut: usize,
-    /// The part of the prompt that did not fit, as it was written; empty where all of it did.
-    pub cut_text: String,
-}
-
-impl Encoding {
-    /// What to tell of a prompt that did not fit.
-    pub fn warning(&self) -> Option<String> {
-        let Self { ids, cut, cut_text, .. } = self;
-        (*cut > 0).then(|| {
-            let text = cut_text.trim();
-            let cut = count_of(*cut, "token");
-            format!("the model reads {} tokens, which cuts off {cut} at the prompt's end: \"{text}\"", ids.len())
-        })
-    }
 }
 
 impl Tokenizer {
@@ -105,31 +83,31 @@ impl Tokenizer {
         files::require_whole(dir)?;
         let (json, pieces) = (dir.join("tokenizer.json"), dir.join("vocab.txt"));
         let opened = if json.is_file() { Some(json::open(&json)?) } else { None };
-        let family = match &opened {
-            Some(opened) => json::family(opened),
-            None if dir.join("vocab.json").is_file() => Family::Clip,
-            None if pieces.is_file() => Family::Bert,
+        let kind = match &opened {
+            Some(opened) => json::kind(opened),
+            None if dir.join("vocab.json").is_file() => TokenizerKind::Clip,
+            None if pieces.is_file() => TokenizerKind::Bert,
             None => {
                 t5::refuse_pieces(dir)?;
-                Family::Clip
+                TokenizerKind::Clip
             }
         };
-        let settings = Settings::read(dir, family)?;
-        let mut inner = match (opened, family) {
+        let settings = Settings::read(dir, kind)?;
+        let mut inner = match (opened, kind) {
             (Some(mut opened), _) => {
                 bert::make_plain(&mut opened, &json, settings.plain)?;
                 opened
             }
-            (None, Family::Bert) => bert::from_vocab(&pieces, &settings)?,
+            (None, TokenizerKind::Bert) => bert::from_vocab(&pieces, &settings)?,
             (None, _) => clip::from_vocab_and_merges(dir, &settings)?,
         };
         settings.register(&mut inner, dir)?;
-        if inner.get_post_processor().is_none() {
-            let (begin, end) = settings.around(&inner, dir)?;
-            match (family, begin) {
-                (Family::Clip, Some(begin)) => clip::surround(&mut inner, begin, end),
-                (Family::Bert, Some(begin)) => bert::surround(&mut inner, begin, end),
-                _ => t5::surround(&mut inner, dir, end)?,
+        // transformers' class of Gemma's tokenizer makes the post-processor anew, whatever the file has.
+        if inner.get_post_processor().is_none() || kind == TokenizerKind::Gemma {
+            match (kind, settings.around(&inner, dir)?) {
+                (TokenizerKind::Clip, [Some(begin), Some(end)]) => clip::surround(&mut inner, begin, end),
+                (TokenizerKind::Bert, [Some(begin), Some(end)]) => bert::surround(&mut inner, begin, end),
+                (_, around) => t5::surround(&mut inner, dir, around)?,
             }
         }
 
@@ -149,9 +127,9 @@ impl Tokenizer {
             behind,
             words: HashMap::new(),
             inner,
-            family,
+            kind,
             dir: dir.to_path_buf(),
-            max_length: family.length(),
+            max_length: kind.length(),
             has_own_length: settings.max_length.is_some(),
             vocab_size,
             around,
@@ -160,7 +138,7 @@ impl Tokenizer {
             truncates_left: settings.truncates_left,
             cleaner: None,
         };
-        tokenizer.with_max_length(settings.max_length.unwrap_or(family.length()))
+        tokenizer.with_max_length(settings.max_length.unwrap_or(kind.length()))
     }
 
     /// Gives the tokenizer another length, such as that of the text encoder's position embeddings.
@@ -184,7 +162,7 @@ impl Tokenizer {
     ///
     /// [`Error::Model`] where the tokenizer's parts cannot be put together anew.
     pub fn with_cleaning(mut self, cleaning: Cleaning) -> Result<Self> {
-        let is_other = self.family == Family::Clip && cleaning != Cleaning::Fast;
+        let is_other = self.kind == TokenizerKind::Clip && cleaning != Cleaning::Fast;
         let cleaner = is_other.then(|| Cleaner::new(&self.inner, cleaning)).transpose();
         self.cleaner = cleaner.map_err(|e| Error::model(&self.dir, e.to_string(), files::FETCH))?;
         Ok(self)
@@ -193,12 +171,17 @@ impl Tokenizer {
     /// The way prompts are cleaned; `None` for tokenizers of other families than CLIP's, which have a way of their own.
     pub fn cleaning(&self) -> Option<Cleaning> {
         let own = self.cleaner.as_ref().map_or(Cleaning::Fast, Cleaner::cleaning);
-        (self.family == Family::Clip).then_some(own)
+        (self.kind == TokenizerKind::Clip).then_some(own)
     }
 
-    /// Whether it is T5's, whose text encoder gives a state for each token and pools no vector of them.
+    /// Its kind.
+    pub(crate) fn kind(&self) -> TokenizerKind {
+        self.kind
+    }
+
+    /// True if it is T5's, whose text encoder gives a state for each token and pools no vector of them.
     pub fn is_t5(&self) -> bool {
-        self.family == Family::T5
+        self.kind == TokenizerKind::T5
     }
 
     /// True if the tokenizer's own files state its length (`model_max_length`); otherwise the text encoder does.
@@ -208,7 +191,7 @@ impl Tokenizer {
 
     /// True if it is CLIP's.
     pub fn is_clip(&self) -> bool {
-        self.family == Family::Clip
+        self.kind == TokenizerKind::Clip
     }
 
     /// The number of ids an encoded prompt has.
@@ -232,7 +215,7 @@ impl Tokenizer {
     pub fn check_vocabulary(&self, rows: usize) -> Result<()> {
         let missing = rows.saturating_sub(self.vocab_size);
         let is_padding = rows.is_multiple_of(8) && missing < 128;
-        if self.family != Family::Bert || missing == 0 || is_padding {
+        if self.kind != TokenizerKind::Bert || missing == 0 || is_padding {
             return Ok(());
         }
         let problem = format!(
@@ -251,6 +234,15 @@ impl Tokenizer {
     pub(super) fn read(&self, length: usize) -> Range<usize> {
         let whole = self.max_length.max(length);
         if self.pads_left { whole - length..whole } else { 0..length }
+    }
+
+    /// The number of tokens of a text with those around it, without a limit.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tokenizer::encode`].
+    pub fn count(&self, text: &str) -> Result<usize> {
+        Ok(self.tokens(text)?.len() + self.around)
     }
 
     /// How many special tokens stand around a prompt.

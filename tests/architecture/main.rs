@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The rooms of `src/` from the ground up. A room uses rooms of lower floors and itself, never its own floor's others.
 const FLOORS: &[&[&str]] = &[
-    &["error", "memory", "guard", "aliases", "byte_size"],
+    &["error", "memory", "guard", "aliases", "byte_size", "family"],
     &["tensor", "rng", "files", "tiles", "threads"],
     &["scheduler", "image", "metadata", "npy"],
     &["bundle", "session", "plot"],
@@ -124,6 +124,54 @@ fn floor_of(room: &str) -> Option<usize> {
 
 fn assert_none(wrong: Vec<String>) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// A source's code without what stands between quotation marks.
+fn without_texts(code: &str) -> String {
+    let mut kept = String::new();
+    let mut chars = code.chars();
+    let mut is_text = false;
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' if is_text => drop(chars.next()),
+            '"' => is_text = !is_text,
+            _ if is_text => {}
+            '\'' => {
+                // A quotation mark as a character opens no text.
+                let rest = chars.as_str();
+                if let Some(length) =
+                    ["\"'", "\\\"'"].iter().find(|text| rest.starts_with(**text)).map(|text| text.len())
+                {
+                    chars = rest[length..].chars();
+                }
+            }
+            _ => kept.push(c),
+        }
+    }
+    kept
+}
+
+/// A family is named in its own file and in the table; all other code asks its row.
+#[test]
+fn no_family_is_named_outside_its_row() {
+    let all = sources();
+    let is_row = |source: &&Source| source.room() == "family" && source.code.contains("static ROW: FamilyRow");
+    let names: Vec<String> = all
+        .iter()
+        .filter(is_row)
+        .filter_map(|source| Some(source.code.split("    name: \"").nth(1)?.split('"').next()?.to_owned()))
+        .collect();
+    assert!(names.len() > 10, "{names:?}");
+    for source in all.iter().filter(|source| source.room() != "family") {
+        let code = without_texts(&source.code).to_lowercase();
+        for name in &names {
+            let path = source.path.display();
+            assert!(!source.code.contains(&format!("\"{name}\"")), "{path} has the name \"{name}\"");
+            for word in [name.replace('-', "_"), name.replace('-', "")] {
+                assert!(!code.contains(&word), "{path} names {word}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -86,7 +86,7 @@ const KINDS: [ComponentKind; 3] = [ComponentKind::TextEncoder, ComponentKind::Un
 fn the_least_recently_used_graphs_are_removed_first() {
     let folder = tempfile::tempdir().expect("a folder");
     let cached = Cached::new(folder.path());
-    KINDS.map(|kind| drop(cached.open(kind)));
+    KINDS.into_iter().for_each(|kind| drop(cached.open(kind)));
     assert_eq!(cached.names(), ["text_encoder", "unet", "vae_decoder"]);
     let bytes: u64 = cached.entries().iter().map(CachedGraph::bytes).sum();
     assert_eq!(cached.cache.trim(10 * bytes).expect("it can be trimmed").freed, 0);
@@ -135,7 +135,7 @@ fn a_graph_in_use_is_not_removed() {
 fn a_new_graph_takes_the_place_of_the_least_recently_used_one() {
     let folder = tempfile::tempdir().expect("a folder");
     let cached = Cached::new(folder.path());
-    KINDS.map(|kind| drop(cached.open(kind)));
+    KINDS.into_iter().for_each(|kind| drop(cached.open(kind)));
     let sizes: BTreeMap<String, u64> = cached.entries().iter().map(|e| (e.component.clone(), e.bytes())).collect();
     cached.cache.trim(0).expect("it can be trimmed");
     // Room for the two larger of the three, with some for the estimates.

@@ -4,14 +4,15 @@ use serde_json::{Map, Value};
 
 use super::{Autoencoder, Evidence, Fact, from_config};
 use crate::bundle::component::{Component, ComponentKind};
-use crate::bundle::pipeline_class::Family;
 use crate::bundle::{json, roles};
 use crate::error::count_of;
+use crate::family::{Family, Training};
 
 impl Evidence<'_> {
-    pub(super) fn spatial_factor(&self) -> Fact<usize> {
+    /// Pixels a side per latent; `None` if nothing tells.
+    pub(super) fn spatial_factor(&self) -> Option<Fact<usize>> {
         if self.autoencoder == Autoencoder::Pixels {
-            return Fact::new(1, "there is no VAE");
+            return Some(Fact::new(1, "there is no VAE"));
         }
         /// Each level of an autoencoder but the last halves the image.
         const LEVELS: [&str; 4] = [
@@ -22,23 +23,20 @@ impl Evidence<'_> {
         ];
         let levels = |c: &Map<String, Value>| LEVELS.iter().find_map(|key| c.get(*key)?.as_array().map(Vec::len));
         if let Some(fact) = self.stage_config(|c| levels(c).filter(|n| (1..=8).contains(n))) {
-            return Fact::new(1 << (fact.value - 1), format!("{} in {}", count_of(fact.value, "level"), fact.source));
+            let source = format!("{} in {}", count_of(fact.value, "level"), fact.source);
+            return Some(Fact::new(1 << (fact.value - 1), source));
         }
-        if let Some(decoder) = self.decoder {
-            let fixed = |t: Option<&crate::tensor::TensorInfo>| t.and_then(|t| t.shape.last()?.fixed());
-            let (input, output) = (roles::image_input(&decoder.graph), roles::image_output(&decoder.graph));
-            if let (Some(from), Some(to)) = (fixed(input), fixed(output))
-                && to >= from
-                && to % from == 0
-            {
-                return Fact::new(to / from, format!("the shapes of {}", decoder.kind));
-            }
-            let counted = decoder.graph.upsamplings.by_scale + decoder.graph.upsamplings.by_size;
-            if (1..=6).contains(&counted) {
-                return Fact::new(1 << counted, doublings(counted, decoder));
-            }
+        let decoder = self.decoder?;
+        let fixed = |t: Option<&crate::tensor::TensorInfo>| t.and_then(|t| t.shape.last()?.fixed());
+        let (input, output) = (roles::image_input(&decoder.graph), roles::image_output(&decoder.graph));
+        if let (Some(from), Some(to)) = (fixed(input), fixed(output))
+            && to >= from
+            && to % from == 0
+        {
+            return Some(Fact::new(to / from, format!("the shapes of {}", decoder.kind)));
         }
-        Fact::new(8, "assumed, as in nearly all VAEs")
+        let counted = decoder.graph.upsamplings.by_scale + decoder.graph.upsamplings.by_size;
+        (1..=6).contains(&counted).then(|| Fact::new(1 << counted, doublings(counted, decoder)))
     }
 
     /// A UNet that halves its input and doubles it again by a fixed factor meets its own skip connections only where
@@ -49,14 +47,11 @@ impl Evidence<'_> {
             return Fact::new(2, "two by two latents are packed into one token");
         }
         if denoiser.kind == ComponentKind::Transformer {
-            return from_config(denoiser, &|c| json::count(c, "patch_size")).unwrap_or_else(|| match family {
-                Some(Family::StableDiffusion3) => {
-                    Fact::new(2, "that of Stable Diffusion 3, as no config.json gives one")
+            return from_config(denoiser, &|c| json::count(c, "patch_size")).unwrap_or_else(|| {
+                match family.map(Family::row).filter(|row| row.patch > 1) {
+                    Some(row) => Fact::new(row.patch, format!("that of {}, as no config.json gives one", row.title)),
+                    None => Fact::new(1, "nothing asks for more"),
                 }
-                Some(Family::PixArtAlpha | Family::PixArtSigma) => {
-                    Fact::new(2, "that of PixArt, as no config.json gives one")
-                }
-                _ => Fact::new(1, "nothing asks for more"),
             });
         }
         match denoiser.graph.upsamplings.by_scale {
@@ -88,8 +83,7 @@ impl Evidence<'_> {
             }
             _ => json::count(c, "sample_size").map(|n| (n, n)),
         };
-        // Flux's classes look at no configuration.
-        let denoiser = self.denoiser.filter(|_| !matches!(family, Some(Family::Flux | Family::FluxKontext)));
+        let denoiser = self.denoiser.filter(|_| family.is_none_or(|family| family.row().reads_sample_size));
         if let Some(Fact { value: (width, height), source }) = denoiser.and_then(|d| from_config(d, &sizes)) {
             return Fact::new(
                 (width.saturating_mul(factor), height.saturating_mul(factor)),
@@ -104,20 +98,10 @@ impl Evidence<'_> {
         let context_width = self.denoiser.and_then(|d| d.graph.input("encoder_hidden_states")?.shape.get(2)?.fixed());
         let predicts_v =
             self.scheduler.is_some_and(|s| json::string(&s.config, "prediction_type") == Some("v_prediction"));
-        match family {
-            Some(
-                Family::StableDiffusionXl
-                | Family::StableDiffusion3
-                | Family::Flux
-                | Family::FluxKontext
-                | Family::PixArtAlpha
-                | Family::PixArtSigma,
-            ) => square(128, "that of the family: 128 latent values"),
-            Some(Family::StableDiffusion) if context_width == Some(1024) && predicts_v => {
-                square(96, "that of Stable Diffusion 2 with v-prediction: 96 latent values")
-            }
-            _ => square(64, "that of the family: 64 latent values"),
-        }
+        let training = Training { context_width, predicts_v };
+        let (side, source) =
+            family.map_or((64, "that of the family: 64 latent values"), |family| (family.row().trained_side)(training));
+        square(side, source)
     }
 }
 

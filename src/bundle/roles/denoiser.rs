@@ -3,7 +3,7 @@
 use super::{Switch, Unassigned, fixed_batch, is_float, is_number, output};
 use crate::bundle::component::Component;
 use crate::bundle::json;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::tensor::{DType, Dim, TensorInfo};
 
 /// The inputs through which a control network reaches a UNet.
@@ -81,9 +81,6 @@ pub struct DenoiserContract {
     pub sequence_length: Option<usize>,
 }
 
-/// The most latent channels of a model that is told which tokens are padding and can be run: PixArt has 4, Sana 32.
-const MASKED_CHANNELS: usize = 8;
-
 /// The values of a latent square of two by two, one token of a packed sample, for each of its channels.
 const PATCH: usize = 4;
 
@@ -150,17 +147,6 @@ impl DenoiserContract {
             .or_else(|| configured("in_channels"))
             .or_else(|| graph.convolved_channels.get(&sample.name).copied())
             .map(|taken| taken / values);
-        if let (Some(mask), Some(taken)) = (&context_mask, in_channels.filter(|&taken| taken > MASKED_CHANNELS)) {
-            return Err(Error::model(
-                &graph.path,
-                format!(
-                    "{} takes {taken} latent channels and a mask over its tokens ({}), as Sana does; with such a mask only \
-                     PixArt's transformers are run, which take 4",
-                    component.kind, mask.name
-                ),
-                "choose another model, such as PixArt-Σ",
-            ));
-        }
         Ok(Self {
             batch: fixed_batch(component, batched.into_iter().flatten())?,
             in_channels,

@@ -43,25 +43,3 @@ pub(super) fn of_encoder(
         _ => Ok(tokenizer),
     }
 }
-
-/// T5's tokenizer, set to as many tokens as its encoder is to read.
-pub(super) fn of_t5(
-    tokenizer: Tokenizer,
-    component: &Component,
-    contract: &TextEncoderContract,
-    [asked, default]: [Option<usize>; 2],
-) -> Result<Tokenizer> {
-    if let (Some(asked), Some(fixed)) = (asked, contract.sequence_length)
-        && asked != fixed
-    {
-        return Err(Error::input(
-            "max_sequence_length",
-            format!("{asked} is asked for, and {} of {} takes {fixed} tokens", contract.input_ids.name, component.kind),
-            "leave the key out, or export the text encoder with a free number of tokens",
-        ));
-    }
-    match asked.or(contract.sequence_length).or(default) {
-        Some(length) => tokenizer.with_max_length(length),
-        None => Ok(tokenizer),
-    }
-}

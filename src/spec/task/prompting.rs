@@ -214,7 +214,7 @@ fn goes_with(table: &mut Table<'_>, key: &str, of: &str) {
     }
 }
 
-fn texts(table: &mut Table<'_>, key: &str) -> Option<Vec<String>> {
+pub(super) fn texts(table: &mut Table<'_>, key: &str) -> Option<Vec<String>> {
     let texts: Vec<String> = table.strings(key)?.iter().map(|item| item.string("a string")).collect::<Option<_>>()?;
     if let Some(bytes) = texts.iter().map(String::len).find(|&bytes| bytes > PROMPT_BYTES) {
         table.report_at(key, format!("has a text of {bytes} bytes; expected at most {PROMPT_BYTES}"));

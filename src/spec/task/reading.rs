@@ -1,5 +1,6 @@
 //! How the text of prompts is read.
 
+use super::prompting::texts;
 use crate::spec::reader::Table;
 use crate::spec::writer::{Writer, integer};
 use crate::text::tokenizer::Cleaning;
@@ -26,10 +27,14 @@ pub struct PromptReading {
     /// model was trained on. All of this is as diffusers' argument of that name has it; AUTOMATIC1111's "Clip skip" is
     /// greater by one, and goes for the negative prompt too.
     pub clip_skip: Option<usize>,
-    /// `max_sequence_length`: how many tokens T5 reads, 2 to 512, in a model that has it; CLIP's number is its own.
+    /// `max_sequence_length`: how many tokens T5 or Gemma reads, 2 to 512, in a model that has it; CLIP's number is its own.
     /// Absent: the default of the task's pipeline class in diffusers: 256 for Stable Diffusion 3, 512 for Flux, 120 for
-    /// PixArt-α, 300 for PixArt-Σ.
+    /// PixArt-α, 300 for PixArt-Σ and for Sana, beside its instruction.
     pub max_sequence_length: Option<usize>,
+    /// `complex_human_instruction`: the text before every prompt but a negative one, a string or a list of lines; the string
+    /// `""` for none. For models of Sana only, which read it with `max_sequence_length` tokens of the prompt behind it.
+    /// Absent: the default of the task's pipeline class in diffusers.
+    pub complex_human_instruction: Option<String>,
 }
 
 /// `prompt_weighting`: the syntax that weights words of a prompt.
@@ -58,7 +63,9 @@ pub enum LongPrompts {
 
 impl PromptReading {
     pub(super) const KEYS: &'static [&'static str] =
-        &["prompt_weighting", "long_prompts", "text_cleaning", "clip_skip", "max_sequence_length"];
+        &["prompt_weighting", "long_prompts", "text_cleaning", "clip_skip", "max_sequence_length", Self::INSTRUCTION];
+
+    const INSTRUCTION: &'static str = "complex_human_instruction";
 
     const CLEANINGS: [(&str, Cleaning); 3] =
         [("fast", Cleaning::Fast), ("basic", Cleaning::Basic), ("ftfy", Cleaning::Ftfy)];
@@ -85,6 +92,7 @@ impl PromptReading {
             },
             clip_skip: table.integer("clip_skip", 1, Self::MOST_LAYERS),
             max_sequence_length: table.integer("max_sequence_length", 2, Self::MOST_TOKENS),
+            complex_human_instruction: texts(table, Self::INSTRUCTION).map(|lines| lines.join("\n")),
         }
     }
 
@@ -97,5 +105,6 @@ impl PromptReading {
         writer.key_if("text_cleaning", cleaning.map(|(name, _)| *name));
         writer.key_if("clip_skip", self.clip_skip.map(integer));
         writer.key_if("max_sequence_length", self.max_sequence_length.map(integer));
+        writer.key_if(Self::INSTRUCTION, self.complex_human_instruction.clone());
     }
 }

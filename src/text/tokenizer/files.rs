@@ -36,12 +36,13 @@ pub(super) fn read_text(path: &Path) -> Result<Option<String>> {
 /// Requires that none of a tokenizer's files is a link to a file that is not there, which would be taken for one that the
 /// tokenizer does without.
 pub(super) fn require_whole(dir: &Path) -> Result<()> {
-    const FILES: [&str; 8] = [
+    const FILES: [&str; 9] = [
         "tokenizer.json",
         "vocab.json",
         "merges.txt",
         "vocab.txt",
         "spiece.model",
+        "tokenizer.model",
         "tokenizer_config.json",
         "special_tokens_map.json",
         "added_tokens.json",

@@ -9,8 +9,8 @@ use super::charsmap;
 use super::clip::{WORD_END, incomplete, missing_token};
 use super::files::{FETCH, read_text};
 use super::limits;
-use super::special::Family;
 use crate::error::{Error, Result};
+use crate::family::TokenizerKind;
 use crate::guard::contain;
 
 /// Opens a `tokenizer.json`.
@@ -38,12 +38,13 @@ pub(super) fn open(path: &Path) -> Result<Tokenizer> {
     Ok(tokenizer)
 }
 
-/// The family that a tokenizer's model is of.
-pub(super) fn family(tokenizer: &Tokenizer) -> Family {
+/// The kind of a tokenizer, by its model.
+pub(super) fn kind(tokenizer: &Tokenizer) -> TokenizerKind {
     match tokenizer.get_model() {
-        ModelWrapper::WordPiece(_) => Family::Bert,
-        ModelWrapper::Unigram(_) => Family::T5,
-        _ => Family::Clip,
+        ModelWrapper::WordPiece(_) => TokenizerKind::Bert,
+        ModelWrapper::Unigram(_) => TokenizerKind::T5,
+        ModelWrapper::BPE(pairs) if pairs.byte_fallback && pairs.end_of_word_suffix.is_none() => TokenizerKind::Gemma,
+        _ => TokenizerKind::Clip,
     }
 }
 

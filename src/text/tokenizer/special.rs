@@ -10,37 +10,29 @@ use tokenizers::{AddedToken, Tokenizer};
 use super::files::read_json;
 use super::limits;
 use crate::error::{Error, Result};
+use crate::family::TokenizerKind;
 
 /// No text encoder takes more tokens than this; what transformers writes for "not known" is 1e30.
 const MAX_LENGTH: f64 = 100_000.0;
 
-/// A family of tokenizers, with names of its own for what stands around a prompt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Family {
-    /// Byte pairs, `<|startoftext|>` … `<|endoftext|>`.
-    Clip,
-    /// Pieces of words, `[CLS]` … `[SEP]`.
-    Bert,
-    /// The likeliest pieces of a text (a unigram model), … `</s>`.
-    T5,
-}
-
-impl Family {
+impl TokenizerKind {
     /// The keys of the token before a prompt, where there is one, and of the one behind it.
     fn around(self) -> (Option<&'static str>, &'static str) {
         match self {
             Self::Clip => (Some("bos_token"), "eos_token"),
             Self::Bert => (Some("cls_token"), "sep_token"),
             Self::T5 => (None, "eos_token"),
+            Self::Gemma => (Some("bos_token"), "eos_token"),
         }
     }
 
-    /// The number of tokens that the family's text encoders were trained on, taken where the files give no usable
+    /// The number of tokens that such text encoders were trained on, taken where the files give no usable
     /// number. That of the latent diffusion paper's BERT is CLIP's.
     pub(super) fn length(self) -> usize {
         match self {
             Self::Clip | Self::Bert => 77,
             Self::T5 => 512,
+            Self::Gemma => 300,
         }
     }
 
@@ -57,6 +49,10 @@ impl Family {
             (Self::T5, "eos_token") => "</s>",
             (Self::T5, "unk_token") => "<unk>",
             (Self::T5, _) => "<pad>",
+            (Self::Gemma, "bos_token") => "<bos>",
+            (Self::Gemma, "eos_token") => "<eos>",
+            (Self::Gemma, "unk_token") => "<unk>",
+            (Self::Gemma, _) => "<pad>",
         }
     }
 }
@@ -78,12 +74,15 @@ pub(super) type Placed = (String, u32);
 /// What the files beside a tokenizer say.
 #[derive(Debug)]
 pub(super) struct Settings {
-    family: Family,
+    kind: TokenizerKind,
     pub(super) max_length: Option<usize>,
     /// The token before a prompt, where there is one.
     begin: Option<AddedToken>,
     /// The token behind it.
     end: AddedToken,
+    /// True if the first of them is put before a prompt, and the second behind it: of Gemma's, `add_bos_token = true` and
+    /// `add_eos_token = false`.
+    puts: [bool; 2],
     pub(super) unk: AddedToken,
     pad: AddedToken,
     /// BERT's token for a word left out.
@@ -99,7 +98,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    pub(super) fn read(dir: &Path, family: Family) -> Result<Self> {
+    pub(super) fn read(dir: &Path, kind: TokenizerKind) -> Result<Self> {
         let config_path = dir.join("tokenizer_config.json");
         let mut config: Map<String, Value> = read_json(&config_path)?.unwrap_or_default();
 
@@ -127,7 +126,7 @@ impl Settings {
 
         // CLIP's class makes tokens of the three names it knows best before the general code does, with other flags.
         let token = |key: &str, normalized: bool| -> Result<AddedToken> {
-            let (default, normalized) = (family.default(key), normalized && family == Family::Clip);
+            let (default, normalized) = (kind.default(key), normalized && kind == TokenizerKind::Clip);
             let found = match config.get(key) {
                 None | Some(Value::Null) => AddedToken::from(default, true).normalized(normalized),
                 Some(Value::String(content)) => AddedToken::from(content, true).normalized(normalized),
@@ -142,7 +141,7 @@ impl Settings {
                 .collect::<Result<_>>()?,
             _ => Vec::new(),
         };
-        let (begin, end) = family.around();
+        let (begin, end) = kind.around();
         let is_on = |key: &str| config.get(key).and_then(Value::as_bool);
         let is_left = |key: &str| config.get(key).and_then(Value::as_str) == Some("left");
 
@@ -152,15 +151,22 @@ impl Settings {
             end: token(end, true)?,
             unk: token("unk_token", true)?,
             pad: token("pad_token", false)?,
-            mask: if family == Family::Bert { Some(token("mask_token", false)?) } else { None },
+            mask: if kind == TokenizerKind::Bert { Some(token("mask_token", false)?) } else { None },
             plain: Plain {
                 lowercase: is_on("do_lower_case"),
                 strip_accents: is_on("strip_accents"),
                 chinese: is_on("tokenize_chinese_chars"),
             },
-            family,
+            puts: match kind {
+                TokenizerKind::Gemma => {
+                    [is_on("add_bos_token").unwrap_or(true), is_on("add_eos_token").unwrap_or(false)]
+                }
+                _ => [begin.is_some(), true],
+            },
+            // The pipelines that read Gemma's tokens pad on the right, whatever the files say.
+            pads_left: is_left("padding_side") && kind != TokenizerKind::Gemma,
+            kind,
             additional,
-            pads_left: is_left("padding_side"),
             truncates_left: is_left("truncation_side"),
             split_special: config.get("split_special_tokens").and_then(Value::as_bool).unwrap_or(false),
             added,
@@ -170,7 +176,7 @@ impl Settings {
     /// Makes the tokenizer know the added and special tokens, so that it finds them inside prompts. A special token
     /// that it knows already keeps the flags it has.
     pub(super) fn register(&self, tokenizer: &mut Tokenizer, dir: &Path) -> Result<()> {
-        let (begin, end) = self.family.around();
+        let (begin, end) = self.kind.around();
         let mut special: Vec<(&str, &AddedToken)> = begin.zip(self.begin.as_ref()).into_iter().collect();
         special.extend([(end, &self.end), ("unk_token", &self.unk)]);
         for &(key, token) in special.iter().chain(&[("pad_token", &self.pad)]) {
@@ -209,18 +215,20 @@ impl Settings {
         tokenizer.token_to_id(&self.pad.content).ok_or_else(|| self.unknown(dir, "pad_token", &self.pad.content))
     }
 
-    /// The token before a prompt, where there is one, and the one behind it, each with its id.
+    /// The token before a prompt and the one behind it, where there are such, each with its id.
     ///
     /// # Errors
     /// [`Error::Model`] where the vocabulary does not have one.
-    pub(super) fn around(&self, tokenizer: &Tokenizer, dir: &Path) -> Result<(Option<Placed>, Placed)> {
+    pub(super) fn around(&self, tokenizer: &Tokenizer, dir: &Path) -> Result<[Option<Placed>; 2]> {
         let pair = |key, content: &str| {
             let id = tokenizer.token_to_id(content);
             id.map(|id| (content.to_owned(), id)).ok_or_else(|| self.unknown(dir, key, content))
         };
-        let (begin, end) = self.family.around();
-        let begin = begin.zip(self.begin.as_ref()).map(|(key, token)| pair(key, &token.content)).transpose()?;
-        Ok((begin, pair(end, &self.end.content)?))
+        let (begin, end) = self.kind.around();
+        let [puts_begin, puts_end] = self.puts;
+        let begin = begin.zip(self.begin.as_ref()).filter(|_| puts_begin);
+        let begin = begin.map(|(key, token)| pair(key, &token.content)).transpose()?;
+        Ok([begin, puts_end.then(|| pair(end, &self.end.content)).transpose()?])
     }
 
     /// The error for a special token without an id.

@@ -27,15 +27,17 @@ pub(super) fn refuse_pieces(dir: &Path) -> Result<()> {
     ))
 }
 
-/// Puts the end of text behind every prompt.
-pub(super) fn surround(tokenizer: &mut Tokenizer, dir: &Path, end: Placed) -> Result<()> {
-    let template = TemplateProcessing::builder()
-        .try_single(vec!["$A".to_owned(), end.0.clone()])
-        .map(|builder| builder.special_tokens(vec![end]).build());
+/// Puts these tokens before every prompt and behind it.
+pub(super) fn surround(tokenizer: &mut Tokenizer, dir: &Path, [begin, end]: [Option<Placed>; 2]) -> Result<()> {
+    let name = |token: &Option<Placed>| token.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    let pieces = [name(&begin), vec!["$A".to_owned()], name(&end)].concat();
+    let special: Vec<Placed> = begin.into_iter().chain(end).collect();
+    let template =
+        TemplateProcessing::builder().try_single(pieces).map(|builder| builder.special_tokens(special).build());
     let template = template
         .map_err(|e| e.to_string())
         .and_then(|built| built.map_err(|e| e.to_string()))
-        .map_err(|e| Error::model(dir, format!("the end of text has no place: {e}"), FETCH))?;
+        .map_err(|e| Error::model(dir, format!("the tokens around a prompt have no place: {e}"), FETCH))?;
     tokenizer.with_post_processor(Some(template));
     Ok(())
 }

@@ -87,6 +87,44 @@ fn gives_the_ids_that_transformers_gives_for_t5() {
     }
 }
 
+/// A folder with Gemma's tokenizer, its configuration changed.
+fn gemma(change: impl FnOnce(&mut Value)) -> TempDir {
+    let from = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/families/sana/tokenizer"));
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::copy(from.join("tokenizer.json"), dir.path().join("tokenizer.json")).unwrap();
+    let text = std::fs::read_to_string(from.join("tokenizer_config.json")).unwrap();
+    let mut config: Value = serde_json::from_str(&text).unwrap();
+    change(&mut config);
+    write(&dir, "tokenizer_config.json", config.to_string());
+    dir
+}
+
+#[test]
+fn gives_the_ids_that_transformers_gives_for_gemma() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/tokenizer/gemma.json");
+    let golden: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let eos = |config: &mut Value| {
+        config["add_bos_token"] = false.into();
+        config["add_eos_token"] = true.into();
+        config["padding_side"] = "left".into();
+    };
+    for (name, dir) in [("gemma", gemma(|_| {})), ("gemma-eos", gemma(eos))] {
+        let tokenizer = Tokenizer::open(dir.path()).unwrap().with_max_length(48).unwrap();
+        assert_eq!((tokenizer.kind(), tokenizer.has_own_length()), (TokenizerKind::Gemma, false));
+        assert_eq!((tokenizer.room(), tokenizer.vocab_size()), (47, 530));
+        let rows = golden[name].as_array().unwrap();
+        for (prompt, row) in golden["prompts"].as_array().unwrap().iter().zip(rows) {
+            let prompt = prompt.as_str().unwrap();
+            let mut want: Vec<i64> = serde_json::from_value(row["ids"].clone()).unwrap();
+            want.resize(48, 0);
+            let got = tokenizer.encode(prompt).unwrap();
+            assert_eq!(got.ids, want, "{name}: {prompt:?}");
+            assert_eq!(got.cut as u64, row["cut"].as_u64().unwrap(), "{name}: {prompt:?}");
+            assert_eq!(tokenizer.count(prompt).unwrap(), got.length + got.cut, "{name}: {prompt:?}");
+        }
+    }
+}
+
 #[test]
 fn t5_has_its_end_and_its_length_where_the_files_leave_them_out() {
     let [dir, _] = t5();

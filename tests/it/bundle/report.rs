@@ -108,9 +108,9 @@ fn tasks_follow_from_channels_and_parts() {
     let index = r#"{"_class_name": "StableDiffusionXLImg2ImgPipeline"}"#;
     let dir = legacy().graph("unet/model.onnx", refiner).put("model_index.json", index);
     assert_eq!(possible(&dir), ["image-to-image", "inpaint"]);
-    let dir = dir.put("model_index.json", r#"{"_class_name": "SanaPipeline"}"#);
+    let dir = dir.put("model_index.json", r#"{"_class_name": "SanaSprintPipeline"}"#);
     assert!(possible(&dir).is_empty());
-    assert!(task_fits(&dir.open().unwrap())[0].reason.contains("SanaPipeline"));
+    assert!(task_fits(&dir.open().unwrap())[0].reason.contains("SanaSprintPipeline"));
 }
 
 #[test]

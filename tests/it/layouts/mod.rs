@@ -14,6 +14,7 @@ mod links;
 mod pixart;
 mod refused;
 mod rows;
+mod sana;
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;

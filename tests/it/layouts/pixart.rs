@@ -82,7 +82,7 @@ pub fn rows() -> Vec<Row> {
             "PixArt-α, which reads 120",
         ]),
         row("nothing but graphs, PixArt-Σ", SIGMA, whole(SIGMA, strip))
-            .inspected(&["0.13025", "that of PixArt-Σ", "that of PixArt, as no config.json"])
+            .inspected(&["0.13025", "that of PixArt-Σ", "that of PixArt-Σ, as no config.json"])
             .change("[run]", scheduler),
         row("nothing but graphs, PixArt-α", ALPHA, whole(ALPHA, strip))
             .inspected(&["0.18215", "that of PixArt-α"])
@@ -105,10 +105,7 @@ pub fn refused() -> Vec<(Files, &'static [&'static str])> {
             transformer(SIGMA, |g| g.rename("encoder_attention_mask", "zero").zeros("zero")),
             &["takes no mask over its tokens", "scripts/export.py"],
         ),
-        (
-            transformer(SIGMA, |g| g.redeclare("hidden_states", F32, "batch, 32, height, width")),
-            &["takes 32 latent channels and a mask over its tokens", "as Sana does"],
-        ),
+        (transformer(SIGMA, |g| g.redeclare("hidden_states", F32, "batch, 32, height, width")), &["takes 32 channels"]),
         (
             whole(SIGMA, |files| {
                 files.edit("text_encoder/model.onnx", |g| g.rename("attention_mask", "zero").zeros("zero"));
@@ -135,7 +132,7 @@ pub fn refused() -> Vec<(Files, &'static [&'static str])> {
                     files.put(&name, Files::of("families/sd3").get(&name));
                 }
             }),
-            &["is not a lone T5, as PixArt's is"],
+            &["is not a lone T5, as that of PixArt-Σ"],
         ),
     ]
 }

@@ -2,7 +2,7 @@
 
 use super::files::Files;
 use super::graph::{BOOL, F32, Graph, I64};
-use super::{pixart, program};
+use super::{pixart, program, sana};
 
 const PIPELINE: &str = "[model]\npath = 'model'\n[task.text-to-image]\nprompt = 'a cat'\n[run]\nsteps = 2\nseed = 1\n";
 
@@ -43,20 +43,20 @@ fn a_pipeline_class_that_is_not_known_is_refused() {
         ("models/sd1", "StableUnCLIPPipeline"),
         ("families/flux-dev", "Flux2Pipeline"),
         ("families/flux-dev", "ORTFluxFillPipeline"),
-        ("families/pixart-sigma", "SanaPipeline"),
+        ("families/pixart-sigma", "SanaSprintPipeline"),
     ] {
         let texts = [class, "model_index.json", "[model] family = \"…\"", "stable-diffusion-xl"];
         refuses(fixture, |files| rename_class(files, class), &texts);
     }
     let folder = tempfile::tempdir().expect("a folder");
     let mut files = Files::of("models/sd1");
-    rename_class(&mut files, "SanaPipeline");
+    rename_class(&mut files, "SanaSprintPipeline");
     files.write(&folder.path().join("model"));
     let answer = program(folder.path(), &["init", "model"]);
     assert_eq!(answer.code, Some(2), "{answer}");
-    assert!(answer.stderr.contains("the pipeline class SanaPipeline"), "{answer}");
+    assert!(answer.stderr.contains("the pipeline class SanaSprintPipeline"), "{answer}");
     let answer = program(folder.path(), &["inspect", "model"]);
-    assert!(answer.stdout.contains("the pipeline class SanaPipeline"), "{answer}");
+    assert!(answer.stdout.contains("the pipeline class SanaSprintPipeline"), "{answer}");
 }
 
 #[test]
@@ -257,9 +257,12 @@ fn graphs_of_one_size_are_run_at_it_and_in_tiles() {
 }
 
 #[test]
-fn a_pixart_that_would_draw_other_images_is_refused() {
+fn a_model_with_a_mask_that_would_draw_other_images_is_refused() {
     for (files, texts) in pixart::refused() {
         refuses("families/pixart-sigma", |into| *into = files, texts);
+    }
+    for (files, texts) in sana::refused() {
+        refuses("families/sana", |into| *into = files, texts);
     }
 }
 

@@ -8,9 +8,10 @@ use super::graph::{BOOL, F16, F32, F64, Graph, I32, I64};
 use super::lengths;
 use super::pixart;
 use super::refused::rename_class;
+use super::sana;
 
 pub fn rows() -> Vec<Row> {
-    let of_families = [flux::rows(), pixart::rows(), lengths::rows()];
+    let of_families = [flux::rows(), pixart::rows(), sana::rows(), lengths::rows()];
     [diffusers(), optimum(), named_families(), directml(), runtime_demos(), others(), free::axes(), free::bare()]
         .into_iter()
         .chain(of_families)

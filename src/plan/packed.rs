@@ -1,11 +1,12 @@
-//! What a pipeline has to heed of Flux and its kin.
+//! The requirements of models whose samples are packed into tokens, and of guidance-distilled models.
 
-use crate::bundle::{Bundle, Component, DenoiserContract, Family};
+use crate::bundle::{Bundle, Component, DenoiserContract};
 use crate::error::{Error, Result};
+use crate::family::Family;
 use crate::task::Task;
 
 /// Requires that a task guides a model that learnt the effect of guidance, and no other, by the key for that, and that a
-/// model with packed samples can be told the time as Flux tells it.
+/// model with packed samples takes a timestep between 0 and 1.
 pub(super) fn check(task: &dyn Task, component: &Component, contract: &DenoiserContract) -> Result<()> {
     let scale = task.prompting().map_or(1.0, |prompting| prompting.true_cfg_scale);
     if scale > 1.0 && !contract.is_guidance_distilled() {
@@ -43,13 +44,15 @@ pub(super) fn packed_images(task: &dyn Task, bundle: &Bundle, contract: &Denoise
 
 /// A warning if a model receives an image to follow and was not trained to.
 pub(super) fn remark(task: &dyn Task, bundle: &Bundle, contract: &DenoiserContract) -> Option<String> {
-    let family = bundle.named_family().filter(|family| *family != Family::FluxKontext)?;
+    let family = bundle.named_family().filter(|family| !family.row().follows_packed_image)?;
     let source = bundle.facts.family.as_ref().map_or("", |fact| &fact.source);
+    let followers: Vec<_> =
+        Family::all().filter(|family| family.row().follows_packed_image).map(Family::title).collect();
     (contract.positions.is_some() && task.follows_image()).then(|| {
         format!(
-            "the model is of the family {} ({source}); of Flux's models only Kontext is trained to follow an image; the results \
-             of others are arbitrary",
-            family.name()
+            "the model is of the family {} ({source}); only {} is trained to follow an image; the results of others are arbitrary",
+            family.name(),
+            followers.join(", ")
         )
     })
 }

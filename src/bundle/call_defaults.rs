@@ -1,8 +1,8 @@
 //! The defaults that a task has on a model: those of its pipeline class's call.
 
-use super::{DefaultSize, Defaults, Family, find};
-use crate::bundle::facts::from_config;
-use crate::bundle::{Bundle, Fact, json};
+use super::facts::from_config;
+use super::{Bundle, Fact, json};
+use crate::family::{self, DefaultSize, Defaults};
 
 /// The defaults of a task on a model, and the class that they belong to.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -74,10 +74,11 @@ impl Bundle {
     /// The latent diffusion paper's systems have this program's own, unless model_index.json names one of diffusers' classes
     /// for them.
     pub fn call_defaults(&self, task: &str, has_control: bool) -> CallDefaults {
-        let is_named = || self.class().and_then(find).is_some();
+        let is_named = || self.class().and_then(family::find).is_some();
+        let has_class_defaults = self.known_family().is_some_and(|family| family.row().has_class_defaults);
         let class = self.pipeline_class(task, has_control);
         let own = Defaults::own(task);
-        match class.filter(|class| class.family != Family::LatentDiffusion || is_named()) {
+        match class.filter(|_| has_class_defaults || is_named()) {
             Some(class) => CallDefaults { values: class.defaults.or(own), class: Some(class.name) },
             None => CallDefaults { values: own, class: None },
         }
@@ -119,8 +120,8 @@ impl Bundle {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{PipelineClass, table};
     use super::*;
+    use crate::family::{Family, PipelineClass};
     use serde_json::{Map, Value, json};
 
     /// The defaults that scripts/golden_defaults.py reads from diffusers' classes, or observes.
@@ -130,12 +131,13 @@ mod tests {
     }
 
     /// A row in the golden's words.
-    fn written(class: &PipelineClass) -> Map<String, Value> {
+    fn written(family: Family, class: &PipelineClass) -> Map<String, Value> {
         let Defaults { steps, guidance_scale, image_guidance_scale, strength, eta, .. } = class.defaults;
         let Defaults { max_sequence_length, noise_level, control_scale, size, .. } = class.defaults;
         let size = match size {
-            DefaultSize::Model if class.family == Family::Flux => json!(128),
+            DefaultSize::Model if !family.row().reads_sample_size => json!(128),
             DefaultSize::Model => json!("sample_size"),
+            DefaultSize::Binned => json!([1024, 1024]),
             DefaultSize::InputImage | DefaultSize::Upscaled | DefaultSize::ControlImage => json!("image"),
             DefaultSize::PreferredResolution => json!("area"),
             DefaultSize::Square512 => json!([512, 512]),
@@ -160,11 +162,12 @@ mod tests {
     fn every_row_has_the_defaults_of_its_class() {
         let golden = golden();
         let mut compared = 0;
-        for class in table() {
+        let all = Family::all().flat_map(|family| family.row().classes.iter().map(move |class| (family, class)));
+        for (family, class) in all {
             let Some(want) = golden.get(class.name).and_then(Value::as_object) else {
                 panic!("{} is not in tests/golden/defaults.json", class.name);
             };
-            let mut own = written(class);
+            let mut own = written(family, class);
             // The classes of the latent diffusion paper are not called without a size.
             if !want.contains_key("size") {
                 own.remove("size");

@@ -1,0 +1,26 @@
+//! Stable Diffusion 2's depth-to-image model.
+
+use super::class::{PipelineClass, class, from_image};
+use super::row::{BASE, FamilyRow, Form};
+
+/// The row of the family.
+pub(super) static ROW: FamilyRow = FamilyRow {
+    name: "stable-diffusion-depth",
+    title: "Stable Diffusion 2 depth-to-image",
+    classes: CLASSES,
+    kin: &[&super::stable_diffusion::ROW],
+    denoiser_classes: &["UNet2DConditionModel"],
+    forms: &[Form::Unet],
+    is_recognised: |signature| {
+        signature.is_unet_of_latents()
+            && !signature.takes_low_res_image()
+            && !signature.takes_guidance_embedding
+            && signature.extra_channels() == Some(1)
+    },
+    ..BASE
+};
+
+static CLASSES: &[PipelineClass] = &[PipelineClass {
+    corrects_old_sample_size: true,
+    ..class("StableDiffusionDepth2ImgPipeline", "image-to-image", from_image(7.5, 0.8))
+}];
