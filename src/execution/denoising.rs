@@ -9,7 +9,9 @@ use super::event::{ExecutionEvent, Observer};
 use super::interrupt::{of_images, stop_if};
 use super::parts::Denoising;
 use super::previews::Watching;
-use crate::denoise::{Batch, BatchNoise, CachedDenoiser, Control, Denoiser, Evaluations, GraphDenoiser, Shallow, denoise};
+use crate::denoise::{
+    Batch, BatchNoise, CachedDenoiser, Control, Denoiser, Evaluations, GraphDenoiser, Shallow, denoise,
+};
 use crate::error::Result;
 use crate::plan::{ExecutionPlan, RunPlan};
 use crate::scheduler::Scheduler;

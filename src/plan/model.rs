@@ -14,8 +14,7 @@ use super::shallow::ShallowPlan;
 use super::sources::{ModelDirectory, ModelSources};
 use super::text::TextPlan;
 use crate::bundle::{
-    Bundle, ComponentKind, ConditionerContract, DenoiserContract, GraphFile, VaeDecoderContract,
-    VaeEncoderContract,
+    Bundle, ComponentKind, ConditionerContract, DenoiserContract, GraphFile, VaeDecoderContract, VaeEncoderContract,
 };
 use crate::error::Result;
 use crate::family::Defaults;

@@ -8,7 +8,7 @@ use super::run_plan::RunPlan;
 use super::settings::PlannedSettings;
 use crate::error::Result;
 use crate::graph_cache::GraphCache;
-use crate::spec::{StageInput, Spec};
+use crate::spec::{Spec, StageInput};
 
 /// A pipeline, checked.
 #[derive(Debug)]

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::family::Defaults;
 use crate::scheduler::CustomSchedule;
 use crate::session::find_provider;
-use crate::spec::{Batching, StageInput, Spec};
+use crate::spec::{Batching, Spec, StageInput};
 use crate::task::{self, Rounding, Task};
 
 /// One model's part of a plan.

@@ -2,7 +2,7 @@
 
 use crate::bundle::{Autoencoder, Bundle, DenoiserContract};
 use crate::error::{Error, Result};
-use crate::spec::{Beginning, StageInput, Spec, TaskSpec};
+use crate::spec::{Beginning, Spec, StageInput, TaskSpec};
 
 /// The space of a model's latents: two models of one such space can go on with each other's.
 #[derive(Debug, Clone, PartialEq)]

@@ -12,7 +12,7 @@ use super::sources::ModelSources;
 use super::stage_input::PreviousStage;
 use crate::bundle::ComponentKind;
 use crate::error::Result;
-use crate::spec::{StageInput, Spec, StageSpec};
+use crate::spec::{Spec, StageInput, StageSpec};
 
 impl Plan {
     /// Opens the model directories that `spec` names and makes every choice that it leaves open.

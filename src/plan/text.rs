@@ -10,7 +10,7 @@ mod textual_inversion;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::model::{Part, part};
+use super::part::{Part, part};
 use super::sources::ModelSources;
 use crate::bundle::{Bundle, Component, ComponentKind, DenoiserContract, TextEncoderContract};
 use crate::error::{Error, Result};
