@@ -46,7 +46,7 @@ impl Cached {
 
     /// Opens a graph; the problems are those for which it was not cached.
     fn open(&self, kind: ComponentKind) -> (Session, Vec<String>) {
-        let model = &self.plan.model;
+        let model = &self.plan.execution;
         let opening = model.openings().into_iter().find(|opening| opening.kind == kind).expect("the component");
         let mut problems = Vec::new();
         let mut observe = |event: GraphCacheEvent<'_>| {
@@ -121,7 +121,7 @@ fn a_graph_in_use_is_not_removed() {
     drop(text_encoder);
     assert_eq!(other.trim(0).expect("it can be trimmed").left, 0);
     // An entry that was optimized ahead is in use as long as the answer lives.
-    let model = &cached.plan.model;
+    let model = &cached.plan.execution;
     let opening = model.openings().into_iter().next().expect("the text encoder");
     let options = model.session_options(opening.kind);
     let entry = other.optimize(&cached.runtime, opening.graph, &opening.passes, &options, &mut |_| {});
