@@ -160,7 +160,7 @@ fn task_keys(task: &str, bundle: &Bundle, style: &Style) -> Vec<String> {
             let mut keys = vec![prompt, negative, image, strength("0 keeps the image, 1 ignores it"), guidance];
             let taken = contract.and_then(|c| c.in_channels);
             if taken == Some(bundle.facts.latent_channels.value.saturating_add(1)) {
-                keys.extend(["", "[[condition]]", "as = \"channels\""].map(str::to_owned));
+                keys.extend(["", "[[condition]]", "conditioning = \"channels\""].map(str::to_owned));
                 keys.push("depth_map = \"depth.png\"    # brighter is nearer".to_owned());
             }
             keys
@@ -205,16 +205,17 @@ fn task_keys(task: &str, bundle: &Bundle, style: &Style) -> Vec<String> {
 
 /// A table for what the graph in a folder makes tensors of, to be filled in.
 fn condition_table(folder: &str) -> Vec<String> {
-    let (told_as, source) = match folder.contains("label") || folder.contains("segmentation") {
+    let (conditioning, source) = match folder.contains("label") || folder.contains("segmentation") {
         true => ("channels", "label_map = \"labels.png\"    # a label a pixel".to_owned()),
-        false => {
-            ("tokens", "boxes = [{ class = 0, box = [0.1, 0.1, 0.9, 0.9] }]    # left, top, right, bottom".to_owned())
-        }
+        false => (
+            "cross-attention",
+            "boxes = [{ class = 0, box = [0.1, 0.1, 0.9, 0.9] }]    # left, top, right, bottom".to_owned(),
+        ),
     };
     vec![
         String::new(),
         "[[condition]]".to_owned(),
-        format!("as = \"{told_as}\""),
+        format!("conditioning = \"{conditioning}\""),
         format!("graph = {}", quoted(folder)),
         source,
     ]

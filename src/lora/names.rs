@@ -88,7 +88,7 @@ const OTHERS: &[(&str, &str)] = &[
 
 /// Parts of the names of tensors that belong to no module, and the kinds of those tensors.
 const WITHOUT_MODULE: &[(&str, &str)] = &[
-    ("bundle_emb", "embeddings of words, which [[embedding]] reads from files of their own"),
+    ("bundle_emb", "embeddings of words, which [[textual_inversion]] reads from files of their own"),
     ("lora_controlnet", "a Control LoRA"),
 ];
 

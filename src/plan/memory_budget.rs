@@ -30,7 +30,7 @@ impl ExecutionPlan {
             return Err(Error::input(
                 "device.memory_budget",
                 "is kept to by graphs that are optimized ahead for the CPU, and not all of this pipeline's are",
-                "leave the key out; or leave out LoRAs, textual inversions and other providers than cpu, and set prepare = \
+                "leave the key out; or leave out LoRAs, textual inversions and other providers than cpu, and set optimize = \
                  true",
             ));
         }

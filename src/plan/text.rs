@@ -333,7 +333,7 @@ fn readable(
     wanted_for: &str,
 ) -> Result<()> {
     let key = match reading {
-        PromptReading { weights: Weights::A1111, .. } => "weights",
+        PromptReading { weights: Weights::A1111, .. } => "prompt_weighting",
         PromptReading { long_prompts: LongPrompts::Chunk, .. } => "long_prompts",
         _ => return Ok(()),
     };

@@ -139,7 +139,7 @@ impl StageSpec {
                      pipeline file of its own"
                 ),
                 None => {
-                    "begins with noise, and what was made before it would be lost; choose a task that begins with a \
+                    "begins with noise, and what was made before it would be lost; choose a task that begins with an \
                          image, such as [stage.task.image-to-image]"
                         .to_owned()
                 }

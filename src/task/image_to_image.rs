@@ -112,7 +112,7 @@ fn handed(stage: &TaskContext<'_>) -> Result<ArrayD<f32>> {
     if latents.raw_dim() != wanted {
         let (found, wanted) = (latents.shape(), ndarray::Dimension::slice(&wanted));
         let problem = format!("are {found:?}, and this stage's denoiser takes {wanted:?}");
-        return Err(Error::input("the latents handed on", problem, "hand the image on instead: hand = \"image\""));
+        return Err(Error::input("the latents handed on", problem, "hand the image on instead: input = \"image\""));
     }
     Ok(latents.as_standard_layout().into_owned())
 }

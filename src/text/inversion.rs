@@ -62,7 +62,7 @@ impl Inversion {
                             tensors.len(),
                             names.join(", ")
                         ),
-                        "an [[embedding]] is one tensor named by its word, emb_params, or clip_l and clip_g",
+                        "a [[textual_inversion]] is one tensor named by its word, emb_params, or clip_l and clip_g",
                     ));
                 }
             }
@@ -73,7 +73,11 @@ impl Inversion {
         let stem = || path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let token = token.map(str::to_owned).or(called).unwrap_or_else(stem);
         if token.trim().is_empty() {
-            return Err(Error::model(path, "says no word for its vectors", "give it one: token in [[embedding]]"));
+            return Err(Error::model(
+                path,
+                "says no word for its vectors",
+                "give it one: token in [[textual_inversion]]",
+            ));
         }
         vectors.sort_by_key(|(encoder, _)| *encoder);
         let mut hash = Sha256::new();
@@ -106,7 +110,7 @@ impl Inversion {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    let help = "an [[embedding]] path is a .safetensors file";
+    let help = "a [[textual_inversion]] path is a .safetensors file";
     if path.is_dir() {
         return Err(Error::model(path, "is a directory", help));
     }

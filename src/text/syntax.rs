@@ -46,7 +46,7 @@ impl Kind {
             }
             Self::Hypernetwork => " is read as words; hypernetworks are not supported",
             Self::Network => " is read as words; AUTOMATIC1111 takes it out of the prompt",
-            Self::Weight => " is read as words; weights = \"a1111\" makes brackets weigh them",
+            Self::Weight => " is read as words; prompt_weighting = \"a1111\" makes brackets weigh them",
             Self::Edit => {
                 " is read as words; to change the prompt during a run, end the run at run.denoising_end and go on in a \
                  [[stage]] with the other prompt"
@@ -62,7 +62,7 @@ impl Kind {
             Self::Break => " is read as a word; with long_prompts = \"chunk\" it begins another chunk",
             Self::BreakLeftOut => " is left out; with long_prompts = \"chunk\" it begins another chunk",
             Self::Embedding => {
-                " is read as words; name the file in an [[embedding]] table, and its token alone in the prompt"
+                " is read as words; name the file in a [[textual_inversion]] table, and its token alone in the prompt"
             }
         }
     }

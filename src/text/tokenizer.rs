@@ -277,7 +277,7 @@ impl Tokenizer {
     pub fn with_word(mut self, word: &str, ids: Vec<i64>) -> Result<Self> {
         if self.inner.token_to_id(word).is_some() {
             let problem = format!("has the token \"{word}\" already");
-            return Err(Error::model(&self.dir, problem, "give the [[embedding]] another word: token"));
+            return Err(Error::model(&self.dir, problem, "give the [[textual_inversion]] another word: token"));
         }
         let add = contain(|| limits::add_token(&mut self.inner, AddedToken::from(word, false)));
         let add = add.map_err(|panic| self.unencoded(&panic))?;

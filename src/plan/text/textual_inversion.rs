@@ -42,7 +42,7 @@ impl Learnt {
             return Err(Error::model(
                 &component.graph.path,
                 format!(
-                    "does not tell where {} keeps the vectors of its tokens, and [[embedding]] adds some",
+                    "does not tell where {} keeps the vectors of its tokens, and [[textual_inversion]] adds some",
                     component.kind
                 ),
                 "use an export in float32 or float16, without fused operators",

@@ -127,7 +127,7 @@ fn of_clip() -> Vec<Row> {
             .files(with_hidden_states)
             .says(&["clip_skip", "4 layers", "text_encoder has 3"]),
         Row::new("a way to read weights that is not known")
-            .change("prompt = 'a red circle'", "prompt = 'a red circle'\nweights = 'compel'")
-            .says(&["pipeline.toml:6", "task.text-to-image.weights", "compel", "a1111"]),
+            .change("prompt = 'a red circle'", "prompt = 'a red circle'\nprompt_weighting = 'compel'")
+            .says(&["pipeline.toml:6", "task.text-to-image.prompt_weighting", "compel", "a1111"]),
     ]
 }
