@@ -27,14 +27,20 @@ pub struct ModelSources {
     tokenizers: Memo<(PathBuf, Option<Cleaning>), Tokenizer>,
     encoders: Memo<EncoderRequest, PreparedEncoder>,
     inversions: Memo<(PathBuf, Option<String>), Inversion>,
-    loras: Memo<(PathBuf, Vec<(ComponentKind, PathBuf)>), Vec<String>>,
+    loras: Memo<LoraKey, Vec<String>>,
     controls: Memo<(PathBuf, BTreeMap<String, String>), Component>,
     conditioners: Memo<PathBuf, Component>,
     class_names: Memo<PathBuf, Vec<String>>,
     branches: Memo<PathBuf, Vec<Branch>>,
     footprints: Memo<(PathBuf, Vec<Pass>, Axes), Option<Footprint>>,
-    shapes: Memo<(PathBuf, String, Axes), Option<Vec<Option<usize>>>>,
+    shapes: Memo<(PathBuf, String, Axes), Option<KnownShape>>,
 }
+
+/// A LoRA file, and the graphs that it is checked against.
+type LoraKey = (PathBuf, Vec<(ComponentKind, PathBuf)>);
+
+/// The lengths of a shape, as far as they are known.
+type KnownShape = Vec<Option<usize>>;
 
 /// The lengths of a graph's free axes, by name.
 type Axes = Vec<(String, usize)>;

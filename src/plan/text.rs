@@ -67,14 +67,7 @@ impl TextPlan {
         max_sequence_length: Option<usize>,
         wanted_for: &str,
     ) -> Result<Self> {
-        let components: Vec<&Component> = bundle.text_encoders().collect();
-        if components.is_empty() {
-            return Err(Error::model(
-                &bundle.dir,
-                format!("{wanted_for} needs {}, and the directory has none", ComponentKind::TextEncoder),
-                "choose [task.unconditional], or export the text encoder too",
-            ));
-        }
+        let components = text_encoders(bundle, wanted_for)?;
         let family = Reading::of(bundle)?;
         let length = max_sequence_length.or(family.tokens);
         let reading = &prompting.reading;
@@ -287,6 +280,22 @@ impl TextPlan {
             }
         }
         Ok(warnings)
+    }
+}
+
+/// The model's text encoders.
+///
+/// # Errors
+/// [`Error::Model`] if there is none.
+fn text_encoders<'b>(bundle: &'b Bundle, wanted_for: &str) -> Result<Vec<&'b Component>> {
+    let components: Vec<&Component> = bundle.text_encoders().collect();
+    match components.is_empty() {
+        false => Ok(components),
+        true => Err(Error::model(
+            &bundle.dir,
+            format!("{wanted_for} needs {}, and the directory has none", ComponentKind::TextEncoder),
+            "choose [task.unconditional], or export the text encoder too",
+        )),
     }
 }
 
