@@ -11,7 +11,7 @@ use crate::aliases::{ALIASES, Alias};
 use crate::error::Result;
 use crate::scheduler::{self, AliasValue};
 use crate::session::{PROVIDERS, Provider, ProviderStatus, Runtime, provider_statuses};
-use crate::spec::TASKS;
+use crate::task::TASKS;
 
 /// Prints the table of schedulers, tasks, providers or aliases. `load` loads ONNX Runtime, which alone knows its build; it
 /// is called for providers only, and if it fails the list says why none can be used.

@@ -18,8 +18,8 @@ use crate::image::{self, Rgb8};
 use crate::plan::{ControlPart, ExecutionPlan, RunPlan, RunSettings};
 use crate::scheduler::Scheduler;
 use crate::session::{Cancel, Runtime};
-use crate::task::{Handed, Paste};
-use crate::text::Encodings;
+use crate::task::{Paste, StageOutput};
+use crate::text::PromptCache;
 
 /// One model at work. Its open graphs return to the pool when it is dropped.
 pub(super) struct ModelRun<'a> {
@@ -28,7 +28,7 @@ pub(super) struct ModelRun<'a> {
     pub(super) runtime: &'a Runtime,
     pub(super) pool: &'a mut Pool,
     pub(super) parts: Parts,
-    pub(super) encodings: Encodings,
+    pub(super) encodings: PromptCache,
     /// True if parts stay open once they have done their work.
     pub(super) stay: bool,
     pub(super) cancel: &'a Cancel,
@@ -48,7 +48,7 @@ pub(super) struct BatchInput<'a> {
     /// The steps that are run.
     pub(super) span: Range<usize>,
     /// The results of the stage before this one, if there is one.
-    pub(super) handed: Option<Handed<'a>>,
+    pub(super) handed: Option<StageOutput<'a>>,
 }
 
 /// A batch whose latents are done.
@@ -82,7 +82,7 @@ impl<'a> ModelRun<'a> {
     pub(super) fn denoise(
         &mut self,
         indices: Range<usize>,
-        handed: Option<Handed<'_>>,
+        handed: Option<StageOutput<'_>>,
         observer: &mut dyn Observer,
         timings: &mut Timings,
     ) -> Result<DenoisedBatch> {

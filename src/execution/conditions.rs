@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::scheduler::Scheduler;
 use crate::session::Cancel;
 use crate::task::{self, Given, Start, TaskContext};
-use crate::text::{Encodings, Text, TextEncoders};
+use crate::text::{PromptCache, PromptText, TextEncoders};
 
 impl ModelRun<'_> {
     /// Returns the start of a batch, and the time that opening graphs took.
@@ -31,8 +31,8 @@ impl ModelRun<'_> {
         let mut warnings = if first == 0 { self.warnings(scheduler, &span) } else { Vec::new() };
         let prompts: Vec<usize> = indices.clone().map(|i| i / request.images).collect();
         let texts = |prompt: usize| task::texts(request.task.as_ref(), &model.model, prompt);
-        let encoded = encodings.made();
-        let encodes = stay || !prompts.iter().all(|prompt| encodings.hold(&texts(*prompt)));
+        let encoded = encodings.encoded_count();
+        let encodes = stay || !prompts.iter().all(|prompt| encodings.contains(&texts(*prompt)));
         let opening = Instant::now();
         let mut opener = Opener::new(plan, self.runtime, self.pool, cancel, observer);
         let beginning = opener.beginning(&mut self.parts, encodes, &encodings)?;
@@ -51,7 +51,7 @@ impl ModelRun<'_> {
             denoising_start: request.denoising_start.map(|_| span.start),
             scheduler,
             noise,
-            handed,
+            stage_output: handed,
             given: request.latents.as_ref().map(|given| task::rows(given, indices.clone())),
             text: text.as_mut(),
             class_embedder: class_embedder.as_mut().map(|(_, part)| part),
@@ -67,12 +67,12 @@ impl ModelRun<'_> {
             limit: request.input_limit,
         });
         start.tell(conditions.collect(), images, size, cancel)?;
-        // Text encoders that are not kept open need not be opened again for the batches after this one.
+        // PromptText encoders that are not kept open need not be opened again for the batches after this one.
         if let Some(text) = text.as_mut().filter(|text| !stay && text.is_open()) {
             let later = (indices.end..request.indices()?.end).map(|i| i / request.images);
             encode_later(text, later, &encodings, &texts, cancel, &mut warnings)?;
         }
-        timings.texts += encodings.made() - encoded;
+        timings.texts += encodings.encoded_count() - encoded;
         for warning in warnings {
             stop_if(observer.notice(ExecutionEvent::Warning(warning)))?;
         }
@@ -99,8 +99,8 @@ impl ModelRun<'_> {
 fn encode_later(
     text: &mut TextEncoders,
     prompts: impl Iterator<Item = usize>,
-    encodings: &Encodings,
-    texts: &dyn Fn(usize) -> Vec<Text>,
+    encodings: &PromptCache,
+    texts: &dyn Fn(usize) -> Vec<PromptText>,
     cancel: &Cancel,
     warnings: &mut Vec<String>,
 ) -> Result<()> {

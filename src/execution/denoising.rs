@@ -56,17 +56,17 @@ impl DenoisingLoop<'_> {
         let (first, of) = (self.images.start, request.total_images());
         let Start { mut sample, begin, condition, guidance, keep, paste } = start;
         let Denoising { denoiser: (_, denoiser), shallow, controls, preview, .. } = parts;
-        let contract = &plan.model.model.denoiser;
+        let signature = &plan.model.model.denoiser;
         let sample_shape = plan.model.sample_shape(request.width, request.height);
         let by_row = plan.runs_by_row();
         let batch = Batch { images: self.images.len(), sample: sample_shape, tiles: request.tiles, by_row };
         let controls = controls.iter_mut().zip(&plan.model.controls).zip(self.control_images);
         let controls = controls
-            .map(|(((_, session), part), image)| Control::new(session, &part.part.contract, image, part.weight));
+            .map(|(((_, session), part), image)| Control::new(session, &part.part.signature, image, part.weight));
         let cuts = request.cache.as_ref().is_some_and(|cache| cache.branch().is_some());
         let tensor = plan.model.shallow.as_ref().map(|shallow| shallow.tensor.as_str());
         let shallow = shallow.as_mut().zip(tensor).filter(|_| cuts);
-        let mut model = GraphDenoiser::new(denoiser, contract, batch, condition, guidance, cancel)?
+        let mut model = GraphDenoiser::new(denoiser, signature, batch, condition, guidance, cancel)?
             .with_controls(controls.collect())
             .with_outer(shallow.map(|((_, session), tensor)| Shallow::new(session, tensor)))
             .with_guidance_interval(request.guidance_interval);

@@ -17,7 +17,7 @@ use crate::image::Rgb8;
 use crate::plan::{Plan, RunSettings};
 use crate::session::{Cancel, Runtime};
 use crate::spec::StageInput;
-use crate::task::{Handed, rows};
+use crate::task::{StageOutput, rows};
 
 /// The result of the stages so far for one image.
 pub(super) struct StageImage {
@@ -151,14 +151,14 @@ impl<'a> Stage<'a> {
 }
 
 /// The input of a stage: the results of the one before it.
-fn input_of(hand: StageInput, before: &[StageImage]) -> Result<Handed<'_>> {
+fn input_of(hand: StageInput, before: &[StageImage]) -> Result<StageOutput<'_>> {
     match (hand, before) {
-        (StageInput::Image, [StageImage { pixels: Some(pixels), .. }]) => Ok(Handed::Image(pixels)),
+        (StageInput::Image, [StageImage { pixels: Some(pixels), .. }]) => Ok(StageOutput::Image(pixels)),
         (StageInput::Image, _) => Err(Error::internal("stage", "the stage before it handed on no image")),
         (StageInput::Latents, before) => {
             let latents: Vec<_> = before.iter().map(|image| image.latents.view()).collect();
             let latents = concatenate(Axis(0), &latents);
-            latents.map(Handed::Latents).map_err(|e| Error::input("latents", e.to_string(), ""))
+            latents.map(StageOutput::Latents).map_err(|e| Error::input("latents", e.to_string(), ""))
         }
     }
 }

@@ -96,7 +96,7 @@ impl ExecutionPlan {
     fn fit_decoder(&mut self, budget: u64, sources: &ModelSources) -> Result<()> {
         let (Some(part), sizes) = (&self.model.decoder, self.sizes) else { return Ok(()) };
         let kind = part.kind;
-        let is_free = part.contract.latent.shape.iter().skip(2).all(|dim| dim.fixed().is_none());
+        let is_free = part.signature.latent.shape.iter().skip(2).all(|dim| dim.fixed().is_none());
         let [_, height, width] = self.model.sample_shape(sizes.width, sizes.height);
         let longest = if is_free && sizes.tiles.is_none() { height.max(width) } else { 0 };
         let sizes = (SMALLEST_TILE..longest).rev().filter(|size| size % STEP_OF_TILES == 0);

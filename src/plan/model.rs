@@ -14,15 +14,16 @@ use super::shallow::ShallowPlan;
 use super::sources::{ModelDirectory, ModelSources};
 use super::text::TextPlan;
 use crate::bundle::{
-    Bundle, ComponentKind, ConditionerContract, DenoiserContract, GraphFile, VaeDecoderContract, VaeEncoderContract,
+    Bundle, ComponentKind, ConditionerSignature, DenoiserSignature, GraphFile, Role, VaeDecoderSignature,
+    VaeEncoderSignature,
 };
 use crate::error::Result;
 use crate::family::Defaults;
-use crate::latent::Scaling;
 use crate::lora::Lora;
 use crate::spec::{self, Spec};
 use crate::task::{Rounding, Task, TaskModel, unused_negative_prompt};
 use crate::tensor::Weight;
+use crate::vae::Scaling;
 
 /// A model directory, resolved for one task. It is not changed once it is made.
 #[derive(Debug, Clone)]
@@ -40,15 +41,15 @@ pub struct ModelPlan {
     /// The text encoders, where the task has prompts.
     pub text: Option<TextPlan>,
     /// The graph that turns classes into tokens, where the task has classes and the denoiser attends to tokens.
-    pub class_embedder: Option<Part<ConditionerContract>>,
+    pub class_embedder: Option<Part<ConditionerSignature>>,
     /// What the image is to show other than in words.
     pub conditions: Vec<ConditionPart>,
     /// The control networks.
     pub controls: Vec<ControlPart>,
     /// The VAE's encoder, where the task starts from an image.
-    pub encoder: Option<Part<VaeEncoderContract>>,
+    pub encoder: Option<Part<VaeEncoderSignature>>,
     /// The VAE's decoder, or the small one in its place; absent for a model that works on pixels.
-    pub decoder: Option<Part<VaeDecoderContract>>,
+    pub decoder: Option<Part<VaeDecoderSignature>>,
     /// How the latents of that decoder are scaled.
     pub decoder_scaling: Scaling,
     /// The previews that are made on the way, where they are asked for.
@@ -76,8 +77,8 @@ impl ModelPlan {
         let bundle = &directory.bundle;
         let wanted_for = format!("[task.{}]", task.name());
         let component = if spec.controls.is_empty() { bundle.denoiser()? } else { bundle.denoiser_under_control()? };
-        let mut contract = DenoiserContract::resolve(component)?;
-        let edits = between_whole_times(&component.graph, &mut contract.timestep);
+        let mut signature = DenoiserSignature::resolve(component)?;
+        let edits = between_whole_times(&component.graph, &mut signature.timestep);
         let scaling = scaling(spec, bundle, task);
         let (decoder, decoder_scaling) = match preview::decoder(spec, bundle, scaling, &wanted_for)? {
             Some((part, scaling)) => (Some(part), scaling),
@@ -89,31 +90,40 @@ impl ModelPlan {
             task,
             bundle,
             component,
-            contract: &contract,
+            signature: &signature,
             wanted_for: &wanted_for,
             conditions: &conditions,
         };
         let concatenated = requirements.concatenated()?;
         requirements.out_channels()?;
         requirements.plain_scaling()?;
-        packed::check(task, component, &contract)?;
-        let remarks = packed::remark(task, bundle, &contract).into_iter().collect();
-        let class_embedder = class_embedder(bundle, task, &contract, &wanted_for)?;
+        packed::check(task, component, &signature)?;
+        let remarks = packed::remark(task, bundle, &signature).into_iter().collect();
+        let class_embedder = class_embedder(bundle, task, &signature, &wanted_for)?;
         requirements.fills_inputs(class_embedder.is_some())?;
         let text = match task.prompting() {
             Some(prompting) => {
                 let t5 = defaults.max_sequence_length;
-                Some(TextPlan::new((bundle, sources), &contract, prompting, &spec.textual_inversions, t5, &wanted_for)?)
+                Some(TextPlan::new(
+                    (bundle, sources),
+                    &signature,
+                    prompting,
+                    &spec.textual_inversions,
+                    t5,
+                    &wanted_for,
+                )?)
             }
             None => None,
         };
         let classes = match task.classes() {
-            Some(spec) => Some(classes::resolve(spec, (bundle, sources), &contract, class_embedder.as_ref())?),
+            Some(request) => {
+                Some(classes::resolve(task.name(), request, (bundle, sources), &signature, class_embedder.as_ref())?)
+            }
             None => None,
         };
         let of_control = spec.model.components.get(&ComponentKind::ControlNet);
         let roles = of_control.map(|component| component.inputs.clone()).unwrap_or_default();
-        let controls = ControlPart::all(spec, &roles, (bundle, sources), component, &contract)?;
+        let controls = ControlPart::all(spec, &roles, (bundle, sources), component, &signature)?;
         Ok(Self {
             dir: bundle.dir.clone(),
             configuration: directory.configuration.clone(),
@@ -121,12 +131,12 @@ impl ModelPlan {
                 scaling,
                 concatenated,
                 scales_followed_image: bundle.scales_followed_image(),
-                packed_images: packed::packed_images(task, bundle, &contract),
+                packed_images: packed::packed_images(task, bundle, &signature),
                 zeros_for_no_prompt: text.as_ref().is_some_and(|text| text.zeros_for_no_prompt),
                 classes,
                 low_res: requirements.low_res()?,
-                rounding: if contract.is_multimodal() { Rounding::Up } else { Rounding::Down },
-                denoiser: contract,
+                rounding: if signature.is_multimodal() { Rounding::Up } else { Rounding::Down },
+                denoiser: signature,
                 defaults,
             },
             denoiser: Part { edits, ..part(component, ()) },
@@ -164,7 +174,7 @@ impl ModelPlan {
 
     /// Returns warnings about the pipeline file on this model.
     pub fn warnings(&self) -> Vec<String> {
-        let of_encoder = self.encoder.iter().filter_map(|part| part.contract.warning(part.kind));
+        let of_encoder = self.encoder.iter().filter_map(|part| part.signature.warning(part.kind));
         of_encoder.chain(self.remarks.iter().cloned()).collect()
     }
 
@@ -210,7 +220,7 @@ impl ModelPlan {
     }
 
     /// The decoder that previews are made by, where there is one.
-    pub fn preview_decoder(&self) -> Option<&Part<VaeDecoderContract>> {
+    pub fn preview_decoder(&self) -> Option<&Part<VaeDecoderSignature>> {
         match self.preview.as_ref().map(|preview| &preview.source) {
             Some(PreviewSource::Small(part, _)) => Some(part),
             _ => None,
@@ -219,27 +229,27 @@ impl ModelPlan {
 }
 
 /// The VAE's encoder, if the task starts from an image.
-fn encoder(bundle: &Bundle, task: &dyn Task, wanted_for: &str) -> Result<Option<Part<VaeEncoderContract>>> {
+fn encoder(bundle: &Bundle, task: &dyn Task, wanted_for: &str) -> Result<Option<Part<VaeEncoderSignature>>> {
     if !task.needs_encoder() {
         return Ok(None);
     }
     let component = bundle.require_encoder(wanted_for)?;
-    let contract = VaeEncoderContract::resolve(component, Some(bundle.facts.latent_channels.value))?;
-    Ok(Some(part(component, contract)))
+    let signature = VaeEncoderSignature::resolve(component, Some(bundle.facts.latent_channels.value))?;
+    Ok(Some(part(component, signature)))
 }
 
 /// The graph that turns classes into tokens, if the task has classes and the denoiser attends to tokens.
 fn class_embedder(
     bundle: &Bundle,
     task: &dyn Task,
-    denoiser: &DenoiserContract,
+    denoiser: &DenoiserSignature,
     wanted_for: &str,
-) -> Result<Option<Part<ConditionerContract>>> {
-    if task.classes().is_none() || denoiser.context.is_none() {
+) -> Result<Option<Part<ConditionerSignature>>> {
+    if task.classes().is_none() || !denoiser.takes(Role::Context) {
         return Ok(None);
     }
     let component = bundle.require(ComponentKind::ClassEmbedder, wanted_for)?;
-    Ok(Some(part(component, ConditionerContract::resolve(component)?)))
+    Ok(Some(part(component, ConditionerSignature::resolve(component)?)))
 }
 
 fn lora(spec: &spec::LoraSpec) -> Lora {
@@ -251,12 +261,12 @@ fn lora(spec: &spec::LoraSpec) -> Lora {
 }
 
 /// The scaling of the latents.
-///
-/// Super-resolution on a VQ autoencoder is the latent diffusion paper's, which works on latents as they are; what
-/// diffusers writes into every VQ configuration is its class's default and not the model's.
 fn scaling(spec: &Spec, bundle: &Bundle, task: &dyn Task) -> Scaling {
     let facts = &bundle.facts;
-    let is_papers = task.name() == "super-resolution" && facts.autoencoder == crate::bundle::Autoencoder::Vq;
-    let factor = if is_papers { spec.model.scaling_factor.unwrap_or(1.0) } else { facts.scaling_factor.value };
+    let factor = if task.has_unscaled_latents(facts.autoencoder) {
+        spec.model.scaling_factor.unwrap_or(1.0)
+    } else {
+        facts.scaling_factor.value
+    };
     Scaling { factor, shift: facts.shift_factor.value }
 }

@@ -65,7 +65,7 @@ impl ExecutionPlan {
             .shallow
             .iter()
             .filter(|_| kind == self.model.denoiser.kind)
-            .map(|shallow| Pass::HandOut(shallow.branch));
+            .map(|shallow| Pass::DeepOutput(shallow.branch));
         self.plain_passes(kind).chain(cut).collect()
     }
 

@@ -21,11 +21,13 @@ impl ExecutionPlan {
         let tiles = self.decoding_tiles(sizes.tiles);
         let latent = tiles.map_or((height, width), |tiles| tiles.tile_size(height, width)).into();
         for part in model.decoder.iter().chain(model.preview_decoder()) {
-            check(part, [&part.contract.latent, &part.contract.output], latent, pixels(latent), sources)?;
+            check(part, [&part.signature.latent, &part.signature.output], latent, pixels(latent), sources)?;
         }
         let latent = [height, width];
         match &model.encoder {
-            Some(part) => check(part, [&part.contract.sample, &part.contract.output], pixels(latent), latent, sources),
+            Some(part) => {
+                check(part, [&part.signature.sample, &part.signature.output], pixels(latent), latent, sources)
+            }
             None => Ok(()),
         }
     }

@@ -11,13 +11,13 @@ pub struct Part<C> {
     /// The graph.
     pub graph: GraphFile,
     /// The roles of its inputs and outputs.
-    pub contract: C,
+    pub signature: C,
     /// What is read otherwise when the graph is opened.
     pub edits: Vec<ByteEdit>,
 }
 
-pub(super) fn part<C>(component: &Component, contract: C) -> Part<C> {
-    Part { kind: component.kind, graph: component.graph.clone(), contract, edits: Vec::new() }
+pub(super) fn part<C>(component: &Component, signature: C) -> Part<C> {
+    Part { kind: component.kind, graph: component.graph.clone(), signature, edits: Vec::new() }
 }
 
 /// Makes the input for the timestep take times between whole ones, where the graph lets it.

@@ -20,7 +20,7 @@ use crate::family::Defaults;
 use crate::scheduler::CustomSchedule;
 use crate::session::find_provider;
 use crate::spec::{Batching, Spec, StageInput};
-use crate::task::{self, Rounding, Task};
+use crate::task::{Rounding, Task};
 
 /// One model's part of a plan.
 pub(super) struct ResolvedStage {
@@ -61,7 +61,7 @@ pub(super) fn resolve_stage(
     spec.run.seed = own_seed.or(input.and_then(|input| input.seed));
     let mut filling = Filling::of(&mut spec, bundle);
     let defaults = filling.call.values;
-    let task = task::of(&spec.task);
+    let task = spec.task.clone();
     for name in spec.device.providers.iter().chain(spec.device.components.values().flatten()) {
         problems.unless(find_provider(name));
     }

@@ -1,8 +1,8 @@
 //! The input of a stage: images or latents of the stage before it.
 
-use crate::bundle::{Autoencoder, Bundle, DenoiserContract};
+use crate::bundle::{Autoencoder, Bundle, DenoiserSignature, Role};
 use crate::error::{Error, Result};
-use crate::spec::{Beginning, Spec, StageInput, TaskSpec};
+use crate::spec::{Spec, StageInput};
 
 /// The space of a model's latents: two models of one such space can go on with each other's.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,15 +63,13 @@ impl PreviousStage {
             (None, None) => StageInput::Latents,
             (None, Some(_)) => StageInput::Image,
         };
-        if let TaskSpec::ImageToImage(task) = &mut spec.task {
-            task.begin = Beginning::Handed(hand);
-        }
+        spec.task.start_from_stage(hand == StageInput::Latents);
         Ok(hand)
     }
 
     /// What keeps the stage from going on with latents.
     fn obstacle(&self, spec: &Spec, bundle: &Bundle) -> Option<String> {
-        if !matches!(spec.task, TaskSpec::ImageToImage(_)) {
+        if !spec.task.accepts_latents() {
             return Some(format!("{} begins with an image, and not with latents", spec.task.name()));
         }
         let own = LatentSpace::of(bundle);
@@ -95,18 +93,15 @@ impl PreviousStage {
     /// without.
     fn leave_prompts_out(&self, spec: &mut Spec, bundle: &Bundle) {
         let reads_none = || {
-            let contract = bundle.denoiser().and_then(DenoiserContract::resolve);
-            contract.is_ok_and(|contract| contract.context.is_none())
+            let signature = bundle.denoiser().and_then(DenoiserSignature::resolve);
+            signature.is_ok_and(|signature| !signature.takes(Role::Context))
         };
         if !self.shares_prompts || !reads_none() {
             return;
         }
         let images = spec.task.groups() * spec.run.images;
-        match &mut spec.task {
-            TaskSpec::Inpaint(task) => task.prompting = None,
-            TaskSpec::SuperResolution(task) => task.prompting = None,
-            _ => return,
+        if spec.task.remove_prompt() {
+            spec.run.images = images;
         }
-        spec.run.images = images;
     }
 }
