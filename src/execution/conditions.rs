@@ -67,7 +67,7 @@ impl ModelRun<'_> {
             limit: request.input_limit,
         });
         start.tell(conditions.collect(), images, size, cancel)?;
-        // PromptText encoders that are not kept open need not be opened again for the batches after this one.
+        // Text encoders that are not kept open need not be opened again for the batches after this one.
         if let Some(text) = text.as_mut().filter(|text| !stay && text.is_open()) {
             let later = (indices.end..request.indices()?.end).map(|i| i / request.images);
             encode_later(text, later, &encodings, &texts, cancel, &mut warnings)?;
