@@ -1,6 +1,6 @@
 //! The graphs and the inputs of the `[[condition]]` tables.
 
-use super::model::{Part, part};
+use super::part::{Part, part};
 use super::sources::ModelSources;
 use crate::bundle::{Bundle, Component, ComponentKind, ConditionerSignature};
 use crate::conditioner::{ConditionSpec, Conditioning, Graph, Source, layout};

@@ -10,7 +10,7 @@ mod textual_inversion;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::model::{Part, part};
+use super::part::{Part, part};
 use super::sources::ModelSources;
 use crate::bundle::{Bundle, Component, ComponentKind, DenoiserSignature, Role, TextEncoderSignature};
 use crate::error::{Error, Result};
@@ -70,14 +70,7 @@ impl TextPlan {
         max_sequence_length: Option<usize>,
         wanted_for: &str,
     ) -> Result<Self> {
-        let components: Vec<&Component> = bundle.text_encoders().collect();
-        if components.is_empty() {
-            return Err(Error::model(
-                &bundle.dir,
-                format!("{wanted_for} needs {}, and the directory has none", ComponentKind::TextEncoder),
-                "choose [task.unconditional], or export the text encoder too",
-            ));
-        }
+        let components = text_encoders(bundle, wanted_for)?;
         let family = Reading::of(bundle)?;
         let length = max_sequence_length.or(family.tokens);
         let reading = &prompting.reading;
@@ -293,7 +286,23 @@ impl TextPlan {
     }
 }
 
-/// The text encoders with their signatures and tokenizers.
+/// The model's text encoders.
+///
+/// # Errors
+/// [`Error::Model`] if there is none.
+fn text_encoders<'b>(bundle: &'b Bundle, wanted_for: &str) -> Result<Vec<&'b Component>> {
+    let components: Vec<&Component> = bundle.text_encoders().collect();
+    match components.is_empty() {
+        false => Ok(components),
+        true => Err(Error::model(
+            &bundle.dir,
+            format!("{wanted_for} needs {}, and the directory has none", ComponentKind::TextEncoder),
+            "choose [task.unconditional], or export the text encoder too",
+        )),
+    }
+}
+
+/// The text encoders with their contracts and tokenizers.
 fn open_encoders<'c>(
     (bundle, sources): (&Bundle, &ModelSources),
     components: &[&'c Component],
