@@ -20,8 +20,8 @@
 //! thread. Every failure is one [`Error`]; [`Error::kind`] tells whose fault it is.
 //!
 //! The rooms below the front door: [`spec`] reads pipeline files, [`bundle`] reads model directories, [`plan`] joins both,
-//! [`execution`] runs plans, [`session`] finds ONNX Runtime and runs graphs; [`scheduler`], [`rng`], [`text`], [`denoise`] and
-//! [`task`] are the parts of a diffusion model that are not graphs, [`lora`] changes the weights of those.
+//! [`execution`] runs plans, [`session`] finds ONNX Runtime and runs graphs; [`scheduler`], [`rng`], [`text`], [`vae`], [`denoise`]
+//! and [`task`] are the parts of a diffusion model that are not graphs, [`lora`] changes the weights of those.
 #![deny(missing_docs)]
 
 pub mod aliases;
@@ -39,7 +39,7 @@ mod files;
 pub mod graph_cache;
 mod guard;
 pub mod image;
-pub mod latent;
+mod keys;
 pub mod lora;
 pub mod memory;
 pub mod metadata;
@@ -58,6 +58,7 @@ pub mod tensor;
 pub mod text;
 mod threads;
 pub mod tiles;
+pub mod vae;
 
 pub use bundle::Bundle;
 pub use engine::{Engine, EngineBuilder, Event, Image, Pipeline, Request};

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &["error", "memory", "guard", "aliases", "byte_size", "family"],
     &["tensor", "rng", "files", "tiles", "threads"],
-    &["scheduler", "image", "metadata", "npy"],
+    &["scheduler", "image", "metadata", "npy", "keys"],
     &["bundle", "session", "plot"],
     &["rewrite"],
     &["text", "latent", "denoise", "conditioner", "lora", "graph_cache", "quantize"],
-    &["spec"],
     &["task"],
+    &["spec"],
     &["plan"],
     &["execution"],
     &["engine"],
@@ -307,6 +307,46 @@ fn siblings_do_not_know_each_other() {
                     wrong.push(format!("{}: uses its sibling {module}", one.path.display()));
                 }
             }
+        }
+    }
+    assert_none(wrong);
+}
+
+/// Nothing but a task's own file decides by the task's name. Others ask the task or its row.
+#[test]
+fn only_a_tasks_own_file_names_it() {
+    /// Files that name tasks, with the number of mentions and the reason. A mention in a hint sends the user to another
+    /// task.
+    const OTHERS: &[(&str, usize, &str)] = &[
+        ("engine/request.rs", 3, "builders of requests, which are tables of a pipeline file"),
+        ("plan/requirements.rs", 6, "hints"),
+        ("plan/scheduler.rs", 2, "hints"),
+        ("plan/text.rs", 1, "hint"),
+        ("spec/stage.rs", 1, "hint"),
+        ("task/conditions.rs", 1, "hint"),
+        ("task/contract.rs", 1, "hint"),
+        ("task/prompt.rs", 1, "hint"),
+    ];
+    let all = sources();
+    let row = |source: &Source| {
+        let code = source.code.split_once("TaskEntry = TaskEntry {")?.1;
+        Some(code.split_once("name: \"")?.1.split_once('"')?.0.to_owned())
+    };
+    let tasks: Vec<(PathBuf, String)> =
+        all.iter().filter_map(|source| Some((source.path.clone(), row(source)?))).collect();
+    assert!(tasks.len() >= 8 && tasks.iter().any(|(_, name)| name == "inpaint"), "{tasks:?}");
+    let mut wrong = Vec::new();
+    // A family's rows of diffusers' classes state the task that each class runs, which is data of the class.
+    for source in all.iter().filter(|source| source.room() != "family") {
+        let path = source.path.to_string_lossy().replace('\\', "/");
+        let mentions = tasks.iter().filter(|(own, _)| *own != source.path).map(|(_, name)| {
+            let forms = [format!("\"{name}\""), format!("task.{name}]"), format!("task.{name}.")];
+            forms.iter().map(|form| source.code.matches(form.as_str()).count()).sum::<usize>()
+        });
+        let found: usize = mentions.sum();
+        let allowed = OTHERS.iter().find(|(other, ..)| *other == path).map_or(0, |(_, count, _)| *count);
+        if found != allowed {
+            wrong.push(format!("{path}: names tasks {found} times, and {allowed} are known"));
         }
     }
     assert_none(wrong);

@@ -1,13 +1,13 @@
-//! The kind of a model's VAE.
+//! The kind of a model's autoencoder.
 
-/// The kind of VAE between pixels and what is denoised.
+/// The kind of the autoencoder between pixels and the denoiser's latents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Autoencoder {
-    /// An autoencoder regularised towards a normal distribution.
+    /// An autoencoder with KL regularization (VAE).
     Kl,
-    /// An autoencoder with a codebook.
+    /// An autoencoder with a codebook (VQ).
     Vq,
-    /// Nothing: the denoiser works on pixels.
+    /// None: the denoiser works on pixels.
     Pixels,
 }
 

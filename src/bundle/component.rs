@@ -9,7 +9,7 @@ use super::onnx::GraphFile;
 use crate::aliases::{Alias, AliasKind};
 use crate::error::Result;
 
-/// The part of a model that a graph is.
+/// The kind of a component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum ComponentKind {
@@ -23,29 +23,29 @@ pub enum ComponentKind {
     Unet,
     /// The denoiser of later families.
     Transformer,
-    /// A control network.
+    /// A ControlNet.
     ControlNet,
-    /// The encoder of a KL-regularised VAE.
+    /// The encoder of a KL autoencoder (VAE).
     VaeEncoder,
-    /// The decoder of a KL-regularised VAE.
+    /// The decoder of a KL autoencoder (VAE).
     VaeDecoder,
-    /// The encoder of a vector-quantised VAE.
+    /// The encoder of a vector-quantized autoencoder (VQ).
     VqEncoder,
-    /// The decoder of a vector-quantised VAE, quantising inside.
+    /// The decoder of a vector-quantized autoencoder (VQ), including its quantization.
     VqDecoder,
-    /// The decoder of a tiny autoencoder (TAESD) for the same latents: for previews, and for images if the pipeline file
-    /// chooses it.
+    /// A tiny autoencoder's decoder (TAESD) for the same latents: for previews, and for images if the pipeline file
+    /// selects it.
     TinyVaeDecoder,
-    /// The table of a class-conditional model that turns a class into a token.
+    /// The class embedding table of a class-conditional model.
     ClassEmbedder,
-    /// A graph for another condition, which the pipeline file names.
+    /// A graph for another condition, named in the pipeline file.
     Conditioner,
-    /// The classifier of unwanted images; recognised, not run.
+    /// The safety classifier; recognized, not run.
     SafetyChecker,
 }
 
 impl ComponentKind {
-    /// All kinds that have a place in a model directory, in the order in which they are reported.
+    /// All kinds that can be in a model directory, in the order of reports.
     pub const ALL: [Self; 13] = [
         Self::TextEncoder,
         Self::TextEncoder2,
@@ -62,17 +62,17 @@ impl ComponentKind {
         Self::SafetyChecker,
     ];
 
-    /// The name in pipeline.toml, such as `unet`; also that of the component's directory.
+    /// Returns the name in pipeline.toml, such as `unet`; also that of the component's directory.
     pub fn name(self) -> &'static str {
         self.directories()[0]
     }
 
-    /// The kind with this name.
+    /// Returns the kind with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|k| k.name() == name)
     }
 
-    /// The directories in which exporters put this component, the usual one first.
+    /// Returns the directories in which exporters put this component, the usual one first.
     pub(crate) fn directories(self) -> &'static [&'static str] {
         match self {
             Self::Unet => &["unet", "unetxl"],
@@ -81,11 +81,11 @@ impl ComponentKind {
             Self::TextEncoder2 => &["text_encoder_2", "clip2"],
             Self::TextEncoder3 => &["text_encoder_3", "t5"],
             Self::VaeEncoder => &["vae_encoder"],
-            // Diffusers' old export of the x4 upscaler, and ONNX Runtime's own, have one directory for the decoder.
+            // diffusers' old export of the x4 upscaler, and ONNX Runtime's own, have one directory for the decoder.
             Self::VaeDecoder => &["vae_decoder", "vae"],
             Self::VqEncoder => &["vqvae_encoder"],
             Self::VqDecoder => &["vqvae_decoder", "vqvae"],
-            // The names under which TAESD's decoders are passed around.
+            // The common names of TAESD's decoders.
             Self::TinyVaeDecoder => &[
                 "tiny_vae_decoder",
                 "small_decoder",
@@ -101,7 +101,7 @@ impl ComponentKind {
         }
     }
 
-    /// The directories whose config.json describes this component if its own has none.
+    /// Returns the directories whose config.json describes this component if its own has none.
     pub(crate) fn config_directories(self) -> &'static [&'static str] {
         match self {
             Self::VaeEncoder | Self::VaeDecoder => &["vae_decoder", "vae_encoder", "vae"],
@@ -110,7 +110,7 @@ impl ComponentKind {
         }
     }
 
-    /// For a text encoder, its number counted from 1; the tokenizer that belongs to it has the same.
+    /// Returns a text encoder's number, counted from 1; its tokenizer has the same.
     pub fn text_encoder_number(self) -> Option<usize> {
         match self {
             Self::TextEncoder => Some(1),
@@ -130,7 +130,7 @@ impl std::fmt::Display for ComponentKind {
 /// One component: a graph and its configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Component {
-    /// Its part of the model.
+    /// Its kind.
     pub kind: ComponentKind,
     /// Its graph.
     pub graph: GraphFile,
@@ -138,30 +138,30 @@ pub struct Component {
     pub config: Map<String, Value>,
     /// The path of that config.json.
     pub config_path: Option<PathBuf>,
-    /// The roles of the graph's inputs that the pipeline file gives: words of [`super::role_words`] by the input's name.
+    /// The roles of the graph's inputs in the pipeline file: words of [`super::role_words`] by input name.
     pub roles: BTreeMap<String, String>,
 }
 
 impl Component {
-    /// Takes those of the given roles that are for inputs of its graph, where one map serves several graphs.
+    /// Keeps those of the given roles that are for inputs of its graph; one map may serve several graphs.
     pub(super) fn take_roles(&mut self, given: Option<&BTreeMap<String, String>>) {
         self.roles.retain(|name, _| self.graph.input(name).is_some());
         let own = given.into_iter().flatten().filter(|(name, _)| self.graph.input(name).is_some());
         self.roles.extend(own.map(|(name, role)| (name.clone(), role.clone())));
     }
 
-    /// The warning about the folder of its graph, if that has an old name.
+    /// Returns a warning if the folder of its graph has an old name.
     pub fn old_name_warning(&self) -> Option<String> {
         let folder = self.graph.path.parent()?.file_name()?.to_str()?;
         let alias = Alias::find(AliasKind::Folder, folder).filter(|alias| alias.new == self.kind.name())?;
         Some(alias.warning(&format!("{folder}/"), &format!("{}/", alias.new)))
     }
 
-    /// The digest of its graph: see [`GraphFile::digest`].
+    /// Returns the digest of its graph: see [`GraphFile::digest`].
     ///
     /// # Errors
     ///
-    /// [`crate::Error::Io`] where a file cannot be read.
+    /// [`crate::Error::Io`] if a file cannot be read.
     pub fn digest(&self) -> Result<String> {
         self.graph.digest()
     }

@@ -1,4 +1,4 @@
-//! The small files of a model directory that determine its images beside the weights.
+//! The small files of a model directory that, like the weights, determine its images.
 
 use std::path::{Path, PathBuf};
 
@@ -18,8 +18,9 @@ const TOKENIZER_FILES: [&str; 9] = [
 ];
 
 impl Bundle {
-    /// The configuration and tokenizer files that this model was read from, each with its name: its path in the model
-    /// directory with `/` between its parts, or below `[model.NAME]` for a graph that the pipeline file took from elsewhere.
+    /// Returns the configuration and tokenizer files that this model was read from, each with its name: its path in the
+    /// model directory with `/` as the separator, or below `[model.NAME]` for a graph elsewhere that the pipeline file
+    /// names.
     pub fn configuration(&self) -> Vec<(String, PathBuf)> {
         let mut files = Vec::new();
         let mut add = |path: PathBuf, elsewhere: &str| {

@@ -1,5 +1,5 @@
-//! The Hugging Face cache: `models--ORG--NAME` with `blobs/`, `refs/` and `snapshots/`, in which a model directory is a
-//! snapshot made of links to the blobs.
+//! The Hugging Face cache: `models--ORG--NAME` with `blobs/`, `refs/` and `snapshots/`. A model directory in it is a
+//! snapshot of links to the blobs.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -8,12 +8,12 @@ use super::search::{exists, list};
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Returns the model directory meant by `dir`: that directory itself or, where it is an entry of the Hugging Face cache,
-/// the snapshot that its `refs/main` names, which is the one `from_pretrained` loads. An entry without that file has to
-/// hold one snapshot.
+/// Returns the model directory for `dir`: that directory itself or, for an entry of the Hugging Face cache, the
+/// snapshot that its `refs/main` names, which is the one that `from_pretrained` loads. An entry without that file must
+/// have exactly one snapshot.
 ///
 /// # Errors
-/// [`Error::Model`] where it is an entry without a snapshot, or with several and nothing that says which one.
+/// [`Error::Model`] if it is an entry without a snapshot, or with several snapshots and no `refs/main`.
 pub(super) fn snapshot(dir: &Path) -> Result<PathBuf> {
     let snapshots = dir.join("snapshots");
     let is_entry = ["blobs", "refs"].iter().any(|name| dir.join(name).is_dir());
@@ -36,11 +36,11 @@ pub(super) fn snapshot(dir: &Path) -> Result<PathBuf> {
     let mut names = list(&snapshots)?;
     match names.len() {
         1 => Ok(snapshots.join(names.remove(0))),
-        0 => Err(Error::model(&snapshots, "holds no snapshot of the model", INCOMPLETE)),
+        0 => Err(Error::model(&snapshots, "contains no snapshot of the model", INCOMPLETE)),
         _ => Err(Error::model(
             dir,
-            format!("holds several snapshots and no refs/main that names one: {}", names.join(", ")),
-            format!("give the one that is meant, such as {}", snapshots.join(&names[0]).display()),
+            format!("contains several snapshots and no refs/main: {}", names.join(", ")),
+            format!("use one of them, such as {}", snapshots.join(&names[0]).display()),
         )),
     }
 }

@@ -1,4 +1,4 @@
-//! Configuration files that other programs wrote: JSON, and what Python writes where JSON has no word.
+//! Configuration files of other programs: JSON, including Python's non-standard literals.
 
 use std::path::Path;
 
@@ -10,13 +10,13 @@ use crate::files;
 
 /// Reads a JSON object from a file.
 ///
-/// Beside JSON proper it takes what Python's `json` module writes and reads: a bare `Infinity` becomes the largest
-/// `f64` (`1.797…e308`, which `as f32` turns into infinity), `-Infinity` its negative, and `NaN` becomes `null`. A
-/// byte order mark is passed over. Unknown keys are kept: what they mean is for the reader of each key to say.
+/// Also accepts the literals of Python's `json` module: `Infinity` becomes the largest `f64` (`1.797…e308`, which `as
+/// f32` turns into infinity), `-Infinity` its negative, and `NaN` becomes `null`. A byte order mark is skipped. Unknown
+/// keys are kept; interpreting them is up to the reader of each key.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] where the file cannot be read; [`Error::Model`] where it is not a JSON object.
+/// [`Error::Io`] if the file cannot be read; [`Error::Model`] if it is not a JSON object.
 pub fn read_object(path: &Path) -> Result<Map<String, Value>> {
     let bytes = files::read(path).map_err(|e| match files::broken_link(path) {
         Some(reason) => Error::model(path, reason, INCOMPLETE),
@@ -31,7 +31,7 @@ pub fn read_object(path: &Path) -> Result<Map<String, Value>> {
     }
 }
 
-/// What to do about a file that does not parse, from how it begins.
+/// Returns a hint for a file that does not parse, from its beginning.
 fn explain(text: &str) -> &'static str {
     let start = text.trim_start();
     if start.starts_with('<') {
@@ -43,7 +43,7 @@ fn explain(text: &str) -> &'static str {
     }
 }
 
-/// Replaces `NaN`, `Infinity` and `-Infinity` outside of strings by what serde_json can read.
+/// Replaces `NaN`, `Infinity` and `-Infinity` outside of strings by values that serde_json can read.
 fn replace_bare_words(text: &str) -> String {
     const WORDS: [(&str, &str); 3] =
         [("-Infinity", "-1.7976931348623157e308"), ("Infinity", "1.7976931348623157e308"), ("NaN", "null")];
@@ -68,17 +68,17 @@ fn replace_bare_words(text: &str) -> String {
     out
 }
 
-/// The number under `key`, where there is one.
+/// Returns the number under `key`, if any.
 pub(crate) fn number(map: &Map<String, Value>, key: &str) -> Option<f64> {
     map.get(key).and_then(Value::as_f64)
 }
 
-/// The positive whole number under `key`, where there is one.
+/// Returns the positive integer under `key`, if any.
 pub(crate) fn count(map: &Map<String, Value>, key: &str) -> Option<usize> {
     map.get(key).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok()).filter(|&n| n > 0)
 }
 
-/// The string under `key`, where there is one.
+/// Returns the string under `key`, if any.
 pub(crate) fn string<'a>(map: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
     map.get(key).and_then(Value::as_str)
 }

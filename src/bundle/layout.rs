@@ -1,4 +1,4 @@
-//! Finding the parts of a model in its directory.
+//! Finds the parts of a model in its directory.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,23 +10,23 @@ use super::facts::{self, Facts};
 use super::hub;
 use super::onnx::INCOMPLETE;
 use super::roles;
-use super::search::{Place, component, exists, find_component, graph_in, list, read_if_there};
+use super::search::{GraphPlace, component, exists, find_component, graph_in, list, read_if_there};
 use super::{Bundle, json};
 use crate::error::{Error, Result};
 use crate::family::Family;
 use crate::files::broken_link;
 
-/// How a model directory is laid out.
+/// The layout of a model directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Layout {
-    /// One directory a component, each with a config.json: Optimum, and exporters that follow it.
+    /// One directory per component, each with a config.json: Optimum, and exporters that follow it.
     Configured,
-    /// One directory a component, none with a config.json, and a model_index.json: diffusers' first ONNX exports.
+    /// One directory per component, none with a config.json, and a model_index.json: diffusers' first ONNX exports.
     Legacy,
-    /// One directory a component, with neither config.json nor model_index.json.
+    /// One directory per component, with neither config.json nor model_index.json.
     Bare,
-    /// All graphs side by side in the model's directory, such as `unet.onnx`.
+    /// All graphs directly in the model's directory, such as `unet.onnx`.
     Flat,
 }
 
@@ -36,30 +36,30 @@ impl std::fmt::Display for Layout {
             Self::Configured => "a directory with config.json for each component (Optimum's layout)",
             Self::Legacy => "a directory without config.json for each component (diffusers' legacy ONNX layout)",
             Self::Bare => "a directory for each component, without model_index.json",
-            Self::Flat => "graphs side by side in one directory",
+            Self::Flat => "all graphs in one directory",
         })
     }
 }
 
-/// What a pipeline file says over what the model directory says.
+/// The settings of a pipeline file that override those of the model directory.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct DirectoryOverrides {
     /// Graph files by component, as absolute paths or relative to the current directory.
     pub graphs: BTreeMap<ComponentKind, PathBuf>,
-    /// By component, the roles of its graph's inputs that names and shapes do not tell: words of
-    /// [`super::role_words`] by the input's name.
+    /// The roles of graph inputs that names and shapes do not show, by component: words of [`super::role_words`] by
+    /// input name.
     pub roles: BTreeMap<ComponentKind, BTreeMap<String, String>>,
     /// The model's family.
     pub family: Option<Family>,
-    /// What latents are multiplied by after encoding and divided by before decoding.
+    /// The factor that multiplies latents after encoding and divides them before decoding.
     pub scaling_factor: Option<f64>,
-    /// What is subtracted from latents before scaling.
+    /// The value subtracted from latents before scaling.
     pub shift_factor: Option<f64>,
     /// The VAE's number of latent channels.
     pub latent_channels: Option<usize>,
-    /// What the denoiser predicts, in diffusers' words: `epsilon`, `v_prediction`, `sample`, ….
+    /// The denoiser's prediction type, in diffusers' words: `epsilon`, `v_prediction`, `sample`, ….
     pub prediction_type: Option<String>,
-    /// The latent height and width that the model was trained at.
+    /// The latent height and width of the model's training.
     pub sample_size: Option<usize>,
 }
 
@@ -74,23 +74,23 @@ pub struct SchedulerFile {
     pub config: Map<String, Value>,
 }
 
-/// Reads a directory and collects what is wrong with its parts, so that a report can show the rest.
+/// Reads a directory and collects the errors of its parts, so that a report can show the rest.
 pub(super) fn survey(dir: &Path, overrides: &DirectoryOverrides) -> Result<(Bundle, Vec<Error>)> {
     let dir = &hub::snapshot(dir)?;
     let entries = list(dir)?;
     let mut faults = broken_entries(dir, &entries);
-    let index = kept(&mut faults, read_if_there(&dir.join("model_index.json"))).flatten().unwrap_or_default();
+    let index = record_fault(&mut faults, read_if_there(&dir.join("model_index.json"))).flatten().unwrap_or_default();
     let mut components = BTreeMap::new();
     let mut places = BTreeMap::new();
     let mut missing = Vec::new();
     for kind in ComponentKind::ALL {
         let found = match find_component(dir, kind, overrides) {
-            // Nothing runs it, so that a model is whole without it.
+            // Nothing runs it, so the model is complete without it.
             Err(fault) if kind == ComponentKind::SafetyChecker => {
                 missing.push(format!("{kind}, which is not used: {}", first_line(&fault)));
                 None
             }
-            found => kept(&mut faults, found).flatten(),
+            found => record_fault(&mut faults, found).flatten(),
         };
         if let Some((component, place)) = found {
             places.insert(kind, place);
@@ -104,12 +104,12 @@ pub(super) fn survey(dir: &Path, overrides: &DirectoryOverrides) -> Result<(Bund
         control.take_roles(overrides.roles.get(&ComponentKind::ControlNet));
     }
     let controlled_denoiser = take_controlled_denoiser(&mut components, overrides);
-    let mut scheduler = kept(&mut faults, find_scheduler(dir, "scheduler", &index)).flatten();
-    let low_res_scheduler = kept(&mut faults, find_scheduler(dir, "low_res_scheduler", &index)).flatten();
+    let mut scheduler = record_fault(&mut faults, find_scheduler(dir, "scheduler", &index)).flatten();
+    let low_res_scheduler = record_fault(&mut faults, find_scheduler(dir, "low_res_scheduler", &index)).flatten();
     if let (Some(scheduler), Some(kind)) = (&mut scheduler, &overrides.prediction_type) {
         scheduler.config.insert("prediction_type".into(), Value::String(kind.clone()));
     }
-    let flat = !places.is_empty() && places.values().all(|&p| p == Place::Flat);
+    let flat = !places.is_empty() && places.values().all(|&p| p == GraphPlace::Flat);
     let layout = if flat {
         Layout::Flat
     } else if components.values().any(|c| c.config_path.is_some()) {
@@ -142,8 +142,8 @@ pub(super) fn survey(dir: &Path, overrides: &DirectoryOverrides) -> Result<(Bund
     Ok((bundle, faults))
 }
 
-/// Takes the graph out of the control network's folder where it is none but a UNet that takes a control network's
-/// residuals, as OnnxStack and onnx-web lay them out. Where there is no other denoiser, it is the denoiser.
+/// Moves a UNet that takes ControlNet residuals from the ControlNet's folder to the denoiser: OnnxStack and onnx-web
+/// use that layout. If there is no other denoiser, it becomes the denoiser.
 fn take_controlled_denoiser(
     components: &mut BTreeMap<ComponentKind, Component>,
     overrides: &DirectoryOverrides,
@@ -163,7 +163,8 @@ fn take_controlled_denoiser(
     Some(denoiser)
 }
 
-/// The folders and files of a model that are links which lead nowhere. Left out are those of a graph that nothing runs.
+/// Returns errors for the folders and files of a model that are broken links, except those of a graph that nothing
+/// runs.
 fn broken_entries(dir: &Path, entries: &[String]) -> Vec<Error> {
     let is_read = |name: &&String| {
         let kinds = ComponentKind::ALL.into_iter().filter(|kind| *kind != ComponentKind::SafetyChecker);
@@ -179,8 +180,8 @@ fn broken_entries(dir: &Path, entries: &[String]) -> Vec<Error> {
     entries.iter().filter(is_read).filter_map(of_entry).collect()
 }
 
-/// What came of reading one part; where nothing did, the fault is put with the others.
-fn kept<T>(faults: &mut Vec<Error>, result: Result<T>) -> Option<T> {
+/// Returns the result of reading one part; records its error.
+fn record_fault<T>(faults: &mut Vec<Error>, result: Result<T>) -> Option<T> {
     result.map_err(|fault| faults.push(fault)).ok()
 }
 
@@ -188,8 +189,8 @@ fn first_line(error: &Error) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
-/// Reads a control network: a directory that holds one (with `controlnet/` in it or the graph itself), or its .onnx.
-/// `roles` are those of inputs, by their names, of which the graph may lack some: one map serves several networks.
+/// Reads a ControlNet: a directory that contains one (in `controlnet/` or directly), or its .onnx file. `roles` are
+/// those of inputs by their names, of which the graph may lack some: one map serves several networks.
 ///
 /// # Errors
 ///
@@ -200,7 +201,7 @@ pub fn open_controlnet(path: &Path, roles: &BTreeMap<String, String>) -> Result<
     Ok(component)
 }
 
-/// Reads a graph for conditions: a directory that holds it, or its .onnx.
+/// Reads a graph for a condition: a directory that contains it, or its .onnx file.
 ///
 /// # Errors
 ///
@@ -237,7 +238,7 @@ fn find_scheduler(dir: &Path, name: &str, index: &Map<String, Value>) -> Result<
     Ok(None)
 }
 
-/// The folders of a graph that is no part of the model by its name, another control network's aside.
+/// Returns the folders of graphs whose names are not those of components, except other ControlNets.
 fn find_conditioners(dir: &Path, entries: &[String]) -> Vec<String> {
     let is_known = |name: &str| {
         let of_kind = |kind: ComponentKind| kind.directories().iter().any(|known| name.starts_with(known));
@@ -261,7 +262,7 @@ fn find_tokenizers(dir: &Path) -> BTreeMap<usize, PathBuf> {
     found
 }
 
-/// What model_index.json names but the directory lacks.
+/// Returns the parts that model_index.json names and the directory lacks.
 fn absent_parts(bundle: &Bundle) -> Vec<String> {
     let mut missing = Vec::new();
     for (name, entry) in &bundle.index {
@@ -270,13 +271,13 @@ fn absent_parts(bundle: &Bundle) -> Vec<String> {
             "vae" => &[ComponentKind::VaeDecoder],
             "vqvae" => &[ComponentKind::VqDecoder],
             "scheduler" if is_named && bundle.scheduler.is_none() => {
-                missing.push("scheduler/scheduler_config.json, which model_index.json names".to_owned());
+                missing.push("scheduler/scheduler_config.json, listed in model_index.json".to_owned());
                 continue;
             }
             "tokenizer" | "tokenizer_2" | "tokenizer_3" => {
                 let number = name.strip_prefix("tokenizer_").and_then(|n| n.parse().ok()).unwrap_or(1);
                 if is_named && !bundle.tokenizers.contains_key(&number) {
-                    missing.push(format!("{name}/, which model_index.json names"));
+                    missing.push(format!("{name}/, listed in model_index.json"));
                 }
                 continue;
             }
@@ -286,7 +287,7 @@ fn absent_parts(bundle: &Bundle) -> Vec<String> {
             },
         };
         if is_named && !kinds.iter().any(|&k| bundle.component(k).is_some()) {
-            missing.push(format!("{}/model.onnx, which model_index.json names as {name}", kinds[0]));
+            missing.push(format!("{}/model.onnx, listed in model_index.json as {name}", kinds[0]));
         }
     }
     for encoder in bundle.text_encoders() {
@@ -302,7 +303,7 @@ fn absent_parts(bundle: &Bundle) -> Vec<String> {
     missing
 }
 
-/// Says why a directory is taken for no model: what was looked for, what is there, what that is.
+/// Returns the error for a directory without a model: the files looked for, the files found, and a hint.
 fn no_model(dir: &Path, entries: &[String]) -> Error {
     const SHOWN: usize = 12;
     let mut there: Vec<&str> = entries.iter().take(SHOWN).map(String::as_str).collect();
@@ -317,16 +318,16 @@ fn no_model(dir: &Path, entries: &[String]) -> Error {
     let help = if ends(&[".safetensors", ".bin", ".ckpt", ".pt"]) {
         "this is a PyTorch checkpoint; export it with scripts/export.py"
     } else if dir.file_name().is_some_and(|name| name == "snapshots") {
-        "these are the snapshots of an entry of the Hugging Face cache; give one of them, or the entry itself"
+        "this is the snapshots folder of a Hugging Face cache entry; use one of them, or the entry itself"
     } else if ends(&[".onnx"]) {
-        "name the graphs in the pipeline file: [model.unet] graph = \"…\""
+        "set the graphs in the pipeline file: [model.unet] graph = \"…\""
     } else {
-        "give the directory of a model exported to ONNX"
+        "use the directory of a model exported to ONNX"
     };
     Error::model(
         dir,
         format!(
-            "holds no model: looked for unet/model.onnx, transformer/model.onnx, unet.onnx and their kin; found {there}"
+            "contains no model: expected unet/model.onnx, transformer/model.onnx, unet.onnx or similar, found {there}"
         ),
         help,
     )

@@ -1,22 +1,22 @@
-//! Operators that only some providers have kernels for.
+//! Operators that only some providers support.
 
 use super::onnx::{GraphFile, Operator, PACKED};
 
-/// An operator in a graph that rules most providers out.
+/// An operator in a graph that most providers do not support.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Obstacle {
     /// The operator.
     pub operator: Operator,
-    /// How often it occurs.
+    /// The number of its occurrences.
     pub count: usize,
-    /// The providers that can run it, under their names in pipeline.toml; empty where none is known to.
+    /// The providers that support it, by their names in pipeline.toml; empty if none is known.
     pub runs_on: &'static [&'static str],
-    /// Why, in a few words.
+    /// The reason, in a few words.
     pub reason: &'static str,
 }
 
 impl Obstacle {
-    /// Whether this provider cannot run the graph on its own.
+    /// Returns true if this provider cannot run the whole graph.
     pub fn rules_out(&self, provider: &str) -> bool {
         !self.runs_on.contains(&provider)
     }
@@ -26,7 +26,7 @@ impl std::fmt::Display for Obstacle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} × {}: {}; ", self.count, self.operator, self.reason)?;
         match self.runs_on {
-            [] => f.write_str("no provider is known to run it"),
+            [] => f.write_str("no provider is known to support it"),
             names => write!(f, "only {} can run it", names.join(", ")),
         }
     }
@@ -34,9 +34,10 @@ impl std::fmt::Display for Obstacle {
 
 const FUSED: &str = "a fused operator without a CPU kernel";
 
-/// Operators of `com.microsoft` that have no CPU kernel, with the providers that are known to have one. For the CPU it is
-/// all that the official build of ONNX Runtime 1.31.1 defines and registers no kernel for (`get_all_operator_schema`,
-/// `get_all_opkernel_def` of its Python module); for CUDA and DirectML, ONNX Runtime's table of operator kernels.
+/// Operators of `com.microsoft` without a CPU kernel, with the providers known to have one. For the CPU, the list is
+/// that of all operators that the official build of ONNX Runtime 1.31.1 defines without registering a kernel
+/// (`get_all_operator_schema`, `get_all_opkernel_def` of its Python module); for CUDA and DirectML, it is ONNX
+/// Runtime's table of operator kernels.
 const FUSED_OPERATORS: &[(&str, &[&str])] = &[
     ("BiasAdd", &["cuda", "rocm", "directml"]),
     ("BiasSplitGelu", &["cuda", "rocm", "directml"]),
@@ -93,12 +94,12 @@ const FUSED_OPERATORS: &[(&str, &[&str])] = &[
     ("VarlenCausalConvWithState", &[]),
 ];
 
-/// The operators of `com.microsoft` that are known to have no CPU kernel.
+/// Returns the operators of `com.microsoft` known to have no CPU kernel.
 pub fn operators_without_cpu_kernel() -> impl Iterator<Item = &'static str> {
     FUSED_OPERATORS.iter().map(|(name, _)| *name)
 }
 
-/// The operators of a graph that rule providers out, in the order of their names.
+/// Returns a graph's operators that some providers do not support, sorted by name.
 pub fn obstacles(graph: &GraphFile) -> Vec<Obstacle> {
     graph
         .operators
@@ -122,10 +123,10 @@ fn restriction(operator: &Operator) -> Option<(&'static [&'static str], &'static
         "com.microsoft" => {
             FUSED_OPERATORS.iter().find(|(name, _)| *name == operator.name).map(|&(_, runs_on)| (runs_on, FUSED))
         }
-        "com.microsoft.nchwc" => Some((&["cpu"], "the graph was saved after optimization for one processor")),
+        "com.microsoft.nchwc" => Some((&["cpu"], "the graph was saved after optimization for one CPU type")),
         "com.microsoft.dml" => Some((&["directml"], "the graph was saved after optimization for DirectML")),
         "com.ms.internal.nhwc" => Some((&[], "the graph was saved after optimization for another provider")),
         "trt.plugins" => Some((&["tensorrt"], "a plugin of TensorRT")),
-        _ => Some((&[], "an operator that a separate library has to define")),
+        _ => Some((&[], "an operator from a separate library")),
     }
 }

@@ -1,4 +1,4 @@
-//! A [`Report`] as text.
+//! Formats a [`Report`] as text.
 
 use std::fmt::{Display, Formatter, Result};
 
@@ -35,13 +35,13 @@ impl Display for Report {
         }
         writeln!(f, "\nproviders")?;
         if self.providers.is_empty() {
-            writeln!(f, "  no operator rules one out")?;
+            writeln!(f, "  all operators are supported by all of them")?;
         }
         for p in &self.providers {
             let who = if p.runs_on.is_empty() { "none".to_owned() } else { p.runs_on.join(", ") };
             writeln!(f, "  {}: {} × {}: {}; runs on: {who}", p.component, p.count, p.operator, p.reason)?;
         }
-        writeln!(f, "\ntasks it cannot do")?;
+        writeln!(f, "\nunsupported tasks")?;
         for task in self.tasks.iter().filter(|t| !t.possible) {
             writeln!(f, "  {:17}  {}", task.task, task.reason)?;
         }
@@ -98,7 +98,7 @@ fn write_scheduler(f: &mut Formatter<'_>, title: &str, scheduler: &SchedulerRepo
     Ok(())
 }
 
-/// A size in the unit that suits it.
+/// Formats a size in a suitable unit.
 fn bytes(n: u64) -> String {
     const UNITS: [(&str, f64); 3] = [("GB", 1e9), ("MB", 1e6), ("kB", 1e3)];
     match UNITS.iter().find(|(_, size)| n as f64 >= *size) {

@@ -1,4 +1,4 @@
-//! What a model directory holds, as a text to read or to paste into an issue, and as data.
+//! A report about a model directory, as text to read or to paste into an issue, and as data.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,42 +8,42 @@ use serde::Serialize;
 use super::component::{Component, ComponentKind};
 use super::layout::{self, DirectoryOverrides, SchedulerFile};
 use super::roles::{
-    ConditionerContract, ControlNetContract, DenoiserContract, TextEncoderContract, VaeDecoderContract,
-    VaeEncoderContract,
+    ConditionerSignature, ControlNetSignature, DenoiserSignature, TextEncoderSignature, VaeDecoderSignature,
+    VaeEncoderSignature,
 };
-use super::{Bundle, TaskFit, json, operators, tasks};
+use super::{Bundle, json, operators};
 use crate::error::{Result, count_of};
 use crate::family::Family;
 use crate::tensor::TensorInfo;
 
-/// Everything that can be said about a model directory without running it.
+/// All information about a model directory that is available without running it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
-    /// The directory, as it was named.
+    /// The directory, as the user named it.
     pub directory: String,
-    /// How it is laid out.
+    /// The layout of its files.
     pub layout: String,
-    /// The pipeline class that its index names.
+    /// The pipeline class in its index.
     pub class: Option<String>,
-    /// What seems to have exported it, and how that was told.
+    /// The probable exporter, and the evidence.
     pub exporter: String,
     /// The components.
     pub components: Vec<ComponentReport>,
     /// The scheduler's configuration.
     pub scheduler: Option<SchedulerReport>,
-    /// The configuration of the scheduler that noises the small image.
+    /// The configuration of the scheduler that adds noise to an upscaler's small image.
     pub low_res_scheduler: Option<SchedulerReport>,
     /// The tokenizers' directories.
     pub tokenizers: Vec<String>,
-    /// What the engine takes from the directory.
+    /// The facts that the engine reads from the directory.
     pub facts: Vec<FactReport>,
-    /// Operators that rule providers out.
+    /// Operators that some providers do not support.
     pub providers: Vec<ProviderReport>,
-    /// What each task needs and whether it is there.
+    /// The requirements of each task, and whether they are met.
     pub tasks: Vec<TaskFit>,
-    /// What the index names and the directory lacks.
+    /// The files that the index names and the directory lacks.
     pub missing: Vec<String>,
-    /// What is wrong, each as the error that a run would end with.
+    /// The problems, each as the error that a run would end with.
     pub faults: Vec<String>,
 }
 
@@ -52,21 +52,21 @@ pub struct Report {
 pub struct ComponentReport {
     /// Its name, such as `unet`.
     pub name: String,
-    /// Its graph's file, relative to the model directory where it lies inside.
+    /// Its graph's file, relative to the model directory if it is inside.
     pub file: String,
-    /// Its class, where its config.json names one.
+    /// The class in its config.json, if any.
     pub class: Option<String>,
-    /// Bytes of its weights.
+    /// The size of its weights in bytes.
     pub weight_bytes: u64,
-    /// The bytes of its weights by element type.
+    /// The size of its weights in bytes, by element type.
     pub weight_types: Vec<(String, u64)>,
-    /// The files beside the graph that hold weights, with their sizes in bytes.
+    /// The external weight files, with their sizes in bytes.
     pub external: BTreeMap<String, u64>,
     /// The version of the file format.
     pub ir_version: i64,
-    /// The operator sets' versions; ONNX's own is called `ai.onnx`.
+    /// The versions of the operator sets; ONNX's own is called `ai.onnx`.
     pub opsets: BTreeMap<String, i64>,
-    /// What wrote the file.
+    /// The program that wrote the file.
     pub producer: String,
     /// The number of nodes by domain; ONNX's own is called `ai.onnx`.
     pub nodes: BTreeMap<String, usize>,
@@ -74,7 +74,7 @@ pub struct ComponentReport {
     pub inputs: Vec<TensorReport>,
     /// The outputs.
     pub outputs: Vec<TensorReport>,
-    /// What else is worth knowing.
+    /// Further notes.
     pub notes: Vec<String>,
 }
 
@@ -83,7 +83,7 @@ pub struct ComponentReport {
 pub struct TensorReport {
     /// Its name.
     pub name: String,
-    /// The role it plays; empty for an output that is not used.
+    /// Its role; empty for an unused output.
     pub role: String,
     /// Its element type.
     pub dtype: String,
@@ -102,47 +102,62 @@ pub struct SchedulerReport {
     pub config: serde_json::Map<String, serde_json::Value>,
 }
 
-/// A fact and where it comes from.
+/// A fact and its source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FactReport {
     /// The fact's name.
     pub name: &'static str,
     /// Its value.
     pub value: String,
-    /// Where it was read, or why it is assumed.
+    /// The place where it was read, or the reason for the assumption.
     pub source: String,
 }
 
-/// An operator that rules providers out.
+/// An operator that some providers do not support.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ProviderReport {
-    /// The component in whose graph it is.
+    /// The component whose graph contains it.
     pub component: String,
     /// The operator, with its domain.
     pub operator: String,
-    /// How often it occurs.
+    /// The number of its occurrences.
     pub count: usize,
-    /// The providers that can run it.
+    /// The providers that support it.
     pub runs_on: Vec<&'static str>,
-    /// Why others cannot.
+    /// The reason why others do not.
     pub reason: &'static str,
 }
 
-/// Reads a model directory and reports on it, damaged parts included.
+/// The verdict on a task: if a model can do it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct TaskFit {
+    /// The task's name in pipeline.toml, such as `text-to-image`.
+    pub task: &'static str,
+    /// True if the directory has what it takes.
+    pub possible: bool,
+    /// What it lacks; empty if nothing.
+    pub reason: String,
+}
+
+/// Reads a model directory and reports on it, damaged parts included. `fits` judges which tasks it can do.
 ///
 /// # Errors
 ///
 /// [`crate::Error::Model`] where the directory holds no model at all, [`crate::Error::Io`] where it cannot be listed.
-pub fn inspect(dir: &Path, overrides: &DirectoryOverrides) -> Result<Report> {
+pub fn inspect(
+    dir: &Path,
+    overrides: &DirectoryOverrides,
+    fits: impl FnOnce(&Bundle) -> Vec<TaskFit>,
+) -> Result<Report> {
     let (bundle, faults) = layout::survey(dir, overrides)?;
-    let mut report = Report::new(&bundle);
+    let mut report = Report::new(&bundle, fits(&bundle));
     report.faults.extend(faults.iter().map(ToString::to_string));
     Ok(report)
 }
 
 impl Report {
-    /// Reports on a directory that was read.
-    pub fn new(bundle: &Bundle) -> Self {
+    /// Reports on a directory that was read, with a verdict on each task.
+    pub fn new(bundle: &Bundle, tasks: Vec<TaskFit>) -> Self {
         let mut faults = Vec::new();
         let graphs = bundle.components.values().chain(&bundle.controlled_denoiser);
         let components = graphs.map(|c| component(bundle, c, &mut faults)).collect();
@@ -160,7 +175,7 @@ impl Report {
             tokenizers: bundle.tokenizers.values().map(|p| relative(bundle, p)).collect(),
             facts: facts(bundle),
             providers: providers(bundle),
-            tasks: tasks::task_fits(bundle),
+            tasks,
             missing: bundle.missing.clone(),
             faults,
         }
@@ -217,53 +232,53 @@ fn component(bundle: &Bundle, component: &Component, faults: &mut Vec<String>) -
     }
 }
 
-/// The role of each of a component's inputs and outputs by name, and what else its contract tells.
+/// The role of each of a component's inputs and outputs by name, and what else its signature tells.
 fn roles(bundle: &Bundle, component: &Component, notes: &mut Vec<String>) -> Result<BTreeMap<String, String>> {
     use ComponentKind as Kind;
     let named = |roles: Vec<(&TensorInfo, String)>| roles.into_iter().map(|(t, role)| (t.name.clone(), role)).collect();
     Ok(match component.kind {
         Kind::Unet | Kind::Transformer => {
-            let contract = DenoiserContract::resolve(component)?;
-            notes.extend(contract.batch.map(|n| format!("fixed to batches of {n}")));
-            notes.extend(contract.class_rows.map(|n| count_of(n, "class")));
+            let signature = DenoiserSignature::resolve(component)?;
+            notes.extend(signature.batch.map(|n| format!("fixed batch size {n}")));
+            notes.extend(signature.class_rows.map(|n| count_of(n, "class")));
             let row = bundle.known_family().map(Family::row).filter(|row| row.text.form.is_masked());
             let tokens = row.and_then(|row| Some((row.title, row.text.tokens?)));
             notes.extend(tokens.map(|(title, tokens)| format!("{title}, which reads {}", count_of(tokens, "token"))));
-            if !contract.residuals.is_empty() {
-                notes.push("a denoiser that takes a control network's residuals".to_owned());
+            if !signature.residuals.is_empty() {
+                notes.push("a denoiser that takes ControlNet residuals".to_owned());
             }
-            named(contract.roles())
+            named(signature.roles())
         }
         Kind::TextEncoder | Kind::TextEncoder2 | Kind::TextEncoder3 => {
-            let contract = TextEncoderContract::resolve(component)?;
-            notes.extend(contract.embedding_rows.map(|n| format!("{} in the embedding table", count_of(n, "row"))));
-            notes.extend(contract.sequence_length.map(|n| format!("fixed to {}", count_of(n, "token"))));
-            named(contract.roles())
+            let signature = TextEncoderSignature::resolve(component)?;
+            notes.extend(signature.embedding_rows.map(|n| format!("{} in the embedding table", count_of(n, "row"))));
+            notes.extend(signature.sequence_length.map(|n| format!("fixed length of {}", count_of(n, "token"))));
+            named(signature.roles())
         }
         Kind::VaeDecoder | Kind::VqDecoder | Kind::TinyVaeDecoder => {
-            let contract = VaeDecoderContract::resolve(component)?;
+            let signature = VaeDecoderSignature::resolve(component)?;
             if component.kind == Kind::TinyVaeDecoder {
                 notes.push("for --preview, and for images with [model] decoder = \"tiny\"".to_owned());
                 notes.extend(component.old_name_warning());
             }
-            notes.extend(contract.batch.map(|n| format!("fixed to batches of {n}")));
-            named(contract.roles())
+            notes.extend(signature.batch.map(|n| format!("fixed batch size {n}")));
+            named(signature.roles())
         }
         Kind::VaeEncoder | Kind::VqEncoder => {
-            let contract = VaeEncoderContract::resolve(component, Some(bundle.facts.latent_channels.value))?;
-            if contract.samples_inside {
-                notes.push("draws its own noise, so image-to-image does not repeat with the seed".to_owned());
+            let signature = VaeEncoderSignature::resolve(component, Some(bundle.facts.latent_channels.value))?;
+            if signature.samples_inside {
+                notes.push("samples internally, so image-to-image is not reproducible from the seed".to_owned());
             }
-            named(contract.roles())
+            named(signature.roles())
         }
         Kind::ClassEmbedder | Kind::Conditioner => {
-            let contract = ConditionerContract::resolve(component)?;
-            notes.extend(contract.rows.map(|n| count_of(n, "class")));
-            named(contract.roles())
+            let signature = ConditionerSignature::resolve(component)?;
+            notes.extend(signature.rows.map(|n| count_of(n, "class")));
+            named(signature.roles())
         }
-        Kind::ControlNet => named(ControlNetContract::resolve(component)?.roles()),
+        Kind::ControlNet => named(ControlNetSignature::resolve(component)?.roles()),
         Kind::SafetyChecker => {
-            notes.push("recognised, not run".to_owned());
+            notes.push("recognized, not run".to_owned());
             BTreeMap::new()
         }
     })
@@ -310,9 +325,9 @@ fn providers(bundle: &Bundle) -> Vec<ProviderReport> {
     bundle.components.values().chain(&bundle.controlled_denoiser).flat_map(of).collect()
 }
 
-/// What seems to have exported a directory: exporters leave no name, but their habits changed with their versions.
+/// Guesses the exporter of a directory: exporters leave no name, but their conventions changed with their versions.
 fn exporter(bundle: &Bundle) -> String {
-    let Some(denoiser) = bundle.denoiser().ok() else { return "not recognised: there is no denoiser".to_owned() };
+    let Some(denoiser) = bundle.denoiser().ok() else { return "not recognized: there is no denoiser".to_owned() };
     let graph = &denoiser.graph;
     let encoder_output = bundle.encoder().and_then(|e| e.graph.outputs.first()).map(|o| o.name.as_str());
     let timestep = graph.input("timestep");
@@ -330,19 +345,19 @@ fn exporter(bundle: &Bundle) -> String {
     } else if bundle.dir.join("pyke-diffusers.toml").is_file() {
         "pyke's exporter (pyke-diffusers.toml)"
     } else if names_images {
-        "TensorRT's demo, or ONNX Runtime's CUDA demo after it (the decoder makes images of latent)"
+        "TensorRT's demo, or ONNX Runtime's CUDA demo after it (the decoder maps latent to images)"
     } else if axis.starts_with("unet_") {
         "Olive or OnnxStack (axes named unet_…)"
     } else if optimum && scalar_float {
         "Optimum 1.24 or later (scalar float timestep)"
     } else if optimum && encoder_output == Some("latent_parameters") {
-        "Optimum 1.23 (the encoder gives moments, the timestep is a list)"
+        "Optimum 1.23 (the encoder outputs moments, the timestep is a list)"
     } else if optimum {
         "Optimum up to 1.22"
     } else if bundle.layout == layout::Layout::Legacy {
-        "diffusers' convert_stable_diffusion_checkpoint_to_onnx.py, or one that writes as it does"
+        "diffusers' convert_stable_diffusion_checkpoint_to_onnx.py, or a compatible one"
     } else {
-        "not recognised"
+        "not recognized"
     };
     if has_fused { format!("{who}; optimized by ONNX Runtime afterwards") } else { who.to_owned() }
 }

@@ -339,7 +339,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
-    use crate::session::Flavour;
+    use crate::session::Flavor;
 
     #[test]
     fn the_definitions_hold_together() {
@@ -361,7 +361,7 @@ mod tests {
         let Ok(Command::Runtime(RuntimeArgs { action: Some(RuntimeAction::Install { build }) })) = install else {
             panic!("{install:?}");
         };
-        assert_eq!(build, Flavour::OpenVino);
+        assert_eq!(build, Flavor::OpenVino);
         for line in [
             "ldm-ort",
             "ldm-ort run",

@@ -6,6 +6,7 @@ use clap::CommandFactory;
 use serde_json::{Value, json};
 
 use super::args::{Cli, ListArgs, Listing};
+use super::keys::{KEYS, json_schema};
 use super::output;
 use super::table::columns;
 use crate::aliases::{ALIASES, Alias};
@@ -13,7 +14,7 @@ use crate::error::Result;
 use crate::family::Family;
 use crate::scheduler::{self, AliasValue};
 use crate::session::{PROVIDERS, Provider, ProviderStatus, Runtime, provider_statuses};
-use crate::spec::{KEYS, TASKS, json_schema};
+use crate::task::TASKS;
 
 /// Prints the table of schedulers, tasks, providers or aliases. `load` loads ONNX Runtime, which alone knows its build; it
 /// is called for providers only, and if it fails the list says why none can be used.

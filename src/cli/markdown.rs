@@ -3,11 +3,12 @@
 use clap::CommandFactory;
 
 use super::args::{Cli, Listing};
+use super::keys::KEYS;
 use crate::aliases::ALIASES;
 use crate::family::Family;
 use crate::scheduler::{self, AliasValue, SchedulerKey, SchedulerKeyKind};
 use crate::session::PROVIDERS;
-use crate::spec::{KEYS, TASKS};
+use crate::task::TASKS;
 
 /// Makes the page of a table.
 pub(super) fn page(what: Listing) -> String {

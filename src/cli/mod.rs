@@ -7,6 +7,7 @@ mod graph_cache;
 mod init;
 mod inspect;
 mod interrupt;
+mod keys;
 mod list;
 mod markdown;
 mod memory;

@@ -10,19 +10,19 @@ use super::output;
 use super::progress::Progress;
 use crate::bundle::ComponentKind;
 use crate::error::{Error, Result, count_of};
-use crate::quantize::{self, Outcome, Weights};
+use crate::quantize::{self, QuantizedGraph, WeightFormat};
 
 /// Writes a model directory with weights in fewer bits, and prints what became of each graph.
 ///
 /// # Errors
 /// As [`quantize::quantize`]; [`Error::Input`] for a component or a form of weights that there is not.
 pub fn quantize(args: &QuantizeArgs, global: &Global, out: &mut dyn Write) -> Result<()> {
-    let weights = Weights::from_name(&args.weights)?;
+    let weights = WeightFormat::from_name(&args.weights)?;
     let kinds = args.component.iter().map(|name| kind(name)).collect::<Result<Vec<_>>>()?;
     let interrupt = Interrupt::install()?;
     let mut progress = Progress::new(global.quiet);
     let outcomes = quantize::quantize(&args.model, &args.output, weights, &kinds, &interrupt.cancel(), &mut |at| {
-        progress.bytes(&format!("writing {}", at.component), at.done, at.of);
+        progress.bytes(&format!("writing {}", at.component), at.done, at.total);
     })?;
     progress.clear();
     if args.json { output::json(out, &outcomes) } else { output::text(out, &text(&outcomes)) }
@@ -35,8 +35,8 @@ fn kind(name: &str) -> Result<ComponentKind> {
     })
 }
 
-fn text(outcomes: &[Outcome]) -> String {
-    let line = |outcome: &Outcome| {
+fn text(outcomes: &[QuantizedGraph]) -> String {
+    let line = |outcome: &QuantizedGraph| {
         let mut text = format!(
             "{:<16} {} -> {}  {}, weights changed by at most {:.1e}, by {:.1e} of their size on the whole\n",
             outcome.component,
@@ -52,8 +52,8 @@ fn text(outcomes: &[Outcome]) -> String {
                 count_of(outcome.unknown, "large tensor")
             );
         }
-        for kept in &outcome.kept {
-            text += &format!("    {} stays float32: {}\n", kept.tensor, kept.because);
+        for kept in &outcome.skipped {
+            text += &format!("    {} stays float32: {}\n", kept.tensor, kept.reason);
         }
         text
     };

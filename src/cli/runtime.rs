@@ -8,7 +8,7 @@ use super::output;
 use super::progress::Progress;
 use crate::engine::Event;
 use crate::error::Result;
-use crate::session::{self, RuntimeOptions, Search, Source, Verdict, cached, minimum_version};
+use crate::session::{self, LibrarySource, RuntimeOptions, Search, Verdict, cached_builds, minimum_version};
 
 /// Runs `ldm-ort runtime`, with results on `out` and everything else on standard error.
 ///
@@ -46,20 +46,20 @@ fn show(search: &Search, options: &RuntimeOptions) -> String {
             None => candidate.source.to_string(),
         };
         text += &match &candidate.verdict {
-            Verdict::Taken(version) => format!("* {place}: taken, version {version}\n"),
+            Verdict::Selected(version) => format!("* {place}: taken, version {version}\n"),
             Verdict::Rejected(problem) => format!("  {place}: {problem}\n"),
             Verdict::Absent(reason) => format!("  {place}: {reason}\n"),
-            Verdict::Passed => format!("  {place}: not looked at\n"),
+            Verdict::Skipped => format!("  {place}: not checked\n"),
         };
     }
-    if search.taken().is_some() {
+    if search.selected().is_some() {
         let because =
-            search.candidates.iter().find(|c| matches!(c.verdict, Verdict::Taken(_))).map(|c| match c.source {
-                Source::Option => "it was asked for with --runtime",
-                Source::Variable => "ORT_DYLIB_PATH names it",
-                Source::Loaded => "this process holds it already",
-                Source::Cache => "it is the first usable one, in the user's cache",
-                Source::System => "it is the first usable one, in the system's library folders",
+            search.candidates.iter().find(|c| matches!(c.verdict, Verdict::Selected(_))).map(|c| match c.source {
+                LibrarySource::Option => "it was asked for with --runtime",
+                LibrarySource::Variable => "ORT_DYLIB_PATH names it",
+                LibrarySource::Loaded => "this process holds it already",
+                LibrarySource::Cache => "it is the first usable one, in the user's cache",
+                LibrarySource::System => "it is the first usable one, in the system's library folders",
             });
         text += &because.map(|why| format!("taken because {why}\n")).unwrap_or_default();
     } else if search.error().is_some() {
@@ -79,13 +79,13 @@ fn show(search: &Search, options: &RuntimeOptions) -> String {
 /// Lists the fetched builds, marking the one that would be taken.
 fn list(options: &RuntimeOptions) -> String {
     let search = session::search(options);
-    let taken = search.taken().map(|(path, _)| path.to_path_buf());
+    let taken = search.selected().map(|(path, _)| path.to_path_buf());
     let mut text = String::new();
-    for build in cached(&options.env, options.flavour) {
+    for build in cached_builds(&options.env, options.flavor) {
         let mark = if taken.as_ref().is_some_and(|path| path.starts_with(&build.folder)) { '*' } else { ' ' };
         text += &format!(
             "{mark} {:<9} {:<8} {:>6.1} MB  {}\n",
-            build.flavour.name(),
+            build.flavor.name(),
             build.version,
             build.bytes as f64 / 1e6,
             build.folder.display()

@@ -1,38 +1,38 @@
-//! Boxes as tokens (arXiv 2112.10752, section 4.3.1; appendix D.4).
+//! Encodes boxes as tokens (arXiv 2112.10752, section 4.3.1; appendix D.4).
 
 use crate::error::{Error, Result};
 
-/// Something in a layout.
+/// An object in a layout.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Thing {
-    /// What it is, as the model numbers it.
+pub struct LayoutObject {
+    /// Its class, as the model numbers it.
     pub class: usize,
-    /// Left, top, right and bottom, in shares of the image's width and height.
+    /// Left, top, right and bottom, as fractions of the image's width and height.
     pub place: [f64; 4],
-    /// What more is known of it: bits for a group, an occluded thing, a depiction, a view from inside.
+    /// The modifier bits: a group, an occluded object, a depiction, a view from inside.
     pub modifiers: usize,
 }
 
-/// The things that a layout has room for.
+/// The maximum number of objects in a layout.
 pub const MOST: usize = 30;
-/// The points a side of the grid that corners are snapped to.
+/// The number of grid points per side to which corners snap.
 const GRID: usize = 90;
-/// The token of a place without a thing, thrice for each.
+/// The token of an empty slot; each has three.
 const NOTHING: i64 = 8191;
 
-/// The 92 tokens of a layout: for each of 30 things its class, its upper left and its lower right corner, and then
-/// the corners of the part of the image that is seen, which is all of it.
+/// Returns the 92 tokens of a layout: for each of 30 objects its class, its upper left and its lower right corner, then
+/// the corners of the visible part of the image, which is all of it.
 ///
 /// A corner is `90 round(89 y) + round(89 x)`; a class is `class + n_classes · modifiers`.
 ///
 /// # Errors
-/// [`Error::Input`] for more than 30 things, and for a class beyond `n_classes` where that is known.
-pub fn tokens(things: &[Thing], n_classes: Option<usize>) -> Result<Vec<i64>> {
+/// [`Error::Input`] for more than 30 objects, and for a class beyond `n_classes` if that is known.
+pub fn tokens(things: &[LayoutObject], n_classes: Option<usize>) -> Result<Vec<i64>> {
     if things.len() > MOST {
         return Err(Error::input(
             "condition.boxes",
-            format!("{} boxes are given, and a layout has room for {MOST}", things.len()),
-            "leave the smallest out",
+            format!("expected at most {MOST} boxes, found {}", things.len()),
+            "leave out the smallest",
         ));
     }
     let corner = |x: f64, y: f64| {
@@ -44,8 +44,8 @@ pub fn tokens(things: &[Thing], n_classes: Option<usize>) -> Result<Vec<i64>> {
         if let Some(n) = n_classes.filter(|&n| thing.class >= n) {
             return Err(Error::input(
                 format!("condition.boxes[{at}].class"),
-                format!("{} is asked for, and the model knows classes 0 to {}", thing.class, n.saturating_sub(1)),
-                "choose one of those",
+                format!("expected a class from 0 to {1}, found {0}", thing.class, n.saturating_sub(1)),
+                "choose one of the model's classes",
             ));
         }
         let [left, top, right, bottom] = thing.place;
@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn a_layout_is_92_tokens() {
-        let thing = Thing { class: 3, place: [0.0, 0.5, 1.0, 1.0], modifiers: 2 };
+        let thing = LayoutObject { class: 3, place: [0.0, 0.5, 1.0, 1.0], modifiers: 2 };
         let tokens = tokens(&[thing], Some(10)).unwrap();
         assert_eq!(tokens.len(), 92);
         assert_eq!(tokens[..4], [23, 44 * 90, 8099, 8191]);
@@ -72,8 +72,8 @@ mod tests {
 
     #[test]
     fn too_many_things_and_unknown_classes_are_refused() {
-        let thing = Thing { class: 3, place: [0.0, 0.0, 1.0, 1.0], modifiers: 0 };
+        let thing = LayoutObject { class: 3, place: [0.0, 0.0, 1.0, 1.0], modifiers: 0 };
         assert!(tokens(&[thing; 31], None).unwrap_err().to_string().contains("31 boxes"));
-        assert!(tokens(&[thing], Some(3)).unwrap_err().to_string().contains("classes 0 to 2"));
+        assert!(tokens(&[thing], Some(3)).unwrap_err().to_string().contains("a class from 0 to 2"));
     }
 }

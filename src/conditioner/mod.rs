@@ -1,56 +1,62 @@
-//! Graphs that turn what an image is to show, other than a prompt, into what a denoiser is told.
+//! Graphs that encode conditions other than a prompt for a denoiser.
 
+mod condition;
 pub mod layout;
 
 use ndarray::{ArrayD, Axis, Slice, concatenate};
 
-use crate::bundle::ConditionerContract;
+pub use condition::{ConditionSpec, Conditioning, Graph, LayoutBox, Source};
+
+use crate::bundle::ConditionerSignature;
 use crate::error::{Error, Result};
 use crate::session::{Cancel, Session};
 use crate::tensor::{Tensor, TensorView, require_finite};
 
-/// An embedder: classes, boxes or a label map to tokens or channels.
+/// An embedder: encodes classes, boxes or a label map as tokens or channels.
 pub struct Conditioner {
     session: Session,
-    contract: ConditionerContract,
+    signature: ConditionerSignature,
 }
 
 impl Conditioner {
     /// Joins an open graph with the roles of its input and its output.
-    pub fn new(session: Session, contract: ConditionerContract) -> Self {
-        Self { session, contract }
+    pub fn new(session: Session, signature: ConditionerSignature) -> Self {
+        Self { session, signature }
     }
 
-    /// Gives back the open graph.
+    /// Returns the open graph.
     pub fn into_session(self) -> Session {
         self.session
     }
 
-    /// Runs the graph on the rows of `input`: as many rows of tokens `[rows, tokens, width]` or of channels
-    /// `[rows, c, h, w]`. A vector a row is one token.
+    /// Runs the graph on the rows of `input`. Returns as many rows of tokens `[rows, tokens, width]` or of channels
+    /// `[rows, c, h, w]`; one vector per row counts as one token.
     ///
     /// # Errors
-    /// [`Error::Model`] where the output has not a row for each of the input's, [`Error::NonFinite`], and whatever the
-    /// graph fails with.
+    /// [`Error::Model`] if the output does not have one row per input row, [`Error::NonFinite`], and all errors of the
+    /// graph.
     pub fn run(&mut self, input: &Tensor, cancel: &Cancel) -> Result<ArrayD<f32>> {
         let rows = input.shape().first().copied().unwrap_or(1);
-        let chunk = self.contract.batch.unwrap_or(rows).max(1);
+        let chunk = self.signature.batch.unwrap_or(rows).max(1);
         let mut parts = Vec::new();
         for start in (0..rows).step_by(chunk) {
-            // A graph with a fixed batch is always given a whole one; what it makes of the rows filled in is dropped.
+            // A graph with a fixed batch always receives a full one; the results of padding rows are dropped.
             let picks: Vec<usize> = (start..start + chunk).map(|row| row.min(rows - 1)).collect();
             let part = match input {
                 Tensor::F32(all) => Tensor::F32(all.select(Axis(0), &picks)),
                 Tensor::I64(all) => Tensor::I64(all.select(Axis(0), &picks)),
                 Tensor::Bool(all) => Tensor::Bool(all.select(Axis(0), &picks)),
             };
-            let inputs = [(self.contract.input.name.as_str(), TensorView::from(&part))];
-            parts.extend(self.session.run(&inputs, &[&self.contract.output.name], cancel)?);
+            let inputs = [(self.signature.input.name.as_str(), TensorView::from(&part))];
+            parts.extend(self.session.run(&inputs, &[&self.signature.output.name], cancel)?);
         }
         let views: Vec<_> = parts.iter().map(|part| part.view()).collect();
         let all = concatenate(Axis(0), &views).ok().filter(|all| all.ndim() >= 2 && all.shape()[0] >= rows);
         let mut all = all.ok_or_else(|| {
-            let problem = format!("output {} has not a row for each of the {rows} put in", self.contract.output.name);
+            let problem = format!(
+                "output {} does not have one row for each of the {rows} input rows",
+                self.signature.output.name
+            );
             Error::model(self.session.path(), problem, "export the graph with scripts/export.py")
         })?;
         all.slice_axis_inplace(Axis(0), Slice::from(..rows));

@@ -5,7 +5,7 @@ use std::ops::Range;
 use ndarray::{ArrayD, IxDyn};
 
 use super::graph::Layers;
-use crate::session::{Run, Session};
+use crate::session::{GraphRun, Session};
 use crate::tensor::TensorView;
 
 /// The shallow layers of a UNet as a graph of their own, and what the deep ones last gave them.
@@ -55,7 +55,7 @@ pub(super) struct Seam<'o> {
 impl Seam<'_> {
     /// Has the next runs of the call hand out what the deep layers give, or take what they gave, and nothing that they
     /// do not read.
-    pub(super) fn join<'r>(&'r mut self, runs: &mut [Run<'r>]) {
+    pub(super) fn join<'r>(&'r mut self, runs: &mut [GraphRun<'r>]) {
         let first = self.next;
         self.next += runs.len();
         if self.given.len() < self.next {
@@ -64,7 +64,7 @@ impl Seam<'_> {
         let given = self.given.get_mut(first..self.next).unwrap_or_default();
         for (run, given) in runs.iter_mut().zip(given) {
             match self.layers {
-                Layers::All => run.beside = Some((self.tensor, given)),
+                Layers::All => run.second_output = Some((self.tensor, given)),
                 Layers::Shallow => {
                     run.inputs.retain(|(name, _)| self.inputs.iter().any(|input| input == name));
                     run.inputs.push((self.tensor, TensorView::F32(given.view())));

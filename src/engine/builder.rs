@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::execution::{Execution, ExecutionEvent};
 use crate::graph_cache::{CachedGraph, GraphCache, SizeLimit};
 use crate::plan::{ModelSources, Plan};
-use crate::session::{self, Cancel, Flavour, Runtime, RuntimeOptions};
+use crate::session::{self, Cancel, Flavor, Runtime, RuntimeOptions};
 use crate::spec::{Overrides, Spec};
 
 /// Opens pipelines. A clone is the same engine.
@@ -180,10 +180,10 @@ impl Engine {
     }
 
     /// Returns the search for ONNX Runtime's library that this engine makes, for a preferred build.
-    pub fn runtime_options(&self, flavour: Option<Flavour>) -> RuntimeOptions {
+    pub fn runtime_options(&self, flavor: Option<Flavor>) -> RuntimeOptions {
         RuntimeOptions {
             path: self.0.runtime_path.clone(),
-            flavour,
+            flavor,
             offline: self.0.is_offline.unwrap_or(self.0.environment.offline),
             env: self.0.runtime_environment(),
             ..RuntimeOptions::default()
@@ -195,7 +195,7 @@ impl Engine {
     /// # Errors
     /// As [`Runtime::load`].
     pub fn load_runtime(&self, spec: &Spec, cancel: &Cancel, observer: &mut dyn FnMut(Event)) -> Result<Runtime> {
-        let options = RuntimeOptions { cancel: cancel.clone(), ..self.runtime_options(flavour(spec)) };
+        let options = RuntimeOptions { cancel: cancel.clone(), ..self.runtime_options(flavor(spec)) };
         Runtime::load_with(&options, &mut |progress| observer(Event::Fetch { progress: progress.clone() }))
     }
 
@@ -263,9 +263,9 @@ impl Engine {
     /// # Errors
     /// [`Error::Runtime`](crate::Error::Runtime) if a library that was named cannot be used.
     pub fn find_runtime(&self, spec: &Spec) -> Result<Option<Runtime>> {
-        let options = RuntimeOptions { offline: true, ..self.runtime_options(flavour(spec)) };
+        let options = RuntimeOptions { offline: true, ..self.runtime_options(flavor(spec)) };
         let search = session::search(&options);
-        match (search.error(), search.taken()) {
+        match (search.error(), search.selected()) {
             (Some(error), _) => Err(error),
             (None, None) => Ok(None),
             (None, Some(_)) => Runtime::load(&options).map(Some),
@@ -274,9 +274,9 @@ impl Engine {
 }
 
 /// The build of ONNX Runtime that the providers of a pipeline need: the first that exists for this machine.
-fn flavour(spec: &Spec) -> Option<Flavour> {
+fn flavor(spec: &Spec) -> Option<Flavor> {
     let devices = std::iter::once(&spec.device).chain(spec.stages.iter().map(|stage| &stage.spec.device));
     let names = devices.flat_map(|device| device.providers.iter().chain(device.components.values().flatten()));
-    let mut flavours = names.filter_map(|name| session::find_provider(name).ok()?.flavour);
-    flavours.find(|flavour| *flavour != Flavour::Cpu && flavour.is_built_here())
+    let mut flavors = names.filter_map(|name| session::find_provider(name).ok()?.flavor);
+    flavors.find(|flavor| *flavor != Flavor::Cpu && flavor.is_built_here())
 }

@@ -27,5 +27,4 @@ pub use recorder::{Recorder, arithmetic};
 pub use replay::Replay;
 pub use request::Request;
 pub use saver::Saver;
-pub(crate) use task_support::supported_tasks;
 pub use task_support::{model_spec, pipeline_toml};

@@ -17,8 +17,8 @@ use crate::error::{Error, Result, StepPosition};
 use crate::image;
 use crate::plan::{ControlPart, ModelPlan, RunPlan, RunSettings};
 use crate::session::{Cancel, Runtime};
-use crate::task::{self, Given, Handed, Paste, TaskContext};
-use crate::text::Encodings;
+use crate::task::{self, Given, Paste, StageOutput, TaskContext};
+use crate::text::PromptCache;
 
 /// One model at work. Its open graphs return to the pool when it is dropped.
 pub(super) struct ModelRun<'a> {
@@ -27,7 +27,7 @@ pub(super) struct ModelRun<'a> {
     runtime: &'a Runtime,
     pool: &'a mut Pool,
     parts: Parts,
-    encodings: Encodings,
+    encodings: PromptCache,
     /// True if parts stay open once they have done their work.
     pub(super) stay: bool,
     cancel: &'a Cancel,
@@ -70,7 +70,7 @@ impl<'a> ModelRun<'a> {
     pub(super) fn draw(
         &mut self,
         indices: Range<usize>,
-        handed: Option<Handed<'_>>,
+        handed: Option<StageOutput<'_>>,
         observer: &mut dyn Observer,
         timings: &mut Timings,
     ) -> Result<Drawn> {
@@ -101,8 +101,8 @@ impl<'a> ModelRun<'a> {
         let mut opener = Opener::new(plan, self.runtime, self.pool, cancel, observer);
         let texts = |&prompt: &usize| task::texts(request.task.as_ref(), &plan.model, prompt);
         let encodings = self.encodings.clone();
-        let (stay, encoded) = (self.stay, encodings.made());
-        let encodes = stay || !prompts.iter().all(|prompt| encodings.hold(&texts(prompt)));
+        let (stay, encoded) = (self.stay, encodings.encoded_count());
+        let encodes = stay || !prompts.iter().all(|prompt| encodings.contains(&texts(prompt)));
         let Beginning { text, class_embedder, conditioners, encoder, .. } =
             opener.beginning(&mut self.parts, encodes, &encodings)?;
         let mut opened = opening.elapsed();
@@ -119,7 +119,7 @@ impl<'a> ModelRun<'a> {
             denoising_start: request.denoising_start.map(|_| span.start),
             scheduler: scheduler.as_ref(),
             noise: &mut noise,
-            handed,
+            stage_output: handed,
             given: request.latents.as_ref().map(|given| task::rows(given, indices.clone())),
             text: text.as_mut(),
             class_embedder: class_embedder.as_mut().map(|(_, part)| part),
@@ -143,7 +143,7 @@ impl<'a> ModelRun<'a> {
                 text.encode(&texts(prompt), cancel, &mut |warning| warnings.push(warning))?;
             }
         }
-        timings.texts += encodings.made() - encoded;
+        timings.texts += encodings.encoded_count() - encoded;
         for warning in warnings {
             stop_if(observer.notice(ExecutionEvent::Warning(warning)), None)?;
         }
@@ -159,13 +159,13 @@ impl<'a> ModelRun<'a> {
         timings.open += opened.as_secs_f64();
         timings.prepare += (prepared - started - opened).as_secs_f64();
 
-        let contract = &plan.model.denoiser;
+        let signature = &plan.model.denoiser;
         let batch = Batch { images, sample: sample_shape, tiles: request.tiles, by_row: plan.runs_by_row() };
-        let model = GraphDenoiser::new(denoiser, contract, batch, condition, guidance, cancel)?;
+        let model = GraphDenoiser::new(denoiser, signature, batch, condition, guidance, cancel)?;
         let controls = controls.iter_mut().zip(&plan.controls).zip(&controlling);
         let mut model = model.with_controls(
             controls
-                .map(|(((_, session), part), image)| Control::new(session, &part.part.contract, image, part.weight))
+                .map(|(((_, session), part), image)| Control::new(session, &part.part.signature, image, part.weight))
                 .collect(),
         );
         stop_if(observer.notice(ExecutionEvent::Denoising { first, of }), None)?;

@@ -11,7 +11,7 @@ use super::stop_if;
 use crate::error::{Error, Result};
 use crate::graph_cache::{self, CachedGraph, GraphCache, MeasurementFile, Rows};
 use crate::plan::{self, ModelPlan};
-use crate::session::{Cancel, Run, Runtime, Session, cpu_threads};
+use crate::session::{Cancel, GraphRun, Runtime, Session, cpu_threads};
 use crate::spec::Batching;
 use crate::tensor::{DType, Dim, Tensor, TensorInfo, TensorView};
 
@@ -89,7 +89,7 @@ fn threads(plan: &ModelPlan) -> usize {
 fn measure(plan: &ModelPlan, runtime: &Runtime, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Option<Rows>> {
     let Some(mut split) = Trial::new(plan, Batching::Split, runtime, cancel, observer)? else { return Ok(None) };
     let at_the_same_time = split.seconds(2)?;
-    split.session.open_alone(cancel)?;
+    split.session.open_for_single_runs(cancel)?;
     let sequential = 2.0 * split.seconds(1)?;
     drop(split);
     let tried_batched = tries_batched(plan);
@@ -180,7 +180,8 @@ impl<'a> Trial<'a> {
     /// How long so many runs take, as many of them at the same time as there are at most.
     fn seconds(&mut self, count: usize) -> Result<f64> {
         let mut outs = vec![vec![0.0; self.length]; count];
-        let runs = outs.iter_mut().map(|out| Run { inputs: views(&self.inputs), out, shape: None, beside: None });
+        let runs =
+            outs.iter_mut().map(|out| GraphRun { inputs: views(&self.inputs), out, shape: None, second_output: None });
         let runs = runs.collect();
         let start = Instant::now();
         self.session.run_each(runs, &self.output, self.cancel)?;

@@ -25,7 +25,7 @@ pub use finished_image::{FinishedImage, Timings};
 /// Open graphs, and the plans that run on them: of one model, or of several in a row.
 ///
 /// Every plan can be run. What it needs and is not open yet is opened; what is open and it does not need stays open, unless
-/// its graphs don't stay open (`[device] keep`). Plans of one [`ModelSources`](crate::plan::ModelSources) share prompts'
+/// its graphs don't stay open (`[device] offload`). Plans of one [`ModelSources`](crate::plan::ModelSources) share prompts'
 /// embeddings too.
 pub struct Execution {
     runtime: Runtime,

@@ -5,15 +5,15 @@ use std::time::Instant;
 use super::event::{ExecutionEvent, Observer};
 use super::pool::{Pool, SessionKey, openings, session_options};
 use super::stop_if;
-use crate::bundle::{ConditionerContract, VaeDecoderContract};
+use crate::bundle::{ConditionerSignature, VaeDecoderSignature};
 use crate::conditioner::Conditioner;
 use crate::error::{Error, Result};
 use crate::graph_cache::{self, CachedGraph};
-use crate::latent::{Decoder, Encoder, LinearColors, Preview};
 use crate::lora;
 use crate::plan::{ModelPlan, Opening, Part, PreviewSource};
 use crate::session::{Cancel, Runtime, Session};
-use crate::text::{Encodings, TextEncoder, TextEncoders};
+use crate::text::{PromptCache, TextEncoder, TextEncoders};
+use crate::vae::{LinearColors, Preview, VaeDecoder, VaeEncoder};
 
 /// A component at work, and the key of its graph.
 pub(super) type Keyed<T> = (SessionKey, T);
@@ -32,7 +32,7 @@ pub(super) struct Beginning {
     text_keys: Vec<SessionKey>,
     pub class_embedder: Option<Keyed<Conditioner>>,
     pub conditioners: Vec<Option<Keyed<Conditioner>>>,
-    pub encoder: Option<Keyed<Encoder>>,
+    pub encoder: Option<Keyed<VaeEncoder>>,
 }
 
 /// The graphs that the denoising loop runs.
@@ -48,7 +48,7 @@ pub(super) struct Denoising {
 
 /// The graph that makes pixels of latents; none in a model that works on pixels.
 pub(super) struct Decoding {
-    pub decoder: Option<Keyed<Decoder>>,
+    pub decoder: Option<Keyed<VaeDecoder>>,
 }
 
 impl Parts {
@@ -172,7 +172,7 @@ impl<'a> Opener<'a> {
         &mut self,
         parts: &'p mut Parts,
         encodes: bool,
-        encodings: &Encodings,
+        encodings: &PromptCache,
     ) -> Result<&'p mut Beginning> {
         let beginning = &mut parts.beginning;
         let is_closed = |open: &mut Beginning| open.text.as_ref().is_some_and(|text| !text.is_open());
@@ -183,16 +183,17 @@ impl<'a> Opener<'a> {
             let (mut encoders, mut text_keys) = (Vec::new(), Vec::new());
             for text in plan.text.iter().filter(|_| encodes).flat_map(|text| &text.encoders) {
                 let (key, session) = self.session(&plan.opening(&text.part))?;
-                let contract = text.part.contract.clone();
+                let signature = text.part.signature.clone();
                 let (taken, negative) = (text.taken.clone(), text.negative.clone());
-                let encoder = TextEncoder::new(text.tokenizer.clone(), session, contract, taken, negative, text.style)?;
+                let encoder =
+                    TextEncoder::new(text.tokenizer.clone(), session, signature, taken, negative, text.style)?;
                 let encoder = encoder.with_instruction(text.instruction.clone());
                 encoders.push((text.group, encoder));
                 text_keys.push(key);
             }
-            let mut conditioner = |part: &Part<ConditionerContract>| {
+            let mut conditioner = |part: &Part<ConditionerSignature>| {
                 let (key, session) = self.session(&plan.opening(part))?;
-                Ok((key, Conditioner::new(session, part.contract.clone())))
+                Ok((key, Conditioner::new(session, part.signature.clone())))
             };
             let class_embedder = plan.class_embedder.as_ref().map(&mut conditioner).transpose()?;
             let conditions = plan.conditions.iter().map(|condition| condition.part.as_ref());
@@ -202,7 +203,7 @@ impl<'a> Opener<'a> {
                 Some(part) => {
                     let (key, session) = self.session(&plan.opening(part))?;
                     let last = self.pool.encoded(&key);
-                    Some((key, Encoder::new(session, part.contract.clone()).with_last(last)))
+                    Some((key, VaeEncoder::new(session, part.signature.clone()).with_last(last)))
                 }
                 None => None,
             };
@@ -235,7 +236,7 @@ impl<'a> Opener<'a> {
         let preview = match &preview.source {
             PreviewSource::Small(part, scaling) => {
                 let (key, session) = self.session(&plan.opening(part))?;
-                let decoder = Decoder::new(session, part.contract.clone(), *scaling, plan.spatial_factor);
+                let decoder = VaeDecoder::new(session, part.signature.clone(), *scaling, plan.spatial_factor);
                 return Ok(Some((Some(key), Preview::Decoder(Box::new(decoder)))));
             }
             PreviewSource::Published(map) => Preview::Linear(map.clone()),
@@ -255,7 +256,7 @@ impl<'a> Opener<'a> {
     }
 
     /// A linear map fitted to the decoder: the one that makes the images, where it does.
-    fn fitted(&mut self, part: &Part<VaeDecoderContract>, parts: &mut Parts, stay: bool) -> Result<LinearColors> {
+    fn fitted(&mut self, part: &Part<VaeDecoderSignature>, parts: &mut Parts, stay: bool) -> Result<LinearColors> {
         let (plan, cancel) = (self.plan, self.cancel);
         let sizes = plan.sizes.map(|sizes| (sizes.width, sizes.height, plan.decoding_tiles(sizes.tiles)));
         let (width, height, tiles) = sizes.unwrap_or((8 * plan.spatial_factor, 8 * plan.spatial_factor, None));
@@ -265,11 +266,12 @@ impl<'a> Opener<'a> {
         if let Some(map) = self.pool.map(&key) {
             return Ok(map);
         }
-        let fit =
-            |decoder: &mut Decoder| LinearColors::fit(decoder, channels, [height, width], plan.spatial_factor, cancel);
+        let fit = |decoder: &mut VaeDecoder| {
+            LinearColors::fit(decoder, channels, [height, width], plan.spatial_factor, cancel)
+        };
         let map = if plan.decoder.is_none() {
             let (own, session) = self.session(&plan.opening(part))?;
-            let mut decoder = Decoder::new(session, part.contract.clone(), plan.model.scaling, plan.spatial_factor);
+            let mut decoder = VaeDecoder::new(session, part.signature.clone(), plan.model.scaling, plan.spatial_factor);
             let map = fit(&mut decoder);
             if stay {
                 self.pool.put(own, decoder.into_session());
@@ -295,7 +297,7 @@ impl<'a> Opener<'a> {
                 Some(part) => {
                     let (key, session) = self.session(&plan.opening(part))?;
                     let (scaling, factor) = (plan.decoder_scaling, plan.spatial_factor);
-                    Some((key, Decoder::new(session, part.contract.clone(), scaling, factor)))
+                    Some((key, VaeDecoder::new(session, part.signature.clone(), scaling, factor)))
                 }
                 None => None,
             };

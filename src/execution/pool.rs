@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use crate::bundle::ComponentKind;
 use crate::graph_cache::{GraphCache, Rows};
-use crate::latent::{EncodedImage, LinearColors};
 use crate::plan::{ModelPlan, Opening, TextPart};
 use crate::rewrite::Pass;
 use crate::session::{Cancel, ProviderChoice, Session, SessionOptions};
 use crate::spec::DeviceSpec;
 use crate::tensor::ByteEdit;
 use crate::text::tokenizer::Tokenizer;
-use crate::text::{Encodings, Style, Taken};
+use crate::text::{EncoderOutputs, PromptCache, PromptStyle};
+use crate::vae::{EncodedImage, LinearColors};
 
 /// Everything that decides how a graph is opened: sessions of one key are interchangeable.
 #[derive(Debug, Clone, PartialEq)]
@@ -102,8 +102,8 @@ pub(super) fn openings(plan: &ModelPlan) -> Vec<Opening<'_>> {
 struct TextEncoderKey {
     graph: SessionKey,
     tokenizer: Arc<Tokenizer>,
-    taken: [Option<Taken>; 2],
-    style: Style,
+    taken: [Option<EncoderOutputs>; 2],
+    style: PromptStyle,
     instruction: Option<String>,
     group: usize,
 }
@@ -154,7 +154,7 @@ pub(super) struct Pool {
     /// Graphs that could not be kept optimized, and are opened as they are.
     uncached: Vec<SessionKey>,
     /// The latest last.
-    encodings: Vec<(TextKey, Encodings)>,
+    encodings: Vec<(TextKey, PromptCache)>,
     /// The image that a VAE encoder encoded last.
     encoded: Option<(SessionKey, EncodedImage)>,
     maps: Vec<FittedMap>,
@@ -217,12 +217,12 @@ impl Pool {
     }
 
     /// The embeddings of the prompts that this plan's text encoders have met.
-    pub(super) fn encodings(&mut self, plan: &ModelPlan) -> Encodings {
+    pub(super) fn encodings(&mut self, plan: &ModelPlan) -> PromptCache {
         /// As many kinds of text encoders as two models in a row have, once over.
         const MOST: usize = 4;
-        let Some(key) = TextKey::new(plan) else { return Encodings::default() };
+        let Some(key) = TextKey::new(plan) else { return PromptCache::default() };
         let known = self.encodings.iter().position(|(own, _)| *own == key);
-        let entry = known.map_or_else(|| (key, Encodings::default()), |at| self.encodings.remove(at));
+        let entry = known.map_or_else(|| (key, PromptCache::default()), |at| self.encodings.remove(at));
         let encodings = entry.1.clone();
         self.encodings.push(entry);
         let spare = self.encodings.len().saturating_sub(MOST);

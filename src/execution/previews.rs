@@ -10,9 +10,9 @@ use crate::denoise::{Step, StepWatcher};
 use crate::error::{Error, Result};
 use crate::graph_cache::GraphCache;
 use crate::image;
-use crate::latent::Preview;
 use crate::session::Cancel;
 use crate::tiles::Tiles;
+use crate::vae::Preview;
 
 /// Tells an observer of a batch's steps, with previews between them where there are to be any.
 pub(super) struct Watching<'a> {

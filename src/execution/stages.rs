@@ -15,7 +15,7 @@ use crate::image::Rgb8;
 use crate::plan::{ModelPlan, Plan, RunPlan, RunSettings};
 use crate::session::{Cancel, Runtime};
 use crate::spec::StageInput;
-use crate::task::{Handed, rows};
+use crate::task::{StageOutput, rows};
 
 /// What one stage made of one image.
 pub(super) struct Made {
@@ -142,14 +142,14 @@ pub(super) fn request_of(plan: &Plan, at: usize) -> (&RunPlan, Option<StageInput
     }
 }
 
-fn handed(hand: StageInput, made: &[Made]) -> Result<Handed<'_>> {
+fn handed(hand: StageInput, made: &[Made]) -> Result<StageOutput<'_>> {
     match (hand, made) {
-        (StageInput::Image, [Made { pixels: Some(pixels), .. }]) => Ok(Handed::Image(pixels)),
+        (StageInput::Image, [Made { pixels: Some(pixels), .. }]) => Ok(StageOutput::Image(pixels)),
         (StageInput::Image, _) => Err(Error::internal("stage", "the stage before it handed on no image")),
         (StageInput::Latents, made) => {
             let latents: Vec<_> = made.iter().map(|made| made.latents.view()).collect();
             let latents = concatenate(Axis(0), &latents);
-            latents.map(Handed::Latents).map_err(|e| Error::input("latents", e.to_string(), ""))
+            latents.map(StageOutput::Latents).map_err(|e| Error::input("latents", e.to_string(), ""))
         }
     }
 }

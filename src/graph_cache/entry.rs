@@ -195,7 +195,7 @@ impl CachedGraph {
             axes: Vec::new(),
             weight_files: Vec::new(),
             edits: Vec::new(),
-            of: Some(graph.path.clone()),
+            display_path: Some(graph.path.clone()),
             held: in_use.0.clone(),
             ..options.clone()
         };

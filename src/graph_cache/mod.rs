@@ -342,9 +342,9 @@ impl GraphCache {
                 entry::remove(&left)?;
             }
         }
-        let bytes = match passes.iter().find_map(|pass| pass.outer_branch()) {
+        let bytes = match passes.iter().find_map(|pass| pass.shallow_branch()) {
             None => graph.weight_bytes + graph.file_bytes,
-            Some(branch) => rewrite::branches(graph)?.get(branch).map_or(0, |branch| branch.outer_weights),
+            Some(branch) => rewrite::branches(graph)?.get(branch).map_or(0, |branch| branch.shallow_weights),
         };
         self.make_room(bytes)?;
         observer(GraphCacheEvent::Optimizing { bytes, folder });
@@ -368,9 +368,9 @@ impl GraphCache {
         let made = room.path().join(entry::GRAPH);
         Session::save_optimized(runtime, &graph.path, bytes, &best, &made)?;
         let saved = files::read(&made).map_err(|e| Error::io(&made, "reading", e))?;
-        let ordered = rewrite::late(&saved).unwrap_or(saved);
+        let ordered = rewrite::hoist_dequantization(&saved).unwrap_or(saved);
         let has_dynamic_shapes = passes.contains(&Pass::DynamicShapes);
-        let settled = has_dynamic_shapes.then(|| rewrite::loose(&ordered)).flatten().unwrap_or(ordered);
+        let settled = has_dynamic_shapes.then(|| rewrite::make_shapes_dynamic(&ordered)).flatten().unwrap_or(ordered);
         std::fs::write(&made, settled).map_err(|e| Error::io(&made, "writing", e))?;
         stop_if(&options.cancel)?;
         entry.seconds = began.elapsed().as_secs_f64();

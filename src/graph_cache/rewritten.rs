@@ -1,6 +1,6 @@
 //! Graphs that are rewritten before they are opened, with the cache or without.
 
-use crate::bundle::{GraphFile, placed_in};
+use crate::bundle::{GraphFile, relocate};
 use crate::error::{Error, Result};
 use crate::rewrite::{Pass, Rewritten, rewrite};
 use crate::session::{Runtime, Session, SessionOptions};
@@ -46,7 +46,7 @@ pub fn open_uncached(
     let Some(bytes) = (if cuts.is_empty() { None } else { rewritten(graph, &cuts, options)? }) else {
         return Session::open_with(runtime, &graph.path, options, weights);
     };
-    let weights = placed_in(&bytes, weights).ok_or_else(|| {
+    let weights = relocate(&bytes, weights).ok_or_else(|| {
         let problem = "its weights cannot be told apart once it is cut";
         Error::model(&graph.path, problem, "leave [cache.deepcache] out, or what changes the weights")
     })?;

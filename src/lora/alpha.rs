@@ -1,32 +1,32 @@
-//! alpha / rank: what diffusers multiplies a module's change by.
+//! alpha / rank: the factor by which diffusers multiplies a module's change.
 
 use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Map, Value};
 
-use super::names::{Part, flat};
+use super::names::{LoraTarget, flatten_name};
 
-/// How diffusers saves PEFT's settings in a file's header.
+/// The key of PEFT's settings in the header of a file saved by diffusers.
 const SETTINGS: &str = "lora_adapter_metadata";
 
-/// The alphas of a file, where it leaves some of them out.
+/// The alphas of a file that may lack some of them.
 ///
-/// PEFT has one alpha for a whole adapter, with exceptions. So a module without one of its own has that of the header's
-/// settings; or else the alpha that most modules of its part have; or else, where no module has one, the rank of the
-/// module that diffusers comes upon first. With ranks all alike that is a factor of 1.
+/// PEFT has one alpha per adapter, with exceptions. So a module without an alpha gets that of the header's settings; or
+/// else the most common alpha of its part; or else, if no module has one, the rank of the module that diffusers reads
+/// first. If all ranks are equal, that is a factor of 1.
 ///
-/// A module's own alpha always counts, as it did in training; diffusers 0.39 passes over that of an attention or text
-/// layer where it is not its part's commonest.
+/// A module's own alpha always counts, as it did in training; diffusers 0.39 ignores that of an attention or text
+/// encoder layer if it is not the part's most common one.
 pub struct Alphas {
     settings: Map<String, Value>,
-    parts: BTreeMap<Part, Taken>,
+    parts: BTreeMap<LoraTarget, AlphaCounts>,
 }
 
 #[derive(Default)]
-struct Taken {
-    /// How often each alpha occurs, by its bits, with the number in the order of reading.
+struct AlphaCounts {
+    /// The count of each alpha, by its bits, with the index of its first occurrence.
     alphas: BTreeMap<u32, (usize, usize)>,
-    /// The rank of the first module, and what makes it the first.
+    /// The rank of the first module, and its sort key.
     first: Option<((usize, usize), usize)>,
 }
 
@@ -36,24 +36,24 @@ impl Alphas {
         Self { settings, parts: BTreeMap::new() }
     }
 
-    /// Takes down what a file says of a module. `order` counts its matrices in the order of the file.
-    pub fn take(&mut self, part: Part, module: &str, order: usize, rank: usize, alpha: Option<f32>) {
+    /// Records a module's alpha and rank. `order` counts its matrices in the order of the file.
+    pub fn take(&mut self, part: LoraTarget, module: &str, order: usize, rank: usize, alpha: Option<f32>) {
         let taken = self.parts.entry(part).or_default();
         if let Some(alpha) = alpha {
             let (count, at) = taken.alphas.entry(alpha.to_bits()).or_insert((0, order));
             (*count, *at) = (*count + 1, (*at).min(order));
         }
         let place = match part {
-            Part::Denoiser => (0, order),
-            Part::TextEncoder(_) => place_in_layer(module),
+            LoraTarget::Denoiser => (0, order),
+            LoraTarget::TextEncoder(_) => place_in_layer(module),
         };
         if taken.first.is_none_or(|(first, _)| place < first) {
             taken.first = Some((place, rank));
         }
     }
 
-    /// alpha / rank of a module.
-    pub fn factor(&self, part: Part, module: &str, rank: usize, alpha: Option<f32>) -> f32 {
+    /// Returns alpha / rank of a module.
+    pub fn factor(&self, part: LoraTarget, module: &str, rank: usize, alpha: Option<f32>) -> f32 {
         let taken = self.parts.get(&part);
         let commonest = || {
             let alphas = &taken?.alphas;
@@ -67,24 +67,24 @@ impl Alphas {
         alpha.map_or(1.0, |alpha| alpha / divisor)
     }
 
-    fn setting(&self, part: Part, key: &str) -> Option<&Value> {
+    fn setting(&self, part: LoraTarget, key: &str) -> Option<&Value> {
         let names: &[&str] = match part {
-            Part::Denoiser => &["unet", "transformer"],
-            Part::TextEncoder(1) => &["text_encoder"],
-            Part::TextEncoder(2) => &["text_encoder_2"],
-            Part::TextEncoder(_) => &["text_encoder_3"],
+            LoraTarget::Denoiser => &["unet", "transformer"],
+            LoraTarget::TextEncoder(1) => &["text_encoder"],
+            LoraTarget::TextEncoder(2) => &["text_encoder_2"],
+            LoraTarget::TextEncoder(_) => &["text_encoder_3"],
         };
         names.iter().find_map(|name| self.settings.get(&format!("{name}.{key}")))
     }
 
-    fn is_set(&self, part: Part, key: &str) -> bool {
+    fn is_set(&self, part: LoraTarget, key: &str) -> bool {
         self.setting(part, key).and_then(Value::as_bool).unwrap_or(false)
     }
 
-    /// The alpha that the header's settings give a module.
-    fn set(&self, part: Part, module: &str) -> Option<f32> {
+    /// Returns the alpha of a module in the header's settings.
+    fn set(&self, part: LoraTarget, module: &str) -> Option<f32> {
         let exception = |pattern: &String| {
-            let pattern = flat(pattern.trim_start_matches('^'));
+            let pattern = flatten_name(pattern.trim_start_matches('^'));
             module == pattern || module.ends_with(&format!("_{pattern}"))
         };
         let exceptions = self.setting(part, "alpha_pattern").and_then(Value::as_object);
@@ -93,7 +93,7 @@ impl Alphas {
     }
 }
 
-/// Where a layer of a text encoder stands in the order in which torch lists them.
+/// Returns the position of a text encoder's layer in torch's order.
 fn place_in_layer(module: &str) -> (usize, usize) {
     const LAYERS: [&str; 6] = ["k_proj", "v_proj", "q_proj", "out_proj", "fc1", "fc2"];
     let block = module.split_once("layers_").and_then(|(_, rest)| rest.split('_').next()?.parse().ok());
@@ -105,7 +105,7 @@ fn place_in_layer(module: &str) -> (usize, usize) {
 mod tests {
     use super::*;
 
-    const D: Part = Part::Denoiser;
+    const D: LoraTarget = LoraTarget::Denoiser;
 
     #[test]
     fn a_missing_alpha_is_that_of_most() {
@@ -125,7 +125,7 @@ mod tests {
         alphas.take(D, "b", 1, 4, None);
         alphas.take(D, "a", 0, 8, None);
         assert_eq!(alphas.factor(D, "b", 4, None), 2.0);
-        let text = Part::TextEncoder(1);
+        let text = LoraTarget::TextEncoder(1);
         alphas.take(text, "text_model_encoder_layers_10_self_attn_k_proj", 0, 3, None);
         alphas.take(text, "text_model_encoder_layers_2_mlp_fc1", 1, 2, None);
         alphas.take(text, "text_model_encoder_layers_2_self_attn_q_proj", 2, 4, None);
@@ -141,6 +141,6 @@ mod tests {
         alphas.take(D, "mid_block_x", 0, 4, None);
         assert_eq!(alphas.factor(D, "mid_block_x", 4, None), 0.5);
         assert_eq!(alphas.factor(D, "up_block_x", 4, None), 2.0);
-        assert_eq!(alphas.factor(Part::TextEncoder(1), "y", 9, None), 1.0);
+        assert_eq!(alphas.factor(LoraTarget::TextEncoder(1), "y", 9, None), 1.0);
     }
 }

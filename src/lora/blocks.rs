@@ -1,18 +1,16 @@
-//! The names of a UNet's modules in Stability AI's own code, in which kohya's scripts write what they train for
-//! Stable Diffusion XL.
+//! The module names of a UNet in Stability AI's own code, which kohya's scripts use for Stable Diffusion XL.
 //!
-//! There the blocks are counted through: `input_blocks` 1 and on are the residual blocks and the downsamplers of all
-//! `down_blocks`, one after the other, each with its attention behind it. How many there are of each is read from the
-//! graph that the names are for.
+//! That code numbers the blocks consecutively: `input_blocks` from 1 on are the residual blocks and the downsamplers of
+//! all `down_blocks`, each followed by its attention. The number of each is read from the graph.
 
 use std::collections::BTreeSet;
 
-use super::names::flat;
+use super::names::flatten_name;
 
-/// Names of Stability AI's code, with `_` for `.`, beside diffusers' names for the same.
+/// Names in Stability AI's code, with `_` for `.`, and diffusers' names of the same modules.
 pub struct Blocks(Vec<(String, String)>);
 
-/// What lies outside of the blocks, and the middle.
+/// The modules outside of the blocks, and the middle block.
 const FIXED: &[(&str, &str)] = &[
     ("input_blocks_0_0", "conv_in"),
     ("out_2", "conv_out"),
@@ -25,7 +23,7 @@ const FIXED: &[(&str, &str)] = &[
     ("middle_block_2", "mid_block_resnets_1"),
 ];
 
-/// What a residual block is made of.
+/// The parts of a residual block.
 const RESIDUAL: &[(&str, &str)] = &[
     ("_in_layers_2", "_conv1"),
     ("_out_layers_3", "_conv2"),
@@ -34,7 +32,7 @@ const RESIDUAL: &[(&str, &str)] = &[
 ];
 
 impl Blocks {
-    /// Counts through the blocks of a UNet that has these modules.
+    /// Numbers the blocks of a UNet that has these modules.
     pub fn new<'a>(modules: impl Iterator<Item = &'a str>) -> Self {
         // "down_blocks.1.attentions.0" and the like.
         let stems: BTreeSet<String> =
@@ -42,7 +40,7 @@ impl Blocks {
         let has = |stem: &str| stems.iter().any(|s| s == stem);
         let mut names: Vec<(String, String)> =
             FIXED.iter().map(|(theirs, ours)| ((*theirs).to_owned(), (*ours).to_owned())).collect();
-        let mut put = |theirs: String, ours: &str| names.push((theirs, flat(ours)));
+        let mut put = |theirs: String, ours: &str| names.push((theirs, flatten_name(ours)));
 
         let resnets = |blocks: &str, block: usize| {
             let stem = format!("{blocks}.{block}.resnets");
@@ -68,7 +66,7 @@ impl Blocks {
                 if attends {
                     put(format!("output_blocks_{at}_1"), &format!("up_blocks.{block}.attentions.{layer}"));
                 }
-                // The upsampler stands behind the last layer's attention, or in its place.
+                // The upsampler follows the last layer's attention, if any.
                 let behind = if attends { 2 } else { 1 };
                 put(format!("output_blocks_{at}_{behind}_conv"), &format!("up_blocks.{block}.upsamplers.0.conv"));
                 at += 1;
@@ -77,11 +75,11 @@ impl Blocks {
         Self(names)
     }
 
-    /// diffusers' name, with `_` for `.`, of a module that Stability AI's code names so.
+    /// Translates a module's name in Stability AI's code to diffusers' name, with `_` for `.`.
     pub fn translate(&self, module: &str) -> Option<String> {
         let rest_of =
             |theirs: &str| module.strip_prefix(theirs).filter(|rest| rest.is_empty() || rest.starts_with('_'));
-        // The longest is the one that is meant: `input_blocks_3_0_op` before `input_blocks_3_0`.
+        // The longest match wins: `input_blocks_3_0_op` before `input_blocks_3_0`.
         let found = self.0.iter().filter_map(|(theirs, ours)| Some((theirs.len(), ours, rest_of(theirs)?)));
         let (_, ours, rest) = found.max_by_key(|(length, ..)| *length)?;
         let inner = RESIDUAL.iter().find(|(theirs, _)| *theirs == rest).map_or(rest, |(_, inner)| inner);

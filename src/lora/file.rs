@@ -1,4 +1,4 @@
-//! A LoRA file, read.
+//! Reads LoRA files.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -10,7 +10,7 @@ use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use safetensors::{SafeTensorError, SafeTensors};
 
 use super::alpha::Alphas;
-use super::names::{Foreign, Key, Part, Role, flat};
+use super::names::{ForeignTensor, LoraTarget, MatrixRole, TensorKey, flatten_name};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::guard::contain;
@@ -18,46 +18,46 @@ use crate::tensor::{DType, WeightValues};
 
 const AGAIN: &str = "download or copy the file again";
 
-/// A LoRA file: the modules that it changes. Its matrices stay in the file until they are asked for.
+/// A LoRA file: the modules that it changes. Its matrices are read on demand.
 pub struct LoraFile {
     path: PathBuf,
     bytes: Mmap,
-    /// The modules it changes, by part and by their name with `_` for `.`.
-    pub modules: BTreeMap<(Part, String), Module>,
-    /// Tensors that belong to other changes than plain LoRA.
-    pub foreign: Vec<(String, Foreign)>,
-    /// Modules that the file has an alpha for and no matrices.
-    pub bare: Vec<(Part, String)>,
-    /// What the file's header says it was trained on, where it says so.
-    pub made_for: Option<String>,
+    /// The modules it changes, by part and name, with `_` for `.`.
+    pub modules: BTreeMap<(LoraTarget, String), Module>,
+    /// Tensors of changes other than plain LoRA.
+    pub foreign: Vec<(String, ForeignTensor)>,
+    /// Modules with an alpha and without matrices.
+    pub alphas_only: Vec<(LoraTarget, String)>,
+    /// The base model in the file's header, if any.
+    pub base_model: Option<String>,
 }
 
 /// A module's change: `scale · alpha / rank · up · down`.
 pub struct Module {
-    /// The module as the file writes it.
+    /// The module's name in the file.
     pub written: String,
-    down: Stored,
-    up: Stored,
+    down: StoredTensor,
+    up: StoredTensor,
     /// alpha / rank.
     pub factor: f32,
 }
 
 /// A matrix, a kernel or a number in the file.
 #[derive(Clone)]
-struct Stored {
+struct StoredTensor {
     dtype: Dtype,
     shape: Vec<usize>,
     place: Range<usize>,
 }
 
-/// What a file holds of one module while it is being read.
+/// The pieces of one module while the file is being read.
 #[derive(Default)]
-struct Pieces {
+struct ModulePieces {
     written: String,
-    /// The order in the file, which is that of the first matrix.
+    /// The position of its first matrix in the file.
     order: usize,
-    down: Option<Stored>,
-    up: Option<Stored>,
+    down: Option<StoredTensor>,
+    up: Option<StoredTensor>,
     alpha: Option<f32>,
 }
 
@@ -65,19 +65,19 @@ impl LoraFile {
     /// Reads the modules that a file changes.
     ///
     /// # Errors
-    /// [`Error::Io`] where it cannot be read; [`Error::Model`] where it is no safetensors file, is cut off, or holds no
-    /// plain LoRA.
+    /// [`Error::Io`] if it cannot be read; [`Error::Model`] if it is not a safetensors file, is truncated, or contains
+    /// no plain LoRA.
     pub fn open(path: &Path) -> Result<Self> {
         let bytes = map(path)?;
         let read =
             contain(|| SafeTensors::read_metadata(&bytes)).map_err(|e| Error::model(path, e.to_string(), AGAIN))?;
         let (header, metadata) = read.map_err(|e| not_safetensors(path, &bytes, &e))?;
-        // The matrices lie behind eight bytes of length and the header of that length.
+        // The data follows eight bytes of length and the header of that length.
         let data = header + 8;
-        let mut pieces: BTreeMap<(Part, String), Pieces> = BTreeMap::new();
+        let mut pieces: BTreeMap<(LoraTarget, String), ModulePieces> = BTreeMap::new();
         let mut foreign = Vec::new();
         for (order, name) in metadata.offset_keys().into_iter().enumerate() {
-            let (Some(info), key) = (metadata.info(&name), Key::parse(&name)) else { continue };
+            let (Some(info), key) = (metadata.info(&name), TensorKey::parse(&name)) else { continue };
             let key = match key {
                 Ok(key) => key,
                 Err(what) => {
@@ -85,62 +85,63 @@ impl LoraFile {
                     continue;
                 }
             };
-            let stored = Stored::new(info, data);
-            let piece = pieces.entry((key.part, flat(&key.module))).or_default();
+            let stored = StoredTensor::new(info, data);
+            let piece = pieces.entry((key.part, flatten_name(&key.module))).or_default();
             match key.role {
-                Role::Alpha => piece.alpha = Some(stored.scalar(path, &name, &bytes)?),
-                Role::Down => piece.down = Some(stored.of_floats(path, &name)?),
-                Role::Up => (piece.up, piece.order) = (Some(stored.of_floats(path, &name)?), order),
+                MatrixRole::Alpha => piece.alpha = Some(stored.scalar(path, &name, &bytes)?),
+                MatrixRole::Down => piece.down = Some(stored.require_float(path, &name)?),
+                MatrixRole::Up => (piece.up, piece.order) = (Some(stored.require_float(path, &name)?), order),
             }
             piece.written = key.module;
         }
-        let bare = pieces.extract_if(.., |_, piece| piece.down.is_none() && piece.up.is_none());
-        let bare = bare.map(|((part, _), piece)| (part, piece.written)).collect();
-        let made_for = metadata.metadata().as_ref().and_then(made_for);
+        let alphas_only = pieces.extract_if(.., |_, piece| piece.down.is_none() && piece.up.is_none());
+        let alphas_only = alphas_only.map(|((part, _), piece)| (part, piece.written)).collect();
+        let base_model = metadata.metadata().as_ref().and_then(base_model);
         let modules = join(path, pieces, &metadata)?;
-        let file = Self { path: path.to_path_buf(), bytes, modules, foreign, bare, made_for };
+        let file = Self { path: path.to_path_buf(), bytes, modules, foreign, alphas_only, base_model };
         match file.modules.is_empty() {
             true => Err(file.refuse(&file.foreign.iter().collect::<Vec<_>>())),
             false => Ok(file),
         }
     }
 
-    /// The error for tensors that belong to no plain LoRA, of which there may be none.
-    pub fn refuse(&self, foreign: &[&(String, Foreign)]) -> Error {
-        let Some((name, Foreign { kind, .. })) = foreign.first() else {
-            let problem = if self.bare.is_empty() { "holds no LoRA" } else { "holds alphas and no matrices" };
-            return Error::model(&self.path, problem, "this place wants a LoRA's .safetensors file");
+    /// Returns the error for tensors that are not plain LoRA; the list may be empty.
+    pub fn refuse(&self, foreign: &[&(String, ForeignTensor)]) -> Error {
+        let Some((name, ForeignTensor { kind, .. })) = foreign.first() else {
+            let problem =
+                if self.alphas_only.is_empty() { "contains no LoRA" } else { "contains alphas but no matrices" };
+            return Error::model(&self.path, problem, "use a LoRA's .safetensors file");
         };
         let more = if foreign.len() > 1 { format!(" and {} more like it", foreign.len() - 1) } else { String::new() };
         match kind {
             Some(kind) => Error::model(
                 &self.path,
-                format!("holds {kind}: tensor {name}{more}"),
-                "plain LoRA is what can be merged here; use a plain LoRA of it, which trainers' tools can extract",
+                format!("contains {kind}: tensor {name}{more}"),
+                "only plain LoRA is supported; extract a plain LoRA from it with the trainer's tools",
             ),
             None => Error::model(
                 &self.path,
-                format!("tensor {name}{more} belongs to no LoRA in a naming that is known (kohya, diffusers, PEFT)"),
-                "a [[lora]] path is a LoRA's .safetensors file, not a whole model",
+                format!("tensor {name}{more} does not follow a known LoRA naming (kohya, diffusers, PEFT)"),
+                "set [[lora]] path to a LoRA's .safetensors file, not a whole model",
             ),
         }
     }
 
-    /// The file.
+    /// Returns the file's path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What the file adds to a module's weight at scale 1: `[out, in · kernel]`.
+    /// Computes the change of a module's weight at scale 1: `[out, in · kernel]`.
     ///
     /// # Errors
-    /// [`Error::Model`] where the file was changed since it was opened.
+    /// [`Error::Model`] if the file changed since it was opened.
     pub fn delta(&self, module: &Module) -> Result<Array2<f32>> {
         let (rank, inputs) = (module.rank(), module.down.shape.iter().skip(1).product());
-        let matrix = |stored: &Stored, rows: usize, columns: usize| {
+        let matrix = |stored: &StoredTensor, rows: usize, columns: usize| {
             let values = self.bytes.get(stored.place.clone()).and_then(|bytes| floats(bytes, stored.dtype));
             let array = values.and_then(|values| Array2::from_shape_vec((rows, columns), values).ok());
-            array.ok_or_else(|| Error::model(&self.path, "was changed while it was read", "run again"))
+            array.ok_or_else(|| Error::model(&self.path, "changed while it was read", "run again"))
         };
         let up = matrix(&module.up, module.outputs(), rank)?;
         let down = matrix(&module.down, rank, inputs)?;
@@ -149,7 +150,7 @@ impl LoraFile {
 }
 
 impl Module {
-    /// The rank of the change.
+    /// Returns the rank of the change.
     pub fn rank(&self) -> usize {
         self.down.shape.first().copied().unwrap_or(0)
     }
@@ -158,27 +159,27 @@ impl Module {
         self.up.shape.first().copied().unwrap_or(0)
     }
 
-    /// The shape of the weight that it changes: `[out, in]` with the kernel's sides behind, where it has one.
+    /// Returns the shape of the changed weight: `[out, in]`, followed by the kernel's sides if any.
     pub fn shape(&self) -> Vec<usize> {
         std::iter::once(self.outputs()).chain(self.down.shape.iter().skip(1).copied()).collect()
     }
 }
 
-impl Stored {
+impl StoredTensor {
     fn new(info: &TensorInfo, data: usize) -> Self {
         let (start, end) = info.data_offsets;
         let place = data.saturating_add(start)..data.saturating_add(end);
         Self { dtype: info.dtype, shape: info.shape.clone(), place }
     }
 
-    /// Requires that the tensor is of a type that weights have.
-    fn of_floats(self, path: &Path, name: &str) -> Result<Self> {
+    /// Checks that the tensor has a floating-point type.
+    fn require_float(self, path: &Path, name: &str) -> Result<Self> {
         match self.dtype {
             Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64 => Ok(self),
             other => {
                 let problem =
                     format!("tensor {name} is of type {other:?}; expected float32, float16, bfloat16 or float64");
-                Err(Error::model(path, problem, "save the LoRA in one of these"))
+                Err(Error::model(path, problem, "save the LoRA in one of these types"))
             }
         }
     }
@@ -191,12 +192,12 @@ impl Stored {
                 let problem = format!("tensor {name} is of type {:?}; expected a float or an integer", self.dtype);
                 Err(Error::model(path, problem, "save the LoRA in float32"))
             }
-            _ => Err(Error::model(path, format!("tensor {name} is to be one finite number"), "the file is damaged")),
+            _ => Err(Error::model(path, format!("tensor {name}: expected one finite number"), "the file is damaged")),
         }
     }
 }
 
-/// Reads little-endian numbers as `f32`, rounded to the nearest; `None` if the element type is another.
+/// Reads little-endian floating-point numbers as `f32`, rounded to nearest; `None` for other element types.
 fn floats(bytes: &[u8], dtype: Dtype) -> Option<Vec<f32>> {
     fn all<const N: usize>(bytes: &[u8], number: fn([u8; N]) -> f32) -> Option<Vec<f32>> {
         Some(bytes.as_chunks::<N>().0.iter().copied().map(number).collect())
@@ -218,19 +219,19 @@ fn floats(bytes: &[u8], dtype: Dtype) -> Option<Vec<f32>> {
     }
 }
 
-/// Joins the pieces of every module, and requires that each has both matrices and that they fit each other.
+/// Joins the pieces of every module, and checks that each has two matrices of matching shapes.
 fn join(
     path: &Path,
-    pieces: BTreeMap<(Part, String), Pieces>,
+    pieces: BTreeMap<(LoraTarget, String), ModulePieces>,
     metadata: &Metadata,
-) -> Result<BTreeMap<(Part, String), Module>> {
+) -> Result<BTreeMap<(LoraTarget, String), Module>> {
     let mut alphas = Alphas::new(metadata.metadata().as_ref());
     let mut whole = Vec::new();
     for ((part, name), piece) in pieces {
-        let Pieces { written, order, down, up, alpha } = piece;
+        let ModulePieces { written, order, down, up, alpha } = piece;
         let (Some(down), Some(up)) = (down, up) else {
-            let problem = format!("module {written} is not whole: it has not both matrices (down or A, up or B)");
-            return Err(Error::model(path, problem, "the file is damaged, or of a kind that is not known here"));
+            let problem = format!("module {written} is incomplete: it lacks a matrix (down or A, up or B)");
+            return Err(Error::model(path, problem, "the file is damaged, or of an unknown kind"));
         };
         let rank = down.shape.first().copied().unwrap_or(0);
         let is_matrix = down.shape.len() >= 2 && up.shape.len() >= 2 && rank > 0;
@@ -240,37 +241,34 @@ fn join(
                  kernel in the first alone",
                 down.shape, up.shape
             );
-            return Err(Error::model(path, problem, "the file is damaged, or of a kind that is not known here"));
+            return Err(Error::model(path, problem, "the file is damaged, or of an unknown kind"));
         }
         alphas.take(part, &name, order, rank, alpha);
         whole.push(((part, name), written, down, up, alpha));
     }
-    let module = |(key, written, down, up, alpha): ((Part, String), String, Stored, Stored, Option<f32>)| {
-        let rank = down.shape.first().copied().unwrap_or(1);
-        let factor = alphas.factor(key.0, &key.1, rank, alpha);
-        (key, Module { written, down, up, factor })
-    };
+    let module =
+        |(key, written, down, up, alpha): ((LoraTarget, String), String, StoredTensor, StoredTensor, Option<f32>)| {
+            let rank = down.shape.first().copied().unwrap_or(1);
+            let factor = alphas.factor(key.0, &key.1, rank, alpha);
+            (key, Module { written, down, up, factor })
+        };
     Ok(whole.into_iter().map(module).collect())
 }
 
 fn map(path: &Path) -> Result<Mmap> {
     let file = files::open(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => Error::model(path, "no such file", "a [[lora]] path is a .safetensors file"),
+        std::io::ErrorKind::NotFound => Error::model(path, "no such file", "set [[lora]] path to a .safetensors file"),
         _ => Error::io(path, "reading", e),
     })?;
     let metadata = file.metadata().map_err(|e| Error::io(path, "reading", e))?;
     if metadata.is_dir() {
-        return Err(Error::model(
-            path,
-            "is a directory",
-            "a [[lora]] path is a .safetensors file: name the file in it",
-        ));
+        return Err(Error::model(path, "is a directory", "set [[lora]] path to the .safetensors file in it"));
     }
     if metadata.len() == 0 {
         return Err(Error::model(path, "the file is empty", "download or copy it again"));
     }
-    // SAFETY: the mapping is read-only. Should another process shorten the file meanwhile, reading it ends the process,
-    // as it would for every program that maps its models.
+    // SAFETY: the mapping is read-only. If another process shortens the file meanwhile, reading it ends this process,
+    // as for every program that maps its models.
     unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, "mapping", e))
 }
 
@@ -284,7 +282,7 @@ fn not_safetensors(path: &Path, bytes: &[u8], error: &SafeTensorError) -> Error 
         ("is a PyTorch pickle, which runs code when it is read".to_owned(), "use the .safetensors file of this LoRA")
     } else if matches!(error, SafeTensorError::MetadataIncompleteBuffer) {
         let problem =
-            format!("the file is cut off: it has {} bytes, and its header tells of another number", bytes.len());
+            format!("the file is truncated: it has {} bytes, and its header describes another number", bytes.len());
         (problem, AGAIN)
     } else {
         (format!("is not a whole safetensors file: {error}"), AGAIN)
@@ -292,7 +290,7 @@ fn not_safetensors(path: &Path, bytes: &[u8], error: &SafeTensorError) -> Error 
     Error::model(path, problem, help)
 }
 
-/// What kohya's scripts and Stability AI's convention write down of the model that a LoRA was trained on.
-fn made_for(header: &std::collections::HashMap<String, String>) -> Option<String> {
+/// Returns the base model that kohya's scripts and Stability AI's convention record.
+fn base_model(header: &std::collections::HashMap<String, String>) -> Option<String> {
     ["modelspec.architecture", "ss_base_model_version"].iter().find_map(|key| header.get(*key)).cloned()
 }

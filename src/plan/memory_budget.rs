@@ -1,4 +1,4 @@
-//! What is given up so that a run keeps within `[device] memory`.
+//! What is given up so that a run keeps within `[device] memory_budget`.
 
 use super::model::ModelPlan;
 use super::opening::Opening;
@@ -41,7 +41,7 @@ impl ModelPlan {
             return Err(Error::input(
                 "device.memory_budget",
                 "is kept to by graphs that are optimized ahead for the CPU, and not all of this pipeline's are",
-                "leave the key out; or leave out LoRAs, textual inversions and other providers than cpu, and set prepare = \
+                "leave the key out; or leave out LoRAs, textual inversions and other providers than cpu, and set optimize = \
                  true",
             ));
         }
@@ -107,7 +107,7 @@ impl ModelPlan {
     fn fit_decoder(&mut self, budget: u64, sources: &ModelSources) -> Result<()> {
         let (Some(part), Some(sizes)) = (&self.decoder, self.sizes) else { return Ok(()) };
         let kind = part.kind;
-        let is_free = part.contract.latent.shape.iter().skip(2).all(|dim| dim.fixed().is_none());
+        let is_free = part.signature.latent.shape.iter().skip(2).all(|dim| dim.fixed().is_none());
         let [_, height, width] = self.sample_shape(sizes.width, sizes.height);
         let longest = if is_free && sizes.tiles.is_none() { height.max(width) } else { 0 };
         let sizes = (SMALLEST_TILE..longest).rev().filter(|size| size % STEP_OF_TILES == 0);

@@ -1,7 +1,7 @@
 //! A pipeline file checked against its model directory: every choice made.
 //!
 //! [`Plan::new`] joins a [`Spec`] with the [`Bundle`] it names. What comes out holds no option that means "not checked
-//! yet": sizes are known and fit the graphs, the scheduler builds, the contract of every graph the task needs is
+//! yet": sizes are known and fit the graphs, the scheduler builds, the signature of every graph the task needs is
 //! resolved. `ldm-ort check` stops here; [`Execution::load`](crate::execution::Execution::load) goes on.
 
 mod classes;
@@ -43,7 +43,7 @@ use crate::rng::Stream;
 use crate::scheduler::CustomSchedule;
 use crate::session::find_provider;
 use crate::spec::{Batching, Spec, StageInput};
-use crate::task::{self, Rounding, Task};
+use crate::task::{Rounding, Task};
 use crate::tiles::Tiles;
 use defaults::{Filling, planned_strength};
 use inputs::read_latents;
@@ -191,7 +191,7 @@ fn settle(mut spec: Spec, offer: Option<&Offer>, sources: &ModelSources) -> Resu
     spec.run.seed = own_seed.or(offer.and_then(|offer| offer.seed));
     let mut filling = Filling::of(&mut spec, bundle);
     let defaults = filling.call.values;
-    let task = task::of(&spec.task);
+    let task = spec.task.clone();
     for name in spec.device.providers.iter().chain(spec.device.components.values().flatten()) {
         wrong.unless(find_provider(name));
     }

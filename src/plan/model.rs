@@ -15,17 +15,17 @@ use super::sizes::Sizes;
 use super::sources::{ModelDirectory, ModelSources};
 use super::text::TextPlan;
 use crate::bundle::{
-    Bundle, Component, ComponentKind, ConditionerContract, DenoiserContract, GraphFile, VaeDecoderContract,
-    VaeEncoderContract,
+    Bundle, Component, ComponentKind, ConditionerSignature, DenoiserSignature, GraphFile, Role, VaeDecoderSignature,
+    VaeEncoderSignature,
 };
 use crate::error::Result;
 use crate::family::Defaults;
 use crate::graph_cache::{GraphCache, Rows};
-use crate::latent::Scaling;
 use crate::lora::Lora;
 use crate::spec::{self, DeviceSpec, Spec};
 use crate::task::{Rounding, Task, TaskModel, unused_negative_prompt};
 use crate::tensor::{ByteEdit, DType, TensorInfo};
+use crate::vae::Scaling;
 
 /// A graph that will be opened, and what its inputs and outputs are for.
 #[derive(Debug, Clone)]
@@ -35,7 +35,7 @@ pub struct Part<C> {
     /// The graph.
     pub graph: GraphFile,
     /// The roles of its inputs and outputs.
-    pub contract: C,
+    pub signature: C,
     /// What is read otherwise when the graph is opened.
     pub edits: Vec<ByteEdit>,
 }
@@ -56,15 +56,15 @@ pub struct ModelPlan {
     /// The text encoders, where the task has prompts.
     pub text: Option<TextPlan>,
     /// The graph that turns classes into tokens, where the task has classes and the denoiser attends to tokens.
-    pub class_embedder: Option<Part<ConditionerContract>>,
+    pub class_embedder: Option<Part<ConditionerSignature>>,
     /// What the image is to show other than in words.
     pub conditions: Vec<ConditionPart>,
     /// The control networks.
     pub controls: Vec<ControlPart>,
     /// The VAE's encoder, where the task starts from an image.
-    pub encoder: Option<Part<VaeEncoderContract>>,
+    pub encoder: Option<Part<VaeEncoderSignature>>,
     /// The VAE's decoder, or the small one in its place; absent for a model that works on pixels.
-    pub decoder: Option<Part<VaeDecoderContract>>,
+    pub decoder: Option<Part<VaeDecoderSignature>>,
     /// How the latents of that decoder are scaled.
     pub decoder_scaling: Scaling,
     /// The previews that are made on the way, where they are asked for.
@@ -103,8 +103,8 @@ impl ModelPlan {
         let bundle = &directory.bundle;
         let wanted_for = format!("[task.{}]", task.name());
         let component = if spec.controls.is_empty() { bundle.denoiser()? } else { bundle.denoiser_under_control()? };
-        let mut contract = DenoiserContract::resolve(component)?;
-        let edits = between_whole_times(&component.graph, &mut contract.timestep);
+        let mut signature = DenoiserSignature::resolve(component)?;
+        let edits = between_whole_times(&component.graph, &mut signature.timestep);
         let scaling = scaling(spec, bundle, task);
         let (decoder, decoder_scaling) = match preview::decoder(spec, bundle, scaling, &wanted_for)? {
             Some((part, scaling)) => (Some(part), scaling),
@@ -112,7 +112,7 @@ impl ModelPlan {
         };
         let encoder = if task.needs_encoder() {
             let component = bundle.require_encoder(&wanted_for)?;
-            Some(part(component, VaeEncoderContract::resolve(component, Some(bundle.facts.latent_channels.value))?))
+            Some(part(component, VaeEncoderSignature::resolve(component, Some(bundle.facts.latent_channels.value))?))
         } else {
             None
         };
@@ -121,19 +121,19 @@ impl ModelPlan {
             task,
             bundle,
             component,
-            contract: &contract,
+            signature: &signature,
             wanted_for: &wanted_for,
             conditions: &conditions,
         };
         let concatenated = requirements.concatenated()?;
         requirements.out_channels()?;
         requirements.plain_scaling()?;
-        packed::check(task, component, &contract)?;
-        let remarks = packed::remark(task, bundle, &contract).into_iter().collect();
-        let class_embedder = match (task.classes(), &contract.context) {
+        packed::check(task, component, &signature)?;
+        let remarks = packed::remark(task, bundle, &signature).into_iter().collect();
+        let class_embedder = match (task.classes(), signature.input(Role::Context)) {
             (Some(_), Some(_)) => {
                 let component = bundle.require(ComponentKind::ClassEmbedder, &wanted_for)?;
-                Some(part(component, ConditionerContract::resolve(component)?))
+                Some(part(component, ConditionerSignature::resolve(component)?))
             }
             _ => None,
         };
@@ -141,17 +141,26 @@ impl ModelPlan {
         let text = match task.prompting() {
             Some(prompting) => {
                 let t5 = defaults.max_sequence_length;
-                Some(TextPlan::new((bundle, sources), &contract, prompting, &spec.textual_inversions, t5, &wanted_for)?)
+                Some(TextPlan::new(
+                    (bundle, sources),
+                    &signature,
+                    prompting,
+                    &spec.textual_inversions,
+                    t5,
+                    &wanted_for,
+                )?)
             }
             None => None,
         };
         let classes = match task.classes() {
-            Some(spec) => Some(classes::resolve(spec, (bundle, sources), &contract, class_embedder.as_ref())?),
+            Some(request) => {
+                Some(classes::resolve(task.name(), request, (bundle, sources), &signature, class_embedder.as_ref())?)
+            }
             None => None,
         };
         let of_control = spec.model.components.get(&ComponentKind::ControlNet);
         let roles = of_control.map(|component| component.inputs.clone()).unwrap_or_default();
-        let controls = ControlPart::all(spec, &roles, (bundle, sources), component, &contract)?;
+        let controls = ControlPart::all(spec, &roles, (bundle, sources), component, &signature)?;
         Ok(Self {
             dir: bundle.dir.clone(),
             configuration: directory.configuration.clone(),
@@ -159,12 +168,12 @@ impl ModelPlan {
                 scaling,
                 concatenated,
                 scales_followed_image: bundle.scales_followed_image(),
-                packed_images: packed::packed_images(task, bundle, &contract),
+                packed_images: packed::packed_images(task, bundle, &signature),
                 zeros_for_no_prompt: text.as_ref().is_some_and(|text| text.zeros_for_no_prompt),
                 classes,
                 low_res: requirements.low_res()?,
-                rounding: if contract.is_multimodal() { Rounding::Up } else { Rounding::Down },
-                denoiser: contract,
+                rounding: if signature.is_multimodal() { Rounding::Up } else { Rounding::Down },
+                denoiser: signature,
                 defaults,
             },
             denoiser: Part { edits, ..part(component, ()) },
@@ -207,7 +216,7 @@ impl ModelPlan {
 
     /// What is worth knowing before a run.
     pub fn warnings(&self) -> Vec<String> {
-        let of_encoder = self.encoder.iter().filter_map(|part| part.contract.warning(part.kind));
+        let of_encoder = self.encoder.iter().filter_map(|part| part.signature.warning(part.kind));
         let own = [self.memory_budget_warning(), self.threads_warning()].into_iter().flatten();
         of_encoder.chain(self.remarks.iter().cloned()).chain(own).collect()
     }
@@ -226,8 +235,8 @@ fn lora(spec: &spec::LoraSpec) -> Lora {
     }
 }
 
-pub(super) fn part<C>(component: &Component, contract: C) -> Part<C> {
-    Part { kind: component.kind, graph: component.graph.clone(), contract, edits: Vec::new() }
+pub(super) fn part<C>(component: &Component, signature: C) -> Part<C> {
+    Part { kind: component.kind, graph: component.graph.clone(), signature, edits: Vec::new() }
 }
 
 /// Makes the input for the timestep take times between whole ones, where the graph lets it.
@@ -240,12 +249,12 @@ pub(super) fn between_whole_times(graph: &GraphFile, timestep: &mut TensorInfo) 
 }
 
 /// The scaling of the latents.
-///
-/// Super-resolution on a VQ autoencoder is the latent diffusion paper's, which works on latents as they are; what
-/// diffusers writes into every VQ configuration is its class's default and not the model's.
 fn scaling(spec: &Spec, bundle: &Bundle, task: &dyn Task) -> Scaling {
     let facts = &bundle.facts;
-    let is_papers = task.name() == "super-resolution" && facts.autoencoder == crate::bundle::Autoencoder::Vq;
-    let factor = if is_papers { spec.model.scaling_factor.unwrap_or(1.0) } else { facts.scaling_factor.value };
+    let factor = if task.has_unscaled_latents(facts.autoencoder) {
+        spec.model.scaling_factor.unwrap_or(1.0)
+    } else {
+        facts.scaling_factor.value
+    };
     Scaling { factor, shift: facts.shift_factor.value }
 }

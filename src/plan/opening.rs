@@ -61,7 +61,7 @@ impl ModelPlan {
     /// that are kept.
     pub fn passes(&self, kind: ComponentKind) -> Vec<Pass> {
         let cut =
-            self.shallow.iter().filter(|_| kind == self.denoiser.kind).map(|shallow| Pass::HandOut(shallow.branch));
+            self.shallow.iter().filter(|_| kind == self.denoiser.kind).map(|shallow| Pass::DeepOutput(shallow.branch));
         self.plain_passes(kind).chain(cut).collect()
     }
 

@@ -20,11 +20,13 @@ impl ModelPlan {
         let tiles = self.decoding_tiles(sizes.tiles);
         let latent = tiles.map_or((height, width), |tiles| tiles.tile_size(height, width)).into();
         for part in self.decoder.iter().chain(self.preview_decoder()) {
-            check(part, [&part.contract.latent, &part.contract.output], latent, pixels(latent), sources)?;
+            check(part, [&part.signature.latent, &part.signature.output], latent, pixels(latent), sources)?;
         }
         let latent = [height, width];
         match &self.encoder {
-            Some(part) => check(part, [&part.contract.sample, &part.contract.output], pixels(latent), latent, sources),
+            Some(part) => {
+                check(part, [&part.signature.sample, &part.signature.output], pixels(latent), latent, sources)
+            }
             None => Ok(()),
         }
     }

@@ -5,7 +5,7 @@ use super::sources::ModelSources;
 use crate::bundle::GraphFile;
 use crate::denoise::StepCache;
 use crate::error::{Error, Result};
-use crate::rewrite::{Branch, Pass};
+use crate::rewrite::{Pass, SkipBranch};
 
 /// Where the denoiser is cut, and what lies outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +39,9 @@ impl ShallowPlan {
             ));
         }
         match found.get(branch).cloned() {
-            Some(Branch { tensor, outer_weights }) => Ok(Some(Self { branch, tensor, weight_bytes: outer_weights })),
+            Some(SkipBranch { tensor, shallow_weights }) => {
+                Ok(Some(Self { branch, tensor, weight_bytes: shallow_weights }))
+            }
             None => Err(Error::input(
                 format!("{table}.branch"),
                 format!("{branch} is asked for, and {} has {count} long skip connections", graph.path.display()),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::model::ModelPlan;
 use super::{ConditionPart, RunPlan, TextPart};
-use crate::bundle::{ComponentKind, Positions};
+use crate::bundle::{ComponentKind, InputAxis, Role};
 use crate::task::TaskModel;
 use crate::tensor::{Dim, TensorInfo};
 use crate::tiles::Tiles;
@@ -73,13 +73,13 @@ impl ModelPlan {
         if let Some(TextPart { part, tokenizer, instruction, .. }) = text {
             // A negative prompt goes without the instruction.
             let length = Some(tokenizer.max_length()).filter(|_| instruction.is_none());
-            let shape = [part.contract.batch.or(Some(1)), length];
-            axes.add(&part.contract.input_ids, &shape);
-            part.contract.attention_mask.iter().for_each(|mask| axes.add(mask, &shape));
+            let shape = [part.signature.batch.or(Some(1)), length];
+            axes.add(&part.signature.input_ids, &shape);
+            part.signature.attention_mask.iter().for_each(|mask| axes.add(mask, &shape));
         }
         if let Some(part) = self.decoder.iter().chain(self.preview_decoder()).find(|part| part.kind == kind) {
             let (height, width) = within(self.decoding_tiles(sizes.tiles));
-            axes.add(&part.contract.latent, &[part.contract.batch.or(Some(1)), None, Some(height), Some(width)]);
+            axes.add(&part.signature.latent, &[part.signature.batch.or(Some(1)), None, Some(height), Some(width)]);
         }
         axes.0.into_iter().filter_map(|(name, length)| Some((name, length?))).collect()
     }
@@ -90,47 +90,30 @@ impl ModelPlan {
     }
 
     fn denoiser_axes(&self, sizes: Sizes, (height, width): (usize, usize), axes: &mut Axes) {
-        let contract = &self.model.denoiser;
+        let signature = &self.model.denoiser;
         let rows = match self.runs_by_row() {
             true => Some(1),
             false => Some(sizes.rows).filter(|_| !sizes.fewer_at_times),
         };
-        let rows = contract.batch.or(rows);
-        let by_row = |info: &TensorInfo| {
-            let mut shape = vec![None; info.shape.len()];
-            shape.iter_mut().take(1).for_each(|first| *first = rows);
-            shape
+        let rows = signature.batch.or(rows);
+        let image_tokens = self.model.packed_images * (height / 2) * (width / 2);
+        let length = |axis: &InputAxis| match axis {
+            InputAxis::Rows => rows,
+            InputAxis::Height => Some(height),
+            InputAxis::Width => Some(width),
+            InputAxis::Tokens => self.tokens(),
+            InputAxis::ImageTokens => Some(image_tokens),
+            _ => None,
         };
-        match &contract.positions {
-            None => axes.add(&contract.sample, &[rows, None, Some(height), Some(width)]),
-            Some(Positions { image, text }) => {
-                let tokens = Some(self.model.packed_images * (height / 2) * (width / 2));
-                axes.add(&contract.sample, &[rows, tokens, None]);
-                for (info, tokens) in [(image, tokens), (text, self.tokens())] {
-                    let shape = [rows, tokens, None];
-                    axes.add(info, if info.shape.len() == 3 { &shape } else { &shape[1..] });
-                }
-            }
+        for (role, info) in signature.all_inputs().filter(|(role, _)| *role != Role::Timestep) {
+            let lengths = role.row().axes_of(info, signature.is_packed()).iter().map(length);
+            axes.add(info, &lengths.collect::<Vec<_>>());
         }
-        if let Some(context) = &contract.context {
-            axes.add(context, &[rows, self.tokens(), None]);
+        for info in signature.residuals.down.iter().chain(&signature.residuals.mid) {
+            axes.add(info, &[rows, None, None, None]);
         }
-        if let Some(mask) = &contract.context_mask {
-            axes.add(mask, &[rows, self.tokens()]);
-        }
-        let vectors = [
-            &contract.text_embeds,
-            &contract.time_ids,
-            &contract.resolution,
-            &contract.aspect_ratio,
-            &contract.timestep_cond,
-            &contract.guidance,
-            &contract.class_labels,
-        ];
-        let residuals = contract.residuals.down.iter().chain(&contract.residuals.mid);
-        vectors.into_iter().flatten().chain(residuals).for_each(|info| axes.add(info, &by_row(info)));
-        let own = contract.timestep.shape.first() != contract.sample.shape.first();
-        axes.add(&contract.timestep, &[if own { Some(1) } else { rows }]);
+        let own = signature.timestep.shape.first() != signature.sample.shape.first();
+        axes.add(&signature.timestep, &[if own { Some(1) } else { rows }]);
     }
 
     /// The number of tokens that the denoiser attends to; `None` if it is not the same for every prompt and condition.

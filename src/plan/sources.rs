@@ -11,9 +11,9 @@ use crate::bundle::{
 };
 use crate::error::{Error, Result};
 use crate::lora::Lora;
-use crate::rewrite::{self, Branch, Footprint, Pass};
+use crate::rewrite::{self, Footprint, Pass, SkipBranch};
 use crate::spec::Spec;
-use crate::text::Inversion;
+use crate::text::TextualInversion;
 use crate::text::tokenizer::{Cleaning, Tokenizer};
 
 /// The model directories, and the files beside them, that plans are made from.
@@ -26,12 +26,12 @@ pub struct ModelSources {
     directories: Memo<(PathBuf, DirectoryOverrides), ModelDirectory>,
     tokenizers: Memo<(PathBuf, Option<Cleaning>), Tokenizer>,
     encoders: Memo<EncoderRequest, PreparedEncoder>,
-    inversions: Memo<(PathBuf, Option<String>), Inversion>,
+    inversions: Memo<(PathBuf, Option<String>), TextualInversion>,
     loras: Memo<(PathBuf, Vec<(ComponentKind, PathBuf)>), Vec<String>>,
     controls: Memo<(PathBuf, BTreeMap<String, String>), Component>,
     conditioners: Memo<PathBuf, Component>,
     class_names: Memo<PathBuf, Vec<String>>,
-    branches: Memo<PathBuf, Vec<Branch>>,
+    branches: Memo<PathBuf, Vec<SkipBranch>>,
     footprints: Memo<(PathBuf, Vec<Pass>, Axes), Option<Footprint>>,
     shapes: Memo<(PathBuf, String, Axes), Option<Vec<Option<usize>>>>,
 }
@@ -79,7 +79,7 @@ impl ModelSources {
         })
     }
 
-    /// A text encoder's tokenizer and contract as a request needs them.
+    /// A text encoder's tokenizer and signature as a request needs them.
     pub(super) fn encoder(
         &self,
         request: EncoderRequest,
@@ -89,9 +89,9 @@ impl ModelSources {
     }
 
     /// A textual inversion and the token it stands for.
-    pub(super) fn inversion(&self, path: &Path, token: Option<&str>) -> Result<Arc<Inversion>> {
+    pub(super) fn inversion(&self, path: &Path, token: Option<&str>) -> Result<Arc<TextualInversion>> {
         let key = (path.to_path_buf(), token.map(str::to_owned));
-        self.inversions.get(key, |(path, token)| Inversion::open(path, token.as_deref()))
+        self.inversions.get(key, |(path, token)| TextualInversion::open(path, token.as_deref()))
     }
 
     /// As [`Lora::check`].
@@ -127,7 +127,7 @@ impl ModelSources {
     }
 
     /// As [`rewrite::branches`].
-    pub(super) fn branches(&self, graph: &GraphFile) -> Result<Arc<Vec<Branch>>> {
+    pub(super) fn branches(&self, graph: &GraphFile) -> Result<Arc<Vec<SkipBranch>>> {
         self.branches.get(graph.path.clone(), |_| rewrite::branches(graph))
     }
 

@@ -2,11 +2,11 @@
 
 use super::sources::ModelSources;
 use super::{Plan, RunPlan, Settled, Wrong, settle};
-use crate::bundle::{Autoencoder, Bundle, ComponentKind, DenoiserContract};
+use crate::bundle::{Autoencoder, Bundle, ComponentKind, DenoiserSignature, Role};
 use crate::error::{Error, Result};
 use crate::graph_cache::GraphCache;
 use crate::plan::ModelPlan;
-use crate::spec::{Beginning, Spec, StageInput, StageSpec, TaskSpec};
+use crate::spec::{Spec, StageInput, StageSpec};
 
 /// A `[[stage]]`, checked.
 #[derive(Debug)]
@@ -82,15 +82,13 @@ impl Offer {
             (None, None) => StageInput::Latents,
             (None, Some(_)) => StageInput::Image,
         };
-        if let TaskSpec::ImageToImage(task) = &mut spec.task {
-            task.begin = Beginning::Handed(hand);
-        }
+        spec.task.start_from_stage(hand == StageInput::Latents);
         Ok(hand)
     }
 
     /// What keeps the stage from going on with latents.
     fn obstacle(&self, spec: &Spec, bundle: &Bundle) -> Option<String> {
-        if !matches!(spec.task, TaskSpec::ImageToImage(_)) {
+        if !spec.task.accepts_latents() {
             return Some(format!("{} begins with an image, and not with latents", spec.task.name()));
         }
         let own = LatentSpace::of(bundle);
@@ -114,19 +112,16 @@ impl Offer {
     /// without.
     fn leave_prompts_out(&self, spec: &mut Spec, bundle: &Bundle) {
         let reads_none = || {
-            let contract = bundle.denoiser().and_then(DenoiserContract::resolve);
-            contract.is_ok_and(|contract| contract.context.is_none())
+            let signature = bundle.denoiser().and_then(DenoiserSignature::resolve);
+            signature.is_ok_and(|signature| !signature.takes(Role::Context))
         };
         if !self.shares_prompts || !reads_none() {
             return;
         }
         let images = spec.task.groups() * spec.run.images;
-        match &mut spec.task {
-            TaskSpec::Inpaint(task) => task.prompting = None,
-            TaskSpec::SuperResolution(task) => task.prompting = None,
-            _ => return,
+        if spec.task.remove_prompt() {
+            spec.run.images = images;
         }
-        spec.run.images = images;
     }
 }
 

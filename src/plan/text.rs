@@ -12,12 +12,15 @@ use std::sync::Arc;
 
 use super::model::{Part, part};
 use super::sources::ModelSources;
-use crate::bundle::{Bundle, Component, ComponentKind, DenoiserContract, TextEncoderContract};
+use crate::bundle::{Bundle, Component, ComponentKind, DenoiserSignature, Role, TextEncoderSignature};
 use crate::error::{Error, Result};
-use crate::spec::{LongPrompts, PromptReading, Prompting, TextualInversionSpec, Weights};
+use crate::spec::TextualInversionSpec;
+use crate::task::{LongPrompts, PromptReading, Prompting, Weights};
 use crate::tensor::{Dim, TensorInfo};
 use crate::text::tokenizer::Tokenizer;
-use crate::text::{Chunks, Instruction, Inversion, Style, Taken, cut_off, require_embedded};
+use crate::text::{
+    Chunks, EncoderOutputs, Instruction, PromptStyle, TextualInversion, require_embedded, truncation_warnings,
+};
 pub(super) use encoder::{EncoderRequest, PreparedEncoder};
 use reading::{EncoderPlace, Reading};
 
@@ -27,15 +30,15 @@ pub use textual_inversion::Learnt;
 #[derive(Debug, Clone)]
 pub struct TextPart {
     /// The graph.
-    pub part: Part<TextEncoderContract>,
+    pub part: Part<TextEncoderSignature>,
     /// Its tokenizer.
     pub tokenizer: Arc<Tokenizer>,
     /// Which of its outputs are taken.
-    pub taken: Taken,
+    pub taken: EncoderOutputs,
     /// Which are taken of a negative prompt, where those are others.
-    pub negative: Option<Taken>,
+    pub negative: Option<EncoderOutputs>,
     /// How it reads prompts.
-    pub style: Style,
+    pub style: PromptStyle,
     /// The text before every prompt but a negative one.
     pub instruction: Option<Instruction>,
     /// The vectors of words of a user's own that its graph is opened with, where there are some.
@@ -53,7 +56,7 @@ pub struct TextPlan {
     /// `force_zeros_for_empty_prompt`.
     pub zeros_for_no_prompt: bool,
     /// Words of a user's own.
-    pub inversions: Vec<Arc<Inversion>>,
+    pub inversions: Vec<Arc<TextualInversion>>,
     /// Zeros behind all tokens, `[tokens, width]`, where the model runs without its last encoder.
     pub blank: Option<[usize; 2]>,
 }
@@ -61,7 +64,7 @@ pub struct TextPlan {
 impl TextPlan {
     pub(super) fn new(
         (bundle, sources): (&Bundle, &ModelSources),
-        denoiser: &DenoiserContract,
+        denoiser: &DenoiserSignature,
         prompting: &Prompting,
         embeddings: &[TextualInversionSpec],
         max_sequence_length: Option<usize>,
@@ -84,7 +87,7 @@ impl TextPlan {
         let opened = open_encoders((bundle, sources), &components, reading, wanted_for)?;
         let clips = opened.iter().filter(|(.., tokenizer)| tokenizer.kind().is_pooled()).count();
         let mut encoders = Vec::with_capacity(opened.len());
-        for (component, contract, tokenizer) in opened {
+        for (component, signature, tokenizer) in opened {
             let of = EncoderPlace { kind: tokenizer.kind(), is_last: is_last(bundle, component) };
             let is_pooled = of.kind.is_pooled();
             let request = EncoderRequest {
@@ -100,13 +103,13 @@ impl TextPlan {
             };
             let prepared = sources.encoder(request, |request| {
                 let tokenizer = Tokenizer::clone(&tokenizer);
-                PreparedEncoder::new(request, component, contract, tokenizer, &inversions)
+                PreparedEncoder::new(request, component, signature, tokenizer, &inversions)
             })?;
-            let PreparedEncoder { contract, tokenizer, instruction, learnt } = PreparedEncoder::clone(&prepared);
-            let whole = family.whole(component, &contract, of)?;
+            let PreparedEncoder { signature, tokenizer, instruction, learnt } = PreparedEncoder::clone(&prepared);
+            let whole = family.whole(component, &signature, of)?;
             readable(component, whole.tokens.as_ref(), reading, wanted_for)?;
             let skipping = match reading.clip_skip.filter(|_| is_pooled) {
-                Some(skip) => Some(family.skipping(component, &contract, skip, &whole, wanted_for)?),
+                Some(skip) => Some(family.skipping(component, &signature, skip, &whole, wanted_for)?),
                 None => None,
             };
             encoders.push(TextPart {
@@ -115,13 +118,13 @@ impl TextPlan {
                 learnt,
                 negative: skipping.as_ref().map(|_| whole.clone()),
                 taken: skipping.unwrap_or(whole),
-                style: Style {
-                    weighs: reading.weights == Weights::A1111,
+                style: PromptStyle {
+                    has_weights: reading.weights == Weights::A1111,
                     // T5 has no length of its own, and is told how much it reads.
-                    goes_on: reading.long_prompts == LongPrompts::Chunk && is_pooled,
+                    is_chunked: reading.long_prompts == LongPrompts::Chunk && is_pooled,
                     is_masked: family.is_masked(),
                 },
-                part: part(component, contract),
+                part: part(component, signature),
                 group: family.group(of.kind),
             });
         }
@@ -146,7 +149,7 @@ impl TextPlan {
     /// model without it.
     pub(super) fn t5_length(&self) -> Option<usize> {
         let t5 = self.encoders.iter().find(|text| !text.tokenizer.kind().is_pooled());
-        let free = t5.filter(|text| text.part.contract.sequence_length.is_none());
+        let free = t5.filter(|text| text.part.signature.sequence_length.is_none());
         let length = free.map(|text| text.tokenizer.max_length());
         length.or(self.blank.filter(|_| t5.is_none()).map(|[tokens, _]| tokens))
     }
@@ -158,7 +161,7 @@ impl TextPlan {
 
     /// The number of tokens that every prompt becomes; `None` if long prompts become more.
     pub(super) fn tokens(&self) -> Option<usize> {
-        let is_longer = |text: &TextPart| text.style.goes_on && text.taken.tokens.is_some();
+        let is_longer = |text: &TextPart| text.style.is_chunked && text.taken.tokens.is_some();
         (!self.encoders.iter().any(is_longer)).then(|| self.tokens_of_a_chunk())
     }
 
@@ -174,7 +177,7 @@ impl TextPlan {
     }
 
     /// Requires that the encoders fit each other and give what the denoiser takes.
-    fn check(&self, denoiser: &DenoiserContract, bundle: &Bundle) -> Result<()> {
+    fn check(&self, denoiser: &DenoiserSignature, bundle: &Bundle) -> Result<()> {
         for group in self.groups() {
             let lengths: Vec<usize> = group.iter().map(|text| text.tokenizer.max_length()).collect();
             if lengths.iter().any(|&length| length != lengths[0]) {
@@ -186,7 +189,7 @@ impl TextPlan {
             }
         }
         let path = &bundle.denoiser()?.graph.path;
-        if denoiser.context_mask.is_none() && self.encoders.iter().any(|text| text.style.is_masked) {
+        if !denoiser.takes(Role::ContextMask) && self.encoders.iter().any(|text| text.style.is_masked) {
             return Err(Error::model(
                 path,
                 format!(
@@ -197,7 +200,7 @@ impl TextPlan {
             ));
         }
         let pooled = width_of(&self.encoders, |taken| &taken.pooled);
-        if let Some(info) = denoiser.text_embeds.as_ref().filter(|_| pooled == Some(0)) {
+        if let Some(info) = denoiser.input(Role::TextEmbeds).filter(|_| pooled == Some(0)) {
             return Err(Error::model(
                 path,
                 format!("input {} wants the text as one vector, and no text encoder gives one", info.name),
@@ -205,7 +208,7 @@ impl TextPlan {
             ));
         }
         let of_length = self.encoders.iter().any(|text| !text.tokenizer.kind().is_pooled()) || self.blank.is_some();
-        let by_token = denoiser.context.iter().chain(&denoiser.context_mask);
+        let by_token = [Role::Context, Role::ContextMask].into_iter().filter_map(|role| denoiser.input(role));
         let mut lengths = by_token.filter_map(|info| Some((info, info.shape.get(1)?.fixed()?)));
         let tokens = self.tokens_of_a_chunk();
         if let Some((info, length)) = lengths.find(|&(_, length)| of_length && length != tokens) {
@@ -216,8 +219,8 @@ impl TextPlan {
             ));
         }
         for (wanted, given, what) in [
-            (denoiser.context.as_ref().map(|info| (info, 2)), self.width(), "tokens"),
-            (denoiser.text_embeds.as_ref().map(|info| (info, 1)), pooled, "a vector"),
+            (denoiser.input(Role::Context).map(|info| (info, 2)), self.width(), "tokens"),
+            (denoiser.input(Role::TextEmbeds).map(|info| (info, 1)), pooled, "a vector"),
         ] {
             let Some((info, axis)) = wanted else { continue };
             let (Some(wanted), Some(given)) = (info.shape.get(axis).and_then(Dim::fixed), given) else { continue };
@@ -243,7 +246,7 @@ impl TextPlan {
 
     /// Requires that every prompt becomes ids that the text encoders know, and tells of those that are too
     /// long for them.
-    pub(super) fn check_prompts(&self, prompting: &Prompting, denoiser: &DenoiserContract) -> Result<Vec<String>> {
+    pub(super) fn check_prompts(&self, prompting: &Prompting, denoiser: &DenoiserSignature) -> Result<Vec<String>> {
         let mut warnings = Vec::new();
         if let Some(number) = prompting.encoders().filter(|&number| number > self.encoders.len()) {
             let is_negative = prompting.later.get(number - 2).is_some_and(|later| later.prompts.is_empty());
@@ -253,7 +256,7 @@ impl TextPlan {
                 "leave it out",
             ));
         }
-        let fixed = denoiser.context.as_ref().and_then(|info| Some((info, info.shape.get(1)?.fixed()?)));
+        let fixed = denoiser.input(Role::Context).and_then(|info| Some((info, info.shape.get(1)?.fixed()?)));
         let counts = [prompting.prompts.len(), prompting.negative_prompts.len()];
         let prompts = counts
             .into_iter()
@@ -263,10 +266,10 @@ impl TextPlan {
             let mut of_prompt = Vec::with_capacity(self.encoders.len());
             for (at, text) in self.encoders.iter().enumerate() {
                 let read = match text.instruction.as_ref().filter(|_| !prompt.is_negative) {
-                    Some(instruction) => instruction.chunks(prompt.of(at), text.style)?,
-                    None => Chunks::new(prompt.of(at), &text.tokenizer, text.style)?,
+                    Some(instruction) => instruction.chunks(prompt.for_encoder(at), text.style)?,
+                    None => Chunks::new(prompt.for_encoder(at), &text.tokenizer, text.style)?,
                 };
-                require_embedded(&read, &text.part.contract, &text.part.graph.path)?;
+                require_embedded(&read, &text.part.signature, &text.part.graph.path)?;
                 of_prompt.push(read.warning);
                 if let (Some((info, length)), 2..) = (fixed, read.chunks.len()) {
                     return Err(Error::input(
@@ -280,7 +283,7 @@ impl TextPlan {
                     ));
                 }
             }
-            for warning in cut_off(&prompt, of_prompt) {
+            for warning in truncation_warnings(&prompt, of_prompt) {
                 if !warnings.contains(&warning) {
                     warnings.push(warning);
                 }
@@ -290,19 +293,19 @@ impl TextPlan {
     }
 }
 
-/// The text encoders with their contracts and tokenizers.
+/// The text encoders with their signatures and tokenizers.
 fn open_encoders<'c>(
     (bundle, sources): (&Bundle, &ModelSources),
     components: &[&'c Component],
     reading: &PromptReading,
     wanted_for: &str,
-) -> Result<Vec<(&'c Component, TextEncoderContract, Arc<Tokenizer>)>> {
+) -> Result<Vec<(&'c Component, TextEncoderSignature, Arc<Tokenizer>)>> {
     let opened = components.iter().map(|&component| {
-        let contract = TextEncoderContract::resolve(component)?;
+        let signature = TextEncoderSignature::resolve(component)?;
         let dir = tokenizer_dir(bundle, component, wanted_for)?;
         let tokenizer = sources.tokenizer(dir, reading.text_cleaning)?;
-        contract.embedding_rows.map_or(Ok(()), |rows| tokenizer.check_vocabulary(rows))?;
-        Ok((component, contract, tokenizer))
+        signature.embedding_rows.map_or(Ok(()), |rows| tokenizer.check_vocabulary(rows))?;
+        Ok((component, signature, tokenizer))
     });
     let opened = opened.collect::<Result<Vec<_>>>()?;
     if reading.text_cleaning.is_some() && opened.iter().all(|(.., tokenizer)| tokenizer.cleaning().is_none()) {
@@ -321,7 +324,7 @@ fn last_axis(info: &TensorInfo) -> Option<usize> {
 }
 
 /// The widths of one output of some encoders added up, where all of them are known.
-fn width_of(encoders: &[TextPart], output: fn(&Taken) -> &Option<TensorInfo>) -> Option<usize> {
+fn width_of(encoders: &[TextPart], output: fn(&EncoderOutputs) -> &Option<TensorInfo>) -> Option<usize> {
     encoders.iter().filter_map(|text| output(&text.taken).as_ref()).map(last_axis).sum()
 }
 
@@ -333,7 +336,7 @@ fn readable(
     wanted_for: &str,
 ) -> Result<()> {
     let key = match reading {
-        PromptReading { weights: Weights::A1111, .. } => "weights",
+        PromptReading { weights: Weights::A1111, .. } => "prompt_weighting",
         PromptReading { long_prompts: LongPrompts::Chunk, .. } => "long_prompts",
         _ => return Ok(()),
     };
@@ -366,7 +369,7 @@ fn tokenizer_dir<'b>(bundle: &'b Bundle, component: &Component, wanted_for: &str
 /// True if a prompt that is not given is zeros: what model_index.json says of it, or else the default of the classes of
 /// Stable Diffusion XL, if it names one. Without a class, zeros belong to Stable Diffusion XL but for its refiner, known by
 /// its five `time_ids`, and to models that read a prompt as one vector (retrieval-augmented diffusion).
-fn zeros_for_no_prompt(bundle: &Bundle, denoiser: &DenoiserContract, encoders: &[TextPart]) -> bool {
+fn zeros_for_no_prompt(bundle: &Bundle, denoiser: &DenoiserSignature, encoders: &[TextPart]) -> bool {
     let stated = bundle.forces_zeros_for_empty_prompt();
     let is_vector = |text: &TextPart| text.taken.tokens.as_ref().is_some_and(|info| info.shape.len() == 2);
     let is_xl_base = denoiser.time_ids_width().is_some_and(|width| width != 5);

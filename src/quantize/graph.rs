@@ -1,7 +1,7 @@
-//! One graph, written with its weights in fewer bits in a file beside it.
+//! Writes one graph with quantized weights in an external file.
 
 mod rebuilt_graph;
-mod stored;
+mod tensors;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -10,22 +10,23 @@ use std::path::Path;
 
 use prost::Message;
 
-use super::half_precision::Errors;
-use super::select::{Selection, count};
-use super::{Outcome, Progress, Weights, stop_if};
+use super::half_precision::ErrorStats;
+use super::selection::{Selection, count};
+use super::{QuantizeProgress, QuantizedGraph, WeightFormat, stop_if};
 use crate::bundle::proto::{
-    Attribute, Dimension, EXTERNAL, Node, Shape, StringEntry, Tensor, TensorType, Type, ValueInfo,
+    AttributeProto, Dimension, EXTERNAL, NodeProto, ShapeProto, StringEntry, TensorProto, TensorType, TypeProto,
+    ValueInfoProto,
 };
 use crate::bundle::{Component, frame};
 use crate::error::{Error, Result};
 use crate::rewrite::edits::{field, int, node};
+use crate::rewrite::indexed_graph::IndexedGraph;
 use crate::rewrite::numbers::TensorValues;
-use crate::rewrite::source::Source;
 use crate::session::Cancel;
 use crate::tensor::{DType, Field};
 
-/// Where each tensor begins in the file beside the graph: at a page, so that it can be mapped by itself; smaller ones where
-/// a line of the CPU's cache does.
+/// The alignment of tensors in the external file: a page, so that each can be mapped separately; a cache line for
+/// smaller ones.
 const PAGE: u64 = 4096;
 const LINE: u64 = 64;
 
@@ -41,36 +42,36 @@ mod number {
     pub const TENSOR_EXTERNAL_DATA: u64 = 13;
 }
 
-/// Writes the graph of a component into the model directory `room`, at the place that it has in `model`.
+/// Writes a component's graph into the model directory `room`, at its relative path in `model`.
 pub fn write(
     model: &Path,
     room: &Path,
     component: &Component,
-    weights: Weights,
+    weights: WeightFormat,
     cancel: &Cancel,
-    observer: &mut dyn FnMut(Progress),
-) -> Result<Outcome> {
+    observer: &mut dyn FnMut(QuantizeProgress),
+) -> Result<QuantizedGraph> {
     let graph = &component.graph;
     let unusable = |problem: &str| Error::model(&graph.path, problem, "export the model again with opset 13 or later");
     if graph.ir_version < 4 || graph.opsets.get("").is_none_or(|&version| version < 13) {
-        return Err(unusable("is of too old a format for weights that are widened as it runs"));
+        return Err(unusable("has a format too old for weights that are dequantized at run time"));
     }
     if graph.multiplies_in_integers() {
-        let problem = "makes products of 8 bits already";
-        return Err(Error::model(&graph.path, problem, "take the model's float32 export, or use this graph as it is"));
+        let problem = "already uses 8-bit products";
+        return Err(Error::model(&graph.path, problem, "use the model's float32 export, or leave this graph as it is"));
     }
-    let place = graph.path.strip_prefix(model).map_err(|_| unusable("lies outside of the model directory"))?;
+    let place = graph.path.strip_prefix(model).map_err(|_| unusable("is outside of the model directory"))?;
     let to = room.join(place);
     let failed = |e| Error::io(&to, "writing", e);
     if let Some(folder) = to.parent() {
         std::fs::create_dir_all(folder).map_err(failed)?;
     }
-    let source = Source::open(graph)?;
-    let selection = Selection::of(&source, weights);
+    let source = IndexedGraph::open(graph)?;
+    let selection = Selection::choose(&source, weights);
     let beside = to.with_extension("onnx_data");
     let location = beside.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let data = Data { file: BufWriter::new(File::create(&beside).map_err(failed)?), at: 0, location };
-    let outcome = Outcome {
+    let data = ExternalData { file: BufWriter::new(File::create(&beside).map_err(failed)?), at: 0, location };
+    let outcome = QuantizedGraph {
         component: component.kind.name(),
         graph: place.to_path_buf(),
         bytes_before: graph.file_bytes + graph.external.iter().map(|file| file.bytes).sum::<u64>(),
@@ -79,17 +80,17 @@ pub fn write(
         unknown: selection.unknown,
         largest_error: 0.0,
         relative_error: 0.0,
-        kept: Vec::new(),
+        skipped: Vec::new(),
     };
     let mut writer = Writer {
         source: &source,
         selection,
         data,
         moved: HashMap::new(),
-        widened: Widened::default(),
-        errors: Errors::default(),
+        widened: Dequantization::default(),
+        errors: ErrorStats::default(),
         outcome,
-        tell: &mut |done| observer(Progress { component: component.kind, done, of: graph.weight_bytes }),
+        tell: &mut |done| observer(QuantizeProgress { component: component.kind, done, total: graph.weight_bytes }),
         done: 0,
         cancel,
     };
@@ -97,7 +98,7 @@ pub fn write(
     let Writer { mut data, errors, mut outcome, .. } = writer;
     data.file.flush().and_then(|()| data.file.get_ref().sync_all()).map_err(|e| Error::io(&beside, "writing", e))?;
     if bytes.len() > i32::MAX as usize {
-        return Err(unusable("would have more than 2 GiB without its large weights"));
+        return Err(unusable("would exceed 2 GiB without its large weights"));
     }
     if data.at == 0 {
         std::fs::remove_file(&beside).map_err(|e| Error::io(&beside, "removing", e))?;
@@ -108,16 +109,17 @@ pub fn write(
     Ok(outcome)
 }
 
-/// The file beside the graph.
-struct Data {
+/// The external file.
+struct ExternalData {
     file: BufWriter<File>,
     /// Bytes written.
     at: u64,
     location: String,
 }
 
-impl Data {
-    /// Appends `length` bytes, which `write` writes, at the next place for so many, and gives what a tensor says of where they are.
+impl ExternalData {
+    /// Appends `length` bytes, which `write` writes, with the alignment for that size, and returns the tensor's
+    /// external data entries.
     fn append(
         &mut self,
         length: u64,
@@ -137,45 +139,45 @@ impl Data {
     }
 }
 
-/// What is added to the graph.
+/// The dequantization nodes to add to the graph.
 #[derive(Default)]
-struct Widened {
-    nodes: Vec<Node>,
-    inputs: Vec<ValueInfo>,
-    /// By the table's name, the name of the table in half precision.
+struct Dequantization {
+    nodes: Vec<NodeProto>,
+    inputs: Vec<ValueInfoProto>,
+    /// The name of the table in half precision, by the table's name.
     tables: HashMap<String, String>,
-    /// By a matrix's name, the names of its 8-bit numbers and of its columns' scales.
+    /// The names of a matrix's 8-bit values and of its columns' scales, by the matrix's name.
     columns: HashMap<String, [String; 2]>,
-    /// By the name of what such a matrix is multiplied by, the names of that in 8 bits, of its scale and of its zero.
+    /// The names of a factor in 8 bits, of its scale and of its zero point, by the factor's name.
     factors: HashMap<String, [String; 3]>,
 }
 
 struct Writer<'w> {
-    source: &'w Source<'w>,
+    source: &'w IndexedGraph<'w>,
     selection: Selection,
-    data: Data,
-    /// Where tensors have gone, by where they were: some share their bytes.
+    data: ExternalData,
+    /// The new locations of tensors by the old ones: some share their bytes.
     moved: HashMap<(String, u64, u64), Vec<StringEntry>>,
-    widened: Widened,
-    errors: Errors,
-    outcome: Outcome,
+    widened: Dequantization,
+    errors: ErrorStats,
+    outcome: QuantizedGraph,
     tell: &'w mut dyn FnMut(u64),
     done: u64,
     cancel: &'w Cancel,
 }
 
 impl Writer<'_> {
-    /// The whole file.
+    /// Writes the whole file.
     fn model(&mut self) -> Result<Vec<u8>> {
         let bytes = self.source.bytes();
         let place = self.source.place;
         // Tensors come first, since nodes depend on how they are stored.
-        let mut tensors: Vec<(&Tensor, Field)> = self.source.stored().collect();
+        let mut tensors: Vec<(&TensorProto, Field)> = self.source.stored().collect();
         tensors.sort_by_key(|(_, place)| place.start);
         let mut stored = HashMap::new();
         for (tensor, place) in tensors {
             stop_if(self.cancel)?;
-            let written = self.stored(tensor, place)?;
+            let written = self.encode_tensor(tensor, place)?;
             stored.insert(place.start, written);
             self.done += count(tensor).unwrap_or(0) as u64 * 4;
             (self.tell)(self.done);
@@ -186,7 +188,7 @@ impl Writer<'_> {
             number::GRAPH_NODE => {
                 let mut whole = Vec::new();
                 if std::mem::take(&mut is_first) {
-                    // In front of all others: see `rewrite::late`.
+                    // Before all other nodes: see `rewrite::hoist_dequantization`.
                     let first = writer.widened.nodes.iter();
                     first.for_each(|node| field(&mut whole, number as u32, &node.encode_to_vec()));
                 }
@@ -206,7 +208,7 @@ impl Writer<'_> {
         Ok(whole)
     }
 
-    /// A message with those of its parts written anew for which `part` says how; all else byte for byte.
+    /// Rewrites the parts of a message for which `part` returns a replacement; copies the others byte for byte.
     fn rebuilt(
         &mut self,
         start: usize,
@@ -230,9 +232,9 @@ impl Writer<'_> {
         Ok(whole)
     }
 
-    /// Appends a node of the graph, or what stands in its place.
+    /// Appends a node of the graph, or its replacement.
     fn node(&mut self, at: usize, place: Field, whole: &mut Vec<u8>) -> Result<()> {
-        let body = match self.remade(at) {
+        let body = match self.replacement_of(at) {
             Some(nodes) => {
                 nodes.iter().for_each(|node| field(whole, number::GRAPH_NODE as u32, &node.encode_to_vec()));
                 return Ok(());
@@ -243,7 +245,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// The body of a node whose tensors, and those of graphs within, may lie beside the graph.
+    /// Rewrites the body of a node whose tensors, and those of its subgraphs, may be external.
     fn moved_node(&mut self, place: Field) -> Result<Vec<u8>> {
         self.rebuilt(place.body, place.end, |writer, number, attribute| {
             if number != number::NODE_ATTRIBUTE {
@@ -265,17 +267,17 @@ impl Writer<'_> {
         })
     }
 
-    /// A tensor as it is, its values moved where they lie beside the graph; `None` where they do not.
+    /// Returns a tensor with its external values moved; `None` if it has none.
     fn moved_tensor(&mut self, number: u64, place: Field) -> Result<Option<Vec<u8>>> {
         let source = self.source;
         let damaged = |what: &str| Error::model(&source.graph().path, what, "export the model again");
         let message = source.bytes().get(place.body..place.end).unwrap_or_default();
-        let tensor = Tensor::decode(message).map_err(|e| damaged(&format!("is damaged: {e}")))?;
+        let tensor = TensorProto::decode(message).map_err(|e| damaged(&format!("is damaged: {e}")))?;
         if tensor.data_location != EXTERNAL && tensor.external_data.is_empty() {
             return Ok(None);
         }
-        let values = source.bytes_beside(&tensor).ok_or_else(|| damaged("keeps weights beside it that are cut off"))?;
-        let from = crate::bundle::Reference::read(&source.graph().path, &tensor)?;
+        let values = source.external_tensor_bytes(&tensor).ok_or_else(|| damaged("has truncated external weights"))?;
+        let from = crate::bundle::ExternalReference::read(&source.graph().path, &tensor)?;
         let from = (from.location, from.offset, from.end);
         let entries = match self.moved.get(&from) {
             Some(entries) => entries.clone(),
@@ -293,24 +295,24 @@ impl Writer<'_> {
         Ok(Some(framed(number, &body)))
     }
 
-    /// A name for what is stored or made beside a tensor.
+    /// Returns an unused name derived from a tensor's name.
     fn free_name(&self, of: &str, what: &str) -> String {
         let mut name = format!("{of}/{what}");
-        while self.source.knows(&name) {
+        while self.source.has_tensor(&name) {
             name.push('_');
         }
         name
     }
 }
 
-/// A node that widens half precision.
-fn cast(from: &str, to: &str) -> Node {
-    let attribute: Attribute = int("to", i64::from(DType::F32.to_onnx()));
+/// Creates a node that converts half precision to float32.
+fn cast(from: &str, to: &str) -> NodeProto {
+    let attribute: AttributeProto = int("to", i64::from(DType::F32.to_onnx()));
     node("Cast", &[from], to, vec![attribute])
 }
 
-/// A stored tensor whose values lie beside the graph, as a field of it.
-fn beside(name: String, dims: &[i64], dtype: DType, entries: Vec<StringEntry>) -> Vec<u8> {
+/// Encodes a stored tensor with external values, as a field of the graph.
+fn external_tensor(name: String, dims: &[i64], dtype: DType, entries: Vec<StringEntry>) -> Vec<u8> {
     let tensor = TensorValues {
         dims: dims.to_vec(),
         data_type: dtype.to_onnx(),
@@ -322,10 +324,10 @@ fn beside(name: String, dims: &[i64], dtype: DType, entries: Vec<StringEntry>) -
     framed(number::GRAPH_INITIALIZER, &tensor.encode_to_vec())
 }
 
-fn value_info(name: &str, dtype: DType, dims: &[i64]) -> ValueInfo {
+fn value_info(name: &str, dtype: DType, dims: &[i64]) -> ValueInfoProto {
     let dim = dims.iter().map(|&dim_value| Dimension { dim_value, ..Dimension::default() }).collect();
-    let tensor_type = TensorType { elem_type: dtype.to_onnx(), shape: Some(Shape { dim }) };
-    ValueInfo { name: name.to_owned(), r#type: Some(Type { tensor_type: Some(tensor_type) }) }
+    let tensor_type = TensorType { elem_type: dtype.to_onnx(), shape: Some(ShapeProto { dim }) };
+    ValueInfoProto { name: name.to_owned(), r#type: Some(TypeProto { tensor_type: Some(tensor_type) }) }
 }
 
 fn framed(number: u64, body: &[u8]) -> Vec<u8> {

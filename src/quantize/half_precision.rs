@@ -1,44 +1,44 @@
-//! Float32 in fewer bits.
+//! Converts float32 values to half precision or to 8 bits with a scale.
 
 use std::io::{self, Write};
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-/// Numbers that share a scale.
+/// The number of values that share a scale.
 pub const BLOCK: usize = 64;
-/// Numbers looked at in one go.
+/// The number of values converted at once.
 const CHUNK: usize = 1024 * BLOCK;
-/// The largest relative error of half precision, but for numbers too small for it, is 2⁻¹¹ a number. A tensor with twice
-/// that on the average has many that are too small.
+/// The limit for a tensor's relative error. The largest relative error of half precision, except for numbers too small
+/// for it, is 2⁻¹¹ per value; a tensor with twice that on average has many values that are too small.
 const MOST_ERROR: f64 = 1.0 / 1024.0;
-/// The largest magnitude of an 8-bit number. That −128 is left out makes the form symmetric.
+/// The largest magnitude of an 8-bit value. Excluding −128 makes the format symmetric.
 const LARGEST: f32 = 127.0;
 
-/// How far numbers are off.
+/// The errors of converted values.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Errors {
-    /// The largest change.
+pub struct ErrorStats {
+    /// The largest error.
     pub largest: f64,
-    /// The squares of the changes.
+    /// The sum of the squared errors.
     changes: f64,
-    /// The squares of the numbers.
+    /// The sum of the squared values.
     numbers: f64,
-    /// Numbers that are not finite.
+    /// The number of NaN and infinite values.
     wild: usize,
-    /// Finite ones beyond what the form holds.
+    /// The number of finite values beyond the format's range.
     beyond: usize,
 }
 
-impl Errors {
-    /// Adds those of another tensor.
+impl ErrorStats {
+    /// Adds the errors of another tensor.
     pub fn add(&mut self, other: &Self) {
         self.largest = self.largest.max(other.largest);
         self.changes += other.changes;
         self.numbers += other.numbers;
     }
 
-    /// The changes over the numbers, each the root of the sum of squares.
+    /// Returns the errors over the values, each the root of the sum of squares.
     pub fn relative(&self) -> f64 {
         if self.numbers > 0.0 { (self.changes / self.numbers).sqrt() } else { 0.0 }
     }
@@ -56,7 +56,7 @@ impl Errors {
         }
     }
 
-    /// Why the tensor stays float32, if it does.
+    /// Returns the reason why the tensor stays float32, if it does.
     fn refusal(&self, is_half: bool) -> Option<String> {
         match self {
             Self { wild: 1.., .. } => Some(format!("{} of its values are NaN or infinite", self.wild)),
@@ -72,9 +72,9 @@ impl Errors {
     }
 }
 
-/// Looks at how float32 numbers, little-endian, come out in half precision; why they stay as they are, where they do.
-pub fn check_half(bytes: &[u8]) -> Result<Errors, String> {
-    let mut errors = Errors::default();
+/// Measures the errors of little-endian float32 values in half precision; fails with the reason if they stay float32.
+pub fn check_half(bytes: &[u8]) -> Result<ErrorStats, String> {
+    let mut errors = ErrorStats::default();
     let mut wide = vec![0.0; CHUNK];
     for (numbers, halves) in halves(bytes) {
         let Some(wide) = wide.get_mut(..halves.len()) else { continue };
@@ -84,7 +84,7 @@ pub fn check_half(bytes: &[u8]) -> Result<Errors, String> {
     errors.refusal(true).map_or(Ok(errors), Err)
 }
 
-/// Writes float32 numbers, little-endian, in half precision.
+/// Writes little-endian float32 values in half precision.
 pub fn write_half(bytes: &[u8], out: &mut impl Write) -> io::Result<()> {
     for (_, halves) in halves(bytes) {
         let narrow: Vec<u8> = halves.iter().flat_map(|half| half.to_le_bytes()).collect();
@@ -101,17 +101,17 @@ fn halves(bytes: &[u8]) -> impl Iterator<Item = (Vec<f32>, Vec<f16>)> {
     })
 }
 
-/// Which numbers of a tensor share a scale.
+/// The values of a tensor that share a scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shared {
-    /// Each [`BLOCK`] in a row.
+pub enum ScaleGroup {
+    /// Each [`BLOCK`] consecutive values.
     Block,
-    /// Those of a column, of which there are so many.
+    /// The values of each column; the number of columns.
     Column(usize),
 }
 
-impl Shared {
-    /// Which scale is that of the number at this place.
+impl ScaleGroup {
+    /// Returns the index of the scale for the value at `at`.
     fn scale_of(self, at: usize) -> usize {
         match self {
             Self::Block => at / BLOCK,
@@ -120,12 +120,12 @@ impl Shared {
     }
 }
 
-/// Looks at how float32 numbers, little-endian and whole blocks or rows of them, come out as 8-bit ones, and gives their
-/// scales, 1 where all that share it are zeros; why they stay as they are, where they do.
-pub fn check_scaled(bytes: &[u8], shared: Shared) -> Result<(Errors, Vec<f32>), String> {
+/// Measures the errors of little-endian float32 values (whole blocks or rows of them) in 8 bits, and returns their
+/// scales, 1 if all values that share one are zero; fails with the reason if they stay float32.
+pub fn check_scaled(bytes: &[u8], shared: ScaleGroup) -> Result<(ErrorStats, Vec<f32>), String> {
     let count = match shared {
-        Shared::Block => bytes.len() / (4 * BLOCK),
-        Shared::Column(columns) => columns,
+        ScaleGroup::Block => bytes.len() / (4 * BLOCK),
+        ScaleGroup::Column(columns) => columns,
     };
     let mut scales = vec![0.0f32; count];
     for (at, number) in chunks(bytes).flatten().enumerate() {
@@ -136,27 +136,28 @@ pub fn check_scaled(bytes: &[u8], shared: Shared) -> Result<(Errors, Vec<f32>), 
         let largest = *scale;
         *scale = if largest / LARGEST > 0.0 { largest / LARGEST } else { 1.0 };
     }
-    let mut errors = Errors::default();
+    let mut errors = ErrorStats::default();
     for (at, number) in chunks(bytes).flatten().enumerate() {
         let scale = scales.get(shared.scale_of(at)).copied().unwrap_or(1.0);
-        errors.note(number, f32::from(whole(number, scale)) * scale);
+        errors.note(number, f32::from(quantize_value(number, scale)) * scale);
     }
     errors.refusal(false).map_or(Ok((errors, scales)), Err)
 }
 
-/// Writes float32 numbers, little-endian, as 8-bit ones with these scales.
-pub fn write_scaled(bytes: &[u8], shared: Shared, scales: &[f32], out: &mut impl Write) -> io::Result<()> {
+/// Writes little-endian float32 values as 8-bit ones with these scales.
+pub fn write_scaled(bytes: &[u8], shared: ScaleGroup, scales: &[f32], out: &mut impl Write) -> io::Result<()> {
     let mut places = 0..;
     for numbers in chunks(bytes) {
         let scaled = numbers.into_iter().zip(&mut places);
-        let narrow = scaled.map(|(number, at)| whole(number, scales.get(shared.scale_of(at)).copied().unwrap_or(1.0)));
+        let narrow =
+            scaled.map(|(number, at)| quantize_value(number, scales.get(shared.scale_of(at)).copied().unwrap_or(1.0)));
         out.write_all(&narrow.flat_map(i8::to_le_bytes).collect::<Vec<u8>>())?;
     }
     Ok(())
 }
 
-/// A number over its scale, rounded to the nearest whole one, a half to the even one.
-fn whole(number: f32, scale: f32) -> i8 {
+/// Divides a number by its scale and rounds to the nearest integer, ties to even.
+fn quantize_value(number: f32, scale: f32) -> i8 {
     (number / scale).round_ties_even().clamp(-LARGEST, LARGEST) as i8
 }
 
@@ -181,7 +182,7 @@ mod tests {
         assert!(check_half(&bytes([1.0, 65520.0])).unwrap_err().contains("1 of its values are beyond 65504"));
         assert!(check_half(&bytes([f32::NAN, f32::INFINITY])).unwrap_err().contains("2 of its values are NaN"));
         assert!(check_half(&bytes([1e-8; 8])).unwrap_err().contains("too small"));
-        // A few small ones beside larger ones are no loss.
+        // A few small values next to larger ones are no loss.
         assert!(check_half(&bytes([1e-8, 0.5])).is_ok());
     }
 
@@ -189,21 +190,21 @@ mod tests {
     fn a_block_is_scaled_by_its_largest() {
         let numbers = (0..2 * BLOCK).map(|n| if n < BLOCK { n as f32 - 63.5 } else { 0.0 });
         let bytes = bytes(numbers);
-        let (errors, scales) = check_scaled(&bytes, Shared::Block).unwrap();
+        let (errors, scales) = check_scaled(&bytes, ScaleGroup::Block).unwrap();
         assert_eq!(scales, [0.5, 1.0]);
         assert_eq!((errors.largest, errors.relative()), (0.0, 0.0));
         let mut out = Vec::new();
-        write_scaled(&bytes, Shared::Block, &scales, &mut out).unwrap();
+        write_scaled(&bytes, ScaleGroup::Block, &scales, &mut out).unwrap();
         assert_eq!((out.len(), out[0] as i8, out[63] as i8, out[64]), (2 * BLOCK, -127, -1, 0));
     }
     #[test]
     fn a_column_is_scaled_by_its_largest() {
         let numbers = bytes([63.5, 0.0, -1.0, -31.75, 0.0, 254.0]);
-        let (errors, scales) = check_scaled(&numbers, Shared::Column(3)).unwrap();
-        // -31.75 and -1 lie halfway, and go to the even number.
+        let (errors, scales) = check_scaled(&numbers, ScaleGroup::Column(3)).unwrap();
+        // -31.75 and -1 are ties, and round to even.
         assert_eq!((scales.as_slice(), errors.largest), (&[0.5, 1.0, 2.0][..], 1.0));
         let mut out = Vec::new();
-        write_scaled(&numbers, Shared::Column(3), &scales, &mut out).unwrap();
+        write_scaled(&numbers, ScaleGroup::Column(3), &scales, &mut out).unwrap();
         assert_eq!(out.iter().map(|&byte| byte as i8).collect::<Vec<_>>(), [127, 0, 0, -64, 0, 127]);
     }
 }

@@ -1,27 +1,27 @@
-//! Attention written out: `softmax(scale · Q Kᵀ) V` (Vaswani et al. 2017, arXiv 1706.03762, equation 1) as one
+//! Fuses attention, `softmax(scale · Q Kᵀ) V` (Vaswani et al. 2017, arXiv 1706.03762, equation 1), into one
 //! `com.microsoft.MultiHeadAttention`.
 //!
-//! Exporters write it in many forms: heads on an axis of their own or within the batch, the scale on the queries, on
-//! the keys, on both as a square root, or on the scores, keys and values transposed before or after. What they have in
-//! common is a softmax between two products. Each operand is followed back from there through what only moves or scales
-//! its values, until it is known on which axes batch, heads, tokens and channels lie.
+//! Exporters decompose it in many forms: heads on a separate axis or within the batch; the scale on the queries, on the
+//! keys, on both as a square root, or on the scores; keys and values transposed before or after. The common part is a
+//! softmax between two products. From there each operand is traced back through operators that only move or scale its
+//! values, until the axes of batch, heads, tokens and channels are known.
 //!
-//! With a mask the operator's kernel writes the scores out as the graph does, so that nothing is gained: such attention
-//! is left as it is.
+//! With a mask, the fused kernel materializes the scores just as the graph does, so nothing is gained: such attention
+//! is not rewritten.
 
 mod operand;
 
-use operand::{Axis, Made, ORDER, ORDER_OF_ONE, Operand, order};
+use operand::{AttentionOutput, ORDER, ORDER_OF_ONE, Operand, OperandAxis, order};
 
 use super::edits::{Edits, MICROSOFT, float, int, ints, node};
-use super::facts::Facts;
+use super::facts::TensorFacts;
+use super::indexed_graph::{IndexedGraph, input, int as int_of, is, output};
 use super::numbers::Values;
-use super::source::{Source, input, int as int_of, is, output};
-use crate::bundle::proto::Node;
+use crate::bundle::proto::NodeProto;
 use crate::tensor::DType;
 
-/// Rewrites every attention that is understood, and says how many there were.
-pub fn rewrite(source: &Source<'_>, facts: &Facts, edits: &mut Edits) -> usize {
+/// Rewrites every attention whose form is recognized, and returns their number.
+pub fn rewrite(source: &IndexedGraph<'_>, facts: &TensorFacts, edits: &mut Edits) -> usize {
     let mut sites = Vec::new();
     for softmax in source.nodes.iter().filter(|node| is(node, "Softmax")) {
         if let Some(site) = (Walk { source, facts }).site(softmax)
@@ -32,14 +32,14 @@ pub fn rewrite(source: &Source<'_>, facts: &Facts, edits: &mut Edits) -> usize {
             sites.push((site.made.at, output(softmax).unwrap_or_default()));
         }
     }
-    edits.keep_gains(source, sites)
+    edits.retain_useful(source, sites)
 }
 
-/// A graph and what is known of its tensors.
+/// A graph and the known facts about its tensors.
 #[derive(Clone, Copy)]
 struct Walk<'s> {
-    source: &'s Source<'s>,
-    facts: &'s Facts,
+    source: &'s IndexedGraph<'s>,
+    facts: &'s TensorFacts,
 }
 
 /// One attention.
@@ -48,23 +48,23 @@ struct Site {
     operands: [Operand; 3],
     heads: i64,
     scale: f32,
-    made: Made,
+    made: AttentionOutput,
 }
 
 impl<'s> Walk<'s> {
-    /// The attention around a softmax.
-    fn site(self, softmax: &'s Node) -> Option<Site> {
+    /// Finds the attention around a softmax.
+    fn site(self, softmax: &'s NodeProto) -> Option<Site> {
         let scores = input(softmax, 0)?;
         let rank = self.facts.shape(scores)?.len();
         if !self.is_along_last(softmax, rank)? {
             return None;
         }
         let (product, scale) = self.product(scores)?;
-        let query = self.back(input(product, 0)?, Axis::of_product(rank, false)?, Some(scale));
-        let key = self.back(input(product, 1)?, Axis::of_product(rank, true)?, Some(1.0));
+        let query = self.back(input(product, 0)?, OperandAxis::from_product(rank, false)?, Some(scale));
+        let key = self.back(input(product, 1)?, OperandAxis::from_product(rank, true)?, Some(1.0));
         let (at, sum, turned) = self.sum(output(softmax)?)?;
         let value = input(sum, if turned { 0 } else { 1 })?;
-        let axes = Axis::of_product(rank, turned)?;
+        let axes = OperandAxis::from_product(rank, turned)?;
         let value = self.back(value, axes.clone(), None);
 
         let made = output(sum)?;
@@ -76,12 +76,12 @@ impl<'s> Walk<'s> {
         apart.or_else(|| self.assemble([query, key, value], at, made, axes))
     }
 
-    /// Puts a site together, if its operands are of one batch and of as many heads.
-    fn assemble(self, operands: [Operand; 3], at: usize, made: &'s str, axes: Vec<Axis>) -> Option<Site> {
+    /// Assembles a site, if its operands have the same batch and the same number of heads.
+    fn assemble(self, operands: [Operand; 3], at: usize, made: &'s str, axes: Vec<OperandAxis>) -> Option<Site> {
         let [query, key, value] = &operands;
-        let (heads, batch) = (query.heads(self)?, query.length(self, Axis::Batch)?);
+        let (heads, batch) = (query.heads(self)?, query.length(self, OperandAxis::Batch)?);
         for other in [key, value] {
-            if other.heads(self)? != heads || other.length(self, Axis::Batch)? != batch {
+            if other.heads(self)? != heads || other.length(self, OperandAxis::Batch)? != batch {
                 return None;
             }
         }
@@ -91,13 +91,13 @@ impl<'s> Walk<'s> {
         let made = self.forward(at, made, axes, batch, heads)?;
         let operands = operands.map(|operand| operand.joined(self).unwrap_or(operand));
         let scale = operands.iter().map(|operand| operand.scale).product::<f64>() as f32;
-        // Zero stands for a scale that the operator chooses by itself.
+        // Zero means that the operator chooses the scale itself.
         (scale.is_finite() && scale != 0.0).then_some(Site { operands, heads, scale, made })
     }
 
-    /// Whether a softmax goes along the last axis.
-    fn is_along_last(self, softmax: &Node, rank: usize) -> Option<bool> {
-        /// Before this version of the operators a softmax without a word went along the second axis.
+    /// Returns true if a softmax is along the last axis.
+    fn is_along_last(self, softmax: &NodeProto, rank: usize) -> Option<bool> {
+        /// Before this operator set version, the default axis of a softmax was the second.
         const LAST_BY_DEFAULT: i64 = 13;
         let last = i64::try_from(rank).ok()? - 1;
         let version = *self.source.graph().opsets.get("")?;
@@ -107,8 +107,8 @@ impl<'s> Walk<'s> {
         })
     }
 
-    /// The product that scores are made of, and what it is multiplied by.
-    fn product(self, scores: &'s str) -> Option<(&'s Node, f64)> {
+    /// Finds the product that computes the scores, and its scale.
+    fn product(self, scores: &'s str) -> Option<(&'s NodeProto, f64)> {
         let (mut name, mut scale) = (scores, 1.0);
         loop {
             let node = self.source.maker(name)?;
@@ -125,13 +125,13 @@ impl<'s> Walk<'s> {
                 scale *= by;
                 name = before;
             } else {
-                name = self.plus_nothing(node)?;
+                name = self.skip_zero_addition(node)?;
             }
         }
     }
 
-    /// What a node reads to which it adds only zeros, as `torch.baddbmm` with `beta = 0` does.
-    fn plus_nothing(self, node: &'s Node) -> Option<&'s str> {
+    /// Returns the input of a node that only adds zeros to it, as `torch.baddbmm` with `beta = 0` does.
+    fn skip_zero_addition(self, node: &'s NodeProto) -> Option<&'s str> {
         let (left, right) = (input(node, 0)?, input(node, 1)?);
         let kept = match (self.is_zero(left), self.is_zero(right)) {
             _ if !is(node, "Add") => return None,
@@ -142,7 +142,7 @@ impl<'s> Walk<'s> {
         (self.facts.shape(kept)? == self.facts.shape(output(node)?)?).then_some(kept)
     }
 
-    /// Whether a tensor holds nothing but zeros.
+    /// Returns true if a tensor contains only zeros.
     fn is_zero(self, name: &str) -> bool {
         if self.facts.scalar(name) == Some(0.0) {
             return true;
@@ -158,15 +158,15 @@ impl<'s> Walk<'s> {
                 };
                 node.attribute.is_empty() || self.source.constant(name).is_some_and(|n| is_zero(&n.values))
             }
-            // Not of any tensor: zero times what is no number is no number.
+            // Only of a scaled tensor: zero times NaN is NaN.
             "Mul" => self.scaled(node).is_some_and(|(before, _)| self.is_zero(before)),
             "Expand" | "Cast" | "Identity" | "Reshape" | "Unsqueeze" => self.is_zero(first),
             _ => false,
         }
     }
 
-    /// The product of probabilities and values, its index, and whether both are transposed in it.
-    fn sum(self, probabilities: &'s str) -> Option<(usize, &'s Node, bool)> {
+    /// Finds the product of probabilities and values: its index, and true if both are transposed in it.
+    fn sum(self, probabilities: &'s str) -> Option<(usize, &'s NodeProto, bool)> {
         let (mut name, mut turned) = (probabilities, false);
         loop {
             let (at, node) = self.source.only_reader(name)?;
@@ -191,24 +191,27 @@ impl<'s> Walk<'s> {
 }
 
 impl Site {
-    /// The nodes that compute it.
-    fn nodes(&self, source: &Source<'_>, edits: &mut Edits) -> Vec<Node> {
+    /// Returns the nodes that compute it.
+    fn nodes(&self, source: &IndexedGraph<'_>, edits: &mut Edits) -> Vec<NodeProto> {
         let mut nodes = Vec::new();
         let operands: Vec<String> =
-            self.operands.iter().map(|operand| lay_out(operand, source, edits, &mut nodes)).collect();
+            self.operands.iter().map(|operand| append_layout(operand, source, edits, &mut nodes)).collect();
         let inputs: Vec<&str> = operands.iter().map(String::as_str).collect();
         let attributes = vec![int("num_heads", self.heads), float("scale", self.scale)];
         let made = &self.made;
         let Some(axes) = &made.axes else {
-            nodes.push(Node {
+            nodes.push(NodeProto {
                 domain: MICROSOFT.to_owned(),
                 ..node("MultiHeadAttention", &inputs, &made.name, attributes)
             });
             return nodes;
         };
         let mut given = edits.name(source, "attention");
-        nodes.push(Node { domain: MICROSOFT.to_owned(), ..node("MultiHeadAttention", &inputs, &given, attributes) });
-        let own: &[Axis] = if axes.len() == 4 { &ORDER } else { &ORDER_OF_ONE };
+        nodes.push(NodeProto {
+            domain: MICROSOFT.to_owned(),
+            ..node("MultiHeadAttention", &inputs, &given, attributes)
+        });
+        let own: &[OperandAxis] = if axes.len() == 4 { &ORDER } else { &ORDER_OF_ONE };
         if axes.len() == 4 {
             let apart = if axes == own { made.name.clone() } else { edits.name(source, "attention") };
             let shape = edits.list(source, &[0, 0, self.heads, -1]);
@@ -222,9 +225,14 @@ impl Site {
     }
 }
 
-/// Adds the nodes that bring an operand to `[batch, tokens, heads · channels]`, and gives the result's name.
-fn lay_out(operand: &Operand, source: &Source<'_>, edits: &mut Edits, nodes: &mut Vec<Node>) -> String {
-    let own: &[Axis] = if operand.axes.len() == 4 { &ORDER } else { &ORDER_OF_ONE };
+/// Appends the nodes that bring an operand to `[batch, tokens, heads · channels]`, and returns the result's name.
+fn append_layout(
+    operand: &Operand,
+    source: &IndexedGraph<'_>,
+    edits: &mut Edits,
+    nodes: &mut Vec<NodeProto>,
+) -> String {
+    let own: &[OperandAxis] = if operand.axes.len() == 4 { &ORDER } else { &ORDER_OF_ONE };
     let mut name = operand.name.clone();
     if operand.axes != own {
         let turned = edits.name(source, "operand");
@@ -239,7 +247,7 @@ fn lay_out(operand: &Operand, source: &Source<'_>, edits: &mut Edits, nodes: &mu
     name
 }
 
-/// For each of the axes `to`, its index among the axes `from`.
-fn permutation(from: &[Axis], to: &[Axis]) -> Vec<i64> {
+/// Returns the index among the axes `from` of each of the axes `to`.
+fn permutation(from: &[OperandAxis], to: &[OperandAxis]) -> Vec<i64> {
     to.iter().filter_map(|axis| from.iter().position(|own| own == axis)).map(|at| at as i64).collect()
 }

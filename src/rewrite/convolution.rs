@@ -1,19 +1,19 @@
-//! The convolutions that rewrites are for: of 3×3, of every pixel, with an edge of zeros.
+//! The convolutions that rewrites apply to: 3×3, stride 1, with zero padding.
 
-use super::facts::Facts;
-use super::source::{input, int, ints, is, output, text};
-use crate::bundle::proto::Node;
+use super::facts::TensorFacts;
+use super::indexed_graph::{input, int, ints, is, output, text};
+use crate::bundle::proto::NodeProto;
 use crate::tensor::DType;
 
-/// A convolution by weights `[out, in, 3, 3]`, after which an image is as large as before.
+/// A convolution with weights `[out, in, 3, 3]` that keeps the image's size.
 pub struct Convolution<'s> {
     /// The image, `[batch, in, height, width]`, in float32.
     pub image: &'s str,
     /// The weights.
     pub weights: &'s str,
-    /// What is added to each channel of the result.
+    /// The bias of each output channel.
     pub bias: Option<&'s str>,
-    /// What it makes.
+    /// The output.
     pub output: &'s str,
     /// Channels of the image.
     pub channels_in: i64,
@@ -22,8 +22,8 @@ pub struct Convolution<'s> {
 }
 
 impl<'s> Convolution<'s> {
-    /// The convolution that a node is, if it is one of these.
-    pub fn of(facts: &Facts, node: &'s Node) -> Option<Self> {
+    /// Recognizes a node as such a convolution.
+    pub fn from_node(facts: &TensorFacts, node: &'s NodeProto) -> Option<Self> {
         let holds = |name: &str, value: &[i64]| ints(node, name).is_none_or(|own| own == value);
         let is_plain = is(node, "Conv")
             && holds("kernel_shape", &[3, 3])

@@ -1,22 +1,20 @@
-//! Shapes left open, so that ONNX Runtime gives memory back.
+//! Replaces static shapes by dynamic ones, so that ONNX Runtime frees memory.
 //!
-//! When it opens a graph, ONNX Runtime plans which tensors share a buffer. One that is done with is handed on to the next
-//! tensor of its shape, however much later that is made, and held in between: of a UNet, in which few shapes come back in
-//! many layers, nearly all is held from the first layer to the last. It plans so only where it knows both shapes, which
-//! it follows from those of the inputs and from what is stored; what the nodes make when they run does not depend on it.
-//!
-//! Measured on Stable Diffusion 1.5 at 512×512, one row, private memory at the peak of an evaluation: UNet 157 MB instead
-//! of 342, with weights of 8 bits 272 instead of 704; decoder 1.40 GB instead of 1.80.
+//! When it opens a graph, ONNX Runtime plans which tensors share a buffer. A tensor's buffer is reserved for the next
+//! tensor of the same shape, however much later that is computed, and stays allocated in between: in a UNet, where few
+//! shapes recur in many layers, nearly everything is held from the first layer to the last. It plans so only if it
+//! knows both shapes, which it infers from the input shapes and from stored values. The results at run time do not
+//! depend on it.
 
 use std::collections::{HashMap, HashSet};
 
 use prost::Message;
 
 use super::edits::field;
+use super::indexed_graph::{int, is, reads};
 use super::numbers::TensorValues;
-use super::source::{int, is, reads};
 use crate::bundle::frame;
-use crate::bundle::proto::{Dimension, Graph, Model, Node, ValueInfo};
+use crate::bundle::proto::{Dimension, GraphProto, ModelProto, NodeProto, ValueInfoProto};
 use crate::tensor::{DType, Field};
 
 /// Numbers of `ModelProto.graph`, and of `GraphProto.node`, `initializer` and `input`.
@@ -25,25 +23,25 @@ const NODE: u64 = 1;
 const INITIALIZER: u64 = 5;
 const INPUT: u64 = 11;
 
-/// What is to be put in the place of a graph's messages.
+/// The replacements for parts of a graph.
 #[derive(Default)]
 struct Changes<'g> {
-    /// Inputs whose first length is left open.
+    /// Inputs whose first length becomes dynamic.
     inputs: HashSet<&'g str>,
-    /// Stored shapes whose first length is left to be told by the number of elements.
+    /// Stored shapes whose first length becomes -1, inferred from the number of elements.
     shapes: HashSet<&'g str>,
-    /// Stored tensors under a shape of their own, and the nodes that widen them: how many axes of length 1 are put in front
-    /// of the others, and how many behind.
+    /// Stored quantized tensors that get a different shape, with the number of axes of length 1 to add before and after
+    /// the others.
     widened: HashMap<&'g str, [usize; 2]>,
 }
 
-/// A graph's file with the shapes of its activations left open; `None` where that changes nothing, or the file is no whole
+/// Returns a graph's file with dynamic activation shapes; `None` if that changes nothing, or if the file is not a whole
 /// graph.
 ///
-/// For graphs that are opened without being optimized: what fuses nodes has to know their shapes.
-pub fn loose(file: &[u8]) -> Option<Vec<u8>> {
-    let graph = Model::read(file).ok()?.graph?;
-    let changes = Changes::of(&graph);
+/// For graphs that are opened without being optimized: fusions have to know the shapes.
+pub fn make_shapes_dynamic(file: &[u8]) -> Option<Vec<u8>> {
+    let graph = ModelProto::read(file).ok()?.graph?;
+    let changes = Changes::find(&graph);
     let mut place = None;
     frame::whole_fields(file, 0..file.len(), |number, at| place = if number == GRAPH { Some(at) } else { place })?;
     let place = place?;
@@ -65,7 +63,7 @@ pub fn loose(file: &[u8]) -> Option<Vec<u8>> {
 }
 
 impl<'g> Changes<'g> {
-    fn of(graph: &'g Graph) -> Self {
+    fn find(graph: &'g GraphProto) -> Self {
         let mut changes = Self::default();
         let mut stored: HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
         let lists = graph.initializer.iter().filter(|tensor| DType::from_onnx(tensor.data_type) == DType::I64);
@@ -76,7 +74,7 @@ impl<'g> Changes<'g> {
             }
             changes.shapes.remove(input.name.as_str());
         }
-        let mut readers: HashMap<String, Vec<&Node>> = HashMap::new();
+        let mut readers: HashMap<String, Vec<&NodeProto>> = HashMap::new();
         for node in &graph.node {
             reads(node).into_iter().for_each(|name| readers.entry(name.into_owned()).or_default().push(node));
         }
@@ -104,7 +102,7 @@ impl<'g> Changes<'g> {
                 };
                 only_reader(weights)?;
                 only_reader(made).filter(|reader| is(reader, "Reshape"))?;
-                // A scale for each place along one axis, which stays that axis.
+                // One scale per index along one axis, which stays that axis.
                 lengths.get(scale.as_str()).filter(|shape| shape.len() == 1)?;
                 int(node, "axis").filter(|&axis| axis >= 0)?;
                 Some((weights.as_str(), *lengths.get(weights.as_str())?))
@@ -113,14 +111,15 @@ impl<'g> Changes<'g> {
                 && is_of_stored
                 && let Some((weights, shape)) = of_weights()
             {
-                /// As many in front before one more stands behind, so that none has very many axes.
+                /// The number of axes to add in front before one more is added behind, so that no tensor has very many
+                /// axes.
                 const IN_FRONT: usize = 8;
                 let before = alike.entry(shape).or_default();
                 changes.widened.insert(weights, [*before % IN_FRONT, *before / IN_FRONT]);
                 *before += 1;
             }
         }
-        // What branches read from around them is read as it stands.
+        // Tensors that branches read from the outer graph do not change.
         let within = graph.node.iter().flat_map(|node| node.attribute.iter()).flat_map(|a| a.g.iter().chain(&a.graphs));
         for node in within.flat_map(|graph| &graph.node) {
             for name in reads(node) {
@@ -131,7 +130,7 @@ impl<'g> Changes<'g> {
         changes
     }
 
-    /// What is put in the place of a message of the graph; `None` leaves it as it stands.
+    /// Returns the replacement for a message of the graph; `None` keeps it.
     fn put(&self, number: u64, message: &[u8]) -> Option<Vec<u8>> {
         match number {
             INPUT => self.input(message),
@@ -142,7 +141,7 @@ impl<'g> Changes<'g> {
     }
 
     fn input(&self, message: &[u8]) -> Option<Vec<u8>> {
-        let mut info = ValueInfo::decode(message).ok().filter(|info| self.inputs.contains(info.name.as_str()))?;
+        let mut info = ValueInfoProto::decode(message).ok().filter(|info| self.inputs.contains(info.name.as_str()))?;
         let shape = info.r#type.as_mut()?.tensor_type.as_mut()?.shape.as_mut()?;
         *shape.dim.first_mut().filter(|first| **first != Dimension::default())? = Dimension::default();
         Some(info.encode_to_vec())
@@ -160,7 +159,7 @@ impl<'g> Changes<'g> {
     }
 
     fn node(&self, message: &[u8]) -> Option<Vec<u8>> {
-        let mut node = Node::decode(message).ok().filter(|node| is(node, "DequantizeLinear"))?;
+        let mut node = NodeProto::decode(message).ok().filter(|node| is(node, "DequantizeLinear"))?;
         let [front, _] = *self.widened.get(node.input.first()?.as_str())?;
         let axis = node.attribute.iter_mut().find(|attribute| attribute.name == "axis").filter(|axis| axis.i >= 0)?;
         axis.i += i64::try_from(front).ok()?;
@@ -168,7 +167,7 @@ impl<'g> Changes<'g> {
     }
 }
 
-/// Leaves the first length of a stored shape to be told by the number of elements, where the others are told.
+/// Sets the first length of a stored shape to -1, if the others are known.
 fn open_first(tensor: &mut TensorValues) -> bool {
     let lengths: Vec<i64> = match tensor.raw_data.is_empty() {
         true => tensor.int64_data.clone(),
@@ -191,7 +190,7 @@ fn open_first(tensor: &mut TensorValues) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bundle::proto::{Attribute, Shape, TensorType, Type};
+    use crate::bundle::proto::{AttributeProto, ShapeProto, TensorType, TypeProto};
     use crate::rewrite::edits::{self, int as attribute};
 
     fn stored(name: &str, dims: &[i64], list: &[i64]) -> TensorValues {
@@ -200,10 +199,10 @@ mod tests {
         TensorValues { dims: dims.to_vec(), data_type, name: name.to_owned(), raw_data, ..TensorValues::default() }
     }
 
-    fn file(nodes: &[Node], tensors: &[TensorValues], input: &[i64]) -> Vec<u8> {
+    fn file(nodes: &[NodeProto], tensors: &[TensorValues], input: &[i64]) -> Vec<u8> {
         let dim = input.iter().map(|&dim_value| Dimension { dim_value, ..Dimension::default() }).collect();
-        let tensor_type = Some(TensorType { elem_type: 1, shape: Some(Shape { dim }) });
-        let x = ValueInfo { name: "x".to_owned(), r#type: Some(Type { tensor_type }) };
+        let tensor_type = Some(TensorType { elem_type: 1, shape: Some(ShapeProto { dim }) });
+        let x = ValueInfoProto { name: "x".to_owned(), r#type: Some(TypeProto { tensor_type }) };
         let mut body = Vec::new();
         nodes.iter().for_each(|node| field(&mut body, NODE as u32, &node.encode_to_vec()));
         tensors.iter().for_each(|tensor| field(&mut body, INITIALIZER as u32, &tensor.encode_to_vec()));
@@ -213,7 +212,7 @@ mod tests {
         file
     }
 
-    fn node(operator: &str, inputs: &[&str], output: &str, attributes: Vec<Attribute>) -> Node {
+    fn node(operator: &str, inputs: &[&str], output: &str, attributes: Vec<AttributeProto>) -> NodeProto {
         edits::node(operator, inputs, output, attributes)
     }
 
@@ -226,13 +225,13 @@ mod tests {
             node("Add", &["c", "read"], "d", vec![]),
         ];
         let lists = [stored("shape", &[2], &[1, 32]), stored("told", &[3], &[0, 4, -1]), stored("read", &[2], &[4, 8])];
-        let changed = loose(&file(&nodes, &lists, &[1, 4, 8])).expect("the input and a shape change");
-        let graph = Model::read(&changed[..]).expect("a model").graph.expect("a graph");
+        let changed = make_shapes_dynamic(&file(&nodes, &lists, &[1, 4, 8])).expect("the input and a shape change");
+        let graph = ModelProto::read(&changed[..]).expect("a model").graph.expect("a graph");
         assert_eq!(graph.node, nodes);
         let shape = graph.input[0].r#type.as_ref().and_then(|t| t.tensor_type.as_ref()?.shape.as_ref());
         let lengths: Vec<i64> = shape.expect("a shape").dim.iter().map(|dim| dim.dim_value).collect();
         assert_eq!(lengths, [0, 4, 8]);
-        let places = crate::rewrite::source::places(&changed).expect("a graph").tensors;
+        let places = crate::rewrite::indexed_graph::places(&changed).expect("a graph").tensors;
         let lists = places.iter().map(|at| TensorValues::decode(&changed[at.body..at.end]).expect("a tensor").raw_data);
         let first: Vec<i64> = lists.map(|raw| i64::from_le_bytes(raw[..8].try_into().expect("8 bytes"))).collect();
         assert_eq!(first, [-1, 0, 4]);
@@ -249,19 +248,19 @@ mod tests {
             nodes.push(node("Reshape", &[wide, "shape"], at, vec![]));
             tensors.extend([stored(weights, &[8, 64], &[]), stored(scales, &[8], &[])]);
         }
-        let changed = loose(&file(&nodes, &tensors, &[])).expect("two of three change");
-        let graph = Model::read(&changed[..]).expect("a model").graph.expect("a graph");
+        let changed = make_shapes_dynamic(&file(&nodes, &tensors, &[])).expect("two of three change");
+        let graph = ModelProto::read(&changed[..]).expect("a model").graph.expect("a graph");
         let axes: Vec<i64> = graph.node.iter().filter_map(|node| int(node, "axis")).collect();
         assert_eq!(axes, [0, 1, 2]);
         let of = |name: &str| graph.initializer.iter().find(|tensor| tensor.name == name).map(|t| t.dims.clone());
         assert_eq!([of("w0"), of("w1"), of("w2")], [vec![8, 64], vec![1, 8, 64], vec![1, 1, 8, 64]].map(Some));
-        // What is made of stored tensors alone keeps the shape that it is given.
+        // A tensor computed from stored tensors alone keeps its shape.
         assert_eq!(of("shape"), Some(vec![2]));
     }
 
     #[test]
     fn what_is_no_graph_is_left_alone() {
-        assert_eq!(loose(b"not a graph"), None);
-        assert_eq!(loose(&file(&[node("Relu", &["x"], "y", vec![])], &[], &[])), None);
+        assert_eq!(make_shapes_dynamic(b"not a graph"), None);
+        assert_eq!(make_shapes_dynamic(&file(&[node("Relu", &["x"], "y", vec![])], &[], &[])), None);
     }
 }

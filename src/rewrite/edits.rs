@@ -1,13 +1,13 @@
-//! What is to change in a graph, and the file with it changed.
+//! The changes to a graph, and writing the changed file.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};
 
+use super::indexed_graph::{IndexedGraph, reads};
 use super::numbers::TensorValues;
-use super::source::{Source, reads};
-use crate::bundle::proto::{Attribute, Node, OperatorSet, ValueInfo};
+use crate::bundle::proto::{AttributeProto, NodeProto, OperatorSetProto, ValueInfoProto};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Field};
 
@@ -19,55 +19,55 @@ const FLOAT: i32 = 1;
 const INT: i32 = 2;
 const INTS: i32 = 7;
 
-/// Nodes that stand in the place of others, and tensors stored beside those that are stored.
+/// Nodes that replace others, and new stored tensors.
 #[derive(Default)]
 pub struct Edits {
-    /// By the index of the node that they replace.
-    replaced: BTreeMap<usize, Vec<Node>>,
+    /// Replacements, by the index of the replaced node.
+    replaced: BTreeMap<usize, Vec<NodeProto>>,
     stored: Vec<TensorValues>,
-    /// Stored lists of whole numbers, by what they hold.
+    /// Stored integer lists, by their values.
     lists: HashMap<Vec<i64>, String>,
     names: usize,
-    /// Tensors that are inputs of the graph, and no longer made within.
-    fed: Vec<ValueInfo>,
-    /// Tensors that are outputs of the graph too.
-    handed_out: Vec<ValueInfo>,
+    /// Tensors that become inputs of the graph and are no longer computed.
+    added_inputs: Vec<ValueInfoProto>,
+    /// Tensors that become additional outputs of the graph.
+    added_outputs: Vec<ValueInfoProto>,
 }
 
 impl Edits {
-    /// Whether nothing changes.
+    /// Returns true if nothing changes.
     pub fn is_empty(&self) -> bool {
-        self.replaced.is_empty() && self.fed.is_empty() && self.handed_out.is_empty()
+        self.replaced.is_empty() && self.added_inputs.is_empty() && self.added_outputs.is_empty()
     }
 
-    /// Makes an input of a tensor that the graph makes. What only its making needed is gone, inputs of the graph among it.
-    pub fn feed(&mut self, tensor: ValueInfo) {
-        self.fed.push(tensor);
+    /// Turns a computed tensor into an input. Nodes and inputs needed only to compute it are removed.
+    pub fn add_input(&mut self, tensor: ValueInfoProto) {
+        self.added_inputs.push(tensor);
     }
 
-    /// Makes a tensor an output of the graph.
-    pub fn hand_out(&mut self, tensor: ValueInfo) {
-        self.handed_out.push(tensor);
+    /// Turns a tensor into an output of the graph.
+    pub fn add_output(&mut self, tensor: ValueInfoProto) {
+        self.added_outputs.push(tensor);
     }
 
-    /// The names of tensors that are inputs of the graph, and those that are outputs, beside its own.
-    pub fn at_the_edge(&self) -> [impl Iterator<Item = &str>; 2] {
-        [&self.fed, &self.handed_out].map(|tensors| tensors.iter().map(|tensor| tensor.name.as_str()))
+    /// Returns the names of the added inputs and of the added outputs.
+    pub fn added_ports(&self) -> [impl Iterator<Item = &str>; 2] {
+        [&self.added_inputs, &self.added_outputs].map(|tensors| tensors.iter().map(|tensor| tensor.name.as_str()))
     }
 
-    /// Whether a node has been replaced.
+    /// Returns true if a node was replaced.
     pub fn is_replaced(&self, at: usize) -> bool {
         self.replaced.contains_key(&at)
     }
 
-    /// Puts `nodes` in the place of the node with index `at`. The last of them makes what that node made.
-    pub fn replace(&mut self, at: usize, nodes: Vec<Node>) {
+    /// Replaces the node with index `at` by `nodes`. The last of them computes that node's output.
+    pub fn replace(&mut self, at: usize, nodes: Vec<NodeProto>) {
         self.replaced.insert(at, nodes);
     }
 
-    /// Takes back those replacements after which something else still asks for the tensor that they were to make needless, and
-    /// says how many stay. A site is the index of the replaced node and that tensor.
-    pub fn keep_gains(&mut self, source: &Source<'_>, mut sites: Vec<(usize, &str)>) -> usize {
+    /// Reverts replacements that do not remove the tensor they were meant to make unused, and returns the number of the
+    /// others. A site is the index of the replaced node and that tensor.
+    pub fn retain_useful(&mut self, source: &IndexedGraph<'_>, mut sites: Vec<(usize, &str)>) -> usize {
         let needed = self.needed(source);
         sites.retain(|(at, needless)| {
             let is_gone = !needed.contains(*needless);
@@ -79,24 +79,24 @@ impl Edits {
         sites.len()
     }
 
-    /// The names of the tensors that are still read once all nodes are replaced.
-    pub fn needed(&self, source: &Source<'_>) -> HashSet<String> {
+    /// Returns the names of the tensors that are still read once all nodes are replaced.
+    pub fn needed(&self, source: &IndexedGraph<'_>) -> HashSet<String> {
         self.living(source).1
     }
 
-    /// A name that no tensor of the graph has.
-    pub fn name(&mut self, source: &Source<'_>, what: &str) -> String {
+    /// Returns an unused tensor name.
+    pub fn name(&mut self, source: &IndexedGraph<'_>, what: &str) -> String {
         loop {
             self.names += 1;
             let name = format!("rewritten/{what}_{}", self.names);
-            if !source.knows(&name) {
+            if !source.has_tensor(&name) {
                 return name;
             }
         }
     }
 
-    /// Stores a list of whole numbers, and gives its name.
-    pub fn list(&mut self, source: &Source<'_>, list: &[i64]) -> String {
+    /// Stores a list of integers, and returns its name.
+    pub fn list(&mut self, source: &IndexedGraph<'_>, list: &[i64]) -> String {
         if let Some(name) = self.lists.get(list) {
             return name.clone();
         }
@@ -107,8 +107,8 @@ impl Edits {
         name
     }
 
-    /// Stores numbers of floating point, and gives their name.
-    pub fn floats(&mut self, source: &Source<'_>, what: &str, shape: &[usize], values: &[f32]) -> String {
+    /// Stores floating-point numbers, and returns their name.
+    pub fn floats(&mut self, source: &IndexedGraph<'_>, what: &str, shape: &[usize], values: &[f32]) -> String {
         let name = self.name(source, what);
         self.store(name.clone(), shape, DType::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect());
         name
@@ -119,19 +119,19 @@ impl Edits {
         self.stored.push(TensorValues { dims, data_type: dtype.to_onnx(), name, raw_data, ..TensorValues::default() });
     }
 
-    /// The nodes of the changed graph, in the order in which they run.
-    pub fn nodes<'s>(&'s self, source: &'s Source<'_>) -> Vec<&'s Node> {
+    /// Returns the nodes of the changed graph, in execution order.
+    pub fn nodes<'s>(&'s self, source: &'s IndexedGraph<'_>) -> Vec<&'s NodeProto> {
         self.living(source).0.into_iter().map(|(node, _)| node).collect()
     }
 
-    /// The bytes of the file with the changes in it, without the nodes and stored tensors that nothing reads any more.
+    /// Returns the bytes of the changed file, without nodes and stored tensors that nothing reads any more.
     ///
-    /// All else stands byte for byte as it stands in the file: tensors in files beside it are still found by the
-    /// names that the file gives them, relative to its own folder.
+    /// Everything else stays byte for byte: external tensors are still found by the names in the file, relative to its
+    /// directory.
     ///
     /// # Errors
-    /// [`Error::Model`] where they are more than the 2 GiB that one such file can have.
-    pub fn write(&self, source: &Source<'_>) -> Result<Vec<u8>> {
+    /// [`Error::Model`] if the file would exceed the limit of 2 GiB.
+    pub fn write(&self, source: &IndexedGraph<'_>) -> Result<Vec<u8>> {
         /// Numbers of `ModelProto.graph`, `ModelProto.opset_import`, and those of `GraphProto`.
         const GRAPH: u32 = 7;
         const OPSET_IMPORT: u32 = 8;
@@ -146,7 +146,7 @@ impl Edits {
         left_out.extend(
             source.stored().filter(|(t, _)| !needed.contains(&t.name) && !is_fed(&t.name)).map(|(_, place)| place),
         );
-        if !self.fed.is_empty() {
+        if !self.added_inputs.is_empty() {
             let inputs = source.inputs.iter().zip(&source.input_places);
             left_out.extend(inputs.filter(|(input, _)| !needed.contains(&input.name)).map(|(_, place)| *place));
         }
@@ -159,14 +159,14 @@ impl Edits {
             at = place.end;
         }
         body.extend_from_slice(bytes.get(at..source.place.end).unwrap_or_default());
-        self.fed.iter().for_each(|tensor| field(&mut body, INPUT, &tensor.encode_to_vec()));
-        self.handed_out.iter().for_each(|tensor| field(&mut body, OUTPUT, &tensor.encode_to_vec()));
+        self.added_inputs.iter().for_each(|tensor| field(&mut body, INPUT, &tensor.encode_to_vec()));
+        self.added_outputs.iter().for_each(|tensor| field(&mut body, OUTPUT, &tensor.encode_to_vec()));
         for (_, how) in kept {
             match how {
-                Kept::AsItStands(place) => {
+                ChangedNode::Original(place) => {
                     body.extend_from_slice(bytes.get(place.start..place.end).unwrap_or_default())
                 }
-                Kept::New(node) => field(&mut body, NODE, &node.encode_to_vec()),
+                ChangedNode::New(node) => field(&mut body, NODE, &node.encode_to_vec()),
             }
         }
         for tensor in self.stored.iter().filter(|tensor| needed.contains(&tensor.name)) {
@@ -179,28 +179,28 @@ impl Edits {
         file.extend_from_slice(bytes.get(source.place.end..).unwrap_or_default());
         let is_foreign = self.replaced.values().flatten().any(|node| node.domain == MICROSOFT);
         if is_foreign && !source.graph().opsets.contains_key(MICROSOFT) {
-            let set = OperatorSet { domain: MICROSOFT.to_owned(), version: 1 };
+            let set = OperatorSetProto { domain: MICROSOFT.to_owned(), version: 1 };
             field(&mut file, OPSET_IMPORT, &set.encode_to_vec());
         }
         if file.len() > i32::MAX as usize {
-            let problem = format!("rewritten, it would have {} bytes, and such a file holds 2 GiB at most", file.len());
-            return Err(Error::model(&source.graph().path, problem, "export it with its weights in a file beside it"));
+            let problem = format!("rewritten, it would have {} bytes, and the limit is 2 GiB", file.len());
+            return Err(Error::model(&source.graph().path, problem, "export it with external weights"));
         }
         Ok(file)
     }
 
-    /// The nodes that something reads, in the order in which they run, and the names that they read.
-    fn living<'s>(&'s self, source: &'s Source<'_>) -> (Vec<(&'s Node, Kept<'s>)>, HashSet<String>) {
-        let mut nodes: Vec<(&'s Node, Kept<'s>)> = Vec::new();
+    /// Returns the nodes that something reads, in execution order, and the names that they read.
+    fn living<'s>(&'s self, source: &'s IndexedGraph<'_>) -> (Vec<(&'s NodeProto, ChangedNode<'s>)>, HashSet<String>) {
+        let mut nodes: Vec<(&'s NodeProto, ChangedNode<'s>)> = Vec::new();
         for (at, (node, place)) in source.nodes.iter().zip(&source.node_places).enumerate() {
             match self.replaced.get(&at) {
-                Some(new) => nodes.extend(new.iter().map(|node| (node, Kept::New(node)))),
-                None => nodes.push((node, Kept::AsItStands(*place))),
+                Some(new) => nodes.extend(new.iter().map(|node| (node, ChangedNode::New(node)))),
+                None => nodes.push((node, ChangedNode::Original(*place))),
             }
         }
-        let given = source.outputs.iter().chain(&self.handed_out);
+        let given = source.outputs.iter().chain(&self.added_outputs);
         let mut needed: HashSet<String> = given.map(|output| output.name.clone()).collect();
-        let is_fed = |name: &String| self.fed.iter().any(|tensor| tensor.name == *name);
+        let is_fed = |name: &String| self.added_inputs.iter().any(|tensor| tensor.name == *name);
         let mut kept = Vec::with_capacity(nodes.len());
         for (node, how) in nodes.into_iter().rev() {
             if node.output.iter().any(|name| needed.contains(name) && !is_fed(name)) {
@@ -214,10 +214,10 @@ impl Edits {
 }
 
 /// A node of the changed graph.
-enum Kept<'s> {
-    /// One of the file's, at this place.
-    AsItStands(Field),
-    New(&'s Node),
+enum ChangedNode<'s> {
+    /// One of the file's, at this location.
+    Original(Field),
+    New(&'s NodeProto),
 }
 
 /// Appends a message as a field.
@@ -227,29 +227,29 @@ pub fn field(to: &mut Vec<u8>, number: u32, message: &[u8]) {
     to.extend_from_slice(message);
 }
 
-/// One of ONNX's own operators.
-pub fn node(operator: &str, inputs: &[&str], output: &str, attributes: Vec<Attribute>) -> Node {
-    Node {
+/// Creates a node of a standard ONNX operator.
+pub fn node(operator: &str, inputs: &[&str], output: &str, attributes: Vec<AttributeProto>) -> NodeProto {
+    NodeProto {
         input: inputs.iter().map(|&name| name.to_owned()).collect(),
         output: vec![output.to_owned()],
         name: format!("{output}/{operator}"),
         op_type: operator.to_owned(),
         attribute: attributes,
-        ..Node::default()
+        ..NodeProto::default()
     }
 }
 
-/// An attribute that is a whole number.
-pub fn int(name: &str, i: i64) -> Attribute {
-    Attribute { name: name.to_owned(), i, r#type: INT, ..Attribute::default() }
+/// Creates an integer attribute.
+pub fn int(name: &str, i: i64) -> AttributeProto {
+    AttributeProto { name: name.to_owned(), i, r#type: INT, ..AttributeProto::default() }
 }
 
-/// An attribute that is a number of floating point.
-pub fn float(name: &str, f: f32) -> Attribute {
-    Attribute { name: name.to_owned(), f, r#type: FLOAT, ..Attribute::default() }
+/// Creates a floating-point attribute.
+pub fn float(name: &str, f: f32) -> AttributeProto {
+    AttributeProto { name: name.to_owned(), f, r#type: FLOAT, ..AttributeProto::default() }
 }
 
-/// An attribute that is a list of whole numbers.
-pub fn ints(name: &str, ints: &[i64]) -> Attribute {
-    Attribute { name: name.to_owned(), ints: ints.to_vec(), r#type: INTS, ..Attribute::default() }
+/// Creates an attribute that is a list of integers.
+pub fn ints(name: &str, ints: &[i64]) -> AttributeProto {
+    AttributeProto { name: name.to_owned(), ints: ints.to_vec(), r#type: INTS, ..AttributeProto::default() }
 }

@@ -1,5 +1,5 @@
-//! What can be told of a graph's tensors without running it: element types, shapes, and the numbers that shape
-//! arithmetic computes.
+//! Facts about a graph's tensors that can be inferred without running it: element types, shapes, and the results of
+//! shape arithmetic.
 
 mod generated;
 mod shapes;
@@ -7,36 +7,36 @@ mod values;
 
 use std::collections::HashMap;
 
+use super::indexed_graph::{IndexedGraph, input, int, is_own, output};
+use super::length::{Length, Unknowns};
 use super::numbers::Values;
-use super::source::{Source, input, int, is_own, output};
-use super::symbol::{Length, Unknowns};
-use crate::bundle::proto::{Dimension, Node, ValueInfo};
+use crate::bundle::proto::{Dimension, NodeProto, ValueInfoProto};
 use crate::tensor::DType;
 
-/// Tensors with more numbers than these are not followed number by number.
+/// The maximum number of values of a tensor to track individually.
 const FEW: usize = 16;
 
-/// What is known of one tensor.
+/// The known facts about a tensor.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Fact {
+pub struct TensorFact {
     /// The element type.
     pub dtype: Option<DType>,
     /// The shape.
     pub shape: Option<Vec<Length>>,
-    /// The numbers, row-major, where they are few.
-    pub value: Option<Value>,
+    /// The values, row-major, if they are few.
+    pub value: Option<KnownValue>,
 }
 
-/// Numbers that are known.
+/// Known values.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Value {
-    /// Whole ones, such as lengths.
+pub enum KnownValue {
+    /// Integers, such as lengths.
     Whole(Vec<Length>),
-    /// Those of floating point.
+    /// Floating-point numbers.
     Real(Vec<f32>),
 }
 
-impl Value {
+impl KnownValue {
     fn len(&self) -> usize {
         match self {
             Self::Whole(values) => values.len(),
@@ -44,7 +44,7 @@ impl Value {
         }
     }
 
-    /// The one number, of whichever kind.
+    /// Returns the only value, of either type.
     fn number(&self) -> Option<f64> {
         match self {
             Self::Whole(values) => match values.as_slice() {
@@ -58,7 +58,7 @@ impl Value {
         }
     }
 
-    /// The whole numbers.
+    /// Returns the integers.
     fn whole(&self) -> Option<&[Length]> {
         match self {
             Self::Whole(values) => Some(values),
@@ -67,25 +67,25 @@ impl Value {
     }
 }
 
-/// What is known of all tensors of a graph, by name.
-pub struct Facts {
-    known: HashMap<String, Fact>,
+/// The known facts about all tensors of a graph, by name.
+pub struct TensorFacts {
+    known: HashMap<String, TensorFact>,
     unknowns: Unknowns,
-    /// The lengths of axes that the file leaves free and that are known all the same.
+    /// The known lengths of the file's dynamic axes.
     axes: HashMap<String, i64>,
 }
 
-impl Facts {
-    /// Goes through the graph from its inputs to its outputs.
-    pub fn of(source: &Source<'_>) -> Self {
-        Self::at(source, &[])
+impl TensorFacts {
+    /// Infers the facts from the graph's inputs to its outputs.
+    pub fn infer(source: &IndexedGraph<'_>) -> Self {
+        Self::infer_with_axes(source, &[])
     }
 
-    /// The same with lengths for axes that the file leaves free, by name.
-    pub fn at(source: &Source<'_>, axes: &[(String, usize)]) -> Self {
+    /// Infers the facts with the given lengths of the file's dynamic axes, by name.
+    pub fn infer_with_axes(source: &IndexedGraph<'_>, axes: &[(String, usize)]) -> Self {
         let axes = axes.iter().filter_map(|(name, length)| Some((name.clone(), i64::try_from(*length).ok()?)));
         let mut facts = Self { known: HashMap::new(), unknowns: Unknowns::default(), axes: axes.collect() };
-        let told: HashMap<&str, &ValueInfo> = source.value_info.iter().map(|v| (v.name.as_str(), v)).collect();
+        let told: HashMap<&str, &ValueInfoProto> = source.value_info.iter().map(|v| (v.name.as_str(), v)).collect();
         for info in &source.inputs {
             let fact = facts.declared(info);
             facts.known.insert(info.name.clone(), fact);
@@ -94,7 +94,7 @@ impl Facts {
             if facts.known.contains_key(&tensor.name) {
                 continue;
             }
-            let fact = Fact {
+            let fact = TensorFact {
                 dtype: Some(DType::from_onnx(tensor.data_type)),
                 shape: Some(tensor.dims.iter().map(|&n| Length::from(n)).collect()),
                 value: value(source, &tensor.name),
@@ -124,17 +124,17 @@ impl Facts {
         facts
     }
 
-    /// What is known of a tensor.
-    pub fn get(&self, name: &str) -> Option<&Fact> {
+    /// Returns the known facts about a tensor.
+    pub fn get(&self, name: &str) -> Option<&TensorFact> {
         self.known.get(name)
     }
 
-    /// A tensor's shape.
+    /// Returns a tensor's shape.
     pub fn shape(&self, name: &str) -> Option<&[Length]> {
         self.get(name)?.shape.as_deref()
     }
 
-    /// A length as a file declares it: a number, or the name of an axis; `None` where it is neither.
+    /// Returns a length as a file declares it: a number, or the name of an axis; `None` if it is neither.
     pub fn dimension(&self, length: &Length) -> Option<Dimension> {
         match length.number() {
             Some(number) if number > 0 => Some(Dimension { dim_value: number, ..Dimension::default() }),
@@ -142,26 +142,28 @@ impl Facts {
         }
     }
 
-    /// The bytes of a tensor whose size is known.
+    /// Returns the size of a tensor in bytes, if known.
     pub fn bytes(&self, name: &str) -> Option<u64> {
         let fact = self.get(name)?;
         let count = u64::try_from(Length::product(fact.shape.as_deref()?)?.number()?).ok()?;
         count.checked_mul(fact.dtype?.bytes()?)
     }
 
-    /// A tensor's element type.
+    /// Returns a tensor's element type.
     pub fn dtype(&self, name: &str) -> Option<DType> {
         self.get(name)?.dtype
     }
 
-    /// The one number that a tensor holds, of whichever shape.
+    /// Returns the only number in a tensor of any shape.
     pub fn scalar(&self, name: &str) -> Option<f64> {
         self.get(name)?.value.as_ref()?.number()
     }
 
-    /// What a file says of a tensor.
-    fn declared(&mut self, info: &ValueInfo) -> Fact {
-        let Some(tensor) = info.r#type.as_ref().and_then(|t| t.tensor_type.as_ref()) else { return Fact::default() };
+    /// Reads the declaration of a tensor.
+    fn declared(&mut self, info: &ValueInfoProto) -> TensorFact {
+        let Some(tensor) = info.r#type.as_ref().and_then(|t| t.tensor_type.as_ref()) else {
+            return TensorFact::default();
+        };
         let shape = tensor.shape.as_ref().map(|shape| {
             let length = |d: &Dimension| match (d.dim_value, d.dim_param.as_str()) {
                 (n, _) if n > 0 => Length::from(n),
@@ -173,57 +175,57 @@ impl Facts {
             };
             shape.dim.iter().map(length).collect()
         });
-        Fact { dtype: Some(DType::from_onnx(tensor.elem_type)), shape, value: None }
+        TensorFact { dtype: Some(DType::from_onnx(tensor.elem_type)), shape, value: None }
     }
 
-    /// What a `ConstantOfShape` makes.
-    fn filled(&self, source: &Source<'_>, node: &Node) -> Fact {
+    /// Returns the facts about the output of a `ConstantOfShape`.
+    fn filled(&self, source: &IndexedGraph<'_>, node: &NodeProto) -> TensorFact {
         let shape = input(node, 0).and_then(|name| self.get(name)?.value.as_ref()?.whole());
         let fill = if node.attribute.is_empty() {
-            Some((DType::F32, Value::Real(vec![0.0])))
+            Some((DType::F32, KnownValue::Real(vec![0.0])))
         } else {
             output(node).and_then(|name| source.constant(name)).map(|numbers| (numbers.dtype, numbers.values.into()))
         };
         let count = shape.and_then(|shape| usize::try_from(Length::product(shape)?.number()?).ok());
         let value = fill.as_ref().and_then(|(_, fill)| match (count.filter(|&n| n <= FEW)?, fill) {
-            (count, Value::Whole(one)) => Some(Value::Whole(vec![one.first()?.clone(); count])),
-            (count, Value::Real(one)) => Some(Value::Real(vec![*one.first()?; count])),
+            (count, KnownValue::Whole(one)) => Some(KnownValue::Whole(vec![one.first()?.clone(); count])),
+            (count, KnownValue::Real(one)) => Some(KnownValue::Real(vec![*one.first()?; count])),
         });
-        Fact { dtype: fill.map(|(dtype, _)| dtype), shape: shape.map(<[Length]>::to_vec), value }
+        TensorFact { dtype: fill.map(|(dtype, _)| dtype), shape: shape.map(<[Length]>::to_vec), value }
     }
 
-    /// What is known of a node's outputs.
-    fn made_by(&mut self, node: &Node) -> Vec<Fact> {
+    /// Returns the facts about a node's outputs.
+    fn made_by(&mut self, node: &NodeProto) -> Vec<TensorFact> {
         if !is_own(node) {
             return Vec::new();
         }
-        let inputs: Vec<Fact> = (0..node.input.len())
+        let inputs: Vec<TensorFact> = (0..node.input.len())
             .map(|at| input(node, at).and_then(|name| self.get(name)).cloned().unwrap_or_default())
             .collect();
         let dtype = dtype(node, &inputs);
         if node.op_type == "DynamicQuantizeLinear" {
-            /// Number of uint8 in ONNX's `TensorProto.DataType`.
+            /// The value of uint8 in ONNX's `TensorProto.DataType`.
             const UINT8: DType = DType::Other(2);
             let whole = inputs.first().and_then(|fact| fact.shape.clone());
-            let of = |dtype, shape| Fact { dtype: Some(dtype), shape, value: None };
+            let of = |dtype, shape| TensorFact { dtype: Some(dtype), shape, value: None };
             return vec![of(UINT8, whole), of(DType::F32, Some(Vec::new())), of(UINT8, Some(Vec::new()))];
         }
         if node.op_type == "Split" {
             let parts = shapes::split(node, &inputs).unwrap_or_default();
-            return parts.into_iter().map(|shape| Fact { dtype, shape: Some(shape), value: None }).collect();
+            return parts.into_iter().map(|shape| TensorFact { dtype, shape: Some(shape), value: None }).collect();
         }
         let shape = shapes::shape(node, &inputs, &mut self.unknowns);
         let value = values::value(node, &inputs, &mut self.unknowns).filter(|value| value.len() <= FEW);
-        vec![Fact { dtype, shape, value }]
+        vec![TensorFact { dtype, shape, value }]
     }
 }
 
-/// The element type of a node's first output.
-fn dtype(node: &Node, inputs: &[Fact]) -> Option<DType> {
+/// Returns the element type of a node's first output.
+fn dtype(node: &NodeProto, inputs: &[TensorFact]) -> Option<DType> {
     let of = |at: usize| inputs.get(at).and_then(|fact| fact.dtype);
     match node.op_type.as_str() {
         "Cast" => Some(DType::from_onnx(i32::try_from(int(node, "to")?).ok()?)),
-        // Numbers stored in few bits become what their scale is.
+        // Quantized weights get the type of their scale.
         "CastLike" | "Where" | "DequantizeLinear" => of(1),
         "OneHot" | "QuantizeLinear" => of(2),
         "RandomNormal" | "RandomUniform" => match int(node, "dtype") {
@@ -238,7 +240,7 @@ fn dtype(node: &Node, inputs: &[Fact]) -> Option<DType> {
         "MatMulInteger" => Some(DType::I32),
         "Equal" | "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual" | "And" | "Or" | "Xor" | "Not" | "IsNaN"
         | "IsInf" => Some(DType::Bool),
-        // Whose output's type is told by an attribute, by a body, or in another way.
+        // The output's type is in an attribute, in a body, or elsewhere.
         "If"
         | "Loop"
         | "Scan"
@@ -251,22 +253,22 @@ fn dtype(node: &Node, inputs: &[Fact]) -> Option<DType> {
     }
 }
 
-/// The numbers stored under a name, where they are few.
-fn value(source: &Source<'_>, name: &str) -> Option<Value> {
+/// Returns the values stored under a name, if they are few.
+fn value(source: &IndexedGraph<'_>, name: &str) -> Option<KnownValue> {
     source.numbers(name, FEW).map(|numbers| numbers.values.into())
 }
 
-/// What a `Constant` makes.
-fn constant(source: &Source<'_>, node: &Node) -> Option<Fact> {
+/// Returns the facts about the output of a `Constant`.
+fn constant(source: &IndexedGraph<'_>, node: &NodeProto) -> Option<TensorFact> {
     let numbers = source.constant(output(node)?)?;
-    Some(Fact {
+    Some(TensorFact {
         dtype: Some(numbers.dtype),
         shape: Some(numbers.dims.iter().map(|&n| Length::from(n)).collect()),
         value: (numbers.len() <= FEW).then(|| numbers.values.into()),
     })
 }
 
-impl From<Values> for Value {
+impl From<Values> for KnownValue {
     fn from(values: Values) -> Self {
         match values {
             Values::Whole(values) => Self::Whole(values.into_iter().map(Length::from).collect()),

@@ -1,44 +1,30 @@
-//! Gated feed-forward layers, `((x A + a) · gelu(x G + g)) O + o` (Shazeer 2020, arXiv 2002.05202, equation 6), with less
-//! carried to and from the memory.
+//! Gated feed-forward layers, `((x A + a) · gelu(x G + g)) O + o` (Shazeer 2020, arXiv 2002.05202, equation 6), with
+//! less memory traffic.
 //!
-//! Exporters write one product of twice the width and cut its outcome apart. Here each half is a product of its own, so
-//! that nothing is copied; and where there are many tokens, some hundreds of them are taken through the layer at a time, so
-//! that what lies between the products stays in the CPU's caches.
-//!
-//! # What was measured
-//!
-//! ONNX Runtime 1.31.1, one thread of a Xeon with AVX-512, weights not packed, time against the layer as exported, medians of
-//! nine rounds in turns, in the last two rows of five:
-//!
-//! | tokens, width | two products | … of 1024 tokens | … of 512 | … of 256 |
-//! |---|---|---|---|---|
-//! | 4096, 320 | 0.90 | 0.74 | 0.72 (kept) | 0.77 |
-//! | 1024, 640 | 0.92 | | 0.88 (kept) | 0.94 |
-//! | 256, 1280 | 0.96 (kept) | | | |
-//! | 4096, 640 | 0.92 | 0.88 | 0.79 (kept) | |
-//! | 1024, 1280 | 0.88 (kept) | | 1.16 | 0.96 |
+//! Exporters write one product of twice the width and split its result. Here each half is a separate product, so
+//! nothing is copied. If there are many tokens, the layer processes some hundreds of them at a time, so that the
+//! intermediate results stay in the CPU's caches.
 
 use std::collections::HashMap;
 
 use super::edits::{Edits, int, node};
-use super::facts::Facts;
-use super::source::{Source, input, int as int_of, is, output};
-use crate::bundle::proto::Node;
+use super::facts::TensorFacts;
+use super::indexed_graph::{IndexedGraph, input, int as int_of, is, output};
+use crate::bundle::proto::NodeProto;
 
-/// Tokens that are taken through a layer at a time.
+/// The number of tokens that a layer processes at a time.
 const TOKENS: usize = 512;
-/// The most parts a layer is split into. ONNX Runtime's optimizers take time quadratic in the number of nodes: with 2048
-/// parts a graph of 16 MB took 43 s to optimize, with 32 parts 1.3 s. Beyond this bound the parts grow instead, and a part that
-/// no longer fits the CPU's caches is as fast as the layer in one piece.
+/// The maximum number of parts of a layer. ONNX Runtime's optimizers take quadratic time in the number of nodes. Beyond
+/// this limit the parts get larger; a part that no longer fits the CPU's caches is as fast as the undivided layer.
 const MOST_PARTS: usize = 32;
-/// The widest layer that is taken through in parts: weights of wider ones are packed once more for each part, which takes
-/// longer than it saves.
+/// The widest layer to divide: the weights of wider ones are packed again for each part, which takes longer than it
+/// saves.
 const WIDEST: usize = 640;
-/// Since this version of ONNX's operators the lengths of a `Split` are an input.
+/// From this operator set version on, the lengths of a `Split` are an input.
 const OPERATORS: i64 = 13;
 
-/// Rewrites every such layer, and says how many there were.
-pub fn rewrite(source: &Source<'_>, facts: &Facts, edits: &mut Edits) -> usize {
+/// Rewrites every such layer, and returns their number.
+pub fn rewrite(source: &IndexedGraph<'_>, facts: &TensorFacts, edits: &mut Edits) -> usize {
     if source.graph().opsets.get("").is_none_or(|&version| version < OPERATORS) {
         return 0;
     }
@@ -52,10 +38,10 @@ pub fn rewrite(source: &Source<'_>, facts: &Facts, edits: &mut Edits) -> usize {
             sites.push((layer.at, layer.whole));
         }
     }
-    edits.keep_gains(source, sites)
+    edits.retain_useful(source, sites)
 }
 
-/// A product with stored weights, and what is added to it.
+/// A product with stored weights, and its bias.
 #[derive(Clone, Copy)]
 struct Linear<'s> {
     weights: &'s str,
@@ -64,30 +50,30 @@ struct Linear<'s> {
 
 /// One layer.
 struct Layer<'s> {
-    /// The index of the node that makes what the layer makes.
+    /// The index of the node that computes the layer's output.
     at: usize,
     output: &'s str,
     /// `[batch, tokens, width]`
     x: &'s str,
-    /// Of both halves.
+    /// The first product, both halves.
     first: Linear<'s>,
     second: Linear<'s>,
-    /// What the first product makes, both halves.
+    /// The output of the first product, both halves.
     whole: &'s str,
     /// Its halves.
     halves: [&'s str; 2],
-    /// The nodes between the halves and the second product, in their order, and what the last of them makes.
-    between: Vec<&'s Node>,
+    /// The nodes between the halves and the second product, in order, and the output of the last.
+    between: Vec<&'s NodeProto>,
     gated: &'s str,
-    /// Width of a half.
+    /// The width of a half.
     half: usize,
-    /// How many tokens each part has, where there are several.
+    /// The number of tokens of each part, if there are several.
     parts: Vec<usize>,
 }
 
 impl<'s> Layer<'s> {
-    /// The layer whose second product this node is.
-    fn find(source: &'s Source<'_>, facts: &Facts, at: usize, product: &'s Node) -> Option<Self> {
+    /// Finds the layer whose second product this node is.
+    fn find(source: &'s IndexedGraph<'_>, facts: &TensorFacts, at: usize, product: &'s NodeProto) -> Option<Self> {
         let gated = input(product, 0).filter(|_| is(product, "MatMul"))?;
         let weights = input(product, 1).filter(|name| is_matrix(source, facts, name))?;
         source.only_reader(gated)?;
@@ -127,15 +113,15 @@ impl<'s> Layer<'s> {
         Some(Self { at, output, x, first, second, whole, halves, between, gated, half: twice / 2, parts })
     }
 
-    fn nodes(&self, source: &Source<'_>, edits: &mut Edits) -> Vec<Node> {
+    fn nodes(&self, source: &IndexedGraph<'_>, edits: &mut Edits) -> Vec<NodeProto> {
         let mut nodes = Vec::new();
-        let split = |edits: &mut Edits, nodes: &mut Vec<Node>, name: &str, lengths: &[usize], axis: i64| {
+        let split = |edits: &mut Edits, nodes: &mut Vec<NodeProto>, name: &str, lengths: &[usize], axis: i64| {
             let list: Vec<i64> = lengths.iter().map(|&length| length as i64).collect();
             let list = edits.list(source, &list);
             let parts: Vec<String> = lengths.iter().map(|_| edits.name(source, "feed_forward")).collect();
             let first = parts.first().map_or("", String::as_str);
             let made = node("Split", &[name, &list], first, vec![int("axis", axis)]);
-            nodes.push(Node { output: parts.clone(), ..made });
+            nodes.push(NodeProto { output: parts.clone(), ..made });
             parts
         };
         let halves = [self.half; 2];
@@ -160,7 +146,7 @@ impl<'s> Layer<'s> {
                 let Some(out) = output(between) else { continue };
                 let name = edits.name(source, "feed_forward");
                 let of_name = format!("{name}/{}", between.op_type);
-                nodes.push(Node { input, output: vec![name.clone()], name: of_name, ..(*between).clone() });
+                nodes.push(NodeProto { input, output: vec![name.clone()], name: of_name, ..(*between).clone() });
                 names.insert(out, name);
             }
             let Some(gated) = names.remove(self.gated) else { continue };
@@ -174,15 +160,15 @@ impl<'s> Layer<'s> {
         nodes
     }
 
-    /// Appends a product and a sum that make `out`.
+    /// Appends a product and a sum that compute `out`.
     fn linear(
         &self,
         x: &str,
         linear: Linear<'_>,
         out: String,
-        source: &Source<'_>,
+        source: &IndexedGraph<'_>,
         edits: &mut Edits,
-        nodes: &mut Vec<Node>,
+        nodes: &mut Vec<NodeProto>,
     ) -> String {
         let Some(bias) = linear.bias else {
             nodes.push(node("MatMul", &[x, linear.weights], &out, Vec::new()));
@@ -195,11 +181,15 @@ impl<'s> Layer<'s> {
     }
 }
 
-/// The nodes between two tensors and what is made of both value by value, in their order, and the two in the order in which
-/// they are met.
-fn between<'s>(source: &'s Source<'_>, facts: &Facts, made: &'s str) -> Option<(Vec<&'s Node>, [&'s str; 2])> {
+/// Returns the nodes between two tensors and an elementwise combination of both, in order, and the two tensors in the
+/// order of their first use.
+fn between<'s>(
+    source: &'s IndexedGraph<'_>,
+    facts: &TensorFacts,
+    made: &'s str,
+) -> Option<(Vec<&'s NodeProto>, [&'s str; 2])> {
     const BY_VALUE: [&str; 5] = ["Add", "Mul", "Div", "Erf", "Gelu"];
-    /// A gate written out has six.
+    /// A decomposed gate has six.
     const MOST: usize = 16;
     let (mut found, mut ends) = (Vec::new(), Vec::new());
     let mut open = vec![made];
@@ -219,7 +209,7 @@ fn between<'s>(source: &'s Source<'_>, facts: &Facts, made: &'s str) -> Option<(
         }
     }
     found.sort_unstable();
-    let nodes: Vec<&Node> = found.iter().filter_map(|&at| source.nodes.get(at)).collect();
+    let nodes: Vec<&NodeProto> = found.iter().filter_map(|&at| source.nodes.get(at)).collect();
     let mut ends = <[&str; 2]>::try_from(ends).ok()?;
     if half(source, facts, ends[0])?.1 == 1 {
         ends.reverse();
@@ -227,8 +217,8 @@ fn between<'s>(source: &'s Source<'_>, facts: &Facts, made: &'s str) -> Option<(
     (!nodes.is_empty()).then_some((nodes, ends))
 }
 
-/// The tensor that a tensor is half of along the last axis, and which half.
-fn half<'s>(source: &'s Source<'_>, facts: &Facts, name: &str) -> Option<(&'s str, usize)> {
+/// Returns the tensor of which a tensor is one half along the last axis, and the index of that half.
+fn half<'s>(source: &'s IndexedGraph<'_>, facts: &TensorFacts, name: &str) -> Option<(&'s str, usize)> {
     let maker = source.maker(name)?;
     let whole = input(maker, 0)?;
     let shape = facts.shape(whole)?;
@@ -255,8 +245,8 @@ fn half<'s>(source: &'s Source<'_>, facts: &Facts, name: &str) -> Option<(&'s st
     }
 }
 
-/// What a tensor is a product of, with what is added.
-fn linear<'s>(source: &'s Source<'_>, facts: &Facts, made: &'s str) -> Option<(&'s str, Linear<'s>)> {
+/// Returns the input of the product that computes a tensor, with its weights and bias.
+fn linear<'s>(source: &'s IndexedGraph<'_>, facts: &TensorFacts, made: &'s str) -> Option<(&'s str, Linear<'s>)> {
     let maker = source.maker(made)?;
     let (product, bias) = match is(maker, "Add") {
         false => (maker, None),
@@ -271,14 +261,14 @@ fn linear<'s>(source: &'s Source<'_>, facts: &Facts, made: &'s str) -> Option<(&
     Some((x, Linear { weights, bias }))
 }
 
-/// The stored vector that a node adds to `product`.
-fn added<'s>(source: &Source<'_>, facts: &Facts, sum: &'s Node, product: &str) -> Option<&'s str> {
+/// Returns the stored vector that a node adds to `product`.
+fn added<'s>(source: &IndexedGraph<'_>, facts: &TensorFacts, sum: &'s NodeProto, product: &str) -> Option<&'s str> {
     let bias = sum.input.iter().map(String::as_str).find(|name| *name != product).filter(|_| is(sum, "Add"))?;
     let is_vector = facts.shape(bias).is_some_and(|shape| shape.len() == 1);
     (is_vector && source.is_constant(bias)).then_some(bias)
 }
 
-/// Whether a tensor is stored, or made of what is, and is a matrix.
-fn is_matrix(source: &Source<'_>, facts: &Facts, name: &str) -> bool {
+/// Returns true if a tensor is stored, or computed from stored ones alone, and is a matrix.
+fn is_matrix(source: &IndexedGraph<'_>, facts: &TensorFacts, name: &str) -> bool {
     facts.shape(name).is_some_and(|shape| shape.len() == 2) && source.is_constant(name)
 }

@@ -1,34 +1,34 @@
-//! What a graph takes of the memory while it runs.
+//! A graph's memory use while it runs.
 
 use std::collections::{HashMap, HashSet};
 
 use super::edits::Edits;
-use super::facts::Facts;
-use super::source::{Source, is, is_own, output, reads};
-use super::symbol::Length;
+use super::facts::TensorFacts;
+use super::indexed_graph::{IndexedGraph, is, is_own, output, reads};
+use super::length::Length;
 use super::{Pass, attention, cut, subpixel, winograd};
 use crate::bundle::GraphFile;
-use crate::bundle::proto::Node;
+use crate::bundle::proto::NodeProto;
 use crate::error::Result;
 
-/// What a graph takes of the memory while it runs, in bytes.
+/// A graph's memory use while it runs, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Footprint {
-    /// What it reads of stored numbers, or of what is computed from them alone.
+    /// The stored values that it reads, and values computed from them alone.
     pub weights: u64,
-    /// The most that is needed at one moment of all else, each tensor from the node that makes it to the last that
-    /// reads it, without those whose size isn't known.
+    /// The peak of everything else: each tensor lives from the node that computes it to the last that reads it. Tensors
+    /// of unknown size are excluded.
     pub activations: u64,
-    /// The same if each operator that works value by value writes over its input, as ONNX Runtime does where it can.
+    /// The same peak if each elementwise operator overwrites its input, as ONNX Runtime does where it can.
     pub in_place: u64,
-    /// The number of tensors that have a size that isn't known without running the graph.
+    /// The number of tensors whose size is unknown without running the graph.
     pub unknown: usize,
 }
 
-/// Operators whose output is the input under another shape.
+/// Operators whose output is the input with another shape.
 const VIEWS: [&str; 6] = ["Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout"];
 
-/// Operators that work value by value, so that their output may take the place of an input.
+/// Elementwise operators, whose output may overwrite an input.
 const BY_VALUE: [&str; 26] = [
     "Abs",
     "Add",
@@ -58,17 +58,17 @@ const BY_VALUE: [&str; 26] = [
     "Where",
 ];
 
-/// The memory that the graph takes once it is rewritten with `passes` and its free axes are fixed at `axes`; `None` for a graph whose
-/// nodes are out of order.
+/// Returns the memory use of the graph rewritten with `passes` and its dynamic axes fixed at `axes`; `None` for a graph
+/// whose nodes are not sorted.
 ///
 /// # Errors
 /// As [`rewrite`](super::rewrite).
 pub fn footprint(graph: &GraphFile, passes: &[Pass], axes: &[(String, usize)]) -> Result<Option<Footprint>> {
-    let source = Source::open(graph)?;
+    let source = IndexedGraph::open(graph)?;
     if !source.is_sorted {
         return Ok(None);
     }
-    let facts = Facts::at(&source, axes);
+    let facts = TensorFacts::infer_with_axes(&source, axes);
     let mut edits = Edits::default();
     let passes = if super::is_known(graph) { passes } else { &[] };
     if passes.contains(&Pass::Attention) {
@@ -78,26 +78,26 @@ pub fn footprint(graph: &GraphFile, passes: &[Pass], axes: &[(String, usize)]) -
         cut::rewrite(&source, pass, axes, &mut edits)?;
     }
     let nodes = edits.nodes(&source);
-    Ok(Some(Memory::of(&source, &facts, passes, &edits, &nodes).run()))
+    Ok(Some(Memory::analyze(&source, &facts, passes, &edits, &nodes).run()))
 }
 
-/// The graph's tensors, and who needs them.
+/// The graph's tensors, and the nodes that need them.
 struct Memory<'a> {
-    source: &'a Source<'a>,
+    source: &'a IndexedGraph<'a>,
     passes: &'a [Pass],
-    facts: &'a Facts,
-    nodes: &'a [&'a Node],
-    /// Tensors that are stored, or computed from such alone when the graph is opened.
+    facts: &'a TensorFacts,
+    nodes: &'a [&'a NodeProto],
+    /// Tensors that are stored, or computed from stored ones alone when the graph is opened.
     constant: HashSet<&'a str>,
-    /// Stored tensors that a caller may replace, so that nothing is computed from them ahead.
+    /// Stored tensors that a caller may replace, so that nothing is precomputed from them.
     replaceable: HashSet<&'a str>,
-    /// Tensors that are computed when the graph is opened.
+    /// Tensors computed when the graph is opened.
     ahead: Vec<&'a str>,
-    /// Weights stored in fewer bits, as they are once they are widened: shortly before a node that reads them.
+    /// Quantized weights after dequantization, shortly before a node that reads them.
     widened: HashSet<&'a str>,
-    /// Products of whole numbers before they are scaled, of which ONNX Runtime makes one operator with what scales them.
+    /// Integer products before their scaling; ONNX Runtime fuses both into one operator.
     unscaled: HashSet<&'a str>,
-    /// The tensor whose bytes another shows, under its own shape or scaled.
+    /// The tensor whose bytes another one shares, with another shape or scale.
     shown: HashMap<&'a str, &'a str>,
     /// The last node that reads a tensor's bytes.
     last: HashMap<&'a str, usize>,
@@ -108,14 +108,14 @@ struct Memory<'a> {
 }
 
 impl<'a> Memory<'a> {
-    fn of(
-        source: &'a Source<'a>,
-        facts: &'a Facts,
+    fn analyze(
+        source: &'a IndexedGraph<'a>,
+        facts: &'a TensorFacts,
         passes: &'a [Pass],
         edits: &'a Edits,
-        nodes: &'a [&'a Node],
+        nodes: &'a [&'a NodeProto],
     ) -> Self {
-        let [fed, handed_out] = edits.at_the_edge();
+        let [added_inputs, added_outputs] = edits.added_ports();
         let mut memory = Self {
             source,
             passes,
@@ -129,7 +129,7 @@ impl<'a> Memory<'a> {
             shown: HashMap::new(),
             last: HashMap::new(),
             given: HashSet::new(),
-            inputs: source.inputs.iter().map(|input| input.name.as_str()).chain(fed).collect(),
+            inputs: source.inputs.iter().map(|input| input.name.as_str()).chain(added_inputs).collect(),
         };
         for info in &source.inputs {
             if memory.constant.remove(info.name.as_str()) {
@@ -137,10 +137,10 @@ impl<'a> Memory<'a> {
             }
         }
         for (at, node) in nodes.iter().enumerate() {
-            // Numbers that shape arithmetic computes are known, and nothing reads the tensors that they come from.
+            // The results of shape arithmetic are known, and nothing reads the tensors that they come from.
             let is_told = |name: &String| memory.facts.get(name).is_some_and(|fact| fact.value.is_some());
             let read = reads(node);
-            // ONNX Runtime leaves the one operator as it stands whatever it reads.
+            // ONNX Runtime never folds this operator.
             let is_ahead =
                 node.op_type != "DequantizeLinear" && read.iter().all(|name| memory.constant.contains(name.as_ref()));
             let made = node.output.iter().map(String::as_str);
@@ -169,7 +169,7 @@ impl<'a> Memory<'a> {
                 memory.shown.insert(shown, root);
             }
         }
-        let outputs = source.outputs.iter().map(|output| output.name.as_str()).chain(handed_out);
+        let outputs = source.outputs.iter().map(|output| output.name.as_str()).chain(added_outputs);
         memory.given = outputs.map(|name| memory.root(name)).collect();
         memory
     }
@@ -221,7 +221,7 @@ impl<'a> Memory<'a> {
                 made = made.saturating_add(self.bytes(name).unwrap_or(0));
             }
             let freed = done.iter().filter_map(|name| self.bytes(name)).fold(0, u64::saturating_add);
-            let (weights, within) = self.within(node);
+            let (weights, within) = self.extra_bytes(node);
             footprint.weights = footprint.weights.saturating_add(weights);
             let now = [widened, within, made].into_iter().fold(held, u64::saturating_add);
             footprint.activations = footprint.activations.max(now);
@@ -230,15 +230,15 @@ impl<'a> Memory<'a> {
             footprint.in_place = footprint.in_place.max(if is_reused { now.saturating_sub(made) } else { now });
             held = held.saturating_add(made).saturating_sub(freed);
         }
-        // What is computed when the graph is opened and read there alone is gone before the first node runs.
+        // Tensors that are only used while the graph is opened are freed before the first node runs.
         let gone = self.ahead.iter().filter(|name| !read.contains(*name)).filter_map(|name| self.bytes(name)).max();
         footprint.activations = footprint.activations.max(gone.unwrap_or(0));
         footprint.in_place = footprint.in_place.max(gone.unwrap_or(0));
         footprint
     }
 
-    /// Bytes of weights and of numbers within a node that it takes once it is rewritten.
-    fn within(&self, node: &Node) -> (u64, u64) {
+    /// Returns the bytes of weights and of temporary values of a node once it is rewritten.
+    fn extra_bytes(&self, node: &NodeProto) -> (u64, u64) {
         let is_cut = self.passes.contains(&Pass::Subpixel) && subpixel::is_site(self.source, self.facts, node);
         if is_cut || !self.passes.contains(&Pass::Winograd) {
             return (0, 0);
@@ -248,7 +248,7 @@ impl<'a> Memory<'a> {
             let sides = Length::product([shape.first()?, shape.get(2)?, shape.get(3)?])?;
             u64::try_from(sides.number()?).ok()
         };
-        match winograd::room(self.facts, node).zip(pixels()) {
+        match winograd::extra_bytes(self.facts, node).zip(pixels()) {
             Some(((weights, of_pixel), pixels)) => (weights, of_pixel.saturating_mul(pixels)),
             None => (0, 0),
         }

@@ -1,30 +1,10 @@
-//! Exact rewrites of a graph into one that runs faster: the same function in fewer or better operators.
+//! Exact rewrites of a graph into a faster one: the same function in fewer or better operators.
 //!
-//! A rewrite looks at what a graph computes, never at what its nodes are called, and leaves alone what it does not
-//! understand in full. What is told of shapes comes from `facts`: lengths that the file leaves free are followed
-//! through the graph's own shape arithmetic as polynomials, so that exports with fixed and with free axes, of the older
-//! and of the newer exporter, look alike.
+//! A rewrite checks a graph's computation, never its node names, and skips everything that it does not understand in
+//! full. Shapes come from `facts`, which tracks dynamic lengths through the graph's own shape arithmetic as
+//! polynomials. So exports with static and with dynamic shapes, of the older and of the newer exporter, look alike.
 //!
-//! A cut ([`branches`]) is no rewrite of that kind: it leaves a part of a graph out, or hands out what lies within.
-//!
-//! # What was measured
-//!
-//! ONNX Runtime 1.31.1 on two cores with AVX2, time of the CPU against the graph as it was, medians of alternated
-//! runs on a machine with other work on it: differences below a tenth say nothing.
-//!
-//! | what | shapes `[in, side of the image, out]` | time |
-//! |---|---|---|
-//! | enlargement and convolution as four convolutions, interleaved by `Concat` and `Reshape` (kept) | [1280, 8, 1280] to [256, 256, 256] | 0.46 to 0.56 |
-//! | … interleaved by `DepthToSpace` | the same | 0.46 to 0.62 |
-//! | … as one convolution of four times the channels, its edges cut off | the same | 0.49 to 0.63 |
-//! | … as a transposed convolution of 4×4 | the same | 0.54 to 0.70 |
-//! | F(4×4, 3×3) (kept, from 256 channels on) | [320, 64, 320], [640, 32, 640], [512, 128, 512], [256, 256, 256] | 0.58, 0.48, 0.43, 0.62 |
-//! | F(4×4, 3×3) of 128 channels | [128, 256, 128] | 0.95 |
-//! | F(2×2, 3×3) | [320, 64, 320] to [256, 256, 256] | 0.79 to 1.3 |
-//!
-//! With two threads [320, 64, 320] by F(4×4, 3×3) took 0.9 to 1.0 and the others 0.5 to 0.8. Its error is 2e-6 of the
-//! largest value where that of a plain convolution is some 5e-7. The decoder of Stable Diffusion 1.5 for 256×256 pixels,
-//! one thread, all 25 of its convolutions that qualify: 0.72, the image apart by 6e-6 of the largest value.
+//! A cut ([`branches`]) is different: it removes a part of a graph, or exposes an inner tensor.
 
 mod attention;
 mod convolution;
@@ -34,21 +14,21 @@ pub(crate) mod edits;
 mod facts;
 mod feed_forward;
 mod footprint;
+pub(crate) mod indexed_graph;
+mod length;
+mod node_order;
 pub(crate) mod numbers;
-mod order;
-pub(crate) mod source;
 mod subpixel;
-mod symbol;
 mod winograd;
 
 use edits::Edits;
-use facts::Facts;
-use source::Source;
+use facts::TensorFacts;
+use indexed_graph::IndexedGraph;
 
-pub use cut::{Branch, branches};
-pub(crate) use dynamic_shapes::loose;
+pub use cut::{SkipBranch, branches};
+pub(crate) use dynamic_shapes::make_shapes_dynamic;
 pub use footprint::{Footprint, footprint};
-pub(crate) use order::late;
+pub(crate) use node_order::hoist_dequantization;
 
 use crate::bundle::GraphFile;
 use crate::error::Result;
@@ -56,84 +36,86 @@ use crate::error::Result;
 /// A kind of rewrite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Pass {
-    /// Attention written out as products and a softmax, as one `com.microsoft.MultiHeadAttention`.
+    /// Decomposed attention, fused into one `com.microsoft.MultiHeadAttention`.
     Attention,
-    /// An image enlarged twofold by repeating its pixels and then convolved, as four smaller convolutions of the
-    /// small image whose results are interleaved.
+    /// Nearest-neighbor upsampling by two followed by a convolution, as four smaller convolutions of the small image
+    /// with interleaved results.
     Subpixel,
-    /// Convolutions of 3×3 of many channels by minimal filtering, a quarter of the products. Comes behind
-    /// [`Pass::Subpixel`], which cuts as many of those that it understands.
+    /// 3×3 convolutions of many channels by minimal filtering, with a quarter of the multiplications. Runs after
+    /// [`Pass::Subpixel`], which saves as many where it applies.
     ///
-    /// Exact but for rounding, of which there is some five times as much as in a plain convolution.
+    /// Exact except for rounding, which is about five times that of a plain convolution.
     Winograd,
-    /// Gated feed-forward layers as two products where one was cut apart, and where there are many tokens some hundreds of
-    /// them at a time.
+    /// Gated feed-forward layers with separate products for the two halves; with many tokens, some hundreds of tokens
+    /// at a time.
     FeedForward,
-    /// Shapes of activations left open once the graph is optimized, so that ONNX Runtime gives memory back: about half of what
-    /// an evaluation holds of its own, for up to a few hundredths of its time.
+    /// Dynamic activation shapes after optimization, so that ONNX Runtime frees memory: about half of an evaluation's
+    /// activations, for up to a few percent of its time.
     DynamicShapes,
-    /// The tensor that the deep layers of a UNet give to the shallow ones at the branch of this number ([`branches`]) is an
-    /// output too.
-    HandOut(usize),
-    /// The shallow layers of a UNet alone: that tensor is an input, and all that only its making needed is gone.
+    /// Adds the tensor that a UNet's deep layers pass to its shallow ones at the branch of this number ([`branches`])
+    /// as an output.
+    DeepOutput(usize),
+    /// Keeps only a UNet's shallow layers: that tensor is an input, and everything needed only to compute it is
+    /// removed.
     Shallow(usize),
 }
 
 impl Pass {
-    /// Whether the graph has other inputs or outputs for it.
+    /// Returns true if the pass changes the graph's inputs or outputs.
     pub fn cuts(self) -> bool {
-        matches!(self, Self::HandOut(_) | Self::Shallow(_))
+        matches!(self, Self::DeepOutput(_) | Self::Shallow(_))
     }
 
-    /// The branch at which the shallow layers are left alone.
-    pub(crate) fn outer_branch(self) -> Option<usize> {
+    /// Returns the branch at which only the shallow layers remain.
+    pub(crate) fn shallow_branch(self) -> Option<usize> {
         if let Self::Shallow(branch) = self { Some(branch) } else { None }
     }
 }
 
-/// A graph rewritten.
+/// A rewritten graph.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rewritten {
-    /// The new .onnx file. Tensors that the old one keeps in files beside it are still kept there: give ONNX Runtime
-    /// the old file's folder as `session.model_external_initializers_file_folder_path`.
+    /// The new .onnx file. External tensors stay in the old files: give ONNX Runtime the old file's folder as
+    /// `session.model_external_initializers_file_folder_path`.
     pub bytes: Vec<u8>,
-    /// How many places each pass rewrote, those with none included.
+    /// The number of places that each pass rewrote, including zero.
     pub report: Vec<(Pass, usize)>,
 }
 
-/// Rewrites a graph with each of `passes`; `None` where none of them finds a place. `axes` are lengths of axes that the
-/// file leaves free, by name, with which what a cut makes an input or output can be declared in full, and which tell how many
-/// tokens there are.
+/// Rewrites a graph with each of `passes`; `None` if no pass applies. `axes` are lengths of the file's dynamic axes, by
+/// name; they complete the declared shapes of a cut's inputs and outputs, and determine the number of tokens.
 ///
-/// Weights beside the graph are read only where a pass computes new ones from them; the new ones are within `bytes`.
+/// External weights are read only if a pass computes new ones from them; the new ones are in `bytes`.
 ///
 /// # Errors
-/// [`Error::Io`](crate::Error::Io) where a file cannot be read; [`Error::Model`](crate::Error::Model) where it has
-/// changed since `graph` was opened, the new file would have more than 2 GiB, or it is to be cut where it cannot be.
+/// [`Error::Io`](crate::Error::Io) if a file cannot be read; [`Error::Model`](crate::Error::Model) if it changed since
+/// `graph` was opened, if the new file would exceed 2 GiB, or if it cannot be cut there.
 pub fn rewrite(graph: &GraphFile, passes: &[Pass], axes: &[(String, usize)]) -> Result<Option<Rewritten>> {
     let unknown = || match passes.iter().find(|pass| pass.cuts()) {
-        Some(Pass::HandOut(branch) | Pass::Shallow(branch)) => Err(cut::none(graph, *branch, 0)),
+        Some(Pass::DeepOutput(branch) | Pass::Shallow(branch)) => Err(cut::no_such_branch(graph, *branch, 0)),
         _ => Ok(None),
     };
     if !is_known(graph) {
         return unknown();
     }
-    let source = Source::open(graph)?;
+    let source = IndexedGraph::open(graph)?;
     if !source.is_sorted {
         return unknown();
     }
-    let facts = Facts::of(&source);
+    let facts = TensorFacts::infer(&source);
     let mut edits = Edits::default();
     let mut report = Vec::with_capacity(passes.len());
     for &pass in passes {
         let sites = match pass {
-            // Comes once the graph is optimized.
+            // Runs after the graph is optimized.
             Pass::DynamicShapes => 0,
             Pass::Attention => attention::rewrite(&source, &facts, &mut edits),
             Pass::Subpixel => subpixel::rewrite(&source, &facts, &mut edits),
             Pass::Winograd => winograd::rewrite(&source, &facts, &mut edits),
-            Pass::FeedForward => feed_forward::rewrite(&source, &Facts::at(&source, axes), &mut edits),
-            Pass::HandOut(_) | Pass::Shallow(_) => cut::rewrite(&source, pass, axes, &mut edits).map(|()| 1)?,
+            Pass::FeedForward => {
+                feed_forward::rewrite(&source, &TensorFacts::infer_with_axes(&source, axes), &mut edits)
+            }
+            Pass::DeepOutput(_) | Pass::Shallow(_) => cut::rewrite(&source, pass, axes, &mut edits).map(|()| 1)?,
         };
         report.push((pass, sites));
     }
@@ -143,26 +125,26 @@ pub fn rewrite(graph: &GraphFile, passes: &[Pass], axes: &[(String, usize)]) -> 
     Ok(Some(Rewritten { bytes: edits.write(&source)?, report }))
 }
 
-/// Returns the shape of a graph's output when its free axes have the lengths `axes`, by name; `None` for a length that
-/// cannot be told without running the graph, and for a shape of which nothing can be told.
+/// Returns the shape of a graph's output if its dynamic axes have the lengths `axes`, by name; `None` for a length that
+/// is unknown without running the graph, and for an unknown shape.
 ///
 /// # Errors
 /// As [`rewrite`].
 pub fn output_shape(graph: &GraphFile, name: &str, axes: &[(String, usize)]) -> Result<Option<Vec<Option<usize>>>> {
-    let source = Source::open(graph)?;
+    let source = IndexedGraph::open(graph)?;
     if !source.is_sorted || !is_known(graph) {
         return Ok(None);
     }
-    let facts = Facts::at(&source, axes);
-    let number = |length: &symbol::Length| length.number().and_then(|number| usize::try_from(number).ok());
+    let facts = TensorFacts::infer_with_axes(&source, axes);
+    let number = |length: &length::Length| length.number().and_then(|number| usize::try_from(number).ok());
     Ok(facts.shape(name).map(|shape| shape.iter().map(number).collect()))
 }
 
-/// Whether a graph is of a version that the passes know.
+/// Returns true if a graph has a version that the passes support.
 fn is_known(graph: &GraphFile) -> bool {
-    /// Since this version of the format a stored tensor need not be an input too.
+    /// From this format version on, a stored tensor need not be an input too.
     const STORED_APART: i64 = 4;
-    /// Since this version of ONNX's operators `Resize` and its kin are what the passes know.
+    /// From this operator set version on, `Resize` and similar operators have the supported form.
     const OPERATORS: i64 = 11;
     graph.ir_version >= STORED_APART && graph.opsets.get("").is_some_and(|&version| version >= OPERATORS)
 }

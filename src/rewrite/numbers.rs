@@ -1,4 +1,4 @@
-//! The numbers that a graph stores, in the forms in which it may store them.
+//! The values that a graph stores, in all of their encodings.
 
 use prost::Message;
 
@@ -54,28 +54,28 @@ struct ConstantAttribute {
     ints: Vec<i64>,
 }
 
-/// A stored tensor's numbers.
+/// A stored tensor's values.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Numbers {
     /// The shape.
     pub dims: Vec<i64>,
     /// The element type.
     pub dtype: DType,
-    /// The numbers, row-major.
+    /// The values, row-major.
     pub values: Values,
 }
 
-/// Numbers, widened to one of two types.
+/// Values, converted to one of two types.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Values {
-    /// Of whole numbers and switches.
+    /// Integers and booleans.
     Whole(Vec<i64>),
-    /// Of floating point.
+    /// Floating-point numbers.
     Real(Vec<f32>),
 }
 
 impl Numbers {
-    /// How many there are.
+    /// Returns the number of values.
     pub fn len(&self) -> usize {
         match &self.values {
             Values::Whole(values) => values.len(),
@@ -83,11 +83,11 @@ impl Numbers {
         }
     }
 
-    /// Reads a tensor; `beside` gives the bytes where they are in another file. `None` for a type or form that cannot
-    /// be read, and where the values are not as many as the shape says.
-    pub fn read<'b>(tensor: &TensorValues, beside: impl FnOnce(&TensorValues) -> Option<&'b [u8]>) -> Option<Self> {
+    /// Reads a tensor; `external` returns the bytes of an external one. `None` for an unsupported type or encoding, and
+    /// if the number of values does not match the shape.
+    pub fn read<'b>(tensor: &TensorValues, external: impl FnOnce(&TensorValues) -> Option<&'b [u8]>) -> Option<Self> {
         let is_beside = tensor.data_location != 0 || !tensor.external_data.is_empty();
-        let raw = if is_beside { beside(tensor)? } else { &tensor.raw_data };
+        let raw = if is_beside { external(tensor)? } else { &tensor.raw_data };
         let dtype = DType::from_onnx(tensor.data_type);
         let count = tensor.dims.iter().try_fold(1usize, |n, &d| n.checked_mul(usize::try_from(d).ok()?))?;
         let is_raw = is_beside || !tensor.raw_data.is_empty();
@@ -108,13 +108,13 @@ impl Numbers {
         Some(Self { dims: tensor.dims.clone(), dtype, values }).filter(|numbers| numbers.len() == count)
     }
 
-    /// Reads what a `Constant` makes, from the bytes of the node; `beside` as for [`Numbers::read`].
-    pub fn of_constant<'b>(node: &[u8], beside: impl FnOnce(&TensorValues) -> Option<&'b [u8]>) -> Option<Self> {
+    /// Reads the value of a `Constant` from the node's bytes; `external` as in [`Numbers::read`].
+    pub fn read_constant<'b>(node: &[u8], external: impl FnOnce(&TensorValues) -> Option<&'b [u8]>) -> Option<Self> {
         let node = ConstantNode::decode(node).ok()?;
         let [attribute] = node.attribute.as_slice() else { return None };
         let list = |n: usize| i64::try_from(n).ok().map(|n| vec![n]);
         let (dims, dtype, values) = match attribute.name.as_str() {
-            "value" => return Self::read(attribute.t.as_ref()?, beside),
+            "value" => return Self::read(attribute.t.as_ref()?, external),
             "value_float" => (Vec::new(), DType::F32, Values::Real(vec![attribute.f])),
             "value_floats" => (list(attribute.floats.len())?, DType::F32, Values::Real(attribute.floats.clone())),
             "value_int" => (Vec::new(), DType::I64, Values::Whole(vec![attribute.i])),

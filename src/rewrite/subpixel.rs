@@ -1,9 +1,9 @@
-//! Nearest-neighbour enlargement and convolution as convolutions of the small image (Shi et al. 2016, arXiv
+//! Rewrites nearest-neighbor upsampling and a convolution as convolutions of the small image (Shi et al. 2016, arXiv
 //! 1609.07009, section 2.2).
 //!
-//! Of the image enlarged twofold, a 3×3 window that starts at an even row covers the rows `i − 1, i, i` of the small
+//! In the image upsampled by two, a 3×3 window that starts at an even row covers the rows `i − 1, i, i` of the small
 //! one, and one that starts at an odd row `i, i, i + 1`; columns likewise. So each of the four kinds of pixels is a 2×2
-//! convolution of the small image whose weights are sums of the stored ones: 16 products a small pixel instead of 36.
+//! convolution of the small image whose weights are sums of the stored ones: 16 products per small pixel instead of 36.
 
 use std::ops::Range;
 
@@ -11,21 +11,21 @@ use rayon::prelude::*;
 
 use super::convolution::Convolution;
 use super::edits::{Edits, int, ints, node};
-use super::facts::Facts;
+use super::facts::TensorFacts;
+use super::indexed_graph::{IndexedGraph, input, int as int_of, is, output, text};
+use super::length::Length;
 use super::numbers::Values;
-use super::source::{Source, input, int as int_of, is, output, text};
-use super::symbol::Length;
-use crate::bundle::proto::Node;
+use crate::bundle::proto::NodeProto;
 use crate::tensor::DType;
 use crate::threads::parallel;
 
-/// Rewrites every such pair, and says how many there were.
-pub fn rewrite(source: &Source<'_>, facts: &Facts, edits: &mut Edits) -> usize {
+/// Rewrites every such pair, and returns their number.
+pub fn rewrite(source: &IndexedGraph<'_>, facts: &TensorFacts, edits: &mut Edits) -> usize {
     let mut sites = 0;
     for (at, conv) in source.nodes.iter().enumerate() {
         if !edits.is_replaced(at)
             && let Some(site) = Site::find(source, facts, conv)
-            && let Some(Values::Real(weights)) = stored(source, site.weights).map(|numbers| numbers.values)
+            && let Some(Values::Real(weights)) = stored_values(source, site.weights).map(|numbers| numbers.values)
         {
             let nodes = site.nodes(&weights, source, edits);
             edits.replace(at, nodes);
@@ -35,17 +35,17 @@ pub fn rewrite(source: &Source<'_>, facts: &Facts, edits: &mut Edits) -> usize {
     sites
 }
 
-/// Whether a convolution reads an image that was enlarged for it.
-pub fn is_site(source: &Source<'_>, facts: &Facts, conv: &Node) -> bool {
+/// Returns true if a convolution reads an image that was upsampled for it.
+pub fn is_site(source: &IndexedGraph<'_>, facts: &TensorFacts, conv: &NodeProto) -> bool {
     Site::find(source, facts, conv).is_some()
 }
 
-/// An enlargement and the convolution that reads it.
+/// An upsampling and the convolution that reads it.
 struct Site<'s> {
     /// The small image, `[batch, channels, height, width]`.
     image: &'s str,
     bias: Option<&'s str>,
-    /// What the convolution makes.
+    /// The convolution's output.
     output: &'s str,
     channels_out: usize,
     channels_in: usize,
@@ -54,8 +54,8 @@ struct Site<'s> {
 }
 
 impl<'s> Site<'s> {
-    fn find(source: &'s Source<'_>, facts: &Facts, conv: &'s Node) -> Option<Self> {
-        let convolution = Convolution::of(facts, conv)?;
+    fn find(source: &'s IndexedGraph<'_>, facts: &TensorFacts, conv: &'s NodeProto) -> Option<Self> {
+        let convolution = Convolution::from_node(facts, conv)?;
         let resize = source.maker(convolution.image)?;
         let image = input(resize, 0).filter(|name| doubles(facts, resize, name))?;
         Some(Self {
@@ -68,8 +68,8 @@ impl<'s> Site<'s> {
         })
     }
 
-    /// Four convolutions; their results interleaved along the rows, and the rows then along the columns.
-    fn nodes(&self, weights: &[f32], source: &Source<'_>, edits: &mut Edits) -> Vec<Node> {
+    /// Returns four convolutions and their interleaving along the columns, then along the rows.
+    fn nodes(&self, weights: &[f32], source: &IndexedGraph<'_>, edits: &mut Edits) -> Vec<NodeProto> {
         let mut nodes = Vec::new();
         let [deeper, open] = [[0, 0, 0, 0, 1].as_slice(), &[0, 0, 0, -1]].map(|list| edits.list(source, list));
         let mut lines = Vec::new();
@@ -106,10 +106,11 @@ impl<'s> Site<'s> {
     }
 }
 
-/// Of weights `[out, in, 3, 3]` those, `[out, in, 2, 2]`, of the pixels in even or odd rows and columns. Sums are taken in float64.
+/// Merges weights `[out, in, 3, 3]` into `[out, in, 2, 2]` for the pixels in even or odd rows and columns. Sums are
+/// float64.
 fn merged(weights: &[f32], row: usize, column: usize) -> Vec<f32> {
-    // Which of three rows fall on the first and which on the second of two, for windows that start at an even and
-    // at an odd row.
+    // The rows of three that fall on the first and on the second of two, for windows that start at an even and at an
+    // odd row.
     let falls = [[0..1, 1..3], [0..2, 2..3]];
     let (Some(rows), Some(columns)) = (falls.get(row), falls.get(column)) else { return Vec::new() };
     let merge = |kernel: &[f32]| {
@@ -125,13 +126,13 @@ fn merged(weights: &[f32], row: usize, column: usize) -> Vec<f32> {
     parallel(|| weights.par_chunks_exact(9).flat_map_iter(merge).collect())
 }
 
-/// Whether a node repeats each pixel of `image` twice along both of its sides and does nothing else.
-fn doubles(facts: &Facts, resize: &Node, image: &str) -> bool {
+/// Returns true if a node repeats each pixel of `image` twice along both sides and does nothing else.
+fn doubles(facts: &TensorFacts, resize: &NodeProto, image: &str) -> bool {
     let mode = text(resize, "mode").unwrap_or("nearest");
     let transformation = text(resize, "coordinate_transformation_mode").unwrap_or("half_pixel");
     let rounding = text(resize, "nearest_mode").unwrap_or("round_prefer_floor");
-    // Pixel 2i + a of the large image is taken at i + a / 2 by the first and at i - 1/4 + a / 2 by the second, which
-    // is rounded to i for both a.
+    // Pixel 2i + a of the large image reads i + a / 2 with the first and i - 1/4 + a / 2 with the second, which rounds
+    // to i for both a.
     let repeats = match transformation {
         "asymmetric" => matches!(rounding, "floor" | "round_prefer_floor"),
         "half_pixel" | "pytorch_half_pixel" => matches!(rounding, "round_prefer_floor" | "round_prefer_ceil"),
@@ -140,20 +141,20 @@ fn doubles(facts: &Facts, resize: &Node, image: &str) -> bool {
     is(resize, "Resize") && mode == "nearest" && repeats && is_twice(facts, resize, image).unwrap_or(false)
 }
 
-/// Whether a node's output is provably twice as high and wide as `image`, and of the same batch and channels.
-fn is_twice(facts: &Facts, resize: &Node, image: &str) -> Option<bool> {
+/// Returns true if a node's output is provably twice as high and wide as `image`, with the same batch and channels.
+fn is_twice(facts: &TensorFacts, resize: &NodeProto, image: &str) -> Option<bool> {
     let (small, large) = (facts.shape(image)?, facts.shape(output(resize)?)?);
     let ([batch, channels, height, width], [b, c, h, w]) = (small, large) else { return Some(false) };
     let twice = |length: &Length| length.times(&Length::from(2));
     Some(b == batch && c == channels && *h == twice(height)? && *w == twice(width)?)
 }
 
-/// The numbers that are stored under a name, also behind nodes that change nothing but how they are stored.
-fn stored(source: &Source<'_>, name: &str) -> Option<super::numbers::Numbers> {
+/// Returns the values stored under a name, also behind nodes that only change how they are stored.
+fn stored_values(source: &IndexedGraph<'_>, name: &str) -> Option<super::numbers::Numbers> {
     if let Some(numbers) = source.numbers(name, usize::MAX) {
         return Some(numbers);
     }
     let node = source.maker(name)?;
     let widens = is(node, "Cast") && int_of(node, "to") == Some(i64::from(DType::F32.to_onnx()));
-    if widens || is(node, "Identity") { stored(source, input(node, 0)?) } else { None }
+    if widens || is(node, "Identity") { stored_values(source, input(node, 0)?) } else { None }
 }

@@ -1,30 +1,29 @@
-//! Convolutions of 3×3 by minimal filtering: F(4×4, 3×3) of Winograd 1980 as Lavin and Gray 2015 (arXiv 1509.09308,
-//! section 4.1) use it.
+//! Rewrites 3×3 convolutions with minimal filtering: F(4×4, 3×3) of Winograd 1980 as in Lavin and Gray 2015 (arXiv
+//! 1509.09308, section 4.1).
 //!
-//! Each tile of 4×4 pixels of the result comes from 6×6 pixels of the image. Those are turned into 36 numbers `Bᵀ d B`,
-//! each of which is multiplied by a matrix `[out, in]` of its own, `G g Gᵀ` of the weights, and the 36 products turned
-//! into the tile, `Aᵀ m A`: 36 products a tile instead of 144. The matrices are those of Cook and Toom for the points
-//! 0, ±3/4, ±3/2 and infinity, of which a search among small fractions found the error to be a third of that of the
-//! usual 0, ±1, ±2.
+//! Each 4×4 tile of the result comes from 6×6 pixels of the image. They are transformed to 36 numbers `Bᵀ d B`; each is
+//! multiplied by a separate matrix `[out, in]` of the transformed weights `G g Gᵀ`; and the 36 products are transformed
+//! to the tile, `Aᵀ m A`: 36 products per tile instead of 144. The matrices are those of Cook and Toom for the points
+//! 0, ±3/4, ±3/2 and infinity. In a search among small fractions, they had a third of the error of the usual 0, ±1, ±2.
 //!
-//! The weights stay stored as they are: their transform is nodes that read nothing but them, which ONNX Runtime
-//! computes once when it opens the graph with basic optimizations or better. Weights that are widened at every run are left
-//! alone: so would be their transform, which is four times as large.
+//! The stored weights do not change: nodes that read only them compute their transform, which ONNX Runtime folds when
+//! it opens the graph with basic optimizations or better. Weights that are dequantized at every run are skipped: their
+//! transform, which is four times as large, could not be folded.
 
 use super::convolution::Convolution;
 use super::edits::{Edits, int, ints, node};
-use super::facts::Facts;
-use super::source::Source;
-use super::symbol::Length;
-use crate::bundle::proto::{Attribute, Node};
+use super::facts::TensorFacts;
+use super::indexed_graph::IndexedGraph;
+use super::length::Length;
+use crate::bundle::proto::{AttributeProto, NodeProto};
 
-/// Pixels of a tile of the result along each side.
+/// The side of a tile of the result, in pixels.
 const TILE: i64 = 4;
-/// Pixels of the image that it comes from along each side, and numbers made of them.
+/// The side of its window in the image, in pixels, and of the transformed window.
 const WINDOW: i64 = 6;
-/// Below so many channels in or out the transforms cost more than the products save.
+/// With fewer channels in or out, the transforms cost more than the products save.
 const FEWEST_CHANNELS: i64 = 256;
-/// Above so many weights of one pixel the transformed ones, four times as many, cost more memory than the time is worth.
+/// With more weights per pixel, the transformed ones, four times as many, cost more memory than the time is worth.
 const MOST_WEIGHTS: i64 = 1_300_000;
 
 /// `Bᵀ`: rows are the coefficients of the polynomials that vanish at all points but one.
@@ -39,12 +38,12 @@ const IMAGE: [[f64; 6]; 6] = [
 /// The points; the last is infinity.
 const POINTS: [f64; 5] = [0.0, 0.75, -0.75, 1.5, -1.5];
 
-/// Rewrites every convolution for which it is faster, and says how many there were.
-pub fn rewrite(source: &Source<'_>, facts: &Facts, edits: &mut Edits) -> usize {
+/// Rewrites every convolution for which it is faster, and returns their number.
+pub fn rewrite(source: &IndexedGraph<'_>, facts: &TensorFacts, edits: &mut Edits) -> usize {
     let mut sites = 0;
     for (at, conv) in source.nodes.iter().enumerate() {
         if !edits.is_replaced(at)
-            && let Some(convolution) = Convolution::of(facts, conv)
+            && let Some(convolution) = Convolution::from_node(facts, conv)
             && is_worth_it(&convolution)
             && source.is_constant(convolution.weights)
         {
@@ -56,13 +55,13 @@ pub fn rewrite(source: &Source<'_>, facts: &Facts, edits: &mut Edits) -> usize {
     sites
 }
 
-/// Bytes that a node takes beyond what it reads and makes, where [`rewrite`] would rewrite it: those of its weights, and
-/// those of the numbers within for each pixel of the image.
-pub fn room(facts: &Facts, conv: &Node) -> Option<(u64, u64)> {
-    let convolution = Convolution::of(facts, conv).filter(is_worth_it)?;
+/// Returns the bytes that a node would need beyond its inputs and output if [`rewrite`] rewrote it: for its weights,
+/// and for the temporary values per pixel of the image.
+pub fn extra_bytes(facts: &TensorFacts, conv: &NodeProto) -> Option<(u64, u64)> {
+    let convolution = Convolution::from_node(facts, conv).filter(is_worth_it)?;
     let [weights, channels] = [
         convolution.channels_in.checked_mul(convolution.channels_out)?,
-        // Before and behind the transposition of either side at the same time.
+        // Before and after the transposition of either side at the same time.
         convolution.channels_in.max(convolution.channels_out).checked_mul(2)?,
     ];
     let bytes = |numbers: i64| u64::try_from(numbers.checked_mul(4)?).ok();
@@ -105,26 +104,26 @@ impl Transforms {
     }
 }
 
-/// For each pair of rows and each pair of columns of a matrix, the product of the two numbers there.
+/// Returns the product of the two numbers of each pair of rows and each pair of columns of a matrix.
 fn squared(matrix: &[[f64; 6]]) -> Vec<f32> {
     let pairs = matrix.iter().flat_map(|first| matrix.iter().map(move |second| (first, second)));
     pairs.flat_map(|(first, second)| first.iter().flat_map(|a| second.iter().map(move |b| (a * b) as f32))).collect()
 }
 
-/// A matrix with `columns` columns, column by column.
+/// Returns a matrix with `columns` columns, in column-major order.
 fn turned(matrix: &[f32], columns: usize) -> Vec<f32> {
     (0..columns).flat_map(|column| matrix.iter().skip(column).step_by(columns).copied()).collect()
 }
 
-/// Nodes one after the other.
+/// A sequence of nodes.
 struct Chain<'e, 's> {
-    source: &'e Source<'s>,
+    source: &'e IndexedGraph<'s>,
     edits: &'e mut Edits,
-    nodes: Vec<Node>,
+    nodes: Vec<NodeProto>,
 }
 
 impl Chain<'_, '_> {
-    fn node(&mut self, operator: &str, inputs: &[&str], attributes: Vec<Attribute>) -> String {
+    fn node(&mut self, operator: &str, inputs: &[&str], attributes: Vec<AttributeProto>) -> String {
         let name = self.edits.name(self.source, "winograd");
         self.nodes.push(node(operator, inputs, &name, attributes));
         name
@@ -135,7 +134,7 @@ impl Chain<'_, '_> {
         self.node("Reshape", &[name, &shape], Vec::new())
     }
 
-    /// The last two lengths of a tensor of four axes.
+    /// Returns the last two lengths of a tensor with four axes.
     fn sides(&mut self, name: &str) -> String {
         let [from, to] = [2, 4].map(|at| self.edits.list(self.source, &[at]));
         let lengths = self.node("Shape", &[name], Vec::new());
@@ -143,9 +142,14 @@ impl Chain<'_, '_> {
     }
 }
 
-/// The image's transform is a convolution of each channel by 36 kernels, and the transform back a transposed one; what
-/// that makes beyond the image's edge is cut off.
-fn nodes(convolution: &Convolution<'_>, source: &Source<'_>, facts: &Facts, edits: &mut Edits) -> Vec<Node> {
+/// The image's transform is a convolution of each channel with 36 kernels, and the inverse transform a transposed one,
+/// cropped to the image's size.
+fn nodes(
+    convolution: &Convolution<'_>,
+    source: &IndexedGraph<'_>,
+    facts: &TensorFacts,
+    edits: &mut Edits,
+) -> Vec<NodeProto> {
     let Convolution { image, weights, channels_in, channels_out, .. } = *convolution;
     let transforms = Transforms::new();
     let [of_weights, of_image, back] = [
@@ -161,8 +165,8 @@ fn nodes(convolution: &Convolution<'_>, source: &Source<'_>, facts: &Facts, edit
     let numbers = chain.node("Transpose", &[&numbers], vec![ints("perm", &[1, 0])]);
     let matrices = chain.reshape(&numbers, &[count, channels_out, channels_in]);
 
-    // [batch · in, 1, height, width], [batch · in, 36, rows, columns], and by way of [batch · in, 36, tiles] and
-    // [batch, in · 36, tiles] at last [batch, 36, in, tiles].
+    // [batch · in, 1, height, width], [batch · in, 36, rows, columns], then through [batch · in, 36, tiles] and [batch,
+    // in · 36, tiles] to [batch, 36, in, tiles].
     let alone = chain.reshape(image, &[-1, 1, 0, 0]);
     let strides = || ints("strides", &[TILE, TILE]);
     let kernel = |side| ints("kernel_shape", &[side, side]);
@@ -204,7 +208,7 @@ fn nodes(convolution: &Convolution<'_>, source: &Source<'_>, facts: &Facts, edit
 mod tests {
     use super::*;
 
-    /// A tile by way of the transforms is the tile by the sums of products that a convolution is.
+    /// A tile computed with the transforms equals the tile of a plain convolution.
     #[test]
     fn a_tile_is_a_convolution() {
         let transforms = Transforms::new();

@@ -1,14 +1,14 @@
-//! Stopping a run from another thread.
+//! Stops runs from another thread.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ort::session::RunOptions;
 
-/// A switch that stops runs. All clones are one switch.
+/// A switch that stops runs. All clones share its state.
 ///
-/// ONNX Runtime looks at it between the nodes of a graph, so a run ends within the length of one node. A switch once
-/// thrown stays thrown: later runs that are handed it end at once with [`Error::Interrupted`](crate::Error).
+/// ONNX Runtime checks it between the nodes of a graph, so a run ends within the time of one node. Cancelling is
+/// permanent: every later run with this switch ends at once with [`Error::Interrupted`](crate::Error).
 #[derive(Clone, Default)]
 pub struct Cancel(Arc<State>);
 
@@ -24,14 +24,14 @@ struct State {
     running: Mutex<Running>,
 }
 
-/// What is under way, each under a number of its own.
+/// The operations in progress, each with a unique number.
 #[derive(Default)]
 struct Running {
     next_id: u64,
     entries: Vec<(u64, Stoppable)>,
 }
 
-/// Something under way that [`Cancel::cancel`] can end.
+/// An operation in progress that [`Cancel::cancel`] can end.
 #[derive(Clone)]
 enum Stoppable {
     Run(Arc<RunOptions>),
@@ -40,7 +40,7 @@ enum Stoppable {
 
 impl Stoppable {
     fn stop(&self) {
-        // Both only set a flag in an object that is alive; there is nothing to do about a failure of that.
+        // Both only set a flag in a live object. If that fails, nothing can be done about it.
         let _ = match self {
             Self::Run(options) => options.terminate(),
             Self::Open(canceler) => canceler.cancel(),
@@ -49,12 +49,12 @@ impl Stoppable {
 }
 
 impl Cancel {
-    /// Makes a switch that is not thrown.
+    /// Creates a switch that is not cancelled.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Throws the switch: stops every run in flight that was handed it, and every later one.
+    /// Stops every run in progress that uses this switch, and every later one.
     pub fn cancel(&self) {
         self.0.cancelled.store(true, Ordering::SeqCst);
         for (_, stoppable) in &self.running().entries {
@@ -62,25 +62,25 @@ impl Cancel {
         }
     }
 
-    /// Whether the switch was thrown.
+    /// Returns true once [`Cancel::cancel`] was called.
     pub fn is_cancelled(&self) -> bool {
         self.0.cancelled.load(Ordering::SeqCst)
     }
 
-    /// Calls `run` so that [`Cancel::cancel`] stops it through `options`.
+    /// Calls `run`; [`Cancel::cancel`] stops it through `options`.
     pub(super) fn during_run<T>(&self, options: &Arc<RunOptions>, run: impl FnOnce() -> T) -> T {
         self.during(Stoppable::Run(Arc::clone(options)), run)
     }
 
-    /// Calls `open` so that [`Cancel::cancel`] stops it through `canceler`.
+    /// Calls `open`; [`Cancel::cancel`] stops it through `canceler`.
     pub(super) fn during_open<T>(&self, canceler: ort::session::builder::LoadCanceler, open: impl FnOnce() -> T) -> T {
         self.during(Stoppable::Open(canceler), open)
     }
 
     fn during<T>(&self, stoppable: Stoppable, work: impl FnOnce() -> T) -> T {
-        /// Takes the entry out again, also when `work` panics.
-        struct Registered<'a>(&'a Cancel, u64);
-        impl Drop for Registered<'_> {
+        /// Removes the entry on drop, also if `work` panics.
+        struct Registration<'a>(&'a Cancel, u64);
+        impl Drop for Registration<'_> {
             fn drop(&mut self) {
                 self.0.running().entries.retain(|(id, _)| *id != self.1);
             }
@@ -90,9 +90,9 @@ impl Cancel {
             running.next_id += 1;
             let id = running.next_id;
             running.entries.push((id, stoppable.clone()));
-            Registered(self, id)
+            Registration(self, id)
         };
-        // A switch thrown before the entry was in the list has not seen it; one thrown later has.
+        // `cancel` called before the entry was in the list has not seen it; a later call has.
         if self.is_cancelled() {
             stoppable.stop();
         }

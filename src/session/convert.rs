@@ -1,4 +1,4 @@
-//! Between what callers hold (`f32`, `i64`, `bool`) and what graphs declare.
+//! Converts between the caller's types (`f32`, `i64`, `bool`) and those that graphs declare.
 
 use std::fmt::{Debug, Display};
 
@@ -10,7 +10,7 @@ use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, Tensor
 
 use crate::tensor::{DType, TensorView};
 
-/// Converted values of one input, kept between runs so that a loop allocates nothing.
+/// Converted values of one input. It is reused between runs so that a loop does not allocate.
 #[derive(Debug, Default)]
 pub(super) struct Buffer {
     f32: Vec<f32>,
@@ -22,11 +22,11 @@ pub(super) struct Buffer {
     bool: Vec<bool>,
 }
 
-/// Makes the runtime's value of `view` with the graph's element type, borrowing the caller's values where type and
-/// layout are the graph's already, and `buffer` otherwise.
+/// Converts `view` to the runtime's value with the graph's element type. Borrows the caller's values if type and layout
+/// already match the graph's, and uses `buffer` otherwise.
 ///
-/// The error is one sentence without the tensor's name: a value that the graph's type cannot hold, or a type that
-/// no value can be made of.
+/// The error is one sentence without the tensor's name: a value that the graph's type cannot hold, or an unsupported
+/// type.
 pub(super) fn input<'v>(
     view: &'v TensorView<'_>,
     dtype: DType,
@@ -49,26 +49,26 @@ pub(super) fn input<'v>(
             value(shape, &buffer.bf16)
         }
         (TensorView::F32(a), DType::F64) => converted(a, shape, &mut buffer.f64, |x| Ok(f64::from(x))),
-        (TensorView::F32(a), DType::I64) => converted(a, shape, &mut buffer.i64, whole),
-        (TensorView::F32(a), DType::Bool) => converted(a, shape, &mut buffer.bool, |x| truth(whole(x)?)),
-        (TensorView::F32(a), DType::I32) => converted(a, shape, &mut buffer.i32, |x| narrow(whole(x)?)),
+        (TensorView::F32(a), DType::I64) => converted(a, shape, &mut buffer.i64, to_integer),
+        (TensorView::F32(a), DType::Bool) => converted(a, shape, &mut buffer.bool, |x| to_bool(to_integer(x)?)),
+        (TensorView::F32(a), DType::I32) => converted(a, shape, &mut buffer.i32, |x| to_i32(to_integer(x)?)),
 
-        (TensorView::I64(a), DType::I32) => converted(a, shape, &mut buffer.i32, narrow),
+        (TensorView::I64(a), DType::I32) => converted(a, shape, &mut buffer.i32, to_i32),
         (TensorView::I64(a), DType::F32) => converted(a, shape, &mut buffer.f32, |x| Ok(x as f32)),
         (TensorView::I64(a), DType::F64) => converted(a, shape, &mut buffer.f64, |x| Ok(x as f64)),
         (TensorView::I64(a), DType::F16) => converted(a, shape, &mut buffer.f16, |x| Ok(f16::from_f64(x as f64))),
         (TensorView::I64(a), DType::Bf16) => converted(a, shape, &mut buffer.bf16, |x| Ok(bf16::from_f64(x as f64))),
-        (TensorView::I64(a), DType::Bool) => converted(a, shape, &mut buffer.bool, truth),
+        (TensorView::I64(a), DType::Bool) => converted(a, shape, &mut buffer.bool, to_bool),
 
         (TensorView::Bool(a), DType::I64) => converted(a, shape, &mut buffer.i64, |x| Ok(i64::from(x))),
         (TensorView::Bool(a), DType::I32) => converted(a, shape, &mut buffer.i32, |x| Ok(i32::from(x))),
         (TensorView::Bool(a), DType::F32) => converted(a, shape, &mut buffer.f32, |x| Ok(f32::from(u8::from(x)))),
 
-        (view, dtype) => Err(format!("{} values cannot be handed over as {dtype}", kind(view))),
+        (view, dtype) => Err(format!("{} values cannot be converted to {dtype}", kind(view))),
     }
 }
 
-/// The name of what a caller holds.
+/// Returns the name of the caller's type.
 pub(super) fn kind(view: &TensorView<'_>) -> &'static str {
     match view {
         TensorView::F32(_) => "float32",
@@ -77,9 +77,9 @@ pub(super) fn kind(view: &TensorView<'_>) -> &'static str {
     }
 }
 
-/// Whether every value of the integer type `dtype` can stand for a whole `x`.
-fn whole(x: f32) -> Result<i64, String> {
-    // 2^63 itself is the first float beyond int64; below it every whole f32 converts exactly.
+/// Converts `x` to an integer, if it is one.
+fn to_integer(x: f32) -> Result<i64, String> {
+    // 2^63 is the first float beyond int64; every integral f32 below it converts exactly.
     if x.fract() == 0.0 && x.abs() < 9_223_372_036_854_775_808.0 {
         Ok(x as i64)
     } else {
@@ -87,7 +87,7 @@ fn whole(x: f32) -> Result<i64, String> {
     }
 }
 
-fn truth(x: i64) -> Result<bool, String> {
+fn to_bool(x: i64) -> Result<bool, String> {
     match x {
         0 => Ok(false),
         1 => Ok(true),
@@ -95,11 +95,11 @@ fn truth(x: i64) -> Result<bool, String> {
     }
 }
 
-fn narrow(x: i64) -> Result<i32, String> {
+fn to_i32(x: i64) -> Result<i32, String> {
     i32::try_from(x).map_err(|_| format!("value {x} does not fit int32"))
 }
 
-/// The values in row-major order, copied to `buffer` only if they are not so already.
+/// Returns the values in row-major order; copies them to `buffer` only if they are not already.
 fn contiguous<'v, T: Copy>(a: &'v ArrayViewD<'_, T>, buffer: &'v mut Vec<T>) -> &'v [T] {
     match a.as_slice() {
         Some(values) => values,
@@ -147,13 +147,13 @@ where
     TensorRef::from_array_view((shape.to_vec(), values)).map(SessionInputValue::from).map_err(|e| e.to_string())
 }
 
-/// The shape of an output, as the runtime gives it.
+/// Returns the shape of an output, as the runtime reports it.
 pub(super) fn output_shape(value: &DynValue) -> Result<Vec<usize>, String> {
     let shape = value.dtype().tensor_shape().ok_or("it is not a tensor")?;
     shape.iter().map(|&n| usize::try_from(n).map_err(|_| format!("it has an axis of length {n}"))).collect()
 }
 
-/// Writes an output's values to `out` as `f32`; `out` has as many values as the output.
+/// Writes an output's values to `out` as `f32`. `out` has as many values as the output.
 pub(super) fn output(value: &DynValue, out: &mut [f32]) -> Result<(), String> {
     let dtype = value.dtype().tensor_type().ok_or("it is not a tensor")?;
     match dtype {

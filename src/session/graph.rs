@@ -1,6 +1,6 @@
 //! An opened graph.
 
-mod each;
+mod graph_run;
 
 use std::io::Read;
 use std::path::Path;
@@ -12,30 +12,30 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::{DynValue, Outlet};
 
 use super::convert::Buffer;
-use super::invoke::{Graph, read};
-use super::library::{Runtime, plain};
+use super::invoke::{OpenGraph, read};
+use super::library::{Runtime, error_message};
 use super::options::{Optimization, SessionOptions, limited_threads, threads};
-use super::placement::{Placement, Recorder};
+use super::placement::{Placement, PlacementRecorder};
 use super::{Cancel, provider, weights};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::tensor::{DType, Dim, TensorInfo, TensorView, Weight};
-use each::Alone;
-pub use each::Run;
+pub use graph_run::GraphRun;
+use graph_run::SingleRunGraph;
 
 /// A graph opened on its execution providers, ready to run.
 ///
-/// Who runs it has it for himself, hence `&mut self`; it may move between threads.
+/// Running needs exclusive access (`&mut self`). A session is `Send`.
 pub struct Session {
-    // Released before the runtime below it.
-    graph: Graph,
-    /// One an input, in the order of the graph's.
+    // Dropped before the runtime below it.
+    graph: OpenGraph,
+    /// One buffer per input, in the graph's order.
     buffers: Vec<Buffer>,
-    /// As many for each further caller, from the first time on that there is one.
+    /// The buffers of each further concurrent run, created when first needed.
     others: Vec<Vec<Buffer>>,
     callers: usize,
-    /// What a run takes that no other is made beside, where the threads are shared among several.
-    alone: Option<Alone>,
+    /// The graph opened for a single run with all threads, if concurrent runs share them otherwise.
+    single_run: Option<SingleRunGraph>,
     placement: Placement,
     runtime: Runtime,
 }
@@ -58,26 +58,26 @@ impl Session {
     /// # Errors
     /// [`Error::Model`] for a file that is not an ONNX graph (missing, empty, an HTML page, a Git LFS pointer,
     /// truncated); [`Error::Provider`] for a provider that is unknown, cannot be used here, or takes no node of the
-    /// graph; [`Error::Interrupted`] when `options.cancel` was thrown; [`Error::Graph`] for all else that the runtime
-    /// refuses.
+    /// graph; [`Error::Interrupted`] if `options.cancel` was cancelled; [`Error::Graph`] for everything else that the
+    /// runtime rejects.
     pub fn open(runtime: &Runtime, path: &Path, options: &SessionOptions) -> Result<Self> {
         Self::open_with(runtime, path, options, Vec::new())
     }
 
-    /// Opens the graph in the file `path` on `weights` in the place of those of their names that it stores; the others
-    /// stay as they are, and so does the file.
+    /// Opens the graph in the file `path`, with `weights` instead of the stored ones of the same names. The other
+    /// weights and the file do not change.
     ///
     /// # Errors
-    /// As [`Session::open`]; [`Error::Graph`] too for a weight that the graph does not store, or not in that shape and
-    /// type, beside it.
+    /// As [`Session::open`]; [`Error::Graph`] also for a weight that the graph does not store, or an external one with
+    /// another shape or type.
     pub fn open_with(runtime: &Runtime, path: &Path, options: &SessionOptions, weights: Vec<Weight>) -> Result<Self> {
         Self::open_from(runtime, path, None, options, weights)
     }
 
-    /// As [`Session::open_with`], of the graph that `bytes` hold: they stand in the place of what the file holds, and weights
-    /// beside the file are found all the same. [`SessionOptions::edits`] are in them already.
+    /// As [`Session::open_with`], but opens the graph in `bytes` instead of the file's contents. External weights are
+    /// still found next to `path`. [`SessionOptions::edits`] are already applied.
     ///
-    /// A lone run has the threads of one of several.
+    /// A single run uses the threads of one concurrent run.
     ///
     /// # Errors
     /// As [`Session::open_with`].
@@ -108,19 +108,19 @@ impl Session {
             buffers: graph.buffers(),
             others: Vec::new(),
             graph,
-            alone: (callers > 1 && stored).then(|| Alone::Closed(path.to_path_buf(), options.clone())),
+            single_run: (callers > 1 && stored).then(|| SingleRunGraph::Closed(path.to_path_buf(), options.clone())),
             callers,
             placement,
             runtime: runtime.clone(),
         })
     }
 
-    /// Writes the graph in the file `path`, as ONNX Runtime has it once it is opened with `options`, to the file `to`,
-    /// with its weights in a file beside it. `bytes`, where there are some, stand in the place of what the file holds;
-    /// weights beside the file are found all the same.
+    /// Opens the graph in the file `path` with `options`, and writes it as ONNX Runtime optimized it to the file `to`,
+    /// with its weights in an external file next to it. If `bytes` are given, they are used instead of the file's
+    /// contents; external weights are still found next to `path`.
     ///
-    /// What is written belongs to this machine and this version of ONNX Runtime. It is to be opened with
-    /// [`Optimization::None`], and without the edits that are in it already.
+    /// The result is specific to this machine and this version of ONNX Runtime. Open it with [`Optimization::None`],
+    /// and without the edits, which are already applied.
     ///
     /// # Errors
     /// As [`Session::open`].
@@ -142,27 +142,28 @@ impl Session {
         open(runtime, path, &options, Vec::new(), opening).map(|_| ())
     }
 
-    /// The graph's inputs, in its own order.
+    /// Returns the graph's inputs, in its own order.
     pub fn inputs(&self) -> &[TensorInfo] {
         &self.graph.inputs
     }
 
-    /// The graph's outputs, in its own order.
+    /// Returns the graph's outputs, in its own order.
     pub fn outputs(&self) -> &[TensorInfo] {
         &self.graph.outputs
     }
 
-    /// The component's name, as [`SessionOptions::component`] gave it.
+    /// Returns the component's name, [`SessionOptions::component`].
     pub fn component(&self) -> &str {
         &self.graph.component
     }
 
-    /// The graph's file.
+    /// Returns the path of the graph's file.
     pub fn path(&self) -> &Path {
         &self.graph.path
     }
 
-    /// How many nodes each execution provider took. Known only where a provider besides the CPU was asked for.
+    /// Returns the number of nodes that each execution provider took. Known only if the list has a provider besides the
+    /// CPU.
     pub fn placement(&self) -> &Placement {
         &self.placement
     }
@@ -170,12 +171,12 @@ impl Session {
     /// Runs the graph and returns the outputs named in `outputs`, in that order, as `f32`.
     ///
     /// `inputs` names each of the graph's inputs once, in any order. Values are converted to the graph's element type:
-    /// floats to any float type, whole numbers to any integer type they fit, `bool` to numbers 0 and 1.
+    /// floats to any float type, integers to any integer type they fit, `bool` to 0 and 1.
     ///
     /// # Errors
-    /// [`Error::Graph`] for a name the graph does not have or an input that was not given, a shape the graph does not
-    /// take, a value its type cannot hold, and whatever the runtime reports; [`Error::Interrupted`] when `cancel` was
-    /// thrown before or during the run.
+    /// [`Error::Graph`] for a name that the graph does not have, a missing input, a shape that the graph does not
+    /// accept, a value that its type cannot hold, and all errors of the runtime; [`Error::Interrupted`] if `cancel` was
+    /// cancelled before or during the run.
     pub fn run(
         &mut self,
         inputs: &[(&str, TensorView<'_>)],
@@ -194,11 +195,11 @@ impl Session {
 
     /// Runs the graph and writes the output named `output` to `out` as `f32`, row-major.
     ///
-    /// For loops: beyond what the runtime itself allocates, nothing of a tensor's size is allocated after the first
-    /// call. Inputs that are row-major and of the graph's own element type are read where they lie.
+    /// For loops: apart from the runtime's own allocations, nothing of a tensor's size is allocated after the first
+    /// call. Inputs that are row-major and have the graph's element type are read without a copy.
     ///
     /// # Errors
-    /// As [`Session::run`]; [`Error::Graph`] too when the output has another number of values than `out`.
+    /// As [`Session::run`]; [`Error::Graph`] also if the output's number of values differs from that of `out`.
     pub fn run_into(
         &mut self,
         inputs: &[(&str, TensorView<'_>)],
@@ -210,25 +211,25 @@ impl Session {
     }
 }
 
-/// ONNX Runtime's names for where the weights of a graph that it saves go, and from which size on.
+/// ONNX Runtime's options for the file of a saved graph's weights, and for the size from which on weights go there.
 ///
-/// It offers to save them packed for its kernels too (`session.save_external_prepacked_constant_initializers`), and does
-/// so at whatever place in the file comes next, where kernels that load whole vectors at a time end the process.
+/// It can also save them packed for its kernels (`session.save_external_prepacked_constant_initializers`), but does so
+/// without alignment, which crashes kernels that load whole vectors at a time.
 const SAVED_WEIGHTS: &str = "session.optimized_model_external_initializers_file_name";
 const SAVED_WEIGHT_BYTES: &str = "session.optimized_model_external_initializers_min_size_in_bytes";
 
-/// What an opening is for.
+/// The parameters of one opening.
 struct Opening<'a> {
-    /// Threads of one run, the caller's among them.
+    /// Threads of one run, including the calling thread.
     threads: Option<usize>,
-    /// What is read in the place of the file.
+    /// The graph's bytes, read instead of the file.
     bytes: Option<Vec<u8>>,
-    /// Where the optimized graph is written.
+    /// The path to which the optimized graph is written.
     save_to: Option<&'a Path>,
 }
 
 impl Opening<'_> {
-    /// For as many runs at a time as there are `callers`.
+    /// Parameters for `callers` concurrent runs.
     fn shared(options: &SessionOptions, callers: usize) -> Self {
         Self { threads: threads(options.threads, callers), bytes: None, save_to: None }
     }
@@ -241,12 +242,12 @@ fn open(
     options: &SessionOptions,
     weights: Vec<Weight>,
     opening: Opening<'_>,
-) -> Result<(Graph, Placement)> {
+) -> Result<(OpenGraph, Placement)> {
     if options.cancel.is_cancelled() {
         return Err(Error::Interrupted { at_step: None });
     }
     let failed = |e: ort::Error| opening_failed(&options.component, path, &e);
-    let recorder = Recorder::for_providers(&options.providers);
+    let recorder = PlacementRecorder::for_providers(&options.providers);
     let mut builder = builder(runtime, options, &opening, &recorder).map_err(failed)?;
     provider::register(&mut builder, runtime, &options.providers)?;
     let mapped = weights::hand_over(&mut builder, &options.weight_files, failed)?;
@@ -260,14 +261,14 @@ fn open(
     };
     let placement = recorder.placement();
     placement.check(&options.providers, &options.component, path)?;
-    let graph = Graph {
+    let graph = OpenGraph {
         inputs: inner.inputs().iter().map(tensor_info).collect(),
         outputs: inner.outputs().iter().map(tensor_info).collect(),
         inner,
         _mapped: mapped,
         _held: options.held.clone(),
         component: options.component.clone(),
-        path: options.of.clone().unwrap_or_else(|| path.to_path_buf()),
+        path: options.display_path.clone().unwrap_or_else(|| path.to_path_buf()),
     };
     Ok((graph, placement))
 }
@@ -280,7 +281,7 @@ fn builder(
     runtime: &Runtime,
     options: &SessionOptions,
     opening: &Opening<'_>,
-    recorder: &Recorder,
+    recorder: &PlacementRecorder,
 ) -> ort::Result<SessionBuilder> {
     let level = match options.optimization {
         Optimization::None => GraphOptimizationLevel::Disable,
@@ -312,20 +313,20 @@ fn opening_failed(component: &str, path: &Path, error: &ort::Error) -> Error {
     match error.code() {
         ErrorCode::InvalidProtobuf | ErrorCode::NoModel => Error::model(
             path,
-            format!("is not a whole ONNX graph: {}", plain(error)),
-            "the file is damaged or was not downloaded to its end; fetch or export it again",
+            format!("is not a whole ONNX graph: {}", error_message(error)),
+            "the file is damaged or its download is incomplete; fetch or export it again",
         ),
         _ => Error::Graph {
             component: component.to_string(),
             path: path.to_path_buf(),
             action: "opening",
-            problem: plain(error),
+            problem: error_message(error),
         },
     }
 }
 
-/// Looks at the first bytes for the things that are found in place of a graph again and again. What ONNX Runtime says
-/// of them ("Protobuf parsing failed") tells nobody what happened.
+/// Checks the first bytes for common mistakes. ONNX Runtime's message ("Protobuf parsing failed") would not explain
+/// them.
 fn check_file(path: &Path) -> Result<()> {
     let mut head = Vec::with_capacity(64);
     let file = files::open(path).map_err(|e| match e.kind() {

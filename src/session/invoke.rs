@@ -1,4 +1,4 @@
-//! One run of an open graph, while other threads may run it too.
+//! One run of an open graph; other threads may run it at the same time.
 
 use std::ffi::CString;
 use std::path::PathBuf;
@@ -13,14 +13,14 @@ use ort::value::DynValue;
 
 use super::Cancel;
 use super::convert::{self, Buffer};
-use super::library::plain;
+use super::library::error_message;
 use crate::error::{Error, Result};
 use crate::tensor::{TensorInfo, TensorView};
 
-/// An open graph as a run sees it.
-pub(super) struct Graph {
+/// An open graph, as a run uses it.
+pub(super) struct OpenGraph {
     pub inner: ort::session::Session,
-    /// Files of weights that the session reads, and which are released after it.
+    /// Mapped weight files that the session reads. They are released after it.
     pub _mapped: Vec<memmap2::Mmap>,
     /// Holds a lock as long as the graph is open.
     pub _held: Option<std::sync::Arc<std::fs::File>>,
@@ -30,13 +30,13 @@ pub(super) struct Graph {
     pub path: PathBuf,
 }
 
-impl Graph {
-    /// Buffers for one run at a time, one an input.
+impl OpenGraph {
+    /// Creates the buffers of one run, one per input.
     pub(super) fn buffers(&self) -> Vec<Buffer> {
         self.inputs.iter().map(|_| Buffer::default()).collect()
     }
 
-    /// Runs the graph and has `read` look at the outputs named in `outputs`, which are handed over in that order.
+    /// Runs the graph and calls `read` with the outputs named in `outputs`, in that order.
     pub(super) fn run<T>(
         &self,
         buffers: &mut [Buffer],
@@ -64,26 +64,26 @@ impl Graph {
                 convert::input(view, info.dtype, buffer).map_err(|p| failed(format!("input {}: {p}", info.name)))?;
             values.push((info.name.as_str(), value));
         }
-        let options = Arc::new(run_options().map_err(|e| failed(plain(&e)))?);
+        let options = Arc::new(run_options().map_err(|e| failed(error_message(&e)))?);
         match cancel.during_run(&options, || invoke(&self.inner, &options, &values, outputs)) {
             Ok(made) => read(&made).map_err(failed),
             Err(_) if cancel.is_cancelled() => Err(Error::Interrupted { at_step: None }),
-            Err(e) => Err(failed(plain(&e))),
+            Err(e) => Err(failed(error_message(&e))),
         }
     }
 
-    /// Runs the graph and writes an output to the slice that follows its name, if it has the shape that follows the slice.
-    /// If another output is wanted, it is written to an array, which is made anew for another shape.
+    /// Runs the graph and writes an output to the slice that follows its name, if its shape is the one after the slice.
+    /// A second output, if any, goes to an array, which is reallocated if its shape differs.
     pub(super) fn run_into(
         &self,
         buffers: &mut [Buffer],
         inputs: &[(&str, TensorView<'_>)],
         (output, out, expected): (&str, &mut [f32], Option<&[usize]>),
-        beside: Option<(&str, &mut ArrayD<f32>)>,
+        second_output: Option<(&str, &mut ArrayD<f32>)>,
         cancel: &Cancel,
     ) -> Result<()> {
-        let names = [output, beside.as_ref().map_or(output, |(name, _)| *name)];
-        let wanted = if beside.is_some() { 2 } else { 1 };
+        let names = [output, second_output.as_ref().map_or(output, |(name, _)| *name)];
+        let wanted = if second_output.is_some() { 2 } else { 1 };
         self.run(buffers, inputs, names.get(..wanted).unwrap_or_default(), cancel, |values| {
             let about = |output: &str, problem: String| format!("output {output}: {problem}");
             let value = values.first().ok_or_else(|| about(output, "is missing".into()))?;
@@ -97,13 +97,13 @@ impl Graph {
                 return Err(about(output, problem));
             }
             convert::output(value, out).map_err(|p| about(output, p))?;
-            let Some(((name, array), value)) = beside.zip(values.get(1)) else { return Ok(()) };
+            let Some(((name, array), value)) = second_output.zip(values.get(1)) else { return Ok(()) };
             read(value, array).map_err(|p| about(name, p))
         })
     }
 }
 
-/// Writes an output to an array, which is made anew where it has another shape.
+/// Writes an output to an array, which is reallocated if its shape differs.
 pub(super) fn read(value: &DynValue, array: &mut ArrayD<f32>) -> Result<(), String> {
     let shape = convert::output_shape(value)?;
     if array.shape() != shape || array.as_slice().is_none() {
@@ -114,9 +114,9 @@ pub(super) fn read(value: &DynValue, array: &mut ArrayD<f32>) -> Result<(), Stri
 
 /// Runs a session.
 ///
-/// ort's own `Session::run` wants the session for itself, because some execution providers do not stand several runs at
-/// a time. The processor's does, and so does ONNX Runtime's interface (`OrtApi::Run`), which takes turns where a
-/// provider says that it needs them; who runs a graph several times at once is [`super::Session::run_each`] alone.
+/// ort's own `Session::run` needs `&mut` access, because some execution providers don't support concurrent runs. The
+/// CPU provider does, and so does ONNX Runtime's interface (`OrtApi::Run`), which serializes runs for providers that
+/// need it. Only [`super::Session::run_each`] runs a graph concurrently.
 fn invoke(
     session: &ort::session::Session,
     options: &RunOptions,
@@ -130,9 +130,9 @@ fn invoke(
     let wanted = outputs.iter().map(|output| name(output)).collect::<ort::Result<Vec<_>>>()?;
     let wanted: Vec<_> = wanted.iter().map(|name| name.as_ptr()).collect();
     let mut made = vec![null_mut(); wanted.len()];
-    // SAFETY: all pointers are to live objects of the lengths given: the session and the options are borrowed, names and
-    // values stand in the vectors above until the call returns. ONNX Runtime documents a session's run as safe from
-    // several threads at once; it writes to nothing of these but to `made`, which is this call's own.
+    // SAFETY: all pointers are to live objects of the given lengths: the session and the options are borrowed; names
+    // and values are in the vectors above until the call returns. ONNX Runtime documents a session's run as safe from
+    // several threads at once; of these it writes only to `made`, which belongs to this call.
     let status = unsafe {
         (ort::api().Run)(
             session.ptr().cast_mut(),
@@ -145,17 +145,18 @@ fn invoke(
             made.as_mut_ptr(),
         )
     };
-    // SAFETY: what `Run` returned, and not released by anyone yet.
+    // SAFETY: `Run` returned it, and nothing has released it yet.
     unsafe { ort::Error::result_from_status(status) }?;
     let value = |pointer| {
-        let pointer = NonNull::new(pointer).ok_or_else(|| ort::Error::new("an output was not made"))?;
-        // SAFETY: `Run` made this value and handed it over to the caller; it lies where the session's allocator puts it.
+        let pointer = NonNull::new(pointer).ok_or_else(|| ort::Error::new("an output is missing"))?;
+        // SAFETY: `Run` created this value and passed its ownership to the caller; the session's allocator allocated
+        // it.
         Ok(unsafe { DynValue::from_ptr(pointer, Some(session.allocator())) })
     };
     made.into_iter().map(value).collect()
 }
 
-/// Options of one run. A session that was opened at ONNX Runtime's most talkative level would go on at it otherwise.
+/// Returns the options of one run, with the default log level: a session opened at the verbose level would stay at it.
 fn run_options() -> ort::Result<RunOptions> {
     let mut options = RunOptions::new()?;
     options.set_log_level(LogLevel::Warning)?;
@@ -174,13 +175,13 @@ fn check_names(
             return Err(format!("the graph has no input {name}; its inputs are {}", list(infos)));
         }
         if inputs.iter().take(i).any(|(other, _)| other == name) {
-            return Err(format!("input {name} was given twice"));
+            return Err(format!("input {name} is given twice"));
         }
     }
     let missing: Vec<_> = infos.iter().filter(|info| !inputs.iter().any(|(name, _)| info.name == *name)).collect();
     if !missing.is_empty() {
         let missing: Vec<_> = missing.iter().map(ToString::to_string).collect();
-        return Err(format!("no value was given for input {}", missing.join(" and input ")));
+        return Err(format!("no value is given for input {}", missing.join(" and input ")));
     }
     for name in outputs {
         if !output_infos.iter().any(|info| info.name == *name) {
@@ -194,5 +195,5 @@ fn check_shape(info: &TensorInfo, view: &TensorView<'_>) -> Result<(), String> {
     let shape = view.shape();
     let fits = shape.len() == info.shape.len()
         && shape.iter().zip(&info.shape).all(|(n, dim)| dim.fixed().is_none_or(|fixed| fixed == *n));
-    if fits { Ok(()) } else { Err(format!("input {info} was given {} {shape:?}", convert::kind(view))) }
+    if fits { Ok(()) } else { Err(format!("expected input {info}, found {} {shape:?}", convert::kind(view))) }
 }

@@ -1,10 +1,9 @@
-//! The only room that imports ort: the runtime library, execution providers, opening and running graphs.
+//! The only module that imports ort: finds the runtime library, sets up execution providers, opens and runs graphs.
 //!
-//! ONNX Runtime is not linked but loaded when the program runs: [`Runtime::load`] looks for its library, fetches the
-//! official build where none is found, and refuses one that is too old. [`Session::open`] opens a graph on a list of
-//! execution providers ([`PROVIDERS`]), and [`Session::run`] and [`Session::run_into`] run it on host tensors,
-//! converting between what callers hold (`f32`, `i64`, `bool`) and what the graph declares.
-//! [`Cancel`] stops a run from another thread.
+//! ONNX Runtime is loaded at run time, not linked: [`Runtime::load`] looks for its library, fetches the official build
+//! if it finds none, and rejects one that is too old. [`Session::open`] opens a graph on a list of execution providers
+//! ([`PROVIDERS`]). [`Session::run`] and [`Session::run_into`] run it on host tensors and convert between the caller's
+//! types (`f32`, `i64`, `bool`) and those that the graph declares. [`Cancel`] stops a run from another thread.
 //!
 //! ```no_run
 //! use ldm_ort::session::{Cancel, Runtime, RuntimeOptions, Session, SessionOptions};
@@ -33,11 +32,11 @@ mod trial;
 mod weights;
 
 pub use cancel::Cancel;
-pub use fetch::{FetchEvent, Installed, PINNED_VERSION, install};
-pub use graph::{Run, Session};
+pub use fetch::{FetchEvent, InstalledBuild, PINNED_VERSION, install};
+pub use graph::{GraphRun, Session};
 pub use library::{
-    Cached, Candidate, Env, Flavour, LOADER_LOG, Runtime, RuntimeOptions, Search, Source, Verdict, cached,
-    minimum_version, search, user_cache,
+    CachedBuild, Candidate, Env, Flavor, LOADER_LOG, LibrarySource, Runtime, RuntimeOptions, Search, Verdict,
+    cached_builds, minimum_version, search, user_cache,
 };
 pub use options::{Optimization, SessionOptions, WeightFile, cpu_threads, usable_threads};
 pub use placement::Placement;

@@ -1,4 +1,4 @@
-//! How a session is opened.
+//! Options for opening a session.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -8,22 +8,22 @@ use super::Cancel;
 use super::provider::ProviderChoice;
 use crate::tensor::ByteEdit;
 
-/// How far ONNX Runtime rewrites a graph when it opens it.
+/// The level of ONNX Runtime's own graph optimizations when it opens a graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Optimization {
-    /// The graph as it stands.
+    /// The graph unchanged.
     None,
-    /// Constant folding and removal of redundant nodes: opens several times faster than [`Optimization::All`], and
-    /// runs some 5 to 20 % slower on a CPU.
+    /// Constant folding and removal of redundant nodes. Opens several times faster than [`Optimization::All`], and runs
+    /// some 5 to 20 % slower on a CPU.
     Basic,
-    /// Fusions too.
+    /// Also fusions.
     Extended,
-    /// Data layout for this machine too.
+    /// Also this machine's data layout.
     #[default]
     All,
 }
 
-/// A file of weights that a graph names.
+/// A file of weights that a graph refers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WeightFile {
     /// The name in the graph, relative to the graph's directory.
@@ -32,47 +32,46 @@ pub struct WeightFile {
     pub path: PathBuf,
 }
 
-/// How a session is opened.
+/// Options for opening a session.
 #[derive(Debug, Clone)]
 pub struct SessionOptions {
-    /// The component's name, for messages: `unet`, `text_encoder`.
+    /// The component's name for messages: `unet`, `text_encoder`.
     pub component: String,
     /// Execution providers in order of preference; empty means the CPU (`cpu`).
     ///
-    /// Nodes that no provider of the list takes run on the CPU only if the list ends in `cpu`; otherwise heavy
-    /// nodes (convolutions, matrix products, attention) without a provider are an error. Light nodes, such as the
-    /// shape arithmetic that ONNX Runtime itself moves off a GPU, may run on the CPU in any case.
+    /// Nodes that no listed provider takes run on the CPU only if the list ends in `cpu`. Otherwise heavy nodes
+    /// (convolutions, matrix products, attention) without a provider are an error. Light nodes, such as the shape
+    /// arithmetic that ONNX Runtime itself moves off a GPU, may run on the CPU in any case.
     pub providers: Vec<ProviderChoice>,
-    /// Threads within one node on the CPU, which are of use up to [`usable_threads`]; `None` is one for each physical core, or
-    /// for each CPU the process may use if a container or an affinity mask leaves it fewer than the machine has.
+    /// Threads within one node on the CPU, useful up to [`usable_threads`]. `None` is one per physical core, or one per
+    /// available CPU if a container or an affinity mask restricts the process.
     pub threads: Option<usize>,
-    /// How many runs [`Session::run_each`](super::Session::run_each) makes at the same time; more than one on the
-    /// processor alone. The threads are shared by all of them.
+    /// The number of concurrent runs that [`Session::run_each`](super::Session::run_each) makes; more than one only on
+    /// the CPU. They share the threads.
     pub callers: usize,
-    /// Whether memory is laid out once for all runs of one shape.
+    /// True if memory is laid out once for all runs of one shape.
     ///
-    /// Off by default: for the few large runs of a diffusion model laying out costs more than it saves (the first
-    /// run of a Stable Diffusion 1.5 UNet at 512×512 took 15.2 s with it and 11.6 s without, and 0.5 GiB more).
+    /// Off by default: for the few large runs of a diffusion model, planning the layout costs more time and memory than
+    /// it saves.
     pub memory_pattern: bool,
-    /// How far the graph is rewritten.
+    /// The level of ONNX Runtime's own optimizations.
     pub optimization: Optimization,
     /// Further entries of ONNX Runtime's session configuration, key and value, under its own names such as
     /// `session.disable_prepacking`.
     pub config: Vec<(String, String)>,
-    /// Free axes of the inputs, by name, and the lengths that they are fixed at: a graph of which all is known folds to
-    /// a third of its nodes.
+    /// Fixed lengths for dynamic axes of the inputs, by name. A graph with static shapes folds to a third of its nodes.
     pub axes: Vec<(String, usize)>,
-    /// Files of weights that ONNX Runtime is handed, mapped, under the names that the graph has for them. Empty leaves
-    /// finding them to ONNX Runtime, which refuses those that a link leads to from another directory; where any is given,
-    /// all that the graph names have to be.
+    /// Weight files to map for ONNX Runtime, under the names that the graph gives them. If empty, ONNX Runtime finds
+    /// them itself, and rejects symbolic links to another directory. If not empty, all files that the graph names have
+    /// to be here.
     pub weight_files: Vec<WeightFile>,
-    /// Bytes of the graph's file that are read as others; the file stays as it is.
+    /// Bytes of the graph's file that are replaced in memory; the file does not change.
     pub edits: Vec<ByteEdit>,
-    /// The file that messages name, where the one opened stands for it.
-    pub of: Option<PathBuf>,
-    /// A file that stays open as long as the session, for the lock that is held on it.
+    /// The file that messages name, if the opened file is a substitute for it.
+    pub display_path: Option<PathBuf>,
+    /// A file that stays open, and locked, as long as the session.
     pub held: Option<Arc<File>>,
-    /// Stops the opening, which can take minutes where a provider compiles.
+    /// Stops the opening, which can take minutes if a provider compiles the graph.
     pub cancel: Cancel,
 }
 
@@ -89,20 +88,20 @@ impl Default for SessionOptions {
             axes: Vec::new(),
             weight_files: Vec::new(),
             edits: Vec::new(),
-            of: None,
+            display_path: None,
             held: None,
             cancel: Cancel::new(),
         }
     }
 }
 
-/// The threads that ONNX Runtime uses on the CPU where nothing else is asked for.
+/// Returns the number of threads that ONNX Runtime uses on the CPU by default.
 pub fn cpu_threads() -> usize {
     limited_threads().unwrap_or_else(num_cpus::get_physical)
 }
 
-/// The threads of each of `callers` runs made at the same time where `asked` for is what all of them may use; the
-/// caller's own is one of a run's threads, and those beside it are shared by all.
+/// Returns the threads of each of `callers` concurrent runs, if `asked` is the total. The calling thread is one of a
+/// run's threads; all runs share the others.
 pub(super) fn threads(asked: Option<usize>, callers: usize) -> Option<usize> {
     if callers < 2 {
         return asked;
@@ -111,24 +110,24 @@ pub(super) fn threads(asked: Option<usize>, callers: usize) -> Option<usize> {
     Some(all.saturating_sub(callers - 1).max(1))
 }
 
-/// The most threads that run at the same time: the CPUs that the machine, the affinity mask and the control groups' CPU
-/// quota (version 1 or 2) leave this process. With more threads than that, ONNX Runtime's spend their time waiting for
-/// each other.
+/// Returns the number of threads that can run at the same time: the CPUs that the machine, the affinity mask and the
+/// control groups' CPU quota (version 1 or 2) leave this process. With more threads, ONNX Runtime's wait for each
+/// other.
 pub fn usable_threads() -> usize {
     std::thread::available_parallelism().map_or_else(|_| num_cpus::get(), usize::from)
 }
 
-/// The number of CPUs this process may use, where that is fewer than the machine has.
+/// Returns the number of CPUs this process may use, if it is lower than the machine's.
 ///
-/// ONNX Runtime counts the machine's cores. Where a container may use only a few of them, it starts a thread for each
-/// all the same, and they spend their time waiting for each other.
+/// ONNX Runtime counts the machine's cores. In a container that may use only a few of them it still starts one thread
+/// per core, and they wait for each other.
 pub(super) fn limited_threads() -> Option<usize> {
     let online = std::fs::read_to_string("/sys/devices/system/cpu/online").ok()?;
     let available = usable_threads();
     (available < count_ranges(online.trim())?).then_some(available)
 }
 
-/// How many numbers a list such as `0-3,8` holds.
+/// Returns how many numbers a list such as `0-3,8` contains.
 fn count_ranges(list: &str) -> Option<usize> {
     list.split(',')
         .map(|range| {

@@ -1,11 +1,11 @@
-//! Which execution provider took which nodes of a graph.
+//! The execution provider of each node of a graph.
 //!
-//! ONNX Runtime hands a node that no other provider takes to the CPU without a word, so that "ran on the GPU"
-//! can mean three nodes of three thousand. Its switch against that (`session.disable_cpu_ep_fallback`) refuses every
-//! graph with a node on the CPU, and ONNX Runtime itself puts the shape arithmetic of a graph with free axes
-//! there, because it is faster so: with the switch on, practically no exported diffusion graph opens on CUDA.
-//! So the placement is read from what ONNX Runtime logs when it opens a graph at its most talkative level, the one
-//! account of it that every supported version gives, and judged here.
+//! ONNX Runtime silently falls back to the CPU for nodes that no other provider takes, so "ran on the GPU" can mean
+//! three nodes of three thousand. Its option against that (`session.disable_cpu_ep_fallback`) rejects every graph with
+//! a node on the CPU, and ONNX Runtime itself puts the shape arithmetic of a graph with dynamic shapes there because
+//! that is faster: with the option, practically no exported diffusion graph opens on CUDA. So this module reads the
+//! placement from ONNX Runtime's log of opening a graph at the verbose level, the only source that every supported
+//! version has, and judges it.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,10 +16,10 @@ use ort::session::builder::SessionBuilder;
 use super::provider::{self, ProviderChoice};
 use crate::error::{Error, Result};
 
-/// ONNX Runtime's name of the CPU's provider.
+/// ONNX Runtime's name of the CPU provider.
 const CPU: &str = "CPUExecutionProvider";
 
-/// Operators whose place decides how fast a graph runs. Everything else is arithmetic on shapes or on single tensors.
+/// Operators whose placement decides how fast a graph runs. All others are arithmetic on shapes or on single tensors.
 const HEAVY: &[&str] = &[
     "Attention",
     "Conv",
@@ -41,18 +41,18 @@ const HEAVY: &[&str] = &[
     "QLinearMatMul",
 ];
 
-/// How many nodes of a graph each execution provider took.
+/// The number of nodes of a graph that each execution provider took.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Placement {
-    /// ONNX Runtime's name of each provider that took nodes, and how many. A part of the graph that a provider
-    /// compiled into one counts as one. Empty where only the CPU was asked for.
+    /// ONNX Runtime's name of each provider that took nodes, and their number. A subgraph that a provider compiled into
+    /// one node counts as one. Empty if the CPU is the only provider in the list.
     pub nodes: Vec<(String, usize)>,
-    /// The heavy operators that landed on the CPU, one entry a node.
+    /// The heavy operators placed on the CPU, one entry per node.
     pub heavy_on_cpu: Vec<String>,
 }
 
 impl Placement {
-    /// Reads one line of ONNX Runtime's account.
+    /// Reads one line of ONNX Runtime's log.
     fn read_line(&mut self, line: &str) {
         let line = line.trim();
         if let Some((_, rest)) = line.split_once("placed on [")
@@ -68,17 +68,17 @@ impl Placement {
         }
     }
 
-    /// Checks that the graph runs where `providers` says.
+    /// Checks that the graph runs on `providers`.
     pub(super) fn check(&self, providers: &[ProviderChoice], component: &str, path: &Path) -> Result<()> {
         let asked: Vec<_> = providers.iter().filter_map(|p| provider::find_provider(&p.name).ok()).collect();
         let Some(first) = asked.iter().find(|p| p.ort_name != CPU) else { return Ok(()) };
         if self.nodes.is_empty() {
-            tracing::debug!(component, "ONNX Runtime gave no account of the nodes' placement");
+            tracing::debug!(component, "ONNX Runtime did not log the nodes' placement");
             return Ok(());
         }
         let names: Vec<_> = asked.iter().map(|p| p.name).collect();
         let allowed =
-            |help: &str| format!("{help}; [\"{}\", \"cpu\"] lets the CPU take what is left", names.join("\", \""));
+            |help: &str| format!("{help}; [\"{}\", \"cpu\"] lets the CPU run the other nodes", names.join("\", \""));
         let error = |problem: String, help: String| Error::Provider { provider: first.name.to_string(), problem, help };
 
         let cpu_allowed = asked.iter().any(|p| p.ort_name == CPU);
@@ -86,7 +86,7 @@ impl Placement {
         if !took && !cpu_allowed {
             return Err(error(
                 format!("took no node of {component} ({})", path.display()),
-                allowed("the graph's operators or element types are not the provider's"),
+                allowed("the provider supports none of the graph's operators or element types"),
             ));
         }
         if !took {
@@ -103,24 +103,24 @@ impl Placement {
                     kinds.join(", "),
                     path.display()
                 ),
-                allowed("use a graph made for this provider"),
+                allowed("use a graph exported for this provider"),
             ));
         }
         Ok(())
     }
 }
 
-/// Listens to what ONNX Runtime says while it opens a graph.
-pub(super) struct Recorder(Option<Arc<Mutex<Placement>>>);
+/// Records ONNX Runtime's log while it opens a graph.
+pub(super) struct PlacementRecorder(Option<Arc<Mutex<Placement>>>);
 
-impl Recorder {
-    /// Listens if any provider besides the CPU is in the list.
+impl PlacementRecorder {
+    /// Creates a recorder that is active if any provider other than the CPU is in the list.
     pub(super) fn for_providers(providers: &[ProviderChoice]) -> Self {
         let only_cpu = providers.iter().all(|p| provider::find_provider(&p.name).is_ok_and(|p| p.ort_name == CPU));
         Self((!only_cpu).then(Arc::default))
     }
 
-    /// Sets the level at which ONNX Runtime speaks about the session, and who listens.
+    /// Sets the session's log level and log function.
     pub(super) fn attach(&self, builder: SessionBuilder) -> ort::Result<SessionBuilder> {
         let Some(placement) = self.0.clone() else { return Ok(builder.with_log_level(LogLevel::Warning)?) };
         let logger = move |level: LogLevel, category: &str, id: &str, location: &str, message: &str| {
@@ -133,7 +133,7 @@ impl Recorder {
         Ok(builder.with_log_level(LogLevel::Verbose)?.with_logger(Arc::new(logger))?)
     }
 
-    /// What was heard.
+    /// Returns the recorded placement.
     pub(super) fn placement(&self) -> Placement {
         match &self.0 {
             Some(placement) => placement.lock().unwrap_or_else(PoisonError::into_inner).clone(),

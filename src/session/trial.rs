@@ -1,51 +1,51 @@
-//! Tiny graphs that tell what the loaded ONNX Runtime takes, before a large one is opened.
+//! Tiny graphs that test whether the loaded ONNX Runtime supports a feature, before a large graph is opened.
 
 use std::collections::BTreeMap;
 
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 
-use super::library::{Runtime, plain};
+use super::library::{Runtime, error_message};
 use super::provider::{self, ProviderChoice};
 use crate::error::Result;
 use crate::tensor::DType;
 
-/// The version of ONNX's own operators in graphs that are about something else.
+/// The version of ONNX's own operators in graphs that test something else.
 const OPSET: i64 = 13;
-/// The version of the file format in such graphs.
+/// The file format version in such graphs.
 const IR: i64 = 8;
 
 impl Runtime {
-    /// Requires that sessions can be opened on a provider, by opening a graph of one node on it.
+    /// Checks that sessions can be opened on a provider, by opening a graph of one node on it.
     ///
     /// # Errors
     /// [`Error::Provider`](crate::Error::Provider) with the reason why it cannot be used here.
     pub fn try_provider(&self, choice: &ProviderChoice) -> Result<()> {
-        let mut builder = self.plain_builder().map_err(|e| provider::unusable(choice, &plain(&e)))?;
+        let mut builder = self.plain_builder().map_err(|e| provider::unusable(choice, &error_message(&e)))?;
         provider::register(&mut builder, self, std::slice::from_ref(choice))?;
         let opened = builder.commit_from_memory(&model(IR, &BTreeMap::new(), &Node::Identity));
-        opened.map(drop).map_err(|e| provider::unusable(choice, &plain(&e)))
+        opened.map(drop).map_err(|e| provider::unusable(choice, &error_message(&e)))
     }
 
-    /// Why a graph in this version of the file format, with operator sets of these versions by domain, cannot be opened:
-    /// ONNX Runtime's own words, which name the version that it supports. `None` if it can.
+    /// Returns the reason why a graph with this file format version and these operator set versions by domain cannot be
+    /// opened: ONNX Runtime's message, which names the version it supports. `None` if it can.
     pub fn refuses_format(&self, ir_version: i64, opsets: &BTreeMap<String, i64>) -> Option<String> {
-        self.open(&model(ir_version, opsets, &Node::Identity)).err().map(|e| reason(&plain(&e)))
+        self.open(&model(ir_version, opsets, &Node::Identity)).err().map(|e| reason(&error_message(&e)))
     }
 
-    /// True if ONNX Runtime has a definition of this operator in these versions of the operator sets, whatever providers
-    /// can run it.
+    /// Returns true if ONNX Runtime defines this operator in these versions of the operator sets, whether or not a
+    /// provider can run it.
     pub fn defines_operator(&self, opsets: &BTreeMap<String, i64>, domain: &str, operator: &str) -> bool {
-        // The node has no inputs, which is the next thing that ONNX Runtime finds wrong.
+        // The node has no inputs, which is the next problem that ONNX Runtime reports.
         let undefined = ["is not a registered function/op", "No Op registered for"];
         let opened = self.open(&model(IR, opsets, &Node::Bare(domain, operator)));
         opened.err().is_none_or(|e| !undefined.iter().any(|words| e.message().contains(words)))
     }
 
-    /// Why the CPU cannot run an operator of ONNX's own that multiplies two tensors of this type: ONNX Runtime's own words.
-    /// `None` if it can.
+    /// Returns the reason why the CPU cannot run a standard ONNX operator that multiplies two tensors of this type:
+    /// ONNX Runtime's message. `None` if it can.
     pub fn refuses_product(&self, opsets: &BTreeMap<String, i64>, operator: &str, dtype: DType) -> Option<String> {
         let opened = self.open(&model(IR, opsets, &Node::Product(operator, dtype)));
-        opened.err().map(|e| plain(&e).lines().next().unwrap_or_default().trim().to_owned())
+        opened.err().map(|e| error_message(&e).lines().next().unwrap_or_default().trim().to_owned())
     }
 
     fn open(&self, model: &[u8]) -> ort::Result<()> {
@@ -58,27 +58,27 @@ impl Runtime {
     }
 }
 
-/// ONNX Runtime's words without the place in its source, which stands before the last sentences.
+/// Returns ONNX Runtime's message without its source location, which precedes the last sentences.
 fn reason(message: &str) -> String {
     let start = ["Unsupported model IR version", "ONNX Runtime only *guarantees*"].iter().find_map(|s| message.find(s));
     let message = message.get(start.unwrap_or(0)..).unwrap_or(message).trim();
-    // The one sentence of several that names both versions.
+    // The only sentence that names both versions.
     match message.find("Current official support") {
         Some(at) => message.get(at..).unwrap_or(message).trim_end_matches('.').to_owned(),
         None => message.trim_end_matches('.').to_owned(),
     }
 }
 
-/// The one node of a graph.
+/// The only node of a graph.
 enum Node<'a> {
     Identity,
     /// An operator of a domain, without inputs.
     Bare(&'a str, &'a str),
-    /// An operator of ONNX's own with two inputs of a type.
+    /// A standard ONNX operator with two inputs of a type.
     Product(&'a str, DType),
 }
 
-/// A `ModelProto` whose graph has one node.
+/// Encodes a `ModelProto` whose graph has one node.
 fn model(ir_version: i64, opsets: &BTreeMap<String, i64>, node: &Node<'_>) -> Vec<u8> {
     let (domain, operator, inputs, dtype): (_, _, &[&str], _) = match *node {
         Node::Identity => ("", "Identity", &["x"], DType::F32),
@@ -94,7 +94,7 @@ fn model(ir_version: i64, opsets: &BTreeMap<String, i64>, node: &Node<'_>) -> Ve
     let shape = field(1, &number(1, 1)).repeat(axes);
     let tensor = [number(1, dtype.to_onnx().into()), field(2, &shape)].concat();
     let value = |name: &str| [text(1, name), field(2, &field(1, &tensor))].concat();
-    // A graph has to have an input, be it read or not.
+    // A graph has to have an input, even if nothing reads it.
     let named = if inputs.is_empty() { &["x"] } else { inputs };
     let inputs: Vec<u8> = named.iter().flat_map(|input| field(11, &value(input))).collect();
     let graph = [field(1, &node), text(2, "trial"), inputs, field(12, &value("y"))].concat();
@@ -103,7 +103,7 @@ fn model(ir_version: i64, opsets: &BTreeMap<String, i64>, node: &Node<'_>) -> Ve
     [number(1, ir_version), field(7, &graph), opsets].concat()
 }
 
-/// A field of protobuf with a length.
+/// Encodes a length-delimited protobuf field.
 fn field(tag: u64, bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     super::weights::varint(&mut out, tag << 3 | 2);

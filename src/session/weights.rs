@@ -1,10 +1,9 @@
-//! Opening a graph on other weights than it stores.
+//! Opens a graph with weights other than the stored ones.
 //!
-//! ONNX Runtime offers two ways to hand it values for an initializer. `AddInitializer` takes any, but only after the
-//! graph was optimized: what folded or repacked the stored weight by then, as a convolution's is repacked on a
-//! processor, goes on with the stored values and says nothing. `AddExternalInitializers` replaces them before
-//! anything else is done, but only those that lie in a file beside the graph. So the values of weights within the
-//! .onnx file are written over those in a private copy of its pages, and the runtime opens that.
+//! ONNX Runtime offers two ways to pass it values for an initializer. `AddInitializer` accepts any, but only after the
+//! graph was optimized: nodes that were folded or repacked by then, such as a convolution on the CPU, silently keep the
+//! stored values. `AddExternalInitializers` replaces them before anything else, but only those in an external file. So
+//! weights inside the .onnx file are overwritten in a private copy of its pages, and the runtime opens that.
 
 use std::path::Path;
 
@@ -18,18 +17,18 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::tensor::{ByteEdit, Weight, WeightLocation, WeightValues};
 
-/// Where the runtime looks for files of weights of a graph that it is handed as bytes.
+/// The option for the directory in which the runtime looks for weight files of a graph passed as bytes.
 const FOLDER: &str = "session.model_external_initializers_file_folder_path";
 
-/// What is opened: a graph's file, or its bytes with the weights written into them.
-pub(super) enum Source<'p> {
+/// The graph to open: its file, or its bytes with the weights written into them.
+pub(super) enum GraphSource<'p> {
     File(&'p Path),
     Bytes(memmap2::MmapMut),
     Given(Vec<u8>),
 }
 
-impl Source<'_> {
-    /// The bytes, where they may be written over.
+impl GraphSource<'_> {
+    /// Returns the bytes, writable.
     fn bytes(&mut self) -> &mut [u8] {
         match self {
             Self::File(_) => &mut [],
@@ -47,11 +46,11 @@ impl Source<'_> {
     }
 }
 
-/// Puts `weights` in the place of those that the graph in the file `path` stores, or the graph `given` that stands for it
-/// and has its `edits` in it.
+/// Replaces weights that the graph in the file `path` stores with `weights`. `given`, if any, is used instead of the
+/// file and already has its `edits`.
 ///
-/// Memory: a weight beside the graph lives as long as the session, held by its builder; of one inside, the pages that
-/// hold it live until the graph is open.
+/// Memory: the session's builder holds replaced external weights as long as the session lives; pages with replaced
+/// internal weights live until the graph is open.
 pub(super) fn replace<'p>(
     mut builder: SessionBuilder,
     path: &'p Path,
@@ -59,7 +58,7 @@ pub(super) fn replace<'p>(
     weights: Vec<Weight>,
     edits: &[ByteEdit],
     failed: impl Fn(ort::Error) -> Error,
-) -> Result<(SessionBuilder, Source<'p>)> {
+) -> Result<(SessionBuilder, GraphSource<'p>)> {
     let (grown, weights): (Vec<_>, Vec<_>) =
         weights.into_iter().partition(|weight| matches!(weight.location, WeightLocation::Resized { .. }));
     let (inside, beside): (Vec<_>, Vec<_>) =
@@ -71,16 +70,18 @@ pub(super) fn replace<'p>(
     }
     let is_given = given.is_some();
     let mut source = match given {
-        Some(bytes) => Source::Given(bytes),
-        None if inside.is_empty() && grown.is_empty() && edits.is_empty() => Source::File(path),
+        Some(bytes) => GraphSource::Given(bytes),
+        None if inside.is_empty() && grown.is_empty() && edits.is_empty() => GraphSource::File(path),
         None => {
             let file = files::open(path).map_err(|e| Error::io(path, "opening", e))?;
-            // SAFETY: what is written stays in this process. Should another process shorten the file meanwhile, reading it
-            // ends this one, as it would for every program that maps its models.
-            Source::Bytes(unsafe { MmapOptions::new().map_copy(&file) }.map_err(|e| Error::io(path, "mapping", e))?)
+            // SAFETY: writes stay in this process. If another process shortens the file meanwhile, reading it ends this
+            // process, as for every program that maps its models.
+            GraphSource::Bytes(
+                unsafe { MmapOptions::new().map_copy(&file) }.map_err(|e| Error::io(path, "mapping", e))?,
+            )
         }
     };
-    if let Source::File(_) = source {
+    if let GraphSource::File(_) = source {
         return Ok((builder, source));
     }
     let bytes = source.bytes();
@@ -90,7 +91,7 @@ pub(super) fn replace<'p>(
         let written = place.map(|place| (place.len(), weight.values.write_to(place)));
         if written.is_none_or(|(room, written)| written > room) {
             let problem = format!("weight {} is no longer where it was when the file was checked", weight.name);
-            return Err(Error::model(path, problem, "the file was changed meanwhile; run again"));
+            return Err(Error::model(path, problem, "the file changed during the run; run again"));
         }
     }
     for edit in edits.iter().filter(|_| !is_given) {
@@ -98,7 +99,7 @@ pub(super) fn replace<'p>(
             Some(byte) => *byte = edit.to,
             None => {
                 let problem = format!("byte {} is no longer {}, as when the file was checked", edit.at, edit.from);
-                return Err(Error::model(path, problem, "the file was changed meanwhile; run again"));
+                return Err(Error::model(path, problem, "the file changed during the run; run again"));
             }
         }
     }
@@ -106,23 +107,23 @@ pub(super) fn replace<'p>(
     match grown.as_slice() {
         [] => Ok((builder, source)),
         [weight] => match grow(bytes, weight) {
-            Some(bytes) => Ok((builder, Source::Given(bytes))),
+            Some(bytes) => Ok((builder, GraphSource::Given(bytes))),
             None => {
                 let problem = format!("weight {} is no longer where it was when the file was checked", weight.name);
-                Err(Error::model(path, problem, "the file was changed meanwhile; run again"))
+                Err(Error::model(path, problem, "the file changed during the run; run again"))
             }
         },
         several => Err(Error::Graph {
             component: "graph".to_owned(),
             path: path.to_path_buf(),
             action: "opening",
-            problem: format!("{} weights are to grow at once, and one can", several.len()),
+            problem: format!("{} weights have to grow, and only one can", several.len()),
         }),
     }
 }
 
-/// Maps files of weights and hands them to the runtime under the names that the graph has for them, so that it looks for
-/// none of them itself. The mappings have to outlive the session.
+/// Maps weight files and passes them to the runtime under the names that the graph gives them, so that it does not look
+/// for them itself. The mappings have to outlive the session.
 pub(super) fn hand_over(
     builder: &mut SessionBuilder,
     files: &[WeightFile],
@@ -133,8 +134,8 @@ pub(super) fn hand_over(
     }
     let map = |WeightFile { path, .. }: &WeightFile| {
         let file = files::open(path).map_err(|e| Error::io(path, "opening", e))?;
-        // SAFETY: the mapping is read-only. Should another process shorten the file meanwhile, reading it ends this one, as
-        // it would for every program that maps its models.
+        // SAFETY: the mapping is read-only. If another process shortens the file meanwhile, reading it ends this
+        // process, as for every program that maps its models.
         unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, "mapping", e))
     };
     let maps = files.iter().map(map).collect::<Result<Vec<_>>>()?;
@@ -142,8 +143,8 @@ pub(super) fn hand_over(
     let names: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
     let starts: Vec<_> = maps.iter().map(|map| map.as_ptr().cast_mut().cast()).collect();
     let lengths: Vec<_> = maps.iter().map(|map| map.len()).collect();
-    // SAFETY: the arrays are all of the length given and live until the call returns, which copies the names; the bytes
-    // live in the mappings, which the caller keeps as long as the session. ONNX Runtime only reads them.
+    // SAFETY: all arrays have the given length and live until the call returns, which copies the names. The caller
+    // keeps the mapped bytes as long as the session. ONNX Runtime only reads them.
     let status = unsafe {
         (ort::api().AddExternalInitializersFromMemory)(
             builder.ptr_mut(),
@@ -153,31 +154,32 @@ pub(super) fn hand_over(
             files.len(),
         )
     };
-    // SAFETY: what the call returned, and not released by anyone yet.
+    // SAFETY: the call returned it, and nothing has released it yet.
     unsafe { ort::Error::result_from_status(status) }.map_err(failed)?;
     Ok(maps)
 }
 
-/// A text as ONNX Runtime takes paths, with a NUL behind it. A name that holds one itself ends there, and is found by
-/// nobody.
+/// Encodes text as ONNX Runtime expects paths, with a final NUL. A name that contains NUL is cut there and will not be
+/// found.
 #[cfg(not(windows))]
 fn system_string(text: &str) -> Vec<ort::sys::os_char> {
     text.bytes().chain([0]).map(|byte| byte as ort::sys::os_char).collect()
 }
 
-/// A text as ONNX Runtime takes paths, with a NUL behind it.
+/// Encodes text as ONNX Runtime expects paths, with a final NUL.
 #[cfg(windows)]
 fn system_string(text: &str) -> Vec<ort::sys::os_char> {
     text.encode_utf16().chain([0]).collect()
 }
 
-/// Has the runtime look for files of weights beside `path`: it knows no folder of a graph that it is handed as bytes.
+/// Makes the runtime look for weight files in the directory of `path`: a graph passed as bytes has no directory.
 fn found_beside(builder: SessionBuilder, path: &Path) -> ort::Result<SessionBuilder> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     Ok(builder.with_config_entry(FOLDER, folder.to_string_lossy())?)
 }
 
-/// A graph's bytes with one initializer written anew, its values within; `None` where it does not lie where it should.
+/// Returns a graph's bytes with one initializer re-encoded to hold its values; `None` if it is not at the expected
+/// offset.
 fn grow(bytes: &[u8], weight: &Weight) -> Option<Vec<u8>> {
     /// The first bytes of the fields `ModelProto.graph` and `GraphProto.initializer`.
     const GRAPH: u8 = 7 << 3 | 2;
@@ -200,7 +202,7 @@ fn grow(bytes: &[u8], weight: &Weight) -> Option<Vec<u8>> {
     Some(grown)
 }
 
-/// A weight as a `TensorProto`.
+/// Encodes a weight as a `TensorProto`.
 fn initializer(weight: &Weight) -> Vec<u8> {
     /// The first bytes of the fields `dims`, `data_type`, `name` and `raw_data`.
     const DIMS: u8 = 1 << 3;
@@ -232,7 +234,7 @@ fn initializer(weight: &Weight) -> Vec<u8> {
     out
 }
 
-/// Writes a number as protobuf does: seven bits a byte, the lowest first.
+/// Writes a protobuf varint: seven bits per byte, the lowest first.
 pub(super) fn varint(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push((number & 0x7f) as u8 | 0x80);

@@ -1,4 +1,4 @@
-//! A prompt's tokens with their weights, in pieces of the length that a text encoder reads.
+//! Splits a prompt's tokens and their weights into chunks of the length that a text encoder reads.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -6,24 +6,24 @@ use std::sync::Arc;
 
 use ndarray::{ArrayD, Axis};
 
-use super::emphasis::{Part, broken, weighted};
+use super::emphasis::{PromptPart, split_breaks, split_emphasis};
 use super::tokenizer::Tokenizer;
 use crate::error::{Result, count_of};
 
-/// How prompts are read.
+/// The options for reading prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Style {
-    /// Whether brackets weigh words, as AUTOMATIC1111's web UI has it; else they are part of the text.
-    pub weighs: bool,
-    /// Whether a prompt that is longer than the text encoder reads goes on in another chunk; else it is cut.
-    pub goes_on: bool,
-    /// Whether a prompt is read in lower case and without the blanks around it, and padding is told apart from it: to
-    /// the text encoder, and with its states to the denoiser. PixArt was trained so.
+pub struct PromptStyle {
+    /// True if brackets weight words, as in AUTOMATIC1111's web UI; otherwise they are part of the text.
+    pub has_weights: bool,
+    /// True if a prompt longer than the text encoder's limit continues in another chunk; otherwise it is truncated.
+    pub is_chunked: bool,
+    /// True if a prompt is converted to lower case and stripped, and padding is masked: in the text encoder, and in the
+    /// denoiser's cross-attention. PixArt was trained with both.
     pub is_masked: bool,
 }
 
-impl Style {
-    /// A prompt as it is tokenized. Python's `strip` takes the four separators of ASCII for blanks too.
+impl PromptStyle {
+    /// Returns a prompt as it is tokenized. Python's `strip` also removes the four ASCII separators.
     fn text(self, prompt: &str) -> Cow<'_, str> {
         let is_blank = |c: char| c.is_whitespace() || ('\x1c'..='\x1f').contains(&c);
         match self.is_masked {
@@ -33,20 +33,20 @@ impl Style {
     }
 }
 
-/// A text that is put before prompts.
+/// A text prepended to prompts.
 #[derive(Debug, Clone)]
 pub struct Instruction {
     text: String,
     /// The tokenizer, with room for the text as well.
     tokenizer: Arc<Tokenizer>,
-    /// The number of states that are read: the first, and the last ones.
+    /// The number of states to keep: the first one, and the last ones.
     read: usize,
 }
 
 impl Instruction {
-    /// Puts `text` before the prompts that `tokenizer` reads. There is room for all of its tokens and for two fewer than the
-    /// tokenizer gives without it: diffusers' `SanaPipeline`, where the text begins and ends with a token of its own that
-    /// the states to be read have, too.
+    /// Creates the instruction `text` for prompts that `tokenizer` encodes. The length is all of its tokens plus the
+    /// tokenizer's length minus two, as in diffusers' `SanaPipeline`: the text's first and last token are special tokens
+    /// that the kept states also have.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
@@ -57,25 +57,25 @@ impl Instruction {
         Ok(Self { text, tokenizer, read })
     }
 
-    /// Reads a prompt behind the text.
+    /// Tokenizes the text followed by a prompt.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
-    pub fn chunks(&self, prompt: &str, style: Style) -> Result<Chunks> {
+    pub fn chunks(&self, prompt: &str, style: PromptStyle) -> Result<Chunks> {
         Chunks::with_prefix(&self.text, prompt, &self.tokenizer, style)
     }
 
-    /// The text.
+    /// Returns the text.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The number of tokens that are encoded.
+    /// Returns the number of tokens that are encoded.
     pub fn tokens(&self) -> usize {
         self.tokenizer.max_length()
     }
 
-    /// Leaves the first of all `[tokens, …]` and the last ones, as many in all as are read.
+    /// Keeps the first and the last of all states `[tokens, …]`, as many in total as are kept.
     pub(super) fn frame(&self, all: &ArrayD<f32>) -> ArrayD<f32> {
         let tokens = all.shape()[0];
         let last = tokens - (self.read - 1).min(tokens);
@@ -84,42 +84,42 @@ impl Instruction {
     }
 }
 
-/// How far before the end of a piece a comma may stand for the piece to end there.
+/// The maximum distance between the end of a chunk and a comma at which the chunk is split instead.
 const BACKTRACK: usize = 20;
 
 /// As many tokens as the text encoder reads.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chunk {
-    /// [`Tokenizer::max_length`] ids, the tokens around the text and the padding among them.
+    /// [`Tokenizer::max_length`] ids, including the tokens around the text and the padding.
     pub ids: Vec<i64>,
-    /// What the state of each is multiplied by.
+    /// The factor of each token's states.
     pub weights: Vec<f32>,
-    /// Which of the ids are no padding.
+    /// The range of ids that are not padding.
     pub read: Range<usize>,
 }
 
-/// A prompt, ready for its text encoder.
+/// A prompt, tokenized for its text encoder.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chunks {
-    /// One at least.
+    /// At least one chunk.
     pub chunks: Vec<Chunk>,
-    /// What was cut off, where something was.
+    /// A warning if the prompt was truncated.
     pub warning: Option<String>,
 }
 
 impl Chunks {
-    /// Reads a prompt.
+    /// Tokenizes a prompt.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
-    pub fn new(prompt: &str, tokenizer: &Tokenizer, style: Style) -> Result<Self> {
+    pub fn new(prompt: &str, tokenizer: &Tokenizer, style: PromptStyle) -> Result<Self> {
         Self::with_prefix("", prompt, tokenizer, style)
     }
 
-    fn with_prefix(prefix: &str, prompt: &str, tokenizer: &Tokenizer, style: Style) -> Result<Self> {
-        let in_chunks = style.goes_on;
+    fn with_prefix(prefix: &str, prompt: &str, tokenizer: &Tokenizer, style: PromptStyle) -> Result<Self> {
+        let in_chunks = style.is_chunked;
         let prompt: &str = &style.text(prompt);
-        if !style.weighs && !in_chunks && !tokenizer.has_words() {
+        if !style.has_weights && !in_chunks && !tokenizer.has_words() {
             let encoding = tokenizer.encode(&format!("{prefix}{prompt}"))?;
             let warning = encoding.warning();
             let weights = vec![1.0; encoding.ids.len()];
@@ -127,43 +127,43 @@ impl Chunks {
             return Ok(Self { chunks: vec![Chunk { ids: encoding.ids, weights, read }], warning });
         }
         let mut parts = match style {
-            Style { weighs: true, .. } => weighted(prompt),
-            Style { goes_on: true, .. } => broken(prompt),
-            _ => vec![Part::Text(prompt.to_owned(), 1.0)],
+            PromptStyle { has_weights: true, .. } => split_emphasis(prompt),
+            PromptStyle { is_chunked: true, .. } => split_breaks(prompt),
+            _ => vec![PromptPart::Text(prompt.to_owned(), 1.0)],
         };
         match parts.first_mut() {
-            Some(Part::Text(first, 1.0)) => first.insert_str(0, prefix),
+            Some(PromptPart::Text(first, 1.0)) => first.insert_str(0, prefix),
             _ if prefix.is_empty() => {}
-            _ => parts.insert(0, Part::Text(prefix.to_owned(), 1.0)),
+            _ => parts.insert(0, PromptPart::Text(prefix.to_owned(), 1.0)),
         }
         let mut filling =
-            Filling { tokenizer, comma: tokenizer.comma(), done: Vec::new(), open: Vec::new(), last_comma: None };
+            ChunkBuilder { tokenizer, comma: tokenizer.comma(), done: Vec::new(), open: Vec::new(), last_comma: None };
         for part in parts {
             match part {
-                Part::Text(text, weight) => {
+                PromptPart::Text(text, weight) => {
                     tokenizer.tokens(&text)?.into_iter().for_each(|id| filling.push(id, weight as f32, in_chunks));
                 }
-                Part::Break if in_chunks => filling.close(),
-                Part::Break => {}
+                PromptPart::Break if in_chunks => filling.close(),
+                PromptPart::Break => {}
             }
         }
         Ok(filling.finish(in_chunks))
     }
 }
 
-/// Chunks being filled.
-struct Filling<'t> {
+/// Chunks under construction.
+struct ChunkBuilder<'t> {
     tokenizer: &'t Tokenizer,
     comma: Option<i64>,
     done: Vec<Chunk>,
     open: Vec<(i64, f32)>,
-    /// Where the last comma of the open chunk stands.
+    /// The position of the last comma of the open chunk.
     last_comma: Option<usize>,
 }
 
-impl Filling<'_> {
+impl ChunkBuilder<'_> {
     fn push(&mut self, id: i64, weight: f32, in_chunks: bool) {
-        let room = self.tokenizer.room();
+        let room = self.tokenizer.capacity();
         let is_full = in_chunks && self.open.len() >= room;
         if self.comma == Some(id) {
             self.last_comma = Some(self.open.len());
@@ -188,7 +188,7 @@ impl Filling<'_> {
 
     fn finish(mut self, in_chunks: bool) -> Chunks {
         let mut warning = None;
-        let (length, room) = (self.open.len(), self.tokenizer.room());
+        let (length, room) = (self.open.len(), self.tokenizer.capacity());
         if !in_chunks && length > room {
             let cut = length - room;
             self.open.truncate(room);
@@ -215,20 +215,20 @@ mod tests {
         Tokenizer::open(dir.as_ref()).unwrap()
     }
 
-    fn read(prompt: &str, weighs: bool, goes_on: bool) -> Chunks {
-        Chunks::new(prompt, &tokenizer(), Style { weighs, goes_on, is_masked: false }).unwrap()
+    fn read(prompt: &str, has_weights: bool, is_chunked: bool) -> Chunks {
+        Chunks::new(prompt, &tokenizer(), PromptStyle { has_weights, is_chunked, is_masked: false }).unwrap()
     }
 
     #[test]
     fn a_masked_prompt_is_in_lower_case_and_its_padding_told_apart() {
         let plain = read("a red circle", false, false);
-        for weighs in [false, true] {
-            let style = Style { weighs, goes_on: false, is_masked: true };
+        for has_weights in [false, true] {
+            let style = PromptStyle { has_weights, is_chunked: false, is_masked: true };
             let got = Chunks::new("\x1f\u{3000}A Red\u{a0}CIRCLE \n", &tokenizer(), style).unwrap();
             let [chunk] = got.chunks.as_slice() else { panic!("{got:?}") };
             assert_eq!(
                 chunk.ids,
-                Chunks::new("a red\u{a0}circle", &tokenizer(), Style::default()).unwrap().chunks[0].ids
+                Chunks::new("a red\u{a0}circle", &tokenizer(), PromptStyle::default()).unwrap().chunks[0].ids
             );
             assert_eq!(chunk.read, plain.chunks[0].read);
         }
@@ -239,12 +239,12 @@ mod tests {
     #[test]
     fn a_short_prompt_is_one_chunk_of_the_same_ids() {
         let plain = tokenizer().encode("a red circle").unwrap();
-        for (weighs, goes_on) in [(false, false), (true, false), (false, true), (true, true)] {
-            let got = read("a red circle", weighs, goes_on);
+        for (has_weights, is_chunked) in [(false, false), (true, false), (false, true), (true, true)] {
+            let got = read("a red circle", has_weights, is_chunked);
             assert_eq!(got.chunks.len(), 1);
             assert_eq!(got.chunks[0].ids, plain.ids);
             assert!(got.chunks[0].weights.iter().all(|&w| w == 1.0));
-            assert_eq!(read("", weighs, goes_on).chunks[0].ids, tokenizer().encode("").unwrap().ids);
+            assert_eq!(read("", has_weights, is_chunked).chunks[0].ids, tokenizer().encode("").unwrap().ids);
         }
     }
 
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_cut_or_goes_on() {
-        // The fixture's encoder reads 16 tokens, 14 of the text.
+        // The fixture's encoder reads 16 tokens, 14 of them text.
         let long = "the ".repeat(40);
         let cut = read(&long, true, false);
         assert_eq!(cut.chunks.len(), 1);
@@ -288,11 +288,11 @@ mod tests {
         let instruction = Instruction::new("a red circle ".to_owned(), &short).unwrap();
         let length = short.count("a red circle ").unwrap() + 4;
         assert_eq!(instruction.tokens(), length);
-        let style = Style { is_masked: true, ..Style::default() };
+        let style = PromptStyle { is_masked: true, ..PromptStyle::default() };
         let read = instruction.chunks(" A Blue SQUARE ", style).unwrap();
         let longer = short.clone().with_max_length(length).unwrap();
         assert_eq!(read.chunks[0].ids, longer.encode("a red circle a blue square").unwrap().ids);
-        let weighed = instruction.chunks("(square:1.5)", Style { weighs: true, ..style }).unwrap();
+        let weighed = instruction.chunks("(square:1.5)", PromptStyle { has_weights: true, ..style }).unwrap();
         let last = weighed.chunks[0].weights.iter().rposition(|&weight| weight == 1.5);
         assert!(last.is_some() && weighed.chunks[0].weights[1] == 1.0);
         let all = ArrayD::from_shape_fn(vec![length, 1], |at| at[0] as f32);

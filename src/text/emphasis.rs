@@ -1,24 +1,24 @@
-//! Weights in prompts, as AUTOMATIC1111's web UI writes them.
+//! Prompt weights in AUTOMATIC1111's syntax.
 
-/// What a pair of round brackets multiplies by, and a pair of square ones divides by.
+/// The factor of a pair of round brackets, and the divisor of a pair of square ones.
 const STEP: f64 = 1.1;
 
-/// The word that ends a piece of a long prompt.
+/// The word that ends a chunk of a long prompt.
 const BREAK: &str = "BREAK";
 
 /// A part of a prompt.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Part {
-    /// Text, and what its tokens' states are multiplied by.
+pub(super) enum PromptPart {
+    /// Text, and the factor of its tokens' states.
     Text(String, f64),
-    /// The end of a piece.
+    /// The end of a chunk.
     Break,
 }
 
-/// Splits a prompt into parts of one weight each. Whatever stands in it, it can be read: a bracket that is never closed
-/// reaches to the end, one that was never opened is text.
-pub(super) fn weighted(prompt: &str) -> Vec<Part> {
-    let mut parts: Vec<Part> = Vec::new();
+/// Splits a prompt into parts of one weight each. Every prompt is valid: an unclosed bracket extends to the end, an
+/// unopened one is text.
+pub(super) fn split_emphasis(prompt: &str) -> Vec<PromptPart> {
+    let mut parts: Vec<PromptPart> = Vec::new();
     let (mut round, mut square) = (Vec::new(), Vec::new());
     let mut rest = prompt;
     while let Some(first) = rest.chars().next() {
@@ -27,8 +27,8 @@ pub(super) fn weighted(prompt: &str) -> Vec<Part> {
             '\\' => {
                 let escaped = rest.chars().nth(1).filter(|c| "()[]\\".contains(*c));
                 taken += escaped.map_or(0, char::len_utf8);
-                // A backslash before anything else disappears too.
-                parts.push(Part::Text(escaped.map(String::from).unwrap_or_default(), 1.0));
+                // A backslash before any other character is removed too.
+                parts.push(PromptPart::Text(escaped.map(String::from).unwrap_or_default(), 1.0));
             }
             '(' => round.push(parts.len()),
             '[' => square.push(parts.len()),
@@ -39,10 +39,10 @@ pub(super) fn weighted(prompt: &str) -> Vec<Part> {
                 multiply(&mut parts, from, weight);
                 taken = length;
             }
-            ')' | ']' | ':' => parts.push(Part::Text(first.into(), 1.0)),
+            ')' | ']' | ':' => parts.push(PromptPart::Text(first.into(), 1.0)),
             _ => {
                 taken = rest.find(['\\', '(', ')', '[', ']', ':']).unwrap_or(rest.len());
-                parts.extend(broken(rest.get(..taken).unwrap_or_default()));
+                parts.extend(split_breaks(rest.get(..taken).unwrap_or_default()));
             }
         }
         rest = rest.get(taken..).unwrap_or_default();
@@ -52,8 +52,8 @@ pub(super) fn weighted(prompt: &str) -> Vec<Part> {
     merged(parts)
 }
 
-/// Splits a text at the word BREAK, which takes the white space around it along.
-pub(super) fn broken(text: &str) -> Vec<Part> {
+/// Splits a text at the word BREAK and the white space around it.
+pub(super) fn split_breaks(text: &str) -> Vec<PromptPart> {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     let mut parts = Vec::new();
     let (mut rest, mut searched) = (text, 0);
@@ -64,15 +64,15 @@ pub(super) fn broken(text: &str) -> Vec<Part> {
             searched = end;
             continue;
         }
-        parts.push(Part::Text(before.trim_end().to_owned(), 1.0));
-        parts.push(Part::Break);
+        parts.push(PromptPart::Text(before.trim_end().to_owned(), 1.0));
+        parts.push(PromptPart::Break);
         (rest, searched) = (behind.trim_start(), 0);
     }
-    parts.push(Part::Text(rest.to_owned(), 1.0));
+    parts.push(PromptPart::Text(rest.to_owned(), 1.0));
     parts
 }
 
-/// The number in `:1.2)` at the beginning of a text, and how many bytes all of it is.
+/// Parses `:1.2)` at the start of a text; returns the number and the length in bytes.
 fn weight(text: &str) -> Option<(f64, usize)> {
     let end = text.find(')')?;
     let written = text.get(1..end)?.trim();
@@ -81,20 +81,22 @@ fn weight(text: &str) -> Option<(f64, usize)> {
     written.parse().ok().filter(|_| is_number).map(|weight| (weight, end + 1))
 }
 
-fn multiply(parts: &mut [Part], from: usize, by: f64) {
+fn multiply(parts: &mut [PromptPart], from: usize, by: f64) {
     for part in parts.iter_mut().skip(from) {
-        if let Part::Text(_, weight) = part {
+        if let PromptPart::Text(_, weight) = part {
             *weight *= by;
         }
     }
 }
 
-/// Joins neighbours of equal weight, which are tokens of one text then.
-fn merged(parts: Vec<Part>) -> Vec<Part> {
-    let mut joined: Vec<Part> = Vec::new();
+/// Joins adjacent parts with equal weight, which are then tokenized as one text.
+fn merged(parts: Vec<PromptPart>) -> Vec<PromptPart> {
+    let mut joined: Vec<PromptPart> = Vec::new();
     for part in parts {
         match (joined.last_mut(), part) {
-            (Some(Part::Text(text, weight)), Part::Text(more, same)) if *weight == same => text.push_str(&more),
+            (Some(PromptPart::Text(text, weight)), PromptPart::Text(more, same)) if *weight == same => {
+                text.push_str(&more)
+            }
             (_, part) => joined.push(part),
         }
     }
@@ -107,10 +109,10 @@ mod tests {
 
     fn read(prompt: &str) -> Vec<(String, f64)> {
         let part = |part| match part {
-            Part::Text(text, weight) => (text, weight),
-            Part::Break => ("|".to_owned(), 0.0),
+            PromptPart::Text(text, weight) => (text, weight),
+            PromptPart::Break => ("|".to_owned(), 0.0),
         };
-        weighted(prompt).into_iter().map(part).collect()
+        split_emphasis(prompt).into_iter().map(part).collect()
     }
 
     #[test]

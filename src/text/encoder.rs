@@ -5,104 +5,107 @@ use std::sync::Arc;
 
 use ndarray::{Array1, Array2, ArrayD, Axis, concatenate};
 
-use super::chunks::{Chunk, Chunks, Instruction, Style};
+use super::chunks::{Chunk, Chunks, Instruction, PromptStyle};
 use super::tokenizer::Tokenizer;
-use crate::bundle::{LayerNorm, TextEncoderContract};
+use crate::bundle::{LayerNorm, TextEncoderSignature};
 use crate::error::{Error, Result};
 use crate::session::{Cancel, Session};
 use crate::tensor::{TensorInfo, TensorView, require_finite, switch};
 
-/// Which of a text encoder's outputs are taken.
+/// The selected outputs of a text encoder.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Taken {
-    /// What becomes tokens to attend to: states `[n, tokens, width]`, or a vector `[n, width]` that is one token.
+pub struct EncoderOutputs {
+    /// The prompt embeddings: states `[n, tokens, width]`, or a vector `[n, width]` that counts as one token.
     pub tokens: Option<TensorInfo>,
-    /// What those states go through that the graph did not put them through.
+    /// The final layer norm to apply to those states, if the graph did not apply it.
     pub norm: Option<LayerNorm>,
-    /// The text as one vector, `[n, width]`.
+    /// The pooled embedding, `[n, width]`.
     pub pooled: Option<TensorInfo>,
 }
 
-/// What is to be made of a prompt.
+/// The options for encoding one prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Asked {
-    /// The number of chunks it is read in, as many as it needs or more.
+pub(super) struct EncodeOptions {
+    /// The number of chunks: at least as many as the prompt needs.
     pub chunks: usize,
-    /// Whether it is a negative prompt, of which no layers are left out.
+    /// True for a negative prompt, for which no layers are skipped.
     pub is_negative: bool,
 }
 
-/// What one text encoder makes of one prompt.
+/// One text encoder's embeddings of one prompt.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Encoded {
-    /// `[tokens, width]`, the tokens of all its chunks.
+pub(super) struct EncodedPrompt {
+    /// `[tokens, width]`, the tokens of all chunks.
     pub tokens: Option<ArrayD<f32>>,
     /// `[width]`
     pub pooled: Option<ArrayD<f32>>,
-    /// `[tokens]`: 1 for each that is no padding and 0 for the others, where they are told apart.
+    /// `[tokens]`: 1 for each token that is not padding and 0 for the others, if padding is masked.
     pub mask: Option<ArrayD<f32>>,
     pub warning: Option<String>,
 }
 
-/// The states of one chunk, `[tokens, width]`, and the vector pooled of it, `[width]`.
-type Made = (Option<ArrayD<f32>>, Option<ArrayD<f32>>);
+/// The states of one chunk, `[tokens, width]`, and its pooled embedding, `[width]`.
+type ChunkStates = (Option<ArrayD<f32>>, Option<ArrayD<f32>>);
 
-/// A tokenizer and the graph that turns its ids into tokens to attend to.
+/// A tokenizer, and the graph that encodes its ids as prompt embeddings.
 pub struct TextEncoder {
     tokenizer: Arc<Tokenizer>,
     session: Session,
-    contract: TextEncoderContract,
-    taken: Taken,
-    /// What is taken of a negative prompt, where that is something else.
-    negative: Option<Taken>,
-    style: Style,
+    signature: TextEncoderSignature,
+    taken: EncoderOutputs,
+    /// The outputs for a negative prompt, if they differ.
+    negative: Option<EncoderOutputs>,
+    style: PromptStyle,
     /// The text before every prompt but a negative one.
     instruction: Option<Instruction>,
 }
 
-/// Requires that every id of a prompt is a row of the graph's embedding.
+/// Checks that every id of a prompt is a row of the graph's token embedding.
 ///
 /// # Errors
 /// [`Error::Model`] naming the graph, the first id beyond, and the number of rows.
-pub fn require_embedded(chunks: &Chunks, contract: &TextEncoderContract, graph: &Path) -> Result<()> {
-    let Some(rows) = contract.embedding_rows else { return Ok(()) };
+pub fn require_embedded(chunks: &Chunks, signature: &TextEncoderSignature, graph: &Path) -> Result<()> {
+    let Some(rows) = signature.embedding_rows else { return Ok(()) };
     let mut ids = chunks.chunks.iter().flat_map(|chunk| &chunk.ids);
     let Some(id) = ids.find(|&&id| usize::try_from(id).map_or(true, |id| id >= rows)) else {
         return Ok(());
     };
     Err(Error::model(
         graph,
-        format!("the tokenizer gives token id {id}, and the graph's embedding has {rows} rows (ids 0 to {})", rows - 1),
-        "the tokenizer belongs to another text encoder: copy the one this graph was exported with",
+        format!(
+            "the tokenizer's token id {id} is out of range: the graph's embedding has {rows} rows (ids 0 to {})",
+            rows - 1
+        ),
+        "the tokenizer belongs to another text encoder; copy the one this graph was exported with",
     ))
 }
 
 impl TextEncoder {
-    /// Joins an open graph with its tokenizer. `negative` is what is taken of a negative prompt, where that is something
-    /// else than what is taken of a prompt.
+    /// Combines an open graph with its tokenizer. `negative` are the outputs for a negative prompt, if they differ from
+    /// those for a prompt.
     ///
     /// # Errors
-    /// [`Error::Model`] where the graph's fixed sequence length is not the tokenizer's.
+    /// [`Error::Model`] if the graph's fixed sequence length differs from the tokenizer's.
     pub fn new(
         tokenizer: Arc<Tokenizer>,
         session: Session,
-        contract: TextEncoderContract,
-        taken: Taken,
-        negative: Option<Taken>,
-        style: Style,
+        signature: TextEncoderSignature,
+        taken: EncoderOutputs,
+        negative: Option<EncoderOutputs>,
+        style: PromptStyle,
     ) -> Result<Self> {
-        if let Some(fixed) = contract.sequence_length.filter(|&n| n != tokenizer.max_length()) {
+        if let Some(fixed) = signature.sequence_length.filter(|&n| n != tokenizer.max_length()) {
             return Err(Error::model(
                 session.path(),
                 format!(
-                    "input {} takes exactly {fixed} tokens, and the tokenizer is set to {}",
-                    contract.input_ids.name,
+                    "input {}: expected exactly {fixed} tokens, and the tokenizer gives {}",
+                    signature.input_ids.name,
                     tokenizer.max_length()
                 ),
                 "set model_max_length in tokenizer_config.json to the graph's length",
             ));
         }
-        Ok(Self { tokenizer, session, contract, taken, negative, style, instruction: None })
+        Ok(Self { tokenizer, session, signature, taken, negative, style, instruction: None })
     }
 
     /// Puts an instruction before every prompt but a negative one.
@@ -115,20 +118,20 @@ impl TextEncoder {
         self.session
     }
 
-    /// The chunks that a prompt is read in.
+    /// Returns the chunks of a prompt.
     pub(super) fn chunks(&self, prompt: &str, is_negative: bool) -> Result<Chunks> {
         let chunks = match self.instruction.as_ref().filter(|_| !is_negative) {
             Some(instruction) => instruction.chunks(prompt, self.style)?,
             None => Chunks::new(prompt, &self.tokenizer, self.style)?,
         };
-        require_embedded(&chunks, &self.contract, self.session.path())?;
+        require_embedded(&chunks, &self.signature, self.session.path())?;
         Ok(chunks)
     }
 
-    /// Encodes one prompt, the chunks behind its own empty; one chunk only where the encoder reads no more.
-    pub(super) fn encode(&mut self, prompt: &str, asked: Asked, cancel: &Cancel) -> Result<Encoded> {
+    /// Encodes one prompt, padded with empty chunks; only one chunk if the encoder cannot read more.
+    pub(super) fn encode(&mut self, prompt: &str, asked: EncodeOptions, cancel: &Cancel) -> Result<EncodedPrompt> {
         let Chunks { mut chunks, warning } = self.chunks(prompt, asked.is_negative)?;
-        if self.style.goes_on && chunks.len() < asked.chunks {
+        if self.style.is_chunked && chunks.len() < asked.chunks {
             let empty = self.chunks("", asked.is_negative)?.chunks;
             chunks.extend(empty.into_iter().cycle().take(asked.chunks - chunks.len()));
         }
@@ -139,7 +142,7 @@ impl TextEncoder {
         let mask = self.style.is_masked.then(|| Array1::from(mask).into_dyn());
         for (at, chunk) in chunks.iter().enumerate() {
             let (states, vector) = self.encode_chunk(chunk, &taken, cancel)?;
-            tokens.extend(states.map(|states| weighted(states, &chunk.weights)));
+            tokens.extend(states.map(|states| apply_weights(states, &chunk.weights)));
             if at == 0 {
                 pooled = vector;
             }
@@ -153,17 +156,17 @@ impl TextEncoder {
             Some(instruction) => all.map(|all| instruction.frame(&all)),
             None => all,
         };
-        Ok(Encoded { tokens: framed(tokens), pooled, mask: framed(mask), warning })
+        Ok(EncodedPrompt { tokens: framed(tokens), pooled, mask: framed(mask), warning })
     }
 
-    /// 1 for each token that is attended to and 0 for each that is not, where padding is told apart.
+    /// Returns 1 for each token that is attended to and 0 for the others, if padding is masked.
     fn mask(&self, chunk: &Chunk) -> Vec<i64> {
         let is_told = |at: usize| !self.style.is_masked || chunk.read.contains(&at);
         (0..chunk.ids.len()).map(|at| i64::from(is_told(at))).collect()
     }
 
-    fn encode_chunk(&mut self, chunk: &Chunk, taken: &Taken, cancel: &Cancel) -> Result<Made> {
-        let rows = self.contract.batch.unwrap_or(1).max(1);
+    fn encode_chunk(&mut self, chunk: &Chunk, taken: &EncoderOutputs, cancel: &Cancel) -> Result<ChunkStates> {
+        let rows = self.signature.batch.unwrap_or(1).max(1);
         let length = chunk.ids.len();
         let repeated = |row: &[i64]| -> Result<ArrayD<i64>> {
             let values = row.iter().copied().cycle().take(rows * length).collect();
@@ -171,12 +174,12 @@ impl TextEncoder {
             Ok(rows.map_err(|e| Error::input("prompt", e.to_string(), ""))?.into_dyn())
         };
         let (ids, mask) = (repeated(&chunk.ids)?, repeated(&self.mask(chunk))?);
-        let mut inputs = vec![(self.contract.input_ids.name.as_str(), TensorView::I64(ids.view()))];
-        if let Some(info) = &self.contract.attention_mask {
+        let mut inputs = vec![(self.signature.input_ids.name.as_str(), TensorView::I64(ids.view()))];
+        if let Some(info) = &self.signature.attention_mask {
             inputs.push((&info.name, TensorView::I64(mask.view())));
         }
         let switches: Vec<_> =
-            self.contract.switches.iter().map(|s| (s.input.name.as_str(), switch(&s.input, s.value))).collect();
+            self.signature.switches.iter().map(|s| (s.input.name.as_str(), switch(&s.input, s.value))).collect();
         for (name, value) in &switches {
             inputs.push((name, TensorView::Bool(value.view())));
         }
@@ -189,7 +192,7 @@ impl TextEncoder {
             if output.ndim() < 2 || output.ndim() > 3 || output.shape()[0] != rows {
                 return Err(Error::model(
                     self.session.path(),
-                    format!("output {} should have {rows} rows and is {:?}", info.name, output.shape()),
+                    format!("output {}: expected {rows} rows, found {:?}", info.name, output.shape()),
                     "export the text encoder with scripts/export.py",
                 ));
             }
@@ -206,9 +209,9 @@ impl TextEncoder {
     }
 }
 
-/// Multiplies each token's states `[tokens, width]` by its weight, and then all of them by what brings their mean back
-/// to where it was: the emphasis that AUTOMATIC1111 calls original.
-fn weighted(mut states: ArrayD<f32>, weights: &[f32]) -> ArrayD<f32> {
+/// Multiplies each token's states `[tokens, width]` by its weight, then rescales all of them to restore their mean: the
+/// mode that AUTOMATIC1111 calls "original" emphasis.
+fn apply_weights(mut states: ArrayD<f32>, weights: &[f32]) -> ArrayD<f32> {
     if weights.iter().all(|&weight| weight == 1.0) {
         return states;
     }

@@ -1,29 +1,29 @@
-//! All the text encoders of a model, read as one.
+//! Combines all text encoders of a model.
 
 use std::sync::Arc;
 
 use ndarray::{ArrayD, Axis, IxDyn, Slice, concatenate};
 
-use super::encoder::{Asked, Encoded, TextEncoder};
-use super::encodings::{Encodings, Text};
+use super::encoder::{EncodeOptions, EncodedPrompt, TextEncoder};
+use super::prompt_cache::{PromptCache, PromptText};
 use crate::error::{Error, Result};
 use crate::session::{Cancel, Session};
 
-/// What a model's text encoders make of one prompt.
+/// A model's embeddings of one prompt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PromptEmbedding {
-    /// Tokens to attend to, `[tokens, width]` float32.
+    /// The prompt embeddings, `[tokens, width]` float32.
     pub tokens: ArrayD<f32>,
-    /// The text as one vector, `[width]`, where the denoiser takes one.
+    /// The pooled embedding, `[width]`, if the denoiser uses one.
     pub pooled: Option<ArrayD<f32>>,
-    /// `[tokens]`: 1 for each that is no padding and 0 for the others, where the denoiser is to tell them apart.
+    /// `[tokens]`: 1 for each token that is not padding and 0 for the others, if the denoiser masks padding.
     pub mask: Option<ArrayD<f32>>,
-    /// What was cut off, where the prompt is longer than an encoder reads.
+    /// Warnings if an encoder truncated the prompt.
     pub warnings: Vec<String>,
 }
 
 impl PromptEmbedding {
-    /// The embedding of nothing: zeros of the same shapes.
+    /// Returns an empty embedding: zeros of the same shapes.
     pub fn zeros(&self) -> Self {
         let zeros = |a: &ArrayD<f32>| ArrayD::zeros(a.raw_dim());
         let (pooled, mask) = (self.pooled.as_ref().map(zeros), self.mask.clone());
@@ -38,44 +38,44 @@ impl PromptEmbedding {
 
 /// A model's text encoders, in its order.
 ///
-/// Encoders of one group stand side by side: their states are joined along the width. The groups follow each other
-/// along the tokens, the narrower ones filled up with zeros, and behind them what stands for an encoder that is not
-/// there. One vector is made of all that are pooled.
+/// The states of encoders in the same group are concatenated along the width. The groups are concatenated along the
+/// tokens, narrower ones padded with zeros, followed by zeros for a missing encoder. The pooled embeddings of all are
+/// concatenated.
 pub struct TextEncoders {
     encoders: Vec<(usize, TextEncoder)>,
-    /// `[tokens, width]` of zeros.
+    /// The shape of the zeros `[tokens, width]`.
     blank: Option<[usize; 2]>,
-    known: Encodings,
+    known: PromptCache,
 }
 
 impl TextEncoders {
-    /// Joins encoders, each with its group; with none they are closed, and only what is known is told. `blank` is how many
-    /// tokens of zeros stand behind theirs, and how wide: `[tokens, width]`. `known` is what the same encoders made
-    /// before.
-    pub fn new(encoders: Vec<(usize, TextEncoder)>, blank: Option<[usize; 2]>, known: Encodings) -> Self {
+    /// Combines encoders, each with its group. Without any they are unloaded, and only cached texts are available.
+    /// `blank` is the shape `[tokens, width]` of the zeros after their tokens. `known` is the cache of the same
+    /// encoders.
+    pub fn new(encoders: Vec<(usize, TextEncoder)>, blank: Option<[usize; 2]>, known: PromptCache) -> Self {
         Self { encoders, blank, known }
     }
 
-    /// Gives back the open graphs, in the order of the encoders.
+    /// Returns the open graphs, in the order of the encoders.
     pub fn into_sessions(self) -> Vec<Session> {
         self.encoders.into_iter().map(|(_, encoder)| encoder.into_session()).collect()
     }
 
-    /// Whether texts that are not known can be encoded.
+    /// Returns true if texts that are not cached can be encoded.
     pub fn is_open(&self) -> bool {
         !self.encoders.is_empty()
     }
 
-    /// Encodes what one image is told, each text in as many chunks as the longest of them needs: all that an image is
-    /// told has the same length, and nothing that another image is told changes it. What was cut off a text is told to
-    /// `warn` when it is encoded, and not again while it is known.
+    /// Encodes the texts of one image, each in as many chunks as the longest needs: all texts of an image have the same
+    /// length, and other images' texts do not change it. A truncation is reported to `warn` when the text is encoded,
+    /// and not while it is cached.
     ///
     /// # Errors
-    /// [`Error::Model`] where a tokenizer gives ids that its graph's embedding does not hold or the encoders' outputs
-    /// do not fit together, and whatever the graphs fail with.
+    /// [`Error::Model`] if a tokenizer gives ids that its graph's embedding does not have or the encoders' outputs do
+    /// not fit together, and all errors of the graphs.
     pub fn encode(
         &mut self,
-        together: &[Text],
+        together: &[PromptText],
         cancel: &Cancel,
         warn: &mut dyn FnMut(String),
     ) -> Result<Vec<Arc<PromptEmbedding>>> {
@@ -91,14 +91,16 @@ impl TextEncoders {
         Ok(made)
     }
 
-    /// How many chunks a text is read in, by the encoder that needs the most; 1 unless long prompts are read so.
-    fn chunks(&self, text: &Text) -> Result<usize> {
+    /// Returns the number of chunks of a text: that of the encoder that needs the most, or 1 unless long prompts are
+    /// chunked.
+    fn chunks(&self, text: &PromptText) -> Result<usize> {
         if let Some(known) = self.known.chunks(text) {
             return Ok(known);
         }
         self.require_open()?;
         let encoders = self.encoders.iter().enumerate();
-        let counts = encoders.map(|(at, (_, encoder))| Ok(encoder.chunks(text.of(at), text.is_negative)?.chunks.len()));
+        let counts =
+            encoders.map(|(at, (_, encoder))| Ok(encoder.chunks(text.for_encoder(at), text.is_negative)?.chunks.len()));
         let chunks = counts.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(1);
         self.known.read(text, chunks);
         Ok(chunks)
@@ -106,16 +108,16 @@ impl TextEncoders {
 
     fn encode_one(
         &mut self,
-        text: &Text,
+        text: &PromptText,
         chunks: usize,
         cancel: &Cancel,
         warn: &mut dyn FnMut(String),
     ) -> Result<Arc<PromptEmbedding>> {
         self.require_open()?;
-        let asked = Asked { chunks, is_negative: text.is_negative };
+        let asked = EncodeOptions { chunks, is_negative: text.is_negative };
         let mut encoded = Vec::with_capacity(self.encoders.len());
         for (at, (group, encoder)) in self.encoders.iter_mut().enumerate() {
-            encoded.push((*group, encoder.encode(text.of(at), asked, cancel)?));
+            encoded.push((*group, encoder.encode(text.for_encoder(at), asked, cancel)?));
         }
         let embedding = Arc::new(join(text, encoded, self.blank)?);
         embedding.warnings.iter().for_each(|warning| warn(warning.clone()));
@@ -126,18 +128,20 @@ impl TextEncoders {
     fn require_open(&self) -> Result<()> {
         match self.is_open() {
             true => Ok(()),
-            false => Err(Error::internal("prompt", "the text encoders are closed")),
+            false => Err(Error::internal("prompt", "the text encoders are unloaded")),
         }
     }
 }
 
-fn join(text: &Text, encoded: Vec<(usize, Encoded)>, blank: Option<[usize; 2]>) -> Result<PromptEmbedding> {
-    let misfit = |e: ndarray::ShapeError| Error::input("prompt", format!("the text encoders do not agree: {e}"), "");
+fn join(text: &PromptText, encoded: Vec<(usize, EncodedPrompt)>, blank: Option<[usize; 2]>) -> Result<PromptEmbedding> {
+    let misfit = |e: ndarray::ShapeError| {
+        Error::input("prompt", format!("the text encoders' outputs do not fit together: {e}"), "")
+    };
     let mut groups: Vec<(usize, Vec<ArrayD<f32>>)> = Vec::new();
     let mut vectors = Vec::new();
     let mut warnings = Vec::new();
     let mut masks = Vec::new();
-    for (group, Encoded { tokens, pooled, mask, warning }) in encoded {
+    for (group, EncodedPrompt { tokens, pooled, mask, warning }) in encoded {
         vectors.extend(pooled);
         masks.extend(mask);
         warnings.push(warning);
@@ -156,22 +160,30 @@ fn join(text: &Text, encoded: Vec<(usize, Encoded)>, blank: Option<[usize; 2]>) 
     let width = groups.iter().map(|group| group.shape()[1]).max().unwrap_or(0);
     let groups: Vec<_> = groups.into_iter().map(|group| widened(group, width)).collect();
     let pooled = if vectors.is_empty() { None } else { Some(along(0, &vectors)?) };
-    // Who tells padding apart has one encoder (`plan::TextPlan`).
-    Ok(PromptEmbedding { tokens: along(0, &groups)?, pooled, mask: masks.pop(), warnings: cut_off(text, warnings) })
+    // A model that masks padding has one encoder (`plan::TextPlan`).
+    Ok(PromptEmbedding {
+        tokens: along(0, &groups)?,
+        pooled,
+        mask: masks.pop(),
+        warnings: truncation_warnings(text, warnings),
+    })
 }
 
-/// What is to be told of a text that did not fit all of its encoders, in their order: nothing where the last of them is told
-/// the same and read all of it, as T5 reads what is too long for CLIP.
-pub fn cut_off(text: &Text, warnings: Vec<Option<String>>) -> Vec<String> {
+/// Returns the warnings about a truncated text, in the order of the encoders: none if the last of them gets the same
+/// text and read all of it, as T5 reads prompts too long for CLIP.
+pub fn truncation_warnings(text: &PromptText, warnings: Vec<Option<String>>) -> Vec<String> {
     let last = warnings.len().saturating_sub(1);
     let is_read = warnings.last().is_some_and(Option::is_none);
-    let cut = warnings.into_iter().enumerate().filter(|(at, _)| !(is_read && text.of(*at) == text.of(last)));
+    let cut = warnings
+        .into_iter()
+        .enumerate()
+        .filter(|(at, _)| !(is_read && text.for_encoder(*at) == text.for_encoder(last)));
     let mut told: Vec<String> = cut.filter_map(|(_, warning)| warning).collect();
     told.dedup();
     told
 }
 
-/// Fills every token up to `width` with zeros.
+/// Pads every token with zeros up to `width`.
 fn widened(tokens: ArrayD<f32>, width: usize) -> ArrayD<f32> {
     let (count, narrow) = (tokens.shape()[0], tokens.shape()[1]);
     if narrow == width {
@@ -189,13 +201,13 @@ mod tests {
     #[test]
     fn a_prompt_that_the_last_encoder_read_is_not_cut_off() {
         let own = |words: &[Option<&str>]| words.iter().map(|word| word.map(str::to_owned)).collect::<Vec<_>>();
-        let text = |later: &[Option<&str>]| Text { text: "a".to_owned(), later: own(later), is_negative: false };
-        let cut = |words: &[Option<&str>]| cut_off(&text(&[]), own(words));
+        let text = |later: &[Option<&str>]| PromptText { text: "a".to_owned(), later: own(later), is_negative: false };
+        let cut = |words: &[Option<&str>]| truncation_warnings(&text(&[]), own(words));
         assert_eq!(cut(&[Some("77"), Some("77"), None]), [""; 0]);
         assert_eq!(cut(&[Some("77"), Some("77"), Some("256")]), ["77", "256"]);
         assert_eq!(cut(&[None, Some("77")]), ["77"]);
         assert_eq!(cut(&[]), [""; 0]);
-        let apart = cut_off(&text(&[None, Some("b")]), own(&[Some("77"), Some("77"), None]));
+        let apart = truncation_warnings(&text(&[None, Some("b")]), own(&[Some("77"), Some("77"), None]));
         assert_eq!(apart, ["77"], "the last one is told something else");
     }
 }

@@ -1,16 +1,16 @@
-//! Prompt syntax of other programs, which is read as words here.
+//! Finds prompt syntax of other programs, which has no effect here.
 
-use super::emphasis::{Part, broken};
+use super::emphasis::{PromptPart, split_breaks};
 
-/// Finds syntax of AUTOMATIC1111's web UI, ComfyUI and their extensions that a prompt is not read by, and returns a
-/// sentence for each kind of it. `weighs` and `goes_on` are those of [`Style`](super::Style), and `words` the tokens of
-/// embeddings, which are read whatever they look like. What a backslash stands before is plain text.
-pub fn foreign_syntax(prompt: &str, weighs: bool, goes_on: bool, words: &[&str]) -> Vec<String> {
-    let mut found = Found { words, kinds: Vec::new() };
-    found.networks(prompt, weighs);
-    found.groups(prompt, weighs);
-    found.words(prompt, weighs, goes_on);
-    let sentence = |(kind, examples): (Kind, Vec<&str>)| {
+/// Finds syntax of AUTOMATIC1111's web UI, ComfyUI and their extensions that has no effect in a prompt, and returns a
+/// sentence for each kind of it. `has_weights` and `is_chunked` are those of [`PromptStyle`](super::PromptStyle), and `words` the tokens of
+/// embeddings, which are valid whatever they look like. Characters after a backslash are plain text.
+pub fn foreign_syntax(prompt: &str, has_weights: bool, is_chunked: bool, words: &[&str]) -> Vec<String> {
+    let mut found = SyntaxFindings { words, kinds: Vec::new() };
+    found.networks(prompt, has_weights);
+    found.groups(prompt, has_weights);
+    found.words(prompt, has_weights, is_chunked);
+    let sentence = |(kind, examples): (SyntaxKind, Vec<&str>)| {
         let more = match examples.len() - 1 {
             0 => String::new(),
             more => format!(" (and {more} more)"),
@@ -20,9 +20,9 @@ pub fn foreign_syntax(prompt: &str, weighs: bool, goes_on: bool, words: &[&str])
     found.kinds.into_iter().map(sentence).collect()
 }
 
-/// A kind of syntax, with what is told of it.
+/// A kind of syntax, with its explanation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum SyntaxKind {
     Lora,
     Hypernetwork,
     Network,
@@ -37,48 +37,48 @@ enum Kind {
     Embedding,
 }
 
-impl Kind {
-    /// Returns how the syntax is read here, and what to use instead.
+impl SyntaxKind {
+    /// Returns the effect of the syntax here, and the alternative.
     fn says(self) -> &'static str {
         match self {
             Self::Lora => {
-                " is read as words and adds no LoRA; name its file in a [[lora]] table, with its weight as scale"
+                " is read as words and adds no LoRA; add its file in a [[lora]] table, with its weight as scale"
             }
             Self::Hypernetwork => " is read as words; hypernetworks are not supported",
-            Self::Network => " is read as words; AUTOMATIC1111 takes it out of the prompt",
-            Self::Weight => " is read as words; weights = \"a1111\" makes brackets weigh them",
+            Self::Network => " is read as words; AUTOMATIC1111 removes it from the prompt",
+            Self::Weight => " is read as words; prompt_weighting = \"a1111\" enables weights in brackets",
             Self::Edit => {
-                " is read as words; to change the prompt during a run, end the run at run.denoising_end and go on in a \
+                " is read as words; to change the prompt during a run, end the run at run.denoising_end and continue in a \
                  [[stage]] with the other prompt"
             }
             Self::Alternation => " is read as words; prompts that alternate from step to step are not supported",
-            Self::Choice => " is read as words; to draw each, make prompt a list",
+            Self::Choice => " is read as words; to generate each, make prompt a list",
             Self::Wildcard => {
                 " is read as words; wildcards are not supported: write the words themselves, or make prompt a list"
             }
             Self::And => {
-                " is read as a word; prompts that are composed are not supported. Write one prompt, or \"and\" for the word"
+                " is read as a word; composed prompts are not supported. Write one prompt, or \"and\" for the word"
             }
-            Self::Break => " is read as a word; with long_prompts = \"chunk\" it begins another chunk",
-            Self::BreakLeftOut => " is left out; with long_prompts = \"chunk\" it begins another chunk",
+            Self::Break => " is read as a word; with long_prompts = \"chunk\" it starts another chunk",
+            Self::BreakLeftOut => " is ignored; with long_prompts = \"chunk\" it starts another chunk",
             Self::Embedding => {
-                " is read as words; name the file in an [[embedding]] table, and its token alone in the prompt"
+                " is read as words; add the file in a [[textual_inversion]] table, and write only its token in the prompt"
             }
         }
     }
 }
 
-/// The most bytes of a group in brackets that is looked into, which keeps the work linear in the prompt.
+/// The maximum length of a group in brackets in bytes, which keeps the work linear in the prompt.
 const MOST_BYTES: usize = 1000;
 
 /// The syntax found so far, by kind.
-struct Found<'p> {
+struct SyntaxFindings<'p> {
     words: &'p [&'p str],
-    kinds: Vec<(Kind, Vec<&'p str>)>,
+    kinds: Vec<(SyntaxKind, Vec<&'p str>)>,
 }
 
-impl<'p> Found<'p> {
-    fn add(&mut self, kind: Kind, example: &'p str) {
+impl<'p> SyntaxFindings<'p> {
+    fn add(&mut self, kind: SyntaxKind, example: &'p str) {
         if self.words.iter().any(|word| word.contains(example) || example.contains(word)) {
             return;
         }
@@ -89,15 +89,15 @@ impl<'p> Found<'p> {
         }
     }
 
-    /// `<lora:name:0.8>` and its like.
-    fn networks(&mut self, prompt: &'p str, weighs: bool) {
+    /// Finds `<lora:name:0.8>` and the like.
+    fn networks(&mut self, prompt: &'p str, has_weights: bool) {
         for (at, _) in unescaped(prompt).filter(|(_, c)| *c == '<') {
             let Some(text) = prompt.get(at..).and_then(|rest| rest.get(..=rest.find('>')?)) else { continue };
             let Some((name, arguments)) = text.trim_matches(['<', '>']).split_once(':') else { continue };
             let kind = match name.to_ascii_lowercase().as_str() {
-                "lora" | "lyco" => Kind::Lora,
-                "hypernet" => Kind::Hypernetwork,
-                _ if weighs && !name.is_empty() && name.chars().all(is_word) => Kind::Network,
+                "lora" | "lyco" => SyntaxKind::Lora,
+                "hypernet" => SyntaxKind::Hypernetwork,
+                _ if has_weights && !name.is_empty() && name.chars().all(is_word) => SyntaxKind::Network,
                 _ => continue,
             };
             if !arguments.is_empty() && !arguments.contains('<') {
@@ -106,8 +106,8 @@ impl<'p> Found<'p> {
         }
     }
 
-    /// Brackets: `[a:b:0.5]`, `[a|b]`, `{a|b}` and `(a:1.3)`.
-    fn groups(&mut self, prompt: &'p str, weighs: bool) {
+    /// Finds brackets: `[a:b:0.5]`, `[a|b]`, `{a|b}` and `(a:1.3)`.
+    fn groups(&mut self, prompt: &'p str, has_weights: bool) {
         let mut open: Vec<(char, usize)> = Vec::new();
         for (at, c) in unescaped(prompt) {
             let opener = match c {
@@ -120,7 +120,7 @@ impl<'p> Found<'p> {
                 '}' => '{',
                 _ => continue,
             };
-            // A bracket within that was never closed is text.
+            // An unclosed inner bracket is text.
             let Some(place) = open.iter().rposition(|(c, _)| *c == opener) else { continue };
             let start = open[place].1;
             open.truncate(place);
@@ -130,33 +130,35 @@ impl<'p> Found<'p> {
             }
             let alternatives = split(inner, '|').len() > 1;
             match opener {
-                '[' if alternatives => self.add(Kind::Alternation, group),
-                '[' if is_timed(inner) => self.add(Kind::Edit, group),
-                '{' if alternatives => self.add(Kind::Choice, group),
-                '(' if !weighs && is_timed(inner) => self.add(Kind::Weight, group),
+                '[' if alternatives => self.add(SyntaxKind::Alternation, group),
+                '[' if is_timed(inner) => self.add(SyntaxKind::Edit, group),
+                '{' if alternatives => self.add(SyntaxKind::Choice, group),
+                '(' if !has_weights && is_timed(inner) => self.add(SyntaxKind::Weight, group),
                 _ => {}
             }
         }
     }
 
-    /// `AND`, `BREAK`, `__animals__` and `embedding:cat`.
-    fn words(&mut self, prompt: &'p str, weighs: bool, goes_on: bool) {
+    /// Finds `AND`, `BREAK`, `__animals__` and `embedding:cat`.
+    fn words(&mut self, prompt: &'p str, has_weights: bool, is_chunked: bool) {
         let is_split = |c: char| c.is_whitespace() || matches!(c, ',' | '(' | ')' | '[' | ']' | '{' | '}' | '|');
         for word in prompt.split(is_split).filter(|word| !word.is_empty()) {
-            if word == "AND" && weighs {
-                self.add(Kind::And, word);
+            if word == "AND" && has_weights {
+                self.add(SyntaxKind::And, word);
             }
             let name = word.trim_matches(|c: char| !is_word(c) && !matches!(c, '*' | '/'));
             if name.len() > 4 && name.starts_with("__") && name.ends_with("__") {
-                self.add(Kind::Wildcard, name);
+                self.add(SyntaxKind::Wildcard, name);
             }
             let after = word.strip_prefix("embedding:").map(|name| name.trim_start_matches("\\"));
             if after.is_some_and(|name| name.chars().next().is_some_and(is_word)) {
-                self.add(Kind::Embedding, word);
+                self.add(SyntaxKind::Embedding, word);
             }
         }
-        if !goes_on && let Some(at) = broken(prompt).contains(&Part::Break).then(|| prompt.find("BREAK")).flatten() {
-            let kind = if weighs { Kind::BreakLeftOut } else { Kind::Break };
+        if !is_chunked
+            && let Some(at) = split_breaks(prompt).contains(&PromptPart::Break).then(|| prompt.find("BREAK")).flatten()
+        {
+            let kind = if has_weights { SyntaxKind::BreakLeftOut } else { SyntaxKind::Break };
             self.add(kind, prompt.get(at..at + 5).unwrap_or_default());
         }
     }
@@ -166,7 +168,7 @@ fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_' || c == '-'
 }
 
-/// The characters of a text that no backslash stands before, with their places.
+/// Returns the characters of a text without a preceding backslash, with their positions.
 fn unescaped(text: &str) -> impl Iterator<Item = (usize, char)> {
     let mut is_escaped = false;
     text.char_indices().filter(move |(_, c)| {
@@ -176,8 +178,8 @@ fn unescaped(text: &str) -> impl Iterator<Item = (usize, char)> {
     })
 }
 
-/// True for a text that ends with a number behind a colon, which is outside of brackets. Two whole numbers, `16:9` or
-/// `12:30`, are a ratio or a time.
+/// Returns true for a text that ends with a colon outside of brackets and a number. Two integers, `16:9` or `12:30`,
+/// are a ratio or a time.
 fn is_timed(inner: &str) -> bool {
     let parts = split(inner, ':');
     let [.., before, last] = parts[..] else { return false };
@@ -208,13 +210,13 @@ mod tests {
     use super::*;
 
     /// Returns the kinds that are found without weights, with them, and with them and chunks.
-    fn found(prompt: &str) -> [Vec<Kind>; 3] {
-        [(false, false), (true, false), (true, true)].map(|(weighs, goes_on)| {
-            let sentences = foreign_syntax(prompt, weighs, goes_on, &["<cat:x>"]);
-            let mut found = Found { words: &["<cat:x>"], kinds: Vec::new() };
-            found.networks(prompt, weighs);
-            found.groups(prompt, weighs);
-            found.words(prompt, weighs, goes_on);
+    fn found(prompt: &str) -> [Vec<SyntaxKind>; 3] {
+        [(false, false), (true, false), (true, true)].map(|(has_weights, is_chunked)| {
+            let sentences = foreign_syntax(prompt, has_weights, is_chunked, &["<cat:x>"]);
+            let mut found = SyntaxFindings { words: &["<cat:x>"], kinds: Vec::new() };
+            found.networks(prompt, has_weights);
+            found.groups(prompt, has_weights);
+            found.words(prompt, has_weights, is_chunked);
             assert_eq!(found.kinds.len(), sentences.len());
             found.kinds.into_iter().map(|(kind, _)| kind).collect()
         })
@@ -222,8 +224,8 @@ mod tests {
 
     #[test]
     fn syntax_of_other_programs_is_found() {
-        use Kind::*;
-        for (prompt, plain, weighted, chunked) in [
+        use SyntaxKind::*;
+        for (prompt, plain, split_emphasis, chunked) in [
             ("a <lora:x:1> b", vec![Lora], vec![Lora], vec![Lora]),
             ("<lyco:x>", vec![Lora], vec![Lora], vec![Lora]),
             ("<hypernet:x:0.5>", vec![Hypernetwork], vec![Hypernetwork], vec![Hypernetwork]),
@@ -241,7 +243,7 @@ mod tests {
             ("a (v2:1.4) circle", vec![Weight], vec![], vec![]),
             ("((a) [b:c:3])", vec![Edit], vec![Edit], vec![Edit]),
         ] {
-            assert_eq!(found(prompt), [plain, weighted, chunked], "{prompt}");
+            assert_eq!(found(prompt), [plain, split_emphasis, chunked], "{prompt}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! Turns prompts into token ids, exactly as transformers' fast CLIP, BERT, T5 and Gemma tokenizers do.
+//! Converts prompts to token ids, exactly as transformers' fast CLIP, BERT, T5 and Gemma tokenizers do.
 
 mod bert;
 mod charsmap;
@@ -21,8 +21,8 @@ use tokenizers::AddedToken;
 use crate::error::{Error, Result};
 use crate::family::TokenizerKind;
 use crate::guard::contain;
-use cleaning::{Cleaner, Tokens};
-use special::Settings;
+use cleaning::{CleanedTokens, Cleaner};
+use special::TokenizerSettings;
 
 pub use cleaning::Cleaning;
 pub use encoding::Encoding;
@@ -42,16 +42,16 @@ pub struct Tokenizer {
     kind: TokenizerKind,
     dir: PathBuf,
     max_length: usize,
-    /// True if the length is stated by the tokenizer's own files.
+    /// True if the tokenizer's own files state its length.
     has_own_length: bool,
     vocab_size: usize,
-    /// How many special tokens the post-processor puts around a prompt.
+    /// The number of special tokens that the post-processor adds to a prompt.
     around: usize,
-    /// The special tokens before a prompt, and those behind it.
+    /// The special tokens before and after a prompt.
     before: Vec<i64>,
     behind: Vec<i64>,
     pad_id: i64,
-    /// The ids that words of a user's own become, by the ids that the tokenizer gives them.
+    /// The ids of textual inversion tokens, by the ids that the tokenizer gives them.
     words: HashMap<i64, Vec<i64>>,
     pads_left: bool,
     truncates_left: bool,
@@ -64,14 +64,14 @@ impl Tokenizer {
     /// `vocab.txt` (BERT). T5's is read from `tokenizer.json` only.
     ///
     /// The special tokens and the length come from `tokenizer_config.json`, `special_tokens_map.json` and
-    /// `added_tokens.json`, in the precedence that transformers gives them; files that are not there leave the
-    /// family's own. A length left open (transformers writes 1e30) is 77, and for T5 512, unless the text encoder says
-    /// another ([`Tokenizer::has_own_length`]).
+    /// `added_tokens.json`, with the precedence of transformers; the family's defaults replace missing files. A length
+    /// left open (transformers writes 1e30) is 77, and for T5 512, unless the text encoder has another
+    /// ([`Tokenizer::has_own_length`]).
     ///
     /// # Errors
     ///
-    /// [`Error::Model`] where a file is missing, is not what its name says, or contradicts another;
-    /// [`Error::Io`] where one cannot be read.
+    /// [`Error::Model`] if a file is missing, has another format than its name says, or contradicts another;
+    /// [`Error::Io`] if one cannot be read.
     pub fn open(dir: &Path) -> Result<Self> {
         contain(|| Self::load(dir)).unwrap_or_else(|panic| {
             Err(Error::model(dir, format!("the tokenizer cannot be read: {panic}"), clip::FETCH))
@@ -91,7 +91,7 @@ impl Tokenizer {
                 TokenizerKind::Clip
             }
         };
-        let settings = Settings::read(dir, kind)?;
+        let settings = TokenizerSettings::read(dir, kind)?;
         let mut inner = match (opened, kind) {
             (Some(mut opened), _) => {
                 bert::make_plain(&mut opened, &json, settings.plain)?;
@@ -110,7 +110,7 @@ impl Tokenizer {
             }
         }
 
-        // The file's own truncation and padding are those of some other program's last call.
+        // The file's own truncation and padding are those of another program's last call.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| Error::model(dir, e.to_string(), ""))?;
 
@@ -140,26 +140,28 @@ impl Tokenizer {
         tokenizer.with_max_length(settings.max_length.unwrap_or(kind.length()))
     }
 
-    /// Gives the tokenizer another length, such as that of the text encoder's position embeddings.
+    /// Sets another length, such as that of the text encoder's position embeddings.
     ///
     /// # Errors
     ///
-    /// [`Error::Model`] where not even the tokens around a prompt fit.
+    /// [`Error::Model`] if the special tokens alone do not fit.
     pub fn with_max_length(mut self, max_length: usize) -> Result<Self> {
         if max_length < self.around.max(1) {
-            let problem =
-                format!("a length of {max_length} tokens has no room for the {} around every prompt", self.around);
+            let problem = format!(
+                "a length of {max_length} tokens is too short for the {} special tokens of every prompt",
+                self.around
+            );
             return Err(Error::model(&self.dir, problem, "correct model_max_length in tokenizer_config.json"));
         }
         self.max_length = max_length;
         Ok(self)
     }
 
-    /// Lets the tokenizer clean prompts in another way. CLIP's alone does; others clean text as they always do.
+    /// Sets the cleaning of prompts. Only CLIP's tokenizer has a choice; others keep theirs.
     ///
     /// # Errors
     ///
-    /// [`Error::Model`] where the tokenizer's parts cannot be put together anew.
+    /// [`Error::Model`] if the tokenizer's parts cannot be rebuilt.
     pub fn with_cleaning(mut self, cleaning: Cleaning) -> Result<Self> {
         let is_other = self.kind == TokenizerKind::Clip && cleaning != Cleaning::Fast;
         let cleaner = is_other.then(|| Cleaner::new(&self.inner, cleaning)).transpose();
@@ -167,7 +169,7 @@ impl Tokenizer {
         Ok(self)
     }
 
-    /// The way prompts are cleaned; `None` for tokenizers of other families than CLIP's, which have a way of their own.
+    /// Returns the cleaning of prompts; `None` for tokenizers of families other than CLIP, which have their own.
     pub fn cleaning(&self) -> Option<Cleaning> {
         let own = self.cleaner.as_ref().map_or(Cleaning::Fast, Cleaner::cleaning);
         (self.kind == TokenizerKind::Clip).then_some(own)
@@ -178,35 +180,36 @@ impl Tokenizer {
         self.kind
     }
 
-    /// True if it is T5's, whose text encoder gives a state for each token and pools no vector of them.
+    /// Returns true for T5's, whose text encoder has no pooled embedding.
     pub fn is_t5(&self) -> bool {
         self.kind == TokenizerKind::T5
     }
 
-    /// True if the tokenizer's own files state its length (`model_max_length`); otherwise the text encoder does.
+    /// Returns true if the tokenizer's own files state its length (`model_max_length`); otherwise the text encoder
+    /// does.
     pub fn has_own_length(&self) -> bool {
         self.has_own_length
     }
 
-    /// True if it is CLIP's.
+    /// Returns true for CLIP's.
     pub fn is_clip(&self) -> bool {
         self.kind == TokenizerKind::Clip
     }
 
-    /// The number of ids an encoded prompt has.
+    /// Returns the number of ids of an encoded prompt.
     pub fn max_length(&self) -> usize {
         self.max_length
     }
 
-    /// One more than the largest id the tokenizer can give.
+    /// Returns one more than the tokenizer's largest id.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
     }
 
-    /// Requires a vocabulary that fills a text encoder's embedding of `rows` rows.
+    /// Checks that the vocabulary fills a text encoder's embedding of `rows` rows.
     ///
-    /// BERT's vocabulary is a list of lines, and nothing in it tells that some are missing at its end. An embedding may
-    /// be padded to a multiple of 8 rows, by fewer than 128.
+    /// BERT's vocabulary is a list of lines, which does not show that lines are missing at its end. An embedding may be
+    /// padded to a multiple of 8 rows, by fewer than 128.
     ///
     /// # Errors
     ///
@@ -218,24 +221,24 @@ impl Tokenizer {
             return Ok(());
         }
         let problem = format!(
-            "is not complete: the vocabulary has {} tokens, and the text encoder's embedding has {rows} rows",
+            "is incomplete: the vocabulary has {} tokens, and the text encoder's embedding has {rows} rows",
             self.vocab_size
         );
         Err(Error::model(&self.dir, problem, clip::FETCH))
     }
 
-    /// How many tokens of a prompt have room beside those around it.
-    pub fn room(&self) -> usize {
+    /// Returns the maximum number of a prompt's tokens, without the special ones.
+    pub fn capacity(&self) -> usize {
         self.max_length - self.around
     }
 
-    /// Which ids of an encoded prompt are no padding, where there are `length` of those.
+    /// Returns the range of ids that are not padding, if there are `length` of those.
     pub(super) fn read(&self, length: usize) -> Range<usize> {
         let whole = self.max_length.max(length);
         if self.pads_left { whole - length..whole } else { 0..length }
     }
 
-    /// The number of tokens of a text with those around it, without a limit.
+    /// Returns the number of tokens of a text including the special ones, without a limit.
     ///
     /// # Errors
     ///
@@ -244,17 +247,17 @@ impl Tokenizer {
         Ok(self.tokens(text)?.len() + self.around)
     }
 
-    /// How many special tokens stand around a prompt.
+    /// Returns the number of special tokens around a prompt.
     pub(super) fn specials(&self) -> usize {
         self.around
     }
 
-    /// The token of a comma, where it has one of its own.
+    /// Returns the token of a comma, if there is one.
     pub(super) fn comma(&self) -> Option<i64> {
         <[i64; 1]>::try_from(self.tokens(",").ok()?).ok().map(|[comma]| comma)
     }
 
-    /// The tokens of a text alone, without those around a prompt and however many they are.
+    /// Returns all tokens of a text, without special tokens.
     ///
     /// # Errors
     ///
@@ -268,26 +271,26 @@ impl Tokenizer {
             .collect())
     }
 
-    /// Lets a word of a user's own become `ids`.
+    /// Maps a textual inversion token to `ids`.
     ///
     /// # Errors
     ///
-    /// [`Error::Model`] where the tokenizer knows the word already.
+    /// [`Error::Model`] if the tokenizer already has the token.
     pub fn with_word(mut self, word: &str, ids: Vec<i64>) -> Result<Self> {
         if self.inner.token_to_id(word).is_some() {
-            let problem = format!("has the token \"{word}\" already");
-            return Err(Error::model(&self.dir, problem, "give the [[embedding]] another word: token"));
+            let problem = format!("already has the token \"{word}\"");
+            return Err(Error::model(&self.dir, problem, "set another token in [[textual_inversion]]"));
         }
         let add = contain(|| limits::add_token(&mut self.inner, AddedToken::from(word, false)));
         let add = add.map_err(|panic| self.unencoded(&panic))?;
-        add.map_err(|e| Error::model(&self.dir, format!("cannot take \"{word}\" in: {e}"), "choose another token"))?;
+        add.map_err(|e| Error::model(&self.dir, format!("cannot add \"{word}\": {e}"), "choose another token"))?;
         if let Some(id) = self.inner.token_to_id(word) {
             self.words.insert(i64::from(id), ids);
         }
         Ok(self)
     }
 
-    /// True if a text has a word that [`Tokenizer::with_word`] added.
+    /// Returns true if a text contains a token that [`Tokenizer::with_word`] added.
     ///
     /// # Errors
     ///
@@ -297,12 +300,12 @@ impl Tokenizer {
         Ok(id.is_some() && self.split(text)?.ids.iter().any(|&found| Some(found) == id.map(i64::from)))
     }
 
-    /// Whether it knows words of a user's own, which [`Tokenizer::encode`] does not read.
+    /// Returns true if it has textual inversion tokens, which [`Tokenizer::encode`] does not support.
     pub(super) fn has_words(&self) -> bool {
         !self.words.is_empty()
     }
 
-    /// Puts the special tokens and the padding around up to [`Tokenizer::room`] tokens, and ones around their weights.
+    /// Adds the special tokens and the padding to up to [`Tokenizer::capacity`] tokens, and ones to their weights.
     pub(super) fn around(&self, tokens: &[i64], weights: &[f32]) -> (Vec<i64>, Vec<f32>) {
         let mut ids: Vec<i64> = self.before.iter().chain(tokens).chain(&self.behind).copied().collect();
         let mut around = vec![1.0; self.before.len()];
@@ -318,33 +321,35 @@ impl Tokenizer {
     }
 
     fn unencoded(&self, e: &dyn std::fmt::Display) -> Error {
-        Error::model(&self.dir, format!("cannot encode the prompt: {e}"), "take the tokenizer the model came with")
+        Error::model(&self.dir, format!("cannot encode the prompt: {e}"), "use the tokenizer that comes with the model")
     }
 
-    /// Encodes a text without the tokens around a prompt, and however long it is.
-    fn split(&self, text: &str) -> Result<Tokens> {
+    /// Encodes a text of any length without special tokens.
+    fn split(&self, text: &str) -> Result<CleanedTokens> {
         limits::check_length(text)?;
         let encode = || match &self.cleaner {
             Some(cleaner) => cleaner.encode(&self.inner, text),
-            None => limits::encode(&self.inner, text, false).map_err(|e| self.unencoded(&e)).map(|encoding| Tokens {
-                text: text.to_owned(),
-                ids: encoding.get_ids().iter().map(|&id| i64::from(id)).collect(),
-                offsets: encoding.get_offsets().to_vec(),
-            }),
+            None => {
+                limits::encode(&self.inner, text, false).map_err(|e| self.unencoded(&e)).map(|encoding| CleanedTokens {
+                    text: text.to_owned(),
+                    ids: encoding.get_ids().iter().map(|&id| i64::from(id)).collect(),
+                    offsets: encoding.get_offsets().to_vec(),
+                })
+            }
         };
         contain(encode).unwrap_or_else(|panic| Err(self.unencoded(&panic)))
     }
 
-    /// Turns a prompt into ids.
+    /// Encodes a prompt as ids.
     ///
     /// # Errors
     ///
-    /// [`Error::Model`] where the vocabulary lacks a part of the prompt and the token for unknown parts as well;
-    /// [`Error::Input`] for a prompt of more than [`PROMPT_BYTES`], or with [`Cleaning::Ftfy`] for one that may have to
-    /// be repaired.
+    /// [`Error::Model`] if the vocabulary lacks a part of the prompt and has no token for unknown parts;
+    /// [`Error::Input`] for a prompt of more than [`PROMPT_BYTES`], or, with [`Cleaning::Ftfy`], for one that may need
+    /// repair.
     pub fn encode(&self, text: &str) -> Result<Encoding> {
-        let Tokens { text, ids, offsets } = self.split(text)?;
-        let cut = ids.len().saturating_sub(self.room());
+        let CleanedTokens { text, ids, offsets } = self.split(text)?;
+        let cut = ids.len().saturating_sub(self.capacity());
         let (kept, lost) = match self.truncates_left {
             true => (cut..ids.len(), 0..cut),
             false => (0..ids.len() - cut, ids.len() - cut..ids.len()),
@@ -359,7 +364,7 @@ impl Tokenizer {
     }
 }
 
-/// The special tokens that are put before a text and behind it.
+/// Returns the special tokens before and after a text.
 fn surroundings(inner: &tokenizers::Tokenizer) -> tokenizers::Result<(Vec<i64>, Vec<i64>)> {
     let ids = |special: bool| -> tokenizers::Result<Vec<i64>> {
         Ok(limits::encode(inner, "a", special)?.get_ids().iter().map(|&id| i64::from(id)).collect())
@@ -370,7 +375,7 @@ fn surroundings(inner: &tokenizers::Tokenizer) -> tokenizers::Result<(Vec<i64>, 
     Ok((before.to_vec(), rest.get(bare.len()..).unwrap_or_default().to_vec()))
 }
 
-/// The part of `text` between two byte offsets, widened to whole characters.
+/// Returns the part of `text` between two byte offsets, extended to whole characters.
 fn slice(text: &str, begin: usize, end: usize) -> &str {
     let (begin, end) = (text.floor_char_boundary(begin), text.ceil_char_boundary(end));
     text.get(begin..end).unwrap_or_default()

@@ -590,13 +590,13 @@ fn prompts_that_are_not_read_as_they_are_meant_are_warned_of() {
     let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &[0; 64]].concat();
     std::fs::write(folder.path().join("cat.safetensors"), bytes).expect("a file can be written");
     let cat = "[[textual_inversion]]\npath = 'cat.safetensors'\n";
-    let weights = "weights = 'a1111'\n";
+    let weights = "prompt_weighting = 'a1111'\n";
     for (prompt, keys, tables, says) in [
         ("a <lora:x:1> cat", "", "", Some("prompt: \"<lora:x:1>\" is read as words and adds no LoRA")),
         ("a [cat:dog:0.5]", weights, "", Some("prompt: \"[cat:dog:0.5]\" is read as words")),
         ("a [cat|dog]", weights, "", Some("prompt: \"[cat|dog]\" is read as words")),
         ("a cat AND a dog", weights, "", Some("prompt: \"AND\" is read as a word")),
-        ("a (red:1.4) cat", "", "", Some("weights = \"a1111\"")),
+        ("a (red:1.4) cat", "", "", Some("prompt_weighting = \"a1111\"")),
         ("a cat", "negative_prompt = 'a BREAK b'\n", "", Some("negative_prompt: \"BREAK\" is read as a word")),
         ("a cat", "", cat, Some("cat.safetensors: no prompt has its token \"<cat>\"")),
         ("a <cat>", "", cat, None),

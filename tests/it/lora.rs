@@ -1,13 +1,13 @@
-//! LoRAs: what diffusers draws with one, the program draws with it merged.
+//! LoRAs: merged weights give the same images as diffusers.
 //!
-//! The references are in `tests/golden/lora`, made by `scripts/golden_lora.py`; a folder more there with a
-//! pipeline.toml is a test more.
+//! The references are in `tests/golden/lora`, made by `scripts/golden_lora.py`. Each folder there with a pipeline.toml
+//! is a test.
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use crate::common::{answer, ldm_ort, models, npy};
-use ldm_ort::bundle::{ComponentKind, GraphFile, Weights};
+use ldm_ort::bundle::{ComponentKind, GraphFile, ModuleWeights};
 use ldm_ort::engine::model_digest;
 use ldm_ort::lora::{Lora, merge};
 use ldm_ort::session::{Cancel, Optimization, Runtime, Session, SessionOptions};
@@ -18,7 +18,7 @@ fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/lora")
 }
 
-/// Runs a pipeline with its images in `folder`, and gives the final latents and the first image's bytes.
+/// Runs a pipeline with its images in `folder`, and returns the final latents and the first image's bytes.
 fn draw(folder: &Path, pipeline: &Path) -> Result<(npy::Array, Vec<u8>), String> {
     let mut command = ldm_ort(folder);
     command.arg("run").arg(pipeline).args(["--save-latents", "latents.npy", "--json", "--output"]).arg(folder);
@@ -74,7 +74,7 @@ fn every_lora_is_drawn_as_diffusers_draws_it() {
     assert!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), folders.len(), wrong.join("\n"));
 }
 
-/// A pipeline for a tiny model with tables added, in a file of its own.
+/// Writes a pipeline for a tiny model with additional tables to a file.
 fn pipeline(folder: &Path, name: &str, model: &str, tables: &str) -> PathBuf {
     let model = models().join(model);
     let text = format!(
@@ -91,7 +91,7 @@ fn table(file: &str, keys: &str) -> String {
     format!("[[lora]]\npath = '{}'\n{keys}\n", golden().join("files").join(file).display())
 }
 
-/// Writes a safetensors file of zeros in float32, and of numbers in other types.
+/// Writes a safetensors file with float32 zeros, and with numbers of other types.
 fn write_zeros(path: &Path, tensors: &[(String, Vec<usize>)]) {
     let (mut header, mut at) = (serde_json::Map::new(), 0);
     for (name, shape) in tensors {
@@ -105,7 +105,7 @@ fn write_zeros(path: &Path, tensors: &[(String, Vec<usize>)]) {
     std::fs::write(path, bytes).expect("the folder can be written to");
 }
 
-/// The part of a file that belongs to no module of the model is left out, counted and named, by `check` and by a run.
+/// `check` and a run skip modules that the model lacks, and report their number and names.
 #[test]
 fn what_a_model_has_no_place_for_is_left_out_with_a_warning() {
     const KNOWN: &str = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k";
@@ -121,11 +121,11 @@ fn what_a_model_has_no_place_for_is_left_out_with_a_warning() {
             &["1 module of text_encoder_2", "does not load"],
         ),
         (pair("lora_te3_encoder_block_0_layer_0_SelfAttention_q").to_vec(), &["1 module of text_encoder_3"]),
-        (one("lora_unet_mid_block_x.alpha"), &["1 module with an alpha and no matrices", "mid_block_x"]),
+        (one("lora_unet_mid_block_x.alpha"), &["1 module with an alpha but no matrices", "mid_block_x"]),
         (one("lora_unet_down_blocks_7_x.hada_w1_a"), &["1 tensor of ", "LoHa", "down_blocks_7_x"]),
         (one("lora_te2_text_model_final_layer_norm.diff"), &["1 tensor of ", "full difference"]),
         (one("bundle_emb.cat.string_to_param.*"), &["1 tensor of ", "[[textual_inversion]]", "bundle_emb.cat"]),
-        (one("epoch"), &["1 tensor of ", "no naming that is known", "epoch"]),
+        (one("epoch"), &["1 tensor of ", "an unknown naming", "epoch"]),
     ] {
         let scratch = tempfile::tempdir().expect("a folder");
         write_zeros(&scratch.path().join("style.safetensors"), &[pair(KNOWN).to_vec(), more].concat());
@@ -145,7 +145,7 @@ fn what_a_model_has_no_place_for_is_left_out_with_a_warning() {
     }
 }
 
-/// Weights within the graph's file and beside it.
+/// Internal and external weights are changed.
 #[test]
 fn scale_0_leaves_the_bits_alone() {
     for model in ["sd1", "sd1-legacy"] {
@@ -167,7 +167,7 @@ fn scale_0_leaves_the_bits_alone() {
     }
 }
 
-/// The graph's files are as they were, and an image's record holds the LoRAs.
+/// The graph's files do not change, and an image's record lists the LoRAs.
 #[test]
 fn an_image_is_drawn_again_from_its_record_and_no_file_is_changed() {
     let scratch = tempfile::tempdir().expect("a folder");
@@ -183,7 +183,7 @@ fn an_image_is_drawn_again_from_its_record_and_no_file_is_changed() {
     let again = tempfile::tempdir().expect("a folder");
     let mut command = ldm_ort(again.path());
     command.args(["run", "--from"]).arg(&first).args(["--save-latents", "latents.npy", "--output", "out"]);
-    // A record names no file outside of the folder it is made in.
+    // A record names no file outside of its folder.
     command.arg("--model").arg(models().join("sd1"));
     for (at, name) in ["kohya.safetensors", "peft.safetensors"].into_iter().enumerate() {
         command.arg("--input").arg(format!("lora[{at}].path={}", golden().join("files").join(name).display()));
@@ -195,7 +195,7 @@ fn an_image_is_drawn_again_from_its_record_and_no_file_is_changed() {
     assert!(std::fs::read(drawn.expect("an entry").path()).expect("an image") == image, "other bytes");
 }
 
-/// A file that is changed between being checked and being read is an error, and never more than that.
+/// A file that changes between its check and its use is an error, and nothing worse.
 #[test]
 fn a_graph_that_changes_meanwhile_is_an_error_at_most() {
     let scratch = tempfile::tempdir().expect("a folder");
@@ -205,8 +205,8 @@ fn a_graph_that_changes_meanwhile_is_an_error_at_most() {
     let graph = GraphFile::open(&path).expect("a graph");
     let read = |bytes: &[u8]| {
         std::fs::write(&path, bytes).expect("the folder can be written to");
-        let weights = Weights::open(&graph).ok()?;
-        Some(weights.of_modules.iter().filter(|weight| weights.read(weight).is_ok()).count())
+        let weights = ModuleWeights::open(&graph).ok()?;
+        Some(weights.modules.iter().filter(|weight| weights.read(weight).is_ok()).count())
     };
     assert_eq!(read(&whole), Some(12));
     let mut state = 1u32;
@@ -218,7 +218,7 @@ fn a_graph_that_changes_meanwhile_is_an_error_at_most() {
         let mut bytes = whole.clone();
         match random(3) {
             0 => bytes.truncate(1 + random(whole.len() - 1)),
-            // The weights are at the end of a file, before that is its structure.
+            // The weights are at the end of a file, after its structure.
             1 => bytes[random(20_000)] = random(256) as u8,
             _ => (0..8).for_each(|_| bytes[random(whole.len())] = random(256) as u8),
         }
@@ -226,7 +226,7 @@ fn a_graph_that_changes_meanwhile_is_an_error_at_most() {
     }
 }
 
-/// A record's digest is one over the files that were opened, the LoRAs' included.
+/// A record's digest covers all files that were opened, including the LoRAs'.
 #[test]
 fn the_digest_takes_in_the_loras() {
     let scratch = tempfile::tempdir().expect("a folder");
@@ -241,7 +241,7 @@ fn the_digest_takes_in_the_loras() {
     assert_eq!(kohya, digest(&table("kohya.safetensors", "scale = 0.5")));
 }
 
-/// What is added and taken away again leaves halves as they were, since all is added up before it is rounded.
+/// Adding and subtracting the same change restores half-precision weights, since the sum is rounded only once.
 #[test]
 fn halves_are_rounded_once() {
     let path = models().join("variants/unet-half.onnx");
@@ -252,35 +252,35 @@ fn halves_are_rounded_once() {
         text_encoder_scale: 0.0,
     };
     let merged = |loras: &[Lora]| merge(loras, ComponentKind::Unet, &graph).expect("a LoRA that fits");
-    let weights = Weights::open(&graph).expect("weights");
+    let weights = ModuleWeights::open(&graph).expect("weights");
     let (once, back) = (merged(&[lora(0.3)]), merged(&[lora(0.3), lora(0.2), lora(-0.5)]));
     assert_eq!((once.len(), back.len()), (12, 12));
     for (once, back) in once.iter().zip(&back) {
-        let stored = weights.of_modules.iter().find(|weight| weight.name == back.name).expect("a weight of the graph");
+        let stored = weights.modules.iter().find(|weight| weight.name == back.name).expect("a weight of the graph");
         let stored = WeightValues::round(weights.read(stored).expect("values"), DType::F16).expect("halves");
         assert!(once.values != stored, "{} is not changed", once.name);
         assert!(back.values == stored, "{} is not what it was", back.name);
     }
 }
 
-/// Weights within a graph's file and beside it, a convolution's among them, which a CPU repacks: at every level of
-/// optimization the runtime works on what it is handed.
+/// At every optimization level, the runtime uses the replaced weights, internal and external, including a
+/// convolution's, which a CPU repacks.
 #[test]
 fn a_session_runs_on_the_weights_it_is_handed() {
     let path = golden().join("files/mixed.onnx");
     let graph = GraphFile::open(&path).expect("a graph");
-    let weights = Weights::open(&graph).expect("weights");
+    let weights = ModuleWeights::open(&graph).expect("weights");
     let replaced = |module: &str, value: f32| {
-        let weight = weights.of_modules.iter().find(|weight| weight.module == module).expect("a module");
+        let weight = weights.modules.iter().find(|weight| weight.module == module).expect("a module");
         let values = weights.read(weight).expect("values");
-        weight.replaced_by(vec![value; values.len()]).expect("floats")
+        weight.replacement(vec![value; values.len()]).expect("floats")
     };
     let runtime =
         Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("an ONNX Runtime is found or fetched");
     let x = ndarray::ArrayD::from_elem(ndarray::IxDyn(&[1, 8, 2, 2]), 1.0f32);
     for optimization in [Optimization::None, Optimization::Basic, Optimization::Extended, Optimization::All] {
         let options = SessionOptions { component: "mixed".into(), optimization, ..SessionOptions::default() };
-        // Each linear layer doubles what it is given, and the convolution makes eight of it.
+        // Each linear layer doubles its input, and the convolution multiplies that to eight.
         for (modules, want) in [
             (vec![], 32.0),
             (vec![("a", 3.0)], 96.0),

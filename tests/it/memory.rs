@@ -1,4 +1,4 @@
-//! What a run takes of the memory: how much is told of a graph, and what is given up where there is not enough.
+//! A run's memory use: the estimates from a graph, and the measures taken if memory is short.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -38,7 +38,7 @@ fn a_graph_is_measured_node_by_node() {
     let graph = GraphFile::open(&path).expect("a graph");
     let axes = [("batch".to_owned(), 1), ("height".to_owned(), 20), ("width".to_owned(), 12)];
     let told = |passes: &[Pass]| footprint(&graph, passes, &axes).expect("a readable graph");
-    // An image of one channel becomes one of 256 channels, and is convolved by 256×256×3×3 weights that are computed from
+    // An image with one channel becomes one with 256 channels, then is convolved with 256×256×3×3 weights computed from
     // stored ones.
     let (one, many, weights) = (20 * 12 * 4, 256 * 20 * 12 * 4, 256 * 256 * 9 * 4);
     let plain = Footprint { weights: 2 * 256 * 4 + weights, activations: 2 * many, in_place: 2 * many, unknown: 0 };
@@ -52,7 +52,7 @@ fn a_graph_is_measured_node_by_node() {
     assert!(free.unknown > 0 && free.activations == 0 && free.weights == plain.weights, "of free axes: {free:?}");
 }
 
-/// Operators that make many values from a few numbers, when the graph is opened or when it runs.
+/// Operators that compute many values from a few, when the graph is opened or at run time.
 #[test]
 fn operators_that_make_large_outputs_count() {
     use crate::bundle::writer::{F32, I64, Model};
@@ -85,7 +85,7 @@ fn operators_that_make_large_outputs_count() {
     assert!(told.unknown > 0 && told.activations < width_of_inputs(LARGE), "{told:?}");
 }
 
-/// The list of indices and little else.
+/// Little more than the list of indices.
 fn width_of_inputs(large: u64) -> u64 {
     8 * large + 1024
 }
@@ -111,7 +111,7 @@ fn a_run_that_does_not_fit_the_free_memory_is_refused() {
     assert!(need.mapped > 100_000, "{need:?}");
     let warned = prepared.check_free_memory(need.private + need.mapped - 1).expect("it's slow only");
     assert!(warned.is_some_and(|warning| warning.contains("read from the disk again and again")));
-    // What runs today on a machine with little memory still does.
+    // Runs that work today on a machine with little memory still do.
     let usual = plan(&[]).expect("a plan").model;
     assert_eq!(usual.check_free_memory(64_000_000).expect("it fits"), None);
 }
@@ -129,7 +129,7 @@ fn what_does_not_fit_whole_is_given_up_piece_by_piece() {
         assert!(memory_budget.denoises_alone && memory_budget.decodes_plainly, "{memory}: {memory_budget:?}");
         let tiles = memory_budget.tiles.expect("tiles");
         assert!(tiles.size < last && tiles.stride < tiles.size, "{memory}: {tiles:?} after {last}");
-        // What fits repeats as little as it can.
+        // Tiles overlap as little as possible.
         let area = tiles.area(96, 128);
         assert!(area > least && area > 96 * 128, "{memory}: {tiles:?}, {area} after {least}");
         (last, least) = (tiles.size, area);
@@ -156,7 +156,7 @@ fn runtime() -> Runtime {
     Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("ONNX Runtime is found or fetched")
 }
 
-/// The latents and the pixels of an image, and what was warned of.
+/// Returns the latents and the pixels of an image, and the warnings.
 fn draw(cache: &Path, memory_budget: Option<MemoryBudget>) -> (ArrayD<f32>, Vec<u8>, Vec<String>) {
     let shapes = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes");
     let mut plan = plan_of(&shapes, &["run.width=128", "run.height=96"]).expect("a plan");
@@ -184,7 +184,7 @@ fn what_is_given_up_shows_in_tiles_alone() {
     let alone = MemoryBudget { denoises_alone: true, decodes_plainly: true, tiles: None };
     let (same, close, warnings) = draw(cache.path(), Some(alone));
     assert_eq!(warnings, Vec::<String>::new());
-    // Another number of threads rounds otherwise.
+    // Another number of threads rounds differently.
     let largest = latents.iter().fold(0f32, |m, v| m.max(v.abs()));
     let apart = latents.iter().zip(&same).fold(0f32, |m, (a, b)| m.max((a - b).abs())) / largest;
     assert!(apart < 1e-5, "{apart:e}");

@@ -1,4 +1,4 @@
-//! Models whose weights are stored in fewer bits, and what they draw.
+//! Quantized models and their images.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use ldm_ort::bundle::{ComponentKind, GraphFile};
 use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::graph_cache::{CachedGraph, GraphCache};
 use ldm_ort::plan::Plan;
-use ldm_ort::quantize::{Outcome, Weights, quantize};
+use ldm_ort::quantize::{QuantizedGraph, WeightFormat, quantize};
 use ldm_ort::rewrite::{Pass, rewrite};
 use ldm_ort::session::{Cancel, Runtime, Session, SessionOptions};
 use ldm_ort::spec::{Overrides, Spec};
@@ -20,11 +20,11 @@ fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/quantize")
 }
 
-fn narrowed(model: &Path, output: &Path, weights: Weights) -> Vec<Outcome> {
+fn narrowed(model: &Path, output: &Path, weights: WeightFormat) -> Vec<QuantizedGraph> {
     quantize(model, output, weights, &[], &Cancel::new(), &mut |_| ()).expect("a model directory is written")
 }
 
-/// The latents that a model draws, and the graphs that were kept for it.
+/// Returns a model's final latents, and its cached graphs.
 fn draw(model: &Path, cache: &Path) -> (Vec<f32>, Vec<CachedGraph>) {
     let text = format!(
         "[model]\npath = {:?}\n[task.text-to-image]\nprompt = \"a red circle\"\nguidance_scale = 5.0\n[run]\nsteps = 3\nseed = 7\n",
@@ -50,13 +50,13 @@ fn draw(model: &Path, cache: &Path) -> (Vec<f32>, Vec<CachedGraph>) {
     (latents, cache.entries().expect("the cache can be read"))
 }
 
-/// Bytes of the weights that are kept of the denoiser.
+/// Returns the size of the denoiser's cached weights in bytes.
 fn kept(entries: &[CachedGraph]) -> u64 {
     let unet = entries.iter().find(|entry| entry.component == "unet").expect("the denoiser is kept");
     std::fs::metadata(unet.folder().join("model.weights")).expect("its weights are beside it").len()
 }
 
-/// Whole images: nearly those of float32, and what ONNX Runtime makes of the graph still stores few bits.
+/// Whole images are close to those of float32, and ONNX Runtime's optimized graph keeps the weights quantized.
 #[test]
 fn a_model_draws_nearly_the_same_from_fewer_bits() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -64,20 +64,19 @@ fn a_model_draws_nearly_the_same_from_fewer_bits() {
     let (want, entries) = draw(&model, &folder.path().join("cache"));
     let full = kept(&entries);
     let largest = want.iter().fold(0f32, |largest, v| largest.max(v.abs()));
-    // Weights are off by 2⁻¹² to 2⁻¹¹ of their size, and by 1/127 to 1/254 of the largest of their block: some layers
-    // add up to a few times as much.
-    // Products of 8 bits are off by the 255th part of what they are made of besides.
+    // Weights have errors of 2⁻¹² to 2⁻¹¹ of their size, or 1/127 to 1/254 of the largest of their block; some layers
+    // accumulate a few times as much. The factors of 8-bit products also have an error of 1/255.
     for (weights, relative, apart, bytes) in [
-        (Weights::Half, 4.9e-4, 1e-3, 0.5..0.75),
-        (Weights::Int8, 8e-3, 1e-2, 0.25..0.62),
-        (Weights::DynamicInt8, 8e-3, 2e-2, 0.25..0.9),
+        (WeightFormat::Half, 4.9e-4, 1e-3, 0.5..0.75),
+        (WeightFormat::Int8, 8e-3, 1e-2, 0.25..0.62),
+        (WeightFormat::DynamicInt8, 8e-3, 2e-2, 0.25..0.9),
     ] {
         let place = folder.path().join(weights.name());
         let outcomes = narrowed(&model, &place, weights);
         assert_eq!(outcomes.iter().map(|o| o.component).collect::<Vec<_>>(), ["text_encoder", "unet"]);
         for outcome in &outcomes {
-            assert!(outcome.kept.is_empty(), "{outcome:?}");
-            if weights == Weights::DynamicInt8 {
+            assert!(outcome.skipped.is_empty(), "{outcome:?}");
+            if weights == WeightFormat::DynamicInt8 {
                 // The text encoder has no matrix that is large enough.
                 assert_eq!(outcome.tensors, if outcome.component == "unet" { 8 } else { 0 }, "{outcome:?}");
                 continue;
@@ -94,12 +93,12 @@ fn a_model_draws_nearly_the_same_from_fewer_bits() {
     }
 }
 
-/// An evaluation is what numpy makes of the same formula, and ONNX Runtime makes one operator of each product.
+/// An evaluation equals numpy's result for the same formula, and ONNX Runtime fuses each product into one operator.
 #[test]
 fn products_of_8_bits_are_those_of_numpy() {
     let folder = tempfile::tempdir().expect("a folder");
     let (plain, narrow) = (models().join("sd1"), folder.path().join("dynamic"));
-    narrowed(&plain, &narrow, Weights::DynamicInt8);
+    narrowed(&plain, &narrow, WeightFormat::DynamicInt8);
     let runtime =
         Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("ONNX Runtime is found or fetched");
     let numbers = |shape: &[usize]| {
@@ -129,7 +128,7 @@ fn products_of_8_bits_are_those_of_numpy() {
     let prepared = cache.open(&runtime, &open(&narrow), &[Pass::Attention], &options, &mut |_| ()).expect("a session");
     let [plain, narrow, prepared] = [as_it_lies(&plain), as_it_lies(&narrow), prepared].map(apart);
     println!("off by {narrow:.1e}, prepared {prepared:.1e}, float32 {plain:.1e}");
-    // A number that is rounded the other way is a 255th off, one of some thousands.
+    // A number rounded the other way has an error of 1/255, one of some thousands.
     assert!(narrow < 1e-4 && prepared < 1e-4 && plain > 1e-3, "{narrow:e} {prepared:e} {plain:e}");
 
     let entries = cache.entries().expect("the cache can be read");
@@ -138,11 +137,11 @@ fn products_of_8_bits_are_those_of_numpy() {
     assert_eq!(products.map(|(_, count)| count).sum::<usize>(), 8, "{:?}", kept.operators);
 }
 
-/// What stands in the files is what numpy makes of the same weights.
+/// The stored values equal numpy's for the same weights.
 #[test]
 fn blocks_and_scales_are_those_of_numpy() {
     let folder = tempfile::tempdir().expect("a folder");
-    narrowed(&models().join("sd1"), &folder.path().join("int8"), Weights::Int8);
+    narrowed(&models().join("sd1"), &folder.path().join("int8"), WeightFormat::Int8);
     let want: serde_json::Value =
         serde_json::from_slice(&std::fs::read(golden().join("int8.json")).expect("a golden")).expect("JSON");
     for (component, digest) in want["sha256"].as_object().expect("a digest a component") {
@@ -154,8 +153,8 @@ fn blocks_and_scales_are_those_of_numpy() {
     }
 }
 
-/// Attention and the inputs are found as before; convolutions whose weights are widened at every run are left alone,
-/// and those of a graph that stores fewer bits for its products only are not.
+/// Attention and inputs are found as before. Convolutions with weights dequantized at every run are not rewritten;
+/// those of a graph with 8-bit products are.
 #[test]
 fn narrow_graphs_are_understood() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -165,7 +164,7 @@ fn narrow_graphs_are_understood() {
         GraphFile::open(&path).expect("a graph")
     };
     let old = open(&model, "unet");
-    for weights in [Weights::Half, Weights::Int8, Weights::DynamicInt8] {
+    for weights in [WeightFormat::Half, WeightFormat::Int8, WeightFormat::DynamicInt8] {
         let place = folder.path().join(weights.name());
         narrowed(&model, &place, weights);
         let new = open(&place, "unet");
@@ -173,21 +172,21 @@ fn narrow_graphs_are_understood() {
         assert_eq!(new.convolved_channels, old.convolved_channels);
         assert_eq!(open(&place, "text_encoder").table_rows, open(&model, "text_encoder").table_rows);
         let rewritten = rewrite(&new, &[Pass::Attention, Pass::Subpixel], &[]).expect("a graph").expect("places");
-        let convolutions = usize::from(weights == Weights::DynamicInt8);
+        let convolutions = usize::from(weights == WeightFormat::DynamicInt8);
         assert_eq!(rewritten.report, [(Pass::Attention, 8), (Pass::Subpixel, convolutions)], "{weights:?}");
-        // What did not change is there too.
+        // The unchanged files are there too.
         for file in ["model_index.json", "vae_decoder/model.onnx", "tokenizer/vocab.json"] {
             assert_eq!(std::fs::read(model.join(file)).ok(), std::fs::read(place.join(file)).ok(), "{file}");
         }
     }
 }
 
-/// A LoRA changes weights that are no longer there.
+/// A LoRA changes quantized weights.
 #[test]
 fn loras_need_the_weights_themselves() {
     let folder = tempfile::tempdir().expect("a folder");
     let place = folder.path().join("dynamic");
-    narrowed(&models().join("sd1"), &place, Weights::DynamicInt8);
+    narrowed(&models().join("sd1"), &place, WeightFormat::DynamicInt8);
     let lora = golden().with_file_name("lora/files/diffusers.safetensors");
     let text = format!("[model]\npath = {place:?}\n[task.text-to-image]\nprompt = \"\"\n[[lora]]\npath = {lora:?}\n");
     let spec = Spec::parse(&text, None, &Overrides::default()).expect("a pipeline");
@@ -207,7 +206,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Weights beyond what half precision holds stay float32, and are told.
+/// Weights beyond the range of half precision stay float32, and are reported.
 #[test]
 fn what_does_not_fit_stays() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -215,8 +214,8 @@ fn what_does_not_fit_stays() {
     copy(&models().join("sd1"), &model);
     let path = model.join("unet/model.onnx");
     let graph = GraphFile::open(&path).expect("a graph");
-    let weights = ldm_ort::bundle::Weights::open(&graph).expect("weights");
-    let weight = weights.of_modules.iter().find(|w| w.shape.iter().product::<usize>() >= 1024).expect("a large one");
+    let weights = ldm_ort::bundle::ModuleWeights::open(&graph).expect("weights");
+    let weight = weights.modules.iter().find(|w| w.shape.iter().product::<usize>() >= 1024).expect("a large one");
     let mut values = weights.read(weight).expect("its values");
     let old: Vec<u8> = values.iter().take(16).flat_map(|v| v.to_le_bytes()).collect();
     values[3] = 70000.0;
@@ -227,16 +226,16 @@ fn what_does_not_fit_stays() {
     drop(weights);
     std::fs::write(&path, bytes).expect("the graph");
 
-    let outcomes = narrowed(&model, &folder.path().join("half"), Weights::Half);
+    let outcomes = narrowed(&model, &folder.path().join("half"), WeightFormat::Half);
     let unet = outcomes.iter().find(|outcome| outcome.component == "unet").expect("the denoiser");
-    let [kept] = unet.kept.as_slice() else { panic!("{unet:?}") };
+    let [kept] = unet.skipped.as_slice() else { panic!("{unet:?}") };
     assert_eq!(kept.tensor, name);
-    assert!(kept.because.contains("1 of its values are beyond 65504"), "{kept:?}");
+    assert!(kept.reason.contains("1 of its values are beyond 65504"), "{kept:?}");
     let new = GraphFile::open(&folder.path().join("half/unet/model.onnx")).expect("a graph");
     assert!(new.weight_types.iter().any(|(dtype, _)| *dtype == DType::F16), "{:?}", new.weight_types);
-    // Blocks of 8 bits have no such bound.
-    let outcomes = narrowed(&model, &folder.path().join("int8"), Weights::Int8);
-    assert!(outcomes.iter().all(|outcome| outcome.kept.is_empty()), "{outcomes:?}");
+    // Blocks of 8 bits have no such limit.
+    let outcomes = narrowed(&model, &folder.path().join("int8"), WeightFormat::Int8);
+    assert!(outcomes.iter().all(|outcome| outcome.skipped.is_empty()), "{outcomes:?}");
 }
 
 #[test]
@@ -244,7 +243,7 @@ fn nothing_is_left_of_what_was_stopped() {
     let folder = tempfile::tempdir().expect("a folder");
     let (output, cancel) = (folder.path().join("out"), Cancel::new());
     let mut stop = |_| cancel.cancel();
-    let stopped = quantize(&models().join("sd1"), &output, Weights::Half, &[], &cancel, &mut stop);
+    let stopped = quantize(&models().join("sd1"), &output, WeightFormat::Half, &[], &cancel, &mut stop);
     assert!(matches!(stopped, Err(Error::Interrupted { .. })), "{stopped:?}");
     assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0);
 }
@@ -274,7 +273,7 @@ fn the_command_prints_what_it_did() {
 
     let again = call(folder.path(), &[&model, "--weights", "int8", "--output", "out"]);
     assert_eq!(again.code, Some(2), "{again}");
-    assert!(again.stderr.contains("out is there already"), "{again}");
+    assert!(again.stderr.contains("out already exists"), "{again}");
     let plain = call(folder.path(), &[&model, "--weights", "int8", "--output", "plain"]);
     assert!(plain.stdout.contains("unet") && plain.stdout.contains(" tensors, weights changed"), "{plain}");
 }
@@ -290,7 +289,7 @@ fn what_cannot_be_done_is_refused() {
         (&[&sd1, "--weights", "int7"], &["no form \"int7\"", "half, int8 or dynamic-int8"]),
         (&[&sd1, "--weights", "half", "--component", "eye"], &["no component \"eye\"", "unet"]),
         (&[&sd1, "--weights", "half", "--component", "transformer"], &["transformer", "text_encoder"]),
-        (&[&half, "--weights", "half"], &["nothing to store in fewer bits", "float16"]),
+        (&[&half, "--weights", "half"], &["nothing to quantize", "float16"]),
     ];
     for (arguments, says) in cases {
         let said = call(folder.path(), &[arguments, &["--output", "out"]].concat());

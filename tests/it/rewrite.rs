@@ -1,7 +1,7 @@
-//! Rewritten graphs compute what the graphs compute that they were made from.
+//! Rewritten graphs compute the same as the original ones.
 //!
-//! The graphs are those of `tests/fixtures`; those in `tests/fixtures/rewrite` are made for this by
-//! `scripts/make_rewrites.py`, each in another form in which exporters write the same thing.
+//! The graphs are those of `tests/fixtures`. `scripts/make_rewrites.py` makes those in `tests/fixtures/rewrite`, each
+//! in another form that exporters write.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use ndarray::{ArrayD, IxDyn};
 
 const PASSES: [Pass; 4] = [Pass::Attention, Pass::Subpixel, Pass::Winograd, Pass::FeedForward];
 
-/// Requests of several sizes, odd ones too.
+/// Requests of several sizes, including odd ones.
 const SIZES: [Lengths; 4] = [
     Lengths { batch: 1, height: 8, width: 8, tokens: 7 },
     Lengths { batch: 2, height: 12, width: 20, tokens: 5 },
@@ -34,7 +34,7 @@ fn rewritten_at(path: &Path, axes: &[(String, usize)]) -> Option<Rewritten> {
     rewrite(&graph, &PASSES, axes).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// How many places each pass finds in a graph.
+/// The number of places that each pass finds in a graph.
 fn sites(path: &Path) -> [usize; 4] {
     rewritten(path).map_or([0; 4], |rewritten| {
         let count = |pass| rewritten.report.iter().find(|(own, _)| *own == pass).unwrap().1;
@@ -42,7 +42,7 @@ fn sites(path: &Path) -> [usize; 4] {
     })
 }
 
-/// What a request is made of: the lengths of free axes.
+/// The parameters of a request: the lengths of dynamic axes.
 #[derive(Debug, Clone, Copy)]
 struct Lengths {
     batch: usize,
@@ -89,8 +89,8 @@ fn run(session: &mut Session, lengths: Lengths) -> Result<Vec<ArrayD<f32>>, Stri
     session.run(&inputs, &outputs, &Cancel::new()).map_err(|error| error.to_string())
 }
 
-/// Asserts that a graph and what it is rewritten to give the same for requests of these sizes, and says by how much of the
-/// largest value they differ at most.
+/// Asserts that a graph and its rewritten form give the same results for requests of these sizes, and returns the
+/// largest difference relative to the largest value.
 fn compare(runtime: &Runtime, path: &Path, new: &Rewritten, sizes: &[Lengths]) -> f32 {
     let scratch = tempfile::tempdir().unwrap();
     let file = scratch.path().join("model.onnx");
@@ -103,12 +103,12 @@ fn compare(runtime: &Runtime, path: &Path, new: &Rewritten, sizes: &[Lengths]) -
     };
     let (mut old, mut new) = (open(path, Vec::new()), open(&file, config));
     assert_eq!(old.inputs(), new.inputs(), "{}", path.display());
-    // What of an output's shape is told is what ONNX Runtime infers, of fewer or more operators.
+    // The known part of an output's shape equals ONNX Runtime's inference, with fewer or more operators.
     let told = |session: &Session| session.outputs().iter().map(|o| (o.name.clone(), o.dtype)).collect::<Vec<_>>();
     assert_eq!(told(&old), told(&new), "{}", path.display());
     let (mut worst, mut ran) = (0f32, 0);
     for &lengths in sizes {
-        // Not every graph takes every size.
+        // Some graphs support only some sizes.
         let Ok(want) = run(&mut old, lengths) else { continue };
         let got = run(&mut new, lengths).unwrap_or_else(|error| panic!("{}: {lengths:?}: {error}", path.display()));
         for (want, got) in want.iter().zip(&got) {
@@ -135,7 +135,7 @@ fn graphs(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Compares all graphs of a folder of the fixtures with what they are rewritten to.
+/// Compares all graphs of a fixture folder with their rewritten forms.
 fn compare_all(folder: &str, at_least: usize) {
     let runtime =
         Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("an ONNX Runtime is found or fetched");
@@ -145,7 +145,7 @@ fn compare_all(folder: &str, at_least: usize) {
     let mut compared = 0;
     for path in all {
         let graph = GraphFile::open(&path).unwrap();
-        // What draws noise gives something else every time.
+        // A graph that draws noise gives another result every time.
         if let Some(new) = rewritten(&path).filter(|_| !graph.draws_noise()) {
             let worst = compare(&runtime, &path, &new, &SIZES);
             println!("{:.1e} {:?} {}", worst, new.report, path.display());
@@ -176,7 +176,7 @@ fn other_forms_give_what_they_gave() {
     compare_all("rewrite", 5);
 }
 
-/// Where the number of tokens is known and large, they are taken through feed-forward layers in parts.
+/// If the number of tokens is known and large, feed-forward layers process them in parts.
 #[test]
 fn many_tokens_are_taken_in_parts() {
     let runtime =
@@ -194,7 +194,7 @@ fn many_tokens_are_taken_in_parts() {
     }
 }
 
-/// ONNX Runtime takes time quadratic in the number of nodes to open a graph, which therefore doesn't grow without bound.
+/// ONNX Runtime takes quadratic time in the number of nodes to open a graph, so their number is limited.
 #[test]
 fn very_many_tokens_make_no_more_nodes() {
     let scratch = tempfile::tempdir().unwrap();
@@ -202,7 +202,7 @@ fn very_many_tokens_make_no_more_nodes() {
     for name in ["models/sd1/unet", "families/xl/unet"] {
         let path = fixtures().join(name).join("model.onnx");
         let graph = GraphFile::open(&path).unwrap();
-        // Latents of images of 512, 4096 and 16384 pixels a side, a token a latent.
+        // Latents of images of 512, 4096 and 16384 pixels along each side, one token per latent.
         let [few, many, most] = [64, 512, 2048].map(|side| {
             let lengths = Lengths { batch: 1, height: side, width: side, tokens: 3 };
             std::fs::write(&file, rewritten_at(&path, &axes(&graph, lengths)).unwrap().bytes).unwrap();
@@ -215,7 +215,7 @@ fn very_many_tokens_make_no_more_nodes() {
     }
 }
 
-/// The lengths of the axes that a graph leaves free.
+/// Returns the lengths of a graph's dynamic axes.
 fn axes(graph: &GraphFile, lengths: Lengths) -> Vec<(String, usize)> {
     let of_input = |info: &TensorInfo| {
         let free = |(dim, length): (&Dim, usize)| match dim {
@@ -227,13 +227,13 @@ fn axes(graph: &GraphFile, lengths: Lengths) -> Vec<(String, usize)> {
     graph.inputs.iter().flat_map(of_input).collect()
 }
 
-/// What is not rewritten stands as it stood, fields that this program does not know included.
+/// Everything else stays byte for byte, including unknown fields.
 #[test]
 fn all_else_stays() {
     let path = fixtures().join("models/sd1/vae_decoder/model.onnx");
     let scratch = tempfile::tempdir().unwrap();
     let copy = scratch.path().join("model.onnx");
-    // ModelProto.metadata_props, and a field of which nothing is known.
+    // ModelProto.metadata_props, and an unknown field.
     let more = [b"\x72\x06\x0a\x01a\x12\x01b".as_slice(), b"\xfa\x03\x03xyz"].concat();
     let mut bytes = std::fs::read(&path).unwrap();
     bytes.extend_from_slice(&more);
@@ -252,18 +252,18 @@ fn all_else_stays() {
 #[test]
 fn every_place_of_known_graphs_is_found() {
     let known = [
-        // Self- and cross-attention of four blocks, and one enlargement.
+        // Self- and cross-attention of four blocks, and one upsampling.
         ("models/sd1/unet", [8, 1, 0, 4]),
         ("models/sd1-legacy/unet", [8, 1, 0, 4]),
         ("models/sd2v/unet", [8, 1, 0, 4]),
         ("families/xl/unet", [8, 1, 0, 4]),
         ("families/control/unet", [8, 1, 0, 4]),
         ("families/control/controlnet", [4, 0, 0, 2]),
-        // Self-attention alone, heads within the channels of a convolution.
+        // Only self-attention, with heads in the channels of a convolution.
         ("models/pixel/unet", [4, 1, 0, 0]),
         ("systems/uncond-vq/unet", [4, 1, 0, 0]),
         ("systems/uncond-kl/unet", [4, 1, 0, 0]),
-        // CompVis' transformers, with positions and boxes beside the text.
+        // CompVis' transformers, with positions and boxes along with the text.
         ("systems/layout/unet", [24, 1, 0, 12]),
         ("systems/text-bert/unet", [14, 1, 0, 7]),
         ("systems/text-bert/text_encoder", [2, 0, 0, 0]),
@@ -271,15 +271,15 @@ fn every_place_of_known_graphs_is_found() {
         ("models/sd1/vae_decoder", [1, 3, 0, 0]),
         ("systems/retrieval/vae_decoder", [3, 4, 0, 0]),
         ("systems/inpaint/vqvae_decoder", [0, 2, 0, 0]),
-        // A mask that hides what comes after: left alone.
+        // A causal mask: not rewritten.
         ("models/sd1/text_encoder", [0, 0, 0, 0]),
-        // Heads within the batch, and the newer exporter.
+        // Heads in the batch, and the newer exporter.
         ("rewrite/baddbmm", [1, 0, 0, 0]),
         ("rewrite/dynamo", [2, 0, 0, 0]),
         ("rewrite/half-pixel", [0, 1, 0, 0]),
         ("rewrite/asymmetric", [0, 1, 0, 0]),
         ("rewrite/winograd", [0, 0, 1, 0]),
-        // Weights that are widened at every run, and so would be their transform.
+        // Weights dequantized at every run, which would also apply to their transform.
         ("rewrite/widened", [0, 0, 0, 0]),
         // Half precision, for which CPUs have no such operator.
         ("models/variants/unet-half", [0, 0, 0, 4]),

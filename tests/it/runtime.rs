@@ -1,5 +1,4 @@
-//! Opening and running graphs on a real ONNX Runtime, found as the program finds it (and fetched where the machine has
-//! none).
+//! Opens and runs graphs on a real ONNX Runtime, found as the program finds it (and fetched if the machine has none).
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use ldm_ort::Error;
 use ldm_ort::session::{
-    Cancel, Env, Placement, ProviderChoice, Run, Runtime, RuntimeOptions, Session, SessionOptions, Source, Verdict,
-    search,
+    Cancel, Env, GraphRun, LibrarySource, Placement, ProviderChoice, Runtime, RuntimeOptions, Session, SessionOptions,
+    Verdict, search,
 };
 use ldm_ort::tensor::{DType, Dim, TensorInfo, TensorView};
 use ndarray::{Array4, ArrayD, IxDyn, arr0, arr1};
@@ -31,7 +30,7 @@ fn open_error(name: &str) -> String {
     error.to_string()
 }
 
-/// Values that every element type but bool holds exactly.
+/// Values that every element type except bool represents exactly.
 fn latents() -> Array4<f32> {
     Array4::from_shape_fn((2, 4, 3, 5), |(b, c, y, x)| (b * 60 + c * 15 + y * 5 + x) as f32 - 50.0)
 }
@@ -105,10 +104,10 @@ fn runs_with_several_inputs_and_chosen_outputs() {
     let error = session.run_into(&inputs, "out_sample", &mut out[1..], &Cancel::new()).unwrap_err().to_string();
     assert!(error.contains("output out_sample: expected 119 values, found [2, 4, 3, 5] with 120"), "{error}");
 
-    // A denoiser that gives as many values in another shape, such as height and width in the other order.
+    // A denoiser whose output has the right number of values in another shape, such as height and width swapped.
     for (shape, fits) in [(vec![2, 4, 3, 5], true), (vec![2, 4, 5, 3], false), (vec![2, 60], false)] {
         let inputs = vec![("timestep", t.view().into()), ("scale", s.view().into()), ("sample", x.view().into())];
-        let run = Run { inputs, out: &mut out, shape: Some(shape.clone()), beside: None };
+        let run = GraphRun { inputs, out: &mut out, shape: Some(shape.clone()), second_output: None };
         let ran = session.run_each(vec![run], "out_sample", &Cancel::new());
         assert_eq!(ran.is_ok(), fits, "{shape:?}");
         if let Err(error) = ran {
@@ -142,19 +141,19 @@ fn what_the_graph_does_not_take_is_told_before_it_runs() {
     let timestep = || ("timestep", TensorView::from(t.view()));
 
     let e = error(&[("sample", flat.view().into()), timestep(), scale()], &["sum"]);
-    assert!(e.contains("input sample float32 [batch, 4, height, width] was given float32 [1]"), "{e}");
+    assert!(e.contains("expected input sample float32 [batch, 4, height, width], found float32 [1]"), "{e}");
     let e = error(&[("sample", wrong_channels.view().into()), timestep(), scale()], &["sum"]);
-    assert!(e.contains("was given float32 [1, 3, 8, 8]"), "{e}");
+    assert!(e.contains("found float32 [1, 3, 8, 8]"), "{e}");
     let e = error(&[sample(), ("timestep", big.view().into()), scale()], &["sum"]);
     assert!(e.contains("input timestep: value 2147483648 does not fit int32"), "{e}");
     let e = error(&[sample(), ("timestep", odd.view().into()), scale()], &["sum"]);
     assert!(e.contains("input timestep: value 0.5 is not an integer"), "{e}");
     let e = error(&[sample(), scale()], &["sum"]);
-    assert!(e.contains("no value was given for input timestep int32 [batch]"), "{e}");
+    assert!(e.contains("no value is given for input timestep int32 [batch]"), "{e}");
     let e = error(&[sample(), timestep(), scale(), ("mask", x.view().into())], &["sum"]);
     assert!(e.contains("no input mask; its inputs are sample, timestep, scale"), "{e}");
     let e = error(&[sample(), sample(), timestep(), scale()], &["sum"]);
-    assert!(e.contains("input sample was given twice"), "{e}");
+    assert!(e.contains("input sample is given twice"), "{e}");
     let e = error(&[sample(), timestep(), scale()], &["noise"]);
     assert!(e.contains("no output noise; its outputs are out_sample, sum"), "{e}");
 }
@@ -190,7 +189,7 @@ fn a_run_is_stopped_from_another_thread() {
     assert!(begin.elapsed() < Duration::from_secs(20));
     stopper.join().unwrap();
 
-    // The switch stays thrown; the session itself goes on with another one.
+    // Cancelling is permanent; the session continues with another switch.
     let ten = arr0(10_i64);
     let result = session.run(&[("rounds", ten.view().into())], &["y"], &cancel);
     assert!(matches!(result, Err(Error::Interrupted { .. })));
@@ -229,7 +228,7 @@ fn a_provider_that_cannot_be_used_is_an_error() {
     let error = error.to_string();
     assert!(error.contains("provider qnn: ") && error.contains("hint: get "), "{error}");
     let error = open_on(&["cpu", "cuda"]).unwrap_err().to_string();
-    assert!(error.contains("stands before cuda"), "{error}");
+    assert!(error.contains("comes before cuda"), "{error}");
     let error = open_on(&["cudaa"]).unwrap_err().to_string();
     assert!(error.contains("did you mean cuda?"), "{error}");
     open_on(&["cpu"]).unwrap();
@@ -249,11 +248,11 @@ fn a_copy_that_the_process_holds_is_taken() {
     let nowhere = tempfile::tempdir().unwrap();
     let env = Env { cache_dir: Some(nowhere.path().to_path_buf()), ..Env::default() };
     let search = search(&RuntimeOptions { env, ..RuntimeOptions::default() });
-    let (path, version) = search.taken().unwrap();
+    let (path, version) = search.selected().unwrap();
     assert_eq!(path.canonicalize().unwrap(), runtime.path().canonicalize().unwrap());
     assert_eq!(version, runtime.version());
-    let taken = search.candidates.iter().find(|c| matches!(c.verdict, Verdict::Taken(_))).unwrap();
-    assert_eq!(taken.source, Source::Loaded);
+    let taken = search.candidates.iter().find(|c| matches!(c.verdict, Verdict::Selected(_))).unwrap();
+    assert_eq!(taken.source, LibrarySource::Loaded);
 }
 
 #[test]
@@ -263,10 +262,11 @@ fn a_process_holds_one_runtime() {
     assert_eq!(Runtime::load(&again).unwrap().path(), first.path());
     let other = RuntimeOptions { path: Some(graph("unet")), ..RuntimeOptions::default() };
     let error = Runtime::load(&other).unwrap_err().to_string();
-    assert!(error.contains("this process already runs"), "{error}");
+    assert!(error.contains("this process already uses"), "{error}");
 }
 
-/// What `ldm-ort runtime` with `args` prints, or its error, where the cache is `cache` and ORT_DYLIB_PATH names `library`.
+/// Returns the output of `ldm-ort runtime` with `args`, or its error, with the cache `cache` and ORT_DYLIB_PATH
+/// `library`.
 fn printed(args: &[&str], cache: &Path, library: Option<&Path>) -> Result<String, (Option<i32>, String)> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ldm-ort"));
     command.arg("runtime").args(args).env("LDM_ORT_CACHE_DIR", cache).env_remove("ORT_DYLIB_PATH");
@@ -297,7 +297,7 @@ fn the_search_is_shown_with_its_reasons() {
     assert_eq!(output.status.code(), Some(1), "{error}");
     assert!(error.contains("nowhere.so (--runtime) does not exist"), "{error}");
     assert!(text.contains("  --runtime: ") && text.contains("nowhere.so: does not exist\n"), "{text}");
-    assert!(text.contains("ORT_DYLIB_PATH: ") && text.contains(": not looked at\n"), "{text}");
+    assert!(text.contains("ORT_DYLIB_PATH: ") && text.contains(": not checked\n"), "{text}");
     assert!(text.contains("none is taken: the one that was named cannot be used"), "{text}");
 }
 
@@ -325,7 +325,7 @@ fn a_build_is_installed_once_and_never_offline() {
     assert_eq!(text, format!("ONNX Runtime 1.31.1 (cuda) was there already: {}\n", folder.display()));
 }
 
-/// Answers of ONNX Runtime before a graph is opened agree with what it says when one is.
+/// ONNX Runtime's answers before a graph is opened agree with its errors when one is.
 #[test]
 fn a_runtime_tells_what_it_takes() {
     let runtime = runtime();
@@ -337,7 +337,7 @@ fn a_runtime_tells_what_it_takes() {
         let reason = runtime.refuses_format(8, &opsets(&[(domain, 99)])).unwrap();
         assert!(reason.starts_with(&format!("Current official support for domain {called} is till opset")), "{reason}");
     }
-    // A domain that nobody knows is no fault of itself; its operators are.
+    // An unknown domain is not an error itself; its operators are.
     assert_eq!(runtime.refuses_format(8, &opsets(&[("", 17), ("com.example", 3)])), None);
     for (domain, operator, is_defined) in [
         ("", "Conv", true),
@@ -360,7 +360,7 @@ fn a_runtime_tells_what_it_takes() {
     assert!(missing.unwrap_err().to_string().contains("exists only on"));
 }
 
-/// The table of operators without a CPU kernel names operators that there are.
+/// The table of operators without a CPU kernel lists existing operators.
 #[test]
 fn operators_without_a_cpu_kernel_are_known_to_the_runtime() {
     let runtime = runtime();

@@ -1,4 +1,4 @@
-//! Weights that a graph keeps in files beside it.
+//! A graph's external weight files.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -8,65 +8,68 @@ use super::{INCOMPLETE, frame, proto};
 use crate::error::{Error, Result};
 use crate::files;
 
-/// A file of weights that a graph names.
+/// A weight file that a graph refers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExternalFile {
-    /// The name as it stands in the graph, relative to the graph's directory.
+    /// The name in the graph, relative to the graph's directory.
     pub location: String,
     /// The path of that name.
     pub path: PathBuf,
-    /// True if a link leads from that path to a file elsewhere than in the graph's own directory.
+    /// True if the path is a link to a file outside of the graph's directory.
     pub is_linked: bool,
     /// Its size in bytes.
     pub bytes: u64,
-    /// How many of its bytes the graph's tensors reach up to.
+    /// The number of bytes up to the end of the last tensor in it.
     pub needed: u64,
 }
 
-/// What the tensors of a graph ask of one file.
-struct Need {
+/// The requirements of a graph's tensors for one file.
+struct FileRequirement {
     bytes: u64,
     tensor: String,
 }
 
-/// Finds the files in which `tensors` keep their values, and checks that they are there, whole and readable.
+/// Finds the external weight files of `tensors`, and checks that they exist, are complete and are readable.
 ///
-/// A location must be a relative path without `..`, so that a graph from a stranger cannot name a file elsewhere on the
-/// machine. The file may be a link that leads anywhere, as in the Hugging Face cache: it was made by whoever laid out the
-/// directory, and opens only what the user may read.
-pub fn check<'a>(graph: &Path, tensors: impl Iterator<Item = &'a proto::Tensor>) -> Result<Vec<ExternalFile>> {
-    let mut needs: BTreeMap<String, Need> = BTreeMap::new();
+/// A location must be a relative path without `..`, so that an untrusted graph cannot refer to a file elsewhere on the
+/// machine. The file may be a link to anywhere, as in the Hugging Face cache: the user created it, and it opens only
+/// files that the user may read.
+pub fn check<'a>(graph: &Path, tensors: impl Iterator<Item = &'a proto::TensorProto>) -> Result<Vec<ExternalFile>> {
+    let mut needs: BTreeMap<String, FileRequirement> = BTreeMap::new();
     for tensor in tensors.filter(|t| t.data_location == proto::EXTERNAL || !t.external_data.is_empty()) {
-        let reference = Reference::read(graph, tensor)?;
-        let need = needs.entry(reference.location).or_insert_with(|| Need { bytes: 0, tensor: tensor.name.clone() });
+        let reference = ExternalReference::read(graph, tensor)?;
+        let need = needs
+            .entry(reference.location)
+            .or_insert_with(|| FileRequirement { bytes: 0, tensor: tensor.name.clone() });
         if reference.end > need.bytes {
-            *need = Need { bytes: reference.end, tensor: tensor.name.clone() };
+            *need = FileRequirement { bytes: reference.end, tensor: tensor.name.clone() };
         }
     }
     needs.into_iter().map(|(location, need)| check_file(graph, location, &need)).collect()
 }
 
-/// Where one tensor's values lie.
-pub struct Reference {
+/// The location of one tensor's values.
+pub struct ExternalReference {
     /// The file, relative to the graph's directory.
     pub location: String,
-    /// The first of its bytes.
+    /// The offset of its first byte.
     pub offset: u64,
-    /// The byte after its last.
+    /// The offset after its last byte.
     pub end: u64,
 }
 
-impl Reference {
-    /// Reads where the values of `tensor` lie. Whether the file is one to be read is for [`check`] to say.
-    pub fn read(graph: &Path, tensor: &proto::Tensor) -> Result<Self> {
+impl ExternalReference {
+    /// Reads the location of the values of `tensor`. [`check`] decides if the file may be read.
+    pub fn read(graph: &Path, tensor: &proto::TensorProto) -> Result<Self> {
         let entry = |key: &str| tensor.external_data.iter().find(|e| e.key == key).map(|e| e.value.as_str());
         let bad =
             |what: String| Error::model(graph, format!("tensor {}: {what}", tensor.name), "export the model again");
-        let location =
-            entry("location").ok_or_else(|| bad("keeps its values in a file that it does not name".into()))?;
+        let location = entry("location").ok_or_else(|| bad("does not name its external file".into()))?;
         let number = |key: &str| match entry(key) {
             None => Ok(None),
-            Some(text) => text.parse::<u64>().map(Some).map_err(|_| bad(format!("{key} is {text:?}, no number"))),
+            Some(text) => {
+                text.parse::<u64>().map(Some).map_err(|_| bad(format!("{key}: expected a number, found {text:?}")))
+            }
         };
         let offset = number("offset")?.unwrap_or(0);
         let length = number("length")?.unwrap_or_else(|| super::tensor_bytes(tensor));
@@ -76,7 +79,7 @@ impl Reference {
     }
 }
 
-fn check_file(graph: &Path, location: String, need: &Need) -> Result<ExternalFile> {
+fn check_file(graph: &Path, location: String, need: &FileRequirement) -> Result<ExternalFile> {
     let relative = Path::new(&location);
     let plain = !location.is_empty()
         && !location.contains('\\')
@@ -84,7 +87,7 @@ fn check_file(graph: &Path, location: String, need: &Need) -> Result<ExternalFil
     if !plain {
         return Err(Error::model(
             graph,
-            format!("keeps weights at {location:?}, outside of its own directory"),
+            format!("has external weights at {location:?}, outside of its own directory"),
             "do not run this file unless you know where it comes from; export the model again",
         ));
     }
@@ -94,17 +97,13 @@ fn check_file(graph: &Path, location: String, need: &Need) -> Result<ExternalFil
         (Some(reason), _) => Error::model(&path, reason, INCOMPLETE),
         (None, std::io::ErrorKind::NotFound) => Error::model(
             graph,
-            format!("its weights are in {location}, which is missing ({} bytes or more are needed)", need.bytes),
-            format!("copy {location} beside it, into {}", dir.display()),
+            format!("its weight file {location} is missing (expected at least {} bytes)", need.bytes),
+            format!("copy {location} next to it, into {}", dir.display()),
         ),
         _ => Error::io(&path, "reading", e),
     })?;
     if !metadata.is_file() {
-        return Err(Error::model(
-            &path,
-            "is to hold the weights of a graph but is not a file",
-            "export the model again",
-        ));
+        return Err(Error::model(&path, "is the weight file of a graph but is not a file", "export the model again"));
     }
     if begins_as_pointer(&path)? {
         return Err(Error::model(
@@ -120,7 +119,7 @@ fn check_file(graph: &Path, location: String, need: &Need) -> Result<ExternalFil
         return Err(Error::model(
             &path,
             format!(
-                "the file is cut off: tensor {} of {} needs {} bytes, it has {}",
+                "the file is truncated: tensor {} of {} needs {} bytes, it has {}",
                 need.tensor,
                 graph.file_name().unwrap_or_default().to_string_lossy(),
                 need.bytes,
@@ -133,14 +132,14 @@ fn check_file(graph: &Path, location: String, need: &Need) -> Result<ExternalFil
     Ok(ExternalFile { location, path, is_linked, bytes: metadata.len(), needed: need.bytes })
 }
 
-/// True if a file lies elsewhere than its name in the graph's directory says.
+/// Returns true if a link points outside of the graph's directory.
 fn is_linked(dir: &Path, location: &Path, path: &Path) -> bool {
     let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
     let plain: PathBuf = location.components().filter(|part| *part != Component::CurDir).collect();
     !matches!((dir.canonicalize(), path.canonicalize()), (Ok(dir), Ok(path)) if dir.join(plain) == path)
 }
 
-/// True if a file begins as the stand-in that a clone without Git LFS has for a large file.
+/// Returns true if a file starts like the pointer that a clone without Git LFS has for a large file.
 fn begins_as_pointer(path: &Path) -> Result<bool> {
     let mut head = Vec::with_capacity(64);
     let file = files::open(path).map_err(|e| Error::io(path, "opening", e))?;

@@ -1,4 +1,4 @@
-//! Telling a graph file from the things that are found in its place.
+//! Distinguishes graph files from other files.
 
 use std::ops::Range;
 use std::path::Path;
@@ -6,10 +6,10 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::tensor::Field;
 
-/// Checks that the file begins like an ONNX model and holds all the bytes it says it holds.
+/// Checks that the file starts like an ONNX model and is complete.
 ///
-/// A web page, a Git LFS pointer and a download that broke off are the three things users meet most, and the runtime
-/// calls all of them "protobuf parsing failed".
+/// The most common problems are a web page, a Git LFS pointer and an interrupted download, and the runtime calls all of
+/// them "protobuf parsing failed".
 pub fn check(path: &Path, bytes: &[u8]) -> Result<()> {
     let again = "download or copy the file again";
     if bytes.is_empty() {
@@ -22,23 +22,23 @@ pub fn check(path: &Path, bytes: &[u8]) -> Result<()> {
         Walk::Model => Ok(()),
         Walk::Cut { needed } => Err(Error::model(
             path,
-            format!("the file is cut off: its contents need at least {needed} bytes, it has {}", bytes.len()),
+            format!("the file is truncated: its contents need at least {needed} bytes, it has {}", bytes.len()),
             again,
         )),
         Walk::Other => Err(Error::model(
             path,
             "is not an ONNX graph: the bytes are not those of a protobuf ModelProto",
-            "this place wants a .onnx file made by an exporter such as scripts/export.py",
+            "use a .onnx file made by an exporter such as scripts/export.py",
         )),
     }
 }
 
-/// Whether these bytes are a Git LFS pointer, the stand-in that a clone without LFS has for a large file.
+/// Returns true for a Git LFS pointer, which a clone without LFS has for a large file.
 pub fn is_lfs_pointer(bytes: &[u8]) -> bool {
     bytes.starts_with(b"version https://git-lfs.github.com/spec/")
 }
 
-/// What a file is that is certainly not a graph, and what to do about it.
+/// Identifies a file that is certainly not a graph, with a hint.
 fn foreign(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
     if is_lfs_pointer(bytes) {
         return Some((
@@ -50,19 +50,19 @@ fn foreign(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
     let head = head[..head.len().min(64)].trim_ascii_start();
     if head.first() == Some(&b'<') {
         return Some((
-            "looks like a web page: the download failed, maybe a licence page or a Git LFS pointer's address",
-            "open the address in a browser, accept what it asks, and download the file itself",
+            "looks like a web page: the download failed, maybe a license page or a Git LFS pointer's address",
+            "open the address in a browser, accept its terms, and download the file itself",
         ));
     }
     if bytes.get(4..8) == Some(b"ORTM") {
         return Some((
-            "is a graph in ONNX Runtime's own .ort format, which tells too little about its inputs",
+            "is a graph in ONNX Runtime's own .ort format, which describes too little of its inputs",
             "use the .onnx file it was converted from",
         ));
     }
     if bytes.starts_with(b"PK\x03\x04") || bytes.get(8..10) == Some(b"{\"") {
         return Some((
-            "holds PyTorch weights, not an ONNX graph",
+            "contains PyTorch weights, not an ONNX graph",
             "export the checkpoint with scripts/export.py and use the directory that it writes",
         ));
     }
@@ -75,15 +75,15 @@ enum Walk {
     Other,
 }
 
-/// Why a number could not be read.
+/// The reason why a number could not be read.
 enum Unread {
-    /// The bytes end within it.
+    /// The data ends in it.
     Ended,
-    /// It is longer than any number may be.
+    /// It is longer than a valid number.
     TooLong,
 }
 
-/// Walks the top-level fields of a `ModelProto`, skipping over what they hold.
+/// Walks the top-level fields of a `ModelProto`, skipping their contents.
 fn walk(bytes: &[u8]) -> Walk {
     let mut at = 0usize;
     while at < bytes.len() {
@@ -98,9 +98,9 @@ fn walk(bytes: &[u8]) -> Walk {
 
 /// Moves `at` past one field.
 fn field(bytes: &[u8], at: &mut usize, is_first: bool) -> Result<(), Walk> {
-    /// The highest field number that ModelProto may plausibly grow to; today it is 26.
+    /// A generous limit for ModelProto's field numbers; today the highest is 26.
     const LAST_FIELD: u64 = 64;
-    /// The number of the field that holds the graph, the only long one.
+    /// The number of the graph's field, the only long one.
     const GRAPH: u64 = 7;
     let cut = Walk::Cut { needed: bytes.len() as u64 + 1 };
     let number = |at: &mut usize| match varint(bytes, at) {
@@ -123,7 +123,7 @@ fn field(bytes: &[u8], at: &mut usize, is_first: bool) -> Result<(), Walk> {
     let Some(length) = length else { return Err(cut) };
     let end = (*at as u64).saturating_add(length);
     if end > bytes.len() as u64 {
-        // At the start of a file, another field than the graph that reaches past the end is noise read as a length.
+        // At the start of a file, a field other than the graph that extends past the end is noise misread as a length.
         let is_noise = is_first && field != GRAPH;
         return Err(if is_noise { Walk::Other } else { Walk::Cut { needed: end } });
     }
@@ -131,13 +131,13 @@ fn field(bytes: &[u8], at: &mut usize, is_first: bool) -> Result<(), Walk> {
     Ok(())
 }
 
-/// Calls `visit` with the number and the contents' place of every field with a length in a message, which is the part
-/// `message` of `bytes`; `None` where that part is not a message.
+/// Calls `visit` with the number and the content range of every length-delimited field in the message at `message` in
+/// `bytes`; `None` if that is not a message.
 pub fn fields(bytes: &[u8], message: Range<usize>, mut visit: impl FnMut(u64, Range<usize>)) -> Option<()> {
     whole_fields(bytes, message, |number, field| visit(number, field.body..field.end))
 }
 
-/// As [`fields`], with the place of all of a field.
+/// As [`fields`], with the range of the whole field.
 pub fn whole_fields(bytes: &[u8], message: Range<usize>, mut visit: impl FnMut(u64, Field)) -> Option<()> {
     let bytes = bytes.get(..message.end)?;
     let mut at = message.start;

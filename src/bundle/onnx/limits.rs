@@ -1,7 +1,7 @@
-//! The largest shapes that a graph may declare.
+//! Limits for the shapes that a graph may declare.
 //!
-//! Buffers are made in the shapes that a graph declares, so a shape that no machine can hold has to be refused when the
-//! graph is read.
+//! Buffers are allocated in the shapes that a graph declares, so a shape too large for any machine has to be rejected
+//! when the graph is read.
 
 use std::path::Path;
 
@@ -9,25 +9,25 @@ use super::{proto, tensor_bytes};
 use crate::error::{Error, Result};
 use crate::tensor::{Dim, TensorInfo};
 
-/// The most values of an input or output, as far as its axes are fixed: 64 GiB of float32.
+/// The maximum number of values of an input or output, counting static axes: 64 GiB of float32.
 const MOST_VALUES: u64 = 1 << 34;
 
-/// The fewest bytes that a stored value takes is an eighth of its size: whole numbers may be written as varints.
+/// A stored value takes at least an eighth of its size: integers may be varints.
 const SHORTEST: u64 = 8;
 
-/// Requires that inputs and outputs are no larger than [`MOST_VALUES`], and that weights stored in the file fit into it.
+/// Checks that inputs and outputs have at most [`MOST_VALUES`] values, and that internal weights fit into the file.
 pub fn check<'a>(
     path: &Path,
     file_bytes: u64,
     values: impl IntoIterator<Item = &'a TensorInfo>,
-    tensors: &[&proto::Tensor],
+    tensors: &[&proto::TensorProto],
 ) -> Result<()> {
     let help = "the file is damaged; download or copy it again, or export the model again";
     for info in values {
         let fixed = info.shape.iter().filter_map(Dim::fixed);
         let count = fixed.fold(1u64, |n, length| n.saturating_mul(length as u64));
         if count > MOST_VALUES {
-            let problem = format!("declares {info}, which is {count} values or more; expected {MOST_VALUES} at most");
+            let problem = format!("declares {info}, which is at least {count} values; expected at most {MOST_VALUES}");
             return Err(Error::model(path, problem, help));
         }
     }
@@ -67,7 +67,7 @@ mod tests {
             assert!(error.contains("a.onnx: declares") && error.contains("sample"), "{error}");
         }
         let stored = |dims: &[i64], location: i32| {
-            let tensor = proto::Tensor {
+            let tensor = proto::TensorProto {
                 name: "w".into(),
                 dims: dims.to_vec(),
                 data_type: 1,

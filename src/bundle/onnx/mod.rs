@@ -1,13 +1,13 @@
-//! What a .onnx file says about itself, read without its weights and without a runtime.
+//! Reads the structure of a .onnx file, without its weights and without a runtime.
 
 mod external;
 pub(crate) mod frame;
 mod limits;
+mod module_weights;
 mod modules;
 mod norm;
 pub(crate) mod proto;
 mod retype;
-mod stored;
 mod table;
 mod trace;
 
@@ -18,17 +18,17 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 pub use external::ExternalFile;
-pub(crate) use external::Reference;
+pub(crate) use external::ExternalReference;
+pub use module_weights::{ModuleWeight, ModuleWeights};
+pub(crate) use module_weights::{map, relocate};
 pub use norm::LayerNorm;
-pub use stored::{ModuleWeight, Weights};
-pub(crate) use stored::{map, placed_in};
 pub use table::TokenTable;
 
 use crate::error::{Error, Result};
 use crate::files;
 use crate::tensor::{ByteEdit, DType, Dim, TensorInfo};
 
-/// An operator's name and the domain that defines it (empty for ONNX's own).
+/// An operator's name and domain (empty for ONNX's own).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Operator {
     /// The domain, such as `com.microsoft`; empty for ONNX's own operators.
@@ -43,16 +43,16 @@ impl std::fmt::Display for Operator {
     }
 }
 
-/// How a graph enlarges images on its way, which tells the sizes it can take.
+/// The number of upsampling operators in a graph, which determines the sizes that it supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Upsamplings {
-    /// Enlargements by a factor fixed in the graph (`Resize` by scales, `Upsample`, `ConvTranspose`).
+    /// Upsampling by a factor fixed in the graph (`Resize` by scales, `Upsample`, `ConvTranspose`).
     pub by_scale: usize,
-    /// Enlargements to a size computed while running (`Resize` by sizes).
+    /// Upsampling to a size computed at run time (`Resize` by sizes).
     pub by_size: usize,
 }
 
-/// One graph's file and what it says about itself.
+/// A graph's file and its structure.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GraphFile {
     /// The .onnx file.
@@ -65,55 +65,55 @@ pub struct GraphFile {
     pub producer: String,
     /// The version of each operator set it uses, by domain (empty for ONNX's own).
     pub opsets: BTreeMap<String, i64>,
-    /// The inputs that have to be fed, in the graph's order (those with a stored value left out).
+    /// The required inputs, in the graph's order (without those that have a stored value).
     pub inputs: Vec<TensorInfo>,
     /// The outputs, in the graph's order.
     pub outputs: Vec<TensorInfo>,
-    /// How often each operator occurs, branches and functions included.
+    /// The number of occurrences of each operator, including branches and functions.
     pub operators: BTreeMap<Operator, usize>,
-    /// The operators of ONNX's own that multiply by stored tensors, each with the types of those.
+    /// The standard ONNX operators that multiply by stored tensors, each with the types of those.
     pub products: BTreeSet<(String, DType)>,
-    /// True if the file defines operators of its own, by functions of others. Those are not counted as operators.
+    /// True if the file defines its own operators, as functions of others. Those are not counted as operators.
     pub has_functions: bool,
-    /// How the graph enlarges images.
+    /// The graph's upsampling operators.
     pub upsamplings: Upsamplings,
-    /// Bytes of the weights, wherever they are stored.
+    /// The size of the internal and external weights in bytes.
     pub weight_bytes: u64,
-    /// Names of the weights' element types with the bytes stored in each, the largest first.
+    /// The weights' element types with the size of each in bytes, the largest first.
     pub weight_types: Vec<(DType, u64)>,
-    /// The files beside the graph that hold weights.
+    /// The external weight files.
     pub external: Vec<ExternalFile>,
-    /// For each integer input that indexes a table of vectors, how many rows that table has.
+    /// The number of rows of each lookup table, by the integer input that indexes it.
     pub table_rows: BTreeMap<String, usize>,
-    /// For each whole-number input that might as well be float32, the byte of the file that makes it so.
+    /// The byte to change for a float32 input, by each integer input that supports it.
     pub float_inputs: BTreeMap<String, ByteEdit>,
-    /// For each input that a convolution reads first, how many channels that convolution expects.
+    /// The number of channels that the first convolution after each input expects.
     pub convolved_channels: BTreeMap<String, usize>,
 }
 
 impl GraphFile {
-    /// Reads a graph's facts.
+    /// Reads a graph's structure.
     ///
-    /// The file is mapped, not loaded: only the pages that hold its structure are touched, so that a file of several
-    /// gigabytes takes milliseconds and no memory to speak of.
+    /// The file is mapped, not loaded: only the pages with its structure are read, so that a file of several gigabytes
+    /// takes milliseconds and almost no memory.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] where the file cannot be read; [`Error::Model`] where it is empty, a web page, a Git LFS pointer,
-    /// cut off or no ONNX graph, has no inputs, or where a file of external weights is missing, too short or named
-    /// outside of the graph's own directory.
+    /// [`Error::Io`] if the file cannot be read; [`Error::Model`] if it is empty, a web page, a Git LFS pointer,
+    /// truncated or not an ONNX graph, if it has no inputs, or if an external weight file is missing, too short or
+    /// outside of the graph's directory.
     pub fn open(path: &Path) -> Result<Self> {
         let file = open_file(path)?;
         let file_bytes = file.metadata().map_err(|e| Error::io(path, "reading", e))?.len();
         let (model, float_inputs) = if file_bytes == 0 {
             frame::check(path, &[])?;
-            (proto::Model::default(), BTreeMap::new())
+            (proto::ModelProto::default(), BTreeMap::new())
         } else {
-            // SAFETY: the mapping is read-only and dropped before this block ends. Should another process shorten the
-            // file meanwhile, reading it ends the process, as it would for every program that maps its models.
+            // SAFETY: the mapping is read-only and dropped before this block ends. If another process shortens the file
+            // meanwhile, reading it ends this process, as for every program that maps its models.
             let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, "mapping", e))?;
             frame::check(path, &bytes)?;
-            let model = proto::Model::read(&bytes[..])
+            let model = proto::ModelProto::read(&bytes[..])
                 .map_err(|e| Error::model(path, format!("is damaged: {e}"), "download or copy the file again"))?;
             let float_inputs = model.graph.as_ref().map(|graph| retype::as_float(&bytes, graph));
             (model, float_inputs.unwrap_or_default())
@@ -121,17 +121,17 @@ impl GraphFile {
         Ok(Self { float_inputs, ..Self::from_model(path, file_bytes, model)? })
     }
 
-    fn from_model(path: &Path, file_bytes: u64, model: proto::Model) -> Result<Self> {
+    fn from_model(path: &Path, file_bytes: u64, model: proto::ModelProto) -> Result<Self> {
         let graph = model
             .graph
-            .ok_or_else(|| Error::model(path, "holds no graph", "this place wants a .onnx file made by an exporter"))?;
+            .ok_or_else(|| Error::model(path, "contains no graph", "use a .onnx file made by an exporter"))?;
         let stored: BTreeSet<&str> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
         let inputs: Vec<TensorInfo> =
             graph.input.iter().filter(|v| !stored.contains(v.name.as_str())).map(tensor_info).collect();
         if inputs.is_empty() {
             return Err(Error::model(path, "the graph has no inputs", "export the model again"));
         }
-        let mut contents = Contents::default();
+        let mut contents = GraphContents::default();
         contents.visit_graph(&graph);
         for function in &model.functions {
             contents.visit_nodes(&function.node);
@@ -181,41 +181,41 @@ impl GraphFile {
         })
     }
 
-    /// As [`GraphFile::float_inputs`], of a graph's bytes; empty where they are none.
+    /// Returns the [`GraphFile::float_inputs`] of a graph's bytes; empty if they are not a graph.
     pub(crate) fn float_inputs_of(bytes: &[u8]) -> BTreeMap<String, ByteEdit> {
-        let graph = proto::Model::read(bytes).ok().and_then(|model| model.graph);
+        let graph = proto::ModelProto::read(bytes).ok().and_then(|model| model.graph);
         graph.map(|graph| retype::as_float(bytes, &graph)).unwrap_or_default()
     }
 
-    /// The input of this name.
+    /// Returns the input with this name.
     pub fn input(&self, name: &str) -> Option<&TensorInfo> {
         self.inputs.iter().find(|i| i.name == name)
     }
 
-    /// The output of this name.
+    /// Returns the output with this name.
     pub fn output(&self, name: &str) -> Option<&TensorInfo> {
         self.outputs.iter().find(|o| o.name == name)
     }
 
-    /// Whether the graph draws random numbers itself, which no seed of a request can reach.
+    /// Returns true if the graph draws random numbers itself, which a request's seed cannot control.
     pub fn draws_noise(&self) -> bool {
         self.operators.keys().any(|o| o.domain.is_empty() && o.name.starts_with("RandomNormal"))
     }
 
-    /// Whether matrix products of the graph are made in 8-bit whole numbers.
+    /// Returns true if the graph uses 8-bit integer matrix products.
     pub fn multiplies_in_integers(&self) -> bool {
         let products = ["MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "QLinearMatMul"];
         self.operators.keys().any(|operator| products.contains(&operator.name.as_str()))
     }
 
-    /// The sha256 of the .onnx file followed by its external files in the order of their names, in hexadecimal.
+    /// Returns the sha256 of the .onnx file followed by its external files, sorted by name, in hexadecimal.
     ///
-    /// For a graph without external files it is what `sha256sum` prints. All bytes are read: a second or two a
+    /// For a graph without external files, it is the output of `sha256sum`. All bytes are read: a second or two per
     /// gigabyte.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] where a file cannot be read.
+    /// [`Error::Io`] if a file cannot be read.
     pub fn digest(&self) -> Result<String> {
         let mut hash = Sha256::new();
         for path in std::iter::once(&self.path).chain(self.external.iter().map(|e| &e.path)) {
@@ -225,13 +225,12 @@ impl GraphFile {
     }
 }
 
-/// The help for a link to a file that is not there: the Hugging Face cache makes the link before the file.
-pub(super) const INCOMPLETE: &str = "the download is not complete; fetch the model again";
+/// The hint for a broken link: the Hugging Face cache creates the link before the file.
+pub(super) const INCOMPLETE: &str = "the download is incomplete; fetch the model again";
 
-/// Opens a file, telling a dangling link from a missing file.
+/// Opens a file, and distinguishes a broken link from a missing file.
 fn open_file(path: &Path) -> Result<File> {
-    let is_folder =
-        || Error::model(path, "is a directory where a .onnx file is wanted", "give the path of the file in it");
+    let is_folder = || Error::model(path, "is a directory; expected a .onnx file", "give the path of the file in it");
     let not_there = |e: std::io::Error| match (files::broken_link(path), e.kind()) {
         (Some(reason), _) => Error::model(path, reason, INCOMPLETE),
         (None, std::io::ErrorKind::NotFound) => Error::model(path, "no such file", "give the path of a .onnx file"),
@@ -247,19 +246,19 @@ fn open_file(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// All that hangs below a graph: operators, weights and enlargements, branches included.
+/// The contents of a graph, including branches: operators, weights and upsampling.
 #[derive(Default)]
-struct Contents<'a> {
+struct GraphContents<'a> {
     operators: BTreeMap<Operator, usize>,
-    tensors: Vec<&'a proto::Tensor>,
+    tensors: Vec<&'a proto::TensorProto>,
     products: BTreeSet<(String, DType)>,
     upsamplings: Upsamplings,
 }
 
-impl<'a> Contents<'a> {
-    fn visit_graph(&mut self, graph: &'a proto::Graph) {
+impl<'a> GraphContents<'a> {
+    fn visit_graph(&mut self, graph: &'a proto::GraphProto) {
         let types: BTreeMap<&str, i32> = graph.initializer.iter().map(|t| (t.name.as_str(), t.data_type)).collect();
-        let multiplies = |node: &&proto::Node| {
+        let multiplies = |node: &&proto::NodeProto| {
             domain(&node.domain).is_empty()
                 && ["Conv", "ConvTranspose", "Gemm", "MatMul"].contains(&node.op_type.as_str())
         };
@@ -271,7 +270,7 @@ impl<'a> Contents<'a> {
         self.visit_nodes(&graph.node);
     }
 
-    fn visit_nodes(&mut self, nodes: &'a [proto::Node]) {
+    fn visit_nodes(&mut self, nodes: &'a [proto::NodeProto]) {
         for node in nodes {
             let mut name = node.op_type.clone();
             let domain = domain(&node.domain);
@@ -296,20 +295,20 @@ impl<'a> Contents<'a> {
     }
 }
 
-/// What is appended to the name of an attention operator that takes its queries, keys and values in one tensor: it
-/// is another kernel than the operator with three inputs, and fewer providers have it.
+/// The suffix for the name of an attention operator with its queries, keys and values in one tensor: it has another
+/// kernel than the operator with three inputs, which fewer providers have.
 pub(crate) const PACKED: &str = " (packed)";
 
-fn is_packed(node: &proto::Node) -> bool {
+fn is_packed(node: &proto::NodeProto) -> bool {
     node.input.get(2).is_none_or(String::is_empty)
 }
 
-/// ONNX's own domain has two spellings.
+/// Normalizes ONNX's own domain, which has two spellings.
 fn domain(name: &str) -> String {
     if name == "ai.onnx" { String::new() } else { name.to_owned() }
 }
 
-fn tensor_info(value: &proto::ValueInfo) -> TensorInfo {
+fn tensor_info(value: &proto::ValueInfoProto) -> TensorInfo {
     let tensor = value.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
     let shape = tensor.and_then(|t| t.shape.as_ref());
     TensorInfo {
@@ -326,8 +325,8 @@ fn dim(d: &proto::Dimension) -> Dim {
     }
 }
 
-/// Bytes that a tensor's values take, from its shape and type; 0 for strings.
-fn tensor_bytes(tensor: &proto::Tensor) -> u64 {
+/// Returns the size of a tensor's values in bytes, from its shape and type; 0 for strings.
+fn tensor_bytes(tensor: &proto::TensorProto) -> u64 {
     let bits: u64 = match tensor.data_type {
         2 | 3 | 9 | 17..=20 | 24 => 8,
         4 | 5 | 10 | 16 => 16,

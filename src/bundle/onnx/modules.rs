@@ -1,44 +1,45 @@
-//! Which module of the model that was exported a stored weight belongs to.
+//! Finds the module of the exported model that each stored weight belongs to.
 //!
-//! torch's exporter stores a convolution's weight under its name in the model's state dict. That of a linear layer it
-//! transposes while exporting, under a name that tells nothing (`onnx::MatMul_1632`); there the path of the node that
-//! reads it tells the module (`/down_blocks.1/attentions.0/proj_in/MatMul`), or, from the newer exporter, what that
+//! torch's exporter stores a convolution's weight under its name in the model's state dict. It transposes that of a
+//! linear layer and stores it under a meaningless name (`onnx::MatMul_1632`); the path of the node that reads it then
+//! contains the module (`/down_blocks.1/attentions.0/proj_in/MatMul`), or, with the newer exporter, the node's metadata
+//! does.
 //! node notes about where it came from.
 
 use std::collections::HashMap;
 
-use super::proto::{Attribute, Graph, Node};
+use super::proto::{AttributeProto, GraphProto, NodeProto};
 
 /// A stored tensor that a module multiplies by.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Reader {
-    /// The module's path with dots, as the exporter saw it: `model.down_blocks.1.attentions.0.proj_in`.
+pub struct WeightReader {
+    /// The module's path with dots, as exported: `model.down_blocks.1.attentions.0.proj_in`.
     pub module: String,
     /// The index of the tensor among the graph's initializers.
     pub initializer: usize,
-    /// Whether the tensor is stored as `[in, out]`.
+    /// True if the tensor is stored as `[in, out]`.
     pub transposed: bool,
 }
 
-/// All stored tensors that linear layers and convolutions multiply by, in the order of the graph's nodes. Nodes within
-/// branches are not looked at.
-pub fn readers(graph: &Graph) -> Vec<Reader> {
+/// Returns all stored tensors that linear layers and convolutions multiply by, in the order of the graph's nodes. Nodes
+/// in branches are ignored.
+pub fn readers(graph: &GraphProto) -> Vec<WeightReader> {
     let stored = graph.initializer.iter().enumerate().map(|(at, tensor)| (tensor.name.as_str(), at)).collect();
     let mut makers = HashMap::new();
     for node in &graph.node {
         makers.extend(node.output.iter().filter(|name| !name.is_empty()).map(|name| (name.as_str(), node)));
     }
-    let wires = Wires { stored, makers };
+    let wires = Connections { stored, makers };
     graph.node.iter().filter_map(|node| wires.read(node)).collect()
 }
 
-struct Wires<'a> {
+struct Connections<'a> {
     stored: HashMap<&'a str, usize>,
-    makers: HashMap<&'a str, &'a Node>,
+    makers: HashMap<&'a str, &'a NodeProto>,
 }
 
-impl<'a> Wires<'a> {
-    fn read(&self, node: &'a Node) -> Option<Reader> {
+impl<'a> Connections<'a> {
+    fn read(&self, node: &'a NodeProto) -> Option<WeightReader> {
         let attribute = |name: &str| node.attribute.iter().find(|a| a.name == name);
         let is_on = |name: &str| attribute(name).is_some_and(|a| a.i != 0);
         let is_plain = attribute("alpha").is_none_or(|a| a.f == 1.0) && !is_on("transA");
@@ -54,13 +55,13 @@ impl<'a> Wires<'a> {
             return None;
         }
         let module = found.module.or_else(|| noted(node)).or_else(|| on_path(node))?;
-        Some(Reader { module, initializer: found.initializer, transposed: transposed != found.turned })
+        Some(WeightReader { module, initializer: found.initializer, transposed: transposed != found.turned })
     }
 
-    /// Follows a name back to the tensor that is stored, through nodes that leave its values as they are.
+    /// Traces a name back to the stored tensor, through nodes that do not change its values.
     fn origin(&self, name: &'a str) -> Option<Origin> {
         let (mut name, mut module, mut turned) = (name, None, false);
-        // The bound keeps a cyclic file from looping.
+        // The limit keeps a cyclic file from looping.
         for _ in 0..8 {
             module = module.or_else(|| name.strip_suffix(".weight").map(str::to_owned));
             if let Some(&initializer) = self.stored.get(name) {
@@ -80,25 +81,25 @@ impl<'a> Wires<'a> {
 
 struct Origin {
     initializer: usize,
-    /// The module that the tensor's own name tells.
+    /// The module in the tensor's own name.
     module: Option<String>,
-    /// Whether it passes through a transposition on its way.
+    /// True if it is transposed on its way.
     turned: bool,
 }
 
-fn swaps_two(attribute: &Attribute) -> bool {
+fn swaps_two(attribute: &AttributeProto) -> bool {
     attribute.name != "perm" || attribute.ints == [1, 0]
 }
 
-/// The module from a node's name, which ends in the operator: `/down_blocks.0/resnets.0/conv1/Conv`.
-fn on_path(node: &Node) -> Option<String> {
+/// Returns the module in a node's name, which ends in the operator: `/down_blocks.0/resnets.0/conv1/Conv`.
+fn on_path(node: &NodeProto) -> Option<String> {
     let (module, _) = node.name.strip_prefix('/')?.rsplit_once('/')?;
     Some(module.replace('/', "."))
 }
 
-/// The module from the scopes that the newer exporter notes, a list printed by Python of which the last but one is the
-/// module: `['', 'blk.0', 'blk.0.to_q', 'linear']`.
-fn noted(node: &Node) -> Option<String> {
+/// Returns the module in the scopes that the newer exporter records, a list in Python's format whose last but one entry
+/// is the module: `['', 'blk.0', 'blk.0.to_q', 'linear']`.
+fn noted(node: &NodeProto) -> Option<String> {
     let note = node.metadata_props.iter().find(|entry| entry.key == "pkg.torch.onnx.name_scopes")?;
     let scopes: Vec<&str> = note.value.split('\'').skip(1).step_by(2).collect();
     let module = scopes.get(scopes.len().checked_sub(2)?)?;
@@ -107,22 +108,23 @@ fn noted(node: &Node) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::proto::{StringEntry, Tensor};
+    use super::super::proto::{StringEntry, TensorProto};
     use super::*;
 
-    fn node(op: &str, name: &str, input: &[&str], output: &str) -> Node {
+    fn node(op: &str, name: &str, input: &[&str], output: &str) -> NodeProto {
         let input = input.iter().map(|&name| name.to_owned()).collect();
-        Node { name: name.into(), op_type: op.into(), input, output: vec![output.into()], ..Node::default() }
+        NodeProto { name: name.into(), op_type: op.into(), input, output: vec![output.into()], ..NodeProto::default() }
     }
 
-    fn with(mut node: Node, name: &str, i: i64, ints: &[i64]) -> Node {
-        node.attribute.push(Attribute { name: name.into(), i, ints: ints.to_vec(), ..Attribute::default() });
+    fn with(mut node: NodeProto, name: &str, i: i64, ints: &[i64]) -> NodeProto {
+        node.attribute.push(AttributeProto { name: name.into(), i, ints: ints.to_vec(), ..AttributeProto::default() });
         node
     }
 
-    fn read(stored: &[&str], nodes: Vec<Node>) -> Vec<(String, usize, bool)> {
-        let tensor = |&name: &&str| Tensor { name: name.into(), dims: vec![2, 2], ..Tensor::default() };
-        let graph = Graph { node: nodes, initializer: stored.iter().map(tensor).collect(), ..Graph::default() };
+    fn read(stored: &[&str], nodes: Vec<NodeProto>) -> Vec<(String, usize, bool)> {
+        let tensor = |&name: &&str| TensorProto { name: name.into(), dims: vec![2, 2], ..TensorProto::default() };
+        let graph =
+            GraphProto { node: nodes, initializer: stored.iter().map(tensor).collect(), ..GraphProto::default() };
         readers(&graph).into_iter().map(|r| (r.module, r.initializer, r.transposed)).collect()
     }
 

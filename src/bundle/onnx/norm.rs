@@ -1,9 +1,9 @@
-//! The layer norm that makes a graph's output, read out of the graph.
+//! The layer norm before a graph's output, read from the graph.
 
 use super::GraphFile;
-use super::modules::Reader;
-use super::proto::{Graph, Node, Tensor};
-use super::stored::Weights;
+use super::module_weights::ModuleWeights;
+use super::modules::WeightReader;
+use super::proto::{GraphProto, NodeProto, TensorProto};
 use super::trace::Trace;
 use crate::error::Result;
 
@@ -11,40 +11,40 @@ use crate::error::Result;
 /// last axis.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerNorm {
-    /// One number a channel.
+    /// One value per channel.
     pub scale: Vec<f32>,
-    /// One number a channel.
+    /// One value per channel.
     pub bias: Vec<f32>,
-    /// What keeps the root from being zero.
+    /// The value that keeps the root from being zero.
     pub epsilon: f32,
 }
 
-/// The epsilon of CLIP's and BERT-like text encoders where the graph does not say it in one place.
+/// The epsilon of CLIP's and BERT-like text encoders if the graph does not state it in one place.
 const EPSILON: f32 = 1e-5;
 
 impl LayerNorm {
-    /// Reads the layer norm that makes the output `output`, by whatever operators the exporter wrote it with; `None`
-    /// where no layer norm makes it whose numbers the graph stores.
+    /// Reads the layer norm that computes the output `output`, in any form that exporters write; `None` if there is no
+    /// layer norm with stored parameters.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) where a file cannot be read; [`Error::Model`](crate::Error::Model) where it has
-    /// changed since `graph` was opened, or the numbers are of a type that cannot be read.
-    pub fn making(graph: &GraphFile, output: &str) -> Result<Option<Self>> {
+    /// [`Error::Io`](crate::Error::Io) if a file cannot be read; [`Error::Model`](crate::Error::Model) if it changed
+    /// since `graph` was opened, or if the parameters have an unsupported type.
+    pub fn from_graph(graph: &GraphFile, output: &str) -> Result<Option<Self>> {
         let mut epsilon = EPSILON;
-        let weights = Weights::open_for(graph, |parsed| {
+        let weights = ModuleWeights::open_for(graph, |parsed| {
             let Some((scale, bias, found)) = find(parsed, output) else { return Vec::new() };
             epsilon = found;
-            let reader = |tensor: &Tensor| {
+            let reader = |tensor: &TensorProto| {
                 let initializer = parsed.initializer.iter().position(|stored| stored.name == tensor.name)?;
-                Some(Reader { module: output.to_owned(), initializer, transposed: false })
+                Some(WeightReader { module: output.to_owned(), initializer, transposed: false })
             };
             [scale, bias].into_iter().filter_map(reader).collect()
         })?;
-        let [scale, bias] = weights.of_modules.as_slice() else { return Ok(None) };
+        let [scale, bias] = weights.modules.as_slice() else { return Ok(None) };
         Ok(Some(Self { scale: weights.read(scale)?, bias: weights.read(bias)?, epsilon }))
     }
 
-    /// Norms each row of `width` values, where width is that of the norm.
+    /// Normalizes each row of `width` values, the width of the norm.
     pub fn apply(&self, values: &mut [f32]) {
         let width = self.scale.len().max(1);
         for row in values.chunks_exact_mut(width) {
@@ -59,12 +59,12 @@ impl LayerNorm {
     }
 }
 
-/// The stored scale and bias of the norm whose outcome is `output`, and its epsilon.
-fn find<'g>(graph: &'g Graph, output: &str) -> Option<(&'g Tensor, &'g Tensor, f32)> {
+/// Returns the stored scale and bias of the norm that computes `output`, and its epsilon.
+fn find<'g>(graph: &'g GraphProto, output: &str) -> Option<(&'g TensorProto, &'g TensorProto, f32)> {
     let trace = Trace::new(graph);
     let node = trace.maker_behind(output)?;
-    let at = |node: &'g Node, i: usize| node.input.get(i).and_then(|name| trace.stored_behind(name));
-    let either = |node: &'g Node| match (at(node, 0), at(node, 1)) {
+    let at = |node: &'g NodeProto, i: usize| node.input.get(i).and_then(|name| trace.stored_behind(name));
+    let either = |node: &'g NodeProto| match (at(node, 0), at(node, 1)) {
         (Some(stored), None) => Some((stored, node.input.get(1)?)),
         (None, Some(stored)) => Some((stored, node.input.first()?)),
         _ => None,
@@ -73,7 +73,7 @@ fn find<'g>(graph: &'g Graph, output: &str) -> Option<(&'g Tensor, &'g Tensor, f
     let (scale, bias, epsilon) = match node.op_type.as_str() {
         "LayerNormalization" => (at(node, 1)?, at(node, 2)?, epsilon),
         "SkipLayerNormalization" => (at(node, 2)?, at(node, 3)?, epsilon),
-        // Written out: … Div, Mul by the scale, Add of the bias.
+        // Decomposed: … Div, Mul by the scale, Add of the bias.
         "Add" => {
             let (bias, scaled) = either(node)?;
             let scaled = trace.maker_behind(scaled).filter(|node| node.op_type == "Mul")?;
@@ -98,14 +98,14 @@ mod tests {
         assert_eq!(values, [-1.0, 3.0, 1.0, -1.0]);
     }
 
-    fn node(op: &str, input: &[&str], output: &str) -> Node {
+    fn node(op: &str, input: &[&str], output: &str) -> NodeProto {
         let input = input.iter().map(|&name| name.to_owned()).collect();
-        Node { op_type: op.into(), input, output: vec![output.into()], ..Node::default() }
+        NodeProto { op_type: op.into(), input, output: vec![output.into()], ..NodeProto::default() }
     }
 
     #[test]
     fn finds_norms_however_they_are_written() {
-        let tensor = |name: &str| Tensor { name: name.into(), dims: vec![4], ..Tensor::default() };
+        let tensor = |name: &str| TensorProto { name: name.into(), dims: vec![4], ..TensorProto::default() };
         let initializer = vec![tensor("g"), tensor("b")];
         for nodes in [
             vec![node("LayerNormalization", &["x", "g", "b"], "out")],
@@ -119,11 +119,11 @@ mod tests {
                 node("Add", &["copy", "m"], "out"),
             ],
         ] {
-            let graph = Graph { node: nodes, initializer: initializer.clone(), ..Graph::default() };
+            let graph = GraphProto { node: nodes, initializer: initializer.clone(), ..GraphProto::default() };
             let (scale, bias, _) = find(&graph, "out").unwrap();
             assert_eq!((scale.name.as_str(), bias.name.as_str()), ("g", "b"));
         }
         let nodes = vec![node("Mul", &["x", "g"], "m"), node("Add", &["m", "b"], "out")];
-        assert_eq!(find(&Graph { node: nodes, initializer, ..Graph::default() }, "out"), None);
+        assert_eq!(find(&GraphProto { node: nodes, initializer, ..GraphProto::default() }, "out"), None);
     }
 }

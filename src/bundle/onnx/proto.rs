@@ -1,13 +1,13 @@
-//! The fields of ONNX's protobuf messages that tell what a graph is.
+//! The fields of ONNX's protobuf messages that describe a graph's structure.
 //!
-//! Left out on purpose are the fields that hold weights (`raw_data` and the typed arrays): an undeclared field is
-//! skipped by its length, so that a file of gigabytes is read in the time its few megabytes of structure take.
+//! Fields with weights (`raw_data` and the typed arrays) are omitted on purpose: an undeclared field is skipped by its
+//! length, so that a file of gigabytes is read in the time that its few megabytes of structure take.
 
 use crate::guard::contain;
 
 /// `ModelProto`.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Model {
+pub struct ModelProto {
     #[prost(int64, tag = "1")]
     pub ir_version: i64,
     #[prost(string, tag = "2")]
@@ -15,15 +15,15 @@ pub struct Model {
     #[prost(string, tag = "3")]
     pub producer_version: String,
     #[prost(message, optional, tag = "7")]
-    pub graph: Option<Graph>,
+    pub graph: Option<GraphProto>,
     #[prost(message, repeated, tag = "8")]
-    pub opset_import: Vec<OperatorSet>,
+    pub opset_import: Vec<OperatorSetProto>,
     #[prost(message, repeated, tag = "25")]
-    pub functions: Vec<Function>,
+    pub functions: Vec<FunctionProto>,
 }
 
-impl Model {
-    /// Reads a file's bytes. The error is a phrase that follows "is damaged: ".
+impl ModelProto {
+    /// Decodes a file's bytes. The error is a phrase that follows "is damaged: ".
     pub fn read(bytes: &[u8]) -> Result<Self, String> {
         contain(|| <Self as prost::Message>::decode(bytes)).map_err(|e| e.to_string())?.map_err(|e| e.to_string())
     }
@@ -31,7 +31,7 @@ impl Model {
 
 /// `OperatorSetIdProto`.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct OperatorSet {
+pub struct OperatorSetProto {
     #[prost(string, tag = "1")]
     pub domain: String,
     #[prost(int64, tag = "2")]
@@ -40,33 +40,33 @@ pub struct OperatorSet {
 
 /// `FunctionProto`.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Function {
+pub struct FunctionProto {
     #[prost(string, tag = "1")]
     pub name: String,
     #[prost(message, repeated, tag = "7")]
-    pub node: Vec<Node>,
+    pub node: Vec<NodeProto>,
     #[prost(string, tag = "10")]
     pub domain: String,
 }
 
 /// `GraphProto`.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Graph {
+pub struct GraphProto {
     #[prost(message, repeated, tag = "1")]
-    pub node: Vec<Node>,
+    pub node: Vec<NodeProto>,
     #[prost(message, repeated, tag = "5")]
-    pub initializer: Vec<Tensor>,
+    pub initializer: Vec<TensorProto>,
     #[prost(message, repeated, tag = "11")]
-    pub input: Vec<ValueInfo>,
+    pub input: Vec<ValueInfoProto>,
     #[prost(message, repeated, tag = "12")]
-    pub output: Vec<ValueInfo>,
+    pub output: Vec<ValueInfoProto>,
     #[prost(message, repeated, tag = "13")]
-    pub value_info: Vec<ValueInfo>,
+    pub value_info: Vec<ValueInfoProto>,
 }
 
 /// `NodeProto`.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Node {
+pub struct NodeProto {
     #[prost(string, repeated, tag = "1")]
     pub input: Vec<String>,
     #[prost(string, repeated, tag = "2")]
@@ -76,7 +76,7 @@ pub struct Node {
     #[prost(string, tag = "4")]
     pub op_type: String,
     #[prost(message, repeated, tag = "5")]
-    pub attribute: Vec<Attribute>,
+    pub attribute: Vec<AttributeProto>,
     #[prost(string, tag = "7")]
     pub domain: String,
     #[prost(message, repeated, tag = "9")]
@@ -85,7 +85,7 @@ pub struct Node {
 
 /// `AttributeProto`.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Attribute {
+pub struct AttributeProto {
     #[prost(string, tag = "1")]
     pub name: String,
     #[prost(float, tag = "2")]
@@ -95,24 +95,24 @@ pub struct Attribute {
     #[prost(bytes = "vec", tag = "4")]
     pub s: Vec<u8>,
     #[prost(message, optional, tag = "5")]
-    pub t: Option<Tensor>,
+    pub t: Option<TensorProto>,
     #[prost(message, optional, tag = "6")]
-    pub g: Option<Graph>,
+    pub g: Option<GraphProto>,
     #[prost(float, repeated, tag = "7")]
     pub floats: Vec<f32>,
     #[prost(int64, repeated, tag = "8")]
     pub ints: Vec<i64>,
     #[prost(message, repeated, tag = "10")]
-    pub tensors: Vec<Tensor>,
+    pub tensors: Vec<TensorProto>,
     #[prost(message, repeated, tag = "11")]
-    pub graphs: Vec<Graph>,
+    pub graphs: Vec<GraphProto>,
     #[prost(int32, tag = "20")]
     pub r#type: i32,
 }
 
 /// `TensorProto`, without its values.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Tensor {
+pub struct TensorProto {
     #[prost(int64, repeated, tag = "1")]
     pub dims: Vec<i64>,
     #[prost(int32, tag = "2")]
@@ -139,16 +139,16 @@ pub struct StringEntry {
 
 /// `ValueInfoProto`.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct ValueInfo {
+pub struct ValueInfoProto {
     #[prost(string, tag = "1")]
     pub name: String,
     #[prost(message, optional, tag = "2")]
-    pub r#type: Option<Type>,
+    pub r#type: Option<TypeProto>,
 }
 
-/// `TypeProto`, of which only the tensor type is told.
+/// `TypeProto`, only its tensor type.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Type {
+pub struct TypeProto {
     #[prost(message, optional, tag = "1")]
     pub tensor_type: Option<TensorType>,
 }
@@ -159,12 +159,12 @@ pub struct TensorType {
     #[prost(int32, tag = "1")]
     pub elem_type: i32,
     #[prost(message, optional, tag = "2")]
-    pub shape: Option<Shape>,
+    pub shape: Option<ShapeProto>,
 }
 
 /// `TensorShapeProto`.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct Shape {
+pub struct ShapeProto {
     #[prost(message, repeated, tag = "1")]
     pub dim: Vec<Dimension>,
 }

@@ -1,4 +1,4 @@
-//! Inputs that could as well be of another type.
+//! Integer inputs that can be changed to float32.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -6,11 +6,11 @@ use std::ops::Range;
 use super::{frame, proto, tensor_info};
 use crate::tensor::{ByteEdit, DType, TensorInfo};
 
-/// For each whole-number input that does nothing but become float32 in the end, the one byte of its graph's file that
-/// makes it a float32 input. Inputs on whose type other nodes depend are left out.
+/// Returns the byte of the graph's file that has to change for a float32 input, for each integer input whose only use
+/// is a conversion to float32. Inputs whose type other nodes depend on are skipped.
 ///
-/// Exporters that were shown a whole timestep write an input of whole numbers, and many schedules step between them.
-pub fn as_float(file: &[u8], graph: &proto::Graph) -> BTreeMap<String, ByteEdit> {
+/// Exporters that trace an integer timestep write an integer input, but many schedules have fractional timesteps.
+pub fn as_float(file: &[u8], graph: &proto::GraphProto) -> BTreeMap<String, ByteEdit> {
     let to = DType::F32.to_onnx();
     let edit = |info: &TensorInfo| {
         let names = becomes_float(graph, &info.name)?;
@@ -22,20 +22,20 @@ pub fn as_float(file: &[u8], graph: &proto::Graph) -> BTreeMap<String, ByteEdit>
     whole.filter_map(|info| Some((info.name.clone(), edit(&info)?))).collect()
 }
 
-/// The input and all that is made of it up to the casts to float32, if nothing else is.
-fn becomes_float(graph: &proto::Graph, input: &str) -> Option<BTreeSet<String>> {
-    /// Operators that move values about, whatever their type: the first input's is the output's.
+/// Returns the input and all tensors derived from it up to the casts to float32, if there are no other uses.
+fn becomes_float(graph: &proto::GraphProto, input: &str) -> Option<BTreeSet<String>> {
+    /// Operators that move values of any type: the output has the first input's type.
     const MOVES: [&str; 6] = ["Expand", "Unsqueeze", "Squeeze", "Reshape", "Identity", "Flatten"];
     let mut names = BTreeSet::from([input.to_owned()]);
     let mut casts = 0;
-    // Nodes stand in the order in which they run.
+    // Nodes are in execution order.
     for node in &graph.node {
         let reads: Vec<usize> =
             node.input.iter().enumerate().filter(|(_, name)| names.contains(*name)).map(|(at, _)| at).collect();
         if reads.is_empty() {
             continue;
         }
-        let to_float = |a: &proto::Attribute| a.name == "to" && a.i == i64::from(DType::F32.to_onnx());
+        let to_float = |a: &proto::AttributeProto| a.name == "to" && a.i == i64::from(DType::F32.to_onnx());
         match node.op_type.as_str() {
             _ if reads != [0] || !node.domain.is_empty() => return None,
             "Cast" if node.attribute.iter().any(to_float) => casts += 1,
@@ -48,7 +48,7 @@ fn becomes_float(graph: &proto::Graph, input: &str) -> Option<BTreeSet<String>> 
     (casts > 0 && !names.iter().any(is_given)).then_some(names)
 }
 
-/// Where the element type of an input stands, unless the file states the type of what is made of it too.
+/// Returns the offset of an input's element type, unless the file also declares the type of a derived tensor.
 fn element_type(file: &[u8], names: &BTreeSet<String>, input: &str) -> Option<usize> {
     /// Field numbers of `ModelProto`, `GraphProto`, `ValueInfoProto` and `TypeProto`.
     const GRAPH: u64 = 7;
@@ -57,7 +57,7 @@ fn element_type(file: &[u8], names: &BTreeSet<String>, input: &str) -> Option<us
     const NAME: u64 = 1;
     const TYPE: u64 = 2;
     const TENSOR_TYPE: u64 = 1;
-    /// The key of `TypeProto.Tensor.elem_type`, a varint.
+    /// The key of `TypeProto.TensorProto.elem_type`, a varint.
     const ELEM_TYPE: u8 = 1 << 3;
     let within = |message: Range<usize>, wanted: u64| {
         let mut found = Vec::new();

@@ -1,38 +1,38 @@
-//! The table of vectors that a text encoder looks token ids up in.
+//! The token embedding table of a text encoder.
 
 use ndarray::Array2;
 
-use super::modules::Reader;
-use super::stored::{ModuleWeight, Weights, map};
+use super::module_weights::{ModuleWeight, ModuleWeights, map};
+use super::modules::WeightReader;
 use super::trace::Trace;
 use super::{GraphFile, frame};
 use crate::error::{Error, Result};
 use crate::tensor::{Field, Weight, WeightLocation, WeightValues};
 
-/// The table that the values of an input index: a row a token.
+/// The table indexed by an input's values: one row per token.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenTable {
     weight: ModuleWeight,
     /// The number of rows.
     pub rows: usize,
-    /// The numbers of a row.
+    /// The number of values in a row.
     pub width: usize,
 }
 
 impl TokenTable {
-    /// Finds the table that the values of `input` index; `None` where the graph stores none of two axes.
+    /// Finds the table indexed by the values of `input`; `None` if the graph stores none with two axes.
     ///
     /// # Errors
-    /// [`Error::Io`] where a file cannot be read; [`Error::Model`] where it has changed since `graph` was opened.
-    pub fn of(graph: &GraphFile, input: &str) -> Result<Option<Self>> {
-        let weights = Weights::open_for(graph, |parsed| {
+    /// [`Error::Io`] if a file cannot be read; [`Error::Model`] if it changed since `graph` was opened.
+    pub fn find(graph: &GraphFile, input: &str) -> Result<Option<Self>> {
+        let weights = ModuleWeights::open_for(graph, |parsed| {
             let table = Trace::new(parsed).table(input);
             let at = table.and_then(|table| parsed.initializer.iter().position(|stored| stored.name == table.name));
-            at.map(|initializer| Reader { module: input.to_owned(), initializer, transposed: false })
+            at.map(|initializer| WeightReader { module: input.to_owned(), initializer, transposed: false })
                 .into_iter()
                 .collect()
         })?;
-        Ok(match weights.of_modules.as_slice() {
+        Ok(match weights.modules.as_slice() {
             [weight] => match *weight.shape.as_slice() {
                 [rows, width] => Some(Self { weight: weight.clone(), rows, width }),
                 _ => None,
@@ -41,21 +41,20 @@ impl TokenTable {
         })
     }
 
-    /// What a session is opened with so that the table has `more` rows, `[n, width]`, behind its own.
+    /// Creates the weight with which a session appends the rows of `more`, `[n, width]`, to the table.
     ///
     /// # Errors
-    /// [`Error::Io`] where a file cannot be read; [`Error::Model`] where it has changed since `graph` was opened, or
-    /// the table is of a type that cannot be read.
-    pub fn grown(&self, graph: &GraphFile, more: &Array2<f32>) -> Result<Weight> {
-        let weights = Weights::open_for(graph, |_| Vec::new())?;
+    /// [`Error::Io`] if a file cannot be read; [`Error::Model`] if it changed since `graph` was opened, or if the table
+    /// has an unsupported type.
+    pub fn append_rows(&self, graph: &GraphFile, more: &Array2<f32>) -> Result<Weight> {
+        let weights = ModuleWeights::open_for(graph, |_| Vec::new())?;
         let mut values = weights.read(&self.weight)?;
         values.extend(more);
         let unusable = |what: &str| {
-            let problem = format!("the table of its tokens, {}, {what}", self.weight.name);
+            let problem = format!("its token embedding, {}, {what}", self.weight.name);
             Error::model(&graph.path, problem, "use an export in float32 or float16")
         };
-        let values =
-            WeightValues::round(values, self.weight.dtype).ok_or_else(|| unusable("is not of floating point"))?;
+        let values = WeightValues::round(values, self.weight.dtype).ok_or_else(|| unusable("is not floating-point"))?;
         let place =
             place(&map(&graph.path)?, &self.weight.name).ok_or_else(|| unusable("cannot be found in the file"))?;
         Ok(Weight {
@@ -67,7 +66,7 @@ impl TokenTable {
     }
 }
 
-/// Where the messages of the graph and of the initializer `name` lie in a file.
+/// Returns the locations of the graph's message and of that of the initializer `name` in a file.
 fn place(file: &[u8], name: &str) -> Option<WeightLocation> {
     /// Field numbers of `ModelProto` and `GraphProto`, and of the name in `TensorProto`.
     const GRAPH: u64 = 7;

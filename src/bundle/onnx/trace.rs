@@ -1,18 +1,18 @@
-//! Following a graph's input to what reads it first.
+//! Traces a graph's input to the nodes that read it first.
 
 use std::collections::{HashMap, HashSet};
 
-use super::proto::{Graph, Node, Tensor};
+use super::proto::{GraphProto, NodeProto, TensorProto};
 
-/// A graph with its wires indexed.
+/// A graph with an index of its connections.
 pub struct Trace<'a> {
-    stored: HashMap<&'a str, &'a Tensor>,
-    makers: HashMap<&'a str, &'a Node>,
-    readers: HashMap<&'a str, Vec<&'a Node>>,
+    stored: HashMap<&'a str, &'a TensorProto>,
+    makers: HashMap<&'a str, &'a NodeProto>,
+    readers: HashMap<&'a str, Vec<&'a NodeProto>>,
 }
 
 impl<'a> Trace<'a> {
-    pub fn new(graph: &'a Graph) -> Self {
+    pub fn new(graph: &'a GraphProto) -> Self {
         let mut trace = Self {
             stored: graph.initializer.iter().map(|t| (t.name.as_str(), t)).collect(),
             makers: HashMap::new(),
@@ -29,21 +29,21 @@ impl<'a> Trace<'a> {
         trace
     }
 
-    /// How many rows the smallest table has that is indexed by the values of this input.
+    /// Returns the number of rows of the smallest table that this input's values index.
     pub fn table_rows(&self, input: &str) -> Option<usize> {
         let rows = |name: &&String| self.dims(name)?.first().and_then(|&rows| usize::try_from(rows).ok());
         self.tables(input).iter().filter_map(rows).filter(|&rows| rows > 0).min()
     }
 
-    /// The stored table that is indexed by the values of this input, where it is one.
-    pub fn table(&self, input: &str) -> Option<&'a Tensor> {
+    /// Returns the stored table that this input's values index, if there is exactly one.
+    pub fn table(&self, input: &str) -> Option<&'a TensorProto> {
         let mut tables = self.tables(input);
         tables.dedup();
         let [table] = tables.as_slice() else { return None };
         self.stored_behind(table)
     }
 
-    /// The names of the tables that are indexed by the values of this input.
+    /// Returns the names of the tables that this input's values index.
     fn tables(&self, input: &str) -> Vec<&'a String> {
         self.follow(input, &["Cast", "Identity", "Reshape", "Flatten", "Unsqueeze", "Squeeze"], |name, node| {
             let table = match node.op_type.as_str() {
@@ -55,7 +55,7 @@ impl<'a> Trace<'a> {
         })
     }
 
-    /// How many channels the convolution takes that reads this input.
+    /// Returns the number of channels of the convolution that reads this input.
     pub fn convolved_channels(&self, input: &str) -> Option<usize> {
         self.follow(input, &["Cast", "Identity"], |name, node| {
             let reads = node.op_type == "Conv" && node.input.first().is_some_and(|x| x == name);
@@ -66,8 +66,9 @@ impl<'a> Trace<'a> {
         .max()
     }
 
-    /// What `found` says of the nodes that read `input`, directly or through nodes that leave its values as they are.
-    fn follow<T>(&self, input: &str, through: &[&str], found: impl Fn(&str, &'a Node) -> Option<T>) -> Vec<T> {
+    /// Collects the results of `found` for the nodes that read `input`, directly or through nodes that do not change
+    /// values.
+    fn follow<T>(&self, input: &str, through: &[&str], found: impl Fn(&str, &'a NodeProto) -> Option<T>) -> Vec<T> {
         let mut results = Vec::new();
         let mut seen = HashSet::from([input]);
         let mut open = vec![input];
@@ -86,13 +87,13 @@ impl<'a> Trace<'a> {
         results
     }
 
-    /// The stored tensor of this name, also behind nodes that leave its values as they are.
-    pub fn stored_behind(&self, name: &str) -> Option<&'a Tensor> {
+    /// Returns the stored tensor with this name, also behind nodes that do not change its values.
+    pub fn stored_behind(&self, name: &str) -> Option<&'a TensorProto> {
         self.stored.get(name).copied().or_else(|| self.stored.get(self.name_behind(name)?).copied())
     }
 
-    /// The node that makes the values of this name, seen through nodes that leave them as they are.
-    pub fn maker_behind(&self, name: &str) -> Option<&'a Node> {
+    /// Returns the node that computes this name's values, skipping nodes that do not change them.
+    pub fn maker_behind(&self, name: &str) -> Option<&'a NodeProto> {
         let node = *self.makers.get(name)?;
         if !is_plain(node) {
             return Some(node);
@@ -100,10 +101,10 @@ impl<'a> Trace<'a> {
         self.makers.get(self.name_behind(name)?).copied()
     }
 
-    /// The name that a name goes back to through nodes that leave its values as they are.
+    /// Traces a name back through nodes that do not change its values.
     fn name_behind(&self, name: &str) -> Option<&'a str> {
         let mut node = *self.makers.get(name)?;
-        // The bound keeps a cyclic file from looping.
+        // The limit keeps a cyclic file from looping.
         for _ in 0..8 {
             let before = node.input.first().filter(|_| is_plain(node))?;
             match self.makers.get(before.as_str()) {
@@ -114,10 +115,10 @@ impl<'a> Trace<'a> {
         None
     }
 
-    /// The shape of a stored tensor, also behind nodes that only change how its values are stored.
+    /// Returns the shape of a stored tensor, also behind nodes that only change how its values are stored.
     fn dims(&self, name: &str) -> Option<&'a [i64]> {
         let mut name = name;
-        // Stored weights are a cast and a dequantisation away at most; the bound keeps a cyclic file from looping.
+        // Stored weights are at most a cast and a dequantization away; the limit keeps a cyclic file from looping.
         for _ in 0..8 {
             if let Some(tensor) = self.stored.get(name) {
                 return Some(&tensor.dims);
@@ -133,7 +134,7 @@ impl<'a> Trace<'a> {
     }
 }
 
-/// Whether a node leaves the values of its input as they are.
-fn is_plain(node: &Node) -> bool {
+/// Returns true if a node does not change the values of its input.
+fn is_plain(node: &NodeProto) -> bool {
     matches!(node.op_type.as_str(), "Cast" | "Identity")
 }

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueHint};
 
 use super::{OverrideArgs, path};
 use crate::byte_size;
-use crate::session::Flavour;
+use crate::session::Flavor;
 
 /// `ldm-ort optimize`.
 #[derive(Debug, Clone, Args)]
@@ -97,8 +97,8 @@ pub enum RuntimeAction {
     /// Fetches a build of ONNX Runtime into the cache ahead of time.
     Install {
         /// Which build: for the CPU alone, for NVIDIA's cards too, for Intel's CPUs and cards.
-        #[arg(value_parser = PossibleValuesParser::new(Flavour::ALL.map(Flavour::name)).try_map(flavour))]
-        build: Flavour,
+        #[arg(value_parser = PossibleValuesParser::new(Flavor::ALL.map(Flavor::name)).try_map(flavor))]
+        build: Flavor,
     },
     /// Lists the builds in the cache.
     List,
@@ -108,6 +108,6 @@ fn size(text: &str) -> Result<u64, String> {
     byte_size::parse(text).ok_or_else(|| "expected a size such as \"20 GB\" or \"1.5 TiB\"".to_owned())
 }
 
-fn flavour(name: String) -> Result<Flavour, String> {
-    Flavour::from_name(&name).ok_or_else(|| format!("there is no build {name}"))
+fn flavor(name: String) -> Result<Flavor, String> {
+    Flavor::from_name(&name).ok_or_else(|| format!("there is no build {name}"))
 }

@@ -2,7 +2,7 @@
 
 use super::TextPlan;
 use crate::error::Result;
-use crate::spec::Prompting;
+use crate::task::Prompting;
 use crate::text::foreign_syntax;
 use crate::text::tokenizer::{Cleaning, Tokenizer};
 
@@ -18,7 +18,7 @@ impl TextPlan {
         let Some(style) = self.encoders.first().map(|text| text.style) else { return Ok(Vec::new()) };
         let mut remarks = Vec::new();
         for (key, text) in &texts {
-            for sentence in foreign_syntax(text, style.weighs, style.goes_on, &words) {
+            for sentence in foreign_syntax(text, style.has_weights, style.is_chunked, &words) {
                 let remark = format!("{key}: {sentence}");
                 if !remarks.contains(&remark) {
                     remarks.push(remark);
@@ -38,7 +38,7 @@ impl TextPlan {
             if !is_used {
                 let (path, token) = (inversion.path.display(), &inversion.token);
                 remarks.push(format!(
-                    "{path}: no prompt has its token \"{token}\", and the [[embedding]] changes nothing"
+                    "{path}: no prompt has its token \"{token}\", and the [[textual_inversion]] changes nothing"
                 ));
             }
         }

@@ -1,13 +1,13 @@
-//! Nodes in the place of those that read what is stored in fewer bits.
+//! Replaces the nodes that read quantized tensors.
 
 use super::{Writer, cast};
-use crate::bundle::proto::Node;
+use crate::bundle::proto::NodeProto;
 use crate::rewrite::edits::node;
-use crate::rewrite::source::{input, output};
+use crate::rewrite::indexed_graph::{input, output};
 
 impl Writer<'_> {
-    /// What stands in the place of a node of the graph; `None` where it stays.
-    pub(super) fn remade(&mut self, at: usize) -> Option<Vec<Node>> {
+    /// Returns the replacement for a node of the graph; `None` if it stays.
+    pub(super) fn replacement_of(&mut self, at: usize) -> Option<Vec<NodeProto>> {
         let reader = self.source.nodes.get(at)?;
         let made = output(reader)?;
         if let Some(table) = input(reader, 0).and_then(|name| self.widened.tables.get(name)) {
@@ -21,16 +21,16 @@ impl Writer<'_> {
         self.product(input(reader, 0)?, &weights, &scales, made)
     }
 
-    /// A product of 8 bits, in the form of which ONNX Runtime makes one operator: `com.microsoft.DynamicQuantizeMatMul`,
-    /// or `MatMulIntegerToFloat` where several products are of the same `of`.
-    fn product(&mut self, of: &str, weights: &str, scales: &str, made: &str) -> Option<Vec<Node>> {
+    /// Returns an 8-bit product, in the form that ONNX Runtime fuses into one operator:
+    /// `com.microsoft.DynamicQuantizeMatMul`, or `MatMulIntegerToFloat` if several products read the same `of`.
+    fn product(&mut self, of: &str, weights: &str, scales: &str, made: &str) -> Option<Vec<NodeProto>> {
         let mut nodes = Vec::new();
         let [factor, scale, zero] = match self.widened.factors.get(of) {
             Some(names) => names.clone(),
             None => {
                 let names = ["uint8", "uint8_scale", "uint8_zero"].map(|what| self.free_name(of, what));
                 let quantized = node("DynamicQuantizeLinear", &[of], names.first()?, Vec::new());
-                nodes.push(Node { output: names.to_vec(), ..quantized });
+                nodes.push(NodeProto { output: names.to_vec(), ..quantized });
                 self.widened.factors.insert(of.to_owned(), names.clone());
                 names
             }
@@ -50,16 +50,17 @@ mod tests {
 
     use prost::Message;
 
-    use crate::bundle::proto::{Model, OperatorSet};
+    use crate::bundle::proto::{ModelProto, OperatorSetProto};
     use crate::bundle::{Component, ComponentKind, GraphFile};
-    use crate::quantize::{Weights, graph};
+    use crate::quantize::{WeightFormat, graph};
     use crate::rewrite::edits::{field, ints, node};
     use crate::rewrite::numbers::TensorValues;
     use crate::rewrite::{Footprint, Pass, footprint, rewrite};
     use crate::session::Cancel;
     use crate::tensor::DType;
 
-    /// Attention over 4 tokens of 32 channels in 4 heads, all by one matrix: operator, inputs, output, order of the axes.
+    /// Attention over 4 tokens of 32 channels in 4 heads, all with one matrix: operator, inputs, output, order of the
+    /// axes.
     const NODES: &str = "MatMul x w a|Reshape a heads b|Transpose b q 0213|MatMul x w c|Reshape c heads d|\
         Transpose d k 0231|MatMul x w e|Reshape e heads f|Transpose f v 0213|MatMul q k g|Softmax g h|MatMul h v i|\
         Transpose i j 0213|Reshape j flat l|MatMul l w y";
@@ -89,8 +90,8 @@ mod tests {
         for (number, name) in [(11, "x"), (12, "y")] {
             field(&mut body, number, &graph::value_info(name, DType::F32, &[1, 4, 32]).encode_to_vec());
         }
-        let set = OperatorSet { version: 17, ..OperatorSet::default() };
-        let mut file = Model { ir_version: 8, opset_import: vec![set], ..Model::default() }.encode_to_vec();
+        let set = OperatorSetProto { version: 17, ..OperatorSetProto::default() };
+        let mut file = ModelProto { ir_version: 8, opset_import: vec![set], ..ModelProto::default() }.encode_to_vec();
         field(&mut file, 7, &body);
         file
     }
@@ -106,7 +107,7 @@ mod tests {
             let (kind, graph) = (ComponentKind::Unet, open(from));
             let (config, roles) = Default::default();
             let component = Component { kind, graph, config, config_path: None, roles };
-            graph::write(from, to, &component, Weights::DynamicInt8, &Cancel::new(), &mut |_| ())
+            graph::write(from, to, &component, WeightFormat::DynamicInt8, &Cancel::new(), &mut |_| ())
         };
         let outcome = write(&old, &new).expect("a graph");
         assert_eq!((outcome.tensors, outcome.unknown, outcome.largest_error), (1, 0, 0.0));
@@ -117,7 +118,7 @@ mod tests {
         assert_eq!(counts, [Some(2), Some(4), Some(2)]);
         let report = rewrite(&narrow, &[Pass::Attention], &[]).expect("a graph").expect("a place").report;
         assert_eq!(report, [(Pass::Attention, 1)]);
-        // 32×32 numbers of 1 byte and 32 scales; queries, keys, values and what attention makes of them, 4×32 numbers each.
+        // 32×32 values of 1 byte and 32 scales; queries, keys, values and the attention's result, 4×32 values each.
         let told = footprint(&narrow, &[Pass::Attention], &[]).expect("a graph");
         assert_eq!(
             told,
@@ -130,6 +131,6 @@ mod tests {
         );
 
         let again = write(&new, folder.path()).expect_err("products of 8 bits").to_string();
-        assert!(again.contains("makes products of 8 bits already"), "{again}");
+        assert!(again.contains("already uses 8-bit products"), "{again}");
     }
 }

@@ -1,15 +1,15 @@
-//! Following what attention reads back to where it comes from, and what it makes forward to where it goes.
+//! Traces the operands of an attention back to their origin, and its result forward to its final layout.
 
 use super::Walk;
-use crate::bundle::proto::Node;
-use crate::rewrite::source::{input, int, ints, is, output};
-use crate::rewrite::symbol::Length;
+use crate::bundle::proto::NodeProto;
+use crate::rewrite::indexed_graph::{input, int, ints, is, output};
+use crate::rewrite::length::Length;
 use crate::tensor::DType;
 
-/// What lies on an axis of an operand.
+/// The meaning of an operand's axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Axis {
-    /// The batch, or the heads of each of a batch.
+pub enum OperandAxis {
+    /// The batch, or batch and heads merged.
     Batch,
     /// The heads.
     Heads,
@@ -19,17 +19,17 @@ pub enum Axis {
     Channels,
 }
 
-use Axis::{Batch, Channels, Heads, Tokens};
+use OperandAxis::{Batch, Channels, Heads, Tokens};
 
-/// The order in which the operator takes and gives what is on four axes, its last two as one.
-pub const ORDER: [Axis; 4] = [Batch, Tokens, Heads, Channels];
+/// The operator's order of four axes; it merges the last two.
+pub const ORDER: [OperandAxis; 4] = [Batch, Tokens, Heads, Channels];
 
-/// The order in which it takes and gives what is on three.
-pub const ORDER_OF_ONE: [Axis; 3] = [Batch, Tokens, Channels];
+/// The operator's order of three axes.
+pub const ORDER_OF_ONE: [OperandAxis; 3] = [Batch, Tokens, Channels];
 
-impl Axis {
-    /// The axes of one side of a product of `rank` axes: tokens before channels, unless `turned`.
-    pub fn of_product(rank: usize, turned: bool) -> Option<Vec<Self>> {
+impl OperandAxis {
+    /// Returns the axes of one side of a product with `rank` axes: tokens before channels, unless `turned`.
+    pub fn from_product(rank: usize, turned: bool) -> Option<Vec<Self>> {
         let last = if turned { [Channels, Tokens] } else { [Tokens, Channels] };
         match rank {
             3 => Some([[Batch].as_slice(), &last].concat()),
@@ -39,29 +39,29 @@ impl Axis {
     }
 }
 
-/// A tensor, and what lies on its axes.
+/// A tensor, and the meaning of its axes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Operand {
     /// The tensor's name.
     pub name: String,
     /// Its axes.
-    pub axes: Vec<Axis>,
-    /// What it has been multiplied by on its way to the attention.
+    pub axes: Vec<OperandAxis>,
+    /// The factor by which it is multiplied on its way to the attention.
     pub scale: f64,
 }
 
 impl Operand {
-    /// The length of an axis.
-    pub fn length<'s>(&self, walk: Walk<'s>, axis: Axis) -> Option<&'s Length> {
+    /// Returns the length of an axis.
+    pub fn length<'s>(&self, walk: Walk<'s>, axis: OperandAxis) -> Option<&'s Length> {
         walk.facts.shape(&self.name)?.get(self.axes.iter().position(|&own| own == axis)?)
     }
 
-    /// How many heads there are; one where they have no axis.
+    /// Returns the number of heads; one if they have no axis.
     pub fn heads(&self, walk: Walk<'_>) -> Option<i64> {
         if self.axes.contains(&Heads) { self.length(walk, Heads)?.number().filter(|&n| n > 0) } else { Some(1) }
     }
 
-    /// This operand before its batch and heads became one axis.
+    /// Returns this operand before its batch and heads were merged.
     pub fn split(&self, walk: Walk<'_>) -> Option<Self> {
         let reshape = walk.source.maker(&self.name).filter(|node| is(node, "Reshape"))?;
         let [Batch, rows, columns] = *self.axes.as_slice() else { return None };
@@ -74,8 +74,8 @@ impl Operand {
         Some(walk.back(name, vec![Batch, Heads, rows, columns], Some(self.scale)))
     }
 
-    /// The tensor `[batch, tokens, heads · channels]` of which this operand is a view, where there is one, with what it
-    /// is multiplied by on its way.
+    /// Returns the tensor `[batch, tokens, heads · channels]` of which this operand is a view, if any, with the scale
+    /// on the way.
     pub fn joined(&self, walk: Walk<'_>) -> Option<Self> {
         if self.axes == ORDER_OF_ONE {
             return Some(self.clone());
@@ -86,21 +86,21 @@ impl Operand {
     }
 }
 
-/// A tensor that attention makes.
+/// The tensor that an attention computes.
 #[derive(Debug, Clone)]
-pub struct Made {
-    /// The node that makes it.
+pub struct AttentionOutput {
+    /// The index of the node that computes it.
     pub at: usize,
     /// Its name.
     pub name: String,
-    /// What lies on its axes; `None` where they are those that the operator gives.
-    pub axes: Option<Vec<Axis>>,
+    /// The meaning of its axes; `None` if they are those of the operator.
+    pub axes: Option<Vec<OperandAxis>>,
 }
 
 impl<'s> Walk<'s> {
-    /// What a tensor with these axes is made of: followed back through what only moves its values and, where they may
-    /// be scaled by now, scales all of them alike.
-    pub fn back(self, name: &str, axes: Vec<Axis>, scale: Option<f64>) -> Operand {
+    /// Traces a tensor with these axes back through operators that only move its values, or, while `scale` is given,
+    /// multiply all of them by the same factor.
+    pub fn back(self, name: &str, axes: Vec<OperandAxis>, scale: Option<f64>) -> Operand {
         let (mut name, mut axes) = (name, axes);
         let mut scaled = scale.unwrap_or(1.0);
         while let Some(node) = self.source.maker(name) {
@@ -125,9 +125,17 @@ impl<'s> Walk<'s> {
         Operand { name: name.to_owned(), axes, scale: scaled }
     }
 
-    /// What attention's result becomes, from the product that makes it on: a tensor of which the attention can make
-    /// the whole. `heads` are on an axis of their own or, where there are several and `axes` are three, in the batch.
-    pub fn forward(self, at: usize, name: &'s str, axes: Vec<Axis>, batch: &Length, heads: i64) -> Option<Made> {
+    /// Traces attention's result forward from the product that computes it, to the last tensor that the fused attention
+    /// can compute as a whole. `heads` have a separate axis or, if there are several and `axes` are three, are in the
+    /// batch.
+    pub fn forward(
+        self,
+        at: usize,
+        name: &'s str,
+        axes: Vec<OperandAxis>,
+        batch: &Length,
+        heads: i64,
+    ) -> Option<AttentionOutput> {
         let (mut at, mut name, mut axes) = (at, name, axes);
         let mut parted = axes.len() == 4 || heads == 1;
         while axes != ORDER_OF_ONE || !parted {
@@ -157,10 +165,10 @@ impl<'s> Walk<'s> {
             (at, name) = (next, made);
         }
         let axes = Some(axes).filter(|axes| axes != &ORDER_OF_ONE);
-        parted.then(|| Made { at, name: name.to_owned(), axes })
+        parted.then(|| AttentionOutput { at, name: name.to_owned(), axes })
     }
 
-    /// Whether two tensors differ in nothing but that the first has heads and channels on two axes, the second on one.
+    /// Returns true if two tensors differ only in that the first has heads and channels on two axes, the second on one.
     fn is_joined(self, apart: &str, joined: &str) -> bool {
         let lengths = || {
             let ([batch, tokens, heads, channels], [b, t, c]) = (self.facts.shape(apart)?, self.facts.shape(joined)?)
@@ -172,16 +180,16 @@ impl<'s> Walk<'s> {
         lengths().unwrap_or(false)
     }
 
-    /// What a node reads that does nothing to it.
-    pub fn unchanged(self, node: &'s Node) -> Option<&'s str> {
+    /// Returns the input of a node that does not change it.
+    pub fn unchanged(self, node: &'s NodeProto) -> Option<&'s str> {
         let name = input(node, 0)?;
         let is_cast = || is(node, "Cast") && int(node, "to") == Some(i64::from(DType::F32.to_onnx()));
         let stays = is(node, "Identity") || (is_cast() && self.facts.dtype(name) == Some(DType::F32));
         stays.then_some(name)
     }
 
-    /// What a node multiplies by a number that is known, and the number.
-    pub fn scaled(self, node: &'s Node) -> Option<(&'s str, f64)> {
+    /// Returns the input that a node multiplies by a known number, and the number.
+    pub fn scaled(self, node: &'s NodeProto) -> Option<(&'s str, f64)> {
         let (left, right) = (input(node, 0)?, input(node, 1)?);
         match (self.facts.scalar(left), self.facts.scalar(right)) {
             (_, Some(by)) if is(node, "Mul") => Some((left, by)),
@@ -192,8 +200,8 @@ impl<'s> Walk<'s> {
     }
 }
 
-/// For each axis of what a `Transpose` makes, the axis that it was.
-pub fn order(transpose: &Node, rank: usize) -> Option<Vec<usize>> {
+/// Returns the input axis of each output axis of a `Transpose`.
+pub fn order(transpose: &NodeProto, rank: usize) -> Option<Vec<usize>> {
     let order = match ints(transpose, "perm") {
         None => (0..rank).rev().collect(),
         Some(order) => order.iter().map(|&at| usize::try_from(at).ok()).collect::<Option<Vec<_>>>()?,

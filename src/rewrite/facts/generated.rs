@@ -1,12 +1,12 @@
-//! The shapes of what operators make whose output may be larger than all of their inputs.
+//! The output shapes of operators whose output may be larger than all of their inputs.
 
-use super::{Fact, Value};
-use crate::bundle::proto::Node;
-use crate::rewrite::source::{int, ints, text};
-use crate::rewrite::symbol::{Length, Unknowns};
+use super::{KnownValue, TensorFact};
+use crate::bundle::proto::NodeProto;
+use crate::rewrite::indexed_graph::{int, ints, text};
+use crate::rewrite::length::{Length, Unknowns};
 
-/// The shape of a node's first output.
-pub fn shape(node: &Node, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
+/// Returns the shape of a node's first output.
+pub fn shape(node: &NodeProto, inputs: &[TensorFact], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
     let of = |at: usize| inputs.get(at)?.shape.as_deref();
     let whole = |at: usize| inputs.get(at)?.value.as_ref()?.whole();
     match node.op_type.as_str() {
@@ -53,24 +53,24 @@ pub fn shape(node: &Node, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Ve
     }
 }
 
-/// The number of values that a `Range` makes.
-fn steps(inputs: &[Fact]) -> Option<Length> {
+/// Returns the number of values of a `Range`.
+fn steps(inputs: &[TensorFact]) -> Option<Length> {
     let numbers: Vec<f64> = inputs.iter().map(|fact| fact.value.as_ref()?.number()).collect::<Option<_>>()?;
     let [start, limit, delta] = <[f64; 3]>::try_from(numbers).ok()?;
     let count = ((limit - start) / delta).ceil().max(0.0);
     (count.is_finite() && count < 9e18).then(|| Length::from(count as i64))
 }
 
-/// The one whole number of a value, of floating point or not.
-fn single(value: &Value) -> Option<Length> {
+/// Returns the only value of an integer or floating-point tensor, as an integer.
+fn single(value: &KnownValue) -> Option<Length> {
     match value {
-        Value::Whole(one) => <&[Length; 1]>::try_from(one.as_slice()).ok().map(|[one]| one.clone()),
-        Value::Real(_) => value.number().map(|number| Length::from(number as i64)),
+        KnownValue::Whole(one) => <&[Length; 1]>::try_from(one.as_slice()).ok().map(|[one]| one.clone()),
+        KnownValue::Real(_) => value.number().map(|number| Length::from(number as i64)),
     }
 }
 
-/// The lengths that a `ConvTranspose` makes of these.
-fn transposed(node: &Node, lengths: &[Length], kernel: &[Length]) -> Option<Vec<Length>> {
+/// Returns the output lengths of a `ConvTranspose`.
+fn transposed(node: &NodeProto, lengths: &[Length], kernel: &[Length]) -> Option<Vec<Length>> {
     if !matches!(text(node, "auto_pad"), None | Some("" | "NOTSET")) || ints(node, "output_shape").is_some() {
         return None;
     }
@@ -91,18 +91,18 @@ mod tests {
     use super::*;
     use crate::rewrite::edits::{int as attribute, ints as list};
 
-    fn shaped(shape: &[i64]) -> Fact {
-        Fact { shape: Some(shape.iter().map(|&n| Length::from(n)).collect()), ..Fact::default() }
+    fn shaped(shape: &[i64]) -> TensorFact {
+        TensorFact { shape: Some(shape.iter().map(|&n| Length::from(n)).collect()), ..TensorFact::default() }
     }
 
-    fn whole(values: &[i64]) -> Fact {
+    fn whole(values: &[i64]) -> TensorFact {
         let numbers = values.iter().map(|&n| Length::from(n)).collect();
-        Fact { value: Some(Value::Whole(numbers)), ..shaped(&[values.len() as i64]) }
+        TensorFact { value: Some(KnownValue::Whole(numbers)), ..shaped(&[values.len() as i64]) }
     }
 
     #[test]
     fn shapes_are_those_of_onnx() {
-        let real = |value: f32| Fact { value: Some(Value::Real(vec![value])), ..shaped(&[]) };
+        let real = |value: f32| TensorFact { value: Some(KnownValue::Real(vec![value])), ..shaped(&[]) };
         let cases = [
             ("Range", vec![], vec![whole(&[2]), whole(&[11]), whole(&[3])], Some(vec![3])),
             ("Range", vec![], vec![whole(&[5]), whole(&[1]), whole(&[-2])], Some(vec![2])),
@@ -127,7 +127,7 @@ mod tests {
             ("GlobalAveragePool", vec![], vec![shaped(&[1, 8, 3, 5])], Some(vec![1, 8, 1, 1])),
         ];
         for (operator, attribute, inputs, want) in cases {
-            let node = Node { op_type: operator.into(), attribute, ..Node::default() };
+            let node = NodeProto { op_type: operator.into(), attribute, ..NodeProto::default() };
             let made = shape(&node, &inputs, &mut Unknowns::default());
             let made = made.map(|shape| shape.iter().map(|n| n.number().expect("a number")).collect::<Vec<_>>());
             assert_eq!(made, want, "{operator} {inputs:?}");

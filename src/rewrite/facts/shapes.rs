@@ -1,12 +1,12 @@
-//! The shapes of what operators make.
+//! The output shapes of operators.
 
 use std::collections::HashMap;
 
 use super::values::sliced;
-use super::{Fact, Value, generated};
-use crate::bundle::proto::Node;
-use crate::rewrite::source::{int, ints, text};
-use crate::rewrite::symbol::{Length, Unknowns};
+use super::{KnownValue, TensorFact, generated};
+use crate::bundle::proto::NodeProto;
+use crate::rewrite::indexed_graph::{int, ints, text};
+use crate::rewrite::length::{Length, Unknowns};
 
 /// Operators whose output has the shape of their first input.
 const SAME: &[&str] = &[
@@ -92,8 +92,8 @@ const BROADCAST: &[&str] = &[
     "Xor",
 ];
 
-/// The shape of a node's first output.
-pub fn shape(node: &Node, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
+/// Returns the shape of a node's first output.
+pub fn shape(node: &NodeProto, inputs: &[TensorFact], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
     let of = |at: usize| inputs.get(at)?.shape.as_deref();
     let whole = |at: usize| inputs.get(at)?.value.as_ref()?.whole();
     let first = || of(0).map(<[Length]>::to_vec);
@@ -154,7 +154,7 @@ pub fn shape(node: &Node, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Ve
         "Expand" => {
             let (shape, to) = (of(0)?, whole(1)?);
             let mut expanded = broadcast(shape, to, unknowns);
-            // Of two unknown lengths the one that it is to have is the one it has: any but 1 would not be expanded.
+            // Of two unknown lengths, the target is the result: any other than 1 would not be expanded.
             for ((length, own), to) in expanded.iter_mut().rev().zip(shape.iter().rev()).zip(to.iter().rev()) {
                 if own.number().is_none() && to.number().is_none() {
                     *length = to.clone();
@@ -201,8 +201,8 @@ pub fn shape(node: &Node, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Ve
     }
 }
 
-/// The shapes of the outputs of a `Split`.
-pub fn split(node: &Node, inputs: &[Fact]) -> Option<Vec<Vec<Length>>> {
+/// Returns the shapes of the outputs of a `Split`.
+pub fn split(node: &NodeProto, inputs: &[TensorFact]) -> Option<Vec<Vec<Length>>> {
     let shape = inputs.first()?.shape.as_deref()?;
     let at = axis(int(node, "axis").unwrap_or(0), shape.len())?;
     let own = shape.get(at)?;
@@ -223,21 +223,21 @@ pub fn split(node: &Node, inputs: &[Fact]) -> Option<Vec<Vec<Length>>> {
     parts.into_iter().map(with).collect()
 }
 
-/// An axis counted from the front.
+/// Returns the index of an axis, counted from the front.
 fn axis(at: i64, rank: usize) -> Option<usize> {
     let at = if at < 0 { at.checked_add(i64::try_from(rank).ok()?)? } else { at };
     usize::try_from(at).ok().filter(|&at| at < rank)
 }
 
-/// The axes that a node is told, by an input or by an attribute.
-fn axes(node: &Node, inputs: &[Fact], at: usize) -> Option<Vec<i64>> {
+/// Returns the axes in a node's input or attribute.
+fn axes(node: &NodeProto, inputs: &[TensorFact], at: usize) -> Option<Vec<i64>> {
     match inputs.get(at) {
         Some(fact) => fact.value.as_ref()?.whole()?.iter().map(Length::number).collect(),
         None => ints(node, "axes").map(<[i64]>::to_vec),
     }
 }
 
-/// The shape to which two broadcast.
+/// Returns the shape to which two shapes broadcast.
 fn broadcast(left: &[Length], right: &[Length], unknowns: &mut Unknowns) -> Vec<Length> {
     let rank = left.len().max(right.len());
     let own = |shape: &[Length], at: usize| (at + shape.len()).checked_sub(rank).and_then(|at| shape.get(at).cloned());
@@ -248,7 +248,7 @@ fn broadcast(left: &[Length], right: &[Length], unknowns: &mut Unknowns) -> Vec<
             (_, Some(1)) => a,
             (Some(_), _) => a,
             (_, Some(_)) => b,
-            // Either may be 1 when the graph runs.
+            // Either may be 1 at run time.
             (None, None) => unknowns.fresh(),
         },
         (Some(one), None) | (None, Some(one)) => one,
@@ -283,7 +283,7 @@ fn unsqueeze(shape: &[Length], axes: &[i64]) -> Option<Vec<Length>> {
     (0..rank).map(|at| if axes.contains(&at) { Some(Length::from(1)) } else { own.next().cloned() }).collect()
 }
 
-fn slice(node: &Node, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
+fn slice(node: &NodeProto, inputs: &[TensorFact], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
     let mut shape = inputs.first()?.shape.clone()?;
     let list = |at: usize, name: &str| match inputs.get(at) {
         Some(fact) => fact.value.as_ref()?.whole().map(<[Length]>::to_vec),
@@ -301,22 +301,22 @@ fn slice(node: &Node, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Vec<Le
     Some(shape)
 }
 
-/// The length of a part, where the ends can be told to lie within.
+/// Returns the length of a slice, if its ends are known to be within the axis.
 fn part(own: &Length, start: &Length, end: &Length, step: &Length) -> Option<Length> {
     if let Some(count) = own.number() {
         let places = sliced(count, start.number()?, end.number()?, step.number()?)?;
         return i64::try_from(places.len()).ok().map(Length::from);
     }
-    // Of an unknown length only what has no end to speak of is a part of known length.
+    // Of an unknown length, only a slice with an open end has a known length.
     let is_open = end.number().is_some_and(|n| n >= i64::from(i32::MAX)) || end == own;
     (is_open && start.number() == Some(0) && step.number() == Some(1)).then(|| own.clone())
 }
 
-/// A tensor with its edges moved; where it is not told how far, of the same number of axes at least.
-fn pad(node: &Node, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
+/// Returns the shape of a padded tensor; if the padding is unknown, only its number of axes is.
+fn pad(node: &NodeProto, inputs: &[TensorFact], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
     let shape = inputs.first()?.shape.as_deref()?;
     let told: Option<Vec<Length>> = match inputs.get(1) {
-        Some(fact) => fact.value.as_ref().and_then(Value::whole).map(<[Length]>::to_vec),
+        Some(fact) => fact.value.as_ref().and_then(KnownValue::whole).map(<[Length]>::to_vec),
         None => ints(node, "pads").map(|pads| pads.iter().map(|&n| Length::from(n)).collect()),
     };
     let pads = told.filter(|pads| pads.len() == 2 * shape.len() && inputs.len() < 4);
@@ -334,8 +334,8 @@ fn matmul(left: &[Length], right: &[Length], unknowns: &mut Unknowns) -> Option<
     Some(shape)
 }
 
-/// The shape of a sum of products that letters tell the axes of, without an ellipsis.
-fn einsum(equation: &str, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
+/// Returns the output shape of an einsum equation without an ellipsis.
+fn einsum(equation: &str, inputs: &[TensorFact], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
     let equation: String = equation.chars().filter(|c| !c.is_whitespace()).collect();
     let (terms, made) = equation.split_once("->").filter(|_| !equation.contains('.'))?;
     let mut lengths: HashMap<char, Length> = HashMap::new();
@@ -349,8 +349,8 @@ fn einsum(equation: &str, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Ve
     made.chars().map(|letter| lengths.get(&letter).cloned()).collect()
 }
 
-/// How many windows of these lengths fit along each axis.
-fn windows(node: &Node, lengths: &[Length], kernel: &[i64], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
+/// Returns the number of windows of these lengths that fit along each axis.
+fn windows(node: &NodeProto, lengths: &[Length], kernel: &[i64], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
     if !matches!(text(node, "auto_pad"), None | Some("" | "NOTSET")) {
         return None;
     }
@@ -370,19 +370,19 @@ fn windows(node: &Node, lengths: &[Length], kernel: &[i64], unknowns: &mut Unkno
     Some(fit)
 }
 
-fn resize(node: &Node, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
+fn resize(node: &NodeProto, inputs: &[TensorFact], unknowns: &mut Unknowns) -> Option<Vec<Length>> {
     let shape = inputs.first()?.shape.as_deref()?;
     if ints(node, "axes").is_some() {
         return None;
     }
     let value = |at: usize| inputs.get(at).and_then(|f| f.value.as_ref());
     if let Some(sizes) = value(3) {
-        // Other policies fit the image into the sizes.
+        // Other policies keep the aspect ratio.
         let stretches = matches!(text(node, "keep_aspect_ratio_policy"), None | Some("stretch"));
         return sizes.whole().filter(|sizes| stretches && sizes.len() == shape.len()).map(<[Length]>::to_vec);
     }
-    // Before operator set 11 the scales came second.
-    let Some(Value::Real(scales)) = value(if inputs.len() > 2 { 2 } else { 1 }) else { return None };
+    // Before operator set 11, the scales were the second input.
+    let Some(KnownValue::Real(scales)) = value(if inputs.len() > 2 { 2 } else { 1 }) else { return None };
     let scaled = |(length, &scale): (&Length, &f32)| {
         let is_whole = (1.0..=64.0).contains(&scale) && scale.fract() == 0.0;
         let scaled = is_whole.then(|| length.times(&Length::from(scale as i64))).flatten();

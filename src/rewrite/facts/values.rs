@@ -1,13 +1,13 @@
-//! The numbers that shape arithmetic computes.
+//! The results of shape arithmetic.
 
-use super::{FEW, Fact, Value};
-use crate::bundle::proto::Node;
-use crate::rewrite::source::{int, ints};
-use crate::rewrite::symbol::{Length, Unknowns};
+use super::{FEW, KnownValue, TensorFact};
+use crate::bundle::proto::NodeProto;
+use crate::rewrite::indexed_graph::{int, ints};
+use crate::rewrite::length::{Length, Unknowns};
 use crate::tensor::DType;
 
-/// The numbers that a node makes, where they can be told.
-pub fn value(node: &Node, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Value> {
+/// Returns the values that a node computes, if they can be inferred.
+pub fn value(node: &NodeProto, inputs: &[TensorFact], unknowns: &mut Unknowns) -> Option<KnownValue> {
     let of = |at: usize| inputs.get(at)?.value.as_ref();
     let whole = |at: usize| of(at)?.whole();
     match node.op_type.as_str() {
@@ -19,9 +19,9 @@ pub fn value(node: &Node, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Va
                 Some(n) if n < 0 => shape.len().checked_sub(usize::try_from(n.checked_neg()?).ok()?),
                 Some(n) => Some(usize::try_from(n).ok()?.min(shape.len())),
             };
-            shape.get(bound("start", 0)?..bound("end", shape.len())?).map(|part| Value::Whole(part.to_vec()))
+            shape.get(bound("start", 0)?..bound("end", shape.len())?).map(|part| KnownValue::Whole(part.to_vec()))
         }
-        "Size" => Length::product(inputs.first()?.shape.as_deref()?).map(|n| Value::Whole(vec![n])),
+        "Size" => Length::product(inputs.first()?.shape.as_deref()?).map(|n| KnownValue::Whole(vec![n])),
         "Cast" => cast(of(0)?, DType::from_onnx(i32::try_from(int(node, "to")?).ok()?)),
         "Gather" => {
             let indices: Vec<i64> = whole(1)?.iter().map(Length::number).collect::<Option<_>>()?;
@@ -44,7 +44,7 @@ pub fn value(node: &Node, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Va
             for fact in inputs {
                 joined.extend_from_slice(fact.value.as_ref()?.whole()?);
             }
-            (joined.len() <= FEW).then_some(Value::Whole(joined))
+            (joined.len() <= FEW).then_some(KnownValue::Whole(joined))
         }
         "Equal" => binary("Equal", of(0)?, of(1)?, unknowns),
         "Where" => {
@@ -57,7 +57,7 @@ pub fn value(node: &Node, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Va
             let choices = yes.iter().cycle().zip(no.iter().cycle()).zip(given.iter().cycle()).take(count);
             let chosen =
                 choices.map(|((yes, no), given)| given.number().map(|n| if n != 0 { yes } else { no }.clone()));
-            chosen.collect::<Option<_>>().map(Value::Whole)
+            chosen.collect::<Option<_>>().map(KnownValue::Whole)
         }
         "Add" | "Sub" | "Mul" | "Div" | "Pow" => binary(&node.op_type, of(0)?, of(1)?, unknowns),
         "Sqrt" | "Reciprocal" | "Neg" | "Floor" | "Ceil" => unary(&node.op_type, of(0)?),
@@ -65,23 +65,25 @@ pub fn value(node: &Node, inputs: &[Fact], unknowns: &mut Unknowns) -> Option<Va
     }
 }
 
-fn cast(value: &Value, to: DType) -> Option<Value> {
+fn cast(value: &KnownValue, to: DType) -> Option<KnownValue> {
     Some(match (value, to) {
-        (Value::Whole(_), DType::I64 | DType::I32 | DType::Bool) | (Value::Real(_), DType::F32) => value.clone(),
-        (Value::Whole(values), DType::F32) => {
-            Value::Real(values.iter().map(|n| n.number().map(|n| n as f32)).collect::<Option<_>>()?)
+        (KnownValue::Whole(_), DType::I64 | DType::I32 | DType::Bool) | (KnownValue::Real(_), DType::F32) => {
+            value.clone()
         }
-        (Value::Real(values), DType::I64 | DType::I32) => {
-            Value::Whole(values.iter().map(|&v| Length::from(v as i64)).collect())
+        (KnownValue::Whole(values), DType::F32) => {
+            KnownValue::Real(values.iter().map(|n| n.number().map(|n| n as f32)).collect::<Option<_>>()?)
+        }
+        (KnownValue::Real(values), DType::I64 | DType::I32) => {
+            KnownValue::Whole(values.iter().map(|&v| Length::from(v as i64)).collect())
         }
         _ => return None,
     })
 }
 
-/// Axes that are longer than this are not sliced place by place.
+/// Longer axes are not sliced index by index.
 const SLICED: i64 = 1 << 20;
 
-/// The only one of a list.
+/// Returns the only element of a list.
 fn one<T>(list: &[T]) -> Option<&T> {
     if let [one] = list { Some(one) } else { None }
 }
@@ -90,7 +92,8 @@ fn one_of(list: &[i64]) -> Option<i64> {
     one(list).copied()
 }
 
-/// The places that a slice of `count` takes, in its order; `None` where they are too many to be listed.
+/// Returns the indices that a slice takes from an axis of length `count`, in order; `None` if they are too many to
+/// list.
 pub fn sliced(count: i64, start: i64, end: i64, step: i64) -> Option<Vec<usize>> {
     let from_front = |n: i64| if n < 0 { n.saturating_add(count) } else { n };
     let (start, end) = match step {
@@ -109,15 +112,15 @@ pub fn sliced(count: i64, start: i64, end: i64, step: i64) -> Option<Vec<usize>>
     Some(places)
 }
 
-/// The numbers at some places along one axis of a tensor; `places` is told how long that axis is.
-fn along(fact: &Fact, axis: i64, places: impl FnOnce(i64) -> Option<Vec<usize>>) -> Option<Value> {
+/// Returns the values at some indices along one axis of a tensor; `places` receives that axis's length.
+fn along(fact: &TensorFact, axis: i64, places: impl FnOnce(i64) -> Option<Vec<usize>>) -> Option<KnownValue> {
     let shape = numbers(fact.shape.as_deref()?)?;
     let axis =
         usize::try_from(if axis < 0 { axis.checked_add(i64::try_from(shape.len()).ok()?)? } else { axis }).ok()?;
     let count = *shape.get(axis)?;
     let product = |lengths: &[usize]| lengths.iter().try_fold(1usize, |n, &length| n.checked_mul(length));
     let (inner, outer) = (product(shape.get(axis + 1..)?)?, product(shape.get(..axis)?)?);
-    // What is known has few numbers, whatever its shape says.
+    // Tracked values are few, whatever their shape.
     if product(&shape).is_none_or(|count| count > FEW) {
         return None;
     }
@@ -130,8 +133,8 @@ fn along(fact: &Fact, axis: i64, places: impl FnOnce(i64) -> Option<Vec<usize>>)
     pick(fact.value.as_ref()?, index)
 }
 
-/// A matrix's numbers in the order of its columns.
-fn transpose(node: &Node, fact: &Fact) -> Option<Value> {
+/// Returns a matrix's values in column-major order.
+fn transpose(node: &NodeProto, fact: &TensorFact) -> Option<KnownValue> {
     let [rows, columns] = *numbers(fact.shape.as_deref()?)?.as_slice() else { return None };
     match ints(node, "perm") {
         None | Some([1, 0]) => {}
@@ -140,10 +143,10 @@ fn transpose(node: &Node, fact: &Fact) -> Option<Value> {
     pick(fact.value.as_ref()?, (0..columns).flat_map(|x| (0..rows).map(move |y| y * columns + x)))
 }
 
-fn pick(value: &Value, index: impl Iterator<Item = usize>) -> Option<Value> {
+fn pick(value: &KnownValue, index: impl Iterator<Item = usize>) -> Option<KnownValue> {
     Some(match value {
-        Value::Whole(values) => Value::Whole(index.map(|at| values.get(at).cloned()).collect::<Option<_>>()?),
-        Value::Real(values) => Value::Real(index.map(|at| values.get(at).copied()).collect::<Option<_>>()?),
+        KnownValue::Whole(values) => KnownValue::Whole(index.map(|at| values.get(at).cloned()).collect::<Option<_>>()?),
+        KnownValue::Real(values) => KnownValue::Real(index.map(|at| values.get(at).copied()).collect::<Option<_>>()?),
     })
 }
 
@@ -151,14 +154,14 @@ fn numbers(shape: &[Length]) -> Option<Vec<usize>> {
     shape.iter().map(|length| usize::try_from(length.number()?).ok()).collect()
 }
 
-fn binary(operator: &str, left: &Value, right: &Value, unknowns: &mut Unknowns) -> Option<Value> {
+fn binary(operator: &str, left: &KnownValue, right: &KnownValue, unknowns: &mut Unknowns) -> Option<KnownValue> {
     let count = match (left.len(), right.len()) {
         (a, b) if a == b || b == 1 => a,
         (1, b) => b,
         _ => return None,
     };
     match (left, right) {
-        (Value::Whole(a), Value::Whole(b)) => {
+        (KnownValue::Whole(a), KnownValue::Whole(b)) => {
             let mut numbers = Vec::with_capacity(count);
             for (a, b) in a.iter().cycle().zip(b.iter().cycle()).take(count) {
                 numbers.push(match operator {
@@ -166,16 +169,16 @@ fn binary(operator: &str, left: &Value, right: &Value, unknowns: &mut Unknowns) 
                     "Sub" => a.minus(b)?,
                     "Mul" => a.times(b)?,
                     "Equal" => Length::from(i64::from(equals(a, b)?)),
-                    // Lengths are not negative; of two numbers, the quotient of negative ones is rounded another way.
+                    // Lengths are not negative; the quotient of negative numbers is rounded differently.
                     "Div" if a.number().is_none_or(|n| n >= 0) && b.number().is_none_or(|n| n > 0) => {
                         unknowns.quotient(a, b)
                     }
                     _ => return None,
                 });
             }
-            Some(Value::Whole(numbers))
+            Some(KnownValue::Whole(numbers))
         }
-        (Value::Real(a), Value::Real(b)) => {
+        (KnownValue::Real(a), KnownValue::Real(b)) => {
             if operator == "Equal" {
                 return None;
             }
@@ -186,13 +189,13 @@ fn binary(operator: &str, left: &Value, right: &Value, unknowns: &mut Unknowns) 
                 "Div" => a / b,
                 _ => a.powf(b),
             });
-            Some(Value::Real(numbers.collect()))
+            Some(KnownValue::Real(numbers.collect()))
         }
         _ => None,
     }
 }
 
-/// Whether two whole numbers are equal, where that can be told: no length is a negative number.
+/// Returns true if two integers are equal, `None` if unknown. Lengths are never negative.
 fn equals(left: &Length, right: &Length) -> Option<bool> {
     let is_below_zero = |length: &Length| length.number().is_some_and(|n| n < 0);
     match (left.number(), right.number()) {
@@ -203,10 +206,10 @@ fn equals(left: &Length, right: &Length) -> Option<bool> {
     }
 }
 
-fn unary(operator: &str, value: &Value) -> Option<Value> {
-    let Value::Real(values) = value else {
+fn unary(operator: &str, value: &KnownValue) -> Option<KnownValue> {
+    let KnownValue::Real(values) = value else {
         let negated: Option<Vec<_>> = value.whole()?.iter().map(|n| n.times(&Length::from(-1))).collect();
-        return negated.filter(|_| operator == "Neg").map(Value::Whole);
+        return negated.filter(|_| operator == "Neg").map(KnownValue::Whole);
     };
     let number = |v: f32| match operator {
         "Sqrt" => v.sqrt(),
@@ -215,5 +218,5 @@ fn unary(operator: &str, value: &Value) -> Option<Value> {
         "Floor" => v.floor(),
         _ => v.ceil(),
     };
-    Some(Value::Real(values.iter().map(|&v| number(v)).collect()))
+    Some(KnownValue::Real(values.iter().map(|&v| number(v)).collect()))
 }

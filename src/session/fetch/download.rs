@@ -1,4 +1,7 @@
-//! The download of one official build into the cache.
+//! Downloads one official build into the cache.
+
+#[cfg(test)]
+mod tests;
 
 use std::fs::{File, TryLockError};
 use std::io::{Read, Write};
@@ -16,7 +19,7 @@ use crate::guard::contain;
 use crate::session::Cancel;
 use crate::session::library::{self, RuntimeOptions};
 
-/// Fetches a wheel into `folder` unless another process has done so; returns whether another has.
+/// Fetches a wheel into `folder`, unless another process did so first; returns true in that case.
 ///
 /// # Errors
 /// As [`super::install`].
@@ -24,36 +27,36 @@ pub(super) fn fetch(
     wheel: &Wheel<'_>,
     (cache, folder): (&Path, &Path),
     options: &RuntimeOptions,
-    by_hand: &str,
+    manual_steps: &str,
     observer: &mut dyn FnMut(&FetchEvent),
 ) -> Result<bool> {
     let (index, agent) = (index::address(&options.env), http::agent(options.env.ca_bundle.as_deref())?);
-    Job { wheel, index, agent, cancel: &options.cancel, cache, folder, by_hand }.run(observer)
+    Job { wheel, index, agent, cancel: &options.cancel, cache, folder, manual_steps }.run(observer)
 }
 
-/// One fetch.
-pub(super) struct Job<'a> {
-    pub(super) wheel: &'a Wheel<'a>,
-    pub(super) index: String,
-    pub(super) agent: ureq::Agent,
-    pub(super) cancel: &'a Cancel,
-    pub(super) cache: &'a Path,
-    /// Where the libraries shall lie, in `cache`.
-    pub(super) folder: &'a Path,
-    /// What to do where this fails.
-    pub(super) by_hand: &'a str,
+/// One fetch of a build.
+struct Job<'a> {
+    wheel: &'a Wheel<'a>,
+    index: String,
+    agent: ureq::Agent,
+    cancel: &'a Cancel,
+    cache: &'a Path,
+    /// The libraries' final folder, in `cache`.
+    folder: &'a Path,
+    /// The instructions to show if this fails.
+    manual_steps: &'a str,
 }
 
 impl Job<'_> {
-    /// Fetches, unless another process did so first; returns whether that was so.
-    pub(super) fn run(&self, observer: &mut dyn FnMut(&FetchEvent)) -> Result<bool> {
+    /// Fetches the build, unless another process did so first; returns true in that case.
+    fn run(&self, observer: &mut dyn FnMut(&FetchEvent)) -> Result<bool> {
         std::fs::create_dir_all(self.cache).map_err(|e| Error::io(self.cache, "creating the folder", e))?;
         let _lock = self.lock(observer)?;
         if self.folder.is_dir() {
             return Ok(true);
         }
         remove_unfinished(self.cache);
-        // Removed again when this function is left, whatever the reason.
+        // Removed when this function returns, for whatever reason.
         let room = tempfile::Builder::new()
             .prefix(UNFINISHED)
             .tempdir_in(self.cache)
@@ -76,17 +79,17 @@ impl Job<'_> {
         let count = contain(|| unpack::unpack(file, &libraries)).map_err(|panic| self.failed(panic.to_string()))?;
         let count = count.map_err(|e| Error::io(&libraries, "unpacking into", e))?;
         if count == 0 {
-            return Err(self.failed(format!("{} holds no libraries", self.wheel.file)));
+            return Err(self.failed(format!("{} contains no libraries", self.wheel.file)));
         }
         library::digests::write(&libraries)?;
         match files::rename_folder(&libraries, self.folder) {
             Ok(()) => {}
-            // Another process was first, on a file system without locks.
+            // Another process finished first, on a file system without locks.
             Err(_) if self.folder.is_dir() => return Ok(true),
             Err(e) => return Err(Error::io(self.folder, "creating the folder", e)),
         }
-        // The name itself is on the disk once the folder around it is; where that cannot be asked for, the worst that
-        // follows is another download.
+        // The name is on disk once the parent folder is synced. If that is not possible, the worst result is another
+        // download.
         let _ = File::open(self.cache).and_then(|folder| folder.sync_all());
         observer(&FetchEvent::Done { folder: self.folder.to_path_buf() });
         Ok(false)
@@ -96,26 +99,26 @@ impl Job<'_> {
     fn lock(&self, observer: &mut dyn FnMut(&FetchEvent)) -> Result<File> {
         let path = self.cache.join(LOCK);
         let file = files::open_lock_file(&path).map_err(|e| Error::io(&path, "creating", e))?;
-        let mut told = false;
+        let mut is_reported = false;
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
                 Err(TryLockError::WouldBlock) => {}
-                // Some network file systems have no locks. Two processes may then both download; each still puts its
-                // result in place whole, and the second finds the first's.
+                // Some network file systems have no locks. Then two processes may both download; each still publishes a
+                // complete result, and the second finds the first's.
                 Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => return Ok(file),
                 Err(TryLockError::Error(e)) => return Err(Error::io(&path, "locking", e)),
             }
-            if !told {
+            if !is_reported {
                 observer(&FetchEvent::Waiting { folder: self.cache.to_path_buf() });
-                told = true;
+                is_reported = true;
             }
             self.check_cancel()?;
             std::thread::sleep(Duration::from_millis(100));
         }
     }
 
-    /// Reads `url` into the file `archive`, and checks that it is what it should be.
+    /// Downloads `url` to the file `archive`, and checks its size and digest.
     fn download(&self, url: &str, archive: &Path, observer: &mut dyn FnMut(&FetchEvent)) -> Result<()> {
         let mut file = File::create_new(archive).map_err(|e| Error::io(archive, "creating", e))?;
         let (mut digest, mut done, mut is_whole, total) = (Sha256::new(), 0, false, self.wheel.bytes);
@@ -124,8 +127,9 @@ impl Job<'_> {
             self.cancel,
             move |sender| read(&agent, &address, sender),
             |part| {
-                let chunk: Vec<u8> =
-                    part.map_err(|problem| self.failed(format!("fetching {} failed: {problem}", http::shown(url))))?;
+                let chunk: Vec<u8> = part.map_err(|problem| {
+                    self.failed(format!("fetching {} failed: {problem}", http::without_credentials(url)))
+                })?;
                 is_whole = chunk.is_empty();
                 if done + chunk.len() as u64 > total {
                     let (file, host) = (self.wheel.file, http::host(url));
@@ -143,7 +147,9 @@ impl Job<'_> {
             },
         )?;
         if !is_whole {
-            return Err(self.failed(format!("fetching {} failed: its thread ended early", http::shown(url))));
+            return Err(
+                self.failed(format!("fetching {} failed: its thread ended early", http::without_credentials(url)))
+            );
         }
         let found: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         if found != self.wheel.sha256 {
@@ -158,7 +164,7 @@ impl Job<'_> {
     }
 
     fn failed(&self, problem: String) -> Error {
-        Error::runtime(problem, self.by_hand)
+        Error::runtime(problem, self.manual_steps)
     }
 
     fn check_cancel(&self) -> Result<()> {
@@ -166,8 +172,8 @@ impl Job<'_> {
     }
 }
 
-/// Sends what lies at `url` piece by piece, with an empty piece at its end, up to the first failure or until nobody
-/// listens any more.
+/// Sends the contents of `url` piece by piece, with a final empty piece, until the first failure or until the receiver
+/// is gone.
 fn read(agent: &ureq::Agent, url: &str, sender: &SyncSender<std::result::Result<Vec<u8>, String>>) {
     let mut reader = match agent.get(url).call() {
         Ok(response) => response.into_body().into_with_config().limit(u64::MAX).reader(),

@@ -1,4 +1,4 @@
-//! Talking to the package index.
+//! The HTTP client for the package index.
 
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
@@ -12,31 +12,30 @@ use crate::guard::contain;
 use crate::session::Cancel;
 use crate::threads;
 
-/// How long a server may stay silent.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// The time after which the switch that stops a download is looked at again.
-const PERIOD: Duration = Duration::from_millis(100);
-/// The most parts of an answer that wait to be taken.
-const WAITING: usize = 4;
+/// The timeout for a silent server.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// The interval at which a download checks for cancellation.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// The maximum number of received parts that wait for processing.
+const MAX_PENDING_PARTS: usize = 4;
 
-/// Talks to a server on a thread of its own, and hands each thing that `talk` sends to `take`. So a name that is looked up,
-/// a connection that is opened or a server that is silent doesn't keep a thrown switch waiting; the thread is left to run
-/// into its own timeout then.
+/// Runs `talk` on its own thread and passes each value it sends to `take`. A name lookup, a connection or a silent
+/// server therefore does not delay cancellation; the thread is then left to its own timeout.
 ///
 /// # Errors
-/// [`Error::Interrupted`] when `cancel` was thrown; [`Error::Io`] if the thread can't be started; those of `take`.
+/// [`Error::Interrupted`] if `cancel` was cancelled; [`Error::Io`] if the thread can't be started; those of `take`.
 pub(super) fn listen<T: Send + 'static>(
     cancel: &Cancel,
     talk: impl FnOnce(&SyncSender<T>) + Send + 'static,
     mut take: impl FnMut(T) -> Result<()>,
 ) -> Result<()> {
-    let (sender, receiver) = sync_channel(WAITING);
+    let (sender, receiver) = sync_channel(MAX_PENDING_PARTS);
     threads::spawn("download", move || {
-        // The receiver learns of a panic by the end of what is sent.
+        // After a panic, the receiver sees the end of the channel.
         let _ = contain(|| talk(&sender));
     })?;
     loop {
-        let received = receiver.recv_timeout(PERIOD);
+        let received = receiver.recv_timeout(POLL_INTERVAL);
         if cancel.is_cancelled() {
             return Err(Error::Interrupted { at_step: None });
         }
@@ -48,11 +47,11 @@ pub(super) fn listen<T: Send + 'static>(
     }
 }
 
-/// Makes a client that trusts the certificates in `ca_bundle`, or those the system trusts. Proxies are those that the
-/// environment names (`HTTPS_PROXY` and the like), as ureq reads them.
+/// Creates a client that trusts the certificates in `ca_bundle`, or the system's. Proxies come from the environment
+/// (`HTTPS_PROXY` and the like), as ureq reads them.
 ///
 /// # Errors
-/// [`Error::Runtime`] where `ca_bundle` cannot be read or holds no certificate.
+/// [`Error::Runtime`] if `ca_bundle` cannot be read or contains no certificate.
 pub(super) fn agent(ca_bundle: Option<&Path>) -> Result<ureq::Agent> {
     let roots = match ca_bundle {
         Some(path) => certificates(path)?,
@@ -61,9 +60,9 @@ pub(super) fn agent(ca_bundle: Option<&Path>) -> Result<ureq::Agent> {
     Ok(ureq::Agent::config_builder()
         .tls_config(TlsConfig::builder().root_certs(roots).build())
         .user_agent(concat!("ldm-ort/", env!("CARGO_PKG_VERSION")))
-        .timeout_connect(Some(PATIENCE))
-        .timeout_recv_response(Some(PATIENCE))
-        .timeout_per_read(Some(PATIENCE))
+        .timeout_connect(Some(TIMEOUT))
+        .timeout_recv_response(Some(TIMEOUT))
+        .timeout_per_read(Some(TIMEOUT))
         .build()
         .new_agent())
 }
@@ -78,15 +77,15 @@ fn certificates(path: &Path) -> Result<RootCerts> {
         .collect();
     if certificates.is_empty() {
         return Err(Error::runtime(
-            format!("{}: holds no certificate in PEM form", path.display()),
-            "SSL_CERT_FILE names it; name a bundle of certificates, or unset the variable",
+            format!("{}: contains no PEM certificate", path.display()),
+            "set SSL_CERT_FILE to a bundle of certificates, or unset it",
         ));
     }
     Ok(RootCerts::from(certificates))
 }
 
-/// An address as it may be shown: without a name and password that stand in it.
-pub(super) fn shown(url: &str) -> String {
+/// Returns a URL without its user name and password, for messages.
+pub(super) fn without_credentials(url: &str) -> String {
     match url.split_once("://") {
         Some((scheme, rest)) => {
             let end = rest.find('/').unwrap_or(rest.len());
@@ -98,9 +97,9 @@ pub(super) fn shown(url: &str) -> String {
     }
 }
 
-/// The host of an address.
+/// Returns the host of a URL.
 pub(super) fn host(url: &str) -> String {
-    let shown = shown(url);
+    let shown = without_credentials(url);
     let rest = shown.split_once("://").map_or(shown.as_str(), |(_, rest)| rest);
     rest.split('/').next().unwrap_or_default().to_string()
 }
@@ -111,7 +110,10 @@ mod tests {
 
     #[test]
     fn passwords_are_not_shown() {
-        assert_eq!(shown("https://me:secret@mirror.example/simple/x/"), "https://mirror.example/simple/x/");
+        assert_eq!(
+            without_credentials("https://me:secret@mirror.example/simple/x/"),
+            "https://mirror.example/simple/x/"
+        );
         assert_eq!(host("https://me:secret@mirror.example:8080/simple"), "mirror.example:8080");
         assert_eq!(host("http://127.0.0.1:81"), "127.0.0.1:81");
     }
@@ -121,7 +123,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "nothing here").unwrap();
         let error = agent(Some(file.path())).unwrap_err().to_string();
-        assert!(error.contains("holds no certificate"), "{error}");
+        assert!(error.contains("contains no PEM certificate"), "{error}");
         let error = agent(Some(Path::new("/nowhere/ca.pem"))).unwrap_err().to_string();
         assert!(error.contains("/nowhere/ca.pem"), "{error}");
     }

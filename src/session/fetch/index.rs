@@ -1,14 +1,14 @@
-//! The Python package index: its address, and the address of one of its files.
+//! The Python package index: finds its URL, and the URL of one of its files.
 //!
-//! The index is asked in the JSON form of the "simple" repository interface (PEP 691) and may answer in the older HTML
-//! form (PEP 503), which is all that some mirrors speak.
+//! Requests ask for the JSON form of the "simple" repository interface (PEP 691). The answer may have the older HTML
+//! form (PEP 503), the only one that some mirrors support.
 
 use std::path::PathBuf;
 use std::sync::mpsc::SyncSender;
 
 use serde::Deserialize;
 
-use super::http::{listen, shown};
+use super::http::{listen, without_credentials};
 use super::wheel::{Wheel, project};
 use crate::error::Result;
 use crate::files;
@@ -17,19 +17,19 @@ use crate::session::library::Env;
 
 const ACCEPT: &str = "application/vnd.pypi.simple.v1+json, text/html;q=0.1";
 
-/// The address of the public Python package index.
+/// Returns the URL of the public Python package index.
 fn public_index() -> String {
     let (name, domain) = ("pypi", "org");
     format!("https://{name}.{domain}/simple")
 }
 
-/// The address of the index to ask, without a slash at its end.
+/// Returns the URL of the index to use, without a final slash.
 pub(super) fn address(env: &Env) -> String {
     let url = env.index_url.clone().or_else(|| pip_index(&env.pip_config)).unwrap_or_else(public_index);
     url.trim().trim_end_matches('/').to_string()
 }
 
-/// The `index-url` of the first of pip's configuration files that has one.
+/// Returns the `index-url` of the first of pip's configuration files that has one.
 fn pip_index(files: &[PathBuf]) -> Option<String> {
     files.iter().filter_map(|file| files::read_text(file).ok()).find_map(|text| {
         let mut global = false;
@@ -63,7 +63,7 @@ struct Hashes {
     sha256: Option<String>,
 }
 
-/// Asks the index for the address of a wheel.
+/// Requests the URL of a wheel from the index.
 ///
 /// The inner error is one sentence.
 ///
@@ -75,23 +75,23 @@ pub(super) fn find(
     wheel: &Wheel<'_>,
     cancel: &Cancel,
 ) -> Result<std::result::Result<String, String>> {
-    let page = format!("{index}/{}/", project(wheel.flavour));
+    let page = format!("{index}/{}/", project(wheel.flavor));
     let (agent, asked) = (agent.clone(), page.clone());
-    let mut answer = Err(format!("asking {} failed", shown(&page)));
-    let talk = move |sender: &SyncSender<_>| drop(sender.send(ask(&agent, &asked)));
+    let mut answer = Err(format!("asking {} failed", without_credentials(&page)));
+    let talk = move |sender: &SyncSender<_>| drop(sender.send(request_page(&agent, &asked)));
     listen(cancel, talk, |answered| {
         answer = answered;
         Ok(())
     })?;
     Ok(answer.and_then(|(is_html, text)| {
-        let found = if is_html { in_html(&text, wheel) } else { in_json(&text, wheel) };
-        found.map(|url| resolve(&page, &url)).map_err(|problem| format!("{} {problem}", shown(&page)))
+        let found = if is_html { find_in_html(&text, wheel) } else { find_in_json(&text, wheel) };
+        found.map(|url| resolve(&page, &url)).map_err(|problem| format!("{} {problem}", without_credentials(&page)))
     }))
 }
 
-/// A page's text, and whether it is HTML.
-fn ask(agent: &ureq::Agent, page: &str) -> std::result::Result<(bool, String), String> {
-    let failed = |e: &dyn std::fmt::Display| format!("asking {} failed: {e}", shown(page));
+/// Returns a page's text, and true if it is HTML.
+fn request_page(agent: &ureq::Agent, page: &str) -> std::result::Result<(bool, String), String> {
+    let failed = |e: &dyn std::fmt::Display| format!("asking {} failed: {e}", without_credentials(page));
     let mut response = agent.get(page).header("Accept", ACCEPT).call().map_err(|e| failed(&e))?;
     let is_html = response.body().mime_type().is_some_and(|mime| mime.starts_with("text/html"));
     // The page of a project with hundreds of files is half a megabyte.
@@ -99,7 +99,7 @@ fn ask(agent: &ureq::Agent, page: &str) -> std::result::Result<(bool, String), S
     config.read_to_string().map(|text| (is_html, text)).map_err(|e| failed(&e))
 }
 
-fn in_json(text: &str, wheel: &Wheel<'_>) -> std::result::Result<String, String> {
+fn find_in_json(text: &str, wheel: &Wheel<'_>) -> std::result::Result<String, String> {
     let page: Page = serde_json::from_str(text).map_err(|e| format!("is not a page of a package index: {e}"))?;
     let file = page.files.into_iter().find(|f| f.filename == wheel.file).ok_or_else(|| missing(wheel))?;
     match file.hashes.sha256 {
@@ -110,7 +110,7 @@ fn in_json(text: &str, wheel: &Wheel<'_>) -> std::result::Result<String, String>
     }
 }
 
-fn in_html(text: &str, wheel: &Wheel<'_>) -> std::result::Result<String, String> {
+fn find_in_html(text: &str, wheel: &Wheel<'_>) -> std::result::Result<String, String> {
     let links = text.split("href=").skip(1).filter_map(|rest| {
         let quote = rest.chars().next().filter(|c| matches!(c, '"' | '\''))?;
         let link = rest.get(1..)?.split(quote).next()?;
@@ -125,7 +125,7 @@ fn missing(wheel: &Wheel<'_>) -> String {
     format!("does not offer {}", wheel.file)
 }
 
-/// The address that a link on a page stands for.
+/// Resolves a link on a page to a URL.
 fn resolve(page: &str, link: &str) -> String {
     if link.contains("://") {
         return link.to_string();
@@ -139,7 +139,7 @@ fn resolve(page: &str, link: &str) -> String {
         true => Vec::new(),
         false => path.split('/').collect(),
     };
-    // What stands after the page's last slash is the page itself.
+    // The part after the page's last slash is the page itself.
     parts.pop();
     for part in link.trim_start_matches('/').split('/') {
         match part {
@@ -156,30 +156,30 @@ fn resolve(page: &str, link: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::Flavour;
+    use crate::session::Flavor;
 
     const WHEEL: Wheel<'static> =
-        Wheel { flavour: Flavour::Cpu, os: "linux", arch: "x86_64", file: "a-1.whl", sha256: "ab", bytes: 1 };
+        Wheel { flavor: Flavor::Cpu, os: "linux", arch: "x86_64", file: "a-1.whl", sha256: "ab", bytes: 1 };
 
     #[test]
     fn finds_a_file_on_a_json_page() {
         let page = r#"{"meta": {"api-version": "1.1"}, "name": "a", "files": [
             {"filename": "a-0.whl", "url": "https://h/0", "hashes": {}},
             {"filename": "a-1.whl", "url": "https://h/1", "hashes": {"sha256": "AB"}, "size": 3, "yanked": false}]}"#;
-        assert_eq!(in_json(page, &WHEEL).unwrap(), "https://h/1");
-        let error = in_json(&page.replace("AB", "cd"), &WHEEL).unwrap_err();
+        assert_eq!(find_in_json(page, &WHEEL).unwrap(), "https://h/1");
+        let error = find_in_json(&page.replace("AB", "cd"), &WHEEL).unwrap_err();
         assert!(error.contains("another a-1.whl") && error.contains("cd") && error.contains("ab"), "{error}");
-        let error = in_json(r#"{"files": []}"#, &WHEEL).unwrap_err();
+        let error = find_in_json(r#"{"files": []}"#, &WHEEL).unwrap_err();
         assert_eq!(error, "does not offer a-1.whl");
-        assert!(in_json("<html>", &WHEEL).unwrap_err().contains("not a page of a package index"));
+        assert!(find_in_json("<html>", &WHEEL).unwrap_err().contains("not a page of a package index"));
     }
 
     #[test]
     fn finds_a_file_on_an_html_page() {
         let page = r#"<a href="../../p/a-0.whl#sha256=00">a-0.whl</a><br>
             <a data-x="1" href='../../p/a-1.whl?x=1&amp;y=2#sha256=ab'>a-1.whl</a>"#;
-        assert_eq!(in_html(page, &WHEEL).unwrap(), "../../p/a-1.whl?x=1&y=2");
-        assert_eq!(in_html("<html></html>", &WHEEL).unwrap_err(), "does not offer a-1.whl");
+        assert_eq!(find_in_html(page, &WHEEL).unwrap(), "../../p/a-1.whl?x=1&y=2");
+        assert_eq!(find_in_html("<html></html>", &WHEEL).unwrap_err(), "does not offer a-1.whl");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Fetching an official build of ONNX Runtime from the Python package index into the user's cache.
+//! Fetches an official build of ONNX Runtime from the Python package index into the user's cache.
 
 #[cfg(feature = "fetch")]
 mod download;
@@ -10,12 +10,9 @@ mod index;
 mod unpack;
 mod wheel;
 
-#[cfg(all(test, feature = "fetch"))]
-mod tests;
-
 use std::path::{Path, PathBuf};
 
-use super::library::{self, Flavour, RuntimeOptions};
+use super::library::{self, Flavor, RuntimeOptions};
 use crate::error::{Error, Result};
 use crate::files;
 #[cfg(feature = "fetch")]
@@ -25,40 +22,40 @@ use wheel::Wheel;
 pub use wheel::PINNED_VERSION;
 pub(super) use wheel::pinned_version;
 
-/// What the names of unfinished downloads begin with.
+/// The prefix of the names of unfinished downloads.
 const UNFINISHED: &str = ".fetch-";
 
-/// The file whose lock is held by the one process that changes the cache.
+/// The lock file, held by the one process that changes the cache.
 const LOCK: &str = ".lock";
 
-/// What happens while a build is fetched.
+/// The progress of fetching a build.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum FetchEvent {
-    /// Another process is changing the cache; what it leaves there will be used.
+    /// Another process is changing the cache; its result will be used.
     Waiting {
         /// The cache's folder.
         folder: PathBuf,
     },
-    /// The download begins.
+    /// The download starts.
     Begin {
         /// The file's name.
         file: String,
-        /// The host it comes from.
+        /// The host that serves it.
         host: String,
         /// Its size in bytes.
         bytes: u64,
-        /// The folder in which the libraries will lie.
+        /// The folder that will contain the libraries.
         folder: PathBuf,
     },
-    /// So many bytes are there.
+    /// Part of the file was received.
     Progress {
-        /// Bytes read so far.
+        /// Bytes received so far.
         done: u64,
         /// The file's size in bytes.
         total: u64,
     },
-    /// The libraries lie in their folder.
+    /// The libraries are in their folder.
     Done {
         /// The folder.
         folder: PathBuf,
@@ -67,69 +64,73 @@ pub enum FetchEvent {
 
 /// A build that [`install`] left in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Installed {
+pub struct InstalledBuild {
     /// Its folder.
     pub folder: PathBuf,
     /// Its version.
     pub version: &'static str,
-    /// Whether it was there already.
+    /// True if it was already there.
     pub was_there: bool,
 }
 
-/// Fetches a build into the user's cache, unless it is there.
+/// Fetches a build into the user's cache, unless it is already there.
 ///
-/// The file is checked against a digest that stands in this program, and its libraries appear in the cache all at once.
+/// The file is checked against a digest built into this program. Its libraries appear in the cache all at once.
 ///
 /// # Errors
-/// [`Error::Runtime`] where the network may not be used or fails, where no build of this flavour exists for this
-/// machine, or where the file is not the one it should be; [`Error::Io`] where the cache cannot be written;
-/// [`Error::Interrupted`] when `options.cancel` was thrown.
-pub fn install(flavour: Flavour, options: &RuntimeOptions, observer: &mut dyn FnMut(&FetchEvent)) -> Result<Installed> {
+/// [`Error::Runtime`] if the network may not be used or fails, if there is no build of this flavor for this machine, or
+/// if the file's digest is wrong; [`Error::Io`] if the cache cannot be written; [`Error::Interrupted`] if
+/// `options.cancel` was cancelled.
+pub fn install(
+    flavor: Flavor,
+    options: &RuntimeOptions,
+    observer: &mut dyn FnMut(&FetchEvent),
+) -> Result<InstalledBuild> {
     let cache = library::directory(&options.env)?;
-    let version = pinned_version(flavour);
-    let folder = cache.join(library::flavour_directory(version, flavour));
+    let version = pinned_version(flavor);
+    let folder = cache.join(library::flavor_directory(version, flavor));
     if folder.is_dir() {
-        return Ok(Installed { folder, version, was_there: true });
+        return Ok(InstalledBuild { folder, version, was_there: true });
     }
-    let by_hand = by_hand(flavour, version, &folder);
+    let manual_steps = manual_steps(flavor, version, &folder);
     if options.offline {
         return Err(Error::runtime(
-            format!("the build {flavour} is not there, and the network may not be used"),
-            by_hand,
+            format!("the build {flavor} is not in the cache, and the network may not be used"),
+            manual_steps,
         ));
     }
-    let wheel = wheel_here(flavour).ok_or_else(|| {
+    let wheel = wheel_here(flavor).ok_or_else(|| {
         let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
-        Error::runtime(format!("there is no official build {flavour} for {os} on {arch}"), by_hand.clone())
+        Error::runtime(format!("there is no official build {flavor} for {os} on {arch}"), manual_steps.clone())
     })?;
-    let was_there = fetch(wheel, (&cache, &folder), options, &by_hand, observer)?;
-    Ok(Installed { folder, version, was_there })
+    let was_there = fetch(wheel, (&cache, &folder), options, &manual_steps, observer)?;
+    Ok(InstalledBuild { folder, version, was_there })
 }
 
-/// Refuses: this build of the program has no downloads.
+/// Fails: this program was built without downloads.
 #[cfg(not(feature = "fetch"))]
 fn fetch(
     wheel: &Wheel<'_>,
     _: (&Path, &Path),
     _: &RuntimeOptions,
-    by_hand: &str,
+    manual_steps: &str,
     _: &mut dyn FnMut(&FetchEvent),
 ) -> Result<bool> {
-    let problem = format!("{} is not there, and this program was built without the feature `fetch`", wheel.file);
-    Err(Error::runtime(problem, by_hand))
+    let problem = format!("{} is not in the cache, and this program was built without the feature `fetch`", wheel.file);
+    Err(Error::runtime(problem, manual_steps))
 }
 
-/// True if there is an official build of this flavour for this machine.
-pub(super) fn has_build(flavour: Flavour) -> bool {
-    wheel_here(flavour).is_some()
+/// Returns true if there is an official build of this flavor for this machine.
+pub(super) fn has_build(flavor: Flavor) -> bool {
+    wheel_here(flavor).is_some()
 }
 
-fn wheel_here(flavour: Flavour) -> Option<&'static Wheel<'static>> {
-    let wheel = wheel::wheel(flavour, std::env::consts::OS, std::env::consts::ARCH);
+fn wheel_here(flavor: Flavor) -> Option<&'static Wheel<'static>> {
+    let wheel = wheel::wheel(flavor, std::env::consts::OS, std::env::consts::ARCH);
     wheel.filter(|_| !cfg!(target_env = "musl"))
 }
 
-/// Removes what downloads that were cut off left in the cache, unless one is under way.
+/// Removes the remains of interrupted downloads from the cache, unless a download is in progress.
 pub(super) fn tidy(options: &RuntimeOptions) {
     let Ok(cache) = library::directory(&options.env) else { return };
     if unfinished(&cache).next().is_some()
@@ -145,7 +146,7 @@ fn unfinished(cache: &Path) -> impl Iterator<Item = PathBuf> {
     entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(UNFINISHED)).map(|entry| entry.path())
 }
 
-/// Removes the remains of downloads; only for the holder of the lock.
+/// Removes the remains of downloads. The caller holds the lock.
 fn remove_unfinished(cache: &Path) {
     for path in unfinished(cache) {
         if let Err(e) = std::fs::remove_dir_all(&path) {
@@ -154,12 +155,12 @@ fn remove_unfinished(cache: &Path) {
     }
 }
 
-/// How to do without the network.
-fn by_hand(flavour: Flavour, version: &str, folder: &Path) -> String {
+/// Returns instructions for installing the build without network access.
+fn manual_steps(flavor: Flavor, version: &str, folder: &Path) -> String {
     format!(
         "on a machine with network, `pip download --no-deps {}=={version}`; copy the libraries of its folder \
          onnxruntime/capi into {}, or name a library of ONNX Runtime {} or newer with --runtime or ORT_DYLIB_PATH",
-        wheel::project(flavour),
+        wheel::project(flavor),
         folder.display(),
         library::minimum_version(),
     )

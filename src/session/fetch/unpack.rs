@@ -1,37 +1,36 @@
-//! Taking the libraries out of a wheel.
+//! Extracts the libraries from a wheel.
 
 use std::fs::File;
 use std::io;
 use std::path::Path;
 
-/// The folder of a wheel in which the libraries lie.
+/// The folder of a wheel that contains the libraries.
 const FOLDER: &str = "onnxruntime/capi/";
 
-/// Copies the shared libraries of the wheel in `archive` into `folder`, and returns how many there were.
+/// Copies the shared libraries of the wheel in `archive` to `folder`, and returns their number.
 ///
-/// All libraries of the folder are copied: ONNX Runtime's own, its providers, and what those bring along. Python's
-/// extension module is left out, because nothing here uses it and it is as large as the rest.
+/// All libraries of the folder are copied: ONNX Runtime's own, its providers, and their dependencies. Python's
+/// extension module is skipped: nothing here uses it, and it is as large as the rest.
 pub(super) fn unpack(archive: File, folder: &Path) -> io::Result<usize> {
     let mut archive = zip::ZipArchive::new(io::BufReader::new(archive)).map_err(io::Error::other)?;
     let mut count = 0;
     for i in 0..archive.len() {
         let mut entry = archive.by_index(i).map_err(io::Error::other)?;
-        // What follows the folder has no separator in it, so that it cannot lead anywhere else.
+        // The rest of the name has no separator, so it cannot point to another folder.
         let name = match entry.name().map_err(io::Error::other)?.strip_prefix(FOLDER) {
             Some(name) if is_library(name) => name.to_string(),
             _ => continue,
         };
         let mut file = File::create_new(folder.join(name))?;
         io::copy(&mut entry, &mut file)?;
-        // The folder takes its final name after this; a machine that loses power in between must not find it there
-        // with empty files.
+        // The folder is renamed after this. After a power loss in between, its files must not be empty.
         file.sync_all()?;
         count += 1;
     }
     Ok(count)
 }
 
-/// Whether this is the plain name of a shared library for any system, and not of Python's extension module.
+/// Returns true for the plain name of a shared library of any system, except Python's extension module.
 fn is_library(name: &str) -> bool {
     if name.contains(['/', '\\', ':']) || name.contains("pybind11_state") {
         return false;

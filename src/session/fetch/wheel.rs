@@ -1,10 +1,10 @@
-//! The official builds: one wheel for each flavour, system and processor.
+//! The official builds: one wheel per flavor, system and CPU architecture.
 //!
-//! A wheel is a zip archive made for Python; the libraries in it do not depend on Python or on its version, so one
-//! Python tag stands for all. The digests are those the package index states for these files, which never change once
+//! A wheel is a zip archive made for Python. The libraries in it do not depend on Python or its version, so one Python
+//! tag is enough. The digests are those that the package index states for these files, which never change once
 //! published.
 
-use crate::session::Flavour;
+use crate::session::Flavor;
 
 /// The version of the builds `cpu` and `cuda` that this program fetches.
 pub const PINNED_VERSION: &str = "1.31.1";
@@ -12,30 +12,30 @@ pub const PINNED_VERSION: &str = "1.31.1";
 /// The newest build with OpenVINO.
 const OPENVINO_VERSION: &str = "1.24.1";
 
-/// The version of the build that is fetched of a flavour.
-pub(in crate::session) fn pinned_version(flavour: Flavour) -> &'static str {
-    match flavour {
-        Flavour::Cpu | Flavour::Cuda => PINNED_VERSION,
-        Flavour::OpenVino => OPENVINO_VERSION,
+/// Returns the version of a flavor's build that this program fetches.
+pub(in crate::session) fn pinned_version(flavor: Flavor) -> &'static str {
+    match flavor {
+        Flavor::Cpu | Flavor::Cuda => PINNED_VERSION,
+        Flavor::OpenVino => OPENVINO_VERSION,
     }
 }
 
-/// The name of a flavour's project on the package index.
-pub(super) fn project(flavour: Flavour) -> &'static str {
-    match flavour {
-        Flavour::Cpu => "onnxruntime",
-        Flavour::Cuda => "onnxruntime-gpu",
-        Flavour::OpenVino => "onnxruntime-openvino",
+/// Returns the name of a flavor's project on the package index.
+pub(super) fn project(flavor: Flavor) -> &'static str {
+    match flavor {
+        Flavor::Cpu => "onnxruntime",
+        Flavor::Cuda => "onnxruntime-gpu",
+        Flavor::OpenVino => "onnxruntime-openvino",
     }
 }
 
 /// One file of the package index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wheel<'a> {
-    pub flavour: Flavour,
-    /// As [`std::env::consts::OS`] spells it.
+    pub flavor: Flavor,
+    /// Spelled as in [`std::env::consts::OS`].
     pub os: &'a str,
-    /// As [`std::env::consts::ARCH`] spells it.
+    /// Spelled as in [`std::env::consts::ARCH`].
     pub arch: &'a str,
     pub file: &'a str,
     /// Lower-case hexadecimal.
@@ -43,14 +43,14 @@ pub(super) struct Wheel<'a> {
     pub bytes: u64,
 }
 
-/// The wheel of a flavour for a system and a CPU, if there is one.
-pub(super) fn wheel(flavour: Flavour, os: &str, arch: &str) -> Option<&'static Wheel<'static>> {
-    WHEELS.iter().find(|w| w.flavour == flavour && w.os == os && w.arch == arch)
+/// Returns the wheel of a flavor for a system and a CPU architecture, if any.
+pub(super) fn wheel(flavor: Flavor, os: &str, arch: &str) -> Option<&'static Wheel<'static>> {
+    WHEELS.iter().find(|w| w.flavor == flavor && w.os == os && w.arch == arch)
 }
 
 const WHEELS: &[Wheel<'static>] = &[
     Wheel {
-        flavour: Flavour::Cpu,
+        flavor: Flavor::Cpu,
         os: "linux",
         arch: "aarch64",
         file: "onnxruntime-1.31.1-cp312-cp312-manylinux_2_28_aarch64.whl",
@@ -58,7 +58,7 @@ const WHEELS: &[Wheel<'static>] = &[
         bytes: 21_420_803,
     },
     Wheel {
-        flavour: Flavour::Cpu,
+        flavor: Flavor::Cpu,
         os: "linux",
         arch: "x86_64",
         file: "onnxruntime-1.31.1-cp312-cp312-manylinux_2_28_x86_64.whl",
@@ -66,7 +66,7 @@ const WHEELS: &[Wheel<'static>] = &[
         bytes: 23_760_988,
     },
     Wheel {
-        flavour: Flavour::Cpu,
+        flavor: Flavor::Cpu,
         os: "macos",
         arch: "aarch64",
         file: "onnxruntime-1.31.1-cp312-cp312-macosx_14_0_arm64.whl",
@@ -74,7 +74,7 @@ const WHEELS: &[Wheel<'static>] = &[
         bytes: 20_882_125,
     },
     Wheel {
-        flavour: Flavour::Cpu,
+        flavor: Flavor::Cpu,
         os: "windows",
         arch: "aarch64",
         file: "onnxruntime-1.31.1-cp312-cp312-win_arm64.whl",
@@ -82,7 +82,7 @@ const WHEELS: &[Wheel<'static>] = &[
         bytes: 14_740_724,
     },
     Wheel {
-        flavour: Flavour::Cpu,
+        flavor: Flavor::Cpu,
         os: "windows",
         arch: "x86_64",
         file: "onnxruntime-1.31.1-cp312-cp312-win_amd64.whl",
@@ -90,7 +90,7 @@ const WHEELS: &[Wheel<'static>] = &[
         bytes: 14_888_466,
     },
     Wheel {
-        flavour: Flavour::Cuda,
+        flavor: Flavor::Cuda,
         os: "linux",
         arch: "aarch64",
         file: "onnxruntime_gpu-1.31.1-cp312-cp312-manylinux_2_34_aarch64.whl",
@@ -98,7 +98,7 @@ const WHEELS: &[Wheel<'static>] = &[
         bytes: 212_341_829,
     },
     Wheel {
-        flavour: Flavour::Cuda,
+        flavor: Flavor::Cuda,
         os: "linux",
         arch: "x86_64",
         file: "onnxruntime_gpu-1.31.1-cp312-cp312-manylinux_2_28_x86_64.whl",
@@ -106,7 +106,7 @@ const WHEELS: &[Wheel<'static>] = &[
         bytes: 255_569_273,
     },
     Wheel {
-        flavour: Flavour::Cuda,
+        flavor: Flavor::Cuda,
         os: "windows",
         arch: "x86_64",
         file: "onnxruntime_gpu-1.31.1-cp312-cp312-win_amd64.whl",
@@ -114,7 +114,7 @@ const WHEELS: &[Wheel<'static>] = &[
         bytes: 168_098_228,
     },
     Wheel {
-        flavour: Flavour::OpenVino,
+        flavor: Flavor::OpenVino,
         os: "linux",
         arch: "x86_64",
         file: "onnxruntime_openvino-1.24.1-cp312-cp312-manylinux_2_28_x86_64.whl",
@@ -122,7 +122,7 @@ const WHEELS: &[Wheel<'static>] = &[
         bytes: 84_433_207,
     },
     Wheel {
-        flavour: Flavour::OpenVino,
+        flavor: Flavor::OpenVino,
         os: "windows",
         arch: "x86_64",
         file: "onnxruntime_openvino-1.24.1-cp312-cp312-win_amd64.whl",
@@ -136,27 +136,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_wheel_is_of_its_flavours_version_and_has_a_digest() {
+    fn each_wheel_is_of_its_flavors_version_and_has_a_digest() {
         for w in WHEELS {
-            let start = format!("{}-{}-", project(w.flavour).replace('-', "_"), pinned_version(w.flavour));
+            let start = format!("{}-{}-", project(w.flavor).replace('-', "_"), pinned_version(w.flavor));
             assert!(w.file.starts_with(&start) && w.file.ends_with(".whl"), "{}", w.file);
             assert!(w.sha256.len() == 64 && w.sha256.bytes().all(|b| b.is_ascii_hexdigit()), "{}", w.file);
-            assert_eq!(wheel(w.flavour, w.os, w.arch), Some(w));
+            assert_eq!(wheel(w.flavor, w.os, w.arch), Some(w));
         }
     }
 
     #[test]
-    fn chooses_by_flavour_system_and_processor() {
-        let file = |flavour, os, arch| wheel(flavour, os, arch).map(|w| w.file);
-        assert!(file(Flavour::Cpu, "linux", "x86_64").unwrap().contains("manylinux_2_28_x86_64"));
-        assert!(file(Flavour::Cpu, "linux", "aarch64").unwrap().contains("manylinux_2_28_aarch64"));
-        assert!(file(Flavour::Cpu, "windows", "x86_64").unwrap().contains("win_amd64"));
-        assert!(file(Flavour::Cpu, "windows", "aarch64").unwrap().contains("win_arm64"));
-        assert!(file(Flavour::Cpu, "macos", "aarch64").unwrap().contains("macosx_14_0_arm64"));
-        assert!(file(Flavour::Cuda, "linux", "x86_64").unwrap().starts_with("onnxruntime_gpu-"));
-        // The last one for Intel Macs was far too old.
-        assert_eq!(file(Flavour::Cpu, "macos", "x86_64"), None);
-        assert_eq!(file(Flavour::Cuda, "macos", "aarch64"), None);
-        assert_eq!(file(Flavour::Cpu, "freebsd", "x86_64"), None);
+    fn chooses_by_flavor_system_and_processor() {
+        let file = |flavor, os, arch| wheel(flavor, os, arch).map(|w| w.file);
+        assert!(file(Flavor::Cpu, "linux", "x86_64").unwrap().contains("manylinux_2_28_x86_64"));
+        assert!(file(Flavor::Cpu, "linux", "aarch64").unwrap().contains("manylinux_2_28_aarch64"));
+        assert!(file(Flavor::Cpu, "windows", "x86_64").unwrap().contains("win_amd64"));
+        assert!(file(Flavor::Cpu, "windows", "aarch64").unwrap().contains("win_arm64"));
+        assert!(file(Flavor::Cpu, "macos", "aarch64").unwrap().contains("macosx_14_0_arm64"));
+        assert!(file(Flavor::Cuda, "linux", "x86_64").unwrap().starts_with("onnxruntime_gpu-"));
+        // The last one for Intel Macs was too old.
+        assert_eq!(file(Flavor::Cpu, "macos", "x86_64"), None);
+        assert_eq!(file(Flavor::Cuda, "macos", "aarch64"), None);
+        assert_eq!(file(Flavor::Cpu, "freebsd", "x86_64"), None);
     }
 }

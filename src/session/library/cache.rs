@@ -1,38 +1,38 @@
-//! The user's cache of fetched builds: `runtime/<version>-<flavour>/`, each holding one build whole.
+//! The user's cache of fetched builds: `runtime/<version>-<flavor>/`, one complete build each.
 
 use std::path::PathBuf;
 
-use super::{Env, Flavour};
+use super::{Env, Flavor};
 use crate::error::{Error, Result};
 
 /// A build in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cached {
+pub struct CachedBuild {
     /// Its folder.
     pub folder: PathBuf,
     /// Its version.
     pub version: String,
-    /// Its flavour.
-    pub flavour: Flavour,
+    /// Its flavor.
+    pub flavor: Flavor,
     /// The size of its files, in bytes.
     pub bytes: u64,
 }
 
-/// This program's own folder in the user's cache.
+/// Returns this program's folder in the user's cache.
 ///
 /// # Errors
-/// [`Error::Runtime`] where the system does not say where the user's cache is.
+/// [`Error::Runtime`] if the system does not define a user cache folder.
 pub fn user_cache(env: &Env) -> Result<PathBuf> {
     let root = match &env.cache_dir {
         Some(dir) => Some(dir.clone()),
         None => directories::ProjectDirs::from("", "", "ldm-ort").map(|dirs| dirs.cache_dir().to_path_buf()),
     };
     root.ok_or_else(|| {
-        Error::runtime("this system does not say where a user's cache lies", "name a folder with LDM_ORT_CACHE_DIR")
+        Error::runtime("this system does not define a user cache folder", "set LDM_ORT_CACHE_DIR to a folder")
     })
 }
 
-/// The folder that holds the fetched builds.
+/// Returns the folder that contains the fetched builds.
 ///
 /// # Errors
 /// As [`user_cache`].
@@ -40,38 +40,38 @@ pub(in crate::session) fn directory(env: &Env) -> Result<PathBuf> {
     user_cache(env).map(|root| root.join("runtime"))
 }
 
-/// The name of a build's folder in [`directory`].
-pub(in crate::session) fn flavour_directory(version: &str, flavour: Flavour) -> String {
-    format!("{version}-{flavour}")
+/// Returns the name of a build's folder in [`directory`].
+pub(in crate::session) fn flavor_directory(version: &str, flavor: Flavor) -> String {
+    format!("{version}-{flavor}")
 }
 
-/// What is in the cache, best first: `preferred`, then in the order of [`Flavour::ALL`]; within a flavour the version
-/// this program pins, then the newest.
-pub fn cached(env: &Env, preferred: Option<Flavour>) -> Vec<Cached> {
+/// Returns the builds in the cache, best first: `preferred`, then in the order of [`Flavor::ALL`]; within a flavor,
+/// the version that this program pins, then the newest.
+pub fn cached_builds(env: &Env, preferred: Option<Flavor>) -> Vec<CachedBuild> {
     let Ok(entries) = directory(env).and_then(|dir| std::fs::read_dir(&dir).map_err(|e| Error::io(&dir, "listing", e)))
     else {
         return Vec::new();
     };
-    let mut found: Vec<Cached> = entries
+    let mut found: Vec<CachedBuild> = entries
         .flatten()
         .filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
-            let (version, flavour) = name.rsplit_once('-')?;
-            let flavour = Flavour::from_name(flavour)?;
+            let (version, flavor) = name.rsplit_once('-')?;
+            let flavor = Flavor::from_name(flavor)?;
             if version.is_empty() || !version.chars().all(|c| c.is_ascii_digit() || c == '.') {
                 return None;
             }
             let files = std::fs::read_dir(entry.path()).ok()?;
             let bytes = files.flatten().filter_map(|file| file.metadata().ok()).map(|m| m.len()).sum();
-            Some(Cached { folder: entry.path(), version: version.to_string(), flavour, bytes })
+            Some(CachedBuild { folder: entry.path(), version: version.to_string(), flavor, bytes })
         })
         .collect();
     found.sort_by_key(|c| {
         let parts: Vec<u32> = c.version.split('.').map(|part| part.parse().unwrap_or(0)).collect();
         (
-            Some(c.flavour) != preferred,
-            Flavour::ALL.iter().position(|f| *f == c.flavour),
-            c.version != crate::session::fetch::pinned_version(c.flavour),
+            Some(c.flavor) != preferred,
+            Flavor::ALL.iter().position(|f| *f == c.flavor),
+            c.version != crate::session::fetch::pinned_version(c.flavor),
             std::cmp::Reverse(parts),
         )
     });
@@ -83,19 +83,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_the_preferred_flavour_first_and_passes_over_the_rest() {
+    fn lists_the_preferred_flavor_first_and_passes_over_the_rest() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["1.31.1-cpu", "1.40.0-cpu", "1.9.0-cpu", "1.31.1-cuda", "download-x", "notes", "1.x-cpu"] {
             std::fs::create_dir_all(dir.path().join("runtime").join(name)).unwrap();
         }
         let env = Env { cache_dir: Some(dir.path().to_path_buf()), ..Env::default() };
         let names = |preferred| {
-            cached(&env, preferred)
+            cached_builds(&env, preferred)
                 .iter()
                 .map(|c| c.folder.file_name().unwrap().to_string_lossy().into_owned())
                 .collect::<Vec<_>>()
         };
         assert_eq!(names(None), ["1.31.1-cpu", "1.40.0-cpu", "1.9.0-cpu", "1.31.1-cuda"]);
-        assert_eq!(names(Some(Flavour::Cuda))[0], "1.31.1-cuda");
+        assert_eq!(names(Some(Flavor::Cuda))[0], "1.31.1-cuda");
     }
 }

@@ -1,4 +1,4 @@
-//! The digests of libraries that were fetched, in a file beside them.
+//! The digests of fetched libraries, in a file next to them.
 
 use std::fs::Metadata;
 use std::path::Path;
@@ -8,12 +8,12 @@ use sha2::Sha256;
 use crate::error::Result;
 use crate::files;
 
-/// The file, in the form that `sha256sum` reads and writes.
+/// The file, in the format of `sha256sum`.
 const SUMS: &str = "SHA256SUMS";
-/// The end of a library's name for the file that holds its stamp as it was when its digest was last compared.
+/// The suffix of the file that stores a library's stamp from the last comparison of its digest.
 const COMPARED: &str = ".compared";
 
-/// Writes down the digests of all files in `folder`.
+/// Writes the digests of all files in `folder`.
 pub(in crate::session) fn write(folder: &Path) -> Result<()> {
     let listed = std::fs::read_dir(folder).map_err(|e| crate::Error::io(folder, "listing", e))?;
     let mut sums = Vec::new();
@@ -24,8 +24,7 @@ pub(in crate::session) fn write(folder: &Path) -> Result<()> {
     files::write_whole(&folder.join(SUMS), |file| std::io::Write::write_all(file, sums.concat().as_bytes()))
 }
 
-/// Requires that a library is as it was fetched, if it was. The digest is compared again only once the file's size or
-/// times have changed.
+/// Checks that a fetched library is unchanged. The digest is compared again only if the file's size or times changed.
 ///
 /// The error is one phrase that follows the path.
 pub(super) fn check(library: &Path) -> Result<(), String> {
@@ -41,9 +40,9 @@ pub(super) fn check(library: &Path) -> Result<(), String> {
         return Ok(());
     }
     if digest(library).map_err(|e| format!("cannot be read: {e}"))? != fetched {
-        return Err(format!("is not the file that was fetched; remove {} to fetch it again", folder.display()));
+        return Err(format!("changed since it was fetched; remove {} to fetch it again", folder.display()));
     }
-    // Where that can't be written, the digest is compared each time.
+    // If that can't be written, the digest is compared every time.
     let _ = files::replace(&compared, |file| std::io::Write::write_all(file, stamp.as_bytes()));
     Ok(())
 }
@@ -58,7 +57,7 @@ fn digest(path: &Path) -> Result<String> {
     Ok(files::hexadecimal(hash))
 }
 
-/// Text that differs once the file's contents or its digest may.
+/// Returns text that differs if the file's contents or its digest may differ.
 fn stamp(metadata: &Metadata, digest: &str) -> String {
     #[cfg(unix)]
     let changed = {
@@ -87,7 +86,7 @@ mod tests {
         assert!(folder.path().join("libx.so.compared").exists());
         std::fs::write(&library, "Fetched").unwrap();
         let problem = check(&library).unwrap_err();
-        assert!(problem.contains("is not the file that was fetched; remove"), "{problem}");
+        assert!(problem.contains("changed since it was fetched; remove"), "{problem}");
         std::fs::write(&library, "fetched").unwrap();
         assert_eq!(check(&library), Ok(()));
         assert_eq!(check(&folder.path().join("other.so")), Ok(()));

@@ -1,16 +1,16 @@
-//! The length a shared library's file must have.
+//! The length that a shared library's file must have.
 //!
-//! A loader maps what the headers describe and reads it, and a page beyond the end of the file ends the process with
-//! SIGBUS. So a file that is cut off has to be found before it is loaded.
+//! The system's loader maps the sections that the headers describe, and a page beyond the end of the file ends the
+//! process with SIGBUS. So a truncated file has to be found before it is loaded.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 
-/// The most bytes of tables that are read; those of ONNX Runtime's libraries are some kilobytes.
+/// The limit for the size of the tables in bytes; those of ONNX Runtime's libraries have some kilobytes.
 const MOST: u64 = 1 << 20;
 
-/// Returns the number of bytes that the headers of an ELF, PE or Mach-O file describe, or `None` if the headers
-/// themselves are cut off or of an unknown form.
+/// Returns the number of bytes that the headers of an ELF, PE or Mach-O file describe, or `None` if the headers are
+/// truncated or of an unknown format.
 pub(super) fn described(file: &mut File) -> Option<u64> {
     let mut bytes = Bytes { file };
     match bytes.at(0, 4)?.as_slice() {
@@ -22,7 +22,7 @@ pub(super) fn described(file: &mut File) -> Option<u64> {
     }
 }
 
-/// Parts of a file, by their place.
+/// Reads parts of a file by their offset.
 struct Bytes<'f> {
     file: &'f mut File,
 }
@@ -39,14 +39,14 @@ impl Bytes<'_> {
     }
 }
 
-/// The little-endian number of `width` bytes at `at`.
+/// Reads the little-endian number of `width` bytes at `at`.
 fn number(bytes: &[u8], at: usize, width: usize) -> Option<u64> {
     let digits = bytes.get(at..at.checked_add(width)?)?;
     Some(digits.iter().rev().fold(0, |n, &digit| n << 8 | u64::from(digit)))
 }
 
-/// The end of the furthest of the parts that a table of `count` rows of `size` bytes at `offset` describes, the table
-/// itself included; `part` reads a row's offset and length.
+/// Returns the largest end offset of the parts that a table of `count` rows of `size` bytes at `offset` describes,
+/// including the table itself. `part` reads a row's offset and length.
 fn furthest(
     bytes: &mut Bytes<'_>,
     [offset, count, size]: [u64; 3],
@@ -61,12 +61,12 @@ fn furthest(
     Some(end)
 }
 
-/// ELF of 64 or 32 bits, little-endian: its segments and its table of sections (System V ABI, chapters 4 and 5).
+/// Reads an ELF file of 64 or 32 bits, little-endian: its segments and section table (System V ABI, chapters 4 and 5).
 fn elf(bytes: &mut Bytes<'_>) -> Option<u64> {
     let head = bytes.at(0, 52)?;
     let is_long = *head.get(4)? == 2;
     let head = if is_long { bytes.at(0, 64)? } else { head };
-    // Places of e_phoff, e_shoff, e_phentsize with what follows it; of p_offset and p_filesz.
+    // Offsets of e_phoff, e_shoff, e_phentsize with the fields after it; of p_offset and p_filesz.
     let (width, [segments, sections, counts], [offset, length]) =
         if is_long { (8, [32, 40, 54], [8, 32]) } else { (4, [28, 32, 42], [4, 16]) };
     let short = |at: usize| number(&head, at, 2);
@@ -76,7 +76,7 @@ fn elf(bytes: &mut Bytes<'_>) -> Option<u64> {
     Some(end.max(number(&head, sections, width)?.checked_add(table)?))
 }
 
-/// PE: its sections (Microsoft's PE format, "Section Table").
+/// Reads a PE file: its sections (Microsoft's PE format, "Section Table").
 fn pe(bytes: &mut Bytes<'_>) -> Option<u64> {
     let at = number(&bytes.at(0x3c, 4)?, 0, 4)?;
     let head = bytes.at(at, 24)?;
@@ -84,7 +84,7 @@ fn pe(bytes: &mut Bytes<'_>) -> Option<u64> {
     furthest(bytes, table, |row| Some((number(row, 20, 4)?, number(row, 16, 4)?)))
 }
 
-/// Mach-O of 64 bits, whose file begins at `start`: its segments.
+/// Reads a 64-bit Mach-O file that begins at `start`: its segments.
 fn mach_o(bytes: &mut Bytes<'_>, start: u64) -> Option<u64> {
     const SEGMENT_64: u64 = 0x19;
     let head = bytes.at(start, 32)?;
@@ -101,7 +101,7 @@ fn mach_o(bytes: &mut Bytes<'_>, start: u64) -> Option<u64> {
     Some(end)
 }
 
-/// Several Mach-O files in one, whose table is big-endian.
+/// Reads a universal binary: several Mach-O files, with a big-endian table.
 fn universal(bytes: &mut Bytes<'_>) -> Option<u64> {
     let big = |row: &[u8], at: usize| Some(u64::from(u32::from_be_bytes(row.get(at..at + 4)?.try_into().ok()?)));
     let count = big(&bytes.at(4, 4)?, 0)?;
@@ -118,7 +118,7 @@ mod tests {
         described(&mut file)
     }
 
-    /// Bytes with little-endian numbers of `width` bytes at some places.
+    /// Bytes with little-endian numbers of `width` bytes at some offsets.
     fn with(length: usize, start: &[u8], numbers: &[(usize, usize, u64)]) -> Vec<u8> {
         let mut bytes = vec![0; length];
         bytes[..start.len()].copy_from_slice(start);

@@ -1,4 +1,4 @@
-//! Whether a file is an ONNX Runtime this program can use.
+//! Checks that a file is an ONNX Runtime that this program can use.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -8,9 +8,9 @@ use std::path::Path;
 use super::{digests, extent, minimum_version};
 use crate::files;
 
-/// Loads the library in `path` far enough to ask its version, and returns that.
+/// Loads the library in `path` to read its version, and returns that.
 ///
-/// The library stays loaded where it can be used, so that ort gets this very copy.
+/// A usable library stays loaded, so that ort gets the same copy.
 ///
 /// The error is one phrase that follows the path.
 pub(super) fn probe(path: &Path) -> Result<String, String> {
@@ -19,13 +19,12 @@ pub(super) fn probe(path: &Path) -> Result<String, String> {
     // SAFETY: every ONNX Runtime since 1.0 exports this function with this signature.
     let api_base = unsafe { library.get::<unsafe extern "C" fn() -> *const ort::sys::OrtApiBase>(b"OrtGetApiBase\0") }
         .map_err(|_| "is a library, but not ONNX Runtime's: it has no OrtGetApiBase".to_string())?;
-    // SAFETY: the function takes nothing and returns a pointer to a table that lives as long as the library.
+    // SAFETY: the function takes no arguments and returns a pointer to a table that lives as long as the library.
     let base = unsafe { api_base().as_ref() }.ok_or("its OrtGetApiBase returns nothing")?;
-    // SAFETY: the table's functions are there in every version; the string is the library's own and ends in NUL.
+    // SAFETY: the table's functions exist in every version; the string belongs to the library and ends in NUL.
     let version = unsafe { CStr::from_ptr((base.GetVersionString)()) }.to_string_lossy().into_owned();
-    let old = || format!("is version {version}; {} or newer is needed", minimum_version());
-    // Asked for an interface it does not have, the library complains on standard error, so its version is looked at
-    // first.
+    let old = || format!("is version {version}; expected {} or newer", minimum_version());
+    // The library complains on standard error if asked for an unsupported interface, so its version is checked first.
     if minor(&version).is_none_or(|minor| minor < ort::MINOR_VERSION) {
         return Err(old());
     }
@@ -37,7 +36,8 @@ pub(super) fn probe(path: &Path) -> Result<String, String> {
     Ok(version)
 }
 
-/// Requires that a library is for this machine, as long as its headers say, and as it was fetched if it was.
+/// Checks that a library is for this machine, has the length that its headers describe, and is unchanged if it was
+/// fetched.
 ///
 /// The error is one phrase that follows the path.
 pub(in crate::session) fn check_library(path: &Path) -> Result<(), String> {
@@ -45,7 +45,7 @@ pub(in crate::session) fn check_library(path: &Path) -> Result<(), String> {
     digests::check(path)
 }
 
-/// The minor version of a version `1.x.y`.
+/// Returns the minor version of a version `1.x.y`.
 fn minor(version: &str) -> Option<u32> {
     let mut parts = version.split('.');
     if parts.next()? != "1" {
@@ -56,23 +56,24 @@ fn minor(version: &str) -> Option<u32> {
 
 #[cfg(unix)]
 fn load(path: &Path) -> Result<libloading::Library, String> {
-    // SAFETY: loading runs the library's initialisers. The file was named by the user, fetched with a known digest, or
-    // lies where the system keeps its libraries; there is no way to use a library without trusting it this far.
+    // SAFETY: loading runs the library's initializers. The user named the file, it was fetched with a known digest, or
+    // it is in a system library folder; a library cannot be used without trusting it this far.
     unsafe { libloading::Library::new(path) }.map_err(|e| format!("cannot be loaded: {}", load_error(&e)))
 }
 
 #[cfg(windows)]
 fn load(path: &Path) -> Result<libloading::Library, String> {
     use libloading::os::windows::{LOAD_WITH_ALTERED_SEARCH_PATH, Library};
-    // The libraries it needs are then looked for beside it, and not only beside the program.
-    // SAFETY: loading runs the library's initialisers. The file was named by the user, fetched with a known digest, or
-    // lies where the system keeps its libraries; there is no way to use a library without trusting it this far.
+    // The library's dependencies are then also searched next to it, not only next to the program.
+    //
+    // SAFETY: loading runs the library's initializers. The user named the file, it was fetched with a known digest, or
+    // it is in a system library folder; a library cannot be used without trusting it this far.
     unsafe { Library::load_with_flags(path, LOAD_WITH_ALTERED_SEARCH_PATH) }
         .map(Into::into)
         .map_err(|e| format!("cannot be loaded: {}", load_error(&e)))
 }
 
-/// What the system's loader said, without the layers around it.
+/// Returns the message of the system's loader, without its wrappers.
 fn load_error(error: &libloading::Error) -> String {
     use std::error::Error as _;
     match error.source() {
@@ -81,7 +82,7 @@ fn load_error(error: &libloading::Error) -> String {
     }
 }
 
-/// Looks at the file's first bytes: what a loader says of a file of another system or processor helps nobody.
+/// Checks the file's first bytes: a loader's message for a file of another system or CPU does not help.
 fn check_header(path: &Path) -> Result<(), String> {
     let mut file = files::open(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => "does not exist".to_string(),
@@ -106,19 +107,19 @@ fn check_header(path: &Path) -> Result<(), String> {
     check_length(&mut file)
 }
 
-/// Requires that the file is as long as its headers say.
+/// Checks that the file has the length that its headers describe.
 fn check_length(file: &mut File) -> Result<(), String> {
     let found = file.metadata().map_err(|e| format!("cannot be read: {e}"))?.len();
     match extent::described(file) {
         Some(described) if found >= described => Ok(()),
         Some(described) => {
-            Err(format!("is cut off: it has {found} bytes, its headers describe {described}; copy or fetch it again"))
+            Err(format!("is truncated: it has {found} bytes, its headers describe {described}; copy or fetch it again"))
         }
-        None => Err(format!("is cut off or damaged: it has {found} bytes, and its headers can't be read to their end")),
+        None => Err(format!("is truncated or damaged: it has {found} bytes, and its headers are incomplete")),
     }
 }
 
-/// The name of the systems that share a format of libraries with this one.
+/// Returns the name of the systems that share a library format with this one.
 fn family() -> &'static str {
     match std::env::consts::OS {
         "macos" | "ios" => "macos",
@@ -127,7 +128,7 @@ fn family() -> &'static str {
     }
 }
 
-/// System and processor a library is made for; no processor where it holds several or one not told apart here.
+/// Returns the system and the CPU architecture of a library; no architecture if it has several or an unknown one.
 fn kind(head: &[u8], pe: [u8; 6]) -> Option<(&'static str, Option<&'static str>)> {
     let two = |at: usize| Some(u16::from_le_bytes(head.get(at..at + 2)?.try_into().ok()?));
     if head.starts_with(b"\x7fELF") {
@@ -202,7 +203,7 @@ mod tests {
         assert!(problem.contains("linux on riscv64"), "{problem}");
     }
 
-    /// The loader maps a library that is cut off, and the first page that is not there ends the process.
+    /// The loader maps a truncated library, and the first missing page ends the process.
     #[cfg(target_os = "linux")]
     #[test]
     fn refuses_a_library_that_is_cut_off() {
@@ -214,7 +215,7 @@ mod tests {
         for length in [64, 65, 900, 4096, bytes.len() / 2, bytes.len() - 4096, bytes.len() - 1] {
             std::fs::write(&file, &bytes[..length]).unwrap();
             let problem = probe(&file).unwrap_err();
-            assert!(problem.contains("is cut off"), "{length}: {problem}");
+            assert!(problem.contains("is truncated"), "{length}: {problem}");
         }
         std::fs::write(&file, &bytes).unwrap();
         check_header(&file).unwrap();

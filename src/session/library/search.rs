@@ -1,30 +1,30 @@
-//! The search for the library, and its record.
+//! Searches for the library and records the search.
 
 use std::path::{Path, PathBuf};
 
-use super::cache::{cached, directory};
-use super::loaded::loaded;
+use super::cache::{cached_builds, directory};
+use super::loaded_copies::loaded_copies;
 use super::probe::probe;
-use super::{Env, Flavour, RuntimeOptions};
+use super::{Env, Flavor, RuntimeOptions};
 use crate::error::Error;
 use crate::files;
 
-/// Where a library was looked for. In this order; the first one that can be used is taken.
+/// A place to look for the library, in the order of the search. The first usable one is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    /// `--runtime`. Nothing else is tried when it is given.
+pub enum LibrarySource {
+    /// `--runtime`. If given, nothing else is tried.
     Option,
-    /// The environment variable `ORT_DYLIB_PATH`. Nothing further is tried when it is set.
+    /// The environment variable `ORT_DYLIB_PATH`. If set, nothing after it is tried.
     Variable,
-    /// A copy this process had loaded already.
+    /// A copy already loaded in this process.
     Loaded,
     /// The user's cache of fetched builds.
     Cache,
-    /// The folders in which the system looks for libraries, and the program's own.
+    /// The system's library folders, and the program's own.
     System,
 }
 
-impl std::fmt::Display for Source {
+impl std::fmt::Display for LibrarySource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Option => "--runtime",
@@ -36,86 +36,92 @@ impl std::fmt::Display for Source {
     }
 }
 
-/// What came of a candidate.
+/// The result for a candidate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is taken, and is of this version.
-    Taken(String),
+    /// It was selected, and has this version.
+    Selected(String),
     /// It cannot be used, for this reason.
     Rejected(String),
-    /// Nothing was there to look at, for this reason.
+    /// There was nothing there, for this reason.
     Absent(String),
-    /// It was not looked at, because an earlier one was taken or failed.
-    Passed,
+    /// It was not checked, because an earlier one was selected or failed.
+    Skipped,
 }
 
-/// One place in which the library was looked for.
+/// One place in which the search looked for the library.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     /// The kind of place.
-    pub source: Source,
-    /// The file or folder, where there is one to name.
+    pub source: LibrarySource,
+    /// The file or folder, if any.
     pub path: Option<PathBuf>,
-    /// What came of it.
+    /// The result.
     pub verdict: Verdict,
 }
 
 /// The record of a search.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Search {
-    /// All candidates, in the order in which they were looked at.
+    /// All candidates, in the order of the search.
     pub candidates: Vec<Candidate>,
 }
 
 impl Search {
-    /// File and version of the library that is taken.
-    pub fn taken(&self) -> Option<(&Path, &str)> {
+    /// Returns the path and version of the selected library.
+    pub fn selected(&self) -> Option<(&Path, &str)> {
         self.candidates.iter().find_map(|c| match (&c.path, &c.verdict) {
-            (Some(path), Verdict::Taken(version)) => Some((path.as_path(), version.as_str())),
+            (Some(path), Verdict::Selected(version)) => Some((path.as_path(), version.as_str())),
             _ => None,
         })
     }
 
-    /// Why the search ended without a result that could be made good by fetching one: a library that was named
-    /// outright cannot be used.
+    /// Returns the reason why the search failed, if fetching a library would not help: an explicitly named library
+    /// cannot be used.
     pub fn error(&self) -> Option<Error> {
         self.candidates.iter().find_map(|c| match (c.source, &c.path, &c.verdict) {
-            (Source::Option | Source::Variable, Some(path), Verdict::Rejected(problem)) => Some(Error::runtime(
-                format!("{} ({}) {problem}", path.display(), c.source),
-                format!("name a library of version {} or newer, or leave {} out", super::minimum_version(), c.source),
-            )),
+            (LibrarySource::Option | LibrarySource::Variable, Some(path), Verdict::Rejected(problem)) => {
+                Some(Error::runtime(
+                    format!("{} ({}) {problem}", path.display(), c.source),
+                    format!(
+                        "give a library of version {} or newer, or leave {} out",
+                        super::minimum_version(),
+                        c.source
+                    ),
+                ))
+            }
             _ => None,
         })
     }
 
-    fn absent(&mut self, source: Source, reason: &str) {
+    fn absent(&mut self, source: LibrarySource, reason: &str) {
         self.candidates.push(Candidate { source, path: None, verdict: Verdict::Absent(reason.to_string()) });
     }
 
-    /// Records `path`, looking at it unless the search is over.
-    fn consider(&mut self, source: Source, path: PathBuf) {
-        let verdict = if self.taken().is_some() || self.error().is_some() {
-            Verdict::Passed
+    /// Records `path`, and checks it unless the search is over.
+    fn consider(&mut self, source: LibrarySource, path: PathBuf) {
+        let verdict = if self.selected().is_some() || self.error().is_some() {
+            Verdict::Skipped
         } else {
             match probe(&path) {
-                Ok(version) => Verdict::Taken(version),
+                Ok(version) => Verdict::Selected(version),
                 Err(problem) => Verdict::Rejected(problem),
             }
         };
         self.candidates.push(Candidate { source, path: Some(path), verdict });
     }
 
-    /// Records what lies at `path`, a file or a folder that was named outright.
-    fn consider_named(&mut self, source: Source, path: &Path) {
-        // A bare file name means the file in the current folder here, but a search to the system's loader.
+    /// Records `path`, a file or a folder that was named explicitly.
+    fn consider_named(&mut self, source: LibrarySource, path: &Path) {
+        // A bare file name means the file in the current folder here; the system's loader would search for it.
         let path = &std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
         match files_named(path).into_iter().next() {
             Some(file) => self.consider(source, file),
             None => self.candidates.push(Candidate {
                 source,
                 path: Some(path.to_path_buf()),
-                verdict: match self.taken().is_some() || self.error().is_some() {
-                    true => Verdict::Passed,
+                verdict: match self.selected().is_some() || self.error().is_some() {
+                    true => Verdict::Skipped,
                     false => Verdict::Rejected(format!("is a folder without {}", file_name())),
                 },
             }),
@@ -129,73 +135,75 @@ impl std::fmt::Display for Search {
             let end = if i + 1 < self.candidates.len() { "\n" } else { "" };
             let path = c.path.as_ref().map(|p| format!("{} ", p.display())).unwrap_or_default();
             match &c.verdict {
-                Verdict::Taken(version) => write!(f, "{}: {path}is taken, version {version}{end}", c.source)?,
+                Verdict::Selected(version) => write!(f, "{}: {path}is taken, version {version}{end}", c.source)?,
                 Verdict::Rejected(problem) => write!(f, "{}: {path}{problem}{end}", c.source)?,
                 Verdict::Absent(reason) => write!(f, "{}: {reason}{end}", c.source)?,
-                Verdict::Passed => write!(f, "{}: {path}was not looked at{end}", c.source)?,
+                Verdict::Skipped => write!(f, "{}: {path}was not checked{end}", c.source)?,
             }
         }
         Ok(())
     }
 }
 
-/// Looks for a library where `options` say, without loading it into ort and without fetching.
+/// Searches for a library as `options` specify, without loading it into ort and without fetching.
 pub fn search(options: &RuntimeOptions) -> Search {
     let mut search = Search::default();
     let env = &options.env;
-    // Looking at a library loads it, so what the process held before is asked for before any is looked at.
-    let copies = loaded();
+    // Checking a library loads it, so the copies already in the process are listed first.
+    let copies = loaded_copies();
     match &options.path {
-        Some(path) => search.consider_named(Source::Option, path),
-        None => search.absent(Source::Option, "not given"),
+        Some(path) => search.consider_named(LibrarySource::Option, path),
+        None => search.absent(LibrarySource::Option, "not given"),
     }
     match env.ort_dylib_path.as_ref().filter(|path| !path.as_os_str().is_empty()) {
-        Some(path) => search.consider_named(Source::Variable, path),
-        None => search.absent(Source::Variable, "not set"),
+        Some(path) => search.consider_named(LibrarySource::Variable, path),
+        None => search.absent(LibrarySource::Variable, "not set"),
     }
     if copies.is_empty() {
-        search.absent(Source::Loaded, "no copy is loaded in this process");
+        search.absent(LibrarySource::Loaded, "no copy is loaded in this process");
     }
     for path in copies {
-        search.consider(Source::Loaded, path);
+        search.consider(LibrarySource::Loaded, path);
     }
-    consider_cache(&mut search, env, options.flavour);
+    consider_cache(&mut search, env, options.flavor);
     let mut any = false;
     for folder in system_folders(env) {
         if let Some(path) = files_in(&folder).into_iter().next() {
             any = true;
-            search.consider(Source::System, path);
+            search.consider(LibrarySource::System, path);
         }
     }
     if !any {
-        search.absent(Source::System, &format!("no {} in the system's library folders", file_name()));
+        search.absent(LibrarySource::System, &format!("no {} in the system's library folders", file_name()));
     }
     search
 }
 
-fn consider_cache(search: &mut Search, env: &Env, flavour: Option<Flavour>) {
-    let builds = cached(env, flavour);
+fn consider_cache(search: &mut Search, env: &Env, flavor: Option<Flavor>) {
+    let builds = cached_builds(env, flavor);
     if builds.is_empty() {
         match directory(env) {
-            Ok(dir) => search.absent(Source::Cache, &format!("nothing in {}", dir.display())),
-            Err(e) => search.absent(Source::Cache, &e.to_string()),
+            Ok(dir) => search.absent(LibrarySource::Cache, &format!("nothing in {}", dir.display())),
+            Err(e) => search.absent(LibrarySource::Cache, &e.to_string()),
         }
     }
     for build in builds {
         match files_in(&build.folder).into_iter().next() {
-            Some(path) => search.consider(Source::Cache, path),
-            None => search.absent(Source::Cache, &format!("{} holds no {}", build.folder.display(), file_name())),
+            Some(path) => search.consider(LibrarySource::Cache, path),
+            None => {
+                search.absent(LibrarySource::Cache, &format!("{} holds no {}", build.folder.display(), file_name()))
+            }
         }
     }
 }
 
-/// The library's usual file name on this system.
+/// Returns the library's usual file name on this system.
 fn file_name() -> String {
     super::library_file_name("onnxruntime")
 }
 
-/// The libraries meant by a path that a user gave: the file itself, or those in the folder and in the folders in which
-/// archives and wheels keep them.
+/// Returns the libraries that a user's path refers to: the file itself, or those in the folder and in the subfolders
+/// that archives and wheels use.
 pub(super) fn files_named(path: &Path) -> Vec<PathBuf> {
     if !path.is_dir() {
         return vec![path.to_path_buf()];
@@ -203,7 +211,7 @@ pub(super) fn files_named(path: &Path) -> Vec<PathBuf> {
     ["", "lib", "bin", "capi", "onnxruntime/capi"].iter().flat_map(|sub| files_in(&path.join(sub))).collect()
 }
 
-/// The copies of ONNX Runtime in a folder, the plain name first, then the newest version.
+/// Returns the copies of ONNX Runtime in a folder: the plain name first, then the newest version.
 fn files_in(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let mut files: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| is_runtime(p)).collect();
@@ -215,7 +223,7 @@ fn files_in(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Whether this is the name of ONNX Runtime's own library, versioned or not, and not of one of its providers.
+/// Returns true for the name of ONNX Runtime's own library, versioned or not, and false for its providers.
 pub(super) fn is_runtime(path: &Path) -> bool {
     let Some(name) = path.file_name().and_then(|n| n.to_str()) else { return false };
     let digits = |s: &str| s.split('.').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()));
@@ -229,7 +237,7 @@ pub(super) fn is_runtime(path: &Path) -> bool {
     rest == "so" || rest.strip_prefix("so.").is_some_and(digits)
 }
 
-/// The folders in which the system's loader looks, the program's own first.
+/// Returns the folders that the system's loader searches, the program's own first.
 fn system_folders(env: &Env) -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> = env.program_dir.iter().cloned().collect();
     folders.extend(env.library_path.iter().filter(|path| !path.as_os_str().is_empty()).cloned());
@@ -247,7 +255,7 @@ fn system_folders(env: &Env) -> Vec<PathBuf> {
     folders
 }
 
-/// The folders that /etc/ld.so.conf.d adds to the loader's.
+/// Returns the folders that /etc/ld.so.conf.d adds to the loader's.
 fn ld_so_conf() -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir("/etc/ld.so.conf.d") else { return Vec::new() };
     let mut files: Vec<PathBuf> = entries.flatten().map(|e| e.path()).collect();
@@ -294,7 +302,7 @@ mod tests {
         let search = search(&options);
         let error = search.error().unwrap().to_string();
         assert!(error.contains("none.so (--runtime) does not exist"), "{error}");
-        assert!(search.candidates.iter().all(|c| !matches!(c.verdict, Verdict::Taken(_))));
+        assert!(search.candidates.iter().all(|c| !matches!(c.verdict, Verdict::Selected(_))));
         let options = RuntimeOptions { path: Some(dir.path().to_path_buf()), ..RuntimeOptions::default() };
         let error = super::search(&options).error().unwrap().to_string();
         assert!(error.contains("is a folder without"), "{error}");

@@ -1,4 +1,4 @@
-//! Execution providers: what ONNX Runtime can run a graph on.
+//! Execution providers: the backends on which ONNX Runtime runs a graph.
 
 mod register;
 mod status;
@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 
 use ort::session::builder::SessionBuilder;
 
-use super::library::{Runtime, plain};
+use super::library::{Runtime, error_message};
 use crate::error::{Error, Result};
 
 pub use status::{ProviderStatus, provider_statuses};
 pub use table::{PROVIDERS, Provider};
 
-/// A provider asked for, with its options.
+/// A requested provider, with its options.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProviderChoice {
     /// The name or an alias: `cuda`, `dml`.
@@ -24,16 +24,16 @@ pub struct ProviderChoice {
 }
 
 impl ProviderChoice {
-    /// Asks for a provider with its defaults.
+    /// Requests a provider with its default options.
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), options: BTreeMap::new() }
     }
 }
 
-/// Finds a provider by its name or an alias, whatever the case.
+/// Finds a provider by its name or an alias, ignoring case.
 ///
 /// # Errors
-/// [`Error::Provider`] for an unknown name, with the nearest known one and all of them.
+/// [`Error::Provider`] for an unknown name, with the nearest known one and all names.
 pub fn find_provider(name: &str) -> Result<&'static Provider> {
     let is = |known: &str| known.eq_ignore_ascii_case(name);
     if let Some(provider) = PROVIDERS.iter().find(|p| is(p.name) || is(p.ort_name) || p.aliases.iter().any(|a| is(a))) {
@@ -50,14 +50,14 @@ pub fn find_provider(name: &str) -> Result<&'static Provider> {
     Err(Error::Provider {
         provider: name.to_string(),
         problem: match nearest {
-            Some((_, nearest)) => format!("there is no provider of this name; did you mean {nearest}?"),
-            None => "there is no provider of this name".to_string(),
+            Some((_, nearest)) => format!("unknown provider; did you mean {nearest}?"),
+            None => "unknown provider".to_string(),
         },
         help: format!("the providers are {known}"),
     })
 }
 
-/// The error for a provider that is there and cannot be used, with what ONNX Runtime said.
+/// Returns the error for a known provider that cannot be used, with ONNX Runtime's message.
 pub(super) fn unusable(choice: &ProviderChoice, problem: &str) -> Error {
     let (provider, obtain) = match find_provider(&choice.name) {
         Ok(provider) => (provider.name.to_owned(), provider.obtain),
@@ -65,7 +65,7 @@ pub(super) fn unusable(choice: &ProviderChoice, problem: &str) -> Error {
     };
     let help = match choice.options.is_empty() {
         true => format!("get {obtain}"),
-        false => format!("check its options, or get {obtain}"),
+        false => format!("check its options, or install {obtain}"),
     };
     Error::Provider { provider, problem: format!("cannot be set up: {problem}"), help }
 }
@@ -76,12 +76,12 @@ pub(super) fn register(builder: &mut SessionBuilder, runtime: &Runtime, choices:
         let provider = find_provider(&choice.name)?;
         let error = |problem: String, help: String| Error::Provider { provider: provider.name.into(), problem, help };
         if let Some(nul) = choice.options.iter().find(|(key, value)| key.contains('\0') || value.contains('\0')) {
-            return Err(error(format!("option {:?} holds a NUL character", nul.0), String::new()));
+            return Err(error(format!("option {:?} contains a NUL character", nul.0), String::new()));
         }
         if provider.name == "cpu" {
             if let Some(next) = choices.get(i + 1) {
                 return Err(error(
-                    format!("stands before {} in the list and would leave it nothing to run", next.name),
+                    format!("comes before {} in the list and would leave it no nodes", next.name),
                     "put cpu last, or leave the others out".into(),
                 ));
             }
@@ -94,7 +94,7 @@ pub(super) fn register(builder: &mut SessionBuilder, runtime: &Runtime, choices:
             continue;
         }
         status::obstacle(provider, runtime).map_err(|(problem, help)| error(problem, help))?;
-        (provider.register)(builder, &choice.options).map_err(|e| unusable(choice, &plain(&e)))?;
+        (provider.register)(builder, &choice.options).map_err(|e| unusable(choice, &error_message(&e)))?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! Registration of each provider with a session's options.
+//! Registers each provider with a session's options.
 //!
-//! Options go through under ONNX Runtime's own names wherever its interface takes names; the two providers it takes
-//! only as a structure (DirectML and MIGraphX) are given theirs by hand, and refuse what they do not know.
+//! Options are passed under ONNX Runtime's own names if its interface accepts names. DirectML and MIGraphX take a
+//! structure instead; it is filled here, and unknown options are rejected.
 
 use std::collections::BTreeMap;
 
@@ -9,22 +9,22 @@ use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider, ExecutionProvider}
 use ort::session::builder::SessionBuilder;
 
 /// A provider's options, under ONNX Runtime's own names.
-pub(super) type Options = BTreeMap<String, String>;
+pub(super) type ProviderOptions = BTreeMap<String, String>;
 
 /// Registers a provider that takes options by name.
-pub(super) fn by_name<E>(builder: &mut SessionBuilder, options: &Options) -> ort::Result<()>
+pub(super) fn by_name<E>(builder: &mut SessionBuilder, options: &ProviderOptions) -> ort::Result<()>
 where
     E: ExecutionProvider + ArbitrarilyConfigurableExecutionProvider + Default,
 {
     options.iter().fold(E::default(), |ep, (key, value)| ep.with_arbitrary_config(key, value)).register(builder)
 }
 
-/// The processor is always there and needs no registration.
-pub(super) fn nothing(_: &mut SessionBuilder, _: &Options) -> ort::Result<()> {
+/// Does nothing: the CPU provider is always there and needs no registration.
+pub(super) fn nothing(_: &mut SessionBuilder, _: &ProviderOptions) -> ort::Result<()> {
     Ok(())
 }
 
-pub(super) fn directml(builder: &mut SessionBuilder, options: &Options) -> ort::Result<()> {
+pub(super) fn directml(builder: &mut SessionBuilder, options: &ProviderOptions) -> ort::Result<()> {
     use ep::directml::{DeviceFilter, PerformancePreference};
     let mut dml = ep::DirectML::default();
     for (key, value) in options {
@@ -53,7 +53,7 @@ pub(super) fn directml(builder: &mut SessionBuilder, options: &Options) -> ort::
     dml.register(builder)
 }
 
-pub(super) fn migraphx(builder: &mut SessionBuilder, options: &Options) -> ort::Result<()> {
+pub(super) fn migraphx(builder: &mut SessionBuilder, options: &ProviderOptions) -> ort::Result<()> {
     let mut migraphx = ep::MIGraphX::default();
     for (key, value) in options {
         migraphx = match key.as_str() {
@@ -91,5 +91,5 @@ fn switch(key: &str, value: &str) -> ort::Result<bool> {
 }
 
 fn unknown(key: &str, value: &str, known: &str) -> ort::Error {
-    ort::Error::new(format!("option {key} = {value:?} is not known; known are {known}"))
+    ort::Error::new(format!("option {key} = {value:?} is unknown; the known options are {known}"))
 }

@@ -1,25 +1,25 @@
-//! Whether an execution provider can be used here and now, and if not, why and what to do.
+//! The status of execution providers: usable on this machine or not, with the reason and a hint.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::table::{PROVIDERS, Provider};
-use crate::session::library::{Runtime, check_library, library_file_name, plain};
+use crate::session::library::{Runtime, check_library, error_message, library_file_name};
 
-/// Whether an execution provider can be used now.
+/// The status of an execution provider on this machine.
 #[derive(Debug, Clone)]
 pub struct ProviderStatus {
     /// The provider.
     pub provider: &'static Provider,
-    /// What stands in the way and what to do about it; `None` where the provider can be used.
+    /// The reason why it cannot be used, and a hint; `None` if it can.
     ///
-    /// A device that is absent shows only when a session is opened, so a provider without an obstacle can still fail.
+    /// A missing device only shows when a session is opened, so a provider without an obstacle can still fail.
     pub obstacle: Option<(String, String)>,
 }
 
-/// The status of every provider of [`PROVIDERS`] with this library.
+/// Returns the status of every provider of [`PROVIDERS`] with this library.
 ///
-/// ONNX Runtime is made to set each of them up for a session that is never opened, which loads the libraries they need.
+/// ONNX Runtime sets each of them up for a session that is never opened, which loads the libraries they need.
 pub fn provider_statuses(runtime: &Runtime) -> Vec<ProviderStatus> {
     let status = |provider: &'static Provider| {
         let obstacle = obstacle(provider, runtime).and_then(|()| try_out(provider, runtime));
@@ -31,10 +31,10 @@ pub fn provider_statuses(runtime: &Runtime) -> Vec<ProviderStatus> {
 fn try_out(provider: &Provider, runtime: &Runtime) -> Result<(), (String, String)> {
     let session = ort::session::Session::builder(runtime.environment());
     let registered = session.and_then(|mut builder| (provider.register)(&mut builder, &BTreeMap::new()));
-    registered.map_err(|e| (format!("cannot be set up: {}", plain(&e)), format!("get {}", provider.obtain)))
+    registered.map_err(|e| (format!("cannot be set up: {}", error_message(&e)), format!("install {}", provider.obtain)))
 }
 
-/// What can be seen to stand in the way without setting the provider up.
+/// Checks for obstacles that can be found without setting the provider up.
 pub(super) fn obstacle(provider: &Provider, runtime: &Runtime) -> Result<(), (String, String)> {
     let os = std::env::consts::OS;
     if !provider.systems.is_empty() && !provider.systems.contains(&os) {
@@ -48,7 +48,7 @@ pub(super) fn obstacle(provider: &Provider, runtime: &Runtime) -> Result<(), (St
                 format!("is not part of the ONNX Runtime in use ({}, {})", runtime.path().display(), runtime.version());
             return Err((problem, help()));
         }
-        Err(e) => return Err((format!("ONNX Runtime does not say whether it has it: {}", plain(&e)), help())),
+        Err(e) => return Err((format!("cannot be looked up in ONNX Runtime: {}", error_message(&e)), help())),
     }
     let folder = runtime.path().parent().unwrap_or(Path::new("."));
     for library in provider.libraries {

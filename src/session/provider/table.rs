@@ -3,33 +3,33 @@
 use ort::ep::{self, ExecutionProvider};
 use ort::session::builder::SessionBuilder;
 
-use super::register::{self, Options};
-use crate::session::Flavour;
+use super::register::{self, ProviderOptions};
+use crate::session::Flavor;
 
 /// One row of the table of execution providers.
 #[derive(Debug)]
 pub struct Provider {
     /// The name in pipeline.toml.
     pub name: &'static str,
-    /// Other names it goes by.
+    /// Its other names.
     pub aliases: &'static [&'static str],
     /// ONNX Runtime's own name.
     pub ort_name: &'static str,
     /// One sentence for `ldm-ort list providers`.
     pub about: &'static str,
-    /// The operating systems it exists for, as [`std::env::consts::OS`] spells them; empty means all.
+    /// The operating systems that support it, spelled as in [`std::env::consts::OS`]; empty means all.
     pub systems: &'static [&'static str],
-    /// The libraries that must lie beside ONNX Runtime's own, without prefix and extension; empty where the provider
-    /// is part of ONNX Runtime's own.
+    /// The libraries that it needs next to ONNX Runtime's own, without prefix and extension; empty if the provider is
+    /// part of ONNX Runtime's library.
     pub libraries: &'static [&'static str],
-    /// The build of ONNX Runtime that holds it, where this program can fetch one.
-    pub flavour: Option<Flavour>,
-    /// How to get it.
+    /// The build of ONNX Runtime that includes it, if this program can fetch one.
+    pub flavor: Option<Flavor>,
+    /// Installation instructions.
     pub obtain: &'static str,
-    /// Whether the loaded ONNX Runtime was built with it.
+    /// Returns true if the loaded ONNX Runtime was built with it.
     pub(super) is_built_in: fn() -> ort::Result<bool>,
     /// Registers it with a session's options.
-    pub(super) register: fn(&mut SessionBuilder, &Options) -> ort::Result<()>,
+    pub(super) register: fn(&mut SessionBuilder, &ProviderOptions) -> ort::Result<()>,
 }
 
 const DESKTOP: &[&str] = &["linux", "windows"];
@@ -43,7 +43,7 @@ pub const PROVIDERS: &[Provider] = &[
         about: "the CPU; part of every build of ONNX Runtime",
         systems: &[],
         libraries: &[],
-        flavour: Some(Flavour::Cpu),
+        flavor: Some(Flavor::Cpu),
         obtain: "`ldm-ort runtime install cpu`",
         is_built_in: || Ok(true),
         register: register::nothing,
@@ -55,8 +55,8 @@ pub const PROVIDERS: &[Provider] = &[
         about: "NVIDIA GPUs through CUDA and cuDNN",
         systems: DESKTOP,
         libraries: &["onnxruntime_providers_cuda"],
-        flavour: Some(Flavour::Cuda),
-        obtain: "`ldm-ort runtime install cuda`, and CUDA 13 and cuDNN 9 from NVIDIA where the system's loader finds them",
+        flavor: Some(Flavor::Cuda),
+        obtain: "`ldm-ort runtime install cuda`, and CUDA 13 and cuDNN 9 from NVIDIA on the library search path",
         is_built_in: ep::CUDA::is_available,
         register: register::by_name::<ep::CUDA>,
     },
@@ -67,8 +67,8 @@ pub const PROVIDERS: &[Provider] = &[
         about: "NVIDIA GPUs through TensorRT, which compiles the graph when it is opened",
         systems: DESKTOP,
         libraries: &["onnxruntime_providers_tensorrt"],
-        flavour: Some(Flavour::Cuda),
-        obtain: "`ldm-ort runtime install cuda`, and CUDA 13, cuDNN 9 and TensorRT 10 from NVIDIA where the system's loader finds them",
+        flavor: Some(Flavor::Cuda),
+        obtain: "`ldm-ort runtime install cuda`, and CUDA 13, cuDNN 9 and TensorRT 10 from NVIDIA on the library search path",
         is_built_in: ep::TensorRT::is_available,
         register: register::by_name::<ep::TensorRT>,
     },
@@ -79,7 +79,7 @@ pub const PROVIDERS: &[Provider] = &[
         about: "NVIDIA RTX GPUs through TensorRT for RTX",
         systems: DESKTOP,
         libraries: &["onnxruntime_providers_nv_tensorrt_rtx"],
-        flavour: None,
+        flavor: None,
         obtain: "a build of ONNX Runtime with TensorRT for RTX, given with `--runtime`, and NVIDIA's TensorRT for RTX",
         is_built_in: ep::NVRTX::is_available,
         register: register::by_name::<ep::NVRTX>,
@@ -91,7 +91,7 @@ pub const PROVIDERS: &[Provider] = &[
         about: "any DirectX 12 GPU on Windows",
         systems: &["windows"],
         libraries: &[],
-        flavour: None,
+        flavor: None,
         obtain: "the onnxruntime.dll and DirectML.dll of a DirectML build of ONNX Runtime, given with `--runtime`",
         is_built_in: ep::DirectML::is_available,
         register: register::directml,
@@ -103,7 +103,7 @@ pub const PROVIDERS: &[Provider] = &[
         about: "Intel CPUs, GPUs and NPUs through OpenVINO",
         systems: DESKTOP,
         libraries: &["onnxruntime_providers_openvino"],
-        flavour: Some(Flavour::OpenVino),
+        flavor: Some(Flavor::OpenVino),
         obtain: "`ldm-ort runtime install openvino`, and on Windows OpenVINO itself on the PATH",
         is_built_in: ep::OpenVINO::is_available,
         register: register::by_name::<ep::OpenVINO>,
@@ -115,8 +115,8 @@ pub const PROVIDERS: &[Provider] = &[
         about: "Apple's CPUs, GPUs and neural engines through Core ML",
         systems: &["macos", "ios"],
         libraries: &[],
-        flavour: Some(Flavour::Cpu),
-        obtain: "`ldm-ort runtime install cpu` on macOS: the official build there holds it",
+        flavor: Some(Flavor::Cpu),
+        obtain: "`ldm-ort runtime install cpu` on macOS: the official build includes it",
         is_built_in: ep::CoreML::is_available,
         register: register::by_name::<ep::CoreML>,
     },
@@ -127,7 +127,7 @@ pub const PROVIDERS: &[Provider] = &[
         about: "any GPU with Vulkan, Metal or Direct3D 12, through Dawn",
         systems: &[],
         libraries: &[],
-        flavour: None,
+        flavor: None,
         obtain: "a build of ONNX Runtime with WebGPU, given with `--runtime`",
         is_built_in: ep::WebGPU::is_available,
         register: register::by_name::<ep::WebGPU>,
@@ -139,7 +139,7 @@ pub const PROVIDERS: &[Provider] = &[
         about: "AMD GPUs through MIGraphX",
         systems: DESKTOP,
         libraries: &["onnxruntime_providers_migraphx"],
-        flavour: None,
+        flavor: None,
         obtain: "AMD's build of ONNX Runtime with MIGraphX, given with `--runtime`, and ROCm",
         is_built_in: ep::MIGraphX::is_available,
         register: register::migraphx,
@@ -148,10 +148,10 @@ pub const PROVIDERS: &[Provider] = &[
         name: "rocm",
         aliases: &[],
         ort_name: "ROCMExecutionProvider",
-        about: "AMD GPUs through ROCm; ONNX Runtime dropped it in version 1.23, where migraphx took its place",
+        about: "AMD GPUs through ROCm; removed in ONNX Runtime 1.23 in favor of migraphx",
         systems: &["linux"],
         libraries: &["onnxruntime_providers_rocm"],
-        flavour: None,
+        flavor: None,
         obtain: "AMD's build of ONNX Runtime 1.22 with ROCm, given with `--runtime`; or use migraphx",
         is_built_in: ep::ROCm::is_available,
         register: register::by_name::<ep::ROCm>,
@@ -163,7 +163,7 @@ pub const PROVIDERS: &[Provider] = &[
         about: "CPUs, mainly of phones, through XNNPACK",
         systems: &[],
         libraries: &[],
-        flavour: None,
+        flavor: None,
         obtain: "a build of ONNX Runtime with XNNPACK, given with `--runtime`",
         is_built_in: ep::XNNPACK::is_available,
         register: register::by_name::<ep::XNNPACK>,
@@ -175,7 +175,7 @@ pub const PROVIDERS: &[Provider] = &[
         about: "Qualcomm's NPUs",
         systems: &["windows", "linux", "android"],
         libraries: &["onnxruntime_providers_qnn"],
-        flavour: None,
+        flavor: None,
         obtain: "a build of ONNX Runtime with QNN, given with `--runtime`",
         is_built_in: ep::QNN::is_available,
         register: register::by_name::<ep::QNN>,

@@ -1,7 +1,8 @@
-//! The map of characters that SentencePiece's normalisation works with, checked before its reader takes it on trust.
+//! The character map of SentencePiece's normalization, validated before the tokenizers library reads it, which does
+//! not.
 //!
 //! In `tokenizer.json` it is `precompiled_charsmap`, in base64: the bytes of a double array (Aoe 1989) as a
-//! little-endian u32, the array's units, a u32 each, and the texts that characters become, each ended by a zero byte.
+//! little-endian u32, the array's units, one u32 each, and the replacement texts, each ended by a zero byte.
 
 use std::path::Path;
 
@@ -11,7 +12,7 @@ use super::clip::FETCH;
 use super::limits::CONTENT_BYTES;
 use crate::error::{Error, Result};
 
-/// Requires that every map in a `tokenizer.json` can be walked by any text, and makes no character a long text.
+/// Checks that every map in a `tokenizer.json` is safe for any text, and maps no character to a long text.
 pub(super) fn check(path: &Path, json: &Value) -> Result<()> {
     let fault = maps(&json["normalizer"]).into_iter().find_map(|map| match map {
         Some(Value::String(map)) => fault(map),
@@ -24,7 +25,7 @@ pub(super) fn check(path: &Path, json: &Value) -> Result<()> {
     }
 }
 
-/// The maps of a normalizer and of those within it; `None` for a map that is not there.
+/// Returns the maps of a normalizer and of those in it; `None` for a missing map.
 fn maps(normalizer: &Value) -> Vec<Option<&Value>> {
     let inner = normalizer["normalizers"].as_array().into_iter().flatten().flat_map(maps);
     let own = normalizer.get("precompiled_charsmap");
@@ -43,26 +44,26 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// What is wrong with a map.
+/// Returns the fault of a map, if any.
 fn fault(text: &str) -> Option<String> {
     let fault = |problem: &str| Some(problem.to_owned());
     let Some(bytes) = from_base64(text) else { return fault("is not base64") };
     let Some((size, rest)) = bytes.split_first_chunk::<4>() else { return fault("is empty") };
     let size = u32::from_le_bytes(*size) as usize / 4 * 4;
-    let Some((array, texts)) = rest.split_at_checked(size) else { return fault("is cut short") };
+    let Some((array, texts)) = rest.split_at_checked(size) else { return fault("is truncated") };
     let units: Vec<usize> = array.as_chunks::<4>().0.iter().map(|unit| u32::from_le_bytes(*unit) as usize).collect();
-    let Ok(texts) = std::str::from_utf8(texts) else { return fault("holds texts that are not UTF-8") };
+    let Ok(texts) = std::str::from_utf8(texts) else { return fault("contains texts that are not UTF-8") };
     match walk(&units, texts) {
-        None => fault("leads beyond its end"),
+        None => fault("points beyond its end"),
         Some(longest) if longest > CONTENT_BYTES => {
-            Some(format!("makes a text of {longest} bytes of a character; expected at most {CONTENT_BYTES}"))
+            Some(format!("maps a character to {longest} bytes; expected at most {CONTENT_BYTES}"))
         }
         Some(_) => None,
     }
 }
 
-/// Walks all that a text can reach from the first unit, and returns the length of the longest text that a character
-/// becomes; `None` if a step leads beyond the units or the texts.
+/// Walks all units that a text can reach from the first one, and returns the length of the longest replacement text;
+/// `None` if a step points beyond the units or the texts.
 fn walk(units: &[usize], texts: &str) -> Option<usize> {
     const IS_VALUE: usize = 1 << 31;
     const HAS_VALUE: usize = 1 << 8;
@@ -92,7 +93,7 @@ fn walk(units: &[usize], texts: &str) -> Option<usize> {
     Some(longest)
 }
 
-/// The bytes of base64 in the usual alphabet, with padding.
+/// Decodes base64 in the usual alphabet, with padding.
 fn from_base64(text: &str) -> Option<Vec<u8>> {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut digits = [None; 256];

@@ -1,8 +1,8 @@
 //! The cleaning of prompts before CLIP's tokenizer splits them into words.
 //!
-//! transformers has two classes for CLIP's tokenizer. `CLIPTokenizerFast` normalizes as `tokenizer.json` says.
+//! transformers has two classes for CLIP's tokenizer. `CLIPTokenizerFast` normalizes as `tokenizer.json` specifies.
 //! `CLIPTokenizer` of transformers 4, which diffusers loads if `model_index.json` names it, cleans text in a way that
-//! depends on whether the package ftfy is installed. On plain English all three give the same tokens.
+//! depends on whether the package ftfy is installed. All three give the same tokens for plain English.
 
 use std::sync::LazyLock;
 
@@ -13,17 +13,17 @@ use super::clip::{SPLIT_OF_ANY_CASE, splitter};
 use super::ftfy;
 use crate::error::{Error, Result};
 
-/// The way in which CLIP's tokenizer cleans a prompt.
+/// The method of cleaning prompts for CLIP's tokenizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Cleaning {
     /// As `CLIPTokenizerFast`: composed characters (NFC), runs of white space as one space, lower case.
     #[default]
     Fast,
-    /// As `CLIPTokenizer` of transformers 4 without ftfy: control characters are left out, and each Chinese character
-    /// is a word.
+    /// As `CLIPTokenizer` of transformers 4 without ftfy: control characters are removed, and each Chinese character is
+    /// a word.
     Basic,
     /// As `CLIPTokenizer` of transformers 4 with ftfy 6: typographic quotes, ligatures, full-width forms and HTML
-    /// entities become plain text, and control characters are left out.
+    /// entities become plain text, and control characters are removed.
     Ftfy,
 }
 
@@ -31,7 +31,7 @@ impl Cleaning {
     /// Cleans a text, in lower case.
     ///
     /// # Errors
-    /// A sentence on what ftfy would do and is not done here, such as to repair text in a wrong encoding.
+    /// A sentence about an unsupported function of ftfy, such as the repair of text in a wrong encoding.
     pub(super) fn clean(self, text: &str) -> Result<String, String> {
         Ok(match self {
             // The tokenizer's own normalizer does the rest.
@@ -42,8 +42,8 @@ impl Cleaning {
     }
 }
 
-/// CLIP's tokenizer behind a cleaning of its own, without its normalizer: added tokens are found in the text as it is
-/// written, and what stands between them is cleaned.
+/// CLIP's tokenizer with a separate cleaning instead of its normalizer: added tokens are found in the text as written,
+/// and the text between them is cleaned.
 #[derive(Debug, Clone)]
 pub(super) struct Cleaner {
     cleaning: Cleaning,
@@ -51,16 +51,16 @@ pub(super) struct Cleaner {
     words: Tokenizer,
 }
 
-/// A text's tokens, and where in the text each begins and ends.
+/// A text's tokens, and the range of each in the text.
 #[derive(Debug, Default)]
-pub(super) struct Tokens {
-    /// The text, after a cleaning of its own.
+pub(super) struct CleanedTokens {
+    /// The cleaned text.
     pub(super) text: String,
     pub(super) ids: Vec<i64>,
     pub(super) offsets: Vec<(usize, usize)>,
 }
 
-/// Tokens that CLIP's own expression for words finds in a text, too.
+/// Tokens that CLIP's own word pattern also finds in a text.
 const IN_TEXT: [&str; 2] = ["<|startoftext|>", "<|endoftext|>"];
 
 impl Cleaner {
@@ -74,16 +74,16 @@ impl Cleaner {
         self.cleaning
     }
 
-    /// Encodes a text without the tokens around a prompt. `tokenizer` has the added tokens.
+    /// Encodes a text without special tokens. `tokenizer` has the added tokens.
     ///
     /// # Errors
-    /// [`Error::Input`] if the text cannot be encoded, or is one that ftfy may take for text in a wrong encoding.
-    pub(super) fn encode(&self, tokenizer: &Tokenizer, text: &str) -> Result<Tokens> {
+    /// [`Error::Input`] if the text cannot be encoded, or if ftfy may repair its encoding.
+    pub(super) fn encode(&self, tokenizer: &Tokenizer, text: &str) -> Result<CleanedTokens> {
         let added: Vec<(String, u32)> = match tokenizer.get_encode_special_tokens() {
             true => Vec::new(),
             false => tokenizer.get_added_tokens_decoder().into_iter().map(|(id, token)| (token.content, id)).collect(),
         };
-        let mut tokens = Tokens::default();
+        let mut tokens = CleanedTokens::default();
         let mut rest = text;
         while !rest.is_empty() {
             let found = rest.char_indices().find_map(|(at, _)| {
@@ -100,10 +100,11 @@ impl Cleaner {
         Ok(tokens)
     }
 
-    fn push_cleaned(&self, tokenizer: &Tokenizer, text: &str, tokens: &mut Tokens) -> Result<()> {
-        let cleaned = self.cleaning.clean(text).map_err(|problem| {
-            Error::input("prompt", problem, "write it otherwise, or choose text_cleaning = \"basic\"")
-        })?;
+    fn push_cleaned(&self, tokenizer: &Tokenizer, text: &str, tokens: &mut CleanedTokens) -> Result<()> {
+        let cleaned = self
+            .cleaning
+            .clean(text)
+            .map_err(|problem| Error::input("prompt", problem, "rewrite it, or set text_cleaning = \"basic\""))?;
         let mut rest = cleaned.as_str();
         while !rest.is_empty() {
             let found = IN_TEXT.iter().filter_map(|token| {
@@ -127,7 +128,7 @@ impl Cleaner {
     }
 }
 
-impl Tokens {
+impl CleanedTokens {
     fn push(&mut self, content: &str, id: u32) {
         self.offsets.push((self.text.len(), self.text.len() + content.len()));
         self.ids.push(id.into());
@@ -135,7 +136,7 @@ impl Tokens {
     }
 }
 
-/// True if a word begins at a place: signs that follow each other are one word.
+/// Returns true if a word begins at a position: consecutive symbols are one word.
 fn begins_word(text: &str, at: usize) -> bool {
     match text.get(..at).and_then(|before| before.chars().next_back()) {
         Some(c) => c.is_alphanumeric() || c.is_whitespace(),
@@ -171,7 +172,7 @@ pub(super) fn composed(text: &str) -> String {
     normalized.get().to_owned()
 }
 
-/// The blocks of ideographs that BERT's tokenizer takes apart.
+/// Returns true for the blocks of ideographs that BERT's tokenizer splits.
 fn is_chinese(c: char) -> bool {
     matches!(u32::from(c),
         0x3400..=0x4DBF | 0x4E00..=0x9FFF | 0xF900..=0xFAFF | 0x20000..=0x2A6DF | 0x2A700..=0x2CEAF | 0x2F800..=0x2FA1F)

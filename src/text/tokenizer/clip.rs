@@ -1,5 +1,4 @@
-//! The stages of CLIP's tokenizer, put together from `vocab.json` and `merges.txt` as transformers' `CLIPConverter` puts
-//! them together.
+//! Builds CLIP's tokenizer from `vocab.json` and `merges.txt` in the way of transformers' `CLIPConverter`.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -14,25 +13,25 @@ use tokenizers::processors::roberta::RobertaProcessing;
 use tokenizers::{NormalizerWrapper, SplitDelimiterBehavior, Tokenizer};
 
 use super::files::{read_json, read_text};
-use super::special::{Placed, Settings};
+use super::special::{SpecialToken, TokenizerSettings};
 use crate::error::{Error, Result};
 
-pub(super) const FETCH: &str = "fetch the file again, or take the tokenizer the model came with";
+pub(super) const FETCH: &str = "fetch the file again, or use the tokenizer that comes with the model";
 
-/// What a prompt is split into before pairs are merged: contractions, words, single digits, runs of anything else.
+/// The pattern that splits a prompt before pairs are merged: contractions, words, single digits, runs of anything else.
 const SPLIT: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
-/// The same as the slow class of transformers has it, which takes letters of either case, and so a long s for an s.
+/// The pattern of transformers' slow class, which ignores case, and so matches a long s as an s.
 pub(super) const SPLIT_OF_ANY_CASE: &str = r"'[sſ]|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
-/// The end of a token that ends a word.
+/// The suffix of a token that ends a word.
 pub(super) const WORD_END: &str = "</w>";
 
-/// The lines of `merges.txt` that transformers reads after the first, which it takes for the version.
+/// The number of lines of `merges.txt` that transformers reads after the first, the version.
 const MAX_MERGES: usize = 49152 - 256 - 2;
 
-/// Puts CLIP's tokenizer together from `vocab.json` and `merges.txt`, without its special tokens.
-pub(super) fn from_vocab_and_merges(dir: &Path, settings: &Settings) -> Result<Tokenizer> {
+/// Builds CLIP's tokenizer from `vocab.json` and `merges.txt`, without its special tokens.
+pub(super) fn from_vocab_and_merges(dir: &Path, settings: &TokenizerSettings) -> Result<Tokenizer> {
     let (vocab_path, merges_path) = (dir.join("vocab.json"), dir.join("merges.txt"));
     let vocab: Option<HashMap<String, u32>> = read_json(&vocab_path)?;
     let merges = read_text(&merges_path)?;
@@ -40,9 +39,9 @@ pub(super) fn from_vocab_and_merges(dir: &Path, settings: &Settings) -> Result<T
         (Some(vocab), Some(merges)) => (vocab, merges),
         (vocab, merges) => {
             let missing = match (vocab, merges) {
-                (None, None) => "holds neither tokenizer.json nor vocab.json and merges.txt nor vocab.txt",
-                (None, _) => "holds merges.txt but neither vocab.json nor tokenizer.json",
-                _ => "holds vocab.json but neither merges.txt nor tokenizer.json",
+                (None, None) => "contains neither tokenizer.json nor vocab.json and merges.txt nor vocab.txt",
+                (None, _) => "contains merges.txt but neither vocab.json nor tokenizer.json",
+                _ => "contains vocab.json but neither merges.txt nor tokenizer.json",
             };
             return Err(Error::model(dir, missing, "copy the files of the model's tokenizer there"));
         }
@@ -71,21 +70,20 @@ pub(super) fn from_vocab_and_merges(dir: &Path, settings: &Settings) -> Result<T
     Ok(tokenizer)
 }
 
-/// Returns the stage that splits a text into words by a regular expression, and those into bytes. If `again`, it splits
-/// words by GPT-2's expression too, which changes few.
+/// Returns the stage that splits a text into words by a regular expression, and those into bytes. If `again`, it also
+/// splits words by GPT-2's expression, which changes few.
 pub(super) fn splitter(pattern: &str, again: bool) -> tokenizers::Result<PreTokenizers> {
     let split = Split::new(SplitPattern::Regex(pattern.to_owned()), SplitDelimiterBehavior::Removed, true)?;
     Ok(PreTokenizers::new(vec![split.into(), ByteLevel::new(false, true, again).into()]))
 }
 
-/// Puts the beginning and the end of text around every prompt.
-pub(super) fn surround(tokenizer: &mut Tokenizer, begin: Placed, end: Placed) {
+/// Adds the beginning and the end of text to every prompt.
+pub(super) fn surround(tokenizer: &mut Tokenizer, begin: SpecialToken, end: SpecialToken) {
     let around = RobertaProcessing::new(end, begin).add_prefix_space(false).trim_offsets(false);
     tokenizer.with_post_processor(Some(around));
 }
 
-/// Reads the pairs of `merges.txt`, the most frequent first. A pair that stands there twice counts where it stands
-/// first.
+/// Reads the pairs of `merges.txt`, the most frequent first. A repeated pair counts at its first position.
 fn parse_merges(path: &Path, text: &str, vocab: &HashMap<String, u32>) -> Result<Vec<(String, String)>> {
     let mut merges = Vec::new();
     let mut seen = HashSet::new();
@@ -97,7 +95,7 @@ fn parse_merges(path: &Path, text: &str, vocab: &HashMap<String, u32>) -> Result
         };
         if let Some(token) = missing_token(vocab, a, b, 0) {
             let problem = format!("line {}: token \"{token}\" is not in vocab.json", i + 1);
-            return Err(Error::model(path, problem, "take vocab.json and merges.txt of the same model"));
+            return Err(Error::model(path, problem, "use vocab.json and merges.txt of the same model"));
         }
         if seen.insert((a, b)) {
             merges.push((a.to_owned(), b.to_owned()));
@@ -109,9 +107,10 @@ fn parse_merges(path: &Path, text: &str, vocab: &HashMap<String, u32>) -> Result
 /// Describes the merges that are missing from a CLIP vocabulary; `None` if it is complete.
 ///
 /// Training adds a token for each merge. So every token is a single character with or without the end-of-word suffix, a
-/// special token (`is_special`, or `<…>`, which no merge makes), or the result of a merge. A file of merges that is empty,
-/// cut off between two lines or taken from another model leaves tokens that nothing makes. Special tokens are the last that
-/// training adds, so tokens behind them were added later, and by hand: no text becomes those, in transformers neither.
+/// special token (`is_special`, or `<…>`, which no merge produces), or the result of a merge. A list of merges that is
+/// empty, truncated between two lines or taken from another model leaves tokens that no merge produces. Special tokens
+/// are the last that training adds, so tokens after them were added later, by hand: no text becomes those, in
+/// transformers neither.
 pub(super) fn incomplete<'a>(
     tokens: impl Iterator<Item = (&'a str, u64)>,
     merges: &[(String, String)],
@@ -134,32 +133,32 @@ pub(super) fn incomplete<'a>(
     }
     let (token, id) = missing.iter().min_by_key(|(_, id)| *id)?;
     Some(format!(
-        "is not complete: no merge makes \"{token}\" (id {id}); expected {} merges for the vocabulary, found {}",
+        "is incomplete: no merge produces \"{token}\" (id {id}); expected {} merges for the vocabulary, found {}",
         made.len() + missing.len(),
         made.len()
     ))
 }
 
 /// A set of tokens.
-pub(super) trait Tokens {
+pub(super) trait Vocabulary {
     fn has(&self, token: &str) -> bool;
 }
 
-impl Tokens for HashMap<String, u32> {
+impl Vocabulary for HashMap<String, u32> {
     fn has(&self, token: &str) -> bool {
         self.contains_key(token)
     }
 }
 
-impl Tokens for serde_json::Map<String, Value> {
+impl Vocabulary for serde_json::Map<String, Value> {
     fn has(&self, token: &str) -> bool {
         self.contains_key(token)
     }
 }
 
-/// The first of a pair's two tokens and the one they merge into that the vocabulary lacks. `prefix` bytes of the
-/// second token mark that it goes on a word, and are not part of what it merges into.
-pub(super) fn missing_token(vocab: &impl Tokens, a: &str, b: &str, prefix: usize) -> Option<String> {
+/// Returns the first of a pair's two tokens and their merged token that the vocabulary lacks. `prefix` bytes of the
+/// second token mark that it continues a word, and are not part of the merged token.
+pub(super) fn missing_token(vocab: &impl Vocabulary, a: &str, b: &str, prefix: usize) -> Option<String> {
     let merged = format!("{a}{}", b.get(prefix..).unwrap_or(b));
     [a, b, &merged].into_iter().find(|token| !vocab.has(token)).map(str::to_owned)
 }

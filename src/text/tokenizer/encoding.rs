@@ -8,16 +8,16 @@ pub struct Encoding {
     /// [`Tokenizer::max_length`](super::Tokenizer::max_length) ids: beginning of text (not for T5), the prompt, end of text
     /// (not for Gemma), padding.
     pub ids: Vec<i64>,
-    /// How many of the ids are not padding.
+    /// The number of ids that are not padding.
     pub length: usize,
-    /// How many of the prompt's tokens did not fit.
+    /// The number of the prompt's tokens that were truncated.
     pub cut: usize,
-    /// The part of the prompt that did not fit, as it was written; empty where all of it did.
+    /// The truncated part of the prompt, as written; empty if there is none.
     pub cut_text: String,
 }
 
 impl Encoding {
-    /// What to tell of a prompt that did not fit.
+    /// Returns a warning about a truncated prompt.
     pub fn warning(&self) -> Option<String> {
         let Self { ids, cut, cut_text, .. } = self;
         (*cut > 0).then(|| {

@@ -1,4 +1,4 @@
-//! Reading a tokenizer's files.
+//! Reads a tokenizer's files.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -8,14 +8,14 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Result};
 use crate::files::{self, broken_link};
 
-/// The most bytes of a file. The largest `tokenizer.json` of a published text encoder has 17 million.
+/// The maximum size of a file in bytes. The largest `tokenizer.json` of a published text encoder has 17 million.
 const MOST_BYTES: u64 = 64 << 20;
 
-/// Reads a text file, or nothing where there is none.
+/// Reads a text file; `None` if it does not exist.
 pub(super) fn read_text(path: &Path) -> Result<Option<String>> {
     if let Some(bytes) = std::fs::metadata(path).ok().map(|file| file.len()).filter(|&bytes| bytes > MOST_BYTES) {
         let problem = format!("has {bytes} bytes; expected at most {MOST_BYTES}");
-        return Err(Error::model(path, problem, "take the tokenizer the model came with"));
+        return Err(Error::model(path, problem, "use the tokenizer that comes with the model"));
     }
     let bytes = match files::read(path) {
         Ok(bytes) => bytes,
@@ -31,8 +31,7 @@ pub(super) fn read_text(path: &Path) -> Result<Option<String>> {
     Ok(Some(text))
 }
 
-/// Requires that none of a tokenizer's files is a link to a file that is not there, which would be taken for one that the
-/// tokenizer does without.
+/// Checks that none of a tokenizer's files is a broken link, which would be taken for a missing optional file.
 pub(super) fn require_whole(dir: &Path) -> Result<()> {
     const FILES: [&str; 9] = [
         "tokenizer.json",
@@ -53,13 +52,13 @@ pub(super) fn require_whole(dir: &Path) -> Result<()> {
 
 fn incomplete(path: &Path) -> Error {
     let reason = broken_link(path).unwrap_or_default();
-    Error::model(path, reason, "the download is not complete; fetch the tokenizer again")
+    Error::model(path, reason, "the download is incomplete; fetch the tokenizer again")
 }
 
-/// Reads a JSON file, or nothing where there is none.
+/// Reads a JSON file; `None` if it does not exist.
 pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     let Some(text) = read_text(path)? else { return Ok(None) };
     serde_json::from_str(text.strip_prefix('\u{feff}').unwrap_or(&text))
         .map(Some)
-        .map_err(|e| Error::model(path, format!("is not the JSON it should be: {e}"), "fetch the file again"))
+        .map_err(|e| Error::model(path, format!("is not valid JSON: {e}"), "fetch the file again"))
 }

@@ -1,4 +1,5 @@
-//! `ftfy.fix_text` of ftfy 6 at its defaults, but for the repair of text in a wrong encoding (mojibake), which is refused.
+//! `ftfy.fix_text` of ftfy 6 with its defaults, except for the repair of text in a wrong encoding (mojibake), which is
+//! an error.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -7,16 +8,16 @@ use tokenizers::NormalizedString;
 
 use super::cleaning::composed;
 
-/// The most times that a line is gone through: each time decodes one of the entities that stand within each other.
+/// The maximum number of passes over a line: each decodes one level of nested entities.
 const MOST_ROUNDS: usize = 100;
 
 /// Fixes a text, line by line.
 ///
 /// # Errors
-/// A sentence on text that may be in a wrong encoding, or on entities that stand within each other without end.
+/// A sentence about text that may be in a wrong encoding, or about endlessly nested entities.
 pub(super) fn fix_text(text: &str) -> Result<String, String> {
     let mut fixed = String::with_capacity(text.len());
-    // Once a line may hold HTML's tags, entities are left alone.
+    // After a line that may contain HTML tags, entities are not decoded.
     let mut unescapes = true;
     for line in text.split_inclusive('\n') {
         unescapes = unescapes && !line.contains('<');
@@ -34,7 +35,7 @@ fn fix_line(line: &str, unescapes: bool) -> Result<String, String> {
         }
         if let Some(part) = mojibake(&text) {
             return Err(format!(
-                "ftfy may take \"{part}\" for text in a wrong encoding and repair it, which is not done here"
+                "\"{part}\" may be text in a wrong encoding, which ftfy would repair; that is not supported"
             ));
         }
         text = text.chars().flat_map(|c| plain(c).chars().collect::<Vec<_>>()).collect();
@@ -48,10 +49,10 @@ fn fix_line(line: &str, unescapes: bool) -> Result<String, String> {
             return Ok(text);
         }
     }
-    Err(format!("has HTML entities or control characters within each other, {MOST_ROUNDS} and more"))
+    Err(format!("has more than {MOST_ROUNDS} levels of nested HTML entities or control characters"))
 }
 
-/// The plain form of a ligature of Latin letters, a half-width or full-width character, or a typographic quote.
+/// Returns the plain form of a Latin ligature, a half-width or full-width character, or a typographic quote.
 fn plain(c: char) -> String {
     let ligature = match c {
         'Ĳ' => "IJ",
@@ -86,17 +87,17 @@ fn plain(c: char) -> String {
         '\u{201c}'..='\u{201f}' => "\"",
         _ => return c.to_string(),
     };
-    // An apostrophe within a ligature is a quote as well.
+    // An apostrophe in a ligature is also a quote.
     ligature.replace('\u{2bc}', "'")
 }
 
-/// Control characters that ftfy takes out. White space, and those that shape what follows, stay.
+/// Returns true for control characters that ftfy removes. White space, and those that shape the following text, stay.
 fn is_control(c: char) -> bool {
     matches!(c,
         '\0'..='\x08' | '\x0b' | '\x0e'..='\x1f' | '\x7f' | '\u{206a}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffc}')
 }
 
-/// Takes out `ESC [ digits letter`, which colors text on terminals.
+/// Removes `ESC [ digits letter`, which colors text on terminals.
 fn without_terminal_escapes(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
     let mut rest = text;
@@ -116,7 +117,7 @@ fn without_terminal_escapes(text: &str) -> String {
     kept + rest
 }
 
-/// Decodes HTML's entities that end with a semicolon.
+/// Decodes HTML entities that end with a semicolon.
 fn unescape(text: &str) -> String {
     let mut decoded = String::with_capacity(text.len());
     let mut rest = text;
@@ -142,7 +143,7 @@ fn unescape(text: &str) -> String {
     decoded + rest
 }
 
-/// The text of an entity, `&eacute;` or `&#233;`; `None` if it is none.
+/// Returns the text of an entity, `&eacute;` or `&#233;`; `None` if it is not one.
 fn entity_text(entity: &str) -> Option<String> {
     static NAMES: LazyLock<HashMap<&str, &str>> =
         LazyLock::new(|| entities::ENTITIES.iter().map(|entity| (entity.entity, entity.characters)).collect());
@@ -152,14 +153,14 @@ fn entity_text(entity: &str) -> Option<String> {
     if let Some(text) = NAMES.get(entity) {
         return Some((*text).to_owned());
     }
-    // In capitals, those of which HTML has no name that they begin with.
+    // In capitals, those that do not begin with an HTML entity's name.
     let lower = entity.to_ascii_lowercase();
     let has_start = (3..entity.len()).any(|end| entity.get(..end).is_some_and(|start| NAMES.contains_key(start)));
     let text = NAMES.get(lower.as_str()).filter(|_| entity.to_ascii_uppercase() == *entity && !has_start)?;
     Some(text.to_uppercase())
 }
 
-/// The character of a number, in which HTML replaces some.
+/// Returns the character with a number; HTML replaces some.
 fn number_text(number: &str) -> Option<String> {
     let code = match number.strip_prefix(['x', 'X']) {
         Some(digits) if digits.bytes().all(|b| b.is_ascii_hexdigit()) => u128::from_str_radix(digits, 16).ok(),
@@ -173,13 +174,13 @@ fn number_text(number: &str) -> Option<String> {
         0x80..=0x9f => WINDOWS_1252.chars().nth(code as usize - 0x80)?.to_string(),
         0x01..=0x08 | 0x0b | 0x0e..=0x1f | 0x7f | 0xfdd0..=0xfdef => String::new(),
         _ if code & 0xfffe == 0xfffe => String::new(),
-        // ftfy leaves what may be another entity's end alone.
+        // ftfy keeps the possible end of another entity.
         0x3b => return None,
         _ => char::from_u32(code)?.to_string(),
     })
 }
 
-/// The kind of a character that text in a wrong encoding may consist of: one that 8-bit code pages have above ASCII.
+/// The class of a character that may be part of text in a wrong encoding: the non-ASCII characters of 8-bit code pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sign {
     Control,
@@ -187,11 +188,11 @@ enum Sign {
     Lower,
     Greek,
     Cyrillic,
-    /// Marks that stand anywhere: dashes, the apostrophe.
+    /// Marks that may be anywhere: dashes, the apostrophe.
     Common,
     Opening,
     Closing,
-    /// Any other.
+    /// Any other character.
     Symbol,
 }
 
@@ -232,8 +233,8 @@ impl Sign {
     }
 }
 
-/// Finds a part of a text that ftfy may take for text in a wrong encoding. ftfy repairs only what its heuristic finds; this
-/// one finds all of that and a little more.
+/// Finds a part of a text that ftfy may take for text in a wrong encoding. ftfy repairs only matches of its heuristic;
+/// this one matches all of those and a few more.
 fn mojibake(text: &str) -> Option<String> {
     if text.is_ascii() {
         return None;
@@ -281,7 +282,7 @@ fn is_suspicious(chars: &[char], at: usize) -> bool {
     }
 }
 
-/// True for units, numbers and currencies, which text has beside letters.
+/// Returns true for units, numbers and currencies, which texts contain along with letters.
 fn is_measure(c: char) -> bool {
     matches!(
         c,
@@ -317,7 +318,7 @@ mod tests {
         assert_eq!(fix_text(&nested(98)).as_deref(), Ok("<"));
         for text in [nested(8000), format!("{}{}", "&#".repeat(8000), "1;".repeat(8000))] {
             let problem = fix_text(&text).unwrap_err();
-            assert!(problem.contains("within each other"), "{problem}");
+            assert!(problem.contains("levels of nested"), "{problem}");
         }
     }
 }

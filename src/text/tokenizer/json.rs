@@ -1,4 +1,4 @@
-//! A `tokenizer.json`, which spells out the stages of a tokenizer.
+//! Reads a `tokenizer.json`, which describes the stages of a tokenizer.
 
 use std::path::Path;
 
@@ -16,8 +16,7 @@ use crate::guard::contain;
 /// Opens a `tokenizer.json`.
 pub(super) fn open(path: &Path) -> Result<Tokenizer> {
     let text = read_text(path)?.unwrap_or_default();
-    let broken =
-        |e: &dyn std::fmt::Display| Error::model(path, format!("is not a tokenizer that can be read: {e}"), FETCH);
+    let broken = |e: &dyn std::fmt::Display| Error::model(path, format!("is not a readable tokenizer: {e}"), FETCH);
     let json: Value = serde_json::from_str(&text).map_err(|e| broken(&e))?;
     drop(text);
     limits::check(path, &json)?;
@@ -25,20 +24,20 @@ pub(super) fn open(path: &Path) -> Result<Tokenizer> {
     charsmap::check(path, &json)?;
     check_template(path, &json["post_processor"])?;
     limits::check_added(path, &json)?;
-    // Of the values that were checked: a second reading of the text could take another one of two equal keys.
+    // Parses the checked values: parsing the text again could use another one of two equal keys.
     let read = contain(|| serde_json::from_value::<Tokenizer>(json)).map_err(|e| broken(&e))?;
     let tokenizer = read.map_err(|e| broken(&e))?;
 
-    // Written before transformers 4.17, such a file splits words otherwise than the model was trained with.
+    // Files written before transformers 4.17 split words differently than in training.
     let clip = matches!(tokenizer.get_model(), ModelWrapper::BPE(bpe) if bpe.end_of_word_suffix.is_some());
     if clip && !matches!(tokenizer.get_pre_tokenizer(), Some(PreTokenizerWrapper::Sequence(_))) {
-        let help = "remove it, so that vocab.json and merges.txt beside it are read, or save it anew";
+        let help = "remove it, so that vocab.json and merges.txt next to it are used, or save it again";
         return Err(Error::model(path, "was written by a version of transformers whose ids were wrong", help));
     }
     Ok(tokenizer)
 }
 
-/// The kind of a tokenizer, by its model.
+/// Returns the kind of a tokenizer, by its model.
 pub(super) fn kind(tokenizer: &Tokenizer) -> TokenizerKind {
     match tokenizer.get_model() {
         ModelWrapper::WordPiece(_) => TokenizerKind::Bert,
@@ -48,7 +47,7 @@ pub(super) fn kind(tokenizer: &Tokenizer) -> TokenizerKind {
     }
 }
 
-/// Checks that what a template puts around one text is there, which its reader takes on trust.
+/// Checks that the tokens which a template adds exist, which the tokenizers library does not.
 fn check_template(path: &Path, processor: &Value) -> Result<()> {
     for inner in processor["processors"].as_array().into_iter().flatten() {
         check_template(path, inner)?;
@@ -57,9 +56,9 @@ fn check_template(path: &Path, processor: &Value) -> Result<()> {
         let (token, text) = (piece["SpecialToken"]["id"].as_str(), piece["Sequence"]["id"].as_str());
         let problem = match (token, text) {
             (Some(token), _) if processor["special_tokens"].get(token).is_none() => {
-                format!("puts \"{token}\" around texts, which special_tokens does not have")
+                format!("adds \"{token}\" to texts, which special_tokens lacks")
             }
-            (_, Some(text)) if text != "A" => format!("puts a text {text} behind every one"),
+            (_, Some(text)) if text != "A" => format!("adds a text {text} to every text"),
             _ => continue,
         };
         return Err(Error::model(path, format!("its post_processor {problem}"), FETCH));
@@ -67,7 +66,7 @@ fn check_template(path: &Path, processor: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Checks the merges in a `tokenizer.json` against its vocabulary, which its reader takes on trust.
+/// Checks the merges in a `tokenizer.json` against its vocabulary, which the tokenizers library does not.
 fn check_model(path: &Path, json: &Value) -> Result<()> {
     let model = &json["model"];
     let (Some(vocab), Some(merges)) = (model["vocab"].as_object(), model["merges"].as_array()) else { return Ok(()) };
@@ -95,7 +94,7 @@ fn check_model(path: &Path, json: &Value) -> Result<()> {
         };
         return Err(Error::model(path, problem, FETCH));
     }
-    // Only of CLIP's kind of vocabulary is it known that each token is the result of a merge.
+    // Only in CLIP's kind of vocabulary is each token known to be the result of a merge.
     if model["end_of_word_suffix"].as_str() != Some(WORD_END) {
         return Ok(());
     }

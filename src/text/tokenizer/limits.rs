@@ -1,8 +1,8 @@
-//! Bounds on what a `tokenizer.json` may make of a text, checked before its reader is called.
+//! Limits on the effect of a `tokenizer.json` on a text, checked before the tokenizers library reads it.
 //!
-//! A file from anywhere can hold a regular expression that runs for hours, replacements that double a text thirty times,
-//! or steps nested until the stack overflows. None of that can be caught afterwards. The bounds are far above those of
-//! every published tokenizer.
+//! An untrusted file can contain a regular expression that runs for hours, replacements that double a text thirty
+//! times, or steps nested until the stack overflows. None of that can be caught afterwards. The limits are far above
+//! those of every published tokenizer.
 
 use std::path::Path;
 use std::sync::Once;
@@ -15,33 +15,34 @@ use super::clip::FETCH;
 use crate::error::{Error, Result};
 use crate::guard::contain;
 
-/// The most bytes of a prompt. CLIP reads some 300 of them at once and T5 some 2,000.
+/// The maximum size of a prompt in bytes. CLIP reads some 300 of them at once and T5 some 2,000.
 pub const PROMPT_BYTES: usize = 32 * 1024;
 
-/// The most bytes of a regular expression. Those of published tokenizers have up to 500.
+/// The maximum length of a regular expression in bytes. Those of published tokenizers have up to 500.
 const PATTERN_BYTES: usize = 2048;
-/// The most groups of a regular expression.
+/// The maximum number of groups of a regular expression.
 const PATTERN_GROUPS: usize = 64;
-/// The largest product of a regular expression's counted repetitions.
+/// The maximum product of a regular expression's counted repetitions.
 const PATTERN_REPEATS: usize = 1000;
-/// The most times that a search for a regular expression may go back and try another way.
+/// The maximum number of backtracking steps of a regular expression search.
 const RETRIES: u32 = 1_000_000;
-/// The most steps of a kind, and the most steps within each other.
+/// The maximum number of steps of a kind, and their maximum nesting depth.
 const STEPS: usize = 32;
 const DEPTH: usize = 8;
-/// The most bytes that a step puts in place of a match, or before a text.
+/// The maximum number of bytes that a step inserts for a match, or before a text.
 pub(super) const CONTENT_BYTES: usize = 64;
-/// The most bytes of a piece of a unigram model, and of all its pieces. A piece is as deep a tree as it has bytes.
+/// The maximum size in bytes of a piece of a unigram model, and of all its pieces. A piece is a tree as deep as its
+/// bytes.
 const PIECE_BYTES: usize = 1024;
 const PIECES_BYTES: usize = 8 << 20;
-/// The most characters of a word that a WordPiece model takes apart.
+/// The maximum number of characters of a word that a WordPiece model splits.
 const WORD_CHARS: u64 = 1000;
-/// The most pieces that a template puts around a text.
+/// The maximum number of pieces that a template adds to a text.
 const TEMPLATE_PIECES: usize = 16;
-/// The longest normalized form, as a multiple of the prompt's length, and the bytes that are added to that.
+/// The maximum length of a normalized prompt: a multiple of the prompt's length, and an additional number of bytes.
 const GROWTH: (usize, usize) = (32, 1024);
 
-/// Requires that a prompt is short enough to be read.
+/// Checks the length of a prompt.
 pub(super) fn check_length(text: &str) -> Result<()> {
     match text.len() {
         ..=PROMPT_BYTES => Ok(()),
@@ -53,7 +54,7 @@ pub(super) fn check_length(text: &str) -> Result<()> {
     }
 }
 
-/// Requires that a tokenizer's stages stay within bounds.
+/// Checks that a tokenizer's stages are within the limits.
 pub(super) fn check(path: &Path, json: &Value) -> Result<()> {
     bound_searches();
     let fault = ["normalizer", "pre_tokenizer", "post_processor", "decoder"].iter().find_map(|stage| {
@@ -67,12 +68,12 @@ pub(super) fn check(path: &Path, json: &Value) -> Result<()> {
     }
 }
 
-/// Bounds the work of every search for a regular expression in this process, whose library has no bound by default on
-/// the work of a whole search.
+/// Limits the work of every regular expression search in this process; by default, the library does not limit the work
+/// of a whole search.
 fn bound_searches() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // SAFETY: these set a number each, which a search reads when it begins.
+        // SAFETY: each sets a number that a search reads when it starts.
         unsafe {
             onig_sys::onig_set_retry_limit_in_match(RETRIES.into());
             onig_sys::onig_set_retry_limit_in_search(RETRIES.into());
@@ -88,7 +89,7 @@ struct Steps {
 }
 
 impl Steps {
-    /// Walks through a stage and returns its first fault.
+    /// Checks a stage and returns its first fault.
     fn walk(&mut self, step: &Value, depth: usize) -> Option<String> {
         if depth > DEPTH {
             return Some(format!("nests more than {DEPTH} steps"));
@@ -100,7 +101,7 @@ impl Steps {
         // Each of them turns a byte above 127 into two.
         self.byte_levels += usize::from(step["type"] == "ByteLevel");
         if self.byte_levels > 2 {
-            return Some("takes text apart into bytes more than twice".to_owned());
+            return Some("splits text into bytes more than twice".to_owned());
         }
         let texts = ["content", "prepend", "replacement"].into_iter();
         let long = texts.filter_map(|key| Some((key, step[key].as_str()?.len())));
@@ -111,7 +112,7 @@ impl Steps {
             return Some(fault);
         }
         if let Some(pieces) = step["single"].as_array().filter(|pieces| pieces.len() > TEMPLATE_PIECES) {
-            return Some(format!("puts {} pieces together; expected at most {TEMPLATE_PIECES}", pieces.len()));
+            return Some(format!("combines {} pieces; expected at most {TEMPLATE_PIECES}", pieces.len()));
         }
         let inner = ["normalizers", "pretokenizers", "CPUs", "decoders"].into_iter();
         let mut inner = inner.filter_map(|key| step[key].as_array()).flatten();
@@ -119,14 +120,14 @@ impl Steps {
     }
 }
 
-/// Returns what makes a regular expression too much to search for.
+/// Returns the reason why a regular expression is too expensive.
 fn pattern(text: &str) -> Option<String> {
     let shown: String = text.chars().take(40).collect();
     let fault = |problem: String| Some(format!("has the regular expression {shown:?}, which {problem}"));
     if text.len() > PATTERN_BYTES {
         return fault(format!("has {} bytes; expected at most {PATTERN_BYTES}", text.len()));
     }
-    // Brackets in character classes and comments are counted as well, since telling them apart is the parser's own work.
+    // Brackets in character classes and comments also count, since telling them apart needs a parser.
     let (mut groups, mut repeats) = (0, 1usize);
     let mut chars = text.char_indices();
     while let Some((at, c)) = chars.next() {
@@ -152,7 +153,7 @@ fn pattern(text: &str) -> Option<String> {
     None
 }
 
-/// Returns what makes a model unsafe to read or to run.
+/// Returns the reason why a model is unsafe to read or to run.
 fn model(model: &Value) -> Option<String> {
     for key in ["continuing_subword_prefix", "end_of_word_suffix"] {
         if let Some(bytes) = model[key].as_str().map(str::len).filter(|&bytes| bytes > CONTENT_BYTES) {
@@ -170,33 +171,33 @@ fn model(model: &Value) -> Option<String> {
     let (longest, all) = pieces.map(str::len).fold((0, 0), |(longest, all), n| (longest.max(n), all + n));
     if longest > PIECE_BYTES || all > PIECES_BYTES {
         return Some(format!(
-            "has pieces of up to {longest} bytes and {all} in all; expected at most {PIECE_BYTES} and {PIECES_BYTES}"
+            "has pieces of up to {longest} bytes and {all} in total; expected at most {PIECE_BYTES} and {PIECES_BYTES}"
         ));
     }
     None
 }
 
-/// Encodes a text, once it is known that normalizing does not multiply it. That is tried step by step, so that no step
-/// begins with a text out of bounds.
+/// Encodes a text after checking that normalization does not make it too long. The check goes step by step, so that no
+/// step starts with a text beyond the limits.
 ///
 /// # Errors
-/// As the tokenizer's own `encode`, and if a step makes too much of the text.
+/// As the tokenizer's own `encode`, and if a step makes the text too long.
 pub(super) fn encode(tokenizer: &Tokenizer, text: &str, special: bool) -> tokenizers::Result<Encoding> {
     check_growth(tokenizer.get_normalizer(), text)?;
     tokenizer.encode(text, special)
 }
 
-/// Adds a token, which is normalized as texts are, once it is known what that makes of it.
+/// Adds a token, which is normalized like texts, after checking the length of its normalized form.
 ///
 /// # Errors
-/// As the tokenizer's own `add_tokens`, and if normalizing makes too much of the token.
+/// As the tokenizer's own `add_tokens`, and if normalization makes the token too long.
 pub(super) fn add_token(tokenizer: &mut Tokenizer, token: AddedToken) -> tokenizers::Result<()> {
     check_growth(tokenizer.get_normalizer(), &token.content)?;
     tokenizer.add_tokens([token])?;
     Ok(())
 }
 
-/// Requires that normalizing makes no long texts of a file's own added tokens, which its reader normalizes.
+/// Checks that normalization does not make a file's own added tokens too long.
 pub(super) fn check_added(path: &Path, json: &Value) -> Result<()> {
     let fail = |fault: &dyn std::fmt::Display| Error::model(path, format!("its normalizer: {fault}"), FETCH);
     let read = contain(|| Option::<NormalizerWrapper>::deserialize(&json["normalizer"]));
@@ -219,7 +220,7 @@ fn grow(step: &NormalizerWrapper, text: &mut NormalizedString, most: usize) -> R
     }
     step.normalize(text).map_err(|e| e.to_string())?;
     match text.get().len() {
-        bytes if bytes > most => Err(format!("its normalizer makes {bytes} bytes of it; expected at most {most}")),
+        bytes if bytes > most => Err(format!("its normalizer turns it into {bytes} bytes; expected at most {most}")),
         _ => Ok(()),
     }
 }

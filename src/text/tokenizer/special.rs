@@ -1,5 +1,5 @@
-//! Special and added tokens, lengths and sides, gathered from the files beside a tokenizer in the precedence that
-//! transformers' `from_pretrained` gives them.
+//! Special and added tokens, lengths and sides, read from a tokenizer's configuration files with the precedence of
+//! transformers' `from_pretrained`.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -12,11 +12,11 @@ use super::limits;
 use crate::error::{Error, Result};
 use crate::family::TokenizerKind;
 
-/// No text encoder takes more tokens than this; what transformers writes for "not known" is 1e30.
+/// The maximum length of a text encoder; transformers writes 1e30 for an unknown length.
 const MAX_LENGTH: f64 = 100_000.0;
 
 impl TokenizerKind {
-    /// The keys of the token before a prompt, where there is one, and of the one behind it.
+    /// Returns the keys of the token before a prompt, if any, and of the one after it.
     fn around(self) -> (Option<&'static str>, &'static str) {
         match self {
             Self::Clip => (Some("bos_token"), "eos_token"),
@@ -26,7 +26,7 @@ impl TokenizerKind {
         }
     }
 
-    /// The number of tokens that such text encoders were trained on, taken where the files give no usable
+    /// Returns the number of tokens that such text encoders were trained with, the default if the files have no usable
     /// number. That of the latent diffusion paper's BERT is CLIP's.
     pub(super) fn length(self) -> usize {
         match self {
@@ -36,7 +36,7 @@ impl TokenizerKind {
         }
     }
 
-    /// The special token of a key that no file names.
+    /// Returns the default special token of a key.
     fn default(self, key: &str) -> &'static str {
         match (self, key) {
             (Self::Clip, "bos_token") => "<|startoftext|>",
@@ -57,54 +57,54 @@ impl TokenizerKind {
     }
 }
 
-/// How text is made plain before it is split into words: the keys of transformers' `BertTokenizer`.
+/// The normalization of text before it is split into words: the keys of transformers' `BertTokenizer`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Plain {
+pub(super) struct BertNormalization {
     /// `do_lower_case = true`
     pub(super) lowercase: Option<bool>,
-    /// `strip_accents`: as `do_lower_case`, where it is null.
+    /// `strip_accents`: as `do_lower_case`, if it is null.
     pub(super) strip_accents: Option<bool>,
-    /// `tokenize_chinese_chars = true`: each is a word of its own.
+    /// `tokenize_chinese_chars = true`: each is a separate word.
     pub(super) chinese: Option<bool>,
 }
 
 /// A special token and its id.
-pub(super) type Placed = (String, u32);
+pub(super) type SpecialToken = (String, u32);
 
-/// What the files beside a tokenizer say.
+/// The settings in a tokenizer's configuration files.
 #[derive(Debug)]
-pub(super) struct Settings {
+pub(super) struct TokenizerSettings {
     kind: TokenizerKind,
     pub(super) max_length: Option<usize>,
-    /// The token before a prompt, where there is one.
+    /// The token before a prompt, if any.
     begin: Option<AddedToken>,
-    /// The token behind it.
+    /// The token after it.
     end: AddedToken,
     /// True if the first of them is put before a prompt, and the second behind it: of Gemma's, `add_bos_token = true` and
     /// `add_eos_token = false`.
     puts: [bool; 2],
     pub(super) unk: AddedToken,
     pad: AddedToken,
-    /// BERT's token for a word left out.
+    /// BERT's token for a masked word.
     mask: Option<AddedToken>,
-    pub(super) plain: Plain,
+    pub(super) plain: BertNormalization,
     /// Further special tokens, such as those of textual inversion.
     additional: Vec<AddedToken>,
-    /// Tokens with the flags that a file gives them, by rising id.
+    /// Tokens with their flags in a file, by ascending id.
     added: Vec<AddedToken>,
     pub(super) pads_left: bool,
     pub(super) truncates_left: bool,
     split_special: bool,
 }
 
-impl Settings {
+impl TokenizerSettings {
     pub(super) fn read(dir: &Path, kind: TokenizerKind) -> Result<Self> {
         let config_path = dir.join("tokenizer_config.json");
         let mut config: Map<String, Value> = read_json(&config_path)?.unwrap_or_default();
 
         let mut added = Vec::new();
         if let Some(decoder) = config.get("added_tokens_decoder") {
-            // Written since transformers 4.34, this key makes the two older files be passed over.
+            // If this key, written since transformers 4.34, is present, the two older files are ignored.
             added = added_tokens(&config_path, decoder)?;
         } else {
             let map: Option<Map<String, Value>> = read_json(&dir.join("special_tokens_map.json"))?;
@@ -124,7 +124,7 @@ impl Settings {
             }
         }
 
-        // CLIP's class makes tokens of the three names it knows best before the general code does, with other flags.
+        // CLIP's class adds the tokens of its three main keys before the general code does, with other flags.
         let token = |key: &str, normalized: bool| -> Result<AddedToken> {
             let (default, normalized) = (kind.default(key), normalized && kind == TokenizerKind::Clip);
             let found = match config.get(key) {
@@ -152,7 +152,7 @@ impl Settings {
             unk: token("unk_token", true)?,
             pad: token("pad_token", false)?,
             mask: if kind == TokenizerKind::Bert { Some(token("mask_token", false)?) } else { None },
-            plain: Plain {
+            plain: BertNormalization {
                 lowercase: is_on("do_lower_case"),
                 strip_accents: is_on("strip_accents"),
                 chinese: is_on("tokenize_chinese_chars"),
@@ -173,8 +173,8 @@ impl Settings {
         })
     }
 
-    /// Makes the tokenizer know the added and special tokens, so that it finds them inside prompts. A special token
-    /// that it knows already keeps the flags it has.
+    /// Adds the added and special tokens to the tokenizer, so that it finds them in prompts. An existing special token
+    /// keeps its flags.
     pub(super) fn register(&self, tokenizer: &mut Tokenizer, dir: &Path) -> Result<()> {
         let (begin, end) = self.kind.around();
         let mut special: Vec<(&str, &AddedToken)> = begin.zip(self.begin.as_ref()).into_iter().collect();
@@ -204,22 +204,22 @@ impl Settings {
         Ok(())
     }
 
-    /// True if a file names `content` as a special or an added token.
+    /// Returns true if a file lists `content` as a special or an added token.
     pub(super) fn names(&self, content: &str) -> bool {
         let own = self.begin.iter().chain([&self.end, &self.unk, &self.pad]).chain(&self.mask);
         own.chain(&self.additional).chain(&self.added).any(|token| token.content == content)
     }
 
-    /// The id of the padding token.
+    /// Returns the id of the padding token.
     pub(super) fn pad_id(&self, tokenizer: &Tokenizer, dir: &Path) -> Result<u32> {
         tokenizer.token_to_id(&self.pad.content).ok_or_else(|| self.unknown(dir, "pad_token", &self.pad.content))
     }
 
-    /// The token before a prompt and the one behind it, where there are such, each with its id.
+    /// Returns the token before a prompt and the one after it, if any, each with its id.
     ///
     /// # Errors
-    /// [`Error::Model`] where the vocabulary does not have one.
-    pub(super) fn around(&self, tokenizer: &Tokenizer, dir: &Path) -> Result<[Option<Placed>; 2]> {
+    /// [`Error::Model`] if the vocabulary lacks one.
+    pub(super) fn around(&self, tokenizer: &Tokenizer, dir: &Path) -> Result<[Option<SpecialToken>; 2]> {
         let pair = |key, content: &str| {
             let id = tokenizer.token_to_id(content);
             id.map(|id| (content.to_owned(), id)).ok_or_else(|| self.unknown(dir, key, content))
@@ -231,14 +231,14 @@ impl Settings {
         Ok([begin, puts_end.then(|| pair(end, &self.end.content)).transpose()?])
     }
 
-    /// The error for a special token without an id.
+    /// Returns the error for a special token without an id.
     fn unknown(&self, dir: &Path, key: &str, content: &str) -> Error {
-        let problem = format!("{key} is \"{content}\", which the vocabulary does not have");
-        Error::model(dir, problem, "take all files of the tokenizer from the same model")
+        let problem = format!("{key} is \"{content}\", which the vocabulary lacks");
+        Error::model(dir, problem, "use all tokenizer files of the same model")
     }
 }
 
-/// The contents of all special tokens that a configuration names.
+/// Returns the contents of all special tokens in a configuration.
 fn special_names(config: &Map<String, Value>) -> Vec<String> {
     const KEYS: [&str; 7] =
         ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
@@ -285,7 +285,7 @@ fn parse_token(path: &Path, key: &str, value: &Value) -> Result<AddedToken> {
     }
 }
 
-/// Reads `model_max_length`; nothing where it is absent or left open.
+/// Reads `model_max_length`; `None` if it is absent or left open.
 fn max_length(path: &Path, value: Option<&Value>) -> Result<Option<usize>> {
     let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(None) };
     match value.as_f64() {

@@ -9,7 +9,7 @@ fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/tokenizer-{name}"))
 }
 
-/// The named fixture's files with, unless it has a `tokenizer.json`, the vocabulary they all share.
+/// The fixture's files, with the shared vocabulary unless it has a `tokenizer.json`.
 fn directory(name: &str) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let shared = ["vocab.json", "merges.txt"].map(|file| fixture("sd1").join(file));
@@ -48,8 +48,8 @@ fn gives_the_ids_that_transformers_gives() {
     }
 }
 
-/// A folder with T5's tokenizer as transformers writes it, and one as it did before version 4.40, where words were split
-/// before they were marked.
+/// A folder with T5's tokenizer as transformers writes it, and one as before version 4.40, which split words before
+/// marking them.
 fn t5() -> [TempDir; 2] {
     let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
     for dir in &dirs {
@@ -74,7 +74,7 @@ fn gives_the_ids_that_transformers_gives_for_t5() {
     for (name, dir) in ["t5", "t5-older"].into_iter().zip(t5()) {
         let tokenizer = Tokenizer::open(dir.path()).unwrap();
         assert!(tokenizer.is_t5());
-        assert_eq!((tokenizer.max_length(), tokenizer.room(), tokenizer.vocab_size()), (48, 47, 322));
+        assert_eq!((tokenizer.max_length(), tokenizer.capacity(), tokenizer.vocab_size()), (48, 47, 322));
         let rows = golden[name]["rows"].as_array().unwrap();
         for (prompt, row) in golden["prompts"].as_array().unwrap().iter().zip(rows) {
             let prompt = prompt.as_str().unwrap();
@@ -111,7 +111,7 @@ fn gives_the_ids_that_transformers_gives_for_gemma() {
     for (name, dir) in [("gemma", gemma(|_| {})), ("gemma-eos", gemma(eos))] {
         let tokenizer = Tokenizer::open(dir.path()).unwrap().with_max_length(48).unwrap();
         assert_eq!((tokenizer.kind(), tokenizer.has_own_length()), (TokenizerKind::Gemma, false));
-        assert_eq!((tokenizer.room(), tokenizer.vocab_size()), (47, 530));
+        assert_eq!((tokenizer.capacity(), tokenizer.vocab_size()), (47, 530));
         let rows = golden[name].as_array().unwrap();
         for (prompt, row) in golden["prompts"].as_array().unwrap().iter().zip(rows) {
             let prompt = prompt.as_str().unwrap();
@@ -151,16 +151,16 @@ fn damaged_t5_tokenizers_are_refused() {
     let at = "/normalizer/normalizers/0/precompiled_charsmap";
     for (path, value, word) in [
         (at, json!(""), "precompiled_charsmap is empty"),
-        (at, json!("AAAAAA=="), "leads beyond its end"),
+        (at, json!("AAAAAA=="), "points beyond its end"),
         (at, json!("not base64"), "is not base64"),
-        (at, json!(charsmap[..half]), "is cut short"),
+        (at, json!(charsmap[..half]), "is truncated"),
         (at, json!(charsmap[half..]), "precompiled_charsmap"),
         (at, json!(charsmap[..charsmap.len() - 40]), "not UTF-8"),
         (at, json!(charsmap[..charsmap.len() - 44]), "precompiled_charsmap"),
         ("/model/unk_id", json!(100_000), "UnkIdNotInVocabulary"),
         ("/model/unk_id", Value::Null, "unk_id"),
         ("/model/vocab", json!([]), "mpty"),
-        ("/model/vocab", json!([["a"]]), "can be read"),
+        ("/model/vocab", json!([["a"]]), "is not a readable tokenizer"),
         ("/post_processor/special_tokens", json!({}), "special_tokens"),
         ("/post_processor/single/0/Sequence/id", json!("B"), "post_processor"),
     ] {
@@ -237,7 +237,7 @@ fn the_configuration_says_how_text_is_made_plain() {
 #[test]
 fn damaged_vocabularies_are_refused() {
     for (content, word) in [
-        ("<html>\n<body>\n", "token on each line"),
+        ("<html>\n<body>\n", "one token per line"),
         ("version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
         ("[PAD]\n[CLS]\n[UNK]\na\n", "sep_token is \"[SEP]\""),
     ] {
@@ -248,7 +248,7 @@ fn damaged_vocabularies_are_refused() {
     }
 }
 
-/// A vocabulary cut at the end of a line is told by the rows of the embedding.
+/// A vocabulary truncated at the end of a line is found by the rows of the embedding.
 #[test]
 fn a_vocabulary_that_is_cut_does_not_fill_the_embedding() {
     let dir = bert();
@@ -322,7 +322,7 @@ fn damaged_files_are_named() {
         (config(json!({"added_tokens_decoder": {"x": "y"}})), vec!["added_tokens_decoder", "\"x\""]),
     ] {
         let dir = directory("sd1");
-        // The older files count only where the newer configuration is not there.
+        // The older files count only if the newer configuration is absent.
         std::fs::remove_file(dir.path().join("tokenizer_config.json")).unwrap();
         if file == "tokenizer_config.json" {
             std::fs::remove_file(dir.path().join("special_tokens_map.json")).unwrap();
@@ -336,7 +336,8 @@ fn damaged_files_are_named() {
     }
 }
 
-/// Files of merges that lack some: empty, a header alone, a web page on one line, cut at the end of any line or within one.
+/// Incomplete lists of merges: empty, only a header, a web page on one line, truncated at the end of any line or in
+/// one.
 #[test]
 fn merges_that_are_not_complete_are_refused() {
     let merges = std::fs::read_to_string(fixture("sd1").join("merges.txt")).unwrap();
@@ -366,7 +367,7 @@ fn merges_that_are_not_complete_are_refused() {
     assert!(error.contains("expected 686 merges for the vocabulary, found 599"), "{error}");
 }
 
-/// OpenAI's own list goes on for 213,000 lines beyond those that transformers reads.
+/// OpenAI's own list has 213,000 lines beyond those that transformers reads.
 #[test]
 fn merges_beyond_those_that_are_read_are_passed_over() {
     let merges = std::fs::read_to_string(fixture("sd1").join("merges.txt")).unwrap();
@@ -393,7 +394,7 @@ fn a_tokenizer_json_that_lacks_merges_is_refused() {
     }
 }
 
-/// Vocabularies with tokens that no merge makes and nobody expects one to make.
+/// Vocabularies with tokens that no merge produces and that need none.
 #[test]
 fn added_tokens_need_no_merge() {
     let vocab: Value =
@@ -406,7 +407,7 @@ fn added_tokens_need_no_merge() {
     let dir = directory("sd1");
     write(&dir, "vocab.json", with("<|extra|>"));
     assert!(Tokenizer::open(dir.path()).is_ok());
-    // BackgroundWriter the special tokens it was added by hand, and transformers never gives it.
+    // A token after the special ones was added by hand, and transformers never returns it.
     let ids = |dir: &TempDir| Tokenizer::open(dir.path()).unwrap().encode("mycat").unwrap().ids;
     let without = ids(&directory("sd1"));
     write(&dir, "vocab.json", with("mycat"));
@@ -443,8 +444,8 @@ fn damaged_tokenizer_json_is_refused() {
         json.to_string()
     };
     for (content, word) in [
-        (String::new(), "can be read"),
-        ("[]".to_owned(), "can be read"),
+        (String::new(), "is not a readable tokenizer"),
+        ("[]".to_owned(), "is not a readable tokenizer"),
         (with("/model/merges/3", json!(["a", "\u{2603}"])), "merge 3"),
         (with("/model/merges/3", json!(["<|startoftext|>", "<|endoftext|>"])), "merge 3"),
         (with("/model/merges/0", json!("in")), "merge 0"),
@@ -452,7 +453,7 @@ fn damaged_tokenizer_json_is_refused() {
             with("/pre_tokenizer", json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true})),
             "wrong",
         ),
-        (with("/model/type", json!("Markov")), "can be read"),
+        (with("/model/type", json!("Markov")), "is not a readable tokenizer"),
     ] {
         let dir = directory("json");
         write(&dir, "tokenizer.json", content);
@@ -499,7 +500,7 @@ fn hostile_tokenizers_are_refused() {
     let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
     let bytes = json!({"type": "Sequence", "pretokenizers": vec![byte_level; 25]});
     let charsmap = |map: Value| json!({"type": "Precompiled", "precompiled_charsmap": map});
-    // One unit that leads to the second on "a", whose text is long.
+    // One unit that points to the second on "a", whose text is long.
     let long = {
         let mut bytes = vec![0; 4 + 4 * 1024];
         bytes[..4].copy_from_slice(&(4 * 1024u32).to_le_bytes());
@@ -518,10 +519,10 @@ fn hostile_tokenizers_are_refused() {
         ("/model/dropout", json!(0.5), "dropout = 0.5"),
         ("/normalizer", charsmap(Value::Null), "precompiled_charsmap is null"),
         ("/normalizer", charsmap(json!(7)), "precompiled_charsmap is a number"),
-        ("/normalizer", charsmap(json!(long)), "makes a text of 65 bytes"),
+        ("/normalizer", charsmap(json!(long)), "maps a character to 65 bytes"),
         ("/normalizer", json!({"type": "Precompiled"}), "precompiled_charsmap is missing"),
         ("/normalizer", sequence(vec![json!({"type": "Precompiled"})]), "precompiled_charsmap is missing"),
-        ("/normalizer", sequence(vec![replace(json!({"String": "a"}), "aa"); 30]), "of it; expected at most"),
+        ("/normalizer", sequence(vec![replace(json!({"String": "a"}), "aa"); 30]), "bytes; expected at most"),
         ("/normalizer", sequence(vec![json!({"type": "Prepend", "prepend": "a"}); 40]), "more than 32 steps"),
         ("/normalizer", replace(json!({"String": "a"}), &"a".repeat(65)), "content of 65 bytes"),
         ("/normalizer", nested, "nests more than 8 steps"),
@@ -575,7 +576,7 @@ fn hostile_models_are_refused() {
     }
 }
 
-/// Regular expressions of published tokenizers, and what they are searched in the most.
+/// Regular expressions of published tokenizers, and their hardest texts.
 #[test]
 fn published_expressions_are_within_bounds() {
     let gpt4 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -614,8 +615,8 @@ fn a_prompt_has_a_largest_length() {
     assert!(tokenizer.tokens(&"a".repeat(limits::PROMPT_BYTES + 1)).is_err());
 }
 
-/// The ids that transformers' slow tokenizer makes of prompts, with ftfy and without (`scripts/golden_tokenizer_cleaning.py`).
-/// Prompts that ftfy repairs are refused, and few others.
+/// The ids of transformers' slow tokenizer, with ftfy and without (`scripts/golden_tokenizer_cleaning.py`). Prompts
+/// that ftfy repairs are errors, and few others.
 #[test]
 fn gives_the_ids_that_transformers_gives_after_cleaning() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/tokenizer/cleaning.json");

@@ -7,7 +7,7 @@ use ldm_ort::bundle::{ComponentKind, GraphFile, read_object};
 use ldm_ort::lora::Lora;
 use ldm_ort::rewrite::{Pass, branches, footprint, rewrite};
 use ldm_ort::scheduler::{Config, ForwardProcess, Noise, ScheduleRequest, build};
-use ldm_ort::text::{Inversion, tokenizer::Tokenizer};
+use ldm_ort::text::{TextualInversion, tokenizer::Tokenizer};
 use ldm_ort::{
     Overrides, Result, Spec,
     image::{self, InputLimit},
@@ -259,7 +259,7 @@ fn embeddings() {
         name: "embedding",
         seeds: alone(files("tests/golden/pipelines", ".safetensors", 1 << 16)),
         read: |_, file| {
-            let inversion = told(Inversion::open(file, None))?;
+            let inversion = told(TextualInversion::open(file, None))?;
             told(inversion.of_encoder(1, 1)).map(drop)
         },
         inputs: 4000,

@@ -1,10 +1,10 @@
-//! What is said of files and directories that are not what they should be.
+//! The errors for damaged or wrong files and directories.
 
 use ldm_ort::bundle::{Bundle, DirectoryOverrides, GraphFile};
 
 use super::writer::{Dir, F32, Model, legacy, unet};
 
-/// The message for these bytes in the place of a graph.
+/// Returns the error for these bytes in a graph's file.
 fn message(contents: impl AsRef<[u8]>) -> String {
     let message = Dir::new().put("unet/model.onnx", contents).error();
     assert!(message.contains("model.onnx"), "{message}");
@@ -35,7 +35,7 @@ fn a_cut_file_is_told_with_both_sizes() {
     let whole = unet().weight("w", &[1000]).build();
     for length in [whole.len() - 1, whole.len() / 2, 40] {
         let message = message(&whole[..length]);
-        assert!(message.contains("cut off"), "{length}: {message}");
+        assert!(message.contains("truncated"), "{length}: {message}");
         assert!(message.contains(&format!("it has {length}")), "{length}: {message}");
     }
 }
@@ -47,7 +47,7 @@ fn other_files_are_not_taken_for_graphs() {
     assert!(message("\x18\0\0\0ORTM____").contains(".ort format"));
     assert!(message("hello, I am not a graph").contains("not an ONNX graph"));
     assert!(message([0xff; 64]).contains("not an ONNX graph"));
-    assert!(message(b"\x08\x08").contains("holds no graph"));
+    assert!(message(b"\x08\x08").contains("contains no graph"));
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn short_weights_are_told_with_both_sizes() {
     let dir = Dir::new().graph("unet/model.onnx", unet().external("w", &[100], "weights.pb", 16));
     let dir = dir.put("unet/weights.pb", [0; 415]);
     let message = dir.error();
-    for part in ["weights.pb", "cut off", "tensor w", "needs 416 bytes", "it has 415"] {
+    for part in ["weights.pb", "truncated", "tensor w", "needs 416 bytes", "it has 415"] {
         assert!(message.contains(part), "{part}: {message}");
     }
     let dir = dir.put("unet/weights.pb", [0; 416]);
@@ -166,7 +166,7 @@ mod links {
         }
     }
 
-    /// An entry with these snapshots of one graph each.
+    /// A cache entry with these snapshots of one graph each.
     fn entry(snapshots: &[&str]) -> Dir {
         let dir = Dir::new().put("blobs/1", unet().build());
         for name in snapshots {
@@ -193,7 +193,7 @@ mod links {
         let error = open(&entry(&[]).put("snapshots/.keep", "").put("refs/other", "")).unwrap_err().to_string();
         assert!(error.contains("snapshots"), "{error}");
         let error = Bundle::open(&two.join("snapshots"), &DirectoryOverrides::default()).unwrap_err().to_string();
-        assert!(error.contains("give one of them, or the entry itself"), "{error}");
+        assert!(error.contains("use one of them, or the entry itself"), "{error}");
     }
 
     #[test]

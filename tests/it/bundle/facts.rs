@@ -1,4 +1,4 @@
-//! The numbers the engine takes from a directory, and where they come from.
+//! The facts that the engine reads from a directory, and their sources.
 
 use ldm_ort::bundle::{Autoencoder, Bundle, DirectoryOverrides, Facts};
 
@@ -34,7 +34,7 @@ fn a_configuration_comes_before_the_family() {
     assert_eq!(facts.shift_factor.value, 0.0);
 }
 
-/// The constructor of diffusers' pipeline for the x4 upscaler sets the factor, whatever the VAE's configuration holds.
+/// diffusers' pipeline class for the x4 upscaler sets the factor, whatever the VAE's configuration contains.
 #[test]
 fn the_upscalers_scaling_factor_is_that_of_its_pipeline() {
     let index = r#"{"_class_name": "StableDiffusionUpscalePipeline"}"#;
@@ -46,13 +46,14 @@ fn the_upscalers_scaling_factor_is_that_of_its_pipeline() {
     assert_eq!(Bundle::open(dir().path(), &overrides).unwrap().facts.scaling_factor.value, 0.5);
 }
 
-/// Arguments of constructors that model_index.json may state, and their defaults.
+/// Constructor arguments that model_index.json may contain, and their defaults.
 #[test]
 fn arguments_of_a_class_are_those_of_its_index_or_its_defaults() {
     let xl = || unet().input("time_ids", F32, "b, 6").input("text_embeds", F32, "b, 8");
     let refiner = || unet().input("time_ids", F32, "b, 5").input("text_embeds", F32, "b, 8");
     let instruct = "StableDiffusionXLInstructPix2PixPipeline";
-    // The class, what else its index holds, the denoiser, the zeros for no prompt, and the scaling of a followed image.
+    // The class, the rest of its index, the denoiser, the zeros for an empty prompt, and the scaling of an
+    // instruction's image.
     let rows = [
         ("StableDiffusionXLPipeline", "", xl(), Some(true), false),
         ("ORTStableDiffusionXLPipeline", r#", "force_zeros_for_empty_prompt": false"#, xl(), Some(false), false),
@@ -124,8 +125,8 @@ fn default_sizes_come_from_config_shape_or_family() {
     assert_eq!(none.default_size.value, (512, 512));
 }
 
-/// diffusers' classes for Stable Diffusion read a `sample_size` below 64 that a version before 0.9 wrote as 64; its other
-/// classes do not, nor does a size that is given or fixed change.
+/// diffusers' Stable Diffusion classes read a `sample_size` below 64 that a version before 0.9 wrote as 64. Its other
+/// classes do not, and an explicit or fixed size does not change.
 #[test]
 fn old_sample_sizes_are_corrected_as_the_tasks_class_does() {
     let size = |class: &str, config: &str, task: &str| {

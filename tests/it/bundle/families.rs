@@ -1,4 +1,4 @@
-//! The family of a model, by evidence, and what is refused.
+//! The family of a model, by its evidence, and unsupported models.
 
 use ldm_ort::bundle::{Bundle, DirectoryOverrides};
 use ldm_ort::family::Family;

@@ -82,7 +82,7 @@ fn what_the_index_names_is_missed() {
         assert!(missing.contains(part), "{part}: {missing}");
     }
     assert_eq!(bundle.missing.len(), 4, "{missing}");
-    // The index says that there is a VAE, so its absence is not a model of pixels.
+    // The index lists a VAE, so its absence does not make it a pixel-space model.
     let error = bundle.require_decoder("text-to-image").unwrap_err().to_string();
     assert!(error.contains("needs vae_decoder"), "{error}");
 }
@@ -157,7 +157,7 @@ fn the_digest_is_that_of_the_file() {
     assert_eq!(first, dir.only_component().digest().unwrap());
     let changed = dir.put("unet/w.bin", [2; 8]).only_component().digest().unwrap();
     assert_ne!(first, changed);
-    // `printf '' | sha256sum` and the like give what a graph without other files has; checked on one known input.
+    // The output of `printf '' | sha256sum` and the like for a graph without other files; checked on one known input.
     let plain = Dir::new().graph("unet/model.onnx", unet());
     let bytes = std::fs::read(plain.join("unet/model.onnx")).unwrap();
     let expected: String = <sha2::Sha256 as sha2::Digest>::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();

@@ -1,4 +1,4 @@
-//! Model directories: what is said of damaged ones, which layouts and roles are recognised, and which facts follow.
+//! Model directories: errors for damaged ones, recognized layouts and roles, and the resulting facts.
 
 mod damage;
 mod facts;

@@ -1,10 +1,10 @@
-//! Writes small ONNX files and model directories, so that each test shows what it is about.
+//! Writes small ONNX files and model directories, so that each test shows its subject.
 
 use std::path::{Path, PathBuf};
 
 use ldm_ort::bundle::{Bundle, Component, DirectoryOverrides, GraphFile};
 
-/// Numbers of ONNX's element types.
+/// The values of ONNX's element types.
 pub const F32: u64 = 1;
 pub const I32: u64 = 6;
 pub const I64: u64 = 7;
@@ -25,7 +25,7 @@ impl Model {
         Self::default()
     }
 
-    /// An input; the shape is written like `batch, 4, height, width`, and empty for a scalar.
+    /// Adds an input; the shape is written like `batch, 4, height, width`, and empty for a scalar.
     pub fn input(self, name: &str, dtype: u64, shape: &str) -> Self {
         self.value(11, name, dtype, shape)
     }
@@ -54,7 +54,7 @@ impl Model {
         self
     }
 
-    /// An operator of the file's own, `domain:Name`, which is one other.
+    /// Adds an operator defined in the file, `domain:Name`, as another one.
     pub fn function(mut self, name: &str, operator: &str) -> Self {
         let (mut node, mut function) = (Vec::new(), Vec::new());
         bytes(&mut node, 4, operator.as_bytes());
@@ -66,7 +66,7 @@ impl Model {
         self
     }
 
-    /// A node; the operator may be written with its domain, like `com.microsoft:GroupNorm`.
+    /// Adds a node; the operator may have its domain, like `com.microsoft:GroupNorm`.
     pub fn node(mut self, operator: &str, inputs: &[&str], outputs: &[&str]) -> Self {
         let mut node = Vec::new();
         inputs.iter().for_each(|name| bytes(&mut node, 1, name.as_bytes()));
@@ -78,12 +78,12 @@ impl Model {
         self
     }
 
-    /// A stored float tensor of zeros.
+    /// Adds a stored float tensor of zeros.
     pub fn weight(self, name: &str, dims: &[u64]) -> Self {
         self.weight_of(name, F32, dims)
     }
 
-    /// A stored tensor of zeros of an element type of at most four bytes.
+    /// Adds a stored tensor of zeros with an element type of at most four bytes.
     pub fn weight_of(mut self, name: &str, dtype: u64, dims: &[u64]) -> Self {
         let mut tensor = tensor(name, dtype, dims);
         let values = vec![0u8; 4 * dims.iter().product::<u64>() as usize];
@@ -92,7 +92,7 @@ impl Model {
         self
     }
 
-    /// A stored list of whole numbers, or one number without axes.
+    /// Adds a stored list of integers, or a single one without axes.
     #[allow(dead_code)]
     pub fn whole(mut self, name: &str, values: &[i64], is_list: bool) -> Self {
         let mut tensor = Vec::new();
@@ -106,7 +106,7 @@ impl Model {
         self
     }
 
-    /// A float tensor whose values are in another file.
+    /// Adds an external float tensor.
     pub fn external(mut self, name: &str, dims: &[u64], location: &str, offset: u64) -> Self {
         let mut tensor = tensor(name, F32, dims);
         for (key, value) in [("location", location), ("offset", &offset.to_string())] {
@@ -196,14 +196,14 @@ impl Dir {
         Bundle::open(self.path(), &DirectoryOverrides::default())
     }
 
-    /// The message of the error that opening ends with.
+    /// Returns the error message of opening it.
     pub fn error(&self) -> String {
         let error = self.open().unwrap_err();
         assert_eq!(error.exit_code(), 2, "{error}");
         error.to_string()
     }
 
-    /// The one component of a directory.
+    /// Returns the only component of a directory.
     pub fn only_component(&self) -> Component {
         let bundle = self.open().unwrap();
         assert_eq!(bundle.components.len(), 1);
@@ -211,7 +211,7 @@ impl Dir {
     }
 }
 
-/// Writes a graph alone and reads it.
+/// Writes only a graph and reads it.
 pub fn read(model: Model) -> ldm_ort::Result<GraphFile> {
     let dir = Dir::new().graph("model.onnx", model);
     GraphFile::open(&dir.join("model.onnx"))
@@ -250,7 +250,7 @@ pub fn text_encoder() -> Model {
         .node("Gather", &["table", "input_ids"], &["embedded"])
 }
 
-/// A whole model in diffusers' legacy layout.
+/// A complete model in diffusers' legacy layout.
 pub fn legacy() -> Dir {
     Dir::new()
         .graph("unet/model.onnx", unet())

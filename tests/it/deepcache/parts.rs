@@ -34,7 +34,7 @@ fn every_long_skip_connection_is_found_and_nothing_else_is() {
         let graph = graph(&format!("{fixtures}/{path}/model.onnx"));
         let found = branches(&graph).expect("a readable graph");
         assert_eq!(found.len(), count, "{path}: {found:?}");
-        let bytes: Vec<u64> = found.iter().map(|branch| branch.outer_weights).collect();
+        let bytes: Vec<u64> = found.iter().map(|branch| branch.shallow_weights).collect();
         assert!(bytes.is_sorted() && bytes.iter().all(|&bytes| 0 < bytes && bytes < graph.weight_bytes), "{bytes:?}");
     }
     assert_eq!(branches(&graph("models/shapes/unet/model.onnx")).expect("a readable graph").len(), 6);
@@ -95,7 +95,7 @@ fn assert_parts_are_the_whole(path: &str, weights: &[Weight]) {
     let output = graph.outputs[0].name.clone();
     let found = branches(&graph).expect("a readable graph");
     for (branch, told) in found.iter().enumerate() {
-        let mut whole = open(&runtime, &graph, &[Pass::HandOut(branch)], weights);
+        let mut whole = open(&runtime, &graph, &[Pass::DeepOutput(branch)], weights);
         let mut shallow = open(&runtime, &graph, &[Pass::Shallow(branch)], weights);
         let inputs = inputs_of(&whole);
         let made = whole.run(&views(&inputs), &[&output, &told.tensor], &Cancel::new()).expect("it runs");
@@ -150,7 +150,7 @@ fn changed_weights_are_changed_in_both_parts() {
         // Were the stored ones in both, the parts would be the whole just as well.
         let (runtime, output) = (runtime(), graph.outputs[0].name.as_str());
         let [mut plain, mut changed] =
-            [&[], weights.as_slice()].map(|w| open(&runtime, &graph, &[Pass::HandOut(3)], w));
+            [&[], weights.as_slice()].map(|w| open(&runtime, &graph, &[Pass::DeepOutput(3)], w));
         let inputs = inputs_of(&plain);
         let run = |session: &mut Session| session.run(&views(&inputs), &[output], &Cancel::new()).expect("it runs");
         assert!(apart(&run(&mut plain)[0], &run(&mut changed)[0]) > 1e-4);
@@ -178,7 +178,7 @@ fn the_outer_layers_are_few() {
     let (_, weights, inputs) = count(&[Pass::Shallow(0)], "Conv");
     assert_eq!(inputs, 3, "no tokens");
     // Constants are no weights, and few bytes.
-    let beside = weights - branches(&graph).expect("branches")[0].outer_weights;
+    let beside = weights - branches(&graph).expect("branches")[0].shallow_weights;
     assert!(beside < 1024, "{beside}");
     let error = rewrite(&graph, &[Pass::Shallow(4)], &[]).expect_err("there are four").to_string();
     assert!(error.contains("branch 4") && error.contains("4 long skip connections"), "{error}");

@@ -21,9 +21,9 @@ fn the_memory_of_both_parts_is_counted() {
     let axes = axes.map(|(name, length)| (name.to_owned(), length));
     let told =
         |pass| footprint(&graph, &[Pass::Attention, pass], &axes).expect("a readable graph").expect("known sizes");
-    let (whole, shallow) = (told(Pass::HandOut(0)), told(Pass::Shallow(0)));
+    let (whole, shallow) = (told(Pass::DeepOutput(0)), told(Pass::Shallow(0)));
     assert!(shallow.weights * 4 < whole.weights && shallow.activations <= whole.activations, "{whole:?}, {shallow:?}");
-    let weights = branches(&graph).expect("branches")[0].outer_weights;
+    let weights = branches(&graph).expect("branches")[0].shallow_weights;
     assert!(shallow.weights.abs_diff(weights) < 1024, "{shallow:?} and {weights}");
 
     let need = |more: &[&str]| {

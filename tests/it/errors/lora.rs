@@ -39,7 +39,7 @@ pub fn rows() -> Vec<Row> {
         row("a folder for a LoRA").files(|f| f.write("style.safetensors/a.txt", "a")).says(&[
             "style.safetensors",
             "directory",
-            "name the file",
+            "the .safetensors file in it",
         ]),
         row("an empty LoRA").files(|f| f.write("style.safetensors", "")).says(&["style.safetensors", "empty"]),
         row("a LoRA that is cut off")
@@ -47,7 +47,7 @@ pub fn rows() -> Vec<Row> {
                 let whole = golden("kohya.safetensors");
                 f.write("style.safetensors", &whole[..whole.len() - 100]);
             })
-            .says(&["style.safetensors", "cut off", "download"]),
+            .says(&["style.safetensors", "truncated", "download"]),
         row("a LoRA whose header is cut off")
             .files(|f| f.write("style.safetensors", &golden("kohya.safetensors")[..100]))
             .says(&["style.safetensors", "safetensors", "download"]),
@@ -69,7 +69,7 @@ pub fn rows() -> Vec<Row> {
                 f.write("style.safetensors", zeros(&[("model.diffusion_model.out.2.weight", &[4, 4]), ("x", &[1])]));
             })
             .says(&["style.safetensors", "model.diffusion_model.out.2.weight and 1 more", "not a whole model"]),
-        row("nothing in a LoRA").files(|f| f.write("style.safetensors", zeros(&[]))).says(&["holds no LoRA"]),
+        row("nothing in a LoRA").files(|f| f.write("style.safetensors", zeros(&[]))).says(&["contains no LoRA"]),
         row("DoRA")
             .files(|f| {
                 let (down, up) = (format!("{TO_K}.lora_down.weight"), format!("{TO_K}.lora_up.weight"));
@@ -104,7 +104,7 @@ pub fn rows() -> Vec<Row> {
                 let other = format!("{TO_K}.diff_b");
                 f.write("style.safetensors", zeros(&[(&down, &[2, 16]), (&up, &[16, 2]), (&other, &[16])]));
             })
-            .says(&["style.safetensors", "a difference of biases", "to_k.diff_b"]),
+            .says(&["style.safetensors", "a full difference of biases", "to_k.diff_b"]),
         row("a LoRA that fits the text encoder alone")
             .files(|f| {
                 let (text, unet) =
@@ -117,21 +117,21 @@ pub fn rows() -> Vec<Row> {
                     zeros(&[(&a, shapes[0]), (&b, shapes[1]), (&c, shapes[0]), (&d, shapes[1])]),
                 );
             })
-            .says(&["1 of 1 modules are not in", "unet/model.onnx", "double_blocks_0_qkv", "another family"]),
+            .says(&["1 of 1 modules are not in", "unet/model.onnx", "double_blocks_0_qkv", "another model family"]),
         row("alphas alone")
             .files(|f| f.write("style.safetensors", zeros(&[(&format!("{TO_K}.alpha"), &[])])))
-            .says(&["holds alphas and no matrices"]),
+            .says(&["contains alphas but no matrices"]),
         row("half a LoRA")
             .files(|f| f.write("style.safetensors", zeros(&[(&format!("{TO_K}.lora_down.weight"), &[2, 16])])))
-            .says(&["attn2_to_k", "not whole", "both matrices"]),
+            .says(&["attn2_to_k", "incomplete", "lacks a matrix"]),
         row("matrices that do not fit each other")
             .files(|f| f.write("style.safetensors", pair(TO_K, &[2, 16], &[16, 3])))
             .says(&["attn2_to_k", "[2, 16]", "[16, 3]", "[out, rank]"]),
         row("a LoRA of another width").files(|f| f.write("style.safetensors", pair(TO_K, &[2, 32], &[16, 2]))).says(&[
             "style.safetensors",
             "unet/model.onnx",
-            "attn2_to_k (for a weight of [16, 32], the graph's is [16, 16])",
-            "another family",
+            "attn2_to_k (expected a weight [16, 16], found [16, 32])",
+            "another model family",
             "sdxl_base_v1-0",
         ]),
         row("a LoRA of a deeper model")
@@ -139,13 +139,18 @@ pub fn rows() -> Vec<Row> {
                 let module = "unet.down_blocks.2.attentions.0.transformer_blocks.9.attn1.to_q";
                 f.write("style.safetensors", pair(module, &[2, 16], &[16, 2]));
             })
-            .says(&["1 of 1 modules are not in", "unet/model.onnx", "down_blocks.2.attentions.0", "another family"]),
+            .says(&[
+                "1 of 1 modules are not in",
+                "unet/model.onnx",
+                "down_blocks.2.attentions.0",
+                "another model family",
+            ]),
         row("a LoRA of a model with two text encoders")
             .files(|f| {
                 let module = "lora_te2_text_model_encoder_layers_0_mlp_fc1";
                 f.write("style.safetensors", pair(module, &[2, 16], &[32, 2]));
             })
-            .says(&["style.safetensors", "text_encoder_2", "opens none", "another family"]),
+            .says(&["style.safetensors", "text_encoder_2", "does not load", "another model family"]),
         row("a LoRA of which a fused graph has a module")
             .files(|f| {
                 let ends = |module: &str| [".lora_down.weight", ".lora_up.weight"].map(|end| format!("{module}{end}"));

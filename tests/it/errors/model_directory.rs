@@ -135,7 +135,7 @@ fn directories() -> Vec<Row> {
         Row::new("no decoder").files(|f| f.remove("model/vae_decoder")).says(&["model", "vae_decoder"]),
         Row::new("a truncated graph").files(|f| f.cut("model/unet/model.onnx", 150_000)).says(&[
             "model/unet/model.onnx",
-            "cut off",
+            "truncated",
             "150000",
         ]),
         Row::new("an empty graph")
@@ -211,7 +211,7 @@ fn directories() -> Vec<Row> {
             .says(&["model/tokenizer/vocab.json"]),
         Row::new("merges cut at the end of a line")
             .files(|f| f.cut("model/tokenizer/merges.txt", cut_line(&f.read("model/tokenizer/merges.txt"))))
-            .says(&["model/tokenizer/merges.txt", "is not complete", "no merge makes", "120 merges"]),
+            .says(&["model/tokenizer/merges.txt", "is incomplete", "no merge produces", "120 merges"]),
         Row::new("merges of which only the header is left")
             .files(|f| f.write("model/tokenizer/merges.txt", "#version: 0.2\n"))
             .says(&["model/tokenizer/merges.txt", "is not complete", "expected 120 merges", "found 0"]),

@@ -106,7 +106,7 @@ fn of_clip() -> Vec<Row> {
         Row::new("a learnt word for Stable Diffusion XL")
             .add(CAT)
             .files(|f| f.write("cat.safetensors", safetensors("clip_g", "F16", &[1, 16], 2)))
-            .says(&["cat.safetensors", "no vectors for text encoder 1", "clip_l"]),
+            .says(&["cat.safetensors", "no embeddings for text encoder 1", "clip_l"]),
         Row::new("a learnt word that the tokenizer knows")
             .add("[[textual_inversion]]\npath = 'red.safetensors'\n")
             .files(|f| f.write("red.safetensors", safetensors("a</w>", "F32", &[1, 16], 4)))
@@ -127,7 +127,7 @@ fn of_clip() -> Vec<Row> {
             .files(with_hidden_states)
             .says(&["clip_skip", "4 layers", "text_encoder has 3"]),
         Row::new("a way to read weights that is not known")
-            .change("prompt = 'a red circle'", "prompt = 'a red circle'\nweights = 'compel'")
-            .says(&["pipeline.toml:6", "task.text-to-image.weights", "compel", "a1111"]),
+            .change("prompt = 'a red circle'", "prompt = 'a red circle'\nprompt_weighting = 'compel'")
+            .says(&["pipeline.toml:6", "task.text-to-image.prompt_weighting", "compel", "a1111"]),
     ]
 }

@@ -46,7 +46,7 @@ pub fn rows() -> Vec<Row> {
         Row::new("Optimum, Flux, a row of position ids for each image", "families/flux-dev", older)
             .inspected(&["[batch_size, sequence_length, 3]", "positions in the text"]),
         Row::new("OnnxStack, Flux, fixed to one row", "families/flux-true-cfg", fixed)
-            .inspected(&["fixed to batches of 1", "[1, sequence, 64]"]),
+            .inspected(&["fixed batch size 1", "[1, sequence, 64]"]),
         Row::new("Flux, int64 timestep that the graph casts", "families/flux-dev", whole_times).inspected(&["int64"]),
         Row::new("Flux for images of one size", "families/flux-true-cfg", of_one_size).inspected(&["[batch, 24, 64]"]),
     ]

@@ -41,7 +41,7 @@ pub fn axes() -> Vec<Row> {
     });
     vec![
         Row::new("fixed to batches of one, control", "families/control", control)
-            .inspected(&["fixed to batches of 1"])
+            .inspected(&["fixed batch size 1"])
             .change("../../../fixtures/families/control/controlnet_1", "model/controlnet_1"),
         Row::new(
             "fixed to batches of two, Stable Diffusion XL",
@@ -62,8 +62,8 @@ pub fn axes() -> Vec<Row> {
                 }
             }),
         ),
-        Row::new("fixed to batches of one", "pipelines/negative", batch_of(1)).inspected(&["fixed to batches of 1"]),
-        Row::new("fixed to batches of two", "pipelines/negative", batch_of(2)).inspected(&["fixed to batches of 2"]),
+        Row::new("fixed to batches of one", "pipelines/negative", batch_of(1)).inspected(&["fixed batch size 1"]),
+        Row::new("fixed to batches of two", "pipelines/negative", batch_of(2)).inspected(&["fixed batch size 2"]),
         Row::new("fixed to batches of two, without guidance", "pipelines/no-guidance", batch_of(2)),
         Row::new("fixed to batches of three", "pipelines/image-to-image-80", batch_of(3)),
         Row::new("fixed size", "pipelines/plain", sized).inspected(&["only size", "64 × 64"]),

@@ -30,7 +30,7 @@ pub fn rows() -> Vec<Row> {
         Row::new("a model_max_length of 1e30", "pipelines/long-prompt", with_length(sentinel, |_| ()))
             .warned("reads 16 tokens, which cuts off 88"),
         Row::new("no model_max_length, a graph of fixed length", "pipelines/plain", with_length("", fixed))
-            .inspected(&["fixed to 16 tokens"]),
+            .inspected(&["fixed length of 16 tokens"]),
         Row::new("a model_max_length of null", "pipelines/plain", with_length("\"model_max_length\": null,", |_| ())),
     ]
 }

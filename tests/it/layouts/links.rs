@@ -12,6 +12,7 @@ use ldm_ort::plan::Plan;
 use ldm_ort::quantize::{self, quantize};
 use ldm_ort::session::{Cancel, Runtime};
 use ldm_ort::spec::{Overrides, Spec};
+use ldm_ort::task::task_fits;
 use ndarray::ArrayD;
 
 use super::files::Files;
@@ -145,10 +146,11 @@ fn links_are_followed_wherever_they_lead() {
 fn models_of_links_are_inspected_and_quantized() {
     let folder = tempfile::tempdir().expect("a folder");
     for (at, (name, model)) in layouts(folder.path()).into_iter().enumerate() {
-        let report = bundle::inspect(&model, &Said::default()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let report =
+            bundle::inspect(&model, &Said::default(), task_fits).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!(report.faults.is_empty() && report.missing.is_empty(), "{name}: {report}");
         let to = folder.path().join(format!("half-{at}"));
-        let made = quantize(&model, &to, quantize::Weights::Half, &[], &Cancel::new(), &mut |_| {});
+        let made = quantize(&model, &to, quantize::WeightFormat::Half, &[], &Cancel::new(), &mut |_| {});
         made.unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!(!to.join("unet/model.onnx").is_symlink() && to.join("tokenizer/vocab.json").is_file(), "{name}");
         draw(&to, PLAIN, None).unwrap_or_else(|problem| panic!("{name}, quantised: {problem}"));
@@ -162,8 +164,8 @@ fn a_folder_of_links_that_leads_around_is_not_copied() {
     self::model().write(&model);
     symlink("..", model.join("unet/around")).expect("a link");
     let to = folder.path().join("half");
-    let made = quantize(&model, &to, quantize::Weights::Half, &[], &Cancel::new(), &mut |_| {});
+    let made = quantize(&model, &to, quantize::WeightFormat::Half, &[], &Cancel::new(), &mut |_| {});
     let error = made.expect_err("a folder within itself").to_string();
-    assert!(error.contains("unet/around") && error.contains("a folder that it is in"), "{error}");
+    assert!(error.contains("unet/around") && error.contains("a folder that contains it"), "{error}");
     assert!(!to.exists());
 }

@@ -75,7 +75,7 @@ pub fn rows() -> Vec<Row> {
         row("PixArt-Σ, a mask that the pipeline file names", SIGMA, given)
             .faulty()
             .change("[task", "[model.transformer]\ninputs = { told = \"context_mask\" }\n[task"),
-        row("PixArt-Σ, fixed to three rows", SIGMA, fixed).inspected(&["fixed to batches of 3"]),
+        row("PixArt-Σ, fixed to three rows", SIGMA, fixed).inspected(&["fixed batch size 3"]),
         row("PixArt-α, inputs without names", ALPHA, alpha).inspected(&[
             "height and width",
             "height by width",

@@ -51,7 +51,7 @@ fn diffusers() -> Vec<Row> {
         Row::new("diffusers, legacy", "pipelines/legacy", Files::of(LEGACY))
             .inspected(&["diffusers' legacy ONNX layout", "weights.pb"]),
         Row::new("diffusers, legacy, encoder that draws", "pipelines/image-to-image-100", Files::of(LEGACY))
-            .inspected(&["draws its own noise"])
+            .inspected(&["samples internally"])
             .limit(f32::INFINITY)
             .warned("vae_encoder draws its noise inside the graph"),
         Row::new(
@@ -204,7 +204,7 @@ fn directml() -> Vec<Row> {
             "sizes and crop",
         ]),
         Row::new("Olive, auto-named inputs of XL, fixed to one row", "families/xl", auto_named(["1, 16", "1, 6"]))
-            .inspected(&["fixed to batches of 1"]),
+            .inspected(&["fixed batch size 1"]),
         Row::new(
             "Olive, auto-named inputs, no config",
             "families/xl",
@@ -262,7 +262,7 @@ fn stack_control(name: &'static str, folder: &'static str) -> Row {
         }
     });
     Row::new(name, "families/control", files)
-        .inspected(&["control residual 0", "a denoiser that takes a control network's residuals"])
+        .inspected(&["control residual 0", "a denoiser that takes ControlNet residuals"])
         .change("image = \"a.png\"", "image = \"a.png\"\npath = \"model/networks/first\"")
         .change("../../../fixtures/families/control/controlnet_1", "model/networks/second")
 }
@@ -373,6 +373,6 @@ fn others() -> Vec<Row> {
         Row::new("transformers.js, onnx/ beside the parts", "pipelines/image-to-image-80", web_root)
             .inspected(&["onnx/unet_fp16.onnx"]),
         Row::new("weights in a file of any name", "pipelines/legacy", anywhere).inspected(&["0242ac120002"]),
-        Row::new("side by side", "pipelines/plain", flat).inspected(&["graphs side by side"]),
+        Row::new("side by side", "pipelines/plain", flat).inspected(&["all graphs in one directory"]),
     ]
 }

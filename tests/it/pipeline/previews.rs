@@ -3,11 +3,11 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use ldm_ort::bundle::{ComponentKind, GraphFile, VaeDecoderContract};
+use ldm_ort::bundle::{ComponentKind, GraphFile, VaeDecoderSignature};
 use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::image::{InputLimit, Rgb8};
-use ldm_ort::latent::{Decoder, Scaling};
 use ldm_ort::session::{Session, SessionOptions};
+use ldm_ort::vae::{Scaling, VaeDecoder};
 use ldm_ort::{Bundle, Cancel, Overrides, Plan, Runtime, Spec, image, metadata};
 use ndarray::{ArrayD, Axis, Slice};
 use serde_json::Value;
@@ -93,11 +93,11 @@ fn a_tiny_decoder_decodes_as_diffusers_does() {
     let model = with_tiny_decoder(folder.path(), "sd1", "taesd_decoder");
     let bundle = Bundle::open(&model, &ldm_ort::bundle::DirectoryOverrides::default()).expect("a model");
     let component = bundle.component(ComponentKind::TinyVaeDecoder).expect("the folder's name is known");
-    let contract = VaeDecoderContract::resolve(component).expect("a decoder");
+    let signature = VaeDecoderSignature::resolve(component).expect("a decoder");
     let GraphFile { path, .. } = &component.graph;
     let of_factor = |factor: usize| {
         let session = Session::open(&runtime(), path, &SessionOptions::default()).expect("it opens");
-        Decoder::new(session, contract.clone(), Scaling { factor: 1.0, shift: 0.0 }, factor)
+        VaeDecoder::new(session, signature.clone(), Scaling { factor: 1.0, shift: 0.0 }, factor)
     };
     let mut decoder = of_factor(8);
     let (latents, wanted) = (array("latents.npy"), array("pixels.npy"));
@@ -111,7 +111,7 @@ fn a_tiny_decoder_decodes_as_diffusers_does() {
     let mut other = of_factor(4);
     let error = other.decode(array("latents.npy").slice_axis(Axis(0), Slice::from(..1)), &Cancel::default());
     let error = error.expect_err("its images are of another size").to_string();
-    assert!(error.contains("expected 4 pixels a side for one latent"), "{error}");
+    assert!(error.contains("expected 4 pixels per latent along each side"), "{error}");
 }
 
 /// Previews come at their steps, change with them, and change nothing: the latents are the same to the bit.
