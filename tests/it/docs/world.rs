@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::root;
+use crate::common;
 
 /// Names in models/ with the tiny models that take their places.
 const MODELS: [(&str, &str); 25] = [
@@ -50,10 +51,12 @@ impl World {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::create_dir(folder.path().join("models")).expect("a folder");
         for (name, model) in MODELS {
-            link(&root().join(model), &folder.path().join("models").join(name));
+            let from = if model.starts_with("tests/fixtures") { common::root() } else { root() };
+            link(&from.join(model), &folder.path().join("models").join(name));
         }
         for (name, file) in FILES {
-            std::fs::copy(root().join(file), folder.path().join(name)).unwrap_or_else(|error| panic!("{file}: {error}"));
+            std::fs::copy(root().join(file), folder.path().join(name))
+                .unwrap_or_else(|error| panic!("{file}: {error}"));
         }
         // Colors with something to see in them; what is white in the mask is its right half.
         let photo = image::RgbImage::from_fn(64, 64, |x, y| image::Rgb([(4 * x) as u8, (4 * y) as u8, 90]));
