@@ -109,7 +109,7 @@ fn value_schema(value: KeyType) -> Value {
 
 fn tasks() -> Value {
     let keys = keys_of("task.NAME");
-    let task = |entry: &TaskEntry| {
+    let task = |entry: &&TaskEntry| {
         let own = entry.keys().into_iter().filter_map(|name| Some((name.clone(), keys.get(&name)?.clone())));
         let mut task = table(own.collect());
         task["description"] = entry.about.into();

@@ -34,6 +34,12 @@ const MODELS: [(&str, &str); 25] = [
     ("ldm-upscaler", "tests/fixtures/systems/super-resolution"),
 ];
 
+/// Tiny models whose files are in part another's: name, the other one, and the components that it fills up.
+const SHARING: [(&str, &str, &[&str]); 2] = [
+    ("flux-schnell", "flux-dev", &["text_encoder", "text_encoder_2", "vae_encoder", "vae_decoder"]),
+    ("pixart-sigma", "sdxl", &["vae_encoder", "vae_decoder"]),
+];
+
 /// Files that pages name, with the files that take their places.
 const FILES: [(&str, &str); 5] = [
     ("pipeline.toml", "pipeline.toml"),
@@ -53,6 +59,9 @@ impl World {
         for (name, model) in MODELS {
             let from = if model.starts_with("tests/fixtures") { common::root() } else { root() };
             link(&from.join(model), &folder.path().join("models").join(name));
+        }
+        for (name, other, components) in SHARING {
+            fill_up(&folder.path().join("models"), name, other, components);
         }
         for (name, file) in FILES {
             std::fs::copy(root().join(file), folder.path().join(name))
@@ -82,6 +91,29 @@ impl World {
     /// The folder with the program.
     pub(super) fn bin(&self) -> PathBuf {
         self.path().join("bin")
+    }
+}
+
+/// Replaces a link to a model by a folder of links, with files of another model in components that lack them.
+fn fill_up(models: &Path, name: &str, other: &str, components: &[&str]) {
+    let own = std::fs::canonicalize(models.join(name)).expect("a model");
+    std::fs::remove_file(models.join(name)).expect("a link");
+    std::fs::create_dir(models.join(name)).expect("a folder");
+    for entry in std::fs::read_dir(&own).expect("a model").map(|entry| entry.expect("an entry")) {
+        let target = models.join(name).join(entry.file_name());
+        if !components.iter().any(|component| entry.file_name() == *component) {
+            link(&entry.path(), &target);
+            continue;
+        }
+        std::fs::create_dir(&target).expect("a folder");
+        let folders = [entry.path(), models.join(other).join(entry.file_name())];
+        let files = folders.iter().flat_map(|folder| std::fs::read_dir(folder).expect("a component"));
+        for file in files.map(|file| file.expect("a file")) {
+            if !target.join(file.file_name()).exists() {
+                let from = std::fs::canonicalize(file.path()).expect("a file");
+                link(&from, &target.join(file.file_name()));
+            }
+        }
     }
 }
 
