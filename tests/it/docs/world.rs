@@ -6,7 +6,7 @@ use super::root;
 use crate::common;
 
 /// Names in models/ with the tiny models that take their places.
-const MODELS: [(&str, &str); 25] = [
+const MODELS: [(&str, &str); 24] = [
     ("shapes", "models/shapes"),
     ("sd15", "tests/fixtures/models/sd1"),
     ("sd21", "tests/fixtures/models/sd2v"),
@@ -21,7 +21,6 @@ const MODELS: [(&str, &str); 25] = [
     ("sd35", "tests/fixtures/families/sd3"),
     ("flux-dev", "tests/fixtures/families/flux-dev"),
     ("flux-schnell", "tests/fixtures/families/flux-schnell"),
-    ("pixart-alpha", "tests/fixtures/families/pixart-alpha"),
     ("pixart-sigma", "tests/fixtures/families/pixart-sigma"),
     ("sana", "tests/fixtures/families/sana"),
     ("ddpm", "tests/fixtures/models/pixel"),
