@@ -93,7 +93,7 @@ pub enum Command {
     /// Prints a pipeline.toml for a model directory.
     #[command(after_help = "Example:\n  ldm-ort init models/shapes > pipeline.toml")]
     Init(InitArgs),
-    /// Lists schedulers, tasks, execution providers, or old names that still work.
+    /// Lists schedulers, tasks, execution providers, families, keys, commands, or old names that still work.
     List(ListArgs),
     /// Draws the schedules of one or several schedulers: timesteps, sigmas and signal-to-noise over the steps.
     #[command(after_help = PLOT_EXAMPLES)]
@@ -305,11 +305,14 @@ pub struct InitArgs {
 /// `ldm-ort list`.
 #[derive(Debug, Clone, Args)]
 pub struct ListArgs {
-    /// Which table.
+    /// The table to print.
     pub what: Listing,
-    /// Prints JSON.
+    /// Prints JSON; of the keys, a JSON schema of pipeline.toml.
     #[arg(long)]
     pub json: bool,
+    /// Prints the page of docs/reference.
+    #[arg(long, conflicts_with = "json")]
+    pub markdown: bool,
 }
 
 /// The tables of `ldm-ort list`.
@@ -321,6 +324,12 @@ pub enum Listing {
     Tasks,
     /// The execution providers: names for --provider, and whether each can be used now.
     Providers,
+    /// The model families, with their tasks and the pipeline classes of diffusers.
+    Families,
+    /// The keys of pipeline.toml.
+    Keys,
+    /// The commands.
+    Commands,
     /// The old names of keys, values, folders, variables, commands and record fields that still work, with the new ones.
     Aliases,
 }

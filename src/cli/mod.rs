@@ -7,7 +7,9 @@ mod graph_cache;
 mod init;
 mod inspect;
 mod interrupt;
+mod keys;
 mod list;
+mod markdown;
 mod memory;
 mod output;
 mod plot;
@@ -54,6 +56,7 @@ fn dispatch(cli: &Cli, out: &mut (dyn Write + Send)) -> Result<()> {
         Command::Check(args) => check::check(args, &cli.global, out),
         Command::Inspect(args) => inspect::inspect(args, out),
         Command::Init(args) => init::init(args, out),
+        Command::List(args) if args.markdown => output::text(out, &markdown::page(args.what)),
         Command::List(args) => list::list(args, || list_runtime(&cli.global), out),
         Command::Plot(args) => plot::plot(args, out),
         Command::Optimize(args) => graph_cache::optimize(args, &cli.global, out),

@@ -9,6 +9,8 @@ mod bundle;
 mod cli;
 mod common;
 mod deepcache;
+#[cfg(unix)]
+mod docs;
 mod engine;
 mod errors;
 mod graph_cache;
