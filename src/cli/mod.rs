@@ -3,6 +3,7 @@
 pub mod args;
 mod check;
 mod compare;
+mod completions;
 mod graph_cache;
 mod init;
 mod inspect;
@@ -55,6 +56,8 @@ fn dispatch(cli: &Cli, out: &mut (dyn Write + Send)) -> Result<()> {
         Command::Inspect(args) => inspect::inspect(args, out),
         Command::Init(args) => init::init(args, out),
         Command::List(args) => list::list(args, || list_runtime(&cli.global), out),
+        Command::Completions(args) => completions::print_completions(args, out),
+        Command::Man(args) => completions::print_man_page(args, out),
         Command::Plot(args) => plot::plot(args, out),
         Command::Optimize(args) => graph_cache::optimize(args, &cli.global, out),
         Command::Compile(args) => {

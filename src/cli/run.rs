@@ -13,7 +13,7 @@ use super::output::{self, warn};
 use super::preview::Previews;
 use super::progress::Progress;
 use super::standard_input::{load_spec, read_prompts};
-use super::writer::{ImageWriter, Pace, Shown, Writing};
+use super::writer::{ImageWriter, Pace, Presentation, Writing};
 use crate::denoise::Evaluations;
 use crate::engine::{Event, Pipeline, Replay, Request, Saver, model_spec};
 use crate::error::{Error, Result, count_of};
@@ -59,7 +59,7 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut (dyn Write + Send)) -> Res
         bars: watched.progress.bars(),
         replay,
         latents: args.save_latents.as_ref().map(|_| Vec::new()),
-        shown: if args.compare { Shown::Later(Vec::new()) } else { Shown::Alone },
+        shown: if args.compare { Presentation::Later(Vec::new()) } else { Presentation::Alone },
         previews: None,
     };
     let (found, opened) = pipeline.opening_seconds();
@@ -215,7 +215,7 @@ fn summary(timings: &Timings, found: f64, opened: f64, saving: f64, total: f64) 
     ));
 }
 
-/// How long denoising took, for how many steps, and of how many evaluations of the model where some were left out.
+/// Returns the seconds of denoising, its steps, and its evaluations of the model if some were left out.
 fn denoising(timings: &Timings) -> String {
     let Timings { denoise, calls, evaluations, .. } = *timings;
     let rate = if denoise > 0.0 { calls as f64 / denoise } else { 0.0 };

@@ -17,7 +17,7 @@ use crate::error::{Error, Result, StepPosition};
 use crate::image;
 use crate::plan::{ControlPart, ModelPlan, RunPlan, RunSettings};
 use crate::session::{Cancel, Runtime};
-use crate::task::{self, Given, Paste, StageOutput, TaskContext};
+use crate::task::{self, Paste, PreparedCondition, StageOutput, TaskContext};
 use crate::text::PromptCache;
 
 /// One model at work. Its open graphs return to the pool when it is dropped.
@@ -40,7 +40,7 @@ impl Drop for ModelRun<'_> {
 }
 
 /// A batch whose latents are done.
-pub(super) struct Drawn {
+pub(super) struct DenoisedBatch {
     indices: Range<usize>,
     /// `[n, c, h/f, w/f]`.
     pub(super) latents: ArrayD<f32>,
@@ -73,7 +73,7 @@ impl<'a> ModelRun<'a> {
         handed: Option<StageOutput<'_>>,
         observer: &mut dyn Observer,
         timings: &mut Timings,
-    ) -> Result<Drawn> {
+    ) -> Result<DenoisedBatch> {
         let (plan, request, cancel) = (self.plan, self.request, self.cancel);
         let of = request.total_images();
         let (first, images) = (indices.start, indices.len());
@@ -128,7 +128,7 @@ impl<'a> ModelRun<'a> {
             warn: &mut |warning| warnings.push(warning),
         })?;
         let conditions = plan.conditions.iter().zip(conditioners);
-        let conditions = conditions.map(|(part, graph)| Given {
+        let conditions = conditions.map(|(part, graph)| PreparedCondition {
             condition: &part.condition,
             graph: graph.as_mut().map(|(_, part)| part),
             known: part.known,
@@ -206,13 +206,13 @@ impl<'a> ModelRun<'a> {
         self.wait_checked()?;
         let seconds = (denoised - started).as_secs_f64() / images as f64;
         let settings = Arc::new(RunSettings::of(request, plan));
-        Ok(Drawn { indices, latents: sample, paste, calls, evaluations, settings, seconds })
+        Ok(DenoisedBatch { indices, latents: sample, paste, calls, evaluations, settings, seconds })
     }
 
     /// Makes the image of one row of a batch.
     pub(super) fn decode(
         &mut self,
-        drawn: &Drawn,
+        drawn: &DenoisedBatch,
         row: usize,
         observer: &mut dyn Observer,
         timings: &mut Timings,

@@ -17,7 +17,7 @@ use crate::plan::{ModelPlan, Plan};
 use crate::session::{Cancel, Runtime};
 
 use pool::Pool;
-use stages::{Stage, within};
+use stages::{StageRun, within};
 
 pub use event::{ExecutionEvent, Observer, Unwatched};
 pub use finished_image::{FinishedImage, Timings};
@@ -106,7 +106,8 @@ impl Execution {
             for (at, model) in models.iter().enumerate() {
                 let (runtime, pool) = (&self.runtime, &mut self.pool);
                 made = within(plan, at, observer, &mut |observer| {
-                    let mut stage = Stage::new((plan, at), model, (runtime, &mut *pool), is_last, cancel, &mut timings);
+                    let mut stage =
+                        StageRun::new((plan, at), model, (runtime, &mut *pool), is_last, cancel, &mut timings);
                     stage.run(batch.clone(), &made, observer)
                 })?;
             }

@@ -329,7 +329,7 @@ impl<'a> Opener<'a> {
             }
             None => {
                 let mut weights = lora::merge(&self.plan.loras, kind, graph)?;
-                weights.extend(self.plan.learnt(kind, graph)?);
+                weights.extend(self.plan.added_weight(kind, graph)?);
                 graph_cache::open_uncached(self.runtime, graph, &opening.passes, &options, weights)?
             }
         };

@@ -17,8 +17,8 @@ use crate::session::{Cancel, Runtime};
 use crate::spec::StageInput;
 use crate::task::{StageOutput, rows};
 
-/// What one stage made of one image.
-pub(super) struct Made {
+/// The result of one stage for one image.
+pub(super) struct StageResult {
     /// `[1, c, h/f, w/f]`.
     latents: ArrayD<f32>,
     /// The image, where anybody wants it.
@@ -32,7 +32,7 @@ pub(super) struct Made {
 }
 
 /// One stage at work on one batch of the file's own run.
-pub(super) struct Stage<'a> {
+pub(super) struct StageRun<'a> {
     plan: &'a Plan,
     /// 0 for the file's own tables.
     at: usize,
@@ -42,7 +42,7 @@ pub(super) struct Stage<'a> {
     timings: &'a mut Timings,
 }
 
-impl<'a> Stage<'a> {
+impl<'a> StageRun<'a> {
     pub(super) fn new(
         (plan, at): (&'a Plan, usize),
         model: &'a ReadyModel,
@@ -60,9 +60,9 @@ impl<'a> Stage<'a> {
     pub(super) fn run(
         &mut self,
         batch: Range<usize>,
-        before: &[Made],
+        before: &[StageResult],
         observer: &mut dyn Observer,
-    ) -> Result<Vec<Made>> {
+    ) -> Result<Vec<StageResult>> {
         let (request, hand) = request_of(self.plan, self.at);
         let mut made = Vec::new();
         let end = batch.end;
@@ -80,7 +80,7 @@ impl<'a> Stage<'a> {
                 evaluations.push(drawn.evaluations);
                 let mut settings = own.get(row).map_or_else(Vec::new, |made| made.settings.clone());
                 settings.push(Arc::clone(&drawn.settings));
-                let mut one = Made {
+                let mut one = StageResult {
                     latents: rows(&drawn.latents, row..row + 1),
                     pixels: None,
                     calls: calls + drawn.calls,
@@ -142,9 +142,9 @@ pub(super) fn request_of(plan: &Plan, at: usize) -> (&RunPlan, Option<StageInput
     }
 }
 
-fn handed(hand: StageInput, made: &[Made]) -> Result<StageOutput<'_>> {
+fn handed(hand: StageInput, made: &[StageResult]) -> Result<StageOutput<'_>> {
     match (hand, made) {
-        (StageInput::Image, [Made { pixels: Some(pixels), .. }]) => Ok(StageOutput::Image(pixels)),
+        (StageInput::Image, [StageResult { pixels: Some(pixels), .. }]) => Ok(StageOutput::Image(pixels)),
         (StageInput::Image, _) => Err(Error::internal("stage", "the stage before it handed on no image")),
         (StageInput::Latents, made) => {
             let latents: Vec<_> = made.iter().map(|made| made.latents.view()).collect();

@@ -170,7 +170,7 @@ pub struct Plan {
 }
 
 /// One model's part of a plan.
-struct Settled {
+struct ResolvedStage {
     spec: Spec,
     model: ModelPlan,
     request: RunPlan,
@@ -181,7 +181,7 @@ struct Settled {
 
 /// Opens the model directory that `spec` names and makes every choice that it leaves open, save its stages. `offer` is
 /// what it is handed, where it is a stage itself.
-fn settle(mut spec: Spec, offer: Option<&Offer>, sources: &ModelSources) -> Result<Settled> {
+fn settle(mut spec: Spec, offer: Option<&Offer>, sources: &ModelSources) -> Result<ResolvedStage> {
     let directory = sources.directory(&spec)?;
     let bundle = &directory.bundle;
     bundle.family()?;
@@ -304,7 +304,7 @@ fn settle(mut spec: Spec, offer: Option<&Offer>, sources: &ModelSources) -> Resu
     if let Some(budget) = spec.device.memory_budget {
         model.keep_within(budget, sources)?;
     }
-    Ok(Settled { spec, model, request, space: LatentSpace::of(bundle), hand })
+    Ok(ResolvedStage { spec, model, request, space: LatentSpace::of(bundle), hand })
 }
 
 /// Warnings about old names, in the pipeline file and of folders in the model directory.

@@ -91,7 +91,7 @@ impl ModelPlan {
         let on_processor = self.device.providers_of(kind).iter().all(|name| name == "cpu");
         let of_text = kind.text_encoder_number().is_some();
         let learns =
-            self.text.iter().flat_map(|text| &text.encoders).any(|t| t.part.kind == kind && t.learnt.is_some());
+            self.text.iter().flat_map(|text| &text.encoders).any(|t| t.part.kind == kind && t.added_tokens.is_some());
         let is_changed = learns || (!self.loras.is_empty() && (of_text || kind == self.denoiser.kind));
         on_processor && self.device.optimize && !is_changed
     }
@@ -197,9 +197,9 @@ impl ModelPlan {
     ///
     /// # Errors
     /// As [`TokenTable::grown`](crate::bundle::TokenTable::grown).
-    pub fn learnt(&self, kind: ComponentKind, graph: &GraphFile) -> Result<Option<Weight>> {
+    pub fn added_weight(&self, kind: ComponentKind, graph: &GraphFile) -> Result<Option<Weight>> {
         let text = self.text.iter().flat_map(|text| &text.encoders).find(|text| text.part.kind == kind);
-        text.and_then(|text| text.learnt.as_ref()).map(|learnt| learnt.weight(graph)).transpose()
+        text.and_then(|text| text.added_tokens.as_ref()).map(|added_tokens| added_tokens.weight(graph)).transpose()
     }
 
     /// The graphs of the components that are opened.

@@ -1,7 +1,7 @@
 //! Models in a row: what a stage is handed by the one before it, and whether the two go together.
 
 use super::sources::ModelSources;
-use super::{Plan, RunPlan, Settled, Wrong, settle};
+use super::{Plan, ResolvedStage, RunPlan, Wrong, settle};
 use crate::bundle::{Autoencoder, Bundle, ComponentKind, DenoiserSignature, Role};
 use crate::error::{Error, Result};
 use crate::graph_cache::GraphCache;
@@ -174,7 +174,7 @@ impl Plan {
                 seed,
             };
             let settled = wrong.unless(settle(stage.spec, Some(&offer), sources).map_err(|error| error.in_stage(&key)));
-            let Some(Settled { spec, model, request, space, hand }) = settled else {
+            let Some(ResolvedStage { spec, model, request, space, hand }) = settled else {
                 before = None;
                 continue;
             };
@@ -184,7 +184,8 @@ impl Plan {
             before = Some((space, own));
             done.push((StagePlan { key, hand, model, request, warnings }, StageSpec { input: Some(hand), spec }));
         }
-        let Some(Settled { mut spec, mut model, request, .. }) = base.take().filter(|_| wrong.0.is_empty()) else {
+        let Some(ResolvedStage { mut spec, mut model, request, .. }) = base.take().filter(|_| wrong.0.is_empty())
+        else {
             return Err(wrong.into_error());
         };
         // Images that nobody sees are not decoded, and their decoders not opened.
