@@ -124,7 +124,7 @@ mod tests {
     use crate::family::{Family, PipelineClass};
     use serde_json::{Map, Value, json};
 
-    /// The defaults that scripts/golden_defaults.py reads from diffusers' classes, or observes.
+    /// The defaults that scripts/goldens/golden_defaults.py reads from diffusers' classes, or observes.
     fn golden() -> Map<String, Value> {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/defaults.json");
         serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()

@@ -47,9 +47,9 @@ pub(super) fn print_man_page(args: &ManArgs, out: &mut dyn Write) -> Result<()> 
         None => root,
         Some(name) => {
             let found = root.find_subcommand(name).filter(|command| !command.is_hide_set());
-            found.cloned().ok_or_else(|| {
-                Error::input(name, "is no command of ldm-ort", "`ldm-ort --help` lists the commands")
-            })?
+            found
+                .cloned()
+                .ok_or_else(|| Error::input(name, "is no command of ldm-ort", "`ldm-ort --help` lists the commands"))?
         }
     };
     let mut text = Vec::new();

@@ -273,7 +273,7 @@ mod tests {
     use super::*;
 
     /// Where diffusers' pipelines for Stable Diffusion XL cut schedules in two, recorded by
-    /// scripts/golden_custom_schedules.py.
+    /// scripts/goldens/golden_custom_schedules.py.
     #[test]
     fn schedules_are_cut_where_diffusers_cuts_them() {
         type Row = (String, usize, Option<f64>, Option<f64>, usize, usize);

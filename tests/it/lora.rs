@@ -1,12 +1,12 @@
 //! LoRAs: merged weights give the same images as diffusers.
 //!
-//! The references are in `tests/golden/lora`, made by `scripts/golden_lora.py`. Each folder there with a pipeline.toml
+//! The references are in `tests/golden/lora`, made by `scripts/goldens/golden_lora.py`. Each folder there with a pipeline.toml
 //! is a test.
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use crate::common::{answer, ldm_ort, models, npy};
+use crate::common::{answer, ldm_ort, models, npy, root};
 use ldm_ort::bundle::{ComponentKind, GraphFile, ModuleWeights};
 use ldm_ort::engine::model_digest;
 use ldm_ort::lora::{Lora, merge};
@@ -15,7 +15,7 @@ use ldm_ort::tensor::{DType, WeightValues};
 use ldm_ort::{Overrides, Plan, Spec};
 
 fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/lora")
+    root().join("tests/golden/lora")
 }
 
 /// Runs a pipeline with its images in `folder`, and returns the final latents and the first image's bytes.

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use crate::common::{answer, ldm_ort, models};
+use crate::common::{answer, ldm_ort, models, root};
 use ldm_ort::bundle::GraphFile;
 use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::graph_cache::GraphCache;
@@ -15,7 +15,7 @@ use ldm_ort::tiles::Tiles;
 use ndarray::ArrayD;
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+    root().join("tests/fixtures").join(name)
 }
 
 fn plan(set: &[&str]) -> Result<Plan, String> {
@@ -158,7 +158,7 @@ fn runtime() -> Runtime {
 
 /// Returns the latents and the pixels of an image, and the warnings.
 fn draw(cache: &Path, memory_budget: Option<MemoryBudget>) -> (ArrayD<f32>, Vec<u8>, Vec<String>) {
-    let shapes = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes");
+    let shapes = root().join("models/shapes");
     let mut plan = plan_of(&shapes, &["run.width=128", "run.height=96"]).expect("a plan");
     (plan.model.prepared, plan.model.memory_budget) = (Some(GraphCache::new(cache)), memory_budget);
     let (mut drawn, mut warnings) = (None, Vec::new());

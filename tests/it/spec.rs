@@ -5,6 +5,7 @@
 //! `ldm-ort run`, parted by spaces. To add a case, add its TOML, run `UPDATE_EXPECTED=1 cargo test --test it spec::`, and
 //! read what was written.
 
+use crate::common::root;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -15,7 +16,7 @@ use ldm_ort::task::{ImageOrLatents, ImageToImage, Prompting, Task, TextToImage, 
 use ldm_ort::{Error, Result};
 
 fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/spec").join(name)
+    root().join("tests/fixtures/spec").join(name)
 }
 
 /// The TOML files of a folder, in order.

@@ -1,6 +1,6 @@
 //! Text encoders alone, compared with transformers for the same prompts.
 
-use std::path::Path;
+use crate::common::root;
 use std::sync::Arc;
 
 use ldm_ort::bundle::{Bundle, ComponentKind, DirectoryOverrides, TextEncoderSignature};
@@ -9,10 +9,10 @@ use ldm_ort::text::tokenizer::Tokenizer;
 use ldm_ort::text::{EncoderOutputs, PromptCache, PromptStyle, PromptText, TextEncoder, TextEncoders};
 use ldm_ort::{Cancel, Runtime, npy};
 
-/// T5's encoder and its tokenizer, against `tests/golden/text/t5.npy` (`scripts/golden_t5.py`).
+/// T5's encoder and its tokenizer, against `tests/golden/text/t5.npy` (`scripts/goldens/golden_t5.py`).
 #[test]
 fn t5_gives_the_states_that_transformers_gives() {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let tests = root().join("tests");
     let bundle = Bundle::open(&tests.join("fixtures/families/sd3"), &DirectoryOverrides::default()).unwrap();
     let kind = ComponentKind::TextEncoder3;
     let component = bundle.component(kind).unwrap();

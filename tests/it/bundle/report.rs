@@ -1,5 +1,6 @@
 //! The output of `inspect` and `init`.
 
+use crate::common::root;
 use ldm_ort::bundle::{Bundle, ComponentKind, DirectoryOverrides, inspect, obstacles};
 use ldm_ort::spec::Spec;
 use ldm_ort::spec::init_toml;
@@ -40,7 +41,7 @@ fn the_report_names_what_an_issue_needs() {
 /// Half-precision exports state the noise that diffusers draws for them, which differs from float32 noise.
 #[test]
 fn noise_in_half_precision_is_named() {
-    let variants = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models");
+    let variants = root().join("tests/fixtures/models");
     let open = |graph: Option<&str>| {
         let graphs = graph.map(|name| (ComponentKind::Unet, variants.join("variants").join(name)));
         let overrides = DirectoryOverrides { graphs: graphs.into_iter().collect(), ..DirectoryOverrides::default() };

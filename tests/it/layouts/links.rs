@@ -16,7 +16,7 @@ use ldm_ort::task::task_fits;
 use ndarray::ArrayD;
 
 use super::files::Files;
-use crate::common::models;
+use crate::common::{models, root};
 
 /// Stable Diffusion's tiny model with the weights of each graph in a file beside it, the timestep a whole number.
 fn model() -> Files {
@@ -86,7 +86,7 @@ const PLAIN: &str = "[task.text-to-image]\nprompt = \"a <cat-toy> above a red ci
     [scheduler.dpm-multistep]\nuse_karras_sigmas = true\n[run]\nsteps = 3\nseed = 7\nwidth = 64\nheight = 64\n";
 
 fn changed() -> String {
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let golden = root().join("tests/golden");
     format!(
         "[[textual_inversion]]\npath = {:?}\n[[lora]]\npath = {:?}\nscale = 0.8\n{PLAIN}",
         golden.join("pipelines/embedding/cat.safetensors"),
