@@ -258,7 +258,7 @@ fn settle(mut spec: Spec, offer: Option<&Offer>, sources: &ModelSources) -> Resu
     let (denoising_start, denoising_end) = (spec.run.denoising_start, spec.run.denoising_end);
     filling.add_planned(&spec, &model, &scheduler);
     model.defaults = filling.filled;
-    model.remarks.extend(old_names(&spec, &bundle));
+    model.remarks.extend(old_names(&spec, bundle));
     spec.run.steps = Some(steps);
     if offer.is_none() {
         spec.run.seed = Some(seed);
