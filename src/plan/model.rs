@@ -203,9 +203,9 @@ impl ModelPlan {
     ///
     /// # Errors
     /// As [`TokenTable::grown`](crate::bundle::TokenTable::grown).
-    pub fn learnt(&self, kind: ComponentKind, graph: &GraphFile) -> Result<Option<Weight>> {
+    pub fn added_weight(&self, kind: ComponentKind, graph: &GraphFile) -> Result<Option<Weight>> {
         let text = self.text.iter().flat_map(|text| &text.encoders).find(|text| text.part.kind == kind);
-        text.and_then(|text| text.learnt.as_ref()).map(|learnt| learnt.weight(graph)).transpose()
+        text.and_then(|text| text.added_tokens.as_ref()).map(|tokens| tokens.weight(graph)).transpose()
     }
 
     /// The number of tokens that the denoiser attends to; `None` if it is not the same for every prompt and condition.

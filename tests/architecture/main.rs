@@ -2,6 +2,7 @@
 
 mod circles;
 mod lengths;
+mod words;
 
 use std::path::{Path, PathBuf};
 
@@ -25,9 +26,10 @@ const FLOORS: &[&[&str]] = &[
 /// telemetry off from a variable only, and it has to stand before the library is loaded, whoever loads it.
 const TELEMETRY_SWITCH: &str = "session/library/mod.rs";
 
-/// One source file: its path below `src/`, and its code without comments and without its unit tests.
+/// One source file: its path below `src/`, its text, and its code without comments and without its unit tests.
 struct Source {
     path: PathBuf,
+    text: String,
     code: String,
 }
 
@@ -57,7 +59,7 @@ fn sources() -> Vec<Source> {
             } else if path.extension().is_some_and(|e| e == "rs") && path.file_stem().is_some_and(|s| s != "tests") {
                 let text = std::fs::read_to_string(&path).expect("a source is text");
                 let path = path.strip_prefix(root).expect("a source is below src").to_path_buf();
-                into.push(Source { path, code: code_of(&text) });
+                into.push(Source { path, code: code_of(&text), text });
             }
         }
     }
@@ -75,7 +77,7 @@ fn code_of(text: &str) -> String {
     text.lines().filter(code).collect::<Vec<_>>().join("\n")
 }
 
-/// Whether a word stands in the code with nothing around it that would make it another word.
+/// True if the code has a word with nothing around it that would make it another word.
 fn names(code: &str, word: &str) -> bool {
     let joins = |c: char| c.is_alphanumeric() || c == '_';
     code.match_indices(word).any(|(at, _)| {
