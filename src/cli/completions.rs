@@ -86,7 +86,7 @@ mod tests {
         assert!(page.contains("inspect") && page.contains("130"), "{page}");
         let page = man(Some("run")).unwrap();
         assert!(page.contains(".TH ldm-ort-run 1"), "{page}");
-        assert!(page.contains("negative\\-prompt") && page.contains("ldm-ort run pipeline.toml"), "{page}");
+        assert!(page.contains("negative\\-prompt") && page.contains("ldm\\-ort run pipeline.toml"), "{page}");
         assert!(matches!(man(Some("paint")), Err(Error::Input { .. })));
     }
 }
