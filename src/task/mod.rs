@@ -19,6 +19,7 @@ mod input_image;
 mod instruct;
 mod prompt;
 mod prompt_reading;
+mod prompt_texts;
 mod prompting;
 mod sample_keys;
 mod sizes;

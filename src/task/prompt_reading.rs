@@ -1,6 +1,6 @@
 //! The reading of prompts: weights, length, cleaning, layers.
 
-use super::prompting::texts;
+use super::prompt_texts::texts;
 use crate::keys::{Table, Writer, integer};
 use crate::text::tokenizer::Cleaning;
 

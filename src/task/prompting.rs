@@ -4,10 +4,10 @@ use std::ops::Bound::{Included, Unbounded};
 
 use super::guidance_interval;
 use super::prompt_reading::PromptReading;
+use super::prompt_texts::texts;
 use super::sizes::SizeConditioning;
 use crate::keys::{Item, Table, Value, Writer};
 use crate::text::PromptText;
-use crate::text::tokenizer::PROMPT_BYTES;
 
 /// The prompts and their guidance, for every task that follows a prompt.
 #[derive(Debug, Clone, PartialEq)]
@@ -212,13 +212,4 @@ fn goes_with(table: &mut Table<'_>, key: &str, of: &str) {
         }
         Some(_) => {}
     }
-}
-
-pub(super) fn texts(table: &mut Table<'_>, key: &str) -> Option<Vec<String>> {
-    let texts: Vec<String> = table.strings(key)?.iter().map(|item| item.string("a string")).collect::<Option<_>>()?;
-    if let Some(bytes) = texts.iter().map(String::len).find(|&bytes| bytes > PROMPT_BYTES) {
-        table.report_at(key, format!("has a text of {bytes} bytes; expected at most {PROMPT_BYTES}"));
-        return None;
-    }
-    Some(texts)
 }

@@ -260,12 +260,8 @@ fn only_the_command_line_speaks_and_reads_the_environment() {
 fn inputs_are_opened_in_one_place() {
     const WORDS: &[&str] = &["File::open", "fs::read", "fs::read_to_string", "File::options"];
     /// Files of the system, folders that are synced, and files that were just written.
-    const OTHERS: &[&str] = &[
-        "memory.rs",
-        "session/options.rs",
-        "session/library/loaded_copies.rs",
-        "session/fetch/download.rs",
-    ];
+    const OTHERS: &[&str] =
+        &["memory.rs", "session/options.rs", "session/library/loaded_copies.rs", "session/fetch/download.rs"];
     let mut wrong = Vec::new();
     for source in sources().iter().filter(|source| source.room() != "files") {
         let path = source.path.to_string_lossy().replace('\\', "/");
