@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::args::{Cli, ListArgs, Listing};
 use super::keys::{KEYS, json_schema};
 use super::output;
-use super::table::columns;
+use super::table::{columns_within, wrapped};
 use crate::aliases::{ALIASES, Alias};
 use crate::error::Result;
 use crate::family::Family;
@@ -41,6 +41,18 @@ pub fn list(args: &ListArgs, load: impl FnOnce() -> Result<Runtime>, out: &mut d
     }
 }
 
+/// The longest line of a list in characters.
+const WIDTH: usize = 100;
+
+fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    columns_within(rows, WIDTH)
+}
+
+/// Wraps a text below a table.
+fn paragraphs(text: &str) -> String {
+    text.lines().flat_map(|line| wrapped(line, WIDTH)).map(|line| line + "\n").collect()
+}
+
 fn heading<const N: usize>(names: [&str; N]) -> [String; N] {
     names.map(str::to_uppercase)
 }
@@ -61,12 +73,16 @@ fn schedulers() -> String {
             names.push([alias.name.into(), format!("{}{with}", entry.name)]);
         }
     }
+    let below = format!(
+        "Names and classes of the first table are known too, in any case and with or without spaces, - and _. After a name \
+         may stand {}.",
+        suffixes.join(", ")
+    );
     format!(
-        "{}\ncalls: how often the model is asked in a step. noise: whether steps draw noise.\n\n{}\nNames and classes of the \
-         first table are known too, in any case and with or without spaces, - and _. After a name may stand {}.\n",
+        "{}\ncalls: evaluations of the model in a step. noise: yes if steps draw noise.\n\n{}\n{}",
         columns(&rows),
         columns(&names),
-        suffixes.join(", ")
+        paragraphs(&below)
     )
 }
 
@@ -91,11 +107,9 @@ fn schedulers_json() -> Value {
 fn tasks() -> String {
     let mut rows = vec![heading(["name", "about", "keys"])];
     rows.extend(TASKS.iter().map(|entry| [entry.name.into(), entry.about.into(), entry.keys().join(", ")]));
-    format!(
-        "{}\noriginal_size and target_size are [width, height], and crop is [left, top], where diffusers has (height, width) \
-         and (top, left).\n",
-        columns(&rows)
-    )
+    let below = "original_size and target_size are [width, height], and crop is [left, top], where diffusers has (height, \
+                 width) and (top, left).";
+    format!("{}\n{}", columns(&rows), paragraphs(below))
 }
 
 fn tasks_json() -> Value {
@@ -105,11 +119,9 @@ fn tasks_json() -> Value {
 fn aliases() -> String {
     let mut rows = vec![heading(["kind", "old", "new", "note"])];
     rows.extend(ALIASES.iter().map(|alias| [alias.kind.name(), alias.old, alias.new, alias.note].map(str::to_owned)));
-    format!(
-        "{}\nNAME is any name, and [] any table of an array. Each key and value is one of a [[stage]] too. The new name is the \
-         one to write; an old one works with a warning, in the record of an image without.\n",
-        columns(&rows)
-    )
+    let below = "NAME is any name, and [] any table of an array. Each key and value is one of a [[stage]] too. The new name is \
+                 the one to write; an old one works with a warning, in the record of an image without.";
+    format!("{}\n{}", columns(&rows), paragraphs(below))
 }
 
 fn aliases_json() -> Value {

@@ -5,10 +5,12 @@
 
 mod background_writer;
 mod builder;
+mod converter;
 mod digests;
 mod environment;
 mod event;
 mod image;
+mod open;
 mod pipeline;
 mod recorder;
 mod replay;

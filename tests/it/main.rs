@@ -7,6 +7,7 @@
 mod aliases;
 mod bundle;
 mod cli;
+mod cli_habits;
 mod common;
 mod deepcache;
 #[cfg(unix)]
