@@ -2,13 +2,16 @@
 
 use std::io::Write;
 
+use clap::CommandFactory;
 use serde_json::{Value, json};
 
-use super::args::{ListArgs, Listing};
+use super::args::{Cli, ListArgs, Listing};
+use super::keys::{KEYS, json_schema};
 use super::output;
 use super::table::{columns_within, wrapped};
 use crate::aliases::{ALIASES, Alias};
 use crate::error::Result;
+use crate::family::Family;
 use crate::scheduler::{self, AliasValue};
 use crate::session::{PROVIDERS, Provider, ProviderStatus, Runtime, provider_statuses};
 use crate::task::TASKS;
@@ -27,6 +30,12 @@ pub fn list(args: &ListArgs, load: impl FnOnce() -> Result<Runtime>, out: &mut d
         (Listing::Tasks, true) => output::json(out, &tasks_json()),
         (Listing::Aliases, false) => output::text(out, &aliases()),
         (Listing::Aliases, true) => output::json(out, &aliases_json()),
+        (Listing::Families, false) => output::text(out, &families()),
+        (Listing::Families, true) => output::json(out, &families_json()),
+        (Listing::Keys, false) => output::text(out, &keys()),
+        (Listing::Keys, true) => output::json(out, &json_schema()),
+        (Listing::Commands, false) => output::text(out, &commands()),
+        (Listing::Commands, true) => output::json(out, &commands_json()),
         (Listing::Providers, false) => output::text(out, &providers(&load())),
         (Listing::Providers, true) => output::json(out, &providers_json(&load())),
     }
@@ -121,6 +130,52 @@ fn aliases_json() -> Value {
     ALIASES.iter().map(row).collect()
 }
 
+fn families() -> String {
+    let mut rows = vec![heading(["name", "title", "tasks"])];
+    rows.extend(Family::all().map(|family| [family.name().into(), family.title().into(), family.tasks().join(", ")]));
+    columns(&rows)
+}
+
+fn families_json() -> Value {
+    let row = |family: Family| {
+        json!({
+            "name": family.name(),
+            "title": family.title(),
+            "tasks": family.tasks(),
+            "classes": family.classes().iter().map(|class| class.name).collect::<Vec<_>>(),
+        })
+    };
+    Family::all().map(row).collect()
+}
+
+fn keys() -> String {
+    let mut rows = vec![heading(["table", "key", "type", "about"])];
+    let cells = KEYS.iter().map(|key| [key.table.into(), key.name.into(), key.value.describe(), key.about.into()]);
+    rows.extend(cells.map(|row: [String; 4]| row.map(|cell| cell.replace('`', ""))));
+    format!(
+        "{}\nThe keys of [task.NAME] that each task takes: ldm-ort list tasks. Those of [scheduler.NAME] and [cache.NAME]: \
+         docs/reference/schedulers.md, docs/fewer-evaluations.md.\n",
+        columns(&rows)
+    )
+}
+
+fn commands() -> String {
+    let mut rows = vec![heading(["name", "about"])];
+    rows.extend(visible_commands());
+    columns(&rows)
+}
+
+fn commands_json() -> Value {
+    visible_commands().into_iter().map(|[name, about]| json!({"name": name, "about": about})).collect()
+}
+
+/// Name and summary of each command that help shows.
+fn visible_commands() -> Vec<[String; 2]> {
+    let root = Cli::command();
+    let shown = root.get_subcommands().filter(|command| !command.is_hide_set());
+    shown.map(|c| [c.get_name().to_owned(), c.get_about().map(ToString::to_string).unwrap_or_default()]).collect()
+}
+
 fn providers(runtime: &Result<Runtime>) -> String {
     let mut rows = vec![heading(["name", "usable", "about"])];
     match runtime {
@@ -167,7 +222,7 @@ mod tests {
     fn print(what: Listing, json: bool) -> String {
         let load = || Err(Error::runtime("no library was found", "install one"));
         let mut out = Vec::new();
-        list(&ListArgs { what, json }, load, &mut out).unwrap();
+        list(&ListArgs { what, json, markdown: false }, load, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -183,6 +238,12 @@ mod tests {
         assert!(text.contains("original_size and target_size are [width, height]"), "{text}");
         let text = print(Listing::Aliases, false);
         assert!(ALIASES.iter().all(|alias| text.contains(alias.old) && text.contains(alias.new)), "{text}");
+        let text = print(Listing::Families, false);
+        assert!(Family::all().all(|family| text.contains(family.title())), "{text}");
+        let text = print(Listing::Keys, false);
+        assert!(KEYS.iter().all(|key| text.contains(key.name)), "{text}");
+        let text = print(Listing::Commands, false);
+        assert!(text.contains("optimize") && !text.contains("compile"), "{text}");
         let text = print(Listing::Providers, false);
         assert!(PROVIDERS.iter().all(|provider| text.contains(provider.name)), "{text}");
     }
@@ -194,6 +255,8 @@ mod tests {
         assert_eq!(rows(Listing::Tasks).len(), TASKS.len());
         assert_eq!(rows(Listing::Providers).len(), PROVIDERS.len());
         assert_eq!(rows(Listing::Aliases).len(), ALIASES.len());
+        assert_eq!(rows(Listing::Families).len(), Family::all().count());
+        assert!(rows(Listing::Commands).len() > 5);
     }
 
     #[test]

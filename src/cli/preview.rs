@@ -30,7 +30,7 @@ pub(super) struct Previews {
     images: Vec<(String, u64)>,
     /// The files written so far, by the index of the image. Shared with the thread that removes them.
     written: Arc<Mutex<HashMap<usize, PathBuf>>>,
-    /// Whether one of them could not be written.
+    /// True if one of them could not be written.
     failed: bool,
 }
 
@@ -96,7 +96,7 @@ enum Protocol {
 /// A terminal on standard error that shows images.
 pub(super) struct Terminal {
     protocol: Protocol,
-    /// Whether the lines right above the cursor are those of a preview, which the next one takes.
+    /// True if the lines right above the cursor are those of a preview, which the next one overwrites.
     drawn: bool,
 }
 
@@ -127,7 +127,7 @@ impl Terminal {
     }
 }
 
-/// What the terminal says of itself. Within tmux and screen neither protocol gets through.
+/// Returns the protocol that the terminal's environment names. Within tmux and screen neither protocol gets through.
 fn protocol(variable: &dyn Fn(&str) -> Option<String>) -> Option<Protocol> {
     let term = variable("TERM").unwrap_or_default();
     if variable("TMUX").is_some() || term.starts_with("screen") || term.starts_with("tmux") {
@@ -141,7 +141,8 @@ fn protocol(variable: &dyn Fn(&str) -> Option<String>) -> Option<Protocol> {
     (is_iterm || variable("LC_TERMINAL").as_deref() == Some("iTerm2")).then_some(Protocol::Iterm2)
 }
 
-/// What shows a PNG, given in base64, over the lines above the cursor or on new ones, and leaves the cursor below it.
+/// Returns the sequence that shows a PNG, given in base64, over the lines above the cursor or on new ones, and leaves
+/// the cursor below it.
 fn sequence(protocol: Protocol, png: &str, again: bool) -> String {
     /// The most that kitty takes at once.
     const CHUNK: usize = 4096;

@@ -17,7 +17,7 @@ use super::remaining;
 use super::requests;
 use super::requests::read_prompts_file;
 use super::standard_input::{NAME, load_spec, read_prompts};
-use super::writer::{ImageWriter, Pace, Shown, Writing};
+use super::writer::{ImageWriter, Pace, Presentation, Writing};
 use crate::denoise::Evaluations;
 use crate::engine::{Event, Pipeline, Replay, Request, Saver, model_spec};
 use crate::error::{Error, Result, count_of};
@@ -68,7 +68,7 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut (dyn Write + Send)) -> Res
         bars: watched.progress.bars(),
         replay,
         latents: args.save_latents.as_ref().map(|_| Vec::new()),
-        shown: if args.compare { Shown::Later(Vec::new()) } else { Shown::Alone },
+        shown: if args.compare { Presentation::Later(Vec::new()) } else { Presentation::Alone },
         previews: None,
         first_index: 0,
     };
@@ -272,7 +272,7 @@ fn summary(timings: &Timings, found: f64, opened: f64, saving: f64, total: f64) 
     ));
 }
 
-/// How long denoising took, for how many steps, and of how many evaluations of the model where some were left out.
+/// Returns the seconds of denoising, its steps, and its evaluations of the model if some were left out.
 fn denoising(timings: &Timings) -> String {
     let Timings { denoise, calls, evaluations, .. } = *timings;
     let rate = if calls > 0 { remaining::rate(denoise / calls as f64) } else { String::new() };

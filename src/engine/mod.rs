@@ -5,11 +5,13 @@
 
 mod background_writer;
 mod builder;
+mod converter;
 mod digests;
 mod environment;
 mod event;
 mod image;
 mod name_pattern;
+mod open;
 mod pipeline;
 mod recorder;
 mod replay;

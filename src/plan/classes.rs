@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::Part;
+use super::part::Part;
 use super::sources::ModelSources;
 use crate::bundle::{Bundle, ComponentKind, ConditionerSignature, DenoiserSignature};
 use crate::error::{Error, Result};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::model::{Part, between_whole_times, part};
+use super::part::{Part, between_whole_times, part};
 use super::sources::ModelSources;
 use crate::bundle::{Bundle, Component, ComponentKind, ControlNetSignature, DenoiserSignature, Role};
 use crate::denoise::{ControlWeight, RunInterval};

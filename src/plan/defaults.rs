@@ -1,21 +1,12 @@
 //! The values of keys that a pipeline file leaves open.
 
+use super::default_value::DefaultValue;
+use super::model::ModelPlan;
 use super::scheduler::{ETA, SchedulerChoice};
-use super::{ModelPlan, TextPlan};
+use super::text::TextPlan;
 use crate::bundle::{Bundle, CallDefaults, Fact, Role};
 use crate::spec::Spec;
 use crate::task::Task;
-
-/// The value of a key that the pipeline file leaves open.
-#[derive(Debug, Clone, PartialEq)]
-pub struct DefaultValue {
-    /// The key, such as `run.steps`.
-    pub key: String,
-    /// The value, as TOML.
-    pub value: String,
-    /// The source of the value, such as `default of StableDiffusionXLPipeline`.
-    pub source: String,
-}
 
 /// The defaults of a task on a model, and a list of those that were used.
 pub(super) struct Filling {

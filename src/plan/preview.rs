@@ -1,6 +1,6 @@
 //! The small decoder, and what previews are made of.
 
-use super::model::{ModelPlan, Part, part};
+use super::part::{Part, part};
 use crate::bundle::{Autoencoder, Bundle, Component, ComponentKind, VaeDecoderSignature};
 use crate::error::{Error, Result};
 use crate::spec::{DecoderChoice, Spec};
@@ -41,21 +41,6 @@ impl std::fmt::Display for PreviewSource {
                 write!(f, "by a linear map fitted to {}, one pixel a latent", decoder.kind)
             }
             Self::Pixels => f.write_str("by nothing but the sample, since the model works on pixels"),
-        }
-    }
-}
-
-impl ModelPlan {
-    /// Whether images are decoded by the tiny VAE decoder, instead of the VAE's own.
-    pub fn decodes_tiny(&self) -> bool {
-        self.decoder.as_ref().is_some_and(|part| part.kind == ComponentKind::TinyVaeDecoder)
-    }
-
-    /// The decoder that previews are made by, where there is one.
-    pub fn preview_decoder(&self) -> Option<&Part<VaeDecoderSignature>> {
-        match self.preview.as_ref().map(|preview| &preview.source) {
-            Some(PreviewSource::Small(part, _)) => Some(part),
-            _ => None,
         }
     }
 }

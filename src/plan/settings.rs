@@ -2,7 +2,9 @@
 
 use sha2::{Digest, Sha256};
 
-use super::{ModelPlan, RunPlan, SchedulerChoice};
+use super::model::ModelPlan;
+use super::run_plan::RunPlan;
+use super::scheduler::SchedulerChoice;
 use crate::denoise::{RunInterval, StepCache};
 use crate::files;
 use crate::rng::Stream;
@@ -47,13 +49,13 @@ pub struct RunSettings {
 
 /// A request's settings as they were planned.
 #[derive(Debug)]
-pub(crate) struct Planned {
+pub(crate) struct PlannedSettings {
     settings: RunSettings,
     /// The side in pixels of the patches that the denoiser reads.
     patch: usize,
 }
 
-impl Planned {
+impl PlannedSettings {
     pub(super) fn new(request: &RunPlan, model: &ModelPlan, patch: usize) -> Self {
         Self { settings: RunSettings::of(request, model), patch: patch.max(1) }
     }
@@ -93,7 +95,7 @@ impl RunSettings {
 
     /// Writes into `spec`, the one that was `planned`, what differs from the plan. Returns what no pipeline file can say,
     /// a sentence each.
-    pub(crate) fn put_into(&self, planned: &Planned, spec: &mut Spec) -> Vec<String> {
+    pub(crate) fn put_into(&self, planned: &PlannedSettings, spec: &mut Spec) -> Vec<String> {
         let mut lost = Vec::new();
         let then = &planned.settings;
         self.put_task(then, spec, &mut lost);
@@ -168,7 +170,7 @@ impl RunSettings {
     }
 
     /// Steps, a schedule that is given outright, and what follows from size and strength.
-    fn put_schedule(&self, planned: &Planned, spec: &mut Spec, lost: &mut Vec<String>) {
+    fn put_schedule(&self, planned: &PlannedSettings, spec: &mut Spec, lost: &mut Vec<String>) {
         let then = &planned.settings;
         put(&mut spec.run.steps, &Some(self.steps), &Some(then.steps));
         let is_other = !is_same(&self.scheduler, &then.scheduler);

@@ -10,12 +10,12 @@ mod textual_inversion;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::model::{Part, part};
+use super::part::{Part, part};
 use super::sources::ModelSources;
 use crate::bundle::{Bundle, Component, ComponentKind, DenoiserSignature, Role, TextEncoderSignature};
 use crate::error::{Error, Result};
 use crate::spec::TextualInversionSpec;
-use crate::task::{LongPrompts, PromptReading, Prompting, Weights};
+use crate::task::{LongPrompts, PromptReading, PromptWeighting, Prompting};
 use crate::tensor::{Dim, TensorInfo};
 use crate::text::tokenizer::Tokenizer;
 use crate::text::{
@@ -24,7 +24,7 @@ use crate::text::{
 pub(super) use encoder::{EncoderRequest, PreparedEncoder};
 use reading::{EncoderPlace, Reading};
 
-pub use textual_inversion::Learnt;
+pub use textual_inversion::AddedTokens;
 
 /// A text encoder and its tokenizer.
 #[derive(Debug, Clone)]
@@ -42,7 +42,7 @@ pub struct TextPart {
     /// The text before every prompt but a negative one.
     pub instruction: Option<Instruction>,
     /// The vectors of words of a user's own that its graph is opened with, where there are some.
-    pub learnt: Option<Arc<Learnt>>,
+    pub added_tokens: Option<Arc<AddedTokens>>,
     /// Which group of tokens its own belong to; see [`crate::text::TextEncoders`].
     pub group: usize,
 }
@@ -70,14 +70,7 @@ impl TextPlan {
         max_sequence_length: Option<usize>,
         wanted_for: &str,
     ) -> Result<Self> {
-        let components: Vec<&Component> = bundle.text_encoders().collect();
-        if components.is_empty() {
-            return Err(Error::model(
-                &bundle.dir,
-                format!("{wanted_for} needs {}, and the directory has none", ComponentKind::TextEncoder),
-                "choose [task.unconditional], or export the text encoder too",
-            ));
-        }
+        let components = text_encoders(bundle, wanted_for)?;
         let family = Reading::of(bundle)?;
         let length = max_sequence_length.or(family.tokens);
         let reading = &prompting.reading;
@@ -105,7 +98,7 @@ impl TextPlan {
                 let tokenizer = Tokenizer::clone(&tokenizer);
                 PreparedEncoder::new(request, component, signature, tokenizer, &inversions)
             })?;
-            let PreparedEncoder { signature, tokenizer, instruction, learnt } = PreparedEncoder::clone(&prepared);
+            let PreparedEncoder { signature, tokenizer, instruction, added_tokens } = PreparedEncoder::clone(&prepared);
             let whole = family.whole(component, &signature, of)?;
             readable(component, whole.tokens.as_ref(), reading, wanted_for)?;
             let skipping = match reading.clip_skip.filter(|_| is_pooled) {
@@ -115,11 +108,11 @@ impl TextPlan {
             encoders.push(TextPart {
                 tokenizer,
                 instruction,
-                learnt,
+                added_tokens,
                 negative: skipping.as_ref().map(|_| whole.clone()),
                 taken: skipping.unwrap_or(whole),
                 style: PromptStyle {
-                    has_weights: reading.weights == Weights::A1111,
+                    has_weights: reading.weights == PromptWeighting::A1111,
                     // T5 has no length of its own, and is told how much it reads.
                     is_chunked: reading.long_prompts == LongPrompts::Chunk && is_pooled,
                     is_masked: family.is_masked(),
@@ -293,7 +286,23 @@ impl TextPlan {
     }
 }
 
-/// The text encoders with their signatures and tokenizers.
+/// The model's text encoders.
+///
+/// # Errors
+/// [`Error::Model`] if there is none.
+fn text_encoders<'b>(bundle: &'b Bundle, wanted_for: &str) -> Result<Vec<&'b Component>> {
+    let components: Vec<&Component> = bundle.text_encoders().collect();
+    match components.is_empty() {
+        false => Ok(components),
+        true => Err(Error::model(
+            &bundle.dir,
+            format!("{wanted_for} needs {}, and the directory has none", ComponentKind::TextEncoder),
+            "choose [task.unconditional], or export the text encoder too",
+        )),
+    }
+}
+
+/// The text encoders with their contracts and tokenizers.
 fn open_encoders<'c>(
     (bundle, sources): (&Bundle, &ModelSources),
     components: &[&'c Component],
@@ -336,7 +345,7 @@ fn readable(
     wanted_for: &str,
 ) -> Result<()> {
     let key = match reading {
-        PromptReading { weights: Weights::A1111, .. } => "prompt_weighting",
+        PromptReading { weights: PromptWeighting::A1111, .. } => "prompt_weighting",
         PromptReading { long_prompts: LongPrompts::Chunk, .. } => "long_prompts",
         _ => return Ok(()),
     };

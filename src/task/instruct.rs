@@ -140,7 +140,7 @@ impl Task for Instruct {
 
     fn used_defaults(&self, model: &TaskModel) -> Vec<(&'static str, String)> {
         match (self.image_guidance_scale, model.defaults.image_guidance_scale) {
-            (None, Some(scale)) if model.denoiser.is_packed() == false => {
+            (None, Some(scale)) if !model.denoiser.is_packed() => {
                 vec![("image_guidance_scale", format!("{scale:?}"))]
             }
             _ => Vec::new(),

@@ -3,8 +3,7 @@
 
 use std::ops::ControlFlow;
 
-use ldm_ort::execution::Execution;
-use ldm_ort::execution::ExecutionEvent;
+use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::scheduler::{self, Config, Noise, ScheduleRequest};
 use ldm_ort::{Cancel, Overrides, Plan, Runtime, Spec};
 use serde_json::{Value, json};

@@ -46,7 +46,7 @@ impl Cached {
 
     /// Opens a graph; the problems are those for which it was not cached.
     fn open(&self, kind: ComponentKind) -> (Session, Vec<String>) {
-        let model = &self.plan.model;
+        let model = &self.plan.execution;
         let opening = model.openings().into_iter().find(|opening| opening.kind == kind).expect("the component");
         let mut problems = Vec::new();
         let mut observe = |event: GraphCacheEvent<'_>| {
@@ -121,7 +121,7 @@ fn a_graph_in_use_is_not_removed() {
     drop(text_encoder);
     assert_eq!(other.trim(0).expect("it can be trimmed").left, 0);
     // An entry that was optimized ahead is in use as long as the answer lives.
-    let model = &cached.plan.model;
+    let model = &cached.plan.execution;
     let opening = model.openings().into_iter().next().expect("the text encoder");
     let options = model.session_options(opening.kind);
     let entry = other.optimize(&cached.runtime, opening.graph, &opening.passes, &options, &mut |_| {});
@@ -143,7 +143,7 @@ fn a_new_graph_takes_the_place_of_the_least_recently_used_one() {
         let entry = cached.entries().into_iter().find(|entry| entry.component == component).expect("the entry");
         listing(entry.folder()).values().map(|(bytes, _)| bytes).sum::<u64>()
     };
-    let openings = cached.plan.model.openings();
+    let openings = cached.plan.execution.openings();
     let unet = openings.iter().find(|opening| opening.kind == ComponentKind::Unet).expect("a denoiser");
     // Room for it and one of the two that are there.
     let limit = unet.graph.weight_bytes + unet.graph.file_bytes + bytes("text_encoder") + bytes("vae_decoder") / 2;

@@ -233,7 +233,7 @@ fn the_digest_takes_in_the_loras() {
     let digest = |tables: &str| {
         let path = pipeline(scratch.path(), "pipeline.toml", "sd1", tables);
         let plan = Plan::new(Spec::load(&path, &Overrides::default()).expect("a spec")).expect("a plan");
-        model_digest(&plan.model).expect("files")
+        model_digest(&plan.execution).expect("files")
     };
     let (none, kohya, peft) =
         (digest(""), digest(&table("kohya.safetensors", "")), digest(&table("peft.safetensors", "")));

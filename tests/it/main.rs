@@ -10,6 +10,8 @@ mod cli;
 mod cli_habits;
 mod common;
 mod deepcache;
+#[cfg(unix)]
+mod docs;
 mod engine;
 mod errors;
 mod graph_cache;

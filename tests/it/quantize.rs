@@ -33,7 +33,7 @@ fn draw(model: &Path, cache: &Path) -> (Vec<f32>, Vec<CachedGraph>) {
     let spec = Spec::parse(&text, None, &Overrides::default()).expect("a pipeline");
     let mut plan = Plan::new(spec).expect("a plan");
     let cache = GraphCache::new(cache);
-    plan.model.prepared = Some(cache.clone());
+    plan.execution.graph_cache = Some(cache.clone());
     let mut latents = Vec::new();
     let mut observe = |event: ExecutionEvent<'_>| {
         match event {

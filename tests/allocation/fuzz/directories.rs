@@ -62,7 +62,7 @@ fn check(folder: &Path, _: &Path) -> Result<(), String> {
     let set = ["run.steps=3", "device.memory_budget='900 GB'"].map(str::to_owned).to_vec();
     let spec = Spec::parse(&text, None, &Overrides { set, ..Overrides::default() });
     let plan = Plan::new(spec.map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
-    drop(plan.model.warnings());
+    drop(plan.execution.warnings());
     Ok(())
 }
 

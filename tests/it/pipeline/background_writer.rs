@@ -5,8 +5,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use ldm_ort::bundle::ComponentKind;
-use ldm_ort::execution::ExecutionEvent;
-use ldm_ort::execution::{Execution, Timings};
+use ldm_ort::execution::{Execution, ExecutionEvent, Timings};
 use ldm_ort::plan::ModelSources;
 use ldm_ort::{Cancel, Overrides, Plan, Runtime, Spec};
 

@@ -161,7 +161,7 @@ fn a_changed_file_is_told_by_its_name() {
     std::fs::write(model.join("tokenizer/added_tokens.json"), "{}").expect("a file");
     let told = again(folder.path(), "out.png", &[]);
     assert!(told.stderr.contains("tokenizer/special_tokens_map.json was used for the image"), "{told}");
-    assert!(told.stderr.contains("tokenizer/added_tokens.json was not there"), "{told}");
+    assert!(told.stderr.contains("tokenizer/added_tokens.json did not exist"), "{told}");
 
     // A graph with another doc_string, the sixth field of ONNX's ModelProto.
     let graph = model.join("unet/model.onnx");

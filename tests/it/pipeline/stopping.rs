@@ -4,8 +4,7 @@ use crate::common::root;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use ldm_ort::execution::ExecutionEvent;
-use ldm_ort::execution::{Execution, Unwatched};
+use ldm_ort::execution::{Execution, ExecutionEvent, Unwatched};
 use ldm_ort::{Cancel, Error, Overrides, Plan, Runtime, Spec, StepPosition};
 
 use super::case;
