@@ -24,6 +24,8 @@ use crate::plan::Plan;
 pub(super) struct Previews {
     saver: Saver,
     suffix: &'static str,
+    /// The number of images of the requests before this one.
+    first_index: usize,
     /// Prompt and seed of each image of the request.
     images: Vec<(String, u64)>,
     /// The files written so far, by the index of the image. Shared with the thread that removes them.
@@ -34,12 +36,12 @@ pub(super) struct Previews {
 
 impl Previews {
     /// Previews of the images of a plan, whose last stage's are written by `saver` with `suffix`.
-    pub(super) fn new(plan: &Plan, saver: &Saver, suffix: &'static str) -> Self {
+    pub(super) fn new(plan: &Plan, saver: &Saver, suffix: &'static str, first_index: usize) -> Self {
         let request = &plan.request;
         let labels = request.task.labels();
         let prompt = |index: usize| labels.get(index / request.images.max(1)).cloned().unwrap_or_default();
         let images = (0..request.total_images()).map(|index| (prompt(index), request.seed_of(index))).collect();
-        Self { saver: saver.clone(), suffix, images, written: Arc::default(), failed: false }
+        Self { saver: saver.clone(), suffix, first_index, images, written: Arc::default(), failed: false }
     }
 
     /// Writes a preview of the image with this index.
@@ -70,7 +72,8 @@ impl Previews {
             return files::replace(path, |file| file.write_all(png));
         }
         if let Some((prompt, seed)) = self.images.get(index) {
-            let path = files::write_new(self.saver.preview_names(prompt, *seed, self.suffix), png)?;
+            let path =
+                files::write_new(self.saver.preview_names(prompt, *seed, self.first_index + index, self.suffix), png)?;
             written.insert(index, path);
         }
         Ok(())

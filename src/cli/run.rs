@@ -1,6 +1,7 @@
 //! `ldm-ort run`.
 
 use std::io::Write;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ndarray::{Axis, stack};
@@ -40,6 +41,7 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut (dyn Write + Send)) -> Res
     let started = Instant::now();
     check_outputs(args, &spec)?;
     requests::check(args)?;
+    let form = args.form()?;
     let memory = args.memory.then(Watch::new).transpose()?;
     let mut watched = Watched {
         progress: Progress::new(global.quiet || args.json),
@@ -57,7 +59,8 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut (dyn Write + Send)) -> Res
     }
     let requests = requests::split(args, request, &pipeline)?;
     let plan = pipeline.plan();
-    let savers = (0..=plan.stages.len()).map(|stages| plan.spec.folder(stages).map(Saver::new).transpose());
+    let saver = |dir: &Path| Saver::new(dir).map(|saver| saver.with_form(form.0, form.1.clone()));
+    let savers = (0..=plan.stages.len()).map(|stages| plan.spec.folder(stages).map(&saver).transpose());
     let mut writer = ImageWriter {
         savers: savers.collect::<Result<Vec<_>>>()?,
         json: args.json,
@@ -187,7 +190,7 @@ fn preview(plan: &Plan, suffix: &'static str, writer: &mut ImageWriter<'_>, watc
     let models = std::iter::once(&plan.model).chain(plan.stages.iter().map(|stage| &stage.model));
     let asks = models.into_iter().any(|model| model.preview.is_some());
     let saver = writer.savers.last().and_then(Option::as_ref).filter(|_| asks);
-    watched.previews = saver.map(|saver| Previews::new(plan, saver, suffix));
+    watched.previews = saver.map(|saver| Previews::new(plan, saver, suffix, writer.first_index));
     writer.previews.clone_from(&watched.previews);
 }
 

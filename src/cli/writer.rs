@@ -148,7 +148,7 @@ impl ImageWriter<'_> {
             suffix.push_str(compare::SUFFIX);
         }
         let Some(Some(saver)) = self.savers.get(image.stages()) else { return Ok(()) };
-        let path = saver.save(image.finished(), &suffix, &record)?;
+        let path = saver.save(image.finished(), self.first_index + image.index(), &suffix, &record)?;
         if let Some(previews) = self.previews.as_ref().filter(|_| is_last) {
             previews.remove(image.index());
         }
