@@ -1,4 +1,4 @@
-//! Which way of running the rows of a guided call is the faster one on this machine.
+//! The measurement of the fastest way to run the rows of a guided call on this machine.
 
 use std::time::Instant;
 
@@ -42,7 +42,7 @@ pub(super) fn rows(
     Ok(rows)
 }
 
-/// What was measured before.
+/// Returns the earlier measurement.
 ///
 /// # Errors
 /// [`Error::Io`] where the graph's files cannot be read.
@@ -66,13 +66,13 @@ pub(super) fn is_due(plan: &ExecutionPlan, pool: &Pool) -> bool {
     plan.measured_rows.is_none() && cache(plan).is_some() && tried() != Some(None)
 }
 
-/// Whether one run of all rows may be the fastest: with a thread for each of two rows neither waits for others, and one run of
-/// all has nothing to win.
+/// True if one run of all rows may be the fastest: with a thread for each of two rows neither waits for others, and one
+/// run of all has nothing to win.
 fn tries_batched(plan: &ExecutionPlan) -> bool {
     plan.can_batch() && threads(plan) > 2
 }
 
-/// Where what is measured is remembered, if there is anything to choose.
+/// Returns the file of measurements, if there is anything to choose.
 fn place(plan: &ExecutionPlan, runtime: &Runtime) -> Result<Option<MeasurementFile>> {
     cache(plan).map(|cache| cache.measured(runtime, &plan.model.denoiser.graph, threads(plan))).transpose()
 }
@@ -133,7 +133,7 @@ struct Trial<'a> {
     /// Rows of one run.
     rows: usize,
     cancel: &'a Cancel,
-    /// What is kept of the graph, where that was not so before.
+    /// The graph's cache entry, if it is new.
     made: Option<CachedGraph>,
 }
 
@@ -182,7 +182,7 @@ impl<'a> Trial<'a> {
         Ok(Some(Self { session, inputs, output, length, rows, cancel, made }))
     }
 
-    /// How long so many runs take, as many of them at the same time as there are at most.
+    /// Returns the seconds of `count` runs, with as many concurrent ones as possible.
     fn seconds(&mut self, count: usize) -> Result<f64> {
         let mut outs = vec![vec![0.0; self.length]; count];
         let runs =

@@ -1,4 +1,4 @@
-//! What can be watched while a pipeline loads and runs.
+//! Events of loading and running a pipeline.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -14,9 +14,9 @@ use crate::image::Rgb8;
 pub enum ExecutionEvent<'a> {
     /// A graph is about to be opened.
     Opening {
-        /// Which.
+        /// The component.
         component: ComponentKind,
-        /// Whether it is the denoiser's shallow layers alone, which are a graph of their own where a cache runs them.
+        /// True for the denoiser's shallow layers alone, which are a separate graph if a cache runs them.
         is_shallow: bool,
         /// The size of its weights in bytes.
         weight_bytes: u64,
@@ -27,18 +27,18 @@ pub enum ExecutionEvent<'a> {
     },
     /// A graph is about to be optimized for this machine, which happens once.
     Optimizing {
-        /// Which.
+        /// The component.
         component: ComponentKind,
-        /// Whether it is the denoiser's shallow layers alone.
+        /// True for the denoiser's shallow layers alone.
         is_shallow: bool,
         /// About as much room as it will take, in bytes.
         bytes: u64,
-        /// Where it will be kept.
+        /// The folder that will hold it.
         folder: &'a Path,
     },
     /// Another process optimizes the same graph, and that is waited for.
     WaitingForOptimized {
-        /// Which.
+        /// The component.
         component: ComponentKind,
     },
     /// It is about to be measured which way of running a denoiser's rows is the faster one, which happens once.
@@ -48,11 +48,11 @@ pub enum ExecutionEvent<'a> {
     },
     /// A graph was opened.
     Opened {
-        /// Which.
+        /// The component.
         component: ComponentKind,
-        /// Whether it is the denoiser's shallow layers alone.
+        /// True for the denoiser's shallow layers alone.
         is_shallow: bool,
-        /// How long it took.
+        /// The duration.
         seconds: f64,
     },
     /// Something the user should know although the run goes on.
@@ -82,7 +82,7 @@ pub enum ExecutionEvent<'a> {
         /// The step.
         step: Step<'a>,
     },
-    /// What an image would become as the model sees it now; nothing of the run depends on it.
+    /// A preview of an image, from the predicted original sample; nothing of the run depends on it.
     Preview {
         /// The image's index.
         index: usize,
@@ -106,13 +106,13 @@ pub enum ExecutionEvent<'a> {
     Image(&'a FinishedImage),
     /// An image is to be kept although a stage goes on with it.
     Kept(&'a FinishedImage),
-    /// What follows is about one of several models in a row: opening it, or its part of a batch.
+    /// The events that follow are about one of several models in a row: opening it, or its part of a batch.
     Stage {
         /// The key of its table, such as `stage[0]`, or `base` for the file's own tables.
         key: &'a str,
-        /// Which it is, counted from 1.
+        /// Its number, counted from 1.
         number: usize,
-        /// How many there are.
+        /// The number of models.
         of: usize,
     },
 }

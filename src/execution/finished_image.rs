@@ -1,4 +1,4 @@
-//! What a request becomes.
+//! The result of a request.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ pub struct FinishedImage {
     pub index: usize,
     /// Its prompt.
     pub prompt: String,
-    /// What it was steered away from.
+    /// The negative prompt.
     pub negative_prompt: String,
     /// Its own seed.
     pub seed: u64,
@@ -31,11 +31,11 @@ pub struct FinishedImage {
     pub settings: Vec<Arc<RunSettings>>,
     /// Seconds from the start of its batch to its pixels, its share of the batch's denoising, of all stages so far.
     pub seconds: f64,
-    /// How many `[[stage]]` tables it went through.
+    /// The number of `[[stage]]` tables it went through.
     pub stages: usize,
 }
 
-/// How long the parts of a request took, in seconds.
+/// The durations of the parts of a request, in seconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Timings {

@@ -164,7 +164,7 @@ pub(super) struct Pool {
     /// The image that a VAE encoder encoded last.
     encoded: Option<(SessionKey, EncodedImage)>,
     maps: Vec<FittedMap>,
-    /// What was measured of a denoiser's rows, by its graph and its threads; `None` if nothing could be.
+    /// The measurements of a denoiser's rows, by its graph and its threads; `None` if nothing could be measured.
     measured: Vec<((PathBuf, usize), Option<Rows>)>,
     /// The providers that can be used here of those that were asked for.
     devices: Vec<((DeviceSpec, Vec<ComponentKind>), DeviceSpec)>,
@@ -252,7 +252,7 @@ impl Pool {
         self.maps.push((key, map));
     }
 
-    /// What was measured of the rows of a graph with so many threads, if that was tried.
+    /// Returns the measurement of the rows of a graph with so many threads, if that was tried.
     pub(super) fn measured(&self, graph: &Path, threads: usize) -> Option<Option<Rows>> {
         self.measured.iter().rfind(|((own, count), _)| own == graph && *count == threads).map(|(_, rows)| *rows)
     }

@@ -21,7 +21,7 @@ pub(super) struct Watching<'a> {
     pub first: usize,
     /// Images of the whole request.
     pub of: usize,
-    /// What makes previews, and every how many steps.
+    /// The maker of previews, and the number of steps between two.
     pub preview: Option<(&'a mut Preview, usize)>,
     /// The tiles in which a decoder works.
     pub tiles: Option<Tiles>,
@@ -30,7 +30,7 @@ pub(super) struct Watching<'a> {
     pub cancel: &'a Cancel,
     /// Calls seen.
     pub calls: usize,
-    /// How long previews took.
+    /// The time that previews took.
     pub took: Duration,
 }
 

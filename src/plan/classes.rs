@@ -1,4 +1,4 @@
-//! Which classes a class-conditional run draws.
+//! The classes of a class-conditional run.
 
 use std::io::Read;
 use std::path::PathBuf;

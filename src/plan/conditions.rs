@@ -13,7 +13,7 @@ use crate::{files, image, npy};
 /// A condition with the graph that makes tensors of it.
 #[derive(Debug, Clone)]
 pub struct ConditionPart {
-    /// Where it comes from and how the denoiser is told.
+    /// Its source and the denoiser's input for it.
     pub condition: ConditionSpec,
     /// The graph, where there is one.
     pub part: Option<Part<ConditionerSignature>>,
@@ -88,7 +88,7 @@ impl ConditionPart {
         given.filter(|_| is_channels).unwrap_or(0)
     }
 
-    /// Whether it tells the denoiser tokens.
+    /// True if the denoiser receives it as tokens.
     pub(super) fn is_tokens(&self) -> bool {
         self.condition.conditioning == Conditioning::CrossAttention
     }

@@ -1,4 +1,4 @@
-//! Which control networks take part in a run.
+//! The control networks of a run.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ pub struct ControlPart {
     pub part: Part<ControlNetSignature>,
     /// The image.
     pub image: PathBuf,
-    /// How it takes part.
+    /// Its scale, and the part of the run it is active in.
     pub weight: ControlWeight,
 }
 

@@ -1,4 +1,4 @@
-//! How often the denoiser is evaluated, and on how many images at once.
+//! The number of the denoiser's evaluations, and of the images in each.
 
 use super::model::ModelPlan;
 use crate::denoise::RunInterval;
@@ -23,8 +23,8 @@ pub(super) fn guidance_interval(spec: &Spec, model: &ModelPlan) -> Result<Option
     Ok(interval)
 }
 
-/// How many images a GPU makes at once. Prompts that are read in chunks may differ in length, and then images of one
-/// prompt only go together.
+/// Returns the number of images a GPU makes at once. Prompts that are read in chunks may differ in length, and then
+/// images of one prompt only go together.
 pub(super) fn largest_batch(spec: &Spec, images: usize) -> usize {
     const MOST: usize = 4;
     let in_chunks = spec.task.prompting().is_some_and(|p| p.reading.long_prompts == LongPrompts::Chunk);

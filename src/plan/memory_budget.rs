@@ -8,16 +8,16 @@ use crate::error::{Error, Result};
 use crate::rewrite::Footprint;
 use crate::tiles::Tiles;
 
-/// What a process takes beside its graphs: its code, ONNX Runtime's, and an image or two.
+/// The bytes of a process without its graphs: its code, ONNX Runtime's, and an image or two.
 const BESIDE: u64 = 150 << 20;
-/// What a run takes beside a graph's activations.
+/// The bytes of a run without a graph's activations.
 const OF_A_RUN: u64 = 128 << 20;
 /// ONNX Runtime's memory holds what it freed in pieces that do not fit what comes next: beside [`OF_A_RUN`], Stable
 /// Diffusion 1.5's decoder took 1.1 times its activations at 512×512, its denoiser less than them. Numerator, denominator.
 const OF_ACTIVATIONS: [u64; 2] = [4, 3];
 /// The smallest tile worth decoding, in latents.
 const SMALLEST_TILE: usize = 16;
-/// What the sides of tiles are multiples of, in latents.
+/// The number that the sides of tiles are multiples of, in latents.
 const STEP_OF_TILES: usize = 8;
 
 impl ExecutionPlan {
@@ -72,7 +72,7 @@ impl ExecutionPlan {
         }
     }
 
-    /// Whether only one run of the denoiser fits at a time.
+    /// True if only one run of the denoiser fits at a time.
     fn denoises_alone(&self, budget: u64, sources: &ModelSources) -> Result<bool> {
         let kind = self.model.denoiser.kind;
         let mut beside = self.model.controls.iter().map(|control| control.part.graph.weight_bytes).sum::<u64>();

@@ -30,7 +30,7 @@ use crate::vae::Scaling;
 pub struct ModelPlan {
     /// The model directory.
     pub dir: PathBuf,
-    /// What the task has to know of the model, the roles of the denoiser's inputs among it.
+    /// The facts about the model that the task needs, among them the roles of the denoiser's inputs.
     pub model: TaskModel,
     /// The configuration and tokenizer files that the model was read from: the name in the model directory, and the path.
     pub configuration: Vec<(String, PathBuf)>,
@@ -42,7 +42,7 @@ pub struct ModelPlan {
     pub text: Option<TextPlan>,
     /// The graph that turns classes into tokens, where the task has classes and the denoiser attends to tokens.
     pub class_embedder: Option<Part<ConditionerSignature>>,
-    /// What the image is to show other than in words.
+    /// The conditions other than prompts.
     pub conditions: Vec<ConditionPart>,
     /// The control networks.
     pub controls: Vec<ControlPart>,
@@ -50,7 +50,7 @@ pub struct ModelPlan {
     pub encoder: Option<Part<VaeEncoderSignature>>,
     /// The VAE's decoder, or the small one in its place; absent for a model that works on pixels.
     pub decoder: Option<Part<VaeDecoderSignature>>,
-    /// How the latents of that decoder are scaled.
+    /// The scaling of that decoder's latents.
     pub decoder_scaling: Scaling,
     /// The previews that are made on the way, where they are asked for.
     pub preview: Option<PreviewPlan>,
@@ -58,11 +58,11 @@ pub struct ModelPlan {
     pub spatial_factor: usize,
     /// c: channels of a sample.
     pub channels: usize,
-    /// What is added to the graphs' weights, in this order.
+    /// The LoRAs added to the graphs' weights, in this order.
     pub loras: Vec<Lora>,
     /// The values of the keys that the pipeline file leaves open, with their sources.
     pub defaults: Vec<DefaultValue>,
-    /// What is worth knowing of the pipeline file beside this model, a sentence each.
+    /// Remarks on the pipeline file with this model, a sentence each.
     pub(super) remarks: Vec<String>,
 }
 

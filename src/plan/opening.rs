@@ -1,4 +1,4 @@
-//! How the graphs of a plan are opened and run.
+//! Options for opening and running the graphs of a plan.
 
 use super::execution_plan::ExecutionPlan;
 use super::part::Part;
@@ -13,22 +13,22 @@ use crate::tensor::ByteEdit;
 /// A graph that is opened.
 #[derive(Debug, Clone)]
 pub struct Opening<'p> {
-    /// Which component it is.
+    /// The component.
     pub kind: ComponentKind,
-    /// Whether it is the denoiser's shallow layers alone.
+    /// True for the denoiser's shallow layers alone.
     pub is_shallow: bool,
     /// The file.
     pub graph: &'p GraphFile,
-    /// What is read otherwise.
+    /// Edits of the graph's bytes.
     pub edits: &'p [ByteEdit],
-    /// What it is rewritten with.
+    /// The passes that rewrite it.
     pub passes: Vec<Pass>,
     /// Bytes of the weights that it reads.
     pub weight_bytes: u64,
 }
 
 impl Opening<'_> {
-    /// What people call it.
+    /// Returns its name for people.
     pub fn name(&self) -> String {
         name(self.kind, self.is_shallow)
     }
@@ -51,14 +51,14 @@ pub(crate) fn fastest(rows: &Rows, can_batch: bool) -> Batching {
     }
 }
 
-/// What people call a component's graph, or that of its shallow layers alone.
+/// Returns the name, for people, of a component's graph or of its shallow layers alone.
 pub(crate) fn name(kind: ComponentKind, is_shallow: bool) -> String {
     if is_shallow { format!("{kind} (shallow layers)") } else { kind.to_string() }
 }
 
 impl ExecutionPlan {
-    /// What a component's graph is rewritten with before it is opened. All but a cut ([`Pass::cuts`]) is only done to graphs
-    /// that are kept.
+    /// Returns the passes that rewrite a component's graph before it is opened. All but a cut ([`Pass::cuts`]) is only
+    /// done to graphs that are kept.
     pub fn passes(&self, kind: ComponentKind) -> Vec<Pass> {
         let cut = self
             .model
@@ -82,7 +82,7 @@ impl ExecutionPlan {
         [Pass::Attention, Pass::FeedForward, Pass::Subpixel].into_iter().chain(winograd).chain(loose)
     }
 
-    /// Where the graph of this component is kept once it was optimized for this machine, if it is.
+    /// Returns the cache for this component's optimized graph, if it is cached.
     ///
     /// Graphs that are opened on other weights than they store are not, and those that run on another provider than the
     /// processor go through that provider's own hands.
@@ -90,7 +90,7 @@ impl ExecutionPlan {
         self.graph_cache.as_ref().filter(|_| self.can_be_cached(kind))
     }
 
-    /// Whether the graph of this component can be kept optimized.
+    /// True if this component's optimized graph can be cached.
     pub(super) fn can_be_cached(&self, kind: ComponentKind) -> bool {
         let on_processor = self.device.providers_of(kind).iter().all(|name| name == "cpu");
         let of_text = kind.text_encoder_number().is_some();
@@ -107,13 +107,13 @@ impl ExecutionPlan {
     /// True if parts stay open for the next image once they have done their work: as the pipeline file says, or if the
     /// machine has room for the `unopened` bytes of weights that are still to be opened.
     pub fn keeps_open(&self, unopened: u64) -> bool {
-        /// What activations take beside the weights of a large model.
+        /// The bytes of activations next to the weights of a large model.
         const BESIDE: u64 = 2 << 30;
         let fits = || memory::available().is_none_or(|free| unopened + BESIDE.min(unopened) < free);
         self.device.offload.map_or_else(|| self.memory_budget.is_none() && fits(), |offload| !offload)
     }
 
-    /// How a component's session is opened.
+    /// Returns the options of a component's session.
     pub fn session_options(&self, kind: ComponentKind) -> SessionOptions {
         let choice = |name: &String| ProviderChoice {
             name: name.clone(),
@@ -135,8 +135,8 @@ impl ExecutionPlan {
         }
     }
 
-    /// How the rows of the denoiser's calls are run: as the pipeline file says, or in the way that was the fastest one when it
-    /// was measured.
+    /// Returns the way the rows of the denoiser's calls are run: as the pipeline file says, or in the way that was the
+    /// fastest one when it was measured.
     fn batching(&self) -> Batching {
         match self.device.batching {
             Batching::Auto if !self.denoises_on_cpu() => Batching::Batched,
@@ -146,19 +146,19 @@ impl ExecutionPlan {
         }
     }
 
-    /// Whether each row of the denoiser's calls is a run of its graph by itself.
+    /// True if each row of the denoiser's calls is a separate run of its graph.
     pub fn runs_by_row(&self) -> bool {
         self.batching() != Batching::Batched
     }
 
-    /// Whether the way in which rows are run is this program's choice, and there are several to run.
+    /// True if this program chooses the way rows are run, and there are several rows.
     pub fn chooses_rows(&self) -> bool {
         let is_thrifty = self.memory_budget.is_some_and(|memory_budget| memory_budget.denoises_alone);
         self.device.batching == Batching::Auto && self.denoises_on_cpu() && self.rows() > 1 && !is_thrifty
     }
 
-    /// Whether one run of all rows is a choice: the graph takes as many as there are, all calls have as many, and their memory
-    /// is not bounded.
+    /// True if one run of all rows is a choice: the graph takes as many as there are, all calls have as many, and their
+    /// memory is not bounded.
     pub fn can_batch(&self) -> bool {
         let as_many = self.sizes.rows > 1 && !self.sizes.fewer_at_times;
         as_many && self.model.model.denoiser.batch.is_none() && self.memory_budget.is_none()
@@ -169,7 +169,7 @@ impl ExecutionPlan {
         self.sizes.rows
     }
 
-    /// How many runs of the denoiser's graph are made at the same time.
+    /// Returns the number of concurrent runs of the denoiser's graph.
     pub(super) fn callers(&self) -> usize {
         /// More rows are more runs, one after the other.
         const MOST: usize = 2;
@@ -180,12 +180,12 @@ impl ExecutionPlan {
         }
     }
 
-    /// Whether the denoiser runs on the CPU alone.
+    /// True if the denoiser runs on the CPU alone.
     pub fn denoises_on_cpu(&self) -> bool {
         self.device.providers_of(self.model.denoiser.kind).iter().all(|name| name == "cpu")
     }
 
-    /// How a part's graph is opened.
+    /// Returns the options for opening a part's graph.
     pub fn opening<'p, C>(&self, part: &'p Part<C>) -> Opening<'p> {
         Opening {
             kind: part.kind,
@@ -197,7 +197,7 @@ impl ExecutionPlan {
         }
     }
 
-    /// How the denoiser's shallow layers are opened, where a cache runs them alone.
+    /// Returns the options for opening the denoiser's shallow layers, if a cache runs them alone.
     pub fn shallow_opening(&self) -> Option<Opening<'_>> {
         let (passes, shallow) = self.shallow_passes().zip(self.model.shallow.as_ref())?;
         let whole = self.opening(&self.model.denoiser);

@@ -34,8 +34,8 @@ pub(super) fn check(task: &dyn Task, component: &Component, signature: &Denoiser
     Ok(())
 }
 
-/// How many images a packed sample is tokens of: where the task follows one, and the denoiser has no channels for it, that
-/// one too.
+/// Returns the number of images whose tokens a packed sample holds: where the task follows one, and the denoiser has no
+/// channels for it, that one too.
 pub(super) fn packed_images(task: &dyn Task, bundle: &Bundle, signature: &DenoiserSignature) -> usize {
     let channels = bundle.facts.latent_channels.value;
     let is_beside = signature.is_packed() && signature.in_channels.is_none_or(|taken| taken == channels);

@@ -15,11 +15,11 @@ type Scaled = (Part<VaeDecoderSignature>, Scaling);
 pub struct PreviewPlan {
     /// Every how many steps.
     pub every: usize,
-    /// What of.
+    /// The source of previews.
     pub source: PreviewSource,
 }
 
-/// What previews are made of.
+/// The sources of previews.
 #[derive(Debug, Clone)]
 pub enum PreviewSource {
     /// A small decoder, with the scaling of its latents.
@@ -45,7 +45,7 @@ impl std::fmt::Display for PreviewSource {
     }
 }
 
-/// What makes images of the latents, as the pipeline file asks for it; `None` for a model that works on pixels.
+/// Returns the decoder of the latents that the pipeline file asks for; `None` for a model that works on pixels.
 pub(super) fn decoder(spec: &Spec, bundle: &Bundle, scaling: Scaling, wanted_for: &str) -> Result<Option<Scaled>> {
     if spec.model.decoder == DecoderChoice::Tiny {
         let component = bundle.require(ComponentKind::TinyVaeDecoder, "[model] decoder = \"tiny\"")?;

@@ -240,7 +240,7 @@ fn check_format(graph: &GraphFile, runtime: &Runtime) -> Result<()> {
     ))
 }
 
-/// Why a provider cannot be used, and what to do about it.
+/// The reason why a provider cannot be used, and a hint.
 struct Obstacle {
     problem: String,
     help: String,

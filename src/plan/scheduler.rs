@@ -1,4 +1,4 @@
-//! Which scheduler a request runs on.
+//! The scheduler of a request.
 
 use std::ops::Range;
 
@@ -38,7 +38,7 @@ impl std::fmt::Debug for SchedulerChoice {
 /// The key of a scheduler's table that diffusers' pipelines hand to each step.
 pub(super) const ETA: &str = "eta";
 
-/// What a scheduler is built for.
+/// Returns the request that a scheduler is built for.
 pub(super) fn request(
     steps: usize,
     custom: Option<CustomSchedule>,
@@ -196,7 +196,7 @@ impl SchedulerChoice {
         Some(tokens as f64 * slope + (base - slope * least)).filter(|mu| mu.is_finite())
     }
 
-    /// Whether a switch of the merged configuration is on.
+    /// True if a switch of the merged configuration is on.
     fn switch(&self, key: &str) -> bool {
         self.table.get(key).or_else(|| self.model.get(key)).and_then(serde_json::Value::as_bool).unwrap_or(false)
     }

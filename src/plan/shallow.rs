@@ -6,7 +6,7 @@ use crate::denoise::StepCache;
 use crate::error::{Error, Result};
 use crate::rewrite::SkipBranch;
 
-/// Where the denoiser is cut, and what lies outside.
+/// The cut of the denoiser into deep and shallow layers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShallowPlan {
     /// The number of the branch, 0 for the outermost.

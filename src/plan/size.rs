@@ -1,4 +1,4 @@
-//! How large the images are, and the tiles they are made in.
+//! The size of images, and of the tiles they are made in.
 
 use super::problems::Problems;
 use super::{conditions, packed};

@@ -1,4 +1,4 @@
-//! What a request makes of the axes that graphs leave free.
+//! The lengths of graphs' dynamic axes in a request.
 
 use std::collections::BTreeMap;
 

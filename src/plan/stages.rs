@@ -147,7 +147,7 @@ fn remark_on_unused(spec: &Spec, model: &mut ModelPlan, stages: &mut [(ResolvedS
     }
 }
 
-/// Where two stages meet.
+/// The values that two adjacent stages must agree on.
 #[derive(Debug, Clone, Copy)]
 struct Seam {
     size: (usize, usize),
@@ -160,7 +160,7 @@ impl Seam {
         Self { size: (request.width, request.height), start: request.denoising_start, end: request.denoising_end }
     }
 
-    /// What is odd about going on from here with `after`.
+    /// Returns warnings about going on from here with `after`.
     fn warnings(self, hand: StageInput, after: &Self) -> Vec<String> {
         let mut warnings = Vec::new();
         match (self.end, after.start) {

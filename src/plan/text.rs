@@ -1,4 +1,4 @@
-//! Which text encoders a denoiser reads, and what of each.
+//! The text encoders whose outputs a denoiser reads.
 
 mod encoder;
 mod length;
@@ -33,26 +33,26 @@ pub struct TextPart {
     pub part: Part<TextEncoderSignature>,
     /// Its tokenizer.
     pub tokenizer: Arc<Tokenizer>,
-    /// Which of its outputs are taken.
+    /// The outputs that are used.
     pub taken: EncoderOutputs,
-    /// Which are taken of a negative prompt, where those are others.
+    /// The outputs that are used for a negative prompt, if others.
     pub negative: Option<EncoderOutputs>,
-    /// How it reads prompts.
+    /// The way it reads prompts.
     pub style: PromptStyle,
     /// The text before every prompt but a negative one.
     pub instruction: Option<Instruction>,
     /// The vectors of words of a user's own that its graph is opened with, where there are some.
     pub added_tokens: Option<Arc<AddedTokens>>,
-    /// Which group of tokens its own belong to; see [`crate::text::TextEncoders`].
+    /// The group that its tokens belong to; see [`crate::text::TextEncoders`].
     pub group: usize,
 }
 
-/// How prompts become what the denoiser is told.
+/// The encoders and settings that turn prompts into prompt embeddings.
 #[derive(Debug, Clone)]
 pub struct TextPlan {
     /// The text encoders, in the model's order.
     pub encoders: Vec<TextPart>,
-    /// Whether a negative prompt that nobody gave is zeros rather than the encoded empty text: diffusers'
+    /// True if an absent negative prompt is zeros rather than the encoded empty text: diffusers'
     /// `force_zeros_for_empty_prompt`.
     pub zeros_for_no_prompt: bool,
     /// Words of a user's own.

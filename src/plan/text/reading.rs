@@ -60,7 +60,7 @@ impl Reading {
         usize::from(stands_apart && !kind.is_pooled())
     }
 
-    /// What is taken of an encoder of which no layers are left out.
+    /// Returns the outputs used of an encoder of which no layers are skipped.
     pub(super) fn whole(
         self,
         component: &Component,
@@ -84,7 +84,7 @@ impl Reading {
         Ok(EncoderOutputs { tokens, norm: None, pooled })
     }
 
-    /// What is taken of an encoder of which the last `skip` layers are left out.
+    /// Returns the outputs used of an encoder of which the last `skip` layers are skipped.
     ///
     /// # Errors
     /// [`Error::Input`] where nothing is read of the layers, or there are not as many; [`Error::Model`] where the graph
@@ -171,7 +171,7 @@ impl Reading {
     }
 }
 
-/// Which of a model's text encoders one is.
+/// The position of a text encoder among a model's.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct EncoderPlace {
     pub(super) kind: TokenizerKind,

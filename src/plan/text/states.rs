@@ -1,4 +1,4 @@
-//! Which states of a text encoder are attended to.
+//! The hidden states of a text encoder that are attended to.
 
 use crate::bundle::{Component, LayerNorm, TextEncoderSignature};
 use crate::error::{Error, Result};
@@ -21,8 +21,8 @@ pub(super) fn penultimate<'c>(component: &Component, signature: &'c TextEncoderS
     })
 }
 
-/// What is taken where `skip` layers are left out: other states than of the `whole` encoder, and the norm over them,
-/// which is not over the states before the last layer's (`is_penultimate`).
+/// Returns the outputs used if `skip` layers are skipped: other states than of the `whole` encoder, and the norm over
+/// them, which is not over the states before the last layer's (`is_penultimate`).
 pub(super) fn skipped(
     component: &Component,
     signature: &TextEncoderSignature,

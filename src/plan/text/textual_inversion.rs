@@ -1,4 +1,4 @@
-//! Words of a user's own, and the vectors behind a text encoder's own for them.
+//! Custom words, and the vectors appended to a text encoder's for them.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::tensor::Weight;
 use crate::text::TextualInversion;
 use crate::text::tokenizer::Tokenizer;
 
-/// Vectors behind those that a graph stores for its tokens.
+/// Vectors appended to those that a graph stores for its tokens.
 #[derive(Debug, Clone)]
 pub struct AddedTokens {
     table: TokenTable,
@@ -19,7 +19,7 @@ pub struct AddedTokens {
 }
 
 impl AddedTokens {
-    /// What the graph is opened with.
+    /// Returns the weight the graph is opened with.
     ///
     /// # Errors
     /// As [`TokenTable::grown`].
