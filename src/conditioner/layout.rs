@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn too_many_things_and_unknown_classes_are_refused() {
         let thing = LayoutObject { class: 3, place: [0.0, 0.0, 1.0, 1.0], modifiers: 0 };
-        assert!(tokens(&[thing; 31], None).unwrap_err().to_string().contains("31 boxes"));
+        assert!(tokens(&[thing; 31], None).unwrap_err().to_string().contains("found 31"));
         assert!(tokens(&[thing], Some(3)).unwrap_err().to_string().contains("a class from 0 to 2"));
     }
 }

@@ -539,7 +539,7 @@ fn hostile_tokenizers_are_refused() {
             "/post_processor",
             json!({"type": "TemplateProcessing", "single": vec![json!({"Sequence": {"id": "A",
             "type_id": 0}}); 1000], "pair": [], "special_tokens": {}}),
-            "puts 1000 pieces together",
+            "combines 1000 pieces",
         ),
     ] {
         let error = encode_with("json", path, value).expect_err(word);
