@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Latents are those of one image of 512×512 pixels, 4×64×64, and of 1024×1024, 4×128×128. The cost of a UNet
-//! evaluation on the same machine is in docs/speed.md.
+//! evaluation on the same machine is in docs/performance.md.
 
 use std::hint::black_box;
 use std::ops::ControlFlow;

@@ -15,7 +15,7 @@ inpainting, instruction, depth and upscaling UNets are of that form too. So are
 LDMPipeline, LDMTextToImagePipeline and LDMSuperResolutionPipeline, and pipelines of a
 UNet and a scheduler alone. models/shapes was made with
 
-    python scripts/export.py shapes-run/checkpoint models/shapes --dtype half
+    python scripts/export.py shapes-run/checkpoint models/shapes --dtype half --short-names
 
 What is written to OUT, every batch, size and sequence axis free:
 
@@ -77,7 +77,12 @@ that, --tolerance sets what is too much.
 import argparse
 import os
 
-from export_graphs import fail
+import pathlib
+import sys
+sys.path += [str(pathlib.Path(__file__).resolve().parent / folder) for folder in ("export",)]
+
+import onnx
+from export_graphs import fail, shorten
 
 
 def arguments(given=None):
@@ -88,6 +93,7 @@ def arguments(given=None):
     p.add_argument("--opset", type=int, default=17)
     p.add_argument("--external-data-mb", type=float, default=1500, help="weights larger than this go to model.onnx_data")
     p.add_argument("--hidden-states", action="store_true", help="give every hidden state of text_encoder, as XL always does (for clip skip)")
+    p.add_argument("--short-names", action="store_true", help="drop the exporter's names for inner tensors, for models of a few megabytes")
     p.add_argument("--no-check", action="store_true", help="do not compare with PyTorch")
     p.add_argument("--tolerance", type=float, help="largest difference from PyTorch (default 1e-3; half 2e-2)")
     p.add_argument("--controlnet", action="append", default=[], metavar="FOLDER", help="a ControlNet to export beside; as often as there are")
@@ -115,6 +121,9 @@ def main(given=None):
         export_compvis.main(args)
     else:
         fail(f"there is no folder or .ckpt or .safetensors file {args.checkpoint}")
+    if args.short_names:
+        for path in pathlib.Path(args.out).glob("*/model.onnx"):
+            onnx.save(shorten(onnx.load(path), True), path)
 
 
 if __name__ == "__main__":

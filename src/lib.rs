@@ -39,6 +39,7 @@ mod files;
 pub mod graph_cache;
 mod guard;
 pub mod image;
+mod keys;
 pub mod lora;
 pub mod memory;
 pub mod metadata;

@@ -4,6 +4,15 @@ use super::facts::from_config;
 use super::{Bundle, Fact, json};
 use crate::family::{self, DefaultSize, Defaults};
 
+/// A task as pipeline classes see it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TaskCall {
+    /// The task's name in pipeline.toml.
+    pub task: &'static str,
+    /// Its defaults on models that no pipeline class of diffusers runs.
+    pub own: Defaults,
+}
+
 /// The defaults of a task on a model, and the class that they belong to.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CallDefaults {
@@ -24,27 +33,18 @@ impl CallDefaults {
 }
 
 impl Defaults {
-    /// The defaults of `task` on a model that no pipeline class of diffusers runs.
-    pub fn own(task: &str) -> Self {
-        let plain = Self {
-            steps: 50,
-            guidance_scale: Some(7.5),
-            image_guidance_scale: None,
-            strength: None,
-            eta: None,
-            max_sequence_length: None,
-            noise_level: None,
-            control_scale: Some(1.0),
-            size: DefaultSize::Model,
-        };
-        match task {
-            "image-to-image" => Self { strength: Some(0.8), size: DefaultSize::InputImage, ..plain },
-            "inpaint" => Self { strength: Some(1.0), size: DefaultSize::InputImage, ..plain },
-            "instruct" => Self { image_guidance_scale: Some(1.5), size: DefaultSize::InputImage, ..plain },
-            "super-resolution" => Self { noise_level: Some(20), size: DefaultSize::Upscaled, ..plain },
-            _ => plain,
-        }
-    }
+    /// The defaults of a task without an input image on a model that no pipeline class of diffusers runs.
+    pub const PLAIN: Self = Self {
+        steps: 50,
+        guidance_scale: Some(7.5),
+        image_guidance_scale: None,
+        strength: None,
+        eta: None,
+        max_sequence_length: None,
+        noise_level: None,
+        control_scale: Some(1.0),
+        size: DefaultSize::Model,
+    };
 
     /// `guidance_scale`; 1, which is no guidance, if the class has none.
     pub fn guidance_scale(&self) -> f64 {
@@ -69,15 +69,15 @@ impl Defaults {
 }
 
 impl Bundle {
-    /// The defaults of `task` on this model, with ControlNets if `has_control`.
+    /// The defaults of a task on this model, with ControlNets if `has_control`.
     ///
     /// The latent diffusion paper's systems have this program's own, unless model_index.json names one of diffusers' classes
     /// for them.
-    pub fn call_defaults(&self, task: &str, has_control: bool) -> CallDefaults {
+    pub fn call_defaults(&self, call: &TaskCall, has_control: bool) -> CallDefaults {
         let is_named = || self.class().and_then(family::find).is_some();
         let has_class_defaults = self.known_family().is_some_and(|family| family.row().has_class_defaults);
-        let class = self.pipeline_class(task, has_control);
-        let own = Defaults::own(task);
+        let class = self.pipeline_class(call.task, has_control);
+        let own = call.own;
         match class.filter(|_| has_class_defaults || is_named()) {
             Some(class) => CallDefaults { values: class.defaults.or(own), class: Some(class.name) },
             None => CallDefaults { values: own, class: None },
@@ -124,7 +124,7 @@ mod tests {
     use crate::family::{Family, PipelineClass};
     use serde_json::{Map, Value, json};
 
-    /// The defaults that scripts/golden_defaults.py reads from diffusers' classes, or observes.
+    /// The defaults that scripts/goldens/golden_defaults.py reads from diffusers' classes, or observes.
     fn golden() -> Map<String, Value> {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/defaults.json");
         serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()

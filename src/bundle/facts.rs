@@ -171,8 +171,8 @@ impl<'a> Evidence<'a> {
         [self.decoder, self.encoder].into_iter().flatten().find_map(|c| from_config(c, &read))
     }
 
-    fn contract(&self) -> Option<roles::DenoiserContract> {
-        roles::DenoiserContract::resolve(self.denoiser?).ok()
+    fn signature(&self) -> Option<roles::DenoiserSignature> {
+        roles::DenoiserSignature::resolve(self.denoiser?).ok()
     }
 
     fn family(
@@ -182,14 +182,14 @@ impl<'a> Evidence<'a> {
         (latent_channels, spatial_factor): (usize, Option<usize>),
         stated: Option<Family>,
     ) -> Result<FamilyFact, Option<Refusal>> {
-        let contract = self.contract();
+        let signature = self.signature();
         let evidence = family::Evidence {
             dir: place.dir,
             stated,
             index,
             components: self.components,
             denoiser: self.denoiser,
-            contract: contract.as_ref(),
+            signature: signature.as_ref(),
             autoencoder: self.autoencoder,
             latent_channels,
             spatial_factor,
@@ -215,7 +215,7 @@ impl<'a> Evidence<'a> {
             if let Some(n) = roles::image_output(&denoiser.graph).and_then(|o| o.shape.get(1)?.fixed()) {
                 return Fact::new(n, format!("the shape of {}'s output", denoiser.kind));
             }
-            if let Some(n) = self.contract().filter(|c| c.positions.is_some()).and_then(|c| c.out_channels) {
+            if let Some(n) = self.signature().filter(|c| c.is_packed()).and_then(|c| c.out_channels) {
                 return Fact::new(n, format!("the shape of {}'s packed output", denoiser.kind));
             }
             if let Some(fact) = from_config(denoiser, &|c| json::count(c, "out_channels")) {

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::autoencoder::Autoencoder;
 use super::component::{Component, ComponentKind};
 use super::json;
-use super::roles::DenoiserContract;
+use super::roles::{DenoiserSignature, Role};
 use crate::error::Error;
 use crate::family::{self, Family, Form, Signature};
 
@@ -59,7 +59,7 @@ pub(super) struct Evidence<'a> {
     pub index: &'a Map<String, Value>,
     pub components: &'a BTreeMap<ComponentKind, Component>,
     pub denoiser: Option<&'a Component>,
-    pub contract: Option<&'a DenoiserContract>,
+    pub signature: Option<&'a DenoiserSignature>,
     pub autoencoder: Autoencoder,
     pub latent_channels: usize,
     /// Pixels an edge per latent value, if anything tells.
@@ -71,10 +71,10 @@ pub(super) struct Evidence<'a> {
 }
 
 impl Evidence<'_> {
-    /// The family with where it is stated; no error of the denoiser's graph itself: then there is no contract.
+    /// The family with where it is stated; no error of the denoiser's graph itself: then there is no signature.
     ///
     /// # Errors
-    /// `Some` refusal that names what is not known or what contradicts what; `None` if the denoiser's contract, which would
+    /// `Some` refusal that names what is not known or what contradicts what; `None` if the denoiser's signature, which would
     /// have to tell the family, could not be resolved.
     pub(super) fn decide(&self) -> Result<FamilyFact, Option<Refusal>> {
         if let Some(family) = self.stated {
@@ -104,14 +104,14 @@ impl Evidence<'_> {
 
     /// The form of the denoiser's inputs.
     fn form(&self) -> Option<Form> {
-        let contract = self.contract?;
+        let signature = self.signature?;
         let is_transformer = self.denoiser?.kind == ComponentKind::Transformer;
-        Some(form_of(contract, is_transformer, self.latent_channels, self.spatial_factor))
+        Some(form_of(signature, is_transformer, self.latent_channels, self.spatial_factor))
     }
 
     fn signature(&self) -> Signature {
         let has = |kind| self.components.contains_key(&kind);
-        let takes = |role: fn(&DenoiserContract) -> bool| self.contract.is_some_and(role);
+        let takes = |role: fn(&DenoiserSignature) -> bool| self.signature.is_some_and(role);
         Signature {
             form: self.form(),
             has_vae: self.autoencoder != Autoencoder::Pixels,
@@ -119,10 +119,10 @@ impl Evidence<'_> {
             reads_bert: self.reads_bert,
             has_lone_first_encoder: has(ComponentKind::TextEncoder) && !has(ComponentKind::TextEncoder2),
             has_low_res_scheduler: self.has_low_res_scheduler,
-            takes_class_labels: takes(|contract| contract.class_labels.is_some()),
-            takes_guidance_embedding: takes(|contract| contract.timestep_cond.is_some()),
-            takes_resolution: takes(|contract| contract.resolution.is_some()),
-            in_channels: self.contract.and_then(|contract| contract.in_channels),
+            takes_class_labels: takes(|signature| signature.takes(Role::ClassLabels)),
+            takes_guidance_embedding: takes(|signature| signature.takes(Role::TimestepCond)),
+            takes_resolution: takes(|signature| signature.takes(Role::Resolution)),
+            in_channels: self.signature.and_then(|signature| signature.in_channels),
             latent_channels: self.latent_channels,
             spatial_factor: self.spatial_factor,
         }
@@ -266,14 +266,14 @@ fn is_denoiser_class(class: &str) -> bool {
 
 /// The form of a denoiser of these inputs.
 fn form_of(
-    contract: &DenoiserContract,
+    signature: &DenoiserSignature,
     is_transformer: bool,
     latent_channels: usize,
     spatial_factor: Option<usize>,
 ) -> Form {
-    let is_of_latents = contract.in_channels.is_none_or(|taken| taken == latent_channels);
-    if contract.positions.is_some() {
-        return match (contract.text_embeds.is_some(), is_of_latents) {
+    let is_of_latents = signature.in_channels.is_none_or(|taken| taken == latent_channels);
+    if signature.is_packed() {
+        return match (signature.takes(Role::TextEmbeds), is_of_latents) {
             (true, true) => Form::Packed,
             (true, false) => {
                 Form::Unknown("packed samples with further channels, as FLUX.1 Fill and Control take them")
@@ -281,11 +281,11 @@ fn form_of(
             (false, _) => Form::Unknown("packed samples and no pooled text, as FLUX.2 and Chroma take them"),
         };
     }
-    if contract.context_mask.is_some() {
-        let predicts_variance = contract.out_channels.is_none_or(|given| Some(given) != contract.in_channels);
+    if signature.takes(Role::ContextMask) {
+        let predicts_variance = signature.out_channels.is_none_or(|given| Some(given) != signature.in_channels);
         let is_deep = spatial_factor.is_some_and(|factor| factor > 8);
-        return match (contract.resolution.is_some(), predicts_variance) {
-            _ if contract.guidance.is_some() => {
+        return match (signature.takes(Role::Resolution), predicts_variance) {
+            _ if signature.takes(Role::Guidance) => {
                 Form::Unknown("a mask over its tokens and a guidance scale, as Sana-Sprint has it")
             }
             (false, false) => Form::MaskedWithoutVariance,
@@ -296,7 +296,7 @@ fn form_of(
             (false, true) => Form::Masked,
         };
     }
-    match (contract.time_ids.is_some(), contract.text_embeds.is_some(), contract.context.is_some()) {
+    match (signature.takes(Role::TimeIds), signature.takes(Role::TextEmbeds), signature.takes(Role::Context)) {
         (true, _, _) => Form::UnetWithSizes,
         (false, true, _) if is_transformer => Form::Multimodal,
         (false, true, _) => Form::Unknown("a pooled vector and no sizes, as no UNet of a known family takes it"),

@@ -1,9 +1,9 @@
 //! Reads model directories: layouts, components, the roles of each graph's inputs and outputs.
 //!
-//! [`Bundle::open`] reads a directory without loading a weight or needing a runtime: its graphs with their inputs and
-//! outputs, their exporter, the scheduler's configuration, the tokenizers, and the [`Facts`] that the engine needs,
-//! each with its source. The contracts ([`DenoiserContract`] and others) assign roles to a graph's inputs by name, then
-//! by shape, then by element type, never by assumption.
+//! [`Bundle::open`] reads everything a directory says without loading a weight or needing a runtime: which graphs are
+//! there, what they take and give, how they were exported, the scheduler's configuration, the tokenizers, and the
+//! [`Facts`] that the engine needs, each with where it was read. The signatures ([`DenoiserSignature`] and its kin) say
+//! which input of a graph plays which role, found by name, then by shape, then by element type, never assumed.
 
 mod autoencoder;
 mod call_defaults;
@@ -12,7 +12,6 @@ mod configuration;
 mod facts;
 mod family;
 mod hub;
-mod init;
 mod json;
 mod layout;
 mod onnx;
@@ -21,7 +20,6 @@ mod render;
 mod report;
 mod roles;
 mod search;
-mod tasks;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -29,22 +27,23 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 pub use autoencoder::{Autoencoder, LatentStatistics};
-pub use call_defaults::CallDefaults;
+pub use call_defaults::{CallDefaults, TaskCall};
 pub use component::{Component, ComponentKind};
 pub use facts::{Fact, Facts};
 pub use family::{FamilyFact, Refusal};
-pub use init::init_toml;
 pub use json::read_object;
 pub use layout::{DirectoryOverrides, Layout, SchedulerFile, open_conditioner, open_controlnet};
 pub use onnx::{ExternalFile, GraphFile, LayerNorm, ModuleWeight, ModuleWeights, Operator, TokenTable, Upsamplings};
 pub(crate) use onnx::{ExternalReference, frame, map, proto, relocate};
 pub use operators::{Obstacle, obstacles, operators_without_cpu_kernel};
-pub use report::{ComponentReport, FactReport, ProviderReport, Report, SchedulerReport, TensorReport, inspect};
-pub use roles::{
-    ConditionerContract, ControlNetContract, DenoiserContract, Positions, Residuals, Switch, TextEncoderContract,
-    VaeDecoderContract, VaeEncoderContract, VaeEncoderKind, role_words,
+pub use report::{
+    ComponentReport, FactReport, ProviderReport, Report, SchedulerReport, TaskFit, TensorReport, inspect,
 };
-pub use tasks::{TaskFit, task_fits};
+pub use roles::{
+    ConditionerSignature, ControlNetSignature, DenoiserSignature, Residuals, Role, Switch, TextEncoderSignature,
+    VaeDecoderSignature, VaeEncoderKind, VaeEncoderSignature, role_words,
+};
+pub(crate) use roles::{Filler, InputAxis};
 
 use crate::error::{Error, Result};
 use crate::family::{Family, PipelineClass, find, for_task};
@@ -124,7 +123,7 @@ impl Bundle {
             Ok(family) => Ok(family.value),
             Err(Some(refusal)) => Err(refusal.to_error()),
             Err(None) => {
-                self.denoiser().and_then(DenoiserContract::resolve)?;
+                self.denoiser().and_then(DenoiserSignature::resolve)?;
                 Err(self.lacks(&[ComponentKind::Unet, ComponentKind::Transformer], "telling the model's family"))
             }
         }

@@ -8,10 +8,10 @@ use serde::Serialize;
 use super::component::{Component, ComponentKind};
 use super::layout::{self, DirectoryOverrides, SchedulerFile};
 use super::roles::{
-    ConditionerContract, ControlNetContract, DenoiserContract, TextEncoderContract, VaeDecoderContract,
-    VaeEncoderContract,
+    ConditionerSignature, ControlNetSignature, DenoiserSignature, TextEncoderSignature, VaeDecoderSignature,
+    VaeEncoderSignature,
 };
-use super::{Bundle, TaskFit, json, operators, tasks};
+use super::{Bundle, json, operators};
 use crate::error::{Result, count_of};
 use crate::family::Family;
 use crate::tensor::TensorInfo;
@@ -128,21 +128,36 @@ pub struct ProviderReport {
     pub reason: &'static str,
 }
 
-/// Reads a model directory and reports on it, damaged parts included.
+/// The verdict on a task: if a model can do it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct TaskFit {
+    /// The task's name in pipeline.toml, such as `text-to-image`.
+    pub task: &'static str,
+    /// True if the directory has what it takes.
+    pub possible: bool,
+    /// What it lacks; empty if nothing.
+    pub reason: String,
+}
+
+/// Reads a model directory and reports on it, damaged parts included. `fits` judges which tasks it can do.
 ///
 /// # Errors
 ///
-/// [`crate::Error::Model`] if the directory contains no model at all, [`crate::Error::Io`] if it cannot be listed.
-pub fn inspect(dir: &Path, overrides: &DirectoryOverrides) -> Result<Report> {
+/// [`crate::Error::Model`] where the directory holds no model at all, [`crate::Error::Io`] where it cannot be listed.
+pub fn inspect(
+    dir: &Path,
+    overrides: &DirectoryOverrides,
+    fits: impl FnOnce(&Bundle) -> Vec<TaskFit>,
+) -> Result<Report> {
     let (bundle, faults) = layout::survey(dir, overrides)?;
-    let mut report = Report::new(&bundle);
+    let mut report = Report::new(&bundle, fits(&bundle));
     report.faults.extend(faults.iter().map(ToString::to_string));
     Ok(report)
 }
 
 impl Report {
-    /// Creates the report of a directory that was read.
-    pub fn new(bundle: &Bundle) -> Self {
+    /// Reports on a directory that was read, with a verdict on each task.
+    pub fn new(bundle: &Bundle, tasks: Vec<TaskFit>) -> Self {
         let mut faults = Vec::new();
         let graphs = bundle.components.values().chain(&bundle.controlled_denoiser);
         let components = graphs.map(|c| component(bundle, c, &mut faults)).collect();
@@ -160,7 +175,7 @@ impl Report {
             tokenizers: bundle.tokenizers.values().map(|p| relative(bundle, p)).collect(),
             facts: facts(bundle),
             providers: providers(bundle),
-            tasks: tasks::task_fits(bundle),
+            tasks,
             missing: bundle.missing.clone(),
             faults,
         }
@@ -217,51 +232,51 @@ fn component(bundle: &Bundle, component: &Component, faults: &mut Vec<String>) -
     }
 }
 
-/// Returns the role of each of a component's inputs and outputs by name, and adds notes from its contract.
+/// The role of each of a component's inputs and outputs by name, and what else its signature tells.
 fn roles(bundle: &Bundle, component: &Component, notes: &mut Vec<String>) -> Result<BTreeMap<String, String>> {
     use ComponentKind as Kind;
     let named = |roles: Vec<(&TensorInfo, String)>| roles.into_iter().map(|(t, role)| (t.name.clone(), role)).collect();
     Ok(match component.kind {
         Kind::Unet | Kind::Transformer => {
-            let contract = DenoiserContract::resolve(component)?;
-            notes.extend(contract.batch.map(|n| format!("fixed batch size {n}")));
-            notes.extend(contract.class_rows.map(|n| count_of(n, "class")));
+            let signature = DenoiserSignature::resolve(component)?;
+            notes.extend(signature.batch.map(|n| format!("fixed batch size {n}")));
+            notes.extend(signature.class_rows.map(|n| count_of(n, "class")));
             let row = bundle.known_family().map(Family::row).filter(|row| row.text.form.is_masked());
             let tokens = row.and_then(|row| Some((row.title, row.text.tokens?)));
             notes.extend(tokens.map(|(title, tokens)| format!("{title}, which reads {}", count_of(tokens, "token"))));
-            if !contract.residuals.is_empty() {
+            if !signature.residuals.is_empty() {
                 notes.push("a denoiser that takes ControlNet residuals".to_owned());
             }
-            named(contract.roles())
+            named(signature.roles())
         }
         Kind::TextEncoder | Kind::TextEncoder2 | Kind::TextEncoder3 => {
-            let contract = TextEncoderContract::resolve(component)?;
-            notes.extend(contract.embedding_rows.map(|n| format!("{} in the embedding table", count_of(n, "row"))));
-            notes.extend(contract.sequence_length.map(|n| format!("fixed length of {}", count_of(n, "token"))));
-            named(contract.roles())
+            let signature = TextEncoderSignature::resolve(component)?;
+            notes.extend(signature.embedding_rows.map(|n| format!("{} in the embedding table", count_of(n, "row"))));
+            notes.extend(signature.sequence_length.map(|n| format!("fixed length of {}", count_of(n, "token"))));
+            named(signature.roles())
         }
         Kind::VaeDecoder | Kind::VqDecoder | Kind::TinyVaeDecoder => {
-            let contract = VaeDecoderContract::resolve(component)?;
+            let signature = VaeDecoderSignature::resolve(component)?;
             if component.kind == Kind::TinyVaeDecoder {
                 notes.push("for --preview, and for images with [model] decoder = \"tiny\"".to_owned());
                 notes.extend(component.old_name_warning());
             }
-            notes.extend(contract.batch.map(|n| format!("fixed batch size {n}")));
-            named(contract.roles())
+            notes.extend(signature.batch.map(|n| format!("fixed batch size {n}")));
+            named(signature.roles())
         }
         Kind::VaeEncoder | Kind::VqEncoder => {
-            let contract = VaeEncoderContract::resolve(component, Some(bundle.facts.latent_channels.value))?;
-            if contract.samples_inside {
+            let signature = VaeEncoderSignature::resolve(component, Some(bundle.facts.latent_channels.value))?;
+            if signature.samples_inside {
                 notes.push("samples internally, so image-to-image is not reproducible from the seed".to_owned());
             }
-            named(contract.roles())
+            named(signature.roles())
         }
         Kind::ClassEmbedder | Kind::Conditioner => {
-            let contract = ConditionerContract::resolve(component)?;
-            notes.extend(contract.rows.map(|n| count_of(n, "class")));
-            named(contract.roles())
+            let signature = ConditionerSignature::resolve(component)?;
+            notes.extend(signature.rows.map(|n| count_of(n, "class")));
+            named(signature.roles())
         }
-        Kind::ControlNet => named(ControlNetContract::resolve(component)?.roles()),
+        Kind::ControlNet => named(ControlNetSignature::resolve(component)?.roles()),
         Kind::SafetyChecker => {
             notes.push("recognized, not run".to_owned());
             BTreeMap::new()

@@ -29,7 +29,10 @@ Results go to stdout, everything else to stderr.";
 const RUN_EXAMPLES: &str = "\
 Examples:
   ldm-ort run pipeline.toml
-  ldm-ort run pipeline.toml --prompt 'a green star' --seed 7 --images 4
+  ldm-ort run pipeline.toml -p 'a green star' -s 7 --images 4
+  ldm-ort run models/shapes -p 'a green star' -n blurry -o stars
+  ldm-ort run pipeline.toml --prompts-file prompts.txt --same-seed
+  ldm-ort run pipeline.toml --sweep scheduler=euler,unipc --sweep guidance_scale=5,7.5
   ldm-ort run pipeline.toml --scheduler ddim --set scheduler.ddim.eta=1.0 --steps 20
   ldm-ort run pipeline.toml --provider tensorrt,cuda
   ldm-ort run pipeline.toml --preview 5
@@ -93,7 +96,7 @@ pub enum Command {
     /// Prints a pipeline.toml for a model directory.
     #[command(after_help = "Example:\n  ldm-ort init models/shapes > pipeline.toml")]
     Init(InitArgs),
-    /// Lists schedulers, tasks, execution providers, or old names that still work.
+    /// Lists schedulers, tasks, execution providers, families, keys, commands, or old names that still work.
     List(ListArgs),
     /// Draws the schedules of one or several schedulers: timesteps, sigmas and signal-to-noise over the steps.
     #[command(after_help = PLOT_EXAMPLES)]
@@ -110,6 +113,9 @@ pub enum Command {
     /// Writes a model directory whose graphs store their weights in fewer bits, for less memory or faster products.
     #[command(after_help = QUANTIZE_EXAMPLES)]
     Quantize(QuantizeArgs),
+    /// Writes the demo pipeline into a folder: pipeline.toml and its model, models/shapes.
+    #[command(after_help = "Example:\n  ldm-ort demo demo && ldm-ort run demo/pipeline.toml")]
+    Demo(DemoArgs),
     /// Tells which ONNX Runtime is used and why, or fetches one.
     #[command(after_help = "Examples:\n  ldm-ort runtime\n  ldm-ort runtime install cuda\n  ldm-ort runtime list")]
     Runtime(RuntimeArgs),
@@ -177,7 +183,7 @@ pub struct OverrideArgs {
     #[arg(long, value_name = "NAME")]
     pub scheduler: Option<String>,
     /// The folder images are written to, relative to the current directory.
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, value_parser = path())]
+    #[arg(short, long, value_name = "DIR", value_hint = ValueHint::DirPath, value_parser = path())]
     pub output: Option<PathBuf>,
     /// Shows what each image is at, every N steps (without N, every step): in a file NAME.preview.png beside the image
     /// to be, which is gone once that is written, and in terminals that show images (kitty's or iTerm2's protocol).
@@ -198,13 +204,13 @@ impl OverrideArgs {
 #[command(next_help_heading = "Instead of the pipeline file's keys")]
 pub struct KeyArgs {
     /// Text describing the image, or - for standard input; several times for several prompts.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(short, long, value_name = "TEXT")]
     pub prompt: Vec<String>,
     /// Text describing what the image should not show.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(short, long, value_name = "TEXT")]
     pub negative_prompt: Option<String>,
     /// The seed of the first image; image i has seed + i.
-    #[arg(long, value_name = "N")]
+    #[arg(short, long, value_name = "N")]
     pub seed: Option<u64>,
     /// Steps of the scheduler.
     #[arg(long, value_name = "N")]
@@ -272,7 +278,7 @@ pub struct PlotArgs {
     #[arg(long, value_name = "NAME")]
     pub scheduler: Vec<String>,
     /// Where the image goes; without it, beside the pipeline file, under its name with .svg at the end.
-    #[arg(long, value_name = "F.svg", value_hint = ValueHint::FilePath, value_parser = path())]
+    #[arg(short, long, value_name = "F.svg", value_hint = ValueHint::FilePath, value_parser = path())]
     pub output: Option<PathBuf>,
     /// Prints a JSON object on stdout: the image's path, and for each scheduler the position in steps, timestep,
     /// sigma (noise for one part of image) and signal-to-noise ratio of every call; null is infinite.
@@ -302,14 +308,25 @@ pub struct InitArgs {
     pub model: PathBuf,
 }
 
+/// `ldm-ort demo`.
+#[derive(Debug, Clone, Args)]
+pub struct DemoArgs {
+    /// The folder, created if there is none. Files of other contents are not replaced.
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath, value_parser = path())]
+    pub dir: PathBuf,
+}
+
 /// `ldm-ort list`.
 #[derive(Debug, Clone, Args)]
 pub struct ListArgs {
-    /// Which table.
+    /// The table to print.
     pub what: Listing,
-    /// Prints JSON.
+    /// Prints JSON; of the keys, a JSON schema of pipeline.toml.
     #[arg(long)]
     pub json: bool,
+    /// Prints the page of docs/reference.
+    #[arg(long, conflicts_with = "json")]
+    pub markdown: bool,
 }
 
 /// The tables of `ldm-ort list`.
@@ -321,6 +338,12 @@ pub enum Listing {
     Tasks,
     /// The execution providers: names for --provider, and whether each can be used now.
     Providers,
+    /// The model families, with their tasks and the pipeline classes of diffusers.
+    Families,
+    /// The keys of pipeline.toml.
+    Keys,
+    /// The commands.
+    Commands,
     /// The old names of keys, values, folders, variables, commands and record fields that still work, with the new ones.
     Aliases,
 }

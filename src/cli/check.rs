@@ -12,7 +12,7 @@ use crate::engine::{Engine, Saver};
 use crate::error::{Result, count_of};
 
 use crate::memory;
-use crate::plan::{DefaultValue, ModelPlan, Plan, RunPlan};
+use crate::plan::{DefaultValue, ExecutionPlan, ModelPlan, Plan, RunPlan};
 
 /// Checks a pipeline as far as that goes without running it, and with `--open` opens its graphs too.
 ///
@@ -43,9 +43,9 @@ pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<(
         }
         None => plan.fit_pinned_runtime()?,
     }
-    warn("", &plan.model, &plan.request, &[])?;
+    warn("", &plan.execution, &plan.request, &[])?;
     for stage in &plan.stages {
-        warn(&format!("{}: ", stage.key), &stage.model, &stage.request, &stage.warnings)?;
+        warn(&format!("{}: ", stage.key), &stage.execution, &stage.request, &stage.warnings)?;
     }
     output::text(out, &format!("{}: {}\n", args.pipeline.display(), summary(&plan.model, &plan.request)))?;
     corrections("", &plan.request, out)?;
@@ -57,7 +57,7 @@ pub fn check(args: &CheckArgs, global: &Global, out: &mut dyn Write) -> Result<(
         )?;
         corrections(&format!("{}: ", stage.key), &stage.request, out)?;
     }
-    let models = || std::iter::once(("", &plan.model)).chain(plan.stages.iter().map(|s| (s.key.as_str(), &s.model)));
+    let models = || std::iter::once(("", &*plan.model)).chain(plan.stages.iter().map(|s| (s.key.as_str(), &*s.model)));
     for (key, model) in models() {
         let key = if key.is_empty() { String::new() } else { format!("{key}: ") };
         if model.decodes_tiny() {
@@ -102,13 +102,13 @@ fn defaults(stage: &str, model: &ModelPlan) -> String {
 }
 
 /// Tells what is worth knowing of one model's part of a pipeline.
-fn warn(stage: &str, model: &ModelPlan, request: &RunPlan, more: &[String]) -> Result<()> {
-    let of_prompts = model.check_prompts(request.task.as_ref())?;
+fn warn(stage: &str, plan: &ExecutionPlan, request: &RunPlan, more: &[String]) -> Result<()> {
+    let of_prompts = plan.model.check_prompts(request.task.as_ref())?;
     let of_memory = match memory::available() {
-        Some(free) => model.check_free_memory(free)?,
+        Some(free) => plan.check_free_memory(free)?,
         None => None,
     };
-    for warning in model.warnings().iter().chain(&of_prompts).chain(more).chain(&of_memory) {
+    for warning in plan.warnings().iter().chain(&of_prompts).chain(more).chain(&of_memory) {
         output::say(&format!("warning: {stage}{warning}"));
     }
     Ok(())

@@ -13,7 +13,7 @@ use super::progress::Progress;
 use super::standard_input::load_spec;
 use crate::error::{Error, Result};
 use crate::graph_cache::{CachedGraph, GraphCache, Trimmed, Verified};
-use crate::plan::{ModelPlan, ModelSources};
+use crate::plan::{ExecutionPlan, ModelSources};
 
 /// Optimizes the graphs of a pipeline, and lists them.
 ///
@@ -26,15 +26,14 @@ pub fn optimize(args: &OptimizeArgs, global: &Global, out: &mut dyn Write) -> Re
     let interrupt = Interrupt::install()?;
     let mut progress = Progress::new(global.quiet);
     let engine = global.library.engine()?;
-    let sources = ModelSources::open(&spec)?;
     let cancel = interrupt.cancel();
+    let sources = ModelSources::open(&spec)?;
     let (plan, runtime) = engine.plan(spec, &sources, &cancel, &mut |event| progress.notice(event))?;
-    let models = || std::iter::once(&plan.model).chain(plan.stages.iter().map(|stage| &stage.model));
-    let openings = |model: &ModelPlan| -> Vec<(String, bool)> {
-        let openings = model.openings().into_iter();
-        openings.map(|opening| (opening.name(), model.prepared(opening.kind).is_some())).collect()
+    let openings = |own: &ExecutionPlan| -> Vec<(String, bool)> {
+        let openings = own.openings().into_iter();
+        openings.map(|opening| (opening.name(), own.cache_for(opening.kind).is_some())).collect()
     };
-    let all: Vec<_> = models().flat_map(openings).collect();
+    let all: Vec<_> = plan.executions().flat_map(openings).collect();
     let left: Vec<_> = all.iter().filter(|(_, is_optimized)| !is_optimized).map(|(name, _)| name).collect();
     if left.len() == all.len() {
         return Err(Error::input(

@@ -6,10 +6,10 @@ use std::path::Path;
 use super::args::InspectArgs;
 use super::output;
 use super::standard_input::load_spec;
-use crate::bundle::{self, Bundle, DirectoryOverrides, Report};
-use crate::engine::supported_tasks;
+use crate::bundle::{self, DirectoryOverrides, Report};
 use crate::error::{Error, Result};
 use crate::spec::{self, Spec};
+use crate::task::task_fits;
 
 /// Prints what a model directory holds, or the models of a pipeline file with what that says over their directories.
 ///
@@ -46,9 +46,5 @@ pub fn inspect(args: &InspectArgs, out: &mut dyn Write) -> Result<()> {
 }
 
 fn report(dir: &Path, overrides: &DirectoryOverrides) -> Result<Report> {
-    let mut report = bundle::inspect(dir, overrides)?;
-    if let Ok(bundle) = Bundle::open(dir, overrides) {
-        report.tasks = supported_tasks(&bundle);
-    }
-    Ok(report)
+    bundle::inspect(dir, overrides, task_fits)
 }

@@ -2,16 +2,19 @@
 
 use std::io::Write;
 
+use clap::CommandFactory;
 use serde_json::{Value, json};
 
-use super::args::{ListArgs, Listing};
+use super::args::{Cli, ListArgs, Listing};
+use super::keys::{KEYS, json_schema};
 use super::output;
-use super::table::columns;
+use super::table::{columns_within, wrapped};
 use crate::aliases::{ALIASES, Alias};
 use crate::error::Result;
+use crate::family::Family;
 use crate::scheduler::{self, AliasValue};
 use crate::session::{PROVIDERS, Provider, ProviderStatus, Runtime, provider_statuses};
-use crate::spec::TASKS;
+use crate::task::TASKS;
 
 /// Prints the table of schedulers, tasks, providers or aliases. `load` loads ONNX Runtime, which alone knows its build; it
 /// is called for providers only, and if it fails the list says why none can be used.
@@ -27,9 +30,27 @@ pub fn list(args: &ListArgs, load: impl FnOnce() -> Result<Runtime>, out: &mut d
         (Listing::Tasks, true) => output::json(out, &tasks_json()),
         (Listing::Aliases, false) => output::text(out, &aliases()),
         (Listing::Aliases, true) => output::json(out, &aliases_json()),
+        (Listing::Families, false) => output::text(out, &families()),
+        (Listing::Families, true) => output::json(out, &families_json()),
+        (Listing::Keys, false) => output::text(out, &keys()),
+        (Listing::Keys, true) => output::json(out, &json_schema()),
+        (Listing::Commands, false) => output::text(out, &commands()),
+        (Listing::Commands, true) => output::json(out, &commands_json()),
         (Listing::Providers, false) => output::text(out, &providers(&load())),
         (Listing::Providers, true) => output::json(out, &providers_json(&load())),
     }
+}
+
+/// The longest line of a list in characters.
+const WIDTH: usize = 100;
+
+fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    columns_within(rows, WIDTH)
+}
+
+/// Wraps a text below a table.
+fn paragraphs(text: &str) -> String {
+    text.lines().flat_map(|line| wrapped(line, WIDTH)).map(|line| line + "\n").collect()
 }
 
 fn heading<const N: usize>(names: [&str; N]) -> [String; N] {
@@ -52,12 +73,16 @@ fn schedulers() -> String {
             names.push([alias.name.into(), format!("{}{with}", entry.name)]);
         }
     }
+    let below = format!(
+        "Names and classes of the first table are known too, in any case and with or without spaces, - and _. After a name \
+         may stand {}.",
+        suffixes.join(", ")
+    );
     format!(
-        "{}\ncalls: how often the model is asked in a step. noise: whether steps draw noise.\n\n{}\nNames and classes of the \
-         first table are known too, in any case and with or without spaces, - and _. After a name may stand {}.\n",
+        "{}\ncalls: evaluations of the model in a step. noise: yes if steps draw noise.\n\n{}\n{}",
         columns(&rows),
         columns(&names),
-        suffixes.join(", ")
+        paragraphs(&below)
     )
 }
 
@@ -82,11 +107,9 @@ fn schedulers_json() -> Value {
 fn tasks() -> String {
     let mut rows = vec![heading(["name", "about", "keys"])];
     rows.extend(TASKS.iter().map(|entry| [entry.name.into(), entry.about.into(), entry.keys().join(", ")]));
-    format!(
-        "{}\noriginal_size and target_size are [width, height], and crop is [left, top], where diffusers has (height, width) \
-         and (top, left).\n",
-        columns(&rows)
-    )
+    let below = "original_size and target_size are [width, height], and crop is [left, top], where diffusers has (height, \
+                 width) and (top, left).";
+    format!("{}\n{}", columns(&rows), paragraphs(below))
 }
 
 fn tasks_json() -> Value {
@@ -96,17 +119,61 @@ fn tasks_json() -> Value {
 fn aliases() -> String {
     let mut rows = vec![heading(["kind", "old", "new", "note"])];
     rows.extend(ALIASES.iter().map(|alias| [alias.kind.name(), alias.old, alias.new, alias.note].map(str::to_owned)));
-    format!(
-        "{}\nNAME is any name, and [] any table of an array. Each key and value is one of a [[stage]] too. The new name is the \
-         one to write; an old one works with a warning, in the record of an image without.\n",
-        columns(&rows)
-    )
+    let below = "NAME is any name, and [] any table of an array. Each key and value is one of a [[stage]] too. The new name is \
+                 the one to write; an old one works with a warning, in the record of an image without.";
+    format!("{}\n{}", columns(&rows), paragraphs(below))
 }
 
 fn aliases_json() -> Value {
     let row =
         |alias: &Alias| json!({"kind": alias.kind.name(), "old": alias.old, "new": alias.new, "note": alias.note});
     ALIASES.iter().map(row).collect()
+}
+
+fn families() -> String {
+    let mut rows = vec![heading(["name", "title", "tasks"])];
+    rows.extend(Family::all().map(|family| [family.name().into(), family.title().into(), family.tasks().join(", ")]));
+    columns(&rows)
+}
+
+fn families_json() -> Value {
+    let row = |family: Family| {
+        json!({
+            "name": family.name(),
+            "title": family.title(),
+            "tasks": family.tasks(),
+            "classes": family.classes().iter().map(|class| class.name).collect::<Vec<_>>(),
+        })
+    };
+    Family::all().map(row).collect()
+}
+
+fn keys() -> String {
+    let mut rows = vec![heading(["table", "key", "type", "about"])];
+    let cells = KEYS.iter().map(|key| [key.table.into(), key.name.into(), key.value.describe(), key.about.into()]);
+    rows.extend(cells.map(|row: [String; 4]| row.map(|cell| cell.replace('`', ""))));
+    format!(
+        "{}\nThe keys of [task.NAME] that each task takes: ldm-ort list tasks. Those of [scheduler.NAME] and [cache.NAME]: \
+         docs/reference/schedulers.md, docs/fewer-evaluations.md.\n",
+        columns(&rows)
+    )
+}
+
+fn commands() -> String {
+    let mut rows = vec![heading(["name", "about"])];
+    rows.extend(visible_commands());
+    columns(&rows)
+}
+
+fn commands_json() -> Value {
+    visible_commands().into_iter().map(|[name, about]| json!({"name": name, "about": about})).collect()
+}
+
+/// Name and summary of each command that help shows.
+fn visible_commands() -> Vec<[String; 2]> {
+    let root = Cli::command();
+    let shown = root.get_subcommands().filter(|command| !command.is_hide_set());
+    shown.map(|c| [c.get_name().to_owned(), c.get_about().map(ToString::to_string).unwrap_or_default()]).collect()
 }
 
 fn providers(runtime: &Result<Runtime>) -> String {
@@ -155,7 +222,7 @@ mod tests {
     fn print(what: Listing, json: bool) -> String {
         let load = || Err(Error::runtime("no library was found", "install one"));
         let mut out = Vec::new();
-        list(&ListArgs { what, json }, load, &mut out).unwrap();
+        list(&ListArgs { what, json, markdown: false }, load, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -171,6 +238,12 @@ mod tests {
         assert!(text.contains("original_size and target_size are [width, height]"), "{text}");
         let text = print(Listing::Aliases, false);
         assert!(ALIASES.iter().all(|alias| text.contains(alias.old) && text.contains(alias.new)), "{text}");
+        let text = print(Listing::Families, false);
+        assert!(Family::all().all(|family| text.contains(family.title())), "{text}");
+        let text = print(Listing::Keys, false);
+        assert!(KEYS.iter().all(|key| text.contains(key.name)), "{text}");
+        let text = print(Listing::Commands, false);
+        assert!(text.contains("optimize") && !text.contains("compile"), "{text}");
         let text = print(Listing::Providers, false);
         assert!(PROVIDERS.iter().all(|provider| text.contains(provider.name)), "{text}");
     }
@@ -182,6 +255,8 @@ mod tests {
         assert_eq!(rows(Listing::Tasks).len(), TASKS.len());
         assert_eq!(rows(Listing::Providers).len(), PROVIDERS.len());
         assert_eq!(rows(Listing::Aliases).len(), ALIASES.len());
+        assert_eq!(rows(Listing::Families).len(), Family::all().count());
+        assert!(rows(Listing::Commands).len() > 5);
     }
 
     #[test]

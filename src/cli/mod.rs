@@ -3,27 +3,34 @@
 pub mod args;
 mod check;
 mod compare;
+mod demo;
 mod graph_cache;
 mod init;
 mod inspect;
 mod interrupt;
+mod keys;
 mod list;
+mod markdown;
 mod memory;
 mod output;
 mod plot;
 mod preview;
 mod progress;
 mod quantize;
+mod remaining;
+mod requests;
 mod run;
 mod runtime;
 mod standard_input;
 mod table;
+mod version;
 mod writer;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::ErrorKind;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -37,7 +44,11 @@ use args::{Cli, Command, Global};
 /// Runs the program: reads the arguments, does what they say, and turns an error into a message on standard error and
 /// an exit code (0 done, 1 the run failed, 2 usage, pipeline file or model directory at fault, 130 interrupted).
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.kind() == ErrorKind::DisplayVersion => return version::print(),
+        Err(error) => error.exit(),
+    };
     log(&cli.global);
     match dispatch(&cli, &mut std::io::stdout()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -54,6 +65,8 @@ fn dispatch(cli: &Cli, out: &mut (dyn Write + Send)) -> Result<()> {
         Command::Check(args) => check::check(args, &cli.global, out),
         Command::Inspect(args) => inspect::inspect(args, out),
         Command::Init(args) => init::init(args, out),
+        Command::List(args) if args.markdown => output::text(out, &markdown::page(args.what)),
+        Command::Demo(args) => demo::demo(args, out),
         Command::List(args) => list::list(args, || list_runtime(&cli.global), out),
         Command::Plot(args) => plot::plot(args, out),
         Command::Optimize(args) => graph_cache::optimize(args, &cli.global, out),

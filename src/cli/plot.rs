@@ -29,7 +29,7 @@ pub fn plot(args: &PlotArgs, out: &mut dyn Write) -> Result<()> {
     output::warn(spec.old_names.warnings());
     let bundle = Bundle::open(&spec.model.path, &spec.model.overrides())?;
     let (task, has_control) = (spec.task.name(), !spec.controls.is_empty());
-    let defaults = bundle.call_defaults(task, has_control).values;
+    let defaults = bundle.call_defaults(&spec.task.call(), has_control).values;
     let own = SchedulerChoice::new(&spec, &bundle, defaults.eta)?;
     let (steps, custom) = spec.run.schedule(own.entry, defaults.steps);
     let mut others = Vec::new();

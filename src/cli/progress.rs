@@ -6,6 +6,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::output;
 use super::preview::Terminal;
+use super::remaining::{self, Remaining};
 use crate::engine::Event;
 use crate::guard::contain;
 use crate::session::FetchEvent;
@@ -21,6 +22,9 @@ pub struct Progress {
     stage: String,
     /// Where previews are shown.
     terminal: Option<Terminal>,
+    remaining: Remaining,
+    /// Seconds and number of the batch's steps after the first, which may warm up.
+    pace: (f64, usize),
 }
 
 impl Progress {
@@ -29,7 +33,13 @@ impl Progress {
     pub fn new(quiet: bool) -> Self {
         let (bars, bar) = (MultiProgress::new(), ProgressBar::hidden());
         let terminal = Terminal::find().filter(|_| !quiet);
-        Self { bars, bar, quiet, stage: String::new(), terminal }
+        let (stage, remaining, pace) = (String::new(), Remaining::new(), (0.0, 0));
+        Self { bars, bar, quiet, stage, terminal, remaining, pace }
+    }
+
+    /// Begins a request, after which `left` more follow.
+    pub fn begin_request(&mut self, left: usize) {
+        self.remaining.begin_request(left);
     }
 
     /// What other threads have to print around, so that no line runs into a bar.
@@ -103,7 +113,10 @@ impl Progress {
     pub fn notice(&mut self, event: Event) {
         match event {
             Event::Fetch { progress } => self.fetch(&progress),
-            Event::Stage { key, number, total } => self.stage = format!(" · {key} ({number} of {total})"),
+            Event::Stage { key, number, total } => {
+                self.stage = format!(" · {key} ({number} of {total})");
+                self.remaining.begin_stage(number, total);
+            }
             Event::Opening { component, weight_bytes, opened_bytes, total_bytes } => {
                 if opened_bytes == 0 {
                     let template = "{spinner} {msg} {bar:30} {bytes} of {total_bytes} {elapsed}";
@@ -133,17 +146,24 @@ impl Progress {
             Event::Preparing { image, images, total } => {
                 self.spin(format!("preparing {}{}", image_range(image, images, total), self.stage));
             }
-            Event::Step { image, images, total, step, steps, .. } => {
+            Event::Step { image, images, total, step, steps, seconds, .. } => {
                 if step == 1 {
-                    let bar = ProgressBar::new(steps as u64);
-                    let template = "{msg} {bar:30} {pos}/{len} steps {per_sec} {eta} left";
-                    self.replace(bar, template, image_range(image, images, total) + &self.stage);
+                    let template = "{msg} {bar:30} {pos}/{len} steps · {prefix}";
+                    self.replace(
+                        ProgressBar::new(steps as u64),
+                        template,
+                        image_range(image, images, total) + &self.stage,
+                    );
                 }
+                self.remaining.step(images, total, steps, seconds);
+                self.pace = match step {
+                    1 | 2 => (seconds, 1),
+                    _ => (self.pace.0 + seconds, self.pace.1 + 1),
+                };
+                let rate = remaining::rate(self.pace.0 / self.pace.1 as f64);
+                let left = self.remaining.seconds().map_or_else(String::new, remaining::duration);
+                self.bar.set_prefix(format!("{rate} · {left} left"));
                 self.bar.set_position(step as u64);
-                if step == 1 {
-                    // The bar knows nothing of the time the first step took.
-                    self.bar.reset_eta();
-                }
             }
             Event::Decoding { image, total } => {
                 self.spin(format!("decoding {}{}", image_range(image, 1, total), self.stage));
@@ -154,7 +174,10 @@ impl Progress {
                     bar.suspend(|| terminal.show(width, height, rgb));
                 }
             }
-            Event::Image(_) => {
+            Event::Image(image) => {
+                if image.is_final() {
+                    self.remaining.finish_image();
+                }
                 self.clear();
                 self.terminal.iter_mut().for_each(Terminal::moved_on);
             }

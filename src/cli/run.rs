@@ -12,13 +12,17 @@ use super::memory::Watch;
 use super::output::{self, warn};
 use super::preview::Previews;
 use super::progress::Progress;
-use super::standard_input::{load_spec, read_prompts};
+use super::remaining;
+use super::requests;
+use super::requests::read_prompts_file;
+use super::standard_input::{NAME, load_spec, read_prompts};
 use super::writer::{ImageWriter, Pace, Shown, Writing};
 use crate::denoise::Evaluations;
 use crate::engine::{Event, Pipeline, Replay, Request, Saver, model_spec};
 use crate::error::{Error, Result, count_of};
 use crate::execution::Timings;
 use crate::npy;
+use crate::plan::Plan;
 use crate::session::Cancel;
 use crate::spec::Spec;
 
@@ -35,6 +39,7 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut (dyn Write + Send)) -> Res
     let cancel = interrupt.cancel();
     let started = Instant::now();
     check_outputs(args, &spec)?;
+    requests::check(args)?;
     let memory = args.memory.then(Watch::new).transpose()?;
     let mut watched = Watched {
         progress: Progress::new(global.quiet || args.json),
@@ -50,6 +55,7 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut (dyn Write + Send)) -> Res
         warn(replay.prepare(&mut pipeline)?);
         request = replay.request(&pipeline.plan().spec);
     }
+    let requests = requests::split(args, request, &pipeline)?;
     let plan = pipeline.plan();
     let savers = (0..=plan.stages.len()).map(|stages| plan.spec.folder(stages).map(Saver::new).transpose());
     let mut writer = ImageWriter {
@@ -61,9 +67,10 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut (dyn Write + Send)) -> Res
         latents: args.save_latents.as_ref().map(|_| Vec::new()),
         shown: if args.compare { Shown::Later(Vec::new()) } else { Shown::Alone },
         previews: None,
+        first_index: 0,
     };
     let (found, opened) = pipeline.opening_seconds();
-    let (timings, full_timings) = make(pipeline, &request, args.compare, &mut writer, &mut watched, &cancel)?;
+    let (timings, full_timings) = make(pipeline, &requests, args.compare, &mut writer, &mut watched, &cancel)?;
     let Watched { memory, waited, .. } = watched;
     if let Some(memory) = memory {
         memory.print();
@@ -85,25 +92,63 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut (dyn Write + Send)) -> Res
 /// Makes the images, and with `--compare` each a second time with all evaluations.
 fn make(
     mut pipeline: Pipeline,
-    request: &Request,
+    requests: &[Request],
     compares: bool,
     writer: &mut ImageWriter<'_>,
     watched: &mut Watched,
     cancel: &Cancel,
 ) -> Result<(Timings, Option<Timings>)> {
-    preview(&pipeline, "", writer, watched);
     if !compares {
-        let run = |observer: &mut dyn FnMut(Event)| pipeline.run_last(request, cancel, observer);
-        return Ok((run_watched(run, writer, watched, cancel)?, None));
+        return Ok((make_all(pipeline, requests, "", writer, watched, cancel)?, None));
     }
     // The images of fewer evaluations come first, so that what a first run pays for does not count in their favor.
-    let request = request.clone().seed(pipeline.plan().request.seed);
-    let run = |observer: &mut dyn FnMut(Event)| pipeline.run(&request, cancel, observer);
-    let timings = run_watched(run, writer, watched, cancel)?;
+    let seed = pipeline.plan().request.seed;
+    let requests: Vec<_> = requests.iter().map(|request| request.clone().seed(seed)).collect();
+    let timings = make_some(&mut pipeline, &requests, requests.len(), "", writer, watched, cancel)?;
     writer.shown.show_beside();
-    preview(&pipeline, compare::SUFFIX, writer, watched);
-    let run = |observer: &mut dyn FnMut(Event)| pipeline.run_last(&request.all_evaluations(), cancel, observer);
-    Ok((timings, Some(run_watched(run, writer, watched, cancel)?)))
+    writer.first_index = 0;
+    let requests: Vec<_> = requests.into_iter().map(Request::all_evaluations).collect();
+    Ok((timings, Some(make_all(pipeline, &requests, compare::SUFFIX, writer, watched, cancel)?)))
+}
+
+/// Makes the images of the requests, and unloads each graph after its last use.
+fn make_all(
+    mut pipeline: Pipeline,
+    requests: &[Request],
+    suffix: &'static str,
+    writer: &mut ImageWriter<'_>,
+    watched: &mut Watched,
+    cancel: &Cancel,
+) -> Result<Timings> {
+    let Some((last, others)) = requests.split_last() else { return Ok(Timings::default()) };
+    let mut timings = make_some(&mut pipeline, others, 1, suffix, writer, watched, cancel)?;
+    preview(&pipeline.plan_of(last)?, suffix, writer, watched);
+    watched.progress.begin_request(0);
+    let run = |observer: &mut dyn FnMut(Event)| pipeline.run_last(last, cancel, observer);
+    requests::add_timings(&mut timings, &run_watched(run, writer, watched, cancel)?);
+    Ok(timings)
+}
+
+/// Makes the images of the requests, after which at least `left` more follow.
+fn make_some(
+    pipeline: &mut Pipeline,
+    requests: &[Request],
+    left: usize,
+    suffix: &'static str,
+    writer: &mut ImageWriter<'_>,
+    watched: &mut Watched,
+    cancel: &Cancel,
+) -> Result<Timings> {
+    let mut timings = Timings::default();
+    for (at, request) in requests.iter().enumerate() {
+        let plan = pipeline.plan_of(request)?;
+        preview(&plan, suffix, writer, watched);
+        watched.progress.begin_request(requests.len() - at - 1 + left);
+        let run = |observer: &mut dyn FnMut(Event)| pipeline.run(request, cancel, observer);
+        requests::add_timings(&mut timings, &run_watched(run, writer, watched, cancel)?);
+        writer.first_index += plan.request.total_images();
+    }
+    Ok(timings)
 }
 
 /// Requires that what the run writes can be written, and that there is something to compare, before anything is opened.
@@ -138,8 +183,7 @@ impl Watched {
 }
 
 /// Has previews of this pipeline's images written from now on, and removed with the images, if it asks for any.
-fn preview(pipeline: &Pipeline, suffix: &'static str, writer: &mut ImageWriter<'_>, watched: &mut Watched) {
-    let plan = pipeline.plan();
+fn preview(plan: &Plan, suffix: &'static str, writer: &mut ImageWriter<'_>, watched: &mut Watched) {
     let models = std::iter::once(&plan.model).chain(plan.stages.iter().map(|stage| &stage.model));
     let asks = models.into_iter().any(|model| model.preview.is_some());
     let saver = writer.savers.last().and_then(Option::as_ref).filter(|_| asks);
@@ -185,7 +229,17 @@ pub(super) const LATENTS: &str = "latents are written as a NumPy array";
 
 /// The pipeline of the command line: a file with flags over it, or the record in an image.
 fn read_spec(args: &RunArgs) -> Result<(Spec, Option<Replay>)> {
-    let overrides = args.to_overrides();
+    let mut overrides = args.to_overrides();
+    if let Some(file) = &args.prompts_file {
+        if file.as_os_str() == NAME && args.uses_standard_input() {
+            return Err(Error::input(
+                "--prompts-file -",
+                "standard input is named more than once, and it can be read once",
+                "give one of them as a file or as text",
+            ));
+        }
+        overrides.prompts.extend(read_prompts_file(file)?);
+    }
     match (&args.pipeline, &args.from) {
         (Some(dir), _) if dir.is_dir() => Ok((model_spec(dir, &read_prompts(overrides, 0)?)?, None)),
         (Some(path), _) => Ok((load_spec(path, overrides)?, None)),
@@ -197,7 +251,7 @@ fn read_spec(args: &RunArgs) -> Result<(Spec, Option<Replay>)> {
         (None, None) => Err(Error::input(
             "ldm-ort run",
             "no pipeline file was named",
-            "name one (ldm-ort run pipeline.toml), or an image made by ldm-ort (--from IMAGE.png)",
+            "name one (ldm-ort run pipeline.toml), a model directory, or an image made by ldm-ort (--from IMAGE.png)",
         )),
     }
 }
@@ -218,7 +272,7 @@ fn summary(timings: &Timings, found: f64, opened: f64, saving: f64, total: f64) 
 /// How long denoising took, for how many steps, and of how many evaluations of the model where some were left out.
 fn denoising(timings: &Timings) -> String {
     let Timings { denoise, calls, evaluations, .. } = *timings;
-    let rate = if denoise > 0.0 { calls as f64 / denoise } else { 0.0 };
+    let rate = if calls > 0 { remaining::rate(denoise / calls as f64) } else { String::new() };
     let evaluations = match evaluations {
         Evaluations { made, shallow: 0, total } if made < total => {
             format!(", {made} of {}", count_of(total, "evaluation"))
@@ -228,5 +282,5 @@ fn denoising(timings: &Timings) -> String {
         }
         _ => String::new(),
     };
-    format!("denoising {denoise:.2} s ({}{evaluations}, {rate:.1}/s)", count_of(calls, "step"))
+    format!("denoising {denoise:.2} s ({}{evaluations}, {rate})", count_of(calls, "step"))
 }

@@ -7,7 +7,7 @@ use crate::files;
 use crate::spec::{MAX_BYTES, Overrides, Spec};
 
 /// The name of standard input.
-const NAME: &str = "-";
+pub(super) const NAME: &str = "-";
 
 /// Reads the pipeline of the command line: from a file, or from standard input if the file is named `-`. Paths in the
 /// latter are relative to the current directory.

@@ -87,6 +87,8 @@ pub(super) struct ImageWriter<'a> {
     pub shown: Shown,
     /// Those that stand where images will, and go when they are there.
     pub previews: Option<Previews>,
+    /// The number of images of the requests before this one.
+    pub first_index: usize,
 }
 
 /// When what happened, for `--json`.
@@ -154,7 +156,7 @@ impl ImageWriter<'_> {
             latents.push(image.latents().to_owned());
         }
         let object = self.object(image, pace, &path, &record)?;
-        let (index, stages, seconds) = (image.index(), image.stages(), image.seconds());
+        let (index, stages, seconds) = (self.first_index + image.index(), image.stages(), image.seconds());
         match &mut self.shown {
             Shown::Alone if self.json => self.line(&object.to_string()),
             Shown::Alone => self.line(&path.display().to_string()),
@@ -180,7 +182,7 @@ impl ImageWriter<'_> {
     fn object(&self, image: &Image, pace: &Pace, path: &Path, record: &Record) -> Result<Value> {
         let mut object = json!({
             "path": path.to_string_lossy(),
-            "index": image.index(),
+            "index": self.first_index + image.index(),
             "seed": image.seed(),
             "prompt": image.prompt(),
             "width": image.width(),

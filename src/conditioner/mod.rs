@@ -1,10 +1,13 @@
 //! Graphs that encode conditions other than a prompt for a denoiser.
 
+mod condition;
 pub mod layout;
 
 use ndarray::{ArrayD, Axis, Slice, concatenate};
 
-use crate::bundle::ConditionerContract;
+pub use condition::{ConditionSpec, Conditioning, Graph, LayoutBox, Source};
+
+use crate::bundle::ConditionerSignature;
 use crate::error::{Error, Result};
 use crate::session::{Cancel, Session};
 use crate::tensor::{Tensor, TensorView, require_finite};
@@ -12,13 +15,13 @@ use crate::tensor::{Tensor, TensorView, require_finite};
 /// An embedder: encodes classes, boxes or a label map as tokens or channels.
 pub struct Conditioner {
     session: Session,
-    contract: ConditionerContract,
+    signature: ConditionerSignature,
 }
 
 impl Conditioner {
-    /// Combines an open graph with the roles of its input and its output.
-    pub fn new(session: Session, contract: ConditionerContract) -> Self {
-        Self { session, contract }
+    /// Joins an open graph with the roles of its input and its output.
+    pub fn new(session: Session, signature: ConditionerSignature) -> Self {
+        Self { session, signature }
     }
 
     /// Returns the open graph.
@@ -34,7 +37,7 @@ impl Conditioner {
     /// graph.
     pub fn run(&mut self, input: &Tensor, cancel: &Cancel) -> Result<ArrayD<f32>> {
         let rows = input.shape().first().copied().unwrap_or(1);
-        let chunk = self.contract.batch.unwrap_or(rows).max(1);
+        let chunk = self.signature.batch.unwrap_or(rows).max(1);
         let mut parts = Vec::new();
         for start in (0..rows).step_by(chunk) {
             // A graph with a fixed batch always receives a full one; the results of padding rows are dropped.
@@ -44,14 +47,16 @@ impl Conditioner {
                 Tensor::I64(all) => Tensor::I64(all.select(Axis(0), &picks)),
                 Tensor::Bool(all) => Tensor::Bool(all.select(Axis(0), &picks)),
             };
-            let inputs = [(self.contract.input.name.as_str(), TensorView::from(&part))];
-            parts.extend(self.session.run(&inputs, &[&self.contract.output.name], cancel)?);
+            let inputs = [(self.signature.input.name.as_str(), TensorView::from(&part))];
+            parts.extend(self.session.run(&inputs, &[&self.signature.output.name], cancel)?);
         }
         let views: Vec<_> = parts.iter().map(|part| part.view()).collect();
         let all = concatenate(Axis(0), &views).ok().filter(|all| all.ndim() >= 2 && all.shape()[0] >= rows);
         let mut all = all.ok_or_else(|| {
-            let problem =
-                format!("output {} does not have one row for each of the {rows} input rows", self.contract.output.name);
+            let problem = format!(
+                "output {} does not have one row for each of the {rows} input rows",
+                self.signature.output.name
+            );
             Error::model(self.session.path(), problem, "export the graph with scripts/export.py")
         })?;
         all.slice_axis_inplace(Axis(0), Slice::from(..rows));

@@ -1,24 +1,24 @@
-//! Control networks: what they add to a UNet's skip connections (Zhang et al. 2023, arXiv 2302.05543).
+//! ControlNets: residuals for a UNet's skip connections (Zhang et al. 2023, arXiv 2302.05543).
 
 use ndarray::{ArrayD, Axis, IxDyn, Slice, concatenate};
 
 use super::feed::{pad_rows, switches, timestep};
-use super::graph::Told;
+use super::graph::ControlInputs;
 use super::{Call, RunInterval};
-use crate::bundle::ControlNetContract;
+use crate::bundle::ControlNetSignature;
 use crate::error::{Error, Result};
 use crate::session::{Cancel, Session};
 use crate::tensor::{TensorInfo, TensorView};
 
-/// How a control network takes part in a run.
+/// The weight of a ControlNet in a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ControlWeight {
-    /// What its residuals are multiplied by.
+    /// The factor of its residuals.
     pub scale: f64,
-    /// The share of the run in which it is not silent.
+    /// The share of the run in which it is active.
     pub share: RunInterval,
-    /// Whether it leads without a prompt: its residuals grow from a tenth at the first skip connection to the whole in
-    /// the middle, and only the branch that is told the prompt gets them.
+    /// True if it leads without a prompt (guess mode): its residuals grow from a tenth at the first skip connection to the
+    /// whole in the middle, and only the conditional branch receives them.
     pub guess: bool,
 }
 
@@ -29,14 +29,14 @@ impl ControlWeight {
     }
 }
 
-/// An open control network with the image that it follows.
+/// An open ControlNet with the image that it follows.
 pub struct Control<'a> {
     session: &'a mut Session,
-    contract: &'a ControlNetContract,
+    signature: &'a ControlNetSignature,
     /// `[1, 3, h, w]`
     image: &'a ArrayD<f32>,
     weight: ControlWeight,
-    /// The shapes of the residuals, once the graph has told them.
+    /// The shapes of the residuals, once the graph has run.
     shapes: Vec<IxDyn>,
 }
 
@@ -44,14 +44,14 @@ impl<'a> Control<'a> {
     /// Joins an open graph with its image, `[1, 3, h, w]` in [0, 1].
     pub fn new(
         session: &'a mut Session,
-        contract: &'a ControlNetContract,
+        signature: &'a ControlNetSignature,
         image: &'a ArrayD<f32>,
         weight: ControlWeight,
     ) -> Self {
-        Self { session, contract, image, weight, shapes: Vec::new() }
+        Self { session, signature, image, weight, shapes: Vec::new() }
     }
 
-    /// Whether it begins or ends between this call and the one before.
+    /// True if it begins or ends between this call and the one before.
     pub(super) fn changes_at(&self, call: Call) -> bool {
         self.weight.share.changes_at(call)
     }
@@ -59,21 +59,26 @@ impl<'a> Control<'a> {
     /// Residuals of all rows for each place, from the first skip connection to the middle.
     ///
     /// # Errors
-    /// Whatever the graph fails with, and [`Error::Model`] where its outputs have not a row for each of its inputs'.
-    pub(super) fn residuals(&mut self, told: &Told<'_>, call: Call, cancel: &Cancel) -> Result<Vec<ArrayD<f32>>> {
+    /// Any error of the graph, and [`Error::Model`] if its outputs have not a row for each of its inputs'.
+    pub(super) fn residuals(
+        &mut self,
+        inputs: &ControlInputs<'_>,
+        call: Call,
+        cancel: &Cancel,
+    ) -> Result<Vec<ArrayD<f32>>> {
         let scale = self.weight.scale_at(call);
         if scale == 0.0 && !self.shapes.is_empty() {
             let silent = |shape: &IxDyn| {
                 let mut shape = shape.clone();
-                shape[0] = told.sample.shape()[0];
+                shape[0] = inputs.sample.shape()[0];
                 ArrayD::zeros(shape)
             };
             return Ok(self.shapes.iter().map(silent).collect());
         }
-        // What the prompt has no part in is multiplied place by place, outside of the graph.
-        let has_input = self.contract.scale.is_some();
+        // In guess mode each residual has its own factor, outside of the graph.
+        let has_input = self.signature.scale.is_some();
         let (inside, outside) = if has_input && !self.weight.guess { (scale, 1.0) } else { (1.0, scale) };
-        let mut residuals = self.run(told, inside, call, cancel)?;
+        let mut residuals = self.run(inputs, inside, call, cancel)?;
         let last = residuals.len().saturating_sub(1).max(1) as f64;
         for (place, all) in residuals.iter_mut().enumerate() {
             let grown = if self.weight.guess { 10.0_f64.powf(place as f64 / last - 1.0) } else { 1.0 };
@@ -82,7 +87,7 @@ impl<'a> Control<'a> {
                 all.mapv_inplace(|v| v * factor);
             }
             if self.weight.guess {
-                for (mut row, branch) in all.axis_iter_mut(Axis(0)).zip(told.prompted) {
+                for (mut row, branch) in all.axis_iter_mut(Axis(0)).zip(inputs.prompted) {
                     if !branch {
                         row.fill(0.0);
                     }
@@ -93,47 +98,41 @@ impl<'a> Control<'a> {
         Ok(residuals)
     }
 
-    fn run(&mut self, told: &Told<'_>, scale: f64, call: Call, cancel: &Cancel) -> Result<Vec<ArrayD<f32>>> {
-        let rows = told.sample.shape()[0];
-        let chunk = self.contract.batch.unwrap_or(rows).max(1);
+    fn run(&mut self, inputs: &ControlInputs<'_>, scale: f64, call: Call, cancel: &Cancel) -> Result<Vec<ArrayD<f32>>> {
+        let rows = inputs.sample.shape()[0];
+        let chunk = self.signature.batch.unwrap_or(rows).max(1);
         let padded = rows.div_ceil(chunk) * chunk;
         let shape = IxDyn(&[&[chunk], &self.image.shape()[1..]].concat());
         let Some(image) = self.image.broadcast(shape) else {
             return Err(Error::internal("control.image", "one image does not stand for a batch"));
         };
-        let t = timestep(&self.contract.timestep, &self.contract.sample, chunk, call.timestep);
-        let scale = self.contract.scale.as_ref().map(|info| {
+        let t = timestep(&self.signature.timestep, &self.signature.sample, chunk, call.timestep);
+        let scale = self.signature.scale.as_ref().map(|info| {
             let ones = vec![1; info.shape.len()];
             (info, ArrayD::from_elem(IxDyn(&ones), scale as f32))
         });
-        let switches = switches(&self.contract.constants);
-        let by_row = [
-            (Some(&self.contract.sample), Some(told.sample.to_owned())),
-            (self.contract.context.as_ref(), told.context.as_ref().map(|rows| rows.to_owned())),
-            (self.contract.text_embeds.as_ref(), told.text_embeds.as_ref().map(|rows| rows.to_owned())),
-            (self.contract.time_ids.as_ref(), told.time_ids.as_ref().map(|rows| rows.to_owned())),
-        ];
-        let by_row = by_row
-            .into_iter()
-            .filter_map(|(info, value)| info.zip(value))
-            .map(|(info, value)| Ok((info, pad_rows(value, padded)?)))
+        let switches = switches(&self.signature.constants);
+        let condition = inputs.condition.rows(&self.signature.inputs, inputs.rows);
+        let by_row = std::iter::once((&self.signature.sample, inputs.sample.view()))
+            .chain(condition)
+            .map(|(info, value)| Ok((info, pad_rows(value.to_owned(), padded)?)))
             .collect::<Result<Vec<_>>>()?;
-        let places: Vec<&TensorInfo> = self.contract.down.iter().chain([&self.contract.mid]).collect();
+        let places: Vec<&TensorInfo> = self.signature.down.iter().chain([&self.signature.mid]).collect();
         let names: Vec<&str> = places.iter().map(|info| info.name.as_str()).collect();
 
         let mut parts: Vec<Vec<ArrayD<f32>>> = vec![Vec::new(); places.len()];
         for start in (0..padded).step_by(chunk) {
-            let mut inputs = vec![
-                (self.contract.timestep.name.as_str(), t.view()),
-                (self.contract.control.name.as_str(), TensorView::F32(image.view())),
+            let mut fed = vec![
+                (self.signature.timestep.name.as_str(), t.view()),
+                (self.signature.control.name.as_str(), TensorView::F32(image.view())),
             ];
             let part = Slice::from(start..start + chunk);
-            inputs.extend(
+            fed.extend(
                 by_row.iter().map(|(info, all)| (info.name.as_str(), TensorView::F32(all.slice_axis(Axis(0), part)))),
             );
-            inputs.extend(scale.iter().map(|(info, value)| (info.name.as_str(), TensorView::F32(value.view()))));
-            inputs.extend(switches.iter().map(|(name, value)| (*name, TensorView::Bool(value.view()))));
-            for (place, output) in parts.iter_mut().zip(self.session.run(&inputs, &names, cancel)?) {
+            fed.extend(scale.iter().map(|(info, value)| (info.name.as_str(), TensorView::F32(value.view()))));
+            fed.extend(switches.iter().map(|(name, value)| (*name, TensorView::Bool(value.view()))));
+            for (place, output) in parts.iter_mut().zip(self.session.run(&fed, &names, cancel)?) {
                 place.push(output);
             }
         }

@@ -1,35 +1,12 @@
-//! What inputs of a graph are fed.
+//! The values that a graph's inputs receive.
 
-use ndarray::{ArrayD, ArrayViewD, Axis, IxDyn, Slice, concatenate};
+use ndarray::{ArrayD, Axis, IxDyn, Slice, concatenate};
 
-use super::Condition;
-use crate::bundle::{DenoiserContract, Switch};
+use crate::bundle::Switch;
 use crate::error::{Error, Result};
 use crate::tensor::{Dim, Tensor, TensorInfo, switch};
 
-/// The inputs that a condition fills one row a sample, each with what fills it.
-pub(super) fn by_role<'c>(
-    contract: &'c DenoiserContract,
-    condition: &'c Condition,
-) -> [(Option<&'c TensorInfo>, Option<&'c ArrayD<f32>>); 9] {
-    [
-        (contract.context.as_ref(), condition.context.as_ref()),
-        (contract.context_mask.as_ref(), condition.context_mask.as_ref()),
-        (contract.resolution.as_ref(), condition.resolution.as_ref()),
-        (contract.aspect_ratio.as_ref(), condition.aspect_ratio.as_ref()),
-        (contract.text_embeds.as_ref(), condition.text_embeds.as_ref()),
-        (contract.time_ids.as_ref(), condition.time_ids.as_ref()),
-        (contract.timestep_cond.as_ref(), condition.timestep_cond.as_ref()),
-        (contract.guidance.as_ref(), condition.guidance.as_ref()),
-        (contract.class_labels.as_ref(), condition.class_labels.as_ref()),
-    ]
-}
-
-pub(super) fn rows_of(all: &Option<ArrayD<f32>>, rows: Slice) -> Option<ArrayViewD<'_, f32>> {
-    all.as_ref().map(|all| all.slice_axis(Axis(0), rows))
-}
-
-/// The time in the type and the shape that a graph declares: a scalar, `[1]`, or one value for each of `rows`.
+/// The timestep in the type and the shape that a graph declares: a scalar, `[1]`, or one value for each of `rows`.
 pub(super) fn timestep(info: &TensorInfo, sample: &TensorInfo, rows: usize, t: f64) -> Tensor {
     let shape = match info.shape.as_slice() {
         [] => vec![],
@@ -43,7 +20,7 @@ pub(super) fn timestep(info: &TensorInfo, sample: &TensorInfo, rows: usize, t: f
     }
 }
 
-/// The switches of a graph with their values.
+/// The names of a graph's boolean inputs, with their values.
 pub(super) fn switches(switches: &[Switch]) -> Vec<(&str, ArrayD<bool>)> {
     switches.iter().map(|s| (s.input.name.as_str(), switch(&s.input, s.value))).collect()
 }

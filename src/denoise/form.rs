@@ -1,39 +1,42 @@
-//! The form in which a graph takes a sample: as it is, or packed into a sequence of tokens.
+//! The form of a graph's sample: planes, or packed into a sequence of tokens.
 
 use std::path::Path;
 
 use ndarray::{Array2, ArrayD, ArrayViewD, Axis, Ix4, IxDyn};
 
 use super::packing;
-use crate::bundle::{DenoiserContract, Positions};
+use crate::bundle::{DenoiserSignature, Role};
 use crate::error::{Error, Result};
 use crate::tensor::TensorInfo;
 
-/// The form in which a graph takes a sample, gives a prediction and is told the time. Schedulers and tasks see samples
-/// as they are, `[n, c, h, w]`: what they do is done value by value.
+/// The form of a graph's sample, prediction and timestep. Schedulers and tasks see samples as `[n, c, h, w]`: they work
+/// value by value.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Form<'c> {
     /// `[n, c, h, w]`, and the timestep of training.
     Planes,
-    /// Flux: `[n, h/2 · w/2, 4 c]`, where each token stands, and the timestep as a share of training's 1000. An image
-    /// that is followed stands behind the sample, in as many channels, and becomes as many tokens more.
+    /// Flux: `[n, h/2 · w/2, 4 c]`, the position of each token, and the timestep as a share of training's 1000. An image that
+    /// is followed is concatenated to the sample, in as many channels, and becomes as many tokens more.
     Packed {
-        positions: &'c Positions,
-        /// Those of one image, c.
+        /// The inputs for the positions of the sample's tokens, and of the text's.
+        positions: [&'c TensorInfo; 2],
+        /// The channels of one image, c.
         channels: usize,
     },
 }
 
 impl<'c> Form<'c> {
-    /// The form that a contract asks for, of samples with so many channels.
-    pub fn of(contract: &'c DenoiserContract, channels: usize) -> Self {
-        match &contract.positions {
-            None => Self::Planes,
-            Some(positions) => Self::Packed { positions, channels: contract.in_channels.unwrap_or(channels) },
+    /// The form of samples of this many channels for a denoiser of this signature.
+    pub fn of(signature: &'c DenoiserSignature, channels: usize) -> Self {
+        match (signature.input(Role::ImagePositions), signature.input(Role::TextPositions)) {
+            (Some(image), Some(text)) => {
+                Self::Packed { positions: [image, text], channels: signature.in_channels.unwrap_or(channels) }
+            }
+            _ => Self::Planes,
         }
     }
 
-    /// How many images `taken` channels are, the sample among them.
+    /// The number of images in `taken` channels, the sample among them.
     pub fn images(self, taken: usize) -> usize {
         match self {
             Self::Packed { channels, .. } if channels > 0 && taken.is_multiple_of(channels) => {
@@ -43,11 +46,10 @@ impl<'c> Form<'c> {
         }
     }
 
-    /// Requires that samples of this height and width, beside others of as many channels, have this form in a graph
-    /// with this contract.
-    pub fn check(self, contract: &DenoiserContract, graph: &Path, [taken, height, width]: [usize; 3]) -> Result<()> {
+    /// Requires that samples of this height and width, in `taken` channels, can have this form in a graph of this signature.
+    pub fn check(self, signature: &DenoiserSignature, graph: &Path, [taken, height, width]: [usize; 3]) -> Result<()> {
         let Self::Packed { .. } = self else { return Ok(()) };
-        let name = &contract.sample.name;
+        let name = &signature.sample.name;
         if !height.is_multiple_of(packing::SIDE) || !width.is_multiple_of(packing::SIDE) {
             return Err(Error::model(
                 graph,
@@ -56,7 +58,7 @@ impl<'c> Form<'c> {
             ));
         }
         let tokens = self.images(taken) * (height / packing::SIDE) * (width / packing::SIDE);
-        match contract.sequence_length.filter(|&fixed| fixed != tokens) {
+        match signature.sequence_length.filter(|&fixed| fixed != tokens) {
             None => Ok(()),
             Some(fixed) => Err(Error::model(
                 graph,
@@ -66,7 +68,7 @@ impl<'c> Form<'c> {
         }
     }
 
-    /// The time as the graph is told it. diffusers divides in float32.
+    /// The timestep in the graph's unit. diffusers divides in float32.
     pub fn time(self, timestep: f64) -> f64 {
         match self {
             Self::Planes => timestep,
@@ -74,7 +76,7 @@ impl<'c> Form<'c> {
         }
     }
 
-    /// `[n, c, h, w]` in the form of the graph, in `room` where that is another.
+    /// Returns `[n, c, h, w]` in the form of the graph, written to `room` if that is another.
     pub fn sample<'v>(self, sample: ArrayViewD<'v, f32>, room: &'v mut Vec<f32>) -> Result<ArrayViewD<'v, f32>> {
         let (Self::Packed { .. }, Ok(planes)) = (self, sample.view().into_dimensionality::<Ix4>()) else {
             return Ok(sample);
@@ -100,23 +102,22 @@ impl<'c> Form<'c> {
         }
     }
 
-    /// What the graph is told, for each of `rows`, of where tokens stand: those of `[channels, height, width]`, and
-    /// those of `told` tokens of text.
+    /// The positions of the tokens, by the name of the input: those of `[channels, height, width]`, and those of `text_tokens`
+    /// tokens of text, which are zero.
     pub fn positions(
         self,
         rows: usize,
         [taken, height, width]: [usize; 3],
-        told: usize,
+        text_tokens: usize,
     ) -> Vec<(&'c str, ArrayD<f32>)> {
-        let Self::Packed { positions: Positions { image, text }, .. } = self else { return Vec::new() };
-        [(image, packing::position_ids(self.images(taken), height, width)), (text, Array2::zeros((told, 3)))]
+        let Self::Packed { positions: [image, text], .. } = self else { return Vec::new() };
+        [(image, packing::position_ids(self.images(taken), height, width)), (text, Array2::zeros((text_tokens, 3)))]
             .map(|(info, places)| (info.name.as_str(), with_rank_of(info, places, rows)))
             .into()
     }
 
-    /// Has `run` write a prediction in the form of the graph, in `room` where that is another, and puts it into `out`
-    /// as `[n, c, h, w]`: that of the sample, not those of the other images that the graph was given in `taken`
-    /// channels.
+    /// Has `run` write a prediction in the form of the graph, to `room` if that is another, and writes it to `out` as
+    /// `[n, c, h, w]`: that of the sample, not those of the other images in `taken` channels.
     pub fn prediction(
         self,
         taken: usize,
@@ -138,7 +139,7 @@ impl<'c> Form<'c> {
     }
 }
 
-/// `[tokens, 3]`, or the same for each of `rows` where the graph wants that.
+/// Returns `[tokens, 3]`, or the same for each of `rows` if the graph's input has a batch axis.
 fn with_rank_of(info: &TensorInfo, places: Array2<f32>, rows: usize) -> ArrayD<f32> {
     if info.shape.len() != 3 {
         return places.into_dyn();

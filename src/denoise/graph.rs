@@ -1,131 +1,166 @@
-//! A UNet's ONNX graph as a denoiser.
+//! A denoiser's ONNX graph.
 
 use std::ops::Range;
+use std::path::Path;
 
 use ndarray::{ArrayD, ArrayViewD, ArrayViewMutD, Axis, IxDyn, Slice};
 
-use super::feed::{by_role, pad_rows, rows_of, switches, timestep};
+use super::feed::{pad_rows, switches, timestep};
 use super::form::Form;
 use super::{Call, Condition, Control, Denoiser, Guidance, RunInterval, Shallow};
-use crate::bundle::DenoiserContract;
+use crate::bundle::DenoiserSignature;
 use crate::error::{Error, Result};
 use crate::session::{Cancel, GraphRun, Session};
-use crate::tensor::{TensorInfo, TensorView};
+use crate::tensor::{Tensor, TensorInfo, TensorView};
 use crate::tiles::Tiles;
 
-/// A UNet graph, set up for one batch of images: its buffers are made once and serve every step.
+/// A denoiser's graph, set up for one batch of images: its buffers are allocated once and reused at every step.
 ///
-/// A graph whose batch axis is free runs once a step on all rows together, images times branches of the guidance, or
-/// on each by itself ([`Batch::by_row`]); a graph whose batch is fixed runs as often as that takes. The session says
-/// how many of these runs are made at the same time.
+/// A graph with a free batch axis runs once a step on all rows together, images times branches of the guidance, or on
+/// each row by itself ([`Batch::by_row`]); a graph with a fixed batch runs as often as that takes. The session decides how
+/// many of these runs are concurrent.
 pub struct GraphDenoiser<'a> {
     session: &'a mut Session,
-    contract: &'a DenoiserContract,
+    signature: &'a DenoiserSignature,
     cancel: Cancel,
     guidance: Guidance,
-    /// The part of the run in which guidance is at work, where it is not all of it.
+    /// The part of the run with guidance, if it is not all of it.
     interval: Option<RunInterval>,
     batch: Batch,
     /// Rows of one run of the graph.
     chunk: usize,
-    /// `[padded rows, c + concatenated, h, w]`; behind the sample's channels stand the condition's.
+    /// `[padded rows, c + concatenated, h, w]`: the sample's channels, then the condition's.
     input: ArrayD<f32>,
     /// `[padded rows, outputs, h, w]`
     output: ArrayD<f32>,
-    /// Sample and prediction in the form of the graph, where that is another.
+    /// Sample and prediction in the form of the graph, if that is another.
     formed: [Vec<f32>; 2],
     channels: usize,
     sample_len: usize,
     condition: Condition,
     controls: Vec<Control<'a>>,
-    /// What they made at the last call of the whole graph.
+    /// Their residuals at the last call of the whole graph.
     residuals: Vec<ArrayD<f32>>,
     shallow: Option<Shallow<'a>>,
-    /// For each row, whether it is told the prompt.
+    /// For each row, true if its branch is conditional on the prompt.
     prompted: Vec<bool>,
     outputs_per_input: usize,
     evaluations: usize,
     shallow_evaluations: usize,
 }
 
-/// Which layers of the model are run.
+/// The layers of the model that a call runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Layers {
     All,
-    /// The shallow ones, on what the deep ones gave at the last call of all.
+    /// The shallow ones, on the output of the deep ones at the last call of all.
     Shallow,
 }
 
-/// What is denoised at once.
+/// The samples that are denoised at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Batch {
     /// Images.
     pub images: usize,
     /// `[c, h, w]` of each sample.
     pub sample: [usize; 3],
-    /// The tiles in which a sample larger than one of them is denoised.
+    /// The tiles in which a larger sample is denoised.
     pub tiles: Option<Tiles>,
-    /// Whether each row is a run of the graph by itself, where the graph leaves the choice.
+    /// True if each row is a run of the graph by itself; ignored if the graph fixes its batch.
     pub by_row: bool,
 }
 
 impl Batch {
-    /// The tiles, where there is more than one.
+    /// The tiles, if there is more than one.
     fn split(&self) -> Option<Tiles> {
         let [_, height, width] = self.sample;
         self.tiles.filter(|tiles| tiles.is_split(height, width))
     }
-}
 
-/// What a control network is told at one call: the rows of the denoiser's own inputs.
-pub(super) struct Told<'a> {
-    /// `[rows, c, h, w]`, scaled for the model.
-    pub sample: ArrayViewD<'a, f32>,
-    pub context: Option<ArrayViewD<'a, f32>>,
-    pub text_embeds: Option<ArrayViewD<'a, f32>>,
-    pub time_ids: Option<ArrayViewD<'a, f32>>,
-    /// For each row, whether it is told the prompt.
-    pub prompted: &'a [bool],
-}
-
-impl<'a> GraphDenoiser<'a> {
-    /// Prepares a batch of samples under `condition`.
-    ///
-    /// # Errors
-    /// [`Error::Model`] where the graph takes other channels or another size, or needs something the condition does
-    /// not hold.
-    pub fn new(
-        session: &'a mut Session,
-        contract: &'a DenoiserContract,
-        batch: Batch,
-        condition: Condition,
-        guidance: Guidance,
-        cancel: &Cancel,
-    ) -> Result<Self> {
-        let Batch { images, sample: [channels, height, width], by_row: is_by_row, .. } = batch;
-        let (run_height, run_width) = batch.split().map_or((height, width), |tiles| tiles.tile_size(height, width));
-        let rows = guidance.branches().len() * images;
-        let chunk = contract.batch.unwrap_or(if is_by_row { 1 } else { rows }).max(1);
-        let padded = rows.div_ceil(chunk) * chunk;
-        let concatenated = condition.channels.as_ref().and_then(|c| c.shape().get(1).copied()).unwrap_or(0);
-        let taken = channels + concatenated;
-        let expected = [contract.in_channels, contract.height, contract.width];
-        let form = Form::of(contract, channels);
-        let of_one = taken / form.images(taken);
-        for ((axis, want), got) in
-            ["channels", "height", "width"].iter().zip(expected).zip([of_one, run_height, run_width])
-        {
-            if let Some(want) = want.filter(|&want| want != got) {
+    /// Requires that the graph at `path` takes `taken` channels of this height and width.
+    fn check(&self, signature: &DenoiserSignature, path: &Path, taken: usize) -> Result<()> {
+        let [channels, height, width] = self.sample;
+        let (height, width) = self.split().map_or((height, width), |tiles| tiles.tile_size(height, width));
+        let form = Form::of(signature, channels);
+        let found = [taken / form.images(taken), height, width];
+        let expected = [signature.in_channels, signature.height, signature.width];
+        for ((axis, expected), found) in ["channels", "height", "width"].iter().zip(expected).zip(found) {
+            if let Some(expected) = expected.filter(|&expected| expected != found) {
                 return Err(Error::model(
-                    session.path(),
-                    format!("input {}: {axis} is fixed at {want}, the run needs {got}", contract.sample.name),
+                    path,
+                    format!("input {}: {axis} is fixed at {expected}, the run needs {found}", signature.sample.name),
                     "choose the width and height the graph was exported for, or export it with free axes",
                 ));
             }
         }
-        form.check(contract, session.path(), [taken, run_height, run_width])?;
+        form.check(signature, path, [taken, height, width])
+    }
+}
+
+/// The inputs of a ControlNet at one call: rows of the denoiser's own.
+pub(super) struct ControlInputs<'a> {
+    /// `[rows, c, h, w]`, scaled for the model.
+    pub sample: ArrayViewD<'a, f32>,
+    pub condition: &'a Condition,
+    /// The rows of `condition`.
+    pub rows: Slice,
+    /// For each row, true if its branch is conditional on the prompt.
+    pub prompted: &'a [bool],
+}
+
+/// The inputs of the graph in one call, but for the sample and its positions.
+struct CallInputs<'a> {
+    signature: &'a DenoiserSignature,
+    timestep: Tensor,
+    /// Those with a row for each of the call's, such as the condition's.
+    by_row: Vec<(&'a TensorInfo, ArrayViewD<'a, f32>)>,
+    constants: Vec<(&'a str, ArrayD<bool>)>,
+}
+
+impl CallInputs<'_> {
+    /// All inputs of the run of these rows, by name.
+    fn of_rows<'r>(
+        &'r self,
+        rows: Range<usize>,
+        sample: ArrayViewD<'r, f32>,
+        positions: &'r [(&str, ArrayD<f32>)],
+    ) -> Vec<(&'r str, TensorView<'r>)> {
+        let Self { signature, timestep, by_row, constants } = self;
+        let rows = Slice::from(rows);
+        let mut inputs: Vec<(&str, TensorView<'_>)> = Vec::with_capacity(by_row.len() + constants.len() + 4);
+        inputs.push((&signature.timestep.name, timestep.view()));
+        inputs.push((&signature.sample.name, TensorView::F32(sample)));
+        inputs.extend(positions.iter().map(|(name, places)| (*name, TensorView::F32(places.view()))));
+        let of_rows = |all: &'r ArrayViewD<'_, f32>| TensorView::F32(all.slice_axis(Axis(0), rows));
+        inputs.extend(by_row.iter().map(|(info, all)| (info.name.as_str(), of_rows(all))));
+        inputs.extend(constants.iter().map(|(name, value)| (*name, TensorView::Bool(value.view()))));
+        inputs
+    }
+}
+
+impl<'a> GraphDenoiser<'a> {
+    /// Sets up the denoiser for a batch of samples under `condition`.
+    ///
+    /// # Errors
+    /// [`Error::Model`] if the graph takes other channels or another size, or has an input for which `condition` has no
+    /// value and that is not optional.
+    pub fn new(
+        session: &'a mut Session,
+        signature: &'a DenoiserSignature,
+        batch: Batch,
+        mut condition: Condition,
+        guidance: Guidance,
+        cancel: &Cancel,
+    ) -> Result<Self> {
+        let Batch { images, sample: [channels, height, width], by_row: is_by_row, .. } = batch;
+        let rows = guidance.branches().len() * images;
+        let chunk = signature.batch.unwrap_or(if is_by_row { 1 } else { rows }).max(1);
+        let padded = rows.div_ceil(chunk) * chunk;
+        let concatenated = condition.channels.as_ref().and_then(|c| c.shape().get(1).copied()).unwrap_or(0);
+        let taken = channels + concatenated;
+        batch.check(signature, session.path(), taken)?;
         let mut input = ArrayD::zeros(IxDyn(&[padded, taken, height, width]));
-        if let Some(extra) = &condition.channels {
+        if let Some(extra) = condition.channels.take() {
             if extra.ndim() != 4 || extra.shape()[2..] != [height, width] {
                 return Err(Error::input(
                     "condition",
@@ -133,48 +168,26 @@ impl<'a> GraphDenoiser<'a> {
                     "take the graph that was exported with this model, or another width and height",
                 ));
             }
-            let filled = pad_rows(extra.clone(), padded)?;
+            let filled = pad_rows(extra, padded)?;
             input.slice_axis_mut(Axis(1), Slice::from(channels..)).assign(&filled);
         }
-        for (info, value) in by_role(contract, &condition) {
-            if let (Some(info), None) = (info, value) {
-                return Err(Error::model(
-                    session.path(),
-                    format!("nothing in this task fills input {}", info.name),
-                    "choose a task that does (`ldm-ort inspect` says which this model can do)",
-                ));
-            }
-        }
-        let pad = |value: Option<ArrayD<f32>>| value.map(|value| pad_rows(value, padded)).transpose();
-        let condition = Condition {
-            context: pad(condition.context)?,
-            channels: None,
-            context_mask: pad(condition.context_mask)?,
-            resolution: pad(condition.resolution)?,
-            aspect_ratio: pad(condition.aspect_ratio)?,
-            text_embeds: pad(condition.text_embeds)?,
-            time_ids: pad(condition.time_ids)?,
-            timestep_cond: pad(condition.timestep_cond)?,
-            guidance: pad(condition.guidance)?,
-            class_labels: pad(condition.class_labels)?,
-        };
+        condition.fill_absent(signature, rows, session.path())?;
         let prompted = guidance.branches().iter().flat_map(|b| std::iter::repeat_n(b.prompt, images)).collect();
-        let outputs = contract.out_channels.unwrap_or(channels);
-        let output = ArrayD::zeros(IxDyn(&[padded, outputs, height, width]));
+        let outputs = signature.out_channels.unwrap_or(channels);
         Ok(Self {
             session,
-            contract,
+            signature,
             cancel: cancel.clone(),
             guidance,
             interval: None,
             batch,
             chunk,
             input,
-            output,
+            output: ArrayD::zeros(IxDyn(&[padded, outputs, height, width])),
             formed: Default::default(),
             channels,
             sample_len: channels * height * width,
-            condition,
+            condition: condition.padded(padded)?,
             controls: Vec::new(),
             residuals: Vec::new(),
             shallow: None,
@@ -191,14 +204,14 @@ impl<'a> GraphDenoiser<'a> {
         self
     }
 
-    /// Adds control networks, whose residuals add up.
+    /// Adds ControlNets, whose residuals add up.
     pub fn with_controls(mut self, controls: Vec<Control<'a>>) -> Self {
         self.controls = controls;
         self
     }
 
-    /// Lets guidance be at work in a part of the run only. Outside of it the rows of the one branch that is told all
-    /// are run, as far as a fixed batch of the graph leaves others out.
+    /// Limits guidance to a part of the run. Outside of it only the rows of the conditional branch are run, as far as a
+    /// fixed batch of the graph allows.
     pub fn with_guidance_interval(mut self, interval: Option<RunInterval>) -> Self {
         self.interval = interval.filter(|_| self.guidance.branches().len() > 1);
         self
@@ -208,33 +221,32 @@ impl<'a> GraphDenoiser<'a> {
         self.interval.is_none_or(|interval| interval.holds(call))
     }
 
-    /// The rows that are run at a call, and how many of them at once.
+    /// The rows that a call runs, and the number of them that run at once.
     fn rows_run(&self, call: Call) -> (Range<usize>, usize) {
         let padded = self.input.shape()[0];
         if self.is_guided(call) {
             return (0..padded, self.chunk);
         }
         let images = self.batch.images;
-        let chunk = self.contract.batch.unwrap_or(if self.batch.by_row { 1 } else { images }).max(1);
+        let chunk = self.signature.batch.unwrap_or(if self.batch.by_row { 1 } else { images }).max(1);
         let length = (images.div_ceil(chunk) * chunk).min(padded);
-        // Where too few rows stand behind to fill a fixed batch, rows before do.
+        // If too few rows follow to fill a fixed batch, earlier rows do.
         let start = (self.guidance.conditional_branch() * images).min(padded - length);
         (start..start + length, chunk)
     }
 
-    /// The sum of all control networks' residuals for each place, `[rows, ...]`.
+    /// The sum of all ControlNets' residuals for each place, `[rows, ...]`.
     fn controlled(&mut self, rows: Range<usize>, call: Call) -> Result<Vec<ArrayD<f32>>> {
         let part = Slice::from(rows.clone());
-        let told = Told {
+        let inputs = ControlInputs {
             sample: self.input.slice_axis(Axis(0), part).slice_axis_move(Axis(1), Slice::from(..self.channels)),
-            context: rows_of(&self.condition.context, part),
-            text_embeds: rows_of(&self.condition.text_embeds, part),
-            time_ids: rows_of(&self.condition.time_ids, part),
+            condition: &self.condition,
+            rows: part,
             prompted: self.prompted.get(rows.start..).unwrap_or_default(),
         };
         let mut sum: Vec<ArrayD<f32>> = Vec::new();
         for control in &mut self.controls {
-            let residuals = control.residuals(&told, call, &self.cancel)?;
+            let residuals = control.residuals(&inputs, call, &self.cancel)?;
             if sum.is_empty() {
                 sum = residuals;
                 continue;
@@ -258,16 +270,16 @@ impl<'a> GraphDenoiser<'a> {
         }
         let at_once = (rows.clone(), chunk);
         let rows = Slice::from(rows);
-        let form = Form::of(self.contract, self.channels);
-        let t = timestep(&self.contract.timestep, &self.contract.sample, chunk, form.time(call.timestep));
-        let switches = switches(&self.contract.constants);
-        let places = self.contract.residuals.down.iter().chain(&self.contract.residuals.mid);
-        let by_row: Vec<(&TensorInfo, ArrayViewD<'_, f32>)> = by_role(self.contract, &self.condition)
-            .into_iter()
-            .filter_map(|(info, value)| info.zip(value.map(|value| value.slice_axis(Axis(0), rows))))
-            .chain(places.zip(self.residuals.iter().map(|residual| residual.view())))
-            .collect();
-        let (contract, cancel) = (self.contract, &self.cancel);
+        let form = Form::of(self.signature, self.channels);
+        let (signature, cancel) = (self.signature, &self.cancel);
+        let places = signature.residuals.down.iter().chain(&signature.residuals.mid);
+        let residuals = places.zip(self.residuals.iter().map(|residual| residual.view()));
+        let call_inputs = CallInputs {
+            signature,
+            timestep: timestep(&signature.timestep, &signature.sample, chunk, form.time(call.timestep)),
+            by_row: self.condition.rows(&signature.inputs, rows).chain(residuals).collect(),
+            constants: switches(&signature.constants),
+        };
         let (session, mut seam) = match &mut self.shallow {
             None => (&mut *self.session, None),
             Some(shallow) => {
@@ -275,12 +287,12 @@ impl<'a> GraphDenoiser<'a> {
                 (if layers == Layers::All { &mut *self.session } else { own }, Some(seam))
             }
         };
-        let told = self.condition.context.as_ref().map_or(0, |tokens| tokens.shape()[1]);
+        let text_tokens = self.condition.tokens();
         let outputs = self.output.shape()[1];
         let formed = &mut self.formed;
         let mut run = |sample: ArrayViewD<'_, f32>, mut output: ArrayViewMutD<'_, f32>| -> Result<()> {
             let [rows, taken, height, width] = [0, 1, 2, 3].map(|axis| sample.shape()[axis]);
-            let positions = form.positions(chunk, [taken, height, width], told);
+            let positions = form.positions(chunk, [taken, height, width], text_tokens);
             let [formed_sample, formed_output] = &mut *formed;
             let sample = form.sample(sample, formed_sample)?;
             let not_by_row = || Error::internal("latents", "not laid out row by row");
@@ -290,22 +302,12 @@ impl<'a> GraphDenoiser<'a> {
                 let chunks =
                     sample.axis_chunks_iter(Axis(0), chunk).zip(output.chunks_mut(output.len() / rows * chunk));
                 let runs = chunks.enumerate().map(|(at, (sample, out))| {
-                    let part = Slice::from(at * chunk..(at + 1) * chunk);
-                    let mut inputs: Vec<(&str, TensorView<'_>)> = Vec::with_capacity(by_row.len() + switches.len() + 4);
-                    inputs.push((&contract.timestep.name, t.view()));
-                    inputs.push((&contract.sample.name, TensorView::F32(sample)));
-                    inputs.extend(positions.iter().map(|(name, places)| (*name, TensorView::F32(places.view()))));
-                    inputs.extend(
-                        by_row
-                            .iter()
-                            .map(|(info, all)| (info.name.as_str(), TensorView::F32(all.slice_axis(Axis(0), part)))),
-                    );
-                    inputs.extend(switches.iter().map(|(name, value)| (*name, TensorView::Bool(value.view()))));
+                    let inputs = call_inputs.of_rows(at * chunk..(at + 1) * chunk, sample, &positions);
                     GraphRun { inputs, out, shape: Some(shape.clone()), second_output: None }
                 });
                 let mut runs: Vec<GraphRun<'_>> = runs.collect();
                 seam.iter_mut().for_each(|seam| seam.join(&mut runs));
-                session.run_each(runs, &contract.output.name, cancel)
+                session.run_each(runs, &signature.output.name, cancel)
             })
         };
         let (input, mut output) = (self.input.slice_axis(Axis(0), rows), self.output.slice_axis_mut(Axis(0), rows));
@@ -319,7 +321,7 @@ impl<'a> GraphDenoiser<'a> {
         Ok(())
     }
 
-    /// Runs these layers on `sample`, and says how many evaluations that is.
+    /// Runs these layers on `sample` and returns the number of evaluations.
     fn evaluate(&mut self, sample: &[f32], call: Call, layers: Layers, prediction: &mut [f32]) -> Result<usize> {
         let rows = self.prompted.len();
         for (row, mut target) in self.input.axis_iter_mut(Axis(0)).enumerate() {
@@ -337,7 +339,7 @@ impl<'a> GraphDenoiser<'a> {
             let told = output.get(self.guidance.conditional_branch() * prediction.len()..).unwrap_or_default();
             Guidance::Off.combine(told, self.batch.images, prediction);
         }
-        // Rows that only fill up a fixed batch are evaluated too, though not more of them than the branches have.
+        // Rows that only pad a fixed batch are evaluated too, though not more of them than the branches have.
         let run = self.rows_run(call).0.len().div_ceil(self.batch.images.max(1));
         Ok(run.min(self.guidance.branches().len()))
     }

@@ -2,6 +2,7 @@
 
 mod batch_noise;
 pub mod cache;
+mod condition;
 mod control;
 mod feed;
 mod form;
@@ -24,41 +25,13 @@ use crate::tensor::require_finite;
 
 pub use batch_noise::BatchNoise;
 pub use cache::{CachedDenoiser, StepCache};
+pub use condition::Condition;
 pub use control::{Control, ControlWeight};
 pub use graph::{Batch, GraphDenoiser};
 pub use guidance::{Guidance, GuidanceBranch};
 pub use run_interval::RunInterval;
 pub use shallow::Shallow;
 pub use unmasked_latents::UnmaskedLatents;
-
-/// The inputs of a denoiser besides the noisy sample and the timestep.
-///
-/// The latent diffusion paper (arXiv 2112.10752, section 3.3) has two mechanisms, concatenated channels and
-/// cross-attention; later families add vectors and classes. Every tensor has `n` rows, one per image, for each branch
-/// of the guidance (see [`Guidance::branches`]), one branch after the other.
-#[derive(Debug, Clone, Default)]
-pub struct Condition {
-    /// The cross-attention conditioning, such as prompt embeddings, `[rows, tokens, width]`.
-    pub context: Option<ArrayD<f32>>,
-    /// Channels concatenated after the sample's, `[rows, c, h, w]`, never scaled by the scheduler.
-    pub channels: Option<ArrayD<f32>>,
-    /// The attention mask: 1 for each token and 0 for padding, `[rows, tokens]`.
-    pub context_mask: Option<ArrayD<f32>>,
-    /// The pooled embeddings, `[rows, width]`.
-    pub text_embeds: Option<ArrayD<f32>>,
-    /// The size and crop conditioning, `[rows, 6]`, or `[rows, 5]` with an aesthetic score.
-    pub time_ids: Option<ArrayD<f32>>,
-    /// The height and width of the image in pixels, `[rows, 2]`.
-    pub resolution: Option<ArrayD<f32>>,
-    /// The image's height divided by its width, `[rows, 1]`.
-    pub aspect_ratio: Option<ArrayD<f32>>,
-    /// The embedded guidance scale, `[rows, width]`.
-    pub timestep_cond: Option<ArrayD<f32>>,
-    /// The guidance scale as a number, `[rows]`.
-    pub guidance: Option<ArrayD<f32>>,
-    /// A class or a noise level, `[rows]`, integers.
-    pub class_labels: Option<ArrayD<f32>>,
-}
 
 /// One evaluation of the model in a run.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,16 +1,16 @@
 //! The engine: one for a program, from which pipelines are opened.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::pipeline::Converter;
-use super::{Environment, Event, Pipeline, model_spec};
+use super::converter::Converter;
+use super::{Environment, Event};
 use crate::error::Result;
 use crate::execution::{Execution, ExecutionEvent};
 use crate::graph_cache::{CachedGraph, GraphCache, SizeLimit};
 use crate::plan::{ModelSources, Plan};
 use crate::session::{self, Cancel, Flavor, Runtime, RuntimeOptions};
-use crate::spec::{Overrides, Spec};
+use crate::spec::Spec;
 
 /// Opens pipelines. A clone is the same engine.
 ///
@@ -123,39 +123,6 @@ impl Engine {
         }
     }
 
-    /// Opens the pipeline of a file: checks it, loads ONNX Runtime, and loads its graphs.
-    ///
-    /// # Errors
-    /// [`Error`](crate::Error) of every kind but `internal`: whatever is wrong with the file, the model directory, the
-    /// runtime or the providers.
-    pub fn open(&self, path: impl AsRef<Path>) -> Result<Pipeline> {
-        self.open_spec(Spec::load(path.as_ref(), &Overrides::default())?, &Cancel::new(), &mut |_| {})
-    }
-
-    /// Opens the pipeline in the text of a pipeline file; its paths are relative to the current directory.
-    ///
-    /// # Errors
-    /// As [`Engine::open`].
-    pub fn open_toml(&self, text: &str) -> Result<Pipeline> {
-        self.open_spec(Spec::parse(text, None, &Overrides::default())?, &Cancel::new(), &mut |_| {})
-    }
-
-    /// Opens a model directory, for the first task that it fits (`ldm-ort inspect` lists them).
-    ///
-    /// # Errors
-    /// As [`Engine::open`].
-    pub fn open_model(&self, dir: impl AsRef<Path>) -> Result<Pipeline> {
-        self.open_spec(model_spec(dir.as_ref(), &Overrides::default())?, &Cancel::new(), &mut |_| {})
-    }
-
-    /// Opens a pipeline that is given as a value, reporting events; `cancel` stops that from another thread.
-    ///
-    /// # Errors
-    /// As [`Engine::open`], and [`Error::Interrupted`](crate::Error::Interrupted).
-    pub fn open_spec(&self, spec: Spec, cancel: &Cancel, observer: &mut dyn FnMut(Event)) -> Result<Pipeline> {
-        Pipeline::open(self, spec, cancel, observer)
-    }
-
     /// Returns the cache of optimized graphs, if there is one.
     ///
     /// # Errors
@@ -251,9 +218,10 @@ impl Engine {
     ) -> Result<Vec<CachedGraph>> {
         let mut converter = Converter::new(observer, cancel, None);
         let mut graphs = Vec::new();
-        for model in std::iter::once(&plan.model).chain(plan.stages.iter().map(|stage| &stage.model)) {
-            let mut notice = |event: ExecutionEvent<'_>| converter.notice(event);
-            graphs.extend(Execution::prepare(model, runtime, cancel, &mut notice)?);
+        for own in plan.executions() {
+            graphs.extend(Execution::prepare(own, runtime, cancel, &mut |event: ExecutionEvent<'_>| {
+                converter.notice(event)
+            })?);
         }
         Ok(graphs)
     }

@@ -10,7 +10,7 @@ use crate::bundle::ComponentKind;
 use crate::error::Result;
 use crate::files;
 use crate::graph_cache;
-use crate::plan::ModelPlan;
+use crate::plan::{ExecutionPlan, ModelPlan};
 
 /// The digests of a model's files: sha256 in hexadecimal.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,14 +29,14 @@ impl ModelDigests {
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) if a file cannot be read.
-    pub fn new(plan: &ModelPlan) -> Result<Self> {
+    pub fn new(plan: &ExecutionPlan) -> Result<Self> {
         Self::known(plan, &KnownDigests::default())
     }
 
     /// As [`ModelDigests::new`], reading no file whose digest is known.
-    pub(super) fn known(plan: &ModelPlan, known: &KnownDigests) -> Result<Self> {
+    pub(super) fn known(plan: &ExecutionPlan, known: &KnownDigests) -> Result<Self> {
         let (whole, weights) = weights(plan, known)?;
-        let files = plan.configuration.iter();
+        let files = plan.model.configuration.iter();
         let digest = |path: &Path| known.get(path, || files::digest(path));
         let files = files.map(|(name, path)| Ok((name.clone(), digest(path)?))).collect::<Result<_>>()?;
         Ok(Self { whole, weights, files })
@@ -66,7 +66,7 @@ impl KnownDigests {
 ///
 /// # Errors
 /// [`Error::Io`](crate::Error::Io) if a file cannot be read.
-pub fn model_digest(plan: &ModelPlan) -> Result<String> {
+pub fn model_digest(plan: &ExecutionPlan) -> Result<String> {
     Ok(weights(plan, &KnownDigests::default())?.0)
 }
 
@@ -78,7 +78,7 @@ pub fn configuration_digests(plan: &ModelPlan) -> Result<BTreeMap<String, String
     plan.configuration.iter().map(|(name, path)| Ok((name.clone(), files::digest(path)?))).collect()
 }
 
-fn weights(plan: &ModelPlan, known: &KnownDigests) -> Result<(String, BTreeMap<String, String>)> {
+fn weights(plan: &ExecutionPlan, known: &KnownDigests) -> Result<(String, BTreeMap<String, String>)> {
     let mut all = Sha256::new();
     let mut each = BTreeMap::new();
     let mut add = |kind: &str, name: String, digest: String| {
@@ -87,18 +87,18 @@ fn weights(plan: &ModelPlan, known: &KnownDigests) -> Result<(String, BTreeMap<S
         each.insert(name, digest);
     };
     let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
-    for (kind, graph) in plan.graphs() {
+    for (kind, graph) in plan.model.graphs() {
         let number = seen.entry(kind.name()).or_default();
         let name = if *number == 0 { kind.name().to_owned() } else { format!("{}[{number}]", kind.name()) };
         *number += 1;
         // The digest over all weights goes by the names of the first version, so that it stays the same for a model.
         let hashed = if kind == ComponentKind::TinyVaeDecoder { "small_decoder" } else { kind.name() };
-        add(hashed, name, known.get(&graph.path, || graph_cache::digest(plan.prepared.as_ref(), graph))?);
+        add(hashed, name, known.get(&graph.path, || graph_cache::digest(plan.graph_cache.as_ref(), graph))?);
     }
-    for (at, inversion) in plan.text.iter().flat_map(|text| &text.inversions).enumerate() {
+    for (at, inversion) in plan.model.text.iter().flat_map(|text| &text.inversions).enumerate() {
         add("embedding", format!("textual_inversion[{at}]"), inversion.digest().to_owned());
     }
-    for (at, lora) in plan.loras.iter().enumerate() {
+    for (at, lora) in plan.model.loras.iter().enumerate() {
         add("lora", format!("lora[{at}]"), known.get(&lora.path, || lora.digest())?);
     }
     Ok((files::hexadecimal(all), each))

@@ -5,10 +5,12 @@
 
 mod background_writer;
 mod builder;
+mod converter;
 mod digests;
 mod environment;
 mod event;
 mod image;
+mod open;
 mod pipeline;
 mod recorder;
 mod replay;
@@ -27,5 +29,4 @@ pub use recorder::{Recorder, arithmetic};
 pub use replay::Replay;
 pub use request::Request;
 pub use saver::Saver;
-pub(crate) use task_support::supported_tasks;
 pub use task_support::{model_spec, pipeline_toml};

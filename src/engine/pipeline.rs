@@ -1,15 +1,15 @@
 //! An open pipeline: one model or several in a row, ready for requests.
 
-use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use super::converter::Converter;
 use super::digests::KnownDigests;
 use super::recorder::Recorder;
 use super::{Engine, Event, Image, Request};
 use crate::error::Result;
 use crate::execution::{Execution, ExecutionEvent, Timings};
-use crate::plan::{ModelSources, Plan, name};
+use crate::plan::{ModelSources, Plan};
 use crate::session::{Cancel, Runtime};
 use crate::spec::{RecordNames, Spec};
 
@@ -19,8 +19,8 @@ use crate::spec::{RecordNames, Spec};
 pub struct Pipeline {
     engine: Engine,
     spec: Spec,
-    sources: ModelSources,
     plan: Plan,
+    sources: ModelSources,
     execution: Execution,
     runtime: Runtime,
     digests: KnownDigests,
@@ -48,8 +48,8 @@ impl Pipeline {
         Ok(Self {
             engine: engine.clone(),
             spec,
-            sources,
             plan,
+            sources,
             execution,
             runtime,
             digests: KnownDigests::default(),
@@ -154,72 +154,5 @@ impl Pipeline {
     fn recorder(&self, plan: &Plan) -> Arc<Mutex<Recorder>> {
         let recorder = Recorder::new(plan, &self.runtime, self.digests.clone()).with_names(self.names.clone());
         Arc::new(Mutex::new(recorder))
-    }
-}
-
-/// Turns the events of an execution into those of a pipeline, and stops it once it is cancelled.
-pub(super) struct Converter<'a> {
-    observer: &'a mut dyn FnMut(Event),
-    cancel: &'a Cancel,
-    recorder: Option<Arc<Mutex<Recorder>>>,
-    /// The end of the step before.
-    last: Instant,
-}
-
-impl<'a> Converter<'a> {
-    pub(super) fn new(
-        observer: &'a mut dyn FnMut(Event),
-        cancel: &'a Cancel,
-        recorder: Option<Arc<Mutex<Recorder>>>,
-    ) -> Self {
-        Self { observer, cancel, recorder, last: Instant::now() }
-    }
-
-    pub(super) fn notice(&mut self, event: ExecutionEvent<'_>) -> ControlFlow<()> {
-        if let Some(event) = self.convert(event) {
-            (self.observer)(event);
-        }
-        if self.cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    }
-
-    fn convert(&mut self, event: ExecutionEvent<'_>) -> Option<Event> {
-        use ExecutionEvent as From;
-        Some(match event {
-            From::Stage { key, number, of } => Event::Stage { key: key.to_owned(), number, total: of },
-            From::Optimizing { component, is_shallow, bytes, folder } => {
-                Event::Optimizing { component: name(component, is_shallow), bytes, folder: folder.to_owned() }
-            }
-            From::WaitingForOptimized { component } => Event::WaitingForOptimized { component: component.to_string() },
-            From::Measuring { component } => Event::Measuring { component: component.to_string() },
-            From::Opening { component, is_shallow, weight_bytes, opened_bytes, of_bytes } => Event::Opening {
-                component: name(component, is_shallow),
-                weight_bytes,
-                opened_bytes,
-                total_bytes: of_bytes,
-            },
-            From::Opened { component, is_shallow, seconds } => {
-                Event::Loading { component: name(component, is_shallow), seconds }
-            }
-            From::Warning(text) => Event::Warning { text },
-            From::Preparing { first, images, of } => Event::Preparing { image: first, images, total: of },
-            From::Denoising { first, of } => {
-                self.last = Instant::now();
-                Event::Denoising { image: first, total: of }
-            }
-            From::Step { first, of, step } => {
-                let seconds = self.last.elapsed().as_secs_f64();
-                self.last = Instant::now();
-                let images = step.sample.shape().first().copied().unwrap_or(1);
-                let (step, steps, timestep) = (step.call, step.calls, step.timestep);
-                Event::Step { image: first, images, total: of, step, steps, timestep, seconds }
-            }
-            From::Preview { index, call, pixels, .. } => {
-                let (width, height, rgb) = (pixels.width(), pixels.height(), pixels.data().to_vec());
-                Event::Preview { image: index, step: call, width, height, rgb }
-            }
-            From::Decoding { index, of } => Event::Decoding { image: index, total: of },
-            From::Image(image) => Event::Image(Box::new(Image::new(image.clone(), self.recorder.clone()?, true))),
-            From::Kept(image) => Event::Image(Box::new(Image::new(image.clone(), self.recorder.clone()?, false))),
-        })
     }
 }

@@ -12,7 +12,7 @@ use crate::execution::FinishedImage;
 use crate::files;
 use crate::graph_cache;
 use crate::metadata::{self, CacheRecord, FewerEvaluations, Record, StageRecord};
-use crate::plan::{ModelPlan, Plan, Planned, RunPlan};
+use crate::plan::{ModelPlan, Plan, PlannedSettings};
 use crate::session::Runtime;
 use crate::spec::{RecordNames, Spec};
 use crate::threads::{self, BackgroundTask};
@@ -22,7 +22,7 @@ use crate::threads::{self, BackgroundTask};
 pub struct Recorder {
     spec: Spec,
     /// The settings that `spec` stands for, one a stage.
-    planned: Vec<Option<Arc<Planned>>>,
+    planned: Vec<Arc<PlannedSettings>>,
     /// Those of the file's list that can be used here.
     providers: Vec<String>,
     runtime: String,
@@ -48,7 +48,7 @@ enum Digesting {
 impl Recorder {
     /// Starts to digest the model's files in a thread of its own.
     pub fn new(plan: &Plan, runtime: &Runtime, known: KnownDigests) -> Self {
-        let models: Vec<_> = models(plan).cloned().collect();
+        let models: Vec<_> = plan.executions().cloned().collect();
         let digests = move || models.iter().map(|model| ModelDigests::known(model, &known)).collect();
         let digests = Digesting::Working(threads::background("digests", digests));
         Self::with(plan, runtime.version().to_owned(), digests)
@@ -60,17 +60,16 @@ impl Recorder {
     }
 
     fn with(plan: &Plan, runtime: String, digests: Digesting) -> Self {
-        let requests: Vec<&RunPlan> =
-            std::iter::once(&plan.request).chain(plan.stages.iter().map(|stage| &stage.request)).collect();
+        let stages = plan.stages.iter().map(|stage| &stage.settings);
         Self {
             spec: plan.spec.clone(),
-            planned: requests.iter().map(|request| request.planned.clone()).collect(),
-            providers: plan.model.device.providers.clone(),
+            planned: std::iter::once(&plan.settings).chain(stages).cloned().collect(),
+            providers: plan.execution.device.providers.clone(),
             runtime,
             arithmetic: arithmetic(plan),
             names: RecordNames::default(),
             inputs: HashMap::new(),
-            decoders: models(plan).map(decoder).collect(),
+            decoders: plan.executions().map(|own| decoder(&own.model)).collect(),
             inputs_of_stages: plan.stages.iter().map(|stage| stage.hand.name()).collect(),
             digests,
         }
@@ -130,7 +129,7 @@ impl Recorder {
                 None => Some(&mut whole),
                 Some(at) => whole.stages.get_mut(at).map(|stage| &mut stage.spec),
             };
-            if let (Some(spec), Some(planned)) = (spec, planned) {
+            if let Some(spec) = spec {
                 let lost = settings.put_into(planned, spec).into_iter();
                 unrecorded.extend(lost.map(|lost| stage.map_or(lost.clone(), |at| format!("stage[{at}]: {lost}"))));
             }
@@ -192,13 +191,8 @@ impl Recorder {
 
 /// The causes of rounding besides ONNX Runtime's version: the CPU's instructions, and if graphs were optimized ahead.
 pub fn arithmetic(plan: &Plan) -> String {
-    let is_optimized = models(plan).any(|model| model.prepared.is_some() && model.device.optimize);
+    let is_optimized = plan.executions().any(|own| own.graph_cache.is_some() && own.device.optimize);
     format!("{}, {}", graph_cache::processor(), if is_optimized { "optimized graphs" } else { "graphs as stored" })
-}
-
-/// The models of a plan, that of the file's own tables first.
-fn models(plan: &Plan) -> impl Iterator<Item = &ModelPlan> {
-    std::iter::once(&plan.model).chain(plan.stages.iter().map(|stage| &stage.model))
 }
 
 /// The pipeline that makes one image of a request by itself: its prompt alone, its seed. If noise or latents for all

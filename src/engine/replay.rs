@@ -66,7 +66,7 @@ impl Replay {
             }
         }
         let version = pipeline.runtime().version();
-        warnings.extend(record.compare_engine(version, &arithmetic(plan), &plan.model.device.providers));
+        warnings.extend(record.compare_engine(version, &arithmetic(plan), &plan.execution.device.providers));
         Ok(warnings)
     }
 

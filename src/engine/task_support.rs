@@ -1,22 +1,11 @@
-//! The tasks that this program can do with a model.
+//! The tasks that a model directory can do, as pipeline files.
 
 use std::path::Path;
 
-use crate::bundle::{Bundle, DirectoryOverrides, TaskFit, init_toml, task_fits};
+use crate::bundle::{Bundle, DirectoryOverrides};
 use crate::error::{Error, Result};
-use crate::spec::{Overrides, Spec, TASKS};
-
-/// Returns the tasks that the directory allows, without those that this version of the program lacks.
-pub(crate) fn supported_tasks(bundle: &Bundle) -> Vec<TaskFit> {
-    let mut fits = task_fits(bundle);
-    for fit in fits.iter_mut().filter(|fit| fit.possible) {
-        if !TASKS.iter().any(|task| task.name == fit.task) {
-            fit.possible = false;
-            fit.reason = "the directory has what it takes, but this version of ldm-ort has no such task".to_owned();
-        }
-    }
-    fits
-}
+use crate::spec::{Overrides, Spec, init_toml};
+use crate::task::task_fits;
 
 /// Returns the text of a pipeline file for a model directory: its first possible task, with the defaults spelled out.
 ///
@@ -25,7 +14,7 @@ pub(crate) fn supported_tasks(bundle: &Bundle) -> Vec<TaskFit> {
 pub fn pipeline_toml(dir: &Path) -> Result<String> {
     let bundle = Bundle::open(dir, &DirectoryOverrides::default())?;
     bundle.family()?;
-    let tasks = supported_tasks(&bundle);
+    let tasks = task_fits(&bundle);
     if !tasks.iter().any(|task| task.possible) {
         let reasons: Vec<_> = tasks.iter().map(|task| format!("\n    {}: {}", task.task, task.reason)).collect();
         return Err(Error::model(

@@ -5,12 +5,12 @@ use std::time::Instant;
 use ndarray::{ArrayD, IxDyn};
 
 use super::event::{ExecutionEvent, Observer};
+use super::interrupt::stop_if;
 use super::parts;
 use super::pool::{Pool, session_options};
-use super::stop_if;
 use crate::error::{Error, Result};
 use crate::graph_cache::{self, CachedGraph, GraphCache, MeasurementFile, Rows};
-use crate::plan::{self, ModelPlan};
+use crate::plan::{self, ExecutionPlan};
 use crate::session::{Cancel, GraphRun, Runtime, Session, cpu_threads};
 use crate::spec::Batching;
 use crate::tensor::{DType, Dim, Tensor, TensorInfo, TensorView};
@@ -23,14 +23,14 @@ use crate::tensor::{DType, Dim, Tensor, TensorInfo, TensorView};
 /// # Errors
 /// [`Error::Interrupted`], and [`Error::Io`] where the graph's files cannot be read.
 pub(super) fn rows(
-    plan: &ModelPlan,
+    plan: &ExecutionPlan,
     runtime: &Runtime,
     pool: &mut Pool,
     cancel: &Cancel,
     observer: &mut dyn Observer,
 ) -> Result<Option<Rows>> {
     let Some(place) = place(plan, runtime)? else { return Ok(None) };
-    stop_if(observer.notice(ExecutionEvent::Measuring { component: plan.denoiser.kind }), None)?;
+    stop_if(observer.notice(ExecutionEvent::Measuring { component: plan.model.denoiser.kind }))?;
     let rows = match measure(plan, runtime, cancel, observer) {
         Err(error @ Error::Interrupted { .. }) => return Err(error),
         // Ones need not be what a graph can be run on.
@@ -38,7 +38,7 @@ pub(super) fn rows(
         Ok(rows) => rows,
     };
     rows.into_iter().for_each(|rows| place.write(rows));
-    pool.set_measured(&plan.denoiser.graph.path, threads(plan), rows);
+    pool.set_measured(&plan.model.denoiser.graph.path, threads(plan), rows);
     Ok(rows)
 }
 
@@ -46,11 +46,11 @@ pub(super) fn rows(
 ///
 /// # Errors
 /// [`Error::Io`] where the graph's files cannot be read.
-pub(super) fn known(plan: &ModelPlan, runtime: &Runtime, pool: &mut Pool) -> Result<Option<Rows>> {
+pub(super) fn known(plan: &ExecutionPlan, runtime: &Runtime, pool: &mut Pool) -> Result<Option<Rows>> {
     if cache(plan).is_none() {
         return Ok(None);
     }
-    let (graph, threads) = (&plan.denoiser.graph.path, threads(plan));
+    let (graph, threads) = (&plan.model.denoiser.graph.path, threads(plan));
     let is_enough = |rows: &Rows| rows.tried_batched || !tries_batched(plan);
     if let Some(rows) = pool.measured(graph, threads) {
         return Ok(rows.filter(is_enough));
@@ -61,32 +61,37 @@ pub(super) fn known(plan: &ModelPlan, runtime: &Runtime, pool: &mut Pool) -> Res
 }
 
 /// True if there is anything to choose that is not known, and was not found to be unmeasurable.
-pub(super) fn is_due(plan: &ModelPlan, pool: &Pool) -> bool {
-    let tried = || pool.measured(&plan.denoiser.graph.path, threads(plan));
-    plan.measured.is_none() && cache(plan).is_some() && tried() != Some(None)
+pub(super) fn is_due(plan: &ExecutionPlan, pool: &Pool) -> bool {
+    let tried = || pool.measured(&plan.model.denoiser.graph.path, threads(plan));
+    plan.measured_rows.is_none() && cache(plan).is_some() && tried() != Some(None)
 }
 
 /// Whether one run of all rows may be the fastest: with a thread for each of two rows neither waits for others, and one run of
 /// all has nothing to win.
-fn tries_batched(plan: &ModelPlan) -> bool {
+fn tries_batched(plan: &ExecutionPlan) -> bool {
     plan.can_batch() && threads(plan) > 2
 }
 
 /// Where what is measured is remembered, if there is anything to choose.
-fn place(plan: &ModelPlan, runtime: &Runtime) -> Result<Option<MeasurementFile>> {
-    cache(plan).map(|cache| cache.measured(runtime, &plan.denoiser.graph, threads(plan))).transpose()
+fn place(plan: &ExecutionPlan, runtime: &Runtime) -> Result<Option<MeasurementFile>> {
+    cache(plan).map(|cache| cache.measured(runtime, &plan.model.denoiser.graph, threads(plan))).transpose()
 }
 
 /// The cache that it is remembered in, if there is anything to choose.
-fn cache(plan: &ModelPlan) -> Option<&GraphCache> {
-    plan.prepared(plan.denoiser.kind).filter(|_| plan.chooses_rows() && threads(plan) > 1)
+fn cache(plan: &ExecutionPlan) -> Option<&GraphCache> {
+    plan.cache_for(plan.model.denoiser.kind).filter(|_| plan.chooses_rows() && threads(plan) > 1)
 }
 
-fn threads(plan: &ModelPlan) -> usize {
+fn threads(plan: &ExecutionPlan) -> usize {
     plan.threads().unwrap_or_else(cpu_threads)
 }
 
-fn measure(plan: &ModelPlan, runtime: &Runtime, cancel: &Cancel, observer: &mut dyn Observer) -> Result<Option<Rows>> {
+fn measure(
+    plan: &ExecutionPlan,
+    runtime: &Runtime,
+    cancel: &Cancel,
+    observer: &mut dyn Observer,
+) -> Result<Option<Rows>> {
     let Some(mut split) = Trial::new(plan, Batching::Split, runtime, cancel, observer)? else { return Ok(None) };
     let at_the_same_time = split.seconds(2)?;
     split.session.open_for_single_runs(cancel)?;
@@ -105,7 +110,7 @@ fn measure(plan: &ModelPlan, runtime: &Runtime, cancel: &Cancel, observer: &mut 
 
 /// Measures one run of all rows, and keeps the graph for it only where that is the fastest way.
 fn batched(
-    plan: &ModelPlan,
+    plan: &ExecutionPlan,
     rows: &mut Rows,
     runtime: &Runtime,
     cancel: &Cancel,
@@ -135,7 +140,7 @@ struct Trial<'a> {
 impl<'a> Trial<'a> {
     /// Opens a plan's denoiser and runs it once; `None` where the lengths of its inputs are not known.
     fn new(
-        plan: &ModelPlan,
+        plan: &ExecutionPlan,
         way: Batching,
         runtime: &Runtime,
         cancel: &'a Cancel,
@@ -143,7 +148,7 @@ impl<'a> Trial<'a> {
     ) -> Result<Option<Self>> {
         let mut plan = plan.clone();
         plan.device.batching = way;
-        let (kind, graph) = (plan.denoiser.kind, &plan.denoiser.graph);
+        let (kind, graph) = (plan.model.denoiser.kind, &plan.model.denoiser.graph);
         let axes = plan.axes(kind);
         let length = |dim: &Dim| match dim {
             Dim::Fixed(length) => Some(*length),
@@ -154,15 +159,15 @@ impl<'a> Trial<'a> {
             Some((info.name.clone(), filled(info.dtype, &shape)))
         };
         let Some(inputs) = graph.inputs.iter().map(filled).collect::<Option<Vec<_>>>() else { return Ok(None) };
-        let Some(cache) = plan.prepared(kind) else { return Ok(None) };
-        let opening = plan.opening(&plan.denoiser);
+        let Some(cache) = plan.cache_for(kind) else { return Ok(None) };
+        let opening = plan.opening(&plan.model.denoiser);
         let options = session_options(&plan, &opening, cancel);
         let was_kept = cache.contains(runtime, graph, &opening.passes, &options)?;
         let mut tell = |event: graph_cache::GraphCacheEvent<'_>| parts::forward(&opening, event, observer, cancel);
         let Some(entry) = cache.optimize(runtime, graph, &opening.passes, &options, &mut tell)? else {
             return Ok(None);
         };
-        let output = plan.model.denoiser.output.name.clone();
+        let output = plan.model.model.denoiser.output.name.clone();
         let mut opened = || {
             let mut session = cache.open(runtime, graph, &opening.passes, &options, &mut tell)?;
             let length = session.run(&views(&inputs), &[&output], cancel)?.iter().map(ArrayD::len).sum();

@@ -3,14 +3,14 @@
 use std::time::Instant;
 
 use super::event::{ExecutionEvent, Observer};
+use super::interrupt::stop_if;
 use super::pool::{Pool, SessionKey, openings, session_options};
-use super::stop_if;
-use crate::bundle::{ConditionerContract, VaeDecoderContract};
+use crate::bundle::{ConditionerSignature, VaeDecoderSignature};
 use crate::conditioner::Conditioner;
 use crate::error::{Error, Result};
 use crate::graph_cache::{self, CachedGraph};
 use crate::lora;
-use crate::plan::{ModelPlan, Opening, Part, PreviewSource};
+use crate::plan::{ExecutionPlan, Opening, Part, PreviewSource};
 use crate::session::{Cancel, Runtime, Session};
 use crate::text::{PromptCache, TextEncoder, TextEncoders};
 use crate::vae::{LinearColors, Preview, VaeDecoder, VaeEncoder};
@@ -92,7 +92,7 @@ impl Decoding {
 
 /// Opens the graphs of a plan that the pool does not have.
 pub(super) struct Opener<'a> {
-    plan: &'a ModelPlan,
+    plan: &'a ExecutionPlan,
     runtime: &'a Runtime,
     pool: &'a mut Pool,
     cancel: &'a Cancel,
@@ -102,7 +102,7 @@ pub(super) struct Opener<'a> {
 
 impl<'a> Opener<'a> {
     pub(super) fn new(
-        plan: &'a ModelPlan,
+        plan: &'a ExecutionPlan,
         runtime: &'a Runtime,
         pool: &'a mut Pool,
         cancel: &'a Cancel,
@@ -127,7 +127,7 @@ impl<'a> Opener<'a> {
                 Err(error @ Error::Interrupted { .. }) => return Err(error),
                 Err(error) => {
                     let warning = format!("{} is opened as exported, not from the graph cache: {error}", opening.kind);
-                    stop_if(self.observer.notice(ExecutionEvent::Warning(warning)), None)?;
+                    stop_if(self.observer.notice(ExecutionEvent::Warning(warning)))?;
                     self.pool.set_uncached(SessionKey::new(self.plan, &opening));
                     is_instant = false;
                 }
@@ -151,7 +151,7 @@ impl<'a> Opener<'a> {
     pub(super) fn prepare(&mut self) -> Vec<(Opening<'a>, Result<Option<CachedGraph>>)> {
         let mut made = Vec::new();
         for opening in openings(self.plan) {
-            let Some(cache) = self.plan.prepared(opening.kind) else { continue };
+            let Some(cache) = self.plan.cache_for(opening.kind) else { continue };
             let options = session_options(self.plan, &opening, self.cancel);
             let (observer, cancel) = (&mut *self.observer, self.cancel);
             let entry = cache.optimize(self.runtime, opening.graph, &opening.passes, &options, &mut |event| {
@@ -181,32 +181,33 @@ impl<'a> Opener<'a> {
         if beginning.is_none() {
             let plan = self.plan;
             let (mut encoders, mut text_keys) = (Vec::new(), Vec::new());
-            for text in plan.text.iter().filter(|_| encodes).flat_map(|text| &text.encoders) {
+            for text in plan.model.text.iter().filter(|_| encodes).flat_map(|text| &text.encoders) {
                 let (key, session) = self.session(&plan.opening(&text.part))?;
-                let contract = text.part.contract.clone();
+                let signature = text.part.signature.clone();
                 let (taken, negative) = (text.taken.clone(), text.negative.clone());
-                let encoder = TextEncoder::new(text.tokenizer.clone(), session, contract, taken, negative, text.style)?;
+                let encoder =
+                    TextEncoder::new(text.tokenizer.clone(), session, signature, taken, negative, text.style)?;
                 let encoder = encoder.with_instruction(text.instruction.clone());
                 encoders.push((text.group, encoder));
                 text_keys.push(key);
             }
-            let mut conditioner = |part: &Part<ConditionerContract>| {
+            let mut conditioner = |part: &Part<ConditionerSignature>| {
                 let (key, session) = self.session(&plan.opening(part))?;
-                Ok((key, Conditioner::new(session, part.contract.clone())))
+                Ok((key, Conditioner::new(session, part.signature.clone())))
             };
-            let class_embedder = plan.class_embedder.as_ref().map(&mut conditioner).transpose()?;
-            let conditions = plan.conditions.iter().map(|condition| condition.part.as_ref());
+            let class_embedder = plan.model.class_embedder.as_ref().map(&mut conditioner).transpose()?;
+            let conditions = plan.model.conditions.iter().map(|condition| condition.part.as_ref());
             let conditioners = conditions.map(|part| part.map(&mut conditioner).transpose());
             let conditioners = conditioners.collect::<Result<Vec<_>>>()?;
-            let encoder = match &plan.encoder {
+            let encoder = match &plan.model.encoder {
                 Some(part) => {
                     let (key, session) = self.session(&plan.opening(part))?;
                     let last = self.pool.encoded(&key);
-                    Some((key, VaeEncoder::new(session, part.contract.clone()).with_last(last)))
+                    Some((key, VaeEncoder::new(session, part.signature.clone()).with_last(last)))
                 }
                 None => None,
             };
-            let text = plan.text.as_ref().map(|text| TextEncoders::new(encoders, text.blank, encodings.clone()));
+            let text = plan.model.text.as_ref().map(|text| TextEncoders::new(encoders, text.blank, encodings.clone()));
             *beginning = Some(Beginning { text, text_keys, class_embedder, conditioners, encoder });
         }
         beginning.as_mut().ok_or_else(closed)
@@ -218,9 +219,9 @@ impl<'a> Opener<'a> {
         let denoising = &mut parts.denoising;
         if denoising.is_none() {
             let plan = self.plan;
-            let controls = plan.controls.iter().map(|control| self.session(&plan.opening(&control.part)));
+            let controls = plan.model.controls.iter().map(|control| self.session(&plan.opening(&control.part)));
             let controls = controls.collect::<Result<Vec<_>>>()?;
-            let denoiser = self.session(&plan.opening(&plan.denoiser))?;
+            let denoiser = self.session(&plan.opening(&plan.model.denoiser))?;
             let shallow = plan.shallow_opening().map(|opening| self.session(&opening)).transpose()?;
             let (preview_key, preview) = preview.unzip();
             *denoising = Some(Denoising { denoiser, shallow, controls, preview, preview_key: preview_key.flatten() });
@@ -231,11 +232,11 @@ impl<'a> Opener<'a> {
     /// Opens what makes previews, if they are asked for. The key is that of a decoder of their own.
     fn preview(&mut self, parts: &mut Parts, stay: bool) -> Result<Option<(Option<SessionKey>, Preview)>> {
         let plan = self.plan;
-        let Some(preview) = &plan.preview else { return Ok(None) };
+        let Some(preview) = &plan.model.preview else { return Ok(None) };
         let preview = match &preview.source {
             PreviewSource::Small(part, scaling) => {
                 let (key, session) = self.session(&plan.opening(part))?;
-                let decoder = VaeDecoder::new(session, part.contract.clone(), *scaling, plan.spatial_factor);
+                let decoder = VaeDecoder::new(session, part.signature.clone(), *scaling, plan.model.spatial_factor);
                 return Ok(Some((Some(key), Preview::Decoder(Box::new(decoder)))));
             }
             PreviewSource::Published(map) => Preview::Linear(map.clone()),
@@ -245,7 +246,7 @@ impl<'a> Opener<'a> {
                 Err(error) => {
                     // The images do not hang on it.
                     let warning = format!("there are no previews, since no map could be fitted: {error}");
-                    stop_if(self.observer.notice(ExecutionEvent::Warning(warning)), None)?;
+                    stop_if(self.observer.notice(ExecutionEvent::Warning(warning)))?;
                     return Ok(None);
                 }
             },
@@ -255,22 +256,22 @@ impl<'a> Opener<'a> {
     }
 
     /// A linear map fitted to the decoder: the one that makes the images, where it does.
-    fn fitted(&mut self, part: &Part<VaeDecoderContract>, parts: &mut Parts, stay: bool) -> Result<LinearColors> {
+    fn fitted(&mut self, part: &Part<VaeDecoderSignature>, parts: &mut Parts, stay: bool) -> Result<LinearColors> {
         let (plan, cancel) = (self.plan, self.cancel);
-        let sizes = plan.sizes.map(|sizes| (sizes.width, sizes.height, plan.decoding_tiles(sizes.tiles)));
-        let (width, height, tiles) = sizes.unwrap_or((8 * plan.spatial_factor, 8 * plan.spatial_factor, None));
-        let [channels, height, width] = plan.sample_shape(width, height);
+        let (sizes, tiles) = (plan.sizes, plan.decoding_tiles(plan.sizes.tiles));
+        let [channels, height, width] = plan.model.sample_shape(sizes.width, sizes.height);
         let (height, width) = tiles.map_or((height, width), |tiles| tiles.tile_size(height, width));
         let key = (SessionKey::new(plan, &plan.opening(part)), [height, width]);
         if let Some(map) = self.pool.map(&key) {
             return Ok(map);
         }
         let fit = |decoder: &mut VaeDecoder| {
-            LinearColors::fit(decoder, channels, [height, width], plan.spatial_factor, cancel)
+            LinearColors::fit(decoder, channels, [height, width], plan.model.spatial_factor, cancel)
         };
-        let map = if plan.decoder.is_none() {
+        let map = if plan.model.decoder.is_none() {
             let (own, session) = self.session(&plan.opening(part))?;
-            let mut decoder = VaeDecoder::new(session, part.contract.clone(), plan.model.scaling, plan.spatial_factor);
+            let mut decoder =
+                VaeDecoder::new(session, part.signature.clone(), plan.model.model.scaling, plan.model.spatial_factor);
             let map = fit(&mut decoder);
             if stay {
                 self.pool.put(own, decoder.into_session());
@@ -292,11 +293,11 @@ impl<'a> Opener<'a> {
         let decoding = &mut parts.decoding;
         if decoding.is_none() {
             let plan = self.plan;
-            let decoder = match &plan.decoder {
+            let decoder = match &plan.model.decoder {
                 Some(part) => {
                     let (key, session) = self.session(&plan.opening(part))?;
-                    let (scaling, factor) = (plan.decoder_scaling, plan.spatial_factor);
-                    Some((key, VaeDecoder::new(session, part.contract.clone(), scaling, factor)))
+                    let (scaling, factor) = (plan.model.decoder_scaling, plan.model.spatial_factor);
+                    Some((key, VaeDecoder::new(session, part.signature.clone(), scaling, factor)))
                 }
                 None => None,
             };
@@ -316,10 +317,10 @@ impl<'a> Opener<'a> {
         let of_bytes = openings(self.plan).iter().map(|opening| opening.weight_bytes).sum();
         let (component, is_shallow, opened_bytes) = (kind, opening.is_shallow, self.opened_bytes);
         let event = ExecutionEvent::Opening { component, is_shallow, weight_bytes, opened_bytes, of_bytes };
-        stop_if(self.observer.notice(event), None)?;
+        stop_if(self.observer.notice(event))?;
         let start = Instant::now();
         let options = session_options(self.plan, opening, self.cancel);
-        let session = match self.plan.prepared(kind).filter(|_| !self.pool.is_uncached(&key)) {
+        let session = match self.plan.cache_for(kind).filter(|_| !self.pool.is_uncached(&key)) {
             Some(cache) => {
                 let (observer, cancel) = (&mut *self.observer, self.cancel);
                 cache.open(self.runtime, graph, &opening.passes, &options, &mut |event| {
@@ -327,20 +328,20 @@ impl<'a> Opener<'a> {
                 })?
             }
             None => {
-                let mut weights = lora::merge(&self.plan.loras, kind, graph)?;
-                weights.extend(self.plan.learnt(kind, graph)?);
+                let mut weights = lora::merge(&self.plan.model.loras, kind, graph)?;
+                weights.extend(self.plan.model.learnt(kind, graph)?);
                 graph_cache::open_uncached(self.runtime, graph, &opening.passes, &options, weights)?
             }
         };
         self.opened_bytes += weight_bytes;
         let opened = ExecutionEvent::Opened { component, is_shallow, seconds: start.elapsed().as_secs_f64() };
-        stop_if(self.observer.notice(opened), None)?;
+        stop_if(self.observer.notice(opened))?;
         Ok((key, session))
     }
 }
 
 fn closed() -> Error {
-    Error::input("pipeline", "a part that was opened is not open", "report this")
+    Error::internal("pipeline", "a part that was opened is not open")
 }
 
 /// Tells the observer what is told of a graph being optimized; an observer that breaks cancels that.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::bundle::ComponentKind;
 use crate::graph_cache::{GraphCache, Rows};
-use crate::plan::{ModelPlan, Opening, TextPart};
+use crate::plan::{ExecutionPlan, Opening, TextPart};
 use crate::rewrite::Pass;
 use crate::session::{Cancel, ProviderChoice, Session, SessionOptions};
 use crate::spec::DeviceSpec;
@@ -14,6 +14,13 @@ use crate::tensor::ByteEdit;
 use crate::text::tokenizer::Tokenizer;
 use crate::text::{EncoderOutputs, PromptCache, PromptStyle};
 use crate::vae::{EncodedImage, LinearColors};
+
+/// A model whose graphs are open or can be opened in an instant.
+pub(super) struct ReadyModel {
+    pub(super) plan: ExecutionPlan,
+    /// True if its graphs stay open once they have done their work.
+    pub(super) stay: bool,
+}
 
 /// Everything that decides how a graph is opened: sessions of one key are interchangeable.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,19 +45,19 @@ pub(super) struct SessionKey {
 
 impl SessionKey {
     /// The key of a graph that `plan` opens.
-    pub(super) fn new(plan: &ModelPlan, opening: &Opening<'_>) -> Self {
+    pub(super) fn new(plan: &ExecutionPlan, opening: &Opening<'_>) -> Self {
         let kind = opening.kind;
         let SessionOptions { component, providers, threads, callers, config, axes, edits, .. } =
             session_options(plan, opening, &Cancel::new());
-        let cache = plan.prepared(kind).map(|cache| cache.folder().to_path_buf());
+        let cache = plan.cache_for(kind).map(|cache| cache.folder().to_path_buf());
         let is_text = kind.text_encoder_number().is_some();
         let scale = |lora: &crate::lora::Lora| if is_text { lora.text_encoder_scale } else { lora.denoiser_scale };
-        let loras = plan.loras.iter().filter(|_| is_text || kind == plan.denoiser.kind);
+        let loras = plan.model.loras.iter().filter(|_| is_text || kind == plan.model.denoiser.kind);
         let loras = loras.map(|lora| (lora.path.clone(), scale(lora))).filter(|(_, scale)| *scale != 0.0);
-        let text = plan
-            .text
-            .iter()
-            .filter(|text| text.encoders.iter().any(|encoder| encoder.part.kind == kind && encoder.learnt.is_some()));
+        let text =
+            plan.model.text.iter().filter(|text| {
+                text.encoders.iter().any(|encoder| encoder.part.kind == kind && encoder.learnt.is_some())
+            });
         let words = text.flat_map(|text| &text.inversions);
         Self {
             graph: opening.graph.path.clone(),
@@ -76,7 +83,7 @@ impl SessionKey {
 }
 
 /// The options with which a graph of `plan` is opened.
-pub(super) fn session_options(plan: &ModelPlan, opening: &Opening<'_>, cancel: &Cancel) -> SessionOptions {
+pub(super) fn session_options(plan: &ExecutionPlan, opening: &Opening<'_>, cancel: &Cancel) -> SessionOptions {
     let mut options = SessionOptions {
         component: opening.name(),
         cancel: cancel.clone(),
@@ -84,7 +91,7 @@ pub(super) fn session_options(plan: &ModelPlan, opening: &Opening<'_>, cancel: &
         weight_files: opening.weight_files(),
         ..plan.session_options(opening.kind)
     };
-    if plan.preview_decoder().is_some_and(|part| part.kind == opening.kind) {
+    if plan.model.preview_decoder().is_some_and(|part| part.kind == opening.kind) {
         // Threads that wait for work after a preview would take the CPU from the step that follows.
         options.config.push(("session.intra_op.allow_spinning".to_owned(), "0".to_owned()));
     }
@@ -92,8 +99,8 @@ pub(super) fn session_options(plan: &ModelPlan, opening: &Opening<'_>, cancel: &
 }
 
 /// The graphs that a plan opens, that of the previews among them.
-pub(super) fn openings(plan: &ModelPlan) -> Vec<Opening<'_>> {
-    let preview = plan.preview_decoder().map(|part| plan.opening(part));
+pub(super) fn openings(plan: &ExecutionPlan) -> Vec<Opening<'_>> {
+    let preview = plan.model.preview_decoder().map(|part| plan.opening(part));
     plan.openings().into_iter().chain(preview).collect()
 }
 
@@ -128,8 +135,8 @@ struct TextKey {
 }
 
 impl TextKey {
-    fn new(plan: &ModelPlan) -> Option<Self> {
-        let text = plan.text.as_ref()?;
+    fn new(plan: &ExecutionPlan) -> Option<Self> {
+        let text = plan.model.text.as_ref()?;
         let encoder = |own: &TextPart| TextEncoderKey {
             graph: SessionKey::new(plan, &plan.opening(&own.part)),
             tokenizer: Arc::clone(&own.tokenizer),
@@ -217,7 +224,7 @@ impl Pool {
     }
 
     /// The embeddings of the prompts that this plan's text encoders have met.
-    pub(super) fn encodings(&mut self, plan: &ModelPlan) -> PromptCache {
+    pub(super) fn encodings(&mut self, plan: &ExecutionPlan) -> PromptCache {
         /// As many kinds of text encoders as two models in a row have, once over.
         const MOST: usize = 4;
         let Some(key) = TextKey::new(plan) else { return PromptCache::default() };

@@ -1,22 +1,18 @@
 //! Gets the graphs of a plan ready on this machine.
 
+use super::batching;
+use super::event::{ExecutionEvent, Observer};
+use super::interrupt::stop_if;
+use super::open::Execution;
 use super::parts::Opener;
-use super::pool::{Pool, SessionKey, openings};
-use super::stages::{model_of, request_of, within};
-use super::{Execution, ExecutionEvent, Observer, batching, stop_if};
+use super::pool::{Pool, ReadyModel, SessionKey, openings};
+use super::position::{execution_of, key_of, request_of, within};
 use crate::bundle::ComponentKind;
 use crate::error::{Error, Result};
 use crate::graph_cache::CachedGraph;
 use crate::memory;
-use crate::plan::{ModelPlan, Opening, Plan, Sizes};
+use crate::plan::{ExecutionPlan, Opening, Plan, Sizes};
 use crate::session::{Cancel, Runtime};
-
-/// A model whose graphs are open or can be opened in an instant.
-pub(super) struct ReadyModel {
-    pub(super) plan: ModelPlan,
-    /// True if its graphs stay open once they have done their work.
-    pub(super) stay: bool,
-}
 
 impl Execution {
     /// Gets the graphs of all stages ready, in the order in which they run. Those that are ready are left as they are, and
@@ -33,14 +29,14 @@ impl Execution {
         for at in 0..=plan.stages.len() {
             let stage = at.checked_sub(1).and_then(|at| plan.stages.get(at));
             let mut of_stage = stage.map(|stage| stage.warnings.clone()).unwrap_or_default();
-            let mut model = model_of(plan, at).clone();
-            self.pool.close_damaged(model.prepared.as_ref());
+            let mut model = execution_of(plan, at).clone();
+            self.pool.close_damaged(model.graph_cache.as_ref());
             let chosen = self.choose_providers(&mut model);
             let chosen = if plan.stages.is_empty() { chosen } else { chosen.map_err(|e| e.in_stage(key_of(plan, at))) };
             of_stage.extend(chosen?);
             let request = request_of(plan, at).0;
-            model.sizes = model.sizes.map(|_| Sizes::of(request, &model.model));
-            model.measured = batching::known(&model, &self.runtime, &mut self.pool)?;
+            model.sizes = Sizes::of(request, &model.model.model);
+            model.measured_rows = batching::known(&model, &self.runtime, &mut self.pool)?;
             models.push(model);
             notes.push(self.pool.untold(of_stage));
         }
@@ -50,13 +46,13 @@ impl Execution {
             if is_load || !notes.is_empty() || !is_ready || batching::is_due(model, &self.pool) {
                 within(plan, at, observer, &mut |observer| {
                     for note in &notes {
-                        stop_if(observer.notice(ExecutionEvent::Warning(note.clone())), None)?;
+                        stop_if(observer.notice(ExecutionEvent::Warning(note.clone())))?;
                     }
                     self.ready_model(model, cancel, observer)
                 })?;
             }
         }
-        let stays = |plan: ModelPlan| ReadyModel { stay: stays_open(&plan, &self.pool), plan };
+        let stays = |plan: ExecutionPlan| ReadyModel { stay: stays_open(&plan, &self.pool), plan };
         let mut ready: Vec<_> = models.into_iter().map(stays).collect();
         if ready.iter().any(|model| !model.stay) {
             // Graphs that only other plans need make room.
@@ -74,7 +70,7 @@ impl Execution {
     }
 
     /// Leaves in each list of providers those that can be used here, and returns a sentence for each that is skipped.
-    fn choose_providers(&mut self, model: &mut ModelPlan) -> Result<Vec<String>> {
+    fn choose_providers(&mut self, model: &mut ExecutionPlan) -> Result<Vec<String>> {
         let kinds: Vec<ComponentKind> = openings(model).iter().map(|opening| opening.kind).collect();
         let asked = (model.device.clone(), kinds);
         if let Some(device) = self.pool.device(&asked) {
@@ -86,14 +82,14 @@ impl Execution {
         Ok(notes)
     }
 
-    fn ready_model(&mut self, model: &mut ModelPlan, cancel: &Cancel, observer: &mut dyn Observer) -> Result<()> {
+    fn ready_model(&mut self, model: &mut ExecutionPlan, cancel: &Cancel, observer: &mut dyn Observer) -> Result<()> {
         let own = keys(model);
         if !own.iter().all(|key| self.pool.is_ready(key)) {
-            let is_counted = |opening: &crate::plan::Opening<'_>| !self.pool.is_open(&SessionKey::new(model, opening));
+            let is_counted = |opening: &Opening<'_>| !self.pool.is_open(&SessionKey::new(model, opening));
             if let Some(free) = memory::available()
                 && let Some(warning) = model.check_free_memory_for(free, &is_counted)?
             {
-                stop_if(observer.notice(ExecutionEvent::Warning(warning)), None)?;
+                stop_if(observer.notice(ExecutionEvent::Warning(warning)))?;
             }
             let stay = stays_open(model, &self.pool);
             Opener::new(model, &self.runtime, &mut self.pool, cancel, observer).load(stay)?;
@@ -101,34 +97,34 @@ impl Execution {
         }
         if batching::is_due(model, &self.pool) {
             // It was opened for a way that may be another, and makes room.
-            self.pool.close(&model.denoiser.graph.path);
-            model.measured = batching::rows(model, &self.runtime, &mut self.pool, cancel, observer)?;
+            self.pool.close(&model.model.denoiser.graph.path);
+            model.measured_rows = batching::rows(model, &self.runtime, &mut self.pool, cancel, observer)?;
             self.pool.set_ready(keys(model));
         }
         Ok(())
     }
 
-    /// Optimizes ahead the graphs of a model that can be ([`ModelPlan::prepared`]), and returns what is kept of each.
+    /// Optimizes ahead the graphs of a model that can be ([`ExecutionPlan::cache_for`]), and returns what is kept of each.
     ///
     /// # Errors
     /// As [`Execution::load`]; [`Error::Io`](crate::Error::Io) besides if something cannot be kept.
     pub fn prepare(
-        model: &ModelPlan,
+        model: &ExecutionPlan,
         runtime: &Runtime,
         cancel: &Cancel,
         observer: &mut dyn Observer,
     ) -> Result<Vec<CachedGraph>> {
         let (mut model, mut pool) = (model.clone(), Pool::default());
         for note in model.choose_providers(runtime)? {
-            stop_if(observer.notice(ExecutionEvent::Warning(note)), None)?;
+            stop_if(observer.notice(ExecutionEvent::Warning(note)))?;
         }
-        model.measured = batching::known(&model, runtime, &mut pool)?;
+        model.measured_rows = batching::known(&model, runtime, &mut pool)?;
         let made = Opener::new(&model, runtime, &mut pool, cancel, observer).prepare();
         let made = made.into_iter().map(cached).collect::<Result<_>>()?;
         if !batching::is_due(&model, &pool) {
             return Ok(made);
         }
-        model.measured = batching::rows(&model, runtime, &mut pool, cancel, observer)?;
+        model.measured_rows = batching::rows(&model, runtime, &mut pool, cancel, observer)?;
         if model.runs_by_row() {
             return Ok(made);
         }
@@ -143,17 +139,13 @@ fn cached((opening, entry): (Opening<'_>, Result<Option<CachedGraph>>)) -> Resul
     entry?.ok_or_else(|| Error::input(opening.kind.name(), "the graph cache cannot be written", help))
 }
 
-fn key_of(plan: &Plan, at: usize) -> &str {
-    at.checked_sub(1).and_then(|at| plan.stages.get(at)).map_or("base", |stage| &stage.key)
-}
-
 /// The keys of the graphs that a model opens, that of the previews among them.
-fn keys(model: &ModelPlan) -> Vec<SessionKey> {
+fn keys(model: &ExecutionPlan) -> Vec<SessionKey> {
     openings(model).iter().map(|opening| SessionKey::new(model, opening)).collect()
 }
 
 /// True if a model's graphs stay open once they have done their work.
-fn stays_open(model: &ModelPlan, pool: &Pool) -> bool {
+fn stays_open(model: &ExecutionPlan, pool: &Pool) -> bool {
     let openings = openings(model);
     let unopened = openings.iter().filter(|opening| !pool.is_open(&SessionKey::new(model, opening)));
     model.keeps_open(unopened.map(|opening| opening.weight_bytes).sum())

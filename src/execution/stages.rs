@@ -1,34 +1,55 @@
-//! Models in a row: each batch goes through all of them before the next one begins.
+//! One stage at work on a batch: latents, and images if anybody wants them.
 
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 use std::sync::Arc;
 
 use ndarray::{ArrayD, Axis, concatenate};
 
-use super::batch::ModelRun;
-use super::pool::Pool;
-use super::ready::ReadyModel;
-use super::{ExecutionEvent, Observer, Timings, batches, stop_if};
+use super::batch::{DenoisedBatch, ModelRun};
+use super::event::{ExecutionEvent, Observer};
+use super::finished_image::{FinishedImage, Timings};
+use super::interrupt::stop_if;
+use super::pool::{Pool, ReadyModel};
+use super::position::{batches, request_of};
 use crate::denoise::Evaluations;
 use crate::error::{Error, Result};
 use crate::image::Rgb8;
-use crate::plan::{ModelPlan, Plan, RunPlan, RunSettings};
+use crate::plan::{Plan, RunSettings};
 use crate::session::{Cancel, Runtime};
 use crate::spec::StageInput;
-use crate::task::{Handed, rows};
+use crate::task::{StageOutput, rows};
 
-/// What one stage made of one image.
-pub(super) struct Made {
+/// The result of the stages so far for one image.
+pub(super) struct StageImage {
     /// `[1, c, h/f, w/f]`.
     latents: ArrayD<f32>,
-    /// The image, where anybody wants it.
+    /// The image, if anybody wants it.
     pixels: Option<Rgb8>,
     calls: usize,
-    /// One a stage so far.
+    /// One for each stage so far.
     evaluations: Vec<Evaluations>,
-    /// The same.
+    /// One for each stage so far.
     settings: Vec<Arc<RunSettings>>,
     seconds: f64,
+}
+
+impl StageImage {
+    /// The latents of one row of a batch, after what the stages `before` did.
+    fn new(batch: &DenoisedBatch, row: usize, before: Option<&Self>) -> Self {
+        let (calls, seconds) = before.map_or((0, 0.0), |before| (before.calls, before.seconds));
+        let mut evaluations = before.map_or_else(Vec::new, |before| before.evaluations.clone());
+        evaluations.push(batch.evaluations);
+        let mut settings = before.map_or_else(Vec::new, |before| before.settings.clone());
+        settings.push(Arc::clone(&batch.settings));
+        Self {
+            latents: rows(&batch.latents, row..row + 1),
+            pixels: None,
+            calls: calls + batch.calls,
+            evaluations,
+            settings,
+            seconds: seconds + batch.seconds,
+        }
+    }
 }
 
 /// One stage at work on one batch of the file's own run.
@@ -37,8 +58,8 @@ pub(super) struct Stage<'a> {
     /// 0 for the file's own tables.
     at: usize,
     run: ModelRun<'a>,
-    /// Whether no batch comes after this one.
-    is_last: bool,
+    /// True if no batch comes after this one.
+    is_last_batch: bool,
     timings: &'a mut Timings,
 }
 
@@ -47,76 +68,77 @@ impl<'a> Stage<'a> {
         (plan, at): (&'a Plan, usize),
         model: &'a ReadyModel,
         (runtime, pool): (&'a Runtime, &'a mut Pool),
-        is_last: bool,
+        is_last_batch: bool,
         cancel: &'a Cancel,
         timings: &'a mut Timings,
     ) -> Self {
         let (request, _) = request_of(plan, at);
         let run = ModelRun::new((&model.plan, request), runtime, pool, model.stay, cancel);
-        Self { plan, at, run, is_last, timings }
+        Self { plan, at, run, is_last_batch, timings }
     }
 
-    /// `before` is what the stage before made of the same images.
+    /// Makes the images of a batch from those of the stage before it.
     pub(super) fn run(
         &mut self,
         batch: Range<usize>,
-        before: &[Made],
+        before: &[StageImage],
         observer: &mut dyn Observer,
-    ) -> Result<Vec<Made>> {
+    ) -> Result<Vec<StageImage>> {
         let (request, hand) = request_of(self.plan, self.at);
-        let mut made = Vec::new();
+        let mut images = Vec::new();
         let end = batch.end;
         for indices in batches(batch, request.batch) {
-            if self.is_last && indices.end == end {
+            if self.is_last_batch && indices.end == end {
                 self.run.stay = false;
             }
-            let own = before.get(made.len()..).unwrap_or_default();
+            let own = before.get(images.len()..).unwrap_or_default();
             let own = own.get(..indices.len()).unwrap_or(own);
-            let handed = hand.map(|hand| handed(hand, own)).transpose()?;
-            let drawn = self.run.draw(indices.clone(), handed, observer, self.timings)?;
+            let handed = hand.map(|hand| input_of(hand, own)).transpose()?;
+            let denoised = self.run.denoise(indices.clone(), handed, observer, self.timings)?;
             for row in 0..indices.len() {
-                let (calls, seconds) = own.get(row).map_or((0, 0.0), |made| (made.calls, made.seconds));
-                let mut evaluations = own.get(row).map_or_else(Vec::new, |made| made.evaluations.clone());
-                evaluations.push(drawn.evaluations);
-                let mut settings = own.get(row).map_or_else(Vec::new, |made| made.settings.clone());
-                settings.push(Arc::clone(&drawn.settings));
-                let mut one = Made {
-                    latents: rows(&drawn.latents, row..row + 1),
-                    pixels: None,
-                    calls: calls + drawn.calls,
-                    evaluations,
-                    settings,
-                    seconds: seconds + drawn.seconds,
-                };
+                let mut image = StageImage::new(&denoised, row, own.get(row));
                 if self.keeps() || self.hands_images() {
-                    let mut image = self.run.decode(&drawn, row, observer, self.timings)?;
-                    // An image goes by what the file's own tables say of it, whatever becomes of it.
-                    let base = &self.plan.request;
-                    let prompt = image.index / base.images.max(1);
-                    image.prompt = base.task.labels().get(prompt).cloned().unwrap_or_default();
-                    image.negative_prompt = base.negative_prompt(prompt).to_owned();
-                    image.seed = base.seed_of(image.index);
-                    image.stages = self.at;
-                    image.calls += calls;
-                    image.evaluations.clone_from(&one.evaluations);
-                    image.settings.clone_from(&one.settings);
-                    image.seconds += seconds;
-                    one.seconds = image.seconds;
-                    if self.is_last() {
-                        stop_if(observer.notice(ExecutionEvent::Image(&image)), None)?;
-                    } else if self.keeps() {
-                        stop_if(observer.notice(ExecutionEvent::Kept(&image)), None)?;
-                    }
-                    one.pixels = Some(image.pixels);
+                    self.decode(&denoised, row, &mut image, observer)?;
                 }
-                made.push(one);
+                images.push(image);
             }
         }
-        Ok(made)
+        Ok(images)
     }
 
-    fn is_last(&self) -> bool {
-        self.at == self.plan.stages.len()
+    /// Decodes the image of one row of a batch, and hands it to the observer if it is kept.
+    fn decode(
+        &mut self,
+        batch: &DenoisedBatch,
+        row: usize,
+        image: &mut StageImage,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let (pixels, seconds) = self.run.decode(batch, row, observer, self.timings)?;
+        image.seconds += seconds;
+        // Records name an image by the file's own tables, whatever stages it went through.
+        let (base, index) = (&self.plan.request, batch.indices.start + row);
+        let prompt = index / base.images.max(1);
+        let finished = FinishedImage {
+            index,
+            prompt: base.task.labels().get(prompt).cloned().unwrap_or_default(),
+            negative_prompt: base.negative_prompt(prompt).to_owned(),
+            seed: base.seed_of(index),
+            pixels,
+            latents: image.latents.index_axis(Axis(0), 0).to_owned(),
+            calls: image.calls,
+            evaluations: image.evaluations.clone(),
+            settings: image.settings.clone(),
+            seconds: image.seconds,
+            stages: self.at,
+        };
+        if self.at == self.plan.stages.len() {
+            stop_if(observer.notice(ExecutionEvent::Image(&finished)))?;
+        } else if self.keeps() {
+            stop_if(observer.notice(ExecutionEvent::Kept(&finished)))?;
+        }
+        image.pixels = Some(finished.pixels);
+        Ok(())
     }
 
     fn keeps(&self) -> bool {
@@ -128,51 +150,15 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// The model of a stage; number 0 is that of the file's own tables.
-pub(super) fn model_of(plan: &Plan, at: usize) -> &ModelPlan {
-    let stage = at.checked_sub(1).and_then(|at| plan.stages.get(at));
-    stage.map_or(&plan.model, |stage| &stage.model)
-}
-
-/// The request of a stage, and how it is handed what the one before it made.
-pub(super) fn request_of(plan: &Plan, at: usize) -> (&RunPlan, Option<StageInput>) {
-    match at.checked_sub(1).and_then(|at| plan.stages.get(at)) {
-        None => (&plan.request, None),
-        Some(stage) => (&stage.request, Some(stage.hand)),
-    }
-}
-
-fn handed(hand: StageInput, made: &[Made]) -> Result<Handed<'_>> {
-    match (hand, made) {
-        (StageInput::Image, [Made { pixels: Some(pixels), .. }]) => Ok(Handed::Image(pixels)),
+/// The input of a stage: the results of the one before it.
+fn input_of(hand: StageInput, before: &[StageImage]) -> Result<StageOutput<'_>> {
+    match (hand, before) {
+        (StageInput::Image, [StageImage { pixels: Some(pixels), .. }]) => Ok(StageOutput::Image(pixels)),
         (StageInput::Image, _) => Err(Error::internal("stage", "the stage before it handed on no image")),
-        (StageInput::Latents, made) => {
-            let latents: Vec<_> = made.iter().map(|made| made.latents.view()).collect();
+        (StageInput::Latents, before) => {
+            let latents: Vec<_> = before.iter().map(|image| image.latents.view()).collect();
             let latents = concatenate(Axis(0), &latents);
-            latents.map(Handed::Latents).map_err(|e| Error::input("latents", e.to_string(), ""))
+            latents.map(StageOutput::Latents).map_err(|e| Error::input("latents", e.to_string(), ""))
         }
     }
-}
-
-/// Does something for a stage, whose name then stands before its warnings and what goes wrong. Where there is one stage
-/// only it has no name.
-pub(super) fn within<T>(
-    plan: &Plan,
-    at: usize,
-    observer: &mut dyn Observer,
-    work: &mut dyn FnMut(&mut dyn Observer) -> Result<T>,
-) -> Result<T> {
-    if plan.stages.is_empty() {
-        return work(observer);
-    }
-    let stage = at.checked_sub(1).and_then(|at| plan.stages.get(at));
-    let key = stage.map_or("base", |stage| &stage.key);
-    stop_if(observer.notice(ExecutionEvent::Stage { key, number: at + 1, of: plan.stages.len() + 1 }), None)?;
-    let mut named = |event: ExecutionEvent<'_>| -> ControlFlow<()> {
-        match event {
-            ExecutionEvent::Warning(warning) => observer.notice(ExecutionEvent::Warning(format!("{key}: {warning}"))),
-            other => observer.notice(other),
-        }
-    };
-    work(&mut named).map_err(|error| error.in_stage(key))
 }

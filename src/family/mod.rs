@@ -79,6 +79,22 @@ impl Family {
         self.0.title
     }
 
+    /// The pipeline classes of diffusers that run its models.
+    pub fn classes(self) -> &'static [PipelineClass] {
+        self.0.classes
+    }
+
+    /// The tasks of its pipeline classes, by their names in pipeline.toml, each once.
+    pub fn tasks(self) -> Vec<&'static str> {
+        let mut tasks = Vec::new();
+        for class in self.0.classes {
+            if !tasks.contains(&class.task) {
+                tasks.push(class.task);
+            }
+        }
+        tasks
+    }
+
     pub(crate) fn row(self) -> &'static FamilyRow {
         self.0
     }

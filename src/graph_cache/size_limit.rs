@@ -92,16 +92,16 @@ impl GraphCache {
         let limit = self.limit.bytes(cached, free);
         let (problem, help) = if free <= needed {
             (
-                format!("the optimized graph takes {}, and the disk has {} free", gb(bytes), gb(free)),
+                format!("the optimized graph takes {}, and the disk has {} free", size(bytes), size(free)),
                 "free space on the disk, name another folder with LDM_ORT_CACHE_DIR, or set [device] optimize = false",
             )
         } else {
             (
                 format!(
-                    "the optimized graph takes {}, and the graph cache is limited to {}, of which graphs in use take {}",
-                    gb(bytes),
-                    gb(limit),
-                    gb(cached)
+                    "the optimized graph takes {}, and the graph cache is limited to {}{}",
+                    size(bytes),
+                    size(limit),
+                    if cached > 0 { format!(", of which graphs in use take {}", size(cached)) } else { String::new() }
                 ),
                 "raise the limit with LDM_ORT_GRAPH_CACHE_SIZE, or set [device] optimize = false",
             )
@@ -159,8 +159,9 @@ impl GraphCache {
     }
 }
 
-fn gb(bytes: u64) -> String {
-    format!("{:.1} GB", bytes as f64 / 1e9)
+fn size(bytes: u64) -> String {
+    let bytes = bytes as f64;
+    if bytes < 1e9 { format!("{:.1} MB", bytes / 1e6) } else { format!("{:.1} GB", bytes / 1e9) }
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ fn encode(image: &Rgb8, texts: &[(&str, String)], bytes: &mut Vec<u8>) -> Result
     let mut encoder = png::Encoder::new(bytes, side(image.width)?, side(image.height)?);
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
-    // Photographs have about the same size as with the default and take much less time (docs/speed.md).
+    // Photographs have about the same size as with the default and take much less time (docs/performance.md).
     encoder.set_compression(png::Compression::Fast);
     for (keyword, text) in texts {
         // Text chunks cannot contain NUL.

@@ -88,7 +88,7 @@ const OTHERS: &[(&str, &str)] = &[
 
 /// Substrings of tensor names without a module, and the kinds of those tensors.
 const WITHOUT_MODULE: &[(&str, &str)] = &[
-    ("bundle_emb", "textual inversion embeddings, which [[embedding]] reads from separate files"),
+    ("bundle_emb", "textual inversion embeddings, which [[textual_inversion]] reads from separate files"),
     ("lora_controlnet", "a Control LoRA"),
 ];
 

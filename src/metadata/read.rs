@@ -61,17 +61,17 @@ fn read_text_chunk(path: &Path) -> Result<Record> {
     })
 }
 
-/// Replaces the old names of components and tables in a record. Those of its fields are serde's aliases.
+/// Replaces old names of components and tables in a record. serde's aliases cover its fields.
 fn with_new_names(mut record: Record) -> Record {
-    let of_stages = record.stages.iter_mut().map(|stage| (&mut stage.weights, &mut stage.decoder));
-    for (weights, decoder) in std::iter::once((&mut record.weights, &mut record.decoder)).chain(of_stages) {
+    let stages = record.stages.iter_mut().map(|stage| (&mut stage.weights, &mut stage.decoder));
+    for (weights, decoder) in std::iter::once((&mut record.weights, &mut record.decoder)).chain(stages) {
         *weights = std::mem::take(weights).into_iter().map(|(name, digest)| (new_weights(name), digest)).collect();
         *decoder = decoder.take().map(new_decoder);
     }
     record
 }
 
-/// The new name of a key of [`Record::weights`].
+/// Returns the current name of a key of [`Record::weights`].
 fn new_weights(name: String) -> String {
     let (base, number) = name.find('[').map_or((name.as_str(), ""), |at| name.split_at(at));
     let is_it = |old: &str| old.strip_prefix("weights.").is_some_and(|old| old.trim_end_matches("[]") == base);
@@ -80,7 +80,7 @@ fn new_weights(name: String) -> String {
     new.map(|new| format!("{new}{number}")).unwrap_or(name)
 }
 
-/// The new name of [`Record::decoder`].
+/// Returns the current name of [`Record::decoder`].
 fn new_decoder(name: String) -> String {
     let value = |text: &'static str| text.strip_prefix("decoder = ").map(|value| value.trim_matches('"'));
     let found = ALIASES.iter().find(|alias| alias.kind == AliasKind::Record && value(alias.old) == Some(name.as_str()));

@@ -5,36 +5,36 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::Part;
+use super::part::Part;
 use super::sources::ModelSources;
-use crate::bundle::{Bundle, ComponentKind, ConditionerContract, DenoiserContract};
+use crate::bundle::{Bundle, ComponentKind, ConditionerSignature, DenoiserSignature};
 use crate::error::{Error, Result};
 use crate::files::open_input;
-use crate::spec::{Class, ClassConditional};
-use crate::task::Classes;
+use crate::task::{Class, ClassRequest, Classes};
 
 /// Finds the ids of the classes that are asked for.
 pub(super) fn resolve(
-    spec: &ClassConditional,
+    task: &str,
+    request: ClassRequest<'_>,
     (bundle, sources): (&Bundle, &ModelSources),
-    denoiser: &DenoiserContract,
-    embedder: Option<&Part<ConditionerContract>>,
+    denoiser: &DenoiserSignature,
+    embedder: Option<&Part<ConditionerSignature>>,
 ) -> Result<Classes> {
-    let rows = embedder.map_or(denoiser.class_rows, |part| part.contract.rows).or_else(|| stated_rows(bundle));
-    let null = null_class(spec, bundle, rows)?;
+    let rows = embedder.map_or(denoiser.class_rows, |part| part.signature.rows).or_else(|| stated_rows(bundle));
+    let null = null_class(task, request, bundle, rows)?;
     let last = rows
         .map(|rows| rows.saturating_sub(1))
         .map(|last| if null == Some(last) { last.saturating_sub(1) } else { last });
-    let names = names(spec, bundle, sources)?;
-    let mut ids = Vec::with_capacity(spec.classes.len());
-    for class in &spec.classes {
+    let names = names(request, bundle, sources)?;
+    let mut ids = Vec::with_capacity(request.classes.len());
+    for class in request.classes {
         let id = match class {
             Class::Id(id) => *id,
-            Class::Name(name) => id_of(name, &names)?,
+            Class::Name(name) => id_of(task, name, &names)?,
         };
         if let Some(last) = last.filter(|&last| id > last) {
             return Err(Error::input(
-                "task.class-conditional.class",
+                format!("task.{task}.class"),
                 format!("class {id} is asked for, and the model knows classes 0 to {last}"),
                 "choose one of those",
             ));
@@ -53,22 +53,22 @@ fn stated_rows(bundle: &Bundle) -> Option<usize> {
 }
 
 /// The class that stands for none, where guidance needs one.
-fn null_class(spec: &ClassConditional, bundle: &Bundle, rows: Option<usize>) -> Result<Option<usize>> {
+fn null_class(task: &str, request: ClassRequest<'_>, bundle: &Bundle, rows: Option<usize>) -> Result<Option<usize>> {
     let stated = [ComponentKind::ClassEmbedder, ComponentKind::Unet]
         .into_iter()
         .find_map(|kind| bundle.component(kind)?.config.get("null_class")?.as_u64());
-    let null = spec.null_class.or(stated.map(|n| n as usize));
+    let null = request.null_class.or(stated.map(|n| n as usize));
     match (null, rows) {
         (Some(null), Some(rows)) if null >= rows => Err(Error::input(
-            "task.class-conditional.null_class",
+            format!("task.{task}.null_class"),
             format!("{null} is not one of the {rows} rows of the model's table of classes"),
             "the null class is usually the last of them",
         )),
-        (None, _) if spec.guidance_scale > 1.0 => Err(Error::input(
-            "task.class-conditional.guidance_scale",
+        (None, _) if request.guidance_scale > 1.0 => Err(Error::input(
+            format!("task.{task}.guidance_scale"),
             format!(
                 "{} is guidance away from the null class, and nothing says which class that is",
-                spec.guidance_scale
+                request.guidance_scale
             ),
             "give null_class (1000 for the paper's guided ImageNet model), or set guidance_scale = 1.0",
         )),
@@ -77,14 +77,14 @@ fn null_class(spec: &ClassConditional, bundle: &Bundle, rows: Option<usize>) -> 
 }
 
 /// The names of the classes by id, from the file that the pipeline names or from the model directory.
-fn names(spec: &ClassConditional, bundle: &Bundle, sources: &ModelSources) -> Result<Vec<String>> {
+fn names(request: ClassRequest<'_>, bundle: &Bundle, sources: &ModelSources) -> Result<Vec<String>> {
     let beside = bundle.dir.join("classes.txt");
     let lines = |path: &PathBuf| {
         let mut text = String::new();
         open_input(path)?.read_to_string(&mut text).map_err(|e| Error::io(path, "reading", e))?;
         Ok::<_, Error>(text.lines().map(|line| line.trim().to_owned()).collect())
     };
-    if let Some(path) = &spec.class_names {
+    if let Some(path) = request.class_names {
         return sources.class_names(path, lines).map(|names| names.to_vec());
     }
     let own = sources.class_names(&beside, |path| if path.is_file() { lines(path) } else { Ok(Vec::new()) })?;
@@ -104,7 +104,7 @@ fn names(spec: &ClassConditional, bundle: &Bundle, sources: &ModelSources) -> Re
 }
 
 /// A class goes by its whole name or by one of several between commas, in capitals or not.
-fn id_of(name: &str, names: &[String]) -> Result<usize> {
+fn id_of(task: &str, name: &str, names: &[String]) -> Result<usize> {
     let wanted = name.trim().to_lowercase();
     let goes_by = |known: &String| {
         let known = known.to_lowercase();
@@ -116,7 +116,7 @@ fn id_of(name: &str, names: &[String]) -> Result<usize> {
     let near: Vec<&str> =
         names.iter().filter(|known| known.to_lowercase().contains(&wanted)).take(3).map(String::as_str).collect();
     Err(Error::input(
-        "task.class-conditional.class",
+        format!("task.{task}.class"),
         match names.len() {
             0 => format!("{name:?} is a name, and the model directory names no classes"),
             count => format!("{name:?} is none of the {count} classes"),

@@ -1,12 +1,11 @@
 //! The graphs and the inputs of the `[[condition]]` tables.
 
-use super::model::{Part, part};
+use super::part::{Part, part};
 use super::sources::ModelSources;
-use crate::bundle::{Bundle, Component, ComponentKind, ConditionerContract};
-use crate::conditioner::layout;
+use crate::bundle::{Bundle, Component, ComponentKind, ConditionerSignature};
+use crate::conditioner::{ConditionSpec, Conditioning, Graph, Source, layout};
 use crate::error::{Error, Result};
 use crate::image::InputLimit;
-use crate::spec::{ConditionSpec, Conditioning, Graph, Source};
 use crate::task::{check_labels, things};
 use crate::tensor::Dim;
 use crate::{files, image, npy};
@@ -17,7 +16,7 @@ pub struct ConditionPart {
     /// Where it comes from and how the denoiser is told.
     pub condition: ConditionSpec,
     /// The graph, where there is one.
-    pub part: Option<Part<ConditionerContract>>,
+    pub part: Option<Part<ConditionerSignature>>,
     /// The number of classes or labels that the graph knows, where anything says so.
     pub known: Option<usize>,
 }
@@ -53,30 +52,30 @@ impl ConditionPart {
             Graph::Path(path) => path.clone(),
         };
         let component = sources.conditioner(at, path)?;
-        let contract = ConditionerContract::resolve(&component)?;
+        let signature = ConditionerSignature::resolve(&component)?;
         let rank = match condition.source {
             Source::Boxes(_) => 2,
             Source::LabelMap(_) | Source::DepthMap(_) => 4,
             Source::Vectors(_) | Source::Index { .. } => 3,
         };
-        if contract.input.shape.len() != rank {
+        if signature.input.shape.len() != rank {
             return Err(Error::model(
                 &component.graph.path,
                 format!(
                     "input {} has {} axes, and such a condition has {rank}",
-                    contract.input,
-                    contract.input.shape.len()
+                    signature.input,
+                    signature.input.shape.len()
                 ),
                 "name the graph that was exported for this condition",
             ));
         }
-        let known = known(&component, &contract);
+        let known = known(&component, &signature);
         match &condition.source {
             Source::Boxes(boxes) => drop(layout::tokens(&things(boxes), known)?),
             Source::LabelMap(path) => check_labels(path, &image::load_labels(path, limit)?, known)?,
             Source::DepthMap(_) | Source::Vectors(_) | Source::Index { .. } => {}
         }
-        Ok(Self { condition: condition.clone(), known, part: Some(part(&component, contract)) })
+        Ok(Self { condition: condition.clone(), known, part: Some(part(&component, signature)) })
     }
 
     /// The channels that the denoiser is told, where they are known.
@@ -85,7 +84,7 @@ impl ConditionPart {
         if let Source::DepthMap(_) = self.condition.source {
             return 1;
         }
-        let given = self.part.as_ref().and_then(|part| part.contract.output.shape.get(1)?.fixed());
+        let given = self.part.as_ref().and_then(|part| part.signature.output.shape.get(1)?.fixed());
         given.filter(|_| is_channels).unwrap_or(0)
     }
 
@@ -104,9 +103,9 @@ pub(super) fn natural_size(conditions: &[ConditionSpec], limit: InputLimit) -> R
     path.map(|path| image::load_labels(path, limit).map(|map| (map.width, map.height))).transpose()
 }
 
-fn known(component: &Component, contract: &ConditionerContract) -> Option<usize> {
+fn known(component: &Component, signature: &ConditionerSignature) -> Option<usize> {
     debug_assert_eq!(component.kind, ComponentKind::Conditioner);
     let stated = |key: &str| component.config.get(key)?.as_u64().map(|n| n as usize);
-    let labels = || contract.input.shape.get(1).and_then(Dim::fixed).filter(|_| contract.input.shape.len() == 4);
+    let labels = || signature.input.shape.get(1).and_then(Dim::fixed).filter(|_| signature.input.shape.len() == 4);
     stated("n_classes").or_else(|| stated("n_labels")).or_else(labels)
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::model::{Part, between_whole_times, part};
+use super::part::{Part, between_whole_times, part};
 use super::sources::ModelSources;
-use crate::bundle::{Bundle, Component, ComponentKind, ControlNetContract, DenoiserContract};
+use crate::bundle::{Bundle, Component, ComponentKind, ControlNetSignature, DenoiserSignature, Role};
 use crate::denoise::{ControlWeight, RunInterval};
 use crate::error::{Error, Result};
 use crate::image;
@@ -16,7 +16,7 @@ use crate::tensor::{Dim, TensorInfo};
 #[derive(Debug, Clone)]
 pub struct ControlPart {
     /// The graph.
-    pub part: Part<ControlNetContract>,
+    pub part: Part<ControlNetSignature>,
     /// The image.
     pub image: PathBuf,
     /// How it takes part.
@@ -30,11 +30,11 @@ impl ControlPart {
         roles: &BTreeMap<String, String>,
         (bundle, sources): (&Bundle, &ModelSources),
         denoiser: &Component,
-        contract: &DenoiserContract,
+        signature: &DenoiserSignature,
     ) -> Result<Vec<Self>> {
         let (controls, limit) = (&spec.controls, spec.run.input_limit());
-        if controls.is_empty() && !contract.residuals.is_empty() {
-            let names: Vec<&str> = contract.residuals.down.iter().take(1).map(|info| info.name.as_str()).collect();
+        if controls.is_empty() && !signature.residuals.is_empty() {
+            let names: Vec<&str> = signature.residuals.down.iter().take(1).map(|info| info.name.as_str()).collect();
             return Err(Error::model(
                 &denoiser.graph.path,
                 format!(
@@ -45,7 +45,7 @@ impl ControlPart {
             ));
         }
         let parts = controls.iter().enumerate();
-        let parts = parts.map(|(at, control)| Self::new(at, control, roles, (bundle, sources), denoiser, contract));
+        let parts = parts.map(|(at, control)| Self::new(at, control, roles, (bundle, sources), denoiser, signature));
         let parts = parts.collect::<Result<Vec<_>>>()?;
         for control in controls {
             image::dimensions(&control.image, limit)?;
@@ -68,7 +68,7 @@ impl ControlPart {
         roles: &BTreeMap<String, String>,
         (bundle, sources): (&Bundle, &ModelSources),
         denoiser: &Component,
-        contract: &DenoiserContract,
+        signature: &DenoiserSignature,
     ) -> Result<Self> {
         let opened;
         let component = match &control.path {
@@ -84,17 +84,17 @@ impl ControlPart {
                 )
             })?,
         };
-        let mut network = ControlNetContract::resolve(component)?;
+        let mut network = ControlNetSignature::resolve(component)?;
         let edits = between_whole_times(&component.graph, &mut network.timestep);
-        if contract.residuals.is_empty() {
+        if signature.residuals.is_empty() {
             return Err(Error::model(
                 &denoiser.graph.path,
                 "has no inputs for a control network's residuals",
                 "export it with them: scripts/export.py --controlnet FOLDER",
             ));
         }
-        let fits = network.down.len() == contract.residuals.down.len()
-            && network.down.iter().zip(&contract.residuals.down).all(|(given, taken)| same_channels(given, taken));
+        let fits = network.down.len() == signature.residuals.down.len()
+            && network.down.iter().zip(&signature.residuals.down).all(|(given, taken)| same_channels(given, taken));
         if !fits {
             return Err(Error::model(
                 &component.graph.path,
@@ -102,13 +102,13 @@ impl ControlPart {
                     "gives residuals of {} channels, and {} takes {}",
                     channels(&network.down),
                     denoiser.kind,
-                    channels(&contract.residuals.down)
+                    channels(&signature.residuals.down)
                 ),
                 "the control network was trained for a model of another family",
             ));
         }
-        let width = |info: &Option<TensorInfo>| info.as_ref().and_then(|info| info.shape.get(2)?.fixed());
-        if let (Some(a), Some(b)) = (width(&network.context), width(&contract.context))
+        let width = |inputs: &BTreeMap<Role, TensorInfo>| inputs.get(&Role::Context)?.shape.get(2)?.fixed();
+        if let (Some(a), Some(b)) = (width(&network.inputs), width(&signature.inputs))
             && a != b
         {
             return Err(Error::model(

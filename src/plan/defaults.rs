@@ -1,21 +1,12 @@
 //! The values of keys that a pipeline file leaves open.
 
+use super::default_value::DefaultValue;
+use super::model::ModelPlan;
 use super::scheduler::{ETA, SchedulerChoice};
-use super::{ModelPlan, TextPlan};
-use crate::bundle::{Bundle, CallDefaults, Fact};
-use crate::spec::{self, Spec};
+use super::text::TextPlan;
+use crate::bundle::{Bundle, CallDefaults, Fact, Role};
+use crate::spec::Spec;
 use crate::task::Task;
-
-/// The value of a key that the pipeline file leaves open.
-#[derive(Debug, Clone, PartialEq)]
-pub struct DefaultValue {
-    /// The key, such as `run.steps`.
-    pub key: String,
-    /// The value, as TOML.
-    pub value: String,
-    /// The source of the value, such as `default of StableDiffusionXLPipeline`.
-    pub source: String,
-}
 
 /// The defaults of a task on a model, and a list of those that were used.
 pub(super) struct Filling {
@@ -26,7 +17,7 @@ pub(super) struct Filling {
 impl Filling {
     /// Writes the task's defaults into the keys of its table and of `[[control]]` that are open.
     pub(super) fn of(spec: &mut Spec, bundle: &Bundle) -> Self {
-        let call = bundle.call_defaults(spec.task.name(), !spec.controls.is_empty());
+        let call = bundle.call_defaults(&spec.task.call(), !spec.controls.is_empty());
         let mut filling = Self { call, filled: Vec::new() };
         let values = call.values;
         let task = spec.task.name();
@@ -35,14 +26,8 @@ impl Filling {
                 .number(&mut prompting.guidance_scale, Some(values.guidance_scale()), || table(task, "guidance_scale"));
         }
         let begins_late = spec.run.denoising_start.is_some();
-        match &mut spec.task {
-            spec::TaskSpec::ImageToImage(own) if !begins_late => {
-                filling.number(&mut own.strength, values.strength, || table(task, "strength"));
-            }
-            spec::TaskSpec::Inpaint(own) => {
-                filling.number(&mut own.strength, values.strength, || table(task, "strength"))
-            }
-            _ => {}
+        if let Some(strength) = spec.task.strength_mut().filter(|_| !begins_late) {
+            filling.number(strength, values.strength, || table(task, "strength"));
         }
         for (at, control) in spec.controls.iter_mut().enumerate() {
             filling.number(&mut control.scale, values.control_scale, || format!("control[{at}].scale"));
@@ -68,16 +53,8 @@ impl Filling {
         if run.steps.is_none() && run.timesteps.is_none() && run.sigmas.is_none() {
             self.add("run.steps", self.call.values.steps);
         }
-        if let spec::TaskSpec::Instruct(own) = &spec.task
-            && let (None, Some(scale)) = (own.image_guidance_scale, self.call.values.image_guidance_scale)
-            && model.model.denoiser.positions.is_none()
-        {
-            self.add(table(task, "image_guidance_scale"), format!("{scale:?}"));
-        }
-        if let (spec::TaskSpec::SuperResolution(own), Some(_)) = (&spec.task, &model.model.low_res)
-            && let (None, Some(level)) = (own.noise_level, self.call.values.noise_level)
-        {
-            self.add(table(task, "noise_level"), level);
+        for (key, value) in spec.task.used_defaults(&model.model) {
+            self.add(table(task, key), value);
         }
         let given = spec.task.prompting().and_then(|prompting| prompting.reading.max_sequence_length);
         if let (None, Some(length)) = (given, model.text.as_ref().and_then(TextPlan::t5_length)) {
@@ -114,10 +91,9 @@ pub(super) fn planned_strength(
     model: Option<&ModelPlan>,
     task: &dyn Task,
 ) -> Option<f64> {
-    let is_consistent = model.is_some_and(|model| model.model.denoiser.timestep_cond.is_some());
+    let is_consistent = model.is_some_and(|model| model.model.denoiser.takes(Role::TimestepCond));
     let class = bundle.pipeline_class(task.name(), !spec.controls.is_empty());
     let plans = class.is_none_or(|class| class.counts_strength_in_training);
-    let is_image_to_image = task.name() == "image-to-image";
-    let is_planned = is_consistent && plans && is_image_to_image && spec.run.denoising_start.is_none();
+    let is_planned = is_consistent && plans && task.plans_strength() && spec.run.denoising_start.is_none();
     task.strength().filter(|_| is_planned)
 }

@@ -3,7 +3,8 @@
 use super::model::ModelPlan;
 use crate::denoise::RunInterval;
 use crate::error::{Error, Result};
-use crate::spec::{LongPrompts, Spec};
+use crate::spec::Spec;
+use crate::task::LongPrompts;
 
 /// The part of the run in which guidance is at work, where it is not all of it.
 ///

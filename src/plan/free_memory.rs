@@ -3,7 +3,7 @@
 //! A run that takes more private memory than there is ends in the system's out-of-memory killer, often after minutes of
 //! work, and takes other programs along. Mapped weights that don't fit are read from the disk again and again instead.
 
-use super::model::ModelPlan;
+use super::execution_plan::ExecutionPlan;
 use super::opening::Opening;
 use crate::error::{Error, Result};
 use crate::rewrite::{Footprint, footprint};
@@ -19,7 +19,7 @@ pub struct MemoryNeed {
     pub component: String,
 }
 
-impl ModelPlan {
+impl ExecutionPlan {
     /// Adds up what the graphs on the CPU take at least: what is open at the same time, at the request's sizes, with every
     /// operator writing over its input that can. Tensors whose size isn't known before they are made are left out.
     ///
@@ -53,12 +53,12 @@ impl ModelPlan {
     ///
     /// # Errors
     /// [`Error::Memory`] if the private memory exceeds them and `[device] overcommit` is false; those of
-    /// [`ModelPlan::memory_need`].
+    /// [`ExecutionPlan::memory_need`].
     pub fn check_free_memory(&self, free: u64) -> Result<Option<String>> {
         self.check_free_memory_for(free, &|_| true)
     }
 
-    /// As [`ModelPlan::check_free_memory`], for those graphs that `is_counted` says: the others are open.
+    /// As [`ExecutionPlan::check_free_memory`], for those graphs that `is_counted` says: the others are open.
     pub(crate) fn check_free_memory_for(
         &self,
         free: u64,
@@ -91,12 +91,12 @@ impl ModelPlan {
 
     /// The private and the mapped bytes that a graph takes at least while it runs.
     fn least(&self, opening: &Opening<'_>) -> Result<[u64; 2]> {
-        let is_prepared = self.prepared(opening.kind).is_some();
+        let is_prepared = self.cache_for(opening.kind).is_some();
         let own = |pass: &&crate::rewrite::Pass| is_prepared || pass.cuts();
         let passes: Vec<_> = opening.passes.iter().filter(own).copied().collect();
         let told = footprint(opening.graph, &passes, &self.axes(opening.kind))?;
         let Footprint { in_place, weights, .. } = told.unwrap_or_default();
-        let callers = if opening.kind == self.denoiser.kind { self.callers() as u64 } else { 1 };
+        let callers = if opening.kind == self.model.denoiser.kind { self.callers() as u64 } else { 1 };
         let activations = in_place.saturating_mul(callers);
         // Optimized graphs have all weights beside them; others keep those within the file in memory.
         let mapped: u64 = opening.graph.external.iter().map(|file| file.needed).sum();

@@ -4,7 +4,10 @@ use std::path::Path;
 
 use ndarray::ArrayD;
 
-use super::{ModelPlan, Plan, RunPlan, Wrong};
+use super::model::ModelPlan;
+use super::pipeline_plan::Plan;
+use super::problems::Problems;
+use super::run_plan::RunPlan;
 use crate::error::{Error, Result};
 use crate::image;
 use crate::npy;
@@ -18,12 +21,12 @@ impl Plan {
     /// [`Error::Input`] naming the file, within [`Error::Stage`] where it is about
     /// a `[[stage]]`; [`Error::Several`] where there are several.
     pub fn check_inputs(&self) -> Result<()> {
-        let mut wrong = Wrong::default();
-        wrong.unless(check(&self.model, &self.request));
+        let mut problems = Problems::default();
+        problems.unless(check(&self.model, &self.request));
         for stage in &self.stages {
-            wrong.unless(check(&stage.model, &stage.request).map_err(|error| error.in_stage(&stage.key)));
+            problems.unless(check(&stage.model, &stage.request).map_err(|error| error.in_stage(&stage.key)));
         }
-        if wrong.0.is_empty() { Ok(()) } else { Err(wrong.into_error()) }
+        problems.check()
     }
 }
 
@@ -34,15 +37,15 @@ fn check(model: &ModelPlan, request: &RunPlan) -> Result<()> {
         size: (request.width, request.height),
         limit: request.input_limit,
     };
-    let mut wrong = Wrong::default();
-    wrong.unless(request.task.check_inputs(&run));
+    let mut problems = Problems::default();
+    problems.unless(request.task.check_inputs(&run));
     for control in &model.controls {
-        wrong.unless(image::load(&control.image, run.limit));
+        problems.unless(image::load(&control.image, run.limit));
     }
     for condition in &model.conditions {
-        wrong.unless(check_condition(&condition.condition, &run));
+        problems.unless(check_condition(&condition.condition, &run));
     }
-    if wrong.0.is_empty() { Ok(()) } else { Err(wrong.into_error()) }
+    problems.check()
 }
 
 /// Reads the noise of `run.latents`, one sample for each image.

@@ -1,23 +1,12 @@
-//! What is given up so that a run keeps within `[device] memory`.
+//! Keeps a run within `[device] memory`.
 
-use super::model::ModelPlan;
+use super::execution_plan::{ExecutionPlan, MemoryBudget};
 use super::opening::Opening;
 use super::sources::ModelSources;
 use crate::bundle::ComponentKind;
 use crate::error::{Error, Result};
 use crate::rewrite::Footprint;
 use crate::tiles::Tiles;
-
-/// What is given up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct MemoryBudget {
-    /// The rows of a guided call are run one after the other.
-    pub denoises_alone: bool,
-    /// The VAE's convolutions are not rewritten in Winograd's form, which takes four times their weights.
-    pub decodes_plainly: bool,
-    /// The tiles in which the VAE's decoder works.
-    pub tiles: Option<Tiles>,
-}
 
 /// What a process takes beside its graphs: its code, ONNX Runtime's, and an image or two.
 const BESIDE: u64 = 150 << 20;
@@ -31,17 +20,17 @@ const SMALLEST_TILE: usize = 16;
 /// What the sides of tiles are multiples of, in latents.
 const STEP_OF_TILES: usize = 8;
 
-impl ModelPlan {
+impl ExecutionPlan {
     /// Chooses what is given up where the memory is to be kept within a budget.
     ///
     /// # Errors
     /// [`Error::Input`] naming the part that does not fit in any way, and what it needs.
     pub(super) fn keep_within(&mut self, budget: u64, sources: &ModelSources) -> Result<()> {
-        if !self.openings().iter().all(|opening| self.can_be_prepared(opening.kind)) {
+        if !self.openings().iter().all(|opening| self.can_be_cached(opening.kind)) {
             return Err(Error::input(
                 "device.memory_budget",
                 "is kept to by graphs that are optimized ahead for the CPU, and not all of this pipeline's are",
-                "leave the key out; or leave out LoRAs, textual inversions and other providers than cpu, and set prepare = \
+                "leave the key out; or leave out LoRAs, textual inversions and other providers than cpu, and set optimize = \
                  true",
             ));
         }
@@ -56,8 +45,8 @@ impl ModelPlan {
                     opening.name()
                 ));
             }
-            let is_decoder = self.decoder.as_ref().is_some_and(|part| part.kind == kind);
-            if is_decoder || kind == self.denoiser.kind {
+            let is_decoder = self.model.decoder.as_ref().is_some_and(|part| part.kind == kind);
+            if is_decoder || kind == self.model.denoiser.kind {
                 continue;
             }
             self.require(kind, budget, self.needed(&opening, 1, sources)?)?;
@@ -73,7 +62,7 @@ impl ModelPlan {
     /// # Errors
     /// [`Error::Input`] if there is none.
     pub fn require_cache(&self) -> Result<()> {
-        match self.memory_budget.is_some() && self.prepared.is_none() {
+        match self.memory_budget.is_some() && self.graph_cache.is_none() {
             false => Ok(()),
             true => Err(Error::input(
                 "device.memory_budget",
@@ -85,13 +74,13 @@ impl ModelPlan {
 
     /// Whether only one run of the denoiser fits at a time.
     fn denoises_alone(&self, budget: u64, sources: &ModelSources) -> Result<bool> {
-        let kind = self.denoiser.kind;
-        let mut beside = self.controls.iter().map(|control| control.part.graph.weight_bytes).sum::<u64>();
-        if let Some(part) = self.preview_decoder() {
+        let kind = self.model.denoiser.kind;
+        let mut beside = self.model.controls.iter().map(|control| control.part.graph.weight_bytes).sum::<u64>();
+        if let Some(part) = self.model.preview_decoder() {
             beside = beside.saturating_add(self.needed_beside(&self.opening(part), 1, sources)?);
         }
         let need = |callers| {
-            let need = self.needed(&self.opening(&self.denoiser), callers, sources)?;
+            let need = self.needed(&self.opening(&self.model.denoiser), callers, sources)?;
             // What ONNX Runtime holds for the whole graph it holds while the shallow layers run, too.
             let shallow = self.shallow_opening().map(|shallow| self.needed_beside(&shallow, callers, sources));
             Ok::<_, Error>(need.saturating_add(shallow.transpose()?.unwrap_or(0)).saturating_add(beside))
@@ -105,10 +94,10 @@ impl ModelPlan {
 
     /// Leaves in `memory_budget` what the decoder needs given up.
     fn fit_decoder(&mut self, budget: u64, sources: &ModelSources) -> Result<()> {
-        let (Some(part), Some(sizes)) = (&self.decoder, self.sizes) else { return Ok(()) };
+        let (Some(part), sizes) = (&self.model.decoder, self.sizes) else { return Ok(()) };
         let kind = part.kind;
-        let is_free = part.contract.latent.shape.iter().skip(2).all(|dim| dim.fixed().is_none());
-        let [_, height, width] = self.sample_shape(sizes.width, sizes.height);
+        let is_free = part.signature.latent.shape.iter().skip(2).all(|dim| dim.fixed().is_none());
+        let [_, height, width] = self.model.sample_shape(sizes.width, sizes.height);
         let longest = if is_free && sizes.tiles.is_none() { height.max(width) } else { 0 };
         let sizes = (SMALLEST_TILE..longest).rev().filter(|size| size % STEP_OF_TILES == 0);
         let mut tiles: Vec<Tiles> = sizes.map(|size| Tiles { size, stride: size - size / 4 }).collect();
@@ -119,7 +108,7 @@ impl ModelPlan {
         for (decodes_plainly, tiles) in [(false, None), (true, None)].into_iter().chain(tiles) {
             let memory_budget = self.memory_budget.get_or_insert_default();
             (memory_budget.decodes_plainly, memory_budget.tiles) = (decodes_plainly, tiles);
-            let Some(part) = &self.decoder else { return Ok(()) };
+            let Some(part) = &self.model.decoder else { return Ok(()) };
             let need = self.needed(&self.opening(part), 1, sources)?;
             if need <= budget {
                 return Ok(());
@@ -147,7 +136,8 @@ impl ModelPlan {
         if need <= budget {
             return Ok(());
         }
-        let weights = self.graphs().iter().find(|(own, _)| *own == kind).map_or(0, |(_, graph)| graph.weight_bytes);
+        let weights =
+            self.model.graphs().iter().find(|(own, _)| *own == kind).map_or(0, |(_, graph)| graph.weight_bytes);
         Err(Error::input(
             "device.memory_budget",
             format!(
@@ -157,17 +147,6 @@ impl ModelPlan {
                 gb(budget)
             ),
             "allow more, make smaller images, or store the weights in fewer bits: ldm-ort quantize",
-        ))
-    }
-
-    /// What is to be known of what was given up, where it shows in the image.
-    pub(super) fn memory_budget_warning(&self) -> Option<String> {
-        let tiles = self.memory_budget?.tiles?;
-        Some(format!(
-            "to keep within device.memory_budget the image is decoded in tiles of {}×{} pixels, each of which is normalised by \
-             itself: it differs a little from one decoded whole",
-            tiles.size * self.spatial_factor,
-            tiles.size * self.spatial_factor
         ))
     }
 }

@@ -1,46 +1,31 @@
-//! What a pipeline opens.
+//! A model directory, resolved for one task: the graphs that are opened, and the roles of their inputs and outputs.
 
 use std::path::PathBuf;
 
 use super::classes;
 use super::conditions::ConditionPart;
 use super::control::ControlPart;
-use super::defaults::DefaultValue;
-use super::memory_budget::MemoryBudget;
+use super::default_value::DefaultValue;
 use super::packed;
-use super::preview::{self, PreviewPlan};
+use super::part::{Part, between_whole_times, part};
+use super::preview::{self, PreviewPlan, PreviewSource};
 use super::requirements::TaskRequirements;
 use super::shallow::ShallowPlan;
-use super::sizes::Sizes;
 use super::sources::{ModelDirectory, ModelSources};
 use super::text::TextPlan;
 use crate::bundle::{
-    Bundle, Component, ComponentKind, ConditionerContract, DenoiserContract, GraphFile, VaeDecoderContract,
-    VaeEncoderContract,
+    Bundle, ComponentKind, ConditionerSignature, DenoiserSignature, GraphFile, Role, VaeDecoderSignature,
+    VaeEncoderSignature,
 };
 use crate::error::Result;
 use crate::family::Defaults;
-use crate::graph_cache::{GraphCache, Rows};
 use crate::lora::Lora;
-use crate::spec::{self, DeviceSpec, Spec};
+use crate::spec::{self, Spec};
 use crate::task::{Rounding, Task, TaskModel, unused_negative_prompt};
-use crate::tensor::{ByteEdit, DType, TensorInfo};
+use crate::tensor::Weight;
 use crate::vae::Scaling;
 
-/// A graph that will be opened, and what its inputs and outputs are for.
-#[derive(Debug, Clone)]
-pub struct Part<C> {
-    /// Which component it is.
-    pub kind: ComponentKind,
-    /// The graph.
-    pub graph: GraphFile,
-    /// The roles of its inputs and outputs.
-    pub contract: C,
-    /// What is read otherwise when the graph is opened.
-    pub edits: Vec<ByteEdit>,
-}
-
-/// What a pipeline opens.
+/// A model directory, resolved for one task. It is not changed once it is made.
 #[derive(Debug, Clone)]
 pub struct ModelPlan {
     /// The model directory.
@@ -56,15 +41,15 @@ pub struct ModelPlan {
     /// The text encoders, where the task has prompts.
     pub text: Option<TextPlan>,
     /// The graph that turns classes into tokens, where the task has classes and the denoiser attends to tokens.
-    pub class_embedder: Option<Part<ConditionerContract>>,
+    pub class_embedder: Option<Part<ConditionerSignature>>,
     /// What the image is to show other than in words.
     pub conditions: Vec<ConditionPart>,
     /// The control networks.
     pub controls: Vec<ControlPart>,
     /// The VAE's encoder, where the task starts from an image.
-    pub encoder: Option<Part<VaeEncoderContract>>,
+    pub encoder: Option<Part<VaeEncoderSignature>>,
     /// The VAE's decoder, or the small one in its place; absent for a model that works on pixels.
-    pub decoder: Option<Part<VaeDecoderContract>>,
+    pub decoder: Option<Part<VaeDecoderSignature>>,
     /// How the latents of that decoder are scaled.
     pub decoder_scaling: Scaling,
     /// The previews that are made on the way, where they are asked for.
@@ -73,19 +58,8 @@ pub struct ModelPlan {
     pub spatial_factor: usize,
     /// c: channels of a sample.
     pub channels: usize,
-    /// The sizes of the request that the graphs are opened for; `None` opens them for any.
-    pub sizes: Option<Sizes>,
-    /// Providers and threads.
-    pub device: DeviceSpec,
-    /// What was measured of the denoiser's rows on this machine, where anything was.
-    pub measured: Option<Rows>,
-    /// What is given up for memory, where that is kept within bounds.
-    pub memory_budget: Option<MemoryBudget>,
     /// What is added to the graphs' weights, in this order.
     pub loras: Vec<Lora>,
-    /// Where graphs are kept that were optimized for this machine; `None` opens them as they lie. Whoever runs the plan
-    /// says so.
-    pub prepared: Option<GraphCache>,
     /// The values of the keys that the pipeline file leaves open, with their sources.
     pub defaults: Vec<DefaultValue>,
     /// What is worth knowing of the pipeline file beside this model, a sentence each.
@@ -103,55 +77,53 @@ impl ModelPlan {
         let bundle = &directory.bundle;
         let wanted_for = format!("[task.{}]", task.name());
         let component = if spec.controls.is_empty() { bundle.denoiser()? } else { bundle.denoiser_under_control()? };
-        let mut contract = DenoiserContract::resolve(component)?;
-        let edits = between_whole_times(&component.graph, &mut contract.timestep);
+        let mut signature = DenoiserSignature::resolve(component)?;
+        let edits = between_whole_times(&component.graph, &mut signature.timestep);
         let scaling = scaling(spec, bundle, task);
         let (decoder, decoder_scaling) = match preview::decoder(spec, bundle, scaling, &wanted_for)? {
             Some((part, scaling)) => (Some(part), scaling),
             None => (None, scaling),
         };
-        let encoder = if task.needs_encoder() {
-            let component = bundle.require_encoder(&wanted_for)?;
-            Some(part(component, VaeEncoderContract::resolve(component, Some(bundle.facts.latent_channels.value))?))
-        } else {
-            None
-        };
+        let encoder = encoder(bundle, task, &wanted_for)?;
         let conditions = ConditionPart::all(&spec.conditions, (bundle, sources), spec.run.input_limit())?;
         let requirements = TaskRequirements {
             task,
             bundle,
             component,
-            contract: &contract,
+            signature: &signature,
             wanted_for: &wanted_for,
             conditions: &conditions,
         };
         let concatenated = requirements.concatenated()?;
         requirements.out_channels()?;
         requirements.plain_scaling()?;
-        packed::check(task, component, &contract)?;
-        let remarks = packed::remark(task, bundle, &contract).into_iter().collect();
-        let class_embedder = match (task.classes(), &contract.context) {
-            (Some(_), Some(_)) => {
-                let component = bundle.require(ComponentKind::ClassEmbedder, &wanted_for)?;
-                Some(part(component, ConditionerContract::resolve(component)?))
-            }
-            _ => None,
-        };
+        packed::check(task, component, &signature)?;
+        let remarks = packed::remark(task, bundle, &signature).into_iter().collect();
+        let class_embedder = class_embedder(bundle, task, &signature, &wanted_for)?;
         requirements.fills_inputs(class_embedder.is_some())?;
         let text = match task.prompting() {
             Some(prompting) => {
                 let t5 = defaults.max_sequence_length;
-                Some(TextPlan::new((bundle, sources), &contract, prompting, &spec.textual_inversions, t5, &wanted_for)?)
+                Some(TextPlan::new(
+                    (bundle, sources),
+                    &signature,
+                    prompting,
+                    &spec.textual_inversions,
+                    t5,
+                    &wanted_for,
+                )?)
             }
             None => None,
         };
         let classes = match task.classes() {
-            Some(spec) => Some(classes::resolve(spec, (bundle, sources), &contract, class_embedder.as_ref())?),
+            Some(request) => {
+                Some(classes::resolve(task.name(), request, (bundle, sources), &signature, class_embedder.as_ref())?)
+            }
             None => None,
         };
         let of_control = spec.model.components.get(&ComponentKind::ControlNet);
         let roles = of_control.map(|component| component.inputs.clone()).unwrap_or_default();
-        let controls = ControlPart::all(spec, &roles, (bundle, sources), component, &contract)?;
+        let controls = ControlPart::all(spec, &roles, (bundle, sources), component, &signature)?;
         Ok(Self {
             dir: bundle.dir.clone(),
             configuration: directory.configuration.clone(),
@@ -159,12 +131,12 @@ impl ModelPlan {
                 scaling,
                 concatenated,
                 scales_followed_image: bundle.scales_followed_image(),
-                packed_images: packed::packed_images(task, bundle, &contract),
+                packed_images: packed::packed_images(task, bundle, &signature),
                 zeros_for_no_prompt: text.as_ref().is_some_and(|text| text.zeros_for_no_prompt),
                 classes,
                 low_res: requirements.low_res()?,
-                rounding: if contract.is_multimodal() { Rounding::Up } else { Rounding::Down },
-                denoiser: contract,
+                rounding: if signature.is_multimodal() { Rounding::Up } else { Rounding::Down },
+                denoiser: signature,
                 defaults,
             },
             denoiser: Part { edits, ..part(component, ()) },
@@ -179,12 +151,7 @@ impl ModelPlan {
             preview: preview::previews(spec, bundle, scaling)?,
             spatial_factor: bundle.facts.spatial_factor.value,
             channels: bundle.facts.latent_channels.value,
-            sizes: None,
-            device: spec.device.clone(),
             loras: spec.loras.iter().map(lora).collect(),
-            measured: None,
-            memory_budget: None,
-            prepared: None,
             defaults: Vec::new(),
             remarks,
         })
@@ -205,17 +172,84 @@ impl ModelPlan {
         }
     }
 
-    /// What is worth knowing before a run.
+    /// Returns warnings about the pipeline file on this model.
     pub fn warnings(&self) -> Vec<String> {
-        let of_encoder = self.encoder.iter().filter_map(|part| part.contract.warning(part.kind));
-        let own = [self.memory_budget_warning(), self.threads_warning()].into_iter().flatten();
-        of_encoder.chain(self.remarks.iter().cloned()).chain(own).collect()
+        let of_encoder = self.encoder.iter().filter_map(|part| part.signature.warning(part.kind));
+        of_encoder.chain(self.remarks.iter().cloned()).collect()
     }
 
     /// `[c, h/f, w/f]` of a sample for images of this size.
     pub fn sample_shape(&self, width: usize, height: usize) -> [usize; 3] {
         [self.channels, height / self.spatial_factor, width / self.spatial_factor]
     }
+
+    /// The graphs of the components that are opened, in the order in which an image needs them.
+    pub fn graphs(&self) -> Vec<(ComponentKind, &GraphFile)> {
+        fn of<C>(part: &Part<C>) -> (ComponentKind, &GraphFile) {
+            (part.kind, &part.graph)
+        }
+        let text = self.text.iter().flat_map(|text| &text.encoders);
+        let mut graphs: Vec<_> = text.map(|text| of(&text.part)).collect();
+        graphs.extend(self.class_embedder.iter().map(of));
+        graphs.extend(self.conditions.iter().filter_map(|condition| condition.part.as_ref().map(of)));
+        graphs.extend(self.encoder.iter().map(of));
+        graphs.extend(self.controls.iter().map(|control| of(&control.part)));
+        graphs.push(of(&self.denoiser));
+        graphs.extend(self.decoder.iter().map(of));
+        graphs
+    }
+
+    /// The vectors of words of a user's own, for the text encoder that this is.
+    ///
+    /// # Errors
+    /// As [`TokenTable::grown`](crate::bundle::TokenTable::grown).
+    pub fn learnt(&self, kind: ComponentKind, graph: &GraphFile) -> Result<Option<Weight>> {
+        let text = self.text.iter().flat_map(|text| &text.encoders).find(|text| text.part.kind == kind);
+        text.and_then(|text| text.learnt.as_ref()).map(|learnt| learnt.weight(graph)).transpose()
+    }
+
+    /// The number of tokens that the denoiser attends to; `None` if it is not the same for every prompt and condition.
+    pub(super) fn tokens(&self) -> Option<usize> {
+        let text = self.text.as_ref().filter(|_| !self.conditions.iter().any(ConditionPart::is_tokens))?;
+        text.tokens().filter(|&tokens| tokens > 0)
+    }
+
+    /// Whether images are made by a small decoder, in the place of the VAE's own.
+    pub fn decodes_tiny(&self) -> bool {
+        self.decoder.as_ref().is_some_and(|part| part.kind == ComponentKind::TinyVaeDecoder)
+    }
+
+    /// The decoder that previews are made by, where there is one.
+    pub fn preview_decoder(&self) -> Option<&Part<VaeDecoderSignature>> {
+        match self.preview.as_ref().map(|preview| &preview.source) {
+            Some(PreviewSource::Small(part, _)) => Some(part),
+            _ => None,
+        }
+    }
+}
+
+/// The VAE's encoder, if the task starts from an image.
+fn encoder(bundle: &Bundle, task: &dyn Task, wanted_for: &str) -> Result<Option<Part<VaeEncoderSignature>>> {
+    if !task.needs_encoder() {
+        return Ok(None);
+    }
+    let component = bundle.require_encoder(wanted_for)?;
+    let signature = VaeEncoderSignature::resolve(component, Some(bundle.facts.latent_channels.value))?;
+    Ok(Some(part(component, signature)))
+}
+
+/// The graph that turns classes into tokens, if the task has classes and the denoiser attends to tokens.
+fn class_embedder(
+    bundle: &Bundle,
+    task: &dyn Task,
+    denoiser: &DenoiserSignature,
+    wanted_for: &str,
+) -> Result<Option<Part<ConditionerSignature>>> {
+    if task.classes().is_none() || !denoiser.takes(Role::Context) {
+        return Ok(None);
+    }
+    let component = bundle.require(ComponentKind::ClassEmbedder, wanted_for)?;
+    Ok(Some(part(component, ConditionerSignature::resolve(component)?)))
 }
 
 fn lora(spec: &spec::LoraSpec) -> Lora {
@@ -226,26 +260,13 @@ fn lora(spec: &spec::LoraSpec) -> Lora {
     }
 }
 
-pub(super) fn part<C>(component: &Component, contract: C) -> Part<C> {
-    Part { kind: component.kind, graph: component.graph.clone(), contract, edits: Vec::new() }
-}
-
-/// Makes the input for the timestep take times between whole ones, where the graph lets it.
-pub(super) fn between_whole_times(graph: &GraphFile, timestep: &mut TensorInfo) -> Vec<ByteEdit> {
-    let edit = graph.float_inputs.get(&timestep.name);
-    if edit.is_some() {
-        timestep.dtype = DType::F32;
-    }
-    edit.copied().into_iter().collect()
-}
-
 /// The scaling of the latents.
-///
-/// Super-resolution on a VQ autoencoder is the latent diffusion paper's, which works on latents as they are; what
-/// diffusers writes into every VQ configuration is its class's default and not the model's.
 fn scaling(spec: &Spec, bundle: &Bundle, task: &dyn Task) -> Scaling {
     let facts = &bundle.facts;
-    let is_papers = task.name() == "super-resolution" && facts.autoencoder == crate::bundle::Autoencoder::Vq;
-    let factor = if is_papers { spec.model.scaling_factor.unwrap_or(1.0) } else { facts.scaling_factor.value };
+    let factor = if task.has_unscaled_latents(facts.autoencoder) {
+        spec.model.scaling_factor.unwrap_or(1.0)
+    } else {
+        facts.scaling_factor.value
+    };
     Scaling { factor, shift: facts.shift_factor.value }
 }

@@ -1,14 +1,14 @@
 //! How the graphs of a plan are opened and run.
 
-use super::model::{ModelPlan, Part};
+use super::execution_plan::ExecutionPlan;
+use super::part::Part;
 use crate::bundle::{ComponentKind, GraphFile};
-use crate::error::Result;
 use crate::graph_cache::{GraphCache, Rows};
 use crate::memory;
 use crate::rewrite::Pass;
-use crate::session::{ProviderChoice, SessionOptions, WeightFile, usable_threads};
+use crate::session::{ProviderChoice, SessionOptions, WeightFile};
 use crate::spec::Batching;
-use crate::tensor::{ByteEdit, Weight};
+use crate::tensor::ByteEdit;
 
 /// A graph that is opened.
 #[derive(Debug, Clone)]
@@ -56,12 +56,16 @@ pub(crate) fn name(kind: ComponentKind, is_shallow: bool) -> String {
     if is_shallow { format!("{kind} (shallow layers)") } else { kind.to_string() }
 }
 
-impl ModelPlan {
+impl ExecutionPlan {
     /// What a component's graph is rewritten with before it is opened. All but a cut ([`Pass::cuts`]) is only done to graphs
     /// that are kept.
     pub fn passes(&self, kind: ComponentKind) -> Vec<Pass> {
-        let cut =
-            self.shallow.iter().filter(|_| kind == self.denoiser.kind).map(|shallow| Pass::DeepOutput(shallow.branch));
+        let cut = self
+            .model
+            .shallow
+            .iter()
+            .filter(|_| kind == self.model.denoiser.kind)
+            .map(|shallow| Pass::DeepOutput(shallow.branch));
         self.plain_passes(kind).chain(cut).collect()
     }
 
@@ -71,8 +75,8 @@ impl ModelPlan {
     /// rounding goes on from step to step, and is left alone unless it is asked for.
     pub(super) fn plain_passes(&self, kind: ComponentKind) -> impl Iterator<Item = Pass> {
         let is_plain = self.memory_budget.is_some_and(|memory_budget| memory_budget.decodes_plainly);
-        let rounds_once = self.encoder.as_ref().is_some_and(|part| part.kind == kind)
-            || self.decoder.as_ref().is_some_and(|part| part.kind == kind && !is_plain);
+        let rounds_once = self.model.encoder.as_ref().is_some_and(|part| part.kind == kind)
+            || self.model.decoder.as_ref().is_some_and(|part| part.kind == kind && !is_plain);
         let winograd = (rounds_once || self.device.fast_convolutions).then_some(Pass::Winograd);
         let loose = self.memory_budget.map(|_| Pass::DynamicShapes);
         [Pass::Attention, Pass::FeedForward, Pass::Subpixel].into_iter().chain(winograd).chain(loose)
@@ -82,17 +86,17 @@ impl ModelPlan {
     ///
     /// Graphs that are opened on other weights than they store are not, and those that run on another provider than the
     /// processor go through that provider's own hands.
-    pub fn prepared(&self, kind: ComponentKind) -> Option<&GraphCache> {
-        self.prepared.as_ref().filter(|_| self.can_be_prepared(kind))
+    pub fn cache_for(&self, kind: ComponentKind) -> Option<&GraphCache> {
+        self.graph_cache.as_ref().filter(|_| self.can_be_cached(kind))
     }
 
     /// Whether the graph of this component can be kept optimized.
-    pub(super) fn can_be_prepared(&self, kind: ComponentKind) -> bool {
+    pub(super) fn can_be_cached(&self, kind: ComponentKind) -> bool {
         let on_processor = self.device.providers_of(kind).iter().all(|name| name == "cpu");
         let of_text = kind.text_encoder_number().is_some();
         let learns =
-            self.text.iter().flat_map(|text| &text.encoders).any(|t| t.part.kind == kind && t.learnt.is_some());
-        let is_changed = learns || (!self.loras.is_empty() && (of_text || kind == self.denoiser.kind));
+            self.model.text.iter().flat_map(|text| &text.encoders).any(|t| t.part.kind == kind && t.learnt.is_some());
+        let is_changed = learns || (!self.model.loras.is_empty() && (of_text || kind == self.model.denoiser.kind));
         on_processor && self.device.optimize && !is_changed
     }
 
@@ -115,32 +119,16 @@ impl ModelPlan {
         // is asked to; on others this changes nothing.
         let overflows = |(of, graph): &(ComponentKind, &GraphFile)| *of == kind && graph.multiplies_in_integers();
         let exact =
-            self.graphs().iter().any(overflows).then(|| ("session.x64quantprecision".to_owned(), "1".to_owned()));
+            self.model.graphs().iter().any(overflows).then(|| ("session.x64quantprecision".to_owned(), "1".to_owned()));
         SessionOptions {
             component: kind.name().to_owned(),
             config: exact.into_iter().collect(),
             providers: self.device.providers_of(kind).iter().map(choice).collect(),
             threads: self.threads(),
-            axes: if self.prepared(kind).is_some() { self.axes(kind) } else { Vec::new() },
-            callers: if kind == self.denoiser.kind { self.callers() } else { 1 },
+            axes: if self.cache_for(kind).is_some() { self.axes(kind) } else { Vec::new() },
+            callers: if kind == self.model.denoiser.kind { self.callers() } else { 1 },
             ..SessionOptions::default()
         }
-    }
-
-    /// `[device] threads`, at most as many as can run at the same time unless `overcommit` allows more.
-    pub fn threads(&self) -> Option<usize> {
-        let most = if self.device.overcommit { usize::MAX } else { usable_threads() };
-        self.device.threads.map(|threads| threads.min(most))
-    }
-
-    /// A warning if `[device] threads` is more than that.
-    pub(super) fn threads_warning(&self) -> Option<String> {
-        let (asked, used) = (self.device.threads?, self.threads()?);
-        (asked > used).then(|| {
-            format!(
-                "device.threads = {asked} is more than the CPUs this process may use, which are {used}; {used} are used"
-            )
-        })
     }
 
     /// How the rows of the denoiser's calls are run: as the pipeline file says, or in the way that was the fastest one when it
@@ -149,7 +137,7 @@ impl ModelPlan {
         match self.device.batching {
             Batching::Auto if !self.denoises_on_cpu() => Batching::Batched,
             // The fastest on two cores, by 15 %.
-            Batching::Auto => self.measured.map_or(Batching::Split, |rows| fastest(&rows, self.can_batch())),
+            Batching::Auto => self.measured_rows.map_or(Batching::Split, |rows| fastest(&rows, self.can_batch())),
             told => told,
         }
     }
@@ -168,13 +156,13 @@ impl ModelPlan {
     /// Whether one run of all rows is a choice: the graph takes as many as there are, all calls have as many, and their memory
     /// is not bounded.
     pub fn can_batch(&self) -> bool {
-        let as_many = self.sizes.is_some_and(|sizes| sizes.rows > 1 && !sizes.fewer_at_times);
-        as_many && self.model.denoiser.batch.is_none() && self.memory_budget.is_none()
+        let as_many = self.sizes.rows > 1 && !self.sizes.fewer_at_times;
+        as_many && self.model.model.denoiser.batch.is_none() && self.memory_budget.is_none()
     }
 
     /// Rows of one call of the denoiser.
     pub fn rows(&self) -> usize {
-        self.sizes.map_or(1, |sizes| sizes.rows)
+        self.sizes.rows
     }
 
     /// How many runs of the denoiser's graph are made at the same time.
@@ -190,22 +178,7 @@ impl ModelPlan {
 
     /// Whether the denoiser runs on the CPU alone.
     pub fn denoises_on_cpu(&self) -> bool {
-        self.device.providers_of(self.denoiser.kind).iter().all(|name| name == "cpu")
-    }
-
-    /// The vectors of words of a user's own, for the text encoder that this is.
-    ///
-    /// # Errors
-    /// As [`TokenTable::grown`](crate::bundle::TokenTable::grown).
-    pub fn learnt(&self, kind: ComponentKind, graph: &GraphFile) -> Result<Option<Weight>> {
-        let text = self.text.iter().flat_map(|text| &text.encoders).find(|text| text.part.kind == kind);
-        text.and_then(|text| text.learnt.as_ref()).map(|learnt| learnt.weight(graph)).transpose()
-    }
-
-    /// The graphs of the components that are opened.
-    pub fn graphs(&self) -> Vec<(ComponentKind, &GraphFile)> {
-        let whole = self.openings().into_iter().filter(|opening| !opening.is_shallow);
-        whole.map(|opening| (opening.kind, opening.graph)).collect()
+        self.device.providers_of(self.model.denoiser.kind).iter().all(|name| name == "cpu")
     }
 
     /// How a part's graph is opened.
@@ -222,24 +195,30 @@ impl ModelPlan {
 
     /// How the denoiser's shallow layers are opened, where a cache runs them alone.
     pub fn shallow_opening(&self) -> Option<Opening<'_>> {
-        let (passes, shallow) = self.outer_passes().zip(self.shallow.as_ref())?;
-        let whole = self.opening(&self.denoiser);
+        let (passes, shallow) = self.shallow_passes().zip(self.model.shallow.as_ref())?;
+        let whole = self.opening(&self.model.denoiser);
         Some(Opening { is_shallow: true, passes, weight_bytes: shallow.weight_bytes, ..whole })
+    }
+
+    /// What the graph of the shallow layers is rewritten with, where there is one.
+    pub fn shallow_passes(&self) -> Option<Vec<Pass>> {
+        let shallow = self.model.shallow.as_ref()?;
+        Some(self.plain_passes(self.model.denoiser.kind).chain([Pass::Shallow(shallow.branch)]).collect())
     }
 
     /// The graphs that are opened, in the order in which an image needs them.
     pub fn openings(&self) -> Vec<Opening<'_>> {
         let mut graphs = Vec::new();
-        let text = self.text.iter().flat_map(|text| &text.encoders);
+        let text = self.model.text.iter().flat_map(|text| &text.encoders);
         graphs.extend(text.map(|text| self.opening(&text.part)));
-        graphs.extend(self.class_embedder.iter().map(|part| self.opening(part)));
-        let conditions = self.conditions.iter().filter_map(|condition| condition.part.as_ref());
+        graphs.extend(self.model.class_embedder.iter().map(|part| self.opening(part)));
+        let conditions = self.model.conditions.iter().filter_map(|condition| condition.part.as_ref());
         graphs.extend(conditions.map(|part| self.opening(part)));
-        graphs.extend(self.encoder.iter().map(|part| self.opening(part)));
-        graphs.extend(self.controls.iter().map(|control| self.opening(&control.part)));
-        graphs.push(self.opening(&self.denoiser));
+        graphs.extend(self.model.encoder.iter().map(|part| self.opening(part)));
+        graphs.extend(self.model.controls.iter().map(|control| self.opening(&control.part)));
+        graphs.push(self.opening(&self.model.denoiser));
         graphs.extend(self.shallow_opening());
-        graphs.extend(self.decoder.iter().map(|part| self.opening(part)));
+        graphs.extend(self.model.decoder.iter().map(|part| self.opening(part)));
         graphs
     }
 }

@@ -1,30 +1,33 @@
 //! Requires that the VAE's graphs give the sizes that the model's latents stand for, as far as their shapes tell.
 
-use super::model::{ModelPlan, Part};
-use super::sizes::Sizes;
+use super::execution_plan::ExecutionPlan;
+use super::part::Part;
 use super::sources::ModelSources;
 use crate::error::{Error, Result};
 use crate::tensor::{Dim, TensorInfo};
 
-impl ModelPlan {
-    /// Requires that the VAE decoders give [`ModelPlan::spatial_factor`] pixels a side for one latent, and the VAE encoder
+impl ExecutionPlan {
+    /// Requires that the VAE decoders give [`ModelPlan::spatial_factor`](super::model::ModelPlan::spatial_factor) pixels a side for one latent, and the VAE encoder
     /// one latent for as many pixels, in a request of these sizes.
     ///
     /// Sizes that only a run tells are held to the same when they are known.
     ///
     /// # Errors
     /// [`Error::Model`] naming the graph, its output, and both sizes; as [`crate::rewrite::output_shape`].
-    pub(super) fn check_output_sizes(&self, sizes: Sizes, sources: &ModelSources) -> Result<()> {
-        let [_, height, width] = self.sample_shape(sizes.width, sizes.height);
-        let pixels = |latent: [usize; 2]| latent.map(|side| side * self.spatial_factor);
+    pub(super) fn check_output_sizes(&self, sources: &ModelSources) -> Result<()> {
+        let (model, sizes) = (&*self.model, self.sizes);
+        let [_, height, width] = model.sample_shape(sizes.width, sizes.height);
+        let pixels = |latent: [usize; 2]| latent.map(|side| side * model.spatial_factor);
         let tiles = self.decoding_tiles(sizes.tiles);
         let latent = tiles.map_or((height, width), |tiles| tiles.tile_size(height, width)).into();
-        for part in self.decoder.iter().chain(self.preview_decoder()) {
-            check(part, [&part.contract.latent, &part.contract.output], latent, pixels(latent), sources)?;
+        for part in model.decoder.iter().chain(model.preview_decoder()) {
+            check(part, [&part.signature.latent, &part.signature.output], latent, pixels(latent), sources)?;
         }
         let latent = [height, width];
-        match &self.encoder {
-            Some(part) => check(part, [&part.contract.sample, &part.contract.output], pixels(latent), latent, sources),
+        match &model.encoder {
+            Some(part) => {
+                check(part, [&part.signature.sample, &part.signature.output], pixels(latent), latent, sources)
+            }
             None => Ok(()),
         }
     }

@@ -1,14 +1,14 @@
 //! The small decoder, and what previews are made of.
 
-use super::model::{ModelPlan, Part, part};
-use crate::bundle::{Autoencoder, Bundle, Component, ComponentKind, VaeDecoderContract};
+use super::part::{Part, part};
+use crate::bundle::{Autoencoder, Bundle, Component, ComponentKind, VaeDecoderSignature};
 use crate::error::{Error, Result};
 use crate::spec::{DecoderChoice, Spec};
 use crate::tensor::Dim;
 use crate::vae::{LinearColors, Scaling};
 
 /// A decoder, and how its latents are scaled.
-type Scaled = (Part<VaeDecoderContract>, Scaling);
+type Scaled = (Part<VaeDecoderSignature>, Scaling);
 
 /// Previews that a pipeline makes.
 #[derive(Debug, Clone)]
@@ -23,11 +23,11 @@ pub struct PreviewPlan {
 #[derive(Debug, Clone)]
 pub enum PreviewSource {
     /// A small decoder, with the scaling of its latents.
-    Small(Part<VaeDecoderContract>, Scaling),
+    Small(Part<VaeDecoderSignature>, Scaling),
     /// The published linear map of the model's family.
     Published(LinearColors),
     /// A linear map that is fitted to this decoder before the first step.
-    Fitted(Part<VaeDecoderContract>),
+    Fitted(Part<VaeDecoderSignature>),
     /// The samples themselves, in a model that works on pixels.
     Pixels,
 }
@@ -45,21 +45,6 @@ impl std::fmt::Display for PreviewSource {
     }
 }
 
-impl ModelPlan {
-    /// Whether images are decoded by the tiny VAE decoder, instead of the VAE's own.
-    pub fn decodes_tiny(&self) -> bool {
-        self.decoder.as_ref().is_some_and(|part| part.kind == ComponentKind::TinyVaeDecoder)
-    }
-
-    /// The decoder that previews are made by, where there is one.
-    pub fn preview_decoder(&self) -> Option<&Part<VaeDecoderContract>> {
-        match self.preview.as_ref().map(|preview| &preview.source) {
-            Some(PreviewSource::Small(part, _)) => Some(part),
-            _ => None,
-        }
-    }
-}
-
 /// What makes images of the latents, as the pipeline file asks for it; `None` for a model that works on pixels.
 pub(super) fn decoder(spec: &Spec, bundle: &Bundle, scaling: Scaling, wanted_for: &str) -> Result<Option<Scaled>> {
     if spec.model.decoder == DecoderChoice::Tiny {
@@ -69,29 +54,29 @@ pub(super) fn decoder(spec: &Spec, bundle: &Bundle, scaling: Scaling, wanted_for
     Ok(full(bundle, wanted_for)?.map(|part| (part, scaling)))
 }
 
-fn full(bundle: &Bundle, wanted_for: &str) -> Result<Option<Part<VaeDecoderContract>>> {
+fn full(bundle: &Bundle, wanted_for: &str) -> Result<Option<Part<VaeDecoderSignature>>> {
     let Some(component) = bundle.require_decoder(wanted_for)? else { return Ok(None) };
-    let contract = VaeDecoderContract::resolve(component)?;
+    let signature = VaeDecoderSignature::resolve(component)?;
     let at_fault = |problem: String, help: &str| Err(Error::model(&component.graph.path, problem, help));
     let channels = bundle.facts.latent_channels.value;
-    let taken = contract.latent.shape.get(1).and_then(Dim::fixed);
-    let taken = taken.or(component.graph.convolved_channels.get(&contract.latent.name).copied());
+    let taken = signature.latent.shape.get(1).and_then(Dim::fixed);
+    let taken = taken.or(component.graph.convolved_channels.get(&signature.latent.name).copied());
     if let Some(taken) = taken.filter(|&taken| taken != channels) {
         return at_fault(
             format!(
                 "input {} takes {taken} channels, and the model's latents have {channels} ({})",
-                contract.latent.name, bundle.facts.latent_channels.source
+                signature.latent.name, bundle.facts.latent_channels.source
             ),
             "the decoder is another model's, or the number of latent channels is wrong: [model] latent_channels",
         );
     }
-    if let Some(given) = contract.output.shape.get(1).and_then(Dim::fixed).filter(|given| ![1, 3].contains(given)) {
+    if let Some(given) = signature.output.shape.get(1).and_then(Dim::fixed).filter(|given| ![1, 3].contains(given)) {
         return at_fault(
-            format!("output {} gives {given} channels, and an image has 3", contract.output.name),
+            format!("output {} gives {given} channels, and an image has 3", signature.output.name),
             "check that the directory's vae_decoder is one",
         );
     }
-    Ok(Some(part(component, contract)))
+    Ok(Some(part(component, signature)))
 }
 
 /// The previews that the pipeline file asks for, by what makes the best of them: a small decoder, or else a linear map,
@@ -130,7 +115,7 @@ pub(super) fn previews(spec: &Spec, bundle: &Bundle, scaling: Scaling) -> Result
 /// A small decoder, once it was found to fit the model's latents. It takes them as the diffusion leaves them, unless its
 /// config.json has a scaling of its own: diffusers' AutoencoderTiny has a `scaling_factor` of 1.
 fn small(component: &Component, bundle: &Bundle) -> Result<Scaled> {
-    let contract = VaeDecoderContract::resolve(component)?;
+    let signature = VaeDecoderSignature::resolve(component)?;
     let facts = &bundle.facts;
     let at_fault = |problem: String| {
         Error::model(
@@ -144,17 +129,17 @@ fn small(component: &Component, bundle: &Bundle) -> Result<Scaled> {
         return Err(at_fault("it decodes latents, and this model works on pixels".to_owned()));
     }
     let channels = facts.latent_channels.value;
-    if let Some(taken) = contract.latent_channels.filter(|&taken| taken != channels) {
+    if let Some(taken) = signature.latent_channels.filter(|&taken| taken != channels) {
         return Err(at_fault(format!(
             "input {} takes {taken} channels, and the model's latents have {channels}",
-            contract.latent.name
+            signature.latent.name
         )));
     }
-    if let Some(given) = contract.output.shape.get(1).and_then(Dim::fixed).filter(|given| ![1, 3].contains(given)) {
-        return Err(at_fault(format!("output {} gives {given} channels, and an image has 3", contract.output.name)));
+    if let Some(given) = signature.output.shape.get(1).and_then(Dim::fixed).filter(|given| ![1, 3].contains(given)) {
+        return Err(at_fault(format!("output {} gives {given} channels, and an image has 3", signature.output.name)));
     }
     let factor = facts.spatial_factor.value;
-    if let Some(own) = factor_of(component, &contract).filter(|&own| own != factor) {
+    if let Some(own) = factor_of(component, &signature).filter(|&own| own != factor) {
         return Err(at_fault(format!(
             "it makes images {own} times as large as the latents, and the model's are {factor} times as large"
         )));
@@ -164,13 +149,13 @@ fn small(component: &Component, bundle: &Bundle) -> Result<Scaled> {
         factor: number("scaling_factor").filter(|&factor| factor > 0.0).unwrap_or(1.0),
         shift: number("shift_factor").unwrap_or(0.0),
     };
-    Ok((part(component, contract), scaling))
+    Ok((part(component, signature), scaling))
 }
 
 /// Pixels a side for one latent, where the graph tells: by its shapes, or by how often it enlarges.
-fn factor_of(component: &Component, contract: &VaeDecoderContract) -> Option<usize> {
-    let to = contract.output.shape.get(3).and_then(Dim::fixed);
-    if let (Some(from), Some(to)) = (contract.width, to) {
+fn factor_of(component: &Component, signature: &VaeDecoderSignature) -> Option<usize> {
+    let to = signature.output.shape.get(3).and_then(Dim::fixed);
+    if let (Some(from), Some(to)) = (signature.width, to) {
         return to.checked_div(from);
     }
     let upsamplings = component.graph.upsamplings;

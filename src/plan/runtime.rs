@@ -3,8 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::model::ModelPlan;
-use super::{Plan, RunPlan, Sizes, Wrong};
+use super::execution_plan::{ExecutionPlan, Sizes};
+use super::pipeline_plan::Plan;
+use super::problems::Problems;
+use super::run_plan::RunPlan;
 use crate::bundle::{ComponentKind, GraphFile, Operator, obstacles};
 use crate::error::{Error, Result};
 use crate::session::{PINNED_VERSION, ProviderChoice, Runtime};
@@ -20,15 +22,15 @@ impl Plan {
     /// operator that ONNX Runtime or the CPU does not have; each within [`Error::Stage`] where it is about a `[[stage]]`,
     /// and [`Error::Several`] where there are several.
     pub fn fit_runtime(&mut self, runtime: &Runtime) -> Result<Vec<String>> {
-        let mut wrong = Wrong::default();
-        let mut notes = wrong.unless(fit(&mut self.model, &mut self.request, runtime)).unwrap_or_default();
+        let mut problems = Problems::default();
+        let mut notes = problems.unless(fit(&mut self.execution, &mut self.request, runtime)).unwrap_or_default();
         for stage in &mut self.stages {
-            let fitted = fit(&mut stage.model, &mut stage.request, runtime).map_err(|e| e.in_stage(&stage.key));
-            let of_stage = wrong.unless(fitted).unwrap_or_default();
+            let fitted = fit(&mut stage.execution, &mut stage.request, runtime).map_err(|e| e.in_stage(&stage.key));
+            let of_stage = problems.unless(fitted).unwrap_or_default();
             let new = of_stage.into_iter().filter(|note| !notes.contains(note)).collect::<Vec<_>>();
             notes.extend(new);
         }
-        if wrong.0.is_empty() { Ok(notes) } else { Err(wrong.into_error()) }
+        problems.check().map(|()| notes)
     }
 
     /// Requires that `runtime` defines ONNX's own operators in all graphs, in the versions that those ask for. Exporters
@@ -37,13 +39,13 @@ impl Plan {
     /// # Errors
     /// [`Error::Model`] naming the operators, otherwise as [`Plan::fit_runtime`].
     pub fn check_operators(&self, runtime: &Runtime) -> Result<()> {
-        let mut wrong = Wrong::default();
-        wrong.unless(self.model.check_definitions(runtime, |operator| operator.domain.is_empty()));
+        let mut problems = Problems::default();
+        problems.unless(self.execution.check_definitions(runtime, |operator| operator.domain.is_empty()));
         for stage in &self.stages {
-            let checked = stage.model.check_definitions(runtime, |operator| operator.domain.is_empty());
-            wrong.unless(checked.map_err(|e| e.in_stage(&stage.key)));
+            let checked = stage.execution.check_definitions(runtime, |operator| operator.domain.is_empty());
+            problems.unless(checked.map_err(|e| e.in_stage(&stage.key)));
         }
-        if wrong.0.is_empty() { Ok(()) } else { Err(wrong.into_error()) }
+        problems.check()
     }
 
     /// Requires that the graphs that run on the CPU have no operator without a kernel there, which is all that is known
@@ -52,28 +54,28 @@ impl Plan {
     /// # Errors
     /// As [`Plan::fit_runtime`].
     pub fn fit_pinned_runtime(&self) -> Result<()> {
-        let mut wrong = Wrong::default();
-        wrong.unless(self.model.check_kernels());
+        let mut problems = Problems::default();
+        problems.unless(self.execution.check_kernels());
         for stage in &self.stages {
-            wrong.unless(stage.model.check_kernels().map_err(|e| e.in_stage(&stage.key)));
+            problems.unless(stage.execution.check_kernels().map_err(|e| e.in_stage(&stage.key)));
         }
-        if wrong.0.is_empty() { Ok(()) } else { Err(wrong.into_error()) }
+        problems.check()
     }
 }
 
-fn fit(model: &mut ModelPlan, request: &mut RunPlan, runtime: &Runtime) -> Result<Vec<String>> {
-    let was_on_cpu = model.denoises_on_cpu();
-    let notes = model.choose_providers(runtime)?;
-    if model.denoises_on_cpu() && !was_on_cpu {
+fn fit(plan: &mut ExecutionPlan, request: &mut RunPlan, runtime: &Runtime) -> Result<Vec<String>> {
+    let was_on_cpu = plan.denoises_on_cpu();
+    let notes = plan.choose_providers(runtime)?;
+    if plan.denoises_on_cpu() && !was_on_cpu {
         // The CPU is kept busy by one image.
         request.batch = 1;
-        model.sizes = model.sizes.map(|_| Sizes::of(request, &model.model));
+        plan.sizes = Sizes::of(request, &plan.model.model);
     }
-    model.check_runtime(runtime)?;
+    plan.check_runtime(runtime)?;
     Ok(notes)
 }
 
-impl ModelPlan {
+impl ExecutionPlan {
     /// Leaves in each list of providers those that can be used here, and returns a sentence for each that is skipped.
     ///
     /// # Errors
@@ -120,25 +122,25 @@ impl ModelPlan {
     /// # Errors
     /// [`Error::Model`] naming the versions or the operators.
     pub fn check_runtime(&self, runtime: &Runtime) -> Result<()> {
-        let mut wrong = Wrong::default();
+        let mut problems = Problems::default();
         for (_, graph) in self.all_graphs() {
-            wrong.unless(check_format(graph, runtime));
+            problems.unless(check_format(graph, runtime));
         }
-        if wrong.0.is_empty() {
-            wrong.unless(self.check_definitions(runtime, |operator| !operator.domain.is_empty()));
+        if problems.is_empty() {
+            problems.unless(self.check_definitions(runtime, |operator| !operator.domain.is_empty()));
         }
-        wrong.unless(self.check_products(runtime));
+        problems.unless(self.check_products(runtime));
         // A newer ONNX Runtime may have kernels that the table does not know of.
         if minor(runtime.version()) <= minor(PINNED_VERSION) {
-            wrong.unless(self.check_kernels());
+            problems.unless(self.check_kernels());
         }
-        if wrong.0.is_empty() { Ok(()) } else { Err(wrong.into_error()) }
+        problems.check()
     }
 
     /// Requires that the CPU multiplies by weights of the types in which the graphs store them, which it does not by
     /// bfloat16 for example.
     fn check_products(&self, runtime: &Runtime) -> Result<()> {
-        let mut wrong = Wrong::default();
+        let mut problems = Problems::default();
         for (kind, graph) in self.all_graphs() {
             if self.device.providers_of(kind).iter().any(|name| name != "cpu") {
                 continue;
@@ -150,7 +152,7 @@ impl ModelPlan {
             });
             let refused: Vec<_> = refused.collect();
             if !refused.is_empty() {
-                wrong.0.push(Error::model(
+                problems.push(Error::model(
                     &graph.path,
                     format!(
                         "{kind} is to run on the CPU, which cannot multiply by its weights: {}",
@@ -160,12 +162,12 @@ impl ModelPlan {
                 ));
             }
         }
-        if wrong.0.is_empty() { Ok(()) } else { Err(wrong.into_error()) }
+        problems.check()
     }
 
     /// Requires that `runtime` defines those of the graphs' operators that `of` picks.
     fn check_definitions(&self, runtime: &Runtime, of: impl Fn(&Operator) -> bool) -> Result<()> {
-        let mut wrong = Wrong::default();
+        let mut problems = Problems::default();
         let mut known = BTreeMap::new();
         // The operators within a file's own functions are of the versions that those name.
         for (_, graph) in self.all_graphs().into_iter().filter(|(_, graph)| !graph.has_functions) {
@@ -177,7 +179,7 @@ impl ModelPlan {
             let unknown = graph.operators.keys().filter(|operator| of(operator) && !is_defined(operator));
             let unknown: Vec<_> = unknown.map(ToString::to_string).collect();
             if !unknown.is_empty() {
-                wrong.0.push(Error::model(
+                problems.push(Error::model(
                     &graph.path,
                     format!(
                         "has operators that ONNX Runtime {} does not define in the graph's opset: {}",
@@ -188,12 +190,12 @@ impl ModelPlan {
                 ));
             }
         }
-        if wrong.0.is_empty() { Ok(()) } else { Err(wrong.into_error()) }
+        problems.check()
     }
 
     /// Requires that the graphs that run on the CPU alone have no operator without a kernel there.
     fn check_kernels(&self) -> Result<()> {
-        let mut wrong = Wrong::default();
+        let mut problems = Problems::default();
         for (kind, graph) in self.all_graphs() {
             if self.device.providers_of(kind).iter().any(|name| name != "cpu") {
                 continue;
@@ -204,20 +206,20 @@ impl ModelPlan {
                 .map(|obstacle| obstacle.to_string())
                 .collect();
             if !fused.is_empty() {
-                wrong.0.push(Error::model(
+                problems.push(Error::model(
                     &graph.path,
                     format!("{kind} is to run on the CPU, which has no kernel for some of its operators: {}", fused.join("; ")),
                     "use the export that was not optimized for another provider, or choose that provider: [device] provider",
                 ));
             }
         }
-        if wrong.0.is_empty() { Ok(()) } else { Err(wrong.into_error()) }
+        problems.check()
     }
 
     /// The graphs that are opened, that of the previews among them, each once.
     fn all_graphs(&self) -> Vec<(ComponentKind, &GraphFile)> {
-        let preview = self.preview_decoder().map(|part| (part.kind, &part.graph));
-        self.graphs().into_iter().chain(preview).collect()
+        let preview = self.model.preview_decoder().map(|part| (part.kind, &part.graph));
+        self.model.graphs().into_iter().chain(preview).collect()
     }
 }
 

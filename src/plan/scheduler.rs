@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::scheduler_config::{AppliedCorrection, ModelScheduler};
-use crate::bundle::{Bundle, DenoiserContract};
+use crate::bundle::{Bundle, DenoiserSignature};
 use crate::error::{Error, Result, count_of};
 use crate::scheduler::{self, Config, CustomSchedule, FinalSigma, Scheduler};
 use crate::spec::Spec;
@@ -96,8 +96,8 @@ impl SchedulerChoice {
             table.entry(ETA).or_insert_with(|| eta.into());
         }
         let file = ModelScheduler::new(model, spec.model.prediction_type.as_deref(), pipeline);
-        let contract = bundle.denoiser().and_then(DenoiserContract::resolve);
-        let falls_evenly = contract.is_ok_and(|contract| contract.positions.is_some());
+        let signature = bundle.denoiser().and_then(DenoiserSignature::resolve);
+        let falls_evenly = signature.is_ok_and(|signature| signature.is_packed());
         Ok(Self::over(file, wanted, entry, table, falls_evenly))
     }
 
@@ -273,7 +273,7 @@ mod tests {
     use super::*;
 
     /// Where diffusers' pipelines for Stable Diffusion XL cut schedules in two, recorded by
-    /// scripts/golden_custom_schedules.py.
+    /// scripts/goldens/golden_custom_schedules.py.
     #[test]
     fn schedules_are_cut_where_diffusers_cuts_them() {
         type Row = (String, usize, Option<f64>, Option<f64>, usize, usize);

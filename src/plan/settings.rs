@@ -2,12 +2,15 @@
 
 use sha2::{Digest, Sha256};
 
-use super::{ModelPlan, RunPlan, SchedulerChoice};
+use super::model::ModelPlan;
+use super::run_plan::RunPlan;
+use super::scheduler::SchedulerChoice;
 use crate::denoise::{RunInterval, StepCache};
 use crate::files;
 use crate::rng::Stream;
 use crate::scheduler::{Config, CustomSchedule};
 use crate::spec::{self, Listed, Spec};
+use crate::task::Task;
 use crate::tiles::Tiles;
 
 /// The settings of a request as it was run, for the records of its images. A [`RunPlan`] can be changed between planning
@@ -27,7 +30,7 @@ pub struct RunSettings {
     /// The share of the schedule that another run has done.
     pub denoising_start: Option<f64>,
     /// As a pipeline file has it, if it can.
-    task: Option<spec::TaskSpec>,
+    task: Option<Box<dyn Task>>,
     scheduler: SchedulerChoice,
     seed: u64,
     guidance_interval: Option<RunInterval>,
@@ -46,13 +49,13 @@ pub struct RunSettings {
 
 /// A request's settings as they were planned.
 #[derive(Debug)]
-pub(crate) struct Planned {
+pub(crate) struct PlannedSettings {
     settings: RunSettings,
     /// The side in pixels of the patches that the denoiser reads.
     patch: usize,
 }
 
-impl Planned {
+impl PlannedSettings {
     pub(super) fn new(request: &RunPlan, model: &ModelPlan, patch: usize) -> Self {
         Self { settings: RunSettings::of(request, model), patch: patch.max(1) }
     }
@@ -73,7 +76,7 @@ impl RunSettings {
             strength: request.task.strength().filter(|_| request.denoising_start.is_none()),
             steps: request.steps,
             denoising_start: request.denoising_start,
-            task: request.task.to_spec(),
+            task: request.task.entry().map(|_| request.task.clone()),
             scheduler: request.scheduler.clone(),
             seed: request.seed,
             guidance_interval: request.guidance_interval,
@@ -92,7 +95,7 @@ impl RunSettings {
 
     /// Writes into `spec`, the one that was `planned`, what differs from the plan. Returns what no pipeline file can say,
     /// a sentence each.
-    pub(crate) fn put_into(&self, planned: &Planned, spec: &mut Spec) -> Vec<String> {
+    pub(crate) fn put_into(&self, planned: &PlannedSettings, spec: &mut Spec) -> Vec<String> {
         let mut lost = Vec::new();
         let then = &planned.settings;
         self.put_task(then, spec, &mut lost);
@@ -117,6 +120,9 @@ impl RunSettings {
 
     fn put_task(&self, then: &Self, spec: &mut Spec, lost: &mut Vec<String>) {
         let is_changed = self.task != then.task;
+        for (key, _) in self.task.iter().flat_map(|task| task.images()).filter(|(_, image)| image.is_in_memory()) {
+            lost.push(format!("task.{}.{key}: the image was given in memory, and not as a file", self.task_name));
+        }
         match &self.task {
             None => lost.push(format!("task: {} is not one of a pipeline file", self.task_name)),
             Some(_) if !is_changed => {}
@@ -125,19 +131,15 @@ impl RunSettings {
                 if let Some(prompting) = task.prompting_mut() {
                     prompting.guidance_scale = Some(self.guidance_scale);
                 }
-                match &mut task {
-                    spec::TaskSpec::ImageToImage(task) if self.denoising_start.is_none() => {
-                        task.strength = self.strength
-                    }
-                    spec::TaskSpec::Inpaint(task) => task.strength = self.strength,
-                    _ => {}
+                if let Some(strength) = task.strength_mut().filter(|_| self.denoising_start.is_none()) {
+                    *strength = self.strength;
                 }
                 spec.task = task;
             }
         }
         if is_changed || self.guidance_interval != then.guidance_interval {
             let interval = self.guidance_interval.map(|share| [share.start, share.end]);
-            spec.task = spec.task.clone().guided_within(interval);
+            spec.task.set_guidance_interval(interval);
         }
     }
 
@@ -168,7 +170,7 @@ impl RunSettings {
     }
 
     /// Steps, a schedule that is given outright, and what follows from size and strength.
-    fn put_schedule(&self, planned: &Planned, spec: &mut Spec, lost: &mut Vec<String>) {
+    fn put_schedule(&self, planned: &PlannedSettings, spec: &mut Spec, lost: &mut Vec<String>) {
         let then = &planned.settings;
         put(&mut spec.run.steps, &Some(self.steps), &Some(then.steps));
         let is_other = !is_same(&self.scheduler, &then.scheduler);

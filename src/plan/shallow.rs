@@ -1,11 +1,10 @@
 //! The denoiser's shallow layers as a graph of their own, for caches that run them alone.
 
-use super::model::ModelPlan;
 use super::sources::ModelSources;
 use crate::bundle::GraphFile;
 use crate::denoise::StepCache;
 use crate::error::{Error, Result};
-use crate::rewrite::{Pass, SkipBranch};
+use crate::rewrite::SkipBranch;
 
 /// Where the denoiser is cut, and what lies outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,13 +47,5 @@ impl ShallowPlan {
                 format!("choose from 0 to {}", count - 1),
             )),
         }
-    }
-}
-
-impl ModelPlan {
-    /// What the graph of the shallow layers is rewritten with, where there is one.
-    pub fn outer_passes(&self) -> Option<Vec<Pass>> {
-        let shallow = self.shallow.as_ref()?;
-        Some(self.plain_passes(self.denoiser.kind).chain([Pass::Shallow(shallow.branch)]).collect())
     }
 }

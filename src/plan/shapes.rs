@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use super::Wrong;
 use super::model::ModelPlan;
-use crate::bundle::{ComponentKind, VaeDecoderContract};
+use super::problems::Problems;
+use crate::bundle::{ComponentKind, Role, VaeDecoderSignature};
+use crate::conditioner::{Conditioning, Source};
 use crate::error::{Error, Result};
-use crate::spec::{Conditioning, Source};
 use crate::tensor::{Dim, TensorInfo};
 use crate::tiles::Tiles;
 
@@ -49,58 +49,58 @@ impl ModelPlan {
     /// # Errors
     /// [`Error::Model`] naming each graph that is fixed at another size.
     pub(super) fn check_shapes(&self, (width, height): (usize, usize), tiles: Option<Tiles>) -> Result<()> {
-        let mut wrong = Wrong::default();
+        let mut problems = Problems::default();
         let [_, rows, columns] = self.sample_shape(width, height);
         let (pixels, whole) = ([height, width], [rows, columns]);
         let piece = tiles.map_or((rows, columns), |tiles| tiles.tile_size(rows, columns));
-        wrong.unless(self.check_denoiser(piece));
-        wrong.unless(self.check_tokens());
+        problems.unless(self.check_denoiser(piece));
+        problems.unless(self.check_tokens());
         for control in &self.controls {
             let of = |info| Planes { kind: control.part.kind, graph: &control.part.graph.path, role: "input", info };
-            wrong.unless(of(&control.part.contract.sample).check(whole, self.spatial_factor));
-            wrong.unless(of(&control.part.contract.control).check(pixels, 1));
+            problems.unless(of(&control.part.signature.sample).check(whole, self.spatial_factor));
+            problems.unless(of(&control.part.signature.control).check(pixels, 1));
         }
         if let Some(part) = &self.encoder {
             let of = |role, info| Planes { kind: part.kind, graph: &part.graph.path, role, info };
-            let taken = wrong.unless(of("input", &part.contract.sample).check(pixels, 1));
+            let taken = problems.unless(of("input", &part.signature.sample).check(pixels, 1));
             if taken.is_some() {
-                wrong.unless(of("output", &part.contract.output).check(whole, self.spatial_factor));
+                problems.unless(of("output", &part.signature.output).check(whole, self.spatial_factor));
             }
         }
         let preview = self.preview_decoder().filter(|part| self.decoder.as_ref().is_none_or(|d| d.kind != part.kind));
         for part in self.decoder.iter().chain(preview) {
-            let VaeDecoderContract { latent, .. } = &part.contract;
+            let VaeDecoderSignature { latent, .. } = &part.signature;
             let planes = Planes { kind: part.kind, graph: &part.graph.path, role: "input", info: latent };
-            wrong.unless(planes.check([piece.0, piece.1], self.spatial_factor));
+            problems.unless(planes.check([piece.0, piece.1], self.spatial_factor));
         }
         for condition in &self.conditions {
             let Some(part) = &condition.part else { continue };
             let of = |role, info| Planes { kind: part.kind, graph: &part.graph.path, role, info };
-            wrong.unless(match condition.condition.source {
-                Source::LabelMap(_) => of("input", &part.contract.input).check(pixels, 1),
-                Source::DepthMap(_) => of("input", &part.contract.input).check(whole, self.spatial_factor),
+            problems.unless(match condition.condition.source {
+                Source::LabelMap(_) => of("input", &part.signature.input).check(pixels, 1),
+                Source::DepthMap(_) => of("input", &part.signature.input).check(whole, self.spatial_factor),
                 _ => Ok(()),
             });
             if condition.condition.conditioning == Conditioning::Channels {
-                wrong.unless(of("output", &part.contract.output).check(whole, self.spatial_factor));
+                problems.unless(of("output", &part.signature.output).check(whole, self.spatial_factor));
             }
         }
-        if wrong.0.is_empty() { Ok(()) } else { Err(wrong.into_error()) }
+        problems.check()
     }
 
     fn check_denoiser(&self, (rows, columns): (usize, usize)) -> Result<()> {
-        let contract = &self.model.denoiser;
+        let signature = &self.model.denoiser;
         let graph = &self.denoiser.graph.path;
-        let planes = Planes { kind: self.denoiser.kind, graph, role: "input", info: &contract.sample };
-        if contract.positions.is_none() {
+        let planes = Planes { kind: self.denoiser.kind, graph, role: "input", info: &signature.sample };
+        if !signature.is_packed() {
             return planes.check([rows, columns], self.spatial_factor);
         }
         let tokens = self.model.packed_images * (rows / 2) * (columns / 2);
-        match contract.sequence_length.filter(|&fixed| fixed != tokens) {
+        match signature.sequence_length.filter(|&fixed| fixed != tokens) {
             None => Ok(()),
             Some(fixed) => Err(Error::model(
                 graph,
-                format!("input {} is fixed at {fixed} tokens, and this run has {tokens}", contract.sample.name),
+                format!("input {} is fixed at {fixed} tokens, and this run has {tokens}", signature.sample.name),
                 "choose the width and height that the graph was exported for, or export it with free axes",
             )),
         }
@@ -109,7 +109,7 @@ impl ModelPlan {
     /// Requires that the text encoders give as many tokens as the denoiser is fixed at. Texts read in several chunks, and
     /// tokens of other conditions, are left out.
     fn check_tokens(&self) -> Result<()> {
-        let Some(context) = &self.model.denoiser.context else { return Ok(()) };
+        let Some(context) = self.model.denoiser.input(Role::Context) else { return Ok(()) };
         let fixed = context.shape.get(1).and_then(Dim::fixed);
         let tokens = self.tokens();
         match fixed.zip(tokens).filter(|(fixed, tokens)| fixed != tokens) {

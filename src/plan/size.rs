@@ -1,6 +1,7 @@
 //! How large the images are, and the tiles they are made in.
 
-use super::{Wrong, conditions, packed};
+use super::problems::Problems;
+use super::{conditions, packed};
 use crate::bundle::{Bundle, Fact};
 use crate::error::{Error, Result};
 use crate::family::{DefaultSize, Defaults};
@@ -36,18 +37,18 @@ pub(super) fn size(
     let (default_width, default_height) = default.value;
     let width = spec.run.width.unwrap_or(default_width);
     let height = spec.run.height.unwrap_or(default_height);
-    let mut wrong = Wrong::default();
+    let mut problems = Problems::default();
     for (key, length) in [("run.width", width), ("run.height", height)] {
         if length == 0 || length % step != 0 {
-            wrong.0.push(Error::input(
+            problems.push(Error::input(
                 key,
                 format!("{length} is not a multiple of {step}, which this model's graphs need"),
                 format!("choose {} or {}", whole(length), whole(length).saturating_add(step)),
             ));
         }
     }
-    if !wrong.0.is_empty() {
-        return Err(wrong.into_error());
+    if !problems.is_empty() {
+        return Err(problems.into_error());
     }
     let factor = bundle.facts.spatial_factor.value;
     if spec.run.tiles.is_some_and(|tiles| tiles.is_split(height / factor, width / factor)) {

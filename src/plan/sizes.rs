@@ -2,42 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::model::ModelPlan;
-use super::{ConditionPart, RunPlan, TextPart};
-use crate::bundle::{ComponentKind, Positions};
-use crate::task::TaskModel;
+use super::execution_plan::{ExecutionPlan, Sizes};
+use super::text::TextPart;
+use crate::bundle::{ComponentKind, InputAxis, Role};
 use crate::tensor::{Dim, TensorInfo};
 use crate::tiles::Tiles;
-
-/// The sizes of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sizes {
-    /// Rows of one call of the denoiser: images denoised at once, times the branches of their guidance.
-    pub rows: usize,
-    /// Whether some of the calls have fewer rows, since guidance is at work in a part of the run only, or the last batch has
-    /// fewer images.
-    pub fewer_at_times: bool,
-    /// Width of the images in pixels.
-    pub width: usize,
-    /// Height of the images in pixels.
-    pub height: usize,
-    /// The tiles in which denoiser and decoder work, where they do.
-    pub tiles: Option<Tiles>,
-}
-
-impl Sizes {
-    /// Those of `request` on this model.
-    pub fn of(request: &RunPlan, model: &TaskModel) -> Self {
-        Self {
-            rows: request.batch * request.task.branches(model),
-            fewer_at_times: request.guidance_interval.is_some()
-                || request.indices().is_ok_and(|indices| indices.len() % request.batch.max(1) != 0),
-            width: request.width,
-            height: request.height,
-            tiles: request.tiles,
-        }
-    }
-}
 
 /// Lengths by the names of axes; a name that stands for two lengths is left out.
 #[derive(Default)]
@@ -58,84 +27,56 @@ impl Axes {
     }
 }
 
-impl ModelPlan {
+impl ExecutionPlan {
     /// The lengths of a graph's free axes in a request of these sizes, by name; those that differ from run to run, and
     /// those of graphs whose inputs nobody counts on, are left out.
     pub fn axes(&self, kind: ComponentKind) -> Vec<(String, usize)> {
         let mut axes = Axes::default();
-        let Some(sizes) = self.sizes else { return Vec::new() };
-        let [_, height, width] = self.sample_shape(sizes.width, sizes.height);
+        let (model, sizes) = (&*self.model, self.sizes);
+        let [_, height, width] = model.sample_shape(sizes.width, sizes.height);
         let within = |tiles: Option<Tiles>| tiles.map_or((height, width), |tiles| tiles.tile_size(height, width));
-        if kind == self.denoiser.kind {
+        if kind == model.denoiser.kind {
             self.denoiser_axes(sizes, within(sizes.tiles), &mut axes);
         }
-        let text = self.text.iter().flat_map(|text| &text.encoders).find(|text| text.part.kind == kind);
+        let text = model.text.iter().flat_map(|text| &text.encoders).find(|text| text.part.kind == kind);
         if let Some(TextPart { part, tokenizer, instruction, .. }) = text {
             // A negative prompt goes without the instruction.
             let length = Some(tokenizer.max_length()).filter(|_| instruction.is_none());
-            let shape = [part.contract.batch.or(Some(1)), length];
-            axes.add(&part.contract.input_ids, &shape);
-            part.contract.attention_mask.iter().for_each(|mask| axes.add(mask, &shape));
+            let shape = [part.signature.batch.or(Some(1)), length];
+            axes.add(&part.signature.input_ids, &shape);
+            part.signature.attention_mask.iter().for_each(|mask| axes.add(mask, &shape));
         }
-        if let Some(part) = self.decoder.iter().chain(self.preview_decoder()).find(|part| part.kind == kind) {
+        if let Some(part) = model.decoder.iter().chain(model.preview_decoder()).find(|part| part.kind == kind) {
             let (height, width) = within(self.decoding_tiles(sizes.tiles));
-            axes.add(&part.contract.latent, &[part.contract.batch.or(Some(1)), None, Some(height), Some(width)]);
+            axes.add(&part.signature.latent, &[part.signature.batch.or(Some(1)), None, Some(height), Some(width)]);
         }
         axes.0.into_iter().filter_map(|(name, length)| Some((name, length?))).collect()
     }
 
-    /// The tiles in which decoders work in a request of these tiles, where they do.
-    pub fn decoding_tiles(&self, asked: Option<Tiles>) -> Option<Tiles> {
-        asked.or(self.memory_budget.and_then(|memory_budget| memory_budget.tiles))
-    }
-
     fn denoiser_axes(&self, sizes: Sizes, (height, width): (usize, usize), axes: &mut Axes) {
-        let contract = &self.model.denoiser;
+        let (model, signature) = (&*self.model, &self.model.model.denoiser);
         let rows = match self.runs_by_row() {
             true => Some(1),
             false => Some(sizes.rows).filter(|_| !sizes.fewer_at_times),
         };
-        let rows = contract.batch.or(rows);
-        let by_row = |info: &TensorInfo| {
-            let mut shape = vec![None; info.shape.len()];
-            shape.iter_mut().take(1).for_each(|first| *first = rows);
-            shape
+        let rows = signature.batch.or(rows);
+        let image_tokens = model.model.packed_images * (height / 2) * (width / 2);
+        let length = |axis: &InputAxis| match axis {
+            InputAxis::Rows => rows,
+            InputAxis::Height => Some(height),
+            InputAxis::Width => Some(width),
+            InputAxis::Tokens => model.tokens(),
+            InputAxis::ImageTokens => Some(image_tokens),
+            _ => None,
         };
-        match &contract.positions {
-            None => axes.add(&contract.sample, &[rows, None, Some(height), Some(width)]),
-            Some(Positions { image, text }) => {
-                let tokens = Some(self.model.packed_images * (height / 2) * (width / 2));
-                axes.add(&contract.sample, &[rows, tokens, None]);
-                for (info, tokens) in [(image, tokens), (text, self.tokens())] {
-                    let shape = [rows, tokens, None];
-                    axes.add(info, if info.shape.len() == 3 { &shape } else { &shape[1..] });
-                }
-            }
+        for (role, info) in signature.all_inputs().filter(|(role, _)| *role != Role::Timestep) {
+            let lengths = role.row().axes_of(info, signature.is_packed()).iter().map(length);
+            axes.add(info, &lengths.collect::<Vec<_>>());
         }
-        if let Some(context) = &contract.context {
-            axes.add(context, &[rows, self.tokens(), None]);
+        for info in signature.residuals.down.iter().chain(&signature.residuals.mid) {
+            axes.add(info, &[rows, None, None, None]);
         }
-        if let Some(mask) = &contract.context_mask {
-            axes.add(mask, &[rows, self.tokens()]);
-        }
-        let vectors = [
-            &contract.text_embeds,
-            &contract.time_ids,
-            &contract.resolution,
-            &contract.aspect_ratio,
-            &contract.timestep_cond,
-            &contract.guidance,
-            &contract.class_labels,
-        ];
-        let residuals = contract.residuals.down.iter().chain(&contract.residuals.mid);
-        vectors.into_iter().flatten().chain(residuals).for_each(|info| axes.add(info, &by_row(info)));
-        let own = contract.timestep.shape.first() != contract.sample.shape.first();
-        axes.add(&contract.timestep, &[if own { Some(1) } else { rows }]);
-    }
-
-    /// The number of tokens that the denoiser attends to; `None` if it is not the same for every prompt and condition.
-    pub(super) fn tokens(&self) -> Option<usize> {
-        let text = self.text.as_ref().filter(|_| !self.conditions.iter().any(ConditionPart::is_tokens))?;
-        text.tokens().filter(|&tokens| tokens > 0)
+        let own = signature.timestep.shape.first() != signature.sample.shape.first();
+        axes.add(&signature.timestep, &[if own { Some(1) } else { rows }]);
     }
 }

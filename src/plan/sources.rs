@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Wrong;
+use super::problems::Problems;
 use super::text::{EncoderRequest, PreparedEncoder};
 use crate::bundle::{
     Bundle, Component, ComponentKind, DirectoryOverrides, GraphFile, open_conditioner, open_controlnet,
@@ -27,14 +27,20 @@ pub struct ModelSources {
     tokenizers: Memo<(PathBuf, Option<Cleaning>), Tokenizer>,
     encoders: Memo<EncoderRequest, PreparedEncoder>,
     inversions: Memo<(PathBuf, Option<String>), TextualInversion>,
-    loras: Memo<(PathBuf, Vec<(ComponentKind, PathBuf)>), Vec<String>>,
+    loras: Memo<LoraKey, Vec<String>>,
     controls: Memo<(PathBuf, BTreeMap<String, String>), Component>,
     conditioners: Memo<PathBuf, Component>,
     class_names: Memo<PathBuf, Vec<String>>,
     branches: Memo<PathBuf, Vec<SkipBranch>>,
     footprints: Memo<(PathBuf, Vec<Pass>, Axes), Option<Footprint>>,
-    shapes: Memo<(PathBuf, String, Axes), Option<Vec<Option<usize>>>>,
+    shapes: Memo<(PathBuf, String, Axes), Option<KnownShape>>,
 }
+
+/// A LoRA file, and the graphs that it is checked against.
+type LoraKey = (PathBuf, Vec<(ComponentKind, PathBuf)>);
+
+/// The lengths of a shape, as far as they are known.
+type KnownShape = Vec<Option<usize>>;
 
 /// The lengths of a graph's free axes, by name.
 type Axes = Vec<(String, usize)>;
@@ -51,15 +57,15 @@ impl ModelSources {
     /// Opens the model directories of a pipeline and of its stages. What else a plan needs is read when it needs it.
     ///
     /// # Errors
-    /// As [`Bundle::open`], within [`Error::Stage`] for a `[[stage]]`; [`Error::Several`] if several directories are wrong.
+    /// As [`Bundle::open`], within [`Error::Stage`] for a `[[stage]]`; [`Error::Several`] if several directories are problems.
     pub fn open(spec: &Spec) -> Result<Self> {
         let sources = Self::default();
-        let mut wrong = Wrong::default();
-        wrong.unless(sources.directory(spec));
+        let mut problems = Problems::default();
+        problems.unless(sources.directory(spec));
         for (at, stage) in spec.stages.iter().enumerate() {
-            wrong.unless(sources.directory(&stage.spec).map_err(|error| error.in_stage(&format!("stage[{at}]"))));
+            problems.unless(sources.directory(&stage.spec).map_err(|error| error.in_stage(&format!("stage[{at}]"))));
         }
-        if wrong.0.is_empty() { Ok(sources) } else { Err(wrong.into_error()) }
+        problems.check().map(|()| sources)
     }
 
     /// The model directory that a pipeline names.
@@ -79,7 +85,7 @@ impl ModelSources {
         })
     }
 
-    /// A text encoder's tokenizer and contract as a request needs them.
+    /// A text encoder's tokenizer and signature as a request needs them.
     pub(super) fn encoder(
         &self,
         request: EncoderRequest,

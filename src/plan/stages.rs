@@ -1,157 +1,28 @@
-//! Models in a row: what a stage is handed by the one before it, and whether the two go together.
+//! Plans models in a row: each gets the results of the one before it.
 
+use std::sync::Arc;
+
+use super::execution_plan::ExecutionPlan;
+use super::model::ModelPlan;
+use super::pipeline_plan::{Plan, StagePlan};
+use super::problems::Problems;
+use super::resolve::{ResolvedStage, resolve_stage};
+use super::run_plan::RunPlan;
 use super::sources::ModelSources;
-use super::{Plan, RunPlan, Settled, Wrong, settle};
-use crate::bundle::{Autoencoder, Bundle, ComponentKind, DenoiserContract};
-use crate::error::{Error, Result};
-use crate::graph_cache::GraphCache;
-use crate::plan::ModelPlan;
-use crate::spec::{Beginning, Spec, StageInput, StageSpec, TaskSpec};
-
-/// A `[[stage]]`, checked.
-#[derive(Debug)]
-pub struct StagePlan {
-    /// The key of its table, such as `stage[0]`.
-    pub key: String,
-    /// In which form it is handed what the stage before it made.
-    pub hand: StageInput,
-    /// What is opened.
-    pub model: ModelPlan,
-    /// What is made of each image that it is handed.
-    pub request: RunPlan,
-    /// What is worth knowing of how it goes with the stage before it.
-    pub warnings: Vec<String>,
-}
-
-/// What latents are to a model: two models of one such space can go on with each other's.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct LatentSpace {
-    autoencoder: Autoencoder,
-    channels: usize,
-    scaling_factor: f64,
-    shift_factor: f64,
-    spatial_factor: usize,
-}
-
-impl LatentSpace {
-    pub(super) fn of(bundle: &Bundle) -> Self {
-        let facts = &bundle.facts;
-        Self {
-            autoencoder: facts.autoencoder,
-            channels: facts.latent_channels.value,
-            scaling_factor: facts.scaling_factor.value,
-            shift_factor: facts.shift_factor.value,
-            spatial_factor: facts.spatial_factor.value,
-        }
-    }
-}
-
-impl std::fmt::Display for LatentSpace {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { autoencoder, channels, scaling_factor, shift_factor, spatial_factor } = self;
-        write!(f, "{autoencoder}, {channels} channels, 1/{spatial_factor} of a side, scaled by {scaling_factor}")?;
-        if *shift_factor == 0.0 { Ok(()) } else { write!(f, " after {shift_factor} is subtracted") }
-    }
-}
-
-/// What a stage is offered by those before it, as far as they could be planned.
-#[derive(Debug, Default)]
-pub(super) struct Offer {
-    /// The form that the pipeline file asks for.
-    asked: Option<StageInput>,
-    /// Whether the stage's prompts are the file's own.
-    shares_prompts: bool,
-    /// The latents of the stage before.
-    space: Option<LatentSpace>,
-    /// Width and height of its images.
-    pub(super) size: Option<(usize, usize)>,
-    /// The seed of the file's own run.
-    pub(super) seed: Option<u64>,
-}
-
-impl Offer {
-    /// Decides how the stage is handed what it is offered, and writes that into its task.
-    pub(super) fn take(&self, spec: &mut Spec, bundle: &Bundle) -> Result<StageInput> {
-        self.leave_prompts_out(spec, bundle);
-        let obstacle = self.obstacle(spec, bundle);
-        let hand = match (self.asked, obstacle) {
-            (Some(StageInput::Latents), Some(obstacle)) => {
-                return Err(Error::input("input", obstacle, "leave it out, or set input = \"image\""));
-            }
-            (Some(asked), _) => asked,
-            (None, None) => StageInput::Latents,
-            (None, Some(_)) => StageInput::Image,
-        };
-        if let TaskSpec::ImageToImage(task) = &mut spec.task {
-            task.begin = Beginning::Handed(hand);
-        }
-        Ok(hand)
-    }
-
-    /// What keeps the stage from going on with latents.
-    fn obstacle(&self, spec: &Spec, bundle: &Bundle) -> Option<String> {
-        if !matches!(spec.task, TaskSpec::ImageToImage(_)) {
-            return Some(format!("{} begins with an image, and not with latents", spec.task.name()));
-        }
-        let own = LatentSpace::of(bundle);
-        if let Some(space) = self.space.as_ref().filter(|space| **space != own) {
-            return Some(format!("the latents before it ({space}) are not those of its model ({own})"));
-        }
-        let (width, height) = self.size?;
-        let wanted = (spec.run.width.unwrap_or(width), spec.run.height.unwrap_or(height));
-        if wanted != (width, height) {
-            let (w, h) = wanted;
-            return Some(format!(
-                "latents keep their size, and {w}×{h} is asked for where {width}×{height} is handed on"
-            ));
-        }
-        let step = bundle.facts.size_multiple();
-        let fits = width % step == 0 && height % step == 0;
-        (!fits).then(|| format!("{width}×{height} is handed on, and its model needs multiples of {step}"))
-    }
-
-    /// Leaves out prompts that the stage has from the file's own task, where its model reads none and the task does
-    /// without.
-    fn leave_prompts_out(&self, spec: &mut Spec, bundle: &Bundle) {
-        let reads_none = || {
-            let contract = bundle.denoiser().and_then(DenoiserContract::resolve);
-            contract.is_ok_and(|contract| contract.context.is_none())
-        };
-        if !self.shares_prompts || !reads_none() {
-            return;
-        }
-        let images = spec.task.groups() * spec.run.images;
-        match &mut spec.task {
-            TaskSpec::Inpaint(task) => task.prompting = None,
-            TaskSpec::SuperResolution(task) => task.prompting = None,
-            _ => return,
-        }
-        spec.run.images = images;
-    }
-}
+use super::stage_input::PreviousStage;
+use crate::bundle::ComponentKind;
+use crate::error::Result;
+use crate::spec::{Spec, StageInput, StageSpec};
 
 impl Plan {
-    /// Has the graphs of all stages kept in `cache` once they were optimized for this machine.
-    pub fn set_graph_cache(&mut self, cache: Option<&GraphCache>) {
-        let models = std::iter::once(&mut self.model).chain(self.stages.iter_mut().map(|stage| &mut stage.model));
-        models.for_each(|model| model.prepared = cache.cloned());
-    }
-
-    /// Requires a cache for optimized graphs where a memory budget is set.
-    ///
-    /// # Errors
-    /// As [`ModelPlan::require_cache`], within [`Error::Stage`] where it is about a `[[stage]]`.
-    pub fn require_cache(&self) -> Result<()> {
-        self.model.require_cache()?;
-        self.stages.iter().try_for_each(|stage| stage.model.require_cache().map_err(|e| e.in_stage(&stage.key)))
-    }
-
     /// Opens the model directories that `spec` names and makes every choice that it leaves open.
     ///
     /// # Errors
-    /// [`Error::Model`] where a directory cannot do the task, [`Error::Input`] where a size, an image or given
-    /// latents do not fit, [`Error::Scheduler`] and [`Error::Provider`] where those cannot be had, each within
-    /// [`Error::Stage`] where it is about a `[[stage]]`; [`Error::Several`] where more than one thing is wrong.
+    /// [`Error::Model`](crate::Error::Model) if a directory cannot do the task, [`Error::Input`](crate::Error::Input) if a
+    /// size, an image or given latents do not fit, [`Error::Scheduler`](crate::Error::Scheduler) and
+    /// [`Error::Provider`](crate::Error::Provider) if those cannot be had, each within
+    /// [`Error::Stage`](crate::Error::Stage) if it is about a `[[stage]]`; [`Error::Several`](crate::Error::Several) if more
+    /// than one thing is wrong.
     pub fn new(spec: Spec) -> Result<Self> {
         Self::from_sources(spec, &ModelSources::default())
     }
@@ -164,54 +35,91 @@ impl Plan {
     pub fn from_sources(mut spec: Spec, sources: &ModelSources) -> Result<Self> {
         let stages = std::mem::take(&mut spec.stages);
         let as_written = spec.clone();
-        let mut wrong = Wrong::default();
-        let mut base = wrong.unless(settle(spec, None, sources));
+        let mut problems = Problems::default();
+        let base = problems.unless(resolve_stage(spec, None, sources));
         let seed = base.as_ref().map(|base| base.request.seed);
-        let mut done: Vec<(StagePlan, StageSpec)> = Vec::new();
         let mut before = base.as_ref().map(|base| (base.space.clone(), Seam::of(&base.request)));
+        let mut resolved = Vec::new();
         for (at, stage) in stages.into_iter().enumerate() {
-            let key = format!("stage[{at}]");
-            let offer = Offer {
+            let input = PreviousStage {
                 asked: stage.input,
                 shares_prompts: stage.shares_prompts(&as_written),
                 space: before.as_ref().map(|(space, _)| space.clone()),
                 size: before.as_ref().map(|(_, seam)| seam.size),
                 seed,
             };
-            let settled = wrong.unless(settle(stage.spec, Some(&offer), sources).map_err(|error| error.in_stage(&key)));
-            let Some(Settled { spec, model, request, space, hand }) = settled else {
+            let own = resolve_stage(stage.spec, Some(&input), sources).map_err(|error| error.in_stage(&key(at)));
+            let Some(own) = problems.unless(own) else {
                 before = None;
                 continue;
             };
-            let hand = hand.unwrap_or(StageInput::Image);
-            let own = Seam::of(&request);
-            let warnings = before.map(|(_, theirs)| theirs.warnings(hand, &own)).unwrap_or_default();
-            before = Some((space, own));
-            done.push((StagePlan { key, hand, model, request, warnings }, StageSpec { input: Some(hand), spec }));
+            let (hand, seam) = (own.hand.unwrap_or(StageInput::Image), Seam::of(&own.request));
+            let warnings = before.map(|(_, theirs)| theirs.warnings(hand, &seam)).unwrap_or_default();
+            before = Some((own.space.clone(), seam));
+            resolved.push((own, hand, warnings));
         }
-        let Some(Settled { mut spec, mut model, request, .. }) = base.take().filter(|_| wrong.0.is_empty()) else {
-            return Err(wrong.into_error());
-        };
-        // Images that nobody sees are not decoded, and their decoders not opened.
-        let mut keeps = spec.output.save_intermediate;
-        let mut decoder = &mut model.decoder;
-        for (plan, stage) in &mut done {
-            if plan.hand == StageInput::Latents && !keeps {
-                *decoder = None;
-            }
-            keeps = stage.spec.output.save_intermediate;
-            decoder = &mut plan.model.decoder;
-        }
-        tell_idle(&spec, &mut model, &mut done);
-        let (stages, written) = done.into_iter().unzip();
-        spec.stages = written;
-        Ok(Self { spec, model, request, stages })
+        let Some(base) = base.filter(|_| problems.is_empty()) else { return Err(problems.into_error()) };
+        finish(base, resolved, sources)
     }
+}
+
+fn key(at: usize) -> String {
+    format!("stage[{at}]")
+}
+
+/// Makes the plan of resolved stages, each with its hand and its warnings.
+fn finish(
+    mut base: ResolvedStage,
+    mut stages: Vec<(ResolvedStage, StageInput, Vec<String>)>,
+    sources: &ModelSources,
+) -> Result<Plan> {
+    // Images that nobody sees are not decoded, and their decoders not opened.
+    let mut keeps = base.spec.output.save_intermediate;
+    let mut decoder = &mut base.model.decoder;
+    for (stage, hand, _) in &mut stages {
+        if *hand == StageInput::Latents && !keeps {
+            *decoder = None;
+        }
+        keeps = stage.spec.output.save_intermediate;
+        decoder = &mut stage.model.decoder;
+    }
+    remark_on_unused(&base.spec, &mut base.model, &mut stages);
+    let mut problems = Problems::default();
+    let (model, execution) = problems.unless(plan_execution(base.model, &base.request, &base.spec, sources)).unzip();
+    let mut plans = Vec::new();
+    for (at, (stage, hand, warnings)) in stages.into_iter().enumerate() {
+        let ResolvedStage { spec, model, request, settings, .. } = stage;
+        let planned = plan_execution(model, &request, &spec, sources).map_err(|error| error.in_stage(&key(at)));
+        let Some((model, execution)) = problems.unless(planned) else { continue };
+        base.spec.stages.push(StageSpec { input: Some(hand), spec });
+        plans.push(StagePlan { key: key(at), hand, model, execution, request, settings: Arc::new(settings), warnings });
+    }
+    let (Some(model), Some(execution), true) = (model, execution, problems.is_empty()) else {
+        return Err(problems.into_error());
+    };
+    let (spec, request, settings) = (base.spec, base.request, Arc::new(base.settings));
+    Ok(Plan { spec, model, execution, request, settings, stages: plans })
+}
+
+/// Plans the execution of a model: its sizes, and the losses that its memory budget asks for.
+fn plan_execution(
+    model: ModelPlan,
+    request: &RunPlan,
+    spec: &Spec,
+    sources: &ModelSources,
+) -> Result<(Arc<ModelPlan>, ExecutionPlan)> {
+    let model = Arc::new(model);
+    let mut execution = ExecutionPlan::new(Arc::clone(&model), request, spec.device.clone());
+    execution.check_output_sizes(sources)?;
+    if let Some(budget) = spec.device.memory_budget {
+        execution.keep_within(budget, sources)?;
+    }
+    Ok((model, execution))
 }
 
 /// Finds the tables about components that nothing opens. A `[device]` that a stage has from the file's own tables is in
 /// use where any of them opens the component.
-fn tell_idle(spec: &Spec, model: &mut ModelPlan, stages: &mut [(StagePlan, StageSpec)]) {
+fn remark_on_unused(spec: &Spec, model: &mut ModelPlan, stages: &mut [(ResolvedStage, StageInput, Vec<String>)]) {
     // A small decoder is named once, and used where a preview is asked for.
     let opens = |model: &ModelPlan, kind: ComponentKind| {
         kind == ComponentKind::TinyVaeDecoder || model.graphs().iter().any(|(opened, _)| *opened == kind)
@@ -223,19 +131,19 @@ fn tell_idle(spec: &Spec, model: &mut ModelPlan, stages: &mut [(StagePlan, Stage
         let idle = spec.model.components.keys().filter(|kind| !opens(model, **kind));
         idle.map(|kind| sentence("model", *kind)).collect()
     };
-    let shares = |stage: &StageSpec| stage.spec.device == spec.device;
+    let shares = |stage: &ResolvedStage| stage.spec.device == spec.device;
     let devices = |spec: &Spec, users: &[&ModelPlan]| -> Vec<String> {
         let idle = spec.device.components.keys().filter(|kind| !users.iter().any(|model| opens(model, **kind)));
         idle.map(|kind| sentence("device", *kind)).collect()
     };
-    let sharing = stages.iter().filter(|(_, stage)| shares(stage)).map(|(plan, _)| &plan.model);
+    let sharing = stages.iter().filter(|(stage, ..)| shares(stage)).map(|(stage, ..)| &stage.model);
     let users: Vec<&ModelPlan> = std::iter::once(&*model).chain(sharing).collect();
     let idle = [models(spec, model), devices(spec, &users)].concat();
     model.remarks.extend(idle);
-    for (plan, stage) in stages {
-        let own = if shares(stage) { Vec::new() } else { devices(&stage.spec, &[&plan.model]) };
-        let idle = models(&stage.spec, &plan.model);
-        plan.model.remarks.extend(idle.into_iter().chain(own));
+    for (stage, ..) in stages {
+        let own = if shares(stage) { Vec::new() } else { devices(&stage.spec, &[&stage.model]) };
+        let idle = models(&stage.spec, &stage.model);
+        stage.model.remarks.extend(idle.into_iter().chain(own));
     }
 }
 

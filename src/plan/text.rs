@@ -10,11 +10,12 @@ mod textual_inversion;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::model::{Part, part};
+use super::part::{Part, part};
 use super::sources::ModelSources;
-use crate::bundle::{Bundle, Component, ComponentKind, DenoiserContract, TextEncoderContract};
+use crate::bundle::{Bundle, Component, ComponentKind, DenoiserSignature, Role, TextEncoderSignature};
 use crate::error::{Error, Result};
-use crate::spec::{LongPrompts, PromptReading, Prompting, TextualInversionSpec, Weights};
+use crate::spec::TextualInversionSpec;
+use crate::task::{LongPrompts, PromptReading, Prompting, Weights};
 use crate::tensor::{Dim, TensorInfo};
 use crate::text::tokenizer::Tokenizer;
 use crate::text::{
@@ -29,7 +30,7 @@ pub use textual_inversion::Learnt;
 #[derive(Debug, Clone)]
 pub struct TextPart {
     /// The graph.
-    pub part: Part<TextEncoderContract>,
+    pub part: Part<TextEncoderSignature>,
     /// Its tokenizer.
     pub tokenizer: Arc<Tokenizer>,
     /// Which of its outputs are taken.
@@ -63,20 +64,13 @@ pub struct TextPlan {
 impl TextPlan {
     pub(super) fn new(
         (bundle, sources): (&Bundle, &ModelSources),
-        denoiser: &DenoiserContract,
+        denoiser: &DenoiserSignature,
         prompting: &Prompting,
         embeddings: &[TextualInversionSpec],
         max_sequence_length: Option<usize>,
         wanted_for: &str,
     ) -> Result<Self> {
-        let components: Vec<&Component> = bundle.text_encoders().collect();
-        if components.is_empty() {
-            return Err(Error::model(
-                &bundle.dir,
-                format!("{wanted_for} needs {}, and the directory has none", ComponentKind::TextEncoder),
-                "choose [task.unconditional], or export the text encoder too",
-            ));
-        }
+        let components = text_encoders(bundle, wanted_for)?;
         let family = Reading::of(bundle)?;
         let length = max_sequence_length.or(family.tokens);
         let reading = &prompting.reading;
@@ -86,7 +80,7 @@ impl TextPlan {
         let opened = open_encoders((bundle, sources), &components, reading, wanted_for)?;
         let clips = opened.iter().filter(|(.., tokenizer)| tokenizer.kind().is_pooled()).count();
         let mut encoders = Vec::with_capacity(opened.len());
-        for (component, contract, tokenizer) in opened {
+        for (component, signature, tokenizer) in opened {
             let of = EncoderPlace { kind: tokenizer.kind(), is_last: is_last(bundle, component) };
             let is_pooled = of.kind.is_pooled();
             let request = EncoderRequest {
@@ -102,13 +96,13 @@ impl TextPlan {
             };
             let prepared = sources.encoder(request, |request| {
                 let tokenizer = Tokenizer::clone(&tokenizer);
-                PreparedEncoder::new(request, component, contract, tokenizer, &inversions)
+                PreparedEncoder::new(request, component, signature, tokenizer, &inversions)
             })?;
-            let PreparedEncoder { contract, tokenizer, instruction, learnt } = PreparedEncoder::clone(&prepared);
-            let whole = family.whole(component, &contract, of)?;
+            let PreparedEncoder { signature, tokenizer, instruction, learnt } = PreparedEncoder::clone(&prepared);
+            let whole = family.whole(component, &signature, of)?;
             readable(component, whole.tokens.as_ref(), reading, wanted_for)?;
             let skipping = match reading.clip_skip.filter(|_| is_pooled) {
-                Some(skip) => Some(family.skipping(component, &contract, skip, &whole, wanted_for)?),
+                Some(skip) => Some(family.skipping(component, &signature, skip, &whole, wanted_for)?),
                 None => None,
             };
             encoders.push(TextPart {
@@ -123,7 +117,7 @@ impl TextPlan {
                     is_chunked: reading.long_prompts == LongPrompts::Chunk && is_pooled,
                     is_masked: family.is_masked(),
                 },
-                part: part(component, contract),
+                part: part(component, signature),
                 group: family.group(of.kind),
             });
         }
@@ -148,7 +142,7 @@ impl TextPlan {
     /// model without it.
     pub(super) fn t5_length(&self) -> Option<usize> {
         let t5 = self.encoders.iter().find(|text| !text.tokenizer.kind().is_pooled());
-        let free = t5.filter(|text| text.part.contract.sequence_length.is_none());
+        let free = t5.filter(|text| text.part.signature.sequence_length.is_none());
         let length = free.map(|text| text.tokenizer.max_length());
         length.or(self.blank.filter(|_| t5.is_none()).map(|[tokens, _]| tokens))
     }
@@ -176,7 +170,7 @@ impl TextPlan {
     }
 
     /// Requires that the encoders fit each other and give what the denoiser takes.
-    fn check(&self, denoiser: &DenoiserContract, bundle: &Bundle) -> Result<()> {
+    fn check(&self, denoiser: &DenoiserSignature, bundle: &Bundle) -> Result<()> {
         for group in self.groups() {
             let lengths: Vec<usize> = group.iter().map(|text| text.tokenizer.max_length()).collect();
             if lengths.iter().any(|&length| length != lengths[0]) {
@@ -188,7 +182,7 @@ impl TextPlan {
             }
         }
         let path = &bundle.denoiser()?.graph.path;
-        if denoiser.context_mask.is_none() && self.encoders.iter().any(|text| text.style.is_masked) {
+        if !denoiser.takes(Role::ContextMask) && self.encoders.iter().any(|text| text.style.is_masked) {
             return Err(Error::model(
                 path,
                 format!(
@@ -199,7 +193,7 @@ impl TextPlan {
             ));
         }
         let pooled = width_of(&self.encoders, |taken| &taken.pooled);
-        if let Some(info) = denoiser.text_embeds.as_ref().filter(|_| pooled == Some(0)) {
+        if let Some(info) = denoiser.input(Role::TextEmbeds).filter(|_| pooled == Some(0)) {
             return Err(Error::model(
                 path,
                 format!("input {} wants the text as one vector, and no text encoder gives one", info.name),
@@ -207,7 +201,7 @@ impl TextPlan {
             ));
         }
         let of_length = self.encoders.iter().any(|text| !text.tokenizer.kind().is_pooled()) || self.blank.is_some();
-        let by_token = denoiser.context.iter().chain(&denoiser.context_mask);
+        let by_token = [Role::Context, Role::ContextMask].into_iter().filter_map(|role| denoiser.input(role));
         let mut lengths = by_token.filter_map(|info| Some((info, info.shape.get(1)?.fixed()?)));
         let tokens = self.tokens_of_a_chunk();
         if let Some((info, length)) = lengths.find(|&(_, length)| of_length && length != tokens) {
@@ -218,8 +212,8 @@ impl TextPlan {
             ));
         }
         for (wanted, given, what) in [
-            (denoiser.context.as_ref().map(|info| (info, 2)), self.width(), "tokens"),
-            (denoiser.text_embeds.as_ref().map(|info| (info, 1)), pooled, "a vector"),
+            (denoiser.input(Role::Context).map(|info| (info, 2)), self.width(), "tokens"),
+            (denoiser.input(Role::TextEmbeds).map(|info| (info, 1)), pooled, "a vector"),
         ] {
             let Some((info, axis)) = wanted else { continue };
             let (Some(wanted), Some(given)) = (info.shape.get(axis).and_then(Dim::fixed), given) else { continue };
@@ -245,7 +239,7 @@ impl TextPlan {
 
     /// Requires that every prompt becomes ids that the text encoders know, and tells of those that are too
     /// long for them.
-    pub(super) fn check_prompts(&self, prompting: &Prompting, denoiser: &DenoiserContract) -> Result<Vec<String>> {
+    pub(super) fn check_prompts(&self, prompting: &Prompting, denoiser: &DenoiserSignature) -> Result<Vec<String>> {
         let mut warnings = Vec::new();
         if let Some(number) = prompting.encoders().filter(|&number| number > self.encoders.len()) {
             let is_negative = prompting.later.get(number - 2).is_some_and(|later| later.prompts.is_empty());
@@ -255,7 +249,7 @@ impl TextPlan {
                 "leave it out",
             ));
         }
-        let fixed = denoiser.context.as_ref().and_then(|info| Some((info, info.shape.get(1)?.fixed()?)));
+        let fixed = denoiser.input(Role::Context).and_then(|info| Some((info, info.shape.get(1)?.fixed()?)));
         let counts = [prompting.prompts.len(), prompting.negative_prompts.len()];
         let prompts = counts
             .into_iter()
@@ -268,7 +262,7 @@ impl TextPlan {
                     Some(instruction) => instruction.chunks(prompt.for_encoder(at), text.style)?,
                     None => Chunks::new(prompt.for_encoder(at), &text.tokenizer, text.style)?,
                 };
-                require_embedded(&read, &text.part.contract, &text.part.graph.path)?;
+                require_embedded(&read, &text.part.signature, &text.part.graph.path)?;
                 of_prompt.push(read.warning);
                 if let (Some((info, length)), 2..) = (fixed, read.chunks.len()) {
                     return Err(Error::input(
@@ -292,19 +286,35 @@ impl TextPlan {
     }
 }
 
+/// The model's text encoders.
+///
+/// # Errors
+/// [`Error::Model`] if there is none.
+fn text_encoders<'b>(bundle: &'b Bundle, wanted_for: &str) -> Result<Vec<&'b Component>> {
+    let components: Vec<&Component> = bundle.text_encoders().collect();
+    match components.is_empty() {
+        false => Ok(components),
+        true => Err(Error::model(
+            &bundle.dir,
+            format!("{wanted_for} needs {}, and the directory has none", ComponentKind::TextEncoder),
+            "choose [task.unconditional], or export the text encoder too",
+        )),
+    }
+}
+
 /// The text encoders with their contracts and tokenizers.
 fn open_encoders<'c>(
     (bundle, sources): (&Bundle, &ModelSources),
     components: &[&'c Component],
     reading: &PromptReading,
     wanted_for: &str,
-) -> Result<Vec<(&'c Component, TextEncoderContract, Arc<Tokenizer>)>> {
+) -> Result<Vec<(&'c Component, TextEncoderSignature, Arc<Tokenizer>)>> {
     let opened = components.iter().map(|&component| {
-        let contract = TextEncoderContract::resolve(component)?;
+        let signature = TextEncoderSignature::resolve(component)?;
         let dir = tokenizer_dir(bundle, component, wanted_for)?;
         let tokenizer = sources.tokenizer(dir, reading.text_cleaning)?;
-        contract.embedding_rows.map_or(Ok(()), |rows| tokenizer.check_vocabulary(rows))?;
-        Ok((component, contract, tokenizer))
+        signature.embedding_rows.map_or(Ok(()), |rows| tokenizer.check_vocabulary(rows))?;
+        Ok((component, signature, tokenizer))
     });
     let opened = opened.collect::<Result<Vec<_>>>()?;
     if reading.text_cleaning.is_some() && opened.iter().all(|(.., tokenizer)| tokenizer.cleaning().is_none()) {
@@ -335,7 +345,7 @@ fn readable(
     wanted_for: &str,
 ) -> Result<()> {
     let key = match reading {
-        PromptReading { weights: Weights::A1111, .. } => "weights",
+        PromptReading { weights: Weights::A1111, .. } => "prompt_weighting",
         PromptReading { long_prompts: LongPrompts::Chunk, .. } => "long_prompts",
         _ => return Ok(()),
     };
@@ -368,7 +378,7 @@ fn tokenizer_dir<'b>(bundle: &'b Bundle, component: &Component, wanted_for: &str
 /// True if a prompt that is not given is zeros: what model_index.json says of it, or else the default of the classes of
 /// Stable Diffusion XL, if it names one. Without a class, zeros belong to Stable Diffusion XL but for its refiner, known by
 /// its five `time_ids`, and to models that read a prompt as one vector (retrieval-augmented diffusion).
-fn zeros_for_no_prompt(bundle: &Bundle, denoiser: &DenoiserContract, encoders: &[TextPart]) -> bool {
+fn zeros_for_no_prompt(bundle: &Bundle, denoiser: &DenoiserSignature, encoders: &[TextPart]) -> bool {
     let stated = bundle.forces_zeros_for_empty_prompt();
     let is_vector = |text: &TextPart| text.taken.tokens.as_ref().is_some_and(|info| info.shape.len() == 2);
     let is_xl_base = denoiser.time_ids_width().is_some_and(|width| width != 5);

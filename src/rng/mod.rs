@@ -43,7 +43,7 @@ mod golden {
         calls: Vec<usize>,
     }
 
-    /// Compares a stream with the values recorded by scripts/golden_rng.py under `name`. `bound` returns the largest
+    /// Compares a stream with the values recorded by scripts/goldens/golden_rng.py under `name`. `bound` returns the largest
     /// difference for a value in a draw of the given size.
     pub(super) fn assert_equals_golden<G: Generator>(
         name: &str,

@@ -50,8 +50,19 @@ impl TorchCpu {
         radius * angle.cos()
     }
 
-    /// Draws uniform values in `[0, 1)`, each from the low `bits` of a word, at most 24.
-    pub(super) fn uniform(&mut self, bits: u32, mut out: &mut [f32]) {
+    /// Fills `out` with what `torch.rand` of that many float32 values draws next from this generator: values in `[0, 1)`.
+    ///
+    /// ```
+    /// let mut values = [0.0; 3];
+    /// ldm_ort::rng::TorchCpu::new(0).uniform(&mut values);
+    /// assert_eq!(values, [0.49625659, 0.76822180, 0.088477433]);
+    /// ```
+    pub fn uniform(&mut self, out: &mut [f32]) {
+        self.uniform_of(24, out);
+    }
+
+    /// Uniform values in `[0, 1)`, the low `bits` of a word each, of which there are at most 24.
+    pub(super) fn uniform_of(&mut self, bits: u32, mut out: &mut [f32]) {
         let values = 1_u32 << bits;
         let unit = 1.0 / values as f32;
         while !out.is_empty() {
@@ -83,12 +94,12 @@ impl Generator for TorchCpu {
             }
             return;
         }
-        self.uniform(24, out);
+        self.uniform(out);
         box_muller(out);
         // The last 16 values are redrawn if the last block is partial, including some of the previous block.
         if !out.len().is_multiple_of(16) {
             let last = out.len() - 16;
-            self.uniform(24, &mut out[last..]);
+            self.uniform(&mut out[last..]);
             box_muller(&mut out[last..]);
         }
     }

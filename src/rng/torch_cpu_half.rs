@@ -85,11 +85,11 @@ impl Generator for TorchCpuHalf {
             }
             return;
         }
-        words.uniform(precision.digits(), out);
+        words.uniform_of(precision.digits(), out);
         out.chunks_exact_mut(16).for_each(|block| precision.box_muller(block));
         if !out.len().is_multiple_of(16) {
             let last = out.len() - 16;
-            words.uniform(precision.digits(), &mut out[last..]);
+            words.uniform_of(precision.digits(), &mut out[last..]);
             precision.box_muller(&mut out[last..]);
         }
     }

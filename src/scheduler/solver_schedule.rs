@@ -63,6 +63,29 @@ pub(super) struct ScheduleOptions {
     pub inverse: bool,
 }
 
+/// The sigmas of `use_flow_sigmas`, the highest first.
+fn flow_sigmas(
+    settings: &SchedulerSettings,
+    request: &ScheduleRequest,
+    train: usize,
+    [is_dynamic, is_linear]: [bool; 2],
+) -> Result<Vec<f64>> {
+    let shift = match request.mu.filter(|_| is_dynamic) {
+        Some(_) if is_linear => {
+            let help = "set time_shift_type = \"exponential\"";
+            return Err(settings.error("time_shift_type", "this scheduler does not support a linear shift", help));
+        }
+        Some(mu) => mu.exp(),
+        None => settings.float("flow_shift")?,
+    };
+    let shifted = |alpha: f64| {
+        let sigma = 1.0 - alpha;
+        shift * sigma / (1.0 + (shift - 1.0) * sigma)
+    };
+    let alphas = linspace(1.0, 1.0 / train as f64, request.steps + 1);
+    Ok(alphas.into_iter().skip(1).rev().map(shifted).collect())
+}
+
 /// Builds the schedule of a solver's configuration.
 ///
 /// # Errors
@@ -105,23 +128,7 @@ pub(super) fn build_schedule(
             timesteps.iter_mut().for_each(|t| *t = t.round_ties_even());
         }
     } else if settings.switch("use_flow_sigmas")? {
-        let shift = match request.mu.filter(|_| dynamic) {
-            Some(_) if linear => {
-                let help = "set time_shift_type = \"exponential\"";
-                return Err(settings.error("time_shift_type", "this scheduler does not support a linear shift", help));
-            }
-            Some(mu) => mu.exp(),
-            None => settings.float("flow_shift")?,
-        };
-        sigmas = linspace(1.0, 1.0 / train as f64, steps + 1)
-            .into_iter()
-            .skip(1)
-            .rev()
-            .map(|alpha| {
-                let sigma = 1.0 - alpha;
-                shift * sigma / (1.0 + (shift - 1.0) * sigma)
-            })
-            .collect();
+        sigmas = flow_sigmas(settings, request, train, [dynamic, linear])?;
         timesteps = sigmas.iter().map(|sigma| sigma * train as f64).collect();
     } else {
         spaced = false;

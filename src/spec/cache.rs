@@ -2,10 +2,9 @@
 
 use std::ops::Bound::Included;
 
-use super::reader::Table;
-use super::writer::{Writer, integer};
 use crate::denoise::StepCache;
 use crate::denoise::cache::{self, CacheParameterType, CacheParameterValue};
+use crate::keys::{Table, Writer, integer};
 
 /// Reads `[cache]`; `None` where there is none.
 pub(super) fn read(table: Table<'_>) -> Option<StepCache> {

@@ -1,10 +1,8 @@
 //! `[[control]]`: ControlNets.
 
+use crate::keys::{Table, Writer};
 use std::ops::Bound::{Included, Unbounded};
 use std::path::PathBuf;
-
-use super::reader::Table;
-use super::writer::Writer;
 
 /// `[[control]]`: a control network (ControlNet, Zhang et al. 2023, arXiv 2302.05543) and the image that it follows.
 /// Any number of such tables may stand in a file; what they add to the denoiser adds up.

@@ -3,12 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::model::component_kinds;
-use super::reader::{Item, Table, unknown_name};
 use super::record::is_plain_option;
-use super::tree::Value;
-use super::writer::{Writer, integer};
 use crate::bundle::ComponentKind;
 use crate::byte_size;
+use crate::keys::{Item, Table, Value, Writer, integer, unknown_name};
 use crate::session::{PROVIDERS, find_provider};
 
 /// A provider's own options, under the names ONNX Runtime gives them.

@@ -1,10 +1,8 @@
 //! `[[lora]]`: low-rank changes of the model's weights.
 
+use crate::keys::{Table, Writer};
 use std::ops::Bound::Unbounded;
 use std::path::PathBuf;
-
-use super::reader::Table;
-use super::writer::Writer;
 
 /// `[[lora]]`, any number: a file of low-rank changes, added to the model's weights when it is opened.
 ///

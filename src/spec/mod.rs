@@ -1,6 +1,6 @@
 //! pipeline.toml: the model, the task, the settings of a run, the device and the output.
 //!
-//! A file has one table for each of these: [`ModelSpec`] `[model]`, [`TaskSpec`] `[task.NAME]`, [`SchedulerSpec`]
+//! A file has one table for each of these: [`ModelSpec`] `[model]`, [`Task`] `[task.NAME]`, [`SchedulerSpec`]
 //! `[scheduler.NAME]`, [`StepCache`] `[cache.NAME]`, [`RunSpec`] `[run]`, [`DeviceSpec`] `[device]`, [`OutputSpec`] `[output]`, and any
 //! number of [`LoraSpec`] `[[lora]]`, [`TextualInversionSpec`] `[[textual_inversion]]`, [`ConditionSpec`] `[[condition]]` and [`ControlSpec`]
 //! `[[control]]`. Models in a row are [`StageSpec`] `[[stage]]` tables behind them, each with tables of its own. The
@@ -27,53 +27,45 @@
 //! What can only be judged with the model directory at hand is not judged here.
 
 mod cache;
-mod condition;
 mod control;
 mod device;
 mod lora;
 mod model;
-mod nearest;
 mod output;
 mod overrides;
-mod reader;
 mod record;
 mod renamed;
 mod request;
 mod run;
+mod sample;
 mod scheduler;
 mod stage;
 mod task;
 mod textual_inversion;
-mod tree;
-mod writer;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-pub use condition::{ConditionSpec, Conditioning, Graph, LayoutBox, Source};
+use crate::conditioner::ConditionSpec;
+use crate::denoise::StepCache;
+use crate::error::{Error, Problem, Result};
+use crate::files;
+use crate::keys::{Entries, Reading, SyntaxError, Table, Writer, parse_document};
+pub use crate::keys::{OldNames, RecordNames};
+use crate::task::Task;
 pub use control::ControlSpec;
 pub use device::{Batching, DeviceSpec};
 pub use lora::LoraSpec;
 pub use model::{ComponentSpec, DecoderChoice, ModelSpec};
 pub use output::OutputSpec;
 pub use overrides::Overrides;
-pub use record::{RecordNames, RecordPaths, RecordedSpec};
-pub use renamed::OldNames;
+pub use record::{RecordPaths, RecordedSpec};
 pub(crate) use request::{merge_toml, sort_fields};
 pub use run::{Listed, RunSpec};
+pub use sample::init_toml;
 pub use scheduler::SchedulerSpec;
 pub use stage::{StageInput, StageSpec};
-pub use task::{
-    Beginning, Class, ClassConditional, Conditional, ImageToImage, Inpaint, InputImage, Instruct, LaterPrompts,
-    LongPrompts, PromptReading, Prompting, Sizes, SuperResolution, TASKS, TaskEntry, TaskSpec, TextToImage, Weights,
-};
 pub use textual_inversion::TextualInversionSpec;
-
-use crate::denoise::StepCache;
-use crate::error::{Error, Problem, Result};
-use crate::files;
-use reader::{Reading, Table};
-use writer::Writer;
 
 /// The most bytes of a pipeline file's text.
 pub const MAX_BYTES: usize = 1 << 20;
@@ -84,7 +76,7 @@ pub struct Spec {
     /// `[model]`: the model directory.
     pub model: ModelSpec,
     /// `[task.NAME]`: the task.
-    pub task: TaskSpec,
+    pub task: Box<dyn Task>,
     /// `[scheduler.NAME]`: the scheduler; absent, the model's own.
     pub scheduler: Option<SchedulerSpec>,
     /// `[cache.NAME]`: a caching method, by which the denoiser is evaluated at fewer steps; absent, at all of them.
@@ -111,10 +103,10 @@ pub struct Spec {
 
 impl Spec {
     /// Makes the spec of a task on a model directory, with everything else at its default.
-    pub fn new(model: impl AsRef<Path>, task: TaskSpec) -> Self {
+    pub fn new(model: impl AsRef<Path>, task: impl Into<Box<dyn Task>>) -> Self {
         Self {
             model: ModelSpec::at(model),
-            task,
+            task: task.into(),
             scheduler: None,
             cache: None,
             conditions: Vec::new(),
@@ -160,13 +152,13 @@ impl Spec {
         text: &str,
         reading: Reading<'_>,
         overrides: &Overrides,
-        change: impl FnOnce(&mut tree::Entries, &Reading<'_>),
+        change: impl FnOnce(&mut Entries, &Reading<'_>),
     ) -> Result<Self> {
         if text.len() > MAX_BYTES {
             return Err(Error::Spec(vec![too_long(reading.file())]));
         }
-        let mut entries = tree::parse_document(text).map_err(|errors| {
-            let problem = |error: tree::SyntaxError| Problem {
+        let mut entries = parse_document(text).map_err(|errors| {
+            let problem = |error: SyntaxError| Problem {
                 file: reading.file().map(Path::to_path_buf),
                 line: Some(error.line),
                 key: error.key,
@@ -179,7 +171,7 @@ impl Spec {
         overrides.apply(&mut entries, &reading);
         stage::inherit(&mut entries, &reading);
 
-        let mut root = reading.root(&entries);
+        let mut root = Table::root(&reading, &entries);
         let mut spec = Self::read_tables(&mut root, &reading);
         let stages = root.tables("stage").into_iter();
         let stages = stages.filter_map(|table| StageSpec::read(table, &reading, spec.as_ref())).collect();
@@ -198,7 +190,7 @@ impl Spec {
     /// Reads the tables that describe one model's run; `None` where it has no task.
     fn read_tables(within: &mut Table<'_>, reading: &Reading<'_>) -> Option<Self> {
         let model = ModelSpec::read(within.table("model"));
-        let task = TaskSpec::read(within.table("task"));
+        let task = task::read(within.table("task"));
         let scheduler = SchedulerSpec::read(within.table("scheduler"));
         let cache = cache::read(within.table("cache"));
         let conditions = within.tables("condition").into_iter().filter_map(ConditionSpec::read).collect();
@@ -230,9 +222,9 @@ impl Spec {
 
     /// True if one file has the noise or the latents of all images, so that the index of an image in the run matters.
     pub fn shares_a_file(&self) -> bool {
-        let latents = |task: &ImageToImage| matches!(task.begin, Beginning::Latents(_));
-        let own = self.run.latents.is_some() || matches!(&self.task, TaskSpec::ImageToImage(task) if latents(task));
-        own || self.stages.iter().any(|stage| stage.spec.shares_a_file())
+        self.run.latents.is_some()
+            || self.task.shares_a_file()
+            || self.stages.iter().any(|stage| stage.spec.shares_a_file())
     }
 
     /// True if the denoiser is evaluated less often than at every call with every branch of the guidance. Stages do not
@@ -246,7 +238,9 @@ impl Spec {
         let stages = self.stages.iter();
         let stages =
             stages.map(|stage| StageSpec { input: stage.input, spec: stage.spec.with_all_evaluations() }).collect();
-        Self { cache: None, task: self.task.clone().guided_within(None), stages, ..self.clone() }
+        let mut task = self.task.clone();
+        task.set_guidance_interval(None);
+        Self { cache: None, task, stages, ..self.clone() }
     }
 
     /// The files that the pipeline begins with, beside the model: key and path.
@@ -292,7 +286,7 @@ impl Spec {
 
     fn write_to(&self, mut writer: Writer) -> String {
         self.model.write(&mut writer);
-        self.task.write(&mut writer);
+        task::write(self.task.as_ref(), &mut writer);
         self.write_parts(&mut writer);
         self.run.write(&mut writer);
         self.device.write(&mut writer);

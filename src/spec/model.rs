@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::path::{Path, PathBuf};
 
-use super::reader::Table;
-use super::writer::{Writer, integer};
 use crate::bundle::{self, ComponentKind};
 use crate::family::Family;
+use crate::keys::{Table, Writer, integer};
 
 const PREDICTION_TYPES: &[&str] = &["epsilon", "v_prediction", "sample"];
 
@@ -150,7 +149,7 @@ impl ModelSpec {
 
 /// The roles of a graph's inputs: each a word that is known for this component, and no two of them the same.
 fn inputs(table: &Table<'_>, kind: ComponentKind) -> BTreeMap<String, String> {
-    let words = bundle::role_words(kind);
+    let words = &bundle::role_words(kind);
     let mut inputs = BTreeMap::new();
     for (name, item) in table.any_keys() {
         let Some(role) = item.choice("role", words) else { continue };

@@ -2,10 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::reader::{Reading, Table};
 use super::record::RecordPaths;
-use super::tree::Origin;
-use super::writer::{Writer, integer};
+use crate::keys::{Origin, Reading, Table, Writer, integer};
 
 pub(super) const FOLDER: &str = "outputs";
 

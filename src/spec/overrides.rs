@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::reader::Reading;
 use super::renamed::rename_flag;
 use super::scheduler;
-use super::tree::{Entries, Node, Origin, Value, parse_key, parse_value, quote};
+use crate::keys::{Entries, Node, Origin, Reading, Value, parse_key, parse_value, quote};
 
 /// The flags of the command line for a pipeline file, each of which overrides a key.
 ///

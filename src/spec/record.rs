@@ -6,15 +6,13 @@
 //! Whatever the command line gives anew is the user's own and is not restricted.
 
 use std::collections::HashMap;
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
-use super::condition::Graph;
 use super::overrides::{dotted, paths_in};
-use super::reader::Reading;
-use super::tree::{Entries, Node, Value};
-use super::writer::{Writer, absolute};
 use super::{DeviceSpec, OutputSpec, Overrides, RunSpec, Spec};
+use crate::conditioner::Graph;
 use crate::error::Result;
+use crate::keys::{Entries, Node, Reading, RecordNames, Value, Writer, absolute, reaches_outside, without_parents};
 
 /// The form in which the record in an image names files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -34,10 +32,6 @@ impl RecordPaths {
     }
 }
 
-/// The names that an older record has for files, by their absolute paths.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct RecordNames(HashMap<PathBuf, String>);
-
 /// A pipeline from the record in an image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RecordedSpec {
@@ -50,16 +44,14 @@ pub struct RecordedSpec {
     pub ignored: Vec<String>,
 }
 
-impl RecordNames {
-    /// Takes over the names in a record, for those files that still have them at the end of their paths.
-    fn new(named: &HashMap<String, String>, spec: &Spec) -> Self {
-        let known = spec.paths().into_iter().filter_map(|(key, path)| {
-            let name = named.get(&dotted(&key)).filter(|name| reaches_outside(name).is_none())?;
-            let whole = without_parents(&absolute(path));
-            whole.ends_with(name).then(|| (whole, name.clone()))
-        });
-        Self(known.collect())
-    }
+/// Takes over the names in a record, for those files that still have them at the end of their paths.
+fn record_names(named: &HashMap<String, String>, spec: &Spec) -> RecordNames {
+    let known = spec.paths().into_iter().filter_map(|(key, path)| {
+        let name = named.get(&dotted(&key)).filter(|name| reaches_outside(name).is_none())?;
+        let whole = without_parents(&absolute(path));
+        whole.ends_with(name).then(|| (whole, name.clone()))
+    });
+    RecordNames(known.collect())
 }
 
 impl Spec {
@@ -88,7 +80,7 @@ impl Spec {
             ignored = take_unrecorded(entries);
             named = paths_in(entries).into_iter().map(|(key, path)| (key.join("."), path.to_owned())).collect();
         })?;
-        Ok(RecordedSpec { names: RecordNames::new(&named, &spec), spec, ignored })
+        Ok(RecordedSpec { names: record_names(&named, &spec), spec, ignored })
     }
 
     /// Resets what [`take_unrecorded`] takes out of a record.
@@ -155,23 +147,6 @@ fn take_from(entries: &mut Entries, prefix: &str, ignored: &mut Vec<String>) {
     }
 }
 
-/// Says how a path in a record reaches outside of the current directory, if it does. Records travel between systems, so
-/// both separators count everywhere.
-pub(super) fn reaches_outside(path: &str) -> Option<&'static str> {
-    let drive = path.as_bytes().get(1) == Some(&b':');
-    if path.contains("://") {
-        Some("is a URL")
-    } else if path.starts_with(['/', '\\']) || drive {
-        Some("is absolute")
-    } else if path.starts_with('~') {
-        Some("is in a home folder")
-    } else if path.split(['/', '\\']).any(|part| part == "..") {
-        Some("contains `..`")
-    } else {
-        None
-    }
-}
-
 /// Options that a record may hold, of any provider: numbers and words that choose a device, a precision or an algorithm.
 /// All others are left out, because some take files, libraries or, as `user_compute_stream`, an address in memory.
 const PLAIN_OPTIONS: [&str; 44] = [
@@ -228,88 +203,9 @@ pub(super) fn is_plain_option(name: &str, value: &str) -> bool {
     (is_number || is_word) && PLAIN_OPTIONS.contains(&name)
 }
 
-/// The path as a record names it: as an older record does, or with `/` between its parts, relative to `root` if it is in
-/// it, else its last part.
-pub(super) fn portable(path: &Path, root: &Path, names: &RecordNames) -> String {
-    let whole = without_parents(&absolute(path));
-    if let Some(name) = names.0.get(&whole) {
-        return name.clone();
-    }
-    let inside = whole.strip_prefix(root).or_else(|_| whole.strip_prefix(without_parents(root)));
-    let relative = match inside {
-        Ok(relative) if relative.as_os_str().is_empty() => Path::new("."),
-        Ok(relative) => relative,
-        Err(_) => Path::new(whole.file_name().unwrap_or(".".as_ref())),
-    };
-    let parts: Vec<_> = relative.components().map(|part| part.as_os_str().to_string_lossy()).collect();
-    let text = parts.join("/");
-    // What would be read as something else when it comes back.
-    if reaches_outside(&text).is_some() { format!("./{text}") } else { text }
-}
-
-/// The path without `..`: where the file system does not say what they lead to, as text.
-fn without_parents(path: &Path) -> PathBuf {
-    if !path.components().any(|part| part == Component::ParentDir) {
-        return path.to_path_buf();
-    }
-    path.canonicalize().unwrap_or_else(|_| {
-        let mut plain = PathBuf::new();
-        for part in path.components() {
-            match part {
-                Component::ParentDir => _ = plain.pop(),
-                part => plain.push(part),
-            }
-        }
-        plain
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_path_is_named_without_the_machine_it_is_on() {
-        let root = absolute(Path::new("."));
-        let outside = root.parent().expect("the crate is in a folder").join("elsewhere");
-        for (path, named) in [
-            (PathBuf::from("models/shapes"), "models/shapes"),
-            ("./models/../in.png".into(), "in.png"),
-            (root.join("a/b.npy"), "a/b.npy"),
-            (root.clone(), "."),
-            (outside.join("sd15"), "sd15"),
-            ("../elsewhere/in.png".into(), "in.png"),
-            ("~odd/in.png".into(), "./~odd/in.png"),
-            (PathBuf::from("/"), "."),
-        ] {
-            let none = RecordNames::default();
-            assert_eq!(portable(&path, &root, &none), named, "{}", path.display());
-            assert_eq!(reaches_outside(&portable(&path, &root, &none)), None);
-        }
-    }
-
-    #[test]
-    fn what_reaches_outside_is_seen_on_every_system() {
-        for path in [
-            "/etc/passwd",
-            "../x",
-            "a/../../x",
-            "a\\..\\x",
-            "\\\\server\\share",
-            "C:\\x",
-            "C:x",
-            "~/x",
-            "~root/x",
-            "https://host/x",
-            "file:///x",
-            "..",
-        ] {
-            assert!(reaches_outside(path).is_some(), "{path}");
-        }
-        for path in ["a", "a/b.png", "./a", ".", "a..b/c", "..a"] {
-            assert_eq!(reaches_outside(path), None, "{path}");
-        }
-    }
 
     #[test]
     fn a_record_lifts_no_limit() {

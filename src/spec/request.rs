@@ -3,9 +3,10 @@
 use toml::{Table, Value as TomlValue};
 
 use super::renamed::rename;
-use super::tree::{Entries, Node, Origin, Value};
-use super::{Overrides, Reading, Spec};
+use super::{Overrides, Spec};
 use crate::error::{Error, Problem, Result};
+use crate::keys::{Entries, Node, Origin, Reading, Value};
+use crate::task::find;
 
 /// Tables that hold one table, under the name of the chosen row.
 const CHOICES: [&str; 3] = ["task", "scheduler", "cache"];
@@ -101,7 +102,7 @@ impl Spec {
     /// # Errors
     /// [`Error::Spec`] holding every problem, without touching a file.
     pub(crate) fn with_request(&self, tables: &Table) -> Result<Self> {
-        let known = |task: &str| super::TASKS.iter().find(|entry| entry.name == task).map(|entry| entry.keys());
+        let known = |task: &str| find(task).map(|entry| entry.keys());
         Self::parse_as(&self.to_toml(), Reading::new(None), &Overrides::default(), |entries, reading| {
             let mut tables: Entries = tables.iter().map(|(name, value)| (name.clone(), node(value))).collect();
             rename(&mut tables, reading);

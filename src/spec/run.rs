@@ -3,10 +3,8 @@
 use std::ops::Bound::Excluded;
 use std::path::PathBuf;
 
-use super::reader::{Item, Table, unknown_name};
-use super::tree::Value;
-use super::writer::{Writer, integer};
 use crate::image::InputLimit;
+use crate::keys::{Item, Table, Value, Writer, integer, unknown_name};
 use crate::rng::{Gpu, Stream};
 use crate::scheduler::{CustomSchedule, NAMED_SCHEDULES, NamedSchedule, SchedulerEntry};
 use crate::tiles::Tiles;

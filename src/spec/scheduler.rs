@@ -2,9 +2,7 @@
 
 use serde_json::Value as Json;
 
-use super::reader::Table;
-use super::tree::Value;
-use super::writer::Writer;
+use crate::keys::{Table, Value, Writer};
 use crate::scheduler::{self, Config, SchedulerEntry};
 
 /// `[scheduler.NAME]`: the scheduler, where it is not the model's own.

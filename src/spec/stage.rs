@@ -2,12 +2,10 @@
 
 use std::path::Path;
 
-use super::Spec;
 use super::output::OutputSpec;
-use super::reader::{Reading, Table};
-use super::task::{Beginning, ImageToImage, LATER, LongPrompts, TASKS, TaskSpec, Weights, beside_another};
-use super::tree::{Entries, Node, Origin, Value};
-use super::writer::Writer;
+use super::{Spec, task};
+use crate::keys::{Entries, Node, Origin, Reading, Table, Value, Writer};
+use crate::task::{LATER, LongPrompts, Weights, beside_another, find};
 
 /// `[[stage]]`, any number: one more model, which starts from the result of the one before, image by image.
 ///
@@ -72,7 +70,7 @@ pub(super) fn inherit(entries: &mut Entries, reading: &Reading<'_>) {
         let Some(Node { value: Value::Table(tasks), .. }) = stage.get_mut("task") else { continue };
         for (name, task) in tasks {
             let Value::Table(task) = &mut task.value else { continue };
-            if !TASKS.iter().any(|entry| entry.name == name && entry.keys().iter().any(|key| key == "prompt")) {
+            if !find(name).is_some_and(|entry| entry.keys().iter().any(|key| key == "prompt")) {
                 continue;
             }
             let own = task.get("prompt").map(|prompt| prompt.origin);
@@ -132,14 +130,14 @@ impl StageSpec {
     fn after(mut self, base: &Spec, table: &Table<'_>) -> Self {
         let spec = &mut self.spec;
         let task = ["task", spec.task.name()];
-        if !spec.task.is_handed() {
+        if !spec.task.starts_from_stage() {
             let problem = match spec.task.files().first() {
                 Some((key, _)) => format!(
                     "begins with its own {key}, and what was made before it would be lost; leave {key} out, or make it a \
                      pipeline file of its own"
                 ),
                 None => {
-                    "begins with noise, and what was made before it would be lost; choose a task that begins with a \
+                    "begins with noise, and what was made before it would be lost; choose a task that begins with an \
                          image, such as [stage.task.image-to-image]"
                         .to_owned()
                 }
@@ -155,12 +153,13 @@ impl StageSpec {
                 table.report_below(&[task[0], task[1], "prompt"], problem);
             }
         }
-        match (self.input, &mut spec.task) {
-            (Some(input), TaskSpec::ImageToImage(ImageToImage { begin: Beginning::Handed(form), .. })) => *form = input,
-            (Some(StageInput::Latents), other) => {
-                table.report_below(&["input"], format!("{} starts from an image, not from latents", other.name()));
+        if self.input == Some(StageInput::Latents) {
+            if spec.task.accepts_latents() && spec.task.starts_from_stage() {
+                spec.task.start_from_stage(true);
+            } else {
+                let problem = format!("{} starts from an image, not from latents", spec.task.name());
+                table.report_below(&["input"], problem);
             }
-            _ => {}
         }
         if !table.has(&["run", "max_input_megapixels"]) {
             spec.run.max_input_megapixels = base.run.max_input_megapixels;
@@ -205,7 +204,7 @@ impl StageSpec {
     /// Writes the task without what it has from the file's own.
     fn write_task(&self, writer: &mut Writer, base: &Spec) {
         let (Some(own), Some(theirs)) = (self.spec.task.prompting(), base.task.prompting()) else {
-            return self.spec.task.write(writer);
+            return task::write(self.spec.task.as_ref(), writer);
         };
         let mut same = Vec::new();
         if own.prompts == theirs.prompts {
@@ -214,7 +213,7 @@ impl StageSpec {
         if own.negative_prompts == theirs.negative_prompts {
             same.push("negative_prompt");
         }
-        writer.leaving_out(same, |writer| self.spec.task.write(writer));
+        writer.leaving_out(same, |writer| task::write(self.spec.task.as_ref(), writer));
         // Reading is written where it is not the usual one; here that has to be said where the file's own is not.
         if own.reading.weights == Weights::None && theirs.reading.weights != Weights::None {
             writer.key("prompt_weighting", "none");

@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::reader::Table;
-use super::writer::Writer;
+use crate::keys::{Table, Writer};
 
 /// `[[textual_inversion]]`, any number: a word, and the token embeddings that were learned for it (Gal et al. 2022, arXiv
 /// 2208.01618).

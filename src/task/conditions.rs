@@ -6,8 +6,9 @@ use std::path::Path;
 use ndarray::{Array2, ArrayD, ArrayView1, Axis, IxDyn, concatenate, stack};
 use safetensors::SafeTensors;
 
-use super::{InputRequirements, Start};
-use crate::conditioner::{Conditioner, layout};
+use super::context::{InputRequirements, Start};
+use crate::bundle::Role;
+use crate::conditioner::{ConditionSpec, Conditioner, Conditioning, LayoutBox, Source, layout};
 use crate::denoise::GuidanceBranch;
 use crate::error::{Error, Result};
 use crate::files::open_input;
@@ -15,7 +16,6 @@ use crate::guard::contain;
 use crate::image::{self, InputLimit, LabelMap};
 use crate::npy;
 use crate::session::Cancel;
-use crate::spec::{ConditionSpec, Conditioning, LayoutBox, Source};
 use crate::tensor::{DType, Tensor};
 
 /// A condition, ready to be told.
@@ -46,7 +46,7 @@ impl Start {
         let latent = self.sample.shape().last_chunk::<2>().copied().unwrap_or_default();
         for (at, given) in conditions.into_iter().enumerate() {
             let conditioning = given.condition.conditioning;
-            let context = self.condition.context.as_ref();
+            let context = self.condition.get(Role::Context);
             let rows = given.rows(at, context, self.guidance.branches().len() * images, (size, latent), cancel)?;
             let is_told = |branch: &GuidanceBranch| {
                 if conditioning == Conditioning::CrossAttention { branch.prompt } else { branch.image }
@@ -60,18 +60,23 @@ impl Start {
                 Error::input(key, format!("its {what} do not fit those told before"), "are all of one model?")
             };
             let all = stack(Axis(0), &views).map_err(|_| misfit("rows"))?;
-            if let (Conditioning::CrossAttention, Some(mask)) = (conditioning, &mut self.condition.context_mask) {
+            let mask = self.condition.inputs.get_mut(&Role::ContextMask);
+            if let (Conditioning::CrossAttention, Some(mask)) = (conditioning, mask) {
                 let of_all = ArrayD::ones(IxDyn(&all.shape()[..2]));
                 *mask = concatenate(Axis(1), &[mask.view(), of_all.view()]).map_err(|_| misfit("tokens"))?;
             }
-            let (place, what) = match conditioning {
-                Conditioning::CrossAttention => (&mut self.condition.context, "tokens"),
-                Conditioning::Channels => (&mut self.condition.channels, "channels"),
+            let (before, what) = match conditioning {
+                Conditioning::CrossAttention => (self.condition.inputs.remove(&Role::Context), "tokens"),
+                Conditioning::Channels => (self.condition.channels.take(), "channels"),
             };
-            *place = Some(match place.take() {
+            let joined = match before {
                 Some(before) => concatenate(Axis(1), &[before.view(), all.view()]).map_err(|_| misfit(what))?,
                 None => all,
-            });
+            };
+            match conditioning {
+                Conditioning::CrossAttention => self.condition.set(Role::Context, joined),
+                Conditioning::Channels => self.condition.channels = Some(joined),
+            }
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! A part of an image drawn anew.
+//! `[task.inpaint]`: a part of an image is drawn anew.
 //!
 //! Three kinds of model do it. Those that take the latents alone are led by putting the known part back after every
 //! step. Stable Diffusion's inpainting models take, behind the latents, the mask (1 in the hole) and the latents of the
@@ -6,29 +6,116 @@
 //! image with a black hole, unscaled, and then the mask (1 in the hole, −1 around it), and their image is joined with the
 //! given one in the end. The paper's model reads no prompt, by which the two are told apart.
 
+use std::ops::Bound::Included;
+
 use ndarray::{Array4, ArrayD, Axis, IxDyn, concatenate};
 
+use super::context::{InputRequirements, Paste, Start, TaskContext};
+use super::contract::{OwnModels, Task, TaskEntry, require_no_denoising_start};
+use super::evidence::ModelEvidence;
 use super::input_image::{
-    self, dimensions, drawn, for_branches, mask, nearest, pixels, posterior, repeated, same_shape,
+    self, InputImage, dimensions, drawn, for_branches, mask, nearest, pixels, posterior, repeated, same_shape,
 };
 use super::prompt::{condition, guidance};
-use super::{InputRequirements, Paste, Rounding, Start, Task, TaskContext, steps_run};
+use super::prompting::Prompting;
+use super::sample_keys::SampleKeys;
+use super::strength::{Rounding, steps_run};
 use crate::denoise::{Condition, Guidance, UnmaskedLatents};
 use crate::error::{Error, Result};
-use crate::image::{self, InputLimit};
-use crate::spec::{self, Inpaint, Prompting};
+use crate::family::{DefaultSize, Defaults};
+use crate::image::InputLimit;
+use crate::keys::{Table, Writer};
+
+/// `[task.inpaint]`: a part of an image is drawn anew. Models with concatenated channels for the masked image see what is
+/// around the hole; for others the known part is put back after every step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Inpaint {
+    /// The prompt and its guidance, for models that read one.
+    pub prompting: Option<Prompting>,
+    /// `image`, required except in a `[[stage]]`: the image.
+    pub image: InputImage,
+    /// `mask`, required: an image that is white where the other is to be drawn anew and black where it is to stay.
+    pub mask: InputImage,
+    /// `strength`: the share of the run that is done, 0 to 1; at 1 nothing is kept of the hole's content. Absent: the
+    /// default of the task's pipeline class in diffusers, such as 1.0, or 0.9999 for Stable Diffusion XL.
+    pub strength: Option<f64>,
+}
+
+pub(super) static ENTRY: TaskEntry = TaskEntry {
+    name: "inpaint",
+    about: "A part of an image is drawn anew.",
+    read: |table| Box::new(Inpaint::read(table)),
+    fit,
+    sample,
+    own_models: Some(OwnModels {
+        about: "fills holes",
+        channels: |latent_channels| latent_channels.saturating_add(1),
+        is_made_for: |_| false,
+    }),
+    defaults: Defaults { strength: Some(1.0), size: DefaultSize::InputImage, ..Defaults::PLAIN },
+};
+
+fn fit(model: &ModelEvidence) -> Result<(), String> {
+    let description = "latents, mask and masked latents";
+    let extra = model.latent_channels.saturating_add(1);
+    model.require_plain().or_else(|_| model.require_channels(extra, description))?;
+    match model.has_context || model.in_channels == model.latent_channels {
+        true => model.require_text_and_vae(),
+        false => model.encoder.clone().and(model.decoder.clone()),
+    }
+}
+
+fn sample(sample: &SampleKeys<'_>) -> Vec<String> {
+    let mask = "mask = \"mask.png\"    # white is painted anew".to_owned();
+    if !sample.reads_text() {
+        return vec![sample.image(), mask];
+    }
+    let strength = sample.strength("at 1 the hole is drawn from noise alone");
+    vec![sample.prompt(), sample.negative_prompt(), sample.image(), mask, strength, sample.guidance_scale()]
+}
+
+impl Inpaint {
+    fn read(table: &mut Table<'_>) -> Self {
+        let image = InputImage::read(table);
+        table.require("mask", "the path of an image that is white where the other is to be drawn anew");
+        Self {
+            prompting: Prompting::read_if_there(table),
+            image,
+            mask: InputImage::File(table.file_path("mask").unwrap_or_default()),
+            strength: table.number("strength", Included(0.0), Included(1.0)),
+        }
+    }
+}
 
 impl Task for Inpaint {
-    fn name(&self) -> &'static str {
-        "inpaint"
+    fn entry(&self) -> Option<&'static TaskEntry> {
+        Some(&ENTRY)
     }
 
-    fn to_spec(&self) -> Option<spec::TaskSpec> {
-        Some(spec::TaskSpec::Inpaint(self.clone()))
+    fn write(&self, writer: &mut Writer) {
+        if let Some(prompting) = &self.prompting {
+            prompting.write(writer);
+        }
+        self.image.write("image", writer);
+        self.mask.write("mask", writer);
+        writer.key_if("strength", self.strength);
     }
 
     fn prompting(&self) -> Option<&Prompting> {
         self.prompting.as_ref()
+    }
+
+    fn prompting_mut(&mut self) -> Option<&mut Prompting> {
+        self.prompting.as_mut()
+    }
+
+    fn has_optional_prompt(&self) -> bool {
+        true
+    }
+
+    fn remove_prompt(&mut self) -> bool {
+        self.prompting = None;
+        true
     }
 
     fn needs_encoder(&self) -> bool {
@@ -39,27 +126,39 @@ impl Task for Inpaint {
         if in_channels == latent_channels { 0 } else { latent_channels + 1 }
     }
 
+    fn images(&self) -> Vec<(&'static str, &InputImage)> {
+        vec![("image", &self.image), ("mask", &self.mask)]
+    }
+
+    fn images_mut(&mut self) -> Vec<(&'static str, &mut InputImage)> {
+        vec![("image", &mut self.image), ("mask", &mut self.mask)]
+    }
+
     fn natural_size(
         &self,
         _factor: usize,
-        handed: Option<(usize, usize)>,
+        stage_output: Option<(usize, usize)>,
         limit: InputLimit,
     ) -> Result<Option<(usize, usize)>> {
-        let size = dimensions(&self.image, handed, limit)?;
+        let size = dimensions(&self.image, stage_output, limit)?;
         match size {
             Some(size) => same_shape(size, &self.mask, limit)?,
-            None => drop(image::dimensions(&self.mask, limit)?),
+            None => drop(dimensions(&self.mask, None, limit)?),
         }
         Ok(size)
     }
 
     fn check(&self, steps: usize, denoising_start: Option<f64>, rounding: Rounding) -> Result<()> {
-        super::begins_by_itself(self.name(), denoising_start)?;
+        require_no_denoising_start(self.name(), denoising_start)?;
         steps_run(STRENGTH, self.strength.unwrap_or(1.0), steps, rounding).map(drop)
     }
 
     fn strength(&self) -> Option<f64> {
         self.strength
+    }
+
+    fn strength_mut(&mut self) -> Option<&mut Option<f64>> {
+        Some(&mut self.strength)
     }
 
     fn check_inputs(&self, run: &InputRequirements) -> Result<()> {

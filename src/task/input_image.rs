@@ -1,14 +1,108 @@
-//! Images that go in: pixels, latents, masks.
+//! The images that a task starts from: how they are named, read, encoded and masked.
 
-use std::path::Path;
+use std::borrow::Cow;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ndarray::{Array4, ArrayD, Axis, IxDyn, concatenate};
 
-use super::{Handed, TaskContext};
+use super::context::{StageOutput, TaskContext};
 use crate::error::{Error, Result};
-use crate::image::{self, InputLimit};
-use crate::spec::InputImage;
+use crate::image::{self, InputLimit, Rgb8};
+use crate::keys::{Table, Writer};
 use crate::vae::Posterior;
+
+/// The image that a task starts from, or its mask.
+#[derive(Clone, PartialEq, Eq)]
+pub enum InputImage {
+    /// The image in a file.
+    File(PathBuf),
+    /// Pixels in memory, which only a program can give. No limit of pixels applies to them. A spec that holds them is
+    /// written without them, and the records of its images say that they cannot be made again.
+    Pixels(Arc<Rgb8>),
+    /// In a `[[stage]]`: the output of the stage before.
+    StageOutput,
+}
+
+impl InputImage {
+    /// The path, if the image is in a file.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Pixels(_) | Self::StageOutput => None,
+        }
+    }
+
+    /// True if the image is in memory.
+    pub fn is_in_memory(&self) -> bool {
+        matches!(self, Self::Pixels(_))
+    }
+
+    /// The name of the image in messages: its path, if it is in a file.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Pixels(_) => "the image given in memory".to_owned(),
+            Self::StageOutput => "the image handed on".to_owned(),
+        }
+    }
+
+    pub(super) fn read(table: &mut Table<'_>) -> Self {
+        if table.get("image").is_none() && table.is_in_stage() {
+            return Self::StageOutput;
+        }
+        table.require("image", "the path of an image");
+        Self::File(table.file_path("image").unwrap_or_default())
+    }
+
+    pub(super) fn write(&self, key: &str, writer: &mut Writer) {
+        if let Self::File(path) = self {
+            writer.path(key, path);
+        }
+    }
+}
+
+impl fmt::Debug for InputImage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            // Without the pixels themselves, which are millions of numbers.
+            Self::Pixels(image) => write!(f, "Pixels({}×{})", image.width(), image.height()),
+            Self::StageOutput => f.write_str("StageOutput"),
+        }
+    }
+}
+
+impl From<PathBuf> for InputImage {
+    fn from(path: PathBuf) -> Self {
+        Self::File(path)
+    }
+}
+
+impl From<&Path> for InputImage {
+    fn from(path: &Path) -> Self {
+        Self::File(path.to_path_buf())
+    }
+}
+
+impl From<&str> for InputImage {
+    fn from(path: &str) -> Self {
+        Self::File(path.into())
+    }
+}
+
+impl From<Rgb8> for InputImage {
+    fn from(image: Rgb8) -> Self {
+        Self::Pixels(Arc::new(image))
+    }
+}
+
+impl From<Arc<Rgb8>> for InputImage {
+    fn from(image: Arc<Rgb8>) -> Self {
+        Self::Pixels(image)
+    }
+}
 
 /// An image as the VAE takes it, at the size of this run: `[1, 3, h, w]` in [-1, 1].
 pub(super) fn pixels(
@@ -16,16 +110,24 @@ pub(super) fn pixels(
     (width, height): (usize, usize),
     stage: &TaskContext<'_>,
 ) -> Result<ArrayD<f32>> {
-    let image = match (image, &stage.handed) {
-        (InputImage::File(path), _) => image::resize(&image::load(path, stage.input_limit)?, width, height)?,
-        (InputImage::Handed, Some(Handed::Image(image))) => image::resize(image, width, height)?,
-        (InputImage::Handed, _) => return Err(handed_nothing("image")),
+    let image = match (image, &stage.stage_output) {
+        (InputImage::StageOutput, Some(StageOutput::Image(image))) => image::resize(image, width, height)?,
+        _ => image::resize(load(image, stage.input_limit)?.as_ref(), width, height)?,
     };
     Ok(image::to_tensor(&image).into_dyn())
 }
 
-/// A task that takes up what another made is run by itself.
-pub(super) fn handed_nothing(what: &str) -> Error {
+/// The pixels of an image that is not the output of a stage.
+fn load(image: &InputImage, limit: InputLimit) -> Result<Cow<'_, Rgb8>> {
+    match image {
+        InputImage::File(path) => image::load(path, limit).map(Cow::Owned),
+        InputImage::Pixels(image) => Ok(Cow::Borrowed(image)),
+        InputImage::StageOutput => Err(no_stage_output("image")),
+    }
+}
+
+/// The error of a task in a stage that is run by itself.
+pub(super) fn no_stage_output(what: &str) -> Error {
     Error::input(
         "task",
         format!("begins with the {what} of a stage before it, and was handed none"),
@@ -33,24 +135,25 @@ pub(super) fn handed_nothing(what: &str) -> Error {
     )
 }
 
-/// Width and height of the image that a task begins with; `None` where it is handed one of a size that is not known.
+/// Width and height of the image that a task starts from; `None` for a stage's input of unknown size.
 pub(super) fn dimensions(
     image: &InputImage,
-    handed: Option<(usize, usize)>,
+    stage_output: Option<(usize, usize)>,
     limit: InputLimit,
 ) -> Result<Option<(usize, usize)>> {
     match image {
         InputImage::File(path) => image::dimensions(path, limit).map(Some),
-        InputImage::Handed => Ok(handed),
+        InputImage::Pixels(image) => Ok(Some((image.width(), image.height()))),
+        InputImage::StageOutput => Ok(stage_output),
     }
 }
 
-/// Reads the image that a task begins with, if it is a file.
+/// Reads the image that a task starts from, if it is a file.
 pub(super) fn check(image: &InputImage, limit: InputLimit) -> Result<()> {
     image.file().map_or(Ok(()), |path| image::load(path, limit).map(drop))
 }
 
-/// What the VAE makes of `[1, 3, h, w]` pixels.
+/// Encodes `[1, 3, h, w]` pixels with the VAE.
 pub(super) fn posterior(pixels: &ArrayD<f32>, what: &InputImage, stage: &mut TaskContext<'_>) -> Result<Posterior> {
     let Some(encoder) = stage.encoder.as_deref_mut() else {
         return Err(Error::input("task", "this model directory has no encoder for images", "export vae_encoder too"));
@@ -59,7 +162,7 @@ pub(super) fn posterior(pixels: &ArrayD<f32>, what: &InputImage, stage: &mut Tas
     let shape = &posterior.mode().shape()[1..];
     if shape != stage.sample_shape {
         return Err(Error::input(
-            what.file().map_or_else(|| "the image handed on".to_owned(), |path| path.display().to_string()),
+            what.describe(),
             format!("encoded to {shape:?}, and the denoiser takes {:?}", stage.sample_shape),
             "encoder and denoiser are not of one model",
         ));
@@ -80,19 +183,19 @@ pub(super) fn drawn(posterior: &Posterior, stage: &mut TaskContext<'_>) -> Resul
 ///
 /// # Errors
 /// [`Error::Input`] where it is all black, which leaves nothing to draw.
-pub(super) fn mask(path: &Path, (width, height): (usize, usize), limit: InputLimit) -> Result<Array4<f32>> {
-    let image = image::resize(&image::load(path, limit)?, width, height)?;
+pub(super) fn mask(mask: &InputImage, (width, height): (usize, usize), limit: InputLimit) -> Result<Array4<f32>> {
+    let image = image::resize(load(mask, limit)?.as_ref(), width, height)?;
     let values = image::luma(&image).iter().map(|&v| if f32::from(v) / 255.0 < 0.5 { 0.0 } else { 1.0 }).collect();
-    let mask = Array4::from_shape_vec((1, 1, height, width), values)
-        .map_err(|e| Error::input(path.display().to_string(), e.to_string(), ""))?;
-    if mask.iter().all(|&v| v == 0.0) {
+    let values = Array4::from_shape_vec((1, 1, height, width), values)
+        .map_err(|e| Error::input(mask.describe(), e.to_string(), ""))?;
+    if values.iter().all(|&v| v == 0.0) {
         return Err(Error::input(
-            path.display().to_string(),
+            mask.describe(),
             "is black all over, so that nothing is to be drawn",
             "a mask is white where the image is to be drawn anew",
         ));
     }
-    Ok(mask)
+    Ok(values)
 }
 
 /// The nearest values of `[1, 1, h, w]` at another height and width, as torch's `interpolate` picks them.
@@ -121,15 +224,15 @@ pub(super) fn for_branches(tensor: &ArrayD<f32>, branches: usize) -> Result<Arra
 }
 
 /// Requires that a mask has the shape of its image, be it larger or smaller.
-pub(super) fn same_shape((width, height): (usize, usize), mask: &Path, limit: InputLimit) -> Result<()> {
-    let (mask_width, mask_height) = image::dimensions(mask, limit)?;
+pub(super) fn same_shape((width, height): (usize, usize), mask: &InputImage, limit: InputLimit) -> Result<()> {
+    let Some((mask_width, mask_height)) = dimensions(mask, None, limit)? else { return Ok(()) };
     // Up to a pixel of rounding in either.
     let (a, b) = (width * mask_height, height * mask_width);
     if a.abs_diff(b) <= width.max(height).max(mask_width).max(mask_height) {
         return Ok(());
     }
     Err(Error::input(
-        mask.display().to_string(),
+        mask.describe(),
         format!("is {mask_width}×{mask_height} pixels, another shape than the image's {width}×{height}"),
         "make the mask from the image, so that their edges meet",
     ))

@@ -1,19 +1,20 @@
-//! The prompts of a task that has some, and what the denoiser is told of them.
+//! The prompts of a task, and the denoiser's inputs that they fill.
 
 use std::sync::Arc;
 
 use ndarray::{ArrayD, ArrayViewD, Axis, IxDyn, stack};
 
-use super::{Task, TaskContext, TaskModel};
-use crate::bundle::DenoiserContract;
+use super::context::{TaskContext, TaskModel};
+use super::contract::Task;
+use super::prompting::Prompting;
+use crate::bundle::{DenoiserSignature, Role};
 use crate::denoise::{Condition, Guidance};
 use crate::error::{Error, Result};
-use crate::spec::Prompting;
 use crate::tensor::{Dim, TensorInfo};
 use crate::text::{PromptEmbedding, PromptText};
 
-/// The guidance that a task's prompts ask for. A model that learnt the effect of guidance is guided from outside only
-/// where that is asked for by its own key.
+/// The guidance of a task with prompts. A guidance-distilled model has classifier-free guidance only if `true_cfg_scale`
+/// requests it.
 pub(super) fn guidance(prompting: &Prompting, stage: &TaskContext<'_>) -> Guidance {
     let scale = match stage.model.denoiser.is_guidance_distilled() {
         true => prompting.true_cfg_scale,
@@ -22,9 +23,9 @@ pub(super) fn guidance(prompting: &Prompting, stage: &TaskContext<'_>) -> Guidan
     Guidance::classifier_free(scale, prompting.guidance_rescale)
 }
 
-/// Says that a negative prompt is given which nothing leads away from.
-pub fn unused_negative_prompt(prompting: &Prompting, contract: &DenoiserContract) -> Option<String> {
-    let leads_nowhere = contract.is_guidance_distilled() && prompting.true_cfg_scale <= 1.0;
+/// A warning if there is a negative prompt that has no effect.
+pub fn unused_negative_prompt(prompting: &Prompting, signature: &DenoiserSignature) -> Option<String> {
+    let leads_nowhere = signature.is_guidance_distilled() && prompting.true_cfg_scale <= 1.0;
     let later = prompting.later.iter().flat_map(|later| &later.negative_prompts);
     let is_given = prompting.negative_prompts.iter().chain(later).any(|prompt| !prompt.is_empty());
     let warning = "this model learnt the effect of guidance and is not led away from the negative prompt; set true_cfg_scale \
@@ -32,82 +33,93 @@ pub fn unused_negative_prompt(prompting: &Prompting, contract: &DenoiserContract
     (leads_nowhere && is_given).then(|| warning.to_owned())
 }
 
-/// What the denoiser is told of the batch's prompts, a row for each image in each branch of `guidance`: tokens,
-/// and where the graph takes them the pooled text, the sizes and the guidance scale.
+/// The condition of the batch's prompts, a row for each image in each branch of `guidance`: the tokens, and the pooled
+/// embeddings, mask, sizes and guidance scale if the denoiser takes them.
 ///
 /// # Errors
-/// [`Error::Input`] where the model has no text encoder, and whatever that fails with.
+/// [`Error::Input`] if the model has no text encoder, and any error of that.
 pub(super) fn condition(prompting: &Prompting, guidance: Guidance, stage: &mut TaskContext<'_>) -> Result<Condition> {
-    let contract = &stage.model.denoiser.clone();
-    if let (0, Some(warning)) = (stage.first, unused_negative_prompt(prompting, contract)) {
+    let model = stage.model;
+    if let (0, Some(warning)) = (stage.first, unused_negative_prompt(prompting, &model.denoiser)) {
         (stage.warn)(warning);
     }
+    let rows = rows(prompting, guidance, stage)?;
+    let mut condition = Condition::of(Role::Context, stacked(rows.iter().map(|row| row.embedding.tokens.view()))?);
+    for (&role, info) in &model.denoiser.inputs {
+        if let Some(value) = value(role, info, prompting, &rows, stage)? {
+            condition.set(role, value);
+        }
+    }
+    Ok(condition)
+}
+
+/// The prompt of one row.
+struct PromptRow {
+    embedding: Arc<PromptEmbedding>,
+    /// True for the prompt, false for the negative prompt.
+    is_prompt: bool,
+}
+
+/// The encoded prompts: a row for each image in each branch of `guidance`.
+fn rows(prompting: &Prompting, guidance: Guidance, stage: &mut TaskContext<'_>) -> Result<Vec<PromptRow>> {
     let branches = guidance.branches();
     let zeros = stage.model.zeros_for_no_prompt;
-    let told = stage.prompts.iter().map(|&prompt| -> Result<[Arc<PromptEmbedding>; 2]> {
+    let encoded = stage.prompts.iter().map(|&prompt| -> Result<[Arc<PromptEmbedding>; 2]> {
         let encoders = stage.text.as_deref_mut().ok_or_else(no_encoder)?;
-        let made =
-            encoders.encode(&texts_of(prompting, prompt, branches.len() > 1, zeros), stage.cancel, stage.warn)?;
-        let mut made = made.into_iter();
-        let prompted = made.next().ok_or_else(no_encoder)?;
-        let negative = made.next().unwrap_or_else(|| Arc::clone(&prompted));
+        let texts = texts_of(prompting, prompt, branches.len() > 1, zeros);
+        let mut encoded = encoders.encode(&texts, stage.cancel, stage.warn)?.into_iter();
+        let prompted = encoded.next().ok_or_else(no_encoder)?;
+        let negative = encoded.next().unwrap_or_else(|| Arc::clone(&prompted));
         let is_blank = zeros && prompting.negative_prompts.get(prompt).is_none();
         Ok([prompted, if is_blank { Arc::new(negative.zeros()) } else { negative }])
     });
-    let told = told.collect::<Result<Vec<_>>>()?;
-    let mut rows: Vec<Arc<PromptEmbedding>> = Vec::new();
-    let mut sizes = Vec::new();
-    for branch in branches {
-        for [prompt, negative] in &told {
-            rows.push(Arc::clone(if branch.prompt { prompt } else { negative }));
-            sizes.extend(time_ids(prompting, contract, stage.size, branch.prompt));
-        }
-    }
-    let pooled: Option<Vec<_>> = rows.iter().map(|row| row.pooled.as_ref()).collect();
-    let of_rows = |width: usize, values: Vec<f32>| {
-        ArrayD::from_shape_vec(IxDyn(&[rows.len(), width]), values)
+    let encoded = encoded.collect::<Result<Vec<_>>>()?;
+    let row = |[prompt, negative]: &[Arc<PromptEmbedding>; 2], is_prompt: bool| PromptRow {
+        embedding: Arc::clone(if is_prompt { prompt } else { negative }),
+        is_prompt,
+    };
+    Ok(branches.iter().flat_map(|branch| encoded.iter().map(move |pair| row(pair, branch.prompt))).collect())
+}
+
+/// The value of a denoiser's input in a task with prompts; `None` if the prompts give none.
+fn value(
+    role: Role,
+    info: &TensorInfo,
+    prompting: &Prompting,
+    rows: &[PromptRow],
+    stage: &TaskContext<'_>,
+) -> Result<Option<ArrayD<f32>>> {
+    let (width, height) = stage.size;
+    let scale = stage.model.guidance_scale(prompting);
+    let of_rows = |row: &dyn Fn(&PromptRow) -> Vec<f32>| {
+        let values: Vec<f32> = rows.iter().flat_map(row).collect();
+        ArrayD::from_shape_vec(IxDyn(&[rows.len(), values.len() / rows.len().max(1)]), values)
             .map_err(|e| Error::input("prompt", e.to_string(), ""))
     };
-    let masks: Option<Vec<_>> = rows.iter().map(|row| row.mask.as_ref()).collect();
-    let (width, height) = stage.size;
-    let of_image = |info: &Option<TensorInfo>, one: &[f64]| {
-        let of_all =
-            || of_rows(one.len(), one.iter().map(|&value| value as f32).cycle().take(one.len() * rows.len()).collect());
-        info.as_ref().map(|_| of_all()).transpose()
-    };
-    let time_ids = match &contract.time_ids {
-        Some(_) => Some(of_rows(sizes.len() / rows.len().max(1), sizes)?),
-        None => None,
-    };
-    let timestep_cond = match &contract.timestep_cond {
-        Some(info) => {
-            let width = info.shape.get(1).and_then(Dim::fixed).filter(|&width| width <= 65_536).unwrap_or(256);
-            let one = guidance_embedding(stage.model.guidance_scale(prompting), width);
-            Some(of_rows(width, one.iter().copied().cycle().take(width * rows.len()).collect())?)
+    let value = match role {
+        Role::TextEmbeds => return of_all(rows, |embedding| embedding.pooled.as_ref()),
+        Role::ContextMask => return of_all(rows, |embedding| embedding.mask.as_ref()),
+        Role::TimeIds => {
+            let has_score = stage.model.denoiser.time_ids_width() == Some(5);
+            of_rows(&|row| time_ids(prompting, has_score, stage.size, row.is_prompt))?
         }
-        None => None,
+        Role::Resolution => of_rows(&|_| vec![height as f32, width as f32])?,
+        Role::AspectRatio => of_rows(&|_| vec![(height as f64 / width as f64) as f32])?,
+        Role::TimestepCond => {
+            let width = info.shape.get(1).and_then(Dim::fixed).filter(|&width| width <= 65_536).unwrap_or(256);
+            let one = guidance_embedding(scale, width);
+            of_rows(&|_| one.clone())?
+        }
+        Role::Guidance => ArrayD::from_elem(IxDyn(&[rows.len()]), scale as f32),
+        _ => return Ok(None),
     };
-    let guidance = contract.guidance.as_ref().map(|_| {
-        let scale = stage.model.guidance_scale(prompting) as f32;
-        ArrayD::from_elem(IxDyn(&[rows.len()]), scale)
-    });
-    Ok(Condition {
-        guidance,
-        context: Some(stacked(rows.iter().map(|row| row.tokens.view()))?),
-        text_embeds: match (pooled, &contract.text_embeds) {
-            (Some(pooled), Some(_)) => Some(stacked(pooled.iter().map(|row| row.view()))?),
-            _ => None,
-        },
-        context_mask: match (masks, &contract.context_mask) {
-            (Some(masks), Some(_)) => Some(stacked(masks.iter().map(|mask| mask.view()))?),
-            _ => None,
-        },
-        time_ids,
-        resolution: of_image(&contract.resolution, &[height as f64, width as f64])?,
-        aspect_ratio: of_image(&contract.aspect_ratio, &[height as f64 / width as f64])?,
-        timestep_cond,
-        ..Condition::default()
-    })
+    Ok(Some(value))
+}
+
+/// One tensor of each row's embedding, if all have it.
+fn of_all(rows: &[PromptRow], part: impl Fn(&PromptEmbedding) -> Option<&ArrayD<f32>>) -> Result<Option<ArrayD<f32>>> {
+    let parts: Option<Vec<_>> = rows.iter().map(|row| part(&row.embedding)).collect();
+    parts.map(|parts| stacked(parts.iter().map(|part| part.view()))).transpose()
 }
 
 fn stacked<'a>(rows: impl Iterator<Item = ArrayViewD<'a, f32>>) -> Result<ArrayD<f32>> {
@@ -123,37 +135,28 @@ fn no_encoder() -> Error {
     )
 }
 
-/// What the images of one prompt are told, which is encoded together: nothing where the task has no prompts.
+/// The texts of one prompt, which are encoded together; none if the task has no prompts.
 pub fn texts(task: &dyn Task, model: &TaskModel, prompt: usize) -> Vec<PromptText> {
     let is_guided = task.branches(model) > 1;
     let texts = |prompting| texts_of(prompting, prompt, is_guided, model.zeros_for_no_prompt);
     task.prompting().map_or_else(Vec::new, texts)
 }
 
-/// The prompt, and behind it what is told to the branches that it leads away from, where there are some and that is a text:
-/// where nobody gave a negative prompt, `zeros` may take its place.
+/// The prompt, and the negative prompt if there is guidance. If no negative prompt is given, `zeros` may replace it.
 fn texts_of(prompting: &Prompting, prompt: usize, is_guided: bool, zeros: bool) -> Vec<PromptText> {
     let is_blank = zeros && prompting.negative_prompts.get(prompt).is_none();
     let prompted = prompting.text(prompt, false);
     std::iter::once(prompted).chain((is_guided && !is_blank).then(|| prompting.text(prompt, true))).collect()
 }
 
-/// The numbers of `time_ids` for one image: height and width before scaling, what was cropped at the top and the
-/// left, and then height and width after that, or where the graph takes five numbers the aesthetic score.
-fn time_ids(
-    prompting: &Prompting,
-    contract: &DenoiserContract,
-    (width, height): (usize, usize),
-    is_prompt: bool,
-) -> Vec<f32> {
-    if contract.time_ids.is_none() {
-        return Vec::new();
-    }
+/// The values of [`Role::TimeIds`] for one image: height and width before scaling, what was cropped at the top and the
+/// left, and then height and width after that, or the aesthetic score for a denoiser of five values (`has_score`).
+fn time_ids(prompting: &Prompting, has_score: bool, (width, height): (usize, usize), is_prompt: bool) -> Vec<f32> {
     let sizes = &prompting.sizes;
     let [original_width, original_height] = sizes.original_size.unwrap_or([width, height]);
     let [left, top] = sizes.crop.unwrap_or([0, 0]);
     let mut ids = [original_height, original_width, top, left].map(|v| v as f32).to_vec();
-    if contract.time_ids_width() == Some(5) {
+    if has_score {
         ids.push(match is_prompt {
             true => sizes.aesthetic_score.unwrap_or(6.0),
             false => sizes.negative_aesthetic_score.unwrap_or(2.5),
@@ -165,7 +168,7 @@ fn time_ids(
     ids
 }
 
-/// The guidance scale as latent consistency models take it: sines, then cosines, of `1000 (scale − 1)` times falling
+/// The embedded guidance scale of latent consistency models: sines, then cosines, of `1000 (scale − 1)` times falling
 /// frequencies (Luo et al. 2023, arXiv 2310.04378; diffusers' `get_guidance_scale_embedding`).
 fn guidance_embedding(scale: f64, width: usize) -> Vec<f32> {
     let w = (scale - 1.0) as f32 * 1000.0;

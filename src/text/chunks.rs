@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     fn tokenizer() -> Tokenizer {
-        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/models/sd1/tokenizer");
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tokenizer-tiny");
         Tokenizer::open(dir.as_ref()).unwrap()
     }
 

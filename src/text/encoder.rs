@@ -7,7 +7,7 @@ use ndarray::{Array1, Array2, ArrayD, Axis, concatenate};
 
 use super::chunks::{Chunk, Chunks, Instruction, PromptStyle};
 use super::tokenizer::Tokenizer;
-use crate::bundle::{LayerNorm, TextEncoderContract};
+use crate::bundle::{LayerNorm, TextEncoderSignature};
 use crate::error::{Error, Result};
 use crate::session::{Cancel, Session};
 use crate::tensor::{TensorInfo, TensorView, require_finite, switch};
@@ -51,7 +51,7 @@ type ChunkStates = (Option<ArrayD<f32>>, Option<ArrayD<f32>>);
 pub struct TextEncoder {
     tokenizer: Arc<Tokenizer>,
     session: Session,
-    contract: TextEncoderContract,
+    signature: TextEncoderSignature,
     taken: EncoderOutputs,
     /// The outputs for a negative prompt, if they differ.
     negative: Option<EncoderOutputs>,
@@ -63,9 +63,9 @@ pub struct TextEncoder {
 /// Checks that every id of a prompt is a row of the graph's token embedding.
 ///
 /// # Errors
-/// [`Error::Model`] with the graph, the first id out of range, and the number of rows.
-pub fn require_embedded(chunks: &Chunks, contract: &TextEncoderContract, graph: &Path) -> Result<()> {
-    let Some(rows) = contract.embedding_rows else { return Ok(()) };
+/// [`Error::Model`] naming the graph, the first id beyond, and the number of rows.
+pub fn require_embedded(chunks: &Chunks, signature: &TextEncoderSignature, graph: &Path) -> Result<()> {
+    let Some(rows) = signature.embedding_rows else { return Ok(()) };
     let mut ids = chunks.chunks.iter().flat_map(|chunk| &chunk.ids);
     let Some(id) = ids.find(|&&id| usize::try_from(id).map_or(true, |id| id >= rows)) else {
         return Ok(());
@@ -89,23 +89,23 @@ impl TextEncoder {
     pub fn new(
         tokenizer: Arc<Tokenizer>,
         session: Session,
-        contract: TextEncoderContract,
+        signature: TextEncoderSignature,
         taken: EncoderOutputs,
         negative: Option<EncoderOutputs>,
         style: PromptStyle,
     ) -> Result<Self> {
-        if let Some(fixed) = contract.sequence_length.filter(|&n| n != tokenizer.max_length()) {
+        if let Some(fixed) = signature.sequence_length.filter(|&n| n != tokenizer.max_length()) {
             return Err(Error::model(
                 session.path(),
                 format!(
                     "input {}: expected exactly {fixed} tokens, and the tokenizer gives {}",
-                    contract.input_ids.name,
+                    signature.input_ids.name,
                     tokenizer.max_length()
                 ),
                 "set model_max_length in tokenizer_config.json to the graph's length",
             ));
         }
-        Ok(Self { tokenizer, session, contract, taken, negative, style, instruction: None })
+        Ok(Self { tokenizer, session, signature, taken, negative, style, instruction: None })
     }
 
     /// Puts an instruction before every prompt but a negative one.
@@ -124,7 +124,7 @@ impl TextEncoder {
             Some(instruction) => instruction.chunks(prompt, self.style)?,
             None => Chunks::new(prompt, &self.tokenizer, self.style)?,
         };
-        require_embedded(&chunks, &self.contract, self.session.path())?;
+        require_embedded(&chunks, &self.signature, self.session.path())?;
         Ok(chunks)
     }
 
@@ -166,7 +166,7 @@ impl TextEncoder {
     }
 
     fn encode_chunk(&mut self, chunk: &Chunk, taken: &EncoderOutputs, cancel: &Cancel) -> Result<ChunkStates> {
-        let rows = self.contract.batch.unwrap_or(1).max(1);
+        let rows = self.signature.batch.unwrap_or(1).max(1);
         let length = chunk.ids.len();
         let repeated = |row: &[i64]| -> Result<ArrayD<i64>> {
             let values = row.iter().copied().cycle().take(rows * length).collect();
@@ -174,12 +174,12 @@ impl TextEncoder {
             Ok(rows.map_err(|e| Error::input("prompt", e.to_string(), ""))?.into_dyn())
         };
         let (ids, mask) = (repeated(&chunk.ids)?, repeated(&self.mask(chunk))?);
-        let mut inputs = vec![(self.contract.input_ids.name.as_str(), TensorView::I64(ids.view()))];
-        if let Some(info) = &self.contract.attention_mask {
+        let mut inputs = vec![(self.signature.input_ids.name.as_str(), TensorView::I64(ids.view()))];
+        if let Some(info) = &self.signature.attention_mask {
             inputs.push((&info.name, TensorView::I64(mask.view())));
         }
         let switches: Vec<_> =
-            self.contract.switches.iter().map(|s| (s.input.name.as_str(), switch(&s.input, s.value))).collect();
+            self.signature.switches.iter().map(|s| (s.input.name.as_str(), switch(&s.input, s.value))).collect();
         for (name, value) in &switches {
             inputs.push((name, TensorView::Bool(value.view())));
         }

@@ -46,7 +46,7 @@ impl SyntaxKind {
             }
             Self::Hypernetwork => " is read as words; hypernetworks are not supported",
             Self::Network => " is read as words; AUTOMATIC1111 removes it from the prompt",
-            Self::Weight => " is read as words; weights = \"a1111\" enables weights in brackets",
+            Self::Weight => " is read as words; prompt_weighting = \"a1111\" enables weights in brackets",
             Self::Edit => {
                 " is read as words; to change the prompt during a run, end the run at run.denoising_end and continue in a \
                  [[stage]] with the other prompt"
@@ -62,7 +62,7 @@ impl SyntaxKind {
             Self::Break => " is read as a word; with long_prompts = \"chunk\" it starts another chunk",
             Self::BreakLeftOut => " is ignored; with long_prompts = \"chunk\" it starts another chunk",
             Self::Embedding => {
-                " is read as words; add the file in an [[embedding]] table, and write only its token in the prompt"
+                " is read as words; add the file in a [[textual_inversion]] table, and write only its token in the prompt"
             }
         }
     }

@@ -60,7 +60,7 @@ impl TextualInversion {
                             tensors.len(),
                             names.join(", ")
                         ),
-                        "an [[embedding]] file has one tensor named after its token, emb_params, or clip_l and clip_g",
+                        "a [[textual_inversion]] file has one tensor named after its token, emb_params, or clip_l and clip_g",
                     ));
                 }
             }
@@ -71,7 +71,7 @@ impl TextualInversion {
         let stem = || path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let token = token.map(str::to_owned).or(called).unwrap_or_else(stem);
         if token.trim().is_empty() {
-            return Err(Error::model(path, "names no token for its embeddings", "set token in [[embedding]]"));
+            return Err(Error::model(path, "names no token for its embeddings", "set token in [[textual_inversion]]"));
         }
         vectors.sort_by_key(|(encoder, _)| *encoder);
         let mut hash = Sha256::new();
@@ -104,7 +104,7 @@ impl TextualInversion {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    let help = "set [[embedding]] path to a .safetensors file";
+    let help = "set [[textual_inversion]] path to a .safetensors file";
     if path.is_dir() {
         return Err(Error::model(path, "is a directory", help));
     }

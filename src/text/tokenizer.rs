@@ -279,7 +279,7 @@ impl Tokenizer {
     pub fn with_word(mut self, word: &str, ids: Vec<i64>) -> Result<Self> {
         if self.inner.token_to_id(word).is_some() {
             let problem = format!("already has the token \"{word}\"");
-            return Err(Error::model(&self.dir, problem, "set another token in [[embedding]]"));
+            return Err(Error::model(&self.dir, problem, "set another token in [[textual_inversion]]"));
         }
         let add = contain(|| limits::add_token(&mut self.inner, AddedToken::from(word, false)));
         let add = add.map_err(|panic| self.unencoded(&panic))?;

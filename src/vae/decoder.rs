@@ -4,7 +4,7 @@ use ndarray::{ArrayD, ArrayViewD};
 
 use super::Scaling;
 use super::single::{self, Ports};
-use crate::bundle::VaeDecoderContract;
+use crate::bundle::VaeDecoderSignature;
 use crate::error::{Error, Result};
 use crate::session::{Cancel, Session};
 use crate::tiles::Tiles;
@@ -12,7 +12,7 @@ use crate::tiles::Tiles;
 /// A VAE decoder graph.
 pub struct VaeDecoder {
     session: Session,
-    contract: VaeDecoderContract,
+    signature: VaeDecoderSignature,
     scaling: Scaling,
     /// f: pixels per latent along each side.
     factor: usize,
@@ -21,8 +21,8 @@ pub struct VaeDecoder {
 impl VaeDecoder {
     /// Combines an open graph with the scaling of its latents. `factor` is the number of pixels per latent along each
     /// side.
-    pub fn new(session: Session, contract: VaeDecoderContract, scaling: Scaling, factor: usize) -> Self {
-        Self { session, contract, scaling, factor }
+    pub fn new(session: Session, signature: VaeDecoderSignature, scaling: Scaling, factor: usize) -> Self {
+        Self { session, signature, scaling, factor }
     }
 
     /// Returns the open graph.
@@ -51,10 +51,10 @@ impl VaeDecoder {
 
     fn run(&mut self, z: ArrayD<f32>, cancel: &Cancel) -> Result<ArrayD<f32>> {
         let ports = Ports {
-            input: &self.contract.latent,
-            output: &self.contract.output,
-            switches: &self.contract.switches,
-            batch: self.contract.batch,
+            input: &self.signature.latent,
+            output: &self.signature.output,
+            switches: &self.signature.switches,
+            batch: self.signature.batch,
         };
         let pixels = single::run(&mut self.session, &ports, z.view(), "the decoded image", cancel)?;
         let sides = |shape: &[usize], factor| shape.get(2..).map(|sides| sides.iter().map(|s| s * factor).collect());
@@ -66,7 +66,7 @@ impl VaeDecoder {
             self.session.path(),
             format!(
                 "output {} is {:?} for latents {:?}: expected {} pixels per latent along each side",
-                self.contract.output.name,
+                self.signature.output.name,
                 pixels.shape(),
                 z.shape(),
                 self.factor

@@ -4,7 +4,7 @@ use ndarray::{ArrayD, ArrayViewD, Axis, Slice};
 
 use super::Scaling;
 use super::single::{self, Ports};
-use crate::bundle::{VaeEncoderContract, VaeEncoderKind};
+use crate::bundle::{VaeEncoderKind, VaeEncoderSignature};
 use crate::error::{Error, Result};
 use crate::session::{Cancel, Session};
 
@@ -25,8 +25,8 @@ pub enum Posterior {
 /// A VAE encoder graph.
 pub struct VaeEncoder {
     session: Session,
-    contract: VaeEncoderContract,
-    /// The last encoded image and its result: all images of a request start from the same one.
+    signature: VaeEncoderSignature,
+    /// The image encoded last and what came of it: every image of a request begins with the same.
     last: Option<EncodedImage>,
 }
 
@@ -39,8 +39,8 @@ pub struct EncodedImage {
 
 impl VaeEncoder {
     /// Wraps an open graph.
-    pub fn new(session: Session, contract: VaeEncoderContract) -> Self {
-        Self { session, contract, last: None }
+    pub fn new(session: Session, signature: VaeEncoderSignature) -> Self {
+        Self { session, signature, last: None }
     }
 
     /// Gives the encoder an image that the same graph encoded before, so that it need not be encoded again.
@@ -62,8 +62,8 @@ impl VaeEncoder {
             return Ok(last.posterior.clone());
         }
         let posterior = self.run(pixels.view(), cancel)?;
-        // A graph that samples internally runs again for every image.
-        if !self.contract.samples_inside {
+        // A graph that draws inside draws anew for every image.
+        if !self.signature.samples_inside {
             self.last = Some(EncodedImage { pixels: pixels.to_owned(), posterior: posterior.clone() });
         }
         Ok(posterior)
@@ -71,13 +71,13 @@ impl VaeEncoder {
 
     fn run(&mut self, pixels: ArrayViewD<'_, f32>, cancel: &Cancel) -> Result<Posterior> {
         let ports = Ports {
-            input: &self.contract.sample,
-            output: &self.contract.output,
-            switches: &self.contract.switches,
-            batch: self.contract.batch,
+            input: &self.signature.sample,
+            output: &self.signature.output,
+            switches: &self.signature.switches,
+            batch: self.signature.batch,
         };
         let output = single::run(&mut self.session, &ports, pixels, "the encoded image", cancel)?;
-        match self.contract.kind {
+        match self.signature.kind {
             VaeEncoderKind::Sample => Ok(Posterior::Sample(output)),
             VaeEncoderKind::Moments => {
                 let channels = output.shape().get(1).copied().unwrap_or(0);
@@ -86,7 +86,7 @@ impl VaeEncoder {
                         self.session.path(),
                         format!(
                             "output {} should hold mean and log-variance, an even number of channels, and is {:?}",
-                            self.contract.output.name,
+                            self.signature.output.name,
                             output.shape()
                         ),
                         "export the VAE with scripts/export.py",

@@ -2,15 +2,14 @@
 //! nothing of the size of the latents.
 
 use std::ops::ControlFlow;
-use std::path::Path;
 
-use ldm_ort::execution::Execution;
-use ldm_ort::execution::ExecutionEvent;
+use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::scheduler::{self, Config, Noise, ScheduleRequest};
 use ldm_ort::{Cancel, Overrides, Plan, Runtime, Spec};
 use serde_json::{Value, json};
 
 use crate::allocator::{ASKED, LARGEST};
+use crate::fixtures::root;
 
 /// Noise that is the same number everywhere.
 struct Constant;
@@ -113,7 +112,7 @@ fn learned_variances_need_no_memory() {
 /// The most bytes asked for at once by the thread of the denoising loop between any two of its calls from [`WARM`] on, and
 /// the bytes of the latents.
 fn asked_at_once(runtime: &Runtime, pipeline: &str, set: &[&str]) -> (usize, usize) {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(pipeline);
+    let file = root().join("tests/golden").join(pipeline);
     let set = set.iter().map(|set| (*set).to_owned()).collect();
     let overrides = Overrides { steps: Some(12), images: Some(1), set, ..Overrides::default() };
     let plan = Plan::new(Spec::load(&file, &overrides).expect("a spec")).expect("a plan");

@@ -3,6 +3,8 @@
 
 mod allocator;
 mod denoising;
+#[path = "../it/common/fixtures.rs"]
+mod fixtures;
 mod fuzz;
 
 #[global_allocator]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::common::{Answer, answer, ldm_ort, models};
+use crate::common::{Answer, answer, ldm_ort, models, root};
 
 fn call(folder: &Path, arguments: &[&str]) -> Answer {
     let mut command = ldm_ort(folder);
@@ -302,7 +302,7 @@ fn help_and_version_are_results() {
 #[test]
 fn what_is_no_result_goes_to_stderr() {
     let folder = tempfile::tempdir().expect("a folder");
-    let pipeline = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pipelines/plain/pipeline.toml");
+    let pipeline = root().join("tests/golden/pipelines/plain/pipeline.toml");
     let pipeline = pipeline.to_str().expect("the path is Unicode");
     let answer = call(folder.path(), &["run", pipeline, "--output", "out", "--steps", "1", "--seed", "5"]);
     assert_eq!(answer.code, Some(0), "{answer}");
@@ -316,7 +316,7 @@ fn what_is_no_result_goes_to_stderr() {
 
 /// The golden pipeline of the tiny model, as an argument.
 fn plain() -> String {
-    let pipeline = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pipelines/plain/pipeline.toml");
+    let pipeline = root().join("tests/golden/pipelines/plain/pipeline.toml");
     pipeline.to_str().expect("the path is Unicode").to_owned()
 }
 
@@ -413,7 +413,7 @@ fn outputs_go_where_their_names_lead() {
 #[test]
 fn a_prompt_that_is_cut_is_told() {
     let folder = tempfile::tempdir().expect("a folder");
-    let pipeline = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pipelines/long-prompt/pipeline.toml");
+    let pipeline = root().join("tests/golden/pipelines/long-prompt/pipeline.toml");
     let pipeline = pipeline.to_str().expect("the path is Unicode");
     let answer = call(folder.path(), &["run", pipeline, "--output", "out", "--steps", "1"]);
     assert_eq!(answer.code, Some(0), "{answer}");
@@ -427,7 +427,7 @@ fn an_interrupt_stops_a_run_cleanly() {
     use std::time::{Duration, Instant};
 
     let folder = tempfile::tempdir().expect("a folder");
-    let pipeline = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pipelines/plain/pipeline.toml");
+    let pipeline = root().join("tests/golden/pipelines/plain/pipeline.toml");
     let mut command = ldm_ort(folder.path());
     command.arg("run").arg(&pipeline).args(["--output", "out", "--save-latents", "latents.npy"]);
     command.args(["--steps", "900", "--images", "4", "--width", "512", "--height", "512"]);
@@ -476,7 +476,7 @@ fn an_interrupt_ends_the_wait_for_standard_input() {
 /// The README's first command, but for the release build.
 #[test]
 fn the_shipped_pipeline_draws() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = root();
     let out = tempfile::tempdir().unwrap();
     let folder = out.path().to_str().unwrap();
     let path = printed(root, &["run", "pipeline.toml", "--output", folder]);
@@ -519,7 +519,7 @@ fn named<'t>(text: &'t str, prefix: &str, more: &[char]) -> Vec<&'t str> {
 fn scripts_and_flags_that_are_named_exist() {
     use clap::CommandFactory;
 
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = root();
     let mut of_program = flags(&ldm_ort::cli::args::Cli::command());
     // clap's own, and the one that stands for any.
     of_program.extend(["--help", "--version", "--flag"].map(str::to_owned));
@@ -574,7 +574,7 @@ fn more_words_are_no_alarm() {
 /// One of a thing is told in the singular.
 #[test]
 fn one_is_no_plural() {
-    let pipeline = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipeline.toml");
+    let pipeline = root().join("pipeline.toml");
     let pipeline = pipeline.to_str().expect("the path is Unicode");
     let of = |steps: &str| printed(&models(), &["check", pipeline, "--steps", steps, "--preview", steps]);
     assert_says(&of("1"), &["1 image of", "1 step of ddim", "previews every step are made"]);
@@ -590,13 +590,13 @@ fn prompts_that_are_not_read_as_they_are_meant_are_warned_of() {
     let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &[0; 64]].concat();
     std::fs::write(folder.path().join("cat.safetensors"), bytes).expect("a file can be written");
     let cat = "[[textual_inversion]]\npath = 'cat.safetensors'\n";
-    let weights = "weights = 'a1111'\n";
+    let weights = "prompt_weighting = 'a1111'\n";
     for (prompt, keys, tables, says) in [
         ("a <lora:x:1> cat", "", "", Some("prompt: \"<lora:x:1>\" is read as words and adds no LoRA")),
         ("a [cat:dog:0.5]", weights, "", Some("prompt: \"[cat:dog:0.5]\" is read as words")),
         ("a [cat|dog]", weights, "", Some("prompt: \"[cat|dog]\" is read as words")),
         ("a cat AND a dog", weights, "", Some("prompt: \"AND\" is read as a word")),
-        ("a (red:1.4) cat", "", "", Some("weights = \"a1111\"")),
+        ("a (red:1.4) cat", "", "", Some("prompt_weighting = \"a1111\"")),
         ("a cat", "negative_prompt = 'a BREAK b'\n", "", Some("negative_prompt: \"BREAK\" is read as a word")),
         ("a cat", "", cat, Some("cat.safetensors: no prompt has its token \"<cat>\"")),
         ("a <cat>", "", cat, None),

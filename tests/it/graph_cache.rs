@@ -34,7 +34,7 @@ fn plan(cache: Option<&Path>, set: &[&str]) -> Plan {
     let set = set.iter().map(|&key| key.to_owned()).collect();
     let spec = Spec::parse(&text, None, &Overrides { set, ..Overrides::default() }).expect("a pipeline");
     let mut plan = Plan::new(spec).expect("a plan");
-    plan.model.prepared = cache.map(GraphCache::new);
+    plan.execution.graph_cache = cache.map(GraphCache::new);
     plan
 }
 
@@ -156,8 +156,8 @@ fn callers(cache: &Path, set: &[&str]) -> (usize, usize) {
     };
     let plan = plan(Some(cache), set);
     let pipeline = Execution::load(&plan, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
-    let model = pipeline.models().next().expect("what was loaded");
-    (model.session_options(model.denoiser.kind).callers, measured)
+    let plan = pipeline.models().next().expect("what was loaded");
+    (plan.session_options(plan.model.denoiser.kind).callers, measured)
 }
 
 #[test]
@@ -289,7 +289,7 @@ fn flip(folder: &Path, name: &str, at: impl Fn(usize) -> usize) {
 /// A pipeline on a cache that checks files of up to `first` bytes before they are opened, run once.
 fn run_checked(folder: &Path, first: u64) -> (Run, Result<(), ldm_ort::Error>) {
     let mut plan = plan(None, &[]);
-    plan.model.prepared = Some(GraphCache::new(folder).checking_first(first));
+    plan.execution.graph_cache = Some(GraphCache::new(folder).checking_first(first));
     let mut run = Run { latents: Vec::new(), optimized: 0, warnings: Vec::new() };
     let mut observe = |event: ExecutionEvent<'_>| {
         match event {
@@ -347,7 +347,7 @@ fn a_pipeline_recovers_from_a_damaged_graph() {
         flip(folder.path(), "model.weights", |length| length / 2);
         let mut plan = plan(None, set);
         let cache = GraphCache::new(folder.path()).checking_first(0);
-        plan.model.prepared = Some(cache.clone());
+        plan.execution.graph_cache = Some(cache.clone());
         let mut again = Run { latents: Vec::new(), optimized: 0, warnings: Vec::new() };
         let previews = std::cell::Cell::new(0);
         let mut observe = |event: ExecutionEvent<'_>| {
@@ -499,9 +499,9 @@ fn clearing_the_cache_fails_nobody_who_opens_from_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let cache = GraphCache::new(folder.path());
     let runtime = runtime();
-    let Plan { model, .. } = plan(Some(folder.path()), &[]);
-    let opening = model.openings().into_iter().next().expect("the text encoder");
-    let options = model.session_options(opening.kind);
+    let Plan { execution, .. } = plan(Some(folder.path()), &[]);
+    let opening = execution.openings().into_iter().next().expect("the text encoder");
+    let options = execution.session_options(opening.kind);
     let is_over = std::sync::atomic::AtomicBool::new(false);
     let cleared = std::thread::scope(|scope| {
         let clearing = scope.spawn(|| {

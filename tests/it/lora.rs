@@ -1,12 +1,12 @@
 //! LoRAs: merged weights give the same images as diffusers.
 //!
-//! The references are in `tests/golden/lora`, made by `scripts/golden_lora.py`. Each folder there with a pipeline.toml
+//! The references are in `tests/golden/lora`, made by `scripts/goldens/golden_lora.py`. Each folder there with a pipeline.toml
 //! is a test.
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use crate::common::{answer, ldm_ort, models, npy};
+use crate::common::{answer, ldm_ort, models, npy, root};
 use ldm_ort::bundle::{ComponentKind, GraphFile, ModuleWeights};
 use ldm_ort::engine::model_digest;
 use ldm_ort::lora::{Lora, merge};
@@ -15,7 +15,7 @@ use ldm_ort::tensor::{DType, WeightValues};
 use ldm_ort::{Overrides, Plan, Spec};
 
 fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/lora")
+    root().join("tests/golden/lora")
 }
 
 /// Runs a pipeline with its images in `folder`, and returns the final latents and the first image's bytes.
@@ -233,7 +233,7 @@ fn the_digest_takes_in_the_loras() {
     let digest = |tables: &str| {
         let path = pipeline(scratch.path(), "pipeline.toml", "sd1", tables);
         let plan = Plan::new(Spec::load(&path, &Overrides::default()).expect("a spec")).expect("a plan");
-        model_digest(&plan.model).expect("files")
+        model_digest(&plan.execution).expect("files")
     };
     let (none, kohya, peft) =
         (digest(""), digest(&table("kohya.safetensors", "")), digest(&table("peft.safetensors", "")));

@@ -7,8 +7,11 @@
 mod aliases;
 mod bundle;
 mod cli;
+mod cli_habits;
 mod common;
 mod deepcache;
+#[cfg(unix)]
+mod docs;
 mod engine;
 mod errors;
 mod graph_cache;

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use crate::common::{answer, ldm_ort, models};
+use crate::common::{answer, ldm_ort, models, root};
 use ldm_ort::bundle::GraphFile;
 use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::graph_cache::GraphCache;
@@ -15,7 +15,7 @@ use ldm_ort::tiles::Tiles;
 use ndarray::ArrayD;
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+    root().join("tests/fixtures").join(name)
 }
 
 fn plan(set: &[&str]) -> Result<Plan, String> {
@@ -92,7 +92,8 @@ fn width_of_inputs(large: u64) -> u64 {
 
 #[test]
 fn a_run_that_does_not_fit_the_free_memory_is_refused() {
-    let large = |more: &[&str]| plan(&[&["run.width=2048", "run.height=2048"], more].concat()).expect("a plan").model;
+    let large =
+        |more: &[&str]| plan(&[&["run.width=2048", "run.height=2048"], more].concat()).expect("a plan").execution;
     let model = large(&[]);
     let need = model.memory_need().expect("readable graphs");
     assert!(need.private > 50_000_000 && need.component.starts_with("vae_decoder"), "{need:?}");
@@ -106,21 +107,21 @@ fn a_run_that_does_not_fit_the_free_memory_is_refused() {
     assert!(warned.is_some_and(|warning| warning.contains("vae_decoder needs")));
     // Weights of optimized graphs are mapped.
     let mut prepared = large(&[]);
-    prepared.prepared = Some(GraphCache::new("cache"));
+    prepared.graph_cache = Some(GraphCache::new("cache"));
     let need = prepared.memory_need().expect("readable graphs");
     assert!(need.mapped > 100_000, "{need:?}");
     let warned = prepared.check_free_memory(need.private + need.mapped - 1).expect("it's slow only");
     assert!(warned.is_some_and(|warning| warning.contains("read from the disk again and again")));
     // Runs that work today on a machine with little memory still do.
-    let usual = plan(&[]).expect("a plan").model;
+    let usual = plan(&[]).expect("a plan").execution;
     assert_eq!(usual.check_free_memory(64_000_000).expect("it fits"), None);
 }
 
 #[test]
 fn what_does_not_fit_whole_is_given_up_piece_by_piece() {
     let told = |memory: &str| {
-        let plan = plan(&["run.width=1024", "run.height=768", &format!("device.memory_budget={memory:?}")]);
-        plan.map(|plan| plan.model.memory_budget.expect("memory is kept within bounds"))
+        let plan = plan(&["run.width=1024", "run.height=768", &format!("device.memory={memory:?}")]);
+        plan.map(|plan| plan.execution.memory_budget.expect("memory is kept within bounds"))
     };
     assert_eq!(told("10 GB"), Ok(MemoryBudget::default()));
     let (mut last, mut least) = (usize::MAX, 0);
@@ -158,9 +159,9 @@ fn runtime() -> Runtime {
 
 /// Returns the latents and the pixels of an image, and the warnings.
 fn draw(cache: &Path, memory_budget: Option<MemoryBudget>) -> (ArrayD<f32>, Vec<u8>, Vec<String>) {
-    let shapes = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes");
+    let shapes = root().join("models/shapes");
     let mut plan = plan_of(&shapes, &["run.width=128", "run.height=96"]).expect("a plan");
-    (plan.model.prepared, plan.model.memory_budget) = (Some(GraphCache::new(cache)), memory_budget);
+    (plan.execution.graph_cache, plan.execution.memory_budget) = (Some(GraphCache::new(cache)), memory_budget);
     let (mut drawn, mut warnings) = (None, Vec::new());
     let mut observe = |event: ExecutionEvent<'_>| {
         match event {

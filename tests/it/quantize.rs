@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use crate::common::{Answer, answer, ldm_ort, models};
+use crate::common::{Answer, answer, ldm_ort, models, root};
 use ldm_ort::Error;
 use ldm_ort::bundle::{ComponentKind, GraphFile};
 use ldm_ort::execution::{Execution, ExecutionEvent};
@@ -17,7 +17,7 @@ use ldm_ort::tensor::DType;
 use ndarray::ArrayD;
 
 fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/quantize")
+    root().join("tests/golden/quantize")
 }
 
 fn narrowed(model: &Path, output: &Path, weights: WeightFormat) -> Vec<QuantizedGraph> {
@@ -33,7 +33,7 @@ fn draw(model: &Path, cache: &Path) -> (Vec<f32>, Vec<CachedGraph>) {
     let spec = Spec::parse(&text, None, &Overrides::default()).expect("a pipeline");
     let mut plan = Plan::new(spec).expect("a plan");
     let cache = GraphCache::new(cache);
-    plan.model.prepared = Some(cache.clone());
+    plan.execution.graph_cache = Some(cache.clone());
     let mut latents = Vec::new();
     let mut observe = |event: ExecutionEvent<'_>| {
         match event {
@@ -282,7 +282,7 @@ fn the_command_prints_what_it_did() {
 fn what_cannot_be_done_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let sd1 = models().join("sd1").display().to_string();
-    let half = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes").display().to_string();
+    let half = root().join("models/shapes").display().to_string();
     let cases: [(&[&str], &[&str]); 6] = [
         (&[&sd1, "--weights", "int4"], &["--weights", "MatMulNBits", "take int8"]),
         (&[&sd1, "--weights", "dynamic-int8", "--component", "text_encoder"], &["MatMul alone", "float32"]),

@@ -1,8 +1,9 @@
 //! Rewritten graphs compute the same as the original ones.
 //!
-//! The graphs are those of `tests/fixtures`. `scripts/make_rewrites.py` makes those in `tests/fixtures/rewrite`, each
+//! The graphs are those of `tests/fixtures`. `scripts/fixtures/make_rewrites.py` makes those in `tests/fixtures/rewrite`, each
 //! in another form that exporters write.
 
+use crate::common::root;
 use std::path::{Path, PathBuf};
 
 use ldm_ort::bundle::GraphFile;
@@ -22,7 +23,7 @@ const SIZES: [Lengths; 4] = [
 ];
 
 fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+    root().join("tests/fixtures")
 }
 
 fn rewritten(path: &Path) -> Option<Rewritten> {

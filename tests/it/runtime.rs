@@ -1,5 +1,6 @@
 //! Opens and runs graphs on a real ONNX Runtime, found as the program finds it (and fetched if the machine has none).
 
+use crate::common::root;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ fn runtime() -> Runtime {
 }
 
 fn graph(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/graphs").join(format!("{name}.onnx"))
+    root().join("tests/fixtures/graphs").join(format!("{name}.onnx"))
 }
 
 fn open(name: &str) -> Session {

@@ -5,16 +5,18 @@
 //! `ldm-ort run`, parted by spaces. To add a case, add its TOML, run `UPDATE_EXPECTED=1 cargo test --test it spec::`, and
 //! read what was written.
 
+use crate::common::root;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use ldm_ort::cli::args::{Cli, Command};
-use ldm_ort::spec::{Beginning, ImageToImage, Overrides, Prompting, SchedulerSpec, Spec, TASKS, TaskSpec, TextToImage};
+use ldm_ort::spec::{Overrides, SchedulerSpec, Spec};
+use ldm_ort::task::{ImageOrLatents, ImageToImage, Prompting, Task, TextToImage, Unconditional, find};
 use ldm_ort::{Error, Result};
 
 fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/spec").join(name)
+    root().join("tests/fixtures/spec").join(name)
 }
 
 /// The TOML files of a folder, in order.
@@ -99,11 +101,11 @@ fn a_spec_made_in_code_reads_back_the_same() {
     let mut prompting = Prompting::new(vec!["a \"circle\"\n\t\\ of 日本 \u{7f}".into(), String::new()]);
     prompting.negative_prompts = vec!["x".into(), "y".into()];
     prompting.guidance_scale = Some(0.1 + 0.2);
-    let begin = Beginning::Image("/in'.png".into());
-    let tasks = [
-        TaskSpec::TextToImage(TextToImage { prompting: prompting.clone() }),
-        TaskSpec::ImageToImage(ImageToImage { prompting, begin, strength: Some(1e-9) }),
-        TaskSpec::Unconditional,
+    let input = ImageOrLatents::Image("/in'.png".into());
+    let tasks: [Box<dyn Task>; 3] = [
+        TextToImage { prompting: prompting.clone() }.into(),
+        ImageToImage { prompting, input, strength: Some(1e-9) }.into(),
+        Unconditional.into(),
     ];
     for task in tasks {
         let mut spec = Spec::new("/models/a model", task);
@@ -129,8 +131,8 @@ fn paths_are_relative_to_where_they_were_written() {
     assert_eq!(spec.output.dir, Path::new("some/where/outputs"));
     let spec = Spec::parse(text, Some(file), &overrides).unwrap();
     assert_eq!(spec.output.dir, Path::new("here"));
-    let TaskSpec::ImageToImage(task) = &spec.task else { panic!("{:?}", spec.task) };
-    assert_eq!(task.begin, Beginning::Image("other.png".into()));
+    let task: &ImageToImage = spec.task.downcast_ref().unwrap();
+    assert_eq!(task.input, ImageOrLatents::Image("other.png".into()));
 }
 
 #[test]
@@ -155,9 +157,9 @@ fn prompts_have_a_largest_length() {
 
 #[test]
 fn the_table_of_tasks_tells_the_keys_each_takes() {
-    let keys = |name| TASKS.iter().find(|entry| entry.name == name).unwrap().keys().join(" ");
+    let keys = |name| find(name).unwrap().keys().join(" ");
     let of_prompts = "prompt negative_prompt prompt_2 negative_prompt_2 prompt_3 negative_prompt_3 guidance_scale \
-                      true_cfg_scale guidance_interval guidance_rescale prompt_weighting long_prompts text_cleaning clip_skip max_sequence_length original_size crop target_size \
+                      true_cfg_scale guidance_interval guidance_rescale prompt_weighting long_prompts text_cleaning clip_skip max_sequence_length complex_human_instruction original_size crop target_size \
                       aesthetic_score negative_aesthetic_score";
     assert_eq!(keys("text-to-image"), of_prompts);
     assert_eq!(keys("image-to-image"), format!("{of_prompts} latents image strength"));

@@ -1,31 +1,31 @@
 //! Text encoders alone, compared with transformers for the same prompts.
 
-use std::path::Path;
+use crate::common::root;
 use std::sync::Arc;
 
-use ldm_ort::bundle::{Bundle, ComponentKind, DirectoryOverrides, TextEncoderContract};
+use ldm_ort::bundle::{Bundle, ComponentKind, DirectoryOverrides, TextEncoderSignature};
 use ldm_ort::session::{Session, SessionOptions};
 use ldm_ort::text::tokenizer::Tokenizer;
 use ldm_ort::text::{EncoderOutputs, PromptCache, PromptStyle, PromptText, TextEncoder, TextEncoders};
 use ldm_ort::{Cancel, Runtime, npy};
 
-/// T5's encoder and its tokenizer, against `tests/golden/text/t5.npy` (`scripts/golden_t5.py`).
+/// T5's encoder and its tokenizer, against `tests/golden/text/t5.npy` (`scripts/goldens/golden_t5.py`).
 #[test]
 fn t5_gives_the_states_that_transformers_gives() {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let tests = root().join("tests");
     let bundle = Bundle::open(&tests.join("fixtures/families/sd3"), &DirectoryOverrides::default()).unwrap();
     let kind = ComponentKind::TextEncoder3;
     let component = bundle.component(kind).unwrap();
-    let contract = TextEncoderContract::resolve(component).unwrap();
-    assert_eq!((contract.attention_mask.is_none(), contract.pooled.is_none()), (true, true));
+    let signature = TextEncoderSignature::resolve(component).unwrap();
+    assert_eq!((signature.attention_mask.is_none(), signature.pooled.is_none()), (true, true));
     let tokenizer = Tokenizer::open(bundle.tokenizer(kind).unwrap()).unwrap();
     assert!(tokenizer.is_t5());
     let runtime =
         Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("an ONNX Runtime is found or fetched");
     let session = Session::open(&runtime, &component.graph.path, &SessionOptions::default()).unwrap();
-    let taken = EncoderOutputs { tokens: contract.last_hidden_state.clone(), norm: None, pooled: None };
+    let taken = EncoderOutputs { tokens: signature.last_hidden_state.clone(), norm: None, pooled: None };
     let encoder =
-        TextEncoder::new(Arc::new(tokenizer), session, contract, taken, None, PromptStyle::default()).unwrap();
+        TextEncoder::new(Arc::new(tokenizer), session, signature, taken, None, PromptStyle::default()).unwrap();
     let mut encoders = TextEncoders::new(vec![(0, encoder)], None, PromptCache::default());
 
     let want = npy::read_f32(tests.join("golden/text/t5.npy")).unwrap();

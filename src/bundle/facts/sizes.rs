@@ -43,7 +43,7 @@ impl Evidence<'_> {
     /// every level's size was even. One that enlarges to a size taken from the skip connection takes any size.
     pub(super) fn latent_multiple(&self, family: Option<Family>) -> Fact<usize> {
         let Some(denoiser) = self.denoiser else { return Fact::new(1, "there is no denoiser") };
-        if self.contract().is_some_and(|c| c.positions.is_some()) {
+        if self.signature().is_some_and(|c| c.is_packed()) {
             return Fact::new(2, "two by two latents are packed into one token");
         }
         if denoiser.kind == ComponentKind::Transformer {
@@ -95,7 +95,7 @@ impl Evidence<'_> {
         if self.autoencoder == Autoencoder::Pixels {
             return square(64, "assumed, as nothing says otherwise");
         }
-        let context_width = self.denoiser.and_then(|d| d.graph.input("encoder_hidden_states")?.shape.get(2)?.fixed());
+        let context_width = self.signature().and_then(|signature| signature.context_width());
         let predicts_v =
             self.scheduler.is_some_and(|s| json::string(&s.config, "prediction_type") == Some("v_prediction"));
         let training = Training { context_width, predicts_v };

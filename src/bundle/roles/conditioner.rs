@@ -1,29 +1,29 @@
-//! What a graph for conditions takes and gives.
+//! The signature of a graph for a condition.
 
-use super::{Unassigned, fixed_batch, is_number, table};
+use super::{Unassigned, describe, fixed_batch, is_number};
 use crate::bundle::component::Component;
 use crate::error::{Error, Result};
 use crate::tensor::TensorInfo;
 
-/// The roles of the one input and the one output of an embedder.
+/// The one input and the one output of a graph for a condition.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ConditionerContract {
-    /// What is to be shown: classes `[n]`, tokens `[n, tokens]` or a map `[n, labels, h, w]`.
+pub struct ConditionerSignature {
+    /// The condition: classes `[n]`, tokens `[n, tokens]` or a map `[n, labels, h, w]`.
     pub input: TensorInfo,
-    /// What the denoiser is told: tokens `[n, tokens, width]`, a vector `[n, width]`, or channels `[n, c, h, w]`.
+    /// The embedded condition: tokens `[n, tokens, width]`, a vector `[n, width]`, or channels `[n, c, h, w]`.
     pub output: TensorInfo,
-    /// Rows of the table that the input indexes, where it indexes one.
+    /// Rows of the table that the input indexes, if it indexes one.
     pub rows: Option<usize>,
-    /// The batch the graph is fixed to, where it is.
+    /// The batch the graph is fixed to.
     pub batch: Option<usize>,
 }
 
-impl ConditionerContract {
+impl ConditionerSignature {
     /// Finds the input and the output.
     ///
     /// # Errors
     ///
-    /// [`Error::Model`] with a table of names, types and shapes, where there is not one of each.
+    /// [`Error::Model`] with a table of names, types and shapes if there is not one of each.
     pub fn resolve(component: &Component) -> Result<Self> {
         let graph = &component.graph;
         let mut inputs = Unassigned::new(component);
@@ -34,7 +34,7 @@ impl ConditionerContract {
         let [output] = graph.outputs.as_slice() else {
             return Err(Error::model(
                 &graph.path,
-                format!("{} should give one output; its outputs are{}", component.kind, table(&graph.outputs)),
+                format!("{} should give one output; its outputs are{}", component.kind, describe(&graph.outputs)),
                 "export it with scripts/export.py",
             ));
         };
@@ -46,7 +46,7 @@ impl ConditionerContract {
         })
     }
 
-    /// The input and the output with the word for their role.
+    /// The input and the output with the description of their role.
     pub fn roles(&self) -> Vec<(&TensorInfo, String)> {
         vec![(&self.input, "condition".to_owned()), (&self.output, "embedded condition".to_owned())]
     }

@@ -1,22 +1,23 @@
-//! What a text encoder takes and gives.
+//! The signature of a text encoder.
 
-use super::{Switch, Unassigned, fixed_batch, is_float, table};
-use crate::bundle::component::Component;
+use super::table::Role;
+use super::{Switch, Unassigned, describe, fixed_batch, is_float};
+use crate::bundle::component::{Component, ComponentKind};
 use crate::error::{Error, Result};
 use crate::tensor::{Dim, TensorInfo};
 
-/// The roles of a text encoder's inputs and outputs.
+/// The inputs and outputs of a text encoder by their roles.
 #[derive(Debug, Clone, PartialEq)]
-pub struct TextEncoderContract {
+pub struct TextEncoderSignature {
     /// The token ids, `[n, tokens]`, 32 or 64 bits wide.
     pub input_ids: TensorInfo,
-    /// 1 for each token and 0 for each filler, `[n, tokens]`.
+    /// 1 for each token and 0 for each that is padding, `[n, tokens]`.
     pub attention_mask: Option<TensorInfo>,
-    /// Switches left over from tracing, each with what to feed.
+    /// Boolean inputs left over from tracing, with their values.
     pub switches: Vec<Switch>,
-    /// The states after the last layer, `[n, tokens, width]`; absent where the graph gives the text as one vector only.
+    /// The states after the last layer, `[n, tokens, width]`; absent if the graph gives the text as one vector only.
     pub last_hidden_state: Option<TensorInfo>,
-    /// The text as one vector, `[n, width]`: the projected one where the graph gives two.
+    /// The pooled embeddings, `[n, width]`: the projected ones if the graph gives two.
     pub pooled: Option<TensorInfo>,
     /// The states after each layer with the layer's number; 0 is the embedding.
     pub hidden_states: Vec<(usize, TensorInfo)>,
@@ -25,30 +26,28 @@ pub struct TextEncoderContract {
     pub chosen_state: Option<TensorInfo>,
     /// Rows of the embedding table: ids at or above it cannot be looked up.
     pub embedding_rows: Option<usize>,
-    /// The number of tokens the graph is fixed to, where it is.
+    /// The number of tokens the graph is fixed to.
     pub sequence_length: Option<usize>,
-    /// The batch the graph is fixed to, where it is.
+    /// The batch the graph is fixed to.
     pub batch: Option<usize>,
 }
 
-impl TextEncoderContract {
+impl TextEncoderSignature {
     /// Finds the roles of a text encoder's inputs and outputs.
     ///
     /// # Errors
     ///
-    /// [`Error::Model`] with a table of names, types and shapes, where no input takes token ids, no output gives
-    /// states, or an input is left that nothing can fill.
+    /// [`Error::Model`] with a table of names, types and shapes if no input takes token ids, no output gives states, or an
+    /// input is left that nothing can fill.
     pub fn resolve(component: &Component) -> Result<Self> {
         let graph = &component.graph;
-        let mut inputs = Unassigned::new(component);
-        let switches = inputs.switches();
-        let ids = |t: &TensorInfo| t.dtype.is_integer() && t.shape.len() == 2;
-        let input_ids = inputs.named(&["input_ids", "tokens", "ids"], ids);
-        let attention_mask = inputs.named(&["attention_mask", "encoder_attention_mask"], |t| t.shape.len() == 2);
-        let Some(input_ids) = input_ids.or_else(|| inputs.only(ids)) else {
-            return Err(inputs.lacks("token ids", "int32 or int64, [n, tokens]"));
-        };
-        inputs.finish()?;
+        let mut unassigned = Unassigned::new(component);
+        let switches = unassigned.switches();
+        let kinds = [ComponentKind::TextEncoder, ComponentKind::TextEncoder2, ComponentKind::TextEncoder3];
+        let mut inputs = unassigned.take_roles(&kinds);
+        let input_ids = unassigned.require(&mut inputs, Role::InputIds)?;
+        let attention_mask = inputs.remove(&Role::AttentionMask);
+        unassigned.finish()?;
 
         let of_rank = |rank: usize| graph.outputs.iter().filter(move |o| is_float(o, rank));
         let mut hidden_states: Vec<(usize, TensorInfo)> =
@@ -71,7 +70,7 @@ impl TextEncoderContract {
                 format!(
                     "{} gives neither states [n, tokens, width] nor a vector [n, width]; its outputs are{}",
                     component.kind,
-                    table(&graph.outputs)
+                    describe(&graph.outputs)
                 ),
                 "export the text encoder with its last_hidden_state",
             ));
@@ -90,7 +89,7 @@ impl TextEncoderContract {
         })
     }
 
-    /// The number of layers, where the graph gives their states.
+    /// The number of layers, if the graph gives their states.
     pub fn layers(&self) -> Option<usize> {
         self.hidden_states.last().map(|&(layer, _)| layer)
     }
@@ -102,11 +101,11 @@ impl TextEncoderContract {
         self.hidden_states.iter().find(|&&(layer, _)| layer == wanted).map(|(_, state)| state)
     }
 
-    /// Each input and output with the word for its role.
+    /// Each input and output with the description of its role.
     pub fn roles(&self) -> Vec<(&TensorInfo, String)> {
         let plain = [
-            (Some(&self.input_ids), "token ids"),
-            (self.attention_mask.as_ref(), "attention mask"),
+            (Some(&self.input_ids), Role::InputIds.description()),
+            (self.attention_mask.as_ref(), Role::AttentionMask.description()),
             (self.last_hidden_state.as_ref(), "last state"),
             (self.pooled.as_ref(), "pooled text"),
         ];

@@ -1,45 +1,45 @@
-//! What the two halves of a VAE take and give.
+//! The signatures of the VAE decoder and the VAE encoder.
 
-use super::{Switch, Unassigned, fixed_batch, is_float, output};
+use super::table::Role;
+use super::{Switch, Unassigned, fixed_batch, output};
 use crate::bundle::component::{Component, ComponentKind};
 use crate::bundle::json;
 use crate::error::{Error, Result};
 use crate::tensor::{Dim, TensorInfo};
 
-/// The roles of a decoder's inputs and its output.
+/// The inputs and the output of a VAE decoder by their roles.
 #[derive(Debug, Clone, PartialEq)]
-pub struct VaeDecoderContract {
+pub struct VaeDecoderSignature {
     /// The latents, `[n, c, h, w]`.
     pub latent: TensorInfo,
     /// The image, `[n, 3, h * f, w * f]`, in -1 to 1.
     pub output: TensorInfo,
     /// Channels of a latent, from the shape, the configuration or the first convolution.
     pub latent_channels: Option<usize>,
-    /// The batch the graph is fixed to, where it is.
+    /// The batch the graph is fixed to.
     pub batch: Option<usize>,
-    /// The latent height the graph is fixed to, where it is.
+    /// The latent height the graph is fixed to.
     pub height: Option<usize>,
-    /// The latent width the graph is fixed to, where it is.
+    /// The latent width the graph is fixed to.
     pub width: Option<usize>,
-    /// Switches left over from tracing, each with what to feed.
+    /// Boolean inputs left over from tracing, with their values.
     pub switches: Vec<Switch>,
 }
 
-impl VaeDecoderContract {
+impl VaeDecoderSignature {
     /// Finds the roles of a decoder's inputs and its output.
     ///
     /// # Errors
     ///
-    /// [`Error::Model`] with a table of names, types and shapes, where the latents or the image are not found, or
-    /// where an input is left that nothing can fill.
+    /// [`Error::Model`] with a table of names, types and shapes if the latents or the image are not found, or if an input
+    /// is left that nothing can fill.
     pub fn resolve(component: &Component) -> Result<Self> {
-        let mut inputs = Unassigned::new(component);
-        let switches = inputs.switches();
-        let latent = inputs
-            .named(&["latent_sample", "latent", "latents", "sample", "z"], |t| is_float(t, 4))
-            .or_else(|| inputs.only(|t| is_float(t, 4)));
-        let Some(latent) = latent else { return Err(inputs.lacks("latents", "float, [n, c, h, w]")) };
-        inputs.finish()?;
+        let mut unassigned = Unassigned::new(component);
+        let switches = unassigned.switches();
+        let kinds = [ComponentKind::VaeDecoder, ComponentKind::VqDecoder, ComponentKind::TinyVaeDecoder];
+        let mut inputs = unassigned.take_roles(&kinds);
+        let latent = unassigned.require(&mut inputs, Role::Latent)?;
+        unassigned.finish()?;
         let output = output(component, 4, &["sample", "images", "image"])?;
         Ok(Self {
             latent_channels: latent_channels(component, &latent),
@@ -52,9 +52,9 @@ impl VaeDecoderContract {
         })
     }
 
-    /// Each input and the output with the word for its role.
+    /// Each input and the output with the description of its role.
     pub fn roles(&self) -> Vec<(&TensorInfo, String)> {
-        let mut roles = vec![(&self.latent, "latents".to_owned()), (&self.output, "image".to_owned())];
+        let mut roles = vec![(&self.latent, Role::Latent.description().to_owned()), (&self.output, "image".to_owned())];
         roles.extend(self.switches.iter().map(|s| (&s.input, format!("switch, {}", s.value))));
         roles
     }
@@ -72,7 +72,7 @@ fn moments(latent_channels: usize) -> usize {
     latent_channels.saturating_mul(2)
 }
 
-/// What an encoder gives.
+/// The kind of a VAE encoder's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VaeEncoderKind {
     /// Means, then logarithms of variances, of a normal distribution: `[n, 2 * c, h, w]`.
@@ -81,46 +81,44 @@ pub enum VaeEncoderKind {
     Sample,
 }
 
-/// The roles of an encoder's inputs and its output.
+/// The inputs and the output of a VAE encoder by their roles.
 #[derive(Debug, Clone, PartialEq)]
-pub struct VaeEncoderContract {
+pub struct VaeEncoderSignature {
     /// The image, `[n, 3, h * f, w * f]`, in -1 to 1.
     pub sample: TensorInfo,
     /// The latents or their distribution.
     pub output: TensorInfo,
-    /// Which of the two.
+    /// The kind of `output`.
     pub kind: VaeEncoderKind,
-    /// Whether the graph draws its sample itself, so that no seed governs it.
+    /// True if the graph samples the latents itself, so that no seed governs them.
     pub samples_inside: bool,
-    /// The batch the graph is fixed to, where it is.
+    /// The batch the graph is fixed to.
     pub batch: Option<usize>,
-    /// The image's height that the graph is fixed to, where it is.
+    /// The image's height that the graph is fixed to.
     pub height: Option<usize>,
-    /// The image's width that the graph is fixed to, where it is.
+    /// The image's width that the graph is fixed to.
     pub width: Option<usize>,
-    /// Switches left over from tracing, each with what to feed.
+    /// Boolean inputs left over from tracing, with their values.
     pub switches: Vec<Switch>,
 }
 
-impl VaeEncoderContract {
-    /// Finds the roles of an encoder's inputs and its output, given the channels of a latent where they are known.
+impl VaeEncoderSignature {
+    /// Finds the roles of an encoder's inputs and its output, given the channels of a latent if they are known.
     ///
-    /// Moments are told from latents by their number of channels, twice that of a latent; where the graph leaves that
-    /// open, by a noise operator in the graph (a graph that draws gives latents), then by the output's name.
+    /// Moments have twice as many channels as latents. If the graph leaves the number open, a graph with a noise operator
+    /// gives latents; else the output's name decides.
     ///
     /// # Errors
     ///
-    /// [`Error::Model`] where the image or the latents are not found, the channels are neither those of a latent nor
-    /// of its moments, or an input is left that nothing can fill.
+    /// [`Error::Model`] if the image or the latents are not found, the channels are neither those of a latent nor of its
+    /// moments, or an input is left that nothing can fill.
     pub fn resolve(component: &Component, latent_channels: Option<usize>) -> Result<Self> {
         let graph = &component.graph;
-        let mut inputs = Unassigned::new(component);
-        let switches = inputs.switches();
-        let sample = inputs
-            .named(&["sample", "images", "image", "pixel_values", "x"], |t| is_float(t, 4))
-            .or_else(|| inputs.only(|t| is_float(t, 4)));
-        let Some(sample) = sample else { return Err(inputs.lacks("image", "float, [n, 3, h, w]")) };
-        inputs.finish()?;
+        let mut unassigned = Unassigned::new(component);
+        let switches = unassigned.switches();
+        let mut inputs = unassigned.take_roles(&[ComponentKind::VaeEncoder, ComponentKind::VqEncoder]);
+        let sample = unassigned.require(&mut inputs, Role::Image)?;
+        unassigned.finish()?;
         let output = output(component, 4, &["latent_parameters", "latent_sample", "latent", "moments"])?;
         let samples_inside = graph.draws_noise();
         let kind = match (output.shape.get(1).and_then(Dim::fixed), latent_channels) {
@@ -151,7 +149,7 @@ impl VaeEncoderContract {
         })
     }
 
-    /// That no seed governs what the encoder gives, where that is so.
+    /// The warning that no seed governs the encoder's output, if none does.
     pub fn warning(&self, kind: ComponentKind) -> Option<String> {
         self.samples_inside.then(|| {
             format!(
@@ -162,14 +160,14 @@ impl VaeEncoderContract {
         })
     }
 
-    /// Each input and the output with the word for its role.
+    /// Each input and the output with the description of its role.
     pub fn roles(&self) -> Vec<(&TensorInfo, String)> {
         let result = match (self.kind, self.samples_inside) {
             (VaeEncoderKind::Moments, _) => "moments of the latents",
             (VaeEncoderKind::Sample, true) => "latents, drawn inside the graph",
             (VaeEncoderKind::Sample, false) => "latents",
         };
-        let mut roles = vec![(&self.sample, "image".to_owned()), (&self.output, result.to_owned())];
+        let mut roles = vec![(&self.sample, Role::Image.description().to_owned()), (&self.output, result.to_owned())];
         roles.extend(self.switches.iter().map(|s| (&s.input, format!("switch, {}", s.value))));
         roles
     }

@@ -1,16 +1,16 @@
-//! A text encoder's tokenizer and contract as a request needs them.
+//! A text encoder's tokenizer and signature as a request needs them.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Learnt, length};
-use crate::bundle::{Component, ComponentKind, TextEncoderContract};
+use crate::bundle::{Component, ComponentKind, TextEncoderSignature};
 use crate::error::{Error, Result};
 use crate::text::tokenizer::{Cleaning, Tokenizer};
 use crate::text::{Instruction, TextualInversion};
 
-/// The settings that decide a text encoder's tokenizer and contract.
+/// The settings that decide a text encoder's tokenizer and signature.
 #[derive(Debug, PartialEq)]
 pub(in crate::plan) struct EncoderRequest {
     pub kind: ComponentKind,
@@ -32,7 +32,7 @@ pub(in crate::plan) struct EncoderRequest {
 /// A text encoder's tokenizer, set to its length and to the tokens of textual inversions.
 #[derive(Debug, Clone)]
 pub(in crate::plan) struct PreparedEncoder {
-    pub contract: TextEncoderContract,
+    pub signature: TextEncoderSignature,
     pub tokenizer: Arc<Tokenizer>,
     pub instruction: Option<Instruction>,
     pub learnt: Option<Arc<Learnt>>,
@@ -43,20 +43,20 @@ impl PreparedEncoder {
     pub fn new(
         request: &EncoderRequest,
         component: &Component,
-        mut contract: TextEncoderContract,
+        mut signature: TextEncoderSignature,
         tokenizer: Tokenizer,
         inversions: &[Arc<TextualInversion>],
     ) -> Result<Self> {
         let (learnt, tokenizer) = match tokenizer.kind().is_pooled() {
-            false => (None, of_length(tokenizer, component, &contract, request.length)?),
+            false => (None, of_length(tokenizer, component, &signature, request.length)?),
             true => {
-                let tokenizer = length::of_encoder(tokenizer, component, &contract)?;
-                Learnt::new(inversions, component, request.clips, &mut contract, tokenizer)?
+                let tokenizer = length::of_encoder(tokenizer, component, &signature)?;
+                Learnt::new(inversions, component, request.clips, &mut signature, tokenizer)?
             }
         };
-        let instruction = request.instruction.as_ref().map(|text| instruction(text, component, &contract, &tokenizer));
+        let instruction = request.instruction.as_ref().map(|text| instruction(text, component, &signature, &tokenizer));
         let instruction = instruction.transpose()?;
-        Ok(Self { contract, tokenizer: Arc::new(tokenizer), instruction, learnt: learnt.map(Arc::new) })
+        Ok(Self { signature, tokenizer: Arc::new(tokenizer), instruction, learnt: learnt.map(Arc::new) })
     }
 }
 
@@ -64,19 +64,22 @@ impl PreparedEncoder {
 fn of_length(
     tokenizer: Tokenizer,
     component: &Component,
-    contract: &TextEncoderContract,
+    signature: &TextEncoderSignature,
     [asked, default]: [Option<usize>; 2],
 ) -> Result<Tokenizer> {
-    if let (Some(asked), Some(fixed)) = (asked, contract.sequence_length)
+    if let (Some(asked), Some(fixed)) = (asked, signature.sequence_length)
         && asked != fixed
     {
         return Err(Error::input(
             "max_sequence_length",
-            format!("{asked} is asked for, and {} of {} takes {fixed} tokens", contract.input_ids.name, component.kind),
+            format!(
+                "{asked} is asked for, and {} of {} takes {fixed} tokens",
+                signature.input_ids.name, component.kind
+            ),
             "leave the key out, or export the text encoder with a free number of tokens",
         ));
     }
-    match asked.or(contract.sequence_length).or(default) {
+    match asked.or(signature.sequence_length).or(default) {
         Some(length) => tokenizer.with_max_length(length),
         None => Ok(tokenizer),
     }
@@ -89,17 +92,17 @@ fn of_length(
 fn instruction(
     text: &str,
     component: &Component,
-    contract: &TextEncoderContract,
+    signature: &TextEncoderSignature,
     tokenizer: &Tokenizer,
 ) -> Result<Instruction> {
     let instruction = Instruction::new(text.to_owned(), tokenizer)?;
-    match contract.sequence_length {
+    match signature.sequence_length {
         None => Ok(instruction),
         Some(fixed) => Err(Error::model(
             &component.graph.path,
             format!(
                 "input {} takes exactly {fixed} tokens, and a prompt with the model's instruction has {}",
-                contract.input_ids.name,
+                signature.input_ids.name,
                 instruction.tokens()
             ),
             "export the text encoder with a free number of tokens, or set complex_human_instruction = \"\"",

@@ -1,6 +1,6 @@
 //! The number of tokens that a text encoder reads.
 
-use crate::bundle::{Component, TextEncoderContract};
+use crate::bundle::{Component, TextEncoderSignature};
 use crate::error::{Error, Result};
 use crate::text::tokenizer::Tokenizer;
 
@@ -12,24 +12,24 @@ use crate::text::tokenizer::Tokenizer;
 pub(super) fn of_encoder(
     tokenizer: Tokenizer,
     component: &Component,
-    contract: &TextEncoderContract,
+    signature: &TextEncoderSignature,
 ) -> Result<Tokenizer> {
     let positions = component.config.get("max_position_embeddings").and_then(serde_json::Value::as_u64);
     let positions = positions.and_then(|n| usize::try_from(n).ok()).filter(|n| (1..=100_000).contains(n));
     let positions = positions.filter(|_| tokenizer.is_clip());
     if !tokenizer.has_own_length() {
-        return match contract.sequence_length.or(positions) {
+        return match signature.sequence_length.or(positions) {
             Some(length) => tokenizer.with_max_length(length),
             None => Ok(tokenizer),
         };
     }
     let own = tokenizer.max_length();
     let at_fault = |problem: String, help: String| Err(Error::model(&component.graph.path, problem, help));
-    match (contract.sequence_length, positions) {
+    match (signature.sequence_length, positions) {
         (Some(fixed), _) if fixed != own => at_fault(
             format!(
                 "input {} takes exactly {fixed} tokens, and the tokenizer is set to {own}",
-                contract.input_ids.name
+                signature.input_ids.name
             ),
             format!("set model_max_length to {fixed} in tokenizer_config.json, or export the graph with a free length"),
         ),

@@ -1,10 +1,10 @@
 //! The outputs of text encoders that the denoisers of a family read.
 
 use super::states::{penultimate, skipped};
-use crate::bundle::{Bundle, Component, ComponentKind, DenoiserContract, TextEncoderContract};
+use crate::bundle::{Bundle, Component, ComponentKind, DenoiserSignature, TextEncoderSignature};
 use crate::error::{Error, Result};
 use crate::family::{TextForm, TextReading, TokenizerKind};
-use crate::spec::PromptReading;
+use crate::task::PromptReading;
 use crate::tensor::TensorInfo;
 use crate::text::EncoderOutputs;
 
@@ -64,21 +64,21 @@ impl Reading {
     pub(super) fn whole(
         self,
         component: &Component,
-        contract: &TextEncoderContract,
+        signature: &TextEncoderSignature,
         of: EncoderPlace,
     ) -> Result<EncoderOutputs> {
         let (tokens, pooled) = match self.form {
-            TextForm::Last => (states(contract), None),
-            TextForm::Masked(kind) => (Some(self.masked(component, contract, of, kind)?.clone()), None),
-            TextForm::Multimodal | TextForm::PooledAndT5 if !of.kind.is_pooled() => (states(contract), None),
-            TextForm::PooledAndT5 => (None, contract.pooled.clone()),
+            TextForm::Last => (states(signature), None),
+            TextForm::Masked(kind) => (Some(self.masked(component, signature, of, kind)?.clone()), None),
+            TextForm::Multimodal | TextForm::PooledAndT5 if !of.kind.is_pooled() => (states(signature), None),
+            TextForm::PooledAndT5 => (None, signature.pooled.clone()),
             // The projected text comes with the last encoder; what the first pools is not asked for.
             TextForm::Penultimate => {
-                let pooled = contract.pooled.clone().filter(|_| of.is_last);
-                (Some(penultimate(component, contract)?.clone()), pooled)
+                let pooled = signature.pooled.clone().filter(|_| of.is_last);
+                (Some(penultimate(component, signature)?.clone()), pooled)
             }
             TextForm::Multimodal => {
-                (Some(penultimate(component, contract)?.clone()), Some(projected(component, contract)?.clone()))
+                (Some(penultimate(component, signature)?.clone()), Some(projected(component, signature)?.clone()))
             }
         };
         Ok(EncoderOutputs { tokens, norm: None, pooled })
@@ -92,7 +92,7 @@ impl Reading {
     pub(super) fn skipping(
         self,
         component: &Component,
-        contract: &TextEncoderContract,
+        signature: &TextEncoderSignature,
         skip: usize,
         whole: &EncoderOutputs,
         wanted_for: &str,
@@ -104,7 +104,7 @@ impl Reading {
                 "leave the key out",
             ));
         }
-        skipped(component, contract, skip, self.form != TextForm::Last, whole, wanted_for)
+        skipped(component, signature, skip, self.form != TextForm::Last, whole, wanted_for)
     }
 
     /// The zeros that stand for T5's states, `[tokens, width]`, in a model without it.
@@ -114,7 +114,7 @@ impl Reading {
     pub(super) fn blank(
         self,
         bundle: &Bundle,
-        denoiser: &DenoiserContract,
+        denoiser: &DenoiserSignature,
         length: Option<usize>,
     ) -> Result<Option<[usize; 2]>> {
         let Some(length) = length.filter(|_| self.form == TextForm::Multimodal) else { return Ok(None) };
@@ -144,7 +144,7 @@ impl Reading {
     fn masked<'c>(
         self,
         component: &Component,
-        contract: &'c TextEncoderContract,
+        signature: &'c TextEncoderSignature,
         of: EncoderPlace,
         kind: TokenizerKind,
     ) -> Result<&'c TensorInfo> {
@@ -158,13 +158,13 @@ impl Reading {
                 "other models with such a mask are not run",
             );
         }
-        if contract.attention_mask.is_none() {
+        if signature.attention_mask.is_none() {
             return at_fault(
                 "is not: it has no input attention_mask",
                 "export it with one, as scripts/export.py does; without, other images would be drawn",
             );
         }
-        match &contract.last_hidden_state {
+        match &signature.last_hidden_state {
             Some(states) => Ok(states),
             None => at_fault("gives no state for each of them", "export it with its last_hidden_state"),
         }
@@ -178,13 +178,13 @@ pub(super) struct EncoderPlace {
     pub(super) is_last: bool,
 }
 
-fn states(contract: &TextEncoderContract) -> Option<TensorInfo> {
-    contract.last_hidden_state.clone().or_else(|| contract.pooled.clone())
+fn states(signature: &TextEncoderSignature) -> Option<TensorInfo> {
+    signature.last_hidden_state.clone().or_else(|| signature.pooled.clone())
 }
 
 /// The pooled text behind its projection, which an encoder exported without it gives as well, unprojected.
-fn projected<'c>(component: &Component, contract: &'c TextEncoderContract) -> Result<&'c TensorInfo> {
-    contract.pooled.as_ref().filter(|pooled| pooled.name != "pooler_output").ok_or_else(|| {
+fn projected<'c>(component: &Component, signature: &'c TextEncoderSignature) -> Result<&'c TensorInfo> {
+    signature.pooled.as_ref().filter(|pooled| pooled.name != "pooler_output").ok_or_else(|| {
         Error::model(
             &component.graph.path,
             format!("the denoiser is told the projected text of {}, and this graph does not give it", component.kind),

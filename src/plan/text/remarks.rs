@@ -2,7 +2,7 @@
 
 use super::TextPlan;
 use crate::error::Result;
-use crate::spec::Prompting;
+use crate::task::Prompting;
 use crate::text::foreign_syntax;
 use crate::text::tokenizer::{Cleaning, Tokenizer};
 
@@ -38,7 +38,7 @@ impl TextPlan {
             if !is_used {
                 let (path, token) = (inversion.path.display(), &inversion.token);
                 remarks.push(format!(
-                    "{path}: no prompt has its token \"{token}\", and the [[embedding]] changes nothing"
+                    "{path}: no prompt has its token \"{token}\", and the [[textual_inversion]] changes nothing"
                 ));
             }
         }

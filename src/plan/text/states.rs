@@ -1,13 +1,13 @@
 //! Which states of a text encoder are attended to.
 
-use crate::bundle::{Component, LayerNorm, TextEncoderContract};
+use crate::bundle::{Component, LayerNorm, TextEncoderSignature};
 use crate::error::{Error, Result};
 use crate::tensor::{Dim, TensorInfo};
 use crate::text::EncoderOutputs;
 
 /// The states before the last layer's, which Stable Diffusion XL and 3 attend to.
-pub(super) fn penultimate<'c>(component: &Component, contract: &'c TextEncoderContract) -> Result<&'c TensorInfo> {
-    contract.penultimate().ok_or_else(|| {
+pub(super) fn penultimate<'c>(component: &Component, signature: &'c TextEncoderSignature) -> Result<&'c TensorInfo> {
+    signature.penultimate().ok_or_else(|| {
         let outputs: Vec<&str> = component.graph.outputs.iter().map(|o| o.name.as_str()).collect();
         Error::model(
             &component.graph.path,
@@ -25,14 +25,14 @@ pub(super) fn penultimate<'c>(component: &Component, contract: &'c TextEncoderCo
 /// which is not over the states before the last layer's (`is_penultimate`).
 pub(super) fn skipped(
     component: &Component,
-    contract: &TextEncoderContract,
+    signature: &TextEncoderSignature,
     skip: usize,
     is_penultimate: bool,
     whole: &EncoderOutputs,
     wanted_for: &str,
 ) -> Result<EncoderOutputs> {
     let at_fault = |problem: String, help: &str| Error::model(&component.graph.path, problem, help);
-    let Some(layers) = contract.layers() else {
+    let Some(layers) = signature.layers() else {
         return Err(at_fault(
             format!("{wanted_for} has clip_skip = {skip}, and {} does not give its hidden states", component.kind),
             "leave clip_skip out, or export the text encoder with its hidden states (scripts/export.py \
@@ -41,7 +41,7 @@ pub(super) fn skipped(
     };
     let most = layers.saturating_sub(usize::from(is_penultimate));
     let wanted = most.checked_sub(skip);
-    let found = wanted.and_then(|wanted| contract.hidden_states.iter().find(|(layer, _)| *layer == wanted));
+    let found = wanted.and_then(|wanted| signature.hidden_states.iter().find(|(layer, _)| *layer == wanted));
     let Some((_, states)) = found else {
         return Err(Error::input(
             "clip_skip",
@@ -52,7 +52,7 @@ pub(super) fn skipped(
     if is_penultimate {
         return Ok(EncoderOutputs { tokens: Some(states.clone()), ..whole.clone() });
     }
-    let norm = match &contract.last_hidden_state {
+    let norm = match &signature.last_hidden_state {
         Some(output) => LayerNorm::from_graph(&component.graph, &output.name)?,
         None => None,
     };

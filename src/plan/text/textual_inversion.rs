@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ndarray::{Array2, Axis};
 
-use crate::bundle::{Component, GraphFile, TextEncoderContract, TokenTable};
+use crate::bundle::{Component, GraphFile, TextEncoderSignature, TokenTable};
 use crate::error::{Error, Result};
 use crate::tensor::Weight;
 use crate::text::TextualInversion;
@@ -27,22 +27,22 @@ impl Learnt {
         self.table.append_rows(graph, &self.vectors)
     }
 
-    /// Lets `tokenizer` and `contract` know the words of `inversions`.
+    /// Lets `tokenizer` and `signature` know the words of `inversions`.
     pub(super) fn new(
         inversions: &[Arc<TextualInversion>],
         component: &Component,
         encoders: usize,
-        contract: &mut TextEncoderContract,
+        signature: &mut TextEncoderSignature,
         mut tokenizer: Tokenizer,
     ) -> Result<(Option<Self>, Tokenizer)> {
         if inversions.is_empty() {
             return Ok((None, tokenizer));
         }
-        let Some(table) = TokenTable::find(&component.graph, &contract.input_ids.name)? else {
+        let Some(table) = TokenTable::find(&component.graph, &signature.input_ids.name)? else {
             return Err(Error::model(
                 &component.graph.path,
                 format!(
-                    "does not tell where {} keeps the vectors of its tokens, and [[embedding]] adds some",
+                    "does not tell where {} keeps the vectors of its tokens, and [[textual_inversion]] adds some",
                     component.kind
                 ),
                 "use an export in float32 or float16, without fused operators",
@@ -68,7 +68,7 @@ impl Learnt {
             let ids = (first..first + own.nrows()).map(|id| id as i64).collect();
             tokenizer = tokenizer.with_word(&inversion.token, ids)?;
         }
-        contract.embedding_rows = Some(table.rows + vectors.nrows());
+        signature.embedding_rows = Some(table.rows + vectors.nrows());
         Ok((Some(Self { table, vectors }), tokenizer))
     }
 }

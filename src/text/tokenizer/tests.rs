@@ -189,7 +189,7 @@ fn the_own_file_of_sentencepiece_is_refused_with_the_way_out() {
 /// A folder with the files of the BERT fixture.
 fn bert() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
-    let from = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/systems/text-bert/tokenizer");
+    let from = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokenizer-bert");
     for entry in std::fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
         std::fs::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
@@ -615,7 +615,7 @@ fn a_prompt_has_a_largest_length() {
     assert!(tokenizer.tokens(&"a".repeat(limits::PROMPT_BYTES + 1)).is_err());
 }
 
-/// The ids of transformers' slow tokenizer, with ftfy and without (`scripts/golden_tokenizer_cleaning.py`). Prompts
+/// The ids of transformers' slow tokenizer, with ftfy and without (`scripts/goldens/golden_tokenizer_cleaning.py`). Prompts
 /// that ftfy repairs are errors, and few others.
 #[test]
 fn gives_the_ids_that_transformers_gives_after_cleaning() {

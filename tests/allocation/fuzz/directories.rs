@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use ldm_ort::bundle::{self, Bundle, init_toml, inspect, task_fits};
+use ldm_ort::bundle::{self, Bundle, inspect};
+use ldm_ort::spec::init_toml;
+use ldm_ort::task::task_fits;
 use ldm_ort::{Overrides, Plan, Spec};
 
 use super::harness::{Reader, Seed};
@@ -51,7 +53,8 @@ fn seeds(is_wanted: fn(&str) -> bool) -> Vec<Seed> {
 
 /// Does what `inspect`, `init` and `check` do.
 fn check(folder: &Path, _: &Path) -> Result<(), String> {
-    let report = inspect(folder, &bundle::DirectoryOverrides::default()).map_err(|error| error.to_string())?;
+    let report =
+        inspect(folder, &bundle::DirectoryOverrides::default(), task_fits).map_err(|error| error.to_string())?;
     serde_json::to_string(&report).map_err(|error| error.to_string())?;
     drop(report.to_string());
     let opened = Bundle::open(folder, &bundle::DirectoryOverrides::default()).map_err(|error| error.to_string())?;
@@ -59,7 +62,7 @@ fn check(folder: &Path, _: &Path) -> Result<(), String> {
     let set = ["run.steps=3", "device.memory_budget='900 GB'"].map(str::to_owned).to_vec();
     let spec = Spec::parse(&text, None, &Overrides { set, ..Overrides::default() });
     let plan = Plan::new(spec.map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
-    drop(plan.model.warnings());
+    drop(plan.execution.warnings());
     Ok(())
 }
 

@@ -17,7 +17,7 @@ use ldm_ort::{
 use super::harness::{Reader, Seed};
 
 pub fn root(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+    crate::fixtures::root().join(path)
 }
 
 /// The files below a folder that end so and are no larger than `largest` bytes, in order.

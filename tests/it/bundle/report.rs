@@ -1,7 +1,10 @@
 //! The output of `inspect` and `init`.
 
-use ldm_ort::bundle::{Bundle, ComponentKind, DirectoryOverrides, init_toml, inspect, obstacles, task_fits};
+use crate::common::root;
+use ldm_ort::bundle::{Bundle, ComponentKind, DirectoryOverrides, inspect, obstacles};
 use ldm_ort::spec::Spec;
+use ldm_ort::spec::init_toml;
+use ldm_ort::task::task_fits;
 use ldm_ort::tensor::DType;
 
 use super::writer::{BF16, Dir, F32, I64, Model, decoder, legacy, read, unet, unet_with};
@@ -16,7 +19,7 @@ fn possible(dir: &Dir) -> Vec<&'static str> {
 
 #[test]
 fn the_report_names_what_an_issue_needs() {
-    let text = inspect(legacy().path(), &DirectoryOverrides::default()).unwrap().to_string();
+    let text = inspect(legacy().path(), &DirectoryOverrides::default(), task_fits).unwrap().to_string();
     for part in [
         "legacy ONNX layout",
         "OnnxStableDiffusionPipeline",
@@ -38,11 +41,14 @@ fn the_report_names_what_an_issue_needs() {
 /// Half-precision exports state the noise that diffusers draws for them, which differs from float32 noise.
 #[test]
 fn noise_in_half_precision_is_named() {
-    let variants = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models");
+    let variants = root().join("tests/fixtures/models");
     let open = |graph: Option<&str>| {
         let graphs = graph.map(|name| (ComponentKind::Unet, variants.join("variants").join(name)));
         let overrides = DirectoryOverrides { graphs: graphs.into_iter().collect(), ..DirectoryOverrides::default() };
-        (Bundle::open(&variants.join("sd1"), &overrides).unwrap(), inspect(&variants.join("sd1"), &overrides).unwrap())
+        (
+            Bundle::open(&variants.join("sd1"), &overrides).unwrap(),
+            inspect(&variants.join("sd1"), &overrides, task_fits).unwrap(),
+        )
     };
     let (bundle, report) = open(Some("unet-half.onnx"));
     let (toml, text) = (init_of(&bundle, "model"), report.to_string());
@@ -56,7 +62,7 @@ fn noise_in_half_precision_is_named() {
 
 #[test]
 fn the_report_serialises() {
-    let report = inspect(legacy().path(), &DirectoryOverrides::default()).unwrap();
+    let report = inspect(legacy().path(), &DirectoryOverrides::default(), task_fits).unwrap();
     let value = serde_json::to_value(&report).unwrap();
     assert_eq!(value["components"][1]["inputs"][0]["role"], "sample");
     assert_eq!(value["facts"][1]["value"], "4");
@@ -66,7 +72,7 @@ fn the_report_serialises() {
 fn a_damaged_part_does_not_hide_the_rest() {
     let dir =
         legacy().put("vae_encoder/model.onnx", "<html>").graph("unet/model.onnx", unet().input("odd", I64, "a, b, c"));
-    let report = inspect(dir.path(), &DirectoryOverrides::default()).unwrap();
+    let report = inspect(dir.path(), &DirectoryOverrides::default(), task_fits).unwrap();
     assert_eq!(report.faults.len(), 2, "{:?}", report.faults);
     let text = report.to_string();
     assert!(text.contains("web page") && text.contains("odd") && text.contains("vae_decoder/model.onnx"), "{text}");
@@ -87,8 +93,9 @@ fn fused_operators_rule_providers_out() {
     assert!(found[2].to_string().contains("no provider is known"));
     let unpacked = unet().node("com.microsoft:MultiHeadAttention", &["q", "k", "v"], &["z"]);
     assert!(obstacles(&read(unpacked).unwrap()).is_empty());
-    let text =
-        inspect(legacy().graph("unet/model.onnx", model).path(), &DirectoryOverrides::default()).unwrap().to_string();
+    let text = inspect(legacy().graph("unet/model.onnx", model).path(), &DirectoryOverrides::default(), task_fits)
+        .unwrap()
+        .to_string();
     assert!(text.contains("runs on: cuda, rocm, directml"), "{text}");
 }
 

@@ -1,22 +1,23 @@
 //! Roles of inputs and outputs: by name, then by shape, then by element type.
 
 use ldm_ort::bundle::{
-    ControlNetContract, DenoiserContract, TextEncoderContract, VaeDecoderContract, VaeEncoderContract, VaeEncoderKind,
+    ControlNetSignature, DenoiserSignature, Role, TextEncoderSignature, VaeDecoderSignature, VaeEncoderKind,
+    VaeEncoderSignature,
 };
 use ldm_ort::tensor::DType;
 
 use super::writer::{BOOL, Dir, F16, F32, F64, I32, I64, Model, decoder, encoder, text_encoder, unet, unet_with};
 
-fn denoiser(model: Model) -> ldm_ort::Result<DenoiserContract> {
-    DenoiserContract::resolve(&Dir::new().graph("unet/model.onnx", model).only_component())
+fn denoiser(model: Model) -> ldm_ort::Result<DenoiserSignature> {
+    DenoiserSignature::resolve(&Dir::new().graph("unet/model.onnx", model).only_component())
 }
 
-fn text(model: Model) -> ldm_ort::Result<TextEncoderContract> {
-    TextEncoderContract::resolve(&Dir::new().graph("text_encoder/model.onnx", model).only_component())
+fn text(model: Model) -> ldm_ort::Result<TextEncoderSignature> {
+    TextEncoderSignature::resolve(&Dir::new().graph("text_encoder/model.onnx", model).only_component())
 }
 
-fn vae_encoder(model: Model, channels: Option<usize>) -> ldm_ort::Result<VaeEncoderContract> {
-    VaeEncoderContract::resolve(&Dir::new().graph("vae_encoder/model.onnx", model).only_component(), channels)
+fn vae_encoder(model: Model, channels: Option<usize>) -> ldm_ort::Result<VaeEncoderSignature> {
+    VaeEncoderSignature::resolve(&Dir::new().graph("vae_encoder/model.onnx", model).only_component(), channels)
 }
 
 #[test]
@@ -29,38 +30,38 @@ fn timesteps_come_in_every_rank_and_type() {
         ("2", F64, DType::F64),
     ];
     for (shape, dtype, expected) in cases {
-        let contract = denoiser(unet_with("batch, 4, h, w", dtype, shape)).unwrap();
-        assert_eq!(contract.timestep.dtype, expected);
-        assert_eq!(contract.timestep.shape.len(), usize::from(!shape.is_empty()));
-        assert_eq!(contract.batch, None);
+        let signature = denoiser(unet_with("batch, 4, h, w", dtype, shape)).unwrap();
+        assert_eq!(signature.timestep.dtype, expected);
+        assert_eq!(signature.timestep.shape.len(), usize::from(!shape.is_empty()));
+        assert_eq!(signature.batch, None);
     }
 }
 
 #[test]
 fn xl_inputs_are_found_by_name_and_by_shape() {
     let named = unet().input("text_embeds", F32, "batch, 1280").input("time_ids", F32, "batch, 5");
-    let contract = denoiser(named).unwrap();
-    assert_eq!(contract.time_ids_width(), Some(5));
-    assert_eq!(contract.context_width(), Some(768));
+    let signature = denoiser(named).unwrap();
+    assert_eq!(signature.time_ids_width(), Some(5));
+    assert_eq!(signature.context_width(), Some(768));
     let unnamed = unet().input("onnx::Concat_4", F16, "1, 1280").input("onnx::Shape_5", F32, "1, 6");
-    let contract = denoiser(unnamed).unwrap();
-    assert_eq!(contract.text_embeds.unwrap().name, "onnx::Concat_4");
-    assert_eq!(contract.time_ids.unwrap().name, "onnx::Shape_5");
-    assert_eq!(contract.batch, Some(1));
+    let signature = denoiser(unnamed).unwrap();
+    assert_eq!(signature.input(Role::TextEmbeds).unwrap().name, "onnx::Concat_4");
+    assert_eq!(signature.input(Role::TimeIds).unwrap().name, "onnx::Shape_5");
+    assert_eq!(signature.batch, Some(1));
 }
 
 #[test]
 fn a_mask_over_the_context_is_found_by_name_and_by_its_tokens() {
     let told = |name: &str, dtype: u64, shape: &str| unet().input(name, dtype, shape);
     for (name, dtype) in [("encoder_attention_mask", F32), ("onnx::Cast_3", I64), ("onnx::Cast_3", BOOL)] {
-        let contract = denoiser(told(name, dtype, "batch, sequence")).unwrap();
-        assert_eq!(contract.context_mask.map(|mask| mask.name).as_deref(), Some(name));
+        let signature = denoiser(told(name, dtype, "batch, sequence")).unwrap();
+        assert_eq!(signature.input(Role::ContextMask).map(|mask| mask.name.as_str()), Some(name));
     }
     let sized = told("m", I32, "batch, sequence").input("a", F32, "batch, 2").input("b", F16, "batch, 1");
-    let contract = denoiser(sized).unwrap();
-    assert_eq!(contract.resolution.as_ref().map(|input| input.name.as_str()), Some("a"));
-    assert_eq!(contract.aspect_ratio.as_ref().map(|input| input.name.as_str()), Some("b"));
-    // With another length than the context's, or one more axis, it is not one; nor is a float without a name.
+    let signature = denoiser(sized).unwrap();
+    assert_eq!(signature.input(Role::Resolution).map(|input| input.name.as_str()), Some("a"));
+    assert_eq!(signature.input(Role::AspectRatio).map(|input| input.name.as_str()), Some("b"));
+    // Of another length than the context's, or with an axis more, it is none; nor is a float without a name.
     for (name, dtype, shape) in
         [("m", I64, "batch, 77"), ("m", F32, "batch, sequence"), ("encoder_attention_mask", F32, "batch, 1, sequence")]
     {
@@ -76,29 +77,29 @@ fn inputs_without_known_names_are_found_by_rank() {
         F32,
         "2, 4, 64, 96",
     );
-    let contract = denoiser(model).unwrap();
-    assert_eq!((contract.sample.name.as_str(), contract.timestep.name.as_str()), ("a", "b"));
-    assert_eq!(contract.context.as_ref().unwrap().name, "c");
-    assert_eq!((contract.batch, contract.in_channels, contract.out_channels), (Some(2), Some(9), Some(4)));
-    assert_eq!((contract.height, contract.width), (Some(64), Some(96)));
+    let signature = denoiser(model).unwrap();
+    assert_eq!((signature.sample.name.as_str(), signature.timestep.name.as_str()), ("a", "b"));
+    assert_eq!(signature.input(Role::Context).unwrap().name, "c");
+    assert_eq!((signature.batch, signature.in_channels, signature.out_channels), (Some(2), Some(9), Some(4)));
+    assert_eq!((signature.height, signature.width), (Some(64), Some(96)));
 }
 
 #[test]
 fn extra_conditions_are_found() {
     let model = unet().input("timestep_cond", F32, "batch, 256").input("class_labels", I64, "batch");
     let model = model.weight("classes", &[1001, 4]).node("Gather", &["classes", "class_labels"], &["embedded"]);
-    let contract = denoiser(model).unwrap();
-    assert!(contract.timestep_cond.is_some());
-    assert_eq!(contract.class_rows, Some(1001));
+    let signature = denoiser(model).unwrap();
+    assert!(signature.takes(Role::TimestepCond));
+    assert_eq!(signature.class_rows, Some(1001));
 }
 
 #[test]
 fn leftover_switches_get_a_value() {
-    let contract = denoiser(unet().input("return_dict", BOOL, "")).unwrap();
-    assert_eq!(contract.constants.len(), 1);
-    assert!(!contract.constants[0].value);
-    let contract = text(text_encoder().input("output_hidden_states", BOOL, "")).unwrap();
-    assert!(contract.switches[0].value);
+    let signature = denoiser(unet().input("return_dict", BOOL, "")).unwrap();
+    assert_eq!(signature.constants.len(), 1);
+    assert!(!signature.constants[0].value);
+    let signature = text(text_encoder().input("output_hidden_states", BOOL, "")).unwrap();
+    assert!(signature.switches[0].value);
     assert!(denoiser(unet().input("mystery", BOOL, "")).is_err());
 }
 
@@ -109,11 +110,11 @@ fn residuals_are_put_in_order() {
         for i in (0..12).rev() {
             model = model.input(&name(i), F32, "batch, 320, h, w");
         }
-        let contract = denoiser(model.input("mid_block_additional_residual", F32, "batch, 1280, h, w")).unwrap();
-        let names: Vec<_> = contract.residuals.down.iter().map(|t| t.name.clone()).collect();
+        let signature = denoiser(model.input("mid_block_additional_residual", F32, "batch, 1280, h, w")).unwrap();
+        let names: Vec<_> = signature.residuals.down.iter().map(|t| t.name.clone()).collect();
         assert_eq!(names, (0..12).map(name).collect::<Vec<_>>());
-        assert!(contract.residuals.mid.is_some());
-        assert_eq!(contract.sample.name, "sample");
+        assert!(signature.residuals.mid.is_some());
+        assert_eq!(signature.sample.name, "sample");
     }
 }
 
@@ -141,27 +142,28 @@ fn flux(dtype: u64, [image, text]: [&str; 2]) -> Model {
         .output("out_hidden_states", F32, "batch, packed_height_width, 64")
 }
 
-fn transformer(model: Model) -> ldm_ort::Result<DenoiserContract> {
-    DenoiserContract::resolve(&Dir::new().graph("transformer/model.onnx", model).only_component())
+fn transformer(model: Model) -> ldm_ort::Result<DenoiserSignature> {
+    DenoiserSignature::resolve(&Dir::new().graph("transformer/model.onnx", model).only_component())
 }
 
 #[test]
 fn a_packed_sample_is_told_by_its_position_ids() {
     for (dtype, shapes) in [(I64, ["hw, 3", "s, 3"]), (F32, ["batch, hw, 3", "batch, s, 3"]), (F16, ["hw, n", "s, n"])]
     {
-        let contract = transformer(flux(dtype, shapes)).unwrap();
-        let positions = contract.positions.as_ref().unwrap();
-        assert_eq!((positions.image.name.as_str(), positions.text.name.as_str()), ("img_ids", "txt_ids"));
+        let signature = transformer(flux(dtype, shapes)).unwrap();
+        let positions =
+            [Role::ImagePositions, Role::TextPositions].map(|role| signature.input(role).unwrap().name.as_str());
+        assert_eq!(positions, ["img_ids", "txt_ids"]);
         assert_eq!(
-            (contract.sample.name.as_str(), contract.text_embeds.as_ref().unwrap().shape.len()),
+            (signature.sample.name.as_str(), signature.input(Role::TextEmbeds).unwrap().shape.len()),
             ("hidden_states", 2)
         );
-        assert_eq!((contract.in_channels, contract.out_channels), (Some(16), Some(16)));
-        assert_eq!((contract.height, contract.width, contract.sequence_length), (None, None, None));
-        assert!(contract.guidance.is_none() && contract.is_guidance_distilled());
+        assert_eq!((signature.in_channels, signature.out_channels), (Some(16), Some(16)));
+        assert_eq!((signature.height, signature.width, signature.sequence_length), (None, None, None));
+        assert!(!signature.takes(Role::Guidance) && signature.is_guidance_distilled());
     }
     let told = transformer(flux(I64, ["hw, 3", "s, 3"]).input("guidance", F32, "batch")).unwrap();
-    assert_eq!(told.guidance.unwrap().name, "guidance");
+    assert_eq!(told.input(Role::Guidance).unwrap().name, "guidance");
     assert!(!denoiser(unet()).unwrap().is_guidance_distilled());
     // Four values per token belong to another model.
     let message = transformer(flux(I64, ["hw, 4", "s, 4"])).unwrap_err().to_string();
@@ -200,20 +202,20 @@ fn text_encoders_are_read_by_rank() {
         .output("text_embeds", F32, "1, 1280")
         .output("pooler_output", F32, "1, 1280")
         .output("last_hidden_state", F32, "1, 77, 1280");
-    let contract = text(model).unwrap();
-    assert_eq!(contract.input_ids.dtype, DType::I32);
+    let signature = text(model).unwrap();
+    assert_eq!(signature.input_ids.dtype, DType::I32);
     assert_eq!(
         (
-            contract.sequence_length,
-            contract.batch,
-            contract.last_hidden_state.as_ref().map(|state| state.shape[2].fixed())
+            signature.sequence_length,
+            signature.batch,
+            signature.last_hidden_state.as_ref().map(|state| state.shape[2].fixed())
         ),
         (Some(77), Some(1), Some(Some(1280)))
     );
-    assert_eq!(contract.pooled.as_ref().unwrap().name, "text_embeds");
-    let layers: Vec<usize> = contract.hidden_states.iter().map(|(layer, _)| *layer).collect();
+    assert_eq!(signature.pooled.as_ref().unwrap().name, "text_embeds");
+    let layers: Vec<usize> = signature.hidden_states.iter().map(|(layer, _)| *layer).collect();
     assert_eq!(layers, [2, 9, 10]);
-    assert_eq!(contract.penultimate().unwrap().name, "hidden_states.9");
+    assert_eq!(signature.penultimate().unwrap().name, "hidden_states.9");
 
     let second = Model::new().input("ids", I64, "b, s").output("text_embeddings", F32, "b, 1280");
     let vector_only = text(second).unwrap();
@@ -256,21 +258,21 @@ fn moments_are_told_from_samples() {
     let message = vae_encoder(with("latent", "b, 6, h, w"), Some(4)).unwrap_err().to_string();
     assert!(message.contains("gives 6 channels") && message.contains("moments 8"), "{message}");
     let drawn = with("latent_sample", "b, c, h, w").node("RandomNormalLike", &["mean"], &["noise"]);
-    let contract = vae_encoder(drawn, Some(4)).unwrap();
-    assert!(contract.samples_inside && contract.kind == VaeEncoderKind::Sample);
+    let signature = vae_encoder(drawn, Some(4)).unwrap();
+    assert!(signature.samples_inside && signature.kind == VaeEncoderKind::Sample);
     assert!(!vae_encoder(encoder(), Some(4)).unwrap().samples_inside);
 }
 
 #[test]
 fn decoders_are_read() {
     let resolve =
-        |model| VaeDecoderContract::resolve(&Dir::new().graph("vae_decoder/model.onnx", model).only_component());
-    let contract = resolve(decoder()).unwrap();
-    assert_eq!((contract.latent_channels, contract.batch), (Some(4), None));
+        |model| VaeDecoderSignature::resolve(&Dir::new().graph("vae_decoder/model.onnx", model).only_component());
+    let signature = resolve(decoder()).unwrap();
+    assert_eq!((signature.latent_channels, signature.batch), (Some(4), None));
     let other = Model::new().input("latent", F16, "1, 16, 32, 48").output("images", F32, "1, 3, 256, 384");
-    let contract = resolve(other).unwrap();
-    assert_eq!((contract.batch, contract.height, contract.width), (Some(1), Some(32), Some(48)));
-    assert_eq!(contract.output.name, "images");
+    let signature = resolve(other).unwrap();
+    assert_eq!((signature.batch, signature.height, signature.width), (Some(1), Some(32), Some(48)));
+    assert_eq!(signature.output.name, "images");
     assert!(resolve(decoder().input("num_frames", I64, "")).unwrap_err().to_string().contains("num_frames"));
 }
 
@@ -286,16 +288,16 @@ fn control_networks_are_read() {
         .output("down_block_0_res_sample", F32, "b, 8, h, w")
         .output("mid_block_res_sample", F32, "b, 8, h, w");
     let resolve =
-        |model| ControlNetContract::resolve(&Dir::new().graph("controlnet/model.onnx", model).only_component());
-    let contract = resolve(model).unwrap();
-    assert_eq!(contract.scale.unwrap().dtype, DType::F64);
-    assert_eq!(contract.control.name, "controlnet_cond");
-    assert_eq!(contract.down[0].name, "down_block_0_res_sample");
+        |model| ControlNetSignature::resolve(&Dir::new().graph("controlnet/model.onnx", model).only_component());
+    let signature = resolve(model).unwrap();
+    assert_eq!(signature.scale.unwrap().dtype, DType::F64);
+    assert_eq!(signature.control.name, "controlnet_cond");
+    assert_eq!(signature.down[0].name, "down_block_0_res_sample");
     let message = resolve(unet().input("controlnet_cond", F32, "b, 3, h, w")).unwrap_err().to_string();
     assert!(message.contains("no residuals"), "{message}");
 }
 
-/// The contract of each component uses each role word that a pipeline file may give it.
+/// Each word that a pipeline file may give as a role is one that the signature of that component asks for.
 #[test]
 fn every_role_word_is_heeded() {
     use ldm_ort::bundle::{Bundle, ComponentKind, DirectoryOverrides, role_words};
@@ -332,10 +334,10 @@ fn every_role_word_is_heeded() {
         let bundle = Bundle::open(dir.path(), &overrides).unwrap();
         let component = bundle.component(kind).unwrap();
         let filled = match kind {
-            Kind::Unet | Kind::Transformer => DenoiserContract::resolve(component).unwrap().roles().len(),
-            ComponentKind::TextEncoder => TextEncoderContract::resolve(component).unwrap().roles().len(),
-            ComponentKind::VaeEncoder => VaeEncoderContract::resolve(component, Some(4)).unwrap().roles().len(),
-            _ => VaeDecoderContract::resolve(component).unwrap().roles().len(),
+            Kind::Unet | Kind::Transformer => DenoiserSignature::resolve(component).unwrap().roles().len(),
+            ComponentKind::TextEncoder => TextEncoderSignature::resolve(component).unwrap().roles().len(),
+            ComponentKind::VaeEncoder => VaeEncoderSignature::resolve(component, Some(4)).unwrap().roles().len(),
+            _ => VaeDecoderSignature::resolve(component).unwrap().roles().len(),
         };
         assert_eq!(filled, role_words(kind).len() + 1, "{kind}");
     }
@@ -348,7 +350,7 @@ fn a_state_without_a_number_was_chosen_at_export() {
         F32,
         "B, 77, 768",
     );
-    let contract = text(model).unwrap();
-    assert_eq!(contract.penultimate().unwrap().name, "hidden_states");
-    assert_eq!(contract.last_hidden_state.unwrap().name, "text_embeddings");
+    let signature = text(model).unwrap();
+    assert_eq!(signature.penultimate().unwrap().name, "hidden_states");
+    assert_eq!(signature.last_hidden_state.unwrap().name, "text_embeddings");
 }

@@ -1,6 +1,9 @@
 //! Running the program the way its users do.
 
+mod fixtures;
 pub mod npy;
+
+pub use fixtures::root;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -11,7 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The folder with the tiny models.
 pub fn models() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models")
+    root().join("tests/fixtures/models")
 }
 
 /// What a command answered.
@@ -40,6 +43,7 @@ impl std::fmt::Display for Answer {
 
 /// The program, to be run in `folder` with nothing to read and with its output caught.
 pub fn ldm_ort(folder: &Path) -> Command {
+    root();
     let mut command = Command::new(env!("CARGO_BIN_EXE_ldm-ort"));
     // Most tests are not about what is kept between runs, and leave nothing in the user's cache.
     command.env("LDM_ORT_OPTIMIZE", "0");

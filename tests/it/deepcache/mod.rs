@@ -6,14 +6,14 @@
 mod parts;
 mod runs;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ldm_ort::Runtime;
 use ldm_ort::bundle::GraphFile;
 use ndarray::ArrayD;
 
 fn root(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+    crate::common::root().join(path)
 }
 
 fn graph(path: &str) -> GraphFile {

@@ -49,7 +49,7 @@ fn plan(pipeline: &str, set: &[&str]) -> Result<Plan> {
 
 fn draw(pipeline: &str, cache: Option<&Path>, set: &[&str]) -> Drawn {
     let mut plan = plan(pipeline, set).unwrap_or_else(|error| panic!("{error}"));
-    plan.model.prepared = cache.map(GraphCache::new);
+    plan.execution.graph_cache = cache.map(GraphCache::new);
     draw_plan(plan)
 }
 

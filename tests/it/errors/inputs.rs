@@ -2,10 +2,11 @@
 
 use super::Row;
 use super::folder::npy_header;
+use crate::common::root;
 
 /// One of the JPEG files that Pillow wrote.
 fn jpeg(name: &str) -> Vec<u8> {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/image/load").join(name);
+    let path = root().join("tests/golden/image/load").join(name);
     std::fs::read(path).expect("a golden file")
 }
 

@@ -1,12 +1,12 @@
 //! Mistakes in LoRA files, and LoRAs of other models.
 
-use std::path::Path;
+use crate::common::root;
 
 use super::Row;
 
-/// A LoRA of scripts/golden_lora.py, or what else that script makes.
+/// A LoRA of scripts/goldens/golden_lora.py, or what else that script makes.
 fn golden(name: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/lora/files").join(name);
+    let path = root().join("tests/golden/lora/files").join(name);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 

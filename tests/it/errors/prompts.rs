@@ -1,6 +1,6 @@
 //! Prompts that a model cannot read as the pipeline asks.
 
-use std::path::Path;
+use crate::common::root;
 
 use super::Row;
 use super::folder::Folder;
@@ -8,7 +8,7 @@ use super::folder::Folder;
 /// Puts a text encoder with hidden states, of three layers, into the model.
 fn with_hidden_states(folder: &Folder) {
     let graph = "tests/fixtures/models/variants/text-encoder-hidden.onnx";
-    let bytes = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(graph)).expect("the fixture is there");
+    let bytes = std::fs::read(root().join(graph)).expect("the fixture is there");
     folder.write("model/text_encoder/model.onnx", bytes);
 }
 
@@ -30,7 +30,7 @@ fn sd3(name: &'static str) -> Row {
 
 /// Takes a file of another of the tiny models.
 fn of_family(file: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families").join(file);
+    let path = root().join("tests/fixtures/families").join(file);
     std::fs::read(path).expect("the fixture is there")
 }
 
@@ -127,7 +127,7 @@ fn of_clip() -> Vec<Row> {
             .files(with_hidden_states)
             .says(&["clip_skip", "4 layers", "text_encoder has 3"]),
         Row::new("a way to read weights that is not known")
-            .change("prompt = 'a red circle'", "prompt = 'a red circle'\nweights = 'compel'")
-            .says(&["pipeline.toml:6", "task.text-to-image.weights", "compel", "a1111"]),
+            .change("prompt = 'a red circle'", "prompt = 'a red circle'\nprompt_weighting = 'compel'")
+            .says(&["pipeline.toml:6", "task.text-to-image.prompt_weighting", "compel", "a1111"]),
     ]
 }

@@ -12,10 +12,11 @@ use ldm_ort::plan::Plan;
 use ldm_ort::quantize::{self, quantize};
 use ldm_ort::session::{Cancel, Runtime};
 use ldm_ort::spec::{Overrides, Spec};
+use ldm_ort::task::task_fits;
 use ndarray::ArrayD;
 
 use super::files::Files;
-use crate::common::models;
+use crate::common::{models, root};
 
 /// Stable Diffusion's tiny model with the weights of each graph in a file beside it, the timestep a whole number.
 fn model() -> Files {
@@ -85,7 +86,7 @@ const PLAIN: &str = "[task.text-to-image]\nprompt = \"a <cat-toy> above a red ci
     [scheduler.dpm-multistep]\nuse_karras_sigmas = true\n[run]\nsteps = 3\nseed = 7\nwidth = 64\nheight = 64\n";
 
 fn changed() -> String {
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let golden = root().join("tests/golden");
     format!(
         "[[textual_inversion]]\npath = {:?}\n[[lora]]\npath = {:?}\nscale = 0.8\n{PLAIN}",
         golden.join("pipelines/embedding/cat.safetensors"),
@@ -145,7 +146,8 @@ fn links_are_followed_wherever_they_lead() {
 fn models_of_links_are_inspected_and_quantized() {
     let folder = tempfile::tempdir().expect("a folder");
     for (at, (name, model)) in layouts(folder.path()).into_iter().enumerate() {
-        let report = bundle::inspect(&model, &Said::default()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let report =
+            bundle::inspect(&model, &Said::default(), task_fits).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!(report.faults.is_empty() && report.missing.is_empty(), "{name}: {report}");
         let to = folder.path().join(format!("half-{at}"));
         let made = quantize(&model, &to, quantize::WeightFormat::Half, &[], &Cancel::new(), &mut |_| {});

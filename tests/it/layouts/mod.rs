@@ -19,7 +19,7 @@ mod sana;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use crate::common::{Answer, answer, ldm_ort, npy};
+use crate::common::{Answer, answer, ldm_ort, npy, root};
 use files::Files;
 
 /// One layout and the reference that it is held to.
@@ -101,7 +101,7 @@ impl Row {
     }
 
     fn golden(&self) -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(self.golden)
+        root().join("tests/golden").join(self.golden)
     }
 
     /// Opens the layout, checks it and runs it; says how far off the latents are, or what went wrong.

@@ -5,13 +5,12 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use ldm_ort::bundle::ComponentKind;
-use ldm_ort::execution::ExecutionEvent;
-use ldm_ort::execution::{Execution, Timings};
+use ldm_ort::execution::{Execution, ExecutionEvent, Timings};
 use ldm_ort::plan::ModelSources;
 use ldm_ort::{Cancel, Overrides, Plan, Runtime, Spec};
 
 use super::{case, pixels, text};
-use crate::common::{Answer, ldm_ort};
+use crate::common::{Answer, ldm_ort, root};
 
 /// What a pipeline made, and how.
 struct Made {
@@ -50,7 +49,7 @@ fn make(runtime: &Runtime, file: &Path, keep: bool, set: &[&str]) -> Made {
 fn each_text_is_encoded_once() {
     let runtime =
         Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("an ONNX Runtime is found or fetched");
-    let families = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/families");
+    let families = root().join("tests/golden/families");
     let family = |name: &str| families.join(name).join("pipeline.toml");
     let three = "task.text-to-image.prompt=['a cat', 'a dog', 'a cat']";
     let unguided = "task.text-to-image.guidance_scale=1.0";

@@ -1,6 +1,7 @@
-//! Pipelines with fewer evaluations of the model, held to loops in numpy (`scripts/golden_caching.py`) and to the DeepCache
-//! package (`scripts/golden_deepcache.py`), and what is told of them.
+//! Pipelines with fewer evaluations of the model, held to loops in numpy (`scripts/goldens/golden_caching.py`) and to the DeepCache
+//! package (`scripts/goldens/golden_deepcache.py`), and what is told of them.
 
+use crate::common::root;
 use std::path::{Path, PathBuf};
 
 use ldm_ort::image::{InputLimit, Rgb8, load, psnr, ssim};
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 use super::{GraphCache, bytes, draw, draw_with, files_in, npy, pixels, redraw, text};
 
 fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/caching")
+    root().join("tests/golden/caching")
 }
 
 fn read_json(path: &Path) -> Value {
@@ -73,7 +74,7 @@ fn an_interval_switches_guidance_and_nothing_else() {
         ("families/instruct/pipeline.toml", "instruct", 3, &[]),
         ("families/instruct/pipeline.toml", "instruct", 3, &tiled),
     ] {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(pipeline);
+        let path = root().join("tests/golden").join(pipeline);
         let with = |set: &str| {
             let folder = tempfile::tempdir().expect("a folder");
             let set = if set.is_empty() { "run.images=1".to_owned() } else { format!("task.{task}.{set}") };
@@ -174,8 +175,7 @@ fn evaluations_of_the_outer_layers_are_told_by_themselves() {
 /// PSNR and SSIM are scikit-image's.
 #[test]
 fn likeness_is_that_of_scikit_image() {
-    let one = load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes/sample.png"), InputLimit::default())
-        .expect("an image");
+    let one = load(&root().join("models/shapes/sample.png"), InputLimit::default()).expect("an image");
     let rows = read_json(&golden().join("likeness.json"));
     let rows = rows.as_array().expect("a list");
     assert!(rows.len() >= 4);

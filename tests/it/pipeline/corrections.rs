@@ -1,6 +1,6 @@
 //! Scheduler configurations that diffusers' pipeline classes correct, and those that they leave.
 //!
-//! The references are in `tests/golden/corrections`, made by `scripts/golden_corrections.py`.
+//! The references are in `tests/golden/corrections`, made by `scripts/goldens/golden_corrections.py`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 
 use super::draw::draw;
 use super::{models, npy};
-use crate::common::{answer, ldm_ort};
+use crate::common::{answer, ldm_ort, root};
 
 fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/corrections")
+    root().join("tests/golden/corrections")
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -94,6 +94,14 @@ pub fn pixels(path: &Path) -> image::RgbImage {
     image.to_rgb8()
 }
 
+/// A pixel of each square of four, another one of them in each neighbor: what references hold.
+pub fn quarter(image: &image::RgbImage) -> image::RgbImage {
+    let (width, height) = image.dimensions();
+    image::RgbImage::from_fn(width.div_ceil(2), height.div_ceil(2), |x, y| {
+        *image.get_pixel((2 * x + y % 2).min(width - 1), (2 * y + x % 2).min(height - 1))
+    })
+}
+
 /// The part of all values that is off by more than `levels` of 255.
 pub fn far_off(got: &image::RgbImage, want: &image::RgbImage, levels: u8) -> f64 {
     let far = got.as_raw().iter().zip(want.as_raw()).filter(|(a, b)| a.abs_diff(**b) > levels).count();

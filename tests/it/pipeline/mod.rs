@@ -1,6 +1,6 @@
 //! Pipelines from end to end: what diffusers draws for a pipeline, the program draws.
 //!
-//! The references are in `tests/golden/pipelines`, made by `scripts/golden_pipelines.py`; a folder more there is a
+//! The references are in `tests/golden/pipelines`, made by `scripts/goldens/golden_pipelines.py`; a folder more there is a
 //! test more.
 
 mod background_writer;
@@ -17,14 +17,14 @@ mod stopping;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use draw::{Drawn, GraphCache, draw, draw_with, far_off, pixels, redraw, text};
+use draw::{Drawn, GraphCache, draw, draw_with, far_off, pixels, quarter, redraw, text};
 use reference::Reference;
 use serde_json::Value;
 
-use crate::common::{models, npy};
+use crate::common::{models, npy, root};
 
 fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pipelines")
+    root().join("tests/golden/pipelines")
 }
 
 fn case(name: &str) -> PathBuf {
@@ -63,7 +63,7 @@ fn compare(case: &Reference, cache: Option<&GraphCache>) -> Result<String, Strin
     }
     let mut worst = 0f64;
     for (i, (path, want)) in drawn.paths.iter().zip(&case.images).enumerate() {
-        let (got, want) = (pixels(path), pixels(want));
+        let (got, want) = (quarter(&pixels(path)), pixels(want));
         if got.dimensions() != want.dimensions() {
             return Err(format!("image {i} is {:?}, not {:?}", got.dimensions(), want.dimensions()));
         }
@@ -82,15 +82,15 @@ fn every_pipeline_is_drawn_as_diffusers_draws_it() {
     assert_drawn(Reference::of_diffusers("pipelines"), 40);
 }
 
-/// The families that came of Stable Diffusion, each on a tiny model of its architecture (`scripts/golden_families.py`, and
-/// for the ways in which XL reads prompts and takes LoRAs `scripts/golden_xl.py`).
+/// The families that came of Stable Diffusion, each on a tiny model of its architecture (`scripts/goldens/golden_families.py`, and
+/// for the ways in which XL reads prompts and takes LoRAs `scripts/goldens/golden_xl.py`).
 #[test]
 fn every_family_is_drawn_as_diffusers_draws_it() {
     assert_drawn(Reference::of_diffusers("families"), 36);
 }
 
 /// The systems of the latent diffusion paper, each on a tiny model of its architecture, as loops in PyTorch draw them
-/// (`scripts/golden_systems.py`).
+/// (`scripts/goldens/golden_systems.py`).
 #[test]
 fn every_system_of_the_paper_is_drawn_as_its_reference_loop_draws_it() {
     assert_drawn(Reference::of_systems(), 20);

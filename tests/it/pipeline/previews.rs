@@ -1,9 +1,9 @@
-//! Previews and small decoders (`scripts/golden_previews.py`).
+//! Previews and small decoders (`scripts/goldens/golden_previews.py`).
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use ldm_ort::bundle::{ComponentKind, GraphFile, VaeDecoderContract};
+use ldm_ort::bundle::{ComponentKind, GraphFile, VaeDecoderSignature};
 use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::image::{InputLimit, Rgb8};
 use ldm_ort::session::{Session, SessionOptions};
@@ -13,10 +13,10 @@ use ndarray::{ArrayD, Axis, Slice};
 use serde_json::Value;
 
 use super::{bytes, case, draw, redraw, text};
-use crate::common::{answer, ldm_ort, models};
+use crate::common::{answer, ldm_ort, models, root};
 
 fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/previews")
+    root().join("tests/golden/previews")
 }
 
 pub(super) fn runtime() -> Runtime {
@@ -93,11 +93,11 @@ fn a_tiny_decoder_decodes_as_diffusers_does() {
     let model = with_tiny_decoder(folder.path(), "sd1", "taesd_decoder");
     let bundle = Bundle::open(&model, &ldm_ort::bundle::DirectoryOverrides::default()).expect("a model");
     let component = bundle.component(ComponentKind::TinyVaeDecoder).expect("the folder's name is known");
-    let contract = VaeDecoderContract::resolve(component).expect("a decoder");
+    let signature = VaeDecoderSignature::resolve(component).expect("a decoder");
     let GraphFile { path, .. } = &component.graph;
     let of_factor = |factor: usize| {
         let session = Session::open(&runtime(), path, &SessionOptions::default()).expect("it opens");
-        VaeDecoder::new(session, contract.clone(), Scaling { factor: 1.0, shift: 0.0 }, factor)
+        VaeDecoder::new(session, signature.clone(), Scaling { factor: 1.0, shift: 0.0 }, factor)
     };
     let mut decoder = of_factor(8);
     let (latents, wanted) = (array("latents.npy"), array("pixels.npy"));
@@ -150,7 +150,7 @@ fn previews_change_nothing_of_the_image() {
 /// tile, and packed behind channels of conditions.
 #[test]
 fn previews_change_nothing_whatever_the_model() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let root = root().join("tests/golden");
     for case in [
         "families/flux-inpaint/pipeline.toml",
         "families/sd3/pipeline.toml",
@@ -202,7 +202,7 @@ fn previews_are_made_by_the_best_there_is() {
 #[test]
 fn previews_of_a_trained_model_come_close_to_its_image() {
     let folder = tempfile::tempdir().expect("a folder");
-    let shapes = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes");
+    let shapes = root().join("models/shapes");
     let toml = |model: &Path| {
         let text = format!(
             "model.path = '{}'\n[task.text-to-image]\nprompt = 'a large blue circle on a yellow background'\n\
@@ -293,13 +293,13 @@ fn the_preview_file_stands_in_for_the_image() {
 #[test]
 fn a_tiny_decoder_of_another_model_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
-    let shapes = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes/tiny_vae_decoder");
+    let shapes = root().join("models/shapes/tiny_vae_decoder");
     let of_four = golden().join("tiny_vae_decoder/model.onnx");
     let model = folder.path().join("model");
     copy(&models().join("sd1"), &model);
     copy(&shapes, &model.join("tiny_vae_decoder"));
     let named = |graph: &Path| format!("[model.tiny_vae_decoder]\ngraph = '{}'\n", graph.display());
-    let flux = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/families/flux-dev");
+    let flux = root().join("tests/fixtures/families/flux-dev");
     for (model, more, flags, code, says) in [
         (&model, String::new(), &[][..], 0, &[][..]),
         (&model, String::new(), &["--preview"], 2, &["4 times as large", "8 times", "taesdxl"]),

@@ -1,6 +1,7 @@
 //! What pipelines are held to.
 
-use std::path::{Path, PathBuf};
+use crate::common::root;
+use std::path::PathBuf;
 
 /// A pipeline and what it is to draw: its files, whose names all begin with the same path.
 pub struct Reference {
@@ -14,7 +15,7 @@ pub struct Reference {
 impl Reference {
     /// The folders of one of the folders of `tests/golden`.
     pub fn of_diffusers(folder: &str) -> Vec<Self> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(folder);
+        let folder = root().join("tests/golden").join(folder);
         let folders = std::fs::read_dir(folder).expect("the references are there");
         let reference = |folder: PathBuf| Self {
             name: folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),
@@ -28,7 +29,7 @@ impl Reference {
 
     /// The pipelines of `tests/golden/systems`.
     pub fn of_systems() -> Vec<Self> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/systems");
+        let folder = root().join("tests/golden/systems");
         let paths = std::fs::read_dir(&folder).expect("the references are there").map(|e| e.expect("an entry").path());
         let reference = |pipeline: PathBuf| Self {
             name: pipeline.file_stem().unwrap_or_default().to_string_lossy().into_owned(),

@@ -6,12 +6,13 @@ use std::path::Path;
 use ldm_ort::denoise::RunInterval;
 use ldm_ort::engine::{KnownDigests, Recorder};
 use ldm_ort::execution::{Execution, ExecutionEvent};
-use ldm_ort::image::{InputLimit, encode_png, load, save_png};
+use ldm_ort::image::{InputLimit, Rgb8, encode_png, load, save_png};
 use ldm_ort::metadata::{self, Record};
 use ldm_ort::rng::Stream;
 use ldm_ort::scheduler::CustomSchedule;
-use ldm_ort::spec::{Prompting, TextToImage};
-use ldm_ort::task::{Start, Task, TaskContext};
+use ldm_ort::task::{
+    ImageOrLatents, ImageToImage, Inpaint, InputImage, Prompting, Start, Task, TaskContext, TextToImage,
+};
 use ldm_ort::{Cancel, Error, Overrides, Plan, RunPlan, Spec};
 
 use super::previews::{copy, runtime};
@@ -160,7 +161,7 @@ fn a_changed_file_is_told_by_its_name() {
     std::fs::write(model.join("tokenizer/added_tokens.json"), "{}").expect("a file");
     let told = again(folder.path(), "out.png", &[]);
     assert!(told.stderr.contains("tokenizer/special_tokens_map.json was used for the image"), "{told}");
-    assert!(told.stderr.contains("tokenizer/added_tokens.json was not there"), "{told}");
+    assert!(told.stderr.contains("tokenizer/added_tokens.json did not exist"), "{told}");
 
     // A graph with another doc_string, the sixth field of ONNX's ModelProto.
     let graph = model.join("unet/model.onnx");
@@ -375,7 +376,7 @@ fn a_changed_request_is_recorded_as_it_was_run() {
 }
 
 /// A task of a program's own.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq)]
 struct Own(TextToImage);
 
 impl Task for Own {
@@ -423,7 +424,60 @@ fn what_cannot_be_recorded_is_said() {
 /// The last image of the folder's pipeline with its request changed after planning: its record, and its file.
 fn changed(folder: &Path, change: Change) -> (Result<Record, Error>, std::path::PathBuf) {
     let spec = Spec::load(&folder.join("pipeline.toml"), &Overrides::default()).expect("a pipeline");
-    let mut plan = Plan::new(spec).expect("a plan");
+    let (pixels, record) = last_image(Plan::new(spec).expect("a plan"), change);
+    let image = folder.join("changed.png");
+    std::fs::create_dir_all(folder.join("again")).expect("a folder");
+    if let Ok(record) = &record {
+        let png = encode_png(&pixels, &record.chunks().expect("JSON")).expect("a PNG");
+        save_png(&image, &png).expect("the folder can be written");
+    }
+    (record, image)
+}
+
+/// Images and masks in memory make the image that their files make, and its record says that it cannot be made again.
+#[test]
+fn inputs_in_memory_are_those_of_their_files() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    const SIDE: usize = 64;
+    let of = |byte: fn(usize) -> u8| Rgb8::new(SIDE, SIDE, (0..3 * SIDE * SIDE).map(byte).collect()).expect("an image");
+    let (image, mask) = (of(|i| (i * 7 % 251) as u8), of(|i| if i / 3 % SIDE < SIDE / 2 { 255 } else { 0 }));
+    for (name, image) in [("in.png", &image), ("mask.png", &mask)] {
+        save_png(&at(name), &encode_png(image, &[]).expect("a PNG")).expect("the folder can be written");
+    }
+    let tasks = |image: InputImage, mask: InputImage| {
+        let prompting = Prompting::new(vec!["a cat".into()]);
+        let input = ImageOrLatents::Image(image.clone());
+        let tasks: [Box<dyn Task>; 2] = [
+            ImageToImage { prompting: prompting.clone(), input, strength: None }.into(),
+            Inpaint { prompting: Some(prompting), image, mask, strength: None }.into(),
+        ];
+        tasks
+    };
+    let of_files = tasks(at("in.png").into(), at("mask.png").into());
+    let in_memory = tasks(image.into(), mask.into());
+    for (files, memory) in of_files.into_iter().zip(in_memory) {
+        let keys: Vec<_> = memory.images().iter().map(|(key, _)| format!("task.{}.{key}", memory.name())).collect();
+        let [(from_files, recorded), (from_memory, unrecorded)] = [files, memory].map(|task| {
+            let mut spec = Spec::new(models().join("sd1"), task);
+            (spec.run.steps, spec.run.seed) = (Some(2), Some(4));
+            last_image(Plan::new(spec).expect("a plan"), |_| {})
+        });
+        assert_eq!(from_memory, from_files);
+        let [recorded, unrecorded] = [recorded, unrecorded].map(|record| record.expect("a record"));
+        assert!(recorded.unrecorded.is_empty(), "{recorded:?}");
+        let said = unrecorded.unrecorded;
+        assert_eq!(said.len(), keys.len(), "{said:?}");
+        assert!(
+            said.iter().zip(&keys).all(|(said, key)| said.starts_with(key) && said.contains("in memory")),
+            "{said:?}"
+        );
+    }
+}
+
+/// The last image of a plan whose request is changed, and its record.
+fn last_image(mut plan: Plan, change: Change) -> (Rgb8, Result<Record, Error>) {
+    plan.check_inputs().expect("the inputs fit");
     let (runtime, cancel) = (runtime(), Cancel::default());
     let mut recorder = Recorder::new(&plan, &runtime, KnownDigests::default());
     change(&mut plan.request);
@@ -436,13 +490,7 @@ fn changed(folder: &Path, change: Change) -> (Result<Record, Error>, std::path::
     };
     let mut pipeline = Execution::load(&plan, &runtime, &cancel, &mut watch).expect("it opens");
     pipeline.run(&plan, &cancel, &mut watch).expect("it runs");
-    let drawn = last.expect("an image");
-    let record = recorder.record(&drawn);
-    let image = folder.join("changed.png");
-    std::fs::create_dir_all(folder.join("again")).expect("a folder");
-    if let Ok(record) = &record {
-        let png = encode_png(&drawn.pixels, &record.chunks().expect("JSON")).expect("a PNG");
-        save_png(&image, &png).expect("the folder can be written");
-    }
-    (record, image)
+    let image = last.expect("an image");
+    let record = recorder.record(&image);
+    (image.pixels, record)
 }

@@ -3,8 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use ldm_ort::execution::Execution;
-use ldm_ort::execution::ExecutionEvent;
+use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::graph_cache::GraphCache;
 use ldm_ort::plan::ModelSources;
 use ldm_ort::{Cancel, Overrides, Plan, Runtime, Spec};

@@ -10,17 +10,17 @@ use ldm_ort::{Cancel, Overrides, Plan, Runtime, Spec};
 
 use super::reference::Reference;
 use super::{assert_drawn, bytes, draw, files_in, npy, pixels, redraw, text};
-use crate::common::{answer, ldm_ort, models};
+use crate::common::{answer, ldm_ort, models, root};
 
 fn case(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/stages").join(name).join("pipeline.toml")
+    root().join("tests/golden/stages").join(name).join("pipeline.toml")
 }
 
 fn scratch() -> tempfile::TempDir {
     tempfile::tempdir().expect("a folder")
 }
 
-/// Models in a row, each called with a fresh generator of the same seed (`scripts/golden_stages.py`).
+/// Models in a row, each called with a fresh generator of the same seed (`scripts/goldens/golden_stages.py`).
 #[test]
 fn every_row_of_models_is_drawn_as_diffusers_draws_it() {
     assert_drawn(Reference::of_diffusers("stages"), 4);

@@ -1,10 +1,10 @@
 //! Stopping a run.
 
+use crate::common::root;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use ldm_ort::execution::ExecutionEvent;
-use ldm_ort::execution::{Execution, Unwatched};
+use ldm_ort::execution::{Execution, ExecutionEvent, Unwatched};
 use ldm_ort::{Cancel, Error, Overrides, Plan, Runtime, Spec, StepPosition};
 
 use super::case;
@@ -72,7 +72,7 @@ fn an_interrupted_run_names_its_step() {
         assert_eq!(error.to_string(), format!("interrupted at {expected}"), "{set:?} {stop:?} {calls}");
     }
     // Of each image, eight steps of the base and two of the refiner.
-    let refine = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/stages/refine/pipeline.toml");
+    let refine = root().join("tests/golden/stages/refine/pipeline.toml");
     let refine = plan_of(&refine, &[]);
     for (stop, calls, expected) in [
         (Stop::Observer, 1, "base: interrupted at step 1 of 8, image 1 of 2"),

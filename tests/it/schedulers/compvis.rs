@@ -3,15 +3,15 @@
 use super::golden::number;
 use super::stream::{IMAGES, LENGTH, Stream, difference, model};
 use super::table_of;
+use crate::common::root;
 use ldm_ort::scheduler::{self, ScheduleRequest};
 use serde_json::Value;
-use std::path::PathBuf;
 
-/// The samplers of the latent diffusion paper's code, recorded by scripts/golden_compvis.py, are configurations of
+/// The samplers of the latent diffusion paper's code, recorded by scripts/goldens/golden_compvis.py, are configurations of
 /// schedulers.
 #[test]
 fn the_papers_samplers_are_configurations() {
-    let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let golden = root().join("tests/golden");
     let lines = std::fs::read_to_string(golden.join("compvis.jsonl")).expect("the recording's lines");
     let values = std::fs::read(golden.join("compvis.f32")).expect("the recording's values");
     let values: Vec<f32> = values.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();

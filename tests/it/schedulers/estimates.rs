@@ -1,6 +1,6 @@
 //! The predicted original sample, compared with diffusers' `pred_original_sample`.
 
-use std::path::Path;
+use crate::common::root;
 
 use ldm_ort::scheduler::{self, Config, ScheduleRequest};
 use serde_json::Value;
@@ -14,7 +14,7 @@ fn numbers(row: &Value, key: &str) -> Vec<f32> {
 
 #[test]
 fn every_x0_equals_diffusers() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/previews/estimates.json");
+    let path = root().join("tests/golden/previews/estimates.json");
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let cases: Vec<Value> = serde_json::from_str(&text).expect("it is JSON");
     assert!(cases.len() >= 20, "{} cases", cases.len());

@@ -1,4 +1,4 @@
-//! Schedulers: comparison with whole tensors that scripts/golden_schedulers.py recorded from diffusers, properties of
+//! Schedulers: comparison with whole tensors that scripts/goldens/golden_schedulers.py recorded from diffusers, properties of
 //! all schedulers, names and keys.
 
 mod anything;

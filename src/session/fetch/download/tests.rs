@@ -268,7 +268,7 @@ fn a_missing_project_and_a_silent_address_are_told() {
     let cache = tempfile::tempdir().unwrap();
     let address = serve(|_| None);
     let error = fetch(&address, cache.path(), "ab", &Cancel::new(), &mut |_| {}).unwrap_err();
-    assert_eq!(error.exit_code(), 1);
+    assert_eq!(error.exit_code(), 2);
     let error = error.to_string();
     assert!(error.contains("/simple/onnxruntime/ failed") && error.contains("404"), "{error}");
     // A port that was free a moment ago.

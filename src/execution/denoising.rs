@@ -1,0 +1,99 @@
+//! The denoising loop of one batch, on open graphs.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use ndarray::ArrayD;
+
+use super::event::{ExecutionEvent, Observer};
+use super::interrupt::{of_images, stop_if};
+use super::parts::Denoising;
+use super::previews::Watching;
+use crate::denoise::{
+    Batch, BatchNoise, CachedDenoiser, Control, Denoiser, Evaluations, GraphDenoiser, Shallow, denoise,
+};
+use crate::error::Result;
+use crate::plan::{ExecutionPlan, RunPlan};
+use crate::scheduler::Scheduler;
+use crate::session::Cancel;
+use crate::task::{Paste, Start};
+
+/// The denoising loop of one batch.
+pub(super) struct DenoisingLoop<'a> {
+    pub(super) plan: &'a ExecutionPlan,
+    pub(super) request: &'a RunPlan,
+    pub(super) cancel: &'a Cancel,
+    /// The indices of the batch's images in the request.
+    pub(super) images: Range<usize>,
+    /// The images that the control networks follow.
+    pub(super) control_images: &'a [ArrayD<f32>],
+    /// The step before which the loop ends.
+    pub(super) end: usize,
+}
+
+/// The result of a denoising loop.
+pub(super) struct LoopOutcome {
+    /// `[n, c, h/f, w/f]`.
+    pub(super) latents: ArrayD<f32>,
+    pub(super) paste: Option<Paste>,
+    pub(super) calls: usize,
+    pub(super) evaluations: Evaluations,
+    /// The time that previews took.
+    pub(super) previews: Duration,
+}
+
+impl DenoisingLoop<'_> {
+    /// Runs the steps of a batch from its start.
+    pub(super) fn run(
+        &self,
+        parts: &mut Denoising,
+        start: Start,
+        scheduler: &mut dyn Scheduler,
+        noise: &mut BatchNoise,
+        observer: &mut dyn Observer,
+    ) -> Result<LoopOutcome> {
+        let (plan, request, cancel) = (self.plan, self.request, self.cancel);
+        let (first, of) = (self.images.start, request.total_images());
+        let Start { mut sample, begin, condition, guidance, keep, paste } = start;
+        let Denoising { denoiser: (_, denoiser), shallow, controls, preview, .. } = parts;
+        let signature = &plan.model.model.denoiser;
+        let sample_shape = plan.model.sample_shape(request.width, request.height);
+        let by_row = plan.runs_by_row();
+        let batch = Batch { images: self.images.len(), sample: sample_shape, tiles: request.tiles, by_row };
+        let controls = controls.iter_mut().zip(&plan.model.controls).zip(self.control_images);
+        let controls = controls
+            .map(|(((_, session), part), image)| Control::new(session, &part.part.signature, image, part.weight));
+        let cuts = request.cache.as_ref().is_some_and(|cache| cache.branch().is_some());
+        let tensor = plan.model.shallow.as_ref().map(|shallow| shallow.tensor.as_str());
+        let shallow = shallow.as_mut().zip(tensor).filter(|_| cuts);
+        let mut model = GraphDenoiser::new(denoiser, signature, batch, condition, guidance, cancel)?
+            .with_controls(controls.collect())
+            .with_outer(shallow.map(|((_, session), tensor)| Shallow::new(session, tensor)))
+            .with_guidance_interval(request.guidance_interval);
+        stop_if(observer.notice(ExecutionEvent::Denoising { first, of }))?;
+        let [_, height, width] = sample_shape;
+        let mut watch = Watching {
+            observer,
+            first,
+            of,
+            preview: preview.as_mut().zip(plan.model.preview.as_ref().map(|preview| preview.every)),
+            tiles: plan.decoding_tiles(request.tiles).filter(|tiles| tiles.is_split(height, width)),
+            cache: plan.graph_cache.as_ref(),
+            cancel,
+            calls: 0,
+            took: Duration::ZERO,
+        };
+        let steps = begin..self.end;
+        let full = steps.len() * guidance.branches().len();
+        let mut cached = request.cache.as_ref().map(|cache| CachedDenoiser::new(&mut model, cache));
+        let asked: &mut dyn Denoiser = match &mut cached {
+            Some(cached) => cached,
+            None => &mut model,
+        };
+        denoise(asked, scheduler, &mut sample, steps, keep.as_ref(), noise, &mut watch)
+            .map_err(|error| of_images(error, first, of))?;
+        let evaluations = Evaluations { made: model.evaluations(), shallow: model.shallow_evaluations(), total: full };
+        let Watching { calls, took: previews, .. } = watch;
+        Ok(LoopOutcome { latents: sample, paste, calls, evaluations, previews })
+    }
+}

@@ -1,0 +1,63 @@
+//! Lengths of files and functions.
+
+use super::{Source, assert_none, sources};
+
+/// Lines of a function, from its `fn` to its closing brace.
+const LONGEST_FUNCTION: usize = 80;
+
+/// Functions that are longer, with the reason.
+const LONGER: &[(&str, &str)] = &[
+    ("rewrite/facts/shapes.rs: shape", "one arm for each operator"),
+    ("bundle/roles/denoiser.rs: resolve", "one input after the other"),
+    ("bundle/init.rs: init_toml", "one table of the file after the other"),
+    ("denoise/graph.rs: new", "one input after the other"),
+];
+
+/// The functions of a source that are longer than `most` lines: their names, and their lengths.
+fn longer(source: &Source, most: usize) -> Vec<(String, usize)> {
+    let mut found = Vec::new();
+    let lines: Vec<&str> = source.code.lines().collect();
+    for (at, line) in lines.iter().enumerate() {
+        let indent = &line[..line.len() - line.trim_start().len()];
+        let words: Vec<&str> = line.split_whitespace().take(6).collect();
+        let Some(name) = words.iter().position(|word| *word == "fn").and_then(|at| words.get(at + 1)) else { continue };
+        let end = lines[at..].iter().position(|line| line.strip_prefix(indent) == Some("}"));
+        let length = end.map_or(1, |end| end + 1);
+        let is_declared = lines[at..at + length.min(12)].iter().any(|line| line.trim_end().ends_with('{'));
+        if is_declared && length > most {
+            let name = name.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
+            found.push((format!("{}: {name}", source.path.display()), length));
+        }
+    }
+    found
+}
+
+#[test]
+fn functions_are_short() {
+    let sources = sources();
+    let all: Vec<(String, usize)> = sources.iter().flat_map(|source| longer(source, LONGEST_FUNCTION)).collect();
+    let is_listed = |name: &str| LONGER.iter().any(|(listed, _)| *listed == name);
+    let mut wrong: Vec<String> =
+        all.iter().filter(|(name, _)| !is_listed(name)).map(|(n, l)| format!("{n}: {l} lines")).collect();
+    let is_gone = |listed: &&(&str, &str)| !all.iter().any(|(name, _)| name == listed.0);
+    wrong.extend(LONGER.iter().filter(is_gone).map(|(listed, _)| format!("{listed} is short now")));
+    assert_none(wrong);
+}
+
+#[test]
+fn a_long_function_is_seen() {
+    let body = "    let a = 1;\n".repeat(9);
+    let code = format!("pub fn long(\n    a: usize,\n) -> usize {{\n{body}}}\n\nfn short() {{\n    long(1);\n}}\n");
+    let source = Source { path: "a.rs".into(), code };
+    assert_eq!(longer(&source, 12), [("a.rs: long".to_owned(), 13)]);
+    assert_eq!(longer(&source, 13), []);
+}
+
+#[test]
+fn files_are_short() {
+    /// Lines of a file, its comments and unit tests aside.
+    const LONGEST: usize = 400;
+    let long = sources().into_iter().map(|source| (source.path, source.code.lines().count()));
+    let long = long.filter(|(_, lines)| *lines > LONGEST);
+    assert_none(long.map(|(path, lines)| format!("{}: {lines} lines", path.display())).collect());
+}
