@@ -119,8 +119,8 @@ pub fn variable(name: &str, get: impl Fn(&str) -> Option<OsString>) -> (Option<O
     if let Some(value) = get(name) {
         return (Some(value), None);
     }
-    let old = ALIASES.iter().filter(|alias| alias.kind == AliasKind::Variable && alias.new == name);
-    let found = old.filter_map(|alias| Some((get(alias.old)?, alias.plain_warning()))).next();
+    let mut old = ALIASES.iter().filter(|alias| alias.kind == AliasKind::Variable && alias.new == name);
+    let found = old.find_map(|alias| Some((get(alias.old)?, alias.plain_warning())));
     found.map_or((None, None), |(value, warning)| (Some(value), Some(warning)))
 }
 

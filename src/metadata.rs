@@ -1,6 +1,7 @@
 //! The record in an image file, with everything that is needed to generate the image again.
 
 mod differences;
+mod exif;
 mod read;
 
 use std::collections::BTreeMap;
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 
 pub use differences::compare_files;
-pub use read::read_png;
+pub use read::{read_png, read_record};
 
 /// The keyword of the PNG text chunk that holds the [`Record`] as JSON.
 pub const RECORD_KEYWORD: &str = "ldm-ort";

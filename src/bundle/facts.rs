@@ -19,7 +19,7 @@ use crate::family::Family;
 pub struct Fact<T> {
     /// The value.
     pub value: T,
-    /// Where it comes from, such as `vae_decoder/config.json`, or why it is assumed.
+    /// The file it was read from, such as `vae_decoder/config.json`, or the reason why it is assumed.
     pub source: String,
 }
 
@@ -29,7 +29,7 @@ impl<T> Fact<T> {
     }
 }
 
-/// What the engine needs to know about a model.
+/// The facts about a model that the engine needs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Facts {
     /// The model's family, or the reason why it has none that is run; no reason if the denoiser could not be read.
@@ -38,15 +38,15 @@ pub struct Facts {
     pub autoencoder: Autoencoder,
     /// Channels of a latent; of an image where there is no VAE.
     pub latent_channels: Fact<usize>,
-    /// What latents are multiplied by after encoding and divided by before decoding.
+    /// The factor by which latents are multiplied after encoding and divided before decoding.
     pub scaling_factor: Fact<f64>,
-    /// What is subtracted from latents before scaling and added back before decoding.
+    /// The offset subtracted from latents before scaling and added back before decoding.
     pub shift_factor: Fact<f64>,
     /// Statistics that replace the plain scaling: a latent is decoded from `z * std / scaling_factor + mean`.
     pub latent_statistics: Option<Fact<LatentStatistics>>,
     /// Pixels an edge per latent value (the `f` of the paper): a power of two, 1 where there is no VAE.
     pub spatial_factor: Fact<usize>,
-    /// What a latent's height and width must be a multiple of for the denoiser's graph to run.
+    /// The number that a latent's height and width must be multiples of for the denoiser's graph to run.
     pub latent_multiple: Fact<usize>,
     /// The size, width and height in pixels, that the model was trained at.
     pub default_size: Fact<(usize, usize)>,
@@ -54,17 +54,17 @@ pub struct Facts {
     pub is_size_open: bool,
     /// The size, width and height in pixels, that the denoiser's graph is fixed to, where it is.
     pub fixed_size: Option<Fact<(usize, usize)>>,
-    /// What the denoiser predicts, in diffusers' words, where anything says so.
+    /// The denoiser's prediction type, in diffusers' words, if any file states it.
     pub prediction_type: Option<Fact<String>>,
 }
 
 impl Facts {
-    /// What an image's width and height, in pixels, must be a multiple of.
+    /// Returns the number of pixels that an image's width and height must be multiples of.
     pub fn size_multiple(&self) -> usize {
         self.spatial_factor.value.saturating_mul(self.latent_multiple.value)
     }
 
-    /// How many patches a transformer reads an image of this size, in pixels, as.
+    /// Returns the number of patches that a transformer divides an image of this size, in pixels, into.
     pub fn patches(&self, width: usize, height: usize) -> usize {
         let side = self.size_multiple().max(1);
         (width / side).saturating_mul(height / side)
@@ -126,7 +126,7 @@ pub(super) struct Place<'a> {
 
 const PIPELINE: &str = "the pipeline file";
 
-/// What the facts are drawn from.
+/// The files that the facts are drawn from.
 struct Evidence<'a> {
     components: &'a BTreeMap<ComponentKind, Component>,
     scheduler: Option<&'a SchedulerFile>,
@@ -166,7 +166,7 @@ impl<'a> Evidence<'a> {
         }
     }
 
-    /// What `read` finds in the VAE's configuration, with the file it was found in.
+    /// Returns the value that `read` finds in the VAE's configuration, with the file it was found in.
     fn stage_config<T>(&self, read: impl Fn(&Map<String, Value>) -> Option<T>) -> Option<Fact<T>> {
         [self.decoder, self.encoder].into_iter().flatten().find_map(|c| from_config(c, &read))
     }

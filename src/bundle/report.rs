@@ -135,7 +135,7 @@ pub struct TaskFit {
     pub task: &'static str,
     /// True if the directory has what it takes.
     pub possible: bool,
-    /// What it lacks; empty if nothing.
+    /// The reason why it cannot be used; empty if it can.
     pub reason: String,
 }
 

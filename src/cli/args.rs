@@ -14,6 +14,8 @@ use crate::error::Result;
 use crate::files;
 use crate::spec::Overrides;
 
+use super::completions::{CompletionsArgs, ManArgs};
+
 pub use machine::{CacheAction, CacheArgs, OptimizeArgs, QuantizeArgs, RuntimeAction, RuntimeArgs};
 pub use run::RunArgs;
 
@@ -21,7 +23,8 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0    done
   1    the run failed
-  2    the command line, the pipeline file or the model directory is at fault
+  2    the command line, the pipeline file, the model directory, the provider or ONNX Runtime is at fault
+  70   a bug of the program
   130  interrupted
 
 Results go to stdout, everything else to stderr.";
@@ -59,6 +62,11 @@ Examples:
   ldm-ort quantize sd15 --weights int8 --output sd15-int8
   ldm-ort quantize sd15 --weights half --component unet --output sd15-half";
 
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  ldm-ort completions bash > ~/.local/share/bash-completion/completions/ldm-ort
+  ldm-ort completions fish > ~/.config/fish/completions/ldm-ort.fish";
+
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
     .usage(AnsiColor::Green.on_default().bold())
@@ -75,15 +83,15 @@ fn path() -> impl TypedValueParser<Value = PathBuf> {
 #[command(name = "ldm-ort", version, after_help = EXIT_CODES, styles = STYLES, max_term_width = 100)]
 #[command(propagate_version = true, arg_required_else_help = true)]
 pub struct Cli {
-    /// What is to be done.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
-    /// What every command takes.
+    /// The arguments of every command.
     #[command(flatten)]
     pub global: Global,
 }
 
-/// What is to be done.
+/// The commands.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
     /// Runs a pipeline: makes its images.
@@ -119,9 +127,15 @@ pub enum Command {
     /// Tells which ONNX Runtime is used and why, or fetches one.
     #[command(after_help = "Examples:\n  ldm-ort runtime\n  ldm-ort runtime install cuda\n  ldm-ort runtime list")]
     Runtime(RuntimeArgs),
+    /// Prints a shell's completions of commands and flags.
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions(CompletionsArgs),
+    /// Prints a man page.
+    #[command(after_help = "Examples:\n  ldm-ort man > ldm-ort.1\n  ldm-ort man run | man -l -")]
+    Man(ManArgs),
 }
 
-/// What every command takes.
+/// The arguments of every command.
 #[derive(Debug, Clone, Args)]
 pub struct Global {
     /// Says nothing on stderr but warnings and errors: no progress, no notes.
@@ -130,12 +144,12 @@ pub struct Global {
     /// Says more on stderr; twice, everything, the messages of ONNX Runtime too.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
-    /// Where ONNX Runtime's library is, and whether one may be fetched.
+    /// The location of ONNX Runtime's library, and permission to fetch one.
     #[command(flatten)]
     pub library: LibraryArgs,
 }
 
-/// Where ONNX Runtime's library is, and whether one may be fetched.
+/// The location of ONNX Runtime's library, and permission to fetch one.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "ONNX Runtime")]
 pub struct LibraryArgs {
@@ -262,7 +276,7 @@ pub struct CheckArgs {
     /// Checks that the run could write its final latents here.
     #[arg(long, value_name = "F.npy", value_hint = ValueHint::FilePath, value_parser = path())]
     pub save_latents: Option<PathBuf>,
-    /// What stands over the pipeline file's keys.
+    /// The keys set over the pipeline file's.
     #[command(flatten)]
     pub overrides: OverrideArgs,
 }
@@ -277,14 +291,14 @@ pub struct PlotArgs {
     /// several times. Any name of `ldm-ort list schedulers`.
     #[arg(long, value_name = "NAME")]
     pub scheduler: Vec<String>,
-    /// Where the image goes; without it, beside the pipeline file, under its name with .svg at the end.
+    /// The SVG file to write; without it, next to the pipeline file, under its name with .svg at the end.
     #[arg(short, long, value_name = "F.svg", value_hint = ValueHint::FilePath, value_parser = path())]
     pub output: Option<PathBuf>,
     /// Prints a JSON object on stdout: the image's path, and for each scheduler the position in steps, timestep,
     /// sigma (noise for one part of image) and signal-to-noise ratio of every call; null is infinite.
     #[arg(long)]
     pub json: bool,
-    /// What stands over the pipeline file's keys.
+    /// The keys set over the pipeline file's.
     #[command(flatten)]
     pub overrides: KeyArgs,
 }

@@ -120,7 +120,7 @@ fn corrections(stage: &str, request: &RunPlan, out: &mut dyn Write) -> Result<()
     corrections.try_for_each(|correction| output::text(out, &format!("{stage}scheduler: {correction}\n")))
 }
 
-/// What one model does.
+/// Returns the lines about one model.
 fn summary(model: &ModelPlan, request: &RunPlan) -> String {
     format!(
         "{} on {}, {} of {}×{} pixels, {} of {}",

@@ -29,20 +29,20 @@ pub(super) fn require_fewer_evaluations(spec: &Spec) -> Result<()> {
 }
 
 /// An image of fewer evaluations that waits for the one to compare it with.
-pub(super) struct Made {
+pub(super) struct ComparedImage {
     pub index: usize,
-    /// How many `[[stage]]` tables it went through.
+    /// The number of `[[stage]]` tables it went through.
     pub stages: usize,
     pub pixels: Rgb8,
     pub path: PathBuf,
     pub seconds: f64,
-    /// What `--json` prints of it.
+    /// The object that `--json` prints of it.
     pub object: Value,
 }
 
 /// Two images of one prompt and one seed, and how alike they are.
 pub(super) struct Comparison<'a> {
-    made: &'a Made,
+    made: &'a ComparedImage,
     full: &'a Image,
     path: &'a Path,
     psnr: Option<f64>,
@@ -51,7 +51,7 @@ pub(super) struct Comparison<'a> {
 
 impl<'a> Comparison<'a> {
     /// Compares an image with the one of all evaluations, which was written to `path`.
-    pub(super) fn new(made: &'a Made, full: &'a Image, path: &'a Path) -> Self {
+    pub(super) fn new(made: &'a ComparedImage, full: &'a Image, path: &'a Path) -> Self {
         let psnr = image::psnr(&made.pixels, full.pixels());
         Self { made, full, path, psnr, ssim: image::ssim(&made.pixels, full.pixels()) }
     }

@@ -1,4 +1,4 @@
-//! What a run takes of the machine's memory, for `--memory`.
+//! The memory that a run uses, for `--memory`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -3,6 +3,7 @@
 pub mod args;
 mod check;
 mod compare;
+mod completions;
 mod demo;
 mod graph_cache;
 mod init;
@@ -68,6 +69,8 @@ fn dispatch(cli: &Cli, out: &mut (dyn Write + Send)) -> Result<()> {
         Command::List(args) if args.markdown => output::text(out, &markdown::page(args.what)),
         Command::Demo(args) => demo::demo(args, out),
         Command::List(args) => list::list(args, || list_runtime(&cli.global), out),
+        Command::Completions(args) => completions::print_completions(args, out),
+        Command::Man(args) => completions::print_man_page(args, out),
         Command::Plot(args) => plot::plot(args, out),
         Command::Optimize(args) => graph_cache::optimize(args, &cli.global, out),
         Command::Compile(args) => {

@@ -61,7 +61,7 @@ pub fn plot(args: &PlotArgs, out: &mut dyn Write) -> Result<()> {
     output::text(out, &format!("{}\n", path.display()))
 }
 
-/// Where the image goes.
+/// Returns the path of the SVG file.
 fn place(args: &PlotArgs) -> Result<PathBuf> {
     let Some(path) = &args.output else {
         // Standard input has no name of its own.
@@ -97,7 +97,7 @@ impl DrawResult {
         scheduler::find_alias(&self.choice.name).map(|(_, implied)| implied).unwrap_or_default()
     }
 
-    /// Whether two have one schedule, as `heun` and `HeunDiscreteScheduler` have.
+    /// True if two have one schedule, as `heun` and `HeunDiscreteScheduler` have.
     fn is_same(&self, other: &Self) -> bool {
         let parts = |drawn: &Self| (drawn.choice.entry.name, drawn.implied());
         parts(self) == parts(other) && self.choice.table == other.choice.table && self.custom == other.custom

@@ -24,22 +24,24 @@ use crate::plan::Plan;
 pub(super) struct Previews {
     saver: Saver,
     suffix: &'static str,
+    /// The number of images of the requests before this one.
+    first_index: usize,
     /// Prompt and seed of each image of the request.
     images: Vec<(String, u64)>,
     /// The files written so far, by the index of the image. Shared with the thread that removes them.
     written: Arc<Mutex<HashMap<usize, PathBuf>>>,
-    /// Whether one of them could not be written.
+    /// True if one of them could not be written.
     failed: bool,
 }
 
 impl Previews {
     /// Previews of the images of a plan, whose last stage's are written by `saver` with `suffix`.
-    pub(super) fn new(plan: &Plan, saver: &Saver, suffix: &'static str) -> Self {
+    pub(super) fn new(plan: &Plan, saver: &Saver, suffix: &'static str, first_index: usize) -> Self {
         let request = &plan.request;
         let labels = request.task.labels();
         let prompt = |index: usize| labels.get(index / request.images.max(1)).cloned().unwrap_or_default();
         let images = (0..request.total_images()).map(|index| (prompt(index), request.seed_of(index))).collect();
-        Self { saver: saver.clone(), suffix, images, written: Arc::default(), failed: false }
+        Self { saver: saver.clone(), suffix, first_index, images, written: Arc::default(), failed: false }
     }
 
     /// Writes a preview of the image with this index.
@@ -70,7 +72,8 @@ impl Previews {
             return files::replace(path, |file| file.write_all(png));
         }
         if let Some((prompt, seed)) = self.images.get(index) {
-            let path = files::write_new(self.saver.preview_names(prompt, *seed, self.suffix), png)?;
+            let path =
+                files::write_new(self.saver.preview_names(prompt, *seed, self.first_index + index, self.suffix), png)?;
             written.insert(index, path);
         }
         Ok(())
@@ -93,7 +96,7 @@ enum Protocol {
 /// A terminal on standard error that shows images.
 pub(super) struct Terminal {
     protocol: Protocol,
-    /// Whether the lines right above the cursor are those of a preview, which the next one takes.
+    /// True if the lines right above the cursor are those of a preview, which the next one overwrites.
     drawn: bool,
 }
 
@@ -124,7 +127,7 @@ impl Terminal {
     }
 }
 
-/// What the terminal says of itself. Within tmux and screen neither protocol gets through.
+/// Returns the protocol that the terminal's environment names. Within tmux and screen neither protocol gets through.
 fn protocol(variable: &dyn Fn(&str) -> Option<String>) -> Option<Protocol> {
     let term = variable("TERM").unwrap_or_default();
     if variable("TMUX").is_some() || term.starts_with("screen") || term.starts_with("tmux") {
@@ -138,7 +141,8 @@ fn protocol(variable: &dyn Fn(&str) -> Option<String>) -> Option<Protocol> {
     (is_iterm || variable("LC_TERMINAL").as_deref() == Some("iTerm2")).then_some(Protocol::Iterm2)
 }
 
-/// What shows a PNG, given in base64, over the lines above the cursor or on new ones, and leaves the cursor below it.
+/// Returns the sequence that shows a PNG, given in base64, over the lines above the cursor or on new ones, and leaves
+/// the cursor below it.
 fn sequence(protocol: Protocol, png: &str, again: bool) -> String {
     /// The most that kitty takes at once.
     const CHUNK: usize = 4096;

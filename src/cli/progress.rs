@@ -1,4 +1,4 @@
-//! What a person sees while a pipeline loads and runs: bars on a terminal, a few lines elsewhere.
+//! The progress of loading and running a pipeline: bars on a terminal, a few lines elsewhere.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use crate::threads;
 
 /// Draws progress on standard error.
 pub struct Progress {
-    /// Where bars are drawn, one at a time.
+    /// The bars, drawn one at a time.
     bars: MultiProgress,
     bar: ProgressBar,
     quiet: bool,
-    /// Which of several models in a row is at work, as it stands behind a message.
+    /// The number of the stage at work, as it ends a message.
     stage: String,
-    /// Where previews are shown.
+    /// The terminal that shows previews.
     terminal: Option<Terminal>,
     remaining: Remaining,
     /// Seconds and number of the batch's steps after the first, which may warm up.
@@ -42,7 +42,7 @@ impl Progress {
         self.remaining.begin_request(left);
     }
 
-    /// What other threads have to print around, so that no line runs into a bar.
+    /// Returns the bars, for other threads to print around, so that no line runs into one.
     pub fn bars(&self) -> MultiProgress {
         self.bars.clone()
     }

@@ -1,6 +1,7 @@
 //! `ldm-ort run`.
 
 use std::io::Write;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ndarray::{Axis, stack};
@@ -16,7 +17,7 @@ use super::remaining;
 use super::requests;
 use super::requests::read_prompts_file;
 use super::standard_input::{NAME, load_spec, read_prompts};
-use super::writer::{ImageWriter, Pace, Shown, Writing};
+use super::writer::{ImageWriter, Pace, Presentation, Writing};
 use crate::denoise::Evaluations;
 use crate::engine::{Event, Pipeline, Replay, Request, Saver, model_spec};
 use crate::error::{Error, Result, count_of};
@@ -40,6 +41,7 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut (dyn Write + Send)) -> Res
     let started = Instant::now();
     check_outputs(args, &spec)?;
     requests::check(args)?;
+    let form = args.form()?;
     let memory = args.memory.then(Watch::new).transpose()?;
     let mut watched = Watched {
         progress: Progress::new(global.quiet || args.json),
@@ -57,7 +59,8 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut (dyn Write + Send)) -> Res
     }
     let requests = requests::split(args, request, &pipeline)?;
     let plan = pipeline.plan();
-    let savers = (0..=plan.stages.len()).map(|stages| plan.spec.folder(stages).map(Saver::new).transpose());
+    let saver = |dir: &Path| Saver::new(dir).map(|saver| saver.with_form(form.0, form.1.clone()));
+    let savers = (0..=plan.stages.len()).map(|stages| plan.spec.folder(stages).map(&saver).transpose());
     let mut writer = ImageWriter {
         savers: savers.collect::<Result<Vec<_>>>()?,
         json: args.json,
@@ -65,7 +68,7 @@ pub fn run(args: &RunArgs, global: &Global, out: &mut (dyn Write + Send)) -> Res
         bars: watched.progress.bars(),
         replay,
         latents: args.save_latents.as_ref().map(|_| Vec::new()),
-        shown: if args.compare { Shown::Later(Vec::new()) } else { Shown::Alone },
+        shown: if args.compare { Presentation::Later(Vec::new()) } else { Presentation::Alone },
         previews: None,
         first_index: 0,
     };
@@ -187,7 +190,7 @@ fn preview(plan: &Plan, suffix: &'static str, writer: &mut ImageWriter<'_>, watc
     let models = std::iter::once(&plan.model).chain(plan.stages.iter().map(|stage| &stage.model));
     let asks = models.into_iter().any(|model| model.preview.is_some());
     let saver = writer.savers.last().and_then(Option::as_ref).filter(|_| asks);
-    watched.previews = saver.map(|saver| Previews::new(plan, saver, suffix));
+    watched.previews = saver.map(|saver| Previews::new(plan, saver, suffix, writer.first_index));
     writer.previews.clone_from(&watched.previews);
 }
 
@@ -269,7 +272,7 @@ fn summary(timings: &Timings, found: f64, opened: f64, saving: f64, total: f64) 
     ));
 }
 
-/// How long denoising took, for how many steps, and of how many evaluations of the model where some were left out.
+/// Returns the seconds of denoising, its steps, and its evaluations of the model if some were left out.
 fn denoising(timings: &Timings) -> String {
     let Timings { denoise, calls, evaluations, .. } = *timings;
     let rate = if calls > 0 { remaining::rate(denoise / calls as f64) } else { String::new() };

@@ -10,7 +10,7 @@ use indicatif::MultiProgress;
 use ndarray::ArrayD;
 use serde_json::{Value, json};
 
-use super::compare::{self, Comparison, Made};
+use super::compare::{self, ComparedImage, Comparison};
 use super::output::{self, warn};
 use super::preview::Previews;
 use crate::engine::{BackgroundWriter, Event, Image, Replay, Saver};
@@ -53,17 +53,17 @@ impl<'scope> Writing<'scope> {
     }
 }
 
-/// How a finished image is shown.
-pub(super) enum Shown {
+/// The way a finished image is shown.
+pub(super) enum Presentation {
     /// By itself, as soon as it is written.
     Alone,
     /// Not yet: it waits for another to be compared with.
-    Later(Vec<Made>),
+    Later(Vec<ComparedImage>),
     /// Beside the image that waited for it.
-    Beside(Vec<Made>),
+    Beside(Vec<ComparedImage>),
 }
 
-impl Shown {
+impl Presentation {
     /// Shows the next images beside those that waited.
     pub(super) fn show_beside(&mut self) {
         if let Self::Later(made) = self {
@@ -78,26 +78,26 @@ pub(super) struct ImageWriter<'a> {
     pub savers: Vec<Option<Saver>>,
     pub json: bool,
     pub out: &'a mut (dyn Write + Send),
-    /// What lines are printed around.
+    /// The bars that lines are printed around.
     pub bars: MultiProgress,
     /// The record that the image is made again from.
     pub replay: Option<Replay>,
     /// Those of the images written, where they are to be kept.
     pub latents: Option<Vec<ArrayD<f32>>>,
-    pub shown: Shown,
+    pub shown: Presentation,
     /// Those that stand where images will, and go when they are there.
     pub previews: Option<Previews>,
     /// The number of images of the requests before this one.
     pub first_index: usize,
 }
 
-/// When what happened, for `--json`.
+/// Times of one image, for `--json`.
 #[derive(Clone)]
 pub(super) struct Pace {
     started: Instant,
-    /// When the image's denoising began, in seconds from the program's start.
+    /// The time at which the image's denoising began, in seconds from the program's start.
     denoising: f64,
-    /// When the call before the next one ended.
+    /// The time at which the call before the next one ended.
     last: f64,
     /// Seconds of each call of the denoiser.
     calls: Vec<f64>,
@@ -123,7 +123,7 @@ impl Pace {
         }
     }
 
-    /// What was done until now is no part of the next call.
+    /// Leaves the time until now out of the next call's.
     pub(super) fn pause(&mut self) {
         self.last = self.started.elapsed().as_secs_f64();
     }
@@ -138,7 +138,7 @@ impl ImageWriter<'_> {
         if let Some(replay) = self.replay.take_if(|_| is_last) {
             self.bars.suspend(|| warn(replay.differing_weights(&record)));
         }
-        let is_full = matches!(self.shown, Shown::Beside(_));
+        let is_full = matches!(self.shown, Presentation::Beside(_));
         let mut suffix = match image.stages().checked_sub(1) {
             _ if is_last => String::new(),
             None => "-base".to_owned(),
@@ -148,7 +148,7 @@ impl ImageWriter<'_> {
             suffix.push_str(compare::SUFFIX);
         }
         let Some(Some(saver)) = self.savers.get(image.stages()) else { return Ok(()) };
-        let path = saver.save(image.finished(), &suffix, &record)?;
+        let path = saver.save(image.finished(), self.first_index + image.index(), &suffix, &record)?;
         if let Some(previews) = self.previews.as_ref().filter(|_| is_last) {
             previews.remove(image.index());
         }
@@ -158,14 +158,14 @@ impl ImageWriter<'_> {
         let object = self.object(image, pace, &path, &record)?;
         let (index, stages, seconds) = (self.first_index + image.index(), image.stages(), image.seconds());
         match &mut self.shown {
-            Shown::Alone if self.json => self.line(&object.to_string()),
-            Shown::Alone => self.line(&path.display().to_string()),
-            Shown::Later(made) => {
-                made.push(Made { index, stages, pixels: image.pixels().clone(), path, seconds, object });
+            Presentation::Alone if self.json => self.line(&object.to_string()),
+            Presentation::Alone => self.line(&path.display().to_string()),
+            Presentation::Later(made) => {
+                made.push(ComparedImage { index, stages, pixels: image.pixels().clone(), path, seconds, object });
                 Ok(())
             }
-            Shown::Beside(made) => {
-                let is_it = |made: &&Made| (made.index, made.stages) == (index, stages);
+            Presentation::Beside(made) => {
+                let is_it = |made: &&ComparedImage| (made.index, made.stages) == (index, stages);
                 let Some(made) = made.iter().find(is_it) else { return Ok(()) };
                 let comparison = Comparison::new(made, image, &path);
                 let line = if self.json { comparison.json() } else { comparison.text() };

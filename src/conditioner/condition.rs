@@ -12,7 +12,7 @@ pub struct ConditionSpec {
     /// `conditioning`, required: how the denoiser takes it, `"cross-attention"` or `"channels"`.
     pub conditioning: Conditioning,
     /// `boxes`, `label_map`, `depth_map`, `vectors` or `index`, one of which is required: the source of the condition.
-    pub source: Source,
+    pub source: ConditionSource,
     /// `graph`: the graph that encodes it, the name of a folder of the model directory or a path.
     /// Required for boxes and label maps.
     pub graph: Option<Graph>,
@@ -29,7 +29,7 @@ pub enum Conditioning {
 
 /// The source of a condition.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Source {
+pub enum ConditionSource {
     /// `boxes = [{ class = 3, box = [0.1, 0.2, 0.5, 0.9] }]`: things of a class and where they are.
     Boxes(Vec<LayoutBox>),
     /// `label_map = "labels.png"`: an image with a label for each pixel, 8 bits, grey or by palette.
@@ -49,7 +49,7 @@ pub enum Source {
     },
 }
 
-impl Source {
+impl ConditionSource {
     /// The file it comes from: key and path.
     pub fn file(&self) -> Option<(&'static str, &Path)> {
         match self {
@@ -109,11 +109,11 @@ impl ConditionSpec {
             table.report_at("k", "goes with `index`, and there is none");
         }
         let source = match given.as_slice() {
-            ["boxes"] => table.get("boxes").map(|item| Source::Boxes(boxes(&item))),
-            ["label_map"] => table.file_path("label_map").map(Source::LabelMap),
-            ["depth_map"] => table.file_path("depth_map").map(Source::DepthMap),
-            ["vectors"] => table.file_path("vectors").map(Source::Vectors),
-            [_] => table.file_path("index").map(|path| Source::Index { path, k: k.unwrap_or(10) }),
+            ["boxes"] => table.get("boxes").map(|item| ConditionSource::Boxes(boxes(&item))),
+            ["label_map"] => table.file_path("label_map").map(ConditionSource::LabelMap),
+            ["depth_map"] => table.file_path("depth_map").map(ConditionSource::DepthMap),
+            ["vectors"] => table.file_path("vectors").map(ConditionSource::Vectors),
+            [_] => table.file_path("index").map(|path| ConditionSource::Index { path, k: k.unwrap_or(10) }),
             [] => {
                 table.report(format!("says not where it comes from; expected one of {}", SOURCES.join(", ")));
                 None
@@ -123,15 +123,18 @@ impl ConditionSpec {
                 None
             }
         };
-        let needs_graph = matches!(source, Some(Source::Boxes(_) | Source::LabelMap(_)));
+        let needs_graph = matches!(source, Some(ConditionSource::Boxes(_) | ConditionSource::LabelMap(_)));
         if needs_graph && graph.is_none() {
             table.require("graph", "the folder of the graph that makes tensors of it");
         }
-        let is_attended = matches!(source, Some(Source::Vectors(_) | Source::Index { .. } | Source::Boxes(_)));
+        let is_attended = matches!(
+            source,
+            Some(ConditionSource::Vectors(_) | ConditionSource::Index { .. } | ConditionSource::Boxes(_))
+        );
         if is_attended && conditioning == Some(Conditioning::Channels) {
             table.report_at("conditioning", "expected \"cross-attention\", as for all boxes and vectors");
         }
-        if matches!(source, Some(Source::DepthMap(_))) {
+        if matches!(source, Some(ConditionSource::DepthMap(_))) {
             if graph.is_some() {
                 table.report_at("graph", "given beside `depth_map`, which goes to the denoiser as it is");
             }
@@ -148,11 +151,13 @@ impl ConditionSpec {
         let is_attended = self.conditioning == Conditioning::CrossAttention;
         writer.key("conditioning", if is_attended { "cross-attention" } else { "channels" });
         match &self.source {
-            Source::Boxes(boxes) => writer.key("boxes", boxes.iter().map(LayoutBox::value).collect::<Vec<_>>()),
-            Source::LabelMap(path) => writer.path("label_map", path),
-            Source::DepthMap(path) => writer.path("depth_map", path),
-            Source::Vectors(path) => writer.path("vectors", path),
-            Source::Index { path, k } => {
+            ConditionSource::Boxes(boxes) => {
+                writer.key("boxes", boxes.iter().map(LayoutBox::value).collect::<Vec<_>>())
+            }
+            ConditionSource::LabelMap(path) => writer.path("label_map", path),
+            ConditionSource::DepthMap(path) => writer.path("depth_map", path),
+            ConditionSource::Vectors(path) => writer.path("vectors", path),
+            ConditionSource::Index { path, k } => {
                 writer.path("index", path);
                 writer.key("k", integer(*k));
             }

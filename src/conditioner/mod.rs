@@ -5,7 +5,7 @@ pub mod layout;
 
 use ndarray::{ArrayD, Axis, Slice, concatenate};
 
-pub use condition::{ConditionSpec, Conditioning, Graph, LayoutBox, Source};
+pub use condition::{ConditionSource, ConditionSpec, Conditioning, Graph, LayoutBox};
 
 use crate::bundle::ConditionerSignature;
 use crate::error::{Error, Result};

@@ -5,24 +5,24 @@ use super::Call;
 /// A part of a run, in shares of its calls of the model: 0 is its beginning, 1 its end.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RunInterval {
-    /// Where it begins, in [0, 1].
+    /// The start, in [0, 1].
     pub start: f64,
-    /// Where it ends, in [0, 1], not before it begins.
+    /// The end, in [0, 1], not before the start.
     pub end: f64,
 }
 
 impl RunInterval {
-    /// Whether a call lies in it as a whole: call `i` of `n` stands from `i / n` to `(i + 1) / n`.
+    /// True if the interval holds a whole call: call `i` of `n` lasts from `i / n` to `(i + 1) / n`.
     pub fn holds(&self, call: Call) -> bool {
         self.holds_part(call.index, call.total)
     }
 
-    /// Whether it begins or ends between a call and the one before.
+    /// True if it starts or ends between a call and the one before.
     pub(super) fn changes_at(&self, call: Call) -> bool {
         call.index > 0 && self.holds(Call { index: call.index - 1, ..call }) != self.holds(call)
     }
 
-    /// Whether part `index` of `of` equal parts of the run lies in it as a whole.
+    /// True if it holds the whole of part `index` of `of` equal parts of the run.
     pub(super) fn holds_part(&self, index: usize, of: usize) -> bool {
         let of = of as f64;
         index as f64 / of >= self.start && (index + 1) as f64 / of <= self.end

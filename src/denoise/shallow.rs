@@ -16,7 +16,7 @@ pub struct Shallow<'a> {
     tensor: &'a str,
     /// Its inputs, by name.
     inputs: Vec<String>,
-    /// What the deep layers gave, one for each run of the graph in a call.
+    /// The deep layers' outputs, one for each run of the graph in a call.
     given: Vec<ArrayD<f32>>,
     /// The rows of that call, and how many were run at once.
     rows: Option<(Range<usize>, usize)>,
@@ -29,7 +29,7 @@ impl<'a> Shallow<'a> {
         Self { session, tensor, inputs, given: Vec::new(), rows: None }
     }
 
-    /// Whether the deep layers were last run on these rows, so many at once.
+    /// True if the deep layers were last run on these rows, so many at once.
     pub(super) fn knows(&self, rows: &(Range<usize>, usize)) -> bool {
         self.rows.as_ref() == Some(rows)
     }
@@ -42,7 +42,7 @@ impl<'a> Shallow<'a> {
     }
 }
 
-/// Where the layers meet in the runs of one call.
+/// The tensors between deep and shallow layers in the runs of one call.
 pub(super) struct Seam<'o> {
     layers: Layers,
     tensor: &'o str,

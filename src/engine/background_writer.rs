@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::error::Result;
 use crate::threads;
 
-/// How many jobs may wait. Who hands over one more waits until there is room.
+/// The number of jobs that may wait. Handing over one more blocks until there is room.
 const WAITING: usize = 4;
 
 /// A thread that does jobs in the order in which they are handed over. It ends with the first that fails.

@@ -8,7 +8,7 @@ use ndarray::ArrayViewD;
 use super::recorder::Recorder;
 use crate::error::{Error, Result};
 use crate::execution::FinishedImage;
-use crate::image::{Rgb8, encode_png, save_png};
+use crate::image::{ImageFormat, Rgb8, encode_as, encode_png, save_png};
 use crate::metadata::Record;
 
 /// A finished image and the record of how it was made.
@@ -107,14 +107,18 @@ impl Image {
         encode_png(&self.made.pixels, &self.record()?.chunks()?)
     }
 
-    /// Writes it as PNG with its record, whole or not at all.
+    /// Writes it with its record, whole or not at all: as JPEG or WebP where the name ends so, else as PNG.
     ///
     /// # Errors
     /// [`Error::Input`] for a name that promises another format, [`Error::Io`] if the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        crate::files::require_format("image", path, "png", "images are written as PNG")?;
-        save_png(path, &self.to_png()?)
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        let format = extension.and_then(ImageFormat::of_extension).unwrap_or_default();
+        if format == ImageFormat::Png {
+            crate::files::require_format("image", path, "png", "images are written as PNG, JPEG or WebP")?;
+        }
+        save_png(path, &encode_as(&self.made.pixels, format, &self.record()?.chunks()?)?)
     }
 
     pub(crate) fn finished(&self) -> &FinishedImage {

@@ -10,6 +10,7 @@ mod digests;
 mod environment;
 mod event;
 mod image;
+mod name_pattern;
 mod open;
 mod pipeline;
 mod recorder;
@@ -24,6 +25,7 @@ pub use digests::{KnownDigests, ModelDigests, configuration_digests, model_diges
 pub use environment::Environment;
 pub use event::Event;
 pub use image::Image;
+pub use name_pattern::NamePattern;
 pub use pipeline::Pipeline;
 pub use recorder::{Recorder, arithmetic};
 pub use replay::Replay;

@@ -22,7 +22,7 @@ impl Replay {
     /// [`Error::Input`] if there is no record or no run can follow it; [`Error::Spec`] for everything in it that reaches
     /// outside of the current directory or is not there, with the flag that gives it anew.
     pub fn read(image: &Path, overrides: &Overrides) -> Result<(Self, Spec, Vec<String>)> {
-        let record = metadata::read_png(image)?;
+        let record = metadata::read_record(image)?;
         if !record.unrecorded.is_empty() {
             return Err(Error::input(
                 image.display().to_string(),

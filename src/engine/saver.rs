@@ -2,15 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
+use super::NamePattern;
 use crate::error::{Error, Result};
 use crate::execution::FinishedImage;
 use crate::files;
+use crate::image::{ImageFormat, encode_as};
 use crate::metadata::Record;
 
 /// Writes images into a folder.
 #[derive(Debug, Clone)]
 pub struct Saver {
     dir: PathBuf,
+    format: ImageFormat,
+    pattern: NamePattern,
 }
 
 impl Saver {
@@ -23,7 +27,12 @@ impl Saver {
         Self::check(dir)?;
         std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, "creating the folder", e))?;
         files::remove_leftovers(dir);
-        Ok(Self { dir: dir.to_path_buf() })
+        Ok(Self { dir: dir.to_path_buf(), format: ImageFormat::default(), pattern: NamePattern::default() })
+    }
+
+    /// Chooses the format of files and the pattern of their names.
+    pub fn with_form(self, format: ImageFormat, pattern: NamePattern) -> Self {
+        Self { format, pattern, ..self }
     }
 
     /// Requires that images can be written to `dir`, and creates nothing.
@@ -37,22 +46,22 @@ impl Saver {
         files::require_format(KEY, dir, "", "images are written to a folder, each under a name of its own")
     }
 
-    /// The names that a preview may have of the image that will be saved with this prompt, seed and suffix, in order.
-    pub fn preview_names(&self, prompt: &str, seed: u64, suffix: &str) -> impl Iterator<Item = PathBuf> {
-        self.names(format!("{}-{seed}{suffix}", slug(prompt)), ".preview.png")
+    /// The names that a preview may have of the image that will be saved with this prompt, seed, index and suffix, in order.
+    pub fn preview_names(&self, prompt: &str, seed: u64, index: usize, suffix: &str) -> impl Iterator<Item = PathBuf> {
+        self.names(self.pattern.fill(&slug(prompt), seed, index) + suffix, ".preview.png")
     }
 
     /// Writes an image, whole or not at all, and returns its path.
     ///
-    /// The name is made of the prompt, the seed, and `suffix`, which may be empty. A file of that name with other
+    /// The name is made of the pattern and of `suffix`, which may be empty; `index` is the image's in the whole run. A file of that name with other
     /// contents is kept, and the new one gets a number: also where several processes write to one folder at once.
     ///
     /// # Errors
     /// [`Error::Io`] if the image cannot be written, for example because the disk is full.
-    pub fn save(&self, image: &FinishedImage, suffix: &str, record: &Record) -> Result<PathBuf> {
-        let stem = format!("{}-{}{suffix}", slug(&image.prompt), image.seed);
-        let png = crate::image::encode_png(&image.pixels, &record.chunks()?)?;
-        files::write_new_or_same(self.names(stem, ".png"), &png)
+    pub fn save(&self, image: &FinishedImage, index: usize, suffix: &str, record: &Record) -> Result<PathBuf> {
+        let stem = self.pattern.fill(&slug(&image.prompt), image.seed, index) + suffix;
+        let bytes = encode_as(&image.pixels, self.format, &record.chunks()?)?;
+        files::write_new_or_same(self.names(stem, self.format.extension()), &bytes)
     }
 
     /// The names that a file with this stem may have, the plain one first.

@@ -12,7 +12,7 @@ use crate::denoise::BatchNoise;
 use crate::error::Result;
 use crate::scheduler::Scheduler;
 use crate::session::Cancel;
-use crate::task::{self, Given, Start, TaskContext};
+use crate::task::{self, PreparedCondition, Start, TaskContext};
 use crate::text::{PromptCache, PromptText, TextEncoders};
 
 impl ModelRun<'_> {
@@ -60,7 +60,7 @@ impl ModelRun<'_> {
             warn: &mut |warning| warnings.push(warning),
         })?;
         let conditions = model.conditions.iter().zip(conditioners);
-        let conditions = conditions.map(|(part, graph)| Given {
+        let conditions = conditions.map(|(part, graph)| PreparedCondition {
             condition: &part.condition,
             graph: graph.as_mut().map(|(_, part)| part),
             known: part.known,

@@ -5,7 +5,7 @@ use super::finished_image::Timings;
 use super::parts::Opener;
 use super::pool::Pool;
 use super::position::{batches, within};
-use super::stages::Stage;
+use super::stages::StageRun;
 use crate::error::Result;
 use crate::plan::{ExecutionPlan, Plan};
 use crate::session::{Cancel, Runtime};
@@ -94,7 +94,8 @@ impl Execution {
             for (at, model) in models.iter().enumerate() {
                 let (runtime, pool) = (&self.runtime, &mut self.pool);
                 images = within(plan, at, observer, &mut |observer| {
-                    let mut stage = Stage::new((plan, at), model, (runtime, &mut *pool), is_last, cancel, &mut timings);
+                    let mut stage =
+                        StageRun::new((plan, at), model, (runtime, &mut *pool), is_last, cancel, &mut timings);
                     stage.run(batch.clone(), &images, observer)
                 })?;
             }

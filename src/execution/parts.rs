@@ -329,7 +329,7 @@ impl<'a> Opener<'a> {
             }
             None => {
                 let mut weights = lora::merge(&self.plan.model.loras, kind, graph)?;
-                weights.extend(self.plan.model.learnt(kind, graph)?);
+                weights.extend(self.plan.model.added_weight(kind, graph)?);
                 graph_cache::open_uncached(self.runtime, graph, &opening.passes, &options, weights)?
             }
         };

@@ -54,10 +54,9 @@ impl SessionKey {
         let scale = |lora: &crate::lora::Lora| if is_text { lora.text_encoder_scale } else { lora.denoiser_scale };
         let loras = plan.model.loras.iter().filter(|_| is_text || kind == plan.model.denoiser.kind);
         let loras = loras.map(|lora| (lora.path.clone(), scale(lora))).filter(|(_, scale)| *scale != 0.0);
-        let text =
-            plan.model.text.iter().filter(|text| {
-                text.encoders.iter().any(|encoder| encoder.part.kind == kind && encoder.learnt.is_some())
-            });
+        let text = plan.model.text.iter().filter(|text| {
+            text.encoders.iter().any(|encoder| encoder.part.kind == kind && encoder.added_tokens.is_some())
+        });
         let words = text.flat_map(|text| &text.inversions);
         Self {
             graph: opening.graph.path.clone(),

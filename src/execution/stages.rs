@@ -53,7 +53,7 @@ impl StageImage {
 }
 
 /// One stage at work on one batch of the file's own run.
-pub(super) struct Stage<'a> {
+pub(super) struct StageRun<'a> {
     plan: &'a Plan,
     /// 0 for the file's own tables.
     at: usize,
@@ -63,7 +63,7 @@ pub(super) struct Stage<'a> {
     timings: &'a mut Timings,
 }
 
-impl<'a> Stage<'a> {
+impl<'a> StageRun<'a> {
     pub(super) fn new(
         (plan, at): (&'a Plan, usize),
         model: &'a ReadyModel,

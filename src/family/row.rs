@@ -107,7 +107,7 @@ pub(crate) struct PreviewMap {
     pub bias: [f32; 3],
 }
 
-/// What a configuration without `sample_size` leaves of a model's training.
+/// The facts of a model's training that are left if a configuration lacks `sample_size`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Training {
     /// The width of the tokens attended to, if the graph fixes it.

@@ -4,6 +4,7 @@
 //! [`from_tensor`] convert between them as diffusers' `VaeImageProcessor` does.
 
 mod encode;
+mod format;
 mod gray;
 mod jpeg;
 mod labels;
@@ -13,6 +14,8 @@ mod resize;
 mod tensor;
 
 pub use encode::{encode_png, save_png};
+pub(crate) use format::DESCRIPTION;
+pub use format::{ImageFormat, encode_as};
 pub use gray::{load_gray, resize_bicubic};
 pub use labels::{LabelMap, load_labels};
 pub use load::{InputLimit, dimensions, load};

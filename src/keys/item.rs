@@ -24,7 +24,7 @@ impl<'r> Item<'r> {
         &self.node.value
     }
 
-    /// Where the value was written.
+    /// Returns the place where the value was written.
     pub(crate) fn origin(&self) -> Origin {
         self.node.origin
     }

@@ -20,7 +20,7 @@ pub(crate) struct Table<'r> {
     origin: Origin,
     /// `None` where the table is not there.
     entries: Option<&'r Entries>,
-    /// Whether something else stands in the table's place, so that what is missing in it is not worth telling.
+    /// True if a value that is not a table has this key, so that keys missing in it are not reported.
     displaced: bool,
     asked: Vec<String>,
 }
@@ -163,7 +163,7 @@ impl<'r> Table<'r> {
         known
     }
 
-    /// Whether anything stands in the table, or in its place.
+    /// True if the table has any key, or a value that is not a table has its key.
     pub(crate) fn holds_anything(&self) -> bool {
         self.displaced || self.entries.is_some_and(|entries| !entries.is_empty())
     }
@@ -181,7 +181,7 @@ impl<'r> Table<'r> {
         self.reading.report(self.origin, &self.path, message);
     }
 
-    /// Whether a key stands in this table or below it.
+    /// True if a key is in this table or below it.
     pub(crate) fn has(&self, path: &[&str]) -> bool {
         self.below(path).1 == path.len()
     }
@@ -192,7 +192,7 @@ impl<'r> Table<'r> {
         self.reading.report(self.below(path).0, &key, message);
     }
 
-    /// Where the last key on a path stands that is there, and how many of them are.
+    /// Returns the origin of the last key on a path that exists, and the number of keys that do.
     fn below(&self, path: &[&str]) -> (Origin, usize) {
         let (mut origin, mut entries) = (self.origin, self.entries);
         for (depth, name) in path.iter().enumerate() {
@@ -206,7 +206,7 @@ impl<'r> Table<'r> {
         (origin, path.len())
     }
 
-    /// Whether the table stands in a `[[stage]]`, whose task is handed what was made before it.
+    /// True if the table is in a `[[stage]]`, whose task receives the output of the stage before.
     pub(crate) fn is_in_stage(&self) -> bool {
         self.path.starts_with("stage[")
     }

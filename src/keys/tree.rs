@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::guard::{ParserPanic, contain};
 
-/// Where a value was written.
+/// The place where a value was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// In the file, on this line, counted from 1.
@@ -25,7 +25,7 @@ pub(crate) enum Origin {
 }
 
 impl Origin {
-    /// Whether the value came from the command line.
+    /// True if the value came from the command line.
     pub(crate) fn is_command_line(self) -> bool {
         matches!(self, Self::Flag(_) | Self::Set)
     }
@@ -51,7 +51,7 @@ pub(crate) struct Node {
     pub(crate) value: Value,
 }
 
-/// What TOML can hold.
+/// A TOML value.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Value {
     String(String),
@@ -180,7 +180,7 @@ fn convert_item(item: &Spanned<DeValue<'_>>, array: Origin, origin_at: &dyn Fn(u
     Node { origin, value: convert(item.get_ref(), origin, origin_at) }
 }
 
-/// Where each line of a text begins.
+/// The offsets at which the lines of a text begin.
 struct Lines(Vec<usize>);
 
 impl Lines {

@@ -3,7 +3,7 @@
 use super::part::{Part, part};
 use super::sources::ModelSources;
 use crate::bundle::{Bundle, Component, ComponentKind, ConditionerSignature};
-use crate::conditioner::{ConditionSpec, Conditioning, Graph, Source, layout};
+use crate::conditioner::{ConditionSource, ConditionSpec, Conditioning, Graph, layout};
 use crate::error::{Error, Result};
 use crate::image::InputLimit;
 use crate::task::{check_labels, things};
@@ -39,10 +39,10 @@ impl ConditionPart {
         limit: InputLimit,
     ) -> Result<Self> {
         match &condition.source {
-            Source::DepthMap(path) => drop(image::dimensions(path, limit)?),
-            Source::Vectors(path) => drop(npy::read_f32(path)?),
-            Source::Index { path, .. } => drop(files::open_input(path)?),
-            Source::Boxes(_) | Source::LabelMap(_) => {}
+            ConditionSource::DepthMap(path) => drop(image::dimensions(path, limit)?),
+            ConditionSource::Vectors(path) => drop(npy::read_f32(path)?),
+            ConditionSource::Index { path, .. } => drop(files::open_input(path)?),
+            ConditionSource::Boxes(_) | ConditionSource::LabelMap(_) => {}
         }
         let Some(graph) = &condition.graph else {
             return Ok(Self { condition: condition.clone(), part: None, known: None });
@@ -54,9 +54,9 @@ impl ConditionPart {
         let component = sources.conditioner(at, path)?;
         let signature = ConditionerSignature::resolve(&component)?;
         let rank = match condition.source {
-            Source::Boxes(_) => 2,
-            Source::LabelMap(_) | Source::DepthMap(_) => 4,
-            Source::Vectors(_) | Source::Index { .. } => 3,
+            ConditionSource::Boxes(_) => 2,
+            ConditionSource::LabelMap(_) | ConditionSource::DepthMap(_) => 4,
+            ConditionSource::Vectors(_) | ConditionSource::Index { .. } => 3,
         };
         if signature.input.shape.len() != rank {
             return Err(Error::model(
@@ -71,9 +71,9 @@ impl ConditionPart {
         }
         let known = known(&component, &signature);
         match &condition.source {
-            Source::Boxes(boxes) => drop(layout::tokens(&things(boxes), known)?),
-            Source::LabelMap(path) => check_labels(path, &image::load_labels(path, limit)?, known)?,
-            Source::DepthMap(_) | Source::Vectors(_) | Source::Index { .. } => {}
+            ConditionSource::Boxes(boxes) => drop(layout::tokens(&things(boxes), known)?),
+            ConditionSource::LabelMap(path) => check_labels(path, &image::load_labels(path, limit)?, known)?,
+            ConditionSource::DepthMap(_) | ConditionSource::Vectors(_) | ConditionSource::Index { .. } => {}
         }
         Ok(Self { condition: condition.clone(), known, part: Some(part(&component, signature)) })
     }
@@ -81,7 +81,7 @@ impl ConditionPart {
     /// The channels that the denoiser is told, where they are known.
     pub(super) fn channels(&self) -> usize {
         let is_channels = self.condition.conditioning == Conditioning::Channels;
-        if let Source::DepthMap(_) = self.condition.source {
+        if let ConditionSource::DepthMap(_) = self.condition.source {
             return 1;
         }
         let given = self.part.as_ref().and_then(|part| part.signature.output.shape.get(1)?.fixed());
@@ -97,7 +97,7 @@ impl ConditionPart {
 /// The width and height of the first label map, which the image then has.
 pub(super) fn natural_size(conditions: &[ConditionSpec], limit: InputLimit) -> Result<Option<(usize, usize)>> {
     let path = conditions.iter().find_map(|condition| match &condition.source {
-        Source::LabelMap(path) => Some(path),
+        ConditionSource::LabelMap(path) => Some(path),
         _ => None,
     });
     path.map(|path| image::load_labels(path, limit).map(|map| (map.width, map.height))).transpose()

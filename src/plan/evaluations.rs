@@ -16,7 +16,7 @@ pub(super) fn guidance_interval(spec: &Spec, model: &ModelPlan) -> Result<Option
     if interval.is_some() && model.model.denoiser.is_guidance_distilled() && !guided_from_outside {
         return Err(Error::input(
             format!("task.{}.guidance_interval", spec.task.name()),
-            "this model learnt the effect of guidance, and has no unconditional branch to leave out",
+            "this model is guidance-distilled and has no unconditional branch to leave out",
             "leave guidance_interval out",
         ));
     }

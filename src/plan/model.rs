@@ -101,26 +101,12 @@ impl ModelPlan {
         let remarks = packed::remark(task, bundle, &signature).into_iter().collect();
         let class_embedder = class_embedder(bundle, task, &signature, &wanted_for)?;
         requirements.fills_inputs(class_embedder.is_some())?;
-        let text = match task.prompting() {
-            Some(prompting) => {
-                let t5 = defaults.max_sequence_length;
-                Some(TextPlan::new(
-                    (bundle, sources),
-                    &signature,
-                    prompting,
-                    &spec.textual_inversions,
-                    t5,
-                    &wanted_for,
-                )?)
-            }
-            None => None,
-        };
-        let classes = match task.classes() {
-            Some(request) => {
-                Some(classes::resolve(task.name(), request, (bundle, sources), &signature, class_embedder.as_ref())?)
-            }
-            None => None,
-        };
+        let (embeddings, t5) = (&spec.textual_inversions, defaults.max_sequence_length);
+        let text = |prompting| TextPlan::new((bundle, sources), &signature, prompting, embeddings, t5, &wanted_for);
+        let text = task.prompting().map(text).transpose()?;
+        let classes =
+            |request| classes::resolve(task.name(), request, (bundle, sources), &signature, class_embedder.as_ref());
+        let classes = task.classes().map(classes).transpose()?;
         let of_control = spec.model.components.get(&ComponentKind::ControlNet);
         let roles = of_control.map(|component| component.inputs.clone()).unwrap_or_default();
         let controls = ControlPart::all(spec, &roles, (bundle, sources), component, &signature)?;
@@ -203,9 +189,9 @@ impl ModelPlan {
     ///
     /// # Errors
     /// As [`TokenTable::grown`](crate::bundle::TokenTable::grown).
-    pub fn learnt(&self, kind: ComponentKind, graph: &GraphFile) -> Result<Option<Weight>> {
+    pub fn added_weight(&self, kind: ComponentKind, graph: &GraphFile) -> Result<Option<Weight>> {
         let text = self.text.iter().flat_map(|text| &text.encoders).find(|text| text.part.kind == kind);
-        text.and_then(|text| text.learnt.as_ref()).map(|learnt| learnt.weight(graph)).transpose()
+        text.and_then(|text| text.added_tokens.as_ref()).map(|tokens| tokens.weight(graph)).transpose()
     }
 
     /// The number of tokens that the denoiser attends to; `None` if it is not the same for every prompt and condition.

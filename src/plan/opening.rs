@@ -94,8 +94,12 @@ impl ExecutionPlan {
     pub(super) fn can_be_cached(&self, kind: ComponentKind) -> bool {
         let on_processor = self.device.providers_of(kind).iter().all(|name| name == "cpu");
         let of_text = kind.text_encoder_number().is_some();
-        let learns =
-            self.model.text.iter().flat_map(|text| &text.encoders).any(|t| t.part.kind == kind && t.learnt.is_some());
+        let learns = self
+            .model
+            .text
+            .iter()
+            .flat_map(|text| &text.encoders)
+            .any(|t| t.part.kind == kind && t.added_tokens.is_some());
         let is_changed = learns || (!self.model.loras.is_empty() && (of_text || kind == self.model.denoiser.kind));
         on_processor && self.device.optimize && !is_changed
     }

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::family::Family;
 use crate::task::Task;
 
-/// Requires that a task guides a model that learnt the effect of guidance, and no other, by the key for that, and that a
+/// Requires that a task guides a guidance-distilled model, and no other, by the key for that, and that a
 /// model with packed samples takes a timestep between 0 and 1.
 pub(super) fn check(task: &dyn Task, component: &Component, signature: &DenoiserSignature) -> Result<()> {
     let scale = task.prompting().map_or(1.0, |prompting| prompting.true_cfg_scale);
@@ -13,7 +13,7 @@ pub(super) fn check(task: &dyn Task, component: &Component, signature: &Denoiser
         return Err(Error::input(
             format!("task.{}.true_cfg_scale", task.name()),
             format!("{scale} is given, and this model is guided by guidance_scale"),
-            "leave the key out; it belongs to models that learnt the effect of guidance, such as Flux",
+            "leave the key out; it belongs to guidance-distilled models, such as Flux",
         ));
     }
     if let Some(scale) = task.image_guidance_scale().filter(|_| signature.is_packed()) {

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::model::ModelPlan;
 use super::problems::Problems;
 use crate::bundle::{ComponentKind, Role, VaeDecoderSignature};
-use crate::conditioner::{Conditioning, Source};
+use crate::conditioner::{ConditionSource, Conditioning};
 use crate::error::{Error, Result};
 use crate::tensor::{Dim, TensorInfo};
 use crate::tiles::Tiles;
@@ -77,8 +77,8 @@ impl ModelPlan {
             let Some(part) = &condition.part else { continue };
             let of = |role, info| Planes { kind: part.kind, graph: &part.graph.path, role, info };
             problems.unless(match condition.condition.source {
-                Source::LabelMap(_) => of("input", &part.signature.input).check(pixels, 1),
-                Source::DepthMap(_) => of("input", &part.signature.input).check(whole, self.spatial_factor),
+                ConditionSource::LabelMap(_) => of("input", &part.signature.input).check(pixels, 1),
+                ConditionSource::DepthMap(_) => of("input", &part.signature.input).check(whole, self.spatial_factor),
                 _ => Ok(()),
             });
             if condition.condition.conditioning == Conditioning::Channels {

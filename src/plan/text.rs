@@ -15,7 +15,7 @@ use super::sources::ModelSources;
 use crate::bundle::{Bundle, Component, ComponentKind, DenoiserSignature, Role, TextEncoderSignature};
 use crate::error::{Error, Result};
 use crate::spec::TextualInversionSpec;
-use crate::task::{LongPrompts, PromptReading, Prompting, Weights};
+use crate::task::{LongPrompts, PromptReading, PromptWeighting, Prompting};
 use crate::tensor::{Dim, TensorInfo};
 use crate::text::tokenizer::Tokenizer;
 use crate::text::{
@@ -24,7 +24,7 @@ use crate::text::{
 pub(super) use encoder::{EncoderRequest, PreparedEncoder};
 use reading::{EncoderPlace, Reading};
 
-pub use textual_inversion::Learnt;
+pub use textual_inversion::AddedTokens;
 
 /// A text encoder and its tokenizer.
 #[derive(Debug, Clone)]
@@ -42,7 +42,7 @@ pub struct TextPart {
     /// The text before every prompt but a negative one.
     pub instruction: Option<Instruction>,
     /// The vectors of words of a user's own that its graph is opened with, where there are some.
-    pub learnt: Option<Arc<Learnt>>,
+    pub added_tokens: Option<Arc<AddedTokens>>,
     /// Which group of tokens its own belong to; see [`crate::text::TextEncoders`].
     pub group: usize,
 }
@@ -98,7 +98,7 @@ impl TextPlan {
                 let tokenizer = Tokenizer::clone(&tokenizer);
                 PreparedEncoder::new(request, component, signature, tokenizer, &inversions)
             })?;
-            let PreparedEncoder { signature, tokenizer, instruction, learnt } = PreparedEncoder::clone(&prepared);
+            let PreparedEncoder { signature, tokenizer, instruction, added_tokens } = PreparedEncoder::clone(&prepared);
             let whole = family.whole(component, &signature, of)?;
             readable(component, whole.tokens.as_ref(), reading, wanted_for)?;
             let skipping = match reading.clip_skip.filter(|_| is_pooled) {
@@ -108,11 +108,11 @@ impl TextPlan {
             encoders.push(TextPart {
                 tokenizer,
                 instruction,
-                learnt,
+                added_tokens,
                 negative: skipping.as_ref().map(|_| whole.clone()),
                 taken: skipping.unwrap_or(whole),
                 style: PromptStyle {
-                    has_weights: reading.weights == Weights::A1111,
+                    has_weights: reading.weights == PromptWeighting::A1111,
                     // T5 has no length of its own, and is told how much it reads.
                     is_chunked: reading.long_prompts == LongPrompts::Chunk && is_pooled,
                     is_masked: family.is_masked(),
@@ -345,7 +345,7 @@ fn readable(
     wanted_for: &str,
 ) -> Result<()> {
     let key = match reading {
-        PromptReading { weights: Weights::A1111, .. } => "prompt_weighting",
+        PromptReading { weights: PromptWeighting::A1111, .. } => "prompt_weighting",
         PromptReading { long_prompts: LongPrompts::Chunk, .. } => "long_prompts",
         _ => return Ok(()),
     };

@@ -5,7 +5,7 @@ use super::config::{SchedulerKey, SchedulerSettings, keys};
 use super::dpm_solver::{self, DpmSolver};
 use super::dpm_update::Algorithm;
 use super::solver_schedule::{self, ScheduleOptions};
-use super::{Alias, AliasValue, CustomScheduleSupport, ScheduleRequest, Scheduler, SchedulerEntry};
+use super::{AliasValue, CustomScheduleSupport, ScheduleRequest, Scheduler, SchedulerAlias, SchedulerEntry};
 use crate::error::Result;
 
 const SDE: (&str, AliasValue) = ("algorithm_type", AliasValue::Word("sde-dpmsolver++"));
@@ -15,14 +15,14 @@ pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     name: "dpm-multistep",
     class: "DPMSolverMultistepScheduler",
     aliases: &[
-        Alias::plain("DPM++ 2M"),
-        Alias::plain("dpmpp_2m"),
-        Alias { name: "DPM++ 2M SDE", settings: &[SDE] },
-        Alias { name: "dpmpp_2m_sde", settings: &[SDE] },
-        Alias { name: "DPM++ 2M SDE Heun", settings: &[SDE, ("solver_type", AliasValue::Word("heun"))] },
-        Alias { name: "DPM++ 3M", settings: &[THIRD] },
-        Alias { name: "DPM++ 3M SDE", settings: &[SDE, THIRD] },
-        Alias { name: "dpmpp_3m_sde", settings: &[SDE, THIRD] },
+        SchedulerAlias::plain("DPM++ 2M"),
+        SchedulerAlias::plain("dpmpp_2m"),
+        SchedulerAlias { name: "DPM++ 2M SDE", settings: &[SDE] },
+        SchedulerAlias { name: "dpmpp_2m_sde", settings: &[SDE] },
+        SchedulerAlias { name: "DPM++ 2M SDE Heun", settings: &[SDE, ("solver_type", AliasValue::Word("heun"))] },
+        SchedulerAlias { name: "DPM++ 3M", settings: &[THIRD] },
+        SchedulerAlias { name: "DPM++ 3M SDE", settings: &[SDE, THIRD] },
+        SchedulerAlias { name: "dpmpp_3m_sde", settings: &[SDE, THIRD] },
     ],
     order: 1,
     stochastic: false,

@@ -16,14 +16,16 @@ use super::betas::{exp_f32, ln_f32};
 use super::config::{SchedulerKey, SchedulerKeyKind, SchedulerSettings, keys};
 use super::sample::{PredictionType, predict_x0};
 use super::sigma_schedule::{self, interleave};
-use super::{Alias, CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerEntry, sigmas, spacing};
+use super::{
+    CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerAlias, SchedulerEntry, sigmas, spacing,
+};
 use crate::error::Result;
 use crate::rng::BrownianTree;
 
 pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     name: "dpm-sde",
     class: "DPMSolverSDEScheduler",
-    aliases: &[Alias::plain("DPM++ SDE"), Alias::plain("dpmpp_sde")],
+    aliases: &[SchedulerAlias::plain("DPM++ SDE"), SchedulerAlias::plain("dpmpp_sde")],
     order: 2,
     stochastic: true,
     inverse: false,

@@ -5,13 +5,13 @@ use super::config::{SchedulerKey, SchedulerKeyKind, SchedulerSettings, keys};
 use super::dpm_update::{Algorithm, OutputConverter};
 use super::sample::{Bounds, History, mix, predict_x0};
 use super::solver_schedule::{self, NoiseLevel, ScheduleOptions};
-use super::{Alias, CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerEntry, betas};
+use super::{CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerAlias, SchedulerEntry, betas};
 use crate::error::Result;
 
 pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     name: "dpm-singlestep",
     class: "DPMSolverSinglestepScheduler",
-    aliases: &[Alias::plain("DPM++ 2S"), Alias::plain("dpmpp_2s")],
+    aliases: &[SchedulerAlias::plain("DPM++ 2S"), SchedulerAlias::plain("dpmpp_2s")],
     order: 1,
     stochastic: false,
     inverse: false,

@@ -68,7 +68,7 @@ fn build(settings: &SchedulerSettings, request: &ScheduleRequest) -> Result<Box<
     Ok(Box::new(EdmDpmMultistep {
         multistep: Multistep::from_settings(settings, algorithm, timesteps.len(), algorithm.is_stochastic())?,
         timesteps,
-        sigmas: sigmas,
+        sigmas,
         init_noise_sigma: edm::init_noise_sigma(settings)?,
         scalings: Scalings::from_settings(settings)?,
         bounds: Bounds::from_settings(settings, request.images)?,

@@ -39,7 +39,7 @@ fn build(settings: &SchedulerSettings, request: &ScheduleRequest) -> Result<Box<
         init_noise_sigma: edm::init_noise_sigma(settings)?,
         scalings: Scalings::from_settings(settings)?,
         churn: Churn::from_settings(settings, sigmas.len() - 1)?,
-        sigmas: sigmas,
+        sigmas,
     }))
 }
 

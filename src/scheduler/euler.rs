@@ -7,7 +7,7 @@ use super::config::{SchedulerKey, SchedulerKeyKind, SchedulerSettings, keys};
 use super::sample::{PredictionType, predict_x0};
 use super::sigmas::{self, Ramp};
 use super::{
-    Alias, CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerEntry, betas, custom_schedule,
+    CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerAlias, SchedulerEntry, betas, custom_schedule,
     sigma_schedule, spacing,
 };
 use crate::error::Result;
@@ -15,7 +15,7 @@ use crate::error::Result;
 pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     name: "euler",
     class: "EulerDiscreteScheduler",
-    aliases: &[Alias::plain("k_euler")],
+    aliases: &[SchedulerAlias::plain("k_euler")],
     order: 1,
     stochastic: false,
     inverse: false,
@@ -71,7 +71,7 @@ fn build(settings: &SchedulerSettings, request: &ScheduleRequest) -> Result<Box<
         init_noise_sigma: sigma_schedule::init_noise_sigma(settings, &sigmas)?,
         prediction_type,
         churn: Churn::from_settings(settings, sigmas.len() - 1)?,
-        sigmas: sigmas,
+        sigmas,
     }))
 }
 

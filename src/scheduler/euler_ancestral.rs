@@ -4,7 +4,7 @@
 use super::config::{SchedulerSettings, keys};
 use super::sample::{PredictionType, predict_x0};
 use super::{
-    Alias, CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerEntry, betas, custom_schedule,
+    CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerAlias, SchedulerEntry, betas, custom_schedule,
     sigma_schedule, sigmas, spacing,
 };
 use crate::error::Result;
@@ -12,7 +12,7 @@ use crate::error::Result;
 pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     name: "euler-ancestral",
     class: "EulerAncestralDiscreteScheduler",
-    aliases: &[Alias::plain("Euler a"), Alias::plain("k_euler_a")],
+    aliases: &[SchedulerAlias::plain("Euler a"), SchedulerAlias::plain("k_euler_a")],
     order: 1,
     stochastic: true,
     inverse: false,
@@ -55,7 +55,7 @@ fn build(settings: &SchedulerSettings, request: &ScheduleRequest) -> Result<Box<
     Ok(Box::new(EulerAncestral {
         timesteps,
         init_noise_sigma: sigma_schedule::init_noise_sigma(settings, &sigmas)?,
-        sigmas: sigmas,
+        sigmas,
         prediction_type: PredictionType::from_settings(settings)?,
         noise: Vec::new(),
     }))

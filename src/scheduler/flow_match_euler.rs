@@ -83,7 +83,7 @@ fn build(settings: &SchedulerSettings, request: &ScheduleRequest) -> Result<Box<
     sigmas.push(if inverted { 1.0 } else { 0.0 });
     Ok(Box::new(FlowMatchEuler {
         timesteps,
-        sigmas: sigmas,
+        sigmas,
         stochastic: settings.switch("stochastic_sampling")?,
         noise: Vec::new(),
     }))

@@ -43,7 +43,7 @@ fn build(settings: &SchedulerSettings, request: &ScheduleRequest) -> Result<Box<
         timesteps: interleave(timesteps[0], timesteps.iter().skip(1).map(|t| (*t, *t))),
         churn: Churn::from_settings(settings, 2 * timesteps.len() - 1)?,
         dt: 0.0,
-        sigmas: sigmas,
+        sigmas,
         sample: Vec::new(),
         derivative: Vec::new(),
     }))

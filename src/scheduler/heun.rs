@@ -4,13 +4,13 @@
 use super::config::{SchedulerKey, SchedulerSettings, keys};
 use super::sample::{PredictionType, blocks, clamp, predict_x0};
 use super::sigma_schedule::{self, interleave};
-use super::{Alias, CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerEntry, sigmas};
+use super::{CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerAlias, SchedulerEntry, sigmas};
 use crate::error::Result;
 
 pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     name: "heun",
     class: "HeunDiscreteScheduler",
-    aliases: &[Alias::plain("k_heun")],
+    aliases: &[SchedulerAlias::plain("k_heun")],
     order: 2,
     stochastic: false,
     inverse: false,

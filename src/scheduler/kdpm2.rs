@@ -4,13 +4,13 @@ use super::betas::{exp_f32, ln_f32};
 use super::config::{SchedulerSettings, keys};
 use super::sample::{PredictionType, blocks, predict_x0};
 use super::sigma_schedule::{self, interleave};
-use super::{Alias, CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerEntry, sigmas};
+use super::{CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerAlias, SchedulerEntry, sigmas};
 use crate::error::Result;
 
 pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     name: "kdpm2",
     class: "KDPM2DiscreteScheduler",
-    aliases: &[Alias::plain("DPM2"), Alias::plain("dpm_2")],
+    aliases: &[SchedulerAlias::plain("DPM2"), SchedulerAlias::plain("dpm_2")],
     order: 2,
     stochastic: false,
     inverse: false,

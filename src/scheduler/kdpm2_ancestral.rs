@@ -5,13 +5,17 @@ use super::betas::{exp_f32, ln_f32};
 use super::config::{SchedulerSettings, keys};
 use super::sample::{PredictionType, blocks, predict_x0};
 use super::sigma_schedule::{self, interleave};
-use super::{Alias, CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerEntry, sigmas};
+use super::{CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerAlias, SchedulerEntry, sigmas};
 use crate::error::Result;
 
 pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     name: "kdpm2-ancestral",
     class: "KDPM2AncestralDiscreteScheduler",
-    aliases: &[Alias::plain("DPM2 a"), Alias::plain("dpm_2_ancestral"), Alias::plain("kdpm_2_a")],
+    aliases: &[
+        SchedulerAlias::plain("DPM2 a"),
+        SchedulerAlias::plain("dpm_2_ancestral"),
+        SchedulerAlias::plain("kdpm_2_a"),
+    ],
     order: 2,
     stochastic: true,
     inverse: false,

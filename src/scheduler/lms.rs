@@ -2,13 +2,15 @@
 
 use super::config::{SchedulerKey, SchedulerKeyKind, SchedulerSettings, keys};
 use super::sample::{History, PredictionType, blocks, predict_x0};
-use super::{Alias, CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerEntry, sigma_schedule, sigmas};
+use super::{
+    CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerAlias, SchedulerEntry, sigma_schedule, sigmas,
+};
 use crate::error::Result;
 
 pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     name: "lms",
     class: "LMSDiscreteScheduler",
-    aliases: &[Alias::plain("k_lms")],
+    aliases: &[SchedulerAlias::plain("k_lms")],
     order: 1,
     stochastic: false,
     inverse: false,

@@ -62,7 +62,7 @@ mod unipc;
 pub use align_your_steps::{NAMED_SCHEDULES, NamedSchedule};
 pub use config::{SchedulerKey, SchedulerKeyKind, SchedulerSettings};
 pub use custom_schedule::{CustomSchedule, CustomScheduleSupport, FinalSigma};
-pub use names::{Alias, AliasValue, SUFFIXES, find, find_alias, suggest};
+pub use names::{AliasValue, SUFFIXES, SchedulerAlias, find, find_alias, suggest};
 
 use crate::error::{Error, Result};
 use serde_json::Value;
@@ -165,7 +165,7 @@ pub struct SchedulerEntry {
     /// diffusers' class, such as `DDIMScheduler`.
     pub class: &'static str,
     /// Its names in AUTOMATIC1111 and ComfyUI, and the keys that those names set.
-    pub aliases: &'static [Alias],
+    pub aliases: &'static [SchedulerAlias],
     /// Model evaluations per step.
     pub order: usize,
     /// True if its steps add noise with the class's defaults.

@@ -5,14 +5,14 @@ use serde_json::Value;
 
 /// A scheduler's name in another program.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Alias {
+pub struct SchedulerAlias {
     /// The name, such as `DPM++ 2M Karras` or `dpmpp_2m`.
     pub name: &'static str,
     /// The configuration keys that the name sets, with their values.
     pub settings: &'static [(&'static str, AliasValue)],
 }
 
-/// The value that an [`Alias`] gives a key.
+/// The value that an [`SchedulerAlias`] gives a key.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum AliasValue {
@@ -38,7 +38,7 @@ impl AliasValue {
     }
 }
 
-impl Alias {
+impl SchedulerAlias {
     pub(super) const fn plain(name: &'static str) -> Self {
         Self { name, settings: &[] }
     }

@@ -2,13 +2,13 @@
 
 use super::config::{SchedulerKey, SchedulerSettings, keys};
 use super::sample::{History, PredictionType, add_noise, blocks, lookup, lookup_timestep, predict_x0};
-use super::{Alias, CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerEntry, betas, spacing};
+use super::{CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerAlias, SchedulerEntry, betas, spacing};
 use crate::error::Result;
 
 pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     name: "pndm",
     class: "PNDMScheduler",
-    aliases: &[Alias::plain("PLMS")],
+    aliases: &[SchedulerAlias::plain("PLMS")],
     order: 1,
     stochastic: false,
     inverse: false,

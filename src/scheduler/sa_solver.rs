@@ -6,13 +6,13 @@ use super::dpm_update::OutputConverter;
 use super::sa_update::{Interval, MAX_ORDER, Tau, second_order_shift, weights};
 use super::sample::{Bounds, History, PredictionType, add_noise, blocks, lookup_timestep, predict_x0};
 use super::solver_schedule::{self, NoiseLevel, ScheduleOptions};
-use super::{Alias, CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerEntry, betas};
+use super::{CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerAlias, SchedulerEntry, betas};
 use crate::error::Result;
 
 pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     name: "sa-solver",
     class: "SASolverScheduler",
-    aliases: &[Alias::plain("sa_solver")],
+    aliases: &[SchedulerAlias::plain("sa_solver")],
     order: 1,
     stochastic: true,
     inverse: false,

@@ -7,8 +7,8 @@ use super::sigmas::{self, Ramp};
 use super::solver_schedule::{self, NoiseLevel, ScheduleOptions, SolverSchedule};
 use super::spacing::linspace;
 use super::{
-    Alias, AliasValue, CustomSchedule, CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerEntry, betas,
-    flow,
+    AliasValue, CustomSchedule, CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerAlias,
+    SchedulerEntry, betas, flow,
 };
 use crate::error::Result;
 use serde_json::Value;
@@ -18,8 +18,8 @@ pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
     name: "unipc",
     class: "UniPCMultistepScheduler",
     aliases: &[
-        Alias { name: "uni_pc_bh1", settings: &[("solver_type", AliasValue::Word("bh1"))] },
-        Alias { name: "uni_pc_bh2", settings: &[("solver_type", AliasValue::Word("bh2"))] },
+        SchedulerAlias { name: "uni_pc_bh1", settings: &[("solver_type", AliasValue::Word("bh1"))] },
+        SchedulerAlias { name: "uni_pc_bh2", settings: &[("solver_type", AliasValue::Word("bh2"))] },
     ],
     order: 1,
     stochastic: false,

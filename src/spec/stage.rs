@@ -5,7 +5,7 @@ use std::path::Path;
 use super::output::OutputSpec;
 use super::{Spec, task};
 use crate::keys::{Entries, Node, Origin, Reading, Table, Value, Writer};
-use crate::task::{LATER, LongPrompts, Weights, beside_another, find};
+use crate::task::{LATER, LongPrompts, PromptWeighting, beside_another, find};
 
 /// `[[stage]]`, any number: one more model, which starts from the result of the one before, image by image.
 ///
@@ -215,7 +215,7 @@ impl StageSpec {
         }
         writer.leaving_out(same, |writer| task::write(self.spec.task.as_ref(), writer));
         // Reading is written where it is not the usual one; here that has to be said where the file's own is not.
-        if own.reading.weights == Weights::None && theirs.reading.weights != Weights::None {
+        if own.reading.weights == PromptWeighting::None && theirs.reading.weights != PromptWeighting::None {
             writer.key("prompt_weighting", "none");
         }
         if own.reading.long_prompts == LongPrompts::Cut && theirs.reading.long_prompts != LongPrompts::Cut {

@@ -1,4 +1,4 @@
-//! What the `[[condition]]` tables tell a denoiser, behind what the task tells it.
+//! The inputs that the `[[condition]]` tables add to those of the task.
 
 use std::io::Read;
 use std::path::Path;
@@ -8,7 +8,7 @@ use safetensors::SafeTensors;
 
 use super::context::{InputRequirements, Start};
 use crate::bundle::Role;
-use crate::conditioner::{ConditionSpec, Conditioner, Conditioning, LayoutBox, Source, layout};
+use crate::conditioner::{ConditionSource, ConditionSpec, Conditioner, Conditioning, LayoutBox, layout};
 use crate::denoise::GuidanceBranch;
 use crate::error::{Error, Result};
 use crate::files::open_input;
@@ -19,8 +19,8 @@ use crate::session::Cancel;
 use crate::tensor::{DType, Tensor};
 
 /// A condition, ready to be told.
-pub struct Given<'a> {
-    /// Where it comes from and how the denoiser is told.
+pub struct PreparedCondition<'a> {
+    /// Its source and the denoiser's input for it.
     pub condition: &'a ConditionSpec,
     /// The graph that makes tensors of it, where there is one.
     pub graph: Option<&'a mut Conditioner>,
@@ -38,7 +38,7 @@ impl Start {
     /// [`Error::Input`] where a condition cannot be read or does not fit, and whatever its graph fails with.
     pub fn tell(
         &mut self,
-        conditions: Vec<Given<'_>>,
+        conditions: Vec<PreparedCondition<'_>>,
         images: usize,
         size: (usize, usize),
         cancel: &Cancel,
@@ -82,8 +82,8 @@ impl Start {
     }
 }
 
-impl Given<'_> {
-    /// What each row is told: `[tokens, width]` or `[c, h, w]`.
+impl PreparedCondition<'_> {
+    /// Returns the value of each row: `[tokens, width]` or `[c, h, w]`.
     fn rows(
         self,
         at: usize,
@@ -94,14 +94,14 @@ impl Given<'_> {
     ) -> Result<Vec<ArrayD<f32>>> {
         let key = |name: &str| format!("condition[{at}].{name}");
         let made = match &self.condition.source {
-            Source::Boxes(boxes) => {
+            ConditionSource::Boxes(boxes) => {
                 let tokens = layout::tokens(&things(boxes), self.known)?;
                 Tensor::I64(ndarray::Array1::from(tokens).insert_axis(Axis(0)).into_dyn())
             }
-            Source::LabelMap(path) => Tensor::F32(one_hot(path, size, self.known, self.limit)?),
-            Source::DepthMap(path) => Tensor::F32(depth(path, latent, self.limit)?),
-            Source::Vectors(path) => Tensor::F32(vectors(path)?.insert_axis(Axis(0))),
-            Source::Index { path, k } => {
+            ConditionSource::LabelMap(path) => Tensor::F32(one_hot(path, size, self.known, self.limit)?),
+            ConditionSource::DepthMap(path) => Tensor::F32(depth(path, latent, self.limit)?),
+            ConditionSource::Vectors(path) => Tensor::F32(vectors(path)?.insert_axis(Axis(0))),
+            ConditionSource::Index { path, k } => {
                 let Some(context) = context else {
                     return Err(Error::input(
                         key("index"),
@@ -152,10 +152,10 @@ impl Given<'_> {
 pub fn check_condition(condition: &ConditionSpec, run: &InputRequirements) -> Result<()> {
     let [_, height, width] = run.sample;
     match &condition.source {
-        Source::Boxes(_) | Source::LabelMap(_) => Ok(()),
-        Source::DepthMap(path) => depth(path, [height, width], run.limit).map(drop),
-        Source::Vectors(path) => vectors(path).map(drop),
-        Source::Index { path, k } => {
+        ConditionSource::Boxes(_) | ConditionSource::LabelMap(_) => Ok(()),
+        ConditionSource::DepthMap(path) => depth(path, [height, width], run.limit).map(drop),
+        ConditionSource::Vectors(path) => vectors(path).map(drop),
+        ConditionSource::Index { path, k } => {
             let index = index(path)?;
             let width = index.ncols();
             nearest(&index, ndarray::Array1::zeros(width).view(), *k, path).map(drop)

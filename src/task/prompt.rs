@@ -28,8 +28,8 @@ pub fn unused_negative_prompt(prompting: &Prompting, signature: &DenoiserSignatu
     let leads_nowhere = signature.is_guidance_distilled() && prompting.true_cfg_scale <= 1.0;
     let later = prompting.later.iter().flat_map(|later| &later.negative_prompts);
     let is_given = prompting.negative_prompts.iter().chain(later).any(|prompt| !prompt.is_empty());
-    let warning = "this model learnt the effect of guidance and is not led away from the negative prompt; set true_cfg_scale \
-                   above 1, which doubles the time, or leave the negative prompt out";
+    let warning = "this model is guidance-distilled, so the negative prompt has no effect; set true_cfg_scale above 1, which \
+                   doubles the time, or leave the negative prompt out";
     (leads_nowhere && is_given).then(|| warning.to_owned())
 }
 

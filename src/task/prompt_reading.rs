@@ -1,6 +1,6 @@
 //! The reading of prompts: weights, length, cleaning, layers.
 
-use super::prompting::texts;
+use super::prompt_texts::texts;
 use crate::keys::{Table, Writer, integer};
 use crate::text::tokenizer::Cleaning;
 
@@ -8,7 +8,7 @@ use crate::text::tokenizer::Cleaning;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PromptReading {
     /// `prompt_weighting = "none"`: the syntax that weights words of a prompt.
-    pub weights: Weights,
+    pub weights: PromptWeighting,
     /// `long_prompts = "truncate"`: the treatment of a prompt that is longer than the text encoder reads.
     pub long_prompts: LongPrompts,
     /// `text_cleaning = "fast"`: how CLIP's tokenizer cleans a prompt. Absent: `"fast"`, with a warning where the others
@@ -38,7 +38,7 @@ pub struct PromptReading {
 
 /// `prompt_weighting`: the syntax that weights words of a prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Weights {
+pub enum PromptWeighting {
     /// `"none"`: they are part of the text.
     #[default]
     None,
@@ -78,8 +78,8 @@ impl PromptReading {
     pub(super) fn read(table: &mut Table<'_>) -> Self {
         Self {
             weights: match table.choice("prompt_weighting", "syntax of weights", &["none", "a1111"]) {
-                Some("a1111") => Weights::A1111,
-                _ => Weights::None,
+                Some("a1111") => PromptWeighting::A1111,
+                _ => PromptWeighting::None,
             },
             long_prompts: match table.choice("long_prompts", "way to read long prompts", &["truncate", "chunk"]) {
                 Some("chunk") => LongPrompts::Chunk,
@@ -96,7 +96,7 @@ impl PromptReading {
     }
 
     pub(super) fn write(&self, writer: &mut Writer) {
-        let weights = (self.weights == Weights::A1111).then_some("a1111");
+        let weights = (self.weights == PromptWeighting::A1111).then_some("a1111");
         let long_prompts = (self.long_prompts == LongPrompts::Chunk).then_some("chunk");
         writer.key_if("prompt_weighting", weights);
         writer.key_if("long_prompts", long_prompts);

@@ -4,10 +4,10 @@ use std::ops::Bound::{Included, Unbounded};
 
 use super::guidance_interval;
 use super::prompt_reading::PromptReading;
-use super::sizes::Sizes;
+use super::prompt_texts::texts;
+use super::sizes::SizeConditioning;
 use crate::keys::{Item, Table, Value, Writer};
 use crate::text::PromptText;
-use crate::text::tokenizer::PROMPT_BYTES;
 
 /// The prompts and their guidance, for every task that follows a prompt.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,7 +40,7 @@ pub struct Prompting {
     /// The reading of the texts.
     pub reading: PromptReading,
     /// The size conditioning of Stable Diffusion XL.
-    pub sizes: Sizes,
+    pub sizes: SizeConditioning,
 }
 
 /// `prompt_2` and `negative_prompt_2`, `prompt_3` and `negative_prompt_3`: the texts of a model's second or third text
@@ -72,7 +72,7 @@ impl Prompting {
             guidance_interval: None,
             guidance_rescale: 0.0,
             reading: PromptReading::default(),
-            sizes: Sizes::default(),
+            sizes: SizeConditioning::default(),
         }
     }
 
@@ -107,11 +107,12 @@ impl Prompting {
             prompting.guidance_rescale = rescale;
         }
         prompting.reading = PromptReading::read(table);
-        prompting.sizes = Sizes::read(table);
+        prompting.sizes = SizeConditioning::read(table);
         if !is_there {
             let keys =
                 ["negative_prompt", "guidance_scale", "true_cfg_scale", guidance_interval::KEY, "guidance_rescale"];
-            for key in keys.iter().chain(LATER.as_flattened()).chain(PromptReading::KEYS).chain(Sizes::KEYS) {
+            for key in keys.iter().chain(LATER.as_flattened()).chain(PromptReading::KEYS).chain(SizeConditioning::KEYS)
+            {
                 if table.get(key).is_some() {
                     table.report_at(key, "goes with `prompt`, and there is none");
                 }
@@ -131,7 +132,8 @@ impl Prompting {
         self.prompts = only(&self.prompts);
     }
 
-    /// What the text encoders are told of the prompt with this index, or of its negative prompt; where that was not given, of
+    /// Returns the text encoders' input for the prompt with this index, or for its negative prompt; where that was not
+    /// given, for
     /// the empty one.
     pub fn text(&self, index: usize, is_negative: bool) -> PromptText {
         let at = |texts: &[String]| texts.get(index).cloned();
@@ -210,13 +212,4 @@ fn goes_with(table: &mut Table<'_>, key: &str, of: &str) {
         }
         Some(_) => {}
     }
-}
-
-pub(super) fn texts(table: &mut Table<'_>, key: &str) -> Option<Vec<String>> {
-    let texts: Vec<String> = table.strings(key)?.iter().map(|item| item.string("a string")).collect::<Option<_>>()?;
-    if let Some(bytes) = texts.iter().map(String::len).find(|&bytes| bytes > PROMPT_BYTES) {
-        table.report_at(key, format!("has a text of {bytes} bytes; expected at most {PROMPT_BYTES}"));
-        return None;
-    }
-    Some(texts)
 }

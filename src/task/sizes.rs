@@ -9,7 +9,7 @@ use std::ops::Bound::Unbounded;
 /// Pairs are (width, height) and (left, top), like `width` and `height` everywhere else here; diffusers' arguments of these
 /// names are (height, width) and (top, left).
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Sizes {
+pub struct SizeConditioning {
     /// `original_size = [1024, 1024]`: width and height, in this order, before the image was scaled, in pixels; diffusers'
     /// `original_size` is (height, width). Absent: those of the generated image.
     pub original_size: Option<[usize; 2]>,
@@ -25,7 +25,7 @@ pub struct Sizes {
     pub negative_aesthetic_score: Option<f64>,
 }
 
-impl Sizes {
+impl SizeConditioning {
     pub(super) const KEYS: &'static [&'static str] =
         &["original_size", "crop", "target_size", "aesthetic_score", "negative_aesthetic_score"];
 

@@ -164,3 +164,35 @@ fn the_demo_is_written_and_passes_check() {
     assert!(answer.stderr.contains("other contents") && answer.stderr.contains("hint:"), "{answer}");
     assert_eq!(read(&folder.path().join("demo/pipeline.toml")), b"mine");
 }
+
+#[test]
+fn formats_keep_the_record_and_names_follow_a_pattern() {
+    let folder = folder();
+    let png = objects(folder.path(), &["p.toml", "--images", "2", "--name", "{index} {prompt}_{seed}"]);
+    assert!(path_of(folder.path(), &png[1]).ends_with("1 a-cat_5.png"), "{png:?}");
+    let original = image::open(path_of(folder.path(), &png[0])).expect("an image").to_rgb8();
+    for (flags, extension, lossless) in
+        [(&["--format", "webp"][..], "webp", true), (&["--format", "jpeg", "--quality", "95"], "jpg", false)]
+    {
+        let made = objects(folder.path(), &[&["p.toml"], flags].concat());
+        let path = path_of(folder.path(), &made[0]);
+        assert!(path.ends_with(format!("a-cat-4.{extension}")), "{path:?}");
+        let record = ldm_ort::metadata::read_record(&path).expect("a record");
+        assert_eq!((record.prompt.as_str(), record.seed), ("a cat", 4));
+        if lossless {
+            let pixels = image::open(&path).expect("an image").to_rgb8();
+            assert!(pixels == original, "{extension}: other pixels");
+        }
+        let again =
+            objects(folder.path(), &[&["--from", path.to_str().expect("Unicode"), "-o", "again"], flags].concat());
+        let bytes = |path: &Path| std::fs::read(path).expect("an image");
+        assert!(bytes(&path) == bytes(&path_of(folder.path(), &again[0])), "{extension}: other bytes");
+    }
+    for (flags, says) in
+        [(&["--format", "webp", "--quality", "80"][..], "--quality"), (&["--name", "{sead}"], "{sead}")]
+    {
+        let answer = call(folder.path(), &[&["run", "p.toml"], flags].concat());
+        assert_eq!(answer.code, Some(2), "{answer}");
+        assert!(answer.stderr.contains(says) && answer.stderr.contains("hint:"), "{answer}");
+    }
+}

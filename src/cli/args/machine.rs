@@ -15,7 +15,7 @@ pub struct OptimizeArgs {
     /// The pipeline file, or - for standard input.
     #[arg(value_name = "PIPELINE.toml", value_hint = ValueHint::FilePath, value_parser = path())]
     pub pipeline: PathBuf,
-    /// What stands over the pipeline file's keys.
+    /// The keys set over the pipeline file's.
     #[command(flatten)]
     pub overrides: OverrideArgs,
 }
@@ -65,7 +65,7 @@ pub struct QuantizeArgs {
     /// The model directory, with graphs in float32. It stays as it is.
     #[arg(value_name = "DIR", value_hint = ValueHint::DirPath, value_parser = path())]
     pub model: PathBuf,
-    /// How weights are stored: half (half precision) or int8 (blocks of 64 8-bit numbers, each with a scale), widened
+    /// The weights' form: half (half precision) or int8 (blocks of 64 8-bit numbers, each with a scale), widened
     /// as the graph runs, node by node, with arithmetic in float32; or dynamic-int8, those of matrix products in 8 bits
     /// with a scale a column, and the products made in 8 bits: faster products on CPUs with VNNI, and further off.
     #[arg(long, value_name = "FORM")]
@@ -86,17 +86,17 @@ pub struct QuantizeArgs {
 /// `ldm-ort runtime`.
 #[derive(Debug, Clone, Args)]
 pub struct RuntimeArgs {
-    /// What to do; without one, which library is used is told.
+    /// The action; without one, prints which library is used.
     #[command(subcommand)]
     pub action: Option<RuntimeAction>,
 }
 
-/// What `ldm-ort runtime` does.
+/// The actions of `ldm-ort runtime`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum RuntimeAction {
     /// Fetches a build of ONNX Runtime into the cache ahead of time.
     Install {
-        /// Which build: for the CPU alone, for NVIDIA's cards too, for Intel's CPUs and cards.
+        /// The build: for the CPU alone, for NVIDIA's cards too, for Intel's CPUs and cards.
         #[arg(value_parser = PossibleValuesParser::new(Flavor::ALL.map(Flavor::name)).try_map(flavor))]
         build: Flavor,
     },

@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueHint};
+use clap::{Args, ValueEnum, ValueHint};
 
 use super::{OverrideArgs, path};
+use crate::engine::NamePattern;
+use crate::error::{Error, Result};
+use crate::image::ImageFormat;
 use crate::spec::Overrides;
 
 /// `ldm-ort run`.
@@ -16,7 +19,7 @@ pub struct RunArgs {
     #[arg(required_unless_present = "from", conflicts_with = "from")]
     pub pipeline: Option<PathBuf>,
     /// Runs the pipeline recorded in an image that this program made, to make the same image again.
-    #[arg(long, value_name = "IMAGE.png", value_hint = ValueHint::FilePath, value_parser = path())]
+    #[arg(long, value_name = "IMAGE", value_hint = ValueHint::FilePath, value_parser = path())]
     pub from: Option<PathBuf>,
     /// With --from: the model directory, if it is not where the record says. The run says if its files are others.
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, value_parser = path(), requires = "from")]
@@ -37,6 +40,16 @@ pub struct RunArgs {
     /// negative_prompt. Values are separated by commas. The pipeline is opened once.
     #[arg(long, value_name = "KEY=VALUE,VALUE", conflicts_with = "from")]
     pub sweep: Vec<String>,
+    /// The format of the images. Each holds the record for --from: PNG in text chunks, JPEG and WebP in EXIF data.
+    #[arg(long, value_name = "FORMAT", default_value = "png")]
+    pub format: Format,
+    /// The quality of JPEG images [default: 90]. WebP and PNG images are lossless.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=100))]
+    pub quality: Option<u8>,
+    /// The names of the images without their extension, with the fields {prompt}, {seed} and {index} [default:
+    /// {prompt}-{seed}]. A name that is taken gets a number.
+    #[arg(long, value_name = "PATTERN")]
+    pub name: Option<String>,
     /// Writes the final latents of all images here, float32 [n, c, h/f, w/f], before they are divided by the
     /// scaling factor.
     #[arg(long, value_name = "F.npy", value_hint = ValueHint::FilePath, value_parser = path())]
@@ -57,7 +70,36 @@ pub struct RunArgs {
     pub overrides: OverrideArgs,
 }
 
+/// The formats of `--format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// PNG.
+    Png,
+    /// JPEG.
+    #[value(alias = "jpg")]
+    Jpeg,
+    /// Lossless WebP.
+    Webp,
+}
+
 impl RunArgs {
+    /// Returns the format and the names of the images.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for a quality that the format does not have, or a wrong pattern.
+    pub fn form(&self) -> Result<(ImageFormat, NamePattern)> {
+        let format = match (self.format, self.quality) {
+            (Format::Jpeg, quality) => ImageFormat::Jpeg(quality.unwrap_or(ImageFormat::QUALITY)),
+            (Format::Png, None) => ImageFormat::Png,
+            (Format::Webp, None) => ImageFormat::WebP,
+            (_, Some(_)) => {
+                let problem = "PNG and WebP images are lossless here and have no quality";
+                return Err(Error::input("--quality", problem, "add --format jpeg, or leave --quality out"));
+            }
+        };
+        Ok((format, self.name.as_deref().map(NamePattern::parse).transpose()?.unwrap_or_default()))
+    }
+
     /// True if the pipeline file or a prompt is read from standard input.
     pub fn uses_standard_input(&self) -> bool {
         let is_dash = |text: &String| text == "-";

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Learnt, length};
+use super::{AddedTokens, length};
 use crate::bundle::{Component, ComponentKind, TextEncoderSignature};
 use crate::error::{Error, Result};
 use crate::text::tokenizer::{Cleaning, Tokenizer};
@@ -35,7 +35,7 @@ pub(in crate::plan) struct PreparedEncoder {
     pub signature: TextEncoderSignature,
     pub tokenizer: Arc<Tokenizer>,
     pub instruction: Option<Instruction>,
-    pub learnt: Option<Arc<Learnt>>,
+    pub added_tokens: Option<Arc<AddedTokens>>,
 }
 
 impl PreparedEncoder {
@@ -47,16 +47,16 @@ impl PreparedEncoder {
         tokenizer: Tokenizer,
         inversions: &[Arc<TextualInversion>],
     ) -> Result<Self> {
-        let (learnt, tokenizer) = match tokenizer.kind().is_pooled() {
+        let (added_tokens, tokenizer) = match tokenizer.kind().is_pooled() {
             false => (None, of_length(tokenizer, component, &signature, request.length)?),
             true => {
                 let tokenizer = length::of_encoder(tokenizer, component, &signature)?;
-                Learnt::new(inversions, component, request.clips, &mut signature, tokenizer)?
+                AddedTokens::new(inversions, component, request.clips, &mut signature, tokenizer)?
             }
         };
         let instruction = request.instruction.as_ref().map(|text| instruction(text, component, &signature, &tokenizer));
         let instruction = instruction.transpose()?;
-        Ok(Self { signature, tokenizer: Arc::new(tokenizer), instruction, learnt: learnt.map(Arc::new) })
+        Ok(Self { signature, tokenizer: Arc::new(tokenizer), instruction, added_tokens: added_tokens.map(Arc::new) })
     }
 }
 

@@ -12,13 +12,13 @@ use crate::text::tokenizer::Tokenizer;
 
 /// Vectors behind those that a graph stores for its tokens.
 #[derive(Debug, Clone)]
-pub struct Learnt {
+pub struct AddedTokens {
     table: TokenTable,
     /// `[n, width]`
     vectors: Array2<f32>,
 }
 
-impl Learnt {
+impl AddedTokens {
     /// What the graph is opened with.
     ///
     /// # Errors

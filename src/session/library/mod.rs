@@ -211,11 +211,12 @@ fn start(path: &Path) -> Result<ort::environment::Environment> {
     // the user's cache. Only this variable, read at that moment, prevents both. The later call on the environment
     // itself covers builds that ignore the variable.
     //
-    // SAFETY: changing the environment is unsound while another thread reads it outside Rust's standard library. It
+    // Changing the environment is unsound while another thread reads it outside Rust's standard library. It
     // happens once per process, under `LOADED`'s lock, before the first thread of ONNX Runtime exists. The command line
     // gets here without another thread that reads the environment. An application that embeds this library and has such
     // threads sets the variable to 1 before it starts them; then nothing changes here.
     if std::env::var_os(TELEMETRY_OFF).is_none_or(|value| value != "1") {
+        // SAFETY: no thread reads the environment meanwhile, as said above.
         unsafe { std::env::set_var(TELEMETRY_OFF, "1") };
     }
     let environment = ort::init_from(path)

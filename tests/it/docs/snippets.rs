@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use super::world::World;
 use super::{pages, root};
-use crate::common::{Answer, answer, ldm_ort};
+use crate::common::{Answer, answer};
 
 /// Commands that are not run, by the words they begin with.
 const SKIPPED: [(&str, &str); 6] = [
@@ -72,9 +72,7 @@ fn check_pipelines(page: &Path, world: &World, wrong: &mut Vec<String>) -> usize
         let is_whole = snippet.contains_key("model") && snippet.contains_key("task");
         let text = if is_whole { block.text.clone() } else { merged(&base, snippet, true).to_string() };
         std::fs::write(world.path().join("snippet.toml"), &text).expect("a file");
-        let mut command = ldm_ort(world.path());
-        command.args(["check", "snippet.toml"]);
-        let answer = answer(command);
+        let answer = shell(world, "ldm-ort check snippet.toml");
         if answer.code != Some(0) {
             wrong.push(format!("{place}: {answer}\n{text}"));
         }

@@ -300,7 +300,7 @@ fn prompts() -> Vec<Row> {
             .over(&["--set", "task.text-to-image.guidance_interval=[0.2, 0.8]"])
             .says(&[
                 "task.text-to-image.guidance_interval",
-                "learnt the effect of guidance",
+                "guidance-distilled",
                 "no unconditional branch",
                 "leave guidance_interval out",
             ]),
