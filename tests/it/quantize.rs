@@ -191,7 +191,7 @@ fn loras_need_the_weights_themselves() {
     let text = format!("[model]\npath = {place:?}\n[task.text-to-image]\nprompt = \"\"\n[[lora]]\npath = {lora:?}\n");
     let spec = Spec::parse(&text, None, &Overrides::default()).expect("a pipeline");
     let error = Plan::new(spec).expect_err("no such modules").to_string();
-    assert!(error.contains("fused or quantised") && error.contains("MatMulInteger ×8"), "{error}");
+    assert!(error.contains("fused or quantized") && error.contains("MatMulInteger ×8"), "{error}");
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -284,9 +284,9 @@ fn what_cannot_be_done_is_refused() {
     let sd1 = models().join("sd1").display().to_string();
     let half = root().join("models/shapes").display().to_string();
     let cases: [(&[&str], &[&str]); 6] = [
-        (&[&sd1, "--weights", "int4"], &["--weights", "MatMulNBits", "take int8"]),
+        (&[&sd1, "--weights", "int4"], &["--weights", "MatMulNBits", "use int8"]),
         (&[&sd1, "--weights", "dynamic-int8", "--component", "text_encoder"], &["MatMul alone", "float32"]),
-        (&[&sd1, "--weights", "int7"], &["no form \"int7\"", "half, int8 or dynamic-int8"]),
+        (&[&sd1, "--weights", "int7"], &["unknown weight format \"int7\"", "half, int8 or dynamic-int8"]),
         (&[&sd1, "--weights", "half", "--component", "eye"], &["no component \"eye\"", "unet"]),
         (&[&sd1, "--weights", "half", "--component", "transformer"], &["transformer", "text_encoder"]),
         (&[&half, "--weights", "half"], &["nothing to quantize", "float16"]),

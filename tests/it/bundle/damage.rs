@@ -76,7 +76,7 @@ fn missing_weights_are_named() {
     let dir = Dir::new().graph("unet/model.onnx", unet().external("w", &[100], "model.onnx_data", 16));
     let message = dir.error();
     assert!(message.contains("model.onnx_data") && message.contains("416 bytes"), "{message}");
-    assert!(message.contains("copy model.onnx_data beside it"), "{message}");
+    assert!(message.contains("copy model.onnx_data next to it"), "{message}");
 }
 
 #[test]
@@ -161,7 +161,7 @@ mod links {
         assert_eq!(bundle.components.len(), 1);
         std::fs::remove_file(repo.join("blobs/2")).unwrap();
         let error = Bundle::open(&snapshot, &DirectoryOverrides::default()).unwrap_err().to_string();
-        for part in ["unet/weights.pb", "blobs/2, which does not exist", "not complete"] {
+        for part in ["unet/weights.pb", "blobs/2, which does not exist", "incomplete"] {
             assert!(error.contains(part), "{part}: {error}");
         }
     }
@@ -188,7 +188,7 @@ mod links {
         assert_eq!(open(&two).unwrap().dir, two.join("snapshots/def"));
         for gone in ["other", "../snapshots/abc", ""] {
             let error = open(&entry(&["abc"]).put("refs/main", gone)).unwrap_err().to_string();
-            assert!(error.contains("refs/main") && error.contains("not complete"), "{gone:?}: {error}");
+            assert!(error.contains("refs/main") && error.contains("incomplete"), "{gone:?}: {error}");
         }
         let error = open(&entry(&[]).put("snapshots/.keep", "").put("refs/other", "")).unwrap_err().to_string();
         assert!(error.contains("snapshots"), "{error}");
@@ -201,7 +201,7 @@ mod links {
         let dir = Dir::new().put("unet/config.json", "{}");
         symlink("../blobs/none", dir.join("unet/model.onnx")).unwrap();
         let message = dir.error();
-        assert!(message.contains("does not exist") && message.contains("not complete"), "{message}");
+        assert!(message.contains("does not exist") && message.contains("incomplete"), "{message}");
     }
 
     #[test]
@@ -229,7 +229,7 @@ mod links {
 #[test]
 fn a_directory_without_a_model_says_what_was_looked_for() {
     let message = Dir::new().put("notes.txt", "").error();
-    for part in ["looked for unet/model.onnx", "found notes.txt"] {
+    for part in ["expected unet/model.onnx", "found notes.txt"] {
         assert!(message.contains(part), "{message}");
     }
     assert!(Dir::new().error().contains("found nothing"));

@@ -44,7 +44,7 @@ fn links() -> Vec<Row> {
         Row::new("weights that were not downloaded")
             .model("sd1-legacy")
             .files(|f| link(f, "model/unet/weights.pb", "../../blobs/4d7a2146"))
-            .says(&["model/unet/weights.pb: is a link to", "blobs/4d7a2146, which does not exist", "not complete"]),
+            .says(&["model/unet/weights.pb: is a link to", "blobs/4d7a2146, which does not exist", "incomplete"]),
         Row::new("weights that are a link to themselves")
             .model("sd1-legacy")
             .files(|f| link(f, "model/unet/weights.pb", "weights.pb"))
@@ -214,11 +214,11 @@ fn directories() -> Vec<Row> {
             .says(&["model/tokenizer/merges.txt", "is incomplete", "no merge produces", "120 merges"]),
         Row::new("merges of which only the header is left")
             .files(|f| f.write("model/tokenizer/merges.txt", "#version: 0.2\n"))
-            .says(&["model/tokenizer/merges.txt", "is not complete", "expected 120 merges", "found 0"]),
+            .says(&["model/tokenizer/merges.txt", "is incomplete", "expected 120 merges", "found 0"]),
         Row::new("a vocabulary of pieces cut at the end of a line")
             .model("../systems/text-bert")
             .files(|f| f.cut("model/tokenizer/vocab.txt", cut_line(&f.read("model/tokenizer/vocab.txt"))))
-            .says(&["model/tokenizer", "is not complete", "370 rows"]),
+            .says(&["model/tokenizer", "is incomplete", "370 rows"]),
         Row::new("a VAE decoder that gives half the size")
             .files(|f| {
                 // The scales of its last enlargement.
