@@ -64,11 +64,7 @@ fn no_files_import_each_other_in_a_circle() {
 
 #[test]
 fn a_circle_is_seen_through_re_exports() {
-    let source = |path: &str, code: &str| Source {
-        path: Path::new(path).to_path_buf(),
-        code: code.to_owned(),
-        text: String::new(),
-    };
+    let source = |path: &str, code: &str| Source { path: Path::new(path).to_path_buf(), code: code.to_owned() };
     let modules = Modules::new(vec![
         source("lib.rs", "mod a;"),
         source("a/mod.rs", "mod b;\nmod c;\npub use b::{One as First, two};\npub use c::*;"),

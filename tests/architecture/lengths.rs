@@ -46,7 +46,7 @@ fn functions_are_short() {
 fn a_long_function_is_seen() {
     let body = "    let a = 1;\n".repeat(9);
     let code = format!("pub fn long(\n    a: usize,\n) -> usize {{\n{body}}}\n\nfn short() {{\n    long(1);\n}}\n");
-    let source = Source { path: "a.rs".into(), code, text: String::new() };
+    let source = Source { path: "a.rs".into(), code };
     assert_eq!(longer(&source, 12), [("a.rs: long".to_owned(), 13)]);
     assert_eq!(longer(&source, 13), []);
 }
