@@ -14,9 +14,9 @@ use crate::error::Result;
 use crate::files;
 use crate::spec::Overrides;
 
-use super::completions::{CompletionsArgs, ManArgs};
-
-pub use machine::{CacheAction, CacheArgs, OptimizeArgs, QuantizeArgs, RuntimeAction, RuntimeArgs};
+pub use machine::{
+    CacheAction, CacheArgs, CompletionsArgs, ManArgs, OptimizeArgs, QuantizeArgs, RuntimeAction, RuntimeArgs,
+};
 pub use run::RunArgs;
 
 const EXIT_CODES: &str = "\

@@ -2,27 +2,12 @@
 
 use std::io::Write;
 
-use clap::{Args, CommandFactory};
-use clap_complete::Shell;
+use clap::CommandFactory;
 use clap_mangen::Man;
 
-use super::args::Cli;
+use super::args::{Cli, CompletionsArgs, ManArgs};
 use super::output;
 use crate::error::{Error, Result};
-
-/// `ldm-ort completions`.
-#[derive(Debug, Clone, Args)]
-pub struct CompletionsArgs {
-    /// The shell.
-    pub shell: Shell,
-}
-
-/// `ldm-ort man`.
-#[derive(Debug, Clone, Args)]
-pub struct ManArgs {
-    /// The command whose page is printed, such as `run`; without one, that of `ldm-ort` itself.
-    pub command: Option<String>,
-}
 
 /// Prints the completion script of a shell.
 ///
@@ -59,6 +44,8 @@ pub(super) fn print_man_page(args: &ManArgs, out: &mut dyn Write) -> Result<()> 
 
 #[cfg(test)]
 mod tests {
+    use clap_complete::Shell;
+
     use super::*;
 
     fn man(command: Option<&str>) -> Result<String> {

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &["error", "memory", "guard", "aliases", "byte_size", "family"],
     &["tensor", "rng", "files", "tiles", "threads"],
-    &["scheduler", "image", "metadata", "npy", "keys"],
+    &["scheduler", "image", "npy", "keys"],
+    &["metadata"],
     &["bundle", "session", "plot"],
     &["rewrite"],
     &["text", "vae", "denoise", "conditioner", "lora", "graph_cache", "quantize"],

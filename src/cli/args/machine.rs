@@ -111,3 +111,17 @@ fn size(text: &str) -> Result<u64, String> {
 fn flavor(name: String) -> Result<Flavor, String> {
     Flavor::from_name(&name).ok_or_else(|| format!("there is no build {name}"))
 }
+
+/// `ldm-ort completions`.
+#[derive(Debug, Clone, Args)]
+pub struct CompletionsArgs {
+    /// The shell.
+    pub shell: clap_complete::Shell,
+}
+
+/// `ldm-ort man`.
+#[derive(Debug, Clone, Args)]
+pub struct ManArgs {
+    /// The command whose page is printed, such as `run`; without one, that of `ldm-ort` itself.
+    pub command: Option<String>,
+}
