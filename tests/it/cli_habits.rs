@@ -18,7 +18,7 @@ fn call(folder: &Path, arguments: &[&str]) -> Answer {
 
 /// The objects of a run with `--json`.
 fn objects(folder: &Path, arguments: &[&str]) -> Vec<Value> {
-    let answer = call(folder, &[&["run"], arguments, &["--json"]].concat());
+    let answer = call(folder, &[&["run"][..], arguments, &["--json"]].concat());
     assert_eq!(answer.code, Some(0), "{answer}");
     answer.stdout.lines().map(|line| serde_json::from_str(line).expect("a JSON object")).collect()
 }
@@ -44,7 +44,7 @@ fn a_model_directory_runs_without_a_pipeline_file() {
     let model = models().join("sd1").display().to_string();
     let flags = ["-p", "a dog", "-n", "blurry", "-s", "9", "--steps", "2", "--width", "64", "--height", "64"];
     let more = ["--scheduler", "ddim", "--set", "task.text-to-image.guidance_scale=3", "--images", "2"];
-    let made = objects(folder.path(), &[&[model.as_str()], &flags[..], &more].concat());
+    let made = objects(folder.path(), &[&[model.as_str()][..], &flags[..], &more].concat());
     assert_eq!(made.len(), 2);
     let path = path_of(folder.path(), &made[1]);
     assert_eq!(path.parent(), Some(folder.path().join("outputs").as_path()));
@@ -52,7 +52,7 @@ fn a_model_directory_runs_without_a_pipeline_file() {
     assert_eq!((record.prompt.as_str(), record.negative_prompt.as_str(), record.seed), ("a dog", "blurry", 10));
     assert_eq!((record.steps, record.scheduler.as_str(), record.guidance_scale), (2, "ddim", 3.0));
     // The same with a folder of its own.
-    let made = objects(folder.path(), &[&[model.as_str(), "-o", "mine"], &flags[..]].concat());
+    let made = objects(folder.path(), &[&[model.as_str(), "-o", "mine"][..], &flags[..]].concat());
     assert!(path_of(folder.path(), &made[0]).starts_with(folder.path().join("mine")), "{made:?}");
 }
 
@@ -88,7 +88,7 @@ fn prompts_come_from_a_file_or_standard_input() {
         (["--prompts-file", "blank.txt"], "blank.txt: holds no prompt"),
         (["--prompts-file", "none.txt"], "none.txt: no such file"),
     ] {
-        let answer = call(folder.path(), &[&["run", "p.toml"], &arguments[..]].concat());
+        let answer = call(folder.path(), &[&["run", "p.toml"][..], &arguments[..]].concat());
         assert_eq!(answer.code, Some(2), "{answer}");
         assert!(answer.stderr.contains(says) && answer.stderr.contains("hint:"), "{answer}");
     }
@@ -101,14 +101,14 @@ fn prompts_come_from_a_file_or_standard_input() {
 fn a_sweep_runs_every_combination_with_the_same_seed() {
     let folder = folder();
     let sweeps = ["--sweep", "scheduler=euler,ddim", "--sweep", "guidance_scale=2,3.5"];
-    let made = objects(folder.path(), &[&["p.toml"], &sweeps[..]].concat());
+    let made = objects(folder.path(), &[&["p.toml"][..], &sweeps[..]].concat());
     let records: Vec<_> =
         made.iter().map(|o| ldm_ort::metadata::read_png(&path_of(folder.path(), o)).expect("a record")).collect();
     let rows: Vec<_> = records.iter().map(|r| (r.scheduler.as_str(), r.guidance_scale, r.seed)).collect();
     assert_eq!(rows, [("euler", 2.0, 4), ("euler", 3.5, 4), ("ddim", 2.0, 4), ("ddim", 3.5, 4)]);
     // One of them is what a run of its own makes.
     let alone = ["--scheduler", "ddim", "--set", "task.text-to-image.guidance_scale=3.5", "-o", "alone"];
-    let alone = objects(folder.path(), &[&["p.toml"], &alone[..]].concat());
+    let alone = objects(folder.path(), &[&["p.toml"][..], &alone[..]].concat());
     let bytes = |object: &Value| std::fs::read(path_of(folder.path(), object)).expect("an image");
     let pixels = |object: &Value| image::load_from_memory(&bytes(object)).expect("an image").to_rgb8();
     assert!(pixels(&made[3]) == pixels(&alone[0]), "other pixels");
@@ -174,7 +174,7 @@ fn formats_keep_the_record_and_names_follow_a_pattern() {
     for (flags, extension, lossless) in
         [(&["--format", "webp"][..], "webp", true), (&["--format", "jpeg", "--quality", "95"], "jpg", false)]
     {
-        let made = objects(folder.path(), &[&["p.toml"], flags].concat());
+        let made = objects(folder.path(), &[&["p.toml"][..], flags].concat());
         let path = path_of(folder.path(), &made[0]);
         assert!(path.ends_with(format!("a-cat-4.{extension}")), "{path:?}");
         let record = ldm_ort::metadata::read_record(&path).expect("a record");
@@ -184,14 +184,14 @@ fn formats_keep_the_record_and_names_follow_a_pattern() {
             assert!(pixels == original, "{extension}: other pixels");
         }
         let again =
-            objects(folder.path(), &[&["--from", path.to_str().expect("Unicode"), "-o", "again"], flags].concat());
+            objects(folder.path(), &[&["--from", path.to_str().expect("Unicode"), "-o", "again"][..], flags].concat());
         let bytes = |path: &Path| std::fs::read(path).expect("an image");
         assert!(bytes(&path) == bytes(&path_of(folder.path(), &again[0])), "{extension}: other bytes");
     }
     for (flags, says) in
         [(&["--format", "webp", "--quality", "80"][..], "--quality"), (&["--name", "{sead}"], "{sead}")]
     {
-        let answer = call(folder.path(), &[&["run", "p.toml"], flags].concat());
+        let answer = call(folder.path(), &[&["run", "p.toml"][..], flags].concat());
         assert_eq!(answer.code, Some(2), "{answer}");
         assert!(answer.stderr.contains(says) && answer.stderr.contains("hint:"), "{answer}");
     }
