@@ -118,7 +118,7 @@ def draw(model, unet, spec, seed, control=None):
         x = scheduler.step(v, t, x).prev_sample
     helper.disable()
     hook.remove()
-    return x.numpy(), {"made": made, "of": calls * (1 if spec["scale"] <= 1 else 2), "outer": outer}
+    return x.numpy(), {"made": made, "of": calls * (1 if spec["scale"] <= 1 else 2), "shallow": outer}
 
 
 def shares(config, sample, context):

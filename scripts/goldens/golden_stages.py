@@ -47,7 +47,7 @@ CASES = {
         ),
         stage("refiner", "image-to-image", {"guidance_scale": 4.0}, {"steps": 10, "denoising_start": 0.8}, "latents"),
     ),
-    "refine-picture": (
+    "refine-image": (
         410,
         1,
         stage("xl", "text-to-image", {"prompt": CIRCLE, "guidance_scale": 5.0}, {"steps": 4}),
