@@ -3,7 +3,7 @@
 use super::{KeyEntry, KeyType as T};
 
 /// The keys of all tables but `[scheduler.NAME]` and `[cache.NAME]`, whose tables of their own have them.
-pub(in crate::cli) const KEYS: &[KeyEntry] = &[
+pub(crate) const KEYS: &[KeyEntry] = &[
     key("model", "path", T::Path, "The model directory. Required."),
     key("model", "family", T::Family, "The family, for a directory without a known class. Wins over model_index.json."),
     key("model", "scaling_factor", T::Number, "The factor between the VAE's latents and the model's."),

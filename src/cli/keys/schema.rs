@@ -13,7 +13,7 @@ use crate::task::{TASKS, TaskEntry};
 
 /// Makes a JSON schema (draft 2020-12) of pipeline.toml for editors. It has the current names of keys only, and the types of
 /// their values; `ldm-ort check` checks ranges and what goes together.
-pub(in crate::cli) fn json_schema() -> Value {
+pub(crate) fn json_schema() -> Value {
     let mut properties = model_tables();
     let stages = {
         let mut stage = properties.clone();
