@@ -33,7 +33,7 @@ pub fn list(args: &ListArgs, load: impl FnOnce() -> Result<Runtime>, out: &mut d
         (Listing::Families, false) => output::text(out, &families()),
         (Listing::Families, true) => output::json(out, &families_json()),
         (Listing::Keys, false) => output::text(out, &keys()),
-        (Listing::Keys, true) => output::json(out, &json_schema()),
+        (Listing::Keys, true) => output::text(out, &format!("{}\n", json_schema())),
         (Listing::Commands, false) => output::text(out, &commands()),
         (Listing::Commands, true) => output::json(out, &commands_json()),
         (Listing::Providers, false) => output::text(out, &providers(&load())),

@@ -79,7 +79,7 @@ fn prompts_come_from_a_file_or_standard_input() {
     assert_eq!(told(&made), [row("a dog", 4, 0), row("a dog", 5, 1), row("a bird", 4, 2), row("a bird", 5, 3)]);
     // Each is made again from its record.
     let path = path_of(folder.path(), &made[3]);
-    let again = objects(folder.path(), &["--from", path.to_str().expect("Unicode"), "-o", "again"]);
+    let again = objects(folder.path(), &["--from", path.to_str().expect("Unicode"), "--model", &sd1(), "-o", "again"]);
     let bytes = |path: &Path| std::fs::read(path).expect("an image");
     assert!(bytes(&path) == bytes(&path_of(folder.path(), &again[0])), "other bytes");
 
@@ -183,8 +183,10 @@ fn formats_keep_the_record_and_names_follow_a_pattern() {
             let pixels = image::open(&path).expect("an image").to_rgb8();
             assert!(pixels == original, "{extension}: other pixels");
         }
-        let again =
-            objects(folder.path(), &[&["--from", path.to_str().expect("Unicode"), "-o", "again"][..], flags].concat());
+        let again = objects(
+            folder.path(),
+            &[&["--from", path.to_str().expect("Unicode"), "--model", &sd1(), "-o", "again"][..], flags].concat(),
+        );
         let bytes = |path: &Path| std::fs::read(path).expect("an image");
         assert!(bytes(&path) == bytes(&path_of(folder.path(), &again[0])), "{extension}: other bytes");
     }
@@ -195,4 +197,9 @@ fn formats_keep_the_record_and_names_follow_a_pattern() {
         assert_eq!(answer.code, Some(2), "{answer}");
         assert!(answer.stderr.contains(says) && answer.stderr.contains("hint:"), "{answer}");
     }
+}
+
+/// The model directory, which records outside of the current directory name by its last part only.
+fn sd1() -> String {
+    crate::common::models().join("sd1").display().to_string()
 }

@@ -121,7 +121,7 @@ pub fn rows() -> Vec<Row> {
                 f.array("noise.npy", &[1, 4, 8, 8]);
                 f.cut("noise.npy", 600);
             })
-            .says(&["noise.npy", "[1, 4, 8, 8]", "1024 bytes", "472 follow"]),
+            .says(&["noise.npy", "[1, 4, 8, 8]", "1024 bytes", "found 472"]),
         Row::new("latents that are none")
             .change("seed = 1", "latents = 'noise.npy'")
             .files(|f| f.write("noise.npy", "1.0 2.0 3.0"))
