@@ -98,7 +98,7 @@ pub fn bare() -> Vec<Row> {
             .inspected(&["without model_index.json", "0.18215", "pixels per latent"])
             .change("[run]", PNDM),
         Row::new("nothing but graphs, a factor of 4, v-prediction", "pipelines/sd2v", made("models/sd2v", strip))
-            .inspected(&["pixels per latent          4", "2 doublings in vae_decoder"])
+            .inspected(&["pixels per latent         4", "2 doublings in vae_decoder"])
             .change("[run]", DDIM.replace("clip_sample", "prediction_type = \"v_prediction\"\nclip_sample")),
         Row::new("nothing but graphs, control", "families/control", made(CONTROL, strip))
             .change("[run]", DDIM)
