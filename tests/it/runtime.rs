@@ -134,7 +134,7 @@ fn what_the_graph_does_not_take_is_told_before_it_runs() {
     let mut session = open("unet");
     let mut error = |inputs: &[(&str, TensorView<'_>)], outputs: &[&str]| {
         let error = session.run(inputs, outputs, &Cancel::new()).unwrap_err();
-        assert_eq!(error.exit_code(), 1);
+        assert_eq!(error.exit_code(), 2);
         error.to_string()
     };
     let scale = || ("scale", TensorView::from(s.view()));
@@ -295,7 +295,7 @@ fn the_search_is_shown_with_its_reasons() {
         .output()
         .unwrap();
     let (text, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert_eq!(output.status.code(), Some(2), "{error}");
     assert!(error.contains("nowhere.so (--runtime) does not exist"), "{error}");
     assert!(text.contains("  --runtime: ") && text.contains("nowhere.so: does not exist\n"), "{text}");
     assert!(text.contains("ORT_DYLIB_PATH: ") && text.contains(": not checked\n"), "{text}");
@@ -318,7 +318,7 @@ fn the_fetched_builds_are_listed() {
 fn a_build_is_installed_once_and_never_offline() {
     let cache = tempfile::tempdir().unwrap();
     let (code, error) = printed(&["install", "cuda", "--offline"], cache.path(), None).unwrap_err();
-    assert_eq!(code, Some(1), "{error}");
+    assert_eq!(code, Some(2), "{error}");
     assert!(error.contains("the network may not be used") && error.contains("onnxruntime-gpu==1.31.1"), "{error}");
     let folder = cache.path().join("runtime/1.31.1-cuda");
     std::fs::create_dir_all(&folder).unwrap();
