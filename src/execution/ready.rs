@@ -107,7 +107,7 @@ impl Execution {
     /// Optimizes ahead the graphs of a model that can be ([`ExecutionPlan::cache_for`]), and returns what is kept of each.
     ///
     /// # Errors
-    /// As [`Execution::load`]; [`Error::Io`](crate::Error::Io) besides if something cannot be kept.
+    /// As [`Execution::load`]; [`Error::Io`] besides if something cannot be kept.
     pub fn prepare(
         model: &ExecutionPlan,
         runtime: &Runtime,

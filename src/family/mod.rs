@@ -2,7 +2,7 @@
 //!
 //! A row holds all that depends on the family: its evidence, the pipeline classes of diffusers with their defaults, the
 //! numbers of its VAE, the reading of its text encoders, the size it was trained at, and its preview map. A family is
-//! added by its file and its row in [`ROWS`]; code outside asks the row and names no family.
+//! added by its file and its row in `ROWS`; code outside asks the row and names no family.
 
 mod class;
 mod flux;

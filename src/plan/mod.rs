@@ -1,6 +1,6 @@
 //! A pipeline file checked against its model directory: every choice made.
 //!
-//! [`Plan::new`] joins a [`Spec`] with the [`Bundle`] it names. What comes out holds no option that means "not checked
+//! [`Plan::new`] joins a [`Spec`](crate::spec::Spec) with the [`Bundle`](crate::bundle::Bundle) it names. What comes out holds no option that means "not checked
 //! yet": sizes are known and fit the graphs, the scheduler builds, the signature of every graph the task needs is
 //! resolved. `ldm-ort check` stops here; [`Execution::load`](crate::execution::Execution::load) goes on.
 

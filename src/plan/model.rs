@@ -188,7 +188,7 @@ impl ModelPlan {
     /// The vectors of words of a user's own, for the text encoder that this is.
     ///
     /// # Errors
-    /// As [`TokenTable::grown`](crate::bundle::TokenTable::grown).
+    /// As [`TokenTable::append_rows`](crate::bundle::TokenTable::append_rows).
     pub fn added_weight(&self, kind: ComponentKind, graph: &GraphFile) -> Result<Option<Weight>> {
         let text = self.text.iter().flat_map(|text| &text.encoders).find(|text| text.part.kind == kind);
         text.and_then(|text| text.added_tokens.as_ref()).map(|tokens| tokens.weight(graph)).transpose()

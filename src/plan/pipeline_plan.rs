@@ -61,7 +61,7 @@ impl Plan {
     /// Requires a cache for optimized graphs where a memory budget is set.
     ///
     /// # Errors
-    /// As [`ExecutionPlan::require_cache`], within [`Error::Stage`] where it is about a `[[stage]]`.
+    /// As [`ExecutionPlan::require_cache`], within [`Error::Stage`](crate::Error::Stage) where it is about a `[[stage]]`.
     pub fn require_cache(&self) -> Result<()> {
         self.execution.require_cache()?;
         self.stages.iter().try_for_each(|stage| stage.execution.require_cache().map_err(|e| e.in_stage(&stage.key)))

@@ -22,7 +22,7 @@ impl AddedTokens {
     /// Returns the weight the graph is opened with.
     ///
     /// # Errors
-    /// As [`TokenTable::grown`].
+    /// As [`TokenTable::append_rows`].
     pub fn weight(&self, graph: &GraphFile) -> Result<Weight> {
         self.table.append_rows(graph, &self.vectors)
     }
