@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use crate::error::{Error, Problem, Result};
-use crate::spec::{merge_toml, sort_fields};
+use crate::spec::{is_task_field, merge_toml, sort_fields};
 
 /// The changes to an open pipeline's own request: a cheap value that names only what differs.
 ///
@@ -149,7 +149,11 @@ impl Request {
 
     /// Sets any key, such as `run.tiles` or `scheduler.ddim.eta`. A key without a dot is a flat field.
     pub fn set(mut self, key: &str, value: impl Into<Value>) -> Self {
-        let path: Vec<&str> = key.split('.').collect();
+        let own_task = self.fields.get("task").and_then(Value::as_table).and_then(|task| task.keys().next().cloned());
+        let path: Vec<&str> = match &own_task {
+            Some(task) if is_task_field(key) => vec!["task", task, key],
+            _ => key.split('.').collect(),
+        };
         merge_toml(&mut self.fields, &path, value.into());
         self
     }

@@ -60,7 +60,7 @@ pub use model::{ComponentSpec, DecoderChoice, ModelSpec};
 pub use output::OutputSpec;
 pub use overrides::Overrides;
 pub use record::{RecordPaths, RecordedSpec};
-pub(crate) use request::{merge_toml, sort_fields};
+pub(crate) use request::{is_task_field, merge_toml, sort_fields};
 pub use run::{Listed, RunSpec};
 pub use sample::init_toml;
 pub use scheduler::SchedulerSpec;

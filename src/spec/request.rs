@@ -70,6 +70,11 @@ fn unknown_field(name: &str) -> Problem {
     Problem { file: None, line: None, key: name.to_owned(), message }
 }
 
+/// True if a flat field belongs to the task's table.
+pub(crate) fn is_task_field(name: &str) -> bool {
+    TASK_FIELDS.contains(&name)
+}
+
 /// Puts a value at a path of tables; tables are merged.
 pub(crate) fn merge_toml(table: &mut Table, path: &[&str], value: TomlValue) {
     let Some((first, rest)) = path.split_first() else { return };
