@@ -89,7 +89,7 @@ fn gives_the_ids_that_transformers_gives_for_t5() {
 
 /// A folder with Gemma's tokenizer, its configuration changed.
 fn gemma(change: impl FnOnce(&mut Value)) -> TempDir {
-    let from = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/families/sana/tokenizer"));
+    let from = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tokenizer-gemma"));
     let dir = tempfile::tempdir().unwrap();
     std::fs::copy(from.join("tokenizer.json"), dir.path().join("tokenizer.json")).unwrap();
     let text = std::fs::read_to_string(from.join("tokenizer_config.json")).unwrap();
