@@ -46,7 +46,7 @@ impl<'scope, T: Send + 'scope> BackgroundWriter<'scope, T> {
     /// Waits until all jobs are done, and returns how long they were waited for in all.
     ///
     /// # Errors
-    /// What the first job that failed did.
+    /// The error of the first job that failed.
     pub(crate) fn finish(self) -> Result<Duration> {
         let began = Instant::now();
         drop(self.jobs);

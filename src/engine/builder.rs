@@ -28,7 +28,7 @@ pub struct Engine(Arc<EngineBuilder>);
 
 /// The settings of an [`Engine`].
 ///
-/// What is not set comes from the environment: `ORT_DYLIB_PATH`, `LDM_ORT_OFFLINE`, `LDM_ORT_CACHE_DIR`, `LDM_ORT_INDEX_URL`,
+/// Settings that are absent come from the environment: `ORT_DYLIB_PATH`, `LDM_ORT_OFFLINE`, `LDM_ORT_CACHE_DIR`, `LDM_ORT_INDEX_URL`,
 /// `LDM_ORT_OPTIMIZE`, `LDM_ORT_GRAPH_CACHE_SIZE` and those that the README lists. ONNX Runtime's library is found, or fetched once into the user's cache, when the first
 /// pipeline is opened, since the build depends on the pipeline's execution providers.
 #[derive(Debug, Clone)]

@@ -34,7 +34,7 @@ pub struct ExecutionPlan {
 pub struct Sizes {
     /// Rows of one call of the denoiser: images denoised at once, times the branches of their guidance.
     pub rows: usize,
-    /// Whether some of the calls have fewer rows, since guidance is at work in a part of the run only, or the last batch has
+    /// True if some of the calls have fewer rows, since guidance is at work in a part of the run only, or the last batch has
     /// fewer images.
     pub fewer_at_times: bool,
     /// Width of the images in pixels.

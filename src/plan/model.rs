@@ -200,7 +200,7 @@ impl ModelPlan {
         text.tokens().filter(|&tokens| tokens > 0)
     }
 
-    /// Whether images are made by a small decoder, in the place of the VAE's own.
+    /// True if a tiny autoencoder decodes the images instead of the VAE.
     pub fn decodes_tiny(&self) -> bool {
         self.decoder.as_ref().is_some_and(|part| part.kind == ComponentKind::TinyVaeDecoder)
     }

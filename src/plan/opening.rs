@@ -204,7 +204,7 @@ impl ExecutionPlan {
         Some(Opening { is_shallow: true, passes, weight_bytes: shallow.weight_bytes, ..whole })
     }
 
-    /// What the graph of the shallow layers is rewritten with, where there is one.
+    /// The rewriting passes of the graph of the shallow layers, if there is one.
     pub fn shallow_passes(&self) -> Option<Vec<Pass>> {
         let shallow = self.model.shallow.as_ref()?;
         Some(self.plain_passes(self.model.denoiser.kind).chain([Pass::Shallow(shallow.branch)]).collect())

@@ -6,13 +6,13 @@ use crate::tensor::{ByteEdit, DType, TensorInfo};
 /// A graph that will be opened, and what its inputs and outputs are for.
 #[derive(Debug, Clone)]
 pub struct Part<C> {
-    /// Which component it is.
+    /// The component.
     pub kind: ComponentKind,
     /// The graph.
     pub graph: GraphFile,
     /// The roles of its inputs and outputs.
     pub signature: C,
-    /// What is read otherwise when the graph is opened.
+    /// Edits of the graph file's bytes, applied when it is opened.
     pub edits: Vec<ByteEdit>,
 }
 

@@ -25,7 +25,7 @@ pub struct RunPlan {
     pub steps: usize,
     /// The part of the run in which guidance is at work, where it is not all of it.
     pub guidance_interval: Option<RunInterval>,
-    /// How the denoiser is asked at fewer steps, where it is.
+    /// The cache that reduces evaluations of the denoiser, if any.
     pub cache: Option<StepCache>,
     /// The schedule itself, where it is given outright.
     pub custom: Option<CustomSchedule>,
@@ -55,7 +55,7 @@ pub struct RunPlan {
     pub tiles: Option<Tiles>,
     /// Images denoised at once.
     pub batch: usize,
-    /// Where set, the only image of these that is made.
+    /// The index of the only image to make, if it is not all of them.
     pub only: Option<usize>,
 }
 

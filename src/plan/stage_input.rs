@@ -40,7 +40,7 @@ impl std::fmt::Display for LatentSpace {
 pub(super) struct PreviousStage {
     /// The form that the pipeline file asks for.
     pub(super) asked: Option<StageInput>,
-    /// Whether the stage's prompts are the file's own.
+    /// True if the stage's prompts are those of the file's own tables.
     pub(super) shares_prompts: bool,
     /// The latents of the stage before.
     pub(super) space: Option<LatentSpace>,
@@ -67,7 +67,7 @@ impl PreviousStage {
         Ok(hand)
     }
 
-    /// What keeps the stage from going on with latents.
+    /// Returns the reason why the stage cannot start from latents, if any.
     fn obstacle(&self, spec: &Spec, bundle: &Bundle) -> Option<String> {
         if !spec.task.accepts_latents() {
             return Some(format!("{} begins with an image, and not with latents", spec.task.name()));

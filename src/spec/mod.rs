@@ -24,7 +24,7 @@
 //!
 //! A file is either right as a whole or answered with everything that is wrong with it: an unknown key or table, a
 //! wrong type, a value out of range, a key that is missing, each with its line, its full key and what is valid there.
-//! What can only be judged with the model directory at hand is not judged here.
+//! Checks that need the model directory are made by [`plan`](crate::plan).
 
 mod cache;
 mod control;

@@ -93,7 +93,6 @@ impl Model {
     }
 
     /// Adds a stored list of integers, or a single one without axes.
-    #[allow(dead_code)]
     pub fn whole(mut self, name: &str, values: &[i64], is_list: bool) -> Self {
         let mut tensor = Vec::new();
         if is_list {
