@@ -60,7 +60,7 @@ pub use model::{ComponentSpec, DecoderChoice, ModelSpec};
 pub use output::OutputSpec;
 pub use overrides::Overrides;
 pub use record::{RecordPaths, RecordedSpec};
-pub(crate) use request::{is_task_field, merge_toml, sort_fields};
+pub(crate) use request::{is_task_field, node, put, sort_fields};
 pub use run::{Listed, RunSpec};
 pub use sample::init_toml;
 pub use scheduler::SchedulerSpec;
@@ -263,7 +263,7 @@ impl Spec {
             inputs.extend(condition.source.file().map(|(key, path)| (format!("condition[{at}].{key}"), path)));
         }
         for (at, control) in self.controls.iter().enumerate() {
-            inputs.push((format!("control[{at}].image"), control.image.as_path()));
+            inputs.extend(control.image.file().map(|path| (format!("control[{at}].image"), path)));
         }
         inputs
     }
