@@ -2,10 +2,12 @@
 
 use super::ScheduleRequest;
 use super::betas::ln_f32;
-use super::config::{SchedulerKey, SchedulerKeyKind, SchedulerSettings};
+use super::config::{SchedulerKey, SchedulerKeyKind};
+use super::linspace::linspace;
 use super::sample::lookup_timestep;
+use super::settings::SchedulerSettings;
 use super::sigmas::{self, Ramp};
-use super::spacing::{inverse_solver_timesteps, linspace, solver_timesteps};
+use super::spacing::{inverse_solver_timesteps, solver_timesteps};
 use crate::error::Result;
 
 /// The solvers of this family ignore learned variances; DDPM's words for fixed variances have no effect.

@@ -1,17 +1,17 @@
 //! UniPC: Zhao et al. 2023, "UniPC: A Unified Predictor-Corrector Framework for Fast Sampling of Diffusion Models".
 
-use super::config::{CLASS_NAME, SchedulerKey, SchedulerKeyKind, SchedulerSettings, keys};
+use super::config::{SchedulerKey, SchedulerKeyKind, keys};
 use super::dpm_update::OutputConverter;
+use super::linspace::linspace;
 use super::sample::{Bounds, History, PredictionType, mix, predict_x0};
+use super::settings::SchedulerSettings;
 use super::sigmas::{self, Ramp};
 use super::solver_schedule::{self, NoiseLevel, ScheduleOptions, SolverSchedule};
-use super::spacing::linspace;
 use super::{
     AliasValue, CustomSchedule, CustomScheduleSupport, Noise, ScheduleRequest, Scheduler, SchedulerAlias,
     SchedulerEntry, betas, flow,
 };
 use crate::error::Result;
-use serde_json::Value;
 use std::ops::Range;
 
 pub(super) const ENTRY: SchedulerEntry = SchedulerEntry {
@@ -132,9 +132,8 @@ fn build_solver_p(
     request: &ScheduleRequest,
     timesteps: &[f64],
 ) -> Result<Option<Box<dyn Scheduler>>> {
-    let Some(table) = settings.maybe_scheduler("solver_p")? else { return Ok(None) };
-    let name = table.get(CLASS_NAME).and_then(Value::as_str).unwrap_or_default();
-    let predictor = super::build(name, None, table, &ScheduleRequest::new(timesteps.len(), request.images))?;
+    let Some((name, table)) = settings.maybe_scheduler("solver_p")? else { return Ok(None) };
+    let predictor = settings.build_nested(name, table, &ScheduleRequest::new(timesteps.len(), request.images))?;
     if predictor.init_noise_sigma() != 1.0 {
         let help = "choose one of ddpm, ddim, dpm-multistep, dpm-singlestep, deis, unipc or sa-solver";
         return Err(settings.error("solver_p", format!("{name} scales its samples differently"), help));
