@@ -2,7 +2,7 @@
 
 use super::config::{SchedulerKey, keys};
 use super::settings::SchedulerSettings;
-use super::sigmas::{sigma_to_t_f32, self, Ramp};
+use super::sigmas::{self, Ramp, sigma_to_t_f32};
 use super::{CustomSchedule, ScheduleRequest};
 use super::{betas, spacing};
 use crate::error::Result;
