@@ -79,7 +79,7 @@ impl Integrity {
                 None if !state.is_working => return Ok(()),
                 None => {}
             }
-            stop_if(cancel)?;
+            cancel.check()?;
             if state.is_working {
                 let waited = self.changed.wait_timeout(state, Duration::from_millis(100));
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;

@@ -23,7 +23,7 @@ pub(super) fn lock(root: &Path, folder: &Path, cancel: &Cancel, waiting: impl Fn
         if let Some(waiting) = waiting.take() {
             waiting();
         }
-        stop_if(cancel)?;
+        cancel.check()?;
         std::thread::sleep(Duration::from_millis(100));
     }
 }

@@ -58,7 +58,7 @@ impl GraphCache {
         loop {
             match file.try_lock_shared() {
                 Ok(()) => break,
-                Err(TryLockError::WouldBlock) => stop_if(cancel)?,
+                Err(TryLockError::WouldBlock) => cancel.check()?,
                 Err(TryLockError::Error(_)) => return Ok(InUse(None)),
             }
             std::thread::sleep(Duration::from_millis(10));

@@ -6,6 +6,7 @@ use super::edits::Edits;
 use super::facts::TensorFacts;
 use super::indexed_graph::{IndexedGraph, is, is_own, output, reads};
 use super::length::Length;
+use super::versions::is_known;
 use super::{Pass, attention, cut, subpixel, winograd};
 use crate::bundle::GraphFile;
 use crate::bundle::proto::NodeProto;
@@ -70,7 +71,7 @@ pub fn footprint(graph: &GraphFile, passes: &[Pass], axes: &[(String, usize)]) -
     }
     let facts = TensorFacts::infer_with_axes(&source, axes);
     let mut edits = Edits::default();
-    let passes = if super::is_known(graph) { passes } else { &[] };
+    let passes = if is_known(graph) { passes } else { &[] };
     if passes.contains(&Pass::Attention) {
         attention::rewrite(&source, &facts, &mut edits);
     }
