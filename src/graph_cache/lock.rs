@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::entry::UNFINISHED;
-use super::stop_if;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::session::Cancel;
