@@ -47,10 +47,12 @@ fn a_circle_is_seen_through_re_exports() {
         source("a/b.rs", "use super::Three;\npub struct One;\npub fn two() {}"),
         source("a/c.rs", "pub struct Three;\nfn f() { crate::a::First; }"),
         source("a/d.rs", "use super::{self, Three};\nfn f() { super::two(); }"),
+        source("a/e.rs", "use super::f::OfMacro;\npub struct Four;"),
+        source("a/f.rs", "use super::e::Four;\ndeclare!(OfMacro);"),
     ]);
     let found = circles(&modules.edges());
     let path = |name: &str| vec!["a".to_owned(), name.to_owned()];
-    assert_eq!(found, [vec![path("b"), path("c")]]);
+    assert_eq!(found, [vec![path("b"), path("c")], vec![path("e"), path("f")]]);
 }
 
 impl Modules {
@@ -119,7 +121,11 @@ impl Modules {
         };
         match module.imports.iter().find(|import| import.name == *name) {
             Some(import) => follow(import, &rest[1..]),
-            None => module.imports.iter().filter(|import| import.name == "*").find_map(|import| follow(import, rest)),
+            None => {
+                let mut globs = module.imports.iter().filter(|import| import.name == "*");
+                // A macro makes a name that is found nowhere.
+                globs.find_map(|import| follow(import, rest)).or_else(|| Some(own.to_vec()))
+            }
         }
     }
 }
