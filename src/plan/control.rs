@@ -1,15 +1,14 @@
 //! The control networks of a run.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use super::part::{Part, between_whole_times, part};
 use super::sources::ModelSources;
 use crate::bundle::{Bundle, Component, ComponentKind, ControlNetSignature, DenoiserSignature, Role};
 use crate::denoise::{ControlWeight, RunInterval};
 use crate::error::{Error, Result};
-use crate::image;
 use crate::spec::{self, Spec};
+use crate::task::InputImage;
 use crate::tensor::{Dim, TensorInfo};
 
 /// A control network and the image it follows.
@@ -18,7 +17,7 @@ pub struct ControlPart {
     /// The graph.
     pub part: Part<ControlNetSignature>,
     /// The image.
-    pub image: PathBuf,
+    pub image: InputImage,
     /// Its scale, and the part of the run it is active in.
     pub weight: ControlWeight,
 }
@@ -48,7 +47,7 @@ impl ControlPart {
         let parts = parts.map(|(at, control)| Self::new(at, control, roles, (bundle, sources), denoiser, signature));
         let parts = parts.collect::<Result<Vec<_>>>()?;
         for control in controls {
-            image::dimensions(&control.image, limit)?;
+            control.image.dimensions(None, limit)?;
         }
         let graphs = || parts.iter().map(|part: &Self| &part.part.graph).chain([&denoiser.graph]);
         let lacks = |name: &&String| graphs().all(|graph| graph.input(name).is_none());

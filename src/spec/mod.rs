@@ -65,7 +65,7 @@ pub use overrides::Overrides;
 pub use pipeline_file::MAX_BYTES;
 pub use record::RecordedSpec;
 pub use record_paths::RecordPaths;
-pub(crate) use request::{is_task_field, merge_toml, sort_fields};
+pub(crate) use request::{is_task_field, node, put, sort_fields};
 pub use run::{Listed, RunSpec};
 pub use sample::init_toml;
 pub use scheduler::SchedulerSpec;
@@ -207,7 +207,7 @@ impl Spec {
             inputs.extend(condition.source.file().map(|(key, path)| (format!("condition[{at}].{key}"), path)));
         }
         for (at, control) in self.controls.iter().enumerate() {
-            inputs.push((format!("control[{at}].image"), control.image.as_path()));
+            inputs.extend(control.image.file().map(|path| (format!("control[{at}].image"), path)));
         }
         inputs
     }
