@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::Bundle;
 use super::component::{Component, ComponentKind};
@@ -70,16 +70,7 @@ pub(super) fn survey(dir: &Path, overrides: &DirectoryOverrides) -> Result<(Bund
     if let (Some(scheduler), Some(kind)) = (&mut scheduler, &overrides.prediction_type) {
         scheduler.config.insert("prediction_type".into(), Value::String(kind.clone()));
     }
-    let flat = !places.is_empty() && places.values().all(|&p| p == GraphPlace::Flat);
-    let layout = if flat {
-        Layout::Flat
-    } else if components.values().any(|c| c.config_path.is_some()) {
-        Layout::Configured
-    } else if !index.is_empty() {
-        Layout::Legacy
-    } else {
-        Layout::Bare
-    };
+    let layout = layout(&places, &components, &index);
     let tokenizers = find_tokenizers(dir);
     let reads_bert = tokenizers.values().any(|tokenizer| exists(&tokenizer.join("vocab.txt")));
     let schedulers = [scheduler.as_ref(), low_res_scheduler.as_ref()];
@@ -101,6 +92,22 @@ pub(super) fn survey(dir: &Path, overrides: &DirectoryOverrides) -> Result<(Bund
     let absent = absent_parts(&bundle);
     bundle.missing.extend(absent);
     Ok((bundle, faults))
+}
+
+fn layout(
+    places: &BTreeMap<ComponentKind, GraphPlace>,
+    components: &BTreeMap<ComponentKind, Component>,
+    index: &Map<String, Value>,
+) -> Layout {
+    if !places.is_empty() && places.values().all(|&place| place == GraphPlace::Flat) {
+        Layout::Flat
+    } else if components.values().any(|component| component.config_path.is_some()) {
+        Layout::Configured
+    } else if !index.is_empty() {
+        Layout::Legacy
+    } else {
+        Layout::Bare
+    }
 }
 
 /// Moves a UNet that takes ControlNet residuals from the ControlNet's folder to the denoiser: OnnxStack and onnx-web

@@ -149,18 +149,23 @@ pub(super) fn build_schedule(
         _ => sigma_min,
     });
     if options.inverse {
-        let mut seen = Vec::new();
-        timesteps.retain(|t| {
-            !seen.contains(t) && {
-                seen.push(*t);
-                true
-            }
-        });
+        remove_repeats(&mut timesteps);
     }
     Ok(SolverSchedule {
         timesteps: timesteps.into_iter().map(f64::trunc).collect(),
         sigmas: sigmas.into_iter().map(|sigma| sigma as f32).collect(),
     })
+}
+
+/// Keeps the first of equal timesteps.
+fn remove_repeats(timesteps: &mut Vec<f64>) {
+    let mut seen = Vec::new();
+    timesteps.retain(|t| {
+        !seen.contains(t) && {
+            seen.push(*t);
+            true
+        }
+    });
 }
 
 /// Returns the highest timestep of a run plus one. It is lower than the number of training timesteps if
