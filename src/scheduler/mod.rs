@@ -1,6 +1,6 @@
 //! Schedulers: the timesteps at which the model is evaluated, and the steps of the sample between them.
 //!
-//! [`table`] lists them, [`find`] looks one up by any of its names, and [`build`] creates one for a run:
+//! [`table()`] lists them, [`find`] looks one up by any of its names, and [`build`] creates one for a run:
 //!
 //! ```
 //! use ldm_ort::scheduler::{self, Config, ScheduleRequest};

@@ -54,10 +54,10 @@ impl Session {
     /// Opens the graph in the file `path`.
     ///
     /// # Errors
-    /// [`Error::Model`] for a file that is not an ONNX graph (missing, empty, an HTML page, a Git LFS pointer,
-    /// truncated); [`Error::Provider`] for a provider that is unknown, cannot be used here, or takes no node of the
-    /// graph; [`Error::Interrupted`] if `options.cancel` was cancelled; [`Error::Graph`] for everything else that the
-    /// runtime rejects.
+    /// [`Error::Model`](crate::Error::Model) for a file that is not an ONNX graph (missing, empty, an HTML page, a Git
+    /// LFS pointer, truncated); [`Error::Provider`](crate::Error::Provider) for a provider that is unknown, cannot be
+    /// used here, or takes no node of the graph; [`Error::Interrupted`](crate::Error::Interrupted) if `options.cancel`
+    /// was cancelled; [`Error::Graph`](crate::Error::Graph) for everything else that the runtime rejects.
     pub fn open(runtime: &Runtime, path: &Path, options: &SessionOptions) -> Result<Self> {
         Self::open_with(runtime, path, options, Vec::new())
     }
@@ -66,8 +66,8 @@ impl Session {
     /// weights and the file do not change.
     ///
     /// # Errors
-    /// As [`Session::open`]; [`Error::Graph`] also for a weight that the graph does not store, or an external one with
-    /// another shape or type.
+    /// As [`Session::open`]; [`Error::Graph`](crate::Error::Graph) also for a weight that the graph does not store, or
+    /// an external one with another shape or type.
     pub fn open_with(runtime: &Runtime, path: &Path, options: &SessionOptions, weights: Vec<Weight>) -> Result<Self> {
         Self::open_from(runtime, path, None, options, weights)
     }
@@ -117,8 +117,8 @@ impl Session {
     /// with its weights in an external file next to it. If `bytes` are given, they are used instead of the file's
     /// contents; external weights are still found next to `path`.
     ///
-    /// The result is specific to this machine and this version of ONNX Runtime. Open it with [`Optimization::None`],
-    /// and without the edits, which are already applied.
+    /// The result is specific to this machine and this version of ONNX Runtime. Open it with
+    /// [`Optimization::None`](super::Optimization::None), and without the edits, which are already applied.
     ///
     /// # Errors
     /// As [`Session::open`].
@@ -172,9 +172,9 @@ impl Session {
     /// floats to any float type, integers to any integer type they fit, `bool` to 0 and 1.
     ///
     /// # Errors
-    /// [`Error::Graph`] for a name that the graph does not have, a missing input, a shape that the graph does not
-    /// accept, a value that its type cannot hold, and all errors of the runtime; [`Error::Interrupted`] if `cancel` was
-    /// cancelled before or during the run.
+    /// [`Error::Graph`](crate::Error::Graph) for a name that the graph does not have, a missing input, a shape that the
+    /// graph does not accept, a value that its type cannot hold, and all errors of the runtime;
+    /// [`Error::Interrupted`](crate::Error::Interrupted) if `cancel` was cancelled before or during the run.
     pub fn run(
         &mut self,
         inputs: &[(&str, TensorView<'_>)],
@@ -197,7 +197,8 @@ impl Session {
     /// call. Inputs that are row-major and have the graph's element type are read without a copy.
     ///
     /// # Errors
-    /// As [`Session::run`]; [`Error::Graph`] also if the output's number of values differs from that of `out`.
+    /// As [`Session::run`]; [`Error::Graph`](crate::Error::Graph) also if the output's number of values differs from
+    /// that of `out`.
     pub fn run_into(
         &mut self,
         inputs: &[(&str, TensorView<'_>)],
