@@ -5,6 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use ort::session::RunOptions;
 
+use crate::error::{Error, Result};
+
 /// A switch that stops runs. All clones share its state.
 ///
 /// ONNX Runtime checks it between the nodes of a graph, so a run ends within the time of one node. Cancelling is
@@ -52,6 +54,14 @@ impl Cancel {
     /// Creates a switch that is not cancelled.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Ends an operation that looks at the switch itself.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if the switch is cancelled.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.is_cancelled() { Err(Error::Interrupted { at_step: None }) } else { Ok(()) }
     }
 
     /// Stops every run in progress that uses this switch, and every later one. Waits for no lock and allocates nothing, so
