@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::component::{Component, ComponentKind};
+use super::directory_overrides::DirectoryOverrides;
 use super::json;
-use super::layout::DirectoryOverrides;
 use super::onnx::{GraphFile, INCOMPLETE};
 use crate::error::{Error, Result};
 use crate::files::broken_link;

@@ -5,9 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use super::CachedGraph;
-use super::entry::DamagedFile;
-use super::stop_if;
+use super::entry::{CachedGraph, DamagedFile};
 use crate::error::Result;
 use crate::session::Cancel;
 
@@ -79,7 +77,7 @@ impl Integrity {
                 None if !state.is_working => return Ok(()),
                 None => {}
             }
-            stop_if(cancel)?;
+            cancel.check()?;
             if state.is_working {
                 let waited = self.changed.wait_timeout(state, Duration::from_millis(100));
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::digest::{self, Remembered};
+use super::cache_folder::DIGESTS;
+use super::digest::Remembered;
 use super::entry::{DamagedFile, UNFINISHED};
-use super::{CachedGraph, GraphCache, lock, stop_if};
+use super::{CachedGraph, GraphCache, lock};
 use crate::error::Result;
 use crate::session::Cancel;
 
@@ -49,7 +50,7 @@ impl GraphCache {
                     is_dropped: false,
                 }),
             };
-            stop_if(cancel)?;
+            cancel.check()?;
             if damage.is_some() {
                 entry.iter().try_for_each(CachedGraph::invalidate)?;
             }
@@ -69,7 +70,7 @@ impl GraphCache {
 
     /// The digests that are remembered, each with the file that it is remembered in.
     fn remembered(&self) -> Vec<(PathBuf, Remembered)> {
-        let listed = std::fs::read_dir(self.root.join(digest::FOLDER)).into_iter().flatten().flatten();
+        let listed = std::fs::read_dir(self.root.join(DIGESTS)).into_iter().flatten().flatten();
         let mut places: Vec<PathBuf> = listed.map(|entry| entry.path()).collect();
         places.sort();
         places.into_iter().filter_map(|place| Some((place.clone(), Remembered::read(&place)?))).collect()
@@ -84,7 +85,7 @@ fn verify_digest(remembered: &Remembered, cancel: &Cancel) -> Result<Option<Veri
         Ok(digest) if digest == remembered.digest => None,
         Ok(_) => Some("is damaged: its contents changed, and its size and times did not".to_owned()),
         Err(error) => {
-            stop_if(cancel)?;
+            cancel.check()?;
             Some(error.to_string())
         }
     };

@@ -16,6 +16,8 @@ mod engine;
 mod errors;
 mod graph_cache;
 mod graph_cache_size;
+
+mod input_images;
 mod layouts;
 mod lora;
 mod memory;

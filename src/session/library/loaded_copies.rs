@@ -11,7 +11,7 @@ pub(super) fn loaded_copies() -> Vec<PathBuf> {
         // Five columns precede the file name, which may contain spaces.
         .filter_map(|line| line.find('/').and_then(|at| line.get(at..)))
         .map(PathBuf::from)
-        .filter(|path| super::search::is_runtime(path))
+        .filter(|path| super::file_name::is_runtime(path))
         .collect();
     files.dedup();
     files
@@ -35,7 +35,7 @@ pub(super) fn loaded_copies() -> Vec<PathBuf> {
             .map(|name| PathBuf::from(OsStr::from_bytes(CStr::from_ptr(name).to_bytes())))
             .collect::<Vec<_>>()
     };
-    names.into_iter().filter(|path| super::search::is_runtime(path)).collect()
+    names.into_iter().filter(|path| super::file_name::is_runtime(path)).collect()
 }
 
 /// Returns the files of all copies found.

@@ -3,105 +3,30 @@
 mod cache;
 pub(super) mod digests;
 mod extent;
+mod file_name;
+mod flavor;
 mod loaded_copies;
 mod probe;
+mod runtime_options;
 mod search;
+mod versions;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ort::logging::LogLevel;
 
-use super::{Cancel, fetch};
+use super::fetch;
 use crate::error::{Error, Result};
 
 pub use cache::{CachedBuild, cached_builds, user_cache};
 pub(super) use cache::{directory, flavor_directory};
+pub(super) use file_name::library_file_name;
+pub use flavor::Flavor;
 pub(super) use probe::check_library;
+pub use runtime_options::{Env, RuntimeOptions};
 pub use search::{Candidate, LibrarySource, Search, Verdict, search};
-
-/// Returns the oldest version of ONNX Runtime that this program supports.
-pub fn minimum_version() -> String {
-    format!("1.{}", ort::MINOR_VERSION)
-}
-
-/// A build of ONNX Runtime that can be fetched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Flavor {
-    /// The CPU (and Core ML on macOS).
-    Cpu,
-    /// CUDA and TensorRT for NVIDIA GPUs.
-    Cuda,
-    /// OpenVINO.
-    OpenVino,
-}
-
-impl Flavor {
-    /// All flavors, in order of preference.
-    pub const ALL: [Self; 3] = [Self::Cpu, Self::Cuda, Self::OpenVino];
-
-    /// Returns the name on the command line and in the cache.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Cpu => "cpu",
-            Self::Cuda => "cuda",
-            Self::OpenVino => "openvino",
-        }
-    }
-
-    /// Returns true if there is an official build of it for this machine, which can be fetched.
-    pub fn is_built_here(self) -> bool {
-        fetch::has_build(self)
-    }
-
-    /// Returns the flavor with this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|f| f.name() == name)
-    }
-}
-
-impl std::fmt::Display for Flavor {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// The places to search for the library, and whether it may be fetched.
-#[derive(Debug, Clone, Default)]
-pub struct RuntimeOptions {
-    /// The library's file or folder, from `--runtime`. Nothing else is then considered.
-    pub path: Option<PathBuf>,
-    /// The preferred build in the cache, because a requested provider needs it. `None` prefers `cpu`. If the preferred
-    /// build is not in the cache, another one that is there is used: it may include the provider too. If nothing at all
-    /// is found, the preferred build is fetched.
-    pub flavor: Option<Flavor>,
-    /// True if the network may not be used.
-    pub offline: bool,
-    /// The environment's settings.
-    pub env: Env,
-    /// Stops a download.
-    pub cancel: Cancel,
-}
-
-/// The environment's settings for the search. The library itself reads no environment variables; with the default, the
-/// search ignores them.
-#[derive(Debug, Clone, Default)]
-pub struct Env {
-    /// `ORT_DYLIB_PATH`.
-    pub ort_dylib_path: Option<PathBuf>,
-    /// The folders of `LD_LIBRARY_PATH`, `DYLD_LIBRARY_PATH` or `PATH`, the one from which the system loads libraries.
-    pub library_path: Vec<PathBuf>,
-    /// The folder of the running program.
-    pub program_dir: Option<PathBuf>,
-    /// The program's folder in the user's cache; `None` is the system's usual place for it.
-    pub cache_dir: Option<PathBuf>,
-    /// The URL of a Python package index ("simple" repository) to use instead of the public one.
-    pub index_url: Option<String>,
-    /// Configuration files of pip, in order of precedence. An `index-url` there is used if [`Env::index_url`] is empty.
-    pub pip_config: Vec<PathBuf>,
-    /// A file with certificates (PEM) to trust instead of the system's, as in `SSL_CERT_FILE`.
-    pub ca_bundle: Option<PathBuf>,
-}
+pub use versions::minimum_version;
 
 /// The loaded ONNX Runtime. All clones, and all values loaded in one process, are the same.
 #[derive(Debug, Clone)]
@@ -252,9 +177,4 @@ pub(super) fn error_message<R>(error: &ort::Error<R>) -> String {
     let message = error.message();
     let rest = message.split_once("[ONNXRuntimeError] : ").and_then(|(_, rest)| rest.splitn(3, " : ").nth(2));
     rest.unwrap_or(message).trim().to_string()
-}
-
-/// Returns a library's file name on this system.
-pub(super) fn library_file_name(stem: &str) -> String {
-    format!("{}{stem}{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX)
 }

@@ -5,7 +5,8 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-use super::{digests, extent, minimum_version};
+use super::versions::minimum_version;
+use super::{digests, extent};
 use crate::files;
 
 /// Loads the library in `path` to read its version, and returns that.

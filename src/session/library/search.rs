@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use super::cache::{cached_builds, directory};
+use super::file_name::{is_runtime, library_file_name};
 use super::loaded_copies::loaded_copies;
 use super::probe::probe;
+use super::versions::minimum_version;
 use super::{Env, Flavor, RuntimeOptions};
 use crate::error::Error;
 use crate::files;
@@ -83,11 +85,7 @@ impl Search {
             (LibrarySource::Option | LibrarySource::Variable, Some(path), Verdict::Rejected(problem)) => {
                 Some(Error::runtime(
                     format!("{} ({}) {problem}", path.display(), c.source),
-                    format!(
-                        "give a library of version {} or newer, or leave {} out",
-                        super::minimum_version(),
-                        c.source
-                    ),
+                    format!("give a library of version {} or newer, or leave {} out", minimum_version(), c.source),
                 ))
             }
             _ => None,
@@ -199,7 +197,7 @@ fn consider_cache(search: &mut Search, env: &Env, flavor: Option<Flavor>) {
 
 /// Returns the library's usual file name on this system.
 fn file_name() -> String {
-    super::library_file_name("onnxruntime")
+    library_file_name("onnxruntime")
 }
 
 /// Returns the libraries that a user's path refers to: the file itself, or those in the folder and in the subfolders
@@ -221,20 +219,6 @@ fn files_in(folder: &Path) -> Vec<PathBuf> {
     };
     files.sort_by_key(|path| (path.file_name() != Some(file_name().as_ref()), std::cmp::Reverse(version(path))));
     files
-}
-
-/// Returns true for the name of ONNX Runtime's own library, versioned or not, and false for its providers.
-pub(super) fn is_runtime(path: &Path) -> bool {
-    let Some(name) = path.file_name().and_then(|n| n.to_str()) else { return false };
-    let digits = |s: &str| s.split('.').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()));
-    if cfg!(windows) {
-        return name.eq_ignore_ascii_case("onnxruntime.dll");
-    }
-    let Some(rest) = name.strip_prefix("libonnxruntime.") else { return false };
-    if cfg!(target_os = "macos") {
-        return rest == "dylib" || rest.strip_suffix(".dylib").is_some_and(digits);
-    }
-    rest == "so" || rest.strip_prefix("so.").is_some_and(digits)
 }
 
 /// Returns the folders that the system's loader searches, the program's own first.
