@@ -9,6 +9,9 @@ use std::process::Command;
 
 use ort_sys::OrtApi;
 
+#[path = "../../../tests/it/common/fixtures.rs"]
+mod fixtures;
+
 /// The functions of ONNX Runtime that `host.c` calls, by their places in its table.
 const ORT: &[(&str, usize)] = &[
     ("GetErrorMessage", offset_of!(OrtApi, GetErrorMessage)),
@@ -30,6 +33,10 @@ const ORT: &[(&str, usize)] = &[
     ("INT32", ort_sys::ONNXTensorElementDataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32 as usize),
 ];
 
+fn models() -> PathBuf {
+    fixtures::root().join("tests/fixtures/models")
+}
+
 fn crate_folder() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -48,7 +55,7 @@ struct World(tempfile::TempDir);
 impl World {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let model = engine_tests::models().join("sd1");
+        let model = models().join("sd1");
         let text = format!(
             "[model]\npath = '{}'\n[task.text-to-image]\nprompt = 'a black cat'\nguidance_scale = 5.0\n\
              [run]\nsteps = 3\nseed = 4\n",
@@ -108,8 +115,8 @@ fn compilers() -> Vec<(&'static str, &'static str)> {
 
 /// The PNG that the command's library writes for the pipeline.
 fn png_of(pipeline: &str) -> Vec<u8> {
-    let engine = engine::Engine::builder().graph_cache(false).build().expect("an engine");
-    let images = engine.open(pipeline).and_then(|mut open| open.generate(&engine::Request::new())).expect("images");
+    let engine = ldm_ort::Engine::builder().graph_cache(false).build().expect("an engine");
+    let images = engine.open(pipeline).and_then(|mut open| open.generate(&ldm_ort::Request::new())).expect("images");
     images[0].to_png().expect("a PNG")
 }
 
@@ -159,13 +166,13 @@ fn fifty_cycles_leave_no_memory_behind() {
 #[test]
 fn hosts_share_their_runtime() {
     let world = World::new();
-    let runtime = engine::Engine::default().load_runtime(
-        &engine::Spec::load(world.pipeline().as_ref(), &engine::Overrides::default()).expect("a pipeline"),
-        &engine::Cancel::new(),
+    let runtime = ldm_ort::Engine::default().load_runtime(
+        &ldm_ort::Spec::load(world.pipeline().as_ref(), &ldm_ort::Overrides::default()).expect("a pipeline"),
+        &ldm_ort::Cancel::new(),
         &mut |_| {},
     );
     let runtime = runtime.expect("ONNX Runtime").path().display().to_string();
-    let model = engine_tests::models().join("sd1/text_encoder/model.onnx").display().to_string();
+    let model = models().join("sd1/text_encoder/model.onnx").display().to_string();
     let program = world.compile("cc", "host.c", &[]);
     for threads in ["host", "own"] {
         println!("{threads}: {}", run(&program, &[&world.pipeline(), &model, &runtime, threads]));

@@ -152,7 +152,12 @@ pub const LOADER_LOG: &str = "ort::load_dynamic";
 
 /// Loads the library into ort and creates the environment, which is the host's where that has one.
 fn start(path: &Path, host: Option<HostApi>) -> Result<ort::environment::Environment> {
-    let failed = |problem: String| Error::runtime(format!("{}: {problem}", path.display()), "");
+    let failed = |problem: String| {
+        Error::runtime(
+            format!("{}: {problem}", path.display()),
+            "`ldm-ort runtime` prints where it looked; --runtime names another library",
+        )
+    };
     // Official builds from 1.29 on send telemetry from the moment the environment is created, and write a device id to
     // the user's cache. Only this variable, read at that moment, prevents both. The later call on the environment
     // itself covers builds that ignore the variable.
