@@ -71,6 +71,9 @@ impl Request {
         let invalid =
             |problem: String| Error::input("request", problem, "write a JSON object such as {\"prompt\": \"…\"}");
         let value: serde_json::Value = serde_json::from_str(text).map_err(|error| invalid(error.to_string()))?;
+        if let Some(field) = null_in(&value) {
+            return Err(invalid(format!("{field}: null is not a value; leave it out for the pipeline's own")));
+        }
         match Value::try_from(value) {
             Ok(Value::Table(fields)) => Ok(Self::of_fields(&fields)),
             Ok(other) => Err(invalid(format!("expected a JSON object, found {}", other.type_str()))),
@@ -215,5 +218,17 @@ impl Request {
 
     fn count(self, key: &str, count: usize) -> Self {
         self.set(key, i64::try_from(count).unwrap_or(i64::MAX))
+    }
+}
+
+/// The first field of a request that is `null`.
+fn null_in(value: &serde_json::Value) -> Option<String> {
+    let of = |(name, value): (String, &serde_json::Value)| {
+        if value.is_null() { Some(name) } else { null_in(value).map(|inner| format!("{name}.{inner}")) }
+    };
+    match value {
+        serde_json::Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), value)).find_map(of),
+        serde_json::Value::Array(items) => items.iter().enumerate().map(|(at, v)| (at.to_string(), v)).find_map(of),
+        _ => None,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::{c_char, c_void};
 
-use engine::{Cancel, Engine, EngineBuilder};
+use ldm_ort::{Cancel, Engine, EngineBuilder};
 
 use crate::call::{Answer, empty, guarded, hand_out, object, optional_text, release};
 use crate::status::LdmStatus;

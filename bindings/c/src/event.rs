@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, c_char, c_void};
 
-use engine::Event;
+use ldm_ort::Event;
 
 use crate::images::{LdmImage, view_of};
 

@@ -3,8 +3,8 @@
 use std::cell::OnceCell;
 use std::ffi::{CStr, CString, c_char, c_int};
 
-use engine::Image;
-use engine::image::ImageFormat;
+use ldm_ort::Image;
+use ldm_ort::image::ImageFormat;
 
 use crate::call::{Answer, guarded, object, release, text};
 use crate::status::LdmStatus;

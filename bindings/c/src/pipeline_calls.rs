@@ -3,8 +3,8 @@
 use std::ffi::{CString, c_char, c_void};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
-use engine::engine::pipeline_spec;
-use engine::{Event, InputImage, InputLimit, Overrides, Pipeline, Request, Rgb8, Spec};
+use ldm_ort::engine::pipeline_spec;
+use ldm_ort::{Event, InputImage, InputLimit, Overrides, Pipeline, Request, Rgb8, Spec};
 
 use crate::call::{Answer, empty, guarded, hand_out, object, optional_text, release, text};
 use crate::engine_calls::{LdmEngine, LdmRun, cancel_of, engine_of};

@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, c_char};
 
-use engine::{Error, ErrorKind};
+use ldm_ort::{Error, ErrorKind};
 
 /// The kinds of errors, by cause. Later versions may add kinds.
 #[repr(C)]

@@ -58,7 +58,7 @@ impl World {
         let model = models().join("sd1");
         let text = format!(
             "[model]\npath = '{}'\n[task.text-to-image]\nprompt = 'a black cat'\nguidance_scale = 5.0\n\
-             [run]\nsteps = 3\nseed = 4\n",
+             [scheduler.euler]\n[run]\nsteps = 3\nseed = 4\n",
             model.display()
         );
         std::fs::write(folder.path().join("pipeline.toml"), text).expect("a file");

@@ -74,7 +74,7 @@ int main(int argc, char **argv) {
   for (int i = 0; i < 2; i++) EXPECT(pthread_join(threads[i], NULL) == 0);
 
   // A thousand steps take seconds; none of these ends by itself.
-  const char *endless = "{\"steps\": 1000}";
+  const char *endless = "{\"steps\": 999}";
   LdmImages *images = NULL;
   LdmRun *run = a_run();
   EXPECT(pthread_create(&threads[0], NULL, cancel_soon, run) == 0);

@@ -38,7 +38,7 @@ int main(int argc, char **argv) {
   }
   // What a callback throws ends the run and comes out.
   try {
-    pipeline.run(R"({"steps": 1000})", {}, [](const LdmEvent &event) {
+    pipeline.run(R"({"steps": 999})", {}, [](const LdmEvent &event) {
       if (event.kind == LDM_EVENT_STEP) throw std::logic_error("enough");
     });
     EXPECT(false);
