@@ -20,6 +20,7 @@ struct EngineSettings {
     cache_dir: Option<String>,
     graph_cache: Option<bool>,
     graph_cache_size: Option<String>,
+    host_threads: Option<bool>,
 }
 
 /// Keys of `[device]` that stand at the top of the settings, as the flat fields of a request do.
@@ -28,8 +29,8 @@ const DEVICE_FIELDS: [&str; 8] =
 
 impl EngineBuilder {
     /// Starts with the settings of the process's environment and those of a JSON object over them: `runtime` (the path of
-    /// ONNX Runtime's library), `offline`, `index_url`, `cache_dir`, `graph_cache` (false opens graphs as stored) and
-    /// `graph_cache_size` (such as `"20 GB"`, or `"unlimited"`).
+    /// ONNX Runtime's library), `offline`, `index_url`, `cache_dir`, `graph_cache` (false opens graphs as stored),
+    /// `graph_cache_size` (such as `"20 GB"`, or `"unlimited"`) and `host_threads`.
     ///
     /// # Errors
     /// [`Error::Input`] if the text is not such an object.
@@ -44,6 +45,9 @@ impl EngineBuilder {
         }
         if let Some(is_offline) = settings.offline {
             builder = builder.offline(is_offline);
+        }
+        if let Some(has_host_threads) = settings.host_threads {
+            builder = builder.host_threads(has_host_threads);
         }
         if let Some(url) = settings.index_url {
             builder = builder.index_url(url);

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
+use ort::AsPointer;
 use ort::ErrorCode;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::Outlet;
@@ -88,7 +89,9 @@ fn builder(
         .with_optimization_level(level)?
         .with_memory_pattern(options.memory_pattern)?;
     builder = recorder.attach(builder)?;
-    if let Some(threads) = opening.threads.or_else(limited_threads) {
+    if runtime.has_host_threads() {
+        use_global_threads(&mut builder)?;
+    } else if let Some(threads) = opening.threads.or_else(limited_threads) {
         builder = builder.with_intra_threads(threads)?;
     }
     for (name, length) in &options.axes {
@@ -103,12 +106,25 @@ fn builder(
     Ok(builder)
 }
 
+/// Runs a graph on the environment's global thread pool.
+fn use_global_threads(builder: &mut SessionBuilder) -> ort::Result<()> {
+    // SAFETY: the options exist as long as their builder.
+    let status = unsafe { (ort::api().DisablePerSessionThreads)(builder.ptr_mut()) };
+    // SAFETY: the status belongs to whoever called the function.
+    unsafe { ort::Error::result_from_status(status) }
+}
+
 fn opening_failed(component: &str, path: &Path, error: &ort::Error) -> Error {
     match error.code() {
         ErrorCode::InvalidProtobuf | ErrorCode::NoModel => Error::model(
             path,
             format!("is not a whole ONNX graph: {}", error_message(error)),
             "the file is damaged or its download is incomplete; fetch or export it again",
+        ),
+        _ if error.message().contains("CreateEnvWithGlobalThreadPools") => Error::runtime(
+            "host_threads: the environment of this process has no global thread pool",
+            "create the host's environment with CreateEnvWithGlobalThreadPools before the first pipeline is opened, or leave \
+             host_threads out",
         ),
         _ => Error::Graph {
             component: component.to_string(),

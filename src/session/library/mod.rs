@@ -5,6 +5,7 @@ pub(super) mod digests;
 mod extent;
 mod file_name;
 mod flavor;
+mod host;
 mod loaded_copies;
 mod probe;
 mod runtime_options;
@@ -23,6 +24,7 @@ pub use cache::{CachedBuild, cached_builds, user_cache};
 pub(super) use cache::{directory, flavor_directory};
 pub(super) use file_name::library_file_name;
 pub use flavor::Flavor;
+pub use host::HostApi;
 pub(super) use probe::check_library;
 pub use runtime_options::{Env, RuntimeOptions};
 pub use search::{Candidate, LibrarySource, Search, Verdict, search};
@@ -30,7 +32,11 @@ pub use versions::minimum_version;
 
 /// The loaded ONNX Runtime. All clones, and all values loaded in one process, are the same.
 #[derive(Debug, Clone)]
-pub struct Runtime(Arc<Inner>);
+pub struct Runtime {
+    inner: Arc<Inner>,
+    /// True if graphs run on the environment's global thread pool.
+    host_threads: bool,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -38,6 +44,7 @@ struct Inner {
     path: PathBuf,
     version: String,
     search: Search,
+    host: Option<HostApi>,
 }
 
 /// The process's only runtime.
@@ -80,58 +87,77 @@ impl Runtime {
         })?;
         let (path, version) = (path.to_path_buf(), version.to_string());
         tracing::info!("ONNX Runtime {version} is {}", path.display());
-        let environment = start(&path)?;
-        let runtime = Self(Arc::new(Inner { environment, path, version, search }));
+        let environment = start(&path, options.host)?;
+        let inner = Arc::new(Inner { environment, path, version, search, host: options.host });
+        let runtime = Self { inner, host_threads: options.host_threads };
         Ok(loaded.insert(runtime).clone())
     }
 
     /// Returns the path of the library's file.
     pub fn path(&self) -> &Path {
-        &self.0.path
+        &self.inner.path
     }
 
     /// Returns the library's version, such as `1.31.1`.
     pub fn version(&self) -> &str {
-        &self.0.version
+        &self.inner.version
     }
 
     /// Returns the record of the search for the library.
     pub fn search(&self) -> &Search {
-        &self.0.search
+        &self.inner.search
     }
 
     pub(super) fn environment(&self) -> &ort::environment::Environment {
-        &self.0.environment
+        &self.inner.environment
     }
 
     /// Returns the runtime that this process has already loaded, if it satisfies `options`.
     fn reused(&self, options: &RuntimeOptions) -> Result<Self> {
-        let Some(path) = &options.path else { return Ok(self.clone()) };
+        let runtime = Self { host_threads: options.host_threads, ..self.clone() };
+        if let Some(host) = &options.host
+            && self.inner.host != options.host
+            && !host.is_in(self.path())
+        {
+            return Err(self.another(&host.path()));
+        }
+        let Some(path) = options.path.as_ref().filter(|_| options.host.is_none()) else { return Ok(runtime) };
         let same = |a: &Path, b: &Path| match (a.canonicalize(), b.canonicalize()) {
             (Ok(a), Ok(b)) => a == b,
             _ => false,
         };
         if search::files_named(path).iter().any(|file| same(file, self.path())) {
-            return Ok(self.clone());
+            return Ok(runtime);
         }
-        Err(Error::runtime(
-            format!(
-                "{} was requested, but this process already uses {} ({})",
-                path.display(),
-                self.path().display(),
-                self.version()
-            ),
+        Err(self.another(path))
+    }
+
+    /// True if graphs run on the environment's global thread pool.
+    pub(super) fn has_host_threads(&self) -> bool {
+        self.host_threads
+    }
+
+    /// The error of a request for another library.
+    fn another(&self, path: &Path) -> Error {
+        let (asked, own, version) = (path.display(), self.path().display(), self.version());
+        Error::runtime(
+            format!("{asked} was requested, but this process already uses {own} ({version})"),
             "a process can load only one ONNX Runtime; start another process",
-        ))
+        )
     }
 }
 
 /// The target under which the library's loader logs.
 pub const LOADER_LOG: &str = "ort::load_dynamic";
 
-/// Loads the library into ort and creates the environment.
-fn start(path: &Path) -> Result<ort::environment::Environment> {
-    let failed = |problem: String| Error::runtime(format!("{}: {problem}", path.display()), "");
+/// Loads the library into ort and creates the environment, which is the host's where that has one.
+fn start(path: &Path, host: Option<HostApi>) -> Result<ort::environment::Environment> {
+    let failed = |problem: String| {
+        Error::runtime(
+            format!("{}: {problem}", path.display()),
+            "`ldm-ort runtime` prints where it looked; --runtime names another library",
+        )
+    };
     // Official builds from 1.29 on send telemetry from the moment the environment is created, and write a device id to
     // the user's cache. Only this variable, read at that moment, prevents both. The later call on the environment
     // itself covers builds that ignore the variable.
@@ -144,8 +170,15 @@ fn start(path: &Path) -> Result<ort::environment::Environment> {
         // SAFETY: no thread reads the environment meanwhile, as said above.
         unsafe { std::env::set_var(TELEMETRY_OFF, "1") };
     }
-    let environment = ort::init_from(path)
-        .map_err(|e| failed(e.to_string()))?
+    let builder = match host {
+        Some(host) => {
+            host.install().map_err(failed)?;
+            // The registration of some providers looks for the library itself, which a program may be linked with.
+            ort::init_from(path).unwrap_or_else(|_| ort::init())
+        }
+        None => ort::init_from(path).map_err(|e| failed(e.to_string()))?,
+    };
+    let environment = builder
         .with_name("ldm-ort")
         .with_telemetry(false)
         .with_logger(Arc::new(log))

@@ -3,11 +3,16 @@
 use std::path::PathBuf;
 
 use super::flavor::Flavor;
+use super::host::HostApi;
 use crate::session::Cancel;
 
 /// The places to search for the library, and whether it may be fetched.
 #[derive(Debug, Clone, Default)]
 pub struct RuntimeOptions {
+    /// The interface of the host program's own ONNX Runtime. Nothing else is then considered.
+    pub host: Option<HostApi>,
+    /// True if graphs run on the global thread pool of the host's environment, which it creates first.
+    pub host_threads: bool,
     /// The library's file or folder, from `--runtime`. Nothing else is then considered.
     pub path: Option<PathBuf>,
     /// The preferred build in the cache, because a requested provider needs it. `None` prefers `cpu`. If the preferred

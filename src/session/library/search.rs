@@ -14,6 +14,8 @@ use crate::files;
 /// A place to look for the library, in the order of the search. The first usable one is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LibrarySource {
+    /// The interface that the host program handed over. If given, nothing else is tried.
+    Host,
     /// `--runtime`. If given, nothing else is tried.
     Option,
     /// The environment variable `ORT_DYLIB_PATH`. If set, nothing after it is tried.
@@ -29,6 +31,7 @@ pub enum LibrarySource {
 impl std::fmt::Display for LibrarySource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
+            Self::Host => "the host's",
             Self::Option => "--runtime",
             Self::Variable => "ORT_DYLIB_PATH",
             Self::Loaded => "loaded already",
@@ -82,12 +85,14 @@ impl Search {
     /// cannot be used.
     pub fn error(&self) -> Option<Error> {
         self.candidates.iter().find_map(|c| match (c.source, &c.path, &c.verdict) {
-            (LibrarySource::Option | LibrarySource::Variable, Some(path), Verdict::Rejected(problem)) => {
-                Some(Error::runtime(
-                    format!("{} ({}) {problem}", path.display(), c.source),
-                    format!("give a library of version {} or newer, or leave {} out", minimum_version(), c.source),
-                ))
-            }
+            (
+                LibrarySource::Host | LibrarySource::Option | LibrarySource::Variable,
+                Some(path),
+                Verdict::Rejected(problem),
+            ) => Some(Error::runtime(
+                format!("{} ({}) {problem}", path.display(), c.source),
+                format!("give a library of version {} or newer, or leave {} out", minimum_version(), c.source),
+            )),
             _ => None,
         })
     }
@@ -147,6 +152,11 @@ impl std::fmt::Display for Search {
 pub fn search(options: &RuntimeOptions) -> Search {
     let mut search = Search::default();
     let env = &options.env;
+    if let Some(host) = &options.host {
+        let verdict = host.version().map_or_else(Verdict::Rejected, Verdict::Selected);
+        search.candidates.push(Candidate { source: LibrarySource::Host, path: Some(host.path()), verdict });
+        return search;
+    }
     // Checking a library loads it, so the copies already in the process are listed first.
     let copies = loaded_copies();
     match &options.path {
