@@ -15,8 +15,9 @@ fn longer(source: &Source, most: usize) -> Vec<(String, usize)> {
         let Some(name) = words.iter().position(|word| *word == "fn").and_then(|at| words.get(at + 1)) else { continue };
         let end = lines[at..].iter().position(|line| line.strip_prefix(indent) == Some("}"));
         let length = end.map_or(1, |end| end + 1);
-        let is_declared = lines[at..at + length.min(12)].iter().any(|line| line.trim_end().ends_with('{'));
-        if is_declared && length > most {
+        // A declaration without a body ends with a semicolon, a function of one line with a brace.
+        let opening = lines[at..].iter().find(|line| line.trim_end().ends_with(['{', ';', '}']));
+        if opening.is_some_and(|line| line.trim_end().ends_with('{')) && length > most {
             let name = name.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
             found.push((format!("{}: {name}", source.path.display()), length));
         }
@@ -35,6 +36,7 @@ fn functions_are_short() {
 fn a_long_function_is_seen() {
     let body = "    let a = 1;\n".repeat(9);
     let code = format!("pub fn long(\n    a: usize,\n) -> usize {{\n{body}}}\n\nfn short() {{\n    long(1);\n}}\n");
+    let code = format!("extern \"C\" {{\n    fn declared() -> u32;\n}}\n{code}");
     let source = Source { path: "a.rs".into(), code };
     assert_eq!(longer(&source, 12), [("a.rs: long".to_owned(), 13)]);
     assert_eq!(longer(&source, 13), []);
