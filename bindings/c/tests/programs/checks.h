@@ -19,14 +19,14 @@
 static const LdmApi *ldm;
 
 // Requires success.
-static void done(LdmStatus *status) {
+static inline void done(LdmStatus *status) {
   if (status == NULL) return;
   fprintf(stderr, "kind %d: %s\n", (int)ldm->status_kind(status), ldm->status_message(status));
   exit(1);
 }
 
 // Requires an error of a kind, whose message names something.
-static void refused(LdmStatus *status, LdmErrorKind kind, const char *names) {
+static inline void refused(LdmStatus *status, LdmErrorKind kind, const char *names) {
   EXPECT(status != NULL);
   if (ldm->status_kind(status) != kind || strstr(ldm->status_message(status), names) == NULL) {
     fprintf(stderr, "expected kind %d naming %s, found kind %d: %s\n", (int)kind, names,

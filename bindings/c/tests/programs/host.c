@@ -18,7 +18,9 @@ static const char *ort;
 
 static void well(void *status) {
   if (status == NULL) return;
-  fprintf(stderr, "%s\n", ((const char *(*)(const void *))(*(void *(*const *)(void))(const void *)(ort + ORT_GetErrorMessage)))(status));
+  const char *(*message)(const void *);
+  memcpy(&message, ort + ORT_GetErrorMessage, sizeof message);
+  fprintf(stderr, "%s\n", message(status));
   exit(1);
 }
 
