@@ -11,6 +11,7 @@ use ndarray::ArrayD;
 use serde_json::{Value, json};
 
 use super::compare::{self, ComparedImage, Comparison};
+use super::contact_sheet::ContactSheets;
 use super::output::{self, warn};
 use super::preview::Previews;
 use crate::engine::{BackgroundWriter, Event, Image, Replay, Saver};
@@ -89,6 +90,8 @@ pub(super) struct ImageWriter<'a> {
     pub previews: Option<Previews>,
     /// The number of images of the requests before this one.
     pub first_index: usize,
+    /// The contact sheets of `--sweep`.
+    pub sheets: Option<ContactSheets>,
 }
 
 /// Times of one image, for `--json`.
@@ -154,6 +157,9 @@ impl ImageWriter<'_> {
         }
         if let Some(latents) = self.latents.as_mut().filter(|_| is_last && !is_full) {
             latents.push(image.latents().to_owned());
+        }
+        if let Some(sheets) = self.sheets.as_mut().filter(|_| is_last && !is_full) {
+            sheets.add(image, self.first_index)?;
         }
         let object = self.object(image, pace, &path, &record)?;
         let (index, stages, seconds) = (self.first_index + image.index(), image.stages(), image.seconds());

@@ -9,6 +9,7 @@ mod bundle;
 mod cli;
 mod cli_habits;
 mod common;
+mod contact_sheet;
 mod deepcache;
 #[cfg(unix)]
 mod docs;
