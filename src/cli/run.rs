@@ -231,13 +231,10 @@ fn run_watched(
     cancel: &Cancel,
 ) -> Result<Timings> {
     std::thread::scope(|scope| {
-        let mut writing = Writing::begin(scope, writer)?;
+        let mut writing = Writing::begin(scope, writer, cancel)?;
         let result = run(&mut |event| {
             watched.pace.notice(&event);
-            if writing.notice(&event, &watched.pace).is_break() {
-                cancel.cancel();
-                return;
-            }
+            writing.notice(&event, &watched.pace);
             let preview = match &event {
                 Event::Preview { image, width, height, rgb, .. } => {
                     watched.previews.iter_mut().for_each(|previews| previews.write(*image, *width, *height, rgb));

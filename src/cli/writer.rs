@@ -1,7 +1,6 @@
 //! The images of `ldm-ort run`: written in a thread of their own, in their order, while the next are denoised.
 
 use std::io::Write;
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::thread::Scope;
 use std::time::{Duration, Instant};
@@ -17,6 +16,7 @@ use super::preview::Previews;
 use crate::engine::{BackgroundWriter, Event, Image, Replay, Saver};
 use crate::error::{Error, Result};
 use crate::metadata::{FewerEvaluations, Record};
+use crate::session::Cancel;
 
 /// An image to be written.
 struct Job {
@@ -28,20 +28,23 @@ struct Job {
 pub(super) struct Writing<'scope>(BackgroundWriter<'scope, Job>);
 
 impl<'scope> Writing<'scope> {
-    /// Begins to write what is handed over.
+    /// Begins to write what is handed over. The first image that cannot be written cancels the run, and
+    /// [`Writing::finish`] returns its error.
     ///
     /// # Errors
     /// [`Error::Io`] if the thread can't be started.
-    pub(super) fn begin(scope: &'scope Scope<'scope, '_>, writer: &'scope mut ImageWriter<'_>) -> Result<Self> {
-        BackgroundWriter::begin(scope, move |job| writer.write(&job)).map(Self)
+    pub(super) fn begin(
+        scope: &'scope Scope<'scope, '_>,
+        writer: &'scope mut ImageWriter<'_>,
+        cancel: &Cancel,
+    ) -> Result<Self> {
+        BackgroundWriter::begin(scope, cancel, move |job| writer.write(&job)).map(Self)
     }
 
-    /// Hands over the image of an event that has one. Breaks once an image could not be written, which
-    /// [`Writing::finish`] then tells of.
-    pub(super) fn notice(&mut self, event: &Event, pace: &Pace) -> ControlFlow<()> {
-        match event {
-            Event::Image(image) => self.0.hand(Job { image: image.as_ref().clone(), pace: pace.clone() }),
-            _ => self.0.flow(),
+    /// Hands over the image of an event that has one.
+    pub(super) fn notice(&mut self, event: &Event, pace: &Pace) {
+        if let Event::Image(image) = event {
+            self.0.hand(Job { image: image.as_ref().clone(), pace: pace.clone() });
         }
     }
 

@@ -69,7 +69,7 @@ impl Remembered {
     pub(super) fn digest_now(&self, cancel: &Cancel) -> Result<String> {
         let mut hash = Sha256::new();
         for file in &self.files {
-            super::stop_if(cancel)?;
+            cancel.check()?;
             files::digest_into(&file.name, &mut hash)?;
         }
         Ok(files::hexadecimal(hash))

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use super::CachedGraph;
 use super::entry::DamagedFile;
-use super::stop_if;
 use crate::error::Result;
 use crate::session::Cancel;
 
@@ -79,7 +78,7 @@ impl Integrity {
                 None if !state.is_working => return Ok(()),
                 None => {}
             }
-            stop_if(cancel)?;
+            cancel.check()?;
             if state.is_working {
                 let waited = self.changed.wait_timeout(state, Duration::from_millis(100));
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;

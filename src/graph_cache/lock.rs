@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::entry::UNFINISHED;
-use super::stop_if;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::session::Cancel;
@@ -23,7 +22,7 @@ pub(super) fn lock(root: &Path, folder: &Path, cancel: &Cancel, waiting: impl Fn
         if let Some(waiting) = waiting.take() {
             waiting();
         }
-        stop_if(cancel)?;
+        cancel.check()?;
         std::thread::sleep(Duration::from_millis(100));
     }
 }

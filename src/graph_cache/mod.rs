@@ -372,7 +372,7 @@ impl GraphCache {
         let has_dynamic_shapes = passes.contains(&Pass::DynamicShapes);
         let settled = has_dynamic_shapes.then(|| rewrite::make_shapes_dynamic(&ordered)).flatten().unwrap_or(ordered);
         std::fs::write(&made, settled).map_err(|e| Error::io(&made, "writing", e))?;
-        stop_if(&options.cancel)?;
+        options.cancel.check()?;
         entry.seconds = began.elapsed().as_secs_f64();
         entry.write(room.path())?;
         files::rename_folder(room.path(), folder).map_err(|e| Error::io(folder, "creating the folder", e))?;
@@ -394,8 +394,4 @@ impl GraphCache {
         let folder = self.root.display();
         Some(format!("the graph cache in {folder} {reason}; graphs that it lacks are optimized at each start"))
     }
-}
-
-fn stop_if(cancel: &Cancel) -> Result<()> {
-    if cancel.is_cancelled() { Err(Error::Interrupted { at_step: None }) } else { Ok(()) }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{GraphCache, stop_if};
+use super::GraphCache;
 use crate::error::Result;
 use crate::files;
 use crate::session::Cancel;
@@ -58,7 +58,7 @@ impl GraphCache {
         loop {
             match file.try_lock_shared() {
                 Ok(()) => break,
-                Err(TryLockError::WouldBlock) => stop_if(cancel)?,
+                Err(TryLockError::WouldBlock) => cancel.check()?,
                 Err(TryLockError::Error(_)) => return Ok(InUse(None)),
             }
             std::thread::sleep(Duration::from_millis(10));

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::digest::{self, Remembered};
 use super::entry::{DamagedFile, UNFINISHED};
-use super::{CachedGraph, GraphCache, lock, stop_if};
+use super::{CachedGraph, GraphCache, lock};
 use crate::error::Result;
 use crate::session::Cancel;
 
@@ -49,7 +49,7 @@ impl GraphCache {
                     is_dropped: false,
                 }),
             };
-            stop_if(cancel)?;
+            cancel.check()?;
             if damage.is_some() {
                 entry.iter().try_for_each(CachedGraph::invalidate)?;
             }
@@ -84,7 +84,7 @@ fn verify_digest(remembered: &Remembered, cancel: &Cancel) -> Result<Option<Veri
         Ok(digest) if digest == remembered.digest => None,
         Ok(_) => Some("is damaged: its contents changed, and its size and times did not".to_owned()),
         Err(error) => {
-            stop_if(cancel)?;
+            cancel.check()?;
             Some(error.to_string())
         }
     };

@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use super::stop_if;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::session::Cancel;
@@ -51,7 +50,7 @@ fn copy(from: &Path, to: &Path, without: &HashSet<PathBuf>, above: &mut Vec<Path
     std::fs::create_dir_all(to).map_err(|e| Error::io(to, "creating the folder", e))?;
     let listed = std::fs::read_dir(from).map_err(|e| Error::io(from, "listing", e))?;
     for entry in listed {
-        stop_if(cancel)?;
+        cancel.check()?;
         let entry = entry.map_err(|e| Error::io(from, "listing", e))?;
         let (path, place) = (entry.path(), to.join(entry.file_name()));
         let unreadable = |e| match files::broken_link(&path) {

@@ -12,7 +12,7 @@ use prost::Message;
 
 use super::half_precision::ErrorStats;
 use super::selection::{Selection, count};
-use super::{QuantizeProgress, QuantizedGraph, WeightFormat, stop_if};
+use super::{QuantizeProgress, QuantizedGraph, WeightFormat};
 use crate::bundle::proto::{
     AttributeProto, Dimension, EXTERNAL, NodeProto, ShapeProto, StringEntry, TensorProto, TensorType, TypeProto,
     ValueInfoProto,
@@ -176,7 +176,7 @@ impl Writer<'_> {
         tensors.sort_by_key(|(_, place)| place.start);
         let mut stored = HashMap::new();
         for (tensor, place) in tensors {
-            stop_if(self.cancel)?;
+            self.cancel.check()?;
             let written = self.encode_tensor(tensor, place)?;
             stored.insert(place.start, written);
             self.done += count(tensor).unwrap_or(0) as u64 * 4;

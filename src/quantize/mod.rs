@@ -209,7 +209,3 @@ fn nothing(component: &Component, weights: WeightFormat, outcome: &QuantizedGrap
     };
     Error::model(&component.graph.path, format!("nothing to quantize: {problem}"), help)
 }
-
-fn stop_if(cancel: &Cancel) -> Result<()> {
-    if cancel.is_cancelled() { Err(Error::Interrupted { at_step: None }) } else { Ok(()) }
-}

@@ -243,9 +243,7 @@ fn open(
     weights: Vec<Weight>,
     opening: Opening<'_>,
 ) -> Result<(OpenGraph, Placement)> {
-    if options.cancel.is_cancelled() {
-        return Err(Error::Interrupted { at_step: None });
-    }
+    options.cancel.check()?;
     let failed = |e: ort::Error| opening_failed(&options.component, path, &e);
     let recorder = PlacementRecorder::for_providers(&options.providers);
     let mut builder = builder(runtime, options, &opening, &recorder).map_err(failed)?;

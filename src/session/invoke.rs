@@ -45,9 +45,7 @@ impl OpenGraph {
         cancel: &Cancel,
         read: impl FnOnce(&[DynValue]) -> Result<T, String>,
     ) -> Result<T> {
-        if cancel.is_cancelled() {
-            return Err(Error::Interrupted { at_step: None });
-        }
+        cancel.check()?;
         let failed = |problem: String| Error::Graph {
             component: self.component.clone(),
             path: self.path.clone(),

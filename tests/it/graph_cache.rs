@@ -1,7 +1,6 @@
 //! Graphs optimized once and kept, rows of a call run in different ways, parts that make room: the same latents each
 //! time.
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use crate::common::{answer, ldm_ort, models};
@@ -41,14 +40,11 @@ fn plan(cache: Option<&Path>, set: &[&str]) -> Plan {
 fn run(cache: Option<&Path>, set: &[&str]) -> Run {
     let plan = plan(cache, set);
     let mut run = Run { latents: Vec::new(), optimized: 0, warnings: Vec::new() };
-    let mut observe = |event: ExecutionEvent<'_>| {
-        match event {
-            ExecutionEvent::Optimizing { .. } => run.optimized += 1,
-            ExecutionEvent::Warning(warning) => run.warnings.push(warning),
-            ExecutionEvent::Image(image) => run.latents.push(image.latents.clone()),
-            _ => {}
-        }
-        ControlFlow::Continue(())
+    let mut observe = |event: ExecutionEvent<'_>| match event {
+        ExecutionEvent::Optimizing { .. } => run.optimized += 1,
+        ExecutionEvent::Warning(warning) => run.warnings.push(warning),
+        ExecutionEvent::Image(image) => run.latents.push(image.latents.clone()),
+        _ => {}
     };
     let mut pipeline = Execution::load(&plan, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
     pipeline.run(&plan, &Cancel::new(), &mut observe).expect("images");
@@ -106,7 +102,6 @@ fn one_pipeline_makes_images_of_two_sizes() {
         if let ExecutionEvent::Image(image) = event {
             latents.push(image.latents.clone());
         }
-        ControlFlow::Continue(())
     };
     let mut pipeline = Execution::load(&small, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
     for plan in [&small, &wide, &small] {
@@ -152,7 +147,6 @@ fn callers(cache: &Path, set: &[&str]) -> (usize, usize) {
     let mut measured = 0;
     let mut observe = |event: ExecutionEvent<'_>| {
         measured += usize::from(matches!(event, ExecutionEvent::Measuring { .. }));
-        ControlFlow::Continue(())
     };
     let plan = plan(Some(cache), set);
     let pipeline = Execution::load(&plan, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
@@ -291,13 +285,10 @@ fn run_checked(folder: &Path, first: u64) -> (Run, Result<(), ldm_ort::Error>) {
     let mut plan = plan(None, &[]);
     plan.execution.graph_cache = Some(GraphCache::new(folder).checking_first(first));
     let mut run = Run { latents: Vec::new(), optimized: 0, warnings: Vec::new() };
-    let mut observe = |event: ExecutionEvent<'_>| {
-        match event {
-            ExecutionEvent::Optimizing { .. } => run.optimized += 1,
-            ExecutionEvent::Image(image) => run.latents.push(image.latents.clone()),
-            _ => {}
-        }
-        ControlFlow::Continue(())
+    let mut observe = |event: ExecutionEvent<'_>| match event {
+        ExecutionEvent::Optimizing { .. } => run.optimized += 1,
+        ExecutionEvent::Image(image) => run.latents.push(image.latents.clone()),
+        _ => {}
     };
     let mut pipeline = Execution::load(&plan, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
     let done = pipeline.run(&plan, &Cancel::new(), &mut observe).map(|_| ());
@@ -350,14 +341,11 @@ fn a_pipeline_recovers_from_a_damaged_graph() {
         plan.execution.graph_cache = Some(cache.clone());
         let mut again = Run { latents: Vec::new(), optimized: 0, warnings: Vec::new() };
         let previews = std::cell::Cell::new(0);
-        let mut observe = |event: ExecutionEvent<'_>| {
-            match event {
-                ExecutionEvent::Optimizing { .. } => again.optimized += 1,
-                ExecutionEvent::Image(image) => again.latents.push(image.latents.clone()),
-                ExecutionEvent::Preview { .. } => previews.set(previews.get() + 1),
-                _ => {}
-            }
-            ControlFlow::Continue(())
+        let mut observe = |event: ExecutionEvent<'_>| match event {
+            ExecutionEvent::Optimizing { .. } => again.optimized += 1,
+            ExecutionEvent::Image(image) => again.latents.push(image.latents.clone()),
+            ExecutionEvent::Preview { .. } => previews.set(previews.get() + 1),
+            _ => {}
         };
         let mut pipeline = Execution::load(&plan, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
         let error = pipeline.run(&plan, &Cancel::new(), &mut observe).expect_err("the weights are damaged");
@@ -533,7 +521,6 @@ fn a_run_goes_on_once_its_graphs_are_removed() {
         if matches!(event, ExecutionEvent::Preparing { .. }) {
             GraphCache::new(folder.path()).clear(|_| true).expect("it can be cleared");
         }
-        ControlFlow::Continue(())
     };
     let mut pipeline = Execution::load(&plan, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
     pipeline.run(&plan, &Cancel::new(), &mut observe).expect("images");

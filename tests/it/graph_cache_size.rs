@@ -1,7 +1,6 @@
 //! The size of the graph cache: its limit, eviction of the least recently used entries, and folders that are read-only.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -163,14 +162,11 @@ fn run(cache: &GraphCache, set: &[&str]) -> Run {
     let mut plan = plan(set);
     plan.set_graph_cache(Some(cache));
     let mut run = Run { optimized: 0, images: 0, warnings: Vec::new() };
-    let mut observe = |event: ExecutionEvent<'_>| {
-        match event {
-            ExecutionEvent::Optimizing { .. } => run.optimized += 1,
-            ExecutionEvent::Warning(warning) => run.warnings.push(warning),
-            ExecutionEvent::Image(_) => run.images += 1,
-            _ => {}
-        }
-        ControlFlow::Continue(())
+    let mut observe = |event: ExecutionEvent<'_>| match event {
+        ExecutionEvent::Optimizing { .. } => run.optimized += 1,
+        ExecutionEvent::Warning(warning) => run.warnings.push(warning),
+        ExecutionEvent::Image(_) => run.images += 1,
+        _ => {}
     };
     let mut pipeline = Execution::load(&plan, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
     pipeline.run(&plan, &Cancel::new(), &mut observe).expect("an image");

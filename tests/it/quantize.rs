@@ -1,6 +1,5 @@
 //! Quantized models and their images.
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use crate::common::{Answer, answer, ldm_ort, models, root};
@@ -35,13 +34,10 @@ fn draw(model: &Path, cache: &Path) -> (Vec<f32>, Vec<CachedGraph>) {
     let cache = GraphCache::new(cache);
     plan.execution.graph_cache = Some(cache.clone());
     let mut latents = Vec::new();
-    let mut observe = |event: ExecutionEvent<'_>| {
-        match event {
-            ExecutionEvent::Warning(warning) => panic!("{warning}"),
-            ExecutionEvent::Image(image) => latents.extend(image.latents.iter()),
-            _ => {}
-        }
-        ControlFlow::Continue(())
+    let mut observe = |event: ExecutionEvent<'_>| match event {
+        ExecutionEvent::Warning(warning) => panic!("{warning}"),
+        ExecutionEvent::Image(image) => latents.extend(image.latents.iter()),
+        _ => {}
     };
     let runtime =
         Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("ONNX Runtime is found or fetched");

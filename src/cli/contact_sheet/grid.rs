@@ -9,6 +9,9 @@ pub(super) const LONGEST_SIDE: usize = 4096;
 /// The space around cells in pixels.
 const GAP: usize = 8;
 
+/// The additional space above labels that belong to the image below them.
+const LABEL_GAP: usize = 2 * GAP;
+
 /// The largest scale of text.
 const LARGEST_SCALE: usize = 3;
 
@@ -146,7 +149,7 @@ impl Grid {
                 let row_label = self.row_label * GLYPH * self.largest_scale() + GAP;
                 (side(row_label, self.columns, 0), side(line, self.rows, 0))
             }
-            Arrangement::Flow => (side(0, self.columns, 0), side(0, self.rows, self.lines * line)),
+            Arrangement::Flow => (side(0, self.columns, 0), side(0, self.rows, self.lines * line + LABEL_GAP)),
         }
     }
 
@@ -221,7 +224,8 @@ impl Grid {
             .collect();
         let all: Vec<_> = cells.iter().flat_map(|(_, lines)| lines.clone()).collect();
         let (scale, width) = self.scale_and_width(&all, image.0);
-        let label_height = self.lines * line_height(scale);
+        let lines_height = self.lines * line_height(scale);
+        let label_height = LABEL_GAP + lines_height;
         let mut layout = Layout {
             cell_size: (width, image.1),
             scale,
@@ -233,7 +237,7 @@ impl Grid {
         for (place, lines) in &cells {
             let (x, y) = layout.cell(*place);
             for (line, label) in lines.iter().enumerate() {
-                layout.add_text(label, width, (x, y - label_height + line * line_height(scale)));
+                layout.add_text(label, width, (x, y - lines_height + line * line_height(scale)));
             }
         }
         let (width, height) = layout.cell((self.columns, self.rows));

@@ -112,8 +112,7 @@ impl ContactSheets {
         let layout = self.grid.lay_out(&self.labels, &seeds, (widest, highest));
         let mut canvas = Canvas::new(layout.size);
         for cell in &sheet.cells {
-            let (x, y) = layout.cell(self.grid.place(cell.combination, cell.copy));
-            canvas.paste(&cell.pixels, (x + (layout.cell_size.0 - cell.pixels.width()) / 2, y));
+            canvas.paste(&cell.pixels, layout.cell(self.grid.place(cell.combination, cell.copy)));
         }
         for text in &layout.texts {
             canvas.text(&text.text, text.at, layout.scale);

@@ -1,6 +1,5 @@
 //! Pipelines that run the shallow layers alone at some steps.
 
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use ldm_ort::execution::{Execution, ExecutionEvent};
@@ -55,17 +54,14 @@ fn draw(pipeline: &str, cache: Option<&Path>, set: &[&str]) -> Drawn {
 
 fn draw_plan(plan: Plan) -> Drawn {
     let (mut latents, mut evaluations, mut optimized) = (Vec::new(), Vec::new(), 0);
-    let mut observe = |event: ExecutionEvent<'_>| {
-        match event {
-            ExecutionEvent::Optimizing { .. } => optimized += 1,
-            ExecutionEvent::Warning(warning) => panic!("{warning}"),
-            ExecutionEvent::Image(image) => {
-                latents.push(image.latents.clone().insert_axis(Axis(0)));
-                evaluations.extend(image.evaluations.iter().map(|e| (e.made, e.shallow, e.total)));
-            }
-            _ => {}
+    let mut observe = |event: ExecutionEvent<'_>| match event {
+        ExecutionEvent::Optimizing { .. } => optimized += 1,
+        ExecutionEvent::Warning(warning) => panic!("{warning}"),
+        ExecutionEvent::Image(image) => {
+            latents.push(image.latents.clone().insert_axis(Axis(0)));
+            evaluations.extend(image.evaluations.iter().map(|e| (e.made, e.shallow, e.total)));
         }
-        ControlFlow::Continue(())
+        _ => {}
     };
     let mut opened = Execution::load(&plan, &runtime(), &Cancel::new(), &mut observe).expect("a pipeline");
     opened.run(&plan, &Cancel::new(), &mut observe).expect("images");
@@ -132,7 +128,6 @@ fn requests_with_other_cuts_share_an_execution() {
             if let ExecutionEvent::Image(image) = event {
                 latents = Some(image.latents.clone().insert_axis(Axis(0)));
             }
-            ControlFlow::Continue(())
         };
         let timings = execution.run(plan, &Cancel::new(), &mut observe).expect("an image");
         assert_eq!(timings.evaluations.shallow > 0, plan.request.cache.is_some());
@@ -141,7 +136,6 @@ fn requests_with_other_cuts_share_an_execution() {
             if let ExecutionEvent::Image(image) = event {
                 fresh = Some(image.latents.clone().insert_axis(Axis(0)));
             }
-            ControlFlow::Continue(())
         };
         Execution::new(&runtime()).run(plan, &Cancel::new(), &mut observe).expect("an image");
         assert_eq!(latents, fresh);

@@ -1,6 +1,5 @@
 //! Previews and small decoders (`scripts/goldens/golden_previews.py`).
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use ldm_ort::bundle::{ComponentKind, GraphFile, VaeDecoderSignature};
@@ -73,14 +72,11 @@ fn watched(pipeline: &Path, flags: &[&str]) -> (Vec<(usize, Rgb8)>, Vec<ArrayD<f
     let spec = Spec::load(pipeline, &Overrides { set, ..Overrides::default() }).expect("a pipeline");
     let plan = Plan::new(spec).expect("a plan");
     let (mut previews, mut latents) = (Vec::new(), Vec::new());
-    let mut observer = |event: ExecutionEvent<'_>| {
-        match event {
-            ExecutionEvent::Preview { call, pixels, .. } => previews.push((call, pixels.clone())),
-            ExecutionEvent::Image(image) => latents.push(image.latents.clone()),
-            ExecutionEvent::Warning(warning) => assert!(!warning.contains("preview"), "{warning}"),
-            _ => {}
-        }
-        ControlFlow::Continue(())
+    let mut observer = |event: ExecutionEvent<'_>| match event {
+        ExecutionEvent::Preview { call, pixels, .. } => previews.push((call, pixels.clone())),
+        ExecutionEvent::Image(image) => latents.push(image.latents.clone()),
+        ExecutionEvent::Warning(warning) => assert!(!warning.contains("preview"), "{warning}"),
+        _ => {}
     };
     let mut open = Execution::load(&plan, &runtime(), &Cancel::default(), &mut observer).expect("it opens");
     open.run(&plan, &Cancel::default(), &mut observer).expect("it runs");

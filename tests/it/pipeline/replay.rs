@@ -1,6 +1,5 @@
 //! `run --from`: what a record holds, what of a stranger's is refused, and what is said where a file has changed.
 
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use ldm_ort::denoise::RunInterval;
@@ -486,7 +485,6 @@ fn last_image(mut plan: Plan, change: Change) -> (Rgb8, Result<Record, Error>) {
         if let ExecutionEvent::Image(image) = event {
             last = Some(image.clone());
         }
-        ControlFlow::Continue(())
     };
     let mut pipeline = Execution::load(&plan, &runtime, &cancel, &mut watch).expect("it opens");
     pipeline.run(&plan, &cancel, &mut watch).expect("it runs");

@@ -1,6 +1,5 @@
 //! Several requests on one execution: what is open is used, and what was read is not read again.
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use ldm_ort::execution::{Execution, ExecutionEvent};
@@ -43,13 +42,10 @@ type Outcome = (Vec<String>, Vec<(ArrayD<f32>, Vec<u8>)>);
 
 fn run(execution: &mut Execution, plan: &Plan) -> Outcome {
     let (mut opened, mut images) = (Vec::new(), Vec::new());
-    let mut observe = |event: ExecutionEvent<'_>| {
-        match event {
-            ExecutionEvent::Opened { component, .. } => opened.push(component.to_string()),
-            ExecutionEvent::Image(image) => images.push((image.latents.clone(), image.pixels.data().to_vec())),
-            _ => {}
-        }
-        ControlFlow::Continue(())
+    let mut observe = |event: ExecutionEvent<'_>| match event {
+        ExecutionEvent::Opened { component, .. } => opened.push(component.to_string()),
+        ExecutionEvent::Image(image) => images.push((image.latents.clone(), image.pixels.data().to_vec())),
+        _ => {}
     };
     execution.run(plan, &Cancel::new(), &mut observe).expect("it runs");
     opened.sort();
