@@ -7,16 +7,13 @@
 mod aliases;
 mod bundle;
 mod cli;
-mod cli_habits;
 mod common;
-mod contact_sheet;
 mod deepcache;
 #[cfg(unix)]
 mod docs;
 mod engine;
 mod errors;
 mod graph_cache;
-mod graph_cache_size;
 mod layouts;
 mod lora;
 mod memory;

@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::common::{answer, ldm_ort, models, root};
+use crate::common::{answer, ldm_ort, models, root, runtime};
 use ldm_ort::bundle::GraphFile;
 use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::graph_cache::GraphCache;
 use ldm_ort::plan::{MemoryBudget, Plan};
 use ldm_ort::rewrite::{Footprint, Pass, footprint};
-use ldm_ort::session::{Cancel, Runtime};
+use ldm_ort::session::Cancel;
 use ldm_ort::spec::{Overrides, Spec};
 use ldm_ort::tiles::Tiles;
 use ndarray::ArrayD;
@@ -150,10 +150,6 @@ fn memory_is_no_promise_where_graphs_are_opened_as_they_lie() {
     let ignore = &mut |_: ExecutionEvent<'_>| {};
     let error = Execution::load(&plan, &runtime(), &Cancel::new(), ignore).err().expect("no cache").to_string();
     assert!(error.contains("there is no cache to keep them in"), "{error}");
-}
-
-fn runtime() -> Runtime {
-    Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("ONNX Runtime is found or fetched")
 }
 
 /// Returns the latents and the pixels of an image, and the warnings.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::common::{Answer, answer, ldm_ort, models, root};
+use crate::common::{Answer, answer, copy_folder, ldm_ort, models, root};
 use ldm_ort::Error;
 use ldm_ort::bundle::{ComponentKind, GraphFile};
 use ldm_ort::execution::{Execution, ExecutionEvent};
@@ -190,24 +190,12 @@ fn loras_need_the_weights_themselves() {
     assert!(error.contains("fused or quantized") && error.contains("MatMulInteger ×8"), "{error}");
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("a folder");
-    for entry in std::fs::read_dir(from).expect("a folder").flatten() {
-        let place = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &place);
-        } else {
-            std::fs::copy(entry.path(), place).expect("a copy");
-        }
-    }
-}
-
 /// Weights beyond the range of half precision stay float32, and are reported.
 #[test]
 fn what_does_not_fit_stays() {
     let folder = tempfile::tempdir().expect("a folder");
     let model = folder.path().join("model");
-    copy(&models().join("sd1"), &model);
+    copy_folder(&models().join("sd1"), &model);
     let path = model.join("unet/model.onnx");
     let graph = GraphFile::open(&path).expect("a graph");
     let weights = ldm_ort::bundle::ModuleWeights::open(&graph).expect("weights");

@@ -1,5 +1,6 @@
 //! Pipelines that run the shallow layers alone at some steps.
 
+use crate::common::runtime;
 use std::path::Path;
 
 use ldm_ort::execution::{Execution, ExecutionEvent};
@@ -9,7 +10,7 @@ use ldm_ort::session::Cancel;
 use ldm_ort::{Overrides, Plan, Result, Spec, npy};
 use ndarray::{ArrayD, Axis, IxDyn, Slice, concatenate};
 
-use super::{apart, graph, root, runtime};
+use super::{apart, graph, root};
 
 /// The shallow layers take few weights and little room, and a bound for the memory counts them beside the whole.
 #[test]

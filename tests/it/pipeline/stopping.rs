@@ -1,16 +1,12 @@
 //! Stopping a run.
 
-use crate::common::root;
+use crate::common::{root, runtime};
 use std::path::Path;
 
 use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::{Cancel, Error, Overrides, Plan, Runtime, Spec, StepPosition};
 
 use super::case;
-
-fn runtime() -> Runtime {
-    Runtime::load(&ldm_ort::Engine::default().runtime_options(None)).expect("an ONNX Runtime is found or fetched")
-}
 
 fn plan(name: &str, set: &[&str]) -> Plan {
     plan_of(&case(name), set)

@@ -4,18 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use crate::common::models;
+use crate::common::{models, runtime};
 use ldm_ort::bundle::ComponentKind;
 use ldm_ort::execution::{Execution, ExecutionEvent};
 use ldm_ort::graph_cache::{CachedGraph, GraphCache, GraphCacheEvent, SizeLimit};
 use ldm_ort::plan::Plan;
 use ldm_ort::session::{Cancel, Runtime, Session};
 use ldm_ort::spec::{Overrides, Spec};
-
-fn runtime() -> Runtime {
-    let options = ldm_ort::Engine::default().runtime_options(None);
-    Runtime::load(&options).expect("ONNX Runtime is found or fetched")
-}
 
 fn plan(set: &[&str]) -> Plan {
     let text = format!(

@@ -6,18 +6,8 @@ use font8x8::{BASIC_FONTS, UnicodeFonts};
 use image::RgbImage;
 use serde_json::Value;
 
-use crate::common::{Answer, answer, ldm_ort, models};
-
-/// A folder with a pipeline of the tiny Stable Diffusion model.
-fn folder() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().expect("a folder");
-    let text = format!(
-        "[model]\npath = '{}'\n[task.text-to-image]\nprompt = 'a cat'\n[run]\nsteps = 1\nseed = 4\n",
-        models().join("sd1").display()
-    );
-    std::fs::write(folder.path().join("p.toml"), text).expect("a file");
-    folder
-}
+use super::habits::folder;
+use crate::common::{Answer, answer, ldm_ort};
 
 fn call(folder: &Path, arguments: &[&str]) -> Answer {
     let mut command = ldm_ort(folder);
