@@ -12,6 +12,7 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::{DynValue, Outlet};
 
 use super::convert::Buffer;
+use super::graph_error::graph_error;
 use super::invoke::{OpenGraph, read};
 use super::library::{Runtime, error_message};
 use super::options::{Optimization, SessionOptions, limited_threads, threads};
@@ -314,12 +315,7 @@ fn opening_failed(component: &str, path: &Path, error: &ort::Error) -> Error {
             format!("is not a whole ONNX graph: {}", error_message(error)),
             "the file is damaged or its download is incomplete; fetch or export it again",
         ),
-        _ => Error::Graph {
-            component: component.to_string(),
-            path: path.to_path_buf(),
-            action: "opening",
-            problem: error_message(error),
-        },
+        _ => graph_error(component, path, "opening", error_message(error)),
     }
 }
 
